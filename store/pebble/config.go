@@ -1,0 +1,90 @@
+package pebble
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+
+	pebbledb "github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+const (
+	defaultRetain   = 100_000
+	defaultCache    = 16 << 20
+	defaultMemTable = 16 << 20
+	maxMemTable     = 1 << 30
+
+	// The on-disk format of Pebble itself is pinned, so that an update of the library alone never makes a data
+	// directory unreadable for the version before it.
+	pebbleFormat = pebbledb.FormatValueSeparation
+)
+
+// Config says where a store lives and how much it keeps. Everything but Dir has a working zero value.
+type Config struct {
+	// Dir is the data directory; it is made if it does not exist. One process at a time may have it open.
+	Dir string
+	// FS is the file system under Dir; nil is the disk.
+	FS vfs.FS
+	// Logger gets Pebble's own chatter at debug level and its troubles above; nil is silent.
+	Logger *slog.Logger
+	// RetainRevisions is how many of the newest revisions a watch can continue from; 0 is 100,000. The log may
+	// hold a tenth more, since it is trimmed in coarse steps.
+	RetainRevisions int64
+	// CacheBytes bounds the block cache; 0 is 16 MiB.
+	CacheBytes int64
+	// MemTableBytes is how much is written before it is sorted to disk; 0 is 16 MiB. Memory grows to at most
+	// three times as much under writes.
+	MemTableBytes int64
+}
+
+// Validate returns what is wrong with c, or nil.
+func (c Config) Validate() error {
+	switch {
+	case c.Dir == "":
+		return errors.New("store: no data directory given: set Dir")
+	case c.RetainRevisions < 0:
+		return fmt.Errorf("store: RetainRevisions is %d, it must be 0 (default) or more", c.RetainRevisions)
+	case c.CacheBytes < 0:
+		return fmt.Errorf("store: CacheBytes is %d, it must be 0 (default) or more", c.CacheBytes)
+	case c.MemTableBytes < 0 || c.MemTableBytes > maxMemTable:
+		return fmt.Errorf("store: MemTableBytes is %d, it must be 0 (default) to %d", c.MemTableBytes, maxMemTable)
+	}
+	return nil
+}
+
+func (c Config) withDefaults() Config {
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.RetainRevisions == 0 {
+		c.RetainRevisions = defaultRetain
+	}
+	if c.CacheBytes == 0 {
+		c.CacheBytes = defaultCache
+	}
+	if c.MemTableBytes == 0 {
+		c.MemTableBytes = defaultMemTable
+	}
+	return c
+}
+
+func (c Config) options(lock *pebbledb.Lock) *pebbledb.Options {
+	o := &pebbledb.Options{
+		FS:                          c.FS,
+		Lock:                        lock,
+		Logger:                      logger{c.Logger},
+		EventListener:               listener(c.Logger),
+		FormatMajorVersion:          pebbleFormat,
+		CacheSize:                   c.CacheBytes,
+		MemTableSize:                uint64(c.MemTableBytes),
+		MemTableStopWritesThreshold: 3, // a burst goes on while one memtable is flushed
+		MaxOpenFiles:                256,
+		L0CompactionThreshold:       2,
+	}
+	for i := range o.Levels {
+		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	}
+	return o
+}

@@ -1,0 +1,171 @@
+package pebble
+
+import (
+	"errors"
+	"fmt"
+
+	pebbledb "github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// Open opens the store in cfg.Dir, or makes one where there is none, and starts its committer: a store is the one
+// room that is opened and closed instead of run, since it must outlive every loop. It reads every object once, to
+// know what exists.
+func Open(cfg Config) (*Store, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	s, err := open(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("open store %s: %w", cfg.Dir, err)
+	}
+	cfg.Logger.Info("store is open", "dir", cfg.Dir, "rev", s.writer.revision, "objects", len(s.writer.index))
+	return s, nil
+}
+
+func open(cfg Config) (*Store, error) {
+	lock, err := lockDir(cfg)
+	if err != nil {
+		return nil, err
+	}
+	db, err := pebbledb.Open(cfg.Dir, cfg.options(lock))
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	state, err := load(db)
+	if err != nil {
+		return nil, errors.Join(err, db.Close(), lock.Close())
+	}
+	return start(cfg, lock, db, state), nil
+}
+
+func lockDir(cfg Config) (*pebbledb.Lock, error) {
+	fs := cfg.FS
+	if fs == nil {
+		fs = vfs.Default
+	}
+	if err := fs.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, err
+	}
+	lock, err := pebbledb.LockDirectory(cfg.Dir, fs)
+	if err != nil {
+		return nil, fmt.Errorf("lock the directory: %w: is another cara-server using it? Stop that one or choose another directory", err)
+	}
+	return lock, nil
+}
+
+// state is what the committer knows when it starts.
+type state struct {
+	index               index
+	revision, compacted int64
+}
+
+func load(db *pebbledb.DB) (state, error) {
+	if err := checkFormat(db); err != nil {
+		return state{}, err
+	}
+	st := state{index: index{}}
+	var err error
+	if st.revision, err = readCounter(db, metaRevision); err != nil {
+		return state{}, err
+	}
+	if st.compacted, err = readCounter(db, metaCompacted); err != nil {
+		return state{}, err
+	}
+	if err := checkLog(db, st); err != nil {
+		return state{}, err
+	}
+	return st, scan(db, []byte{objectSpace}, func(k, v []byte) error {
+		at, _, err := decodeStamp(string(k[1:]), v)
+		if err == nil && at.modified > st.revision {
+			err = fmt.Errorf("object %s is at revision %d, after the newest, %d: restore the data directory from a backup", k[1:], at.modified, st.revision)
+		}
+		st.index[string(k[1:])] = at
+		return err
+	})
+}
+
+// checkFormat stamps an empty database with our format and refuses one that a newer or another program wrote.
+func checkFormat(db *pebbledb.DB) error {
+	b, closer, err := db.Get(metaKey(metaFormat))
+	if errors.Is(err, pebbledb.ErrNotFound) {
+		return stampNew(db)
+	}
+	if err != nil {
+		return fmt.Errorf("read the format: %w", err)
+	}
+	found, err := decodeCounter(metaFormat, b)
+	if err := errors.Join(err, closer.Close()); err != nil {
+		return err
+	}
+	if found != formatVersion {
+		return fmt.Errorf("the data has format %d and this program knows only format %d: it was written by a newer cara-server; run that version or restore an older backup", found, formatVersion)
+	}
+	return nil
+}
+
+func stampNew(db *pebbledb.DB) error {
+	if err := scan(db, nil, func(k, _ []byte) error {
+		return fmt.Errorf("the directory holds a database that is not Cara's (first key %q): choose another directory", k)
+	}); err != nil {
+		return err
+	}
+	b := db.NewBatch()
+	for name, n := range map[string]int64{metaFormat: formatVersion, metaRevision: 0, metaCompacted: 0} {
+		if err := b.Set(metaKey(name), encodeCounter(n), nil); err != nil {
+			return errors.Join(err, b.Close())
+		}
+	}
+	return errors.Join(b.Commit(pebbledb.Sync), b.Close())
+}
+
+func readCounter(db *pebbledb.DB, name string) (int64, error) {
+	b, closer, err := db.Get(metaKey(name))
+	if err != nil {
+		return 0, fmt.Errorf("read counter m/%s: %w", name, err)
+	}
+	n, err := decodeCounter(name, b)
+	return n, errors.Join(err, closer.Close())
+}
+
+// checkLog makes sure that the change log ends where the store does, so that no watch silently misses a change.
+func checkLog(db *pebbledb.DB, st state) error {
+	it, err := db.NewIter(&pebbledb.IterOptions{LowerBound: []byte{logSpace}, UpperBound: after([]byte{logSpace})})
+	if err != nil {
+		return err
+	}
+	last := st.compacted
+	if it.Last() {
+		last, _, err = decodeLogKey(it.Key())
+	}
+	if err := errors.Join(err, it.Close()); err != nil {
+		return fmt.Errorf("read the end of the change log: %w", err)
+	}
+	if last != st.revision {
+		return fmt.Errorf("the change log ends at revision %d and the store is at %d: restore the data directory from a backup", last, st.revision)
+	}
+	return nil
+}
+
+// scan calls visit for each key under prefix until it returns an error. Its arguments are valid only during the call.
+func scan(db *pebbledb.DB, prefix []byte, visit func(k, v []byte) error) error {
+	o := &pebbledb.IterOptions{LowerBound: prefix}
+	if len(prefix) > 0 {
+		o.UpperBound = after(prefix)
+	}
+	it, err := db.NewIter(o)
+	if err != nil {
+		return err
+	}
+	for it.First(); it.Valid(); it.Next() {
+		v, err := it.ValueAndErr()
+		if err == nil {
+			err = visit(it.Key(), v)
+		}
+		if err != nil {
+			return errors.Join(err, it.Close())
+		}
+	}
+	return it.Close()
+}

@@ -1,0 +1,143 @@
+package pebble
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	pebbledb "github.com/cockroachdb/pebble/v2"
+
+	"github.com/caravanserai/cara/store"
+)
+
+// Store is a store.Store on one disk.
+type Store struct {
+	cfg      Config
+	lock     *pebbledb.Lock
+	db       *pebbledb.DB
+	views    *views
+	requests chan *request
+	stop     chan struct{} // closed by Close
+	stopped  chan struct{} // closed when the committer has returned; writer and failure may be read after it
+	writer   *committer
+	failure  error // why the committer returned
+	close    func() error
+}
+
+var _ store.Store = (*Store)(nil)
+
+func start(cfg Config, lock *pebbledb.Lock, db *pebbledb.DB, st state) *Store {
+	vs := &views{log: cfg.Logger}
+	s := &Store{
+		cfg:      cfg,
+		lock:     lock,
+		db:       db,
+		views:    vs,
+		requests: make(chan *request, queueLen),
+		stop:     make(chan struct{}),
+		stopped:  make(chan struct{}),
+		writer: &committer{
+			db: db, views: vs, retain: cfg.RetainRevisions,
+			index: st.index, revision: st.revision, compacted: st.compacted,
+		},
+	}
+	s.close = sync.OnceValue(s.shutdown)
+	s.writer.publish()
+	go s.commitLoop()
+	return s
+}
+
+func (s *Store) commitLoop() {
+	defer close(s.stopped)
+	s.failure = s.writer.run(s.requests, s.stop)
+	if !errors.Is(s.failure, store.ErrClosed) {
+		s.failure = fmt.Errorf("store %s takes no more writes: %w: look at the disk, then restart the server", s.cfg.Dir, s.failure)
+		s.cfg.Logger.Error("store takes no more writes", "dir", s.cfg.Dir, "error", s.failure)
+	}
+}
+
+// Err returns nil while the store takes writes, store.ErrClosed after Close, and else the failure that stopped it.
+func (s *Store) Err() error {
+	select {
+	case <-s.stopped:
+		return s.failure
+	default:
+		return nil
+	}
+}
+
+// Close stops the committer, waits for readers to let go, and closes the database. Transactions that still wait get
+// store.ErrClosed and are not stored; watches end with it. Further calls return what the first returned.
+func (s *Store) Close() error { return s.close() }
+
+func (s *Store) shutdown() error {
+	close(s.stop)
+	<-s.stopped
+	s.views.close()
+	if s.writer.wedged {
+		return fmt.Errorf("close store %s: its files stay open until the process ends: %w", s.cfg.Dir, s.failure)
+	}
+	if err := errors.Join(s.db.Close(), s.lock.Close()); err != nil {
+		return fmt.Errorf("close store %s: %w", s.cfg.Dir, err)
+	}
+	return nil
+}
+
+// Commit is store.Store's. Transactions that wait at the same time share one sync.
+func (s *Store) Commit(ctx context.Context, t store.Txn) (int64, error) {
+	if err := t.Validate(); err != nil {
+		return 0, err
+	}
+	return s.submit(ctx, &request{txn: t, done: make(chan outcome, 1)})
+}
+
+// Compact is store.Store's. Besides, the store forgets by itself what is beyond Config.RetainRevisions.
+func (s *Store) Compact(ctx context.Context, revision int64) error {
+	if revision < 0 {
+		return fmt.Errorf("%w: compact to negative revision %d", store.ErrInvalid, revision)
+	}
+	_, err := s.submit(ctx, &request{compact: revision, done: make(chan outcome, 1)})
+	return err
+}
+
+func (s *Store) submit(ctx context.Context, r *request) (int64, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	select {
+	case s.requests <- r:
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	case <-s.stopped:
+		return 0, s.failure
+	}
+	select {
+	case o := <-r.done:
+		return o.revision, o.err
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	case <-s.stopped:
+	}
+	select { // it may have been answered just before the committer returned
+	case o := <-r.done:
+		return o.revision, o.err
+	default:
+		return 0, s.failure
+	}
+}
+
+// Checkpoint writes a backup of everything that is durable into dir, which must not exist yet, on the same file
+// system. Files that do not change any more are linked, not copied. A checkpoint is a data directory: to restore,
+// start the server on it.
+func (s *Store) Checkpoint(dir string) error {
+	v, err := s.views.acquire()
+	if err != nil {
+		return fmt.Errorf("back up store %s: %w", s.cfg.Dir, err)
+	}
+	defer s.views.release(v)
+	if err := s.db.Checkpoint(dir, pebbledb.WithFlushedWAL()); err != nil {
+		return fmt.Errorf("back up store %s to %s: %w", s.cfg.Dir, dir, err)
+	}
+	return nil
+}

@@ -1,0 +1,138 @@
+// Package storetest is the contract of package store as a test suite: whatever passes it can stand under the
+// apiserver. It is used only by tests, off the line of a push; it knows the interface and no backend.
+package storetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/caravanserai/cara/store"
+)
+
+// patience is how long a test waits for what must happen, before it says that it does not.
+const patience = 30 * time.Second
+
+// Run runs the suite. open returns an empty store each time, which is closed by t.Cleanup.
+func Run(t *testing.T, open func(t *testing.T) store.Store) {
+	for _, group := range []struct {
+		name string
+		test func(t *testing.T, s store.Store)
+	}{
+		{"get", testGet},
+		{"put keeps created, recreate resets it", testStamps},
+		{"bytes in, bytes out", testBytes},
+		{"transaction is whole", testAtomic},
+		{"no change takes no revision", testNoChange},
+		{"conditions", testConditions},
+		{"list", testList},
+		{"list pages", testPages},
+		{"list is at one revision", testListRevision},
+		{"bounds", testBounds},
+		{"ended context", testContext},
+		{"counter", testCounter},
+		{"watch from the start", testWatchStart},
+		{"watch from the middle", testWatchMiddle},
+		{"watch filters and tells progress", testWatchPrefix},
+		{"watch stops", testWatchStops},
+		{"watch while writers run", testWatchLive},
+		{"list then watch", testListWatch},
+		{"compaction", testCompact},
+		{"watch is overtaken by compaction", testOvertaken},
+		{"large transaction", testLarge},
+	} {
+		t.Run(group.name, func(t *testing.T) { group.test(t, open(t)) })
+	}
+}
+
+func put(key, value string) store.Op { return store.Op{Key: key, Value: []byte(value)} }
+
+func del(key string) store.Op { return store.Op{Key: key, Delete: true} }
+
+func kv(key, value string, created, modified int64) store.KV {
+	return store.KV{Key: key, Value: []byte(value), Created: created, Modified: modified}
+}
+
+// commit expects revision want of the operations.
+func commit(t *testing.T, s store.Store, want int64, ops ...store.Op) {
+	t.Helper()
+	got, err := s.Commit(t.Context(), store.Txn{Do: ops})
+	if err != nil {
+		t.Fatalf("commit %v: %v", ops, err)
+	}
+	if got != want {
+		t.Fatalf("commit %v took revision %d, want %d", ops, got, want)
+	}
+}
+
+func expectGet(t *testing.T, s store.Store, want store.KV) {
+	t.Helper()
+	got, err := s.Get(t.Context(), want.Key)
+	if err != nil {
+		t.Fatalf("get %s: %v", want.Key, err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Fatalf("get %s (-want +got):\n%s", want.Key, diff)
+	}
+}
+
+func expectGone(t *testing.T, s store.Store, key string) {
+	t.Helper()
+	if got, err := s.Get(t.Context(), key); !errors.Is(err, store.ErrNotFound) {
+		t.Fatalf("get %s = %v, %v; want ErrNotFound", key, got, err)
+	}
+}
+
+// revision is the newest one, by an empty listing.
+func revision(t *testing.T, s store.Store) int64 {
+	t.Helper()
+	page, err := s.List(t.Context(), "no such prefix/", store.ListOptions{})
+	if err != nil {
+		t.Fatalf("list: %v", err)
+	}
+	return page.Revision
+}
+
+// watchUntil returns the changes, progress included, until done says that the last one is enough.
+func watchUntil(ctx context.Context, s store.Store, prefix string, after int64, done func(store.Change) bool) ([]store.Change, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	var got []store.Change
+	for c, err := range s.Watch(ctx, prefix, after) {
+		if err != nil {
+			return got, err
+		}
+		got = append(got, c)
+		if done(c) {
+			return got, nil
+		}
+	}
+	return got, fmt.Errorf("watch of %q ended without an error", prefix)
+}
+
+func at(revision int64) func(store.Change) bool {
+	return func(c store.Change) bool { return c.Revision >= revision }
+}
+
+func expectWatch(t *testing.T, s store.Store, prefix string, after int64, want ...store.Change) {
+	t.Helper()
+	got, err := watchUntil(t.Context(), s, prefix, after, at(want[len(want)-1].Revision))
+	if err != nil {
+		t.Fatalf("watch %q after %d: %v", prefix, after, err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Fatalf("watch %q after %d (-want +got):\n%s", prefix, after, diff)
+	}
+}
+
+func expectWatchError(t *testing.T, s store.Store, prefix string, after int64, want error) {
+	t.Helper()
+	got, err := watchUntil(t.Context(), s, prefix, after, func(store.Change) bool { return true })
+	if !errors.Is(err, want) {
+		t.Fatalf("watch %q after %d = %v, %v; want error %v", prefix, after, got, err, want)
+	}
+}

@@ -1,0 +1,288 @@
+package storetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/caravanserai/cara/store"
+)
+
+func change(revision int64, events ...store.Event) store.Change {
+	return store.Change{Revision: revision, Events: events}
+}
+
+func deleted(key string, created, at int64) store.Event {
+	return store.Event{Delete: true, KV: store.KV{Key: key, Created: created, Modified: at}}
+}
+
+func story(t *testing.T, s store.Store) []store.Change {
+	t.Helper()
+	commit(t, s, 1, put("p/a", "1"))
+	commit(t, s, 2, put("p/b", "1"), put("q/x", "1"))
+	commit(t, s, 3, del("p/a"))
+	commit(t, s, 4, put("p/a", "2"), del("p/b"), del("p/none"))
+	return []store.Change{
+		change(1, store.Event{KV: kv("p/a", "1", 1, 1)}),
+		change(2, store.Event{KV: kv("p/b", "1", 2, 2)}, store.Event{KV: kv("q/x", "1", 2, 2)}),
+		change(3, deleted("p/a", 1, 3)),
+		change(4, store.Event{KV: kv("p/a", "2", 4, 4)}, deleted("p/b", 2, 4)),
+	}
+}
+
+func testWatchStart(t *testing.T, s store.Store) {
+	expectWatch(t, s, "", 0, story(t, s)...)
+}
+
+func testWatchMiddle(t *testing.T, s store.Store) {
+	want := story(t, s)
+	for after := range int64(len(want)) {
+		expectWatch(t, s, "", after, want[after:]...)
+	}
+	expectWatchError(t, s, "", int64(len(want)+1), store.ErrCompacted) // a revision that this store never had
+}
+
+func testWatchPrefix(t *testing.T, s store.Store) {
+	story(t, s)
+	expectWatch(t, s, "q/", 0, change(2, store.Event{KV: kv("q/x", "1", 2, 2)}), change(4))
+	expectWatch(t, s, "p/b", 2, change(4, deleted("p/b", 2, 4)))
+	expectWatch(t, s, "none", 0, change(4))
+	expectWatch(t, s, "none", 3, change(4))
+
+	// A watch that has been told the newest revision hears nothing until the next transaction.
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var got []store.Change
+	for c, err := range s.Watch(ctx, "q/", 1) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, c)
+		if c.Revision == 4 {
+			commit(t, s, 5, put("q/y", "1"))
+		}
+		if c.Revision == 5 {
+			break
+		}
+	}
+	want := []store.Change{
+		change(2, store.Event{KV: kv("q/x", "1", 2, 2)}), change(4), change(5, store.Event{KV: kv("q/y", "1", 5, 5)}),
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("watch (-want +got):\n%s", diff)
+	}
+}
+
+func testWatchStops(t *testing.T, s store.Store) {
+	story(t, s)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var last error
+	n := 0
+	for c, err := range s.Watch(ctx, "", 0) {
+		n++
+		if last = err; err != nil {
+			continue
+		}
+		if c.Revision == 4 {
+			cancel()
+		}
+	}
+	if n != 5 || !errors.Is(last, context.Canceled) {
+		t.Errorf("a cancelled watch ended after %d values with %v, want 4 changes and then context.Canceled", n, last)
+	}
+}
+
+// testWatchLive runs writers and watchers at once; every watcher must see every revision exactly once, in order.
+func testWatchLive(t *testing.T, s store.Store) {
+	const writers, each = 8, 60
+	var wg sync.WaitGroup
+	for w := range writers {
+		wg.Go(func() {
+			for i := range each {
+				ops := []store.Op{put(numbered("live/"+strconv.Itoa(w)+"/", i), "v"), put("other/"+strconv.Itoa(w), "v")}
+				if _, err := s.Commit(t.Context(), store.Txn{Do: ops}); err != nil {
+					t.Errorf("commit: %v", err)
+					return
+				}
+			}
+		})
+	}
+	for n := range 6 {
+		wg.Go(func() {
+			after := rand.Int64N(int64(n*10 + 1))
+			if _, err := watchUntil(t.Context(), s, "", 0, at(after)); err != nil {
+				t.Errorf("wait for revision %d: %v", after, err)
+				return
+			}
+			next := after + 1
+			_, err := watchUntil(t.Context(), s, "live/", after, func(c store.Change) bool {
+				if c.Revision != next || len(c.Events) != 1 {
+					t.Errorf("watch after %d: got revision %d with %d events, want %d with 1", after, c.Revision, len(c.Events), next)
+					return true
+				}
+				next++
+				return c.Revision == writers*each
+			})
+			if err != nil {
+				t.Errorf("watch after %d: %v", after, err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// testListWatch follows a listing with a watch and must end with what a later listing says.
+func testListWatch(t *testing.T, s store.Store) {
+	const rounds = 400
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
+		rng := rand.New(rand.NewPCG(1, 2))
+		for range rounds {
+			op := put(numbered("p/", rng.IntN(20)), strconv.Itoa(rng.Int()))
+			op2 := put("clock", "") // each round takes a revision
+			if rng.IntN(3) == 0 {
+				op = del(op.Key)
+			}
+			if _, err := s.Commit(t.Context(), store.Txn{Do: []store.Op{op, op2}}); err != nil {
+				t.Errorf("commit: %v", err)
+				return
+			}
+		}
+	})
+	page, err := s.List(t.Context(), "p/", store.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := map[string]store.KV{}
+	for _, kv := range page.KVs {
+		state[kv.Key] = kv
+	}
+	if page.Revision < rounds {
+		if _, err := watchUntil(t.Context(), s, "p/", page.Revision, func(c store.Change) bool {
+			replay(state, c)
+			return c.Revision == rounds
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	end, err := s.List(t.Context(), "p/", store.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]store.KV{}
+	for _, kv := range end.KVs {
+		want[kv.Key] = kv
+	}
+	if diff := cmp.Diff(want, state); diff != "" {
+		t.Errorf("list at %d and watch (-list at the end +ours):\n%s", page.Revision, diff)
+	}
+}
+
+func replay(state map[string]store.KV, c store.Change) {
+	for _, e := range c.Events {
+		if e.Delete {
+			delete(state, e.KV.Key)
+		} else {
+			state[e.KV.Key] = e.KV
+		}
+	}
+}
+
+// testCounter increments one key from many goroutines by compare-and-swap: no increment may be lost.
+func testCounter(t *testing.T, s store.Store) {
+	const workers, each = 8, 25
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for range each {
+				if err := increment(t.Context(), s); err != nil {
+					t.Errorf("increment: %v", err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	expectGet(t, s, kv("counter", strconv.Itoa(workers*each), 1, workers*each))
+}
+
+func increment(ctx context.Context, s store.Store) error {
+	for {
+		have, err := s.Get(ctx, "counter")
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		n := 0
+		if err == nil {
+			if n, err = strconv.Atoi(string(have.Value)); err != nil {
+				return err
+			}
+		}
+		got, err := s.Commit(ctx, store.Txn{
+			If: []store.Condition{{Key: "counter", Modified: have.Modified}},
+			Do: []store.Op{put("counter", strconv.Itoa(n+1))},
+		})
+		if err == nil && got != int64(n+1) {
+			return fmt.Errorf("increment to %d took revision %d", n+1, got)
+		}
+		if !errors.Is(err, store.ErrConflict) {
+			return err
+		}
+	}
+}
+
+func testCompact(t *testing.T, s store.Store) {
+	want := story(t, s)
+	if err := s.Compact(t.Context(), 2); err != nil {
+		t.Fatal(err)
+	}
+	expectWatchError(t, s, "", 0, store.ErrCompacted)
+	expectWatchError(t, s, "q/", 1, store.ErrCompacted)
+	expectWatch(t, s, "", 2, want[2:]...)
+	expectGet(t, s, kv("q/x", "1", 2, 2))
+	if err := s.Compact(t.Context(), 1); err != nil {
+		t.Fatalf("compact to what is compacted: %v", err)
+	}
+	if err := s.Compact(t.Context(), 5); !errors.Is(err, store.ErrInvalid) {
+		t.Fatalf("compact beyond the newest revision: %v, want ErrInvalid", err)
+	}
+	expectWatch(t, s, "", 3, want[3])
+	if err := s.Compact(t.Context(), 4); err != nil {
+		t.Fatal(err)
+	}
+	expectWatchError(t, s, "", 3, store.ErrCompacted)
+	commit(t, s, 5, put("p/a", "3"))
+	expectWatch(t, s, "", 4, change(5, store.Event{KV: kv("p/a", "3", 4, 5)}))
+}
+
+// testOvertaken holds a watch at its first change while the log is compacted under it: it may go on with what it had
+// already read, or end with ErrCompacted, but never skip a revision.
+func testOvertaken(t *testing.T, s store.Store) {
+	commit(t, s, 1, put("a", "1"))
+	next := int64(1)
+	_, err := watchUntil(t.Context(), s, "", 0, func(c store.Change) bool {
+		if c.Revision != next || len(c.Events) != 1 {
+			t.Errorf("the watch went on with %v, want revision %d", c, next)
+		}
+		if next == 1 {
+			commit(t, s, 2, put("a", "2"))
+			commit(t, s, 3, put("a", "3"))
+			if err := s.Compact(t.Context(), 2); err != nil {
+				t.Error(err)
+			}
+		}
+		next++
+		return c.Revision == 3
+	})
+	if err != nil && !errors.Is(err, store.ErrCompacted) {
+		t.Errorf("the watch ended with %v, want ErrCompacted", err)
+	}
+}
