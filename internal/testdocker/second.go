@@ -1,0 +1,114 @@
+package testdocker
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/caravanserai/cara/internal/testimage"
+	"github.com/caravanserai/cara/internal/testneed"
+)
+
+// Second is an engine in a network namespace of its own: a second machine, as far as the network goes. Its containers
+// can be reached only from inside that namespace, so an agent for it is started with Command.
+type Second struct {
+	Name    string
+	Host    string // DOCKER_HOST
+	NetNS   string // path of the namespace
+	Address string // its address, reachable from this machine
+	Gateway string // this machine's address, reachable from inside
+}
+
+// ErrNoSecond says that this machine gives no second engine: no root, or no network namespaces.
+var ErrNoSecond = errors.New("no second engine in a network namespace")
+
+// SecondEngine starts one for the test and takes it away with it. Where that cannot be had the test is skipped, and
+// fails where E2E=1.
+func SecondEngine(tb testing.TB) *Second {
+	tb.Helper()
+	// Names must differ between test binaries that run side by side, and within one.
+	second, err := StartSecond(tb.Context(), "t"+strconv.FormatInt(int64(os.Getpid()), 36)+"-"+short(tb.Name()))
+	if errors.Is(err, ErrNoSecond) {
+		testneed.Missing(tb, "%v", err)
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := second.Drop(context.WithoutCancel(tb.Context())); err != nil {
+			tb.Error(err)
+		}
+	})
+	return second
+}
+
+// short makes four characters of a test's name.
+func short(text string) string {
+	hash := uint32(2166136261)
+	for _, b := range []byte(text) {
+		hash = (hash ^ uint32(b)) * 16777619
+	}
+	return fmt.Sprintf("%04x", hash&0xFFFF)
+}
+
+// StartSecond is SecondEngine for programs. The name is at most 12 of a-z, 0-9 and '-'. An engine whose process forgot
+// to Drop it is taken away by the next use of hack/engine.
+func StartSecond(ctx context.Context, name string) (*Second, error) {
+	out, err := script(ctx, "second", name, strconv.Itoa(os.Getpid()))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNoSecond, err)
+	}
+	second := &Second{Name: name}
+	for line := range strings.Lines(out) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		switch key {
+		case "DOCKER_HOST":
+			second.Host = value
+		case "NETNS":
+			second.NetNS = value
+		case "ADDRESS":
+			second.Address = value
+		case "GATEWAY":
+			second.Gateway = value
+		}
+	}
+	if second.Host == "" || second.NetNS == "" || second.Address == "" || second.Gateway == "" {
+		return nil, fmt.Errorf("start engine %s: hack/engine said %q", name, out)
+	}
+	return second, nil
+}
+
+// Command is a process inside the engine's network namespace. It needs root, as StartSecond did.
+func (s *Second) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	return exec.CommandContext(ctx, "nsenter", append([]string{"--net=" + s.NetNS, "--", name}, args...)...)
+}
+
+// Drop takes the engine, all it held and its namespace away.
+func (s *Second) Drop(ctx context.Context) error {
+	if _, err := script(ctx, "drop", s.Name); err != nil {
+		return fmt.Errorf("drop engine %s: %w", s.Name, err)
+	}
+	return nil
+}
+
+// script runs hack/engine and returns its standard output.
+func script(ctx context.Context, args ...string) (string, error) {
+	root, err := testimage.Root()
+	if err != nil {
+		return "", err
+	}
+	command := exec.CommandContext(ctx, filepath.Join(root, "hack", "engine"), args...)
+	var out, complaint bytes.Buffer
+	command.Stdout, command.Stderr = &out, &complaint
+	if err := command.Run(); err != nil {
+		return "", fmt.Errorf("hack/engine %s: %w: %s", args[0], err, strings.TrimSpace(complaint.String()))
+	}
+	return out.String(), nil
+}

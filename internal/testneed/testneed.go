@@ -1,0 +1,32 @@
+// Package testneed says what happens when the machine lacks what a test needs: at home the test is skipped, where
+// E2E=1 (the pipeline, "make test") it fails.
+//
+// It stands outside the line from a git push to a running container, below the test support that stands around it
+// (testdocker, testgit, testregistry). It keeps one rule in one place: a pipeline is never green because what it
+// should have tested was not there.
+package testneed
+
+import (
+	"os"
+	"os/exec"
+	"testing"
+)
+
+// Missing skips the test, or fails it where E2E=1. The message says what is missing and how to get it.
+func Missing(tb testing.TB, format string, args ...any) {
+	tb.Helper()
+	if os.Getenv("E2E") == "1" {
+		tb.Fatalf(format, args...)
+	}
+	tb.Skipf(format, args...)
+}
+
+// Program returns the path of a program that the test needs. debianPackage is what brings it.
+func Program(tb testing.TB, name, debianPackage string) string {
+	tb.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		Missing(tb, "%s is not installed: apt-get install %s", name, debianPackage)
+	}
+	return path
+}
