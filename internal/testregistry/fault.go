@@ -1,0 +1,148 @@
+package testregistry
+
+import (
+	"context"
+	"crypto/subtle"
+	"fmt"
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Fault is how the registry misbehaves. The zero value is good behaviour.
+type Fault struct {
+	// Status answers every request with this instead, in the registry protocol's error form: 404, 429, 500, 503.
+	Status int
+	// RetryAfter is sent along with Status, in whole seconds rounded up.
+	RetryAfter time.Duration
+	// BytesPerSecond slows the blobs, not the manifests, down to this.
+	BytesPerSecond int
+	// Hang accepts requests and never answers.
+	Hang bool
+	// HangBlobs sends half of a blob, then nothing more.
+	HangBlobs bool
+	// First limits Status, Hang and HangBlobs to that many requests, then behaves well. 0 means all. The ping of /v2/
+	// is not one of them: engines shrug it off.
+	First int
+}
+
+// Set makes the registry misbehave like this from the next request on.
+func (r *Registry) Set(fault Fault) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.fault = fault
+}
+
+// next returns the fault that the coming request meets, and uses up one of First.
+func (r *Registry) next(isBlob, isPing bool) Fault {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	fault := r.fault
+	if fault.First > 0 && isPing {
+		return Fault{}
+	}
+	meets := fault.Status != 0 || fault.Hang || (fault.HangBlobs && isBlob)
+	if fault.First > 0 && meets {
+		r.fault.First--
+		if r.fault.First == 0 {
+			r.fault = Fault{BytesPerSecond: fault.BytesPerSecond}
+		}
+	}
+	return fault
+}
+
+func (r *Registry) admits(request *http.Request) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	user, password, _ := request.BasicAuth()
+	return r.user == "" ||
+		subtle.ConstantTimeCompare([]byte(user+"\x00"+password), []byte(r.user+"\x00"+r.password)) == 1
+}
+
+func (r *Registry) frontDoor(w http.ResponseWriter, request *http.Request) {
+	isBlob := request.Method == http.MethodGet && strings.Contains(request.URL.Path, "/blobs/")
+	fault := r.next(isBlob, request.URL.Path == "/v2/")
+	switch {
+	case fault.Hang:
+		<-request.Context().Done()
+		return
+	case fault.Status != 0:
+		if fault.RetryAfter > 0 {
+			w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(fault.RetryAfter.Seconds()))))
+		}
+		refuse(w, fault.Status)
+		return
+	case !r.admits(request):
+		w.Header().Set("WWW-Authenticate", `Basic realm="cara test registry"`)
+		refuse(w, http.StatusUnauthorized)
+		return
+	}
+	if isBlob && (fault.BytesPerSecond > 0 || fault.HangBlobs) {
+		w = &slowWriter{ResponseWriter: w, ctx: request.Context(), perSecond: fault.BytesPerSecond, hang: fault.HangBlobs}
+	}
+	r.store.ServeHTTP(w, request)
+}
+
+// refuse answers in the form of the distribution specification.
+func refuse(w http.ResponseWriter, status int) {
+	code := map[int]string{
+		http.StatusUnauthorized:    "UNAUTHORIZED",
+		http.StatusForbidden:       "DENIED",
+		http.StatusNotFound:        "NAME_UNKNOWN",
+		http.StatusTooManyRequests: "TOOMANYREQUESTS",
+	}[status]
+	if code == "" {
+		code = "UNKNOWN"
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	fmt.Fprintf(w, `{"errors":[{"code":%q,"message":"test registry: %s"}]}`, code, http.StatusText(status))
+}
+
+// slowWriter lets a blob through at some bytes a second, or half of it.
+type slowWriter struct {
+	http.ResponseWriter
+	ctx       context.Context //nolint:containedctx // the request's own, for the life of one Write
+	perSecond int
+	hang      bool
+	sent      int
+}
+
+// Write sends in pieces of a tenth of a second, flushed, so that the client sees steady progress.
+func (w *slowWriter) Write(p []byte) (int, error) {
+	length, err := strconv.Atoi(w.Header().Get("Content-Length"))
+	if err != nil {
+		return 0, fmt.Errorf("slow a blob: it has no length: %w", err)
+	}
+	piece := len(p)
+	if w.perSecond > 0 {
+		piece = max(w.perSecond/10, 1)
+	}
+	written := 0
+	for written < len(p) {
+		end := min(written+piece, len(p))
+		if w.hang && w.sent+end-written > length/2 {
+			end = max(written, length/2-w.sent+written)
+		}
+		n, err := w.ResponseWriter.Write(p[written:end])
+		written, w.sent = written+n, w.sent+n
+		if err != nil {
+			return written, err
+		}
+		if err := http.NewResponseController(w.ResponseWriter).Flush(); err != nil {
+			return written, err
+		}
+		if w.hang && w.sent >= length/2 {
+			<-w.ctx.Done()
+			return written, w.ctx.Err()
+		}
+		if w.perSecond > 0 {
+			if err := pause(w.ctx, 100*time.Millisecond); err != nil {
+				return written, err
+			}
+		}
+	}
+	return written, nil
+}

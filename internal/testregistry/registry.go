@@ -1,0 +1,165 @@
+package testregistry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/caravanserai/cara/internal/testimage"
+	"github.com/caravanserai/cara/internal/testneed"
+	"github.com/caravanserai/cara/internal/testserver"
+)
+
+// Registry is a running registry. The embedded server gives Addr, Down, Up, Delay, Totals, Log, Reset and Close.
+type Registry struct {
+	*testserver.Server
+	store http.Handler // the registry itself, behind the faults
+
+	mu       sync.Mutex
+	fault    Fault
+	user     string // with an empty user nobody has to log in
+	password string
+}
+
+// New runs a registry for a test on a free port of 127.0.0.1, from which an engine pulls without TLS.
+func New(tb testing.TB) *Registry {
+	tb.Helper()
+	r, err := Start(tb.Context(), "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := r.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	return r
+}
+
+// Start is New for programs, and for an engine in a network namespace: listen on its Gateway.
+func Start(ctx context.Context, listen string) (*Registry, error) {
+	r := &Registry{store: registry.New(registry.Logger(log.New(io.Discard, "", 0)))}
+	server, err := testserver.Start(ctx, testserver.Config{Handler: http.HandlerFunc(r.frontDoor), Listen: listen})
+	if err != nil {
+		return nil, err
+	}
+	r.Server = server
+	return r, nil
+}
+
+// Ref is the full reference of "repository:tag" in this registry.
+func (r *Registry) Ref(image string) string { return r.Addr() + "/" + image }
+
+// Login demands this user and password from now on (basic authentication). An empty user lets everybody in.
+func (r *Registry) Login(user, password string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.user, r.password = user, password
+}
+
+// Push puts a fixture image under "repository:tag" for a test and returns its full reference.
+func (r *Registry) Push(tb testing.TB, fixture, image string) string {
+	tb.Helper()
+	return r.PushPadded(tb, fixture, image, 0)
+}
+
+// PushPadded adds a layer of that many random bytes, which no engine has had before: what a pull has to fetch.
+func (r *Registry) PushPadded(tb testing.TB, fixture, image string, bytes int64) string {
+	tb.Helper()
+	ref, err := r.Put(tb.Context(), fixture, image, bytes)
+	if errors.Is(err, testimage.ErrNoBusybox) {
+		testneed.Missing(tb, "%v", err)
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return ref
+}
+
+// Put is PushPadded for programs.
+func (r *Registry) Put(ctx context.Context, fixture, image string, padding int64) (string, error) {
+	found, err := testimage.Lookup(fixture)
+	if err != nil {
+		return "", err
+	}
+	built, err := found[0].Build(ctx)
+	if err != nil {
+		return "", err
+	}
+	if padding > 0 {
+		if built, err = testimage.Pad(built, padding); err != nil {
+			return "", err
+		}
+	}
+	ref, err := name.ParseReference(r.Ref(image), name.Insecure)
+	if err != nil {
+		return "", fmt.Errorf("push %s: %w", image, err)
+	}
+	if err := remote.Write(ref, built, remote.WithContext(ctx), remote.WithTransport(backDoor{r.store})); err != nil {
+		return "", fmt.Errorf("push %s: %w", image, err)
+	}
+	return ref.String(), nil
+}
+
+// backDoor calls the registry without a connection, hence without faults and uncounted.
+type backDoor struct{ store http.Handler }
+
+func (b backDoor) RoundTrip(request *http.Request) (*http.Response, error) {
+	if request.Body == nil {
+		request.Body = http.NoBody
+	}
+	recorder := httptest.NewRecorder()
+	b.store.ServeHTTP(recorder, request)
+	response := recorder.Result()
+	response.Request = request
+	return response, nil
+}
+
+// Pulls counts how often a manifest of the repository was fetched (not merely asked for with HEAD) with success.
+func (r *Registry) Pulls(repository string) int {
+	n := 0
+	for _, q := range r.Log() {
+		if q.Method == http.MethodGet && q.Status == http.StatusOK && strings.HasPrefix(q.Path, "/v2/"+repository+"/manifests/") {
+			n++
+		}
+	}
+	return n
+}
+
+// Outage takes the registry down and returns what brings it back on the same port.
+func (r *Registry) Outage(tb testing.TB) (restore func()) {
+	tb.Helper()
+	if err := r.Down(); err != nil {
+		tb.Fatal(err)
+	}
+	return func() {
+		tb.Helper()
+		if err := r.Up(tb.Context()); err != nil {
+			tb.Fatal(err)
+		}
+	}
+}
+
+// pause waits, unless the client goes first.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
