@@ -128,6 +128,7 @@ func (b backDoor) RoundTrip(request *http.Request) (*http.Response, error) {
 }
 
 // Pulls counts how often a manifest of the repository was fetched (not merely asked for with HEAD) with success.
+// One pull of an engine is one or two of these: it may resolve the tag first and fetch the digest then.
 func (r *Registry) Pulls(repository string) int {
 	n := 0
 	for _, q := range r.Log() {

