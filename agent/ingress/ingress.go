@@ -1,0 +1,229 @@
+// Package ingress serves HTTP for every host in the cluster. It stands at the end of the straight line: what the
+// agent brought up, a browser reaches here by host name. A host whose project runs on this node is proxied to the
+// container; any other is proxied to the agent that has it.
+//
+// What must hold:
+//
+//   - The route table is swapped whole, by one atomic store: a request sees the old table or the new one, and a
+//     swap breaks no connection that is already proxied.
+//   - A backend is asked for at each request. A service that drains has left the endpoints before it gets its
+//     signal, so no new request reaches it.
+//   - A request crosses agents at most once. What arrives from another agent is answered here or not at all.
+package ingress
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// hopHeader marks a request that another agent passed on, by that agent's node name.
+const hopHeader = "X-Cara-Ingress-Hop"
+
+// Config says whose ingress this is.
+type Config struct {
+	// Node is this node's name.
+	Node string
+	// Endpoint returns the address of a service that may get requests, on this node.
+	Endpoint func(project, service string) (ip string, ok bool)
+	Logger   *slog.Logger
+}
+
+// Ingress is an http.Handler that routes by host name.
+type Ingress struct {
+	cfg   Config
+	table atomic.Pointer[table]
+	proxy *httputil.ReverseProxy
+
+	mu sync.Mutex // serialises Apply
+}
+
+// table is never changed once it is stored.
+type table struct {
+	hosts  map[string]*carav1.Route
+	agents map[netip.Addr]bool // addresses that other agents' ingress answers at
+}
+
+// New returns an Ingress without routes.
+func New(cfg Config) *Ingress {
+	i := &Ingress{cfg: cfg}
+	i.table.Store(&table{})
+	i.proxy = &httputil.ReverseProxy{
+		Rewrite:       i.rewrite,
+		Transport:     transport(),
+		FlushInterval: -1, // server-sent events and long polls pass as they come
+		ErrorHandler:  i.failed,
+		ErrorLog:      slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
+	}
+	return i
+}
+
+func transport() *http.Transport {
+	return &http.Transport{
+		DialContext:           (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		ResponseHeaderTimeout: 5 * time.Minute,
+		MaxIdleConnsPerHost:   64,
+		IdleConnTimeout:       90 * time.Second,
+		DisableCompression:    true, // what the service said passes unchanged
+	}
+}
+
+// Apply changes the table: all of it where the change is full, else the hosts that it names.
+func (i *Ingress) Apply(change *carav1.Routes) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	next := &table{hosts: map[string]*carav1.Route{}, agents: map[netip.Addr]bool{}}
+	if !change.Full {
+		maps.Copy(next.hosts, i.table.Load().hosts)
+	}
+	for _, host := range change.RemovedHosts {
+		delete(next.hosts, strings.ToLower(host))
+	}
+	for _, r := range change.Upserts {
+		next.hosts[strings.ToLower(r.Host)] = r
+	}
+	for _, r := range next.hosts {
+		if addr, err := netip.ParseAddrPort(r.IngressAddress); err == nil && r.Node != i.cfg.Node {
+			next.agents[addr.Addr().Unmap()] = true
+		}
+	}
+	i.table.Store(next)
+	i.cfg.Logger.Info("routes changed", "node", i.cfg.Node, "hosts", len(next.hosts))
+}
+
+// Run serves on the listener until ctx ends, then lets requests finish for up to 10 s.
+func (i *Ingress) Run(ctx context.Context, l net.Listener) error {
+	srv := &http.Server{
+		Handler:           i,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(i.cfg.Logger.Handler(), slog.LevelDebug),
+	}
+	drained := make(chan error, 1)
+	stop := context.AfterFunc(ctx, func() {
+		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		err := srv.Shutdown(drain)
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = srv.Close() // an open WebSocket does not hold up the agent for longer
+		}
+		drained <- err
+	})
+	err := srv.Serve(l)
+	if stop() { // Serve ended by itself
+		return fmt.Errorf("serve ingress on %s: %w", l.Addr(), err)
+	}
+	return <-drained
+}
+
+type backendKey struct{}
+
+// backend is where one request goes.
+type backend struct {
+	route  *carav1.Route
+	addr   string
+	remote bool // addr is another agent's ingress
+}
+
+// ServeHTTP routes one request by its Host header.
+func (i *Ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	t := i.table.Load()
+	host := hostname(r.Host)
+	route, ok := t.hosts[host]
+	if !ok {
+		page(w, http.StatusNotFound, "No project claims the host "+quoteHost(host)+".")
+		return
+	}
+	b := backend{route: route}
+	switch ip, up := i.cfg.Endpoint(route.Project, route.Service); {
+	case up:
+		b.addr = net.JoinHostPort(ip, strconv.Itoa(int(route.Port)))
+	case route.Node != i.cfg.Node && route.IngressAddress != "" && r.Header.Get(hopHeader) == "":
+		b.addr, b.remote = route.IngressAddress, true
+	default:
+		w.Header().Set("Retry-After", "1")
+		page(w, http.StatusServiceUnavailable,
+			fmt.Sprintf("Service %q of project %q is not ready.", route.Service, route.Project))
+		return
+	}
+	i.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), backendKey{}, b)))
+}
+
+func (i *Ingress) rewrite(p *httputil.ProxyRequest) {
+	b := p.In.Context().Value(backendKey{}).(backend)
+	p.Out.URL.Scheme, p.Out.URL.Host = "http", b.addr
+	p.Out.Host = p.In.Host
+	if i.fromAgent(p.In) {
+		for _, h := range []string{"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
+			p.Out.Header[h] = p.In.Header[h]
+		}
+	} else {
+		p.SetXForwarded()
+	}
+	p.Out.Header.Del(hopHeader)
+	if b.remote {
+		p.Out.Header.Set(hopHeader, i.cfg.Node)
+	}
+}
+
+// fromAgent tells whether a request was passed on by another agent, whose word on the client is to be trusted.
+func (i *Ingress) fromAgent(r *http.Request) bool {
+	if r.Header.Get(hopHeader) == "" {
+		return false
+	}
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	return err == nil && i.table.Load().agents[peer.Addr().Unmap()]
+}
+
+// failed answers a request whose backend did not.
+func (i *Ingress) failed(w http.ResponseWriter, r *http.Request, err error) {
+	b := r.Context().Value(backendKey{}).(backend)
+	if r.Context().Err() != nil {
+		return // the client went away
+	}
+	i.cfg.Logger.Warn("backend did not answer", "project", b.route.Project, "service", b.route.Service,
+		"backend", b.addr, "error", err)
+	status, what := http.StatusBadGateway, "did not answer"
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		status, what = http.StatusGatewayTimeout, "took too long to answer"
+	}
+	page(w, status, fmt.Sprintf("Service %q of project %q %s on port %d.", b.route.Service, b.route.Project, what, b.route.Port))
+}
+
+// hostname is the host part of a Host header, lower case, without port and trailing dot.
+func hostname(host string) string {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	return strings.ToLower(strings.TrimSuffix(host, "."))
+}
+
+// quoteHost keeps what a client sent from being long or strange in an answer.
+func quoteHost(host string) string {
+	if len(host) > 253 {
+		host = host[:253] + "..."
+	}
+	return strconv.QuoteToASCII(host)
+}
+
+func page(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	fmt.Fprintf(w, "%d %s\n\n%s\n", status, http.StatusText(status), text)
+}

@@ -1,0 +1,228 @@
+package ingress
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// service is a container stand-in: an HTTP server on loopback.
+func service(t *testing.T, h http.HandlerFunc) (ip string, port int32) {
+	t.Helper()
+	s := httptest.NewServer(h)
+	t.Cleanup(s.Close)
+	u, err := url.Parse(s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := strconv.Atoi(u.Port())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u.Hostname(), int32(n)
+}
+
+// agent runs one ingress and returns its address.
+func agent(t *testing.T, node string, endpoint func(project, service string) (string, bool)) (*Ingress, string) {
+	t.Helper()
+	i := New(Config{Node: node, Endpoint: endpoint, Logger: slog.New(slog.DiscardHandler)})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- i.Run(ctx, l) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("ingress %s: %v", node, err)
+		}
+		i.proxy.Transport.(*http.Transport).CloseIdleConnections()
+	})
+	return i, l.Addr().String()
+}
+
+func get(t *testing.T, addr, host string, header http.Header) (int, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+addr+"/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Host = host
+	for k, v := range header {
+		req.Header[k] = v
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
+	resp, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(body)
+}
+
+func echo(name string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "%s host=%s for=%s hop=%s", name, r.Host, r.Header.Get("X-Forwarded-For"), r.Header.Get(hopHeader))
+	}
+}
+
+func up(ip string) func(string, string) (string, bool) {
+	return func(string, string) (string, bool) { return ip, true }
+}
+
+func down(string, string) (string, bool) { return "", false }
+
+func TestRouting(t *testing.T) {
+	ip, port := service(t, echo("web"))
+	closed := int32(1) // nothing listens on port 1 of loopback
+	i, addr := agent(t, "n1", up(ip))
+	i.Apply(&carav1.Routes{Full: true, Upserts: []*carav1.Route{
+		{Host: "web.example.com", Project: "p", Service: "web", Port: port, Node: "n1"},
+		{Host: "dead.example.com", Project: "p", Service: "dead", Port: closed, Node: "n1"},
+	}})
+	tests := map[string]struct {
+		host   string
+		status int
+		body   string
+	}{
+		"by host":                      {"web.example.com", 200, "web host=web.example.com for=127.0.0.1 hop="},
+		"with port, case, and dot":     {"WEB.example.com.:8081", 200, "web host=WEB.example.com.:8081"},
+		"unknown host":                 {"nobody.example.com", 404, `No project claims the host "nobody.example.com".`},
+		"backend that does not answer": {"dead.example.com", 502, `Service "dead" of project "p" did not answer on port 1.`},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			status, body := get(t, addr, tt.host, nil)
+			if status != tt.status || !strings.Contains(body, tt.body) {
+				t.Errorf("got %d %q, want %d %q", status, body, tt.status, tt.body)
+			}
+		})
+	}
+	i.Apply(&carav1.Routes{RemovedHosts: []string{"web.example.com"}})
+	if status, _ := get(t, addr, "web.example.com", nil); status != 404 {
+		t.Errorf("removed host: got %d, want 404", status)
+	}
+	if status, _ := get(t, addr, "dead.example.com", nil); status != 502 {
+		t.Errorf("a partial change touched another host: got %d, want 502", status)
+	}
+}
+
+func TestServiceThatIsNotReadyIs503(t *testing.T) {
+	i, addr := agent(t, "n1", down)
+	i.Apply(&carav1.Routes{Full: true, Upserts: []*carav1.Route{{Host: "a.b", Project: "p", Service: "web", Port: 80, Node: "n1"}}})
+	status, body := get(t, addr, "a.b", nil)
+	if status != 503 || !strings.Contains(body, `Service "web" of project "p" is not ready.`) {
+		t.Errorf("got %d %q, want 503 and the service", status, body)
+	}
+}
+
+func TestAcrossAgents(t *testing.T) {
+	ip, port := service(t, echo("web"))
+	second, addr2 := agent(t, "n2", up(ip))
+	first, addr1 := agent(t, "n1", down)
+	route := &carav1.Route{Host: "a.b", Project: "p", Service: "web", Port: port, Node: "n2", IngressAddress: addr2}
+	fromFirst := &carav1.Route{Host: "c.d", Project: "q", Service: "x", Port: 1, Node: "n1", IngressAddress: addr1}
+	first.Apply(&carav1.Routes{Full: true, Upserts: []*carav1.Route{route}})
+	second.Apply(&carav1.Routes{Full: true, Upserts: []*carav1.Route{route, fromFirst}})
+	status, body := get(t, addr1, "a.b", nil)
+	if want := "web host=a.b for=127.0.0.1 hop="; status != 200 || body != want {
+		t.Errorf("got %d %q, want 200 %q", status, body, want)
+	}
+}
+
+func TestARequestCrossesAgentsOnce(t *testing.T) {
+	var calls atomic.Int32
+	first, addr1 := agent(t, "n1", down)
+	second, addr2 := agent(t, "n2", func(string, string) (string, bool) { calls.Add(1); return "", false })
+	// Each believes that the other has the project.
+	first.Apply(&carav1.Routes{Full: true, Upserts: []*carav1.Route{{Host: "a.b", Project: "p", Service: "w", Port: 1, Node: "n2", IngressAddress: addr2}}})
+	second.Apply(&carav1.Routes{Full: true, Upserts: []*carav1.Route{{Host: "a.b", Project: "p", Service: "w", Port: 1, Node: "n1", IngressAddress: addr1}}})
+	if status, _ := get(t, addr1, "a.b", nil); status != 503 || calls.Load() != 1 {
+		t.Errorf("got %d after %d hops, want 503 after 1", status, calls.Load())
+	}
+}
+
+func TestForwardedHeadersOfStrangersAreNotBelieved(t *testing.T) {
+	ip, port := service(t, echo("web"))
+	i, addr := agent(t, "n1", up(ip))
+	i.Apply(&carav1.Routes{Full: true, Upserts: []*carav1.Route{{Host: "a.b", Project: "p", Service: "w", Port: port, Node: "n1"}}})
+	_, body := get(t, addr, "a.b", http.Header{"X-Forwarded-For": {"6.6.6.6"}, hopHeader: {"n9"}})
+	if strings.Contains(body, "6.6.6.6") || strings.Contains(body, "n9") {
+		t.Errorf("got %q: a client's own X-Forwarded-For reached the service", body)
+	}
+}
+
+func TestUpgradeAndStreamPass(t *testing.T) {
+	ip, port := service(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Upgrade") == "" {
+			fmt.Fprint(w, "data: 1\n\n")
+			w.(http.Flusher).Flush()
+			<-r.Context().Done() // never ends: the first event must come anyway
+			return
+		}
+		conn, buf, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		fmt.Fprint(buf, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+		_ = buf.Flush()
+		line, _ := buf.ReadString('\n')
+		fmt.Fprint(buf, "echo "+line)
+		_ = buf.Flush()
+	})
+	i, addr := agent(t, "n1", up(ip))
+	i.Apply(&carav1.Routes{Full: true, Upserts: []*carav1.Route{{Host: "a.b", Project: "p", Service: "w", Port: port, Node: "n1"}}})
+	for name, tt := range map[string]struct{ header, send, want string }{
+		"upgrade":            {"Connection: Upgrade\r\nUpgrade: echo\r\n", "hello\n", "echo hello"},
+		"server-sent events": {"", "", "data: 1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn, err := net.Dial("tcp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: a.b\r\n%s\r\n", tt.header)
+			r := bufio.NewReader(conn)
+			for {
+				line, err := r.ReadString('\n')
+				if err != nil {
+					t.Fatalf("connection ended before %q: %v", tt.want, err)
+				}
+				switch strings.TrimSpace(line) {
+				case tt.want:
+					return
+				case "": // the answer's header is over: only now may the client of an upgrade send
+					fmt.Fprint(conn, tt.send)
+				}
+			}
+		})
+	}
+}
