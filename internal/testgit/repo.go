@@ -1,0 +1,175 @@
+package testgit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// Branch is the default branch of every repository.
+const Branch = "main"
+
+// Repo is a bare repository below a root, and a work tree whose pushes go to it by its local path. Its methods are for
+// one goroutine at a time.
+type Repo struct {
+	Name string
+	Bare string // what to clone as a local path
+	Work string
+	Env  []string // added to the environment of git, for example GIT_SSL_CAINFO
+
+	remote string
+}
+
+// Create makes an empty repository root/name.git, whose HEAD is the branch main, and its work tree.
+func Create(ctx context.Context, root, name string) (*Repo, error) {
+	r := &Repo{Name: name, Bare: filepath.Join(root, name+".git"), Work: filepath.Join(root, ".work", name)}
+	r.remote = r.Bare
+	if _, err := git(ctx, root, nil, "init", "--quiet", "--bare", "--initial-branch="+Branch, r.Bare); err != nil {
+		return nil, err
+	}
+	// As the public hosts have it: clients may ask for a commit by its hash, and for partial clones.
+	for _, key := range []string{"uploadpack.allowReachableSHA1InWant", "uploadpack.allowFilter", "http.receivepack"} {
+		if _, err := git(ctx, r.Bare, nil, "config", key, "true"); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := git(ctx, root, nil, "init", "--quiet", "--initial-branch="+Branch, r.Work); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// PushTo makes later pushes go to this URL instead of the local path.
+func (r *Repo) PushTo(url string) { r.remote = url }
+
+// Git runs any git command in the work tree and returns its trimmed standard output.
+func (r *Repo) Git(ctx context.Context, args ...string) (string, error) {
+	return git(ctx, r.Work, r.Env, args...)
+}
+
+// Write puts a file into the work tree, with its folders.
+func (r *Repo) Write(path, content string) error {
+	full := filepath.Join(r.Work, filepath.FromSlash(path))
+	if err := os.MkdirAll(filepath.Dir(full), 0o755); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	if err := os.WriteFile(full, []byte(content), 0o644); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
+
+// Remove takes a file or folder out of the work tree. It is an error if there is none.
+func (r *Repo) Remove(path string) error {
+	full := filepath.Join(r.Work, filepath.FromSlash(path))
+	if _, err := os.Lstat(full); err != nil {
+		return fmt.Errorf("remove %s: %w", path, err)
+	}
+	if err := os.RemoveAll(full); err != nil {
+		return fmt.Errorf("remove %s: %w", path, err)
+	}
+	return nil
+}
+
+// Symlink puts a link into the work tree, which may point anywhere.
+func (r *Repo) Symlink(path, target string) error {
+	full := filepath.Join(r.Work, filepath.FromSlash(path))
+	if err := os.Remove(full); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("link %s: %w", path, err)
+	}
+	if err := os.MkdirAll(filepath.Dir(full), 0o755); err != nil {
+		return fmt.Errorf("link %s: %w", path, err)
+	}
+	if err := os.Symlink(target, full); err != nil {
+		return fmt.Errorf("link %s: %w", path, err)
+	}
+	return nil
+}
+
+// Commit records the whole work tree, even when nothing changed, and returns the commit's hash.
+func (r *Repo) Commit(ctx context.Context, message string) (string, error) {
+	if _, err := r.Git(ctx, "add", "--all"); err != nil {
+		return "", err
+	}
+	if _, err := r.Git(ctx, "commit", "--quiet", "--allow-empty", "-m", message); err != nil {
+		return "", err
+	}
+	return r.Head(ctx)
+}
+
+// Head is the hash of the current commit.
+func (r *Repo) Head(ctx context.Context) (string, error) { return r.Git(ctx, "rev-parse", "HEAD") }
+
+// Push sends the current branch, and all tags.
+func (r *Repo) Push(ctx context.Context) error {
+	_, err := r.Git(ctx, "push", "--quiet", "--tags", r.remote, "HEAD")
+	return err
+}
+
+// ForcePush is Push for a history that was rewritten.
+func (r *Repo) ForcePush(ctx context.Context) error {
+	_, err := r.Git(ctx, "push", "--quiet", "--force", "--tags", r.remote, "HEAD")
+	return err
+}
+
+// Branch switches to a branch, making it from the current commit where it does not exist.
+func (r *Repo) Branch(ctx context.Context, name string) error {
+	if _, err := r.Git(ctx, "rev-parse", "--verify", "--quiet", "refs/heads/"+name); err == nil {
+		_, err = r.Git(ctx, "switch", "--quiet", name)
+		return err
+	}
+	_, err := r.Git(ctx, "switch", "--quiet", "-c", name)
+	return err
+}
+
+// DeleteBranch removes a branch from the bare repository, as merging a pull request does.
+func (r *Repo) DeleteBranch(ctx context.Context, name string) error {
+	_, err := r.Git(ctx, "push", "--quiet", r.remote, ":refs/heads/"+name)
+	return err
+}
+
+// Tag names the current commit, with an annotated tag; an existing one is moved. ForcePush publishes a move.
+func (r *Repo) Tag(ctx context.Context, name string) error {
+	_, err := r.Git(ctx, "tag", "--force", "-m", name, name)
+	return err
+}
+
+// Reset takes the current branch and work tree back to a commit.
+func (r *Repo) Reset(ctx context.Context, commit string) error {
+	_, err := r.Git(ctx, "reset", "--quiet", "--hard", commit)
+	return err
+}
+
+func git(ctx context.Context, dir string, env []string, args ...string) (string, error) {
+	command := exec.CommandContext(ctx, "git", args...)
+	command.Dir = dir
+	command.Env = append(environment(), env...)
+	out, err := command.Output()
+	if err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			return "", fmt.Errorf("git %s: %w: %s", args[0], err, strings.TrimSpace(string(exit.Stderr)))
+		}
+		return "", fmt.Errorf("git %s: %w", args[0], err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// environment is that of a user without any configuration, who never answers a prompt.
+func environment() []string {
+	return []string{
+		"PATH=" + os.Getenv("PATH"),
+		"HOME=/nonexistent",
+		"LC_ALL=C",
+		"GIT_CONFIG_GLOBAL=/dev/null",
+		"GIT_CONFIG_NOSYSTEM=1",
+		"GIT_TERMINAL_PROMPT=0",
+		"GIT_AUTHOR_NAME=Ada", "GIT_AUTHOR_EMAIL=ada@example.com",
+		"GIT_COMMITTER_NAME=Ada", "GIT_COMMITTER_EMAIL=ada@example.com",
+	}
+}
