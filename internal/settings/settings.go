@@ -1,0 +1,72 @@
+// Package settings fills the flags of Cara's three programs from the environment and from a YAML config file. It
+// stands before the straight line: cmd and cli read settings here, nobody else reads the environment.
+//
+// Flags beat environment beats file. A setting named `data-dir` is the flag --data-dir, the variable CARA_DATA_DIR
+// and the key `data-dir` of the file. A key that no flag has is an error, since a misspelt setting that is silently
+// left out is worse than a program that does not start.
+package settings
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+	"github.com/spf13/viper"
+)
+
+// EnvVar names the environment variable of a flag: CARA_DATA_DIR for data-dir. The Docker host has the name that it has
+// everywhere.
+func EnvVar(flag string) string {
+	if flag == "docker-host" {
+		return "DOCKER_HOST"
+	}
+	return "CARA_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// Load sets every flag that the command line left alone from the environment, else from the config file that the flag
+// `config` names. The flags need to be parsed already. Lists are separated by commas in the environment.
+func Load(flags *pflag.FlagSet) error {
+	var problem error
+	flags.VisitAll(func(f *pflag.Flag) {
+		value, ok := os.LookupEnv(EnvVar(f.Name))
+		if !ok || value == "" || f.Changed || problem != nil || f.Name == "help" {
+			return
+		}
+		if err := flags.Set(f.Name, value); err != nil {
+			problem = fmt.Errorf("environment variable %s: %w", EnvVar(f.Name), err)
+		}
+	})
+	if problem != nil {
+		return problem
+	}
+	if file := flags.Lookup("config"); file != nil && file.Value.String() != "" {
+		return loadFile(flags, file.Value.String())
+	}
+	return nil
+}
+
+func loadFile(flags *pflag.FlagSet, file string) error {
+	v := viper.NewWithOptions(viper.KeyDelimiter("\x00")) // no key is a path into another one
+	v.SetConfigFile(file)
+	v.SetConfigType("yaml")
+	if err := v.ReadInConfig(); err != nil {
+		return fmt.Errorf("config file %s: %w", file, err)
+	}
+	keys := v.AllKeys()
+	slices.Sort(keys)
+	for _, key := range keys {
+		f := flags.Lookup(key)
+		if f == nil || key == "config" || key == "help" {
+			return fmt.Errorf("config file %s: %q is no setting of this program; see --help for those there are", file, key)
+		}
+		if f.Changed {
+			continue
+		}
+		if err := flags.Set(key, strings.Join(v.GetStringSlice(key), ",")); err != nil {
+			return fmt.Errorf("config file %s: %s: %w", file, key, err)
+		}
+	}
+	return nil
+}
