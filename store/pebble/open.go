@@ -29,7 +29,7 @@ func open(cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	db, err := pebbledb.Open(cfg.Dir, cfg.options(lock))
+	db, err := openDB(cfg, lock)
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
@@ -38,6 +38,16 @@ func open(cfg Config) (*Store, error) {
 		return nil, errors.Join(err, db.Close(), lock.Close())
 	}
 	return start(cfg, lock, db, state), nil
+}
+
+// openDB makes an error of what Pebble panics about while it opens.
+func openDB(cfg Config, lock *pebbledb.Lock) (db *pebbledb.DB, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("pebble gave up: %v", r)
+		}
+	}()
+	return pebbledb.Open(cfg.Dir, cfg.options(lock))
 }
 
 func lockDir(cfg Config) (*pebbledb.Lock, error) {
