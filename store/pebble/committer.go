@@ -34,7 +34,8 @@ type committer struct {
 	index     index
 	revision  int64 // the newest one given, durable or not
 	compacted int64
-	wedged    bool // Pebble panicked in a write: it cannot be closed
+	tail      *tail // of the group in the making, then of the published view
+	wedged    bool  // Pebble panicked in a write: it cannot be closed
 }
 
 // run serves requests in groups until stop is closed, or until a group fails: then it returns why.
@@ -77,6 +78,7 @@ func (c *committer) commit(group []*request) error {
 	batch := c.db.NewBatch()
 	outcomes := make([]outcome, len(group))
 	before := *c
+	c.tail = &tail{from: c.revision}
 	err := c.fill(batch, group, outcomes)
 	if err == nil {
 		err = c.finish(batch, before)
@@ -115,6 +117,7 @@ func (c *committer) fill(batch *pebbledb.Batch, group []*request, outcomes []out
 		}
 		if effects := c.index.apply(r.txn.Do, c.revision+1); len(effects) > 0 {
 			c.revision++
+			c.tail.add(c.revision, effects)
 			if err := write(batch, c.revision, effects); err != nil {
 				return err
 			}
@@ -180,6 +183,7 @@ func (c *committer) publish() {
 		snapshot:  c.db.NewSnapshot(),
 		revision:  c.revision,
 		compacted: c.compacted,
+		tail:      c.tail,
 		next:      make(chan struct{}),
 	})
 }

@@ -40,6 +40,7 @@ func start(cfg Config, lock *pebbledb.Lock, db *pebbledb.DB, st state) *Store {
 		writer: &committer{
 			db: db, views: vs, retain: cfg.RetainRevisions,
 			index: st.index, revision: st.revision, compacted: st.compacted,
+			tail: &tail{from: st.revision},
 		},
 	}
 	s.close = sync.OnceValue(s.shutdown)

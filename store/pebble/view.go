@@ -13,6 +13,7 @@ import (
 type view struct {
 	snapshot            *pebbledb.Snapshot
 	revision, compacted int64
+	tail                *tail
 	next                chan struct{} // closed when a newer view has been published
 
 	refs int // guarded by views.mu; the current view holds one for itself

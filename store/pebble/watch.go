@@ -22,7 +22,7 @@ const (
 // Watch is store.Store's.
 func (s *Store) Watch(ctx context.Context, prefix string, from int64) iter.Seq2[store.Change, error] {
 	return func(yield func(store.Change, error) bool) {
-		w := watcher{views: s.views, prefix: []byte(prefix), at: from, told: from}
+		w := watcher{views: s.views, prefix: prefix, at: from, told: from}
 		if err := w.run(ctx, func(c store.Change) bool { return yield(c, nil) }); err != nil {
 			yield(store.Change{}, fmt.Errorf("watch %q after revision %d: %w", prefix, w.at, err))
 		}
@@ -32,14 +32,14 @@ func (s *Store) Watch(ctx context.Context, prefix string, from int64) iter.Seq2[
 // watcher walks the change log for one consumer.
 type watcher struct {
 	views  *views
-	prefix []byte
+	prefix string
 	at     int64 // everything up to here has been read
 	told   int64 // the newest revision that the consumer has been given
 }
 
 // run returns nil when tell says that the consumer has had enough.
 func (w *watcher) run(ctx context.Context, tell func(store.Change) bool) error {
-	if err := store.ValidatePrefix(string(w.prefix)); err != nil {
+	if err := store.ValidatePrefix(w.prefix); err != nil {
 		return err
 	}
 	if w.at < 0 {
@@ -88,7 +88,11 @@ func (w *watcher) read(ctx context.Context) ([]store.Change, <-chan struct{}, er
 	if w.at == v.revision {
 		return nil, v.next, nil
 	}
-	c, err := readLog(ctx, v, w.prefix, w.at)
+	if v.tail.continues(w.at) {
+		w.at = v.revision
+		return v.tail.match(w.prefix), v.next, nil
+	}
+	c, err := readLog(ctx, v, []byte(w.prefix), w.at)
 	if err != nil {
 		return nil, nil, err
 	}
