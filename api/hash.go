@@ -1,0 +1,167 @@
+package api
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"hash"
+	"math"
+	"slices"
+	"strings"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// hashVersion begins every hash. Raise it when the encoding below changes: every container is then made anew once.
+//
+// A new field must not change the hash of specs that do not use it. The encoding writes only fields that are set, and
+// defaults are taken out before (eachDefault), so a new field is free as long as its default is in that list.
+const hashVersion = "v1:"
+
+// Hash returns the canonical hash of what a spec means: equal for specs that differ only in spelling, in written-out
+// defaults or in the order of maps. The name, labels, origin and everything else outside of the spec have no part in it.
+func Hash(s *carav1.ProjectSpec) string {
+	return hashOf(bare(s))
+}
+
+// ServiceHash returns the hash of what one service's container depends on: the service, without whom it waits for, and
+// the types of the volumes it mounts. Empty where the spec has no such service.
+func ServiceHash(s *carav1.ProjectSpec, service string) string {
+	s = bare(s)
+	i := slices.IndexFunc(s.GetServices(), func(v *carav1.Service) bool { return v.GetName() == service })
+	if i < 0 {
+		return ""
+	}
+	svc := s.GetServices()[i]
+	svc.DependsOn = nil
+	mounted := &carav1.ProjectSpec{Services: []*carav1.Service{svc}}
+	for _, v := range s.GetVolumes() {
+		if slices.ContainsFunc(svc.GetVolumeMounts(), func(m *carav1.VolumeMount) bool { return m.GetName() == v.GetName() }) {
+			mounted.Volumes = append(mounted.Volumes, v)
+		}
+	}
+	slices.SortFunc(mounted.Volumes, func(a, b *carav1.Volume) int { return strings.Compare(a.GetName(), b.GetName()) })
+	return hashOf(mounted)
+}
+
+// ClaimHash returns the hash of everything that a manifest says of a project: its spec, labels and annotations. The
+// file, the commit and what the server adds have no part in it.
+func ClaimHash(p *carav1.Project) string {
+	return hashOf(&carav1.Project{
+		Metadata: &carav1.ObjectMeta{
+			Name:        p.GetMetadata().GetName(),
+			Labels:      p.GetMetadata().GetLabels(),
+			Annotations: p.GetMetadata().GetAnnotations(),
+		},
+		Spec: bare(p.GetSpec()),
+	})
+}
+
+// HashMessage returns the canonical hash of any message as it stands, nothing defaulted and nothing left out.
+func HashMessage(m proto.Message) string { return hashOf(m) }
+
+// bare is the canonical clone with the defaults taken out.
+func bare(s *carav1.ProjectSpec) *carav1.ProjectSpec {
+	if s == nil {
+		return &carav1.ProjectSpec{}
+	}
+	out := proto.CloneOf(s)
+	canonSpec(out)
+	eachDefault(out, clearString, clearInt)
+	return out
+}
+
+func hashOf(m proto.Message) string {
+	e := encoder{h: sha256.New()}
+	e.message(m.ProtoReflect())
+	return hashVersion + hex.EncodeToString(e.h.Sum(nil))
+}
+
+// encoder writes a message so that no two different messages give the same bytes: fields by number, every value of
+// variable size behind its length, maps by key.
+type encoder struct {
+	h   hash.Hash
+	buf [8]byte
+}
+
+func (e *encoder) message(m protoreflect.Message) {
+	var set []protoreflect.FieldDescriptor
+	m.Range(func(fd protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
+		set = append(set, fd)
+		return true
+	})
+	slices.SortFunc(set, func(a, b protoreflect.FieldDescriptor) int { return int(a.Number()) - int(b.Number()) })
+	e.uint(uint64(len(set)))
+	for _, fd := range set {
+		e.uint(uint64(fd.Number()))
+		e.field(fd, m.Get(fd))
+	}
+}
+
+func (e *encoder) field(fd protoreflect.FieldDescriptor, v protoreflect.Value) {
+	switch {
+	case fd.IsList():
+		list := v.List()
+		e.uint(uint64(list.Len()))
+		for i := range list.Len() {
+			e.value(fd, list.Get(i))
+		}
+	case fd.IsMap():
+		keys := make([]string, 0, v.Map().Len())
+		byKey := make(map[string]protoreflect.Value, v.Map().Len())
+		v.Map().Range(func(k protoreflect.MapKey, v protoreflect.Value) bool {
+			keys = append(keys, k.String())
+			byKey[k.String()] = v
+			return true
+		})
+		slices.Sort(keys)
+		e.uint(uint64(len(keys)))
+		for _, k := range keys {
+			e.bytes([]byte(k))
+			e.value(fd.MapValue(), byKey[k])
+		}
+	default:
+		e.value(fd, v)
+	}
+}
+
+func (e *encoder) value(fd protoreflect.FieldDescriptor, v protoreflect.Value) {
+	switch x := v.Interface().(type) {
+	case protoreflect.Message:
+		e.message(x)
+	case string:
+		e.bytes([]byte(x))
+	case []byte:
+		e.bytes(x)
+	case bool:
+		e.uint(map[bool]uint64{false: 0, true: 1}[x])
+	case int32:
+		e.uint(uint64(int64(x)))
+	case int64:
+		e.uint(uint64(x))
+	case uint32:
+		e.uint(uint64(x))
+	case uint64:
+		e.uint(x)
+	case float32:
+		e.uint(math.Float64bits(float64(x)))
+	case float64:
+		e.uint(math.Float64bits(x))
+	case protoreflect.EnumNumber:
+		e.uint(uint64(int64(x)))
+	default:
+		panic("api: no canonical encoding for a field of kind " + fd.Kind().String())
+	}
+}
+
+func (e *encoder) bytes(b []byte) {
+	e.uint(uint64(len(b)))
+	e.h.Write(b)
+}
+
+func (e *encoder) uint(v uint64) {
+	binary.BigEndian.PutUint64(e.buf[:], v)
+	e.h.Write(e.buf[:])
+}

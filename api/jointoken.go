@@ -1,0 +1,67 @@
+package api
+
+import (
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"strings"
+)
+
+// joinVersion begins every join token.
+const joinVersion = "CARA1"
+
+// JoinToken lets an agent into the cluster: `CARA1.<hex sha256 of the CA certificate's DER>.<id>.<secret>`. The agent
+// checks the CA against CAHash before it sends the secret.
+type JoinToken struct {
+	// CAHash is the SHA-256 of the CA certificate in DER, as 64 hexadecimal digits in lower case.
+	CAHash string
+	// ID names the token on the server.
+	ID string
+	// Secret proves it. Never logged.
+	Secret string
+}
+
+// String returns the whole token, secret included: it is for the file that hands the token over.
+func (t JoinToken) String() string {
+	return strings.Join([]string{joinVersion, t.CAHash, t.ID, t.Secret}, ".")
+}
+
+// LogValue keeps the secret out of logs.
+func (t JoinToken) LogValue() slog.Value {
+	return slog.StringValue(strings.Join([]string{joinVersion, t.CAHash, t.ID, "<redacted>"}, "."))
+}
+
+// ParseJoinToken reads a token, with or without white space around it. Its errors never repeat the token.
+func ParseJoinToken(s string) (JoinToken, error) {
+	s = strings.TrimSpace(s)
+	if len(s) > 1024 {
+		return JoinToken{}, errors.New("join token: longer than 1024 characters; check that the file holds the token and nothing else")
+	}
+	parts := strings.Split(s, ".")
+	if len(parts) != 4 || parts[0] != joinVersion {
+		return JoinToken{}, errors.New("join token: not of the form CARA1.<hash>.<id>.<secret>; copy the whole token that the server wrote")
+	}
+	t := JoinToken{CAHash: strings.ToLower(parts[1]), ID: parts[2], Secret: parts[3]}
+	if raw, err := hex.DecodeString(t.CAHash); err != nil || len(raw) != 32 {
+		return JoinToken{}, errors.New("join token: the second part is not a SHA-256 in hexadecimal; copy the whole token that the server wrote")
+	}
+	for _, part := range parts[2:] {
+		if !joinWord(part) {
+			return JoinToken{}, errors.New("join token: id and secret must be letters, digits, - and _; copy the whole token that the server wrote")
+		}
+	}
+	return t, nil
+}
+
+func joinWord(s string) bool {
+	for _, c := range []byte(s) {
+		if !isAlnum(c) && c != '-' && c != '_' {
+			return false
+		}
+	}
+	return s != ""
+}
+
+func isAlnum(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+}

@@ -1,0 +1,84 @@
+package api
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// AllowedCapabilities returns the policy for capAdd: what Docker gives by default, and what databases ask for that
+// reaches nothing beyond the container. A caller may change the copy.
+func AllowedCapabilities() []string {
+	return []string{
+		"AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "IPC_LOCK", "KILL", "MKNOD", "NET_BIND_SERVICE",
+		"NET_RAW", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT", "SYS_NICE",
+	}
+}
+
+// knownCapabilities are all of Linux's, and ALL.
+func knownCapabilities() []string {
+	return append(AllowedCapabilities(),
+		"ALL", "AUDIT_CONTROL", "AUDIT_READ", "BLOCK_SUSPEND", "BPF", "CHECKPOINT_RESTORE", "DAC_READ_SEARCH",
+		"IPC_OWNER", "LEASE", "LINUX_IMMUTABLE", "MAC_ADMIN", "MAC_OVERRIDE", "NET_ADMIN", "NET_BROADCAST", "PERFMON",
+		"SYSLOG", "SYS_ADMIN", "SYS_BOOT", "SYS_MODULE", "SYS_PACCT", "SYS_PTRACE", "SYS_RAWIO", "SYS_RESOURCE",
+		"SYS_TIME", "SYS_TTY_CONFIG", "WAKE_ALARM",
+	)
+}
+
+// canonCap spells a capability as Docker's API has it: upper case, without CAP_.
+func canonCap(c string) string { return strings.TrimPrefix(strings.ToUpper(c), "CAP_") }
+
+func signals() []string {
+	return []string{
+		"ABRT", "ALRM", "BUS", "CHLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "KILL", "PIPE", "PROF", "PWR", "QUIT",
+		"SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP", "TTIN", "TTOU", "URG", "USR1", "USR2", "VTALRM",
+		"WINCH", "XCPU", "XFSZ", "RTMIN", "RTMAX",
+	}
+}
+
+// canonSignal spells a signal as `SIGTERM`; a number stays a number, what is unknown stays as it is.
+func canonSignal(s string) string {
+	if !knownSignal(s) {
+		return s
+	}
+	if _, err := strconv.Atoi(s); err == nil {
+		return s
+	}
+	return "SIG" + strings.TrimPrefix(strings.ToUpper(s), "SIG")
+}
+
+func knownSignal(s string) bool {
+	if n, err := strconv.Atoi(s); err == nil {
+		return n >= 1 && n <= 64
+	}
+	name := strings.TrimPrefix(strings.ToUpper(s), "SIG")
+	if n, ok := strings.CutPrefix(name, "RTMIN+"); ok {
+		return realTime(n)
+	}
+	if n, ok := strings.CutPrefix(name, "RTMAX-"); ok {
+		return realTime(n)
+	}
+	return slices.Contains(signals(), name)
+}
+
+// realTime says whether n is an offset that stays inside the real-time signals 34 to 64.
+func realTime(n string) bool {
+	v, err := strconv.Atoi(n)
+	return err == nil && v >= 0 && v <= 30 && !strings.HasPrefix(n, "+")
+}
+
+func ulimits() []string {
+	return []string{
+		"core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
+		"rttime", "sigpending", "stack",
+	}
+}
+
+func octal(s string) bool {
+	for _, c := range []byte(s) {
+		if c < '0' || c > '7' {
+			return false
+		}
+	}
+	return s != ""
+}

@@ -1,0 +1,72 @@
+package api
+
+// APIVersion is the one version of the manifests.
+const APIVersion = "caravanserai/v1"
+
+// Kinds of objects.
+const (
+	KindProject   = "Project"
+	KindNode      = "Node"
+	KindSource    = "Source"
+	KindSecret    = "Secret"
+	KindEvent     = "Event"
+	KindClaim     = "Claim"
+	KindOverride  = "Override"
+	KindTombstone = "Tombstone"
+	KindToken     = "Token"
+)
+
+// States of a node.
+const (
+	NodeReady    = "Ready"
+	NodeNotReady = "NotReady"
+	NodeDraining = "Draining"
+)
+
+// Labels of everything that an agent makes in its engine. Together they are the identity: names are for people.
+const (
+	LabelCluster  = "cara.cluster"
+	LabelNode     = "cara.node"
+	LabelProject  = "cara.project"
+	LabelUID      = "cara.uid"
+	LabelService  = "cara.service"
+	LabelSpecHash = "cara.spec-hash"
+	LabelEpoch    = "cara.epoch"
+
+	// LabelPrefix is reserved: no service may set a label that begins with it.
+	LabelPrefix = "cara."
+)
+
+// ReservedName cannot name an object: `/api/v1/projects/watch` is the stream of all projects.
+const ReservedName = "watch"
+
+// Never is the value of spec.rescheduleAfter that keeps a project on its lost node.
+const Never = "never"
+
+// Values of fields that are words.
+const (
+	RestartAlways    = "Always"
+	RestartOnFailure = "OnFailure"
+	RestartNever     = "Never"
+
+	PullIfNotPresent = "IfNotPresent"
+	PullAlways       = "Always"
+	PullNever        = "Never"
+
+	DependsStarted   = "Started"
+	DependsHealthy   = "Healthy"
+	DependsCompleted = "Completed"
+
+	VolumeEphemeral = "Ephemeral"
+	ScopeInternal   = "Internal"
+
+	SecretOpaque   = "Opaque"
+	SecretRegistry = "registry"
+
+	AdoptNever     = "Never"
+	AdoptIfUnowned = "IfUnowned"
+	AdoptAlways    = "Always"
+
+	OnDeleteOrphan = "Orphan"
+	OnDeleteDelete = "Delete"
+)

@@ -1,0 +1,177 @@
+package api
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"google.golang.org/protobuf/proto"
+	"k8s.io/apimachinery/pkg/api/resource"
+)
+
+// Defaults that loops need as values.
+const (
+	DefaultRescheduleAfter = time.Minute
+	DefaultStopGracePeriod = 10 * time.Second
+	DefaultCheckInterval   = 30 * time.Second
+	DefaultCheckTimeout    = 30 * time.Second
+	DefaultCheckRetries    = 3
+	DefaultSourceInterval  = 30 * time.Second
+	DefaultPruneLimit      = 30
+	DefaultMaxProjects     = 10000
+	DefaultFileMode        = "0444"
+)
+
+// Normalize returns a deep clone with every default filled in and every value in its one canonical spelling: `60s` is
+// `1m0s`, `1000m` is `1`, `CAP_CHOWN` is `CHOWN`. Values that do not parse stay as they are. Normalising twice changes
+// nothing more. Nil for nil.
+func Normalize(s *carav1.ProjectSpec) *carav1.ProjectSpec {
+	if s == nil {
+		return nil
+	}
+	out := proto.CloneOf(s)
+	canonSpec(out)
+	eachDefault(out, fillString, fillInt)
+	return out
+}
+
+// eachDefault visits every field that has a default. One list serves both ways: Normalize fills the defaults in,
+// Hash takes them out.
+func eachDefault(s *carav1.ProjectSpec, str func(*string, string), num func(*int32, int32)) {
+	str(&s.RescheduleAfter, DefaultRescheduleAfter.String())
+	for _, v := range s.GetVolumes() {
+		str(&v.Type, VolumeEphemeral)
+	}
+	for _, in := range s.GetIngress() {
+		if in.Access == nil {
+			in.Access = &carav1.IngressAccess{}
+		}
+		str(&in.Access.Scope, ScopeInternal)
+	}
+	for _, svc := range s.GetServices() {
+		eachServiceDefault(svc, str, num)
+	}
+}
+
+func eachServiceDefault(svc *carav1.Service, str func(*string, string), num func(*int32, int32)) {
+	str(&svc.RestartPolicy, RestartAlways)
+	str(&svc.PullPolicy, PullIfNotPresent)
+	str(&svc.StopGracePeriod, DefaultStopGracePeriod.String())
+	for _, d := range svc.GetDependsOn() {
+		str(&d.Condition, DependsStarted)
+	}
+	for _, f := range svc.GetFiles() {
+		str(&f.Mode, DefaultFileMode)
+	}
+	for _, u := range svc.GetUlimits() {
+		num(&u.Hard, u.GetSoft())
+	}
+	if h := svc.GetHealthcheck(); h != nil {
+		str(&h.Interval, DefaultCheckInterval.String())
+		str(&h.Timeout, DefaultCheckTimeout.String())
+		str(&h.StartPeriod, time.Duration(0).String())
+		num(&h.Retries, DefaultCheckRetries)
+		if h.GetHttp() != nil {
+			str(&h.Http.Path, "/")
+		}
+	}
+}
+
+func fillString(field *string, def string) {
+	if *field == "" {
+		*field = def
+	}
+}
+
+func fillInt(field *int32, def int32) {
+	if *field == 0 {
+		*field = def
+	}
+}
+
+func clearString(field *string, def string) {
+	if *field == def {
+		*field = ""
+	}
+}
+
+func clearInt(field *int32, def int32) {
+	if *field == def {
+		*field = 0
+	}
+}
+
+// canonSpec gives every value its one spelling.
+func canonSpec(s *carav1.ProjectSpec) {
+	canonDuration(&s.RescheduleAfter)
+	for _, in := range s.GetIngress() {
+		in.Host = strings.ToLower(strings.TrimSuffix(in.GetHost(), "."))
+	}
+	for _, svc := range s.GetServices() {
+		canonService(svc)
+	}
+}
+
+func canonService(svc *carav1.Service) {
+	canonDuration(&svc.StopGracePeriod)
+	canonQuantity(&svc.ShmSize)
+	if svc.StopSignal != "" {
+		svc.StopSignal = canonSignal(svc.StopSignal)
+	}
+	svc.CapAdd = canonCaps(svc.CapAdd)
+	svc.CapDrop = canonCaps(svc.CapDrop)
+	if h := svc.GetHealthcheck(); h != nil {
+		canonDuration(&h.Interval)
+		canonDuration(&h.Timeout)
+		canonDuration(&h.StartPeriod)
+	}
+	for _, f := range svc.GetFiles() {
+		canonMode(&f.Mode)
+	}
+	if r := svc.GetResources(); proto.Size(r.GetRequests()) == 0 && proto.Size(r.GetLimits()) == 0 {
+		svc.Resources = nil
+	}
+	for _, l := range []*carav1.ResourceList{svc.GetResources().GetRequests(), svc.GetResources().GetLimits()} {
+		if l != nil {
+			canonQuantity(&l.Cpu)
+			canonQuantity(&l.Memory)
+		}
+	}
+}
+
+func canonDuration(field *string) {
+	if d, err := ParseDuration(*field, 0); err == nil && *field != "" {
+		*field = d.String()
+	}
+}
+
+func canonQuantity(field *string) {
+	if *field == "" || len(*field) > maxQuantity {
+		return
+	}
+	if q, err := resource.ParseQuantity(*field); err == nil {
+		*field = q.String()
+	}
+}
+
+// canonMode writes a mode of octal digits with four of them: `644` and `0644` are one mode.
+func canonMode(field *string) {
+	if !octal(*field) || len(*field) >= 5 {
+		return
+	}
+	trimmed := strings.TrimLeft(*field, "0")
+	*field = strings.Repeat("0", 4-len(trimmed)) + trimmed
+}
+
+func canonCaps(caps []string) []string {
+	if len(caps) == 0 {
+		return nil
+	}
+	out := make([]string, 0, len(caps))
+	for _, c := range caps {
+		out = append(out, canonCap(c))
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}

@@ -1,0 +1,125 @@
+package api
+
+import (
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"google.golang.org/protobuf/proto"
+)
+
+// Wrap puts any one object into an Object. It shares the message. Nil for a message that is no object.
+func Wrap(m proto.Message) *carav1.Object {
+	switch m := m.(type) {
+	case *carav1.Project:
+		return &carav1.Object{Value: &carav1.Object_Project{Project: m}}
+	case *carav1.Node:
+		return &carav1.Object{Value: &carav1.Object_Node{Node: m}}
+	case *carav1.Source:
+		return &carav1.Object{Value: &carav1.Object_Source{Source: m}}
+	case *carav1.Secret:
+		return &carav1.Object{Value: &carav1.Object_Secret{Secret: m}}
+	case *carav1.Event:
+		return &carav1.Object{Value: &carav1.Object_Event{Event: m}}
+	case *carav1.Claim:
+		return &carav1.Object{Value: &carav1.Object_Claim{Claim: m}}
+	case *carav1.Override:
+		return &carav1.Object{Value: &carav1.Object_Override{Override: m}}
+	case *carav1.Tombstone:
+		return &carav1.Object{Value: &carav1.Object_Tombstone{Tombstone: m}}
+	case *carav1.Token:
+		return &carav1.Object{Value: &carav1.Object_Token{Token: m}}
+	}
+	return nil
+}
+
+// Unwrap takes the object out of an Object. It shares the message. Nil where there is none.
+func Unwrap(o *carav1.Object) proto.Message {
+	switch v := o.GetValue().(type) {
+	case *carav1.Object_Project:
+		return orNil(v.Project)
+	case *carav1.Object_Node:
+		return orNil(v.Node)
+	case *carav1.Object_Source:
+		return orNil(v.Source)
+	case *carav1.Object_Secret:
+		return orNil(v.Secret)
+	case *carav1.Object_Event:
+		return orNil(v.Event)
+	case *carav1.Object_Claim:
+		return orNil(v.Claim)
+	case *carav1.Object_Override:
+		return orNil(v.Override)
+	case *carav1.Object_Tombstone:
+		return orNil(v.Tombstone)
+	case *carav1.Object_Token:
+		return orNil(v.Token)
+	}
+	return nil
+}
+
+// orNil keeps a typed nil from posing as a message.
+func orNil[T any, P interface {
+	*T
+	proto.Message
+}](m P) proto.Message {
+	if m == nil {
+		return nil
+	}
+	return m
+}
+
+// Meta returns an object's metadata as it stands in the object; nil where it has none.
+func Meta(m proto.Message) *carav1.ObjectMeta {
+	if o, ok := m.(interface{ GetMetadata() *carav1.ObjectMeta }); ok {
+		return o.GetMetadata()
+	}
+	return nil
+}
+
+// Kind returns the kind of an object by its type, whatever its kind field says; empty for a message that is no object.
+func Kind(m proto.Message) string {
+	switch m.(type) {
+	case *carav1.Project:
+		return KindProject
+	case *carav1.Node:
+		return KindNode
+	case *carav1.Source:
+		return KindSource
+	case *carav1.Secret:
+		return KindSecret
+	case *carav1.Event:
+		return KindEvent
+	case *carav1.Claim:
+		return KindClaim
+	case *carav1.Override:
+		return KindOverride
+	case *carav1.Tombstone:
+		return KindTombstone
+	case *carav1.Token:
+		return KindToken
+	}
+	return ""
+}
+
+// New returns an empty object of a kind, with apiVersion and kind set where it has them; nil for an unknown kind.
+func New(kind string) proto.Message {
+	switch kind {
+	case KindProject:
+		return &carav1.Project{ApiVersion: APIVersion, Kind: kind}
+	case KindNode:
+		return &carav1.Node{ApiVersion: APIVersion, Kind: kind}
+	case KindSource:
+		return &carav1.Source{ApiVersion: APIVersion, Kind: kind}
+	case KindSecret:
+		return &carav1.Secret{ApiVersion: APIVersion, Kind: kind}
+	case KindEvent:
+		return &carav1.Event{ApiVersion: APIVersion, Kind: kind}
+	case KindClaim:
+		return &carav1.Claim{}
+	case KindOverride:
+		return &carav1.Override{}
+	case KindTombstone:
+		return &carav1.Tombstone{}
+	case KindToken:
+		return &carav1.Token{}
+	}
+	return nil
+}

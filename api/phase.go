@@ -1,0 +1,99 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// Phases of a project.
+const (
+	PhasePending     = "Pending"
+	PhaseScheduled   = "Scheduled"
+	PhaseRunning     = "Running"
+	PhaseFailed      = "Failed"
+	PhaseTerminating = "Terminating"
+	PhaseTerminated  = "Terminated"
+)
+
+// Role is who moves a project from one phase to another.
+type Role string
+
+// Roles of the phase table.
+const (
+	RoleServer    Role = "server"
+	RoleScheduler Role = "scheduler"
+	RoleAgent     Role = "agent"
+	RoleGC        Role = "gc"
+)
+
+// ErrMove is what CheckMove's errors wrap.
+var ErrMove = errors.New("phase move not allowed")
+
+// Move is one row of the phase table. An empty From is a project that is not there yet, an empty To one whose record
+// goes.
+type Move struct {
+	From, To string
+	By       Role
+	When     string
+}
+
+// Moves returns the phase table: every move that there is. A caller may change the copy.
+func Moves() []Move {
+	return []Move{
+		{"", PhasePending, RoleServer, "accepted"},
+		{PhasePending, PhaseScheduled, RoleScheduler, "a node was chosen"},
+		{PhaseScheduled, PhaseRunning, RoleAgent, "every service is up"},
+		{PhaseScheduled, PhaseFailed, RoleAgent, "a terminal error"},
+		{PhaseRunning, PhaseFailed, RoleAgent, "a terminal error"},
+		{PhaseRunning, PhaseScheduled, RoleServer, "the spec changed"},
+		{PhaseFailed, PhasePending, RoleServer, "the spec changed, or an operator asked for a retry"},
+		{PhaseScheduled, PhasePending, RoleScheduler, "its node is lost or draining"},
+		{PhaseRunning, PhasePending, RoleScheduler, "its node is lost or draining"},
+		{PhasePending, PhaseTerminating, RoleServer, "deletion"},
+		{PhaseScheduled, PhaseTerminating, RoleServer, "deletion"},
+		{PhaseRunning, PhaseTerminating, RoleServer, "deletion"},
+		{PhaseFailed, PhaseTerminating, RoleServer, "deletion"},
+		{PhaseTerminating, PhaseTerminated, RoleAgent, "containers, network and volumes are gone"},
+		{PhaseTerminating, PhaseTerminated, RoleScheduler, "its node has been lost for over 10 minutes"},
+		{PhaseTerminated, "", RoleGC, "the record goes, a tombstone stays"},
+		{PhasePending, "", RoleServer, "deletion of a project that never had a node"},
+	}
+}
+
+// Phases returns every phase in the order of a project's life.
+func Phases() []string {
+	return []string{PhasePending, PhaseScheduled, PhaseRunning, PhaseFailed, PhaseTerminating, PhaseTerminated}
+}
+
+// KnownPhase says whether phase is one of Phases.
+func KnownPhase(phase string) bool { return slices.Contains(Phases(), phase) }
+
+// CheckMove returns nil where the phase table lists the move, and an error that wraps ErrMove where it does not.
+// A report that leaves the phase as it is, is no move and always allowed.
+func CheckMove(from, to string, by Role) error {
+	if from == to && KnownPhase(from) {
+		return nil
+	}
+	var others []string
+	for _, m := range Moves() {
+		if m.From != from || m.To != to {
+			continue
+		}
+		if m.By == by {
+			return nil
+		}
+		others = append(others, string(m.By))
+	}
+	if len(others) > 0 {
+		return fmt.Errorf("%w: %s to %s is for the %v to do, not for the %s", ErrMove, phaseWord(from), phaseWord(to), others, by)
+	}
+	return fmt.Errorf("%w: there is no move from %s to %s", ErrMove, phaseWord(from), phaseWord(to))
+}
+
+func phaseWord(phase string) string {
+	if phase == "" {
+		return "no record"
+	}
+	return phase
+}

@@ -1,0 +1,77 @@
+package api
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/resource"
+)
+
+// ParseDuration reads a duration as specs spell it, such as `30s`; def where s is empty. Negative ones are errors.
+func ParseDuration(s string, def time.Duration) (time.Duration, error) {
+	if s == "" {
+		return def, nil
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		return 0, fmt.Errorf("%q is no duration: write a number with a unit, such as 30s, 5m or 1h30m", s)
+	}
+	if d < 0 {
+		return 0, fmt.Errorf("%q is negative: write a duration of 0s or more", s)
+	}
+	return d, nil
+}
+
+// RescheduleAfter reads spec.rescheduleAfter: how long to wait for a lost node (60 s where empty), or never.
+func RescheduleAfter(s string) (wait time.Duration, never bool, err error) {
+	if s == Never {
+		return 0, true, nil
+	}
+	wait, err = ParseDuration(s, time.Minute)
+	return wait, false, err
+}
+
+// MilliCPU reads a quantity of cpu, such as `500m` or `2`, as thousandths of a core, rounded up; 0 where q is empty.
+func MilliCPU(q string) (int64, error) {
+	v, err := parseQuantity(q, "500m or 2")
+	if err != nil {
+		return 0, err
+	}
+	if v.Cmp(*resource.NewQuantity(math.MaxInt64/1000, resource.DecimalSI)) > 0 {
+		return 0, fmt.Errorf("%q is more cores than can be counted", q)
+	}
+	return v.MilliValue(), nil
+}
+
+// Bytes reads a quantity of memory or disk, such as `128Mi` or `1G`, as bytes, rounded up; 0 where q is empty.
+func Bytes(q string) (int64, error) {
+	v, err := parseQuantity(q, "128Mi or 1G")
+	if err != nil {
+		return 0, err
+	}
+	if v.Cmp(*resource.NewQuantity(math.MaxInt64, resource.BinarySI)) > 0 {
+		return 0, fmt.Errorf("%q is more bytes than can be counted", q)
+	}
+	return v.Value(), nil
+}
+
+// maxQuantity bounds what the quantity parser may chew on; no quantity that means something is longer.
+const maxQuantity = 32
+
+func parseQuantity(q, example string) (resource.Quantity, error) {
+	if q == "" {
+		return resource.Quantity{}, nil
+	}
+	if len(q) > maxQuantity {
+		return resource.Quantity{}, fmt.Errorf("%.40q... is no quantity: it is longer than %d characters", q, maxQuantity)
+	}
+	v, err := resource.ParseQuantity(q)
+	if err != nil {
+		return resource.Quantity{}, fmt.Errorf("%q is no quantity: write one such as %s", q, example)
+	}
+	if v.Sign() < 0 {
+		return resource.Quantity{}, fmt.Errorf("%q is negative: write a quantity of 0 or more", q)
+	}
+	return v, nil
+}

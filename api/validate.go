@@ -1,0 +1,214 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+	"buf.build/go/protovalidate"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"k8s.io/apimachinery/pkg/util/validation"
+)
+
+// Validate returns everything that is wrong with an object, at most one error a field: the constraints of the proto
+// files first, then the rules that need more than one field. Empty means accepted. Fields are spelled as in JSON:
+// `spec.services[0].name`. Status is never looked at.
+func Validate(m proto.Message) []*carav1.FieldError {
+	e := &fieldErrors{seen: map[string]bool{}}
+	e.constraints(m)
+	switch m := m.(type) {
+	case *carav1.Project:
+		e.metadata(m.GetMetadata())
+		e.project(m.GetSpec())
+	case *carav1.Source:
+		e.metadata(m.GetMetadata())
+		e.source(m.GetSpec())
+	case *carav1.Secret:
+		e.metadata(m.GetMetadata())
+		e.secret(m)
+	case *carav1.Node:
+		e.metadata(m.GetMetadata())
+	}
+	return e.list
+}
+
+// fieldErrors gathers what is wrong. The first word on a field stands: a field that is missing is not also misspelt.
+type fieldErrors struct {
+	list []*carav1.FieldError
+	seen map[string]bool
+}
+
+func (e *fieldErrors) add(field, format string, args ...any) {
+	if e.seen[field] || len(e.list) >= maxFieldErrors {
+		return
+	}
+	e.seen[field] = true
+	e.list = append(e.list, &carav1.FieldError{Field: field, Message: fmt.Sprintf(format, args...)})
+}
+
+// validator is built once, at the first use: compiling the constraints costs more than checking a thousand objects.
+var validator = sync.OnceValues(func() (protovalidate.Validator, error) { return protovalidate.New() })
+
+func (e *fieldErrors) constraints(m proto.Message) {
+	v, err := validator()
+	if err != nil {
+		e.add("", "the constraints of the contract do not compile: %v; this build of Cara is broken", err)
+		return
+	}
+	err = v.Validate(m)
+	var bad *protovalidate.ValidationError
+	switch {
+	case err == nil:
+	case errors.As(err, &bad):
+		for _, v := range bad.Violations {
+			e.add(jsonPath(m.ProtoReflect().Descriptor(), v.Proto.GetField()), "%s", constraintText(v))
+		}
+	default:
+		e.add("", "the constraints of the contract cannot be checked: %v; this build of Cara is broken", err)
+	}
+}
+
+// jsonPath spells a violation's path as the object's JSON does.
+func jsonPath(d protoreflect.MessageDescriptor, path *validate.FieldPath) string {
+	var b strings.Builder
+	for _, el := range path.GetElements() {
+		name := el.GetFieldName()
+		if d != nil {
+			if fd := d.Fields().ByName(protoreflect.Name(name)); fd != nil {
+				name, d = fd.JSONName(), childOf(fd)
+			}
+		}
+		if b.Len() > 0 {
+			b.WriteByte('.')
+		}
+		b.WriteString(name)
+		switch el.WhichSubscript() {
+		case validate.FieldPathElement_Index_case:
+			b.WriteString("[" + strconv.FormatUint(el.GetIndex(), 10) + "]")
+		case validate.FieldPathElement_StringKey_case:
+			b.WriteString("[" + el.GetStringKey() + "]")
+		}
+	}
+	return b.String()
+}
+
+func childOf(fd protoreflect.FieldDescriptor) protoreflect.MessageDescriptor {
+	if fd.IsMap() {
+		return fd.MapValue().Message()
+	}
+	return fd.Message()
+}
+
+// constraintText says in our words what a constraint of the proto files asks for.
+func constraintText(v *protovalidate.Violation) string {
+	rule := v.Proto.GetRuleId()
+	switch rule {
+	case "required":
+		return "is required; set it"
+	case "string.max_len":
+		return fmt.Sprintf("has %d characters, at most %d are allowed; shorten it", len([]rune(v.FieldValue.String())), v.RuleValue.Uint())
+	case "string.in":
+		return fmt.Sprintf("is %q; it must be one of %s", v.FieldValue.String(), choices(v.RuleValue.List()))
+	case "string.const":
+		return fmt.Sprintf("is %q; it must be %q", v.FieldValue.String(), v.RuleValue.String())
+	case "repeated.min_items":
+		return fmt.Sprintf("has no entry, at least %d is needed; add one", v.RuleValue.Uint())
+	case "repeated.max_items":
+		return fmt.Sprintf("has %d entries, at most %d are allowed; take some away", v.FieldValue.List().Len(), v.RuleValue.Uint())
+	case "map.max_pairs":
+		return fmt.Sprintf("has %d entries, at most %d are allowed; take some away", v.FieldValue.Map().Len(), v.RuleValue.Uint())
+	case "int32.gte_lte", "int32.gte", "int32.lte":
+		return fmt.Sprintf("is %d; it %s", v.FieldValue.Int(), v.Proto.GetMessage())
+	}
+	return v.Proto.GetMessage()
+}
+
+func choices(l protoreflect.List) string {
+	var out []string
+	for i := range l.Len() {
+		if s := l.Get(i).String(); s != "" {
+			out = append(out, s)
+		}
+	}
+	return oneOf(out)
+}
+
+// oneOf lists words: `A, B or C`.
+func oneOf(words []string) string {
+	if len(words) < 2 {
+		return strings.Join(words, "")
+	}
+	return strings.Join(words[:len(words)-1], ", ") + " or " + words[len(words)-1]
+}
+
+// dnsLabel checks a name that becomes a host name or a part of one.
+func (e *fieldErrors) dnsLabel(field, name string) {
+	if name == "" || len(validation.IsDNS1123Label(name)) == 0 {
+		return
+	}
+	if len(name) > validation.DNS1123LabelMaxLength {
+		e.add(field, "has %d characters, at most %d are allowed in a DNS label; shorten it", len(name), validation.DNS1123LabelMaxLength)
+		return
+	}
+	e.add(field, "is %q; it must be a DNS label: lower-case letters, digits and -, beginning and ending with a letter or a digit", name)
+}
+
+func (e *fieldErrors) metadata(m *carav1.ObjectMeta) {
+	e.dnsLabel("metadata.name", m.GetName())
+	if m.GetName() == ReservedName {
+		e.add("metadata.name", "is %q, which the API keeps for itself (/api/v1/projects/watch); choose another name", ReservedName)
+	}
+	e.labels("metadata.labels", m.GetLabels())
+	e.annotations("metadata.annotations", m.GetAnnotations())
+}
+
+func (e *fieldErrors) labels(field string, labels map[string]string) {
+	for _, k := range sortedKeys(labels) {
+		at := field + "[" + k + "]"
+		if bad := validation.IsQualifiedName(k); len(bad) > 0 {
+			e.add(at, "the key %q is no label key: %s", clip(k), bad[0])
+		}
+		if bad := validation.IsValidLabelValue(labels[k]); len(bad) > 0 {
+			e.add(at, "the value %q is no label value: %s", clip(labels[k]), bad[0])
+		}
+	}
+}
+
+// maxAnnotations bounds all keys and values together, as in Kubernetes.
+const maxAnnotations = 256 << 10
+
+func (e *fieldErrors) annotations(field string, all map[string]string) {
+	total := 0
+	for _, k := range sortedKeys(all) {
+		total += len(k) + len(all[k])
+		if bad := validation.IsQualifiedName(strings.ToLower(k)); len(bad) > 0 {
+			e.add(field+"["+k+"]", "the key %q is no annotation key: %s", clip(k), bad[0])
+		}
+	}
+	if total > maxAnnotations {
+		e.add(field, "hold %d bytes in all, at most %d are allowed; keep large values elsewhere", total, maxAnnotations)
+	}
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// clip keeps a hostile value from filling an error message.
+func clip(s string) string {
+	if r := []rune(s); len(r) > 80 {
+		return string(r[:80]) + "..."
+	}
+	return s
+}

@@ -1,0 +1,150 @@
+package api
+
+import (
+	"net"
+	"strings"
+	"time"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+)
+
+func (e *fieldErrors) project(s *carav1.ProjectSpec) {
+	if s == nil {
+		return
+	}
+	x := specIndex{services: map[string]int{}, volumes: map[string]int{}}
+	for i, svc := range s.GetServices() {
+		at := elem("spec.services", i)
+		e.dnsLabel(at+".name", svc.GetName())
+		e.unique(x.services, svc.GetName(), "service name", "spec.services", i, ".name")
+	}
+	for i, v := range s.GetVolumes() {
+		e.dnsLabel(elem("spec.volumes", i)+".name", v.GetName())
+		e.unique(x.volumes, v.GetName(), "volume name", "spec.volumes", i, ".name")
+	}
+	for i, svc := range s.GetServices() {
+		e.service(elem("spec.services", i), svc, x)
+	}
+	e.cycles(s.GetServices(), x)
+	e.ingress(s.GetIngress(), x)
+	if t := s.GetExpireAt(); t != nil && !t.IsValid() {
+		e.add("spec.expireAt", "is out of range; write a time between the years 1 and 9999, such as 2026-01-31T18:00:00Z")
+	}
+	e.labels("spec.nodeSelector", s.GetNodeSelector())
+	if s.GetRescheduleAfter() != Never {
+		e.duration("spec.rescheduleAfter", s.GetRescheduleAfter(), 0, 30*24*time.Hour)
+	}
+	names := map[string]int{}
+	for i, n := range s.GetImagePullSecrets() {
+		at := elem("spec.imagePullSecrets", i)
+		if n == "" {
+			e.add(at, "is empty; name a Secret of type registry")
+		}
+		e.dnsLabel(at, n)
+		e.unique(names, n, "secret name", "spec.imagePullSecrets", i, "")
+	}
+}
+
+// specIndex is what other fields refer to by name.
+type specIndex struct {
+	services map[string]int
+	volumes  map[string]int
+}
+
+// unique notes name at index i and complains where it was noted before.
+func (e *fieldErrors) unique(seen map[string]int, name, what, list string, i int, suffix string) {
+	if name == "" {
+		return
+	}
+	if first, ok := seen[name]; ok {
+		short := list[strings.LastIndexByte(list, '.')+1:]
+		e.add(elem(list, i)+suffix, "%s %q appears twice: %s and %s; rename one of them", what, clip(name), elem(short, first), elem(short, i))
+		return
+	}
+	seen[name] = i
+}
+
+func (e *fieldErrors) ingress(rules []*carav1.Ingress, x specIndex) {
+	names, hosts := map[string]int{}, map[string]int{}
+	for i, in := range rules {
+		at := elem("spec.ingress", i)
+		e.dnsLabel(at+".name", in.GetName())
+		e.unique(names, in.GetName(), "ingress name", "spec.ingress", i, ".name")
+		e.host(at+".host", in.GetHost())
+		e.unique(hosts, HostTemplate{}.Host(in.GetHost()), "host", "spec.ingress", i, ".host")
+		if svc := in.GetTarget().GetService(); svc != "" {
+			if _, ok := x.services[svc]; !ok {
+				e.add(at+".target.service", "no service is named %q; name one of %s", clip(svc), known(x.services))
+			}
+		}
+	}
+}
+
+func (e *fieldErrors) host(field, host string) {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	switch {
+	case host == "":
+	case strings.ContainsAny(host, "/:"):
+		e.add(field, "is %q; it must be a host name alone, without scheme, port or path", clip(host))
+	case strings.Contains(host, "*"):
+		e.add(field, "is %q; wildcards are not supported, name each host", clip(host))
+	case net.ParseIP(host) != nil:
+		e.add(field, "is the address %s; it must be a host name", host)
+	case len(validation.IsDNS1123Subdomain(host)) > 0:
+		e.add(field, "is %q; it must be a host name: labels of letters, digits and -, separated by dots", clip(host))
+	default:
+		for label := range strings.SplitSeq(host, ".") {
+			if len(label) > validation.DNS1123LabelMaxLength {
+				e.add(field, "has a label of %d characters, at most %d are allowed between two dots; shorten it", len(label), validation.DNS1123LabelMaxLength)
+			}
+		}
+	}
+}
+
+// cycles refuses services that wait for each other, and shows the circle.
+func (e *fieldErrors) cycles(services []*carav1.Service, x specIndex) {
+	const unseen, open, done = 0, 1, 2
+	state := make([]int, len(services))
+	var path []int
+	var visit func(i int) []string
+	visit = func(i int) []string {
+		if state[i] == done {
+			return nil
+		}
+		if state[i] == open {
+			return circle(services, path, i)
+		}
+		state[i] = open
+		path = append(path, i)
+		defer func() { state[i], path = done, path[:len(path)-1] }()
+		for _, d := range services[i].GetDependsOn() {
+			if j, ok := x.services[d.GetService()]; ok {
+				if c := visit(j); c != nil {
+					return c
+				}
+			}
+		}
+		return nil
+	}
+	for i := range services {
+		if state[i] != unseen {
+			continue
+		}
+		if c := visit(i); c != nil {
+			at := elem("spec.services", x.services[c[0]]) + ".dependsOn"
+			e.add(at, "services wait for each other in a circle: %s; take one of these dependencies away", strings.Join(c, " -> "))
+			return
+		}
+	}
+}
+
+func circle(services []*carav1.Service, path []int, back int) []string {
+	var names []string
+	for _, i := range path {
+		if i == back || len(names) > 0 {
+			names = append(names, services[i].GetName())
+		}
+	}
+	return append(names, services[back].GetName())
+}

@@ -1,0 +1,47 @@
+package api
+
+import (
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+)
+
+// MaxSecret bounds all keys and values of one Secret together, in bytes.
+const MaxSecret = 1 << 20
+
+// RegistryKeys are the keys that a Secret of type registry must have.
+func RegistryKeys() []string { return []string{"server", "username", "password"} }
+
+func (e *fieldErrors) secret(s *carav1.Secret) {
+	total := 0
+	for _, k := range sortedKeys(s.GetStringData()) {
+		e.secretKeyName("stringData["+k+"]", k)
+		total += len(k) + len(s.GetStringData()[k])
+	}
+	for _, k := range sortedKeys(s.GetData()) {
+		e.secretKeyName("data["+k+"]", k)
+		total += len(k) + len(s.GetData()[k])
+		if _, twice := s.GetStringData()[k]; twice {
+			e.add("data["+k+"]", "the key %q is in stringData too; keep one of them", clip(k))
+		}
+	}
+	if total > MaxSecret {
+		e.add("data", "and stringData hold %d bytes in all, at most %d are allowed; make several Secrets of it", total, MaxSecret)
+	}
+	if s.GetType() != SecretRegistry {
+		return
+	}
+	for _, k := range RegistryKeys() {
+		if s.GetStringData()[k] == "" && len(s.GetData()[k]) == 0 {
+			e.add("stringData["+k+"]", "is required in a Secret of type registry; set it")
+		}
+	}
+}
+
+func (e *fieldErrors) secretKeyName(field, key string) {
+	if key == "" && e.seen[field] {
+		return
+	}
+	if bad := validation.IsConfigMapKey(key); len(bad) > 0 {
+		e.add(field, "%q is no key of a Secret: it must be of letters, digits, -, _ and ., at most 253 of them", clip(key))
+	}
+}

@@ -1,0 +1,312 @@
+package api
+
+import (
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/distribution/reference"
+	"google.golang.org/protobuf/proto"
+)
+
+func (e *fieldErrors) service(at string, s *carav1.Service, x specIndex) {
+	e.image(at+".image", s.GetImage())
+	e.env(at+".env", s.GetEnv())
+	e.mounts(at, s, x)
+	e.absolute(at+".workingDir", s.GetWorkingDir())
+	e.noNUL(at+".user", s.GetUser())
+	for field, words := range map[string][]string{".command": s.GetCommand(), ".args": s.GetArgs()} {
+		for i, w := range words {
+			e.noNUL(elem(at+field, i), w)
+		}
+	}
+	e.healthcheck(at+".healthcheck", s.GetHealthcheck())
+	e.dependsOn(at+".dependsOn", s, x)
+	e.resources(at+".resources", s.GetResources())
+	e.duration(at+".stopGracePeriod", s.GetStopGracePeriod(), 0, time.Hour)
+	if sig := s.GetStopSignal(); sig != "" && !knownSignal(sig) {
+		e.add(at+".stopSignal", "%q is no signal; write one such as SIGTERM, SIGINT or SIGQUIT", clip(sig))
+	}
+	e.quantity(at+".shmSize", s.GetShmSize(), Bytes)
+	e.ulimits(at+".ulimits", s.GetUlimits())
+	e.capabilities(at, s)
+	for _, k := range sortedKeys(s.GetLabels()) {
+		field := at + ".labels[" + k + "]"
+		switch {
+		case k == "":
+			e.add(field, "the key is empty; name the label")
+		case strings.HasPrefix(k, LabelPrefix):
+			e.add(field, "labels that begin with %s are Cara's own; choose another prefix", LabelPrefix)
+		case len(k) > 256 || len(s.GetLabels()[k]) > 4096:
+			e.add(field, "is too long: a key may have 256 bytes, a value 4096")
+		}
+	}
+}
+
+func (e *fieldErrors) image(field, image string) {
+	if image == "" {
+		return
+	}
+	if _, err := reference.ParseNormalizedNamed(image); err != nil {
+		e.add(field, "%q is no image reference: %v; write one such as postgres:15 or registry.example.com/team/app:1.2", clip(image), err)
+	}
+}
+
+func (e *fieldErrors) env(at string, vars []*carav1.EnvVar) {
+	seen := map[string]int{}
+	for i, v := range vars {
+		field := elem(at, i)
+		if bad := envName(v.GetName()); bad != "" {
+			e.add(field+".name", "%q is no variable name: %s", clip(v.GetName()), bad)
+		}
+		e.unique(seen, v.GetName(), "variable", at, i, ".name")
+		e.noNUL(field+".value", v.GetValue())
+		if v.GetValue() != "" && v.GetValueFrom() != nil {
+			e.add(field, "has both value and valueFrom; keep one of them")
+		}
+		if v.GetValueFrom() != nil {
+			e.secretKey(field+".valueFrom.secretKeyRef", v.GetValueFrom().GetSecretKeyRef())
+		}
+	}
+}
+
+func envName(name string) string {
+	for _, c := range []byte(name) {
+		switch {
+		case c == '=':
+			return "it must not contain ="
+		case c <= ' ' || c == 0x7f:
+			return "it must not contain white space or control characters"
+		}
+	}
+	return ""
+}
+
+func (e *fieldErrors) secretKey(at string, r *carav1.SecretKeyRef) {
+	if r == nil {
+		return
+	}
+	e.dnsLabel(at+".name", r.GetName())
+	e.secretKeyName(at+".key", r.GetKey())
+}
+
+// mounts checks everything that occupies a path in the container: no two may meet.
+func (e *fieldErrors) mounts(at string, s *carav1.Service, x specIndex) {
+	taken := map[string]string{}
+	take := func(field, p string) {
+		if !e.absolute(field, p) || p == "" {
+			return
+		}
+		p = path.Clean(p)
+		if p == "/" {
+			e.add(field, "is the root of the container; choose a path below it")
+		} else if other, ok := taken[p]; ok {
+			e.add(field, "%s is taken by %s already; choose another path", clip(p), other)
+		}
+		taken[p] = strings.TrimPrefix(field, at+".")
+	}
+	for i, m := range s.GetVolumeMounts() {
+		field := elem(at+".volumeMounts", i)
+		if _, ok := x.volumes[m.GetName()]; !ok && m.GetName() != "" {
+			e.add(field+".name", "no volume is named %q; declare it under spec.volumes", clip(m.GetName()))
+		}
+		take(field+".mountPath", m.GetMountPath())
+		if strings.Contains(m.GetMountPath(), ":") {
+			e.add(field+".mountPath", "must not contain a colon")
+		}
+	}
+	for i, t := range s.GetTmpfs() {
+		p, options, _ := strings.Cut(t, ":")
+		field := elem(at+".tmpfs", i)
+		if p == "" {
+			e.add(field, "names no path; write one such as /run or /run:size=64m")
+		}
+		take(field, p)
+		e.tmpfsOptions(field, options)
+	}
+	for i, f := range s.GetFiles() {
+		field := elem(at+".files", i)
+		take(field+".path", f.GetPath())
+		if f.GetContent() != "" && f.GetSecretKeyRef() != nil {
+			e.add(field, "has both content and secretKeyRef; keep one of them")
+		}
+		e.secretKey(field+".secretKeyRef", f.GetSecretKeyRef())
+		if m := f.GetMode(); m != "" && (!octal(m) || len(m) < 3 || len(m) > 4) {
+			e.add(field+".mode", "%q is no mode; write three or four octal digits in quotes, such as \"0444\"", m)
+		}
+	}
+}
+
+// tmpfsOptions lets through what bounds or hardens a tmpfs.
+func (e *fieldErrors) tmpfsOptions(field, options string) {
+	if options == "" {
+		return
+	}
+	words := []string{"exec", "noexec", "suid", "nosuid", "dev", "nodev", "ro", "rw", "size", "mode", "uid", "gid", "nr_inodes"}
+	for o := range strings.SplitSeq(options, ",") {
+		if name, _, _ := strings.Cut(o, "="); !slices.Contains(words, name) {
+			e.add(field, "%q is no option of a tmpfs; use %s", clip(o), oneOf(words))
+		}
+	}
+}
+
+// absolute says whether p is an absolute path that stays where it says; empty is left to the field's own rule.
+func (e *fieldErrors) absolute(field, p string) bool {
+	switch {
+	case p == "":
+		return true
+	case !path.IsAbs(p):
+		e.add(field, "%q is not absolute; begin it with /", clip(p))
+	case slices.Contains(strings.Split(p, "/"), ".."):
+		e.add(field, "%q contains ..; write where it leads", clip(p))
+	case strings.ContainsFunc(p, func(r rune) bool { return r < ' ' || r == 0x7f }):
+		e.add(field, "%q contains a control character", clip(p))
+	default:
+		return true
+	}
+	return false
+}
+
+func (e *fieldErrors) noNUL(field, s string) {
+	if strings.IndexByte(s, 0) >= 0 {
+		e.add(field, "contains a NUL byte, which no process can be given; take it out")
+	}
+}
+
+func (e *fieldErrors) healthcheck(at string, h *carav1.Healthcheck) {
+	if h == nil {
+		return
+	}
+	var have []string
+	for name, m := range map[string]proto.Message{"http": h.GetHttp(), "tcp": h.GetTcp(), "exec": h.GetExec()} {
+		if m.ProtoReflect().IsValid() {
+			have = append(have, name)
+		}
+	}
+	slices.Sort(have)
+	switch len(have) {
+	case 0:
+		e.add(at, "says nothing to check; set one of http, tcp or exec")
+	case 1:
+	default:
+		e.add(at, "has %s; keep one of them", strings.Join(have, " and "))
+	}
+	if p := h.GetHttp().GetPath(); p != "" && (!strings.HasPrefix(p, "/") || strings.ContainsFunc(p, func(r rune) bool { return r <= ' ' || r == 0x7f })) {
+		e.add(at+".http.path", "%q is no path; begin it with / and escape white space", clip(p))
+	}
+	for i, w := range h.GetExec().GetCommand() {
+		e.noNUL(elem(at+".exec.command", i), w)
+	}
+	e.duration(at+".interval", h.GetInterval(), 100*time.Millisecond, time.Hour)
+	e.duration(at+".timeout", h.GetTimeout(), 100*time.Millisecond, time.Hour)
+	e.duration(at+".startPeriod", h.GetStartPeriod(), 0, 24*time.Hour)
+}
+
+func (e *fieldErrors) dependsOn(at string, s *carav1.Service, x specIndex) {
+	seen := map[string]int{}
+	for i, d := range s.GetDependsOn() {
+		field := elem(at, i) + ".service"
+		if d.GetService() == "" {
+			continue
+		}
+		if d.GetService() == s.GetName() {
+			e.add(field, "is the service itself; take it away")
+		} else if _, ok := x.services[d.GetService()]; !ok {
+			e.add(field, "no service is named %q; name one of %s", clip(d.GetService()), known(x.services))
+		}
+		e.unique(seen, d.GetService(), "service", at, i, ".service")
+	}
+}
+
+func (e *fieldErrors) resources(at string, r *carav1.Resources) {
+	e.quantity(at+".requests.cpu", r.GetRequests().GetCpu(), MilliCPU)
+	e.quantity(at+".requests.memory", r.GetRequests().GetMemory(), Bytes)
+	e.quantity(at+".limits.cpu", r.GetLimits().GetCpu(), MilliCPU)
+	e.quantity(at+".limits.memory", r.GetLimits().GetMemory(), Bytes)
+	e.within(at+".requests.cpu", r.GetRequests().GetCpu(), r.GetLimits().GetCpu(), MilliCPU)
+	e.within(at+".requests.memory", r.GetRequests().GetMemory(), r.GetLimits().GetMemory(), Bytes)
+	if n, err := Bytes(r.GetLimits().GetMemory()); err == nil && n > 0 && n < minMemory {
+		e.add(at+".limits.memory", "%q is less than the engine's minimum of 6Mi; a plain number counts bytes", r.GetLimits().GetMemory())
+	}
+}
+
+// minMemory is the least memory limit that Docker accepts.
+const minMemory = 6 << 20
+
+func (e *fieldErrors) within(field, request, limit string, read func(string) (int64, error)) {
+	r, rErr := read(request)
+	l, lErr := read(limit)
+	if rErr == nil && lErr == nil && limit != "" && r > l {
+		e.add(field, "%s is more than the limit %s; lower the request or raise the limit", request, limit)
+	}
+}
+
+func (e *fieldErrors) quantity(field, q string, read func(string) (int64, error)) {
+	if _, err := read(q); err != nil {
+		e.add(field, "%v", err)
+	}
+}
+
+func (e *fieldErrors) duration(field, s string, least, most time.Duration) {
+	if s == "" {
+		return
+	}
+	d, err := ParseDuration(s, 0)
+	switch {
+	case err != nil:
+		e.add(field, "%v", err)
+	case d < least:
+		e.add(field, "%s is too short; write at least %s", s, least)
+	case d > most:
+		e.add(field, "%s is too long; write at most %s", s, most)
+	}
+}
+
+func (e *fieldErrors) ulimits(at string, all []*carav1.Ulimit) {
+	seen := map[string]int{}
+	for i, u := range all {
+		field := elem(at, i)
+		if u.GetName() != "" && !slices.Contains(ulimits(), u.GetName()) {
+			e.add(field+".name", "%q is no limit; use one of %s", clip(u.GetName()), oneOf(ulimits()))
+		}
+		e.unique(seen, u.GetName(), "limit", at, i, ".name")
+		soft, hard := u.GetSoft(), u.GetHard()
+		switch {
+		case soft < -1:
+			e.add(field+".soft", "is %d; write 0 or more, or -1 for no limit", soft)
+		case hard < -1:
+			e.add(field+".hard", "is %d; write 0 or more, or -1 for no limit", hard)
+		case hard > 0 && (soft > hard || soft == -1):
+			e.add(field+".soft", "%d is more than the hard limit %d; lower it or raise the hard limit", soft, hard)
+		}
+	}
+}
+
+// capabilities keeps capAdd within the policy. capDrop may name any.
+func (e *fieldErrors) capabilities(at string, s *carav1.Service) {
+	for i, c := range s.GetCapAdd() {
+		if name := canonCap(c); !slices.Contains(AllowedCapabilities(), name) {
+			e.add(elem(at+".capAdd", i), "policy \"capabilities\" does not allow %q; allowed are %s", clip(c), strings.Join(AllowedCapabilities(), ", "))
+		}
+	}
+	for i, c := range s.GetCapDrop() {
+		if !slices.Contains(knownCapabilities(), canonCap(c)) {
+			e.add(elem(at+".capDrop", i), "%q is no Linux capability; write one such as NET_RAW, or ALL", clip(c))
+		}
+	}
+}
+
+// elem addresses one element of a list: `spec.services[0]`.
+func elem(list string, i int) string { return list + "[" + strconv.Itoa(i) + "]" }
+
+// known lists the names there are, for a message that says which one to use.
+func known(names map[string]int) string {
+	all := sortedKeys(names)
+	if len(all) > 10 {
+		all = append(all[:10], "...")
+	}
+	return oneOf(all)
+}

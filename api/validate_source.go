@@ -1,0 +1,178 @@
+package api
+
+import (
+	"net/url"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/Masterminds/semver/v3"
+	"github.com/bmatcuk/doublestar/v4"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+func (e *fieldErrors) source(s *carav1.SourceSpec) {
+	switch {
+	case s == nil:
+		return
+	case s.GetGit() == nil && s.GetDir() == nil:
+		e.add("spec", "says nothing to watch; set git or dir")
+	case s.GetGit() != nil && s.GetDir() != nil:
+		e.add("spec", "has both git and dir; keep one of them")
+	}
+	if g := s.GetGit(); g != nil {
+		e.gitURL("spec.git.url", g.GetUrl())
+		e.gitRef("spec.git.ref", g.GetRef())
+		e.dnsLabel("spec.git.secretRef", g.GetSecretRef())
+	}
+	if d := s.GetDir(); d != nil {
+		e.absolute("spec.dir.path", d.GetPath())
+	}
+	e.subtree("spec.path", s.GetPath())
+	e.globs("spec.include", s.GetInclude())
+	e.globs("spec.exclude", s.GetExclude())
+	e.duration("spec.interval", s.GetInterval(), time.Second, 24*time.Hour)
+	if w := s.GetWebhook(); w != nil {
+		e.dnsLabel("spec.webhook.secretRef", w.GetSecretRef())
+		if s.GetDir() != nil && s.GetGit() == nil {
+			e.add("spec.webhook", "makes no sense for a directory; take it away")
+		}
+	}
+}
+
+const urlForms = "write https://host/path, http://host/path, ssh://user@host/path, user@host:path, file:///path or an absolute path"
+
+// gitURL never repeats the URL: it may hold a credential.
+func (e *fieldErrors) gitURL(field, raw string) {
+	switch {
+	case raw == "":
+	case strings.ContainsFunc(raw, func(r rune) bool { return r <= ' ' || r == 0x7f }):
+		e.add(field, "contains white space or control characters; %s", urlForms)
+	case strings.HasPrefix(raw, "-"):
+		e.add(field, "begins with -; %s", urlForms)
+	case path.IsAbs(raw):
+		e.absolute(field, raw)
+	case strings.Contains(raw, "://"):
+		e.schemeURL(field, raw)
+	case !scpLike().MatchString(raw):
+		e.add(field, "is no repository URL; %s", urlForms)
+	}
+}
+
+// scpLike is git's short form of ssh: user@host:path.
+func scpLike() *regexp.Regexp {
+	return regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]*@[A-Za-z0-9\[][A-Za-z0-9.:\]-]*:[^:].*$`)
+}
+
+func (e *fieldErrors) schemeURL(field, raw string) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		e.add(field, "is no URL; %s", urlForms)
+		return
+	}
+	_, password := u.User.Password()
+	switch {
+	case !slices.Contains([]string{"https", "http", "ssh", "file"}, u.Scheme):
+		e.add(field, "has the scheme %q; %s", clip(u.Scheme), urlForms)
+	case password || (u.User != nil && u.Scheme != "ssh"):
+		e.add(field, "holds credentials; put them into a Secret and name it in spec.git.secretRef")
+	case u.Scheme == "file" && (u.Host != "" || !path.IsAbs(u.Path)):
+		e.add(field, "is no local path; write file:///path")
+	case u.Scheme != "file" && u.Hostname() == "":
+		e.add(field, "names no host; %s", urlForms)
+	case u.Scheme != "file" && strings.Trim(u.Path, "/") == "":
+		e.add(field, "names no repository after the host; %s", urlForms)
+	case u.RawQuery != "" || u.Fragment != "":
+		e.add(field, "has a query or a fragment; a repository has neither, say the branch in spec.git.ref")
+	}
+}
+
+func (e *fieldErrors) gitRef(at string, r *carav1.GitRef) {
+	var set []string
+	for _, f := range []struct{ name, value string }{
+		{"branch", r.GetBranch()},
+		{"tag", r.GetTag()},
+		{"semver", r.GetSemver()},
+		{"commit", r.GetCommit()},
+	} {
+		if f.value != "" {
+			set = append(set, f.name)
+		}
+	}
+	if len(set) > 1 {
+		e.add(at, "has %s; keep one of them", strings.Join(set, " and "))
+	}
+	e.refName(at+".branch", r.GetBranch())
+	e.refName(at+".tag", r.GetTag())
+	if v := r.GetSemver(); v != "" {
+		if _, err := semver.NewConstraint(v); err != nil {
+			e.add(at+".semver", "%q is no range of versions; write one such as >=1.2 <2", clip(v))
+		}
+	}
+	if c := r.GetCommit(); c != "" && !fullHash(c) {
+		e.add(at+".commit", "%q is no full commit hash; write all 40 (or 64) hexadecimal digits in lower case", clip(c))
+	}
+}
+
+func fullHash(s string) bool {
+	for _, c := range []byte(s) {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return len(s) == 40 || len(s) == 64
+}
+
+// refName is git's check-ref-format, for a short name.
+func (e *fieldErrors) refName(field, name string) {
+	if name == "" {
+		return
+	}
+	bad := strings.HasPrefix(name, "-") || strings.HasPrefix(name, "/") || strings.HasSuffix(name, "/") ||
+		strings.HasSuffix(name, ".") || strings.Contains(name, "..") || strings.Contains(name, "//") ||
+		strings.Contains(name, "@{") || name == "@" || strings.ContainsAny(name, " ~^:?*[\\") ||
+		strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f })
+	for part := range strings.SplitSeq(name, "/") {
+		bad = bad || strings.HasPrefix(part, ".") || strings.HasSuffix(part, ".lock")
+	}
+	switch {
+	case bad:
+		e.add(field, "%q is no name that git allows; write it as git does, such as main or release/1.2", clip(name))
+	case strings.HasPrefix(name, "refs/"):
+		e.add(field, "%q is a full ref name; write the short one, such as main", clip(name))
+	}
+}
+
+// subtree is a relative slash-separated path that stays inside the source.
+func (e *fieldErrors) subtree(field, p string) {
+	trimmed := strings.TrimSuffix(strings.TrimPrefix(p, "./"), "/")
+	switch {
+	case p == "" || p == "." || p == "./":
+	case path.IsAbs(p):
+		e.add(field, "%q is absolute; write it relative to the root of the source", clip(p))
+	case strings.ContainsFunc(p, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\\' }):
+		e.add(field, "%q contains a backslash or a control character; separate folders with /", clip(p))
+	case slices.Contains(strings.Split(p, "/"), ".."):
+		e.add(field, "%q leaves the source with ..; write a path inside it", clip(p))
+	case path.Clean(trimmed) != trimmed:
+		e.add(field, "%q is not clean; write %q", clip(p), path.Clean(trimmed))
+	}
+}
+
+func (e *fieldErrors) globs(at string, all []string) {
+	for i, g := range all {
+		field := elem(at, i)
+		switch {
+		case g == "":
+			e.add(field, "is empty; write a glob such as apps/**/*.yaml")
+		case len(g) > 1024:
+			e.add(field, "has %d bytes, at most 1024 are allowed; shorten it", len(g))
+		case path.IsAbs(g):
+			e.add(field, "%q is absolute; write it relative to spec.path", clip(g))
+		case !doublestar.ValidatePattern(g):
+			e.add(field, "%q is no glob; write one such as apps/**/*.yaml", clip(g))
+		}
+	}
+}
