@@ -1,0 +1,249 @@
+package testcluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Config says what cluster to run.
+type Config struct {
+	// Dir is where everything is kept: data, logs, the client's context. It must exist.
+	Dir string
+	// Bin holds the three programs; see Build.
+	Bin string
+	// ServerFlags are added to cara-server's own.
+	ServerFlags []string
+	// Listen is the server's address; a free port of loopback where it is empty.
+	Listen string
+}
+
+// Cluster is one cara-server and any number of cara-agents.
+type Cluster struct {
+	Config
+	Server *Process
+	Agents map[string]*Process
+
+	agentArgs map[string][]string
+	conn      *grpc.ClientConn
+}
+
+// Build makes the three programs from this tree into dir.
+func Build(ctx context.Context, dir string) error {
+	root, err := Root(ctx)
+	if err != nil {
+		return err
+	}
+	r, err := runCommand(ctx, root, os.Environ(), "", "go", "build", "-o", dir+string(filepath.Separator), "./cmd/...")
+	if err == nil && r.Code != 0 {
+		err = errors.New(r.Stderr)
+	}
+	if err != nil {
+		return fmt.Errorf("build programs: %w", err)
+	}
+	return nil
+}
+
+// Root is the folder of this module.
+func Root(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", fmt.Errorf("find module: %w", err)
+	}
+	return filepath.Dir(strings.TrimSpace(string(out))), nil
+}
+
+// FreeAddress returns an address of loopback that nobody listened on a moment ago.
+func FreeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // closed at once
+	if err != nil {
+		return "", fmt.Errorf("find a free port: %w", err)
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+// New returns a cluster in which nothing runs yet.
+func New(cfg Config) (*Cluster, error) {
+	if cfg.Listen == "" {
+		addr, err := FreeAddress()
+		if err != nil {
+			return nil, err
+		}
+		cfg.Listen = addr
+	}
+	return &Cluster{Config: cfg, Agents: map[string]*Process{}, agentArgs: map[string][]string{}}, nil
+}
+
+// URL of the server.
+func (c *Cluster) URL() string { return "http://" + c.Listen }
+
+// DataDir of the server.
+func (c *Cluster) DataDir() string { return filepath.Join(c.Dir, "server") }
+
+// StartServer starts the server, or starts it again, and waits until it is ready.
+func (c *Cluster) StartServer(ctx context.Context) error {
+	argv := append([]string{
+		filepath.Join(c.Bin, "cara-server"), "--data-dir", c.DataDir(), "--listen", c.Listen,
+		"--allow-source-cidr", "127.0.0.0/8", "--allow-source-cidr", "::1/128",
+	}, c.ServerFlags...)
+	p, err := start(filepath.Join(c.Dir, "server.log"), c.env(), argv...)
+	if err != nil {
+		return err
+	}
+	c.Server = p
+	return WaitFor(ctx, "cara-server is ready", func(ctx context.Context) error {
+		if p.Exited() {
+			return Fatal(fmt.Errorf("cara-server ended: %w\n%s", p.err, p.Tail(20)))
+		}
+		return okay(ctx, c.URL()+"/readyz")
+	})
+}
+
+func okay(ctx context.Context, url string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", url, resp.Status)
+	}
+	return nil
+}
+
+// Agent says what agent to run.
+type Agent struct {
+	Name       string
+	DockerHost string
+	// Enter is put before the command line: a network namespace's nsenter.
+	Enter []string
+	// Server is the address that the agent reaches the server at, where that is not the cluster's own URL.
+	Server string
+	// Ingress is where its ingress listens; a free port of loopback where it is empty.
+	Ingress string
+	// Pool is its network pool.
+	Pool  string
+	Flags []string
+}
+
+// StartAgent starts an agent and returns its ingress address. It does not wait until the node is Ready.
+func (c *Cluster) StartAgent(a Agent) (ingress string, err error) {
+	if a.Ingress == "" {
+		if a.Ingress, err = FreeAddress(); err != nil {
+			return "", err
+		}
+	}
+	if a.Server == "" {
+		a.Server = c.URL()
+	}
+	if a.Pool == "" {
+		a.Pool = "10.213.0.0/16"
+	}
+	argv := append(slices.Clone(a.Enter), filepath.Join(c.Bin, "cara-agent"),
+		"--server", a.Server, "--join-token-file", filepath.Join(c.DataDir(), "join.token"),
+		"--node-name", a.Name, "--data-dir", filepath.Join(c.Dir, "agent-"+a.Name),
+		"--docker-host", a.DockerHost, "--ingress-listen", a.Ingress, "--network-pool", a.Pool)
+	c.agentArgs[a.Name] = append(argv, a.Flags...)
+	return a.Ingress, c.RestartAgent(a.Name)
+}
+
+// RestartAgent starts an agent again, as it was started before.
+func (c *Cluster) RestartAgent(name string) error {
+	p, err := start(filepath.Join(c.Dir, "agent-"+name+".log"), c.env(), c.agentArgs[name]...)
+	if err != nil {
+		return err
+	}
+	c.Agents[name] = p
+	return nil
+}
+
+// env keeps the user's own contexts and settings out of the cluster's programs.
+func (c *Cluster) env() []string {
+	env := slices.DeleteFunc(os.Environ(), func(kv string) bool {
+		return strings.HasPrefix(kv, "CARA_") || strings.HasPrefix(kv, "DOCKER_HOST=") ||
+			strings.HasPrefix(kv, "HOME=") || strings.HasPrefix(kv, "XDG_")
+	})
+	return append(env, "HOME="+c.Dir, "NO_COLOR=1")
+}
+
+// Ctl runs caractrl as the admin, and returns how it ended.
+func (c *Cluster) Ctl(ctx context.Context, stdin string, args ...string) (Result, error) {
+	argv := append([]string{
+		filepath.Join(c.Bin, "caractrl"), "--server", c.URL(),
+		"--token-file", filepath.Join(c.DataDir(), "admin.token"),
+	}, args...)
+	return runCommand(ctx, c.Dir, c.env(), stdin, argv...)
+}
+
+// Token is the admin's.
+func (c *Cluster) Token() (string, error) {
+	data, err := os.ReadFile(filepath.Join(c.DataDir(), "admin.token"))
+	if err != nil {
+		return "", fmt.Errorf("read admin token: %w", err)
+	}
+	return strings.TrimSpace(string(data)), nil
+}
+
+// Conn is a gRPC connection as the admin. It is made once.
+func (c *Cluster) Conn() (*grpc.ClientConn, error) {
+	if c.conn != nil {
+		return c.conn, nil
+	}
+	token, err := c.Token()
+	if err != nil {
+		return nil, err
+	}
+	c.conn, err = grpc.NewClient(c.Listen, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithPerRPCCredentials(bearer(token)))
+	return c.conn, err
+}
+
+// Projects speaks to the server about projects, as the admin.
+func (c *Cluster) Projects() (carav1.ProjectServiceClient, error) {
+	conn, err := c.Conn()
+	return carav1.NewProjectServiceClient(conn), err
+}
+
+type bearer string
+
+func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	return map[string]string{"authorization": "Bearer " + string(b)}, nil
+}
+
+func (bearer) RequireTransportSecurity() bool { return false } // loopback
+
+// Close ends every process: agents first, then the server.
+func (c *Cluster) Close(ctx context.Context) error {
+	var errs []error
+	if c.conn != nil {
+		errs = append(errs, c.conn.Close())
+	}
+	for _, p := range append(slices.Collect(maps.Values(c.Agents)), c.Server) {
+		if p == nil || p.Exited() {
+			continue
+		}
+		stop, cancel := context.WithTimeout(ctx, 20*time.Second)
+		errs = append(errs, p.Stop(stop))
+		cancel()
+	}
+	return errors.Join(errs...)
+}

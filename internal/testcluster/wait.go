@@ -1,0 +1,40 @@
+package testcluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Fatal marks an error that no waiting will mend.
+func Fatal(err error) error { return fatal{err} }
+
+type fatal struct{ error }
+
+func (f fatal) Unwrap() error { return f.error }
+
+// WaitFor asks again and again until cond returns nil, a Fatal error, or ctx ends; then the error says what was waited
+// for and how it stood last.
+func WaitFor(ctx context.Context, what string, cond func(context.Context) error) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	last := errors.New("never asked")
+	for {
+		err := cond(ctx)
+		if err == nil {
+			return nil
+		}
+		if errors.As(err, new(fatal)) {
+			return fmt.Errorf("wait until %s: %w", what, err)
+		}
+		if ctx.Err() == nil {
+			last = err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait until %s: %w; last: %w", what, ctx.Err(), last)
+		case <-tick.C:
+		}
+	}
+}

@@ -1,0 +1,62 @@
+package testcluster
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestWaitFor(t *testing.T) {
+	tests := map[string]struct {
+		cond func(calls int) error
+		want string // part of the error; empty: none
+	}{
+		"at once":      {func(int) error { return nil }, ""},
+		"after a time": {func(n int) error { return until(n >= 3) }, ""},
+		"never":        {func(int) error { return errors.New("still Pending") }, "wait until it runs: context deadline exceeded; last: still Pending"},
+		"hopeless":     {func(int) error { return Fatal(errors.New("it exited")) }, "wait until it runs: it exited"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				calls := 0
+				err := WaitFor(ctx, "it runs", func(context.Context) error { calls++; return tt.cond(calls) })
+				if got := text(err); got != tt.want && !(tt.want != "" && strings.Contains(got, tt.want)) {
+					t.Errorf("got %q, want %q", got, tt.want)
+				}
+			})
+		})
+	}
+}
+
+func until(ok bool) error {
+	if ok {
+		return nil
+	}
+	return errors.New("not yet")
+}
+
+func text(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+func TestProcessIsEndedByItsOwnPid(t *testing.T) {
+	p, err := start(t.TempDir()+"/log", nil, "/bin/sh", "-c", "echo started; exec /bin/sleep 600")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Exited() {
+		t.Fatal("it ended by itself")
+	}
+	if err := p.Kill(); err != nil || !p.Exited() {
+		t.Errorf("kill: %v, exited %v", err, p.Exited())
+	}
+}
