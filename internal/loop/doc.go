@@ -1,0 +1,12 @@
+// Package loop is what every loop of Cara stands on: a picture of the cluster (Mirror) and a keyed queue of work
+// (Queue). Sources, reconciler, scheduler, gc and agent are all the same shape: list, watch, keyed queue, resync.
+//
+// What must hold, and what each loop may rely on:
+//
+//   - A Mirror shows whole transactions, in the order of their commit. Whoever sees an object at revision R sees
+//     everything else that was committed up to R.
+//   - Objects in a Mirror are shared and never change. Clone before changing one.
+//   - OnChange is a hint: it says what to look at, never what to do. What it missed while the connection was down
+//     comes as one transaction when the picture is whole again.
+//   - A Queue never works on one key twice at once, and a key added while it is worked on is worked on again.
+package loop

@@ -1,0 +1,281 @@
+package loop
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/google/btree"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Change is one object before and after a transaction. Old is nil where the object is new, New is nil where it is gone.
+type Change struct{ Old, New proto.Message }
+
+// Object returns the object as it is, or as it was before it went.
+func (c Change) Object() proto.Message {
+	if c.New != nil {
+		return c.New
+	}
+	return c.Old
+}
+
+// MirrorConfig says what to mirror.
+type MirrorConfig struct {
+	Client carav1.WatchServiceClient
+	// Kinds to mirror, as api.Kind spells them.
+	Kinds []string
+	// OnChange is called with one transaction that is already visible, from Run's goroutine. It must not block.
+	OnChange func([]Change)
+	Logger   *slog.Logger
+}
+
+// Mirror is a picture of some kinds of the cluster, kept by list and watch.
+type Mirror struct {
+	cfg    MirrorConfig
+	synced chan struct{} // closed once the picture was whole for the first time
+
+	mu       sync.RWMutex
+	kinds    map[string]*btree.BTreeG[entry]
+	revision int64
+}
+
+type entry struct {
+	name string
+	obj  proto.Message
+}
+
+func newTree() *btree.BTreeG[entry] {
+	return btree.NewG(32, func(a, b entry) bool { return a.name < b.name })
+}
+
+// NewMirror returns a Mirror that is empty until Run fills it.
+func NewMirror(cfg MirrorConfig) *Mirror {
+	return &Mirror{cfg: cfg, synced: make(chan struct{}), kinds: emptyKinds(cfg.Kinds)}
+}
+
+func emptyKinds(names []string) map[string]*btree.BTreeG[entry] {
+	kinds := make(map[string]*btree.BTreeG[entry], len(names))
+	for _, k := range names {
+		kinds[k] = newTree()
+	}
+	return kinds
+}
+
+// WaitSynced waits until the picture was whole for the first time.
+func (m *Mirror) WaitSynced(ctx context.Context) error {
+	select {
+	case <-m.synced:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Revision is the store's revision that the picture shows.
+func (m *Mirror) Revision() int64 {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.revision
+}
+
+// Get returns one object of T's kind by name.
+func Get[T proto.Message](m *Mirror, name string) (T, bool) {
+	var zero T
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	e, ok := m.tree(zero).Get(entry{name: name})
+	if !ok {
+		return zero, false
+	}
+	return e.obj.(T), true
+}
+
+// All returns every object of T's kind in the order of their names.
+func All[T proto.Message](m *Mirror) []T { return AllPrefix[T](m, "") }
+
+// AllPrefix returns the objects of T's kind whose names begin with prefix, in the order of their names.
+func AllPrefix[T proto.Message](m *Mirror, prefix string) []T {
+	var zero T
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	tree := m.tree(zero)
+	var all []T
+	if prefix == "" {
+		all = make([]T, 0, tree.Len())
+	}
+	tree.AscendGreaterOrEqual(entry{name: prefix}, func(e entry) bool {
+		if !strings.HasPrefix(e.name, prefix) {
+			return false
+		}
+		all = append(all, e.obj.(T))
+		return true
+	})
+	return all
+}
+
+// tree returns the tree of a message's kind; asking for a kind that is not mirrored is a mistake in the program.
+func (m *Mirror) tree(msg proto.Message) *btree.BTreeG[entry] {
+	tree, ok := m.kinds[api.Kind(msg)]
+	if !ok {
+		panic(fmt.Sprintf("loop: kind %q is not mirrored (have %s)", api.Kind(msg), strings.Join(m.cfg.Kinds, ", ")))
+	}
+	return tree
+}
+
+// Run keeps the picture until ctx ends. It connects again after every failure, from where it was, or from the
+// beginning where the server no longer knows that revision.
+func (m *Mirror) Run(ctx context.Context) error {
+	wait := backoff.NewExponentialBackOff()
+	wait.InitialInterval, wait.MaxInterval = 50*time.Millisecond, 5*time.Second
+	down := false
+	for {
+		progressed, err := m.stream(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if progressed {
+			wait.Reset()
+			down = false
+		}
+		if api.IsGone(err) {
+			m.mu.Lock()
+			m.revision = 0
+			m.mu.Unlock()
+		}
+		if !down {
+			m.cfg.Logger.Warn("watch interrupted", "kinds", m.cfg.Kinds, "rev", m.Revision(), "error", err)
+			down = true
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait.NextBackOff()):
+		}
+	}
+}
+
+// stream follows one watch to its end. It tells whether anything came.
+func (m *Mirror) stream(ctx context.Context) (progressed bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	req := &carav1.WatchRequest{Kinds: m.cfg.Kinds}
+	if rev := m.Revision(); rev > 0 {
+		req.ResourceVersion = strconv.FormatInt(rev, 10)
+	}
+	watch, err := m.cfg.Client.Watch(ctx, req)
+	if err != nil {
+		return false, fmt.Errorf("watch %v: %w", m.cfg.Kinds, err)
+	}
+	first := emptyKinds(m.cfg.Kinds)
+	listing := req.ResourceVersion == ""
+	for {
+		msg, err := watch.Recv()
+		if err != nil {
+			return progressed, fmt.Errorf("watch %v: %w", m.cfg.Kinds, err)
+		}
+		rev, err := strconv.ParseInt(msg.ResourceVersion, 10, 64)
+		if err != nil {
+			return progressed, fmt.Errorf("watch %v: revision %q is not a number", m.cfg.Kinds, msg.ResourceVersion)
+		}
+		progressed = true
+		switch {
+		case !listing:
+			m.commit(rev, msg.Changes)
+		case msg.Synced:
+			if err := add(first, msg.Changes); err != nil {
+				return progressed, err
+			}
+			m.replace(rev, first)
+			listing, first = false, nil
+		default:
+			if err := add(first, msg.Changes); err != nil {
+				return progressed, err
+			}
+		}
+	}
+}
+
+func add(kinds map[string]*btree.BTreeG[entry], changes []*carav1.Change) error {
+	for _, c := range changes {
+		obj := api.Unwrap(c.Object)
+		tree, ok := kinds[api.Kind(obj)]
+		if !ok {
+			return errors.New("watch sent a kind that was not asked for")
+		}
+		tree.ReplaceOrInsert(entry{api.Meta(obj).GetName(), obj})
+	}
+	return nil
+}
+
+// commit shows one transaction.
+func (m *Mirror) commit(rev int64, changes []*carav1.Change) {
+	done := make([]Change, 0, len(changes))
+	m.mu.Lock()
+	for _, c := range changes {
+		obj := api.Unwrap(c.Object)
+		tree, ok := m.kinds[api.Kind(obj)]
+		if !ok {
+			continue
+		}
+		name := api.Meta(obj).GetName()
+		if c.Deleted {
+			if old, had := tree.Delete(entry{name: name}); had {
+				done = append(done, Change{Old: old.obj})
+			}
+			continue
+		}
+		old, _ := tree.ReplaceOrInsert(entry{name, obj})
+		done = append(done, Change{Old: old.obj, New: obj})
+	}
+	m.revision = rev
+	m.mu.Unlock()
+	m.tell(done)
+}
+
+// replace shows a picture that was listed anew, and tells of what differs.
+func (m *Mirror) replace(rev int64, kinds map[string]*btree.BTreeG[entry]) {
+	var done []Change
+	m.mu.Lock()
+	for kind, fresh := range kinds {
+		old := m.kinds[kind]
+		fresh.Ascend(func(e entry) bool {
+			was, had := old.Get(entry{name: e.name})
+			if !had || version(was.obj) != version(e.obj) {
+				done = append(done, Change{Old: was.obj, New: e.obj})
+			}
+			return true
+		})
+		old.Ascend(func(e entry) bool {
+			if !fresh.Has(entry{name: e.name}) {
+				done = append(done, Change{Old: e.obj})
+			}
+			return true
+		})
+	}
+	m.kinds, m.revision = kinds, rev
+	m.mu.Unlock()
+	m.tell(done)
+	select {
+	case <-m.synced:
+	default:
+		close(m.synced)
+	}
+}
+
+func version(obj proto.Message) string { return api.Meta(obj).GetResourceVersion() }
+
+func (m *Mirror) tell(changes []Change) {
+	if len(changes) > 0 && m.cfg.OnChange != nil {
+		m.cfg.OnChange(changes)
+	}
+}

@@ -1,0 +1,110 @@
+package loop
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"k8s.io/client-go/util/workqueue"
+)
+
+// QueueConfig says how to work.
+type QueueConfig struct {
+	// Name of the queue, for logs.
+	Name string
+	// Workers that run side by side; 1 where it is 0.
+	Workers int
+	// Do works on one key. An error means: again, with backoff. A positive again means: again after that long.
+	Do func(ctx context.Context, key string) (again time.Duration, err error)
+	// MinBackoff after the first failure (100 ms where it is 0), doubling up to MaxBackoff (1 min where it is 0).
+	MinBackoff, MaxBackoff time.Duration
+	Logger                 *slog.Logger
+}
+
+// Queue works on keys: never on one twice at once, and again on one that was added meanwhile.
+type Queue struct {
+	cfg QueueConfig
+
+	mu      sync.Mutex
+	queue   workqueue.TypedRateLimitingInterface[string] // nil until Run
+	waiting map[string]time.Time                         // what was added before Run, with when it is due
+}
+
+// NewQueue returns a queue that works once Run is called. Keys may be added before.
+func NewQueue(cfg QueueConfig) *Queue {
+	cfg.Workers = max(cfg.Workers, 1)
+	if cfg.MinBackoff == 0 {
+		cfg.MinBackoff = 100 * time.Millisecond
+	}
+	if cfg.MaxBackoff == 0 {
+		cfg.MaxBackoff = time.Minute
+	}
+	return &Queue{cfg: cfg, waiting: map[string]time.Time{}}
+}
+
+// Add asks for work on a key, now.
+func (q *Queue) Add(key string) { q.AddAfter(key, 0) }
+
+// AddAfter asks for work on a key after d.
+func (q *Queue) AddAfter(key string, d time.Duration) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.queue != nil {
+		q.queue.AddAfter(key, d)
+		return
+	}
+	due := time.Now().Add(d)
+	if at, ok := q.waiting[key]; !ok || due.Before(at) {
+		q.waiting[key] = due
+	}
+}
+
+// Run works until ctx ends and every worker has returned.
+func (q *Queue) Run(ctx context.Context) error {
+	work := workqueue.NewTypedRateLimitingQueue(
+		workqueue.NewTypedItemExponentialFailureRateLimiter[string](q.cfg.MinBackoff, q.cfg.MaxBackoff))
+	q.mu.Lock()
+	q.queue = work
+	for key, due := range q.waiting {
+		work.AddAfter(key, time.Until(due))
+	}
+	q.waiting = nil
+	q.mu.Unlock()
+
+	stop := context.AfterFunc(ctx, work.ShutDown)
+	defer stop()
+	var workers sync.WaitGroup
+	for range q.cfg.Workers {
+		workers.Go(func() {
+			for q.next(ctx, work) {
+			}
+		})
+	}
+	workers.Wait()
+	return nil
+}
+
+func (q *Queue) next(ctx context.Context, work workqueue.TypedRateLimitingInterface[string]) bool {
+	key, shutdown := work.Get()
+	if shutdown {
+		return false
+	}
+	defer work.Done(key)
+	if ctx.Err() != nil {
+		return true // shutting down: drain without working
+	}
+	again, err := q.cfg.Do(ctx, key)
+	switch {
+	case err != nil && ctx.Err() == nil:
+		q.cfg.Logger.Warn("work failed, will retry", "queue", q.cfg.Name, "key", key,
+			"retries", work.NumRequeues(key), "error", err)
+		work.AddRateLimited(key)
+	case err == nil:
+		work.Forget(key)
+		if again > 0 {
+			work.AddAfter(key, again)
+		}
+	}
+	return true
+}
