@@ -1,0 +1,128 @@
+package identity
+
+import (
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// NodeLifetime is how long a node's certificate lasts. The agent renews it at half of it.
+const NodeLifetime = 30 * 24 * time.Hour
+
+const nodePrefix = "node/"
+
+var (
+	// ErrRequest says that a certificate request cannot be signed.
+	ErrRequest = errors.New("certificate request refused")
+	// ErrCertificate says that a client certificate is not that of a node, or has ended.
+	ErrCertificate = errors.New("client certificate refused")
+)
+
+// NodeCertificate is what the server knows of a node's certificate: whose it is, and what to store of it.
+type NodeCertificate struct {
+	// Node that it speaks for.
+	Node string
+	// Hash is the SHA-256 of the certificate in DER.
+	Hash []byte
+	// NotAfter is when it ends.
+	NotAfter time.Time
+}
+
+// TokenName is the name under which the certificate's hash is stored. No other token can have it: those that people
+// make have no dot in their names.
+func (c NodeCertificate) TokenName() string {
+	return NodeTokenPrefix(c.Node) + hex.EncodeToString(c.Hash[:8])
+}
+
+// NodeTokenPrefix begins the TokenName of every certificate of a node, and of no other's: a node's name has no dot.
+func NodeTokenPrefix(node string) string { return "node." + node + "." }
+
+// SignNode makes a node's certificate, in PEM, out of a PEM certificate request. Whatever name the request asks for, it
+// gets the name given here. ErrRequest where the request is malformed, not signed by its own key, or its key is weak.
+func (i *Identity) SignNode(request []byte, node string) ([]byte, NodeCertificate, error) {
+	public, err := checkRequest(request)
+	if err != nil {
+		return nil, NodeCertificate{}, fmt.Errorf("%w: %w", ErrRequest, err)
+	}
+	now := i.now()
+	template := &x509.Certificate{
+		Subject:     pkix.Name{CommonName: nodePrefix + node},
+		NotBefore:   now.Add(-skew),
+		NotAfter:    now.Add(NodeLifetime),
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+	der, err := i.ca.sign(template, public)
+	if err != nil {
+		return nil, NodeCertificate{}, fmt.Errorf("sign the certificate of node %s: %w", node, err)
+	}
+	sum := sha256.Sum256(der)
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		NodeCertificate{Node: node, Hash: sum[:], NotAfter: template.NotAfter}, nil
+}
+
+func checkRequest(text []byte) (any, error) {
+	block, rest := pem.Decode(text)
+	if block == nil || block.Type != "CERTIFICATE REQUEST" || len(strings.TrimSpace(string(rest))) > 0 {
+		return nil, errors.New("one PEM block CERTIFICATE REQUEST is expected")
+	}
+	request, err := x509.ParseCertificateRequest(block.Bytes)
+	if err != nil {
+		return nil, err
+	}
+	// The size is checked before the signature: what a huge key costs to check is the sender's choice.
+	if err := checkKey(request.PublicKey); err != nil {
+		return nil, err
+	}
+	if err := request.CheckSignature(); err != nil {
+		return nil, errors.New("it is not signed by its own key")
+	}
+	return request.PublicKey, nil
+}
+
+func checkKey(public any) error {
+	switch key := public.(type) {
+	case *ecdsa.PublicKey:
+		if bits := key.Params().BitSize; bits < 256 || bits > 384 {
+			return fmt.Errorf("an ECDSA key of %d bits: use P-256 or P-384", bits)
+		}
+	case ed25519.PublicKey:
+	case *rsa.PublicKey:
+		if bits := key.N.BitLen(); bits < 2048 || bits > 4096 {
+			return fmt.Errorf("an RSA key of %d bits: use 2048 to 4096", bits)
+		}
+	default:
+		return errors.New("use an ECDSA, Ed25519 or RSA key")
+	}
+	return nil
+}
+
+// PeerNode reads the node's certificate off a connection; ok is false where the caller presented none. The handshake
+// has checked that the authority signed it; that it has not ended is checked again with each call, since a connection
+// can outlive it. Whether it is one that the cluster still accepts is the caller's to look up.
+func (i *Identity) PeerNode(state *tls.ConnectionState) (cert NodeCertificate, ok bool, err error) {
+	if state == nil || len(state.PeerCertificates) == 0 {
+		return NodeCertificate{}, false, nil
+	}
+	leaf := state.PeerCertificates[0]
+	node, isNode := strings.CutPrefix(leaf.Subject.CommonName, nodePrefix)
+	if len(state.VerifiedChains) == 0 || !isNode || node == "" {
+		return NodeCertificate{}, false, fmt.Errorf("%w: it is not a node's certificate of this cluster", ErrCertificate)
+	}
+	if now := i.now(); now.After(leaf.NotAfter) {
+		return NodeCertificate{}, false, fmt.Errorf("%w: it ended at %s: join node %s again with a join token",
+			ErrCertificate, leaf.NotAfter.Format(time.RFC3339), node)
+	}
+	sum := sha256.Sum256(leaf.Raw)
+	return NodeCertificate{Node: node, Hash: sum[:], NotAfter: leaf.NotAfter}, true, nil
+}

@@ -1,0 +1,120 @@
+package identity
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"time"
+)
+
+// ServerName is in every server certificate. Agents ask for it whatever address they dial, since they trust the
+// cluster's authority and nobody else: a server that moves to another host or name needs no new certificate.
+const ServerName = "cara-server"
+
+const (
+	serverLifetime = 30 * 24 * time.Hour
+	serverRenew    = 20 * 24 * time.Hour
+)
+
+// serverCertificate makes the server's certificate when it is first asked for, and a new one long before it ends. Its
+// key lives in memory only: what is never written cannot be read, and a certificate made at each start always has the
+// names of that start.
+type serverCertificate struct {
+	ca     *authority
+	names  []string
+	now    func() time.Time
+	logger *slog.Logger
+
+	mu      sync.Mutex
+	current *tls.Certificate
+	renewAt time.Time
+}
+
+func (s *serverCertificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	if s.current != nil && now.Before(s.renewAt) {
+		return s.current, nil
+	}
+	cert, err := s.issue(now)
+	if err != nil {
+		return nil, fmt.Errorf("issue the server certificate: %w", err)
+	}
+	s.current, s.renewAt = cert, now.Add(serverRenew)
+	s.logger.Info("issued server certificate", "names", s.names, "until", cert.Leaf.NotAfter)
+	return cert, nil
+}
+
+func (s *serverCertificate) issue(now time.Time) (*tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	template := &x509.Certificate{
+		Subject:     pkix.Name{CommonName: ServerName},
+		NotBefore:   now.Add(-skew),
+		NotAfter:    now.Add(serverLifetime),
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	for _, name := range s.names {
+		if ip := net.ParseIP(name); ip != nil {
+			template.IPAddresses = append(template.IPAddresses, ip)
+		} else {
+			template.DNSNames = append(template.DNSNames, name)
+		}
+	}
+	der, err := s.ca.sign(template, key.Public())
+	if err != nil {
+		return nil, err
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	// The authority goes along, so that a joining agent can compare it with the hash in its token.
+	return &tls.Certificate{Certificate: [][]byte{der, s.ca.cert.Raw}, PrivateKey: key, Leaf: leaf}, nil
+}
+
+// serverNames are the names and addresses that a client may reach the server by. A wildcard address stands for every
+// address of this machine.
+func serverNames(listen string, more []string) ([]string, error) {
+	names := []string{ServerName, "localhost", "127.0.0.1", "::1"}
+	if host, err := os.Hostname(); err == nil {
+		names = append(names, host)
+	}
+	if listen != "" {
+		host, _, err := net.SplitHostPort(listen)
+		if err != nil {
+			return nil, err
+		}
+		ip := net.ParseIP(host)
+		switch {
+		case host == "" || ip != nil && ip.IsUnspecified():
+			addresses, err := net.InterfaceAddrs()
+			if err != nil {
+				return nil, fmt.Errorf("list this machine's addresses: %w", err)
+			}
+			for _, a := range addresses {
+				if n, ok := a.(*net.IPNet); ok {
+					names = append(names, n.IP.String())
+				}
+			}
+		default:
+			names = append(names, host)
+		}
+	}
+	names = append(names, more...)
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}

@@ -1,0 +1,107 @@
+package identity
+
+import (
+	"bytes"
+	"crypto/cipher"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/google/renameio/v2"
+	"golang.org/x/crypto/chacha20poly1305"
+)
+
+// A sealed value is: format (1 byte), key id (8), nonce (24), ciphertext with its tag. The nonce is random for each
+// value: with XChaCha20's 192 bits there is no number of values at which that becomes unsafe.
+const (
+	sealFormat = 1
+	keyIDSize  = 8
+	sealHeader = 1 + keyIDSize + chacha20poly1305.NonceSizeX
+)
+
+// ErrSealed says that a sealed value cannot be opened: it was changed, moved under another name, or its key is gone.
+var ErrSealed = errors.New("sealed value cannot be opened")
+
+// Vault encrypts and decrypts values at rest. The first line of its key file is the key that new values get; further
+// lines are older keys that still open what they sealed.
+type Vault struct {
+	active [keyIDSize]byte
+	keys   map[[keyIDSize]byte]cipher.AEAD
+}
+
+func openVault(path string) (*Vault, error) {
+	text, err := readPrivate(path)
+	if errors.Is(err, os.ErrNotExist) {
+		key := make([]byte, chacha20poly1305.KeySize)
+		rand.Read(key) // never fails, see randomText
+		text = []byte(base64.StdEncoding.EncodeToString(key) + "\n")
+		err = renameio.WriteFile(path, text, 0o600)
+	}
+	if err != nil {
+		return nil, err
+	}
+	v := &Vault{keys: make(map[[keyIDSize]byte]cipher.AEAD)}
+	for n, line := range strings.Fields(string(text)) {
+		key, err := base64.StdEncoding.DecodeString(line)
+		if err != nil || len(key) != chacha20poly1305.KeySize {
+			return nil, fmt.Errorf("%s: key %d is not %d bytes in base64: restore the file from a backup", path, n+1,
+				chacha20poly1305.KeySize)
+		}
+		aead, err := chacha20poly1305.NewX(key)
+		if err != nil {
+			return nil, fmt.Errorf("%s: key %d: %w", path, n+1, err)
+		}
+		id := keyID(key)
+		if n == 0 {
+			v.active = id
+		}
+		v.keys[id] = aead
+	}
+	if len(v.keys) == 0 {
+		return nil, fmt.Errorf("%s holds no key: restore the file from a backup", path)
+	}
+	return v, nil
+}
+
+// keyID names a key without telling anything of it.
+func keyID(key []byte) [keyIDSize]byte {
+	sum := sha256.Sum256(append([]byte("cara key id "), key...))
+	return [keyIDSize]byte(sum[:keyIDSize])
+}
+
+// Seal encrypts value. It can only be opened under the same name, so that nobody who can write to the store can make
+// one secret's value appear as another's.
+func (v *Vault) Seal(name string, value []byte) []byte {
+	out := make([]byte, sealHeader, sealHeader+len(value)+chacha20poly1305.Overhead)
+	out[0] = sealFormat
+	copy(out[1:], v.active[:])
+	nonce := out[1+keyIDSize : sealHeader]
+	rand.Read(nonce) // never fails, see randomText
+	return v.keys[v.active].Seal(out, nonce, value, additional(out, name))
+}
+
+// Open decrypts what Seal made under the same name.
+func (v *Vault) Open(name string, sealed []byte) ([]byte, error) {
+	if len(sealed) < sealHeader || sealed[0] != sealFormat {
+		return nil, fmt.Errorf("%s: %w: it has an unknown format", name, ErrSealed)
+	}
+	aead, ok := v.keys[[keyIDSize]byte(sealed[1:1+keyIDSize])]
+	if !ok {
+		return nil, fmt.Errorf("%s: %w: it was sealed with key %x, which secrets.key does not hold", name, ErrSealed,
+			sealed[1:1+keyIDSize])
+	}
+	value, err := aead.Open(nil, sealed[1+keyIDSize:sealHeader], sealed[sealHeader:], additional(sealed, name))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w: it was changed, or moved from another name", name, ErrSealed)
+	}
+	return value, nil
+}
+
+// additional binds a value to its format, its key and its name.
+func additional(sealed []byte, name string) []byte {
+	return append(bytes.Clone(sealed[:1+keyIDSize]), name...)
+}
