@@ -161,8 +161,7 @@ func under(pkg, room string) bool { return pkg == room || strings.HasPrefix(pkg,
 func load() (graph, error) {
 	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", "./...").Output()
 	if err != nil {
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 			return nil, fmt.Errorf("go list: %w\n%s", err, exit.Stderr)
 		}
 		return nil, fmt.Errorf("go list: %w", err)

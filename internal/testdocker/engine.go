@@ -20,9 +20,11 @@ const answerTime = 5 * time.Second
 // ErrNoEngine says that no Docker engine answers anywhere.
 var ErrNoEngine = errors.New("no Docker engine answers: start one with hack/engine up, or set DOCKER_HOST")
 
-// Engine returns the DOCKER_HOST of a working engine. Without one the test is skipped, and fails where E2E=1.
+// Engine returns the DOCKER_HOST of a working engine. Without one the test is skipped, and fails where
+// E2E=1. With -short it is skipped.
 func Engine(tb testing.TB) string {
 	tb.Helper()
+	testneed.NotShort(tb)
 	host, err := Find(tb.Context())
 	if errors.Is(err, ErrNoEngine) {
 		testneed.Missing(tb, "%v", err)

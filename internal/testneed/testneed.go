@@ -21,6 +21,14 @@ func Missing(tb testing.TB, format string, args ...any) {
 	tb.Skipf(format, args...)
 }
 
+// NotShort skips a test that needs an engine or takes long when the caller asked for the fast ones only (go test -short).
+func NotShort(tb testing.TB) {
+	tb.Helper()
+	if testing.Short() {
+		tb.Skip("not with -short")
+	}
+}
+
 // Program returns the path of a program that the test needs. debianPackage is what brings it.
 func Program(tb testing.TB, name, debianPackage string) string {
 	tb.Helper()

@@ -1,0 +1,55 @@
+# Every target is one line; the pipeline calls these and nothing else.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS  := -s -w -X main.version=$(VERSION)
+TOOL     := go tool -modfile=tools/go.mod
+PACKAGES ?= ./...
+FUZZTIME ?= 10s
+BENCH    ?= .
+# Packages share one engine and a couple of cores: two at a time keeps their time-outs honest.
+TESTFLAGS ?= -p 2 -timeout 8m
+
+.PHONY: help build generate fmt lint test race e2e fuzz bench demo check verify
+
+help: ## list the targets
+	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+build: ## put cara-server, cara-agent and caractrl into bin/
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/cara-server ./cmd/cara-agent ./cmd/caractrl
+
+generate: ## make gen/ from proto/
+	$(TOOL) buf generate
+
+fmt: ## format the Go files
+	hack/format
+
+lint: ## run the linters of .golangci.yml and buf's
+	$(TOOL) buf lint && $(TOOL) golangci-lint run $(PACKAGES)
+
+test: ## all tests, with a real engine, git server and registry
+	DOCKER_HOST="$$(hack/engine up)" && export DOCKER_HOST && go test $(TESTFLAGS) $(PACKAGES)
+
+race: ## all tests under the race detector
+	DOCKER_HOST="$$(hack/engine up)" && export DOCKER_HOST && go test -race -p 2 -timeout 20m $(PACKAGES)
+
+e2e: ## the end-to-end tests alone; what they need must be there
+	DOCKER_HOST="$$(hack/engine up)" && export DOCKER_HOST E2E=1 && go test -count=1 -timeout 15m ./e2e/...
+
+fuzz: ## each fuzz target for FUZZTIME
+	hack/fuzz $(FUZZTIME)
+
+bench: ## the benchmarks, and the table of docs/performance.md
+	DOCKER_HOST="$$(hack/engine up)" && export DOCKER_HOST && go test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 30m ./bench/...
+
+demo: build ## from a git push to running containers, told step by step; KEEP=1 leaves it up
+	DOCKER_HOST="$$(hack/engine up)" && export DOCKER_HOST KEEP="$(KEEP)" && go run ./e2e/demo
+
+check: build ## the fast part: build, vet, lint, tests that need no engine
+	go vet $(PACKAGES) && $(TOOL) golangci-lint run $(PACKAGES) && go test -short -timeout 5m $(PACKAGES)
+
+verify: generate ## everything that must hold before a push
+	hack/generated && hack/format check && $(MAKE) build lint && $(MAKE) test E2E=1
