@@ -81,7 +81,14 @@ func (c Config) options(lock *pebbledb.Lock) *pebbledb.Options {
 		MemTableSize:                uint64(c.MemTableBytes),
 		MemTableStopWritesThreshold: 3, // a burst goes on while one memtable is flushed
 		MaxOpenFiles:                256,
-		L0CompactionThreshold:       2,
+	}
+	// The change log and the objects go to tables of their own. The log only grows at its end, so its tables sink
+	// through the levels, and are dropped by trimming, without being written again with the objects.
+	o.Experimental.SpanPolicyFunc = func(start []byte) (pebbledb.SpanPolicy, []byte, error) {
+		if start[0] > logSpace {
+			return pebbledb.SpanPolicy{}, nil, nil
+		}
+		return pebbledb.SpanPolicy{PreferFastCompression: true}, []byte{logSpace + 1}, nil
 	}
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
