@@ -86,9 +86,14 @@ func StartSecond(ctx context.Context, name string) (*Second, error) {
 	return second, nil
 }
 
-// Command is a process inside the engine's network namespace. It needs root, as StartSecond did.
+// Command is a process inside the engine's network namespace. It runs as root, under sudo where we are not, as
+// StartSecond did.
 func (s *Second) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
-	return exec.CommandContext(ctx, "nsenter", append([]string{"--net=" + s.NetNS, "--", name}, args...)...)
+	inside := append([]string{"nsenter", "--net=" + s.NetNS, "--", name}, args...)
+	if os.Geteuid() != 0 {
+		inside = append([]string{"sudo", "-n"}, inside...)
+	}
+	return exec.CommandContext(ctx, inside[0], inside[1:]...)
 }
 
 // Drop takes the engine, all it held and its namespace away.

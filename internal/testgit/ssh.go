@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"os/user"
 	"path/filepath"
 	"sync"
@@ -62,7 +61,7 @@ func ServeSSH(tb testing.TB, root string) *SSH {
 
 // StartSSH is ServeSSH for programs. Keys and configuration go to dir. Down ends it.
 func StartSSH(ctx context.Context, root, dir string) (*SSH, error) {
-	program, err := exec.LookPath("sshd")
+	program, err := testneed.Look("sshd")
 	if err != nil {
 		return nil, fmt.Errorf("start sshd: %w", err)
 	}

@@ -9,6 +9,7 @@ package testneed
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 )
 
@@ -32,9 +33,23 @@ func NotShort(tb testing.TB) {
 // Program returns the path of a program that the test needs. debianPackage is what brings it.
 func Program(tb testing.TB, name, debianPackage string) string {
 	tb.Helper()
-	path, err := exec.LookPath(name)
+	path, err := Look(name)
 	if err != nil {
 		Missing(tb, "%s is not installed: apt-get install %s", name, debianPackage)
 	}
 	return path
+}
+
+// Look finds a program, also where the daemons are, which are not in everybody's PATH.
+func Look(name string) (string, error) {
+	path, err := exec.LookPath(name)
+	if err == nil {
+		return path, nil
+	}
+	for _, dir := range []string{"/usr/sbin", "/sbin"} {
+		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
+			return path, nil
+		}
+	}
+	return "", err
 }

@@ -121,7 +121,9 @@ func TestRetryAfter(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		response.Body.Close()
+		if err := response.Body.Close(); err != nil {
+			t.Error(err)
+		}
 		if response.StatusCode != want.status || response.Header.Get("Retry-After") != want.retry {
 			t.Errorf("%s, Retry-After %q; want %+v", response.Status, response.Header.Get("Retry-After"), want)
 		}

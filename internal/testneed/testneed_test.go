@@ -1,0 +1,46 @@
+package testneed
+
+import (
+	"fmt"
+	"testing"
+)
+
+// recorder notes how a test would have ended.
+type recorder struct {
+	testing.TB
+	ended string
+}
+
+func (r *recorder) Helper() {}
+
+// The real ones end the test there; this one keeps the first end.
+func (r *recorder) Fatalf(format string, args ...any) { r.end("fail: "+format, args) }
+func (r *recorder) Skipf(format string, args ...any)  { r.end("skip: "+format, args) }
+
+func (r *recorder) end(format string, args []any) {
+	if r.ended == "" {
+		r.ended = fmt.Sprintf(format, args...)
+	}
+}
+
+func TestMissing(t *testing.T) {
+	tests := []struct{ e2e, want string }{
+		{"1", "fail: no-such-program is not installed: apt-get install none"},
+		{"", "skip: no-such-program is not installed: apt-get install none"},
+	}
+	for _, tt := range tests {
+		t.Setenv("E2E", tt.e2e)
+		r := &recorder{TB: t}
+		Program(r, "no-such-program", "none")
+		if r.ended != tt.want {
+			t.Errorf("E2E=%q: %q, want %q", tt.e2e, r.ended, tt.want)
+		}
+	}
+}
+
+func TestProgram(t *testing.T) {
+	r := &recorder{TB: t}
+	if path := Program(r, "go", "golang"); path == "" || r.ended != "" {
+		t.Errorf("go is found at %q, and the test ends with %q", path, r.ended)
+	}
+}
