@@ -1,0 +1,220 @@
+package reconciler
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Ten applies of one hash within a minute are a fight with someone who changes the project back.
+const (
+	breakerLimit  = 10
+	breakerWindow = time.Minute
+)
+
+// decide says what to do about one project that the source declares.
+func decide(p *Plan, r *Row, in Input) Step {
+	if r.Claim.Spec.Held != "" {
+		return keep(r, StateHeld, StateHeld, r.Claim.Spec.Held)
+	}
+	if r.Project == nil {
+		return decideAbsent(p, r, in.Now)
+	}
+	if r.going() {
+		return decideGoing(r, in)
+	}
+	switch owner := r.owner(); {
+	case owner == ownerName(p.Source):
+		return decideOwned(p, r, in.Now)
+	case owner == "":
+		return decideUnowned(p, r, in)
+	case strings.HasPrefix(owner, "source/"):
+		return decideForeign(p, r, in.Now)
+	default:
+		return decideMadeByHand(p, r, in)
+	}
+}
+
+// decideAbsent is about a project that does not exist.
+func decideAbsent(p *Plan, r *Row, now time.Time) Step {
+	if o := r.override(now); o != nil && o.Scope == scopeDeletion {
+		return keep(r, StateOverridden, StateOverridden, overrideText(o, "held down"))
+	}
+	if why, yes := r.expired(now); yes {
+		return keep(r, StateExpired, StateExpired, why)
+	}
+	if at := r.Claim.Spec.GetProject().GetSpec().GetExpireAt(); at != nil {
+		p.wake(at.AsTime())
+	}
+	return attempt(p, r, now, Step{Action: Create, Reason: ReasonNew})
+}
+
+// decideGoing is about a project that is being torn down: it can only be made anew once it is gone.
+func decideGoing(r *Row, in Input) Step {
+	if r.owner() == ownerName(in.Source.Metadata.Name) {
+		if o := r.override(in.Now); o != nil && o.Scope == scopeDeletion {
+			return keep(r, ReasonDeleting, StateOverridden, overrideText(o, "held down"))
+		}
+		if r.Project.GetStatus().GetDeletionReason() == reasonExpired {
+			return keep(r, ReasonDeleting, StateExpired, "expired; it is being deleted")
+		}
+	}
+	return keep(r, ReasonDeleting, "", "")
+}
+
+// decideOwned is about a project of this very source.
+func decideOwned(p *Plan, r *Row, now time.Time) Step {
+	if o := r.override(now); o != nil && (o.Scope == scopeSpec || o.Scope == scopeDeletion) {
+		s := keep(r, StateOverridden, StateOverridden, overrideText(o, "overridden"))
+		s.Diff = api.Diff(r.Project, r.Claim.Spec.Project)
+		return s
+	}
+	if r.Live == r.Want {
+		return keep(r, ReasonSettled, StateApplied, "")
+	}
+	diff := api.Diff(r.Project, r.Claim.Spec.Project)
+	if stalled(r, now) {
+		s := keep(r, StateStalled, StateStalled, r.Status.GetMessage())
+		if r.Status.GetState() != StateStalled {
+			s.Message = fmt.Sprintf("the same manifest was applied %d times within a minute and something keeps changing the project back: %s; "+
+				"find out who changes it, then change the manifest", breakerLimit, diffText(diff))
+		}
+		s.Diff = diff
+		return s
+	}
+	reason := ReasonChanged
+	if r.Status.GetAppliedHash() == r.Want {
+		reason = ReasonDrift
+		if r.Status.State == StateOverridden {
+			reason = ReasonOverrideEnded
+		}
+	}
+	return attempt(p, r, now, Step{Action: Update, Reason: reason, Diff: diff})
+}
+
+// stalled tells whether the loop breaker holds. It lets go when the manifest changes.
+func stalled(r *Row, now time.Time) bool {
+	if r.Status.GetState() == StateStalled && r.Status.AppliedHash == r.Want {
+		return true
+	}
+	if r.Memory == nil || r.Memory.Hash != r.Want {
+		return false
+	}
+	recent := 0
+	for _, t := range r.Memory.Applied {
+		if now.Sub(t) < breakerWindow {
+			recent++
+		}
+	}
+	return recent >= breakerLimit
+}
+
+// decideUnowned is about a project that nobody owns, such as one of a source that was deleted.
+func decideUnowned(p *Plan, r *Row, in Input) Step {
+	switch adoptPolicy(in.Source) {
+	case adoptIfUnowned, adoptAlways:
+		return takeOver(p, r, in.Now, Step{Action: Adopt, Reason: ReasonUnowned})
+	}
+	return keep(r, StateAdoptionRequired, StateAdoptionRequired, fmt.Sprintf("project %s exists and nobody owns it; "+
+		"set adopt: IfUnowned in the source, or delete the project", r.Name))
+}
+
+// decideMadeByHand is about a project that a person made.
+func decideMadeByHand(p *Plan, r *Row, in Input) Step {
+	if adoptPolicy(in.Source) == adoptAlways {
+		return takeOver(p, r, in.Now, Step{Action: Adopt, Reason: ReasonAdoptAlways})
+	}
+	return keep(r, StateAdoptionRequired, StateAdoptionRequired, fmt.Sprintf("project %s exists and belongs to %s; "+
+		"set adopt: Always in the source, or delete the project", r.Name, r.owner()))
+}
+
+// decideForeign is about a project of another source: the first owner keeps it until it lets go.
+func decideForeign(p *Plan, r *Row, now time.Time) Step {
+	if why, yes := r.letGo(); !yes {
+		return keep(r, StateConflict, StateConflict, fmt.Sprintf("project %s is owned by %s (%s); declare it in one source only",
+			r.Name, r.owner(), why))
+	}
+	return takeOver(p, r, now, Step{Action: HandOver, Reason: ReasonLetGo, From: r.owner()})
+}
+
+// takeOver makes a living project this source's own, unless it has no right to live.
+func takeOver(p *Plan, r *Row, now time.Time, s Step) Step {
+	if why, yes := r.expired(now); yes {
+		return keep(r, StateExpired, StateExpired, why)
+	}
+	s.Diff = api.Diff(r.Project, r.Claim.Spec.Project)
+	return attempt(p, r, now, s)
+}
+
+// attempt makes s a step that applies, unless the very same was refused and its time has not come.
+func attempt(p *Plan, r *Row, now time.Time, s Step) Step {
+	m := r.Memory
+	if m != nil && m.Failures > 0 && m.Hash == r.Want && m.Base == r.base() && now.Before(m.Retry) {
+		p.wake(m.Retry)
+		k := keep(r, m.State, m.State, m.Message)
+		k.Diff = s.Diff
+		return k
+	}
+	s.Project, s.UID, s.State, s.row = r.Name, r.uid(), StateApplied, *r
+	return s
+}
+
+func keep(r *Row, reason, state, message string) Step {
+	return Step{Action: Keep, Project: r.Name, Reason: reason, UID: r.uid(), State: state, Message: message, row: *r}
+}
+
+func adoptPolicy(s *carav1.Source) string {
+	if a := s.GetSpec().GetAdopt(); a != "" {
+		return a
+	}
+	return adoptIfUnowned
+}
+
+func overrideText(o *carav1.Override, what string) string {
+	until := "until it is cleared"
+	switch {
+	case o.UntilHash != "":
+		until = "until git's next change"
+	case o.Until != nil:
+		until = "until " + stamp(o.Until)
+	}
+	return fmt.Sprintf("%s by %s %s: %s", what, o.Actor, until, o.Reason)
+}
+
+func place(file string, line int32) string {
+	if line > 0 {
+		return fmt.Sprintf("%s:%d", file, line)
+	}
+	return file
+}
+
+// diffText names the fields that differ, the first few with their values.
+func diffText(diff []*carav1.FieldDiff) string {
+	const most, width = 5, 80
+	var b strings.Builder
+	for i, d := range diff {
+		if i == most {
+			fmt.Fprintf(&b, " and %d more", len(diff)-most)
+			break
+		}
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		fmt.Fprintf(&b, "%s %s -> %s", d.Path, clip(d.Old, width), clip(d.New, width))
+	}
+	return b.String()
+}
+
+// clip shortens s to at most n bytes at a rune's boundary; absent values show as (none).
+func clip(s string, n int) string {
+	if s == "" {
+		return "(none)"
+	}
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "") + "..."
+}

@@ -1,0 +1,276 @@
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Bounds of one request, and of how many are under way for one source.
+const (
+	batchObjects = 100
+	batchBytes   = 1 << 20
+	inFlight     = 4
+)
+
+// outcome is what became of a plan.
+type outcome struct {
+	results []result // one for each step, in the order of the steps
+	// err is what kept steps from being done and is worth another try.
+	err error
+	// began is when the first step was begun; zero where there was nothing to do.
+	began time.Time
+	// removed is true where the source is gone.
+	removed bool
+}
+
+// result is what became of one step.
+type result struct {
+	// state and message of the claim; without a state its status stays.
+	state, message string
+	uid            string
+	// wrote is true where the cluster was changed.
+	wrote bool
+	// failed is true where the step was tried and not done.
+	failed bool
+	// retry is when a refused step is tried again.
+	retry time.Time
+}
+
+// executor does one plan.
+type executor struct {
+	*Reconciler
+	in   Input
+	plan *Plan
+
+	mu   sync.Mutex // results of different steps come from different goroutines; guards errs and what follows
+	errs []error
+	seen int64
+	done *outcome
+	mem  *sourceMemory
+}
+
+// execute does the plan's steps in order. What fails is noted and does not hold up the rest.
+func (r *Reconciler) execute(ctx context.Context, in Input, plan *Plan, m *sourceMemory) *outcome {
+	e := &executor{Reconciler: r, in: in, plan: plan, mem: m, done: &outcome{results: make([]result, len(plan.Steps))}}
+	for i, s := range plan.Steps {
+		e.done.results[i] = result{state: s.State, message: s.Message, uid: s.UID}
+		if s.Action.applies() || s.Action == Delete {
+			e.done.began = in.Now
+		}
+		if s.Action == Forget {
+			delete(m.claims, s.Project)
+		}
+	}
+	e.clearOverrides(ctx)
+	for _, batch := range e.batches() {
+		e.applyAll(ctx, batch)
+	}
+	e.deleteAll(ctx)
+	if plan.Remove {
+		e.removeSource(ctx)
+	}
+	e.done.err = errors.Join(e.errs...)
+	m.seen = max(m.seen, e.seen)
+	return e.done
+}
+
+func (e *executor) fail(err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.errs = append(e.errs, err)
+}
+
+// clearOverrides takes away the records of overrides that git ended, so that a later change back does not revive them.
+func (e *executor) clearOverrides(ctx context.Context) {
+	for _, name := range e.plan.Ended {
+		_, err := e.projects.OverrideProject(ctx, &carav1.OverrideProjectRequest{Name: name, Clear: true})
+		if err != nil && !api.IsNotFound(err) {
+			e.fail(fmt.Errorf("clear override of %s: %w", name, err))
+		}
+	}
+}
+
+// batches are the steps that apply, as requests that may go side by side; those of one group end before the next.
+// Only requests of hand-overs may take projects from other sources.
+func (e *executor) batches() (groups [][][]int) {
+	var plain, handOver [][]int
+	size := 0
+	for i, s := range e.plan.Steps {
+		if !s.Action.applies() {
+			break // the steps that apply come first
+		}
+		to := &plain
+		if s.Action == HandOver {
+			to = &handOver
+		}
+		n := proto.Size(s.row.Claim.Spec.Project)
+		last := len(*to) - 1
+		if last < 0 || len((*to)[last]) >= batchObjects || size+n > batchBytes {
+			*to = append(*to, nil)
+			last++
+			size = 0
+		}
+		(*to)[last] = append((*to)[last], i)
+		size += n
+	}
+	return slices.DeleteFunc([][][]int{plain, handOver}, func(g [][]int) bool { return len(g) == 0 })
+}
+
+func (e *executor) applyAll(ctx context.Context, batches [][]int) {
+	var group errgroup.Group
+	group.SetLimit(inFlight)
+	for _, batch := range batches {
+		group.Go(func() error {
+			e.applyBatch(ctx, batch)
+			return nil
+		})
+	}
+	_ = group.Wait() // every failure is noted with its steps
+}
+
+// applyBatch sends some steps in one request. One that the server refuses as a whole is sent again in halves, so that
+// one project never holds up another.
+func (e *executor) applyBatch(ctx context.Context, steps []int) {
+	resp, err := e.apply.Apply(ctx, e.request(steps))
+	if err == nil && len(resp.Results) != len(steps) {
+		err = fmt.Errorf("%d results for %d objects", len(resp.Results), len(steps))
+	}
+	if err == nil {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		for i, step := range steps {
+			e.took(step, resp.Results[i])
+		}
+		return
+	}
+	switch code := api.Code(err); {
+	case code != codes.InvalidArgument && code != codes.ResourceExhausted:
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.errs = append(e.errs, fmt.Errorf("apply %d projects: %w", len(steps), err))
+		for _, step := range steps {
+			e.done.results[step].state, e.done.results[step].failed = "", true
+		}
+	case len(steps) > 1:
+		e.applyBatch(ctx, steps[:len(steps)/2])
+		e.applyBatch(ctx, steps[len(steps)/2:])
+	default:
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.refuse(steps[0], api.ProblemOf(err))
+	}
+}
+
+func (e *executor) request(steps []int) *carav1.ApplyRequest {
+	req := &carav1.ApplyRequest{Source: e.plan.Source, Adopt: adoptPolicy(e.in.Source)}
+	for _, i := range steps {
+		s := &e.plan.Steps[i]
+		claim := s.row.Claim.Spec
+		declared := claim.Project.GetMetadata()
+		req.Objects = append(req.Objects, api.Wrap(&carav1.Project{
+			ApiVersion: api.APIVersion, Kind: api.KindProject,
+			Metadata: &carav1.ObjectMeta{
+				Name: s.Project, Labels: declared.GetLabels(), Annotations: declared.GetAnnotations(),
+				Origin: &carav1.Origin{Source: e.plan.Source, File: claim.File, Line: claim.Line, Revision: claim.Revision},
+			},
+			Spec: claim.Project.GetSpec(),
+		}))
+		if s.Action == HandOver && !slices.Contains(req.HandOver, s.From) {
+			req.HandOver = append(req.HandOver, s.From)
+		}
+	}
+	return req
+}
+
+// took notes the server's answer about one step. e.mu is held.
+func (e *executor) took(step int, res *carav1.ApplyResult) {
+	if res.Action == "refused" {
+		e.refuse(step, res.Problem)
+		return
+	}
+	s, out := &e.plan.Steps[step], &e.done.results[step]
+	out.wrote = res.Action != "unchanged"
+	out.uid = res.Uid
+	if out.uid == "" {
+		out.uid = s.UID
+	}
+	if rev, err := strconv.ParseInt(res.ResourceVersion, 10, 64); err == nil && out.wrote {
+		e.seen = max(e.seen, rev)
+	}
+	e.memory(s.Project).applied(s, out.wrote && s.Action == Update, e.in.Now)
+}
+
+// refuse notes that the server did not take one step. e.mu is held.
+func (e *executor) refuse(step int, problem *carav1.Problem) {
+	s, out := &e.plan.Steps[step], &e.done.results[step]
+	out.state, out.message, out.failed = StateRefused, problem.GetDetail(), true
+	if out.message == "" {
+		out.message = "refused: " + problem.GetTitle()
+	}
+	if problem.GetTitle() == api.TitleOwned {
+		out.state = StateConflict // someone was faster
+	}
+	m := e.memory(s.Project)
+	m.refused(s, out.state, out.message, e.in.Now)
+	out.retry = m.Retry
+}
+
+func (e *executor) memory(project string) *Memory {
+	m := e.mem.claims[project]
+	if m == nil {
+		m = &Memory{}
+		e.mem.claims[project] = m
+	}
+	return m
+}
+
+// deleteAll begins the deletions that the gate let through. The server checks uid and owner once more.
+func (e *executor) deleteAll(ctx context.Context) {
+	var group errgroup.Group
+	group.SetLimit(inFlight)
+	for i, s := range e.plan.Steps {
+		if s.Action != Delete {
+			continue
+		}
+		group.Go(func() error {
+			_, err := e.projects.DeleteProject(ctx, &carav1.DeleteProjectRequest{
+				Name: s.Project, Uid: s.UID, Owner: ownerName(e.plan.Source), Reason: s.Reason, NoWait: true,
+			})
+			out := &e.done.results[i]
+			switch {
+			case err == nil:
+				out.wrote = true
+			case api.IsNotFound(err): // gone already
+			case api.IsConflict(err): // another uid or owner by now: the watch will tell, and the next pass decide anew
+				out.failed = true
+			default:
+				out.state, out.message, out.failed = StatePruneBlocked, "delete: "+api.ProblemOf(err).GetDetail(), true
+				e.fail(fmt.Errorf("delete project %s: %w", s.Project, err))
+			}
+			return nil
+		})
+	}
+	_ = group.Wait() // every failure is noted with its step
+}
+
+func (e *executor) removeSource(ctx context.Context) {
+	meta := e.in.Source.Metadata
+	_, err := e.sources.RemoveSource(ctx, &carav1.DeleteRequest{Name: meta.Name, Uid: meta.Uid})
+	if err != nil && !api.IsNotFound(err) {
+		e.fail(fmt.Errorf("remove source %s: %w", meta.Name, err))
+		return
+	}
+	e.done.removed = true
+}

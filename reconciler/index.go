@@ -1,0 +1,263 @@
+package reconciler
+
+import (
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/loop"
+)
+
+// index joins what the watch tells by source and by project, so that a pass costs what its source has and a change
+// finds the sources it concerns. It changes with whole transactions only.
+type index struct {
+	mu         sync.Mutex
+	revision   int64
+	sources    map[string]*carav1.Source
+	claims     map[string]map[string]*carav1.Claim // by source, then project
+	byProject  map[string]map[string]*carav1.Claim // the same by project, then source
+	projects   map[string]*live
+	owned      map[string]map[string]bool // by owner: projects
+	overrides  map[string]*carav1.Override
+	tombstones map[string]*carav1.Tombstone
+	written    map[string]*carav1.ClaimStatus // by claim: what was written and the watch has not told yet
+}
+
+// live is a project with the hash of what it declares; empty until someone asks.
+type live struct {
+	project *carav1.Project
+	hash    string
+}
+
+func newIndex() *index {
+	return &index{
+		sources: map[string]*carav1.Source{}, claims: map[string]map[string]*carav1.Claim{},
+		byProject: map[string]map[string]*carav1.Claim{}, projects: map[string]*live{}, owned: map[string]map[string]bool{},
+		overrides: map[string]*carav1.Override{}, tombstones: map[string]*carav1.Tombstone{},
+		written: map[string]*carav1.ClaimStatus{},
+	}
+}
+
+// change takes in one transaction and returns the sources that it may concern.
+func (x *index) change(changes []loop.Change) []string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	dirty := map[string]bool{}
+	for _, c := range changes {
+		if rev, err := strconv.ParseInt(api.Meta(c.Object()).GetResourceVersion(), 10, 64); err == nil {
+			x.revision = max(x.revision, rev)
+		}
+		switch obj := c.Object().(type) {
+		case *carav1.Source:
+			x.changeSource(obj, c.New == nil, dirty)
+		case *carav1.Claim:
+			x.changeClaim(obj, c.New == nil, dirty)
+		case *carav1.Project:
+			x.changeProject(obj, c.New == nil, dirty)
+		case *carav1.Override:
+			set(x.overrides, obj.GetMetadata().GetName(), obj, c.New == nil)
+			x.concern(obj.GetMetadata().GetName(), dirty)
+		case *carav1.Tombstone:
+			set(x.tombstones, obj.GetMetadata().GetName(), obj, c.New == nil)
+			x.concern(obj.GetMetadata().GetName(), dirty)
+		}
+	}
+	return slices.Sorted(maps.Keys(dirty))
+}
+
+func set[T any](m map[string]T, key string, v T, gone bool) {
+	if gone {
+		delete(m, key)
+		return
+	}
+	m[key] = v
+}
+
+// changeSource concerns others too where the source begins or ceases to let go of what it has.
+func (x *index) changeSource(s *carav1.Source, gone bool, dirty map[string]bool) {
+	name := s.GetMetadata().GetName()
+	old := x.sources[name]
+	set(x.sources, name, s, gone)
+	dirty[name] = true
+	if !gone && old != nil && old.Metadata.Uid == s.Metadata.Uid && old.GetSpec().GetSuspend() == s.GetSpec().GetSuspend() &&
+		(old.Metadata.DeletionTimestamp == nil) == (s.Metadata.DeletionTimestamp == nil) &&
+		whole(old.GetStatus().GetSnapshot()) == whole(s.GetStatus().GetSnapshot()) {
+		return
+	}
+	for project := range x.claims[name] {
+		x.concern(project, dirty)
+	}
+	for project := range x.owned[ownerName(name)] {
+		x.concern(project, dirty)
+	}
+}
+
+func (x *index) changeClaim(c *carav1.Claim, gone bool, dirty map[string]bool) {
+	source, project := c.GetSpec().GetSource(), c.GetSpec().GetProject().GetMetadata().GetName()
+	if source == "" || project == "" {
+		source, project, _ = strings.Cut(c.GetMetadata().GetName(), "/")
+	}
+	if w := x.written[c.GetMetadata().GetName()]; w != nil && (gone || proto.Equal(w, c.Status)) {
+		delete(x.written, c.Metadata.Name)
+	}
+	put(x.claims, source, project, c, gone)
+	put(x.byProject, project, source, c, gone)
+	dirty[source] = true
+	x.concern(project, dirty)
+}
+
+func (x *index) changeProject(p *carav1.Project, gone bool, dirty map[string]bool) {
+	name := p.GetMetadata().GetName()
+	old := x.projects[name]
+	if old != nil {
+		put(x.owned, old.project.GetMetadata().GetOwner(), name, false, true)
+	}
+	if gone {
+		delete(x.projects, name)
+		x.concern(name, dirty)
+		return
+	}
+	put(x.owned, p.GetMetadata().GetOwner(), name, true, false)
+	next := &live{project: p}
+	x.projects[name] = next
+	if old != nil && sameDeclaration(old.project, p) {
+		next.hash = old.hash
+		if old.project.Metadata.Owner == p.Metadata.Owner && going(old.project) == going(p) {
+			return // the status alone moved
+		}
+	}
+	x.concern(name, dirty)
+}
+
+// sameDeclaration tells cheaply whether two versions of a project have the same hash.
+func sameDeclaration(a, b *carav1.Project) bool {
+	return a.Metadata.GetUid() == b.Metadata.GetUid() && a.Metadata.GetGeneration() == b.Metadata.GetGeneration() &&
+		maps.Equal(a.Metadata.GetLabels(), b.Metadata.GetLabels()) && maps.Equal(a.Metadata.GetAnnotations(), b.Metadata.GetAnnotations())
+}
+
+func put[T any](m map[string]map[string]T, outer, inner string, v T, gone bool) {
+	if !gone {
+		if m[outer] == nil {
+			m[outer] = map[string]T{}
+		}
+		m[outer][inner] = v
+		return
+	}
+	delete(m[outer], inner)
+	if len(m[outer]) == 0 {
+		delete(m, outer)
+	}
+}
+
+// concern marks every source that has a word on the project, or has it in its inventory.
+func (x *index) concern(project string, dirty map[string]bool) {
+	for source := range x.byProject[project] {
+		dirty[source] = true
+	}
+	if l := x.projects[project]; l != nil {
+		if owner, ok := sourceOf(l.project.GetMetadata().GetOwner()); ok {
+			dirty[owner] = true
+		}
+	}
+}
+
+func sourceOf(owner string) (string, bool) {
+	return strings.CutPrefix(owner, "source/")
+}
+
+// input returns what a plan for one source is made of, and the revision it shows; false where there is no such source.
+func (x *index) input(source string, memories map[string]*Memory, now time.Time) (Input, int64, bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	s := x.sources[source]
+	if s == nil {
+		return Input{}, x.revision, false
+	}
+	in := Input{Source: s, Now: now, Rows: make([]Row, 0, len(x.claims[source]))}
+	for project, claim := range x.claims[source] {
+		in.Rows = append(in.Rows, x.row(source, project, claim, memories[project]))
+	}
+	for project := range x.owned[ownerName(source)] {
+		if x.claims[source][project] == nil {
+			in.Rows = append(in.Rows, x.row(source, project, nil, nil))
+		}
+	}
+	return in, x.revision, true
+}
+
+func (x *index) row(source, project string, claim *carav1.Claim, m *Memory) Row {
+	r := Row{Name: project, Claim: claim, Want: claim.GetSpec().GetHash(), Status: claim.GetStatus(), Memory: m}
+	if claim != nil && len(x.written) > 0 {
+		if w := x.written[claim.Metadata.GetName()]; w != nil {
+			r.Status = w
+		}
+	}
+	if l := x.projects[project]; l != nil {
+		if l.hash == "" {
+			l.hash = api.ClaimHash(l.project)
+		}
+		r.Project, r.Live = l.project, l.hash
+		if claim != nil && version(r.Want) != version(r.Live) {
+			r.Want = api.ClaimHash(claim.Spec.Project) // the claim was hashed by another version of Cara
+		}
+		if other, ok := sourceOf(l.project.GetMetadata().GetOwner()); ok && other != source {
+			r.Owner = x.sources[other]
+		}
+	}
+	if others := x.byProject[project]; len(others) > 1 || claim == nil {
+		r.Rivals = x.rivals(source, others)
+	}
+	if len(x.overrides) > 0 {
+		r.Override = x.overrides[project]
+	}
+	if r.Project == nil {
+		r.Tombstone = x.tombstones[project]
+	}
+	return r
+}
+
+// rivals are the claims of others that count: of sources that exist, are the very ones, and are not being deleted.
+func (x *index) rivals(source string, others map[string]*carav1.Claim) []*carav1.Claim {
+	var rivals []*carav1.Claim
+	for _, name := range slices.Sorted(maps.Keys(others)) {
+		s := x.sources[name]
+		if name == source || !others[name].GetSpec().GetPresent() || s == nil || s.Metadata.GetDeletionTimestamp() != nil || s.Metadata.Uid != others[name].Spec.SourceUid {
+			continue
+		}
+		rivals = append(rivals, others[name])
+	}
+	return rivals
+}
+
+// version is the part of a hash that says how it was made.
+func version(hash string) string {
+	v, _, _ := strings.Cut(hash, ":")
+	return v
+}
+
+// wrote notes a status that was written, until the watch tells of it.
+func (x *index) wrote(source string, updates []*carav1.ClaimUpdate) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, u := range updates {
+		c := x.claims[source][u.Project]
+		if c == nil || u.Remove || proto.Equal(c.Status, u.Status) {
+			continue
+		}
+		x.written[c.Metadata.Name] = u.Status
+	}
+}
+
+// names are the sources there are.
+func (x *index) names() []string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return slices.Sorted(maps.Keys(x.sources))
+}

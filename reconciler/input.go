@@ -1,0 +1,191 @@
+package reconciler
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// States of a claim, as its status and `caractrl describe source` spell them.
+const (
+	StateApplied          = "Applied"
+	StateRefused          = "Refused"
+	StateConflict         = "Conflict"
+	StateAdoptionRequired = "AdoptionRequired"
+	StateExpired          = "Expired"
+	StateOverridden       = "Overridden"
+	StatePruneBlocked     = "PruneBlocked"
+	StateHeld             = "Held"
+	StateStalled          = "Stalled"
+)
+
+// Spellings of the contract that this package decides by.
+const (
+	scopeSpec     = "Spec"
+	scopeDeletion = "Deletion"
+
+	adoptIfUnowned = "IfUnowned"
+	adoptAlways    = "Always"
+
+	onDeleteDelete = "Delete"
+
+	reasonPruned        = "Pruned"
+	reasonExpired       = "Expired"
+	reasonSourceDeleted = "SourceDeleted"
+)
+
+// Input is all that a plan for one source is made of. Nothing in it is changed.
+type Input struct {
+	Source *carav1.Source
+	Rows   []Row
+	Now    time.Time
+}
+
+// Row is all that is known about one project that the source claims, claimed or owns. Absent parts are nil.
+type Row struct {
+	Name string
+	// Claim is this source's word. Nil where the source owns the project and has no word on it.
+	Claim *carav1.Claim
+	// Want is the claim's hash, in the version that Live is in.
+	Want string
+	// Status is what became of the claim: its own, or what was written since.
+	Status *carav1.ClaimStatus
+	// Project that there is now, and the hash of its spec, labels and annotations.
+	Project *carav1.Project
+	Live    string
+	// Owner is the source that owns the project, where that is another one and it exists.
+	Owner *carav1.Source
+	// Rivals are the present claims of other sources that exist and are not being deleted.
+	Rivals []*carav1.Claim
+	// Override and Tombstone that bear the project's name.
+	Override  *carav1.Override
+	Tombstone *carav1.Tombstone
+	// Memory of earlier passes; nil where there is nothing to remember.
+	Memory *Memory
+}
+
+// Memory is what earlier passes of this process remember of a claim.
+type Memory struct {
+	// Hash that was tried, against the project that Base stands for.
+	Hash, Base string
+	// Failures in a row, and when to try again.
+	Failures int
+	Retry    time.Time
+	// State and Message of the last refusal.
+	State, Message string
+	// Applied are the times when Hash was written over something else, oldest first.
+	Applied []time.Time
+}
+
+func ownerName(source string) string { return "source/" + source }
+
+func (r *Row) present() bool { return r.Claim.GetSpec().GetPresent() }
+
+func (r *Row) owner() string { return r.Project.GetMetadata().GetOwner() }
+
+func (r *Row) uid() string { return r.Project.GetMetadata().GetUid() }
+
+// going tells whether the project is on its way out.
+func (r *Row) going() bool { return going(r.Project) }
+
+func going(p *carav1.Project) bool {
+	if p == nil {
+		return false
+	}
+	phase := p.GetStatus().GetPhase()
+	return p.GetMetadata().GetDeletionTimestamp() != nil || phase == api.PhaseTerminating || phase == api.PhaseTerminated
+}
+
+// base stands for everything about the project that an attempt to apply may be refused for.
+func (r *Row) base() string { return r.uid() + " " + r.owner() + " " + r.Live }
+
+// override returns the override that stands now, or nil.
+func (r *Row) override(now time.Time) *carav1.Override {
+	if r.Override == nil || endedByTime(r.Override, now) || r.endedByGit() {
+		return nil
+	}
+	return r.Override
+}
+
+func endedByTime(o *carav1.Override, now time.Time) bool {
+	return o.Until != nil && !o.Until.AsTime().After(now)
+}
+
+// endedByGit tells whether git has changed its word since the override was made: another manifest, or none.
+func (r *Row) endedByGit() bool {
+	if r.Override.GetUntilHash() == "" {
+		return false
+	}
+	return !r.present() || r.Claim.Spec.Hash != r.Override.UntilHash
+}
+
+// expired tells whether the claim must not be brought (back) to life, and why.
+func (r *Row) expired(now time.Time) (string, bool) {
+	at := r.Claim.GetSpec().GetProject().GetSpec().GetExpireAt()
+	if at != nil && !at.AsTime().After(now) {
+		return "expireAt " + stamp(at) + " has passed; set a later one in the manifest, or remove it", true
+	}
+	t := r.Tombstone
+	if t == nil || t.Reason != reasonExpired || t.Owner != ownerName(r.Claim.GetSpec().GetSource()) {
+		return "", false
+	}
+	if born := r.Claim.GetMetadata().GetCreationTimestamp(); born != nil && born.AsTime().After(t.GetTime().AsTime()) {
+		return "", false // the manifest was removed and declared anew
+	}
+	if later(at, t.ExpireAt) {
+		return "", false
+	}
+	return "expired on " + stamp(t.Time) + "; set a later expireAt in the manifest, or remove it", true
+}
+
+// later tells whether git's expiry lets a project live again that expired under the one before. None is for ever.
+func later(at, before *timestamppb.Timestamp) bool {
+	switch {
+	case before == nil:
+		return at != nil
+	case at == nil:
+		return true
+	}
+	return at.AsTime().After(before.AsTime())
+}
+
+func stamp(t *timestamppb.Timestamp) string { return t.AsTime().UTC().Format(time.RFC3339) }
+
+// rival returns the present claim of one other source.
+func (r *Row) rival(source string) *carav1.Claim {
+	i := slices.IndexFunc(r.Rivals, func(c *carav1.Claim) bool { return c.Spec.Source == source })
+	if i < 0 {
+		return nil
+	}
+	return r.Rivals[i]
+}
+
+// letGo tells whether the other source that owns the project has let go of it for certain, and if not, why.
+func (r *Row) letGo() (string, bool) {
+	other := strings.TrimPrefix(r.owner(), "source/")
+	if c := r.rival(other); c != nil {
+		return "it is declared there in " + place(c.Spec.File, c.Spec.Line), false
+	}
+	o := r.Owner
+	switch {
+	case o == nil, o.GetMetadata().GetDeletionTimestamp() != nil:
+		return "", true
+	case o.GetSpec().GetSuspend():
+		return "it is suspended", false
+	case o.GetStatus().GetSnapshot() == nil:
+		return "it was not read yet", false
+	case !whole(o.Status.Snapshot):
+		return "it has files that could not be read", false
+	}
+	return "", true
+}
+
+// whole tells whether every file of a snapshot was read and understood.
+func whole(s *carav1.Snapshot) bool {
+	return s.GetComplete() && s.ErrorCount == 0 && len(s.FileErrors) == 0
+}

@@ -1,0 +1,44 @@
+package reconciler
+
+import (
+	"slices"
+	"time"
+)
+
+// A refused project is tried again after the first of these, doubling up to the second. A change of the manifest or of
+// the project tries at once.
+const (
+	refusedFirst = 5 * time.Second
+	refusedMost  = 5 * time.Minute
+)
+
+// refused notes that the server did not take the step.
+func (m *Memory) refused(s *Step, state, message string, now time.Time) {
+	if base := s.row.base(); m.Hash != s.row.Want || m.Base != base {
+		*m = Memory{Hash: s.row.Want, Base: base, Applied: m.kept(s.row.Want)}
+	}
+	wait := refusedMost
+	if m.Failures < 7 {
+		wait = min(refusedFirst<<m.Failures, refusedMost)
+	}
+	m.Failures++
+	m.Retry, m.State, m.Message = now.Add(wait), state, message
+}
+
+// applied notes that the step was done; wrote is false where the server found nothing to change.
+func (m *Memory) applied(s *Step, wrote bool, now time.Time) {
+	times := m.kept(s.row.Want)
+	if wrote {
+		times = append(times, now)
+	}
+	times = slices.DeleteFunc(times, func(t time.Time) bool { return now.Sub(t) >= breakerWindow })
+	*m = Memory{Hash: s.row.Want, Applied: times}
+}
+
+// kept are the applies that count for a hash.
+func (m *Memory) kept(hash string) []time.Time {
+	if m.Hash != hash {
+		return nil
+	}
+	return slices.Clone(m.Applied)
+}

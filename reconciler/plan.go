@@ -1,0 +1,173 @@
+package reconciler
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Action is what a step does.
+type Action string
+
+// Actions, in the order in which they are done.
+const (
+	Create   Action = "Create"
+	Adopt    Action = "Adopt"
+	HandOver Action = "HandOver"
+	Update   Action = "Update"
+	Delete   Action = "Delete"
+	Keep     Action = "Keep"
+	Forget   Action = "Forget"
+)
+
+// rank orders the actions: what is declared comes to life before what is no longer declared goes.
+func (a Action) rank() int {
+	return slices.Index([]Action{Create, Adopt, HandOver, Update, Delete, Keep, Forget}, a)
+}
+
+// applies tells whether the step sends the claim's project to the server.
+func (a Action) applies() bool { return a.rank() <= Update.rank() }
+
+// Reasons of steps.
+const (
+	ReasonNew           = "New"
+	ReasonChanged       = "Changed"
+	ReasonDrift         = "Drift"
+	ReasonOverrideEnded = "OverrideEnded"
+	ReasonUnowned       = "Unowned"
+	ReasonAdoptAlways   = "AdoptAlways"
+	ReasonLetGo         = "LetGo"
+	ReasonPruned        = reasonPruned
+	ReasonSourceDeleted = reasonSourceDeleted
+	ReasonDeleting      = "Deleting"
+	ReasonLeftToOther   = "LeftToOther"
+	ReasonInventory     = "Inventory"
+	ReasonSettled       = "Settled"
+)
+
+// Step is one thing to do about one project, or the reason to do nothing.
+type Step struct {
+	Action  Action
+	Project string
+	// Reason is a word: why the step is there.
+	Reason string
+	// Diff is what differs between the project and git. For an override it is shown and not applied.
+	Diff []*carav1.FieldDiff
+	// From is the owner that a HandOver takes the project from.
+	From string
+	// UID of the project that the step was decided on; empty for Create.
+	UID string
+	// State and Message of the claim once the step is done. Without a State the claim's status stays.
+	State, Message string
+
+	row Row
+}
+
+// Plan takes the cluster from what it has to what one source wants, in order.
+type Plan struct {
+	Source   string
+	Revision string
+	// Steps in the order in which they are done. What is in place and known to be so has none.
+	Steps []Step
+	// Settled counts the projects that are in place.
+	Settled int
+	// Owned counts the projects that the source owns and that are not on their way out.
+	Owned int
+	// Prune is the verdict over what would be deleted.
+	Prune Verdict
+	// Ended are projects whose override ended because git changed its word: the record is to be cleared.
+	Ended []string
+	// Remove is true where the source is deleted and has let go of everything.
+	Remove bool
+	// Next is when time alone changes the plan; zero for never.
+	Next time.Time
+}
+
+// wake makes the plan be looked at again at t.
+func (p *Plan) wake(t time.Time) {
+	if p.Next.IsZero() || t.Before(p.Next) {
+		p.Next = t
+	}
+}
+
+// Diff plans for one source. It is a pure function of its input.
+func Diff(in Input) Plan {
+	p := Plan{Source: in.Source.GetMetadata().GetName(), Revision: in.Source.GetStatus().GetSnapshot().GetRevision()}
+	switch {
+	case in.Source.GetMetadata().GetDeletionTimestamp() != nil:
+		planDeletion(&p, in)
+	case in.Source.GetSpec().GetSuspend():
+		p.Owned = countOwned(in)
+	default:
+		planPass(&p, in)
+	}
+	slices.SortFunc(p.Steps, func(a, b Step) int {
+		return cmp.Or(cmp.Compare(a.Action.rank(), b.Action.rank()), cmp.Compare(a.Project, b.Project))
+	})
+	slices.Sort(p.Ended)
+	return p
+}
+
+func planPass(p *Plan, in Input) {
+	prune := PruneInput{Source: in.Source, Now: in.Now}
+	me := ownerName(p.Source)
+	for i := range in.Rows {
+		r := &in.Rows[i]
+		if r.Project != nil && r.owner() == me && !r.going() {
+			p.Owned++
+		}
+		if r.Claim == nil || r.Claim.GetSpec().GetSourceUid() != in.Source.Metadata.Uid {
+			continue // no word of this very source
+		}
+		if r.Override != nil {
+			planOverride(p, r, in.Now)
+		}
+		switch {
+		case !r.present():
+			prune.Gone = append(prune.Gone, *r)
+			continue
+		case r.Claim.Spec.Held != "":
+			prune.Held++
+		}
+		prune.Present++
+		if settled(r, me) {
+			p.Settled++
+			continue
+		}
+		p.Steps = append(p.Steps, decide(p, r, in))
+	}
+	if len(prune.Gone) > 0 {
+		prune.Owned = p.Owned
+		p.Prune = PruneGate(prune)
+		p.Steps = append(p.Steps, p.Prune.steps()...)
+	}
+}
+
+// settled is the common case, answered at once: applied, in place and known to be so.
+func settled(r *Row, me string) bool {
+	return r.Project != nil && r.Live == r.Want && r.Override == nil && r.Claim.Spec.Held == "" &&
+		r.Status.GetState() == StateApplied && r.Status.AppliedHash == r.Want && r.Status.ProjectUid == r.uid() &&
+		r.owner() == me && !r.going()
+}
+
+// planOverride wakes at an override's end, and notes one that git has ended.
+func planOverride(p *Plan, r *Row, now time.Time) {
+	switch {
+	case r.endedByGit():
+		p.Ended = append(p.Ended, r.Name)
+	case r.Override.Until != nil && !endedByTime(r.Override, now):
+		p.wake(r.Override.Until.AsTime())
+	}
+}
+
+func countOwned(in Input) int {
+	n, me := 0, ownerName(in.Source.GetMetadata().GetName())
+	for i := range in.Rows {
+		if r := &in.Rows[i]; r.Project != nil && r.owner() == me && !r.going() {
+			n++
+		}
+	}
+	return n
+}

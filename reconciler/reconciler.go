@@ -1,0 +1,161 @@
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/loop"
+)
+
+// Config says whom to talk to and how eagerly.
+type Config struct {
+	// Conn leads to the API, with the identity `system/reconciler`.
+	Conn   grpc.ClientConnInterface
+	Logger *slog.Logger
+	// Workers is how many sources are worked on side by side; 4 where it is 0.
+	Workers int
+	// Resync is how long a source goes without a pass at most; 5 min where it is 0.
+	Resync time.Duration
+}
+
+// Validate checks the configuration.
+func (c Config) Validate() error {
+	switch {
+	case c.Conn == nil:
+		return errors.New("reconciler: Conn is required")
+	case c.Logger == nil:
+		return errors.New("reconciler: Logger is required")
+	case c.Workers < 0 || c.Resync < 0:
+		return errors.New("reconciler: Workers and Resync must not be negative")
+	}
+	return nil
+}
+
+// Reconciler makes the cluster what the sources say.
+type Reconciler struct {
+	cfg      Config
+	projects carav1.ProjectServiceClient
+	sources  carav1.SourceServiceClient
+	apply    carav1.ApplyServiceClient
+	events   carav1.EventServiceClient
+	mirror   *loop.Mirror
+	queue    *loop.Queue
+	index    *index
+
+	mu       sync.Mutex
+	memories map[string]*sourceMemory // by source; what is inside belongs to that source's pass
+}
+
+// sourceMemory is what passes over one source remember. The queue sees to it that only one pass has it at a time.
+type sourceMemory struct {
+	uid    string
+	claims map[string]*Memory
+	// seen is the revision of the newest write of this source's passes: a pass on an older picture would repeat it.
+	seen int64
+}
+
+// New returns a Reconciler that does nothing before Run.
+func New(cfg Config) *Reconciler {
+	if cfg.Workers == 0 {
+		cfg.Workers = 4
+	}
+	if cfg.Resync == 0 {
+		cfg.Resync = 5 * time.Minute
+	}
+	r := &Reconciler{
+		cfg: cfg, projects: carav1.NewProjectServiceClient(cfg.Conn), sources: carav1.NewSourceServiceClient(cfg.Conn),
+		apply: carav1.NewApplyServiceClient(cfg.Conn), events: carav1.NewEventServiceClient(cfg.Conn),
+		index: newIndex(), memories: map[string]*sourceMemory{},
+	}
+	r.mirror = loop.NewMirror(loop.MirrorConfig{
+		Client:   carav1.NewWatchServiceClient(cfg.Conn),
+		Kinds:    []string{api.KindSource, api.KindClaim, api.KindProject, api.KindOverride, api.KindTombstone},
+		OnChange: r.changed, Logger: cfg.Logger,
+	})
+	r.queue = loop.NewQueue(loop.QueueConfig{
+		Name: "reconciler", Workers: cfg.Workers, Do: r.pass, MinBackoff: 500 * time.Millisecond, Logger: cfg.Logger,
+	})
+	return r
+}
+
+// Run works until ctx ends.
+func (r *Reconciler) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return r.mirror.Run(ctx) })
+	group.Go(func() error {
+		if err := r.mirror.WaitSynced(ctx); err != nil {
+			return nil // ctx ended before the first picture was whole
+		}
+		return r.queue.Run(ctx)
+	})
+	return group.Wait()
+}
+
+func (r *Reconciler) changed(changes []loop.Change) {
+	for _, source := range r.index.change(changes) {
+		r.queue.Add(source)
+	}
+}
+
+// memory returns what passes over a source remember.
+func (r *Reconciler) memory(source string) *sourceMemory {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m := r.memories[source]
+	if m == nil {
+		m = &sourceMemory{claims: map[string]*Memory{}}
+		r.memories[source] = m
+	}
+	return m
+}
+
+// lagging is how long a pass waits for the watch to tell of its own last write; the write itself wakes it sooner.
+const lagging = time.Second
+
+// pass looks at one source: plan, apply, report.
+func (r *Reconciler) pass(ctx context.Context, source string) (again time.Duration, err error) {
+	m := r.memory(source)
+	in, revision, ok := r.index.input(source, m.claims, time.Now())
+	if !ok {
+		r.mu.Lock()
+		delete(r.memories, source)
+		r.mu.Unlock()
+		return 0, nil
+	}
+	if m.uid != in.Source.Metadata.Uid {
+		*m = sourceMemory{uid: in.Source.Metadata.Uid, claims: map[string]*Memory{}}
+	}
+	if revision < m.seen {
+		return lagging, nil
+	}
+	plan := Diff(in)
+	done := r.execute(ctx, in, &plan, m)
+	err = errors.Join(done.err, r.report(ctx, in, &plan, done))
+	if err != nil {
+		return 0, fmt.Errorf("reconcile source %s: %w", source, err)
+	}
+	return r.next(in.Now, &plan, done), nil
+}
+
+// next is when the source is to be looked at again though nothing changes.
+func (r *Reconciler) next(now time.Time, plan *Plan, done *outcome) time.Duration {
+	for _, res := range done.results {
+		if !res.retry.IsZero() {
+			plan.wake(res.retry)
+		}
+	}
+	again := r.cfg.Resync
+	if !plan.Next.IsZero() {
+		again = min(again, max(plan.Next.Sub(now), time.Millisecond))
+	}
+	return again
+}

@@ -1,0 +1,206 @@
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Bounds of what is written in one request, and of the events of one pass.
+const (
+	claimsAtOnce = 1000
+	maxMessage   = 4000
+	maxEvents    = 100
+)
+
+// report writes what became of a pass, whatever it was: claims, then the source, then events. What is in place already
+// is not written again.
+func (r *Reconciler) report(ctx context.Context, in Input, plan *Plan, done *outcome) error {
+	if done.removed {
+		r.cfg.Logger.Info("source removed", "source", plan.Source, "projects", plan.Owned)
+		r.tell(ctx, sourceEvent(in.Source, "Normal", "Removed", removedText(in.Source, plan)))
+		return nil
+	}
+	updates := claimUpdates(plan, done, in.Now)
+	for len(updates) > 0 {
+		n := min(len(updates), claimsAtOnce)
+		_, err := r.sources.UpdateClaims(ctx, &carav1.UpdateClaimsRequest{Source: plan.Source, Updates: updates[:n]})
+		if err != nil {
+			return fmt.Errorf("write claims: %w", err)
+		}
+		r.index.wrote(plan.Source, updates[:n])
+		updates = updates[n:]
+	}
+	req := statusUpdate(in, plan, done, time.Now())
+	if req != nil {
+		if err := r.updateSource(ctx, plan.Source, req); err != nil {
+			return err
+		}
+	}
+	if done.began.IsZero() && req == nil {
+		return nil
+	}
+	t := summarise(plan, done)
+	if !done.began.IsZero() {
+		r.cfg.Logger.Info("source reconciled", "source", plan.Source, "rev", plan.Revision, "created", t.created,
+			"updated", t.updated, "pruned", t.pruned, "failed", t.failed)
+	}
+	for _, e := range events(in, plan, done, req) {
+		r.tell(ctx, e)
+	}
+	return nil
+}
+
+func removedText(s *carav1.Source, plan *Plan) string {
+	if plan.Owned == 0 {
+		return "the source is gone, and owned no project"
+	}
+	return fmt.Sprintf("the source is gone; %d projects stay and nobody owns them (onDelete: %s)", plan.Owned, orphanOr(s.GetSpec().GetOnDelete()))
+}
+
+func orphanOr(onDelete string) string {
+	if onDelete == "" {
+		return "Orphan"
+	}
+	return onDelete
+}
+
+func (r *Reconciler) updateSource(ctx context.Context, name string, req *carav1.UpdateSourceStatusRequest) error {
+	s, err := r.sources.UpdateSourceStatus(ctx, req)
+	if api.IsNotFound(err) {
+		return nil // deleted meanwhile
+	}
+	if err != nil {
+		return fmt.Errorf("write status: %w", err)
+	}
+	if rev, err := strconv.ParseInt(s.GetMetadata().GetResourceVersion(), 10, 64); err == nil {
+		m := r.memory(name)
+		m.seen = max(m.seen, rev)
+	}
+	return nil
+}
+
+// tell records an event. Events are for people: one that cannot be written is logged, and the pass stands.
+func (r *Reconciler) tell(ctx context.Context, e *carav1.Event) {
+	if _, err := r.events.CreateEvent(ctx, &carav1.CreateEventRequest{Event: e}); err != nil && ctx.Err() == nil {
+		r.cfg.Logger.Warn("event not recorded", "reason", e.Reason, "object", e.Object.GetName(), "error", err)
+	}
+}
+
+// claimUpdates are the statuses that say something new, and the claims that are settled.
+func claimUpdates(plan *Plan, done *outcome, now time.Time) []*carav1.ClaimUpdate {
+	var updates []*carav1.ClaimUpdate
+	for i := range plan.Steps {
+		s, res := &plan.Steps[i], &done.results[i]
+		if s.row.Claim == nil {
+			continue
+		}
+		if s.Action == Forget {
+			updates = append(updates, &carav1.ClaimUpdate{Project: s.Project, Remove: true})
+			continue
+		}
+		if next := claimStatus(s, res, now); next != nil {
+			updates = append(updates, &carav1.ClaimUpdate{Project: s.Project, Status: next})
+		}
+	}
+	return updates
+}
+
+// claimStatus is the status after a step; nil where it stays as it is.
+func claimStatus(s *Step, res *result, now time.Time) *carav1.ClaimStatus {
+	if res.state == "" {
+		return nil
+	}
+	old := s.row.Status
+	next := &carav1.ClaimStatus{}
+	if old != nil {
+		next = proto.CloneOf(old)
+	}
+	next.State, next.Message = res.state, bounded(res.message)
+	switch {
+	case s.Reason == ReasonInventory:
+		next.ProjectUid = res.uid
+	case res.state == StateApplied:
+		if next.AppliedHash != s.row.Want || next.AppliedTime == nil || res.wrote {
+			next.AppliedHash, next.AppliedRevision = s.row.Want, s.row.Claim.Spec.Revision
+			next.AppliedTime = timestamppb.New(now)
+		}
+		next.ProjectUid = res.uid
+	}
+	if old != nil && proto.Equal(old, next) {
+		return nil
+	}
+	return next
+}
+
+// bounded cuts a message that is stored; an empty one stays empty.
+func bounded(s string) string {
+	if s == "" {
+		return ""
+	}
+	return clip(s, maxMessage)
+}
+
+// events are what people should hear of: drift that was put back, and whatever a claim or the source newly suffers.
+func events(in Input, plan *Plan, done *outcome, req *carav1.UpdateSourceStatusRequest) []*carav1.Event {
+	var all []*carav1.Event
+	for i := range plan.Steps {
+		s, res := &plan.Steps[i], &done.results[i]
+		if len(all) == maxEvents {
+			break
+		}
+		switch {
+		case s.Action == Update && s.Reason == ReasonDrift && res.wrote:
+			all = append(all, projectEvent(s, "Normal", "DriftCorrected", "put back what git says: "+diffText(s.Diff)))
+		case s.Action == Update && s.Reason == ReasonOverrideEnded && res.wrote:
+			all = append(all, projectEvent(s, "Normal", "OverrideEnded", "the override ended and git's version was applied: "+diffText(s.Diff)))
+		case res.state == "" || res.state == StateApplied || res.state == s.row.Status.GetState():
+		case res.state == StateOverridden:
+			all = append(all, projectEvent(s, "Normal", res.state, res.message))
+		case res.state != StatePruneBlocked: // told once, of the source
+			all = append(all, projectEvent(s, "Warning", res.state, fmt.Sprintf("source/%s, %s: %s",
+				plan.Source, place(s.row.Claim.GetSpec().GetFile(), s.row.Claim.GetSpec().GetLine()), res.message)))
+		}
+	}
+	for _, c := range req.GetConditions() {
+		old := api.FindCondition(in.Source.GetStatus().GetConditions(), c.Type)
+		if c.Type != api.CondReady && c.Status == api.StatusTrue && old.GetStatus() != api.StatusTrue {
+			all = append(all, sourceEvent(in.Source, "Warning", c.Type, c.Message))
+		}
+	}
+	return all
+}
+
+func projectEvent(s *Step, typ, reason, message string) *carav1.Event {
+	return &carav1.Event{
+		Type: typ, Reason: reason, Message: bounded(message),
+		Object: &carav1.ObjectRef{Kind: api.KindProject, Name: s.Project, Uid: s.UID},
+	}
+}
+
+func sourceEvent(s *carav1.Source, typ, reason, message string) *carav1.Event {
+	return &carav1.Event{
+		Type: typ, Reason: reason, Message: bounded(message),
+		Object: &carav1.ObjectRef{Kind: api.KindSource, Name: s.Metadata.Name, Uid: s.Metadata.Uid},
+	}
+}
+
+// attempted joins the errors of a pass into the message of its run.
+func attempted(err error) string {
+	if err == nil {
+		return ""
+	}
+	var joined interface{ Unwrap() []error }
+	if errors.As(err, &joined) && len(joined.Unwrap()) > 1 {
+		return fmt.Sprintf("%v (and %d more)", joined.Unwrap()[0], len(joined.Unwrap())-1)
+	}
+	return err.Error()
+}

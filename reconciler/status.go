@@ -1,0 +1,258 @@
+package reconciler
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// totals sum up a pass.
+type totals struct {
+	created, updated, pruned, failed int
+	// states counts claims by state; said has the first few of each, with their messages.
+	states map[string]int
+	said   map[string][]string
+	// owned is how many projects the source owns after the pass.
+	owned int
+}
+
+// named is how many projects a condition names.
+const named = 10
+
+func summarise(plan *Plan, done *outcome) totals {
+	t := totals{states: map[string]int{StateApplied: plan.Settled}, said: map[string][]string{}, owned: plan.Owned}
+	for i := range plan.Steps {
+		s, res := &plan.Steps[i], &done.results[i]
+		state := res.state
+		if state == "" && !res.failed {
+			continue
+		}
+		t.states[state]++
+		if len(t.said[state]) < named && state != StateApplied && state != "" {
+			t.said[state] = append(t.said[state], s.Project+": "+clip(res.message, 300))
+		}
+		switch {
+		case res.failed, state == StateRefused, state == StateConflict, state == StateAdoptionRequired, state == StateStalled:
+			t.failed++
+		case s.Action == Create:
+			t.created, t.owned = t.created+1, t.owned+1
+		case s.Action == Adopt, s.Action == HandOver:
+			t.updated, t.owned = t.updated+1, t.owned+1
+		case s.Action == Update:
+			t.updated++
+		}
+	}
+	for i := range plan.Steps {
+		if plan.Steps[i].Action == Delete && !done.results[i].failed {
+			t.pruned, t.owned = t.pruned+1, t.owned-1
+		}
+	}
+	return t
+}
+
+// statusUpdate is the one write of the source's status that a pass ends with; nil where it would say nothing new.
+func statusUpdate(in Input, plan *Plan, done *outcome, now time.Time) *carav1.UpdateSourceStatusRequest {
+	meta, st := in.Source.Metadata, in.Source.GetStatus()
+	t := summarise(plan, done)
+	req := &carav1.UpdateSourceStatusRequest{Name: meta.Name, Uid: meta.Uid}
+	news := false
+	for _, c := range conditions(in, plan, done, t) {
+		have := api.FindCondition(st.GetConditions(), c.Type)
+		if have == nil && c.Status == api.StatusFalse && c.Type != api.CondReady {
+			continue // what was never true needs no word
+		}
+		if have.GetStatus() == c.Status && have.GetReason() == c.Reason && have.GetMessage() == c.Message {
+			continue
+		}
+		req.Conditions = append(req.Conditions, c)
+		news = true
+	}
+	text := func(field **string, have, want string) {
+		if have != want {
+			*field, news = &want, true
+		}
+	}
+	passed := !in.Source.GetSpec().GetSuspend() && meta.DeletionTimestamp == nil && st.GetSnapshot() != nil
+	if passed {
+		text(&req.AttemptedRevision, st.GetAttemptedRevision(), plan.Revision)
+		if t.failed == 0 && done.err == nil && whole(st.Snapshot) {
+			text(&req.AppliedRevision, st.GetAppliedRevision(), plan.Revision)
+		}
+	}
+	if answered(in, done) {
+		text(&req.HandledToken, st.GetHandledToken(), st.GetRequestedToken())
+	}
+	if want := int32(t.owned); st.GetProjects() != want {
+		req.Projects, news = &want, true
+	}
+	if run := newRun(in, plan, done, t, now); run != nil {
+		req.Run, news = run, true
+	}
+	if st.GetObservedGeneration() != meta.Generation && passed {
+		req.ObservedGeneration, news = &meta.Generation, true
+	}
+	if !news {
+		return nil
+	}
+	return req
+}
+
+// answered tells whether the pass answers the request that stands. A suspended source answers at once: with its
+// condition, which says that nothing is done.
+func answered(in Input, done *outcome) bool {
+	st := in.Source.GetStatus()
+	if st.GetRequestedToken() == "" || done.err != nil {
+		return false
+	}
+	return in.Source.GetSpec().GetSuspend() || st.GetSnapshot().GetToken() == st.RequestedToken
+}
+
+// newRun is the pass as one line of history; nil where it changed nothing, or failed just as the one before.
+func newRun(in Input, plan *Plan, done *outcome, t totals, now time.Time) *carav1.Run {
+	changed := t.created+t.updated+t.pruned > 0
+	if (!changed && t.failed == 0 && done.err == nil) || in.Source.GetSpec().GetSuspend() {
+		return nil
+	}
+	run := &carav1.Run{
+		Revision: plan.Revision, StartTime: timestamppb.New(in.Now), EndTime: timestamppb.New(now),
+		Created: int32(t.created), Updated: int32(t.updated), Pruned: int32(t.pruned), Failed: int32(t.failed),
+		Message: bounded(runMessage(t, done)),
+	}
+	if runs := in.Source.GetStatus().GetRuns(); !changed && len(runs) > 0 {
+		if last := runs[0]; last.Revision == run.Revision && last.Failed == run.Failed && last.Message == run.Message {
+			return nil
+		}
+	}
+	return run
+}
+
+func runMessage(t totals, done *outcome) string {
+	if done.err != nil {
+		return attempted(done.err)
+	}
+	for _, state := range troubles() {
+		if len(t.said[state]) > 0 {
+			return state + ": " + t.said[state][0]
+		}
+	}
+	return ""
+}
+
+// troubles are the states that keep a source from being Ready, the worst first.
+func troubles() []string {
+	return []string{StateConflict, StateAdoptionRequired, StateRefused, StateStalled}
+}
+
+// conditions are what the reconciler says of a source after a pass.
+func conditions(in Input, plan *Plan, done *outcome, t totals) []*carav1.Condition {
+	is := func(typ string, yes bool, reason, message string) *carav1.Condition {
+		c := &carav1.Condition{
+			Type: typ, Status: api.StatusFalse, Reason: "No" + typ, ObservedGeneration: in.Source.Metadata.Generation,
+		}
+		if yes {
+			c.Status, c.Reason, c.Message = api.StatusTrue, reason, bounded(message)
+		}
+		return c
+	}
+	if in.Source.Metadata.DeletionTimestamp != nil {
+		return []*carav1.Condition{ready(in, plan, done, t)}
+	}
+	suspended := in.Source.GetSpec().GetSuspend()
+	all := []*carav1.Condition{
+		is(api.CondSuspended, suspended, "Suspended", "nothing is fetched, applied or pruned; projects still expire; `caractrl resume` ends it"),
+	}
+	if !suspended {
+		conflicts, reason := t.states[StateConflict]+t.states[StateAdoptionRequired], StateConflict
+		if t.states[StateConflict] == 0 {
+			reason = StateAdoptionRequired
+		}
+		all = append(all,
+			is(api.CondConflict, conflicts > 0, reason, list(t, StateConflict, StateAdoptionRequired)),
+			is(api.CondStalled, t.states[StateStalled] > 0, "Fight", list(t, StateStalled)),
+			is(api.CondPruneBlocked, pruneBlocked(plan), pruneReason(plan), pruneText(plan)))
+	}
+	return append(all, ready(in, plan, done, t))
+}
+
+func pruneBlocked(p *Plan) bool { return len(p.Prune.Delete) > 0 && !p.Prune.Allowed }
+
+func pruneReason(p *Plan) string {
+	if len(p.Prune.Reasons) == 1 && p.Prune.Reasons[0] == pruneOff {
+		return "PruneOff"
+	}
+	return "Blocked"
+}
+
+func pruneText(p *Plan) string {
+	names := p.Prune.Delete
+	more := ""
+	if len(names) > named {
+		more = fmt.Sprintf(" and %d more", len(names)-named)
+		names = names[:named]
+	}
+	return strings.Join(p.Prune.Reasons, "; ") + "; kept: " + strings.Join(names, ", ") + more
+}
+
+// list says how many, and names the first.
+func list(t totals, states ...string) string {
+	var lines []string
+	n := 0
+	for _, s := range states {
+		lines = append(lines, t.said[s]...)
+		n += t.states[s]
+	}
+	text := strings.Join(lines, "; ")
+	if n > len(lines) {
+		text += fmt.Sprintf("; and %d more", n-len(lines))
+	}
+	return text
+}
+
+// ready sums the source up: True where the cluster is what it says.
+func ready(in Input, plan *Plan, done *outcome, t totals) *carav1.Condition {
+	c := &carav1.Condition{Type: api.CondReady, Status: api.StatusFalse, ObservedGeneration: in.Source.Metadata.Generation}
+	c.Reason, c.Message = notReady(in, plan, done, t)
+	if c.Reason == "" {
+		c.Status, c.Reason = api.StatusTrue, "Applied"
+		c.Message = fmt.Sprintf("%d projects as at %s", t.owned, Short(plan.Revision))
+	}
+	c.Message = bounded(c.Message)
+	return c
+}
+
+func notReady(in Input, plan *Plan, done *outcome, t totals) (reason, message string) {
+	st := in.Source.GetStatus()
+	switch {
+	case in.Source.Metadata.DeletionTimestamp != nil:
+		return "Deleting", "the source is being deleted, onDelete: " + orphanOr(in.Source.GetSpec().GetOnDelete())
+	case in.Source.GetSpec().GetSuspend():
+		return "Suspended", "the source is suspended"
+	}
+	for _, typ := range []string{api.CondFetchFailed, api.CondInvalidManifests} {
+		if c := api.FindCondition(st.GetConditions(), typ); c != nil && c.Status == api.StatusTrue {
+			return typ, c.Message
+		}
+	}
+	switch {
+	case st.GetSnapshot() == nil:
+		return "NotRead", "the source was not read yet"
+	case !whole(st.Snapshot):
+		return api.CondInvalidManifests, fileErrors(st.Snapshot, max(int(st.Snapshot.ErrorCount), len(st.Snapshot.FileErrors)))
+	case done.err != nil:
+		return "Failed", attempted(done.err)
+	}
+	for _, state := range troubles() {
+		if t.states[state] > 0 {
+			return state, list(t, state)
+		}
+	}
+	if pruneBlocked(plan) && pruneReason(plan) != "PruneOff" {
+		return api.CondPruneBlocked, pruneText(plan)
+	}
+	return "", ""
+}
