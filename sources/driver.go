@@ -1,0 +1,69 @@
+package sources
+
+import (
+	"context"
+	"time"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Limits of one snapshot. Reaching MaxFileBytes makes a problem of that file; the others fail the fetch with TooLarge.
+const (
+	MaxFileBytes     = 1 << 20
+	MaxFiles         = 10_000
+	MaxSnapshotBytes = 64 << 20
+)
+
+// Opener makes the driver of one sort of source. It does no I/O. The secret holds the values that the source's
+// secretRef names, nil where it names none.
+type Opener interface {
+	Open(spec *carav1.SourceSpec, secret map[string][]byte) (Driver, error)
+}
+
+// Driver reads one source. Its methods are never called twice at once.
+type Driver interface {
+	// Probe returns the revision that the source has now, as cheaply as it can. An answer that is younger than maxAge
+	// may be shared with other sources; 0 asks for a fresh one.
+	Probe(ctx context.Context, maxAge time.Duration) (revision string, err error)
+	// Tree lists the manifests at a revision that Probe returned. The caller closes it.
+	Tree(ctx context.Context, revision string) (*Tree, error)
+	// Close lets go of connections. Nothing is called after it.
+	Close()
+}
+
+// Live is a Driver that notices changes by itself. What it notices is a hint; half-finished states are normal in what
+// it reads, so errors and removals are looked at twice before they are believed.
+type Live interface {
+	Driver
+	// Watch calls changed after something may have changed and came to rest, until ctx ends.
+	Watch(ctx context.Context, changed func())
+	// Degraded says why hints may be missing, or is empty.
+	Degraded() string
+}
+
+// Tree is what a source holds at one revision.
+type Tree struct {
+	Revision string
+	// Ref that was followed, in full; empty for a directory.
+	Ref     string
+	Author  string
+	Subject string
+	Time    time.Time
+	// Files are the manifests, sorted by path.
+	Files []File
+	// Problems are the entries that look like manifests and cannot be read: each makes the snapshot incomplete.
+	Problems []*carav1.FileProblem
+	// Close releases what Read needs; nil where there is nothing to release.
+	Close func()
+}
+
+// File is one manifest file.
+type File struct {
+	// Path inside the source, slash separated.
+	Path string
+	// Hash of the content: equal hashes are equal contents.
+	Hash string
+	Size int64
+	// Read returns the content whose hash is Hash, or an error: ErrMoved where the content changed meanwhile.
+	Read func(ctx context.Context) ([]byte, error)
+}

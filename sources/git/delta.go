@@ -1,0 +1,161 @@
+package git
+
+import (
+	"encoding/binary"
+	"errors"
+	"slices"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/format/packfile"
+
+	"github.com/caravanserai/cara/sources"
+)
+
+// base is content that deltas are applied to. It is let go when the last of them was.
+type base struct {
+	typ  plumbing.ObjectType
+	data []byte
+	left int
+}
+
+// step is one delta that waits for its turn.
+type step struct {
+	entry int32
+	on    *base
+}
+
+// resolve applies the deltas that stand on objects of these types, each once, depth first: a long chain holds two
+// contents at a time, and what branches is bounded by maxLive.
+func (p *pack) resolve(types ...plumbing.ObjectType) error {
+	scan := packfile.NewScanner(p.spool.reader())
+	var live int64
+	var todo []step
+	push := func(children []int32, typ plumbing.ObjectType, data []byte) error {
+		if len(children) == 0 {
+			return nil
+		}
+		if live += int64(len(data)); live > maxLive {
+			return sources.Human(sources.ReasonTooLarge, "the pack's deltas need more than %s of memory", size(maxLive))
+		}
+		on := &base{typ, data, len(children)}
+		for _, c := range children {
+			todo = append(todo, step{c, on})
+		}
+		return nil
+	}
+	for i, e := range p.entries {
+		if !slices.Contains(types, e.typ) || e.length > p.cap(e.typ) {
+			continue
+		}
+		if len(p.byBase[e.offset]) == 0 && len(p.byRef) == 0 {
+			continue
+		}
+		data, err := p.inflate(scan, int32(i))
+		if err != nil {
+			return err
+		}
+		if err := push(p.children(e.offset, plumbing.ComputeHash(e.typ, data)), e.typ, data); err != nil {
+			return err
+		}
+		for len(todo) > 0 {
+			s := todo[len(todo)-1]
+			todo = todo[:len(todo)-1]
+			data, err := p.apply(scan, s)
+			if err != nil {
+				return err
+			}
+			if s.on.left--; s.on.left == 0 {
+				live -= int64(len(s.on.data))
+			}
+			if data == nil {
+				continue
+			}
+			hash := plumbing.ComputeHash(s.on.typ, data)
+			if err := p.settle(s.on.typ, hash, data); err != nil {
+				return err
+			}
+			if err := push(p.children(p.entries[s.entry].offset, hash), s.on.typ, data); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// children are the deltas on one object. Each is handed out once, so that a malicious pack cannot go in circles.
+func (p *pack) children(offset int64, hash plumbing.Hash) []int32 {
+	all := append(slices.Clone(p.byBase[offset]), p.byRef[hash]...)
+	delete(p.byBase, offset)
+	delete(p.byRef, hash)
+	return all
+}
+
+// settle remembers an object that was a delta.
+func (p *pack) settle(typ plumbing.ObjectType, hash plumbing.Hash, data []byte) error {
+	if typ != plumbing.BlobObject {
+		return p.keep(typ, data, int64(len(data)))
+	}
+	if _, wanted := p.wanted[hash]; !wanted {
+		return nil
+	}
+	if p.keptsz += int64(len(data)); p.keptsz > sources.MaxSnapshotBytes {
+		return sources.Human(sources.ReasonTooLarge, "the manifests are larger than %s together; the limit of a snapshot", size(sources.MaxSnapshotBytes))
+	}
+	p.kept[hash] = data
+	return nil
+}
+
+// apply builds the object of a delta; nil where the result is larger than anything that is read.
+func (p *pack) apply(scan *packfile.Scanner, s step) ([]byte, error) {
+	most := p.cap(s.on.typ)
+	if p.entries[s.entry].length > most+1024 {
+		return nil, nil
+	}
+	delta, err := p.inflate(scan, s.entry)
+	if err != nil {
+		return nil, err
+	}
+	from, n := binary.Uvarint(delta)
+	if n <= 0 || from != uint64(len(s.on.data)) {
+		return nil, broken(errors.New("delta does not fit its base"))
+	}
+	to, n := binary.Uvarint(delta[n:])
+	if n <= 0 {
+		return nil, broken(errors.New("delta without a size"))
+	}
+	if to > uint64(most) {
+		return nil, nil
+	}
+	if p.built += int64(to); p.built > maxInflated {
+		return nil, sources.Human(sources.ReasonTooLarge, "the commit's files are larger than %s unpacked; keep the manifests in a repository or branch of their own", size(maxInflated))
+	}
+	data, err := packfile.PatchDelta(s.on.data, delta)
+	if err != nil {
+		return nil, broken(err)
+	}
+	return data, nil
+}
+
+// cap is how large an object of a type may be.
+func (p *pack) cap(typ plumbing.ObjectType) int64 {
+	if typ == plumbing.BlobObject {
+		return sources.MaxFileBytes
+	}
+	return maxTree
+}
+
+// inflate reads the bytes of one entry, whose length was checked.
+func (p *pack) inflate(scan *packfile.Scanner, i int32) ([]byte, error) {
+	e := p.entries[i]
+	if _, err := scan.SeekObjectHeader(e.offset); err != nil {
+		return nil, broken(err)
+	}
+	buf := &exact{b: make([]byte, 0, e.length)}
+	if _, _, err := scan.NextObject(buf); err != nil {
+		return nil, broken(err)
+	}
+	if int64(len(buf.b)) != e.length {
+		return nil, broken(errors.New("object is shorter than declared"))
+	}
+	return buf.b, nil
+}

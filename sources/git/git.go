@@ -1,0 +1,230 @@
+package git
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/go-git/go-git/v5/plumbing"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/sources"
+)
+
+// Config says what git sources may do.
+type Config struct {
+	// AllowCIDRs are loopback, link-local and private addresses that sources may reach.
+	AllowCIDRs []netip.Prefix
+	// TempDir is where packs above 8 MiB lie while they are read; the system's where it is empty.
+	TempDir string
+	// MaxWireBytes caps what one fetch may send; 64 MiB where it is 0.
+	MaxWireBytes int64
+	// ConnectTimeout of a connection and a TLS or ssh handshake; 10 s where it is 0.
+	ConnectTimeout time.Duration
+	// IdleTimeout ends a stream that brings nothing for so long, or under 1 KiB in four times as long; 30 s where it
+	// is 0.
+	IdleTimeout time.Duration
+	// Now is the clock; time.Now where it is nil.
+	Now func() time.Time
+}
+
+// Validate checks the configuration.
+func (c Config) Validate() error {
+	if c.MaxWireBytes < 0 || c.ConnectTimeout < 0 || c.IdleTimeout < 0 {
+		return errors.New("git sources: sizes and times must not be negative")
+	}
+	return nil
+}
+
+func (c Config) withDefaults() Config {
+	if c.MaxWireBytes == 0 {
+		c.MaxWireBytes = 64 << 20
+	}
+	if c.ConnectTimeout == 0 {
+		c.ConnectTimeout = 10 * time.Second
+	}
+	if c.IdleTimeout == 0 {
+		c.IdleTimeout = 30 * time.Second
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return c
+}
+
+// remote talks to one repository.
+type remote interface {
+	// list returns the refs with these prefixes, or more.
+	list(ctx context.Context, prefixes []string) (*listing, error)
+	close()
+}
+
+// fetcher is a remote that sends packs. The pack is valid while read runs.
+type fetcher interface {
+	fetch(ctx context.Context, want, have string, read func(pack io.Reader) error) error
+}
+
+// Git opens drivers for git sources. Those with the same address and credentials share connection and probes.
+type Git struct {
+	cfg Config
+
+	mu     sync.Mutex
+	shared map[string]*shared // by address and credentials
+}
+
+// New returns an Opener of git sources.
+func New(cfg Config) *Git { return &Git{cfg: cfg.withDefaults(), shared: map[string]*shared{}} }
+
+// Open returns the driver of one source.
+func (g *Git) Open(spec *carav1.SourceSpec, secret map[string][]byte) (sources.Driver, error) {
+	addr, err := parseAddress(spec.GetGit().GetUrl())
+	if err != nil {
+		return nil, err
+	}
+	if err := checkRef(spec.GetGit().GetRef()); err != nil {
+		return nil, err
+	}
+	match, err := sources.NewMatch(spec)
+	if err != nil {
+		return nil, err
+	}
+	creds, err := readCredentials(addr, secret)
+	if err != nil {
+		return nil, err
+	}
+	return &driver{git: g, addr: addr, ref: spec.GetGit().GetRef(), match: match, shared: g.join(addr, creds)}, nil
+}
+
+func (g *Git) join(a address, c credentials) *shared {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	key := fmt.Sprintf("%s %s@%s", c.id, a.user, a)
+	s, ok := g.shared[key]
+	if !ok {
+		s = &shared{key: key, turn: make(chan struct{}, 1), asked: map[string]bool{}, now: g.cfg.Now}
+		switch a.scheme {
+		case "file":
+			s.remote = &localRemote{a}
+		case "ssh":
+			s.remote = &sshRemote{g.cfg, a, c}
+		default:
+			s.remote = newHTTPRemote(g.cfg, a, c)
+		}
+		g.shared[key] = s
+	}
+	s.users++
+	return s
+}
+
+func (g *Git) leave(s *shared) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if s.users--; s.users == 0 {
+		delete(g.shared, s.key)
+		s.remote.close()
+	}
+}
+
+// driver reads one source.
+type driver struct {
+	git    *Git
+	addr   address
+	ref    *carav1.GitRef
+	match  *sources.Match
+	shared *shared
+	last   target // what the last probe found
+}
+
+// Close lets go of the connection.
+func (d *driver) Close() { d.git.leave(d.shared) }
+
+// Probe returns the commit that the ref names.
+func (d *driver) Probe(ctx context.Context, maxAge time.Duration) (string, error) {
+	if c := d.ref.GetCommit(); c != "" {
+		d.last = target{want: c, commit: c}
+		return c, nil // it cannot change
+	}
+	l, err := d.shared.list(ctx, prefixes(d.ref), maxAge)
+	if err != nil {
+		return "", err
+	}
+	found, ok := pick(d.ref, l)
+	if !ok {
+		all, err := d.shared.remote.list(ctx, []string{"refs/heads/", "refs/tags/"})
+		if err != nil {
+			return "", err
+		}
+		return "", missing(d.ref, d.addr, all)
+	}
+	d.last = found
+	return found.commit, nil
+}
+
+// Tree fetches the commit and lists its manifests.
+func (d *driver) Tree(ctx context.Context, revision string) (*sources.Tree, error) {
+	if revision != d.last.commit {
+		return nil, fmt.Errorf("tree of %s: not what was probed: %w", revision, sources.ErrMoved)
+	}
+	objs, err := d.objects(ctx)
+	if err != nil {
+		return nil, err
+	}
+	t, err := d.tree(ctx, objs)
+	if err != nil {
+		objs.close()
+		return nil, explain(ctx, d.addr, credentials{}, err)
+	}
+	t.Close = objs.close
+	return t, nil
+}
+
+func (d *driver) tree(ctx context.Context, objs objects) (*sources.Tree, error) {
+	c, err := findCommit(objs, plumbing.NewHash(d.last.want))
+	if errors.Is(err, errAbsent) {
+		return nil, sources.Human(sources.ReasonRefNotFound, "%s has no commit %s; check spec.git.ref", d.addr, d.last.want)
+	}
+	if err != nil {
+		return nil, err
+	}
+	where := fmt.Sprintf("%s at %.7s", d.addr, c.hash)
+	if d.last.name != "" {
+		where = fmt.Sprintf("%s (%s)", where, d.last.name)
+	}
+	if err := checkRoot(ctx, objs, c, d.match, where); err != nil {
+		return nil, err
+	}
+	w, err := manifests(ctx, objs, c.tree, d.match)
+	if err != nil {
+		return nil, err
+	}
+	return &sources.Tree{
+		Revision: d.last.commit, Ref: d.last.name, Author: c.author, Subject: c.subject, Time: c.time,
+		Files: w.files, Problems: w.problems,
+	}, nil
+}
+
+// objects makes the commit's objects readable: in place where they are on this machine, else by fetching them.
+func (d *driver) objects(ctx context.Context) (objects, error) {
+	if local, ok := d.shared.remote.(*localRemote); ok {
+		return local.objects()
+	}
+	from, ok := d.shared.remote.(fetcher)
+	if !ok {
+		return nil, fmt.Errorf("fetch %s: no way to do so", d.addr)
+	}
+	s := &spool{dir: d.git.cfg.TempDir}
+	var p *pack
+	err := from.fetch(ctx, d.last.want, "", func(r io.Reader) (err error) {
+		p, err = readPack(r, s)
+		return err
+	})
+	if err != nil {
+		s.close()
+		return nil, err
+	}
+	return p, nil
+}

@@ -1,0 +1,163 @@
+package git
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/format/packfile"
+
+	"github.com/caravanserai/cara/sources"
+)
+
+// Caps of one pack, each checked on declared sizes, before memory or time is spent on them.
+const (
+	maxObjects  = 500_000
+	maxInflated = 1 << 30  // all objects; large ones are inflated only to find where the next begins
+	maxTree     = 8 << 20  // one tree, commit or tag
+	maxTrees    = 48 << 20 // all of them together, in memory
+	maxLive     = 48 << 20 // bases held while deltas are resolved
+)
+
+var errNotPack = errors.New("malformed pack")
+
+// object is one that is kept in memory: a commit, a tree or a tag.
+type object struct {
+	typ  plumbing.ObjectType
+	data []byte
+}
+
+// entry is one object of a pack. Its content stays in the spool.
+type entry struct {
+	offset int64
+	length int64 // declared: of the object, or of the delta
+	base   int64 // offset of a delta's base; 0 where there is none
+	typ    plumbing.ObjectType
+}
+
+// pack is one received pack. It is not safe for concurrent use.
+type pack struct {
+	spool   *spool
+	entries []entry
+	byRef   map[plumbing.Hash][]int32 // deltas by the hash of their base
+	byBase  map[int64][]int32         // deltas by the offset of their base
+	objects map[plumbing.Hash]object
+	treesz  int64
+	built   int64                   // bytes that deltas made
+	blobs   map[plumbing.Hash]int32 // whole blobs of a manifest's size
+	wanted  map[plumbing.Hash]struct{}
+	kept    map[plumbing.Hash][]byte // wanted blobs that were deltas; nil until they were resolved
+	keptsz  int64
+}
+
+// readPack reads a pack in one pass: large blobs pass by, trees and commits are kept, the rest is remembered by place.
+func readPack(r io.Reader, s *spool) (*pack, error) {
+	p := &pack{
+		spool: s, byRef: map[plumbing.Hash][]int32{}, byBase: map[int64][]int32{},
+		objects: map[plumbing.Hash]object{}, blobs: map[plumbing.Hash]int32{},
+	}
+	scan := packfile.NewScanner(io.TeeReader(r, s))
+	_, count, err := scan.Header()
+	if err != nil {
+		return nil, broken(err)
+	}
+	if count > maxObjects {
+		return nil, tooMany("objects", maxObjects)
+	}
+	var inflated int64
+	for range count {
+		h, err := scan.NextObjectHeader()
+		if err != nil {
+			return nil, broken(err)
+		}
+		if inflated += h.Length; h.Length < 0 || h.Length > maxInflated || inflated > maxInflated {
+			return nil, sources.Human(sources.ReasonTooLarge, "the commit's files are larger than %s unpacked; keep the manifests in a repository or branch of their own", size(maxInflated))
+		}
+		if err := p.take(scan, h); err != nil {
+			return nil, err
+		}
+	}
+	want, err := scan.Checksum()
+	if err != nil || want.IsZero() {
+		return nil, broken(errors.Join(errors.New("no checksum"), err))
+	}
+	return p, p.resolve(plumbing.TreeObject, plumbing.CommitObject, plumbing.TagObject)
+}
+
+// take reads one object off the stream.
+func (p *pack) take(scan *packfile.Scanner, h *packfile.ObjectHeader) error {
+	i := int32(len(p.entries))
+	e := entry{offset: h.Offset, length: h.Length, typ: h.Type}
+	var err error
+	switch h.Type {
+	case plumbing.CommitObject, plumbing.TreeObject, plumbing.TagObject:
+		if h.Length > maxTree {
+			return sources.Human(sources.ReasonTooLarge, "the commit has a folder of more than %s of names", size(maxTree))
+		}
+		buf := &exact{b: make([]byte, 0, h.Length)}
+		if _, _, err = scan.NextObject(buf); err == nil {
+			err = p.keep(h.Type, buf.b, h.Length)
+		}
+	case plumbing.BlobObject:
+		if h.Length > sources.MaxFileBytes {
+			_, _, err = scan.NextObject(io.Discard)
+			break
+		}
+		hash := plumbing.NewHasher(plumbing.BlobObject, h.Length)
+		if _, _, err = scan.NextObject(hash); err == nil {
+			p.blobs[hash.Sum()] = i
+		}
+	case plumbing.OFSDeltaObject:
+		e.base = h.OffsetReference
+		p.byBase[e.base] = append(p.byBase[e.base], i)
+		_, _, err = scan.NextObject(io.Discard)
+	case plumbing.REFDeltaObject:
+		p.byRef[h.Reference] = append(p.byRef[h.Reference], i)
+		_, _, err = scan.NextObject(io.Discard)
+	default:
+		err = fmt.Errorf("object of type %d", h.Type)
+	}
+	if err != nil {
+		return broken(err)
+	}
+	p.entries = append(p.entries, e)
+	return nil
+}
+
+// keep holds a commit, tree or tag in memory.
+func (p *pack) keep(typ plumbing.ObjectType, data []byte, length int64) error {
+	if int64(len(data)) != length {
+		return errors.New("object is shorter than declared")
+	}
+	if p.treesz += length; p.treesz > maxTrees {
+		return sources.Human(sources.ReasonTooLarge, "the commit has more than %s of folders and names; keep the manifests in a repository or branch of their own", size(maxTrees))
+	}
+	p.objects[plumbing.ComputeHash(typ, data)] = object{typ, data}
+	return nil
+}
+
+// exact is a buffer that never grows beyond what it was made with.
+type exact struct{ b []byte }
+
+func (e *exact) Write(p []byte) (int, error) {
+	if len(e.b)+len(p) > cap(e.b) {
+		return 0, errors.New("object is longer than declared")
+	}
+	e.b = append(e.b, p...)
+	return len(p), nil
+}
+
+// broken marks an error of the pack itself; those of the stream below it keep their own meaning.
+func broken(err error) error {
+	var known *sources.Error
+	var said *remoteError
+	if errors.As(err, &known) || errors.As(err, &said) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errNotPack, err)
+}
+
+func tooMany(what string, most int) error {
+	return sources.Human(sources.ReasonTooLarge, "the commit has more than %d %s; keep the manifests in a repository or branch of their own", most, what)
+}

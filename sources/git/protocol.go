@@ -1,0 +1,232 @@
+package git
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/caravanserai/cara/sources"
+)
+
+const agent = "cara/1"
+
+// advert is how a server greets: which protocol it speaks, and, in protocol 0, every ref it has.
+type advert struct {
+	v2   bool
+	caps map[string]string
+	all  *listing // protocol 0 only
+}
+
+// readAdvert reads the greeting. Over http it may begin with a line that names the service.
+func readAdvert(p *pktReader) (*advert, error) {
+	line, kind, err := p.line()
+	if err != nil {
+		return nil, err
+	}
+	if kind == pktData && strings.HasPrefix(line, "# service=") {
+		if _, _, err := p.next(); err != nil {
+			return nil, err
+		}
+		if line, kind, err = p.line(); err != nil {
+			return nil, err
+		}
+	}
+	if kind == pktData && line == "version 2" {
+		return readCapabilities(p)
+	}
+	return readRefs(p, line, kind)
+}
+
+func readCapabilities(p *pktReader) (*advert, error) {
+	a := &advert{v2: true, caps: map[string]string{}}
+	for {
+		line, kind, err := p.line()
+		if err != nil {
+			return nil, err
+		}
+		if kind != pktData {
+			return a, a.checkFormat()
+		}
+		key, value, _ := strings.Cut(line, "=")
+		a.caps[key] = value
+	}
+}
+
+func (a *advert) checkFormat() error {
+	if f := a.caps["object-format"]; f != "" && f != "sha1" {
+		return sources.Human(sources.ReasonProtocol, "the repository's object format is %s; only sha1 is read", f)
+	}
+	return nil
+}
+
+// readRefs reads the greeting of protocol 0: the refs, with the capabilities behind the first.
+func readRefs(p *pktReader, line string, kind int) (*advert, error) {
+	a := &advert{caps: map[string]string{}, all: &listing{refs: map[string]ref{}}}
+	for first := true; kind == pktData; first = false {
+		if first {
+			var caps string
+			line, caps, _ = strings.Cut(line, "\x00")
+			a.readCaps(caps)
+		}
+		if err := a.all.add(line); err != nil {
+			return nil, err
+		}
+		var err error
+		if line, kind, err = p.line(); err != nil {
+			return nil, err
+		}
+	}
+	return a, a.checkFormat()
+}
+
+func (a *advert) readCaps(caps string) {
+	for _, c := range strings.Fields(caps) {
+		key, value, _ := strings.Cut(c, "=")
+		a.caps[key] = value
+		if to, ok := strings.CutPrefix(c, "symref=HEAD:"); ok {
+			a.all.head = to
+		}
+	}
+}
+
+// add reads `HASH NAME`, where NAME^{} is the commit behind an annotated tag.
+func (l *listing) add(line string) error {
+	hash, name, ok := strings.Cut(line, " ")
+	if name == "capabilities^{}" || strings.HasPrefix(line, "shallow ") || line == "version 1" {
+		return nil
+	}
+	if !ok || !isHash(hash) {
+		return errors.New("the list of refs is malformed")
+	}
+	if tag, peeled := strings.CutSuffix(name, "^{}"); peeled {
+		r := l.refs[tag]
+		r.peeled = hash
+		l.refs[tag] = r
+		return nil
+	}
+	r := l.refs[name]
+	r.hash = hash
+	l.refs[name] = r
+	return nil
+}
+
+// lsRefs asks for the refs with these prefixes, in protocol 2.
+func (a *advert) lsRefs(prefixes []string) []byte {
+	lines := append([]string{"command=ls-refs"}, a.common()...)
+	lines = append(lines, delimiter, "peel", "symrefs")
+	for _, p := range prefixes {
+		lines = append(lines, "ref-prefix "+p)
+	}
+	return pkt(append(lines, "")...)
+}
+
+func (a *advert) common() []string {
+	lines := []string{"agent=" + agent}
+	if f := a.caps["object-format"]; f != "" {
+		lines = append(lines, "object-format="+f)
+	}
+	return lines
+}
+
+func readLsRefs(p *pktReader) (*listing, error) {
+	l := &listing{refs: map[string]ref{}}
+	for {
+		line, kind, err := p.line()
+		if err != nil {
+			return nil, err
+		}
+		if kind != pktData {
+			return l, nil
+		}
+		fields := strings.Split(line, " ")
+		if len(fields) < 2 || !isHash(fields[0]) {
+			if fields[0] == "unborn" {
+				continue
+			}
+			return nil, errors.New("the list of refs is malformed")
+		}
+		r := ref{hash: fields[0]}
+		for _, attr := range fields[2:] {
+			if peeled, ok := strings.CutPrefix(attr, "peeled:"); ok && isHash(peeled) {
+				r.peeled = peeled
+			}
+			if to, ok := strings.CutPrefix(attr, "symref-target:"); ok && fields[1] == "HEAD" {
+				l.head = to
+			}
+		}
+		l.refs[fields[1]] = r
+	}
+}
+
+// fetch asks for one commit without its history, and, where have is set, without what that commit has too.
+func (a *advert) fetch(want, have string) ([]byte, error) {
+	if a.v2 {
+		lines := append([]string{"command=fetch"}, a.common()...)
+		lines = append(lines, delimiter, "ofs-delta", "no-progress", "want "+want)
+		if have != "" {
+			lines = append(lines, "shallow "+have, "have "+have)
+		}
+		lines = append(lines, "deepen 1")
+		if strings.Contains(" "+a.caps["fetch"]+" ", " filter ") {
+			lines = append(lines, fmt.Sprintf("filter blob:limit=%d", sources.MaxFileBytes+1))
+		}
+		return pkt(append(lines, "done", "")...), nil
+	}
+	for _, needed := range []string{"side-band-64k", "shallow"} {
+		if _, ok := a.caps[needed]; !ok {
+			return nil, sources.Human(sources.ReasonProtocol, "the git server is too old: it lacks %s", needed)
+		}
+	}
+	caps := []string{"want " + want + " side-band-64k"}
+	for _, c := range []string{"ofs-delta", "shallow", "no-progress"} {
+		if _, ok := a.caps[c]; ok {
+			caps = append(caps, c)
+		}
+	}
+	lines := []string{strings.Join(append(caps, "agent="+agent), " ")}
+	if have != "" {
+		lines = append(lines, "shallow "+have)
+	}
+	lines = append(lines, "deepen 1", "")
+	if have != "" {
+		lines = append(lines, "have "+have)
+	}
+	return pkt(append(lines, "done")...), nil
+}
+
+// readFetch reads up to the pack.
+func (a *advert) readFetch(p *pktReader) (*packStream, error) {
+	if !a.v2 {
+		return a.readFetch0(p)
+	}
+	for {
+		line, kind, err := p.line()
+		if err != nil {
+			return nil, err
+		}
+		if kind == pktData && line == "packfile" {
+			return &packStream{p: p}, nil
+		}
+		if kind == pktFlush {
+			return nil, errors.New("the server sent no pack")
+		}
+	}
+}
+
+// readFetch0 skips the shallow lines, which end with a flush, and the acknowledgements, of which the last is followed
+// by the pack.
+func (a *advert) readFetch0(p *pktReader) (*packStream, error) {
+	for {
+		line, kind, err := p.line()
+		switch {
+		case err != nil:
+			return nil, err
+		case kind == pktData && (line == "NAK" || strings.HasPrefix(line, "ACK ")):
+			return &packStream{p: p}, nil
+		case kind == pktData && (strings.HasPrefix(line, "shallow ") || strings.HasPrefix(line, "unshallow ")):
+		case kind != pktData:
+		default:
+			return nil, errors.New("the answer to a fetch is malformed")
+		}
+	}
+}

@@ -1,0 +1,64 @@
+package git
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/format/packfile"
+
+	"github.com/caravanserai/cara/sources"
+)
+
+// errAbsent says that an object is not there.
+var errAbsent = errors.New("object is not there")
+
+// objects are what a tree is walked in.
+type objects interface {
+	// object returns a commit, tree or tag, or errAbsent.
+	object(h plumbing.Hash) (object, error)
+	// want says which blobs will be read.
+	want(all map[plumbing.Hash]struct{})
+	// blob returns the content of one that is wanted. One that is too large is a sources.FileError.
+	blob(ctx context.Context, h plumbing.Hash) ([]byte, error)
+	close()
+}
+
+func (p *pack) object(h plumbing.Hash) (object, error) {
+	o, ok := p.objects[h]
+	if !ok {
+		return object{}, fmt.Errorf("%w: %s", errAbsent, h)
+	}
+	return o, nil
+}
+
+func (p *pack) want(all map[plumbing.Hash]struct{}) { p.wanted = all }
+
+// blob reads one blob. The first that is not there whole has all deltas resolved.
+func (p *pack) blob(ctx context.Context, h plumbing.Hash) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if i, ok := p.blobs[h]; ok {
+		return p.inflate(packfile.NewScanner(p.spool.reader()), i)
+	}
+	if p.kept == nil {
+		p.kept = map[plumbing.Hash][]byte{}
+		if err := p.resolve(plumbing.BlobObject); err != nil {
+			p.kept = nil
+			return nil, err
+		}
+	}
+	if data, ok := p.kept[h]; ok {
+		return data, nil
+	}
+	// A pack is complete but for what is too large: that was not sent, or not kept.
+	return nil, tooLarge()
+}
+
+func (p *pack) close() { p.spool.close() }
+
+func tooLarge() error {
+	return &sources.FileError{Message: fmt.Sprintf("is larger than %s, the limit of a manifest file; split it", size(sources.MaxFileBytes))}
+}

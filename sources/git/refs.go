@@ -1,0 +1,170 @@
+package git
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/Masterminds/semver/v3"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/sources"
+)
+
+// ref is where a name points: peeled is the commit behind an annotated tag.
+type ref struct{ hash, peeled string }
+
+func (r ref) commit() string {
+	if r.peeled != "" {
+		return r.peeled
+	}
+	return r.hash
+}
+
+// listing is what a repository has, or the part of it that was asked for.
+type listing struct {
+	refs map[string]ref
+	head string // where HEAD points, in full; empty where it is detached or unborn
+}
+
+// target is what a source follows, found in a listing.
+type target struct {
+	name   string // full name of the ref; empty for a commit by hash
+	want   string // the object to ask for
+	commit string // the revision; empty where the tag's object must be read to know
+}
+
+// isHash reports whether s is a full commit hash.
+func isHash(s string) bool {
+	return len(s) == 40 && strings.Trim(s, "0123456789abcdef") == ""
+}
+
+// checkRef refuses what can never be found.
+func checkRef(r *carav1.GitRef) error {
+	set := 0
+	for _, s := range []string{r.GetBranch(), r.GetTag(), r.GetSemver(), r.GetCommit()} {
+		if s != "" {
+			set++
+		}
+		if strings.ContainsAny(s, "\x00\n\r") {
+			return sources.Human(sources.ReasonInvalidSpec, "spec.git.ref has a control character")
+		}
+	}
+	if set > 1 {
+		return sources.Human(sources.ReasonInvalidSpec, "spec.git.ref names more than one of branch, tag, semver, commit; keep one")
+	}
+	if c := r.GetCommit(); c != "" && !isHash(c) {
+		return sources.Human(sources.ReasonInvalidSpec, "spec.git.ref.commit %q is not a full hash of 40 lower-case hex digits", c)
+	}
+	if s := r.GetSemver(); s != "" {
+		if _, err := semver.NewConstraint(s); err != nil {
+			return sources.Human(sources.ReasonInvalidSpec, "spec.git.ref.semver %q is not a range of versions; see `>=1.2 <2`", s)
+		}
+	}
+	return nil
+}
+
+// prefixes are the names to ask a server for: as few as can answer.
+func prefixes(r *carav1.GitRef) []string {
+	switch {
+	case r.GetBranch() != "":
+		return []string{full("refs/heads/", r.GetBranch())}
+	case r.GetTag() != "":
+		return []string{full("refs/tags/", r.GetTag())}
+	case r.GetSemver() != "":
+		return []string{"refs/tags/"}
+	}
+	return []string{"HEAD"}
+}
+
+func full(prefix, name string) string {
+	if strings.HasPrefix(name, "refs/") {
+		return name
+	}
+	return prefix + name
+}
+
+// pick finds in a listing what a source follows. ok is false where it is not there.
+func pick(r *carav1.GitRef, l *listing) (t target, ok bool) {
+	name := ""
+	switch {
+	case r.GetCommit() != "":
+		return target{want: r.GetCommit(), commit: r.GetCommit()}, true
+	case r.GetBranch() != "":
+		name = full("refs/heads/", r.GetBranch())
+	case r.GetTag() != "":
+		name = full("refs/tags/", r.GetTag())
+	case r.GetSemver() != "":
+		name = highest(r.GetSemver(), l)
+	default:
+		found, ok := l.refs["HEAD"]
+		if !ok {
+			return target{}, false
+		}
+		name = "HEAD"
+		if l.head != "" {
+			name = l.head
+		}
+		return target{name: name, want: found.hash, commit: found.commit()}, true
+	}
+	found, ok := l.refs[name]
+	return target{name: name, want: found.hash, commit: found.commit()}, ok
+}
+
+// highest returns the tag with the highest version in the range. Of tags that name one version (v1.0, 1.0.0) it is
+// the one that sorts last, so that the answer does not depend on an order.
+func highest(within string, l *listing) string {
+	constraint, err := semver.NewConstraint(within)
+	if err != nil {
+		return ""
+	}
+	var best *semver.Version
+	name := ""
+	for full := range l.refs {
+		tag, ok := strings.CutPrefix(full, "refs/tags/")
+		if !ok {
+			continue
+		}
+		v, err := semver.NewVersion(tag)
+		if err != nil || !constraint.Check(v) {
+			continue
+		}
+		if best == nil || v.GreaterThan(best) || v.Equal(best) && full > name {
+			best, name = v, full
+		}
+	}
+	return name
+}
+
+// missing says that the ref is not there, given everything of its kind that is.
+func missing(r *carav1.GitRef, a address, all *listing) error {
+	if len(all.refs) == 0 {
+		return sources.Human(sources.ReasonEmptyRepository, "%s has no commit yet; push one", a)
+	}
+	switch {
+	case r.GetBranch() != "":
+		return sources.Human(sources.ReasonRefNotFound, "branch %q does not exist in %s; it has %s", r.GetBranch(), a, names(all, "refs/heads/", "branch"))
+	case r.GetTag() != "":
+		return sources.Human(sources.ReasonRefNotFound, "tag %q does not exist in %s; it has %s", r.GetTag(), a, names(all, "refs/tags/", "tag"))
+	case r.GetSemver() != "":
+		return sources.Human(sources.ReasonRefNotFound, "no tag of %s is a version within %q; it has %s", a, r.GetSemver(), names(all, "refs/tags/", "tag"))
+	}
+	return sources.Human(sources.ReasonRefNotFound, "HEAD of %s points to a branch that does not exist; set spec.git.ref.branch; it has %s",
+		a, names(all, "refs/heads/", "branch"))
+}
+
+func names(l *listing, prefix, what string) string {
+	var found []string
+	for full := range l.refs {
+		if short, ok := strings.CutPrefix(full, prefix); ok {
+			found = append(found, short)
+		}
+	}
+	slices.Sort(found)
+	switch {
+	case len(found) == 0:
+		return "no " + what
+	case len(found) > 5:
+		return strings.Join(found[:5], ", ") + ", ..."
+	}
+	return strings.Join(found, ", ")
+}

@@ -1,0 +1,84 @@
+package git
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// shared is what the sources with one address and one set of credentials have in common: a connection, and the answer
+// to a probe. One probe at a time; who waited for it may use it, if it began late enough for them.
+type shared struct {
+	key    string
+	remote remote
+	users  int // under Git.mu
+	now    func() time.Time
+
+	turn chan struct{} // holds the right to ask
+
+	mu    sync.Mutex
+	asked map[string]bool // every prefix that a source ever asked for: each probe asks for all of them
+	last  answer
+}
+
+// answer is what a probe brought.
+type answer struct {
+	listing  *listing
+	err      error
+	began    time.Time
+	prefixes []string
+}
+
+// list returns a listing that covers the prefixes and is not older than maxAge at the time of the call.
+func (s *shared) list(ctx context.Context, prefixes []string, maxAge time.Duration) (*listing, error) {
+	oldest := s.now().Add(-maxAge)
+	select {
+	case s.turn <- struct{}{}:
+		defer func() { <-s.turn }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if a := s.answer(); a.covers(prefixes) && !a.began.Before(oldest) && !a.began.IsZero() {
+		return a.listing, a.err
+	}
+	a := answer{began: s.now(), prefixes: s.ask(prefixes)}
+	a.listing, a.err = s.remote.list(ctx, a.prefixes)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx) // this caller's end is nobody else's answer
+	}
+	s.mu.Lock()
+	s.last = a
+	s.mu.Unlock()
+	return a.listing, a.err
+}
+
+func (s *shared) answer() answer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last
+}
+
+// ask adds to what was ever asked for. Beyond 50 prefixes the whole listing is smaller than the question.
+func (s *shared) ask(prefixes []string) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range prefixes {
+		s.asked[p] = true
+	}
+	if len(s.asked) > 50 {
+		return []string{"HEAD", "refs/"}
+	}
+	return slices.Sorted(maps.Keys(s.asked))
+}
+
+func (a answer) covers(prefixes []string) bool {
+	for _, want := range prefixes {
+		if !slices.ContainsFunc(a.prefixes, func(p string) bool { return strings.HasPrefix(want, p) }) {
+			return false
+		}
+	}
+	return true
+}

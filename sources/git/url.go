@@ -1,0 +1,98 @@
+package git
+
+import (
+	"net"
+	"net/url"
+	"path/filepath"
+	"strings"
+
+	"github.com/caravanserai/cara/sources"
+)
+
+// address is where a repository is.
+type address struct {
+	scheme string // https, http, ssh or file
+	host   string // with port where the scheme has a network
+	user   string // ssh only
+	path   string
+}
+
+// parseAddress reads the forms that git knows: URLs, user@host:path, and absolute local paths.
+func parseAddress(raw string) (address, error) {
+	if filepath.IsAbs(raw) {
+		return address{scheme: "file", path: filepath.Clean(raw)}, nil
+	}
+	if !strings.Contains(raw, "://") {
+		return parseSCP(raw)
+	}
+	u, err := url.Parse(raw)
+	if err != nil {
+		// The error of url.Parse quotes the URL, which may hold a password.
+		return address{}, sources.Human(sources.ReasonInvalidSpec, "spec.git.url is not a valid URL; see https://host/team/repo.git")
+	}
+	a := address{scheme: u.Scheme, host: u.Host, path: u.Path}
+	if _, has := u.User.Password(); has {
+		return address{}, sources.Human(sources.ReasonInvalidSpec,
+			"spec.git.url holds a password, which every reader of the source would see; put it in a Secret and name it in spec.git.secretRef")
+	}
+	switch u.Scheme {
+	case "file":
+		if u.Host != "" && u.Host != "localhost" || !filepath.IsAbs(u.Path) {
+			return address{}, sources.Human(sources.ReasonInvalidSpec, "spec.git.url: a file URL has three slashes and an absolute path: file:///srv/git/repo.git")
+		}
+		a.host, a.path = "", filepath.Clean(u.Path)
+		return a, nil
+	case "http", "https":
+		if u.User.Username() != "" {
+			return address{}, sources.Human(sources.ReasonInvalidSpec,
+				"spec.git.url holds a user name; put it in a Secret with its password and name it in spec.git.secretRef")
+		}
+	case "ssh":
+		a.user = u.User.Username()
+		if a.user == "" {
+			a.user = "git"
+		}
+		a.host = withPort(u.Host, "22")
+	default:
+		return address{}, sources.Human(sources.ReasonInvalidSpec,
+			"spec.git.url: scheme %q is not one of https, http, ssh, file", u.Scheme)
+	}
+	if u.Hostname() == "" || strings.Trim(a.path, "/") == "" {
+		return address{}, sources.Human(sources.ReasonInvalidSpec, "spec.git.url names no host or no repository; see https://host/team/repo.git")
+	}
+	return a, nil
+}
+
+// parseSCP reads user@host:path.
+func parseSCP(raw string) (address, error) {
+	login, path, ok := strings.Cut(raw, ":")
+	user, host, hasUser := strings.Cut(login, "@")
+	if !hasUser {
+		user, host = "git", login
+	}
+	if !ok || host == "" || user == "" || path == "" || strings.ContainsAny(login, "/ ") {
+		return address{}, sources.Human(sources.ReasonInvalidSpec,
+			"spec.git.url is none of https://host/repo.git, ssh://user@host/repo.git, user@host:repo.git, /local/path")
+	}
+	return address{scheme: "ssh", host: withPort(host, "22"), user: user, path: path}, nil
+}
+
+func withPort(host, port string) string {
+	if _, _, err := net.SplitHostPort(host); err == nil {
+		return host
+	}
+	return net.JoinHostPort(strings.Trim(host, "[]"), port)
+}
+
+// String is the address as people may see it: without user and query.
+func (a address) String() string {
+	switch a.scheme {
+	case "file":
+		return a.path
+	case "ssh":
+		if !strings.HasPrefix(a.path, "/") {
+			return "ssh://" + a.host + "/" + a.path
+		}
+	}
+	return a.scheme + "://" + a.host + a.path
+}

@@ -1,0 +1,173 @@
+package git
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/go-git/go-git/v5/plumbing"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/sources"
+)
+
+// Caps of a walk: a tree of few objects can name any number of paths.
+const (
+	maxVisited = 1_000_000
+	maxDepth   = 64
+)
+
+// Modes of tree entries.
+const (
+	modeDir       = "40000"
+	modeLink      = "120000"
+	modeSubmodule = "160000"
+)
+
+// walk collects the manifests below a tree.
+type walk struct {
+	objs     objects
+	match    *sources.Match
+	visited  int
+	barren   map[plumbing.Hash]bool // folders that hold nothing named like a manifest, whatever the path
+	files    []sources.File
+	problems []*carav1.FileProblem
+	wanted   map[plumbing.Hash]struct{}
+}
+
+// manifests lists what match selects below root.
+func manifests(ctx context.Context, objs objects, root plumbing.Hash, m *sources.Match) (*walk, error) {
+	w := &walk{objs: objs, match: m, barren: map[plumbing.Hash]bool{}, wanted: map[plumbing.Hash]struct{}{}}
+	if _, err := w.folder(ctx, "", root, 0); err != nil {
+		return nil, err
+	}
+	slices.SortFunc(w.files, func(a, b sources.File) int { return strings.Compare(a.Path, b.Path) })
+	objs.want(w.wanted)
+	return w, nil
+}
+
+// folder walks one tree, and tells whether anything in it is named like a manifest.
+func (w *walk) folder(ctx context.Context, dir string, h plumbing.Hash, depth int) (fertile bool, err error) {
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
+	if depth > maxDepth {
+		return false, sources.Human(sources.ReasonTooLarge, "folders are nested more than %d deep at %.100q", maxDepth, dir)
+	}
+	if w.barren[h] {
+		return false, nil
+	}
+	tree, err := w.objs.object(h)
+	if err != nil {
+		return false, err
+	}
+	whole := true // every entry was looked at, so that the verdict holds for any path
+	seen := map[string]struct{}{}
+	for rest := tree.data; len(rest) > 0; {
+		var e treeEntry
+		var ok bool
+		if e, rest, ok = nextEntry(rest); !ok {
+			return false, broken(errMalformedTree)
+		}
+		if w.visited++; w.visited > maxVisited {
+			return false, tooMany("paths", maxVisited)
+		}
+		if why := w.refuse(e, seen); why != "" {
+			w.problem(dir, e.name, why)
+			fertile = true
+			continue
+		}
+		path := join(dir, e.name)
+		if e.mode == modeDir {
+			if !w.match.InDir(path) {
+				whole = false
+				continue
+			}
+			below, err := w.folder(ctx, path, e.hash, depth+1)
+			if err != nil {
+				return false, err
+			}
+			fertile = fertile || below
+			continue
+		}
+		fertile = fertile || sources.LooksLikeManifest(e.name)
+		if err := w.file(path, e); err != nil {
+			return false, err
+		}
+	}
+	w.barren[h] = whole && !fertile
+	return fertile || !whole, nil
+}
+
+// refuse says why an entry cannot be trusted, or is empty.
+func (w *walk) refuse(e treeEntry, seen map[string]struct{}) string {
+	if why := sources.BadName(e.name); why != "" {
+		return why + "; it is not read"
+	}
+	if _, twice := seen[e.name]; twice {
+		return "is in its folder twice; it is not read"
+	}
+	seen[e.name] = struct{}{}
+	return ""
+}
+
+func (w *walk) problem(dir, name, why string) {
+	w.problems = append(w.problems, &carav1.FileProblem{
+		File: join(dir, strings.ToValidUTF8(strings.Map(printable, name), "?")), Message: why,
+	})
+}
+
+func (w *walk) file(path string, e treeEntry) error {
+	if e.mode == modeSubmodule || !w.match.File(path) {
+		return nil
+	}
+	if e.mode == modeLink {
+		w.problems = append(w.problems, &carav1.FileProblem{File: path, Message: "is a symbolic link, and links are not followed; put the file itself there, or exclude it"})
+		return nil
+	}
+	if len(w.files) == sources.MaxFiles {
+		return sources.Human(sources.ReasonTooLarge, "more than %d manifest files; the limit of a source: narrow it with spec.path or spec.include", sources.MaxFiles)
+	}
+	w.wanted[e.hash] = struct{}{}
+	w.files = append(w.files, sources.File{
+		Path: path, Hash: e.hash.String(),
+		Read: func(ctx context.Context) ([]byte, error) { return w.objs.blob(ctx, e.hash) },
+	})
+	return nil
+}
+
+// treeEntry is one name in a tree.
+type treeEntry struct {
+	mode, name string
+	hash       plumbing.Hash
+}
+
+// nextEntry reads `MODE NAME\0HASH`.
+func nextEntry(data []byte) (e treeEntry, rest []byte, ok bool) {
+	head, rest, ok := bytes.Cut(data, []byte{0})
+	if !ok || len(rest) < len(e.hash) {
+		return e, nil, false
+	}
+	mode, name, ok := bytes.Cut(head, []byte{' '})
+	if !ok {
+		return e, nil, false
+	}
+	copy(e.hash[:], rest)
+	e.mode, e.name = strings.TrimLeft(string(mode), "0"), string(name)
+	return e, rest[len(e.hash):], true
+}
+
+func join(dir, name string) string {
+	if dir == "" {
+		return name
+	}
+	return dir + "/" + name
+}
+
+func printable(r rune) rune {
+	if r < ' ' || r == 0x7f {
+		return '?'
+	}
+	return r
+}

@@ -1,0 +1,114 @@
+package sources
+
+import (
+	"path"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/bmatcuk/doublestar/v4"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Match says which files of a source are manifests: those in the subtree that end in .yaml, .yml or .json, that a
+// glob includes (all, where there is none) and no glob excludes. Globs are relative to the subtree; `**` crosses
+// folders. Files and folders whose names begin with a dot are not looked at.
+type Match struct {
+	// Root is the subtree, without slashes at its ends; empty for everything.
+	Root    string
+	include []string
+	exclude []string
+}
+
+// NewMatch checks the subtree and the globs of a source.
+func NewMatch(spec *carav1.SourceSpec) (*Match, error) {
+	m := &Match{include: spec.GetInclude(), exclude: spec.GetExclude()}
+	root := path.Clean("/" + spec.GetPath())[1:]
+	for _, part := range strings.Split(spec.GetPath(), "/") {
+		if part == ".." {
+			return nil, Human(ReasonInvalidSpec, "spec.path %q leaves the source; name a folder inside it", spec.GetPath())
+		}
+	}
+	m.Root = root
+	for _, g := range append(append([]string{}, m.include...), m.exclude...) {
+		if !doublestar.ValidatePattern(g) {
+			return nil, Human(ReasonInvalidSpec, "%q in spec.include or spec.exclude is not a glob; see `**/*.yaml`", g)
+		}
+	}
+	return m, nil
+}
+
+// InDir reports whether the folder may hold manifests. Folders above the subtree may.
+func (m *Match) InDir(dir string) bool {
+	if dir == "" || dir == m.Root || m.Root != "" && strings.HasPrefix(m.Root, dir+"/") {
+		return true
+	}
+	rel, ok := m.rel(dir)
+	return ok && !hidden(rel) && !m.excluded(rel)
+}
+
+// File reports whether the file is a manifest of the source.
+func (m *Match) File(file string) bool {
+	rel, ok := m.rel(file)
+	if !ok || !LooksLikeManifest(file) || hidden(rel) || m.excluded(rel) {
+		return false
+	}
+	if len(m.include) == 0 {
+		return true
+	}
+	for _, g := range m.include {
+		if doublestar.MatchUnvalidated(g, rel) {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *Match) rel(p string) (string, bool) {
+	if m.Root == "" {
+		return p, true
+	}
+	return strings.CutPrefix(p, m.Root+"/")
+}
+
+func (m *Match) excluded(rel string) bool {
+	for _, g := range m.exclude {
+		if doublestar.MatchUnvalidated(g, rel) {
+			return true
+		}
+	}
+	return false
+}
+
+func hidden(rel string) bool {
+	return strings.HasPrefix(rel, ".") || strings.Contains(rel, "/.")
+}
+
+// LooksLikeManifest reports whether the name ends as manifests do.
+func LooksLikeManifest(name string) bool {
+	switch path.Ext(name) {
+	case ".yaml", ".yml", ".json":
+		return true
+	}
+	return false
+}
+
+// BadName says why a name of a tree's entry is refused, or is empty.
+func BadName(name string) string {
+	switch {
+	case name == "" || name == "." || name == "..":
+		return "is not a name"
+	case strings.Contains(name, "/"):
+		return "has a slash in its name"
+	case strings.EqualFold(name, ".git"):
+		return "is named like git's own folder"
+	case !utf8.ValidString(name):
+		return "has a name that is not UTF-8"
+	case strings.ContainsFunc(name, unicode.IsControl):
+		return "has control characters in its name"
+	case len(name) > 255:
+		return "has a name longer than 255 bytes"
+	}
+	return ""
+}
