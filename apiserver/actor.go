@@ -1,0 +1,76 @@
+package apiserver
+
+import (
+	"context"
+	"strings"
+)
+
+// Role is what an actor may do; see methods.go for the table.
+type Role string
+
+// The roles of people and pipelines, of agents, and of the loops. RoleNone is nobody: it may call Join.
+const (
+	RoleNone     Role = ""
+	RoleAdmin    Role = "admin"
+	RoleDeployer Role = "deployer"
+	RoleViewer   Role = "viewer"
+	RoleNode     Role = "node"
+
+	RoleScheduler  Role = "scheduler"
+	RoleGC         Role = "gc"
+	RoleReconciler Role = "reconciler"
+	RoleSources    Role = "sources"
+)
+
+// Actor is who calls.
+type Actor struct {
+	// Name is `user/NAME`, `node/NAME` or `system/NAME`; empty for nobody.
+	Name string
+	// Role says what the actor may do.
+	Role Role
+	// NamePrefix bounds what the actor may change to objects whose names begin with it.
+	NamePrefix string
+}
+
+// Authenticator says who calls over the network, from the credentials in ctx: the metadata key `authorization` and the
+// peer's TLS state, which are there for REST just as for gRPC. No credentials at all is RoleNone and no error; wrong
+// ones are an error with code UNAUTHENTICATED. It never gives out a role of the loops.
+type Authenticator interface {
+	Authenticate(ctx context.Context) (Actor, error)
+}
+
+// Person says whether a human or a pipeline calls.
+func (a Actor) Person() bool { return strings.HasPrefix(a.Name, "user/") }
+
+// Node is the name of the node that calls, or empty.
+func (a Actor) Node() string {
+	if a.Role != RoleNode {
+		return ""
+	}
+	return strings.TrimPrefix(a.Name, "node/")
+}
+
+// system says whether a loop in this process calls.
+func (a Actor) system() bool {
+	switch a.Role {
+	case RoleScheduler, RoleGC, RoleReconciler, RoleSources:
+		return true
+	default:
+		return false
+	}
+}
+
+// mayName says whether the actor's name prefix allows to change an object of this name.
+func (a Actor) mayName(name string) bool { return strings.HasPrefix(name, a.NamePrefix) }
+
+type actorKey struct{}
+
+func withActor(ctx context.Context, a Actor) context.Context {
+	return context.WithValue(ctx, actorKey{}, a)
+}
+
+// actorOf is who calls; the interceptors have put it there before any service runs.
+func actorOf(ctx context.Context) Actor {
+	a, _ := ctx.Value(actorKey{}).(Actor)
+	return a
+}

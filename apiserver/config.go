@@ -1,0 +1,86 @@
+package apiserver
+
+import (
+	"cmp"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/store"
+)
+
+const (
+	defaultMaxBody       = 4 << 20
+	defaultRing          = 16384
+	defaultBookmark      = 30 * time.Second
+	defaultDrain         = 10 * time.Second
+	defaultDeleteWait    = 2 * time.Second
+	defaultApplyParallel = 128
+)
+
+// Config says what the server serves. Store and Authenticator are required, the rest has a working zero value.
+type Config struct {
+	// Store keeps the objects. The caller opens it before Run and closes it after.
+	Store store.Store
+	// Authenticator decides who calls over the network.
+	Authenticator Authenticator
+	// Logger gets the audit lines and the troubles; nil is silent.
+	Logger *slog.Logger
+	// ClusterID goes on every container's labels.
+	ClusterID string
+	// Version of cara-server.
+	Version string
+	// Hosts spells short ingress hosts out.
+	Hosts api.HostTemplate
+	// TLS serves clients that begin a TLS handshake; without it there is plaintext only.
+	TLS *tls.Config
+	// AllowPlaintext lets clients that are not on this machine speak plaintext. For tests and networks that encrypt by
+	// themselves.
+	AllowPlaintext bool
+	// Now is the clock; nil is time.Now.
+	Now func() time.Time
+	// MaxBodyBytes bounds a REST body and a gRPC message; 0 is 4 MiB.
+	MaxBodyBytes int
+	// RecentChanges is how many changes stay decoded in memory for watchers; 0 is 16,384.
+	RecentChanges int
+	// BookmarkInterval is how often a quiet watch hears the newest revision; 0 is 30 s.
+	BookmarkInterval time.Duration
+	// DrainTimeout is how long Run waits for calls in flight when it ends; 0 is 10 s.
+	DrainTimeout time.Duration
+	// DeleteWait is how long DeleteProject waits for the project's end; 0 is 2 s.
+	DeleteWait time.Duration
+}
+
+// Validate returns what is wrong with c, or nil.
+func (c Config) Validate() error {
+	switch {
+	case c.Store == nil:
+		return errors.New("apiserver: no store given: set Store")
+	case c.Authenticator == nil:
+		return errors.New("apiserver: no authenticator given: set Authenticator")
+	case c.MaxBodyBytes < 0 || c.RecentChanges < 0:
+		return fmt.Errorf("apiserver: MaxBodyBytes is %d and RecentChanges %d, both must be 0 (default) or more",
+			c.MaxBodyBytes, c.RecentChanges)
+	case c.BookmarkInterval < 0 || c.DrainTimeout < 0 || c.DeleteWait < 0:
+		return errors.New("apiserver: BookmarkInterval, DrainTimeout and DeleteWait must be 0 (default) or more")
+	}
+	return nil
+}
+
+func (c Config) withDefaults() Config {
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	c.MaxBodyBytes = cmp.Or(c.MaxBodyBytes, defaultMaxBody)
+	c.RecentChanges = cmp.Or(c.RecentChanges, defaultRing)
+	c.BookmarkInterval = cmp.Or(c.BookmarkInterval, defaultBookmark)
+	c.DrainTimeout = cmp.Or(c.DrainTimeout, defaultDrain)
+	c.DeleteWait = cmp.Or(c.DeleteWait, defaultDeleteWait)
+	return c
+}

@@ -1,0 +1,96 @@
+package apiserver
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+const (
+	eventNormal  = "Normal"
+	eventWarning = "Warning"
+
+	// countWithin is how long an event is counted up instead of told again.
+	countWithin = time.Hour
+	// eventsPerObject bounds the history of one object; the oldest goes.
+	eventsPerObject = 100
+	maxEventMessage = 4096
+)
+
+// event records something that happened to an object, in the transaction of what made it happen. An equal one of the
+// last hour is counted up.
+func (t *tx) event(object *carav1.ObjectRef, typ, reason, message string) *carav1.Event {
+	if len(message) > maxEventMessage {
+		message = message[:maxEventMessage]
+	}
+	now := timestamppb.New(t.now)
+	cache := t.server.cache
+	names := cache.eventsOn(object.GetKind(), object.GetName())
+	for i := len(names) - 1; i >= 0; i-- {
+		old, ok := lookup[*carav1.Event](cache, names[i])
+		if !ok || old.GetType() != typ || old.GetReason() != reason || old.GetMessage() != message ||
+			old.GetActor() != t.actor.Name || old.GetObject().GetUid() != object.GetUid() ||
+			t.now.Sub(old.GetLastTime().AsTime()) > countWithin {
+			continue
+		}
+		if old, ok = read[*carav1.Event](t, names[i]); !ok {
+			continue
+		}
+		again := proto.CloneOf(old)
+		again.Count++
+		again.LastTime = now
+		t.put(again)
+		return again
+	}
+	if len(names) >= eventsPerObject {
+		t.remove(api.KindEvent, names[0])
+	}
+	e := &carav1.Event{
+		ApiVersion: api.APIVersion,
+		Kind:       api.KindEvent,
+		Metadata:   &carav1.ObjectMeta{Name: eventName(t.now), CreationTimestamp: now},
+		Type:       typ, Reason: reason, Message: message, Object: object, Actor: t.actor.Name,
+		Count: 1, FirstTime: now, LastTime: now,
+	}
+	t.put(e)
+	return e
+}
+
+// eventName sorts by time.
+func eventName(now time.Time) string {
+	id := uuid.New()
+	return fmt.Sprintf("%016x-%x", uint64(now.UnixNano()), id[:4])
+}
+
+// refTo names an object for an event.
+func refTo(m proto.Message) *carav1.ObjectRef {
+	meta := api.Meta(m)
+	return &carav1.ObjectRef{Kind: kindName(m), Name: meta.GetName(), Uid: meta.GetUid()}
+}
+
+// CreateEvent records an event of an agent or a loop.
+func (s eventService) CreateEvent(ctx context.Context, req *carav1.CreateEventRequest) (*carav1.Event, error) {
+	in := req.GetEvent()
+	var out *carav1.Event
+	err := s.transact(ctx, func(t *tx) error {
+		out = t.event(proto.CloneOf(in.GetObject()), in.GetType(), in.GetReason(), in.GetMessage())
+		return nil
+	})
+	return out, err
+}
+
+// ListEvents returns events, oldest first, of everything or of one object.
+func (s eventService) ListEvents(_ context.Context, req *carav1.ListEventsRequest) (*carav1.ListEventsResponse, error) {
+	items, meta := page(s.cache, "", req.GetPageToken(), req.GetLimit(), func(e *carav1.Event) bool {
+		return (req.GetKind() == "" || req.GetKind() == e.GetObject().GetKind()) &&
+			(req.GetName() == "" || req.GetName() == e.GetObject().GetName())
+	})
+	return &carav1.ListEventsResponse{Items: items, Metadata: meta}, nil
+}

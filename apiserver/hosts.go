@@ -1,0 +1,47 @@
+package apiserver
+
+import (
+	"slices"
+
+	"github.com/google/uuid"
+	"google.golang.org/grpc/codes"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+func newUID() string { return uuid.NewString() }
+
+// hostsOf spells out the ingress hosts of a spec, sorted.
+func (s *Server) hostsOf(spec *carav1.ProjectSpec) []string {
+	var hosts []string
+	for _, in := range spec.GetIngress() {
+		hosts = append(hosts, s.cfg.Hosts.Host(in.GetHost()))
+	}
+	slices.Sort(hosts)
+	return slices.Compact(hosts)
+}
+
+// claimHosts makes the hosts of p its own, in its transaction, and lets go of those that only old had. A host that
+// another project has is refused: hosts/HOST is one key, so of two claims at once one meets the other. Either project may
+// be nil.
+func (t *tx) claimHosts(old, p *carav1.Project) error {
+	wanted := p.GetStatus().GetHosts()
+	for _, host := range old.GetStatus().GetHosts() {
+		if !slices.Contains(wanted, host) {
+			t.remove(kindHost, host)
+		}
+	}
+	for _, host := range wanted {
+		holder, taken := read[*carav1.ObjectRef](t, host)
+		name := p.GetMetadata().GetName()
+		if taken && holder.GetName() != name {
+			return api.Errorf(codes.AlreadyExists, api.TitleConflict,
+				"ingress host %q belongs to project %q: choose another host, or delete that project first", host, holder.GetName())
+		}
+		if !taken || holder.GetUid() != p.GetMetadata().GetUid() {
+			t.write(keyOf(kindHost, host), &carav1.ObjectRef{Kind: api.KindProject, Name: name, Uid: p.GetMetadata().GetUid()})
+		}
+	}
+	return nil
+}

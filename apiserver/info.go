@@ -1,0 +1,20 @@
+package apiserver
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/types/known/emptypb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// GetInfo says what server this is, and who it takes the caller for.
+func (s infoService) GetInfo(ctx context.Context, _ *emptypb.Empty) (*carav1.Info, error) {
+	return &carav1.Info{
+		Version:   s.cfg.Version,
+		ClusterId: s.cfg.ClusterID,
+		Time:      timestamppb.New(s.cfg.Now()),
+		Actor:     actorOf(ctx).Name,
+	}, nil
+}

@@ -1,0 +1,133 @@
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"runtime/debug"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+)
+
+// identify says who calls.
+type identify func(context.Context) (Actor, error)
+
+// unary is what every call with one request and one answer passes, in this order: recover, measure, audit,
+// authenticate, authorise, validate.
+func (s *Server) unary(who identify) grpc.UnaryServerInterceptor {
+	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
+		start := time.Now()
+		var actor Actor
+		defer func() {
+			if p := recover(); p != nil {
+				err = s.panicked(info.FullMethod, p)
+			}
+			err = wireError(err)
+			s.metrics.observe(info.FullMethod, err, time.Since(start))
+			s.audit(ctx, actor, info.FullMethod, req, err)
+		}()
+		if actor, err = s.admit(ctx, who, info.FullMethod); err != nil {
+			return nil, err
+		}
+		if err := s.check(actor, info.FullMethod, req); err != nil {
+			return nil, err
+		}
+		return handler(withActor(ctx, actor), req)
+	}
+}
+
+// stream is unary's counterpart; each message that comes in is checked as it comes.
+func (s *Server) stream(who identify) grpc.StreamServerInterceptor {
+	return func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+		start := time.Now()
+		checked := &checkedStream{ServerStream: ss, server: s, method: info.FullMethod}
+		defer func() {
+			if p := recover(); p != nil {
+				err = s.panicked(info.FullMethod, p)
+			}
+			err = wireError(err)
+			s.metrics.observe(info.FullMethod, err, time.Since(start))
+			s.audit(ss.Context(), checked.actor, info.FullMethod, checked.first, err)
+		}()
+		if checked.actor, err = s.admit(ss.Context(), who, info.FullMethod); err != nil {
+			return err
+		}
+		checked.ctx = withActor(ss.Context(), checked.actor)
+		return handler(srv, checked)
+	}
+}
+
+// admit waits for the cache, authenticates the caller and asks the table whether the method is for it.
+func (s *Server) admit(ctx context.Context, who identify, method string) (Actor, error) {
+	select {
+	case <-s.cache.loaded:
+	case <-ctx.Done():
+		return Actor{}, ctx.Err()
+	}
+	actor, err := who(ctx)
+	if err != nil {
+		return Actor{}, err
+	}
+	return actor, authorise(actor, method)
+}
+
+// check bounds what the caller may name, and validates the request.
+func (s *Server) check(actor Actor, method string, req any) error {
+	m, ok := req.(proto.Message)
+	if !ok {
+		return status.Errorf(codes.Internal, "%s takes a %T, which is no message", method, req)
+	}
+	if name := objectName(m); name != "" && methods[method].write && !actor.mayName(name) {
+		return api.Errorf(codes.PermissionDenied, api.TitleForbidden,
+			"%s may only change what begins with %q, and %q does not", actor.Name, actor.NamePrefix, name)
+	}
+	return s.validate(m)
+}
+
+func (s *Server) panicked(method string, p any) error {
+	s.cfg.Logger.Error("call panicked", "method", method, "panic", p, "stack", string(debug.Stack()))
+	return api.Errorf(codes.Internal, api.TitleInternal, "the server made a mistake in %s; its log has the details", method)
+}
+
+// wireError gives errors of contexts their codes, and lets nothing else go out without one.
+func wireError(err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, ok := status.FromError(err); ok {
+		return err
+	}
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return status.FromContextError(err).Err()
+	default:
+		return api.Errorf(codes.Internal, api.TitleInternal, "%v", err)
+	}
+}
+
+// checkedStream validates what comes in, and carries the actor.
+type checkedStream struct {
+	grpc.ServerStream
+	ctx    context.Context //nolint:containedctx // a ServerStream is where gRPC keeps it
+	server *Server
+	actor  Actor
+	method string
+	first  any
+}
+
+func (c *checkedStream) Context() context.Context { return c.ctx }
+
+func (c *checkedStream) RecvMsg(m any) error {
+	if err := c.ServerStream.RecvMsg(m); err != nil {
+		return err
+	}
+	if c.first == nil {
+		c.first = m
+	}
+	return c.server.check(c.actor, c.method, m)
+}

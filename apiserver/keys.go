@@ -1,0 +1,103 @@
+package apiserver
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// kindHost is the claim of one project on one ingress host: hosts/HOST holds a reference to the project. It is no kind
+// of the API.
+const kindHost = "ObjectRef"
+
+// encoding is the first byte of every value: protobuf follows. A value that begins with another was written by a newer
+// server.
+const encoding = 1
+
+// kinds has for each kind where its objects are kept, and an empty one.
+var kinds = []struct {
+	kind, prefix string
+	empty        proto.Message
+}{
+	{api.KindProject, "projects/", &carav1.Project{}},
+	{api.KindNode, "nodes/", &carav1.Node{}},
+	{api.KindSource, "sources/", &carav1.Source{}},
+	{api.KindClaim, "claims/", &carav1.Claim{}},
+	{api.KindSecret, "secrets/", &carav1.Secret{}},
+	{api.KindEvent, "events/", &carav1.Event{}},
+	{api.KindOverride, "overrides/", &carav1.Override{}},
+	{api.KindTombstone, "tombstones/", &carav1.Tombstone{}},
+	{api.KindToken, "tokens/", &carav1.Token{}},
+	{kindHost, "hosts/", &carav1.ObjectRef{}},
+}
+
+// kindOf is the kind that messages of type T have; the generated type's own name.
+func kindOf[T proto.Message]() string {
+	var zero T
+	return string(zero.ProtoReflect().Descriptor().Name())
+}
+
+func kindName(m proto.Message) string { return string(m.ProtoReflect().Descriptor().Name()) }
+
+// keyOf is where the object of this kind and name is kept.
+func keyOf(kind, name string) string {
+	for i := range kinds {
+		if kinds[i].kind == kind {
+			return kinds[i].prefix + name
+		}
+	}
+	return "" // the store refuses an empty key
+}
+
+// parseKey is keyOf's inverse; ok is false for keys that are not objects of this room, such as the server's own
+// identity.
+func parseKey(key string) (kind, name string, empty proto.Message, ok bool) {
+	for i := range kinds {
+		if name, ok := strings.CutPrefix(key, kinds[i].prefix); ok {
+			return kinds[i].kind, name, kinds[i].empty, true
+		}
+	}
+	return "", "", nil, false
+}
+
+// encode gives the bytes to store. It clears the object's resourceVersion, which belongs to the store.
+func encode(m proto.Message) ([]byte, error) {
+	if meta := api.Meta(m); meta != nil {
+		meta.ResourceVersion = ""
+	}
+	buf := make([]byte, 1, 1+proto.Size(m))
+	buf[0] = encoding
+	buf, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(buf, m)
+	if err != nil {
+		return nil, fmt.Errorf("encode %s: %w", kindName(m), err)
+	}
+	return buf, nil
+}
+
+// decode is encode's inverse; revision is that of the object's last write.
+func decode(empty proto.Message, value []byte, revision int64) (proto.Message, error) {
+	if len(value) == 0 || value[0] != encoding {
+		return nil, fmt.Errorf("value of revision %d is not in encoding %d: was it written by a newer server?", revision, encoding)
+	}
+	m := empty.ProtoReflect().New().Interface()
+	if err := proto.Unmarshal(value[1:], m); err != nil {
+		return nil, fmt.Errorf("decode %s: %w", kindName(m), err)
+	}
+	if meta := api.Meta(m); meta != nil {
+		meta.ResourceVersion = formatRevision(revision)
+	}
+	return m, nil
+}
+
+func formatRevision(r int64) string { return strconv.FormatInt(r, 10) }
+
+// parseRevision reads a resourceVersion that a client sends back.
+func parseRevision(s string) (int64, bool) {
+	r, err := strconv.ParseInt(s, 10, 64)
+	return r, err == nil && r >= 0
+}

@@ -1,0 +1,154 @@
+package apiserver
+
+import (
+	"slices"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/caravanserai/cara/api"
+)
+
+// method says who may call, and whether a call changes something.
+type method struct {
+	roles []Role
+	write bool
+	quiet bool // a report of the machinery: its audit line goes out at debug level
+}
+
+// readers may look at everything but values of secrets, which nobody gets.
+var (
+	readers   = []Role{RoleAdmin, RoleDeployer, RoleViewer, RoleScheduler, RoleGC, RoleReconciler, RoleSources}
+	deployers = []Role{RoleAdmin, RoleDeployer}
+	admins    = []Role{RoleAdmin}
+	nodes     = []Role{RoleNode}
+)
+
+func reads(roles ...Role) method  { return method{roles: roles} }
+func writes(roles ...Role) method { return method{roles: roles, write: true} }
+func reports(roles ...Role) method {
+	return method{roles: roles, write: true, quiet: true}
+}
+
+// methods is the table of who may do what. A method that is not in it is nobody's; a test holds it against the
+// generated services.
+var methods = map[string]method{
+	"/cara.v1.ProjectService/CreateProject":       writes(deployers...),
+	"/cara.v1.ProjectService/PutProject":          writes(deployers...),
+	"/cara.v1.ProjectService/GetProject":          reads(readers...),
+	"/cara.v1.ProjectService/ListProjects":        reads(readers...),
+	"/cara.v1.ProjectService/WatchProjects":       reads(readers...),
+	"/cara.v1.ProjectService/DeleteProject":       writes(RoleAdmin, RoleDeployer, RoleGC, RoleReconciler),
+	"/cara.v1.ProjectService/UpdateProjectStatus": reports(nodes...),
+	"/cara.v1.ProjectService/ScheduleProject":     writes(RoleScheduler),
+	"/cara.v1.ProjectService/RemoveProject":       writes(RoleGC),
+	"/cara.v1.ProjectService/RetryProject":        writes(deployers...),
+	"/cara.v1.ProjectService/RestartProject":      writes(deployers...),
+	"/cara.v1.ProjectService/ExtendProject":       writes(deployers...),
+	"/cara.v1.ProjectService/OverrideProject":     writes(RoleAdmin, RoleDeployer, RoleGC, RoleReconciler),
+	"/cara.v1.ProjectService/ListOverrides":       reads(readers...),
+	"/cara.v1.ProjectService/Logs":                reads(RoleAdmin, RoleDeployer, RoleViewer),
+	"/cara.v1.ProjectService/ListTombstones":      reads(readers...),
+
+	"/cara.v1.ApplyService/Apply": writes(RoleAdmin, RoleDeployer, RoleReconciler),
+
+	"/cara.v1.NodeService/CreateNode":       writes(admins...),
+	"/cara.v1.NodeService/PutNode":          writes(admins...),
+	"/cara.v1.NodeService/GetNode":          reads(readers...),
+	"/cara.v1.NodeService/ListNodes":        reads(readers...),
+	"/cara.v1.NodeService/WatchNodes":       reads(readers...),
+	"/cara.v1.NodeService/DeleteNode":       writes(admins...),
+	"/cara.v1.NodeService/Heartbeat":        reports(nodes...),
+	"/cara.v1.NodeService/MarkNodeNotReady": writes(RoleScheduler),
+	"/cara.v1.NodeService/Join":             writes(RoleNone, RoleAdmin, RoleDeployer, RoleViewer, RoleNode),
+	"/cara.v1.NodeService/RenewCertificate": writes(nodes...),
+	"/cara.v1.NodeService/Connect":          reports(nodes...),
+	"/cara.v1.NodeService/Attach":           reports(nodes...),
+
+	"/cara.v1.SourceService/CreateSource":       writes(admins...),
+	"/cara.v1.SourceService/PutSource":          writes(admins...),
+	"/cara.v1.SourceService/GetSource":          reads(readers...),
+	"/cara.v1.SourceService/ListSources":        reads(readers...),
+	"/cara.v1.SourceService/WatchSources":       reads(readers...),
+	"/cara.v1.SourceService/DeleteSource":       writes(admins...),
+	"/cara.v1.SourceService/ReconcileSource":    writes(deployers...),
+	"/cara.v1.SourceService/SuspendSource":      writes(deployers...),
+	"/cara.v1.SourceService/ResumeSource":       writes(deployers...),
+	"/cara.v1.SourceService/ConfirmSource":      writes(deployers...),
+	"/cara.v1.SourceService/ListClaims":         reads(readers...),
+	"/cara.v1.SourceService/UpdateSourceStatus": reports(RoleSources, RoleReconciler),
+	"/cara.v1.SourceService/PublishSnapshot":    writes(RoleSources),
+	"/cara.v1.SourceService/UpdateClaims":       reports(RoleReconciler),
+	"/cara.v1.SourceService/RemoveSource":       writes(RoleReconciler),
+	"/cara.v1.SourceService/GetSourceSecret":    reads(RoleSources),
+
+	"/cara.v1.SecretService/CreateSecret": writes(deployers...),
+	"/cara.v1.SecretService/PutSecret":    writes(deployers...),
+	"/cara.v1.SecretService/GetSecret":    reads(RoleAdmin, RoleDeployer, RoleViewer),
+	"/cara.v1.SecretService/ListSecrets":  reads(RoleAdmin, RoleDeployer, RoleViewer),
+	"/cara.v1.SecretService/DeleteSecret": writes(deployers...),
+
+	"/cara.v1.EventService/CreateEvent": reports(RoleNode, RoleScheduler, RoleGC, RoleReconciler, RoleSources),
+	"/cara.v1.EventService/ListEvents":  reads(readers...),
+	"/cara.v1.EventService/WatchEvents": reads(readers...),
+	"/cara.v1.EventService/TrimHistory": writes(RoleGC),
+
+	"/cara.v1.WatchService/Watch": reads(readers...),
+
+	"/cara.v1.TokenService/CreateToken": writes(admins...),
+	"/cara.v1.TokenService/ListTokens":  reads(admins...),
+	"/cara.v1.TokenService/DeleteToken": writes(admins...),
+
+	"/cara.v1.InfoService/GetInfo": reads(append(slices.Clone(readers), RoleNode)...),
+}
+
+// authorise asks the table.
+func authorise(actor Actor, name string) error {
+	m, ok := methods[name]
+	switch {
+	case ok && slices.Contains(m.roles, actor.Role):
+		return nil
+	case actor.Role == RoleNone:
+		return api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated,
+			"this needs an identity: send `Authorization: Bearer TOKEN` (caractrl: --token-file)")
+	case !ok:
+		return api.Errorf(codes.Unimplemented, api.TitleUnimplemented, "there is no method %s", name)
+	default:
+		return api.Errorf(codes.PermissionDenied, api.TitleForbidden, "%s has the role %s, which may not call %s; it takes %s",
+			actor.Name, actor.Role, shortMethod(name), roleWords(m.roles))
+	}
+}
+
+func roleWords(roles []Role) string {
+	words := make([]string, len(roles))
+	for i, r := range roles {
+		words[i] = string(r)
+	}
+	return strings.Join(words, " or ")
+}
+
+func shortMethod(name string) string { return name[strings.LastIndexByte(name, '/')+1:] }
+
+// objectName is the name of the one object that a request is about; empty where there is none or are many.
+func objectName(req proto.Message) string {
+	switch r := req.(type) {
+	case interface{ GetName() string }:
+		return r.GetName()
+	case interface{ GetSource() string }: // snapshots, claims and the reconciler's apply
+		return r.GetSource()
+	}
+	r := req.ProtoReflect()
+	fields := r.Descriptor().Fields()
+	for i := range fields.Len() {
+		f := fields.Get(i)
+		if f.Kind() != protoreflect.MessageKind || f.IsList() || f.IsMap() || !r.Has(f) {
+			continue
+		}
+		if meta := api.Meta(r.Get(f).Message().Interface()); meta != nil {
+			return meta.GetName()
+		}
+	}
+	return ""
+}

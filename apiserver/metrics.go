@@ -1,0 +1,43 @@
+package apiserver
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/caravanserai/cara/api"
+)
+
+// metrics counts calls; /metrics shows it.
+type metrics struct {
+	registry *prometheus.Registry
+	calls    *prometheus.CounterVec
+	latency  *prometheus.HistogramVec
+	watchers prometheus.Gauge
+}
+
+func newMetrics() *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "cara_calls_total", Help: "Calls by method and gRPC code.",
+		}, []string{"method", "code"}),
+		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "cara_call_seconds", Help: "Time a call took, streams included.",
+			Buckets: prometheus.ExponentialBuckets(0.0001, 4, 10),
+		}, []string{"method"}),
+		watchers: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "cara_watchers", Help: "Watches that are open.",
+		}),
+	}
+	m.registry.MustRegister(m.calls, m.latency, m.watchers,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+func (m *metrics) observe(method string, err error, took time.Duration) {
+	name := shortMethod(method)
+	m.calls.WithLabelValues(name, api.Code(err).String()).Inc()
+	m.latency.WithLabelValues(name).Observe(took.Seconds())
+}

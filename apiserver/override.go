@@ -1,0 +1,167 @@
+package apiserver
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Scopes of an override: what git has no say over.
+const (
+	scopeSpec     = "Spec"
+	scopeDeletion = "Deletion"
+	scopeExpiry   = "Expiry"
+)
+
+// standing says whether an override still holds at a time. One that ends with git's next change stands until that
+// change is at hand: declared is the hash of what git says now, where that is known.
+func standing(o *carav1.Override, now time.Time, declared string) bool {
+	switch {
+	case o == nil:
+		return false
+	case o.GetUntil() != nil && !o.GetUntil().AsTime().After(now):
+		return false
+	default:
+		return o.GetUntilHash() == "" || declared == "" || o.GetUntilHash() == declared
+	}
+}
+
+// overrideSpec lets a person change what a source owns: an override that stands already, or new terms. p is the
+// transaction's own copy of the project.
+func (t *tx) overrideSpec(p *carav1.Project, terms *carav1.OverrideTerms) error {
+	o, _ := read[*carav1.Override](t, p.GetMetadata().GetName())
+	if terms == nil {
+		if o.GetScope() == scopeSpec && standing(o, t.now, "") {
+			return nil
+		}
+		return errSourceOwned(p)
+	}
+	o, err := t.override(p.GetMetadata().GetName(), sourceOf(p), scopeSpec, terms)
+	if err != nil {
+		return err
+	}
+	t.showOverride(p, o)
+	return nil
+}
+
+// override records a decision about a project of a source.
+func (t *tx) override(name, source, scope string, terms *carav1.OverrideTerms) (*carav1.Override, error) {
+	until, hash, err := t.term(name, source, terms)
+	if err != nil {
+		return nil, err
+	}
+	o := &carav1.Override{
+		Metadata: &carav1.ObjectMeta{Name: name, CreationTimestamp: timestamppb.New(t.now)},
+		Scope:    scope, Actor: t.actor.Name, Reason: terms.GetReason(),
+		Since: timestamppb.New(t.now), Until: until, UntilHash: hash,
+	}
+	t.put(o)
+	t.event(&carav1.ObjectRef{Kind: api.KindProject, Name: name}, eventNormal, "Overridden", overrideText(o))
+	return o, nil
+}
+
+// term is when an override ends.
+func (t *tx) term(name, source string, terms *carav1.OverrideTerms) (*timestamppb.Timestamp, string, error) {
+	given := 0
+	for _, is := range []bool{terms.GetUntil() != nil, terms.GetFor() != nil, terms.GetUntilNextChange()} {
+		if is {
+			given++
+		}
+	}
+	invalid := func(field, format string, args ...any) (*timestamppb.Timestamp, string, error) {
+		return nil, "", api.Invalid("the override", fieldError(field, format, args...))
+	}
+	switch {
+	case terms.GetReason() == "":
+		return invalid("override.reason", "is required: say why (--reason WHY)")
+	case given > 1:
+		return invalid("override", "has more than one of until, for and untilNextChange; give one")
+	case terms.GetUntil() != nil:
+		if !terms.GetUntil().AsTime().After(t.now) {
+			return invalid("override.until", "is in the past")
+		}
+		return terms.GetUntil(), "", nil
+	case terms.GetFor() != nil:
+		if terms.GetFor().AsDuration() <= 0 {
+			return invalid("override.for", "is %s; it must be more than nothing", terms.GetFor().AsDuration())
+		}
+		return timestamppb.New(t.now.Add(terms.GetFor().AsDuration())), "", nil
+	case terms.GetUntilNextChange():
+		claim, ok := read[*carav1.Claim](t, source+"/"+name)
+		if !ok {
+			return invalid("override.untilNextChange", "has nothing to wait for: source %q does not declare project %q", source, name)
+		}
+		return nil, claim.GetSpec().GetHash(), nil
+	}
+	return nil, "", nil
+}
+
+// showOverride says on the project that git has no say, and why.
+func (t *tx) showOverride(p *carav1.Project, o *carav1.Override) {
+	t.condition(p, &carav1.Condition{Type: api.CondOverridden, Status: api.StatusTrue, Reason: o.GetScope(), Message: overrideText(o)})
+}
+
+func overrideText(o *carav1.Override) string {
+	until := "until it is cleared"
+	switch {
+	case o.GetUntil() != nil:
+		until = "until " + o.GetUntil().AsTime().UTC().Format(time.RFC3339)
+	case o.GetUntilHash() != "":
+		until = "until the next change in git"
+	}
+	return fmt.Sprintf("%s overrides git (%s) %s: %s", o.GetActor(), o.GetScope(), until, o.GetReason())
+}
+
+// OverrideProject records or clears the override of a project.
+func (s projectService) OverrideProject(ctx context.Context, req *carav1.OverrideProjectRequest) (*carav1.Override, error) {
+	var out *carav1.Override
+	err := s.transact(ctx, func(t *tx) (err error) {
+		if req.GetClear() {
+			out, err = t.clearOverride(req.GetName())
+			return err
+		}
+		old, ok := read[*carav1.Project](t, req.GetName())
+		switch {
+		case !ok:
+			return notFound(api.KindProject, req.GetName())
+		case req.GetTerms() == nil:
+			return api.Invalid("the request", fieldError("terms", "are required: say why, and for how long"))
+		case sourceOf(old) == "":
+			return api.Errorf(codes.FailedPrecondition, api.TitleConflict,
+				"project %q belongs to no source: there is nothing to override, change it", req.GetName())
+		}
+		p := proto.CloneOf(old)
+		if out, err = t.override(req.GetName(), sourceOf(old), scopeSpec, req.GetTerms()); err != nil {
+			return err
+		}
+		t.derive(p) // an extension of the expiry ends with the override that it was
+		t.showOverride(p, out)
+		t.put(p)
+		return nil
+	})
+	return out, err
+}
+
+// clearOverride ends an override: git has its say again.
+func (t *tx) clearOverride(name string) (*carav1.Override, error) {
+	o, ok := read[*carav1.Override](t, name)
+	if !ok {
+		return nil, notFound(api.KindOverride, name)
+	}
+	t.remove(api.KindOverride, name)
+	t.event(&carav1.ObjectRef{Kind: api.KindProject, Name: name}, eventNormal, "OverrideEnded", "git has its say again")
+	if old, ok := read[*carav1.Project](t, name); ok {
+		p := proto.CloneOf(old)
+		t.derive(p)
+		p.Status.Conditions, _ = api.RemoveCondition(p.GetStatus().GetConditions(), api.CondOverridden)
+		t.put(p)
+	}
+	return o, nil
+}

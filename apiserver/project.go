@@ -1,0 +1,134 @@
+package apiserver
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// CreateProject accepts a new project.
+func (s projectService) CreateProject(ctx context.Context, req *carav1.CreateProjectRequest) (*carav1.Project, error) {
+	var out *carav1.Project
+	err := s.transact(ctx, func(t *tx) error {
+		name := req.GetProject().GetMetadata().GetName()
+		if _, exists := read[*carav1.Project](t, name); exists {
+			return api.Errorf(codes.AlreadyExists, api.TitleAlreadyExists, "project %q already exists", name)
+		}
+		_, after, err := t.declare(req.GetProject(), nil)
+		out = after
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, answerCreated(ctx)
+}
+
+// PutProject creates or replaces a project.
+func (s projectService) PutProject(ctx context.Context, req *carav1.PutProjectRequest) (*carav1.Project, error) {
+	want := ifMatch(ctx, req.GetProject().GetMetadata().GetResourceVersion())
+	var before, out *carav1.Project
+	err := s.transact(ctx, func(t *tx) (err error) {
+		if err := t.mustMatch(api.KindProject, req.GetProject(), want); err != nil {
+			return err
+		}
+		before, out, err = t.declare(req.GetProject(), nil)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if before == nil {
+		return out, answerCreated(ctx)
+	}
+	return out, nil
+}
+
+// mustMatch holds what a caller sent against what there is, where it asks for a compare-and-swap.
+func (t *tx) mustMatch(kind string, in proto.Message, want string) error {
+	meta := api.Meta(in)
+	uid := meta.GetUid()
+	if want == "" && uid == "" {
+		return nil
+	}
+	m := t.object(kind, meta.GetName())
+	if m == nil {
+		return api.Errorf(codes.Aborted, api.TitleConflict, "%s is gone: leave resourceVersion and uid out to create it anew", describe(in))
+	}
+	return mustBe(m, uid, want)
+}
+
+// object reads an object by its kind.
+func (t *tx) object(kind, name string) proto.Message {
+	key := keyOf(kind, name)
+	e := t.server.cache.entry(kind, name)
+	if e == nil {
+		t.insist(key, 0)
+		return nil
+	}
+	t.insist(key, e.rev)
+	return e.msg
+}
+
+// declare is a person's create or change of a project. It returns the project before, or nil, and after. With terms it
+// may change what a source owns, and records the override.
+func (t *tx) declare(in *carav1.Project, terms *carav1.OverrideTerms) (before, after *carav1.Project, err error) {
+	name := in.GetMetadata().GetName()
+	if !t.actor.mayName(name) {
+		return nil, nil, errPrefix(t.actor, name)
+	}
+	old, exists := read[*carav1.Project](t, name)
+	if !exists {
+		after, err = t.create(in, t.actor.Name, nil)
+		return nil, after, err
+	}
+	p := proto.CloneOf(old)
+	changed, err := t.redeclare(old, p, in, "changed by "+t.actor.Name)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !changed {
+		return old, old, nil
+	}
+	if sourceOf(old) != "" {
+		if err := t.overrideSpec(p, terms); err != nil {
+			return nil, nil, err
+		}
+	}
+	t.put(p)
+	return old, p, nil
+}
+
+// create is the first word on a project, a person's or a source's.
+func (t *tx) create(in *carav1.Project, owner string, origin *carav1.Origin) (*carav1.Project, error) {
+	if at := in.GetSpec().GetExpireAt(); at != nil && !at.AsTime().After(t.now) {
+		return nil, t.errExpired(in, at.AsTime(), owner)
+	}
+	p, err := t.accept(in, owner, origin)
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := read[*carav1.Tombstone](t, p.GetMetadata().GetName()); ok {
+		t.remove(api.KindTombstone, p.GetMetadata().GetName())
+	}
+	t.put(p)
+	return p, nil
+}
+
+func (t *tx) errExpired(in *carav1.Project, at time.Time, owner string) error {
+	when := at.UTC().Format(time.RFC3339)
+	if t.actor.Person() {
+		return api.Invalid(describe(in), fieldError("spec.expireAt", "is %s, which is in the past; set a later time or leave it out", when))
+	}
+	return api.Errorf(codes.FailedPrecondition, titleExpired, "project %q of %s expired at %s: it is not created", in.GetMetadata().GetName(), owner, when)
+}
+
+func errPrefix(a Actor, name string) error {
+	return api.Errorf(codes.PermissionDenied, api.TitleForbidden,
+		"%s may only change what begins with %q, and %q does not", a.Name, a.NamePrefix, name)
+}

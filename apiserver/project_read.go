@@ -1,0 +1,98 @@
+package apiserver
+
+import (
+	"context"
+	"slices"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// GetProject returns one project.
+func (s projectService) GetProject(_ context.Context, req *carav1.GetRequest) (*carav1.Project, error) {
+	p, ok := lookup[*carav1.Project](s.cache, req.GetName())
+	if !ok {
+		return nil, notFound(api.KindProject, req.GetName())
+	}
+	return s.overlayProject(p), nil
+}
+
+// ListProjects returns projects in the order of their names.
+func (s projectService) ListProjects(_ context.Context, req *carav1.ListProjectsRequest) (*carav1.ListProjectsResponse, error) {
+	match, err := projectMatch(req)
+	if err != nil {
+		return nil, err
+	}
+	items, meta := page(s.cache, "", req.GetPageToken(), req.GetLimit(), match)
+	for i, p := range items {
+		items[i] = s.overlayProject(p)
+	}
+	return &carav1.ListProjectsResponse{Items: items, Metadata: meta}, nil
+}
+
+// WatchProjects streams the projects that match, then what becomes of them.
+func (s projectService) WatchProjects(req *carav1.WatchProjectsRequest, out carav1.ProjectService_WatchProjectsServer) error {
+	match, err := projectMatch(req)
+	if err != nil {
+		return err
+	}
+	if match == nil {
+		match = func(*carav1.Project) bool { return true }
+	}
+	if name := req.GetName(); name != "" {
+		rest := match
+		match = func(p *carav1.Project) bool { return p.GetMetadata().GetName() == name && rest(p) }
+	}
+	return watchKind(out.Context(), s.Server, req.GetResourceVersion(), match, func(typ string, object *carav1.Project, rev string) error {
+		return out.Send(&carav1.ProjectEvent{Type: typ, Object: object, ResourceVersion: rev})
+	})
+}
+
+// ListOverrides returns the overrides that stand.
+func (s projectService) ListOverrides(_ context.Context, req *carav1.ListRequest) (*carav1.ListOverridesResponse, error) {
+	match, err := labelMatch[*carav1.Override](req.GetLabelSelector())
+	if err != nil {
+		return nil, err
+	}
+	items, meta := page(s.cache, "", req.GetPageToken(), req.GetLimit(), match)
+	return &carav1.ListOverridesResponse{Items: items, Metadata: meta}, nil
+}
+
+// ListTombstones returns what stays of projects that are gone.
+func (s projectService) ListTombstones(_ context.Context, req *carav1.ListRequest) (*carav1.ListTombstonesResponse, error) {
+	match, err := labelMatch[*carav1.Tombstone](req.GetLabelSelector())
+	if err != nil {
+		return nil, err
+	}
+	items, meta := page(s.cache, "", req.GetPageToken(), req.GetLimit(), match)
+	return &carav1.ListTombstonesResponse{Items: items, Metadata: meta}, nil
+}
+
+// projectFilter is what lists and watches of projects have in common.
+type projectFilter interface {
+	GetPhase() []string
+	GetNodeRef() string
+	GetOwner() string
+	GetLabelSelector() string
+}
+
+// projectMatch is the filter as a function; nil matches everything.
+func projectMatch(f projectFilter) (func(*carav1.Project) bool, error) {
+	for i, phase := range f.GetPhase() {
+		if !api.KnownPhase(phase) {
+			return nil, api.Invalid("the request", fieldError(fieldIndex("phase", i), "is %q; it must be one of %v", phase, api.Phases()))
+		}
+	}
+	byLabel, err := labelMatch[*carav1.Project](f.GetLabelSelector())
+	if err != nil {
+		return nil, err
+	}
+	if len(f.GetPhase()) == 0 && f.GetNodeRef() == "" && f.GetOwner() == "" && f.GetLabelSelector() == "" {
+		return nil, nil
+	}
+	return func(p *carav1.Project) bool {
+		return (len(f.GetPhase()) == 0 || slices.Contains(f.GetPhase(), p.GetStatus().GetPhase())) &&
+			(f.GetNodeRef() == "" || f.GetNodeRef() == p.GetStatus().GetNodeRef()) &&
+			(f.GetOwner() == "" || f.GetOwner() == p.GetMetadata().GetOwner()) && byLabel(p)
+	}, nil
+}

@@ -1,0 +1,43 @@
+package apiserver
+
+import (
+	"cmp"
+	"slices"
+)
+
+// ring has the newest transactions, as many as hold limit changes, and at least one. Guarded by the cache's mutex.
+type ring struct {
+	limit int
+	floor int64 // everything after this revision is in txs
+	size  int   // changes in txs
+	txs   []transaction
+}
+
+func (r *ring) push(tx transaction) {
+	r.txs = append(r.txs, tx)
+	r.size += len(tx.changes)
+	drop := 0
+	for r.size > r.limit && drop < len(r.txs)-1 {
+		r.size -= len(r.txs[drop].changes)
+		r.floor = r.txs[drop].rev
+		drop++
+	}
+	if drop == 0 {
+		return
+	}
+	// The slice's own growth moves the live part to a new array now and then; what was dropped is released at once.
+	clear(r.txs[:drop])
+	r.txs = r.txs[drop:]
+}
+
+// after returns a copy of up to n transactions after rev; ok is false where some of them are no longer there.
+func (r *ring) after(rev int64, n int) (txs []transaction, ok bool) {
+	if rev < r.floor {
+		return nil, false
+	}
+	i, found := slices.BinarySearchFunc(r.txs, rev, func(tx transaction, rev int64) int { return cmp.Compare(tx.rev, rev) })
+	if found {
+		i++
+	}
+	return slices.Clone(r.txs[i:min(i+n, len(r.txs))]), true
+}

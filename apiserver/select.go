@@ -1,0 +1,54 @@
+package apiserver
+
+import (
+	"fmt"
+	"strconv"
+
+	"google.golang.org/protobuf/proto"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// labelMatch reads a label selector as Kubernetes has them; the empty one matches everything.
+func labelMatch[T proto.Message](selector string) (func(T) bool, error) {
+	if selector == "" {
+		return func(T) bool { return true }, nil
+	}
+	sel, err := labels.Parse(selector)
+	if err != nil {
+		return nil, api.Invalid("the request", fieldError("labelSelector", "is no label selector such as `app=web,tier in (a,b)`: %v", err))
+	}
+	return func(m T) bool { return sel.Matches(labels.Set(api.Meta(m).GetLabels())) }, nil
+}
+
+// page is one page of a list: the objects with names after token that match, at most limit of them (0: all), and the
+// token for the next page.
+func page[T proto.Message](c *cache, prefix, token string, limit int32, match func(T) bool) ([]T, *carav1.ListMeta) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	meta := &carav1.ListMeta{ResourceVersion: formatRevision(c.rev)}
+	t := c.tables[kindOf[T]()]
+	items := make([]T, 0, t.sizeHint(prefix, limit))
+	last := ""
+	t.ascend(prefix, token, func(e *entry) bool {
+		m := e.msg.(T)
+		if match != nil && !match(m) {
+			return true
+		}
+		if limit > 0 && len(items) == int(limit) {
+			meta.NextPageToken = last
+			return false
+		}
+		items, last = append(items, m), e.name
+		return true
+	})
+	return items, meta
+}
+
+func fieldError(field, format string, args ...any) []*carav1.FieldError {
+	return []*carav1.FieldError{{Field: field, Message: fmt.Sprintf(format, args...)}}
+}
+
+func fieldIndex(field string, i int) string { return field + "[" + strconv.Itoa(i) + "]" }

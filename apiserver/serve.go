@@ -1,0 +1,127 @@
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+
+	"github.com/caravanserai/cara/api"
+)
+
+const (
+	headerTimeout = 10 * time.Second
+	idleTimeout   = 2 * time.Minute
+	pingAfter     = 15 * time.Second
+	maxStreams    = 10_000 // per connection; a program may keep many watches on one
+)
+
+// Run fills the cache and serves the listener until ctx ends or something breaks. Then it takes no new calls, ends the
+// long streams, waits for the rest up to the drain timeout, and closes what is left. The listener is closed at the end.
+// It runs once.
+func (s *Server) Run(ctx context.Context, l net.Listener) error {
+	defer l.Close()
+	feedCtx, stopFeed := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopFeed()
+	work, workCtx := errgroup.WithContext(feedCtx)
+	work.Go(func() error { return s.cache.feed(workCtx, s.cfg.Store) })
+
+	gs := grpc.NewServer(
+		grpc.UnaryInterceptor(s.unary(s.network)),
+		grpc.StreamInterceptor(s.stream(s.network)),
+		grpc.MaxRecvMsgSize(s.cfg.MaxBodyBytes),
+	)
+	s.register(gs)
+	handler, err := s.rest()
+	if err != nil {
+		return err
+	}
+	hs := s.httpServer(split(gs, handler))
+	sniffed := newSniffer(l, s.cfg.TLS, s.cfg.AllowPlaintext)
+	work.Go(func() error { return sniffed.run(workCtx) })
+	work.Go(func() error {
+		if err := hs.Serve(sniffed); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serve %s: %w", l.Addr(), err)
+		}
+		return nil
+	})
+	select {
+	case <-ctx.Done():
+	case <-workCtx.Done(): // the cache or the listener broke: whoever waits is let go, and Run says why
+	}
+	err = s.drain(ctx, hs)
+	stopFeed()
+	if werr := work.Wait(); werr != nil && !errors.Is(werr, context.Canceled) {
+		return fmt.Errorf("apiserver: %w", werr)
+	}
+	return err
+}
+
+// drain ends what runs: long streams at once, other calls when they are done or the time is over.
+func (s *Server) drain(ctx context.Context, hs *http.Server) error {
+	close(s.draining)
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainTimeout)
+	defer cancel()
+	err := hs.Shutdown(bounded)
+	if errors.Is(err, context.DeadlineExceeded) {
+		s.cfg.Logger.Warn("calls still ran at the end of the drain timeout and were cut off", "timeout", s.cfg.DrainTimeout)
+		err = hs.Close()
+	}
+	if err != nil {
+		return fmt.Errorf("apiserver: shut down: %w", err)
+	}
+	return nil
+}
+
+// httpServer has no time-outs on bodies and answers, since streams live long; slow clients are held off by the header
+// time-out, by bounds on bodies and by HTTP/2's own pings.
+func (s *Server) httpServer(h http.Handler) *http.Server {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Server{
+		Handler:           h,
+		Protocols:         protocols,
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    64 << 10,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: maxStreams,
+			SendPingTimeout:      pingAfter,
+			PingTimeout:          pingAfter,
+		},
+		ErrorLog: serverLog(s.cfg.Logger),
+	}
+}
+
+// split gives gRPC calls to the gRPC server and everything else to REST.
+func split(gs *grpc.Server, rest http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
+			gs.ServeHTTP(w, r)
+			return
+		}
+		rest.ServeHTTP(w, r)
+	})
+}
+
+// network authenticates who calls from outside of the process. Whatever the authenticator says, nobody comes in as one
+// of the loops.
+func (s *Server) network(ctx context.Context) (Actor, error) {
+	actor, err := s.cfg.Authenticator.Authenticate(ctx)
+	if err != nil {
+		return Actor{}, err
+	}
+	if actor.system() || strings.HasPrefix(actor.Name, "system/") {
+		return Actor{}, api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated, "the loops of the server do not call over the network")
+	}
+	return actor, nil
+}

@@ -1,0 +1,65 @@
+package apiserver
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/fullstorydev/grpchan/inprocgrpc"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+)
+
+// Server is the door. New makes it, Run serves it, Client lets the loops of this process in.
+type Server struct {
+	cfg      Config
+	cache    *cache
+	metrics  *metrics
+	beats    beats
+	polls    polls
+	draining chan struct{} // closed when Run begins to end: long streams end themselves
+	appliers map[string]applier
+}
+
+// applier plans what Apply does with an object of one kind: it reads and writes through the transaction and returns
+// the object before (nil where there was none) and after.
+type applier func(t *tx, m proto.Message, how applyTerms) (before, after proto.Message, err error)
+
+// New makes a server. It does no I/O and starts nothing; calls through Client wait until Run has filled the cache.
+func New(cfg Config) (*Server, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	s := &Server{
+		cfg:      cfg,
+		cache:    newCache(cfg.RecentChanges),
+		metrics:  newMetrics(),
+		draining: make(chan struct{}),
+	}
+	s.appliers = map[string]applier{
+		api.KindProject: s.applyProject,
+	}
+	return s, nil
+}
+
+// Client is a connection for one loop of this process, whose identity is system/NAME: `scheduler`, `gc`, `reconciler`
+// or `sources`. Everything else than how the call travels is as over the network.
+func (s *Server) Client(name string) (grpc.ClientConnInterface, error) {
+	actor := Actor{Name: "system/" + name, Role: Role(name)}
+	if !actor.system() {
+		return nil, fmt.Errorf("apiserver: there is no loop %q: want scheduler, gc, reconciler or sources", name)
+	}
+	return s.channel(func(context.Context) (Actor, error) { return actor, nil }, loopCloner{}), nil
+}
+
+// channel is a connection inside the process whose caller is who identify says.
+func (s *Server) channel(identify func(context.Context) (Actor, error), cloner inprocgrpc.Cloner) *inprocgrpc.Channel {
+	ch := new(inprocgrpc.Channel).
+		WithCloner(cloner).
+		WithServerUnaryInterceptor(s.unary(identify)).
+		WithServerStreamInterceptor(s.stream(identify))
+	s.register(ch)
+	return ch
+}

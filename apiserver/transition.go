@@ -1,0 +1,120 @@
+package apiserver
+
+import (
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// move is the only place where a project's phase changes. It asks the table, and writes the Phase condition and an
+// event with the reason. p is the transaction's own copy, which the caller puts.
+func (t *tx) move(p *carav1.Project, to string, by api.Role, reason, message string) error {
+	st := p.GetStatus()
+	if err := api.CheckMove(st.GetPhase(), to, by); err != nil {
+		return api.Errorf(codes.Aborted, api.TitleConflict, "project %q: %v", p.GetMetadata().GetName(), err)
+	}
+	if st.GetPhase() == to {
+		return nil
+	}
+	st.Phase = to
+	t.condition(p, &carav1.Condition{Type: api.CondPhase, Status: api.StatusTrue, Reason: reason, Message: message})
+	typ := eventNormal
+	if to == api.PhaseFailed {
+		typ = eventWarning
+	}
+	t.event(refTo(p), typ, reason, message)
+	return nil
+}
+
+// leave takes the project off its node, where it comes to wait for a new one.
+func (t *tx) leave(p *carav1.Project, reason, message string) {
+	st := p.GetStatus()
+	st.NodeRef, st.Services = "", nil
+	st.Conditions, _ = api.RemoveCondition(st.GetConditions(), api.CondImagesReady)
+	st.Conditions, _ = api.RemoveCondition(st.GetConditions(), api.CondReady)
+	t.condition(p, &carav1.Condition{Type: api.CondScheduled, Status: api.StatusFalse, Reason: reason, Message: message})
+}
+
+// condition sets a condition of the generation at hand.
+func (t *tx) condition(p *carav1.Project, c *carav1.Condition) {
+	c.ObservedGeneration = p.GetMetadata().GetGeneration()
+	p.Status.Conditions, _ = api.SetCondition(p.GetStatus().GetConditions(), c, t.now)
+}
+
+// accept makes the record of a new project.
+func (t *tx) accept(in *carav1.Project, owner string, origin *carav1.Origin) (*carav1.Project, error) {
+	p := &carav1.Project{
+		ApiVersion: api.APIVersion,
+		Kind:       api.KindProject,
+		Metadata: &carav1.ObjectMeta{
+			Name: in.GetMetadata().GetName(), Uid: newUID(), Generation: 1,
+			Labels: in.GetMetadata().GetLabels(), Annotations: in.GetMetadata().GetAnnotations(),
+			CreationTimestamp: timestamppb.New(t.now), Owner: owner, Origin: origin,
+		},
+		Spec:   proto.CloneOf(in.GetSpec()),
+		Status: &carav1.ProjectStatus{},
+	}
+	t.derive(p)
+	by := "by " + t.actor.Name
+	if origin != nil {
+		by = "from " + whence(owner, origin)
+	}
+	if err := t.move(p, api.PhasePending, api.RoleServer, "Created", "accepted "+by); err != nil {
+		return nil, err
+	}
+	t.condition(p, &carav1.Condition{
+		Type: api.CondScheduled, Status: api.StatusFalse, Reason: "Waiting", Message: "waiting for the scheduler",
+	})
+	return p, t.claimHosts(nil, p)
+}
+
+// change gives a project a new spec, in place where it runs. p is the transaction's own copy of old.
+func (t *tx) change(old, p *carav1.Project, spec *carav1.ProjectSpec, what string) error {
+	p.Spec = proto.CloneOf(spec)
+	p.Metadata.Generation++
+	t.derive(p)
+	if err := t.claimHosts(old, p); err != nil {
+		return err
+	}
+	if sameContainers(old.GetSpec(), spec) {
+		t.event(refTo(p), eventNormal, "SpecChanged", what)
+		return nil
+	}
+	switch p.GetStatus().GetPhase() {
+	case api.PhaseRunning:
+		return t.move(p, api.PhaseScheduled, api.RoleServer, "SpecChanged", what)
+	case api.PhaseFailed:
+		t.leave(p, "Waiting", "waiting for the scheduler")
+		return t.move(p, api.PhasePending, api.RoleServer, "SpecChanged", what)
+	case api.PhaseTerminating, api.PhaseTerminated:
+		return errTerminating(p)
+	}
+	t.event(refTo(p), eventNormal, "SpecChanged", what)
+	return nil
+}
+
+// derive fills in what follows from the spec. An override of the expiry is laid over it by its own writer.
+func (t *tx) derive(p *carav1.Project) {
+	st := p.GetStatus()
+	st.SpecHash = api.Hash(p.GetSpec())
+	st.ExpireAt = p.GetSpec().GetExpireAt()
+	st.Hosts = t.server.hostsOf(p.GetSpec())
+}
+
+// sameContainers says whether two specs differ in nothing that an agent would see.
+func sameContainers(a, b *carav1.ProjectSpec) bool {
+	bare := func(s *carav1.ProjectSpec) *carav1.ProjectSpec {
+		return &carav1.ProjectSpec{
+			Services: s.GetServices(), Volumes: s.GetVolumes(), Ingress: s.GetIngress(),
+			NodeSelector: s.GetNodeSelector(), ImagePullSecrets: s.GetImagePullSecrets(),
+		}
+	}
+	return api.Hash(bare(a)) == api.Hash(bare(b))
+}
+
+func errTerminating(p *carav1.Project) error {
+	return api.Errorf(codes.Aborted, "Terminating", "project %q is being deleted: try again when it is gone", p.GetMetadata().GetName())
+}

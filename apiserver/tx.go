@@ -1,0 +1,140 @@
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/store"
+)
+
+// maxAttempts bounds how often a change runs again because what it had read was changed under it.
+const maxAttempts = 32
+
+// tx is one change in the making: what it read, each with the revision that the transaction will insist on, and what
+// it writes. It belongs to the function that transact calls with it, and may be thrown away and made anew.
+type tx struct {
+	server *Server
+	actor  Actor
+	now    time.Time
+	reads  map[string]int64 // key -> revision; 0 where there was nothing
+	writes map[string]proto.Message
+	order  []string // keys of writes, as they came
+}
+
+// transact runs change and commits what it wrote, on condition that nothing it read is another by then; else it runs
+// it again on the newer state. It returns when the cache has what was written, with its revision filled in. A change
+// that writes nothing commits nothing.
+func (s *Server) transact(ctx context.Context, change func(*tx) error) error {
+	for range maxAttempts {
+		seen := s.cache.revision()
+		t := s.begin(ctx)
+		if err := change(t); err != nil {
+			return err
+		}
+		if len(t.order) == 0 {
+			return nil
+		}
+		err := t.commit(ctx)
+		if !errors.Is(err, store.ErrConflict) {
+			return storeError(err)
+		}
+		// The change that was in the way has a newer revision than everything that was seen: wait for it.
+		if err := s.cache.wait(ctx, seen+1); err != nil {
+			return err
+		}
+	}
+	return api.Errorf(codes.Aborted, api.TitleConflict, "the object changes too fast: %d attempts met a newer state each, try again", maxAttempts)
+}
+
+// begin makes an empty change. Whoever drops it instead of committing it has done a dry run.
+func (s *Server) begin(ctx context.Context) *tx {
+	return &tx{
+		server: s, actor: actorOf(ctx), now: s.cfg.Now(),
+		reads: map[string]int64{}, writes: map[string]proto.Message{},
+	}
+}
+
+func (t *tx) commit(ctx context.Context) error {
+	txn := store.Txn{If: make([]store.Condition, 0, len(t.reads)), Do: make([]store.Op, 0, len(t.order))}
+	for key, rev := range t.reads {
+		txn.If = append(txn.If, store.Condition{Key: key, Modified: rev})
+	}
+	for _, key := range t.order {
+		m := t.writes[key]
+		if m == nil {
+			txn.Do = append(txn.Do, store.Op{Key: key, Delete: true})
+			continue
+		}
+		value, err := encode(m)
+		if err != nil {
+			return err
+		}
+		txn.Do = append(txn.Do, store.Op{Key: key, Value: value})
+	}
+	rev, err := t.server.cfg.Store.Commit(ctx, txn)
+	if err != nil {
+		return err
+	}
+	for _, m := range t.writes {
+		if meta := api.Meta(m); m != nil && meta != nil {
+			meta.ResourceVersion = formatRevision(rev)
+		}
+	}
+	return t.server.cache.wait(ctx, rev)
+}
+
+// read returns an object, shared and immutable, as the transaction will insist that it is.
+func read[T proto.Message](t *tx, name string) (T, bool) {
+	kind := kindOf[T]()
+	key := keyOf(kind, name)
+	if m, written := t.writes[key]; written {
+		v, ok := m.(T)
+		return v, ok
+	}
+	e := t.server.cache.entry(kind, name)
+	if e == nil {
+		t.insist(key, 0)
+		var zero T
+		return zero, false
+	}
+	t.insist(key, e.rev)
+	return e.msg.(T), true
+}
+
+// insist makes a revision a condition. The first one counts: what was decided on it must not be let through by a
+// later look.
+func (t *tx) insist(key string, rev int64) {
+	if _, ok := t.reads[key]; !ok {
+		t.reads[key] = rev
+	}
+}
+
+// put writes an object, which the transaction owns from now on.
+func (t *tx) put(m proto.Message) { t.write(keyOf(kindName(m), api.Meta(m).GetName()), m) }
+
+// remove takes an object away.
+func (t *tx) remove(kind, name string) { t.write(keyOf(kind, name), nil) }
+
+func (t *tx) write(key string, m proto.Message) {
+	if _, ok := t.writes[key]; !ok {
+		t.order = append(t.order, key)
+	}
+	t.writes[key] = m
+}
+
+// storeError gives the store's errors the codes of the API.
+func storeError(err error) error {
+	switch {
+	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return err
+	case errors.Is(err, store.ErrInvalid):
+		return api.Errorf(codes.InvalidArgument, api.TitleInvalid, "%v", err)
+	default:
+		return api.Errorf(codes.Unavailable, api.TitleUnavailable, "the store does not take writes: %v", err)
+	}
+}

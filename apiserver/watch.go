@@ -1,0 +1,165 @@
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/store"
+)
+
+const (
+	firstChunk = 500 // objects of the first state in one message
+	readChunk  = 256 // transactions taken from the ring at once
+)
+
+// follower is what one watch wants to hear, in this order: the first state in chunks, synced, then transactions and
+// bookmarks. Each function is called from the watch's own goroutine; an error ends the watch.
+type follower struct {
+	kinds    []string
+	from     string // resourceVersion to go on from; empty: the state of now first
+	first    func(objects []change) error
+	synced   func(rev int64) error
+	commit   func(transaction) error
+	bookmark func(rev int64) error
+}
+
+// follow runs one watch until ctx or the server ends. It has no queue: it reads what is recent from the cache and what
+// is older from the store's log, each time it has passed on what it read before.
+func (s *Server) follow(ctx context.Context, f follower) error {
+	s.metrics.watchers.Inc()
+	defer s.metrics.watchers.Dec()
+	at, err := s.start(f)
+	if err != nil {
+		return err
+	}
+	bookmarks := time.NewTicker(s.cfg.BookmarkInterval)
+	defer bookmarks.Stop()
+	told := at
+	for {
+		txs, wake, ok := s.cache.after(at)
+		if !ok {
+			if at, err = s.followLog(ctx, at, f.commit); err != nil {
+				return err
+			}
+			told = at
+			continue
+		}
+		for _, tx := range txs {
+			if err := f.commit(tx); err != nil {
+				return err
+			}
+			at, told = tx.rev, tx.rev
+		}
+		if len(txs) > 0 {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			continue
+		}
+		select {
+		case <-wake:
+		case <-bookmarks.C:
+			if told = max(told, at); f.bookmark(told) != nil {
+				return ctx.Err()
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.draining:
+			return errDraining()
+		}
+	}
+}
+
+// start sends the first state, where one is wanted, and returns the revision to go on from.
+func (s *Server) start(f follower) (int64, error) {
+	if f.from == "" {
+		objects, rev := s.cache.snapshot(f.kinds)
+		for len(objects) > 0 {
+			n := min(firstChunk, len(objects))
+			if err := f.first(objects[:n]); err != nil {
+				return 0, err
+			}
+			objects = objects[n:]
+		}
+		return rev, f.synced(rev)
+	}
+	at, ok := parseRevision(f.from)
+	if !ok {
+		return 0, api.Invalid("the request", fieldError("resourceVersion", "is %q; it must be one that an answer had", f.from))
+	}
+	if at > s.cache.revision() {
+		return 0, errGone(at)
+	}
+	return at, f.synced(at)
+}
+
+// followLog reads the store's log from at until the cache's recent transactions go on from there.
+func (s *Server) followLog(ctx context.Context, at int64, commit func(transaction) error) (int64, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for sc, err := range s.cfg.Store.Watch(ctx, "", at) {
+		switch {
+		case errors.Is(err, store.ErrCompacted):
+			return at, errGone(at)
+		case err != nil:
+			return at, storeError(err)
+		}
+		tx, err := decodeChange(sc)
+		if err != nil {
+			return at, err
+		}
+		for i := range tx.changes {
+			tx.changes[i].complete()
+		}
+		if err := commit(tx); err != nil {
+			return at, err
+		}
+		at = sc.Revision
+		if s.cache.reaches(at) {
+			return at, nil
+		}
+	}
+	return at, ctx.Err()
+}
+
+func errGone(at int64) error {
+	return api.Errorf(codes.OutOfRange, api.TitleGone, "revision %d is not in the log of changes: list again and watch from there", at)
+}
+
+func errDraining() error {
+	return api.Errorf(codes.Unavailable, api.TitleUnavailable, "the server is shutting down: connect again")
+}
+
+// after returns the next transactions after rev, and what to wait for where there are none; ok is false where they are
+// no longer in memory.
+func (c *cache) after(rev int64) (txs []transaction, wake <-chan struct{}, ok bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	txs, ok = c.recent.after(rev, readChunk)
+	return txs, c.wake, ok
+}
+
+// reaches says whether everything after rev is in memory.
+func (c *cache) reaches(rev int64) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return rev >= c.recent.floor
+}
+
+// snapshot returns every object of some kinds at one revision, kind by kind, in the order of their names.
+func (c *cache) snapshot(kinds []string) ([]change, int64) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	var out []change
+	for _, kind := range kinds {
+		c.tables[kind].ascend("", "", func(e *entry) bool {
+			out = append(out, change{kind: kind, name: e.name, new: e.msg})
+			return true
+		})
+	}
+	return out, c.rev
+}

@@ -1,0 +1,54 @@
+package apiserver
+
+import (
+	"slices"
+
+	"google.golang.org/grpc"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// watchable are the kinds that may be watched: no values of secrets and no tokens pass a stream.
+var watchable = []string{
+	api.KindProject, api.KindNode, api.KindSource, api.KindEvent, api.KindClaim, api.KindOverride, api.KindTombstone,
+}
+
+// Watch streams several kinds, a whole transaction in each message.
+func (s watchService) Watch(req *carav1.WatchRequest, out grpc.ServerStreamingServer[carav1.WatchResponse]) error {
+	for i, kind := range req.GetKinds() {
+		if !slices.Contains(watchable, kind) {
+			return api.Invalid("the request", fieldError(fieldIndex("kinds", i), "is %q; it must be one of %v", kind, watchable))
+		}
+	}
+	kinds := slices.Compact(slices.Sorted(slices.Values(req.GetKinds())))
+	return s.follow(out.Context(), follower{
+		kinds: kinds,
+		from:  req.GetResourceVersion(),
+		first: func(objects []change) error {
+			msg := &carav1.WatchResponse{Changes: make([]*carav1.Change, len(objects))}
+			for i := range objects {
+				msg.Changes[i] = &carav1.Change{Object: api.Wrap(objects[i].new)}
+			}
+			return out.Send(msg)
+		},
+		synced: func(rev int64) error {
+			return out.Send(&carav1.WatchResponse{ResourceVersion: formatRevision(rev), Synced: true})
+		},
+		commit: func(tx transaction) error {
+			msg := &carav1.WatchResponse{ResourceVersion: formatRevision(tx.rev)}
+			for i := range tx.changes {
+				if slices.Contains(kinds, tx.changes[i].kind) {
+					msg.Changes = append(msg.Changes, tx.changes[i].wire)
+				}
+			}
+			if len(msg.Changes) == 0 {
+				return nil
+			}
+			return out.Send(msg)
+		},
+		bookmark: func(rev int64) error {
+			return out.Send(&carav1.WatchResponse{ResourceVersion: formatRevision(rev)})
+		},
+	})
+}

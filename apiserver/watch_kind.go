@@ -1,0 +1,104 @@
+package apiserver
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/proto"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Types of the events of a watch of one kind.
+const (
+	eventAdded    = "Added"
+	eventModified = "Modified"
+	eventDeleted  = "Deleted"
+	eventBookmark = "Bookmark"
+)
+
+// watchKind is one kind's watch with a filter: an object that comes to match is Added, one that no longer matches is
+// Deleted. The first state is a run of Added, closed by a Bookmark.
+func watchKind[T proto.Message](ctx context.Context, s *Server, from string, match func(T) bool, send func(typ string, object T, rev string) error) error {
+	kind := kindOf[T]()
+	var none T
+	bookmark := func(rev int64) error { return send(eventBookmark, none, formatRevision(rev)) }
+	return s.follow(ctx, follower{
+		kinds:    []string{kind},
+		from:     from,
+		synced:   bookmark,
+		bookmark: bookmark,
+		first: func(objects []change) error {
+			for i := range objects {
+				if object := objects[i].new.(T); match(object) {
+					if err := send(eventAdded, object, ""); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		},
+		commit: func(tx transaction) error {
+			rev := formatRevision(tx.rev)
+			for i := range tx.changes {
+				if tx.changes[i].kind != kind {
+					continue
+				}
+				typ, object := filtered(&tx.changes[i], match)
+				if typ == "" {
+					continue
+				}
+				if err := send(typ, object, rev); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	})
+}
+
+// filtered says what a change is to a watcher that only sees what matches; empty: nothing. Where the state before is
+// not known, since the change was read from the log, an object that does not match is Deleted: to delete what was never
+// there harms nobody.
+func filtered[T proto.Message](ch *change, match func(T) bool) (string, T) {
+	var none T
+	matches := ch.new != nil && match(ch.new.(T))
+	matched := ch.old != nil && match(ch.old.(T))
+	switch {
+	case matches && matched:
+		return eventModified, ch.new.(T)
+	case matches && ch.old == nil && !ch.created:
+		return eventModified, ch.new.(T)
+	case matches:
+		return eventAdded, ch.new.(T)
+	case ch.new == nil && ch.old == nil:
+		return eventDeleted, nameOnly(ch.kind, ch.name).(T)
+	case ch.new == nil && matched:
+		return eventDeleted, ch.old.(T)
+	case matched, ch.old == nil && !ch.created:
+		return eventDeleted, ch.new.(T)
+	default:
+		return "", none
+	}
+}
+
+// WatchSources streams sources.
+func (s sourceService) WatchSources(req *carav1.WatchObjectsRequest, out carav1.SourceService_WatchSourcesServer) error {
+	match, err := labelMatch[*carav1.Source](req.GetLabelSelector())
+	if err != nil {
+		return err
+	}
+	return watchKind(out.Context(), s.Server, req.GetResourceVersion(), match, func(typ string, object *carav1.Source, rev string) error {
+		return out.Send(&carav1.SourceEvent{Type: typ, Object: object, ResourceVersion: rev})
+	})
+}
+
+// WatchEvents streams events.
+func (s eventService) WatchEvents(req *carav1.WatchObjectsRequest, out carav1.EventService_WatchEventsServer) error {
+	match, err := labelMatch[*carav1.Event](req.GetLabelSelector())
+	if err != nil {
+		return err
+	}
+	return watchKind(out.Context(), s.Server, req.GetResourceVersion(), match, func(typ string, object *carav1.Event, rev string) error {
+		return out.Send(&carav1.EventEvent{Type: typ, Object: object, ResourceVersion: rev})
+	})
+}
