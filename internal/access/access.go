@@ -1,0 +1,99 @@
+// Package access is how a person's program reaches a server: the address, the token and whom to trust, kept in a file
+// that only the user can read. cara-server writes it at first start, caractrl reads it, so that the first command needs
+// no flags. It stands beside the straight line.
+package access
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/google/renameio/v2"
+)
+
+// Context is one server as one user reaches it.
+type Context struct {
+	// Server is a URL: `https://host:port`, or `http://` on loopback.
+	Server string `json:"server"`
+	// Token of the user; TokenFile, where set, holds it instead.
+	Token     string `json:"token,omitempty"`
+	TokenFile string `json:"tokenFile,omitempty"`
+	// CA is the certificate authority to trust, in PEM; the system's where it is empty.
+	CA string `json:"ca,omitempty"`
+}
+
+// Contexts is what the file holds.
+type Contexts struct {
+	// Current is the name of the context in use.
+	Current string `json:"current"`
+	// Contexts by name.
+	Contexts map[string]Context `json:"contexts"`
+}
+
+// File is where the contexts are kept: `cara/contexts.json` in the user's configuration directory.
+func File() (string, error) {
+	dir, err := os.UserConfigDir()
+	if err != nil {
+		return "", fmt.Errorf("find the user's configuration directory: %w", err)
+	}
+	return filepath.Join(dir, "cara", "contexts.json"), nil
+}
+
+// Load reads the contexts. A file that is not there has none.
+func Load(file string) (Contexts, error) {
+	c := Contexts{Contexts: map[string]Context{}}
+	data, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return c, nil
+	}
+	if err != nil {
+		return c, fmt.Errorf("read contexts: %w", err)
+	}
+	if err := json.Unmarshal(data, &c); err != nil {
+		return c, fmt.Errorf("read contexts: %s is not what caractrl wrote (%w): mend it or remove it", file, err)
+	}
+	if c.Contexts == nil {
+		c.Contexts = map[string]Context{}
+	}
+	return c, nil
+}
+
+// Put stores a context under a name, and makes it the current one. Other contexts stay.
+func Put(file, name string, ctx Context) error {
+	c, err := Load(file)
+	if err != nil {
+		return err
+	}
+	c.Contexts[name], c.Current = ctx, name
+	return save(file, c)
+}
+
+// Use makes a context the current one.
+func Use(file, name string) error {
+	c, err := Load(file)
+	if err != nil {
+		return err
+	}
+	if _, ok := c.Contexts[name]; !ok {
+		return fmt.Errorf("there is no context %q in %s", name, file)
+	}
+	c.Current = name
+	return save(file, c)
+}
+
+func save(file string, c Contexts) error {
+	data, err := json.MarshalIndent(c, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode contexts: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return fmt.Errorf("write contexts: %w", err)
+	}
+	if err := renameio.WriteFile(file, append(data, '\n'), 0o600, renameio.IgnoreUmask()); err != nil {
+		return fmt.Errorf("write contexts: %w", err)
+	}
+	return nil
+}
