@@ -1487,6 +1487,8 @@ type ProjectStatus struct {
 	SpecHash string `protobuf:"bytes,7,opt,name=spec_hash,json=specHash,proto3" json:"spec_hash,omitempty"`
 	// DeletionReason is why the project is being deleted: `Deleted`, `Pruned`, `Expired`, `SourceDeleted`.
 	DeletionReason string `protobuf:"bytes,8,opt,name=deletion_reason,json=deletionReason,proto3" json:"deletion_reason,omitempty"`
+	// DeletionActor is who asked for the deletion: `user/admin`, `system/gc`.
+	DeletionActor string `protobuf:"bytes,14,opt,name=deletion_actor,json=deletionActor,proto3" json:"deletion_actor,omitempty"`
 	// RestartToken changes when an operator asks for a restart of the containers.
 	RestartToken string `protobuf:"bytes,9,opt,name=restart_token,json=restartToken,proto3" json:"restart_token,omitempty"`
 	// RestartServices are the services that restart_token speaks of; all where empty.
@@ -1583,6 +1585,13 @@ func (x *ProjectStatus) GetSpecHash() string {
 func (x *ProjectStatus) GetDeletionReason() string {
 	if x != nil {
 		return x.DeletionReason
+	}
+	return ""
+}
+
+func (x *ProjectStatus) GetDeletionActor() string {
+	if x != nil {
+		return x.DeletionActor
 	}
 	return ""
 }
@@ -1887,7 +1896,7 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\a\xc8\x01\x01r\x02\x18 R\x04name\x12\x12\n" +
 	"\x04soft\x18\x02 \x01(\x05R\x04soft\x12\x12\n" +
-	"\x04hard\x18\x03 \x01(\x05R\x04hard\"\x8d\x04\n" +
+	"\x04hard\x18\x03 \x01(\x05R\x04hard\"\xb4\x04\n" +
 	"\rProjectStatus\x12\x14\n" +
 	"\x05phase\x18\x01 \x01(\tR\x05phase\x12\x19\n" +
 	"\bnode_ref\x18\x02 \x01(\tR\anodeRef\x12\x14\n" +
@@ -1898,7 +1907,8 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"conditions\x122\n" +
 	"\bservices\x18\x06 \x03(\v2\x16.cara.v1.ServiceStatusR\bservices\x12\x1b\n" +
 	"\tspec_hash\x18\a \x01(\tR\bspecHash\x12'\n" +
-	"\x0fdeletion_reason\x18\b \x01(\tR\x0edeletionReason\x12#\n" +
+	"\x0fdeletion_reason\x18\b \x01(\tR\x0edeletionReason\x12%\n" +
+	"\x0edeletion_actor\x18\x0e \x01(\tR\rdeletionActor\x12#\n" +
 	"\rrestart_token\x18\t \x01(\tR\frestartToken\x12)\n" +
 	"\x10restart_services\x18\n" +
 	" \x03(\tR\x0frestartServices\x127\n" +
