@@ -2,6 +2,7 @@ package pebble
 
 import (
 	"fmt"
+	"runtime"
 
 	pebbledb "github.com/cockroachdb/pebble/v2"
 
@@ -56,17 +57,24 @@ func (c *committer) run(requests <-chan *request, stop <-chan struct{}) error {
 	}
 }
 
-// gather adds to group what already waits, up to the bounds of a group.
+// gather adds to group what waits, up to the bounds of a group. When nothing more waits it lets others run once: those
+// who were just answered are about to ask again, and should share this sync instead of waiting for the next.
 func gather(group []*request, requests <-chan *request) []*request {
 	ops, size := len(group[0].txn.Do), group[0].txn.Size()
+	yielded := false
 	for ops < groupOps && size < groupBytes {
 		select {
 		case r := <-requests:
 			group = append(group, r)
 			ops += len(r.txn.Do) + 1
 			size += r.txn.Size()
+			yielded = false
 		default:
-			return group
+			if yielded {
+				return group
+			}
+			yielded = true
+			runtime.Gosched()
 		}
 	}
 	return group
