@@ -200,3 +200,17 @@ func lookup[T proto.Message](c *cache, name string) (T, bool) {
 	var zero T
 	return zero, false
 }
+
+// from returns the objects of a kind whose names begin with prefix and come after after, in the order of their names,
+// shared and immutable, and the revision they show.
+func from[T proto.Message](c *cache, prefix, after string) ([]T, int64) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	t := c.tables[kindOf[T]()]
+	out := make([]T, 0, t.sizeHint(prefix, 0))
+	t.ascend(prefix, after, func(e *entry) bool {
+		out = append(out, e.msg.(T))
+		return true
+	})
+	return out, c.rev
+}

@@ -2,7 +2,6 @@ package apiserver
 
 import (
 	"cmp"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -35,11 +34,6 @@ type Config struct {
 	Version string
 	// Hosts spells short ingress hosts out.
 	Hosts api.HostTemplate
-	// TLS serves clients that begin a TLS handshake; without it there is plaintext only.
-	TLS *tls.Config
-	// AllowPlaintext lets clients that are not on this machine speak plaintext. For tests and networks that encrypt by
-	// themselves.
-	AllowPlaintext bool
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 	// MaxBodyBytes bounds a REST body and a gRPC message; 0 is 4 MiB.

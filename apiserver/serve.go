@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -24,8 +26,8 @@ const (
 )
 
 // Run fills the cache and serves the listener until ctx ends or something breaks. Then it takes no new calls, ends the
-// long streams, waits for the rest up to the drain timeout, and closes what is left. The listener is closed at the end.
-// It runs once.
+// long streams, waits for the rest up to the drain timeout, and closes what is left. The listener is closed at the end;
+// it may give *tls.Conn and plain connections, as identity.Listener does. Run runs once.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	defer l.Close()
 	feedCtx, stopFeed := context.WithCancel(context.WithoutCancel(ctx))
@@ -44,10 +46,8 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 		return err
 	}
 	hs := s.httpServer(split(gs, handler))
-	sniffed := newSniffer(l, s.cfg.TLS, s.cfg.AllowPlaintext)
-	work.Go(func() error { return sniffed.run(workCtx) })
 	work.Go(func() error {
-		if err := hs.Serve(sniffed); !errors.Is(err, http.ErrServerClosed) {
+		if err := hs.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve %s: %w", l.Addr(), err)
 		}
 		return nil
@@ -63,6 +63,9 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	}
 	return err
 }
+
+// serverLog takes net/http's own chatter, which is about clients that go away.
+func serverLog(l *slog.Logger) *log.Logger { return slog.NewLogLogger(l.Handler(), slog.LevelDebug) }
 
 // drain ends what runs: long streams at once, other calls when they are done or the time is over.
 func (s *Server) drain(ctx context.Context, hs *http.Server) error {

@@ -16,7 +16,7 @@ type Server struct {
 	cfg      Config
 	cache    *cache
 	metrics  *metrics
-	beats    beats
+	live     liveNodes
 	polls    polls
 	draining chan struct{} // closed when Run begins to end: long streams end themselves
 	appliers map[string]applier

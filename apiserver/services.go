@@ -16,6 +16,18 @@ type (
 		*Server
 		carav1.UnimplementedApplyServiceServer
 	}
+	nodeService struct {
+		*Server
+		carav1.UnimplementedNodeServiceServer
+	}
+	secretService struct {
+		*Server
+		carav1.UnimplementedSecretServiceServer
+	}
+	tokenService struct {
+		*Server
+		carav1.UnimplementedTokenServiceServer
+	}
 	sourceService struct {
 		*Server
 		carav1.UnimplementedSourceServiceServer
@@ -38,6 +50,9 @@ type (
 func (s *Server) register(r grpc.ServiceRegistrar) {
 	carav1.RegisterProjectServiceServer(r, projectService{Server: s})
 	carav1.RegisterApplyServiceServer(r, applyService{Server: s})
+	carav1.RegisterNodeServiceServer(r, nodeService{Server: s})
+	carav1.RegisterSecretServiceServer(r, secretService{Server: s})
+	carav1.RegisterTokenServiceServer(r, tokenService{Server: s})
 	carav1.RegisterSourceServiceServer(r, sourceService{Server: s})
 	carav1.RegisterEventServiceServer(r, eventService{Server: s})
 	carav1.RegisterWatchServiceServer(r, watchService{Server: s})

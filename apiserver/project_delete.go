@@ -1,0 +1,174 @@
+package apiserver
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Reasons of a deletion.
+const reasonDeleted = "Deleted"
+
+// DeleteProject begins a project's deletion and waits a little for its end. What never had a node is gone at once.
+func (s projectService) DeleteProject(ctx context.Context, req *carav1.DeleteProjectRequest) (*carav1.DeleteProjectResponse, error) {
+	var uid string
+	err := s.transact(ctx, func(t *tx) (err error) {
+		uid, err = t.deleteProject(req)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	gone := func() bool {
+		p, ok := lookup[*carav1.Project](s.cache, req.GetName())
+		return !ok || p.GetMetadata().GetUid() != uid
+	}
+	if !gone() && !req.GetNoWait() {
+		if err := s.awaitGone(ctx, gone); err != nil {
+			return nil, err
+		}
+	}
+	if gone() {
+		return &carav1.DeleteProjectResponse{Gone: true, Message: fmt.Sprintf("project %q deleted", req.GetName())}, nil
+	}
+	return &carav1.DeleteProjectResponse{Message: fmt.Sprintf("project %q is being deleted", req.GetName())}, nil
+}
+
+// awaitGone waits until gone says so or the time for it is over, which is no error.
+func (s *Server) awaitGone(ctx context.Context, gone func() bool) error {
+	bounded, cancel := context.WithTimeout(ctx, s.cfg.DeleteWait)
+	defer cancel()
+	err := s.cache.await(bounded, gone)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return nil
+	}
+	return err
+}
+
+// deleteProject is the transaction of DeleteProject; it returns the uid of the project that is to go.
+func (t *tx) deleteProject(req *carav1.DeleteProjectRequest) (string, error) {
+	old, ok := read[*carav1.Project](t, req.GetName())
+	if !ok {
+		return "", notFound(api.KindProject, req.GetName())
+	}
+	if err := t.mayDelete(old, req); err != nil {
+		return "", err
+	}
+	uid, st := old.GetMetadata().GetUid(), old.GetStatus()
+	p := proto.CloneOf(old)
+	if st.GetPhase() != api.PhaseTerminating && st.GetPhase() != api.PhaseTerminated {
+		p.Metadata.DeletionTimestamp = timestamppb.New(t.now)
+		p.Status.DeletionReason = cmp.Or(req.GetReason(), reasonDeleted)
+		p.Status.DeletionActor = t.actor.Name
+		why := deletionText(p)
+		if st.GetNodeRef() == "" {
+			return uid, t.gone(p, api.RoleServer, why+"; it had no node")
+		}
+		if err := t.move(p, api.PhaseTerminating, api.RoleServer, "Terminating", why); err != nil {
+			return "", err
+		}
+		t.put(p)
+	}
+	if !req.GetForce() {
+		return uid, nil
+	}
+	return uid, t.force(p)
+}
+
+// force walks a project to its end without its agent. The agent sweeps what is left when it hears that nothing of the
+// project is its own.
+func (t *tx) force(p *carav1.Project) error {
+	why := "forced by " + t.actor.Name + ": its node was not asked"
+	if p.GetStatus().GetPhase() == api.PhaseTerminating {
+		if err := t.move(p, api.PhaseTerminated, api.RoleScheduler, "Forced", why); err != nil {
+			return err
+		}
+	}
+	return t.gone(p, api.RoleGC, why)
+}
+
+// mayDelete holds a deletion against its preconditions, and against git's word.
+func (t *tx) mayDelete(p *carav1.Project, req *carav1.DeleteProjectRequest) error {
+	owner, name := p.GetMetadata().GetOwner(), p.GetMetadata().GetName()
+	if err := mustBe(p, req.GetUid(), ""); err != nil {
+		return err
+	}
+	if want := req.GetOwner(); want != "" && want != owner {
+		return api.Errorf(codes.Aborted, api.TitleOwned, "project %q belongs to %s, not to %s: it is not deleted", name, orNobody(owner), want)
+	}
+	if !t.actor.Person() {
+		return nil
+	}
+	if reason := req.GetReason(); reason != "" && reason != reasonDeleted {
+		return api.Invalid("the request", fieldError("reason", "is %q; people delete with the reason Deleted", reason))
+	}
+	source := sourceOf(p)
+	switch {
+	case source == "":
+		return nil
+	case req.GetOverride() != nil:
+		_, err := t.override(name, source, scopeDeletion, req.GetOverride())
+		return err
+	case p.GetMetadata().GetDeletionTimestamp() != nil:
+		return nil // it is going already, by git's word or an override: force may help
+	default:
+		return errSourceOwned(p)
+	}
+}
+
+func deletionText(p *carav1.Project) string {
+	words := map[string]string{
+		"Pruned": "its manifest left the source", "Expired": "it expired", "SourceDeleted": "its source was deleted",
+	}
+	reason := p.GetStatus().GetDeletionReason()
+	if text, ok := words[reason]; ok {
+		return fmt.Sprintf("%s (%s)", text, p.GetStatus().GetDeletionActor())
+	}
+	return "deleted by " + p.GetStatus().GetDeletionActor()
+}
+
+// gone takes the record away, lets go of its hosts and leaves a tombstone. An override of the deletion stays: it holds
+// the project down. Any other has lost its object.
+func (t *tx) gone(p *carav1.Project, by api.Role, why string) error {
+	meta, st := p.GetMetadata(), p.GetStatus()
+	if err := api.CheckMove(st.GetPhase(), "", by); err != nil {
+		return api.Errorf(codes.Aborted, api.TitleConflict, "project %q: %v", meta.GetName(), err)
+	}
+	t.remove(api.KindProject, meta.GetName())
+	for _, host := range st.GetHosts() {
+		t.remove(kindHost, host)
+	}
+	if o, ok := read[*carav1.Override](t, meta.GetName()); ok && o.GetScope() != scopeDeletion {
+		t.remove(api.KindOverride, meta.GetName())
+	}
+	t.put(&carav1.Tombstone{
+		Metadata:   &carav1.ObjectMeta{Name: meta.GetName(), CreationTimestamp: timestamppb.New(t.now), Origin: meta.GetOrigin()},
+		ProjectUid: meta.GetUid(), Reason: st.GetDeletionReason(), Actor: st.GetDeletionActor(),
+		Owner: meta.GetOwner(), ExpireAt: p.GetSpec().GetExpireAt(), Time: timestamppb.New(t.now),
+	})
+	t.event(refTo(p), eventNormal, "Removed", why)
+	return nil
+}
+
+// RemoveProject takes a Terminated project's record away.
+func (s projectService) RemoveProject(ctx context.Context, req *carav1.RemoveProjectRequest) (*empty, error) {
+	err := s.transact(ctx, func(t *tx) error {
+		p, ok := read[*carav1.Project](t, req.GetName())
+		if !ok {
+			return notFound(api.KindProject, req.GetName())
+		}
+		if err := mustBe(p, req.GetUid(), ""); err != nil {
+			return err
+		}
+		return t.gone(p, api.RoleGC, "nothing is left of it")
+	})
+	return &empty{}, err
+}

@@ -1,0 +1,167 @@
+package apiserver
+
+import (
+	"cmp"
+	"context"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+type empty = emptypb.Empty
+
+// Titles of refusals that tell an agent that it speaks of the past.
+const (
+	titleStaleEpoch      = "StaleEpoch"
+	titleStaleGeneration = "StaleGeneration"
+)
+
+// UpdateProjectStatus takes the report of the project's own node. One that says nothing new writes nothing.
+func (s projectService) UpdateProjectStatus(ctx context.Context, req *carav1.UpdateProjectStatusRequest) (*empty, error) {
+	err := s.transact(ctx, func(t *tx) error {
+		old, ok := read[*carav1.Project](t, req.GetName())
+		if !ok {
+			return notFound(api.KindProject, req.GetName())
+		}
+		if err := mayReport(t.actor, old, req); err != nil {
+			return err
+		}
+		p := proto.CloneOf(old)
+		if err := t.report(p, req); err != nil {
+			return err
+		}
+		if proto.Equal(old, p) {
+			return nil
+		}
+		t.put(p)
+		return nil
+	})
+	return &empty{}, err
+}
+
+// mayReport is the fence: only the node that the project is assigned to, only for this assignment, and nothing that is
+// older than what was reported before. An agent that is refused is out of date and will be told so on its stream.
+func mayReport(actor Actor, p *carav1.Project, req *carav1.UpdateProjectStatusRequest) error {
+	st, meta := p.GetStatus(), p.GetMetadata()
+	stale := func(title, format string, args ...any) error {
+		return api.Errorf(codes.Aborted, title, format, args...)
+	}
+	switch {
+	case req.GetUid() != meta.GetUid():
+		return stale(api.TitleConflict, "project %q has uid %s, the report is about %s", meta.GetName(), meta.GetUid(), req.GetUid())
+	case req.GetEpoch() != st.GetEpoch():
+		return stale(titleStaleEpoch, "project %q is in epoch %d on %s, the report is from epoch %d",
+			meta.GetName(), st.GetEpoch(), orNobody(st.GetNodeRef()), req.GetEpoch())
+	case st.GetNodeRef() == "":
+		return stale(titleStaleEpoch, "project %q is assigned to no node", meta.GetName())
+	case actor.Node() != st.GetNodeRef():
+		return api.Errorf(codes.PermissionDenied, api.TitleForbidden, "project %q is assigned to node %s: %s may not report on it",
+			meta.GetName(), st.GetNodeRef(), actor.Name)
+	case req.GetObservedGeneration() > meta.GetGeneration():
+		return api.Invalid("the report", fieldError("observedGeneration", "is %d; project %q is at generation %d",
+			req.GetObservedGeneration(), meta.GetName(), meta.GetGeneration()))
+	case req.GetObservedGeneration() < st.GetObservedGeneration():
+		return stale(titleStaleGeneration, "project %q was reported at generation %d already, this report is from %d",
+			meta.GetName(), st.GetObservedGeneration(), req.GetObservedGeneration())
+	}
+	if phase := req.GetPhase(); (phase == api.PhaseRunning || phase == api.PhaseFailed) && req.GetObservedGeneration() != meta.GetGeneration() {
+		return stale(titleStaleGeneration, "project %q is at generation %d: what %s is generation %d",
+			meta.GetName(), meta.GetGeneration(), phase, req.GetObservedGeneration())
+	}
+	return nil
+}
+
+// report writes the agent's part of the status. The reason of a move is in a condition `Phase` of the report, or else
+// in its `Ready`.
+func (t *tx) report(p *carav1.Project, req *carav1.UpdateProjectStatusRequest) error {
+	why := &carav1.Condition{}
+	for _, c := range req.GetConditions() {
+		switch c.GetType() {
+		case api.CondPhase:
+			why = c
+		case api.CondReady, api.CondImagesReady:
+			mine := proto.CloneOf(c)
+			mine.ObservedGeneration = req.GetObservedGeneration()
+			p.Status.Conditions, _ = api.SetCondition(p.GetStatus().GetConditions(), mine, t.now)
+			if why.GetType() == "" && c.GetType() == api.CondReady {
+				why = c
+			}
+		default:
+			return api.Invalid("the report", fieldError("conditions", "has %q; an agent sets Ready, ImagesReady and, for a move, Phase", c.GetType()))
+		}
+	}
+	p.Status.ObservedGeneration = req.GetObservedGeneration()
+	p.Status.Services = proto.CloneOf(req).GetServices()
+	if req.GetPhase() == "" {
+		return nil
+	}
+	reason, message := cmp.Or(why.GetReason(), req.GetPhase()), why.GetMessage()
+	if message == "" {
+		message = t.actor.Name + " says that it is " + req.GetPhase()
+	}
+	return t.move(p, req.GetPhase(), api.RoleAgent, reason, message)
+}
+
+// ScheduleProject takes one decision of the scheduler, on exactly the state that it was made on.
+func (s projectService) ScheduleProject(ctx context.Context, req *carav1.ScheduleProjectRequest) (*carav1.Project, error) {
+	var out *carav1.Project
+	err := s.transact(ctx, func(t *tx) error {
+		old, ok := read[*carav1.Project](t, req.GetName())
+		if !ok {
+			return notFound(api.KindProject, req.GetName())
+		}
+		if err := mustBe(old, "", req.GetResourceVersion()); err != nil {
+			return err
+		}
+		p := proto.CloneOf(old)
+		if err := t.schedule(p, req); err != nil {
+			return err
+		}
+		if out = old; !proto.Equal(old, p) {
+			out = p
+			t.put(p)
+		}
+		return nil
+	})
+	return out, err
+}
+
+func (t *tx) schedule(p *carav1.Project, req *carav1.ScheduleProjectRequest) error {
+	st := p.GetStatus()
+	switch req.GetAction() {
+	case "Bind":
+		if _, ok := read[*carav1.Node](t, req.GetNodeRef()); !ok {
+			return notFound(api.KindNode, req.GetNodeRef())
+		}
+		if st.GetPhase() == api.PhaseScheduled { // no move for CheckMove, yet it would start a second copy
+			return api.Errorf(codes.Aborted, api.TitleConflict, "project %q is on node %s already", req.GetName(), st.GetNodeRef())
+		}
+		st.NodeRef, st.Epoch = req.GetNodeRef(), st.GetEpoch()+1
+		message := cmp.Or(req.GetMessage(), "assigned to "+req.GetNodeRef())
+		t.condition(p, &carav1.Condition{Type: api.CondScheduled, Status: api.StatusTrue, Reason: cmp.Or(req.GetReason(), "Scheduled"), Message: message})
+		return t.move(p, api.PhaseScheduled, api.RoleScheduler, "Scheduled", message)
+	case "Explain":
+		if st.GetPhase() != api.PhasePending {
+			return api.Errorf(codes.Aborted, api.TitleConflict, "project %q is %s: only a Pending one waits for a node", req.GetName(), st.GetPhase())
+		}
+		t.condition(p, &carav1.Condition{
+			Type: api.CondScheduled, Status: api.StatusFalse, Reason: cmp.Or(req.GetReason(), "Unschedulable"), Message: req.GetMessage(),
+		})
+		return nil
+	case "Evict":
+		if st.GetPhase() == api.PhasePending {
+			return nil
+		}
+		message := cmp.Or(req.GetMessage(), "taken off "+st.GetNodeRef())
+		t.leave(p, cmp.Or(req.GetReason(), "Evicted"), message)
+		return t.move(p, api.PhasePending, api.RoleScheduler, cmp.Or(req.GetReason(), "Evicted"), message)
+	case "Abandon":
+		return t.move(p, api.PhaseTerminated, api.RoleScheduler, cmp.Or(req.GetReason(), "Abandoned"),
+			cmp.Or(req.GetMessage(), "its node is lost: what it ran is swept when it comes back"))
+	}
+	return api.Invalid("the request", fieldError("action", "is %q; it must be Bind, Explain, Evict or Abandon", req.GetAction()))
+}

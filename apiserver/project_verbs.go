@@ -1,0 +1,123 @@
+package apiserver
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// editProject runs change on the transaction's own copy of a project, and writes the copy if it differs.
+func (s *Server) editProject(ctx context.Context, name string, change func(t *tx, p *carav1.Project) error) (*carav1.Project, error) {
+	var out *carav1.Project
+	err := s.transact(ctx, func(t *tx) error {
+		old, ok := read[*carav1.Project](t, name)
+		if !ok {
+			return notFound(api.KindProject, name)
+		}
+		p := proto.CloneOf(old)
+		if err := change(t, p); err != nil {
+			return err
+		}
+		if out = old; !proto.Equal(old, p) {
+			out = p
+			t.put(p)
+		}
+		return nil
+	})
+	return out, err
+}
+
+// RetryProject moves a Failed project back to Pending.
+func (s projectService) RetryProject(ctx context.Context, req *carav1.RetryProjectRequest) (*carav1.Project, error) {
+	return s.editProject(ctx, req.GetName(), func(t *tx, p *carav1.Project) error {
+		if phase := p.GetStatus().GetPhase(); phase != api.PhaseFailed {
+			return api.Errorf(codes.FailedPrecondition, api.TitleConflict, "project %q is %s: only a Failed one is retried", req.GetName(), phase)
+		}
+		t.leave(p, "Retry", "waiting for the scheduler")
+		return t.move(p, api.PhasePending, api.RoleServer, "Retry", "retry asked for by "+t.actor.Name)
+	})
+}
+
+// RestartProject asks the project's agent to restart its containers, or some of them.
+func (s projectService) RestartProject(ctx context.Context, req *carav1.RestartProjectRequest) (*carav1.Project, error) {
+	return s.editProject(ctx, req.GetName(), func(t *tx, p *carav1.Project) error {
+		if phase := p.GetStatus().GetPhase(); phase != api.PhaseRunning && phase != api.PhaseScheduled {
+			return api.Errorf(codes.FailedPrecondition, api.TitleConflict, "project %q is %s: there is nothing to restart", req.GetName(), phase)
+		}
+		for i, name := range req.GetServices() {
+			if !slices.ContainsFunc(p.GetSpec().GetServices(), func(svc *carav1.Service) bool { return svc.GetName() == name }) {
+				return api.Invalid("the request", fieldError(fieldIndex("services", i), "is %q; project %q has no such service", name, req.GetName()))
+			}
+		}
+		p.Status.RestartToken = newUID()
+		p.Status.RestartServices = slices.Clone(req.GetServices())
+		what := "all services"
+		if len(req.GetServices()) > 0 {
+			what = strings.Join(req.GetServices(), ", ")
+		}
+		t.event(refTo(p), eventNormal, "Restart", "restart of "+what+" asked for by "+t.actor.Name)
+		return nil
+	})
+}
+
+// ExtendProject moves a project's expiry: in the spec where it is the users' own, as an override where it is git's.
+func (s projectService) ExtendProject(ctx context.Context, req *carav1.ExtendProjectRequest) (*carav1.Project, error) {
+	return s.editProject(ctx, req.GetName(), func(t *tx, p *carav1.Project) error {
+		switch p.GetStatus().GetPhase() {
+		case api.PhaseTerminating, api.PhaseTerminated:
+			return errTerminating(p)
+		}
+		until, err := t.extension(p, req)
+		if err != nil {
+			return err
+		}
+		o, _ := read[*carav1.Override](t, req.GetName())
+		message := "expires at " + until.UTC().Format(time.RFC3339) + ", says " + t.actor.Name
+		if sourceOf(p) == "" || o.GetScope() == scopeSpec && standing(o, t.now, "") {
+			old := proto.CloneOf(p)
+			spec := proto.CloneOf(p.GetSpec())
+			spec.ExpireAt = timestamppb.New(until)
+			return t.change(old, p, spec, message)
+		}
+		o = &carav1.Override{
+			Metadata: &carav1.ObjectMeta{Name: req.GetName(), CreationTimestamp: timestamppb.New(t.now)},
+			Scope:    scopeExpiry, Actor: t.actor.Name, Reason: req.GetReason(),
+			Since: timestamppb.New(t.now), Until: timestamppb.New(until), ExpireAt: timestamppb.New(until),
+		}
+		t.put(o)
+		p.Status.ExpireAt = timestamppb.New(until)
+		t.event(refTo(p), eventNormal, "Extended", message)
+		t.showOverride(p, o)
+		return nil
+	})
+}
+
+// extension is the new expiry that a request asks for.
+func (t *tx) extension(p *carav1.Project, req *carav1.ExtendProjectRequest) (time.Time, error) {
+	var until time.Time
+	invalid := func(field, format string, args ...any) (time.Time, error) {
+		return until, api.Invalid("the request", fieldError(field, format, args...))
+	}
+	switch {
+	case (req.GetUntil() == nil) == (req.GetBy() == nil):
+		return invalid("until", "and by: give exactly one of the two")
+	case req.GetUntil() != nil:
+		until = req.GetUntil().AsTime()
+	case p.GetStatus().GetExpireAt() == nil:
+		return invalid("by", "adds to the expiry that stands, and project %q has none; give until", req.GetName())
+	default:
+		until = p.GetStatus().GetExpireAt().AsTime().Add(req.GetBy().AsDuration())
+	}
+	if !until.After(t.now) {
+		return invalid("until", "is %s, which is in the past", until.UTC().Format(time.RFC3339))
+	}
+	return until, nil
+}
