@@ -22,7 +22,7 @@ build: ## put cara-server, cara-agent and caractrl into bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/cara-server ./cmd/cara-agent ./cmd/caractrl
 
 generate: ## make gen/ from proto/
-	$(TOOL) buf generate
+	hack/generate
 
 fmt: ## format the Go files
 	hack/format

@@ -157,9 +157,10 @@ func top(pkg string) string {
 
 func under(pkg, room string) bool { return pkg == room || strings.HasPrefix(pkg, room+"/") }
 
-// load asks the go command for the import graph of the tree.
+// load asks the go command for the import graph of the tree. A package that does not compile yet is no reason to stop:
+// building it says so better.
 func load() (graph, error) {
-	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", "./...").Output()
+	out, err := exec.Command("go", "list", "-e", "-json=ImportPath,Imports", "./...").Output()
 	if err != nil {
 		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 			return nil, fmt.Errorf("go list: %w\n%s", err, exit.Stderr)
