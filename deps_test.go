@@ -74,8 +74,10 @@ const loopsAreApart = "the loops meet only at the API, so that each can move int
 
 var anything = []string{"*"}
 
-// testSupport is never part of what is shipped.
-const testSupport = "internal/test"
+// isTestSupport names what is never part of what is shipped.
+func isTestSupport(pkg string) bool {
+	return strings.HasPrefix(pkg, "internal/test") || strings.HasPrefix(pkg, "internal/fake")
+}
 
 func TestImportGraph(t *testing.T) {
 	g, err := load()
@@ -125,8 +127,8 @@ func forbiddenRoom(pkg, imported string) string {
 		return fmt.Sprintf("%s is in no room of the house: give it a line in rooms (deps_test.go) or move it", pkg)
 	case slices.Equal(rule.may, anything):
 		return ""
-	case strings.HasPrefix(imported, testSupport):
-		if strings.HasPrefix(pkg, testSupport) {
+	case isTestSupport(imported):
+		if isTestSupport(pkg) {
 			return ""
 		}
 		return fmt.Sprintf("%s imports %s outside its tests: test support is never part of what is shipped", pkg, imported)
