@@ -2,6 +2,7 @@ package pebble
 
 import (
 	"encoding/binary"
+	"strings"
 
 	pebbledb "github.com/cockroachdb/pebble/v2"
 
@@ -40,6 +41,7 @@ func (ix index) apply(ops []store.Op, revision int64) []effect {
 		default:
 			if !exists {
 				have.created = revision
+				op.Key = strings.Clone(op.Key) // the index keeps it: not the request it was cut from
 			}
 			ix[op.Key] = stamp{have.created, revision}
 			effects = append(effects, effect{op, have.created})

@@ -28,5 +28,6 @@
 // while a consumer of List or Watch works. The last release closes its snapshot.
 //
 // A watch has no queue. It reads the change log from the revision it has reached, a chunk at a time, and when it has
-// caught up waits for the next view. One that falls behind the log's start gets store.ErrCompacted.
+// caught up waits for the next view, which carries what its group has changed (see tail). One that falls behind the
+// log's start gets store.ErrCompacted.
 package pebble
