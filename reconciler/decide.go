@@ -115,7 +115,7 @@ func stalled(r *Row, now time.Time) bool {
 // decideUnowned is about a project that nobody owns, such as one of a source that was deleted.
 func decideUnowned(p *Plan, r *Row, in Input) Step {
 	switch adoptPolicy(in.Source) {
-	case adoptIfUnowned, adoptAlways:
+	case api.AdoptIfUnowned, api.AdoptAlways:
 		return takeOver(p, r, in.Now, Step{Action: Adopt, Reason: ReasonUnowned})
 	}
 	return keep(r, StateAdoptionRequired, StateAdoptionRequired, fmt.Sprintf("project %s exists and nobody owns it; "+
@@ -124,7 +124,7 @@ func decideUnowned(p *Plan, r *Row, in Input) Step {
 
 // decideMadeByHand is about a project that a person made.
 func decideMadeByHand(p *Plan, r *Row, in Input) Step {
-	if adoptPolicy(in.Source) == adoptAlways {
+	if adoptPolicy(in.Source) == api.AdoptAlways {
 		return takeOver(p, r, in.Now, Step{Action: Adopt, Reason: ReasonAdoptAlways})
 	}
 	return keep(r, StateAdoptionRequired, StateAdoptionRequired, fmt.Sprintf("project %s exists and belongs to %s; "+
@@ -170,7 +170,7 @@ func adoptPolicy(s *carav1.Source) string {
 	if a := s.GetSpec().GetAdopt(); a != "" {
 		return a
 	}
-	return adoptIfUnowned
+	return api.AdoptIfUnowned
 }
 
 func overrideText(o *carav1.Override, what string) string {

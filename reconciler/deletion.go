@@ -1,6 +1,10 @@
 package reconciler
 
-import "time"
+import (
+	"time"
+
+	"github.com/caravanserai/cara/api"
+)
 
 // handOverGrace is how long a deleted source waits for others that claim its projects to take them over.
 const handOverGrace = 30 * time.Second
@@ -11,7 +15,7 @@ const handOverGrace = 30 * time.Second
 func planDeletion(p *Plan, in Input) {
 	me := ownerName(p.Source)
 	p.Owned = countOwned(in)
-	if in.Source.GetSpec().GetOnDelete() != onDeleteDelete {
+	if in.Source.GetSpec().GetOnDelete() != api.OnDeleteDelete {
 		p.Remove = true
 		return
 	}

@@ -133,7 +133,7 @@ func TestDiff(t *testing.T) {
 			want: []string{"Keep web AdoptionRequired -> AdoptionRequired"}, says: "user/ada",
 		},
 		"project exists, made by hand, adopt: Always": {
-			source: source(func(s *carav1.Source) { s.Spec.Adopt = adoptAlways }),
+			source: source(func(s *carav1.Source) { s.Spec.Adopt = api.AdoptAlways }),
 			rows:   []Row{row(claim("web", "a:1"), project("web", "a:1", "user/ada"))},
 			want:   []string{"Adopt web AdoptAlways -> Applied"},
 		},
@@ -301,26 +301,26 @@ func TestSourceDeleted(t *testing.T) {
 			rows: []Row{row(claim("web", "a:1", applied), project("web", "a:1", me))},
 		},
 		"Delete deletes what it owns, also what it has no word on": {
-			source: deleted(onDeleteDelete, now),
+			source: deleted(api.OnDeleteDelete, now),
 			rows:   []Row{row(claim("web", "a:1", applied), project("web", "a:1", me)), row(nil, project("lost", "a:1", me)), row(claim("mine", "a:1"), project("mine", "a:1", "user/ada"))},
 			want:   []string{"Delete lost SourceDeleted", "Delete web SourceDeleted"},
 		},
 		"Delete waits until all is gone": {
-			source: deleted(onDeleteDelete, now),
+			source: deleted(api.OnDeleteDelete, now),
 			rows:   []Row{row(claim("web", "a:1", applied), project("web", "a:1", me, terminating(reasonSourceDeleted)))},
 			want:   []string{"Keep web Deleting"},
 		},
 		"Delete ends with the record": {
-			source: deleted(onDeleteDelete, now), remove: true,
+			source: deleted(api.OnDeleteDelete, now), remove: true,
 			rows: []Row{row(claim("web", "a:1", applied), nil)},
 		},
 		"Delete leaves what another source claims, for it to take over": {
-			source: deleted(onDeleteDelete, now),
+			source: deleted(api.OnDeleteDelete, now),
 			rows:   []Row{row(claim("shared", "a:1", applied), project("shared", "a:1", me), claimedByTeam)},
 			want:   []string{"Keep shared LeftToOther"},
 		},
 		"Delete does not wait for the other for ever": {
-			source: deleted(onDeleteDelete, now.Add(-time.Minute)), remove: true,
+			source: deleted(api.OnDeleteDelete, now.Add(-time.Minute)), remove: true,
 			rows: []Row{row(claim("shared", "a:1", applied), project("shared", "a:1", me), claimedByTeam)},
 			want: []string{"Keep shared LeftToOther"},
 		},

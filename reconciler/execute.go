@@ -219,8 +219,11 @@ func (e *executor) refuse(step int, problem *carav1.Problem) {
 	if out.message == "" {
 		out.message = "refused: " + problem.GetTitle()
 	}
-	if problem.GetTitle() == api.TitleOwned {
-		out.state = StateConflict // someone was faster
+	switch problem.GetTitle() { // the server saw something newer than this plan did
+	case api.TitleOwned:
+		out.state = StateConflict
+	case StateAdoptionRequired, StateExpired, StateOverridden:
+		out.state = problem.Title
 	}
 	m := e.memory(s.Project)
 	m.refused(s, out.state, out.message, e.in.Now)

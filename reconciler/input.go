@@ -29,11 +29,6 @@ const (
 	scopeSpec     = "Spec"
 	scopeDeletion = "Deletion"
 
-	adoptIfUnowned = "IfUnowned"
-	adoptAlways    = "Always"
-
-	onDeleteDelete = "Delete"
-
 	reasonPruned        = "Pruned"
 	reasonExpired       = "Expired"
 	reasonSourceDeleted = "SourceDeleted"

@@ -68,7 +68,7 @@ func removedText(s *carav1.Source, plan *Plan) string {
 
 func orphanOr(onDelete string) string {
 	if onDelete == "" {
-		return "Orphan"
+		return api.OnDeleteOrphan
 	}
 	return onDelete
 }
