@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/store"
 )
 
@@ -26,6 +27,8 @@ type Config struct {
 	Store store.Store
 	// Authenticator decides who calls over the network.
 	Authenticator Authenticator
+	// Identity signs nodes and keeps secrets; without it agents cannot join and there are no secrets.
+	Identity *identity.Identity
 	// Logger gets the audit lines and the troubles; nil is silent.
 	Logger *slog.Logger
 	// ClusterID goes on every container's labels.

@@ -18,80 +18,51 @@ const (
 	nodeLease = 20 * time.Second
 )
 
-// liveNodes has what changes with every heartbeat. It is never stored: after a restart of the server nothing is known
-// of any node until it is heard of.
-type liveNodes struct {
-	mu    sync.Mutex
-	nodes map[string]liveNode
+// infos has what each agent last said of its machine. How much of a disk is free changes all the time, so the newest
+// word is kept here and only what changes seldom is written.
+type infos struct {
+	mu   sync.Mutex
+	last map[string]*carav1.NodeInfo // immutable
 }
 
-type liveNode struct {
-	last time.Time
-	info *carav1.NodeInfo // immutable
-}
-
-// beat notes a sign of life.
-func (l *liveNodes) beat(node string, now time.Time, info *carav1.NodeInfo) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.nodes == nil {
-		l.nodes = make(map[string]liveNode)
+func (i *infos) note(node string, info *carav1.NodeInfo) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.last == nil {
+		i.last = make(map[string]*carav1.NodeInfo)
 	}
-	n := l.nodes[node]
-	n.last = now
-	if info != nil {
-		n.info = info
-	}
-	l.nodes[node] = n
+	i.last[node] = info
 }
 
-func (l *liveNodes) get(node string) (liveNode, bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	n, ok := l.nodes[node]
-	return n, ok
+func (i *infos) of(node string) *carav1.NodeInfo {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.last[node]
 }
 
-func (l *liveNodes) forget(node string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.nodes, node)
+func (i *infos) forget(node string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	delete(i.last, node)
 }
 
-// overlayNode is a node with what is kept in memory of it. The node itself is shared and stays as it is.
+// overlayNode is a node with what is kept in memory of it. The node itself is shared and stays as it is. The last
+// heartbeat of a node that is there is absent until it is heard of after the server's start: what was stored with its
+// last transition is old by then. For a node that is NotReady it is what there is.
 func (s *Server) overlayNode(n *carav1.Node) *carav1.Node {
 	name := n.GetMetadata().GetName()
 	out := proto.CloneOf(n)
 	if out.Status == nil {
 		out.Status = &carav1.NodeStatus{}
 	}
-	out.Status.Projects = int32(min(len(s.cache.projectsOnNode(name)), 1<<30))
-	if live, ok := s.live.get(name); ok {
-		out.Status.LastHeartbeat = timestamppb.New(live.last)
-		if live.info != nil {
-			out.Status.Info = live.info
-		}
+	out.Status.Projects = int32(len(s.cache.projectsOnNode(name)))
+	if last := s.beats.of(name); !last.IsZero() {
+		out.Status.LastHeartbeat = timestamppb.New(last)
+	} else if out.GetStatus().GetState() != api.NodeNotReady {
+		out.Status.LastHeartbeat = nil
 	}
-	return out
-}
-
-// overlayProject is a project with the age of its status, where its node is not heard of. The project itself is shared
-// and stays as it is.
-func (s *Server) overlayProject(p *carav1.Project) *carav1.Project {
-	node := p.GetStatus().GetNodeRef()
-	if node == "" {
-		return p
-	}
-	n, ok := lookup[*carav1.Node](s.cache, node)
-	if !ok || n.GetStatus().GetState() != api.NodeNotReady {
-		return p
-	}
-	out := proto.CloneOf(p)
-	if live, ok := s.live.get(node); ok {
-		out.Status.LastSeen = timestamppb.New(live.last)
-	} else {
-		// Not heard of since this server started: it was NotReady then, and had been since.
-		out.Status.LastSeen = api.FindCondition(n.GetStatus().GetConditions(), api.CondReady).GetLastTransitionTime()
+	if info := s.infos.of(name); info != nil {
+		out.Status.Info = info
 	}
 	return out
 }

@@ -16,8 +16,12 @@ type Server struct {
 	cfg      Config
 	cache    *cache
 	metrics  *metrics
-	live     liveNodes
+	beats    beats
+	infos    infos
 	polls    polls
+	infos    infos
+	sessions sessions
+	meetings meetings
 	draining chan struct{} // closed when Run begins to end: long streams end themselves
 	appliers map[string]applier
 }
@@ -38,8 +42,14 @@ func New(cfg Config) (*Server, error) {
 		metrics:  newMetrics(),
 		draining: make(chan struct{}),
 	}
+	if cfg.Authenticator == nil {
+		s.cfg.Authenticator = tokens{s}
+	}
 	s.appliers = map[string]applier{
+		api.KindNode:    s.applyNode,
+		api.KindSecret:  s.applySecret,
 		api.KindProject: s.applyProject,
+		api.KindSource:  s.applySource,
 	}
 	return s, nil
 }

@@ -1,0 +1,44 @@
+package apiserver
+
+import (
+	"context"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// ListClaims returns what a source declares, with what became of it.
+func (s sourceService) ListClaims(_ context.Context, req *carav1.ListClaimsRequest) (*carav1.ListClaimsResponse, error) {
+	if _, ok := lookup[*carav1.Source](s.cache, req.GetSource()); !ok {
+		return nil, notFound(api.KindSource, req.GetSource())
+	}
+	items, meta := page[*carav1.Claim](s.cache, req.GetSource()+"/", req.GetPageToken(), req.GetLimit(), nil)
+	return &carav1.ListClaimsResponse{Items: items, Metadata: meta}, nil
+}
+
+// UpdateClaims writes what became of claims, and takes away those that are settled, in one transaction. A claim that is
+// gone needs no status any more; one that came back is not taken away.
+func (s sourceService) UpdateClaims(ctx context.Context, req *carav1.UpdateClaimsRequest) (*empty, error) {
+	err := s.transact(ctx, func(t *tx) error {
+		for _, u := range req.GetUpdates() {
+			name := req.GetSource() + "/" + u.GetProject()
+			old, ok := read[*carav1.Claim](t, name)
+			switch {
+			case !ok:
+			case u.GetRemove() && old.GetSpec().GetPresent():
+				return api.Errorf(codes.Aborted, api.TitleConflict, "claim %q is present again: it is not taken away", name)
+			case u.GetRemove():
+				t.remove(api.KindClaim, name)
+			case !proto.Equal(old.GetStatus(), u.GetStatus()):
+				c := proto.CloneOf(old)
+				c.Status = proto.CloneOf(u.GetStatus())
+				t.put(c)
+			}
+		}
+		return nil
+	})
+	return &empty{}, err
+}

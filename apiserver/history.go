@@ -1,0 +1,78 @@
+package apiserver
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// trimBatch bounds what one transaction of TrimHistory takes away.
+const trimBatch = 5000
+
+// TrimHistory drops what is too old: events, tombstones, and overrides that have ended and have no project.
+func (s eventService) TrimHistory(ctx context.Context, req *carav1.TrimHistoryRequest) (*carav1.TrimHistoryResponse, error) {
+	out := &carav1.TrimHistoryResponse{}
+	for {
+		events, tombstones, overrides := 0, 0, 0
+		err := s.transact(ctx, func(t *tx) error {
+			events = dropOld(t, req.GetEventsBefore(), func(e *carav1.Event) (*timestamppb.Timestamp, bool) { return e.GetLastTime(), true })
+			tombstones = dropOld(t, req.GetTombstonesBefore(), func(g *carav1.Tombstone) (*timestamppb.Timestamp, bool) {
+				return g.GetTime(), !s.holdsBack(g)
+			})
+			overrides = s.dropEnded(t)
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		out.Events += int32(events)
+		out.Tombstones += int32(tombstones)
+		out.Overrides += int32(overrides)
+		if events+tombstones+overrides == 0 {
+			return out, nil
+		}
+	}
+}
+
+// dropOld removes up to a batch of objects whose time is before a bound. when runs under the cache's mutex.
+func dropOld[T proto.Message](t *tx, before *timestamppb.Timestamp, when func(T) (*timestamppb.Timestamp, bool)) int {
+	if before == nil {
+		return 0
+	}
+	items, _ := page(t.server.cache, "", "", trimBatch, func(m T) bool {
+		at, may := when(m)
+		return may && at.AsTime().Before(before.AsTime())
+	})
+	n := 0
+	for _, m := range items {
+		if _, ok := read[T](t, api.Meta(m).GetName()); ok {
+			t.remove(kindName(m), api.Meta(m).GetName())
+			n++
+		}
+	}
+	return n
+}
+
+// holdsBack says whether a tombstone keeps an expired project from coming back: some source still declares it.
+func (s *Server) holdsBack(g *carav1.Tombstone) bool {
+	return g.GetReason() == "Expired" && len(s.cache.index.claims[g.GetMetadata().GetName()]) > 0
+}
+
+// dropEnded removes overrides whose time is over and whose project is gone; where there is a project, the override is
+// cleared through OverrideProject, which puts the project right.
+func (s *Server) dropEnded(t *tx) int {
+	projects := s.cache.tables[api.KindProject]
+	items, _ := page(s.cache, "", "", trimBatch, func(o *carav1.Override) bool {
+		return projects.byName[o.GetMetadata().GetName()] == nil && !standing(o, t.now, "")
+	})
+	for _, o := range items {
+		t.object(api.KindProject, o.GetMetadata().GetName())
+		t.object(api.KindOverride, o.GetMetadata().GetName())
+		t.remove(api.KindOverride, o.GetMetadata().GetName())
+	}
+	return len(items)
+}

@@ -1,0 +1,140 @@
+package apiserver
+
+import (
+	"errors"
+	"io"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+const (
+	maxSnapshotBytes  = 64 << 20
+	maxSnapshotClaims = 10_000
+)
+
+// published is what a stream of PublishSnapshot brought.
+type published struct {
+	source, uid string
+	head        *carav1.Snapshot
+	upserts     []*carav1.ClaimSpec
+	absent      []string
+}
+
+// PublishSnapshot takes what changed in a source against its last snapshot, and commits it in one transaction: whoever
+// sees the head sees its claims.
+func (s sourceService) PublishSnapshot(stream carav1.SourceService_PublishSnapshotServer) error {
+	in, err := collect(stream)
+	if err != nil {
+		return err
+	}
+	var src *carav1.Source
+	err = s.transact(stream.Context(), func(t *tx) (err error) {
+		if src, err = t.publish(in); err != nil {
+			return err
+		}
+		t.put(src)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return stream.SendAndClose(&carav1.PublishSnapshotResponse{ResourceVersion: src.GetMetadata().GetResourceVersion()})
+}
+
+// collect reads the stream to its end, within bounds.
+func collect(stream carav1.SourceService_PublishSnapshotServer) (*published, error) {
+	in, size := &published{}, 0
+	for {
+		msg, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		if in.head == nil {
+			in.source, in.uid, in.head = msg.GetSource(), msg.GetSourceUid(), msg.GetHead()
+		}
+		in.upserts = append(in.upserts, msg.GetUpserts()...)
+		in.absent = append(in.absent, msg.GetAbsent()...)
+		size += proto.Size(msg)
+		if size > maxSnapshotBytes || len(in.upserts)+len(in.absent) > maxSnapshotClaims {
+			return nil, api.Errorf(codes.ResourceExhausted, "TooLarge", "a snapshot may have %d claims and %d MiB: this one has more",
+				maxSnapshotClaims, maxSnapshotBytes>>20)
+		}
+	}
+	if in.head == nil || in.source == "" {
+		return nil, api.Invalid("the snapshot", fieldError("head", "is required in the first message, with the source"))
+	}
+	if fields := api.Validate(in.head); len(fields) > 0 {
+		return nil, api.Invalid("the snapshot", fields)
+	}
+	return in, nil
+}
+
+// publish plans the snapshot and returns the source with its new head.
+func (t *tx) publish(in *published) (*carav1.Source, error) {
+	old, ok := read[*carav1.Source](t, in.source)
+	if !ok {
+		return nil, notFound(api.KindSource, in.source)
+	}
+	if err := mustBe(old, in.uid, ""); err != nil {
+		return nil, err
+	}
+	if err := notDeleted(old); err != nil {
+		return nil, err
+	}
+	have := old.GetStatus().GetSnapshot().GetSequence()
+	if in.head.GetSequence() != have+1 {
+		return nil, api.Errorf(codes.Aborted, api.TitleConflict, "source %q has snapshot %d: the next is %d, not %d",
+			in.source, have, have+1, in.head.GetSequence())
+	}
+	for _, spec := range in.upserts {
+		if err := t.claim(in, spec); err != nil {
+			return nil, err
+		}
+	}
+	for _, project := range in.absent {
+		c, ok := read[*carav1.Claim](t, in.source+"/"+project)
+		if !ok || !c.GetSpec().GetPresent() {
+			continue
+		}
+		c = proto.CloneOf(c)
+		c.Spec.Present, c.Spec.Revision = false, in.head.GetRevision()
+		t.put(c)
+	}
+	src := proto.CloneOf(old)
+	if src.Status == nil {
+		src.Status = &carav1.SourceStatus{}
+	}
+	src.Status.Snapshot = proto.CloneOf(in.head)
+	src.Status.Snapshot.PublishTime = timestamppb.New(t.now)
+	return src, nil
+}
+
+// claim writes one claim, unless it is there as it is.
+func (t *tx) claim(in *published, spec *carav1.ClaimSpec) error {
+	project := spec.GetProject().GetMetadata().GetName()
+	if project == "" {
+		return api.Invalid("the snapshot", fieldError("upserts", "has a claim without a project's name"))
+	}
+	name := in.source + "/" + project
+	spec = proto.CloneOf(spec)
+	spec.Source, spec.SourceUid = in.source, in.uid
+	old, ok := read[*carav1.Claim](t, name)
+	if ok && proto.Equal(old.GetSpec(), spec) {
+		return nil
+	}
+	c := &carav1.Claim{Metadata: &carav1.ObjectMeta{Name: name, Uid: newUID(), CreationTimestamp: timestamppb.New(t.now)}}
+	if ok {
+		c = proto.CloneOf(old)
+	}
+	c.Spec = spec
+	t.put(c)
+	return nil
+}

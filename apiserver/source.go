@@ -1,0 +1,196 @@
+package apiserver
+
+import (
+	"context"
+	"fmt"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// CreateSource accepts a new source.
+func (s sourceService) CreateSource(ctx context.Context, req *carav1.CreateSourceRequest) (*carav1.Source, error) {
+	var out *carav1.Source
+	err := s.transact(ctx, func(t *tx) (err error) {
+		name := req.GetSource().GetMetadata().GetName()
+		if _, exists := read[*carav1.Source](t, name); exists {
+			return api.Errorf(codes.AlreadyExists, api.TitleAlreadyExists, "source %q already exists", name)
+		}
+		_, out, err = t.declareSource(req.GetSource())
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, answerCreated(ctx)
+}
+
+// PutSource creates or replaces a source.
+func (s sourceService) PutSource(ctx context.Context, req *carav1.PutSourceRequest) (*carav1.Source, error) {
+	want := ifMatch(ctx, req.GetSource().GetMetadata().GetResourceVersion())
+	var before, out *carav1.Source
+	err := s.transact(ctx, func(t *tx) (err error) {
+		if err := t.mustMatch(api.KindSource, req.GetSource(), want); err != nil {
+			return err
+		}
+		before, out, err = t.declareSource(req.GetSource())
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if before == nil {
+		return out, answerCreated(ctx)
+	}
+	return s.overlaySource(out), nil
+}
+
+// applySource is the applier of sources.
+func (s *Server) applySource(t *tx, m proto.Message, _ applyTerms) (before, after proto.Message, err error) {
+	in := m.(*carav1.Source)
+	if err := t.mustMatch(api.KindSource, in, in.GetMetadata().GetResourceVersion()); err != nil {
+		return nil, nil, err
+	}
+	old, out, err := t.declareSource(in)
+	if err != nil || old == nil {
+		return nil, out, err
+	}
+	return old, out, nil
+}
+
+// declareSource creates or changes a source; it returns the source before, or nil, and after.
+func (t *tx) declareSource(in *carav1.Source) (before, after *carav1.Source, err error) {
+	name := in.GetMetadata().GetName()
+	old, exists := read[*carav1.Source](t, name)
+	if !exists {
+		p := &carav1.Source{
+			ApiVersion: api.APIVersion, Kind: api.KindSource,
+			Metadata: &carav1.ObjectMeta{
+				Name: name, Uid: newUID(), Generation: 1, CreationTimestamp: timestamppb.New(t.now), Owner: t.actor.Name,
+				Labels: in.GetMetadata().GetLabels(), Annotations: in.GetMetadata().GetAnnotations(),
+			},
+			Spec:   proto.CloneOf(in.GetSpec()),
+			Status: &carav1.SourceStatus{},
+		}
+		t.put(p)
+		t.event(refTo(p), eventNormal, "Created", "accepted by "+t.actor.Name)
+		return nil, p, nil
+	}
+	if err := notDeleted(old); err != nil {
+		return nil, nil, err
+	}
+	p := proto.CloneOf(old)
+	p.Metadata.Labels, p.Metadata.Annotations = in.GetMetadata().GetLabels(), in.GetMetadata().GetAnnotations()
+	if !proto.Equal(old.GetSpec(), in.GetSpec()) {
+		p.Spec = proto.CloneOf(in.GetSpec())
+		p.Metadata.Generation++
+		t.event(refTo(p), eventNormal, "SpecChanged", "changed by "+t.actor.Name)
+	}
+	if proto.Equal(old, p) {
+		return old, old, nil
+	}
+	t.put(p)
+	return old, p, nil
+}
+
+func notDeleted(src *carav1.Source) error {
+	if src.GetMetadata().GetDeletionTimestamp() == nil {
+		return nil
+	}
+	return api.Errorf(codes.Aborted, "Terminating", "%s is being deleted: try again when it is gone", describe(src))
+}
+
+// GetSource returns one source.
+func (s sourceService) GetSource(_ context.Context, req *carav1.GetRequest) (*carav1.Source, error) {
+	src, ok := lookup[*carav1.Source](s.cache, req.GetName())
+	if !ok {
+		return nil, notFound(api.KindSource, req.GetName())
+	}
+	return s.overlaySource(src), nil
+}
+
+// ListSources returns sources in the order of their names.
+func (s sourceService) ListSources(_ context.Context, req *carav1.ListRequest) (*carav1.ListSourcesResponse, error) {
+	match, err := labelMatch[*carav1.Source](req.GetLabelSelector())
+	if err != nil {
+		return nil, err
+	}
+	items, meta := page(s.cache, "", req.GetPageToken(), req.GetLimit(), match)
+	for i, src := range items {
+		items[i] = s.overlaySource(src)
+	}
+	return &carav1.ListSourcesResponse{Items: items, Metadata: meta}, nil
+}
+
+// DeleteSource begins a source's deletion; the reconciler does the rest and calls RemoveSource.
+func (s sourceService) DeleteSource(ctx context.Context, req *carav1.DeleteRequest) (*empty, error) {
+	_, err := s.editSource(ctx, req.GetName(), func(t *tx, src *carav1.Source) error {
+		if err := mustBe(src, req.GetUid(), ""); err != nil {
+			return err
+		}
+		if src.GetMetadata().GetDeletionTimestamp() != nil {
+			return nil
+		}
+		src.Metadata.DeletionTimestamp = timestamppb.New(t.now)
+		t.event(refTo(src), eventNormal, "Terminating", "deleted by "+t.actor.Name)
+		return nil
+	})
+	return &empty{}, err
+}
+
+// RemoveSource takes a deleted source's record and claims away. Projects that it still owns belong to nobody from then
+// on, unless they were to be deleted with it: then it stays until they are gone.
+func (s sourceService) RemoveSource(ctx context.Context, req *carav1.DeleteRequest) (*empty, error) {
+	err := s.transact(ctx, func(t *tx) error {
+		src, ok := read[*carav1.Source](t, req.GetName())
+		if !ok {
+			return notFound(api.KindSource, req.GetName())
+		}
+		if err := mustBe(src, req.GetUid(), ""); err != nil {
+			return err
+		}
+		if src.GetMetadata().GetDeletionTimestamp() == nil {
+			return api.Errorf(codes.FailedPrecondition, api.TitleConflict, "%s is not being deleted", describe(src))
+		}
+		if err := t.orphan(src); err != nil {
+			return err
+		}
+		claims, _ := page[*carav1.Claim](s.cache, req.GetName()+"/", "", 0, nil)
+		for _, c := range claims {
+			t.remove(api.KindClaim, c.GetMetadata().GetName())
+		}
+		t.remove(api.KindSource, req.GetName())
+		return nil
+	})
+	if err == nil {
+		s.polls.forget(req.GetName())
+	}
+	return &empty{}, err
+}
+
+// orphan makes the projects of a source nobody's, and says so.
+func (t *tx) orphan(src *carav1.Source) error {
+	owner := sourcePrefix + src.GetMetadata().GetName()
+	orphans := 0
+	names := t.server.cache.projectsOfOwner(owner)
+	if len(names) > 0 && src.GetSpec().GetOnDelete() == api.OnDeleteDelete {
+		return api.Errorf(codes.FailedPrecondition, api.TitleConflict, "%s still owns %d projects, which go before it", describe(src), len(names))
+	}
+	for _, name := range names {
+		old, ok := read[*carav1.Project](t, name)
+		if !ok || old.GetMetadata().GetOwner() != owner {
+			continue
+		}
+		p := proto.CloneOf(old)
+		p.Metadata.Owner = ""
+		t.event(refTo(p), eventNormal, "Orphaned", "its source "+src.GetMetadata().GetName()+" was deleted; nobody owns it now")
+		t.put(p)
+		orphans++
+	}
+	t.event(refTo(src), eventNormal, "Removed", fmt.Sprintf("the source is gone; %d projects belong to nobody now", orphans))
+	return nil
+}

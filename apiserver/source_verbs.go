@@ -1,0 +1,138 @@
+package apiserver
+
+import (
+	"context"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// editSource runs change on the transaction's own copy of a source, and writes the copy if it differs.
+func (s *Server) editSource(ctx context.Context, name string, change func(t *tx, src *carav1.Source) error) (*carav1.Source, error) {
+	var out *carav1.Source
+	err := s.transact(ctx, func(t *tx) error {
+		old, ok := read[*carav1.Source](t, name)
+		if !ok {
+			return notFound(api.KindSource, name)
+		}
+		src := proto.CloneOf(old)
+		if src.Status == nil {
+			src.Status = &carav1.SourceStatus{}
+		}
+		if err := change(t, src); err != nil {
+			return err
+		}
+		if out = old; !proto.Equal(old, src) {
+			out = src
+			t.put(src)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s.overlaySource(out), nil
+}
+
+// ReconcileSource asks for a probe and a pass now.
+func (s sourceService) ReconcileSource(ctx context.Context, req *carav1.GetRequest) (*carav1.ReconcileSourceResponse, error) {
+	token := newUID()
+	src, err := s.editSource(ctx, req.GetName(), func(_ *tx, src *carav1.Source) error {
+		if src.GetSpec().GetSuspend() {
+			return api.Errorf(codes.FailedPrecondition, api.TitleConflict,
+				"source %q is suspended: resume it first (caractrl resume %s)", req.GetName(), req.GetName())
+		}
+		src.Status.RequestedToken = token
+		return notDeleted(src)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &carav1.ReconcileSourceResponse{Token: token, Source: src}, nil
+}
+
+// SuspendSource stops fetching, applying and pruning.
+func (s sourceService) SuspendSource(ctx context.Context, req *carav1.GetRequest) (*carav1.Source, error) {
+	return s.suspend(ctx, req.GetName(), true, "Suspended")
+}
+
+// ResumeSource ends a suspension.
+func (s sourceService) ResumeSource(ctx context.Context, req *carav1.GetRequest) (*carav1.Source, error) {
+	return s.suspend(ctx, req.GetName(), false, "Resumed")
+}
+
+func (s *Server) suspend(ctx context.Context, name string, suspend bool, reason string) (*carav1.Source, error) {
+	return s.editSource(ctx, name, func(t *tx, src *carav1.Source) error {
+		if src.GetSpec().GetSuspend() == suspend {
+			return nil
+		}
+		src.Spec.Suspend = suspend
+		src.Metadata.Generation++
+		t.event(refTo(src), eventNormal, reason, "by "+t.actor.Name)
+		return notDeleted(src)
+	})
+}
+
+// ConfirmSource releases the prune of exactly one revision: the one that the source's snapshot has.
+func (s sourceService) ConfirmSource(ctx context.Context, req *carav1.ConfirmSourceRequest) (*carav1.Source, error) {
+	return s.editSource(ctx, req.GetName(), func(t *tx, src *carav1.Source) error {
+		have := src.GetStatus().GetSnapshot().GetRevision()
+		if have == "" || !strings.HasPrefix(have, req.GetRevision()) {
+			return api.Errorf(codes.FailedPrecondition, api.TitleConflict,
+				"source %q is at revision %q, not at %q: look at what would be pruned there, then confirm that one", req.GetName(), have, req.GetRevision())
+		}
+		if src.GetStatus().GetConfirmedRevision() != have {
+			src.Status.ConfirmedRevision = have
+			t.event(refTo(src), eventNormal, "PruneConfirmed", "prune at "+have+" released by "+t.actor.Name)
+		}
+		return notDeleted(src)
+	})
+}
+
+// maxRuns is how many passes a source's status remembers.
+const maxRuns = 10
+
+// UpdateSourceStatus writes what a loop knows of a source. What was polled stays in memory.
+func (s sourceService) UpdateSourceStatus(ctx context.Context, req *carav1.UpdateSourceStatusRequest) (*carav1.Source, error) {
+	src, err := s.editSource(ctx, req.GetName(), func(t *tx, src *carav1.Source) error {
+		if err := mustBe(src, req.GetUid(), ""); err != nil {
+			return err
+		}
+		t.sourceStatus(src.Status, req)
+		return nil
+	})
+	if err != nil || req.GetPoll() == nil {
+		return src, err
+	}
+	s.polls.note(req.GetName(), proto.CloneOf(req.GetPoll()))
+	return s.overlaySource(src), nil
+}
+
+func (t *tx) sourceStatus(st *carav1.SourceStatus, req *carav1.UpdateSourceStatusRequest) {
+	for _, c := range req.GetConditions() {
+		st.Conditions, _ = api.SetCondition(st.GetConditions(), c, t.now)
+	}
+	if req.ObservedGeneration != nil {
+		st.ObservedGeneration = req.GetObservedGeneration()
+	}
+	if req.AttemptedRevision != nil {
+		st.AttemptedRevision = req.GetAttemptedRevision()
+	}
+	if req.AppliedRevision != nil {
+		st.AppliedRevision = req.GetAppliedRevision()
+	}
+	if req.HandledToken != nil {
+		st.HandledToken = req.GetHandledToken()
+	}
+	if req.Projects != nil {
+		st.Projects = req.GetProjects()
+	}
+	if req.GetRun() != nil {
+		st.Runs = append([]*carav1.Run{proto.CloneOf(req.GetRun())}, st.GetRuns()...)
+		st.Runs = st.Runs[:min(len(st.Runs), maxRuns)]
+	}
+}
