@@ -13,7 +13,7 @@ import (
 const (
 	defaultRetain   = 100_000
 	defaultCache    = 16 << 20
-	defaultMemTable = 16 << 20
+	defaultMemTable = 8 << 20 // twice this stays resident after a burst
 	maxMemTable     = 1 << 30
 
 	// The on-disk format of Pebble itself is pinned, so that an update of the library alone never makes a data
@@ -34,7 +34,7 @@ type Config struct {
 	RetainRevisions int64
 	// CacheBytes bounds the block cache; 0 is 16 MiB.
 	CacheBytes int64
-	// MemTableBytes is how much is written before it is sorted to disk; 0 is 16 MiB. Memory grows to at most
+	// MemTableBytes is how much is written before it is sorted to disk; 0 is 8 MiB. Memory grows to at most
 	// three times as much under writes.
 	MemTableBytes int64
 }
@@ -90,6 +90,10 @@ func (c Config) options(lock *pebbledb.Lock) *pebbledb.Options {
 		}
 		return pebbledb.SpanPolicy{PreferFastCompression: true}, []byte{logSpace + 1}, nil
 	}
+	// Pebble's own scheduler looks ten times a second whether it may run more compactions, which is most of what an
+	// idle server costs. Here it may always run one, and hears when that is done.
+	o.CompactionConcurrencyRange = func() (lower, upper int) { return 1, 1 }
+	o.Experimental.CompactionScheduler = pebbledb.NewConcurrencyLimitSchedulerWithNoPeriodicGrantingForTest()
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}

@@ -10,10 +10,7 @@ import (
 	"github.com/caravanserai/cara/store/storetest"
 )
 
-func TestMain(m *testing.M) {
-	// When Pebble cannot open it leaves this goroutine behind. A store that is left open shows by others.
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/cockroachdb/pebble/v2.(*ConcurrencyLimitScheduler).periodicGranter"))
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // openTest opens a store that is closed at the end of the test.
 func openTest(t testing.TB, cfg Config) *Store {
