@@ -34,6 +34,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	defer stopFeed()
 	work, workCtx := errgroup.WithContext(feedCtx)
 	work.Go(func() error { return s.cache.feed(workCtx, s.cfg.Store) })
+	work.Go(func() error { return s.firstTokens(workCtx) })
 
 	gs := grpc.NewServer(
 		grpc.UnaryInterceptor(s.unary(s.network)),

@@ -19,7 +19,6 @@ type Server struct {
 	beats    beats
 	infos    infos
 	polls    polls
-	infos    infos
 	sessions sessions
 	meetings meetings
 	draining chan struct{} // closed when Run begins to end: long streams end themselves

@@ -50,6 +50,7 @@ type Identity struct {
 	leaf      *serverCertificate
 	vault     *Vault
 	clusterID string
+	dir       string
 	now       func() time.Time
 }
 
@@ -92,6 +93,7 @@ func Open(cfg Config) (*Identity, error) {
 		leaf:      &serverCertificate{ca: ca, names: names, now: cfg.Now, logger: cfg.Logger},
 		vault:     vault,
 		clusterID: clusterID,
+		dir:       cfg.DataDir,
 		now:       cfg.Now,
 	}, nil
 }

@@ -1,0 +1,199 @@
+package join
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+const (
+	// A link that is dead without a word is noticed after pingEvery + pingTimeout at the latest.
+	pingEvery   = 10 * time.Second // the shortest that gRPC allows a client
+	pingTimeout = 8 * time.Second
+
+	renewTimeout = 30 * time.Second
+	renewRetry   = time.Minute
+	// renewCheck bounds how long the loop waits at once, so that a clock that jumps, or a machine that slept, is noticed.
+	renewCheck = time.Hour
+
+	maxMessage = 16 << 20 // an assignment with its secrets and files
+)
+
+// Credentials are a node's: who it is, and how to dial the server as that. Safe for concurrent use.
+type Credentials struct {
+	cfg     Config
+	current atomic.Pointer[identity]
+
+	mu    sync.Mutex
+	conns map[net.Conn]*identity // the live connections, by the certificate that they were made with
+}
+
+// NodeName is the node's name.
+func (c *Credentials) NodeName() string { return c.cfg.NodeName }
+
+// ClusterID is the cluster's.
+func (c *Credentials) ClusterID() string { return c.current.Load().clusterID }
+
+// NotAfter is when the certificate ends, if it is not renewed.
+func (c *Credentials) NotAfter() time.Time { return c.current.Load().cert.Leaf.NotAfter }
+
+// Dial returns a connection to the server that is made when it is first used, comes back by itself, and always
+// presents the newest certificate. The caller closes it.
+func (c *Credentials) Dial(options ...grpc.DialOption) (*grpc.ClientConn, error) {
+	target, err := address(c.cfg.Server)
+	if err != nil {
+		return nil, err
+	}
+	base := []grpc.DialOption{
+		grpc.WithTransportCredentials(&transport{owner: c}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingEvery, Timeout: pingTimeout, PermitWithoutStream: true}),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.3, MaxDelay: 5 * time.Second},
+			MinConnectTimeout: 5 * time.Second,
+		}),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
+	}
+	return grpc.NewClient("passthrough:///"+target, append(base, options...)...)
+}
+
+// RenewLoop renews the certificate at half of its life, through conn, until ctx ends. A renewal that does not succeed
+// is tried again; there is another half of the certificate's life for it.
+func (c *Credentials) RenewLoop(ctx context.Context, conn grpc.ClientConnInterface) error {
+	client := carav1.NewNodeServiceClient(conn)
+	for {
+		wait := c.current.Load().renewAt().Sub(c.cfg.Now())
+		if wait <= 0 {
+			wait = 0
+			if err := c.renew(ctx, client); err != nil {
+				c.cfg.Logger.Warn("certificate not renewed, trying again", "node", c.cfg.NodeName, "until", c.NotAfter(),
+					"in", renewRetry, "error", err)
+				wait = renewRetry
+			}
+		}
+		select {
+		case <-time.After(min(wait, renewCheck)):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (c *Credentials) renew(ctx context.Context, client carav1.NodeServiceClient) error {
+	ctx, cancel := context.WithTimeout(ctx, renewTimeout)
+	defer cancel()
+	key, request, err := newKey(c.cfg.NodeName)
+	if err != nil {
+		return err
+	}
+	answer, err := client.RenewCertificate(ctx, &carav1.RenewCertificateRequest{Csr: request})
+	if err != nil {
+		return err
+	}
+	id, err := c.keep(key, answer, c.current.Load().caHash)
+	if err != nil {
+		return err
+	}
+	c.use(id)
+	c.cfg.Logger.Info("renewed certificate", "node", id.node, "until", id.cert.Leaf.NotAfter)
+	return nil
+}
+
+// use makes id the current identity, and ends the connections that were made with an older one: a connection is who it
+// was when it was made, and would end with its certificate at some worse moment. They come back at once.
+func (c *Credentials) use(id *identity) {
+	c.current.Store(id)
+	c.mu.Lock()
+	var old []net.Conn
+	for conn, with := range c.conns {
+		if with != id {
+			old = append(old, conn)
+			delete(c.conns, conn)
+		}
+	}
+	c.mu.Unlock()
+	for _, conn := range old {
+		_ = conn.Close() // it is given up either way
+	}
+}
+
+// transport makes each new connection with the identity of that moment.
+type transport struct {
+	owner *Credentials
+}
+
+func (t *transport) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	id := t.owner.current.Load()
+	conn, info, err := credentials.NewTLS(&tls.Config{
+		MinVersion:   tls.VersionTLS13,
+		ServerName:   serverName,
+		RootCAs:      id.roots,
+		Certificates: []tls.Certificate{id.cert},
+		Time:         t.owner.cfg.Now,
+	}).ClientHandshake(ctx, authority, raw)
+	if err != nil {
+		return nil, nil, fmt.Errorf("connect to %s as node %s: %w", t.owner.cfg.Server, id.node, err)
+	}
+	followed, err := t.owner.follow(conn, id)
+	if err != nil {
+		return nil, nil, err
+	}
+	return followed, info, nil
+}
+
+// follow remembers conn until it is closed.
+func (c *Credentials) follow(conn net.Conn, id *identity) (net.Conn, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.current.Load() != id {
+		_ = conn.Close() // it is given up either way
+		return nil, errors.New("the certificate was renewed meanwhile, connect again")
+	}
+	if c.conns == nil {
+		c.conns = make(map[net.Conn]*identity)
+	}
+	f := &followed{Conn: conn, owner: c}
+	c.conns[f] = id
+	return f, nil
+}
+
+type followed struct {
+	net.Conn
+	owner *Credentials
+}
+
+func (f *followed) Close() error {
+	f.owner.mu.Lock()
+	delete(f.owner.conns, net.Conn(f))
+	f.owner.mu.Unlock()
+	return f.Conn.Close()
+}
+
+// ServerHandshake is not for a client.
+func (t *transport) ServerHandshake(net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return nil, nil, fmt.Errorf("node %s is a client", t.owner.cfg.NodeName)
+}
+
+// Info describes the protocol.
+func (t *transport) Info() credentials.ProtocolInfo {
+	return credentials.ProtocolInfo{SecurityProtocol: "tls", ServerName: serverName}
+}
+
+// Clone returns a transport with the same owner.
+func (t *transport) Clone() credentials.TransportCredentials { return &transport{owner: t.owner} }
+
+// OverrideServerName is refused: the name is the same for every server.
+func (t *transport) OverrideServerName(string) error {
+	return fmt.Errorf("the server's name is always %s", serverName)
+}

@@ -1,0 +1,204 @@
+package join
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// serverName is in every certificate of a cara-server, whatever address it is reached by. That it is a server of this
+// cluster is what the cluster's own authority says, and it signs nobody else for it.
+const serverName = "cara-server"
+
+const (
+	joinTimeout  = 15 * time.Second
+	joinRetryMin = 500 * time.Millisecond
+	joinRetryMax = 10 * time.Second
+)
+
+// ErrPin says that the server is not the one that the join token is from.
+var ErrPin = errors.New("the server is not of the cluster that the join token is from")
+
+// Join returns the node's credentials: those in the data directory where they still hold, else new ones for the token.
+// It waits for a server that is not reachable until ctx ends; any other trouble is returned.
+func Join(ctx context.Context, cfg Config) (*Credentials, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("join: %w", err)
+	}
+	c := &Credentials{cfg: cfg}
+	id, err := load(cfg.DataDir)
+	if err != nil {
+		return nil, fmt.Errorf("join: %w", err)
+	}
+	if id != nil && id.node != cfg.NodeName {
+		return nil, fmt.Errorf("join: data directory %s is that of node %s: use another one for node %s",
+			cfg.DataDir, id.node, cfg.NodeName)
+	}
+	if id != nil && c.holds(id) {
+		c.current.Store(id)
+		return c, nil
+	}
+	if cfg.Token == "" {
+		return nil, fmt.Errorf("join: node %s has no valid certificate in %s: give it a join token", cfg.NodeName, cfg.DataDir)
+	}
+	if err := c.Rejoin(ctx); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// holds says whether id can be used still: it has not ended, and is of the cluster that the token, where there is one,
+// is from. A server that was set up anew has another authority: then its token is the newer word.
+func (c *Credentials) holds(id *identity) bool {
+	if !c.cfg.Now().Before(id.cert.Leaf.NotAfter) {
+		return false
+	}
+	token, err := api.ParseJoinToken(c.cfg.Token)
+	return err != nil || token.CAHash == id.caHash
+}
+
+// Rejoin trades the join token for a new certificate, whatever there is already: for an agent whose certificate the
+// server no longer accepts.
+func (c *Credentials) Rejoin(ctx context.Context) error {
+	token, err := api.ParseJoinToken(c.cfg.Token)
+	if err != nil {
+		return fmt.Errorf("join: %w", err)
+	}
+	delay := joinRetryMin
+	for {
+		id, err := c.join(ctx, token)
+		if err == nil {
+			c.use(id)
+			c.cfg.Logger.Info("joined cluster", "node", id.node, "cluster", id.clusterID, "until", id.cert.Leaf.NotAfter)
+			return nil
+		}
+		if api.Code(err) != codes.Unavailable || errors.Is(err, ErrPin) {
+			return fmt.Errorf("join node %s at %s: %w", c.cfg.NodeName, c.cfg.Server, err)
+		}
+		c.cfg.Logger.Warn("server not reached, trying again", "server", c.cfg.Server, "in", delay, "error", err)
+		select {
+		case <-time.After(delay):
+		case <-ctx.Done():
+			return fmt.Errorf("join node %s at %s: %w (last: %w)", c.cfg.NodeName, c.cfg.Server, ctx.Err(), err)
+		}
+		delay = min(2*delay, joinRetryMax)
+	}
+}
+
+// join asks once.
+func (c *Credentials) join(ctx context.Context, token api.JoinToken) (*identity, error) {
+	target, err := address(c.cfg.Server)
+	if err != nil {
+		return nil, err
+	}
+	key, request, err := newKey(c.cfg.NodeName)
+	if err != nil {
+		return nil, err
+	}
+	pin := &pinned{hash: token.CAHash, now: c.cfg.Now}
+	conn, err := grpc.NewClient("passthrough:///"+target, grpc.WithTransportCredentials(credentials.NewTLS(pin.config())))
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close() //nolint:errcheck // nothing is left to be lost
+	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
+	defer cancel()
+	answer, err := carav1.NewNodeServiceClient(conn).Join(ctx, &carav1.JoinRequest{
+		TokenId: token.ID, Secret: token.Secret, NodeName: c.cfg.NodeName, Csr: request, Labels: c.cfg.Labels,
+	})
+	if err != nil {
+		return nil, errors.Join(pin.failure(), err)
+	}
+	return c.keep(key, answer, token.CAHash)
+}
+
+// keep checks what the server answered, and writes it down.
+func (c *Credentials) keep(key []byte, answer *carav1.JoinResponse, caHash string) (*identity, error) {
+	s := stored{
+		Node: c.cfg.NodeName, ClusterID: answer.GetClusterId(), Key: string(key),
+		Certificate: string(answer.GetCertificate()), CA: string(answer.GetCa()),
+	}
+	id, err := s.parse()
+	if err != nil {
+		return nil, fmt.Errorf("the server's answer makes no sense: %w", err)
+	}
+	if id.caHash != caHash {
+		return nil, fmt.Errorf("%w: its answer has another authority", ErrPin)
+	}
+	if err := s.save(c.cfg.DataDir); err != nil {
+		return nil, fmt.Errorf("keep the certificate: %w", err)
+	}
+	return id, nil
+}
+
+// pinned trusts the one authority whose hash the join token has, if the server presents it.
+type pinned struct {
+	hash string
+	now  func() time.Time
+	fail chan error // holds the last failure
+}
+
+func (p *pinned) config() *tls.Config {
+	p.fail = make(chan error, 1)
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		ServerName: serverName,
+		Time:       p.now,
+		// The machine's own roots say nothing about this server; verify does what is skipped here, for one authority.
+		InsecureSkipVerify: true, //nolint:gosec // see above
+		VerifyConnection: func(state tls.ConnectionState) error {
+			err := p.verify(state.PeerCertificates)
+			if err != nil {
+				select {
+				case p.fail <- err:
+				default:
+				}
+			}
+			return err
+		},
+	}
+}
+
+// failure is why the handshake was broken off, where it was this side that did it.
+func (p *pinned) failure() error {
+	select {
+	case err := <-p.fail:
+		return err
+	default:
+		return nil
+	}
+}
+
+func (p *pinned) verify(chain []*x509.Certificate) error {
+	for _, ca := range chain[1:] {
+		if hashOf(ca) != p.hash {
+			continue
+		}
+		roots := x509.NewCertPool()
+		roots.AddCert(ca)
+		_, err := chain[0].Verify(x509.VerifyOptions{
+			Roots: roots, DNSName: serverName, CurrentTime: p.now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		})
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrPin, err)
+		}
+		return nil
+	}
+	return fmt.Errorf("%w: no certificate that it presents has the token's hash %s; is the address right, and the token of this server?",
+		ErrPin, p.hash)
+}

@@ -1,0 +1,172 @@
+package apiserver
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// assignments is what one connected agent has been told. It belongs to the goroutine that follows the cache. It looks
+// at the state of now, never at a change: an object that changed twice is looked at twice and sent once.
+type assignments struct {
+	server *Server
+	me     *session
+	sent   map[string]sentAssignment // by project
+}
+
+// sentAssignment is what the agent knows of a project: enough to tell whether it has to hear of it again.
+type sentAssignment struct {
+	uid     string
+	version string
+	secrets []string // names of the secrets that it uses, whether they exist or not
+}
+
+// project tells the agent about a project, if there is something to tell.
+func (a *assignments) project(name string) error {
+	sent, known := a.sent[name]
+	p, ok := lookup[*carav1.Project](a.server.cache, name)
+	if ok && !assignedTo(p, a.me.node) {
+		ok = false
+	}
+	if known && (!ok || p.GetMetadata().GetUid() != sent.uid) {
+		delete(a.sent, name)
+		known = false
+		err := a.me.send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Unassigned{
+			Unassigned: &carav1.Unassigned{Name: name, Uid: sent.uid},
+		}})
+		if err != nil {
+			return err
+		}
+	}
+	if !ok {
+		return nil
+	}
+	now := a.describe(p)
+	if known && now.version == sent.version {
+		return nil
+	}
+	a.sent[name] = now
+	return a.me.send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Assignment{Assignment: a.server.assignment(p)}})
+}
+
+// secret tells the agent again about the projects that use a secret.
+func (a *assignments) secret(name string) error {
+	for _, project := range slices.Sorted(maps.Keys(a.sent)) {
+		if slices.Contains(a.sent[project].secrets, name) {
+			if err := a.project(project); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// assignedTo says whether a node has anything to do with a project: run it, keep what is left of it, or tear it down.
+func assignedTo(p *carav1.Project, node string) bool {
+	if p.GetStatus().GetNodeRef() != node {
+		return false
+	}
+	switch p.GetStatus().GetPhase() {
+	case api.PhaseScheduled, api.PhaseRunning, api.PhaseFailed, api.PhaseTerminating:
+		return true
+	}
+	return false
+}
+
+// describe leaves out what the agent itself reports. Of the phase only Terminating counts: the other moves are the
+// agent's own, or come with a new generation or epoch.
+func (a *assignments) describe(p *carav1.Project) sentAssignment {
+	meta, st := p.GetMetadata(), p.GetStatus()
+	terminating := st.GetPhase() == api.PhaseTerminating
+	out := sentAssignment{
+		uid: meta.GetUid(),
+		version: fmt.Sprintf("%s %d %d %q %q %t %t", meta.GetUid(), meta.GetGeneration(), st.GetEpoch(),
+			st.GetRestartToken(), st.GetRestartServices(), terminating, meta.GetDeletionTimestamp() != nil),
+	}
+	if terminating {
+		return out // what is torn down needs no secrets
+	}
+	out.secrets = secretsOf(p.GetSpec())
+	for _, name := range out.secrets {
+		secret, _ := lookup[*carav1.Secret](a.server.cache, name)
+		out.version += " " + name + "@" + secret.GetMetadata().GetResourceVersion()
+	}
+	return out
+}
+
+// secretsOf names the secrets that a project uses, sorted.
+func secretsOf(spec *carav1.ProjectSpec) []string {
+	names := slices.Clone(spec.GetImagePullSecrets())
+	for _, ref := range secretRefs(spec) {
+		names = append(names, ref.GetName())
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// secretRefs are the single values that a project uses.
+func secretRefs(spec *carav1.ProjectSpec) []*carav1.SecretKeyRef {
+	var refs []*carav1.SecretKeyRef
+	for _, service := range spec.GetServices() {
+		for _, env := range service.GetEnv() {
+			if ref := env.GetValueFrom().GetSecretKeyRef(); ref != nil {
+				refs = append(refs, ref)
+			}
+		}
+		for _, file := range service.GetFiles() {
+			if ref := file.GetSecretKeyRef(); ref != nil {
+				refs = append(refs, ref)
+			}
+		}
+	}
+	return refs
+}
+
+// assignment is a project with the values that its services use and nothing else. One that does not exist is left out:
+// the agent says which, and hears again when it does.
+func (s *Server) assignment(p *carav1.Project) *carav1.Assignment {
+	out := &carav1.Assignment{Project: proto.CloneOf(p)}
+	if p.GetStatus().GetPhase() == api.PhaseTerminating {
+		return out
+	}
+	for _, ref := range secretRefs(p.GetSpec()) {
+		if value, ok := s.value(ref.GetName(), ref.GetKey()); ok {
+			if out.Secrets == nil {
+				out.Secrets = make(map[string][]byte)
+			}
+			out.Secrets[sealName(ref.GetName(), ref.GetKey())] = value
+		}
+	}
+	for _, name := range p.GetSpec().GetImagePullSecrets() {
+		host, okHost := s.value(name, "server")
+		user, okUser := s.value(name, "username")
+		password, okPassword := s.value(name, "password")
+		if okHost && okUser && okPassword {
+			if out.RegistryAuth == nil {
+				out.RegistryAuth = make(map[string]*carav1.RegistryAuth)
+			}
+			out.RegistryAuth[string(host)] = &carav1.RegistryAuth{Username: string(user), Password: string(password)}
+		}
+	}
+	return out
+}
+
+// value opens one value of a secret, if it is there. One that cannot be opened is reported here, since nobody waits for
+// an answer, and is missing for the agent.
+func (s *Server) value(name, key string) ([]byte, bool) {
+	secret, ok := lookup[*carav1.Secret](s.cache, name)
+	if !ok || secret.GetData()[key] == nil {
+		return nil, false
+	}
+	value, err := s.secretValue(secret, key)
+	if err != nil {
+		s.cfg.Logger.Error("secret cannot be opened", "secret", name, "key", key, "error", err)
+		return nil, false
+	}
+	return value, true
+}

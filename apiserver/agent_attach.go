@@ -1,0 +1,134 @@
+package apiserver
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+const (
+	// attachTimeout is how long an agent may take to open a stream that it was asked for.
+	attachTimeout = 10 * time.Second
+	// maxAttached bounds the streams between callers and agents.
+	maxAttached = 1000
+)
+
+// meetings is where a caller who wants a stream from an agent, and the Attach call that the agent makes for it, find
+// each other. The caller's goroutine then reads the agent's stream itself: nothing is copied or queued in between, and
+// a slow caller slows the agent down through HTTP/2's own windows.
+type meetings struct {
+	mu      sync.Mutex
+	waiting map[string]*meeting // by stream id
+}
+
+// meeting is one stream from its request to its end. over ends it from the caller's side.
+type meeting struct {
+	id, node string
+	arrived  chan carav1.NodeService_AttachServer
+	over     context.Context //nolint:containedctx // the meeting's own life, which two calls share
+	finish   context.CancelFunc
+}
+
+// expect makes a meeting with an agent, which lasts until finish.
+func (m *meetings) expect(ctx context.Context, node string) (*meeting, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.waiting) >= maxAttached {
+		return nil, api.Errorf(codes.ResourceExhausted, api.TitleTooMany, "%d streams to agents are open, which is the most: close some, or try again later", maxAttached)
+	}
+	if m.waiting == nil {
+		m.waiting = make(map[string]*meeting)
+	}
+	over, cancel := context.WithCancel(ctx)
+	w := &meeting{id: identity.NewSecret(), node: node, arrived: make(chan carav1.NodeService_AttachServer), over: over}
+	w.finish = func() {
+		cancel()
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		delete(m.waiting, w.id)
+	}
+	m.waiting[w.id] = w
+	return w, nil
+}
+
+// find returns the meeting that an agent has come for. It can be found until it is over, and by its own node only.
+func (m *meetings) find(id, node string) (*meeting, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if w := m.waiting[id]; w != nil && w.node == node {
+		return w, nil
+	}
+	return nil, api.Errorf(codes.NotFound, api.TitleNotFound, "nobody waits for this stream: it was given up")
+}
+
+// Attach carries one stream that the server asked for on Connect.
+func (s nodeService) Attach(stream carav1.NodeService_AttachServer) error {
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	w, err := s.meetings.find(first.GetStreamId(), actorOf(stream.Context()).Node())
+	if err != nil {
+		return err
+	}
+	select {
+	case w.arrived <- stream:
+	case <-w.over.Done():
+		return nil
+	case <-stream.Context().Done():
+		return stream.Context().Err()
+	}
+	// The caller reads the stream now. When this call returns, its reads end.
+	select {
+	case <-w.over.Done():
+		return nil
+	case <-stream.Context().Done():
+		return stream.Context().Err()
+	}
+}
+
+// openStream asks a node's agent for a stream and waits until it is there. The stream lasts until the meeting is
+// finished, which is the caller's to do, also after an error.
+func (s *Server) openStream(ctx context.Context, w *meeting, ask *carav1.OpenStream) (carav1.NodeService_AttachServer, error) {
+	agent := s.sessions.of(w.node)
+	if agent == nil {
+		return nil, api.Errorf(codes.Unavailable, api.TitleUnavailable, "node %s is not connected: is cara-agent running there?", w.node)
+	}
+	ask.StreamId = w.id
+	// An agent that does not read holds up its own stream, and not this caller.
+	sent := make(chan error, 1)
+	go func() {
+		sent <- agent.send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_OpenStream{OpenStream: ask}})
+	}()
+	timeout := time.NewTimer(attachTimeout)
+	defer timeout.Stop()
+	for {
+		select {
+		case stream := <-w.arrived:
+			return stream, nil
+		case err := <-sent:
+			if err != nil {
+				return nil, errNodeLeft(w.node)
+			}
+			sent = nil
+		case <-agent.ended:
+			return nil, errNodeLeft(w.node)
+		case <-timeout.C:
+			return nil, api.Errorf(codes.Unavailable, api.TitleTimeout, "node %s did not answer within %s: look at the log of cara-agent there", w.node, attachTimeout)
+		case <-s.draining:
+			return nil, errDraining()
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func errNodeLeft(node string) error {
+	return api.Errorf(codes.Unavailable, api.TitleUnavailable, "node %s has disconnected: try again when it is back", node)
+}

@@ -1,0 +1,175 @@
+package apiserver
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// routeDelay gathers what changes at once: a push that starts twenty projects is a few messages, not twenty.
+const routeDelay = 5 * time.Millisecond
+
+// routeFeed keeps one agent's ingress table up to date. Projects that may have changed are noted by name, and what
+// their routes are is worked out when they are sent: the notes never hold more than there are projects.
+type routeFeed struct {
+	server *Server
+	me     *session
+	noted  chan struct{} // has one entry while there is something to send
+
+	mu    sync.Mutex
+	ready bool // the full table has been sent
+	dirty map[string]struct{}
+
+	sending sync.Mutex                 // held by whoever sends; guards what was sent
+	hosts   map[string]*carav1.Route   // by host
+	of      map[string][]*carav1.Route // by project
+}
+
+func newRouteFeed(s *Server, me *session) *routeFeed {
+	return &routeFeed{
+		server: s, me: me, noted: make(chan struct{}, 1), dirty: map[string]struct{}{},
+		hosts: map[string]*carav1.Route{}, of: map[string][]*carav1.Route{},
+	}
+}
+
+// project notes that a project may have other routes now.
+func (f *routeFeed) project(name string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.dirty[name] = struct{}{}
+	if !f.ready {
+		return
+	}
+	select {
+	case f.noted <- struct{}{}:
+	default:
+	}
+}
+
+// full sends the whole table, once, before any change. It is called by the goroutine that notes projects, so that none
+// is noted meanwhile.
+func (f *routeFeed) full() error {
+	if err := f.flush(true); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ready = true
+	return nil
+}
+
+// run sends what changes until ctx ends.
+func (f *routeFeed) run(ctx context.Context) error {
+	for {
+		select {
+		case <-f.noted:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		select {
+		case <-time.After(routeDelay):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if err := f.flush(false); err != nil {
+			return err
+		}
+	}
+}
+
+// flush sends what is different from what was sent before.
+func (f *routeFeed) flush(full bool) error {
+	f.sending.Lock()
+	defer f.sending.Unlock()
+	f.mu.Lock()
+	dirty := f.dirty
+	f.dirty = map[string]struct{}{}
+	f.mu.Unlock()
+
+	// before has what the agent was told of every host that may have changed: nil where nothing.
+	before := map[string]*carav1.Route{}
+	for name := range dirty {
+		for _, r := range f.of[name] {
+			before[r.GetHost()] = f.hosts[r.GetHost()]
+		}
+	}
+	for host := range before {
+		delete(f.hosts, host)
+	}
+	for name := range dirty {
+		routes := f.server.routes(name)
+		for _, r := range routes {
+			if _, ok := before[r.GetHost()]; !ok {
+				before[r.GetHost()] = f.hosts[r.GetHost()]
+			}
+			f.hosts[r.GetHost()] = r
+		}
+		if f.of[name] = routes; len(routes) == 0 {
+			delete(f.of, name)
+		}
+	}
+	msg := &carav1.Routes{Full: full}
+	for host, old := range before {
+		switch now, ok := f.hosts[host]; {
+		case !ok:
+			msg.RemovedHosts = append(msg.RemovedHosts, host)
+		case !proto.Equal(now, old):
+			msg.Upserts = append(msg.Upserts, now)
+		}
+	}
+	if !full && len(msg.GetUpserts()) == 0 && len(msg.GetRemovedHosts()) == 0 {
+		return nil
+	}
+	slices.Sort(msg.RemovedHosts)
+	slices.SortFunc(msg.Upserts, func(a, b *carav1.Route) int { return strings.Compare(a.GetHost(), b.GetHost()) })
+	return f.me.send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Routes{Routes: msg}})
+}
+
+// routes are where a project's hosts lead: nowhere, unless it runs. While a new version comes up in its place, what
+// runs of it is still reached.
+func (s *Server) routes(name string) []*carav1.Route {
+	p, ok := lookup[*carav1.Project](s.cache, name)
+	if !ok {
+		return nil
+	}
+	st := p.GetStatus()
+	if st.GetPhase() != api.PhaseRunning && st.GetPhase() != api.PhaseScheduled {
+		return nil
+	}
+	node, ok := lookup[*carav1.Node](s.cache, st.GetNodeRef())
+	if !ok {
+		return nil
+	}
+	var routes []*carav1.Route
+	for _, in := range p.GetSpec().GetIngress() {
+		host := s.cfg.Hosts.Host(in.GetHost())
+		if !slices.Contains(st.GetHosts(), host) {
+			continue
+		}
+		if st.GetPhase() == api.PhaseScheduled && !serving(st, in.GetTarget().GetService()) {
+			continue
+		}
+		routes = append(routes, &carav1.Route{
+			Host: host, Project: name, Service: in.GetTarget().GetService(), Port: in.GetTarget().GetPort(),
+			Node: st.GetNodeRef(), IngressAddress: node.GetStatus().GetInfo().GetIngressAddress(),
+		})
+	}
+	return routes
+}
+
+// serving says whether a service of a project that is coming up answers already.
+func serving(st *carav1.ProjectStatus, service string) bool {
+	for _, s := range st.GetServices() {
+		if s.GetName() == service {
+			return s.GetState() == "Running" && (s.GetHealth() == "" || s.GetHealth() == "Healthy")
+		}
+	}
+	return false
+}

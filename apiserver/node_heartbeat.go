@@ -1,0 +1,136 @@
+package apiserver
+
+import (
+	"context"
+	"slices"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/emptypb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// nodeConditions are those that an agent may report.
+var nodeConditions = []string{api.CondEngineReady, api.CondDiskPressure, api.CondMemoryPressure}
+
+// Heartbeat is one sign of life, from the node itself.
+func (s nodeService) Heartbeat(ctx context.Context, req *carav1.HeartbeatRequest) (*emptypb.Empty, error) {
+	if node := actorOf(ctx).Node(); node != req.GetName() {
+		return nil, api.Errorf(codes.PermissionDenied, api.TitleForbidden, "node %q may not speak for node %q", node, req.GetName())
+	}
+	return &emptypb.Empty{}, s.heartbeat(ctx, req.GetName(), req.GetHeartbeat())
+}
+
+// heartbeat notes a sign of life in memory, and writes what is more than that: a node that comes back, and what it says
+// of itself where that is new.
+func (s *Server) heartbeat(ctx context.Context, node string, hb *carav1.Heartbeat) error {
+	for _, c := range hb.GetConditions() {
+		if !slices.Contains(nodeConditions, c.GetType()) {
+			return api.Invalid("the heartbeat", fieldError("conditions", "has the type %q; an agent reports %v", c.GetType(), nodeConditions))
+		}
+	}
+	n, ok := lookup[*carav1.Node](s.cache, node)
+	if !ok {
+		return api.Errorf(codes.NotFound, api.TitleNotFound, "node %q is not registered: it was deleted, join again", node)
+	}
+	s.beats.note(node, s.cfg.Now())
+	if hb.GetInfo() != nil {
+		s.infos.note(node, hb.GetInfo())
+	}
+	if next := (&tx{now: s.cfg.Now()}).heard(n, hb); next == n {
+		return nil
+	}
+	return s.transact(ctx, func(t *tx) error {
+		n, ok := read[*carav1.Node](t, node)
+		if !ok {
+			return notFound(api.KindNode, node)
+		}
+		next := t.heard(n, hb)
+		if next == n {
+			return nil
+		}
+		if n.GetStatus().GetState() == api.NodeNotReady {
+			t.event(refTo(n), eventNormal, "NodeReady", "the agent has connected")
+		}
+		t.put(next)
+		return nil
+	})
+}
+
+// heard is the node after a heartbeat: n itself where it says nothing that is worth a write.
+func (t *tx) heard(n *carav1.Node, hb *carav1.Heartbeat) *carav1.Node {
+	conditions, changed := api.SetCondition(n.GetStatus().GetConditions(), &carav1.Condition{
+		Type: api.CondReady, Status: api.StatusTrue, Reason: "Heartbeat", Message: "the agent is connected",
+	}, t.now)
+	for _, c := range hb.GetConditions() {
+		var more bool
+		conditions, more = api.SetCondition(conditions, c, t.now)
+		changed = changed || more
+	}
+	state := nodeState(n, true)
+	info := n.GetStatus().GetInfo()
+	if hb.GetInfo() != nil && !sameInfo(info, hb.GetInfo()) {
+		info, changed = hb.GetInfo(), true
+	}
+	if !changed && state == n.GetStatus().GetState() {
+		return n
+	}
+	next := proto.CloneOf(n)
+	next.Status.State, next.Status.Conditions, next.Status.Info = state, conditions, proto.CloneOf(info)
+	next.Status.LastHeartbeat = timestamppb.New(t.now)
+	return next
+}
+
+// sameInfo leaves out how much of the disk is free: that changes all the time, and is laid over answers from memory.
+func sameInfo(a, b *carav1.NodeInfo) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	bare := func(i *carav1.NodeInfo) *carav1.NodeInfo {
+		i = proto.CloneOf(i)
+		if i.GetCapacity() != nil {
+			i.Capacity.DiskFree = ""
+		}
+		return i
+	}
+	return proto.Equal(bare(a), bare(b))
+}
+
+// MarkNodeNotReady is how the scheduler says that heartbeats stopped. It says on which last heartbeat it decided, so
+// that one that came meanwhile counts.
+func (s nodeService) MarkNodeNotReady(ctx context.Context, req *carav1.MarkNodeNotReadyRequest) (*carav1.Node, error) {
+	var out *carav1.Node
+	err := s.transact(ctx, func(t *tx) error {
+		n, ok := read[*carav1.Node](t, req.GetName())
+		if !ok {
+			return notFound(api.KindNode, req.GetName())
+		}
+		out = n
+		if n.GetStatus().GetState() == api.NodeNotReady {
+			return nil
+		}
+		last := s.beats.of(req.GetName())
+		heard := !last.IsZero()
+		if heard != (req.GetLastHeartbeat() != nil) || heard && !last.Equal(req.GetLastHeartbeat().AsTime()) {
+			return api.Errorf(codes.Aborted, api.TitleConflict, "node %q was heard of since: it stays as it is", req.GetName())
+		}
+		out = proto.CloneOf(n)
+		out.Status.State = api.NodeNotReady
+		if heard {
+			out.Status.LastHeartbeat = timestamppb.New(last)
+		}
+		out.Status.Conditions, _ = api.SetCondition(out.GetStatus().GetConditions(), &carav1.Condition{
+			Type: api.CondReady, Status: api.StatusFalse, Reason: "HeartbeatsStopped", Message: req.GetMessage(),
+		}, t.now)
+		t.event(refTo(n), eventWarning, "NodeNotReady", req.GetMessage())
+		t.put(out)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s.overlayNode(out), nil
+}

@@ -1,0 +1,168 @@
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Roles of tokens that are nobody's to log in with.
+const (
+	tokenJoin = "join"
+	tokenNode = "node" // one certificate of a node: its hash
+)
+
+// usedUp is what a join token's usesLeft becomes after its last use; 0 has no limit.
+const usedUp = -1
+
+// Join makes a node's certificate out of a join token. The certificates that the node had before are accepted no more.
+func (s nodeService) Join(ctx context.Context, req *carav1.JoinRequest) (*carav1.JoinResponse, error) {
+	id := s.cfg.Identity
+	if id == nil {
+		return nil, errNoIdentity()
+	}
+	name := req.GetNodeName()
+	asked := &carav1.Node{
+		ApiVersion: api.APIVersion, Kind: api.KindNode,
+		Metadata: &carav1.ObjectMeta{Name: name, Labels: req.GetLabels()}, Spec: &carav1.NodeSpec{},
+	}
+	if fields := api.Validate(asked); len(fields) > 0 {
+		return nil, api.Invalid(describe(asked), fields)
+	}
+	var certificate []byte
+	err := s.transact(ctx, func(t *tx) error {
+		if err := t.useJoinToken(req.GetTokenId(), req.GetSecret()); err != nil {
+			return err
+		}
+		n, exists := read[*carav1.Node](t, name)
+		if exists && s.heardOf(n) {
+			return api.Errorf(codes.AlreadyExists, api.TitleConflict,
+				"node %q is there and answered within the last %s: stop the agent that runs under this name and wait as long, or join with another --node-name",
+				name, nodeLease)
+		}
+		if !exists {
+			n = t.newNode(asked.GetMetadata(), nil)
+			t.put(n)
+		}
+		text, made, err := id.SignNode(req.GetCsr(), name)
+		if err != nil {
+			return signError(err)
+		}
+		certificate = text
+		t.acceptCertificate(made, "")
+		t.event(refTo(n), eventNormal, "Joined", "joined with token "+req.GetTokenId())
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.sessions.end(name, api.Errorf(codes.Aborted, titleTakenOver, "node %q has joined again with another certificate: this agent stops", name))
+	return &carav1.JoinResponse{Certificate: certificate, Ca: id.CAPEM(), ClusterId: id.ClusterID()}, nil
+}
+
+// heardOf says whether an agent answers for the node. After a restart of the server, when nothing has been heard of any
+// node, the state that is stored counts: the scheduler corrects it within one lease.
+func (s *Server) heardOf(n *carav1.Node) bool {
+	if last := s.beats.of(n.GetMetadata().GetName()); !last.IsZero() {
+		return s.cfg.Now().Sub(last) < nodeLease
+	}
+	return n.GetStatus().GetState() != api.NodeNotReady
+}
+
+// useJoinToken checks a join token and counts the use. What is wrong with it is told only to who knows its secret.
+func (t *tx) useJoinToken(name, secret string) error {
+	token, ok := read[*carav1.Token](t, name)
+	if !ok || token.GetRole() != tokenJoin || !identity.SecretMatches(token.GetSecretHash(), secret) {
+		return api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated,
+			"the join token is not valid here: it was revoked, or is of another cluster; make one with caractrl create token --role join")
+	}
+	if at := token.GetExpireAt(); at != nil && !at.AsTime().After(t.now) {
+		return api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated, "join token %q ended at %s: make another one",
+			name, at.AsTime().UTC().Format(time.RFC3339))
+	}
+	switch left := token.GetUsesLeft(); {
+	case left < 0:
+		return api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated, "join token %q is used up: make another one", name)
+	case left > 0:
+		used := proto.CloneOf(token)
+		if used.UsesLeft--; used.UsesLeft == 0 {
+			used.UsesLeft = usedUp
+		}
+		t.put(used)
+	}
+	return nil
+}
+
+// acceptCertificate makes a node's new certificate one that is accepted, and the only one but keep.
+func (t *tx) acceptCertificate(c identity.NodeCertificate, keep string) {
+	t.removeTokens(identity.NodeTokenPrefix(c.Node), keep)
+	t.put(&carav1.Token{
+		Metadata:   &carav1.ObjectMeta{Name: c.TokenName(), Uid: newUID(), CreationTimestamp: timestamppb.New(t.now)},
+		Role:       tokenNode,
+		ExpireAt:   timestamppb.New(c.NotAfter),
+		SecretHash: c.Hash,
+	})
+}
+
+// removeTokens takes the tokens away whose names begin with prefix, but keep.
+func (t *tx) removeTokens(prefix, keep string) {
+	tokens, _ := from[*carav1.Token](t.server.cache, prefix, "")
+	for _, token := range tokens {
+		name := token.GetMetadata().GetName()
+		if _, ok := read[*carav1.Token](t, name); ok && name != keep {
+			t.remove(api.KindToken, name)
+		}
+	}
+}
+
+// RenewCertificate gives the calling node a certificate for a new key. The one that it calls with stays accepted until
+// the next renewal, so that an answer that is lost locks nobody out.
+func (s nodeService) RenewCertificate(ctx context.Context, req *carav1.RenewCertificateRequest) (*carav1.JoinResponse, error) {
+	id := s.cfg.Identity
+	if id == nil {
+		return nil, errNoIdentity()
+	}
+	current, ok, err := id.PeerNode(peerTLS(ctx))
+	if err != nil || !ok {
+		return nil, api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated, "a certificate is renewed over a connection that was made with it")
+	}
+	text, made, err := id.SignNode(req.GetCsr(), current.Node)
+	if err != nil {
+		return nil, signError(err)
+	}
+	err = s.transact(ctx, func(t *tx) error {
+		if _, ok := read[*carav1.Token](t, current.TokenName()); !ok {
+			return errFenced(current.Node)
+		}
+		t.acceptCertificate(made, current.TokenName())
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &carav1.JoinResponse{Certificate: text, Ca: id.CAPEM(), ClusterId: id.ClusterID()}, nil
+}
+
+func signError(err error) error {
+	if errors.Is(err, identity.ErrRequest) {
+		return api.Invalid("the request", fieldError("csr", "%v", err))
+	}
+	return err
+}
+
+func errNoIdentity() error {
+	return api.Errorf(codes.FailedPrecondition, api.TitleUnavailable, "this server was started without an identity: it keeps no secrets and lets no node join")
+}
+
+func errFenced(node string) error {
+	return api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated,
+		"this certificate of node %q is no longer accepted: the node has joined again or was deleted; join it with a join token", node)
+}

@@ -1,0 +1,229 @@
+package apiserver
+
+import (
+	"bytes"
+	"context"
+	"maps"
+	"slices"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/emptypb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// A secret is stored with its values sealed, in data. Its values leave this process in two ways only: to the node that
+// runs a project that names them, and to `sources` for the source that names them.
+
+// CreateSecret accepts a new secret.
+func (s secretService) CreateSecret(ctx context.Context, req *carav1.CreateSecretRequest) (*carav1.Secret, error) {
+	var out *carav1.Secret
+	err := s.transact(ctx, func(t *tx) (err error) {
+		name := req.GetSecret().GetMetadata().GetName()
+		if _, exists := read[*carav1.Secret](t, name); exists {
+			return api.Errorf(codes.AlreadyExists, api.TitleAlreadyExists, "secret %q already exists", name)
+		}
+		_, out, err = t.declareSecret(req.GetSecret())
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return keysOnly(out), answerCreated(ctx)
+}
+
+// PutSecret creates or replaces a secret, all of its values.
+func (s secretService) PutSecret(ctx context.Context, req *carav1.PutSecretRequest) (*carav1.Secret, error) {
+	want := ifMatch(ctx, req.GetSecret().GetMetadata().GetResourceVersion())
+	var before, out *carav1.Secret
+	err := s.transact(ctx, func(t *tx) (err error) {
+		if err := t.mustMatch(api.KindSecret, req.GetSecret(), want); err != nil {
+			return err
+		}
+		before, out, err = t.declareSecret(req.GetSecret())
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if before == nil {
+		return keysOnly(out), answerCreated(ctx)
+	}
+	return keysOnly(out), nil
+}
+
+// GetSecret returns a secret's keys.
+func (s secretService) GetSecret(_ context.Context, req *carav1.GetRequest) (*carav1.Secret, error) {
+	secret, ok := lookup[*carav1.Secret](s.cache, req.GetName())
+	if !ok {
+		return nil, notFound(api.KindSecret, req.GetName())
+	}
+	return keysOnly(secret), nil
+}
+
+// ListSecrets returns secrets, by their keys, in the order of their names.
+func (s secretService) ListSecrets(_ context.Context, req *carav1.ListRequest) (*carav1.ListSecretsResponse, error) {
+	match, err := labelMatch[*carav1.Secret](req.GetLabelSelector())
+	if err != nil {
+		return nil, err
+	}
+	items, meta := page(s.cache, "", req.GetPageToken(), req.GetLimit(), match)
+	for i, secret := range items {
+		items[i] = keysOnly(secret)
+	}
+	return &carav1.ListSecretsResponse{Items: items, Metadata: meta}, nil
+}
+
+// DeleteSecret removes a secret. What runs with its values goes on; what starts without them says which one is missing.
+func (s secretService) DeleteSecret(ctx context.Context, req *carav1.DeleteRequest) (*emptypb.Empty, error) {
+	err := s.transact(ctx, func(t *tx) error {
+		secret, ok := read[*carav1.Secret](t, req.GetName())
+		if !ok {
+			return notFound(api.KindSecret, req.GetName())
+		}
+		if err := mustBe(secret, req.GetUid(), ""); err != nil {
+			return err
+		}
+		t.event(refTo(secret), eventNormal, "Deleted", "deleted by "+t.actor.Name)
+		t.remove(api.KindSecret, req.GetName())
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &emptypb.Empty{}, nil
+}
+
+// declareSecret creates or changes a secret. Both results are as stored: sealed.
+func (t *tx) declareSecret(in *carav1.Secret) (before, after *carav1.Secret, err error) {
+	if t.server.cfg.Identity == nil {
+		return nil, nil, errNoIdentity()
+	}
+	meta := in.GetMetadata()
+	old, exists := read[*carav1.Secret](t, meta.GetName())
+	values := plainValues(in)
+	if exists && sameMap(old.GetMetadata().GetLabels(), meta.GetLabels()) &&
+		sameMap(old.GetMetadata().GetAnnotations(), meta.GetAnnotations()) &&
+		old.GetType() == in.GetType() && t.server.sameValues(old, values) {
+		return old, old, nil
+	}
+	next := &carav1.Secret{ApiVersion: api.APIVersion, Kind: api.KindSecret, Type: in.GetType(), Data: make(map[string][]byte, len(values))}
+	if exists {
+		next.Metadata = proto.CloneOf(old.GetMetadata())
+		next.Metadata.Generation++
+	} else {
+		next.Metadata = &carav1.ObjectMeta{Name: meta.GetName(), Uid: newUID(), Generation: 1, CreationTimestamp: timestamppb.New(t.now)}
+	}
+	meta = proto.CloneOf(meta)
+	next.Metadata.Labels, next.Metadata.Annotations = meta.GetLabels(), meta.GetAnnotations()
+	for key, value := range values {
+		next.Data[key] = t.server.cfg.Identity.Vault().Seal(sealName(meta.GetName(), key), value)
+	}
+	reason, word := "Created", "created by "
+	if exists {
+		reason, word = "Changed", "changed by "
+	}
+	t.event(refTo(next), eventNormal, reason, word+t.actor.Name)
+	t.put(next)
+	if !exists {
+		return nil, next, nil
+	}
+	return old, next, nil
+}
+
+// plainValues are the values as the caller sent them.
+func plainValues(in *carav1.Secret) map[string][]byte {
+	values := make(map[string][]byte, len(in.GetData())+len(in.GetStringData()))
+	maps.Copy(values, in.GetData())
+	for key, value := range in.GetStringData() {
+		values[key] = []byte(value)
+	}
+	return values
+}
+
+// sameValues says whether a stored secret has exactly these values. One that cannot be opened has not: it is written
+// anew, which mends it.
+func (s *Server) sameValues(stored *carav1.Secret, values map[string][]byte) bool {
+	if len(stored.GetData()) != len(values) {
+		return false
+	}
+	for key, value := range values {
+		have, err := s.secretValue(stored, key)
+		if err != nil || !bytes.Equal(have, value) {
+			return false
+		}
+	}
+	return true
+}
+
+// secretValue opens one value of a stored secret. The error names the secret and never tells a value.
+func (s *Server) secretValue(stored *carav1.Secret, key string) ([]byte, error) {
+	name := stored.GetMetadata().GetName()
+	sealed, ok := stored.GetData()[key]
+	switch {
+	case s.cfg.Identity == nil:
+		return nil, errNoIdentity()
+	case !ok:
+		return nil, api.Errorf(codes.NotFound, api.TitleNotFound, "secret %q has no key %q", name, key)
+	}
+	value, err := s.cfg.Identity.Vault().Open(sealName(name, key), sealed)
+	if err != nil {
+		return nil, api.Errorf(codes.DataLoss, api.TitleInternal, "secret %v: set the secret again", err)
+	}
+	return value, nil
+}
+
+func sealName(secret, key string) string { return secret + "/" + key }
+
+// keysOnly is what anybody gets to see of a stored secret.
+func keysOnly(stored *carav1.Secret) *carav1.Secret {
+	return &carav1.Secret{
+		ApiVersion: stored.GetApiVersion(), Kind: stored.GetKind(), Metadata: stored.GetMetadata(), Type: stored.GetType(),
+		Keys: slices.Sorted(maps.Keys(stored.GetData())),
+	}
+}
+
+// GetSourceSecret returns the values of the Secret that a source names for git.
+func (s sourceService) GetSourceSecret(_ context.Context, req *carav1.GetSourceSecretRequest) (*carav1.GetSourceSecretResponse, error) {
+	source, ok := lookup[*carav1.Source](s.cache, req.GetName())
+	if !ok {
+		return nil, notFound(api.KindSource, req.GetName())
+	}
+	ref := source.GetSpec().GetGit().GetSecretRef()
+	out := &carav1.GetSourceSecretResponse{}
+	if ref == "" {
+		return out, nil
+	}
+	secret, ok := lookup[*carav1.Secret](s.cache, ref)
+	if !ok {
+		return nil, api.Errorf(codes.NotFound, api.TitleNotFound, "source %q names secret %q in spec.git.secretRef, which does not exist: create it",
+			req.GetName(), ref)
+	}
+	out.Git = make(map[string][]byte, len(secret.GetData()))
+	for key := range secret.GetData() {
+		value, err := s.secretValue(secret, key)
+		if err != nil {
+			return nil, err
+		}
+		out.Git[key] = value
+	}
+	return out, nil
+}
+
+// applySecret is Apply for a secret. What it returns is compared for the answer's diff, so it has no values.
+func (s *Server) applySecret(t *tx, m proto.Message, _ applyTerms) (before, after proto.Message, err error) {
+	old, now, err := t.declareSecret(m.(*carav1.Secret))
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case old == nil:
+		return nil, keysOnly(now), nil
+	case old == now:
+		same := keysOnly(now)
+		return same, same, nil
+	}
+	return keysOnly(old), keysOnly(now), nil
+}

@@ -1,0 +1,182 @@
+package apiserver
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/emptypb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Names of the tokens of the first start.
+const (
+	firstAdmin = "admin"
+	firstJoin  = "join"
+)
+
+// CreateToken makes a token; its secret is in this answer and never again.
+func (s tokenService) CreateToken(ctx context.Context, req *carav1.CreateTokenRequest) (*carav1.CreateTokenResponse, error) {
+	in := req.GetToken()
+	name := in.GetMetadata().GetName()
+	if name == "" {
+		name = identity.NewTokenID()
+	}
+	if err := checkToken(in, name, s.cfg.Now()); err != nil {
+		return nil, err
+	}
+	if in.GetRole() == tokenJoin && s.cfg.Identity == nil {
+		return nil, errNoIdentity()
+	}
+	secret := identity.NewSecret()
+	var out *carav1.Token
+	err := s.transact(ctx, func(t *tx) error {
+		if _, exists := read[*carav1.Token](t, name); exists {
+			return api.Errorf(codes.AlreadyExists, api.TitleAlreadyExists, "token %q already exists: revoke it first, or choose another name", name)
+		}
+		out = t.putToken(name, secret, in)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	text := identity.FormatToken(name, secret)
+	if in.GetRole() == tokenJoin {
+		text = api.JoinToken{CAHash: s.cfg.Identity.CAHash(), ID: name, Secret: secret}.String()
+	}
+	return &carav1.CreateTokenResponse{Token: hashless(out), Secret: text}, answerCreated(ctx)
+}
+
+// putToken writes a token of the terms of in.
+func (t *tx) putToken(name, secret string, in *carav1.Token) *carav1.Token {
+	token := &carav1.Token{
+		Metadata:   &carav1.ObjectMeta{Name: name, Uid: newUID(), CreationTimestamp: timestamppb.New(t.now)},
+		Role:       in.GetRole(),
+		NamePrefix: in.GetNamePrefix(),
+		ExpireAt:   in.GetExpireAt(),
+		UsesLeft:   in.GetUsesLeft(),
+		SecretHash: identity.HashSecret(secret),
+	}
+	t.put(token)
+	return token
+}
+
+func checkToken(in *carav1.Token, name string, now time.Time) error {
+	var fields []*carav1.FieldError
+	// No dot: names with dots are those of the nodes' certificates.
+	if bad := validation.IsDNS1123Label(name); len(bad) > 0 {
+		fields = append(fields, fieldError("metadata.name", "is %q; %s", name, bad[0])...)
+	}
+	if _, ok := tokenRoles[in.GetRole()]; !ok && in.GetRole() != tokenJoin {
+		fields = append(fields, fieldError("role", "is %q; it must be admin, deployer, viewer or join", in.GetRole())...)
+	}
+	if at := in.GetExpireAt(); at != nil && !at.AsTime().After(now) {
+		fields = append(fields, fieldError("expireAt", "is %s, which is in the past", at.AsTime().UTC().Format(time.RFC3339))...)
+	}
+	if in.GetUsesLeft() < 0 || in.GetUsesLeft() > 0 && in.GetRole() != tokenJoin {
+		fields = append(fields, fieldError("usesLeft", "is %d; it is for join tokens, and 0 (no limit) or more", in.GetUsesLeft())...)
+	}
+	if prefix := in.GetNamePrefix(); prefix != "" && (in.GetRole() != string(RoleDeployer) || len(prefix) > 63) {
+		fields = append(fields, fieldError("namePrefix", "is for deployers, and at most 63 characters long")...)
+	}
+	if len(fields) > 0 {
+		return api.Invalid("the token", fields)
+	}
+	return nil
+}
+
+// hashless is what anybody gets to see of a token.
+func hashless(token *carav1.Token) *carav1.Token {
+	return &carav1.Token{
+		Metadata: token.GetMetadata(), Role: token.GetRole(), NamePrefix: token.GetNamePrefix(),
+		ExpireAt: token.GetExpireAt(), UsesLeft: token.GetUsesLeft(),
+	}
+}
+
+// ListTokens returns the tokens without their secrets, the nodes' certificates among them.
+func (s tokenService) ListTokens(_ context.Context, req *carav1.ListRequest) (*carav1.ListTokensResponse, error) {
+	match, err := labelMatch[*carav1.Token](req.GetLabelSelector())
+	if err != nil {
+		return nil, err
+	}
+	items, meta := page(s.cache, "", req.GetPageToken(), req.GetLimit(), match)
+	for i, token := range items {
+		items[i] = hashless(token)
+	}
+	return &carav1.ListTokensResponse{Items: items, Metadata: meta}, nil
+}
+
+// DeleteToken revokes a token. It counts from the next call on. The last administrator cannot shut everybody out.
+func (s tokenService) DeleteToken(ctx context.Context, req *carav1.DeleteRequest) (*emptypb.Empty, error) {
+	err := s.transact(ctx, func(t *tx) error {
+		token, ok := read[*carav1.Token](t, req.GetName())
+		if !ok {
+			return notFound(api.KindToken, req.GetName())
+		}
+		if err := mustBe(token, req.GetUid(), ""); err != nil {
+			return err
+		}
+		if token.GetRole() == string(RoleAdmin) && token.GetExpireAt() == nil && !t.otherAdmin(req.GetName()) {
+			return api.Errorf(codes.FailedPrecondition, api.TitleConflict,
+				"token %q is the last of an administrator that does not expire: create another one first", req.GetName())
+		}
+		t.remove(api.KindToken, req.GetName())
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &emptypb.Empty{}, nil
+}
+
+// otherAdmin says whether an administrator is left without the token of this name. The one it finds is read, so that
+// two who revoke each other's tokens do not both succeed.
+func (t *tx) otherAdmin(name string) bool {
+	tokens, _ := from[*carav1.Token](t.server.cache, "", "")
+	for _, token := range tokens {
+		other := token.GetMetadata().GetName()
+		if other == name || token.GetRole() != string(RoleAdmin) || token.GetExpireAt() != nil {
+			continue
+		}
+		if _, ok := read[*carav1.Token](t, other); ok {
+			return true
+		}
+	}
+	return false
+}
+
+// firstTokens makes the tokens of a first start: one for the administrator and one to join with, each in a file of the
+// data directory. A first start is one where no administrator is; DeleteToken sees to it that there is no second one.
+func (s *Server) firstTokens(ctx context.Context) error {
+	if s.cfg.Identity == nil {
+		return nil
+	}
+	select {
+	case <-s.cache.loaded:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	ctx = withActor(ctx, Actor{Name: "system/server"})
+	return s.transact(ctx, func(t *tx) error {
+		if t.otherAdmin("") {
+			return nil
+		}
+		adminSecret, joinSecret, err := s.cfg.Identity.FirstTokens(firstAdmin, firstJoin)
+		if err != nil {
+			return err
+		}
+		for _, first := range []struct{ name, role, secret string }{
+			{firstAdmin, string(RoleAdmin), adminSecret}, {firstJoin, tokenJoin, joinSecret},
+		} {
+			if _, ok := read[*carav1.Token](t, first.name); !ok {
+				t.putToken(first.name, first.secret, &carav1.Token{Role: first.role})
+			}
+		}
+		return nil
+	})
+}

@@ -1,0 +1,84 @@
+package apiserver
+
+import (
+	"context"
+	"crypto/tls"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	tlsinfo "google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// tokenRoles are the roles that a token lets a person or a pipeline in with.
+var tokenRoles = map[string]Role{
+	string(RoleAdmin): RoleAdmin, string(RoleDeployer): RoleDeployer, string(RoleViewer): RoleViewer,
+}
+
+// tokens is the Authenticator of a server with an identity: bearer tokens for people and pipelines, client certificates
+// for nodes. Both are looked up with every call, so that what is revoked is refused from the next call on.
+type tokens struct{ *Server }
+
+// Authenticate says who calls.
+func (s tokens) Authenticate(ctx context.Context) (Actor, error) {
+	if values := metadata.ValueFromIncomingContext(ctx, "authorization"); len(values) > 0 {
+		if len(values) > 1 {
+			return Actor{}, api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated, "there is more than one Authorization header: send one")
+		}
+		return s.bearer(values[0])
+	}
+	cert, ok, err := s.cfg.Identity.PeerNode(peerTLS(ctx))
+	switch {
+	case err != nil:
+		return Actor{}, api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated, "%v", err)
+	case !ok:
+		return Actor{}, nil
+	case !s.accepted(cert):
+		return Actor{}, errFenced(cert.Node)
+	}
+	return Actor{Name: "node/" + cert.Node, Role: RoleNode}, nil
+}
+
+func (s tokens) bearer(header string) (Actor, error) {
+	id, secret, err := identity.ParseBearer(header)
+	if err != nil {
+		return Actor{}, api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated, "%v", err)
+	}
+	token, ok := lookup[*carav1.Token](s.cache, id)
+	if !ok || !identity.SecretMatches(token.GetSecretHash(), secret) {
+		return Actor{}, api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated, "the token is not valid here: it was revoked, or is of another cluster")
+	}
+	if at := token.GetExpireAt(); at != nil && !at.AsTime().After(s.cfg.Now()) {
+		return Actor{}, api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated, "token %q ended at %s: ask an administrator for another one",
+			id, at.AsTime().UTC().Format(time.RFC3339))
+	}
+	role, ok := tokenRoles[token.GetRole()]
+	if !ok {
+		return Actor{}, api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated, "token %q is for agents to join with, not for calls", id)
+	}
+	return Actor{Name: "user/" + id, Role: role, NamePrefix: token.GetNamePrefix()}, nil
+}
+
+// accepted says whether a node's certificate is one of those that the node has.
+func (s *Server) accepted(cert identity.NodeCertificate) bool {
+	token, ok := lookup[*carav1.Token](s.cache, cert.TokenName())
+	return ok && token.GetRole() == tokenNode && identity.HashMatches(token.GetSecretHash(), cert.Hash)
+}
+
+// peerTLS is the caller's TLS state; nil where it speaks plaintext.
+func peerTLS(ctx context.Context) *tls.ConnectionState {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return nil
+	}
+	info, ok := p.AuthInfo.(tlsinfo.TLSInfo)
+	if !ok {
+		return nil
+	}
+	return &info.State
+}
