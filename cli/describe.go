@@ -1,0 +1,257 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+func (a *app) describeCommand() *cobra.Command {
+	describe := &cobra.Command{Use: "describe KIND NAME", Short: "Show one object in full, with what happened to it", Args: cobra.NoArgs}
+	for _, k := range []kind{projectKind(), nodeKind(), sourceKind()} {
+		describe.AddCommand(&cobra.Command{
+			Use: strings.ToLower(k.name) + " NAME", Aliases: append(k.aliases, k.plural), Short: "Describe a " + strings.ToLower(k.name),
+			Args: cobra.ExactArgs(1), ValidArgsFunction: a.complete(k),
+			RunE: func(cmd *cobra.Command, args []string) error { return a.describe(cmd.Context(), k, bare(args[0])) },
+		})
+	}
+	return describe
+}
+
+func (a *app) describe(ctx context.Context, k kind, name string) error {
+	obj, err := k.get(ctx, a, name)
+	if err != nil {
+		return err
+	}
+	switch o := obj.(type) {
+	case *carav1.Project:
+		a.describeProject(o)
+	case *carav1.Node:
+		err = a.describeNode(ctx, o)
+	case *carav1.Source:
+		err = a.describeSource(ctx, o)
+	}
+	if err != nil {
+		return err
+	}
+	return a.describeEvents(ctx, k, obj)
+}
+
+// field prints one aligned line; nothing where there is no value.
+func (a *app) field(name, value string) {
+	if value = line(value); value != "" && value != "-" {
+		fmt.Fprintf(a.Out, "%-12s %s\n", name+":", value)
+	}
+}
+
+func (a *app) section(title string) { fmt.Fprintf(a.Out, "\n%s:\n", title) }
+
+func (a *app) meta(m *carav1.ObjectMeta) {
+	a.field("Name", m.GetName())
+	a.field("Labels", pairs(m.GetLabels()))
+	a.field("Annotations", pairs(m.GetAnnotations()))
+	a.field("Owner", m.GetOwner())
+	if o := m.GetOrigin(); o.GetFile() != "" {
+		a.field("Origin", fmt.Sprintf("%s, %s:%d at %s", m.GetOwner(), o.File, o.Line, revision(o.Revision)))
+	}
+	a.field("Age", since(a.now(), m.GetCreationTimestamp()))
+}
+
+func pairs(m map[string]string) string {
+	var out []string
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		out = append(out, k+"="+m[k])
+	}
+	return strings.Join(out, ", ")
+}
+
+func (a *app) describeProject(p *carav1.Project) {
+	st := p.GetStatus()
+	a.meta(p.GetMetadata())
+	a.field("Phase", phaseCell(p, a.now()).text)
+	a.field("Node", st.GetNodeRef())
+	a.field("Generation", fmt.Sprintf("%d (observed %d), epoch %d", p.GetMetadata().GetGeneration(), st.GetObservedGeneration(), st.GetEpoch()))
+	a.field("Expires", until(a.now(), expiry(p)))
+	a.field("Hosts", strings.Join(st.GetHosts(), ", "))
+	a.section("Services")
+	rows := [][]cell{header("  NAME", "STATE", "HEALTH", "RESTARTS", "IMAGE", "CONTAINER", "MESSAGE")}
+	byName := map[string]*carav1.ServiceStatus{}
+	for _, s := range st.GetServices() {
+		byName[s.Name] = s
+	}
+	for _, want := range p.GetSpec().GetServices() {
+		s := byName[want.Name]
+		rows = append(rows, []cell{
+			{text: "  " + line(want.Name)},
+			text(s.GetState()), text(s.GetHealth()), count(s.GetRestarts()),
+			text(want.Image), text(short(s.GetContainerId(), 13)), text(short(line(s.GetMessage()), 100)),
+		})
+	}
+	newTable(a.Out).print(rows...)
+	a.conditions(st.GetConditions())
+}
+
+func (a *app) conditions(conditions []*carav1.Condition) {
+	if len(conditions) == 0 {
+		return
+	}
+	a.section("Conditions")
+	rows := [][]cell{header("  TYPE", "STATUS", "REASON", "SINCE", "MESSAGE")}
+	var long []*carav1.Condition
+	for _, c := range conditions {
+		message := c.Message
+		if strings.Contains(strings.TrimSpace(message), "\n") {
+			long = append(long, c)
+			message, _, _ = strings.Cut(message, "\n")
+		}
+		rows = append(rows, []cell{
+			{text: "  " + line(c.Type)}, text(c.Status), text(c.Reason), text(ago(a.now(), c.LastTransitionTime)), text(message),
+		})
+	}
+	newTable(a.Out).print(rows...)
+	for _, c := range long { // such as the last lines of a log
+		fmt.Fprintf(a.Out, "\n  %s %s:\n", clean(c.Type), clean(c.Reason))
+		for l := range strings.Lines(clean(c.Message)) {
+			fmt.Fprintf(a.Out, "    %s\n", strings.TrimRight(l, "\n"))
+		}
+	}
+}
+
+func (a *app) describeNode(ctx context.Context, n *carav1.Node) error {
+	st := n.GetStatus()
+	info := st.GetInfo()
+	a.meta(n.GetMetadata())
+	a.field("State", nodeRow(n, a.now())[1].text)
+	a.field("Heartbeat", ago(a.now(), st.GetLastHeartbeat()))
+	a.field("Platform", info.GetPlatform())
+	a.field("Engine", info.GetEngineVersion())
+	a.field("Agent", info.GetAgentVersion())
+	a.field("Ingress", info.GetIngressAddress())
+	c := info.GetCapacity()
+	a.field("Capacity", fmt.Sprintf("cpu %s, memory %s, disk %s (%s free), %d project networks",
+		dash(c.GetCpu()), dash(c.GetMemory()), dash(c.GetDisk()), dash(c.GetDiskFree()), c.GetSubnets()))
+	a.conditions(st.GetConditions())
+	projects, err := projectKind().list(ctx, a, getOptions{node: n.GetMetadata().GetName()})
+	if err != nil {
+		return err
+	}
+	a.section(fmt.Sprintf("Projects (%d)", len(projects)))
+	for _, p := range projects {
+		fmt.Fprintf(a.Out, "  %s %s\n", clean(api.Meta(p).GetName()), p.(*carav1.Project).GetStatus().GetPhase())
+	}
+	return nil
+}
+
+func (a *app) describeSource(ctx context.Context, s *carav1.Source) error {
+	st, spec := s.GetStatus(), s.GetSpec()
+	a.meta(s.GetMetadata())
+	if g := spec.GetGit(); g != nil {
+		a.field("Git", g.Url+" "+refText(g.Ref))
+	}
+	a.field("Directory", spec.GetDir().GetPath())
+	a.field("Path", spec.GetPath())
+	snap := st.GetSnapshot()
+	a.field("Snapshot", fmt.Sprintf("%s (%d files, %d projects) %s", dash(revision(snap.GetRevision())), snap.GetFiles(), snap.GetProjects(), snap.GetSubject()))
+	a.field("Author", snap.GetAuthor())
+	a.field("Observed", revision(st.GetPoll().GetObservedRevision()))
+	a.field("Attempted", revision(st.GetAttemptedRevision()))
+	a.field("Applied", revision(st.GetAppliedRevision()))
+	a.field("Last poll", ago(a.now(), st.GetPoll().GetLastTime()))
+	a.field("Next poll", until(a.now(), st.GetPoll().GetNextTime()))
+	a.conditions(st.GetConditions())
+	a.fileProblems("Errors", snap.GetFileErrors(), snap.GetErrorCount())
+	a.fileProblems("Warnings", snap.GetWarnings(), int32(len(snap.GetWarnings())))
+	c, err := a.sources()
+	if err != nil {
+		return err
+	}
+	claims, err := c.ListClaims(ctx, &carav1.ListClaimsRequest{Source: s.GetMetadata().GetName()})
+	if err != nil {
+		return err
+	}
+	a.section(fmt.Sprintf("Projects (%d)", len(claims.Items)))
+	rows := [][]cell{header("  PROJECT", "STATE", "FILE", "REVISION", "APPLIED", "MESSAGE")}
+	for _, cl := range claims.Items {
+		rows = append(rows, claimRow(a, cl))
+	}
+	if len(rows) > 1 {
+		newTable(a.Out).print(rows...)
+	}
+	a.runs(st.GetRuns())
+	return nil
+}
+
+func claimRow(a *app, c *carav1.Claim) []cell {
+	file := fmt.Sprintf("%s:%d", c.GetSpec().GetFile(), c.GetSpec().GetLine())
+	if !c.GetSpec().GetPresent() {
+		file = "(left) " + file
+	}
+	message := c.GetStatus().GetMessage()
+	if message == "" {
+		message = c.GetSpec().GetHeld()
+	}
+	return []cell{
+		{text: "  " + line(c.GetSpec().GetProject().GetMetadata().GetName())},
+		text(c.GetStatus().GetState()), text(file),
+		text(revision(c.GetSpec().GetRevision())), text(ago(a.now(), c.GetStatus().GetAppliedTime())), text(message),
+	}
+}
+
+func (a *app) fileProblems(title string, problems []*carav1.FileProblem, all int32) {
+	if len(problems) == 0 {
+		return
+	}
+	a.section(fmt.Sprintf("%s (%d)", title, all))
+	for _, p := range problems {
+		fmt.Fprintf(a.Out, "  %s\n", line(formatProblem(p)))
+	}
+}
+
+func (a *app) runs(runs []*carav1.Run) {
+	if len(runs) == 0 {
+		return
+	}
+	a.section("Last passes")
+	rows := [][]cell{header("  REVISION", "WHEN", "TOOK", "CREATED", "UPDATED", "PRUNED", "FAILED", "MESSAGE")}
+	for _, r := range runs {
+		took := r.GetEndTime().AsTime().Sub(r.GetStartTime().AsTime())
+		rows = append(rows, []cell{
+			{text: "  " + line(revision(r.Revision))},
+			text(ago(a.now(), r.StartTime)), text(took.Round(1e6).String()),
+			count(r.Created), count(r.Updated), count(r.Pruned), count(r.Failed), text(r.Message),
+		})
+	}
+	newTable(a.Out).print(rows...)
+}
+
+// describeEvents ends every description: what happened, newest last.
+func (a *app) describeEvents(ctx context.Context, k kind, obj proto.Message) error {
+	c, err := a.events()
+	if err != nil {
+		return err
+	}
+	l, err := c.ListEvents(ctx, &carav1.ListEventsRequest{Kind: k.name, Name: api.Meta(obj).GetName()})
+	if err != nil {
+		return err
+	}
+	if len(l.Items) == 0 {
+		return nil
+	}
+	a.section("Events")
+	rows := [][]cell{header("  LAST", "TYPE", "REASON", "COUNT", "ACTOR", "MESSAGE")}
+	for _, e := range l.Items[max(0, len(l.Items)-20):] {
+		rows = append(rows, []cell{
+			{text: "  " + ago(a.now(), e.LastTime)}, text(e.Type), text(e.Reason), count(e.Count), text(e.Actor), text(e.Message),
+		})
+	}
+	newTable(a.Out).print(rows...)
+	return nil
+}

@@ -1,0 +1,121 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/manifest"
+)
+
+// maxInput bounds what is read from standard input; files have the manifest's own bound.
+const maxInput = 64 << 20
+
+// readManifests reads what -f named: files, directories (all manifests below), or - for standard input. Every problem is
+// shown; with any problem nothing is returned, since half of what somebody meant is not what he meant.
+func (a *app) readManifests(paths []string) ([]proto.Message, error) {
+	if len(paths) == 0 {
+		return nil, errors.New("say what to read with -f FILE, -f DIR or -f -")
+	}
+	var docs []manifest.Document
+	var problems []*carav1.FileProblem
+	for _, path := range paths {
+		files, err := expand(path)
+		if err != nil {
+			return nil, err
+		}
+		for _, file := range files {
+			data, err := a.readFile(file)
+			if err != nil {
+				return nil, err
+			}
+			found, wrong := manifest.Parse(file, data, manifest.Limits{})
+			docs, problems = append(docs, found...), append(problems, wrong...)
+		}
+	}
+	docs, twice := manifest.Check(docs)
+	problems = append(problems, twice...)
+	if len(problems) > 0 {
+		for _, p := range problems {
+			fmt.Fprintln(a.Err, line(manifest.Format(p)))
+		}
+		return nil, fmt.Errorf("nothing was done: %d problems in the manifests", len(problems))
+	}
+	if len(docs) == 0 {
+		return nil, fmt.Errorf("no manifests in %s", strings.Join(paths, ", "))
+	}
+	objects := make([]proto.Message, len(docs))
+	for i, d := range docs {
+		objects[i] = d.Object
+		for _, w := range d.Warnings {
+			fmt.Fprintln(a.Err, "warning:", line(manifest.Format(w)))
+		}
+	}
+	return objects, nil
+}
+
+func (a *app) readFile(file string) ([]byte, error) {
+	if file != "-" {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("read manifests: %w", err)
+		}
+		return data, nil
+	}
+	data, err := io.ReadAll(io.LimitReader(a.In, maxInput+1))
+	if err != nil {
+		return nil, fmt.Errorf("read standard input: %w", err)
+	}
+	if len(data) > maxInput {
+		return nil, fmt.Errorf("standard input is larger than %d MiB", maxInput>>20)
+	}
+	return data, nil
+}
+
+// expand names the manifest files of a path, in the order of their names.
+func expand(path string) ([]string, error) {
+	if path == "-" {
+		return []string{path}, nil
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("read manifests: %w", err)
+	}
+	if !info.IsDir() {
+		return []string{path}, nil
+	}
+	var files []string
+	err = filepath.WalkDir(path, func(file string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && file != path && strings.HasPrefix(entry.Name(), "."):
+			return filepath.SkipDir
+		case entry.Type().IsRegular() && manifest.IsManifest(entry.Name()):
+			files = append(files, file)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read manifests: %w", err)
+	}
+	return files, nil
+}
+
+func wrap(objects []proto.Message) []*carav1.Object {
+	out := make([]*carav1.Object, len(objects))
+	for i, o := range objects {
+		out[i] = api.Wrap(o)
+	}
+	return out
+}
+
+func formatProblem(p *carav1.FileProblem) string { return manifest.Format(p) }

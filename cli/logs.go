@@ -1,0 +1,120 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+type logsOptions struct {
+	services   []string
+	follow     bool
+	tail       int32
+	since      time.Duration
+	timestamps bool
+}
+
+func (a *app) logsCommand() *cobra.Command {
+	o := logsOptions{}
+	cmd := &cobra.Command{
+		Use: "logs PROJECT", Short: "Show what a project's containers wrote", Args: cobra.ExactArgs(1),
+		ValidArgsFunction: a.complete(projectKind()),
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.logs(cmd.Context(), bare(args[0]), o) },
+	}
+	f := cmd.Flags()
+	f.StringSliceVarP(&o.services, "service", "s", nil, "only these services")
+	f.BoolVarP(&o.follow, "follow", "f", false, "stay and show new lines")
+	f.Int32Var(&o.tail, "tail", 0, "only the last lines of each service; 0 shows all, -1 none")
+	f.DurationVar(&o.since, "since", 0, "only lines of the last while, such as 10m")
+	f.BoolVar(&o.timestamps, "timestamps", false, "begin each line with its time")
+	return cmd
+}
+
+func (a *app) logs(ctx context.Context, project string, o logsOptions) error {
+	c, err := a.projects()
+	if err != nil {
+		return err
+	}
+	req := &carav1.LogsRequest{Name: project, Services: o.services, Follow: o.follow, Tail: o.tail}
+	if o.since > 0 {
+		req.Since = timestamppb.New(a.now().Add(-o.since))
+	}
+	p, err := c.GetProject(ctx, &carav1.GetRequest{Name: project})
+	if err != nil {
+		return err
+	}
+	stream, err := c.Logs(ctx, req)
+	if err != nil {
+		return err
+	}
+	show := newLogPrinter(a.Out, p, o)
+	for {
+		l, err := stream.Recv()
+		switch {
+		case errors.Is(err, io.EOF), err != nil && ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return err
+		}
+		if l.Lost > 0 {
+			fmt.Fprintf(a.Err, "(%d lines of %s were lost: they came faster than they were read)\n", l.Lost, clean(l.Service))
+		}
+		show.print(l)
+	}
+}
+
+// logPrinter puts a prefix before each line where there is more than one service.
+type logPrinter struct {
+	w      io.Writer
+	o      logsOptions
+	prefix bool
+	width  int
+	colour bool
+}
+
+func newLogPrinter(w io.Writer, p *carav1.Project, o logsOptions) *logPrinter {
+	lp := &logPrinter{w: w, o: o, colour: newTable(w).colour}
+	shown := 0
+	for _, s := range p.GetSpec().GetServices() {
+		if len(o.services) == 0 || slices.Contains(o.services, s.Name) {
+			lp.width = max(lp.width, len(s.Name))
+			shown++
+		}
+	}
+	lp.prefix = shown > 1
+	return lp
+}
+
+func (lp *logPrinter) print(l *carav1.LogLine) {
+	var b strings.Builder
+	if lp.prefix {
+		name := fmt.Sprintf("%-*s | ", lp.width, clean(l.Service))
+		if lp.colour {
+			name = serviceColour(l.Service) + name + reset
+		}
+		b.WriteString(name)
+	}
+	if lp.o.timestamps {
+		b.WriteString(l.Time.AsTime().Format(time.RFC3339Nano) + " ")
+	}
+	b.WriteString(clean(l.Line))
+	fmt.Fprintln(lp.w, b.String())
+}
+
+// serviceColour is always the same for one name.
+func serviceColour(name string) string {
+	colours := []string{"\x1b[36m", "\x1b[35m", "\x1b[34m", "\x1b[32m", "\x1b[33m"}
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(name)) // a hash.Hash never returns an error
+	return colours[h.Sum32()%uint32(len(colours))]
+}

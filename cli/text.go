@@ -1,0 +1,94 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// clean strips what a terminal would obey: control characters other than tab and newline, and the marks that turn the
+// direction of text.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t':
+			return r
+		case unicode.IsControl(r), unicode.Is(unicode.Bidi_Control, r):
+			return -1
+		}
+		return r
+	}, s)
+}
+
+// line is clean in one line.
+func line(s string) string {
+	return strings.Join(strings.Fields(clean(s)), " ")
+}
+
+// short cuts a text to n runes.
+func short(s string, n int) string {
+	runes := []rune(s)
+	if len(runes) <= n {
+		return s
+	}
+	return string(runes[:n-1]) + "…"
+}
+
+// age is a duration as kubectl shows it: one unit, two where the first is small.
+func age(d time.Duration) string {
+	d = max(d, 0)
+	switch {
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%ds", int(d.Seconds()))
+	case d < 10*time.Minute:
+		return units(d, time.Minute, "m", time.Second, "s")
+	case d < 3*time.Hour:
+		return fmt.Sprintf("%dm", int(d.Minutes()))
+	case d < 8*time.Hour:
+		return units(d, time.Hour, "h", time.Minute, "m")
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh", int(d.Hours()))
+	case d < 8*24*time.Hour:
+		return units(d, 24*time.Hour, "d", time.Hour, "h")
+	default:
+		return fmt.Sprintf("%dd", int(d.Hours()/24))
+	}
+}
+
+func units(d, big time.Duration, bigName string, small time.Duration, smallName string) string {
+	if rest := d % big / small; rest > 0 {
+		return fmt.Sprintf("%d%s%d%s", d/big, bigName, rest, smallName)
+	}
+	return fmt.Sprintf("%d%s", d/big, bigName)
+}
+
+// since is how long ago a time was.
+func since(now time.Time, t *timestamppb.Timestamp) string {
+	if t == nil {
+		return "-"
+	}
+	return age(now.Sub(t.AsTime()))
+}
+
+// until is how far ahead a time is, or how long ago.
+func until(now time.Time, t *timestamppb.Timestamp) string {
+	if t == nil {
+		return "-"
+	}
+	d := t.AsTime().Sub(now)
+	if d > 0 {
+		return "in " + age(d)
+	}
+	return age(-d) + " ago"
+}
+
+// dash shows that there is nothing.
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
