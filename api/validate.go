@@ -21,7 +21,12 @@ import (
 // `spec.services[0].name`. Status is never looked at.
 func Validate(m proto.Message) []*carav1.FieldError {
 	e := &fieldErrors{seen: map[string]bool{}}
-	e.constraints(m)
+	size := 0
+	e.bounds("", m.ProtoReflect(), &size)
+	if len(e.list) > 0 {
+		return e.list
+	}
+	e.constraints(m, size > maxPatience)
 	switch m := m.(type) {
 	case *carav1.Project:
 		e.metadata(m.GetMetadata())
@@ -55,13 +60,21 @@ func (e *fieldErrors) add(field, format string, args ...any) {
 // validator is built once, at the first use: compiling the constraints costs more than checking a thousand objects.
 var validator = sync.OnceValues(func() (protovalidate.Validator, error) { return protovalidate.New() })
 
-func (e *fieldErrors) constraints(m proto.Message) {
+// maxPatience is the number of list elements up to which every violation is gathered. Beyond it the first one is
+// enough: nobody reads a hundred thousand, and each costs memory.
+const maxPatience = 5000
+
+func (e *fieldErrors) constraints(m proto.Message, first bool) {
 	v, err := validator()
 	if err != nil {
 		e.add("", "the constraints of the contract do not compile: %v; this build of Cara is broken", err)
 		return
 	}
-	err = v.Validate(m)
+	var options []protovalidate.ValidationOption
+	if first {
+		options = append(options, protovalidate.WithFailFast())
+	}
+	err = v.Validate(m, options...)
 	var bad *protovalidate.ValidationError
 	switch {
 	case err == nil:
@@ -114,9 +127,9 @@ func constraintText(v *protovalidate.Violation) string {
 	case "string.max_len":
 		return fmt.Sprintf("has %d characters, at most %d are allowed; shorten it", len([]rune(v.FieldValue.String())), v.RuleValue.Uint())
 	case "string.in":
-		return fmt.Sprintf("is %q; it must be one of %s", v.FieldValue.String(), choices(v.RuleValue.List()))
+		return fmt.Sprintf("is %q; it must be %s", clip(v.FieldValue.String()), choices(v.RuleValue.List()))
 	case "string.const":
-		return fmt.Sprintf("is %q; it must be %q", v.FieldValue.String(), v.RuleValue.String())
+		return fmt.Sprintf("is %q; it must be %q", clip(v.FieldValue.String()), v.RuleValue.String())
 	case "repeated.min_items":
 		return fmt.Sprintf("has no entry, at least %d is needed; add one", v.RuleValue.Uint())
 	case "repeated.max_items":
@@ -124,9 +137,14 @@ func constraintText(v *protovalidate.Violation) string {
 	case "map.max_pairs":
 		return fmt.Sprintf("has %d entries, at most %d are allowed; take some away", v.FieldValue.Map().Len(), v.RuleValue.Uint())
 	case "int32.gte_lte", "int32.gte", "int32.lte":
-		return fmt.Sprintf("is %d; it %s", v.FieldValue.Int(), v.Proto.GetMessage())
+		return fmt.Sprintf("is %d; it %s", v.FieldValue.Int(), plainBounds(v.Proto.GetMessage()))
 	}
 	return v.Proto.GetMessage()
+}
+
+// plainBounds: `must be greater than or equal to 1` is `must be at least 1`.
+func plainBounds(message string) string {
+	return strings.NewReplacer("greater than or equal to", "at least", "less than or equal to", "at most").Replace(message)
 }
 
 func choices(l protoreflect.List) string {
@@ -168,14 +186,19 @@ func (e *fieldErrors) metadata(m *carav1.ObjectMeta) {
 	e.annotations("metadata.annotations", m.GetAnnotations())
 }
 
+const (
+	labelForm    = "write up to 63 letters, digits, -, _ and ., beginning and ending with a letter or a digit"
+	labelKeyForm = labelForm + "; a DNS name and / may stand before it"
+)
+
 func (e *fieldErrors) labels(field string, labels map[string]string) {
 	for _, k := range sortedKeys(labels) {
 		at := field + "[" + k + "]"
-		if bad := validation.IsQualifiedName(k); len(bad) > 0 {
-			e.add(at, "the key %q is no label key: %s", clip(k), bad[0])
+		if len(validation.IsQualifiedName(k)) > 0 {
+			e.add(at, "the key %q is no label key: %s", clip(k), labelKeyForm)
 		}
-		if bad := validation.IsValidLabelValue(labels[k]); len(bad) > 0 {
-			e.add(at, "the value %q is no label value: %s", clip(labels[k]), bad[0])
+		if len(validation.IsValidLabelValue(labels[k])) > 0 {
+			e.add(at, "the value %q is no label value: %s", clip(labels[k]), labelForm)
 		}
 	}
 }
@@ -187,8 +210,8 @@ func (e *fieldErrors) annotations(field string, all map[string]string) {
 	total := 0
 	for _, k := range sortedKeys(all) {
 		total += len(k) + len(all[k])
-		if bad := validation.IsQualifiedName(strings.ToLower(k)); len(bad) > 0 {
-			e.add(field+"["+k+"]", "the key %q is no annotation key: %s", clip(k), bad[0])
+		if len(validation.IsQualifiedName(strings.ToLower(k))) > 0 {
+			e.add(field+"["+k+"]", "the key %q is no annotation key: %s", clip(k), labelKeyForm)
 		}
 	}
 	if total > maxAnnotations {

@@ -1,0 +1,155 @@
+package manifest
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// jsonTrees reads JSON documents, one behind the other, to the same tree that YAML gives: YAML is almost a superset of
+// JSON, but not where a character is written as two \u escapes.
+func (p *parser) jsonTrees(text []byte) iter.Seq[*yaml.Node] {
+	return func(yield func(*yaml.Node) bool) {
+		r := &jsonReader{text: text, dec: json.NewDecoder(bytes.NewReader(text)), depth: p.limits.Depth, line: 1}
+		r.dec.UseNumber()
+		for count := 0; ; {
+			n, err := r.value(0)
+			if errors.Is(err, io.EOF) && r.atEnd() {
+				return
+			}
+			if err != nil {
+				r.locate(r.errorOffset(err))
+				p.problemAt(r.line, r.column, "", jsonText(err))
+				return
+			}
+			if isNull(n) {
+				continue
+			}
+			if count++; count > p.limits.Documents {
+				p.tooManyDocuments(n)
+				return
+			}
+			if !yield(n) {
+				return
+			}
+		}
+	}
+}
+
+type jsonReader struct {
+	text  []byte
+	dec   *json.Decoder
+	depth int
+	// open is true while a list or a map is not yet closed.
+	open int
+	// offset, line and column of the last place that was looked up: places only ever grow, so each byte is counted once.
+	offset, line, column int
+}
+
+var errDepth = errors.New("flatten them")
+
+// value reads one value. The decoder has checked the grammar by the time a token comes back.
+func (r *jsonReader) value(depth int) (*yaml.Node, error) {
+	tok, at, err := r.token()
+	if err != nil {
+		return nil, err
+	}
+	return r.from(tok, at, depth)
+}
+
+func (r *jsonReader) token() (json.Token, int, error) {
+	from := int(r.dec.InputOffset())
+	tok, err := r.dec.Token()
+	for from < len(r.text) && bytes.IndexByte([]byte(" \t\r\n,:"), r.text[from]) >= 0 {
+		from++
+	}
+	return tok, from, err
+}
+
+func (r *jsonReader) from(tok json.Token, at, depth int) (*yaml.Node, error) {
+	r.locate(at)
+	n := &yaml.Node{Kind: yaml.ScalarNode, Line: r.line, Column: r.column}
+	switch x := tok.(type) {
+	case json.Delim:
+		if depth >= r.depth {
+			return nil, fmt.Errorf("lists and maps are nested more than %d deep; %w", r.depth, errDepth)
+		}
+		return n, r.fill(n, x, depth)
+	case string:
+		n.Tag, n.Value, n.Style = tagString, x, yaml.DoubleQuotedStyle
+	case json.Number:
+		n.Tag, n.Value = tagFloat, x.String()
+		if _, err := x.Int64(); err == nil {
+			n.Tag = tagInt
+		}
+	case bool:
+		n.Tag, n.Value = tagBool, fmt.Sprint(x)
+	case nil:
+		n.Tag, n.Value = tagNull, "null"
+	}
+	return n, nil
+}
+
+// fill reads the elements of a list or a map, up to its end.
+func (r *jsonReader) fill(n *yaml.Node, delim json.Delim, depth int) error {
+	n.Kind, n.Tag, n.Style = yaml.SequenceNode, tagSeq, yaml.FlowStyle
+	if delim == '{' {
+		n.Kind, n.Tag = yaml.MappingNode, tagMap
+	}
+	r.open++
+	for {
+		tok, at, err := r.token()
+		if err != nil {
+			return err
+		}
+		if end, ok := tok.(json.Delim); ok && (end == ']' || end == '}') {
+			r.open--
+			return nil
+		}
+		element, err := r.from(tok, at, depth+1)
+		if err != nil {
+			return err
+		}
+		n.Content = append(n.Content, element)
+	}
+}
+
+func (r *jsonReader) atEnd() bool { return r.open == 0 }
+
+// locate moves line and column on to an offset.
+func (r *jsonReader) locate(offset int) {
+	offset = min(max(offset, r.offset), len(r.text))
+	line, column := place(r.text[r.offset:offset], offset-r.offset)
+	if line > 1 || r.column == 0 {
+		r.line, r.column = r.line+line-1, column
+	} else {
+		r.column += column - 1
+	}
+	r.offset = offset
+}
+
+func (r *jsonReader) errorOffset(err error) int {
+	var bad *json.SyntaxError
+	if errors.As(err, &bad) && bad.Offset > 0 {
+		return int(bad.Offset) - 1
+	}
+	if errors.Is(err, errDepth) {
+		return r.offset
+	}
+	return len(r.text)
+}
+
+func jsonText(err error) string {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return "not JSON: the file ends in the middle of a value; close every brace and bracket"
+	}
+	if errors.Is(err, errDepth) {
+		return err.Error()
+	}
+	return "not JSON: " + err.Error()
+}

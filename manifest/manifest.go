@@ -1,0 +1,241 @@
+package manifest
+
+import (
+	"cmp"
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/proto"
+)
+
+// Limits bound what one file may cost. The zero value of each means its default.
+type Limits struct {
+	// Bytes of the file; 1 MiB.
+	Bytes int
+	// Nodes (scalars, lists and maps) of the file, aliases counted for what they stand for; 200,000.
+	Nodes int
+	// Depth of lists and maps within each other; 64.
+	Depth int
+	// Aliases and merge keys of one file; 1,000.
+	Aliases int
+	// Documents of the file; 1,000.
+	Documents int
+	// Problems that are reported before reading stops; 100.
+	Problems int
+}
+
+// WithDefaults fills in what is zero.
+func (l Limits) WithDefaults() Limits {
+	for field, def := range map[*int]int{
+		&l.Bytes: 1 << 20, &l.Nodes: 200_000, &l.Depth: 64, &l.Aliases: 1000, &l.Documents: 1000, &l.Problems: 100,
+	} {
+		if *field <= 0 {
+			*field = def
+		}
+	}
+	return l
+}
+
+// Document is one valid object of one file.
+type Document struct {
+	// Object as declared, without status: nothing is defaulted.
+	Object proto.Message
+	Kind   string
+	Name   string
+	// File as it was given to Parse. Line and Column are where the document's first key stands, from 1.
+	File   string
+	Line   int
+	Column int
+	// Warnings are what was ignored, such as status.
+	Warnings []*carav1.FileProblem
+
+	root *yaml.Node
+}
+
+// Position returns line and column of a field such as `spec.services[0].image`, or of its nearest parent that the
+// document has.
+func (d Document) Position(field string) (line, column int) {
+	return position(d.root, field, d.Line, d.Column)
+}
+
+// IsManifest says whether a file's name is that of a manifest.
+func IsManifest(name string) bool {
+	return slices.Contains([]string{".yaml", ".yml", ".json"}, strings.ToLower(path.Ext(name)))
+}
+
+// Parse reads every document of one file. Documents with a problem are left out; a file that cannot be read to its end
+// still yields the documents before that point, but it has a problem, so it must not be taken for the whole. Names that
+// end in .json are read as JSON, all others as YAML.
+func Parse(file string, data []byte, limits Limits) ([]Document, []*carav1.FileProblem) {
+	p := &parser{file: file, limits: limits.WithDefaults()}
+	text, ok := p.scan(data)
+	if !ok {
+		return nil, p.problems
+	}
+	read := p.yamlTrees
+	if strings.EqualFold(path.Ext(file), ".json") {
+		read = p.jsonTrees
+	}
+	var docs []Document
+	for root := range read(text) {
+		if d, ok := p.document(root); ok {
+			docs = append(docs, d)
+		}
+		if p.full() {
+			break
+		}
+	}
+	p.keepInside(text)
+	return docs, p.problems
+}
+
+// Check compares all documents of one source. It returns those whose kind and name are their own, and for each of the
+// others a problem that names another place.
+func Check(docs []Document) ([]Document, []*carav1.FileProblem) {
+	type key struct{ kind, name string }
+	places := make(map[key][]int, len(docs))
+	for i, d := range docs {
+		k := key{d.Kind, d.Name}
+		places[k] = append(places[k], i)
+	}
+	var unique []Document
+	var problems []*carav1.FileProblem
+	for i, d := range docs {
+		at := places[key{d.Kind, d.Name}]
+		if len(at) == 1 {
+			unique = append(unique, d)
+			continue
+		}
+		other := docs[at[0]]
+		if at[0] == i {
+			other = docs[at[1]]
+		}
+		line, column := d.Position("metadata.name")
+		otherLine, _ := other.Position("metadata.name")
+		problems = append(problems, &carav1.FileProblem{
+			File: d.File, Line: int32(line), Column: int32(column), Path: "metadata.name",
+			Message: fmt.Sprintf("%s %q is declared %d times, also at %s:%d; keep one of them, until then none is applied",
+				strings.ToLower(d.Kind), d.Name, len(at), other.File, otherLine),
+		})
+	}
+	return unique, problems
+}
+
+// Format writes a problem as `file:line:column: path: message`, leaving out what it does not know.
+func Format(p *carav1.FileProblem) string {
+	var b strings.Builder
+	if p.GetFile() != "" {
+		b.WriteString(p.GetFile())
+		if p.GetLine() > 0 {
+			b.WriteString(":" + strconv.Itoa(int(p.GetLine())) + ":" + strconv.Itoa(int(max(p.GetColumn(), 1))))
+		}
+		b.WriteString(": ")
+	}
+	if p.GetPath() != "" {
+		b.WriteString(p.GetPath() + ": ")
+	}
+	b.WriteString(p.GetMessage())
+	return b.String()
+}
+
+// parser is one call of Parse.
+type parser struct {
+	file    string
+	limits  Limits
+	nodes   int
+	bytes   int
+	aliases int
+	// stopped is set once a limit is reached: nothing more is read.
+	stopped  bool
+	problems []*carav1.FileProblem
+	// warnings of the document at hand.
+	warnings []*carav1.FileProblem
+}
+
+func (p *parser) full() bool { return p.stopped || len(p.problems) >= p.limits.Problems }
+
+func (p *parser) problem(n *yaml.Node, field, format string, args ...any) {
+	line, column := 0, 0
+	if n != nil {
+		line, column = n.Line, n.Column
+	}
+	p.problemAt(line, column, field, fmt.Sprintf(format, args...))
+}
+
+func (p *parser) problemAt(line, column int, field, message string) {
+	if p.full() {
+		return
+	}
+	p.problems = append(p.problems, p.fileProblem(line, column, field, message))
+	if len(p.problems) == p.limits.Problems && p.limits.Problems > 1 {
+		p.problems[len(p.problems)-1] = p.fileProblem(line, column, "",
+			fmt.Sprintf("more than %d problems; reading stops here, mend those above first", p.limits.Problems-1))
+	}
+}
+
+// Lengths of a problem's texts, as source.proto has them.
+const (
+	maxPath    = 1024
+	maxMessage = 2048
+)
+
+func (p *parser) fileProblem(line, column int, field, message string) *carav1.FileProblem {
+	return &carav1.FileProblem{
+		File: p.file, Line: int32(line), Column: int32(column), Path: clip(field, maxPath), Message: clip(message, maxMessage),
+	}
+}
+
+// clip shortens a text to at most n bytes, and writes control characters so that no terminal obeys them.
+func clip(s string, n int) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) || r == '\u2028' || r == '\u2029' {
+			return '\uFFFD'
+		}
+		return r
+	}, s)
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n-3], "") + "..."
+}
+
+// document turns one tree into an object.
+func (p *parser) document(root *yaml.Node) (Document, bool) {
+	before := len(p.problems)
+	p.warnings = nil
+	m := p.header(root)
+	if m == nil {
+		return Document{}, false
+	}
+	p.object(root, m)
+	d := Document{
+		Object: m, Kind: api.Kind(m), Name: api.Meta(m).GetName(),
+		File: p.file, Line: root.Line, Column: root.Column, Warnings: p.warnings, root: root,
+	}
+	if len(p.problems) > before {
+		return Document{}, false
+	}
+	p.validate(d)
+	return d, len(p.problems) == before
+}
+
+// validate adds what the contract has against a document, in the order of its lines.
+func (p *parser) validate(d Document) {
+	var found []*carav1.FileProblem
+	for _, bad := range api.Validate(d.Object) {
+		line, column := d.Position(bad.GetField())
+		found = append(found, p.fileProblem(line, column, bad.GetField(), bad.GetMessage()))
+	}
+	slices.SortStableFunc(found, func(a, b *carav1.FileProblem) int {
+		return cmp.Or(cmp.Compare(a.GetLine(), b.GetLine()), cmp.Compare(a.GetColumn(), b.GetColumn()))
+	})
+	for _, f := range found {
+		p.problemAt(int(f.GetLine()), int(f.GetColumn()), f.GetPath(), f.GetMessage())
+	}
+}

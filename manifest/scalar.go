@@ -1,0 +1,175 @@
+package manifest
+
+import (
+	"encoding/base64"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// scalar reads one scalar as the field's type, and as nothing else: what a reader takes for a number never becomes text
+// behind their back.
+func (p *parser) scalar(n *yaml.Node, field string, fd protoreflect.FieldDescriptor) (protoreflect.Value, bool) {
+	at := n
+	n = follow(n)
+	if n == nil || !p.charge(n) {
+		return protoreflect.Value{}, false
+	}
+	if n.Kind != yaml.ScalarNode {
+		p.problem(at, field, "must be %s, not %s", wanted(fd), describe(n))
+		return protoreflect.Value{}, false
+	}
+	v, bad := convert(n, fd)
+	if bad != "" {
+		p.problem(at, field, "%s", bad)
+		return protoreflect.Value{}, false
+	}
+	return v, true
+}
+
+func convert(n *yaml.Node, fd protoreflect.FieldDescriptor) (v protoreflect.Value, bad string) {
+	switch fd.Kind() {
+	case protoreflect.StringKind:
+		if n.Tag == tagString || n.Tag == tagTimestamp || (takesNumbers(fd) && (n.Tag == tagInt || n.Tag == tagFloat)) {
+			return protoreflect.ValueOfString(n.Value), ""
+		}
+		if n.Tag == tagInt || n.Tag == tagFloat || n.Tag == tagBool {
+			return v, fmt.Sprintf("must be text, not %s; put it in quotes: %q", describe(n), clip(n.Value, 80))
+		}
+	case protoreflect.BoolKind:
+		if n.Tag == tagBool {
+			return protoreflect.ValueOfBool(strings.EqualFold(n.Value, "true")), ""
+		}
+		return v, fmt.Sprintf("must be true or false, not %s", describe(n))
+	case protoreflect.Int32Kind:
+		i, what := integer(n, 32)
+		return protoreflect.ValueOfInt32(int32(i)), what
+	case protoreflect.Int64Kind:
+		i, what := integer(n, 64)
+		return protoreflect.ValueOfInt64(i), what
+	case protoreflect.BytesKind:
+		if n.Tag == tagString || n.Tag == tagBinary {
+			raw, err := base64.StdEncoding.DecodeString(strings.Map(dropSpace, n.Value))
+			if err == nil {
+				return protoreflect.ValueOfBytes(raw), ""
+			}
+			return v, "must be base64; use stringData for plain text"
+		}
+	case protoreflect.EnumKind, protoreflect.DoubleKind, protoreflect.FloatKind, protoreflect.MessageKind,
+		protoreflect.GroupKind, protoreflect.Sint32Kind, protoreflect.Sint64Kind, protoreflect.Uint32Kind,
+		protoreflect.Uint64Kind, protoreflect.Fixed32Kind, protoreflect.Fixed64Kind, protoreflect.Sfixed32Kind,
+		protoreflect.Sfixed64Kind:
+		return v, "cannot be written in a manifest"
+	}
+	return v, fmt.Sprintf("must be %s, not %s", wanted(fd), describe(n))
+}
+
+// takesNumbers are the fields of text that people write as plain numbers: quantities as in Kubernetes, users, modes.
+func takesNumbers(fd protoreflect.FieldDescriptor) bool {
+	switch fd.FullName() {
+	case "cara.v1.ResourceList.cpu", "cara.v1.ResourceList.memory", "cara.v1.Service.shm_size", "cara.v1.Service.user",
+		"cara.v1.File.mode":
+		return true
+	}
+	return false
+}
+
+func integer(n *yaml.Node, bits int) (int64, string) {
+	if n.Tag != tagInt {
+		return 0, fmt.Sprintf("must be a whole number, not %s", describe(n))
+	}
+	digits := strings.TrimPrefix(strings.TrimPrefix(n.Value, "-"), "+")
+	if len(digits) > 1 && digits[0] == '0' || strings.Contains(digits, "_") {
+		return 0, fmt.Sprintf("must be a plain decimal number, not %q", clip(n.Value, 80))
+	}
+	i, err := strconv.ParseInt(n.Value, 10, bits)
+	if err != nil {
+		return 0, fmt.Sprintf("%s is out of range; it must lie between %d and %d", clip(n.Value, 80), -1<<(bits-1), uint64(1)<<(bits-1)-1)
+	}
+	return i, ""
+}
+
+func dropSpace(r rune) rune {
+	if r == ' ' || r == '\n' || r == '\r' || r == '\t' {
+		return -1
+	}
+	return r
+}
+
+// timestamp reads RFC 3339, with a zone: a time without one means another moment on every machine.
+func (p *parser) timestamp(n *yaml.Node, field string, into *timestamppb.Timestamp) bool {
+	at := n
+	n = follow(n)
+	if n == nil || !p.charge(n) {
+		return false
+	}
+	var t time.Time
+	if n.Kind != yaml.ScalarNode || (n.Tag != tagString && n.Tag != tagTimestamp) {
+		p.problem(at, field, "must be a time such as 2026-01-31T18:00:00Z, not %s", describe(n))
+		return false
+	}
+	if err := t.UnmarshalText([]byte(n.Value)); err != nil {
+		p.problem(at, field, "%q is no RFC 3339 time with zone; write one such as 2026-01-31T18:00:00Z or 2026-01-31T19:00:00+01:00", clip(n.Value, 80))
+		return false
+	}
+	into.Seconds, into.Nanos = t.Unix(), int32(t.Nanosecond())
+	return true
+}
+
+// plainTag refuses tags of one's own on lists and maps.
+func (p *parser) plainTag(n *yaml.Node, field string) {
+	if n.Tag != tagMap && n.Tag != tagSeq {
+		p.problem(n, field, "the tag %q means nothing here; take it out", clip(n.Tag, 80))
+	}
+}
+
+func wanted(fd protoreflect.FieldDescriptor) string {
+	switch fd.Kind() {
+	case protoreflect.BoolKind:
+		return "true or false"
+	case protoreflect.Int32Kind, protoreflect.Int64Kind:
+		return "a whole number"
+	case protoreflect.BytesKind:
+		return "base64 text"
+	default:
+		return "text"
+	}
+}
+
+// describe says what a node is, in the words of somebody who reads the file.
+func describe(n *yaml.Node) string {
+	n = follow(n)
+	if n == nil {
+		return "an alias of itself"
+	}
+	switch n.Kind {
+	case yaml.MappingNode:
+		return "a map"
+	case yaml.SequenceNode:
+		return "a list"
+	case yaml.AliasNode:
+		return "an alias of aliases"
+	case yaml.DocumentNode:
+		return "a document"
+	case yaml.ScalarNode:
+	}
+	value := clip(n.Value, 80)
+	switch n.Tag {
+	case tagNull:
+		return "null"
+	case tagBool:
+		return "the truth value " + value
+	case tagInt, tagFloat:
+		return "the number " + value
+	case tagString, tagTimestamp:
+		return fmt.Sprintf("the text %q", value)
+	case tagMerge:
+		return "the merge key <<"
+	}
+	return fmt.Sprintf("a value with the tag %q", clip(n.Tag, 80))
+}

@@ -1,0 +1,94 @@
+package manifest
+
+import (
+	"bytes"
+	"fmt"
+	"unicode/utf8"
+)
+
+// scan looks at the raw text once, before any library sees it: size, encoding, and how many nodes it can have at most.
+func (p *parser) scan(data []byte) ([]byte, bool) {
+	if len(data) > p.limits.Bytes {
+		p.problemAt(0, 0, "", fmt.Sprintf("the file has %d bytes, at most %d are allowed; split it into several files", len(data), p.limits.Bytes))
+		return nil, false
+	}
+	text := bytes.TrimPrefix(data, []byte("\uFEFF"))
+	if i, what := binary(text); what != "" {
+		line, column := place(text, i)
+		p.problemAt(line, column, "", fmt.Sprintf("the file is no text: %s; manifests are UTF-8", what))
+		return nil, false
+	}
+	if n := nodeBound(text); n > p.limits.Nodes {
+		p.problemAt(0, 0, "", fmt.Sprintf("the file may have up to %d YAML nodes, at most %d are allowed; split it into several files", n, p.limits.Nodes))
+		return nil, false
+	}
+	if n := directives(text); n > maxDirectives {
+		p.problemAt(0, 0, "", fmt.Sprintf("the file has %d lines that begin with %%, at most %d are allowed; manifests need no YAML directives", n, maxDirectives))
+		return nil, false
+	}
+	return text, true
+}
+
+// maxDirectives bounds %TAG lines: the library compares each with all the others.
+const maxDirectives = 100
+
+func directives(text []byte) int {
+	n := bytes.Count(text, []byte("\n%")) + bytes.Count(text, []byte("\r%"))
+	if bytes.HasPrefix(text, []byte("%")) {
+		n++
+	}
+	return n
+}
+
+// binary finds the first byte that no manifest has.
+func binary(text []byte) (int, string) {
+	for i := 0; i < len(text); {
+		r, size := utf8.DecodeRune(text[i:])
+		switch {
+		case r == utf8.RuneError && size == 1:
+			return i, fmt.Sprintf("byte 0x%02x is not UTF-8", text[i])
+		case r == 0:
+			return i, "it has a NUL byte"
+		case r < ' ' && r != '\t' && r != '\n' && r != '\r', r == 0x7f:
+			return i, fmt.Sprintf("it has the control character 0x%02x", r)
+		}
+		i += size
+	}
+	return 0, ""
+}
+
+// nodeBound is an upper bound for the nodes that a YAML or JSON text can have: every node but a document's root comes
+// after an indicator, and a colon stands between two.
+func nodeBound(text []byte) int {
+	n := 2
+	for i, c := range text {
+		switch c {
+		case ':', ',', '[', '{':
+			n += 2
+		case '-', '?':
+			if i+1 == len(text) || text[i+1] == ' ' || text[i+1] == '\n' || text[i+1] == '\r' || text[i+1] == '\t' {
+				n += 2
+			} else if c == '-' && bytes.HasPrefix(text[i:], []byte("---")) {
+				n += 2
+			}
+		}
+	}
+	return n
+}
+
+// place is the line and column of an offset, both from 1; columns count characters.
+func place(text []byte, offset int) (line, column int) {
+	before := text[:min(offset, len(text))]
+	start := bytes.LastIndexByte(before, '\n') + 1
+	return bytes.Count(before, []byte("\n")) + 1, utf8.RuneCount(before[start:]) + 1
+}
+
+// keepInside makes sure that every problem lies inside the file: the library counts a missing last line too.
+func (p *parser) keepInside(text []byte) {
+	lines := bytes.Count(text, []byte("\n")) + 1
+	for _, bad := range p.problems {
+		if int(bad.GetLine()) > lines {
+			bad.Line, bad.Column = int32(lines), 1
+		}
+	}
+}

@@ -1,0 +1,85 @@
+package manifest
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/agnivade/levenshtein"
+	"github.com/caravanserai/cara/api"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// unknownField says what is wrong with a key that a message does not have: a policy, a near miss, or what there is.
+func unknownField(d protoreflect.MessageDescriptor, name string) string {
+	if policy, why := api.RefusedField(name); policy != "" {
+		return fmt.Sprintf("refused by policy %q: %s", policy, why)
+	}
+	var names []string
+	for i := range d.Fields().Len() {
+		names = append(names, d.Fields().Get(i).JSONName())
+	}
+	if other := composeWord(name); other != "" && d.Fields().ByJSONName(other) != nil {
+		return fmt.Sprintf("unknown field, did you mean %q?", other)
+	}
+	if near := nearest(name, names); near != "" {
+		return fmt.Sprintf("unknown field, did you mean %q?", near)
+	}
+	return "unknown field; there are " + fieldNames(d)
+}
+
+func fieldNames(d protoreflect.MessageDescriptor) string {
+	var names []string
+	for i := range d.Fields().Len() {
+		names = append(names, d.Fields().Get(i).JSONName())
+	}
+	return strings.Join(names, ", ")
+}
+
+// longestWord bounds the words that are compared: the distance costs the product of two lengths.
+const longestWord = 64
+
+// nearest returns the word that was probably meant; empty where none is near.
+func nearest(name string, words []string) string {
+	if len(name) > longestWord {
+		return ""
+	}
+	best, least := "", max(1, len(name)*2/5)+1
+	for _, w := range words {
+		if fold(w) == fold(name) {
+			return w
+		}
+		if d := levenshtein.ComputeDistance(fold(w), fold(name)); d < least {
+			best, least = w, d
+		}
+	}
+	return best
+}
+
+// fold makes envVar, env_var, env-var and EnvVar one word.
+func fold(s string) string {
+	return strings.ToLower(strings.NewReplacer("_", "", "-", "").Replace(s))
+}
+
+// composeWord translates words of Docker Compose and Kubernetes.
+func composeWord(name string) string {
+	return map[string]string{
+		"environment":                   "env",
+		"entrypoint":                    "command",
+		"restart":                       "restartPolicy",
+		"volumes":                       "volumeMounts",
+		"mounts":                        "volumeMounts",
+		"working_dir":                   "workingDir",
+		"readOnlyRootFilesystem":        "readOnly",
+		"imagePullPolicy":               "pullPolicy",
+		"terminationGracePeriodSeconds": "stopGracePeriod",
+		"containers":                    "services",
+		"livenessProbe":                 "healthcheck",
+		"readinessProbe":                "healthcheck",
+		"test":                          "exec",
+		"httpGet":                       "http",
+		"tcpSocket":                     "tcp",
+		"configs":                       "files",
+		"path":                          "mountPath",
+		"ttl":                           "expireAt",
+	}[name]
+}

@@ -1,0 +1,193 @@
+package manifest
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"iter"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// yamlTrees reads one document after the other to a tree of nodes. Empty documents are passed over.
+func (p *parser) yamlTrees(text []byte) iter.Seq[*yaml.Node] {
+	return func(yield func(*yaml.Node) bool) {
+		dec := yaml.NewDecoder(bytes.NewReader(text))
+		for count := 0; ; {
+			var doc yaml.Node
+			err := dec.Decode(&doc)
+			if errors.Is(err, io.EOF) {
+				return
+			}
+			if err != nil {
+				p.syntax(text, err)
+				return
+			}
+			if len(doc.Content) == 0 || isNull(doc.Content[0]) {
+				continue
+			}
+			if count++; count > p.limits.Documents {
+				p.tooManyDocuments(doc.Content[0])
+				return
+			}
+			if !yield(doc.Content[0]) {
+				return
+			}
+		}
+	}
+}
+
+func (p *parser) tooManyDocuments(n *yaml.Node) {
+	p.problem(n, "", "the file has more than %d documents; split it into several files", p.limits.Documents)
+}
+
+// syntax turns the library's error into a problem. It knows the line only; the column is the line's first character.
+func (p *parser) syntax(text []byte, err error) {
+	message := strings.TrimPrefix(err.Error(), "yaml: ")
+	line := 0
+	if m := regexp.MustCompile(`^line (\d+): `).FindStringSubmatch(message); m != nil {
+		message = message[len(m[0]):]
+		if n, err := strconv.Atoi(m[1]); err == nil {
+			line = n
+		}
+	}
+	lines := bytes.Split(text, []byte("\n"))
+	if anchor, ok := strings.CutPrefix(message, "unknown anchor "); ok {
+		name := strings.Trim(strings.TrimSuffix(anchor, " referenced"), "'")
+		if i := bytes.Index(text, []byte("*"+name)); i >= 0 {
+			at, column := place(text, i)
+			p.problemAt(at, column, "", "there is no anchor "+strconv.Quote(name)+" before this alias")
+			return
+		}
+	}
+	line = max(1, min(line, len(lines)))
+	indent := len(lines[line-1]) - len(bytes.TrimLeft(lines[line-1], " \t"))
+	if strings.Contains(message, "cannot start any token") {
+		if at, ok := tabNear(lines, line); ok {
+			line = at
+			indent = bytes.IndexByte(lines[at-1], '\t')
+			message = "a tab where spaces are wanted; indent with spaces"
+		}
+	}
+	if line == len(lines) && len(bytes.TrimSpace(lines[line-1])) == 0 {
+		indent = 0
+	}
+	p.problemAt(line, indent+1, "", "not YAML: "+message)
+}
+
+// tabNear finds the line whose indentation has a tab: the library may be one line off.
+func tabNear(lines [][]byte, line int) (int, bool) {
+	for _, at := range []int{line, line + 1, line - 1} {
+		if at < 1 || at > len(lines) {
+			continue
+		}
+		text := lines[at-1]
+		if bytes.IndexByte(text[:len(text)-len(bytes.TrimLeft(text, " \t"))], '\t') >= 0 {
+			return at, true
+		}
+	}
+	return 0, false
+}
+
+// Tags that the library gives to plain values.
+const (
+	tagNull      = "!!null"
+	tagBool      = "!!bool"
+	tagInt       = "!!int"
+	tagFloat     = "!!float"
+	tagString    = "!!str"
+	tagTimestamp = "!!timestamp"
+	tagBinary    = "!!binary"
+	tagMap       = "!!map"
+	tagSeq       = "!!seq"
+	tagMerge     = "!!merge"
+)
+
+func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.Tag == tagNull }
+
+// pair is one key with its value.
+type pair struct{ key, value *yaml.Node }
+
+// follow returns what an alias stands for.
+func follow(n *yaml.Node) *yaml.Node {
+	for hops := 0; n != nil && n.Kind == yaml.AliasNode && hops < 100; hops++ {
+		n = n.Alias
+	}
+	return n
+}
+
+// position finds the node of a field, or of its nearest parent, without cost for documents that have no problem.
+func position(root *yaml.Node, field string, line, column int) (int, int) {
+	n := root
+	for _, step := range steps(field) {
+		key, value := child(follow(n), step)
+		if value == nil {
+			break
+		}
+		line, column = value.Line, value.Column
+		if key != nil {
+			line, column = key.Line, key.Column
+		}
+		if key != nil && value.Kind == yaml.ScalarNode {
+			line, column = value.Line, value.Column
+		}
+		n = value
+	}
+	return line, column
+}
+
+// steps splits `spec.services[0].labels[a.b]` into spec, services, [0], labels and [a.b].
+func steps(field string) []string {
+	var out []string
+	for field != "" {
+		switch i := strings.IndexAny(field, ".["); {
+		case field[0] == '[':
+			end := strings.LastIndexByte(field, ']')
+			if digits := strings.IndexByte(field, ']'); digits > 1 && isIndex(field[1:digits]) {
+				end = digits
+			}
+			if end < 0 {
+				return append(out, field)
+			}
+			out = append(out, field[:end+1])
+			field = strings.TrimPrefix(field[end+1:], ".")
+		case i < 0:
+			return append(out, field)
+		default:
+			out = append(out, field[:i])
+			field = strings.TrimPrefix(field[i:], ".")
+		}
+	}
+	return out
+}
+
+func isIndex(s string) bool {
+	_, err := strconv.ParseUint(s, 10, 32)
+	return err == nil
+}
+
+// child is one step down: an index of a list, or a key of a map.
+func child(n *yaml.Node, step string) (key, value *yaml.Node) {
+	if n == nil {
+		return nil, nil
+	}
+	name := strings.TrimSuffix(strings.TrimPrefix(step, "["), "]")
+	if n.Kind == yaml.SequenceNode {
+		if i, err := strconv.Atoi(name); err == nil && i >= 0 && i < len(n.Content) {
+			return nil, n.Content[i]
+		}
+		return nil, nil
+	}
+	if n.Kind != yaml.MappingNode {
+		return nil, nil
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == name {
+			return n.Content[i], n.Content[i+1]
+		}
+	}
+	return nil, nil
+}

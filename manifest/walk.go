@@ -1,0 +1,319 @@
+package manifest
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/caravanserai/cara/api"
+	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// bound checks one document's tree against the limits before anything is made of it.
+func (p *parser) bound(n *yaml.Node, depth int) bool {
+	if depth > p.limits.Depth {
+		p.problem(n, "", "lists and maps are nested more than %d deep; flatten them", p.limits.Depth)
+		p.stopped = true
+		return false
+	}
+	if n.Kind == yaml.AliasNode {
+		return p.alias(n)
+	}
+	for _, c := range n.Content {
+		next := depth
+		if c.Kind == yaml.MappingNode || c.Kind == yaml.SequenceNode {
+			next++
+		}
+		if !p.bound(c, next) {
+			return false
+		}
+	}
+	return true
+}
+
+func (p *parser) alias(n *yaml.Node) bool {
+	if p.aliases++; p.aliases > p.limits.Aliases {
+		p.problem(n, "", "the file has more than %d aliases; write the values out or split the file", p.limits.Aliases)
+		p.stopped = true
+		return false
+	}
+	return true
+}
+
+// charge counts a node every time it is visited, so an alias costs what it stands for.
+func (p *parser) charge(n *yaml.Node) bool {
+	if p.stopped {
+		return false
+	}
+	p.nodes++
+	p.bytes += len(n.Value)
+	switch {
+	case p.nodes > p.limits.Nodes:
+		p.problem(n, "", "the file has more than %d YAML nodes once its aliases are followed; write less by alias", p.limits.Nodes)
+	case p.bytes > p.limits.Bytes:
+		p.problem(n, "", "the file has more than %d bytes of values once its aliases are followed; write less by alias", p.limits.Bytes)
+	default:
+		return true
+	}
+	p.stopped = true
+	return false
+}
+
+// pairs returns a map's keys and values: duplicates are problems, merge keys give way to the map's own keys.
+func (p *parser) pairs(n *yaml.Node, field string, depth int) []pair {
+	var own []pair
+	var merged []*yaml.Node
+	seen := make(map[string]int, len(n.Content)/2)
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := follow(n.Content[i]), n.Content[i+1]
+		if !p.charge(key) {
+			return nil
+		}
+		switch {
+		case key.Tag == tagMerge:
+			merged = append(merged, value)
+			continue
+		case key.Kind != yaml.ScalarNode || key.Tag == tagNull:
+			p.problem(n.Content[i], field, "a key must be a word, not %s", describe(key))
+			continue
+		}
+		if first, twice := seen[key.Value]; twice {
+			p.problem(n.Content[i], join(field, key.Value), "duplicate key %q, first at line %d; keep one of them", clip(key.Value, 80), first)
+			continue
+		}
+		seen[key.Value] = n.Content[i].Line
+		own = append(own, pair{n.Content[i], value})
+	}
+	for _, m := range merged {
+		for _, other := range p.merge(m, field, depth) {
+			name := follow(other.key).Value
+			if _, have := seen[name]; !have {
+				seen[name] = other.key.Line
+				own = append(own, other)
+			}
+		}
+	}
+	return own
+}
+
+// merge returns the pairs of what `<<` names: one map, or a list of them where the earlier wins.
+func (p *parser) merge(n *yaml.Node, field string, depth int) []pair {
+	if depth > p.limits.Depth {
+		p.problem(n, field, "merge keys are nested more than %d deep; flatten them", p.limits.Depth)
+		p.stopped = true
+	}
+	from := follow(n)
+	if from == nil || !p.charge(from) {
+		return nil
+	}
+	switch from.Kind {
+	case yaml.MappingNode:
+		return p.pairs(from, field, depth+1)
+	case yaml.SequenceNode:
+		var all []pair
+		for _, c := range from.Content {
+			if m := follow(c); m == nil || m.Kind != yaml.MappingNode {
+				p.problem(c, field, "<< takes maps, not %s", describe(c))
+				continue
+			}
+			all = append(all, p.merge(c, field, depth+1)...)
+		}
+		return all
+	case yaml.DocumentNode, yaml.ScalarNode, yaml.AliasNode:
+	}
+	p.problem(n, field, "<< takes a map or a list of maps, not %s", describe(from))
+	return nil
+}
+
+// object fills a message from a document's root, without its status.
+func (p *parser) object(root *yaml.Node, m proto.Message) {
+	for _, kv := range p.pairs(root, "", 1) {
+		if name := follow(kv.key).Value; name == "status" && m.ProtoReflect().Descriptor().Fields().ByName("status") != nil {
+			p.warnings = append(p.warnings, p.fileProblem(kv.key.Line, kv.key.Column, "status",
+				"is ignored: status is what is, a manifest says what is wanted; take it out"))
+			continue
+		}
+		p.member(kv, "", m.ProtoReflect())
+	}
+}
+
+func (p *parser) message(n *yaml.Node, field string, m protoreflect.Message) {
+	at := n
+	n = follow(n)
+	if n == nil || !p.charge(n) {
+		return
+	}
+	if n.Kind != yaml.MappingNode {
+		p.problem(at, field, "must be a map with %s, not %s", fieldNames(m.Descriptor()), describe(n))
+		return
+	}
+	p.plainTag(n, field)
+	for _, kv := range p.pairs(n, field, 1) {
+		if p.full() {
+			return
+		}
+		p.member(kv, field, m)
+	}
+}
+
+// member sets one field of a message.
+func (p *parser) member(kv pair, parent string, m protoreflect.Message) {
+	name := follow(kv.key).Value
+	fd := m.Descriptor().Fields().ByJSONName(name)
+	if fd == nil {
+		p.problem(kv.key, join(parent, name), "%s", unknownField(m.Descriptor(), name))
+		return
+	}
+	field := join(parent, name)
+	value := follow(kv.value)
+	switch {
+	case value == nil || isNull(value):
+		// As in JSON and Kubernetes, null is a field that is not there.
+	case fd.IsList():
+		p.list(kv.value, field, fd, m.Mutable(fd).List())
+	case fd.IsMap():
+		p.mapping(kv.value, field, fd, m.Mutable(fd).Map())
+	default:
+		if v, ok := p.value(kv.value, field, fd, func() protoreflect.Message { return m.Mutable(fd).Message() }); ok {
+			m.Set(fd, v)
+		}
+	}
+}
+
+func (p *parser) list(n *yaml.Node, field string, fd protoreflect.FieldDescriptor, into protoreflect.List) {
+	at := n
+	n = follow(n)
+	if !p.charge(n) {
+		return
+	}
+	if n.Kind != yaml.SequenceNode {
+		p.problem(at, field, "must be a list, not %s; begin each entry with \"- \"", describe(n))
+		return
+	}
+	p.plainTag(n, field)
+	if most := api.MaxItems(fd); most > 0 && len(n.Content) > most {
+		p.problem(at, field, "has %d entries, at most %d are allowed; take some away", len(n.Content), most)
+		return
+	}
+	for i, c := range n.Content {
+		if p.full() {
+			return
+		}
+		element := fmt.Sprintf("%s[%d]", field, i)
+		if v := follow(c); v == nil || isNull(v) {
+			p.problem(c, element, "is empty; write a value or take the entry out")
+			continue
+		}
+		if v, ok := p.value(c, element, fd, func() protoreflect.Message { return into.NewElement().Message() }); ok {
+			into.Append(v)
+		}
+	}
+}
+
+func (p *parser) mapping(n *yaml.Node, field string, fd protoreflect.FieldDescriptor, into protoreflect.Map) {
+	at := n
+	n = follow(n)
+	if !p.charge(n) {
+		return
+	}
+	if n.Kind != yaml.MappingNode {
+		p.problem(at, field, "must be a map of names to values, not %s", describe(n))
+		return
+	}
+	p.plainTag(n, field)
+	for _, kv := range p.pairs(n, field, 1) {
+		if p.full() {
+			return
+		}
+		name := follow(kv.key).Value
+		element := field + "[" + name + "]"
+		if v := follow(kv.value); v == nil || isNull(v) {
+			p.problem(kv.key, element, "has no value; write \"\" for an empty one")
+			continue
+		}
+		if v, ok := p.value(kv.value, element, fd.MapValue(), func() protoreflect.Message { return into.NewValue().Message() }); ok {
+			into.Set(protoreflect.ValueOfString(name).MapKey(), v)
+		}
+	}
+}
+
+// value reads one value that is neither list nor map: a message into what open makes, or a scalar.
+func (p *parser) value(n *yaml.Node, field string, fd protoreflect.FieldDescriptor, open func() protoreflect.Message) (protoreflect.Value, bool) {
+	if fd.Message() == nil {
+		return p.scalar(n, field, fd)
+	}
+	m := open()
+	if t, ok := m.Interface().(*timestamppb.Timestamp); ok {
+		return protoreflect.ValueOfMessage(m), p.timestamp(n, field, t)
+	}
+	p.message(n, field, m)
+	return protoreflect.ValueOfMessage(m), true
+}
+
+// header reads apiVersion and kind, and returns an empty object of that kind; nil where there is none.
+func (p *parser) header(root *yaml.Node) proto.Message {
+	if !p.bound(root, 1) {
+		return nil
+	}
+	if root.Kind != yaml.MappingNode {
+		p.problem(root, "", "a document must be a map that begins with apiVersion and kind, not %s", describe(root))
+		return nil
+	}
+	_, version := child(root, "apiVersion")
+	_, kind := child(root, "kind")
+	version, kind = follow(version), follow(kind)
+	ok := true
+	switch {
+	case version == nil || isNull(version):
+		p.problem(root, "apiVersion", "is missing; write apiVersion: %s", api.APIVersion)
+		ok = false
+	case version.Value != api.APIVersion:
+		p.problem(version, "apiVersion", "%s", notOneOf(version, []string{api.APIVersion}))
+		ok = false
+	}
+	switch {
+	case kind == nil || isNull(kind):
+		p.problem(root, "kind", "is missing; write kind: Project")
+		return nil
+	case !isManifestKind(kind.Value):
+		p.problem(kind, "kind", "%s", notOneOf(kind, manifestKinds()))
+		return nil
+	case !ok:
+		return nil
+	}
+	return api.New(kind.Value)
+}
+
+// manifestKinds are the kinds that people write.
+func manifestKinds() []string {
+	return []string{api.KindProject, api.KindSource, api.KindSecret, api.KindNode}
+}
+
+func isManifestKind(kind string) bool {
+	for _, k := range manifestKinds() {
+		if k == kind {
+			return true
+		}
+	}
+	return false
+}
+
+func notOneOf(n *yaml.Node, words []string) string {
+	if n.Kind != yaml.ScalarNode {
+		return "must be " + strings.Join(words, ", ") + ", not " + describe(n)
+	}
+	text := fmt.Sprintf("is %q; it must be %s", clip(n.Value, 80), strings.Join(words, " or "))
+	if near := nearest(n.Value, words); near != "" {
+		text += fmt.Sprintf("; did you mean %q?", near)
+	}
+	return text
+}
+
+func join(path, name string) string {
+	if path == "" {
+		return name
+	}
+	return path + "." + name
+}
