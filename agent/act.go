@@ -1,0 +1,149 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/distribution/reference"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// slotsFor says whose turn an action waits for. Containers that take their time to stop must not keep others from
+// starting.
+func (a *Agent) slotsFor(x Action, have *Have) chan struct{} {
+	if x.Kind == KindStopContainer || x.Kind == KindDeleteContainer && have.up(x.ID) {
+		return a.stops
+	}
+	return a.calls
+}
+
+func take(ctx context.Context, slots chan struct{}) error {
+	select {
+	case slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the engine: %w", ctx.Err())
+	}
+}
+
+// act does one action.
+func (a *Agent) act(ctx context.Context, want *Want, have *Have, x Action) (err error) {
+	a.log.Debug("act", "project", want.Project, "epoch", want.Epoch, "kind", string(x.Kind), "service", x.Service,
+		"name", x.Name, "reason", x.Reason)
+	switch x.Kind {
+	case KindPull:
+		a.pulls.ask(ctx, want.Project, x.Name, want.authFor(x.Name))
+	case KindCreateNetwork:
+		_, err = a.engine.CreateNetwork(ctx, x.Name, want.owner())
+	case KindRemoveNetwork:
+		err = a.engine.RemoveNetwork(ctx, x.ID)
+	case KindCreateVolume:
+		err = a.engine.CreateVolume(ctx, x.Name, want.owner())
+	case KindRemoveVolume:
+		err = a.engine.RemoveVolume(ctx, x.Name)
+	case KindCreateContainer:
+		_, err = a.engine.CreateContainer(ctx, want.containerSpec(want.service(x.Service)))
+	case KindStartContainer:
+		err = a.start(ctx, want, x)
+	case KindRestartContainer:
+		err = a.engine.StartContainer(ctx, x.ID)
+	case KindUnpauseContainer:
+		err = a.engine.UnpauseContainer(ctx, x.ID)
+	case KindConnectContainer:
+		err = a.engine.ConnectContainer(ctx, networkName(want.Project), x.ID, x.Service)
+	case KindStopContainer:
+		err = a.engine.StopContainer(ctx, x.ID, have.grace(x.ID))
+	case KindDeleteContainer:
+		if have.up(x.ID) {
+			err = a.engine.StopContainer(ctx, x.ID, have.grace(x.ID))
+		}
+		if err == nil {
+			err = a.engine.RemoveContainer(ctx, x.ID)
+		}
+	default:
+		err = fmt.Errorf("act: unknown kind %s", x.Kind)
+	}
+	return err
+}
+
+// start puts the service's files in first: an agent that died between create and copy leaves a container without them,
+// and nothing tells, so it is done before every first start.
+func (a *Agent) start(ctx context.Context, want *Want, x Action) error {
+	if files := want.files(want.service(x.Service)); len(files) > 0 {
+		if err := a.engine.CopyFiles(ctx, x.ID, files); err != nil {
+			return err
+		}
+	}
+	return a.engine.StartContainer(ctx, x.ID)
+}
+
+func (h *Have) find(id string) Container {
+	i := slices.IndexFunc(h.Containers, func(c Container) bool { return c.ID == id })
+	if i < 0 {
+		return Container{}
+	}
+	return h.Containers[i]
+}
+
+func (h *Have) up(id string) bool { return up(h.find(id)) }
+
+func (h *Have) grace(id string) time.Duration {
+	return or(h.find(id).Grace, api.DefaultStopGracePeriod)
+}
+
+// containerSpec is a service's container with all that only the agent knows.
+func (w *Want) containerSpec(s *carav1.Service) ContainerSpec {
+	spec := ContainerSpec{
+		Name: containerName(w.Project, s.GetName()), Labels: w.containerLabels(s), Network: networkName(w.Project),
+		Service: s, Volumes: map[string]string{},
+	}
+	for _, e := range s.GetEnv() {
+		value := e.GetValue()
+		if r := e.GetValueFrom().GetSecretKeyRef(); r != nil {
+			value = string(w.Secrets[r.GetName()+"/"+r.GetKey()])
+		}
+		spec.Env = append(spec.Env, e.GetName()+"="+value)
+	}
+	for _, m := range s.GetVolumeMounts() {
+		spec.Volumes[m.GetName()] = volumeName(w.Project, m.GetName())
+	}
+	return spec
+}
+
+func (w *Want) files(s *carav1.Service) []File {
+	var out []File
+	for _, f := range s.GetFiles() {
+		mode, err := strconv.ParseInt(f.GetMode(), 8, 32)
+		if err != nil {
+			mode = 0o444 // the server has refused it
+		}
+		content := []byte(f.GetContent())
+		if r := f.GetSecretKeyRef(); r != nil {
+			content = w.Secrets[r.GetName()+"/"+r.GetKey()]
+		}
+		out = append(out, File{Path: f.GetPath(), Content: content, Mode: mode})
+	}
+	return out
+}
+
+// registryHosts are the names under which credentials for an image may be filed: Docker Hub has several.
+func registryHosts(ref string) []string {
+	named, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return nil
+	}
+	domain := reference.Domain(named)
+	if domain == "docker.io" {
+		return []string{domain, "index.docker.io", "registry-1.docker.io", "https://index.docker.io/v1/"}
+	}
+	return []string{domain, "https://" + domain, "http://" + domain}
+}
+
+// sortedKeys of a map, for what is written out.
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

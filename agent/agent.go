@@ -1,0 +1,237 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/loop"
+)
+
+// Agent keeps one engine in order for one node.
+type Agent struct {
+	cfg       Config
+	log       *slog.Logger
+	engine    Engine
+	nodes     carav1.NodeServiceClient
+	instance  string
+	disk      *disk
+	queue     *loop.Queue
+	reports   *reporter
+	pulls     *puller
+	probes    *prober
+	endpoints *Endpoints
+	calls     chan struct{} // a slot for each engine call that changes something
+	stops     chan struct{} // a slot for each container that is told to stop
+	health    engineHealth
+	root      atomic.Pointer[string] // where the engine keeps its data
+	relist    chan struct{}          // asks for a list of the engine, now
+	beat      chan struct{}          // asks for a heartbeat, now
+
+	mu     sync.Mutex
+	tasks  map[string]*task
+	synced bool // the server has named all that is ours on the stream that is open
+}
+
+// task is one project at this node.
+type task struct {
+	// want is what it should be; guarded by Agent.mu. The worker reads it anew at each pass.
+	want *Want
+	// project is what want was made from, to be kept on disk; nil with a quiet want.
+	project *carav1.Project
+	// held: read from disk and not yet confirmed; guarded by Agent.mu.
+	held bool
+	// Only the worker of the project uses these.
+	work workspace
+}
+
+// New returns an agent that does nothing until Run.
+func New(cfg Config) (*Agent, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	a := &Agent{
+		cfg: cfg, log: cfg.Logger.With("node", cfg.NodeName), engine: cfg.Engine,
+		nodes: carav1.NewNodeServiceClient(cfg.Conn), instance: uuid.NewString(),
+		disk: &disk{dir: cfg.DataDir}, endpoints: newEndpoints(),
+		calls: make(chan struct{}, cfg.EngineCalls), stops: make(chan struct{}, cfg.Workers), relist: make(chan struct{}, 1), beat: make(chan struct{}, 1),
+		tasks: map[string]*task{},
+	}
+	a.queue = loop.NewQueue(loop.QueueConfig{
+		Name: "projects", Workers: cfg.Workers, Do: a.work, MaxBackoff: cfg.MaxBackoff, Logger: a.log,
+	})
+	a.reports = newReporter(carav1.NewProjectServiceClient(cfg.Conn), cfg, a.log, a.reported)
+	a.pulls = newPuller(cfg.Engine, cfg.Pulls, a.queue.Add)
+	a.probes = newProber(cfg.Engine, cfg.ProbeEvery, a.queue.Add)
+	return a, nil
+}
+
+// Endpoints are the services of this node that may get requests.
+func (a *Agent) Endpoints() *Endpoints { return a.endpoints }
+
+// Run keeps the engine in order until ctx ends. Containers keep running after it. It fails only where the data
+// directory cannot be used, or where a newer agent took this node's name over (ErrSuperseded).
+func (a *Agent) Run(ctx context.Context) error {
+	if err := a.load(); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for _, run := range []func(context.Context) error{
+		a.queue.Run, a.reports.run, a.pulls.run, a.probes.run, a.watchEngine, a.relistLoop, a.releaseHeld, a.connect,
+	} {
+		g.Go(func() error { return run(ctx) })
+	}
+	return g.Wait()
+}
+
+// load reads the assignments of the last run. They wait for the server's word, for a while.
+func (a *Agent) load() error {
+	projects, err := a.disk.load()
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, p := range projects {
+		want := newWant(a.cfg, &carav1.Assignment{Project: p}, false)
+		a.tasks[want.Project] = &task{want: want, project: p, held: true}
+	}
+	return nil
+}
+
+// releaseHeld acts on the assignments on disk once the server has been away for the grace: before, they may be of
+// yesterday, and a project that has moved must not start here.
+func (a *Agent) releaseHeld(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-time.After(a.cfg.ServerGrace):
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	released := 0
+	for name, t := range a.tasks {
+		if t.held {
+			t.held = false
+			released++
+			a.queue.Add(name)
+		}
+	}
+	if released > 0 {
+		a.log.Warn("the server is away: keeping up what was assigned last", "projects", released)
+	}
+	return nil
+}
+
+// assign takes an assignment in. One with an older epoch than the one in force is refused.
+func (a *Agent) assign(assignment *carav1.Assignment) {
+	want := newWant(a.cfg, assignment, true)
+	log := a.log.With("project", want.Project, "epoch", want.Epoch)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	t := a.tasks[want.Project]
+	if t != nil && t.want.UID == want.UID && want.Epoch < t.want.Epoch {
+		log.Warn("refused an assignment older than the one in force", "in_force", t.want.Epoch)
+		return
+	}
+	if t == nil {
+		t = &task{}
+		a.tasks[want.Project] = t
+	}
+	t.want, t.project, t.held = want, assignment.GetProject(), false
+	log.Info("assigned", "generation", want.Generation, "phase", want.Phase)
+	a.queue.Add(want.Project)
+}
+
+// unassign makes a project none of ours: what runs of it is stopped, and nothing is said.
+func (a *Agent) unassign(project, uid string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	t := a.tasks[project]
+	switch {
+	case t == nil:
+		t = &task{}
+		a.tasks[project] = t
+	case uid != "" && t.want.UID != uid:
+		return // a namesake took its place; Step removes what is left of the old one
+	}
+	if t.want == nil || !t.want.Quiet {
+		a.log.Info("unassigned", "project", project)
+	}
+	t.want, t.project, t.held = unwanted(a.cfg, project, uid), nil, false
+	a.queue.Add(project)
+}
+
+// sync ends the server's first list: what it did not name is not ours.
+func (a *Agent) sync(named map[string]bool) {
+	a.mu.Lock()
+	var lost []*Want
+	for name, t := range a.tasks {
+		if !named[name] {
+			lost = append(lost, t.want)
+		}
+	}
+	a.synced = true
+	a.mu.Unlock()
+	for _, w := range lost {
+		a.unassign(w.Project, w.UID)
+	}
+	kick(a.relist)
+}
+
+func (a *Agent) unsync() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.synced = false
+}
+
+// current returns the project's task and what it should be now; nil where there is nothing to do yet.
+func (a *Agent) current(project string) (*task, *Want) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	t := a.tasks[project]
+	if t == nil || t.held {
+		return nil, nil
+	}
+	return t, t.want
+}
+
+// drop forgets a project of which nothing is left, unless it was assigned anew meanwhile.
+func (a *Agent) drop(project string, want *Want) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if t := a.tasks[project]; t != nil && t.want == want {
+		delete(a.tasks, project)
+	}
+}
+
+// reported takes in that the server knows a phase now.
+func (a *Agent) reported(project string, r *carav1.UpdateProjectStatusRequest) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	t := a.tasks[project]
+	if t == nil || r.GetPhase() == "" || t.want.UID != r.GetUid() || t.want.Epoch != r.GetEpoch() || t.want.Generation != r.GetObservedGeneration() {
+		return
+	}
+	if t.want.Phase == api.PhaseTerminating && r.GetPhase() != api.PhaseTerminated {
+		return
+	}
+	next := *t.want
+	next.Phase = r.GetPhase()
+	t.want = &next
+}
+
+// kick wakes whoever waits at c; one that is awake already hears it next.
+func kick(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,71 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"google.golang.org/grpc"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Config says whose agent this is and what it stands on.
+type Config struct {
+	// Conn leads to the server, as this node.
+	Conn grpc.ClientConnInterface
+	// Engine to keep in order.
+	Engine Engine
+	// NodeName and ClusterID go on the labels of everything that is made.
+	NodeName, ClusterID string
+	// DataDir keeps the last assignments.
+	DataDir string
+	// Version of this program, and where its ingress listens (`host:port`), for the node's info.
+	Version, IngressAddress string
+	// OnRoutes gets every change of the ingress table, in order. It must not block. Nil: nobody wants them.
+	OnRoutes func(*carav1.Routes)
+	Logger   *slog.Logger
+
+	// Workers is how many projects are worked on side by side, and how many containers are told to stop; 64 where 0.
+	Workers int
+	// EngineCalls is how many calls that change something run side by side; 8 where 0.
+	EngineCalls int
+	// Pulls is how many images are pulled side by side; 3 where 0.
+	Pulls int
+	// Relist is how often the engine is listed; 15 s where 0.
+	Relist time.Duration
+	// OrphanGrace is how long what nobody owns is left alone while the server is connected; 30 s where 0.
+	OrphanGrace time.Duration
+	// ServerGrace is how long the assignments on disk wait for the server after a start; 10 s where 0.
+	ServerGrace time.Duration
+	// MaxBackoff between tries to reach the server or a failed piece of work; 10 s where 0.
+	MaxBackoff time.Duration
+	// ProbeEvery is how often a service that has not been healthy yet is probed, at most; 1 s where 0.
+	ProbeEvery time.Duration
+	// Restart says how containers that exit are restarted.
+	Restart RestartLimits
+}
+
+// Validate fills in defaults and says what is missing.
+func (c *Config) Validate() error {
+	var errs []error
+	for name, missing := range map[string]bool{
+		"Conn": c.Conn == nil, "Engine": c.Engine == nil, "Logger": c.Logger == nil,
+		"NodeName": c.NodeName == "", "ClusterID": c.ClusterID == "", "DataDir": c.DataDir == "",
+	} {
+		if missing {
+			errs = append(errs, fmt.Errorf("agent: %s is not set", name))
+		}
+	}
+	c.Workers = or(c.Workers, 64)
+	c.EngineCalls = or(c.EngineCalls, 8)
+	c.Pulls = or(c.Pulls, 3)
+	c.Relist = or(c.Relist, 15*time.Second)
+	c.OrphanGrace = or(c.OrphanGrace, 30*time.Second)
+	c.ServerGrace = or(c.ServerGrace, 10*time.Second)
+	c.MaxBackoff = or(c.MaxBackoff, 10*time.Second)
+	c.ProbeEvery = or(c.ProbeEvery, time.Second)
+	c.Restart = c.Restart.withDefaults()
+	return errors.Join(errs...)
+}

@@ -1,0 +1,126 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// ErrSuperseded says that a newer agent took this node's name over: two would fight over the same containers.
+var ErrSuperseded = errors.New("another agent has taken over this node's name")
+
+// connect keeps a stream to the server open for as long as ctx lasts.
+func (a *Agent) connect(ctx context.Context) error {
+	backoff := newBackoff(200*time.Millisecond, a.cfg.MaxBackoff)
+	for ctx.Err() == nil {
+		err := a.session(ctx, backoff.reset)
+		a.unsync()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case api.Code(err) == codes.Aborted:
+			return fmt.Errorf("%w: %w", ErrSuperseded, err)
+		}
+		a.log.Warn("connection to the server lost", "error", err)
+		backoff.wait(ctx)
+	}
+	return nil
+}
+
+// session is one stream, from its first message to its end.
+func (a *Agent) session(ctx context.Context, connected func()) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var helpers sync.WaitGroup
+	defer helpers.Wait()
+	defer cancel()
+	stream, err := a.nodes.Connect(ctx)
+	if err != nil {
+		return fmt.Errorf("connect to the server: %w", err)
+	}
+	interval := make(chan time.Duration, 1)
+	broken := make(chan error, 1)
+	helpers.Go(func() {
+		if err := a.heartbeats(ctx, stream, interval); err != nil {
+			broken <- err
+			cancel()
+		}
+	})
+	named := map[string]bool{}
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			select {
+			case sendErr := <-broken:
+				if !errors.Is(sendErr, io.EOF) { // EOF only says that Recv knows more
+					return sendErr
+				}
+			default:
+			}
+			return fmt.Errorf("hear from the server: %w", err)
+		}
+		if w := m.GetWelcome(); w != nil {
+			if w.GetClusterId() != a.cfg.ClusterID {
+				return fmt.Errorf("the server is of cluster %q, this node of %q: nothing is changed; join this node to the new cluster",
+					w.GetClusterId(), a.cfg.ClusterID)
+			}
+			connected()
+			a.reports.renew()
+			a.log.Info("connected")
+			interval <- w.GetHeartbeatInterval().AsDuration()
+			continue
+		}
+		a.hear(ctx, m, named, &helpers)
+	}
+}
+
+// hear takes in one message. named collects what the server has named so far; nil once it is synced.
+func (a *Agent) hear(ctx context.Context, m *carav1.ConnectResponse, named map[string]bool, helpers *sync.WaitGroup) {
+	switch m := m.GetMessage().(type) {
+	case *carav1.ConnectResponse_Assignment:
+		named[api.Meta(m.Assignment.GetProject()).GetName()] = true
+		a.assign(m.Assignment)
+	case *carav1.ConnectResponse_Unassigned:
+		a.unassign(m.Unassigned.GetName(), m.Unassigned.GetUid())
+	case *carav1.ConnectResponse_Synced:
+		a.sync(named)
+	case *carav1.ConnectResponse_Routes:
+		if a.cfg.OnRoutes != nil {
+			a.cfg.OnRoutes(m.Routes)
+		}
+	case *carav1.ConnectResponse_OpenStream:
+		helpers.Go(func() { a.attach(ctx, m.OpenStream) })
+	}
+}
+
+// heartbeats sends signs of life: the first at once and with the node's info, which the server answers with its
+// welcome; then one each interval, and one whenever the engine goes away or comes back.
+func (a *Agent) heartbeats(ctx context.Context, stream grpc.BidiStreamingClient[carav1.ConnectRequest, carav1.ConnectResponse], interval <-chan time.Duration) error {
+	var told *carav1.NodeInfo
+	every := 5 * time.Second
+	for first := true; ; first = false {
+		if !first {
+			a.ping(ctx)
+		}
+		beat := &carav1.Heartbeat{Info: a.changedInfo(ctx, &told), Conditions: []*carav1.Condition{a.engineCondition()}}
+		if err := stream.Send(&carav1.ConnectRequest{Heartbeat: beat, InstanceId: a.instance}); err != nil {
+			return fmt.Errorf("send a heartbeat: %w", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case d := <-interval:
+			every = or(d, every)
+		case <-a.beat:
+		case <-time.After(every):
+		}
+	}
+}

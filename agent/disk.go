@@ -1,0 +1,87 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/google/renameio/v2"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// disk keeps the assignments in force, one file each, so that containers are kept alive while the server is away.
+// Secrets and registry passwords are never in them.
+type disk struct{ dir string }
+
+// maxAssignment bounds what is read back: more than any manifest may be.
+const maxAssignment = 16 << 20
+
+func (d *disk) folder() string             { return filepath.Join(d.dir, "assignments") }
+func (d *disk) path(project string) string { return filepath.Join(d.folder(), project+".json") }
+
+// load returns what was kept. A file that cannot be read is moved aside and named in the error only where that fails:
+// it was written whole or not at all, so a broken one is the disk's doing, and the server will send it again.
+func (d *disk) load() ([]*carav1.Project, error) {
+	if err := os.MkdirAll(d.folder(), 0o700); err != nil {
+		return nil, fmt.Errorf("make the data directory: %w", err)
+	}
+	entries, err := os.ReadDir(d.folder())
+	if err != nil {
+		return nil, fmt.Errorf("read the assignments: %w", err)
+	}
+	var out []*carav1.Project
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), ".json") || !e.Type().IsRegular() {
+			continue
+		}
+		path := filepath.Join(d.folder(), e.Name())
+		p, err := readProject(path)
+		if err != nil || p.GetMetadata().GetName()+".json" != e.Name() {
+			if err := os.Rename(path, path+".broken"); err != nil {
+				return nil, fmt.Errorf("set a broken assignment aside: %w", err)
+			}
+			continue
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+func readProject(path string) (*carav1.Project, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > maxAssignment {
+		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxAssignment)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	p := &carav1.Project{}
+	return p, protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(data, p)
+}
+
+func (d *disk) save(p *carav1.Project) error {
+	data, err := protojson.Marshal(p)
+	if err != nil {
+		return fmt.Errorf("write the assignment of %s: %w", p.GetMetadata().GetName(), err)
+	}
+	if err := renameio.WriteFile(d.path(p.GetMetadata().GetName()), data, 0o600); err != nil {
+		return fmt.Errorf("write the assignment of %s: %w", p.GetMetadata().GetName(), err)
+	}
+	return nil
+}
+
+func (d *disk) remove(project string) error {
+	if err := os.Remove(d.path(project)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the assignment of %s: %w", project, err)
+	}
+	return nil
+}

@@ -1,0 +1,20 @@
+// Package agent makes Docker match what is assigned to this node, and reports. On the straight line it stands between
+// the server's word (a bound project comes down the Connect stream) and the engine (agent/docker); its reports go back
+// to the store.
+//
+// Three things must never happen: a container that nobody owns, two live copies of one project, a healthy container
+// restarted for no reason. What holds, so that they cannot:
+//
+//   - State is the engine's, read anew before each decision. Events, time-outs and memory only say when to look.
+//     "The engine did not answer" (ErrUnavailable) ends the pass; only a 404 or a whole list says that a thing is gone.
+//   - Identity is labels: cluster, node, project, uid, epoch, service, spec hash. Whatever lacks our cluster and node
+//     label is foreign: never touched, and its name in our way is an error that says so.
+//   - Step decides, and only Step: a pure function of what is wanted, what is there and the time. It never returns an
+//     action against a container that is already as wanted, so an agent that starts anew adopts and restarts nothing.
+//   - One worker per project, so two decisions about one project never overlap. Nothing but the worker touches its
+//     containers.
+//   - What the server has not named is torn down only after Synced, on a stream of our own cluster. An assignment with
+//     an older epoch than the one in force is refused. An assignment is on disk before it is acted on, and a teardown
+//     is on disk before the first container stops, so a restart never brings back what was on its way out.
+//   - A service leaves Endpoints before its container gets a signal.
+package agent

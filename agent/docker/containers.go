@@ -1,0 +1,126 @@
+package docker
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/network"
+
+	"github.com/caravanserai/cara/agent"
+)
+
+// ListContainers implements agent.Containers.
+func (e *Engine) ListContainers(ctx context.Context, labels map[string]string) ([]agent.Container, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
+	defer cancel()
+	list, err := e.docker.ContainerList(ctx, container.ListOptions{All: true, Filters: labelFilter(labels)})
+	if err != nil {
+		return nil, wrap(err, "list containers")
+	}
+	out := make([]agent.Container, 0, len(list))
+	for _, c := range list {
+		found := agent.Container{ID: c.ID, Labels: c.Labels, State: c.State, ImageID: c.ImageID}
+		if len(c.Names) > 0 {
+			found.Name = strings.TrimPrefix(c.Names[0], "/")
+		}
+		if c.NetworkSettings != nil {
+			found.Networks = attachments(c.NetworkSettings.Networks)
+		}
+		out = append(out, found)
+	}
+	return out, nil
+}
+
+// InspectContainer implements agent.Containers.
+func (e *Engine) InspectContainer(ctx context.Context, id string) (agent.Container, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
+	defer cancel()
+	c, err := e.docker.ContainerInspect(ctx, id)
+	if err != nil {
+		return agent.Container{}, wrap(err, "inspect container %s", id)
+	}
+	out := agent.Container{
+		ID: c.ID, Name: strings.TrimPrefix(c.Name, "/"), Labels: c.Config.Labels,
+		State: c.State.Status, ExitCode: int32(c.State.ExitCode), OOMKilled: c.State.OOMKilled,
+		StartError: c.State.Error, StartedAt: parseTime(c.State.StartedAt), FinishedAt: parseTime(c.State.FinishedAt),
+		ImageID: c.Image,
+	}
+	if c.NetworkSettings != nil {
+		out.Networks = attachments(c.NetworkSettings.Networks)
+	}
+	if c.Config.StopTimeout != nil {
+		out.Grace = time.Duration(*c.Config.StopTimeout) * time.Second
+	}
+	return out, nil
+}
+
+// parseTime reads the engine's times; the year 1 is its word for never.
+func parseTime(s string) time.Time {
+	t, err := time.Parse(time.RFC3339Nano, s)
+	if err != nil || t.Year() <= 1 {
+		return time.Time{}
+	}
+	return t
+}
+
+func attachments(networks map[string]*network.EndpointSettings) map[string]agent.Attachment {
+	out := map[string]agent.Attachment{}
+	for name, n := range networks {
+		out[name] = agent.Attachment{NetworkID: n.NetworkID, IP: n.IPAddress}
+	}
+	return out
+}
+
+// RemoveContainer implements agent.Containers.
+func (e *Engine) RemoveContainer(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
+	defer cancel()
+	err := e.docker.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
+	if errdefs.IsConflict(err) && strings.Contains(err.Error(), "already in progress") {
+		return nil // it goes; whoever needs it gone sees it in the next list
+	}
+	return wrap(unlessGone(err), "remove container %s", id)
+}
+
+// StartContainer implements agent.Lifecycle.
+func (e *Engine) StartContainer(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
+	defer cancel()
+	err := e.docker.ContainerStart(ctx, id, container.StartOptions{})
+	if errdefs.IsNotModified(err) {
+		return nil
+	}
+	return wrap(err, "start container %s", id)
+}
+
+// StopContainer implements agent.Lifecycle.
+func (e *Engine) StopContainer(ctx context.Context, id string, grace time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, grace+e.cfg.WorkTimeout)
+	defer cancel()
+	seconds := wholeSeconds(grace)
+	return wrap(unlessGone(e.docker.ContainerStop(ctx, id, container.StopOptions{Timeout: &seconds})), "stop container %s", id)
+}
+
+// wholeSeconds rounds up: a container gets at least the time it was promised.
+func wholeSeconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
+
+// UnpauseContainer implements agent.Lifecycle.
+func (e *Engine) UnpauseContainer(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
+	defer cancel()
+	return wrap(e.docker.ContainerUnpause(ctx, id), "unpause container %s", id)
+}
+
+// ConnectContainer implements agent.Lifecycle.
+func (e *Engine) ConnectContainer(ctx context.Context, networkName, id, alias string) error {
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
+	defer cancel()
+	err := e.docker.NetworkConnect(ctx, networkName, id, &network.EndpointSettings{Aliases: []string{alias}})
+	if err != nil && strings.Contains(err.Error(), "already exists in network") {
+		return nil
+	}
+	return wrap(err, "connect container %s to network %s", id, networkName)
+}

@@ -1,0 +1,150 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/mount"
+	"github.com/docker/docker/api/types/network"
+
+	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// CreateContainer implements agent.Containers.
+func (e *Engine) CreateContainer(ctx context.Context, spec agent.ContainerSpec) (string, error) {
+	config, err := containerConfig(spec)
+	if err != nil {
+		return "", fmt.Errorf("create container %s: %w: %w", spec.Name, agent.ErrInvalid, err)
+	}
+	host, err := hostConfig(spec)
+	if err != nil {
+		return "", fmt.Errorf("create container %s: %w: %w", spec.Name, agent.ErrInvalid, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
+	defer cancel()
+	networks := &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{
+		spec.Network: {Aliases: []string{spec.Service.GetName()}},
+	}}
+	made, err := e.docker.ContainerCreate(ctx, config, host, networks, nil, spec.Name)
+	if errdefs.IsConflict(err) {
+		return e.adopt(ctx, spec, err)
+	}
+	if err != nil {
+		return "", wrap(err, "create container %s", spec.Name)
+	}
+	return made.ID, nil
+}
+
+// adopt decides about a container that has the name already.
+func (e *Engine) adopt(ctx context.Context, spec agent.ContainerSpec, conflict error) (string, error) {
+	found, err := e.InspectContainer(ctx, spec.Name)
+	switch {
+	case errors.Is(err, agent.ErrNotFound):
+		return "", wrap(conflict, "create container %s", spec.Name) // gone meanwhile: the next try succeeds
+	case err != nil:
+		return "", err
+	case has(found.Labels, spec.Labels):
+		return found.ID, nil
+	case ours(found.Labels, spec.Labels):
+		return "", wrap(conflict, "create container %s", spec.Name) // an older one of ours: the next look finds it
+	}
+	return "", fmt.Errorf("create container %s: %w: container %.12s has this name; remove or rename it, or rename the project",
+		spec.Name, agent.ErrForeign, found.ID)
+}
+
+// ours says whether labels are of the cluster, node and project that want speaks of.
+func ours(labels, want map[string]string) bool {
+	for _, key := range []string{api.LabelCluster, api.LabelNode, api.LabelProject} {
+		if labels[key] != want[key] {
+			return false
+		}
+	}
+	return true
+}
+
+func containerConfig(spec agent.ContainerSpec) (*container.Config, error) {
+	s := spec.Service
+	grace, err := api.ParseDuration(s.GetStopGracePeriod(), api.DefaultStopGracePeriod)
+	if err != nil {
+		return nil, fmt.Errorf("stopGracePeriod: %w", err)
+	}
+	if grace > maxGrace {
+		return nil, fmt.Errorf("stopGracePeriod: %s is more than %s", grace, maxGrace)
+	}
+	seconds := wholeSeconds(grace)
+	return &container.Config{
+		Hostname: s.GetName(), User: s.GetUser(), WorkingDir: s.GetWorkingDir(),
+		Image: s.GetImage(), Env: spec.Env, Labels: spec.Labels,
+		Entrypoint: s.GetCommand(), Cmd: s.GetArgs(),
+		StopSignal: s.GetStopSignal(), StopTimeout: &seconds,
+	}, nil
+}
+
+const maxGrace = time.Hour
+
+func hostConfig(spec agent.ContainerSpec) (*container.HostConfig, error) {
+	s := spec.Service
+	host := &container.HostConfig{
+		NetworkMode:    container.NetworkMode(spec.Network),
+		RestartPolicy:  container.RestartPolicy{Name: container.RestartPolicyDisabled},
+		LogConfig:      container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": "10m", "max-file": "3"}},
+		ReadonlyRootfs: s.GetReadOnly(),
+		CapAdd:         s.GetCapAdd(), CapDrop: s.GetCapDrop(),
+	}
+	if s.GetInit() {
+		yes := true
+		host.Init = &yes
+	}
+	for _, m := range s.GetVolumeMounts() {
+		// Labels for the case that the volume went between the look and now: the engine then makes it, and it must be ours.
+		host.Mounts = append(host.Mounts, mount.Mount{
+			Type: mount.TypeVolume, Source: spec.Volumes[m.GetName()], Target: m.GetMountPath(), ReadOnly: m.GetReadOnly(),
+			VolumeOptions: &mount.VolumeOptions{Labels: volumeLabels(spec.Labels)},
+		})
+	}
+	for _, t := range s.GetTmpfs() {
+		path, options, _ := strings.Cut(t, ":")
+		if host.Tmpfs == nil {
+			host.Tmpfs = map[string]string{}
+		}
+		host.Tmpfs[path] = options
+	}
+	for _, u := range s.GetUlimits() {
+		host.Ulimits = append(host.Ulimits, &container.Ulimit{Name: u.GetName(), Soft: int64(u.GetSoft()), Hard: int64(u.GetHard())})
+	}
+	return host, limit(host, s)
+}
+
+func limit(host *container.HostConfig, s *carav1.Service) error {
+	limits := s.GetResources().GetLimits()
+	cpu, err := api.MilliCPU(limits.GetCpu())
+	if err != nil {
+		return fmt.Errorf("resources.limits.cpu: %w", err)
+	}
+	memory, err := api.Bytes(limits.GetMemory())
+	if err != nil {
+		return fmt.Errorf("resources.limits.memory: %w", err)
+	}
+	shm, err := api.Bytes(s.GetShmSize())
+	if err != nil {
+		return fmt.Errorf("shmSize: %w", err)
+	}
+	host.NanoCPUs, host.Memory, host.ShmSize = cpu*1e6, memory, shm
+	return nil
+}
+
+// volumeLabels are those of a container's labels that its project's volumes carry too.
+func volumeLabels(labels map[string]string) map[string]string {
+	out := map[string]string{}
+	for _, key := range []string{api.LabelCluster, api.LabelNode, api.LabelProject, api.LabelUID, api.LabelEpoch} {
+		out[key] = labels[key]
+	}
+	return out
+}

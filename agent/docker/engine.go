@@ -1,0 +1,150 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"net/url"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/client"
+
+	"github.com/caravanserai/cara/agent"
+)
+
+// Config says which engine, and where its networks lie.
+type Config struct {
+	// Host is a DOCKER_HOST; Docker's default socket where empty.
+	Host string
+	// NetworkPool is what project networks are cut from, /27 each; 10.213.0.0/16 where it is not set.
+	NetworkPool netip.Prefix
+	// CallTimeout of calls that only ask (10 s where 0), WorkTimeout of those that do something (1 min where 0),
+	// Inactivity of pulls (5 min where 0): a pull is given up when nothing moved for that long.
+	CallTimeout, WorkTimeout, Inactivity time.Duration
+}
+
+const (
+	defaultPool = "10.213.0.0/16"
+	subnetBits  = 27
+)
+
+// Validate fills in defaults and says what is wrong.
+func (c *Config) Validate() error {
+	if c.Host == "" {
+		c.Host = client.DefaultDockerHost
+	}
+	if !c.NetworkPool.IsValid() {
+		c.NetworkPool = netip.MustParsePrefix(defaultPool)
+	}
+	if !c.NetworkPool.Addr().Is4() || c.NetworkPool.Bits() > subnetBits || c.NetworkPool.Bits() < 8 {
+		return fmt.Errorf("network pool %s: write an IPv4 range from /8 to /%d, such as %s", c.NetworkPool, subnetBits, defaultPool)
+	}
+	c.NetworkPool = c.NetworkPool.Masked()
+	for field, value := range map[*time.Duration]time.Duration{
+		&c.CallTimeout: 10 * time.Second, &c.WorkTimeout: time.Minute, &c.Inactivity: 5 * time.Minute,
+	} {
+		if *field <= 0 {
+			*field = value
+		}
+	}
+	return nil
+}
+
+// Engine is a Docker engine behind agent.Engine.
+type Engine struct {
+	cfg    Config
+	docker *client.Client
+
+	mu       sync.Mutex
+	reserved map[netip.Prefix]bool // subnets of networks that are being made
+}
+
+var _ agent.Engine = (*Engine)(nil)
+
+// New returns an adapter. It asks nothing of the engine yet. The caller closes it.
+func New(cfg Config) (*Engine, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	docker, err := client.NewClientWithOpts(client.WithHost(cfg.Host), client.WithAPIVersionNegotiation())
+	if err != nil {
+		return nil, fmt.Errorf("open engine %s: %w", cfg.Host, err)
+	}
+	return &Engine{cfg: cfg, docker: docker, reserved: map[netip.Prefix]bool{}}, nil
+}
+
+// Close drops the connections to the engine.
+func (e *Engine) Close() error { return e.docker.Close() }
+
+// Ping asks for a sign of life.
+func (e *Engine) Ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
+	defer cancel()
+	_, err := e.docker.Ping(ctx)
+	return wrap(err, "ping engine")
+}
+
+// wrap gives an error of the engine its meaning for the agent.
+func wrap(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	what := fmt.Sprintf(format, args...)
+	switch {
+	case errors.Is(err, context.Canceled):
+		return fmt.Errorf("%s: %w", what, err)
+	case unanswered(err):
+		return fmt.Errorf("%s: %w: %w", what, agent.ErrUnavailable, err)
+	case errdefs.IsNotFound(err):
+		return fmt.Errorf("%s: %w: %w", what, agent.ErrNotFound, err)
+	case errdefs.IsInvalidArgument(err), errdefs.IsUnauthorized(err), errdefs.IsPermissionDenied(err):
+		return fmt.Errorf("%s: %w: %w", what, agent.ErrInvalid, err)
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// unanswered says that an error is not the engine's word but the lack of it.
+func unanswered(err error) bool {
+	var netErr net.Error
+	var urlErr *url.Error
+	return errors.Is(err, context.DeadlineExceeded) || client.IsErrConnectionFailed(err) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNREFUSED) ||
+		errors.As(err, &netErr) || errors.As(err, &urlErr) || errdefs.IsUnavailable(err)
+}
+
+// unlessGone turns the engine's word that a thing is gone, or as it should be, into success.
+func unlessGone(err error) error {
+	if errdefs.IsNotFound(err) && !unanswered(err) || errdefs.IsNotModified(err) {
+		return nil
+	}
+	return err
+}
+
+func labelFilter(labels map[string]string) filters.Args {
+	args := filters.NewArgs()
+	for key, value := range labels {
+		if value != "" {
+			key += "=" + value
+		}
+		args.Add("label", key)
+	}
+	return args
+}
+
+// has says whether labels holds all of want.
+func has(labels, want map[string]string) bool {
+	for key, value := range want {
+		if labels[key] != value {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,169 @@
+package docker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/distribution/reference"
+	"github.com/docker/docker/api/types/image"
+	"github.com/docker/docker/api/types/registry"
+	"github.com/docker/docker/pkg/jsonmessage"
+
+	"github.com/caravanserai/cara/agent"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// InspectImage implements agent.Images.
+func (e *Engine) InspectImage(ctx context.Context, ref string) (agent.Image, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
+	defer cancel()
+	found, err := e.docker.ImageInspect(ctx, ref)
+	if err != nil {
+		return agent.Image{}, wrap(err, "inspect image %s", ref)
+	}
+	out := agent.Image{ID: found.ID}
+	named, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return out, nil // an id
+	}
+	for _, digest := range found.RepoDigests {
+		d, err := reference.ParseNormalizedNamed(digest)
+		if err == nil && d.Name() == named.Name() {
+			out.Digest = digest
+		}
+	}
+	return out, nil
+}
+
+// PullImage implements agent.Images. It has no time-out: it ends when nothing has moved for the inactivity limit.
+func (e *Engine) PullImage(ctx context.Context, ref string, auth *carav1.RegistryAuth, progress func(agent.Progress)) (agent.Image, error) {
+	options, err := pullOptions(auth)
+	if err != nil {
+		return agent.Image{}, fmt.Errorf("pull image %s: %w", ref, err)
+	}
+	pull, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	idle := time.AfterFunc(e.cfg.Inactivity, func() { cancel(errIdle) })
+	defer idle.Stop()
+	err = e.follow(pull, ref, options, func(p agent.Progress) {
+		idle.Reset(e.cfg.Inactivity)
+		progress(p)
+	})
+	switch {
+	case err != nil && ctx.Err() == nil && errors.Is(context.Cause(pull), errIdle):
+		return agent.Image{}, fmt.Errorf("pull image %s: %w: nothing moved for %s", ref, agent.ErrRegistry, e.cfg.Inactivity)
+	case err != nil:
+		return agent.Image{}, pullError(ref, err)
+	}
+	return e.InspectImage(ctx, ref)
+}
+
+var errIdle = errors.New("idle")
+
+func pullOptions(auth *carav1.RegistryAuth) (image.PullOptions, error) {
+	if auth == nil {
+		return image.PullOptions{}, nil
+	}
+	encoded, err := registry.EncodeAuthConfig(registry.AuthConfig{Username: auth.GetUsername(), Password: auth.GetPassword()})
+	return image.PullOptions{RegistryAuth: encoded}, err
+}
+
+// follow reads the engine's account of a pull to its end.
+func (e *Engine) follow(ctx context.Context, ref string, options image.PullOptions, progress func(agent.Progress)) error {
+	body, err := e.docker.ImagePull(ctx, ref, options)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	layers := map[string]layer{}
+	decoder := json.NewDecoder(body)
+	for {
+		var m jsonmessage.JSONMessage
+		if err := decoder.Decode(&m); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if m.Error != nil {
+			return m.Error
+		}
+		if m.ID != "" && len(layers) < maxLayers {
+			layers[m.ID] = layers[m.ID].with(m)
+		}
+		progress(sum(layers))
+	}
+}
+
+// maxLayers is more than any engine accepts in an image.
+const maxLayers = 512
+
+type layer struct {
+	done, total int64
+	counts      bool // what has an id is a layer or the tag
+	ready       bool
+}
+
+func (l layer) with(m jsonmessage.JSONMessage) layer {
+	switch m.Status {
+	case "Pulling fs layer", "Waiting":
+		l.counts = true
+	case "Downloading":
+		l.counts = true
+		if m.Progress != nil {
+			l.done, l.total = m.Progress.Current, m.Progress.Total
+		}
+	case "Download complete", "Extracting", "Verifying Checksum":
+		l.counts, l.done = true, l.total
+	case "Pull complete", "Already exists":
+		l.counts, l.done, l.ready = true, l.total, true
+	}
+	return l
+}
+
+func sum(layers map[string]layer) agent.Progress {
+	var p agent.Progress
+	for _, l := range layers {
+		if !l.counts {
+			continue
+		}
+		p.Layers++
+		p.Done += l.done
+		p.Total += l.total
+		if l.ready {
+			p.Ready++
+		}
+	}
+	return p
+}
+
+// pullError tells a registry's no from one that did not answer. The engine passes on most of it as text only.
+func pullError(ref string, err error) error {
+	text := strings.ToLower(err.Error())
+	contains := func(words ...string) bool {
+		for _, w := range words {
+			if strings.Contains(text, w) {
+				return true
+			}
+		}
+		return false
+	}
+	switch {
+	case errors.Is(err, context.Canceled):
+		return fmt.Errorf("pull image %s: %w", ref, err)
+	case unanswered(err):
+		return fmt.Errorf("pull image %s: %w: %w", ref, agent.ErrUnavailable, err)
+	case contains("toomanyrequests", "too many requests", "http status: 5", "http status: 429", "no such host", "timeout", "service unavailable"):
+		return fmt.Errorf("pull image %s: %w: %w", ref, agent.ErrRegistry, err)
+	case errdefs.IsNotFound(err), errdefs.IsInvalidArgument(err), errdefs.IsUnauthorized(err), errdefs.IsPermissionDenied(err),
+		contains("manifest unknown", "not found", "access denied", "unauthorized", "denied:", "no matching manifest",
+			"no basic auth credentials", "invalid reference"):
+		return fmt.Errorf("pull image %s: %w: %w", ref, agent.ErrInvalid, err)
+	}
+	return fmt.Errorf("pull image %s: %w: %w", ref, agent.ErrRegistry, err)
+}

@@ -1,0 +1,34 @@
+package docker
+
+import (
+	"context"
+
+	"github.com/caravanserai/cara/agent"
+)
+
+// Info implements agent.Machine.
+func (e *Engine) Info(ctx context.Context) (agent.Info, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
+	defer cancel()
+	info, err := e.docker.Info(ctx)
+	if err != nil {
+		return agent.Info{}, wrap(err, "ask the engine about its machine")
+	}
+	return agent.Info{
+		Platform: info.OSType + "/" + goArch(info.Architecture), Version: info.ServerVersion, Hostname: info.Name,
+		CPUs: info.NCPU, Memory: info.MemTotal, Root: info.DockerRootDir,
+	}, nil
+}
+
+// goArch spells the kernel's word for an architecture as image platforms do.
+func goArch(machine string) string {
+	switch machine {
+	case "x86_64":
+		return "amd64"
+	case "aarch64":
+		return "arm64"
+	case "armv7l":
+		return "arm"
+	}
+	return machine
+}

@@ -1,0 +1,161 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/network"
+
+	"github.com/caravanserai/cara/agent"
+)
+
+// ListNetworks implements agent.Networks.
+func (e *Engine) ListNetworks(ctx context.Context, labels map[string]string) ([]agent.Network, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
+	defer cancel()
+	list, err := e.docker.NetworkList(ctx, network.ListOptions{Filters: labelFilter(labels)})
+	if err != nil {
+		return nil, wrap(err, "list networks")
+	}
+	out := make([]agent.Network, 0, len(list))
+	for _, n := range list {
+		found := agent.Network{ID: n.ID, Name: n.Name, Labels: n.Labels}
+		if len(n.IPAM.Config) > 0 {
+			found.Subnet = n.IPAM.Config[0].Subnet
+		}
+		out = append(out, found)
+	}
+	return out, nil
+}
+
+// overlapRetries bounds how often a subnet that turned out to be taken is replaced by the next.
+const overlapRetries = 16
+
+// CreateNetwork implements agent.Networks.
+func (e *Engine) CreateNetwork(ctx context.Context, name string, labels map[string]string) (agent.Network, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
+	defer cancel()
+	refused := map[netip.Prefix]bool{}
+	for {
+		subnet, release, err := e.reserve(ctx, refused)
+		if err != nil {
+			return agent.Network{}, fmt.Errorf("create network %s: %w", name, err)
+		}
+		made, err := e.docker.NetworkCreate(ctx, name, network.CreateOptions{
+			Driver: "bridge", Labels: labels,
+			IPAM: &network.IPAM{Driver: "default", Config: []network.IPAMConfig{{Subnet: subnet.String()}}},
+		})
+		release()
+		switch {
+		case err == nil:
+			return agent.Network{ID: made.ID, Name: name, Labels: labels, Subnet: subnet.String()}, nil
+		case errdefs.IsConflict(err) || strings.Contains(err.Error(), "network with name "+name+" already exists"):
+			return e.adoptNetwork(ctx, name, labels, err)
+		case overlaps(err) && len(refused) < overlapRetries:
+			refused[subnet] = true // somebody was faster, or a route of the machine lies there
+		default:
+			return agent.Network{}, wrap(err, "create network %s", name)
+		}
+	}
+}
+
+func overlaps(err error) bool {
+	text := err.Error()
+	return strings.Contains(text, "overlaps") || strings.Contains(text, "conflicts with network") ||
+		strings.Contains(text, "Address already in use")
+}
+
+func (e *Engine) adoptNetwork(ctx context.Context, name string, labels map[string]string, conflict error) (agent.Network, error) {
+	n, err := e.docker.NetworkInspect(ctx, name, network.InspectOptions{})
+	err = wrap(err, "inspect network %s", name)
+	switch {
+	case errors.Is(err, agent.ErrNotFound):
+		return agent.Network{}, wrap(conflict, "create network %s", name)
+	case err != nil:
+		return agent.Network{}, err
+	case has(n.Labels, labels):
+		return agent.Network{ID: n.ID, Name: n.Name, Labels: n.Labels}, nil
+	case ours(n.Labels, labels):
+		return agent.Network{}, wrap(conflict, "create network %s", name)
+	}
+	return agent.Network{}, fmt.Errorf("create network %s: %w: network %.12s has this name; remove it, or rename the project",
+		name, agent.ErrForeign, n.ID)
+}
+
+// RemoveNetwork implements agent.Networks.
+func (e *Engine) RemoveNetwork(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
+	defer cancel()
+	return wrap(unlessGone(e.docker.NetworkRemove(ctx, id)), "remove network %s", id)
+}
+
+// SubnetCapacity implements agent.Machine.
+func (e *Engine) SubnetCapacity() int { return 1 << (subnetBits - e.cfg.NetworkPool.Bits()) }
+
+// reserve picks the lowest free subnet and keeps it from other callers until release.
+func (e *Engine) reserve(ctx context.Context, refused map[netip.Prefix]bool) (netip.Prefix, func(), error) {
+	all, err := e.docker.NetworkList(ctx, network.ListOptions{})
+	if err != nil {
+		return netip.Prefix{}, nil, wrap(err, "list networks")
+	}
+	var taken []netip.Prefix
+	for _, n := range all {
+		for _, c := range n.IPAM.Config {
+			if p, err := netip.ParsePrefix(c.Subnet); err == nil {
+				taken = append(taken, p.Masked())
+			}
+		}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for p := range e.reserved {
+		taken = append(taken, p)
+	}
+	for p := range refused {
+		taken = append(taken, p)
+	}
+	subnet, ok := freeSubnet(e.cfg.NetworkPool, taken)
+	if !ok {
+		return netip.Prefix{}, nil, fmt.Errorf("%w: all %d subnets of the network pool %s are taken; start the agent with a larger --network-pool, or move projects",
+			agent.ErrInvalid, e.SubnetCapacity(), e.cfg.NetworkPool)
+	}
+	e.reserved[subnet] = true
+	return subnet, func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		delete(e.reserved, subnet)
+	}, nil
+}
+
+// freeSubnet returns the lowest /27 of pool that overlaps with none of taken.
+func freeSubnet(pool netip.Prefix, taken []netip.Prefix) (netip.Prefix, bool) {
+	used := map[netip.Addr]bool{}
+	for _, t := range taken {
+		switch {
+		case !t.IsValid() || !t.Overlaps(pool):
+		case t.Bits() <= pool.Bits():
+			return netip.Prefix{}, false
+		default:
+			for at := netip.PrefixFrom(t.Addr(), min(t.Bits(), subnetBits)).Masked().Addr(); t.Contains(at) || at.Compare(t.Addr()) <= 0; at = nextSubnet(at) {
+				used[at] = true
+			}
+		}
+	}
+	for at := pool.Addr(); pool.Contains(at); at = nextSubnet(at) {
+		if !used[at] {
+			return netip.PrefixFrom(at, subnetBits), true
+		}
+	}
+	return netip.Prefix{}, false
+}
+
+func nextSubnet(at netip.Addr) netip.Addr {
+	b := at.As4()
+	n := uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
+	n += 1 << (32 - subnetBits)
+	return netip.AddrFrom4([4]byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)})
+}

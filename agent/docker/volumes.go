@@ -1,0 +1,48 @@
+package docker
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/docker/docker/api/types/volume"
+
+	"github.com/caravanserai/cara/agent"
+)
+
+// ListVolumes implements agent.Volumes.
+func (e *Engine) ListVolumes(ctx context.Context, labels map[string]string) ([]agent.Volume, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
+	defer cancel()
+	list, err := e.docker.VolumeList(ctx, volume.ListOptions{Filters: labelFilter(labels)})
+	if err != nil {
+		return nil, wrap(err, "list volumes")
+	}
+	out := make([]agent.Volume, 0, len(list.Volumes))
+	for _, v := range list.Volumes {
+		out = append(out, agent.Volume{Name: v.Name, Labels: v.Labels})
+	}
+	return out, nil
+}
+
+// CreateVolume implements agent.Volumes. The engine answers with the volume of that name, whoever made it.
+func (e *Engine) CreateVolume(ctx context.Context, name string, labels map[string]string) error {
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
+	defer cancel()
+	v, err := e.docker.VolumeCreate(ctx, volume.CreateOptions{Name: name, Labels: labels})
+	switch {
+	case err != nil:
+		return wrap(err, "create volume %s", name)
+	case has(v.Labels, labels):
+		return nil
+	case ours(v.Labels, labels):
+		return fmt.Errorf("create volume %s: an older one of the project is still there", name)
+	}
+	return fmt.Errorf("create volume %s: %w: remove the volume of this name, or rename the project or the volume", name, agent.ErrForeign)
+}
+
+// RemoveVolume implements agent.Volumes.
+func (e *Engine) RemoveVolume(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
+	defer cancel()
+	return wrap(unlessGone(e.docker.VolumeRemove(ctx, name, false)), "remove volume %s", name)
+}

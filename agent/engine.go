@@ -1,0 +1,227 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// What an engine's errors mean. Whatever else it says is wrapped in none of these and is retried a few times.
+var (
+	// ErrUnavailable: the engine did not answer, or not in time. It says nothing about any container.
+	ErrUnavailable = errors.New("engine unavailable")
+	// ErrNotFound: the engine answered that there is no such thing.
+	ErrNotFound = errors.New("not found in the engine")
+	// ErrForeign: a thing that is not ours has the name that we need.
+	ErrForeign = errors.New("name taken by something that Cara did not make")
+	// ErrInvalid: the engine, or a registry, will never accept this, however often it is asked.
+	ErrInvalid = errors.New("refused")
+	// ErrRegistry: the registry did not answer, or answered that it cannot now.
+	ErrRegistry = errors.New("registry unavailable")
+)
+
+// Engine is a container engine, as much of it as the agent uses. Every call ends in bounded time: those that answer
+// fail with ErrUnavailable, streams and pulls end when nothing moves for long. agent/docker is the real one;
+// agent/enginetest holds what each must do.
+type Engine interface {
+	Containers
+	Lifecycle
+	Networks
+	Volumes
+	Images
+	Streams
+	Machine
+}
+
+// Containers finds, makes and removes containers.
+type Containers interface {
+	// ListContainers returns those that carry all labels, whatever their state. An empty value matches any value.
+	ListContainers(ctx context.Context, labels map[string]string) ([]Container, error)
+	// InspectContainer returns all there is to know; ErrNotFound.
+	InspectContainer(ctx context.Context, id string) (Container, error)
+	// CreateContainer makes one, not started. Where one of that name is there with the very same labels it is adopted:
+	// an earlier call succeeded and its answer was lost. Otherwise a taken name is ErrForeign.
+	CreateContainer(ctx context.Context, spec ContainerSpec) (id string, err error)
+	// RemoveContainer removes it, running or not, with its anonymous volumes. One that is gone is no error.
+	RemoveContainer(ctx context.Context, id string) error
+	// CopyFiles puts files into a container that is not running, over what is there.
+	CopyFiles(ctx context.Context, id string, files []File) error
+}
+
+// Lifecycle moves a container between its states.
+type Lifecycle interface {
+	// StartContainer starts it; one that runs is no error.
+	StartContainer(ctx context.Context, id string) error
+	// StopContainer sends the stop signal, and kills after grace. One that is stopped or gone is no error.
+	StopContainer(ctx context.Context, id string, grace time.Duration) error
+	// UnpauseContainer lets a paused one go on.
+	UnpauseContainer(ctx context.Context, id string) error
+	// ConnectContainer attaches it to a network under an alias; one that is attached is no error.
+	ConnectContainer(ctx context.Context, network, id, alias string) error
+}
+
+// Networks finds, makes and removes networks. Subnets come from the agent's own pool.
+type Networks interface {
+	// ListNetworks returns those that carry all labels.
+	ListNetworks(ctx context.Context, labels map[string]string) ([]Network, error)
+	// CreateNetwork makes a bridge network, adopting one of that name with the very same labels; ErrForeign.
+	CreateNetwork(ctx context.Context, name string, labels map[string]string) (Network, error)
+	// RemoveNetwork removes it. One that is gone is no error.
+	RemoveNetwork(ctx context.Context, id string) error
+}
+
+// Volumes finds, makes and removes volumes.
+type Volumes interface {
+	// ListVolumes returns those that carry all labels.
+	ListVolumes(ctx context.Context, labels map[string]string) ([]Volume, error)
+	// CreateVolume makes one, adopting one of that name with the very same labels; ErrForeign.
+	CreateVolume(ctx context.Context, name string, labels map[string]string) error
+	// RemoveVolume removes it. One that is gone is no error.
+	RemoveVolume(ctx context.Context, name string) error
+}
+
+// Images finds and pulls images.
+type Images interface {
+	// InspectImage returns an image of the engine's store; ErrNotFound.
+	InspectImage(ctx context.Context, ref string) (Image, error)
+	// PullImage fetches an image. progress is called from its goroutine. ErrInvalid where the registry says no for
+	// good, ErrRegistry where asking again may help.
+	PullImage(ctx context.Context, ref string, auth *carav1.RegistryAuth, progress func(Progress)) (Image, error)
+}
+
+// Streams are calls that last.
+type Streams interface {
+	// Logs calls emit for each line until there are no more, or ctx ends, or emit fails. ErrNotFound.
+	Logs(ctx context.Context, id string, options LogOptions, emit func(LogLine) error) error
+	// Exec runs a command in a running container and returns its exit code and the first 4 KiB of its output.
+	Exec(ctx context.Context, id string, command []string) (exitCode int, output string, err error)
+	// Events calls subscribed once it hears everything from then on, then emit for each event about things that carry
+	// labels, until ctx ends or the stream breaks. The error is never nil.
+	Events(ctx context.Context, labels map[string]string, subscribed func(), emit func(Event)) error
+}
+
+// Machine is what the engine says of itself.
+type Machine interface {
+	// Ping asks for a sign of life.
+	Ping(ctx context.Context) error
+	// Info describes the machine. It is slow: never in a loop.
+	Info(ctx context.Context) (Info, error)
+	// SubnetCapacity is how many project networks the pool holds in all.
+	SubnetCapacity() int
+}
+
+// States of a container.
+const (
+	StateCreated    = "created"
+	StateRunning    = "running"
+	StatePaused     = "paused"
+	StateRestarting = "restarting"
+	StateRemoving   = "removing"
+	StateExited     = "exited"
+	StateDead       = "dead"
+)
+
+// Container is one container of the engine. A list fills in ID, Name, Labels, State and Networks.
+type Container struct {
+	ID       string
+	Name     string
+	Labels   map[string]string
+	State    string
+	ExitCode int32
+	// OOMKilled says that the kernel ended it for want of memory.
+	OOMKilled bool
+	// StartError is what the engine said when it could not start it.
+	StartError string
+	StartedAt  time.Time // zero: never
+	FinishedAt time.Time // zero: never
+	// Networks it is attached to, by name.
+	Networks map[string]Attachment
+	// ImageID it was made from.
+	ImageID string
+	// Grace it was made with: how long it may take to stop.
+	Grace time.Duration
+}
+
+// Attachment is a container's place on a network.
+type Attachment struct {
+	NetworkID string // empty before the first start
+	IP        string // empty while it does not run
+}
+
+// Network is one network of the engine.
+type Network struct {
+	ID     string
+	Name   string
+	Labels map[string]string
+	Subnet string
+}
+
+// Volume is one volume of the engine.
+type Volume struct {
+	Name   string
+	Labels map[string]string
+}
+
+// Image is one image of the engine's store.
+type Image struct {
+	ID string
+	// Digest is `repository@sha256:...` as the registry knows it; empty for an image that no registry knows.
+	Digest string
+}
+
+// ContainerSpec is a container to make. What the manifest says is in Service, as normalised; the rest is what only the
+// agent knows.
+type ContainerSpec struct {
+	Name    string
+	Labels  map[string]string // the service's own and ours
+	Network string            // by name
+	Service *carav1.Service
+	Env     []string          // NAME=value, secrets filled in
+	Volumes map[string]string // the engine's name of each volume of the project
+}
+
+// File is a small file to put into a container.
+type File struct {
+	Path    string
+	Content []byte
+	Mode    int64
+}
+
+// Progress of a pull.
+type Progress struct {
+	Done, Total int64 // bytes, of the layers seen so far
+	Layers      int
+	Ready       int // layers that are there
+}
+
+// LogOptions say which lines.
+type LogOptions struct {
+	Follow bool
+	Tail   int // how many of the last; 0 for all, below 0 for none
+	Since  time.Time
+}
+
+// LogLine is one line that a container wrote, cut at 16 KiB.
+type LogLine struct {
+	Time   time.Time
+	Stderr bool
+	Text   string
+}
+
+// Event is something that happened in the engine: a hint to look.
+type Event struct {
+	Project string
+	Action  string
+}
+
+// Info is what the engine says of its machine.
+type Info struct {
+	Platform string // os/arch
+	Version  string
+	Hostname string
+	CPUs     int
+	Memory   int64  // bytes
+	Root     string // where the engine keeps its data
+}

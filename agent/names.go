@@ -1,0 +1,49 @@
+package agent
+
+import (
+	"maps"
+	"strconv"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// labelRestart holds the restart token that a container was made under: an operator's wish for a restart is fulfilled
+// when every container of the services it names carries it.
+const labelRestart = "cara.restart"
+
+// A dot cannot be in a DNS label, so `cara-a.b` is the container of one project only.
+func containerName(project, service string) string { return "cara-" + project + "." + service }
+func networkName(project string) string            { return "cara-" + project }
+func volumeName(project, volume string) string     { return "cara-" + project + "." + volume }
+
+// owner are the labels of everything that this agent makes for one assignment.
+func (w *Want) owner() map[string]string {
+	return map[string]string{
+		api.LabelCluster: w.Cluster,
+		api.LabelNode:    w.Node,
+		api.LabelProject: w.Project,
+		api.LabelUID:     w.UID,
+		api.LabelEpoch:   strconv.Itoa(int(w.Epoch)),
+	}
+}
+
+// containerLabels are the service's own labels with ours over them.
+func (w *Want) containerLabels(s *carav1.Service) map[string]string {
+	labels := maps.Clone(s.GetLabels())
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	maps.Copy(labels, w.owner())
+	labels[api.LabelService] = s.GetName()
+	labels[api.LabelSpecHash] = w.Hashes[s.GetName()]
+	if w.RestartToken != "" {
+		labels[labelRestart] = w.RestartToken
+	}
+	return labels
+}
+
+// sameAssignment says whether a thing was made for this very assignment, and not for an older one or a namesake.
+func (w *Want) sameAssignment(labels map[string]string) bool {
+	return labels[api.LabelUID] == w.UID && labels[api.LabelEpoch] == strconv.Itoa(int(w.Epoch))
+}

@@ -1,0 +1,169 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// ownLabels are on everything that this agent made and nothing else.
+func (a *Agent) ownLabels() map[string]string {
+	return map[string]string{api.LabelCluster: a.cfg.ClusterID, api.LabelNode: a.cfg.NodeName}
+}
+
+// observe reads all that the engine has of a project. An error means that nothing is known, never that nothing is there.
+func (a *Agent) observe(ctx context.Context, want *Want, w *workspace) (*Have, error) {
+	labels := a.ownLabels()
+	labels[api.LabelProject] = want.Project
+	have := &Have{Images: map[string]bool{}}
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		have.Containers, err = a.containers(gctx, labels)
+		return err
+	})
+	g.Go(func() (err error) {
+		have.Networks, err = a.engine.ListNetworks(gctx, labels)
+		return err
+	})
+	g.Go(func() (err error) {
+		have.Volumes, err = a.engine.ListVolumes(gctx, labels)
+		return err
+	})
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	if !want.Remove {
+		if err := a.observeImages(ctx, want, have, w); err != nil {
+			return nil, err
+		}
+	}
+	a.observePulls(want, w)
+	have.Health = a.probes.sync(ctx, want.Project, targets(want, have.Containers))
+	have.Memory = w.memory.snapshot()
+	have.Digests = maps.Clone(w.digests)
+	return have, nil
+}
+
+// containers lists and inspects; one that went between the two is gone.
+func (a *Agent) containers(ctx context.Context, labels map[string]string) ([]Container, error) {
+	list, err := a.engine.ListContainers(ctx, labels)
+	if err != nil {
+		return nil, err
+	}
+	gone := make([]bool, len(list))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(8)
+	for i := range list {
+		g.Go(func() error {
+			c, err := a.engine.InspectContainer(ctx, list[i].ID)
+			if errors.Is(err, ErrNotFound) {
+				gone[i] = true
+				return nil
+			}
+			list[i] = c
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	out := list[:0]
+	for i, c := range list {
+		if !gone[i] {
+			out = append(out, c)
+		}
+	}
+	slices.SortFunc(out, func(x, y Container) int { return slices.Compare([]string{x.Name, x.ID}, []string{y.Name, y.ID}) })
+	return out, nil
+}
+
+// observeImages looks for the images of containers to be made, and once for the digest of each that was made.
+func (a *Agent) observeImages(ctx context.Context, want *Want, have *Have, w *workspace) error {
+	var mu sync.Mutex
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(8)
+	look := func(ref string) {
+		g.Go(func() error {
+			image, err := a.engine.InspectImage(ctx, ref)
+			if err != nil && !errors.Is(err, ErrNotFound) {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			have.Images[ref] = err == nil
+			w.digests[image.ID] = image.Digest
+			return nil
+		})
+	}
+	refs := want.images(have.Containers)
+	for _, c := range have.Containers {
+		svc := want.service(c.Labels[api.LabelService])
+		mu.Lock()
+		_, known := w.digests[c.ImageID]
+		mu.Unlock()
+		if svc != nil && !known && !slices.Contains(refs, svc.GetImage()) {
+			refs = append(refs, svc.GetImage())
+			w.digests[c.ImageID] = "" // asked once: the reference may lead to another image by now
+		}
+	}
+	for _, ref := range refs {
+		look(ref)
+	}
+	return g.Wait()
+}
+
+// observePulls takes in what became of the pulls that this rollout asked for, and ends those of an older one.
+func (a *Agent) observePulls(want *Want, w *workspace) {
+	keep := map[pullKey]bool{}
+	now := time.Now()
+	for ref, pull := range w.memory.Pulls {
+		if !pull.Running || want.Remove {
+			continue
+		}
+		job, found := a.pulls.state(want.Project, ref, want.authFor(ref))
+		if !found {
+			delete(w.memory.Pulls, ref) // other credentials by now: ask again
+			continue
+		}
+		w.memory.Pulls[ref] = pull.after(job, want.Limits, now)
+		keep[keyOf(ref, want.authFor(ref))] = true
+	}
+	a.pulls.forget(want.Project, keep)
+}
+
+// targets are the running containers with a check.
+func targets(want *Want, containers []Container) []target {
+	if want.Remove {
+		return nil
+	}
+	var out []target
+	for _, c := range containers {
+		svc := want.service(c.Labels[api.LabelService])
+		ip := c.Networks[networkName(want.Project)].IP
+		if c.State != StateRunning || svc.GetHealthcheck() == nil || ip == "" || !want.sameAssignment(c.Labels) {
+			continue
+		}
+		out = append(out, target{
+			key: probeKey{id: c.ID, started: c.StartedAt}, service: svc.GetName(), ip: ip, check: svc.GetHealthcheck(),
+		})
+	}
+	return out
+}
+
+// authFor returns the credentials for an image's registry; nil where there are none.
+func (w *Want) authFor(ref string) *carav1.RegistryAuth {
+	for _, host := range registryHosts(ref) {
+		if auth := w.Auth[host]; auth != nil {
+			return auth
+		}
+	}
+	return nil
+}

@@ -1,0 +1,238 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// prober checks the health of containers, one goroutine for each that has a check. A container that has not been
+// healthy yet is probed often, so that a quick start is seen quickly; its failures count once its deadline has passed:
+// startPeriod and then retries times interval. After that it is probed every interval, and retries failures in a row
+// make it unhealthy.
+type prober struct {
+	engine Streams
+	every  time.Duration
+	notify func(project string)
+	start  chan *probe
+	client *http.Client
+
+	mu     sync.Mutex
+	probes map[probeKey]*probe
+}
+
+// probeKey is one run of one container: after a restart everything is open again.
+type probeKey struct {
+	id      string
+	started time.Time
+}
+
+// target is a running container with a check.
+type target struct {
+	key     probeKey
+	service string
+	ip      string
+	check   *carav1.Healthcheck
+}
+
+type probe struct {
+	target
+	project string
+	// Guarded by prober.mu.
+	health Health
+	probed bool
+	ended  bool
+	cancel context.CancelFunc // nil until it begins
+}
+
+func newProber(engine Streams, every time.Duration, notify func(string)) *prober {
+	return &prober{
+		engine: engine, every: every, notify: notify, start: make(chan *probe), probes: map[probeKey]*probe{},
+		client: &http.Client{
+			Transport:     &http.Transport{DisableKeepAlives: true, DisableCompression: true},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+	}
+}
+
+func (p *prober) run(ctx context.Context) error {
+	var probes sync.WaitGroup
+	defer probes.Wait()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case one := <-p.start:
+			probes.Go(func() { p.watch(ctx, one) })
+		}
+	}
+}
+
+// sync makes the targets those of a project, and returns what is known of each, by container id.
+func (p *prober) sync(ctx context.Context, project string, targets []target) map[string]Health {
+	known := map[string]Health{}
+	wanted := map[probeKey]bool{}
+	var begin []*probe
+	p.mu.Lock()
+	for _, t := range targets {
+		wanted[t.key] = true
+		one := p.probes[t.key]
+		if one != nil && one.ip != t.ip {
+			p.end(one)
+			one = nil
+		}
+		if one == nil {
+			one = &probe{target: t, project: project, health: Health{State: HealthStarting}}
+			p.probes[t.key] = one
+			begin = append(begin, one)
+		}
+		if one.probed {
+			known[t.key.id] = one.health
+		}
+	}
+	for key, one := range p.probes {
+		if one.project == project && !wanted[key] {
+			p.end(one)
+		}
+	}
+	p.mu.Unlock()
+	for _, one := range begin {
+		select {
+		case p.start <- one:
+		case <-ctx.Done():
+		}
+	}
+	return known
+}
+
+// end is called with mu held.
+func (p *prober) end(one *probe) {
+	one.ended = true
+	if one.cancel != nil {
+		one.cancel()
+	}
+	delete(p.probes, one.key)
+}
+
+// timing of a check, from a normalised spec.
+type timing struct {
+	interval, timeout, startPeriod time.Duration
+	retries                        int
+}
+
+func timingOf(c *carav1.Healthcheck) timing {
+	parse := func(s string, def time.Duration) time.Duration {
+		d, err := api.ParseDuration(s, def)
+		if err != nil || d == 0 && def != 0 {
+			return def // the server has refused it
+		}
+		return d
+	}
+	return timing{
+		interval: parse(c.GetInterval(), api.DefaultCheckInterval), timeout: parse(c.GetTimeout(), api.DefaultCheckTimeout),
+		startPeriod: parse(c.GetStartPeriod(), 0), retries: max(int(c.GetRetries()), 1),
+	}
+}
+
+func (p *prober) watch(ctx context.Context, one *probe) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	p.mu.Lock()
+	one.cancel = cancel
+	ended := one.ended
+	p.mu.Unlock()
+	if ended {
+		return
+	}
+	t := timingOf(one.check)
+	deadline := one.key.started.Add(t.startPeriod + time.Duration(t.retries)*t.interval)
+	pause := min(50*time.Millisecond, p.every)
+	failures := 0
+	for ctx.Err() == nil {
+		err := p.check(ctx, one, t.timeout)
+		if ctx.Err() != nil {
+			return
+		}
+		next := one.health
+		switch {
+		case err == nil:
+			next, failures = Health{State: HealthHealthy, Ever: true}, 0
+		case one.health.Ever:
+			if failures++; failures >= t.retries {
+				next = Health{State: HealthUnhealthy, Ever: true, Message: err.Error()}
+			}
+		case time.Now().After(deadline):
+			next = Health{State: HealthUnhealthy, Message: err.Error()}
+		default:
+			next = Health{State: HealthStarting, Message: err.Error()}
+		}
+		p.publish(one, next)
+		wait := t.interval
+		if !next.Ever {
+			wait = min(pause, t.interval)
+			pause = min(pause*2, p.every)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+		}
+	}
+}
+
+func (p *prober) publish(one *probe, next Health) {
+	p.mu.Lock()
+	changed := !one.probed || one.health != next
+	one.health, one.probed = next, true
+	p.mu.Unlock()
+	if changed {
+		p.notify(one.project)
+	}
+}
+
+func (p *prober) check(ctx context.Context, one *probe, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	switch c := one.check; {
+	case c.GetHttp() != nil:
+		return p.get(ctx, net.JoinHostPort(one.ip, strconv.Itoa(int(c.GetHttp().GetPort()))), c.GetHttp().GetPath())
+	case c.GetTcp() != nil:
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(one.ip, strconv.Itoa(int(c.GetTcp().GetPort()))))
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	default:
+		code, output, err := p.engine.Exec(ctx, one.key.id, c.GetExec().GetCommand())
+		if err == nil && code != 0 {
+			err = fmt.Errorf("%q exited with code %d: %s", strings.Join(c.GetExec().GetCommand(), " "), code, printable(output))
+		}
+		return err
+	}
+}
+
+func (p *prober) get(ctx context.Context, address, path string) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+path, nil)
+	if err != nil {
+		return err
+	}
+	request.Header.Set("User-Agent", "cara-agent")
+	response, err := p.client.Do(request)
+	if err != nil {
+		return err
+	}
+	if err := response.Body.Close(); err != nil {
+		return err
+	}
+	if response.StatusCode < 200 || response.StatusCode > 399 {
+		return fmt.Errorf("GET %s answered %s", path, response.Status)
+	}
+	return nil
+}

@@ -1,0 +1,203 @@
+package agent_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/docker"
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/testdocker"
+	"github.com/caravanserai/cara/internal/testimage"
+)
+
+// real is an agent over the real engine, with a server of its own.
+type real struct {
+	*server
+	host   string
+	labels map[string]string
+	cfg    agent.Config
+	agent  *agent.Agent
+	stop   func()
+}
+
+func newReal(t testing.TB) *real {
+	host := testdocker.Engine(t)
+	testdocker.Images(t, host)
+	engine, err := docker.New(docker.Config{Host: host})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cluster := fmt.Sprintf("test-%d-%d", os.Getpid(), time.Now().UnixNano())
+	r := &real{server: newServer(t, cluster), host: host, labels: map[string]string{"cara.cluster": cluster}}
+	t.Cleanup(func() {
+		if r.stop != nil {
+			r.stop()
+		}
+		if err := testdocker.Remove(context.WithoutCancel(t.Context()), host, r.labels); err != nil {
+			t.Error(err)
+		}
+		if err := engine.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	r.cfg = agent.Config{
+		Conn: r.conn, Engine: engine, NodeName: "n1", ClusterID: cluster, DataDir: t.TempDir(),
+		Logger: logger(t), MaxBackoff: 500 * time.Millisecond, Relist: 2 * time.Second, OrphanGrace: time.Second,
+		ServerGrace: time.Second,
+		Restart:     agent.RestartLimits{Base: 100 * time.Millisecond, Limit: 5},
+	}
+	return r
+}
+
+func logger(t testing.TB) *slog.Logger {
+	if testing.Verbose() {
+		return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	return slog.New(slog.DiscardHandler)
+}
+
+// run starts a new agent over the same engine and directory; stop ends it as kill -9 would as far as the engine can tell.
+func (r *real) run(t testing.TB) {
+	t.Helper()
+	a, err := agent.New(r.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context())) // subtests start agents that outlive them
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	r.agent = a
+	r.stop = func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		r.stop = nil
+	}
+}
+
+func (r *real) held(t testing.TB) testdocker.Held { return testdocker.Labelled(t, r.host, r.labels) }
+
+// ids of the containers, by name.
+func (r *real) ids(t testing.TB) map[string]string {
+	out := map[string]string{}
+	for _, c := range r.held(t).Containers {
+		out[strings.TrimPrefix(c.Names[0], "/")] = c.ID
+	}
+	return out
+}
+
+func name(t testing.TB) string {
+	return strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name())) + fmt.Sprint("-", os.Getpid())
+}
+
+func three() *carav1.ProjectSpec {
+	return &carav1.ProjectSpec{
+		Volumes: []*carav1.Volume{{Name: "data"}},
+		Services: []*carav1.Service{
+			{Name: "kv", Image: testimage.KV, VolumeMounts: []*carav1.VolumeMount{{Name: "data", MountPath: "/data"}}},
+			{Name: "web", Image: testimage.WebV1, Env: []*carav1.EnvVar{{Name: "KV_ADDR", Value: "kv:6380"}}},
+			{Name: "front", Image: testimage.WebV1, Env: []*carav1.EnvVar{{Name: "KV_ADDR", Value: "kv:6380"}}},
+		},
+	}
+}
+
+func TestRealThreeServices(t *testing.T) {
+	r := newReal(t)
+	r.run(t)
+	project := name(t)
+	begun := time.Now()
+	r.put(project, three())
+	p := r.wait(t, project, phase(api.PhaseRunning))
+	t.Logf("apply -> Running: %s", time.Since(begun).Round(time.Millisecond))
+	if len(p.Status.Services) != 3 || !api.IsTrue(p.Status.Conditions, api.CondReady) {
+		t.Errorf("status of a running project: %v", p.Status)
+	}
+	ip, ok := r.agent.Endpoints().IP(project, "web")
+	if !ok {
+		t.Fatal("web has no endpoint")
+	}
+	if body := get(t, "http://"+ip+":8080/"); !strings.Contains(body, "visits 1") {
+		t.Errorf("web does not reach kv by name: %q", body)
+	}
+	before := r.ids(t)
+
+	t.Run("an update of one service leaves the others alone", func(t *testing.T) {
+		spec := three()
+		spec.Services[2].Image = testimage.WebV2
+		r.put(project, spec)
+		r.wait(t, project, phase(api.PhaseRunning))
+		after := r.ids(t)
+		if before["cara-"+project+".front"] == after["cara-"+project+".front"] {
+			t.Error("the changed service was not replaced")
+		}
+		delete(before, "cara-"+project+".front")
+		delete(after, "cara-"+project+".front")
+		if diff := cmp.Diff(before, after); diff != "" {
+			t.Errorf("containers of unchanged services (-before +after):\n%s", diff)
+		}
+	})
+
+	t.Run("a new agent adopts and restarts nothing", func(t *testing.T) {
+		before := r.ids(t)
+		reports := r.reports
+		r.stop()
+		r.run(t)
+		waitUntil(t, func() bool { r.mu.Lock(); defer r.mu.Unlock(); return r.reports > reports })
+		if diff := cmp.Diff(before, r.ids(t)); diff != "" {
+			t.Errorf("containers (-before +after):\n%s", diff)
+		}
+	})
+
+	t.Run("delete", func(t *testing.T) {
+		begun := time.Now()
+		r.terminate(project)
+		r.wait(t, project, gone)
+		t.Logf("delete -> gone: %s", time.Since(begun).Round(time.Millisecond))
+		if held := r.held(t); !held.Empty() {
+			t.Errorf("left behind:\n%s", held)
+		}
+	})
+}
+
+func get(t testing.TB, url string) string {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Do(request)
+	if err != nil {
+		return err.Error()
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(body)
+}
+
+func waitUntil(t testing.TB, done func() bool) {
+	t.Helper()
+	deadline := time.After(30 * time.Second)
+	for !done() {
+		select {
+		case <-deadline:
+			t.Fatal("not within 30 seconds")
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}

@@ -1,0 +1,113 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/loop"
+)
+
+// reporter tells the server what became of each project: the newest word only, only what is new, and again until it
+// is taken or refused. Nothing waits for it.
+type reporter struct {
+	client carav1.ProjectServiceClient
+	log    *slog.Logger
+	queue  *loop.Queue
+	took   func(project string, r *carav1.UpdateProjectStatusRequest)
+
+	mu      sync.Mutex
+	pending map[string]*carav1.UpdateProjectStatusRequest
+	sent    map[string]*carav1.UpdateProjectStatusRequest // what the server took or refused last
+}
+
+// reportTimeout of one call.
+const reportTimeout = 10 * time.Second
+
+func newReporter(client carav1.ProjectServiceClient, cfg Config, log *slog.Logger, took func(string, *carav1.UpdateProjectStatusRequest)) *reporter {
+	r := &reporter{
+		client: client, log: log, took: took,
+		pending: map[string]*carav1.UpdateProjectStatusRequest{}, sent: map[string]*carav1.UpdateProjectStatusRequest{},
+	}
+	r.queue = loop.NewQueue(loop.QueueConfig{Name: "reports", Workers: 8, Do: r.send, MaxBackoff: cfg.MaxBackoff, Logger: log})
+	return r
+}
+
+func (r *reporter) run(ctx context.Context) error { return r.queue.Run(ctx) }
+
+// put makes report the word on its project.
+func (r *reporter) put(report *carav1.UpdateProjectStatusRequest) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case proto.Equal(r.pending[report.Name], report):
+		return
+	case r.pending[report.Name] == nil && proto.Equal(r.sent[report.Name], report):
+		return
+	}
+	r.pending[report.Name] = report
+	r.queue.Add(report.Name)
+}
+
+// renew makes every word worth saying again: the server may have lost it.
+func (r *reporter) renew() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clear(r.sent)
+}
+
+func (r *reporter) forget(project string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.pending, project)
+	delete(r.sent, project)
+}
+
+func (r *reporter) send(ctx context.Context, project string) (time.Duration, error) {
+	r.mu.Lock()
+	report := r.pending[project]
+	r.mu.Unlock()
+	if report == nil {
+		return 0, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
+	defer cancel()
+	_, err := r.client.UpdateProjectStatus(ctx, report)
+	switch api.Code(err) {
+	case codes.OK:
+		r.took(project, report)
+	case codes.Aborted, codes.FailedPrecondition, codes.NotFound, codes.InvalidArgument, codes.PermissionDenied:
+		// It speaks of an assignment or a generation that is not in force any more; the stream says what is.
+		r.log.Info("report dropped", "project", project, "epoch", report.Epoch, "phase", report.Phase, "error", err)
+	default:
+		return 0, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.pending[project] == report {
+		delete(r.pending, project)
+		r.sent[project] = report
+	}
+	return 0, nil
+}
+
+// report puts the word on a project, unless it would only say that a check has not ended yet since the agent began.
+func (a *Agent) report(want *Want, have *Have, actions []Action, now time.Time) {
+	if want.Quiet {
+		return
+	}
+	if want.Phase == api.PhaseRunning {
+		for _, t := range targets(want, have.Containers) {
+			if _, probed := have.Health[t.key.id]; !probed {
+				return
+			}
+		}
+	}
+	a.reports.put(Report(want, have, actions, now))
+}

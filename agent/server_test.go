@@ -1,0 +1,300 @@
+package agent_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// server is the server's side of an agent's connection, with the phase table that the real one keeps.
+type server struct {
+	carav1.UnimplementedNodeServiceServer
+	carav1.UnimplementedProjectServiceServer
+	cluster string
+	conn    *grpc.ClientConn
+	stop    func()
+
+	mu       sync.Mutex
+	projects map[string]*carav1.Project
+	secrets  map[string]map[string][]byte
+	auth     map[string]*carav1.RegistryAuth
+	conns    map[chan *carav1.ConnectResponse]context.CancelFunc
+	beats    []*carav1.Heartbeat
+	phases   map[string][]string
+	reports  int
+	refuse   bool
+	changed  chan struct{}
+	lines    map[string][]*carav1.AttachRequest
+	closed   map[string]bool
+}
+
+func newServer(t testing.TB, cluster string) *server {
+	s := &server{
+		cluster: cluster, projects: map[string]*carav1.Project{}, secrets: map[string]map[string][]byte{},
+		conns: map[chan *carav1.ConnectResponse]context.CancelFunc{}, phases: map[string][]string{},
+		changed: make(chan struct{}), lines: map[string][]*carav1.AttachRequest{}, closed: map[string]bool{},
+	}
+	listener := bufconn.Listen(1 << 20)
+	g := grpc.NewServer()
+	carav1.RegisterNodeServiceServer(g, s)
+	carav1.RegisterProjectServiceServer(g, s)
+	served := make(chan error, 1)
+	go func() { served <- g.Serve(listener) }()
+	conn, err := grpc.NewClient("passthrough:///server", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.conn = conn
+	t.Cleanup(func() {
+		if err := conn.Close(); err != nil {
+			t.Error(err)
+		}
+		g.Stop()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func (s *server) change() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// Connect implements the agent's stream.
+func (s *server) Connect(stream grpc.BidiStreamingServer[carav1.ConnectRequest, carav1.ConnectResponse]) error {
+	if _, err := stream.Recv(); err != nil {
+		return err
+	}
+	out := make(chan *carav1.ConnectResponse, 10000)
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	s.mu.Lock()
+	if s.refuse {
+		s.mu.Unlock()
+		return status.Error(codes.Unavailable, "the server is away")
+	}
+	out <- &carav1.ConnectResponse{Message: &carav1.ConnectResponse_Welcome{Welcome: &carav1.Welcome{
+		ClusterId: s.cluster, HeartbeatInterval: durationpb.New(200 * time.Millisecond),
+	}}}
+	for name := range s.projects {
+		out <- s.assignment(name)
+	}
+	out <- &carav1.ConnectResponse{Message: &carav1.ConnectResponse_Synced{Synced: &carav1.Synced{}}}
+	s.conns[out] = cancel
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.conns, out)
+	}()
+	go func() {
+		for {
+			m, err := stream.Recv()
+			if err != nil {
+				cancel()
+				return
+			}
+			s.mu.Lock()
+			s.beats = append(s.beats, m.GetHeartbeat())
+			s.change()
+			s.mu.Unlock()
+		}
+	}()
+	for {
+		select {
+		case <-ctx.Done():
+			return status.Error(codes.Unavailable, "the link is cut")
+		case m := <-out:
+			if err := stream.Send(m); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// Attach collects what an agent streams.
+func (s *server) Attach(stream grpc.BidiStreamingServer[carav1.AttachRequest, carav1.AttachResponse]) error {
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	for {
+		m, err := stream.Recv()
+		s.mu.Lock()
+		if err != nil {
+			s.closed[first.GetStreamId()] = true
+			s.change()
+			s.mu.Unlock()
+			return nil
+		}
+		s.lines[first.GetStreamId()] = append(s.lines[first.GetStreamId()], m)
+		s.change()
+		s.mu.Unlock()
+	}
+}
+
+func (s *server) assignment(name string) *carav1.ConnectResponse {
+	return &carav1.ConnectResponse{Message: &carav1.ConnectResponse_Assignment{Assignment: &carav1.Assignment{
+		Project: proto.CloneOf(s.projects[name]), Secrets: s.secrets[name], RegistryAuth: s.auth,
+	}}}
+}
+
+func (s *server) send(m *carav1.ConnectResponse) {
+	for out := range s.conns {
+		out <- m
+	}
+}
+
+// UpdateProjectStatus takes a report in, or refuses it as the real server does.
+func (s *server) UpdateProjectStatus(_ context.Context, r *carav1.UpdateProjectStatusRequest) (*emptypb.Empty, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.projects[r.GetName()]
+	switch {
+	case s.refuse:
+		return nil, status.Error(codes.Unavailable, "the server is away")
+	case p == nil:
+		return nil, status.Error(codes.NotFound, "no such project")
+	case p.GetMetadata().GetUid() != r.GetUid() || p.GetStatus().GetEpoch() != r.GetEpoch():
+		return nil, status.Error(codes.Aborted, "stale epoch")
+	}
+	if r.GetPhase() != "" {
+		if r.GetObservedGeneration() != p.GetMetadata().GetGeneration() {
+			return nil, status.Error(codes.Aborted, "older generation")
+		}
+		if err := api.CheckMove(p.GetStatus().GetPhase(), r.GetPhase(), api.RoleAgent); err != nil {
+			return nil, status.Error(codes.FailedPrecondition, err.Error())
+		}
+	}
+	p = proto.CloneOf(p)
+	for _, c := range r.GetConditions() {
+		p.Status.Conditions, _ = api.SetCondition(p.Status.Conditions, c, time.Now())
+	}
+	p.Status.Services, p.Status.ObservedGeneration = r.GetServices(), r.GetObservedGeneration()
+	if r.GetPhase() != "" && p.Status.Phase != r.GetPhase() {
+		p.Status.Phase = r.GetPhase()
+		s.phases[r.GetName()] = append(s.phases[r.GetName()], r.GetPhase())
+	}
+	s.projects[r.GetName()] = p
+	s.reports++
+	if p.Status.Phase == api.PhaseTerminated {
+		delete(s.projects, r.GetName())
+		s.send(unassigned(p))
+	}
+	s.change()
+	return &emptypb.Empty{}, nil
+}
+
+func unassigned(p *carav1.Project) *carav1.ConnectResponse {
+	return &carav1.ConnectResponse{Message: &carav1.ConnectResponse_Unassigned{Unassigned: &carav1.Unassigned{
+		Name: p.GetMetadata().GetName(), Uid: p.GetMetadata().GetUid(),
+	}}}
+}
+
+// put assigns a project, or changes its spec.
+func (s *server) put(name string, spec *carav1.ProjectSpec) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.projects[name]
+	if p == nil {
+		p = &carav1.Project{
+			ApiVersion: api.APIVersion, Kind: api.KindProject,
+			Metadata: &carav1.ObjectMeta{Name: name, Uid: fmt.Sprintf("uid-%s-%d", name, s.reports)},
+			Status:   &carav1.ProjectStatus{Epoch: 1},
+		}
+	}
+	p = proto.CloneOf(p)
+	p.Spec = spec
+	p.Metadata.Generation++
+	if p.Status.Phase == api.PhaseFailed {
+		p.Status.Epoch++
+	}
+	p.Status.Phase = api.PhaseScheduled
+	s.projects[name] = p
+	s.send(s.assignment(name))
+}
+
+// edit changes a project's status as the server would, and tells the agent.
+func (s *server) edit(name string, change func(*carav1.Project)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := proto.CloneOf(s.projects[name])
+	change(p)
+	s.projects[name] = p
+	s.send(s.assignment(name))
+}
+
+func (s *server) terminate(name string) {
+	s.edit(name, func(p *carav1.Project) { p.Status.Phase = api.PhaseTerminating })
+}
+
+// move takes a project from the node.
+func (s *server) move(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.projects[name]
+	delete(s.projects, name)
+	s.send(unassigned(p))
+}
+
+// away cuts the link and refuses new ones, or lets them in again.
+func (s *server) away(yes bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refuse = yes
+	if yes {
+		for _, cancel := range s.conns {
+			cancel()
+		}
+	}
+}
+
+// wait waits until done says so of a project (nil: it is gone).
+func (s *server) wait(t testing.TB, name string, done func(*carav1.Project) bool) *carav1.Project {
+	t.Helper()
+	return s.waitFor(t, name, 60*time.Second, done)
+}
+
+func (s *server) waitFor(t testing.TB, name string, patience time.Duration, done func(*carav1.Project) bool) *carav1.Project {
+	t.Helper()
+	deadline := time.After(patience)
+	for {
+		s.mu.Lock()
+		p, changed := s.projects[name], s.changed
+		s.mu.Unlock()
+		if done(p) {
+			return p
+		}
+		select {
+		case <-changed:
+		case <-deadline:
+			t.Fatalf("project %s is not there after %s:\n%v", name, patience, p)
+		case <-t.Context().Done():
+			t.Fatalf("project %s: the test is over:\n%v", name, p)
+		}
+	}
+}
+
+func phase(want string) func(*carav1.Project) bool {
+	return func(p *carav1.Project) bool { return p.GetStatus().GetPhase() == want }
+}
+
+func gone(p *carav1.Project) bool { return p == nil }

@@ -1,0 +1,222 @@
+package agent
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// States of a service, as in ServiceStatus.
+const (
+	serviceWaiting    = "Waiting"
+	servicePulling    = "Pulling"
+	serviceCreated    = "Created"
+	serviceRunning    = "Running"
+	serviceRestarting = "Restarting"
+	serviceStopped    = "Stopped"
+	serviceCompleted  = "Completed"
+	serviceFailed     = "Failed"
+)
+
+// maxMessage of a status, by the contract.
+const maxMessage = 8000
+
+// Report says what the server should know of a project: a pure function of what Step decided upon and what it decided.
+func Report(w *Want, h *Have, actions []Action, now time.Time) *carav1.UpdateProjectStatusRequest {
+	r := &carav1.UpdateProjectStatusRequest{
+		Name: w.Project, Uid: w.UID, Epoch: w.Epoch, ObservedGeneration: w.Generation,
+	}
+	s := &step{w: w, h: h, now: now}
+	for _, svc := range w.Spec.GetServices() {
+		r.Services = append(r.Services, s.serviceStatus(svc, actions))
+	}
+	failure := w.Failure
+	if h.Memory.Failure != nil {
+		failure = h.Memory.Failure
+	}
+	switch {
+	case w.Remove:
+		s.reportRemoval(r, actions)
+	case failure != nil:
+		s.reportFailure(r, failure)
+	default:
+		s.reportRollout(r, actions)
+	}
+	for _, c := range r.Conditions {
+		c.ObservedGeneration, c.Message = w.Generation, cut(c.Message, maxMessage)
+	}
+	return r
+}
+
+func condition(typ, status, reason, message string) *carav1.Condition {
+	return &carav1.Condition{Type: typ, Status: status, Reason: reason, Message: message}
+}
+
+func (s *step) reportRemoval(r *carav1.UpdateProjectStatusRequest, actions []Action) {
+	if len(actions) == 0 {
+		r.Phase = api.PhaseTerminated
+		r.Conditions = []*carav1.Condition{
+			condition(api.CondReady, api.StatusFalse, "Terminated", "containers, network and volumes are gone"),
+		}
+		return
+	}
+	r.Conditions = []*carav1.Condition{condition(api.CondReady, api.StatusFalse, "Terminating", because(actions))}
+}
+
+func (s *step) reportFailure(r *carav1.UpdateProjectStatusRequest, f *Failure) {
+	if s.w.Phase != api.PhaseFailed {
+		r.Phase = api.PhaseFailed
+	}
+	message := f.Message
+	if f.Service != "" && !strings.Contains(message, f.Service) {
+		message = "service " + f.Service + ": " + message
+	}
+	r.Conditions = []*carav1.Condition{
+		condition(api.CondReady, api.StatusFalse, f.Reason, message),
+		condition(api.CondPhase, api.StatusTrue, f.Reason, message),
+	}
+	if strings.HasPrefix(f.Reason, "Image") {
+		r.Conditions = append(r.Conditions, condition(api.CondImagesReady, api.StatusFalse, f.Reason, message))
+	}
+	for _, v := range r.Services {
+		if v.Name == f.Service {
+			v.State, v.Message = serviceFailed, cut(f.Message, maxMessage)
+		}
+	}
+}
+
+func (s *step) reportRollout(r *carav1.UpdateProjectStatusRequest, actions []Action) {
+	r.Conditions = []*carav1.Condition{s.imagesReady(actions)}
+	up, total := 0, len(r.Services)
+	for i, svc := range s.w.Spec.GetServices() {
+		if s.isUp(svc) {
+			up++
+		} else if r.Services[i].Message == "" {
+			r.Services[i].Message = because(slices.DeleteFunc(slices.Clone(actions), func(a Action) bool { return a.Service != svc.GetName() }))
+		}
+	}
+	if up < total {
+		reason := "Starting"
+		if s.w.Phase == api.PhaseRunning {
+			reason = "ServiceDown"
+		}
+		r.Conditions = append(r.Conditions, condition(api.CondReady, api.StatusFalse, reason,
+			fmt.Sprintf("%d of %d services are up: %s", up, total, orElse(because(actions), "waiting"))))
+		return
+	}
+	if s.w.Phase == api.PhaseScheduled {
+		r.Phase = api.PhaseRunning
+		r.Conditions = append(r.Conditions, condition(api.CondPhase, api.StatusTrue, "ServicesUp", fmt.Sprintf("%d of %d services are up", up, total)))
+	}
+	r.Conditions = append(r.Conditions, condition(api.CondReady, api.StatusTrue, "ServicesUp", fmt.Sprintf("%d of %d services are up", up, total)))
+}
+
+// because joins the reasons of actions, each once.
+func because(actions []Action) string {
+	var reasons []string
+	for _, a := range actions {
+		reason := a.Reason
+		if a.Kind != KindWait {
+			reason = a.String()
+		}
+		if !slices.Contains(reasons, reason) && len(reasons) < 5 {
+			reasons = append(reasons, reason)
+		}
+	}
+	return strings.Join(reasons, "; ")
+}
+
+func (s *step) imagesReady(actions []Action) *carav1.Condition {
+	var pulling, failing []string
+	for _, ref := range sortedKeys(s.h.Memory.Pulls) {
+		switch p := s.h.Memory.Pulls[ref]; {
+		case p.Running:
+			pulling = append(pulling, ref+progressText(p.Progress))
+		case p.Err != "":
+			failing = append(failing, fmt.Sprintf("%s (tried %d times)", p.Err, p.Count))
+		}
+	}
+	asked := slices.ContainsFunc(actions, func(a Action) bool { return a.Kind == KindPull })
+	switch {
+	case len(failing) > 0:
+		return condition(api.CondImagesReady, api.StatusFalse, "PullBackoff", strings.Join(failing, "; "))
+	case len(pulling) > 0 || asked:
+		return condition(api.CondImagesReady, api.StatusFalse, "Pulling", orElse(strings.Join(pulling, "; "), "asked for"))
+	}
+	return condition(api.CondImagesReady, api.StatusTrue, "Present", "every image is on the node")
+}
+
+func progressText(p Progress) string {
+	if p.Layers == 0 {
+		return ""
+	}
+	const mib = 1 << 20
+	return fmt.Sprintf(": %d of %d layers, %.1f of %.1f MiB", p.Ready, p.Layers, float64(p.Done)/mib, float64(p.Total)/mib)
+}
+
+// isUp says that a service is where it should be at this generation and epoch.
+func (s *step) isUp(svc *carav1.Service) bool {
+	c := s.container(svc.GetName())
+	if c == nil || s.outdated(svc, c) != "" {
+		return false
+	}
+	if s.done(svc, c) {
+		return true
+	}
+	if _, unsettled := s.unsettled(svc, c); unsettled || c.State != StateRunning {
+		return false
+	}
+	if _, attached := c.Networks[networkName(s.w.Project)]; !attached {
+		return false
+	}
+	return svc.GetHealthcheck() == nil || s.h.Health[c.ID].State == HealthHealthy
+}
+
+func (s *step) serviceStatus(svc *carav1.Service, actions []Action) *carav1.ServiceStatus {
+	pull := s.h.Memory.Pulls[svc.GetImage()]
+	out := &carav1.ServiceStatus{
+		Name: svc.GetName(), Image: svc.GetImage(), State: serviceWaiting,
+		Restarts: int32(s.h.Memory.Restarts[svc.GetName()].Total),
+	}
+	c := s.container(svc.GetName())
+	if c == nil {
+		if pull.Running {
+			out.State = servicePulling
+		}
+		return out
+	}
+	out.ContainerId, out.SpecHash, out.ImageDigest = c.ID, c.Labels[api.LabelSpecHash], s.h.Digests[c.ImageID]
+	if !c.StartedAt.IsZero() {
+		out.StartedAt = timestamppb.New(c.StartedAt)
+	}
+	switch {
+	case c.State == StateRunning:
+		out.State = serviceRunning
+		if svc.GetHealthcheck() != nil {
+			health := s.h.Health[c.ID]
+			out.Health, out.Message = orElse(health.State, HealthStarting), cut(health.Message, maxMessage)
+		}
+	case c.State == StatePaused:
+		out.State, out.Message = serviceStopped, "somebody paused it"
+	case c.StartedAt.IsZero():
+		out.State = serviceCreated
+	default:
+		out.State = serviceStopped
+		out.ExitCode = &c.ExitCode
+		comesBack := slices.ContainsFunc(actions, func(a Action) bool {
+			return a.Service == svc.GetName() && (a.Kind == KindWait || a.Kind == KindRestartContainer)
+		})
+		if s.done(svc, c) {
+			out.State = serviceCompleted
+		} else if comesBack {
+			out.State = serviceRestarting
+		}
+	}
+	return out
+}

@@ -1,0 +1,295 @@
+package agent
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// rollOut brings network, volumes and every service to where they should be.
+func (s *step) rollOut() {
+	volumes := s.volumes()
+	network := s.network()
+	for _, c := range s.strays() {
+		s.delete(c, "no service of the project needs it")
+	}
+	for _, svc := range s.w.Spec.GetServices() {
+		s.service(svc, network, volumes)
+	}
+	s.volumesFirst()
+	if len(s.actions) > 0 {
+		return
+	}
+	for _, v := range s.h.Volumes {
+		if !slices.ContainsFunc(s.w.Spec.GetVolumes(), func(d *carav1.Volume) bool { return volumeName(s.w.Project, d.GetName()) == v.Name }) {
+			s.attempt(Action{Kind: KindRemoveVolume, Name: v.Name, Reason: "the manifest does not declare it any more"}, "")
+		}
+	}
+}
+
+// network returns the project's network, or asks for it.
+func (s *step) network() *Network {
+	name := networkName(s.w.Project)
+	for i := range s.h.Networks {
+		if s.h.Networks[i].Name == name {
+			return &s.h.Networks[i]
+		}
+	}
+	s.attempt(Action{Kind: KindCreateNetwork, Name: name, Reason: "the project has no network"}, "NetworkFailed")
+	return nil
+}
+
+// volumes returns which of the engine's volumes are there, and asks for the others.
+func (s *step) volumes() map[string]bool {
+	have := map[string]bool{}
+	for _, v := range s.h.Volumes {
+		have[v.Name] = true
+	}
+	for _, v := range s.w.Spec.GetVolumes() {
+		if name := volumeName(s.w.Project, v.GetName()); !have[name] {
+			s.attempt(Action{Kind: KindCreateVolume, Name: name, Reason: "the manifest declares it"}, "VolumeFailed")
+		}
+	}
+	return have
+}
+
+// strays are containers of services that left the manifest, and second containers of one service.
+func (s *step) strays() []Container {
+	var out []Container
+	for _, c := range s.h.Containers {
+		if own := s.container(c.Labels[api.LabelService]); own == nil || own.ID != c.ID {
+			out = append(out, c)
+		}
+	}
+	return s.reversed(out)
+}
+
+// container returns the one container of a service: of several, one that is up to date and runs.
+func (s *step) container(service string) *Container {
+	svc := s.w.service(service)
+	if svc == nil {
+		return nil
+	}
+	rank := func(c *Container) int {
+		rank := 0
+		if s.outdated(svc, c) == "" {
+			rank += 4
+		}
+		if up(*c) {
+			rank += 2
+		}
+		if c.Name == containerName(s.w.Project, service) {
+			rank++
+		}
+		return rank
+	}
+	var best *Container
+	for i := range s.h.Containers {
+		c := &s.h.Containers[i]
+		if c.Labels[api.LabelService] != service || !s.w.sameAssignment(c.Labels) {
+			continue
+		}
+		if best == nil || rank(c) > rank(best) || rank(c) == rank(best) && c.ID < best.ID {
+			best = c
+		}
+	}
+	return best
+}
+
+// outdated says why a container must be made anew; empty where it is as wanted.
+func (s *step) outdated(svc *carav1.Service, c *Container) string {
+	switch {
+	case c.Labels[api.LabelSpecHash] != s.w.Hashes[svc.GetName()]:
+		return "the manifest changed"
+	case s.w.restartWanted(svc.GetName()) && c.Labels[labelRestart] != s.w.RestartToken:
+		return "an operator asked for a restart"
+	}
+	return ""
+}
+
+func (s *step) service(svc *carav1.Service, network *Network, volumes map[string]bool) {
+	c := s.container(svc.GetName())
+	switch {
+	case c == nil:
+		s.create(svc, volumes)
+	case c.State == StateRemoving || c.State == StateDead:
+		s.delete(*c, "the engine could not remove it")
+	case s.outdated(svc, c) != "":
+		s.replace(svc, c, s.outdated(svc, c))
+	case up(*c):
+		s.running(svc, c, network)
+	default:
+		s.stopped(svc, c, network)
+	}
+}
+
+// volumesFirst puts off what is slow until the volumes are there: they take a millisecond, and containers, which are
+// made side by side with the network, need them.
+func (s *step) volumesFirst() {
+	if slices.ContainsFunc(s.actions, func(a Action) bool { return a.Kind == KindCreateVolume }) {
+		s.actions = slices.DeleteFunc(s.actions, func(a Action) bool { return a.Kind == KindCreateNetwork || a.Kind == KindCreateContainer })
+	}
+}
+
+// create makes a service's container as soon as all it needs is there. Its turn to start comes later. The engine makes
+// it without its network, which it joins at the start.
+func (s *step) create(svc *carav1.Service, volumes map[string]bool) {
+	if !s.ingredients(svc) {
+		return
+	}
+	for _, m := range svc.GetVolumeMounts() {
+		if !volumes[volumeName(s.w.Project, m.GetName())] {
+			return
+		}
+	}
+	s.attempt(Action{
+		Kind: KindCreateContainer, Service: svc.GetName(), Name: containerName(s.w.Project, svc.GetName()),
+		Reason: "the service has no container",
+	}, "CreateFailed")
+}
+
+// ingredients says whether the service's image and secrets are at hand, and asks for them where not.
+func (s *step) ingredients(svc *carav1.Service) bool {
+	if ref := s.w.missingSecret(svc); ref != "" {
+		if s.w.HaveSecrets {
+			s.wait(svc.GetName(), time.Time{}, "secret %s does not exist: create it, or take it out of the manifest", ref)
+		} else {
+			s.wait(svc.GetName(), time.Time{}, "secret %s comes with the connection to the server", ref)
+		}
+		return false
+	}
+	return s.image(svc)
+}
+
+func (s *step) image(svc *carav1.Service) bool {
+	ref, present := svc.GetImage(), s.h.Images[svc.GetImage()]
+	pull := s.h.Memory.Pulls[ref]
+	switch {
+	case present && (svc.GetPullPolicy() != api.PullAlways || pull.Done):
+		return true
+	case pull.Running:
+		s.wait(svc.GetName(), time.Time{}, "pulling image %s", ref)
+	case !present && svc.GetPullPolicy() == api.PullNever:
+		s.fail(svc.GetName(), "ImageNotFound", "image %s is not on this node and pullPolicy is Never: load it, or let it be pulled", ref)
+	case pull.Final:
+		s.fail(svc.GetName(), "ImagePullFailed", "%s", pull.Err)
+	case s.now.Before(pull.Next):
+		s.wait(svc.GetName(), pull.Next, "image %s: %s", ref, pull.Err)
+	default:
+		asked := func(a Action) bool { return a.Kind == KindPull && a.Name == ref }
+		if !slices.ContainsFunc(s.actions, asked) {
+			s.add(Action{Kind: KindPull, Service: svc.GetName(), Name: ref, Reason: "the service needs the image"})
+		}
+	}
+	return false
+}
+
+// replace takes an outdated container away once its successor could start: a running one not before, so that a slow
+// or impossible pull does not cost what works.
+func (s *step) replace(svc *carav1.Service, c *Container, reason string) {
+	if !s.ingredients(svc) {
+		return
+	}
+	if why := s.blocked(svc); up(*c) && why != "" {
+		s.wait(svc.GetName(), time.Time{}, "%s", why)
+		return
+	}
+	s.delete(*c, reason)
+}
+
+func (s *step) running(svc *carav1.Service, c *Container, network *Network) {
+	if c.State == StatePaused {
+		s.attempt(Action{
+			Kind: KindUnpauseContainer, Service: svc.GetName(), ID: c.ID, Name: c.Name, Reason: "somebody paused it",
+		}, "")
+		return
+	}
+	if _, attached := c.Networks[networkName(s.w.Project)]; !attached && network != nil {
+		s.attempt(Action{
+			Kind: KindConnectContainer, Service: svc.GetName(), ID: c.ID, Name: c.Name, Reason: "it is not on the project's network",
+		}, "")
+		return
+	}
+	if svc.GetHealthcheck() == nil {
+		s.settle(svc, c)
+		return
+	}
+	health, probed := s.h.Health[c.ID]
+	switch {
+	case s.w.Phase == api.PhaseScheduled && probed && health.State == HealthUnhealthy && !health.Ever:
+		s.fail(svc.GetName(), "HealthCheckFailed", "the health check of service %s never passed: %s", svc.GetName(), health.Message)
+	case !probed || health.State != HealthHealthy:
+		s.wait(svc.GetName(), time.Time{}, "service %s is not healthy: %s", svc.GetName(), orElse(health.Message, "no check has ended yet"))
+	default:
+		s.settle(svc, c)
+	}
+}
+
+// settle waits until a container that was restarted has been up for as long as it was waited for: one that exits again
+// and again is not up each time it has just begun.
+func (s *step) settle(svc *carav1.Service, c *Container) {
+	if until, unsettled := s.unsettled(svc, c); unsettled {
+		s.wait(svc.GetName(), until, "service %s was restarted %s ago", svc.GetName(), s.now.Sub(c.StartedAt).Round(time.Second))
+	}
+}
+
+// stopped decides about a container that was made and does not run.
+func (s *step) stopped(svc *carav1.Service, c *Container, network *Network) {
+	at, attached := c.Networks[networkName(s.w.Project)]
+	switch {
+	case network == nil:
+		return // it comes first
+	case s.done(svc, c):
+		return
+	case !attached || at.NetworkID != "" && at.NetworkID != network.ID:
+		s.delete(*c, "its network is gone")
+	case c.StartedAt.IsZero():
+		if why := s.blocked(svc); why != "" {
+			s.wait(svc.GetName(), time.Time{}, "%s", why)
+			return
+		}
+		if len(svc.GetFiles()) > 0 && !s.ingredients(svc) {
+			return
+		}
+		s.attempt(Action{
+			Kind: KindStartContainer, Service: svc.GetName(), ID: c.ID, Name: c.Name, Reason: "it is its turn",
+		}, "StartFailed")
+	default:
+		s.exited(svc, c)
+	}
+}
+
+func (s *step) exited(svc *carav1.Service, c *Container) {
+	if svc.GetRestartPolicy() == api.RestartNever {
+		s.fail(svc.GetName(), "Exited", "service %s %s and its restartPolicy is Never", svc.GetName(), exitText(c))
+		return
+	}
+	r := s.h.Memory.Restarts[svc.GetName()]
+	at, exhausted := s.w.Limits.due(r, c.StartedAt, c.FinishedAt, s.now)
+	switch {
+	case exhausted:
+		s.fail(svc.GetName(), "CrashLoop", "service %s %s, again after %d restarts within %s",
+			svc.GetName(), exitText(c), s.w.Limits.Limit, s.w.Limits.Window)
+	case s.now.Before(at):
+		s.wait(svc.GetName(), at, "service %s %s and is started again at %s", svc.GetName(), exitText(c), at.UTC().Format("15:04:05"))
+	default:
+		s.attempt(Action{
+			Kind: KindRestartContainer, Service: svc.GetName(), ID: c.ID, Name: c.Name, Reason: exitText(c),
+		}, "StartFailed")
+	}
+}
+
+// images are the references of services whose container must be made: the ones to look for.
+func (w *Want) images(containers []Container) []string {
+	s := &step{w: w, h: &Have{Containers: containers}}
+	refs := map[string]bool{}
+	for _, svc := range w.Spec.GetServices() {
+		if c := s.container(svc.GetName()); c == nil || s.outdated(svc, c) != "" || c.StartedAt.IsZero() {
+			refs[svc.GetImage()] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(refs))
+}

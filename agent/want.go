@@ -1,0 +1,129 @@
+package agent
+
+import (
+	"slices"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Want is what one project should be on this node. It is never changed once it is made.
+type Want struct {
+	Cluster, Node string
+	Project       string
+	UID           string
+	Epoch         int32
+	Generation    int32
+	// Remove says that nothing of it may stay. With Quiet the project is no longer ours to report on.
+	Remove, Quiet bool
+	// Spec is normalised. Nil with Quiet.
+	Spec *carav1.ProjectSpec
+	// Hashes of the services, by name.
+	Hashes map[string]string
+	// RestartToken and RestartServices (all where empty) are an operator's wish for a restart.
+	RestartToken    string
+	RestartServices []string
+	// Phase and Failure are what the server knows of this generation and epoch.
+	Phase   string
+	Failure *Failure
+	// Secrets by NAME/KEY, Auth by registry host. HaveSecrets is false for an assignment that was read from disk: they
+	// are never kept there.
+	HaveSecrets bool
+	Secrets     map[string][]byte
+	Auth        map[string]*carav1.RegistryAuth
+	// Limits of restarts.
+	Limits RestartLimits
+}
+
+// newWant reads an assignment.
+func newWant(cfg Config, a *carav1.Assignment, haveSecrets bool) *Want {
+	p := a.GetProject()
+	w := &Want{
+		Cluster: cfg.ClusterID, Node: cfg.NodeName,
+		Project: p.GetMetadata().GetName(), UID: p.GetMetadata().GetUid(),
+		Epoch: p.GetStatus().GetEpoch(), Generation: p.GetMetadata().GetGeneration(),
+		Spec: api.Normalize(p.GetSpec()), Hashes: map[string]string{},
+		RestartToken: p.GetStatus().GetRestartToken(), RestartServices: p.GetStatus().GetRestartServices(),
+		Phase: p.GetStatus().GetPhase(), Limits: cfg.Restart,
+		HaveSecrets: haveSecrets, Secrets: a.GetSecrets(), Auth: a.GetRegistryAuth(),
+	}
+	w.Remove = w.Phase == api.PhaseTerminating || w.Phase == api.PhaseTerminated
+	for _, s := range w.Spec.GetServices() {
+		w.Hashes[s.GetName()] = api.ServiceHash(p.GetSpec(), s.GetName())
+	}
+	if w.Phase == api.PhaseFailed && p.GetStatus().GetObservedGeneration() == w.Generation {
+		c := api.FindCondition(p.GetStatus().GetConditions(), api.CondPhase)
+		w.Failure = &Failure{Reason: orElse(c.GetReason(), "Failed"), Message: c.GetMessage()}
+	}
+	return w
+}
+
+// unwanted is what a project is once it is no longer ours.
+func unwanted(cfg Config, project, uid string) *Want {
+	return &Want{
+		Cluster: cfg.ClusterID, Node: cfg.NodeName, Project: project, UID: uid,
+		Remove: true, Quiet: true, Limits: cfg.Restart,
+	}
+}
+
+// rollout names what bookkeeping belongs to: a retry or a changed spec begins it anew.
+type rollout struct {
+	uid        string
+	epoch      int32
+	generation int32
+	restart    string
+}
+
+func (w *Want) rollout() rollout {
+	return rollout{uid: w.UID, epoch: w.Epoch, generation: w.Generation, restart: w.RestartToken}
+}
+
+func (w *Want) service(name string) *carav1.Service {
+	i := slices.IndexFunc(w.Spec.GetServices(), func(s *carav1.Service) bool { return s.GetName() == name })
+	if i < 0 {
+		return nil
+	}
+	return w.Spec.GetServices()[i]
+}
+
+// ordered says that dependsOn is used: then it alone gives the order, not the list.
+func (w *Want) ordered() bool {
+	return slices.ContainsFunc(w.Spec.GetServices(), func(s *carav1.Service) bool { return len(s.GetDependsOn()) > 0 })
+}
+
+// restartWanted says whether the operator's wish for a restart speaks of this service.
+func (w *Want) restartWanted(service string) bool {
+	return w.RestartToken != "" && (len(w.RestartServices) == 0 || slices.Contains(w.RestartServices, service))
+}
+
+// missingSecret names a secret that the service needs and that is not at hand; empty where there is none.
+func (w *Want) missingSecret(s *carav1.Service) string {
+	for _, ref := range secretRefs(s) {
+		if _, ok := w.Secrets[ref]; !ok {
+			return ref
+		}
+	}
+	return ""
+}
+
+func secretRefs(s *carav1.Service) []string {
+	var refs []string
+	for _, e := range s.GetEnv() {
+		if r := e.GetValueFrom().GetSecretKeyRef(); r != nil {
+			refs = append(refs, r.GetName()+"/"+r.GetKey())
+		}
+	}
+	for _, f := range s.GetFiles() {
+		if r := f.GetSecretKeyRef(); r != nil {
+			refs = append(refs, r.GetName()+"/"+r.GetKey())
+		}
+	}
+	return refs
+}
+
+func orElse(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}

@@ -1,0 +1,193 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caravanserai/cara/api"
+)
+
+// engineHealth is what the engine's last answer, or the lack of it, means for the node.
+type engineHealth struct {
+	mu   sync.Mutex
+	down error // nil: it answers
+}
+
+func (h *engineHealth) error() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.down
+}
+
+// set returns whether the engine went away or came back.
+func (h *engineHealth) set(err error) (changed bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	changed = (h.down == nil) != (err == nil)
+	h.down = err
+	return changed
+}
+
+// engineSaid takes in the outcome of a call: only silence and answers count, not what was answered.
+func (a *Agent) engineSaid(err error) {
+	if err != nil && !errors.Is(err, ErrUnavailable) {
+		return
+	}
+	if !a.health.set(err) {
+		return
+	}
+	if err != nil {
+		a.log.Warn("the engine does not answer: nothing is torn down, nothing is started", "error", err)
+	} else {
+		a.log.Info("the engine answers")
+	}
+	kick(a.beat)
+}
+
+// watchEngine listens to the engine's events: hints to look at a project now. Each time it has subscribed it lists, so
+// that nothing which happened before is missed.
+func (a *Agent) watchEngine(ctx context.Context) error {
+	backoff := newBackoff(100*time.Millisecond, a.cfg.MaxBackoff)
+	for ctx.Err() == nil {
+		subscribed := func() {
+			a.engineSaid(nil)
+			backoff.reset()
+			a.everyProject()
+			kick(a.relist)
+		}
+		err := a.engine.Events(ctx, a.ownLabels(), subscribed, func(e Event) { a.queue.Add(e.Project) })
+		if ctx.Err() != nil {
+			return nil
+		}
+		a.engineSaid(fmt.Errorf("%w: %w", ErrUnavailable, err))
+		backoff.wait(ctx)
+	}
+	return nil
+}
+
+func (a *Agent) everyProject() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for project := range a.tasks {
+		a.queue.Add(project)
+	}
+}
+
+// relistLoop compares the engine with what it was at the last look. It is what makes a lost event cost one interval,
+// and what finds orphans.
+func (a *Agent) relistLoop(ctx context.Context) error {
+	ticker := time.NewTicker(a.cfg.Relist)
+	defer ticker.Stop()
+	var last map[string]string
+	orphans := map[string]time.Time{}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		case <-a.relist:
+		}
+		seen, err := a.fingerprints(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		a.engineSaid(err)
+		if err != nil {
+			continue
+		}
+		for _, project := range differing(last, seen) {
+			a.queue.Add(project)
+		}
+		last = seen
+		if wait := a.sweep(seen, orphans, time.Now()); wait > 0 {
+			time.AfterFunc(wait, func() { kick(a.relist) })
+		}
+	}
+}
+
+// fingerprints says, for each project that the engine has something of, what that is.
+func (a *Agent) fingerprints(ctx context.Context) (map[string]string, error) {
+	parts := map[string][]string{}
+	containers, err := a.engine.ListContainers(ctx, a.ownLabels())
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range containers {
+		project := c.Labels[api.LabelProject]
+		parts[project] = append(parts[project], c.ID+" "+c.Name+" "+c.State+" "+strings.Join(sortedKeys(c.Networks), ","))
+	}
+	networks, err := a.engine.ListNetworks(ctx, a.ownLabels())
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range networks {
+		parts[n.Labels[api.LabelProject]] = append(parts[n.Labels[api.LabelProject]], n.ID)
+	}
+	volumes, err := a.engine.ListVolumes(ctx, a.ownLabels())
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range volumes {
+		parts[v.Labels[api.LabelProject]] = append(parts[v.Labels[api.LabelProject]], v.Name)
+	}
+	out := map[string]string{}
+	for project, p := range parts {
+		slices.Sort(p)
+		out[project] = strings.Join(p, "\n")
+	}
+	return out, nil
+}
+
+// differing are the projects that differ between two looks.
+func differing(before, now map[string]string) []string {
+	out := map[string]bool{}
+	for project, print := range now {
+		if before[project] != print {
+			out[project] = true
+		}
+	}
+	for project := range before {
+		if _, ok := now[project]; !ok {
+			out[project] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(out))
+}
+
+// sweep takes away what carries our labels and belongs to no assignment: only while the server is connected and has
+// named all that is ours, and only what has been so for the grace. It returns when to look again, 0 for no need.
+func (a *Agent) sweep(seen map[string]string, orphans map[string]time.Time, now time.Time) time.Duration {
+	a.mu.Lock()
+	synced := a.synced
+	unowned := map[string]bool{}
+	for project := range seen {
+		if a.tasks[project] == nil {
+			unowned[project] = true
+		}
+	}
+	a.mu.Unlock()
+	maps.DeleteFunc(orphans, func(project string, _ time.Time) bool { return !synced || !unowned[project] })
+	if !synced {
+		return 0
+	}
+	var wait time.Duration
+	for project := range unowned {
+		since, known := orphans[project]
+		if !known {
+			orphans[project], since = now, now
+		}
+		if left := a.cfg.OrphanGrace - now.Sub(since); left > 0 {
+			wait = max(wait, left)
+			continue
+		}
+		a.log.Warn("sweeping an orphan", "project", project)
+		a.unassign(project, "")
+	}
+	return wait
+}

@@ -1,0 +1,239 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// workspace is what the worker of one project remembers.
+type workspace struct {
+	rollout rollout
+	memory  Memory
+	digests map[string]string // of images that containers were made from, by image id
+	saved   *carav1.Project   // what is on disk; nil: nothing
+	cleared bool              // nothing is on disk for certain
+}
+
+// maxPasses bounds the passes of one call; after them the project waits for its next turn like any other.
+const maxPasses = 200
+
+// work brings one project as far as it goes without waiting, and says when to look again.
+func (a *Agent) work(ctx context.Context, project string) (time.Duration, error) {
+	for range maxPasses {
+		t, want := a.current(project)
+		if t == nil {
+			return 0, nil
+		}
+		again, more, err := a.pass(ctx, t, want)
+		if err != nil || !more {
+			return again, err
+		}
+	}
+	return time.Second, nil
+}
+
+// pass looks, decides, reports and acts once. more says that it should be done again right away.
+func (a *Agent) pass(ctx context.Context, t *task, want *Want) (again time.Duration, more bool, err error) {
+	w := &t.work
+	w.begin(want)
+	if err := a.keep(t, want); err != nil {
+		return 0, false, err
+	}
+	have, err := a.observe(ctx, want, w)
+	if err != nil {
+		return 0, false, err
+	}
+	now := time.Now()
+	actions := Step(want, have, now)
+	if i := slices.IndexFunc(actions, func(x Action) bool { return x.Kind == KindFail }); i >= 0 {
+		w.memory.Failure = a.explain(ctx, actions[i].Failure, have)
+		a.log.Warn("failed", "project", want.Project, "epoch", want.Epoch, "service", w.memory.Failure.Service,
+			"reason", w.memory.Failure.Reason)
+		return 0, true, nil
+	}
+	a.endpoints.set(want.Project, routable(want, have, actions))
+	a.report(want, have, actions, now)
+	todo := slices.DeleteFunc(slices.Clone(actions), func(x Action) bool { return x.Kind == KindWait })
+	if len(todo) == 0 {
+		if want.Quiet && len(actions) == 0 {
+			a.forget(want)
+		}
+		return nextLook(actions, now), false, nil
+	}
+	return 0, true, a.execute(ctx, want, have, w, todo)
+}
+
+// begin opens a rollout's bookkeeping anew where want is of another one.
+func (w *workspace) begin(want *Want) {
+	if w.rollout == want.rollout() && w.memory.Pulls != nil {
+		return
+	}
+	w.rollout = want.rollout()
+	w.memory = Memory{Pulls: map[string]Pull{}, Restarts: map[string]Restarts{}, Tries: map[string]Try{}}
+	if w.digests == nil {
+		w.digests = map[string]string{}
+	}
+}
+
+// keep has on disk what is in force before anything is done about it, and nothing of what is on its way out.
+func (a *Agent) keep(t *task, want *Want) error {
+	w := &t.work
+	if want.Remove {
+		if w.cleared {
+			return nil
+		}
+		w.saved, w.cleared = nil, true
+		return a.disk.remove(want.Project)
+	}
+	a.mu.Lock()
+	project := t.project
+	a.mu.Unlock()
+	if project == nil || project == w.saved {
+		return nil
+	}
+	w.cleared = false
+	if err := a.disk.save(project); err != nil {
+		return err
+	}
+	w.saved = project
+	return nil
+}
+
+// forget lets go of a project that is not ours and of which nothing is left.
+func (a *Agent) forget(want *Want) {
+	a.pulls.forget(want.Project, nil)
+	a.endpoints.set(want.Project, nil)
+	a.reports.forget(want.Project)
+	a.drop(want.Project, want)
+}
+
+// nextLook is when the first of the waits ends; 0 where something else than time ends them.
+func nextLook(actions []Action, now time.Time) time.Duration {
+	var again time.Duration
+	for _, x := range actions {
+		if x.Until.IsZero() {
+			continue
+		}
+		if d := max(x.Until.Sub(now), time.Millisecond); again == 0 || d < again {
+			again = d
+		}
+	}
+	return again
+}
+
+// routable are the services that may get requests: up, healthy, and not about to be stopped.
+func routable(want *Want, have *Have, actions []Action) map[string]string {
+	out := map[string]string{}
+	if want.Remove || want.Failure != nil || have.Memory.Failure != nil {
+		return out
+	}
+	for _, c := range have.Containers {
+		service := c.Labels[api.LabelService]
+		ip := c.Networks[networkName(want.Project)].IP
+		leaving := slices.ContainsFunc(actions, func(x Action) bool {
+			return x.ID == c.ID && (x.Kind == KindDeleteContainer || x.Kind == KindStopContainer)
+		})
+		if c.State != StateRunning || ip == "" || leaving || !want.sameAssignment(c.Labels) {
+			continue
+		}
+		if svc := want.service(service); svc == nil || svc.GetHealthcheck() != nil && have.Health[c.ID].State != HealthHealthy {
+			continue
+		}
+		out[service] = ip
+	}
+	return out
+}
+
+// logTail is how many of a container's last lines a failure quotes.
+const logTail = 20
+
+// explain adds the last lines of the service's log to a failure.
+func (a *Agent) explain(ctx context.Context, f *Failure, have *Have) *Failure {
+	out := *f
+	i := slices.IndexFunc(have.Containers, func(c Container) bool { return c.Labels[api.LabelService] == f.Service })
+	if f.Service == "" || i < 0 || have.Containers[i].StartedAt.IsZero() {
+		return &out
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	var lines []string
+	err := a.engine.Logs(ctx, have.Containers[i].ID, LogOptions{Tail: logTail}, func(l LogLine) error {
+		lines = append(lines, cut(printable(l.Text), 300))
+		return nil
+	})
+	if err != nil {
+		out.Message += fmt.Sprintf(" (its log cannot be read: %v)", err)
+	}
+	if len(lines) > 0 {
+		out.Message += "\nlast lines of its log:\n  " + strings.Join(lines, "\n  ")
+	}
+	return &out
+}
+
+// execute does what Step said, side by side, begun in order. An engine that did not answer ends the pass; any other
+// error is remembered for Step to weigh.
+func (a *Agent) execute(ctx context.Context, want *Want, have *Have, w *workspace, todo []Action) error {
+	errs := make([]error, len(todo))
+	var acts sync.WaitGroup
+	for i, action := range todo {
+		slots := a.slotsFor(action, have)
+		if errs[i] = take(ctx, slots); errs[i] != nil { // taken here, so that they begin in order
+			continue
+		}
+		acts.Go(func() {
+			defer func() { <-slots }()
+			errs[i] = a.act(ctx, want, have, action)
+		})
+	}
+	acts.Wait()
+	now := time.Now()
+	for i, action := range todo {
+		w.remember(want, have, action, errs[i], now)
+	}
+	if err := errors.Join(errs...); err != nil && (ctx.Err() != nil || errors.Is(err, ErrUnavailable)) {
+		return err
+	}
+	return nil
+}
+
+// remember keeps what an action's outcome means for the next decision.
+func (w *workspace) remember(want *Want, have *Have, action Action, err error, now time.Time) {
+	switch {
+	case err == nil:
+		delete(w.memory.Tries, action.Key())
+	case errors.Is(err, ErrUnavailable), errors.Is(err, context.Canceled):
+		return
+	default:
+		t := w.memory.Tries[action.Key()]
+		t.Count++
+		t.Err, t.Next = err.Error(), now.Add(want.Limits.delay(t.Count))
+		t.Foreign = errors.Is(err, ErrForeign)
+		t.Final = t.Foreign || errors.Is(err, ErrInvalid)
+		w.memory.Tries[action.Key()] = t
+		return
+	}
+	switch action.Kind {
+	case KindPull:
+		pull := w.memory.Pulls[action.Name]
+		pull.Running = true
+		w.memory.Pulls[action.Name] = pull
+	case KindRestartContainer:
+		i := slices.IndexFunc(have.Containers, func(c Container) bool { return c.ID == action.ID })
+		c := have.Containers[i]
+		w.memory.Restarts[action.Service] = want.Limits.again(w.memory.Restarts[action.Service], c.StartedAt, c.FinishedAt, now)
+	}
+}
+
+// snapshot of the memory for one decision: Step gets values that nobody changes.
+func (m Memory) snapshot() Memory {
+	return Memory{Pulls: maps.Clone(m.Pulls), Restarts: maps.Clone(m.Restarts), Tries: maps.Clone(m.Tries), Failure: m.Failure}
+}
