@@ -9,6 +9,7 @@ import (
 	"github.com/bmatcuk/doublestar/v4"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/manifest"
 )
 
 // Match says which files of a source are manifests: those in the subtree that end in .yaml, .yml or .json, that a
@@ -51,7 +52,7 @@ func (m *Match) InDir(dir string) bool {
 // File reports whether the file is a manifest of the source.
 func (m *Match) File(file string) bool {
 	rel, ok := m.rel(file)
-	if !ok || !LooksLikeManifest(file) || hidden(rel) || m.excluded(rel) {
+	if !ok || !manifest.IsManifest(file) || hidden(rel) || m.excluded(rel) {
 		return false
 	}
 	if len(m.include) == 0 {
@@ -83,15 +84,6 @@ func (m *Match) excluded(rel string) bool {
 
 func hidden(rel string) bool {
 	return strings.HasPrefix(rel, ".") || strings.Contains(rel, "/.")
-}
-
-// LooksLikeManifest reports whether the name ends as manifests do.
-func LooksLikeManifest(name string) bool {
-	switch path.Ext(name) {
-	case ".yaml", ".yml", ".json":
-		return true
-	}
-	return false
 }
 
 // BadName says why a name of a tree's entry is refused, or is empty.

@@ -9,6 +9,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/manifest"
 	"github.com/caravanserai/cara/sources"
 )
 
@@ -91,7 +92,7 @@ func (w *walk) folder(ctx context.Context, dir string, h plumbing.Hash, depth in
 			fertile = fertile || below
 			continue
 		}
-		fertile = fertile || sources.LooksLikeManifest(e.name)
+		fertile = fertile || manifest.IsManifest(e.name)
 		if err := w.file(path, e); err != nil {
 			return false, err
 		}

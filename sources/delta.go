@@ -1,0 +1,196 @@
+package sources
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Parsed is one manifest file as it was understood.
+type Parsed struct {
+	Path string
+	Hash string
+	// Docs are the projects that could be read, also in a file that has problems.
+	Docs     []Doc
+	Problems []*carav1.FileProblem
+	Warnings []*carav1.FileProblem
+}
+
+// Doc is one project in a file.
+type Doc struct {
+	Project *carav1.Project
+	Hash    string // as api.ClaimHash
+	Line    int32
+}
+
+// Reading is what was read of a source at one revision.
+type Reading struct {
+	Source    string
+	SourceUID string
+	Revision  string
+	Files     []Parsed // sorted by path
+	// Problems are those of entries that are no readable files.
+	Problems []*carav1.FileProblem
+}
+
+// Change is what a Reading changes in the claims of its source.
+type Change struct {
+	Upserts  []*carav1.ClaimSpec // sorted by project
+	Absent   []string
+	Problems []*carav1.FileProblem // all of them, sorted by place
+	Warnings []*carav1.FileProblem
+	Projects int // declared now, held ones among them
+}
+
+// Complete tells whether everything was read and understood.
+func (c Change) Complete() bool { return len(c.Problems) == 0 }
+
+// place is where a project is declared.
+type place struct {
+	file *Parsed
+	doc  *Doc
+}
+
+func (p place) String() string { return fmt.Sprintf("%s:%d", p.file.Path, p.doc.Line) }
+
+// Delta computes what a reading changes. Its law:
+//
+//   - A project that one good file declares once is claimed as declared there.
+//   - A project that is declared twice is held, and so is one whose file is broken now and which no good file
+//     declares: present, with the last good spec and the reason. Without a last good spec there is no claim yet.
+//   - A claim that is neither becomes absent. Whether that may prune anything is not decided here.
+//   - A claim that would not change is not written.
+func Delta(r Reading, previous []*carav1.Claim) Change {
+	change := Change{Problems: slices.Clone(r.Problems)}
+	broken := map[string]*carav1.FileProblem{} // first problem by file
+	for _, p := range r.Problems {
+		broken[p.File] = p
+	}
+	places := map[string][]place{}
+	for i := range r.Files {
+		f := &r.Files[i]
+		change.Problems = append(change.Problems, f.Problems...)
+		change.Warnings = append(change.Warnings, f.Warnings...)
+		if len(f.Problems) > 0 {
+			broken[f.Path] = f.Problems[0]
+		}
+		for j := range f.Docs {
+			name := f.Docs[j].Project.GetMetadata().GetName()
+			places[name] = append(places[name], place{f, &f.Docs[j]})
+		}
+	}
+	claims := map[string]*carav1.ClaimSpec{}
+	for _, c := range previous {
+		claims[c.GetSpec().GetProject().GetMetadata().GetName()] = c.GetSpec()
+	}
+	for name, at := range places {
+		was := claims[name]
+		want := declared(r, at[0], was)
+		if len(at) > 1 {
+			change.Problems = append(change.Problems, twice(name, at)...)
+			want = held(r, was, fmt.Sprintf("declared twice: %s and %s; keep one", at[0], at[1]))
+		} else if p := broken[at[0].file.Path]; p != nil {
+			want = held(r, was, "its file is broken: "+Place(p)+": "+p.Message)
+		}
+		change.put(was, want)
+	}
+	for name, was := range claims {
+		if len(places[name]) > 0 || !was.GetPresent() {
+			continue
+		}
+		if p := broken[was.GetFile()]; p != nil {
+			change.put(was, held(r, was, "its file is broken: "+Place(p)+": "+p.Message))
+			continue
+		}
+		change.Absent = append(change.Absent, name)
+	}
+	slices.Sort(change.Absent)
+	slices.SortFunc(change.Upserts, func(a, b *carav1.ClaimSpec) int {
+		return strings.Compare(a.Project.Metadata.Name, b.Project.Metadata.Name)
+	})
+	slices.SortFunc(change.Problems, byPlace)
+	slices.SortFunc(change.Warnings, byPlace)
+	return change
+}
+
+// put counts a claim, and takes it into the change where it differs.
+func (c *Change) put(was, want *carav1.ClaimSpec) {
+	if want == nil {
+		return
+	}
+	c.Projects++
+	if was == nil || !proto.Equal(was, want) {
+		c.Upserts = append(c.Upserts, want)
+	}
+}
+
+// declared is the claim of a project that is declared once. Its revision is the one that last changed what it says or
+// where it says so; a line that moved is not worth a new one.
+func declared(r Reading, at place, was *carav1.ClaimSpec) *carav1.ClaimSpec {
+	want := &carav1.ClaimSpec{
+		Source: r.Source, SourceUid: r.SourceUID, Project: at.doc.Project, Hash: at.doc.Hash,
+		File: at.file.Path, Line: at.doc.Line, FileHash: at.file.Hash, Revision: r.Revision, Present: true,
+	}
+	if was != nil && was.Present && was.Hash == want.Hash {
+		want.Project = was.Project // equal by hash: an unchanged claim stays so whatever spelling it came from
+		if was.File == want.File && was.SourceUid == want.SourceUid {
+			want.Revision = was.Revision
+		}
+	}
+	return want
+}
+
+// held is the claim as it last was good, with the reason why it is not followed; nil where it never was.
+func held(r Reading, was *carav1.ClaimSpec, why string) *carav1.ClaimSpec {
+	if was == nil {
+		return nil
+	}
+	want := proto.CloneOf(was)
+	want.Present, want.Held, want.SourceUid = true, clip(why, 2000), r.SourceUID
+	return want
+}
+
+// twice is a problem for each place of a project that is declared more than once.
+func twice(name string, at []place) []*carav1.FileProblem {
+	var all []*carav1.FileProblem
+	for i, p := range at {
+		other := at[0]
+		if i == 0 {
+			other = at[1]
+		}
+		all = append(all, &carav1.FileProblem{
+			File: p.file.Path, Line: p.doc.Line, Column: 1, Path: "metadata.name",
+			Message: fmt.Sprintf("project %q is declared twice, also at %s; neither is applied: keep one", name, other),
+		})
+	}
+	return all
+}
+
+func byPlace(a, b *carav1.FileProblem) int {
+	return cmp.Or(strings.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column),
+		strings.Compare(a.Message, b.Message))
+}
+
+// Place is where a problem is: `file:line:column`.
+func Place(p *carav1.FileProblem) string {
+	switch {
+	case p.Line == 0:
+		return p.File
+	case p.Column == 0:
+		return fmt.Sprintf("%s:%d", p.File, p.Line)
+	}
+	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
+}
+
+// clip bounds text in bytes.
+func clip(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most-3], "") + "..."
+}

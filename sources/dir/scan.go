@@ -1,0 +1,290 @@
+package dir
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/manifest"
+	"github.com/caravanserai/cara/sources"
+)
+
+const (
+	maxVisited = 1_000_000
+	maxDepth   = 64
+	// settled is how old a file's times must be before they prove that it is unchanged: within their resolution a file
+	// can be written twice.
+	settled = 2 * time.Second
+	dataDir = "..data"
+)
+
+// scan is what the directory held.
+type scan struct {
+	revision string
+	files    []sources.File
+	problems []*carav1.FileProblem
+	dirs     []string // absolute, to watch
+	newest   time.Time
+	visited  int
+}
+
+// stamp tells whether a file can have changed without reading it.
+type stamp struct {
+	size  int64
+	mtime time.Time
+	ctime time.Time
+	inode uint64
+	hash  string
+}
+
+// scan walks the directory.
+func (d *driver) scan(ctx context.Context) (*scan, error) {
+	root, err := os.OpenRoot(d.root)
+	if err != nil {
+		return nil, d.unavailable(err)
+	}
+	defer root.Close()
+	info, err := root.Stat(".")
+	if err != nil {
+		return nil, d.unavailable(err)
+	}
+	w := &walker{driver: d, ctx: ctx, root: root, s: &scan{dirs: []string{d.root}}, fresh: map[string]stamp{}, now: d.now()}
+	if err := w.folder(".", "", 0); err != nil {
+		return nil, err
+	}
+	dev := device(info)
+	if w.s.visited == 0 && d.dev != 0 && dev != d.dev {
+		return nil, sources.Retry(sources.ReasonUnavailable, "directory %s is empty and its file system is gone: mount it again", d.root)
+	}
+	if w.s.visited > 0 {
+		d.dev = dev
+	}
+	if m := d.match.Root; m != "" && !slices.Contains(w.s.dirs, path.Join(d.root, m)) {
+		return nil, sources.Human(sources.ReasonPathNotFound, "path %q does not exist in %s; check spec.path", m, d.root)
+	}
+	slices.SortFunc(w.s.files, func(a, b sources.File) int { return strings.Compare(a.Path, b.Path) })
+	w.s.revision = revision(w.s)
+	d.cache = w.fresh
+	return w.s, nil
+}
+
+func (d *driver) unavailable(err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return sources.Retry(sources.ReasonUnavailable, "directory %s does not exist; make it, mount it, or change spec.dir.path", d.root)
+	case errors.Is(err, fs.ErrPermission):
+		return sources.Human(sources.ReasonUnavailable, "directory %s may not be read by the user that cara-server runs as", d.root)
+	case errors.Is(err, syscall.ENOTDIR):
+		return sources.Human(sources.ReasonUnavailable, "%s is not a directory; change spec.dir.path", d.root)
+	}
+	return sources.Retry(sources.ReasonUnavailable, "directory %s cannot be read: %s", d.root, reason(err))
+}
+
+// reason is an error without the paths around it.
+func reason(err error) string {
+	var bare *fs.PathError
+	if errors.As(err, &bare) {
+		err = bare.Err
+	}
+	return err.Error()
+}
+
+// revision is over paths and contents, and over what could not be read.
+func revision(s *scan) string {
+	h := sha256.New()
+	for _, f := range s.files {
+		fmt.Fprintf(h, "%d:%s %s\n", len(f.Path), f.Path, f.Hash)
+	}
+	for _, p := range s.problems {
+		fmt.Fprintf(h, "%d:%s %s\n", len(p.File), p.File, p.Message)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// walker is one scan under way.
+type walker struct {
+	*driver
+	ctx   context.Context //nolint:containedctx // of one call
+	root  *os.Root
+	s     *scan
+	fresh map[string]stamp
+	now   time.Time
+}
+
+func (w *walker) folder(open, rel string, depth int) error {
+	if err := w.ctx.Err(); err != nil {
+		return err
+	}
+	if depth > maxDepth {
+		return sources.Human(sources.ReasonTooLarge, "folders are nested more than %d deep at %.100q", maxDepth, rel)
+	}
+	f, err := w.root.Open(open)
+	if err != nil {
+		return w.gone(rel, err)
+	}
+	entries, err := f.ReadDir(-1)
+	f.Close()
+	if err != nil {
+		return w.gone(rel, err)
+	}
+	for _, e := range entries {
+		if w.s.visited++; w.s.visited > maxVisited {
+			return sources.Human(sources.ReasonTooLarge, "%s holds more than %d files; narrow it with spec.dir.path or spec.exclude", w.driver.root, maxVisited)
+		}
+		if err := w.entry(path.Join(rel, e.Name()), e, depth); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// gone is about a folder that was listed a moment ago.
+func (w *walker) gone(rel string, err error) error {
+	switch {
+	case rel == "":
+		return w.unavailable(err)
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("read %s: %w", rel, sources.ErrMoved)
+	}
+	return sources.Retry(sources.ReasonUnavailable, "folder %s in %s cannot be read: %s", rel, w.driver.root, reason(err))
+}
+
+func (w *walker) entry(rel string, e fs.DirEntry, depth int) error {
+	if temporary(e.Name()) {
+		return nil
+	}
+	if e.IsDir() {
+		if !w.match.InDir(rel) {
+			return nil
+		}
+		w.s.dirs = append(w.s.dirs, path.Join(w.driver.root, rel))
+		return w.folder(rel, rel, depth+1)
+	}
+	if !w.match.File(rel) {
+		return nil
+	}
+	if why := sources.BadName(e.Name()); why != "" {
+		w.problem(strings.ToValidUTF8(rel, "?"), why+"; it is not read")
+		return nil
+	}
+	if e.Type()&fs.ModeSymlink != 0 && !w.swapped(rel) {
+		w.problem(rel, "is a symbolic link, and links are not followed; put the file itself there, or exclude it")
+		return nil
+	}
+	return w.file(rel)
+}
+
+// swapped tells whether a link is one of those that Kubernetes makes: to the same name below ..data beside it.
+func (w *walker) swapped(rel string) bool {
+	to, err := w.root.Readlink(rel)
+	return err == nil && strings.HasPrefix(to, dataDir+"/") && !strings.Contains(to, "/../")
+}
+
+func (w *walker) problem(rel, message string) {
+	w.s.problems = append(w.s.problems, &carav1.FileProblem{File: rel, Message: message})
+}
+
+// file takes one manifest into the scan. It is read only where its stamp does not prove that it is unchanged.
+func (w *walker) file(rel string) error {
+	if len(w.s.files) == sources.MaxFiles {
+		return sources.Human(sources.ReasonTooLarge, "more than %d manifest files; the limit of a source: narrow it with spec.path or spec.include", sources.MaxFiles)
+	}
+	info, err := w.root.Stat(rel)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("read %s: %w", rel, sources.ErrMoved)
+	case err != nil:
+		w.problem(rel, "cannot be read: "+reason(err))
+		return nil
+	case !info.Mode().IsRegular():
+		w.problem(rel, "is not a regular file; put a file there, or exclude it")
+		return nil
+	case info.Size() > sources.MaxFileBytes:
+		w.problem(rel, fmt.Sprintf("is %.1f MiB; the limit of a manifest file is 1 MiB: split it", float64(info.Size())/(1<<20)))
+		return nil
+	}
+	s := stampOf(info)
+	if was, ok := w.cache[rel]; ok && was.size == s.size && was.inode == s.inode && was.mtime.Equal(s.mtime) &&
+		was.ctime.Equal(s.ctime) && w.now.Sub(s.ctime) > settled && w.now.Sub(s.mtime) > settled {
+		s.hash = was.hash
+	} else {
+		data, err := read(w.root, rel)
+		if errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("read %s: %w", rel, sources.ErrMoved)
+		}
+		if err != nil {
+			w.problem(rel, "cannot be read: "+reason(err))
+			return nil
+		}
+		s.hash = hash(data)
+	}
+	w.fresh[rel] = s
+	if s.mtime.After(w.s.newest) {
+		w.s.newest = s.mtime
+	}
+	w.s.files = append(w.s.files, sources.File{Path: rel, Hash: s.hash, Size: s.size, Read: w.reader(rel, s.hash)})
+	return nil
+}
+
+// reader reads the file again and makes sure that it is the one that was listed.
+func (d *driver) reader(rel, want string) func(context.Context) ([]byte, error) {
+	return func(context.Context) ([]byte, error) {
+		root, err := os.OpenRoot(d.root)
+		if err != nil {
+			return nil, d.unavailable(err)
+		}
+		defer root.Close()
+		data, err := read(root, rel)
+		if err != nil || hash(data) != want {
+			return nil, fmt.Errorf("read %s: %w", rel, sources.ErrMoved)
+		}
+		return data, nil
+	}
+}
+
+func read(root *os.Root, rel string) ([]byte, error) {
+	// Without O_NONBLOCK a pipe that took the file's place would hang the scan.
+	f, err := root.OpenFile(rel, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, sources.MaxFileBytes+1))
+}
+
+func hash(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
+
+func stampOf(info fs.FileInfo) stamp {
+	s := stamp{size: info.Size(), mtime: info.ModTime()}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		s.inode, s.ctime = st.Ino, time.Unix(st.Ctim.Unix())
+	}
+	return s
+}
+
+func device(info fs.FileInfo) uint64 {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return st.Dev
+	}
+	return 0
+}
+
+// temporary tells whether a name is one that editors use while they save.
+func temporary(name string) bool {
+	return name == "4913" || strings.HasSuffix(name, "~") || strings.HasPrefix(name, ".#") ||
+		strings.HasPrefix(name, "#") && strings.HasSuffix(name, "#") || !manifest.IsManifest(name) && strings.Contains(path.Ext(name), ".sw")
+}

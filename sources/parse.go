@@ -1,0 +1,28 @@
+package sources
+
+import (
+	"fmt"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/manifest"
+)
+
+// parseFile understands one file. Only projects are read from sources.
+func parseFile(f File, data []byte) Parsed {
+	docs, problems := manifest.Parse(f.Path, data, manifest.Limits{Bytes: MaxFileBytes})
+	p := Parsed{Path: f.Path, Hash: f.Hash, Problems: problems}
+	for _, d := range docs {
+		project, ok := d.Object.(*carav1.Project)
+		if !ok {
+			p.Problems = append(p.Problems, &carav1.FileProblem{
+				File: f.Path, Line: int32(d.Line), Column: int32(d.Column), Path: "kind",
+				Message: fmt.Sprintf("a source declares projects only, and this is a %s: apply it with `caractrl apply`, or leave the file out with spec.exclude", d.Kind),
+			})
+			continue
+		}
+		p.Docs = append(p.Docs, Doc{Project: project, Hash: api.ClaimHash(project), Line: int32(d.Line)})
+		p.Warnings = append(p.Warnings, d.Warnings...)
+	}
+	return p
+}

@@ -1,0 +1,268 @@
+package sources
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/loop"
+)
+
+// do is one turn of a source: decide whether a pass is due, make it, report it, and say when to come again.
+func (s *Sources) do(ctx context.Context, name string) (time.Duration, error) {
+	src, ok := loop.Get[*carav1.Source](s.mirror, name)
+	if !ok || src.Metadata.DeletionTimestamp != nil || src.GetSpec().GetSuspend() {
+		s.forget(name)
+		return 0, nil
+	}
+	st := s.state(name)
+	if st.uid != "" && st.uid != src.Metadata.Uid {
+		s.forget(name)
+		st = s.state(name)
+	}
+	st.uid = src.Metadata.Uid
+	if s.mirror.Revision() < st.published {
+		return 20 * time.Millisecond, nil // what was published is about to show
+	}
+	now := s.cfg.Now()
+	force := st.generation != src.Metadata.Generation || st.asked(src) != "" || st.hinted.Swap(false)
+	if !force && now.Before(st.due) {
+		return st.due.Sub(now), nil
+	}
+	if st.generation != src.Metadata.Generation {
+		st.failures = 0
+	}
+	p := &pass{Sources: s, st: st, src: src, force: force, began: now}
+	again, err := p.run(ctx)
+	if err != nil {
+		st.hinted.Store(st.hinted.Load() || force) // it is due still
+		return 0, fmt.Errorf("source %s: %w", name, err)
+	}
+	st.generation = src.Metadata.Generation
+	return again, nil
+}
+
+// pass is one look at one source.
+type pass struct {
+	*Sources
+	st    *state
+	src   *carav1.Source
+	force bool
+	began time.Time
+
+	revision string // as probed
+}
+
+// run makes the pass. An error is one of the API: the pass did not count. What is wrong with the source itself is
+// reported to the API, not returned.
+func (p *pass) run(ctx context.Context) (time.Duration, error) {
+	head, err := p.read(ctx)
+	if ctx.Err() != nil {
+		return 0, context.Cause(ctx)
+	}
+	var bad *Error
+	switch {
+	case err == nil:
+		return p.report(ctx, head, nil)
+	case errors.Is(err, errDoubt):
+		return secondLook, nil
+	case errors.Is(err, ErrMoved) && p.st.moves < 10:
+		p.st.moves++
+		return secondLook / 2, nil
+	case errors.Is(err, ErrMoved):
+		return p.report(ctx, nil, Retry(ReasonUnavailable, "the source changes faster than it can be read; it will be tried again"))
+	case errors.As(err, &bad):
+		return p.report(ctx, nil, bad)
+	}
+	return 0, err
+}
+
+// errDoubt says that what was read is looked at a second time before it is believed.
+var errDoubt = errors.New("looked at twice")
+
+// read brings the claims in line with the source, and returns the head that stands then.
+func (p *pass) read(ctx context.Context) (*carav1.Snapshot, error) {
+	if err := p.open(ctx); err != nil {
+		return nil, err
+	}
+	maxAge := interval(p.src, p.st.driver) / 2
+	if p.force || p.st.failures > 0 {
+		maxAge = 0
+	}
+	revision, err := p.st.driver.Probe(ctx, maxAge)
+	if err != nil {
+		return nil, err
+	}
+	p.revision = revision
+	head := p.src.GetStatus().GetSnapshot()
+	if head != nil && head.Revision == revision && head.SpecHash == specHash(p.src.Spec) {
+		p.st.doubt = ""
+		if token := p.st.asked(p.src); token != "" {
+			return p.answer(ctx, head, token)
+		}
+		return head, nil
+	}
+	tree, err := p.st.driver.Tree(ctx, revision)
+	if err != nil {
+		return nil, err
+	}
+	if tree.Close != nil {
+		defer tree.Close()
+	}
+	return p.take(ctx, tree, head)
+}
+
+// take publishes what a tree declares.
+func (p *pass) take(ctx context.Context, tree *Tree, head *carav1.Snapshot) (*carav1.Snapshot, error) {
+	claims := loop.AllPrefix[*carav1.Claim](p.mirror, p.src.Metadata.Name+"/")
+	if p.st.memory == nil {
+		p.st.memory = recall(head, claims)
+	}
+	reading, err := p.parse(ctx, tree, claims)
+	if err != nil {
+		return nil, err
+	}
+	change := Delta(*reading, claims)
+	if most := cmp.Or(int(p.src.Spec.GetMaxProjects()), 10_000); change.Projects > most {
+		return nil, Human(ReasonTooLarge, "%d projects are declared and spec.maxProjects is %d: raise it, or narrow the source with spec.path or spec.include",
+			change.Projects, most)
+	}
+	if p.doubtful(tree, change, head) {
+		return nil, errDoubt
+	}
+	next := newHead(tree, change, head)
+	next.SpecHash, next.Token = specHash(p.src.Spec), p.st.asked(p.src)
+	if err := p.publish(ctx, next, change); err != nil {
+		return nil, err
+	}
+	p.st.memory, p.st.moves, p.st.doubt = remember(reading.Files), 0, ""
+	p.cfg.Logger.Info("snapshot published", "source", p.src.Metadata.Name, "rev", tree.Revision, "files", len(tree.Files),
+		"changed", len(change.Upserts), "absent", len(change.Absent), "errors", len(change.Problems))
+	return next, nil
+}
+
+// doubtful tells whether a live source should be looked at again before it is believed: a removal or an error that is
+// new may be a file half-written. A source that does not come to rest is believed in the end; an error prunes nothing.
+func (p *pass) doubtful(tree *Tree, change Change, head *carav1.Snapshot) bool {
+	if _, live := p.st.driver.(Live); !live || len(change.Absent) == 0 && !newProblems(change, head) {
+		return false
+	}
+	if p.st.doubt == tree.Revision {
+		return p.began.Sub(p.st.doubtAt) < secondLook
+	}
+	if p.st.doubt == "" {
+		p.st.doubtSince = p.began
+	}
+	p.st.doubt, p.st.doubtAt = tree.Revision, p.began
+	settled := len(change.Absent) == 0 && p.began.Sub(p.st.doubtSince) >= patience
+	if !settled {
+		p.st.hinted.Store(true)
+	}
+	return !settled
+}
+
+func newProblems(change Change, head *carav1.Snapshot) bool {
+	told := map[string]bool{}
+	for _, f := range head.GetFileErrors() {
+		told[Place(f)+f.Message] = true
+	}
+	return slices.ContainsFunc(change.Problems, func(f *carav1.FileProblem) bool { return !told[Place(f)+f.Message] })
+}
+
+// parse reads the files whose content is not known.
+func (p *pass) parse(ctx context.Context, tree *Tree, claims []*carav1.Claim) (*Reading, error) {
+	r := &Reading{Source: p.src.Metadata.Name, SourceUID: p.src.Metadata.Uid, Revision: tree.Revision, Problems: tree.Problems}
+	byName := make(map[string]*carav1.ClaimSpec, len(claims))
+	for _, c := range claims {
+		byName[c.GetSpec().GetProject().GetMetadata().GetName()] = c.GetSpec()
+	}
+	var total int64
+	for _, f := range tree.Files {
+		if known, ok := p.st.memory.known(f, byName); ok {
+			r.Files = append(r.Files, known)
+			continue
+		}
+		data, err := f.Read(ctx)
+		var unfit *FileError
+		switch {
+		case errors.As(err, &unfit):
+			r.Files = append(r.Files, Parsed{Path: f.Path, Hash: f.Hash, Problems: []*carav1.FileProblem{{File: f.Path, Message: unfit.Message}}})
+			continue
+		case err != nil:
+			return nil, err
+		}
+		if total += int64(len(data)); total > MaxSnapshotBytes {
+			return nil, Human(ReasonTooLarge, "the manifests are larger than %d MiB together, the limit of a source: narrow it with spec.path or spec.include", MaxSnapshotBytes>>20)
+		}
+		r.Files = append(r.Files, parseFile(f, data))
+	}
+	return r, nil
+}
+
+// open makes the driver, again where the spec or its credentials changed.
+func (p *pass) open(ctx context.Context) error {
+	secret, err := p.secret(ctx)
+	if err != nil {
+		return err
+	}
+	id := secretID(secret)
+	if p.st.driver != nil && p.st.generation == p.src.Metadata.Generation && p.st.secret == id {
+		return nil
+	}
+	p.st.close()
+	opener := p.cfg.Git
+	if p.src.Spec.GetDir() != nil {
+		opener = p.cfg.Dir
+	}
+	if opener == nil {
+		return Human(ReasonInvalidSpec, "this server reads no sources of this sort")
+	}
+	driver, err := opener.Open(p.src.Spec, secret)
+	if err != nil {
+		return err
+	}
+	p.st.driver, p.st.secret = driver, id
+	if live, ok := driver.(Live); ok {
+		watching, stop := context.WithCancel(ctx)
+		p.st.stopWatch = stop
+		p.watches.Go(func() {
+			live.Watch(watching, func() { p.Poke(p.src.Metadata.Name) })
+		})
+	}
+	return nil
+}
+
+// secret asks for the credentials, each time: they may have been rotated.
+func (p *pass) secret(ctx context.Context) (map[string][]byte, error) {
+	name := p.src.Spec.GetGit().GetSecretRef()
+	if name == "" {
+		return nil, nil
+	}
+	resp, err := p.client.GetSourceSecret(ctx, &carav1.GetSourceSecretRequest{Name: p.src.Metadata.Name})
+	switch api.Code(err) {
+	case codes.OK:
+		return resp.GetGit(), nil
+	case codes.NotFound, codes.FailedPrecondition:
+		return nil, Human(ReasonAuthFailed, "Secret %q, which spec.git.secretRef names, does not exist; create it with `caractrl apply`", name)
+	}
+	return nil, fmt.Errorf("get secret %s: %w", name, err)
+}
+
+func secretID(secret map[string][]byte) string {
+	h := sha256.New()
+	for _, k := range slices.Sorted(maps.Keys(secret)) {
+		fmt.Fprintf(h, "%d:%s %d:", len(k), k, len(secret[k]))
+		h.Write(secret[k])
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}

@@ -1,0 +1,141 @@
+package sources
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+const (
+	// maxMessage is where a published snapshot is cut into messages. A single claim may go beyond it by its own size.
+	maxMessage = 256 << 10
+	maxNames   = 1000
+	maxErrors  = 100
+)
+
+// readingRules is part of the spec hash: change it where the same files would be understood in another way, so that
+// every source is read again after an update.
+const readingRules = "1"
+
+// specHash is over all of a spec that decides what is read.
+func specHash(spec *carav1.SourceSpec) string {
+	h := sha256.New()
+	write := func(words ...string) {
+		for _, w := range words {
+			fmt.Fprintf(h, "%d:%s", len(w), w)
+		}
+	}
+	ref := spec.GetGit().GetRef()
+	write(readingRules, spec.GetGit().GetUrl(), ref.GetBranch(), ref.GetTag(), ref.GetSemver(), ref.GetCommit(),
+		spec.GetDir().GetPath(), spec.GetPath(), strconv.Itoa(int(spec.GetMaxProjects())))
+	write(spec.GetInclude()...)
+	write("exclude")
+	write(spec.GetExclude()...)
+	return "v1:" + hex.EncodeToString(h.Sum(nil))
+}
+
+// newHead is the head of the snapshot after this one.
+func newHead(tree *Tree, change Change, before *carav1.Snapshot) *carav1.Snapshot {
+	head := &carav1.Snapshot{
+		Revision: tree.Revision, Sequence: before.GetSequence() + 1, Complete: change.Complete(),
+		Ref: clip(tree.Ref, 512), Author: clip(tree.Author, 512), Subject: clip(tree.Subject, 512),
+		Files: int32(len(tree.Files)), Projects: int32(change.Projects),
+		FileErrors: first(change.Problems), ErrorCount: int32(len(change.Problems)), Warnings: first(change.Warnings),
+	}
+	if !tree.Time.IsZero() {
+		head.CommitTime = timestamppb.New(tree.Time)
+	}
+	return head
+}
+
+func first(problems []*carav1.FileProblem) []*carav1.FileProblem {
+	var all []*carav1.FileProblem
+	for _, p := range problems[:min(len(problems), maxErrors)] {
+		all = append(all, &carav1.FileProblem{
+			File: clip(p.File, 4096), Line: p.Line, Column: p.Column, Path: clip(p.Path, 1024), Message: clip(p.Message, 2048),
+		})
+	}
+	return all
+}
+
+// answer publishes the head that stands once more, for the token of a request: the reconciler makes a pass for it and
+// says that it is done.
+func (p *pass) answer(ctx context.Context, head *carav1.Snapshot, token string) (*carav1.Snapshot, error) {
+	next := proto.CloneOf(head)
+	next.Sequence, next.Token, next.PublishTime = head.Sequence+1, token, nil
+	return next, p.publish(ctx, next, Change{})
+}
+
+// publish stores a snapshot in one transaction.
+func (p *pass) publish(ctx context.Context, head *carav1.Snapshot, change Change) error {
+	stream, err := p.client.PublishSnapshot(ctx)
+	if err != nil {
+		return fmt.Errorf("publish %s: %w", head.Revision, err)
+	}
+	for msg := range messages(p.src, head, change) {
+		if err := stream.Send(msg); err != nil {
+			break // the reason comes with the answer
+		}
+	}
+	resp, err := stream.CloseAndRecv()
+	switch api.Code(err) {
+	case codes.OK:
+	case codes.InvalidArgument, codes.FailedPrecondition, codes.ResourceExhausted:
+		return Human("PublishRefused", "the server refuses the snapshot: %s", clip(api.ProblemOf(err).GetDetail(), 1000))
+	default:
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		return fmt.Errorf("publish %s: %w", head.Revision, err)
+	}
+	stored, err := strconv.ParseInt(resp.GetResourceVersion(), 10, 64)
+	if err != nil {
+		return fmt.Errorf("publish %s: revision %q is not a number", head.Revision, resp.GetResourceVersion())
+	}
+	p.st.published = stored
+	if head.Token != "" {
+		p.st.token = head.Token
+	}
+	return nil
+}
+
+// messages cuts a snapshot into messages; the first has the head.
+func messages(src *carav1.Source, head *carav1.Snapshot, change Change) func(yield func(*carav1.PublishSnapshotRequest) bool) {
+	return func(yield func(*carav1.PublishSnapshotRequest) bool) {
+		msg := &carav1.PublishSnapshotRequest{Source: src.Metadata.Name, SourceUid: src.Metadata.Uid, Head: head}
+		size := proto.Size(msg)
+		for _, c := range change.Upserts {
+			n := proto.Size(c)
+			if len(msg.Upserts) > 0 && size+n > maxMessage {
+				if !yield(msg) {
+					return
+				}
+				msg, size = &carav1.PublishSnapshotRequest{}, 0
+			}
+			msg.Upserts = append(msg.Upserts, c)
+			size += n
+		}
+		for names := change.Absent; len(names) > 0; {
+			n := min(len(names), maxNames)
+			msg.Absent, names = names[:n], names[n:]
+			if len(names) > 0 {
+				if !yield(msg) {
+					return
+				}
+				msg = &carav1.PublishSnapshotRequest{}
+			}
+		}
+		yield(msg)
+	}
+}

@@ -1,0 +1,189 @@
+package sources
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Reasons of the events that sources write.
+const (
+	eventFetchFailed = "FetchFailed"
+	eventFetched     = "FetchRecovered"
+	eventInvalid     = "InvalidManifests"
+	eventValid       = "ManifestsRecovered"
+	eventDegraded    = "WatchDegraded"
+)
+
+// report writes what a pass found: the poll, always, which the server keeps in memory; conditions where they changed;
+// an event where something broke or was mended. bad is nil where head could be read.
+func (p *pass) report(ctx context.Context, head *carav1.Snapshot, bad *Error) (time.Duration, error) {
+	st, every := p.st, interval(p.src, p.st.driver)
+	wait := jitter(every)
+	if bad == nil {
+		st.failures = 0
+	} else {
+		st.failures++
+		st.moves = 0
+		wait = jitter(backoff(bad, st.failures, every))
+	}
+	st.due = p.cfg.Now().Add(wait)
+	req := &carav1.UpdateSourceStatusRequest{
+		Name: p.src.Metadata.Name, Uid: p.src.Metadata.Uid,
+		Poll: &carav1.PollStatus{LastTime: timestamppb.New(p.cfg.Now()), NextTime: timestamppb.New(st.due), ObservedRevision: p.revision},
+	}
+	var events []*carav1.Event
+	for _, c := range p.conditions(head, bad) {
+		was := api.FindCondition(p.src.GetStatus().GetConditions(), c.Type)
+		if was == nil && c.Status == api.StatusFalse || was.GetStatus() == c.Status && was.GetReason() == c.Reason && was.GetMessage() == c.Message {
+			continue
+		}
+		c.ObservedGeneration = p.src.Metadata.Generation
+		req.Conditions = append(req.Conditions, c)
+		if was.GetStatus() != c.Status || was.GetReason() != c.Reason {
+			events = append(events, p.event(c))
+		}
+	}
+	if token := st.asked(p.src); bad != nil && token != "" {
+		req.HandledToken, st.token = &token, token
+	}
+	if _, err := p.client.UpdateSourceStatus(ctx, req); err != nil {
+		if api.IsNotFound(err) || api.IsConflict(err) {
+			return wait, nil // the source is gone or another one now; the watch brings that
+		}
+		return 0, fmt.Errorf("update status: %w", err)
+	}
+	p.tell(bad)
+	for _, e := range events {
+		if _, err := p.events.CreateEvent(ctx, &carav1.CreateEventRequest{Event: e}); err != nil {
+			p.cfg.Logger.Warn("event not recorded", "source", p.src.Metadata.Name, "reason", e.Reason, "error", err)
+		}
+	}
+	return wait, nil
+}
+
+// tell logs where a source begins to fail, fails otherwise, or is read again.
+func (p *pass) tell(bad *Error) {
+	reason := ""
+	if bad != nil {
+		reason = bad.Reason
+	}
+	if reason == p.st.failed {
+		return
+	}
+	p.st.failed = reason
+	if bad != nil {
+		p.cfg.Logger.Warn("source cannot be read", "source", p.src.Metadata.Name, "reason", reason, "error", bad)
+		return
+	}
+	p.cfg.Logger.Info("source can be read again", "source", p.src.Metadata.Name, "rev", p.revision)
+}
+
+// conditions are what sources say of a source. A fetch that failed says nothing of the manifests.
+func (p *pass) conditions(head *carav1.Snapshot, bad *Error) []*carav1.Condition {
+	var all []*carav1.Condition
+	if bad != nil {
+		message := bad.Message
+		if s := p.src.GetStatus().GetSnapshot(); s != nil {
+			message += fmt.Sprintf(" (what was read at %.12s stays in force)", s.Revision)
+		}
+		all = append(all, condition(api.CondFetchFailed, bad.Reason, message))
+	} else {
+		all = append(all, condition(api.CondFetchFailed, "", ""), condition(api.CondInvalidManifests, invalid(head), summary(head)))
+	}
+	degraded := ""
+	if live, ok := p.st.driver.(Live); ok {
+		degraded = live.Degraded()
+	}
+	reason := ""
+	if degraded != "" {
+		reason = "Polling"
+	}
+	return append(all, condition(api.CondWatchDegraded, reason, degraded))
+}
+
+func invalid(head *carav1.Snapshot) string {
+	if head.GetErrorCount() > 0 {
+		return "InvalidFiles"
+	}
+	return ""
+}
+
+// summary names the first errors of a snapshot and counts the rest.
+func summary(head *carav1.Snapshot) string {
+	n := int(head.GetErrorCount())
+	if n == 0 {
+		return ""
+	}
+	files := map[string]bool{}
+	var lines []string
+	for i, f := range head.GetFileErrors() {
+		files[f.File] = true
+		if i < 3 {
+			lines = append(lines, describe(f))
+		}
+	}
+	text := fmt.Sprintf("%s in %s: %s", count(n, "error"), count(len(files), "file"), strings.Join(lines, "; "))
+	if n > len(lines) {
+		text += fmt.Sprintf("; and %d more", n-len(lines))
+	}
+	return clip(text, 4000)
+}
+
+func describe(f *carav1.FileProblem) string {
+	if f.Path == "" {
+		return Place(f) + ": " + f.Message
+	}
+	return Place(f) + ": " + f.Path + ": " + f.Message
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// condition is True with a reason, False without one.
+func condition(typ, reason, message string) *carav1.Condition {
+	if reason == "" {
+		return &carav1.Condition{Type: typ, Status: api.StatusFalse, Reason: "No" + typ}
+	}
+	return &carav1.Condition{Type: typ, Status: api.StatusTrue, Reason: reason, Message: message}
+}
+
+// event tells of a condition that changed.
+func (p *pass) event(c *carav1.Condition) *carav1.Event {
+	e := &carav1.Event{
+		ApiVersion: api.APIVersion, Kind: api.KindEvent, Type: "Warning", Message: c.Message,
+		Object: &carav1.ObjectRef{Kind: api.KindSource, Name: p.src.Metadata.Name, Uid: p.src.Metadata.Uid},
+	}
+	broken := c.Status == api.StatusTrue
+	switch c.Type {
+	case api.CondFetchFailed:
+		e.Reason = eventFetchFailed
+		if !broken {
+			e.Reason, e.Message = eventFetched, "the source can be read again"
+		}
+	case api.CondInvalidManifests:
+		e.Reason = eventInvalid
+		if !broken {
+			e.Reason, e.Message = eventValid, "every manifest can be read again"
+		}
+	default:
+		e.Reason = eventDegraded
+		if !broken {
+			e.Message = "changes are noticed at once again"
+		}
+	}
+	if !broken {
+		e.Type = "Normal"
+	}
+	return e
+}

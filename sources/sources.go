@@ -1,0 +1,146 @@
+package sources
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/loop"
+)
+
+// Config says how to reach the cluster and how to read sources.
+type Config struct {
+	// Conn reaches the API as `system/sources`.
+	Conn grpc.ClientConnInterface
+	// Git and Dir open the drivers of their sorts. A source of a sort without an opener fails to fetch.
+	Git, Dir Opener
+	Logger   *slog.Logger
+	// Workers is how many sources are read side by side; 8 where it is 0.
+	Workers int
+	// Now is the clock; time.Now where it is nil.
+	Now func() time.Time
+}
+
+// Validate checks the configuration.
+func (c Config) Validate() error {
+	switch {
+	case c.Conn == nil:
+		return errors.New("sources: Conn is missing")
+	case c.Logger == nil:
+		return errors.New("sources: Logger is missing")
+	case c.Workers < 0:
+		return fmt.Errorf("sources: %d workers; must not be negative", c.Workers)
+	}
+	return nil
+}
+
+// Sources watches every source of the cluster.
+type Sources struct {
+	cfg    Config
+	client carav1.SourceServiceClient
+	events carav1.EventServiceClient
+	mirror *loop.Mirror
+	queue  *loop.Queue
+
+	watches sync.WaitGroup // of drivers; Run waits for them
+
+	mu     sync.Mutex
+	states map[string]*state // by source; each is touched only by the worker that has its key
+}
+
+// New returns Sources that do nothing until Run.
+func New(cfg Config) *Sources {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Workers == 0 {
+		cfg.Workers = 8
+	}
+	s := &Sources{
+		cfg: cfg, client: carav1.NewSourceServiceClient(cfg.Conn), events: carav1.NewEventServiceClient(cfg.Conn),
+		states: map[string]*state{},
+	}
+	s.mirror = loop.NewMirror(loop.MirrorConfig{
+		Client: carav1.NewWatchServiceClient(cfg.Conn), Kinds: []string{api.KindSource, api.KindClaim},
+		OnChange: s.changed, Logger: cfg.Logger,
+	})
+	s.queue = loop.NewQueue(loop.QueueConfig{
+		Name: "sources", Workers: cfg.Workers, Do: s.do, MaxBackoff: 30 * time.Second, Logger: cfg.Logger,
+	})
+	return s
+}
+
+// Run watches until ctx ends, and returns when everything that it started has ended.
+func (s *Sources) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var mirror sync.WaitGroup
+	mirror.Go(func() { _ = s.mirror.Run(ctx) }) // it returns only when ctx ends
+	if err := s.mirror.WaitSynced(ctx); err == nil {
+		_ = s.queue.Run(ctx) // likewise
+	}
+	cancel()
+	mirror.Wait()
+	s.watches.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, st := range s.states {
+		st.close()
+	}
+	return nil
+}
+
+// Poke says that there may be something new in a source: a hint, such as a webhook is. Unknown names do nothing.
+func (s *Sources) Poke(name string) {
+	s.mu.Lock()
+	st := s.states[name]
+	s.mu.Unlock()
+	if st != nil {
+		st.hinted.Store(true)
+		s.queue.Add(name)
+	}
+}
+
+// changed queues the sources whose next pass should not wait: new, changed, gone, or asked for.
+func (s *Sources) changed(changes []loop.Change) {
+	for _, c := range changes {
+		now, ok := c.Object().(*carav1.Source)
+		if !ok {
+			continue
+		}
+		was, _ := c.Old.(*carav1.Source)
+		if was == nil || c.New == nil || was.Metadata.Generation != now.Metadata.Generation ||
+			was.Metadata.Uid != now.Metadata.Uid || now.Metadata.DeletionTimestamp != nil ||
+			was.Status.GetRequestedToken() != now.Status.GetRequestedToken() {
+			s.queue.Add(now.Metadata.Name)
+		}
+	}
+}
+
+// state returns what is remembered of a source between passes.
+func (s *Sources) state(name string) *state {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st, ok := s.states[name]
+	if !ok {
+		st = &state{}
+		s.states[name] = st
+	}
+	return st
+}
+
+func (s *Sources) forget(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if st, ok := s.states[name]; ok {
+		st.close()
+		delete(s.states, name)
+	}
+}
