@@ -40,8 +40,11 @@ func decide(p *Plan, r *Row, in Input) Step {
 
 // decideAbsent is about a project that does not exist.
 func decideAbsent(p *Plan, r *Row, now time.Time) Step {
-	if o := r.override(now); o != nil && o.Scope == scopeDeletion {
+	switch o := r.override(now); o.GetScope() {
+	case scopeDeletion:
 		return keep(r, StateOverridden, StateOverridden, overrideText(o, "held down"))
+	case scopeSpec:
+		return keep(r, StateOverridden, StateOverridden, overrideText(o, "overridden"))
 	}
 	if why, yes := r.expired(now); yes {
 		return keep(r, StateExpired, StateExpired, why)

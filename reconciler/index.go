@@ -25,6 +25,7 @@ type index struct {
 	byProject  map[string]map[string]*carav1.Claim // the same by project, then source
 	projects   map[string]*live
 	owned      map[string]map[string]bool // by owner: projects
+	loose      map[string]map[string]bool // by source: projects that are not known to be in place
 	overrides  map[string]*carav1.Override
 	tombstones map[string]*carav1.Tombstone
 	written    map[string]*carav1.ClaimStatus // by claim: what was written and the watch has not told yet
@@ -40,6 +41,7 @@ func newIndex() *index {
 	return &index{
 		sources: map[string]*carav1.Source{}, claims: map[string]map[string]*carav1.Claim{},
 		byProject: map[string]map[string]*carav1.Claim{}, projects: map[string]*live{}, owned: map[string]map[string]bool{},
+		loose:     map[string]map[string]bool{},
 		overrides: map[string]*carav1.Override{}, tombstones: map[string]*carav1.Tombstone{},
 		written: map[string]*carav1.ClaimStatus{},
 	}
@@ -86,6 +88,9 @@ func (x *index) changeSource(s *carav1.Source, gone bool, dirty map[string]bool)
 	old := x.sources[name]
 	set(x.sources, name, s, gone)
 	dirty[name] = true
+	if gone {
+		delete(x.loose, name)
+	}
 	if !gone && old != nil && old.Metadata.Uid == s.Metadata.Uid && old.GetSpec().GetSuspend() == s.GetSpec().GetSuspend() &&
 		(old.Metadata.DeletionTimestamp == nil) == (s.Metadata.DeletionTimestamp == nil) &&
 		whole(old.GetStatus().GetSnapshot()) == whole(s.GetStatus().GetSnapshot()) {
@@ -110,6 +115,7 @@ func (x *index) changeClaim(c *carav1.Claim, gone bool, dirty map[string]bool) {
 	put(x.claims, source, project, c, gone)
 	put(x.byProject, project, source, c, gone)
 	dirty[source] = true
+	put(x.loose, source, project, true, false)
 	x.concern(project, dirty)
 }
 
@@ -160,10 +166,12 @@ func put[T any](m map[string]map[string]T, outer, inner string, v T, gone bool) 
 func (x *index) concern(project string, dirty map[string]bool) {
 	for source := range x.byProject[project] {
 		dirty[source] = true
+		put(x.loose, source, project, true, false)
 	}
 	if l := x.projects[project]; l != nil {
 		if owner, ok := sourceOf(l.project.GetMetadata().GetOwner()); ok {
 			dirty[owner] = true
+			put(x.loose, owner, project, true, false)
 		}
 	}
 }
@@ -173,23 +181,50 @@ func sourceOf(owner string) (string, bool) {
 }
 
 // input returns what a plan for one source is made of, and the revision it shows; false where there is no such source.
-func (x *index) input(source string, memories map[string]*Memory, now time.Time) (Input, int64, bool) {
+// It has the rows that something happened to since they were last found in place; with whole, every one.
+func (x *index) input(source string, memories map[string]*Memory, whole bool, now time.Time) (Input, int64, bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	s := x.sources[source]
 	if s == nil {
 		return Input{}, x.revision, false
 	}
-	in := Input{Source: s, Now: now, Rows: make([]Row, 0, len(x.claims[source]))}
-	for project, claim := range x.claims[source] {
-		in.Rows = append(in.Rows, x.row(source, project, claim, memories[project]))
+	in := Input{Source: s, Now: now, Settled: len(x.claims[source])}
+	if !whole && s.GetMetadata().GetDeletionTimestamp() == nil {
+		for project := range x.loose[source] {
+			x.look(&in, project, memories)
+		}
+		return in, x.revision, true
+	}
+	for project := range x.claims[source] {
+		x.look(&in, project, memories)
 	}
 	for project := range x.owned[ownerName(source)] {
 		if x.claims[source][project] == nil {
-			in.Rows = append(in.Rows, x.row(source, project, nil, nil))
+			x.look(&in, project, memories)
 		}
 	}
 	return in, x.revision, true
+}
+
+// look puts one project's row into the input, unless it is in place.
+func (x *index) look(in *Input, project string, memories map[string]*Memory) {
+	source := in.Source.Metadata.Name
+	claim := x.claims[source][project]
+	if claim == nil && !x.owned[ownerName(source)][project] {
+		put(x.loose, source, project, false, true)
+		return
+	}
+	r := x.row(source, project, claim, memories[project])
+	if in.Source.Metadata.DeletionTimestamp == nil && settled(&r, in.Source) {
+		put(x.loose, source, project, false, true)
+		return
+	}
+	put(x.loose, source, project, true, false)
+	in.Rows = append(in.Rows, r)
+	if claim != nil {
+		in.Settled--
+	}
 }
 
 func (x *index) row(source, project string, claim *carav1.Claim, m *Memory) Row {

@@ -34,11 +34,15 @@ const (
 	reasonSourceDeleted = "SourceDeleted"
 )
 
-// Input is all that a plan for one source is made of. Nothing in it is changed.
+// Input is all that a plan for one source is made of. Nothing in it is changed. Once the source is being deleted, every
+// project is in Rows.
 type Input struct {
 	Source *carav1.Source
-	Rows   []Row
-	Now    time.Time
+	// Rows that may need something.
+	Rows []Row
+	// Settled counts the projects that are left out of Rows because they are in place and known to be so.
+	Settled int
+	Now     time.Time
 }
 
 // Row is all that is known about one project that the source claims, claimed or owns. Absent parts are nil.

@@ -111,7 +111,8 @@ func Diff(in Input) Plan {
 }
 
 func planPass(p *Plan, in Input) {
-	prune := PruneInput{Source: in.Source, Now: in.Now}
+	prune := PruneInput{Source: in.Source, Now: in.Now, Present: in.Settled}
+	p.Settled, p.Owned = in.Settled, in.Settled
 	me := ownerName(p.Source)
 	for i := range in.Rows {
 		r := &in.Rows[i]
@@ -132,7 +133,7 @@ func planPass(p *Plan, in Input) {
 			prune.Held++
 		}
 		prune.Present++
-		if settled(r, me) {
+		if settled(r, in.Source) {
 			p.Settled++
 			continue
 		}
@@ -146,10 +147,11 @@ func planPass(p *Plan, in Input) {
 }
 
 // settled is the common case, answered at once: applied, in place and known to be so.
-func settled(r *Row, me string) bool {
-	return r.Project != nil && r.Live == r.Want && r.Override == nil && r.Claim.Spec.Held == "" &&
+func settled(r *Row, s *carav1.Source) bool {
+	return r.Claim != nil && r.Project != nil && r.Live == r.Want && r.Override == nil &&
+		r.Claim.Spec.Present && r.Claim.Spec.Held == "" && r.Claim.Spec.SourceUid == s.Metadata.Uid &&
 		r.Status.GetState() == StateApplied && r.Status.AppliedHash == r.Want && r.Status.ProjectUid == r.uid() &&
-		r.owner() == me && !r.going()
+		r.owner() == ownerName(s.Metadata.Name) && !r.going()
 }
 
 // planOverride wakes at an override's end, and notes one that git has ended.
@@ -163,7 +165,7 @@ func planOverride(p *Plan, r *Row, now time.Time) {
 }
 
 func countOwned(in Input) int {
-	n, me := 0, ownerName(in.Source.GetMetadata().GetName())
+	n, me := in.Settled, ownerName(in.Source.GetMetadata().GetName())
 	for i := range in.Rows {
 		if r := &in.Rows[i]; r.Project != nil && r.owner() == me && !r.going() {
 			n++

@@ -59,6 +59,8 @@ type Reconciler struct {
 type sourceMemory struct {
 	uid    string
 	claims map[string]*Memory
+	// whole is when every row was last looked at, whatever had happened to it.
+	whole time.Time
 	// seen is the revision of the newest write of this source's passes: a pass on an older picture would repeat it.
 	seen int64
 }
@@ -123,8 +125,9 @@ const lagging = time.Second
 
 // pass looks at one source: plan, apply, report.
 func (r *Reconciler) pass(ctx context.Context, source string) (again time.Duration, err error) {
-	m := r.memory(source)
-	in, revision, ok := r.index.input(source, m.claims, time.Now())
+	m, now := r.memory(source), time.Now()
+	whole := now.Sub(m.whole) >= r.cfg.Resync || now.Before(m.whole)
+	in, revision, ok := r.index.input(source, m.claims, whole, now)
 	if !ok {
 		r.mu.Lock()
 		delete(r.memories, source)
@@ -133,6 +136,10 @@ func (r *Reconciler) pass(ctx context.Context, source string) (again time.Durati
 	}
 	if m.uid != in.Source.Metadata.Uid {
 		*m = sourceMemory{uid: in.Source.Metadata.Uid, claims: map[string]*Memory{}}
+		return time.Millisecond, nil // another source of the same name: look at all of it
+	}
+	if whole {
+		m.whole = now
 	}
 	if revision < m.seen {
 		return lagging, nil
