@@ -21,17 +21,18 @@ const (
 	defaultApplyParallel = 128
 )
 
-// Config says what the server serves. Store and Authenticator are required, the rest has a working zero value.
+// Config says what the server serves. Store, and Identity or Authenticator, are required; the rest has a working zero
+// value.
 type Config struct {
 	// Store keeps the objects. The caller opens it before Run and closes it after.
 	Store store.Store
-	// Authenticator decides who calls over the network.
+	// Authenticator decides who calls over the network; nil is the tokens in the store and the certificates of Identity.
 	Authenticator Authenticator
 	// Identity signs nodes and keeps secrets; without it agents cannot join and there are no secrets.
 	Identity *identity.Identity
 	// Logger gets the audit lines and the troubles; nil is silent.
 	Logger *slog.Logger
-	// ClusterID goes on every container's labels.
+	// ClusterID goes on every container's labels; empty is that of Identity.
 	ClusterID string
 	// Version of cara-server.
 	Version string
@@ -56,8 +57,8 @@ func (c Config) Validate() error {
 	switch {
 	case c.Store == nil:
 		return errors.New("apiserver: no store given: set Store")
-	case c.Authenticator == nil:
-		return errors.New("apiserver: no authenticator given: set Authenticator")
+	case c.Authenticator == nil && c.Identity == nil:
+		return errors.New("apiserver: nothing given to tell callers by: set Identity")
 	case c.MaxBodyBytes < 0 || c.RecentChanges < 0:
 		return fmt.Errorf("apiserver: MaxBodyBytes is %d and RecentChanges %d, both must be 0 (default) or more",
 			c.MaxBodyBytes, c.RecentChanges)
@@ -73,6 +74,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.Identity != nil {
+		c.ClusterID = cmp.Or(c.ClusterID, c.Identity.ClusterID())
 	}
 	c.MaxBodyBytes = cmp.Or(c.MaxBodyBytes, defaultMaxBody)
 	c.RecentChanges = cmp.Or(c.RecentChanges, defaultRing)
