@@ -28,14 +28,14 @@ func (names) Authenticate(ctx context.Context) (Actor, error) {
 	if len(values) == 0 {
 		return Actor{}, nil
 	}
-	actor, ok := credentials[values[0]]
+	actor, ok := callers[values[0]]
 	if !ok {
 		return Actor{}, api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated, "unknown token")
 	}
 	return actor, nil
 }
 
-var credentials = map[string]Actor{
+var callers = map[string]Actor{
 	"Bearer admin":    {Name: "user/admin", Role: RoleAdmin},
 	"Bearer ci":       {Name: "user/ci", Role: RoleDeployer, NamePrefix: "pr-"},
 	"Bearer viewer":   {Name: "user/viewer", Role: RoleViewer},

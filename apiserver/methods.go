@@ -111,14 +111,18 @@ func authorise(actor Actor, name string) error {
 	case ok && slices.Contains(m.roles, actor.Role):
 		return nil
 	case actor.Role == RoleNone:
-		return api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated,
-			"this needs an identity: send `Authorization: Bearer TOKEN` (caractrl: --token-file)")
+		return errNobody()
 	case !ok:
 		return api.Errorf(codes.Unimplemented, api.TitleUnimplemented, "there is no method %s", name)
 	default:
 		return api.Errorf(codes.PermissionDenied, api.TitleForbidden, "%s has the role %s, which may not call %s; it takes %s",
 			actor.Name, actor.Role, shortMethod(name), roleWords(m.roles))
 	}
+}
+
+func errNobody() error {
+	return api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated,
+		"this needs an identity: send `Authorization: Bearer TOKEN` (caractrl: --token-file)")
 }
 
 func roleWords(roles []Role) string {

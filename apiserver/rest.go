@@ -1,5 +1,151 @@
 package apiserver
 
-import "net/http"
+import (
+	"context"
+	"net/http"
 
-func (s *Server) rest() (http.Handler, error) { return http.NotFoundHandler(), nil }
+	"github.com/fullstorydev/grpchan/inprocgrpc"
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/protobuf/proto"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// rest is everything that is not gRPC: the gateway, which calls the same services over a channel in this process, and the
+// pages beside it.
+func (s *Server) rest(ctx context.Context) (http.Handler, error) {
+	paths, err := restPaths()
+	if err != nil {
+		return nil, err
+	}
+	mux := runtime.NewServeMux(
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, marshaler{cache: s.cache}),
+		runtime.WithMiddlewares(s.boundBody, holdStream),
+		runtime.WithMetadata(requestMetadata),
+		runtime.WithIncomingHeaderMatcher(func(string) (string, bool) { return "", false }),
+		runtime.WithOutgoingHeaderMatcher(func(string) (string, bool) { return "", false }),
+		runtime.WithForwardResponseOption(answerHeaders),
+		runtime.WithErrorHandler(answerError),
+		runtime.WithStreamErrorHandler(streamError),
+		runtime.WithRoutingErrorHandler(paths.routingError),
+		runtime.WithDisablePathLengthFallback(),
+		runtime.WithDisableHTTPMethodOverride(),
+		runtime.WithWriteContentLength(),
+	)
+	if err := s.connect(ctx, mux); err != nil {
+		return nil, err
+	}
+	pages := http.NewServeMux()
+	s.pages(pages)
+	pages.Handle("/api/", mux)
+	pages.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { writeProblem(w, noRoute(r)) })
+	return withPeer(pages), nil
+}
+
+// connect ties the gateway's patterns with the services.
+func (s *Server) connect(ctx context.Context, mux *runtime.ServeMux) error {
+	conn := s.channel(s.gateway, shareCloner{})
+	for _, register := range []func() error{
+		func() error {
+			return carav1.RegisterProjectServiceHandlerClient(ctx, mux, carav1.NewProjectServiceClient(conn))
+		},
+		func() error {
+			return carav1.RegisterApplyServiceHandlerClient(ctx, mux, carav1.NewApplyServiceClient(conn))
+		},
+		func() error {
+			return carav1.RegisterNodeServiceHandlerClient(ctx, mux, carav1.NewNodeServiceClient(conn))
+		},
+		func() error {
+			return carav1.RegisterSourceServiceHandlerClient(ctx, mux, carav1.NewSourceServiceClient(conn))
+		},
+		func() error {
+			return carav1.RegisterSecretServiceHandlerClient(ctx, mux, carav1.NewSecretServiceClient(conn))
+		},
+		func() error {
+			return carav1.RegisterEventServiceHandlerClient(ctx, mux, carav1.NewEventServiceClient(conn))
+		},
+		func() error {
+			return carav1.RegisterWatchServiceHandlerClient(ctx, mux, carav1.NewWatchServiceClient(conn))
+		},
+		func() error {
+			return carav1.RegisterTokenServiceHandlerClient(ctx, mux, carav1.NewTokenServiceClient(conn))
+		},
+		func() error {
+			return carav1.RegisterInfoServiceHandlerClient(ctx, mux, carav1.NewInfoServiceClient(conn))
+		},
+	} {
+		if err := register(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// withPeer makes a request's context look as gRPC's own does: who is at the other end, and with which certificate.
+func withPeer(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p := &peer.Peer{Addr: remoteAddr(r.RemoteAddr)}
+		if r.TLS != nil {
+			p.AuthInfo = credentials.TLSInfo{
+				State: *r.TLS, CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},
+			}
+		}
+		r = r.WithContext(peer.NewContext(r.Context(), p))
+		if r.Method == http.MethodHead {
+			r.Method = http.MethodGet // net/http keeps the request as it came, and sends no body
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// remoteAddr is the address that net/http has as text.
+type remoteAddr string
+
+func (remoteAddr) Network() string  { return "tcp" }
+func (a remoteAddr) String() string { return string(a) }
+
+// gateway authenticates a call that came through REST: by the peer of the HTTP request, which the channel would hide,
+// and the metadata that the gateway made of its headers.
+func (s *Server) gateway(ctx context.Context) (Actor, error) {
+	if client := inprocgrpc.ClientContext(ctx); client != nil {
+		if p, ok := peer.FromContext(client); ok {
+			ctx = peer.NewContext(ctx, p)
+		}
+	}
+	return s.network(ctx)
+}
+
+// requestMetadata is what of a request's headers the services want to know; the gateway adds the authorization.
+func requestMetadata(_ context.Context, r *http.Request) metadata.MD {
+	if v := r.Header.Get("If-Match"); v != "" {
+		return metadata.Pairs(headerIfMatch, v)
+	}
+	return nil
+}
+
+// answerHeaders gives an answer its status and its ETag.
+func answerHeaders(ctx context.Context, w http.ResponseWriter, m proto.Message) error {
+	switch m := m.(type) {
+	case *empty:
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	case *carav1.DeleteProjectResponse:
+		if m.GetGone() {
+			w.WriteHeader(http.StatusNoContent)
+		} else {
+			w.WriteHeader(http.StatusAccepted)
+		}
+		return nil
+	case interface{ GetMetadata() *carav1.ObjectMeta }:
+		if rev := m.GetMetadata().GetResourceVersion(); rev != "" {
+			w.Header().Set("ETag", `"`+rev+`"`)
+		}
+	}
+	if md, ok := runtime.ServerMetadataFromContext(ctx); ok && len(md.HeaderMD.Get(headerStatus)) > 0 {
+		w.WriteHeader(http.StatusCreated)
+	}
+	return nil
+}

@@ -42,7 +42,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 		grpc.MaxRecvMsgSize(s.cfg.MaxBodyBytes),
 	)
 	s.register(gs)
-	handler, err := s.rest()
+	handler, err := s.rest(ctx)
 	if err != nil {
 		return err
 	}

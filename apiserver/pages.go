@@ -1,0 +1,108 @@
+package apiserver
+
+import (
+	"context"
+	"io/fs"
+	"net/http"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/gen/jsonschema"
+	"github.com/caravanserai/cara/gen/openapi"
+)
+
+// pages are what is served beside the API. Health is open to everybody, as is the description of the API; figures are
+// for those who may read.
+func (s *Server) pages(mux *http.ServeMux) {
+	get := func(path string, h http.HandlerFunc) {
+		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+			if r.Method != http.MethodGet {
+				w.Header().Set("Allow", http.MethodGet)
+				writeProblem(w, &carav1.Problem{
+					Title: "MethodNotAllowed", Status: http.StatusMethodNotAllowed, Detail: r.Method + " " + r.URL.Path + ": this path takes GET",
+				})
+				return
+			}
+			h(w, r)
+		})
+	}
+	get("/healthz", func(w http.ResponseWriter, _ *http.Request) { writeText(w, "ok\n") })
+	get("/readyz", s.ready)
+	get("/openapi.json", func(w http.ResponseWriter, _ *http.Request) { writePage(w, contentJSON, openapi.JSON) })
+	get("/schemas/", schema)
+	figures := promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{})
+	get("/metrics", func(w http.ResponseWriter, r *http.Request) {
+		if err := s.mayRead(r); err != nil {
+			writeProblem(w, api.ProblemOf(wireError(err)))
+			return
+		}
+		figures.ServeHTTP(w, r)
+	})
+}
+
+// ready says whether calls are answered now.
+func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
+	select {
+	case <-s.draining:
+		writeProblem(w, api.ProblemOf(errDraining()))
+		return
+	default:
+	}
+	select {
+	case <-s.cache.loaded:
+		writeText(w, "ok\n")
+	default:
+		writeProblem(w, api.ProblemOf(api.Errorf(codes.Unavailable, api.TitleUnavailable, "the server is still reading its store")))
+	}
+}
+
+// schema serves one JSON Schema of the manifests.
+func schema(w http.ResponseWriter, r *http.Request) {
+	name := strings.TrimPrefix(path.Clean(r.URL.Path), "/schemas/")
+	body, err := fs.ReadFile(jsonschema.Files, name)
+	if err != nil && !strings.Contains(name, ".schema.") {
+		body, err = fs.ReadFile(jsonschema.Files, strings.TrimSuffix(name, ".json")+".schema.json")
+	}
+	if err != nil {
+		writeProblem(w, noRoute(r))
+		return
+	}
+	writePage(w, "application/schema+json", body)
+}
+
+// mayRead authenticates a request that is no call, and asks for a role that reads.
+func (s *Server) mayRead(r *http.Request) error {
+	actor, err := s.network(requestContext(r))
+	if err != nil {
+		return err
+	}
+	switch {
+	case slices.Contains(readers, actor.Role):
+		return nil
+	case actor.Role == RoleNone:
+		return errNobody()
+	default:
+		return api.Errorf(codes.PermissionDenied, api.TitleForbidden, "%s has the role %s, which may not read this", actor.Name, actor.Role)
+	}
+}
+
+// requestContext has a request's credentials where gRPC has them.
+func requestContext(r *http.Request) context.Context {
+	return metadata.NewIncomingContext(r.Context(), metadata.MD{"authorization": r.Header.Values("Authorization")})
+}
+
+func writeText(w http.ResponseWriter, text string) {
+	writePage(w, "text/plain; charset=utf-8", []byte(text))
+}
+
+func writePage(w http.ResponseWriter, contentType string, body []byte) {
+	w.Header().Set("Content-Type", contentType)
+	_, _ = w.Write(body) // the client may be gone; there is nobody else to tell
+}

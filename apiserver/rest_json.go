@@ -1,0 +1,178 @@
+package apiserver
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"reflect"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/genproto/googleapis/rpc/status"
+	grpcstatus "google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+const (
+	contentJSON    = "application/json"
+	contentProblem = "application/problem+json"
+	contentStream  = "application/x-ndjson"
+)
+
+// marshaler is the JSON of the API: camelCase, no empty fields, and nothing unknown let in. The JSON of a project is made
+// once for each of its revisions and kept with it in the cache.
+type marshaler struct{ cache *cache }
+
+var _ runtime.Marshaler = marshaler{}
+
+// Marshal makes JSON of an answer, or of one message of a stream, which is a line.
+func (m marshaler) Marshal(v any) ([]byte, error) {
+	switch v := v.(type) {
+	case *carav1.Project:
+		return m.project(v)
+	case *carav1.ListProjectsResponse:
+		return m.projects(v)
+	case *carav1.ProjectEvent:
+		return m.projectEvent(v)
+	case proto.Message:
+		return compact(v)
+	case map[string]any: // the gateway wraps each message of a stream; ours are lines without wrapping
+		return m.Marshal(v["result"])
+	case map[string]proto.Message: // and its error, in the middle of a stream
+		st, ok := v["error"].(*status.Status)
+		if !ok {
+			return nil, fmt.Errorf("marshal a %T", v)
+		}
+		problem, err := compact(api.ProblemOf(grpcstatus.ErrorProto(st)))
+		return append(append([]byte(`{"error":`), problem...), '}'), err
+	default:
+		return nil, fmt.Errorf("marshal a %T: not a message", v)
+	}
+}
+
+// compact is a message's JSON without the blanks that protojson varies.
+func compact(m proto.Message) ([]byte, error) {
+	raw, err := protojson.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("marshal %s: %w", kindName(m), err)
+	}
+	var out bytes.Buffer
+	out.Grow(len(raw))
+	if err := json.Compact(&out, raw); err != nil {
+		return nil, fmt.Errorf("marshal %s: %w", kindName(m), err)
+	}
+	return out.Bytes(), nil
+}
+
+// project is a project's JSON, from the cache where the project is what the cache has at that revision. One that
+// something was laid over is not.
+func (m marshaler) project(p *carav1.Project) ([]byte, error) {
+	e := m.cache.entry(api.KindProject, p.GetMetadata().GetName())
+	if e == nil || p.GetMetadata().GetResourceVersion() != formatRevision(e.rev) || p.GetStatus().GetLastSeen() != nil {
+		return compact(p)
+	}
+	if kept := e.json.Load(); kept != nil {
+		return *kept, nil
+	}
+	out, err := compact(p)
+	if err == nil {
+		e.json.Store(&out)
+	}
+	return out, err
+}
+
+func (m marshaler) projects(list *carav1.ListProjectsResponse) ([]byte, error) {
+	var out bytes.Buffer
+	out.WriteString(`{"items":[`)
+	for i, p := range list.GetItems() {
+		if i > 0 {
+			out.WriteByte(',')
+		}
+		item, err := m.project(p)
+		if err != nil {
+			return nil, err
+		}
+		out.Write(item)
+	}
+	meta, err := compact(list.GetMetadata())
+	if err != nil {
+		return nil, err
+	}
+	out.WriteString(`],"metadata":`)
+	out.Write(meta)
+	out.WriteByte('}')
+	return out.Bytes(), nil
+}
+
+func (m marshaler) projectEvent(e *carav1.ProjectEvent) ([]byte, error) {
+	if e.GetObject() == nil {
+		return compact(e)
+	}
+	object, err := m.project(e.GetObject())
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	fmt.Fprintf(&out, `{"type":%q,"object":`, e.GetType())
+	out.Write(object)
+	if e.GetResourceVersion() != "" {
+		fmt.Fprintf(&out, `,"resourceVersion":%q`, e.GetResourceVersion())
+	}
+	out.WriteByte('}')
+	return out.Bytes(), nil
+}
+
+// Unmarshal reads a request's body; v is a message, or a pointer to one that may be nil.
+func (marshaler) Unmarshal(data []byte, v any) error {
+	if m, ok := v.(proto.Message); ok {
+		return protojson.Unmarshal(data, m)
+	}
+	p := reflect.ValueOf(v)
+	if p.Kind() != reflect.Pointer || p.Elem().Kind() != reflect.Pointer {
+		return fmt.Errorf("unmarshal into a %T: not a message", v)
+	}
+	if p.Elem().IsNil() {
+		p.Elem().Set(reflect.New(p.Elem().Type().Elem()))
+	}
+	m, ok := p.Elem().Interface().(proto.Message)
+	if !ok {
+		return fmt.Errorf("unmarshal into a %T: not a message", v)
+	}
+	return protojson.Unmarshal(data, m)
+}
+
+// NewDecoder reads one whole body, which boundBody has bounded.
+func (m marshaler) NewDecoder(r io.Reader) runtime.Decoder {
+	return runtime.DecoderFunc(func(v any) error {
+		data, err := io.ReadAll(r)
+		if err != nil {
+			return err
+		}
+		if len(bytes.TrimSpace(data)) == 0 {
+			return io.EOF // the gateway takes this for an empty body
+		}
+		return m.Unmarshal(data, v)
+	})
+}
+
+// NewEncoder writes one message.
+func (m marshaler) NewEncoder(w io.Writer) runtime.Encoder {
+	return runtime.EncoderFunc(func(v any) error {
+		data, err := m.Marshal(v)
+		if err != nil {
+			return err
+		}
+		_, err = w.Write(data)
+		return err
+	})
+}
+
+// ContentType of an answer.
+func (marshaler) ContentType(any) string { return contentJSON }
+
+// StreamContentType of a stream: a line of JSON for each message.
+func (marshaler) StreamContentType(any) string { return contentStream }
