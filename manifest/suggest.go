@@ -3,6 +3,7 @@ package manifest
 import (
 	"fmt"
 	"strings"
+	"unicode"
 
 	"github.com/agnivade/levenshtein"
 	"github.com/caravanserai/cara/api"
@@ -43,12 +44,13 @@ func nearest(name string, words []string) string {
 	if len(name) > longestWord {
 		return ""
 	}
+	folded := fold(name)
 	best, least := "", max(1, len(name)*2/5)+1
 	for _, w := range words {
-		if fold(w) == fold(name) {
+		if fold(w) == folded {
 			return w
 		}
-		if d := levenshtein.ComputeDistance(fold(w), fold(name)); d < least {
+		if d := levenshtein.ComputeDistance(fold(w), folded); d < least {
 			best, least = w, d
 		}
 	}
@@ -57,7 +59,12 @@ func nearest(name string, words []string) string {
 
 // fold makes envVar, env_var, env-var and EnvVar one word.
 func fold(s string) string {
-	return strings.ToLower(strings.NewReplacer("_", "", "-", "").Replace(s))
+	return strings.Map(func(r rune) rune {
+		if r == '_' || r == '-' {
+			return -1
+		}
+		return unicode.ToLower(r)
+	}, s)
 }
 
 // composeWord translates words of Docker Compose and Kubernetes.
