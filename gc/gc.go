@@ -1,0 +1,227 @@
+package gc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/loop"
+)
+
+// glance is how long the agenda goes without a look at the wall clock.
+const glance = 30 * time.Second
+
+// history is the queue's key for trimming.
+const history = "history"
+
+// Config says whom to talk to and what is old.
+type Config struct {
+	// Conn leads to the API, with the identity `system/gc`.
+	Conn   grpc.ClientConnInterface
+	Logger *slog.Logger
+	// Workers is how many objects are worked on side by side; 16 where it is 0.
+	Workers int
+	// KeepEvents is how long events are kept; 24 h where it is 0.
+	KeepEvents time.Duration
+	// KeepTombstones is how long tombstones are kept; 7 days where it is 0.
+	KeepTombstones time.Duration
+	// TrimEvery is how often history is trimmed; 1 h where it is 0.
+	TrimEvery time.Duration
+}
+
+// Validate checks the configuration.
+func (c Config) Validate() error {
+	switch {
+	case c.Conn == nil:
+		return errors.New("gc: Conn is required")
+	case c.Logger == nil:
+		return errors.New("gc: Logger is required")
+	case c.Workers < 0 || c.KeepEvents < 0 || c.KeepTombstones < 0 || c.TrimEvery < 0:
+		return errors.New("gc: Workers, KeepEvents, KeepTombstones and TrimEvery must not be negative")
+	}
+	return nil
+}
+
+// Collector ends what time ends.
+type Collector struct {
+	cfg      Config
+	projects carav1.ProjectServiceClient
+	events   carav1.EventServiceClient
+	mirror   *loop.Mirror
+	queue    *loop.Queue
+
+	mu     sync.Mutex
+	agenda *Agenda
+
+	sooner chan struct{} // a word that the agenda may begin earlier than the timer knows; one is enough
+}
+
+// New returns a Collector that does nothing before Run.
+func New(cfg Config) *Collector {
+	for value, fallback := range map[*time.Duration]time.Duration{
+		&cfg.KeepEvents: 24 * time.Hour, &cfg.KeepTombstones: 7 * 24 * time.Hour, &cfg.TrimEvery: time.Hour,
+	} {
+		if *value == 0 {
+			*value = fallback
+		}
+	}
+	if cfg.Workers == 0 {
+		cfg.Workers = 16
+	}
+	c := &Collector{
+		cfg: cfg, projects: carav1.NewProjectServiceClient(cfg.Conn), events: carav1.NewEventServiceClient(cfg.Conn),
+		agenda: NewAgenda(), sooner: make(chan struct{}, 1),
+	}
+	c.mirror = loop.NewMirror(loop.MirrorConfig{
+		Client: carav1.NewWatchServiceClient(cfg.Conn), Kinds: []string{api.KindProject, api.KindOverride},
+		OnChange: c.changed, Logger: cfg.Logger,
+	})
+	c.queue = loop.NewQueue(loop.QueueConfig{Name: "gc", Workers: cfg.Workers, Do: c.work, Logger: cfg.Logger})
+	c.queue.Add(history)
+	return c
+}
+
+// Run works until ctx ends.
+func (c *Collector) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return c.mirror.Run(ctx) })
+	group.Go(func() error { return c.queue.Run(ctx) })
+	group.Go(func() error { c.tick(ctx); return nil })
+	return group.Wait()
+}
+
+// changed puts objects on the agenda, or takes them off.
+func (c *Collector) changed(changes []loop.Change) {
+	c.mu.Lock()
+	for _, ch := range changes {
+		c.note(ch.Object(), ch.New == nil)
+	}
+	c.mu.Unlock()
+	c.hurry()
+}
+
+// note brings one object's place on the agenda up to date. c.mu is held.
+func (c *Collector) note(m proto.Message, gone bool) {
+	if action, ok := ActionFor(m); ok && !gone {
+		c.agenda.Set(action)
+		return
+	}
+	c.agenda.Drop(api.Kind(m) + "/" + api.Meta(m).GetName())
+}
+
+func (c *Collector) hurry() {
+	select {
+	case c.sooner <- struct{}{}:
+	default: // a word is waiting already
+	}
+}
+
+// tick hands what is due to the queue, and sleeps until the next is due.
+func (c *Collector) tick(ctx context.Context) {
+	timer := time.NewTimer(glance)
+	defer timer.Stop()
+	for {
+		now := time.Now()
+		c.mu.Lock()
+		due, next := Due(c.agenda, now)
+		c.mu.Unlock()
+		for _, a := range due {
+			c.queue.Add(a.key())
+		}
+		wait := glance
+		if !next.IsZero() {
+			wait = min(wait, next.Sub(now))
+		}
+		timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		case <-c.sooner:
+		}
+	}
+}
+
+// work does what is due to one object, as it is now.
+func (c *Collector) work(ctx context.Context, key string) (time.Duration, error) {
+	if key == history {
+		return c.cfg.TrimEvery, c.trim(ctx)
+	}
+	action, ok := c.look(key)
+	if !ok {
+		return 0, nil
+	}
+	if action.At.After(time.Now()) { // extended, or the clock was set back
+		c.mu.Lock()
+		c.agenda.Set(action)
+		c.mu.Unlock()
+		c.hurry()
+		return 0, nil
+	}
+	err := c.do(ctx, action)
+	switch {
+	case err == nil:
+		c.cfg.Logger.Info("time is up", "do", action.Verb, "project", action.Name, "due", action.At)
+	case api.IsNotFound(err), api.IsConflict(err): // gone, or another one by now: the watch tells
+	default:
+		return 0, err
+	}
+	return glance, nil // the watch tells that it is done; if it does not, look once more
+}
+
+// look says what time does to an object as the mirror has it now.
+func (c *Collector) look(key string) (Action, bool) {
+	kind, name, _ := strings.Cut(key, "/")
+	if kind == api.KindOverride {
+		if o, ok := loop.Get[*carav1.Override](c.mirror, name); ok {
+			return ActionFor(o)
+		}
+		return Action{}, false
+	}
+	if p, ok := loop.Get[*carav1.Project](c.mirror, name); ok {
+		return ActionFor(p)
+	}
+	return Action{}, false
+}
+
+func (c *Collector) do(ctx context.Context, a Action) (err error) {
+	switch a.Verb {
+	case Expire:
+		_, err = c.projects.DeleteProject(ctx, &carav1.DeleteProjectRequest{Name: a.Name, Uid: a.UID, Reason: "Expired", NoWait: true})
+	case Remove:
+		_, err = c.projects.RemoveProject(ctx, &carav1.RemoveProjectRequest{Name: a.Name, Uid: a.UID})
+	case ClearOverride:
+		_, err = c.projects.OverrideProject(ctx, &carav1.OverrideProjectRequest{Name: a.Name, Clear: true})
+	}
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", strings.ToLower(string(a.Verb)), a.Name, err)
+	}
+	return nil
+}
+
+// trim drops history that is old.
+func (c *Collector) trim(ctx context.Context) error {
+	now := time.Now()
+	resp, err := c.events.TrimHistory(ctx, &carav1.TrimHistoryRequest{
+		EventsBefore:     timestamppb.New(now.Add(-c.cfg.KeepEvents)),
+		TombstonesBefore: timestamppb.New(now.Add(-c.cfg.KeepTombstones)),
+	})
+	if err != nil {
+		return fmt.Errorf("trim history: %w", err)
+	}
+	if resp.Events+resp.Tombstones+resp.Overrides > 0 {
+		c.cfg.Logger.Info("history trimmed", "events", resp.Events, "tombstones", resp.Tombstones, "overrides", resp.Overrides)
+	}
+	return nil
+}
