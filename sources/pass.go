@@ -75,9 +75,11 @@ func (p *pass) run(ctx context.Context) (time.Duration, error) {
 	case err == nil:
 		return p.report(ctx, head, nil)
 	case errors.Is(err, errDoubt):
+		p.st.hinted.Store(true) // the second look is due whatever the time
 		return secondLook, nil
 	case errors.Is(err, ErrMoved) && p.st.moves < 10:
 		p.st.moves++
+		p.st.hinted.Store(true)
 		return secondLook / 2, nil
 	case errors.Is(err, ErrMoved):
 		return p.report(ctx, nil, Retry(ReasonUnavailable, "the source changes faster than it can be read; it will be tried again"))
@@ -164,11 +166,7 @@ func (p *pass) doubtful(tree *Tree, change Change, head *carav1.Snapshot) bool {
 		p.st.doubtSince = p.began
 	}
 	p.st.doubt, p.st.doubtAt = tree.Revision, p.began
-	settled := len(change.Absent) == 0 && p.began.Sub(p.st.doubtSince) >= patience
-	if !settled {
-		p.st.hinted.Store(true)
-	}
-	return !settled
+	return len(change.Absent) > 0 || p.began.Sub(p.st.doubtSince) < patience
 }
 
 func newProblems(change Change, head *carav1.Snapshot) bool {

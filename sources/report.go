@@ -3,6 +3,7 @@ package sources
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -53,11 +54,15 @@ func (p *pass) report(ctx context.Context, head *carav1.Snapshot, bad *Error) (t
 	if token := st.asked(p.src); bad != nil && token != "" {
 		req.HandledToken, st.token = &token, token
 	}
-	if _, err := p.client.UpdateSourceStatus(ctx, req); err != nil {
+	stored, err := p.client.UpdateSourceStatus(ctx, req)
+	if err != nil {
 		if api.IsNotFound(err) || api.IsConflict(err) {
 			return wait, nil // the source is gone or another one now; the watch brings that
 		}
 		return 0, fmt.Errorf("update status: %w", err)
+	}
+	if rev, err := strconv.ParseInt(stored.GetMetadata().GetResourceVersion(), 10, 64); err == nil {
+		st.published = max(st.published, rev)
 	}
 	p.tell(bad)
 	for _, e := range events {

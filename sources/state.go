@@ -34,12 +34,12 @@ type state struct {
 	token     string    // the last request that was answered
 	failures  int
 	failed    string // reason that was last told
-	published int64  // revision of the last publish; older pictures of the cluster are not worked on
+	published int64  // revision of the last write; older pictures of the cluster are not worked on
 
-	doubt      string // revision that is looked at twice
+	doubt      string    // revision that is looked at twice
 	doubtAt    time.Time // when it was first seen
 	doubtSince time.Time // when doubt began, of whatever revision
-	moves      int // times in a row that the source changed while it was read
+	moves      int       // times in a row that the source changed while it was read
 }
 
 // close lets go of the driver.

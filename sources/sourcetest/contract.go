@@ -1,0 +1,324 @@
+package sourcetest
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Run holds a sort of source to the contract. Each test gets a subject of its own, which is empty.
+func Run(t *testing.T, subject func(t *testing.T) Subject) {
+	tests := []struct {
+		name string
+		test func(t *testing.T, w *World)
+	}{
+		{"declares projects", declares},
+		{"nothing changed, nothing written", unchanged},
+		{"one change, one claim", oneChange},
+		{"a restart reads nothing again", restart},
+		{"renamed file, same project", renamed},
+		{"one bad file among many", badFile},
+		{"same project twice", declaredTwice},
+		{"unreachable keeps what stands", unreachable},
+		{"path missing", pathMissing},
+		{"subtree and globs", globs},
+		{"files that are no manifests", unreadable},
+		{"removed file", removed},
+		{"only projects", onlyProjects},
+		{"suspend and resume", suspend},
+		{"a request is answered", request},
+		{"too many projects", tooMany},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			w := New(t, subject(t))
+			w.Start()
+			tt.test(t, w)
+		})
+	}
+}
+
+func (w *World) want(t *testing.T, claims ...string) {
+	t.Helper()
+	if diff := cmp.Diff(claims, w.Claims()); diff != "" {
+		t.Errorf("claims (-want +got):\n%s", diff)
+	}
+}
+
+// two publishes a project each in two files.
+func (w *World) two(change ...func(*carav1.SourceSpec)) Publish {
+	w.tb.Helper()
+	w.Subject.Write("a.yaml", Project("a", "web:1"))
+	w.Subject.Write("deep/b.yml", Project("b", "web:1"))
+	w.Subject.Publish()
+	w.Create(change...)
+	return w.Published(1)
+}
+
+func declares(t *testing.T, w *World) {
+	w.Subject.Write("README.md", "# not a manifest\n")
+	w.Subject.Write(".ci/workflow.yaml", "on: push\n")
+	p := w.two()
+	w.want(t, "a a.yaml:1", "b deep/b.yml:1")
+	if !p.Head.Complete || p.Head.Files != 2 || p.Head.Projects != 2 || p.Head.Sequence != 1 || p.Head.Revision == "" {
+		t.Errorf("head = %v", p.Head)
+	}
+	c := p.Upserts[0]
+	if c.Hash != api.ClaimHash(c.Project) || c.Revision != p.Head.Revision || c.Source != Name || c.SourceUid != "uid-1" || c.FileHash == "" {
+		t.Errorf("claim = %v", c)
+	}
+	w.Wait("poll", func() bool { return w.Server.Poll(Name).GetObservedRevision() == p.Head.Revision })
+}
+
+func unchanged(t *testing.T, w *World) {
+	w.two()
+	w.Looked()
+	before := w.Server.Writes()
+	for range 3 {
+		w.Looked()
+	}
+	if n := w.Server.Writes() - before; n != 0 {
+		t.Errorf("%d writes where nothing changed", n)
+	}
+	if len(w.Source().Status.Conditions) != 0 || len(w.Server.Events()) != 0 {
+		t.Errorf("conditions %v, events %v where all is well", w.Source().Status.Conditions, w.Server.Events())
+	}
+}
+
+func oneChange(t *testing.T, w *World) {
+	first := w.two()
+	w.Subject.Write("a.yaml", Project("a", "web:2"))
+	w.Subject.Publish()
+	w.Hint()
+	p := w.Published(2)
+	if len(p.Upserts) != 1 || len(p.Absent) != 0 || p.Upserts[0].Project.Spec.Services[0].Image != "web:2" ||
+		p.Upserts[0].Revision != p.Head.Revision || p.Head.Revision == first.Head.Revision {
+		t.Errorf("published %v", p)
+	}
+}
+
+func restart(t *testing.T, w *World) {
+	w.two()
+	w.Looked()
+	before := w.Server.Writes()
+	w.Stop()
+	w.Start()
+	polled := w.Server.Polled(Name)
+	w.Wait("a poll after the restart", func() bool { return w.Server.Polled(Name) > polled })
+	if n := w.Server.Writes() - before; n != 0 {
+		t.Errorf("%d writes by a restart", n)
+	}
+	w.Subject.Write("c.yaml", Project("c", "web:1"))
+	w.Subject.Publish()
+	w.Hint()
+	if p := w.Published(2); len(p.Upserts) != 1 || p.Upserts[0].Project.Metadata.Name != "c" {
+		t.Errorf("published after the restart: %v", p.Upserts)
+	}
+}
+
+func renamed(t *testing.T, w *World) {
+	first := w.two()
+	w.Subject.Remove("a.yaml")
+	w.Subject.Write("apps/a.yaml", Project("a", "web:1"))
+	w.Subject.Publish()
+	w.Hint()
+	p := w.Published(2)
+	w.want(t, "a apps/a.yaml:1", "b deep/b.yml:1")
+	if len(p.Upserts) != 1 || p.Upserts[0].Hash != first.Upserts[0].Hash || len(p.Absent) != 0 {
+		t.Errorf("published %v", p)
+	}
+}
+
+func badFile(t *testing.T, w *World) {
+	w.two()
+	w.Subject.Write("a.yaml", strings.Replace(Project("a", "web:2"), "image:", "imgae:", 1))
+	w.Subject.Write("c.yaml", Project("c", "web:1"))
+	w.Subject.Publish()
+	w.Hint()
+	p := w.Published(2)
+	if p.Head.Complete || p.Head.ErrorCount == 0 || p.Head.FileErrors[0].File != "a.yaml" || p.Head.FileErrors[0].Line != 8 {
+		t.Errorf("head = %v", p.Head)
+	}
+	claims := w.Claims()
+	if !strings.HasPrefix(claims[0], "a a.yaml:1 held: its file is broken: a.yaml:8:5: ") {
+		t.Errorf("claims = %q", claims)
+	}
+	if diff := cmp.Diff([]string{"b deep/b.yml:1", "c c.yaml:1"}, claims[1:]); diff != "" {
+		t.Error(diff)
+	}
+	if image := p.Upserts[0].Project.Spec.Services[0].Image; image != "web:1" {
+		t.Errorf("held with %s, which is not the last good spec", image)
+	}
+	reason, message := w.Condition(api.CondInvalidManifests, api.StatusTrue)
+	if reason != "InvalidFiles" || !strings.Contains(message, "in 1 file: a.yaml:8:5: spec.services[0].imgae") {
+		t.Errorf("%s: %s", reason, message)
+	}
+	w.Subject.Write("a.yaml", Project("a", "web:2"))
+	w.Subject.Publish()
+	w.Hint()
+	w.Condition(api.CondInvalidManifests, api.StatusFalse)
+	w.want(t, "a a.yaml:1", "b deep/b.yml:1", "c c.yaml:1")
+	w.Wait("events of both", func() bool { return len(w.Server.Events()) == 2 })
+}
+
+func declaredTwice(t *testing.T, w *World) {
+	w.two()
+	w.Subject.Write("c.yaml", Project("c", "web:1")+"---\n"+Project("a", "web:9"))
+	w.Subject.Publish()
+	w.Hint()
+	p := w.Published(2)
+	w.want(t, "a a.yaml:1 held: declared twice: a.yaml:1 and c.yaml:10; keep one", "b deep/b.yml:1", "c c.yaml:1")
+	if p.Head.Complete || p.Head.ErrorCount != 2 {
+		t.Errorf("head = %v", p.Head)
+	}
+	const want = `project "a" is declared twice, also at a.yaml:1; neither is applied: keep one`
+	if got := p.Head.FileErrors[1]; got.File != "c.yaml" || got.Line != 10 || got.Message != want {
+		t.Errorf("error = %v", got)
+	}
+}
+
+func unreachable(t *testing.T, w *World) {
+	p := w.two()
+	w.Subject.Break()
+	w.Looked()
+	reason, message := w.Condition(api.CondFetchFailed, api.StatusTrue)
+	if reason == "" || !strings.HasSuffix(message, "(what was read at "+p.Head.Revision[:12]+" stays in force)") {
+		t.Errorf("%s: %s", reason, message)
+	}
+	w.want(t, "a a.yaml:1", "b deep/b.yml:1")
+	w.Subject.Mend()
+	w.Hint()
+	w.Condition(api.CondFetchFailed, api.StatusFalse)
+	if n := len(w.Server.Publishes()); n != 1 {
+		t.Errorf("%d snapshots", n)
+	}
+	w.Wait("both events", func() bool {
+		e := w.Server.Events()
+		return len(e) == 2 && e[0].Reason == "FetchFailed" && e[1].Reason == "FetchRecovered"
+	})
+}
+
+func pathMissing(t *testing.T, w *World) {
+	w.Subject.Write("a.yaml", Project("a", "web:1"))
+	w.Subject.Publish()
+	w.Create(func(s *carav1.SourceSpec) { s.Path = "deploy" })
+	reason, message := w.Condition(api.CondFetchFailed, api.StatusTrue)
+	if reason != "PathNotFound" || !strings.HasPrefix(message, `path "deploy" does not exist in `) {
+		t.Errorf("%s: %s", reason, message)
+	}
+	if len(w.Server.Publishes()) != 0 {
+		t.Error("an error was published as a snapshot")
+	}
+}
+
+func globs(t *testing.T, w *World) {
+	for _, f := range []string{"deploy/a.yaml", "deploy/x/b.yaml", "deploy/x/draft/c.yaml", "deploy/d.json.yaml", "other/e.yaml"} {
+		name := f[strings.LastIndexByte(f, '/')+1:][:1]
+		w.Subject.Write(f, Project(name, "web:1"))
+	}
+	w.Subject.Publish()
+	w.Create(func(s *carav1.SourceSpec) {
+		s.Path, s.Include, s.Exclude = "/deploy/", []string{"**/*.yaml"}, []string{"**/draft/**", "d*"}
+	})
+	w.Published(1)
+	w.want(t, "a deploy/a.yaml:1", "b deploy/x/b.yaml:1")
+}
+
+func unreadable(t *testing.T, w *World) {
+	w.two()
+	w.Subject.Write("binary.yaml", "\x7fELF\x02\x01\x01\x00\x00\x00\x00")
+	w.Subject.Write("big.yaml", strings.Repeat("# padding\n", 210_000))
+	w.Subject.Symlink("link.yaml", "/etc/passwd")
+	w.Subject.Symlink("inside.yaml", "a.yaml")
+	w.Subject.Publish()
+	w.Hint()
+	p := w.Published(2)
+	w.want(t, "a a.yaml:1", "b deep/b.yml:1")
+	var files []string
+	for _, f := range p.Head.FileErrors {
+		files = append(files, f.File)
+	}
+	if want := []string{"big.yaml", "binary.yaml", "inside.yaml", "link.yaml"}; !slices.Equal(files, want) || p.Head.Complete {
+		t.Errorf("errors = %v, want %v", p.Head.FileErrors, want)
+	}
+	if m := p.Head.FileErrors[0].Message; !strings.Contains(m, "1 MiB") || !strings.Contains(m, "limit of a manifest file") {
+		t.Errorf("big: %s", m)
+	}
+	if m := p.Head.FileErrors[3].Message; m != "is a symbolic link, and links are not followed; put the file itself there, or exclude it" {
+		t.Errorf("link: %s", m)
+	}
+}
+
+func removed(t *testing.T, w *World) {
+	w.two()
+	w.Subject.Remove("a.yaml")
+	w.Subject.Publish()
+	w.Hint()
+	p := w.Published(2)
+	w.want(t, "a a.yaml:1 absent", "b deep/b.yml:1")
+	if !p.Head.Complete || len(p.Upserts) != 0 {
+		t.Errorf("published %v", p)
+	}
+	w.Subject.Write("a.yaml", Project("a", "web:1"))
+	w.Subject.Publish()
+	w.Hint()
+	w.Published(3)
+	w.want(t, "a a.yaml:1", "b deep/b.yml:1")
+}
+
+func onlyProjects(t *testing.T, w *World) {
+	w.Subject.Write("s.yaml", "apiVersion: caravanserai/v1\nkind: Secret\nmetadata:\n  name: s\nstringData:\n  password: hunter2\n")
+	p := w.two()
+	w.want(t, "a a.yaml:1", "b deep/b.yml:1")
+	if len(p.Head.FileErrors) != 1 || !strings.HasPrefix(p.Head.FileErrors[0].Message, "a source declares projects only, and this is a Secret") {
+		t.Errorf("errors = %v", p.Head.FileErrors)
+	}
+}
+
+func suspend(t *testing.T, w *World) {
+	w.two()
+	w.Looked()
+	w.Change(func(s *carav1.Source) { s.Spec.Suspend = true })
+	w.Subject.Write("c.yaml", Project("c", "web:1"))
+	w.Subject.Publish()
+	w.Hint()
+	w.Hint()
+	if n := len(w.Server.Publishes()); n != 1 {
+		t.Errorf("%d snapshots of a suspended source", n)
+	}
+	w.Change(func(s *carav1.Source) { s.Spec.Suspend = false })
+	w.Published(2)
+	w.want(t, "a a.yaml:1", "b deep/b.yml:1", "c c.yaml:1")
+}
+
+func request(t *testing.T, w *World) {
+	p := w.two()
+	w.Change(func(s *carav1.Source) { s.Status.RequestedToken = "t1" })
+	again := w.Published(2)
+	if again.Head.Token != "t1" || again.Head.Revision != p.Head.Revision || len(again.Upserts)+len(again.Absent) != 0 {
+		t.Errorf("answer = %v", again)
+	}
+	w.Subject.Break()
+	w.Change(func(s *carav1.Source) { s.Status.RequestedToken = "t2" })
+	w.Wait("an answer though the fetch fails", func() bool { return w.Source().Status.HandledToken == "t2" })
+	w.Condition(api.CondFetchFailed, api.StatusTrue)
+	w.Subject.Mend()
+}
+
+func tooMany(t *testing.T, w *World) {
+	w.Subject.Write("a.yaml", Project("a", "web:1")+"---\n"+Project("b", "web:1"))
+	w.Subject.Publish()
+	w.Create(func(s *carav1.SourceSpec) { s.MaxProjects = 1 })
+	reason, message := w.Condition(api.CondFetchFailed, api.StatusTrue)
+	if reason != "TooLarge" || !strings.HasPrefix(message, "2 projects are declared and spec.maxProjects is 1") {
+		t.Errorf("%s: %s", reason, message)
+	}
+	w.Change(func(s *carav1.Source) { s.Spec.MaxProjects = 0 })
+	w.Published(1)
+}

@@ -1,0 +1,228 @@
+package sourcetest
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strconv"
+	"sync"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/fakecluster"
+)
+
+// Server is the API as far as sources need it.
+type Server struct {
+	carav1.UnimplementedSourceServiceServer
+	carav1.UnimplementedEventServiceServer
+	*fakecluster.Cluster
+
+	mu        sync.Mutex
+	secrets   map[string]map[string][]byte // by source
+	events    []*carav1.Event
+	polls     map[string]*carav1.PollStatus
+	polled    map[string]int
+	publishes []Publish
+	writes    int
+}
+
+// Publish is one snapshot that came in.
+type Publish struct {
+	Head     *carav1.Snapshot
+	Upserts  []*carav1.ClaimSpec
+	Absent   []string
+	Messages int
+}
+
+// NewServer returns a server without objects.
+func NewServer() *Server {
+	return &Server{
+		Cluster: fakecluster.New(), secrets: map[string]map[string][]byte{},
+		polls: map[string]*carav1.PollStatus{}, polled: map[string]int{},
+	}
+}
+
+// Conn is a connection to it.
+func (s *Server) Conn() grpc.ClientConnInterface {
+	ch := s.Channel()
+	carav1.RegisterSourceServiceServer(ch, s)
+	carav1.RegisterEventServiceServer(ch, s)
+	return ch
+}
+
+// Secret sets what a source's secretRef holds.
+func (s *Server) Secret(source string, values map[string][]byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.secrets[source] = values
+}
+
+// Publishes are the snapshots that came in.
+func (s *Server) Publishes() []Publish {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]Publish{}, s.publishes...)
+}
+
+// Writes counts the transactions that sources caused, and the events.
+func (s *Server) Writes() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.writes
+}
+
+// Polled counts the polls of a source that were told.
+func (s *Server) Polled(source string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.polled[source]
+}
+
+// Poll is the last one that was told.
+func (s *Server) Poll(source string) *carav1.PollStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.polls[source]
+}
+
+// Events that were recorded.
+func (s *Server) Events() []*carav1.Event {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]*carav1.Event{}, s.events...)
+}
+
+// CreateEvent records.
+func (s *Server) CreateEvent(_ context.Context, req *carav1.CreateEventRequest) (*carav1.Event, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.events = append(s.events, req.Event)
+	s.writes++
+	return req.Event, nil
+}
+
+// GetSourceSecret returns what Secret set.
+func (s *Server) GetSourceSecret(_ context.Context, req *carav1.GetSourceSecretRequest) (*carav1.GetSourceSecretResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	values, ok := s.secrets[req.Name]
+	if !ok {
+		return nil, api.Errorf(codes.NotFound, "NotFound", "no such secret")
+	}
+	return &carav1.GetSourceSecretResponse{Git: values}, nil
+}
+
+// UpdateSourceStatus keeps polls in memory and writes the rest where it differs.
+func (s *Server) UpdateSourceStatus(_ context.Context, req *carav1.UpdateSourceStatusRequest) (*carav1.Source, error) {
+	var out *carav1.Source
+	err := s.Update(func(tx *fakecluster.Tx) error {
+		src := fakecluster.Get[*carav1.Source](tx, req.Name)
+		if src == nil || src.Metadata.Uid != req.Uid {
+			return api.Errorf(codes.NotFound, "NotFound", "source %s is gone", req.Name)
+		}
+		if src.Status == nil {
+			src.Status = &carav1.SourceStatus{}
+		}
+		before := proto.CloneOf(src)
+		for _, c := range req.Conditions {
+			src.Status.Conditions, _ = api.SetCondition(src.Status.Conditions, c, src.Metadata.CreationTimestamp.AsTime())
+		}
+		if req.HandledToken != nil {
+			src.Status.HandledToken = *req.HandledToken
+		}
+		if out = src; !proto.Equal(before, src) {
+			tx.Put(src)
+			s.count()
+		}
+		return nil
+	})
+	if err == nil && req.Poll != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.polls[req.Name] = req.Poll
+		s.polled[req.Name]++
+	}
+	return proto.CloneOf(out), err
+}
+
+func (s *Server) count() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.writes++
+}
+
+// PublishSnapshot stores a snapshot in one transaction, if it is the next in its source.
+func (s *Server) PublishSnapshot(in grpc.ClientStreamingServer[carav1.PublishSnapshotRequest, carav1.PublishSnapshotResponse]) error {
+	var all *carav1.PublishSnapshotRequest
+	messages := 0
+	for {
+		msg, err := in.Recv()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		messages++
+		if proto.Size(msg) > 2<<20 {
+			return api.Errorf(codes.ResourceExhausted, "TooLarge", "message of %d bytes", proto.Size(msg))
+		}
+		if all == nil {
+			all = proto.CloneOf(msg)
+			continue
+		}
+		all.Upserts, all.Absent = append(all.Upserts, msg.Upserts...), append(all.Absent, msg.Absent...)
+	}
+	if all.GetHead() == nil {
+		return api.Errorf(codes.InvalidArgument, "Invalid", "the first message has no head")
+	}
+	if err := s.store(all, messages); err != nil {
+		return err
+	}
+	stored := fakecluster.Read[*carav1.Source](s.Cluster, all.Source).Metadata.ResourceVersion
+	return in.SendAndClose(&carav1.PublishSnapshotResponse{ResourceVersion: stored})
+}
+
+func (s *Server) store(all *carav1.PublishSnapshotRequest, messages int) error {
+	return s.Update(func(tx *fakecluster.Tx) error {
+		src := fakecluster.Get[*carav1.Source](tx, all.Source)
+		if src == nil || src.Metadata.Uid != all.SourceUid {
+			return api.Errorf(codes.NotFound, "NotFound", "source %s is gone", all.Source)
+		}
+		if want := src.Status.GetSnapshot().GetSequence() + 1; all.Head.Sequence != want {
+			return api.Errorf(codes.Aborted, "Conflict", "sequence is %s", strconv.FormatInt(want, 10))
+		}
+		if src.Status == nil {
+			src.Status = &carav1.SourceStatus{}
+		}
+		src.Status.Snapshot = all.Head
+		tx.Put(src)
+		for _, spec := range all.Upserts {
+			name := all.Source + "/" + spec.Project.Metadata.Name
+			c := fakecluster.Get[*carav1.Claim](tx, name)
+			if c == nil {
+				c = &carav1.Claim{Metadata: &carav1.ObjectMeta{Name: name}}
+			}
+			c.Spec = spec
+			tx.Put(c)
+		}
+		for _, project := range all.Absent {
+			c := fakecluster.Get[*carav1.Claim](tx, all.Source+"/"+project)
+			if c == nil {
+				return api.Errorf(codes.InvalidArgument, "Invalid", "no claim of %s", project)
+			}
+			c.Spec.Present = false
+			tx.Put(c)
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.writes++
+		s.publishes = append(s.publishes, Publish{Head: all.Head, Upserts: all.Upserts, Absent: all.Absent, Messages: messages})
+		return nil
+	})
+}
