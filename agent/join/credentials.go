@@ -75,11 +75,11 @@ func (c *Credentials) RenewLoop(ctx context.Context, conn grpc.ClientConnInterfa
 	for {
 		wait := c.current.Load().renewAt().Sub(c.cfg.Now())
 		if wait <= 0 {
-			wait = 0
+			// Not at once again, whatever came of it: with a clock that is ahead a new certificate may look old.
+			wait = renewRetry
 			if err := c.renew(ctx, client); err != nil {
 				c.cfg.Logger.Warn("certificate not renewed, trying again", "node", c.cfg.NodeName, "until", c.NotAfter(),
 					"in", renewRetry, "error", err)
-				wait = renewRetry
 			}
 		}
 		select {

@@ -27,7 +27,7 @@ type Config struct {
 	Names []string
 	// Now is the clock; time.Now where nil.
 	Now func() time.Time
-	// Logger, slog.Default() where nil.
+	// Logger, silent where nil.
 	Logger *slog.Logger
 }
 
@@ -63,7 +63,7 @@ func Open(cfg Config) (*Identity, error) {
 		cfg.Now = time.Now
 	}
 	if cfg.Logger == nil {
-		cfg.Logger = slog.Default()
+		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("open identity: %w", err)

@@ -1,0 +1,312 @@
+package apiserver
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// shop is a project with an ingress host, one secret value in an environment variable, one in a file, and a registry.
+func shop(name string) *carav1.Project {
+	ref := func(key string) *carav1.SecretKeyRef { return &carav1.SecretKeyRef{Name: "db", Key: key} }
+	p := web(name)
+	p.Spec.Services[0].Env = []*carav1.EnvVar{{Name: "PASSWORD", ValueFrom: &carav1.EnvVarSource{SecretKeyRef: ref("password")}}}
+	p.Spec.Services[0].Files = []*carav1.File{{Path: "/etc/user", SecretKeyRef: ref("user")}}
+	p.Spec.ImagePullSecrets = []string{"registry"}
+	p.Spec.Ingress = []*carav1.Ingress{{
+		Name: "web", Host: name, Target: &carav1.IngressTarget{Service: "web", Port: 80}, Access: &carav1.IngressAccess{Scope: "Internal"},
+	}}
+	return p
+}
+
+// report is what an agent writes of a project.
+func (a *fakeAgent) report(p *carav1.Assignment, phase string) error {
+	a.t.Helper()
+	_, err := carav1.NewProjectServiceClient(a.conn).UpdateProjectStatus(a.t.Context(), &carav1.UpdateProjectStatusRequest{
+		Name: p.GetProject().GetMetadata().GetName(), Uid: p.GetProject().GetMetadata().GetUid(),
+		Epoch: p.GetProject().GetStatus().GetEpoch(), ObservedGeneration: p.GetProject().GetMetadata().GetGeneration(), Phase: phase,
+	})
+	return err
+}
+
+func TestAssignments(t *testing.T) {
+	c := newCluster(t, nil)
+	c.secret(t, "db", "", map[string]string{"password": "p1", "user": "u1", "unused": "never-sent"})
+	c.secret(t, "other", "", map[string]string{"k": "never-sent"})
+	c.secret(t, "registry", "registry", map[string]string{"server": "registry.test", "username": "me", "password": "rp"})
+	conn1, conn2 := c.node(t, "n1"), c.node(t, "n2")
+	one := connectAgent(t, conn1, "a")
+	if assigned, routes := one.synced(); len(assigned) != 0 || !routes.GetFull() {
+		t.Fatalf("a new node has %v, routes %v", assigned, routes)
+	}
+	two := connectAgent(t, conn2, "b")
+	two.synced()
+
+	c.create(t, shop("shop"))
+	c.bind(t, "shop", "n1")
+	first := one.assignment()
+	want := map[string]string{"db/password": "p1", "db/user": "u1"}
+	if len(first.GetSecrets()) != len(want) {
+		t.Errorf("secrets %v", first.GetSecrets())
+	}
+	for name, value := range want {
+		if string(first.GetSecrets()[name]) != value {
+			t.Errorf("secret %s is %q", name, first.GetSecrets()[name])
+		}
+	}
+	if auth := first.GetRegistryAuth()["registry.test"]; auth.GetUsername() != "me" || auth.GetPassword() != "rp" {
+		t.Errorf("registry auth %v", first.GetRegistryAuth())
+	}
+	if st := first.GetProject().GetStatus(); st.GetEpoch() != 1 || st.GetPhase() != api.PhaseScheduled {
+		t.Errorf("status %v", st)
+	}
+
+	// Another node's agent may not write it, and has not heard of it.
+	wantCode(t, (&fakeAgent{t: t, conn: conn2}).report(first, api.PhaseRunning), codes.PermissionDenied, "")
+	// The agent's own report is not sent back; the route goes to every node.
+	if err := one.report(first, api.PhaseRunning); err != nil {
+		t.Fatal(err)
+	}
+	for _, agent := range []*fakeAgent{one, two} {
+		up := agent.next().GetRoutes().GetUpserts()
+		if len(up) != 1 || up[0].GetHost() != "shop.dev.example.test" || up[0].GetNode() != "n1" || up[0].GetIngressAddress() != "192.0.2.1:8081" || up[0].GetPort() != 80 {
+			t.Errorf("routes %v", up)
+		}
+	}
+	// A secret that changes comes again with its project; one that the project does not use does not.
+	c.secret(t, "other", "", map[string]string{"k": "v2"})
+	c.secret(t, "db", "", map[string]string{"password": "p2", "user": "u1"})
+	if again := one.assignment(); string(again.GetSecrets()["db/password"]) != "p2" {
+		t.Errorf("after the change: %v", again.GetSecrets())
+	}
+	// A change of the spec comes; the route stays away while nothing answers.
+	changed := shop("shop")
+	changed.Spec.Services[0].Image = "nginx:2"
+	projects := carav1.NewProjectServiceClient(c.admin(t))
+	if _, err := projects.PutProject(t.Context(), &carav1.PutProjectRequest{Project: changed}); err != nil {
+		t.Fatal(err)
+	}
+	if next := one.assignment(); next.GetProject().GetMetadata().GetGeneration() != 2 || next.GetProject().GetSpec().GetServices()[0].GetImage() != "nginx:2" {
+		t.Errorf("after the change: %v", next.GetProject())
+	}
+	// Deletion is told as Terminating without secrets, and its end as Unassigned.
+	if _, err := projects.DeleteProject(t.Context(), &carav1.DeleteProjectRequest{Name: "shop", NoWait: true}); err != nil {
+		t.Fatal(err)
+	}
+	last := one.assignment()
+	if last.GetProject().GetStatus().GetPhase() != api.PhaseTerminating || len(last.GetSecrets()) != 0 {
+		t.Errorf("on deletion: %v", last)
+	}
+	if err := one.report(last, api.PhaseTerminated); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		m := one.next()
+		if u := m.GetUnassigned(); u != nil {
+			if u.GetUid() != first.GetProject().GetMetadata().GetUid() {
+				t.Errorf("unassigned %v", u)
+			}
+			break
+		}
+		if m.GetRoutes() == nil {
+			t.Fatalf("unexpected %v", m)
+		}
+	}
+	for len(two.got) > 0 {
+		if m := <-two.got; m.GetRoutes() == nil {
+			t.Errorf("the other node heard %v", m)
+		}
+	}
+}
+
+// TestAssignmentsAtConnect: all of the node's projects first, whatever their phase; routes of everybody; then Synced.
+func TestAssignmentsAtConnect(t *testing.T) {
+	c := newCluster(t, nil)
+	conn := c.node(t, "n1")
+	c.node(t, "n2")
+	for _, name := range []string{"a", "b", "c"} {
+		c.create(t, shop(name))
+	}
+	c.bind(t, "a", "n1")
+	c.bind(t, "b", "n2")
+	agent := connectAgent(t, conn, "x")
+	assigned, routes := agent.synced()
+	if len(assigned) != 1 || assigned[0].GetProject().GetMetadata().GetName() != "a" || len(routes.GetUpserts()) != 0 {
+		t.Errorf("assigned %v, routes %v", assigned, routes)
+	}
+	if len(assigned[0].GetSecrets()) != 0 {
+		t.Errorf("secrets that do not exist: %v", assigned[0].GetSecrets())
+	}
+	// The secret that was missing comes with the assignment as soon as it is there.
+	c.secret(t, "db", "", map[string]string{"password": "p", "user": "u"})
+	if again := agent.assignment(); string(again.GetSecrets()["db/user"]) != "u" {
+		t.Errorf("after the secret was made: %v", again.GetSecrets())
+	}
+	// Evicted: no longer this node's.
+	p, _ := lookup[*carav1.Project](c.cache, "a")
+	loop, err := c.Client("scheduler")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = carav1.NewProjectServiceClient(loop).ScheduleProject(t.Context(), &carav1.ScheduleProjectRequest{
+		Name: "a", ResourceVersion: p.GetMetadata().GetResourceVersion(), Action: "Evict", Reason: "Draining", Message: "n1 drains",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if u := agent.next().GetUnassigned(); u.GetName() != "a" {
+		t.Errorf("unassigned %v", u)
+	}
+}
+
+func TestTakeover(t *testing.T) {
+	c := newCluster(t, nil)
+	conn := c.node(t, "n1")
+	older := connectAgent(t, conn, "first")
+	older.synced()
+	newer := connectAgent(t, conn, "second")
+	newer.synced()
+	err := older.ended()
+	wantCode(t, err, codes.Aborted, titleTakenOver)
+	if !strings.Contains(err.Error(), "second") {
+		t.Errorf("%v does not name the newer agent", err)
+	}
+	same := connectAgent(t, conn, "second")
+	same.synced()
+	wantCode(t, newer.ended(), codes.Unavailable, "")
+	eventually(t, "one session", func() bool { return c.sessions.of("n1") != nil })
+}
+
+func TestConnectRefusesAnAgentThatDoesNotSayWhoItIs(t *testing.T) {
+	c := newCluster(t, nil)
+	stream, err := carav1.NewNodeServiceClient(c.node(t, "n1")).Connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Send(&carav1.ConnectRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = stream.Recv()
+	wantCode(t, err, codes.InvalidArgument, "")
+}
+
+// TestFallBehind: an agent that does not read for longer than the recent changes reach gets the newest state when it
+// reads again, not every step to it.
+func TestFallBehind(t *testing.T) {
+	c := newCluster(t, func(cfg *Config) { cfg.RecentChanges = 8 })
+	conn := c.node(t, "n1")
+	agent := connectAgent(t, conn, "a")
+	agent.synced()
+	c.create(t, shop("shop"))
+	c.bind(t, "shop", "n1")
+	agent.assignment()
+
+	me := c.sessions.of("n1")
+	me.mu.Lock() // as if the agent did not read
+	projects := carav1.NewProjectServiceClient(c.admin(t))
+	var last *carav1.Project
+	for i := range 60 {
+		p := shop("shop")
+		p.Spec.Services[0].Image = "nginx:" + string(rune('a'+i%26)) + strings.Repeat("x", i/26)
+		var err error
+		if last, err = projects.PutProject(t.Context(), &carav1.PutProjectRequest{Project: p}); err != nil {
+			me.mu.Unlock()
+			t.Fatal(err)
+		}
+	}
+	me.mu.Unlock()
+	heard := 0
+	for {
+		a := agent.assignment()
+		heard++
+		if proto.Equal(a.GetProject().GetSpec(), last.GetSpec()) {
+			break
+		}
+	}
+	if heard > 3 {
+		t.Errorf("%d messages for 60 changes that were not read", heard)
+	}
+}
+
+func TestHeartbeats(t *testing.T) {
+	now := time.Now()
+	c := newCluster(t, func(cfg *Config) { cfg.Now = func() time.Time { return now } })
+	conn := c.node(t, "n1")
+	nodes := carav1.NewNodeServiceClient(c.admin(t))
+	get := func() *carav1.Node {
+		t.Helper()
+		n, err := nodes.GetNode(t.Context(), &carav1.GetRequest{Name: "n1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	agent := connectAgent(t, conn, "a")
+	agent.synced()
+	n := get()
+	if n.GetStatus().GetState() != api.NodeReady || !n.GetStatus().GetLastHeartbeat().AsTime().Equal(now) || n.GetStatus().GetInfo().GetPlatform() != "linux/amd64" {
+		t.Fatalf("after the first heartbeat: %v", n.GetStatus())
+	}
+	// What is only another heartbeat, and less free disk, writes nothing and is seen in answers.
+	beat := func(hb *carav1.Heartbeat) {
+		t.Helper()
+		now = now.Add(5 * time.Second)
+		if _, err := carav1.NewNodeServiceClient(conn).Heartbeat(t.Context(), &carav1.HeartbeatRequest{Name: "n1", Heartbeat: hb}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	info := proto.CloneOf(n.GetStatus().GetInfo())
+	info.Capacity.DiskFree = "9Gi"
+	beat(&carav1.Heartbeat{Info: info})
+	again := get()
+	if again.GetMetadata().GetResourceVersion() != n.GetMetadata().GetResourceVersion() {
+		t.Error("a heartbeat was written")
+	}
+	if !again.GetStatus().GetLastHeartbeat().AsTime().Equal(now) || again.GetStatus().GetInfo().GetCapacity().GetDiskFree() != "9Gi" {
+		t.Errorf("a heartbeat is not seen: %v", again.GetStatus())
+	}
+	beat(&carav1.Heartbeat{Conditions: []*carav1.Condition{{Type: api.CondEngineReady, Status: api.StatusFalse, Reason: "NoAnswer", Message: "docker is down"}}})
+	if c := api.FindCondition(get().GetStatus().GetConditions(), api.CondEngineReady); c.GetReason() != "NoAnswer" {
+		t.Errorf("condition %v", c)
+	}
+
+	// NotReady is decided on the last heartbeat that the scheduler saw.
+	loop, err := c.Client("scheduler")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := get().GetStatus().GetLastHeartbeat()
+	beat(nil)
+	mark := &carav1.MarkNodeNotReadyRequest{Name: "n1", LastHeartbeat: seen, Message: "no heartbeat for 20s"}
+	_, err = carav1.NewNodeServiceClient(loop).MarkNodeNotReady(t.Context(), mark)
+	wantCode(t, err, codes.Aborted, "")
+	c.create(t, web("shop"))
+	c.bind(t, "shop", "n1")
+	mark.LastHeartbeat = get().GetStatus().GetLastHeartbeat()
+	if _, err := carav1.NewNodeServiceClient(loop).MarkNodeNotReady(t.Context(), mark); err != nil {
+		t.Fatal(err)
+	}
+	n = get()
+	if n.GetStatus().GetState() != api.NodeNotReady || n.GetStatus().GetProjects() != 1 {
+		t.Errorf("after the mark: %v", n.GetStatus())
+	}
+	p, err := carav1.NewProjectServiceClient(c.admin(t)).GetProject(t.Context(), &carav1.GetRequest{Name: "shop"})
+	if err != nil || !p.GetStatus().GetLastSeen().AsTime().Equal(mark.GetLastHeartbeat().AsTime()) {
+		t.Errorf("last seen %v, %v", p.GetStatus().GetLastSeen(), err)
+	}
+	beat(nil)
+	if n = get(); n.GetStatus().GetState() != api.NodeReady {
+		t.Errorf("after it came back: %v", n.GetStatus())
+	}
+	n.Spec = &carav1.NodeSpec{Draining: true}
+	n.Metadata = &carav1.ObjectMeta{Name: "n1"}
+	if n, err = nodes.PutNode(t.Context(), &carav1.PutNodeRequest{Node: n}); err != nil || n.GetStatus().GetState() != api.NodeDraining {
+		t.Errorf("drain: %v, %v", n.GetStatus(), err)
+	}
+}
