@@ -1,17 +1,16 @@
 package reconciler
 
 import (
-	"time"
+	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/caravanserai/cara/api"
 )
 
-// handOverGrace is how long a deleted source waits for others that claim its projects to take them over.
-const handOverGrace = 30 * time.Second
-
 // planDeletion lets go of everything that a deleted source owns. With onDelete Orphan the server takes the owner off
 // the source's projects when it removes the source. With Delete the projects go first, all but those that another
-// source claims: those are handed over, and what was not taken in time is left without an owner, never deleted.
+// source declares: the source stays until those are handed over, since they are not to be deleted.
 func planDeletion(p *Plan, in Input) {
 	me := ownerName(p.Source)
 	p.Owned = countOwned(in)
@@ -19,25 +18,44 @@ func planDeletion(p *Plan, in Input) {
 		p.Remove = true
 		return
 	}
-	grace := in.Source.Metadata.DeletionTimestamp.AsTime().Add(handOverGrace)
 	waiting := false
 	for i := range in.Rows {
 		r := &in.Rows[i]
+		if r.Project == nil || r.owner() != me {
+			continue
+		}
+		waiting = true
 		switch {
-		case r.Project == nil, r.owner() != me:
 		case r.going():
-			waiting = true
 			p.Steps = append(p.Steps, keep(r, ReasonDeleting, "", "it is being deleted"))
 		case len(r.Rivals) > 0:
-			if in.Now.Before(grace) {
-				waiting = true
-				p.wake(grace)
-			}
 			p.Steps = append(p.Steps, keep(r, ReasonLeftToOther, "", "it is left to source/"+r.Rivals[0].Spec.Source))
 		default:
-			waiting = true
 			p.Steps = append(p.Steps, Step{Action: Delete, Project: r.Name, Reason: ReasonSourceDeleted, UID: r.uid(), row: *r})
 		}
 	}
 	p.Remove = !waiting
+}
+
+// deletionText says what a deleted source waits for.
+func deletionText(in Input, p *Plan) string {
+	onDelete := in.Source.GetSpec().GetOnDelete()
+	if onDelete == "" {
+		onDelete = api.OnDeleteOrphan
+	}
+	text := "the source is being deleted, onDelete: " + onDelete
+	var left []string
+	for i := range p.Steps {
+		if s := &p.Steps[i]; s.Reason == ReasonLeftToOther {
+			left = append(left, fmt.Sprintf("project %s to be taken over by source/%s", s.Project, s.row.Rivals[0].Spec.Source))
+		}
+	}
+	if len(left) == 0 {
+		return text
+	}
+	slices.Sort(left)
+	if len(left) > named {
+		left = append(left[:named], fmt.Sprintf("and %d more", len(left)-named))
+	}
+	return text + "; it waits for " + strings.Join(left, ", ")
 }

@@ -284,9 +284,9 @@ func TestDiffShowsFields(t *testing.T) {
 // TestSourceDeleted is the law's row about a source that is deleted.
 func TestSourceDeleted(t *testing.T) {
 	const me = "source/platform"
-	deleted := func(onDelete string, at time.Time) *carav1.Source {
+	deleted := func(onDelete string) *carav1.Source {
 		return source(func(s *carav1.Source) {
-			s.Metadata.DeletionTimestamp, s.Spec.OnDelete = timestamppb.New(at), onDelete
+			s.Metadata.DeletionTimestamp, s.Spec.OnDelete = timestamppb.New(now), onDelete
 		})
 	}
 	claimedByTeam := rival(claim("shared", "a:1", of("team", "s2", "shared.yaml")))
@@ -297,32 +297,27 @@ func TestSourceDeleted(t *testing.T) {
 		remove bool
 	}{
 		"Orphan lets go at once": {
-			source: deleted("", now), remove: true,
+			source: deleted(""), remove: true,
 			rows: []Row{row(claim("web", "a:1", applied), project("web", "a:1", me))},
 		},
 		"Delete deletes what it owns, also what it has no word on": {
-			source: deleted(api.OnDeleteDelete, now),
+			source: deleted(api.OnDeleteDelete),
 			rows:   []Row{row(claim("web", "a:1", applied), project("web", "a:1", me)), row(nil, project("lost", "a:1", me)), row(claim("mine", "a:1"), project("mine", "a:1", "user/ada"))},
 			want:   []string{"Delete lost SourceDeleted", "Delete web SourceDeleted"},
 		},
 		"Delete waits until all is gone": {
-			source: deleted(api.OnDeleteDelete, now),
+			source: deleted(api.OnDeleteDelete),
 			rows:   []Row{row(claim("web", "a:1", applied), project("web", "a:1", me, terminating(reasonSourceDeleted)))},
 			want:   []string{"Keep web Deleting"},
 		},
 		"Delete ends with the record": {
-			source: deleted(api.OnDeleteDelete, now), remove: true,
+			source: deleted(api.OnDeleteDelete), remove: true,
 			rows: []Row{row(claim("web", "a:1", applied), nil)},
 		},
 		"Delete leaves what another source claims, for it to take over": {
-			source: deleted(api.OnDeleteDelete, now),
+			source: deleted(api.OnDeleteDelete),
 			rows:   []Row{row(claim("shared", "a:1", applied), project("shared", "a:1", me), claimedByTeam)},
 			want:   []string{"Keep shared LeftToOther"},
-		},
-		"Delete does not wait for the other for ever": {
-			source: deleted(api.OnDeleteDelete, now.Add(-time.Minute)), remove: true,
-			rows: []Row{row(claim("shared", "a:1", applied), project("shared", "a:1", me), claimedByTeam)},
-			want: []string{"Keep shared LeftToOther"},
 		},
 	}
 	for name, tt := range tests {

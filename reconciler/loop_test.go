@@ -424,12 +424,8 @@ func TestDeletedSource(t *testing.T) {
 	t.Run("Orphan", func(t *testing.T) {
 		run(t, func(t *testing.T, c *cluster) {
 			c.push("rev-1", claim("web", "a:1"))
-			c.told()
 			deleteSource(c, "")
 			c.wantProjects("web a:1 nobody")
-			if d := cmp.Diff([]string{"Removed platform"}, c.told()); d != "" {
-				t.Errorf("events (-want +got):\n%s", d)
-			}
 			c.Put(newSource("platform", "s9"))
 			c.push("rev-2", claim("web", "a:1", of("platform", "s9", "web.yaml")))
 			c.wantProjects("web a:1 source/platform")
@@ -458,9 +454,21 @@ func TestDeletedSource(t *testing.T) {
 			c.push("rev-1", claim("web", "a:1"), claim("db", "a:1"))
 			c.publish(t, "team", "t-1", claim("web", "a:1", of("team", "s2", "web.yaml")))
 			c.settle()
+			suspended := c.source("team")
+			suspended.Spec.Suspend = true
+			c.Put(suspended)
+			c.settle()
 			deleteSource(c, api.OnDeleteDelete)
+			c.wantProjects("web a:1 source/platform")
+			c.wantCondition("platform", api.CondReady, api.StatusFalse, "it waits for project web to be taken over by source/team")
+			suspended = c.source("team")
+			suspended.Spec.Suspend = false
+			c.Put(suspended)
 			c.settle()
 			c.wantProjects("web a:1 source/team")
+			if c.source("platform") != nil {
+				t.Error("the source is still there")
+			}
 		})
 	})
 }

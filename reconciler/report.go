@@ -26,7 +26,6 @@ const (
 func (r *Reconciler) report(ctx context.Context, in Input, plan *Plan, done *outcome) error {
 	if done.removed {
 		r.cfg.Logger.Info("source removed", "source", plan.Source, "projects", plan.Owned)
-		r.tell(ctx, sourceEvent(in.Source, "Normal", "Removed", removedText(in.Source, plan)))
 		return nil
 	}
 	updates := claimUpdates(plan, done, in.Now)
@@ -57,20 +56,6 @@ func (r *Reconciler) report(ctx context.Context, in Input, plan *Plan, done *out
 		r.tell(ctx, e)
 	}
 	return nil
-}
-
-func removedText(s *carav1.Source, plan *Plan) string {
-	if plan.Owned == 0 {
-		return "the source is gone, and owned no project"
-	}
-	return fmt.Sprintf("the source is gone; %d projects stay and nobody owns them (onDelete: %s)", plan.Owned, orphanOr(s.GetSpec().GetOnDelete()))
-}
-
-func orphanOr(onDelete string) string {
-	if onDelete == "" {
-		return api.OnDeleteOrphan
-	}
-	return onDelete
 }
 
 func (r *Reconciler) updateSource(ctx context.Context, name string, req *carav1.UpdateSourceStatusRequest) error {

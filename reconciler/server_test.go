@@ -243,6 +243,9 @@ func (s *server) RemoveSource(_ context.Context, req *carav1.DeleteRequest) (*em
 		}
 		for _, p := range fakecluster.AllIn[*carav1.Project](tx) {
 			if p.Metadata.Owner == "source/"+req.Name {
+				if src.Spec.OnDelete == api.OnDeleteDelete {
+					return api.Errorf(codes.FailedPrecondition, api.TitleConflict, "source %s still owns %s", req.Name, p.Metadata.Name)
+				}
 				p.Metadata.Owner = ""
 				tx.Put(p)
 			}

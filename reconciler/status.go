@@ -229,7 +229,7 @@ func notReady(in Input, plan *Plan, done *outcome, t totals) (reason, message st
 	st := in.Source.GetStatus()
 	switch {
 	case in.Source.Metadata.DeletionTimestamp != nil:
-		return "Deleting", "the source is being deleted, onDelete: " + orphanOr(in.Source.GetSpec().GetOnDelete())
+		return "Deleting", deletionText(in, plan)
 	case in.Source.GetSpec().GetSuspend():
 		return "Suspended", "the source is suspended"
 	}
