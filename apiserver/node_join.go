@@ -42,6 +42,7 @@ func (s nodeService) Join(ctx context.Context, req *carav1.JoinRequest) (*carav1
 		if err := t.useJoinToken(req.GetTokenId(), req.GetSecret()); err != nil {
 			return err
 		}
+		t.actor.Name = "node/" + name // who knows the token's secret speaks for the node from here on
 		n, exists := read[*carav1.Node](t, name)
 		if exists && s.heardOf(n) {
 			return api.Errorf(codes.AlreadyExists, api.TitleConflict,
