@@ -67,7 +67,7 @@ func address(server string) (string, error) {
 		text = "https://" + text
 	}
 	u, err := url.Parse(text)
-	if err != nil || u.Hostname() == "" || u.User != nil || (u.Path != "" && u.Path != "/") {
+	if err != nil || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || (u.Path != "" && u.Path != "/") {
 		return "", fmt.Errorf("join: server %q: give it as https://HOST:PORT", server)
 	}
 	if u.Scheme != "http" && u.Scheme != "https" {
