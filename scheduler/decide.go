@@ -1,0 +1,212 @@
+package scheduler
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/loop"
+)
+
+// place finds a node for a Pending project and binds it there, or says why there is none.
+func (s *Scheduler) place(ctx context.Context, p *carav1.Project) error {
+	name := p.GetMetadata().GetName()
+	d, err := demand(p)
+	if err != nil {
+		return fmt.Errorf("project %s: %w", name, err)
+	}
+	s.mu.Lock()
+	if r, ok := s.ledger.reserved[name]; ok && r.revision > revision(p) {
+		s.mu.Unlock()
+		return nil // this picture is older than our own bind
+	}
+	v := Place(d, s.ledger.order, s.cfg.Strategy)
+	if v.Node == "" {
+		s.waiting[name] = true
+	} else {
+		delete(s.waiting, name)
+		s.ledger.reserve(d, v.Node)
+	}
+	s.mu.Unlock()
+	if v.Node == "" {
+		return s.explain(ctx, p, v.Explain())
+	}
+	bound, err := s.schedule(ctx, p, &carav1.ScheduleProjectRequest{Action: "Bind", NodeRef: v.Node})
+	s.mu.Lock()
+	if bound != nil {
+		s.ledger.settle(name, revision(bound))
+		if now, ok := loop.Get[*carav1.Project](s.mirror, name); !ok || revision(now) >= revision(bound) {
+			s.ledger.drop(name) // the mirror was faster than the answer
+		}
+	} else {
+		s.ledger.drop(name)
+	}
+	s.mu.Unlock()
+	if bound != nil {
+		s.cfg.Logger.Info("project scheduled", "project", name, "node", v.Node, "epoch", bound.GetStatus().GetEpoch(),
+			"rev", bound.GetMetadata().GetResourceVersion())
+	}
+	return err
+}
+
+// explain writes why a project is Pending, where that is not what it says already.
+func (s *Scheduler) explain(ctx context.Context, p *carav1.Project, message string) error {
+	c := api.FindCondition(p.GetStatus().GetConditions(), api.CondScheduled)
+	if c.GetStatus() == api.StatusFalse && c.GetMessage() == message {
+		return nil
+	}
+	_, err := s.schedule(ctx, p, &carav1.ScheduleProjectRequest{Action: "Explain", Reason: "Unschedulable", Message: message})
+	return err
+}
+
+// keep leaves an assigned project where it is, unless its node was lost for too long, drains, or has no room for what
+// the project became.
+func (s *Scheduler) keep(ctx context.Context, p *carav1.Project) (time.Duration, error) {
+	name, node := p.GetMetadata().GetName(), p.GetStatus().GetNodeRef()
+	s.mu.Lock()
+	delete(s.waiting, name)
+	s.mu.Unlock()
+	n, ok := loop.Get[*carav1.Node](s.mirror, node)
+	switch {
+	case !ok:
+		return 0, s.evict(ctx, p, "NodeGone", fmt.Sprintf("node %s was deleted", node))
+	case n.GetStatus().GetState() == api.NodeNotReady:
+		wait, never, err := api.RescheduleAfter(p.GetSpec().GetRescheduleAfter())
+		if err != nil || never {
+			return 0, err
+		}
+		since := s.lostSince(n)
+		if left := time.Until(since.Add(wait)); left > 0 {
+			return left, nil
+		}
+		return 0, s.evict(ctx, p, "NodeLost", fmt.Sprintf("node %s has not been heard of since %s", node, since.UTC().Format(time.RFC3339)))
+	case n.GetSpec().GetDraining():
+		return 0, s.moveIfFits(ctx, p, "NodeDraining", fmt.Sprintf("node %s is draining", node))
+	}
+	s.mu.Lock()
+	why := s.misfit(p, s.ledger.nodes[node])
+	s.mu.Unlock()
+	if why != Fits {
+		return 0, s.moveIfFits(ctx, p, "NoLongerFits", fmt.Sprintf("project %s does not fit node %s any more: %s", name, node, why))
+	}
+	return 0, nil
+}
+
+// misfit tells why a project would not fit the node that it is on, were it placed there now. That the node gets no new
+// projects at the moment is no reason to move.
+func (s *Scheduler) misfit(p *carav1.Project, c *Candidate) Why {
+	d, err := demand(p)
+	if err != nil || c == nil {
+		return Fits
+	}
+	at := *c
+	at.Unfit = Fits
+	held := s.ledger.effective(d.Project)
+	at.UsedCPU, at.UsedMemory, at.UsedSubnets = at.UsedCPU-held.cpu, at.UsedMemory-held.memory, at.UsedSubnets-held.subnets
+	return filter(&d, &at)
+}
+
+// moveIfFits sends a project back to Pending where another node would take it; else it stays and is looked at again
+// when there is room.
+func (s *Scheduler) moveIfFits(ctx context.Context, p *carav1.Project, reason, message string) error {
+	d, err := demand(p)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	others := make([]*Candidate, 0, len(s.ledger.order))
+	for _, c := range s.ledger.order {
+		if c.Name != p.GetStatus().GetNodeRef() {
+			others = append(others, c)
+		}
+	}
+	v := Place(d, others, s.cfg.Strategy)
+	if v.Node == "" {
+		s.waiting[d.Project] = true
+	}
+	s.mu.Unlock()
+	if v.Node == "" {
+		return nil
+	}
+	return s.evict(ctx, p, reason, message)
+}
+
+func (s *Scheduler) evict(ctx context.Context, p *carav1.Project, reason, message string) error {
+	out, err := s.schedule(ctx, p, &carav1.ScheduleProjectRequest{Action: "Evict", Reason: reason, Message: message})
+	if out != nil {
+		s.cfg.Logger.Info("project evicted", "project", p.GetMetadata().GetName(), "node", p.GetStatus().GetNodeRef(), "reason", reason)
+	}
+	return err
+}
+
+// lostSince is when a node was given up; not before one time-out after the start of the scheduler.
+func (s *Scheduler) lostSince(n *carav1.Node) time.Time {
+	since := s.started.Add(s.cfg.HeartbeatTimeout)
+	c := api.FindCondition(n.GetStatus().GetConditions(), api.CondReady)
+	if at := c.GetLastTransitionTime(); at != nil && at.AsTime().After(since) {
+		since = at.AsTime()
+	}
+	return since
+}
+
+// abandon ends the wait of a Terminating project for a node that is not coming back.
+func (s *Scheduler) abandon(ctx context.Context, p *carav1.Project) (time.Duration, error) {
+	node := p.GetStatus().GetNodeRef()
+	n, ok := loop.Get[*carav1.Node](s.mirror, node)
+	if ok && n.GetStatus().GetState() != api.NodeNotReady {
+		return 0, nil
+	}
+	if ok {
+		if left := time.Until(s.lostSince(n).Add(s.cfg.AbandonAfter)); left > 0 {
+			return left, nil
+		}
+	}
+	_, err := s.schedule(ctx, p, &carav1.ScheduleProjectRequest{
+		Action: "Abandon", Reason: "NodeLost", Message: fmt.Sprintf("node %s is lost; what it ran is swept when it comes back", node),
+	})
+	return 0, err
+}
+
+// passNode gives a node up whose heartbeats stopped, and comes back when the next one would be overdue.
+func (s *Scheduler) passNode(ctx context.Context, name string) (time.Duration, error) {
+	n, err := s.nodes.GetNode(ctx, &carav1.GetRequest{Name: name})
+	if api.IsNotFound(err) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("get node %s: %w", name, err)
+	}
+	if n.GetStatus().GetState() == api.NodeNotReady || n.GetStatus().GetState() == "" {
+		return 0, nil // its next heartbeat is a change
+	}
+	last := s.started
+	if at := n.GetStatus().GetLastHeartbeat(); at != nil && at.AsTime().After(last) {
+		last = at.AsTime()
+	}
+	if left := time.Until(last.Add(s.cfg.HeartbeatTimeout)); left > 0 {
+		return left, nil
+	}
+	_, err = s.nodes.MarkNodeNotReady(ctx, &carav1.MarkNodeNotReadyRequest{
+		Name: name, LastHeartbeat: n.GetStatus().GetLastHeartbeat(), Message: silence(name, n.GetStatus().GetLastHeartbeat(), s.cfg.HeartbeatTimeout),
+	})
+	if api.IsConflict(err) {
+		return s.cfg.HeartbeatTimeout / 4, nil // it was heard of meanwhile
+	}
+	if err != nil && !api.IsNotFound(err) {
+		return 0, fmt.Errorf("mark node %s not ready: %w", name, err)
+	}
+	s.cfg.Logger.Warn("node lost", "node", name, "last_heartbeat", last)
+	return 0, nil
+}
+
+func silence(name string, last *timestamppb.Timestamp, timeout time.Duration) string {
+	if last == nil {
+		return fmt.Sprintf("node %s was not heard of since the server's start: is cara-agent running there, and can it reach the server?", name)
+	}
+	return fmt.Sprintf("node %s was last heard of at %s, more than %s ago: is cara-agent running there, and can it reach the server?",
+		name, last.AsTime().UTC().Format(time.RFC3339), timeout)
+}

@@ -1,0 +1,209 @@
+package scheduler
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// ledger is what each node holds. It is kept by changes, so that its cost follows the change. It belongs to the
+// Scheduler's mutex.
+type ledger struct {
+	nodes map[string]*Candidate
+	order []*Candidate // the same nodes, as Place takes them
+	// placed is what the cluster says; reserved is what was decided and not yet heard of, which counts instead.
+	placed, reserved map[string]placement
+	on               map[string]map[string]bool // projects by node, of placed
+}
+
+// placement is what one project takes on one node.
+type placement struct {
+	node                           string
+	cpu, memory, subnets, projects int64
+	revision                       int64 // of a reservation: what the mirror has to show before it is dropped; 0 while in flight
+}
+
+func newLedger() *ledger {
+	return &ledger{
+		nodes: map[string]*Candidate{}, placed: map[string]placement{}, reserved: map[string]placement{},
+		on: map[string]map[string]bool{},
+	}
+}
+
+// demand is what a project asks of a node.
+func demand(p *carav1.Project) (Demand, error) {
+	d := Demand{Project: p.GetMetadata().GetName(), Selector: p.GetSpec().GetNodeSelector()}
+	for _, s := range p.GetSpec().GetServices() {
+		cpu, err := quantity(s.GetResources().GetRequests().GetCpu(), api.MilliCPU)
+		if err != nil {
+			return d, fmt.Errorf("service %s: cpu request: %w", s.GetName(), err)
+		}
+		memory, err := quantity(s.GetResources().GetRequests().GetMemory(), api.Bytes)
+		if err != nil {
+			return d, fmt.Errorf("service %s: memory request: %w", s.GetName(), err)
+		}
+		d.CPU, d.Memory = d.CPU+cpu, d.Memory+memory
+	}
+	return d, nil
+}
+
+func quantity(text string, parse func(string) (int64, error)) (int64, error) {
+	if text == "" {
+		return 0, nil
+	}
+	return parse(text)
+}
+
+// setNode takes a node as it is now, or its end where it is nil.
+func (l *ledger) setNode(name string, n *carav1.Node) {
+	c := l.nodes[name]
+	if n == nil {
+		delete(l.nodes, name)
+		l.order = slices.DeleteFunc(l.order, func(o *Candidate) bool { return o == c })
+		return
+	}
+	if c == nil {
+		c = l.addNode(name)
+	}
+	c.Labels, c.Unfit = n.GetMetadata().GetLabels(), unfit(n)
+	capacity := n.GetStatus().GetInfo().GetCapacity()
+	c.CPU, _ = quantity(capacity.GetCpu(), api.MilliCPU) // what an agent reports and nobody can read is not counted
+	c.Memory, _ = quantity(capacity.GetMemory(), api.Bytes)
+	c.Subnets = int64(capacity.GetSubnets())
+}
+
+// addNode begins to count a node, with what is on it already.
+func (l *ledger) addNode(name string) *Candidate {
+	c := &Candidate{Name: name}
+	l.nodes[name] = c
+	l.order = append(l.order, c)
+	for project := range l.on[name] {
+		if h := l.effective(project); h.node == name {
+			l.count(h, +1)
+		}
+	}
+	for project, r := range l.reserved {
+		if r.node == name && l.placed[project].node != name {
+			l.count(r, +1)
+		}
+	}
+	return c
+}
+
+// unfit is why nothing new goes to a node.
+func unfit(n *carav1.Node) Why {
+	st := n.GetStatus()
+	says := func(typ, status string) bool { return api.FindCondition(st.GetConditions(), typ).GetStatus() == status }
+	switch {
+	case st.GetState() == api.NodeNotReady || st.GetState() == "":
+		return NotReady
+	case says(api.CondEngineReady, api.StatusFalse):
+		return EngineDown
+	case n.GetSpec().GetDraining():
+		return Draining
+	case n.GetSpec().GetUnschedulable():
+		return Cordoned
+	case says(api.CondDiskPressure, api.StatusTrue):
+		return DiskPressure
+	case says(api.CondMemoryPressure, api.StatusTrue):
+		return MemoryPressure
+	}
+	return Fits
+}
+
+// setProject takes a project as the cluster has it at a revision, or its end where it is nil. It tells whether room
+// became free.
+func (l *ledger) setProject(name string, p *carav1.Project, revision int64) (freed bool) {
+	if r, ok := l.reserved[name]; ok && (p == nil || r.revision > 0 && revision >= r.revision) {
+		l.drop(name)
+	}
+	old, next := l.placed[name], holding(p)
+	if old == next {
+		return false
+	}
+	l.count(l.effective(name), -1)
+	delete(l.on[old.node], name)
+	delete(l.placed, name)
+	if next.node != "" {
+		l.placed[name] = next
+		if l.on[next.node] == nil {
+			l.on[next.node] = map[string]bool{}
+		}
+		l.on[next.node][name] = true
+	}
+	l.count(l.effective(name), +1)
+	return old.node != "" && (next.node != old.node || next.cpu < old.cpu || next.memory < old.memory)
+}
+
+// holding is what a project takes where it is. A Failed one keeps its network and nothing else.
+func holding(p *carav1.Project) placement {
+	st := p.GetStatus()
+	if st.GetNodeRef() == "" || st.GetPhase() == api.PhaseTerminated || st.GetPhase() == api.PhasePending {
+		return placement{}
+	}
+	h := placement{node: st.GetNodeRef(), subnets: 1}
+	if st.GetPhase() == api.PhaseFailed {
+		return h
+	}
+	h.projects = 1
+	if d, err := demand(p); err == nil { // a stored spec was valid when it was accepted
+		h.cpu, h.memory = d.CPU, d.Memory
+	}
+	return h
+}
+
+// effective is what counts for a project: the reservation, else what the cluster says.
+func (l *ledger) effective(project string) placement {
+	if r, ok := l.reserved[project]; ok {
+		return r
+	}
+	return l.placed[project]
+}
+
+func (l *ledger) count(h placement, sign int64) {
+	c := l.nodes[h.node]
+	if c == nil {
+		return
+	}
+	c.UsedCPU += sign * h.cpu
+	c.UsedMemory += sign * h.memory
+	c.UsedSubnets += sign * h.subnets
+	c.Projects += sign * h.projects
+}
+
+// reserve counts a decision before its commit is heard of.
+func (l *ledger) reserve(d Demand, node string) {
+	l.count(l.effective(d.Project), -1)
+	r := placement{node: node, cpu: d.CPU, memory: d.Memory, subnets: 1, projects: 1}
+	l.reserved[d.Project] = r
+	l.count(r, +1)
+}
+
+// settle keeps a reservation until the mirror shows the revision of its commit.
+func (l *ledger) settle(project string, revision int64) {
+	if r, ok := l.reserved[project]; ok {
+		r.revision = revision
+		l.reserved[project] = r
+	}
+}
+
+// drop takes a reservation back.
+func (l *ledger) drop(project string) {
+	if _, ok := l.reserved[project]; !ok {
+		return
+	}
+	l.count(l.effective(project), -1)
+	delete(l.reserved, project)
+	l.count(l.effective(project), +1)
+}
+
+// projectsOn names the projects of a node.
+func (l *ledger) projectsOn(node string) []string {
+	names := make([]string, 0, len(l.on[node]))
+	for name := range l.on[node] {
+		names = append(names, name)
+	}
+	return names
+}

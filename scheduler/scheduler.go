@@ -1,0 +1,201 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/loop"
+)
+
+// Config says whom to talk to and how patient to be.
+type Config struct {
+	// Conn leads to the API, with the identity `system/scheduler`.
+	Conn   grpc.ClientConnInterface
+	Logger *slog.Logger
+	// Strategy is Spread where it is empty.
+	Strategy Strategy
+	// HeartbeatTimeout is how long a node may be silent; 20 s where it is 0.
+	HeartbeatTimeout time.Duration
+	// AbandonAfter is how long a Terminating project waits for a lost node; 10 min where it is 0.
+	AbandonAfter time.Duration
+	// Workers is how many decisions are written side by side; 32 where it is 0.
+	Workers int
+}
+
+// Validate checks the configuration.
+func (c Config) Validate() error {
+	switch {
+	case c.Conn == nil:
+		return errors.New("scheduler: Conn is required")
+	case c.Logger == nil:
+		return errors.New("scheduler: Logger is required")
+	case c.Strategy != "" && c.Strategy != Spread && c.Strategy != Binpack:
+		return fmt.Errorf("scheduler: strategy %q: want %s or %s", c.Strategy, Spread, Binpack)
+	case c.HeartbeatTimeout < 0 || c.AbandonAfter < 0 || c.Workers < 0:
+		return errors.New("scheduler: times and workers must not be negative")
+	}
+	return nil
+}
+
+func (c Config) withDefaults() Config {
+	if c.Strategy == "" {
+		c.Strategy = Spread
+	}
+	if c.HeartbeatTimeout == 0 {
+		c.HeartbeatTimeout = 20 * time.Second
+	}
+	if c.AbandonAfter == 0 {
+		c.AbandonAfter = 10 * time.Minute
+	}
+	if c.Workers == 0 {
+		c.Workers = 32
+	}
+	return c
+}
+
+// Scheduler decides where projects run.
+type Scheduler struct {
+	cfg      Config
+	projects carav1.ProjectServiceClient
+	nodes    carav1.NodeServiceClient
+	mirror   *loop.Mirror
+	queue    *loop.Queue
+	started  time.Time // set by Run: no node is given up before one time-out after it
+
+	mu      sync.Mutex
+	ledger  *ledger
+	waiting map[string]bool // projects that found no place
+}
+
+// New returns a Scheduler that does nothing before Run.
+func New(cfg Config) *Scheduler {
+	cfg = cfg.withDefaults()
+	s := &Scheduler{
+		cfg: cfg, projects: carav1.NewProjectServiceClient(cfg.Conn), nodes: carav1.NewNodeServiceClient(cfg.Conn),
+		ledger: newLedger(), waiting: map[string]bool{},
+	}
+	s.mirror = loop.NewMirror(loop.MirrorConfig{
+		Client: carav1.NewWatchServiceClient(cfg.Conn), Kinds: []string{api.KindProject, api.KindNode},
+		OnChange: s.changed, Logger: cfg.Logger,
+	})
+	s.queue = loop.NewQueue(loop.QueueConfig{
+		Name: "scheduler", Workers: cfg.Workers, Do: s.pass, MinBackoff: 50 * time.Millisecond, MaxBackoff: 30 * time.Second, Logger: cfg.Logger,
+	})
+	return s
+}
+
+// Run works until ctx ends.
+func (s *Scheduler) Run(ctx context.Context) error {
+	s.started = time.Now()
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.mirror.Run(ctx) })
+	group.Go(func() error {
+		if err := s.mirror.WaitSynced(ctx); err != nil {
+			return nil // ctx ended before the first picture was whole
+		}
+		return s.queue.Run(ctx)
+	})
+	return group.Wait()
+}
+
+// changed keeps the ledger and says what to look at again.
+func (s *Scheduler) changed(changes []loop.Change) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	room := false
+	for _, c := range changes {
+		name := api.Meta(c.Object()).GetName()
+		switch c.Object().(type) {
+		case *carav1.Project:
+			p, _ := c.New.(*carav1.Project)
+			if s.ledger.setProject(name, p, revision(p)) {
+				room = true
+			}
+			if p == nil {
+				delete(s.waiting, name)
+			}
+			if p != nil && interesting(p) {
+				s.queue.Add(projectKey(name))
+			}
+		case *carav1.Node:
+			n, _ := c.New.(*carav1.Node)
+			s.ledger.setNode(name, n)
+			room = true
+			s.queue.Add(nodeKey(name))
+			for _, project := range s.ledger.projectsOn(name) {
+				s.queue.Add(projectKey(project))
+			}
+		}
+	}
+	if room {
+		for project := range s.waiting {
+			s.queue.Add(projectKey(project))
+		}
+	}
+}
+
+func revision(p *carav1.Project) int64 {
+	n, err := strconv.ParseInt(p.GetMetadata().GetResourceVersion(), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// interesting tells whether a project's change may need a decision.
+func interesting(p *carav1.Project) bool {
+	switch p.GetStatus().GetPhase() {
+	case api.PhasePending, api.PhaseScheduled, api.PhaseTerminating:
+		return true
+	}
+	return false
+}
+
+// pass looks at one node or one project.
+func (s *Scheduler) pass(ctx context.Context, key string) (time.Duration, error) {
+	kind, name, _ := strings.Cut(key, "/")
+	if kind == "node" {
+		return s.passNode(ctx, name)
+	}
+	p, ok := loop.Get[*carav1.Project](s.mirror, name)
+	if !ok {
+		return 0, nil
+	}
+	switch p.GetStatus().GetPhase() {
+	case api.PhasePending:
+		return 0, s.place(ctx, p)
+	case api.PhaseScheduled, api.PhaseRunning:
+		return s.keep(ctx, p)
+	case api.PhaseTerminating:
+		return s.abandon(ctx, p)
+	}
+	return 0, nil
+}
+
+// schedule writes one decision. That the project changed meanwhile is no failure: its change is looked at next.
+func (s *Scheduler) schedule(ctx context.Context, p *carav1.Project, req *carav1.ScheduleProjectRequest) (*carav1.Project, error) {
+	req.Name, req.ResourceVersion = p.GetMetadata().GetName(), p.GetMetadata().GetResourceVersion()
+	out, err := s.projects.ScheduleProject(ctx, req)
+	if api.IsConflict(err) || api.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s project %s: %w", req.Action, req.Name, err)
+	}
+	return out, nil
+}
+
+// nodeKey and projectKey are the keys of the queue.
+func nodeKey(name string) string    { return "node/" + name }
+func projectKey(name string) string { return "project/" + name }
