@@ -1,0 +1,233 @@
+package apiserver
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"google.golang.org/grpc"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/store/pebble"
+)
+
+// onDisk makes a benchmark's house stand on a real, synced disk.
+func onDisk(b *testing.B) func(*Config) {
+	return func(cfg *Config) {
+		st, err := pebble.Open(pebble.Config{Dir: b.TempDir()})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { st.Close() })
+		cfg.Store = st
+	}
+}
+
+// parallel runs op b.N times from n clients at once.
+func parallel(b *testing.B, n int, op func(client, i int) error) {
+	b.Helper()
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	b.ResetTimer()
+	for client := range n {
+		wg.Go(func() {
+			for {
+				i := int(next.Add(1))
+				if i > b.N {
+					return
+				}
+				if err := op(client, i); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	b.StopTimer()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "op/s")
+}
+
+var clientCounts = []int{1, 16}
+
+func BenchmarkCreate(b *testing.B) {
+	for _, n := range clientCounts {
+		b.Run(fmt.Sprintf("grpc/clients=%d", n), func(b *testing.B) {
+			h := newHouse(b, onDisk(b))
+			conns := connections(b, h, n)
+			parallel(b, n, func(client, i int) error {
+				_, err := carav1.NewProjectServiceClient(conns[client]).CreateProject(b.Context(),
+					&carav1.CreateProjectRequest{Project: web(fmt.Sprintf("p-%d", i))})
+				return err
+			})
+		})
+		b.Run(fmt.Sprintf("rest/clients=%d", n), func(b *testing.B) {
+			h := newHouse(b, onDisk(b))
+			client := httpClient(n)
+			parallel(b, n, func(_, i int) error {
+				return h.call(b.Context(), client, "POST", "/api/v1/projects", manifest(fmt.Sprintf("p-%d", i), "nginx:1"))
+			})
+		})
+	}
+}
+
+func BenchmarkGet(b *testing.B) {
+	for _, n := range clientCounts {
+		b.Run(fmt.Sprintf("grpc/clients=%d", n), func(b *testing.B) {
+			h := newHouse(b, nil)
+			fill(b, h, 1000)
+			conns := connections(b, h, n)
+			parallel(b, n, func(client, i int) error {
+				_, err := carav1.NewProjectServiceClient(conns[client]).GetProject(b.Context(), &carav1.GetRequest{Name: fmt.Sprintf("p-%d", i%1000)})
+				return err
+			})
+		})
+		b.Run(fmt.Sprintf("rest/clients=%d", n), func(b *testing.B) {
+			h := newHouse(b, nil)
+			fill(b, h, 1000)
+			client := httpClient(n)
+			parallel(b, n, func(_, i int) error {
+				return h.call(b.Context(), client, "GET", fmt.Sprintf("/api/v1/projects/p-%d", i%1000), "")
+			})
+		})
+	}
+}
+
+func BenchmarkList1000(b *testing.B) {
+	for _, n := range clientCounts {
+		b.Run(fmt.Sprintf("grpc/clients=%d", n), func(b *testing.B) {
+			h := newHouse(b, nil)
+			fill(b, h, 1000)
+			conns := connections(b, h, n)
+			parallel(b, n, func(client, _ int) error {
+				_, err := carav1.NewProjectServiceClient(conns[client]).ListProjects(b.Context(), &carav1.ListProjectsRequest{})
+				return err
+			})
+		})
+		b.Run(fmt.Sprintf("rest/clients=%d", n), func(b *testing.B) {
+			h := newHouse(b, nil)
+			fill(b, h, 1000)
+			client := httpClient(n)
+			parallel(b, n, func(_, _ int) error { return h.call(b.Context(), client, "GET", "/api/v1/projects", "") })
+		})
+	}
+}
+
+// BenchmarkWatchFanOut is the time from one write until 1,000 watchers have heard of it.
+func BenchmarkWatchFanOut(b *testing.B) {
+	const watchers = 1000
+	h := newHouse(b, nil)
+	conn := h.as(b, "viewer")
+	ctx, cancel := context.WithCancel(b.Context())
+	heard := make(chan struct{}, watchers)
+	var synced, done sync.WaitGroup
+	for range watchers {
+		synced.Add(1)
+		done.Go(func() {
+			stream, err := carav1.NewProjectServiceClient(conn).WatchProjects(ctx, &carav1.WatchProjectsRequest{})
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			for first := true; ; first = false {
+				if _, err := stream.Recv(); err != nil {
+					return
+				}
+				if first {
+					synced.Done()
+					continue
+				}
+				heard <- struct{}{}
+			}
+		})
+	}
+	synced.Wait()
+	b.ResetTimer()
+	for i := range b.N {
+		fillOne(b, h, i)
+		for range watchers {
+			<-heard
+		}
+	}
+	b.StopTimer()
+	cancel()
+	done.Wait()
+}
+
+func BenchmarkApply(b *testing.B) {
+	for _, changed := range []bool{true, false} {
+		b.Run(fmt.Sprintf("projects=1000/changed=%v", changed), func(b *testing.B) {
+			h := newHouse(b, onDisk(b))
+			conn := carav1.NewApplyServiceClient(h.loop(b, "reconciler"))
+			for i := range b.N {
+				req := &carav1.ApplyRequest{Source: "platform"}
+				for j := range 1000 {
+					p := web(fmt.Sprintf("p-%d", j))
+					if changed {
+						p.Spec.Services[0].Image = fmt.Sprintf("nginx:%d", i)
+					}
+					req.Objects = append(req.Objects, &carav1.Object{Value: &carav1.Object_Project{Project: p}})
+				}
+				if _, err := conn.Apply(b.Context(), req); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func fill(b *testing.B, h *house, n int) {
+	b.Helper()
+	for i := range n {
+		fillOne(b, h, i)
+	}
+}
+
+func fillOne(b *testing.B, h *house, i int) {
+	b.Helper()
+	err := h.transact(withActor(b.Context(), Actor{Name: "user/admin", Role: RoleAdmin}), func(t *tx) error {
+		_, _, err := t.declare(web(fmt.Sprintf("p-%d", i)), nil)
+		return err
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+}
+
+func connections(b *testing.B, h *house, n int) []grpc.ClientConnInterface {
+	b.Helper()
+	out := make([]grpc.ClientConnInterface, n)
+	for i := range out {
+		out[i] = h.as(b, "admin")
+	}
+	return out
+}
+
+func httpClient(n int) *http.Client {
+	return &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: n, MaxConnsPerHost: n}}
+}
+
+func (h *house) call(ctx context.Context, client *http.Client, method, path, body string) error {
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+h.addr+path, strings.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer admin")
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		return err
+	}
+	if resp.StatusCode >= 300 {
+		return fmt.Errorf("%s %s: %s", method, path, resp.Status)
+	}
+	return nil
+}

@@ -1,0 +1,71 @@
+package apiserver
+
+import (
+	"testing"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Every method of the contract is in the table, and nothing else is.
+func TestMethodTableIsTotal(t *testing.T) {
+	known := map[string]bool{}
+	services := carav1.File_cara_v1_service_proto.Services()
+	for i := range services.Len() {
+		all := services.Get(i).Methods()
+		for j := range all.Len() {
+			name := "/" + string(services.Get(i).FullName()) + "/" + string(all.Get(j).Name())
+			known[name] = true
+			if _, ok := methods[name]; !ok {
+				t.Errorf("%s is not in the table: say who may call it", name)
+			}
+		}
+	}
+	for name := range methods {
+		if !known[name] {
+			t.Errorf("%s is in the table and not in the contract", name)
+		}
+	}
+}
+
+func TestMethodTableKeepsItsPromises(t *testing.T) {
+	person := func(r Role) bool { return r == RoleAdmin || r == RoleDeployer || r == RoleViewer }
+	for name, m := range methods {
+		for _, role := range m.roles {
+			actor := Actor{Name: "x", Role: role}
+			switch {
+			case role == RoleNone && shortMethod(name) != "Join":
+				t.Errorf("%s lets nobody in", name)
+			case role == RoleViewer && m.write && shortMethod(name) != "Join":
+				t.Errorf("%s lets a viewer write", name)
+			case role == RoleNode && !m.write && shortMethod(name) != "GetInfo":
+				t.Errorf("%s lets a node read the cluster", name)
+			case m.quiet && person(role):
+				t.Errorf("%s hides a person's change from the audit", name)
+			}
+			if err := authorise(actor, name); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+	wantCode(t, authorise(Actor{}, "/cara.v1.ProjectService/GetProject"), codes.Unauthenticated, api.TitleUnauthenticated)
+	wantCode(t, authorise(Actor{Name: "user/v", Role: RoleViewer}, "/cara.v1.ProjectService/PutProject"), codes.PermissionDenied, api.TitleForbidden)
+	wantCode(t, authorise(Actor{Name: "user/a", Role: RoleAdmin}, "/cara.v1.ProjectService/Explode"), codes.Unimplemented, api.TitleUnimplemented)
+}
+
+func TestOnlyLoopsAreLetInByClient(t *testing.T) {
+	h := newHouse(t, nil)
+	for _, name := range []string{"", "admin", "node", "viewer", "agent"} {
+		if _, err := h.Client(name); err == nil {
+			t.Errorf("Client(%q) gave a connection", name)
+		}
+	}
+	info, err := carav1.NewInfoServiceClient(h.loop(t, "gc")).GetInfo(t.Context(), &empty{})
+	if err != nil || info.GetActor() != "system/gc" {
+		t.Errorf("got %v, %v", info, err)
+	}
+	_, err = carav1.NewProjectServiceClient(h.as(t, "impostor")).GetProject(t.Context(), &carav1.GetRequest{Name: "x"})
+	wantCode(t, err, codes.Unauthenticated, api.TitleUnauthenticated)
+}

@@ -1,0 +1,229 @@
+package apiserver
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// farm is a house with one source and the loops that work on it.
+type farm struct {
+	*house
+	uid                         string
+	admin, sources, reconciler  carav1.SourceServiceClient
+	events, gcEvents, loopEvent carav1.EventServiceClient
+}
+
+func newFarm(t *testing.T) *farm {
+	t.Helper()
+	h := newHouse(t, nil)
+	f := &farm{
+		house: h, admin: carav1.NewSourceServiceClient(h.as(t, "admin")),
+		sources: carav1.NewSourceServiceClient(h.loop(t, "sources")), reconciler: carav1.NewSourceServiceClient(h.loop(t, "reconciler")),
+		events: carav1.NewEventServiceClient(h.as(t, "viewer")), gcEvents: carav1.NewEventServiceClient(h.loop(t, "gc")),
+		loopEvent: carav1.NewEventServiceClient(h.loop(t, "sources")),
+	}
+	src, err := f.admin.CreateSource(t.Context(), &carav1.CreateSourceRequest{Source: &carav1.Source{
+		ApiVersion: api.APIVersion, Kind: api.KindSource, Metadata: &carav1.ObjectMeta{Name: "platform"},
+		Spec: &carav1.SourceSpec{Dir: &carav1.DirSource{Path: "/srv"}},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.uid = src.GetMetadata().GetUid()
+	return f
+}
+
+func (f *farm) publish(t *testing.T, sequence int64, upserts []*carav1.ClaimSpec, absent ...string) error {
+	t.Helper()
+	stream, err := f.sources.PublishSnapshot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	msgs := []*carav1.PublishSnapshotRequest{
+		{Source: "platform", SourceUid: f.uid, Head: &carav1.Snapshot{Revision: fmt.Sprintf("%040d", sequence), Sequence: sequence, Complete: true}},
+		{Upserts: upserts},
+		{Absent: absent},
+	}
+	for _, m := range msgs {
+		if err := stream.Send(m); err != nil {
+			break // the answer says why
+		}
+	}
+	_, err = stream.CloseAndRecv()
+	return err
+}
+
+func claim(name string) *carav1.ClaimSpec {
+	p := web(name)
+	return &carav1.ClaimSpec{Project: p, Hash: api.ClaimHash(p), File: name + ".yaml", Line: 1, Present: true}
+}
+
+func TestSnapshotIsOneTransaction(t *testing.T) {
+	f := newFarm(t)
+	watch, err := carav1.NewWatchServiceClient(f.loop(t, "reconciler")).Watch(t.Context(), &carav1.WatchRequest{Kinds: []string{api.KindSource, api.KindClaim}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for synced := false; !synced; {
+		msg, err := watch.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		synced = msg.GetSynced()
+	}
+	if err := f.publish(t, 1, []*carav1.ClaimSpec{claim("a"), claim("b")}); err != nil {
+		t.Fatal(err)
+	}
+	msg, err := watch.Recv()
+	if err != nil || len(msg.GetChanges()) != 3 {
+		t.Fatalf("%v %v: want the source and two claims at once", msg, err)
+	}
+	wantCode(t, f.publish(t, 1, nil), codes.Aborted, api.TitleConflict)
+	wantCode(t, f.publish(t, 3, nil), codes.Aborted, api.TitleConflict)
+	if err := f.publish(t, 2, []*carav1.ClaimSpec{claim("a")}, "b", "never-there"); err != nil {
+		t.Fatal(err)
+	}
+	b, _ := lookup[*carav1.Claim](f.cache, "platform/b")
+	a, _ := lookup[*carav1.Claim](f.cache, "platform/a")
+	if b.GetSpec().GetPresent() || !a.GetSpec().GetPresent() {
+		t.Errorf("a present %v, b present %v", a.GetSpec().GetPresent(), b.GetSpec().GetPresent())
+	}
+	update := func(project string, remove bool) error {
+		_, err := f.reconciler.UpdateClaims(t.Context(), &carav1.UpdateClaimsRequest{Source: "platform", Updates: []*carav1.ClaimUpdate{
+			{Project: project, Remove: remove, Status: &carav1.ClaimStatus{State: "Applied"}},
+		}})
+		return err
+	}
+	wantCode(t, update("a", true), codes.Aborted, api.TitleConflict)
+	for _, err := range []error{update("a", false), update("b", true), update("b", true)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, err := f.admin.ListClaims(t.Context(), &carav1.ListClaimsRequest{Source: "platform"})
+	if err != nil || len(list.GetItems()) != 1 || list.GetItems()[0].GetStatus().GetState() != "Applied" {
+		t.Errorf("claims %v %v", list, err)
+	}
+}
+
+func TestSnapshotIsBounded(t *testing.T) {
+	f := newFarm(t)
+	many := make([]*carav1.ClaimSpec, maxSnapshotClaims+1)
+	for i := range many {
+		many[i] = claim(fmt.Sprintf("p-%d", i))
+	}
+	wantCode(t, f.publish(t, 1, many), codes.ResourceExhausted, "TooLarge")
+	if err := f.publish(t, 1, many[:maxSnapshotClaims]); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestPollsStayInMemory(t *testing.T) {
+	f := newFarm(t)
+	before := f.cache.revision()
+	for range 3 {
+		src, err := f.sources.UpdateSourceStatus(t.Context(), &carav1.UpdateSourceStatusRequest{
+			Name: "platform", Uid: f.uid, Poll: &carav1.PollStatus{LastTime: timestamppb.Now(), ObservedRevision: "abc"},
+		})
+		if err != nil || src.GetStatus().GetPoll().GetObservedRevision() != "abc" {
+			t.Fatalf("%v %v", src, err)
+		}
+	}
+	if f.cache.revision() != before {
+		t.Error("a poll was written")
+	}
+	token, applied := "t1", "r1"
+	for i := range 12 {
+		if _, err := f.reconciler.UpdateSourceStatus(t.Context(), &carav1.UpdateSourceStatusRequest{
+			Name: "platform", Uid: f.uid, HandledToken: &token, AppliedRevision: &applied, Run: &carav1.Run{Created: int32(i)},
+			Conditions: []*carav1.Condition{{Type: api.CondReady, Status: api.StatusTrue, Reason: "Applied"}},
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	src, err := f.admin.GetSource(t.Context(), &carav1.GetRequest{Name: "platform"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	st := src.GetStatus()
+	if st.GetHandledToken() != token || len(st.GetRuns()) != maxRuns || st.GetRuns()[0].GetCreated() != 11 || st.GetPoll() == nil {
+		t.Errorf("status %v", st)
+	}
+}
+
+func TestConfirmIsForOneRevision(t *testing.T) {
+	f := newFarm(t)
+	if err := f.publish(t, 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	_, err := f.admin.ConfirmSource(t.Context(), &carav1.ConfirmSourceRequest{Name: "platform", Revision: "7654321"})
+	wantCode(t, err, codes.FailedPrecondition, api.TitleConflict)
+	src, err := f.admin.ConfirmSource(t.Context(), &carav1.ConfirmSourceRequest{Name: "platform", Revision: "0000000"})
+	if err != nil || src.GetStatus().GetConfirmedRevision() != fmt.Sprintf("%040d", 1) {
+		t.Errorf("%v %v", src, err)
+	}
+}
+
+func TestEventsAreCounted(t *testing.T) {
+	f := newFarm(t)
+	e := &carav1.Event{
+		ApiVersion: api.APIVersion, Kind: api.KindEvent, Type: "Warning", Reason: "FetchFailed", Message: "no route",
+		Object: &carav1.ObjectRef{Kind: api.KindSource, Name: "platform"},
+	}
+	for range 3 {
+		if _, err := f.loopEvent.CreateEvent(t.Context(), &carav1.CreateEventRequest{Event: e}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, err := f.events.ListEvents(t.Context(), &carav1.ListEventsRequest{Kind: api.KindSource, Name: "platform"})
+	if err != nil || len(list.GetItems()) != 2 || list.GetItems()[1].GetCount() != 3 || list.GetItems()[1].GetActor() != "system/sources" {
+		t.Fatalf("%v %v", list, err)
+	}
+	for i := range 2 * eventsPerObject {
+		other := proto.CloneOf(e)
+		other.Message = fmt.Sprint("no route ", i)
+		if _, err := f.loopEvent.CreateEvent(t.Context(), &carav1.CreateEventRequest{Event: other}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(f.cache.eventsOn(api.KindSource, "platform")); n != eventsPerObject {
+		t.Errorf("%d events are kept of one object", n)
+	}
+	out, err := f.gcEvents.TrimHistory(t.Context(), &carav1.TrimHistoryRequest{EventsBefore: timestamppb.New(time.Now().Add(time.Minute))})
+	if err != nil || out.GetEvents() != eventsPerObject {
+		t.Errorf("%v %v", out, err)
+	}
+}
+
+func TestTrimKeepsWhatHoldsBack(t *testing.T) {
+	f := newFarm(t)
+	err := f.transact(t.Context(), func(t *tx) error {
+		for _, name := range []string{"claimed", "forgotten"} {
+			t.put(&carav1.Tombstone{Metadata: &carav1.ObjectMeta{Name: name}, Reason: "Expired", Time: timestamppb.New(time.Unix(1, 0))})
+		}
+		t.put(&carav1.Override{Metadata: &carav1.ObjectMeta{Name: "ended"}, Scope: scopeDeletion, Until: timestamppb.New(time.Unix(1, 0))})
+		t.put(&carav1.Override{Metadata: &carav1.ObjectMeta{Name: "standing"}, Scope: scopeDeletion})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.publish(t, 1, []*carav1.ClaimSpec{claim("claimed")}); err != nil {
+		t.Fatal(err)
+	}
+	out, err := f.gcEvents.TrimHistory(t.Context(), &carav1.TrimHistoryRequest{TombstonesBefore: timestamppb.Now()})
+	if err != nil || out.GetTombstones() != 1 || out.GetOverrides() != 1 {
+		t.Errorf("%v %v", out, err)
+	}
+	if _, ok := lookup[*carav1.Tombstone](f.cache, "claimed"); !ok {
+		t.Error("the tombstone that keeps an expired project away is gone")
+	}
+}

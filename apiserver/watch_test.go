@@ -1,0 +1,242 @@
+package apiserver
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// replay applies a watch to a map, and says at which revision it is.
+type replay struct {
+	objects map[string]*carav1.Project
+	rev     string
+}
+
+func (r *replay) apply(t *testing.T, msg *carav1.WatchResponse) {
+	t.Helper()
+	for _, ch := range msg.GetChanges() {
+		p := ch.GetObject().GetProject()
+		if ch.GetDeleted() {
+			delete(r.objects, p.GetMetadata().GetName())
+			continue
+		}
+		if old := r.objects[p.GetMetadata().GetName()]; old != nil && proto.Equal(old, p) {
+			t.Errorf("told twice of %s at %s", p.GetMetadata().GetName(), p.GetMetadata().GetResourceVersion())
+		}
+		r.objects[p.GetMetadata().GetName()] = p
+	}
+	if msg.GetResourceVersion() != "" {
+		r.rev = msg.GetResourceVersion()
+	}
+}
+
+// until reads until the watch has reached a revision.
+func (r *replay) until(t *testing.T, stream carav1.WatchService_WatchClient, rev string) {
+	t.Helper()
+	want, _ := parseRevision(rev)
+	for {
+		if at, ok := parseRevision(r.rev); ok && r.rev != "" && at >= want {
+			return
+		}
+		msg, err := stream.Recv()
+		if err != nil {
+			t.Errorf("watch: %v", err)
+			return
+		}
+		r.apply(t, msg)
+	}
+}
+
+// Watchers that begin, break off and go on at any time all end with what is there, over the ring and over the log.
+func TestWatchHasNoGap(t *testing.T) {
+	for name, recent := range map[string]int{"recent changes": 0, "the store's log": 8} {
+		t.Run(name, func(t *testing.T) {
+			h := newHouse(t, func(c *Config) { c.RecentChanges = recent })
+			conn := h.as(t, "admin")
+			var writers, watchers sync.WaitGroup
+			for w := range 4 {
+				writers.Go(func() {
+					projects := carav1.NewProjectServiceClient(conn)
+					for i := range 60 {
+						p := web("p-" + strconv.Itoa((i+w)%7))
+						p.Spec.Services[0].Image = fmt.Sprintf("nginx:%d.%d", w, i)
+						var err error
+						if i%5 == 4 {
+							_, err = projects.DeleteProject(t.Context(), &carav1.DeleteProjectRequest{Name: p.GetMetadata().GetName()})
+						} else {
+							_, err = projects.PutProject(t.Context(), &carav1.PutProjectRequest{Project: p})
+						}
+						if err != nil && !api.IsNotFound(err) && !api.IsConflict(err) {
+							t.Error(err)
+						}
+					}
+				})
+			}
+			written := make(chan struct{})
+			var last string
+			for i := range 6 {
+				watchers.Go(func() {
+					r := watchInPieces(t, h, i, written)
+					<-written
+					stream := open(t, t.Context(), h, r.rev)
+					r.until(t, stream, last)
+					compare(t, h, r)
+				})
+			}
+			writers.Wait()
+			last = formatRevision(h.cache.revision())
+			// one more project change, so that every watcher gets to `last` by an answer that it waits for
+			out, err := carav1.NewProjectServiceClient(conn).PutProject(t.Context(), &carav1.PutProjectRequest{Project: web("end")})
+			if err != nil {
+				t.Fatal(err)
+			}
+			last = out.GetMetadata().GetResourceVersion()
+			close(written)
+			watchers.Wait()
+		})
+	}
+}
+
+// watchInPieces watches a few messages at a time, each time going on from where it was.
+func watchInPieces(t *testing.T, h *house, seed int, stop <-chan struct{}) *replay {
+	r := &replay{objects: map[string]*carav1.Project{}}
+	for {
+		select {
+		case <-stop:
+			return r
+		default:
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		stream := open(t, ctx, h, r.rev)
+		for range 3 + seed {
+			msg, err := stream.Recv()
+			if err != nil {
+				break
+			}
+			r.apply(t, msg)
+		}
+		cancel()
+	}
+}
+
+func open(t *testing.T, ctx context.Context, h *house, from string) carav1.WatchService_WatchClient {
+	stream, err := carav1.NewWatchServiceClient(h.loop(t, "gc")).Watch(ctx,
+		&carav1.WatchRequest{Kinds: []string{api.KindProject}, ResourceVersion: from})
+	if err != nil {
+		t.Error(err)
+	}
+	return stream
+}
+
+func compare(t *testing.T, h *house, r *replay) {
+	t.Helper()
+	want := map[string]string{}
+	items, _ := page[*carav1.Project](h.cache, "", "", 0, nil)
+	for _, p := range items {
+		want[p.GetMetadata().GetName()] = p.GetMetadata().GetResourceVersion()
+	}
+	got := map[string]string{}
+	for name, p := range r.objects {
+		got[name] = p.GetMetadata().GetResourceVersion()
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("watcher at %s differs: %s", r.rev, diff)
+	}
+}
+
+func TestWatchTooFarBehindIsGone(t *testing.T) {
+	h := newHouse(t, func(c *Config) { c.RecentChanges = 1 })
+	for i := range 5 {
+		fillWith(t, h, web("p-"+strconv.Itoa(i)))
+	}
+	if err := h.cfg.Store.Compact(t.Context(), 3); err != nil {
+		t.Fatal(err)
+	}
+	stream := open(t, t.Context(), h, "1")
+	var err error
+	for err == nil { // the first answer is the bookmark that opens every watch
+		_, err = stream.Recv()
+	}
+	wantCode(t, err, codes.OutOfRange, api.TitleGone)
+}
+
+func TestWatchFiltersOneKind(t *testing.T) {
+	running := func(p *carav1.Project) bool { return p.GetStatus().GetPhase() == api.PhaseRunning }
+	p := func(phase string) *carav1.Project {
+		return &carav1.Project{Metadata: &carav1.ObjectMeta{Name: "x"}, Status: &carav1.ProjectStatus{Phase: phase}}
+	}
+	tests := []struct {
+		name string
+		ch   change
+		want string
+	}{
+		{"new and matches", change{new: p("Running"), created: true}, eventAdded},
+		{"new and does not", change{new: p("Pending"), created: true}, ""},
+		{"comes to match", change{old: p("Pending"), new: p("Running")}, eventAdded},
+		{"goes on matching", change{old: p("Running"), new: p("Running")}, eventModified},
+		{"matches no longer", change{old: p("Running"), new: p("Failed")}, eventDeleted},
+		{"never matched", change{old: p("Pending"), new: p("Failed")}, ""},
+		{"deleted", change{old: p("Running")}, eventDeleted},
+		{"deleted, never matched", change{old: p("Pending")}, ""},
+		{"from the log, matches", change{new: p("Running")}, eventModified},
+		{"from the log, does not", change{new: p("Failed")}, eventDeleted},
+		{"from the log, deleted", change{}, eventDeleted},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.ch.kind, tt.ch.name = api.KindProject, "x"
+			if got, _ := filtered(&tt.ch, running); got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestBookmarksAndDrain(t *testing.T) {
+	h := newHouse(t, func(c *Config) { c.BookmarkInterval = time.Millisecond })
+	stream := open(t, t.Context(), h, "")
+	for range 3 {
+		if _, err := stream.Recv(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	network, err := carav1.NewWatchServiceClient(h.as(t, "viewer")).Watch(t.Context(), &carav1.WatchRequest{Kinds: []string{api.KindProject}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := network.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.stop(); err != nil {
+		t.Fatal(err)
+	}
+	for err = nil; err == nil; {
+		_, err = stream.Recv()
+	}
+	wantCode(t, err, codes.Unavailable, "")
+	for err = nil; err == nil; {
+		_, err = network.Recv()
+	}
+	wantCode(t, err, codes.Unavailable, "")
+}
+
+func fillWith(t testing.TB, h *house, p *carav1.Project) {
+	t.Helper()
+	err := h.transact(withActor(t.Context(), Actor{Name: "user/admin", Role: RoleAdmin}), func(t *tx) error {
+		_, _, err := t.declare(p, nil)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
