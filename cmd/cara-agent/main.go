@@ -1,0 +1,54 @@
+// Command cara-agent makes the Docker engine of one node match what is assigned to the node. It is the last stretch of
+// the straight line.
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/caravanserai/cara/cmd/internal/program"
+)
+
+var version = "dev" // set by the linker
+
+func main() { program.Main(newCommand()) }
+
+func newCommand() *cobra.Command {
+	cfg := program.AgentConfig{Version: version}
+	var log program.LogFlags
+	var pool string
+	cmd := &cobra.Command{
+		Use: "cara-agent", Short: "Run Cara's agent on a node", Args: cobra.NoArgs, Version: version,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if cfg.Logger, err = log.Logger(os.Stderr); err != nil {
+				return err
+			}
+			if cfg.NetworkPool, err = netip.ParsePrefix(pool); err != nil {
+				return fmt.Errorf("--network-pool %q: want a range such as 10.213.0.0/16: %w", pool, err)
+			}
+			if cfg.NodeName == "" {
+				if cfg.NodeName, err = os.Hostname(); err != nil {
+					return fmt.Errorf("find this machine's name (or give --node-name): %w", err)
+				}
+			}
+			return cfg.Run(cmd.Context())
+		},
+	}
+	log.Add(cmd)
+	f := cmd.Flags()
+	f.StringVar(&cfg.Server, "server", "", "address of cara-server")
+	f.StringVar(&cfg.JoinTokenFile, "join-token-file", "", "file that holds the join token")
+	f.StringVar(&cfg.NodeName, "node-name", "", "name of this node (default: the host name)")
+	f.StringVar(&cfg.DataDir, "data-dir", "", "directory for this node's certificate and assignments")
+	f.StringToStringVar(&cfg.Labels, "label", nil, "labels of a node that is new to the cluster: key=value")
+	f.StringVar(&cfg.DockerHost, "docker-host", "unix:///var/run/docker.sock", "Docker engine")
+	f.StringVar(&cfg.IngressListen, "ingress-listen", ":8081", "address that serves HTTP by host name; empty for none")
+	f.StringVar(&cfg.IngressAddress, "ingress-address", "", "where other agents reach the ingress, host:port, where that differs")
+	f.StringVar(&pool, "network-pool", "10.213.0.0/16", "range that project networks are cut from, a /27 each")
+	f.DurationVar(&cfg.RestartDelay, "restart-delay", time.Second, "first delay of the backoff of containers that exit")
+	return cmd
+}

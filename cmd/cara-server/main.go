@@ -1,0 +1,66 @@
+// Command cara-server is the control plane: API, store, sources, reconciler, scheduler, gc. It is the whole of the
+// straight line but the agent. `cara-server dev DIR` runs an agent in the same process.
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/caravanserai/cara/cmd/internal/program"
+)
+
+var version = "dev" // set by the linker
+
+func main() { program.Main(newCommand()) }
+
+// flags are what the command line says, before it is a Config.
+type flags struct {
+	program.ServerConfig
+	log   program.LogFlags
+	cidrs []string
+}
+
+func newCommand() *cobra.Command {
+	f := &flags{}
+	cmd := &cobra.Command{
+		Use: "cara-server", Short: "Run Cara's control plane", Args: cobra.NoArgs, Version: version,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := f.config()
+			if err != nil {
+				return err
+			}
+			return cfg.Run(cmd.Context())
+		},
+	}
+	f.log.Add(cmd)
+	p := cmd.PersistentFlags()
+	p.StringVar(&f.DataDir, "data-dir", "", "directory that holds the cluster's state")
+	p.StringVar(&f.Listen, "listen", "127.0.0.1:8080", "address of gRPC and REST; off loopback it is TLS only")
+	p.StringSliceVar(&f.Names, "tls-name", nil, "more host names or addresses that the server's certificate is for")
+	p.StringSliceVar(&f.cidrs, "allow-source-cidr", nil, "loopback or private addresses that sources may be fetched from")
+	p.StringVar(&f.Hosts.BaseDomain, "base-domain", "", "domain of short ingress hosts: {host}.{environment}.{base-domain}")
+	p.StringVar(&f.Hosts.Environment, "environment", "", "environment of short ingress hosts")
+	p.StringVar(&f.ContextsFile, "contexts-file", "", `file that gets a context for caractrl ("none" for no file; default: the user's own)`)
+	cmd.AddCommand(newDevCommand(f))
+	return cmd
+}
+
+func (f *flags) config() (*program.ServerConfig, error) {
+	logger, err := f.log.Logger(os.Stderr)
+	if err != nil {
+		return nil, err
+	}
+	cfg := f.ServerConfig
+	cfg.Logger, cfg.Version = logger, version
+	for _, text := range f.cidrs {
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, fmt.Errorf("--allow-source-cidr %q: want an address range such as 10.0.0.0/8: %w", text, err)
+		}
+		cfg.AllowSourceCIDRs = append(cfg.AllowSourceCIDRs, prefix.Masked())
+	}
+	return &cfg, nil
+}

@@ -1,0 +1,141 @@
+package program
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/docker"
+	"github.com/caravanserai/cara/agent/ingress"
+	"github.com/caravanserai/cara/agent/join"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// AgentConfig is what cara-agent's flags say.
+type AgentConfig struct {
+	// Server is the server's URL.
+	Server string
+	// JoinTokenFile holds the join token; not needed once the data directory holds a certificate.
+	JoinTokenFile string
+	// NodeName, DataDir and Labels of this node.
+	NodeName string
+	DataDir  string
+	Labels   map[string]string
+	// DockerHost of the engine.
+	DockerHost string
+	// IngressListen is where HTTP is served; nowhere where it is empty. IngressAddress is where the other agents reach
+	// it, where that differs.
+	IngressListen, IngressAddress string
+	// NetworkPool that project networks are cut from.
+	NetworkPool netip.Prefix
+	// RestartDelay is the first wait of the backoff of containers that exit; the agent's default where 0.
+	RestartDelay time.Duration
+	Version      string
+	Logger       *slog.Logger
+}
+
+// Validate says what is missing.
+func (c *AgentConfig) Validate() error {
+	switch {
+	case c.NodeName == "":
+		return errors.New("--node-name is required")
+	case c.DataDir == "":
+		return errors.New("--data-dir is required: it holds this node's certificate and assignments")
+	case c.Server == "":
+		return errors.New("--server is required")
+	case c.Logger == nil:
+		return errors.New("program: Logger is missing")
+	}
+	return nil
+}
+
+// Run keeps the engine in order until ctx ends. Containers keep running then.
+func (c *AgentConfig) Run(ctx context.Context) error {
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	token, err := c.token()
+	if err != nil {
+		return err
+	}
+	who, err := join.Join(ctx, join.Config{
+		Server: c.Server, Token: token, NodeName: c.NodeName, DataDir: c.DataDir, Labels: c.Labels, Logger: c.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	conn, err := who.Dial()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	engine, err := docker.New(docker.Config{Host: c.DockerHost, NetworkPool: c.NetworkPool})
+	if err != nil {
+		return err
+	}
+	defer engine.Close()
+
+	work, ctx := errgroup.WithContext(ctx)
+	cfg := agent.Config{
+		Conn: conn, Engine: engine, NodeName: c.NodeName, ClusterID: who.ClusterID(), DataDir: c.DataDir,
+		Version: c.Version, Logger: c.Logger, Restart: agent.RestartLimits{Base: c.RestartDelay},
+	}
+	var a *agent.Agent
+	if c.IngressListen != "" {
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", c.IngressListen)
+		if err != nil {
+			return fmt.Errorf("listen for ingress on %s: %w", c.IngressListen, err)
+		}
+		in := ingress.New(ingress.Config{
+			Node: c.NodeName, Logger: c.Logger,
+			Endpoint: func(project, service string) (string, bool) { return a.Endpoints().IP(project, service) },
+		})
+		cfg.OnRoutes = func(r *carav1.Routes) { in.Apply(r) }
+		cfg.IngressAddress = c.ingressAddress(l.Addr().String())
+		defer l.Close()
+		work.Go(func() error { return in.Run(ctx, l) })
+	}
+	if a, err = agent.New(cfg); err != nil {
+		return err
+	}
+	c.Logger.Info("agent runs", "node", c.NodeName, "server", c.Server, "engine", c.DockerHost, "ingress", cfg.IngressAddress)
+	work.Go(func() error { return a.Run(ctx) })
+	work.Go(func() error { return who.RenewLoop(ctx, conn) })
+	if err := work.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+func (c *AgentConfig) ingressAddress(listening string) string {
+	if c.IngressAddress != "" {
+		return c.IngressAddress
+	}
+	return listening
+}
+
+// token reads the join token. A file that is not there is an error only where there is no certificate, which join
+// knows.
+func (c *AgentConfig) token() (string, error) {
+	if c.JoinTokenFile == "" {
+		return "", nil
+	}
+	data, err := os.ReadFile(c.JoinTokenFile)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		c.Logger.Warn("the join token's file is not there", "file", c.JoinTokenFile)
+		return "", nil
+	case err != nil:
+		return "", fmt.Errorf("read join token: %w", err)
+	}
+	return strings.TrimSpace(string(data)), nil
+}

@@ -1,0 +1,57 @@
+package program
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/caravanserai/cara/internal/settings"
+)
+
+// LogFlags are the flags of every program's log.
+type LogFlags struct{ level, format string }
+
+// Add puts the flags on a command.
+func (l *LogFlags) Add(cmd *cobra.Command) {
+	f := cmd.PersistentFlags()
+	f.StringVar(&l.level, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&l.format, "log-format", "text", "text or json")
+	f.String("config", "", "YAML file with settings, each by the name of its flag")
+}
+
+// Logger makes the program's logger.
+func (l *LogFlags) Logger(w io.Writer) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(l.level)); err != nil {
+		return nil, fmt.Errorf("--log-level %q: want debug, info, warn or error", l.level)
+	}
+	options := &slog.HandlerOptions{Level: level}
+	switch strings.ToLower(l.format) {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, options)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, options)), nil
+	}
+	return nil, fmt.Errorf("--log-format %q: want text or json", l.format)
+}
+
+// Main runs a command until it ends, or until SIGINT or SIGTERM ask it to, and exits. A second signal ends it at once.
+func Main(cmd *cobra.Command) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	cmd.SilenceUsage, cmd.SilenceErrors = true, true
+	cmd.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return settings.Load(cmd.Flags()) }
+	err := cmd.ExecuteContext(ctx)
+	if err != nil && !errors.Is(err, context.Canceled) {
+		fmt.Fprintln(os.Stderr, "error:", err)
+		os.Exit(1)
+	}
+}

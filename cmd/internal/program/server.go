@@ -1,0 +1,225 @@
+// Package program wires the rooms into the two long-running programs. It stands around the straight line: what a flag
+// says becomes a room's Config here, and a signal becomes the order in which the rooms stop. Nothing is decided here.
+//
+// A program stops in stages: the loops first, then the servers drain, the store closes last.
+package program
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver"
+	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/gc"
+	"github.com/caravanserai/cara/internal/access"
+	"github.com/caravanserai/cara/reconciler"
+	"github.com/caravanserai/cara/scheduler"
+	"github.com/caravanserai/cara/sources"
+	"github.com/caravanserai/cara/sources/dir"
+	"github.com/caravanserai/cara/sources/git"
+	"github.com/caravanserai/cara/store/pebble"
+)
+
+// ServerConfig is what cara-server's flags say.
+type ServerConfig struct {
+	// DataDir holds everything that the server keeps.
+	DataDir string
+	// Listen is the one address of gRPC and REST.
+	Listen string
+	// Names are more host names and addresses that the server's certificate is for.
+	Names []string
+	// AllowSourceCIDRs are loopback and private addresses that sources may be fetched from.
+	AllowSourceCIDRs []netip.Prefix
+	// Hosts spells short ingress hosts out.
+	Hosts api.HostTemplate
+	// ContextsFile gets a context for the local user's caractrl; the user's own file where it is empty, none where it
+	// is "none".
+	ContextsFile string
+	Version      string
+	Logger       *slog.Logger
+	// Serving is called once the address is bound, with what a person needs to reach it. Nil: nobody asks.
+	Serving func(url string)
+}
+
+// Validate says what is missing.
+func (c *ServerConfig) Validate() error {
+	switch {
+	case c.DataDir == "":
+		return errors.New("--data-dir is required: it holds the cluster's state")
+	case c.Logger == nil:
+		return errors.New("program: Logger is missing")
+	}
+	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+		return fmt.Errorf("--listen %q: %w", c.Listen, err)
+	}
+	return nil
+}
+
+// Run serves until ctx ends or a part of the server fails.
+func (c *ServerConfig) Run(ctx context.Context) (err error) {
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	db, err := pebble.Open(pebble.Config{Dir: filepath.Join(c.DataDir, "store"), Logger: c.Logger})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	id, err := identity.Open(identity.Config{DataDir: c.DataDir, Listen: c.Listen, Names: c.Names, Logger: c.Logger})
+	if err != nil {
+		return err
+	}
+	server, err := apiserver.New(apiserver.Config{
+		Store: db, Identity: id, ClusterID: id.ClusterID(), Hosts: c.Hosts, Version: c.Version, Logger: c.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	if err := server.FirstStart(ctx); err != nil { // the token files are there when people hear of the server
+		return err
+	}
+	inner, err := new(net.ListenConfig).Listen(ctx, "tcp", c.Listen)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", c.Listen, err)
+	}
+	url := c.url(inner.Addr())
+	c.writeContext(url, id)
+	c.Logger.Info("serving", "url", url, "data_dir", c.DataDir, "cluster", id.ClusterID(), "version", c.Version)
+	if c.Serving != nil {
+		c.Serving(url)
+	}
+	return c.serve(ctx, server, identity.NewListener(inner, id.TLSConfig()))
+}
+
+// serve runs the server and its loops, and stops the loops first.
+func (c *ServerConfig) serve(ctx context.Context, server *apiserver.Server, l net.Listener) error {
+	serverCtx, stopServer := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopServer()
+	served := make(chan error, 1)
+	go func() { served <- server.Run(serverCtx, l) }()
+
+	loops, loopCtx := errgroup.WithContext(ctx)
+	err := c.startLoops(loopCtx, loops, server)
+	if err != nil {
+		stopServer()
+		return errors.Join(err, <-served)
+	}
+	serverEnded := make(chan error, 1)
+	loops.Go(func() error { // a server that broke takes the loops with it
+		select {
+		case err := <-served:
+			serverEnded <- err
+			return errors.Join(errors.New("the server ended"), err)
+		case <-loopCtx.Done():
+			return nil
+		}
+	})
+	loopErr := loops.Wait()
+	c.Logger.Info("loops stopped, draining")
+	stopServer()
+	select {
+	case err = <-serverEnded:
+	case err = <-served:
+	}
+	if ctx.Err() != nil && errors.Is(loopErr, context.Canceled) {
+		loopErr = nil
+	}
+	return errors.Join(loopErr, err)
+}
+
+// room is a loop: it blocks until its context ends.
+type room interface {
+	Run(ctx context.Context) error
+}
+
+func (c *ServerConfig) startLoops(ctx context.Context, loops *errgroup.Group, server *apiserver.Server) error {
+	for name, build := range map[string]func(grpc.ClientConnInterface, *slog.Logger) (room, error){
+		"sources": func(conn grpc.ClientConnInterface, log *slog.Logger) (room, error) {
+			cfg := sources.Config{
+				Conn: conn, Logger: log, Dir: dir.New(dir.Config{}), Git: git.New(git.Config{AllowCIDRs: c.AllowSourceCIDRs}),
+			}
+			return sources.New(cfg), cfg.Validate()
+		},
+		"reconciler": func(conn grpc.ClientConnInterface, log *slog.Logger) (room, error) {
+			cfg := reconciler.Config{Conn: conn, Logger: log}
+			return reconciler.New(cfg), cfg.Validate()
+		},
+		"scheduler": func(conn grpc.ClientConnInterface, log *slog.Logger) (room, error) {
+			cfg := scheduler.Config{Conn: conn, Logger: log}
+			return scheduler.New(cfg), cfg.Validate()
+		},
+		"gc": func(conn grpc.ClientConnInterface, log *slog.Logger) (room, error) {
+			cfg := gc.Config{Conn: conn, Logger: log}
+			return gc.New(cfg), cfg.Validate()
+		},
+	} {
+		conn, err := server.Client(name)
+		if err != nil {
+			return err
+		}
+		r, err := build(conn, c.Logger.With("room", name))
+		if err != nil {
+			return err
+		}
+		loops.Go(func() error {
+			if err := r.Run(ctx); err != nil && ctx.Err() == nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			return nil
+		})
+	}
+	return nil
+}
+
+// url is how this machine's user reaches the address that is listened on.
+func (c *ServerConfig) url(addr net.Addr) string {
+	at, err := netip.ParseAddrPort(addr.String())
+	if err != nil {
+		return "https://" + addr.String()
+	}
+	ip := at.Addr().Unmap()
+	if ip.IsUnspecified() {
+		ip = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	scheme := "https"
+	if ip.IsLoopback() {
+		scheme = "http"
+	}
+	return scheme + "://" + netip.AddrPortFrom(ip, at.Port()).String()
+}
+
+// writeContext lets the local user's caractrl in without flags. It is a convenience: where it cannot be written the
+// server runs all the same, and says so.
+func (c *ServerConfig) writeContext(url string, id *identity.Identity) {
+	file, err := c.ContextsFile, error(nil)
+	switch file {
+	case "none":
+		return
+	case "":
+		file, err = access.File()
+	}
+	if err == nil {
+		err = access.Put(file, "cara-"+id.ClusterID()[:8], access.Context{
+			Server: url, TokenFile: filepath.Join(absolute(c.DataDir), identity.AdminTokenFile), CA: string(id.CAPEM()),
+		})
+	}
+	if err != nil {
+		c.Logger.Warn("caractrl needs --server and --token-file: its context was not written", "error", err)
+	}
+}
+
+func absolute(path string) string {
+	if abs, err := filepath.Abs(path); err == nil {
+		return abs
+	}
+	return path
+}
