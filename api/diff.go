@@ -23,12 +23,12 @@ func Diff(old, new *carav1.Project) []*carav1.FieldDiff {
 }
 
 func declared(p *carav1.Project) *carav1.Project {
-	if p == nil {
-		return &carav1.Project{}
+	out := &carav1.Project{Metadata: &carav1.ObjectMeta{}, Spec: &carav1.ProjectSpec{}}
+	if m := p.GetMetadata(); m != nil {
+		out.Metadata.Labels, out.Metadata.Annotations = m.GetLabels(), m.GetAnnotations()
 	}
-	out := &carav1.Project{Spec: Normalize(p.GetSpec())}
-	if m := p.GetMetadata(); len(m.GetLabels())+len(m.GetAnnotations()) > 0 {
-		out.Metadata = &carav1.ObjectMeta{Labels: m.GetLabels(), Annotations: m.GetAnnotations()}
+	if p.GetSpec() != nil {
+		out.Spec = Normalize(p.GetSpec())
 	}
 	return out
 }

@@ -7,7 +7,6 @@ import (
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"google.golang.org/protobuf/proto"
-	"k8s.io/apimachinery/pkg/api/resource"
 )
 
 // Defaults that loops need as values.
@@ -147,10 +146,7 @@ func canonDuration(field *string) {
 }
 
 func canonQuantity(field *string) {
-	if *field == "" || len(*field) > maxQuantity {
-		return
-	}
-	if q, err := resource.ParseQuantity(*field); err == nil {
+	if q, err := parseQuantity(*field, ""); err == nil && *field != "" {
 		*field = q.String()
 	}
 }

@@ -5,7 +5,7 @@ import "strings"
 // RefusedField names the policy that a field of another tool's manifests runs into, and why; empty for every other
 // name. There is no field for these things here: a later one would be an administrator's choice.
 func RefusedField(name string) (policy, why string) {
-	switch strings.ToLower(strings.NewReplacer("_", "", "-", "").Replace(name)) {
+	switch strings.ToLower(strings.ReplaceAll(strings.ReplaceAll(name, "_", ""), "-", "")) {
 	case "privileged", "allowprivilegeescalation":
 		return "privileged", "no container runs privileged; ask for single capabilities with capAdd"
 	case "hostnetwork", "networkmode", "pid", "hostpid", "ipc", "hostipc", "usernsmode", "hostusers", "uts", "cgroup", "cgroupns":

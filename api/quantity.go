@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -66,6 +67,9 @@ func parseQuantity(q, example string) (resource.Quantity, error) {
 	if len(q) > maxQuantity {
 		return resource.Quantity{}, fmt.Errorf("%.40q... is no quantity: it is longer than %d characters", q, maxQuantity)
 	}
+	if hugeExponent(q) {
+		return resource.Quantity{}, fmt.Errorf("%q is out of range: write a quantity such as %s", q, example)
+	}
 	v, err := resource.ParseQuantity(q)
 	if err != nil {
 		return resource.Quantity{}, fmt.Errorf("%q is no quantity: write one such as %s", q, example)
@@ -74,4 +78,14 @@ func parseQuantity(q, example string) (resource.Quantity, error) {
 		return resource.Quantity{}, fmt.Errorf("%q is negative: write a quantity of 0 or more", q)
 	}
 	return v, nil
+}
+
+// hugeExponent finds quantities such as 1e999999999, which the parser would write out digit by digit.
+func hugeExponent(q string) bool {
+	i := strings.IndexAny(q, "eE")
+	if i < 0 || i+1 == len(q) {
+		return false
+	}
+	digits := strings.TrimLeft(q[i+1:], "+-0")
+	return len(digits) > 2
 }
