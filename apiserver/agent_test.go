@@ -96,10 +96,7 @@ func openCluster(t *testing.T, dir string, change func(*Config)) *cluster {
 		}
 	})
 	t.Cleanup(c.stop)
-	eventually(t, "the first tokens", func() bool {
-		_, ok := lookup[*carav1.Token](s.cache, firstAdmin)
-		return ok
-	})
+	<-s.cache.loaded
 	return c
 }
 

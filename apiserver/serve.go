@@ -30,11 +30,13 @@ const (
 // it may give *tls.Conn and plain connections, as identity.Listener does. Run runs once.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	defer l.Close()
+	if err := s.FirstStart(ctx); err != nil {
+		return fmt.Errorf("apiserver: %w", err)
+	}
 	feedCtx, stopFeed := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopFeed()
 	work, workCtx := errgroup.WithContext(feedCtx)
 	work.Go(func() error { return s.cache.feed(workCtx, s.cfg.Store) })
-	work.Go(func() error { return s.firstTokens(workCtx) })
 
 	gs := grpc.NewServer(
 		grpc.UnaryInterceptor(s.unary(s.network)),

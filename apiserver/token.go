@@ -14,12 +14,6 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Names of the tokens of the first start.
-const (
-	firstAdmin = "admin"
-	firstJoin  = "join"
-)
-
 // CreateToken makes a token; its secret is in this answer and never again.
 func (s tokenService) CreateToken(ctx context.Context, req *carav1.CreateTokenRequest) (*carav1.CreateTokenResponse, error) {
 	in := req.GetToken()
@@ -148,35 +142,4 @@ func (t *tx) otherAdmin(name string) bool {
 		}
 	}
 	return false
-}
-
-// firstTokens makes the tokens of a first start: one for the administrator and one to join with, each in a file of the
-// data directory. A first start is one where no administrator is; DeleteToken sees to it that there is no second one.
-func (s *Server) firstTokens(ctx context.Context) error {
-	if s.cfg.Identity == nil {
-		return nil
-	}
-	select {
-	case <-s.cache.loaded:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	ctx = withActor(ctx, Actor{Name: "system/server"})
-	return s.transact(ctx, func(t *tx) error {
-		if t.otherAdmin("") {
-			return nil
-		}
-		adminSecret, joinSecret, err := s.cfg.Identity.FirstTokens(firstAdmin, firstJoin)
-		if err != nil {
-			return err
-		}
-		for _, first := range []struct{ name, role, secret string }{
-			{firstAdmin, string(RoleAdmin), adminSecret}, {firstJoin, tokenJoin, joinSecret},
-		} {
-			if _, ok := read[*carav1.Token](t, first.name); !ok {
-				t.putToken(first.name, first.secret, &carav1.Token{Role: first.role})
-			}
-		}
-		return nil
-	})
 }

@@ -1,0 +1,70 @@
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/store"
+)
+
+// Names of the tokens of the first start.
+const (
+	firstAdmin = "admin"
+	firstJoin  = "join"
+)
+
+// FirstStart makes the tokens of a first start, one for the administrator and one to join with, each in a file of the
+// data directory. A first start is one where no administrator is; DeleteToken sees to it that there is no second one.
+// Run does it before anything else; who tells people that the server is there does it before that, so that the files
+// are there too.
+func (s *Server) FirstStart(ctx context.Context) error {
+	if s.cfg.Identity == nil {
+		return nil
+	}
+	page, err := s.cfg.Store.List(ctx, keyOf(api.KindToken, ""), store.ListOptions{})
+	if err != nil {
+		return fmt.Errorf("list tokens: %w", err)
+	}
+	have := map[string]int64{}
+	for _, kv := range page.KVs {
+		m, err := decode(&carav1.Token{}, kv.Value, kv.Modified)
+		if err != nil {
+			return fmt.Errorf("read %s: %w", kv.Key, err)
+		}
+		token := m.(*carav1.Token)
+		if token.GetRole() == string(RoleAdmin) && token.GetExpireAt() == nil {
+			return nil
+		}
+		have[token.GetMetadata().GetName()] = kv.Modified
+	}
+	adminSecret, joinSecret, err := s.cfg.Identity.FirstTokens(firstAdmin, firstJoin)
+	if err != nil {
+		return fmt.Errorf("make the first tokens: %w", err)
+	}
+	var txn store.Txn
+	for _, first := range []struct{ name, role, secret string }{
+		{firstAdmin, string(RoleAdmin), adminSecret}, {firstJoin, tokenJoin, joinSecret},
+	} {
+		key := keyOf(api.KindToken, first.name)
+		value, err := encode(&carav1.Token{
+			Metadata:   &carav1.ObjectMeta{Name: first.name, Uid: newUID(), CreationTimestamp: timestamppb.New(s.cfg.Now())},
+			Role:       first.role,
+			SecretHash: identity.HashSecret(first.secret),
+		})
+		if err != nil {
+			return err
+		}
+		txn.If = append(txn.If, store.Condition{Key: key, Modified: have[first.name]})
+		txn.Do = append(txn.Do, store.Op{Key: key, Value: value})
+	}
+	if _, err := s.cfg.Store.Commit(ctx, txn); err != nil && !errors.Is(err, store.ErrConflict) {
+		return fmt.Errorf("store the first tokens: %w", err)
+	}
+	return nil // a conflict: another call was first
+}
