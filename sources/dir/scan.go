@@ -59,8 +59,8 @@ func (d *driver) scan(ctx context.Context) (*scan, error) {
 	if err != nil {
 		return nil, d.unavailable(err)
 	}
-	w := &walker{driver: d, ctx: ctx, root: root, s: &scan{dirs: []string{d.root}}, fresh: map[string]stamp{}, now: d.now()}
-	if err := w.folder(".", "", 0); err != nil {
+	w := &walker{driver: d, ctx: ctx, s: &scan{dirs: []string{d.root}}, fresh: map[string]stamp{}, now: d.now()}
+	if err := w.folder(root, "", 0); err != nil {
 		return nil, err
 	}
 	dev := device(info)
@@ -85,10 +85,15 @@ func (d *driver) unavailable(err error) error {
 		return sources.Retry(sources.ReasonUnavailable, "directory %s does not exist; make it, mount it, or change spec.dir.path", d.root)
 	case errors.Is(err, fs.ErrPermission):
 		return sources.Human(sources.ReasonUnavailable, "directory %s may not be read by the user that cara-server runs as", d.root)
-	case errors.Is(err, syscall.ENOTDIR):
+	case notDir(d.root):
 		return sources.Human(sources.ReasonUnavailable, "%s is not a directory; change spec.dir.path", d.root)
 	}
 	return sources.Retry(sources.ReasonUnavailable, "directory %s cannot be read: %s", d.root, reason(err))
+}
+
+func notDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && !info.IsDir()
 }
 
 // reason is an error without the paths around it.
@@ -116,20 +121,20 @@ func revision(s *scan) string {
 type walker struct {
 	*driver
 	ctx   context.Context //nolint:containedctx // of one call
-	root  *os.Root
 	s     *scan
 	fresh map[string]stamp
 	now   time.Time
 }
 
-func (w *walker) folder(open, rel string, depth int) error {
+// folder walks one folder. Each is opened as a root of its own, so that looking at a file costs one short lookup.
+func (w *walker) folder(root *os.Root, rel string, depth int) error {
 	if err := w.ctx.Err(); err != nil {
 		return err
 	}
 	if depth > maxDepth {
 		return sources.Human(sources.ReasonTooLarge, "folders are nested more than %d deep at %.100q", maxDepth, rel)
 	}
-	f, err := w.root.Open(open)
+	f, err := root.Open(".")
 	if err != nil {
 		return w.gone(rel, err)
 	}
@@ -142,7 +147,7 @@ func (w *walker) folder(open, rel string, depth int) error {
 		if w.s.visited++; w.s.visited > maxVisited {
 			return sources.Human(sources.ReasonTooLarge, "%s holds more than %d files; narrow it with spec.dir.path or spec.exclude", w.driver.root, maxVisited)
 		}
-		if err := w.entry(path.Join(rel, e.Name()), e, depth); err != nil {
+		if err := w.entry(root, path.Join(rel, e.Name()), e, depth); err != nil {
 			return err
 		}
 	}
@@ -160,7 +165,7 @@ func (w *walker) gone(rel string, err error) error {
 	return sources.Retry(sources.ReasonUnavailable, "folder %s in %s cannot be read: %s", rel, w.driver.root, reason(err))
 }
 
-func (w *walker) entry(rel string, e fs.DirEntry, depth int) error {
+func (w *walker) entry(root *os.Root, rel string, e fs.DirEntry, depth int) error {
 	if temporary(e.Name()) {
 		return nil
 	}
@@ -169,7 +174,12 @@ func (w *walker) entry(rel string, e fs.DirEntry, depth int) error {
 			return nil
 		}
 		w.s.dirs = append(w.s.dirs, path.Join(w.driver.root, rel))
-		return w.folder(rel, rel, depth+1)
+		below, err := root.OpenRoot(e.Name())
+		if err != nil {
+			return w.gone(rel, err)
+		}
+		defer below.Close()
+		return w.folder(below, rel, depth+1)
 	}
 	if !w.match.File(rel) {
 		return nil
@@ -178,16 +188,16 @@ func (w *walker) entry(rel string, e fs.DirEntry, depth int) error {
 		w.problem(strings.ToValidUTF8(rel, "?"), why+"; it is not read")
 		return nil
 	}
-	if e.Type()&fs.ModeSymlink != 0 && !w.swapped(rel) {
+	if e.Type()&fs.ModeSymlink != 0 && !swapped(root, e.Name()) {
 		w.problem(rel, "is a symbolic link, and links are not followed; put the file itself there, or exclude it")
 		return nil
 	}
-	return w.file(rel)
+	return w.file(root, rel, e)
 }
 
 // swapped tells whether a link is one of those that Kubernetes makes: to the same name below ..data beside it.
-func (w *walker) swapped(rel string) bool {
-	to, err := w.root.Readlink(rel)
+func swapped(root *os.Root, name string) bool {
+	to, err := root.Readlink(name)
 	return err == nil && strings.HasPrefix(to, dataDir+"/") && !strings.Contains(to, "/../")
 }
 
@@ -196,11 +206,14 @@ func (w *walker) problem(rel, message string) {
 }
 
 // file takes one manifest into the scan. It is read only where its stamp does not prove that it is unchanged.
-func (w *walker) file(rel string) error {
+func (w *walker) file(root *os.Root, rel string, e fs.DirEntry) error {
 	if len(w.s.files) == sources.MaxFiles {
 		return sources.Human(sources.ReasonTooLarge, "more than %d manifest files; the limit of a source: narrow it with spec.path or spec.include", sources.MaxFiles)
 	}
-	info, err := w.root.Stat(rel)
+	info, err := e.Info() // was looked up with the listing
+	if e.Type()&fs.ModeSymlink != 0 {
+		info, err = root.Stat(e.Name())
+	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("read %s: %w", rel, sources.ErrMoved)
@@ -219,7 +232,7 @@ func (w *walker) file(rel string) error {
 		was.ctime.Equal(s.ctime) && w.now.Sub(s.ctime) > settled && w.now.Sub(s.mtime) > settled {
 		s.hash = was.hash
 	} else {
-		data, err := read(w.root, rel)
+		data, err := read(root, e.Name())
 		if errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("read %s: %w", rel, sources.ErrMoved)
 		}
