@@ -3,14 +3,19 @@ package cli
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// One call carries this much at most: the server takes 4 MiB.
+const (
+	maxBatchBytes   = 3 << 20
+	maxBatchObjects = 1000
 )
 
 type applyOptions struct {
@@ -19,40 +24,6 @@ type applyOptions struct {
 	wait     bool
 	timeout  time.Duration
 	override overrideOptions
-}
-
-// overrideOptions are the flags of a human decision against git.
-type overrideOptions struct {
-	override        bool
-	reason          string
-	length          time.Duration
-	untilNextChange bool
-}
-
-func (o *overrideOptions) flags(cmd *cobra.Command) {
-	f := cmd.Flags()
-	f.BoolVar(&o.override, "override", false, "do it although a source owns the project; git has no say until the override ends")
-	f.StringVar(&o.reason, "reason", "", "why (required with --override)")
-	f.DurationVar(&o.length, "for", 0, "end the override after this long")
-	f.BoolVar(&o.untilNextChange, "until-next-change", false, "end the override when the manifest in git changes")
-	cmd.MarkFlagsMutuallyExclusive("for", "until-next-change")
-}
-
-func (o *overrideOptions) terms() (*carav1.OverrideTerms, error) {
-	if !o.override {
-		if o.reason != "" || o.length != 0 || o.untilNextChange {
-			return nil, fmt.Errorf("--reason, --for and --until-next-change go with --override")
-		}
-		return nil, nil
-	}
-	if strings.TrimSpace(o.reason) == "" {
-		return nil, fmt.Errorf("--override needs --reason WHY: whoever is woken by it will want to know")
-	}
-	t := &carav1.OverrideTerms{Reason: o.reason, UntilNextChange: o.untilNextChange}
-	if o.length != 0 {
-		t.For = durationpb.New(o.length)
-	}
-	return t, nil
 }
 
 func (a *app) applyCommand() *cobra.Command {
@@ -64,7 +35,7 @@ func (a *app) applyCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.apply(cmd.Context(), o) },
 	}
 	f := cmd.Flags()
-	f.StringSliceVarP(&o.files, "filename", "f", nil, "file, directory, or - for standard input")
+	f.StringArrayVarP(&o.files, "filename", "f", nil, "file, directory, or - for standard input")
 	f.BoolVar(&o.dryRun, "dry-run", false, "say what would happen, and do nothing")
 	f.BoolVar(&o.wait, "wait", false, "wait until the projects run")
 	f.DurationVar(&o.timeout, "timeout", 5*time.Minute, "how long to wait")
@@ -81,47 +52,76 @@ func (a *app) apply(ctx context.Context, o applyOptions) error {
 	if err != nil {
 		return err
 	}
-	conn, err := a.dial()
-	if err != nil {
-		return err
-	}
-	resp, err := carav1.NewApplyServiceClient(conn).Apply(ctx, &carav1.ApplyRequest{
-		Objects: wrap(objects), DryRun: o.dryRun, Override: terms,
-	})
-	if err != nil {
-		return err
-	}
 	refused := 0
 	var projects []string
-	for _, r := range resp.Results {
+	err = a.applyAll(ctx, objects, &carav1.ApplyRequest{DryRun: o.dryRun, Override: terms}, func(r *carav1.ApplyResult) {
 		a.printResult(r, o.dryRun)
 		switch {
-		case r.Action == "refused":
+		case r.Action == refusedAction:
 			refused++
 		case r.Kind == api.KindProject:
 			projects = append(projects, r.Name)
 		}
+	})
+	switch {
+	case err != nil:
+		return err
+	case refused > 0:
+		return Exit{Code: 1, Message: fmt.Sprintf("%d of %s refused", refused, plural(len(objects), "object"))}
+	case o.wait && !o.dryRun:
+		return a.waitRunning(ctx, projects, o.timeout)
 	}
-	if refused > 0 {
-		return Exit{Code: 1, Message: fmt.Sprintf("%d of %d objects were refused", refused, len(resp.Results))}
-	}
-	if !o.wait || o.dryRun {
-		return nil
-	}
-	return a.waitRunning(ctx, projects, o.timeout)
+	return nil
 }
 
+// What the server says it did with an object, where the command must know.
+const (
+	refusedAction   = "refused"
+	unchangedAction = "unchanged"
+)
+
+// applyAll applies objects on the terms of a request, in as many calls as it takes, and tells of each result in order.
+func (a *app) applyAll(ctx context.Context, objects []proto.Message, terms *carav1.ApplyRequest, tell func(*carav1.ApplyResult)) error {
+	c, err := a.applier()
+	if err != nil {
+		return err
+	}
+	for len(objects) > 0 {
+		n, size := 0, 0
+		req := proto.CloneOf(terms)
+		for _, m := range objects {
+			size += proto.Size(m) + 16
+			if n > 0 && size > maxBatchBytes || n == maxBatchObjects {
+				break
+			}
+			req.Objects = append(req.Objects, api.Wrap(m))
+			n++
+		}
+		objects = objects[n:]
+		resp, err := c.Apply(ctx, req)
+		if err != nil {
+			return err
+		}
+		for _, r := range resp.Results {
+			tell(r)
+		}
+	}
+	return nil
+}
+
+// printResult says what became of one object: done on standard output, refused on standard error.
 func (a *app) printResult(r *carav1.ApplyResult, dryRun bool) {
+	k := kind{name: r.Kind}
+	if r.Action == refusedAction {
+		fmt.Fprintf(a.Err, "%s refused: %s\n", ref{k, r.Name}, line(r.Problem.GetDetail()))
+		if len(r.Problem.GetErrors()) > 1 {
+			a.printFields(r.Problem)
+		}
+		return
+	}
 	note := ""
 	if dryRun {
 		note = " (dry run)"
 	}
-	if r.Action != "refused" {
-		fmt.Fprintf(a.Out, "%s/%s %s%s\n", strings.ToLower(r.Kind), clean(r.Name), r.Action, note)
-		return
-	}
-	fmt.Fprintf(a.Err, "%s/%s refused: %s\n", strings.ToLower(r.Kind), clean(r.Name), line(r.Problem.GetDetail()))
-	for _, e := range r.Problem.GetErrors() {
-		fmt.Fprintf(a.Err, "  %s: %s\n", clean(e.Field), line(e.Message))
-	}
+	fmt.Fprintf(a.Out, "%s %s%s\n", ref{k, r.Name}, line(r.Action), note)
 }

@@ -3,13 +3,9 @@ package cli
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
-	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -33,6 +29,8 @@ func sourceFlags(cmd *cobra.Command, s *carav1.SourceSpec) (prune *bool) {
 	f.StringVar(&s.Adopt, "adopt", "", "which existing projects to take over: Never, IfUnowned (default) or Always")
 	f.StringVar(&s.OnDelete, "on-delete", "", "what becomes of the projects when the source is deleted: Orphan (default) or Delete")
 	f.BoolVar(&s.AllowEmpty, "allow-empty", false, "let an empty source prune all of its projects")
+	offer(cmd, "adopt", cobra.FixedCompletions([]string{api.AdoptNever, api.AdoptIfUnowned, api.AdoptAlways}, noFiles))
+	offer(cmd, "on-delete", cobra.FixedCompletions([]string{"Orphan", "Delete"}, noFiles))
 	return f.Bool("prune", true, "delete projects that leave the source")
 }
 
@@ -89,87 +87,6 @@ func (a *app) createSource(ctx context.Context, name string, spec *carav1.Source
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(a.Out, "source/%s created\n", name)
+	fmt.Fprintf(a.Out, "source/%s created\n", clean(name))
 	return nil
-}
-
-func (a *app) createSecretCommand() *cobra.Command {
-	var literals, files []string
-	var typ string
-	cmd := &cobra.Command{Use: "secret NAME", Short: "Create or replace a secret", Args: cobra.ExactArgs(1)}
-	f := cmd.Flags()
-	f.StringArrayVar(&literals, "from-literal", nil, "KEY=VALUE (shells keep what is typed: a file is better)")
-	f.StringArrayVar(&files, "from-file", nil, "KEY=FILE")
-	f.StringVar(&typ, "type", "", "Opaque (default) or registry (keys server, username, password)")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		s := &carav1.Secret{
-			ApiVersion: api.APIVersion, Kind: api.KindSecret, Metadata: &carav1.ObjectMeta{Name: args[0]},
-			Type: typ, Data: map[string][]byte{},
-		}
-		if err := secretData(s.Data, literals, files); err != nil {
-			return err
-		}
-		conn, err := a.dial()
-		if err != nil {
-			return err
-		}
-		if _, err := carav1.NewSecretServiceClient(conn).PutSecret(cmd.Context(), &carav1.PutSecretRequest{Secret: s}); err != nil {
-			return err
-		}
-		fmt.Fprintf(a.Out, "secret/%s stored\n", args[0])
-		return nil
-	}
-	return cmd
-}
-
-func secretData(data map[string][]byte, literals, files []string) error {
-	for _, l := range literals {
-		key, value, ok := strings.Cut(l, "=")
-		if !ok {
-			return fmt.Errorf("--from-literal wants KEY=VALUE")
-		}
-		data[key] = []byte(value)
-	}
-	for _, f := range files {
-		key, path, ok := strings.Cut(f, "=")
-		if !ok {
-			return fmt.Errorf("--from-file wants KEY=FILE, not %q", f)
-		}
-		value, err := os.ReadFile(path)
-		if err != nil {
-			return fmt.Errorf("read secret: %w", err)
-		}
-		data[key] = value
-	}
-	return nil
-}
-
-func (a *app) createTokenCommand() *cobra.Command {
-	t := &carav1.Token{}
-	var length time.Duration
-	cmd := &cobra.Command{
-		Use: "token NAME --role ROLE", Short: "Make a token for a person, a pipeline or an agent; it is shown once", Args: cobra.ExactArgs(1),
-	}
-	f := cmd.Flags()
-	f.StringVar(&t.Role, "role", "viewer", "admin, deployer, viewer, or join for agents")
-	f.StringVar(&t.NamePrefix, "name-prefix", "", "only projects whose names begin with this")
-	f.DurationVar(&length, "for", 0, "end after this long (default: never)")
-	f.Int32Var(&t.UsesLeft, "uses", 0, "how many agents may join with it; 0 for any number")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		t.Metadata = &carav1.ObjectMeta{Name: args[0]}
-		if length > 0 {
-			t.ExpireAt = timestamppb.New(a.now().Add(length))
-		}
-		conn, err := a.dial()
-		if err != nil {
-			return err
-		}
-		resp, err := carav1.NewTokenServiceClient(conn).CreateToken(cmd.Context(), &carav1.CreateTokenRequest{Token: t})
-		if err != nil {
-			return err
-		}
-		fmt.Fprintln(a.Out, resp.Secret)
-		return nil
-	}
-	return cmd
 }

@@ -2,12 +2,11 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -16,6 +15,7 @@ import (
 type deleteOptions struct {
 	files    []string
 	force    bool
+	absent   bool
 	wait     bool
 	timeout  time.Duration
 	override overrideOptions
@@ -23,111 +23,105 @@ type deleteOptions struct {
 
 func (a *app) deleteCommand() *cobra.Command {
 	o := deleteOptions{}
+	deletable := func(k kind) bool { return k.name == api.KindProject || k.remove != nil }
 	cmd := &cobra.Command{
-		Use: "delete KIND NAME... | delete -f FILE|DIR|-", Short: "Delete objects",
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(o.files) == 0 && (len(args) == 0 || len(args) == 1 && !strings.Contains(args[0], "/")) {
-				return fmt.Errorf("say what to delete: delete project NAME, or -f FILE")
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, args []string) error { return a.delete(cmd.Context(), o, args) },
+		Use: "delete KIND NAME... | delete KIND/NAME... | delete -f FILE|DIR|-", Short: "Delete objects",
+		Example:           "  caractrl delete project web\n  caractrl delete project/web source/platform\n  caractrl delete -f deploy/",
+		ValidArgsFunction: a.completeRefs(deletable, true),
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.delete(cmd.Context(), o, args) },
 	}
 	f := cmd.Flags()
-	f.StringSliceVarP(&o.files, "filename", "f", nil, "delete what these manifests describe")
+	f.StringArrayVarP(&o.files, "filename", "f", nil, "delete what these manifests describe")
 	f.BoolVar(&o.force, "force", false, "take a project's record away although its node does not answer")
+	f.BoolVar(&o.absent, "ignore-not-found", false, "what is not there is no error")
 	f.BoolVar(&o.wait, "wait", false, "wait until it is gone")
 	f.DurationVar(&o.timeout, "timeout", 5*time.Minute, "how long to wait")
 	o.override.flags(cmd)
 	return cmd
 }
 
-// target is one object to delete.
-type target struct{ kind, name string }
-
+// delete deletes each object, also where another one was refused, and fails if any was.
 func (a *app) delete(ctx context.Context, o deleteOptions, args []string) error {
 	terms, err := o.override.terms()
 	if err != nil {
 		return err
 	}
-	targets, err := a.targets(o.files, args)
+	refs, err := a.toDelete(o.files, args)
 	if err != nil {
 		return err
 	}
-	failed := 0
-	for _, t := range targets {
-		if err := a.deleteOne(ctx, o, terms, t); err != nil {
-			printError(a.Err, err)
-			failed++
+	code := 0
+	for _, r := range refs {
+		err := a.deleteOne(ctx, o, terms, r)
+		exit := Exit{Code: 1}
+		switch {
+		case err == nil, o.absent && api.IsNotFound(err):
+			continue
+		case errors.As(err, &exit):
+			fmt.Fprintln(a.Err, "error:", clean(exit.Message))
+		default:
+			a.printError(err)
 		}
+		code = max(code, exit.Code)
 	}
-	if failed > 0 {
-		return Exit{Code: 1}
+	if code > 0 {
+		return Exit{Code: code}
 	}
 	return nil
 }
 
-func (a *app) targets(files, args []string) ([]target, error) {
-	var out []target
+// toDelete is what the arguments or the manifests name.
+func (a *app) toDelete(files, args []string) ([]ref, error) {
+	if len(files) > 0 && len(args) > 0 {
+		return nil, errors.New("say what to delete by name or with -f, not both")
+	}
 	if len(files) > 0 {
 		objects, err := a.readManifests(files)
 		if err != nil {
 			return nil, err
 		}
-		for _, m := range objects {
-			out = append(out, target{api.Kind(m), api.Meta(m).GetName()})
+		refs := make([]ref, len(objects))
+		for i, m := range objects {
+			k, err := findKind(api.Kind(m))
+			if err != nil {
+				return nil, err
+			}
+			refs[i] = ref{k, api.Meta(m).GetName()}
 		}
-		return out, nil
+		return refs, nil
 	}
-	common := ""
-	if !strings.Contains(args[0], "/") {
-		common, args = args[0], args[1:]
+	refs, err := parseRefs(args)
+	if err != nil {
+		return nil, err
 	}
-	for _, arg := range args {
-		ref := arg
-		if common != "" {
-			ref = common + "/" + arg
+	for _, r := range refs {
+		switch {
+		case r.name == "":
+			return nil, fmt.Errorf("say which: delete %s NAME", r.kind.lower())
+		case r.kind.remove == nil && r.kind.name != api.KindProject:
+			return nil, fmt.Errorf("%s are not deleted by hand", r.kind.plural)
 		}
-		typ, name := objectRef(ref)
-		if k := findKind(typ); k == nil {
-			return nil, fmt.Errorf("%q is no kind of object: want project, source, node or secret", typ)
-		}
-		out = append(out, target{typ, name})
 	}
-	return out, nil
+	return refs, nil
 }
 
-func findKind(name string) *kind {
-	for _, k := range kinds() {
-		if k.name == name {
-			return &k
-		}
+func (a *app) deleteOne(ctx context.Context, o deleteOptions, terms *carav1.OverrideTerms, r ref) error {
+	if r.kind.name == api.KindProject {
+		return a.deleteProject(ctx, o, terms, r.name)
 	}
-	return nil
-}
-
-func (a *app) deleteOne(ctx context.Context, o deleteOptions, terms *carav1.OverrideTerms, t target) error {
 	conn, err := a.dial()
 	if err != nil {
 		return err
 	}
-	req := &carav1.DeleteRequest{Name: t.name}
-	switch t.kind {
-	case api.KindProject:
-		return a.deleteProject(ctx, o, terms, t.name)
-	case api.KindSource:
-		_, err = carav1.NewSourceServiceClient(conn).DeleteSource(ctx, req)
-	case api.KindNode:
-		_, err = carav1.NewNodeServiceClient(conn).DeleteNode(ctx, req)
-	case api.KindSecret:
-		_, err = carav1.NewSecretServiceClient(conn).DeleteSecret(ctx, req)
-	default:
-		return fmt.Errorf("a %s cannot be deleted by hand", strings.ToLower(t.kind))
+	if err := r.kind.remove(ctx, conn, r.name); err != nil {
+		return err
 	}
-	if err == nil {
-		fmt.Fprintf(a.Out, "%s %q deleted\n", strings.ToLower(t.kind), t.name)
+	if r.kind.name == api.KindSource { // its record goes when the reconciler has let go of its projects
+		fmt.Fprintf(a.Out, "source %q is being deleted\n", r.name)
+		return nil
 	}
-	return err
+	fmt.Fprintf(a.Out, "%s %q deleted\n", r.kind.lower(), r.name)
+	return nil
 }
 
 func (a *app) deleteProject(ctx context.Context, o deleteOptions, terms *carav1.OverrideTerms, name string) error {
@@ -157,19 +151,17 @@ func (a *app) waitGone(ctx context.Context, name string, timeout time.Duration) 
 	if err != nil {
 		return err
 	}
-	var last proto.Message
-	for {
+	for seen := false; ; {
 		e, err := stream.Recv()
 		switch {
-		case err != nil && last != nil:
-			return a.waitEnded(ctx, map[string]*carav1.Project{name: last.(*carav1.Project)}, timeout, err)
+		case errors.Is(context.Cause(ctx), errWaited):
+			return Exit{Code: exitTimeout, Message: fmt.Sprintf("project %q is still being deleted after %s; caractrl describe project %s tells more", name, timeout, name)}
 		case err != nil:
 			return err
-		case e.Type == "Deleted", e.Type == "Bookmark" && last == nil:
+		case e.Type == "Deleted", e.Type == "Bookmark" && !seen:
 			fmt.Fprintf(a.Out, "project %q deleted\n", name)
 			return nil
-		case e.Object != nil:
-			last = e.Object
 		}
+		seen = true
 	}
 }

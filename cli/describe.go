@@ -6,28 +6,55 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/proto"
+	"google.golang.org/grpc"
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/manifest"
 )
 
 func (a *app) describeCommand() *cobra.Command {
-	describe := &cobra.Command{Use: "describe KIND NAME", Short: "Show one object in full, with what happened to it", Args: cobra.NoArgs}
-	for _, k := range []kind{projectKind(), nodeKind(), sourceKind()} {
-		describe.AddCommand(&cobra.Command{
-			Use: strings.ToLower(k.name) + " NAME", Aliases: append(k.aliases, k.plural), Short: "Describe a " + strings.ToLower(k.name),
-			Args: cobra.ExactArgs(1), ValidArgsFunction: a.complete(k),
-			RunE: func(cmd *cobra.Command, args []string) error { return a.describe(cmd.Context(), k, bare(args[0])) },
-		})
+	described := func(k kind) bool {
+		return k.name == api.KindProject || k.name == api.KindNode || k.name == api.KindSource
 	}
-	return describe
+	return &cobra.Command{
+		Use: "describe KIND NAME... | describe KIND/NAME...", Short: "Show objects in full, with what happened to them",
+		Long:              "Show projects, nodes or sources in full: what they are, their conditions, and what happened to them.",
+		Example:           "  caractrl describe project web\n  caractrl describe source/platform",
+		ValidArgsFunction: a.completeRefs(described, true),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			refs, err := parseRefs(args)
+			if err != nil {
+				return err
+			}
+			for i, r := range refs {
+				switch {
+				case !described(r.kind):
+					return fmt.Errorf("%s cannot be described: get %s shows all there is", r.kind.plural, r.kind.plural)
+				case r.name == "":
+					return fmt.Errorf("say which: describe %s NAME", r.kind.lower())
+				}
+				if i > 0 {
+					fmt.Fprintln(a.Out)
+				}
+				if err := a.describe(cmd.Context(), r); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
 }
 
-func (a *app) describe(ctx context.Context, k kind, name string) error {
-	obj, err := k.get(ctx, a, name)
+func (a *app) describe(ctx context.Context, r ref) error {
+	conn, err := a.dial()
+	if err != nil {
+		return err
+	}
+	obj, err := r.kind.get(ctx, conn, r.name)
 	if err != nil {
 		return err
 	}
@@ -35,14 +62,14 @@ func (a *app) describe(ctx context.Context, k kind, name string) error {
 	case *carav1.Project:
 		a.describeProject(o)
 	case *carav1.Node:
-		err = a.describeNode(ctx, o)
+		err = a.describeNode(ctx, conn, o)
 	case *carav1.Source:
-		err = a.describeSource(ctx, o)
+		err = a.describeSource(ctx, conn, o)
 	}
 	if err != nil {
 		return err
 	}
-	return a.describeEvents(ctx, k, obj)
+	return a.describeEvents(ctx, conn, r)
 }
 
 // field prints one aligned line; nothing where there is no value.
@@ -62,7 +89,7 @@ func (a *app) meta(m *carav1.ObjectMeta) {
 	if o := m.GetOrigin(); o.GetFile() != "" {
 		a.field("Origin", fmt.Sprintf("%s, %s:%d at %s", m.GetOwner(), o.File, o.Line, revision(o.Revision)))
 	}
-	a.field("Age", since(a.now(), m.GetCreationTimestamp()))
+	a.field("Age", since(a.now(), m.GetCreationTimestamp()).text)
 }
 
 func pairs(m map[string]string) string {
@@ -79,7 +106,9 @@ func (a *app) describeProject(p *carav1.Project) {
 	a.field("Phase", phaseCell(p, a.now()).text)
 	a.field("Node", st.GetNodeRef())
 	a.field("Generation", fmt.Sprintf("%d (observed %d), epoch %d", p.GetMetadata().GetGeneration(), st.GetObservedGeneration(), st.GetEpoch()))
-	a.field("Expires", until(a.now(), expiry(p)))
+	if at := expiry(p); at != nil {
+		a.field("Expires", until(a.now(), at).text+" ("+at.AsTime().UTC().Format(time.RFC3339)+")")
+	}
 	a.field("Hosts", strings.Join(st.GetHosts(), ", "))
 	a.section("Services")
 	rows := [][]cell{header("  NAME", "STATE", "HEALTH", "RESTARTS", "IMAGE", "CONTAINER", "MESSAGE")}
@@ -113,7 +142,7 @@ func (a *app) conditions(conditions []*carav1.Condition) {
 			message, _, _ = strings.Cut(message, "\n")
 		}
 		rows = append(rows, []cell{
-			{text: "  " + line(c.Type)}, text(c.Status), text(c.Reason), text(ago(a.now(), c.LastTransitionTime)), text(message),
+			{text: "  " + line(c.Type)}, text(c.Status), text(c.Reason), ago(a.now(), c.LastTransitionTime), text(message),
 		})
 	}
 	newTable(a.Out).print(rows...)
@@ -125,32 +154,32 @@ func (a *app) conditions(conditions []*carav1.Condition) {
 	}
 }
 
-func (a *app) describeNode(ctx context.Context, n *carav1.Node) error {
+func (a *app) describeNode(ctx context.Context, conn grpc.ClientConnInterface, n *carav1.Node) error {
 	st := n.GetStatus()
 	info := st.GetInfo()
 	a.meta(n.GetMetadata())
-	a.field("State", nodeRow(n, a.now())[1].text)
-	a.field("Heartbeat", ago(a.now(), st.GetLastHeartbeat()))
+	a.field("State", stateCell(n).text)
+	a.field("Heartbeat", ago(a.now(), st.GetLastHeartbeat()).text)
 	a.field("Platform", info.GetPlatform())
 	a.field("Engine", info.GetEngineVersion())
 	a.field("Agent", info.GetAgentVersion())
 	a.field("Ingress", info.GetIngressAddress())
 	c := info.GetCapacity()
 	a.field("Capacity", fmt.Sprintf("cpu %s, memory %s, disk %s (%s free), %d project networks",
-		dash(c.GetCpu()), dash(c.GetMemory()), dash(c.GetDisk()), dash(c.GetDiskFree()), c.GetSubnets()))
+		dash(c.GetCpu()), quantity(c.GetMemory()).text, quantity(c.GetDisk()).text, quantity(c.GetDiskFree()).text, c.GetSubnets()))
 	a.conditions(st.GetConditions())
-	projects, err := projectKind().list(ctx, a, getOptions{node: n.GetMetadata().GetName()})
+	projects, err := projectKind().list(ctx, conn, filter{node: n.GetMetadata().GetName()})
 	if err != nil {
 		return err
 	}
 	a.section(fmt.Sprintf("Projects (%d)", len(projects)))
 	for _, p := range projects {
-		fmt.Fprintf(a.Out, "  %s %s\n", clean(api.Meta(p).GetName()), p.(*carav1.Project).GetStatus().GetPhase())
+		fmt.Fprintf(a.Out, "  %s %s\n", line(api.Meta(p).GetName()), line(p.(*carav1.Project).GetStatus().GetPhase()))
 	}
 	return nil
 }
 
-func (a *app) describeSource(ctx context.Context, s *carav1.Source) error {
+func (a *app) describeSource(ctx context.Context, conn grpc.ClientConnInterface, s *carav1.Source) error {
 	st, spec := s.GetStatus(), s.GetSpec()
 	a.meta(s.GetMetadata())
 	if g := spec.GetGit(); g != nil {
@@ -159,21 +188,19 @@ func (a *app) describeSource(ctx context.Context, s *carav1.Source) error {
 	a.field("Directory", spec.GetDir().GetPath())
 	a.field("Path", spec.GetPath())
 	snap := st.GetSnapshot()
-	a.field("Snapshot", fmt.Sprintf("%s (%d files, %d projects) %s", dash(revision(snap.GetRevision())), snap.GetFiles(), snap.GetProjects(), snap.GetSubject()))
+	if snap != nil {
+		a.field("Snapshot", fmt.Sprintf("%s (%d files, %d projects) %s", dash(revision(snap.Revision)), snap.Files, snap.Projects, snap.Subject))
+	}
 	a.field("Author", snap.GetAuthor())
 	a.field("Observed", revision(st.GetPoll().GetObservedRevision()))
 	a.field("Attempted", revision(st.GetAttemptedRevision()))
 	a.field("Applied", revision(st.GetAppliedRevision()))
-	a.field("Last poll", ago(a.now(), st.GetPoll().GetLastTime()))
-	a.field("Next poll", until(a.now(), st.GetPoll().GetNextTime()))
+	a.field("Last poll", ago(a.now(), st.GetPoll().GetLastTime()).text)
+	a.field("Next poll", until(a.now(), st.GetPoll().GetNextTime()).text)
 	a.conditions(st.GetConditions())
 	a.fileProblems("Errors", snap.GetFileErrors(), snap.GetErrorCount())
 	a.fileProblems("Warnings", snap.GetWarnings(), int32(len(snap.GetWarnings())))
-	c, err := a.sources()
-	if err != nil {
-		return err
-	}
-	claims, err := c.ListClaims(ctx, &carav1.ListClaimsRequest{Source: s.GetMetadata().GetName()})
+	claims, err := carav1.NewSourceServiceClient(conn).ListClaims(ctx, &carav1.ListClaimsRequest{Source: s.GetMetadata().GetName()})
 	if err != nil {
 		return err
 	}
@@ -201,7 +228,7 @@ func claimRow(a *app, c *carav1.Claim) []cell {
 	return []cell{
 		{text: "  " + line(c.GetSpec().GetProject().GetMetadata().GetName())},
 		text(c.GetStatus().GetState()), text(file),
-		text(revision(c.GetSpec().GetRevision())), text(ago(a.now(), c.GetStatus().GetAppliedTime())), text(message),
+		text(revision(c.GetSpec().GetRevision())), ago(a.now(), c.GetStatus().GetAppliedTime()), text(message),
 	}
 }
 
@@ -211,7 +238,7 @@ func (a *app) fileProblems(title string, problems []*carav1.FileProblem, all int
 	}
 	a.section(fmt.Sprintf("%s (%d)", title, all))
 	for _, p := range problems {
-		fmt.Fprintf(a.Out, "  %s\n", line(formatProblem(p)))
+		fmt.Fprintf(a.Out, "  %s\n", line(manifest.Format(p)))
 	}
 }
 
@@ -225,7 +252,7 @@ func (a *app) runs(runs []*carav1.Run) {
 		took := r.GetEndTime().AsTime().Sub(r.GetStartTime().AsTime())
 		rows = append(rows, []cell{
 			{text: "  " + line(revision(r.Revision))},
-			text(ago(a.now(), r.StartTime)), text(took.Round(1e6).String()),
+			ago(a.now(), r.StartTime), text(took.Round(1e6).String()),
 			count(r.Created), count(r.Updated), count(r.Pruned), count(r.Failed), text(r.Message),
 		})
 	}
@@ -233,23 +260,20 @@ func (a *app) runs(runs []*carav1.Run) {
 }
 
 // describeEvents ends every description: what happened, newest last.
-func (a *app) describeEvents(ctx context.Context, k kind, obj proto.Message) error {
-	c, err := a.events()
+func (a *app) describeEvents(ctx context.Context, conn grpc.ClientConnInterface, r ref) error {
+	l, err := carav1.NewEventServiceClient(conn).ListEvents(ctx, &carav1.ListEventsRequest{Kind: r.kind.name, Name: r.name})
 	if err != nil {
 		return err
-	}
-	l, err := c.ListEvents(ctx, &carav1.ListEventsRequest{Kind: k.name, Name: api.Meta(obj).GetName()})
-	if err != nil {
-		return err
-	}
-	if len(l.Items) == 0 {
-		return nil
 	}
 	a.section("Events")
+	if len(l.Items) == 0 {
+		fmt.Fprintln(a.Out, "  none")
+		return nil
+	}
 	rows := [][]cell{header("  LAST", "TYPE", "REASON", "COUNT", "ACTOR", "MESSAGE")}
 	for _, e := range l.Items[max(0, len(l.Items)-20):] {
 		rows = append(rows, []cell{
-			{text: "  " + ago(a.now(), e.LastTime)}, text(e.Type), text(e.Reason), count(e.Count), text(e.Actor), text(e.Message),
+			{text: "  " + ago(a.now(), e.LastTime).text}, text(e.Type), text(e.Reason), count(e.Count), text(e.Actor), text(e.Message),
 		})
 	}
 	newTable(a.Out).print(rows...)

@@ -3,11 +3,16 @@ package cli
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Exit codes of diff: 0 nothing differs, 1 something does, above that it cannot be told.
+const (
+	exitDiffers = 1
+	exitNoDiff  = 2
 )
 
 func (a *app) diffCommand() *cobra.Command {
@@ -15,74 +20,55 @@ func (a *app) diffCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "diff -f FILE|DIR|-", Short: "Show what apply would change, field by field", Args: cobra.NoArgs,
 		Long: "Show what apply would change, field by field. The exit code is 0 where nothing would change, 1 where something would,\n" +
-			"and above 1 where it cannot be told.",
+			"and 2 where it cannot be told.",
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.diff(cmd.Context(), files) },
 	}
-	cmd.Flags().StringSliceVarP(&files, "filename", "f", nil, "file, directory, or - for standard input")
+	cmd.Flags().StringArrayVarP(&files, "filename", "f", nil, "file, directory, or - for standard input")
 	return cmd
 }
 
 func (a *app) diff(ctx context.Context, files []string) error {
-	results, err := a.dryRun(ctx, files)
+	objects, err := a.readManifests(files)
 	if err != nil {
-		printError(a.Err, err)
-		return Exit{Code: 2}
+		return err
 	}
-	differs, refused := false, false
-	t := newTable(a.Out)
-	for _, r := range results {
+	code := 0
+	err = a.applyAll(ctx, objects, &carav1.ApplyRequest{DryRun: true}, func(r *carav1.ApplyResult) {
 		switch r.Action {
-		case "refused":
-			refused = true
+		case unchangedAction:
+		case refusedAction:
+			code = exitNoDiff
 			a.printResult(r, true)
-		case "unchanged":
 		default:
-			differs = true
-			a.printDiff(t, r)
+			code = max(code, exitDiffers)
+			a.printDiff(r)
 		}
+	})
+	if err != nil {
+		return err
 	}
-	switch {
-	case refused:
-		return Exit{Code: 2}
-	case differs:
-		return Exit{Code: 1}
+	if code != 0 {
+		return Exit{Code: code}
 	}
 	return nil
 }
 
-func (a *app) dryRun(ctx context.Context, files []string) ([]*carav1.ApplyResult, error) {
-	objects, err := a.readManifests(files)
-	if err != nil {
-		return nil, err
-	}
-	conn, err := a.dial()
-	if err != nil {
-		return nil, err
-	}
-	resp, err := carav1.NewApplyServiceClient(conn).Apply(ctx, &carav1.ApplyRequest{Objects: wrap(objects), DryRun: true})
-	return resp.GetResults(), err
-}
-
-func (a *app) printDiff(t *table, r *carav1.ApplyResult) {
-	fmt.Fprintf(a.Out, "%s/%s would be %s\n", strings.ToLower(r.Kind), clean(r.Name), r.Action)
-	for _, d := range r.Diff {
-		a.printField(t, d)
-	}
-}
-
-// printField shows one field as a diff does: what goes, then what comes.
-func (a *app) printField(t *table, d *carav1.FieldDiff) {
-	show := func(sign, colour, value string) {
-		s := fmt.Sprintf("  %s %s: %s", sign, clean(d.Path), line(value))
-		if t.colour {
-			s = colour + s + reset
+// printDiff shows each field as a diff does: what goes, then what comes.
+func (a *app) printDiff(r *carav1.ApplyResult) {
+	fmt.Fprintf(a.Out, "%s would be %s\n", ref{kind{name: r.Kind}, r.Name}, line(r.Action))
+	colour := colourful(a.Out)
+	show := func(sign, paint, path, value string) {
+		if value == "" {
+			return
+		}
+		s := fmt.Sprintf("  %s %s: %s", sign, line(path), line(value))
+		if colour {
+			s = paint + s + reset
 		}
 		fmt.Fprintln(a.Out, s)
 	}
-	if d.Old != "" {
-		show("-", red, d.Old)
-	}
-	if d.New != "" {
-		show("+", green, d.New)
+	for _, d := range r.Diff {
+		show("-", red, d.Path, d.Old)
+		show("+", green, d.Path, d.New)
 	}
 }

@@ -11,13 +11,12 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/manifest"
 )
 
-// maxInput bounds what is read from standard input; files have the manifest's own bound.
-const maxInput = 64 << 20
+// maxInput bounds what is read of one file. It is more than manifest.Parse takes, which then says what its limit is.
+const maxInput = 8 << 20
 
 // readManifests reads what -f named: files, directories (all manifests below), or - for standard input. Every problem is
 // shown; with any problem nothing is returned, since half of what somebody meant is not what he meant.
@@ -37,6 +36,9 @@ func (a *app) readManifests(paths []string) ([]proto.Message, error) {
 			if err != nil {
 				return nil, err
 			}
+			if file == "-" {
+				file = "standard input"
+			}
 			found, wrong := manifest.Parse(file, data, manifest.Limits{})
 			docs, problems = append(docs, found...), append(problems, wrong...)
 		}
@@ -47,7 +49,7 @@ func (a *app) readManifests(paths []string) ([]proto.Message, error) {
 		for _, p := range problems {
 			fmt.Fprintln(a.Err, line(manifest.Format(p)))
 		}
-		return nil, fmt.Errorf("nothing was done: %d problems in the manifests", len(problems))
+		return nil, fmt.Errorf("nothing was done: %s in the manifests", plural(len(problems), "problem"))
 	}
 	if len(docs) == 0 {
 		return nil, fmt.Errorf("no manifests in %s", strings.Join(paths, ", "))
@@ -62,20 +64,23 @@ func (a *app) readManifests(paths []string) ([]proto.Message, error) {
 	return objects, nil
 }
 
+// readFile reads one file, or standard input. No file is read much further than a manifest may be long.
 func (a *app) readFile(file string) ([]byte, error) {
-	if file != "-" {
-		data, err := os.ReadFile(file)
+	if file == "-" {
+		data, err := io.ReadAll(io.LimitReader(a.In, maxInput+1))
 		if err != nil {
-			return nil, fmt.Errorf("read manifests: %w", err)
+			return nil, fmt.Errorf("read standard input: %w", err)
 		}
 		return data, nil
 	}
-	data, err := io.ReadAll(io.LimitReader(a.In, maxInput+1))
+	f, err := os.Open(file)
 	if err != nil {
-		return nil, fmt.Errorf("read standard input: %w", err)
+		return nil, fmt.Errorf("read file: %w", err)
 	}
-	if len(data) > maxInput {
-		return nil, fmt.Errorf("standard input is larger than %d MiB", maxInput>>20)
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxInput+1))
+	if err != nil {
+		return nil, fmt.Errorf("read file: %w", err)
 	}
 	return data, nil
 }
@@ -110,12 +115,10 @@ func expand(path string) ([]string, error) {
 	return files, nil
 }
 
-func wrap(objects []proto.Message) []*carav1.Object {
-	out := make([]*carav1.Object, len(objects))
-	for i, o := range objects {
-		out[i] = api.Wrap(o)
+// plural is a number with its noun.
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
 	}
-	return out
+	return fmt.Sprintf("%d %ss", n, noun)
 }
-
-func formatProblem(p *carav1.FileProblem) string { return manifest.Format(p) }

@@ -4,229 +4,173 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
 )
 
 type getOptions struct {
-	names    []string
-	output   string
-	watch    bool
-	selector string
-	phases   []string
-	node     string
-	owner    string
-	object   string
-	sortBy   string
-	header   bool
+	filter
+	kind   kind
+	names  []string
+	output string
+	watch  bool
+	object string
+	sortBy string
 }
 
 func (a *app) getCommand() *cobra.Command {
-	get := &cobra.Command{Use: "get KIND [NAME...]", Short: "Show objects as a table, or as JSON or YAML", Args: cobra.NoArgs}
-	for _, k := range kinds() {
-		get.AddCommand(a.getKindCommand(k))
-	}
-	return get
-}
-
-func (a *app) getKindCommand(k kind) *cobra.Command {
 	o := getOptions{}
 	cmd := &cobra.Command{
-		Use: k.plural + " [NAME...]", Aliases: k.aliases, Short: k.short,
-		ValidArgsFunction: a.complete(k),
+		Use: "get KIND [NAME...] | get KIND/NAME...", Short: "Show objects as a table, or as JSON or YAML",
+		Long:              "Show objects as a table, or as JSON or YAML. Kinds are " + kindWords() + ".",
+		Example:           "  caractrl get projects -l team=shop\n  caractrl get project/web -o json\n  caractrl get projects --phase Failed -w",
+		ValidArgsFunction: a.completeRefs(func(kind) bool { return true }, true),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			o.names = args
-			if err := checkFormat(o.output); err != nil {
+			if err := o.parse(args); err != nil {
 				return err
 			}
-			return a.get(cmd.Context(), k, o)
+			return a.get(cmd.Context(), o)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVarP(&o.output, "output", "o", "", formats)
-	f.StringVarP(&o.selector, "selector", "l", "", "label selector, such as app=web,tier in (a,b)")
-	f.StringVar(&o.sortBy, "sort-by", "", "column to sort by, such as AGE (default: NAME)")
-	if k.watch != nil {
-		f.BoolVarP(&o.watch, "watch", "w", false, "stay and show every change")
-	}
-	switch k.name {
-	case api.KindProject:
-		f.StringSliceVar(&o.phases, "phase", nil, "only projects in one of these phases")
-		f.StringVar(&o.node, "node", "", "only projects on this node")
-		f.StringVar(&o.owner, "owner", "", "only projects of this owner, such as source/platform")
-	case api.KindEvent:
-		f.StringVar(&o.object, "for", "", "only events of this object, such as project/web")
-	}
+	f.StringVarP(&o.selector, "selector", "l", "", "label selector, such as 'app=web,tier in (a,b)'")
+	f.StringVar(&o.sortBy, "sort-by", "", "column such as AGE, or jsonpath such as .metadata.creationTimestamp (default: by name)")
+	f.BoolVarP(&o.watch, "watch", "w", false, "stay and show every change")
+	f.StringSliceVar(&o.phases, "phase", nil, "only projects in one of these phases")
+	f.StringVar(&o.node, "node", "", "only projects on this node")
+	f.StringVar(&o.owner, "owner", "", "only projects of this owner, such as source/platform")
+	f.StringVar(&o.object, "for", "", "only events of this object, such as project/web")
+	offer(cmd, "output", cobra.FixedCompletions([]string{"json", "yaml", "wide", "name"}, cobra.ShellCompDirectiveNoFileComp))
+	offer(cmd, "phase", cobra.FixedCompletions(api.Phases(), cobra.ShellCompDirectiveNoFileComp))
+	offer(cmd, "node", a.completeNames(nodeKind()))
 	return cmd
 }
 
-func (a *app) get(ctx context.Context, k kind, o getOptions) error {
-	if o.watch {
-		return a.watchKind(ctx, k, o)
+func kindWords() string {
+	var words []string
+	for _, k := range kinds() {
+		words = append(words, k.plural)
 	}
-	objects, err := a.fetch(ctx, k, o)
+	return strings.Join(words, ", ")
+}
+
+// parse checks what the command line says.
+func (o *getOptions) parse(args []string) error {
+	refs, err := parseRefs(args)
 	if err != nil {
 		return err
 	}
-	if o.output != "" && o.output != "wide" {
+	o.kind = refs[0].kind
+	for _, r := range refs {
+		if r.kind.name != o.kind.name {
+			return fmt.Errorf("one kind at a time: %s and %s are two", o.kind.plural, r.kind.plural)
+		}
+		if r.name != "" {
+			o.names = append(o.names, r.name)
+		}
+	}
+	if err := checkFormat(o.output); err != nil {
+		return err
+	}
+	ofProjects := len(o.phases) > 0 || o.node != "" || o.owner != ""
+	switch {
+	case ofProjects && o.kind.name != api.KindProject:
+		return errors.New("--phase, --node and --owner are for projects")
+	case o.object != "" && o.kind.name != api.KindEvent:
+		return errors.New("--for is for events")
+	case o.watch && o.kind.watch == nil:
+		return fmt.Errorf("%s cannot be watched", o.kind.plural)
+	case o.watch && o.sortBy != "":
+		return errors.New("--sort-by and --watch do not go together: changes come in their own order")
+	case len(o.names) > 0 && (ofProjects || o.selector != ""):
+		return errors.New("names and filters do not go together")
+	case o.object == "":
+		return nil
+	}
+	object, err := parseRefs([]string{o.object})
+	if err == nil {
+		o.filter.object = object[0]
+	}
+	return err
+}
+
+func (a *app) get(ctx context.Context, o getOptions) error {
+	conn, err := a.dial()
+	if err != nil {
+		return err
+	}
+	if o.watch {
+		return a.watchKind(ctx, conn, o)
+	}
+	objects, err := fetch(ctx, conn, o)
+	if err != nil {
+		return err
+	}
+	if err := sortObjects(o.kind, objects, o.sortBy, a.now()); err != nil {
+		return err
+	}
+	if !o.table() {
 		return printObjects(a.Out, o.output, len(o.names) != 1, objects)
 	}
 	if len(objects) == 0 {
-		fmt.Fprintf(a.Err, "no %s found\n", k.plural)
+		fmt.Fprintf(a.Err, "no %s found\n", o.kind.plural)
 		return nil
 	}
-	rows := make([][]cell, 0, len(objects)+1)
+	rows := [][]cell{header(o.kind.head(o.output == wide)...)}
 	for _, obj := range objects {
-		rows = append(rows, a.row(k, o, obj))
+		rows = append(rows, a.row(o, obj))
 	}
-	if err := sortRows(k.head(o.output == "wide"), rows, objects, o.sortBy, k); err != nil {
-		return err
-	}
-	newTable(a.Out).print(append([][]cell{header(k.head(o.output == "wide")...)}, rows...)...)
+	newTable(a.Out).print(rows...)
 	return nil
 }
 
+func (o getOptions) table() bool { return o.output == "" || o.output == wide }
+
 // fetch returns the objects that were named, or all that the filters leave.
-func (a *app) fetch(ctx context.Context, k kind, o getOptions) ([]proto.Message, error) {
+func fetch(ctx context.Context, conn grpc.ClientConnInterface, o getOptions) ([]proto.Message, error) {
 	if len(o.names) == 0 {
-		return k.list(ctx, a, o)
+		return o.kind.list(ctx, conn, o.filter)
 	}
-	if k.get == nil {
-		return a.pick(ctx, k, o)
-	}
-	var found []proto.Message
-	for _, name := range o.names {
-		obj, err := k.get(ctx, a, bare(name))
+	get := o.kind.get
+	if get == nil {
+		all, err := o.kind.list(ctx, conn, o.filter)
 		if err != nil {
 			return nil, err
 		}
-		found = append(found, obj)
+		get = pickFrom(o.kind, all)
 	}
-	return found, nil
-}
-
-// pick takes the named ones out of a list, for kinds that have no call for one.
-func (a *app) pick(ctx context.Context, k kind, o getOptions) ([]proto.Message, error) {
-	all, err := k.list(ctx, a, o)
-	if err != nil {
-		return nil, err
-	}
-	var found []proto.Message
-	for _, name := range o.names {
-		i := slices.IndexFunc(all, func(m proto.Message) bool { return api.Meta(m).GetName() == bare(name) })
-		if i < 0 {
-			return nil, fmt.Errorf("%s %q not found", strings.ToLower(k.name), bare(name))
+	found := make([]proto.Message, len(o.names))
+	for i, name := range o.names {
+		var err error
+		if found[i], err = get(ctx, conn, name); err != nil {
+			return nil, err
 		}
-		found = append(found, all[i])
 	}
 	return found, nil
 }
 
-// bare takes `project/web` as `web`.
-func bare(name string) string {
-	if _, after, ok := strings.Cut(name, "/"); ok {
-		return after
+// pickFrom takes one object out of a list, for kinds that have no call for one.
+func pickFrom(k kind, all []proto.Message) func(context.Context, grpc.ClientConnInterface, string) (proto.Message, error) {
+	return func(_ context.Context, _ grpc.ClientConnInterface, name string) (proto.Message, error) {
+		i := slices.IndexFunc(all, func(m proto.Message) bool { return api.Meta(m).GetName() == name })
+		if i < 0 {
+			return nil, fmt.Errorf("%s %q not found", k.lower(), name)
+		}
+		return all[i], nil
 	}
-	return name
 }
 
-func (a *app) row(k kind, o getOptions, obj proto.Message) []cell {
-	row := k.row(obj, a.now())
-	if o.output != "wide" {
-		return row[:len(k.columns)]
+func (a *app) row(o getOptions, obj proto.Message) []cell {
+	row := o.kind.row(obj, a.now())
+	if o.output != wide {
+		return row[:len(o.kind.columns)]
 	}
 	return row
-}
-
-// sortRows sorts rows by a column as people read it; by age where the column is AGE.
-func sortRows(head []string, rows [][]cell, objects []proto.Message, column string, k kind) error {
-	if column == "" {
-		return nil
-	}
-	i := slices.IndexFunc(head, func(h string) bool { return strings.EqualFold(h, column) })
-	if i < 0 {
-		return fmt.Errorf("no column %q to sort by: %s have %s", column, k.plural, strings.Join(head, ", "))
-	}
-	order := make([]int, len(rows))
-	for n := range order {
-		order[n] = n
-	}
-	slices.SortStableFunc(order, func(x, y int) int {
-		if strings.EqualFold(column, "AGE") {
-			tx, ty := api.Meta(objects[x]).GetCreationTimestamp().AsTime(), api.Meta(objects[y]).GetCreationTimestamp().AsTime()
-			return ty.Compare(tx)
-		}
-		return strings.Compare(rows[x][i].text, rows[y][i].text)
-	})
-	sorted := make([][]cell, len(rows))
-	for n, from := range order {
-		sorted[n] = rows[from]
-	}
-	copy(rows, sorted)
-	return nil
-}
-
-// watchKind shows what there is, then every change, until it is interrupted.
-func (a *app) watchKind(ctx context.Context, k kind, o getOptions) error {
-	recv, err := k.watch(ctx, a, o)
-	if err != nil {
-		return err
-	}
-	t := newTable(a.Out)
-	first := [][]cell{header(k.head(o.output == "wide")...)}
-	synced := false
-	for {
-		event, err := recv()
-		switch {
-		case errors.Is(err, io.EOF) || (err != nil && ctx.Err() != nil):
-			return nil
-		case err != nil:
-			return err
-		case event.kind == "Bookmark":
-			if !synced && o.output == "" || !synced && o.output == "wide" {
-				t.print(first...) // what there was, in one table with one set of widths
-			}
-			synced = true
-			continue
-		case len(o.names) > 0 && !slices.Contains(o.names, api.Meta(event.object).GetName()):
-			continue
-		case o.output != "" && o.output != "wide":
-			if err := printObjects(a.Out, o.output, false, []proto.Message{event.object}); err != nil {
-				return err
-			}
-			continue
-		}
-		row := a.row(k, o, event.object)
-		if event.kind == "Deleted" {
-			row = k.gone(row)
-		}
-		if synced {
-			t.print(row)
-		} else {
-			first = append(first, row)
-		}
-	}
-}
-
-// complete offers the names that there are, for the shell's completion.
-func (a *app) complete(k kind) cobra.CompletionFunc {
-	return func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
-		objects, err := k.list(cmd.Context(), a, getOptions{})
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		var names []string
-		for _, obj := range objects {
-			if name := api.Meta(obj).GetName(); strings.HasPrefix(name, prefix) && !slices.Contains(args, name) {
-				names = append(names, name)
-			}
-		}
-		return names, cobra.ShellCompDirectiveNoFileComp
-	}
 }

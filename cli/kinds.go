@@ -2,34 +2,55 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// kind is how one kind of object is fetched and shown.
+// kind is how one kind of object is fetched, shown and deleted.
 type kind struct {
 	name    string // as api.Kind spells it
 	plural  string
 	aliases []string
-	short   string
 	columns []string // of the plain table
 	wide    []string // added with -o wide
 	row     func(m proto.Message, now time.Time) []cell
-	list    func(ctx context.Context, a *app, o getOptions) ([]proto.Message, error)
-	get     func(ctx context.Context, a *app, name string) (proto.Message, error)
-	watch   func(ctx context.Context, a *app, o getOptions) (func() (watchEvent, error), error)
+	list    func(ctx context.Context, conn grpc.ClientConnInterface, f filter) ([]proto.Message, error)
+	// get is nil where the API has no call for one object: it is picked out of the list.
+	get func(ctx context.Context, conn grpc.ClientConnInterface, name string) (proto.Message, error)
+	// watch is nil for kinds that cannot be watched.
+	watch func(ctx context.Context, conn grpc.ClientConnInterface, f filter) (func() (watchEvent, error), error)
+	// remove is nil for kinds that nobody deletes by hand. Projects go their own way, in delete.go.
+	remove func(ctx context.Context, conn grpc.ClientConnInterface, name string) error
 }
 
+// filter narrows a list or a watch down, on the server's side.
+type filter struct {
+	name     string // of the one object to watch
+	selector string
+	phases   []string
+	node     string
+	owner    string
+	object   ref // whose events
+}
+
+// watchEvent is one change, whatever the kind: Added, Modified, Deleted or Bookmark.
 type watchEvent struct {
-	kind   string // Added, Modified, Deleted, Bookmark
+	typ    string
 	object proto.Message
 }
+
+func kinds() []kind {
+	return []kind{projectKind(), nodeKind(), sourceKind(), secretKind(), eventKind(), overrideKind(), tombstoneKind(), tokenKind()}
+}
+
+// lower is the kind as messages and references spell it: `project`.
+func (k kind) lower() string { return strings.ToLower(k.name) }
 
 func (k kind) head(wide bool) []string {
 	if wide {
@@ -38,25 +59,90 @@ func (k kind) head(wide bool) []string {
 	return k.columns
 }
 
-// gone shows a row of an object that is no more: its second column says so.
-func (k kind) gone(row []cell) []cell {
-	if len(row) > 1 {
-		row[1] = cell{"(gone)", faint}
+// findKind takes `project`, `projects`, `p`, `Project`.
+func findKind(name string) (kind, error) {
+	var known []string
+	for _, k := range kinds() {
+		if strings.EqualFold(name, k.name) || strings.EqualFold(name, k.plural) {
+			return k, nil
+		}
+		for _, alias := range k.aliases {
+			if name == alias {
+				return k, nil
+			}
+		}
+		known = append(known, k.plural)
 	}
-	return row
+	return kind{}, fmt.Errorf("%q is no kind of object: there are %s", name, strings.Join(known, ", "))
 }
 
-func kinds() []kind {
-	return []kind{projectKind(), nodeKind(), sourceKind(), secretKind(), eventKind(), overrideKind(), tombstoneKind()}
+// ref names an object, or a whole kind where name is empty.
+type ref struct {
+	kind kind
+	name string
 }
 
-// messages turns a list of one kind into a list of messages.
-func messages[T proto.Message](items []T) []proto.Message {
+func (r ref) String() string { return r.kind.lower() + "/" + clean(r.name) }
+
+// parseRefs takes `KIND`, `KIND NAME...` and `KIND/NAME...`.
+func parseRefs(args []string) ([]ref, error) {
+	if len(args) == 0 {
+		return nil, fmt.Errorf("say what, as in `project NAME` or `project/NAME`")
+	}
+	if !strings.Contains(args[0], "/") {
+		k, err := findKind(args[0])
+		switch {
+		case err != nil:
+			return nil, err
+		case len(args) == 1:
+			return []ref{{kind: k}}, nil
+		}
+		refs := make([]ref, len(args)-1)
+		for i, name := range args[1:] {
+			refs[i] = ref{k, bare(k, name)}
+		}
+		return refs, nil
+	}
+	refs := make([]ref, len(args))
+	for i, arg := range args {
+		typ, name, ok := strings.Cut(arg, "/")
+		if !ok || name == "" {
+			return nil, fmt.Errorf("%q is no reference such as project/web", arg)
+		}
+		k, err := findKind(typ)
+		if err != nil {
+			return nil, err
+		}
+		refs[i] = ref{k, name}
+	}
+	return refs, nil
+}
+
+// bare takes `project/web` as `web` where a project is meant.
+func bare(k kind, name string) string {
+	if typ, after, ok := strings.Cut(name, "/"); ok {
+		if found, err := findKind(typ); err == nil && found.name == k.name {
+			return after
+		}
+	}
+	return name
+}
+
+// messages turns the list of one kind into a list of messages.
+func messages[T proto.Message](items []T, err error) ([]proto.Message, error) {
 	out := make([]proto.Message, len(items))
 	for i, item := range items {
 		out[i] = item
 	}
-	return out
+	return out, err
+}
+
+// message keeps a nil of one kind from becoming a message that is not nil.
+func message[T proto.Message](m T, err error) (proto.Message, error) {
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
 }
 
 // event is what the events of the per-kind watches have in common.
@@ -65,161 +151,21 @@ type event[T proto.Message] interface {
 	GetObject() T
 }
 
-func receiver[E event[T], T proto.Message](stream interface{ Recv() (E, error) }) func() (watchEvent, error) {
+func receiver[E event[T], T proto.Message](stream interface{ Recv() (E, error) }, err error) (func() (watchEvent, error), error) {
 	return func() (watchEvent, error) {
 		e, err := stream.Recv()
 		if err != nil {
 			return watchEvent{}, err
 		}
 		return watchEvent{e.GetType(), e.GetObject()}, nil
-	}
+	}, err
 }
 
-func nodeKind() kind {
-	return kind{
-		name: api.KindNode, plural: "nodes", aliases: []string{"node", "no"}, short: "Machines that run projects",
-		columns: []string{"NAME", "STATE", "PROJECTS", "CPU", "MEMORY", "HEARTBEAT", "AGE"},
-		wide:    []string{"PLATFORM", "ENGINE", "AGENT", "INGRESS", "REASON"},
-		row:     nodeRow,
-		list: func(ctx context.Context, a *app, o getOptions) ([]proto.Message, error) {
-			c, err := a.nodes()
-			if err != nil {
-				return nil, err
-			}
-			l, err := c.ListNodes(ctx, &carav1.ListRequest{LabelSelector: o.selector})
-			return messages(l.GetItems()), err
-		},
-		get: func(ctx context.Context, a *app, name string) (proto.Message, error) {
-			c, err := a.nodes()
-			if err != nil {
-				return nil, err
-			}
-			return c.GetNode(ctx, &carav1.GetRequest{Name: name})
-		},
-		watch: func(ctx context.Context, a *app, o getOptions) (func() (watchEvent, error), error) {
-			c, err := a.nodes()
-			if err != nil {
-				return nil, err
-			}
-			s, err := c.WatchNodes(ctx, &carav1.WatchObjectsRequest{LabelSelector: o.selector})
-			return receiver[*carav1.NodeEvent](grpc.ServerStreamingClient[carav1.NodeEvent](s)), err
-		},
-	}
-}
+// byName asks for one object.
+func byName(name string) *carav1.GetRequest { return &carav1.GetRequest{Name: name} }
 
-func nodeRow(m proto.Message, now time.Time) []cell {
-	n := m.(*carav1.Node)
-	info := n.GetStatus().GetInfo()
-	state := n.GetStatus().GetState()
-	colour := green
-	if state != api.NodeReady {
-		colour = red
-	}
-	if n.GetSpec().GetUnschedulable() {
-		state, colour = state+",Cordoned", yellow
-	}
-	reason := ""
-	for _, c := range n.GetStatus().GetConditions() {
-		if (c.Type == api.CondReady || c.Type == api.CondEngineReady) && c.Status != api.StatusTrue {
-			reason = c.Reason + ": " + c.Message
-		}
-	}
-	return []cell{
-		text(n.GetMetadata().GetName()),
-		{dash(line(state)), colour},
-		count(n.GetStatus().GetProjects()),
-		text(info.GetCapacity().GetCpu()), text(info.GetCapacity().GetMemory()),
-		text(ago(now, n.GetStatus().GetLastHeartbeat())), text(since(now, n.GetMetadata().GetCreationTimestamp())),
-		text(info.GetPlatform()), text(info.GetEngineVersion()), text(info.GetAgentVersion()),
-		text(info.GetIngressAddress()), text(reason),
-	}
-}
+// byLabel asks for those that a selector leaves.
+func byLabel(f filter) *carav1.ListRequest { return &carav1.ListRequest{LabelSelector: f.selector} }
 
-func sourceKind() kind {
-	return kind{
-		name: api.KindSource, plural: "sources", aliases: []string{"source", "src"}, short: "Repositories and directories that declare projects",
-		columns: []string{"NAME", "READY", "PROJECTS", "REVISION", "STATUS", "AGE"},
-		wide:    []string{"FROM", "REF", "LAST POLL", "NEXT POLL"},
-		row:     sourceRow,
-		list: func(ctx context.Context, a *app, o getOptions) ([]proto.Message, error) {
-			c, err := a.sources()
-			if err != nil {
-				return nil, err
-			}
-			l, err := c.ListSources(ctx, &carav1.ListRequest{LabelSelector: o.selector})
-			return messages(l.GetItems()), err
-		},
-		get: func(ctx context.Context, a *app, name string) (proto.Message, error) {
-			c, err := a.sources()
-			if err != nil {
-				return nil, err
-			}
-			return c.GetSource(ctx, &carav1.GetRequest{Name: name})
-		},
-		watch: func(ctx context.Context, a *app, o getOptions) (func() (watchEvent, error), error) {
-			c, err := a.sources()
-			if err != nil {
-				return nil, err
-			}
-			s, err := c.WatchSources(ctx, &carav1.WatchObjectsRequest{LabelSelector: o.selector})
-			return receiver[*carav1.SourceEvent](grpc.ServerStreamingClient[carav1.SourceEvent](s)), err
-		},
-	}
-}
-
-func sourceRow(m proto.Message, now time.Time) []cell {
-	s := m.(*carav1.Source)
-	st := s.GetStatus()
-	ready, colour, message := sourceState(s)
-	from, ref := s.GetSpec().GetDir().GetPath(), ""
-	if g := s.GetSpec().GetGit(); g != nil {
-		from, ref = g.Url, refText(g.Ref)
-	}
-	return []cell{
-		text(s.GetMetadata().GetName()),
-		{ready, colour},
-		count(st.GetProjects()),
-		text(revision(st.GetAppliedRevision())),
-		text(short(message, 80)),
-		text(since(now, s.GetMetadata().GetCreationTimestamp())),
-		text(from), text(ref), text(ago(now, st.GetPoll().GetLastTime())), text(until(now, st.GetPoll().GetNextTime())),
-	}
-}
-
-// sourceState sums up a source's conditions: what is wrong comes first.
-func sourceState(s *carav1.Source) (ready, colour, message string) {
-	conditions := s.GetStatus().GetConditions()
-	if s.GetSpec().GetSuspend() {
-		return "Suspended", yellow, "nothing is fetched, applied or pruned"
-	}
-	for _, typ := range []string{
-		api.CondFetchFailed, api.CondInvalidManifests, api.CondPruneBlocked, api.CondConflict, api.CondStalled, api.CondWatchDegraded,
-	} {
-		if c := api.FindCondition(conditions, typ); c.GetStatus() == api.StatusTrue {
-			return api.StatusFalse, red, typ + ": " + c.Message
-		}
-	}
-	c := api.FindCondition(conditions, api.CondReady)
-	switch c.GetStatus() {
-	case api.StatusTrue:
-		return api.StatusTrue, green, c.Message
-	case "":
-		return "Unknown", yellow, "not read yet"
-	default:
-		return c.Status, red, strings.TrimPrefix(c.Reason+": "+c.Message, ": ")
-	}
-}
-
-func refText(r *carav1.GitRef) string {
-	switch {
-	case r.GetBranch() != "":
-		return "branch " + r.Branch
-	case r.GetTag() != "":
-		return "tag " + r.Tag
-	case r.GetSemver() != "":
-		return "semver " + r.Semver
-	case r.GetCommit() != "":
-		return "commit " + revision(r.Commit)
-	}
-	return "HEAD"
-}
+// removing drops the answer of a deletion, which says nothing.
+func removing[T any](_ T, err error) error { return err }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"strconv"
 	"strings"
 	"time"
 
@@ -13,12 +14,8 @@ import (
 )
 
 func secretKind() kind {
-	client := func(a *app) (carav1.SecretServiceClient, error) {
-		conn, err := a.dial()
-		return carav1.NewSecretServiceClient(conn), err
-	}
 	return kind{
-		name: api.KindSecret, plural: "secrets", aliases: []string{"secret"}, short: "Secrets by name and keys; values are never shown",
+		name: api.KindSecret, plural: "secrets",
 		columns: []string{"NAME", "TYPE", "KEYS", "AGE"},
 		row: func(m proto.Message, now time.Time) []cell {
 			s := m.(*carav1.Secret)
@@ -28,128 +25,126 @@ func secretKind() kind {
 			}
 			return []cell{
 				text(s.GetMetadata().GetName()), text(typ), text(strings.Join(s.Keys, ",")),
-				text(since(now, s.GetMetadata().GetCreationTimestamp())),
+				since(now, s.GetMetadata().GetCreationTimestamp()),
 			}
 		},
-		list: func(ctx context.Context, a *app, o getOptions) ([]proto.Message, error) {
-			c, err := client(a)
-			if err != nil {
-				return nil, err
-			}
-			l, err := c.ListSecrets(ctx, &carav1.ListRequest{LabelSelector: o.selector})
-			return messages(l.GetItems()), err
+		list: func(ctx context.Context, conn grpc.ClientConnInterface, f filter) ([]proto.Message, error) {
+			l, err := carav1.NewSecretServiceClient(conn).ListSecrets(ctx, byLabel(f))
+			return messages(l.GetItems(), err)
 		},
-		get: func(ctx context.Context, a *app, name string) (proto.Message, error) {
-			c, err := client(a)
-			if err != nil {
-				return nil, err
-			}
-			return c.GetSecret(ctx, &carav1.GetRequest{Name: name})
+		get: func(ctx context.Context, conn grpc.ClientConnInterface, name string) (proto.Message, error) {
+			return message(carav1.NewSecretServiceClient(conn).GetSecret(ctx, byName(name)))
+		},
+		remove: func(ctx context.Context, conn grpc.ClientConnInterface, name string) error {
+			return removing(carav1.NewSecretServiceClient(conn).DeleteSecret(ctx, &carav1.DeleteRequest{Name: name}))
 		},
 	}
 }
 
 func eventKind() kind {
 	return kind{
-		name: api.KindEvent, plural: "events", aliases: []string{"event", "ev"}, short: "What happened, oldest first",
+		name: api.KindEvent, plural: "events", aliases: []string{"ev"},
 		columns: []string{"LAST", "TYPE", "REASON", "OBJECT", "MESSAGE"},
 		wide:    []string{"COUNT", "ACTOR", "FIRST"},
 		row:     eventRow,
-		list: func(ctx context.Context, a *app, o getOptions) ([]proto.Message, error) {
-			c, err := a.events()
-			if err != nil {
-				return nil, err
-			}
-			typ, name := objectRef(o.object)
-			l, err := c.ListEvents(ctx, &carav1.ListEventsRequest{Kind: typ, Name: name})
-			return messages(l.GetItems()), err
+		list: func(ctx context.Context, conn grpc.ClientConnInterface, f filter) ([]proto.Message, error) {
+			l, err := carav1.NewEventServiceClient(conn).ListEvents(ctx, &carav1.ListEventsRequest{Kind: f.object.kind.name, Name: f.object.name})
+			return messages(l.GetItems(), err)
 		},
-		watch: func(ctx context.Context, a *app, _ getOptions) (func() (watchEvent, error), error) {
-			c, err := a.events()
-			if err != nil {
-				return nil, err
-			}
-			s, err := c.WatchEvents(ctx, &carav1.WatchObjectsRequest{})
-			return receiver[*carav1.EventEvent](grpc.ServerStreamingClient[carav1.EventEvent](s)), err
+		watch: func(ctx context.Context, conn grpc.ClientConnInterface, f filter) (func() (watchEvent, error), error) {
+			next, err := receiver(carav1.NewEventServiceClient(conn).WatchEvents(ctx, &carav1.WatchObjectsRequest{}))
+			return func() (watchEvent, error) { return nextOf(f.object, next) }, err
 		},
+	}
+}
+
+// nextOf leaves out events of other objects than the one asked for.
+func nextOf(object ref, next func() (watchEvent, error)) (watchEvent, error) {
+	for {
+		e, err := next()
+		if err != nil || e.typ == "Bookmark" || object.name == "" {
+			return e, err
+		}
+		if o := e.object.(*carav1.Event).GetObject(); o.GetKind() == object.kind.name && o.GetName() == object.name {
+			return e, nil
+		}
 	}
 }
 
 func eventRow(m proto.Message, now time.Time) []cell {
 	e := m.(*carav1.Event)
-	colour := plain
+	typ := text(e.Type)
 	if e.Type == "Warning" {
-		colour = yellow
+		typ.colour = yellow
 	}
 	return []cell{
-		text(ago(now, e.LastTime)),
-		{dash(line(e.Type)), colour},
+		ago(now, e.LastTime),
+		typ,
 		text(e.Reason),
 		text(strings.ToLower(e.GetObject().GetKind()) + "/" + e.GetObject().GetName()),
 		text(e.Message),
-		count(e.Count), text(e.Actor), text(ago(now, e.FirstTime)),
+		count(e.Count), text(e.Actor), ago(now, e.FirstTime),
 	}
-}
-
-// objectRef takes `project/web` apart.
-func objectRef(ref string) (kindName, name string) {
-	typ, name, ok := strings.Cut(ref, "/")
-	if !ok {
-		return "", ref
-	}
-	for _, k := range kinds() {
-		if strings.EqualFold(k.name, typ) || k.plural == typ {
-			return k.name, name
-		}
-	}
-	return typ, name
 }
 
 func overrideKind() kind {
 	return kind{
-		name: api.KindOverride, plural: "overrides", aliases: []string{"override"}, short: "Where a person has suspended git's say",
+		name: api.KindOverride, plural: "overrides",
 		columns: []string{"PROJECT", "SCOPE", "ACTOR", "REASON", "SINCE", "UNTIL"},
 		row: func(m proto.Message, now time.Time) []cell {
 			o := m.(*carav1.Override)
 			end := until(now, o.Until)
 			switch {
 			case o.UntilHash != "":
-				end = "git's next change"
+				end = text("git's next change")
 			case o.Until == nil:
-				end = "cleared by hand"
+				end = text("cleared by hand")
 			}
-			return []cell{
-				text(o.GetMetadata().GetName()), text(o.Scope), text(o.Actor), text(o.Reason), text(ago(now, o.Since)), text(end),
-			}
+			return []cell{text(o.GetMetadata().GetName()), text(o.Scope), text(o.Actor), text(o.Reason), ago(now, o.Since), end}
 		},
-		list: func(ctx context.Context, a *app, _ getOptions) ([]proto.Message, error) {
-			c, err := a.projects()
-			if err != nil {
-				return nil, err
-			}
-			l, err := c.ListOverrides(ctx, &carav1.ListRequest{})
-			return messages(l.GetItems()), err
+		list: func(ctx context.Context, conn grpc.ClientConnInterface, f filter) ([]proto.Message, error) {
+			l, err := carav1.NewProjectServiceClient(conn).ListOverrides(ctx, byLabel(f))
+			return messages(l.GetItems(), err)
 		},
 	}
 }
 
 func tombstoneKind() kind {
 	return kind{
-		name: api.KindTombstone, plural: "tombstones", aliases: []string{"tombstone"}, short: "Projects that are gone, and why",
+		name: api.KindTombstone, plural: "tombstones",
 		columns: []string{"PROJECT", "REASON", "ACTOR", "OWNER", "WHEN"},
 		row: func(m proto.Message, now time.Time) []cell {
 			t := m.(*carav1.Tombstone)
+			return []cell{text(t.GetMetadata().GetName()), text(t.Reason), text(t.Actor), text(t.Owner), ago(now, t.Time)}
+		},
+		list: func(ctx context.Context, conn grpc.ClientConnInterface, f filter) ([]proto.Message, error) {
+			l, err := carav1.NewProjectServiceClient(conn).ListTombstones(ctx, byLabel(f))
+			return messages(l.GetItems(), err)
+		},
+	}
+}
+
+func tokenKind() kind {
+	return kind{
+		name: api.KindToken, plural: "tokens",
+		columns: []string{"NAME", "ROLE", "PREFIX", "USES", "EXPIRES", "AGE"},
+		row: func(m proto.Message, now time.Time) []cell {
+			t := m.(*carav1.Token)
+			uses := "-"
+			if t.UsesLeft > 0 {
+				uses = strconv.Itoa(int(t.UsesLeft))
+			}
 			return []cell{
-				text(t.GetMetadata().GetName()), text(t.Reason), text(t.Actor), text(t.Owner), text(ago(now, t.Time)),
+				text(t.GetMetadata().GetName()), text(t.Role), text(t.NamePrefix), text(uses),
+				until(now, t.ExpireAt), since(now, t.GetMetadata().GetCreationTimestamp()),
 			}
 		},
-		list: func(ctx context.Context, a *app, _ getOptions) ([]proto.Message, error) {
-			c, err := a.projects()
-			if err != nil {
-				return nil, err
-			}
-			l, err := c.ListTombstones(ctx, &carav1.ListRequest{})
-			return messages(l.GetItems()), err
+		list: func(ctx context.Context, conn grpc.ClientConnInterface, f filter) ([]proto.Message, error) {
+			l, err := carav1.NewTokenServiceClient(conn).ListTokens(ctx, byLabel(f))
+			return messages(l.GetItems(), err)
+		},
+		remove: func(ctx context.Context, conn grpc.ClientConnInterface, name string) error {
+			return removing(carav1.NewTokenServiceClient(conn).DeleteToken(ctx, &carav1.DeleteRequest{Name: name}))
 		},
 	}
 }

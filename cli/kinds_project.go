@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -17,36 +16,23 @@ import (
 
 func projectKind() kind {
 	return kind{
-		name: api.KindProject, plural: "projects", aliases: []string{"project", "proj", "p"}, short: "Projects and how they are",
+		name: api.KindProject, plural: "projects", aliases: []string{"proj", "p"},
 		columns: []string{"NAME", "PHASE", "READY", "NODE", "CONDITIONS", "SOURCE", "EXPIRES", "AGE"},
 		wide:    []string{"GENERATION", "EPOCH", "REVISION", "HOSTS", "MESSAGE"},
 		row:     projectRow,
-		list: func(ctx context.Context, a *app, o getOptions) ([]proto.Message, error) {
-			c, err := a.projects()
-			if err != nil {
-				return nil, err
-			}
-			l, err := c.ListProjects(ctx, &carav1.ListProjectsRequest{
-				Phase: o.phases, NodeRef: o.node, Owner: o.owner, LabelSelector: o.selector,
+		list: func(ctx context.Context, conn grpc.ClientConnInterface, f filter) ([]proto.Message, error) {
+			l, err := carav1.NewProjectServiceClient(conn).ListProjects(ctx, &carav1.ListProjectsRequest{
+				Phase: f.phases, NodeRef: f.node, Owner: f.owner, LabelSelector: f.selector,
 			})
-			return messages(l.GetItems()), err
+			return messages(l.GetItems(), err)
 		},
-		get: func(ctx context.Context, a *app, name string) (proto.Message, error) {
-			c, err := a.projects()
-			if err != nil {
-				return nil, err
-			}
-			return c.GetProject(ctx, &carav1.GetRequest{Name: name})
+		get: func(ctx context.Context, conn grpc.ClientConnInterface, name string) (proto.Message, error) {
+			return message(carav1.NewProjectServiceClient(conn).GetProject(ctx, byName(name)))
 		},
-		watch: func(ctx context.Context, a *app, o getOptions) (func() (watchEvent, error), error) {
-			c, err := a.projects()
-			if err != nil {
-				return nil, err
-			}
-			s, err := c.WatchProjects(ctx, &carav1.WatchProjectsRequest{
-				Phase: o.phases, NodeRef: o.node, Owner: o.owner, LabelSelector: o.selector,
-			})
-			return receiver[*carav1.ProjectEvent](grpc.ServerStreamingClient[carav1.ProjectEvent](s)), err
+		watch: func(ctx context.Context, conn grpc.ClientConnInterface, f filter) (func() (watchEvent, error), error) {
+			return receiver(carav1.NewProjectServiceClient(conn).WatchProjects(ctx, &carav1.WatchProjectsRequest{
+				Name: f.name, Phase: f.phases, NodeRef: f.node, Owner: f.owner, LabelSelector: f.selector,
+			}))
 		},
 	}
 }
@@ -62,8 +48,8 @@ func projectRow(m proto.Message, now time.Time) []cell {
 		text(st.GetNodeRef()),
 		text(reason),
 		text(owner(p)),
-		text(until(now, expiry(p))),
-		text(since(now, p.GetMetadata().GetCreationTimestamp())),
+		until(now, expiry(p)),
+		since(now, p.GetMetadata().GetCreationTimestamp()),
 		count(p.GetMetadata().GetGeneration()),
 		count(st.GetEpoch()),
 		text(revision(p.GetMetadata().GetOrigin().GetRevision())),
@@ -76,20 +62,23 @@ func projectRow(m proto.Message, now time.Time) []cell {
 func phaseCell(p *carav1.Project, now time.Time) cell {
 	phase := p.GetStatus().GetPhase()
 	if seen := p.GetStatus().GetLastSeen(); seen != nil {
-		return cell{"Unknown (last seen " + age(now.Sub(seen.AsTime())) + " ago)", red}
+		return cell{text: "Unknown (last seen " + age(now.Sub(seen.AsTime())) + " ago)", colour: red}
 	}
+	c := text(phase)
 	switch phase {
 	case api.PhaseRunning:
-		if c := api.FindCondition(p.GetStatus().GetConditions(), api.CondReady); c.GetStatus() == api.StatusFalse {
-			return cell{phase, yellow}
+		c.colour = green
+		if api.FindCondition(p.GetStatus().GetConditions(), api.CondReady).GetStatus() == api.StatusFalse {
+			c.colour = yellow
 		}
-		return cell{phase, green}
 	case api.PhaseFailed:
-		return cell{phase, red}
+		c.colour = red
 	case api.PhasePending, api.PhaseScheduled:
-		return cell{phase, yellow}
+		c.colour = yellow
+	default:
+		c.colour = faint
 	}
-	return cell{dash(line(phase)), faint}
+	return c
 }
 
 // readyText counts the services that are as they should be.
@@ -139,19 +128,10 @@ func expiry(p *carav1.Project) *timestamppb.Timestamp {
 	return p.GetSpec().GetExpireAt()
 }
 
-// revision is a commit as people write it.
+// revision is a commit, or the hash of a directory, as people write it.
 func revision(r string) string {
 	if len(r) > 12 {
 		return r[:7]
 	}
 	return r
-}
-
-func count(n int32) cell { return cell{text: strconv.Itoa(int(n))} }
-
-func ago(now time.Time, t *timestamppb.Timestamp) string {
-	if t == nil {
-		return "-"
-	}
-	return age(now.Sub(t.AsTime())) + " ago"
 }

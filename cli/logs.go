@@ -27,17 +27,31 @@ type logsOptions struct {
 func (a *app) logsCommand() *cobra.Command {
 	o := logsOptions{}
 	cmd := &cobra.Command{
-		Use: "logs PROJECT", Short: "Show what a project's containers wrote", Args: cobra.ExactArgs(1),
-		ValidArgsFunction: a.complete(projectKind()),
-		RunE:              func(cmd *cobra.Command, args []string) error { return a.logs(cmd.Context(), bare(args[0]), o) },
+		Use: "logs PROJECT [SERVICE...]", Short: "Show what a project's containers wrote", Args: cobra.MinimumNArgs(1),
+		ValidArgsFunction: a.completeNames(projectKind()),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.services = append(o.services, args[1:]...)
+			return a.logs(cmd.Context(), bare(projectKind(), args[0]), o)
+		},
 	}
 	f := cmd.Flags()
 	f.StringSliceVarP(&o.services, "service", "s", nil, "only these services")
 	f.BoolVarP(&o.follow, "follow", "f", false, "stay and show new lines")
-	f.Int32Var(&o.tail, "tail", 0, "only the last lines of each service; 0 shows all, -1 none")
+	f.Int32Var(&o.tail, "tail", -1, "only so many of each service's last lines; -1 shows all")
 	f.DurationVar(&o.since, "since", 0, "only lines of the last while, such as 10m")
 	f.BoolVar(&o.timestamps, "timestamps", false, "begin each line with its time")
 	return cmd
+}
+
+// tailOf is what the API calls it: 0 for all, below 0 for none.
+func tailOf(lines int32) int32 {
+	switch {
+	case lines < 0:
+		return 0
+	case lines == 0:
+		return -1
+	}
+	return lines
 }
 
 func (a *app) logs(ctx context.Context, project string, o logsOptions) error {
@@ -45,7 +59,7 @@ func (a *app) logs(ctx context.Context, project string, o logsOptions) error {
 	if err != nil {
 		return err
 	}
-	req := &carav1.LogsRequest{Name: project, Services: o.services, Follow: o.follow, Tail: o.tail}
+	req := &carav1.LogsRequest{Name: project, Services: o.services, Follow: o.follow, Tail: tailOf(o.tail)}
 	if o.since > 0 {
 		req.Since = timestamppb.New(a.now().Add(-o.since))
 	}
@@ -83,7 +97,7 @@ type logPrinter struct {
 }
 
 func newLogPrinter(w io.Writer, p *carav1.Project, o logsOptions) *logPrinter {
-	lp := &logPrinter{w: w, o: o, colour: newTable(w).colour}
+	lp := &logPrinter{w: w, o: o, colour: colourful(w)}
 	shown := 0
 	for _, s := range p.GetSpec().GetServices() {
 		if len(o.services) == 0 || slices.Contains(o.services, s.Name) {
@@ -107,7 +121,7 @@ func (lp *logPrinter) print(l *carav1.LogLine) {
 	if lp.o.timestamps {
 		b.WriteString(l.Time.AsTime().Format(time.RFC3339Nano) + " ")
 	}
-	b.WriteString(clean(l.Line))
+	b.WriteString(clean(strings.TrimRight(l.Line, "\r")))
 	fmt.Fprintln(lp.w, b.String())
 }
 

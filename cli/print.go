@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -15,12 +16,15 @@ import (
 	"github.com/caravanserai/cara/manifest"
 )
 
-// formats that -o takes, beside jsonpath=TEMPLATE; the empty one is the table.
-const formats = "json|yaml|wide|name|jsonpath=TEMPLATE"
+// formats that -o takes; the empty one is the table.
+const (
+	wide    = "wide"
+	formats = "json|yaml|wide|name|jsonpath=TEMPLATE"
+)
 
 func checkFormat(output string) error {
 	switch output {
-	case "", "json", "yaml", "wide", "name":
+	case "", "json", "yaml", wide, "name":
 		return nil
 	}
 	if strings.HasPrefix(output, "jsonpath=") {
@@ -29,48 +33,61 @@ func checkFormat(output string) error {
 	return fmt.Errorf("unknown output format %q: want one of %s", output, formats)
 }
 
-// asJSON is a message as indented JSON. protojson's own spaces differ from build to build on purpose.
-func asJSON(m proto.Message) ([]byte, error) {
-	data, err := protojson.Marshal(m)
-	if err != nil {
-		return nil, fmt.Errorf("encode as JSON: %w", err)
-	}
-	var out bytes.Buffer
-	if err := json.Indent(&out, data, "", "  "); err != nil {
-		return nil, fmt.Errorf("encode as JSON: %w", err)
-	}
-	return out.Bytes(), nil
-}
-
 // printObjects prints objects in a format other than a table: one as itself, several (or a list of one) as a list.
 func printObjects(w io.Writer, output string, list bool, objects []proto.Message) error {
-	switch {
-	case output == "name":
+	switch output {
+	case "name":
 		for _, o := range objects {
 			fmt.Fprintf(w, "%s/%s\n", strings.ToLower(api.Kind(o)), clean(api.Meta(o).GetName()))
 		}
 		return nil
-	case output == "yaml":
+	case "yaml":
 		data, err := manifest.EncodeWithStatus(objects...)
 		if err != nil {
 			return fmt.Errorf("encode as YAML: %w", err)
 		}
-		_, err = w.Write(data)
-		return err
+		return write(w, clean(string(data)))
 	}
 	value, err := document(list, objects)
 	if err != nil {
 		return err
 	}
 	if template, ok := strings.CutPrefix(output, "jsonpath="); ok {
-		return printPath(w, template, value)
+		var b strings.Builder
+		if err := printPath(&b, template, value); err != nil {
+			return err
+		}
+		return write(w, clean(b.String())+"\n")
 	}
-	data, err := json.MarshalIndent(value, "", "  ")
-	if err != nil {
+	var b bytes.Buffer
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	if err := encoder.Encode(value); err != nil {
 		return fmt.Errorf("encode as JSON: %w", err)
 	}
-	_, err = fmt.Fprintf(w, "%s\n", data)
-	return err
+	return write(w, escape(b.String()))
+}
+
+func write(w io.Writer, s string) error {
+	if _, err := io.WriteString(w, s); err != nil {
+		return fmt.Errorf("write output: %w", err)
+	}
+	return nil
+}
+
+// escape writes the control characters that JSON leaves as they are, which are only ever inside of its strings, as \u
+// escapes: nothing is lost, and no terminal obeys them.
+func escape(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		if r != '\n' && (unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r)) {
+			fmt.Fprintf(&b, `\u%04x`, r)
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
 }
 
 // document is what JSON shows: the object, or {"items": [...]}.
@@ -104,6 +121,5 @@ func printPath(w io.Writer, template string, value any) error {
 	if err := p.Execute(w, value); err != nil {
 		return fmt.Errorf("jsonpath %q: %w", template, err)
 	}
-	_, err := fmt.Fprintln(w)
-	return err
+	return nil
 }

@@ -3,12 +3,18 @@ package cli
 import (
 	"fmt"
 	"io"
+	"math"
 	"os"
+	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
+
+	"golang.org/x/term"
+	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// Colours of cells. All sequences are equally long, but nothing depends on it: widths are counted without them.
+// Colours of cells. Widths are counted without them.
 const (
 	plain  = ""
 	green  = "\x1b[32m"
@@ -18,10 +24,43 @@ const (
 	reset  = "\x1b[0m"
 )
 
-// cell is one field of a table.
-type cell struct{ text, colour string }
+// cell is one field of a table. Rows are sorted by order first, then by text: numbers and times have an order.
+type cell struct {
+	text, colour string
+	order        int64
+}
 
 func text(s string) cell { return cell{text: dash(line(s))} }
+
+func count(n int32) cell { return cell{text: strconv.Itoa(int(n)), order: int64(n)} }
+
+// since is how long ago a time was.
+func since(now time.Time, t *timestamppb.Timestamp) cell {
+	return timed(t, age(now.Sub(t.AsTime())), now.Sub(t.AsTime()))
+}
+
+// ago says the same in a sentence.
+func ago(now time.Time, t *timestamppb.Timestamp) cell {
+	return timed(t, age(now.Sub(t.AsTime()))+" ago", now.Sub(t.AsTime()))
+}
+
+// until is how far ahead a time is, or how long ago.
+func until(now time.Time, t *timestamppb.Timestamp) cell {
+	if d := t.AsTime().Sub(now); d > 0 {
+		return timed(t, "in "+age(d), d)
+	}
+	c := ago(now, t)
+	c.order = -c.order
+	return c
+}
+
+// timed is a cell about a time; one without a time comes last.
+func timed(t *timestamppb.Timestamp, s string, order time.Duration) cell {
+	if t == nil {
+		return cell{text: "-", order: math.MaxInt64}
+	}
+	return cell{text: s, order: int64(order)}
+}
 
 // table prints aligned columns. Rows that come later keep the widths of those before, and widen them where they must.
 type table struct {
@@ -30,9 +69,15 @@ type table struct {
 	widths []int
 }
 
-func newTable(w io.Writer) *table {
-	_, no := os.LookupEnv("NO_COLOR") //nolint:forbidigo // https://no-color.org asks for just this
-	return &table{w: w, colour: terminal(w) && !no}
+func newTable(w io.Writer) *table { return &table{w: w, colour: colourful(w)} }
+
+// colourful tells whether colour may be used on a stream: on terminals, unless the user wants none.
+func colourful(w io.Writer) bool {
+	if os.Getenv("NO_COLOR") != "" { //nolint:forbidigo // https://no-color.org asks for just this
+		return false
+	}
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 func (t *table) print(rows ...[]cell) {
@@ -45,21 +90,21 @@ func (t *table) print(rows ...[]cell) {
 		}
 	}
 	for _, row := range rows {
-		var b strings.Builder
-		for i, c := range row {
-			padding := t.widths[i] - utf8.RuneCountInString(c.text) + 3
-			if i == len(row)-1 {
-				padding = 0
-			}
-			if t.colour && c.colour != plain {
-				b.WriteString(c.colour + c.text + reset)
-			} else {
-				b.WriteString(c.text)
-			}
-			b.WriteString(strings.Repeat(" ", padding))
-		}
-		fmt.Fprintln(t.w, strings.TrimRight(b.String(), " "))
+		fmt.Fprintln(t.w, t.format(row))
 	}
+}
+
+func (t *table) format(row []cell) string {
+	var b strings.Builder
+	for i, c := range row {
+		if t.colour && c.colour != plain {
+			b.WriteString(c.colour + c.text + reset)
+		} else {
+			b.WriteString(c.text)
+		}
+		b.WriteString(strings.Repeat(" ", t.widths[i]-utf8.RuneCountInString(c.text)+3))
+	}
+	return strings.TrimRight(b.String(), " ")
 }
 
 func header(names ...string) []cell {

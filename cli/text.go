@@ -5,8 +5,6 @@ import (
 	"strings"
 	"time"
 	"unicode"
-
-	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 // clean strips what a terminal would obey: control characters other than tab and newline, and the marks that turn the
@@ -63,26 +61,6 @@ func units(d, big time.Duration, bigName string, small time.Duration, smallName 
 		return fmt.Sprintf("%d%s%d%s", d/big, bigName, rest, smallName)
 	}
 	return fmt.Sprintf("%d%s", d/big, bigName)
-}
-
-// since is how long ago a time was.
-func since(now time.Time, t *timestamppb.Timestamp) string {
-	if t == nil {
-		return "-"
-	}
-	return age(now.Sub(t.AsTime()))
-}
-
-// until is how far ahead a time is, or how long ago.
-func until(now time.Time, t *timestamppb.Timestamp) string {
-	if t == nil {
-		return "-"
-	}
-	d := t.AsTime().Sub(now)
-	if d > 0 {
-		return "in " + age(d)
-	}
-	return age(-d) + " ago"
 }
 
 // dash shows that there is nothing.

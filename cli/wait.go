@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/caravanserai/cara/api"
@@ -17,7 +19,9 @@ const (
 	exitTimeout       = 4
 )
 
-// waitRunning waits until every project runs at its newest generation, and shows each step on the way.
+var errWaited = errors.New("waited long enough")
+
+// waitRunning waits until every project runs at its newest generation, or has failed, and shows each step on the way.
 func (a *app) waitRunning(ctx context.Context, names []string, timeout time.Duration) error {
 	if len(names) == 0 {
 		return nil
@@ -28,63 +32,122 @@ func (a *app) waitRunning(ctx context.Context, names []string, timeout time.Dura
 	if err != nil {
 		return err
 	}
-	stream, err := c.WatchProjects(ctx, &carav1.WatchProjectsRequest{})
+	req := &carav1.WatchProjectsRequest{}
+	if len(names) == 1 {
+		req.Name = names[0]
+	}
+	stream, err := c.WatchProjects(ctx, req)
 	if err != nil {
 		return err
 	}
-	waiting := map[string]*carav1.Project{}
-	shown := map[string]string{}
-	for _, n := range names {
-		waiting[n] = nil
-	}
-	for len(waiting) > 0 {
+	w := newWaiting(names)
+	for len(w.open) > 0 {
 		e, err := stream.Recv()
-		if err != nil {
-			return a.waitEnded(ctx, waiting, timeout, err)
+		switch {
+		case errors.Is(context.Cause(ctx), errWaited):
+			return w.verdict(timeout)
+		case err != nil:
+			return err
 		}
-		p := e.GetObject()
-		name := p.GetMetadata().GetName()
-		if _, ok := waiting[name]; !ok {
-			continue
-		}
-		if e.Type == "Deleted" {
-			return Exit{Code: 1, Message: fmt.Sprintf("project %q was deleted meanwhile", name)}
-		}
-		waiting[name] = p
-		reason, message := telling(p)
-		step := fmt.Sprintf("project/%s %s", name, p.GetStatus().GetPhase())
-		if text := line(message); text != "" {
-			step += ": " + text
-		}
-		if shown[name] != step {
-			fmt.Fprintln(a.Err, clean(step))
-			shown[name] = step
-		}
-		switch p.GetStatus().GetPhase() {
-		case api.PhaseRunning:
-			if p.GetStatus().GetObservedGeneration() >= p.GetMetadata().GetGeneration() {
-				delete(waiting, name)
-			}
-		case api.PhaseFailed:
-			return Exit{Code: exitFailed, Message: fmt.Sprintf("project %q failed: %s: %s", name, reason, line(message))}
+		for _, step := range w.take(e) {
+			fmt.Fprintln(a.Err, step)
 		}
 	}
-	return nil
+	return w.verdict(timeout)
 }
 
-var errWaited = errors.New("waited long enough")
+// waiting is how far the projects are that somebody waits for. It decides and does nothing.
+type waiting struct {
+	open   map[string]*carav1.Project // as they were last seen; nil: not yet
+	shown  map[string]string
+	failed []string // what to tell of those that failed or are gone
+	code   int
+}
 
-// waitEnded says why the waiting is over: time is up, with what still stood in the way, or the server went.
-func (a *app) waitEnded(ctx context.Context, waiting map[string]*carav1.Project, timeout time.Duration, err error) error {
-	if !errors.Is(context.Cause(ctx), errWaited) {
-		return err
+func newWaiting(names []string) *waiting {
+	w := &waiting{open: map[string]*carav1.Project{}, shown: map[string]string{}}
+	for _, n := range names {
+		w.open[n] = nil
 	}
-	for name, p := range waiting {
-		code, reason := exitTimeout, ""
-		if c := api.FindCondition(p.GetStatus().GetConditions(), api.CondScheduled); p.GetStatus().GetPhase() == api.PhasePending && c != nil {
-			code, reason = exitUnschedulable, ": "+line(c.Message)
+	return w
+}
+
+// take looks at one event of the watch and returns the lines to show.
+func (w *waiting) take(e *carav1.ProjectEvent) []string {
+	if e.Type == "Bookmark" {
+		for _, name := range slices.Sorted(maps.Keys(w.open)) {
+			if w.open[name] == nil { // it was there when it was applied
+				w.settle(name, 1, fmt.Sprintf("project %q was deleted meanwhile", name))
+			}
 		}
-		return Exit{Code: code, Message: fmt.Sprintf("project %q is %s after %s%s", name, dash(p.GetStatus().GetPhase()), timeout, reason)}
+		return nil
 	}
-	return err
+	p := e.GetObject()
+	name, phase := p.GetMetadata().GetName(), p.GetStatus().GetPhase()
+	if _, ok := w.open[name]; !ok {
+		return nil
+	}
+	if e.Type == "Deleted" {
+		w.settle(name, 1, fmt.Sprintf("project %q was deleted meanwhile", name))
+		return nil
+	}
+	w.open[name] = p
+	reason, message := telling(p)
+	switch {
+	case phase == api.PhaseFailed:
+		w.settle(name, exitFailed, fmt.Sprintf("project %q failed: %s: %s", name, reason, message))
+		return nil
+	case phase == api.PhaseRunning && p.GetStatus().GetObservedGeneration() >= p.GetMetadata().GetGeneration():
+		delete(w.open, name)
+	}
+	step := "project/" + line(name) + " " + line(phase)
+	if text := line(message); text != "" {
+		step += ": " + text
+	}
+	if w.shown[name] == step {
+		return nil
+	}
+	w.shown[name] = step
+	return []string{step}
+}
+
+func (w *waiting) settle(name string, code int, message string) {
+	delete(w.open, name)
+	w.failed = append(w.failed, message)
+	w.code = max(w.code, code)
+}
+
+// verdict is how it ended: failures first, then what the time ran out for. Where all of those could not be placed, that
+// is the reason.
+func (w *waiting) verdict(timeout time.Duration) error {
+	messages, code := w.failed, exitUnschedulable
+	for _, name := range slices.Sorted(maps.Keys(w.open)) {
+		p := w.open[name]
+		_, message := telling(p)
+		text := fmt.Sprintf("project %q is %s after %s", name, dash(p.GetStatus().GetPhase()), timeout)
+		if message != "" {
+			text += ": " + line(message)
+		}
+		messages = append(messages, text)
+		if !unschedulable(p) {
+			code = exitTimeout
+		}
+	}
+	if len(messages) == 0 {
+		return nil
+	}
+	if w.code > 0 {
+		code = w.code
+	}
+	out := messages[0]
+	for _, m := range messages[1:] {
+		out += "\n       " + m // under the first one, which "error: " begins
+	}
+	return Exit{Code: code, Message: out}
+}
+
+// unschedulable tells whether the scheduler has looked at a project and found no node for it.
+func unschedulable(p *carav1.Project) bool {
+	c := api.FindCondition(p.GetStatus().GetConditions(), api.CondScheduled)
+	return p.GetStatus().GetPhase() == api.PhasePending && c.GetStatus() == api.StatusFalse && c.GetReason() != "Waiting"
 }

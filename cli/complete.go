@@ -1,0 +1,106 @@
+package cli
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/internal/access"
+	"github.com/caravanserai/cara/internal/settings"
+)
+
+// completeWithin bounds how long a person who pressed the tab key waits for a server that does not answer.
+const completeWithin = 2 * time.Second
+
+const noFiles = cobra.ShellCompDirectiveNoFileComp
+
+// offer gives a flag its completion.
+func offer(cmd *cobra.Command, flag string, complete cobra.CompletionFunc) {
+	if err := cmd.RegisterFlagCompletionFunc(flag, complete); err != nil {
+		panic(err) // the flag is defined where offer is called
+	}
+}
+
+// names are the names that there are of a kind. A server that does not answer, or a user whom it refuses, has none.
+func (a *app) names(cmd *cobra.Command, k kind) []string {
+	if err := settings.Load(cmd.Flags()); err != nil { // completion skips what runs before commands
+		return nil
+	}
+	conn, err := a.dial()
+	if err != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), completeWithin)
+	defer cancel()
+	objects, err := k.list(ctx, conn, filter{})
+	if err != nil {
+		return nil
+	}
+	names := make([]string, len(objects))
+	for i, obj := range objects {
+		names[i] = clean(api.Meta(obj).GetName())
+	}
+	return names
+}
+
+// completeNames offers the names of one kind, each once; several only where the command takes several.
+func (a *app) completeNames(k kind, several ...bool) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 && len(several) == 0 {
+			return nil, noFiles
+		}
+		return matching(a.names(cmd, k), prefix, args), noFiles
+	}
+}
+
+// completeRefs offers kinds, then names of the kind; and `kind/name` to who began so.
+func (a *app) completeRefs(fits func(kind) bool, several bool) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+		if typ, _, ok := strings.Cut(prefix, "/"); ok {
+			k, err := findKind(typ)
+			if err != nil || !fits(k) {
+				return nil, noFiles
+			}
+			var refs []string
+			for _, name := range a.names(cmd, k) {
+				refs = append(refs, typ+"/"+name)
+			}
+			return matching(refs, prefix, args), noFiles
+		}
+		if len(args) == 0 {
+			var words []string
+			for _, k := range kinds() {
+				if fits(k) {
+					words = append(words, k.plural)
+				}
+			}
+			return matching(words, prefix, nil), noFiles
+		}
+		k, err := findKind(args[0])
+		if err != nil || !fits(k) || len(args) > 1 && !several {
+			return nil, noFiles
+		}
+		return matching(a.names(cmd, k), prefix, args[1:]), noFiles
+	}
+}
+
+func (a *app) completeContexts(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	file, err := a.contextsFile()
+	if err != nil {
+		return nil, noFiles
+	}
+	contexts, err := access.Load(file)
+	if err != nil {
+		return nil, noFiles
+	}
+	return slices.Sorted(maps.Keys(contexts.Contexts)), noFiles
+}
+
+func matching(words []string, prefix string, taken []string) []string {
+	return slices.DeleteFunc(words, func(w string) bool { return !strings.HasPrefix(w, prefix) || slices.Contains(taken, w) })
+}

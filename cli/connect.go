@@ -1,0 +1,178 @@
+package cli
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"strings"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/access"
+)
+
+// dial connects to the server of the flags, or of the context. It is made once.
+func (a *app) dial() (*grpc.ClientConn, error) {
+	if a.conn != nil {
+		return a.conn, nil
+	}
+	target, err := a.target()
+	if err != nil {
+		return nil, err
+	}
+	if a.conn, err = access.Dial(target); err != nil {
+		return nil, err
+	}
+	a.reached = target.Server
+	return a.conn, nil
+}
+
+// close lets go of the connection. The program is about to end and has said all it had to.
+func (a *app) close() {
+	if a.conn != nil {
+		_ = a.conn.Close()
+	}
+}
+
+func (a *app) contextsFile() (string, error) {
+	if a.file != "" {
+		return a.file, nil
+	}
+	return access.File()
+}
+
+// target is the context that was chosen, with what the flags say laid over it. A token goes to no other server than the
+// one that it was stored with: --server takes it from the context that has the same address, and from no other.
+func (a *app) target() (access.Context, error) {
+	var c access.Context
+	file, err := a.contextsFile()
+	if err != nil {
+		return c, err
+	}
+	if a.server == "" || a.tokenFile == "" || a.context != "" {
+		if c, err = a.chosen(file); err != nil {
+			return c, err
+		}
+	}
+	c.Server = cmp.Or(a.server, c.Server)
+	if a.tokenFile != "" {
+		c.Token, c.TokenFile = "", a.tokenFile
+	}
+	if a.caFile != "" {
+		pem, err := os.ReadFile(a.caFile)
+		if err != nil {
+			return c, fmt.Errorf("read certificate authority: %w", err)
+		}
+		c.CA = string(pem)
+	}
+	switch {
+	case c.Server == "":
+		return c, fmt.Errorf("no server is known: start cara-server as this user, or give --server and --token-file (looked in %s)", file)
+	case c.Token == "" && c.TokenFile == "":
+		return c, fmt.Errorf("no token is known for %s: give --token-file (looked in %s)", c.Server, file)
+	}
+	return c, nil
+}
+
+// chosen is the context of --context, else the one of --server, else the current one.
+func (a *app) chosen(file string) (access.Context, error) {
+	contexts, err := access.Load(file)
+	switch {
+	case err != nil:
+		return access.Context{}, err
+	case a.context != "":
+		c, ok := contexts.Contexts[a.context]
+		if !ok {
+			return c, fmt.Errorf("there is no context %q in %s; caractrl context lists them", a.context, file)
+		}
+		if a.server != "" && a.server != c.Server {
+			c.Token, c.TokenFile, c.CA = "", "", ""
+		}
+		return c, nil
+	case a.server == "":
+		return contexts.Contexts[contexts.Current], nil
+	}
+	if c := contexts.Contexts[contexts.Current]; c.Server == a.server {
+		return c, nil
+	}
+	for _, c := range contexts.Contexts {
+		if c.Server == a.server {
+			return c, nil
+		}
+	}
+	return access.Context{}, nil
+}
+
+// printError shows an error as the server meant it: the detail, then each field where there are several.
+func (a *app) printError(err error) {
+	p := api.ProblemOf(err)
+	detail := p.GetDetail()
+	if cause, ok := unreachable(err); ok {
+		detail = fmt.Sprintf("%s cannot be reached: %s", a.reached, cause)
+	}
+	fmt.Fprintln(a.Err, "error:", clean(detail))
+	if len(p.GetErrors()) > 1 {
+		a.printFields(p)
+	}
+}
+
+func (a *app) printFields(p *carav1.Problem) {
+	for _, f := range p.GetErrors() {
+		fmt.Fprintf(a.Err, "  %s: %s\n", line(f.Field), line(f.Message))
+	}
+}
+
+// unreachable tells whether err is the connection's own and not the server's, and what lies behind it in plain words.
+func unreachable(err error) (cause string, ok bool) {
+	if api.Code(err) != codes.Unavailable {
+		return "", false
+	}
+	cause = api.ProblemOf(err).GetDetail()
+	_, wrapped, dialled := strings.Cut(cause, `desc = "transport: `)
+	switch {
+	case dialled:
+		cause = strings.TrimSuffix(wrapped, `"`)
+		cause = strings.TrimPrefix(cause, "Error while dialing: ")
+		cause = strings.TrimPrefix(cause, "authentication handshake failed: ")
+	case strings.HasPrefix(cause, "error reading from server"), strings.HasPrefix(cause, "connection error"):
+	default:
+		return "", false // the server's own words
+	}
+	hints := []struct{ part, hint string }{
+		{"unknown authority", "; give --ca-file (ca.crt in the server's data directory)"},
+		{"not like a TLS handshake", "; the server speaks plain http there: use http://"},
+		{"connection refused", "; is cara-server running there?"},
+		{"no such host", "; is the name right?"},
+	}
+	for _, h := range hints {
+		if strings.Contains(cause, h.part) {
+			return cause + h.hint, true
+		}
+	}
+	return cause, true
+}
+
+// The services, one method each, so that a command says what it talks to.
+
+func (a *app) projects() (carav1.ProjectServiceClient, error) {
+	conn, err := a.dial()
+	return carav1.NewProjectServiceClient(conn), err
+}
+
+func (a *app) nodes() (carav1.NodeServiceClient, error) {
+	conn, err := a.dial()
+	return carav1.NewNodeServiceClient(conn), err
+}
+
+func (a *app) sources() (carav1.SourceServiceClient, error) {
+	conn, err := a.dial()
+	return carav1.NewSourceServiceClient(conn), err
+}
+
+func (a *app) applier() (carav1.ApplyServiceClient, error) {
+	conn, err := a.dial()
+	return carav1.NewApplyServiceClient(conn), err
+}

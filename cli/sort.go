@@ -1,0 +1,62 @@
+package cli
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+)
+
+// sortObjects sorts by a column as people read it (numbers by value, AGE youngest first), or by a jsonpath.
+func sortObjects(k kind, objects []proto.Message, by string, now time.Time) error {
+	if by == "" {
+		return nil
+	}
+	type keyed struct {
+		object proto.Message
+		key    cell
+	}
+	keys := make([]keyed, len(objects))
+	for i, obj := range objects {
+		key, err := sortKey(k, obj, by, now)
+		if err != nil {
+			return err
+		}
+		keys[i] = keyed{obj, key}
+	}
+	slices.SortStableFunc(keys, func(x, y keyed) int {
+		return cmp.Or(cmp.Compare(x.key.order, y.key.order), strings.Compare(x.key.text, y.key.text))
+	})
+	for i := range keys {
+		objects[i] = keys[i].object
+	}
+	return nil
+}
+
+func sortKey(k kind, obj proto.Message, by string, now time.Time) (cell, error) {
+	if !strings.ContainsAny(by, ".{") {
+		head := k.head(true)
+		i := slices.IndexFunc(head, func(h string) bool { return strings.EqualFold(h, by) })
+		if i < 0 {
+			return cell{}, fmt.Errorf("no column %q to sort by: %s have %s", by, k.plural, strings.Join(head, ", "))
+		}
+		return k.row(obj, now)[i], nil
+	}
+	value, err := document(false, []proto.Message{obj})
+	if err != nil {
+		return cell{}, err
+	}
+	var b strings.Builder
+	if err := printPath(&b, by, value); err != nil {
+		return cell{}, err
+	}
+	key := cell{text: b.String()}
+	if n, err := strconv.ParseInt(strings.TrimSpace(key.text), 10, 64); err == nil {
+		key.order = n
+	}
+	return key, nil
+}

@@ -1,0 +1,62 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+)
+
+// watchKind shows what there is in one table, then every change as a row of its own, until it is interrupted.
+func (a *app) watchKind(ctx context.Context, conn grpc.ClientConnInterface, o getOptions) error {
+	if len(o.names) == 1 {
+		o.name = o.names[0]
+	}
+	recv, err := o.kind.watch(ctx, conn, o.filter)
+	if err != nil {
+		return err
+	}
+	t := newTable(a.Out)
+	first := [][]cell{header(o.kind.head(o.output == wide)...)}
+	for synced := false; ; {
+		e, err := recv()
+		switch {
+		case errors.Is(err, io.EOF), err != nil && ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return err
+		case e.typ == "Bookmark":
+			if !synced && o.table() {
+				t.print(first...)
+			}
+			synced = true
+			continue
+		case len(o.names) > 0 && !slices.Contains(o.names, api.Meta(e.object).GetName()):
+			continue
+		case !o.table():
+			if err := printObjects(a.Out, o.output, false, []proto.Message{e.object}); err != nil {
+				return err
+			}
+			continue
+		}
+		row := a.row(o, e.object)
+		if e.typ == "Deleted" && !o.filtered() {
+			row[1] = cell{text: "(gone)", colour: faint}
+		}
+		if synced {
+			t.print(row)
+		} else {
+			first = append(first, row)
+		}
+	}
+}
+
+// filtered tells whether an object may leave the watch without being gone: it then shows as it is now.
+func (o getOptions) filtered() bool {
+	return o.selector != "" || len(o.phases) > 0 || o.node != "" || o.owner != ""
+}
