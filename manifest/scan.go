@@ -68,7 +68,7 @@ func nodeBound(text []byte) int {
 		case '-', '?':
 			if i+1 == len(text) || text[i+1] == ' ' || text[i+1] == '\n' || text[i+1] == '\r' || text[i+1] == '\t' {
 				n += 2
-			} else if c == '-' && bytes.HasPrefix(text[i:], []byte("---")) {
+			} else if (i == 0 || text[i-1] == '\n' || text[i-1] == '\r') && bytes.HasPrefix(text[i:], []byte("---")) {
 				n += 2
 			}
 		}

@@ -3,6 +3,7 @@ package manifest
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"iter"
 	"regexp"
@@ -18,7 +19,7 @@ func (p *parser) yamlTrees(text []byte) iter.Seq[*yaml.Node] {
 		dec := yaml.NewDecoder(bytes.NewReader(text))
 		for count := 0; ; {
 			var doc yaml.Node
-			err := dec.Decode(&doc)
+			err := decode(dec, &doc)
 			if errors.Is(err, io.EOF) {
 				return
 			}
@@ -38,6 +39,16 @@ func (p *parser) yamlTrees(text []byte) iter.Seq[*yaml.Node] {
 			}
 		}
 	}
+}
+
+// decode reads one document. A library that reads what strangers push must not take the process with it when it breaks.
+func decode(dec *yaml.Decoder, doc *yaml.Node) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("the YAML reader broke on it: %v", r)
+		}
+	}()
+	return dec.Decode(doc)
 }
 
 func (p *parser) tooManyDocuments(n *yaml.Node) {
