@@ -12,12 +12,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // Config says what cluster to run.
@@ -39,7 +37,10 @@ type Cluster struct {
 	Agents map[string]*Process
 
 	agentArgs map[string][]string
-	conn      *grpc.ClientConn
+
+	mu   sync.Mutex
+	conn *grpc.ClientConn
+	id   string // of the cluster, once it was asked for
 }
 
 // Build makes the three programs from this tree into dir.
@@ -89,8 +90,17 @@ func New(cfg Config) (*Cluster, error) {
 	return &Cluster{Config: cfg, Agents: map[string]*Process{}, agentArgs: map[string][]string{}}, nil
 }
 
-// URL of the server.
-func (c *Cluster) URL() string { return "http://" + c.Listen }
+// Address is where programs of this machine reach the server.
+func (c *Cluster) Address() string {
+	host, port, err := net.SplitHostPort(c.Listen)
+	if err != nil || (host != "0.0.0.0" && host != "") {
+		return c.Listen
+	}
+	return net.JoinHostPort("127.0.0.1", port)
+}
+
+// URL of the server, for programs of this machine.
+func (c *Cluster) URL() string { return "http://" + c.Address() }
 
 // DataDir of the server.
 func (c *Cluster) DataDir() string { return filepath.Join(c.Dir, "server") }
@@ -101,7 +111,18 @@ func (c *Cluster) StartServer(ctx context.Context) error {
 		filepath.Join(c.Bin, "cara-server"), "--data-dir", c.DataDir(), "--listen", c.Listen,
 		"--allow-source-cidr", "127.0.0.0/8", "--allow-source-cidr", "::1/128",
 	}, c.ServerFlags...)
-	p, err := start(filepath.Join(c.Dir, "server.log"), c.env(), argv...)
+	return c.startServer(ctx, argv)
+}
+
+// StartDev starts server and agent in one process, as `cara-server dev DIR` does, and waits until the server is ready.
+func (c *Cluster) StartDev(ctx context.Context, dir string, flags ...string) error {
+	return c.startServer(ctx, append([]string{
+		filepath.Join(c.Bin, "cara-server"), "dev", dir, "--data-dir", c.DataDir(), "--listen", c.Listen,
+	}, flags...))
+}
+
+func (c *Cluster) startServer(ctx context.Context, argv []string) error {
+	p, err := Start(filepath.Join(c.Dir, "server.log"), c.Env(), argv...)
 	if err != nil {
 		return err
 	}
@@ -168,7 +189,7 @@ func (c *Cluster) StartAgent(a Agent) (ingress string, err error) {
 
 // RestartAgent starts an agent again, as it was started before.
 func (c *Cluster) RestartAgent(name string) error {
-	p, err := start(filepath.Join(c.Dir, "agent-"+name+".log"), c.env(), c.agentArgs[name]...)
+	p, err := Start(filepath.Join(c.Dir, "agent-"+name+".log"), c.Env(), c.agentArgs[name]...)
 	if err != nil {
 		return err
 	}
@@ -176,8 +197,8 @@ func (c *Cluster) RestartAgent(name string) error {
 	return nil
 }
 
-// env keeps the user's own contexts and settings out of the cluster's programs.
-func (c *Cluster) env() []string {
+// Env keeps the user's own contexts and settings out of the cluster's programs.
+func (c *Cluster) Env() []string {
 	env := slices.DeleteFunc(os.Environ(), func(kv string) bool {
 		return strings.HasPrefix(kv, "CARA_") || strings.HasPrefix(kv, "DOCKER_HOST=") ||
 			strings.HasPrefix(kv, "HOME=") || strings.HasPrefix(kv, "XDG_")
@@ -187,49 +208,15 @@ func (c *Cluster) env() []string {
 
 // Ctl runs caractrl as the admin, and returns how it ended.
 func (c *Cluster) Ctl(ctx context.Context, stdin string, args ...string) (Result, error) {
-	argv := append([]string{
-		filepath.Join(c.Bin, "caractrl"), "--server", c.URL(),
-		"--token-file", filepath.Join(c.DataDir(), "admin.token"),
-	}, args...)
-	return runCommand(ctx, c.Dir, c.env(), stdin, argv...)
+	return c.Program(ctx, stdin, "caractrl", append([]string{
+		"--server", c.URL(), "--token-file", filepath.Join(c.DataDir(), "admin.token"),
+	}, args...)...)
 }
 
-// Token is the admin's.
-func (c *Cluster) Token() (string, error) {
-	data, err := os.ReadFile(filepath.Join(c.DataDir(), "admin.token"))
-	if err != nil {
-		return "", fmt.Errorf("read admin token: %w", err)
-	}
-	return strings.TrimSpace(string(data)), nil
+// Program runs one of the three to its end, as the user whose home is the cluster's folder, and returns how it ended.
+func (c *Cluster) Program(ctx context.Context, stdin, program string, args ...string) (Result, error) {
+	return runCommand(ctx, c.Dir, c.Env(), stdin, append([]string{filepath.Join(c.Bin, program)}, args...)...)
 }
-
-// Conn is a gRPC connection as the admin. It is made once.
-func (c *Cluster) Conn() (*grpc.ClientConn, error) {
-	if c.conn != nil {
-		return c.conn, nil
-	}
-	token, err := c.Token()
-	if err != nil {
-		return nil, err
-	}
-	c.conn, err = grpc.NewClient(c.Listen, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithPerRPCCredentials(bearer(token)))
-	return c.conn, err
-}
-
-// Projects speaks to the server about projects, as the admin.
-func (c *Cluster) Projects() (carav1.ProjectServiceClient, error) {
-	conn, err := c.Conn()
-	return carav1.NewProjectServiceClient(conn), err
-}
-
-type bearer string
-
-func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
-	return map[string]string{"authorization": "Bearer " + string(b)}, nil
-}
-
-func (bearer) RequireTransportSecurity() bool { return false } // loopback
 
 // Close ends every process: agents first, then the server.
 func (c *Cluster) Close(ctx context.Context) error {

@@ -22,8 +22,9 @@ type Process struct {
 	err  error         // how it ended; to be read after done
 }
 
-// start runs argv in a process group of its own, so that a signal for the test does not reach it.
-func start(logFile string, env []string, argv ...string) (*Process, error) {
+// Start runs argv in a process group of its own, so that a signal for the test does not reach it. It dies with the
+// process that started it.
+func Start(logFile string, env []string, argv ...string) (*Process, error) {
 	out, err := os.OpenFile(logFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
@@ -55,6 +56,12 @@ func (p *Process) Exited() bool {
 	default:
 		return false
 	}
+}
+
+// ExitCode of a process that has exited; -1 where a signal ended it.
+func (p *Process) ExitCode() int {
+	<-p.done
+	return p.cmd.ProcessState.ExitCode()
 }
 
 // Kill ends it as a crash would, and waits until it is gone.

@@ -49,7 +49,7 @@ func text(err error) string {
 }
 
 func TestProcessIsEndedByItsOwnPid(t *testing.T) {
-	p, err := start(t.TempDir()+"/log", nil, "/bin/sh", "-c", "echo started; exec /bin/sleep 600")
+	p, err := Start(t.TempDir()+"/log", nil, "/bin/sh", "-c", "echo started; exec /bin/sleep 600")
 	if err != nil {
 		t.Fatal(err)
 	}
