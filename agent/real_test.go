@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"os"
 	"strings"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/caravanserai/cara/agent"
 	"github.com/caravanserai/cara/agent/docker"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -23,12 +21,9 @@ import (
 
 // real is an agent over the real engine, with a server of its own.
 type real struct {
-	*server
+	*rig
 	host   string
 	labels map[string]string
-	cfg    agent.Config
-	agent  *agent.Agent
-	stop   func()
 }
 
 func newReal(t testing.TB) *real {
@@ -39,7 +34,7 @@ func newReal(t testing.TB) *real {
 		t.Fatal(err)
 	}
 	cluster := fmt.Sprintf("test-%d-%d", os.Getpid(), time.Now().UnixNano())
-	r := &real{server: newServer(t, cluster), host: host, labels: map[string]string{"cara.cluster": cluster}}
+	r := &real{rig: newRig(t, cluster, engine), host: host, labels: map[string]string{"cara.cluster": cluster}}
 	t.Cleanup(func() {
 		if r.stop != nil {
 			r.stop()
@@ -51,40 +46,7 @@ func newReal(t testing.TB) *real {
 			t.Error(err)
 		}
 	})
-	r.cfg = agent.Config{
-		Conn: r.conn, Engine: engine, NodeName: "n1", ClusterID: cluster, DataDir: t.TempDir(),
-		Logger: logger(t), MaxBackoff: 500 * time.Millisecond, Relist: 2 * time.Second, OrphanGrace: time.Second,
-		ServerGrace: time.Second,
-		Restart:     agent.RestartLimits{Base: 100 * time.Millisecond, Limit: 5},
-	}
 	return r
-}
-
-func logger(t testing.TB) *slog.Logger {
-	if testing.Verbose() {
-		return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
-	}
-	return slog.New(slog.DiscardHandler)
-}
-
-// run starts a new agent over the same engine and directory; stop ends it as kill -9 would as far as the engine can tell.
-func (r *real) run(t testing.TB) {
-	t.Helper()
-	a, err := agent.New(r.cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context())) // subtests start agents that outlive them
-	done := make(chan error, 1)
-	go func() { done <- a.Run(ctx) }()
-	r.agent = a
-	r.stop = func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-		r.stop = nil
-	}
 }
 
 func (r *real) held(t testing.TB) testdocker.Held { return testdocker.Labelled(t, r.host, r.labels) }
@@ -188,16 +150,4 @@ func get(t testing.TB, url string) string {
 		t.Fatal(err)
 	}
 	return string(body)
-}
-
-func waitUntil(t testing.TB, done func() bool) {
-	t.Helper()
-	deadline := time.After(30 * time.Second)
-	for !done() {
-		select {
-		case <-deadline:
-			t.Fatal("not within 30 seconds")
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
 }

@@ -1,0 +1,394 @@
+// Package enginetest holds what every agent.Engine must do, as tests: the in-memory one of enginetest/fake and
+// agent/docker over a real engine both pass it, so that what is tested on the one holds on the other.
+//
+// It stands outside the line from a git push to a running container, beside its last station.
+package enginetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Fixture is an engine under test.
+type Fixture struct {
+	Engine agent.Engine
+	// Image runs the fixtures' job.
+	Image string
+	// Job is the path of the job in the image.
+	Job string
+	// Cleanup removes all that carries labels, whatever became of the test.
+	Cleanup func(ctx context.Context, labels map[string]string) error
+}
+
+// Run runs the suite. Each test gets names and labels of its own.
+func Run(t *testing.T, f Fixture) {
+	for name, test := range map[string]func(*testing.T, *suite){
+		"a container's life":             life,
+		"an exit is recorded":            exits,
+		"a taken name":                   takenName,
+		"networks":                       networks,
+		"volumes":                        volumes,
+		"a container before its network": beforeNetwork,
+		"what is gone":                   gone,
+		"images":                         images,
+		"logs":                           logs,
+		"exec":                           execs,
+		"events":                         events,
+		"no answer is not gone":          noAnswer,
+		"machine":                        machine,
+	} {
+		t.Run(name, func(t *testing.T) {
+			id := fmt.Sprintf("et%d-%d", os.Getpid(), time.Now().UnixNano()%1e9)
+			s := &suite{Fixture: f, project: id, labels: map[string]string{
+				api.LabelCluster: "enginetest-" + id, api.LabelNode: "n1", api.LabelProject: id, api.LabelUID: "u1", api.LabelEpoch: "1",
+			}}
+			t.Cleanup(func() {
+				for _, cluster := range []string{"enginetest-" + id, "foreign-" + id} {
+					if err := f.Cleanup(context.WithoutCancel(t.Context()), map[string]string{api.LabelCluster: cluster}); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+			test(t, s)
+		})
+	}
+}
+
+type suite struct {
+	Fixture
+	project string
+	labels  map[string]string
+}
+
+// foreign are labels of another cluster.
+func (s *suite) foreign() map[string]string {
+	labels := maps.Clone(s.labels)
+	labels[api.LabelCluster] = "foreign-" + s.project
+	return labels
+}
+
+// older are labels of an older assignment of the same project.
+func (s *suite) older() map[string]string {
+	labels := maps.Clone(s.labels)
+	labels[api.LabelEpoch] = "0"
+	return labels
+}
+
+func (s *suite) name() string { return "cara-" + s.project }
+
+func (s *suite) spec(args ...string) agent.ContainerSpec {
+	return agent.ContainerSpec{
+		Name: s.name() + ".a", Labels: s.labels, Network: s.name(),
+		Service: &carav1.Service{Name: "a", Image: s.Image, Args: args, StopGracePeriod: "1s"},
+	}
+}
+
+func (s *suite) network(t *testing.T) agent.Network {
+	t.Helper()
+	n, err := s.Engine.CreateNetwork(t.Context(), s.name(), s.labels)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func (s *suite) create(t *testing.T, args ...string) string {
+	t.Helper()
+	id, err := s.Engine.CreateContainer(t.Context(), s.spec(args...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func (s *suite) start(t *testing.T, args ...string) string {
+	t.Helper()
+	id := s.create(t, args...)
+	must(t, s.Engine.StartContainer(t.Context(), id))
+	return id
+}
+
+func (s *suite) inspect(t *testing.T, id string) agent.Container {
+	t.Helper()
+	c, err := s.Engine.InspectContainer(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func wantErr(t *testing.T, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Errorf("error %v, want %v", err, want)
+	}
+}
+
+func waitFor(t *testing.T, done func() bool) {
+	t.Helper()
+	deadline := time.After(20 * time.Second)
+	for !done() {
+		select {
+		case <-deadline:
+			t.Fatal("not within 20 seconds")
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+func life(t *testing.T, s *suite) {
+	n := s.network(t)
+	id := s.create(t, "-after", "1h")
+	if c := s.inspect(t, id); c.State != agent.StateCreated || !c.StartedAt.IsZero() || c.Name != s.spec().Name {
+		t.Errorf("created: %+v", c)
+	}
+	must(t, s.Engine.StartContainer(t.Context(), id))
+	must(t, s.Engine.StartContainer(t.Context(), id)) // it runs: no error
+	c := s.inspect(t, id)
+	at := c.Networks[s.name()]
+	if c.State != agent.StateRunning || c.StartedAt.IsZero() || at.IP == "" || at.NetworkID != n.ID {
+		t.Errorf("running: %+v", c)
+	}
+	list, err := s.Engine.ListContainers(t.Context(), map[string]string{api.LabelCluster: s.labels[api.LabelCluster]})
+	must(t, err)
+	if len(list) != 1 || list[0].ID != id || list[0].State != agent.StateRunning || list[0].Labels[api.LabelProject] != s.project {
+		t.Errorf("listed: %+v", list)
+	}
+	must(t, s.Engine.StopContainer(t.Context(), id, time.Second))
+	must(t, s.Engine.StopContainer(t.Context(), id, time.Second)) // it is stopped: no error
+	if c := s.inspect(t, id); c.State != agent.StateExited || c.FinishedAt.Before(c.StartedAt) {
+		t.Errorf("stopped: %+v", c)
+	}
+	must(t, s.Engine.StartContainer(t.Context(), id))
+	must(t, s.Engine.RemoveContainer(t.Context(), id)) // running
+	must(t, s.Engine.RemoveContainer(t.Context(), id)) // gone: no error
+	_, err = s.Engine.InspectContainer(t.Context(), id)
+	wantErr(t, err, agent.ErrNotFound)
+}
+
+func exits(t *testing.T, s *suite) {
+	s.network(t)
+	id := s.start(t, "-exit", "7")
+	waitFor(t, func() bool { return s.inspect(t, id).State == agent.StateExited })
+	if c := s.inspect(t, id); c.ExitCode != 7 || c.FinishedAt.IsZero() || c.Networks[s.name()].IP != "" {
+		t.Errorf("exited: %+v", c)
+	}
+}
+
+func takenName(t *testing.T, s *suite) {
+	id := s.create(t)
+	if again := s.create(t); again != id {
+		t.Errorf("created again as %s, want %s adopted", again, id)
+	}
+	spec := s.spec()
+	spec.Labels = s.older()
+	spec.Labels[api.LabelEpoch] = "2"
+	if _, err := s.Engine.CreateContainer(t.Context(), spec); err == nil || errors.Is(err, agent.ErrForeign) {
+		t.Errorf("an older one of ours: %v, want an error that is not ErrForeign", err)
+	}
+	spec.Labels = s.foreign()
+	_, err := s.Engine.CreateContainer(t.Context(), spec)
+	wantErr(t, err, agent.ErrForeign)
+}
+
+func networks(t *testing.T, s *suite) {
+	n := s.network(t)
+	if again := s.network(t); again.ID != n.ID {
+		t.Errorf("made again as %s, want %s adopted", again.ID, n.ID)
+	}
+	other, err := s.Engine.CreateNetwork(t.Context(), s.name()+"-other", s.labels)
+	must(t, err)
+	if other.Subnet == n.Subnet || other.Subnet == "" {
+		t.Errorf("subnets %q and %q", n.Subnet, other.Subnet)
+	}
+	_, err = s.Engine.CreateNetwork(t.Context(), s.name(), s.foreign())
+	wantErr(t, err, agent.ErrForeign)
+	if _, err = s.Engine.CreateNetwork(t.Context(), s.name(), s.older()); err == nil || errors.Is(err, agent.ErrForeign) {
+		t.Errorf("an older one of ours: %v", err)
+	}
+	list, err := s.Engine.ListNetworks(t.Context(), s.labels)
+	must(t, err)
+	if len(list) != 2 {
+		t.Errorf("listed %+v", list)
+	}
+	must(t, s.Engine.RemoveNetwork(t.Context(), n.ID))
+	must(t, s.Engine.RemoveNetwork(t.Context(), n.ID))
+}
+
+func volumes(t *testing.T, s *suite) {
+	must(t, s.Engine.CreateVolume(t.Context(), s.name()+".v", s.labels))
+	must(t, s.Engine.CreateVolume(t.Context(), s.name()+".v", s.labels))
+	wantErr(t, s.Engine.CreateVolume(t.Context(), s.name()+".v", s.foreign()), agent.ErrForeign)
+	if err := s.Engine.CreateVolume(t.Context(), s.name()+".v", s.older()); err == nil || errors.Is(err, agent.ErrForeign) {
+		t.Errorf("an older one of ours: %v", err)
+	}
+	list, err := s.Engine.ListVolumes(t.Context(), s.labels)
+	must(t, err)
+	if len(list) != 1 || list[0].Labels[api.LabelUID] != "u1" {
+		t.Errorf("listed %+v", list)
+	}
+	spec := s.spec()
+	spec.Service.VolumeMounts = []*carav1.VolumeMount{{Name: "v", MountPath: "/v"}}
+	spec.Volumes = map[string]string{"v": s.name() + ".v"}
+	id, err := s.Engine.CreateContainer(t.Context(), spec)
+	must(t, err)
+	if err := s.Engine.RemoveVolume(t.Context(), s.name()+".v"); err == nil {
+		t.Error("a volume in use was removed")
+	}
+	must(t, s.Engine.RemoveContainer(t.Context(), id))
+	must(t, s.Engine.RemoveVolume(t.Context(), s.name()+".v"))
+	must(t, s.Engine.RemoveVolume(t.Context(), s.name()+".v"))
+}
+
+func beforeNetwork(t *testing.T, s *suite) {
+	id := s.create(t, "-after", "1h")
+	if err := s.Engine.StartContainer(t.Context(), id); err == nil {
+		t.Error("started without its network")
+	}
+	if c := s.inspect(t, id); c.State == agent.StateRunning || !c.StartedAt.IsZero() {
+		t.Errorf("not started: %+v", c)
+	}
+	n := s.network(t)
+	must(t, s.Engine.StartContainer(t.Context(), id))
+	if at := s.inspect(t, id).Networks[s.name()]; at.NetworkID != n.ID || at.IP == "" {
+		t.Errorf("attached %+v, want to %s", at, n.ID)
+	}
+}
+
+func gone(t *testing.T, s *suite) {
+	_, err := s.Engine.InspectContainer(t.Context(), s.name())
+	wantErr(t, err, agent.ErrNotFound)
+	wantErr(t, s.Engine.StartContainer(t.Context(), s.name()), agent.ErrNotFound)
+	wantErr(t, s.Engine.Logs(t.Context(), s.name(), agent.LogOptions{}, func(agent.LogLine) error { return nil }), agent.ErrNotFound)
+	must(t, s.Engine.StopContainer(t.Context(), s.name(), time.Second))
+	must(t, s.Engine.RemoveVolume(t.Context(), s.name()))
+}
+
+func images(t *testing.T, s *suite) {
+	image, err := s.Engine.InspectImage(t.Context(), s.Image)
+	must(t, err)
+	if image.ID == "" {
+		t.Errorf("image %+v", image)
+	}
+	_, err = s.Engine.InspectImage(t.Context(), "localhost:1/nothing:here")
+	wantErr(t, err, agent.ErrNotFound)
+	spec := s.spec()
+	spec.Service.Image = "localhost:1/nothing:here"
+	_, err = s.Engine.CreateContainer(t.Context(), spec)
+	wantErr(t, err, agent.ErrNotFound)
+	if _, err := s.Engine.PullImage(t.Context(), "localhost:1/nothing:here", nil, func(agent.Progress) {}); !errors.Is(err, agent.ErrRegistry) && !errors.Is(err, agent.ErrInvalid) {
+		t.Errorf("pull of nothing: %v", err)
+	}
+}
+
+func logs(t *testing.T, s *suite) {
+	s.network(t)
+	id := s.start(t, "-lines", "5", "-exit", "1")
+	waitFor(t, func() bool { return s.inspect(t, id).State == agent.StateExited })
+	read := func(o agent.LogOptions) (out []agent.LogLine) {
+		must(t, s.Engine.Logs(t.Context(), id, o, func(l agent.LogLine) error {
+			out = append(out, l)
+			return nil
+		}))
+		return out
+	}
+	all := read(agent.LogOptions{Follow: true})
+	for _, l := range all { // the two outputs may come in any order
+		if l.Stderr != strings.HasSuffix(l.Text, ": exit 1") || l.Time.IsZero() {
+			t.Errorf("line %+v", l)
+		}
+	}
+	if len(all) != 6 {
+		t.Errorf("all: %+v", all)
+	}
+	if last := read(agent.LogOptions{Tail: 1}); len(last) != 1 || last[0] != all[5] {
+		t.Errorf("the last: %+v", last)
+	}
+	if none := read(agent.LogOptions{Tail: -1}); len(none) != 0 {
+		t.Errorf("none: %+v", none)
+	}
+	stop := errors.New("enough")
+	wantErr(t, s.Engine.Logs(t.Context(), id, agent.LogOptions{}, func(agent.LogLine) error { return stop }), stop)
+}
+
+func execs(t *testing.T, s *suite) {
+	s.network(t)
+	id := s.start(t, "-after", "1h")
+	code, output, err := s.Engine.Exec(t.Context(), id, []string{s.Job, "-exit", "3"})
+	must(t, err)
+	if code != 3 || !strings.Contains(output, "exit 3") {
+		t.Errorf("exit code %d, output %q", code, output)
+	}
+}
+
+func events(t *testing.T, s *suite) {
+	s.network(t)
+	id := s.create(t, "-after", "1h")
+	ctx, cancel := context.WithCancel(t.Context())
+	subscribed := make(chan struct{})
+	heard := make(chan agent.Event, 100)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- s.Engine.Events(ctx, s.labels, func() { close(subscribed) }, func(e agent.Event) { heard <- e })
+	}()
+	<-subscribed
+	must(t, s.Engine.StartContainer(t.Context(), id))
+	must(t, s.Engine.StopContainer(t.Context(), id, time.Second))
+	want := map[string]bool{"start": true, "die": true}
+	for len(want) > 0 {
+		select {
+		case e := <-heard:
+			delete(want, e.Action)
+			if e.Project != s.project {
+				t.Errorf("heard %+v", e)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("not heard: %v", want)
+		}
+	}
+	cancel()
+	if err := <-ended; err == nil {
+		t.Error("events ended without an error")
+	}
+}
+
+func noAnswer(t *testing.T, s *suite) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := s.Engine.InspectContainer(ctx, s.name())
+	if err == nil || errors.Is(err, agent.ErrNotFound) {
+		t.Errorf("a call that was given up says %v", err)
+	}
+	if _, err := s.Engine.ListContainers(ctx, s.labels); err == nil {
+		t.Error("a list that was given up is a list")
+	}
+}
+
+func machine(t *testing.T, s *suite) {
+	must(t, s.Engine.Ping(t.Context()))
+	info, err := s.Engine.Info(t.Context())
+	must(t, err)
+	if info.CPUs < 1 || info.Memory < 1 || !strings.HasPrefix(info.Platform, "linux/") || info.Version == "" {
+		t.Errorf("info %+v", info)
+	}
+	if s.Engine.SubnetCapacity() < 1 {
+		t.Error("no subnets")
+	}
+}

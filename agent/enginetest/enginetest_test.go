@@ -1,0 +1,41 @@
+package enginetest_test
+
+import (
+	"context"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/caravanserai/cara/agent/docker"
+	"github.com/caravanserai/cara/agent/enginetest"
+	"github.com/caravanserai/cara/agent/enginetest/fake"
+	"github.com/caravanserai/cara/internal/testdocker"
+	"github.com/caravanserai/cara/internal/testimage"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestFake(t *testing.T) {
+	enginetest.Run(t, enginetest.Fixture{
+		Engine: fake.New(testimage.Job), Image: testimage.Job, Job: "/job",
+		Cleanup: func(context.Context, map[string]string) error { return nil },
+	})
+}
+
+func TestDocker(t *testing.T) {
+	host := testdocker.Engine(t)
+	testdocker.Images(t, host, testimage.Job)
+	engine, err := docker.New(docker.Config{Host: host})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := engine.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	enginetest.Run(t, enginetest.Fixture{
+		Engine: engine, Image: testimage.Job, Job: "/job",
+		Cleanup: func(ctx context.Context, labels map[string]string) error { return testdocker.Remove(ctx, host, labels) },
+	})
+}

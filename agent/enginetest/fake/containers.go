@@ -1,0 +1,251 @@
+package fake
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"time"
+
+	"github.com/caravanserai/cara/agent"
+)
+
+// find is called with mu held.
+func (e *Engine) find(id string) (*container, error) {
+	for _, c := range e.containers {
+		if c.ID == id || c.Name == id {
+			return c, nil
+		}
+	}
+	return nil, fmt.Errorf("container %s: %w", id, agent.ErrNotFound)
+}
+
+func (c *container) copied() agent.Container {
+	out := c.Container
+	out.Labels, out.Networks = maps.Clone(c.Labels), maps.Clone(c.Networks)
+	return out
+}
+
+func (c *container) changed() {
+	close(c.wrote)
+	c.wrote = make(chan struct{})
+}
+
+// ListContainers implements agent.Containers.
+func (e *Engine) ListContainers(ctx context.Context, labels map[string]string) (out []agent.Container, err error) {
+	defer e.end("ListContainers", &err)
+	if err := e.begin(ctx, "ListContainers"); err != nil {
+		return nil, err
+	}
+	for _, c := range e.containers {
+		if has(c.Labels, labels) {
+			out = append(out, c.copied())
+		}
+	}
+	return out, nil
+}
+
+// InspectContainer implements agent.Containers.
+func (e *Engine) InspectContainer(ctx context.Context, id string) (_ agent.Container, err error) {
+	defer e.end("InspectContainer", &err)
+	if err := e.begin(ctx, "InspectContainer"); err != nil {
+		return agent.Container{}, err
+	}
+	c, err := e.find(id)
+	if err != nil {
+		return agent.Container{}, err
+	}
+	return c.copied(), nil
+}
+
+// CreateContainer implements agent.Containers.
+func (e *Engine) CreateContainer(ctx context.Context, spec agent.ContainerSpec) (_ string, err error) {
+	defer e.end("CreateContainer", &err)
+	if err := e.begin(ctx, "CreateContainer"); err != nil {
+		return "", err
+	}
+	if c, err := e.find(spec.Name); err == nil {
+		if has(c.Labels, spec.Labels) {
+			return c.ID, nil
+		}
+		return "", conflict("container", spec.Name, c.Labels, spec.Labels)
+	}
+	image, ok := e.images[spec.Service.GetImage()]
+	if !ok {
+		return "", fmt.Errorf("create container %s: image %s: %w", spec.Name, spec.Service.GetImage(), agent.ErrNotFound)
+	}
+	id := e.id()
+	e.containers[id] = &container{
+		Container: agent.Container{
+			ID: id, Name: spec.Name, Labels: maps.Clone(spec.Labels), State: agent.StateCreated, ImageID: image.ID,
+			Networks: map[string]agent.Attachment{spec.Network: {}},
+		},
+		spec: spec, wrote: make(chan struct{}),
+	}
+	return id, nil
+}
+
+// RemoveContainer implements agent.Containers.
+func (e *Engine) RemoveContainer(ctx context.Context, id string) (err error) {
+	defer e.end("RemoveContainer", &err)
+	if err := e.begin(ctx, "RemoveContainer"); err != nil {
+		return err
+	}
+	if c, err := e.find(id); err == nil {
+		e.exit(c, 137)
+		delete(e.containers, c.ID)
+		e.emit(c, "destroy")
+	}
+	return nil
+}
+
+// CopyFiles implements agent.Containers.
+func (e *Engine) CopyFiles(ctx context.Context, id string, files []agent.File) (err error) {
+	defer e.end("CopyFiles", &err)
+	if err := e.begin(ctx, "CopyFiles"); err != nil {
+		return err
+	}
+	c, err := e.find(id)
+	if err != nil {
+		return err
+	}
+	c.files = files
+	return nil
+}
+
+// Files are those that were copied into a container.
+func (e *Engine) Files(id string) []agent.File {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.containers[id].files
+}
+
+// StartContainer implements agent.Lifecycle.
+func (e *Engine) StartContainer(ctx context.Context, id string) (err error) {
+	defer e.end("StartContainer", &err)
+	if err := e.begin(ctx, "StartContainer"); err != nil {
+		return err
+	}
+	c, err := e.find(id)
+	if err != nil {
+		return err
+	}
+	if c.State == agent.StateRunning {
+		return nil
+	}
+	for name := range c.Networks {
+		n, ok := e.networkNamed(name)
+		if !ok {
+			return fmt.Errorf("start container %s: network %s: %w", c.Name, name, agent.ErrNotFound)
+		}
+		c.Networks[name] = agent.Attachment{NetworkID: n.ID, IP: "127.0.0.1"}
+	}
+	job := parse(append(append([]string{}, c.spec.Service.GetCommand()...), c.spec.Service.GetArgs()...))
+	c.State, c.StartedAt, c.ExitCode = agent.StateRunning, time.Now(), 0
+	for i := range job.lines {
+		c.log = append(c.log, agent.LogLine{Time: time.Now(), Text: fmt.Sprintf("job v1 line %d of %d", i+1, job.lines)})
+	}
+	c.changed()
+	e.emit(c, "start")
+	if job.ends {
+		c.ends = time.AfterFunc(job.after, func() {
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			c.log = append(c.log, agent.LogLine{Time: time.Now(), Stderr: true, Text: fmt.Sprintf("job v1: exit %d", job.code)})
+			e.exit(c, job.code)
+		})
+	}
+	return nil
+}
+
+type job struct {
+	lines int
+	after time.Duration
+	code  int32
+	ends  bool
+}
+
+// parse reads the job's flags; a container without any runs until it is stopped.
+func parse(args []string) job {
+	var j job
+	var code int
+	flags := flag.NewFlagSet("job", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	flags.IntVar(&j.lines, "lines", 0, "")
+	flags.DurationVar(&j.after, "after", 0, "")
+	flags.IntVar(&code, "exit", 0, "")
+	j.ends = len(args) > 0 && flags.Parse(args) == nil
+	j.code = int32(code)
+	return j
+}
+
+// exit is called with mu held.
+func (e *Engine) exit(c *container, code int32) {
+	if c.ends != nil {
+		c.ends.Stop()
+	}
+	if c.State != agent.StateRunning && c.State != agent.StatePaused {
+		return
+	}
+	c.State, c.ExitCode, c.FinishedAt = agent.StateExited, code, time.Now()
+	for name, at := range c.Networks {
+		c.Networks[name] = agent.Attachment{NetworkID: at.NetworkID}
+	}
+	c.changed()
+	e.emit(c, "die")
+}
+
+// Kill ends a container as a signal from outside does.
+func (e *Engine) Kill(id string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if c, err := e.find(id); err == nil {
+		e.exit(c, 137)
+	}
+}
+
+// StopContainer implements agent.Lifecycle.
+func (e *Engine) StopContainer(ctx context.Context, id string, _ time.Duration) (err error) {
+	defer e.end("StopContainer", &err)
+	if err := e.begin(ctx, "StopContainer"); err != nil {
+		return err
+	}
+	if c, err := e.find(id); err == nil {
+		e.exit(c, 143)
+	}
+	return nil
+}
+
+// UnpauseContainer implements agent.Lifecycle.
+func (e *Engine) UnpauseContainer(ctx context.Context, id string) (err error) {
+	defer e.end("UnpauseContainer", &err)
+	if err := e.begin(ctx, "UnpauseContainer"); err != nil {
+		return err
+	}
+	c, err := e.find(id)
+	if err != nil {
+		return err
+	}
+	c.State = agent.StateRunning
+	e.emit(c, "unpause")
+	return nil
+}
+
+// ConnectContainer implements agent.Lifecycle.
+func (e *Engine) ConnectContainer(ctx context.Context, network, id, _ string) (err error) {
+	defer e.end("ConnectContainer", &err)
+	if err := e.begin(ctx, "ConnectContainer"); err != nil {
+		return err
+	}
+	c, err := e.find(id)
+	if err != nil {
+		return err
+	}
+	n, ok := e.networkNamed(network)
+	if !ok {
+		return fmt.Errorf("network %s: %w", network, agent.ErrNotFound)
+	}
+	c.Networks[n.Name] = agent.Attachment{NetworkID: n.ID, IP: "127.0.0.1"}
+	return nil
+}

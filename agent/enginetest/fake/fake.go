@@ -1,0 +1,332 @@
+// Package fake is a Docker engine in memory, for tests of what stands on agent.Engine without a real one. It runs one
+// program, the fixtures' job (`-lines N -after D -exit C`), and can be told to fail or to lose its answers.
+//
+// It stands outside the line from a git push to a running container. What it does where it does anything is what the
+// real engine does: both pass agent/enginetest.
+package fake
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/caravanserai/cara/agent"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Engine is the engine.
+type Engine struct {
+	mu         sync.Mutex
+	next       int
+	containers map[string]*container
+	networks   map[string]agent.Network
+	volumes    map[string]agent.Volume
+	images     map[string]agent.Image
+	remote     map[string]error // references that can be pulled, with what the registry says
+	listeners  map[chan agent.Event]map[string]string
+	calls      map[string]int
+	fault      func(call string) error
+	lost       func(call string) error
+	down       error
+	gate       chan struct{}
+}
+
+type container struct {
+	agent.Container
+	spec  agent.ContainerSpec
+	files []agent.File
+	log   []agent.LogLine
+	ends  *time.Timer
+	wrote chan struct{} // closed at the next change of the log or the state
+}
+
+var _ agent.Engine = (*Engine)(nil)
+
+// New returns an engine that has the given images.
+func New(images ...string) *Engine {
+	e := &Engine{
+		containers: map[string]*container{}, networks: map[string]agent.Network{}, volumes: map[string]agent.Volume{},
+		images: map[string]agent.Image{}, remote: map[string]error{},
+		listeners: map[chan agent.Event]map[string]string{}, calls: map[string]int{},
+	}
+	for _, ref := range images {
+		e.images[ref] = agent.Image{ID: "image-" + ref}
+	}
+	return e
+}
+
+// Remote says what a registry answers to a pull of ref; nil: the image.
+func (e *Engine) Remote(ref string, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.remote[ref] = err
+}
+
+// Gate holds pulls until it is closed.
+func (e *Engine) Gate(gate chan struct{}) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.gate = gate
+}
+
+// Fault is asked before each call that may fail, named as the method; the call then does nothing. Nil: none.
+func (e *Engine) Fault(fault func(call string) error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.fault = fault
+}
+
+// Lose is asked after each call: an answer that is lost, of a call that did what it should.
+func (e *Engine) Lose(lost func(call string) error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.lost = lost
+}
+
+// Down takes the engine away (its containers go on), or brings it back.
+func (e *Engine) Down(yes bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.down = nil
+	if yes {
+		e.down = fmt.Errorf("connect: %w", agent.ErrUnavailable)
+		for l := range e.listeners {
+			delete(e.listeners, l)
+			close(l)
+		}
+	}
+}
+
+// Calls says how often a method was called.
+func (e *Engine) Calls(call string) int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.calls[call]
+}
+
+// Edit changes a container behind the agent's back, without an event.
+func (e *Engine) Edit(id string, change func(*agent.Container)) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	change(&e.containers[id].Container)
+}
+
+// begin is the start of every call; the caller holds mu afterwards, and calls end.
+func (e *Engine) begin(ctx context.Context, call string) error {
+	e.mu.Lock()
+	e.calls[call]++
+	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("%s: %w", call, ctx.Err())
+	case e.down != nil:
+		return fmt.Errorf("%s: %w", call, e.down)
+	case e.fault != nil:
+		return e.fault(call)
+	}
+	return nil
+}
+
+func (e *Engine) end(call string, err *error) {
+	if *err == nil && e.lost != nil {
+		*err = e.lost(call)
+	}
+	e.mu.Unlock()
+}
+
+func (e *Engine) id() string {
+	e.next++
+	return fmt.Sprintf("%012d", e.next)
+}
+
+func has(labels, want map[string]string) bool {
+	for key, value := range want {
+		if got, ok := labels[key]; !ok || value != "" && got != value {
+			return false
+		}
+	}
+	return true
+}
+
+func ours(labels, want map[string]string) bool {
+	return has(labels, map[string]string{
+		"cara.cluster": want["cara.cluster"], "cara.node": want["cara.node"], "cara.project": want["cara.project"],
+	})
+}
+
+// conflict is what a taken name means.
+func conflict(what, name string, labels, want map[string]string) error {
+	if ours(labels, want) {
+		return fmt.Errorf("create %s %s: the name is in use", what, name)
+	}
+	return fmt.Errorf("create %s %s: %w", what, name, agent.ErrForeign)
+}
+
+// Ping implements agent.Machine.
+func (e *Engine) Ping(ctx context.Context) (err error) {
+	defer e.end("Ping", &err)
+	return e.begin(ctx, "Ping")
+}
+
+// Info implements agent.Machine.
+func (e *Engine) Info(ctx context.Context) (_ agent.Info, err error) {
+	defer e.end("Info", &err)
+	return agent.Info{Platform: "linux/amd64", Version: "fake", Hostname: "fake", CPUs: 4, Memory: 8 << 30}, e.begin(ctx, "Info")
+}
+
+// SubnetCapacity implements agent.Machine.
+func (e *Engine) SubnetCapacity() int { return 2048 }
+
+// ListNetworks implements agent.Networks.
+func (e *Engine) ListNetworks(ctx context.Context, labels map[string]string) (out []agent.Network, err error) {
+	defer e.end("ListNetworks", &err)
+	if err := e.begin(ctx, "ListNetworks"); err != nil {
+		return nil, err
+	}
+	for _, n := range e.networks {
+		if has(n.Labels, labels) {
+			out = append(out, n)
+		}
+	}
+	return out, nil
+}
+
+// CreateNetwork implements agent.Networks.
+func (e *Engine) CreateNetwork(ctx context.Context, name string, labels map[string]string) (_ agent.Network, err error) {
+	defer e.end("CreateNetwork", &err)
+	if err := e.begin(ctx, "CreateNetwork"); err != nil {
+		return agent.Network{}, err
+	}
+	if n, ok := e.networkNamed(name); ok {
+		if has(n.Labels, labels) {
+			return n, nil
+		}
+		return agent.Network{}, conflict("network", name, n.Labels, labels)
+	}
+	id := e.id()
+	n := agent.Network{ID: id, Name: name, Labels: maps.Clone(labels), Subnet: "10.213." + strconv.Itoa(e.next%256) + ".0/27"}
+	e.networks[id] = n
+	return n, nil
+}
+
+func (e *Engine) networkNamed(name string) (agent.Network, bool) {
+	for _, n := range e.networks {
+		if n.Name == name || n.ID == name {
+			return n, true
+		}
+	}
+	return agent.Network{}, false
+}
+
+// RemoveNetwork implements agent.Networks.
+func (e *Engine) RemoveNetwork(ctx context.Context, id string) (err error) {
+	defer e.end("RemoveNetwork", &err)
+	if err := e.begin(ctx, "RemoveNetwork"); err != nil {
+		return err
+	}
+	for _, c := range e.containers {
+		if c.State != agent.StateRunning {
+			continue
+		}
+		for _, at := range c.Networks {
+			if at.NetworkID == id {
+				return fmt.Errorf("remove network %s: it has active endpoints", id)
+			}
+		}
+	}
+	delete(e.networks, id)
+	return nil
+}
+
+// ListVolumes implements agent.Volumes.
+func (e *Engine) ListVolumes(ctx context.Context, labels map[string]string) (out []agent.Volume, err error) {
+	defer e.end("ListVolumes", &err)
+	if err := e.begin(ctx, "ListVolumes"); err != nil {
+		return nil, err
+	}
+	for _, v := range e.volumes {
+		if has(v.Labels, labels) {
+			out = append(out, v)
+		}
+	}
+	return out, nil
+}
+
+// CreateVolume implements agent.Volumes.
+func (e *Engine) CreateVolume(ctx context.Context, name string, labels map[string]string) (err error) {
+	defer e.end("CreateVolume", &err)
+	if err := e.begin(ctx, "CreateVolume"); err != nil {
+		return err
+	}
+	if v, ok := e.volumes[name]; ok {
+		if has(v.Labels, labels) {
+			return nil
+		}
+		return conflict("volume", name, v.Labels, labels)
+	}
+	e.volumes[name] = agent.Volume{Name: name, Labels: maps.Clone(labels)}
+	return nil
+}
+
+// RemoveVolume implements agent.Volumes.
+func (e *Engine) RemoveVolume(ctx context.Context, name string) (err error) {
+	defer e.end("RemoveVolume", &err)
+	if err := e.begin(ctx, "RemoveVolume"); err != nil {
+		return err
+	}
+	for _, c := range e.containers {
+		for _, v := range c.spec.Volumes {
+			if v == name {
+				return fmt.Errorf("remove volume %s: it is in use by %s", name, c.Name)
+			}
+		}
+	}
+	delete(e.volumes, name)
+	return nil
+}
+
+// InspectImage implements agent.Images.
+func (e *Engine) InspectImage(ctx context.Context, ref string) (_ agent.Image, err error) {
+	defer e.end("InspectImage", &err)
+	if err := e.begin(ctx, "InspectImage"); err != nil {
+		return agent.Image{}, err
+	}
+	image, ok := e.images[ref]
+	if !ok {
+		return agent.Image{}, fmt.Errorf("image %s: %w", ref, agent.ErrNotFound)
+	}
+	return image, nil
+}
+
+// PullImage implements agent.Images.
+func (e *Engine) PullImage(ctx context.Context, ref string, _ *carav1.RegistryAuth, progress func(agent.Progress)) (_ agent.Image, err error) {
+	progress(agent.Progress{Done: 1, Total: 2, Layers: 1})
+	e.mu.Lock()
+	gate := e.gate
+	e.mu.Unlock()
+	if gate != nil {
+		select {
+		case <-gate:
+		case <-ctx.Done():
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			e.calls["PullImage given up"]++
+			return agent.Image{}, ctx.Err()
+		}
+	}
+	defer e.end("PullImage", &err)
+	if err := e.begin(ctx, "PullImage"); err != nil {
+		return agent.Image{}, err
+	}
+	answer, ok := e.remote[ref]
+	switch {
+	case !ok:
+		return agent.Image{}, fmt.Errorf("pull image %s: %w: manifest unknown", ref, agent.ErrInvalid)
+	case answer != nil:
+		return agent.Image{}, fmt.Errorf("pull image %s: %w", ref, answer)
+	}
+	e.images[ref] = agent.Image{ID: "image-" + ref, Digest: ref + "@sha256:1"}
+	return e.images[ref], nil
+}

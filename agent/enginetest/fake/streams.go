@@ -1,0 +1,100 @@
+package fake
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/caravanserai/cara/agent"
+)
+
+// Logs implements agent.Streams.
+func (e *Engine) Logs(ctx context.Context, id string, options agent.LogOptions, emit func(agent.LogLine) error) error {
+	err := e.begin(ctx, "Logs")
+	var c *container
+	if err == nil {
+		c, err = e.find(id)
+	}
+	if err != nil {
+		e.mu.Unlock()
+		return err
+	}
+	at := 0
+	if options.Tail != 0 {
+		at = max(0, len(c.log)-max(options.Tail, 0))
+	}
+	for {
+		lines, wrote, running := c.log[at:], c.wrote, c.State == agent.StateRunning
+		at = len(c.log)
+		e.mu.Unlock()
+		for _, l := range lines {
+			if !options.Since.IsZero() && l.Time.Before(options.Since) {
+				continue
+			}
+			if err := emit(l); err != nil {
+				return err
+			}
+		}
+		if !options.Follow || !running {
+			return nil
+		}
+		select {
+		case <-wrote:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		e.mu.Lock()
+	}
+}
+
+// Exec implements agent.Streams: it runs the job, without waiting for its end.
+func (e *Engine) Exec(ctx context.Context, id string, command []string) (_ int, _ string, err error) {
+	defer e.end("Exec", &err)
+	if err := e.begin(ctx, "Exec"); err != nil {
+		return 0, "", err
+	}
+	if _, err := e.find(id); err != nil {
+		return 0, "", err
+	}
+	j := parse(command[1:])
+	return int(j.code), fmt.Sprintf("job v1: exit %d", j.code), nil
+}
+
+// Events implements agent.Streams.
+func (e *Engine) Events(ctx context.Context, labels map[string]string, subscribed func(), emit func(agent.Event)) error {
+	if err := e.begin(ctx, "Events"); err != nil {
+		e.mu.Unlock()
+		return err
+	}
+	events := make(chan agent.Event, 256) // as many as the real engine keeps; it drops what a slow reader leaves, too
+	e.listeners[events] = labels
+	e.mu.Unlock()
+	defer func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		delete(e.listeners, events)
+	}()
+	subscribed()
+	for {
+		select {
+		case event, open := <-events:
+			if !open {
+				return fmt.Errorf("read events: %w", agent.ErrUnavailable)
+			}
+			emit(event)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// emit is called with mu held.
+func (e *Engine) emit(c *container, action string) {
+	for l, labels := range e.listeners {
+		if has(c.Labels, labels) {
+			select {
+			case l <- agent.Event{Project: c.Labels["cara.project"], Action: action}:
+			default:
+			}
+		}
+	}
+}

@@ -1,0 +1,69 @@
+package agent_test
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/caravanserai/cara/agent"
+)
+
+// rig is an agent over some engine, with a server of its own.
+type rig struct {
+	*server
+	cfg   agent.Config
+	agent *agent.Agent
+	stop  func()
+}
+
+func newRig(t testing.TB, cluster string, engine agent.Engine) *rig {
+	r := &rig{server: newServer(t, cluster)}
+	r.cfg = agent.Config{
+		Conn: r.conn, Engine: engine, NodeName: "n1", ClusterID: cluster, DataDir: t.TempDir(),
+		Logger: logger(t), MaxBackoff: 500 * time.Millisecond, Relist: 2 * time.Second, OrphanGrace: time.Second,
+		ServerGrace: time.Second, Restart: agent.RestartLimits{Base: 20 * time.Millisecond, Limit: 5},
+	}
+	return r
+}
+
+func logger(t testing.TB) *slog.Logger {
+	if testing.Verbose() {
+		return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	return slog.New(slog.DiscardHandler)
+}
+
+// run starts a new agent over the same engine and directory. stop ends it; nothing is said or done at its end, so for
+// engine and server it is as killed.
+func (r *rig) run(t testing.TB) {
+	t.Helper()
+	a, err := agent.New(r.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context())) // subtests start agents that outlive them
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	r.agent = a
+	r.stop = func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		r.stop = nil
+	}
+}
+
+// waitUntil waits for what no report tells.
+func waitUntil(t testing.TB, done func() bool) {
+	t.Helper()
+	deadline := time.After(30 * time.Second)
+	for !done() {
+		select {
+		case <-deadline:
+			t.Fatal("not within 30 seconds")
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}

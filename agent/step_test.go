@@ -1,0 +1,350 @@
+package agent
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// converge steps until there is nothing left to do, and watches that nothing which is as wanted is harmed.
+func converge(t *testing.T, e *world, w *Want) {
+	t.Helper()
+	for range 200 {
+		h := e.have()
+		actions := Step(w, h, e.now)
+		unharmed(t, w, h, actions)
+		if len(actions) == 0 {
+			arrived(t, e, w)
+			return
+		}
+		e.do(w, actions)
+	}
+	t.Fatalf("not there after 200 steps; wants\n%v\nhas\n%+v\nwould do\n%v", w.Spec, e.have(), Step(w, e.have(), e.now))
+}
+
+// unharmed: nothing is done to a container that is as wanted, and nobody acts on what is not there.
+func unharmed(t *testing.T, w *Want, h *Have, actions []Action) {
+	t.Helper()
+	s := &step{w: w, h: h}
+	for _, a := range actions {
+		c := h.find(a.ID)
+		if a.Kind == KindRemoveNetwork || a.Kind == KindWait || a.ID == "" {
+			continue
+		}
+		if c.ID == "" {
+			t.Fatalf("%v names a container that is not there", a)
+		}
+		svc := w.service(c.Labels[api.LabelService])
+		if w.Remove || h.Memory.Failure != nil || svc == nil || !w.sameAssignment(c.Labels) {
+			continue
+		}
+		_, attached := c.Networks[networkName(w.Project)]
+		if own := s.container(svc.GetName()); own.ID == c.ID && s.outdated(svc, &c) == "" && c.State == StateRunning && attached {
+			t.Fatalf("%v: the container is as wanted", a)
+		}
+	}
+}
+
+// arrived: the engine is as wanted, whole and with nothing beside it.
+func arrived(t *testing.T, e *world, w *Want) {
+	t.Helper()
+	if e.memory.Failure != nil {
+		for _, c := range e.containers {
+			if up(c) {
+				t.Fatalf("failed (%v), and %s still runs", e.memory.Failure, c.Name)
+			}
+		}
+		return
+	}
+	if w.Remove {
+		if len(e.containers)+len(e.networks)+len(e.volumes) > 0 {
+			t.Fatalf("left: %v %v %v", e.containers, e.networks, e.volumes)
+		}
+		return
+	}
+	if len(e.containers) != len(w.Spec.GetServices()) || len(e.networks) != 1 || len(e.volumes) != len(w.Spec.GetVolumes()) {
+		t.Fatalf("wants\n%v\nhas\n%+v", w.Spec, e.have())
+	}
+	s := &step{w: w, h: e.have(), now: e.now}
+	for _, svc := range w.Spec.GetServices() {
+		if !s.isUp(svc) {
+			t.Fatalf("service %s is not up: %+v", svc.GetName(), e.containers)
+		}
+	}
+	if r := Report(w, e.have(), nil, e.now); r.Phase != api.PhaseRunning {
+		t.Fatalf("the report says %v", r)
+	}
+}
+
+func TestStepReachesWhatIsWanted(t *testing.T) {
+	for seed := range uint64(3000) {
+		property(t, seed)
+	}
+}
+
+func property(t *testing.T, seed uint64) {
+	t.Helper()
+	r := rand.New(rand.NewPCG(seed, 1))
+	w, e := wanted(r), newWorld()
+	e.scramble(r, w)
+	w.Remove = r.IntN(8) == 0
+	converge(t, e, w)
+	if e.memory.Failure == nil && !w.Remove { // and again after somebody meddled
+		c := &e.containers[r.IntN(len(e.containers))]
+		switch r.IntN(4) {
+		case 0:
+			c.State, c.ExitCode, c.FinishedAt = StateExited, 137, e.now
+		case 1:
+			c.State = StateRemoving
+		case 2:
+			c.Labels[api.LabelSpecHash] = "v1:old"
+		case 3:
+			e.networks, c.Networks = nil, nil
+		}
+		converge(t, e, w)
+	}
+}
+
+func FuzzStep(f *testing.F) {
+	for seed := range uint64(16) {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, seed uint64) { property(t, seed) })
+}
+
+func kinds(actions []Action) string {
+	var out []string
+	for _, a := range actions {
+		text := string(a.Kind)
+		if a.Service != "" {
+			text += " " + a.Service
+		}
+		out = append(out, text)
+	}
+	return strings.Join(out, ", ")
+}
+
+func TestStep(t *testing.T) {
+	two := func(change ...func(a, b *carav1.Service)) *carav1.ProjectSpec {
+		a, b := &carav1.Service{Name: "a", Image: "web"}, &carav1.Service{Name: "b", Image: "web"}
+		for _, c := range change {
+			c(a, b)
+		}
+		return &carav1.ProjectSpec{Services: []*carav1.Service{a, b}}
+	}
+	for name, c := range map[string]struct {
+		spec *carav1.ProjectSpec
+		edit func(*Want, *world) // after the project is up
+		want string              // of the next step
+	}{
+		"all is well": {spec: two()},
+		"network and containers side by side": {
+			spec: two(), edit: func(_ *Want, e *world) { e.containers, e.networks = nil, nil },
+			want: "CreateNetwork, CreateContainer a, CreateContainer b",
+		},
+		"list order is start order": {
+			spec: two(), edit: func(_ *Want, e *world) {
+				for i := range e.containers {
+					e.containers[i].State, e.containers[i].StartedAt = StateCreated, time.Time{}
+				}
+			}, want: "StartContainer a, Wait b",
+		},
+		"with dependsOn, what depends on nothing starts": {
+			spec: two(func(a, _ *carav1.Service) { a.DependsOn = []*carav1.Dependency{{Service: "b"}} }),
+			edit: func(_ *Want, e *world) {
+				for i := range e.containers {
+					e.containers[i].State, e.containers[i].StartedAt = StateCreated, time.Time{}
+				}
+			}, want: "Wait a, StartContainer b",
+		},
+		"a pull and a create side by side": {
+			spec: two(func(_, b *carav1.Service) { b.Image = "other" }), edit: func(_ *Want, e *world) {
+				e.containers = nil
+				delete(e.images, "other")
+			}, want: "CreateContainer a, Pull b",
+		},
+		"a pull that runs is waited for": {
+			spec: two(), edit: func(_ *Want, e *world) {
+				e.containers, e.images, e.memory.Pulls["web"] = nil, nil, Pull{Running: true}
+			}, want: "Wait a, Wait b",
+		},
+		"a registry's no is final": {
+			spec: two(), edit: func(_ *Want, e *world) {
+				e.containers, e.images, e.memory.Pulls["web"] = nil, nil, Pull{Err: "no such image", Final: true}
+			}, want: "Fail a, Fail b",
+		},
+		"a changed service keeps running until its image is there": {
+			spec: two(), edit: func(w *Want, e *world) {
+				w.Spec.Services[1].Image, w.Hashes["b"] = "new", "v1:new"
+			}, want: "Pull b",
+		},
+		"only the changed one is replaced": {
+			spec: two(), edit: func(w *Want, e *world) { w.Hashes["b"] = "v1:new" }, want: "DeleteContainer b",
+		},
+		"two changed ones are replaced in order": {
+			spec: two(), edit: func(w *Want, e *world) { w.Hashes["a"], w.Hashes["b"] = "v1:new", "v1:new" },
+			want: "DeleteContainer a, Wait b",
+		},
+		"an operator's restart in order": {
+			spec: two(), edit: func(w *Want, _ *world) { w.RestartToken = "t1" }, want: "DeleteContainer a, Wait b",
+		},
+		"an operator's restart of one": {
+			spec: two(), edit: func(w *Want, _ *world) { w.RestartToken, w.RestartServices = "t1", []string{"b"} }, want: "DeleteContainer b",
+		},
+		"a service that left": {
+			spec: two(), edit: func(w *Want, _ *world) { w.Spec.Services = w.Spec.Services[:1] }, want: "DeleteContainer b",
+		},
+		"an older epoch goes whole, the last service first": {
+			spec: two(), edit: func(w *Want, _ *world) { w.Epoch++ }, want: "DeleteContainer b, DeleteContainer a",
+		},
+		"teardown goes by dependsOn": {
+			spec: two(func(a, _ *carav1.Service) { a.DependsOn = []*carav1.Dependency{{Service: "b"}} }),
+			edit: func(w *Want, _ *world) { w.Remove = true }, want: "DeleteContainer a",
+		},
+		"teardown of the rest": {
+			spec: two(), edit: func(w *Want, e *world) { w.Remove, e.containers = true, nil }, want: "RemoveNetwork",
+		},
+		"the first restart is at once": {
+			spec: two(), edit: func(_ *Want, e *world) { e.exit(0, 1) }, want: "RestartContainer a",
+		},
+		"the second one waits": {
+			spec: two(), edit: func(_ *Want, e *world) {
+				e.exit(0, 1)
+				e.memory.Restarts["a"] = Restarts{Row: 1, Recent: []time.Time{e.now}}
+			}, want: "Wait a",
+		},
+		"five are enough": {
+			spec: two(), edit: func(_ *Want, e *world) {
+				e.exit(0, 1)
+				e.memory.Restarts["a"] = Restarts{Row: 5, Recent: slices.Repeat([]time.Time{e.now}, 5)}
+			}, want: "Fail a",
+		},
+		"long up is forgiven": {
+			spec: two(), edit: func(_ *Want, e *world) {
+				e.memory.Restarts["a"] = Restarts{Row: 5, Recent: slices.Repeat([]time.Time{e.now}, 5)}
+				e.now = e.now.Add(11 * time.Minute)
+				e.exit(0, 1)
+			}, want: "RestartContainer a",
+		},
+		"Never and a failure": {
+			spec: two(func(a, _ *carav1.Service) { a.RestartPolicy = api.RestartNever }),
+			edit: func(_ *Want, e *world) { e.exit(0, 1) }, want: "Fail a",
+		},
+		"Never and a success": {
+			spec: two(func(a, _ *carav1.Service) { a.RestartPolicy = api.RestartNever }),
+			edit: func(_ *Want, e *world) { e.exit(0, 0) },
+		},
+		"OnFailure and a failure": {
+			spec: two(func(a, _ *carav1.Service) { a.RestartPolicy = api.RestartOnFailure }),
+			edit: func(_ *Want, e *world) { e.exit(0, 3) }, want: "RestartContainer a",
+		},
+		"paused by hand": {
+			spec: two(), edit: func(_ *Want, e *world) { e.containers[0].State = StatePaused }, want: "UnpauseContainer a",
+		},
+		"disconnected by hand": {
+			spec: two(), edit: func(_ *Want, e *world) { e.containers[0].Networks = nil }, want: "ConnectContainer a",
+		},
+		"a name that something foreign has": {
+			spec: two(), edit: func(_ *Want, e *world) {
+				e.containers = e.containers[1:]
+				e.memory.Tries["CreateContainer/a/cara-shop.a"] = Try{Count: 1, Final: true, Foreign: true, Err: "taken"}
+			}, want: "Fail a",
+		},
+		"a failed project is stopped and kept": {
+			spec: two(), edit: func(_ *Want, e *world) { e.memory.Failure = &Failure{} }, want: "StopContainer b, StopContainer a",
+		},
+		"a secret that is not here yet": {
+			spec: two(func(a, _ *carav1.Service) {
+				a.Env = []*carav1.EnvVar{{Name: "P", ValueFrom: &carav1.EnvVarSource{SecretKeyRef: &carav1.SecretKeyRef{Name: "db", Key: "p"}}}}
+			}), edit: func(w *Want, e *world) { w.HaveSecrets, w.Secrets, e.containers = false, nil, e.containers[1:] }, want: "Wait a",
+		},
+		"a secret that is not here and a container that is": {
+			spec: two(func(a, _ *carav1.Service) {
+				a.Env = []*carav1.EnvVar{{Name: "P", ValueFrom: &carav1.EnvVarSource{SecretKeyRef: &carav1.SecretKeyRef{Name: "db", Key: "p"}}}}
+			}), edit: func(w *Want, _ *world) { w.HaveSecrets, w.Secrets = false, nil },
+		},
+		"pull policy Never": {
+			spec: two(func(a, _ *carav1.Service) { a.PullPolicy, a.Image = api.PullNever, "local" }),
+			edit: func(_ *Want, e *world) { e.containers, e.images["local"] = e.containers[1:], false }, want: "Fail a",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, e := wantOf(c.spec), newWorld()
+			e.images["web"], e.images["other"], e.images["local"] = true, true, true
+			w.Secrets = map[string][]byte{"db/p": []byte("x")}
+			converge(t, e, w)
+			if c.edit != nil {
+				c.edit(w, e)
+			}
+			if got := kinds(Step(w, e.have(), e.now)); got != c.want {
+				t.Errorf("does %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+// exit ends a container.
+func (e *world) exit(i int, code int32) {
+	c := &e.containers[i]
+	c.State, c.ExitCode, c.FinishedAt = StateExited, code, e.now
+}
+
+func TestStepWaitsForHealth(t *testing.T) {
+	spec := &carav1.ProjectSpec{Services: []*carav1.Service{{
+		Name: "a", Image: "web", Healthcheck: &carav1.Healthcheck{Tcp: &carav1.TCPCheck{Port: 80}},
+	}}}
+	for name, c := range map[string]struct {
+		health *Health
+		phase  string
+		want   string
+	}{
+		"not probed yet":                 {nil, api.PhaseScheduled, "Wait a"},
+		"starting":                       {&Health{State: HealthStarting}, api.PhaseScheduled, "Wait a"},
+		"healthy":                        {&Health{State: HealthHealthy, Ever: true}, api.PhaseScheduled, ""},
+		"never healthy":                  {&Health{State: HealthUnhealthy}, api.PhaseScheduled, "Fail a"},
+		"unhealthy after it was":         {&Health{State: HealthUnhealthy, Ever: true}, api.PhaseScheduled, "Wait a"},
+		"unhealthy in a running project": {&Health{State: HealthUnhealthy}, api.PhaseRunning, "Wait a"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, e := wantOf(spec), newWorld()
+			converge(t, e, w)
+			w.Phase = c.phase
+			h := e.have()
+			delete(h.Health, e.containers[0].ID)
+			if c.health != nil {
+				h.Health[e.containers[0].ID] = *c.health
+			}
+			if got := kinds(Step(w, h, e.now)); got != c.want {
+				t.Errorf("does %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+func TestRestartDelays(t *testing.T) {
+	l := RestartLimits{Limit: 100}.withDefaults()
+	now := time.Unix(1_800_000_000, 0)
+	var r Restarts
+	var delays []string
+	for range 12 {
+		at, exhausted := l.due(r, now, now, now)
+		if exhausted {
+			t.Fatal("exhausted")
+		}
+		delays = append(delays, fmt.Sprint(at.Sub(now)))
+		r = l.again(r, now, now, now)
+		now = now.Add(at.Sub(now))
+	}
+	want := []string{"0s", "1s", "2s", "4s", "8s", "16s", "32s", "1m4s", "2m8s", "4m16s", "5m0s", "5m0s"}
+	if diff := cmp.Diff(want, delays); diff != "" {
+		t.Errorf("delays (-want +got):\n%s", diff)
+	}
+}

@@ -1,0 +1,235 @@
+package agent
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// world is an engine as small as Step can see it.
+type world struct {
+	now        time.Time
+	next       int
+	networks   []Network
+	volumes    []Volume
+	containers []Container
+	images     map[string]bool
+	taken      map[string]bool // names that something foreign has
+	memory     Memory
+}
+
+func newWorld() *world {
+	return &world{
+		now: time.Unix(1_800_000_000, 0), images: map[string]bool{}, taken: map[string]bool{},
+		memory: Memory{Pulls: map[string]Pull{}, Restarts: map[string]Restarts{}, Tries: map[string]Try{}},
+	}
+}
+
+func (e *world) have() *Have {
+	h := &Have{
+		Networks: slices.Clone(e.networks), Volumes: slices.Clone(e.volumes), Containers: slices.Clone(e.containers),
+		Images: maps.Clone(e.images), Health: map[string]Health{}, Memory: e.memory.snapshot(),
+	}
+	for _, c := range e.containers {
+		if c.State == StateRunning {
+			h.Health[c.ID] = Health{State: HealthHealthy, Ever: true}
+		}
+	}
+	return h
+}
+
+func (e *world) id() string {
+	e.next++
+	return fmt.Sprintf("id%03d", e.next)
+}
+
+func (e *world) container(id string) *Container {
+	for i := range e.containers {
+		if e.containers[i].ID == id {
+			return &e.containers[i]
+		}
+	}
+	return nil
+}
+
+// do is what the agent does, on this engine.
+func (e *world) do(w *Want, actions []Action) {
+	soonest := time.Duration(0)
+	work := &workspace{memory: e.memory}
+	for _, a := range actions {
+		var err error
+		switch a.Kind {
+		case KindWait:
+			if d := a.Until.Sub(e.now); !a.Until.IsZero() && (soonest == 0 || d < soonest) {
+				soonest = d
+			}
+			continue
+		case KindFail:
+			if e.memory.Failure == nil {
+				e.memory.Failure = a.Failure
+			}
+			continue
+		case KindPull:
+			e.images[a.Name] = true
+			e.memory.Pulls[a.Name] = Pull{Done: true}
+			continue
+		}
+		err = e.act(w, a)
+		work.remember(w, e.have(), a, err, e.now)
+	}
+	e.now = e.now.Add(max(soonest, 10*time.Millisecond))
+	for i := len(e.containers) - 1; i >= 0; i-- {
+		c := &e.containers[i]
+		switch {
+		case c.State == StateRemoving:
+			e.containers = slices.Delete(e.containers, i, i+1)
+		case c.State == StateRunning && w.service(c.Labels[api.LabelService]).GetImage() == "job":
+			c.State, c.FinishedAt = StateExited, e.now
+		}
+	}
+}
+
+func (e *world) act(w *Want, a Action) error {
+	c := e.container(a.ID)
+	switch a.Kind {
+	case KindCreateNetwork:
+		if e.taken[a.Name] {
+			return ErrForeign
+		}
+		e.networks = append(e.networks, Network{ID: e.id(), Name: a.Name, Labels: w.owner()})
+	case KindRemoveNetwork:
+		e.networks = slices.DeleteFunc(e.networks, func(n Network) bool { return n.ID == a.ID })
+	case KindCreateVolume:
+		e.volumes = append(e.volumes, Volume{Name: a.Name, Labels: w.owner()})
+	case KindRemoveVolume:
+		e.volumes = slices.DeleteFunc(e.volumes, func(v Volume) bool { return v.Name == a.Name })
+	case KindCreateContainer:
+		if e.taken[a.Name] {
+			return ErrForeign
+		}
+		if slices.ContainsFunc(e.containers, func(c Container) bool { return c.Name == a.Name }) {
+			return fmt.Errorf("name %s in use", a.Name)
+		}
+		e.containers = append(e.containers, Container{
+			ID: e.id(), Name: a.Name, State: StateCreated, Labels: w.containerLabels(w.service(a.Service)),
+			Networks: map[string]Attachment{networkName(w.Project): {}},
+		})
+	case KindStartContainer, KindRestartContainer:
+		if len(e.networks) == 0 {
+			return fmt.Errorf("no network")
+		}
+		c.State, c.StartedAt, c.ExitCode = StateRunning, e.now, 0
+		c.Networks = map[string]Attachment{networkName(w.Project): {NetworkID: e.networks[0].ID, IP: "10.0.0.2"}}
+	case KindUnpauseContainer:
+		c.State = StateRunning
+	case KindConnectContainer:
+		c.Networks = map[string]Attachment{networkName(w.Project): {NetworkID: e.networks[0].ID, IP: "10.0.0.2"}}
+	case KindStopContainer:
+		c.State, c.FinishedAt, c.ExitCode = StateExited, e.now, 143
+	case KindDeleteContainer:
+		e.containers = slices.DeleteFunc(e.containers, func(c Container) bool { return c.ID == a.ID })
+	}
+	return nil
+}
+
+// wanted is a project of some services; which, the source of randomness says.
+func wanted(r *rand.Rand) *Want {
+	spec := &carav1.ProjectSpec{}
+	if r.IntN(2) == 0 {
+		spec.Volumes = append(spec.Volumes, &carav1.Volume{Name: "data"})
+	}
+	graph := r.IntN(2) == 0
+	for i := range 1 + r.IntN(4) {
+		s := &carav1.Service{Name: fmt.Sprintf("s%d", i), Image: "web"}
+		if r.IntN(4) == 0 {
+			s.Image, s.RestartPolicy = "job", []string{api.RestartOnFailure, api.RestartNever}[r.IntN(2)]
+		} else if r.IntN(3) == 0 {
+			s.Healthcheck = &carav1.Healthcheck{Tcp: &carav1.TCPCheck{Port: 80}}
+		}
+		if len(spec.Volumes) > 0 && r.IntN(2) == 0 {
+			s.VolumeMounts = []*carav1.VolumeMount{{Name: "data", MountPath: "/data"}}
+		}
+		if graph && i > 0 {
+			on := spec.Services[r.IntN(i)]
+			d := &carav1.Dependency{Service: on.Name}
+			if on.Image == "job" {
+				d.Condition = api.DependsCompleted
+			} else if on.Healthcheck != nil {
+				d.Condition = api.DependsHealthy
+			}
+			s.DependsOn = append(s.DependsOn, d)
+		}
+		spec.Services = append(spec.Services, s)
+	}
+	return wantOf(spec)
+}
+
+func wantOf(spec *carav1.ProjectSpec) *Want {
+	return newWant(Config{ClusterID: "c1", NodeName: "n1", Restart: RestartLimits{}.withDefaults()}, &carav1.Assignment{Project: &carav1.Project{
+		Metadata: &carav1.ObjectMeta{Name: "shop", Uid: "u2", Generation: 3},
+		Spec:     spec,
+		Status:   &carav1.ProjectStatus{Phase: api.PhaseScheduled, Epoch: 7},
+	}}, true)
+}
+
+// scramble leaves behind what crashes, people and older assignments leave behind.
+func (e *world) scramble(r *rand.Rand, w *Want) {
+	label := func(labels map[string]string) map[string]string {
+		switch r.IntN(6) {
+		case 0:
+			labels[api.LabelEpoch] = strconv.Itoa(int(w.Epoch) - 1)
+		case 1:
+			labels[api.LabelUID] = "u1"
+		}
+		return labels
+	}
+	if r.IntN(3) > 0 {
+		e.networks = append(e.networks, Network{ID: e.id(), Name: networkName(w.Project), Labels: label(w.owner())})
+	}
+	for _, v := range append(w.Spec.GetVolumes(), &carav1.Volume{Name: "old"}) {
+		if r.IntN(2) == 0 {
+			e.volumes = append(e.volumes, Volume{Name: volumeName(w.Project, v.GetName()), Labels: label(w.owner())})
+		}
+	}
+	services := append(slices.Clone(w.Spec.GetServices()), &carav1.Service{Name: "left"})
+	for range r.IntN(7) {
+		s := services[r.IntN(len(services))]
+		c := Container{ID: e.id(), Labels: label(w.containerLabels(s)), Networks: map[string]Attachment{}}
+		c.Name = containerName(w.Project, s.GetName())
+		if slices.ContainsFunc(e.containers, func(o Container) bool { return o.Name == c.Name }) {
+			c.Name = "renamed-" + c.ID
+		}
+		if r.IntN(4) == 0 {
+			c.Labels[api.LabelSpecHash] = "v1:old"
+		}
+		c.State = []string{StateCreated, StateRunning, StateRunning, StatePaused, StateExited, StateExited, StateRemoving, StateDead}[r.IntN(8)]
+		if c.State != StateCreated {
+			c.StartedAt = e.now.Add(-time.Duration(r.IntN(3600)) * time.Second)
+		}
+		if c.State == StateExited {
+			c.FinishedAt, c.ExitCode = e.now.Add(-time.Second), []int32{0, 1, 137}[r.IntN(3)]
+		}
+		switch r.IntN(4) {
+		case 0:
+			c.Networks[networkName(w.Project)] = Attachment{NetworkID: "gone"}
+		case 1, 2:
+			at := Attachment{}
+			if len(e.networks) > 0 && c.State != StateCreated {
+				at.NetworkID = e.networks[0].ID
+			}
+			c.Networks[networkName(w.Project)] = at
+		}
+		e.containers = append(e.containers, c)
+	}
+	e.images["web"] = r.IntN(2) == 0
+	if r.IntN(8) == 0 {
+		e.taken[containerName(w.Project, "s0")] = true
+		e.containers = slices.DeleteFunc(e.containers, func(c Container) bool { return c.Name == containerName(w.Project, "s0") })
+	}
+}
