@@ -1,0 +1,111 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/testgit"
+	"github.com/caravanserai/cara/internal/testimage"
+)
+
+// bad are files that no snapshot may be made of, and what is said of each.
+var bad = []struct {
+	name  string
+	put   func(*testgit.TestRepo, *world)
+	words []string // of the source's condition
+}{
+	{"alias bomb", func(r *testgit.TestRepo, _ *world) { r.Write("bad.yaml", aliasBomb()) }, []string{"bad.yaml:", "alias"}},
+	{"merge bomb", func(r *testgit.TestRepo, _ *world) { r.Write("bad.yaml", mergeBomb()) }, []string{"bad.yaml:"}},
+	{"200,000 keys", func(r *testgit.TestRepo, _ *world) { r.Write("bad.yaml", manyKeys()) }, []string{"bad.yaml", "at most"}},
+	{"depth", func(r *testgit.TestRepo, _ *world) { r.Write("bad.yaml", strings.Repeat("[", 50_000)) }, []string{"bad.yaml:", "deep"}},
+	{"2 MiB manifest", func(r *testgit.TestRepo, w *world) {
+		r.Write("bad.yaml", w.web(w.name("large"), testimage.WebV1)+strings.Repeat("# nothing but air\n", 2<<20/18))
+	}, []string{"bad.yaml", "1048576"}},
+	{"binary file named .yaml", func(r *testgit.TestRepo, _ *world) {
+		r.Write("bad.yaml", "\x7fELF\x02\x01\x01\x00\x00\x00\x00\xff\xfe")
+	}, []string{"bad.yaml:1:1", "no text"}},
+	{"symlink out of the tree", func(r *testgit.TestRepo, _ *world) { r.Symlink("bad.yaml", "/etc/passwd") }, []string{"bad.yaml", "link"}},
+	{"service name twice", func(r *testgit.TestRepo, w *world) {
+		r.Write("bad.yaml", project(w.name("twice"), "services:\n- name: web\n  image: a\n- name: web\n  image: b"))
+	}, []string{"bad.yaml:", "spec.services[1].name"}},
+	{"project twice", func(r *testgit.TestRepo, w *world) {
+		r.Write("bad.yaml", w.web(w.name("good"), testimage.WebV2))
+	}, []string{"bad.yaml:", "good.yaml:"}},
+}
+
+// TestOneBadFileAmongMany does not hold back the others, blocks prune, harms nothing that runs, and is named with line
+// and column.
+func TestOneBadFileAmongMany(t *testing.T) {
+	for _, tt := range bad {
+		t.Run(tt.name, func(t *testing.T) {
+			w := oneNode(t)
+			good, gone, added := w.name("good"), w.name("gone"), w.name("added")
+			repo := w.repository("platform")
+			repo.Write("good.yaml", w.web(good, testimage.WebV1))
+			repo.Write("gone.yaml", w.web(gone, testimage.WebV1))
+			w.push(repo, "Start two projects")
+			w.running(good, gone)
+			before := w.containers(w.engines[0], good)
+			size := w.rss()
+
+			tt.put(repo, w)
+			repo.Remove("gone.yaml")
+			repo.Write("added.yaml", w.web(added, testimage.WebV1))
+			revision := w.push(repo, "Something bad, something gone, something new")
+			s := w.untilSource("platform", "says what is wrong", func(s *carav1.Source) bool {
+				return condition(s.GetStatus().GetConditions(), "InvalidManifests").GetStatus() == "True"
+			})
+			w.says("InvalidManifests", condition(s.GetStatus().GetConditions(), "InvalidManifests").GetMessage(), tt.words...)
+			w.says("describe", w.ctl("", "describe", "source", "platform").Stdout, append(tt.words, revision[:7])...)
+			w.running(added, good, gone)
+			if after := w.containers(w.engines[0], good); after["web"] != before["web"] {
+				w.Errorf("the good project's container was %s and is %s", before["web"], after["web"])
+			}
+			if now := w.rss(); now > size+64 {
+				w.Errorf("the server had %d MiB and has %d", size, now)
+			}
+
+			repo.Remove("bad.yaml")
+			w.push(repo, "Take the bad file away")
+			w.gone(gone)
+			w.running(good, added)
+			s = w.untilSource("platform", "is Ready", func(s *carav1.Source) bool {
+				return condition(s.GetStatus().GetConditions(), "Ready").GetStatus() == "True"
+			})
+			if c := condition(s.GetStatus().GetConditions(), "InvalidManifests"); c.GetStatus() == "True" {
+				w.Errorf("still InvalidManifests: %s", c.GetMessage())
+			}
+		})
+	}
+}
+
+// aliasBomb stands for a billion services.
+func aliasBomb() string {
+	var b strings.Builder
+	b.WriteString("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n")
+	for n := 1; n < 9; n++ {
+		fmt.Fprintf(&b, "a%d: &a%d [%s]\n", n, n, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*a%d, ", n-1), 10), ", "))
+	}
+	return b.String()
+}
+
+// mergeBomb doubles a map thirty times.
+func mergeBomb() string {
+	var b strings.Builder
+	b.WriteString("m0: &m0 {a: 1}\n")
+	for n := 1; n < 30; n++ {
+		fmt.Fprintf(&b, "m%d: &m%d {<<: [*m%d, *m%d], k%d: 1}\n", n, n, n-1, n-1, n)
+	}
+	return b.String()
+}
+
+// manyKeys costs a YAML library that looks for duplicates pairwise most of a minute.
+func manyKeys() string {
+	var b strings.Builder
+	for n := range 200_000 {
+		fmt.Fprintf(&b, "%x:\n", n)
+	}
+	return b.String()[:1<<20-2] + "\n"
+}

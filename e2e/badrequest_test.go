@@ -1,0 +1,126 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// rss is the server's memory in MiB.
+func (w *world) rss() int {
+	w.Helper()
+	return w.memory("VmRSS")
+}
+
+func (w *world) memory(field string) int {
+	w.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", w.Server.Pid()))
+	w.must(err)
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, field+":"); ok {
+			var kib int
+			_, err := fmt.Sscan(rest, &kib)
+			w.must(err)
+			return kib >> 10
+		}
+	}
+	w.Fatalf("no %s", field)
+	return 0
+}
+
+// problem is an answer of the REST API that is no success.
+type problem struct {
+	Title, Detail string
+	Status        int
+	Errors        []struct{ Field, Message string }
+}
+
+// rest calls the REST API as the admin; with a body that is text, JSON.
+func (w *world) rest(method, path string, body io.Reader) (*http.Response, string) {
+	w.Helper()
+	token, err := w.Token()
+	w.must(err)
+	return w.restAs(token, method, path, body)
+}
+
+func (w *world) restAs(token, method, path string, body io.Reader, headers ...string) (*http.Response, string) {
+	w.Helper()
+	req, err := http.NewRequestWithContext(w.Context(), method, w.URL()+path, body)
+	w.must(err)
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	for n := 0; n+1 < len(headers); n += 2 {
+		req.Header.Set(headers[n], headers[n+1])
+	}
+	resp, err := http.DefaultClient.Do(req)
+	w.must(err)
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	w.must(err)
+	return resp, string(text)
+}
+
+// refused wants a problem of this status and title, and returns it.
+func (w *world) refused(resp *http.Response, body string, status int, title string) problem {
+	w.Helper()
+	var p problem
+	if err := json.Unmarshal([]byte(body), &p); err != nil {
+		w.Errorf("%s %s: %v: %.300s", resp.Request.Method, resp.Request.URL.Path, err, body)
+	}
+	if kind := resp.Header.Get("Content-Type"); resp.StatusCode != status || kind != "application/problem+json" ||
+		p.Status != status || p.Title != title || p.Detail == "" {
+		w.Errorf("%s %s: %d %s %s, want %d %s", resp.Request.Method, resp.Request.URL.Path, resp.StatusCode, kind, body, status, title)
+	}
+	return p
+}
+
+// endless is a body of n bytes that costs no memory.
+func endless(n int64) io.Reader {
+	return io.LimitReader(zeros{}, n)
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	for n := range p {
+		p[n] = ' '
+	}
+	return len(p), nil
+}
+
+// TestRequestBodyOf60MB is refused without being read into memory, over REST with and without a length, and over gRPC.
+func TestRequestBodyOf60MB(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, options{})
+	const size = 60 << 20
+	client, err := w.Projects()
+	w.must(err)
+	before := w.memory("VmHWM")
+	for range 3 {
+		resp, body := w.rest("POST", "/api/v1/projects", endless(size))
+		w.refused(resp, body, http.StatusRequestEntityTooLarge, "TooLarge")
+	}
+	huge := &carav1.Project{Metadata: &carav1.ObjectMeta{Name: string(bytes.Repeat([]byte("x"), size))}}
+	for range 3 {
+		if _, err := client.CreateProject(t.Context(), &carav1.CreateProjectRequest{Project: huge}); status.Code(err) != codes.ResourceExhausted {
+			t.Errorf("gRPC: %.200v, want ResourceExhausted", err)
+		}
+	}
+	if after := w.memory("VmHWM"); after > before+24 {
+		t.Errorf("the server's memory went from %d to %d MiB", before, after)
+	}
+	w.want(w.ctl("", "get", "projects"), 0, "", "no projects found\n")
+}

@@ -1,0 +1,240 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/testcluster"
+	"github.com/caravanserai/cara/internal/testdocker"
+	"github.com/caravanserai/cara/internal/testimage"
+)
+
+// patience is how long a condition may take that should hold within a second or two on a machine that has time.
+const patience = 60 * time.Second
+
+// world is one cluster with all it needs, and the verbs of the tests. What goes wrong in a verb ends the test.
+type world struct {
+	*testing.T
+	*testcluster.Cluster
+	engines []string          // where the agents run containers; looked at when the test ends
+	ingress map[string]string // address by node
+
+	id    string // unique on this machine: see name
+	pools map[string]string
+}
+
+type options struct {
+	serverFlags []string
+	listen      string
+}
+
+var worlds atomic.Int64
+
+// newWorld starts a server without any agent. When the test ends everything in the cluster is deleted, nothing of it
+// may be left in the engines, and the programs stop.
+func newWorld(t *testing.T, o options) *world {
+	t.Helper()
+	cluster, err := testcluster.New(testcluster.Config{Dir: t.TempDir(), Bin: built(t), ServerFlags: o.serverFlags, Listen: o.listen})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := worldOf(t, cluster)
+	ctx, cancel := w.patience()
+	defer cancel()
+	w.must(w.StartServer(ctx))
+	return w
+}
+
+func worldOf(t *testing.T, cluster *testcluster.Cluster) *world {
+	w := &world{
+		T: t, Cluster: cluster, ingress: map[string]string{}, pools: map[string]string{},
+		id: strconv.FormatInt(int64(os.Getpid()), 36) + strconv.FormatInt(worlds.Add(1), 36),
+	}
+	t.Cleanup(w.end)
+	return w
+}
+
+// oneNode is a cluster with one agent, n1, on the engine that the tests share.
+func oneNode(t *testing.T) *world {
+	t.Helper()
+	host := testdocker.Engine(t)
+	t.Parallel()
+	w := newWorld(t, options{})
+	w.agent("n1", host, nil)
+	return w
+}
+
+// agent starts one on an engine and waits until its node is Ready. enter, where not nil, leads into the engine's
+// network namespace.
+func (w *world) agent(name, host string, second *testdocker.Second) {
+	w.Helper()
+	testdocker.Images(w.T, host, testimage.WebV1, testimage.WebV2, testimage.KV, testimage.Job)
+	a := testcluster.Agent{Name: name, DockerHost: host}
+	if second == nil {
+		a.Pool = <-pools
+		w.pools[name] = a.Pool
+	} else {
+		a.Enter = second.Command(w.Context(), "true").Args
+		a.Enter = a.Enter[:len(a.Enter)-1]
+		a.Server = strings.Replace(w.URL(), "127.0.0.1", second.Gateway, 1)
+		a.Ingress = second.Address + ":8081"
+	}
+	w.engines = append(w.engines, host)
+	w.startAgent(a)
+}
+
+// sub runs a part of the test under a name of its own, on the same cluster. The verbs end that part alone.
+func (w *world) sub(name string, part func(w *world)) {
+	w.Helper()
+	w.T.Run(name, func(t *testing.T) {
+		same := *w
+		same.T = t
+		part(&same)
+	})
+}
+
+func (w *world) startAgent(a testcluster.Agent) {
+	w.Helper()
+	var err error
+	w.ingress[a.Name], err = w.StartAgent(a)
+	w.must(err)
+	w.ready(a.Name)
+}
+
+func (w *world) ready(node string) {
+	w.Helper()
+	ctx, cancel := w.patience()
+	defer cancel()
+	w.must(w.AwaitNode(ctx, node, api.NodeReady))
+}
+
+func (w *world) must(err error) {
+	w.Helper()
+	if err != nil {
+		w.Fatal(err)
+	}
+}
+
+func (w *world) patience() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(w.Context(), patience)
+}
+
+// name makes a project's name that no other test on this machine has: an engine's names are shared.
+func (w *world) name(short string) string { return short + "-" + w.id }
+
+// end runs after the test, when its own context is over.
+func (w *world) end() {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(w.Context()), patience)
+	defer cancel()
+	if w.Server != nil && !w.Server.Exited() {
+		if w.Failed() {
+			w.Log(w.Dump(ctx))
+		} else if err := w.deleteAll(ctx); err != nil {
+			w.Errorf("%v\n%s", err, w.Dump(ctx))
+		}
+	}
+	for _, host := range w.engines {
+		if held, err := w.Held(ctx, host, ""); !w.Failed() && (err != nil || !held.Empty()) {
+			w.Errorf("%s holds, when everything is deleted (%v):\n%s", host, err, held)
+		}
+	}
+	w.noPanics()
+	stop, cancelStop := context.WithTimeout(context.WithoutCancel(w.Context()), patience)
+	defer cancelStop()
+	for _, host := range w.engines {
+		if w.Failed() { // the agents would make again what is swept while they run
+			w.killAgents()
+			if err := w.Sweep(stop, host); err != nil {
+				w.Error(err)
+			}
+		}
+	}
+	if err := w.Close(stop); err != nil {
+		w.Error(err)
+	}
+	for _, pool := range w.pools {
+		pools <- pool
+	}
+}
+
+func (w *world) killAgents() {
+	for _, a := range w.Agents {
+		if err := a.Kill(); err != nil {
+			w.Error(err)
+		}
+	}
+}
+
+// noPanics looks for what no log of ours may ever have.
+func (w *world) noPanics() {
+	files, err := filepath.Glob(filepath.Join(w.Dir, "*.log"))
+	if err != nil {
+		w.Error(err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			w.Error(err)
+			continue
+		}
+		for _, bad := range []string{"panic:", "goroutine 1 [", "fatal error:"} {
+			if at := strings.Index(string(text), bad); at >= 0 {
+				w.Errorf("%s:\n%.3000s", filepath.Base(file), text[at:])
+			}
+		}
+	}
+}
+
+// deleteAll empties the cluster as a person would, and waits until the engines have nothing left of it.
+func (w *world) deleteAll(ctx context.Context) error {
+	sources, err := w.Sources()
+	if err != nil {
+		return err
+	}
+	projects, err := w.Projects()
+	if err != nil {
+		return err
+	}
+	all, err := sources.ListSources(ctx, &carav1.ListRequest{})
+	if err != nil {
+		return fmt.Errorf("list sources: %w", err)
+	}
+	for _, s := range all.GetItems() {
+		name := s.GetMetadata().GetName()
+		if _, err := sources.DeleteSource(ctx, &carav1.DeleteRequest{Name: name}); err != nil {
+			return fmt.Errorf("delete source %s: %w", name, err)
+		}
+		err := testcluster.WaitFor(ctx, "source "+name+" is gone", func(ctx context.Context) error {
+			_, err := sources.GetSource(ctx, &carav1.GetRequest{Name: name})
+			if api.IsNotFound(err) {
+				return nil
+			}
+			return fmt.Errorf("it is still there (%w)", err)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	left, err := projects.ListProjects(ctx, &carav1.ListProjectsRequest{})
+	if err != nil {
+		return fmt.Errorf("list projects: %w", err)
+	}
+	var names []string
+	for _, p := range left.GetItems() {
+		name := p.GetMetadata().GetName()
+		names = append(names, name)
+		if _, err := projects.DeleteProject(ctx, &carav1.DeleteProjectRequest{Name: name, NoWait: true}); err != nil && !api.IsNotFound(err) {
+			return fmt.Errorf("delete project %s: %w", name, err)
+		}
+	}
+	return w.AwaitGone(ctx, names...)
+}
