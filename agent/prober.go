@@ -1,8 +1,10 @@
 package agent
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strconv"
@@ -23,7 +25,6 @@ type prober struct {
 	every  time.Duration
 	notify func(project string)
 	start  chan *probe
-	client *http.Client
 
 	mu     sync.Mutex
 	probes map[probeKey]*probe
@@ -56,10 +57,6 @@ type probe struct {
 func newProber(engine Streams, every time.Duration, notify func(string)) *prober {
 	return &prober{
 		engine: engine, every: every, notify: notify, start: make(chan *probe), probes: map[probeKey]*probe{},
-		client: &http.Client{
-			Transport:     &http.Transport{DisableKeepAlives: true, DisableCompression: true},
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
 	}
 }
 
@@ -218,21 +215,36 @@ func (p *prober) check(ctx context.Context, one *probe, timeout time.Duration) e
 	}
 }
 
+// get is one GET on a connection of its own: a pool's dials go on after the check has been given up.
 func (p *prober) get(ctx context.Context, address, path string) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+path, nil)
 	if err != nil {
 		return err
 	}
 	request.Header.Set("User-Agent", "cara-agent")
-	response, err := p.client.Do(request)
+	request.Close = true
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return err
 	}
-	if err := response.Body.Close(); err != nil {
+	defer conn.Close()
+	deadline, _ := ctx.Deadline()
+	if err := conn.SetDeadline(deadline); err != nil {
 		return err
 	}
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	if err := request.Write(conn); err != nil {
+		return err
+	}
+	response, err := http.ReadResponse(bufio.NewReader(io.LimitReader(conn, maxHeaders)), request)
+	if err != nil {
+		return fmt.Errorf("GET %s: %w", path, err)
+	}
 	if response.StatusCode < 200 || response.StatusCode > 399 {
-		return fmt.Errorf("GET %s answered %s", path, response.Status)
+		return fmt.Errorf("GET %s answered %s", path, printable(response.Status))
 	}
 	return nil
 }
+
+// maxHeaders bounds what a check reads of an answer: its body is of no interest.
+const maxHeaders = 64 << 10

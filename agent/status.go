@@ -74,7 +74,7 @@ func (s *step) reportFailure(r *carav1.UpdateProjectStatusRequest, f *Failure) {
 		r.Phase = api.PhaseFailed
 	}
 	message := f.Message
-	if f.Service != "" && !strings.Contains(message, f.Service) {
+	if f.Service != "" && !strings.Contains(message, "service "+f.Service) {
 		message = "service " + f.Service + ": " + message
 	}
 	r.Conditions = []*carav1.Condition{

@@ -40,7 +40,7 @@ func (e *Engine) InspectContainer(ctx context.Context, id string) (agent.Contain
 	defer cancel()
 	c, err := e.docker.ContainerInspect(ctx, id)
 	if err != nil {
-		return agent.Container{}, wrap(err, "inspect container %s", id)
+		return agent.Container{}, wrap(err, "inspect container %.12s", id)
 	}
 	out := agent.Container{
 		ID: c.ID, Name: strings.TrimPrefix(c.Name, "/"), Labels: c.Config.Labels,
@@ -82,7 +82,7 @@ func (e *Engine) RemoveContainer(ctx context.Context, id string) error {
 	if errdefs.IsConflict(err) && strings.Contains(err.Error(), "already in progress") {
 		return nil // it goes; whoever needs it gone sees it in the next list
 	}
-	return wrap(unlessGone(err), "remove container %s", id)
+	return wrap(unlessGone(err), "remove container %.12s", id)
 }
 
 // StartContainer implements agent.Lifecycle.
@@ -93,7 +93,7 @@ func (e *Engine) StartContainer(ctx context.Context, id string) error {
 	if errdefs.IsNotModified(err) {
 		return nil
 	}
-	return wrap(err, "start container %s", id)
+	return wrap(err, "start container %.12s", id)
 }
 
 // StopContainer implements agent.Lifecycle.
@@ -101,7 +101,7 @@ func (e *Engine) StopContainer(ctx context.Context, id string, grace time.Durati
 	ctx, cancel := context.WithTimeout(ctx, grace+e.cfg.WorkTimeout)
 	defer cancel()
 	seconds := wholeSeconds(grace)
-	return wrap(unlessGone(e.docker.ContainerStop(ctx, id, container.StopOptions{Timeout: &seconds})), "stop container %s", id)
+	return wrap(unlessGone(e.docker.ContainerStop(ctx, id, container.StopOptions{Timeout: &seconds})), "stop container %.12s", id)
 }
 
 // wholeSeconds rounds up: a container gets at least the time it was promised.
@@ -111,7 +111,7 @@ func wholeSeconds(d time.Duration) int { return int((d + time.Second - 1) / time
 func (e *Engine) UnpauseContainer(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()
-	return wrap(e.docker.ContainerUnpause(ctx, id), "unpause container %s", id)
+	return wrap(e.docker.ContainerUnpause(ctx, id), "unpause container %.12s", id)
 }
 
 // ConnectContainer implements agent.Lifecycle.
@@ -122,5 +122,5 @@ func (e *Engine) ConnectContainer(ctx context.Context, networkName, id, alias st
 	if err != nil && strings.Contains(err.Error(), "already exists in network") {
 		return nil
 	}
-	return wrap(err, "connect container %s to network %s", id, networkName)
+	return wrap(err, "connect container %.12s to network %s", id, networkName)
 }

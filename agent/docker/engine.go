@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -97,18 +98,24 @@ func wrap(err error, format string, args ...any) error {
 		return nil
 	}
 	what := fmt.Sprintf(format, args...)
+	var means error
 	switch {
 	case errors.Is(err, context.Canceled):
 		return fmt.Errorf("%s: %w", what, err)
 	case unanswered(err):
-		return fmt.Errorf("%s: %w: %w", what, agent.ErrUnavailable, err)
+		means = agent.ErrUnavailable
 	case errdefs.IsNotFound(err):
-		return fmt.Errorf("%s: %w: %w", what, agent.ErrNotFound, err)
+		means = agent.ErrNotFound
 	case errdefs.IsInvalidArgument(err), errdefs.IsUnauthorized(err), errdefs.IsPermissionDenied(err):
-		return fmt.Errorf("%s: %w: %w", what, agent.ErrInvalid, err)
+		means = agent.ErrInvalid
+	default:
+		return fmt.Errorf("%s: %s", what, tidy(err))
 	}
-	return fmt.Errorf("%s: %w", what, err)
+	return fmt.Errorf("%s: %w: %s", what, means, tidy(err))
 }
+
+// tidy takes out of an error's text what the client puts in front of each: people read it in a project's status.
+func tidy(err error) string { return strings.TrimPrefix(err.Error(), "Error response from daemon: ") }
 
 // unanswered says that an error is not the engine's word but the lack of it.
 func unanswered(err error) bool {

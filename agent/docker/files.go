@@ -35,8 +35,8 @@ func (e *Engine) CopyFiles(ctx context.Context, id string, files []agent.File) e
 	defer cancel()
 	err := e.docker.CopyToContainer(ctx, id, "/", &archive, container.CopyToContainerOptions{})
 	if err != nil && strings.Contains(err.Error(), "read-only") {
-		return fmt.Errorf("copy files into container %s: %w: the service is readOnly; put its files under a volume, or drop readOnly: %w",
+		return fmt.Errorf("copy files into container %.12s: %w: the service is readOnly; put its files under a volume, or drop readOnly: %w",
 			id, agent.ErrInvalid, err)
 	}
-	return wrap(err, "copy files into container %s", id)
+	return wrap(err, "copy files into container %.12s", id)
 }

@@ -28,11 +28,11 @@ func (e *Engine) Logs(ctx context.Context, id string, o agent.LogOptions, emit f
 	}
 	body, err := e.docker.ContainerLogs(ctx, id, options)
 	if err != nil {
-		return wrap(err, "read logs of container %s", id)
+		return wrap(err, "read logs of container %.12s", id)
 	}
 	defer body.Close()
 	if err := readFrames(body, emit); err != nil && ctx.Err() == nil {
-		return wrap(err, "read logs of container %s", id)
+		return wrap(err, "read logs of container %.12s", id)
 	}
 	return ctx.Err()
 }
@@ -49,11 +49,11 @@ const maxOutput = 4096
 func (e *Engine) Exec(ctx context.Context, id string, command []string) (int, string, error) {
 	made, err := e.docker.ContainerExecCreate(ctx, id, container.ExecOptions{Cmd: command, AttachStdout: true, AttachStderr: true})
 	if err != nil {
-		return 0, "", wrap(err, "exec in container %s", id)
+		return 0, "", wrap(err, "exec in container %.12s", id)
 	}
 	stream, err := e.docker.ContainerExecAttach(ctx, made.ID, container.ExecAttachOptions{})
 	if err != nil {
-		return 0, "", wrap(err, "exec in container %s", id)
+		return 0, "", wrap(err, "exec in container %.12s", id)
 	}
 	// The stream is a hijacked connection: closing it is the only thing that ends a read.
 	defer stream.Close()
@@ -63,14 +63,14 @@ func (e *Engine) Exec(ctx context.Context, id string, command []string) (int, st
 		if ctx.Err() != nil {
 			err = ctx.Err()
 		}
-		return 0, out.String(), wrap(err, "exec in container %s", id)
+		return 0, out.String(), wrap(err, "exec in container %.12s", id)
 	}
 	if ctx.Err() != nil {
-		return 0, out.String(), wrap(ctx.Err(), "exec in container %s", id)
+		return 0, out.String(), wrap(ctx.Err(), "exec in container %.12s", id)
 	}
 	ended, err := e.docker.ContainerExecInspect(ctx, made.ID)
 	if err != nil {
-		return 0, out.String(), wrap(err, "exec in container %s", id)
+		return 0, out.String(), wrap(err, "exec in container %.12s", id)
 	}
 	return ended.ExitCode, out.String(), nil
 }

@@ -1,0 +1,314 @@
+package agent_test
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/client"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/testdocker"
+	"github.com/caravanserai/cara/internal/testimage"
+	"github.com/caravanserai/cara/internal/testregistry"
+)
+
+func (r *real) docker(t testing.TB) *client.Client {
+	t.Helper()
+	c, err := testdocker.Client(r.host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+func TestRealMeddling(t *testing.T) {
+	r := newReal(t)
+	r.run(t)
+	project := name(t)
+	r.put(project, three())
+	p := r.wait(t, project, phase(api.PhaseRunning))
+	docker := r.docker(t)
+	byName := func(p *carav1.Project, service string) *carav1.ServiceStatus {
+		i := slices.IndexFunc(p.GetStatus().GetServices(), func(s *carav1.ServiceStatus) bool { return s.GetName() == service })
+		if i < 0 {
+			return nil
+		}
+		return p.GetStatus().GetServices()[i]
+	}
+	back := func(since *carav1.ServiceStatus) func(*carav1.Project) bool {
+		return func(p *carav1.Project) bool {
+			s := byName(p, since.GetName())
+			return s.GetState() == "Running" && !s.GetStartedAt().AsTime().Equal(since.GetStartedAt().AsTime()) &&
+				api.IsTrue(p.GetStatus().GetConditions(), api.CondReady)
+		}
+	}
+	for what, meddle := range map[string]func(id string) error{
+		"killed": func(id string) error { return docker.ContainerKill(t.Context(), id, "KILL") },
+		"removed": func(id string) error {
+			return docker.ContainerRemove(t.Context(), id, container.RemoveOptions{Force: true})
+		},
+	} {
+		web := byName(r.wait(t, project, phase(api.PhaseRunning)), "web")
+		begun := time.Now()
+		if err := meddle(web.GetContainerId()); err != nil {
+			t.Fatal(err)
+		}
+		r.wait(t, project, back(web))
+		t.Logf("%s container back: %s", what, time.Since(begun).Round(time.Millisecond))
+	}
+	kv := byName(p, "kv")
+	if err := docker.ContainerPause(t.Context(), kv.GetContainerId()); err != nil {
+		t.Fatal(err)
+	}
+	waitUntil(t, func() bool {
+		c, err := docker.ContainerInspect(t.Context(), kv.GetContainerId())
+		return err == nil && c.State.Status == agent.StateRunning
+	})
+	if err := docker.NetworkDisconnect(t.Context(), "cara-"+project, kv.GetContainerId(), true); err != nil {
+		t.Fatal(err)
+	}
+	waitUntil(t, func() bool {
+		c, err := docker.ContainerInspect(t.Context(), kv.GetContainerId())
+		return err == nil && c.NetworkSettings.Networks["cara-"+project] != nil
+	})
+	if c, err := docker.ContainerInspect(t.Context(), kv.GetContainerId()); err != nil || c.State.StartedAt == "" || !kv.GetStartedAt().AsTime().Equal(startedAt(t, c)) {
+		t.Errorf("kv was restarted by a pause and a disconnect: %v", err)
+	}
+	ip, _ := r.agent.Endpoints().IP(project, "web")
+	waitUntil(t, func() bool { return strings.Contains(get(t, "http://"+ip+":8080/"), "visits") })
+	r.terminate(project)
+	r.wait(t, project, gone)
+	if held := r.held(t); !held.Empty() {
+		t.Errorf("left behind:\n%s", held)
+	}
+}
+
+func startedAt(t *testing.T, c container.InspectResponse) time.Time {
+	t.Helper()
+	at, err := time.Parse(time.RFC3339Nano, c.State.StartedAt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return at
+}
+
+// TestRealAgentKilledAnywhere ends the agent at each of its engine calls in turn, as kill -9 would, and starts another.
+func TestRealAgentKilledAnywhere(t *testing.T) {
+	r := newReal(t)
+	engine := &deadly{Engine: r.cfg.Engine}
+	r.cfg.Engine = engine
+	project := name(t)
+	spec := three()
+	spec.Services = spec.Services[:2]
+	r.put(project, spec)
+	lives := 0
+	for ; ; lives++ {
+		engine.arm(1)
+		r.run(t)
+		died := engine.wait(t, func() bool {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			return r.projects[project].GetStatus().GetPhase() == api.PhaseRunning
+		})
+		r.stop()
+		if !died {
+			break
+		}
+	}
+	t.Logf("up after %d deaths", lives)
+	engine.arm(1 << 30)
+	r.run(t)
+	r.wait(t, project, phase(api.PhaseRunning))
+	waitUntil(t, func() bool { return len(r.held(t).Containers) == 2 })
+	if held := r.held(t); len(held.Networks) != 1 || len(held.Volumes) != 1 {
+		t.Errorf("held:\n%s", held)
+	}
+	r.terminate(project)
+	r.wait(t, project, gone)
+	if held := r.held(t); !held.Empty() {
+		t.Errorf("left behind:\n%s", held)
+	}
+}
+
+func TestRealFailures(t *testing.T) {
+	r := newReal(t)
+	r.run(t)
+	registry := testregistry.New(t)
+	for what, c := range map[string]struct {
+		service *carav1.Service
+		reason  string
+		message []string
+	}{
+		"image missing": {
+			&carav1.Service{Image: registry.Ref("none:1")}, "ImagePullFailed", []string{"none:1", "service a"},
+		},
+		"no such command": {
+			&carav1.Service{Image: testimage.Busybox, Command: []string{"/no/such"}}, "StartFailed", []string{"/no/such", "service a"},
+		},
+		"exits at once": {
+			&carav1.Service{Image: testimage.Job, Args: []string{"-lines", "2", "-exit", "9"}}, "CrashLoop",
+			[]string{"exited with code 9", "job v1 line 2 of 2", "5 restarts"},
+		},
+		"never healthy": {
+			&carav1.Service{Image: testimage.WebV1, Env: []*carav1.EnvVar{{Name: "UNHEALTHY", Value: "1"}}, Healthcheck: &carav1.Healthcheck{
+				Http: &carav1.HTTPCheck{Path: "/healthz", Port: 8080}, Interval: "100ms", Retries: 5,
+			}}, "HealthCheckFailed", []string{"503", "service a"},
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			project := name(t)
+			c.service.Name = "a"
+			r.put(project, &carav1.ProjectSpec{Services: []*carav1.Service{c.service}})
+			p := r.wait(t, project, phase(api.PhaseFailed))
+			got := api.FindCondition(p.Status.Conditions, api.CondPhase)
+			if got.GetReason() != c.reason {
+				t.Errorf("reason %s, want %s", got.GetReason(), c.reason)
+			}
+			for _, want := range c.message {
+				if !strings.Contains(got.GetMessage(), want) {
+					t.Errorf("message lacks %q:\n%s", want, got.GetMessage())
+				}
+			}
+			t.Log(got.GetMessage())
+			r.terminate(project)
+			r.wait(t, project, gone)
+		})
+	}
+}
+
+func TestRealRegistryAway(t *testing.T) {
+	r := newReal(t)
+	registry := testregistry.New(t)
+	registry.Push(t, testimage.WebV1, "app:1")
+	restore := registry.Outage(t)
+	r.run(t)
+	project := name(t)
+	r.put(project, &carav1.ProjectSpec{Services: []*carav1.Service{{Name: "a", Image: registry.Ref("app:1"), PullPolicy: api.PullAlways}}})
+	p := r.wait(t, project, func(p *carav1.Project) bool {
+		return api.FindCondition(p.GetStatus().GetConditions(), api.CondImagesReady).GetReason() == "PullBackoff"
+	})
+	if p.Status.Phase != api.PhaseScheduled {
+		t.Errorf("phase %s", p.Status.Phase)
+	}
+	t.Log(api.FindCondition(p.Status.Conditions, api.CondImagesReady).GetMessage())
+	restore()
+	p = r.wait(t, project, phase(api.PhaseRunning))
+	if !strings.Contains(p.Status.Services[0].ImageDigest, "@sha256:") {
+		t.Errorf("digest %q", p.Status.Services[0].ImageDigest)
+	}
+}
+
+// TestRealOptions asks the container itself what it got.
+func TestRealOptions(t *testing.T) {
+	r := newReal(t)
+	r.secrets["p"] = nil
+	r.run(t)
+	project := name(t)
+	r.mu.Lock()
+	r.secrets[project] = map[string][]byte{"db/p": []byte("hunter2")}
+	r.mu.Unlock()
+	ref := &carav1.SecretKeyRef{Name: "db", Key: "p"}
+	script := `id -u; pwd; cat /proc/self/limits | grep 'open files'; cat /etc/app/conf; stat -c %a /etc/app/conf; echo $SECRET; df -m /dev/shm | tail -1; hostname; mount | grep ' /scratch '; exec sleep 1000`
+	r.put(project, &carav1.ProjectSpec{Services: []*carav1.Service{{
+		Name: "box", Image: testimage.Busybox, Command: []string{"sh", "-c"}, Args: []string{script}, User: "1000", WorkingDir: "/tmp",
+		Env:     []*carav1.EnvVar{{Name: "SECRET", ValueFrom: &carav1.EnvVarSource{SecretKeyRef: ref}}},
+		Files:   []*carav1.File{{Path: "/etc/app/conf", Content: "from a file\n", Mode: "0644"}},
+		Ulimits: []*carav1.Ulimit{{Name: "nofile", Soft: 1234}}, ShmSize: "16Mi", Tmpfs: []string{"/scratch:size=8m"},
+		Init: true, CapDrop: []string{"ALL"}, CapAdd: []string{"NET_BIND_SERVICE"}, StopSignal: "SIGKILL", StopGracePeriod: "3s",
+		Labels:    map[string]string{"team": "shop"},
+		Resources: &carav1.Resources{Limits: &carav1.ResourceList{Cpu: "500m", Memory: "64Mi"}},
+	}}})
+	p := r.wait(t, project, phase(api.PhaseRunning))
+	id := p.Status.Services[0].GetContainerId()
+	var lines []string
+	waitUntil(t, func() bool {
+		lines = nil
+		if err := r.cfg.Engine.Logs(t.Context(), id, agent.LogOptions{}, func(l agent.LogLine) error {
+			lines = append(lines, l.Text)
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return len(lines) >= 9
+	})
+	out := strings.Join(lines, "\n")
+	for _, want := range []string{"1000\n/tmp\n", "1234", "from a file\n644\nhunter2\n", " 16 ", "\nbox\n", "size=8192k"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the container's own account lacks %q:\n%s", want, out)
+		}
+	}
+	c, err := r.docker(t).ContainerInspect(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	host := c.HostConfig
+	if host.NanoCPUs != 5e8 || host.Memory != 64<<20 || host.LogConfig.Config["max-size"] != "10m" || host.LogConfig.Config["max-file"] != "3" ||
+		host.RestartPolicy.Name != "no" || host.Init == nil || !*host.Init || host.CapDrop[0] != "ALL" || c.Config.StopSignal != "SIGKILL" ||
+		*c.Config.StopTimeout != 3 || c.Config.Labels["team"] != "shop" {
+		t.Errorf("host config %+v, config %+v", host, c.Config)
+	}
+	keys := slices.Sorted(maps.Keys(c.Config.Labels))
+	want := []string{"cara.cluster", "cara.epoch", "cara.node", "cara.project", "cara.service", "cara.spec-hash", "cara.uid"}
+	if diff := cmp.Diff(want, slices.DeleteFunc(keys, func(k string) bool { return !strings.HasPrefix(k, "cara.") || strings.HasPrefix(k, "cara.fixtures") })); diff != "" {
+		t.Errorf("labels (-want +got):\n%s", diff)
+	}
+}
+
+// TestRealManyProjects is past where Docker's own address pools end.
+func TestRealManyProjects(t *testing.T) {
+	r := newReal(t)
+	r.run(t)
+	const many = 40
+	begun := time.Now()
+	for i := range many {
+		r.put(fmt.Sprintf("%s-%d", name(t), i), &carav1.ProjectSpec{Services: []*carav1.Service{{Name: "a", Image: testimage.Job, Args: []string{"-after", "1h"}}}})
+	}
+	for i := range many {
+		r.wait(t, fmt.Sprintf("%s-%d", name(t), i), phase(api.PhaseRunning))
+	}
+	t.Logf("%d projects Running: %s", many, time.Since(begun).Round(time.Millisecond))
+	subnets := map[string]bool{}
+	for _, n := range r.held(t).Networks {
+		subnets[n.IPAM.Config[0].Subnet] = true
+		if !strings.HasPrefix(n.IPAM.Config[0].Subnet, "10.213.") || !strings.HasSuffix(n.IPAM.Config[0].Subnet, "/27") {
+			t.Errorf("subnet %s", n.IPAM.Config[0].Subnet)
+		}
+	}
+	if len(subnets) != many {
+		t.Errorf("%d subnets, want %d", len(subnets), many)
+	}
+	begun = time.Now()
+	for i := range many {
+		r.terminate(fmt.Sprintf("%s-%d", name(t), i))
+	}
+	for i := range many {
+		r.wait(t, fmt.Sprintf("%s-%d", name(t), i), gone)
+	}
+	t.Logf("%d projects gone: %s", many, time.Since(begun).Round(time.Millisecond))
+	if held := r.held(t); !held.Empty() {
+		t.Errorf("left behind:\n%s", held)
+	}
+}
+
+// deadly lets so many changing calls through, then stands still: the agent that made them is as good as dead.
+type deadly struct {
+	agent.Engine
+	mu   sync.Mutex
+	left int
+	dead chan struct{}
+}
