@@ -93,6 +93,12 @@ func TestWatchHasNoGap(t *testing.T) {
 					compare(t, h, r)
 				})
 			}
+			watchers.Go(func() { // from the very beginning, when all is over
+				<-written
+				r := &replay{objects: map[string]*carav1.Project{}}
+				r.until(t, open(t, t.Context(), h, "0"), last)
+				compare(t, h, r)
+			})
 			writers.Wait()
 			last = formatRevision(h.cache.revision())
 			// one more project change, so that every watcher gets to `last` by an answer that it waits for
@@ -152,6 +158,33 @@ func compare(t *testing.T, h *house, r *replay) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("watcher at %s differs: %s", r.rev, diff)
 	}
+}
+
+// Who has the answer to a write can read what was written, however many write at once.
+func TestReadYourWrites(t *testing.T) {
+	h := newHouse(t, nil)
+	projects := carav1.NewProjectServiceClient(h.loop(t, "gc"))
+	admin := carav1.NewProjectServiceClient(h.as(t, "admin"))
+	var wg sync.WaitGroup
+	for w := range 8 {
+		wg.Go(func() {
+			name := "p-" + strconv.Itoa(w)
+			for i := range 50 {
+				p := web(name)
+				p.Spec.Services[0].Image = "nginx:" + strconv.Itoa(i)
+				put, err := admin.PutProject(t.Context(), &carav1.PutProjectRequest{Project: p})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				got, err := projects.GetProject(t.Context(), &carav1.GetRequest{Name: name})
+				if err != nil || got.GetMetadata().GetResourceVersion() != put.GetMetadata().GetResourceVersion() {
+					t.Errorf("wrote %s, read %s (%v)", put.GetMetadata().GetResourceVersion(), got.GetMetadata().GetResourceVersion(), err)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func TestWatchTooFarBehindIsGone(t *testing.T) {
