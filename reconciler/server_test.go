@@ -34,6 +34,8 @@ type server struct {
 	poisons string            // a project that breaks every request it is in
 	slow    bool              // deletions take until finish is called
 	events  []*carav1.Event
+	broken  bool     // what is published has files that cannot be read
+	crimes  []string // deletions that the law forbids
 }
 
 func newServer() *server {
@@ -134,6 +136,9 @@ func (s *server) DeleteProject(_ context.Context, req *carav1.DeleteProjectReque
 			return api.Errorf(codes.NotFound, api.TitleNotFound, "project %s is not there", req.Name)
 		case req.Uid != "" && p.Metadata.Uid != req.Uid, req.Owner != "" && p.Metadata.Owner != req.Owner:
 			return api.Errorf(codes.Aborted, api.TitleConflict, "project %s is another one, of %s", req.Name, p.Metadata.Owner)
+		}
+		if crime := forbidden(tx, p, req); crime != "" {
+			s.crimes = append(s.crimes, crime)
 		}
 		if s.slow {
 			p.Status.Phase, p.Status.DeletionReason = api.PhaseTerminating, req.Reason
@@ -289,7 +294,7 @@ func (s *server) publish(t *testing.T, source, rev string, claims ...*carav1.Cla
 		if src.Status == nil {
 			src.Status = &carav1.SourceStatus{}
 		}
-		src.Status.Snapshot = &carav1.Snapshot{Revision: rev, Sequence: head.GetSequence() + 1, Complete: true, Token: src.Status.RequestedToken}
+		src.Status.Snapshot = &carav1.Snapshot{Revision: rev, Sequence: head.GetSequence() + 1, Complete: !s.broken, Token: src.Status.RequestedToken}
 		tx.Put(src)
 		declared := map[string]bool{}
 		for _, c := range claims {

@@ -1,0 +1,378 @@
+package reconciler
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/fakecluster"
+)
+
+var (
+	modelSeed = flag.Uint64("seed", 0, "replay one history of TestModel")
+	modelRuns = flag.Int("histories", 150, "how many random histories TestModel plays")
+)
+
+// forbidden is the law's prune row once more, held against the store in the transaction that deletes: empty where the
+// deletion is lawful. It knows nothing of plans.
+func forbidden(tx *fakecluster.Tx, p *carav1.Project, req *carav1.DeleteProjectRequest) string {
+	if req.Reason != reasonPruned {
+		return ""
+	}
+	name := p.Metadata.Name
+	source := strings.TrimPrefix(req.Owner, "source/")
+	src := fakecluster.Get[*carav1.Source](tx, source)
+	mine := fakecluster.Get[*carav1.Claim](tx, source+"/"+name)
+	crime := func(why string) string { return fmt.Sprintf("%s pruned %s: %s", source, name, why) }
+	switch {
+	case src == nil || mine == nil:
+		return crime("it is in no inventory of a source that exists")
+	case p.Metadata.Owner != "source/"+source || req.Uid != p.Metadata.Uid:
+		return crime("owner or uid were not held against the store")
+	case mine.Spec.Present:
+		return crime("its manifest is there")
+	case mine.Spec.SourceUid != src.Metadata.Uid:
+		return crime("the inventory is an earlier source's")
+	case mine.Status.GetProjectUid() != p.Metadata.Uid:
+		return crime("the stored inventory does not name its uid")
+	case src.Spec.Suspend:
+		return crime("the source is suspended")
+	case !src.Status.Snapshot.Complete || src.Status.Snapshot.ErrorCount > 0:
+		return crime("the snapshot did not load whole")
+	case api.IsTrue(src.Status.Conditions, api.CondFetchFailed):
+		return crime("the source cannot be read")
+	}
+	if o := fakecluster.Get[*carav1.Override](tx, name); o != nil && !endedByTime(o, time.Now()) {
+		return crime("a person overrode git")
+	}
+	if other := declarer(tx, source, name); other != "" {
+		return crime(other + " declares it")
+	}
+	declared, owned, gone := 0, 0, 0
+	for _, c := range fakecluster.AllIn[*carav1.Claim](tx) {
+		if c.Spec.Source != source {
+			continue
+		}
+		if c.Spec.Present {
+			declared++
+		}
+		q := fakecluster.Get[*carav1.Project](tx, c.Spec.Project.Metadata.Name)
+		if q.GetMetadata().GetOwner() != req.Owner || going(q) {
+			continue
+		}
+		owned++
+		if o := fakecluster.Get[*carav1.Override](tx, q.Metadata.Name); !c.Spec.Present && declarer(tx, source, q.Metadata.Name) == "" &&
+			(o == nil || endedByTime(o, time.Now())) {
+			gone++
+		}
+	}
+	if declared == 0 && !src.Spec.AllowEmpty {
+		return crime("the source declares nothing")
+	}
+	// Those pruned before it in the same pass are gone already, so what is left bounds the set from below.
+	if gone > max(3, owned*30/100) && src.Status.ConfirmedRevision != src.Status.Snapshot.Revision {
+		return crime(fmt.Sprintf("%d of %d go at once", gone, owned))
+	}
+	return ""
+}
+
+// declarer is another source, there to stay, that declares a project.
+func declarer(tx *fakecluster.Tx, source, project string) string {
+	for _, other := range fakecluster.AllIn[*carav1.Source](tx) {
+		name := other.Metadata.Name
+		c := fakecluster.Get[*carav1.Claim](tx, name+"/"+project)
+		if name != source && other.Metadata.DeletionTimestamp == nil && c.GetSpec().GetPresent() && c.Spec.SourceUid == other.Metadata.Uid {
+			return name
+		}
+	}
+	return ""
+}
+
+// history plays one random history.
+type history struct {
+	*cluster
+	rand *rand.Rand
+	revs int
+	log  []string
+}
+
+const modelProjects = 12
+
+func (h *history) name() string { return fmt.Sprintf("p%02d", h.rand.IntN(modelProjects)) }
+
+func (h *history) one(of ...string) string { return of[h.rand.IntN(len(of))] }
+
+// push makes a source declare a random set: mostly many projects, sometimes few, none or a broken file.
+func (h *history) push(source string) {
+	h.revs++
+	keep := []int{9, 9, 7, 3, 0}[h.rand.IntN(5)]
+	var all []*carav1.Claim
+	broken := h.rand.IntN(5) == 0
+	for i := range modelProjects {
+		if h.rand.IntN(10) >= keep {
+			continue
+		}
+		name := fmt.Sprintf("p%02d", i)
+		c := claim(name, fmt.Sprintf("a:%d", h.rand.IntN(3)), of(source, h.source(source).Metadata.Uid, source+"/"+name+".yaml"))
+		if h.rand.IntN(8) == 0 {
+			at := time.Now().Add(time.Duration(h.rand.IntN(600)-60) * time.Second)
+			c = claim(name, "a:1", of(source, h.source(source).Metadata.Uid, name+".yaml"), expiring(at))
+		}
+		if broken && h.rand.IntN(4) == 0 {
+			c.Spec.Held = "bad file"
+		}
+		all = append(all, c)
+	}
+	h.broken = broken
+	h.publish(h.t, source, fmt.Sprintf("revision-%04d", h.revs), all...)
+}
+
+func (h *history) edit(source string, f func(*carav1.Source)) {
+	s := h.source(source)
+	f(s)
+	h.Put(s)
+}
+
+// editProject changes a project that is there and not on its way out.
+func (h *history) editProject(f func(*carav1.Project)) {
+	if p := h.project(h.name()); p != nil && !going(p) {
+		f(p)
+		p.Metadata.Generation++
+		h.Put(p)
+	}
+}
+
+// steps are what may happen, by name.
+func (h *history) steps() map[string]func() {
+	source := h.one("platform", "team")
+	return map[string]func(){
+		"1 push":       func() { h.push(source) },
+		"2 push":       func() { h.push(source) },
+		"drift":        func() { h.editProject(func(p *carav1.Project) { p.Spec.Services[0].Image = "evil:1" }) },
+		"orphan":       func() { h.editProject(func(p *carav1.Project) { p.Metadata.Owner = "" }) },
+		"take by hand": func() { h.editProject(func(p *carav1.Project) { p.Metadata.Owner = "user/ada" }) },
+		"make by hand": func() {
+			if name := h.name(); h.project(name) == nil {
+				h.revs++
+				p := project(name, "hand:1", "user/ada")
+				p.Metadata.Uid = fmt.Sprintf("hand-%d", h.revs)
+				h.Put(p)
+			}
+		},
+		"delete":   func() { h.Delete(api.KindProject, h.name()) },
+		"override": func() { h.override() },
+		"clear":    func() { h.Delete(api.KindOverride, h.name()) },
+		"expire":   func() { h.expire() },
+		"finish":   func() { h.finish() },
+		"wait":     func() { h.cluster.pass(time.Duration(h.rand.IntN(400)) * time.Second) },
+		"suspend":  func() { h.edit(source, func(s *carav1.Source) { s.Spec.Suspend = !s.Spec.Suspend }) },
+		"confirm": func() {
+			h.edit(source, func(s *carav1.Source) { s.Status.ConfirmedRevision = s.Status.GetSnapshot().GetRevision() })
+		},
+		"unreachable": func() { h.reach(source, h.one(api.StatusTrue, api.StatusFalse)) },
+		"outage": func() {
+			h.Refuse(h.one("Apply", "DeleteProject", "UpdateClaims", "UpdateSourceStatus"), api.Errorf(codes.Unavailable, api.TitleUnavailable, "away"))
+		},
+		"repair":  h.repair,
+		"restart": func() { h.stop(); h.start() },
+		"slow":    func() { h.setSlow(!h.slow) },
+	}
+}
+
+func (h *history) setSlow(slow bool) {
+	h.server.mu.Lock()
+	defer h.server.mu.Unlock()
+	h.slow = slow
+}
+
+func (h *history) override() {
+	o := &carav1.Override{Metadata: &carav1.ObjectMeta{Name: h.name()}, Scope: h.one(scopeSpec, scopeDeletion), Actor: "user/ada", Reason: "because"}
+	if h.rand.IntN(2) == 0 {
+		o.Until = timestamppb.New(time.Now().Add(time.Duration(h.rand.IntN(300)) * time.Second))
+	}
+	h.Put(o)
+}
+
+// expire ends what has expired, as the garbage collector does.
+func (h *history) expire() {
+	for _, p := range fakecluster.All[*carav1.Project](h.Cluster) {
+		if at := p.Spec.ExpireAt; at != nil && !at.AsTime().After(time.Now()) {
+			h.finish(p.Metadata.Name)
+		}
+	}
+}
+
+func (h *history) reach(source, failed string) {
+	h.edit(source, func(s *carav1.Source) {
+		s.Status.Conditions, _ = api.SetCondition(s.Status.Conditions, &carav1.Condition{
+			Type: api.CondFetchFailed, Status: failed, Reason: "Unreachable", Message: "no route",
+		}, time.Now())
+	})
+}
+
+func (h *history) repair() {
+	for _, method := range []string{"Apply", "DeleteProject", "UpdateClaims", "UpdateSourceStatus"} {
+		h.Refuse(method, nil)
+	}
+}
+
+// calm ends every fault and lets both sources declare a last, whole set; people let go of what they hold.
+func (h *history) calm() map[string][]*carav1.Claim {
+	h.repair()
+	h.setSlow(false)
+	h.broken = false
+	declared := map[string][]*carav1.Claim{}
+	for i := range modelProjects {
+		h.Delete(api.KindOverride, fmt.Sprintf("p%02d", i))
+	}
+	for _, source := range []string{"platform", "team"} {
+		h.reach(source, api.StatusFalse)
+		h.edit(source, func(s *carav1.Source) { s.Spec.Suspend, s.Spec.AllowEmpty = false, true })
+		h.settle()
+		for i := range modelProjects {
+			if h.rand.IntN(2) == 0 {
+				name := fmt.Sprintf("p%02d", i)
+				declared[source] = append(declared[source], claim(name, "final-"+source+":1", of(source, h.source(source).Metadata.Uid, name+".yaml")))
+			}
+		}
+		h.publish(h.t, source, "final-"+source, declared[source]...)
+		h.edit(source, func(s *carav1.Source) { s.Status.ConfirmedRevision = s.Status.Snapshot.Revision })
+		h.settle() // what is declared while a deletion is on its way to the server is more than the gate can know
+	}
+	for range 3 {
+		h.cluster.pass(6 * time.Minute)
+		h.finish()
+	}
+	h.cluster.pass(6 * time.Minute)
+	return declared
+}
+
+// judge holds the cluster against what git says once faults have stopped.
+func (h *history) judge(declared map[string][]*carav1.Claim) {
+	image := map[string]map[string]string{} // by project, then source
+	for source, claims := range declared {
+		for _, c := range claims {
+			name := c.Spec.Project.Metadata.Name
+			if image[name] == nil {
+				image[name] = map[string]string{}
+			}
+			image[name]["source/"+source] = c.Spec.Project.Spec.Services[0].Image
+		}
+	}
+	for i := range modelProjects {
+		name := fmt.Sprintf("p%02d", i)
+		p := h.project(name)
+		switch owner := p.GetMetadata().GetOwner(); {
+		case p == nil && len(image[name]) > 0:
+			h.t.Errorf("%s is declared by %v and is not there", name, image[name])
+		case p == nil, owner == "user/ada":
+		case owner == "" && len(image[name]) == 0:
+		case image[name][owner] == "":
+			h.t.Errorf("%s belongs to %q; it is declared by %v", name, owner, image[name])
+		case image[name][owner] != p.Spec.Services[0].Image:
+			h.t.Errorf("%s is %s, its owner %s says %s", name, p.Spec.Services[0].Image, owner, image[name][owner])
+		}
+	}
+	h.wantQuiet()
+}
+
+// play runs one history from its seed.
+func play(t *testing.T, seed uint64) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &cluster{server: newServer(), t: t}
+		h := &history{cluster: c, rand: rand.New(rand.NewPCG(seed, 1))}
+		c.Put(newSource("platform", "s1"), newSource("team", "s2"))
+		c.start()
+		for range 60 {
+			steps := h.steps()
+			name := h.one(sortedKeys(steps)...)
+			h.log = append(h.log, name)
+			steps[name]()
+			c.settle()
+			if len(c.crimes) > 0 {
+				break
+			}
+		}
+		if len(c.crimes) == 0 {
+			h.judge(h.calm())
+		}
+		c.stop()
+		for _, crime := range c.crimes {
+			t.Error(crime)
+		}
+		if t.Failed() {
+			t.Logf("seed %d, replay with -run TestModel -seed %d; steps: %s", seed, seed, strings.Join(h.log, ", "))
+		}
+	})
+}
+
+// TestModel plays random histories: pushes, bad files, outages, moves between sources, hands, overrides, expiries and
+// restarts. Nothing that the law protects may be deleted; when faults stop the cluster equals git; a second look
+// writes nothing.
+func TestModel(t *testing.T) {
+	if *modelSeed != 0 {
+		play(t, *modelSeed)
+		return
+	}
+	start := rand.Uint64N(1 << 40)
+	for i := range *modelRuns {
+		seed := start + uint64(i) + 1
+		if !t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { play(t, seed) }) {
+			return
+		}
+	}
+}
+
+// TestModelNoticesAnOpenGate deletes past the gate what each of its conditions protects: the model must call it a crime.
+func TestModelNoticesAnOpenGate(t *testing.T) {
+	protect := map[string]func(c *cluster){
+		"nothing: lawful": func(*cluster) {},
+		"the manifest is there": func(c *cluster) {
+			cl := fakecluster.Read[*carav1.Claim](c.Cluster, "platform/old")
+			cl.Spec.Present = true
+			c.Put(cl)
+		},
+		"the inventory names another uid": func(c *cluster) {
+			cl := fakecluster.Read[*carav1.Claim](c.Cluster, "platform/old")
+			cl.Status.ProjectUid = "another"
+			c.Put(cl)
+		},
+		"the source is suspended":       func(c *cluster) { c.with(func(s *carav1.Source) { s.Spec.Suspend = true }) },
+		"the snapshot is broken":        func(c *cluster) { c.with(func(s *carav1.Source) { s.Status.Snapshot.Complete = false }) },
+		"the source cannot be read":     func(c *cluster) { c.with(fetchFailed) },
+		"the inventory is a namesake's": func(c *cluster) { c.with(func(s *carav1.Source) { s.Metadata.Uid = "s9" }) },
+		"another source declares it":    func(c *cluster) { c.Put(newSource("team", "s2"), claim("old", "a:1", of("team", "s2", "f.yaml"))) },
+		"a person overrode git":         func(c *cluster) { c.Put(&carav1.Override{Metadata: &carav1.ObjectMeta{Name: "old"}, Scope: scopeSpec}) },
+		"the source declares nothing":   func(c *cluster) { c.Delete(api.KindClaim, "platform/stays") },
+	}
+	for name, f := range protect {
+		t.Run(name, func(t *testing.T) {
+			c := &cluster{server: newServer(), t: t}
+			c.Put(source(), claim("stays", "a:1", applied), claim("old", "a:1", applied, gone), project("old", "a:1", "source/platform"))
+			f(c)
+			_, err := c.DeleteProject(t.Context(), &carav1.DeleteProjectRequest{Name: "old", Uid: "u-old", Owner: "source/platform", Reason: reasonPruned})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if lawful := strings.HasSuffix(name, "lawful"); (len(c.crimes) == 0) != lawful {
+				t.Errorf("crimes %q", c.crimes)
+			}
+		})
+	}
+}
+
+func (c *cluster) with(f func(*carav1.Source)) {
+	s := proto.CloneOf(c.source("platform"))
+	f(s)
+	c.Put(s)
+}
