@@ -111,7 +111,7 @@ func TestEngineAwayHarmsNothing(t *testing.T) {
 	if diff := cmp.Diff(ids(before), ids(after)); diff != "" {
 		t.Errorf("containers (-before +after):\n%s", diff)
 	}
-	if got := f.phases["p"]; !slices.Equal(got, []string{api.PhaseRunning}) {
+	if got := f.phasesOf("p"); !slices.Equal(got, []string{api.PhaseRunning}) {
 		t.Errorf("phases of p: %v", got)
 	}
 }
@@ -153,11 +153,9 @@ func TestNewAgentAdopts(t *testing.T) {
 	before := f.up(t, services("web", "web"))
 	f.stop()
 	made, started := f.engine.Calls("CreateContainer"), f.engine.Calls("StartContainer")
-	f.mu.Lock()
-	reports := f.reports
-	f.mu.Unlock()
+	reports := f.reported()
 	f.run(t)
-	f.waitFor(t, "p", 10*time.Second, func(*carav1.Project) bool { return f.reports > reports })
+	waitUntil(t, func() bool { return f.reported() > reports })
 	if diff := cmp.Diff(ids(before), ids(f.containers(t))); diff != "" {
 		t.Errorf("containers (-before +after):\n%s", diff)
 	}
@@ -202,7 +200,7 @@ func TestMovedWhileAgentWasOff(t *testing.T) {
 	f.move("p")
 	f.run(t)
 	waitUntil(t, func() bool { return f.empty(t) })
-	if got := f.phases["p"]; !slices.Equal(got, []string{api.PhaseRunning}) {
+	if got := f.phasesOf("p"); !slices.Equal(got, []string{api.PhaseRunning}) {
 		t.Errorf("phases reported: %v", got)
 	}
 }
@@ -212,7 +210,7 @@ func TestUnassignedIsQuiet(t *testing.T) {
 	f.up(t, services("web", "web"))
 	f.move("p")
 	waitUntil(t, func() bool { return f.empty(t) })
-	if got := f.phases["p"]; !slices.Equal(got, []string{api.PhaseRunning}) {
+	if got := f.phasesOf("p"); !slices.Equal(got, []string{api.PhaseRunning}) {
 		t.Errorf("phases reported: %v", got)
 	}
 }
@@ -367,7 +365,8 @@ func TestImages(t *testing.T) {
 		}
 		for i := range 20 {
 			f.wait(t, fmt.Sprint("p", i), func(p *carav1.Project) bool {
-				return api.FindCondition(p.GetStatus().GetConditions(), api.CondImagesReady).GetReason() == "Pulling"
+				c := api.FindCondition(p.GetStatus().GetConditions(), api.CondImagesReady)
+				return strings.Contains(c.GetMessage(), "far: 0 of 1 layers") // it waits for the pull, and says how far it is
 			})
 		}
 		close(gate)
@@ -520,6 +519,8 @@ func TestLogStream(t *testing.T) {
 		defer f.mu.Unlock()
 		return f.closed["s1"] && f.closed["s2"]
 	})
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	count := map[string]int{}
 	for _, m := range f.lines["s1"] {
 		count[m.GetLog().GetService()]++

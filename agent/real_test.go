@@ -113,10 +113,10 @@ func TestRealThreeServices(t *testing.T) {
 
 	t.Run("a new agent adopts and restarts nothing", func(t *testing.T) {
 		before := r.ids(t)
-		reports := r.reports
+		reports := r.reported()
 		r.stop()
 		r.run(t)
-		waitUntil(t, func() bool { r.mu.Lock(); defer r.mu.Unlock(); return r.reports > reports })
+		waitUntil(t, func() bool { return r.reported() > reports })
 		if diff := cmp.Diff(before, r.ids(t)); diff != "" {
 			t.Errorf("containers (-before +after):\n%s", diff)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -265,6 +266,20 @@ func (s *server) away(yes bool) {
 			cancel()
 		}
 	}
+}
+
+// reported counts the reports that were taken in.
+func (s *server) reported() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reports
+}
+
+// phasesOf are the phases that a project's reports moved it to.
+func (s *server) phasesOf(name string) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.phases[name])
 }
 
 // wait waits until done says so of a project (nil: it is gone).

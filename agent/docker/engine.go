@@ -109,13 +109,21 @@ func wrap(err error, format string, args ...any) error {
 	case errdefs.IsInvalidArgument(err), errdefs.IsUnauthorized(err), errdefs.IsPermissionDenied(err):
 		means = agent.ErrInvalid
 	default:
-		return fmt.Errorf("%s: %s", what, tidy(err))
+		return fmt.Errorf("%s: %w", what, tidy(err))
 	}
-	return fmt.Errorf("%s: %w: %s", what, means, tidy(err))
+	return fmt.Errorf("%s: %w: %w", what, means, tidy(err))
 }
 
 // tidy takes out of an error's text what the client puts in front of each: people read it in a project's status.
-func tidy(err error) string { return strings.TrimPrefix(err.Error(), "Error response from daemon: ") }
+func tidy(err error) error { return tidied{err} }
+
+type tidied struct{ error }
+
+func (t tidied) Error() string {
+	return strings.TrimPrefix(t.error.Error(), "Error response from daemon: ")
+}
+
+func (t tidied) Unwrap() error { return t.error }
 
 // unanswered says that an error is not the engine's word but the lack of it.
 func unanswered(err error) bool {

@@ -157,13 +157,13 @@ func pullError(ref string, err error) error {
 	case errors.Is(err, context.Canceled):
 		return fmt.Errorf("pull image %s: %w", ref, err)
 	case unanswered(err):
-		return fmt.Errorf("pull image %s: %w: %s", ref, agent.ErrUnavailable, tidy(err))
+		return fmt.Errorf("pull image %s: %w: %w", ref, agent.ErrUnavailable, tidy(err))
 	case contains("toomanyrequests", "too many requests", "http status: 5", "http status: 429", "no such host", "timeout", "service unavailable"):
-		return fmt.Errorf("pull image %s: %w: %s", ref, agent.ErrRegistry, tidy(err))
+		return fmt.Errorf("pull image %s: %w: %w", ref, agent.ErrRegistry, tidy(err))
 	case errdefs.IsNotFound(err), errdefs.IsInvalidArgument(err), errdefs.IsUnauthorized(err), errdefs.IsPermissionDenied(err),
 		contains("manifest unknown", "not found", "access denied", "unauthorized", "denied:", "no matching manifest",
 			"no basic auth credentials", "invalid reference"):
-		return fmt.Errorf("pull image %s: %w: %s", ref, agent.ErrInvalid, tidy(err))
+		return fmt.Errorf("pull image %s: %w: %w", ref, agent.ErrInvalid, tidy(err))
 	}
-	return fmt.Errorf("pull image %s: %w: %s", ref, agent.ErrRegistry, tidy(err))
+	return fmt.Errorf("pull image %s: %w: %w", ref, agent.ErrRegistry, tidy(err))
 }

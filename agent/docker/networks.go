@@ -140,8 +140,10 @@ func freeSubnet(pool netip.Prefix, taken []netip.Prefix) (netip.Prefix, bool) {
 		case t.Bits() <= pool.Bits():
 			return netip.Prefix{}, false
 		default:
-			for at := netip.PrefixFrom(t.Addr(), min(t.Bits(), subnetBits)).Masked().Addr(); t.Contains(at) || at.Compare(t.Addr()) <= 0; at = nextSubnet(at) {
-				used[at] = true
+			at := netip.PrefixFrom(t.Addr(), min(t.Bits(), subnetBits)).Masked().Addr()
+			used[at] = true
+			for next := nextSubnet(at); t.Contains(next) && at.Less(next); next = nextSubnet(at) {
+				used[next], at = true, next
 			}
 		}
 	}

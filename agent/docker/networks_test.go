@@ -1,0 +1,37 @@
+package docker
+
+import (
+	"net/netip"
+	"testing"
+)
+
+func TestFreeSubnet(t *testing.T) {
+	for name, c := range map[string]struct {
+		pool  string
+		taken []string
+		want  string
+	}{
+		"empty":                   {pool: "10.213.0.0/16", want: "10.213.0.0/27"},
+		"the lowest":              {pool: "10.213.0.0/16", taken: []string{"10.213.0.0/27", "10.213.0.64/27"}, want: "10.213.0.32/27"},
+		"a larger one inside":     {pool: "10.213.0.0/16", taken: []string{"10.213.0.0/24"}, want: "10.213.1.0/27"},
+		"a smaller one inside":    {pool: "10.213.0.0/16", taken: []string{"10.213.0.8/29"}, want: "10.213.0.32/27"},
+		"others":                  {pool: "10.213.0.0/16", taken: []string{"172.17.0.0/16", "10.212.0.0/16"}, want: "10.213.0.0/27"},
+		"one around":              {pool: "10.213.0.0/16", taken: []string{"10.0.0.0/8"}},
+		"full":                    {pool: "10.213.0.0/26", taken: []string{"10.213.0.0/27", "10.213.0.32/27"}},
+		"the last":                {pool: "10.213.0.0/26", taken: []string{"10.213.0.0/27"}, want: "10.213.0.32/27"},
+		"the end of all there is": {pool: "255.255.255.192/26", taken: []string{"255.255.255.192/27"}, want: "255.255.255.224/27"},
+		"the end is taken":        {pool: "255.255.255.192/26", taken: []string{"255.255.255.224/27"}, want: "255.255.255.192/27"},
+		"all of the end":          {pool: "255.255.255.192/26", taken: []string{"255.255.255.192/26"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var taken []netip.Prefix
+			for _, s := range c.taken {
+				taken = append(taken, netip.MustParsePrefix(s))
+			}
+			got, ok := freeSubnet(netip.MustParsePrefix(c.pool), taken)
+			if ok != (c.want != "") || ok && got.String() != c.want {
+				t.Errorf("got %v, %v, want %q", got, ok, c.want)
+			}
+		})
+	}
+}
