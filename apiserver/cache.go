@@ -38,6 +38,7 @@ type transaction struct {
 // cache has every object, decoded. feed is its only writer.
 type cache struct {
 	loaded chan struct{} // closed once the first listing is in
+	ended  chan struct{} // closed when feed has returned: nothing new comes
 
 	mu      sync.RWMutex
 	rev     int64
@@ -57,6 +58,7 @@ type waiter struct {
 func newCache(recent int) *cache {
 	c := &cache{
 		loaded: make(chan struct{}),
+		ended:  make(chan struct{}),
 		tables: make(map[string]*table, len(kinds)),
 		index:  newIndex(),
 		recent: ring{limit: recent},
@@ -71,6 +73,7 @@ func newCache(recent int) *cache {
 // feed lists the store, then follows its log until ctx ends. Any error is the end of the server: a cache that does
 // not follow would answer with the past.
 func (c *cache) feed(ctx context.Context, st store.Store) error {
+	defer close(c.ended)
 	page, err := st.List(ctx, "", store.ListOptions{})
 	if err != nil {
 		return fmt.Errorf("list the store: %w", err)
@@ -156,6 +159,8 @@ func (c *cache) wait(ctx context.Context, rev int64) error {
 	select {
 	case <-w.done:
 		return nil
+	case <-c.ended:
+		return errDraining()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -172,6 +177,8 @@ func (c *cache) await(ctx context.Context, done func() bool) error {
 		}
 		select {
 		case <-wake:
+		case <-c.ended:
+			return errDraining()
 		case <-ctx.Done():
 			return ctx.Err()
 		}

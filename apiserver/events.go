@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -75,11 +76,27 @@ func refTo(m proto.Message) *carav1.ObjectRef {
 	return &carav1.ObjectRef{Kind: kindName(m), Name: meta.GetName(), Uid: meta.GetUid()}
 }
 
+// mayTellOf bounds a node to events about itself and what is assigned to it.
+func (t *tx) mayTellOf(object *carav1.ObjectRef) error {
+	node := t.actor.Node()
+	if node == "" || object.GetKind() == api.KindNode && object.GetName() == node {
+		return nil
+	}
+	if p, ok := lookup[*carav1.Project](t.server.cache, object.GetName()); object.GetKind() == api.KindProject && ok && p.GetStatus().GetNodeRef() == node {
+		return nil
+	}
+	return api.Errorf(codes.PermissionDenied, api.TitleForbidden, "%s tells of itself and of its own projects, not of %s %q",
+		t.actor.Name, lowerKind(object.GetKind()), object.GetName())
+}
+
 // CreateEvent records an event of an agent or a loop.
 func (s eventService) CreateEvent(ctx context.Context, req *carav1.CreateEventRequest) (*carav1.Event, error) {
 	in := req.GetEvent()
 	var out *carav1.Event
 	err := s.transact(ctx, func(t *tx) error {
+		if err := t.mayTellOf(in.GetObject()); err != nil {
+			return err
+		}
 		out = t.event(proto.CloneOf(in.GetObject()), in.GetType(), in.GetReason(), in.GetMessage())
 		return nil
 	})

@@ -66,6 +66,8 @@ func (s *Server) stream(who identify) grpc.StreamServerInterceptor {
 func (s *Server) admit(ctx context.Context, who identify, method string) (Actor, error) {
 	select {
 	case <-s.cache.loaded:
+	case <-s.cache.ended:
+		return Actor{}, errDraining()
 	case <-ctx.Done():
 		return Actor{}, ctx.Err()
 	}

@@ -60,6 +60,9 @@ func (t *tx) mustMatch(kind string, in proto.Message, want string) error {
 	if m == nil {
 		return api.Errorf(codes.Aborted, api.TitleConflict, "%s is gone: leave resourceVersion and uid out to create it anew", describe(in))
 	}
+	if want == "*" { // If-Match: *, whatever there is
+		want = ""
+	}
 	return mustBe(m, uid, want)
 }
 

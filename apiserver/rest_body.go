@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc/codes"
@@ -14,6 +15,9 @@ import (
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
+
+// bodyTimeout is how long a client may take to send a body.
+const bodyTimeout = time.Minute
 
 // boundBody reads a request's body up to the limit before anybody decodes it. One that says that it is larger is not
 // read at all.
@@ -33,7 +37,7 @@ func (s *Server) boundBody(next runtime.HandlerFunc) runtime.HandlerFunc {
 			writeProblem(w, tooLarge)
 			return
 		}
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+		body, err := readBody(w, r, limit)
 		var over *http.MaxBytesError
 		switch {
 		case errors.As(err, &over):
@@ -50,6 +54,19 @@ func (s *Server) boundBody(next runtime.HandlerFunc) runtime.HandlerFunc {
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		next(w, r, params)
 	}
+}
+
+// readBody reads a body in bounded time.
+func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	conn := http.NewResponseController(w)
+	if err := conn.SetReadDeadline(time.Now().Add(bodyTimeout)); err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	if err != nil {
+		return nil, err
+	}
+	return body, conn.SetReadDeadline(time.Time{})
 }
 
 func sizeText(n int64) string {

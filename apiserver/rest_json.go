@@ -86,26 +86,27 @@ func (m marshaler) project(p *carav1.Project) ([]byte, error) {
 }
 
 func (m marshaler) projects(list *carav1.ListProjectsResponse) ([]byte, error) {
-	var out bytes.Buffer
-	out.WriteString(`{"items":[`)
-	for i, p := range list.GetItems() {
-		if i > 0 {
-			out.WriteByte(',')
-		}
-		item, err := m.project(p)
-		if err != nil {
-			return nil, err
-		}
-		out.Write(item)
-	}
 	meta, err := compact(list.GetMetadata())
 	if err != nil {
 		return nil, err
 	}
-	out.WriteString(`],"metadata":`)
-	out.Write(meta)
-	out.WriteByte('}')
-	return out.Bytes(), nil
+	items := make([][]byte, len(list.GetItems()))
+	size := len(meta) + 32
+	for i, p := range list.GetItems() {
+		if items[i], err = m.project(p); err != nil {
+			return nil, err
+		}
+		size += len(items[i]) + 1
+	}
+	out := append(make([]byte, 0, size), `{"items":[`...)
+	for i, item := range items {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = append(out, item...)
+	}
+	out = append(out, `],"metadata":`...)
+	return append(append(out, meta...), '}'), nil
 }
 
 func (m marshaler) projectEvent(e *carav1.ProjectEvent) ([]byte, error) {

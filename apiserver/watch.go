@@ -6,14 +6,16 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/store"
 )
 
 const (
-	firstChunk = 500 // objects of the first state in one message
-	readChunk  = 256 // transactions taken from the ring at once
+	firstChunk = 500     // objects of the first state in one message at most,
+	firstBytes = 1 << 20 // and about how many bytes, so that a gRPC client's own limit of 4 MiB is never met
+	readChunk  = 256     // transactions taken from the ring at once
 )
 
 // follower is what one watch wants to hear, in this order: the first state in chunks, synced, then transactions and
@@ -79,7 +81,7 @@ func (s *Server) start(f follower) (int64, error) {
 	if f.from == "" {
 		objects, rev := s.cache.snapshot(f.kinds)
 		for len(objects) > 0 {
-			n := min(firstChunk, len(objects))
+			n := chunk(objects)
 			if err := f.first(objects[:n]); err != nil {
 				return 0, err
 			}
@@ -95,6 +97,17 @@ func (s *Server) start(f follower) (int64, error) {
 		return 0, errGone(at)
 	}
 	return at, f.synced(at)
+}
+
+// chunk says how many of the objects fit into one message; at least one.
+func chunk(objects []change) int {
+	size := 0
+	for i := range objects[:min(firstChunk, len(objects))] {
+		if size += proto.Size(objects[i].new); size > firstBytes && i > 0 {
+			return i
+		}
+	}
+	return min(firstChunk, len(objects))
 }
 
 // followLog reads the store's log from at until the cache's recent transactions go on from there.
