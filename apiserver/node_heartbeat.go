@@ -43,7 +43,7 @@ func (s *Server) heartbeat(ctx context.Context, node string, hb *carav1.Heartbea
 	if next := (&tx{now: s.cfg.Now()}).heard(n, hb); next == n {
 		return nil
 	}
-	return s.transact(ctx, func(t *tx) error {
+	err := s.transact(ctx, func(t *tx) error {
 		n, ok := read[*carav1.Node](t, node)
 		if !ok {
 			return notFound(api.KindNode, node)
@@ -58,6 +58,10 @@ func (s *Server) heartbeat(ctx context.Context, node string, hb *carav1.Heartbea
 		t.put(next)
 		return nil
 	})
+	if api.IsConflict(err) { // to an agent ABORTED means that another has taken over
+		return api.Errorf(codes.Unavailable, api.TitleUnavailable, "%v", api.ProblemOf(err).GetDetail())
+	}
+	return err
 }
 
 // heard is the node after a heartbeat: n itself where it says nothing that is worth a write.
