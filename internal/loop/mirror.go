@@ -183,24 +183,24 @@ func (m *Mirror) stream(ctx context.Context) (progressed bool, err error) {
 		if err != nil {
 			return progressed, fmt.Errorf("watch %v: %w", m.cfg.Kinds, err)
 		}
+		progressed = true
+		if listing {
+			if err := add(first, msg.Changes); err != nil {
+				return progressed, err
+			}
+			if !msg.Synced {
+				continue // a part of the first state names no revision: there is none to go on from
+			}
+		}
 		rev, err := strconv.ParseInt(msg.ResourceVersion, 10, 64)
 		if err != nil {
 			return progressed, fmt.Errorf("watch %v: revision %q is not a number", m.cfg.Kinds, msg.ResourceVersion)
 		}
-		progressed = true
-		switch {
-		case !listing:
-			m.commit(rev, msg.Changes)
-		case msg.Synced:
-			if err := add(first, msg.Changes); err != nil {
-				return progressed, err
-			}
+		if listing {
 			m.replace(rev, first)
 			listing, first = false, nil
-		default:
-			if err := add(first, msg.Changes); err != nil {
-				return progressed, err
-			}
+		} else {
+			m.commit(rev, msg.Changes)
 		}
 	}
 }

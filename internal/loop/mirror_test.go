@@ -64,6 +64,11 @@ func gone(name string) *carav1.Change {
 	return c
 }
 
+// part is one of several messages of a first state.
+func part(changes ...*carav1.Change) *carav1.WatchResponse {
+	return &carav1.WatchResponse{Changes: changes}
+}
+
 func message(rev int, synced bool, changes ...*carav1.Change) *carav1.WatchResponse {
 	return &carav1.WatchResponse{ResourceVersion: strconv.Itoa(rev), Synced: synced, Changes: changes}
 }
@@ -78,7 +83,7 @@ func TestMirror(t *testing.T) {
 		told    []string // each change as the hints had it
 	}{
 		"the first state becomes visible whole, then changes": {
-			scripts: [][]any{{message(5, false, project("b", "2")), message(5, true, project("a", "5")), message(6, false, project("c", "6"), gone("b"))}},
+			scripts: [][]any{{part(project("b", "2")), message(5, true, project("a", "5")), message(6, false, project("c", "6"), gone("b"))}},
 			want:    []string{"a@5", "c@6"}, asked: []string{""}, told: []string{"+a", "+b", "+c", "-b"},
 		},
 		"a broken stream goes on where it was": {
@@ -86,7 +91,7 @@ func TestMirror(t *testing.T) {
 			want:    []string{"a@7"}, asked: []string{"", "5"}, told: []string{"+a", "~a"},
 		},
 		"a first state that breaks off shows nothing": {
-			scripts: [][]any{{message(5, false, project("a", "5")), broken}, {message(6, true, project("b", "6"))}},
+			scripts: [][]any{{part(project("a", "5")), broken}, {message(6, true, project("b", "6"))}},
 			want:    []string{"b@6"}, asked: []string{"", ""}, told: []string{"+b"},
 		},
 		"too far behind lists again and tells what went meanwhile": {
