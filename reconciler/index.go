@@ -289,10 +289,3 @@ func (x *index) wrote(source string, updates []*carav1.ClaimUpdate) {
 		x.written[c.Metadata.Name] = u.Status
 	}
 }
-
-// names are the sources there are.
-func (x *index) names() []string {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return slices.Sorted(maps.Keys(x.sources))
-}

@@ -376,6 +376,43 @@ func TestApplyOutageIsRetried(t *testing.T) {
 	})
 }
 
+func TestNoPassOnAPictureOlderThanItsOwnWrites(t *testing.T) {
+	run(t, func(t *testing.T, c *cluster) {
+		c.refused["bad"], c.lag = "no", true // its retry wakes passes while the watch is silent
+		c.push("rev-1", claim("bad", "a:1"), claim("good", "a:1"))
+		c.pass(time.Minute)
+		if n := c.TakeCalls()["Apply"]; n != 1 {
+			t.Errorf("%d calls of Apply while the watch was silent, want 1", n)
+		}
+		c.lag = false
+		c.Hold(false)
+		c.settle()
+		if n := c.TakeCalls()["Apply"]; n != 1 {
+			t.Errorf("%d calls of Apply when the watch had caught up, want 1: the refused project's", n)
+		}
+		c.wantStates("platform/bad Refused", "platform/good Applied")
+	})
+}
+
+func TestAStatusThatTheWatchHasNotToldIsNotWrittenTwice(t *testing.T) {
+	run(t, func(t *testing.T, c *cluster) {
+		c.Put(newSource("team", "s2"))
+		c.refused["bad"] = "no"
+		c.push("rev-1", claim("bad", "a:1"))
+		c.refused["worse"] = "no"
+		c.lag = true
+		c.TakeCalls()
+		c.push("rev-2", claim("bad", "a:1"), claim("worse", "a:1"))
+		before := c.TakeCalls()["UpdateClaims"]
+		c.pass(time.Hour)
+		if n := c.TakeCalls()["UpdateClaims"]; before != 1 || n != 0 {
+			t.Errorf("%d calls of UpdateClaims for the push and %d after it, want 1 and 0", before, n)
+		}
+		c.lag = false
+		c.Hold(false)
+	})
+}
+
 func TestOneObjectThatBreaksItsRequestIsSingledOut(t *testing.T) {
 	run(t, func(t *testing.T, c *cluster) {
 		var all []*carav1.Claim

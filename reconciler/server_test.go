@@ -34,6 +34,7 @@ type server struct {
 	poisons string            // a project that breaks every request it is in
 	slow    bool              // deletions take until finish is called
 	events  []*carav1.Event
+	lag     bool     // the watch falls silent with the next apply
 	broken  bool     // what is published has files that cannot be read
 	crimes  []string // deletions that the law forbids
 }
@@ -65,6 +66,9 @@ func (s *server) Apply(_ context.Context, req *carav1.ApplyRequest) (*carav1.App
 			res.Action, res.Problem = "refused", api.ProblemOf(err)
 		}
 		resp.Results = append(resp.Results, res)
+	}
+	if s.lag {
+		s.Hold(true)
 	}
 	return resp, nil
 }

@@ -33,6 +33,7 @@ type Cluster struct {
 	more     chan struct{} // closed and made anew with each transaction
 	calls    map[string]int
 	refuse   map[string]error
+	held     bool // watches tell nothing
 }
 
 // New returns an empty cluster.
@@ -64,6 +65,15 @@ func (c *Cluster) Refuse(method string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.refuse[method] = err
+}
+
+// Hold makes every watch silent, or lets it go on where it was.
+func (c *Cluster) Hold(held bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held = held
+	close(c.more)
+	c.more = make(chan struct{})
 }
 
 // TakeCalls returns how often each method was called since the last time it was asked.
@@ -192,7 +202,10 @@ func (c *Cluster) Watch(req *carav1.WatchRequest, out grpc.ServerStreamingServer
 	for {
 		c.mu.Lock()
 		fresh, more := c.log[next:], c.more
-		next = len(c.log)
+		if c.held {
+			fresh = nil
+		}
+		next += len(fresh)
 		c.mu.Unlock()
 		for _, t := range fresh {
 			told := &carav1.WatchResponse{ResourceVersion: t.ResourceVersion}
