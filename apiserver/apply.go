@@ -28,7 +28,6 @@ type applyTerms struct {
 	adopt    string
 	handOver []string
 	override *carav1.OverrideTerms
-	origin   *carav1.Origin
 }
 
 // Apply creates or changes each object, and says of each what it did. Objects are committed each on its own and many at

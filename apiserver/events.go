@@ -3,6 +3,7 @@ package apiserver
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -34,14 +35,14 @@ func (t *tx) event(object *carav1.ObjectRef, typ, reason, message string) *carav
 	now := timestamppb.New(t.now)
 	cache := t.server.cache
 	names := cache.eventsOn(object.GetKind(), object.GetName())
-	for i := len(names) - 1; i >= 0; i-- {
-		old, ok := lookup[*carav1.Event](cache, names[i])
+	for _, name := range slices.Backward(names) {
+		old, ok := lookup[*carav1.Event](cache, name)
 		if !ok || old.GetType() != typ || old.GetReason() != reason || old.GetMessage() != message ||
 			old.GetActor() != t.actor.Name || old.GetObject().GetUid() != object.GetUid() ||
 			t.now.Sub(old.GetLastTime().AsTime()) > countWithin {
 			continue
 		}
-		if old, ok = read[*carav1.Event](t, names[i]); !ok {
+		if old, ok = read[*carav1.Event](t, name); !ok {
 			continue
 		}
 		again := proto.CloneOf(old)

@@ -110,13 +110,6 @@ func (c *cache) projectsOfOwner(owner string) []string {
 	return c.index.byOwner[owner].names()
 }
 
-// claimsOnProject returns the names of the claims on a project, whose names are SOURCE/PROJECT.
-func (c *cache) claimsOnProject(project string) []string {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	return c.index.claims[project].names()
-}
-
 // eventsOn returns the names of the events about an object, oldest first.
 func (c *cache) eventsOn(kind, name string) []string {
 	c.mu.RLock()

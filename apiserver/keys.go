@@ -20,7 +20,7 @@ const kindHost = "ObjectRef"
 const encoding = 1
 
 // kinds has for each kind where its objects are kept, and an empty one.
-var kinds = []struct {
+var kinds = []struct { //nolint:gochecknoglobals // a table that never changes
 	kind, prefix string
 	empty        proto.Message
 }{

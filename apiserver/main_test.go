@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -44,7 +43,7 @@ var callers = map[string]Actor{
 	"Bearer impostor": {Name: "system/gc", Role: RoleGC},
 }
 
-// house is a server that runs on a real listener, over a store in memory.
+// house is a server that runs on a real listener, over a store of its own.
 type house struct {
 	*Server
 	addr string
@@ -53,7 +52,7 @@ type house struct {
 
 func newHouse(t testing.TB, change func(*Config)) *house {
 	t.Helper()
-	st, err := pebble.Open(pebble.Config{Dir: "data", FS: vfs.NewMem()})
+	st, err := pebble.Open(pebble.Config{Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}

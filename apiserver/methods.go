@@ -20,10 +20,10 @@ type method struct {
 
 // readers may look at everything but values of secrets, which nobody gets.
 var (
-	readers   = []Role{RoleAdmin, RoleDeployer, RoleViewer, RoleScheduler, RoleGC, RoleReconciler, RoleSources}
-	deployers = []Role{RoleAdmin, RoleDeployer}
-	admins    = []Role{RoleAdmin}
-	nodes     = []Role{RoleNode}
+	readers   = []Role{RoleAdmin, RoleDeployer, RoleViewer, RoleScheduler, RoleGC, RoleReconciler, RoleSources} //nolint:gochecknoglobals // a table that never changes
+	deployers = []Role{RoleAdmin, RoleDeployer}                                                                 //nolint:gochecknoglobals // a table that never changes
+	admins    = []Role{RoleAdmin}                                                                               //nolint:gochecknoglobals // a table that never changes
+	nodes     = []Role{RoleNode}                                                                                //nolint:gochecknoglobals // a table that never changes
 )
 
 func reads(roles ...Role) method  { return method{roles: roles} }
@@ -34,7 +34,7 @@ func reports(roles ...Role) method {
 
 // methods is the table of who may do what. A method that is not in it is nobody's; a test holds it against the
 // generated services.
-var methods = map[string]method{
+var methods = map[string]method{ //nolint:gochecknoglobals // a table that never changes
 	"/cara.v1.ProjectService/CreateProject":       writes(deployers...),
 	"/cara.v1.ProjectService/PutProject":          writes(deployers...),
 	"/cara.v1.ProjectService/GetProject":          reads(readers...),

@@ -47,7 +47,7 @@ func (s *Server) rest(ctx context.Context) (http.Handler, error) {
 
 // connect ties the gateway's patterns with the services.
 func (s *Server) connect(ctx context.Context, mux *runtime.ServeMux) error {
-	conn := s.channel(s.gateway, shareCloner{})
+	conn := s.channel(s.gateway, shareCloner{}) //nolint:contextcheck // each call brings its own context
 	for _, register := range []func() error{
 		func() error {
 			return carav1.RegisterProjectServiceHandlerClient(ctx, mux, carav1.NewProjectServiceClient(conn))

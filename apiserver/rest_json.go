@@ -139,7 +139,7 @@ func (marshaler) Unmarshal(data []byte, v any) error {
 	if p.Elem().IsNil() {
 		p.Elem().Set(reflect.New(p.Elem().Type().Elem()))
 	}
-	m, ok := p.Elem().Interface().(proto.Message)
+	m, ok := reflect.TypeAssert[proto.Message](p.Elem())
 	if !ok {
 		return fmt.Errorf("unmarshal into a %T: not a message", v)
 	}

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
@@ -19,7 +18,7 @@ import (
 )
 
 func TestStateOutlivesTheServer(t *testing.T) {
-	st, err := pebble.Open(pebble.Config{Dir: "data", FS: vfs.NewMem()})
+	st, err := pebble.Open(pebble.Config{Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +35,7 @@ func TestStateOutlivesTheServer(t *testing.T) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 	// a watcher of the first server goes on at the second, over the store's log
-	stream := open(t, t.Context(), second, "0")
+	stream := open(t.Context(), t, second, "0")
 	seen := false
 	for !seen {
 		msg, err := stream.Recv()

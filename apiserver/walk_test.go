@@ -99,33 +99,34 @@ func randomCall(t *testing.T, h *house, rnd *rand.Rand, c caller) {
 	case 7:
 		_, err = c.projects.RemoveProject(ctx, &carav1.RemoveProjectRequest{Name: name, Uid: seen.GetMetadata().GetUid()})
 	case 8:
-		randomVerb(t, rnd, c, name, in)
+		err = randomVerb(t, rnd, c, name, in)
 	}
 	if code := api.Code(err).String(); code == "Internal" || code == "Unknown" {
 		t.Errorf("%s: %v", c.name, err)
 	}
 }
 
-func randomVerb(t *testing.T, rnd *rand.Rand, c caller, name string, in *carav1.Project) {
+func randomVerb(t *testing.T, rnd *rand.Rand, c caller, name string, in *carav1.Project) (err error) {
 	ctx := t.Context()
 	switch rnd.IntN(6) {
 	case 0:
-		c.projects.RetryProject(ctx, &carav1.RetryProjectRequest{Name: name})
+		_, err = c.projects.RetryProject(ctx, &carav1.RetryProjectRequest{Name: name})
 	case 1:
-		c.projects.RestartProject(ctx, &carav1.RestartProjectRequest{Name: name})
+		_, err = c.projects.RestartProject(ctx, &carav1.RestartProjectRequest{Name: name})
 	case 2:
-		c.projects.ExtendProject(ctx, &carav1.ExtendProjectRequest{Name: name, Until: timestamppb.New(time.Now().Add(time.Hour))})
+		_, err = c.projects.ExtendProject(ctx, &carav1.ExtendProjectRequest{Name: name, Until: timestamppb.New(time.Now().Add(time.Hour))})
 	case 3:
-		c.projects.OverrideProject(ctx, &carav1.OverrideProjectRequest{
+		_, err = c.projects.OverrideProject(ctx, &carav1.OverrideProjectRequest{
 			Name: name, Clear: rnd.IntN(2) == 0,
 			Terms: &carav1.OverrideTerms{Reason: "random", For: durationpb.New(time.Duration(rnd.IntN(50)) * time.Millisecond)},
 		})
 	default:
-		c.apply.Apply(ctx, &carav1.ApplyRequest{
+		_, err = c.apply.Apply(ctx, &carav1.ApplyRequest{
 			Source: "platform", Adopt: []string{"", "Never", "Always"}[rnd.IntN(3)], HandOver: []string{"source/other"},
 			Objects: []*carav1.Object{api.Wrap(in)},
 		})
 	}
+	return err
 }
 
 // judge watches every transaction and holds it against the table.

@@ -88,7 +88,7 @@ func TestWatchHasNoGap(t *testing.T) {
 				watchers.Go(func() {
 					r := watchInPieces(t, h, i, written)
 					<-written
-					stream := open(t, t.Context(), h, r.rev)
+					stream := open(t.Context(), t, h, r.rev)
 					r.until(t, stream, last)
 					compare(t, h, r)
 				})
@@ -96,7 +96,7 @@ func TestWatchHasNoGap(t *testing.T) {
 			watchers.Go(func() { // from the very beginning, when all is over
 				<-written
 				r := &replay{objects: map[string]*carav1.Project{}}
-				r.until(t, open(t, t.Context(), h, "0"), last)
+				r.until(t, open(t.Context(), t, h, "0"), last)
 				compare(t, h, r)
 			})
 			writers.Wait()
@@ -123,7 +123,7 @@ func watchInPieces(t *testing.T, h *house, seed int, stop <-chan struct{}) *repl
 		default:
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-		stream := open(t, ctx, h, r.rev)
+		stream := open(ctx, t, h, r.rev)
 		for range 3 + seed {
 			msg, err := stream.Recv()
 			if err != nil {
@@ -135,8 +135,8 @@ func watchInPieces(t *testing.T, h *house, seed int, stop <-chan struct{}) *repl
 	}
 }
 
-func open(t *testing.T, ctx context.Context, h *house, from string) carav1.WatchService_WatchClient {
-	stream, err := carav1.NewWatchServiceClient(h.loop(t, "gc")).Watch(ctx,
+func open(ctx context.Context, t *testing.T, h *house, from string) carav1.WatchService_WatchClient {
+	stream, err := carav1.NewWatchServiceClient(h.loop(t, "gc")).Watch(ctx, //nolint:contextcheck // the loop connects once, and calls with ctx
 		&carav1.WatchRequest{Kinds: []string{api.KindProject}, ResourceVersion: from})
 	if err != nil {
 		t.Error(err)
@@ -195,7 +195,7 @@ func TestWatchTooFarBehindIsGone(t *testing.T) {
 	if err := h.cfg.Store.Compact(t.Context(), 3); err != nil {
 		t.Fatal(err)
 	}
-	stream := open(t, t.Context(), h, "1")
+	stream := open(t.Context(), t, h, "1")
 	var err error
 	for err == nil { // the first answer is the bookmark that opens every watch
 		_, err = stream.Recv()
@@ -237,7 +237,7 @@ func TestWatchFiltersOneKind(t *testing.T) {
 
 func TestBookmarksAndDrain(t *testing.T) {
 	h := newHouse(t, func(c *Config) { c.BookmarkInterval = time.Millisecond })
-	stream := open(t, t.Context(), h, "")
+	stream := open(t.Context(), t, h, "")
 	for range 3 {
 		if _, err := stream.Recv(); err != nil {
 			t.Fatal(err)
