@@ -48,18 +48,25 @@ func (a *app) names(cmd *cobra.Command, k kind) []string {
 	return names
 }
 
-// completeNames offers the names of one kind, each once; several only where the command takes several.
-func (a *app) completeNames(k kind, several ...bool) cobra.CompletionFunc {
+// completeNames offers the names of one kind to a command that takes one of them.
+func (a *app) completeNames(k kind) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
-		if len(args) > 0 && len(several) == 0 {
+		if len(args) > 0 {
 			return nil, noFiles
 		}
-		return matching(a.names(cmd, k), prefix, args), noFiles
+		return matching(a.names(cmd, k), prefix, nil), noFiles
+	}
+}
+
+// completeFlag offers them to a flag.
+func (a *app) completeFlag(k kind) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
+		return matching(a.names(cmd, k), prefix, nil), noFiles
 	}
 }
 
 // completeRefs offers kinds, then names of the kind; and `kind/name` to who began so.
-func (a *app) completeRefs(fits func(kind) bool, several bool) cobra.CompletionFunc {
+func (a *app) completeRefs(fits func(kind) bool) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
 		if typ, _, ok := strings.Cut(prefix, "/"); ok {
 			k, err := findKind(typ)
@@ -82,7 +89,7 @@ func (a *app) completeRefs(fits func(kind) bool, several bool) cobra.CompletionF
 			return matching(words, prefix, nil), noFiles
 		}
 		k, err := findKind(args[0])
-		if err != nil || !fits(k) || len(args) > 1 && !several {
+		if err != nil || !fits(k) {
 			return nil, noFiles
 		}
 		return matching(a.names(cmd, k), prefix, args[1:]), noFiles

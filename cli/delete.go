@@ -27,7 +27,7 @@ func (a *app) deleteCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "delete KIND NAME... | delete KIND/NAME... | delete -f FILE|DIR|-", Short: "Delete objects",
 		Example:           "  caractrl delete project web\n  caractrl delete project/web source/platform\n  caractrl delete -f deploy/",
-		ValidArgsFunction: a.completeRefs(deletable, true),
+		ValidArgsFunction: a.completeRefs(deletable),
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.delete(cmd.Context(), o, args) },
 	}
 	f := cmd.Flags()
@@ -141,7 +141,7 @@ func (a *app) deleteProject(ctx context.Context, o deleteOptions, terms *carav1.
 }
 
 func (a *app) waitGone(ctx context.Context, name string, timeout time.Duration) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errWaited)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	c, err := a.projects()
 	if err != nil {
@@ -154,7 +154,7 @@ func (a *app) waitGone(ctx context.Context, name string, timeout time.Duration) 
 	for seen := false; ; {
 		e, err := stream.Recv()
 		switch {
-		case errors.Is(context.Cause(ctx), errWaited):
+		case waited(err):
 			return Exit{Code: exitTimeout, Message: fmt.Sprintf("project %q is still being deleted after %s; caractrl describe project %s tells more", name, timeout, name)}
 		case err != nil:
 			return err

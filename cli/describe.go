@@ -24,7 +24,7 @@ func (a *app) describeCommand() *cobra.Command {
 		Use: "describe KIND NAME... | describe KIND/NAME...", Short: "Show objects in full, with what happened to them",
 		Long:              "Show projects, nodes or sources in full: what they are, their conditions, and what happened to them.",
 		Example:           "  caractrl describe project web\n  caractrl describe source/platform",
-		ValidArgsFunction: a.completeRefs(described, true),
+		ValidArgsFunction: a.completeRefs(described),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			refs, err := parseRefs(args)
 			if err != nil {
@@ -138,7 +138,9 @@ func (a *app) conditions(conditions []*carav1.Condition) {
 	for _, c := range conditions {
 		message := c.Message
 		if strings.Contains(strings.TrimSpace(message), "\n") {
-			long = append(long, c)
+			if len(long) == 0 || long[len(long)-1].Message != message {
+				long = append(long, c)
+			}
 			message, _, _ = strings.Cut(message, "\n")
 		}
 		rows = append(rows, []cell{
@@ -189,7 +191,8 @@ func (a *app) describeSource(ctx context.Context, conn grpc.ClientConnInterface,
 	a.field("Path", spec.GetPath())
 	snap := st.GetSnapshot()
 	if snap != nil {
-		a.field("Snapshot", fmt.Sprintf("%s (%d files, %d projects) %s", dash(revision(snap.Revision)), snap.Files, snap.Projects, snap.Subject))
+		a.field("Snapshot", fmt.Sprintf("%s (%s, %s) %s", dash(revision(snap.Revision)),
+			plural(int(snap.Files), "file"), plural(int(snap.Projects), "project"), snap.Subject))
 	}
 	a.field("Author", snap.GetAuthor())
 	a.field("Observed", revision(st.GetPoll().GetObservedRevision()))
@@ -265,13 +268,14 @@ func (a *app) describeEvents(ctx context.Context, conn grpc.ClientConnInterface,
 	if err != nil {
 		return err
 	}
+	events := byLastTime(l.Items)
 	a.section("Events")
-	if len(l.Items) == 0 {
+	if len(events) == 0 {
 		fmt.Fprintln(a.Out, "  none")
 		return nil
 	}
 	rows := [][]cell{header("  LAST", "TYPE", "REASON", "COUNT", "ACTOR", "MESSAGE")}
-	for _, e := range l.Items[max(0, len(l.Items)-20):] {
+	for _, e := range events[max(0, len(events)-20):] {
 		rows = append(rows, []cell{
 			{text: "  " + ago(a.now(), e.LastTime).text}, text(e.Type), text(e.Reason), count(e.Count), text(e.Actor), text(e.Message),
 		})

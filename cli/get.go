@@ -30,7 +30,7 @@ func (a *app) getCommand() *cobra.Command {
 		Use: "get KIND [NAME...] | get KIND/NAME...", Short: "Show objects as a table, or as JSON or YAML",
 		Long:              "Show objects as a table, or as JSON or YAML. Kinds are " + kindWords() + ".",
 		Example:           "  caractrl get projects -l team=shop\n  caractrl get project/web -o json\n  caractrl get projects --phase Failed -w",
-		ValidArgsFunction: a.completeRefs(func(kind) bool { return true }, true),
+		ValidArgsFunction: a.completeRefs(func(kind) bool { return true }),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.parse(args); err != nil {
 				return err
@@ -49,7 +49,7 @@ func (a *app) getCommand() *cobra.Command {
 	f.StringVar(&o.object, "for", "", "only events of this object, such as project/web")
 	offer(cmd, "output", cobra.FixedCompletions([]string{"json", "yaml", "wide", "name"}, cobra.ShellCompDirectiveNoFileComp))
 	offer(cmd, "phase", cobra.FixedCompletions(api.Phases(), cobra.ShellCompDirectiveNoFileComp))
-	offer(cmd, "node", a.completeNames(nodeKind()))
+	offer(cmd, "node", a.completeFlag(nodeKind()))
 	return cmd
 }
 

@@ -82,7 +82,7 @@ type ref struct {
 	name string
 }
 
-func (r ref) String() string { return r.kind.lower() + "/" + clean(r.name) }
+func (r ref) String() string { return line(r.kind.lower()) + "/" + line(r.name) }
 
 // parseRefs takes `KIND`, `KIND NAME...` and `KIND/NAME...`.
 func parseRefs(args []string) ([]ref, error) {

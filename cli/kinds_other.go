@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -49,13 +50,19 @@ func eventKind() kind {
 		row:     eventRow,
 		list: func(ctx context.Context, conn grpc.ClientConnInterface, f filter) ([]proto.Message, error) {
 			l, err := carav1.NewEventServiceClient(conn).ListEvents(ctx, &carav1.ListEventsRequest{Kind: f.object.kind.name, Name: f.object.name})
-			return messages(l.GetItems(), err)
+			return messages(byLastTime(l.GetItems()), err)
 		},
 		watch: func(ctx context.Context, conn grpc.ClientConnInterface, f filter) (func() (watchEvent, error), error) {
 			next, err := receiver(carav1.NewEventServiceClient(conn).WatchEvents(ctx, &carav1.WatchObjectsRequest{}))
 			return func() (watchEvent, error) { return nextOf(f.object, next) }, err
 		},
 	}
+}
+
+// byLastTime puts what happened last at the end, also where it had happened before.
+func byLastTime(events []*carav1.Event) []*carav1.Event {
+	slices.SortStableFunc(events, func(x, y *carav1.Event) int { return x.GetLastTime().AsTime().Compare(y.GetLastTime().AsTime()) })
+	return events
 }
 
 // nextOf leaves out events of other objects than the one asked for.

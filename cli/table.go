@@ -46,20 +46,19 @@ func ago(now time.Time, t *timestamppb.Timestamp) cell {
 
 // until is how far ahead a time is, or how long ago.
 func until(now time.Time, t *timestamppb.Timestamp) cell {
-	if d := t.AsTime().Sub(now); d > 0 {
+	d := t.AsTime().Sub(now)
+	if d > 0 {
 		return timed(t, "in "+age(d), d)
 	}
-	c := ago(now, t)
-	c.order = -c.order
-	return c
+	return timed(t, age(-d)+" ago", d)
 }
 
-// timed is a cell about a time; one without a time comes last.
+// timed is a cell about a time. What is equal to the second keeps its order; without a time it comes last.
 func timed(t *timestamppb.Timestamp, s string, order time.Duration) cell {
 	if t == nil {
 		return cell{text: "-", order: math.MaxInt64}
 	}
-	return cell{text: s, order: int64(order)}
+	return cell{text: s, order: int64(order / time.Second)}
 }
 
 // table prints aligned columns. Rows that come later keep the widths of those before, and widen them where they must.

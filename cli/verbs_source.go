@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -87,7 +86,7 @@ func (a *app) reconcileCommand() *cobra.Command {
 
 // waitHandled waits until the source's status echoes the token, then tells how the pass ended.
 func (a *app) waitHandled(ctx context.Context, c carav1.SourceServiceClient, name, token string, timeout time.Duration) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errWaited)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	stream, err := c.WatchSources(ctx, &carav1.WatchObjectsRequest{})
 	if err != nil {
@@ -96,7 +95,7 @@ func (a *app) waitHandled(ctx context.Context, c carav1.SourceServiceClient, nam
 	for {
 		e, err := stream.Recv()
 		if err != nil {
-			if errors.Is(context.Cause(ctx), errWaited) {
+			if waited(err) {
 				return Exit{Code: exitTimeout, Message: fmt.Sprintf("source %q was not done after %s; caractrl describe source %s tells more", name, timeout, name)}
 			}
 			return err

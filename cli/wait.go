@@ -2,11 +2,12 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"time"
+
+	"google.golang.org/grpc/codes"
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -19,14 +20,16 @@ const (
 	exitTimeout       = 4
 )
 
-var errWaited = errors.New("waited long enough")
+// waited tells whether a watch ended because the time was up. Nothing else sets a deadline; the server knows it and may
+// say so before our own clock does.
+func waited(err error) bool { return api.Code(err) == codes.DeadlineExceeded }
 
 // waitRunning waits until every project runs at its newest generation, or has failed, and shows each step on the way.
 func (a *app) waitRunning(ctx context.Context, names []string, timeout time.Duration) error {
 	if len(names) == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errWaited)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	c, err := a.projects()
 	if err != nil {
@@ -44,7 +47,7 @@ func (a *app) waitRunning(ctx context.Context, names []string, timeout time.Dura
 	for len(w.open) > 0 {
 		e, err := stream.Recv()
 		switch {
-		case errors.Is(context.Cause(ctx), errWaited):
+		case waited(err):
 			return w.verdict(timeout)
 		case err != nil:
 			return err

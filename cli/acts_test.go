@@ -1,0 +1,216 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/agent/join"
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// What the other programs would do, through the real API: a node that joins and reports, a scheduler that decides, a
+// source that says how it is.
+
+// node joins as name and says what machine it is.
+func (h *house) node(ctx context.Context, name string) error {
+	conn, err := h.as(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = carav1.NewNodeServiceClient(conn).Heartbeat(ctx, &carav1.HeartbeatRequest{Name: name, Heartbeat: &carav1.Heartbeat{
+		Info: &carav1.NodeInfo{
+			Platform: "linux/amd64", AgentVersion: "v1", EngineVersion: "28.5.2", IngressAddress: "10.0.0.1:8081",
+			Capacity: &carav1.NodeCapacity{Cpu: "4", Memory: "8589934592", Disk: "107374182400", DiskFree: "53687091200", Subnets: 2048},
+		},
+		Conditions: []*carav1.Condition{{Type: api.CondEngineReady, Status: api.StatusTrue, Reason: "Answers", Message: "the engine answers"}},
+	}})
+	return err
+}
+
+// as is a connection as a node, which joins where it has not yet.
+func (h *house) as(ctx context.Context, node string) (*grpc.ClientConn, error) {
+	token, err := os.ReadFile(filepath.Join(h.dir, identity.JoinTokenFile))
+	if err != nil {
+		return nil, err
+	}
+	c, err := join.Join(ctx, join.Config{
+		Server: h.address, Token: strings.TrimSpace(string(token)), NodeName: node, DataDir: filepath.Join(h.dir, "node-"+node),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return c.Dial()
+}
+
+func (h *house) project(ctx context.Context, name string) (*carav1.Project, error) {
+	conn, err := h.Client("scheduler")
+	if err != nil {
+		return nil, err
+	}
+	return carav1.NewProjectServiceClient(conn).GetProject(ctx, byName(name))
+}
+
+// schedule is one decision of the scheduler: Bind to a node, or Explain.
+func (h *house) schedule(ctx context.Context, project, action, node, message string) error {
+	p, err := h.project(ctx, project)
+	if err != nil {
+		return err
+	}
+	conn, err := h.Client("scheduler")
+	if err != nil {
+		return err
+	}
+	_, err = carav1.NewProjectServiceClient(conn).ScheduleProject(ctx, &carav1.ScheduleProjectRequest{
+		Name: project, ResourceVersion: p.GetMetadata().GetResourceVersion(), Action: action, NodeRef: node, Message: message,
+	})
+	return err
+}
+
+// report is what a project's node says of it: all services in one state, and maybe a move to a phase.
+func (h *house) report(ctx context.Context, project, phase, state, reason, message string) error {
+	p, err := h.project(ctx, project)
+	if err != nil {
+		return err
+	}
+	conn, err := h.as(ctx, p.GetStatus().GetNodeRef())
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	req := &carav1.UpdateProjectStatusRequest{
+		Name: project, Uid: p.GetMetadata().GetUid(), Epoch: p.GetStatus().GetEpoch(), Phase: phase,
+		ObservedGeneration: p.GetMetadata().GetGeneration(),
+	}
+	ready := api.StatusFalse
+	if state == "Running" {
+		ready = api.StatusTrue
+	}
+	req.Conditions = []*carav1.Condition{{Type: api.CondReady, Status: ready, Reason: reason, Message: message}}
+	for _, s := range p.GetSpec().GetServices() {
+		req.Services = append(req.Services, &carav1.ServiceStatus{
+			Name: s.GetName(), State: state, Image: s.GetImage(), ContainerId: "0123456789abcdef", StartedAt: timestamppb.New(h.clock.now()),
+		})
+	}
+	_, err = carav1.NewProjectServiceClient(conn).UpdateProjectStatus(ctx, req)
+	return err
+}
+
+// remove is the end of a project that its node has torn down.
+func (h *house) remove(ctx context.Context, project string) error {
+	if err := h.report(ctx, project, api.PhaseTerminated, "Stopped", "Stopped", ""); err != nil {
+		return err
+	}
+	p, err := h.project(ctx, project)
+	if err != nil {
+		return err
+	}
+	conn, err := h.Client("gc")
+	if err != nil {
+		return err
+	}
+	_, err = carav1.NewProjectServiceClient(conn).RemoveProject(ctx, &carav1.RemoveProjectRequest{Name: project, Uid: p.GetMetadata().GetUid()})
+	return err
+}
+
+// silent is the scheduler's word that a node is not heard of.
+func (h *house) silent(ctx context.Context, node string) error {
+	conn, err := h.Client("scheduler")
+	if err != nil {
+		return err
+	}
+	n, err := carav1.NewNodeServiceClient(conn).GetNode(ctx, byName(node))
+	if err != nil {
+		return err
+	}
+	_, err = carav1.NewNodeServiceClient(conn).MarkNodeNotReady(ctx, &carav1.MarkNodeNotReadyRequest{
+		Name: node, LastHeartbeat: n.GetStatus().GetLastHeartbeat(), Message: "no heartbeat for 20s",
+	})
+	return err
+}
+
+// sourceSays sets one condition of a source, and answers a reconcile that was asked for.
+func (h *house) sourceSays(ctx context.Context, source, typ, status, message string) error {
+	conn, err := h.Client("reconciler")
+	if err != nil {
+		return err
+	}
+	c := carav1.NewSourceServiceClient(conn)
+	s, err := c.GetSource(ctx, byName(source))
+	if err != nil {
+		return err
+	}
+	token := s.GetStatus().GetRequestedToken()
+	_, err = c.UpdateSourceStatus(ctx, &carav1.UpdateSourceStatusRequest{
+		Name: source, Uid: s.GetMetadata().GetUid(), HandledToken: &token,
+		Conditions: []*carav1.Condition{{Type: typ, Status: status, Reason: "Said", Message: message}},
+	})
+	return err
+}
+
+// publish is a source's word on projects: each claimed by a file of its name, all the same, at a revision.
+func (h *house) publish(ctx context.Context, source, revision string, projects ...string) error {
+	conn, err := h.Client("sources")
+	if err != nil {
+		return err
+	}
+	c := carav1.NewSourceServiceClient(conn)
+	s, err := c.GetSource(ctx, byName(source))
+	if err != nil {
+		return err
+	}
+	stream, err := c.PublishSnapshot(ctx)
+	if err != nil {
+		return err
+	}
+	req := &carav1.PublishSnapshotRequest{
+		Source: source, SourceUid: s.GetMetadata().GetUid(),
+		Head: &carav1.Snapshot{
+			Revision: revision, Sequence: s.GetStatus().GetSnapshot().GetSequence() + 1, Complete: true, Subject: "Add the shop",
+			Files: int32(len(projects)), Projects: int32(len(projects)),
+		},
+	}
+	for _, name := range projects {
+		p := &carav1.Project{
+			ApiVersion: api.APIVersion, Kind: api.KindProject, Metadata: &carav1.ObjectMeta{Name: name},
+			Spec: &carav1.ProjectSpec{Services: []*carav1.Service{{Name: "web", Image: "nginx:1"}}},
+		}
+		req.Upserts = append(req.Upserts, &carav1.ClaimSpec{
+			Source: source, SourceUid: s.GetMetadata().GetUid(), Project: p, Hash: api.ClaimHash(p),
+			File: "deploy/" + name + ".yaml", Line: 1, Revision: revision, Present: true,
+		})
+		if err := h.applyFor(ctx, source, revision, p); err != nil {
+			return err
+		}
+	}
+	if err := stream.Send(req); err != nil {
+		return err
+	}
+	_, err = stream.CloseAndRecv()
+	return err
+}
+
+// applyFor makes a project belong to a source.
+func (h *house) applyFor(ctx context.Context, source, revision string, p *carav1.Project) error {
+	conn, err := h.Client("reconciler")
+	if err != nil {
+		return err
+	}
+	p.Metadata.Origin = &carav1.Origin{Source: source, File: "deploy/" + p.GetMetadata().GetName() + ".yaml", Line: 1, Revision: revision}
+	resp, err := carav1.NewApplyServiceClient(conn).Apply(ctx, &carav1.ApplyRequest{Source: source, Objects: []*carav1.Object{api.Wrap(p)}})
+	if err != nil {
+		return err
+	}
+	if r := resp.GetResults()[0]; r.GetAction() == refusedAction {
+		return fmt.Errorf("apply %s for %s: %s", r.GetName(), source, r.GetProblem().GetDetail())
+	}
+	return nil
+}

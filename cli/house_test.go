@@ -1,0 +1,117 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver"
+	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/store/pebble"
+)
+
+// house is the real server on a real listener, over a real store, with a clock of its own. There are no loops: a test
+// says what the scheduler decides and what a node reports.
+type house struct {
+	*apiserver.Server
+	url, address, dir string
+	clock             *clock
+	stop              func() error // ends the server, once
+	close             func() error // ends what is left
+}
+
+type clock struct {
+	mu sync.Mutex
+	at time.Time
+}
+
+// now is a little later each time: what follows upon something is younger than it.
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.at = c.at.Add(time.Microsecond)
+	return c.at
+}
+
+// text is a moment after everything so far, for a clock that stands still.
+func (c *clock) text() string { return c.now().Add(time.Second).Format(time.RFC3339) }
+
+func (c *clock) add(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.at = c.at.Add(d)
+}
+
+// open starts a server over dir. The caller closes it.
+func open(dir string) (*house, error) {
+	h := &house{dir: dir, clock: &clock{at: time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)}}
+	st, err := pebble.Open(pebble.Config{Dir: filepath.Join(dir, "store")})
+	if err != nil {
+		return nil, err
+	}
+	id, err := identity.Open(identity.Config{DataDir: dir})
+	if err != nil {
+		return nil, err
+	}
+	h.Server, err = apiserver.New(apiserver.Config{
+		Store: st, Identity: id, Version: "v2", Now: h.clock.now, DeleteWait: 50 * time.Millisecond,
+		Hosts: api.HostTemplate{BaseDomain: "example.test", Environment: "dev"},
+	})
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	if err := h.FirstStart(ctx); err != nil {
+		cancel()
+		return nil, err
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	h.address = l.Addr().String()
+	h.url = "http://" + h.address
+	done := make(chan error, 1)
+	go func() { done <- h.Run(ctx, identity.NewListener(l, id.TLSConfig())) }()
+	h.stop = sync.OnceValue(func() error { cancel(); return <-done })
+	h.close = func() error { return errors.Join(h.stop(), st.Close()) }
+	return h, nil
+}
+
+func newHouse(t *testing.T) *house {
+	t.Helper()
+	h, err := open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := h.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return h
+}
+
+func (h *house) tokenFile() string { return filepath.Join(h.dir, identity.AdminTokenFile) }
+
+// result is how a command ended.
+type result struct {
+	out, err string
+	code     int
+}
+
+// ctl runs caractrl in this process, as the administrator.
+func (h *house) ctl(ctx context.Context, stdin string, args ...string) result {
+	var out, errs bytes.Buffer
+	a := &app{Streams: Streams{In: strings.NewReader(stdin), Out: &out, Err: &errs}, version: "v1", now: h.clock.now}
+	code := run(ctx, append([]string{"--server", h.url, "--token-file", h.tokenFile()}, args...), a)
+	return result{out.String(), errs.String(), code}
+}

@@ -1,0 +1,116 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os/exec"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+var update = flag.Bool("update", false, "write what caractrl says into the scripts")
+
+// TestScripts runs the scripts of testdata. Each has a server of its own; what the scheduler and the nodes would do, the
+// script says:
+//
+//	node NAME                                a node joins and is Ready
+//	bind PROJECT NODE                        the scheduler chooses a node
+//	explain PROJECT MESSAGE                  the scheduler finds none
+//	report PROJECT PHASE STATE REASON MSG    the node reports; PHASE may be -
+//	remove PROJECT                           the node has torn it down, and the record goes
+//	silent NODE                              the node is not heard of any more
+//	publish SOURCE REVISION PROJECT...       a source declares projects
+//	says SOURCE CONDITION STATUS MESSAGE     a source's condition
+//	clock DURATION                           time passes
+//	code N COMMAND...                        the command ends with this exit code
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata", UpdateScripts: *update, RequireExplicitExec: false,
+		Setup: func(env *testscript.Env) error {
+			h, err := open(t.TempDir())
+			if err != nil {
+				return err
+			}
+			env.Defer(func() {
+				if err := h.close(); err != nil {
+					t.Error(err)
+				}
+			})
+			env.Values[houseKey{}] = h
+			env.Setenv("CARA_SERVER", h.url)
+			env.Setenv("CARA_TOKEN_FILE", h.tokenFile())
+			env.Setenv("ADDRESS", h.address)
+			env.Setenv("DATA", h.dir)
+			env.Setenv("CRASH", "service web exits again and again: exit code 1\npanic: no database\n\x1b]0;owned\x07\x1b[31mgoodbye\x1b[0m")
+			env.Setenv("XDG_CONFIG_HOME", env.WorkDir)
+			env.Setenv(clockVar, h.clock.text())
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"code": code,
+			"node": act(1, func(ctx context.Context, h *house, a []string) error { return h.node(ctx, a[0]) }),
+			"bind": act(2, func(ctx context.Context, h *house, a []string) error { return h.schedule(ctx, a[0], "Bind", a[1], "") }),
+			"explain": act(2, func(ctx context.Context, h *house, a []string) error {
+				return h.schedule(ctx, a[0], "Explain", "", a[1])
+			}),
+			"report": act(5, func(ctx context.Context, h *house, a []string) error {
+				if a[1] == "-" {
+					a[1] = ""
+				}
+				return h.report(ctx, a[0], a[1], a[2], a[3], a[4])
+			}),
+			"remove": act(1, func(ctx context.Context, h *house, a []string) error { return h.remove(ctx, a[0]) }),
+			"silent": act(1, func(ctx context.Context, h *house, a []string) error { return h.silent(ctx, a[0]) }),
+			"says": act(4, func(ctx context.Context, h *house, a []string) error {
+				return h.sourceSays(ctx, a[0], a[1], a[2], a[3])
+			}),
+			"publish": act(3, func(ctx context.Context, h *house, a []string) error { return h.publish(ctx, a[0], a[1], a[2:]...) }),
+			"clock":   passTime,
+		},
+	})
+}
+
+type houseKey struct{}
+
+func act(args int, do func(context.Context, *house, []string) error) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, a []string) {
+		if neg || len(a) < args {
+			ts.Fatalf("want %d arguments and no !", args)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		ts.Check(do(ctx, ts.Value(houseKey{}).(*house), a))
+	}
+}
+
+func passTime(ts *testscript.TestScript, _ bool, args []string) {
+	d, err := time.ParseDuration(args[0])
+	ts.Check(err)
+	h := ts.Value(houseKey{}).(*house)
+	h.clock.add(d)
+	ts.Setenv(clockVar, h.clock.text())
+}
+
+// code runs a command and holds its exit code against the one that is wanted.
+func code(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	var exit *exec.ExitError
+	if err := ts.Exec(args[1], args[2:]...); errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	out, errs := ts.ReadFile("stdout"), ts.ReadFile("stderr")
+	fmt.Fprint(ts.Stdout(), out)
+	fmt.Fprint(ts.Stderr(), errs)
+	if got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}

@@ -1,0 +1,92 @@
+package cli
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// evil is what a terminal would obey: it renames the window, moves the cursor, paints, and turns the reading direction.
+const evil = "a\x1b]0;owned\x07\x1b[2J\u009b31m\u202ezyx\r\x00b\x7f\xff"
+
+func TestNothingThatATerminalObeysComesThrough(t *testing.T) {
+	p := &carav1.Project{
+		Metadata: &carav1.ObjectMeta{Name: evil, Owner: evil, Labels: map[string]string{evil: evil}},
+		Spec:     &carav1.ProjectSpec{Services: []*carav1.Service{{Name: evil, Image: evil}}},
+		Status: &carav1.ProjectStatus{
+			Phase: evil, NodeRef: evil, Hosts: []string{evil},
+			Conditions: []*carav1.Condition{{Type: evil, Status: evil, Reason: evil, Message: evil + "\n" + evil}},
+			Services:   []*carav1.ServiceStatus{{Name: evil, State: evil, Health: evil, Message: evil}},
+		},
+	}
+	now := time.Now()
+	objects := map[string]proto.Message{
+		"projects": p,
+		"nodes": &carav1.Node{Metadata: p.Metadata, Status: &carav1.NodeStatus{State: evil, Conditions: p.Status.Conditions, Info: &carav1.NodeInfo{
+			Platform: evil, IngressAddress: evil, Capacity: &carav1.NodeCapacity{Cpu: evil, Memory: evil},
+		}}},
+		"sources": &carav1.Source{Metadata: p.Metadata, Spec: &carav1.SourceSpec{Git: &carav1.GitSource{Url: evil}}, Status: &carav1.SourceStatus{
+			Conditions: []*carav1.Condition{{Type: "FetchFailed", Status: "True", Message: evil}}, AppliedRevision: evil,
+		}},
+		"secrets":    &carav1.Secret{Metadata: p.Metadata, Type: evil, Keys: []string{evil}},
+		"events":     &carav1.Event{Metadata: p.Metadata, Type: evil, Reason: evil, Message: evil, Actor: evil, Object: &carav1.ObjectRef{Kind: evil, Name: evil}},
+		"overrides":  &carav1.Override{Metadata: p.Metadata, Scope: evil, Actor: evil, Reason: evil},
+		"tombstones": &carav1.Tombstone{Metadata: p.Metadata, Reason: evil, Actor: evil, Owner: evil},
+		"tokens":     &carav1.Token{Metadata: p.Metadata, Role: evil, NamePrefix: evil},
+	}
+	for _, k := range kinds() {
+		var b strings.Builder
+		newTable(&b).print(k.row(objects[k.plural], now))
+		if strings.Count(b.String(), "\n") != 1 {
+			t.Errorf("%s: the row is more than one line: %q", k.plural, b.String())
+		}
+		harmless(t, k.plural, b.String())
+	}
+	for _, format := range []string{"json", "jsonpath={.metadata.name}", "name", "yaml"} {
+		var b strings.Builder
+		clean := proto.CloneOf(p)
+		for _, s := range []*string{&clean.Metadata.Name, &clean.Metadata.Owner, &clean.Status.Phase} {
+			*s = strings.ToValidUTF8(*s, "") // protobuf's JSON takes nothing else
+		}
+		only := &carav1.Project{
+			ApiVersion: "caravanserai/v1", Kind: "Project", Metadata: &carav1.ObjectMeta{Name: clean.Metadata.Name, Owner: clean.Metadata.Owner},
+			Status: &carav1.ProjectStatus{Phase: clean.Status.Phase},
+		}
+		if err := printObjects(&b, format, false, []proto.Message{only}); err != nil {
+			t.Errorf("%s: %v", format, err)
+		}
+		harmless(t, format, b.String())
+	}
+	var b strings.Builder
+	a := &app{Streams: Streams{Out: &b, Err: &b}, now: time.Now}
+	a.describeProject(p)
+	a.printError(Exit{Message: evil})
+	a.printResult(&carav1.ApplyResult{Kind: evil, Name: evil, Action: evil, Diff: []*carav1.FieldDiff{{Path: evil, Old: evil, New: evil}}}, false)
+	a.printDiff(&carav1.ApplyResult{Kind: evil, Name: evil, Action: evil, Diff: []*carav1.FieldDiff{{Path: evil, Old: evil, New: evil}}})
+	newLogPrinter(&b, p, logsOptions{}).print(&carav1.LogLine{Service: evil, Line: evil})
+	harmless(t, "text", b.String())
+}
+
+func harmless(t *testing.T, what, s string) {
+	t.Helper()
+	if i := strings.IndexFunc(s, func(r rune) bool {
+		return r != '\n' && r != '\t' && (r < ' ' || r >= 0x7f && r < 0xa0 || r == 0x202e)
+	}); i >= 0 {
+		t.Errorf("%s: control character at %d of %q", what, i, s)
+	}
+}
+
+func TestJSONLosesNothing(t *testing.T) {
+	name := "a\x1b\u009b\u202e\x7f<&>b"
+	var b strings.Builder
+	if err := printObjects(&b, "json", false, []proto.Message{&carav1.Project{Metadata: &carav1.ObjectMeta{Name: name}}}); err != nil {
+		t.Fatal(err)
+	}
+	if want := `"name": "a\u001b\u009b\u202e\u007f<&>b"`; !strings.Contains(b.String(), want) {
+		t.Errorf("got %s, want %s in it", b.String(), want)
+	}
+}
