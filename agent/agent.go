@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -17,23 +18,25 @@ import (
 
 // Agent keeps one engine in order for one node.
 type Agent struct {
-	cfg       Config
-	log       *slog.Logger
-	engine    Engine
-	nodes     carav1.NodeServiceClient
-	instance  string
-	disk      *disk
-	queue     *loop.Queue
-	reports   *reporter
-	pulls     *puller
-	probes    *prober
-	endpoints *Endpoints
-	calls     chan struct{} // a slot for each engine call that changes something
-	stops     chan struct{} // a slot for each container that is told to stop
-	health    engineHealth
-	root      atomic.Pointer[string] // where the engine keeps its data
-	relist    chan struct{}          // asks for a list of the engine, now
-	beat      chan struct{}          // asks for a heartbeat, now
+	cfg          Config
+	log          *slog.Logger
+	engine       Engine
+	nodes        carav1.NodeServiceClient
+	instance     string
+	disk         *disk
+	queue        *loop.Queue
+	reports      *reporter
+	pulls        *puller
+	probes       *prober
+	endpoints    *Endpoints
+	calls        chan struct{} // a slot for each engine call that changes something
+	stops        chan struct{} // a slot for each container that is told to stop
+	health       engineHealth
+	machine      atomic.Pointer[Info] // what the engine said of its machine; nil: not since it came back
+	known        sync.Once            // guards the close of machineKnown
+	machineKnown chan struct{}        // closed once the engine has said what the machine is
+	relist       chan struct{}        // asks for a list of the engine, now
+	beat         chan struct{}        // asks for a heartbeat, now
 
 	mu     sync.Mutex
 	tasks  map[string]*task
@@ -61,7 +64,7 @@ func New(cfg Config) (*Agent, error) {
 		cfg: cfg, log: cfg.Logger.With("node", cfg.NodeName), engine: cfg.Engine,
 		nodes: carav1.NewNodeServiceClient(cfg.Conn), instance: uuid.NewString(),
 		disk: &disk{dir: cfg.DataDir}, endpoints: newEndpoints(),
-		calls: make(chan struct{}, cfg.EngineCalls), stops: make(chan struct{}, cfg.Workers), relist: make(chan struct{}, 1), beat: make(chan struct{}, 1),
+		machineKnown: make(chan struct{}), calls: make(chan struct{}, cfg.EngineCalls), stops: make(chan struct{}, cfg.Workers), relist: make(chan struct{}, 1), beat: make(chan struct{}, 1),
 		tasks: map[string]*task{},
 	}
 	a.queue = loop.NewQueue(loop.QueueConfig{
@@ -84,7 +87,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	for _, run := range []func(context.Context) error{
-		a.queue.Run, a.reports.run, a.pulls.run, a.probes.run, a.watchEngine, a.relistLoop, a.releaseHeld, a.connect,
+		a.queue.Run, a.reports.run, a.pulls.run, a.probes.run, a.watchEngine, a.watchMachine, a.relistLoop, a.releaseHeld, a.connect,
 	} {
 		g.Go(func() error { return run(ctx) })
 	}
@@ -226,6 +229,15 @@ func (a *Agent) reported(project string, r *carav1.UpdateProjectStatusRequest) {
 	next := *t.want
 	next.Phase = r.GetPhase()
 	t.want = &next
+	if t.project != nil {
+		p := proto.CloneOf(t.project)
+		p.Status.Phase, p.Status.ObservedGeneration = r.GetPhase(), r.GetObservedGeneration()
+		for _, c := range r.GetConditions() {
+			p.Status.Conditions, _ = api.SetCondition(p.GetStatus().GetConditions(), c, time.Now())
+		}
+		t.project = p
+	}
+	a.queue.Add(project) // to have it on disk: a project that failed must not start anew with the next agent
 }
 
 // kick wakes whoever waits at c; one that is awake already hears it next.

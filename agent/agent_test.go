@@ -29,7 +29,7 @@ func newFaked(t *testing.T) *faked {
 	engine := fake.New("web", "web:2", "job")
 	f := &faked{rig: newRig(t, "c1", engine), engine: engine}
 	f.cfg.Relist, f.cfg.OrphanGrace, f.cfg.ServerGrace = 50*time.Millisecond, 100*time.Millisecond, 100*time.Millisecond
-	f.cfg.MaxBackoff = 50 * time.Millisecond
+	f.cfg.MaxBackoff, f.cfg.Ping = 50*time.Millisecond, 50*time.Millisecond
 	t.Cleanup(func() {
 		if f.stop != nil {
 			f.stop()

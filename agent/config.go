@@ -35,6 +35,8 @@ type Config struct {
 	Pulls int
 	// Relist is how often the engine is listed; 15 s where 0.
 	Relist time.Duration
+	// Ping is how often the engine is asked for a sign of life; 5 s where 0.
+	Ping time.Duration
 	// OrphanGrace is how long what nobody owns is left alone while the server is connected; 30 s where 0.
 	OrphanGrace time.Duration
 	// ServerGrace is how long the assignments on disk wait for the server after a start; 10 s where 0.
@@ -62,6 +64,7 @@ func (c *Config) Validate() error {
 	c.EngineCalls = or(c.EngineCalls, 8)
 	c.Pulls = or(c.Pulls, 3)
 	c.Relist = or(c.Relist, 15*time.Second)
+	c.Ping = or(c.Ping, 5*time.Second)
 	c.OrphanGrace = or(c.OrphanGrace, 30*time.Second)
 	c.ServerGrace = or(c.ServerGrace, 10*time.Second)
 	c.MaxBackoff = or(c.MaxBackoff, 10*time.Second)

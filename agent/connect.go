@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -101,16 +102,25 @@ func (a *Agent) hear(ctx context.Context, m *carav1.ConnectResponse, named map[s
 	}
 }
 
+// infoPatience is how long a connection waits for the engine to say what the machine is.
+const infoPatience = 3 * time.Second
+
 // heartbeats sends signs of life: the first at once and with the node's info, which the server answers with its
-// welcome; then one each interval, and one whenever the engine goes away or comes back.
+// welcome; then one each interval, and one whenever the engine goes away or comes back. None of them waits for the engine.
 func (a *Agent) heartbeats(ctx context.Context, stream grpc.BidiStreamingClient[carav1.ConnectRequest, carav1.ConnectResponse], interval <-chan time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-a.machineKnown:
+	case <-time.After(infoPatience):
+	}
 	var told *carav1.NodeInfo
 	every := 5 * time.Second
-	for first := true; ; first = false {
-		if !first {
-			a.ping(ctx)
+	for {
+		beat := &carav1.Heartbeat{Conditions: []*carav1.Condition{a.engineCondition()}}
+		if info := a.info(); !proto.Equal(info, told) {
+			beat.Info, told = info, info
 		}
-		beat := &carav1.Heartbeat{Info: a.changedInfo(ctx, &told), Conditions: []*carav1.Condition{a.engineCondition()}}
 		if err := stream.Send(&carav1.ConnectRequest{Heartbeat: beat, InstanceId: a.instance}); err != nil {
 			return fmt.Errorf("send a heartbeat: %w", err)
 		}

@@ -5,18 +5,46 @@ import (
 	"runtime"
 	"strconv"
 	"syscall"
-
-	"google.golang.org/protobuf/proto"
+	"time"
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// ping asks the engine for a sign of life, for the heartbeat.
-func (a *Agent) ping(ctx context.Context) {
-	if err := a.engine.Ping(ctx); ctx.Err() == nil {
+// watchMachine asks the engine how it is, apart from the heartbeats: an engine that hangs must not make the node look
+// dead. What the machine is, is asked once after each time that the engine came back.
+func (a *Agent) watchMachine(ctx context.Context) error {
+	ticker := time.NewTicker(a.cfg.Ping)
+	defer ticker.Stop()
+	for {
+		if a.health.error() != nil {
+			a.machine.Store(nil)
+		}
+		err := a.engine.Ping(ctx)
+		if err == nil && a.machine.Load() == nil {
+			err = a.readMachine(ctx)
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
 		a.engineSaid(err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
 	}
+}
+
+func (a *Agent) readMachine(ctx context.Context) error {
+	info, err := a.engine.Info(ctx)
+	if err != nil {
+		return err
+	}
+	a.machine.Store(&info)
+	a.known.Do(func() { close(a.machineKnown) })
+	kick(a.beat)
+	return nil
 }
 
 func (a *Agent) engineCondition() *carav1.Condition {
@@ -26,34 +54,17 @@ func (a *Agent) engineCondition() *carav1.Condition {
 	return condition(api.CondEngineReady, api.StatusTrue, "Answers", "the engine answers")
 }
 
-// changedInfo returns the node's info where it differs from what was told. The engine is asked once a connection; what
-// changes by itself is the disk.
-func (a *Agent) changedInfo(ctx context.Context, told **carav1.NodeInfo) *carav1.NodeInfo {
-	next := proto.CloneOf(*told)
-	if next == nil || next.GetEngineVersion() == "" {
-		next = a.info(ctx)
-	}
-	a.readDisk(next)
-	if proto.Equal(next, *told) {
-		return nil
-	}
-	*told = next
-	return next
-}
-
-func (a *Agent) info(ctx context.Context) *carav1.NodeInfo {
+// info describes the node as far as it is known: an engine that has not answered yet leaves out what it would say.
+func (a *Agent) info() *carav1.NodeInfo {
 	out := &carav1.NodeInfo{
 		Platform: runtime.GOOS + "/" + runtime.GOARCH, AgentVersion: a.cfg.Version, IngressAddress: a.cfg.IngressAddress,
 		Capacity: &carav1.NodeCapacity{Subnets: int32(a.engine.SubnetCapacity())},
 	}
-	info, err := a.engine.Info(ctx)
-	a.engineSaid(err)
-	if err != nil {
-		return out // asked again with the next heartbeat; the condition says why
+	if m := a.machine.Load(); m != nil {
+		out.Platform, out.EngineVersion, out.Hostname = m.Platform, m.Version, m.Hostname
+		out.Capacity.Cpu, out.Capacity.Memory = strconv.Itoa(m.CPUs), strconv.FormatInt(m.Memory, 10)
+		readDisk(out, m.Root)
 	}
-	out.Platform, out.EngineVersion, out.Hostname = info.Platform, info.Version, info.Hostname
-	out.Capacity.Cpu, out.Capacity.Memory = strconv.Itoa(info.CPUs), strconv.FormatInt(info.Memory, 10)
-	a.root.Store(&info.Root)
 	return out
 }
 
@@ -61,13 +72,9 @@ func (a *Agent) info(ctx context.Context) *carav1.NodeInfo {
 const diskStep = 256 << 20
 
 // readDisk fills in the disk of the engine's root, where this machine can see it.
-func (a *Agent) readDisk(info *carav1.NodeInfo) {
-	root := a.root.Load()
-	if root == nil {
-		return
-	}
+func readDisk(info *carav1.NodeInfo, root string) {
 	var fs syscall.Statfs_t
-	if err := syscall.Statfs(*root, &fs); err != nil {
+	if err := syscall.Statfs(root, &fs); err != nil {
 		return // an engine on another machine
 	}
 	block := uint64(fs.Bsize)

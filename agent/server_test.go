@@ -39,6 +39,7 @@ type server struct {
 	phases   map[string][]string
 	reports  int
 	refuse   bool
+	newer    bool
 	changed  chan struct{}
 	lines    map[string][]*carav1.AttachRequest
 	closed   map[string]bool
@@ -91,6 +92,10 @@ func (s *server) Connect(stream grpc.BidiStreamingServer[carav1.ConnectRequest, 
 	if s.refuse {
 		s.mu.Unlock()
 		return status.Error(codes.Unavailable, "the server is away")
+	}
+	if s.newer {
+		s.mu.Unlock()
+		return status.Error(codes.Aborted, "another agent has connected")
 	}
 	out <- &carav1.ConnectResponse{Message: &carav1.ConnectResponse_Welcome{Welcome: &carav1.Welcome{
 		ClusterId: s.cluster, HeartbeatInterval: durationpb.New(200 * time.Millisecond),
@@ -280,6 +285,13 @@ func (s *server) phasesOf(name string) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.phases[name])
+}
+
+// supersede makes the server say that a newer agent has this node's name.
+func (s *server) supersede(yes bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.newer = yes
 }
 
 // wait waits until done says so of a project (nil: it is gone).
