@@ -123,3 +123,30 @@ func BenchmarkProbe(b *testing.B) {
 	_, _, out := server.Totals()
 	b.ReportMetric(float64(out)/float64(n), "bytes/probe")
 }
+
+// BenchmarkOneChange is one change in 1,000 manifests, from the hint to the published snapshot.
+func BenchmarkOneChange(b *testing.B) {
+	for _, n := range []int{100, 1000, 10_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			_, repo, server := many(b, n)
+			w := sourcetest.New(b, &repository{TestRepo: repo, url: server.RepoURL("app")})
+			w.Start()
+			w.Create()
+			w.Published(1)
+			published := 1
+			for b.Loop() {
+				b.StopTimer()
+				repo.Write("team-7/p00007.yaml", sourcetest.Project("p00007", fmt.Sprintf("web:%d", published+1)))
+				repo.Commit("change")
+				repo.Push()
+				server.Reset()
+				b.StartTimer()
+				w.Hint()
+				published++
+				w.Published(published)
+			}
+			_, _, out := server.Totals()
+			b.ReportMetric(float64(out), "bytes/change") // of the last
+		})
+	}
+}

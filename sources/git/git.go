@@ -65,7 +65,7 @@ type remote interface {
 
 // fetcher is a remote that sends packs. The pack is valid while read runs.
 type fetcher interface {
-	fetch(ctx context.Context, want, have string, read func(pack io.Reader) error) error
+	fetch(ctx context.Context, want string, read func(pack io.Reader) error) error
 }
 
 // Git opens drivers for git sources. Those with the same address and credentials share connection and probes.
@@ -218,7 +218,7 @@ func (d *driver) objects(ctx context.Context) (objects, error) {
 	}
 	s := &spool{dir: d.git.cfg.TempDir}
 	var p *pack
-	err := from.fetch(ctx, d.last.want, "", func(r io.Reader) (err error) {
+	err := from.fetch(ctx, d.last.want, func(r io.Reader) (err error) {
 		p, err = readPack(r, s)
 		return err
 	})

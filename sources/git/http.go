@@ -149,12 +149,12 @@ func (r *httpRemote) list(ctx context.Context, prefixes []string) (*listing, err
 }
 
 // fetch hands the pack to read. It is not valid after that.
-func (r *httpRemote) fetch(ctx context.Context, want, have string, read func(io.Reader) error) error {
+func (r *httpRemote) fetch(ctx context.Context, want string, read func(io.Reader) error) error {
 	a, err := r.advert(ctx)
 	if err != nil {
 		return err
 	}
-	request, err := a.fetch(want, have)
+	request, err := a.fetch(want)
 	if err != nil {
 		return err
 	}

@@ -158,15 +158,12 @@ func readLsRefs(p *pktReader) (*listing, error) {
 	}
 }
 
-// fetch asks for one commit without its history, and, where have is set, without what that commit has too.
-func (a *advert) fetch(want, have string) ([]byte, error) {
+// fetch asks for one commit without its history. Nothing is said of what was fetched before: a server leaves that out
+// of a shallow answer only in thin packs, whose deltas need contents that are not kept.
+func (a *advert) fetch(want string) ([]byte, error) {
 	if a.v2 {
 		lines := append([]string{"command=fetch"}, a.common()...)
-		lines = append(lines, delimiter, "ofs-delta", "no-progress", "want "+want)
-		if have != "" {
-			lines = append(lines, "shallow "+have, "have "+have)
-		}
-		lines = append(lines, "deepen 1")
+		lines = append(lines, delimiter, "ofs-delta", "no-progress", "want "+want, "deepen 1")
 		if strings.Contains(" "+a.caps["fetch"]+" ", " filter ") {
 			lines = append(lines, fmt.Sprintf("filter blob:limit=%d", sources.MaxFileBytes+1))
 		}
@@ -183,15 +180,7 @@ func (a *advert) fetch(want, have string) ([]byte, error) {
 			caps = append(caps, c)
 		}
 	}
-	lines := []string{strings.Join(append(caps, "agent="+agent), " ")}
-	if have != "" {
-		lines = append(lines, "shallow "+have)
-	}
-	lines = append(lines, "deepen 1", "")
-	if have != "" {
-		lines = append(lines, "have "+have)
-	}
-	return pkt(append(lines, "done")...), nil
+	return pkt(strings.Join(append(caps, "agent="+agent), " "), "deepen 1", "", "done"), nil
 }
 
 // readFetch reads up to the pack.

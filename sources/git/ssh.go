@@ -45,10 +45,10 @@ func (r *sshRemote) list(ctx context.Context, prefixes []string) (l *listing, er
 }
 
 // fetch hands the pack to read.
-func (r *sshRemote) fetch(ctx context.Context, want, have string, read func(io.Reader) error) error {
+func (r *sshRemote) fetch(ctx context.Context, want string, read func(io.Reader) error) error {
 	most := r.cfg.MaxWireBytes + maxListing
 	return r.talk(ctx, most, "what "+r.addr.String()+" sends for one commit", func(a *advert, out io.Writer, p *pktReader) error {
-		request, err := a.fetch(want, have)
+		request, err := a.fetch(want)
 		if err != nil {
 			return err
 		}
