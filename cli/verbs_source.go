@@ -74,8 +74,12 @@ func (a *app) reconcileCommand() *cobra.Command {
 	cmd := a.sourceVerb("reconcile SOURCE", "Look at a source now, and wait until what it says is applied",
 		func(ctx context.Context, c carav1.SourceServiceClient, name string) error {
 			resp, err := c.ReconcileSource(ctx, &carav1.GetRequest{Name: name})
-			if err != nil || noWait {
+			switch {
+			case err != nil:
 				return err
+			case noWait:
+				fmt.Fprintf(a.Out, "source/%s is asked to look\n", name)
+				return nil
 			}
 			return a.waitHandled(ctx, c, name, resp.Token, timeout)
 		})

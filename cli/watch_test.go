@@ -1,0 +1,249 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// flow is an output that somebody waits on.
+type flow struct {
+	mu      sync.Mutex
+	buf     bytes.Buffer
+	changed chan struct{}
+}
+
+func newFlow() *flow { return &flow{changed: make(chan struct{}, 1)} }
+
+func (f *flow) Write(p []byte) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	select {
+	case f.changed <- struct{}{}:
+	default:
+	}
+	return f.buf.Write(p)
+}
+
+func (f *flow) String() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.buf.String()
+}
+
+// until waits until the output has s.
+func (f *flow) until(t *testing.T, s string) {
+	t.Helper()
+	limit := time.NewTimer(20 * time.Second)
+	defer limit.Stop()
+	for !strings.Contains(f.String(), s) {
+		select {
+		case <-f.changed:
+		case <-limit.C:
+			t.Fatalf("waited for %q, have\n%s", s, f.String())
+		}
+	}
+}
+
+// start runs a command that stays; stop interrupts it and returns its exit code.
+func (h *house) start(t *testing.T, args ...string) (out *flow, stop func() int) {
+	t.Helper()
+	out = newFlow()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan int, 1)
+	go func() {
+		a := &app{Streams: Streams{In: strings.NewReader(""), Out: out, Err: out}, version: "v1", now: h.clock.now}
+		done <- run(ctx, append([]string{"--server", h.url, "--token-file", h.tokenFile()}, args...), a)
+	}()
+	stop = sync.OnceValue(func() int { cancel(); return <-done })
+	t.Cleanup(func() { stop() })
+	return out, stop
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (h *house) apply(t *testing.T, name, image string) {
+	t.Helper()
+	r := h.ctl(t.Context(), `{"apiVersion":"caravanserai/v1","kind":"Project","metadata":{"name":"`+name+`","labels":{"app":"`+name+`"}},
+		"spec":{"services":[{"name":"web","image":"`+image+`"}]}}`, "apply", "-f", "-")
+	if r.code != 0 {
+		t.Fatalf("apply %s: %s", name, r.err)
+	}
+}
+
+func TestWatchShowsWhatThereIsThenEachChange(t *testing.T) {
+	h := newHouse(t)
+	must(t, h.node(t.Context(), "n1"))
+	h.apply(t, "web", "nginx:1")
+	h.apply(t, "a-longer-name", "nginx:1")
+	out, stop := h.start(t, "get", "projects", "-w")
+	out.until(t, "web ")
+	must(t, h.schedule(t.Context(), "web", "Bind", "n1", ""))
+	out.until(t, "web             Scheduled")
+	must(t, h.report(t.Context(), "web", "Running", "Running", "Ready", ""))
+	out.until(t, "Running")
+	h.apply(t, "late", "nginx:1")
+	out.until(t, "late")
+	if r := h.ctl(t.Context(), "", "delete", "project", "late"); r.out != "project \"late\" deleted\n" {
+		t.Fatalf("delete: %+v", r)
+	}
+	out.until(t, "(gone)")
+	if code := stop(); code != 0 {
+		t.Errorf("an interrupted watch ended with %d", code)
+	}
+	want := `NAME            PHASE     READY   NODE   CONDITIONS   SOURCE       EXPIRES   AGE
+a-longer-name   Pending   0/1     -      Waiting      user/admin   -         0s
+web             Pending   0/1     -      Waiting      user/admin   -         0s
+web             Scheduled   0/1     n1     Scheduled    user/admin   -         0s
+web             Running     1/1     n1     -            user/admin   -         0s
+late            Pending     0/1     -      Waiting      user/admin   -         0s
+late            (gone)      0/1     -      Waiting      user/admin   -         0s
+`
+	if got := out.String(); got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
+}
+
+func TestWatchOfSome(t *testing.T) {
+	h := newHouse(t)
+	must(t, h.node(t.Context(), "n1"))
+	h.apply(t, "web", "nginx:1")
+	h.apply(t, "api", "nginx:1")
+	named, _ := h.start(t, "get", "project/web", "-w", "-o", "name")
+	waiting, _ := h.start(t, "get", "p", "--phase", "Pending", "-w")
+	labelled, _ := h.start(t, "get", "p", "-l", "app=api", "-w", "-o", "jsonpath={.status.phase}")
+	events, _ := h.start(t, "get", "events", "--for", "project/api", "-w")
+	named.until(t, "project/web\n")
+	waiting.until(t, "web")
+	labelled.until(t, "Pending\n")
+	events.until(t, "Created")
+	must(t, h.schedule(t.Context(), "web", "Bind", "n1", ""))
+	must(t, h.schedule(t.Context(), "api", "Bind", "n1", ""))
+	named.until(t, "project/web\nproject/web\n")
+	waiting.until(t, "api    Scheduled") // it left the filter, and is not gone
+	labelled.until(t, "Pending\nScheduled\n")
+	events.until(t, "assigned to n1")
+	if s := named.String() + events.String(); strings.Contains(s, "project/api\nproject") || strings.Contains(events.String(), "project/web") {
+		t.Errorf("watches show what was not asked for:\n%s", s)
+	}
+	if strings.Contains(waiting.String(), "(gone)") {
+		t.Errorf("what left the filter is shown as gone:\n%s", waiting)
+	}
+}
+
+func TestWatchEndsWithTheServer(t *testing.T) {
+	h := newHouse(t)
+	h.apply(t, "web", "nginx:1")
+	out, stop := h.start(t, "get", "projects", "-w")
+	out.until(t, "web ")
+	must(t, h.stop())
+	out.until(t, "error: ")
+	if code := stop(); code != 1 {
+		t.Errorf("exit code %d, want 1", code)
+	}
+}
+
+func TestApplyWaitFollowsTheWay(t *testing.T) {
+	h := newHouse(t)
+	must(t, h.node(t.Context(), "n1"))
+	h.apply(t, "web", "nginx:1")
+	must(t, h.schedule(t.Context(), "web", "Bind", "n1", ""))
+	must(t, h.report(t.Context(), "web", "Running", "Running", "Ready", ""))
+	manifest := t.TempDir() + "/web.json"
+	writeFile(t, manifest, `{"apiVersion":"caravanserai/v1","kind":"Project","metadata":{"name":"web"},"spec":{"services":[{"name":"web","image":"nginx:2"}]}}`)
+	out, _ := h.start(t, "apply", "-f", manifest, "--wait")
+	out.until(t, "project/web configured\nproject/web Scheduled") // what ran before does not count
+	must(t, h.report(t.Context(), "web", "", "Pulling", "Pulling", "pulling nginx:2: 1 of 9 MB"))
+	out.until(t, "project/web Scheduled: pulling nginx:2: 1 of 9 MB\n")
+	must(t, h.report(t.Context(), "web", "Running", "Running", "Ready", ""))
+	out.until(t, "project/web Running\n")
+}
+
+func TestReconcileWaitsForItsToken(t *testing.T) {
+	h := newHouse(t)
+	if r := h.ctl(t.Context(), "", "create", "source", "dir", "platform", t.TempDir()); r.code != 0 {
+		t.Fatal(r.err)
+	}
+	tokens, _ := h.start(t, "get", "sources", "-w", "-o", "jsonpath=token:{.status.requestedToken}")
+	tokens.until(t, "token:\n")
+	out, stop := h.start(t, "reconcile", "platform")
+	tokens.until(t, "-") // as every token has
+	must(t, h.sourceSays(t.Context(), "platform", api.CondReady, api.StatusTrue, "applied"))
+	out.until(t, "source/platform is at ")
+	if code := stop(); code != 0 {
+		t.Errorf("exit code %d: %s", code, out)
+	}
+	must(t, h.sourceSays(t.Context(), "platform", api.CondFetchFailed, api.StatusTrue, "the directory is not there"))
+	r := h.ctl(t.Context(), "", "reconcile", "platform", "--no-wait")
+	if r.code != 0 || !strings.Contains(r.out, "source/platform is asked") {
+		t.Errorf("reconcile --no-wait: %+v", r)
+	}
+}
+
+func TestWaitingDecides(t *testing.T) {
+	event := func(typ, name, phase string, observed int32, conds ...*carav1.Condition) *carav1.ProjectEvent {
+		return &carav1.ProjectEvent{Type: typ, Object: &carav1.Project{
+			Metadata: &carav1.ObjectMeta{Name: name, Generation: 2},
+			Status:   &carav1.ProjectStatus{Phase: phase, ObservedGeneration: observed, Conditions: conds},
+		}}
+	}
+	unfit := &carav1.Condition{Type: api.CondScheduled, Status: api.StatusFalse, Reason: "Unschedulable", Message: "0 of 2 nodes fit"}
+	bookmark := &carav1.ProjectEvent{Type: "Bookmark"}
+	tests := []struct {
+		name   string
+		events []*carav1.ProjectEvent
+		open   int // how many are still waited for
+		code   int // at the end of the time
+	}{
+		{"both run", []*carav1.ProjectEvent{event("Added", "a", "Running", 2), event("Added", "b", "Running", 2)}, 0, 0},
+		{"of an older generation", []*carav1.ProjectEvent{event("Added", "a", "Running", 2), event("Added", "b", "Running", 1)}, 1, exitTimeout},
+		{"none fits", []*carav1.ProjectEvent{event("Added", "a", "Running", 2), event("Added", "b", "Pending", 0, unfit)}, 1, exitUnschedulable},
+		{"one does not fit, one is slow", []*carav1.ProjectEvent{event("Added", "a", "Scheduled", 0), event("Added", "b", "Pending", 0, unfit)}, 2, exitTimeout},
+		{"one failed, one runs", []*carav1.ProjectEvent{event("Added", "a", "Failed", 2), event("Added", "b", "Running", 2)}, 0, exitFailed},
+		{"one failed, one does not fit", []*carav1.ProjectEvent{event("Added", "a", "Failed", 2), event("Added", "b", "Pending", 0, unfit)}, 1, exitFailed},
+		{"gone before the watch", []*carav1.ProjectEvent{event("Added", "a", "Running", 2), bookmark}, 0, 1},
+		{"gone during the watch", []*carav1.ProjectEvent{event("Added", "a", "Running", 2), event("Deleted", "b", "Terminated", 2)}, 0, 1},
+		{"others do not matter", []*carav1.ProjectEvent{event("Added", "x", "Failed", 2), event("Added", "a", "Running", 2), event("Added", "b", "Running", 2), bookmark}, 0, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWaiting([]string{"a", "b"})
+			for _, e := range tt.events {
+				w.take(e)
+			}
+			code := 0
+			if err := w.verdict(time.Minute); err != nil {
+				code = err.(Exit).Code
+			}
+			if len(w.open) != tt.open || code != tt.code {
+				t.Errorf("%d open and code %d, want %d and %d", len(w.open), code, tt.open, tt.code)
+			}
+		})
+	}
+}
+
+func TestOverrideTerms(t *testing.T) {
+	o := overrideOptions{override: true, reason: "it burns", length: time.Hour}
+	terms, err := o.terms()
+	if err != nil || terms.GetFor().AsDuration() != durationpb.New(time.Hour).AsDuration() || terms.GetReason() != "it burns" {
+		t.Errorf("got %v, %v", terms, err)
+	}
+	for _, bad := range []overrideOptions{{reason: "x"}, {override: true}, {override: true, reason: " "}, {override: true, reason: "x", length: -1}, {untilNextChange: true}} {
+		if _, err := bad.terms(); err == nil {
+			t.Errorf("%+v is taken", bad)
+		}
+	}
+}
