@@ -40,7 +40,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 
 	gs := grpc.NewServer(
 		grpc.UnaryInterceptor(s.unary(s.network)),
-		grpc.StreamInterceptor(s.stream(s.network)),
+		grpc.StreamInterceptor(s.stream(s.network)), //nolint:contextcheck // each call brings its own context
 		grpc.MaxRecvMsgSize(s.cfg.MaxBodyBytes),
 	)
 	s.register(gs)
