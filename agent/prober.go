@@ -240,6 +240,7 @@ func (p *prober) get(ctx context.Context, address, path string) error {
 	if err != nil {
 		return fmt.Errorf("GET %s: %w", path, err)
 	}
+	defer response.Body.Close()
 	if response.StatusCode < 200 || response.StatusCode > 399 {
 		return fmt.Errorf("GET %s answered %s", path, printable(response.Status))
 	}

@@ -21,7 +21,7 @@ import (
 	"github.com/caravanserai/cara/internal/testregistry"
 )
 
-func (r *real) docker(t testing.TB) *client.Client {
+func (r *onDocker) docker(t testing.TB) *client.Client {
 	t.Helper()
 	c, err := testdocker.Client(r.host)
 	if err != nil {
@@ -188,28 +188,6 @@ func TestRealFailures(t *testing.T) {
 			r.terminate(project)
 			r.wait(t, project, gone)
 		})
-	}
-}
-
-func TestRealRegistryAway(t *testing.T) {
-	r := newReal(t)
-	registry := testregistry.New(t)
-	registry.Push(t, testimage.WebV1, "app:1")
-	restore := registry.Outage(t)
-	r.run(t)
-	project := name(t)
-	r.put(project, &carav1.ProjectSpec{Services: []*carav1.Service{{Name: "a", Image: registry.Ref("app:1"), PullPolicy: api.PullAlways}}})
-	p := r.wait(t, project, func(p *carav1.Project) bool {
-		return api.FindCondition(p.GetStatus().GetConditions(), api.CondImagesReady).GetReason() == "PullBackoff"
-	})
-	if p.Status.Phase != api.PhaseScheduled {
-		t.Errorf("phase %s", p.Status.Phase)
-	}
-	t.Log(api.FindCondition(p.Status.Conditions, api.CondImagesReady).GetMessage())
-	restore()
-	p = r.wait(t, project, phase(api.PhaseRunning))
-	if !strings.Contains(p.Status.Services[0].ImageDigest, "@sha256:") {
-		t.Errorf("digest %q", p.Status.Services[0].ImageDigest)
 	}
 }
 

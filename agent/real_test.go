@@ -19,14 +19,14 @@ import (
 	"github.com/caravanserai/cara/internal/testimage"
 )
 
-// real is an agent over the real engine, with a server of its own.
-type real struct {
+// onDocker is an agent over the real engine, with a server of its own.
+type onDocker struct {
 	*rig
 	host   string
 	labels map[string]string
 }
 
-func newReal(t testing.TB) *real {
+func newReal(t testing.TB) *onDocker {
 	host := testdocker.Engine(t)
 	testdocker.Images(t, host)
 	engine, err := docker.New(docker.Config{Host: host})
@@ -34,7 +34,7 @@ func newReal(t testing.TB) *real {
 		t.Fatal(err)
 	}
 	cluster := fmt.Sprintf("test-%d-%d", os.Getpid(), time.Now().UnixNano())
-	r := &real{rig: newRig(t, cluster, engine), host: host, labels: map[string]string{"cara.cluster": cluster}}
+	r := &onDocker{rig: newRig(t, cluster, engine), host: host, labels: map[string]string{"cara.cluster": cluster}}
 	t.Cleanup(func() {
 		if r.stop != nil {
 			r.stop()
@@ -49,10 +49,12 @@ func newReal(t testing.TB) *real {
 	return r
 }
 
-func (r *real) held(t testing.TB) testdocker.Held { return testdocker.Labelled(t, r.host, r.labels) }
+func (r *onDocker) held(t testing.TB) testdocker.Held {
+	return testdocker.Labelled(t, r.host, r.labels)
+}
 
 // ids of the containers, by name.
-func (r *real) ids(t testing.TB) map[string]string {
+func (r *onDocker) ids(t testing.TB) map[string]string {
 	out := map[string]string{}
 	for _, c := range r.held(t).Containers {
 		out[strings.TrimPrefix(c.Names[0], "/")] = c.ID

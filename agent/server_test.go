@@ -28,7 +28,6 @@ type server struct {
 	carav1.UnimplementedProjectServiceServer
 	cluster string
 	conn    *grpc.ClientConn
-	stop    func()
 
 	mu       sync.Mutex
 	projects map[string]*carav1.Project

@@ -3,6 +3,7 @@ package agent
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/caravanserai/cara/api"
@@ -48,13 +49,7 @@ type Action struct {
 func (a Action) Key() string { return string(a.Kind) + "/" + a.Service + "/" + a.Name }
 
 func (a Action) String() string {
-	text := string(a.Kind)
-	for _, part := range []string{a.Service, a.Name} {
-		if part != "" {
-			text += " " + part
-		}
-	}
-	return text + ": " + a.Reason
+	return strings.Join(strings.Fields(string(a.Kind)+" "+a.Service+" "+a.Name), " ") + ": " + a.Reason
 }
 
 // Step decides what to do next: actions that may run side by side, begun in this order. After them it is asked again

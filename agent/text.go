@@ -24,7 +24,9 @@ func cut(s string, n int) string {
 	if len(s) <= n {
 		return s
 	}
-	for n -= len("..."); n > 0 && !utf8.RuneStart(s[n]); n-- {
+	n -= len("...")
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
 	}
 	return s[:n] + "..."
 }

@@ -221,14 +221,13 @@ func (w *workspace) remember(want *Want, have *Have, action Action, err error, n
 		w.memory.Tries[action.Key()] = t
 		return
 	}
-	switch action.Kind {
-	case KindPull:
+	if action.Kind == KindPull {
 		pull := w.memory.Pulls[action.Name]
 		pull.Running = true
 		w.memory.Pulls[action.Name] = pull
-	case KindRestartContainer:
-		i := slices.IndexFunc(have.Containers, func(c Container) bool { return c.ID == action.ID })
-		c := have.Containers[i]
+	}
+	if action.Kind == KindRestartContainer {
+		c := have.find(action.ID)
 		w.memory.Restarts[action.Service] = want.Limits.again(w.memory.Restarts[action.Service], c.StartedAt, c.FinishedAt, now)
 	}
 }

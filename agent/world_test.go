@@ -63,24 +63,24 @@ func (e *world) do(w *Want, actions []Action) {
 	soonest := time.Duration(0)
 	work := &workspace{memory: e.memory}
 	for _, a := range actions {
-		var err error
-		switch a.Kind {
-		case KindWait:
+		if a.Kind == KindWait {
 			if d := a.Until.Sub(e.now); !a.Until.IsZero() && (soonest == 0 || d < soonest) {
 				soonest = d
 			}
 			continue
-		case KindFail:
+		}
+		if a.Kind == KindFail {
 			if e.memory.Failure == nil {
 				e.memory.Failure = a.Failure
 			}
 			continue
-		case KindPull:
+		}
+		if a.Kind == KindPull {
 			e.images[a.Name] = true
 			e.memory.Pulls[a.Name] = Pull{Done: true}
 			continue
 		}
-		err = e.act(w, a)
+		err := e.act(w, a)
 		work.remember(w, e.have(), a, err, e.now)
 	}
 	e.now = e.now.Add(max(soonest, 10*time.Millisecond))
@@ -134,6 +134,8 @@ func (e *world) act(w *Want, a Action) error {
 		c.State, c.FinishedAt, c.ExitCode = StateExited, e.now, 143
 	case KindDeleteContainer:
 		e.containers = slices.DeleteFunc(e.containers, func(c Container) bool { return c.ID == a.ID })
+	default:
+		return fmt.Errorf("the world does not know %v", a)
 	}
 	return nil
 }
