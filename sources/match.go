@@ -2,6 +2,7 @@ package sources
 
 import (
 	"path"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -26,10 +27,8 @@ type Match struct {
 func NewMatch(spec *carav1.SourceSpec) (*Match, error) {
 	m := &Match{include: spec.GetInclude(), exclude: spec.GetExclude()}
 	root := path.Clean("/" + spec.GetPath())[1:]
-	for _, part := range strings.Split(spec.GetPath(), "/") {
-		if part == ".." {
-			return nil, Human(ReasonInvalidSpec, "spec.path %q leaves the source; name a folder inside it", spec.GetPath())
-		}
+	if slices.Contains(strings.Split(spec.GetPath(), "/"), "..") {
+		return nil, Human(ReasonInvalidSpec, "spec.path %q leaves the source; name a folder inside it", spec.GetPath())
 	}
 	m.Root = root
 	for _, g := range append(append([]string{}, m.include...), m.exclude...) {

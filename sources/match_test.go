@@ -74,7 +74,7 @@ func TestSpecHash(t *testing.T) {
 	base := &carav1.SourceSpec{Git: &carav1.GitSource{Url: "u"}, Include: []string{"a"}}
 	same := []func(*carav1.SourceSpec){
 		func(s *carav1.SourceSpec) { s.Interval = "5s" },
-		func(s *carav1.SourceSpec) { s.Prune = proto.Bool(false) },
+		func(s *carav1.SourceSpec) { s.Prune = new(false) },
 		func(s *carav1.SourceSpec) { s.Git.SecretRef = "other" },
 		func(s *carav1.SourceSpec) { s.Adopt, s.OnDelete, s.Suspend = "Always", "Delete", true },
 	}

@@ -247,10 +247,10 @@ func (p *pass) secret(ctx context.Context) (map[string][]byte, error) {
 		return nil, nil
 	}
 	resp, err := p.client.GetSourceSecret(ctx, &carav1.GetSourceSecretRequest{Name: p.src.Metadata.Name})
-	switch api.Code(err) {
-	case codes.OK:
+	if err == nil {
 		return resp.GetGit(), nil
-	case codes.NotFound, codes.FailedPrecondition:
+	}
+	if code := api.Code(err); code == codes.NotFound || code == codes.FailedPrecondition {
 		return nil, Human(ReasonAuthFailed, "Secret %q, which spec.git.secretRef names, does not exist; create it with `caractrl apply`", name)
 	}
 	return nil, fmt.Errorf("get secret %s: %w", name, err)

@@ -56,14 +56,13 @@ func (d *Dir) Open(spec *carav1.SourceSpec, _ map[string][]byte) (sources.Driver
 	}
 	root = filepath.Clean(root)
 	return &driver{
-		root: root, match: match, now: d.cfg.Now, cache: map[string]stamp{},
+		match: match, now: d.cfg.Now, cache: map[string]stamp{},
 		watcher: watcher{cfg: d.cfg, root: root},
 	}, nil
 }
 
 // driver reads one directory.
 type driver struct {
-	root  string
 	match *sources.Match
 	now   func() time.Time
 	cache map[string]stamp // of the files of the last scan, by path

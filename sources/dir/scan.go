@@ -98,8 +98,7 @@ func notDir(path string) bool {
 
 // reason is an error without the paths around it.
 func reason(err error) string {
-	var bare *fs.PathError
-	if errors.As(err, &bare) {
+	if bare, ok := errors.AsType[*fs.PathError](err); ok {
 		err = bare.Err
 	}
 	return err.Error()
@@ -139,13 +138,13 @@ func (w *walker) folder(root *os.Root, rel string, depth int) error {
 		return w.gone(rel, err)
 	}
 	entries, err := f.ReadDir(-1)
-	f.Close()
+	_ = f.Close() // it was read to its end, or the error says why not
 	if err != nil {
 		return w.gone(rel, err)
 	}
 	for _, e := range entries {
 		if w.s.visited++; w.s.visited > maxVisited {
-			return sources.Human(sources.ReasonTooLarge, "%s holds more than %d files; narrow it with spec.dir.path or spec.exclude", w.driver.root, maxVisited)
+			return sources.Human(sources.ReasonTooLarge, "%s holds more than %d files; narrow it with spec.dir.path or spec.exclude", w.root, maxVisited)
 		}
 		if err := w.entry(root, path.Join(rel, e.Name()), e, depth); err != nil {
 			return err
@@ -162,7 +161,7 @@ func (w *walker) gone(rel string, err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("read %s: %w", rel, sources.ErrMoved)
 	}
-	return sources.Retry(sources.ReasonUnavailable, "folder %s in %s cannot be read: %s", rel, w.driver.root, reason(err))
+	return sources.Retry(sources.ReasonUnavailable, "folder %s in %s cannot be read: %s", rel, w.root, reason(err))
 }
 
 func (w *walker) entry(root *os.Root, rel string, e fs.DirEntry, depth int) error {
@@ -173,7 +172,7 @@ func (w *walker) entry(root *os.Root, rel string, e fs.DirEntry, depth int) erro
 		if !w.match.InDir(rel) {
 			return nil
 		}
-		w.s.dirs = append(w.s.dirs, path.Join(w.driver.root, rel))
+		w.s.dirs = append(w.s.dirs, path.Join(w.root, rel))
 		below, err := root.OpenRoot(e.Name())
 		if err != nil {
 			return w.gone(rel, err)

@@ -87,7 +87,7 @@ func checkRoot(ctx context.Context, objs objects, c commit, m *sources.Match, wh
 		return nil
 	}
 	at, walked := c.tree, ""
-	for _, part := range strings.Split(m.Root, "/") {
+	for part := range strings.SplitSeq(m.Root, "/") {
 		if err := ctx.Err(); err != nil {
 			return err
 		}

@@ -16,8 +16,7 @@ import (
 // explain turns what went wrong on the way to a repository into an error for people. What it does not know is
 // unreachable: worth another try.
 func explain(ctx context.Context, a address, c credentials, err error) error {
-	var known *sources.Error
-	if errors.As(err, &known) {
+	if known, ok := errors.AsType[*sources.Error](err); ok {
 		return known
 	}
 	if cause := context.Cause(ctx); errors.Is(cause, errStalled) {

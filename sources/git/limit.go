@@ -77,8 +77,8 @@ type limited struct {
 	what string
 }
 
-func limit(r io.Reader, dog *watchdog, max int64, what string) *limited {
-	return &limited{r: r, dog: dog, left: max, max: max, what: what}
+func limit(r io.Reader, dog *watchdog, most int64, what string) *limited {
+	return &limited{r: r, dog: dog, left: most, max: most, what: what}
 }
 
 func (l *limited) Read(p []byte) (int, error) {

@@ -37,8 +37,7 @@ func (r *localRemote) open() (*gogit.Repository, error) {
 }
 
 func (r *localRemote) explain(err error) error {
-	var known *sources.Error
-	if errors.As(err, &known) {
+	if known, ok := errors.AsType[*sources.Error](err); ok {
 		return known
 	}
 	return sources.Retry(sources.ReasonUnreachable, "%s cannot be read: %s", r.addr, credentials{}.scrub(err.Error()))

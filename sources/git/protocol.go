@@ -80,7 +80,7 @@ func readRefs(p *pktReader, line string, kind int) (*advert, error) {
 }
 
 func (a *advert) readCaps(caps string) {
-	for _, c := range strings.Fields(caps) {
+	for c := range strings.FieldsSeq(caps) {
 		key, value, _ := strings.Cut(c, "=")
 		a.caps[key] = value
 		if to, ok := strings.CutPrefix(c, "symref=HEAD:"); ok {

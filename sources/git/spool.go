@@ -44,11 +44,11 @@ func (s *spool) spill() error {
 		return fmt.Errorf("keep pack: %w", err)
 	}
 	if err := os.Remove(f.Name()); err != nil {
-		f.Close()
+		_ = f.Close() // the error at hand says more
 		return fmt.Errorf("keep pack: %w", err)
 	}
 	if _, err := f.Write(s.mem); err != nil {
-		f.Close()
+		_ = f.Close() // the error at hand says more
 		return fmt.Errorf("keep pack: %w", err)
 	}
 	s.file, s.mem = f, nil

@@ -72,7 +72,7 @@ func (r *sshRemote) talk(ctx context.Context, most int64, what string, say func(
 		return r.explain(ctx, err, "")
 	}
 	defer client.Close()
-	defer context.AfterFunc(ctx, func() { client.Close() })()
+	defer context.AfterFunc(ctx, func() { _ = client.Close() })()
 	session, err := client.NewSession()
 	if err != nil {
 		return r.explain(ctx, err, "")
@@ -98,7 +98,7 @@ func (r *sshRemote) talk(ctx context.Context, most int64, what string, say func(
 		err = say(a, out, p)
 	}
 	if err != nil {
-		client.Close()
+		_ = client.Close() // it is of no use any more
 		_ = session.Wait() // only so that all of stderr is there; the conversation's error says more
 		return r.explain(ctx, err, complaint.String())
 	}
@@ -126,11 +126,11 @@ func (r *sshRemote) connect(ctx context.Context) (*ssh.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
 	c, chans, reqs, err := ssh.NewClientConn(conn, r.addr.host, config)
 	if err != nil {
-		conn.Close()
+		_ = conn.Close() // the handshake's error says why
 		return nil, fmt.Errorf("ssh handshake: %w", err)
 	}
 	return ssh.NewClient(c, chans, reqs), nil
@@ -166,8 +166,7 @@ func (r *sshRemote) signer() (ssh.Signer, error) {
 	} else {
 		signer, err = ssh.ParsePrivateKey(r.creds.sshKey)
 	}
-	var locked *ssh.PassphraseMissingError
-	if errors.As(err, &locked) {
+	if _, locked := errors.AsType[*ssh.PassphraseMissingError](err); locked {
 		return nil, sources.Human(sources.ReasonAuthFailed, "the Secret's `ssh-privatekey` has a passphrase; add `ssh-passphrase`, or use a key without")
 	}
 	if err != nil {
@@ -182,7 +181,7 @@ func (r *sshRemote) hostKeys() (ssh.HostKeyCallback, error) {
 	if err != nil {
 		return nil, fmt.Errorf("keep known_hosts: %w", err)
 	}
-	defer os.Remove(f.Name())
+	defer func() { _ = os.Remove(f.Name()) }() // public keys, at worst left in the temporary directory
 	defer f.Close()
 	if _, err := f.Write(append(r.creds.knownHosts, '\n')); err != nil {
 		return nil, fmt.Errorf("keep known_hosts: %w", err)

@@ -52,12 +52,12 @@ func (w *World) want(t *testing.T, claims ...string) {
 }
 
 // two publishes a project each in two files.
-func (w *World) two(change ...func(*carav1.SourceSpec)) Publish {
+func (w *World) two() Publish {
 	w.tb.Helper()
 	w.Subject.Write("a.yaml", Project("a", "web:1"))
 	w.Subject.Write("deep/b.yml", Project("b", "web:1"))
 	w.Subject.Publish()
-	w.Create(change...)
+	w.Create()
 	return w.Published(1)
 }
 
