@@ -1,0 +1,265 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/testdocker"
+	"github.com/caravanserai/cara/internal/testgit"
+)
+
+// cara measures the real programs on the engine at host.
+func (o options) cara(ctx context.Context, dir, host string, e *engine, out *table, name string) (err error) {
+	c, err := o.openCluster(ctx, dir, host, e, name)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.sweep(ctx), c.close(ctx)) }()
+	for _, part := range []func(context.Context, options, *table) error{c.single, c.pushes, c.idle, c.crowd} {
+		if err := part(ctx, o, out); err != nil {
+			return err
+		}
+	}
+	return o.waiting(ctx, dir+"-waiting", out, name)
+}
+
+// sweep takes away what a run that failed has left, so that the agent, which still runs, has nothing to keep alive.
+func (c *cluster) sweep(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	defer cancel()
+	all, err := c.projects.ListProjects(ctx, &carav1.ListProjectsRequest{})
+	if err != nil {
+		return fmt.Errorf("list projects: %w", err)
+	}
+	var names []string
+	for _, p := range all.GetItems() {
+		names = append(names, p.GetMetadata().GetName())
+	}
+	return errors.Join(c.deleteAll(ctx, names...), c.AwaitNothing(ctx, c.host, ""))
+}
+
+// single is one project: apply, a killed container, delete.
+func (c *cluster) single(ctx context.Context, o options, out *table) error {
+	var backs, downs []time.Duration
+	ups, err := series("Cara: "+three, o.runs, func(run int) (up time.Duration, err error) {
+		name := fmt.Sprintf("%sx%d", c.name, run)
+		start := time.Now()
+		if err := errors.Join(c.create(ctx, nil, name), c.running(ctx, name)); err != nil {
+			return 0, err
+		}
+		up = time.Since(start)
+		back, err := c.killed(ctx, name)
+		if err != nil {
+			return 0, err
+		}
+		down, err := c.deleted(ctx, name)
+		backs, downs = append(backs, back), append(downs, down)
+		return up, err
+	})
+	if err != nil {
+		return err
+	}
+	out.times(three, byCara, ups)
+	out.times(remove, byCara, downs)
+	out.times(killed, byCara, backs)
+
+	ups, err = series("caractrl apply --wait", o.runs, func(run int) (time.Duration, error) {
+		name := fmt.Sprintf("%sy%d", c.name, run)
+		start := time.Now()
+		r, err := c.Ctl(ctx, manifest(name), "apply", "-f", "-", "--wait")
+		up := time.Since(start)
+		if err == nil && r.Code != 0 {
+			err = fmt.Errorf("caractrl ended with %d: %s", r.Code, r.Stderr)
+		}
+		if err != nil {
+			return 0, err
+		}
+		_, err = c.deleted(ctx, name)
+		return up, err
+	})
+	if err == nil {
+		out.times("the same, by caractrl apply --wait", byCara, ups)
+	}
+	return err
+}
+
+// killed kills the first service's container, and waits until the engine has started one for it again.
+func (c *cluster) killed(ctx context.Context, name string) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	var start time.Time
+	err := c.engine.event(ctx, "start", api.LabelProject+"="+name, func() error {
+		start = time.Now()
+		return c.engine.kill(ctx, "cara-"+name+"."+services[0])
+	})
+	took := time.Since(start)
+	if err == nil {
+		err = c.running(ctx, name)
+	}
+	return took, err
+}
+
+// deleted deletes a project, and waits until it is gone from the server and, as is looked up later, from the engine.
+func (c *cluster) deleted(ctx context.Context, name string) (time.Duration, error) {
+	start := time.Now()
+	_, err := c.projects.DeleteProject(ctx, &carav1.DeleteProjectRequest{Name: name})
+	err = errors.Join(err, c.gone(ctx, name))
+	took := time.Since(start)
+	held, heldErr := c.Held(ctx, c.host, name)
+	if heldErr == nil && !held.Empty() {
+		heldErr = fmt.Errorf("project %s is gone, but the engine holds\n%s", name, held)
+	}
+	return took, errors.Join(err, heldErr)
+}
+
+// deleteAll deletes projects side by side, and waits until they are gone.
+func (c *cluster) deleteAll(ctx context.Context, names ...string) error {
+	err := each(len(names), 16, func(i int) error {
+		_, err := c.projects.DeleteProject(ctx, &carav1.DeleteProjectRequest{Name: names[i], NoWait: true})
+		if api.IsNotFound(err) {
+			err = nil
+		}
+		return err
+	})
+	return errors.Join(err, c.gone(ctx, names...))
+}
+
+// pushes is the same project coming from a directory and from a repository.
+func (c *cluster) pushes(ctx context.Context, o options, out *table) error {
+	at := filepath.Join(c.Dir, "manifests")
+	if err := os.MkdirAll(at, 0o755); err != nil {
+		return fmt.Errorf("make a folder: %w", err)
+	}
+	root := filepath.Join(c.Dir, "git")
+	if err := os.MkdirAll(root, 0o755); err != nil {
+		return fmt.Errorf("make a folder: %w", err)
+	}
+	repo, err := testgit.Create(ctx, root, "platform")
+	if err != nil {
+		return err
+	}
+	server, err := testgit.StartHTTP(ctx, root, false)
+	if err != nil {
+		return err
+	}
+	push := func(path, content string) error {
+		if err := repo.Write(path, content); err != nil {
+			return err
+		}
+		if _, err := repo.Commit(ctx, "Add "+path); err != nil {
+			return err
+		}
+		return repo.Push(ctx)
+	}
+	if err := push("README.md", "nothing that Cara reads"); err != nil {
+		return errors.Join(err, server.Close())
+	}
+	git := &carav1.GitSource{Url: server.RepoURL("platform")}
+	for _, w := range []struct {
+		source, row string
+		spec        *carav1.SourceSpec
+		declare     func(name string) error
+	}{
+		{
+			"dir", "a file in a directory -> running", &carav1.SourceSpec{Dir: &carav1.DirSource{Path: at}},
+			func(name string) error {
+				if err := os.WriteFile(filepath.Join(at, name+".yaml"), []byte(manifest(name)), 0o644); err != nil {
+					return fmt.Errorf("declare %s: %w", name, err)
+				}
+				return nil
+			},
+		},
+		{
+			"hint", "git push, then a word (as a webhook) -> running", &carav1.SourceSpec{Git: git, Path: "hint", Interval: "1h"},
+			func(name string) error {
+				err := push("hint/"+name+".yaml", manifest(name))
+				if err == nil {
+					_, err = c.sources.ReconcileSource(ctx, &carav1.GetRequest{Name: "hint"})
+				}
+				return err
+			},
+		},
+		{
+			"poll", "git push, polled every 2 s -> running", &carav1.SourceSpec{Git: git, Path: "poll", Interval: "2s"},
+			func(name string) error { return push("poll/"+name+".yaml", manifest(name)) },
+		},
+	} {
+		if w.spec.Path != "" {
+			err = push(w.spec.Path+"/README.md", "nothing that Cara reads")
+		}
+		if err == nil {
+			err = c.pushed(ctx, o, out, w.source, w.row, w.spec, w.declare)
+		}
+		if err != nil {
+			return errors.Join(err, server.Close())
+		}
+	}
+	return server.Close()
+}
+
+// pushed declares one project after the other in one source; then the source goes, and its projects with it.
+func (c *cluster) pushed(ctx context.Context, o options, out *table, source, row string, spec *carav1.SourceSpec, declare func(name string) error) error {
+	spec.OnDelete, spec.AllowEmpty = "Delete", true
+	if _, err := c.sources.CreateSource(ctx, &carav1.CreateSourceRequest{Source: &carav1.Source{
+		ApiVersion: api.APIVersion, Kind: api.KindSource, Metadata: &carav1.ObjectMeta{Name: source}, Spec: spec,
+	}}); err != nil {
+		return fmt.Errorf("create source %s: %w", source, err)
+	}
+	if _, err := c.AwaitSource(ctx, source, "was read", func(s *carav1.Source) bool { return s.GetStatus().GetSnapshot() != nil }); err != nil {
+		return err
+	}
+	var names []string
+	ups, err := series("Cara: "+row, o.runs, func(run int) (time.Duration, error) {
+		name := fmt.Sprintf("%s%s%d", c.name, source, run)
+		names = append(names, name)
+		start := time.Now()
+		err := errors.Join(declare(name), c.running(ctx, name))
+		return time.Since(start), err
+	})
+	if err != nil {
+		return err
+	}
+	out.times(row, byCara, ups)
+	if _, err := c.sources.DeleteSource(ctx, &carav1.DeleteRequest{Name: source}); err != nil {
+		return fmt.Errorf("delete source %s: %w", source, err)
+	}
+	return c.gone(ctx, names...)
+}
+
+// crowd is many projects at once, and what they cost while they only run.
+func (c *cluster) crowd(ctx context.Context, o options, out *table) error {
+	var downs []time.Duration
+	runs := o.fewer()
+	ups, err := series("Cara: "+manyUp, runs, func(run int) (up time.Duration, err error) {
+		names := make([]string, o.many)
+		for i := range names {
+			names[i] = fmt.Sprintf("%sm%dx%d", c.name, run, i)
+		}
+		start := time.Now()
+		if err := errors.Join(c.create(ctx, nil, names...), c.running(ctx, names...)); err != nil {
+			return 0, err
+		}
+		up = time.Since(start)
+		if run == runs-1 {
+			if err := c.used(ctx, o, out, fmt.Sprintf("%d running containers", o.many*len(services))); err != nil {
+				return 0, err
+			}
+		}
+		start = time.Now()
+		err = c.deleteAll(ctx, names...)
+		downs = append(downs, time.Since(start))
+		return up, errors.Join(err, c.AwaitHeld(ctx, c.host, "", "nothing", testdocker.Held.Empty))
+	})
+	if err != nil {
+		return err
+	}
+	out.times(manyUp, byCara, ups)
+	out.times(manyDown, byCara, downs)
+	return nil
+}
