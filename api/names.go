@@ -13,6 +13,7 @@ const (
 	KindClaim     = "Claim"
 	KindOverride  = "Override"
 	KindTombstone = "Tombstone"
+	KindRevision  = "Revision"
 	KindToken     = "Token"
 )
 

@@ -26,6 +26,8 @@ func Wrap(m proto.Message) *carav1.Object {
 		return &carav1.Object{Value: &carav1.Object_Tombstone{Tombstone: m}}
 	case *carav1.Token:
 		return &carav1.Object{Value: &carav1.Object_Token{Token: m}}
+	case *carav1.Revision:
+		return &carav1.Object{Value: &carav1.Object_Revision{Revision: m}}
 	}
 	return nil
 }
@@ -51,6 +53,8 @@ func Unwrap(o *carav1.Object) proto.Message {
 		return orNil(v.Tombstone)
 	case *carav1.Object_Token:
 		return orNil(v.Token)
+	case *carav1.Object_Revision:
+		return orNil(v.Revision)
 	}
 	return nil
 }
@@ -93,6 +97,8 @@ func Kind(m proto.Message) string {
 		return KindOverride
 	case *carav1.Tombstone:
 		return KindTombstone
+	case *carav1.Revision:
+		return KindRevision
 	case *carav1.Token:
 		return KindToken
 	}
@@ -118,6 +124,8 @@ func New(kind string) proto.Message {
 		return &carav1.Override{}
 	case KindTombstone:
 		return &carav1.Tombstone{}
+	case KindRevision:
+		return &carav1.Revision{}
 	case KindToken:
 		return &carav1.Token{}
 	}

@@ -67,6 +67,9 @@ func (t *tx) declareFor(in *carav1.Project, how applyTerms) (before, after *cara
 		return old, old, nil
 	}
 	p.Metadata.Origin = origin
+	if p.GetMetadata().GetGeneration() != old.GetMetadata().GetGeneration() {
+		t.remember(p, "")
+	}
 	t.reconcileExpiry(p, o)
 	t.put(p)
 	return old, p, nil

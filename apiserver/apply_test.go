@@ -108,7 +108,7 @@ func orphan(t *testing.T, w *town) {
 	}
 }
 
-const ownedBy = `project "web" belongs to source/platform (deploy/web.yaml at 1a2b3c4): change it in git, or use --override --reason WHY`
+const ownedBy = `project "web" belongs to source/platform, deploy/web.yaml at 1a2b3c4: change it in git, or use --override --reason WHY`
 
 func TestPeopleDoNotChangeWhatGitDecides(t *testing.T) {
 	w := newTown(t)

@@ -79,6 +79,7 @@ func (c *cache) feed(ctx context.Context, st store.Store) error {
 		return fmt.Errorf("list the store: %w", err)
 	}
 	first := transaction{rev: page.Revision}
+	var revisions []int64 // of each object's last write: not every object has metadata that says it
 	for _, kv := range page.KVs {
 		ch, ok, err := decodeEvent(store.Event{KV: kv})
 		if err != nil {
@@ -86,11 +87,12 @@ func (c *cache) feed(ctx context.Context, st store.Store) error {
 		}
 		if ok {
 			first.changes = append(first.changes, ch)
+			revisions = append(revisions, kv.Modified)
 		}
 	}
 	c.mu.Lock()
 	for i := range first.changes {
-		c.set(&first.changes[i], first.changes[i].revision())
+		c.set(&first.changes[i], revisions[i])
 	}
 	c.rev, c.recent.floor = page.Revision, page.Revision
 	c.mu.Unlock()

@@ -43,15 +43,6 @@ func decodeEvent(ev store.Event) (ch change, ok bool, err error) {
 	return ch, true, nil
 }
 
-// revision is the one of the object's last write.
-func (ch *change) revision() int64 {
-	if meta := api.Meta(ch.new); meta != nil {
-		rev, _ := parseRevision(meta.GetResourceVersion())
-		return rev
-	}
-	return 0
-}
-
 // complete makes the form that watchers send. Secrets and tokens are never watched.
 func (ch *change) complete() {
 	switch ch.kind {

@@ -51,6 +51,11 @@ var methods = map[string]method{ //nolint:gochecknoglobals // a table that never
 	"/cara.v1.ProjectService/ListOverrides":       reads(readers...),
 	"/cara.v1.ProjectService/Logs":                reads(RoleAdmin, RoleDeployer, RoleViewer),
 	"/cara.v1.ProjectService/ListTombstones":      reads(readers...),
+	"/cara.v1.ProjectService/AdoptProject":        writes(deployers...),
+	"/cara.v1.ProjectService/ReleaseProject":      writes(deployers...),
+	"/cara.v1.ProjectService/RollbackProject":     writes(deployers...),
+	"/cara.v1.ProjectService/GetProjectHistory":   reads(readers...),
+	"/cara.v1.ProjectService/NoticeExpiry":        writes(RoleGC),
 
 	"/cara.v1.ApplyService/Apply": writes(RoleAdmin, RoleDeployer, RoleReconciler),
 
@@ -82,6 +87,7 @@ var methods = map[string]method{ //nolint:gochecknoglobals // a table that never
 	"/cara.v1.SourceService/PublishSnapshot":    writes(RoleSources),
 	"/cara.v1.SourceService/UpdateClaims":       reports(RoleReconciler),
 	"/cara.v1.SourceService/RemoveSource":       writes(RoleReconciler),
+	"/cara.v1.SourceService/WatchHints":         reads(RoleSources),
 	"/cara.v1.SourceService/GetSourceSecret":    reads(RoleSources),
 
 	"/cara.v1.SecretService/CreateSecret": writes(deployers...),

@@ -92,16 +92,18 @@ func (s *Server) overlayProject(p *carav1.Project) *carav1.Project {
 	return out
 }
 
-// overlaySource lays the last poll over a source.
+// overlaySource lays the last poll and the last webhook over a source.
 func (s *Server) overlaySource(src *carav1.Source) *carav1.Source {
-	poll := s.polls.of(src.GetMetadata().GetName())
-	if poll == nil {
+	poll, delivery := s.polls.of(src.GetMetadata().GetName()), s.hints.of(src.GetMetadata().GetName())
+	if poll == nil && delivery == nil {
 		return src
 	}
 	out := proto.CloneOf(src)
 	if out.Status == nil {
 		out.Status = &carav1.SourceStatus{}
 	}
-	out.Status.Poll = poll
+	out.Status.Poll = &carav1.PollStatus{
+		LastTime: poll.GetLastTime(), NextTime: poll.GetNextTime(), ObservedRevision: poll.GetObservedRevision(), LastDelivery: delivery,
+	}
 	return out
 }

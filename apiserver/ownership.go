@@ -30,7 +30,7 @@ func sourceOf(p *carav1.Project) string {
 	return name
 }
 
-// whence says where a project comes from: `source/platform (deploy/web.yaml at 1a2b3c4)`.
+// whence says where a project comes from: `source/platform, deploy/web.yaml at 1a2b3c4`.
 func whence(owner string, origin *carav1.Origin) string {
 	file, rev := origin.GetFile(), origin.GetRevision()
 	if len(rev) > 7 && !strings.Contains(rev, ":") {
@@ -40,9 +40,9 @@ func whence(owner string, origin *carav1.Origin) string {
 	case file == "":
 		return owner
 	case rev == "":
-		return fmt.Sprintf("%s (%s)", owner, file)
+		return owner + ", " + file
 	default:
-		return fmt.Sprintf("%s (%s at %s)", owner, file, rev)
+		return fmt.Sprintf("%s, %s at %s", owner, file, rev)
 	}
 }
 
@@ -66,10 +66,10 @@ func mayTake(p *carav1.Project, owner, adopt string, handOver []string) error {
 		return nil
 	case have == "":
 		return api.Errorf(codes.FailedPrecondition, titleAdoption,
-			"project %q exists and nobody owns it, and the source's adopt is Never: set spec.adopt to IfUnowned, or delete the project", name)
+			"project %q exists and nobody owns it, and the source's adopt is Never: caractrl adopt %s, or set spec.adopt to IfUnowned", name, name)
 	default:
 		return api.Errorf(codes.FailedPrecondition, titleAdoption,
-			"project %q exists and belongs to %s: set the source's spec.adopt to Always to take it over, or delete the project", name, have)
+			"project %q exists and belongs to %s: caractrl adopt %s, or set the source's spec.adopt to Always", name, have, name)
 	}
 }
 

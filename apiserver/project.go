@@ -103,6 +103,9 @@ func (t *tx) declare(in *carav1.Project, terms *carav1.OverrideTerms) (before, a
 			return nil, nil, err
 		}
 	}
+	if p.GetMetadata().GetGeneration() != old.GetMetadata().GetGeneration() {
+		t.remember(p, terms.GetReason())
+	}
 	t.put(p)
 	return old, p, nil
 }

@@ -105,7 +105,7 @@ func (t *tx) mayDelete(p *carav1.Project, req *carav1.DeleteProjectRequest) erro
 		return api.Errorf(codes.Aborted, api.TitleOwned, "project %q belongs to %s, not to %s: it is not deleted", name, orNobody(owner), want)
 	}
 	if !t.actor.Person() {
-		return nil
+		return t.stillDue(p, req.GetReason())
 	}
 	if reason := req.GetReason(); reason != "" && reason != reasonDeleted {
 		return api.Invalid("the request", fieldError("reason", "is %q; people delete with the reason Deleted", reason))
@@ -122,6 +122,27 @@ func (t *tx) mayDelete(p *carav1.Project, req *carav1.DeleteProjectRequest) erro
 	default:
 		return errSourceOwned(p)
 	}
+}
+
+// stillDue holds a loop's deletion against what may have happened since it was decided: a manifest that came back, or
+// that another source has now; an expiry that was moved. What it read must hold at the commit.
+func (t *tx) stillDue(p *carav1.Project, reason string) error {
+	name := p.GetMetadata().GetName()
+	switch reason {
+	case "Pruned":
+		for _, c := range t.server.cache.claimsOn(name) {
+			c, ok := read[*carav1.Claim](t, c.GetMetadata().GetName())
+			if ok && c.GetSpec().GetPresent() {
+				return api.Errorf(codes.Aborted, api.TitleConflict, "project %q is declared by source %q (%s): it is not pruned",
+					name, c.GetSpec().GetSource(), c.GetSpec().GetFile())
+			}
+		}
+	case "Expired":
+		if at := p.GetStatus().GetExpireAt(); at == nil || at.AsTime().After(t.now) {
+			return api.Errorf(codes.Aborted, api.TitleConflict, "project %q is not due: its expiry was moved", name)
+		}
+	}
+	return nil
 }
 
 func deletionText(p *carav1.Project) string {
@@ -143,6 +164,7 @@ func (t *tx) gone(p *carav1.Project, by api.Role, why string) error {
 		return api.Errorf(codes.Aborted, api.TitleConflict, "project %q: %v", meta.GetName(), err)
 	}
 	t.remove(api.KindProject, meta.GetName())
+	t.forget(p)
 	for _, host := range st.GetHosts() {
 		t.remove(kindHost, host)
 	}

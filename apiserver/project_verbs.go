@@ -85,7 +85,11 @@ func (s projectService) ExtendProject(ctx context.Context, req *carav1.ExtendPro
 			old := proto.CloneOf(p)
 			spec := proto.CloneOf(p.GetSpec())
 			spec.ExpireAt = timestamppb.New(until)
-			return t.change(old, p, spec, message)
+			if err := t.change(old, p, spec, message); err != nil {
+				return err
+			}
+			t.remember(p, req.GetReason())
+			return nil
 		}
 		o = &carav1.Override{
 			Metadata: &carav1.ObjectMeta{Name: req.GetName(), CreationTimestamp: timestamppb.New(t.now)},

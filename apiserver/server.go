@@ -19,6 +19,7 @@ type Server struct {
 	beats    beats
 	infos    infos
 	polls    polls
+	hints    *hints
 	sessions sessions
 	meetings meetings
 	draining chan struct{} // closed when Run begins to end: long streams end themselves
@@ -40,6 +41,7 @@ func New(cfg Config) (*Server, error) {
 		cache:    newCache(cfg.RecentChanges),
 		metrics:  newMetrics(),
 		draining: make(chan struct{}),
+		hints:    newHints(),
 	}
 	if cfg.Authenticator == nil {
 		s.cfg.Authenticator = tokens{s}

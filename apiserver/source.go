@@ -168,6 +168,7 @@ func (s sourceService) RemoveSource(ctx context.Context, req *carav1.DeleteReque
 	})
 	if err == nil {
 		s.polls.forget(req.GetName())
+		s.hints.forget(req.GetName())
 	}
 	return &empty{}, err
 }

@@ -68,6 +68,7 @@ func (t *tx) accept(in *carav1.Project, owner string, origin *carav1.Origin) (*c
 	t.condition(p, &carav1.Condition{
 		Type: api.CondScheduled, Status: api.StatusFalse, Reason: "Waiting", Message: "waiting for the scheduler",
 	})
+	t.remember(p, "")
 	return p, t.claimHosts(nil, p)
 }
 

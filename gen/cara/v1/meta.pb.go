@@ -162,7 +162,13 @@ type Origin struct {
 	// Line of the document's first line, from 1.
 	Line int32 `protobuf:"varint,3,opt,name=line,proto3" json:"line,omitempty"`
 	// Revision of the source: a commit hash, or the content hash of a directory.
-	Revision      string `protobuf:"bytes,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision string `protobuf:"bytes,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Author of that commit.
+	Author string `protobuf:"bytes,5,opt,name=author,proto3" json:"author,omitempty"`
+	// Subject is the first line of that commit's message.
+	Subject string `protobuf:"bytes,6,opt,name=subject,proto3" json:"subject,omitempty"`
+	// CommitTime of that commit.
+	CommitTime    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=commit_time,json=commitTime,proto3" json:"commit_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -223,6 +229,27 @@ func (x *Origin) GetRevision() string {
 		return x.Revision
 	}
 	return ""
+}
+
+func (x *Origin) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
+func (x *Origin) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *Origin) GetCommitTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CommitTime
+	}
+	return nil
 }
 
 // ListMeta describes a list as a whole.
@@ -589,12 +616,16 @@ const file_cara_v1_meta_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
 	"\x10AnnotationsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x81\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x84\x02\n" +
 	"\x06Origin\x12\x1f\n" +
 	"\x06source\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\x06source\x12\x1c\n" +
 	"\x04file\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x04file\x12\x12\n" +
 	"\x04line\x18\x03 \x01(\x05R\x04line\x12$\n" +
-	"\brevision\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\brevision\"]\n" +
+	"\brevision\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\brevision\x12 \n" +
+	"\x06author\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\x06author\x12\"\n" +
+	"\asubject\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\asubject\x12;\n" +
+	"\vcommit_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"commitTime\"]\n" +
 	"\bListMeta\x12)\n" +
 	"\x10resource_version\x18\x01 \x01(\tR\x0fresourceVersion\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa5\x02\n" +
@@ -651,13 +682,14 @@ var file_cara_v1_meta_proto_depIdxs = []int32{
 	9, // 2: cara.v1.ObjectMeta.creation_timestamp:type_name -> google.protobuf.Timestamp
 	9, // 3: cara.v1.ObjectMeta.deletion_timestamp:type_name -> google.protobuf.Timestamp
 	1, // 4: cara.v1.ObjectMeta.origin:type_name -> cara.v1.Origin
-	9, // 5: cara.v1.Condition.last_transition_time:type_name -> google.protobuf.Timestamp
-	5, // 6: cara.v1.Problem.errors:type_name -> cara.v1.FieldError
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	9, // 5: cara.v1.Origin.commit_time:type_name -> google.protobuf.Timestamp
+	9, // 6: cara.v1.Condition.last_transition_time:type_name -> google.protobuf.Timestamp
+	5, // 7: cara.v1.Problem.errors:type_name -> cara.v1.FieldError
+	8, // [8:8] is the sub-list for method output_type
+	8, // [8:8] is the sub-list for method input_type
+	8, // [8:8] is the sub-list for extension type_name
+	8, // [8:8] is the sub-list for extension extendee
+	0, // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_meta_proto_init() }

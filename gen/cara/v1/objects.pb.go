@@ -533,6 +533,115 @@ func (x *Tombstone) GetTime() *timestamppb.Timestamp {
 	return nil
 }
 
+// Revision is one of the last specs of a project, with who wrote it and why. Its name is `PROJECT/GENERATION`.
+type Revision struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Metadata names it.
+	Metadata *ObjectMeta `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	// Project with its metadata (name, labels, annotations) and spec as they were written.
+	Project *Project `protobuf:"bytes,2,opt,name=project,proto3" json:"project,omitempty"`
+	// Generation that the spec was.
+	Generation int32 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
+	// SpecHash of it.
+	SpecHash string `protobuf:"bytes,4,opt,name=spec_hash,json=specHash,proto3" json:"spec_hash,omitempty"`
+	// Actor who wrote it: `user/admin`, `source/platform`.
+	Actor string `protobuf:"bytes,5,opt,name=actor,proto3" json:"actor,omitempty"`
+	// Origin in the source, where a source wrote it.
+	Origin *Origin `protobuf:"bytes,6,opt,name=origin,proto3" json:"origin,omitempty"`
+	// Time it was written.
+	Time *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=time,proto3" json:"time,omitempty"`
+	// Reason that was given: of an override, or a rollback.
+	Reason        string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Revision) Reset() {
+	*x = Revision{}
+	mi := &file_cara_v1_objects_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Revision) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Revision) ProtoMessage() {}
+
+func (x *Revision) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_objects_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Revision.ProtoReflect.Descriptor instead.
+func (*Revision) Descriptor() ([]byte, []int) {
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Revision) GetMetadata() *ObjectMeta {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *Revision) GetProject() *Project {
+	if x != nil {
+		return x.Project
+	}
+	return nil
+}
+
+func (x *Revision) GetGeneration() int32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Revision) GetSpecHash() string {
+	if x != nil {
+		return x.SpecHash
+	}
+	return ""
+}
+
+func (x *Revision) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+func (x *Revision) GetOrigin() *Origin {
+	if x != nil {
+		return x.Origin
+	}
+	return nil
+}
+
+func (x *Revision) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Revision) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // Token lets a person, a pipeline or an agent in. Only its hash is stored.
 type Token struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -554,7 +663,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_cara_v1_objects_proto_msgTypes[5]
+	mi := &file_cara_v1_objects_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -566,7 +675,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_objects_proto_msgTypes[5]
+	mi := &file_cara_v1_objects_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -579,7 +688,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_cara_v1_objects_proto_rawDescGZIP(), []int{5}
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Token) GetMetadata() *ObjectMeta {
@@ -640,6 +749,7 @@ type Object struct {
 	//	*Object_Override
 	//	*Object_Tombstone
 	//	*Object_Token
+	//	*Object_Revision
 	Value         isObject_Value `protobuf_oneof:"value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -647,7 +757,7 @@ type Object struct {
 
 func (x *Object) Reset() {
 	*x = Object{}
-	mi := &file_cara_v1_objects_proto_msgTypes[6]
+	mi := &file_cara_v1_objects_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -659,7 +769,7 @@ func (x *Object) String() string {
 func (*Object) ProtoMessage() {}
 
 func (x *Object) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_objects_proto_msgTypes[6]
+	mi := &file_cara_v1_objects_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -672,7 +782,7 @@ func (x *Object) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Object.ProtoReflect.Descriptor instead.
 func (*Object) Descriptor() ([]byte, []int) {
-	return file_cara_v1_objects_proto_rawDescGZIP(), []int{6}
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Object) GetValue() isObject_Value {
@@ -763,6 +873,15 @@ func (x *Object) GetToken() *Token {
 	return nil
 }
 
+func (x *Object) GetRevision() *Revision {
+	if x != nil {
+		if x, ok := x.Value.(*Object_Revision); ok {
+			return x.Revision
+		}
+	}
+	return nil
+}
+
 type isObject_Value interface {
 	isObject_Value()
 }
@@ -812,6 +931,11 @@ type Object_Token struct {
 	Token *Token `protobuf:"bytes,9,opt,name=token,proto3,oneof"`
 }
 
+type Object_Revision struct {
+	// Revision object.
+	Revision *Revision `protobuf:"bytes,10,opt,name=revision,proto3,oneof"`
+}
+
 func (*Object_Project) isObject_Value() {}
 
 func (*Object_Node) isObject_Value() {}
@@ -829,6 +953,8 @@ func (*Object_Override) isObject_Value() {}
 func (*Object_Tombstone) isObject_Value() {}
 
 func (*Object_Token) isObject_Value() {}
+
+func (*Object_Revision) isObject_Value() {}
 
 var File_cara_v1_objects_proto protoreflect.FileDescriptor
 
@@ -894,7 +1020,18 @@ const file_cara_v1_objects_proto_rawDesc = "" +
 	"\x05actor\x18\x04 \x01(\tR\x05actor\x12\x14\n" +
 	"\x05owner\x18\x05 \x01(\tR\x05owner\x127\n" +
 	"\texpire_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bexpireAt\x12.\n" +
-	"\x04time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xe4\x01\n" +
+	"\x04time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xab\x02\n" +
+	"\bRevision\x12/\n" +
+	"\bmetadata\x18\x01 \x01(\v2\x13.cara.v1.ObjectMetaR\bmetadata\x12*\n" +
+	"\aproject\x18\x02 \x01(\v2\x10.cara.v1.ProjectR\aproject\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x03 \x01(\x05R\n" +
+	"generation\x12\x1b\n" +
+	"\tspec_hash\x18\x04 \x01(\tR\bspecHash\x12\x14\n" +
+	"\x05actor\x18\x05 \x01(\tR\x05actor\x12'\n" +
+	"\x06origin\x18\x06 \x01(\v2\x0f.cara.v1.OriginR\x06origin\x12.\n" +
+	"\x04time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
+	"\x06reason\x18\b \x01(\tR\x06reason\"\xe4\x01\n" +
 	"\x05Token\x12/\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x13.cara.v1.ObjectMetaR\bmetadata\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x1f\n" +
@@ -903,7 +1040,7 @@ const file_cara_v1_objects_proto_rawDesc = "" +
 	"\texpire_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bexpireAt\x12\x1b\n" +
 	"\tuses_left\x18\x05 \x01(\x05R\busesLeft\x12\x1f\n" +
 	"\vsecret_hash\x18\x06 \x01(\fR\n" +
-	"secretHash\"\x97\x03\n" +
+	"secretHash\"\xc8\x03\n" +
 	"\x06Object\x12,\n" +
 	"\aproject\x18\x01 \x01(\v2\x10.cara.v1.ProjectH\x00R\aproject\x12#\n" +
 	"\x04node\x18\x02 \x01(\v2\r.cara.v1.NodeH\x00R\x04node\x12)\n" +
@@ -913,7 +1050,9 @@ const file_cara_v1_objects_proto_rawDesc = "" +
 	"\x05claim\x18\x06 \x01(\v2\x0e.cara.v1.ClaimH\x00R\x05claim\x12/\n" +
 	"\boverride\x18\a \x01(\v2\x11.cara.v1.OverrideH\x00R\boverride\x122\n" +
 	"\ttombstone\x18\b \x01(\v2\x12.cara.v1.TombstoneH\x00R\ttombstone\x12&\n" +
-	"\x05token\x18\t \x01(\v2\x0e.cara.v1.TokenH\x00R\x05tokenB\a\n" +
+	"\x05token\x18\t \x01(\v2\x0e.cara.v1.TokenH\x00R\x05token\x12/\n" +
+	"\brevision\x18\n" +
+	" \x01(\v2\x11.cara.v1.RevisionH\x00R\brevisionB\a\n" +
 	"\x05valueB1Z/github.com/caravanserai/cara/gen/cara/v1;carav1b\x06proto3"
 
 var (
@@ -928,55 +1067,62 @@ func file_cara_v1_objects_proto_rawDescGZIP() []byte {
 	return file_cara_v1_objects_proto_rawDescData
 }
 
-var file_cara_v1_objects_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_cara_v1_objects_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_cara_v1_objects_proto_goTypes = []any{
 	(*Secret)(nil),                // 0: cara.v1.Secret
 	(*Event)(nil),                 // 1: cara.v1.Event
 	(*ObjectRef)(nil),             // 2: cara.v1.ObjectRef
 	(*Override)(nil),              // 3: cara.v1.Override
 	(*Tombstone)(nil),             // 4: cara.v1.Tombstone
-	(*Token)(nil),                 // 5: cara.v1.Token
-	(*Object)(nil),                // 6: cara.v1.Object
-	nil,                           // 7: cara.v1.Secret.StringDataEntry
-	nil,                           // 8: cara.v1.Secret.DataEntry
-	(*ObjectMeta)(nil),            // 9: cara.v1.ObjectMeta
-	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
-	(*Project)(nil),               // 11: cara.v1.Project
-	(*Node)(nil),                  // 12: cara.v1.Node
-	(*Source)(nil),                // 13: cara.v1.Source
-	(*Claim)(nil),                 // 14: cara.v1.Claim
+	(*Revision)(nil),              // 5: cara.v1.Revision
+	(*Token)(nil),                 // 6: cara.v1.Token
+	(*Object)(nil),                // 7: cara.v1.Object
+	nil,                           // 8: cara.v1.Secret.StringDataEntry
+	nil,                           // 9: cara.v1.Secret.DataEntry
+	(*ObjectMeta)(nil),            // 10: cara.v1.ObjectMeta
+	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
+	(*Project)(nil),               // 12: cara.v1.Project
+	(*Origin)(nil),                // 13: cara.v1.Origin
+	(*Node)(nil),                  // 14: cara.v1.Node
+	(*Source)(nil),                // 15: cara.v1.Source
+	(*Claim)(nil),                 // 16: cara.v1.Claim
 }
 var file_cara_v1_objects_proto_depIdxs = []int32{
-	9,  // 0: cara.v1.Secret.metadata:type_name -> cara.v1.ObjectMeta
-	7,  // 1: cara.v1.Secret.string_data:type_name -> cara.v1.Secret.StringDataEntry
-	8,  // 2: cara.v1.Secret.data:type_name -> cara.v1.Secret.DataEntry
-	9,  // 3: cara.v1.Event.metadata:type_name -> cara.v1.ObjectMeta
+	10, // 0: cara.v1.Secret.metadata:type_name -> cara.v1.ObjectMeta
+	8,  // 1: cara.v1.Secret.string_data:type_name -> cara.v1.Secret.StringDataEntry
+	9,  // 2: cara.v1.Secret.data:type_name -> cara.v1.Secret.DataEntry
+	10, // 3: cara.v1.Event.metadata:type_name -> cara.v1.ObjectMeta
 	2,  // 4: cara.v1.Event.object:type_name -> cara.v1.ObjectRef
-	10, // 5: cara.v1.Event.first_time:type_name -> google.protobuf.Timestamp
-	10, // 6: cara.v1.Event.last_time:type_name -> google.protobuf.Timestamp
-	9,  // 7: cara.v1.Override.metadata:type_name -> cara.v1.ObjectMeta
-	10, // 8: cara.v1.Override.since:type_name -> google.protobuf.Timestamp
-	10, // 9: cara.v1.Override.until:type_name -> google.protobuf.Timestamp
-	10, // 10: cara.v1.Override.expire_at:type_name -> google.protobuf.Timestamp
-	9,  // 11: cara.v1.Tombstone.metadata:type_name -> cara.v1.ObjectMeta
-	10, // 12: cara.v1.Tombstone.expire_at:type_name -> google.protobuf.Timestamp
-	10, // 13: cara.v1.Tombstone.time:type_name -> google.protobuf.Timestamp
-	9,  // 14: cara.v1.Token.metadata:type_name -> cara.v1.ObjectMeta
-	10, // 15: cara.v1.Token.expire_at:type_name -> google.protobuf.Timestamp
-	11, // 16: cara.v1.Object.project:type_name -> cara.v1.Project
-	12, // 17: cara.v1.Object.node:type_name -> cara.v1.Node
-	13, // 18: cara.v1.Object.source:type_name -> cara.v1.Source
-	0,  // 19: cara.v1.Object.secret:type_name -> cara.v1.Secret
-	1,  // 20: cara.v1.Object.event:type_name -> cara.v1.Event
-	14, // 21: cara.v1.Object.claim:type_name -> cara.v1.Claim
-	3,  // 22: cara.v1.Object.override:type_name -> cara.v1.Override
-	4,  // 23: cara.v1.Object.tombstone:type_name -> cara.v1.Tombstone
-	5,  // 24: cara.v1.Object.token:type_name -> cara.v1.Token
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	11, // 5: cara.v1.Event.first_time:type_name -> google.protobuf.Timestamp
+	11, // 6: cara.v1.Event.last_time:type_name -> google.protobuf.Timestamp
+	10, // 7: cara.v1.Override.metadata:type_name -> cara.v1.ObjectMeta
+	11, // 8: cara.v1.Override.since:type_name -> google.protobuf.Timestamp
+	11, // 9: cara.v1.Override.until:type_name -> google.protobuf.Timestamp
+	11, // 10: cara.v1.Override.expire_at:type_name -> google.protobuf.Timestamp
+	10, // 11: cara.v1.Tombstone.metadata:type_name -> cara.v1.ObjectMeta
+	11, // 12: cara.v1.Tombstone.expire_at:type_name -> google.protobuf.Timestamp
+	11, // 13: cara.v1.Tombstone.time:type_name -> google.protobuf.Timestamp
+	10, // 14: cara.v1.Revision.metadata:type_name -> cara.v1.ObjectMeta
+	12, // 15: cara.v1.Revision.project:type_name -> cara.v1.Project
+	13, // 16: cara.v1.Revision.origin:type_name -> cara.v1.Origin
+	11, // 17: cara.v1.Revision.time:type_name -> google.protobuf.Timestamp
+	10, // 18: cara.v1.Token.metadata:type_name -> cara.v1.ObjectMeta
+	11, // 19: cara.v1.Token.expire_at:type_name -> google.protobuf.Timestamp
+	12, // 20: cara.v1.Object.project:type_name -> cara.v1.Project
+	14, // 21: cara.v1.Object.node:type_name -> cara.v1.Node
+	15, // 22: cara.v1.Object.source:type_name -> cara.v1.Source
+	0,  // 23: cara.v1.Object.secret:type_name -> cara.v1.Secret
+	1,  // 24: cara.v1.Object.event:type_name -> cara.v1.Event
+	16, // 25: cara.v1.Object.claim:type_name -> cara.v1.Claim
+	3,  // 26: cara.v1.Object.override:type_name -> cara.v1.Override
+	4,  // 27: cara.v1.Object.tombstone:type_name -> cara.v1.Tombstone
+	6,  // 28: cara.v1.Object.token:type_name -> cara.v1.Token
+	5,  // 29: cara.v1.Object.revision:type_name -> cara.v1.Revision
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_objects_proto_init() }
@@ -988,7 +1134,7 @@ func file_cara_v1_objects_proto_init() {
 	file_cara_v1_node_proto_init()
 	file_cara_v1_project_proto_init()
 	file_cara_v1_source_proto_init()
-	file_cara_v1_objects_proto_msgTypes[6].OneofWrappers = []any{
+	file_cara_v1_objects_proto_msgTypes[7].OneofWrappers = []any{
 		(*Object_Project)(nil),
 		(*Object_Node)(nil),
 		(*Object_Source)(nil),
@@ -998,6 +1144,7 @@ func file_cara_v1_objects_proto_init() {
 		(*Object_Override)(nil),
 		(*Object_Tombstone)(nil),
 		(*Object_Token)(nil),
+		(*Object_Revision)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1005,7 +1152,7 @@ func file_cara_v1_objects_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_objects_proto_rawDesc), len(file_cara_v1_objects_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

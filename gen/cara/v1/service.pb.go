@@ -1233,6 +1233,272 @@ func (x *ExtendProjectRequest) GetReason() string {
 	return ""
 }
 
+// AdoptProjectRequest names a project and the source that gets it.
+type AdoptProjectRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the project.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Source that gets it; may be left out where just one source claims the project.
+	Source        string `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdoptProjectRequest) Reset() {
+	*x = AdoptProjectRequest{}
+	mi := &file_cara_v1_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdoptProjectRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdoptProjectRequest) ProtoMessage() {}
+
+func (x *AdoptProjectRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdoptProjectRequest.ProtoReflect.Descriptor instead.
+func (*AdoptProjectRequest) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *AdoptProjectRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AdoptProjectRequest) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+// ReleaseProjectRequest names a project of a source.
+type ReleaseProjectRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the project.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseProjectRequest) Reset() {
+	*x = ReleaseProjectRequest{}
+	mi := &file_cara_v1_service_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseProjectRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseProjectRequest) ProtoMessage() {}
+
+func (x *ReleaseProjectRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseProjectRequest.ProtoReflect.Descriptor instead.
+func (*ReleaseProjectRequest) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ReleaseProjectRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// RollbackProjectRequest says to which of the last specs.
+type RollbackProjectRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the project.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// To is a generation, or the first 7 characters or more of a commit.
+	To string `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	// Terms of the override, for a project that a source owns.
+	Terms         *OverrideTerms `protobuf:"bytes,3,opt,name=terms,proto3" json:"terms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RollbackProjectRequest) Reset() {
+	*x = RollbackProjectRequest{}
+	mi := &file_cara_v1_service_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RollbackProjectRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RollbackProjectRequest) ProtoMessage() {}
+
+func (x *RollbackProjectRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RollbackProjectRequest.ProtoReflect.Descriptor instead.
+func (*RollbackProjectRequest) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *RollbackProjectRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RollbackProjectRequest) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *RollbackProjectRequest) GetTerms() *OverrideTerms {
+	if x != nil {
+		return x.Terms
+	}
+	return nil
+}
+
+// ProjectHistory is what a project was.
+type ProjectHistory struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Items, newest first.
+	Items         []*Revision `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProjectHistory) Reset() {
+	*x = ProjectHistory{}
+	mi := &file_cara_v1_service_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProjectHistory) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProjectHistory) ProtoMessage() {}
+
+func (x *ProjectHistory) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProjectHistory.ProtoReflect.Descriptor instead.
+func (*ProjectHistory) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ProjectHistory) GetItems() []*Revision {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+// Hint says that a source may have something new.
+type Hint struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Source to probe.
+	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	// Delivery that said so.
+	Delivery      *Delivery `protobuf:"bytes,2,opt,name=delivery,proto3" json:"delivery,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Hint) Reset() {
+	*x = Hint{}
+	mi := &file_cara_v1_service_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Hint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Hint) ProtoMessage() {}
+
+func (x *Hint) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Hint.ProtoReflect.Descriptor instead.
+func (*Hint) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Hint) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *Hint) GetDelivery() *Delivery {
+	if x != nil {
+		return x.Delivery
+	}
+	return nil
+}
+
 // OverrideTerms say why, and for how long, git has no say. At most one of until, for and until_next_change; without
 // any it stands until it is cleared.
 type OverrideTerms struct {
@@ -1251,7 +1517,7 @@ type OverrideTerms struct {
 
 func (x *OverrideTerms) Reset() {
 	*x = OverrideTerms{}
-	mi := &file_cara_v1_service_proto_msgTypes[18]
+	mi := &file_cara_v1_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1263,7 +1529,7 @@ func (x *OverrideTerms) String() string {
 func (*OverrideTerms) ProtoMessage() {}
 
 func (x *OverrideTerms) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[18]
+	mi := &file_cara_v1_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1276,7 +1542,7 @@ func (x *OverrideTerms) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OverrideTerms.ProtoReflect.Descriptor instead.
 func (*OverrideTerms) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{18}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *OverrideTerms) GetReason() string {
@@ -1322,7 +1588,7 @@ type OverrideProjectRequest struct {
 
 func (x *OverrideProjectRequest) Reset() {
 	*x = OverrideProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[19]
+	mi := &file_cara_v1_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1334,7 +1600,7 @@ func (x *OverrideProjectRequest) String() string {
 func (*OverrideProjectRequest) ProtoMessage() {}
 
 func (x *OverrideProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[19]
+	mi := &file_cara_v1_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1347,7 +1613,7 @@ func (x *OverrideProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OverrideProjectRequest.ProtoReflect.Descriptor instead.
 func (*OverrideProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{19}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *OverrideProjectRequest) GetName() string {
@@ -1384,7 +1650,7 @@ type ListOverridesResponse struct {
 
 func (x *ListOverridesResponse) Reset() {
 	*x = ListOverridesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[20]
+	mi := &file_cara_v1_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1396,7 +1662,7 @@ func (x *ListOverridesResponse) String() string {
 func (*ListOverridesResponse) ProtoMessage() {}
 
 func (x *ListOverridesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[20]
+	mi := &file_cara_v1_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1409,7 +1675,7 @@ func (x *ListOverridesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOverridesResponse.ProtoReflect.Descriptor instead.
 func (*ListOverridesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{20}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListOverridesResponse) GetItems() []*Override {
@@ -1439,7 +1705,7 @@ type ListTombstonesResponse struct {
 
 func (x *ListTombstonesResponse) Reset() {
 	*x = ListTombstonesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[21]
+	mi := &file_cara_v1_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1451,7 +1717,7 @@ func (x *ListTombstonesResponse) String() string {
 func (*ListTombstonesResponse) ProtoMessage() {}
 
 func (x *ListTombstonesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[21]
+	mi := &file_cara_v1_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1464,7 +1730,7 @@ func (x *ListTombstonesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTombstonesResponse.ProtoReflect.Descriptor instead.
 func (*ListTombstonesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{21}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListTombstonesResponse) GetItems() []*Tombstone {
@@ -1500,7 +1766,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[22]
+	mi := &file_cara_v1_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1512,7 +1778,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[22]
+	mi := &file_cara_v1_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1525,7 +1791,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{22}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *LogsRequest) GetName() string {
@@ -1582,7 +1848,7 @@ type LogLine struct {
 
 func (x *LogLine) Reset() {
 	*x = LogLine{}
-	mi := &file_cara_v1_service_proto_msgTypes[23]
+	mi := &file_cara_v1_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1594,7 +1860,7 @@ func (x *LogLine) String() string {
 func (*LogLine) ProtoMessage() {}
 
 func (x *LogLine) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[23]
+	mi := &file_cara_v1_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1607,7 +1873,7 @@ func (x *LogLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLine.ProtoReflect.Descriptor instead.
 func (*LogLine) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{23}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *LogLine) GetService() string {
@@ -1666,7 +1932,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[24]
+	mi := &file_cara_v1_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1678,7 +1944,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[24]
+	mi := &file_cara_v1_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1691,7 +1957,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{24}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ApplyRequest) GetObjects() []*Object {
@@ -1747,7 +2013,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[25]
+	mi := &file_cara_v1_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1759,7 +2025,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[25]
+	mi := &file_cara_v1_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1772,7 +2038,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{25}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ApplyResponse) GetResults() []*ApplyResult {
@@ -1805,7 +2071,7 @@ type ApplyResult struct {
 
 func (x *ApplyResult) Reset() {
 	*x = ApplyResult{}
-	mi := &file_cara_v1_service_proto_msgTypes[26]
+	mi := &file_cara_v1_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1817,7 +2083,7 @@ func (x *ApplyResult) String() string {
 func (*ApplyResult) ProtoMessage() {}
 
 func (x *ApplyResult) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[26]
+	mi := &file_cara_v1_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1830,7 +2096,7 @@ func (x *ApplyResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResult.ProtoReflect.Descriptor instead.
 func (*ApplyResult) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{26}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ApplyResult) GetKind() string {
@@ -1893,7 +2159,7 @@ type CreateNodeRequest struct {
 
 func (x *CreateNodeRequest) Reset() {
 	*x = CreateNodeRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[27]
+	mi := &file_cara_v1_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1905,7 +2171,7 @@ func (x *CreateNodeRequest) String() string {
 func (*CreateNodeRequest) ProtoMessage() {}
 
 func (x *CreateNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[27]
+	mi := &file_cara_v1_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1918,7 +2184,7 @@ func (x *CreateNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateNodeRequest.ProtoReflect.Descriptor instead.
 func (*CreateNodeRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{27}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CreateNodeRequest) GetNode() *Node {
@@ -1939,7 +2205,7 @@ type PutNodeRequest struct {
 
 func (x *PutNodeRequest) Reset() {
 	*x = PutNodeRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[28]
+	mi := &file_cara_v1_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1951,7 +2217,7 @@ func (x *PutNodeRequest) String() string {
 func (*PutNodeRequest) ProtoMessage() {}
 
 func (x *PutNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[28]
+	mi := &file_cara_v1_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1964,7 +2230,7 @@ func (x *PutNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutNodeRequest.ProtoReflect.Descriptor instead.
 func (*PutNodeRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{28}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *PutNodeRequest) GetNode() *Node {
@@ -1987,7 +2253,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[29]
+	mi := &file_cara_v1_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1999,7 +2265,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[29]
+	mi := &file_cara_v1_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2012,7 +2278,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{29}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListNodesResponse) GetItems() []*Node {
@@ -2042,7 +2308,7 @@ type WatchObjectsRequest struct {
 
 func (x *WatchObjectsRequest) Reset() {
 	*x = WatchObjectsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[30]
+	mi := &file_cara_v1_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2054,7 +2320,7 @@ func (x *WatchObjectsRequest) String() string {
 func (*WatchObjectsRequest) ProtoMessage() {}
 
 func (x *WatchObjectsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[30]
+	mi := &file_cara_v1_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2067,7 +2333,7 @@ func (x *WatchObjectsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchObjectsRequest.ProtoReflect.Descriptor instead.
 func (*WatchObjectsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{30}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *WatchObjectsRequest) GetLabelSelector() string {
@@ -2099,7 +2365,7 @@ type NodeEvent struct {
 
 func (x *NodeEvent) Reset() {
 	*x = NodeEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[31]
+	mi := &file_cara_v1_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2111,7 +2377,7 @@ func (x *NodeEvent) String() string {
 func (*NodeEvent) ProtoMessage() {}
 
 func (x *NodeEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[31]
+	mi := &file_cara_v1_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2124,7 +2390,7 @@ func (x *NodeEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeEvent.ProtoReflect.Descriptor instead.
 func (*NodeEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{31}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *NodeEvent) GetType() string {
@@ -2161,7 +2427,7 @@ type HeartbeatRequest struct {
 
 func (x *HeartbeatRequest) Reset() {
 	*x = HeartbeatRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[32]
+	mi := &file_cara_v1_service_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2173,7 +2439,7 @@ func (x *HeartbeatRequest) String() string {
 func (*HeartbeatRequest) ProtoMessage() {}
 
 func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[32]
+	mi := &file_cara_v1_service_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2186,7 +2452,7 @@ func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{32}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *HeartbeatRequest) GetName() string {
@@ -2218,7 +2484,7 @@ type MarkNodeNotReadyRequest struct {
 
 func (x *MarkNodeNotReadyRequest) Reset() {
 	*x = MarkNodeNotReadyRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[33]
+	mi := &file_cara_v1_service_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2230,7 +2496,7 @@ func (x *MarkNodeNotReadyRequest) String() string {
 func (*MarkNodeNotReadyRequest) ProtoMessage() {}
 
 func (x *MarkNodeNotReadyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[33]
+	mi := &file_cara_v1_service_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2243,7 +2509,7 @@ func (x *MarkNodeNotReadyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkNodeNotReadyRequest.ProtoReflect.Descriptor instead.
 func (*MarkNodeNotReadyRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{33}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *MarkNodeNotReadyRequest) GetName() string {
@@ -2286,7 +2552,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[34]
+	mi := &file_cara_v1_service_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2298,7 +2564,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[34]
+	mi := &file_cara_v1_service_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2311,7 +2577,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{34}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *JoinRequest) GetTokenId() string {
@@ -2364,7 +2630,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[35]
+	mi := &file_cara_v1_service_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2376,7 +2642,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[35]
+	mi := &file_cara_v1_service_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2389,7 +2655,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{35}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *JoinResponse) GetCertificate() []byte {
@@ -2424,7 +2690,7 @@ type RenewCertificateRequest struct {
 
 func (x *RenewCertificateRequest) Reset() {
 	*x = RenewCertificateRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[36]
+	mi := &file_cara_v1_service_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2436,7 +2702,7 @@ func (x *RenewCertificateRequest) String() string {
 func (*RenewCertificateRequest) ProtoMessage() {}
 
 func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[36]
+	mi := &file_cara_v1_service_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2449,7 +2715,7 @@ func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewCertificateRequest.ProtoReflect.Descriptor instead.
 func (*RenewCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{36}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *RenewCertificateRequest) GetCsr() []byte {
@@ -2472,7 +2738,7 @@ type ConnectRequest struct {
 
 func (x *ConnectRequest) Reset() {
 	*x = ConnectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[37]
+	mi := &file_cara_v1_service_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2484,7 +2750,7 @@ func (x *ConnectRequest) String() string {
 func (*ConnectRequest) ProtoMessage() {}
 
 func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[37]
+	mi := &file_cara_v1_service_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2497,7 +2763,7 @@ func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectRequest.ProtoReflect.Descriptor instead.
 func (*ConnectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{37}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ConnectRequest) GetHeartbeat() *Heartbeat {
@@ -2534,7 +2800,7 @@ type ConnectResponse struct {
 
 func (x *ConnectResponse) Reset() {
 	*x = ConnectResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[38]
+	mi := &file_cara_v1_service_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2546,7 +2812,7 @@ func (x *ConnectResponse) String() string {
 func (*ConnectResponse) ProtoMessage() {}
 
 func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[38]
+	mi := &file_cara_v1_service_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2559,7 +2825,7 @@ func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
 func (*ConnectResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{38}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ConnectResponse) GetMessage() isConnectResponse_Message {
@@ -2684,7 +2950,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_cara_v1_service_proto_msgTypes[39]
+	mi := &file_cara_v1_service_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2696,7 +2962,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[39]
+	mi := &file_cara_v1_service_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2709,7 +2975,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{39}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Welcome) GetClusterId() string {
@@ -2746,7 +3012,7 @@ type Unassigned struct {
 
 func (x *Unassigned) Reset() {
 	*x = Unassigned{}
-	mi := &file_cara_v1_service_proto_msgTypes[40]
+	mi := &file_cara_v1_service_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2758,7 +3024,7 @@ func (x *Unassigned) String() string {
 func (*Unassigned) ProtoMessage() {}
 
 func (x *Unassigned) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[40]
+	mi := &file_cara_v1_service_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2771,7 +3037,7 @@ func (x *Unassigned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unassigned.ProtoReflect.Descriptor instead.
 func (*Unassigned) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{40}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Unassigned) GetName() string {
@@ -2797,7 +3063,7 @@ type Synced struct {
 
 func (x *Synced) Reset() {
 	*x = Synced{}
-	mi := &file_cara_v1_service_proto_msgTypes[41]
+	mi := &file_cara_v1_service_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2809,7 +3075,7 @@ func (x *Synced) String() string {
 func (*Synced) ProtoMessage() {}
 
 func (x *Synced) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[41]
+	mi := &file_cara_v1_service_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2822,7 +3088,7 @@ func (x *Synced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Synced.ProtoReflect.Descriptor instead.
 func (*Synced) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{41}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{46}
 }
 
 // Routes is a change of the ingress table, or all of it.
@@ -2840,7 +3106,7 @@ type Routes struct {
 
 func (x *Routes) Reset() {
 	*x = Routes{}
-	mi := &file_cara_v1_service_proto_msgTypes[42]
+	mi := &file_cara_v1_service_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2852,7 +3118,7 @@ func (x *Routes) String() string {
 func (*Routes) ProtoMessage() {}
 
 func (x *Routes) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[42]
+	mi := &file_cara_v1_service_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2865,7 +3131,7 @@ func (x *Routes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Routes.ProtoReflect.Descriptor instead.
 func (*Routes) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{42}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Routes) GetFull() bool {
@@ -2906,7 +3172,7 @@ type OpenStream struct {
 
 func (x *OpenStream) Reset() {
 	*x = OpenStream{}
-	mi := &file_cara_v1_service_proto_msgTypes[43]
+	mi := &file_cara_v1_service_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2918,7 +3184,7 @@ func (x *OpenStream) String() string {
 func (*OpenStream) ProtoMessage() {}
 
 func (x *OpenStream) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[43]
+	mi := &file_cara_v1_service_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2931,7 +3197,7 @@ func (x *OpenStream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenStream.ProtoReflect.Descriptor instead.
 func (*OpenStream) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{43}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *OpenStream) GetStreamId() string {
@@ -2983,7 +3249,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[44]
+	mi := &file_cara_v1_service_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2995,7 +3261,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[44]
+	mi := &file_cara_v1_service_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3008,7 +3274,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{44}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *AttachRequest) GetStreamId() string {
@@ -3041,7 +3307,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[45]
+	mi := &file_cara_v1_service_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3053,7 +3319,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[45]
+	mi := &file_cara_v1_service_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3066,7 +3332,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{45}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{50}
 }
 
 // CreateSourceRequest has the source to create.
@@ -3080,7 +3346,7 @@ type CreateSourceRequest struct {
 
 func (x *CreateSourceRequest) Reset() {
 	*x = CreateSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[46]
+	mi := &file_cara_v1_service_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3092,7 +3358,7 @@ func (x *CreateSourceRequest) String() string {
 func (*CreateSourceRequest) ProtoMessage() {}
 
 func (x *CreateSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[46]
+	mi := &file_cara_v1_service_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3105,7 +3371,7 @@ func (x *CreateSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSourceRequest.ProtoReflect.Descriptor instead.
 func (*CreateSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{46}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *CreateSourceRequest) GetSource() *Source {
@@ -3126,7 +3392,7 @@ type PutSourceRequest struct {
 
 func (x *PutSourceRequest) Reset() {
 	*x = PutSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[47]
+	mi := &file_cara_v1_service_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3138,7 +3404,7 @@ func (x *PutSourceRequest) String() string {
 func (*PutSourceRequest) ProtoMessage() {}
 
 func (x *PutSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[47]
+	mi := &file_cara_v1_service_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3151,7 +3417,7 @@ func (x *PutSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSourceRequest.ProtoReflect.Descriptor instead.
 func (*PutSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{47}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *PutSourceRequest) GetSource() *Source {
@@ -3174,7 +3440,7 @@ type ListSourcesResponse struct {
 
 func (x *ListSourcesResponse) Reset() {
 	*x = ListSourcesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[48]
+	mi := &file_cara_v1_service_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3186,7 +3452,7 @@ func (x *ListSourcesResponse) String() string {
 func (*ListSourcesResponse) ProtoMessage() {}
 
 func (x *ListSourcesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[48]
+	mi := &file_cara_v1_service_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3199,7 +3465,7 @@ func (x *ListSourcesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSourcesResponse.ProtoReflect.Descriptor instead.
 func (*ListSourcesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{48}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ListSourcesResponse) GetItems() []*Source {
@@ -3231,7 +3497,7 @@ type SourceEvent struct {
 
 func (x *SourceEvent) Reset() {
 	*x = SourceEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[49]
+	mi := &file_cara_v1_service_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3243,7 +3509,7 @@ func (x *SourceEvent) String() string {
 func (*SourceEvent) ProtoMessage() {}
 
 func (x *SourceEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[49]
+	mi := &file_cara_v1_service_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3256,7 +3522,7 @@ func (x *SourceEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceEvent.ProtoReflect.Descriptor instead.
 func (*SourceEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{49}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *SourceEvent) GetType() string {
@@ -3293,7 +3559,7 @@ type ReconcileSourceResponse struct {
 
 func (x *ReconcileSourceResponse) Reset() {
 	*x = ReconcileSourceResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[50]
+	mi := &file_cara_v1_service_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3305,7 +3571,7 @@ func (x *ReconcileSourceResponse) String() string {
 func (*ReconcileSourceResponse) ProtoMessage() {}
 
 func (x *ReconcileSourceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[50]
+	mi := &file_cara_v1_service_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3318,7 +3584,7 @@ func (x *ReconcileSourceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileSourceResponse.ProtoReflect.Descriptor instead.
 func (*ReconcileSourceResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{50}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ReconcileSourceResponse) GetToken() string {
@@ -3348,7 +3614,7 @@ type ConfirmSourceRequest struct {
 
 func (x *ConfirmSourceRequest) Reset() {
 	*x = ConfirmSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[51]
+	mi := &file_cara_v1_service_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3360,7 +3626,7 @@ func (x *ConfirmSourceRequest) String() string {
 func (*ConfirmSourceRequest) ProtoMessage() {}
 
 func (x *ConfirmSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[51]
+	mi := &file_cara_v1_service_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3373,7 +3639,7 @@ func (x *ConfirmSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmSourceRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{51}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ConfirmSourceRequest) GetName() string {
@@ -3405,7 +3671,7 @@ type ListClaimsRequest struct {
 
 func (x *ListClaimsRequest) Reset() {
 	*x = ListClaimsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[52]
+	mi := &file_cara_v1_service_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3417,7 +3683,7 @@ func (x *ListClaimsRequest) String() string {
 func (*ListClaimsRequest) ProtoMessage() {}
 
 func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[52]
+	mi := &file_cara_v1_service_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3430,7 +3696,7 @@ func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsRequest.ProtoReflect.Descriptor instead.
 func (*ListClaimsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{52}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ListClaimsRequest) GetSource() string {
@@ -3467,7 +3733,7 @@ type ListClaimsResponse struct {
 
 func (x *ListClaimsResponse) Reset() {
 	*x = ListClaimsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[53]
+	mi := &file_cara_v1_service_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3479,7 +3745,7 @@ func (x *ListClaimsResponse) String() string {
 func (*ListClaimsResponse) ProtoMessage() {}
 
 func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[53]
+	mi := &file_cara_v1_service_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3492,7 +3758,7 @@ func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsResponse.ProtoReflect.Descriptor instead.
 func (*ListClaimsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{53}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ListClaimsResponse) GetItems() []*Claim {
@@ -3538,7 +3804,7 @@ type UpdateSourceStatusRequest struct {
 
 func (x *UpdateSourceStatusRequest) Reset() {
 	*x = UpdateSourceStatusRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[54]
+	mi := &file_cara_v1_service_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3550,7 +3816,7 @@ func (x *UpdateSourceStatusRequest) String() string {
 func (*UpdateSourceStatusRequest) ProtoMessage() {}
 
 func (x *UpdateSourceStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[54]
+	mi := &file_cara_v1_service_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3563,7 +3829,7 @@ func (x *UpdateSourceStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSourceStatusRequest.ProtoReflect.Descriptor instead.
 func (*UpdateSourceStatusRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{54}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *UpdateSourceStatusRequest) GetName() string {
@@ -3656,7 +3922,7 @@ type PublishSnapshotRequest struct {
 
 func (x *PublishSnapshotRequest) Reset() {
 	*x = PublishSnapshotRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[55]
+	mi := &file_cara_v1_service_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3668,7 +3934,7 @@ func (x *PublishSnapshotRequest) String() string {
 func (*PublishSnapshotRequest) ProtoMessage() {}
 
 func (x *PublishSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[55]
+	mi := &file_cara_v1_service_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3681,7 +3947,7 @@ func (x *PublishSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*PublishSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{55}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *PublishSnapshotRequest) GetSource() string {
@@ -3730,7 +3996,7 @@ type PublishSnapshotResponse struct {
 
 func (x *PublishSnapshotResponse) Reset() {
 	*x = PublishSnapshotResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[56]
+	mi := &file_cara_v1_service_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3742,7 +4008,7 @@ func (x *PublishSnapshotResponse) String() string {
 func (*PublishSnapshotResponse) ProtoMessage() {}
 
 func (x *PublishSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[56]
+	mi := &file_cara_v1_service_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3755,7 +4021,7 @@ func (x *PublishSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*PublishSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{56}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *PublishSnapshotResponse) GetResourceVersion() string {
@@ -3778,7 +4044,7 @@ type UpdateClaimsRequest struct {
 
 func (x *UpdateClaimsRequest) Reset() {
 	*x = UpdateClaimsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[57]
+	mi := &file_cara_v1_service_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3790,7 +4056,7 @@ func (x *UpdateClaimsRequest) String() string {
 func (*UpdateClaimsRequest) ProtoMessage() {}
 
 func (x *UpdateClaimsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[57]
+	mi := &file_cara_v1_service_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3803,7 +4069,7 @@ func (x *UpdateClaimsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateClaimsRequest.ProtoReflect.Descriptor instead.
 func (*UpdateClaimsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{57}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *UpdateClaimsRequest) GetSource() string {
@@ -3835,7 +4101,7 @@ type ClaimUpdate struct {
 
 func (x *ClaimUpdate) Reset() {
 	*x = ClaimUpdate{}
-	mi := &file_cara_v1_service_proto_msgTypes[58]
+	mi := &file_cara_v1_service_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3847,7 +4113,7 @@ func (x *ClaimUpdate) String() string {
 func (*ClaimUpdate) ProtoMessage() {}
 
 func (x *ClaimUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[58]
+	mi := &file_cara_v1_service_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3860,7 +4126,7 @@ func (x *ClaimUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimUpdate.ProtoReflect.Descriptor instead.
 func (*ClaimUpdate) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{58}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ClaimUpdate) GetProject() string {
@@ -3895,7 +4161,7 @@ type GetSourceSecretRequest struct {
 
 func (x *GetSourceSecretRequest) Reset() {
 	*x = GetSourceSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[59]
+	mi := &file_cara_v1_service_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3907,7 +4173,7 @@ func (x *GetSourceSecretRequest) String() string {
 func (*GetSourceSecretRequest) ProtoMessage() {}
 
 func (x *GetSourceSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[59]
+	mi := &file_cara_v1_service_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3920,7 +4186,7 @@ func (x *GetSourceSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSourceSecretRequest.ProtoReflect.Descriptor instead.
 func (*GetSourceSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{59}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *GetSourceSecretRequest) GetName() string {
@@ -3941,7 +4207,7 @@ type GetSourceSecretResponse struct {
 
 func (x *GetSourceSecretResponse) Reset() {
 	*x = GetSourceSecretResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[60]
+	mi := &file_cara_v1_service_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3953,7 +4219,7 @@ func (x *GetSourceSecretResponse) String() string {
 func (*GetSourceSecretResponse) ProtoMessage() {}
 
 func (x *GetSourceSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[60]
+	mi := &file_cara_v1_service_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3966,7 +4232,7 @@ func (x *GetSourceSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSourceSecretResponse.ProtoReflect.Descriptor instead.
 func (*GetSourceSecretResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{60}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *GetSourceSecretResponse) GetGit() map[string][]byte {
@@ -3987,7 +4253,7 @@ type CreateSecretRequest struct {
 
 func (x *CreateSecretRequest) Reset() {
 	*x = CreateSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[61]
+	mi := &file_cara_v1_service_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3999,7 +4265,7 @@ func (x *CreateSecretRequest) String() string {
 func (*CreateSecretRequest) ProtoMessage() {}
 
 func (x *CreateSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[61]
+	mi := &file_cara_v1_service_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4012,7 +4278,7 @@ func (x *CreateSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSecretRequest.ProtoReflect.Descriptor instead.
 func (*CreateSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{61}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *CreateSecretRequest) GetSecret() *Secret {
@@ -4033,7 +4299,7 @@ type PutSecretRequest struct {
 
 func (x *PutSecretRequest) Reset() {
 	*x = PutSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[62]
+	mi := &file_cara_v1_service_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4045,7 +4311,7 @@ func (x *PutSecretRequest) String() string {
 func (*PutSecretRequest) ProtoMessage() {}
 
 func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[62]
+	mi := &file_cara_v1_service_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4058,7 +4324,7 @@ func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSecretRequest.ProtoReflect.Descriptor instead.
 func (*PutSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{62}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *PutSecretRequest) GetSecret() *Secret {
@@ -4081,7 +4347,7 @@ type ListSecretsResponse struct {
 
 func (x *ListSecretsResponse) Reset() {
 	*x = ListSecretsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[63]
+	mi := &file_cara_v1_service_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4093,7 +4359,7 @@ func (x *ListSecretsResponse) String() string {
 func (*ListSecretsResponse) ProtoMessage() {}
 
 func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[63]
+	mi := &file_cara_v1_service_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4106,7 +4372,7 @@ func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSecretsResponse.ProtoReflect.Descriptor instead.
 func (*ListSecretsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{63}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ListSecretsResponse) GetItems() []*Secret {
@@ -4134,7 +4400,7 @@ type CreateEventRequest struct {
 
 func (x *CreateEventRequest) Reset() {
 	*x = CreateEventRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[64]
+	mi := &file_cara_v1_service_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4146,7 +4412,7 @@ func (x *CreateEventRequest) String() string {
 func (*CreateEventRequest) ProtoMessage() {}
 
 func (x *CreateEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[64]
+	mi := &file_cara_v1_service_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4159,7 +4425,7 @@ func (x *CreateEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateEventRequest.ProtoReflect.Descriptor instead.
 func (*CreateEventRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{64}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *CreateEventRequest) GetEvent() *Event {
@@ -4186,7 +4452,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[65]
+	mi := &file_cara_v1_service_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4198,7 +4464,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[65]
+	mi := &file_cara_v1_service_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4211,7 +4477,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{65}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ListEventsRequest) GetKind() string {
@@ -4255,7 +4521,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[66]
+	mi := &file_cara_v1_service_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4267,7 +4533,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[66]
+	mi := &file_cara_v1_service_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4280,7 +4546,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{66}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ListEventsResponse) GetItems() []*Event {
@@ -4312,7 +4578,7 @@ type EventEvent struct {
 
 func (x *EventEvent) Reset() {
 	*x = EventEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[67]
+	mi := &file_cara_v1_service_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4324,7 +4590,7 @@ func (x *EventEvent) String() string {
 func (*EventEvent) ProtoMessage() {}
 
 func (x *EventEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[67]
+	mi := &file_cara_v1_service_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4337,7 +4603,7 @@ func (x *EventEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventEvent.ProtoReflect.Descriptor instead.
 func (*EventEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{67}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *EventEvent) GetType() string {
@@ -4374,7 +4640,7 @@ type TrimHistoryRequest struct {
 
 func (x *TrimHistoryRequest) Reset() {
 	*x = TrimHistoryRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[68]
+	mi := &file_cara_v1_service_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4386,7 +4652,7 @@ func (x *TrimHistoryRequest) String() string {
 func (*TrimHistoryRequest) ProtoMessage() {}
 
 func (x *TrimHistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[68]
+	mi := &file_cara_v1_service_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4399,7 +4665,7 @@ func (x *TrimHistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimHistoryRequest.ProtoReflect.Descriptor instead.
 func (*TrimHistoryRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{68}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *TrimHistoryRequest) GetEventsBefore() *timestamppb.Timestamp {
@@ -4431,7 +4697,7 @@ type TrimHistoryResponse struct {
 
 func (x *TrimHistoryResponse) Reset() {
 	*x = TrimHistoryResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[69]
+	mi := &file_cara_v1_service_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4443,7 +4709,7 @@ func (x *TrimHistoryResponse) String() string {
 func (*TrimHistoryResponse) ProtoMessage() {}
 
 func (x *TrimHistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[69]
+	mi := &file_cara_v1_service_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4456,7 +4722,7 @@ func (x *TrimHistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimHistoryResponse.ProtoReflect.Descriptor instead.
 func (*TrimHistoryResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{69}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *TrimHistoryResponse) GetEvents() int32 {
@@ -4493,7 +4759,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[70]
+	mi := &file_cara_v1_service_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4505,7 +4771,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[70]
+	mi := &file_cara_v1_service_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4518,7 +4784,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{70}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *WatchRequest) GetKinds() []string {
@@ -4550,7 +4816,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[71]
+	mi := &file_cara_v1_service_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4562,7 +4828,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[71]
+	mi := &file_cara_v1_service_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4575,7 +4841,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{71}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *WatchResponse) GetResourceVersion() string {
@@ -4612,7 +4878,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_cara_v1_service_proto_msgTypes[72]
+	mi := &file_cara_v1_service_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4624,7 +4890,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[72]
+	mi := &file_cara_v1_service_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4637,7 +4903,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{72}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *Change) GetDeleted() bool {
@@ -4665,7 +4931,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[73]
+	mi := &file_cara_v1_service_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4677,7 +4943,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[73]
+	mi := &file_cara_v1_service_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4690,7 +4956,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{73}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *CreateTokenRequest) GetToken() *Token {
@@ -4713,7 +4979,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[74]
+	mi := &file_cara_v1_service_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4725,7 +4991,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[74]
+	mi := &file_cara_v1_service_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4738,7 +5004,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{74}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *CreateTokenResponse) GetToken() *Token {
@@ -4768,7 +5034,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[75]
+	mi := &file_cara_v1_service_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4780,7 +5046,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[75]
+	mi := &file_cara_v1_service_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4793,7 +5059,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{75}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *ListTokensResponse) GetItems() []*Token {
@@ -4906,7 +5172,21 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tB\x06\xbaH\x03\xc8\x01\x01R\x04name\x120\n" +
 	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12)\n" +
 	"\x02by\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x02by\x12 \n" +
-	"\x06reason\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06reason\"\xbf\x01\n" +
+	"\x06reason\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06reason\"R\n" +
+	"\x13AdoptProjectRequest\x12\x1a\n" +
+	"\x04name\x18\x01 \x01(\tB\x06\xbaH\x03\xc8\x01\x01R\x04name\x12\x1f\n" +
+	"\x06source\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18?R\x06source\"3\n" +
+	"\x15ReleaseProjectRequest\x12\x1a\n" +
+	"\x04name\x18\x01 \x01(\tB\x06\xbaH\x03\xc8\x01\x01R\x04name\"\x7f\n" +
+	"\x16RollbackProjectRequest\x12\x1a\n" +
+	"\x04name\x18\x01 \x01(\tB\x06\xbaH\x03\xc8\x01\x01R\x04name\x12\x1b\n" +
+	"\x02to\x18\x02 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\x80\x01R\x02to\x12,\n" +
+	"\x05terms\x18\x03 \x01(\v2\x16.cara.v1.OverrideTermsR\x05terms\"9\n" +
+	"\x0eProjectHistory\x12'\n" +
+	"\x05items\x18\x01 \x03(\v2\x11.cara.v1.RevisionR\x05items\"M\n" +
+	"\x04Hint\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x12-\n" +
+	"\bdelivery\x18\x02 \x01(\v2\x11.cara.v1.DeliveryR\bdelivery\"\xbf\x01\n" +
 	"\rOverrideTerms\x12#\n" +
 	"\x06reason\x18\x01 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\x80\bR\x06reason\x120\n" +
 	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12+\n" +
@@ -5152,7 +5432,7 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x06secret\x18\x02 \x01(\tR\x06secret\"i\n" +
 	"\x12ListTokensResponse\x12$\n" +
 	"\x05items\x18\x01 \x03(\v2\x0e.cara.v1.TokenR\x05items\x12-\n" +
-	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata2\xea\f\n" +
+	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata2\xea\x10\n" +
 	"\x0eProjectService\x12c\n" +
 	"\rCreateProject\x12\x1d.cara.v1.CreateProjectRequest\x1a\x10.cara.v1.Project\"!\x82\xd3\xe4\x93\x02\x1b:\aproject\"\x10/api/v1/projects\x12u\n" +
 	"\n" +
@@ -5169,7 +5449,12 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x0eRestartProject\x12\x1e.cara.v1.RestartProjectRequest\x1a\x10.cara.v1.Project\"*\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/api/v1/projects/{name}:restart\x12k\n" +
 	"\rExtendProject\x12\x1d.cara.v1.ExtendProjectRequest\x1a\x10.cara.v1.Project\")\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/api/v1/projects/{name}:extend\x12r\n" +
 	"\x0fOverrideProject\x12\x1f.cara.v1.OverrideProjectRequest\x1a\x11.cara.v1.Override\"+\x82\xd3\xe4\x93\x02%:\x01*\" /api/v1/projects/{name}:override\x12`\n" +
-	"\rListOverrides\x12\x14.cara.v1.ListRequest\x1a\x1e.cara.v1.ListOverridesResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/overrides\x12V\n" +
+	"\rListOverrides\x12\x14.cara.v1.ListRequest\x1a\x1e.cara.v1.ListOverridesResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/overrides\x12h\n" +
+	"\fAdoptProject\x12\x1c.cara.v1.AdoptProjectRequest\x1a\x10.cara.v1.Project\"(\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/api/v1/projects/{name}:adopt\x12n\n" +
+	"\x0eReleaseProject\x12\x1e.cara.v1.ReleaseProjectRequest\x1a\x10.cara.v1.Project\"*\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/api/v1/projects/{name}:release\x12q\n" +
+	"\x0fRollbackProject\x12\x1f.cara.v1.RollbackProjectRequest\x1a\x10.cara.v1.Project\"+\x82\xd3\xe4\x93\x02%:\x01*\" /api/v1/projects/{name}:rollback\x12j\n" +
+	"\x11GetProjectHistory\x12\x13.cara.v1.GetRequest\x1a\x17.cara.v1.ProjectHistory\"'\x82\xd3\xe4\x93\x02!\x12\x1f/api/v1/projects/{name}/history\x12E\n" +
+	"\fNoticeExpiry\x12\x1d.cara.v1.RemoveProjectRequest\x1a\x16.google.protobuf.Empty\x12V\n" +
 	"\x04Logs\x12\x14.cara.v1.LogsRequest\x1a\x10.cara.v1.LogLine\"$\x82\xd3\xe4\x93\x02\x1e\x12\x1c/api/v1/projects/{name}/logs0\x01\x12c\n" +
 	"\x0eListTombstones\x12\x14.cara.v1.ListRequest\x1a\x1f.cara.v1.ListTombstonesResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/api/v1/tombstones2`\n" +
 	"\fApplyService\x12P\n" +
@@ -5189,7 +5474,7 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x04Join\x12\x14.cara.v1.JoinRequest\x1a\x15.cara.v1.JoinResponse\x12K\n" +
 	"\x10RenewCertificate\x12 .cara.v1.RenewCertificateRequest\x1a\x15.cara.v1.JoinResponse\x12@\n" +
 	"\aConnect\x12\x17.cara.v1.ConnectRequest\x1a\x18.cara.v1.ConnectResponse(\x010\x01\x12=\n" +
-	"\x06Attach\x12\x16.cara.v1.AttachRequest\x1a\x17.cara.v1.AttachResponse(\x010\x012\xe8\v\n" +
+	"\x06Attach\x12\x16.cara.v1.AttachRequest\x1a\x17.cara.v1.AttachResponse(\x010\x012\x9f\f\n" +
 	"\rSourceService\x12^\n" +
 	"\fCreateSource\x12\x1c.cara.v1.CreateSourceRequest\x1a\x0f.cara.v1.Source\"\x1f\x82\xd3\xe4\x93\x02\x19:\x06source\"\x0f/api/v1/sources\x12o\n" +
 	"\tPutSource\x12\x19.cara.v1.PutSourceRequest\x1a\x0f.cara.v1.Source\"6\x82\xd3\xe4\x93\x020:\x06source\x1a&/api/v1/sources/{source.metadata.name}\x12Q\n" +
@@ -5206,7 +5491,9 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x12UpdateSourceStatus\x12\".cara.v1.UpdateSourceStatusRequest\x1a\x0f.cara.v1.Source\x12V\n" +
 	"\x0fPublishSnapshot\x12\x1f.cara.v1.PublishSnapshotRequest\x1a .cara.v1.PublishSnapshotResponse(\x01\x12D\n" +
 	"\fUpdateClaims\x12\x1c.cara.v1.UpdateClaimsRequest\x1a\x16.google.protobuf.Empty\x12>\n" +
-	"\fRemoveSource\x12\x16.cara.v1.DeleteRequest\x1a\x16.google.protobuf.Empty\x12T\n" +
+	"\fRemoveSource\x12\x16.cara.v1.DeleteRequest\x1a\x16.google.protobuf.Empty\x125\n" +
+	"\n" +
+	"WatchHints\x12\x16.google.protobuf.Empty\x1a\r.cara.v1.Hint0\x01\x12T\n" +
 	"\x0fGetSourceSecret\x12\x1f.cara.v1.GetSourceSecretRequest\x1a .cara.v1.GetSourceSecretResponse2\xef\x03\n" +
 	"\rSecretService\x12^\n" +
 	"\fCreateSecret\x12\x1c.cara.v1.CreateSecretRequest\x1a\x0f.cara.v1.Secret\"\x1f\x82\xd3\xe4\x93\x02\x19:\x06secret\"\x0f/api/v1/secrets\x12o\n" +
@@ -5242,7 +5529,7 @@ func file_cara_v1_service_proto_rawDescGZIP() []byte {
 	return file_cara_v1_service_proto_rawDescData
 }
 
-var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 78)
+var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 83)
 var file_cara_v1_service_proto_goTypes = []any{
 	(*Info)(nil),                       // 0: cara.v1.Info
 	(*GetRequest)(nil),                 // 1: cara.v1.GetRequest
@@ -5262,294 +5549,316 @@ var file_cara_v1_service_proto_goTypes = []any{
 	(*RetryProjectRequest)(nil),        // 15: cara.v1.RetryProjectRequest
 	(*RestartProjectRequest)(nil),      // 16: cara.v1.RestartProjectRequest
 	(*ExtendProjectRequest)(nil),       // 17: cara.v1.ExtendProjectRequest
-	(*OverrideTerms)(nil),              // 18: cara.v1.OverrideTerms
-	(*OverrideProjectRequest)(nil),     // 19: cara.v1.OverrideProjectRequest
-	(*ListOverridesResponse)(nil),      // 20: cara.v1.ListOverridesResponse
-	(*ListTombstonesResponse)(nil),     // 21: cara.v1.ListTombstonesResponse
-	(*LogsRequest)(nil),                // 22: cara.v1.LogsRequest
-	(*LogLine)(nil),                    // 23: cara.v1.LogLine
-	(*ApplyRequest)(nil),               // 24: cara.v1.ApplyRequest
-	(*ApplyResponse)(nil),              // 25: cara.v1.ApplyResponse
-	(*ApplyResult)(nil),                // 26: cara.v1.ApplyResult
-	(*CreateNodeRequest)(nil),          // 27: cara.v1.CreateNodeRequest
-	(*PutNodeRequest)(nil),             // 28: cara.v1.PutNodeRequest
-	(*ListNodesResponse)(nil),          // 29: cara.v1.ListNodesResponse
-	(*WatchObjectsRequest)(nil),        // 30: cara.v1.WatchObjectsRequest
-	(*NodeEvent)(nil),                  // 31: cara.v1.NodeEvent
-	(*HeartbeatRequest)(nil),           // 32: cara.v1.HeartbeatRequest
-	(*MarkNodeNotReadyRequest)(nil),    // 33: cara.v1.MarkNodeNotReadyRequest
-	(*JoinRequest)(nil),                // 34: cara.v1.JoinRequest
-	(*JoinResponse)(nil),               // 35: cara.v1.JoinResponse
-	(*RenewCertificateRequest)(nil),    // 36: cara.v1.RenewCertificateRequest
-	(*ConnectRequest)(nil),             // 37: cara.v1.ConnectRequest
-	(*ConnectResponse)(nil),            // 38: cara.v1.ConnectResponse
-	(*Welcome)(nil),                    // 39: cara.v1.Welcome
-	(*Unassigned)(nil),                 // 40: cara.v1.Unassigned
-	(*Synced)(nil),                     // 41: cara.v1.Synced
-	(*Routes)(nil),                     // 42: cara.v1.Routes
-	(*OpenStream)(nil),                 // 43: cara.v1.OpenStream
-	(*AttachRequest)(nil),              // 44: cara.v1.AttachRequest
-	(*AttachResponse)(nil),             // 45: cara.v1.AttachResponse
-	(*CreateSourceRequest)(nil),        // 46: cara.v1.CreateSourceRequest
-	(*PutSourceRequest)(nil),           // 47: cara.v1.PutSourceRequest
-	(*ListSourcesResponse)(nil),        // 48: cara.v1.ListSourcesResponse
-	(*SourceEvent)(nil),                // 49: cara.v1.SourceEvent
-	(*ReconcileSourceResponse)(nil),    // 50: cara.v1.ReconcileSourceResponse
-	(*ConfirmSourceRequest)(nil),       // 51: cara.v1.ConfirmSourceRequest
-	(*ListClaimsRequest)(nil),          // 52: cara.v1.ListClaimsRequest
-	(*ListClaimsResponse)(nil),         // 53: cara.v1.ListClaimsResponse
-	(*UpdateSourceStatusRequest)(nil),  // 54: cara.v1.UpdateSourceStatusRequest
-	(*PublishSnapshotRequest)(nil),     // 55: cara.v1.PublishSnapshotRequest
-	(*PublishSnapshotResponse)(nil),    // 56: cara.v1.PublishSnapshotResponse
-	(*UpdateClaimsRequest)(nil),        // 57: cara.v1.UpdateClaimsRequest
-	(*ClaimUpdate)(nil),                // 58: cara.v1.ClaimUpdate
-	(*GetSourceSecretRequest)(nil),     // 59: cara.v1.GetSourceSecretRequest
-	(*GetSourceSecretResponse)(nil),    // 60: cara.v1.GetSourceSecretResponse
-	(*CreateSecretRequest)(nil),        // 61: cara.v1.CreateSecretRequest
-	(*PutSecretRequest)(nil),           // 62: cara.v1.PutSecretRequest
-	(*ListSecretsResponse)(nil),        // 63: cara.v1.ListSecretsResponse
-	(*CreateEventRequest)(nil),         // 64: cara.v1.CreateEventRequest
-	(*ListEventsRequest)(nil),          // 65: cara.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),         // 66: cara.v1.ListEventsResponse
-	(*EventEvent)(nil),                 // 67: cara.v1.EventEvent
-	(*TrimHistoryRequest)(nil),         // 68: cara.v1.TrimHistoryRequest
-	(*TrimHistoryResponse)(nil),        // 69: cara.v1.TrimHistoryResponse
-	(*WatchRequest)(nil),               // 70: cara.v1.WatchRequest
-	(*WatchResponse)(nil),              // 71: cara.v1.WatchResponse
-	(*Change)(nil),                     // 72: cara.v1.Change
-	(*CreateTokenRequest)(nil),         // 73: cara.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),        // 74: cara.v1.CreateTokenResponse
-	(*ListTokensResponse)(nil),         // 75: cara.v1.ListTokensResponse
-	nil,                                // 76: cara.v1.JoinRequest.LabelsEntry
-	nil,                                // 77: cara.v1.GetSourceSecretResponse.GitEntry
-	(*timestamppb.Timestamp)(nil),      // 78: google.protobuf.Timestamp
-	(*Project)(nil),                    // 79: cara.v1.Project
-	(*ListMeta)(nil),                   // 80: cara.v1.ListMeta
-	(*Condition)(nil),                  // 81: cara.v1.Condition
-	(*ServiceStatus)(nil),              // 82: cara.v1.ServiceStatus
-	(*durationpb.Duration)(nil),        // 83: google.protobuf.Duration
-	(*Override)(nil),                   // 84: cara.v1.Override
-	(*Tombstone)(nil),                  // 85: cara.v1.Tombstone
-	(*Object)(nil),                     // 86: cara.v1.Object
-	(*FieldDiff)(nil),                  // 87: cara.v1.FieldDiff
-	(*Problem)(nil),                    // 88: cara.v1.Problem
-	(*Node)(nil),                       // 89: cara.v1.Node
-	(*Heartbeat)(nil),                  // 90: cara.v1.Heartbeat
-	(*Assignment)(nil),                 // 91: cara.v1.Assignment
-	(*Route)(nil),                      // 92: cara.v1.Route
-	(*Source)(nil),                     // 93: cara.v1.Source
-	(*Claim)(nil),                      // 94: cara.v1.Claim
-	(*PollStatus)(nil),                 // 95: cara.v1.PollStatus
-	(*Run)(nil),                        // 96: cara.v1.Run
-	(*Snapshot)(nil),                   // 97: cara.v1.Snapshot
-	(*ClaimSpec)(nil),                  // 98: cara.v1.ClaimSpec
-	(*ClaimStatus)(nil),                // 99: cara.v1.ClaimStatus
-	(*Secret)(nil),                     // 100: cara.v1.Secret
-	(*Event)(nil),                      // 101: cara.v1.Event
-	(*Token)(nil),                      // 102: cara.v1.Token
-	(*emptypb.Empty)(nil),              // 103: google.protobuf.Empty
+	(*AdoptProjectRequest)(nil),        // 18: cara.v1.AdoptProjectRequest
+	(*ReleaseProjectRequest)(nil),      // 19: cara.v1.ReleaseProjectRequest
+	(*RollbackProjectRequest)(nil),     // 20: cara.v1.RollbackProjectRequest
+	(*ProjectHistory)(nil),             // 21: cara.v1.ProjectHistory
+	(*Hint)(nil),                       // 22: cara.v1.Hint
+	(*OverrideTerms)(nil),              // 23: cara.v1.OverrideTerms
+	(*OverrideProjectRequest)(nil),     // 24: cara.v1.OverrideProjectRequest
+	(*ListOverridesResponse)(nil),      // 25: cara.v1.ListOverridesResponse
+	(*ListTombstonesResponse)(nil),     // 26: cara.v1.ListTombstonesResponse
+	(*LogsRequest)(nil),                // 27: cara.v1.LogsRequest
+	(*LogLine)(nil),                    // 28: cara.v1.LogLine
+	(*ApplyRequest)(nil),               // 29: cara.v1.ApplyRequest
+	(*ApplyResponse)(nil),              // 30: cara.v1.ApplyResponse
+	(*ApplyResult)(nil),                // 31: cara.v1.ApplyResult
+	(*CreateNodeRequest)(nil),          // 32: cara.v1.CreateNodeRequest
+	(*PutNodeRequest)(nil),             // 33: cara.v1.PutNodeRequest
+	(*ListNodesResponse)(nil),          // 34: cara.v1.ListNodesResponse
+	(*WatchObjectsRequest)(nil),        // 35: cara.v1.WatchObjectsRequest
+	(*NodeEvent)(nil),                  // 36: cara.v1.NodeEvent
+	(*HeartbeatRequest)(nil),           // 37: cara.v1.HeartbeatRequest
+	(*MarkNodeNotReadyRequest)(nil),    // 38: cara.v1.MarkNodeNotReadyRequest
+	(*JoinRequest)(nil),                // 39: cara.v1.JoinRequest
+	(*JoinResponse)(nil),               // 40: cara.v1.JoinResponse
+	(*RenewCertificateRequest)(nil),    // 41: cara.v1.RenewCertificateRequest
+	(*ConnectRequest)(nil),             // 42: cara.v1.ConnectRequest
+	(*ConnectResponse)(nil),            // 43: cara.v1.ConnectResponse
+	(*Welcome)(nil),                    // 44: cara.v1.Welcome
+	(*Unassigned)(nil),                 // 45: cara.v1.Unassigned
+	(*Synced)(nil),                     // 46: cara.v1.Synced
+	(*Routes)(nil),                     // 47: cara.v1.Routes
+	(*OpenStream)(nil),                 // 48: cara.v1.OpenStream
+	(*AttachRequest)(nil),              // 49: cara.v1.AttachRequest
+	(*AttachResponse)(nil),             // 50: cara.v1.AttachResponse
+	(*CreateSourceRequest)(nil),        // 51: cara.v1.CreateSourceRequest
+	(*PutSourceRequest)(nil),           // 52: cara.v1.PutSourceRequest
+	(*ListSourcesResponse)(nil),        // 53: cara.v1.ListSourcesResponse
+	(*SourceEvent)(nil),                // 54: cara.v1.SourceEvent
+	(*ReconcileSourceResponse)(nil),    // 55: cara.v1.ReconcileSourceResponse
+	(*ConfirmSourceRequest)(nil),       // 56: cara.v1.ConfirmSourceRequest
+	(*ListClaimsRequest)(nil),          // 57: cara.v1.ListClaimsRequest
+	(*ListClaimsResponse)(nil),         // 58: cara.v1.ListClaimsResponse
+	(*UpdateSourceStatusRequest)(nil),  // 59: cara.v1.UpdateSourceStatusRequest
+	(*PublishSnapshotRequest)(nil),     // 60: cara.v1.PublishSnapshotRequest
+	(*PublishSnapshotResponse)(nil),    // 61: cara.v1.PublishSnapshotResponse
+	(*UpdateClaimsRequest)(nil),        // 62: cara.v1.UpdateClaimsRequest
+	(*ClaimUpdate)(nil),                // 63: cara.v1.ClaimUpdate
+	(*GetSourceSecretRequest)(nil),     // 64: cara.v1.GetSourceSecretRequest
+	(*GetSourceSecretResponse)(nil),    // 65: cara.v1.GetSourceSecretResponse
+	(*CreateSecretRequest)(nil),        // 66: cara.v1.CreateSecretRequest
+	(*PutSecretRequest)(nil),           // 67: cara.v1.PutSecretRequest
+	(*ListSecretsResponse)(nil),        // 68: cara.v1.ListSecretsResponse
+	(*CreateEventRequest)(nil),         // 69: cara.v1.CreateEventRequest
+	(*ListEventsRequest)(nil),          // 70: cara.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),         // 71: cara.v1.ListEventsResponse
+	(*EventEvent)(nil),                 // 72: cara.v1.EventEvent
+	(*TrimHistoryRequest)(nil),         // 73: cara.v1.TrimHistoryRequest
+	(*TrimHistoryResponse)(nil),        // 74: cara.v1.TrimHistoryResponse
+	(*WatchRequest)(nil),               // 75: cara.v1.WatchRequest
+	(*WatchResponse)(nil),              // 76: cara.v1.WatchResponse
+	(*Change)(nil),                     // 77: cara.v1.Change
+	(*CreateTokenRequest)(nil),         // 78: cara.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),        // 79: cara.v1.CreateTokenResponse
+	(*ListTokensResponse)(nil),         // 80: cara.v1.ListTokensResponse
+	nil,                                // 81: cara.v1.JoinRequest.LabelsEntry
+	nil,                                // 82: cara.v1.GetSourceSecretResponse.GitEntry
+	(*timestamppb.Timestamp)(nil),      // 83: google.protobuf.Timestamp
+	(*Project)(nil),                    // 84: cara.v1.Project
+	(*ListMeta)(nil),                   // 85: cara.v1.ListMeta
+	(*Condition)(nil),                  // 86: cara.v1.Condition
+	(*ServiceStatus)(nil),              // 87: cara.v1.ServiceStatus
+	(*durationpb.Duration)(nil),        // 88: google.protobuf.Duration
+	(*Revision)(nil),                   // 89: cara.v1.Revision
+	(*Delivery)(nil),                   // 90: cara.v1.Delivery
+	(*Override)(nil),                   // 91: cara.v1.Override
+	(*Tombstone)(nil),                  // 92: cara.v1.Tombstone
+	(*Object)(nil),                     // 93: cara.v1.Object
+	(*FieldDiff)(nil),                  // 94: cara.v1.FieldDiff
+	(*Problem)(nil),                    // 95: cara.v1.Problem
+	(*Node)(nil),                       // 96: cara.v1.Node
+	(*Heartbeat)(nil),                  // 97: cara.v1.Heartbeat
+	(*Assignment)(nil),                 // 98: cara.v1.Assignment
+	(*Route)(nil),                      // 99: cara.v1.Route
+	(*Source)(nil),                     // 100: cara.v1.Source
+	(*Claim)(nil),                      // 101: cara.v1.Claim
+	(*PollStatus)(nil),                 // 102: cara.v1.PollStatus
+	(*Run)(nil),                        // 103: cara.v1.Run
+	(*Snapshot)(nil),                   // 104: cara.v1.Snapshot
+	(*ClaimSpec)(nil),                  // 105: cara.v1.ClaimSpec
+	(*ClaimStatus)(nil),                // 106: cara.v1.ClaimStatus
+	(*Secret)(nil),                     // 107: cara.v1.Secret
+	(*Event)(nil),                      // 108: cara.v1.Event
+	(*Token)(nil),                      // 109: cara.v1.Token
+	(*emptypb.Empty)(nil),              // 110: google.protobuf.Empty
 }
 var file_cara_v1_service_proto_depIdxs = []int32{
-	78,  // 0: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
-	79,  // 1: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
-	79,  // 2: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
-	79,  // 3: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
-	80,  // 4: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
-	79,  // 5: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
-	18,  // 6: cara.v1.DeleteProjectRequest.override:type_name -> cara.v1.OverrideTerms
-	81,  // 7: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
-	82,  // 8: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
-	78,  // 9: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
-	83,  // 10: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
-	78,  // 11: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
-	83,  // 12: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
-	18,  // 13: cara.v1.OverrideProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	84,  // 14: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
-	80,  // 15: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
-	85,  // 16: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
-	80,  // 17: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
-	78,  // 18: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	78,  // 19: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	86,  // 20: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
-	18,  // 21: cara.v1.ApplyRequest.override:type_name -> cara.v1.OverrideTerms
-	26,  // 22: cara.v1.ApplyResponse.results:type_name -> cara.v1.ApplyResult
-	87,  // 23: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
-	88,  // 24: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
-	89,  // 25: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
-	89,  // 26: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
-	89,  // 27: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
-	80,  // 28: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
-	89,  // 29: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
-	90,  // 30: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
-	78,  // 31: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
-	76,  // 32: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
-	90,  // 33: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
-	39,  // 34: cara.v1.ConnectResponse.welcome:type_name -> cara.v1.Welcome
-	91,  // 35: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
-	40,  // 36: cara.v1.ConnectResponse.unassigned:type_name -> cara.v1.Unassigned
-	41,  // 37: cara.v1.ConnectResponse.synced:type_name -> cara.v1.Synced
-	42,  // 38: cara.v1.ConnectResponse.routes:type_name -> cara.v1.Routes
-	43,  // 39: cara.v1.ConnectResponse.open_stream:type_name -> cara.v1.OpenStream
-	83,  // 40: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	78,  // 41: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
-	92,  // 42: cara.v1.Routes.upserts:type_name -> cara.v1.Route
-	22,  // 43: cara.v1.OpenStream.logs:type_name -> cara.v1.LogsRequest
-	23,  // 44: cara.v1.AttachRequest.log:type_name -> cara.v1.LogLine
-	93,  // 45: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
-	93,  // 46: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
-	93,  // 47: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
-	80,  // 48: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
-	93,  // 49: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
-	93,  // 50: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
-	94,  // 51: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
-	80,  // 52: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
-	81,  // 53: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
-	95,  // 54: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
-	96,  // 55: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
-	97,  // 56: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
-	98,  // 57: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
-	58,  // 58: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
-	99,  // 59: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
-	77,  // 60: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
-	100, // 61: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
-	100, // 62: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
-	100, // 63: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
-	80,  // 64: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
-	101, // 65: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
-	101, // 66: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
-	80,  // 67: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
-	101, // 68: cara.v1.EventEvent.object:type_name -> cara.v1.Event
-	78,  // 69: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
-	78,  // 70: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
-	72,  // 71: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
-	86,  // 72: cara.v1.Change.object:type_name -> cara.v1.Object
-	102, // 73: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
-	102, // 74: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
-	102, // 75: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
-	80,  // 76: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
-	4,   // 77: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
-	5,   // 78: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
-	1,   // 79: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
-	6,   // 80: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
-	8,   // 81: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
-	10,  // 82: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
-	12,  // 83: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
-	13,  // 84: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
-	14,  // 85: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
-	15,  // 86: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
-	16,  // 87: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
-	17,  // 88: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
-	19,  // 89: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
-	3,   // 90: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListRequest
-	22,  // 91: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
-	3,   // 92: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
-	24,  // 93: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
-	27,  // 94: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
-	28,  // 95: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
-	1,   // 96: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
-	3,   // 97: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
-	30,  // 98: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
-	2,   // 99: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
-	32,  // 100: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
-	33,  // 101: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
-	34,  // 102: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
-	36,  // 103: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
-	37,  // 104: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
-	44,  // 105: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
-	46,  // 106: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
-	47,  // 107: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
-	1,   // 108: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
-	3,   // 109: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
-	30,  // 110: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
-	2,   // 111: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
-	1,   // 112: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
-	1,   // 113: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
-	1,   // 114: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
-	51,  // 115: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
-	52,  // 116: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
-	54,  // 117: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
-	55,  // 118: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
-	57,  // 119: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
-	2,   // 120: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
-	59,  // 121: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
-	61,  // 122: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
-	62,  // 123: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
-	1,   // 124: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
-	3,   // 125: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
-	2,   // 126: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
-	64,  // 127: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
-	65,  // 128: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
-	30,  // 129: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
-	68,  // 130: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
-	70,  // 131: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
-	73,  // 132: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
-	3,   // 133: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
-	2,   // 134: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
-	103, // 135: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
-	79,  // 136: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
-	79,  // 137: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
-	79,  // 138: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
-	7,   // 139: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
-	9,   // 140: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
-	11,  // 141: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
-	103, // 142: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
-	79,  // 143: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
-	103, // 144: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
-	79,  // 145: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
-	79,  // 146: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
-	79,  // 147: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
-	84,  // 148: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
-	20,  // 149: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
-	23,  // 150: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
-	21,  // 151: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
-	25,  // 152: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
-	89,  // 153: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
-	89,  // 154: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
-	89,  // 155: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
-	29,  // 156: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
-	31,  // 157: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
-	103, // 158: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
-	103, // 159: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
-	89,  // 160: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
-	35,  // 161: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
-	35,  // 162: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
-	38,  // 163: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
-	45,  // 164: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
-	93,  // 165: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
-	93,  // 166: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
-	93,  // 167: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
-	48,  // 168: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
-	49,  // 169: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
-	103, // 170: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
-	50,  // 171: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
-	93,  // 172: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
-	93,  // 173: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
-	93,  // 174: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
-	53,  // 175: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
-	93,  // 176: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
-	56,  // 177: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
-	103, // 178: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
-	103, // 179: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
-	60,  // 180: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
-	100, // 181: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
-	100, // 182: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
-	100, // 183: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
-	63,  // 184: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
-	103, // 185: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
-	101, // 186: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
-	66,  // 187: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
-	67,  // 188: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
-	69,  // 189: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
-	71,  // 190: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
-	74,  // 191: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
-	75,  // 192: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
-	103, // 193: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
-	0,   // 194: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
-	136, // [136:195] is the sub-list for method output_type
-	77,  // [77:136] is the sub-list for method input_type
-	77,  // [77:77] is the sub-list for extension type_name
-	77,  // [77:77] is the sub-list for extension extendee
-	0,   // [0:77] is the sub-list for field type_name
+	83,  // 0: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
+	84,  // 1: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
+	84,  // 2: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
+	84,  // 3: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
+	85,  // 4: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
+	84,  // 5: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
+	23,  // 6: cara.v1.DeleteProjectRequest.override:type_name -> cara.v1.OverrideTerms
+	86,  // 7: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
+	87,  // 8: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
+	83,  // 9: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
+	88,  // 10: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
+	23,  // 11: cara.v1.RollbackProjectRequest.terms:type_name -> cara.v1.OverrideTerms
+	89,  // 12: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
+	90,  // 13: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
+	83,  // 14: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
+	88,  // 15: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
+	23,  // 16: cara.v1.OverrideProjectRequest.terms:type_name -> cara.v1.OverrideTerms
+	91,  // 17: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
+	85,  // 18: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
+	92,  // 19: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
+	85,  // 20: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
+	83,  // 21: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	83,  // 22: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	93,  // 23: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
+	23,  // 24: cara.v1.ApplyRequest.override:type_name -> cara.v1.OverrideTerms
+	31,  // 25: cara.v1.ApplyResponse.results:type_name -> cara.v1.ApplyResult
+	94,  // 26: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
+	95,  // 27: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
+	96,  // 28: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
+	96,  // 29: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
+	96,  // 30: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
+	85,  // 31: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
+	96,  // 32: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
+	97,  // 33: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	83,  // 34: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
+	81,  // 35: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
+	97,  // 36: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	44,  // 37: cara.v1.ConnectResponse.welcome:type_name -> cara.v1.Welcome
+	98,  // 38: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
+	45,  // 39: cara.v1.ConnectResponse.unassigned:type_name -> cara.v1.Unassigned
+	46,  // 40: cara.v1.ConnectResponse.synced:type_name -> cara.v1.Synced
+	47,  // 41: cara.v1.ConnectResponse.routes:type_name -> cara.v1.Routes
+	48,  // 42: cara.v1.ConnectResponse.open_stream:type_name -> cara.v1.OpenStream
+	88,  // 43: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	83,  // 44: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
+	99,  // 45: cara.v1.Routes.upserts:type_name -> cara.v1.Route
+	27,  // 46: cara.v1.OpenStream.logs:type_name -> cara.v1.LogsRequest
+	28,  // 47: cara.v1.AttachRequest.log:type_name -> cara.v1.LogLine
+	100, // 48: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
+	100, // 49: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
+	100, // 50: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
+	85,  // 51: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
+	100, // 52: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
+	100, // 53: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
+	101, // 54: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
+	85,  // 55: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
+	86,  // 56: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
+	102, // 57: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
+	103, // 58: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
+	104, // 59: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
+	105, // 60: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
+	63,  // 61: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
+	106, // 62: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
+	82,  // 63: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
+	107, // 64: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
+	107, // 65: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
+	107, // 66: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
+	85,  // 67: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
+	108, // 68: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
+	108, // 69: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
+	85,  // 70: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
+	108, // 71: cara.v1.EventEvent.object:type_name -> cara.v1.Event
+	83,  // 72: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
+	83,  // 73: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
+	77,  // 74: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
+	93,  // 75: cara.v1.Change.object:type_name -> cara.v1.Object
+	109, // 76: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
+	109, // 77: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
+	109, // 78: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
+	85,  // 79: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
+	4,   // 80: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
+	5,   // 81: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
+	1,   // 82: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
+	6,   // 83: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
+	8,   // 84: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
+	10,  // 85: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
+	12,  // 86: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
+	13,  // 87: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
+	14,  // 88: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
+	15,  // 89: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
+	16,  // 90: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
+	17,  // 91: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
+	24,  // 92: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
+	3,   // 93: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListRequest
+	18,  // 94: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
+	19,  // 95: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
+	20,  // 96: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
+	1,   // 97: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
+	14,  // 98: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
+	27,  // 99: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
+	3,   // 100: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
+	29,  // 101: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
+	32,  // 102: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
+	33,  // 103: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
+	1,   // 104: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
+	3,   // 105: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
+	35,  // 106: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
+	2,   // 107: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
+	37,  // 108: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
+	38,  // 109: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
+	39,  // 110: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
+	41,  // 111: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
+	42,  // 112: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
+	49,  // 113: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
+	51,  // 114: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
+	52,  // 115: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
+	1,   // 116: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
+	3,   // 117: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
+	35,  // 118: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
+	2,   // 119: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
+	1,   // 120: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
+	1,   // 121: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
+	1,   // 122: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
+	56,  // 123: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
+	57,  // 124: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
+	59,  // 125: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
+	60,  // 126: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
+	62,  // 127: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
+	2,   // 128: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
+	110, // 129: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
+	64,  // 130: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
+	66,  // 131: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
+	67,  // 132: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
+	1,   // 133: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
+	3,   // 134: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
+	2,   // 135: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
+	69,  // 136: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
+	70,  // 137: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
+	35,  // 138: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
+	73,  // 139: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
+	75,  // 140: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
+	78,  // 141: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
+	3,   // 142: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
+	2,   // 143: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
+	110, // 144: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
+	84,  // 145: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
+	84,  // 146: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
+	84,  // 147: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
+	7,   // 148: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
+	9,   // 149: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
+	11,  // 150: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
+	110, // 151: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
+	84,  // 152: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
+	110, // 153: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
+	84,  // 154: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
+	84,  // 155: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
+	84,  // 156: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
+	91,  // 157: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
+	25,  // 158: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
+	84,  // 159: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
+	84,  // 160: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
+	84,  // 161: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
+	21,  // 162: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
+	110, // 163: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
+	28,  // 164: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
+	26,  // 165: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
+	30,  // 166: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
+	96,  // 167: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
+	96,  // 168: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
+	96,  // 169: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
+	34,  // 170: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
+	36,  // 171: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
+	110, // 172: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
+	110, // 173: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
+	96,  // 174: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
+	40,  // 175: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
+	40,  // 176: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
+	43,  // 177: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
+	50,  // 178: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
+	100, // 179: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
+	100, // 180: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
+	100, // 181: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
+	53,  // 182: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
+	54,  // 183: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
+	110, // 184: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
+	55,  // 185: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
+	100, // 186: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
+	100, // 187: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
+	100, // 188: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
+	58,  // 189: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
+	100, // 190: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
+	61,  // 191: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
+	110, // 192: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
+	110, // 193: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
+	22,  // 194: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
+	65,  // 195: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
+	107, // 196: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
+	107, // 197: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
+	107, // 198: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
+	68,  // 199: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
+	110, // 200: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
+	108, // 201: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
+	71,  // 202: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
+	72,  // 203: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
+	74,  // 204: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
+	76,  // 205: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
+	79,  // 206: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
+	80,  // 207: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
+	110, // 208: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
+	0,   // 209: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
+	145, // [145:210] is the sub-list for method output_type
+	80,  // [80:145] is the sub-list for method input_type
+	80,  // [80:80] is the sub-list for extension type_name
+	80,  // [80:80] is the sub-list for extension extendee
+	0,   // [0:80] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_service_proto_init() }
@@ -5562,7 +5871,7 @@ func file_cara_v1_service_proto_init() {
 	file_cara_v1_objects_proto_init()
 	file_cara_v1_project_proto_init()
 	file_cara_v1_source_proto_init()
-	file_cara_v1_service_proto_msgTypes[38].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[43].OneofWrappers = []any{
 		(*ConnectResponse_Welcome)(nil),
 		(*ConnectResponse_Assignment)(nil),
 		(*ConnectResponse_Unassigned)(nil),
@@ -5570,17 +5879,17 @@ func file_cara_v1_service_proto_init() {
 		(*ConnectResponse_Routes)(nil),
 		(*ConnectResponse_OpenStream)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[43].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[48].OneofWrappers = []any{
 		(*OpenStream_Logs)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[54].OneofWrappers = []any{}
+	file_cara_v1_service_proto_msgTypes[59].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_service_proto_rawDesc), len(file_cara_v1_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   78,
+			NumMessages:   83,
 			NumExtensions: 0,
 			NumServices:   9,
 		},

@@ -34,6 +34,11 @@ const (
 	ProjectService_ExtendProject_FullMethodName       = "/cara.v1.ProjectService/ExtendProject"
 	ProjectService_OverrideProject_FullMethodName     = "/cara.v1.ProjectService/OverrideProject"
 	ProjectService_ListOverrides_FullMethodName       = "/cara.v1.ProjectService/ListOverrides"
+	ProjectService_AdoptProject_FullMethodName        = "/cara.v1.ProjectService/AdoptProject"
+	ProjectService_ReleaseProject_FullMethodName      = "/cara.v1.ProjectService/ReleaseProject"
+	ProjectService_RollbackProject_FullMethodName     = "/cara.v1.ProjectService/RollbackProject"
+	ProjectService_GetProjectHistory_FullMethodName   = "/cara.v1.ProjectService/GetProjectHistory"
+	ProjectService_NoticeExpiry_FullMethodName        = "/cara.v1.ProjectService/NoticeExpiry"
 	ProjectService_Logs_FullMethodName                = "/cara.v1.ProjectService/Logs"
 	ProjectService_ListTombstones_FullMethodName      = "/cara.v1.ProjectService/ListTombstones"
 )
@@ -73,6 +78,19 @@ type ProjectServiceClient interface {
 	OverrideProject(ctx context.Context, in *OverrideProjectRequest, opts ...grpc.CallOption) (*Override, error)
 	// ListOverrides returns the overrides that stand.
 	ListOverrides(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListOverridesResponse, error)
+	// AdoptProject makes a source the owner of a project that it claims and that somebody else made. The source's
+	// manifest is applied at its next pass.
+	AdoptProject(ctx context.Context, in *AdoptProjectRequest, opts ...grpc.CallOption) (*Project, error)
+	// ReleaseProject takes a project from its source and gives it to the caller. A source that still declares it shows
+	// AdoptionRequired from then on, unless it adopts Always.
+	ReleaseProject(ctx context.Context, in *ReleaseProjectRequest, opts ...grpc.CallOption) (*Project, error)
+	// RollbackProject writes one of the project's last specs again. For a project that a source owns this is an override,
+	// and needs its terms.
+	RollbackProject(ctx context.Context, in *RollbackProjectRequest, opts ...grpc.CallOption) (*Project, error)
+	// GetProjectHistory returns the project's last specs, newest first.
+	GetProjectHistory(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*ProjectHistory, error)
+	// NoticeExpiry says on a project that it will expire soon. For the garbage collector.
+	NoticeExpiry(ctx context.Context, in *RemoveProjectRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
 	// Logs streams the logs of a project's containers, through the server, from the agent.
 	Logs(ctx context.Context, in *LogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LogLine], error)
 	// ListTombstones returns what stays of projects that are gone.
@@ -236,6 +254,56 @@ func (c *projectServiceClient) ListOverrides(ctx context.Context, in *ListReques
 	return out, nil
 }
 
+func (c *projectServiceClient) AdoptProject(ctx context.Context, in *AdoptProjectRequest, opts ...grpc.CallOption) (*Project, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Project)
+	err := c.cc.Invoke(ctx, ProjectService_AdoptProject_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *projectServiceClient) ReleaseProject(ctx context.Context, in *ReleaseProjectRequest, opts ...grpc.CallOption) (*Project, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Project)
+	err := c.cc.Invoke(ctx, ProjectService_ReleaseProject_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *projectServiceClient) RollbackProject(ctx context.Context, in *RollbackProjectRequest, opts ...grpc.CallOption) (*Project, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Project)
+	err := c.cc.Invoke(ctx, ProjectService_RollbackProject_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *projectServiceClient) GetProjectHistory(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*ProjectHistory, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ProjectHistory)
+	err := c.cc.Invoke(ctx, ProjectService_GetProjectHistory_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *projectServiceClient) NoticeExpiry(ctx context.Context, in *RemoveProjectRequest, opts ...grpc.CallOption) (*emptypb.Empty, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(emptypb.Empty)
+	err := c.cc.Invoke(ctx, ProjectService_NoticeExpiry_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *projectServiceClient) Logs(ctx context.Context, in *LogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LogLine], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &ProjectService_ServiceDesc.Streams[1], ProjectService_Logs_FullMethodName, cOpts...)
@@ -300,6 +368,19 @@ type ProjectServiceServer interface {
 	OverrideProject(context.Context, *OverrideProjectRequest) (*Override, error)
 	// ListOverrides returns the overrides that stand.
 	ListOverrides(context.Context, *ListRequest) (*ListOverridesResponse, error)
+	// AdoptProject makes a source the owner of a project that it claims and that somebody else made. The source's
+	// manifest is applied at its next pass.
+	AdoptProject(context.Context, *AdoptProjectRequest) (*Project, error)
+	// ReleaseProject takes a project from its source and gives it to the caller. A source that still declares it shows
+	// AdoptionRequired from then on, unless it adopts Always.
+	ReleaseProject(context.Context, *ReleaseProjectRequest) (*Project, error)
+	// RollbackProject writes one of the project's last specs again. For a project that a source owns this is an override,
+	// and needs its terms.
+	RollbackProject(context.Context, *RollbackProjectRequest) (*Project, error)
+	// GetProjectHistory returns the project's last specs, newest first.
+	GetProjectHistory(context.Context, *GetRequest) (*ProjectHistory, error)
+	// NoticeExpiry says on a project that it will expire soon. For the garbage collector.
+	NoticeExpiry(context.Context, *RemoveProjectRequest) (*emptypb.Empty, error)
 	// Logs streams the logs of a project's containers, through the server, from the agent.
 	Logs(*LogsRequest, grpc.ServerStreamingServer[LogLine]) error
 	// ListTombstones returns what stays of projects that are gone.
@@ -355,6 +436,21 @@ func (UnimplementedProjectServiceServer) OverrideProject(context.Context, *Overr
 }
 func (UnimplementedProjectServiceServer) ListOverrides(context.Context, *ListRequest) (*ListOverridesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListOverrides not implemented")
+}
+func (UnimplementedProjectServiceServer) AdoptProject(context.Context, *AdoptProjectRequest) (*Project, error) {
+	return nil, status.Error(codes.Unimplemented, "method AdoptProject not implemented")
+}
+func (UnimplementedProjectServiceServer) ReleaseProject(context.Context, *ReleaseProjectRequest) (*Project, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReleaseProject not implemented")
+}
+func (UnimplementedProjectServiceServer) RollbackProject(context.Context, *RollbackProjectRequest) (*Project, error) {
+	return nil, status.Error(codes.Unimplemented, "method RollbackProject not implemented")
+}
+func (UnimplementedProjectServiceServer) GetProjectHistory(context.Context, *GetRequest) (*ProjectHistory, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetProjectHistory not implemented")
+}
+func (UnimplementedProjectServiceServer) NoticeExpiry(context.Context, *RemoveProjectRequest) (*emptypb.Empty, error) {
+	return nil, status.Error(codes.Unimplemented, "method NoticeExpiry not implemented")
 }
 func (UnimplementedProjectServiceServer) Logs(*LogsRequest, grpc.ServerStreamingServer[LogLine]) error {
 	return status.Error(codes.Unimplemented, "method Logs not implemented")
@@ -628,6 +724,96 @@ func _ProjectService_ListOverrides_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ProjectService_AdoptProject_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AdoptProjectRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProjectServiceServer).AdoptProject(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ProjectService_AdoptProject_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProjectServiceServer).AdoptProject(ctx, req.(*AdoptProjectRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ProjectService_ReleaseProject_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReleaseProjectRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProjectServiceServer).ReleaseProject(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ProjectService_ReleaseProject_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProjectServiceServer).ReleaseProject(ctx, req.(*ReleaseProjectRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ProjectService_RollbackProject_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RollbackProjectRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProjectServiceServer).RollbackProject(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ProjectService_RollbackProject_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProjectServiceServer).RollbackProject(ctx, req.(*RollbackProjectRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ProjectService_GetProjectHistory_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProjectServiceServer).GetProjectHistory(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ProjectService_GetProjectHistory_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProjectServiceServer).GetProjectHistory(ctx, req.(*GetRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ProjectService_NoticeExpiry_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveProjectRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProjectServiceServer).NoticeExpiry(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ProjectService_NoticeExpiry_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProjectServiceServer).NoticeExpiry(ctx, req.(*RemoveProjectRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ProjectService_Logs_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(LogsRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -715,6 +901,26 @@ var ProjectService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListOverrides",
 			Handler:    _ProjectService_ListOverrides_Handler,
+		},
+		{
+			MethodName: "AdoptProject",
+			Handler:    _ProjectService_AdoptProject_Handler,
+		},
+		{
+			MethodName: "ReleaseProject",
+			Handler:    _ProjectService_ReleaseProject_Handler,
+		},
+		{
+			MethodName: "RollbackProject",
+			Handler:    _ProjectService_RollbackProject_Handler,
+		},
+		{
+			MethodName: "GetProjectHistory",
+			Handler:    _ProjectService_GetProjectHistory_Handler,
+		},
+		{
+			MethodName: "NoticeExpiry",
+			Handler:    _ProjectService_NoticeExpiry_Handler,
 		},
 		{
 			MethodName: "ListTombstones",
@@ -1400,6 +1606,7 @@ const (
 	SourceService_PublishSnapshot_FullMethodName    = "/cara.v1.SourceService/PublishSnapshot"
 	SourceService_UpdateClaims_FullMethodName       = "/cara.v1.SourceService/UpdateClaims"
 	SourceService_RemoveSource_FullMethodName       = "/cara.v1.SourceService/RemoveSource"
+	SourceService_WatchHints_FullMethodName         = "/cara.v1.SourceService/WatchHints"
 	SourceService_GetSourceSecret_FullMethodName    = "/cara.v1.SourceService/GetSourceSecret"
 )
 
@@ -1440,6 +1647,8 @@ type SourceServiceClient interface {
 	UpdateClaims(ctx context.Context, in *UpdateClaimsRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
 	// RemoveSource takes a deleted source's record away, when the reconciler has let go of its projects.
 	RemoveSource(ctx context.Context, in *DeleteRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
+	// WatchHints streams the names of sources that a webhook has spoken of. For `sources` only.
+	WatchHints(ctx context.Context, in *emptypb.Empty, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Hint], error)
 	// GetSourceSecret returns the values of the Secrets that a source names. For `sources` only.
 	GetSourceSecret(ctx context.Context, in *GetSourceSecretRequest, opts ...grpc.CallOption) (*GetSourceSecretResponse, error)
 }
@@ -1614,6 +1823,25 @@ func (c *sourceServiceClient) RemoveSource(ctx context.Context, in *DeleteReques
 	return out, nil
 }
 
+func (c *sourceServiceClient) WatchHints(ctx context.Context, in *emptypb.Empty, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Hint], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &SourceService_ServiceDesc.Streams[2], SourceService_WatchHints_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[emptypb.Empty, Hint]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type SourceService_WatchHintsClient = grpc.ServerStreamingClient[Hint]
+
 func (c *sourceServiceClient) GetSourceSecret(ctx context.Context, in *GetSourceSecretRequest, opts ...grpc.CallOption) (*GetSourceSecretResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetSourceSecretResponse)
@@ -1661,6 +1889,8 @@ type SourceServiceServer interface {
 	UpdateClaims(context.Context, *UpdateClaimsRequest) (*emptypb.Empty, error)
 	// RemoveSource takes a deleted source's record away, when the reconciler has let go of its projects.
 	RemoveSource(context.Context, *DeleteRequest) (*emptypb.Empty, error)
+	// WatchHints streams the names of sources that a webhook has spoken of. For `sources` only.
+	WatchHints(*emptypb.Empty, grpc.ServerStreamingServer[Hint]) error
 	// GetSourceSecret returns the values of the Secrets that a source names. For `sources` only.
 	GetSourceSecret(context.Context, *GetSourceSecretRequest) (*GetSourceSecretResponse, error)
 	mustEmbedUnimplementedSourceServiceServer()
@@ -1717,6 +1947,9 @@ func (UnimplementedSourceServiceServer) UpdateClaims(context.Context, *UpdateCla
 }
 func (UnimplementedSourceServiceServer) RemoveSource(context.Context, *DeleteRequest) (*emptypb.Empty, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemoveSource not implemented")
+}
+func (UnimplementedSourceServiceServer) WatchHints(*emptypb.Empty, grpc.ServerStreamingServer[Hint]) error {
+	return status.Error(codes.Unimplemented, "method WatchHints not implemented")
 }
 func (UnimplementedSourceServiceServer) GetSourceSecret(context.Context, *GetSourceSecretRequest) (*GetSourceSecretResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetSourceSecret not implemented")
@@ -1994,6 +2227,17 @@ func _SourceService_RemoveSource_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SourceService_WatchHints_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(emptypb.Empty)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(SourceServiceServer).WatchHints(m, &grpc.GenericServerStream[emptypb.Empty, Hint]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type SourceService_WatchHintsServer = grpc.ServerStreamingServer[Hint]
+
 func _SourceService_GetSourceSecret_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetSourceSecretRequest)
 	if err := dec(in); err != nil {
@@ -2086,6 +2330,11 @@ var SourceService_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "PublishSnapshot",
 			Handler:       _SourceService_PublishSnapshot_Handler,
 			ClientStreams: true,
+		},
+		{
+			StreamName:    "WatchHints",
+			Handler:       _SourceService_WatchHints_Handler,
+			ServerStreams: true,
 		},
 	},
 	Metadata: "cara/v1/service.proto",

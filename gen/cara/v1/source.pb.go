@@ -654,8 +654,10 @@ type PollStatus struct {
 	NextTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=next_time,json=nextTime,proto3" json:"next_time,omitempty"`
 	// ObservedRevision is what the remote had.
 	ObservedRevision string `protobuf:"bytes,3,opt,name=observed_revision,json=observedRevision,proto3" json:"observed_revision,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// LastDelivery is the last webhook that the server received for the source.
+	LastDelivery  *Delivery `protobuf:"bytes,4,opt,name=last_delivery,json=lastDelivery,proto3" json:"last_delivery,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PollStatus) Reset() {
@@ -709,6 +711,86 @@ func (x *PollStatus) GetObservedRevision() string {
 	return ""
 }
 
+func (x *PollStatus) GetLastDelivery() *Delivery {
+	if x != nil {
+		return x.LastDelivery
+	}
+	return nil
+}
+
+// Delivery is one webhook that a git server sent. It is kept in memory.
+type Delivery struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Time it came.
+	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// Event that it tells of, as the provider names it: `push`.
+	Event string `protobuf:"bytes,2,opt,name=event,proto3" json:"event,omitempty"`
+	// Id that the provider gave it.
+	Id string `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"`
+	// Result: `Accepted`, `Duplicate`, `Ignored` (an event that changes nothing), or `Refused` with the why.
+	Result        string `protobuf:"bytes,4,opt,name=result,proto3" json:"result,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Delivery) Reset() {
+	*x = Delivery{}
+	mi := &file_cara_v1_source_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Delivery) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Delivery) ProtoMessage() {}
+
+func (x *Delivery) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_source_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Delivery.ProtoReflect.Descriptor instead.
+func (*Delivery) Descriptor() ([]byte, []int) {
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Delivery) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Delivery) GetEvent() string {
+	if x != nil {
+		return x.Event
+	}
+	return ""
+}
+
+func (x *Delivery) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Delivery) GetResult() string {
+	if x != nil {
+		return x.Result
+	}
+	return ""
+}
+
 // Run is one pass of the reconciler.
 type Run struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -734,7 +816,7 @@ type Run struct {
 
 func (x *Run) Reset() {
 	*x = Run{}
-	mi := &file_cara_v1_source_proto_msgTypes[8]
+	mi := &file_cara_v1_source_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -746,7 +828,7 @@ func (x *Run) String() string {
 func (*Run) ProtoMessage() {}
 
 func (x *Run) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[8]
+	mi := &file_cara_v1_source_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -759,7 +841,7 @@ func (x *Run) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Run.ProtoReflect.Descriptor instead.
 func (*Run) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{8}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Run) GetRevision() string {
@@ -857,7 +939,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_cara_v1_source_proto_msgTypes[9]
+	mi := &file_cara_v1_source_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -869,7 +951,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[9]
+	mi := &file_cara_v1_source_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -882,7 +964,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{9}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Snapshot) GetRevision() string {
@@ -1009,7 +1091,7 @@ type FileProblem struct {
 
 func (x *FileProblem) Reset() {
 	*x = FileProblem{}
-	mi := &file_cara_v1_source_proto_msgTypes[10]
+	mi := &file_cara_v1_source_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1021,7 +1103,7 @@ func (x *FileProblem) String() string {
 func (*FileProblem) ProtoMessage() {}
 
 func (x *FileProblem) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[10]
+	mi := &file_cara_v1_source_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1034,7 +1116,7 @@ func (x *FileProblem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileProblem.ProtoReflect.Descriptor instead.
 func (*FileProblem) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{10}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *FileProblem) GetFile() string {
@@ -1089,7 +1171,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_cara_v1_source_proto_msgTypes[11]
+	mi := &file_cara_v1_source_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1101,7 +1183,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[11]
+	mi := &file_cara_v1_source_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1114,7 +1196,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{11}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Claim) GetMetadata() *ObjectMeta {
@@ -1159,6 +1241,12 @@ type ClaimSpec struct {
 	Revision string `protobuf:"bytes,8,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Present is false once the manifest left the source.
 	Present bool `protobuf:"varint,9,opt,name=present,proto3" json:"present,omitempty"`
+	// Author of that revision's commit.
+	Author string `protobuf:"bytes,11,opt,name=author,proto3" json:"author,omitempty"`
+	// Subject is the first line of that commit's message.
+	Subject string `protobuf:"bytes,12,opt,name=subject,proto3" json:"subject,omitempty"`
+	// CommitTime of that commit.
+	CommitTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=commit_time,json=commitTime,proto3" json:"commit_time,omitempty"`
 	// Held is why a present claim must not be applied as it stands: its file is broken now, or it is declared twice.
 	// The last good spec stays in force.
 	Held          string `protobuf:"bytes,10,opt,name=held,proto3" json:"held,omitempty"`
@@ -1168,7 +1256,7 @@ type ClaimSpec struct {
 
 func (x *ClaimSpec) Reset() {
 	*x = ClaimSpec{}
-	mi := &file_cara_v1_source_proto_msgTypes[12]
+	mi := &file_cara_v1_source_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1180,7 +1268,7 @@ func (x *ClaimSpec) String() string {
 func (*ClaimSpec) ProtoMessage() {}
 
 func (x *ClaimSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[12]
+	mi := &file_cara_v1_source_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1193,7 +1281,7 @@ func (x *ClaimSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimSpec.ProtoReflect.Descriptor instead.
 func (*ClaimSpec) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{12}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ClaimSpec) GetSource() string {
@@ -1259,6 +1347,27 @@ func (x *ClaimSpec) GetPresent() bool {
 	return false
 }
 
+func (x *ClaimSpec) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
+func (x *ClaimSpec) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *ClaimSpec) GetCommitTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CommitTime
+	}
+	return nil
+}
+
 func (x *ClaimSpec) GetHeld() string {
 	if x != nil {
 		return x.Held
@@ -1288,7 +1397,7 @@ type ClaimStatus struct {
 
 func (x *ClaimStatus) Reset() {
 	*x = ClaimStatus{}
-	mi := &file_cara_v1_source_proto_msgTypes[13]
+	mi := &file_cara_v1_source_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1300,7 +1409,7 @@ func (x *ClaimStatus) String() string {
 func (*ClaimStatus) ProtoMessage() {}
 
 func (x *ClaimStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[13]
+	mi := &file_cara_v1_source_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1313,7 +1422,7 @@ func (x *ClaimStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimStatus.ProtoReflect.Descriptor instead.
 func (*ClaimStatus) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{13}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ClaimStatus) GetState() string {
@@ -1426,12 +1535,18 @@ const file_cara_v1_source_proto_rawDesc = "" +
 	"\x12confirmed_revision\x18\t \x01(\tR\x11confirmedRevision\x12 \n" +
 	"\x04runs\x18\n" +
 	" \x03(\v2\f.cara.v1.RunR\x04runs\x12\x1a\n" +
-	"\bprojects\x18\v \x01(\x05R\bprojects\"\xb5\x01\n" +
+	"\bprojects\x18\v \x01(\x05R\bprojects\"\xed\x01\n" +
 	"\n" +
 	"PollStatus\x127\n" +
 	"\tlast_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\blastTime\x127\n" +
 	"\tnext_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bnextTime\x125\n" +
-	"\x11observed_revision\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x10observedRevision\"\xa5\x02\n" +
+	"\x11observed_revision\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x10observedRevision\x126\n" +
+	"\rlast_delivery\x18\x04 \x01(\v2\x11.cara.v1.DeliveryR\flastDelivery\"\x95\x01\n" +
+	"\bDelivery\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1d\n" +
+	"\x05event\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x05event\x12\x18\n" +
+	"\x02id\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x02id\x12 \n" +
+	"\x06result\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x06result\"\xa5\x02\n" +
 	"\x03Run\x12$\n" +
 	"\brevision\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\brevision\x129\n" +
 	"\n" +
@@ -1471,7 +1586,7 @@ const file_cara_v1_source_proto_rawDesc = "" +
 	"\x05Claim\x12/\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x13.cara.v1.ObjectMetaR\bmetadata\x12&\n" +
 	"\x04spec\x18\x02 \x01(\v2\x12.cara.v1.ClaimSpecR\x04spec\x12,\n" +
-	"\x06status\x18\x03 \x01(\v2\x14.cara.v1.ClaimStatusR\x06status\"\x91\x02\n" +
+	"\x06status\x18\x03 \x01(\v2\x14.cara.v1.ClaimStatusR\x06status\"\x80\x03\n" +
 	"\tClaimSpec\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1d\n" +
 	"\n" +
@@ -1482,7 +1597,11 @@ const file_cara_v1_source_proto_rawDesc = "" +
 	"\x04line\x18\x06 \x01(\x05R\x04line\x12\x1b\n" +
 	"\tfile_hash\x18\a \x01(\tR\bfileHash\x12\x1a\n" +
 	"\brevision\x18\b \x01(\tR\brevision\x12\x18\n" +
-	"\apresent\x18\t \x01(\bR\apresent\x12\x12\n" +
+	"\apresent\x18\t \x01(\bR\apresent\x12\x16\n" +
+	"\x06author\x18\v \x01(\tR\x06author\x12\x18\n" +
+	"\asubject\x18\f \x01(\tR\asubject\x12;\n" +
+	"\vcommit_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"commitTime\x12\x12\n" +
 	"\x04held\x18\n" +
 	" \x01(\tR\x04held\"\x9b\x02\n" +
 	"\vClaimStatus\x12\x1d\n" +
@@ -1506,7 +1625,7 @@ func file_cara_v1_source_proto_rawDescGZIP() []byte {
 	return file_cara_v1_source_proto_rawDescData
 }
 
-var file_cara_v1_source_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_cara_v1_source_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_cara_v1_source_proto_goTypes = []any{
 	(*Source)(nil),                // 0: cara.v1.Source
 	(*SourceSpec)(nil),            // 1: cara.v1.SourceSpec
@@ -1516,47 +1635,51 @@ var file_cara_v1_source_proto_goTypes = []any{
 	(*Webhook)(nil),               // 5: cara.v1.Webhook
 	(*SourceStatus)(nil),          // 6: cara.v1.SourceStatus
 	(*PollStatus)(nil),            // 7: cara.v1.PollStatus
-	(*Run)(nil),                   // 8: cara.v1.Run
-	(*Snapshot)(nil),              // 9: cara.v1.Snapshot
-	(*FileProblem)(nil),           // 10: cara.v1.FileProblem
-	(*Claim)(nil),                 // 11: cara.v1.Claim
-	(*ClaimSpec)(nil),             // 12: cara.v1.ClaimSpec
-	(*ClaimStatus)(nil),           // 13: cara.v1.ClaimStatus
-	(*ObjectMeta)(nil),            // 14: cara.v1.ObjectMeta
-	(*Condition)(nil),             // 15: cara.v1.Condition
-	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
-	(*Project)(nil),               // 17: cara.v1.Project
+	(*Delivery)(nil),              // 8: cara.v1.Delivery
+	(*Run)(nil),                   // 9: cara.v1.Run
+	(*Snapshot)(nil),              // 10: cara.v1.Snapshot
+	(*FileProblem)(nil),           // 11: cara.v1.FileProblem
+	(*Claim)(nil),                 // 12: cara.v1.Claim
+	(*ClaimSpec)(nil),             // 13: cara.v1.ClaimSpec
+	(*ClaimStatus)(nil),           // 14: cara.v1.ClaimStatus
+	(*ObjectMeta)(nil),            // 15: cara.v1.ObjectMeta
+	(*Condition)(nil),             // 16: cara.v1.Condition
+	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
+	(*Project)(nil),               // 18: cara.v1.Project
 }
 var file_cara_v1_source_proto_depIdxs = []int32{
-	14, // 0: cara.v1.Source.metadata:type_name -> cara.v1.ObjectMeta
+	15, // 0: cara.v1.Source.metadata:type_name -> cara.v1.ObjectMeta
 	1,  // 1: cara.v1.Source.spec:type_name -> cara.v1.SourceSpec
 	6,  // 2: cara.v1.Source.status:type_name -> cara.v1.SourceStatus
 	2,  // 3: cara.v1.SourceSpec.git:type_name -> cara.v1.GitSource
 	4,  // 4: cara.v1.SourceSpec.dir:type_name -> cara.v1.DirSource
 	5,  // 5: cara.v1.SourceSpec.webhook:type_name -> cara.v1.Webhook
 	3,  // 6: cara.v1.GitSource.ref:type_name -> cara.v1.GitRef
-	15, // 7: cara.v1.SourceStatus.conditions:type_name -> cara.v1.Condition
-	9,  // 8: cara.v1.SourceStatus.snapshot:type_name -> cara.v1.Snapshot
+	16, // 7: cara.v1.SourceStatus.conditions:type_name -> cara.v1.Condition
+	10, // 8: cara.v1.SourceStatus.snapshot:type_name -> cara.v1.Snapshot
 	7,  // 9: cara.v1.SourceStatus.poll:type_name -> cara.v1.PollStatus
-	8,  // 10: cara.v1.SourceStatus.runs:type_name -> cara.v1.Run
-	16, // 11: cara.v1.PollStatus.last_time:type_name -> google.protobuf.Timestamp
-	16, // 12: cara.v1.PollStatus.next_time:type_name -> google.protobuf.Timestamp
-	16, // 13: cara.v1.Run.start_time:type_name -> google.protobuf.Timestamp
-	16, // 14: cara.v1.Run.end_time:type_name -> google.protobuf.Timestamp
-	16, // 15: cara.v1.Snapshot.commit_time:type_name -> google.protobuf.Timestamp
-	16, // 16: cara.v1.Snapshot.publish_time:type_name -> google.protobuf.Timestamp
-	10, // 17: cara.v1.Snapshot.file_errors:type_name -> cara.v1.FileProblem
-	10, // 18: cara.v1.Snapshot.warnings:type_name -> cara.v1.FileProblem
-	14, // 19: cara.v1.Claim.metadata:type_name -> cara.v1.ObjectMeta
-	12, // 20: cara.v1.Claim.spec:type_name -> cara.v1.ClaimSpec
-	13, // 21: cara.v1.Claim.status:type_name -> cara.v1.ClaimStatus
-	17, // 22: cara.v1.ClaimSpec.project:type_name -> cara.v1.Project
-	16, // 23: cara.v1.ClaimStatus.applied_time:type_name -> google.protobuf.Timestamp
-	24, // [24:24] is the sub-list for method output_type
-	24, // [24:24] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	9,  // 10: cara.v1.SourceStatus.runs:type_name -> cara.v1.Run
+	17, // 11: cara.v1.PollStatus.last_time:type_name -> google.protobuf.Timestamp
+	17, // 12: cara.v1.PollStatus.next_time:type_name -> google.protobuf.Timestamp
+	8,  // 13: cara.v1.PollStatus.last_delivery:type_name -> cara.v1.Delivery
+	17, // 14: cara.v1.Delivery.time:type_name -> google.protobuf.Timestamp
+	17, // 15: cara.v1.Run.start_time:type_name -> google.protobuf.Timestamp
+	17, // 16: cara.v1.Run.end_time:type_name -> google.protobuf.Timestamp
+	17, // 17: cara.v1.Snapshot.commit_time:type_name -> google.protobuf.Timestamp
+	17, // 18: cara.v1.Snapshot.publish_time:type_name -> google.protobuf.Timestamp
+	11, // 19: cara.v1.Snapshot.file_errors:type_name -> cara.v1.FileProblem
+	11, // 20: cara.v1.Snapshot.warnings:type_name -> cara.v1.FileProblem
+	15, // 21: cara.v1.Claim.metadata:type_name -> cara.v1.ObjectMeta
+	13, // 22: cara.v1.Claim.spec:type_name -> cara.v1.ClaimSpec
+	14, // 23: cara.v1.Claim.status:type_name -> cara.v1.ClaimStatus
+	18, // 24: cara.v1.ClaimSpec.project:type_name -> cara.v1.Project
+	17, // 25: cara.v1.ClaimSpec.commit_time:type_name -> google.protobuf.Timestamp
+	17, // 26: cara.v1.ClaimStatus.applied_time:type_name -> google.protobuf.Timestamp
+	27, // [27:27] is the sub-list for method output_type
+	27, // [27:27] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_source_proto_init() }
@@ -1573,7 +1696,7 @@ func file_cara_v1_source_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_source_proto_rawDesc), len(file_cara_v1_source_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
