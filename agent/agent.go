@@ -38,9 +38,10 @@ type Agent struct {
 	relist       chan struct{}        // asks for a list of the engine, now
 	beat         chan struct{}        // asks for a heartbeat, now
 
-	mu     sync.Mutex
-	tasks  map[string]*task
-	synced bool // the server has named all that is ours on the stream that is open
+	mu        sync.Mutex
+	tasks     map[string]*task
+	connected bool // a stream to our cluster's server is open
+	synced    bool // the server has named all that is ours on the stream that is open
 }
 
 // task is one project at this node.
@@ -112,10 +113,18 @@ func (a *Agent) load() error {
 // releaseHeld acts on the assignments on disk once the server has been away for the grace: before, they may be of
 // yesterday, and a project that has moved must not start here.
 func (a *Agent) releaseHeld(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-time.After(a.cfg.ServerGrace):
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(a.cfg.ServerGrace):
+		}
+		a.mu.Lock()
+		naming := a.connected && !a.synced // it is about to say what is ours
+		a.mu.Unlock()
+		if !naming {
+			break
+		}
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -189,10 +198,11 @@ func (a *Agent) sync(named map[string]bool) {
 	kick(a.relist)
 }
 
-func (a *Agent) unsync() {
+// link takes in that the stream to the server is open now, or not any more.
+func (a *Agent) link(connected bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.synced = false
+	a.connected, a.synced = connected, false
 }
 
 // current returns the project's task and what it should be now; nil where there is nothing to do yet.

@@ -124,3 +124,36 @@ func TestManyProjectsAtOnce(t *testing.T) {
 		t.Error("something is left")
 	}
 }
+
+// TestSlowReader lets a reader stand still until lines are dropped: what it gets and what it is told it lost are all.
+func TestSlowReader(t *testing.T) {
+	f := newFaked(t)
+	spec := services("job")
+	spec.Services[0].Args = []string{"-lines", "20000", "-after", "1h"}
+	f.up(t, spec)
+	f.mu.Lock()
+	f.hold = make(chan struct{})
+	f.send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_OpenStream{OpenStream: &carav1.OpenStream{
+		StreamId: "slow", Kind: &carav1.OpenStream_Logs{Logs: &carav1.LogsRequest{Name: "p"}},
+	}}})
+	f.mu.Unlock()
+	waitUntil(t, func() bool { return f.engine.Calls("Logs ended") == 1 })
+	close(f.hold)
+	waitUntil(t, func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.closed["slow"]
+	})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var got, lost int
+	for _, m := range f.lines["slow"] {
+		if m.GetLog().GetTime() != nil {
+			got++
+		}
+		lost += int(m.GetLog().GetLost())
+	}
+	if lost == 0 || got+lost != 20000 {
+		t.Errorf("%d lines came, %d are said to be lost, want 20000 in all", got, lost)
+	}
+}

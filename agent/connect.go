@@ -24,7 +24,7 @@ func (a *Agent) connect(ctx context.Context) error {
 	backoff := newBackoff(200*time.Millisecond, a.cfg.MaxBackoff)
 	for ctx.Err() == nil {
 		err := a.session(ctx, backoff.reset)
-		a.unsync()
+		a.link(false)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -74,6 +74,7 @@ func (a *Agent) session(ctx context.Context, connected func()) error {
 					w.GetClusterId(), a.cfg.ClusterID)
 			}
 			connected()
+			a.link(true)
 			a.reports.renew()
 			a.log.Info("connected")
 			interval <- w.GetHeartbeatInterval().AsDuration()

@@ -39,6 +39,7 @@ type server struct {
 	reports  int
 	refuse   bool
 	newer    bool
+	hold     chan struct{} // Attach reads on once it is closed; nil: at once
 	changed  chan struct{}
 	lines    map[string][]*carav1.AttachRequest
 	closed   map[string]bool
@@ -140,6 +141,12 @@ func (s *server) Attach(stream grpc.BidiStreamingServer[carav1.AttachRequest, ca
 	first, err := stream.Recv()
 	if err != nil {
 		return err
+	}
+	s.mu.Lock()
+	hold := s.hold
+	s.mu.Unlock()
+	if hold != nil {
+		<-hold
 	}
 	for {
 		m, err := stream.Recv()

@@ -10,6 +10,11 @@ import (
 // Logs implements agent.Streams.
 func (e *Engine) Logs(ctx context.Context, id string, options agent.LogOptions, emit func(agent.LogLine) error) error {
 	err := e.begin(ctx, "Logs")
+	defer func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.calls["Logs ended"]++
+	}()
 	var c *container
 	if err == nil {
 		c, err = e.find(id)
