@@ -74,9 +74,10 @@ const loopsAreApart = "the loops meet only at the API, so that each can move int
 
 var anything = []string{"*"}
 
-// isTestSupport names what is never part of what is shipped.
+// isTestSupport names what is never part of what is shipped: fakes, real servers for tests, and contract suites.
 func isTestSupport(pkg string) bool {
-	return strings.HasPrefix(pkg, "internal/test") || strings.HasPrefix(pkg, "internal/fake")
+	return strings.HasPrefix(pkg, "internal/test") || strings.HasPrefix(pkg, "internal/fake") ||
+		strings.HasSuffix(pkg, "/sourcetest") || strings.HasSuffix(pkg, "/storetest") || strings.HasSuffix(pkg, "/enginetest")
 }
 
 func TestImportGraph(t *testing.T) {
