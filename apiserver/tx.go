@@ -15,6 +15,9 @@ import (
 // maxAttempts bounds how often a change runs again because what it had read was changed under it.
 const maxAttempts = 32
 
+// conflictWait is how long the cache may take to show the change that was in the way.
+const conflictWait = time.Second
+
 // tx is one change in the making: what it read, each with the revision that the transaction will insist on, and what
 // it writes. It belongs to the function that transact calls with it, and may be thrown away and made anew.
 type tx struct {
@@ -43,12 +46,25 @@ func (s *Server) transact(ctx context.Context, change func(*tx) error) error {
 		if !errors.Is(err, store.ErrConflict) {
 			return storeError(err)
 		}
-		// The change that was in the way has a newer revision than everything that was seen: wait for it.
-		if err := s.cache.wait(ctx, seen+1); err != nil {
+		if err := s.awaitNewer(ctx, seen); err != nil {
 			return err
 		}
 	}
 	return api.Errorf(codes.Aborted, api.TitleConflict, "the object changes too fast: %d attempts met a newer state each, try again", maxAttempts)
+}
+
+// awaitNewer waits for the change that was in the way of a commit: it has a newer revision than everything that was
+// seen. That the cache does not show it within a second is a mistake in this program, which is to be seen in the log and
+// not in a caller that hangs.
+func (s *Server) awaitNewer(ctx context.Context, seen int64) error {
+	bounded, cancel := context.WithTimeout(ctx, conflictWait)
+	defer cancel()
+	err := s.cache.wait(bounded, seen+1)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		s.cfg.Logger.Error("a conflict that no newer revision explains", "rev", seen)
+		return nil
+	}
+	return err
 }
 
 // begin makes an empty change. Whoever drops it instead of committing it has done a dry run.
