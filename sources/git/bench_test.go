@@ -19,6 +19,9 @@ import (
 func many(b *testing.B, n int) (root string, _ *testgit.TestRepo, _ *testgit.HTTP) {
 	root = b.TempDir()
 	repo := testgit.New(b, root, "app")
+	if _, err := repo.Git(b.Context(), "config", "gc.auto", "0"); err != nil { // it goes on in the background
+		b.Fatal(err)
+	}
 	for i := range n {
 		repo.Write(fmt.Sprintf("team-%d/p%05d.yaml", i%100, i), sourcetest.Project(fmt.Sprintf("p%05d", i), "registry.example.com/web:1"))
 	}
