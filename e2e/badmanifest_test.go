@@ -16,13 +16,16 @@ var bad = []struct {
 	put   func(*testgit.TestRepo, *world)
 	words []string // of the source's condition
 }{
-	{"alias bomb", func(r *testgit.TestRepo, _ *world) { r.Write("bad.yaml", aliasBomb()) }, []string{"bad.yaml:", "alias"}},
-	{"merge bomb", func(r *testgit.TestRepo, _ *world) { r.Write("bad.yaml", mergeBomb()) }, []string{"bad.yaml:"}},
+	{"alias bomb", func(r *testgit.TestRepo, _ *world) { r.Write("bad.yaml", aliasBomb()) }, []string{"bad.yaml:1:1", "unknown field"}},
+	{"merge bomb", func(r *testgit.TestRepo, _ *world) { r.Write("bad.yaml", mergeBomb()) }, []string{"bad.yaml:", "aliases are followed"}},
 	{"200,000 keys", func(r *testgit.TestRepo, _ *world) { r.Write("bad.yaml", manyKeys()) }, []string{"bad.yaml", "at most"}},
-	{"depth", func(r *testgit.TestRepo, _ *world) { r.Write("bad.yaml", strings.Repeat("[", 50_000)) }, []string{"bad.yaml:", "deep"}},
+	{"depth", func(r *testgit.TestRepo, _ *world) { r.Write("bad.yaml", strings.Repeat("[", 50_000)) }, []string{"bad.yaml:1:", "depth"}},
+	{"depth that is well-formed", func(r *testgit.TestRepo, _ *world) {
+		r.Write("bad.yaml", project("x", "services: "+strings.Repeat("[", 500)+strings.Repeat("]", 500)))
+	}, []string{"bad.yaml:", "64"}},
 	{"2 MiB manifest", func(r *testgit.TestRepo, w *world) {
 		r.Write("bad.yaml", w.web(w.name("large"), testimage.WebV1)+strings.Repeat("# nothing but air\n", 2<<20/18))
-	}, []string{"bad.yaml", "1048576"}},
+	}, []string{"bad.yaml", "1 MiB"}},
 	{"binary file named .yaml", func(r *testgit.TestRepo, _ *world) {
 		r.Write("bad.yaml", "\x7fELF\x02\x01\x01\x00\x00\x00\x00\xff\xfe")
 	}, []string{"bad.yaml:1:1", "no text"}},
@@ -81,24 +84,24 @@ func TestOneBadFileAmongMany(t *testing.T) {
 	}
 }
 
-// aliasBomb stands for a billion services.
+// aliasBomb has a billion arguments.
 func aliasBomb() string {
 	var b strings.Builder
 	b.WriteString("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n")
 	for n := 1; n < 9; n++ {
 		fmt.Fprintf(&b, "a%d: &a%d [%s]\n", n, n, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*a%d, ", n-1), 10), ", "))
 	}
-	return b.String()
+	return b.String() + project("bomb", "services:\n- name: web\n  image: web\n  command: *a8")
 }
 
 // mergeBomb doubles a map thirty times.
 func mergeBomb() string {
 	var b strings.Builder
-	b.WriteString("m0: &m0 {a: 1}\n")
+	b.WriteString("m0: &m0 {a: \"1\"}\n")
 	for n := 1; n < 30; n++ {
-		fmt.Fprintf(&b, "m%d: &m%d {<<: [*m%d, *m%d], k%d: 1}\n", n, n, n-1, n-1, n)
+		fmt.Fprintf(&b, "m%d: &m%d {<<: [*m%d, *m%d], k%d: \"1\"}\n", n, n, n-1, n-1, n)
 	}
-	return b.String()
+	return b.String() + project("bomb", "services:\n- name: web\n  image: web\n  labels: *m29")
 }
 
 // manyKeys costs a YAML library that looks for duplicates pairwise most of a minute.

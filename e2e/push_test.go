@@ -81,6 +81,6 @@ ingress:
 	if r := w.ctl("", "get", "events"); r.Code != 0 {
 		w.Errorf("%+v", r)
 	} else {
-		w.says("caractrl get events", r.Stdout, name, "Pruned")
+		w.says("caractrl get events", r.Stdout, name, "its manifest left the source")
 	}
 }
