@@ -36,10 +36,7 @@ func (a *app) readManifests(paths []string) ([]proto.Message, error) {
 			if err != nil {
 				return nil, err
 			}
-			if file == "-" {
-				file = "standard input"
-			}
-			found, wrong := manifest.Parse(file, data, manifest.Limits{})
+			found, wrong := manifest.Parse(display(file), data, manifest.Limits{})
 			docs, problems = append(docs, found...), append(problems, wrong...)
 		}
 	}
@@ -52,7 +49,7 @@ func (a *app) readManifests(paths []string) ([]proto.Message, error) {
 		return nil, fmt.Errorf("nothing was done: %s in the manifests", plural(len(problems), "problem"))
 	}
 	if len(docs) == 0 {
-		return nil, fmt.Errorf("no manifests in %s", strings.Join(paths, ", "))
+		return nil, fmt.Errorf("no manifests in %s", display(strings.Join(paths, ", ")))
 	}
 	objects := make([]proto.Message, len(docs))
 	for i, d := range docs {
@@ -62,6 +59,14 @@ func (a *app) readManifests(paths []string) ([]proto.Message, error) {
 		}
 	}
 	return objects, nil
+}
+
+// display is what messages call a file.
+func display(file string) string {
+	if file == "-" {
+		return "standard input"
+	}
+	return file
 }
 
 // readFile reads one file, or standard input. No file is read much further than a manifest may be long.

@@ -110,7 +110,7 @@ func (a *app) waitHandled(ctx context.Context, c carav1.SourceServiceClient, nam
 			continue
 		case e.Type == "Deleted":
 			return fmt.Errorf("source %q was deleted meanwhile", name)
-		case s.GetStatus().GetHandledToken() != token:
+		case s.GetStatus().GetHandledToken() != token, settling(s, token):
 			continue
 		}
 		if ready, message := sourceState(s); ready.text != api.StatusTrue {
@@ -119,4 +119,18 @@ func (a *app) waitHandled(ctx context.Context, c carav1.SourceServiceClient, nam
 		fmt.Fprintf(a.Out, "source/%s is at %s\n", name, revision(s.GetStatus().GetAppliedRevision()))
 		return nil
 	}
+}
+
+// settling tells whether conditions are still those of the snapshot before. What a source holds and what became of it are
+// written one after the other: where the asked-for snapshot is there the fetch has succeeded, and its own errors are
+// what InvalidManifests is about.
+func settling(s *carav1.Source, token string) bool {
+	snap, conditions := s.GetStatus().GetSnapshot(), s.GetStatus().GetConditions()
+	if snap.GetToken() != token {
+		return false
+	}
+	invalid := snap.GetErrorCount() > 0
+	reason := api.FindCondition(conditions, api.CondReady).GetReason()
+	return api.IsTrue(conditions, api.CondFetchFailed) || reason == api.CondFetchFailed ||
+		!invalid && (api.IsTrue(conditions, api.CondInvalidManifests) || reason == api.CondInvalidManifests)
 }
