@@ -16,7 +16,11 @@ import (
 func (e *Engine) ListContainers(ctx context.Context, labels map[string]string) ([]agent.Container, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
 	defer cancel()
-	list, err := e.docker.ContainerList(ctx, container.ListOptions{All: true, Filters: labelFilter(labels)})
+	docker, err := e.api(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list, err := docker.ContainerList(ctx, container.ListOptions{All: true, Filters: labelFilter(labels)})
 	if err != nil {
 		return nil, wrap(err, "list containers")
 	}
@@ -38,7 +42,11 @@ func (e *Engine) ListContainers(ctx context.Context, labels map[string]string) (
 func (e *Engine) InspectContainer(ctx context.Context, id string) (agent.Container, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
 	defer cancel()
-	c, err := e.docker.ContainerInspect(ctx, id)
+	docker, err := e.api(ctx)
+	if err != nil {
+		return agent.Container{}, err
+	}
+	c, err := docker.ContainerInspect(ctx, id)
 	if err != nil {
 		return agent.Container{}, wrap(err, "inspect container %.12s", id)
 	}
@@ -78,7 +86,11 @@ func attachments(networks map[string]*network.EndpointSettings) map[string]agent
 func (e *Engine) RemoveContainer(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()
-	err := e.docker.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
+	docker, err := e.api(ctx)
+	if err != nil {
+		return err
+	}
+	err = docker.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
 	if errdefs.IsConflict(err) && strings.Contains(err.Error(), "already in progress") {
 		return nil // it goes; whoever needs it gone sees it in the next list
 	}
@@ -89,7 +101,11 @@ func (e *Engine) RemoveContainer(ctx context.Context, id string) error {
 func (e *Engine) StartContainer(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()
-	err := e.docker.ContainerStart(ctx, id, container.StartOptions{})
+	docker, err := e.api(ctx)
+	if err != nil {
+		return err
+	}
+	err = docker.ContainerStart(ctx, id, container.StartOptions{})
 	if errdefs.IsNotModified(err) {
 		return nil
 	}
@@ -100,8 +116,12 @@ func (e *Engine) StartContainer(ctx context.Context, id string) error {
 func (e *Engine) StopContainer(ctx context.Context, id string, grace time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, grace+e.cfg.WorkTimeout)
 	defer cancel()
+	docker, err := e.api(ctx)
+	if err != nil {
+		return err
+	}
 	seconds := wholeSeconds(grace)
-	return wrap(unlessGone(e.docker.ContainerStop(ctx, id, container.StopOptions{Timeout: &seconds})), "stop container %.12s", id)
+	return wrap(unlessGone(docker.ContainerStop(ctx, id, container.StopOptions{Timeout: &seconds})), "stop container %.12s", id)
 }
 
 // wholeSeconds rounds up: a container gets at least the time it was promised.
@@ -111,14 +131,22 @@ func wholeSeconds(d time.Duration) int { return int((d + time.Second - 1) / time
 func (e *Engine) UnpauseContainer(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()
-	return wrap(e.docker.ContainerUnpause(ctx, id), "unpause container %.12s", id)
+	docker, err := e.api(ctx)
+	if err != nil {
+		return err
+	}
+	return wrap(docker.ContainerUnpause(ctx, id), "unpause container %.12s", id)
 }
 
 // ConnectContainer implements agent.Lifecycle.
 func (e *Engine) ConnectContainer(ctx context.Context, networkName, id, alias string) error {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()
-	err := e.docker.NetworkConnect(ctx, networkName, id, &network.EndpointSettings{Aliases: []string{alias}})
+	docker, err := e.api(ctx)
+	if err != nil {
+		return err
+	}
+	err = docker.NetworkConnect(ctx, networkName, id, &network.EndpointSettings{Aliases: []string{alias}})
 	if err != nil && strings.Contains(err.Error(), "already exists in network") {
 		return nil
 	}

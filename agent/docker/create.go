@@ -29,10 +29,14 @@ func (e *Engine) CreateContainer(ctx context.Context, spec agent.ContainerSpec) 
 	}
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()
+	docker, err := e.api(ctx)
+	if err != nil {
+		return "", err
+	}
 	networks := &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{
 		spec.Network: {Aliases: []string{spec.Service.GetName()}},
 	}}
-	made, err := e.docker.ContainerCreate(ctx, config, host, networks, nil, spec.Name)
+	made, err := docker.ContainerCreate(ctx, config, host, networks, nil, spec.Name)
 	if errdefs.IsConflict(err) {
 		return e.adopt(ctx, spec, err)
 	}

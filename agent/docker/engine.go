@@ -63,8 +63,9 @@ type Engine struct {
 	cfg    Config
 	docker *client.Client
 
-	mu       sync.Mutex
-	reserved map[netip.Prefix]bool // subnets of networks that are being made
+	mu         sync.Mutex
+	negotiated bool
+	reserved   map[netip.Prefix]bool // subnets of networks that are being made
 }
 
 var _ agent.Engine = (*Engine)(nil)
@@ -83,6 +84,28 @@ func New(cfg Config) (*Engine, error) {
 
 // Close drops the connections to the engine.
 func (e *Engine) Close() error { return e.docker.Close() }
+
+// api returns the client once it speaks the engine's version. The client would find that out with its first call, but
+// not without a race between that call and those beside it.
+func (e *Engine) api(ctx context.Context) (*client.Client, error) {
+	e.mu.Lock()
+	negotiated := e.negotiated
+	e.mu.Unlock()
+	if negotiated {
+		return e.docker, nil
+	}
+	ping, err := e.docker.Ping(ctx) // outside of the lock: an engine that hangs must not hold up who gives up earlier
+	if err != nil {
+		return nil, wrap(err, "ask the engine for its version")
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.negotiated {
+		e.docker.NegotiateAPIVersionPing(ping)
+		e.negotiated = true
+	}
+	return e.docker, nil
+}
 
 // Ping asks for a sign of life.
 func (e *Engine) Ping(ctx context.Context) error {

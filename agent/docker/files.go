@@ -33,7 +33,11 @@ func (e *Engine) CopyFiles(ctx context.Context, id string, files []agent.File) e
 	}
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()
-	err := e.docker.CopyToContainer(ctx, id, "/", &archive, container.CopyToContainerOptions{})
+	docker, err := e.api(ctx)
+	if err != nil {
+		return err
+	}
+	err = docker.CopyToContainer(ctx, id, "/", &archive, container.CopyToContainerOptions{})
 	if err != nil && strings.Contains(err.Error(), "read-only") {
 		return fmt.Errorf("copy files into container %.12s: %w: the service is readOnly; put its files under a volume, or drop readOnly: %w",
 			id, agent.ErrInvalid, err)

@@ -23,7 +23,11 @@ import (
 func (e *Engine) InspectImage(ctx context.Context, ref string) (agent.Image, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
 	defer cancel()
-	found, err := e.docker.ImageInspect(ctx, ref)
+	docker, err := e.api(ctx)
+	if err != nil {
+		return agent.Image{}, err
+	}
+	found, err := docker.ImageInspect(ctx, ref)
 	if err != nil {
 		return agent.Image{}, wrap(err, "inspect image %s", ref)
 	}
@@ -76,7 +80,11 @@ func pullOptions(auth *carav1.RegistryAuth) (image.PullOptions, error) {
 
 // follow reads the engine's account of a pull to its end.
 func (e *Engine) follow(ctx context.Context, ref string, options image.PullOptions, progress func(agent.Progress)) error {
-	body, err := e.docker.ImagePull(ctx, ref, options)
+	docker, err := e.api(ctx)
+	if err != nil {
+		return err
+	}
+	body, err := docker.ImagePull(ctx, ref, options)
 	if err != nil {
 		return err
 	}

@@ -10,7 +10,11 @@ import (
 func (e *Engine) Info(ctx context.Context) (agent.Info, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()
-	info, err := e.docker.Info(ctx)
+	docker, err := e.api(ctx)
+	if err != nil {
+		return agent.Info{}, err
+	}
+	info, err := docker.Info(ctx)
 	if err != nil {
 		return agent.Info{}, wrap(err, "ask the engine about its machine")
 	}

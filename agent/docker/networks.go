@@ -17,7 +17,11 @@ import (
 func (e *Engine) ListNetworks(ctx context.Context, labels map[string]string) ([]agent.Network, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
 	defer cancel()
-	list, err := e.docker.NetworkList(ctx, network.ListOptions{Filters: labelFilter(labels)})
+	docker, err := e.api(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list, err := docker.NetworkList(ctx, network.ListOptions{Filters: labelFilter(labels)})
 	if err != nil {
 		return nil, wrap(err, "list networks")
 	}
@@ -39,13 +43,17 @@ const overlapRetries = 16
 func (e *Engine) CreateNetwork(ctx context.Context, name string, labels map[string]string) (agent.Network, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()
+	docker, err := e.api(ctx)
+	if err != nil {
+		return agent.Network{}, err
+	}
 	refused := map[netip.Prefix]bool{}
 	for {
 		subnet, release, err := e.reserve(ctx, refused)
 		if err != nil {
 			return agent.Network{}, fmt.Errorf("create network %s: %w", name, err)
 		}
-		made, err := e.docker.NetworkCreate(ctx, name, network.CreateOptions{
+		made, err := docker.NetworkCreate(ctx, name, network.CreateOptions{
 			Driver: "bridge", Labels: labels,
 			IPAM: &network.IPAM{Driver: "default", Config: []network.IPAMConfig{{Subnet: subnet.String()}}},
 		})
@@ -70,7 +78,11 @@ func overlaps(err error) bool {
 }
 
 func (e *Engine) adoptNetwork(ctx context.Context, name string, labels map[string]string, conflict error) (agent.Network, error) {
-	n, err := e.docker.NetworkInspect(ctx, name, network.InspectOptions{})
+	docker, err := e.api(ctx)
+	if err != nil {
+		return agent.Network{}, err
+	}
+	n, err := docker.NetworkInspect(ctx, name, network.InspectOptions{})
 	err = wrap(err, "inspect network %s", name)
 	switch {
 	case errors.Is(err, agent.ErrNotFound):
@@ -90,7 +102,11 @@ func (e *Engine) adoptNetwork(ctx context.Context, name string, labels map[strin
 func (e *Engine) RemoveNetwork(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()
-	return wrap(unlessGone(e.docker.NetworkRemove(ctx, id)), "remove network %s", id)
+	docker, err := e.api(ctx)
+	if err != nil {
+		return err
+	}
+	return wrap(unlessGone(docker.NetworkRemove(ctx, id)), "remove network %s", id)
 }
 
 // SubnetCapacity implements agent.Machine.
@@ -98,7 +114,11 @@ func (e *Engine) SubnetCapacity() int { return 1 << (subnetBits - e.cfg.NetworkP
 
 // reserve picks the lowest free subnet and keeps it from other callers until release.
 func (e *Engine) reserve(ctx context.Context, refused map[netip.Prefix]bool) (netip.Prefix, func(), error) {
-	all, err := e.docker.NetworkList(ctx, network.ListOptions{})
+	docker, err := e.api(ctx)
+	if err != nil {
+		return netip.Prefix{}, nil, err
+	}
+	all, err := docker.NetworkList(ctx, network.ListOptions{})
 	if err != nil {
 		return netip.Prefix{}, nil, wrap(err, "list networks")
 	}

@@ -17,6 +17,10 @@ import (
 
 // Logs implements agent.Streams.
 func (e *Engine) Logs(ctx context.Context, id string, o agent.LogOptions, emit func(agent.LogLine) error) error {
+	docker, err := e.api(ctx)
+	if err != nil {
+		return err
+	}
 	options := container.LogsOptions{ShowStdout: true, ShowStderr: true, Timestamps: true, Follow: o.Follow, Tail: "all"}
 	if o.Tail > 0 {
 		options.Tail = strconv.Itoa(o.Tail)
@@ -26,7 +30,7 @@ func (e *Engine) Logs(ctx context.Context, id string, o agent.LogOptions, emit f
 	if !o.Since.IsZero() {
 		options.Since = strconv.FormatInt(o.Since.Unix(), 10) + "." + nanos(o.Since)
 	}
-	body, err := e.docker.ContainerLogs(ctx, id, options)
+	body, err := docker.ContainerLogs(ctx, id, options)
 	if err != nil {
 		return wrap(err, "read logs of container %.12s", id)
 	}
@@ -47,11 +51,15 @@ const maxOutput = 4096
 
 // Exec implements agent.Streams.
 func (e *Engine) Exec(ctx context.Context, id string, command []string) (int, string, error) {
-	made, err := e.docker.ContainerExecCreate(ctx, id, container.ExecOptions{Cmd: command, AttachStdout: true, AttachStderr: true})
+	docker, err := e.api(ctx)
+	if err != nil {
+		return 0, "", err
+	}
+	made, err := docker.ContainerExecCreate(ctx, id, container.ExecOptions{Cmd: command, AttachStdout: true, AttachStderr: true})
 	if err != nil {
 		return 0, "", wrap(err, "exec in container %.12s", id)
 	}
-	stream, err := e.docker.ContainerExecAttach(ctx, made.ID, container.ExecAttachOptions{})
+	stream, err := docker.ContainerExecAttach(ctx, made.ID, container.ExecAttachOptions{})
 	if err != nil {
 		return 0, "", wrap(err, "exec in container %.12s", id)
 	}
@@ -68,7 +76,7 @@ func (e *Engine) Exec(ctx context.Context, id string, command []string) (int, st
 	if ctx.Err() != nil {
 		return 0, out.String(), wrap(ctx.Err(), "exec in container %.12s", id)
 	}
-	ended, err := e.docker.ContainerExecInspect(ctx, made.ID)
+	ended, err := docker.ContainerExecInspect(ctx, made.ID)
 	if err != nil {
 		return 0, out.String(), wrap(err, "exec in container %.12s", id)
 	}
@@ -97,11 +105,15 @@ func (e *Engine) Events(ctx context.Context, labels map[string]string, subscribe
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	docker, err := e.api(ctx)
+	if err != nil {
+		return err
+	}
 	if err := e.Ping(ctx); err != nil {
 		return err
 	}
 	since := time.Now().Add(-time.Second)
-	messages, failed := e.docker.Events(ctx, events.ListOptions{
+	messages, failed := docker.Events(ctx, events.ListOptions{
 		Filters: match, Since: strconv.FormatInt(since.Unix(), 10) + "." + nanos(since),
 	})
 	subscribed()

@@ -13,7 +13,11 @@ import (
 func (e *Engine) ListVolumes(ctx context.Context, labels map[string]string) ([]agent.Volume, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
 	defer cancel()
-	list, err := e.docker.VolumeList(ctx, volume.ListOptions{Filters: labelFilter(labels)})
+	docker, err := e.api(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list, err := docker.VolumeList(ctx, volume.ListOptions{Filters: labelFilter(labels)})
 	if err != nil {
 		return nil, wrap(err, "list volumes")
 	}
@@ -28,7 +32,11 @@ func (e *Engine) ListVolumes(ctx context.Context, labels map[string]string) ([]a
 func (e *Engine) CreateVolume(ctx context.Context, name string, labels map[string]string) error {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()
-	v, err := e.docker.VolumeCreate(ctx, volume.CreateOptions{Name: name, Labels: labels})
+	docker, err := e.api(ctx)
+	if err != nil {
+		return err
+	}
+	v, err := docker.VolumeCreate(ctx, volume.CreateOptions{Name: name, Labels: labels})
 	switch {
 	case err != nil:
 		return wrap(err, "create volume %s", name)
@@ -44,5 +52,9 @@ func (e *Engine) CreateVolume(ctx context.Context, name string, labels map[strin
 func (e *Engine) RemoveVolume(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()
-	return wrap(unlessGone(e.docker.VolumeRemove(ctx, name, false)), "remove volume %s", name)
+	docker, err := e.api(ctx)
+	if err != nil {
+		return err
+	}
+	return wrap(unlessGone(docker.VolumeRemove(ctx, name, false)), "remove volume %s", name)
 }
