@@ -21,7 +21,7 @@ help: ## list the targets
 build: ## put cara-server, cara-agent and caractrl into bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/cara-server ./cmd/cara-agent ./cmd/caractrl
 
-generate: ## make gen/ from proto/
+generate: ## make gen/ and the manifest reference from proto/
 	hack/generate
 
 fmt: ## format the Go files

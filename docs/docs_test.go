@@ -144,6 +144,8 @@ func (g *guide) command(c command) bool {
 	ctx, cancel := context.WithTimeout(g.Context(), patience)
 	defer cancel()
 	want := g.replace.Replace(c.output)
+	start := time.Now()
+	defer func() { g.Logf("%6dms $ %s", time.Since(start).Milliseconds(), line) }()
 	err := testcluster.WaitFor(ctx, "$ "+line, func(ctx context.Context) error {
 		got, code, err := g.shell(ctx, line)
 		switch {
