@@ -106,8 +106,10 @@ func (s *step) wait(service string, until time.Time, format string, args ...any)
 
 // removeStale takes away what was made for another assignment: an older epoch, or a namesake that was deleted.
 func (s *step) removeStale() bool {
-	containers := slices.DeleteFunc(slices.Clone(s.h.Containers), func(c Container) bool { return s.w.sameAssignment(c.Labels) })
 	networks := slices.DeleteFunc(slices.Clone(s.h.Networks), func(n Network) bool { return s.w.sameAssignment(n.Labels) })
+	containers := slices.DeleteFunc(slices.Clone(s.h.Containers), func(c Container) bool {
+		return s.w.sameAssignment(c.Labels) && !slices.ContainsFunc(networks, func(n Network) bool { return on(c, &n) })
+	})
 	volumes := slices.DeleteFunc(slices.Clone(s.h.Volumes), func(v Volume) bool { return s.w.sameAssignment(v.Labels) })
 	s.remove(containers, networks, volumes, "it belongs to an older assignment")
 	return len(s.actions) > 0
@@ -133,6 +135,9 @@ func (s *step) remove(containers []Container, networks []Network, volumes []Volu
 }
 
 func (s *step) delete(c Container, reason string) {
+	if slices.ContainsFunc(s.actions, func(a Action) bool { return a.ID == c.ID && a.Kind == KindDeleteContainer }) {
+		return
+	}
 	if c.State == StateRemoving {
 		s.wait(c.Labels[api.LabelService], s.now.Add(removingPause), "the engine is removing container %s", c.Name)
 		return

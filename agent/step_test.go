@@ -46,7 +46,10 @@ func unharmed(t *testing.T, w *Want, h *Have, actions []Action) {
 		if w.Remove || h.Memory.Failure != nil || svc == nil || !w.sameAssignment(c.Labels) {
 			continue
 		}
-		_, attached := c.Networks[networkName(w.Project)]
+		at, attached := c.Networks[networkName(w.Project)]
+		if keep := s.keeper(); keep != nil && at.NetworkID != keep.ID || keep != nil && !w.sameAssignment(keep.Labels) {
+			continue // it is on a network of another assignment, or on a second one
+		}
 		if own := s.container(svc.GetName()); own.ID == c.ID && s.outdated(svc, &c) == "" && c.State == StateRunning && attached {
 			t.Fatalf("%v: the container is as wanted", a)
 		}
@@ -251,6 +254,19 @@ func TestStep(t *testing.T) {
 		},
 		"disconnected by hand": {
 			spec: two(), edit: func(_ *Want, e *world) { e.containers[0].Networks = nil }, want: "ConnectContainer a",
+		},
+		"two networks of one name: the one in use stays": {
+			spec: two(), edit: func(w *Want, e *world) {
+				e.networks = append([]Network{{ID: "id000", Name: "cara-shop", Labels: w.owner()}}, e.networks...)
+			}, want: "RemoveNetwork",
+		},
+		"two networks of one name and nothing on them: nothing starts": {
+			spec: two(), edit: func(w *Want, e *world) {
+				e.networks = append(e.networks, Network{ID: "id999", Name: "cara-shop", Labels: w.owner()})
+				for i := range e.containers {
+					e.containers[i].State, e.containers[i].StartedAt, e.containers[i].Networks = StateCreated, time.Time{}, map[string]Attachment{"cara-shop": {}}
+				}
+			}, want: "RemoveNetwork",
 		},
 		"a name that something foreign has": {
 			spec: two(), edit: func(_ *Want, e *world) {

@@ -104,6 +104,9 @@ func (e *world) act(w *Want, a Action) error {
 		}
 		e.networks = append(e.networks, Network{ID: e.id(), Name: a.Name, Labels: w.owner()})
 	case KindRemoveNetwork:
+		if slices.ContainsFunc(e.containers, func(c Container) bool { return up(c) && c.Networks[a.Name].NetworkID == a.ID }) {
+			return fmt.Errorf("network %s has active endpoints", a.ID)
+		}
 		e.networks = slices.DeleteFunc(e.networks, func(n Network) bool { return n.ID == a.ID })
 	case KindCreateVolume:
 		e.volumes = append(e.volumes, Volume{Name: a.Name, Labels: w.owner()})
@@ -121,8 +124,8 @@ func (e *world) act(w *Want, a Action) error {
 			Networks: map[string]Attachment{networkName(w.Project): {}},
 		})
 	case KindStartContainer, KindRestartContainer:
-		if len(e.networks) == 0 {
-			return fmt.Errorf("no network")
+		if len(e.networks) != 1 {
+			return fmt.Errorf("no network, or an ambiguous one")
 		}
 		c.State, c.StartedAt, c.ExitCode = StateRunning, e.now, 0
 		c.Networks = map[string]Attachment{networkName(w.Project): {NetworkID: e.networks[0].ID, IP: "10.0.0.2"}}
@@ -193,6 +196,9 @@ func (e *world) scramble(r *rand.Rand, w *Want) {
 	}
 	if r.IntN(3) > 0 {
 		e.networks = append(e.networks, Network{ID: e.id(), Name: networkName(w.Project), Labels: label(w.owner())})
+	}
+	if r.IntN(6) == 0 {
+		e.networks = append(e.networks, Network{ID: e.id(), Name: networkName(w.Project), Labels: w.owner()})
 	}
 	for _, v := range append(w.Spec.GetVolumes(), &carav1.Volume{Name: "old"}) {
 		if r.IntN(2) == 0 {

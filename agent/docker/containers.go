@@ -2,6 +2,7 @@ package docker
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
@@ -108,6 +109,9 @@ func (e *Engine) StartContainer(ctx context.Context, id string) error {
 	err = docker.ContainerStart(ctx, id, container.StartOptions{})
 	if errdefs.IsNotModified(err) {
 		return nil
+	}
+	if err != nil && strings.Contains(err.Error(), "is ambiguous") { // two networks of one name: not the container's fault
+		return fmt.Errorf("start container %.12s: %s", id, tidy(err))
 	}
 	return wrap(err, "start container %.12s", id)
 }
