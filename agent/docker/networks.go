@@ -85,7 +85,7 @@ func (e *Engine) adoptNetwork(ctx context.Context, name string, labels map[strin
 	n, err := docker.NetworkInspect(ctx, name, network.InspectOptions{})
 	err = wrap(err, "inspect network %s", name)
 	switch {
-	case errors.Is(err, agent.ErrNotFound):
+	case errors.Is(err, agent.ErrNotFound), err != nil && strings.Contains(err.Error(), "is ambiguous"): // the next look tells
 		return agent.Network{}, wrap(conflict, "create network %s", name)
 	case err != nil:
 		return agent.Network{}, err
