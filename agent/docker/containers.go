@@ -111,7 +111,7 @@ func (e *Engine) StartContainer(ctx context.Context, id string) error {
 		return nil
 	}
 	if err != nil && strings.Contains(err.Error(), "is ambiguous") { // two networks of one name: not the container's fault
-		return fmt.Errorf("start container %.12s: %s", id, tidy(err))
+		return fmt.Errorf("start container %.12s: %w", id, tidy(err))
 	}
 	return wrap(err, "start container %.12s", id)
 }
