@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -33,7 +34,10 @@ type Reading struct {
 	Source    string
 	SourceUID string
 	Revision  string
-	Files     []Parsed // sorted by path
+	// Author, Subject and Time of the revision's commit, where there is one.
+	Author, Subject string
+	Time            *timestamppb.Timestamp
+	Files           []Parsed // sorted by path
 	// Problems are those of entries that are no readable files.
 	Problems []*carav1.FileProblem
 }
@@ -130,16 +134,17 @@ func (c *Change) put(was, want *carav1.ClaimSpec) {
 }
 
 // declared is the claim of a project that is declared once. Its revision is the one that last changed what it says or
-// where it says so; a line that moved is not worth a new one.
+// where it says so; a line that moved is not worth a new one. Who wrote that revision goes with it.
 func declared(r Reading, at place, was *carav1.ClaimSpec) *carav1.ClaimSpec {
 	want := &carav1.ClaimSpec{
 		Source: r.Source, SourceUid: r.SourceUID, Project: at.doc.Project, Hash: at.doc.Hash,
 		File: at.file.Path, Line: at.doc.Line, FileHash: at.file.Hash, Revision: r.Revision, Present: true,
+		Author: r.Author, Subject: r.Subject, CommitTime: r.Time,
 	}
 	if was != nil && was.Present && was.Hash == want.Hash {
 		want.Project = was.Project // equal by hash: an unchanged claim stays so whatever spelling it came from
 		if was.File == want.File && was.SourceUid == want.SourceUid {
-			want.Revision = was.Revision
+			want.Revision, want.Author, want.Subject, want.CommitTime = was.Revision, was.Author, was.Subject, was.CommitTime
 		}
 	}
 	return want

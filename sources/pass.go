@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -35,17 +36,36 @@ func (s *Sources) do(ctx context.Context, name string) (time.Duration, error) {
 		return 20 * time.Millisecond, nil // what was published is about to show
 	}
 	now := s.cfg.Now()
-	force := st.generation != src.Metadata.Generation || st.asked(src) != "" || st.hinted.Swap(false)
-	if !force && now.Before(st.due) {
-		return st.due.Sub(now), nil
-	}
 	if st.generation != src.Metadata.Generation {
-		st.failures = 0
+		st.failures, st.barred = 0, time.Time{}
+	}
+	asked := st.generation != src.Metadata.Generation || st.asked(src) != ""
+	if !asked && now.Before(st.barred) {
+		return st.barred.Sub(now), nil // hints wait too
+	}
+	lane := laneOf(src, st.failures)
+	if !s.lanes.enter(lane, name) {
+		return time.Second, nil // or sooner, when a place is free
+	}
+	defer func() {
+		if next := s.lanes.leave(lane); next != "" {
+			s.queue.Add(next)
+		}
+	}()
+	hinted, soon := st.hints.due(now)
+	force := asked || hinted
+	if !force && now.Before(st.due) {
+		if soon == 0 {
+			soon = st.due.Sub(now)
+		}
+		return min(soon, st.due.Sub(now)), nil
 	}
 	p := &pass{Sources: s, st: st, src: src, force: force, began: now}
 	again, err := p.run(ctx)
 	if err != nil {
-		st.hinted.Store(st.hinted.Load() || force) // it is due still
+		if force {
+			st.hints.soon() // it is due still
+		}
 		return 0, fmt.Errorf("source %s: %w", name, err)
 	}
 	st.generation = src.Metadata.Generation
@@ -75,11 +95,11 @@ func (p *pass) run(ctx context.Context) (time.Duration, error) {
 	case err == nil:
 		return p.report(ctx, head, nil)
 	case errors.Is(err, errDoubt):
-		p.st.hinted.Store(true) // the second look is due whatever the time
+		p.st.hints.soon() // the second look is due whatever the time
 		return secondLook, nil
 	case errors.Is(err, ErrMoved) && p.st.moves < 10:
 		p.st.moves++
-		p.st.hinted.Store(true)
+		p.st.hints.soon()
 		return secondLook / 2, nil
 	case errors.Is(err, ErrMoved):
 		return p.report(ctx, nil, Retry(ReasonUnavailable, "the source changes faster than it can be read; it will be tried again"))
@@ -113,6 +133,12 @@ func (p *pass) read(ctx context.Context) (*carav1.Snapshot, error) {
 			return p.answer(ctx, head, token)
 		}
 		return head, nil
+	}
+	select {
+	case p.reading <- struct{}{}:
+		defer func() { <-p.reading }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
 	}
 	tree, err := p.st.driver.Tree(ctx, revision)
 	if err != nil {
@@ -180,6 +206,12 @@ func newProblems(change Change, head *carav1.Snapshot) bool {
 // parse reads the files whose content is not known.
 func (p *pass) parse(ctx context.Context, tree *Tree, claims []*carav1.Claim) (*Reading, error) {
 	r := &Reading{Source: p.src.Metadata.Name, SourceUID: p.src.Metadata.Uid, Revision: tree.Revision, Problems: tree.Problems}
+	if tree.Ref != "" || tree.Author != "" { // of a directory nobody knows who changed what
+		r.Author, r.Subject = clip(tree.Author, 512), clip(tree.Subject, 512)
+		if !tree.Time.IsZero() {
+			r.Time = timestamppb.New(tree.Time)
+		}
+	}
 	byName := make(map[string]*carav1.ClaimSpec, len(claims))
 	for _, c := range claims {
 		byName[c.GetSpec().GetProject().GetMetadata().GetName()] = c.GetSpec()
@@ -234,7 +266,11 @@ func (p *pass) open(ctx context.Context) error {
 		watching, stop := context.WithCancel(ctx)
 		p.st.stopWatch = stop
 		p.watches.Go(func() {
-			live.Watch(watching, func() { p.Poke(p.src.Metadata.Name) })
+			name, st := p.src.Metadata.Name, p.st
+			live.Watch(watching, func() { // it gathers what it hears by itself
+				st.hints.soon()
+				p.queue.Add(name)
+			})
 		})
 	}
 	return nil

@@ -32,7 +32,9 @@ func (p *pass) report(ctx context.Context, head *carav1.Snapshot, bad *Error) (t
 	} else {
 		st.failures++
 		st.moves = 0
-		wait = jitter(backoff(bad, st.failures, every))
+		// What the other side asked for is not shortened by the jitter, and hints wait for it too.
+		wait = max(jitter(backoff(bad, st.failures, every)), bad.RetryAfter)
+		st.barred = p.cfg.Now().Add(bad.RetryAfter)
 	}
 	st.due = p.cfg.Now().Add(wait)
 	req := &carav1.UpdateSourceStatusRequest{

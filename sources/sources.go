@@ -22,7 +22,8 @@ type Config struct {
 	// Git and Dir open the drivers of their sorts. A source of a sort without an opener fails to fetch.
 	Git, Dir Opener
 	Logger   *slog.Logger
-	// Workers is how many sources are read side by side; 8 where it is 0.
+	// Workers is how many sources are looked at side by side; 16 where it is 0. A quarter of them at most are busy with
+	// one host, or with sources that failed; half of them at most read what they found.
 	Workers int
 	// Now is the clock; time.Now where it is nil.
 	Now func() time.Time
@@ -49,6 +50,8 @@ type Sources struct {
 	mirror *loop.Mirror
 	queue  *loop.Queue
 
+	lanes   *lanes
+	reading chan struct{}  // a slot for each that holds a tree in memory
 	watches sync.WaitGroup // of drivers; Run waits for them
 
 	mu     sync.Mutex
@@ -61,11 +64,11 @@ func New(cfg Config) *Sources {
 		cfg.Now = time.Now
 	}
 	if cfg.Workers == 0 {
-		cfg.Workers = 8
+		cfg.Workers = 16
 	}
 	s := &Sources{
 		cfg: cfg, client: carav1.NewSourceServiceClient(cfg.Conn), events: carav1.NewEventServiceClient(cfg.Conn),
-		states: map[string]*state{},
+		states: map[string]*state{}, lanes: newLanes(cfg.Workers / 4), reading: make(chan struct{}, max(1, cfg.Workers/2)),
 	}
 	s.mirror = loop.NewMirror(loop.MirrorConfig{
 		Client: carav1.NewWatchServiceClient(cfg.Conn), Kinds: []string{api.KindSource, api.KindClaim},
@@ -81,13 +84,14 @@ func New(cfg Config) *Sources {
 func (s *Sources) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var mirror sync.WaitGroup
-	mirror.Go(func() { _ = s.mirror.Run(ctx) }) // it returns only when ctx ends
+	var helpers sync.WaitGroup
+	helpers.Go(func() { _ = s.mirror.Run(ctx) }) // it returns only when ctx ends
+	helpers.Go(func() { s.listen(ctx) })
 	if err := s.mirror.WaitSynced(ctx); err == nil {
 		_ = s.queue.Run(ctx) // likewise
 	}
 	cancel()
-	mirror.Wait()
+	helpers.Wait()
 	s.watches.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -95,17 +99,6 @@ func (s *Sources) Run(ctx context.Context) error {
 		st.close()
 	}
 	return nil
-}
-
-// Poke says that there may be something new in a source: a hint, such as a webhook is. Unknown names do nothing.
-func (s *Sources) Poke(name string) {
-	s.mu.Lock()
-	st := s.states[name]
-	s.mu.Unlock()
-	if st != nil {
-		st.hinted.Store(true)
-		s.queue.Add(name)
-	}
 }
 
 // changed queues the sources whose next pass should not wait: new, changed, gone, or asked for.

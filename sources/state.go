@@ -3,7 +3,6 @@ package sources
 import (
 	"context"
 	"math/rand/v2"
-	"sync/atomic"
 	"time"
 
 	"github.com/caravanserai/cara/api"
@@ -21,7 +20,7 @@ const (
 // state is what is remembered of one source between passes. All of it can be lost: a restart reads again what it
 // cannot know.
 type state struct {
-	hinted atomic.Bool // something may have changed
+	hints hints // something may have changed
 
 	uid        string
 	generation int32
@@ -31,6 +30,7 @@ type state struct {
 	memory     memory // nil until it was filled
 
 	due       time.Time // of the next poll
+	barred    time.Time // the other side asked not to be hinted at before
 	token     string    // the last request that was answered
 	failures  int
 	failed    string // reason that was last told

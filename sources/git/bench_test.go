@@ -144,7 +144,7 @@ func BenchmarkOneChange(b *testing.B) {
 				repo.Push()
 				server.Reset()
 				b.StartTimer()
-				w.Hint()
+				w.Ask()
 				published++
 				w.Published(published)
 			}

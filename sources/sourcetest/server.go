@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -24,6 +25,7 @@ type Server struct {
 
 	mu        sync.Mutex
 	secrets   map[string]map[string][]byte // by source
+	hints     map[chan string]bool
 	events    []*carav1.Event
 	polls     map[string]*carav1.PollStatus
 	polled    map[string]int
@@ -43,7 +45,7 @@ type Publish struct {
 func NewServer() *Server {
 	return &Server{
 		Cluster: fakecluster.New(), secrets: map[string]map[string][]byte{},
-		polls: map[string]*carav1.PollStatus{}, polled: map[string]int{},
+		polls: map[string]*carav1.PollStatus{}, polled: map[string]int{}, hints: map[chan string]bool{},
 	}
 }
 
@@ -60,6 +62,55 @@ func (s *Server) Secret(source string, values map[string][]byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.secrets[source] = values
+}
+
+// Deliver tells whoever listens that a webhook spoke of a source, and returns how many listen.
+func (s *Server) Deliver(source string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for ch := range s.hints {
+		select {
+		case ch <- source:
+		default: // full: the streams that matter here are not so slow
+		}
+	}
+	return len(s.hints)
+}
+
+// CutHints ends every stream of hints.
+func (s *Server) CutHints() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for ch := range s.hints {
+		close(ch)
+		delete(s.hints, ch)
+	}
+}
+
+// WatchHints streams what Deliver tells.
+func (s *Server) WatchHints(_ *emptypb.Empty, out grpc.ServerStreamingServer[carav1.Hint]) error {
+	ch := make(chan string, 1000)
+	s.mu.Lock()
+	s.hints[ch] = true
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.hints, ch)
+	}()
+	for {
+		select {
+		case source, ok := <-ch:
+			if !ok {
+				return api.Errorf(codes.Unavailable, "Unavailable", "cut")
+			}
+			if err := out.Send(&carav1.Hint{Source: source}); err != nil {
+				return err
+			}
+		case <-out.Context().Done():
+			return context.Cause(out.Context())
+		}
+	}
 }
 
 // Publishes are the snapshots that came in.

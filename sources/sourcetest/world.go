@@ -46,6 +46,7 @@ type World struct {
 	Log     *Log
 	sources *sources.Sources
 	stop    func()
+	asked   int
 }
 
 // New makes a world whose source is not created yet.
@@ -117,6 +118,13 @@ func (w *World) Change(change func(*carav1.Source)) {
 	if err != nil {
 		w.tb.Fatal(err)
 	}
+}
+
+// Ask requests a pass, as a person would.
+func (w *World) Ask() {
+	w.tb.Helper()
+	w.asked++
+	w.Change(func(s *carav1.Source) { s.Status.RequestedToken = fmt.Sprint("ask-", w.asked) })
 }
 
 // Hint pokes the source, as a webhook would.
