@@ -10,6 +10,10 @@ TOOL     := go tool -modfile=tools/go.mod
 PACKAGES ?= ./...
 FUZZTIME ?= 10s
 BENCH    ?= .
+# What one room can measure alone is measured there, what crosses rooms in bench.
+BENCHED  ?= ./bench ./store/pebble ./reconciler ./scheduler ./sources/git ./agent ./manifest ./api
+# For bench/peers, such as -runs 15 or -compose PATH.
+PEERS    ?=
 # Packages share one engine and a couple of cores: two at a time keeps their time-outs honest.
 TESTFLAGS ?= -p 2 -timeout 8m
 
@@ -43,7 +47,7 @@ fuzz: ## each fuzz target for FUZZTIME
 	hack/fuzz $(FUZZTIME)
 
 bench: ## the benchmarks, and the table of docs/performance.md
-	DOCKER_HOST="$$(hack/engine up)" && export DOCKER_HOST && go test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 30m ./bench/...
+	DOCKER_HOST="$$(hack/engine up)" && export DOCKER_HOST && go test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m $(BENCHED) && go run ./bench/peers $(PEERS)
 
 demo: build ## from a git push to running containers, told step by step; KEEP=1 leaves it up
 	DOCKER_HOST="$$(hack/engine up)" && export DOCKER_HOST KEEP="$(KEEP)" && go run ./e2e/demo

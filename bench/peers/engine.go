@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"github.com/caravanserai/cara/internal/testcluster"
 )
 
 // engine is Docker's API over its socket, with nothing in between: what it takes is what nobody can go below.
@@ -120,8 +122,13 @@ func (e *engine) drop(ctx context.Context, name string) error {
 	return e.call(ctx, http.MethodDelete, "/containers/"+name+"?force=1&v=1", nil, nil)
 }
 
+// dropNetwork asks again while the engine still lets go of the containers that were on the network.
 func (e *engine) dropNetwork(ctx context.Context, name string) error {
-	return e.call(ctx, http.MethodDelete, "/networks/"+name, nil, nil)
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return testcluster.WaitFor(ctx, "network "+name+" is removed", func(ctx context.Context) error {
+		return e.call(ctx, http.MethodDelete, "/networks/"+name, nil, nil)
+	})
 }
 
 func (e *engine) kill(ctx context.Context, name string) error {

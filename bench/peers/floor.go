@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -17,67 +18,89 @@ var services = []string{"a", "b", "c"} //nolint:gochecknoglobals // never change
 // atOnce bounds what the bare engine is asked for at once when there are many projects.
 const atOnce = 4
 
+// How the bare engine is asked: which steps of a project's three services may overlap.
+type asked struct {
+	column          string
+	creates, starts int // so many at once
+}
+
+func ways() []asked {
+	all := len(services)
+	return []asked{
+		{column: inSequence, creates: 1, starts: 1},
+		{column: inOrder, creates: all, starts: 1},
+		{column: inParallel, creates: all, starts: all},
+	}
+}
+
 // floor measures the bare engine.
 func (o options) floor(ctx context.Context, e *engine, out *table, name string) error {
-	for column, parallel := range map[string]int{inSequence: 1, inParallel: len(services)} {
+	for _, w := range ways() {
 		var downs []time.Duration
-		ups, err := series(column+": "+three, o.runs, func(run int) (time.Duration, error) {
-			up, down, err := e.one(ctx, fmt.Sprintf("%sx%d", name, run), subnet(0), parallel)
-			downs = append(downs, down)
+		ups, err := series(w.column+": "+three, o.runs, func(run int) (up time.Duration, err error) {
+			project := fmt.Sprintf("%sx%d", name, run)
+			start := time.Now()
+			err = e.up(ctx, w, project, subnet(0))
+			up = time.Since(start)
+			start = time.Now()
+			err = errors.Join(err, e.down(ctx, w, project))
+			downs = append(downs, time.Since(start))
 			return up, err
 		})
 		if err != nil {
 			return err
 		}
-		out.times(three, column, ups)
-		out.times(remove, column, downs)
+		out.times(three, w.column, ups)
+		out.times(remove, w.column, downs)
 	}
-	var downs []time.Duration
-	ups, err := series(inParallel+": "+manyUp, o.fewer(), func(int) (up time.Duration, err error) {
-		start := time.Now()
-		err = each(o.many, atOnce, func(i int) error { return e.up(ctx, fmt.Sprint(name, i), subnet(i), len(services)) })
-		up = time.Since(start)
-		start = time.Now()
-		err = errors.Join(err, each(o.many, atOnce, func(i int) error { return e.down(ctx, fmt.Sprint(name, i), len(services)) }))
-		downs = append(downs, time.Since(start))
-		return up, err
-	})
-	if err != nil {
-		return err
+	for _, w := range ways()[1:] {
+		var downs []time.Duration
+		ups, err := series(fmt.Sprintf("%s: %s, %d at a time", w.column, manyUp, atOnce), o.fewer(), func(run int) (up time.Duration, err error) {
+			project := func(i int) string { return fmt.Sprintf("%sm%dx%d", name, run, i) }
+			start := time.Now()
+			err = each(o.many, atOnce, func(i int) error { return e.up(ctx, w, project(i), subnet(i)) })
+			up = time.Since(start)
+			start = time.Now()
+			err = errors.Join(err, each(o.many, atOnce, func(i int) error { return e.down(ctx, w, project(i)) }))
+			downs = append(downs, time.Since(start))
+			return up, err
+		})
+		if err != nil {
+			return err
+		}
+		out.times(manyUp, w.column, ups)
+		out.times(manyDown, w.column, downs)
 	}
-	out.times(manyUp, inParallel, ups)
-	out.times(manyDown, inParallel, downs)
 	return nil
 }
 
-// one brings a project up and down.
-func (e *engine) one(ctx context.Context, name, subnet string, parallel int) (up, down time.Duration, err error) {
-	start := time.Now()
-	err = e.up(ctx, name, subnet, parallel)
-	up = time.Since(start)
-	start = time.Now()
-	err = errors.Join(err, e.down(ctx, name, parallel))
-	return up, time.Since(start), err
-}
-
-// up makes a network and three containers on it, so many at once.
-func (e *engine) up(ctx context.Context, name, subnet string, parallel int) error {
+// up makes a network and three containers on it.
+func (e *engine) up(ctx context.Context, w asked, name, subnet string) error {
 	if err := e.network(ctx, name, subnet); err != nil {
 		return err
 	}
-	return each(len(services), parallel, func(i int) error {
-		container := name + "." + services[i]
-		if err := e.create(ctx, container, testimage.KV, name, services[i]); err != nil {
-			return err
-		}
-		return e.start(ctx, container)
-	})
+	create := func(i int) error {
+		return e.create(ctx, name+"."+services[i], testimage.KV, name, services[i])
+	}
+	start := func(i int) error { return e.start(ctx, name+"."+services[i]) }
+	if w.creates == w.starts {
+		return each(len(services), w.creates, func(i int) error {
+			if err := create(i); err != nil {
+				return err
+			}
+			return start(i)
+		})
+	}
+	if err := each(len(services), w.creates, create); err != nil {
+		return err
+	}
+	return each(len(services), w.starts, start)
 }
 
 // down stops what up started, and takes it away whatever became of it.
-func (e *engine) down(ctx context.Context, name string, parallel int) error {
+func (e *engine) down(ctx context.Context, w asked, name string) error {
 	ctx = context.WithoutCancel(ctx)
-	err := each(len(services), parallel, func(i int) error { return e.stop(ctx, name+"."+services[i]) })
+	err := each(len(services), w.creates, func(i int) error { return e.stop(ctx, name+"."+services[i]) })
 	return errors.Join(err, e.dropNetwork(ctx, name))
 }
 
@@ -91,5 +114,6 @@ func each(n, parallel int, do func(i int) error) error {
 	return group.Wait()
 }
 
-// subnet is one that neither Docker's own pools nor the agents' pool have, so that nothing runs out.
-func subnet(i int) string { return fmt.Sprintf("10.231.%d.%d/27", i/8, i%8*32) }
+// subnet is one that neither Docker's own pools nor the agents' pool have, so that nothing runs out. Each process has a
+// few hundred of its own: the engine may keep one for good (see dropNetwork).
+func subnet(i int) string { return fmt.Sprintf("10.%d.%d.%d/27", 240+os.Getpid()%8, os.Getpid()/8%8*32+i/8, i%8*32) }

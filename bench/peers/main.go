@@ -71,30 +71,28 @@ func (o options) run(ctx context.Context) (err error) {
 		return err
 	}
 	fmt.Fprintf(os.Stderr, "%s; each line is one run\n", e)
-	if err := o.floor(ctx, e, out, names+"f"); err != nil {
-		return fmt.Errorf("bare engine: %w", err)
-	}
-	if err := o.cara(ctx, filepath.Join(dir, "cara"), host, e, out, names+"c"); err != nil {
-		return fmt.Errorf("cara: %w", err)
-	}
+	err = errors.Join(
+		part("bare engine", o.floor(ctx, e, out, names+"f")),
+		part("Cara", o.cara(ctx, filepath.Join(dir, "cara"), host, e, out, names+"c")),
+	)
 	if o.compose != "" {
 		c := compose{binary: o.compose, dir: dir, host: host}
-		if err := c.measure(ctx, o, out, names+"p"); err != nil {
-			return fmt.Errorf("compose: %w", err)
-		}
+		err = errors.Join(err, part("Compose", c.measure(ctx, o, out, names+"p")))
 	}
-	if !o.swarm {
+	if o.swarm {
+		err = errors.Join(err, part("Swarm", o.measureSwarm(ctx, dir, out, names+"s")))
+	}
+	return err
+}
+
+// part says at once what failed; the other parts are measured all the same.
+func part(name string, err error) error {
+	if err == nil {
 		return nil
 	}
-	s, err := openSwarm(ctx, dir)
-	if errors.Is(err, testdocker.ErrNoSecond) || errors.Is(err, errNoDocker) {
-		fmt.Fprintln(os.Stderr, "without Swarm:", err)
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return errors.Join(s.measure(ctx, o, out, names+"s"), s.close(context.WithoutCancel(ctx)))
+	err = fmt.Errorf("%s: %w", name, err)
+	fmt.Fprintln(os.Stderr, err)
+	return err
 }
 
 // fewer is how often what takes long is run.

@@ -24,6 +24,19 @@ type swarm struct {
 	dir    string
 }
 
+// measureSwarm does without, where this machine gives no second engine.
+func (o options) measureSwarm(ctx context.Context, dir string, out *table, name string) error {
+	s, err := openSwarm(ctx, dir)
+	if errors.Is(err, testdocker.ErrNoSecond) || errors.Is(err, errNoDocker) {
+		fmt.Fprintln(os.Stderr, "without Swarm:", err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.measure(ctx, o, out, name), s.close(context.WithoutCancel(ctx)))
+}
+
 func openSwarm(ctx context.Context, dir string) (*swarm, error) {
 	if _, err := exec.LookPath("docker"); err != nil {
 		return nil, errNoDocker

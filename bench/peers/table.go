@@ -12,7 +12,8 @@ import (
 
 // Columns of the table.
 const (
-	inSequence = "engine, in sequence"
+	inSequence = "engine, one by one"
+	inOrder    = "engine, starts in order"
 	inParallel = "engine, in parallel"
 	byCompose  = "Compose"
 	bySwarm    = "Swarm"
@@ -56,7 +57,7 @@ func (t *table) times(row, column string, took []time.Duration) {
 }
 
 func (t *table) print() {
-	columns := []string{inSequence, inParallel, byCompose, bySwarm, byCara}
+	columns := []string{inSequence, inOrder, inParallel, byCompose, bySwarm, byCara}
 	columns = slices.DeleteFunc(columns, func(c string) bool {
 		return !slices.ContainsFunc(t.rows, func(row string) bool { return t.figures[row][c] != "" })
 	})
