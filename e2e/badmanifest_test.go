@@ -84,6 +84,45 @@ func TestOneBadFileAmongMany(t *testing.T) {
 	}
 }
 
+// TestManyBadFilesAtOnce are named one by one, with line and column, for whoever pushed them.
+func TestManyBadFilesAtOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, options{})
+	one := "services:\n- name: web\n  image: web:v1"
+	files := map[string]struct{ spec, want string }{
+		"image":   {"services:\n- name: web\n  image: \"UPPER/case:??\"", ":8:12: spec.services[0].image:"},
+		"mount":   {one + "\n  volumeMounts: [{name: data, mountPath: /data}]", ":9:27: spec.services[0].volumeMounts[0].name:"},
+		"ingress": {one + "\ningress:\n- {name: i, host: x.test, target: {service: app, port: 80}}", ":10:47: spec.ingress[0].target.service:"},
+		"typo":    {"services:\n- name: web\n  imag: web:v1", ":8:5: spec.services[0].imag:"},
+		"type":    {one + "\n  env: 7", ":9:10: spec.services[0].env:"},
+	}
+	repo := w.repository("platform")
+	for name, file := range files {
+		repo.Write("bad/"+name+".yaml", project(name, file.spec))
+	}
+	repo.Write("bad/"+strings.Repeat("long-", 20)+".yaml", project(strings.Repeat("a", 64), one))
+	repo.Write("fine.yaml", project("fine", one))
+	w.push(repo, "Six mistakes")
+	s := w.untilSource("platform", "has six errors", func(s *carav1.Source) bool { return s.GetStatus().GetSnapshot().GetErrorCount() >= 6 })
+	told := map[string]bool{}
+	for _, e := range s.GetStatus().GetSnapshot().GetFileErrors() {
+		told[fmt.Sprintf("%s:%d:%d: %s:", e.GetFile(), e.GetLine(), e.GetColumn(), e.GetPath())] = true
+		if e.GetMessage() == "" {
+			t.Errorf("no message: %v", e)
+		}
+	}
+	shown := w.ctl("", "describe", "source", "platform").Stdout
+	for name, file := range files {
+		if want := "bad/" + name + ".yaml" + file.want; !told[want] {
+			t.Errorf("no error %s in %v", want, told)
+		}
+		w.says("describe", shown, "bad/"+name+".yaml"+file.want)
+	}
+	w.says("describe", shown, "metadata.name", "63")
+	w.says("the list", w.ctl("", "get", "projects").Stdout, "fine")
+	w.says("the sources", w.ctl("", "get", "sources").Stdout, "platform", "False", "InvalidManifests")
+}
+
 // aliasBomb has a billion arguments.
 func aliasBomb() string {
 	var b strings.Builder

@@ -5,6 +5,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/testcluster"
 	"github.com/caravanserai/cara/internal/testimage"
 	"github.com/caravanserai/cara/internal/testregistry"
 )
@@ -61,7 +62,7 @@ func TestRegistryDownThenBack(t *testing.T) {
 
 // TestContainerThatExitsAtOnce fails after five restarts, with its exit code and its last words.
 func TestContainerThatExitsAtOnce(t *testing.T) {
-	w := oneNode(t)
+	w := oneNode(t, "--restart-delay", "200ms")
 	name := w.name("crasher")
 	w.apply(project(name, `
 services:
@@ -81,10 +82,9 @@ services:
 - name: job
   image: `+testimage.Job+`
   restartPolicy: Never`), "apply", "-f", "-"), 0, "project/"+name+" configured\n", "")
-	w.running(name)
-	if s := w.project(name).GetStatus().GetServices()[0]; s.GetState() != "Completed" {
-		t.Errorf("service %v, want Completed", s)
-	}
+	w.until(name, "runs and its service has completed", func(p *carav1.Project) bool {
+		return testcluster.Runs(p) && p.GetStatus().GetServices()[0].GetState() == "Completed"
+	})
 }
 
 // TestHealthCheckThatNeverPasses keeps a project from Running, and says what the check saw.
@@ -130,4 +130,13 @@ func TestServerRefuses(t *testing.T) {
 		})
 	}
 	w.want(w.ctl("", "get", "projects"), 0, "", "no projects found\n")
+
+	first, second := w.name("first"), w.name("second")
+	ingress := "\ningress: [{name: i, host: taken.test, target: {service: web, port: 8080}}]"
+	w.apply(project(first, one+ingress))
+	r := w.ctl(project(second, one+ingress), "apply", "-f", "-")
+	if r.Code != 1 {
+		t.Errorf("a host that is taken: %+v", r)
+	}
+	w.says("caractrl", r.Stderr, "taken.test", first)
 }

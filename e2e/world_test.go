@@ -64,21 +64,21 @@ func worldOf(t *testing.T, cluster *testcluster.Cluster) *world {
 }
 
 // oneNode is a cluster with one agent, n1, on the engine that the tests share.
-func oneNode(t *testing.T) *world {
+func oneNode(t *testing.T, agentFlags ...string) *world {
 	t.Helper()
 	host := testdocker.Engine(t)
 	t.Parallel()
 	w := newWorld(t, options{})
-	w.agent("n1", host, nil)
+	w.agent("n1", host, nil, agentFlags...)
 	return w
 }
 
 // agent starts one on an engine and waits until its node is Ready. enter, where not nil, leads into the engine's
 // network namespace.
-func (w *world) agent(name, host string, second *testdocker.Second) {
+func (w *world) agent(name, host string, second *testdocker.Second, flags ...string) {
 	w.Helper()
 	testdocker.Images(w.T, host, testimage.WebV1, testimage.WebV2, testimage.KV, testimage.Job)
-	a := testcluster.Agent{Name: name, DockerHost: host}
+	a := testcluster.Agent{Name: name, DockerHost: host, Flags: flags}
 	if second == nil {
 		a.Pool = <-pools
 		w.pools[name] = a.Pool
