@@ -3,6 +3,11 @@ package apiserver
 import (
 	"context"
 	"strings"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // Role is what an actor may do; see methods.go for the table.
@@ -62,6 +67,19 @@ func (a Actor) system() bool {
 
 // mayName says whether the actor's name prefix allows to change an object of this name.
 func (a Actor) mayName(name string) bool { return strings.HasPrefix(name, a.NamePrefix) }
+
+// mayUse bounds who has a name prefix to secrets that bear it too. Without this bound a pipeline that may change its
+// previews could print the secrets of everything else from a container of its own.
+func (a Actor) mayUse(p *carav1.Project) error {
+	for _, secret := range secretsOf(p.GetSpec()) {
+		if !a.mayName(secret) {
+			return api.Errorf(codes.PermissionDenied, api.TitleForbidden,
+				"%s may only use secrets whose names begin with %q, and project %q names secret %q: copy what it needs into a secret of such a name",
+				a.Name, a.NamePrefix, p.GetMetadata().GetName(), secret)
+		}
+	}
+	return nil
+}
 
 type actorKey struct{}
 

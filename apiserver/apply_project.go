@@ -3,7 +3,6 @@ package apiserver
 import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -63,6 +62,14 @@ func (t *tx) declareFor(in *carav1.Project, how applyTerms) (before, after *cara
 		t.event(refTo(p), eventNormal, "Adopted", "now belongs to "+whence(owner, origin)+", before to "+orNobody(old.GetMetadata().GetOwner()))
 		p.Metadata.Owner, changed = owner, true
 	}
+	if o == nil && api.IsTrue(p.GetStatus().GetConditions(), api.CondOverridden) { // its record has just ended, or is gone
+		p.Status.Conditions, _ = api.RemoveCondition(p.GetStatus().GetConditions(), api.CondOverridden)
+		t.setExpiry(p)
+		if !changed {
+			t.put(p)
+			return old, old, nil
+		}
+	}
 	if !changed {
 		return old, old, nil
 	}
@@ -70,47 +77,40 @@ func (t *tx) declareFor(in *carav1.Project, how applyTerms) (before, after *cara
 	if p.GetMetadata().GetGeneration() != old.GetMetadata().GetGeneration() {
 		t.remember(p, "")
 	}
-	t.reconcileExpiry(p, o)
 	t.put(p)
 	return old, p, nil
 }
 
 // gitsSay returns the override of a project that does not keep git from changing it, or nil; one that does is the
-// refusal. An override that has ended goes.
+// refusal. An override that has ended goes, and an extension that git's own expiry has caught up with.
 func (t *tx) gitsSay(in *carav1.Project) (*carav1.Override, error) {
 	name := in.GetMetadata().GetName()
 	o, ok := read[*carav1.Override](t, name)
-	switch {
-	case !ok:
+	if !ok {
 		return nil, nil
-	case !standing(o, t.now, api.ClaimHash(in)):
-		t.endOverride(name)
+	}
+	if why := t.ended(o, in); why != "" {
+		t.endOverride(o, why)
 		return nil, nil
-	case o.GetScope() == scopeExpiry:
+	}
+	if o.GetScope() == scopeExpiry {
 		return o, nil
 	}
 	return nil, api.Errorf(codes.FailedPrecondition, titleOverridden, "project %q: %s", name, overrideText(o))
 }
 
-// endOverride takes an override away whose time has come.
-func (t *tx) endOverride(name string) {
-	t.remove(api.KindOverride, name)
-	t.event(&carav1.ObjectRef{Kind: api.KindProject, Name: name}, eventNormal, "OverrideEnded", "git has its say again")
-}
-
-// reconcileExpiry lays a standing extension over what git says, or ends it where git now says later.
-func (t *tx) reconcileExpiry(p *carav1.Project, o *carav1.Override) {
-	if o == nil {
-		p.Status.Conditions, _ = api.RemoveCondition(p.GetStatus().GetConditions(), api.CondOverridden)
-		return
+// ended says why an override no longer stands now that git says in; empty where it stands.
+func (t *tx) ended(o *carav1.Override, in *carav1.Project) string {
+	declared := in.GetSpec().GetExpireAt()
+	switch {
+	case !standing(o, t.now, ""):
+		return "its time is over"
+	case !standing(o, t.now, api.ClaimHash(in)):
+		return "git has changed the project"
+	case o.GetScope() == scopeExpiry && (declared == nil || !declared.AsTime().Before(o.GetExpireAt().AsTime())):
+		return "git lets the project live longer"
 	}
-	declared := p.GetSpec().GetExpireAt()
-	if declared == nil || declared.AsTime().After(o.GetExpireAt().AsTime()) {
-		t.endOverride(p.GetMetadata().GetName())
-		p.Status.Conditions, _ = api.RemoveCondition(p.GetStatus().GetConditions(), api.CondOverridden)
-		return
-	}
-	p.Status.ExpireAt = timestamppb.New(o.GetExpireAt().AsTime())
+	return ""
 }
 
 func orNobody(owner string) string {

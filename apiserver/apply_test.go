@@ -142,7 +142,9 @@ func TestPeopleDoNotChangeWhatGitDecides(t *testing.T) {
 	if c := api.FindCondition(w.get(t, "web").GetStatus().GetConditions(), api.CondOverridden); c.GetStatus() != api.StatusTrue {
 		t.Errorf("condition %v", c)
 	}
-	if _, err := w.gc.OverrideProject(t.Context(), &carav1.OverrideProjectRequest{Name: "web", Clear: true}); err != nil {
+	_, err = w.gc.OverrideProject(t.Context(), &carav1.OverrideProjectRequest{Name: "web", Clear: true})
+	wantCode(t, err, codes.Aborted, api.TitleConflict) // only a person ends what has not ended
+	if _, err := w.admin.OverrideProject(t.Context(), &carav1.OverrideProjectRequest{Name: "web", Clear: true}); err != nil {
 		t.Fatal(err)
 	}
 	if r := w.applyFor(t, "platform", "", image("web", "nginx:1")); r.GetAction() != actionConfigured {

@@ -57,7 +57,7 @@ func (t *tx) event(object *carav1.ObjectRef, typ, reason, message string) *carav
 	e := &carav1.Event{
 		ApiVersion: api.APIVersion,
 		Kind:       api.KindEvent,
-		Metadata:   &carav1.ObjectMeta{Name: eventName(t.now), CreationTimestamp: now},
+		Metadata:   &carav1.ObjectMeta{Name: eventName(t.now.Add(time.Duration(len(t.order)))), CreationTimestamp: now},
 		Type:       typ, Reason: reason, Message: message, Object: object, Actor: t.actor.Name,
 		Count: 1, FirstTime: now, LastTime: now,
 	}
@@ -65,7 +65,7 @@ func (t *tx) event(object *carav1.ObjectRef, typ, reason, message string) *carav
 	return e
 }
 
-// eventName sorts by time.
+// eventName sorts by time; what one transaction tells is a nanosecond apart, so that it stays in its order.
 func eventName(now time.Time) string {
 	id := uuid.New()
 	return fmt.Sprintf("%016x-%x", uint64(now.UnixNano()), id[:4])

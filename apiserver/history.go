@@ -59,7 +59,7 @@ func dropOld[T proto.Message](t *tx, before *timestamppb.Timestamp, when func(T)
 
 // holdsBack says whether a tombstone keeps an expired project from coming back: some source still declares it.
 func (s *Server) holdsBack(g *carav1.Tombstone) bool {
-	return g.GetReason() == "Expired" && len(s.cache.index.claims[g.GetMetadata().GetName()]) > 0
+	return g.GetReason() == reasonExpired && len(s.cache.index.claims[g.GetMetadata().GetName()]) > 0
 }
 
 // dropEnded removes overrides whose time is over and whose project is gone; where there is a project, the override is
@@ -72,7 +72,7 @@ func (s *Server) dropEnded(t *tx) int {
 	for _, o := range items {
 		t.object(api.KindProject, o.GetMetadata().GetName())
 		t.object(api.KindOverride, o.GetMetadata().GetName())
-		t.remove(api.KindOverride, o.GetMetadata().GetName())
+		t.endOverride(o, "its time is over")
 	}
 	return len(items)
 }

@@ -62,6 +62,9 @@ func (t *tx) override(name, source, scope string, terms *carav1.OverrideTerms) (
 		Scope:    scope, Actor: t.actor.Name, Reason: terms.GetReason(),
 		Since: timestamppb.New(t.now), Until: until, UntilHash: hash,
 	}
+	if before, ok := read[*carav1.Override](t, name); ok && scope == scopeSpec && standing(before, t.now, "") {
+		o.ExpireAt = before.GetExpireAt() // who overrides the rest does not mean to end an extension, and the project with it
+	}
 	t.put(o)
 	t.event(&carav1.ObjectRef{Kind: api.KindProject, Name: name}, eventNormal, "Overridden", overrideText(o))
 	return o, nil
@@ -103,6 +106,15 @@ func (t *tx) term(name, source string, terms *carav1.OverrideTerms) (*timestampp
 	return nil, "", nil
 }
 
+// endOverride takes an override away: git has its say again.
+func (t *tx) endOverride(o *carav1.Override, why string) {
+	name := o.GetMetadata().GetName()
+	t.remove(api.KindOverride, name)
+	t.event(&carav1.ObjectRef{Kind: api.KindProject, Name: name}, eventNormal, "OverrideEnded",
+		fmt.Sprintf("%s: git has its say again (%s by %s since %s: %s)", why, o.GetScope(), o.GetActor(),
+			o.GetSince().AsTime().UTC().Format(time.RFC3339), o.GetReason()))
+}
+
 // showOverride says on the project that git has no say, and why.
 func (t *tx) showOverride(p *carav1.Project, o *carav1.Override) {
 	t.condition(p, &carav1.Condition{Type: api.CondOverridden, Status: api.StatusTrue, Reason: o.GetScope(), Message: overrideText(o)})
@@ -141,7 +153,7 @@ func (s projectService) OverrideProject(ctx context.Context, req *carav1.Overrid
 		if out, err = t.override(req.GetName(), sourceOf(old), scopeSpec, req.GetTerms()); err != nil {
 			return err
 		}
-		t.derive(p) // an extension of the expiry ends with the override that it was
+		t.derive(p)
 		t.showOverride(p, out)
 		t.put(p)
 		return nil
@@ -149,14 +161,19 @@ func (s projectService) OverrideProject(ctx context.Context, req *carav1.Overrid
 	return out, err
 }
 
-// clearOverride ends an override: git has its say again.
+// clearOverride ends an override. A loop ends only what has ended: a person may have renewed it since the loop looked.
 func (t *tx) clearOverride(name string) (*carav1.Override, error) {
 	o, ok := read[*carav1.Override](t, name)
 	if !ok {
 		return nil, notFound(api.KindOverride, name)
 	}
-	t.remove(api.KindOverride, name)
-	t.event(&carav1.ObjectRef{Kind: api.KindProject, Name: name}, eventNormal, "OverrideEnded", "git has its say again")
+	why := "cleared by " + t.actor.Name
+	if !t.actor.Person() {
+		if why = t.outlived(o); why == "" {
+			return nil, api.Errorf(codes.Aborted, api.TitleConflict, "the override of project %q stands: %s", name, overrideText(o))
+		}
+	}
+	t.endOverride(o, why)
 	if old, ok := read[*carav1.Project](t, name); ok {
 		p := proto.CloneOf(old)
 		t.derive(p)
@@ -164,4 +181,21 @@ func (t *tx) clearOverride(name string) (*carav1.Override, error) {
 		t.put(p)
 	}
 	return o, nil
+}
+
+// outlived says why an override has ended by itself: by time, or because no source says any more what it was made
+// against. Empty where it stands.
+func (t *tx) outlived(o *carav1.Override) string {
+	if !standing(o, t.now, "") {
+		return "its time is over"
+	}
+	if o.GetUntilHash() == "" {
+		return ""
+	}
+	for _, c := range t.claimsOn(o.GetMetadata().GetName()) {
+		if c.GetSpec().GetPresent() && c.GetSpec().GetHash() == o.GetUntilHash() {
+			return ""
+		}
+	}
+	return "git has changed the project"
 }

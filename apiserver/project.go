@@ -85,18 +85,30 @@ func (t *tx) declare(in *carav1.Project, terms *carav1.OverrideTerms) (before, a
 	if !t.actor.mayName(name) {
 		return nil, nil, errPrefix(t.actor, name)
 	}
-	old, exists := read[*carav1.Project](t, name)
-	if !exists {
+	if _, exists := read[*carav1.Project](t, name); !exists {
+		if err := t.actor.mayUse(in); err != nil {
+			return nil, nil, err
+		}
 		after, err = t.create(in, t.actor.Name, nil)
 		return nil, after, err
 	}
+	return t.redeclareBy(in, terms, "changed by "+t.actor.Name, terms.GetReason())
+}
+
+// redeclareBy is a person's change of a project that exists: what happens is told in the event, the reason stays in its
+// history.
+func (t *tx) redeclareBy(in *carav1.Project, terms *carav1.OverrideTerms, what, reason string) (before, after *carav1.Project, err error) {
+	old, _ := read[*carav1.Project](t, in.GetMetadata().GetName())
 	p := proto.CloneOf(old)
-	changed, err := t.redeclare(old, p, in, "changed by "+t.actor.Name)
+	changed, err := t.redeclare(old, p, in, what)
 	if err != nil {
 		return nil, nil, err
 	}
 	if !changed {
 		return old, old, nil
+	}
+	if err := t.actor.mayUse(in); err != nil {
+		return nil, nil, err
 	}
 	if sourceOf(old) != "" {
 		if err := t.overrideSpec(p, terms); err != nil {
@@ -104,7 +116,7 @@ func (t *tx) declare(in *carav1.Project, terms *carav1.OverrideTerms) (before, a
 		}
 	}
 	if p.GetMetadata().GetGeneration() != old.GetMetadata().GetGeneration() {
-		t.remember(p, terms.GetReason())
+		t.remember(p, reason)
 	}
 	t.put(p)
 	return old, p, nil

@@ -14,8 +14,13 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Reasons of a deletion.
-const reasonDeleted = "Deleted"
+// Reasons of a deletion: people's, git's, time's.
+const (
+	reasonDeleted       = "Deleted"
+	reasonPruned        = "Pruned"
+	reasonExpired       = "Expired"
+	reasonSourceDeleted = "SourceDeleted"
+)
 
 // DeleteProject begins a project's deletion and waits a little for its end. What never had a node is gone at once.
 func (s projectService) DeleteProject(ctx context.Context, req *carav1.DeleteProjectRequest) (*carav1.DeleteProjectResponse, error) {
@@ -124,30 +129,9 @@ func (t *tx) mayDelete(p *carav1.Project, req *carav1.DeleteProjectRequest) erro
 	}
 }
 
-// stillDue holds a loop's deletion against what may have happened since it was decided: a manifest that came back, or
-// that another source has now; an expiry that was moved. What it read must hold at the commit.
-func (t *tx) stillDue(p *carav1.Project, reason string) error {
-	name := p.GetMetadata().GetName()
-	switch reason {
-	case "Pruned":
-		for _, c := range t.server.cache.claimsOn(name) {
-			c, ok := read[*carav1.Claim](t, c.GetMetadata().GetName())
-			if ok && c.GetSpec().GetPresent() {
-				return api.Errorf(codes.Aborted, api.TitleConflict, "project %q is declared by source %q (%s): it is not pruned",
-					name, c.GetSpec().GetSource(), c.GetSpec().GetFile())
-			}
-		}
-	case "Expired":
-		if at := p.GetStatus().GetExpireAt(); at == nil || at.AsTime().After(t.now) {
-			return api.Errorf(codes.Aborted, api.TitleConflict, "project %q is not due: its expiry was moved", name)
-		}
-	}
-	return nil
-}
-
 func deletionText(p *carav1.Project) string {
 	words := map[string]string{
-		"Pruned": "its manifest left the source", "Expired": "it expired", "SourceDeleted": "its source was deleted",
+		reasonPruned: "its manifest left the source", reasonExpired: "it expired", reasonSourceDeleted: "its source was deleted",
 	}
 	reason := p.GetStatus().GetDeletionReason()
 	if text, ok := words[reason]; ok {
@@ -169,7 +153,7 @@ func (t *tx) gone(p *carav1.Project, by api.Role, why string) error {
 		t.remove(kindHost, host)
 	}
 	if o, ok := read[*carav1.Override](t, meta.GetName()); ok && o.GetScope() != scopeDeletion {
-		t.remove(api.KindOverride, meta.GetName())
+		t.endOverride(o, "the project is gone")
 	}
 	t.put(&carav1.Tombstone{
 		Metadata:   &carav1.ObjectMeta{Name: meta.GetName(), CreationTimestamp: timestamppb.New(t.now), Origin: meta.GetOrigin()},

@@ -19,6 +19,9 @@ import (
 // historyLength is how many of its last specs are kept of a project.
 const historyLength = 10
 
+// shortestCommit is how much of a commit must be said at least.
+const shortestCommit = 7
+
 // revisionKey is where one of a project's last specs is kept. Revisions are read seldom, so the cache does without
 // them. Generations have ten digits, so that keys sort by them.
 func revisionKey(project string, generation int32) string {
@@ -62,36 +65,33 @@ func (t *tx) forget(p *carav1.Project) {
 
 // GetProjectHistory returns the project's last specs, newest first.
 func (s projectService) GetProjectHistory(ctx context.Context, req *carav1.GetRequest) (*carav1.ProjectHistory, error) {
-	if _, ok := lookup[*carav1.Project](s.cache, req.GetName()); !ok {
-		return nil, notFound(api.KindProject, req.GetName())
-	}
-	items, err := s.revisions(ctx, req.GetName())
+	_, items, err := s.revisions(ctx, req.GetName())
 	return &carav1.ProjectHistory{Items: items}, err
 }
 
-func (s *Server) revisions(ctx context.Context, project string) ([]*carav1.Revision, error) {
+// revisions reads a project's history, and says whose it is.
+func (s *Server) revisions(ctx context.Context, project string) (uid string, items []*carav1.Revision, err error) {
+	p, ok := lookup[*carav1.Project](s.cache, project)
+	if !ok {
+		return "", nil, notFound(api.KindProject, project)
+	}
 	page, err := s.cfg.Store.List(ctx, "revisions/"+project+"/", store.ListOptions{Limit: 2 * historyLength})
 	if err != nil {
-		return nil, storeError(err)
+		return "", nil, storeError(err)
 	}
-	items := make([]*carav1.Revision, 0, len(page.KVs))
-	for _, kv := range page.KVs {
+	for _, kv := range slices.Backward(page.KVs) {
 		m, err := decode(&carav1.Revision{}, kv.Value, kv.Modified)
 		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", kv.Key, err)
+			return "", nil, fmt.Errorf("read %s: %w", kv.Key, err)
 		}
 		items = append(items, m.(*carav1.Revision))
 	}
-	slices.Reverse(items)
-	return items, nil
+	return p.GetMetadata().GetUid(), items, nil
 }
 
 // RollbackProject writes one of the project's last specs again.
 func (s projectService) RollbackProject(ctx context.Context, req *carav1.RollbackProjectRequest) (*carav1.Project, error) {
-	if _, ok := lookup[*carav1.Project](s.cache, req.GetName()); !ok {
-		return nil, notFound(api.KindProject, req.GetName())
-	}
-	items, err := s.revisions(ctx, req.GetName())
+	uid, items, err := s.revisions(ctx, req.GetName())
 	if err != nil {
 		return nil, err
 	}
@@ -101,31 +101,60 @@ func (s projectService) RollbackProject(ctx context.Context, req *carav1.Rollbac
 	}
 	var out *carav1.Project
 	err = s.transact(ctx, func(t *tx) error {
-		declared := proto.CloneOf(to.GetProject())
-		_, after, err := t.declare(declared, req.GetTerms())
-		out = after
+		out, err = t.rollback(uid, to, req.GetTerms())
 		return err
 	})
 	return out, err
 }
 
+// rollback gives the project with the uid a spec that it had.
+func (t *tx) rollback(uid string, to *carav1.Revision, terms *carav1.OverrideTerms) (*carav1.Project, error) {
+	name := to.GetProject().GetMetadata().GetName()
+	p, ok := read[*carav1.Project](t, name)
+	if !ok {
+		return nil, notFound(api.KindProject, name)
+	}
+	if err := mustBe(p, uid, ""); err != nil {
+		return nil, err
+	}
+	what := "rolled back to " + revisionText(to)
+	if at := to.GetProject().GetSpec().GetExpireAt(); at != nil && !at.AsTime().After(t.now) {
+		return nil, api.Errorf(codes.FailedPrecondition, titleExpired, "project %q cannot be %s: it would expire at once, that spec ended at %s; apply it with a later expireAt",
+			name, what, utc(at))
+	}
+	reason := what
+	if why := terms.GetReason(); why != "" {
+		reason += ": " + why
+	}
+	_, after, err := t.redeclareBy(proto.CloneOf(to.GetProject()), terms, what+" by "+t.actor.Name, reason)
+	return after, err
+}
+
 // pickRevision finds what a person means: a generation, or the newest spec of a commit.
 func pickRevision(project, to string, items []*carav1.Revision) (*carav1.Revision, error) {
-	generation, err := strconv.ParseInt(to, 10, 32)
-	byNumber := err == nil && len(to) < 7
 	for _, r := range items {
-		if byNumber && int64(r.GetGeneration()) == generation || len(to) >= 7 && strings.HasPrefix(r.GetOrigin().GetRevision(), to) {
+		if strconv.Itoa(int(r.GetGeneration())) == to {
+			return r, nil
+		}
+	}
+	for _, r := range items {
+		if len(to) >= shortestCommit && strings.HasPrefix(r.GetOrigin().GetRevision(), to) {
 			return r, nil
 		}
 	}
 	have := make([]string, 0, len(items))
 	for _, r := range items {
-		name := strconv.Itoa(int(r.GetGeneration()))
-		if rev := r.GetOrigin().GetRevision(); rev != "" {
-			name += " (" + rev[:min(7, len(rev))] + ")"
-		}
-		have = append(have, name)
+		have = append(have, revisionText(r))
 	}
 	return nil, api.Errorf(codes.NotFound, api.TitleNotFound,
-		"project %q has no revision %q: want a generation, or 7 characters or more of a commit, of %s", project, to, strings.Join(have, ", "))
+		"project %q has no revision %q: want a generation, or %d characters or more of a commit, of %s", project, to, shortestCommit, strings.Join(have, ", "))
+}
+
+// revisionText names a revision as people do: its generation, and its commit where it has one.
+func revisionText(r *carav1.Revision) string {
+	name := strconv.Itoa(int(r.GetGeneration()))
+	if rev := r.GetOrigin().GetRevision(); rev != "" {
+		name += " (" + rev[:min(shortestCommit, len(rev))] + ")"
+	}
+	return name
 }

@@ -5,75 +5,113 @@ import (
 	"strings"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // AdoptProject gives a project that somebody made by hand to a source that claims it. The compare-and-swap is the
-// transaction's: between two sources the first one wins.
+// transaction's: of two sources the first one wins. Until the source's next pass the project stays as it is.
 func (s projectService) AdoptProject(ctx context.Context, req *carav1.AdoptProjectRequest) (*carav1.Project, error) {
 	return s.editProject(ctx, req.GetName(), func(t *tx, p *carav1.Project) error {
-		if !t.actor.mayName(req.GetName()) {
-			return errPrefix(t.actor, req.GetName())
+		if isGoing(p) {
+			return errTerminating(p)
 		}
-		source, err := t.claimant(req)
+		have := p.GetMetadata().GetOwner()
+		if strings.HasPrefix(have, sourcePrefix) && have != sourcePrefix+req.GetSource() {
+			return api.Errorf(codes.FailedPrecondition, api.TitleOwned, "project %q belongs to %s: release it first (caractrl release %s)",
+				req.GetName(), whence(have, p.GetMetadata().GetOrigin()), req.GetName())
+		}
+		claim, err := t.claimant(req)
 		if err != nil {
 			return err
 		}
-		owner := sourcePrefix + source
-		switch have := p.GetMetadata().GetOwner(); {
-		case have == owner:
+		owner := sourcePrefix + claim.GetSource()
+		if have == owner {
 			return nil
-		case strings.HasPrefix(have, sourcePrefix):
-			return api.Errorf(codes.FailedPrecondition, api.TitleOwned, "project %q belongs to %s: release it first (caractrl release %s)",
-				req.GetName(), whence(have, p.GetMetadata().GetOrigin()), req.GetName())
-		default:
-			t.event(refTo(p), eventNormal, "Adopted", "given to "+owner+" by "+t.actor.Name+", before it belonged to "+orNobody(have))
 		}
-		p.Metadata.Owner = owner
+		p.Metadata.Owner, p.Metadata.Origin = owner, originOf(claim)
+		t.event(refTo(p), eventNormal, "Adopted", "given to "+whence(owner, p.GetMetadata().GetOrigin())+" by "+t.actor.Name+", before it belonged to "+orNobody(have))
 		return nil
 	})
 }
 
-// claimant is the source that is to own a project: the one that was named, or the only one that claims it.
-func (t *tx) claimant(req *carav1.AdoptProjectRequest) (string, error) {
-	var claims []string
-	for _, c := range t.server.cache.claimsOn(req.GetName()) {
-		if c.GetSpec().GetPresent() && (req.GetSource() == "" || c.GetSpec().GetSource() == req.GetSource()) {
-			claims = append(claims, c.GetSpec().GetSource())
+// claimant is the claim of the source that is to own a project: the one that was named, or the only one there is. What
+// all sources say of the project must still hold at the commit.
+func (t *tx) claimant(req *carav1.AdoptProjectRequest) (*carav1.ClaimSpec, error) {
+	refuse := func(format string, args ...any) (*carav1.ClaimSpec, error) {
+		return nil, api.Errorf(codes.FailedPrecondition, api.TitleConflict, format, args...)
+	}
+	var claims []*carav1.ClaimSpec
+	var names []string
+	for _, c := range t.claimsOn(req.GetName()) {
+		c := c.GetSpec()
+		src, ok := read[*carav1.Source](t, c.GetSource())
+		stays := ok && src.GetMetadata().GetDeletionTimestamp() == nil && src.GetMetadata().GetUid() == c.GetSourceUid()
+		if c.GetPresent() && stays && (req.GetSource() == "" || c.GetSource() == req.GetSource()) {
+			claims, names = append(claims, c), append(names, c.GetSource())
 		}
 	}
 	switch {
 	case len(claims) == 1:
-		_, _ = read[*carav1.Claim](t, claims[0]+"/"+req.GetName()) // what was decided on it must still hold at the commit
 		return claims[0], nil
 	case req.GetSource() != "":
-		return "", api.Errorf(codes.FailedPrecondition, api.TitleConflict, "source %q does not declare project %q", req.GetSource(), req.GetName())
+		return refuse("source %q does not declare project %q: declare it there first", req.GetSource(), req.GetName())
 	case len(claims) == 0:
-		return "", api.Errorf(codes.FailedPrecondition, api.TitleConflict, "no source declares project %q: there is nobody to adopt it", req.GetName())
+		return refuse("no source declares project %q: there is nobody to adopt it", req.GetName())
 	}
-	return "", api.Errorf(codes.FailedPrecondition, api.TitleConflict, "project %q is declared by %s: say which one adopts it (--source)",
-		req.GetName(), strings.Join(claims, " and "))
+	return refuse("project %q is declared by %s: say which one adopts it (--source)", req.GetName(), strings.Join(names, " and "))
 }
 
-// ReleaseProject takes a project from its source and gives it to the caller.
+// originOf is where a claim stands.
+func originOf(c *carav1.ClaimSpec) *carav1.Origin {
+	return &carav1.Origin{
+		Source: c.GetSource(), File: c.GetFile(), Line: c.GetLine(), Revision: c.GetRevision(),
+		Author: c.GetAuthor(), Subject: c.GetSubject(), CommitTime: c.GetCommitTime(),
+	}
+}
+
+// ReleaseProject takes a project from its source and gives it to the caller. Git has no say over it any more, so there
+// is nothing to override: the record goes, and what an extension had added to the project's life is the project's own.
 func (s projectService) ReleaseProject(ctx context.Context, req *carav1.ReleaseProjectRequest) (*carav1.Project, error) {
 	return s.editProject(ctx, req.GetName(), func(t *tx, p *carav1.Project) error {
-		if !t.actor.mayName(req.GetName()) {
-			return errPrefix(t.actor, req.GetName())
-		}
 		have := p.GetMetadata().GetOwner()
-		if sourceOf(p) == "" {
+		switch {
+		case isGoing(p):
+			return errTerminating(p)
+		case sourceOf(p) == "":
 			return api.Errorf(codes.FailedPrecondition, api.TitleConflict, "project %q belongs to %s: only what a source owns is released",
 				req.GetName(), orNobody(have))
 		}
-		t.event(refTo(p), eventNormal, "Released", "released from "+have+" by "+t.actor.Name+", who owns it now")
+		t.event(refTo(p), eventNormal, "Released", "released from "+whence(have, p.GetMetadata().GetOrigin())+" by "+t.actor.Name+", who owns it now")
 		p.Metadata.Owner, p.Metadata.Origin = t.actor.Name, nil
-		if _, ok := read[*carav1.Override](t, req.GetName()); ok { // git has no say over it any more, so there is nothing to suspend
-			t.remove(api.KindOverride, req.GetName())
-			p.Status.Conditions, _ = api.RemoveCondition(p.GetStatus().GetConditions(), api.CondOverridden)
-		}
-		return nil
+		return t.settleOverride(p, "the project was released")
 	})
+}
+
+// settleOverride ends the override of a project that no source owns any more.
+func (t *tx) settleOverride(p *carav1.Project, why string) error {
+	o, ok := read[*carav1.Override](t, p.GetMetadata().GetName())
+	if !ok {
+		return nil
+	}
+	expireAt := t.expiryOf(p)
+	t.endOverride(o, why)
+	p.Status.Conditions, _ = api.RemoveCondition(p.GetStatus().GetConditions(), api.CondOverridden)
+	if proto.Equal(expireAt, p.GetSpec().GetExpireAt()) {
+		return nil
+	}
+	old, spec := proto.CloneOf(p), proto.CloneOf(p.GetSpec())
+	spec.ExpireAt = expireAt
+	if err := t.change(old, p, spec, "it keeps the expiry that "+o.GetActor()+" extended it to"); err != nil {
+		return err
+	}
+	t.remember(p, o.GetReason())
+	return nil
+}
+
+func isGoing(p *carav1.Project) bool {
+	phase := p.GetStatus().GetPhase()
+	return p.GetMetadata().GetDeletionTimestamp() != nil || phase == api.PhaseTerminating || phase == api.PhaseTerminated
 }

@@ -91,18 +91,37 @@ func (s projectService) ExtendProject(ctx context.Context, req *carav1.ExtendPro
 			t.remember(p, req.GetReason())
 			return nil
 		}
+		if err := mayExtend(p, until); err != nil {
+			return err
+		}
 		o = &carav1.Override{
 			Metadata: &carav1.ObjectMeta{Name: req.GetName(), CreationTimestamp: timestamppb.New(t.now)},
 			Scope:    scopeExpiry, Actor: t.actor.Name, Reason: req.GetReason(),
 			Since: timestamppb.New(t.now), Until: timestamppb.New(until), ExpireAt: timestamppb.New(until),
 		}
 		t.put(o)
-		p.Status.ExpireAt = timestamppb.New(until)
+		t.setExpiry(p)
 		t.event(refTo(p), eventNormal, "Extended", message)
 		t.showOverride(p, o)
 		return nil
 	})
 }
+
+// mayExtend holds an extension against what git says: it is a longer life, with an end, of something that ends.
+func mayExtend(p *carav1.Project, until time.Time) error {
+	declared := p.GetSpec().GetExpireAt()
+	switch {
+	case declared == nil:
+		return api.Errorf(codes.FailedPrecondition, api.TitleConflict, "project %q of %s has no expireAt: there is nothing to extend, it lives until git says otherwise",
+			p.GetMetadata().GetName(), whence(p.GetMetadata().GetOwner(), p.GetMetadata().GetOrigin()))
+	case !until.After(declared.AsTime()):
+		return api.Invalid("the request", fieldError("until", "is %s, and git gives project %q until %s: name a later time, or change git",
+			until.UTC().Format(time.RFC3339), p.GetMetadata().GetName(), utc(declared)))
+	}
+	return nil
+}
+
+func utc(at *timestamppb.Timestamp) string { return at.AsTime().UTC().Format(time.RFC3339) }
 
 // extension is the new expiry that a request asks for.
 func (t *tx) extension(p *carav1.Project, req *carav1.ExtendProjectRequest) (time.Time, error) {

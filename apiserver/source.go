@@ -188,6 +188,9 @@ func (t *tx) orphan(src *carav1.Source) error {
 		}
 		p := proto.CloneOf(old)
 		p.Metadata.Owner = ""
+		if err := t.settleOverride(p, "its source was deleted"); err != nil {
+			return err
+		}
 		t.event(refTo(p), eventNormal, "Orphaned", "its source "+src.GetMetadata().GetName()+" was deleted; nobody owns it now")
 		t.put(p)
 		orphans++

@@ -97,12 +97,33 @@ func (t *tx) change(old, p *carav1.Project, spec *carav1.ProjectSpec, what strin
 	return nil
 }
 
-// derive fills in what follows from the spec. An override of the expiry is laid over it by its own writer.
+// derive fills in what follows from the spec, and from the override that stands as far as this transaction knows.
 func (t *tx) derive(p *carav1.Project) {
 	st := p.GetStatus()
 	st.SpecHash = api.Hash(p.GetSpec())
-	st.ExpireAt = p.GetSpec().GetExpireAt()
 	st.Hosts = t.server.hostsOf(p.GetSpec())
+	t.setExpiry(p)
+}
+
+// setExpiry is the only place where a project's expiry changes. Who moves it takes the notice of the old one away; the
+// collector gives another one in its time.
+func (t *tx) setExpiry(p *carav1.Project) {
+	at := t.expiryOf(p)
+	if proto.Equal(at, p.GetStatus().GetExpireAt()) {
+		return
+	}
+	p.Status.ExpireAt = at
+	p.Status.Conditions, _ = api.RemoveCondition(p.GetStatus().GetConditions(), api.CondExpiring)
+}
+
+// expiryOf is what the spec says, or what a person extended it to. An extension is never earlier than the spec.
+func (t *tx) expiryOf(p *carav1.Project) *timestamppb.Timestamp {
+	declared := p.GetSpec().GetExpireAt()
+	o, ok := read[*carav1.Override](t, p.GetMetadata().GetName())
+	if !ok || declared == nil || !standing(o, t.now, "") || !o.GetExpireAt().AsTime().After(declared.AsTime()) {
+		return declared
+	}
+	return timestamppb.New(o.GetExpireAt().AsTime())
 }
 
 // sameContainers says whether two specs differ in nothing that an agent would see.

@@ -1,0 +1,63 @@
+package apiserver
+
+import (
+	"google.golang.org/grpc/codes"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// stillDue holds a loop's deletion against what may have happened since it was decided: a manifest that came back or
+// that another source has now, a source that was suspended, a person who overrode git, an expiry that was moved. What it
+// reads must hold at the commit. The loop is told ABORTED and decides anew.
+func (t *tx) stillDue(p *carav1.Project, reason string) error {
+	switch reason {
+	case reasonPruned, reasonSourceDeleted:
+		return t.stillUnwanted(p, reason)
+	case reasonExpired:
+		if at := p.GetStatus().GetExpireAt(); at == nil || at.AsTime().After(t.now) {
+			return notDue(p, "its expiry was moved")
+		}
+	}
+	return nil
+}
+
+// stillUnwanted says whether git wants a project no more. It fails where a source that is there to stay declares it.
+func (t *tx) stillUnwanted(p *carav1.Project, reason string) error {
+	name := p.GetMetadata().GetName()
+	for _, c := range t.claimsOn(name) {
+		src, ok := read[*carav1.Source](t, c.GetSpec().GetSource())
+		if c.GetSpec().GetPresent() && ok && src.GetMetadata().GetDeletionTimestamp() == nil && src.GetMetadata().GetUid() == c.GetSpec().GetSourceUid() {
+			return notDue(p, "source %q declares it in %s", c.GetSpec().GetSource(), c.GetSpec().GetFile())
+		}
+	}
+	if reason != reasonPruned {
+		return nil
+	}
+	if src, ok := read[*carav1.Source](t, sourceOf(p)); ok && src.GetSpec().GetSuspend() {
+		return notDue(p, "its source %q is suspended", src.GetMetadata().GetName())
+	}
+	o, ok := read[*carav1.Override](t, name)
+	if ok && o.GetScope() != scopeExpiry && standing(o, t.now, "") && t.outlived(o) == "" {
+		return notDue(p, "%s", overrideText(o))
+	}
+	return nil
+}
+
+func notDue(p *carav1.Project, why string, args ...any) error {
+	args = append([]any{p.GetMetadata().GetName()}, args...)
+	return api.Errorf(codes.Aborted, api.TitleConflict, "project %q is not deleted: "+why, args...)
+}
+
+// claimsOn returns what the sources there are say of a project. That the others say nothing is a condition as well: a
+// manifest that comes at the same moment makes the transaction run again.
+func (t *tx) claimsOn(project string) []*carav1.Claim {
+	var claims []*carav1.Claim
+	sources, _ := from[*carav1.Source](t.server.cache, "", "")
+	for _, src := range sources {
+		if c, ok := read[*carav1.Claim](t, src.GetMetadata().GetName()+"/"+project); ok {
+			claims = append(claims, c)
+		}
+	}
+	return claims
+}
