@@ -64,18 +64,26 @@ func (s *Server) stream(who identify) grpc.StreamServerInterceptor {
 
 // admit waits for the cache, authenticates the caller and asks the table whether the method is for it.
 func (s *Server) admit(ctx context.Context, who identify, method string) (Actor, error) {
-	select {
-	case <-s.cache.loaded:
-	case <-s.cache.ended:
-		return Actor{}, errDraining()
-	case <-ctx.Done():
-		return Actor{}, ctx.Err()
+	if err := s.filled(ctx); err != nil {
+		return Actor{}, err
 	}
 	actor, err := who(ctx)
 	if err != nil {
 		return Actor{}, err
 	}
 	return actor, authorise(actor, method)
+}
+
+// filled waits for the cache: before, there is nothing to answer with.
+func (s *Server) filled(ctx context.Context) error {
+	select {
+	case <-s.cache.loaded:
+		return nil
+	case <-s.cache.ended:
+		return errDraining()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // check bounds what the caller may name, and validates the request.

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -25,6 +26,7 @@ const (
 	maxWebhook     = 1 << 20
 	webhookTimeout = 10 * time.Second
 	maxWebhooks    = 16 // read side by side; each may hold 1 MiB
+	webhookKey     = "secret"
 )
 
 // provider is how one sort of git server signs and names its deliveries. The body is signed, never believed: which
@@ -81,84 +83,122 @@ func (p provider) authentic(h http.Header, body, secret []byte) bool {
 // webhook takes a delivery for a source. Its signature is its identity.
 func (s *Server) webhook(w http.ResponseWriter, r *http.Request) {
 	delivery, err := s.deliver(w, r)
-	if err != nil {
-		writeProblem(w, api.ProblemOf(err))
-		return
-	}
-	w.WriteHeader(http.StatusAccepted)
-	writeText(w, delivery.GetResult()+"\n")
-}
-
-func (s *Server) deliver(w http.ResponseWriter, r *http.Request) (*carav1.Delivery, error) {
-	name := r.PathValue("name")
-	source, p, secret, err := s.webhookOf(name)
-	if err != nil {
-		return nil, err
-	}
-	select {
-	case s.hints.reading <- struct{}{}:
-		defer func() { <-s.hints.reading }()
-	case <-r.Context().Done():
-		return nil, r.Context().Err()
-	}
-	if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(webhookTimeout)); err != nil {
-		return nil, api.Errorf(codes.Internal, api.TitleInternal, "read the delivery: %v", err)
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxWebhook))
 	var over *http.MaxBytesError
 	switch {
 	case errors.As(err, &over):
-		return nil, api.Errorf(codes.InvalidArgument, api.TitleInvalid, "the delivery is larger than %d MiB: send fewer commits at once, the next poll finds them", maxWebhook>>20)
+		writeProblem(w, &carav1.Problem{
+			Title: "TooLarge", Status: http.StatusRequestEntityTooLarge,
+			Detail: "the delivery is larger than " + sizeText(maxWebhook) + ": push fewer commits at once; the next poll finds these",
+		})
 	case err != nil:
-		return nil, api.Errorf(codes.InvalidArgument, api.TitleInvalid, "read the delivery: %v", err)
+		writeProblem(w, api.ProblemOf(wireError(err)))
+	default:
+		w.WriteHeader(http.StatusAccepted)
+		writeText(w, delivery.GetResult()+"\n")
+	}
+}
+
+func (s *Server) deliver(w http.ResponseWriter, r *http.Request) (*carav1.Delivery, error) {
+	if err := s.filled(r.Context()); err != nil {
+		return nil, err
+	}
+	name := r.PathValue("name")
+	source, p, err := s.webhookOf(name)
+	if err != nil {
+		return nil, err
 	}
 	d := &carav1.Delivery{
 		Time: timestamppb.New(s.cfg.Now()), Event: bounded(r.Header.Get(p.event), 64), Id: bounded(r.Header.Get(p.id), 128),
 	}
+	defer func() { s.hints.note(name, d) }()
+	refuse := func(result string, err error) (*carav1.Delivery, error) {
+		d.Result = "Refused: " + result
+		return nil, err
+	}
+	secret, err := s.webhookSecret(source)
+	if err != nil {
+		return refuse(api.ProblemOf(err).GetDetail(), api.Errorf(codes.FailedPrecondition, api.TitleConflict,
+			"source %q cannot check deliveries: its status says why", name))
+	}
+	body, err := s.readDelivery(w, r)
+	if err != nil {
+		return refuse("it could not be read", err)
+	}
 	if !p.authentic(r.Header, body, secret) {
-		d.Result = "Refused: the signature does not match"
-		s.hints.note(name, d)
-		return nil, api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated,
-			"the delivery is not signed with the secret of source %q: is the same one set on both sides?", name)
+		return refuse("the signature does not match", api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated,
+			"the delivery is not signed with the secret of source %q: is the same one set on both sides?", name))
 	}
 	switch {
-	case s.hints.seen(name, d.GetId()):
-		d.Result = "Duplicate"
+	case source.GetMetadata().GetDeletionTimestamp() != nil:
+		d.Result = "Ignored: the source is being deleted"
 	case source.GetSpec().GetSuspend():
 		d.Result = "Ignored: the source is suspended"
 	case p.events != nil && !slices.Contains(p.events, d.GetEvent()):
 		d.Result = fmt.Sprintf("Ignored: %q brings nothing new", d.GetEvent())
+	case s.hints.seen(name, d.GetId()):
+		d.Result = "Duplicate"
 	default:
 		d.Result = "Accepted"
-		defer s.hints.tell(name, d)
+		s.hints.tell(name, d)
 	}
-	s.hints.note(name, d)
 	return d, nil
 }
 
-// webhookOf finds who may send deliveries for a source. A source that takes none is as good as none to a stranger.
-func (s *Server) webhookOf(name string) (*carav1.Source, provider, []byte, error) {
-	source, ok := lookup[*carav1.Source](s.cache, name)
-	hook := source.GetSpec().GetWebhook()
-	p, known := providers[hook.GetProvider()]
-	if !ok || !known {
-		return nil, provider{}, nil, api.Errorf(codes.NotFound, api.TitleNotFound, "there is no source %q that takes webhooks", name)
+// readDelivery reads a body in bounded time and memory: strangers send them too. Who waits too long for its turn is to
+// come again; git servers do.
+func (s *Server) readDelivery(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(r.Context(), webhookTimeout)
+	defer cancel()
+	select {
+	case s.hints.reading <- struct{}{}:
+		defer func() { <-s.hints.reading }()
+	case <-ctx.Done():
+		return nil, api.Errorf(codes.Unavailable, api.TitleUnavailable, "too many deliveries are being read: send it again later")
 	}
-	secret, ok := lookup[*carav1.Secret](s.cache, hook.GetSecretRef())
-	if !ok {
-		return nil, p, nil, api.Errorf(codes.FailedPrecondition, api.TitleConflict,
-			"source %q names secret %q in spec.webhook.secretRef, which does not exist: create it", name, hook.GetSecretRef())
+	if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(webhookTimeout)); err != nil {
+		return nil, api.Errorf(codes.Internal, api.TitleInternal, "bound the time to read the delivery: %v", err)
 	}
-	value, err := s.secretValue(secret, "secret")
-	if err == nil && len(value) == 0 {
-		err = api.Errorf(codes.FailedPrecondition, api.TitleConflict, "secret %q has no value under the key \"secret\": set it", hook.GetSecretRef())
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxWebhook))
+	var over *http.MaxBytesError
+	if err != nil && !errors.As(err, &over) {
+		return nil, api.Errorf(codes.InvalidArgument, api.TitleInvalid, "read the delivery: %v", err)
 	}
-	return source, p, value, err
+	return body, err
 }
 
+// webhookOf finds the source that takes deliveries under a name. One that takes none is as good as none to a stranger.
+func (s *Server) webhookOf(name string) (*carav1.Source, provider, error) {
+	source, ok := lookup[*carav1.Source](s.cache, name)
+	p, known := providers[source.GetSpec().GetWebhook().GetProvider()]
+	if !ok || !known {
+		return nil, provider{}, api.Errorf(codes.NotFound, api.TitleNotFound, "there is no source %q that takes webhooks", name)
+	}
+	return source, p, nil
+}
+
+// webhookSecret is what the source's deliveries are signed with. The error is for the source's own people.
+func (s *Server) webhookSecret(source *carav1.Source) ([]byte, error) {
+	ref := source.GetSpec().GetWebhook().GetSecretRef()
+	secret, ok := lookup[*carav1.Secret](s.cache, ref)
+	if !ok {
+		return nil, api.Errorf(codes.FailedPrecondition, api.TitleConflict, "secret %q of spec.webhook.secretRef does not exist: create it", ref)
+	}
+	value, err := s.secretValue(secret, webhookKey)
+	if err == nil && len(value) == 0 {
+		err = api.Errorf(codes.FailedPrecondition, api.TitleConflict, "secret %q has nothing under the key %q: set it", ref, webhookKey)
+	}
+	return value, err
+}
+
+// bounded is text from outside as it can be stored and shown: printable, valid, at most so many bytes.
 func bounded(text string, most int) string {
-	text = strings.ToValidUTF8(text, "")
-	return text[:min(len(text), most)]
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return -1
+	}, text)
+	return strings.ToValidUTF8(text[:min(len(text), most)], "")
 }
 
 // WatchHints streams the sources that a delivery has spoken of since the stream began. What comes faster than it is
