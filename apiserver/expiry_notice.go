@@ -15,7 +15,7 @@ func (s projectService) NoticeExpiry(ctx context.Context, req *carav1.RemoveProj
 			return err
 		}
 		at := p.GetStatus().GetExpireAt()
-		if at == nil || p.GetMetadata().GetDeletionTimestamp() != nil || api.IsTrue(p.GetStatus().GetConditions(), api.CondExpiring) {
+		if at == nil || !at.AsTime().After(t.now) || p.GetMetadata().GetDeletionTimestamp() != nil || api.IsTrue(p.GetStatus().GetConditions(), api.CondExpiring) {
 			return nil
 		}
 		message := "expires at " + at.AsTime().UTC().Format(time.RFC3339) + "; caractrl extend " + req.GetName() + " 24h keeps it longer"

@@ -8,6 +8,7 @@
 //     process was started meanwhile: what is due is read from the objects, never from memory.
 //   - Wall time decides. The agenda is looked at again at least every half minute, so that a clock that was set, or a
 //     machine that slept, is noticed.
+//   - Before a project expires it says so, once for each expiry. A notice that cannot be given holds up no end.
 //   - Cost follows the change: a change costs the logarithm of what is on the agenda, and waiting costs nothing.
 //   - Whatever is due is decided again from the newest state just before it is done, and done with the object's uid.
 package gc

@@ -17,7 +17,11 @@ const (
 	Expire        Verb = "Expire"        // delete a project whose expiry has passed
 	Remove        Verb = "Remove"        // take away the record of a project that is torn down
 	ClearOverride Verb = "ClearOverride" // end an override that ran out
+	Notice        Verb = "Notice"        // say on a project that it expires soon
 )
+
+// notices is the part of the agenda that has notices: a project may have one and its end beside each other.
+const notices = "Notice"
 
 // Action is one thing to do to one object, and when.
 type Action struct {
@@ -29,26 +33,59 @@ type Action struct {
 	At time.Time
 }
 
-// key names the object that the action is about.
+// key names the object that the action is about, and for a notice that it is one.
 func (a Action) key() string {
-	if a.Verb == ClearOverride {
+	switch a.Verb {
+	case ClearOverride:
 		return api.KindOverride + "/" + a.Name
+	case Notice:
+		return notices + "/" + a.Name
 	}
 	return api.KindProject + "/" + a.Name
 }
 
-// ActionFor says what time will do to an object; false where it does nothing.
-func ActionFor(m proto.Message) (Action, bool) {
+// keysOf are all that an object may have on the agenda.
+func keysOf(m proto.Message) []string {
+	name := api.Meta(m).GetName()
+	if api.Kind(m) == api.KindProject {
+		return []string{api.KindProject + "/" + name, notices + "/" + name}
+	}
+	return []string{api.Kind(m) + "/" + name}
+}
+
+// ActionsFor says what time will do to an object. A project that expires gets its notice so long before.
+func ActionsFor(m proto.Message, before time.Duration) []Action {
 	switch m := m.(type) {
 	case *carav1.Project:
-		return forProject(m)
-	case *carav1.Override:
-		if m.GetUntil() == nil {
-			return Action{}, false
+		end, ok := forProject(m)
+		if !ok {
+			return nil
 		}
-		return Action{Verb: ClearOverride, Name: m.GetMetadata().GetName(), At: m.Until.AsTime()}, true
+		if notice, ok := noticeFor(m, end, before); ok {
+			return []Action{notice, end}
+		}
+		return []Action{end}
+	case *carav1.Override:
+		if m.GetUntil() != nil {
+			return []Action{{Verb: ClearOverride, Name: m.GetMetadata().GetName(), At: m.Until.AsTime()}}
+		}
 	}
-	return Action{}, false
+	return nil
+}
+
+// noticeFor is when a project's end is to be announced: once, and never in the first half of a short life.
+func noticeFor(p *carav1.Project, end Action, before time.Duration) (Action, bool) {
+	if end.Verb != Expire || api.IsTrue(p.GetStatus().GetConditions(), api.CondExpiring) {
+		return Action{}, false
+	}
+	if born := p.GetMetadata().GetCreationTimestamp(); born != nil {
+		before = min(before, end.At.Sub(born.AsTime())/2)
+	}
+	if before <= 0 {
+		return Action{}, false
+	}
+	end.Verb, end.At = Notice, end.At.Add(-before)
+	return end, true
 }
 
 func forProject(p *carav1.Project) (Action, bool) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -38,6 +39,11 @@ type Config struct {
 	KeepTombstones time.Duration
 	// TrimEvery is how often history is trimmed; 1 h where it is 0.
 	TrimEvery time.Duration
+	// NoticeBefore is how long before its end a project says that it expires soon, at most half of its life; 15 min
+	// where it is 0.
+	NoticeBefore time.Duration
+	// Now is the wall clock; time.Now where it is nil.
+	Now func() time.Time
 }
 
 // Validate checks the configuration.
@@ -47,8 +53,8 @@ func (c Config) Validate() error {
 		return errors.New("gc: Conn is required")
 	case c.Logger == nil:
 		return errors.New("gc: Logger is required")
-	case c.Workers < 0 || c.KeepEvents < 0 || c.KeepTombstones < 0 || c.TrimEvery < 0:
-		return errors.New("gc: Workers, KeepEvents, KeepTombstones and TrimEvery must not be negative")
+	case c.Workers < 0 || c.KeepEvents < 0 || c.KeepTombstones < 0 || c.TrimEvery < 0 || c.NoticeBefore < 0:
+		return errors.New("gc: Workers, KeepEvents, KeepTombstones, TrimEvery and NoticeBefore must not be negative")
 	}
 	return nil
 }
@@ -71,6 +77,7 @@ type Collector struct {
 func New(cfg Config) *Collector {
 	for value, fallback := range map[*time.Duration]time.Duration{
 		&cfg.KeepEvents: 24 * time.Hour, &cfg.KeepTombstones: 7 * 24 * time.Hour, &cfg.TrimEvery: time.Hour,
+		&cfg.NoticeBefore: 15 * time.Minute,
 	} {
 		if *value == 0 {
 			*value = fallback
@@ -78,6 +85,9 @@ func New(cfg Config) *Collector {
 	}
 	if cfg.Workers == 0 {
 		cfg.Workers = 16
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
 	}
 	c := &Collector{
 		cfg: cfg, projects: carav1.NewProjectServiceClient(cfg.Conn), events: carav1.NewEventServiceClient(cfg.Conn),
@@ -113,11 +123,15 @@ func (c *Collector) changed(changes []loop.Change) {
 
 // note brings one object's place on the agenda up to date. c.mu is held.
 func (c *Collector) note(m proto.Message, gone bool) {
-	if action, ok := ActionFor(m); ok && !gone {
-		c.agenda.Set(action)
+	for _, key := range keysOf(m) {
+		c.agenda.Drop(key)
+	}
+	if gone {
 		return
 	}
-	c.agenda.Drop(api.Kind(m) + "/" + api.Meta(m).GetName())
+	for _, action := range ActionsFor(m, c.cfg.NoticeBefore) {
+		c.agenda.Set(action)
+	}
 }
 
 func (c *Collector) hurry() {
@@ -132,7 +146,7 @@ func (c *Collector) tick(ctx context.Context) {
 	timer := time.NewTimer(glance)
 	defer timer.Stop()
 	for {
-		now := time.Now()
+		now := c.cfg.Now()
 		c.mu.Lock()
 		due, next := Due(c.agenda, now)
 		c.mu.Unlock()
@@ -162,7 +176,7 @@ func (c *Collector) work(ctx context.Context, key string) (time.Duration, error)
 	if !ok {
 		return 0, nil
 	}
-	if action.At.After(time.Now()) { // extended, or the clock was set back
+	if action.At.After(c.cfg.Now()) { // extended, or the clock was set back
 		c.mu.Lock()
 		c.agenda.Set(action)
 		c.mu.Unlock()
@@ -183,16 +197,19 @@ func (c *Collector) work(ctx context.Context, key string) (time.Duration, error)
 // look says what time does to an object as the mirror has it now.
 func (c *Collector) look(key string) (Action, bool) {
 	kind, name, _ := strings.Cut(key, "/")
+	var actions []Action
 	if kind == api.KindOverride {
 		if o, ok := loop.Get[*carav1.Override](c.mirror, name); ok {
-			return ActionFor(o)
+			actions = ActionsFor(o, c.cfg.NoticeBefore)
 		}
+	} else if p, ok := loop.Get[*carav1.Project](c.mirror, name); ok {
+		actions = ActionsFor(p, c.cfg.NoticeBefore)
+	}
+	i := slices.IndexFunc(actions, func(a Action) bool { return a.key() == key })
+	if i < 0 {
 		return Action{}, false
 	}
-	if p, ok := loop.Get[*carav1.Project](c.mirror, name); ok {
-		return ActionFor(p)
-	}
-	return Action{}, false
+	return actions[i], true
 }
 
 func (c *Collector) do(ctx context.Context, a Action) (err error) {
@@ -201,6 +218,8 @@ func (c *Collector) do(ctx context.Context, a Action) (err error) {
 		_, err = c.projects.DeleteProject(ctx, &carav1.DeleteProjectRequest{Name: a.Name, Uid: a.UID, Reason: "Expired", NoWait: true})
 	case Remove:
 		_, err = c.projects.RemoveProject(ctx, &carav1.RemoveProjectRequest{Name: a.Name, Uid: a.UID})
+	case Notice:
+		_, err = c.projects.NoticeExpiry(ctx, &carav1.RemoveProjectRequest{Name: a.Name, Uid: a.UID})
 	case ClearOverride:
 		_, err = c.projects.OverrideProject(ctx, &carav1.OverrideProjectRequest{Name: a.Name, Clear: true})
 	}
@@ -212,7 +231,7 @@ func (c *Collector) do(ctx context.Context, a Action) (err error) {
 
 // trim drops history that is old.
 func (c *Collector) trim(ctx context.Context) error {
-	now := time.Now()
+	now := c.cfg.Now()
 	resp, err := c.events.TrimHistory(ctx, &carav1.TrimHistoryRequest{
 		EventsBefore:     timestamppb.New(now.Add(-c.cfg.KeepEvents)),
 		TombstonesBefore: timestamppb.New(now.Add(-c.cfg.KeepTombstones)),

@@ -46,31 +46,46 @@ func override(name string, until time.Time) *carav1.Override {
 	return &carav1.Override{Metadata: &carav1.ObjectMeta{Name: name}, Until: timestamppb.New(until)}
 }
 
-func TestActionFor(t *testing.T) {
+func born(at time.Time) func(*carav1.Project) {
+	return func(p *carav1.Project) { p.Metadata.CreationTimestamp = timestamppb.New(at) }
+}
+
+// noticed says on a project that it expires soon.
+func noticed(p *carav1.Project) {
+	p.Status.Conditions, _ = api.SetCondition(p.Status.Conditions, &carav1.Condition{Type: api.CondExpiring, Status: api.StatusTrue, Reason: "Soon"}, time.Time{})
+}
+
+func TestActionsFor(t *testing.T) {
 	at := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+	const before = 15 * time.Minute
+	ends := func(at time.Time) []Action {
+		return []Action{{Notice, "a", "u-a", at.Add(-before)}, {Expire, "a", "u-a", at}}
+	}
 	tests := map[string]struct {
 		obj  proto.Message
-		want Action
-		none bool
+		want []Action
 	}{
-		"a project without expiry":               {obj: project("a", api.PhaseRunning), none: true},
-		"Running with expiry":                    {obj: project("a", api.PhaseRunning, expiring(at)), want: Action{Expire, "a", "u-a", at}},
-		"Pending with expiry":                    {obj: project("a", api.PhasePending, expiring(at)), want: Action{Expire, "a", "u-a", at}},
-		"Failed with expiry":                     {obj: project("a", api.PhaseFailed, expiring(at)), want: Action{Expire, "a", "u-a", at}},
-		"an extension counts more than the spec": {obj: project("a", api.PhaseRunning, expiring(at), extended(at.Add(time.Hour))), want: Action{Expire, "a", "u-a", at.Add(time.Hour)}},
-		"an expiry that only an operator set":    {obj: project("a", api.PhaseRunning, extended(at)), want: Action{Expire, "a", "u-a", at}},
-		"Terminating is on its way":              {obj: project("a", api.PhaseTerminating, expiring(at)), none: true},
-		"deletion asked for is on its way":       {obj: project("a", api.PhaseRunning, expiring(at), func(p *carav1.Project) { p.Metadata.DeletionTimestamp = timestamppb.New(at) }), none: true},
-		"Terminated is removed at once":          {obj: project("a", api.PhaseTerminated, expiring(at)), want: Action{Verb: Remove, Name: "a", UID: "u-a"}},
-		"an override with an end":                {obj: override("a", at), want: Action{Verb: ClearOverride, Name: "a", At: at}},
-		"an override until it is cleared":        {obj: &carav1.Override{Metadata: &carav1.ObjectMeta{Name: "a"}}, none: true},
-		"something that time does nothing to":    {obj: &carav1.Node{}, none: true},
+		"a project without expiry":               {obj: project("a", api.PhaseRunning)},
+		"Running with expiry":                    {project("a", api.PhaseRunning, expiring(at)), ends(at)},
+		"Pending with expiry":                    {project("a", api.PhasePending, expiring(at)), ends(at)},
+		"Failed with expiry":                     {project("a", api.PhaseFailed, expiring(at)), ends(at)},
+		"an extension counts more than the spec": {project("a", api.PhaseRunning, expiring(at), extended(at.Add(time.Hour))), ends(at.Add(time.Hour))},
+		"an expiry that only an operator set":    {project("a", api.PhaseRunning, extended(at)), ends(at)},
+		"the notice was given":                   {project("a", api.PhaseRunning, expiring(at), noticed), []Action{{Expire, "a", "u-a", at}}},
+		"a short life has its notice half way":   {project("a", api.PhaseRunning, expiring(at), born(at.Add(-20*time.Minute))), []Action{{Notice, "a", "u-a", at.Add(-10 * time.Minute)}, {Expire, "a", "u-a", at}}},
+		"a long life has it in time":             {project("a", api.PhaseRunning, expiring(at), born(at.Add(-20*time.Hour))), ends(at)},
+		"born after its end":                     {project("a", api.PhaseRunning, expiring(at), born(at.Add(time.Hour))), []Action{{Expire, "a", "u-a", at}}},
+		"Terminating is on its way":              {obj: project("a", api.PhaseTerminating, expiring(at))},
+		"deletion asked for is on its way":       {obj: project("a", api.PhaseRunning, expiring(at), func(p *carav1.Project) { p.Metadata.DeletionTimestamp = timestamppb.New(at) })},
+		"Terminated is removed at once":          {project("a", api.PhaseTerminated, expiring(at)), []Action{{Verb: Remove, Name: "a", UID: "u-a"}}},
+		"an override with an end":                {override("a", at), []Action{{Verb: ClearOverride, Name: "a", At: at}}},
+		"an override until it is cleared":        {obj: &carav1.Override{Metadata: &carav1.ObjectMeta{Name: "a"}}},
+		"something that time does nothing to":    {obj: &carav1.Node{}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			got, ok := ActionFor(tt.obj)
-			if ok == tt.none || got != tt.want {
-				t.Errorf("got %+v %v, want %+v", got, ok, tt.want)
+			if d := cmp.Diff(tt.want, ActionsFor(tt.obj, before)); d != "" {
+				t.Errorf("actions (-want +got):\n%s", d)
 			}
 		})
 	}
@@ -108,9 +123,24 @@ type server struct {
 	carav1.UnimplementedEventServiceServer
 	*fakecluster.Cluster
 
-	mu    sync.Mutex
-	start time.Time
-	done  []string // `after verb name`
+	mu     sync.Mutex
+	start  time.Time
+	done   []string             // `after verb name`
+	before func(project string) // called before a deletion
+	off    time.Duration        // how far the wall clock is from the bubble's
+}
+
+// now is the wall clock, which step sets.
+func (s *server) now() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return time.Now().Add(s.off)
+}
+
+func (s *server) step(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.off += d
 }
 
 func (s *server) note(verb, name string) {
@@ -129,6 +159,9 @@ func (s *server) take() []string {
 }
 
 func (s *server) DeleteProject(_ context.Context, req *carav1.DeleteProjectRequest) (*carav1.DeleteProjectResponse, error) {
+	if s.before != nil {
+		s.before(req.Name)
+	}
 	err := s.Update(func(tx *fakecluster.Tx) error {
 		p := fakecluster.Get[*carav1.Project](tx, req.Name)
 		if p == nil || p.Metadata.Uid != req.Uid {
@@ -142,6 +175,22 @@ func (s *server) DeleteProject(_ context.Context, req *carav1.DeleteProjectReque
 		s.note("delete("+req.Reason+")", req.Name)
 	}
 	return &carav1.DeleteProjectResponse{}, err
+}
+
+func (s *server) NoticeExpiry(_ context.Context, req *carav1.RemoveProjectRequest) (*emptypb.Empty, error) {
+	err := s.Update(func(tx *fakecluster.Tx) error {
+		p := fakecluster.Get[*carav1.Project](tx, req.Name)
+		if p == nil || p.Metadata.Uid != req.Uid {
+			return api.Errorf(codes.NotFound, api.TitleNotFound, "no project %s", req.Name)
+		}
+		noticed(p)
+		tx.Put(p)
+		return nil
+	})
+	if err == nil {
+		s.note("notice", req.Name)
+	}
+	return &emptypb.Empty{}, err
 }
 
 func (s *server) RemoveProject(_ context.Context, req *carav1.RemoveProjectRequest) (*emptypb.Empty, error) {
@@ -173,7 +222,7 @@ func run(t *testing.T, test func(t *testing.T, s *server, restart func())) {
 		start := func() {
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan error)
-			c := New(Config{Conn: ch, Logger: slog.New(slog.DiscardHandler), TrimEvery: 1000 * time.Hour})
+			c := New(Config{Conn: ch, Logger: slog.New(slog.DiscardHandler), TrimEvery: 1000 * time.Hour, Now: s.now})
 			go func() { done <- c.Run(ctx) }()
 			stop = func() {
 				cancel()
@@ -207,15 +256,15 @@ func TestExpiresOnTime(t *testing.T) {
 		at := s.start.Add(1234567 * time.Millisecond)
 		s.Put(project("b", api.PhaseRunning, expiring(at)), project("a", api.PhasePending, expiring(at.Add(time.Millisecond))), project("stays", api.PhaseRunning))
 		pass(time.Hour)
-		want(t, s, "20m34.567s delete(Expired) b", "20m34.568s delete(Expired) a")
+		want(t, s, "20m34.567s delete(Expired) b", "20m34.568s delete(Expired) a", "5m34.567s notice b", "5m34.568s notice a")
 	})
 }
 
 func TestAnEarlierExpiryMovesTheTimer(t *testing.T) {
 	run(t, func(t *testing.T, s *server, _ func()) {
-		s.Put(project("late", api.PhaseRunning, expiring(s.start.Add(20*time.Second))))
+		s.Put(project("late", api.PhaseRunning, noticed, expiring(s.start.Add(20*time.Second))))
 		pass(5 * time.Second)
-		s.Put(project("early", api.PhaseRunning, expiring(s.start.Add(7*time.Second))))
+		s.Put(project("early", api.PhaseRunning, noticed, expiring(s.start.Add(7*time.Second))))
 		pass(time.Minute)
 		want(t, s, "20s delete(Expired) late", "7s delete(Expired) early")
 	})
@@ -223,9 +272,9 @@ func TestAnEarlierExpiryMovesTheTimer(t *testing.T) {
 
 func TestAnExtensionHoldsTheExpiryBack(t *testing.T) {
 	run(t, func(t *testing.T, s *server, _ func()) {
-		s.Put(project("pr", api.PhaseRunning, expiring(s.start.Add(10*time.Second))))
+		s.Put(project("pr", api.PhaseRunning, noticed, expiring(s.start.Add(10*time.Second))))
 		pass(9 * time.Second)
-		s.Put(project("pr", api.PhaseRunning, expiring(s.start.Add(10*time.Second)), extended(s.start.Add(time.Hour))))
+		s.Put(project("pr", api.PhaseRunning, noticed, expiring(s.start.Add(10*time.Second)), extended(s.start.Add(time.Hour))))
 		pass(59 * time.Minute)
 		want(t, s)
 		pass(time.Hour)
@@ -252,7 +301,7 @@ func TestExpiryPassesWhileTheProcessIsDown(t *testing.T) {
 func TestAFailureIsRetried(t *testing.T) {
 	run(t, func(t *testing.T, s *server, _ func()) {
 		s.Refuse("DeleteProject", api.Errorf(codes.Unavailable, api.TitleUnavailable, "away"))
-		s.Put(project("pr", api.PhaseRunning, expiring(s.start.Add(time.Second))))
+		s.Put(project("pr", api.PhaseRunning, noticed, expiring(s.start.Add(time.Second))))
 		pass(10 * time.Second)
 		s.Refuse("DeleteProject", nil)
 		pass(time.Minute)
@@ -322,7 +371,7 @@ func TestManyAtOnce(t *testing.T) {
 	run(t, func(t *testing.T, s *server, _ func()) {
 		var all []proto.Message
 		for i := range 500 {
-			all = append(all, project(fmt.Sprintf("pr-%03d", i), api.PhaseRunning, expiring(s.start.Add(time.Minute))))
+			all = append(all, project(fmt.Sprintf("pr-%03d", i), api.PhaseRunning, noticed, expiring(s.start.Add(time.Minute))))
 		}
 		s.Put(all...)
 		pass(time.Minute)
