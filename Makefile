@@ -50,7 +50,7 @@ bench: ## the benchmarks, and the table of docs/performance.md
 	DOCKER_HOST="$$(hack/engine up)" && export DOCKER_HOST && go test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m $(BENCHED) && go run ./bench/peers $(PEERS)
 
 demo: build ## from a git push to running containers, told step by step; KEEP=1 leaves it up
-	DOCKER_HOST="$$(hack/engine up)" && export DOCKER_HOST KEEP="$(KEEP)" && go run ./e2e/demo
+	DOCKER_HOST="$$(hack/engine up)" && export DOCKER_HOST KEEP="$(KEEP)" && go run ./e2e/demo -bin bin
 
 check: build ## the fast part: build, vet, lint, tests that need no engine
 	go vet $(PACKAGES) && $(TOOL) golangci-lint run $(PACKAGES) && go test -short -timeout 5m $(PACKAGES)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -28,6 +29,7 @@ type demo struct {
 	git     *testgit.HTTP
 	repo    *testgit.Repo
 	ingress string
+	held    []string // engines that may hold something of the cluster
 }
 
 // images that the manifests name.
@@ -57,7 +59,7 @@ func (d *demo) prepare(ctx context.Context) (err error) {
 	if err := testdocker.LoadImages(ctx, d.engine, images()...); err != nil {
 		return err
 	}
-	d.second, err = testdocker.StartSecond(ctx, "demo")
+	d.second, err = testdocker.StartSecond(ctx, secondName())
 	switch {
 	case errors.Is(err, testdocker.ErrNoSecond):
 		d.second = nil
@@ -115,6 +117,7 @@ func (d *demo) startCluster(ctx context.Context) (err error) {
 		return err
 	}
 	d.out.say("cara-server is ready at %s", d.cluster.URL())
+	d.held = d.engines()
 	if d.ingress, err = d.cluster.StartAgent(first); err != nil {
 		return err
 	}
@@ -161,6 +164,9 @@ func (d *demo) nodeReady(name string) func(context.Context) error {
 	}
 }
 
+// secondName is the second engine's, apart from that of another demo on this machine.
+func secondName() string { return "demo-" + strconv.FormatInt(int64(os.Getpid()), 36) }
+
 // engines that containers may run on.
 func (d *demo) engines() []string {
 	if d.second == nil {
@@ -173,21 +179,16 @@ func (d *demo) engines() []string {
 func (d *demo) end(ctx context.Context) error {
 	var errs []error
 	if d.cluster != nil {
-		for _, host := range d.engines() {
-			// First, since the id of the cluster comes from the server; again below, since agents make again what goes.
-			errs = append(errs, d.cluster.Sweep(ctx, host))
-		}
-		errs = append(errs, d.cluster.Close(ctx))
-		for _, host := range d.engines() {
+		errs = append(errs, d.cluster.Close(ctx)) // first: agents make again what is swept while they run
+		for _, host := range d.held {
 			errs = append(errs, d.cluster.Sweep(ctx, host), d.cluster.AwaitNothing(ctx, host, ""))
 		}
 	}
 	if d.git != nil {
 		errs = append(errs, d.git.Close())
 	}
-	if d.second != nil {
-		errs = append(errs, d.second.Drop(ctx))
-	}
+	// Also one that was interrupted while it started; where there is none this does nothing.
+	errs = append(errs, (&testdocker.Second{Name: secondName()}).Drop(ctx))
 	if d.dir != "" {
 		errs = append(errs, os.RemoveAll(d.dir))
 	}

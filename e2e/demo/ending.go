@@ -38,7 +38,7 @@ func (d *demo) gone(ctx context.Context, name string) error {
 		p, err := projects.GetProject(ctx, &carav1.GetRequest{Name: name})
 		switch {
 		case err == nil:
-			return fmt.Errorf("it is %s, expires %s", p.GetStatus().GetPhase(), until(p))
+			return fmt.Errorf("it is %s%s", p.GetStatus().GetPhase(), until(p))
 		case !api.IsNotFound(err):
 			return err
 		}
@@ -55,12 +55,13 @@ func (d *demo) gone(ctx context.Context, name string) error {
 	})
 }
 
+// until says when a project expires, for the eyes of who waits for it.
 func until(p *carav1.Project) string {
 	at := p.GetSpec().GetExpireAt()
-	if at == nil {
-		return "never"
+	if at == nil || time.Until(at.AsTime()) < 0 {
+		return ""
 	}
-	return "in " + seconds(time.Until(at.AsTime()))
+	return " and expires in " + seconds(time.Until(at.AsTime()))
 }
 
 func (d *demo) expire(ctx context.Context) error {

@@ -127,12 +127,16 @@ func (c *Cluster) startServer(ctx context.Context, argv []string) error {
 		return err
 	}
 	c.Server = p
-	return WaitFor(ctx, "cara-server is ready", func(ctx context.Context) error {
+	err = WaitFor(ctx, "cara-server is ready", func(ctx context.Context) error {
 		if p.Exited() {
 			return Fatal(fmt.Errorf("cara-server ended: %w\n%s", p.err, p.Tail(20)))
 		}
 		return okay(ctx, c.URL()+"/readyz")
 	})
+	if err == nil {
+		_, err = c.Labels(ctx) // now, since they are needed most when the server is gone
+	}
+	return err
 }
 
 func okay(ctx context.Context, url string) error {
