@@ -8,9 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/docker/docker/api/types/container"
+
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/testcluster"
 	"github.com/caravanserai/cara/internal/testdocker"
 	"github.com/caravanserai/cara/internal/testimage"
 )
@@ -195,15 +196,8 @@ func (w *world) lives(host, name string) {
 	w.Helper()
 	ctx, cancel := w.patience()
 	defer cancel()
-	w.must(testcluster.WaitFor(ctx, "the container of "+name+" runs", func(context.Context) error {
-		id := w.containers(host, name)["web"]
-		if id == "" {
-			return fmt.Errorf("there is none")
-		}
-		if s := w.state(host, id); !s.Running {
-			return fmt.Errorf("it is %s", s.Status)
-		}
-		return nil
+	w.must(w.AwaitHeld(ctx, host, name, "the running container of "+name, func(h testdocker.Held) bool {
+		return len(h.Containers) == 1 && h.Containers[0].State == container.StateRunning
 	}))
 }
 

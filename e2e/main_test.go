@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/caravanserai/cara/internal/testcluster"
+	"github.com/caravanserai/cara/internal/testneed"
 )
 
 func TestMain(m *testing.M) {
@@ -30,6 +31,7 @@ var programs struct {
 
 func built(t *testing.T) string {
 	t.Helper()
+	testneed.NotShort(t)
 	programs.once.Do(func() {
 		if programs.dir, programs.err = os.MkdirTemp("", "cara-e2e-"); programs.err == nil { //nolint:usetesting // it outlives the test
 			programs.err = testcluster.Build(context.Background(), programs.dir) //nolint:usetesting // so does the build

@@ -95,7 +95,7 @@ func (w *world) agent(name, host string, second *testdocker.Second, flags ...str
 // sub runs a part of the test under a name of its own, on the same cluster. The verbs end that part alone.
 func (w *world) sub(name string, part func(w *world)) {
 	w.Helper()
-	w.T.Run(name, func(t *testing.T) {
+	w.Run(name, func(t *testing.T) {
 		same := *w
 		same.T = t
 		part(&same)

@@ -123,7 +123,7 @@ func (d *demo) startCluster(ctx context.Context) (err error) {
 	}
 	nodes := []string{"node-1"}
 	if d.second != nil {
-		if err := d.startSecondAgent(); err != nil {
+		if err := d.startSecondAgent(ctx); err != nil {
 			return err
 		}
 		nodes = append(nodes, "node-2")
@@ -136,12 +136,12 @@ func (d *demo) startCluster(ctx context.Context) (err error) {
 	return nil
 }
 
-func (d *demo) startSecondAgent() error {
+func (d *demo) startSecondAgent(ctx context.Context) error {
 	_, port, err := net.SplitHostPort(d.cluster.Listen)
 	if err != nil {
 		return fmt.Errorf("find the server's port: %w", err)
 	}
-	enter := d.second.Command(context.Background(), "true").Args
+	enter := d.second.Command(ctx, "true").Args
 	_, err = d.cluster.StartAgent(testcluster.Agent{
 		Name: "node-2", DockerHost: d.second.Host, Enter: enter[:len(enter)-1],
 		Server:  "https://" + net.JoinHostPort(d.second.Gateway, port),

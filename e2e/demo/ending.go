@@ -88,7 +88,7 @@ func (d *demo) expire(ctx context.Context) error {
 }
 
 func (d *demo) breakOne(ctx context.Context) error {
-	before, err := d.containers(ctx, shop)
+	before, err := d.containers(ctx)
 	if err != nil {
 		return err
 	}
@@ -123,7 +123,7 @@ func (d *demo) breakOne(ctx context.Context) error {
 	if err := d.answers(ctx, "shop.demo.test", "web v2"); err != nil {
 		return err
 	}
-	after, err := d.containers(ctx, shop)
+	after, err := d.containers(ctx)
 	if err == nil && !maps.Equal(before, after) {
 		err = fmt.Errorf("the shop's containers were %v and are %v", before, after)
 	}

@@ -148,11 +148,11 @@ func (d *demo) pushTwo(ctx context.Context) error {
 	return d.caractrl(ctx, "get", "projects")
 }
 
-// containers are the ids of a project's containers, by service.
-func (d *demo) containers(ctx context.Context, project string) (map[string]string, error) {
+// containers are the ids of the shop's containers, by service.
+func (d *demo) containers(ctx context.Context) (map[string]string, error) {
 	ids := map[string]string{}
 	for _, host := range d.engines() {
-		held, err := d.cluster.Held(ctx, host, project)
+		held, err := d.cluster.Held(ctx, host, shop)
 		if err != nil {
 			return nil, err
 		}
@@ -164,7 +164,7 @@ func (d *demo) containers(ctx context.Context, project string) (map[string]strin
 }
 
 func (d *demo) changeOne(ctx context.Context) error {
-	before, err := d.containers(ctx, shop)
+	before, err := d.containers(ctx)
 	if err != nil {
 		return err
 	}
@@ -180,7 +180,7 @@ func (d *demo) changeOne(ctx context.Context) error {
 	if err := d.running(ctx, shop); err != nil {
 		return err
 	}
-	after, err := d.containers(ctx, shop)
+	after, err := d.containers(ctx)
 	if err != nil {
 		return err
 	}
