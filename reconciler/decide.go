@@ -42,9 +42,9 @@ func decide(p *Plan, r *Row, in Input) Step {
 func decideAbsent(p *Plan, r *Row, now time.Time) Step {
 	switch o := r.override(now); o.GetScope() {
 	case scopeDeletion:
-		return keep(r, StateOverridden, StateOverridden, overrideText(o, "held down"))
+		return keep(r, StateOverridden, StateOverridden, overrideText(o, "held down")+"; git would create it")
 	case scopeSpec:
-		return keep(r, StateOverridden, StateOverridden, overrideText(o, "overridden"))
+		return keep(r, StateOverridden, StateOverridden, overrideText(o, "overridden")+"; git would create it")
 	}
 	if why, yes := r.expired(now); yes {
 		return keep(r, StateExpired, StateExpired, why)
@@ -73,6 +73,7 @@ func decideOwned(p *Plan, r *Row, now time.Time) Step {
 	if o := r.override(now); o != nil && (o.Scope == scopeSpec || o.Scope == scopeDeletion) {
 		s := keep(r, StateOverridden, StateOverridden, overrideText(o, "overridden"))
 		s.Diff = api.Diff(r.Project, r.Claim.Spec.Project)
+		s.Message += gitWould(s.Diff)
 		return s
 	}
 	if r.Live == r.Want {
@@ -108,7 +109,7 @@ func stalled(r *Row, now time.Time) bool {
 	}
 	recent := 0
 	for _, t := range r.Memory.Applied {
-		if now.Sub(t) < breakerWindow {
+		if age := now.Sub(t); age >= 0 && age < breakerWindow {
 			recent++
 		}
 	}
@@ -155,7 +156,8 @@ func takeOver(p *Plan, r *Row, now time.Time, s Step) Step {
 // attempt makes s a step that applies, unless the very same was refused and its time has not come.
 func attempt(p *Plan, r *Row, now time.Time, s Step) Step {
 	m := r.Memory
-	if m != nil && m.Failures > 0 && m.Hash == r.Want && m.Base == r.base() && now.Before(m.Retry) {
+	waits := m != nil && now.Before(m.Retry) && m.Retry.Sub(now) <= refusedMost // a longer wait is one of another clock
+	if waits && m.Failures > 0 && m.Hash == r.Want && m.Base == r.base() {
 		p.wake(m.Retry)
 		k := keep(r, m.State, m.State, m.Message)
 		k.Diff = s.Diff
@@ -192,6 +194,14 @@ func place(file string, line int32) string {
 		return fmt.Sprintf("%s:%d", file, line)
 	}
 	return file
+}
+
+// gitWould says what git would change if it had its say.
+func gitWould(diff []*carav1.FieldDiff) string {
+	if len(diff) == 0 {
+		return "; git says the same"
+	}
+	return "; git would change " + diffText(diff)
 }
 
 // diffText names the fields that differ, the first few with their values.

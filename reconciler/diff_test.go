@@ -90,11 +90,17 @@ func TestDiff(t *testing.T) {
 		"the server refuses one project: it keeps the error until something changes": {
 			rows: []Row{
 				row(claim("web", "a:1"), nil, func(r *Row) {
-					r.Memory = &Memory{Hash: r.Want, Base: r.base(), Failures: 1, Retry: soon, State: StateRefused, Message: "no such secret"}
+					r.Memory = &Memory{Hash: r.Want, Base: r.base(), Failures: 1, Retry: now.Add(time.Minute), State: StateRefused, Message: "no such secret"}
 				}),
 				row(claim("other", "a:1"), nil),
 			},
-			want: []string{"Create other New -> Applied", "Keep web Refused -> Refused"}, next: soon,
+			want: []string{"Create other New -> Applied", "Keep web Refused -> Refused"}, next: now.Add(time.Minute),
+		},
+		"a refused project does not wait longer because the clock was set back": {
+			rows: []Row{row(claim("web", "a:1"), nil, func(r *Row) {
+				r.Memory = &Memory{Hash: r.Want, Base: r.base(), Failures: 1, Retry: now.Add(24 * time.Hour), State: StateRefused}
+			})},
+			want: []string{"Create web New -> Applied"},
 		},
 		"a refused project is tried again when its manifest changes": {
 			rows: []Row{row(claim("web", "a:2"), nil, func(r *Row) {
@@ -148,7 +154,7 @@ func TestDiff(t *testing.T) {
 		},
 		"manual change: git's version is computed and shown, not applied": {
 			rows: []Row{row(claim("web", "a:1", applied), project("web", "hand:1", me), override(scopeSpec, func(o *carav1.Override) { o.Until = timestamppb.New(soon) }))},
-			want: []string{"Keep web Overridden -> Overridden"}, says: "user/ada until 2026-05-01T13:00:00Z: incident 7", next: soon,
+			want: []string{"Keep web Overridden -> Overridden"}, says: `user/ada until 2026-05-01T13:00:00Z: incident 7; git would change spec.services[web].image "hand:1" -> "a:1"`, next: soon,
 		},
 		"when the override ends git wins": {
 			rows: []Row{row(claim("web", "a:1", func(c *carav1.Claim) { applied(c); c.Status.State = StateOverridden }), project("web", "hand:1", me),
@@ -165,9 +171,15 @@ func TestDiff(t *testing.T) {
 				override(scopeSpec, func(o *carav1.Override) { o.UntilHash = claim("web", "a:1").Spec.Hash }))},
 			want: []string{"Update web Drift -> Applied"}, ended: []string{"web"},
 		},
+		"an override until the next change of its own source stands whatever another says": {
+			rows: []Row{row(claim("web", "b:1"), project("web", "hand:1", "source/team"), ownedBy(other("team", "s2")),
+				rival(claim("web", "a:1", of("team", "s2", "web.yaml"))),
+				override(scopeSpec, func(o *carav1.Override) { o.UntilHash = claim("web", "a:1").Spec.Hash }))},
+			want: []string{"Keep web Conflict -> Conflict"},
+		},
 		"a held-down delete stays deleted": {
 			rows: []Row{row(claim("web", "a:1", applied), nil, override(scopeDeletion))},
-			want: []string{"Keep web Overridden -> Overridden"}, says: "held down by user/ada until it is cleared",
+			want: []string{"Keep web Overridden -> Overridden"}, says: "held down by user/ada until it is cleared: incident 7; git would create it",
 		},
 		"an override of the expiry alone does not hold back git": {
 			rows: []Row{row(claim("web", "a:1", applied), project("web", "evil:1", me), override("Expiry"))},

@@ -93,10 +93,11 @@ func (e *executor) fail(err error) {
 }
 
 // clearOverrides takes away the records of overrides that git ended, so that a later change back does not revive them.
+// The server refuses where a person has renewed one meanwhile; the watch will tell of it.
 func (e *executor) clearOverrides(ctx context.Context) {
 	for _, name := range e.plan.Ended {
 		_, err := e.projects.OverrideProject(ctx, &carav1.OverrideProjectRequest{Name: name, Clear: true})
-		if err != nil && !api.IsNotFound(err) {
+		if err != nil && !api.IsNotFound(err) && !api.IsConflict(err) {
 			e.fail(fmt.Errorf("clear override of %s: %w", name, err))
 		}
 	}
@@ -183,7 +184,10 @@ func (e *executor) request(steps []int) *carav1.ApplyRequest {
 			ApiVersion: api.APIVersion, Kind: api.KindProject,
 			Metadata: &carav1.ObjectMeta{
 				Name: s.Project, Labels: declared.GetLabels(), Annotations: declared.GetAnnotations(),
-				Origin: &carav1.Origin{Source: e.plan.Source, File: claim.File, Line: claim.Line, Revision: claim.Revision},
+				Origin: &carav1.Origin{
+					Source: e.plan.Source, File: claim.File, Line: claim.Line, Revision: claim.Revision,
+					Author: claim.Author, Subject: claim.Subject, CommitTime: claim.CommitTime,
+				},
 			},
 			Spec: claim.Project.GetSpec(),
 		}))

@@ -115,12 +115,15 @@ func endedByTime(o *carav1.Override, now time.Time) bool {
 	return o.Until != nil && !o.Until.AsTime().After(now)
 }
 
-// endedByGit tells whether git has changed its word since the override was made: another manifest, or none.
+// endedByGit tells whether git has changed its word since the override was made: another manifest, or none. The word
+// that counts is any source's, since a project that is held down is nobody's.
 func (r *Row) endedByGit() bool {
-	if r.Override.GetUntilHash() == "" {
+	hash := r.Override.GetUntilHash()
+	if hash == "" {
 		return false
 	}
-	return !r.present() || r.Claim.Spec.Hash != r.Override.UntilHash
+	stands := func(c *carav1.Claim) bool { return c.GetSpec().GetPresent() && c.Spec.Hash == hash }
+	return !stands(r.Claim) && !slices.ContainsFunc(r.Rivals, stands)
 }
 
 // expired tells whether the claim must not be brought (back) to life, and why.

@@ -31,7 +31,7 @@ func (m *Memory) applied(s *Step, wrote bool, now time.Time) {
 	if wrote {
 		times = append(times, now)
 	}
-	times = slices.DeleteFunc(times, func(t time.Time) bool { return now.Sub(t) >= breakerWindow })
+	times = slices.DeleteFunc(times, func(t time.Time) bool { return now.Sub(t) >= breakerWindow || t.After(now) })
 	*m = Memory{Hash: s.row.Want, Applied: times}
 }
 

@@ -100,7 +100,7 @@ func spare(in PruneInput, r *Row) (reason, message string) {
 		return ReasonLeftToOther, fmt.Sprintf("it is left to source/%s, which declares it in %s", c.Source, place(c.File, c.Line))
 	}
 	if o := r.override(in.Now); o != nil && (o.Scope == scopeSpec || o.Scope == scopeDeletion) {
-		return StateOverridden, overrideText(o, "overridden")
+		return StateOverridden, overrideText(o, "overridden") + "; git would delete it"
 	}
 	if r.Status.GetProjectUid() != r.uid() {
 		// The project was applied and the process ended before the inventory had its uid. It is written first: only

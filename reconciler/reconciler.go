@@ -25,6 +25,8 @@ type Config struct {
 	Workers int
 	// Resync is how long a source goes without a pass at most; 5 min where it is 0.
 	Resync time.Duration
+	// Now is the wall clock; time.Now where it is nil.
+	Now func() time.Time
 }
 
 // Validate checks the configuration.
@@ -50,6 +52,7 @@ type Reconciler struct {
 	mirror   *loop.Mirror
 	queue    *loop.Queue
 	index    *index
+	decide   func(Input) Plan // Diff; tests put another in its place to see that they notice
 
 	mu       sync.Mutex
 	memories map[string]*sourceMemory // by source; what is inside belongs to that source's pass
@@ -73,10 +76,13 @@ func New(cfg Config) *Reconciler {
 	if cfg.Resync == 0 {
 		cfg.Resync = 5 * time.Minute
 	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	r := &Reconciler{
 		cfg: cfg, projects: carav1.NewProjectServiceClient(cfg.Conn), sources: carav1.NewSourceServiceClient(cfg.Conn),
 		apply: carav1.NewApplyServiceClient(cfg.Conn), events: carav1.NewEventServiceClient(cfg.Conn),
-		index: newIndex(), memories: map[string]*sourceMemory{},
+		index: newIndex(), decide: Diff, memories: map[string]*sourceMemory{},
 	}
 	r.mirror = loop.NewMirror(loop.MirrorConfig{
 		Client:   carav1.NewWatchServiceClient(cfg.Conn),
@@ -125,7 +131,7 @@ const lagging = time.Second
 
 // pass looks at one source: plan, apply, report.
 func (r *Reconciler) pass(ctx context.Context, source string) (again time.Duration, err error) {
-	m, now := r.memory(source), time.Now()
+	m, now := r.memory(source), r.cfg.Now()
 	whole := now.Sub(m.whole) >= r.cfg.Resync || now.Before(m.whole)
 	in, revision, ok := r.index.input(source, m.claims, whole, now)
 	if !ok {
@@ -144,7 +150,7 @@ func (r *Reconciler) pass(ctx context.Context, source string) (again time.Durati
 	if revision < m.seen {
 		return lagging, nil
 	}
-	plan := Diff(in)
+	plan := r.decide(in)
 	done := r.execute(ctx, in, &plan, m)
 	err = errors.Join(done.err, r.report(ctx, in, &plan, done))
 	if err != nil {

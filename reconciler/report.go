@@ -38,7 +38,7 @@ func (r *Reconciler) report(ctx context.Context, in Input, plan *Plan, done *out
 		r.index.wrote(plan.Source, updates[:n])
 		updates = updates[n:]
 	}
-	req := statusUpdate(in, plan, done, time.Now())
+	req := statusUpdate(in, plan, done, r.cfg.Now())
 	if req != nil {
 		if err := r.updateSource(ctx, plan.Source, req); err != nil {
 			return err
@@ -146,10 +146,9 @@ func events(in Input, plan *Plan, done *outcome, req *carav1.UpdateSourceStatusR
 		case s.Action == Update && s.Reason == ReasonDrift && res.wrote:
 			all = append(all, projectEvent(s, "Normal", "DriftCorrected", "put back what git says: "+diffText(s.Diff)))
 		case s.Action == Update && s.Reason == ReasonOverrideEnded && res.wrote:
-			all = append(all, projectEvent(s, "Normal", "OverrideEnded", "the override ended and git's version was applied: "+diffText(s.Diff)))
+			all = append(all, projectEvent(s, "Normal", "OverrideUndone", "the override ended and git's version was applied: "+diffText(s.Diff)))
 		case res.state == "" || res.state == StateApplied || res.state == s.row.Status.GetState():
-		case res.state == StateOverridden:
-			all = append(all, projectEvent(s, "Normal", res.state, res.message))
+		case res.state == StateOverridden: // the server has told, where a person decided it
 		case res.state != StatePruneBlocked: // told once, of the source
 			all = append(all, projectEvent(s, "Warning", res.state, fmt.Sprintf("source/%s, %s: %s",
 				plan.Source, place(s.row.Claim.GetSpec().GetFile(), s.row.Claim.GetSpec().GetLine()), res.message)))
