@@ -232,7 +232,7 @@ func TestLawRestartWhileUnreachable(t *testing.T) {
 	w.crash()
 	w.tamper("web", func(p *carav1.Project) { p.Spec.Services[0].Image = "evil:1" })
 	w.start()
-	w.event(api.KindProject, "web", "DriftCorrected", "put back what git says: spec.services[web].image evil:1 -> web:1")
+	w.event(api.KindProject, "web", "DriftCorrected", "put back what git says: spec.services[web].image \"evil:1\" -> \"web:1\"")
 	w.asks("web", "web:1")
 	w.suffers("platform", api.CondFetchFailed, "Unreachable", o.server.RepoURL("platform")+" cannot be reached: connection refused (what was read at "+
 		o.head()[:12]+" stays in force)")
