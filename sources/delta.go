@@ -136,6 +136,9 @@ func (c *Change) put(was, want *carav1.ClaimSpec) {
 // declared is the claim of a project that is declared once. Its revision is the one that last changed what it says or
 // where it says so; a line that moved is not worth a new one. Who wrote that revision goes with it.
 func declared(r Reading, at place, was *carav1.ClaimSpec) *carav1.ClaimSpec {
+	if stands(r, at, was) {
+		return was
+	}
 	want := &carav1.ClaimSpec{
 		Source: r.Source, SourceUid: r.SourceUID, Project: at.doc.Project, Hash: at.doc.Hash,
 		File: at.file.Path, Line: at.doc.Line, FileHash: at.file.Hash, Revision: r.Revision, Present: true,
@@ -148,6 +151,13 @@ func declared(r Reading, at place, was *carav1.ClaimSpec) *carav1.ClaimSpec {
 		}
 	}
 	return want
+}
+
+// stands says that a claim is just as the reading has it. It is what nearly every claim is asked at every change, so it
+// compares what Hash stands for by that hash alone.
+func stands(r Reading, at place, was *carav1.ClaimSpec) bool {
+	return was != nil && was.Present && was.Held == "" && was.Hash == at.doc.Hash && was.Line == at.doc.Line &&
+		was.File == at.file.Path && was.FileHash == at.file.Hash && was.Source == r.Source && was.SourceUid == r.SourceUID
 }
 
 // held is the claim as it last was good, with the reason why it is not followed; nil where it never was.
