@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -104,19 +105,23 @@ func BenchmarkPush(b *testing.B) {
 			repo, server := repository(b, n)
 			d := newDeclared(b)
 			d.watch(b, &carav1.SourceSpec{Interval: "1h", Git: &carav1.GitSource{Url: server.RepoURL("platform")}}, n)
+			cpu, n := time.Duration(0), 0
 			for i := 2; b.Loop(); i++ {
 				b.StopTimer()
 				image := fmt.Sprintf("registry.example.com/web:%d", i)
 				repo.Write(file(1), text("p-1", image))
 				repo.Commit("Change one")
 				repo.Push()
+				before := processor()
 				b.StartTimer()
 				token := d.reconcile(b)
 				d.until(b, d.runsImage(image))
 				b.StopTimer()
+				cpu, n = cpu+processor()-before, n+1
 				d.until(b, d.handled(token))
 				b.StartTimer()
 			}
+			b.ReportMetric(cpu.Seconds()*1000/float64(n), "cpu-ms/op")
 		})
 		b.Run(fmt.Sprintf("dir/projects=%d", n), func(b *testing.B) {
 			at := b.TempDir()

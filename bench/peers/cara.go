@@ -42,7 +42,7 @@ type cluster struct {
 }
 
 // openCluster starts a server and, where host is not empty, an agent on that engine.
-func (o options) openCluster(ctx context.Context, dir, host string, e *engine, name string) (c *cluster, err error) {
+func (o options) openCluster(ctx context.Context, dir, host string, e *engine, name string) (*cluster, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make a folder: %w", err)
 	}
@@ -57,29 +57,32 @@ func (o options) openCluster(ctx context.Context, dir, host string, e *engine, n
 	if err != nil {
 		return nil, err
 	}
-	c = &cluster{Cluster: tc, engine: e, host: host, name: name, changed: make(chan struct{}, 1), end: func() error { return nil }}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, c.close(ctx))
-		}
-	}()
+	c := &cluster{Cluster: tc, engine: e, host: host, name: name, changed: make(chan struct{}, 1), end: func() error { return nil }}
+	if err := c.begin(ctx); err != nil {
+		return nil, errors.Join(err, c.close(ctx))
+	}
+	return c, nil
+}
+
+// begin starts the programs and waits until they are ready.
+func (c *cluster) begin(ctx context.Context) error {
 	ready, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if err := c.StartServer(ready); err != nil {
-		return nil, err
+		return err
 	}
 	conn, err := c.Conn()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	c.projects, c.apply, c.sources = carav1.NewProjectServiceClient(conn), carav1.NewApplyServiceClient(conn), carav1.NewSourceServiceClient(conn)
-	if err := c.follow(ready, ctx, conn); err != nil || host == "" {
-		return c, err
+	if err := c.follow(ready, ctx, conn); err != nil || c.host == "" {
+		return err
 	}
-	if _, err := c.StartAgent(testcluster.Agent{Name: node, DockerHost: host, Pool: pool}); err != nil {
-		return nil, err
+	if _, err := c.StartAgent(testcluster.Agent{Name: node, DockerHost: c.host, Pool: pool}); err != nil {
+		return err
 	}
-	return c, c.AwaitNode(ready, node, api.NodeReady)
+	return c.AwaitNode(ready, node, api.NodeReady)
 }
 
 // follow keeps the picture of the projects until close.
@@ -185,6 +188,5 @@ func manifest(name string) string {
 func (c *cluster) close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
-	err := errors.Join(c.end(), c.Close(ctx))
-	return err
+	return errors.Join(c.end(), c.Close(ctx))
 }

@@ -116,4 +116,6 @@ func each(n, parallel int, do func(i int) error) error {
 
 // subnet is one that neither Docker's own pools nor the agents' pool have, so that nothing runs out. Each process has a
 // few hundred of its own: the engine may keep one for good (see dropNetwork).
-func subnet(i int) string { return fmt.Sprintf("10.%d.%d.%d/27", 240+os.Getpid()%8, os.Getpid()/8%8*32+i/8, i%8*32) }
+func subnet(i int) string {
+	return fmt.Sprintf("10.%d.%d.%d/27", 240+os.Getpid()%8, os.Getpid()/8%8*32+i/8, i%8*32)
+}
