@@ -2,6 +2,7 @@ package docs
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -165,6 +166,8 @@ func (g *guide) command(c command) bool {
 	}
 	return err == nil
 }
+
+var update = flag.Bool("update", false, "write what the programs say into the pages")
 
 func TestPagesReadAsTheyShould(t *testing.T) {
 	page := "text\n```yaml a.yaml\nx: 1\n```\n```console\n$ one\nout ...\n[2]\n$ two | three\n$ four\na\n\nb\n```\n```sh\nnot this\n```\n"
