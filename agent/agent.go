@@ -52,6 +52,12 @@ type task struct {
 	project *carav1.Project
 	// held: read from disk and not yet confirmed; guarded by Agent.mu.
 	held bool
+	// hinted: something happened since the last look began; guarded by Agent.mu.
+	hinted bool
+	// settled is the want for which the last look found nothing to do, until due (zero: until something happens); nil
+	// where that is not known. Guarded by Agent.mu.
+	settled *Want
+	due     time.Time
 	// Only the worker of the project uses these.
 	work workspace
 }
@@ -72,8 +78,8 @@ func New(cfg Config) (*Agent, error) {
 		Name: "projects", Workers: cfg.Workers, Do: a.work, MaxBackoff: cfg.MaxBackoff, Logger: a.log,
 	})
 	a.reports = newReporter(carav1.NewProjectServiceClient(cfg.Conn), cfg, a.log, a.reported)
-	a.pulls = newPuller(cfg.Engine, cfg.Pulls, a.queue.Add)
-	a.probes = newProber(cfg.Engine, cfg.ProbeEvery, a.queue.Add)
+	a.pulls = newPuller(cfg.Engine, cfg.Pulls, a.hint)
+	a.probes = newProber(cfg.Engine, cfg.ProbeEvery, a.hint)
 	return a, nil
 }
 
@@ -205,15 +211,41 @@ func (a *Agent) link(connected bool) {
 	a.connected, a.synced = connected, false
 }
 
-// current returns the project's task and what it should be now; nil where there is nothing to do yet.
-func (a *Agent) current(project string) (*task, *Want) {
+// hint says that something may have happened to a project.
+func (a *Agent) hint(project string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	t := a.tasks[project]
-	if t == nil || t.held {
-		return nil, nil
+	if t := a.tasks[project]; t != nil {
+		t.hinted = true
+		a.queue.Add(project)
 	}
-	return t, t.want
+}
+
+// current returns the project's task and what it should be now; nil where there is nothing to do yet. look is false
+// where nothing happened since the last look found all as wanted: what a look covers, it covers once, and the events
+// of what the agent itself did are old by the time of the next.
+func (a *Agent) current(project string, now time.Time) (t *task, want *Want, look bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	t = a.tasks[project]
+	if t == nil || t.held {
+		return nil, nil, false
+	}
+	look = t.hinted || t.settled != t.want || !t.due.IsZero() && !now.Before(t.due)
+	if look {
+		t.hinted, t.settled = false, nil
+	}
+	return t, t.want, look
+}
+
+// settle remembers that a look found nothing to do.
+func (a *Agent) settle(t *task, want *Want, now time.Time, again time.Duration) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	t.settled, t.due = want, time.Time{}
+	if again > 0 {
+		t.due = now.Add(again)
+	}
 }
 
 // drop forgets a project of which nothing is left, unless it was assigned anew meanwhile.
@@ -238,6 +270,9 @@ func (a *Agent) reported(project string, r *carav1.UpdateProjectStatusRequest) {
 	}
 	next := *t.want
 	next.Phase = r.GetPhase()
+	if t.settled == t.want {
+		t.settled = &next // what was found then holds: it is what was reported
+	}
 	t.want = &next
 	if t.project != nil {
 		p := proto.CloneOf(t.project)

@@ -8,6 +8,8 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/client"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -28,6 +30,8 @@ func BenchmarkApplyToRunning(b *testing.B) {
 	for shape, spec := range map[string]*carav1.ProjectSpec{"list": plain(), "dependsOn": fanned()} {
 		b.Run(shape, func(b *testing.B) {
 			r := newReal(b)
+			engine := newTimed(r.cfg.Engine)
+			r.cfg.Engine, r.cfg.Relist = engine, 15*time.Second
 			r.run(b)
 			var up, down time.Duration
 			n := 0
@@ -43,6 +47,7 @@ func BenchmarkApplyToRunning(b *testing.B) {
 				r.wait(b, project, gone)
 				down += time.Since(begun)
 			}
+			engine.report(b, n)
 			b.ReportMetric(float64(up.Milliseconds())/float64(n), "ms-up")
 			b.ReportMetric(float64(down.Milliseconds())/float64(n), "ms-down")
 		})
@@ -62,45 +67,101 @@ func fanned() *carav1.ProjectSpec {
 func BenchmarkEngineFloor(b *testing.B) {
 	r := newReal(b)
 	docker := r.docker(b)
-	must := func(err error) {
-		if err != nil {
-			b.Fatal(err)
-		}
-	}
 	var up, down time.Duration
 	n := 0
 	for b.Loop() {
 		n++
-		name := fmt.Sprintf("floor-%d-%d", time.Now().UnixNano(), n)
 		begun := time.Now()
-		net, err := docker.NetworkCreate(b.Context(), name, network.CreateOptions{
-			Labels: r.labels, IPAM: &network.IPAM{Config: []network.IPAMConfig{{Subnet: "10.214.0.0/27"}}},
-		})
-		must(err)
-		var ids []string
-		for i := range 3 {
-			c, err := docker.ContainerCreate(b.Context(), &container.Config{Image: testimage.Job, Cmd: []string{"-after", "1h"}, Labels: r.labels},
-				&container.HostConfig{NetworkMode: container.NetworkMode(name)}, nil, nil, fmt.Sprintf("%s-%d", name, i))
-			must(err)
-			must(docker.ContainerStart(b.Context(), c.ID, container.StartOptions{}))
-			ids = append(ids, c.ID)
+		one, err := bareUp(b.Context(), docker, r.labels, n)
+		if err != nil {
+			b.Fatal(err)
 		}
 		up += time.Since(begun)
 		begun = time.Now()
-		done := make(chan error, 3)
-		for _, id := range ids {
-			go func() {
-				err := docker.ContainerStop(context.WithoutCancel(b.Context()), id, container.StopOptions{})
-				if err == nil {
-					err = docker.ContainerRemove(context.WithoutCancel(b.Context()), id, container.RemoveOptions{})
-				}
-				done <- err
-			}()
+		if err := one.down(b.Context()); err != nil {
+			b.Fatal(err)
 		}
-		for range ids {
-			must(<-done)
+		down += time.Since(begun)
+	}
+	b.ReportMetric(float64(up.Milliseconds())/float64(n), "ms-up")
+	b.ReportMetric(float64(down.Milliseconds())/float64(n), "ms-down")
+}
+
+// bare is a project as somebody who talks to the engine makes it.
+type bare struct {
+	docker  *client.Client
+	network string
+	ids     []string
+}
+
+func bareUp(ctx context.Context, docker *client.Client, labels map[string]string, n int) (*bare, error) {
+	name := fmt.Sprintf("floor-%d-%d", time.Now().UnixNano(), n)
+	net, err := docker.NetworkCreate(ctx, name, network.CreateOptions{
+		Labels: labels, IPAM: &network.IPAM{Config: []network.IPAMConfig{{Subnet: fmt.Sprintf("10.214.%d.0/27", n%256)}}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := &bare{docker: docker, network: net.ID}
+	for i := range 3 {
+		c, err := docker.ContainerCreate(ctx, &container.Config{Image: testimage.Job, Cmd: []string{"-after", "1h"}, Labels: labels},
+			&container.HostConfig{NetworkMode: container.NetworkMode(name)}, nil, nil, fmt.Sprintf("%s-%d", name, i))
+		if err != nil {
+			return nil, err
 		}
-		must(docker.NetworkRemove(b.Context(), net.ID))
+		if err := docker.ContainerStart(ctx, c.ID, container.StartOptions{}); err != nil {
+			return nil, err
+		}
+		out.ids = append(out.ids, c.ID)
+	}
+	return out, nil
+}
+
+func (o *bare) down(ctx context.Context) error {
+	var g errgroup.Group
+	for _, id := range o.ids {
+		g.Go(func() error {
+			if err := o.docker.ContainerStop(ctx, id, container.StopOptions{}); err != nil {
+				return err
+			}
+			return o.docker.ContainerRemove(ctx, id, container.RemoveOptions{})
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return o.docker.NetworkRemove(ctx, o.network)
+}
+
+// BenchmarkTwentyFloor is what the bare engine takes for twenty of them at once.
+func BenchmarkTwentyFloor(b *testing.B) {
+	const many = 20
+	r := newReal(b)
+	docker := r.docker(b)
+	var up, down time.Duration
+	n := 0
+	for b.Loop() {
+		n++
+		begun := time.Now()
+		all := make([]*bare, many)
+		var g errgroup.Group
+		for i := range all {
+			g.Go(func() (err error) {
+				all[i], err = bareUp(b.Context(), docker, r.labels, i)
+				return err
+			})
+		}
+		if err := g.Wait(); err != nil {
+			b.Fatal(err)
+		}
+		up += time.Since(begun)
+		begun = time.Now()
+		for _, one := range all {
+			g.Go(func() error { return one.down(b.Context()) })
+		}
+		if err := g.Wait(); err != nil {
+			b.Fatal(err)
+		}
 		down += time.Since(begun)
 	}
 	b.ReportMetric(float64(up.Milliseconds())/float64(n), "ms-up")
@@ -111,6 +172,8 @@ func BenchmarkEngineFloor(b *testing.B) {
 func BenchmarkTwentyProjects(b *testing.B) {
 	const many = 20
 	r := newReal(b)
+	engine := newTimed(r.cfg.Engine)
+	r.cfg.Engine, r.cfg.Relist = engine, 15*time.Second
 	r.run(b)
 	var up, down time.Duration
 	n := 0
@@ -133,6 +196,7 @@ func BenchmarkTwentyProjects(b *testing.B) {
 		}
 		down += time.Since(begun)
 	}
+	engine.report(b, n*many)
 	b.ReportMetric(float64(up.Milliseconds())/float64(n), "ms-up")
 	b.ReportMetric(float64(down.Milliseconds())/float64(n), "ms-down")
 }
@@ -140,6 +204,8 @@ func BenchmarkTwentyProjects(b *testing.B) {
 // BenchmarkKilledContainerBack is a killed container until it is reported Running again.
 func BenchmarkKilledContainerBack(b *testing.B) {
 	r := newReal(b)
+	engine := newTimed(r.cfg.Engine)
+	r.cfg.Engine, r.cfg.Relist = engine, 15*time.Second
 	r.cfg.Restart.Limit = 1 << 20
 	r.cfg.Restart.Reset = time.Nanosecond
 	r.run(b)
@@ -161,5 +227,6 @@ func BenchmarkKilledContainerBack(b *testing.B) {
 		})
 		took += time.Since(begun)
 	}
+	engine.report(b, n)
 	b.ReportMetric(float64(took.Milliseconds())/float64(n), "ms-back")
 }

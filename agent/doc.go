@@ -6,6 +6,8 @@
 // restarted for no reason. What holds, so that they cannot:
 //
 //   - State is the engine's, read anew before each decision. Events, time-outs and memory only say when to look.
+//     Networks and volumes, which a project's own worker alone makes and removes, are read once a turn and again after
+//     each action on them and each action that failed.
 //     "The engine did not answer" (ErrUnavailable) ends the pass; only a 404 or a whole list says that a thing is gone.
 //   - Identity is labels: cluster, node, project, uid, epoch, service, spec hash. Whatever lacks our cluster and node
 //     label is foreign: never touched, and its name in our way is an error that says so.

@@ -123,7 +123,7 @@ const (
 	StateDead       = "dead"
 )
 
-// Container is one container of the engine. A list fills in ID, Name, Labels, State and Networks.
+// Container is one container of the engine. A list fills in ID, Name, Labels, State, Networks and ImageID.
 type Container struct {
 	ID       string
 	Name     string

@@ -29,17 +29,23 @@ func (a *Agent) observe(ctx context.Context, want *Want, w *workspace) (*Have, e
 		have.Containers, err = a.containers(gctx, labels)
 		return err
 	})
-	g.Go(func() (err error) {
-		have.Networks, err = a.engine.ListNetworks(gctx, labels)
-		return err
-	})
-	g.Go(func() (err error) {
-		have.Volumes, err = a.engine.ListVolumes(gctx, labels)
-		return err
-	})
+	have.Networks, have.Volumes = w.networks, w.volumes
+	if have.Networks == nil || want.Remove { // gone is said only of what was looked for just now
+		g.Go(func() (err error) {
+			have.Networks, err = a.engine.ListNetworks(gctx, labels)
+			return err
+		})
+	}
+	if have.Volumes == nil || want.Remove {
+		g.Go(func() (err error) {
+			have.Volumes, err = a.engine.ListVolumes(gctx, labels)
+			return err
+		})
+	}
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
+	w.networks, w.volumes = have.Networks, have.Volumes
 	if !want.Remove {
 		if err := a.observeImages(ctx, want, have, w); err != nil {
 			return nil, err
@@ -52,7 +58,8 @@ func (a *Agent) observe(ctx context.Context, want *Want, w *workspace) (*Have, e
 	return have, nil
 }
 
-// containers lists and inspects; one that went between the two is gone.
+// containers lists and inspects; one that went between the two is gone. Of one that was never started the list says
+// all there is.
 func (a *Agent) containers(ctx context.Context, labels map[string]string) ([]Container, error) {
 	list, err := a.engine.ListContainers(ctx, labels)
 	if err != nil {
@@ -62,6 +69,9 @@ func (a *Agent) containers(ctx context.Context, labels map[string]string) ([]Con
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(8)
 	for i := range list {
+		if list[i].State == StateCreated {
+			continue
+		}
 		g.Go(func() error {
 			c, err := a.engine.InspectContainer(ctx, list[i].ID)
 			if errors.Is(err, ErrNotFound) {

@@ -61,7 +61,7 @@ func (a *Agent) watchEngine(ctx context.Context) error {
 			a.everyProject()
 			kick(a.relist)
 		}
-		err := a.engine.Events(ctx, a.ownLabels(), subscribed, func(e Event) { a.queue.Add(e.Project) })
+		err := a.engine.Events(ctx, a.ownLabels(), subscribed, func(e Event) { a.hint(e.Project) })
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -74,7 +74,8 @@ func (a *Agent) watchEngine(ctx context.Context) error {
 func (a *Agent) everyProject() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for project := range a.tasks {
+	for project, t := range a.tasks {
+		t.hinted = true
 		a.queue.Add(project)
 	}
 }
@@ -102,7 +103,7 @@ func (a *Agent) relistLoop(ctx context.Context) error {
 			continue
 		}
 		for _, project := range differing(last, seen) {
-			a.queue.Add(project)
+			a.hint(project)
 		}
 		last = seen
 		if wait := a.sweep(seen, orphans, time.Now()); wait > 0 {

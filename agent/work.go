@@ -21,6 +21,10 @@ type workspace struct {
 	digests map[string]string // of images that containers were made from, by image id
 	saved   *carav1.Project   // what is on disk; nil: nothing
 	cleared bool              // nothing is on disk for certain
+	// Of this turn: the networks and volumes, as long as only actions that cannot change them have succeeded since they
+	// were read; nil where they must be read.
+	networks []Network
+	volumes  []Volume
 }
 
 // maxPasses bounds the passes of one call; after them the project waits for its next turn like any other.
@@ -28,12 +32,22 @@ const maxPasses = 200
 
 // work brings one project as far as it goes without waiting, and says when to look again.
 func (a *Agent) work(ctx context.Context, project string) (time.Duration, error) {
-	for range maxPasses {
-		t, want := a.current(project)
+	for n := range maxPasses {
+		now := time.Now()
+		t, want, look := a.current(project, now)
 		if t == nil {
 			return 0, nil
 		}
+		if n == 0 {
+			t.work.networks, t.work.volumes = nil, nil
+		}
+		if !look {
+			return 0, a.keep(t, want)
+		}
 		again, more, err := a.pass(ctx, t, want)
+		if err == nil && !more {
+			a.settle(t, want, now, again)
+		}
 		if err != nil || !more {
 			return again, err
 		}
@@ -199,10 +213,23 @@ func (a *Agent) execute(ctx context.Context, want *Want, have *Have, w *workspac
 	for i, action := range todo {
 		w.remember(want, have, action, errs[i], now)
 	}
+	w.reread(todo, errs)
 	if err := errors.Join(errs...); err != nil && (ctx.Err() != nil || errors.Is(err, ErrUnavailable)) {
 		return err
 	}
 	return nil
+}
+
+// reread forgets the networks and volumes that may not be as they were read.
+func (w *workspace) reread(done []Action, errs []error) {
+	for i, action := range done {
+		if errs[i] != nil || strings.HasSuffix(string(action.Kind), "Network") {
+			w.networks = nil
+		}
+		if errs[i] != nil || strings.HasSuffix(string(action.Kind), "Volume") {
+			w.volumes = nil
+		}
+	}
 }
 
 // remember keeps what an action's outcome means for the next decision.

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/caravanserai/cara/agent"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -158,6 +160,16 @@ func life(t *testing.T, s *suite) {
 	id := s.create(t, "-after", "1h")
 	if c := s.inspect(t, id); c.State != agent.StateCreated || !c.StartedAt.IsZero() || c.Name != s.spec().Name {
 		t.Errorf("created: %+v", c)
+	}
+	listed, err := s.Engine.ListContainers(t.Context(), s.labels)
+	must(t, err)
+	inspected := s.inspect(t, id)
+	inspected.Grace = 0
+	for i := range listed {
+		listed[i].Grace = 0
+	}
+	if diff := cmp.Diff([]agent.Container{inspected}, listed); diff != "" { // nobody inspects one that never ran
+		t.Errorf("a container that was never started (-inspected +listed):\n%s", diff)
 	}
 	must(t, s.Engine.StartContainer(t.Context(), id))
 	must(t, s.Engine.StartContainer(t.Context(), id)) // it runs: no error
