@@ -73,9 +73,10 @@ func mayTake(p *carav1.Project, owner, adopt string, handOver []string) error {
 	}
 }
 
-// sameDeclaration says whether a project has the spec, labels and annotations that are declared.
+// sameDeclaration says whether a project has the spec, labels and annotations that are declared. It looks at the spec
+// itself: a hash that was stored beside another one must not hide the difference.
 func sameDeclaration(p, declared *carav1.Project) bool {
-	return p.GetStatus().GetSpecHash() == api.Hash(declared.GetSpec()) &&
+	return api.Hash(p.GetSpec()) == api.Hash(declared.GetSpec()) &&
 		sameMap(p.GetMetadata().GetLabels(), declared.GetMetadata().GetLabels()) &&
 		sameMap(p.GetMetadata().GetAnnotations(), declared.GetMetadata().GetAnnotations())
 }
@@ -103,7 +104,7 @@ func (t *tx) redeclare(old, p, declared *carav1.Project, what string) (bool, err
 	}
 	in := proto.CloneOf(declared.GetMetadata())
 	p.Metadata.Labels, p.Metadata.Annotations = in.GetLabels(), in.GetAnnotations()
-	if old.GetStatus().GetSpecHash() == api.Hash(declared.GetSpec()) {
+	if api.Hash(old.GetSpec()) == api.Hash(declared.GetSpec()) {
 		return true, nil
 	}
 	return true, t.change(old, p, declared.GetSpec(), what)
