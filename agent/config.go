@@ -47,6 +47,8 @@ type Config struct {
 	ProbeEvery time.Duration
 	// Restart says how containers that exit are restarted.
 	Restart RestartLimits
+	// Limits say when the node is short of disk or memory.
+	Limits Limits
 }
 
 // Validate fills in defaults and says what is missing.
@@ -70,5 +72,6 @@ func (c *Config) Validate() error {
 	c.MaxBackoff = or(c.MaxBackoff, 10*time.Second)
 	c.ProbeEvery = or(c.ProbeEvery, time.Second)
 	c.Restart = c.Restart.withDefaults()
+	errs = append(errs, c.Limits.validate())
 	return errors.Join(errs...)
 }

@@ -116,9 +116,11 @@ func (a *Agent) heartbeats(ctx context.Context, stream grpc.BidiStreamingClient[
 	case <-time.After(infoPatience):
 	}
 	var told *carav1.NodeInfo
+	var conditions []*carav1.Condition
 	every := 5 * time.Second
 	for {
-		beat := &carav1.Heartbeat{Conditions: []*carav1.Condition{a.engineCondition()}}
+		conditions = a.conditions(conditions)
+		beat := &carav1.Heartbeat{Conditions: conditions}
 		if info := a.info(); !proto.Equal(info, told) {
 			beat.Info, told = info, info
 		}

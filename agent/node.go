@@ -54,6 +54,15 @@ func (a *Agent) engineCondition() *carav1.Condition {
 	return condition(api.CondEngineReady, api.StatusTrue, "Answers", "the engine answers")
 }
 
+// conditions of the node, given those that it sent last.
+func (a *Agent) conditions(before []*carav1.Condition) []*carav1.Condition {
+	var disk, memory Usage
+	if m := a.machine.Load(); m != nil {
+		disk, memory = usage(m.Root)
+	}
+	return append(pressure(a.cfg.Limits, disk, memory, before), a.engineCondition())
+}
+
 // info describes the node as far as it is known: an engine that has not answered yet leaves out what it would say.
 func (a *Agent) info() *carav1.NodeInfo {
 	out := &carav1.NodeInfo{
