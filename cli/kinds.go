@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -63,13 +64,8 @@ func (k kind) head(wide bool) []string {
 func findKind(name string) (kind, error) {
 	var known []string
 	for _, k := range kinds() {
-		if strings.EqualFold(name, k.name) || strings.EqualFold(name, k.plural) {
+		if strings.EqualFold(name, k.name) || strings.EqualFold(name, k.plural) || slices.Contains(k.aliases, name) {
 			return k, nil
-		}
-		for _, alias := range k.aliases {
-			if name == alias {
-				return k, nil
-			}
 		}
 		known = append(known, k.plural)
 	}

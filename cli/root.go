@@ -43,7 +43,7 @@ func Run(ctx context.Context, args []string, version string, streams Streams) in
 
 func run(ctx context.Context, args []string, a *app) int {
 	defer a.close()
-	root := newRoot(a)
+	root := newRoot(a) //nolint:contextcheck // each command is run with the context below
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {

@@ -72,7 +72,7 @@ func newTable(w io.Writer) *table { return &table{w: w, colour: colourful(w)} }
 
 // colourful tells whether colour may be used on a stream: on terminals, unless the user wants none.
 func colourful(w io.Writer) bool {
-	if os.Getenv("NO_COLOR") != "" { //nolint:forbidigo // https://no-color.org asks for just this
+	if os.Getenv("NO_COLOR") != "" { // https://no-color.org
 		return false
 	}
 	f, ok := w.(*os.File)

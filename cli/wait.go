@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -142,11 +143,7 @@ func (w *waiting) verdict(timeout time.Duration) error {
 	if w.code > 0 {
 		code = w.code
 	}
-	out := messages[0]
-	for _, m := range messages[1:] {
-		out += "\n       " + m // under the first one, which "error: " begins
-	}
-	return Exit{Code: code, Message: out}
+	return Exit{Code: code, Message: strings.Join(messages, "\n       ")} // under the first one, which "error: " begins
 }
 
 // unschedulable tells whether the scheduler has looked at a project and found no node for it.

@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"errors"
 	"strings"
 	"sync"
 	"testing"
@@ -224,12 +225,12 @@ func TestWaitingDecides(t *testing.T) {
 			for _, e := range tt.events {
 				w.take(e)
 			}
-			code := 0
-			if err := w.verdict(time.Minute); err != nil {
-				code = err.(Exit).Code
+			var exit Exit
+			if err := w.verdict(time.Minute); err != nil && !errors.As(err, &exit) {
+				t.Fatal(err)
 			}
-			if len(w.open) != tt.open || code != tt.code {
-				t.Errorf("%d open and code %d, want %d and %d", len(w.open), code, tt.open, tt.code)
+			if len(w.open) != tt.open || exit.Code != tt.code {
+				t.Errorf("%d open and code %d, want %d and %d", len(w.open), exit.Code, tt.open, tt.code)
 			}
 		})
 	}

@@ -35,8 +35,7 @@ func TestDefaultOf(t *testing.T) {
 func TestCommentsAreRequired(t *testing.T) {
 	set := &descriptorpb.FileDescriptorSet{}
 	seen := map[string]bool{}
-	var add func(fd *descriptorpb.FileDescriptorProto)
-	add = func(fd *descriptorpb.FileDescriptorProto) { set.File = append(set.File, fd) }
+	add := func(fd *descriptorpb.FileDescriptorProto) { set.File = append(set.File, fd) }
 	for _, m := range []proto.Message{&carav1.Project{}} {
 		file := m.ProtoReflect().Descriptor().ParentFile()
 		for i := range file.Imports().Len() {

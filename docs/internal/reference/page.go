@@ -121,7 +121,7 @@ func single(f protoreflect.FieldDescriptor) string {
 	if m := ours(f); m != nil {
 		return fmt.Sprintf("[%s](#%s)", m.Name(), strings.ToLower(string(m.Name())))
 	}
-	switch f.Kind() {
+	switch f.Kind() { //nolint:exhaustive // the others are called what they are
 	case protoreflect.MessageKind:
 		if f.Message().FullName() == "google.protobuf.Timestamp" {
 			return "time"
