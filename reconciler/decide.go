@@ -90,11 +90,11 @@ func decideOwned(p *Plan, r *Row, now time.Time) Step {
 		return s
 	}
 	reason := ReasonChanged
-	if r.Status.GetAppliedHash() == r.Want {
+	switch {
+	case r.Status.GetState() == StateOverridden:
+		reason = ReasonOverrideEnded
+	case r.Status.GetAppliedHash() == r.Want:
 		reason = ReasonDrift
-		if r.Status.State == StateOverridden {
-			reason = ReasonOverrideEnded
-		}
 	}
 	return attempt(p, r, now, Step{Action: Update, Reason: reason, Diff: diff})
 }
@@ -123,7 +123,7 @@ func decideUnowned(p *Plan, r *Row, in Input) Step {
 		return takeOver(p, r, in.Now, Step{Action: Adopt, Reason: ReasonUnowned})
 	}
 	return keep(r, StateAdoptionRequired, StateAdoptionRequired, fmt.Sprintf("project %s exists and nobody owns it; "+
-		"set adopt: IfUnowned in the source, or delete the project", r.Name))
+		"`caractrl adopt %s`, set adopt: IfUnowned in the source, or delete the project", r.Name, r.Name))
 }
 
 // decideMadeByHand is about a project that a person made.
@@ -132,7 +132,7 @@ func decideMadeByHand(p *Plan, r *Row, in Input) Step {
 		return takeOver(p, r, in.Now, Step{Action: Adopt, Reason: ReasonAdoptAlways})
 	}
 	return keep(r, StateAdoptionRequired, StateAdoptionRequired, fmt.Sprintf("project %s exists and belongs to %s; "+
-		"set adopt: Always in the source, or delete the project", r.Name, r.owner()))
+		"`caractrl adopt %s`, set adopt: Always in the source, or delete the project", r.Name, r.owner(), r.Name))
 }
 
 // decideForeign is about a project of another source: the first owner keeps it until it lets go.

@@ -1,0 +1,463 @@
+package reconciler
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// TestLaw has a test for each row of the law's table, by the row's name, against the real server: what is done, and what
+// a person can read of it.
+func TestLaw(t *testing.T) {
+	rows := []struct {
+		situation string
+		test      func(t *testing.T, r *real)
+	}{
+		{"repository unreachable, auth refused, ref missing, path missing, empty repository, directory unmounted", lawUnreadable},
+		{"one bad file among many", lawBadFile},
+		{"the server refuses one project", lawRefused},
+		{"same project twice in one source", lawTwice},
+		{"project claimed by two sources", lawTwoSources},
+		{"project exists, made by hand", lawMadeByHand},
+		{"prune", lawPrune},
+		{"drift (spec changed behind git's back)", lawDrift},
+		{"manual change", lawManualChange},
+		{"expireAt in the past at first sight", lawExpiredAtFirstSight},
+		{"expires while still in git", lawExpiresInGit},
+		{"caractrl extend pr-42 24h", lawExtend},
+		{"renamed or moved file, same project", lawMovedFile},
+		{"renamed project", lawRenamedProject},
+		{"nothing changed", lawNothingChanged},
+		{"many commits while busy", lawManyCommits},
+		{"force-push, history rewrite", lawForcePush},
+		{"half-written file in a watched directory", lawHalfWritten},
+		{"same apply ten times within a minute", lawLoopBreaker},
+		{"suspend", lawSuspend},
+		{"source deleted", lawSourceDeleted},
+		{"first pass after (re)creation", lawFirstPass},
+	}
+	for _, row := range rows {
+		t.Run(row.situation, func(t *testing.T) { runReal(t, row.test) })
+	}
+}
+
+func lawUnreadable(t *testing.T, r *real) {
+	r.push("rev-1", claim("web", "a:1"), claim("old", "a:1"))
+	r.push("rev-2", claim("web", "a:1"))
+	r.push("rev-3", claim("web", "a:1"), claim("old", "a:1"))
+	for _, reason := range []string{"Unreachable", "Unauthorized", "RefNotFound", "PathNotFound", "EmptyRepository", "DirectoryMissing"} {
+		r.fails("platform", reason)
+		r.behindItsBack(manifest("web", "evil:1"))
+		r.wantProjects("old a:1 source/platform", "web a:1 source/platform") // drift is healed, the last good snapshot stands
+		r.wantCondition("platform", api.CondReady, api.StatusFalse, api.CondFetchFailed+": it is not there")
+		r.wantCondition("platform", api.CondFetchFailed, api.StatusTrue, reason)
+		r.publish("platform", "rev-4", nil, claim("web", "a:1")) // as if the snapshot had lost it in that very moment
+		r.settle()
+		r.wantProjects("old a:1 source/platform", "web a:1 source/platform")
+		r.wantCondition("platform", api.CondPruneBlocked, api.StatusTrue, "cannot be read now ("+reason+"); kept: old")
+		r.push("rev-3", claim("web", "a:1"), claim("old", "a:1"))
+	}
+	r.fails("platform", "")
+	r.wantCondition("platform", api.CondReady, api.StatusTrue, "2 projects as at rev-3")
+}
+
+func badFile(s *carav1.Snapshot) {
+	s.Complete, s.ErrorCount = false, 1
+	s.FileErrors = []*carav1.FileProblem{{File: "bad.yaml", Line: 3, Column: 1, Message: "did not find expected key"}}
+}
+
+func lawBadFile(t *testing.T, r *real) {
+	r.push("rev-1", claim("bad", "a:1"), claim("good", "a:1"), claim("old", "a:1"))
+	r.publish("platform", "rev-2", badFile, claim("bad", "a:1", held("bad.yaml:3:1: did not find expected key")), claim("good", "a:2"))
+	r.settle()
+	r.wantProjects("bad a:1 source/platform", "good a:2 source/platform", "old a:1 source/platform")
+	r.wantState("platform/bad", StateHeld, "bad.yaml:3:1")
+	r.wantState("platform/old", StatePruneBlocked, "bad.yaml:3")
+	r.wantCondition("platform", api.CondReady, api.StatusFalse, "bad.yaml:3: did not find expected key")
+	r.wantCondition("platform", api.CondPruneBlocked, api.StatusTrue, "1 errors in the files at rev-2")
+	r.wantEvent(api.KindProject, "bad", StateHeld, "bad.yaml:3:1: did not find expected key")
+	r.wantEvent(api.KindSource, "platform", api.CondPruneBlocked, "kept: old")
+	r.wantQuiet()
+	r.push("rev-3", claim("bad", "a:3"), claim("good", "a:2"))
+	r.wantProjects("bad a:3 source/platform", "good a:2 source/platform")
+	r.wantCondition("platform", api.CondReady, api.StatusTrue, "")
+	r.wantCondition("platform", api.CondPruneBlocked, "", "")
+}
+
+func lawRefused(t *testing.T, r *real) {
+	host := func(p *carav1.Project) *carav1.Project {
+		p.Spec.Ingress = []*carav1.Ingress{{Name: "web", Host: "shop.example.org", Target: &carav1.IngressTarget{Service: "web", Port: 80}}}
+		return p
+	}
+	r.must(r.byHand(host(manifest("shop", "a:1")), nil))
+	bad := claim("bad", "a:1", func(c *carav1.Claim) { host(c.Spec.Project) })
+	r.push("rev-1", bad, claim("good", "a:1"))
+	r.wantProjects("good a:1 source/platform", "shop a:1 user/ada")
+	r.wantState("platform/bad", StateRefused, `host "shop.example.org" belongs to project "shop"`)
+	r.wantState("platform/good", StateApplied, "")
+	r.wantCondition("platform", api.CondReady, api.StatusFalse, "Refused: bad")
+	r.wantEvent(api.KindProject, "bad", StateRefused, "source/platform, bad.yaml:1")
+	_, err := r.projects.DeleteProject(r.t.Context(), &carav1.DeleteProjectRequest{Name: "shop"})
+	r.must(err)
+	r.pass(6 * time.Minute)
+	r.wantProjects("bad a:1 source/platform", "good a:1 source/platform")
+	r.wantCondition("platform", api.CondReady, api.StatusTrue, "")
+}
+
+func lawTwice(t *testing.T, r *real) {
+	const both = "declared twice: a.yaml:1 and b.yaml:1"
+	r.push("rev-1", claim("web", "a:1"))
+	r.publish("platform", "rev-2", badFile, claim("web", "a:2", held(both)), claim("new", "a:1", held(both)))
+	r.settle()
+	r.wantState("platform/web", StateHeld, both)
+	r.wantState("platform/new", StateHeld, both)
+	r.wantProjects("web a:1 source/platform")
+	r.wantEvent(api.KindProject, "web", StateHeld, both)
+}
+
+func lawTwoSources(t *testing.T, r *real) {
+	r.makeSource("team")
+	mine := func(name, image string) *carav1.Claim {
+		return claim(name, image, of("team", "", "team/"+name+".yaml"))
+	}
+	r.push("rev-1", claim("web", "a:1"), claim("db", "a:1"))
+	r.publish("team", "t-1", nil, mine("web", "b:1"))
+	r.settle()
+	r.wantProjects("db a:1 source/platform", "web a:1 source/platform")
+	r.wantState("team/web", StateConflict, "owned by source/platform (it is declared there in web.yaml:1)")
+	r.wantCondition("team", api.CondConflict, api.StatusTrue, "source/platform")
+	r.wantEvent(api.KindProject, "web", StateConflict, "source/team, team/web.yaml:1")
+	uid := r.project("web").Metadata.Uid
+	r.push("rev-2", claim("db", "a:1"))
+	r.wantProjects("db a:1 source/platform", "web b:1 source/team")
+	if got := r.project("web").Metadata.Uid; got != uid {
+		t.Error("it was deleted and created instead of handed over")
+	}
+	r.wantEvent(api.KindProject, "web", "Adopted", "now belongs to source/team, team/web.yaml at t-1, before to source/platform")
+	r.wantCondition("team", api.CondConflict, "", "")
+	r.wantQuiet()
+}
+
+func lawMadeByHand(t *testing.T, r *real) {
+	r.must(r.byHand(manifest("web", "hand:1"), nil))
+	r.push("rev-1", claim("web", "a:1"))
+	r.wantProjects("web hand:1 user/ada")
+	r.wantState("platform/web", StateAdoptionRequired, "belongs to user/ada")
+	r.wantCondition("platform", api.CondConflict, api.StatusTrue, StateAdoptionRequired)
+	r.wantEvent(api.KindProject, "web", StateAdoptionRequired, "user/ada")
+	_, err := r.projects.AdoptProject(t.Context(), &carav1.AdoptProjectRequest{Name: "web"})
+	r.must(err)
+	r.settle()
+	r.wantProjects("web a:1 source/platform")
+	r.wantState("platform/web", StateApplied, "")
+	if o := r.project("web").Metadata.Origin; o.GetAuthor() != "Ada" || o.GetSubject() != "make it so" || o.GetRevision() != "rev-1" || o.GetFile() != "web.yaml" {
+		t.Errorf("origin %v", o)
+	}
+	_, err = r.projects.ReleaseProject(t.Context(), &carav1.ReleaseProjectRequest{Name: "web"})
+	r.must(err)
+	r.settle()
+	r.wantProjects("web a:1 user/ada")
+	r.wantState("platform/web", StateAdoptionRequired, "caractrl adopt web")
+	r.makeSource("platform", func(s *carav1.SourceSpec) { s.Adopt = api.AdoptAlways })
+	r.wantProjects("web a:1 source/platform")
+	r.wantQuiet()
+}
+
+func lawPrune(t *testing.T, r *real) {
+	var all []*carav1.Claim
+	for i := range 10 {
+		all = append(all, claim(fmt.Sprintf("p%d", i), "a:1"))
+	}
+	r.push("1111111aaaa", all...)
+	r.push("2222222aaaa", all[:9]...)
+	if r.project("p9") != nil {
+		t.Fatal("what left the source was not pruned")
+	}
+	r.wantEvent(api.KindProject, "p9", "Removed", "its manifest left the source")
+	r.push("3333333aaaa", all[:1]...)
+	if r.project("p1") == nil {
+		t.Fatal("8 of 9 were pruned")
+	}
+	r.wantCondition("platform", api.CondPruneBlocked, api.StatusTrue, "8 of 9 projects and pruneLimit allows 3; `caractrl confirm platform@3333333`")
+	r.wantState("platform/p1", StatePruneBlocked, "pruneLimit")
+	r.wantEvent(api.KindSource, "platform", api.CondPruneBlocked, "kept: p1, p2")
+	r.wantQuiet()
+	_, err := r.sources.ConfirmSource(t.Context(), &carav1.ConfirmSourceRequest{Name: "platform", Revision: "3333333"})
+	r.must(err)
+	r.settle()
+	r.wantProjects("p0 a:1 source/platform")
+	r.wantEvent(api.KindSource, "platform", "PruneConfirmed", "3333333aaaa released by user/ada")
+	r.push("4444444aaaa")
+	r.wantProjects("p0 a:1 source/platform")
+	r.wantCondition("platform", api.CondPruneBlocked, api.StatusTrue, "allowEmpty")
+	r.makeSource("platform", func(s *carav1.SourceSpec) { s.AllowEmpty = true })
+	r.wantProjects()
+	r.wantCondition("platform", api.CondPruneBlocked, "", "")
+}
+
+func lawDrift(t *testing.T, r *real) {
+	r.push("rev-1", claim("web", "a:1"))
+	r.behindItsBack(manifest("web", "evil:1"))
+	r.wantProjects("web a:1 source/platform")
+	r.wantEvent(api.KindProject, "web", "DriftCorrected", `spec.services[web].image "evil:1" -> "a:1"`)
+	r.wantQuiet()
+}
+
+func lawManualChange(t *testing.T, r *real) {
+	r.push("1a2b3c4d", claim("web", "a:1"), claim("db", "a:1"))
+	err := r.byHand(manifest("web", "hand:1"), nil)
+	if err == nil || !strings.Contains(err.Error(), "source/platform, web.yaml at 1a2b3c4") || !strings.Contains(err.Error(), "--override --reason WHY") {
+		t.Errorf("the refusal says %v", err)
+	}
+	r.must(r.byHand(manifest("web", "hand:1"), &carav1.OverrideTerms{Reason: "incident 7", For: durationpb.New(2 * time.Hour)}))
+	r.push("rev-2", claim("web", "a:2"), claim("db", "a:1"))
+	r.wantProjects("db a:1 source/platform", "web hand:1 source/platform")
+	r.wantState("platform/web", StateOverridden, `incident 7; git would change spec.services[web].image "hand:1" -> "a:2"`)
+	r.wantEvent(api.KindProject, "web", "Overridden", "incident 7")
+	r.restart()
+	r.wantProjects("db a:1 source/platform", "web hand:1 source/platform")
+	r.pass(2 * time.Hour)
+	r.wantProjects("db a:1 source/platform", "web a:2 source/platform")
+	r.wantEvent(api.KindProject, "web", "OverrideEnded", "its time is over")
+	r.wantEvent(api.KindProject, "web", "OverrideUndone", `"hand:1" -> "a:2"`)
+
+	r.must(r.byHand(manifest("web", "hand:2"), &carav1.OverrideTerms{Reason: "until they fix it", UntilNextChange: true}))
+	r.wantProjects("db a:1 source/platform", "web hand:2 source/platform")
+	r.push("rev-3", claim("web", "a:3"), claim("db", "a:1"))
+	r.wantProjects("db a:1 source/platform", "web a:3 source/platform")
+	r.wantEvent(api.KindProject, "web", "OverrideEnded", "git has changed the project")
+
+	_, err = r.projects.DeleteProject(t.Context(), &carav1.DeleteProjectRequest{Name: "db", Override: &carav1.OverrideTerms{Reason: "too loud", For: durationpb.New(time.Hour)}})
+	r.must(err)
+	r.pass(30 * time.Minute)
+	r.wantProjects("web a:3 source/platform")
+	r.wantState("platform/db", StateOverridden, "held down by user/ada")
+	r.pass(31 * time.Minute)
+	r.wantProjects("db a:1 source/platform", "web a:3 source/platform")
+	r.wantEvent(api.KindProject, "db", "OverrideEnded", "too loud")
+	r.wantQuiet()
+}
+
+func lawExpiredAtFirstSight(t *testing.T, r *real) {
+	r.push("rev-1", claim("pr-1", "a:1", expiring(r.now().Add(-time.Minute))))
+	r.wantProjects()
+	r.wantState("platform/pr-1", StateExpired, "has passed")
+	r.wantEvent(api.KindProject, "pr-1", StateExpired, "source/platform, pr-1.yaml:1")
+	r.wantQuiet()
+}
+
+func lawExpiresInGit(t *testing.T, r *real) {
+	at := r.now().Add(time.Hour).Truncate(time.Second)
+	r.push("rev-1", claim("pr-1", "a:1", expiring(at)))
+	r.pass(at.Sub(r.now()) - time.Second)
+	r.wantProjects("pr-1 a:1 source/platform")
+	r.wantEvent(api.KindProject, "pr-1", "Expiring", at.UTC().Format(time.RFC3339))
+	if !api.IsTrue(r.project("pr-1").Status.Conditions, api.CondExpiring) {
+		t.Error("it does not say that it is expiring")
+	}
+	r.pass(2 * time.Second)
+	r.wantProjects()
+	r.wantState("platform/pr-1", StateExpired, "")
+	r.restart()
+	r.push("rev-2", claim("pr-1", "a:2", expiring(at)))
+	r.wantProjects()
+	r.wantQuiet()
+	r.push("rev-3", claim("pr-1", "a:2", expiring(r.now().Add(time.Hour))))
+	r.wantProjects("pr-1 a:2 source/platform")
+	r.pass(2 * time.Hour)
+	r.wantProjects()
+	r.push("rev-4")
+	r.push("rev-5", claim("pr-1", "a:2", expiring(r.now().Add(time.Minute))))
+	r.wantProjects("pr-1 a:2 source/platform")
+}
+
+func lawExtend(t *testing.T, r *real) {
+	at := r.now().Add(time.Hour).Truncate(time.Second)
+	r.push("rev-1", claim("pr-42", "a:1", expiring(at)))
+	r.pass(50 * time.Minute)
+	_, err := r.projects.ExtendProject(t.Context(), &carav1.ExtendProjectRequest{Name: "pr-42", By: durationpb.New(24 * time.Hour), Reason: "demo"})
+	r.must(err)
+	r.settle()
+	st := r.project("pr-42").Status
+	if api.IsTrue(st.Conditions, api.CondExpiring) || !api.IsTrue(st.Conditions, api.CondOverridden) || !st.ExpireAt.AsTime().Equal(at.Add(24*time.Hour)) {
+		t.Errorf("after the extension: %v", st)
+	}
+	r.wantEvent(api.KindProject, "pr-42", "Extended", at.Add(24*time.Hour).UTC().Format(time.RFC3339))
+	r.push("rev-2", claim("pr-42", "a:2", expiring(at))) // the rest is git's all the while
+	r.restart()
+	r.pass(12 * time.Hour)
+	r.wantProjects("pr-42 a:2 source/platform")
+	r.pass(at.Add(24*time.Hour).Sub(r.now()) - time.Second)
+	r.wantProjects("pr-42 a:2 source/platform")
+	r.pass(2 * time.Second)
+	r.wantProjects()
+	r.wantEvent(api.KindProject, "pr-42", "OverrideEnded", "demo")
+	r.wantState("platform/pr-42", StateExpired, "")
+}
+
+func lawMovedFile(t *testing.T, r *real) {
+	r.push("rev-1", claim("web", "a:1"))
+	before := r.project("web").Metadata.ResourceVersion
+	r.push("rev-2", claim("web", "a:1", func(c *carav1.Claim) { c.Spec.File, c.Spec.Line = "new/place.yaml", 7 }))
+	if after := r.project("web").Metadata; after.ResourceVersion != before || after.Origin.Revision != "rev-1" {
+		t.Errorf("the project was written: %v", after)
+	}
+	r.wantState("platform/web", StateApplied, "")
+	if got := r.claim("platform/web").Spec.File; got != "new/place.yaml" {
+		t.Errorf("the source's status says %s", got)
+	}
+}
+
+func lawRenamedProject(t *testing.T, r *real) {
+	r.push("rev-1", claim("alpha", "a:1"), claim("stays", "a:1"))
+	var order []string
+	r.watchProjects(&order)
+	r.push("rev-2", claim("zeta", "a:1"), claim("stays", "a:1"))
+	if got := strings.Join(order, " "); got != "+zeta -alpha" {
+		t.Errorf("order %s", got)
+	}
+	r.wantProjects("stays a:1 source/platform", "zeta a:1 source/platform")
+}
+
+func lawNothingChanged(t *testing.T, r *real) {
+	r.push("rev-1", claim("web", "a:1"), claim("db", "b:1"))
+	r.wantQuiet()
+	before := r.project("web").Metadata.ResourceVersion
+	r.push("rev-2", claim("web", "a:1"), claim("db", "b:1"))
+	if m := r.project("web").Metadata; m.ResourceVersion != before || m.Origin.Revision != "rev-1" {
+		t.Errorf("another commit with the same manifests wrote %v", m)
+	}
+	r.wantCondition("platform", api.CondReady, api.StatusTrue, "2 projects as at rev-2")
+	r.restart()
+	r.wantQuiet()
+}
+
+func lawManyCommits(t *testing.T, r *real) {
+	for i := range 50 {
+		c := claim("web", fmt.Sprintf("a:%d", i))
+		if i%7 == 3 {
+			c = claim("web", "not an image") // a commit that the server refuses blocks none after it
+		}
+		r.publish("platform", fmt.Sprintf("rev-%02d", i), nil, c)
+		r.pass(time.Millisecond)
+	}
+	r.settle()
+	r.wantProjects("web a:49 source/platform")
+	if st := r.source("platform").Status; st.AppliedRevision != "rev-49" || st.AttemptedRevision != "rev-49" {
+		t.Errorf("attempted %s, applied %s", st.AttemptedRevision, st.AppliedRevision)
+	}
+}
+
+func lawForcePush(t *testing.T, r *real) {
+	r.push("rev-1", claim("web", "a:1"), claim("db", "b:1"), claim("mq", "c:1"), claim("lb", "d:1"))
+	r.push("rev-2", claim("web", "a:2"), claim("db", "b:1"), claim("mq", "c:1"), claim("lb", "d:1"), claim("x", "x:1"))
+	r.push("rev-1", claim("web", "a:1"), claim("db", "b:1"), claim("mq", "c:1"), claim("lb", "d:1"))
+	r.wantProjects("db b:1 source/platform", "lb d:1 source/platform", "mq c:1 source/platform", "web a:1 source/platform")
+	r.push("unrelated", claim("web", "a:9"), claim("db", "b:1"), claim("mq", "c:1"), claim("lb", "d:1"))
+	r.wantProjects("db b:1 source/platform", "lb d:1 source/platform", "mq c:1 source/platform", "web a:9 source/platform")
+	r.wantCondition("platform", api.CondReady, api.StatusTrue, "4 projects as at unrelat")
+}
+
+// lawHalfWritten: what was read of half a file is a snapshot that is not whole, whatever is missing from it.
+func lawHalfWritten(t *testing.T, r *real) {
+	r.push("hash-1", claim("web", "a:1"), claim("db", "b:1"))
+	r.publish("platform", "hash-2", func(s *carav1.Snapshot) { s.Complete = false }, claim("web", "a:1"))
+	r.settle()
+	r.wantProjects("db b:1 source/platform", "web a:1 source/platform")
+	r.wantCondition("platform", api.CondPruneBlocked, api.StatusTrue, "did not load whole")
+	r.push("hash-1", claim("web", "a:1"), claim("db", "b:1"))
+	r.wantCondition("platform", api.CondReady, api.StatusTrue, "2 projects")
+}
+
+func lawLoopBreaker(t *testing.T, r *real) {
+	const diff = `spec.services[web].image "evil:1" -> "a:1"`
+	r.push("rev-1", claim("web", "a:1"))
+	for range 15 {
+		r.behindItsBack(manifest("web", "evil:1"))
+	}
+	r.wantProjects("web evil:1 source/platform")
+	r.wantState("platform/web", StateStalled, diff)
+	r.wantCondition("platform", api.CondStalled, api.StatusTrue, diff)
+	r.wantEvent(api.KindProject, "web", StateStalled, diff)
+	r.wantEvent(api.KindSource, "platform", api.CondStalled, diff)
+	r.wantQuiet()
+	r.restart()
+	r.wantState("platform/web", StateStalled, diff)
+	r.push("rev-2", claim("web", "a:2"))
+	r.wantProjects("web a:2 source/platform")
+	r.wantCondition("platform", api.CondStalled, "", "")
+}
+
+func lawSuspend(t *testing.T, r *real) {
+	at := r.now().Add(time.Hour)
+	r.push("rev-1", claim("web", "a:1"), claim("old", "a:1"), claim("pr-1", "a:1", expiring(at)))
+	_, err := r.sources.SuspendSource(t.Context(), &carav1.GetRequest{Name: "platform"})
+	r.must(err)
+	r.push("rev-2", claim("web", "a:2"), claim("pr-1", "a:1", expiring(at)))
+	r.behindItsBack(manifest("web", "hand:1"))
+	r.wantProjects("old a:1 source/platform", "pr-1 a:1 source/platform", "web hand:1 source/platform")
+	r.wantCondition("platform", api.CondSuspended, api.StatusTrue, "`caractrl resume`")
+	r.wantEvent(api.KindSource, "platform", "Suspended", "user/ada")
+	_, err = r.sources.ReconcileSource(t.Context(), &carav1.GetRequest{Name: "platform"})
+	if err == nil || !strings.Contains(err.Error(), "suspended: resume it first") {
+		t.Errorf("reconcile of a suspended source: %v", err)
+	}
+	r.pass(2 * time.Hour)
+	r.wantProjects("old a:1 source/platform", "web hand:1 source/platform") // expiry fires all the same
+	_, err = r.sources.ResumeSource(t.Context(), &carav1.GetRequest{Name: "platform"})
+	r.must(err)
+	r.settle()
+	r.wantProjects("web a:2 source/platform")
+	r.wantCondition("platform", api.CondSuspended, "", "")
+}
+
+func lawSourceDeleted(t *testing.T, r *real) {
+	r.push("rev-1", claim("web", "a:1"), claim("db", "b:1"))
+	remove := func() {
+		t.Helper()
+		_, err := r.sources.DeleteSource(t.Context(), &carav1.DeleteRequest{Name: "platform"})
+		r.must(err)
+		r.settle()
+		if r.source("platform") != nil {
+			t.Error("the source is still there")
+		}
+	}
+	remove()
+	r.wantProjects("db b:1 nobody", "web a:1 nobody")
+	r.wantEvent(api.KindSource, "platform", "Removed", "2 projects belong to nobody now")
+	r.wantEvent(api.KindProject, "web", "Orphaned", "platform was deleted")
+	r.makeSource("platform", func(s *carav1.SourceSpec) { s.OnDelete = api.OnDeleteDelete })
+	r.push("rev-2", claim("web", "a:1"), claim("db", "b:1"))
+	r.wantProjects("db b:1 source/platform", "web a:1 source/platform")
+	remove()
+	r.wantProjects()
+	r.wantEvent(api.KindProject, "web", "Removed", "its source was deleted")
+}
+
+func lawFirstPass(t *testing.T, r *real) {
+	r.push("rev-1", claim("web", "a:1"), claim("old", "a:1"))
+	_, err := r.sources.DeleteSource(context.WithoutCancel(t.Context()), &carav1.DeleteRequest{Name: "platform"})
+	r.must(err)
+	r.settle()
+	r.makeSource("platform")
+	r.push("rev-2", claim("web", "a:2"))
+	r.wantProjects("old a:1 nobody", "web a:2 source/platform")
+	r.pass(time.Hour)
+	r.wantProjects("old a:1 nobody", "web a:2 source/platform")
+
+	// An inventory without a pass before it, as after a restore of half a store: nothing of it goes in the first pass.
+	in := Input{Source: source(func(s *carav1.Source) { s.Status.AttemptedRevision = "" }), Now: now, Rows: []Row{
+		row(claim("web", "a:1", applied), project("web", "a:1", "source/platform")),
+		row(claim("old", "a:1", applied, gone), project("old", "a:1", "source/platform")),
+	}}
+	if p := Diff(in); p.Prune.Allowed || !strings.Contains(strings.Join(p.Prune.Reasons, ""), "first pass") {
+		t.Errorf("verdict %+v", p.Prune)
+	}
+}
