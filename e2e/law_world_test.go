@@ -255,6 +255,23 @@ func (w *world) event(kind, name, reason, message string) *carav1.Event {
 	return found
 }
 
+// deleteSource deletes one and waits until it is gone.
+func (w *world) deleteSource(name string) {
+	w.Helper()
+	w.want(w.ctl("", "delete", "source", name), 0, "source \""+name+"\" is being deleted\n", "")
+	client, err := w.Sources()
+	w.must(err)
+	ctx, cancel := w.patience()
+	defer cancel()
+	w.must(testcluster.WaitFor(ctx, "source "+name+" is gone", func(ctx context.Context) error {
+		_, err := client.GetSource(ctx, &carav1.GetRequest{Name: name})
+		if api.IsNotFound(err) {
+			return nil
+		}
+		return fmt.Errorf("it is still there (%w)", err)
+	}))
+}
+
 // tamper changes a project in the store of a server that does not run, as nobody may.
 func (w *world) tamper(name string, change func(*carav1.Project)) {
 	w.Helper()
