@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -43,6 +44,38 @@ func (e *Engine) InspectImage(ctx context.Context, ref string) (agent.Image, err
 		}
 	}
 	return out, nil
+}
+
+// ListImages implements agent.Images.
+func (e *Engine) ListImages(ctx context.Context) ([]agent.StoredImage, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
+	defer cancel()
+	docker, err := e.api(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list, err := docker.ImageList(ctx, image.ListOptions{})
+	if err != nil {
+		return nil, wrap(err, "list images")
+	}
+	out := make([]agent.StoredImage, 0, len(list))
+	for _, i := range list {
+		tags := slices.DeleteFunc(slices.Clone(i.RepoTags), func(tag string) bool { return tag == "<none>:<none>" })
+		out = append(out, agent.StoredImage{ID: i.ID, Tags: tags, Size: i.Size})
+	}
+	return out, nil
+}
+
+// RemoveImage implements agent.Images. Never by force, which takes images away from under stopped containers.
+func (e *Engine) RemoveImage(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
+	defer cancel()
+	docker, err := e.api(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = docker.ImageRemove(ctx, name, image.RemoveOptions{PruneChildren: true})
+	return wrap(unlessGone(err), "remove image %s", name)
 }
 
 // PullImage implements agent.Images. It has no time-out: it ends when nothing has moved for the inactivity limit.
