@@ -37,7 +37,7 @@ func (h *house) node(ctx context.Context, name string) error {
 }
 
 // loop is a connection as one of the server's loops.
-func (h *house) loop(name string) (grpc.ClientConnInterface, error) {
+func (h *house) loop(_ context.Context, name string) (grpc.ClientConnInterface, error) {
 	return h.Client(name) //nolint:contextcheck // each call brings its own context
 }
 
@@ -57,7 +57,7 @@ func (h *house) as(ctx context.Context, node string) (*grpc.ClientConn, error) {
 }
 
 func (h *house) project(ctx context.Context, name string) (*carav1.Project, error) {
-	conn, err := h.loop("scheduler")
+	conn, err := h.loop(ctx, "scheduler")
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +70,7 @@ func (h *house) schedule(ctx context.Context, project, action, node, message str
 	if err != nil {
 		return err
 	}
-	conn, err := h.loop("scheduler")
+	conn, err := h.loop(ctx, "scheduler")
 	if err != nil {
 		return err
 	}
@@ -118,7 +118,7 @@ func (h *house) remove(ctx context.Context, project string) error {
 	if err != nil {
 		return err
 	}
-	conn, err := h.loop("gc")
+	conn, err := h.loop(ctx, "gc")
 	if err != nil {
 		return err
 	}
@@ -128,7 +128,7 @@ func (h *house) remove(ctx context.Context, project string) error {
 
 // silent is the scheduler's word that a node is not heard of.
 func (h *house) silent(ctx context.Context, node string) error {
-	conn, err := h.loop("scheduler")
+	conn, err := h.loop(ctx, "scheduler")
 	if err != nil {
 		return err
 	}
@@ -144,7 +144,7 @@ func (h *house) silent(ctx context.Context, node string) error {
 
 // sourceSays sets one condition of a source, and answers a reconcile that was asked for.
 func (h *house) sourceSays(ctx context.Context, source, typ, status, message string) error {
-	conn, err := h.loop("reconciler")
+	conn, err := h.loop(ctx, "reconciler")
 	if err != nil {
 		return err
 	}
@@ -163,7 +163,7 @@ func (h *house) sourceSays(ctx context.Context, source, typ, status, message str
 
 // publish is a source's word on projects: each claimed by a file of its name, all the same, at a revision.
 func (h *house) publish(ctx context.Context, source, revision string, projects ...string) error {
-	conn, err := h.loop("sources")
+	conn, err := h.loop(ctx, "sources")
 	if err != nil {
 		return err
 	}
@@ -205,7 +205,7 @@ func (h *house) publish(ctx context.Context, source, revision string, projects .
 
 // applyFor makes a project belong to a source.
 func (h *house) applyFor(ctx context.Context, source, revision string, p *carav1.Project) error {
-	conn, err := h.loop("reconciler")
+	conn, err := h.loop(ctx, "reconciler")
 	if err != nil {
 		return err
 	}
