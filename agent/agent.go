@@ -23,7 +23,9 @@ type Agent struct {
 	engine       Engine
 	nodes        carav1.NodeServiceClient
 	instance     string
+	events       carav1.EventServiceClient
 	disk         *disk
+	images       *imageBook
 	queue        *loop.Queue
 	reports      *reporter
 	pulls        *puller
@@ -70,7 +72,8 @@ func New(cfg Config) (*Agent, error) {
 	a := &Agent{
 		cfg: cfg, log: cfg.Logger.With("node", cfg.NodeName), engine: cfg.Engine,
 		nodes: carav1.NewNodeServiceClient(cfg.Conn), instance: uuid.NewString(),
-		disk: &disk{dir: cfg.DataDir}, endpoints: newEndpoints(),
+		events: carav1.NewEventServiceClient(cfg.Conn), disk: &disk{dir: cfg.DataDir}, images: newImageBook(cfg.DataDir),
+		endpoints:    newEndpoints(),
 		machineKnown: make(chan struct{}), calls: make(chan struct{}, cfg.EngineCalls), stops: make(chan struct{}, cfg.Workers), relist: make(chan struct{}, 1), beat: make(chan struct{}, 1),
 		tasks: map[string]*task{},
 	}
@@ -78,7 +81,7 @@ func New(cfg Config) (*Agent, error) {
 		Name: "projects", Workers: cfg.Workers, Do: a.work, MaxBackoff: cfg.MaxBackoff, Logger: a.log,
 	})
 	a.reports = newReporter(carav1.NewProjectServiceClient(cfg.Conn), cfg, a.log, a.reported)
-	a.pulls = newPuller(cfg.Engine, cfg.Pulls, a.hint)
+	a.pulls = newPuller(recordedPulls{cfg.Engine, a.images, a.log}, cfg.Pulls, a.hint)
 	a.probes = newProber(cfg.Engine, cfg.ProbeEvery, a.hint)
 	return a, nil
 }
@@ -94,7 +97,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	for _, run := range []func(context.Context) error{
-		a.queue.Run, a.reports.run, a.pulls.run, a.probes.run, a.watchEngine, a.watchMachine, a.relistLoop, a.releaseHeld, a.connect,
+		a.queue.Run, a.reports.run, a.pulls.run, a.probes.run, a.watchEngine, a.watchMachine, a.relistLoop, a.releaseHeld, a.connect, a.collectLoop,
 	} {
 		g.Go(func() error { return run(ctx) })
 	}
@@ -105,6 +108,9 @@ func (a *Agent) Run(ctx context.Context) error {
 func (a *Agent) load() error {
 	projects, err := a.disk.load()
 	if err != nil {
+		return err
+	}
+	if err := a.images.load(); err != nil {
 		return err
 	}
 	a.mu.Lock()

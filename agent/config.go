@@ -45,6 +45,8 @@ type Config struct {
 	MaxBackoff time.Duration
 	// ProbeEvery is how often a service that has not been healthy yet is probed, at most; 1 s where 0.
 	ProbeEvery time.Duration
+	// CollectEvery is how often the disk is looked at for images to collect; 1 min where 0.
+	CollectEvery time.Duration
 	// Restart says how containers that exit are restarted.
 	Restart RestartLimits
 	// Limits say when the node is short of disk or memory.
@@ -71,6 +73,7 @@ func (c *Config) Validate() error {
 	c.ServerGrace = or(c.ServerGrace, 10*time.Second)
 	c.MaxBackoff = or(c.MaxBackoff, 10*time.Second)
 	c.ProbeEvery = or(c.ProbeEvery, time.Second)
+	c.CollectEvery = or(c.CollectEvery, time.Minute)
 	c.Restart = c.Restart.withDefaults()
 	errs = append(errs, c.Limits.validate())
 	return errors.Join(errs...)

@@ -18,5 +18,7 @@
 //   - What the server has not named is torn down only after Synced, on a stream of our own cluster. An assignment with
 //     an older epoch than the one in force is refused. An assignment is on disk before it is acted on, and a teardown
 //     is on disk before the first container stops, so a restart never brings back what was on its way out.
+//   - Only images that Cara pulled, and that were not on the node before, are ever removed: never one that a container,
+//     running or not, or an assignment uses, nor one that somebody gave another name, and never by force.
 //   - A service leaves Endpoints before its container gets a signal.
 package agent

@@ -89,6 +89,11 @@ type Images interface {
 	// PullImage fetches an image. progress is called from its goroutine. ErrInvalid where the registry says no for
 	// good, ErrRegistry where asking again may help.
 	PullImage(ctx context.Context, ref string, auth *carav1.RegistryAuth, progress func(Progress)) (Image, error)
+	// ListImages returns all of the engine's store.
+	ListImages(ctx context.Context) ([]StoredImage, error)
+	// RemoveImage takes a name away, and the image with its last name; an id stands for an image without one. An image
+	// that a container uses, running or not, stays, with an error. One that is gone is no error.
+	RemoveImage(ctx context.Context, name string) error
 }
 
 // Streams are calls that last.
@@ -169,6 +174,13 @@ type Image struct {
 	ID string
 	// Digest is `repository@sha256:...` as the registry knows it; empty for an image that no registry knows.
 	Digest string
+}
+
+// StoredImage is one image in the list of the engine's store.
+type StoredImage struct {
+	ID   string
+	Tags []string // `repository:tag`
+	Size int64    // bytes, layers that others share included
 }
 
 // ContainerSpec is a container to make. What the manifest says is in Service, as normalised; the rest is what only the

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"buf.build/go/protovalidate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -26,6 +27,7 @@ import (
 type server struct {
 	carav1.UnimplementedNodeServiceServer
 	carav1.UnimplementedProjectServiceServer
+	carav1.UnimplementedEventServiceServer
 	cluster string
 	conn    *grpc.ClientConn
 
@@ -37,6 +39,7 @@ type server struct {
 	beats    []*carav1.Heartbeat
 	phases   map[string][]string
 	reports  int
+	events   []*carav1.Event
 	refuse   bool
 	newer    bool
 	hold     chan struct{} // Attach reads on once it is closed; nil: at once
@@ -55,6 +58,7 @@ func newServer(t testing.TB, cluster string) *server {
 	g := grpc.NewServer()
 	carav1.RegisterNodeServiceServer(g, s)
 	carav1.RegisterProjectServiceServer(g, s)
+	carav1.RegisterEventServiceServer(g, s)
 	served := make(chan error, 1)
 	go func() { served <- g.Serve(listener) }()
 	conn, err := grpc.NewClient("passthrough:///server", grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -213,6 +217,30 @@ func (s *server) UpdateProjectStatus(_ context.Context, r *carav1.UpdateProjectS
 	}
 	s.change()
 	return &emptypb.Empty{}, nil
+}
+
+// CreateEvent keeps what it is told of the agent's own node.
+func (s *server) CreateEvent(_ context.Context, r *carav1.CreateEventRequest) (*carav1.Event, error) {
+	if err := protovalidate.Validate(r); err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.events = append(s.events, r.GetEvent())
+	return r.GetEvent(), nil
+}
+
+// told counts the events of a reason.
+func (s *server) told(reason string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, e := range s.events {
+		if e.GetReason() == reason {
+			n++
+		}
+	}
+	return n
 }
 
 func unassigned(p *carav1.Project) *carav1.ConnectResponse {

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -43,6 +44,7 @@ func Run(t *testing.T, f Fixture) {
 		"a container before its network": beforeNetwork,
 		"what is gone":                   gone,
 		"images":                         images,
+		"the store of images":            imageStore,
 		"logs":                           logs,
 		"exec":                           execs,
 		"events":                         events,
@@ -308,6 +310,26 @@ func images(t *testing.T, s *suite) {
 	if _, err := s.Engine.PullImage(t.Context(), "localhost:1/nothing:here", nil, func(agent.Progress) {}); !errors.Is(err, agent.ErrRegistry) && !errors.Is(err, agent.ErrInvalid) {
 		t.Errorf("pull of nothing: %v", err)
 	}
+}
+
+func imageStore(t *testing.T, s *suite) {
+	s.network(t)
+	image, err := s.Engine.InspectImage(t.Context(), s.Image)
+	must(t, err)
+	id := s.create(t)
+	if c := s.inspect(t, id); c.ImageID != image.ID {
+		t.Errorf("a container of image %s says %s", image.ID, c.ImageID)
+	}
+	if err := s.Engine.RemoveImage(t.Context(), s.Image); err == nil {
+		t.Error("an image in use was removed")
+	}
+	stored, err := s.Engine.ListImages(t.Context())
+	must(t, err)
+	i := slices.IndexFunc(stored, func(i agent.StoredImage) bool { return i.ID == image.ID })
+	if i < 0 || !slices.Contains(stored[i].Tags, s.Image) || stored[i].Size <= 0 {
+		t.Errorf("image %s is not in %+v", image.ID, stored)
+	}
+	must(t, s.Engine.RemoveImage(t.Context(), "localhost:1/nothing:here"))
 }
 
 func logs(t *testing.T, s *suite) {

@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"os"
 	"strconv"
 	"sync"
 	"time"
@@ -173,7 +174,7 @@ func (e *Engine) Ping(ctx context.Context) (err error) {
 // Info implements agent.Machine.
 func (e *Engine) Info(ctx context.Context) (_ agent.Info, err error) {
 	defer e.end("Info", &err)
-	return agent.Info{Platform: "linux/amd64", Version: "fake", Hostname: "fake", CPUs: 4, Memory: 8 << 30}, e.begin(ctx, "Info")
+	return agent.Info{Platform: "linux/amd64", Version: "fake", Hostname: "fake", CPUs: 4, Memory: 8 << 30, Root: os.TempDir()}, e.begin(ctx, "Info")
 }
 
 // SubnetCapacity implements agent.Machine.
@@ -329,4 +330,31 @@ func (e *Engine) PullImage(ctx context.Context, ref string, _ *carav1.RegistryAu
 	}
 	e.images[ref] = agent.Image{ID: "image-" + ref, Digest: ref + "@sha256:1"}
 	return e.images[ref], nil
+}
+
+// ListImages implements agent.Images.
+func (e *Engine) ListImages(ctx context.Context) (out []agent.StoredImage, err error) {
+	defer e.end("ListImages", &err)
+	if err := e.begin(ctx, "ListImages"); err != nil {
+		return nil, err
+	}
+	for ref, image := range e.images {
+		out = append(out, agent.StoredImage{ID: image.ID, Tags: []string{ref}, Size: 1 << 20})
+	}
+	return out, nil
+}
+
+// RemoveImage implements agent.Images.
+func (e *Engine) RemoveImage(ctx context.Context, name string) (err error) {
+	defer e.end("RemoveImage", &err)
+	if err := e.begin(ctx, "RemoveImage"); err != nil {
+		return err
+	}
+	for _, c := range e.containers {
+		if image, ok := e.images[name]; ok && c.ImageID == image.ID {
+			return fmt.Errorf("remove image %s: container %s uses it", name, c.Name)
+		}
+	}
+	delete(e.images, name)
+	return nil
 }
