@@ -123,7 +123,7 @@ func TestLawManualChange(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	w.asks("web", "web:2")
-	w.event(api.KindProject, "web", "OverrideEnded", `the override ended and git's version was applied: spec.services[web].image "hand:1" -> "web:2"`)
+	w.event(api.KindProject, "web", "OverrideUndone", `the override ended and git's version was applied: spec.services[web].image "hand:1" -> "web:2"`)
 
 	w.Log("for a while")
 	w.want(w.ctl(declared("web", "hand:2"), "apply", "-f", "-", "--override", "--reason", "look", "--for", "4s"), 0, "project/web configured\n", "")
@@ -148,7 +148,7 @@ func TestLawManualChange(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	w.gone("web")
-	w.claimSays("platform", "web", "Overridden", "held down by user/admin until git's next change: too loud")
+	w.claimSays("platform", "web", "Overridden", "held down by user/admin until git's next change: too loud; git would create it")
 	w.nothingWritten("platform")
 	w.stay("a")
 	w.crash()
