@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -78,7 +79,7 @@ func BenchmarkRead10000(b *testing.B) {
 // and by git. wire-B is what came back from the server.
 func BenchmarkProbe(b *testing.B) {
 	repo, server := repository(b, 10)
-	head, err := repo.Repo.Head(b.Context())
+	head, err := repo.Head(b.Context())
 	must(b, err)
 	var refs strings.Builder
 	refs.WriteString("# pack-refs with: peeled fully-peeled sorted \n")
@@ -146,8 +147,13 @@ func counting(b *testing.B, target string) *wire {
 	l, err := new(net.ListenConfig).Listen(b.Context(), "tcp", "127.0.0.1:0")
 	must(b, err)
 	server := &http.Server{Handler: proxy}
-	go server.Serve(l)
-	b.Cleanup(func() { server.Close() })
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(l) }()
+	b.Cleanup(func() {
+		if err := errors.Join(server.Close(), <-ended); !errors.Is(err, http.ErrServerClosed) {
+			b.Error(err)
+		}
+	})
 	w.url = "http://" + l.Addr().String()
 	return w
 }

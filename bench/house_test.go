@@ -61,13 +61,18 @@ func newHouse(b *testing.B, change func(*apiserver.Config)) *house {
 	must(b, err)
 	h := &house{server: server, url: "http://" + inner.Addr().String(), token: strings.TrimSpace(string(token))}
 	b.Cleanup(h.close)
+	h.closing(b, db)
+	h.run(b, func(ctx context.Context) error { return server.Run(ctx, identity.NewListener(inner, id.TLSConfig())) })
+	return h
+}
+
+// closing closes a connection before the server ends.
+func (h *house) closing(b *testing.B, conn io.Closer) {
 	h.ends = append(h.ends, func() {
-		if err := db.Close(); err != nil {
+		if err := conn.Close(); err != nil {
 			b.Error(err)
 		}
 	})
-	h.run(b, func(ctx context.Context) error { return server.Run(ctx, identity.NewListener(inner, id.TLSConfig())) })
-	return h
 }
 
 // close ends everything, what began last first: the loops before the server, the store last.
@@ -103,7 +108,7 @@ func (h *house) dial(b *testing.B) *grpc.ClientConn {
 	b.Helper()
 	conn, err := access.Dial(access.Context{Server: h.url, Token: h.token})
 	must(b, err)
-	h.ends = append(h.ends, func() { conn.Close() })
+	h.closing(b, conn)
 	return conn
 }
 

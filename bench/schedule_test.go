@@ -68,7 +68,7 @@ func (h *house) nodes(b *testing.B, n int) {
 	h.token = "admin"
 	conn, err := grpc.NewClient("passthrough:///"+strings.TrimPrefix(h.url, "http://"), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	must(b, err)
-	h.ends = append(h.ends, func() { conn.Close() })
+	h.closing(b, conn)
 	var all []proto.Message
 	for i := range n {
 		all = append(all, &carav1.Node{

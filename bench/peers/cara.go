@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -88,7 +87,7 @@ func (c *cluster) begin(ctx context.Context) error {
 // follow keeps the picture of the projects until close.
 func (c *cluster) follow(ready, whole context.Context, conn grpc.ClientConnInterface) error {
 	c.mirror = loop.NewMirror(loop.MirrorConfig{
-		Client: carav1.NewWatchServiceClient(conn), Kinds: []string{api.KindProject}, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Client: carav1.NewWatchServiceClient(conn), Kinds: []string{api.KindProject}, Logger: slog.New(slog.DiscardHandler),
 		OnChange: func([]loop.Change) {
 			select {
 			case c.changed <- struct{}{}:

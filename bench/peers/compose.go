@@ -2,13 +2,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/caravanserai/cara/internal/testimage"
 )
@@ -40,55 +38,20 @@ func (c compose) write(project, subnet string) error {
 	return nil
 }
 
-func (c compose) up(ctx context.Context, project string) error {
-	return c.run(ctx, project, "up", "--detach")
-}
-
-func (c compose) down(ctx context.Context, project string) error {
-	return c.run(context.WithoutCancel(ctx), project, "down", "--volumes")
-}
-
-func (c compose) measure(ctx context.Context, o options, out *table, name string) error {
-	var downs []time.Duration
-	ups, err := series("Compose: "+three, o.runs, func(run int) (up time.Duration, err error) {
-		project := fmt.Sprintf("%sx%d", name, run)
-		if err := c.write(project, subnet(0)); err != nil {
-			return 0, err
-		}
-		start := time.Now()
-		err = c.up(ctx, project)
-		up = time.Since(start)
-		start = time.Now()
-		err = errors.Join(err, c.down(ctx, project))
-		downs = append(downs, time.Since(start))
-		return up, err
-	})
-	if err != nil {
-		return err
+// contestant runs so many docker-compose at a time as the bare engine is asked for projects.
+func (c compose) contestant() contestant {
+	return contestant{
+		column: byCompose,
+		up: func(ctx context.Context, names []string) error {
+			return each(len(names), atOnce, func(i int) error {
+				if err := c.write(names[i], subnet(i)); err != nil {
+					return err
+				}
+				return c.run(ctx, names[i], "up", "--detach")
+			})
+		},
+		down: func(ctx context.Context, names []string) error {
+			return each(len(names), atOnce, func(i int) error { return c.run(ctx, names[i], "down", "--volumes") })
+		},
 	}
-	out.times(three, byCompose, ups)
-	out.times(remove, byCompose, downs)
-
-	downs = nil
-	ups, err = series(fmt.Sprintf("Compose: %s, %d at a time", manyUp, atOnce), o.fewer(), func(run int) (up time.Duration, err error) {
-		project := func(i int) string { return fmt.Sprintf("%sm%dx%d", name, run, i) }
-		for i := range o.many {
-			if err := c.write(project(i), subnet(i)); err != nil {
-				return 0, err
-			}
-		}
-		start := time.Now()
-		err = each(o.many, atOnce, func(i int) error { return c.up(ctx, project(i)) })
-		up = time.Since(start)
-		start = time.Now()
-		err = errors.Join(err, each(o.many, atOnce, func(i int) error { return c.down(ctx, project(i)) }))
-		downs = append(downs, time.Since(start))
-		return up, err
-	})
-	if err != nil {
-		return err
-	}
-	out.times(manyUp, byCompose, ups)
-	out.times(manyDown, byCompose, downs)
-	return nil
 }

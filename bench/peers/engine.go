@@ -151,8 +151,8 @@ func (e *engine) event(ctx context.Context, event, label string, listening func(
 	if err := listening(); err != nil {
 		return err
 	}
-	var any struct{}
-	if err := json.NewDecoder(body).Decode(&any); err != nil {
+	var first struct{}
+	if err := json.NewDecoder(body).Decode(&first); err != nil {
 		return fmt.Errorf("listen for %s: %w", event, err)
 	}
 	return nil

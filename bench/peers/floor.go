@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -33,45 +32,21 @@ func ways() []asked {
 	}
 }
 
-// floor measures the bare engine.
-func (o options) floor(ctx context.Context, e *engine, out *table, name string) error {
+// contestants are the bare engine, asked in each way.
+func (e *engine) contestants() []contestant {
+	var all []contestant
 	for _, w := range ways() {
-		var downs []time.Duration
-		ups, err := series(w.column+": "+three, o.runs, func(run int) (up time.Duration, err error) {
-			project := fmt.Sprintf("%sx%d", name, run)
-			start := time.Now()
-			err = e.up(ctx, w, project, subnet(0))
-			up = time.Since(start)
-			start = time.Now()
-			err = errors.Join(err, e.down(ctx, w, project))
-			downs = append(downs, time.Since(start))
-			return up, err
+		all = append(all, contestant{
+			column: w.column,
+			up: func(ctx context.Context, names []string) error {
+				return each(len(names), atOnce, func(i int) error { return e.up(ctx, w, names[i], subnet(i)) })
+			},
+			down: func(ctx context.Context, names []string) error {
+				return each(len(names), atOnce, func(i int) error { return e.down(ctx, w, names[i]) })
+			},
 		})
-		if err != nil {
-			return err
-		}
-		out.times(three, w.column, ups)
-		out.times(remove, w.column, downs)
 	}
-	for _, w := range ways()[1:] {
-		var downs []time.Duration
-		ups, err := series(fmt.Sprintf("%s: %s, %d at a time", w.column, manyUp, atOnce), o.fewer(), func(run int) (up time.Duration, err error) {
-			project := func(i int) string { return fmt.Sprintf("%sm%dx%d", name, run, i) }
-			start := time.Now()
-			err = each(o.many, atOnce, func(i int) error { return e.up(ctx, w, project(i), subnet(i)) })
-			up = time.Since(start)
-			start = time.Now()
-			err = errors.Join(err, each(o.many, atOnce, func(i int) error { return e.down(ctx, w, project(i)) }))
-			downs = append(downs, time.Since(start))
-			return up, err
-		})
-		if err != nil {
-			return err
-		}
-		out.times(manyUp, w.column, ups)
-		out.times(manyDown, w.column, downs)
-	}
-	return nil
+	return all
 }
 
 // up makes a network and three containers on it.
@@ -99,7 +74,6 @@ func (e *engine) up(ctx context.Context, w asked, name, subnet string) error {
 
 // down stops what up started, and takes it away whatever became of it.
 func (e *engine) down(ctx context.Context, w asked, name string) error {
-	ctx = context.WithoutCancel(ctx)
 	err := each(len(services), w.creates, func(i int) error { return e.stop(ctx, name+"."+services[i]) })
 	return errors.Join(err, e.dropNetwork(ctx, name))
 }

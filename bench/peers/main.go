@@ -38,7 +38,7 @@ func main() {
 	flag.DurationVar(&o.idle, "idle", time.Minute, "how long processes are looked at while nothing happens; 0 leaves that out")
 	flag.StringVar(&o.bin, "bin", "", "directory of cara-server, cara-agent and caractrl (default: build them)")
 	flag.StringVar(&o.compose, "compose", "", "docker-compose of version 2 to measure too (see bench/compose)")
-	flag.BoolVar(&o.swarm, "swarm", true, "measure docker stack deploy too, on an engine of its own")
+	flag.BoolVar(&o.swarm, "swarm", false, "measure docker stack deploy too, on an engine of its own")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -71,28 +71,32 @@ func (o options) run(ctx context.Context) (err error) {
 		return err
 	}
 	fmt.Fprintf(os.Stderr, "%s; each line is one run\n", e)
-	err = errors.Join(
-		part("bare engine", o.floor(ctx, e, out, names+"f")),
-		part("Cara", o.cara(ctx, filepath.Join(dir, "cara"), host, e, out, names+"c")),
-	)
+	c, err := o.openCluster(ctx, filepath.Join(dir, "cara"), host, e, names+"c")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.sweep(ctx), c.close(ctx)) }()
+	all := append(e.contestants(), c.contestant())
 	if o.compose != "" {
-		c := compose{binary: o.compose, dir: dir, host: host}
-		err = errors.Join(err, part("Compose", c.measure(ctx, o, out, names+"p")))
+		all = append(all, compose{binary: o.compose, dir: dir, host: host}.contestant())
 	}
 	if o.swarm {
-		err = errors.Join(err, part("Swarm", o.measureSwarm(ctx, dir, out, names+"s")))
+		s, swarmErr := openSwarm(ctx, dir)
+		switch {
+		case errors.Is(swarmErr, testdocker.ErrNoSecond) || errors.Is(swarmErr, errNoDocker):
+			fmt.Fprintln(os.Stderr, "without Swarm:", swarmErr)
+		case swarmErr != nil:
+			return swarmErr
+		default:
+			defer func() { err = errors.Join(err, s.close(context.WithoutCancel(ctx))) }()
+			all = append(all, s.contestant())
+		}
 	}
-	return err
-}
-
-// part says at once what failed; the other parts are measured all the same.
-func part(name string, err error) error {
-	if err == nil {
-		return nil
-	}
-	err = fmt.Errorf("%s: %w", name, err)
-	fmt.Fprintln(os.Stderr, err)
-	return err
+	return errors.Join(
+		contest(ctx, all, names+"o", "1 x 3 services -> running", "1 x 3: delete -> gone", 1, o.runs, out),
+		contest(ctx, all, names+"m", fmt.Sprintf("%d x 3 services -> running", o.many), fmt.Sprintf("%d x 3: delete -> gone", o.many), o.many, o.fewer(), out),
+		o.alone(ctx, c, out),
+	)
 }
 
 // fewer is how often what takes long is run.

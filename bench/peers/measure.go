@@ -10,23 +10,28 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/testdocker"
 	"github.com/caravanserai/cara/internal/testgit"
 )
 
-// cara measures the real programs on the engine at host.
-func (o options) cara(ctx context.Context, dir, host string, e *engine, out *table, name string) (err error) {
-	c, err := o.openCluster(ctx, dir, host, e, name)
-	if err != nil {
-		return err
+// contestant applies all projects as one request.
+func (c *cluster) contestant() contestant {
+	return contestant{
+		column: byCara,
+		up: func(ctx context.Context, names []string) error {
+			return errors.Join(c.create(ctx, nil, names...), c.running(ctx, names...))
+		},
+		down: func(ctx context.Context, names []string) error { return c.deleteAll(ctx, names...) },
 	}
-	defer func() { err = errors.Join(err, c.sweep(ctx), c.close(ctx)) }()
+}
+
+// alone measures what only Cara does.
+func (o options) alone(ctx context.Context, c *cluster, out *table) error {
 	for _, part := range []func(context.Context, options, *table) error{c.single, c.pushes, c.idle, c.crowd} {
 		if err := part(ctx, o, out); err != nil {
 			return err
 		}
 	}
-	return o.waiting(ctx, dir+"-waiting", out, name)
+	return o.waiting(ctx, c.Dir+"-waiting", out, c.name)
 }
 
 // sweep takes away what a run that failed has left, so that the agent, which still runs, has nothing to keep alive.
@@ -44,16 +49,20 @@ func (c *cluster) sweep(ctx context.Context) error {
 	return errors.Join(c.deleteAll(ctx, names...), c.AwaitNothing(ctx, c.host, ""))
 }
 
-// single is one project: apply, a killed container, delete.
+// single is one project: apply by caractrl, a killed container, delete.
 func (c *cluster) single(ctx context.Context, o options, out *table) error {
 	var backs, downs []time.Duration
-	ups, err := series("Cara: "+three, o.runs, func(run int) (up time.Duration, err error) {
-		name := fmt.Sprintf("%sx%d", c.name, run)
+	ups, err := series("caractrl apply --wait", o.runs, func(run int) (time.Duration, error) {
+		name := fmt.Sprintf("%sy%d", c.name, run)
 		start := time.Now()
-		if err := errors.Join(c.create(ctx, nil, name), c.running(ctx, name)); err != nil {
+		r, err := c.Ctl(ctx, manifest(name), "apply", "-f", "-", "--wait")
+		up := time.Since(start)
+		if err == nil && r.Code != 0 {
+			err = fmt.Errorf("caractrl ended with %d: %s", r.Code, r.Stderr)
+		}
+		if err != nil {
 			return 0, err
 		}
-		up = time.Since(start)
 		back, err := c.killed(ctx, name)
 		if err != nil {
 			return 0, err
@@ -65,28 +74,10 @@ func (c *cluster) single(ctx context.Context, o options, out *table) error {
 	if err != nil {
 		return err
 	}
-	out.times(three, byCara, ups)
-	out.times(remove, byCara, downs)
-	out.times(killed, byCara, backs)
-
-	ups, err = series("caractrl apply --wait", o.runs, func(run int) (time.Duration, error) {
-		name := fmt.Sprintf("%sy%d", c.name, run)
-		start := time.Now()
-		r, err := c.Ctl(ctx, manifest(name), "apply", "-f", "-", "--wait")
-		up := time.Since(start)
-		if err == nil && r.Code != 0 {
-			err = fmt.Errorf("caractrl ended with %d: %s", r.Code, r.Stderr)
-		}
-		if err != nil {
-			return 0, err
-		}
-		_, err = c.deleted(ctx, name)
-		return up, err
-	})
-	if err == nil {
-		out.times("the same, by caractrl apply --wait", byCara, ups)
-	}
-	return err
+	out.times("1 x 3 by caractrl apply --wait", byCara, ups)
+	out.times("1 x 3, DELETE answers \"deleted\"", byCara, downs)
+	out.times("a killed container is back", byCara, backs)
+	return nil
 }
 
 // killed kills the first service's container, and waits until the engine has started one for it again.
@@ -232,34 +223,18 @@ func (c *cluster) pushed(ctx context.Context, o options, out *table, source, row
 	return c.gone(ctx, names...)
 }
 
-// crowd is many projects at once, and what they cost while they only run.
+// crowd looks at what many projects cost while they only run.
 func (c *cluster) crowd(ctx context.Context, o options, out *table) error {
-	var downs []time.Duration
-	runs := o.fewer()
-	ups, err := series("Cara: "+manyUp, runs, func(run int) (up time.Duration, err error) {
-		names := make([]string, o.many)
-		for i := range names {
-			names[i] = fmt.Sprintf("%sm%dx%d", c.name, run, i)
-		}
-		start := time.Now()
-		if err := errors.Join(c.create(ctx, nil, names...), c.running(ctx, names...)); err != nil {
-			return 0, err
-		}
-		up = time.Since(start)
-		if run == runs-1 {
-			if err := c.used(ctx, o, out, fmt.Sprintf("%d running containers", o.many*len(services))); err != nil {
-				return 0, err
-			}
-		}
-		start = time.Now()
-		err = c.deleteAll(ctx, names...)
-		downs = append(downs, time.Since(start))
-		return up, errors.Join(err, c.AwaitHeld(ctx, c.host, "", "nothing", testdocker.Held.Empty))
-	})
-	if err != nil {
-		return err
+	if o.idle == 0 {
+		return nil
 	}
-	out.times(manyUp, byCara, ups)
-	out.times(manyDown, byCara, downs)
-	return nil
+	names := make([]string, o.many)
+	for i := range names {
+		names[i] = fmt.Sprintf("%sm%d", c.name, i)
+	}
+	err := errors.Join(c.create(ctx, nil, names...), c.running(ctx, names...))
+	if err == nil {
+		err = c.used(ctx, o, out, fmt.Sprintf("%d running containers", o.many*len(services)))
+	}
+	return errors.Join(err, c.deleteAll(context.WithoutCancel(ctx), names...))
 }

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/caravanserai/cara/internal/testcluster"
 	"github.com/caravanserai/cara/internal/testdocker"
@@ -24,19 +23,7 @@ type swarm struct {
 	dir    string
 }
 
-// measureSwarm does without, where this machine gives no second engine.
-func (o options) measureSwarm(ctx context.Context, dir string, out *table, name string) error {
-	s, err := openSwarm(ctx, dir)
-	if errors.Is(err, testdocker.ErrNoSecond) || errors.Is(err, errNoDocker) {
-		fmt.Fprintln(os.Stderr, "without Swarm:", err)
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return errors.Join(s.measure(ctx, o, out, name), s.close(context.WithoutCancel(ctx)))
-}
-
+// openSwarm starts the engine. Where this machine gives none, the error is testdocker.ErrNoSecond or errNoDocker.
 func openSwarm(ctx context.Context, dir string) (*swarm, error) {
 	if _, err := exec.LookPath("docker"); err != nil {
 		return nil, errNoDocker
@@ -84,7 +71,8 @@ func (s *swarm) containers(ctx context.Context, want int) error {
 	})
 }
 
-func (s *swarm) measure(ctx context.Context, o options, out *table, name string) error {
+// write makes the one file of all stacks, and returns its path.
+func (s *swarm) write() (string, error) {
 	file := filepath.Join(s.dir, "stack.yaml")
 	var b strings.Builder
 	b.WriteString("version: \"3.8\"\nservices:\n")
@@ -92,41 +80,31 @@ func (s *swarm) measure(ctx context.Context, o options, out *table, name string)
 		fmt.Fprintf(&b, "  %s: {image: %q}\n", service, testimage.KV)
 	}
 	if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
-		return fmt.Errorf("write stack file: %w", err)
+		return "", fmt.Errorf("write stack file: %w", err)
 	}
-	for _, w := range []struct {
-		up, down    string
-		count, runs int
-	}{{three, remove, 1, o.runs}, {manyUp, manyDown, o.many, o.fewer()}} {
-		var downs []time.Duration
-		ups, err := series("Swarm: "+w.up, w.runs, func(run int) (up time.Duration, err error) {
-			stack := func(i int) string { return fmt.Sprintf("%sx%dx%d", name, run, i) }
-			start := time.Now()
-			err = each(w.count, atOnce, func(i int) error {
-				_, err := s.docker(ctx, "stack", "deploy", "--resolve-image", "never", "--compose-file", file, stack(i))
-				return err
-			})
-			if err == nil {
-				err = s.containers(ctx, w.count*len(services))
-			}
-			up = time.Since(start)
+	return file, nil
+}
+
+func (s *swarm) contestant() contestant {
+	return contestant{
+		column: bySwarm,
+		up: func(ctx context.Context, names []string) error {
+			file, err := s.write()
 			if err != nil {
-				return 0, err
+				return err
 			}
-			start = time.Now()
-			err = each(w.count, atOnce, func(i int) error {
-				_, err := s.docker(ctx, "stack", "rm", stack(i))
+			err = each(len(names), atOnce, func(i int) error {
+				_, err := s.docker(ctx, "stack", "deploy", "--resolve-image", "never", "--compose-file", file, names[i])
 				return err
 			})
-			err = errors.Join(err, s.containers(ctx, 0))
-			downs = append(downs, time.Since(start))
-			return up, err
-		})
-		if err != nil {
-			return err
-		}
-		out.times(w.up, bySwarm, ups)
-		out.times(w.down, bySwarm, downs)
+			return errors.Join(err, s.containers(ctx, len(names)*len(services)))
+		},
+		down: func(ctx context.Context, names []string) error {
+			err := each(len(names), atOnce, func(i int) error {
+				_, err := s.docker(ctx, "stack", "rm", names[i])
+				return err
+			})
+			return errors.Join(err, s.containers(ctx, 0))
+		},
 	}
-	return nil
 }

@@ -20,15 +20,6 @@ const (
 	byCara     = "Cara"
 )
 
-// Rows that several columns have a figure for.
-const (
-	three    = "3 services -> running"
-	remove   = "one project: delete -> gone"
-	killed   = "a killed container is back"
-	manyUp   = "many x 3 services -> running"
-	manyDown = "teardown of those"
-)
-
 // table collects figures and prints them once, aligned.
 type table struct {
 	out     io.Writer
@@ -53,7 +44,8 @@ func (t *table) set(row, column, figure string) {
 func (t *table) times(row, column string, took []time.Duration) {
 	slices.Sort(took)
 	seconds := func(d time.Duration) string { return fmt.Sprintf("%.2f", d.Seconds()) }
-	t.set(row, column, fmt.Sprintf("%s s (%s-%s)", seconds(took[len(took)/2]), seconds(took[0]), seconds(took[len(took)-1])))
+	median := (took[(len(took)-1)/2] + took[len(took)/2]) / 2
+	t.set(row, column, fmt.Sprintf("%s s (%s-%s)", seconds(median), seconds(took[0]), seconds(took[len(took)-1])))
 }
 
 func (t *table) print() {
