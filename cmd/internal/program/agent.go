@@ -12,11 +12,15 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/caravanserai/cara/agent"
 	"github.com/caravanserai/cara/agent/docker"
 	"github.com/caravanserai/cara/agent/ingress"
 	"github.com/caravanserai/cara/agent/join"
+	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -78,42 +82,68 @@ func (c *AgentConfig) Run(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close()
+	if err := c.rejoinIfFenced(ctx, who, conn, token); err != nil {
+		return err
+	}
 	engine, err := docker.New(docker.Config{Host: c.DockerHost, NetworkPool: c.NetworkPool})
 	if err != nil {
 		return err
 	}
 	defer engine.Close()
-
-	work, ctx := errgroup.WithContext(ctx)
-	cfg := agent.Config{
+	return c.run(ctx, who, conn, agent.Config{
 		Conn: conn, Engine: engine, NodeName: c.NodeName, ClusterID: who.ClusterID(), DataDir: c.DataDir,
 		Version: c.Version, Logger: c.Logger, Restart: agent.RestartLimits{Base: c.RestartDelay},
-	}
+	})
+}
+
+// run runs the agent, its ingress and the renewal of its certificate side by side.
+func (c *AgentConfig) run(ctx context.Context, who *join.Credentials, conn *grpc.ClientConn, cfg agent.Config) error {
 	var a *agent.Agent
+	var serve func(context.Context) error
 	if c.IngressListen != "" {
 		l, err := new(net.ListenConfig).Listen(ctx, "tcp", c.IngressListen)
 		if err != nil {
 			return fmt.Errorf("listen for ingress on %s: %w", c.IngressListen, err)
 		}
+		defer l.Close()
 		in := ingress.New(ingress.Config{
 			Node: c.NodeName, Logger: c.Logger,
 			Endpoint: func(project, service string) (string, bool) { return a.Endpoints().IP(project, service) },
 		})
-		cfg.OnRoutes = func(r *carav1.Routes) { in.Apply(r) }
-		cfg.IngressAddress = c.ingressAddress(l.Addr().String())
-		defer l.Close()
-		work.Go(func() error { return in.Run(ctx, l) })
+		cfg.OnRoutes, cfg.IngressAddress = in.Apply, c.ingressAddress(l.Addr().String())
+		serve = func(ctx context.Context) error { return in.Run(ctx, l) }
 	}
-	if a, err = agent.New(cfg); err != nil {
+	a, err := agent.New(cfg)
+	if err != nil {
 		return err
 	}
 	c.Logger.Info("agent runs", "node", c.NodeName, "server", c.Server, "engine", c.DockerHost, "ingress", cfg.IngressAddress)
+	work, ctx := errgroup.WithContext(ctx)
+	if serve != nil {
+		work.Go(func() error { return serve(ctx) })
+	}
 	work.Go(func() error { return a.Run(ctx) })
 	work.Go(func() error { return who.RenewLoop(ctx, conn) })
 	if err := work.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
 	return nil
+}
+
+// rejoinIfFenced joins again where the server no longer knows the certificate that this node has kept: the node was
+// deleted, or joined elsewhere under this name. A server that does not answer now decides nothing.
+func (c *AgentConfig) rejoinIfFenced(ctx context.Context, who *join.Credentials, conn *grpc.ClientConn, token string) error {
+	if token == "" {
+		return nil
+	}
+	asked, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	_, err := carav1.NewInfoServiceClient(conn).GetInfo(asked, &emptypb.Empty{})
+	if api.Code(err) != codes.Unauthenticated {
+		return nil
+	}
+	c.Logger.Warn("the server does not know this node's certificate: joining again", "node", c.NodeName)
+	return who.Rejoin(ctx)
 }
 
 func (c *AgentConfig) ingressAddress(listening string) string {

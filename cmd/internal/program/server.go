@@ -87,9 +87,6 @@ func (c *ServerConfig) Run(ctx context.Context) (err error) {
 	if err := server.FirstStart(ctx); err != nil { // the token files are there when people hear of the server
 		return err
 	}
-	if err := server.FirstStart(ctx); err != nil {
-		return err
-	}
 	inner, err := new(net.ListenConfig).Listen(ctx, "tcp", c.Listen)
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w", c.Listen, err)
