@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -80,7 +81,16 @@ func (a *Agent) start(ctx context.Context, want *Want, x Action) error {
 			return err
 		}
 	}
-	return a.engine.StartContainer(ctx, x.ID)
+	err := a.engine.StartContainer(ctx, x.ID)
+	if err == nil || errors.Is(err, ErrUnavailable) || errors.Is(err, ErrInvalid) || ctx.Err() != nil {
+		return err
+	}
+	// It has never run, and nothing says that the next start of it would go better: an engine that went down while it
+	// started the container refuses it for ever ("task already exists"). The next try is another container's.
+	if gone := a.engine.RemoveContainer(ctx, x.ID); gone != nil {
+		return fmt.Errorf("%w; %w", err, gone)
+	}
+	return err
 }
 
 func (h *Have) find(id string) Container {

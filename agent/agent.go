@@ -44,6 +44,7 @@ type Agent struct {
 	tasks     map[string]*task
 	connected bool // a stream to our cluster's server is open
 	synced    bool // the server has named all that is ours on the stream that is open
+	syncedAt  time.Time
 }
 
 // task is one project at this node.
@@ -54,6 +55,8 @@ type task struct {
 	project *carav1.Project
 	// held: read from disk and not yet confirmed; guarded by Agent.mu.
 	held bool
+	// older is what the server named with an epoch below the one in force, on the stream that is open; guarded by Agent.mu.
+	older *carav1.Assignment
 	// hinted: something happened since the last look began; guarded by Agent.mu.
 	hinted bool
 	// settled is the want for which the last look found nothing to do, until due (zero: until something happens); nil
@@ -163,13 +166,17 @@ func (a *Agent) assign(assignment *carav1.Assignment) {
 	t := a.tasks[want.Project]
 	if t != nil && t.want.UID == want.UID && want.Epoch < t.want.Epoch {
 		log.Warn("refused an assignment older than the one in force", "in_force", t.want.Epoch)
+		t.older = nil
+		if !a.synced {
+			t.older = assignment
+		}
 		return
 	}
 	if t == nil {
 		t = &task{}
 		a.tasks[want.Project] = t
 	}
-	t.want, t.project, t.held = want, assignment.GetProject(), false
+	t.want, t.project, t.held, t.older = want, assignment.GetProject(), false, nil
 	log.Info("assigned", "generation", want.Generation, "phase", want.Phase)
 	a.queue.Add(want.Project)
 }
@@ -189,7 +196,7 @@ func (a *Agent) unassign(project, uid string) {
 	if t.want == nil || !t.want.Quiet {
 		a.log.Info("unassigned", "project", project)
 	}
-	t.want, t.project, t.held = unwanted(a.cfg, project, uid), nil, false
+	t.want, t.project, t.held, t.older = unwanted(a.cfg, project, uid), nil, false, nil
 	a.queue.Add(project)
 }
 
@@ -202,7 +209,7 @@ func (a *Agent) sync(named map[string]bool) {
 			lost = append(lost, t.want)
 		}
 	}
-	a.synced = true
+	a.synced, a.syncedAt = true, time.Now()
 	a.mu.Unlock()
 	for _, w := range lost {
 		a.unassign(w.Project, w.UID)
@@ -215,6 +222,9 @@ func (a *Agent) link(connected bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.connected, a.synced = connected, false
+	for _, t := range a.tasks {
+		t.older = nil
+	}
 }
 
 // hint says that something may have happened to a project.

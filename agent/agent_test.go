@@ -259,6 +259,44 @@ func TestOrphans(t *testing.T) {
 	if _, ok := f.containers(t)["foreign"]; !ok {
 		t.Error("another node's container was swept")
 	}
+	waitUntil(t, func() bool { return f.told("OrphansSwept") == 1 })
+}
+
+// TestRestoredServer goes back behind an epoch that the agent has been told.
+func TestRestoredServer(t *testing.T) {
+	for name, lags := range map[string]bool{"for good": false, "and catches up": true} {
+		t.Run(name, func(t *testing.T) {
+			f := newFaked(t)
+			if lags {
+				f.cfg.OrphanGrace = time.Hour
+			}
+			f.up(t, services("web"))
+			epoch := func(n int32) func(*carav1.Project) {
+				return func(p *carav1.Project) { p.Status.Epoch, p.Status.Phase = n, api.PhaseScheduled }
+			}
+			f.edit("p", epoch(2))
+			f.wait(t, "p", phase(api.PhaseRunning))
+			before := f.containers(t)
+			f.away(true)
+			f.edit("p", epoch(1))
+			f.away(false)
+			if lags {
+				f.put("q", services("web"))
+				f.wait(t, "q", phase(api.PhaseRunning))
+				f.edit("p", epoch(2))
+				f.wait(t, "p", phase(api.PhaseRunning))
+				if c := f.containers(t)["cara-p.a"]; c.ID != before["cara-p.a"].ID {
+					t.Error("a healthy container was replaced for the word of a server that lagged behind")
+				}
+				return
+			}
+			f.wait(t, "p", phase(api.PhaseRunning))
+			if c := f.containers(t)["cara-p.a"]; c.Labels[api.LabelEpoch] != "1" {
+				t.Errorf("container %+v", c)
+			}
+			waitUntil(t, func() bool { return f.told("EpochWentBack") == 1 })
+		})
+	}
 }
 
 func TestEpochs(t *testing.T) {

@@ -20,5 +20,11 @@
 //     is on disk before the first container stops, so a restart never brings back what was on its way out.
 //   - Only images that Cara pulled, and that were not on the node before, are ever removed: never one that a container,
 //     running or not, or an assignment uses, nor one that somebody gave another name, and never by force.
+//   - A server that was restored from a backup names older epochs than those in force. Nobody can tell whether a newer
+//     epoch runs elsewhere, but this node holds the newest that it was ever told, and whichever other node runs the
+//     project is not named by the server, so it stops it on its own next Synced. Hence the server's word counts, late:
+//     an older epoch is taken only from the first list of a new stream, and only once that stream has stood for the
+//     whole grace without a newer one, which a server that only lags behind would send. Then what belongs to the lost
+//     epoch goes and the project is made anew, once. In mid-stream an older epoch is refused, whatever it says.
 //   - A service leaves Endpoints before its container gets a signal.
 package agent

@@ -87,6 +87,8 @@ func (a *Agent) relistLoop(ctx context.Context) error {
 	defer ticker.Stop()
 	var last map[string]string
 	orphans := map[string]time.Time{}
+	var words sync.WaitGroup
+	defer words.Wait()
 	for {
 		select {
 		case <-ctx.Done():
@@ -106,8 +108,19 @@ func (a *Agent) relistLoop(ctx context.Context) error {
 			a.hint(project)
 		}
 		last = seen
-		if wait := a.sweep(seen, orphans, time.Now()); wait > 0 {
+		wait, word := a.sweep(seen, orphans, time.Now())
+		if wait > 0 {
 			time.AfterFunc(wait, func() { kick(a.relist) })
+		}
+		if word != "" {
+			words.Go(func() { a.tell(ctx, "Warning", "OrphansSwept", word) })
+		}
+		left, word := a.goBack(time.Now())
+		if left > 0 {
+			time.AfterFunc(left, func() { kick(a.relist) })
+		}
+		if word != "" {
+			words.Go(func() { a.tell(ctx, "Warning", "EpochWentBack", word) })
 		}
 	}
 }
@@ -159,36 +172,4 @@ func differing(before, now map[string]string) []string {
 		}
 	}
 	return slices.Sorted(maps.Keys(out))
-}
-
-// sweep takes away what carries our labels and belongs to no assignment: only while the server is connected and has
-// named all that is ours, and only what has been so for the grace. It returns when to look again, 0 for no need.
-func (a *Agent) sweep(seen map[string]string, orphans map[string]time.Time, now time.Time) time.Duration {
-	a.mu.Lock()
-	synced := a.synced
-	unowned := map[string]bool{}
-	for project := range seen {
-		if a.tasks[project] == nil {
-			unowned[project] = true
-		}
-	}
-	a.mu.Unlock()
-	maps.DeleteFunc(orphans, func(project string, _ time.Time) bool { return !synced || !unowned[project] })
-	if !synced {
-		return 0
-	}
-	var wait time.Duration
-	for project := range unowned {
-		since, known := orphans[project]
-		if !known {
-			orphans[project], since = now, now
-		}
-		if left := a.cfg.OrphanGrace - now.Sub(since); left > 0 {
-			wait = max(wait, left)
-			continue
-		}
-		a.log.Warn("sweeping an orphan", "project", project)
-		a.unassign(project, "")
-	}
-	return wait
 }

@@ -2,9 +2,7 @@ package docker
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 	"time"
 
@@ -115,16 +113,8 @@ func (e *Engine) StartContainer(ctx context.Context, id string) error {
 	if err != nil && strings.Contains(err.Error(), "is ambiguous") { // two networks of one name: not the container's fault
 		return fmt.Errorf("start container %.12s: %w", id, tidy(err))
 	}
-	if err != nil && lostTask.MatchString(err.Error()) {
-		return errors.Join(fmt.Errorf("start container %.12s: the engine lost track of it, it is made anew: %w", id, tidy(err)),
-			e.RemoveContainer(ctx, id))
-	}
 	return wrap(err, "start container %.12s", id)
 }
-
-// lostTask is what the engine says of a container that was being started when the engine went down: containerd has its
-// task, the engine does not know, and no try will ever succeed. Another container will.
-var lostTask = regexp.MustCompile(`\btask [0-9a-f]{12,}: already exists`)
 
 // StopContainer implements agent.Lifecycle.
 func (e *Engine) StopContainer(ctx context.Context, id string, grace time.Duration) error {
