@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -20,10 +21,15 @@ type overrideOptions struct {
 	untilNextChange bool
 }
 
+// flags are those of a command that goes against git only where it is told to.
 func (o *overrideOptions) flags(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&o.override, "override", false, "do it although a source owns the project; git has no say until the override ends")
+	o.termFlags(cmd, "why (required with --override)")
+}
+
+func (o *overrideOptions) termFlags(cmd *cobra.Command, why string) {
 	f := cmd.Flags()
-	f.BoolVar(&o.override, "override", false, "do it although a source owns the project; git has no say until the override ends")
-	f.StringVar(&o.reason, "reason", "", "why (required with --override)")
+	f.StringVar(&o.reason, "reason", "", why)
 	f.DurationVar(&o.length, "for", 0, "end the override after this long")
 	f.BoolVar(&o.untilNextChange, "until-next-change", false, "end the override when the manifest in git changes")
 	cmd.MarkFlagsMutuallyExclusive("for", "until-next-change")
@@ -36,7 +42,7 @@ func (o *overrideOptions) terms() (*carav1.OverrideTerms, error) {
 	case !o.override:
 		return nil, nil
 	case strings.TrimSpace(o.reason) == "":
-		return nil, errors.New("--override needs --reason WHY: whoever is woken by it will want to know")
+		return nil, errors.New("an override needs --reason WHY: whoever is woken by it will want to know")
 	case o.length < 0:
 		return nil, errors.New("--for ends an override in the future: give a length above 0")
 	}
@@ -48,11 +54,51 @@ func (o *overrideOptions) terms() (*carav1.OverrideTerms, error) {
 }
 
 func (a *app) overrideCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "override", Short: "End a decision against git", Args: cobra.NoArgs}
+	o := overrideOptions{override: true}
+	cmd := &cobra.Command{
+		Use: "override PROJECT --reason WHY [--for D | --until-next-change]", Short: "Take git's say over a project away for a while, or give it back",
+		Long: "Take git's say over a project of a source away: the project stays as it is, whatever its source declares, until the\n" +
+			"override ends. Without --for and --until-next-change it stands until caractrl override clear ends it.",
+		Example:           "  caractrl override web --reason 'the new version leaks' --for 2h\n  caractrl override clear web",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeNames(projectKind()),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.override(cmd.Context(), bare(projectKind(), args[0]), o)
+		},
+	}
+	o.termFlags(cmd, "why (required)")
 	cmd.AddCommand(a.projectVerb("clear PROJECT", "End the override of a project: git wins again", "has no override",
 		func(ctx context.Context, c carav1.ProjectServiceClient, name string) error {
 			_, err := c.OverrideProject(ctx, &carav1.OverrideProjectRequest{Name: name, Clear: true})
 			return err
 		}))
 	return cmd
+}
+
+func (a *app) override(ctx context.Context, name string, o overrideOptions) error {
+	terms, err := o.terms()
+	if err != nil {
+		return err
+	}
+	c, err := a.projects()
+	if err != nil {
+		return err
+	}
+	over, err := c.OverrideProject(ctx, &carav1.OverrideProjectRequest{Name: name, Terms: terms})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(a.Out, "project/%s is overridden %s: git has no say over it\n", clean(name), untilWhen(a.now(), over))
+	return nil
+}
+
+// untilWhen is when an override ends.
+func untilWhen(now time.Time, o *carav1.Override) string {
+	switch {
+	case o.GetUntilHash() != "":
+		return "until git's next change"
+	case o.GetUntil() != nil:
+		return "until " + o.GetUntil().AsTime().UTC().Format(time.RFC3339) + " (" + until(now, o.GetUntil()).text + ")"
+	}
+	return "until it is cleared"
 }
