@@ -25,6 +25,8 @@ var update = flag.Bool("update", false, "write what caractrl says into the scrip
 //	remove PROJECT                           the node has torn it down, and the record goes
 //	silent NODE                              the node is not heard of any more
 //	publish SOURCE REVISION PROJECT...       a source declares projects
+//	declare SOURCE REVISION FILE...          a source declares what is in files, and nothing else
+//	pass SOURCE                              the reconciler applies that; it prunes nothing
 //	says SOURCE CONDITION STATUS MESSAGE     a source's condition
 //	clock DURATION                           time passes
 //	code N COMMAND...                        the command ends with this exit code
@@ -70,6 +72,8 @@ func TestScripts(t *testing.T) {
 				return h.sourceSays(ctx, a[0], a[1], a[2], a[3])
 			}),
 			"publish": act(3, func(ctx context.Context, h *house, a []string) error { return h.publish(ctx, a[0], a[1], a[2:]...) }),
+			"declare": declare,
+			"pass":    act(1, func(ctx context.Context, h *house, a []string) error { return h.pass(ctx, a[0]) }),
 			"clock":   passTime,
 		},
 	})

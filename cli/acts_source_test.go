@@ -1,0 +1,144 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/manifest"
+)
+
+// declare is a source's next snapshot, out of the script's own files; what it declared before and these do not is gone
+// from it. Nothing is applied.
+func declare(ts *testscript.TestScript, neg bool, args []string) {
+	act(2, func(ctx context.Context, h *house, a []string) error {
+		files := map[string][]byte{}
+		for _, name := range a[2:] {
+			data, err := os.ReadFile(ts.MkAbs(name))
+			if err != nil {
+				return err
+			}
+			files[filepath.Base(name)] = data
+		}
+		return h.declare(ctx, a[0], a[1], files)
+	})(ts, neg, args)
+}
+
+func (h *house) declare(ctx context.Context, source, rev string, files map[string][]byte) error {
+	conn, err := h.loop(ctx, "sources")
+	if err != nil {
+		return err
+	}
+	c := carav1.NewSourceServiceClient(conn)
+	s, err := c.GetSource(ctx, byName(source))
+	if err != nil {
+		return err
+	}
+	had, err := c.ListClaims(ctx, &carav1.ListClaimsRequest{Source: source})
+	if err != nil {
+		return err
+	}
+	uid, at := s.GetMetadata().GetUid(), timestamppb.New(h.clock.now().Add(-time.Hour))
+	req := &carav1.PublishSnapshotRequest{Source: source, SourceUid: uid}
+	absent := map[string]bool{}
+	for _, claim := range had.GetItems() {
+		absent[claim.GetSpec().GetProject().GetMetadata().GetName()] = true
+	}
+	for file, data := range files {
+		docs, problems := manifest.Parse(file, data, manifest.Limits{})
+		if len(problems) > 0 {
+			return fmt.Errorf("%s", manifest.Format(problems[0]))
+		}
+		for _, d := range docs {
+			p := d.Object.(*carav1.Project)
+			delete(absent, p.GetMetadata().GetName())
+			req.Upserts = append(req.Upserts, &carav1.ClaimSpec{
+				Source: source, SourceUid: uid, Project: p, Hash: api.ClaimHash(p), File: "deploy/" + file, Line: int32(d.Line), Revision: rev,
+				Present: true, Author: "Ada <ada@example.com>", Subject: "Use " + p.GetSpec().GetServices()[0].GetImage(), CommitTime: at,
+			})
+		}
+	}
+	for name := range absent {
+		req.Absent = append(req.Absent, name)
+	}
+	req.Head = &carav1.Snapshot{
+		Revision: rev, Sequence: s.GetStatus().GetSnapshot().GetSequence() + 1, Complete: true,
+		Files: int32(len(files)), Projects: int32(len(req.Upserts)), Author: "Ada <ada@example.com>", CommitTime: at,
+	}
+	stream, err := c.PublishSnapshot(ctx)
+	if err != nil {
+		return err
+	}
+	if err := stream.Send(req); err != nil {
+		return err
+	}
+	_, err = stream.CloseAndRecv()
+	return err
+}
+
+// pass applies what a source declares, and writes down what became of it. It prunes nothing.
+func (h *house) pass(ctx context.Context, source string) error {
+	conn, err := h.loop(ctx, "reconciler")
+	if err != nil {
+		return err
+	}
+	c := carav1.NewSourceServiceClient(conn)
+	s, err := c.GetSource(ctx, byName(source))
+	if err != nil {
+		return err
+	}
+	claims, err := c.ListClaims(ctx, &carav1.ListClaimsRequest{Source: source})
+	if err != nil {
+		return err
+	}
+	done := &carav1.UpdateClaimsRequest{Source: source}
+	for _, claim := range claims.GetItems() {
+		spec := claim.GetSpec()
+		status := &carav1.ClaimStatus{State: "PruneBlocked", Message: "a prune of 1 project is not confirmed"}
+		if spec.GetPresent() {
+			if status, err = h.applyClaim(ctx, spec, s.GetSpec().GetAdopt()); err != nil {
+				return err
+			}
+		}
+		done.Updates = append(done.Updates, &carav1.ClaimUpdate{Project: spec.GetProject().GetMetadata().GetName(), Status: status})
+	}
+	_, err = c.UpdateClaims(ctx, done)
+	return err
+}
+
+func (h *house) applyClaim(ctx context.Context, spec *carav1.ClaimSpec, adopt string) (*carav1.ClaimStatus, error) {
+	conn, err := h.loop(ctx, "reconciler")
+	if err != nil {
+		return nil, err
+	}
+	p := spec.GetProject()
+	p.Metadata.Origin = &carav1.Origin{
+		Source: spec.GetSource(), File: spec.GetFile(), Line: spec.GetLine(), Revision: spec.GetRevision(),
+		Author: spec.GetAuthor(), Subject: spec.GetSubject(), CommitTime: spec.GetCommitTime(),
+	}
+	resp, err := carav1.NewApplyServiceClient(conn).Apply(ctx, &carav1.ApplyRequest{
+		Source: spec.GetSource(), Adopt: adopt, Objects: []*carav1.Object{api.Wrap(p)},
+	})
+	if err != nil {
+		return nil, err
+	}
+	r := resp.GetResults()[0]
+	if r.GetAction() == refusedAction {
+		state := r.GetProblem().GetTitle()
+		if state == api.TitleOwned {
+			state = "Conflict"
+		}
+		return &carav1.ClaimStatus{State: state, Message: r.GetProblem().GetDetail()}, nil
+	}
+	return &carav1.ClaimStatus{
+		State: "Applied", AppliedHash: spec.GetHash(), AppliedRevision: spec.GetRevision(),
+		AppliedTime: timestamppb.New(h.clock.now()), ProjectUid: r.GetUid(),
+	}, nil
+}
