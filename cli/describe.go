@@ -86,8 +86,8 @@ func (a *app) meta(m *carav1.ObjectMeta) {
 	a.field("Labels", pairs(m.GetLabels()))
 	a.field("Annotations", pairs(m.GetAnnotations()))
 	a.field("Owner", m.GetOwner())
-	if o := m.GetOrigin(); o.GetFile() != "" {
-		a.field("Origin", fmt.Sprintf("%s, %s:%d at %s", m.GetOwner(), o.File, o.Line, revision(o.Revision)))
+	if m.GetOrigin().GetFile() != "" {
+		a.field("Origin", whence(m))
 	}
 	a.field("Age", since(a.now(), m.GetCreationTimestamp()).text)
 }
