@@ -21,6 +21,7 @@ const (
 type published struct {
 	source, uid string
 	head        *carav1.Snapshot
+	conditions  []*carav1.Condition
 	upserts     []*carav1.ClaimSpec
 	absent      []string
 }
@@ -58,7 +59,7 @@ func collect(stream carav1.SourceService_PublishSnapshotServer) (*published, err
 			return nil, err
 		}
 		if in.head == nil {
-			in.source, in.uid, in.head = msg.GetSource(), msg.GetSourceUid(), msg.GetHead()
+			in.source, in.uid, in.head, in.conditions = msg.GetSource(), msg.GetSourceUid(), msg.GetHead(), msg.GetConditions()
 		}
 		in.upserts = append(in.upserts, msg.GetUpserts()...)
 		in.absent = append(in.absent, msg.GetAbsent()...)
@@ -114,6 +115,9 @@ func (t *tx) publish(in *published) (*carav1.Source, error) {
 	}
 	src.Status.Snapshot = proto.CloneOf(in.head)
 	src.Status.Snapshot.PublishTime = timestamppb.New(t.now)
+	for _, c := range in.conditions {
+		src.Status.Conditions, _ = api.SetCondition(src.Status.GetConditions(), proto.CloneOf(c), t.now)
+	}
 	return src, nil
 }
 

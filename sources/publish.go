@@ -83,7 +83,7 @@ func (p *pass) publish(ctx context.Context, head *carav1.Snapshot, change Change
 	if err != nil {
 		return fmt.Errorf("publish %s: %w", head.Revision, err)
 	}
-	for msg := range messages(p.src, head, change) {
+	for msg := range messages(p.src, head, p.changed(head, nil), change) {
 		if err := stream.Send(msg); err != nil {
 			break // the reason comes with the answer
 		}
@@ -110,10 +110,10 @@ func (p *pass) publish(ctx context.Context, head *carav1.Snapshot, change Change
 	return nil
 }
 
-// messages cuts a snapshot into messages; the first has the head.
-func messages(src *carav1.Source, head *carav1.Snapshot, change Change) func(yield func(*carav1.PublishSnapshotRequest) bool) {
+// messages cuts a snapshot into messages; the first has the head and what it says of the source.
+func messages(src *carav1.Source, head *carav1.Snapshot, conditions []*carav1.Condition, change Change) func(yield func(*carav1.PublishSnapshotRequest) bool) {
 	return func(yield func(*carav1.PublishSnapshotRequest) bool) {
-		msg := &carav1.PublishSnapshotRequest{Source: src.Metadata.Name, SourceUid: src.Metadata.Uid, Head: head}
+		msg := &carav1.PublishSnapshotRequest{Source: src.Metadata.Name, SourceUid: src.Metadata.Uid, Head: head, Conditions: conditions}
 		size := proto.Size(msg)
 		for _, c := range change.Upserts {
 			n := proto.Size(c)

@@ -42,13 +42,9 @@ func (p *pass) report(ctx context.Context, head *carav1.Snapshot, bad *Error) (t
 		Poll: &carav1.PollStatus{LastTime: timestamppb.New(p.cfg.Now()), NextTime: timestamppb.New(st.due), ObservedRevision: p.revision},
 	}
 	var events []*carav1.Event
-	for _, c := range p.conditions(head, bad) {
+	req.Conditions = p.changed(head, bad)
+	for _, c := range req.Conditions {
 		was := api.FindCondition(p.src.GetStatus().GetConditions(), c.Type)
-		if was == nil && c.Status == api.StatusFalse || was.GetStatus() == c.Status && was.GetReason() == c.Reason && was.GetMessage() == c.Message {
-			continue
-		}
-		c.ObservedGeneration = p.src.Metadata.Generation
-		req.Conditions = append(req.Conditions, c)
 		if was.GetStatus() != c.Status || was.GetReason() != c.Reason {
 			events = append(events, p.event(c))
 		}
@@ -90,6 +86,20 @@ func (p *pass) tell(bad *Error) {
 		return
 	}
 	p.cfg.Logger.Info("source can be read again", "source", p.src.Metadata.Name, "rev", p.revision)
+}
+
+// changed are the conditions that the source's status does not have yet.
+func (p *pass) changed(head *carav1.Snapshot, bad *Error) []*carav1.Condition {
+	var all []*carav1.Condition
+	for _, c := range p.conditions(head, bad) {
+		was := api.FindCondition(p.src.GetStatus().GetConditions(), c.Type)
+		if was == nil && c.Status == api.StatusFalse || was.GetStatus() == c.Status && was.GetReason() == c.Reason && was.GetMessage() == c.Message {
+			continue
+		}
+		c.ObservedGeneration = p.src.Metadata.Generation
+		all = append(all, c)
+	}
+	return all
 }
 
 // conditions are what sources say of a source. A fetch that failed says nothing of the manifests.

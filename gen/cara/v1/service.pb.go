@@ -3915,7 +3915,9 @@ type PublishSnapshotRequest struct {
 	// Upserts are claims that are new or changed.
 	Upserts []*ClaimSpec `protobuf:"bytes,4,rep,name=upserts,proto3" json:"upserts,omitempty"`
 	// Absent are projects whose manifest left the source.
-	Absent        []string `protobuf:"bytes,5,rep,name=absent,proto3" json:"absent,omitempty"`
+	Absent []string `protobuf:"bytes,5,rep,name=absent,proto3" json:"absent,omitempty"`
+	// Conditions, in the first message: what the snapshot says of the source is seen together with it.
+	Conditions    []*Condition `protobuf:"bytes,6,rep,name=conditions,proto3" json:"conditions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3981,6 +3983,13 @@ func (x *PublishSnapshotRequest) GetUpserts() []*ClaimSpec {
 func (x *PublishSnapshotRequest) GetAbsent() []string {
 	if x != nil {
 		return x.Absent
+	}
+	return nil
+}
+
+func (x *PublishSnapshotRequest) GetConditions() []*Condition {
+	if x != nil {
+		return x.Conditions
 	}
 	return nil
 }
@@ -5357,14 +5366,17 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x13_attempted_revisionB\x13\n" +
 	"\x11_applied_revisionB\x10\n" +
 	"\x0e_handled_tokenB\v\n" +
-	"\t_projects\"\xbc\x01\n" +
+	"\t_projects\"\xfa\x01\n" +
 	"\x16PublishSnapshotRequest\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1d\n" +
 	"\n" +
 	"source_uid\x18\x02 \x01(\tR\tsourceUid\x12%\n" +
 	"\x04head\x18\x03 \x01(\v2\x11.cara.v1.SnapshotR\x04head\x12,\n" +
 	"\aupserts\x18\x04 \x03(\v2\x12.cara.v1.ClaimSpecR\aupserts\x12\x16\n" +
-	"\x06absent\x18\x05 \x03(\tR\x06absent\"D\n" +
+	"\x06absent\x18\x05 \x03(\tR\x06absent\x12<\n" +
+	"\n" +
+	"conditions\x18\x06 \x03(\v2\x12.cara.v1.ConditionB\b\xbaH\x05\x92\x01\x02\x10\x10R\n" +
+	"conditions\"D\n" +
 	"\x17PublishSnapshotResponse\x12)\n" +
 	"\x10resource_version\x18\x01 \x01(\tR\x0fresourceVersion\"p\n" +
 	"\x13UpdateClaimsRequest\x12\x1e\n" +
@@ -5705,160 +5717,161 @@ var file_cara_v1_service_proto_depIdxs = []int32{
 	103, // 58: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
 	104, // 59: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
 	105, // 60: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
-	63,  // 61: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
-	106, // 62: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
-	82,  // 63: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
-	107, // 64: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
-	107, // 65: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
-	107, // 66: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
-	85,  // 67: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
-	108, // 68: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
-	108, // 69: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
-	85,  // 70: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
-	108, // 71: cara.v1.EventEvent.object:type_name -> cara.v1.Event
-	83,  // 72: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
-	83,  // 73: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
-	77,  // 74: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
-	93,  // 75: cara.v1.Change.object:type_name -> cara.v1.Object
-	109, // 76: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
-	109, // 77: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
-	109, // 78: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
-	85,  // 79: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
-	4,   // 80: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
-	5,   // 81: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
-	1,   // 82: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
-	6,   // 83: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
-	8,   // 84: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
-	10,  // 85: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
-	12,  // 86: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
-	13,  // 87: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
-	14,  // 88: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
-	15,  // 89: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
-	16,  // 90: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
-	17,  // 91: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
-	24,  // 92: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
-	3,   // 93: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListRequest
-	18,  // 94: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
-	19,  // 95: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
-	20,  // 96: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
-	1,   // 97: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
-	14,  // 98: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
-	27,  // 99: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
-	3,   // 100: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
-	29,  // 101: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
-	32,  // 102: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
-	33,  // 103: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
-	1,   // 104: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
-	3,   // 105: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
-	35,  // 106: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
-	2,   // 107: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
-	37,  // 108: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
-	38,  // 109: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
-	39,  // 110: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
-	41,  // 111: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
-	42,  // 112: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
-	49,  // 113: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
-	51,  // 114: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
-	52,  // 115: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
-	1,   // 116: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
-	3,   // 117: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
-	35,  // 118: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
-	2,   // 119: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
-	1,   // 120: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
-	1,   // 121: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
-	1,   // 122: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
-	56,  // 123: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
-	57,  // 124: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
-	59,  // 125: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
-	60,  // 126: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
-	62,  // 127: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
-	2,   // 128: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
-	110, // 129: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
-	64,  // 130: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
-	66,  // 131: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
-	67,  // 132: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
-	1,   // 133: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
-	3,   // 134: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
-	2,   // 135: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
-	69,  // 136: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
-	70,  // 137: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
-	35,  // 138: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
-	73,  // 139: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
-	75,  // 140: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
-	78,  // 141: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
-	3,   // 142: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
-	2,   // 143: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
-	110, // 144: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
-	84,  // 145: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
-	84,  // 146: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
-	84,  // 147: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
-	7,   // 148: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
-	9,   // 149: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
-	11,  // 150: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
-	110, // 151: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
-	84,  // 152: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
-	110, // 153: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
-	84,  // 154: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
-	84,  // 155: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
-	84,  // 156: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
-	91,  // 157: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
-	25,  // 158: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
-	84,  // 159: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
-	84,  // 160: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
-	84,  // 161: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
-	21,  // 162: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
-	110, // 163: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
-	28,  // 164: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
-	26,  // 165: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
-	30,  // 166: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
-	96,  // 167: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
-	96,  // 168: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
-	96,  // 169: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
-	34,  // 170: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
-	36,  // 171: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
-	110, // 172: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
-	110, // 173: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
-	96,  // 174: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
-	40,  // 175: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
-	40,  // 176: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
-	43,  // 177: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
-	50,  // 178: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
-	100, // 179: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
-	100, // 180: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
-	100, // 181: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
-	53,  // 182: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
-	54,  // 183: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
-	110, // 184: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
-	55,  // 185: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
-	100, // 186: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
-	100, // 187: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
-	100, // 188: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
-	58,  // 189: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
-	100, // 190: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
-	61,  // 191: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
-	110, // 192: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
-	110, // 193: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
-	22,  // 194: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
-	65,  // 195: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
-	107, // 196: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
-	107, // 197: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
-	107, // 198: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
-	68,  // 199: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
-	110, // 200: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
-	108, // 201: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
-	71,  // 202: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
-	72,  // 203: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
-	74,  // 204: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
-	76,  // 205: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
-	79,  // 206: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
-	80,  // 207: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
-	110, // 208: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
-	0,   // 209: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
-	145, // [145:210] is the sub-list for method output_type
-	80,  // [80:145] is the sub-list for method input_type
-	80,  // [80:80] is the sub-list for extension type_name
-	80,  // [80:80] is the sub-list for extension extendee
-	0,   // [0:80] is the sub-list for field type_name
+	86,  // 61: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
+	63,  // 62: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
+	106, // 63: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
+	82,  // 64: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
+	107, // 65: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
+	107, // 66: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
+	107, // 67: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
+	85,  // 68: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
+	108, // 69: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
+	108, // 70: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
+	85,  // 71: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
+	108, // 72: cara.v1.EventEvent.object:type_name -> cara.v1.Event
+	83,  // 73: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
+	83,  // 74: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
+	77,  // 75: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
+	93,  // 76: cara.v1.Change.object:type_name -> cara.v1.Object
+	109, // 77: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
+	109, // 78: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
+	109, // 79: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
+	85,  // 80: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
+	4,   // 81: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
+	5,   // 82: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
+	1,   // 83: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
+	6,   // 84: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
+	8,   // 85: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
+	10,  // 86: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
+	12,  // 87: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
+	13,  // 88: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
+	14,  // 89: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
+	15,  // 90: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
+	16,  // 91: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
+	17,  // 92: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
+	24,  // 93: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
+	3,   // 94: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListRequest
+	18,  // 95: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
+	19,  // 96: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
+	20,  // 97: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
+	1,   // 98: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
+	14,  // 99: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
+	27,  // 100: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
+	3,   // 101: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
+	29,  // 102: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
+	32,  // 103: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
+	33,  // 104: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
+	1,   // 105: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
+	3,   // 106: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
+	35,  // 107: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
+	2,   // 108: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
+	37,  // 109: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
+	38,  // 110: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
+	39,  // 111: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
+	41,  // 112: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
+	42,  // 113: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
+	49,  // 114: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
+	51,  // 115: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
+	52,  // 116: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
+	1,   // 117: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
+	3,   // 118: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
+	35,  // 119: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
+	2,   // 120: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
+	1,   // 121: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
+	1,   // 122: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
+	1,   // 123: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
+	56,  // 124: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
+	57,  // 125: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
+	59,  // 126: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
+	60,  // 127: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
+	62,  // 128: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
+	2,   // 129: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
+	110, // 130: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
+	64,  // 131: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
+	66,  // 132: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
+	67,  // 133: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
+	1,   // 134: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
+	3,   // 135: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
+	2,   // 136: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
+	69,  // 137: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
+	70,  // 138: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
+	35,  // 139: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
+	73,  // 140: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
+	75,  // 141: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
+	78,  // 142: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
+	3,   // 143: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
+	2,   // 144: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
+	110, // 145: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
+	84,  // 146: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
+	84,  // 147: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
+	84,  // 148: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
+	7,   // 149: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
+	9,   // 150: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
+	11,  // 151: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
+	110, // 152: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
+	84,  // 153: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
+	110, // 154: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
+	84,  // 155: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
+	84,  // 156: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
+	84,  // 157: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
+	91,  // 158: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
+	25,  // 159: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
+	84,  // 160: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
+	84,  // 161: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
+	84,  // 162: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
+	21,  // 163: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
+	110, // 164: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
+	28,  // 165: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
+	26,  // 166: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
+	30,  // 167: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
+	96,  // 168: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
+	96,  // 169: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
+	96,  // 170: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
+	34,  // 171: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
+	36,  // 172: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
+	110, // 173: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
+	110, // 174: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
+	96,  // 175: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
+	40,  // 176: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
+	40,  // 177: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
+	43,  // 178: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
+	50,  // 179: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
+	100, // 180: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
+	100, // 181: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
+	100, // 182: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
+	53,  // 183: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
+	54,  // 184: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
+	110, // 185: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
+	55,  // 186: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
+	100, // 187: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
+	100, // 188: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
+	100, // 189: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
+	58,  // 190: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
+	100, // 191: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
+	61,  // 192: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
+	110, // 193: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
+	110, // 194: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
+	22,  // 195: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
+	65,  // 196: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
+	107, // 197: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
+	107, // 198: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
+	107, // 199: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
+	68,  // 200: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
+	110, // 201: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
+	108, // 202: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
+	71,  // 203: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
+	72,  // 204: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
+	74,  // 205: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
+	76,  // 206: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
+	79,  // 207: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
+	80,  // 208: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
+	110, // 209: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
+	0,   // 210: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
+	146, // [146:211] is the sub-list for method output_type
+	81,  // [81:146] is the sub-list for method input_type
+	81,  // [81:81] is the sub-list for extension type_name
+	81,  // [81:81] is the sub-list for extension extendee
+	0,   // [0:81] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_service_proto_init() }
