@@ -117,6 +117,7 @@ func BenchmarkWatchFanOut(b *testing.B) {
 	synced.Wait()
 	client := carav1.NewProjectServiceClient(h.dial(b))
 	b.ResetTimer()
+	cpu := processor()
 	for i := range b.N {
 		_, err := client.PutProject(b.Context(), &carav1.PutProjectRequest{
 			Project: project("p-0", fmt.Sprintf("registry.example.com/web:%d", i+2)),
@@ -127,6 +128,7 @@ func BenchmarkWatchFanOut(b *testing.B) {
 		}
 	}
 	b.StopTimer()
+	b.ReportMetric(float64((processor()-cpu).Microseconds())/float64(b.N*connections*each), "cpu-µs/event")
 	b.ReportMetric(float64(b.N)*connections*each/b.Elapsed().Seconds(), "events/s")
 	b.Cleanup(done.Wait) // runs once the connections are closed or the benchmark's context has ended
 }

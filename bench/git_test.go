@@ -82,7 +82,7 @@ func BenchmarkProbe(b *testing.B) {
 	head, err := repo.Head(b.Context())
 	must(b, err)
 	var refs strings.Builder
-	refs.WriteString("# pack-refs with: peeled fully-peeled sorted \n")
+	fmt.Fprintf(&refs, "# pack-refs with: peeled fully-peeled sorted \n%s refs/heads/main\n", head)
 	for i := range 20_000 {
 		fmt.Fprintf(&refs, "%s refs/pull/%05d/head\n", head, i)
 	}
