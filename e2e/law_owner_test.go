@@ -49,9 +49,9 @@ func TestLawProjectMadeByHand(t *testing.T) {
 	born := w.asks("web", "hand:1")
 	o := w.origin("platform", only("web:1", "web", "a"))
 	w.claimSays("platform", "web", "AdoptionRequired",
-		"project web exists and belongs to user/admin; set adopt: Always in the source, or delete the project")
+		"project web exists and belongs to user/admin; `caractrl adopt web`, set adopt: Always in the source, or delete the project")
 	w.suffers("platform", api.CondConflict, "AdoptionRequired",
-		"web: project web exists and belongs to user/admin; set adopt: Always in the source, or delete the project")
+		"web: project web exists and belongs to user/admin; `caractrl adopt web`, set adopt: Always in the source, or delete the project")
 	w.asks("web", "hand:1")
 	w.nothingWritten("platform")
 

@@ -15,7 +15,13 @@ import (
 	"github.com/caravanserai/cara/sources/sourcetest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(refServer) != "" {
+		serveRefs() // a benchmark's server, in a process of its own
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func config() git.Config {
 	return git.Config{AllowCIDRs: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}

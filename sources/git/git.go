@@ -21,7 +21,7 @@ type Config struct {
 	AllowCIDRs []netip.Prefix
 	// TempDir is where packs above 8 MiB lie while they are read; the system's where it is empty.
 	TempDir string
-	// MaxWireBytes caps what one fetch may send; 64 MiB where it is 0.
+	// MaxWireBytes caps what one fetch may send; 128 MiB where it is 0.
 	MaxWireBytes int64
 	// ConnectTimeout of a connection and a TLS or ssh handshake; 10 s where it is 0.
 	ConnectTimeout time.Duration
@@ -42,7 +42,7 @@ func (c Config) Validate() error {
 
 func (c Config) withDefaults() Config {
 	if c.MaxWireBytes == 0 {
-		c.MaxWireBytes = 64 << 20
+		c.MaxWireBytes = 128 << 20
 	}
 	if c.ConnectTimeout == 0 {
 		c.ConnectTimeout = 10 * time.Second

@@ -29,6 +29,8 @@ type Server struct {
 	events    []*carav1.Event
 	polls     map[string]*carav1.PollStatus
 	polled    map[string]int
+	allPolls  int
+	nextPoll  chan struct{} // closed and made anew with each
 	publishes []Publish
 	writes    int
 }
@@ -45,7 +47,7 @@ type Publish struct {
 func NewServer() *Server {
 	return &Server{
 		Cluster: fakecluster.New(), secrets: map[string]map[string][]byte{},
-		polls: map[string]*carav1.PollStatus{}, polled: map[string]int{}, hints: map[chan string]bool{},
+		polls: map[string]*carav1.PollStatus{}, polled: map[string]int{}, hints: map[chan string]bool{}, nextPoll: make(chan struct{}),
 	}
 }
 
@@ -134,6 +136,20 @@ func (s *Server) Polled(source string) int {
 	return s.polled[source]
 }
 
+// Polls counts those of every source.
+func (s *Server) Polls() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.allPolls
+}
+
+// NextPoll is closed when one more was told.
+func (s *Server) NextPoll() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.nextPoll
+}
+
 // Poll is the last one that was told.
 func (s *Server) Poll(source string) *carav1.PollStatus {
 	s.mu.Lock()
@@ -197,6 +213,9 @@ func (s *Server) UpdateSourceStatus(_ context.Context, req *carav1.UpdateSourceS
 		defer s.mu.Unlock()
 		s.polls[req.Name] = req.Poll
 		s.polled[req.Name]++
+		s.allPolls++
+		close(s.nextPoll)
+		s.nextPoll = make(chan struct{})
 	}
 	return proto.CloneOf(out), err
 }
