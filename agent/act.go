@@ -56,6 +56,11 @@ func (a *Agent) act(ctx context.Context, want *Want, have *Have, x Action) (err 
 		err = a.engine.StartContainer(ctx, x.ID)
 	case KindUnpauseContainer:
 		err = a.engine.UnpauseContainer(ctx, x.ID)
+	case KindUpdateContainer:
+		var limits ContainerLimits
+		if limits, err = LimitsOf(want.service(x.Service)); err == nil {
+			err = a.engine.UpdateContainer(ctx, x.ID, limits)
+		}
 	case KindConnectContainer:
 		err = a.engine.ConnectContainer(ctx, networkName(want.Project), x.ID, x.Service)
 	case KindStopContainer:

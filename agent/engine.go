@@ -58,6 +58,8 @@ type Lifecycle interface {
 	StopContainer(ctx context.Context, id string, grace time.Duration) error
 	// UnpauseContainer lets a paused one go on.
 	UnpauseContainer(ctx context.Context, id string) error
+	// UpdateContainer gives it other limits, running or not; 0 leaves what there is.
+	UpdateContainer(ctx context.Context, id string, limits ContainerLimits) error
 	// ConnectContainer attaches it to a network under an alias; one that is attached is no error.
 	ConnectContainer(ctx context.Context, network, id, alias string) error
 }
@@ -145,6 +147,8 @@ type Container struct {
 	Networks map[string]Attachment
 	// ImageID it was made from.
 	ImageID string
+	// Limits it has now.
+	Limits ContainerLimits
 	// Grace it was made with: how long it may take to stop.
 	Grace time.Duration
 }

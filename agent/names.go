@@ -12,6 +12,10 @@ import (
 // when every container of the services it names carries it.
 const labelRestart = "cara.restart"
 
+// labelRunHash holds the hash of what a container must be made anew for. Labels stay as they were made, so after a
+// change of limits in place the spec hash on a container is an older one.
+const labelRunHash = "cara.run-hash"
+
 // A dot cannot be in a DNS label, so `cara-a.b` is the container of one project only.
 func containerName(project, service string) string { return "cara-" + project + "." + service }
 func networkName(project string) string            { return "cara-" + project }
@@ -36,7 +40,7 @@ func (w *Want) containerLabels(s *carav1.Service) map[string]string {
 	}
 	maps.Copy(labels, w.owner())
 	labels[api.LabelService] = s.GetName()
-	labels[api.LabelSpecHash] = w.Hashes[s.GetName()]
+	labels[api.LabelSpecHash], labels[labelRunHash] = w.Hashes[s.GetName()], w.RunHashes[s.GetName()]
 	if w.RestartToken != "" {
 		labels[labelRestart] = w.RestartToken
 	}

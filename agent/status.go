@@ -163,7 +163,7 @@ func progressText(p Progress) string {
 // isUp says that a service is where it should be at this generation and epoch.
 func (s *step) isUp(svc *carav1.Service) bool {
 	c := s.container(svc.GetName())
-	if c == nil || s.outdated(svc, c) != "" {
+	if c == nil || s.outdated(svc, c) != "" || s.wrongLimits(svc, c) {
 		return false
 	}
 	if s.done(svc, c) {
@@ -192,6 +192,9 @@ func (s *step) serviceStatus(svc *carav1.Service, actions []Action) *carav1.Serv
 		return out
 	}
 	out.ContainerId, out.SpecHash, out.ImageDigest = c.ID, c.Labels[api.LabelSpecHash], s.h.Digests[c.ImageID]
+	if s.outdated(svc, c) == "" && !s.wrongLimits(svc, c) {
+		out.SpecHash = s.w.Hashes[svc.GetName()] // its limits may have changed since it was made
+	}
 	if !c.StartedAt.IsZero() {
 		out.StartedAt = timestamppb.New(c.StartedAt)
 	}

@@ -26,6 +26,7 @@ const (
 	KindRestartContainer Kind = "RestartContainer"
 	KindUnpauseContainer Kind = "UnpauseContainer"
 	KindConnectContainer Kind = "ConnectContainer"
+	KindUpdateContainer  Kind = "UpdateContainer"
 	KindStopContainer    Kind = "StopContainer"
 	KindDeleteContainer  Kind = "DeleteContainer"
 	KindWait             Kind = "Wait"

@@ -150,12 +150,21 @@ func (s *step) container(service string) *Container {
 // outdated says why a container must be made anew; empty where it is as wanted.
 func (s *step) outdated(svc *carav1.Service, c *Container) string {
 	switch {
-	case c.Labels[api.LabelSpecHash] != s.w.Hashes[svc.GetName()]:
+	case !s.madeAs(svc, c):
 		return "the manifest changed"
 	case s.w.restartWanted(svc.GetName()) && c.Labels[labelRestart] != s.w.RestartToken:
 		return "an operator asked for a restart"
 	}
 	return ""
+}
+
+// madeAs says whether a container was made as the manifest says, but for its limits: those can change without it. One
+// that never ran is not worth that, and one of an older agent does not say.
+func (s *step) madeAs(svc *carav1.Service, c *Container) bool {
+	if made := c.Labels[labelRunHash]; made != "" && c.State != StateCreated {
+		return made == s.w.RunHashes[svc.GetName()]
+	}
+	return c.Labels[api.LabelSpecHash] == s.w.Hashes[svc.GetName()]
 }
 
 func (s *step) service(svc *carav1.Service, network *Network, volumes map[string]bool) {
@@ -167,6 +176,8 @@ func (s *step) service(svc *carav1.Service, network *Network, volumes map[string
 		s.delete(*c, "the engine could not remove it")
 	case s.outdated(svc, c) != "":
 		s.replace(svc, c, s.outdated(svc, c))
+	case s.wrongLimits(svc, c):
+		s.update(svc, c)
 	case up(*c):
 		s.running(svc, c, network)
 	default:
@@ -335,7 +346,7 @@ func (w *Want) images(containers []Container) []string {
 	s := &step{w: w, h: &Have{Containers: containers}}
 	refs := map[string]bool{}
 	for _, svc := range w.Spec.GetServices() {
-		if c := s.container(svc.GetName()); c == nil || s.outdated(svc, c) != "" || c.StartedAt.IsZero() {
+		if c := s.container(svc.GetName()); c == nil || s.outdated(svc, c) != "" || s.wrongLimits(svc, c) || c.StartedAt.IsZero() {
 			refs[svc.GetImage()] = true
 		}
 	}

@@ -50,7 +50,7 @@ func unharmed(t *testing.T, w *Want, h *Have, actions []Action) {
 		if keep := s.keeper(); keep != nil && at.NetworkID != keep.ID || keep != nil && !w.sameAssignment(keep.Labels) {
 			continue // it is on a network of another assignment, or on a second one
 		}
-		if own := s.container(svc.GetName()); own.ID == c.ID && s.outdated(svc, &c) == "" && c.State == StateRunning && attached {
+		if own := s.container(svc.GetName()); own.ID == c.ID && s.outdated(svc, &c) == "" && !s.wrongLimits(svc, &c) && c.State == StateRunning && attached {
 			t.Fatalf("%v: the container is as wanted", a)
 		}
 	}
@@ -108,7 +108,7 @@ func property(t *testing.T, seed uint64) {
 		case 1:
 			c.State = StateRemoving
 		case 2:
-			c.Labels[api.LabelSpecHash] = "v1:old"
+			c.Labels[labelRunHash] = "v1:old"
 		case 3:
 			e.networks, c.Networks = nil, nil
 		}
@@ -186,14 +186,14 @@ func TestStep(t *testing.T) {
 		},
 		"a changed service keeps running until its image is there": {
 			spec: two(), edit: func(w *Want, e *world) {
-				w.Spec.Services[1].Image, w.Hashes["b"] = "new", "v1:new"
+				w.Spec.Services[1].Image, w.RunHashes["b"] = "new", "v1:new"
 			}, want: "Pull b",
 		},
 		"only the changed one is replaced": {
-			spec: two(), edit: func(w *Want, e *world) { w.Hashes["b"] = "v1:new" }, want: "DeleteContainer b",
+			spec: two(), edit: func(w *Want, e *world) { w.RunHashes["b"] = "v1:new" }, want: "DeleteContainer b",
 		},
 		"two changed ones are replaced in order": {
-			spec: two(), edit: func(w *Want, e *world) { w.Hashes["a"], w.Hashes["b"] = "v1:new", "v1:new" },
+			spec: two(), edit: func(w *Want, e *world) { w.RunHashes["a"], w.RunHashes["b"] = "v1:new", "v1:new" },
 			want: "DeleteContainer a, Wait b",
 		},
 		"an operator's restart in order": {
@@ -248,6 +248,52 @@ func TestStep(t *testing.T) {
 		"OnFailure and a failure": {
 			spec: two(func(a, _ *carav1.Service) { a.RestartPolicy = api.RestartOnFailure }),
 			edit: func(_ *Want, e *world) { e.exit(0, 3) }, want: "RestartContainer a",
+		},
+		"changed limits, in place": {
+			spec: two(func(a, b *carav1.Service) { a.Resources, b.Resources = limited("1", "64Mi"), limited("", "") }),
+			edit: func(w *Want, _ *world) {
+				w.Spec.Services[0].Resources, w.Spec.Services[1].Resources = limited("2", "32Mi"), limited("500m", "1Gi")
+				w.Hashes["a"], w.Hashes["b"] = "v1:new", "v1:new"
+			}, want: "UpdateContainer a, UpdateContainer b",
+		},
+		"changed requests cost nothing": {
+			spec: two(), edit: func(w *Want, _ *world) {
+				w.Spec.Services[0].Resources, w.Hashes["a"] = &carav1.Resources{Requests: &carav1.ResourceList{Cpu: "1"}}, "v1:new"
+			},
+		},
+		"a limit that is taken off": {
+			spec: two(func(a, _ *carav1.Service) { a.Resources = limited("1", "64Mi") }),
+			edit: func(w *Want, _ *world) { w.Spec.Services[0].Resources, w.Hashes["a"] = limited("1", ""), "v1:new" },
+			want: "DeleteContainer a",
+		},
+		"limits that the engine cannot change": {
+			spec: two(), edit: func(w *Want, e *world) {
+				w.Spec.Services[0].Resources, w.Hashes["a"] = limited("1", ""), "v1:new"
+				e.memory.Tries["UpdateContainer/a/cara-shop.a"] = Try{Count: 3, Err: "no"}
+			}, want: "DeleteContainer a",
+		},
+		"limits of one that never ran": {
+			spec: two(), edit: func(w *Want, e *world) {
+				e.containers[0].State, e.containers[0].StartedAt = StateCreated, time.Time{}
+				w.Spec.Services[0].Resources, w.Hashes["a"] = limited("1", ""), "v1:new"
+			}, want: "DeleteContainer a",
+		},
+		"limits of one that has completed": {
+			spec: two(func(a, _ *carav1.Service) { a.RestartPolicy = api.RestartNever }),
+			edit: func(w *Want, e *world) {
+				e.exit(0, 0)
+				w.Spec.Services[0].Resources, w.Hashes["a"] = limited("1", ""), "v1:new"
+			}, want: "UpdateContainer a",
+		},
+		"a container of an older agent is judged by its spec hash": {
+			spec: two(), edit: func(w *Want, e *world) {
+				delete(e.containers[0].Labels, labelRunHash)
+				w.Hashes["a"] = "v1:new"
+			}, want: "DeleteContainer a",
+		},
+		"limits changed by hand": {
+			spec: two(), edit: func(_ *Want, e *world) { e.containers[1].Limits = ContainerLimits{Memory: 1 << 20} },
+			want: "DeleteContainer b",
 		},
 		"paused by hand": {
 			spec: two(), edit: func(_ *Want, e *world) { e.containers[0].State = StatePaused }, want: "UnpauseContainer a",

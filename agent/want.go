@@ -18,8 +18,8 @@ type Want struct {
 	Remove, Quiet bool
 	// Spec is normalised. Nil with Quiet.
 	Spec *carav1.ProjectSpec
-	// Hashes of the services, by name.
-	Hashes map[string]string
+	// Hashes of the services, by name, and RunHashes of all of each but its resources.
+	Hashes, RunHashes map[string]string
 	// RestartToken and RestartServices (all where empty) are an operator's wish for a restart.
 	RestartToken    string
 	RestartServices []string
@@ -42,14 +42,14 @@ func newWant(cfg Config, a *carav1.Assignment, haveSecrets bool) *Want {
 		Cluster: cfg.ClusterID, Node: cfg.NodeName,
 		Project: p.GetMetadata().GetName(), UID: p.GetMetadata().GetUid(),
 		Epoch: p.GetStatus().GetEpoch(), Generation: p.GetMetadata().GetGeneration(),
-		Spec: api.Normalize(p.GetSpec()), Hashes: map[string]string{},
+		Spec: api.Normalize(p.GetSpec()), Hashes: map[string]string{}, RunHashes: map[string]string{},
 		RestartToken: p.GetStatus().GetRestartToken(), RestartServices: p.GetStatus().GetRestartServices(),
 		Phase: p.GetStatus().GetPhase(), Limits: cfg.Restart,
 		HaveSecrets: haveSecrets, Secrets: a.GetSecrets(), Auth: a.GetRegistryAuth(),
 	}
 	w.Remove = w.Phase == api.PhaseTerminating || w.Phase == api.PhaseTerminated
 	for _, s := range w.Spec.GetServices() {
-		w.Hashes[s.GetName()] = api.ServiceHash(p.GetSpec(), s.GetName())
+		w.Hashes[s.GetName()], w.RunHashes[s.GetName()] = api.ServiceHash(p.GetSpec(), s.GetName()), runHash(p.GetSpec(), s.GetName())
 	}
 	if w.Phase == api.PhaseFailed && p.GetStatus().GetObservedGeneration() == w.Generation {
 		c := api.FindCondition(p.GetStatus().GetConditions(), api.CondPhase)

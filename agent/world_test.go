@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -22,6 +23,7 @@ type world struct {
 	images     map[string]bool
 	taken      map[string]bool // names that something foreign has
 	memory     Memory
+	rigid      bool // it cannot change limits
 }
 
 func newWorld() *world {
@@ -119,8 +121,15 @@ func (e *world) act(w *Want, a Action) error {
 		if slices.ContainsFunc(e.containers, func(c Container) bool { return c.Name == a.Name }) {
 			return fmt.Errorf("name %s in use", a.Name)
 		}
+		limits, err := LimitsOf(w.service(a.Service))
+		if err != nil {
+			return err
+		}
+		if e.rigid {
+			limits.Memory = 0 // a kernel without them
+		}
 		e.containers = append(e.containers, Container{
-			ID: e.id(), Name: a.Name, State: StateCreated, Labels: w.containerLabels(w.service(a.Service)),
+			ID: e.id(), Limits: limits, Name: a.Name, State: StateCreated, Labels: w.containerLabels(w.service(a.Service)),
 			Networks: map[string]Attachment{networkName(w.Project): {}},
 		})
 	case KindStartContainer, KindRestartContainer:
@@ -129,6 +138,18 @@ func (e *world) act(w *Want, a Action) error {
 		}
 		c.State, c.StartedAt, c.ExitCode = StateRunning, e.now, 0
 		c.Networks = map[string]Attachment{networkName(w.Project): {NetworkID: e.networks[0].ID, IP: "10.0.0.2"}}
+	case KindUpdateContainer:
+		if e.rigid {
+			return errors.New("the engine cannot update")
+		}
+		if c.State == StateRemoving || c.State == StateDead {
+			return errors.New("update of a container that goes")
+		}
+		limits, err := LimitsOf(w.service(a.Service))
+		if err != nil || !c.Limits.inPlace(limits) {
+			return fmt.Errorf("update from %v to %v: %w", c.Limits, limits, err)
+		}
+		c.Limits = limits
 	case KindUnpauseContainer:
 		c.State = StateRunning
 	case KindConnectContainer:
@@ -157,6 +178,9 @@ func wanted(r *rand.Rand) *Want {
 		} else if r.IntN(3) == 0 {
 			s.Healthcheck = &carav1.Healthcheck{Tcp: &carav1.TCPCheck{Port: 80}}
 		}
+		if r.IntN(3) == 0 {
+			s.Resources = limited([]string{"", "500m", "2"}[r.IntN(3)], []string{"", "64Mi", "1Gi"}[r.IntN(3)])
+		}
 		if len(spec.Volumes) > 0 && r.IntN(2) == 0 {
 			s.VolumeMounts = []*carav1.VolumeMount{{Name: "data", MountPath: "/data"}}
 		}
@@ -173,6 +197,10 @@ func wanted(r *rand.Rand) *Want {
 		spec.Services = append(spec.Services, s)
 	}
 	return wantOf(spec)
+}
+
+func limited(cpu, memory string) *carav1.Resources {
+	return &carav1.Resources{Limits: &carav1.ResourceList{Cpu: cpu, Memory: memory}}
 }
 
 func wantOf(spec *carav1.ProjectSpec) *Want {
@@ -215,6 +243,17 @@ func (e *world) scramble(r *rand.Rand, w *Want) {
 		}
 		if r.IntN(4) == 0 {
 			c.Labels[api.LabelSpecHash] = "v1:old"
+			if r.IntN(2) == 0 {
+				c.Labels[labelRunHash] = "v1:old"
+			}
+		}
+		if r.IntN(8) == 0 {
+			delete(c.Labels, labelRunHash) // of an older agent
+		}
+		if limits, err := LimitsOf(s); err == nil && r.IntN(4) > 0 {
+			c.Limits = limits
+		} else if r.IntN(2) == 0 {
+			c.Limits = ContainerLimits{NanoCPUs: 1e9, Memory: 1 << 29}
 		}
 		c.State = []string{StateCreated, StateRunning, StateRunning, StatePaused, StateExited, StateExited, StateRemoving, StateDead}[r.IntN(8)]
 		if c.State != StateCreated {
@@ -236,6 +275,7 @@ func (e *world) scramble(r *rand.Rand, w *Want) {
 		e.containers = append(e.containers, c)
 	}
 	e.images["web"] = r.IntN(2) == 0
+	e.rigid = r.IntN(4) == 0
 	if r.IntN(8) == 0 {
 		e.taken[containerName(w.Project, "s0")] = true
 		e.containers = slices.DeleteFunc(e.containers, func(c Container) bool { return c.Name == containerName(w.Project, "s0") })

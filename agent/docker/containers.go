@@ -60,6 +60,9 @@ func (e *Engine) InspectContainer(ctx context.Context, id string) (agent.Contain
 	if c.NetworkSettings != nil {
 		out.Networks = attachments(c.NetworkSettings.Networks)
 	}
+	if c.HostConfig != nil {
+		out.Limits = agent.ContainerLimits{NanoCPUs: c.HostConfig.NanoCPUs, Memory: c.HostConfig.Memory}
+	}
 	if c.Config.StopTimeout != nil {
 		out.Grace = time.Duration(*c.Config.StopTimeout) * time.Second
 	}
@@ -140,6 +143,31 @@ func (e *Engine) UnpauseContainer(ctx context.Context, id string) error {
 		return err
 	}
 	return wrap(docker.ContainerUnpause(ctx, id), "unpause container %.12s", id)
+}
+
+// UpdateContainer implements agent.Lifecycle. Swap follows the memory as it does for a container that is made: the
+// engine refuses a limit of memory above that of both.
+func (e *Engine) UpdateContainer(ctx context.Context, id string, limits agent.ContainerLimits) error {
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
+	defer cancel()
+	docker, err := e.api(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = docker.ContainerUpdate(ctx, id, container.UpdateConfig{Resources: container.Resources{
+		NanoCPUs: limits.NanoCPUs, Memory: limits.Memory, MemorySwap: 2 * limits.Memory,
+	}})
+	if err != nil {
+		return wrap(err, "update container %.12s", id)
+	}
+	c, err := e.InspectContainer(ctx, id) // a kernel that lacks a limit makes the engine leave it out, with success
+	if err != nil {
+		return err
+	}
+	if limits.NanoCPUs != 0 && c.Limits.NanoCPUs != limits.NanoCPUs || limits.Memory != 0 && c.Limits.Memory != limits.Memory {
+		return fmt.Errorf("update container %.12s: the engine took %+v of the limits %+v: its kernel may lack them", id, c.Limits, limits)
+	}
+	return nil
 }
 
 // ConnectContainer implements agent.Lifecycle.

@@ -127,20 +127,15 @@ func hostConfig(spec agent.ContainerSpec) (*container.HostConfig, error) {
 }
 
 func limit(host *container.HostConfig, s *carav1.Service) error {
-	limits := s.GetResources().GetLimits()
-	cpu, err := api.MilliCPU(limits.GetCpu())
+	limits, err := agent.LimitsOf(s)
 	if err != nil {
-		return fmt.Errorf("resources.limits.cpu: %w", err)
-	}
-	memory, err := api.Bytes(limits.GetMemory())
-	if err != nil {
-		return fmt.Errorf("resources.limits.memory: %w", err)
+		return err
 	}
 	shm, err := api.Bytes(s.GetShmSize())
 	if err != nil {
 		return fmt.Errorf("shmSize: %w", err)
 	}
-	host.NanoCPUs, host.Memory, host.ShmSize = cpu*1e6, memory, shm
+	host.NanoCPUs, host.Memory, host.ShmSize = limits.NanoCPUs, limits.Memory, shm
 	return nil
 }
 

@@ -38,6 +38,7 @@ func Run(t *testing.T, f Fixture) {
 	for name, test := range map[string]func(*testing.T, *suite){
 		"a container's life":             life,
 		"an exit is recorded":            exits,
+		"limits":                         limits,
 		"a taken name":                   takenName,
 		"networks":                       networks,
 		"volumes":                        volumes,
@@ -204,6 +205,31 @@ func exits(t *testing.T, s *suite) {
 	if c := s.inspect(t, id); c.ExitCode != 7 || c.FinishedAt.IsZero() || c.Networks[s.name()].IP != "" {
 		t.Errorf("exited: %+v", c)
 	}
+}
+
+// limits are changed while a container runs, set where there was none, and left alone where none is given.
+func limits(t *testing.T, s *suite) {
+	s.network(t)
+	spec := s.spec("-after", "1h")
+	spec.Service.Resources = &carav1.Resources{Limits: &carav1.ResourceList{Memory: "64Mi"}}
+	id, err := s.Engine.CreateContainer(t.Context(), spec)
+	must(t, err)
+	must(t, s.Engine.StartContainer(t.Context(), id))
+	before := s.inspect(t, id)
+	if want := (agent.ContainerLimits{Memory: 64 << 20}); before.Limits != want {
+		t.Errorf("limits %+v, want %+v", before.Limits, want)
+	}
+	for _, to := range []agent.ContainerLimits{{NanoCPUs: 5e8, Memory: 256 << 20}, {NanoCPUs: 1e9, Memory: 32 << 20}} {
+		must(t, s.Engine.UpdateContainer(t.Context(), id, to))
+		if c := s.inspect(t, id); c.Limits != to || !c.StartedAt.Equal(before.StartedAt) || c.State != agent.StateRunning {
+			t.Errorf("updated to %+v: %+v", to, c)
+		}
+	}
+	must(t, s.Engine.UpdateContainer(t.Context(), id, agent.ContainerLimits{NanoCPUs: 2e9}))
+	if c := s.inspect(t, id); c.Limits != (agent.ContainerLimits{NanoCPUs: 2e9, Memory: 32 << 20}) {
+		t.Errorf("a limit that was not given: %+v", c.Limits)
+	}
+	wantErr(t, s.Engine.UpdateContainer(t.Context(), "nothing", agent.ContainerLimits{NanoCPUs: 2e9}), agent.ErrNotFound)
 }
 
 func takenName(t *testing.T, s *suite) {

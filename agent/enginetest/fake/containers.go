@@ -75,11 +75,15 @@ func (e *Engine) CreateContainer(ctx context.Context, spec agent.ContainerSpec) 
 	if !ok {
 		return "", fmt.Errorf("create container %s: image %s: %w", spec.Name, spec.Service.GetImage(), agent.ErrNotFound)
 	}
+	limits, err := agent.LimitsOf(spec.Service)
+	if err != nil {
+		return "", fmt.Errorf("create container %s: %w: %w", spec.Name, agent.ErrInvalid, err)
+	}
 	id := e.id()
 	e.containers[id] = &container{
 		Container: agent.Container{
 			ID: id, Name: spec.Name, Labels: maps.Clone(spec.Labels), State: agent.StateCreated, ImageID: image.ID,
-			Networks: map[string]agent.Attachment{spec.Network: {}},
+			Networks: map[string]agent.Attachment{spec.Network: {}}, Limits: limits,
 		},
 		spec: spec, wrote: make(chan struct{}),
 	}
@@ -229,6 +233,25 @@ func (e *Engine) UnpauseContainer(ctx context.Context, id string) (err error) {
 	}
 	c.State = agent.StateRunning
 	e.emit(c, "unpause")
+	return nil
+}
+
+// UpdateContainer implements agent.Lifecycle.
+func (e *Engine) UpdateContainer(ctx context.Context, id string, limits agent.ContainerLimits) (err error) {
+	defer e.end("UpdateContainer", &err)
+	if err := e.begin(ctx, "UpdateContainer"); err != nil {
+		return err
+	}
+	c, err := e.find(id)
+	if err != nil {
+		return err
+	}
+	if limits.NanoCPUs != 0 {
+		c.Limits.NanoCPUs = limits.NanoCPUs
+	}
+	if limits.Memory != 0 {
+		c.Limits.Memory = limits.Memory
+	}
 	return nil
 }
 

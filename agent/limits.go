@@ -1,0 +1,75 @@
+package agent
+
+import (
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// ContainerLimits are what a container may use at most; 0 for no limit.
+type ContainerLimits struct {
+	NanoCPUs int64
+	Memory   int64 // bytes
+}
+
+// LimitsOf reads a service's limits.
+func LimitsOf(s *carav1.Service) (ContainerLimits, error) {
+	limits := s.GetResources().GetLimits()
+	cpu, err := api.MilliCPU(limits.GetCpu())
+	if err != nil {
+		return ContainerLimits{}, fmt.Errorf("resources.limits.cpu: %w", err)
+	}
+	memory, err := api.Bytes(limits.GetMemory())
+	if err != nil {
+		return ContainerLimits{}, fmt.Errorf("resources.limits.memory: %w", err)
+	}
+	return ContainerLimits{NanoCPUs: cpu * 1e6, Memory: memory}, nil
+}
+
+// inPlace says whether a container with limits l can be given those of to while it runs: an engine changes a limit, and
+// sets one where there was none, but has no way to take one off.
+func (l ContainerLimits) inPlace(to ContainerLimits) bool {
+	return (l.NanoCPUs == 0 || to.NanoCPUs != 0) && (l.Memory == 0 || to.Memory != 0)
+}
+
+// runHash is the hash of what a service's container must be made anew for: all of it but its resources.
+func runHash(spec *carav1.ProjectSpec, service string) string {
+	bare := proto.CloneOf(spec)
+	for _, s := range bare.GetServices() {
+		s.Resources = nil
+	}
+	return api.ServiceHash(bare, service)
+}
+
+// wrongLimits says whether a container that is otherwise as wanted has other limits than the manifest says. One that
+// never ran is made anew instead, so nobody looks at its limits. A kernel without limits on memory leaves them out: one
+// that was made as the manifest says, and cannot be changed to it either, is as well as can be.
+func (s *step) wrongLimits(svc *carav1.Service, c *Container) bool {
+	limits, err := LimitsOf(svc)
+	if err != nil || c.Limits == limits || c.State == StateCreated { // what cannot be read the server has refused
+		return false
+	}
+	made := c.Labels[api.LabelSpecHash] == s.w.Hashes[svc.GetName()]
+	return !made || s.h.Memory.Tries[updateOf(svc, c).Key()].Count < updateTries
+}
+
+func updateOf(svc *carav1.Service, c *Container) Action {
+	return Action{Kind: KindUpdateContainer, Service: svc.GetName(), ID: c.ID, Name: c.Name, Reason: "its limits changed"}
+}
+
+// updateTries is how often the engine is asked to change limits in place before the container is made anew.
+const updateTries = 3
+
+// update gives a container its limits without a restart, where the engine can.
+func (s *step) update(svc *carav1.Service, c *Container) {
+	limits, err := LimitsOf(svc)
+	a := updateOf(svc, c)
+	if err != nil || !c.Limits.inPlace(limits) || s.h.Memory.Tries[a.Key()].Count >= updateTries {
+		s.replace(svc, c, "its limits changed, and the engine cannot change them in place")
+		return
+	}
+	s.attempt(a, "")
+}
