@@ -20,7 +20,7 @@ func contest(ctx context.Context, all []contestant, name, upRow, downRow string,
 	ups, downs, failed := map[string][]time.Duration{}, map[string][]time.Duration{}, map[string]error{}
 	for run := range runs {
 		for i, c := range all {
-			if failed[c.column] != nil {
+			if failed[c.column] != nil || ctx.Err() != nil {
 				continue
 			}
 			names := make([]string, n)
@@ -41,7 +41,7 @@ func contest(ctx context.Context, all []contestant, name, upRow, downRow string,
 			fmt.Fprintf(os.Stderr, "%-24s %s %6.3f s, down %6.3f s   load %s\n", c.column, upRow, up.Seconds(), down.Seconds(), load())
 		}
 	}
-	var err error
+	err := ctx.Err()
 	for _, c := range all {
 		if len(ups[c.column]) > 0 {
 			out.times(upRow, c.column, ups[c.column])
