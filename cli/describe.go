@@ -61,6 +61,7 @@ func (a *app) describe(ctx context.Context, r ref) error {
 	switch o := obj.(type) {
 	case *carav1.Project:
 		a.describeProject(o)
+		err = a.describeOverride(ctx, o)
 	case *carav1.Node:
 		err = a.describeNode(ctx, conn, o)
 	case *carav1.Source:

@@ -100,20 +100,25 @@ func overrideKind() kind {
 		columns: []string{"PROJECT", "SCOPE", "ACTOR", "REASON", "SINCE", "UNTIL"},
 		row: func(m proto.Message, now time.Time) []cell {
 			o := m.(*carav1.Override)
-			end := until(now, o.Until)
-			switch {
-			case o.UntilHash != "":
-				end = text("git's next change")
-			case o.Until == nil:
-				end = text("cleared by hand")
+			return []cell{
+				text(o.GetMetadata().GetName()), text(o.Scope), text(o.Actor), text(o.Reason), ago(now, o.Since), overrideEnd(now, o),
 			}
-			return []cell{text(o.GetMetadata().GetName()), text(o.Scope), text(o.Actor), text(o.Reason), ago(now, o.Since), end}
 		},
 		list: func(ctx context.Context, conn grpc.ClientConnInterface, f filter) ([]proto.Message, error) {
 			l, err := carav1.NewProjectServiceClient(conn).ListOverrides(ctx, byLabel(f))
 			return messages(l.GetItems(), err)
 		},
 	}
+}
+
+func overrideEnd(now time.Time, o *carav1.Override) cell {
+	switch {
+	case o.GetUntilHash() != "":
+		return text("git's next change")
+	case o.GetUntil() == nil:
+		return text("cleared by hand")
+	}
+	return until(now, o.GetUntil())
 }
 
 func tombstoneKind() kind {
