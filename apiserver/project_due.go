@@ -27,6 +27,10 @@ func (t *tx) stillUnwanted(p *carav1.Project, reason string) error {
 	name := p.GetMetadata().GetName()
 	for _, c := range t.claimsOn(name) {
 		src, ok := read[*carav1.Source](t, c.GetSpec().GetSource())
+		at := c.GetSpec().GetProject().GetSpec().GetExpireAt()
+		if at != nil && !at.AsTime().After(t.now) && c.GetSpec().GetSource() != sourceOf(p) {
+			continue // it has expired there: nobody would take it over
+		}
 		if c.GetSpec().GetPresent() && ok && src.GetMetadata().GetDeletionTimestamp() == nil && src.GetMetadata().GetUid() == c.GetSpec().GetSourceUid() {
 			return notDue(p, "source %q declares it in %s", c.GetSpec().GetSource(), c.GetSpec().GetFile())
 		}

@@ -28,8 +28,8 @@ func planDeletion(p *Plan, in Input) {
 		switch {
 		case r.going():
 			p.Steps = append(p.Steps, keep(r, ReasonDeleting, "", "it is being deleted"))
-		case len(r.Rivals) > 0:
-			p.Steps = append(p.Steps, keep(r, ReasonLeftToOther, "", "it is left to source/"+r.Rivals[0].Spec.Source))
+		case r.heir(in.Now) != nil:
+			p.Steps = append(p.Steps, keep(r, ReasonLeftToOther, "", "it is left to source/"+r.heir(in.Now).Spec.Source))
 		default:
 			p.Steps = append(p.Steps, Step{Action: Delete, Project: r.Name, Reason: ReasonSourceDeleted, UID: r.uid(), row: *r})
 		}
@@ -47,7 +47,7 @@ func deletionText(in Input, p *Plan) string {
 	var left []string
 	for i := range p.Steps {
 		if s := &p.Steps[i]; s.Reason == ReasonLeftToOther {
-			left = append(left, fmt.Sprintf("project %s to be taken over by source/%s", s.Project, s.row.Rivals[0].Spec.Source))
+			left = append(left, fmt.Sprintf("project %s to be taken over by source/%s", s.Project, s.row.heir(in.Now).GetSpec().GetSource()))
 		}
 	}
 	if len(left) == 0 {

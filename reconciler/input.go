@@ -167,6 +167,19 @@ func (r *Row) rival(source string) *carav1.Claim {
 	return r.Rivals[i]
 }
 
+// heir is the claim of another source that will take the project over once this one lets go, or nil. One that has
+// expired takes nothing: to wait for it would keep the project for ever.
+func (r *Row) heir(now time.Time) *carav1.Claim {
+	i := slices.IndexFunc(r.Rivals, func(c *carav1.Claim) bool {
+		at := c.GetSpec().GetProject().GetSpec().GetExpireAt()
+		return at == nil || at.AsTime().After(now)
+	})
+	if i < 0 {
+		return nil
+	}
+	return r.Rivals[i]
+}
+
 // letGo tells whether the other source that owns the project has let go of it for certain, and if not, why.
 func (r *Row) letGo() (string, bool) {
 	other := strings.TrimPrefix(r.owner(), "source/")

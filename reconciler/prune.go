@@ -95,8 +95,8 @@ func spare(in PruneInput, r *Row) (reason, message string) {
 		return ReasonSettled, "it belongs to " + orNobody(r.owner())
 	case r.going():
 		return ReasonDeleting, "it is being deleted"
-	case len(r.Rivals) > 0:
-		c := r.Rivals[0].Spec
+	case r.heir(in.Now) != nil:
+		c := r.heir(in.Now).Spec
 		return ReasonLeftToOther, fmt.Sprintf("it is left to source/%s, which declares it in %s", c.Source, place(c.File, c.Line))
 	}
 	if o := r.override(in.Now); o != nil && (o.Scope == scopeSpec || o.Scope == scopeDeletion) {

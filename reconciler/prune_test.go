@@ -92,17 +92,18 @@ func TestPruneSpares(t *testing.T) {
 		row  Row
 		want string
 	}{
-		"nothing protects it":                      {row(left, mine), "Delete old Pruned"},
-		"it is gone":                               {row(left, nil), "Forget old Settled"},
-		"the owner is another source":              {row(left, project("old", "a:1", "source/team")), "Forget old Settled"},
-		"the owner is a user":                      {row(left, project("old", "a:1", "user/ada")), "Forget old Settled"},
-		"nobody owns it":                           {row(left, project("old", "a:1", "")), "Forget old Settled"},
-		"it is being deleted":                      {row(left, project("old", "a:1", "source/platform", terminating(reasonPruned))), "Keep old Deleting"},
-		"another source claims it":                 {row(left, mine, rival(claim("old", "a:1", of("team", "s2", "old.yaml")))), "Keep old LeftToOther"},
-		"a person overrode git":                    {row(left, mine, override(scopeSpec)), "Keep old Overridden -> Overridden"},
-		"the override was until git's next change": {row(left, mine, override(scopeSpec, func(o *carav1.Override) { o.UntilHash = left.Spec.Hash })), "Delete old Pruned"},
-		"the inventory names another uid":          {row(left, project("old", "a:1", "source/platform", func(p *carav1.Project) { p.Metadata.Uid = "u-2" })), "Keep old Inventory -> Applied"},
-		"the inventory has no uid":                 {row(claim("old", "a:1", gone), mine), "Keep old Inventory -> Applied"},
+		"nothing protects it":                              {row(left, mine), "Delete old Pruned"},
+		"it is gone":                                       {row(left, nil), "Forget old Settled"},
+		"the owner is another source":                      {row(left, project("old", "a:1", "source/team")), "Forget old Settled"},
+		"the owner is a user":                              {row(left, project("old", "a:1", "user/ada")), "Forget old Settled"},
+		"nobody owns it":                                   {row(left, project("old", "a:1", "")), "Forget old Settled"},
+		"it is being deleted":                              {row(left, project("old", "a:1", "source/platform", terminating(reasonPruned))), "Keep old Deleting"},
+		"another source claims it":                         {row(left, mine, rival(claim("old", "a:1", of("team", "s2", "old.yaml")))), "Keep old LeftToOther"},
+		"another source claims it no longer than it lived": {row(left, mine, rival(claim("old", "a:1", of("team", "s2", "old.yaml"), expiring(now)))), "Delete old Pruned"},
+		"a person overrode git":                            {row(left, mine, override(scopeSpec)), "Keep old Overridden -> Overridden"},
+		"the override was until git's next change":         {row(left, mine, override(scopeSpec, func(o *carav1.Override) { o.UntilHash = left.Spec.Hash })), "Delete old Pruned"},
+		"the inventory names another uid":                  {row(left, project("old", "a:1", "source/platform", func(p *carav1.Project) { p.Metadata.Uid = "u-2" })), "Keep old Inventory -> Applied"},
+		"the inventory has no uid":                         {row(claim("old", "a:1", gone), mine), "Keep old Inventory -> Applied"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -75,6 +75,9 @@ func (r *real) step(d time.Duration) {
 func (r *real) start() {
 	r.t.Helper()
 	quiet := slog.New(slog.DiscardHandler)
+	if testing.Verbose() {
+		quiet = slog.New(slog.NewTextHandler(r.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	}
 	st, err := pebble.Open(pebble.Config{Dir: "store", FS: r.fs, CacheBytes: 1 << 20, MemTableBytes: 1 << 20, Logger: quiet})
 	r.must(err)
 	s, err := apiserver.New(apiserver.Config{Store: st, Authenticator: anybody{}, ClusterID: "test", Now: r.now, Logger: quiet})
@@ -310,6 +313,11 @@ func (r *real) wantQuiet() {
 	r.pass(11 * time.Minute)
 	if after := r.view.Revision(); after != before {
 		r.t.Errorf("an unchanged pass wrote: revision %d is %d now", before, after)
+		list, err := r.events.ListEvents(r.t.Context(), &carav1.ListEventsRequest{})
+		r.must(err)
+		for _, e := range list.Items[max(0, len(list.Items)-3):] {
+			r.t.Logf("told last: %s %s %s, %d times until %s", e.Object.Name, e.Reason, e.Message, e.Count, e.LastTime.AsTime())
+		}
 	}
 }
 

@@ -66,6 +66,16 @@ type sourceMemory struct {
 	whole time.Time
 	// seen is the revision of the newest write of this source's passes: a pass on an older picture would repeat it.
 	seen int64
+	// caughtUp is true where the watch had come past seen at the pass before.
+	caughtUp bool
+}
+
+// told tells whether the watch has come past this source's own writes though it had no change to tell of them. It takes
+// two looks, a moment apart: what the watch has reached at the first is in the index at the second.
+func (m *sourceMemory) told(revision int64) bool {
+	before := m.caughtUp
+	m.caughtUp = revision >= m.seen
+	return before && m.caughtUp
 }
 
 // New returns a Reconciler that does nothing before Run.
@@ -147,9 +157,10 @@ func (r *Reconciler) pass(ctx context.Context, source string) (again time.Durati
 	if whole {
 		m.whole = now
 	}
-	if revision < m.seen {
+	if revision < m.seen && !m.told(r.mirror.Revision()) {
 		return lagging, nil
 	}
+	m.caughtUp = false
 	plan := r.decide(in)
 	done := r.execute(ctx, in, &plan, m)
 	err = errors.Join(done.err, r.report(ctx, in, &plan, done))

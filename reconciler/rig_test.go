@@ -24,8 +24,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // cluster runs a reconciler over a fake API inside a bubble of synctest's time.
 type cluster struct {
 	*server
-	t    *testing.T
-	stop func()
+	t      *testing.T
+	stop   func()
+	decide func(Input) Plan // Diff where it is nil
 }
 
 // run calls test with a running reconciler and a source `platform` that was never read.
@@ -47,7 +48,10 @@ func newSource(name, uid string) *carav1.Source {
 func (c *cluster) start() {
 	ctx, cancel := context.WithCancel(c.t.Context())
 	done := make(chan error)
-	r := New(Config{Conn: c.conn(), Logger: slog.New(slog.DiscardHandler)})
+	r := New(Config{Conn: c.conn(), Logger: slog.New(slog.DiscardHandler), Now: c.now})
+	if c.decide != nil {
+		r.decide = c.decide
+	}
 	go func() { done <- r.Run(ctx) }()
 	c.stop = func() {
 		cancel()

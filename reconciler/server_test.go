@@ -37,6 +37,22 @@ type server struct {
 	lag     bool     // the watch falls silent with the next apply
 	broken  bool     // what is published has files that cannot be read
 	crimes  []string // deletions that the law forbids
+
+	clock sync.Mutex
+	off   time.Duration // how far the wall clock is from the bubble's; guarded by clock
+}
+
+// now is the wall clock, which step sets.
+func (s *server) now() time.Time {
+	s.clock.Lock()
+	defer s.clock.Unlock()
+	return time.Now().Add(s.off)
+}
+
+func (s *server) step(d time.Duration) {
+	s.clock.Lock()
+	defer s.clock.Unlock()
+	s.off += d
 }
 
 func newServer() *server {
@@ -141,7 +157,7 @@ func (s *server) DeleteProject(_ context.Context, req *carav1.DeleteProjectReque
 		case req.Uid != "" && p.Metadata.Uid != req.Uid, req.Owner != "" && p.Metadata.Owner != req.Owner:
 			return api.Errorf(codes.Aborted, api.TitleConflict, "project %s is another one, of %s", req.Name, p.Metadata.Owner)
 		}
-		if crime := forbidden(tx, p, req); crime != "" {
+		if crime := forbidden(tx, p, req, s.now()); crime != "" {
 			s.crimes = append(s.crimes, crime)
 		}
 		if s.slow {
@@ -160,7 +176,7 @@ func (s *server) bury(tx *fakecluster.Tx, p *carav1.Project, reason string) {
 	tx.Delete(api.KindProject, p.Metadata.Name)
 	tx.Put(&carav1.Tombstone{
 		Metadata: &carav1.ObjectMeta{Name: p.Metadata.Name}, ProjectUid: p.Metadata.Uid, Owner: p.Metadata.Owner, Reason: reason,
-		ExpireAt: p.Spec.ExpireAt, Time: timestamppb.Now(),
+		ExpireAt: p.Spec.ExpireAt, Time: timestamppb.New(s.now()),
 	})
 }
 
