@@ -108,19 +108,18 @@ func (a *Agent) relistLoop(ctx context.Context) error {
 			a.hint(project)
 		}
 		last = seen
-		wait, word := a.sweep(seen, orphans, time.Now())
-		if wait > 0 {
-			time.AfterFunc(wait, func() { kick(a.relist) })
+		now := time.Now()
+		sweepAgain, swept := a.sweep(seen, orphans, now)
+		backAgain, back := a.goBack(now)
+		for _, wait := range []time.Duration{sweepAgain, backAgain} {
+			if wait > 0 {
+				time.AfterFunc(wait, func() { kick(a.relist) })
+			}
 		}
-		if word != "" {
-			words.Go(func() { a.tell(ctx, "Warning", "OrphansSwept", word) })
-		}
-		left, word := a.goBack(time.Now())
-		if left > 0 {
-			time.AfterFunc(left, func() { kick(a.relist) })
-		}
-		if word != "" {
-			words.Go(func() { a.tell(ctx, "Warning", "EpochWentBack", word) })
+		for reason, message := range map[string]string{"OrphansSwept": swept, "EpochWentBack": back} {
+			if message != "" {
+				words.Go(func() { a.tell(ctx, "Warning", reason, message) })
+			}
 		}
 	}
 }
