@@ -107,7 +107,7 @@ func newRoot(a *app) *cobra.Command {
 		a.applyCommand(), a.getCommand(), a.describeCommand(), a.deleteCommand(), a.logsCommand(), a.diffCommand(),
 		a.createCommand(), a.versionCommand(), a.contextCommand(),
 		a.retryCommand(), a.restartCommand(), a.extendCommand(), a.overrideCommand(),
-		a.adoptCommand(), a.releaseCommand(), a.historyCommand(), a.rollbackCommand(),
+		a.adoptCommand(), a.releaseCommand(), a.historyCommand(), a.rollbackCommand(), a.traceCommand(),
 		a.reconcileCommand(), a.suspendCommand(), a.resumeCommand(), a.confirmCommand(),
 		a.cordonCommand(), a.uncordonCommand(), a.drainCommand(),
 	)
