@@ -2,9 +2,14 @@ package cli
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -81,6 +86,24 @@ func (h *house) declare(ctx context.Context, source, rev string, files map[strin
 	}
 	_, err = stream.CloseAndRecv()
 	return err
+}
+
+// deliver is a git server's webhook, in the way that GitHub signs it.
+func (h *house) deliver(ctx context.Context, source, secret, event string) error {
+	body := `{"ref":"refs/heads/main"}`
+	mac := hmac.New(sha256.New, []byte(secret))
+	mac.Write([]byte(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, h.url+"/api/v1/sources/"+source+"/webhook", strings.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("X-GitHub-Event", event)
+	req.Header.Set("X-Hub-Signature-256", "sha256="+hex.EncodeToString(mac.Sum(nil)))
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close() // what became of it is in the source's status
 }
 
 // pass applies what a source declares, and writes down what became of it. It prunes nothing.

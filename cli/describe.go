@@ -201,6 +201,10 @@ func (a *app) describeSource(ctx context.Context, conn grpc.ClientConnInterface,
 	a.field("Applied", revision(st.GetAppliedRevision()))
 	a.field("Last poll", ago(a.now(), st.GetPoll().GetLastTime()).text)
 	a.field("Next poll", until(a.now(), st.GetPoll().GetNextTime()).text)
+	if w := spec.GetWebhook(); w != nil {
+		a.field("Webhook", w.GetProvider()+", POST /api/v1/sources/"+s.GetMetadata().GetName()+"/webhook")
+		a.field("Delivery", delivered(a.now(), st.GetPoll().GetLastDelivery()).text)
+	}
 	a.conditions(st.GetConditions())
 	a.fileProblems("Errors", snap.GetFileErrors(), snap.GetErrorCount())
 	a.fileProblems("Warnings", snap.GetWarnings(), int32(len(snap.GetWarnings())))

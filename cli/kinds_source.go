@@ -16,7 +16,7 @@ func sourceKind() kind {
 	return kind{
 		name: api.KindSource, plural: "sources", aliases: []string{"src"},
 		columns: []string{"NAME", "READY", "PROJECTS", "REVISION", "STATUS", "AGE"},
-		wide:    []string{"FROM", "REF", "POLLED", "NEXT"},
+		wide:    []string{"FROM", "REF", "POLLED", "NEXT", "LAST DELIVERY"},
 		row:     sourceRow,
 		list: func(ctx context.Context, conn grpc.ClientConnInterface, f filter) ([]proto.Message, error) {
 			l, err := carav1.NewSourceServiceClient(conn).ListSources(ctx, byLabel(f))
@@ -50,7 +50,21 @@ func sourceRow(m proto.Message, now time.Time) []cell {
 		text(short(line(message), 80)),
 		since(now, s.GetMetadata().GetCreationTimestamp()),
 		text(from), text(ref), ago(now, st.GetPoll().GetLastTime()), until(now, st.GetPoll().GetNextTime()),
+		delivered(now, st.GetPoll().GetLastDelivery()),
 	}
+}
+
+// delivered is the last webhook that came, and what was made of it.
+func delivered(now time.Time, d *carav1.Delivery) cell {
+	if d == nil {
+		return text("")
+	}
+	c := ago(now, d.GetTime())
+	c.text += ", " + strings.TrimPrefix(line(d.GetEvent()+": "+d.GetResult()), ": ")
+	if strings.HasPrefix(d.GetResult(), "Refused") {
+		c.colour = red
+	}
+	return c
 }
 
 // sourceState sums up a source's conditions: what is wrong comes first.

@@ -27,6 +27,7 @@ var update = flag.Bool("update", false, "write what caractrl says into the scrip
 //	publish SOURCE REVISION PROJECT...       a source declares projects
 //	declare SOURCE REVISION FILE...          a source declares what is in files, and nothing else
 //	pass SOURCE                              the reconciler applies that; it prunes nothing
+//	deliver SOURCE SECRET EVENT              a git server sends a webhook, as GitHub does
 //	says SOURCE CONDITION STATUS MESSAGE     a source's condition
 //	clock DURATION                           time passes
 //	code N COMMAND...                        the command ends with this exit code
@@ -73,6 +74,7 @@ func TestScripts(t *testing.T) {
 			}),
 			"publish": act(3, func(ctx context.Context, h *house, a []string) error { return h.publish(ctx, a[0], a[1], a[2:]...) }),
 			"declare": declare,
+			"deliver": act(3, func(ctx context.Context, h *house, a []string) error { return h.deliver(ctx, a[0], a[1], a[2]) }),
 			"pass":    act(1, func(ctx context.Context, h *house, a []string) error { return h.pass(ctx, a[0]) }),
 			"clock":   passTime,
 		},

@@ -31,6 +31,7 @@ func TestNothingThatATerminalObeysComesThrough(t *testing.T) {
 		}}},
 		"sources": &carav1.Source{Metadata: p.Metadata, Spec: &carav1.SourceSpec{Git: &carav1.GitSource{Url: evil}}, Status: &carav1.SourceStatus{
 			Conditions: []*carav1.Condition{{Type: "FetchFailed", Status: "True", Message: evil}}, AppliedRevision: evil,
+			Poll: &carav1.PollStatus{LastDelivery: &carav1.Delivery{Event: evil, Result: evil}},
 		}},
 		"secrets":    &carav1.Secret{Metadata: p.Metadata, Type: evil, Keys: []string{evil}},
 		"events":     &carav1.Event{Metadata: p.Metadata, Type: evil, Reason: evil, Message: evil, Actor: evil, Object: &carav1.ObjectRef{Kind: evil, Name: evil}},
