@@ -55,10 +55,7 @@ func TestLawProjectMadeByHand(t *testing.T) {
 	w.asks("web", "hand:1")
 	w.nothingWritten("platform")
 
-	projects, err := w.Projects()
-	w.must(err)
-	_, err = projects.AdoptProject(t.Context(), &carav1.AdoptProjectRequest{Name: "web"})
-	w.must(err)
+	w.want(w.ctl("", "adopt", "web"), 0, "project/web belongs to source/platform, web.yaml:1 at "+o.head()[:7]+" now\n", "")
 	now := w.asks("web", "web:1")
 	if now.GetMetadata().GetUid() != born.GetMetadata().GetUid() || now.GetMetadata().GetOwner() != "source/platform" {
 		t.Errorf("adopted: %v, before %v", now.GetMetadata(), born.GetMetadata())
@@ -67,8 +64,7 @@ func TestLawProjectMadeByHand(t *testing.T) {
 	w.claim("platform", "web", "Applied")
 
 	w.Log("released again, it is a person's, and git waits")
-	_, err = projects.ReleaseProject(t.Context(), &carav1.ReleaseProjectRequest{Name: "web"})
-	w.must(err)
+	w.want(w.ctl("", "release", "web"), 0, "project/web belongs to user/admin now\n", "")
 	w.claim("platform", "web", "AdoptionRequired")
 	w.want(w.ctl(declared("web", "hand:2"), "apply", "-f", "-"), 0, "project/web configured\n", "")
 	w.polled("platform")
@@ -84,7 +80,7 @@ func TestLawProjectMadeByHand(t *testing.T) {
 	w.owned("web", "")
 	w.source("platform", "url: "+o.server.RepoURL("platform"), "adopt: Never")
 	w.claimSays("platform", "web", "AdoptionRequired",
-		"project web exists and nobody owns it; set adopt: IfUnowned in the source, or delete the project")
+		"project web exists and nobody owns it; `caractrl adopt web`, set adopt: IfUnowned in the source, or delete the project")
 	w.owned("web", "")
 	w.source("platform", "url: "+o.server.RepoURL("platform"))
 	w.owned("web", "source/platform")
@@ -208,4 +204,37 @@ func TestLawDriftAndTheLoopBreaker(t *testing.T) {
 	o.save("Change the manifest")
 	w.asks("web", "web:2")
 	w.well("platform", api.CondStalled)
+}
+
+// caractrl history shows the last specs with who wrote them, and rollback goes back to one: an override with a reason.
+func TestLawHistoryAndRollback(t *testing.T) {
+	w := law(t)
+	o := w.origin("platform", only("web:1", "web", "a"))
+	w.claim("platform", "web", "Applied")
+	first := o.head()
+	o.Write("web.yaml", declared("web", "web:2"))
+	second := o.save("The new version")
+	w.asks("web", "web:2")
+	if origin := w.project("web").GetMetadata().GetOrigin(); origin.GetRevision() != second || origin.GetSubject() != "The new version" || origin.GetAuthor() == "" ||
+		origin.GetCommitTime() == nil {
+		t.Errorf("origin %v", origin)
+	}
+	w.says("caractrl history", w.ctl("", "history", "web").Stdout, first[:7], second[:7], "source/platform")
+	w.want(w.ctl("", "rollback", "web", "--to", first[:7], "--reason", "the new version leaks", "--until-next-change"), 0,
+		"project/web rolled back to "+first[:7]+"\n",
+		"user/admin overrides git (Spec) until the next change in git: the new version leaks; caractrl override clear web ends it\n")
+	w.asks("web", "web:1")
+	claim := w.claim("platform", "web", "Overridden").GetStatus().GetMessage()
+	w.says("the claim", claim, "overridden by user/admin until git's next change: ", "the new version leaks",
+		`git would change spec.services[web].image "web:1" -> "web:2"`)
+	w.says("caractrl history", w.ctl("", "history", "web").Stdout, "user/admin", "the new version leaks")
+	w.crash()
+	w.start()
+	w.polled("platform")
+	w.asks("web", "web:1")
+	o.Write("web.yaml", declared("web", "web:3"))
+	o.save("Mend it")
+	w.asks("web", "web:3")
+	w.claim("platform", "web", "Applied")
+	w.stay("a", "web")
 }
