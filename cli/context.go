@@ -14,10 +14,10 @@ import (
 )
 
 func (a *app) contextCommand() *cobra.Command {
-	list := &cobra.Command{
-		Use: "context", Short: "Show the servers that are known", Args: cobra.NoArgs,
+	list := group(&cobra.Command{
+		Use: "context", Short: "Show the servers that are known",
 		RunE: func(*cobra.Command, []string) error { return a.listContexts() },
-	}
+	})
 	use := &cobra.Command{
 		Use: "use NAME", Short: "Choose the server to talk to", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeContexts,
 		RunE: func(_ *cobra.Command, args []string) error {

@@ -12,8 +12,8 @@ import (
 )
 
 func (a *app) createCommand() *cobra.Command {
-	create := &cobra.Command{Use: "create", Short: "Create a source, a secret or a token", Args: cobra.NoArgs}
-	source := &cobra.Command{Use: "source", Short: "Create a source of projects", Args: cobra.NoArgs}
+	create := group(&cobra.Command{Use: "create", Short: "Create a source, a secret or a token"})
+	source := group(&cobra.Command{Use: "source", Short: "Create a source of projects"})
 	source.AddCommand(a.createGitCommand(), a.createDirCommand())
 	create.AddCommand(source, a.createSecretCommand(), a.createTokenCommand())
 	return create

@@ -81,7 +81,7 @@ type app struct {
 }
 
 func newRoot(a *app) *cobra.Command {
-	root := &cobra.Command{
+	root := group(&cobra.Command{
 		Use:           "caractrl",
 		Short:         "Show and steer a Cara cluster",
 		SilenceUsage:  true,
@@ -89,7 +89,7 @@ func newRoot(a *app) *cobra.Command {
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			return settings.Load(cmd.Flags())
 		},
-	}
+	})
 	root.SetIn(a.In)
 	root.SetOut(a.Out)
 	root.SetErr(a.Err)
