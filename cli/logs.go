@@ -28,6 +28,8 @@ func (a *app) logsCommand() *cobra.Command {
 	o := logsOptions{}
 	cmd := &cobra.Command{
 		Use: "logs PROJECT [SERVICE...]", Short: "Show what a project's containers wrote", Args: cobra.MinimumNArgs(1),
+		Long: "Show what a project's containers wrote. The lines of several services are in the order of their times; where they are\n" +
+			"more than 8 MiB, what is further apart than that comes as the node sends it. With -f lines are shown as they come.",
 		ValidArgsFunction: a.completeNames(projectKind()),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.services = append(o.services, args[1:]...)
@@ -72,18 +74,26 @@ func (a *app) logs(ctx context.Context, project string, o logsOptions) error {
 		return err
 	}
 	show := newLogPrinter(a.Out, p, o)
+	order := &logOrder{emit: show.print}
+	if show.prefix && !o.follow {
+		order.most = maxHeldLogs
+	}
 	for {
 		l, err := stream.Recv()
 		switch {
-		case errors.Is(err, io.EOF), err != nil && ctx.Err() != nil:
+		case err != nil && ctx.Err() != nil:
+			return nil
+		case errors.Is(err, io.EOF):
+			order.flush()
 			return nil
 		case err != nil:
+			order.flush() // what came before the error
 			return err
 		}
 		if l.Lost > 0 {
 			fmt.Fprintf(a.Err, "(%d lines of %s were lost: they came faster than they were read)\n", l.Lost, clean(l.Service))
 		}
-		show.print(l)
+		order.add(l)
 	}
 }
 

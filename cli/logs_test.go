@@ -91,6 +91,12 @@ func TestLogs(t *testing.T) {
 		asked      *carav1.LogsRequest
 	}{
 		{"all", "db  | ready\nweb | red bell\n", nil, lines, &carav1.LogsRequest{Name: "shop"}},
+		{"by time", "web | first\ndb  | ready\n", nil, []*carav1.LogLine{
+			lines[0], {Service: "web", Time: timestamppb.New(at.AsTime().Add(-time.Second)), Line: "first"},
+		}, &carav1.LogsRequest{Name: "shop"}},
+		{"as they come", "db  | ready\nweb | first\n", []string{"-f"}, []*carav1.LogLine{
+			lines[0], {Service: "web", Time: timestamppb.New(at.AsTime().Add(-time.Second)), Line: "first"},
+		}, &carav1.LogsRequest{Name: "shop", Follow: true}},
 		{"one service has no prefix", "red bell\n", []string{"web"}, lines[1:], &carav1.LogsRequest{Name: "shop", Services: []string{"web"}}},
 		{
 			"with times", "2026-01-31T12:00:00.0000005Z ready\n",
