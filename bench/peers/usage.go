@@ -9,11 +9,10 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/caravanserai/cara/internal/testcluster"
 )
-
-// tick is the kernel's unit of processor time in /proc, USER_HZ.
-const tick = 10 * time.Millisecond
 
 // settle is how long what went before may still be worked off before a process is looked at.
 const settle = 10 * time.Second
@@ -75,8 +74,8 @@ func (c *cluster) used(ctx context.Context, o options, out *table, when string) 
 			return err
 		}
 		percent := 100 * (after - before[program]).Seconds() / o.idle.Seconds()
-		out.set(program+", "+when, byCara, fmt.Sprintf("%.2f %% of a processor, %d MiB", percent, mib))
-		fmt.Fprintf(os.Stderr, "%s, %s: %.2f %%, %d MiB\n", program, when, percent, mib)
+		out.set(program+", "+when, byCara, fmt.Sprintf("%.3f %% of a processor, %d MiB", percent, mib))
+		fmt.Fprintf(os.Stderr, "%s, %s: %.3f %%, %d MiB\n", program, when, percent, mib)
 	}
 	return nil
 }
@@ -90,26 +89,16 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// processor is how much time on a processor a process has had.
+// processor is how much time on a processor a process has had, all its threads together, those that have ended too. It
+// asks the process's own clock, as clock_getcpuclockid(3) names it: the tick of /proc/PID/stat is as long as what an
+// idle process needs in ten seconds.
 func processor(pid int) (time.Duration, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, fmt.Errorf("look at process %d: %w", pid, err)
+	const wholeProcess = 2
+	var t unix.Timespec
+	if err := unix.ClockGettime(int32(^pid<<3|wholeProcess), &t); err != nil {
+		return 0, fmt.Errorf("read the processor clock of process %d: %w", pid, err)
 	}
-	// The name, in parentheses, may have spaces; utime and stime are the 14th and 15th field, the 12th and 13th after it.
-	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-	if len(fields) < 13 {
-		return 0, fmt.Errorf("look at process %d: its stat has %d fields", pid, len(fields))
-	}
-	var ticks int64
-	for _, f := range fields[11:13] {
-		n, err := strconv.ParseInt(f, 10, 64)
-		if err != nil {
-			return 0, fmt.Errorf("look at process %d: %w", pid, err)
-		}
-		ticks += n
-	}
-	return time.Duration(ticks) * tick, nil
+	return time.Duration(t.Nano()), nil
 }
 
 // resident is the memory that a process has, in MiB.
