@@ -178,7 +178,7 @@ func TestLawDirectoryUnmounted(t *testing.T) {
 	}
 	mounted := true
 	umount := func() {
-		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil { //nolint:noctx // it must happen when the test is over
+		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil { // without a context: also when the test is over
 			t.Errorf("umount: %v\n%s", err, out)
 		}
 		mounted = false

@@ -217,16 +217,14 @@ func (w *world) nothingWritten(source string) {
 // quiet waits until what was begun is written.
 func (w *world) quiet(source string) {
 	w.Helper()
-	ctx, cancel := w.patience()
-	defer cancel()
-	w.must(testcluster.WaitFor(ctx, "the store comes to rest", func(context.Context) error {
+	for range 20 {
 		_, before := w.names()
 		w.polled(source)
-		if _, after := w.names(); before != after {
-			return fmt.Errorf("it went from %s to %s", before, after)
+		if _, after := w.names(); before == after {
+			return
 		}
-		return nil
-	}))
+	}
+	w.Fatal("the store does not come to rest")
 }
 
 // event waits for one of this reason about an object whose message is this.

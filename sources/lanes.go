@@ -2,6 +2,7 @@ package sources
 
 import (
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 
@@ -30,12 +31,9 @@ func (l *lanes) enter(lane, source string) bool {
 		l.busy[lane]++
 		return true
 	}
-	for _, w := range l.waiting[lane] {
-		if w == source {
-			return false
-		}
+	if !slices.Contains(l.waiting[lane], source) {
+		l.waiting[lane] = append(l.waiting[lane], source)
 	}
-	l.waiting[lane] = append(l.waiting[lane], source)
 	return false
 }
 

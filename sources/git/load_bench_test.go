@@ -162,7 +162,7 @@ func serveRefs() {
 		sent.Add(int64(len(text)))
 		_, _ = io.WriteString(w, text)
 	})}
-	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0") //nolint:usetesting // a process of its own
+	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0") //nolint:forbidigo // the main of a process of its own
 	if err != nil {
 		panic(err)
 	}
@@ -303,14 +303,14 @@ func BenchmarkThousandSources(b *testing.B) {
 		}
 		repo.Commit("100 manifests")
 		repo.Push()
-		real := testgit.ServeHTTP(b, root, false)
+		origin := testgit.ServeHTTP(b, root, false)
 		n, used := int64(0), time.Duration(0)
 		for b.Loop() {
-			u := command(b, "clone", "--quiet", "--depth=1", "--single-branch", real.RepoURL("app"), filepath.Join(b.TempDir(), "clone"))
+			u := command(b, "clone", "--quiet", "--depth=1", "--single-branch", origin.RepoURL("app"), filepath.Join(b.TempDir(), "clone"))
 			used += time.Duration(u.Utime.Nano() + u.Stime.Nano())
 			n++
 		}
-		_, _, bytes := real.Totals()
+		_, _, bytes := origin.Totals()
 		report(b, n, used, bytes)
 	})
 }
