@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -29,6 +30,7 @@ type demo struct {
 	git     *testgit.HTTP
 	repo    *testgit.Repo
 	ingress string
+	lock    *os.File
 	held    []string // engines that may hold something of the cluster
 }
 
@@ -56,6 +58,9 @@ func (d *demo) prepare(ctx context.Context) (err error) {
 		return err
 	}
 	d.out.say("Docker answers at %s", d.engine)
+	if err := d.alone(ctx); err != nil {
+		return err
+	}
 	if err := testdocker.LoadImages(ctx, d.engine, images()...); err != nil {
 		return err
 	}
@@ -70,6 +75,34 @@ func (d *demo) prepare(ctx context.Context) (err error) {
 	}
 	d.out.say("a second engine runs in the network namespace %s", d.second.NetNS)
 	return testdocker.LoadImages(ctx, d.second.Host, images()...)
+}
+
+// alone makes sure that no other demo runs on this machine, and takes away what one left that was killed: its projects
+// had the names of ours.
+func (d *demo) alone(ctx context.Context) error {
+	file := filepath.Join(os.TempDir(), "cara-demo.lock")
+	lock, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("open lock: %w", err)
+	}
+	d.lock = lock // until the process ends
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return fmt.Errorf("another demo runs on this machine (it holds %s): end it first", file)
+	}
+	for _, project := range []string{shop, blog, preview} {
+		labels := map[string]string{api.LabelCluster: "", api.LabelProject: project}
+		left, err := testdocker.List(ctx, d.engine, labels)
+		if err != nil {
+			return err
+		}
+		if !left.Empty() {
+			d.out.say("removing what an earlier demo left of %s", project)
+			if err := testdocker.Remove(ctx, d.engine, labels); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // serveGit makes a repository that is served over HTTP by git http-backend.
