@@ -27,7 +27,7 @@ type command struct {
 
 // looks tells whether a command only looks, and may be asked again until the cluster is as the page says.
 func (c command) looks() bool {
-	for _, verb := range []string{"caractrl get ", "caractrl describe ", "caractrl logs ", "caractrl version", "curl "} {
+	for _, verb := range []string{"caractrl get ", "caractrl describe ", "caractrl trace ", "caractrl history ", "caractrl diff ", "caractrl logs ", "caractrl version", "curl "} {
 		if strings.HasPrefix(c.line, verb) {
 			return true
 		}
