@@ -18,8 +18,8 @@ const Redacted = "<redacted>"
 // Diff returns the fields in which two versions of a project differ, in the order of the fields: labels, annotations
 // and the spec as it is after defaults. What the server adds and the status have no part in it, so it is empty exactly
 // where ClaimHash is equal. Either project may be nil.
-func Diff(old, new *carav1.Project) []*carav1.FieldDiff {
-	return DiffMessages(declared(old), declared(new))
+func Diff(before, after *carav1.Project) []*carav1.FieldDiff {
+	return DiffMessages(declared(before), declared(after))
 }
 
 func declared(p *carav1.Project) *carav1.Project {
@@ -36,9 +36,9 @@ func declared(p *carav1.Project) *carav1.Project {
 // DiffMessages returns the fields in which two messages of one type differ. Elements of a list are addressed by their
 // name where each has one of its own (`spec.services[web].image`), else by their place; a list whose elements only
 // changed places has one entry with the names in their order. Values of a Secret are redacted.
-func DiffMessages(old, new proto.Message) []*carav1.FieldDiff {
+func DiffMessages(before, after proto.Message) []*carav1.FieldDiff {
 	d := differ{}
-	d.message("", old.ProtoReflect(), new.ProtoReflect())
+	d.message("", before.ProtoReflect(), after.ProtoReflect())
 	return d.out
 }
 
@@ -46,9 +46,9 @@ type differ struct {
 	out []*carav1.FieldDiff
 }
 
-func (d *differ) add(path, old, new string) {
-	if old != new {
-		d.out = append(d.out, &carav1.FieldDiff{Path: path, Old: old, New: new})
+func (d *differ) add(path, before, after string) {
+	if before != after {
+		d.out = append(d.out, &carav1.FieldDiff{Path: path, Old: before, New: after})
 	}
 }
 
@@ -94,13 +94,13 @@ func (d *differ) mapping(path string, fd protoreflect.FieldDescriptor, a, b prot
 		if va.IsValid() && vb.IsValid() && va.Equal(vb) {
 			continue
 		}
-		old, new := text(fd.MapValue(), va), text(fd.MapValue(), vb)
+		was, is := text(fd.MapValue(), va), text(fd.MapValue(), vb)
 		if secret {
 			// Appended straight: two redacted values look equal and are not.
-			d.out = append(d.out, &carav1.FieldDiff{Path: path + "[" + k + "]", Old: redact(old), New: redact(new)})
+			d.out = append(d.out, &carav1.FieldDiff{Path: path + "[" + k + "]", Old: redact(was), New: redact(is)})
 			continue
 		}
-		d.add(path+"["+k+"]", old, new)
+		d.add(path+"["+k+"]", was, is)
 	}
 }
 

@@ -58,7 +58,9 @@ func (e *fieldErrors) add(field, format string, args ...any) {
 }
 
 // validator is built once, at the first use: compiling the constraints costs more than checking a thousand objects.
-var validator = sync.OnceValues(func() (protovalidate.Validator, error) { return protovalidate.New() })
+var validator = sync.OnceValues(func() (protovalidate.Validator, error) { //nolint:gochecknoglobals // derived from the contract alone
+	return protovalidate.New()
+})
 
 // maxPatience is the number of list elements up to which every violation is gathered. Beyond it the first one is
 // enough: nobody reads a hundred thousand, and each costs memory.
@@ -106,6 +108,7 @@ func jsonPath(d protoreflect.MessageDescriptor, path *validate.FieldPath) string
 			b.WriteString("[" + strconv.FormatUint(el.GetIndex(), 10) + "]")
 		case validate.FieldPathElement_StringKey_case:
 			b.WriteString("[" + el.GetStringKey() + "]")
+		default: // no list or map on the way, or a map with keys that no message of ours has
 		}
 	}
 	return b.String()

@@ -96,20 +96,6 @@ func (s set) names() []string {
 	return out
 }
 
-// claimsOn returns the claims of a project, in the order of their sources.
-func (c *cache) claimsOn(project string) []*carav1.Claim {
-	c.mu.RLock()
-	names := c.index.claims[project].names()
-	c.mu.RUnlock()
-	claims := make([]*carav1.Claim, 0, len(names))
-	for _, name := range names {
-		if claim, ok := lookup[*carav1.Claim](c, name); ok {
-			claims = append(claims, claim)
-		}
-	}
-	return claims
-}
-
 // projectsOnNode returns the names of the projects that are assigned to a node.
 func (c *cache) projectsOnNode(node string) []string {
 	c.mu.RLock()

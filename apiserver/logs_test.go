@@ -94,7 +94,7 @@ func TestLogsEnd(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		stream := agent.attach(agent.openStream().GetStreamId())
+		stream := agent.attach(agent.openStream().GetStreamId()) //nolint:contextcheck // the agent is another program: its streams have a context of its own
 		if err := stream.Send(&carav1.AttachRequest{Log: &carav1.LogLine{Line: "hello"}}); err != nil {
 			t.Fatal(err)
 		}

@@ -14,7 +14,7 @@ import (
 )
 
 // nodeConditions are those that an agent may report.
-var nodeConditions = []string{api.CondEngineReady, api.CondDiskPressure, api.CondMemoryPressure}
+var nodeConditions = []string{api.CondEngineReady, api.CondDiskPressure, api.CondMemoryPressure} //nolint:gochecknoglobals // a table that never changes
 
 // Heartbeat is one sign of life, from the node itself.
 func (s nodeService) Heartbeat(ctx context.Context, req *carav1.HeartbeatRequest) (*emptypb.Empty, error) {

@@ -40,6 +40,7 @@ func (a Action) key() string {
 		return api.KindOverride + "/" + a.Name
 	case Notice:
 		return notices + "/" + a.Name
+	case Expire, Remove:
 	}
 	return api.KindProject + "/" + a.Name
 }

@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/caravanserai/cara/api"
@@ -292,12 +293,7 @@ func manifestKinds() []string {
 }
 
 func isManifestKind(kind string) bool {
-	for _, k := range manifestKinds() {
-		if k == kind {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(manifestKinds(), kind)
 }
 
 func notOneOf(n *yaml.Node, words []string) string {

@@ -18,7 +18,7 @@ import (
 func TestLaw(t *testing.T) {
 	rows := []struct {
 		situation string
-		test      func(t *testing.T, r *real)
+		test      func(t *testing.T, r *liveServer)
 	}{
 		{"repository unreachable, auth refused, ref missing, path missing, empty repository, directory unmounted", lawUnreadable},
 		{"one bad file among many", lawBadFile},
@@ -48,7 +48,7 @@ func TestLaw(t *testing.T) {
 	}
 }
 
-func lawUnreadable(t *testing.T, r *real) {
+func lawUnreadable(t *testing.T, r *liveServer) {
 	r.push("rev-1", claim("web", "a:1"), claim("old", "a:1"))
 	r.push("rev-2", claim("web", "a:1"))
 	r.push("rev-3", claim("web", "a:1"), claim("old", "a:1"))
@@ -73,7 +73,7 @@ func badFile(s *carav1.Snapshot) {
 	s.FileErrors = []*carav1.FileProblem{{File: "bad.yaml", Line: 3, Column: 1, Message: "did not find expected key"}}
 }
 
-func lawBadFile(t *testing.T, r *real) {
+func lawBadFile(t *testing.T, r *liveServer) {
 	r.push("rev-1", claim("bad", "a:1"), claim("good", "a:1"), claim("old", "a:1"))
 	r.publish("platform", "rev-2", badFile, claim("bad", "a:1", held("bad.yaml:3:1: did not find expected key")), claim("good", "a:2"))
 	r.settle()
@@ -91,7 +91,7 @@ func lawBadFile(t *testing.T, r *real) {
 	r.wantCondition("platform", api.CondPruneBlocked, "", "")
 }
 
-func lawRefused(t *testing.T, r *real) {
+func lawRefused(t *testing.T, r *liveServer) {
 	host := func(p *carav1.Project) *carav1.Project {
 		p.Spec.Ingress = []*carav1.Ingress{{Name: "web", Host: "shop.example.org", Target: &carav1.IngressTarget{Service: "web", Port: 80}}}
 		return p
@@ -111,7 +111,7 @@ func lawRefused(t *testing.T, r *real) {
 	r.wantCondition("platform", api.CondReady, api.StatusTrue, "")
 }
 
-func lawTwice(t *testing.T, r *real) {
+func lawTwice(t *testing.T, r *liveServer) {
 	const both = "declared twice: a.yaml:1 and b.yaml:1"
 	r.push("rev-1", claim("web", "a:1"))
 	r.publish("platform", "rev-2", badFile, claim("web", "a:2", held(both)), claim("new", "a:1", held(both)))
@@ -122,7 +122,7 @@ func lawTwice(t *testing.T, r *real) {
 	r.wantEvent(api.KindProject, "web", StateHeld, both)
 }
 
-func lawTwoSources(t *testing.T, r *real) {
+func lawTwoSources(t *testing.T, r *liveServer) {
 	r.makeSource("team")
 	mine := func(name, image string) *carav1.Claim {
 		return claim(name, image, of("team", "", "team/"+name+".yaml"))
@@ -145,7 +145,7 @@ func lawTwoSources(t *testing.T, r *real) {
 	r.wantQuiet()
 }
 
-func lawMadeByHand(t *testing.T, r *real) {
+func lawMadeByHand(t *testing.T, r *liveServer) {
 	r.must(r.byHand(manifest("web", "hand:1"), nil))
 	r.push("rev-1", claim("web", "a:1"))
 	r.wantProjects("web hand:1 user/ada")
@@ -170,7 +170,7 @@ func lawMadeByHand(t *testing.T, r *real) {
 	r.wantQuiet()
 }
 
-func lawPrune(t *testing.T, r *real) {
+func lawPrune(t *testing.T, r *liveServer) {
 	var all []*carav1.Claim
 	for i := range 10 {
 		all = append(all, claim(fmt.Sprintf("p%d", i), "a:1"))
@@ -202,7 +202,7 @@ func lawPrune(t *testing.T, r *real) {
 	r.wantCondition("platform", api.CondPruneBlocked, "", "")
 }
 
-func lawDrift(t *testing.T, r *real) {
+func lawDrift(t *testing.T, r *liveServer) {
 	r.push("rev-1", claim("web", "a:1"))
 	r.behindItsBack(manifest("web", "evil:1"))
 	r.wantProjects("web a:1 source/platform")
@@ -210,7 +210,7 @@ func lawDrift(t *testing.T, r *real) {
 	r.wantQuiet()
 }
 
-func lawManualChange(t *testing.T, r *real) {
+func lawManualChange(t *testing.T, r *liveServer) {
 	r.push("1a2b3c4d", claim("web", "a:1"), claim("db", "a:1"))
 	err := r.byHand(manifest("web", "hand:1"), nil)
 	if err == nil || !strings.Contains(err.Error(), "source/platform, web.yaml at 1a2b3c4") || !strings.Contains(err.Error(), "--override --reason WHY") {
@@ -245,7 +245,7 @@ func lawManualChange(t *testing.T, r *real) {
 	r.wantQuiet()
 }
 
-func lawExpiredAtFirstSight(t *testing.T, r *real) {
+func lawExpiredAtFirstSight(t *testing.T, r *liveServer) {
 	r.push("rev-1", claim("pr-1", "a:1", expiring(r.now().Add(-time.Minute))))
 	r.wantProjects()
 	r.wantState("platform/pr-1", StateExpired, "has passed")
@@ -253,7 +253,7 @@ func lawExpiredAtFirstSight(t *testing.T, r *real) {
 	r.wantQuiet()
 }
 
-func lawExpiresInGit(t *testing.T, r *real) {
+func lawExpiresInGit(t *testing.T, r *liveServer) {
 	at := r.now().Add(time.Hour).Truncate(time.Second)
 	r.push("rev-1", claim("pr-1", "a:1", expiring(at)))
 	r.pass(at.Sub(r.now()) - time.Second)
@@ -278,7 +278,7 @@ func lawExpiresInGit(t *testing.T, r *real) {
 	r.wantProjects("pr-1 a:2 source/platform")
 }
 
-func lawExtend(t *testing.T, r *real) {
+func lawExtend(t *testing.T, r *liveServer) {
 	at := r.now().Add(time.Hour).Truncate(time.Second)
 	r.push("rev-1", claim("pr-42", "a:1", expiring(at)))
 	r.pass(50 * time.Minute)
@@ -302,7 +302,7 @@ func lawExtend(t *testing.T, r *real) {
 	r.wantState("platform/pr-42", StateExpired, "")
 }
 
-func lawMovedFile(t *testing.T, r *real) {
+func lawMovedFile(t *testing.T, r *liveServer) {
 	r.push("rev-1", claim("web", "a:1"))
 	before := r.project("web").Metadata.ResourceVersion
 	r.push("rev-2", claim("web", "a:1", func(c *carav1.Claim) { c.Spec.File, c.Spec.Line = "new/place.yaml", 7 }))
@@ -315,7 +315,7 @@ func lawMovedFile(t *testing.T, r *real) {
 	}
 }
 
-func lawRenamedProject(t *testing.T, r *real) {
+func lawRenamedProject(t *testing.T, r *liveServer) {
 	r.push("rev-1", claim("alpha", "a:1"), claim("stays", "a:1"))
 	var order []string
 	r.watchProjects(&order)
@@ -326,7 +326,7 @@ func lawRenamedProject(t *testing.T, r *real) {
 	r.wantProjects("stays a:1 source/platform", "zeta a:1 source/platform")
 }
 
-func lawNothingChanged(t *testing.T, r *real) {
+func lawNothingChanged(t *testing.T, r *liveServer) {
 	r.push("rev-1", claim("web", "a:1"), claim("db", "b:1"))
 	r.wantQuiet()
 	before := r.project("web").Metadata.ResourceVersion
@@ -339,7 +339,7 @@ func lawNothingChanged(t *testing.T, r *real) {
 	r.wantQuiet()
 }
 
-func lawManyCommits(t *testing.T, r *real) {
+func lawManyCommits(t *testing.T, r *liveServer) {
 	for i := range 50 {
 		c := claim("web", fmt.Sprintf("a:%d", i))
 		if i%7 == 3 {
@@ -355,7 +355,7 @@ func lawManyCommits(t *testing.T, r *real) {
 	}
 }
 
-func lawForcePush(t *testing.T, r *real) {
+func lawForcePush(t *testing.T, r *liveServer) {
 	r.push("rev-1", claim("web", "a:1"), claim("db", "b:1"), claim("mq", "c:1"), claim("lb", "d:1"))
 	r.push("rev-2", claim("web", "a:2"), claim("db", "b:1"), claim("mq", "c:1"), claim("lb", "d:1"), claim("x", "x:1"))
 	r.push("rev-1", claim("web", "a:1"), claim("db", "b:1"), claim("mq", "c:1"), claim("lb", "d:1"))
@@ -366,7 +366,7 @@ func lawForcePush(t *testing.T, r *real) {
 }
 
 // lawHalfWritten: what was read of half a file is a snapshot that is not whole, whatever is missing from it.
-func lawHalfWritten(t *testing.T, r *real) {
+func lawHalfWritten(t *testing.T, r *liveServer) {
 	r.push("hash-1", claim("web", "a:1"), claim("db", "b:1"))
 	r.publish("platform", "hash-2", func(s *carav1.Snapshot) { s.Complete = false }, claim("web", "a:1"))
 	r.settle()
@@ -376,7 +376,7 @@ func lawHalfWritten(t *testing.T, r *real) {
 	r.wantCondition("platform", api.CondReady, api.StatusTrue, "2 projects")
 }
 
-func lawLoopBreaker(t *testing.T, r *real) {
+func lawLoopBreaker(t *testing.T, r *liveServer) {
 	const diff = `spec.services[web].image "evil:1" -> "a:1"`
 	r.push("rev-1", claim("web", "a:1"))
 	for range 15 {
@@ -395,7 +395,7 @@ func lawLoopBreaker(t *testing.T, r *real) {
 	r.wantCondition("platform", api.CondStalled, "", "")
 }
 
-func lawSuspend(t *testing.T, r *real) {
+func lawSuspend(t *testing.T, r *liveServer) {
 	at := r.now().Add(time.Hour)
 	r.push("rev-1", claim("web", "a:1"), claim("old", "a:1"), claim("pr-1", "a:1", expiring(at)))
 	_, err := r.sources.SuspendSource(t.Context(), &carav1.GetRequest{Name: "platform"})
@@ -418,7 +418,7 @@ func lawSuspend(t *testing.T, r *real) {
 	r.wantCondition("platform", api.CondSuspended, "", "")
 }
 
-func lawSourceDeleted(t *testing.T, r *real) {
+func lawSourceDeleted(t *testing.T, r *liveServer) {
 	r.push("rev-1", claim("web", "a:1"), claim("db", "b:1"))
 	remove := func() {
 		t.Helper()
@@ -441,7 +441,7 @@ func lawSourceDeleted(t *testing.T, r *real) {
 	r.wantEvent(api.KindProject, "web", "Removed", "its source was deleted")
 }
 
-func lawFirstPass(t *testing.T, r *real) {
+func lawFirstPass(t *testing.T, r *liveServer) {
 	r.push("rev-1", claim("web", "a:1"), claim("old", "a:1"))
 	_, err := r.sources.DeleteSource(context.WithoutCancel(t.Context()), &carav1.DeleteRequest{Name: "platform"})
 	r.must(err)

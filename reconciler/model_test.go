@@ -182,7 +182,7 @@ func (h *history) steps() map[string]func() {
 		"clear":    func() { h.Delete(api.KindOverride, h.name()) },
 		"expire":   func() { h.expire() },
 		"finish":   func() { h.finish() },
-		"wait":     func() { h.cluster.pass(time.Duration(h.rand.IntN(400)) * time.Second) },
+		"wait":     func() { h.pass(time.Duration(h.rand.IntN(400)) * time.Second) },
 		"suspend":  func() { h.edit(source, func(s *carav1.Source) { s.Spec.Suspend = !s.Spec.Suspend }) },
 		"confirm": func() {
 			h.edit(source, func(s *carav1.Source) { s.Status.ConfirmedRevision = s.Status.GetSnapshot().GetRevision() })
@@ -200,8 +200,8 @@ func (h *history) steps() map[string]func() {
 }
 
 func (h *history) setSlow(slow bool) {
-	h.server.mu.Lock()
-	defer h.server.mu.Unlock()
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.slow = slow
 }
 
@@ -275,10 +275,10 @@ func (h *history) calm() map[string][]*carav1.Claim {
 		h.settle() // what is declared while a deletion is on its way to the server is more than the gate can know
 	}
 	for range 3 {
-		h.cluster.pass(6 * time.Minute)
+		h.pass(6 * time.Minute)
 		h.finish()
 	}
-	h.cluster.pass(6 * time.Minute)
+	h.pass(6 * time.Minute)
 	return declared
 }
 

@@ -38,7 +38,7 @@ func TestPruneGate(t *testing.T) {
 		"a declared project is held back":            {gone: leaving(1), present: 5, held: 1, owned: 6, reasons: []string{"1 declared projects are held back"}},
 		"the source cannot be read now":              {gone: leaving(1), present: 5, owned: 6, source: fetchFailed, reasons: []string{"cannot be read now (Unreachable)"}},
 		"the source is suspended":                    {gone: leaving(1), present: 5, owned: 6, source: func(s *carav1.Source) { s.Spec.Suspend = true }, reasons: []string{"suspended"}},
-		"prune is off":                               {gone: leaving(1), present: 5, owned: 6, source: func(s *carav1.Source) { s.Spec.Prune = proto.Bool(false) }, reasons: []string{"prune is off"}},
+		"prune is off":                               {gone: leaving(1), present: 5, owned: 6, source: func(s *carav1.Source) { s.Spec.Prune = new(false) }, reasons: []string{"prune is off"}},
 		"the set is empty":                           {gone: leaving(1), present: 0, owned: 1, reasons: []string{"declares no project at all"}},
 		"the set is empty and that is meant":         {gone: leaving(1), present: 0, owned: 1, source: func(s *carav1.Source) { s.Spec.AllowEmpty = true }},
 		"first pass after creation":                  {gone: leaving(1), present: 5, owned: 6, source: func(s *carav1.Source) { s.Status.AttemptedRevision = "" }, reasons: []string{"first pass"}},

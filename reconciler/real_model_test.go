@@ -79,7 +79,7 @@ func (w *witness) judge(tx *fakecluster.Tx, stone *carav1.Tombstone) {
 
 // realHistory plays one random history on the real server.
 type realHistory struct {
-	*real
+	*liveServer
 	rand *rand.Rand
 	revs int
 	log  []string
@@ -171,7 +171,7 @@ func (h *realHistory) steps() map[string]func() {
 		},
 		"unreachable": func() { h.fails(source, h.one("", "Unreachable")) },
 		"recreate":    func() { h.recreate(source) },
-		"wait":        func() { h.real.pass(time.Duration(h.rand.IntN(900)) * time.Second) },
+		"wait":        func() { h.pass(time.Duration(h.rand.IntN(900)) * time.Second) },
 		"clock":       func() { h.step(time.Duration(h.rand.IntN(1200)-600) * time.Second) },
 		"restart":     func() { h.restart() },
 	}
@@ -194,7 +194,7 @@ func (h *realHistory) recreate(source string) {
 		_, _ = h.sources.ResumeSource(h.t.Context(), &carav1.GetRequest{Name: other})
 		h.settle() // what is declared while a deletion is on its way to the server is more than the gate can know
 		h.publish(other, "mended", nil)
-		h.real.pass(time.Minute)
+		h.pass(time.Minute)
 	}
 	if h.source(source) != nil {
 		h.t.Errorf("source %s does not go: %v", source, h.source(source))
@@ -224,7 +224,7 @@ func (h *realHistory) calm() map[string][]*carav1.Claim {
 		h.must(err)
 		h.settle()
 	}
-	h.real.pass(2 * time.Hour) // what people made expires too
+	h.pass(2 * time.Hour) // what people made expires too
 	return declared
 }
 
@@ -267,10 +267,10 @@ func (h *realHistory) judge(declared map[string][]*carav1.Claim) {
 // playReal runs one history from its seed.
 func playReal(t *testing.T, seed uint64, decide func(Input) Plan, judged bool) (crimes []string) {
 	synctest.Test(t, func(t *testing.T) {
-		r := &real{t: t, fs: vfs.NewMem(), decide: decide}
+		r := &liveServer{t: t, fs: vfs.NewMem(), decide: decide}
 		w := &witness{now: r.now, seen: fakecluster.New()}
 		r.watch = w.saw
-		h := &realHistory{real: r, rand: rand.New(rand.NewPCG(seed, 2))}
+		h := &realHistory{liveServer: r, rand: rand.New(rand.NewPCG(seed, 2))}
 		r.start()
 		r.makeSource("platform")
 		r.makeSource("team")

@@ -25,9 +25,9 @@ import (
 	"github.com/caravanserai/cara/store/pebble"
 )
 
-// real is the real API server over a store in memory, with the real reconciler and the real garbage collector, inside a
+// liveServer is the real API server over a store in memory, with the real reconciler and the real garbage collector, inside a
 // bubble of synctest's time. Nobody schedules: projects have no node, so what is deleted is gone at once.
-type real struct {
+type liveServer struct {
 	t   *testing.T
 	fs  *vfs.MemFS
 	off time.Duration // how far the wall clock is from the bubble's; set while everything waits
@@ -48,9 +48,9 @@ type real struct {
 }
 
 // runReal calls test with everything running and a source `platform` that was never read.
-func runReal(t *testing.T, test func(t *testing.T, r *real)) {
+func runReal(t *testing.T, test func(t *testing.T, r *liveServer)) {
 	synctest.Test(t, func(t *testing.T) {
-		r := &real{t: t, fs: vfs.NewMem(), decide: Diff}
+		r := &liveServer{t: t, fs: vfs.NewMem(), decide: Diff}
 		r.start()
 		r.makeSource("platform")
 		test(t, r)
@@ -58,21 +58,21 @@ func runReal(t *testing.T, test func(t *testing.T, r *real)) {
 	})
 }
 
-func (r *real) now() time.Time {
+func (r *liveServer) now() time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return time.Now().Add(r.off)
 }
 
 // step sets the wall clock.
-func (r *real) step(d time.Duration) {
+func (r *liveServer) step(d time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.off += d
 }
 
 // start starts a server and its loops over what the store has.
-func (r *real) start() {
+func (r *liveServer) start() {
 	r.t.Helper()
 	quiet := slog.New(slog.DiscardHandler)
 	if testing.Verbose() {
@@ -116,7 +116,9 @@ func (r *real) start() {
 	}
 	r.stopLoops = func() { stopLoops(); work.Wait() }
 	r.stopServer = func() {
-		r.people.Close()
+		if err := r.people.Close(); err != nil {
+			r.t.Errorf("close connection: %v", err)
+		}
 		cancel()
 		if err := <-ended; err != nil {
 			r.t.Errorf("server: %v", err)
@@ -128,32 +130,32 @@ func (r *real) start() {
 	r.settle()
 }
 
-func (r *real) stop() { r.stopLoops(); r.stopServer() }
+func (r *liveServer) stop() { r.stopLoops(); r.stopServer() }
 
 // restart ends the server and everything in it, and starts it again over the same disk.
-func (r *real) restart() { r.stop(); r.start() }
+func (r *liveServer) restart() { r.stop(); r.start() }
 
-func (r *real) saw(changes []loop.Change) {
+func (r *liveServer) saw(changes []loop.Change) {
 	if r.watch != nil {
 		r.watch(changes)
 	}
 }
 
-func (r *real) settle() { r.pass(2 * time.Second) }
+func (r *liveServer) settle() { r.pass(2 * time.Second) }
 
-func (r *real) pass(d time.Duration) {
+func (r *liveServer) pass(d time.Duration) {
 	<-time.After(d)
 	synctest.Wait()
 }
 
-func (r *real) must(err error) {
+func (r *liveServer) must(err error) {
 	r.t.Helper()
 	if err != nil {
 		r.t.Fatal(err)
 	}
 }
 
-func (r *real) makeSource(name string, change ...func(*carav1.SourceSpec)) {
+func (r *liveServer) makeSource(name string, change ...func(*carav1.SourceSpec)) {
 	r.t.Helper()
 	spec := &carav1.SourceSpec{Dir: &carav1.DirSource{Path: "/srv"}}
 	for _, c := range change {
@@ -166,23 +168,23 @@ func (r *real) makeSource(name string, change ...func(*carav1.SourceSpec)) {
 	r.settle()
 }
 
-func (r *real) source(name string) *carav1.Source {
+func (r *liveServer) source(name string) *carav1.Source {
 	s, _ := loop.Get[*carav1.Source](r.view, name)
 	return s
 }
 
-func (r *real) project(name string) *carav1.Project {
+func (r *liveServer) project(name string) *carav1.Project {
 	p, _ := loop.Get[*carav1.Project](r.view, name)
 	return p
 }
 
-func (r *real) claim(name string) *carav1.Claim {
+func (r *liveServer) claim(name string) *carav1.Claim {
 	c, _ := loop.Get[*carav1.Claim](r.view, name)
 	return c
 }
 
 // publish makes the claims all that a source declares at a revision, as `sources` does, with the head's own touches.
-func (r *real) publish(source, rev string, head func(*carav1.Snapshot), claims ...*carav1.Claim) {
+func (r *liveServer) publish(source, rev string, head func(*carav1.Snapshot), claims ...*carav1.Claim) {
 	r.t.Helper()
 	src := r.source(source)
 	snapshot := &carav1.Snapshot{
@@ -218,14 +220,14 @@ func (r *real) publish(source, rev string, head func(*carav1.Snapshot), claims .
 }
 
 // push publishes for platform and lets it happen.
-func (r *real) push(rev string, claims ...*carav1.Claim) {
+func (r *liveServer) push(rev string, claims ...*carav1.Claim) {
 	r.t.Helper()
 	r.publish("platform", rev, nil, claims...)
 	r.settle()
 }
 
 // fails says on a source that it cannot be read, as `sources` does; with no reason, that it can.
-func (r *real) fails(source, reason string) {
+func (r *liveServer) fails(source, reason string) {
 	r.t.Helper()
 	c := &carav1.Condition{Type: api.CondFetchFailed, Status: api.StatusFalse, Reason: "Read"}
 	if reason != "" {
@@ -239,7 +241,7 @@ func (r *real) fails(source, reason string) {
 }
 
 // byHand is a person's apply.
-func (r *real) byHand(p *carav1.Project, terms *carav1.OverrideTerms) error {
+func (r *liveServer) byHand(p *carav1.Project, terms *carav1.OverrideTerms) error {
 	out, err := r.apply.Apply(r.t.Context(), &carav1.ApplyRequest{Objects: []*carav1.Object{api.Wrap(p)}, Override: terms})
 	r.settle()
 	if err != nil {
@@ -252,7 +254,7 @@ func (r *real) byHand(p *carav1.Project, terms *carav1.OverrideTerms) error {
 }
 
 // behindItsBack changes what git declares, past every check: only somebody in the server's own process can.
-func (r *real) behindItsBack(p *carav1.Project) {
+func (r *liveServer) behindItsBack(p *carav1.Project) {
 	r.t.Helper()
 	out, err := r.rogue.Apply(r.t.Context(), &carav1.ApplyRequest{Source: "platform", Objects: []*carav1.Object{api.Wrap(p)}})
 	r.must(err)
@@ -263,7 +265,7 @@ func (r *real) behindItsBack(p *carav1.Project) {
 }
 
 // wantProjects compares what there is with lines of `name image owner`.
-func (r *real) wantProjects(want ...string) {
+func (r *liveServer) wantProjects(want ...string) {
 	r.t.Helper()
 	var have []string
 	for _, p := range loop.All[*carav1.Project](r.view) {
@@ -275,7 +277,7 @@ func (r *real) wantProjects(want ...string) {
 }
 
 // wantState checks what the source's status says of a project, as `caractrl describe source` shows it.
-func (r *real) wantState(claim, state, says string) {
+func (r *liveServer) wantState(claim, state, says string) {
 	r.t.Helper()
 	if s := r.claim(claim).GetStatus(); s.GetState() != state || !strings.Contains(s.GetMessage(), says) {
 		r.t.Errorf("%s is %q: %q, want %q saying %q", claim, s.GetState(), s.GetMessage(), state, says)
@@ -283,7 +285,7 @@ func (r *real) wantState(claim, state, says string) {
 }
 
 // wantCondition checks a condition of a source; status empty: it is absent or False.
-func (r *real) wantCondition(source, typ, status, says string) {
+func (r *liveServer) wantCondition(source, typ, status, says string) {
 	r.t.Helper()
 	c := api.FindCondition(r.source(source).GetStatus().GetConditions(), typ)
 	if c.GetStatus() != status && (status != "" || c.GetStatus() != api.StatusFalse) || !strings.Contains(c.GetReason()+": "+c.GetMessage(), says) {
@@ -292,7 +294,7 @@ func (r *real) wantCondition(source, typ, status, says string) {
 }
 
 // wantEvent checks that a person can read of something that happened.
-func (r *real) wantEvent(kind, name, reason, says string) {
+func (r *liveServer) wantEvent(kind, name, reason, says string) {
 	r.t.Helper()
 	list, err := r.events.ListEvents(r.t.Context(), &carav1.ListEventsRequest{Kind: kind, Name: name})
 	r.must(err)
@@ -306,7 +308,7 @@ func (r *real) wantEvent(kind, name, reason, says string) {
 }
 
 // wantQuiet checks that two more resyncs write nothing.
-func (r *real) wantQuiet() {
+func (r *liveServer) wantQuiet() {
 	r.t.Helper()
 	r.pass(time.Minute) // until the view has heard of what is not its own, such as events
 	before := r.view.Revision()
@@ -364,7 +366,7 @@ func (p *pipes) Close() error {
 func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "unix"} }
 
 // watchProjects notes what comes and goes, in order.
-func (r *real) watchProjects(order *[]string) {
+func (r *liveServer) watchProjects(order *[]string) {
 	r.watch = func(changes []loop.Change) {
 		for _, c := range changes {
 			switch p, is := c.Object().(*carav1.Project); {

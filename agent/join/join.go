@@ -115,7 +115,7 @@ func (c *Credentials) join(ctx context.Context, token api.JoinToken) (*identity,
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close() //nolint:errcheck // nothing is left to be lost
+	defer conn.Close()
 	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
 	defer cancel()
 	answer, err := carav1.NewNodeServiceClient(conn).Join(ctx, &carav1.JoinRequest{

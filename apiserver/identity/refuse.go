@@ -13,7 +13,7 @@ const refusal = "this address speaks plaintext on the loopback only: use https:/
 // maybe, is not looked at. The answer is HTTP/1.1 for a caller that speaks HTTP/2 too: gRPC clients know that answer for
 // what it is and report it, where after a GOAWAY they would only try again.
 func refusePlaintext(conn net.Conn) {
-	defer conn.Close() //nolint:errcheck // the caller is let go either way
+	defer conn.Close()
 	if err := conn.SetDeadline(time.Now().Add(firstByte / 5)); err != nil {
 		return
 	}

@@ -162,7 +162,7 @@ func (c *ServerConfig) startLoops(ctx context.Context, loops *errgroup.Group, se
 			return gc.New(cfg), cfg.Validate()
 		},
 	} {
-		conn, err := server.Client(name)
+		conn, err := server.Client(name) //nolint:contextcheck // every call through it brings a context of its own
 		if err != nil {
 			return err
 		}
