@@ -15,7 +15,7 @@ BENCHED  ?= ./bench ./store/pebble ./reconciler ./scheduler ./sources/git ./agen
 # For bench/peers, such as -runs 15 or -compose PATH.
 PEERS    ?=
 # Packages share one engine and a couple of cores: two at a time keeps their time-outs honest.
-TESTFLAGS ?= -p 2 -timeout 8m
+TESTFLAGS ?= -p 2 -timeout 20m
 
 .PHONY: help build generate fmt lint test race e2e fuzz bench demo check verify
 
