@@ -60,12 +60,14 @@ func (d *declaration) left(c *carav1.Claim, live *carav1.Project, now time.Time)
 	switch {
 	case live == nil, going(live), live.GetMetadata().GetOwner() != d.owner():
 		return difference{}
+	case c.GetSpec().GetSourceUid() != d.source.GetMetadata().GetUid():
+		return difference{what: "is kept: an earlier source of this name declared it"}
 	case d.standing(c, now) != nil:
 		return difference{what: overridden(d.standing(c, now), now, "delete")}
 	case spec != nil && spec.Prune != nil && !*spec.Prune:
 		return difference{what: "is kept, it left the source: prune is off"}
 	case status.GetState() == "PruneBlocked":
-		return difference{what: "would be pruned, and is not: " + status.GetMessage()}
+		return difference{what: "would be pruned, and is not: the prune is blocked", blocked: status.GetMessage()}
 	case status.GetState() == "" && status.GetMessage() != "":
 		return difference{what: "is kept, it left the source: " + status.GetMessage()}
 	}

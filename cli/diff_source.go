@@ -26,6 +26,8 @@ type difference struct {
 	// what would become of it, or why that does not happen.
 	what string
 	diff []*carav1.FieldDiff
+	// blocked is why the source may not prune it: the same for all that it would prune.
+	blocked string
 	// unknown is true where the source does not say: its file is broken.
 	unknown bool
 }
@@ -44,7 +46,11 @@ func (a *app) diffSource(ctx context.Context, name string) (int, error) {
 	if d.source.GetSpec().GetSuspend() {
 		fmt.Fprintf(a.Err, "source/%s is suspended: nothing of this happens before caractrl resume %s\n", clean(name), clean(name))
 	}
+	blocked := ""
 	for _, x := range d.differences(a.now()) {
+		if x.blocked != "" {
+			blocked = x.blocked
+		}
 		if x.unknown {
 			code = exitNoDiff
 			fmt.Fprintf(a.Err, "project/%s %s\n", line(x.project), line(x.what))
@@ -53,6 +59,9 @@ func (a *app) diffSource(ctx context.Context, name string) (int, error) {
 		code = max(code, exitDiffers)
 		fmt.Fprintf(a.Out, "project/%s %s\n", line(x.project), line(x.what))
 		a.printFieldDiffs(x.diff)
+	}
+	if blocked != "" {
+		fmt.Fprintf(a.Err, "source/%s: the prune is blocked: %s\n", clean(name), line(blocked))
 	}
 	return code, nil
 }

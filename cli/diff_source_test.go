@@ -32,6 +32,7 @@ func TestDifferences(t *testing.T) {
 		name     string
 		source   *carav1.SourceSpec
 		gone     bool // from the source
+		uid      string
 		held     string
 		status   *carav1.ClaimStatus
 		live     *carav1.Project
@@ -62,8 +63,9 @@ func TestDifferences(t *testing.T) {
 		{name: "gone from git and here", gone: true},
 		{name: "gone from git, of another", gone: true, live: live("source/b", "web:1")},
 		{name: "gone from git, overridden", gone: true, live: live("source/a", "web:1"), override: over(always), want: "is overridden by user/ada until it is cleared: it leaks; git would delete it"},
-		{name: "prune is off", source: &carav1.SourceSpec{Prune: proto.Bool(false)}, gone: true, live: live("source/a", "web:1"), want: "is kept, it left the source: prune is off"},
-		{name: "prune is blocked", gone: true, status: &carav1.ClaimStatus{State: "PruneBlocked", Message: "too many"}, live: live("source/a", "web:1"), want: "would be pruned, and is not: too many"},
+		{name: "of an earlier source", gone: true, uid: "0", live: live("source/a", "web:1"), want: "is kept: an earlier source of this name declared it"},
+		{name: "prune is off", source: &carav1.SourceSpec{Prune: new(false)}, gone: true, live: live("source/a", "web:1"), want: "is kept, it left the source: prune is off"},
+		{name: "prune is blocked", gone: true, status: &carav1.ClaimStatus{State: "PruneBlocked", Message: "too many"}, live: live("source/a", "web:1"), want: "would be pruned, and is not: the prune is blocked"},
 		{name: "left to another", gone: true, status: &carav1.ClaimStatus{Message: "it is left to source/b"}, live: live("source/a", "web:1"), want: "is kept, it left the source: it is left to source/b"},
 	}
 	for _, tt := range tests {
@@ -71,7 +73,7 @@ func TestDifferences(t *testing.T) {
 			d := &declaration{
 				source: &carav1.Source{Metadata: &carav1.ObjectMeta{Name: "a"}, Spec: tt.source},
 				claims: []*carav1.Claim{{Status: tt.status, Spec: &carav1.ClaimSpec{
-					Project: live("", "web:1"), Present: !tt.gone, Held: tt.held, Hash: "v1:11",
+					Project: live("", "web:1"), Present: !tt.gone, Held: tt.held, Hash: "v1:11", SourceUid: tt.uid,
 				}}},
 				live: map[string]*carav1.Project{}, overrides: map[string]*carav1.Override{},
 			}
