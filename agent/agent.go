@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -82,6 +83,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a.queue = loop.NewQueue(loop.QueueConfig{
 		Name: "projects", Workers: cfg.Workers, Do: a.work, MaxBackoff: cfg.MaxBackoff, Logger: a.log,
+		Quiet: func(err error) bool { return errors.Is(err, ErrUnavailable) && a.health.error() != nil }, // said once, of the engine
 	})
 	a.reports = newReporter(carav1.NewProjectServiceClient(cfg.Conn), cfg, a.log, a.reported)
 	a.pulls = newPuller(recordedPulls{cfg.Engine, a.images, a.log}, cfg.Pulls, a.hint)

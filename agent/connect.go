@@ -22,8 +22,9 @@ var ErrSuperseded = errors.New("another agent has taken over this node's name")
 // connect keeps a stream to the server open for as long as ctx lasts.
 func (a *Agent) connect(ctx context.Context) error {
 	backoff := newBackoff(200*time.Millisecond, a.cfg.MaxBackoff)
+	told := false
 	for ctx.Err() == nil {
-		err := a.session(ctx, backoff.reset)
+		err := a.session(ctx, func() { backoff.reset(); told = false })
 		a.link(false)
 		switch {
 		case ctx.Err() != nil:
@@ -31,7 +32,10 @@ func (a *Agent) connect(ctx context.Context) error {
 		case api.Code(err) == codes.Aborted:
 			return fmt.Errorf("%w: %w", ErrSuperseded, err)
 		}
-		a.log.Warn("connection to the server lost", "error", err)
+		if !told {
+			a.log.Warn("connection to the server lost", "error", err)
+			told = true
+		}
 		backoff.wait(ctx)
 	}
 	return nil

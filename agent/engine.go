@@ -15,7 +15,7 @@ var (
 	// ErrNotFound: the engine answered that there is no such thing.
 	ErrNotFound = errors.New("not found in the engine")
 	// ErrForeign: a thing that is not ours has the name that we need.
-	ErrForeign = errors.New("name taken by something that Cara did not make")
+	ErrForeign = errors.New("name taken by something that is not of this cluster and node")
 	// ErrInvalid: the engine, or a registry, will never accept this, however often it is asked.
 	ErrInvalid = errors.New("refused")
 	// ErrRegistry: the registry did not answer, or answered that it cannot now.

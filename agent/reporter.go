@@ -35,7 +35,10 @@ func newReporter(client carav1.ProjectServiceClient, cfg Config, log *slog.Logge
 		client: client, log: log, took: took,
 		pending: map[string]*carav1.UpdateProjectStatusRequest{}, sent: map[string]*carav1.UpdateProjectStatusRequest{},
 	}
-	r.queue = loop.NewQueue(loop.QueueConfig{Name: "reports", Workers: 8, Do: r.send, MaxBackoff: cfg.MaxBackoff, Logger: log})
+	r.queue = loop.NewQueue(loop.QueueConfig{
+		Name: "reports", Workers: 8, Do: r.send, MaxBackoff: cfg.MaxBackoff, Logger: log,
+		Quiet: func(err error) bool { return api.Code(err) == codes.Unavailable }, // said once, of the connection
+	})
 	return r
 }
 

@@ -103,8 +103,8 @@ func TestImages(t *testing.T) {
 		f.engine.Gate(make(chan struct{}))
 		f.run(t)
 		f.put("p", services("far"))
-		f.wait(t, "p", func(p *carav1.Project) bool {
-			return api.FindCondition(p.GetStatus().GetConditions(), api.CondImagesReady).GetReason() == "Pulling"
+		f.wait(t, "p", func(p *carav1.Project) bool { // progress: asked for is not begun, and what never began is not given up
+			return strings.Contains(api.FindCondition(p.GetStatus().GetConditions(), api.CondImagesReady).GetMessage(), "far: 0 of 1 layers")
 		})
 		f.terminate("p")
 		f.wait(t, "p", gone)

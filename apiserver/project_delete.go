@@ -135,6 +135,9 @@ func deletionText(p *carav1.Project) string {
 	}
 	reason := p.GetStatus().GetDeletionReason()
 	if text, ok := words[reason]; ok {
+		if sourceOf(p) != "" {
+			text += ": " + whence(p.GetMetadata().GetOwner(), p.GetMetadata().GetOrigin())
+		}
 		return fmt.Sprintf("%s (%s)", text, p.GetStatus().GetDeletionActor())
 	}
 	return "deleted by " + p.GetStatus().GetDeletionActor()

@@ -33,7 +33,7 @@ func TestLawOneBadFileAmongMany(t *testing.T) {
 	invalid := condition(s.GetStatus().GetConditions(), api.CondInvalidManifests)
 	w.says("the condition", invalid.GetMessage(), "1 error in 1 file: "+at)
 	w.event(api.KindSource, "platform", "InvalidManifests", invalid.GetMessage())
-	w.suffers("platform", api.CondPruneBlocked, "Blocked", fmt.Sprintf("1 errors in the files at %s, the first in a.yaml:%d: %s; kept: c",
+	w.suffers("platform", api.CondPruneBlocked, "Blocked", fmt.Sprintf("1 error in the files at %s, the first in a.yaml:%d: %s; kept: c",
 		bad[:7], problems[0].GetLine(), problems[0].GetMessage()))
 	w.says("the claim", w.claim("platform", "a", "Held").GetSpec().GetHeld(), "its file is broken: "+at)
 	w.asks("a", "web:1")

@@ -81,7 +81,7 @@ func lawBadFile(t *testing.T, r *liveServer) {
 	r.wantState("platform/bad", StateHeld, "bad.yaml:3:1")
 	r.wantState("platform/old", StatePruneBlocked, "bad.yaml:3")
 	r.wantCondition("platform", api.CondReady, api.StatusFalse, "bad.yaml:3: did not find expected key")
-	r.wantCondition("platform", api.CondPruneBlocked, api.StatusTrue, "1 errors in the files at rev-2")
+	r.wantCondition("platform", api.CondPruneBlocked, api.StatusTrue, "1 error in the files at rev-2")
 	r.wantEvent(api.KindProject, "bad", StateHeld, "bad.yaml:3:1: did not find expected key")
 	r.wantEvent(api.KindSource, "platform", api.CondPruneBlocked, "kept: old")
 	r.wantQuiet()

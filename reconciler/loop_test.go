@@ -154,7 +154,7 @@ func TestFailedDeleteIsKeptAndRetried(t *testing.T) {
 		c.pass(2 * time.Minute)
 		c.wantProjects("web a:1 source/platform")
 		c.wantStates("platform/web Applied")
-		c.wantCondition("platform", api.CondReady, api.StatusTrue, "1 projects as at rev-2")
+		c.wantCondition("platform", api.CondReady, api.StatusTrue, "1 project as at rev-2")
 	})
 }
 
@@ -372,7 +372,7 @@ func TestApplyOutageIsRetried(t *testing.T) {
 		c.Refuse("Apply", nil)
 		c.pass(2 * time.Minute)
 		c.wantProjects("web a:1 source/platform")
-		c.wantCondition("platform", api.CondReady, api.StatusTrue, "1 projects")
+		c.wantCondition("platform", api.CondReady, api.StatusTrue, "1 project")
 	})
 }
 

@@ -142,7 +142,7 @@ func blocked(in PruneInput, n int) (reasons []string) {
 const pruneOff = "prune is off"
 
 func fileErrors(s *carav1.Snapshot, n int) string {
-	text := fmt.Sprintf("%d errors in the files at %s", n, Short(s.Revision))
+	text := fmt.Sprintf("%s in the files at %s", count(int(n), "error"), Short(s.Revision))
 	if len(s.FileErrors) > 0 {
 		e := s.FileErrors[0]
 		text += fmt.Sprintf(", the first in %s: %s", place(e.File, e.Line), clip(e.Message, 200))

@@ -34,7 +34,7 @@ func TestPruneGate(t *testing.T) {
 	}{
 		"all conditions hold":                        {gone: leaving(1), present: 5, owned: 6},
 		"the snapshot did not load whole":            {gone: leaving(1), present: 5, owned: 6, source: func(s *carav1.Source) { s.Status.Snapshot.Complete = false }, reasons: []string{"did not load whole"}},
-		"a file has errors":                          {gone: leaving(1), present: 5, owned: 6, source: func(s *carav1.Source) { s.Status.Snapshot.ErrorCount = 1 }, reasons: []string{"1 errors in the files at 1a2b3c4"}},
+		"a file has errors":                          {gone: leaving(1), present: 5, owned: 6, source: func(s *carav1.Source) { s.Status.Snapshot.ErrorCount = 1 }, reasons: []string{"1 error in the files at 1a2b3c4"}},
 		"a declared project is held back":            {gone: leaving(1), present: 5, held: 1, owned: 6, reasons: []string{"1 declared projects are held back"}},
 		"the source cannot be read now":              {gone: leaving(1), present: 5, owned: 6, source: fetchFailed, reasons: []string{"cannot be read now (Unreachable)"}},
 		"the source is suspended":                    {gone: leaving(1), present: 5, owned: 6, source: func(s *carav1.Source) { s.Spec.Suspend = true }, reasons: []string{"suspended"}},

@@ -150,7 +150,11 @@ func events(in Input, plan *Plan, done *outcome, req *carav1.UpdateSourceStatusR
 		case res.state == "" || res.state == StateApplied || res.state == s.row.Status.GetState():
 		case res.state == StateOverridden: // the server has told, where a person decided it
 		case res.state != StatePruneBlocked: // told once, of the source
-			all = append(all, projectEvent(s, "Warning", res.state, fmt.Sprintf("source/%s, %s: %s",
+			typ := "Warning"
+			if res.state == StateExpired { // that is what was asked for
+				typ = "Normal"
+			}
+			all = append(all, projectEvent(s, typ, res.state, fmt.Sprintf("source/%s, %s: %s",
 				plan.Source, place(s.row.Claim.GetSpec().GetFile(), s.row.Claim.GetSpec().GetLine()), res.message)))
 		}
 	}

@@ -219,7 +219,7 @@ func ready(in Input, plan *Plan, done *outcome, t totals) *carav1.Condition {
 	c.Reason, c.Message = notReady(in, plan, done, t)
 	if c.Reason == "" {
 		c.Status, c.Reason = api.StatusTrue, "Applied"
-		c.Message = fmt.Sprintf("%d projects as at %s", t.owned, Short(plan.Revision))
+		c.Message = fmt.Sprintf("%s as at %s", count(t.owned, "project"), Short(plan.Revision))
 	}
 	c.Message = bounded(c.Message)
 	return c
@@ -255,4 +255,12 @@ func notReady(in Input, plan *Plan, done *outcome, t totals) (reason, message st
 		return api.CondPruneBlocked, pruneText(plan)
 	}
 	return "", ""
+}
+
+// count is a number of things in words: `1 project`, `2 projects`.
+func count(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }

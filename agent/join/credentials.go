@@ -133,7 +133,7 @@ type transport struct {
 	owner *Credentials
 }
 
-func (t *transport) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+func (t *transport) ClientHandshake(ctx context.Context, _ string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	id := t.owner.current.Load()
 	conn, info, err := credentials.NewTLS(&tls.Config{
 		MinVersion:   tls.VersionTLS13,
@@ -141,7 +141,7 @@ func (t *transport) ClientHandshake(ctx context.Context, authority string, raw n
 		RootCAs:      id.roots,
 		Certificates: []tls.Certificate{id.cert},
 		Time:         t.owner.cfg.Now,
-	}).ClientHandshake(ctx, authority, raw)
+	}).ClientHandshake(ctx, serverName, raw) // the inner credentials verify the name that they are called with
 	if err != nil {
 		return nil, nil, fmt.Errorf("connect to %s as node %s: %w", t.owner.cfg.Server, id.node, err)
 	}

@@ -19,7 +19,9 @@ type QueueConfig struct {
 	Do func(ctx context.Context, key string) (again time.Duration, err error)
 	// MinBackoff after the first failure (100 ms where it is 0), doubling up to MaxBackoff (1 min where it is 0).
 	MinBackoff, MaxBackoff time.Duration
-	Logger                 *slog.Logger
+	// Quiet tells of errors that are said elsewhere, once: they are retried like all others, and logged at debug level.
+	Quiet  func(error) bool
+	Logger *slog.Logger
 }
 
 // Queue works on keys: never on one twice at once, and again on one that was added meanwhile.
@@ -97,7 +99,11 @@ func (q *Queue) next(ctx context.Context, work workqueue.TypedRateLimitingInterf
 	again, err := q.cfg.Do(ctx, key)
 	switch {
 	case err != nil && ctx.Err() == nil:
-		q.cfg.Logger.Warn("work failed, will retry", "queue", q.cfg.Name, "key", key,
+		level := slog.LevelWarn
+		if q.cfg.Quiet != nil && q.cfg.Quiet(err) {
+			level = slog.LevelDebug
+		}
+		q.cfg.Logger.Log(ctx, level, "work failed, will retry", "queue", q.cfg.Name, "key", key,
 			"retries", work.NumRequeues(key), "error", err)
 		work.AddRateLimited(key)
 	case err == nil:
