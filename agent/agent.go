@@ -241,19 +241,22 @@ func (a *Agent) hint(project string) {
 
 // current returns the project's task and what it should be now; nil where there is nothing to do yet. look is false
 // where nothing happened since the last look found all as wanted: what a look covers, it covers once, and the events
-// of what the agent itself did are old by the time of the next.
-func (a *Agent) current(project string, now time.Time) (t *task, want *Want, look bool) {
+// of what the agent itself did are old by the time of the next. Where look is false, again is when to look: the queue keeps
+// only the earliest of a key's times, and one that came before it was due must not be the last.
+func (a *Agent) current(project string, now time.Time) (t *task, want *Want, look bool, again time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	t = a.tasks[project]
 	if t == nil || t.held {
-		return nil, nil, false
+		return nil, nil, false, 0
 	}
 	look = t.hinted || t.settled != t.want || !t.due.IsZero() && !now.Before(t.due)
 	if look {
 		t.hinted, t.settled = false, nil
+	} else if !t.due.IsZero() {
+		again = max(t.due.Sub(now), time.Millisecond)
 	}
-	return t, t.want, look
+	return t, t.want, look, again
 }
 
 // settle remembers that a look found nothing to do.

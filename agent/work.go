@@ -34,7 +34,7 @@ const maxPasses = 200
 func (a *Agent) work(ctx context.Context, project string) (time.Duration, error) {
 	for n := range maxPasses {
 		now := time.Now()
-		t, want, look := a.current(project, now)
+		t, want, look, due := a.current(project, now)
 		if t == nil {
 			return 0, nil
 		}
@@ -42,7 +42,7 @@ func (a *Agent) work(ctx context.Context, project string) (time.Duration, error)
 			t.work.networks, t.work.volumes = nil, nil
 		}
 		if !look {
-			return 0, a.keep(t, want)
+			return due, a.keep(t, want)
 		}
 		again, more, err := a.pass(ctx, t, want)
 		if err == nil && !more {
