@@ -124,11 +124,13 @@ func TestLawRenamedProject(t *testing.T) {
 	w := law(t)
 	o := w.origin("platform", only("web:1", "old", "other"))
 	w.claim("platform", "old", "Applied")
+	declaredAt := o.head()[:7]
 	o.Write("old.yaml", declared("new", "web:1"))
 	o.save("Rename")
 	w.asks("new", "web:1")
 	w.gone("old")
-	w.event(api.KindProject, "old", "Removed", "its manifest left the source (system/reconciler); it had no node")
+	w.event(api.KindProject, "old", "Removed", fmt.Sprintf(
+		"its manifest left the source: source/platform, old.yaml at %s (system/reconciler); it had no node", declaredAt))
 	w.stay("new", "other")
 }
 

@@ -171,7 +171,7 @@ func TestLawSuspend(t *testing.T) {
 func TestLawSourceDeleted(t *testing.T) {
 	w := law(t)
 	w.origin("orphans", only("web:1", "a", "b"))
-	w.origin("deletes", only("web:1", "c", "d"), "onDelete: Delete")
+	deletes := w.origin("deletes", only("web:1", "c", "d"), "onDelete: Delete")
 	w.claim("orphans", "b", "Applied")
 	w.claim("deletes", "d", "Applied")
 	w.claim("orphans", "a", "Applied")
@@ -183,5 +183,6 @@ func TestLawSourceDeleted(t *testing.T) {
 	w.deleteSource("deletes")
 	w.gone("c", "d")
 	w.stay("a", "b")
-	w.event(api.KindProject, "c", "Removed", "its source was deleted (system/reconciler); it had no node")
+	w.event(api.KindProject, "c", "Removed", fmt.Sprintf(
+		"its source was deleted: source/deletes, c.yaml at %s (system/reconciler); it had no node", deletes.head()[:7]))
 }
