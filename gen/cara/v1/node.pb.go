@@ -111,9 +111,12 @@ type NodeSpec struct {
 	// Unschedulable (cordoned) nodes get no new projects.
 	Unschedulable bool `protobuf:"varint,1,opt,name=unschedulable,proto3" json:"unschedulable,omitempty"`
 	// Draining nodes lose their projects, one after the other, and get no new ones.
-	Draining      bool `protobuf:"varint,2,opt,name=draining,proto3" json:"draining,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Draining bool `protobuf:"varint,2,opt,name=draining,proto3" json:"draining,omitempty"`
+	// DrainMaxParallel is how many projects may be on their way from a draining node to another at a time: the next one
+	// leaves once one of them runs elsewhere. 0 is 1.
+	DrainMaxParallel int32 `protobuf:"varint,3,opt,name=drain_max_parallel,json=drainMaxParallel,proto3" json:"drain_max_parallel,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *NodeSpec) Reset() {
@@ -158,6 +161,13 @@ func (x *NodeSpec) GetDraining() bool {
 		return x.Draining
 	}
 	return false
+}
+
+func (x *NodeSpec) GetDrainMaxParallel() int32 {
+	if x != nil {
+		return x.DrainMaxParallel
+	}
+	return 0
 }
 
 // NodeStatus is what a node is.
@@ -693,10 +703,12 @@ const file_cara_v1_node_proto_rawDesc = "" +
 	"\x04NodeR\x04kind\x127\n" +
 	"\bmetadata\x18\x03 \x01(\v2\x13.cara.v1.ObjectMetaB\x06\xbaH\x03\xc8\x01\x01R\bmetadata\x12%\n" +
 	"\x04spec\x18\x04 \x01(\v2\x11.cara.v1.NodeSpecR\x04spec\x123\n" +
-	"\x06status\x18\x05 \x01(\v2\x13.cara.v1.NodeStatusB\x06\xbaH\x03\xd8\x01\x03R\x06status\"L\n" +
+	"\x06status\x18\x05 \x01(\v2\x13.cara.v1.NodeStatusB\x06\xbaH\x03\xd8\x01\x03R\x06status\"\x86\x01\n" +
 	"\bNodeSpec\x12$\n" +
 	"\runschedulable\x18\x01 \x01(\bR\runschedulable\x12\x1a\n" +
-	"\bdraining\x18\x02 \x01(\bR\bdraining\"\xdc\x01\n" +
+	"\bdraining\x18\x02 \x01(\bR\bdraining\x128\n" +
+	"\x12drain_max_parallel\x18\x03 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\x10drainMaxParallel\"\xdc\x01\n" +
 	"\n" +
 	"NodeStatus\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x122\n" +

@@ -257,7 +257,9 @@ type Service struct {
 	// PullPolicy is `IfNotPresent` (the default), `Always` or `Never`.
 	PullPolicy string `protobuf:"bytes,23,opt,name=pull_policy,json=pullPolicy,proto3" json:"pull_policy,omitempty"`
 	// Labels are put on the container; the prefix `cara.` is reserved.
-	Labels        map[string]string `protobuf:"bytes,24,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Labels map[string]string `protobuf:"bytes,24,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Update says how a container is replaced when the manifest changes.
+	Update        *Update `protobuf:"bytes,25,opt,name=update,proto3" json:"update,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -460,6 +462,62 @@ func (x *Service) GetLabels() map[string]string {
 	return nil
 }
 
+func (x *Service) GetUpdate() *Update {
+	if x != nil {
+		return x.Update
+	}
+	return nil
+}
+
+// Update says how a service's container is replaced by its successor.
+type Update struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Order is `stop-first` (the default): the old container is stopped, then the new one started. With `start-first` the
+	// new one is started beside the old one, which keeps its place in the ingress until the new one is ready (healthy
+	// where it has a check) and stays where the new one fails. While both run, other services of the project may reach
+	// either by the service's name.
+	Order         string `protobuf:"bytes,1,opt,name=order,proto3" json:"order,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Update) Reset() {
+	*x = Update{}
+	mi := &file_cara_v1_project_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Update) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Update) ProtoMessage() {}
+
+func (x *Update) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_project_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Update.ProtoReflect.Descriptor instead.
+func (*Update) Descriptor() ([]byte, []int) {
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Update) GetOrder() string {
+	if x != nil {
+		return x.Order
+	}
+	return ""
+}
+
 // EnvVar is one environment variable: a value, or where to take it from.
 type EnvVar struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -475,7 +533,7 @@ type EnvVar struct {
 
 func (x *EnvVar) Reset() {
 	*x = EnvVar{}
-	mi := &file_cara_v1_project_proto_msgTypes[3]
+	mi := &file_cara_v1_project_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -487,7 +545,7 @@ func (x *EnvVar) String() string {
 func (*EnvVar) ProtoMessage() {}
 
 func (x *EnvVar) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[3]
+	mi := &file_cara_v1_project_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -500,7 +558,7 @@ func (x *EnvVar) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnvVar.ProtoReflect.Descriptor instead.
 func (*EnvVar) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{3}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *EnvVar) GetName() string {
@@ -535,7 +593,7 @@ type EnvVarSource struct {
 
 func (x *EnvVarSource) Reset() {
 	*x = EnvVarSource{}
-	mi := &file_cara_v1_project_proto_msgTypes[4]
+	mi := &file_cara_v1_project_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -547,7 +605,7 @@ func (x *EnvVarSource) String() string {
 func (*EnvVarSource) ProtoMessage() {}
 
 func (x *EnvVarSource) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[4]
+	mi := &file_cara_v1_project_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -560,7 +618,7 @@ func (x *EnvVarSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnvVarSource.ProtoReflect.Descriptor instead.
 func (*EnvVarSource) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{4}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *EnvVarSource) GetSecretKeyRef() *SecretKeyRef {
@@ -583,7 +641,7 @@ type SecretKeyRef struct {
 
 func (x *SecretKeyRef) Reset() {
 	*x = SecretKeyRef{}
-	mi := &file_cara_v1_project_proto_msgTypes[5]
+	mi := &file_cara_v1_project_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -595,7 +653,7 @@ func (x *SecretKeyRef) String() string {
 func (*SecretKeyRef) ProtoMessage() {}
 
 func (x *SecretKeyRef) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[5]
+	mi := &file_cara_v1_project_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -608,7 +666,7 @@ func (x *SecretKeyRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretKeyRef.ProtoReflect.Descriptor instead.
 func (*SecretKeyRef) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{5}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *SecretKeyRef) GetName() string {
@@ -640,7 +698,7 @@ type VolumeMount struct {
 
 func (x *VolumeMount) Reset() {
 	*x = VolumeMount{}
-	mi := &file_cara_v1_project_proto_msgTypes[6]
+	mi := &file_cara_v1_project_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -652,7 +710,7 @@ func (x *VolumeMount) String() string {
 func (*VolumeMount) ProtoMessage() {}
 
 func (x *VolumeMount) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[6]
+	mi := &file_cara_v1_project_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -665,7 +723,7 @@ func (x *VolumeMount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeMount.ProtoReflect.Descriptor instead.
 func (*VolumeMount) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{6}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *VolumeMount) GetName() string {
@@ -702,7 +760,7 @@ type Volume struct {
 
 func (x *Volume) Reset() {
 	*x = Volume{}
-	mi := &file_cara_v1_project_proto_msgTypes[7]
+	mi := &file_cara_v1_project_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -714,7 +772,7 @@ func (x *Volume) String() string {
 func (*Volume) ProtoMessage() {}
 
 func (x *Volume) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[7]
+	mi := &file_cara_v1_project_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -727,7 +785,7 @@ func (x *Volume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Volume.ProtoReflect.Descriptor instead.
 func (*Volume) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{7}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Volume) GetName() string {
@@ -762,7 +820,7 @@ type Ingress struct {
 
 func (x *Ingress) Reset() {
 	*x = Ingress{}
-	mi := &file_cara_v1_project_proto_msgTypes[8]
+	mi := &file_cara_v1_project_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -774,7 +832,7 @@ func (x *Ingress) String() string {
 func (*Ingress) ProtoMessage() {}
 
 func (x *Ingress) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[8]
+	mi := &file_cara_v1_project_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -787,7 +845,7 @@ func (x *Ingress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ingress.ProtoReflect.Descriptor instead.
 func (*Ingress) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{8}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Ingress) GetName() string {
@@ -831,7 +889,7 @@ type IngressTarget struct {
 
 func (x *IngressTarget) Reset() {
 	*x = IngressTarget{}
-	mi := &file_cara_v1_project_proto_msgTypes[9]
+	mi := &file_cara_v1_project_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -843,7 +901,7 @@ func (x *IngressTarget) String() string {
 func (*IngressTarget) ProtoMessage() {}
 
 func (x *IngressTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[9]
+	mi := &file_cara_v1_project_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -856,7 +914,7 @@ func (x *IngressTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IngressTarget.ProtoReflect.Descriptor instead.
 func (*IngressTarget) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{9}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *IngressTarget) GetService() string {
@@ -884,7 +942,7 @@ type IngressAccess struct {
 
 func (x *IngressAccess) Reset() {
 	*x = IngressAccess{}
-	mi := &file_cara_v1_project_proto_msgTypes[10]
+	mi := &file_cara_v1_project_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -896,7 +954,7 @@ func (x *IngressAccess) String() string {
 func (*IngressAccess) ProtoMessage() {}
 
 func (x *IngressAccess) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[10]
+	mi := &file_cara_v1_project_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -909,7 +967,7 @@ func (x *IngressAccess) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IngressAccess.ProtoReflect.Descriptor instead.
 func (*IngressAccess) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{10}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *IngressAccess) GetScope() string {
@@ -942,7 +1000,7 @@ type Healthcheck struct {
 
 func (x *Healthcheck) Reset() {
 	*x = Healthcheck{}
-	mi := &file_cara_v1_project_proto_msgTypes[11]
+	mi := &file_cara_v1_project_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -954,7 +1012,7 @@ func (x *Healthcheck) String() string {
 func (*Healthcheck) ProtoMessage() {}
 
 func (x *Healthcheck) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[11]
+	mi := &file_cara_v1_project_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -967,7 +1025,7 @@ func (x *Healthcheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Healthcheck.ProtoReflect.Descriptor instead.
 func (*Healthcheck) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{11}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Healthcheck) GetHttp() *HTTPCheck {
@@ -1032,7 +1090,7 @@ type HTTPCheck struct {
 
 func (x *HTTPCheck) Reset() {
 	*x = HTTPCheck{}
-	mi := &file_cara_v1_project_proto_msgTypes[12]
+	mi := &file_cara_v1_project_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1044,7 +1102,7 @@ func (x *HTTPCheck) String() string {
 func (*HTTPCheck) ProtoMessage() {}
 
 func (x *HTTPCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[12]
+	mi := &file_cara_v1_project_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1057,7 +1115,7 @@ func (x *HTTPCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HTTPCheck.ProtoReflect.Descriptor instead.
 func (*HTTPCheck) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{12}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *HTTPCheck) GetPath() string {
@@ -1085,7 +1143,7 @@ type TCPCheck struct {
 
 func (x *TCPCheck) Reset() {
 	*x = TCPCheck{}
-	mi := &file_cara_v1_project_proto_msgTypes[13]
+	mi := &file_cara_v1_project_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1097,7 +1155,7 @@ func (x *TCPCheck) String() string {
 func (*TCPCheck) ProtoMessage() {}
 
 func (x *TCPCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[13]
+	mi := &file_cara_v1_project_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1110,7 +1168,7 @@ func (x *TCPCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TCPCheck.ProtoReflect.Descriptor instead.
 func (*TCPCheck) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{13}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *TCPCheck) GetPort() int32 {
@@ -1131,7 +1189,7 @@ type ExecCheck struct {
 
 func (x *ExecCheck) Reset() {
 	*x = ExecCheck{}
-	mi := &file_cara_v1_project_proto_msgTypes[14]
+	mi := &file_cara_v1_project_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1143,7 +1201,7 @@ func (x *ExecCheck) String() string {
 func (*ExecCheck) ProtoMessage() {}
 
 func (x *ExecCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[14]
+	mi := &file_cara_v1_project_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1156,7 +1214,7 @@ func (x *ExecCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecCheck.ProtoReflect.Descriptor instead.
 func (*ExecCheck) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{14}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ExecCheck) GetCommand() []string {
@@ -1179,7 +1237,7 @@ type Dependency struct {
 
 func (x *Dependency) Reset() {
 	*x = Dependency{}
-	mi := &file_cara_v1_project_proto_msgTypes[15]
+	mi := &file_cara_v1_project_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1191,7 +1249,7 @@ func (x *Dependency) String() string {
 func (*Dependency) ProtoMessage() {}
 
 func (x *Dependency) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[15]
+	mi := &file_cara_v1_project_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1204,7 +1262,7 @@ func (x *Dependency) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dependency.ProtoReflect.Descriptor instead.
 func (*Dependency) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{15}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Dependency) GetService() string {
@@ -1234,7 +1292,7 @@ type Resources struct {
 
 func (x *Resources) Reset() {
 	*x = Resources{}
-	mi := &file_cara_v1_project_proto_msgTypes[16]
+	mi := &file_cara_v1_project_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1246,7 +1304,7 @@ func (x *Resources) String() string {
 func (*Resources) ProtoMessage() {}
 
 func (x *Resources) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[16]
+	mi := &file_cara_v1_project_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1259,7 +1317,7 @@ func (x *Resources) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resources.ProtoReflect.Descriptor instead.
 func (*Resources) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{16}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Resources) GetRequests() *ResourceList {
@@ -1282,14 +1340,16 @@ type ResourceList struct {
 	// Cpu in cores: `500m`, `2`.
 	Cpu string `protobuf:"bytes,1,opt,name=cpu,proto3" json:"cpu,omitempty"`
 	// Memory in bytes: `128Mi`, `1G`.
-	Memory        string `protobuf:"bytes,2,opt,name=memory,proto3" json:"memory,omitempty"`
+	Memory string `protobuf:"bytes,2,opt,name=memory,proto3" json:"memory,omitempty"`
+	// Pids is how many processes and threads there may be at most; under `limits` only. 0 for the engine's default.
+	Pids          int32 `protobuf:"varint,3,opt,name=pids,proto3" json:"pids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ResourceList) Reset() {
 	*x = ResourceList{}
-	mi := &file_cara_v1_project_proto_msgTypes[17]
+	mi := &file_cara_v1_project_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1301,7 +1361,7 @@ func (x *ResourceList) String() string {
 func (*ResourceList) ProtoMessage() {}
 
 func (x *ResourceList) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[17]
+	mi := &file_cara_v1_project_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1314,7 +1374,7 @@ func (x *ResourceList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceList.ProtoReflect.Descriptor instead.
 func (*ResourceList) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{17}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ResourceList) GetCpu() string {
@@ -1329,6 +1389,13 @@ func (x *ResourceList) GetMemory() string {
 		return x.Memory
 	}
 	return ""
+}
+
+func (x *ResourceList) GetPids() int32 {
+	if x != nil {
+		return x.Pids
+	}
+	return 0
 }
 
 // File is a small file in the container: content, or one key of a Secret.
@@ -1348,7 +1415,7 @@ type File struct {
 
 func (x *File) Reset() {
 	*x = File{}
-	mi := &file_cara_v1_project_proto_msgTypes[18]
+	mi := &file_cara_v1_project_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1360,7 +1427,7 @@ func (x *File) String() string {
 func (*File) ProtoMessage() {}
 
 func (x *File) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[18]
+	mi := &file_cara_v1_project_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1373,7 +1440,7 @@ func (x *File) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use File.ProtoReflect.Descriptor instead.
 func (*File) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{18}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *File) GetPath() string {
@@ -1419,7 +1486,7 @@ type Ulimit struct {
 
 func (x *Ulimit) Reset() {
 	*x = Ulimit{}
-	mi := &file_cara_v1_project_proto_msgTypes[19]
+	mi := &file_cara_v1_project_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1431,7 +1498,7 @@ func (x *Ulimit) String() string {
 func (*Ulimit) ProtoMessage() {}
 
 func (x *Ulimit) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[19]
+	mi := &file_cara_v1_project_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1444,7 +1511,7 @@ func (x *Ulimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ulimit.ProtoReflect.Descriptor instead.
 func (*Ulimit) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{19}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Ulimit) GetName() string {
@@ -1505,7 +1572,7 @@ type ProjectStatus struct {
 
 func (x *ProjectStatus) Reset() {
 	*x = ProjectStatus{}
-	mi := &file_cara_v1_project_proto_msgTypes[20]
+	mi := &file_cara_v1_project_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1517,7 +1584,7 @@ func (x *ProjectStatus) String() string {
 func (*ProjectStatus) ProtoMessage() {}
 
 func (x *ProjectStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[20]
+	mi := &file_cara_v1_project_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1530,7 +1597,7 @@ func (x *ProjectStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProjectStatus.ProtoReflect.Descriptor instead.
 func (*ProjectStatus) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{20}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ProjectStatus) GetPhase() string {
@@ -1662,7 +1729,7 @@ type ServiceStatus struct {
 
 func (x *ServiceStatus) Reset() {
 	*x = ServiceStatus{}
-	mi := &file_cara_v1_project_proto_msgTypes[21]
+	mi := &file_cara_v1_project_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1674,7 +1741,7 @@ func (x *ServiceStatus) String() string {
 func (*ServiceStatus) ProtoMessage() {}
 
 func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[21]
+	mi := &file_cara_v1_project_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1687,7 +1754,7 @@ func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceStatus.ProtoReflect.Descriptor instead.
 func (*ServiceStatus) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{21}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ServiceStatus) GetName() string {
@@ -1792,7 +1859,7 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\x12image_pull_secrets\x18\a \x03(\tB\b\xbaH\x05\x92\x01\x02\x10\x10R\x10imagePullSecrets\x1a?\n" +
 	"\x11NodeSelectorEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x80\t\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa9\t\n" +
 	"\aService\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\a\xc8\x01\x01r\x02\x18?R\x04name\x12!\n" +
@@ -1823,10 +1890,14 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\acap_add\x18\x16 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10@R\x06capAdd\x12E\n" +
 	"\vpull_policy\x18\x17 \x01(\tB$\xbaH!r\x1fR\x00R\fIfNotPresentR\x06AlwaysR\x05NeverR\n" +
 	"pullPolicy\x12>\n" +
-	"\x06labels\x18\x18 \x03(\v2\x1c.cara.v1.Service.LabelsEntryB\b\xbaH\x05\x9a\x01\x02\x10@R\x06labels\x1a9\n" +
+	"\x06labels\x18\x18 \x03(\v2\x1c.cara.v1.Service.LabelsEntryB\b\xbaH\x05\x9a\x01\x02\x10@R\x06labels\x12'\n" +
+	"\x06update\x18\x19 \x01(\v2\x0f.cara.v1.UpdateR\x06update\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x80\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"@\n" +
+	"\x06Update\x126\n" +
+	"\x05order\x18\x01 \x01(\tB \xbaH\x1dr\x1bR\x00R\n" +
+	"stop-firstR\vstart-firstR\x05order\"\x80\x01\n" +
 	"\x06EnvVar\x12\x1f\n" +
 	"\x04name\x18\x01 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\x80\x02R\x04name\x12\x1f\n" +
 	"\x05value\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\bR\x05value\x124\n" +
@@ -1883,10 +1954,11 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\tcondition\x18\x02 \x01(\tB$\xbaH!r\x1fR\x00R\aStartedR\aHealthyR\tCompletedR\tcondition\"m\n" +
 	"\tResources\x121\n" +
 	"\brequests\x18\x01 \x01(\v2\x15.cara.v1.ResourceListR\brequests\x12-\n" +
-	"\x06limits\x18\x02 \x01(\v2\x15.cara.v1.ResourceListR\x06limits\"J\n" +
+	"\x06limits\x18\x02 \x01(\v2\x15.cara.v1.ResourceListR\x06limits\"l\n" +
 	"\fResourceList\x12\x19\n" +
 	"\x03cpu\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18 R\x03cpu\x12\x1f\n" +
-	"\x06memory\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18 R\x06memory\"\xa6\x01\n" +
+	"\x06memory\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18 R\x06memory\x12 \n" +
+	"\x04pids\x18\x03 \x01(\x05B\f\xbaH\t\x1a\a\x18\x80\x80\x80\x02(\x00R\x04pids\"\xa6\x01\n" +
 	"\x04File\x12\x1f\n" +
 	"\x04path\x18\x01 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\x80 R\x04path\x12#\n" +
 	"\acontent\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x10R\acontent\x12;\n" +
@@ -1944,73 +2016,75 @@ func file_cara_v1_project_proto_rawDescGZIP() []byte {
 	return file_cara_v1_project_proto_rawDescData
 }
 
-var file_cara_v1_project_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_cara_v1_project_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_cara_v1_project_proto_goTypes = []any{
 	(*Project)(nil),               // 0: cara.v1.Project
 	(*ProjectSpec)(nil),           // 1: cara.v1.ProjectSpec
 	(*Service)(nil),               // 2: cara.v1.Service
-	(*EnvVar)(nil),                // 3: cara.v1.EnvVar
-	(*EnvVarSource)(nil),          // 4: cara.v1.EnvVarSource
-	(*SecretKeyRef)(nil),          // 5: cara.v1.SecretKeyRef
-	(*VolumeMount)(nil),           // 6: cara.v1.VolumeMount
-	(*Volume)(nil),                // 7: cara.v1.Volume
-	(*Ingress)(nil),               // 8: cara.v1.Ingress
-	(*IngressTarget)(nil),         // 9: cara.v1.IngressTarget
-	(*IngressAccess)(nil),         // 10: cara.v1.IngressAccess
-	(*Healthcheck)(nil),           // 11: cara.v1.Healthcheck
-	(*HTTPCheck)(nil),             // 12: cara.v1.HTTPCheck
-	(*TCPCheck)(nil),              // 13: cara.v1.TCPCheck
-	(*ExecCheck)(nil),             // 14: cara.v1.ExecCheck
-	(*Dependency)(nil),            // 15: cara.v1.Dependency
-	(*Resources)(nil),             // 16: cara.v1.Resources
-	(*ResourceList)(nil),          // 17: cara.v1.ResourceList
-	(*File)(nil),                  // 18: cara.v1.File
-	(*Ulimit)(nil),                // 19: cara.v1.Ulimit
-	(*ProjectStatus)(nil),         // 20: cara.v1.ProjectStatus
-	(*ServiceStatus)(nil),         // 21: cara.v1.ServiceStatus
-	nil,                           // 22: cara.v1.ProjectSpec.NodeSelectorEntry
-	nil,                           // 23: cara.v1.Service.LabelsEntry
-	(*ObjectMeta)(nil),            // 24: cara.v1.ObjectMeta
-	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
-	(*Condition)(nil),             // 26: cara.v1.Condition
+	(*Update)(nil),                // 3: cara.v1.Update
+	(*EnvVar)(nil),                // 4: cara.v1.EnvVar
+	(*EnvVarSource)(nil),          // 5: cara.v1.EnvVarSource
+	(*SecretKeyRef)(nil),          // 6: cara.v1.SecretKeyRef
+	(*VolumeMount)(nil),           // 7: cara.v1.VolumeMount
+	(*Volume)(nil),                // 8: cara.v1.Volume
+	(*Ingress)(nil),               // 9: cara.v1.Ingress
+	(*IngressTarget)(nil),         // 10: cara.v1.IngressTarget
+	(*IngressAccess)(nil),         // 11: cara.v1.IngressAccess
+	(*Healthcheck)(nil),           // 12: cara.v1.Healthcheck
+	(*HTTPCheck)(nil),             // 13: cara.v1.HTTPCheck
+	(*TCPCheck)(nil),              // 14: cara.v1.TCPCheck
+	(*ExecCheck)(nil),             // 15: cara.v1.ExecCheck
+	(*Dependency)(nil),            // 16: cara.v1.Dependency
+	(*Resources)(nil),             // 17: cara.v1.Resources
+	(*ResourceList)(nil),          // 18: cara.v1.ResourceList
+	(*File)(nil),                  // 19: cara.v1.File
+	(*Ulimit)(nil),                // 20: cara.v1.Ulimit
+	(*ProjectStatus)(nil),         // 21: cara.v1.ProjectStatus
+	(*ServiceStatus)(nil),         // 22: cara.v1.ServiceStatus
+	nil,                           // 23: cara.v1.ProjectSpec.NodeSelectorEntry
+	nil,                           // 24: cara.v1.Service.LabelsEntry
+	(*ObjectMeta)(nil),            // 25: cara.v1.ObjectMeta
+	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
+	(*Condition)(nil),             // 27: cara.v1.Condition
 }
 var file_cara_v1_project_proto_depIdxs = []int32{
-	24, // 0: cara.v1.Project.metadata:type_name -> cara.v1.ObjectMeta
+	25, // 0: cara.v1.Project.metadata:type_name -> cara.v1.ObjectMeta
 	1,  // 1: cara.v1.Project.spec:type_name -> cara.v1.ProjectSpec
-	20, // 2: cara.v1.Project.status:type_name -> cara.v1.ProjectStatus
+	21, // 2: cara.v1.Project.status:type_name -> cara.v1.ProjectStatus
 	2,  // 3: cara.v1.ProjectSpec.services:type_name -> cara.v1.Service
-	7,  // 4: cara.v1.ProjectSpec.volumes:type_name -> cara.v1.Volume
-	8,  // 5: cara.v1.ProjectSpec.ingress:type_name -> cara.v1.Ingress
-	25, // 6: cara.v1.ProjectSpec.expire_at:type_name -> google.protobuf.Timestamp
-	22, // 7: cara.v1.ProjectSpec.node_selector:type_name -> cara.v1.ProjectSpec.NodeSelectorEntry
-	3,  // 8: cara.v1.Service.env:type_name -> cara.v1.EnvVar
-	6,  // 9: cara.v1.Service.volume_mounts:type_name -> cara.v1.VolumeMount
-	11, // 10: cara.v1.Service.healthcheck:type_name -> cara.v1.Healthcheck
-	15, // 11: cara.v1.Service.depends_on:type_name -> cara.v1.Dependency
-	16, // 12: cara.v1.Service.resources:type_name -> cara.v1.Resources
-	18, // 13: cara.v1.Service.files:type_name -> cara.v1.File
-	19, // 14: cara.v1.Service.ulimits:type_name -> cara.v1.Ulimit
-	23, // 15: cara.v1.Service.labels:type_name -> cara.v1.Service.LabelsEntry
-	4,  // 16: cara.v1.EnvVar.value_from:type_name -> cara.v1.EnvVarSource
-	5,  // 17: cara.v1.EnvVarSource.secret_key_ref:type_name -> cara.v1.SecretKeyRef
-	9,  // 18: cara.v1.Ingress.target:type_name -> cara.v1.IngressTarget
-	10, // 19: cara.v1.Ingress.access:type_name -> cara.v1.IngressAccess
-	12, // 20: cara.v1.Healthcheck.http:type_name -> cara.v1.HTTPCheck
-	13, // 21: cara.v1.Healthcheck.tcp:type_name -> cara.v1.TCPCheck
-	14, // 22: cara.v1.Healthcheck.exec:type_name -> cara.v1.ExecCheck
-	17, // 23: cara.v1.Resources.requests:type_name -> cara.v1.ResourceList
-	17, // 24: cara.v1.Resources.limits:type_name -> cara.v1.ResourceList
-	5,  // 25: cara.v1.File.secret_key_ref:type_name -> cara.v1.SecretKeyRef
-	26, // 26: cara.v1.ProjectStatus.conditions:type_name -> cara.v1.Condition
-	21, // 27: cara.v1.ProjectStatus.services:type_name -> cara.v1.ServiceStatus
-	25, // 28: cara.v1.ProjectStatus.expire_at:type_name -> google.protobuf.Timestamp
-	25, // 29: cara.v1.ProjectStatus.last_seen:type_name -> google.protobuf.Timestamp
-	25, // 30: cara.v1.ServiceStatus.started_at:type_name -> google.protobuf.Timestamp
-	31, // [31:31] is the sub-list for method output_type
-	31, // [31:31] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	8,  // 4: cara.v1.ProjectSpec.volumes:type_name -> cara.v1.Volume
+	9,  // 5: cara.v1.ProjectSpec.ingress:type_name -> cara.v1.Ingress
+	26, // 6: cara.v1.ProjectSpec.expire_at:type_name -> google.protobuf.Timestamp
+	23, // 7: cara.v1.ProjectSpec.node_selector:type_name -> cara.v1.ProjectSpec.NodeSelectorEntry
+	4,  // 8: cara.v1.Service.env:type_name -> cara.v1.EnvVar
+	7,  // 9: cara.v1.Service.volume_mounts:type_name -> cara.v1.VolumeMount
+	12, // 10: cara.v1.Service.healthcheck:type_name -> cara.v1.Healthcheck
+	16, // 11: cara.v1.Service.depends_on:type_name -> cara.v1.Dependency
+	17, // 12: cara.v1.Service.resources:type_name -> cara.v1.Resources
+	19, // 13: cara.v1.Service.files:type_name -> cara.v1.File
+	20, // 14: cara.v1.Service.ulimits:type_name -> cara.v1.Ulimit
+	24, // 15: cara.v1.Service.labels:type_name -> cara.v1.Service.LabelsEntry
+	3,  // 16: cara.v1.Service.update:type_name -> cara.v1.Update
+	5,  // 17: cara.v1.EnvVar.value_from:type_name -> cara.v1.EnvVarSource
+	6,  // 18: cara.v1.EnvVarSource.secret_key_ref:type_name -> cara.v1.SecretKeyRef
+	10, // 19: cara.v1.Ingress.target:type_name -> cara.v1.IngressTarget
+	11, // 20: cara.v1.Ingress.access:type_name -> cara.v1.IngressAccess
+	13, // 21: cara.v1.Healthcheck.http:type_name -> cara.v1.HTTPCheck
+	14, // 22: cara.v1.Healthcheck.tcp:type_name -> cara.v1.TCPCheck
+	15, // 23: cara.v1.Healthcheck.exec:type_name -> cara.v1.ExecCheck
+	18, // 24: cara.v1.Resources.requests:type_name -> cara.v1.ResourceList
+	18, // 25: cara.v1.Resources.limits:type_name -> cara.v1.ResourceList
+	6,  // 26: cara.v1.File.secret_key_ref:type_name -> cara.v1.SecretKeyRef
+	27, // 27: cara.v1.ProjectStatus.conditions:type_name -> cara.v1.Condition
+	22, // 28: cara.v1.ProjectStatus.services:type_name -> cara.v1.ServiceStatus
+	26, // 29: cara.v1.ProjectStatus.expire_at:type_name -> google.protobuf.Timestamp
+	26, // 30: cara.v1.ProjectStatus.last_seen:type_name -> google.protobuf.Timestamp
+	26, // 31: cara.v1.ServiceStatus.started_at:type_name -> google.protobuf.Timestamp
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_project_proto_init() }
@@ -2019,14 +2093,14 @@ func file_cara_v1_project_proto_init() {
 		return
 	}
 	file_cara_v1_meta_proto_init()
-	file_cara_v1_project_proto_msgTypes[21].OneofWrappers = []any{}
+	file_cara_v1_project_proto_msgTypes[22].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_project_proto_rawDesc), len(file_cara_v1_project_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

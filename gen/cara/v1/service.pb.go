@@ -1759,7 +1759,9 @@ type LogsRequest struct {
 	// Tail is how many of the last lines of each service; 0 for all, below 0 for none.
 	Tail int32 `protobuf:"varint,4,opt,name=tail,proto3" json:"tail,omitempty"`
 	// Since leaves out what is older.
-	Since         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
+	Since *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
+	// Previous asks for the run before each container's last start. Exclusive with follow.
+	Previous      bool `protobuf:"varint,6,opt,name=previous,proto3" json:"previous,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1829,6 +1831,884 @@ func (x *LogsRequest) GetSince() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *LogsRequest) GetPrevious() bool {
+	if x != nil {
+		return x.Previous
+	}
+	return false
+}
+
+// ExecRequest is what a caller sends to a command: the start first, then any of the others.
+type ExecRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Message is one of these.
+	//
+	// Types that are valid to be assigned to Message:
+	//
+	//	*ExecRequest_Start
+	//	*ExecRequest_Stdin
+	//	*ExecRequest_StdinClosed
+	//	*ExecRequest_Resize
+	Message       isExecRequest_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExecRequest) Reset() {
+	*x = ExecRequest{}
+	mi := &file_cara_v1_service_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExecRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExecRequest) ProtoMessage() {}
+
+func (x *ExecRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
+func (*ExecRequest) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ExecRequest) GetMessage() isExecRequest_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *ExecRequest) GetStart() *ExecStart {
+	if x != nil {
+		if x, ok := x.Message.(*ExecRequest_Start); ok {
+			return x.Start
+		}
+	}
+	return nil
+}
+
+func (x *ExecRequest) GetStdin() []byte {
+	if x != nil {
+		if x, ok := x.Message.(*ExecRequest_Stdin); ok {
+			return x.Stdin
+		}
+	}
+	return nil
+}
+
+func (x *ExecRequest) GetStdinClosed() bool {
+	if x != nil {
+		if x, ok := x.Message.(*ExecRequest_StdinClosed); ok {
+			return x.StdinClosed
+		}
+	}
+	return false
+}
+
+func (x *ExecRequest) GetResize() *TerminalSize {
+	if x != nil {
+		if x, ok := x.Message.(*ExecRequest_Resize); ok {
+			return x.Resize
+		}
+	}
+	return nil
+}
+
+type isExecRequest_Message interface {
+	isExecRequest_Message()
+}
+
+type ExecRequest_Start struct {
+	// Start is the first, and only the first.
+	Start *ExecStart `protobuf:"bytes,1,opt,name=start,proto3,oneof"`
+}
+
+type ExecRequest_Stdin struct {
+	// Stdin is input, at most 64 KiB a message.
+	Stdin []byte `protobuf:"bytes,2,opt,name=stdin,proto3,oneof"`
+}
+
+type ExecRequest_StdinClosed struct {
+	// StdinClosed ends the input.
+	StdinClosed bool `protobuf:"varint,3,opt,name=stdin_closed,json=stdinClosed,proto3,oneof"`
+}
+
+type ExecRequest_Resize struct {
+	// Resize is the new size of the terminal.
+	Resize *TerminalSize `protobuf:"bytes,4,opt,name=resize,proto3,oneof"`
+}
+
+func (*ExecRequest_Start) isExecRequest_Message() {}
+
+func (*ExecRequest_Stdin) isExecRequest_Message() {}
+
+func (*ExecRequest_StdinClosed) isExecRequest_Message() {}
+
+func (*ExecRequest_Resize) isExecRequest_Message() {}
+
+// ExecStart says what to run, and where.
+type ExecStart struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the project.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Service in whose container it runs; may be empty where the project has one service.
+	Service string `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	// Command and its arguments. It is not read by a shell.
+	Command []string `protobuf:"bytes,3,rep,name=command,proto3" json:"command,omitempty"`
+	// Stdin is true where input follows.
+	Stdin bool `protobuf:"varint,4,opt,name=stdin,proto3" json:"stdin,omitempty"`
+	// Tty gives it a terminal; standard error then comes with standard output.
+	Tty bool `protobuf:"varint,5,opt,name=tty,proto3" json:"tty,omitempty"`
+	// Size of the terminal.
+	Size *TerminalSize `protobuf:"bytes,6,opt,name=size,proto3" json:"size,omitempty"`
+	// User to run as; the container's own where empty.
+	User string `protobuf:"bytes,7,opt,name=user,proto3" json:"user,omitempty"`
+	// WorkingDir to run in; the container's own where empty.
+	WorkingDir    string `protobuf:"bytes,8,opt,name=working_dir,json=workingDir,proto3" json:"working_dir,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExecStart) Reset() {
+	*x = ExecStart{}
+	mi := &file_cara_v1_service_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExecStart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExecStart) ProtoMessage() {}
+
+func (x *ExecStart) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
+func (*ExecStart) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ExecStart) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ExecStart) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *ExecStart) GetCommand() []string {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+func (x *ExecStart) GetStdin() bool {
+	if x != nil {
+		return x.Stdin
+	}
+	return false
+}
+
+func (x *ExecStart) GetTty() bool {
+	if x != nil {
+		return x.Tty
+	}
+	return false
+}
+
+func (x *ExecStart) GetSize() *TerminalSize {
+	if x != nil {
+		return x.Size
+	}
+	return nil
+}
+
+func (x *ExecStart) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *ExecStart) GetWorkingDir() string {
+	if x != nil {
+		return x.WorkingDir
+	}
+	return ""
+}
+
+// TerminalSize is a terminal's size in characters.
+type TerminalSize struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Rows of the terminal.
+	Rows int32 `protobuf:"varint,1,opt,name=rows,proto3" json:"rows,omitempty"`
+	// Columns of the terminal.
+	Columns       int32 `protobuf:"varint,2,opt,name=columns,proto3" json:"columns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TerminalSize) Reset() {
+	*x = TerminalSize{}
+	mi := &file_cara_v1_service_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TerminalSize) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TerminalSize) ProtoMessage() {}
+
+func (x *TerminalSize) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TerminalSize.ProtoReflect.Descriptor instead.
+func (*TerminalSize) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *TerminalSize) GetRows() int32 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *TerminalSize) GetColumns() int32 {
+	if x != nil {
+		return x.Columns
+	}
+	return 0
+}
+
+// ExecResponse is what a command says.
+type ExecResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Message is one of these.
+	//
+	// Types that are valid to be assigned to Message:
+	//
+	//	*ExecResponse_Stdout
+	//	*ExecResponse_Stderr
+	//	*ExecResponse_ExitCode
+	Message       isExecResponse_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExecResponse) Reset() {
+	*x = ExecResponse{}
+	mi := &file_cara_v1_service_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExecResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExecResponse) ProtoMessage() {}
+
+func (x *ExecResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
+func (*ExecResponse) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ExecResponse) GetMessage() isExecResponse_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *ExecResponse) GetStdout() []byte {
+	if x != nil {
+		if x, ok := x.Message.(*ExecResponse_Stdout); ok {
+			return x.Stdout
+		}
+	}
+	return nil
+}
+
+func (x *ExecResponse) GetStderr() []byte {
+	if x != nil {
+		if x, ok := x.Message.(*ExecResponse_Stderr); ok {
+			return x.Stderr
+		}
+	}
+	return nil
+}
+
+func (x *ExecResponse) GetExitCode() int32 {
+	if x != nil {
+		if x, ok := x.Message.(*ExecResponse_ExitCode); ok {
+			return x.ExitCode
+		}
+	}
+	return 0
+}
+
+type isExecResponse_Message interface {
+	isExecResponse_Message()
+}
+
+type ExecResponse_Stdout struct {
+	// Stdout is standard output, or all output where there is a terminal.
+	Stdout []byte `protobuf:"bytes,1,opt,name=stdout,proto3,oneof"`
+}
+
+type ExecResponse_Stderr struct {
+	// Stderr is standard error.
+	Stderr []byte `protobuf:"bytes,2,opt,name=stderr,proto3,oneof"`
+}
+
+type ExecResponse_ExitCode struct {
+	// ExitCode is the last message.
+	ExitCode int32 `protobuf:"varint,3,opt,name=exit_code,json=exitCode,proto3,oneof"`
+}
+
+func (*ExecResponse_Stdout) isExecResponse_Message() {}
+
+func (*ExecResponse_Stderr) isExecResponse_Message() {}
+
+func (*ExecResponse_ExitCode) isExecResponse_Message() {}
+
+// PortForwardRequest is what a caller sends on one forwarded connection: the start first, then the others.
+type PortForwardRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Message is one of these.
+	//
+	// Types that are valid to be assigned to Message:
+	//
+	//	*PortForwardRequest_Start
+	//	*PortForwardRequest_Data
+	//	*PortForwardRequest_Closed
+	Message       isPortForwardRequest_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PortForwardRequest) Reset() {
+	*x = PortForwardRequest{}
+	mi := &file_cara_v1_service_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PortForwardRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PortForwardRequest) ProtoMessage() {}
+
+func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PortForwardRequest.ProtoReflect.Descriptor instead.
+func (*PortForwardRequest) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *PortForwardRequest) GetMessage() isPortForwardRequest_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *PortForwardRequest) GetStart() *PortForwardStart {
+	if x != nil {
+		if x, ok := x.Message.(*PortForwardRequest_Start); ok {
+			return x.Start
+		}
+	}
+	return nil
+}
+
+func (x *PortForwardRequest) GetData() []byte {
+	if x != nil {
+		if x, ok := x.Message.(*PortForwardRequest_Data); ok {
+			return x.Data
+		}
+	}
+	return nil
+}
+
+func (x *PortForwardRequest) GetClosed() bool {
+	if x != nil {
+		if x, ok := x.Message.(*PortForwardRequest_Closed); ok {
+			return x.Closed
+		}
+	}
+	return false
+}
+
+type isPortForwardRequest_Message interface {
+	isPortForwardRequest_Message()
+}
+
+type PortForwardRequest_Start struct {
+	// Start is the first, and only the first.
+	Start *PortForwardStart `protobuf:"bytes,1,opt,name=start,proto3,oneof"`
+}
+
+type PortForwardRequest_Data struct {
+	// Data for the service, at most 64 KiB a message.
+	Data []byte `protobuf:"bytes,2,opt,name=data,proto3,oneof"`
+}
+
+type PortForwardRequest_Closed struct {
+	// Closed ends the caller's half of the connection.
+	Closed bool `protobuf:"varint,3,opt,name=closed,proto3,oneof"`
+}
+
+func (*PortForwardRequest_Start) isPortForwardRequest_Message() {}
+
+func (*PortForwardRequest_Data) isPortForwardRequest_Message() {}
+
+func (*PortForwardRequest_Closed) isPortForwardRequest_Message() {}
+
+// PortForwardStart says which port.
+type PortForwardStart struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the project.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Service; may be empty where the project has one service.
+	Service string `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	// Port that the service listens on in its container.
+	Port          int32 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PortForwardStart) Reset() {
+	*x = PortForwardStart{}
+	mi := &file_cara_v1_service_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PortForwardStart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PortForwardStart) ProtoMessage() {}
+
+func (x *PortForwardStart) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PortForwardStart.ProtoReflect.Descriptor instead.
+func (*PortForwardStart) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *PortForwardStart) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PortForwardStart) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *PortForwardStart) GetPort() int32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+// PortForwardResponse is what comes back on one forwarded connection.
+type PortForwardResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Message is one of these.
+	//
+	// Types that are valid to be assigned to Message:
+	//
+	//	*PortForwardResponse_Connected
+	//	*PortForwardResponse_Data
+	//	*PortForwardResponse_Closed
+	Message       isPortForwardResponse_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PortForwardResponse) Reset() {
+	*x = PortForwardResponse{}
+	mi := &file_cara_v1_service_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PortForwardResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PortForwardResponse) ProtoMessage() {}
+
+func (x *PortForwardResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PortForwardResponse.ProtoReflect.Descriptor instead.
+func (*PortForwardResponse) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *PortForwardResponse) GetMessage() isPortForwardResponse_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *PortForwardResponse) GetConnected() bool {
+	if x != nil {
+		if x, ok := x.Message.(*PortForwardResponse_Connected); ok {
+			return x.Connected
+		}
+	}
+	return false
+}
+
+func (x *PortForwardResponse) GetData() []byte {
+	if x != nil {
+		if x, ok := x.Message.(*PortForwardResponse_Data); ok {
+			return x.Data
+		}
+	}
+	return nil
+}
+
+func (x *PortForwardResponse) GetClosed() bool {
+	if x != nil {
+		if x, ok := x.Message.(*PortForwardResponse_Closed); ok {
+			return x.Closed
+		}
+	}
+	return false
+}
+
+type isPortForwardResponse_Message interface {
+	isPortForwardResponse_Message()
+}
+
+type PortForwardResponse_Connected struct {
+	// Connected says that the service accepted the connection.
+	Connected bool `protobuf:"varint,1,opt,name=connected,proto3,oneof"`
+}
+
+type PortForwardResponse_Data struct {
+	// Data from the service.
+	Data []byte `protobuf:"bytes,2,opt,name=data,proto3,oneof"`
+}
+
+type PortForwardResponse_Closed struct {
+	// Closed ends the service's half of the connection.
+	Closed bool `protobuf:"varint,3,opt,name=closed,proto3,oneof"`
+}
+
+func (*PortForwardResponse_Connected) isPortForwardResponse_Message() {}
+
+func (*PortForwardResponse_Data) isPortForwardResponse_Message() {}
+
+func (*PortForwardResponse_Closed) isPortForwardResponse_Message() {}
+
+// TopRequest says whose usage.
+type TopRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the project.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Services; all where empty.
+	Services []string `protobuf:"bytes,2,rep,name=services,proto3" json:"services,omitempty"`
+	// Follow goes on until the caller leaves; else one answer comes.
+	Follow        bool `protobuf:"varint,3,opt,name=follow,proto3" json:"follow,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TopRequest) Reset() {
+	*x = TopRequest{}
+	mi := &file_cara_v1_service_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TopRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TopRequest) ProtoMessage() {}
+
+func (x *TopRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TopRequest.ProtoReflect.Descriptor instead.
+func (*TopRequest) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *TopRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *TopRequest) GetServices() []string {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+func (x *TopRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
+// TopResponse is one look at what services use.
+type TopResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Services that run, in the order of the manifest.
+	Services      []*ServiceUsage `protobuf:"bytes,1,rep,name=services,proto3" json:"services,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TopResponse) Reset() {
+	*x = TopResponse{}
+	mi := &file_cara_v1_service_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TopResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TopResponse) ProtoMessage() {}
+
+func (x *TopResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TopResponse.ProtoReflect.Descriptor instead.
+func (*TopResponse) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *TopResponse) GetServices() []*ServiceUsage {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+// ServiceUsage is what one container uses.
+type ServiceUsage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Service's name.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// CpuMillis is processor time over the last second, in thousandths of a core.
+	CpuMillis int64 `protobuf:"varint,2,opt,name=cpu_millis,json=cpuMillis,proto3" json:"cpu_millis,omitempty"`
+	// MemoryBytes in use, without the page cache that can be dropped.
+	MemoryBytes int64 `protobuf:"varint,3,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	// MemoryLimitBytes is the container's limit, or the machine's memory.
+	MemoryLimitBytes int64 `protobuf:"varint,4,opt,name=memory_limit_bytes,json=memoryLimitBytes,proto3" json:"memory_limit_bytes,omitempty"`
+	// ReceivedBytes over its network since it started.
+	ReceivedBytes int64 `protobuf:"varint,5,opt,name=received_bytes,json=receivedBytes,proto3" json:"received_bytes,omitempty"`
+	// SentBytes over its network since it started.
+	SentBytes int64 `protobuf:"varint,6,opt,name=sent_bytes,json=sentBytes,proto3" json:"sent_bytes,omitempty"`
+	// Pids is how many processes and threads there are.
+	Pids          int64 `protobuf:"varint,7,opt,name=pids,proto3" json:"pids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServiceUsage) Reset() {
+	*x = ServiceUsage{}
+	mi := &file_cara_v1_service_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServiceUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServiceUsage) ProtoMessage() {}
+
+func (x *ServiceUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServiceUsage.ProtoReflect.Descriptor instead.
+func (*ServiceUsage) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *ServiceUsage) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *ServiceUsage) GetCpuMillis() int64 {
+	if x != nil {
+		return x.CpuMillis
+	}
+	return 0
+}
+
+func (x *ServiceUsage) GetMemoryBytes() int64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *ServiceUsage) GetMemoryLimitBytes() int64 {
+	if x != nil {
+		return x.MemoryLimitBytes
+	}
+	return 0
+}
+
+func (x *ServiceUsage) GetReceivedBytes() int64 {
+	if x != nil {
+		return x.ReceivedBytes
+	}
+	return 0
+}
+
+func (x *ServiceUsage) GetSentBytes() int64 {
+	if x != nil {
+		return x.SentBytes
+	}
+	return 0
+}
+
+func (x *ServiceUsage) GetPids() int64 {
+	if x != nil {
+		return x.Pids
+	}
+	return 0
+}
+
 // LogLine is one line that a container wrote.
 type LogLine struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1848,7 +2728,7 @@ type LogLine struct {
 
 func (x *LogLine) Reset() {
 	*x = LogLine{}
-	mi := &file_cara_v1_service_proto_msgTypes[28]
+	mi := &file_cara_v1_service_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1860,7 +2740,7 @@ func (x *LogLine) String() string {
 func (*LogLine) ProtoMessage() {}
 
 func (x *LogLine) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[28]
+	mi := &file_cara_v1_service_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1873,7 +2753,7 @@ func (x *LogLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLine.ProtoReflect.Descriptor instead.
 func (*LogLine) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{28}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *LogLine) GetService() string {
@@ -1932,7 +2812,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[29]
+	mi := &file_cara_v1_service_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1944,7 +2824,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[29]
+	mi := &file_cara_v1_service_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1957,7 +2837,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{29}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ApplyRequest) GetObjects() []*Object {
@@ -2013,7 +2893,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[30]
+	mi := &file_cara_v1_service_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2025,7 +2905,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[30]
+	mi := &file_cara_v1_service_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2038,7 +2918,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{30}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ApplyResponse) GetResults() []*ApplyResult {
@@ -2071,7 +2951,7 @@ type ApplyResult struct {
 
 func (x *ApplyResult) Reset() {
 	*x = ApplyResult{}
-	mi := &file_cara_v1_service_proto_msgTypes[31]
+	mi := &file_cara_v1_service_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2083,7 +2963,7 @@ func (x *ApplyResult) String() string {
 func (*ApplyResult) ProtoMessage() {}
 
 func (x *ApplyResult) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[31]
+	mi := &file_cara_v1_service_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2096,7 +2976,7 @@ func (x *ApplyResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResult.ProtoReflect.Descriptor instead.
 func (*ApplyResult) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{31}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ApplyResult) GetKind() string {
@@ -2159,7 +3039,7 @@ type CreateNodeRequest struct {
 
 func (x *CreateNodeRequest) Reset() {
 	*x = CreateNodeRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[32]
+	mi := &file_cara_v1_service_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2171,7 +3051,7 @@ func (x *CreateNodeRequest) String() string {
 func (*CreateNodeRequest) ProtoMessage() {}
 
 func (x *CreateNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[32]
+	mi := &file_cara_v1_service_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2184,7 +3064,7 @@ func (x *CreateNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateNodeRequest.ProtoReflect.Descriptor instead.
 func (*CreateNodeRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{32}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *CreateNodeRequest) GetNode() *Node {
@@ -2205,7 +3085,7 @@ type PutNodeRequest struct {
 
 func (x *PutNodeRequest) Reset() {
 	*x = PutNodeRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[33]
+	mi := &file_cara_v1_service_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2217,7 +3097,7 @@ func (x *PutNodeRequest) String() string {
 func (*PutNodeRequest) ProtoMessage() {}
 
 func (x *PutNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[33]
+	mi := &file_cara_v1_service_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2230,7 +3110,7 @@ func (x *PutNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutNodeRequest.ProtoReflect.Descriptor instead.
 func (*PutNodeRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{33}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *PutNodeRequest) GetNode() *Node {
@@ -2253,7 +3133,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[34]
+	mi := &file_cara_v1_service_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2265,7 +3145,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[34]
+	mi := &file_cara_v1_service_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2278,7 +3158,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{34}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ListNodesResponse) GetItems() []*Node {
@@ -2308,7 +3188,7 @@ type WatchObjectsRequest struct {
 
 func (x *WatchObjectsRequest) Reset() {
 	*x = WatchObjectsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[35]
+	mi := &file_cara_v1_service_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2320,7 +3200,7 @@ func (x *WatchObjectsRequest) String() string {
 func (*WatchObjectsRequest) ProtoMessage() {}
 
 func (x *WatchObjectsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[35]
+	mi := &file_cara_v1_service_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2333,7 +3213,7 @@ func (x *WatchObjectsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchObjectsRequest.ProtoReflect.Descriptor instead.
 func (*WatchObjectsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{35}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *WatchObjectsRequest) GetLabelSelector() string {
@@ -2365,7 +3245,7 @@ type NodeEvent struct {
 
 func (x *NodeEvent) Reset() {
 	*x = NodeEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[36]
+	mi := &file_cara_v1_service_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2377,7 +3257,7 @@ func (x *NodeEvent) String() string {
 func (*NodeEvent) ProtoMessage() {}
 
 func (x *NodeEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[36]
+	mi := &file_cara_v1_service_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2390,7 +3270,7 @@ func (x *NodeEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeEvent.ProtoReflect.Descriptor instead.
 func (*NodeEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{36}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *NodeEvent) GetType() string {
@@ -2427,7 +3307,7 @@ type HeartbeatRequest struct {
 
 func (x *HeartbeatRequest) Reset() {
 	*x = HeartbeatRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[37]
+	mi := &file_cara_v1_service_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2439,7 +3319,7 @@ func (x *HeartbeatRequest) String() string {
 func (*HeartbeatRequest) ProtoMessage() {}
 
 func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[37]
+	mi := &file_cara_v1_service_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2452,7 +3332,7 @@ func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{37}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *HeartbeatRequest) GetName() string {
@@ -2484,7 +3364,7 @@ type MarkNodeNotReadyRequest struct {
 
 func (x *MarkNodeNotReadyRequest) Reset() {
 	*x = MarkNodeNotReadyRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[38]
+	mi := &file_cara_v1_service_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2496,7 +3376,7 @@ func (x *MarkNodeNotReadyRequest) String() string {
 func (*MarkNodeNotReadyRequest) ProtoMessage() {}
 
 func (x *MarkNodeNotReadyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[38]
+	mi := &file_cara_v1_service_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2509,7 +3389,7 @@ func (x *MarkNodeNotReadyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkNodeNotReadyRequest.ProtoReflect.Descriptor instead.
 func (*MarkNodeNotReadyRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{38}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *MarkNodeNotReadyRequest) GetName() string {
@@ -2552,7 +3432,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[39]
+	mi := &file_cara_v1_service_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2564,7 +3444,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[39]
+	mi := &file_cara_v1_service_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2577,7 +3457,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{39}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *JoinRequest) GetTokenId() string {
@@ -2630,7 +3510,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[40]
+	mi := &file_cara_v1_service_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2642,7 +3522,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[40]
+	mi := &file_cara_v1_service_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2655,7 +3535,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{40}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *JoinResponse) GetCertificate() []byte {
@@ -2690,7 +3570,7 @@ type RenewCertificateRequest struct {
 
 func (x *RenewCertificateRequest) Reset() {
 	*x = RenewCertificateRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[41]
+	mi := &file_cara_v1_service_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2702,7 +3582,7 @@ func (x *RenewCertificateRequest) String() string {
 func (*RenewCertificateRequest) ProtoMessage() {}
 
 func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[41]
+	mi := &file_cara_v1_service_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2715,7 +3595,7 @@ func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewCertificateRequest.ProtoReflect.Descriptor instead.
 func (*RenewCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{41}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *RenewCertificateRequest) GetCsr() []byte {
@@ -2738,7 +3618,7 @@ type ConnectRequest struct {
 
 func (x *ConnectRequest) Reset() {
 	*x = ConnectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[42]
+	mi := &file_cara_v1_service_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2750,7 +3630,7 @@ func (x *ConnectRequest) String() string {
 func (*ConnectRequest) ProtoMessage() {}
 
 func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[42]
+	mi := &file_cara_v1_service_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2763,7 +3643,7 @@ func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectRequest.ProtoReflect.Descriptor instead.
 func (*ConnectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{42}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ConnectRequest) GetHeartbeat() *Heartbeat {
@@ -2800,7 +3680,7 @@ type ConnectResponse struct {
 
 func (x *ConnectResponse) Reset() {
 	*x = ConnectResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[43]
+	mi := &file_cara_v1_service_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2812,7 +3692,7 @@ func (x *ConnectResponse) String() string {
 func (*ConnectResponse) ProtoMessage() {}
 
 func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[43]
+	mi := &file_cara_v1_service_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2825,7 +3705,7 @@ func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
 func (*ConnectResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{43}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ConnectResponse) GetMessage() isConnectResponse_Message {
@@ -2950,7 +3830,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_cara_v1_service_proto_msgTypes[44]
+	mi := &file_cara_v1_service_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2962,7 +3842,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[44]
+	mi := &file_cara_v1_service_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2975,7 +3855,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{44}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Welcome) GetClusterId() string {
@@ -3012,7 +3892,7 @@ type Unassigned struct {
 
 func (x *Unassigned) Reset() {
 	*x = Unassigned{}
-	mi := &file_cara_v1_service_proto_msgTypes[45]
+	mi := &file_cara_v1_service_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3024,7 +3904,7 @@ func (x *Unassigned) String() string {
 func (*Unassigned) ProtoMessage() {}
 
 func (x *Unassigned) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[45]
+	mi := &file_cara_v1_service_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3037,7 +3917,7 @@ func (x *Unassigned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unassigned.ProtoReflect.Descriptor instead.
 func (*Unassigned) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{45}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Unassigned) GetName() string {
@@ -3063,7 +3943,7 @@ type Synced struct {
 
 func (x *Synced) Reset() {
 	*x = Synced{}
-	mi := &file_cara_v1_service_proto_msgTypes[46]
+	mi := &file_cara_v1_service_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3075,7 +3955,7 @@ func (x *Synced) String() string {
 func (*Synced) ProtoMessage() {}
 
 func (x *Synced) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[46]
+	mi := &file_cara_v1_service_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3088,7 +3968,7 @@ func (x *Synced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Synced.ProtoReflect.Descriptor instead.
 func (*Synced) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{46}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{56}
 }
 
 // Routes is a change of the ingress table, or all of it.
@@ -3106,7 +3986,7 @@ type Routes struct {
 
 func (x *Routes) Reset() {
 	*x = Routes{}
-	mi := &file_cara_v1_service_proto_msgTypes[47]
+	mi := &file_cara_v1_service_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3118,7 +3998,7 @@ func (x *Routes) String() string {
 func (*Routes) ProtoMessage() {}
 
 func (x *Routes) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[47]
+	mi := &file_cara_v1_service_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3131,7 +4011,7 @@ func (x *Routes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Routes.ProtoReflect.Descriptor instead.
 func (*Routes) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{47}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Routes) GetFull() bool {
@@ -3165,6 +4045,9 @@ type OpenStream struct {
 	// Types that are valid to be assigned to Kind:
 	//
 	//	*OpenStream_Logs
+	//	*OpenStream_Exec
+	//	*OpenStream_PortForward
+	//	*OpenStream_Top
 	Kind          isOpenStream_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3172,7 +4055,7 @@ type OpenStream struct {
 
 func (x *OpenStream) Reset() {
 	*x = OpenStream{}
-	mi := &file_cara_v1_service_proto_msgTypes[48]
+	mi := &file_cara_v1_service_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3184,7 +4067,7 @@ func (x *OpenStream) String() string {
 func (*OpenStream) ProtoMessage() {}
 
 func (x *OpenStream) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[48]
+	mi := &file_cara_v1_service_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3197,7 +4080,7 @@ func (x *OpenStream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenStream.ProtoReflect.Descriptor instead.
 func (*OpenStream) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{48}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *OpenStream) GetStreamId() string {
@@ -3223,6 +4106,33 @@ func (x *OpenStream) GetLogs() *LogsRequest {
 	return nil
 }
 
+func (x *OpenStream) GetExec() *ExecStart {
+	if x != nil {
+		if x, ok := x.Kind.(*OpenStream_Exec); ok {
+			return x.Exec
+		}
+	}
+	return nil
+}
+
+func (x *OpenStream) GetPortForward() *PortForwardStart {
+	if x != nil {
+		if x, ok := x.Kind.(*OpenStream_PortForward); ok {
+			return x.PortForward
+		}
+	}
+	return nil
+}
+
+func (x *OpenStream) GetTop() *TopRequest {
+	if x != nil {
+		if x, ok := x.Kind.(*OpenStream_Top); ok {
+			return x.Top
+		}
+	}
+	return nil
+}
+
 type isOpenStream_Kind interface {
 	isOpenStream_Kind()
 }
@@ -3232,7 +4142,28 @@ type OpenStream_Logs struct {
 	Logs *LogsRequest `protobuf:"bytes,2,opt,name=logs,proto3,oneof"`
 }
 
+type OpenStream_Exec struct {
+	// Exec runs a command.
+	Exec *ExecStart `protobuf:"bytes,3,opt,name=exec,proto3,oneof"`
+}
+
+type OpenStream_PortForward struct {
+	// PortForward opens a connection to a service.
+	PortForward *PortForwardStart `protobuf:"bytes,4,opt,name=port_forward,json=portForward,proto3,oneof"`
+}
+
+type OpenStream_Top struct {
+	// Top reads what services use.
+	Top *TopRequest `protobuf:"bytes,5,opt,name=top,proto3,oneof"`
+}
+
 func (*OpenStream_Logs) isOpenStream_Kind() {}
+
+func (*OpenStream_Exec) isOpenStream_Kind() {}
+
+func (*OpenStream_PortForward) isOpenStream_Kind() {}
+
+func (*OpenStream_Top) isOpenStream_Kind() {}
 
 // AttachRequest is what an agent sends on one stream.
 type AttachRequest struct {
@@ -3242,14 +4173,20 @@ type AttachRequest struct {
 	// Log is a line.
 	Log *LogLine `protobuf:"bytes,2,opt,name=log,proto3" json:"log,omitempty"`
 	// Error ends the stream with a message.
-	Error         string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	Error string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	// Exec is what a command says.
+	Exec *ExecResponse `protobuf:"bytes,4,opt,name=exec,proto3" json:"exec,omitempty"`
+	// PortForward is what comes back on a connection.
+	PortForward *PortForwardResponse `protobuf:"bytes,5,opt,name=port_forward,json=portForward,proto3" json:"port_forward,omitempty"`
+	// Top is one look at what services use.
+	Top           *TopResponse `protobuf:"bytes,6,opt,name=top,proto3" json:"top,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[49]
+	mi := &file_cara_v1_service_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3261,7 +4198,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[49]
+	mi := &file_cara_v1_service_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3274,7 +4211,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{49}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *AttachRequest) GetStreamId() string {
@@ -3298,16 +4235,41 @@ func (x *AttachRequest) GetError() string {
 	return ""
 }
 
+func (x *AttachRequest) GetExec() *ExecResponse {
+	if x != nil {
+		return x.Exec
+	}
+	return nil
+}
+
+func (x *AttachRequest) GetPortForward() *PortForwardResponse {
+	if x != nil {
+		return x.PortForward
+	}
+	return nil
+}
+
+func (x *AttachRequest) GetTop() *TopResponse {
+	if x != nil {
+		return x.Top
+	}
+	return nil
+}
+
 // AttachResponse is what the server sends to an agent on one stream. The server closes it to end the stream.
 type AttachResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Exec is input for a command; its start came with OpenStream.
+	Exec *ExecRequest `protobuf:"bytes,1,opt,name=exec,proto3" json:"exec,omitempty"`
+	// PortForward is data for a connection; its start came with OpenStream.
+	PortForward   *PortForwardRequest `protobuf:"bytes,2,opt,name=port_forward,json=portForward,proto3" json:"port_forward,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[50]
+	mi := &file_cara_v1_service_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3319,7 +4281,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[50]
+	mi := &file_cara_v1_service_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3332,7 +4294,21 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{50}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *AttachResponse) GetExec() *ExecRequest {
+	if x != nil {
+		return x.Exec
+	}
+	return nil
+}
+
+func (x *AttachResponse) GetPortForward() *PortForwardRequest {
+	if x != nil {
+		return x.PortForward
+	}
+	return nil
 }
 
 // CreateSourceRequest has the source to create.
@@ -3346,7 +4322,7 @@ type CreateSourceRequest struct {
 
 func (x *CreateSourceRequest) Reset() {
 	*x = CreateSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[51]
+	mi := &file_cara_v1_service_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3358,7 +4334,7 @@ func (x *CreateSourceRequest) String() string {
 func (*CreateSourceRequest) ProtoMessage() {}
 
 func (x *CreateSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[51]
+	mi := &file_cara_v1_service_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3371,7 +4347,7 @@ func (x *CreateSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSourceRequest.ProtoReflect.Descriptor instead.
 func (*CreateSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{51}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *CreateSourceRequest) GetSource() *Source {
@@ -3392,7 +4368,7 @@ type PutSourceRequest struct {
 
 func (x *PutSourceRequest) Reset() {
 	*x = PutSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[52]
+	mi := &file_cara_v1_service_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3404,7 +4380,7 @@ func (x *PutSourceRequest) String() string {
 func (*PutSourceRequest) ProtoMessage() {}
 
 func (x *PutSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[52]
+	mi := &file_cara_v1_service_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3417,7 +4393,7 @@ func (x *PutSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSourceRequest.ProtoReflect.Descriptor instead.
 func (*PutSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{52}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *PutSourceRequest) GetSource() *Source {
@@ -3440,7 +4416,7 @@ type ListSourcesResponse struct {
 
 func (x *ListSourcesResponse) Reset() {
 	*x = ListSourcesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[53]
+	mi := &file_cara_v1_service_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3452,7 +4428,7 @@ func (x *ListSourcesResponse) String() string {
 func (*ListSourcesResponse) ProtoMessage() {}
 
 func (x *ListSourcesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[53]
+	mi := &file_cara_v1_service_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3465,7 +4441,7 @@ func (x *ListSourcesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSourcesResponse.ProtoReflect.Descriptor instead.
 func (*ListSourcesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{53}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ListSourcesResponse) GetItems() []*Source {
@@ -3497,7 +4473,7 @@ type SourceEvent struct {
 
 func (x *SourceEvent) Reset() {
 	*x = SourceEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[54]
+	mi := &file_cara_v1_service_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3509,7 +4485,7 @@ func (x *SourceEvent) String() string {
 func (*SourceEvent) ProtoMessage() {}
 
 func (x *SourceEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[54]
+	mi := &file_cara_v1_service_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3522,7 +4498,7 @@ func (x *SourceEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceEvent.ProtoReflect.Descriptor instead.
 func (*SourceEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{54}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *SourceEvent) GetType() string {
@@ -3559,7 +4535,7 @@ type ReconcileSourceResponse struct {
 
 func (x *ReconcileSourceResponse) Reset() {
 	*x = ReconcileSourceResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[55]
+	mi := &file_cara_v1_service_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3571,7 +4547,7 @@ func (x *ReconcileSourceResponse) String() string {
 func (*ReconcileSourceResponse) ProtoMessage() {}
 
 func (x *ReconcileSourceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[55]
+	mi := &file_cara_v1_service_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3584,7 +4560,7 @@ func (x *ReconcileSourceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileSourceResponse.ProtoReflect.Descriptor instead.
 func (*ReconcileSourceResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{55}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ReconcileSourceResponse) GetToken() string {
@@ -3614,7 +4590,7 @@ type ConfirmSourceRequest struct {
 
 func (x *ConfirmSourceRequest) Reset() {
 	*x = ConfirmSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[56]
+	mi := &file_cara_v1_service_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3626,7 +4602,7 @@ func (x *ConfirmSourceRequest) String() string {
 func (*ConfirmSourceRequest) ProtoMessage() {}
 
 func (x *ConfirmSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[56]
+	mi := &file_cara_v1_service_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3639,7 +4615,7 @@ func (x *ConfirmSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmSourceRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{56}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ConfirmSourceRequest) GetName() string {
@@ -3671,7 +4647,7 @@ type ListClaimsRequest struct {
 
 func (x *ListClaimsRequest) Reset() {
 	*x = ListClaimsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[57]
+	mi := &file_cara_v1_service_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3683,7 +4659,7 @@ func (x *ListClaimsRequest) String() string {
 func (*ListClaimsRequest) ProtoMessage() {}
 
 func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[57]
+	mi := &file_cara_v1_service_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3696,7 +4672,7 @@ func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsRequest.ProtoReflect.Descriptor instead.
 func (*ListClaimsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{57}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ListClaimsRequest) GetSource() string {
@@ -3733,7 +4709,7 @@ type ListClaimsResponse struct {
 
 func (x *ListClaimsResponse) Reset() {
 	*x = ListClaimsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[58]
+	mi := &file_cara_v1_service_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3745,7 +4721,7 @@ func (x *ListClaimsResponse) String() string {
 func (*ListClaimsResponse) ProtoMessage() {}
 
 func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[58]
+	mi := &file_cara_v1_service_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3758,7 +4734,7 @@ func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsResponse.ProtoReflect.Descriptor instead.
 func (*ListClaimsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{58}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ListClaimsResponse) GetItems() []*Claim {
@@ -3804,7 +4780,7 @@ type UpdateSourceStatusRequest struct {
 
 func (x *UpdateSourceStatusRequest) Reset() {
 	*x = UpdateSourceStatusRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[59]
+	mi := &file_cara_v1_service_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3816,7 +4792,7 @@ func (x *UpdateSourceStatusRequest) String() string {
 func (*UpdateSourceStatusRequest) ProtoMessage() {}
 
 func (x *UpdateSourceStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[59]
+	mi := &file_cara_v1_service_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3829,7 +4805,7 @@ func (x *UpdateSourceStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSourceStatusRequest.ProtoReflect.Descriptor instead.
 func (*UpdateSourceStatusRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{59}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *UpdateSourceStatusRequest) GetName() string {
@@ -3924,7 +4900,7 @@ type PublishSnapshotRequest struct {
 
 func (x *PublishSnapshotRequest) Reset() {
 	*x = PublishSnapshotRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[60]
+	mi := &file_cara_v1_service_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3936,7 +4912,7 @@ func (x *PublishSnapshotRequest) String() string {
 func (*PublishSnapshotRequest) ProtoMessage() {}
 
 func (x *PublishSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[60]
+	mi := &file_cara_v1_service_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3949,7 +4925,7 @@ func (x *PublishSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*PublishSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{60}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *PublishSnapshotRequest) GetSource() string {
@@ -4005,7 +4981,7 @@ type PublishSnapshotResponse struct {
 
 func (x *PublishSnapshotResponse) Reset() {
 	*x = PublishSnapshotResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[61]
+	mi := &file_cara_v1_service_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4017,7 +4993,7 @@ func (x *PublishSnapshotResponse) String() string {
 func (*PublishSnapshotResponse) ProtoMessage() {}
 
 func (x *PublishSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[61]
+	mi := &file_cara_v1_service_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4030,7 +5006,7 @@ func (x *PublishSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*PublishSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{61}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *PublishSnapshotResponse) GetResourceVersion() string {
@@ -4053,7 +5029,7 @@ type UpdateClaimsRequest struct {
 
 func (x *UpdateClaimsRequest) Reset() {
 	*x = UpdateClaimsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[62]
+	mi := &file_cara_v1_service_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4065,7 +5041,7 @@ func (x *UpdateClaimsRequest) String() string {
 func (*UpdateClaimsRequest) ProtoMessage() {}
 
 func (x *UpdateClaimsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[62]
+	mi := &file_cara_v1_service_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4078,7 +5054,7 @@ func (x *UpdateClaimsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateClaimsRequest.ProtoReflect.Descriptor instead.
 func (*UpdateClaimsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{62}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *UpdateClaimsRequest) GetSource() string {
@@ -4110,7 +5086,7 @@ type ClaimUpdate struct {
 
 func (x *ClaimUpdate) Reset() {
 	*x = ClaimUpdate{}
-	mi := &file_cara_v1_service_proto_msgTypes[63]
+	mi := &file_cara_v1_service_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4122,7 +5098,7 @@ func (x *ClaimUpdate) String() string {
 func (*ClaimUpdate) ProtoMessage() {}
 
 func (x *ClaimUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[63]
+	mi := &file_cara_v1_service_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4135,7 +5111,7 @@ func (x *ClaimUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimUpdate.ProtoReflect.Descriptor instead.
 func (*ClaimUpdate) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{63}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *ClaimUpdate) GetProject() string {
@@ -4170,7 +5146,7 @@ type GetSourceSecretRequest struct {
 
 func (x *GetSourceSecretRequest) Reset() {
 	*x = GetSourceSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[64]
+	mi := &file_cara_v1_service_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4182,7 +5158,7 @@ func (x *GetSourceSecretRequest) String() string {
 func (*GetSourceSecretRequest) ProtoMessage() {}
 
 func (x *GetSourceSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[64]
+	mi := &file_cara_v1_service_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4195,7 +5171,7 @@ func (x *GetSourceSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSourceSecretRequest.ProtoReflect.Descriptor instead.
 func (*GetSourceSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{64}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *GetSourceSecretRequest) GetName() string {
@@ -4216,7 +5192,7 @@ type GetSourceSecretResponse struct {
 
 func (x *GetSourceSecretResponse) Reset() {
 	*x = GetSourceSecretResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[65]
+	mi := &file_cara_v1_service_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4228,7 +5204,7 @@ func (x *GetSourceSecretResponse) String() string {
 func (*GetSourceSecretResponse) ProtoMessage() {}
 
 func (x *GetSourceSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[65]
+	mi := &file_cara_v1_service_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4241,7 +5217,7 @@ func (x *GetSourceSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSourceSecretResponse.ProtoReflect.Descriptor instead.
 func (*GetSourceSecretResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{65}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *GetSourceSecretResponse) GetGit() map[string][]byte {
@@ -4262,7 +5238,7 @@ type CreateSecretRequest struct {
 
 func (x *CreateSecretRequest) Reset() {
 	*x = CreateSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[66]
+	mi := &file_cara_v1_service_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4274,7 +5250,7 @@ func (x *CreateSecretRequest) String() string {
 func (*CreateSecretRequest) ProtoMessage() {}
 
 func (x *CreateSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[66]
+	mi := &file_cara_v1_service_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4287,7 +5263,7 @@ func (x *CreateSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSecretRequest.ProtoReflect.Descriptor instead.
 func (*CreateSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{66}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *CreateSecretRequest) GetSecret() *Secret {
@@ -4308,7 +5284,7 @@ type PutSecretRequest struct {
 
 func (x *PutSecretRequest) Reset() {
 	*x = PutSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[67]
+	mi := &file_cara_v1_service_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4320,7 +5296,7 @@ func (x *PutSecretRequest) String() string {
 func (*PutSecretRequest) ProtoMessage() {}
 
 func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[67]
+	mi := &file_cara_v1_service_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4333,7 +5309,7 @@ func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSecretRequest.ProtoReflect.Descriptor instead.
 func (*PutSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{67}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *PutSecretRequest) GetSecret() *Secret {
@@ -4356,7 +5332,7 @@ type ListSecretsResponse struct {
 
 func (x *ListSecretsResponse) Reset() {
 	*x = ListSecretsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[68]
+	mi := &file_cara_v1_service_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4368,7 +5344,7 @@ func (x *ListSecretsResponse) String() string {
 func (*ListSecretsResponse) ProtoMessage() {}
 
 func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[68]
+	mi := &file_cara_v1_service_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4381,7 +5357,7 @@ func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSecretsResponse.ProtoReflect.Descriptor instead.
 func (*ListSecretsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{68}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *ListSecretsResponse) GetItems() []*Secret {
@@ -4409,7 +5385,7 @@ type CreateEventRequest struct {
 
 func (x *CreateEventRequest) Reset() {
 	*x = CreateEventRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[69]
+	mi := &file_cara_v1_service_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4421,7 +5397,7 @@ func (x *CreateEventRequest) String() string {
 func (*CreateEventRequest) ProtoMessage() {}
 
 func (x *CreateEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[69]
+	mi := &file_cara_v1_service_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4434,7 +5410,7 @@ func (x *CreateEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateEventRequest.ProtoReflect.Descriptor instead.
 func (*CreateEventRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{69}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *CreateEventRequest) GetEvent() *Event {
@@ -4461,7 +5437,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[70]
+	mi := &file_cara_v1_service_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4473,7 +5449,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[70]
+	mi := &file_cara_v1_service_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4486,7 +5462,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{70}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *ListEventsRequest) GetKind() string {
@@ -4530,7 +5506,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[71]
+	mi := &file_cara_v1_service_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4542,7 +5518,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[71]
+	mi := &file_cara_v1_service_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4555,7 +5531,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{71}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *ListEventsResponse) GetItems() []*Event {
@@ -4587,7 +5563,7 @@ type EventEvent struct {
 
 func (x *EventEvent) Reset() {
 	*x = EventEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[72]
+	mi := &file_cara_v1_service_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4599,7 +5575,7 @@ func (x *EventEvent) String() string {
 func (*EventEvent) ProtoMessage() {}
 
 func (x *EventEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[72]
+	mi := &file_cara_v1_service_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4612,7 +5588,7 @@ func (x *EventEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventEvent.ProtoReflect.Descriptor instead.
 func (*EventEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{72}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *EventEvent) GetType() string {
@@ -4649,7 +5625,7 @@ type TrimHistoryRequest struct {
 
 func (x *TrimHistoryRequest) Reset() {
 	*x = TrimHistoryRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[73]
+	mi := &file_cara_v1_service_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4661,7 +5637,7 @@ func (x *TrimHistoryRequest) String() string {
 func (*TrimHistoryRequest) ProtoMessage() {}
 
 func (x *TrimHistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[73]
+	mi := &file_cara_v1_service_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4674,7 +5650,7 @@ func (x *TrimHistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimHistoryRequest.ProtoReflect.Descriptor instead.
 func (*TrimHistoryRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{73}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *TrimHistoryRequest) GetEventsBefore() *timestamppb.Timestamp {
@@ -4706,7 +5682,7 @@ type TrimHistoryResponse struct {
 
 func (x *TrimHistoryResponse) Reset() {
 	*x = TrimHistoryResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[74]
+	mi := &file_cara_v1_service_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4718,7 +5694,7 @@ func (x *TrimHistoryResponse) String() string {
 func (*TrimHistoryResponse) ProtoMessage() {}
 
 func (x *TrimHistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[74]
+	mi := &file_cara_v1_service_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4731,7 +5707,7 @@ func (x *TrimHistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimHistoryResponse.ProtoReflect.Descriptor instead.
 func (*TrimHistoryResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{74}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *TrimHistoryResponse) GetEvents() int32 {
@@ -4768,7 +5744,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[75]
+	mi := &file_cara_v1_service_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4780,7 +5756,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[75]
+	mi := &file_cara_v1_service_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4793,7 +5769,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{75}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *WatchRequest) GetKinds() []string {
@@ -4825,7 +5801,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[76]
+	mi := &file_cara_v1_service_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4837,7 +5813,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[76]
+	mi := &file_cara_v1_service_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4850,7 +5826,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{76}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *WatchResponse) GetResourceVersion() string {
@@ -4887,7 +5863,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_cara_v1_service_proto_msgTypes[77]
+	mi := &file_cara_v1_service_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4899,7 +5875,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[77]
+	mi := &file_cara_v1_service_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4912,7 +5888,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{77}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *Change) GetDeleted() bool {
@@ -4940,7 +5916,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[78]
+	mi := &file_cara_v1_service_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4952,7 +5928,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[78]
+	mi := &file_cara_v1_service_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4965,7 +5941,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{78}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *CreateTokenRequest) GetToken() *Token {
@@ -4988,7 +5964,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[79]
+	mi := &file_cara_v1_service_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5000,7 +5976,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[79]
+	mi := &file_cara_v1_service_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5013,7 +5989,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{79}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *CreateTokenResponse) GetToken() *Token {
@@ -5043,7 +6019,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[80]
+	mi := &file_cara_v1_service_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5055,7 +6031,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[80]
+	mi := &file_cara_v1_service_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5068,7 +6044,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{80}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *ListTokensResponse) GetItems() []*Token {
@@ -5210,13 +6186,71 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata\"q\n" +
 	"\x16ListTombstonesResponse\x12(\n" +
 	"\x05items\x18\x01 \x03(\v2\x12.cara.v1.TombstoneR\x05items\x12-\n" +
-	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata\"\xad\x01\n" +
+	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata\"\xc9\x01\n" +
 	"\vLogsRequest\x12\x1a\n" +
 	"\x04name\x18\x01 \x01(\tB\x06\xbaH\x03\xc8\x01\x01R\x04name\x12$\n" +
 	"\bservices\x18\x02 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10dR\bservices\x12\x16\n" +
 	"\x06follow\x18\x03 \x01(\bR\x06follow\x12\x12\n" +
 	"\x04tail\x18\x04 \x01(\x05R\x04tail\x120\n" +
-	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\x93\x01\n" +
+	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1a\n" +
+	"\bprevious\x18\x06 \x01(\bR\bprevious\"\xbd\x01\n" +
+	"\vExecRequest\x12*\n" +
+	"\x05start\x18\x01 \x01(\v2\x12.cara.v1.ExecStartH\x00R\x05start\x12!\n" +
+	"\x05stdin\x18\x02 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x04H\x00R\x05stdin\x12#\n" +
+	"\fstdin_closed\x18\x03 \x01(\bH\x00R\vstdinClosed\x12/\n" +
+	"\x06resize\x18\x04 \x01(\v2\x15.cara.v1.TerminalSizeH\x00R\x06resizeB\t\n" +
+	"\amessage\"\x8d\x02\n" +
+	"\tExecStart\x12\x1a\n" +
+	"\x04name\x18\x01 \x01(\tB\x06\xbaH\x03\xc8\x01\x01R\x04name\x12!\n" +
+	"\aservice\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18?R\aservice\x12%\n" +
+	"\acommand\x18\x03 \x03(\tB\v\xbaH\b\x92\x01\x05\b\x01\x10\xe8\aR\acommand\x12\x14\n" +
+	"\x05stdin\x18\x04 \x01(\bR\x05stdin\x12\x10\n" +
+	"\x03tty\x18\x05 \x01(\bR\x03tty\x12)\n" +
+	"\x04size\x18\x06 \x01(\v2\x15.cara.v1.TerminalSizeR\x04size\x12\x1c\n" +
+	"\x04user\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04user\x12)\n" +
+	"\vworking_dir\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\n" +
+	"workingDir\"T\n" +
+	"\fTerminalSize\x12\x1e\n" +
+	"\x04rows\x18\x01 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\x90N(\x00R\x04rows\x12$\n" +
+	"\acolumns\x18\x02 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\x90N(\x00R\acolumns\"l\n" +
+	"\fExecResponse\x12\x18\n" +
+	"\x06stdout\x18\x01 \x01(\fH\x00R\x06stdout\x12\x18\n" +
+	"\x06stderr\x18\x02 \x01(\fH\x00R\x06stderr\x12\x1d\n" +
+	"\texit_code\x18\x03 \x01(\x05H\x00R\bexitCodeB\t\n" +
+	"\amessage\"\x8d\x01\n" +
+	"\x12PortForwardRequest\x121\n" +
+	"\x05start\x18\x01 \x01(\v2\x19.cara.v1.PortForwardStartH\x00R\x05start\x12\x1f\n" +
+	"\x04data\x18\x02 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x04H\x00R\x04data\x12\x18\n" +
+	"\x06closed\x18\x03 \x01(\bH\x00R\x06closedB\t\n" +
+	"\amessage\"r\n" +
+	"\x10PortForwardStart\x12\x1a\n" +
+	"\x04name\x18\x01 \x01(\tB\x06\xbaH\x03\xc8\x01\x01R\x04name\x12!\n" +
+	"\aservice\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18?R\aservice\x12\x1f\n" +
+	"\x04port\x18\x03 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xff\xff\x03(\x01R\x04port\"p\n" +
+	"\x13PortForwardResponse\x12\x1e\n" +
+	"\tconnected\x18\x01 \x01(\bH\x00R\tconnected\x12\x14\n" +
+	"\x04data\x18\x02 \x01(\fH\x00R\x04data\x12\x18\n" +
+	"\x06closed\x18\x03 \x01(\bH\x00R\x06closedB\t\n" +
+	"\amessage\"f\n" +
+	"\n" +
+	"TopRequest\x12\x1a\n" +
+	"\x04name\x18\x01 \x01(\tB\x06\xbaH\x03\xc8\x01\x01R\x04name\x12$\n" +
+	"\bservices\x18\x02 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10dR\bservices\x12\x16\n" +
+	"\x06follow\x18\x03 \x01(\bR\x06follow\"@\n" +
+	"\vTopResponse\x121\n" +
+	"\bservices\x18\x01 \x03(\v2\x15.cara.v1.ServiceUsageR\bservices\"\xf2\x01\n" +
+	"\fServiceUsage\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x1d\n" +
+	"\n" +
+	"cpu_millis\x18\x02 \x01(\x03R\tcpuMillis\x12!\n" +
+	"\fmemory_bytes\x18\x03 \x01(\x03R\vmemoryBytes\x12,\n" +
+	"\x12memory_limit_bytes\x18\x04 \x01(\x03R\x10memoryLimitBytes\x12%\n" +
+	"\x0ereceived_bytes\x18\x05 \x01(\x03R\rreceivedBytes\x12\x1d\n" +
+	"\n" +
+	"sent_bytes\x18\x06 \x01(\x03R\tsentBytes\x12\x12\n" +
+	"\x04pids\x18\a \x01(\x03R\x04pids\"\x93\x01\n" +
 	"\aLogLine\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
@@ -5310,17 +6344,25 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x06Routes\x12\x12\n" +
 	"\x04full\x18\x01 \x01(\bR\x04full\x12(\n" +
 	"\aupserts\x18\x02 \x03(\v2\x0e.cara.v1.RouteR\aupserts\x12#\n" +
-	"\rremoved_hosts\x18\x03 \x03(\tR\fremovedHosts\"]\n" +
+	"\rremoved_hosts\x18\x03 \x03(\tR\fremovedHosts\"\xf0\x01\n" +
 	"\n" +
 	"OpenStream\x12\x1b\n" +
 	"\tstream_id\x18\x01 \x01(\tR\bstreamId\x12*\n" +
-	"\x04logs\x18\x02 \x01(\v2\x14.cara.v1.LogsRequestH\x00R\x04logsB\x06\n" +
-	"\x04kind\"y\n" +
+	"\x04logs\x18\x02 \x01(\v2\x14.cara.v1.LogsRequestH\x00R\x04logs\x12(\n" +
+	"\x04exec\x18\x03 \x01(\v2\x12.cara.v1.ExecStartH\x00R\x04exec\x12>\n" +
+	"\fport_forward\x18\x04 \x01(\v2\x19.cara.v1.PortForwardStartH\x00R\vportForward\x12'\n" +
+	"\x03top\x18\x05 \x01(\v2\x13.cara.v1.TopRequestH\x00R\x03topB\x06\n" +
+	"\x04kind\"\x8d\x02\n" +
 	"\rAttachRequest\x12$\n" +
 	"\tstream_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\bstreamId\x12\"\n" +
 	"\x03log\x18\x02 \x01(\v2\x10.cara.v1.LogLineR\x03log\x12\x1e\n" +
-	"\x05error\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x05error\"\x10\n" +
-	"\x0eAttachResponse\"F\n" +
+	"\x05error\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x05error\x12)\n" +
+	"\x04exec\x18\x04 \x01(\v2\x15.cara.v1.ExecResponseR\x04exec\x12?\n" +
+	"\fport_forward\x18\x05 \x01(\v2\x1c.cara.v1.PortForwardResponseR\vportForward\x12&\n" +
+	"\x03top\x18\x06 \x01(\v2\x14.cara.v1.TopResponseR\x03top\"z\n" +
+	"\x0eAttachResponse\x12(\n" +
+	"\x04exec\x18\x01 \x01(\v2\x14.cara.v1.ExecRequestR\x04exec\x12>\n" +
+	"\fport_forward\x18\x02 \x01(\v2\x1b.cara.v1.PortForwardRequestR\vportForward\"F\n" +
 	"\x13CreateSourceRequest\x12/\n" +
 	"\x06source\x18\x01 \x01(\v2\x0f.cara.v1.SourceB\x06\xbaH\x03\xc8\x01\x01R\x06source\"C\n" +
 	"\x10PutSourceRequest\x12/\n" +
@@ -5444,7 +6486,7 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x06secret\x18\x02 \x01(\tR\x06secret\"i\n" +
 	"\x12ListTokensResponse\x12$\n" +
 	"\x05items\x18\x01 \x03(\v2\x0e.cara.v1.TokenR\x05items\x12-\n" +
-	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata2\xea\x10\n" +
+	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata2\xca\x12\n" +
 	"\x0eProjectService\x12c\n" +
 	"\rCreateProject\x12\x1d.cara.v1.CreateProjectRequest\x1a\x10.cara.v1.Project\"!\x82\xd3\xe4\x93\x02\x1b:\aproject\"\x10/api/v1/projects\x12u\n" +
 	"\n" +
@@ -5467,7 +6509,10 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x0fRollbackProject\x12\x1f.cara.v1.RollbackProjectRequest\x1a\x10.cara.v1.Project\"+\x82\xd3\xe4\x93\x02%:\x01*\" /api/v1/projects/{name}:rollback\x12j\n" +
 	"\x11GetProjectHistory\x12\x13.cara.v1.GetRequest\x1a\x17.cara.v1.ProjectHistory\"'\x82\xd3\xe4\x93\x02!\x12\x1f/api/v1/projects/{name}/history\x12E\n" +
 	"\fNoticeExpiry\x12\x1d.cara.v1.RemoveProjectRequest\x1a\x16.google.protobuf.Empty\x12V\n" +
-	"\x04Logs\x12\x14.cara.v1.LogsRequest\x1a\x10.cara.v1.LogLine\"$\x82\xd3\xe4\x93\x02\x1e\x12\x1c/api/v1/projects/{name}/logs0\x01\x12c\n" +
+	"\x04Logs\x12\x14.cara.v1.LogsRequest\x1a\x10.cara.v1.LogLine\"$\x82\xd3\xe4\x93\x02\x1e\x12\x1c/api/v1/projects/{name}/logs0\x01\x127\n" +
+	"\x04Exec\x12\x14.cara.v1.ExecRequest\x1a\x15.cara.v1.ExecResponse(\x010\x01\x12L\n" +
+	"\vPortForward\x12\x1b.cara.v1.PortForwardRequest\x1a\x1c.cara.v1.PortForwardResponse(\x010\x01\x12W\n" +
+	"\x03Top\x12\x13.cara.v1.TopRequest\x1a\x14.cara.v1.TopResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/api/v1/projects/{name}/top0\x01\x12c\n" +
 	"\x0eListTombstones\x12\x14.cara.v1.ListRequest\x1a\x1f.cara.v1.ListTombstonesResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/api/v1/tombstones2`\n" +
 	"\fApplyService\x12P\n" +
 	"\x05Apply\x12\x15.cara.v1.ApplyRequest\x1a\x16.cara.v1.ApplyResponse\"\x18\x82\xd3\xe4\x93\x02\x12:\x01*\"\r/api/v1/apply2\xd9\a\n" +
@@ -5541,7 +6586,7 @@ func file_cara_v1_service_proto_rawDescGZIP() []byte {
 	return file_cara_v1_service_proto_rawDescData
 }
 
-var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 83)
+var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 93)
 var file_cara_v1_service_proto_goTypes = []any{
 	(*Info)(nil),                       // 0: cara.v1.Info
 	(*GetRequest)(nil),                 // 1: cara.v1.GetRequest
@@ -5571,307 +6616,336 @@ var file_cara_v1_service_proto_goTypes = []any{
 	(*ListOverridesResponse)(nil),      // 25: cara.v1.ListOverridesResponse
 	(*ListTombstonesResponse)(nil),     // 26: cara.v1.ListTombstonesResponse
 	(*LogsRequest)(nil),                // 27: cara.v1.LogsRequest
-	(*LogLine)(nil),                    // 28: cara.v1.LogLine
-	(*ApplyRequest)(nil),               // 29: cara.v1.ApplyRequest
-	(*ApplyResponse)(nil),              // 30: cara.v1.ApplyResponse
-	(*ApplyResult)(nil),                // 31: cara.v1.ApplyResult
-	(*CreateNodeRequest)(nil),          // 32: cara.v1.CreateNodeRequest
-	(*PutNodeRequest)(nil),             // 33: cara.v1.PutNodeRequest
-	(*ListNodesResponse)(nil),          // 34: cara.v1.ListNodesResponse
-	(*WatchObjectsRequest)(nil),        // 35: cara.v1.WatchObjectsRequest
-	(*NodeEvent)(nil),                  // 36: cara.v1.NodeEvent
-	(*HeartbeatRequest)(nil),           // 37: cara.v1.HeartbeatRequest
-	(*MarkNodeNotReadyRequest)(nil),    // 38: cara.v1.MarkNodeNotReadyRequest
-	(*JoinRequest)(nil),                // 39: cara.v1.JoinRequest
-	(*JoinResponse)(nil),               // 40: cara.v1.JoinResponse
-	(*RenewCertificateRequest)(nil),    // 41: cara.v1.RenewCertificateRequest
-	(*ConnectRequest)(nil),             // 42: cara.v1.ConnectRequest
-	(*ConnectResponse)(nil),            // 43: cara.v1.ConnectResponse
-	(*Welcome)(nil),                    // 44: cara.v1.Welcome
-	(*Unassigned)(nil),                 // 45: cara.v1.Unassigned
-	(*Synced)(nil),                     // 46: cara.v1.Synced
-	(*Routes)(nil),                     // 47: cara.v1.Routes
-	(*OpenStream)(nil),                 // 48: cara.v1.OpenStream
-	(*AttachRequest)(nil),              // 49: cara.v1.AttachRequest
-	(*AttachResponse)(nil),             // 50: cara.v1.AttachResponse
-	(*CreateSourceRequest)(nil),        // 51: cara.v1.CreateSourceRequest
-	(*PutSourceRequest)(nil),           // 52: cara.v1.PutSourceRequest
-	(*ListSourcesResponse)(nil),        // 53: cara.v1.ListSourcesResponse
-	(*SourceEvent)(nil),                // 54: cara.v1.SourceEvent
-	(*ReconcileSourceResponse)(nil),    // 55: cara.v1.ReconcileSourceResponse
-	(*ConfirmSourceRequest)(nil),       // 56: cara.v1.ConfirmSourceRequest
-	(*ListClaimsRequest)(nil),          // 57: cara.v1.ListClaimsRequest
-	(*ListClaimsResponse)(nil),         // 58: cara.v1.ListClaimsResponse
-	(*UpdateSourceStatusRequest)(nil),  // 59: cara.v1.UpdateSourceStatusRequest
-	(*PublishSnapshotRequest)(nil),     // 60: cara.v1.PublishSnapshotRequest
-	(*PublishSnapshotResponse)(nil),    // 61: cara.v1.PublishSnapshotResponse
-	(*UpdateClaimsRequest)(nil),        // 62: cara.v1.UpdateClaimsRequest
-	(*ClaimUpdate)(nil),                // 63: cara.v1.ClaimUpdate
-	(*GetSourceSecretRequest)(nil),     // 64: cara.v1.GetSourceSecretRequest
-	(*GetSourceSecretResponse)(nil),    // 65: cara.v1.GetSourceSecretResponse
-	(*CreateSecretRequest)(nil),        // 66: cara.v1.CreateSecretRequest
-	(*PutSecretRequest)(nil),           // 67: cara.v1.PutSecretRequest
-	(*ListSecretsResponse)(nil),        // 68: cara.v1.ListSecretsResponse
-	(*CreateEventRequest)(nil),         // 69: cara.v1.CreateEventRequest
-	(*ListEventsRequest)(nil),          // 70: cara.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),         // 71: cara.v1.ListEventsResponse
-	(*EventEvent)(nil),                 // 72: cara.v1.EventEvent
-	(*TrimHistoryRequest)(nil),         // 73: cara.v1.TrimHistoryRequest
-	(*TrimHistoryResponse)(nil),        // 74: cara.v1.TrimHistoryResponse
-	(*WatchRequest)(nil),               // 75: cara.v1.WatchRequest
-	(*WatchResponse)(nil),              // 76: cara.v1.WatchResponse
-	(*Change)(nil),                     // 77: cara.v1.Change
-	(*CreateTokenRequest)(nil),         // 78: cara.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),        // 79: cara.v1.CreateTokenResponse
-	(*ListTokensResponse)(nil),         // 80: cara.v1.ListTokensResponse
-	nil,                                // 81: cara.v1.JoinRequest.LabelsEntry
-	nil,                                // 82: cara.v1.GetSourceSecretResponse.GitEntry
-	(*timestamppb.Timestamp)(nil),      // 83: google.protobuf.Timestamp
-	(*Project)(nil),                    // 84: cara.v1.Project
-	(*ListMeta)(nil),                   // 85: cara.v1.ListMeta
-	(*Condition)(nil),                  // 86: cara.v1.Condition
-	(*ServiceStatus)(nil),              // 87: cara.v1.ServiceStatus
-	(*durationpb.Duration)(nil),        // 88: google.protobuf.Duration
-	(*Revision)(nil),                   // 89: cara.v1.Revision
-	(*Delivery)(nil),                   // 90: cara.v1.Delivery
-	(*Override)(nil),                   // 91: cara.v1.Override
-	(*Tombstone)(nil),                  // 92: cara.v1.Tombstone
-	(*Object)(nil),                     // 93: cara.v1.Object
-	(*FieldDiff)(nil),                  // 94: cara.v1.FieldDiff
-	(*Problem)(nil),                    // 95: cara.v1.Problem
-	(*Node)(nil),                       // 96: cara.v1.Node
-	(*Heartbeat)(nil),                  // 97: cara.v1.Heartbeat
-	(*Assignment)(nil),                 // 98: cara.v1.Assignment
-	(*Route)(nil),                      // 99: cara.v1.Route
-	(*Source)(nil),                     // 100: cara.v1.Source
-	(*Claim)(nil),                      // 101: cara.v1.Claim
-	(*PollStatus)(nil),                 // 102: cara.v1.PollStatus
-	(*Run)(nil),                        // 103: cara.v1.Run
-	(*Snapshot)(nil),                   // 104: cara.v1.Snapshot
-	(*ClaimSpec)(nil),                  // 105: cara.v1.ClaimSpec
-	(*ClaimStatus)(nil),                // 106: cara.v1.ClaimStatus
-	(*Secret)(nil),                     // 107: cara.v1.Secret
-	(*Event)(nil),                      // 108: cara.v1.Event
-	(*Token)(nil),                      // 109: cara.v1.Token
-	(*emptypb.Empty)(nil),              // 110: google.protobuf.Empty
+	(*ExecRequest)(nil),                // 28: cara.v1.ExecRequest
+	(*ExecStart)(nil),                  // 29: cara.v1.ExecStart
+	(*TerminalSize)(nil),               // 30: cara.v1.TerminalSize
+	(*ExecResponse)(nil),               // 31: cara.v1.ExecResponse
+	(*PortForwardRequest)(nil),         // 32: cara.v1.PortForwardRequest
+	(*PortForwardStart)(nil),           // 33: cara.v1.PortForwardStart
+	(*PortForwardResponse)(nil),        // 34: cara.v1.PortForwardResponse
+	(*TopRequest)(nil),                 // 35: cara.v1.TopRequest
+	(*TopResponse)(nil),                // 36: cara.v1.TopResponse
+	(*ServiceUsage)(nil),               // 37: cara.v1.ServiceUsage
+	(*LogLine)(nil),                    // 38: cara.v1.LogLine
+	(*ApplyRequest)(nil),               // 39: cara.v1.ApplyRequest
+	(*ApplyResponse)(nil),              // 40: cara.v1.ApplyResponse
+	(*ApplyResult)(nil),                // 41: cara.v1.ApplyResult
+	(*CreateNodeRequest)(nil),          // 42: cara.v1.CreateNodeRequest
+	(*PutNodeRequest)(nil),             // 43: cara.v1.PutNodeRequest
+	(*ListNodesResponse)(nil),          // 44: cara.v1.ListNodesResponse
+	(*WatchObjectsRequest)(nil),        // 45: cara.v1.WatchObjectsRequest
+	(*NodeEvent)(nil),                  // 46: cara.v1.NodeEvent
+	(*HeartbeatRequest)(nil),           // 47: cara.v1.HeartbeatRequest
+	(*MarkNodeNotReadyRequest)(nil),    // 48: cara.v1.MarkNodeNotReadyRequest
+	(*JoinRequest)(nil),                // 49: cara.v1.JoinRequest
+	(*JoinResponse)(nil),               // 50: cara.v1.JoinResponse
+	(*RenewCertificateRequest)(nil),    // 51: cara.v1.RenewCertificateRequest
+	(*ConnectRequest)(nil),             // 52: cara.v1.ConnectRequest
+	(*ConnectResponse)(nil),            // 53: cara.v1.ConnectResponse
+	(*Welcome)(nil),                    // 54: cara.v1.Welcome
+	(*Unassigned)(nil),                 // 55: cara.v1.Unassigned
+	(*Synced)(nil),                     // 56: cara.v1.Synced
+	(*Routes)(nil),                     // 57: cara.v1.Routes
+	(*OpenStream)(nil),                 // 58: cara.v1.OpenStream
+	(*AttachRequest)(nil),              // 59: cara.v1.AttachRequest
+	(*AttachResponse)(nil),             // 60: cara.v1.AttachResponse
+	(*CreateSourceRequest)(nil),        // 61: cara.v1.CreateSourceRequest
+	(*PutSourceRequest)(nil),           // 62: cara.v1.PutSourceRequest
+	(*ListSourcesResponse)(nil),        // 63: cara.v1.ListSourcesResponse
+	(*SourceEvent)(nil),                // 64: cara.v1.SourceEvent
+	(*ReconcileSourceResponse)(nil),    // 65: cara.v1.ReconcileSourceResponse
+	(*ConfirmSourceRequest)(nil),       // 66: cara.v1.ConfirmSourceRequest
+	(*ListClaimsRequest)(nil),          // 67: cara.v1.ListClaimsRequest
+	(*ListClaimsResponse)(nil),         // 68: cara.v1.ListClaimsResponse
+	(*UpdateSourceStatusRequest)(nil),  // 69: cara.v1.UpdateSourceStatusRequest
+	(*PublishSnapshotRequest)(nil),     // 70: cara.v1.PublishSnapshotRequest
+	(*PublishSnapshotResponse)(nil),    // 71: cara.v1.PublishSnapshotResponse
+	(*UpdateClaimsRequest)(nil),        // 72: cara.v1.UpdateClaimsRequest
+	(*ClaimUpdate)(nil),                // 73: cara.v1.ClaimUpdate
+	(*GetSourceSecretRequest)(nil),     // 74: cara.v1.GetSourceSecretRequest
+	(*GetSourceSecretResponse)(nil),    // 75: cara.v1.GetSourceSecretResponse
+	(*CreateSecretRequest)(nil),        // 76: cara.v1.CreateSecretRequest
+	(*PutSecretRequest)(nil),           // 77: cara.v1.PutSecretRequest
+	(*ListSecretsResponse)(nil),        // 78: cara.v1.ListSecretsResponse
+	(*CreateEventRequest)(nil),         // 79: cara.v1.CreateEventRequest
+	(*ListEventsRequest)(nil),          // 80: cara.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),         // 81: cara.v1.ListEventsResponse
+	(*EventEvent)(nil),                 // 82: cara.v1.EventEvent
+	(*TrimHistoryRequest)(nil),         // 83: cara.v1.TrimHistoryRequest
+	(*TrimHistoryResponse)(nil),        // 84: cara.v1.TrimHistoryResponse
+	(*WatchRequest)(nil),               // 85: cara.v1.WatchRequest
+	(*WatchResponse)(nil),              // 86: cara.v1.WatchResponse
+	(*Change)(nil),                     // 87: cara.v1.Change
+	(*CreateTokenRequest)(nil),         // 88: cara.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),        // 89: cara.v1.CreateTokenResponse
+	(*ListTokensResponse)(nil),         // 90: cara.v1.ListTokensResponse
+	nil,                                // 91: cara.v1.JoinRequest.LabelsEntry
+	nil,                                // 92: cara.v1.GetSourceSecretResponse.GitEntry
+	(*timestamppb.Timestamp)(nil),      // 93: google.protobuf.Timestamp
+	(*Project)(nil),                    // 94: cara.v1.Project
+	(*ListMeta)(nil),                   // 95: cara.v1.ListMeta
+	(*Condition)(nil),                  // 96: cara.v1.Condition
+	(*ServiceStatus)(nil),              // 97: cara.v1.ServiceStatus
+	(*durationpb.Duration)(nil),        // 98: google.protobuf.Duration
+	(*Revision)(nil),                   // 99: cara.v1.Revision
+	(*Delivery)(nil),                   // 100: cara.v1.Delivery
+	(*Override)(nil),                   // 101: cara.v1.Override
+	(*Tombstone)(nil),                  // 102: cara.v1.Tombstone
+	(*Object)(nil),                     // 103: cara.v1.Object
+	(*FieldDiff)(nil),                  // 104: cara.v1.FieldDiff
+	(*Problem)(nil),                    // 105: cara.v1.Problem
+	(*Node)(nil),                       // 106: cara.v1.Node
+	(*Heartbeat)(nil),                  // 107: cara.v1.Heartbeat
+	(*Assignment)(nil),                 // 108: cara.v1.Assignment
+	(*Route)(nil),                      // 109: cara.v1.Route
+	(*Source)(nil),                     // 110: cara.v1.Source
+	(*Claim)(nil),                      // 111: cara.v1.Claim
+	(*PollStatus)(nil),                 // 112: cara.v1.PollStatus
+	(*Run)(nil),                        // 113: cara.v1.Run
+	(*Snapshot)(nil),                   // 114: cara.v1.Snapshot
+	(*ClaimSpec)(nil),                  // 115: cara.v1.ClaimSpec
+	(*ClaimStatus)(nil),                // 116: cara.v1.ClaimStatus
+	(*Secret)(nil),                     // 117: cara.v1.Secret
+	(*Event)(nil),                      // 118: cara.v1.Event
+	(*Token)(nil),                      // 119: cara.v1.Token
+	(*emptypb.Empty)(nil),              // 120: google.protobuf.Empty
 }
 var file_cara_v1_service_proto_depIdxs = []int32{
-	83,  // 0: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
-	84,  // 1: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
-	84,  // 2: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
-	84,  // 3: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
-	85,  // 4: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
-	84,  // 5: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
+	93,  // 0: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
+	94,  // 1: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
+	94,  // 2: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
+	94,  // 3: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
+	95,  // 4: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
+	94,  // 5: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
 	23,  // 6: cara.v1.DeleteProjectRequest.override:type_name -> cara.v1.OverrideTerms
-	86,  // 7: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
-	87,  // 8: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
-	83,  // 9: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
-	88,  // 10: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
+	96,  // 7: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
+	97,  // 8: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
+	93,  // 9: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
+	98,  // 10: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
 	23,  // 11: cara.v1.RollbackProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	89,  // 12: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
-	90,  // 13: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
-	83,  // 14: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
-	88,  // 15: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
+	99,  // 12: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
+	100, // 13: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
+	93,  // 14: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
+	98,  // 15: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
 	23,  // 16: cara.v1.OverrideProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	91,  // 17: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
-	85,  // 18: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
-	92,  // 19: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
-	85,  // 20: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
-	83,  // 21: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	83,  // 22: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	93,  // 23: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
-	23,  // 24: cara.v1.ApplyRequest.override:type_name -> cara.v1.OverrideTerms
-	31,  // 25: cara.v1.ApplyResponse.results:type_name -> cara.v1.ApplyResult
-	94,  // 26: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
-	95,  // 27: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
-	96,  // 28: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
-	96,  // 29: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
-	96,  // 30: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
-	85,  // 31: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
-	96,  // 32: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
-	97,  // 33: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
-	83,  // 34: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
-	81,  // 35: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
-	97,  // 36: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
-	44,  // 37: cara.v1.ConnectResponse.welcome:type_name -> cara.v1.Welcome
-	98,  // 38: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
-	45,  // 39: cara.v1.ConnectResponse.unassigned:type_name -> cara.v1.Unassigned
-	46,  // 40: cara.v1.ConnectResponse.synced:type_name -> cara.v1.Synced
-	47,  // 41: cara.v1.ConnectResponse.routes:type_name -> cara.v1.Routes
-	48,  // 42: cara.v1.ConnectResponse.open_stream:type_name -> cara.v1.OpenStream
-	88,  // 43: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	83,  // 44: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
-	99,  // 45: cara.v1.Routes.upserts:type_name -> cara.v1.Route
-	27,  // 46: cara.v1.OpenStream.logs:type_name -> cara.v1.LogsRequest
-	28,  // 47: cara.v1.AttachRequest.log:type_name -> cara.v1.LogLine
-	100, // 48: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
-	100, // 49: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
-	100, // 50: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
-	85,  // 51: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
-	100, // 52: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
-	100, // 53: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
-	101, // 54: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
-	85,  // 55: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
-	86,  // 56: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
-	102, // 57: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
-	103, // 58: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
-	104, // 59: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
-	105, // 60: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
-	86,  // 61: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
-	63,  // 62: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
-	106, // 63: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
-	82,  // 64: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
-	107, // 65: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
-	107, // 66: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
-	107, // 67: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
-	85,  // 68: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
-	108, // 69: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
-	108, // 70: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
-	85,  // 71: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
-	108, // 72: cara.v1.EventEvent.object:type_name -> cara.v1.Event
-	83,  // 73: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
-	83,  // 74: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
-	77,  // 75: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
-	93,  // 76: cara.v1.Change.object:type_name -> cara.v1.Object
-	109, // 77: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
-	109, // 78: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
-	109, // 79: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
-	85,  // 80: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
-	4,   // 81: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
-	5,   // 82: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
-	1,   // 83: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
-	6,   // 84: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
-	8,   // 85: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
-	10,  // 86: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
-	12,  // 87: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
-	13,  // 88: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
-	14,  // 89: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
-	15,  // 90: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
-	16,  // 91: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
-	17,  // 92: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
-	24,  // 93: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
-	3,   // 94: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListRequest
-	18,  // 95: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
-	19,  // 96: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
-	20,  // 97: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
-	1,   // 98: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
-	14,  // 99: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
-	27,  // 100: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
-	3,   // 101: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
-	29,  // 102: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
-	32,  // 103: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
-	33,  // 104: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
-	1,   // 105: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
-	3,   // 106: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
-	35,  // 107: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
-	2,   // 108: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
-	37,  // 109: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
-	38,  // 110: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
-	39,  // 111: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
-	41,  // 112: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
-	42,  // 113: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
-	49,  // 114: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
-	51,  // 115: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
-	52,  // 116: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
-	1,   // 117: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
-	3,   // 118: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
-	35,  // 119: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
-	2,   // 120: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
-	1,   // 121: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
-	1,   // 122: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
-	1,   // 123: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
-	56,  // 124: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
-	57,  // 125: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
-	59,  // 126: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
-	60,  // 127: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
-	62,  // 128: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
-	2,   // 129: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
-	110, // 130: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
-	64,  // 131: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
-	66,  // 132: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
-	67,  // 133: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
-	1,   // 134: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
-	3,   // 135: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
-	2,   // 136: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
-	69,  // 137: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
-	70,  // 138: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
-	35,  // 139: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
-	73,  // 140: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
-	75,  // 141: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
-	78,  // 142: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
-	3,   // 143: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
-	2,   // 144: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
-	110, // 145: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
-	84,  // 146: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
-	84,  // 147: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
-	84,  // 148: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
-	7,   // 149: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
-	9,   // 150: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
-	11,  // 151: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
-	110, // 152: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
-	84,  // 153: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
-	110, // 154: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
-	84,  // 155: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
-	84,  // 156: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
-	84,  // 157: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
-	91,  // 158: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
-	25,  // 159: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
-	84,  // 160: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
-	84,  // 161: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
-	84,  // 162: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
-	21,  // 163: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
-	110, // 164: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
-	28,  // 165: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
-	26,  // 166: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
-	30,  // 167: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
-	96,  // 168: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
-	96,  // 169: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
-	96,  // 170: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
-	34,  // 171: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
-	36,  // 172: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
-	110, // 173: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
-	110, // 174: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
-	96,  // 175: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
-	40,  // 176: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
-	40,  // 177: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
-	43,  // 178: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
-	50,  // 179: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
-	100, // 180: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
-	100, // 181: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
-	100, // 182: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
-	53,  // 183: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
-	54,  // 184: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
-	110, // 185: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
-	55,  // 186: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
-	100, // 187: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
-	100, // 188: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
-	100, // 189: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
-	58,  // 190: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
-	100, // 191: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
-	61,  // 192: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
-	110, // 193: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
-	110, // 194: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
-	22,  // 195: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
-	65,  // 196: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
-	107, // 197: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
-	107, // 198: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
-	107, // 199: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
-	68,  // 200: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
-	110, // 201: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
-	108, // 202: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
-	71,  // 203: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
-	72,  // 204: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
-	74,  // 205: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
-	76,  // 206: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
-	79,  // 207: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
-	80,  // 208: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
-	110, // 209: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
-	0,   // 210: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
-	146, // [146:211] is the sub-list for method output_type
-	81,  // [81:146] is the sub-list for method input_type
-	81,  // [81:81] is the sub-list for extension type_name
-	81,  // [81:81] is the sub-list for extension extendee
-	0,   // [0:81] is the sub-list for field type_name
+	101, // 17: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
+	95,  // 18: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
+	102, // 19: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
+	95,  // 20: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
+	93,  // 21: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	29,  // 22: cara.v1.ExecRequest.start:type_name -> cara.v1.ExecStart
+	30,  // 23: cara.v1.ExecRequest.resize:type_name -> cara.v1.TerminalSize
+	30,  // 24: cara.v1.ExecStart.size:type_name -> cara.v1.TerminalSize
+	33,  // 25: cara.v1.PortForwardRequest.start:type_name -> cara.v1.PortForwardStart
+	37,  // 26: cara.v1.TopResponse.services:type_name -> cara.v1.ServiceUsage
+	93,  // 27: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	103, // 28: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
+	23,  // 29: cara.v1.ApplyRequest.override:type_name -> cara.v1.OverrideTerms
+	41,  // 30: cara.v1.ApplyResponse.results:type_name -> cara.v1.ApplyResult
+	104, // 31: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
+	105, // 32: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
+	106, // 33: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
+	106, // 34: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
+	106, // 35: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
+	95,  // 36: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
+	106, // 37: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
+	107, // 38: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	93,  // 39: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
+	91,  // 40: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
+	107, // 41: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	54,  // 42: cara.v1.ConnectResponse.welcome:type_name -> cara.v1.Welcome
+	108, // 43: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
+	55,  // 44: cara.v1.ConnectResponse.unassigned:type_name -> cara.v1.Unassigned
+	56,  // 45: cara.v1.ConnectResponse.synced:type_name -> cara.v1.Synced
+	57,  // 46: cara.v1.ConnectResponse.routes:type_name -> cara.v1.Routes
+	58,  // 47: cara.v1.ConnectResponse.open_stream:type_name -> cara.v1.OpenStream
+	98,  // 48: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	93,  // 49: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
+	109, // 50: cara.v1.Routes.upserts:type_name -> cara.v1.Route
+	27,  // 51: cara.v1.OpenStream.logs:type_name -> cara.v1.LogsRequest
+	29,  // 52: cara.v1.OpenStream.exec:type_name -> cara.v1.ExecStart
+	33,  // 53: cara.v1.OpenStream.port_forward:type_name -> cara.v1.PortForwardStart
+	35,  // 54: cara.v1.OpenStream.top:type_name -> cara.v1.TopRequest
+	38,  // 55: cara.v1.AttachRequest.log:type_name -> cara.v1.LogLine
+	31,  // 56: cara.v1.AttachRequest.exec:type_name -> cara.v1.ExecResponse
+	34,  // 57: cara.v1.AttachRequest.port_forward:type_name -> cara.v1.PortForwardResponse
+	36,  // 58: cara.v1.AttachRequest.top:type_name -> cara.v1.TopResponse
+	28,  // 59: cara.v1.AttachResponse.exec:type_name -> cara.v1.ExecRequest
+	32,  // 60: cara.v1.AttachResponse.port_forward:type_name -> cara.v1.PortForwardRequest
+	110, // 61: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
+	110, // 62: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
+	110, // 63: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
+	95,  // 64: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
+	110, // 65: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
+	110, // 66: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
+	111, // 67: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
+	95,  // 68: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
+	96,  // 69: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
+	112, // 70: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
+	113, // 71: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
+	114, // 72: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
+	115, // 73: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
+	96,  // 74: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
+	73,  // 75: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
+	116, // 76: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
+	92,  // 77: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
+	117, // 78: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
+	117, // 79: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
+	117, // 80: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
+	95,  // 81: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
+	118, // 82: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
+	118, // 83: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
+	95,  // 84: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
+	118, // 85: cara.v1.EventEvent.object:type_name -> cara.v1.Event
+	93,  // 86: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
+	93,  // 87: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
+	87,  // 88: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
+	103, // 89: cara.v1.Change.object:type_name -> cara.v1.Object
+	119, // 90: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
+	119, // 91: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
+	119, // 92: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
+	95,  // 93: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
+	4,   // 94: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
+	5,   // 95: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
+	1,   // 96: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
+	6,   // 97: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
+	8,   // 98: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
+	10,  // 99: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
+	12,  // 100: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
+	13,  // 101: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
+	14,  // 102: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
+	15,  // 103: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
+	16,  // 104: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
+	17,  // 105: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
+	24,  // 106: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
+	3,   // 107: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListRequest
+	18,  // 108: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
+	19,  // 109: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
+	20,  // 110: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
+	1,   // 111: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
+	14,  // 112: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
+	27,  // 113: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
+	28,  // 114: cara.v1.ProjectService.Exec:input_type -> cara.v1.ExecRequest
+	32,  // 115: cara.v1.ProjectService.PortForward:input_type -> cara.v1.PortForwardRequest
+	35,  // 116: cara.v1.ProjectService.Top:input_type -> cara.v1.TopRequest
+	3,   // 117: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
+	39,  // 118: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
+	42,  // 119: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
+	43,  // 120: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
+	1,   // 121: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
+	3,   // 122: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
+	45,  // 123: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
+	2,   // 124: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
+	47,  // 125: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
+	48,  // 126: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
+	49,  // 127: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
+	51,  // 128: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
+	52,  // 129: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
+	59,  // 130: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
+	61,  // 131: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
+	62,  // 132: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
+	1,   // 133: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
+	3,   // 134: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
+	45,  // 135: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
+	2,   // 136: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
+	1,   // 137: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
+	1,   // 138: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
+	1,   // 139: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
+	66,  // 140: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
+	67,  // 141: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
+	69,  // 142: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
+	70,  // 143: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
+	72,  // 144: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
+	2,   // 145: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
+	120, // 146: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
+	74,  // 147: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
+	76,  // 148: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
+	77,  // 149: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
+	1,   // 150: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
+	3,   // 151: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
+	2,   // 152: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
+	79,  // 153: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
+	80,  // 154: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
+	45,  // 155: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
+	83,  // 156: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
+	85,  // 157: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
+	88,  // 158: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
+	3,   // 159: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
+	2,   // 160: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
+	120, // 161: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
+	94,  // 162: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
+	94,  // 163: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
+	94,  // 164: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
+	7,   // 165: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
+	9,   // 166: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
+	11,  // 167: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
+	120, // 168: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
+	94,  // 169: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
+	120, // 170: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
+	94,  // 171: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
+	94,  // 172: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
+	94,  // 173: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
+	101, // 174: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
+	25,  // 175: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
+	94,  // 176: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
+	94,  // 177: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
+	94,  // 178: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
+	21,  // 179: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
+	120, // 180: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
+	38,  // 181: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
+	31,  // 182: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
+	34,  // 183: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
+	36,  // 184: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
+	26,  // 185: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
+	40,  // 186: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
+	106, // 187: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
+	106, // 188: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
+	106, // 189: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
+	44,  // 190: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
+	46,  // 191: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
+	120, // 192: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
+	120, // 193: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
+	106, // 194: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
+	50,  // 195: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
+	50,  // 196: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
+	53,  // 197: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
+	60,  // 198: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
+	110, // 199: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
+	110, // 200: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
+	110, // 201: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
+	63,  // 202: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
+	64,  // 203: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
+	120, // 204: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
+	65,  // 205: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
+	110, // 206: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
+	110, // 207: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
+	110, // 208: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
+	68,  // 209: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
+	110, // 210: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
+	71,  // 211: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
+	120, // 212: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
+	120, // 213: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
+	22,  // 214: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
+	75,  // 215: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
+	117, // 216: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
+	117, // 217: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
+	117, // 218: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
+	78,  // 219: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
+	120, // 220: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
+	118, // 221: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
+	81,  // 222: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
+	82,  // 223: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
+	84,  // 224: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
+	86,  // 225: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
+	89,  // 226: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
+	90,  // 227: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
+	120, // 228: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
+	0,   // 229: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
+	162, // [162:230] is the sub-list for method output_type
+	94,  // [94:162] is the sub-list for method input_type
+	94,  // [94:94] is the sub-list for extension type_name
+	94,  // [94:94] is the sub-list for extension extendee
+	0,   // [0:94] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_service_proto_init() }
@@ -5884,7 +6958,28 @@ func file_cara_v1_service_proto_init() {
 	file_cara_v1_objects_proto_init()
 	file_cara_v1_project_proto_init()
 	file_cara_v1_source_proto_init()
-	file_cara_v1_service_proto_msgTypes[43].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[28].OneofWrappers = []any{
+		(*ExecRequest_Start)(nil),
+		(*ExecRequest_Stdin)(nil),
+		(*ExecRequest_StdinClosed)(nil),
+		(*ExecRequest_Resize)(nil),
+	}
+	file_cara_v1_service_proto_msgTypes[31].OneofWrappers = []any{
+		(*ExecResponse_Stdout)(nil),
+		(*ExecResponse_Stderr)(nil),
+		(*ExecResponse_ExitCode)(nil),
+	}
+	file_cara_v1_service_proto_msgTypes[32].OneofWrappers = []any{
+		(*PortForwardRequest_Start)(nil),
+		(*PortForwardRequest_Data)(nil),
+		(*PortForwardRequest_Closed)(nil),
+	}
+	file_cara_v1_service_proto_msgTypes[34].OneofWrappers = []any{
+		(*PortForwardResponse_Connected)(nil),
+		(*PortForwardResponse_Data)(nil),
+		(*PortForwardResponse_Closed)(nil),
+	}
+	file_cara_v1_service_proto_msgTypes[53].OneofWrappers = []any{
 		(*ConnectResponse_Welcome)(nil),
 		(*ConnectResponse_Assignment)(nil),
 		(*ConnectResponse_Unassigned)(nil),
@@ -5892,17 +6987,20 @@ func file_cara_v1_service_proto_init() {
 		(*ConnectResponse_Routes)(nil),
 		(*ConnectResponse_OpenStream)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[48].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[58].OneofWrappers = []any{
 		(*OpenStream_Logs)(nil),
+		(*OpenStream_Exec)(nil),
+		(*OpenStream_PortForward)(nil),
+		(*OpenStream_Top)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[59].OneofWrappers = []any{}
+	file_cara_v1_service_proto_msgTypes[69].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_service_proto_rawDesc), len(file_cara_v1_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   83,
+			NumMessages:   93,
 			NumExtensions: 0,
 			NumServices:   9,
 		},

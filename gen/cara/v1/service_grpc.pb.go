@@ -40,6 +40,9 @@ const (
 	ProjectService_GetProjectHistory_FullMethodName   = "/cara.v1.ProjectService/GetProjectHistory"
 	ProjectService_NoticeExpiry_FullMethodName        = "/cara.v1.ProjectService/NoticeExpiry"
 	ProjectService_Logs_FullMethodName                = "/cara.v1.ProjectService/Logs"
+	ProjectService_Exec_FullMethodName                = "/cara.v1.ProjectService/Exec"
+	ProjectService_PortForward_FullMethodName         = "/cara.v1.ProjectService/PortForward"
+	ProjectService_Top_FullMethodName                 = "/cara.v1.ProjectService/Top"
 	ProjectService_ListTombstones_FullMethodName      = "/cara.v1.ProjectService/ListTombstones"
 )
 
@@ -93,6 +96,13 @@ type ProjectServiceClient interface {
 	NoticeExpiry(ctx context.Context, in *RemoveProjectRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
 	// Logs streams the logs of a project's containers, through the server, from the agent.
 	Logs(ctx context.Context, in *LogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LogLine], error)
+	// Exec runs a command in a container of a project: the first message says where and what, the others carry its input.
+	// The last answer has its exit code.
+	Exec(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExecRequest, ExecResponse], error)
+	// PortForward is one connection to a port of a service: the first message says which, the others carry bytes.
+	PortForward(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PortForwardRequest, PortForwardResponse], error)
+	// Top streams what the services of a project use, about once a second.
+	Top(ctx context.Context, in *TopRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TopResponse], error)
 	// ListTombstones returns what stays of projects that are gone.
 	ListTombstones(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListTombstonesResponse, error)
 }
@@ -323,6 +333,51 @@ func (c *projectServiceClient) Logs(ctx context.Context, in *LogsRequest, opts .
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ProjectService_LogsClient = grpc.ServerStreamingClient[LogLine]
 
+func (c *projectServiceClient) Exec(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExecRequest, ExecResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ProjectService_ServiceDesc.Streams[2], ProjectService_Exec_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ExecRequest, ExecResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ProjectService_ExecClient = grpc.BidiStreamingClient[ExecRequest, ExecResponse]
+
+func (c *projectServiceClient) PortForward(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PortForwardRequest, PortForwardResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ProjectService_ServiceDesc.Streams[3], ProjectService_PortForward_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[PortForwardRequest, PortForwardResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ProjectService_PortForwardClient = grpc.BidiStreamingClient[PortForwardRequest, PortForwardResponse]
+
+func (c *projectServiceClient) Top(ctx context.Context, in *TopRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TopResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ProjectService_ServiceDesc.Streams[4], ProjectService_Top_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[TopRequest, TopResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ProjectService_TopClient = grpc.ServerStreamingClient[TopResponse]
+
 func (c *projectServiceClient) ListTombstones(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListTombstonesResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListTombstonesResponse)
@@ -383,6 +438,13 @@ type ProjectServiceServer interface {
 	NoticeExpiry(context.Context, *RemoveProjectRequest) (*emptypb.Empty, error)
 	// Logs streams the logs of a project's containers, through the server, from the agent.
 	Logs(*LogsRequest, grpc.ServerStreamingServer[LogLine]) error
+	// Exec runs a command in a container of a project: the first message says where and what, the others carry its input.
+	// The last answer has its exit code.
+	Exec(grpc.BidiStreamingServer[ExecRequest, ExecResponse]) error
+	// PortForward is one connection to a port of a service: the first message says which, the others carry bytes.
+	PortForward(grpc.BidiStreamingServer[PortForwardRequest, PortForwardResponse]) error
+	// Top streams what the services of a project use, about once a second.
+	Top(*TopRequest, grpc.ServerStreamingServer[TopResponse]) error
 	// ListTombstones returns what stays of projects that are gone.
 	ListTombstones(context.Context, *ListRequest) (*ListTombstonesResponse, error)
 	mustEmbedUnimplementedProjectServiceServer()
@@ -454,6 +516,15 @@ func (UnimplementedProjectServiceServer) NoticeExpiry(context.Context, *RemovePr
 }
 func (UnimplementedProjectServiceServer) Logs(*LogsRequest, grpc.ServerStreamingServer[LogLine]) error {
 	return status.Error(codes.Unimplemented, "method Logs not implemented")
+}
+func (UnimplementedProjectServiceServer) Exec(grpc.BidiStreamingServer[ExecRequest, ExecResponse]) error {
+	return status.Error(codes.Unimplemented, "method Exec not implemented")
+}
+func (UnimplementedProjectServiceServer) PortForward(grpc.BidiStreamingServer[PortForwardRequest, PortForwardResponse]) error {
+	return status.Error(codes.Unimplemented, "method PortForward not implemented")
+}
+func (UnimplementedProjectServiceServer) Top(*TopRequest, grpc.ServerStreamingServer[TopResponse]) error {
+	return status.Error(codes.Unimplemented, "method Top not implemented")
 }
 func (UnimplementedProjectServiceServer) ListTombstones(context.Context, *ListRequest) (*ListTombstonesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListTombstones not implemented")
@@ -825,6 +896,31 @@ func _ProjectService_Logs_Handler(srv interface{}, stream grpc.ServerStream) err
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ProjectService_LogsServer = grpc.ServerStreamingServer[LogLine]
 
+func _ProjectService_Exec_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(ProjectServiceServer).Exec(&grpc.GenericServerStream[ExecRequest, ExecResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ProjectService_ExecServer = grpc.BidiStreamingServer[ExecRequest, ExecResponse]
+
+func _ProjectService_PortForward_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(ProjectServiceServer).PortForward(&grpc.GenericServerStream[PortForwardRequest, PortForwardResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ProjectService_PortForwardServer = grpc.BidiStreamingServer[PortForwardRequest, PortForwardResponse]
+
+func _ProjectService_Top_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(TopRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ProjectServiceServer).Top(m, &grpc.GenericServerStream[TopRequest, TopResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ProjectService_TopServer = grpc.ServerStreamingServer[TopResponse]
+
 func _ProjectService_ListTombstones_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListRequest)
 	if err := dec(in); err != nil {
@@ -936,6 +1032,23 @@ var ProjectService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Logs",
 			Handler:       _ProjectService_Logs_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Exec",
+			Handler:       _ProjectService_Exec_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "PortForward",
+			Handler:       _ProjectService_PortForward_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Top",
+			Handler:       _ProjectService_Top_Handler,
 			ServerStreams: true,
 		},
 	},
