@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -67,17 +68,20 @@ func TestAssignments(t *testing.T) {
 		t.Errorf("status %v", st)
 	}
 
+	// Every node is told where its host leads, before anything answers there.
+	placed := func(r *carav1.Routes) bool { return len(r.GetUpserts()) == 1 && r.GetUpserts()[0].GetNode() == "n1" }
+	for _, agent := range []*fakeAgent{one, two} {
+		r := agent.routes(placed).GetUpserts()[0]
+		if r.GetHost() != "shop.dev.example.test" || r.GetIngressAddress() != "192.0.2.1:8081" || r.GetPort() != 80 {
+			t.Errorf("route %v", r)
+		}
+	}
+
 	// Another node's agent may not write it, and has not heard of it.
 	wantCode(t, (&fakeAgent{t: t, conn: conn2}).report(first, api.PhaseRunning), codes.PermissionDenied, "")
-	// The agent's own report is not sent back; the route goes to every node.
+	// The agent's own report is not sent back.
 	if err := one.report(first, api.PhaseRunning); err != nil {
 		t.Fatal(err)
-	}
-	for _, agent := range []*fakeAgent{one, two} {
-		up := agent.next().GetRoutes().GetUpserts()
-		if len(up) != 1 || up[0].GetHost() != "shop.dev.example.test" || up[0].GetNode() != "n1" || up[0].GetIngressAddress() != "192.0.2.1:8081" || up[0].GetPort() != 80 {
-			t.Errorf("routes %v", up)
-		}
 	}
 	// A secret that changes comes again with its project; one that the project does not use does not.
 	c.secret(t, "other", "", map[string]string{"k": "v2"})
@@ -85,7 +89,7 @@ func TestAssignments(t *testing.T) {
 	if again := one.assignment(); string(again.GetSecrets()["db/password"]) != "p2" {
 		t.Errorf("after the change: %v", again.GetSecrets())
 	}
-	// A change of the spec comes; the route stays away while nothing answers.
+	// A change of the spec comes; the host leads where it did.
 	changed := shop("shop")
 	changed.Spec.Services[0].Image = "nginx:2"
 	projects := carav1.NewProjectServiceClient(c.admin(t))
@@ -99,6 +103,10 @@ func TestAssignments(t *testing.T) {
 	if _, err := projects.DeleteProject(t.Context(), &carav1.DeleteProjectRequest{Name: "shop", NoWait: true}); err != nil {
 		t.Fatal(err)
 	}
+	shut := func(r *carav1.Routes) bool {
+		return slices.Equal(r.GetRemovedHosts(), []string{"shop.dev.example.test"})
+	}
+	two.routes(shut)
 	last := one.assignment()
 	if last.GetProject().GetStatus().GetPhase() != api.PhaseTerminating || len(last.GetSecrets()) != 0 {
 		t.Errorf("on deletion: %v", last)
@@ -137,8 +145,15 @@ func TestAssignmentsAtConnect(t *testing.T) {
 	c.bind(t, "b", "n2")
 	agent := connectAgent(t, conn, "x")
 	assigned, routes := agent.synced()
-	if len(assigned) != 1 || assigned[0].GetProject().GetMetadata().GetName() != "a" || len(routes.GetUpserts()) != 0 {
-		t.Errorf("assigned %v, routes %v", assigned, routes)
+	if len(assigned) != 1 || assigned[0].GetProject().GetMetadata().GetName() != "a" {
+		t.Errorf("assigned %v", assigned)
+	}
+	var leads []string
+	for _, r := range routes.GetUpserts() {
+		leads = append(leads, r.GetHost()+" "+r.GetNode())
+	}
+	if want := []string{"a.dev.example.test n1", "b.dev.example.test n2", "c.dev.example.test "}; !slices.Equal(leads, want) {
+		t.Errorf("routes %q, want %q", leads, want)
 	}
 	if len(assigned[0].GetSecrets()) != 0 {
 		t.Errorf("secrets that do not exist: %v", assigned[0].GetSecrets())

@@ -132,28 +132,23 @@ func (f *routeFeed) flush(full bool) error {
 	return f.me.send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Routes{Routes: msg}})
 }
 
-// routes are where a project's hosts lead: nowhere, unless it runs. While a new version comes up in its place, what
-// runs of it is still reached.
+// routes are where a project's hosts lead from the moment it claims them until it is being deleted. Whether a service
+// answers is the word of the agent that runs it, which knows sooner, and knows while this server is away; a host without
+// a service that answers is unavailable, not unknown.
 func (s *Server) routes(name string) []*carav1.Route {
 	p, ok := lookup[*carav1.Project](s.cache, name)
 	if !ok {
 		return nil
 	}
 	st := p.GetStatus()
-	if st.GetPhase() != api.PhaseRunning && st.GetPhase() != api.PhaseScheduled {
+	if st.GetPhase() == api.PhaseTerminating || st.GetPhase() == api.PhaseTerminated {
 		return nil
 	}
-	node, ok := lookup[*carav1.Node](s.cache, st.GetNodeRef())
-	if !ok {
-		return nil
-	}
+	node, _ := lookup[*carav1.Node](s.cache, st.GetNodeRef())
 	var routes []*carav1.Route
 	for _, in := range p.GetSpec().GetIngress() {
 		host := s.cfg.Hosts.Host(in.GetHost())
 		if !slices.Contains(st.GetHosts(), host) {
-			continue
-		}
-		if st.GetPhase() == api.PhaseScheduled && !serving(st, in.GetTarget().GetService()) {
 			continue
 		}
 		routes = append(routes, &carav1.Route{
@@ -162,14 +157,4 @@ func (s *Server) routes(name string) []*carav1.Route {
 		})
 	}
 	return routes
-}
-
-// serving says whether a service of a project that is coming up answers already.
-func serving(st *carav1.ProjectStatus, service string) bool {
-	for _, s := range st.GetServices() {
-		if s.GetName() == service {
-			return s.GetState() == "Running" && (s.GetHealth() == "" || s.GetHealth() == "Healthy")
-		}
-	}
-	return false
 }

@@ -262,6 +262,16 @@ func (a *fakeAgent) assignment() *carav1.Assignment {
 	}
 }
 
+// routes returns the next change of the routes that holds; assignments may come in between.
+func (a *fakeAgent) routes(holds func(*carav1.Routes) bool) *carav1.Routes {
+	a.t.Helper()
+	for {
+		if m := a.next().GetRoutes(); m != nil && holds(m) {
+			return m
+		}
+	}
+}
+
 // bind places a project as the scheduler would.
 func (c *cluster) bind(t *testing.T, project, node string) *carav1.Project {
 	t.Helper()

@@ -181,6 +181,7 @@ func TestContainerDiesWhileTheServerIsDown(t *testing.T) {
 	w.stopBehindBack(host, w.containers(host, name)["web"])
 	w.must(w.RestartAgent("n1"))
 	w.lives(host, name)
+	w.answers("n1", name+".test", "/", 200, "web v1")
 
 	ctx, cancel := w.patience()
 	defer cancel()

@@ -39,7 +39,9 @@ type Config struct {
 	Node string
 	// Endpoint returns the address of a service that may get requests, on this node.
 	Endpoint func(project, service string) (ip string, ok bool)
-	Logger   *slog.Logger
+	// File keeps the route table over a restart, for hosts to be served while the server is away. Empty: nowhere.
+	File   string
+	Logger *slog.Logger
 }
 
 // Ingress is an http.Handler that routes by host name.
@@ -48,7 +50,9 @@ type Ingress struct {
 	table atomic.Pointer[table]
 	proxy *httputil.ReverseProxy
 
-	mu sync.Mutex // serialises Apply
+	mu      sync.Mutex    // serialises Apply
+	told    bool          // the server has said what the table is
+	changed chan struct{} // has one entry while the table is not on disk
 }
 
 // table is never changed once it is stored.
@@ -59,7 +63,7 @@ type table struct {
 
 // New returns an Ingress without routes.
 func New(cfg Config) *Ingress {
-	i := &Ingress{cfg: cfg}
+	i := &Ingress{cfg: cfg, changed: make(chan struct{}, 1)}
 	i.table.Store(&table{})
 	i.proxy = &httputil.ReverseProxy{
 		Rewrite:       i.rewrite,
@@ -85,6 +89,16 @@ func transport() *http.Transport {
 func (i *Ingress) Apply(change *carav1.Routes) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	i.told = true
+	i.apply(change)
+	select {
+	case i.changed <- struct{}{}:
+	default:
+	}
+}
+
+// apply is called with mu held.
+func (i *Ingress) apply(change *carav1.Routes) {
 	next := &table{hosts: map[string]*carav1.Route{}, agents: map[netip.Addr]bool{}}
 	if !change.Full {
 		maps.Copy(next.hosts, i.table.Load().hosts)
@@ -106,6 +120,12 @@ func (i *Ingress) Apply(change *carav1.Routes) {
 
 // Run serves on the listener until ctx ends, then lets requests finish for up to 10 s.
 func (i *Ingress) Run(ctx context.Context, l net.Listener) error {
+	i.restore()
+	var saver sync.WaitGroup
+	defer saver.Wait()
+	saving, stopSaving := context.WithCancel(ctx)
+	defer stopSaving()
+	saver.Go(func() { i.keepSaved(saving) })
 	srv := &http.Server{
 		Handler:           i,
 		ReadHeaderTimeout: 10 * time.Second,

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -107,7 +108,7 @@ func (c *AgentConfig) run(ctx context.Context, who *join.Credentials, conn *grpc
 		}
 		defer l.Close()
 		in := ingress.New(ingress.Config{
-			Node: c.NodeName, Logger: c.Logger,
+			Node: c.NodeName, Logger: c.Logger, File: filepath.Join(c.DataDir, "routes.json"),
 			Endpoint: func(project, service string) (string, bool) { return a.Endpoints().IP(project, service) },
 		})
 		cfg.OnRoutes, cfg.IngressAddress = in.Apply, c.ingressAddress(l.Addr().String())

@@ -1,0 +1,99 @@
+package ingress
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/google/renameio/v2"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+const (
+	// saveDelay gathers changes of the table. The table is written whole, so the delay also grows with what a write
+	// takes: it costs at most a twentieth of the time.
+	saveDelay = 100 * time.Millisecond
+	// maxTable bounds what is read back.
+	maxTable = 256 << 20
+)
+
+// restore takes the table that an earlier run kept, unless the server was faster. A file that cannot be read costs
+// nothing but the time until the server is back.
+func (i *Ingress) restore() {
+	if i.cfg.File == "" {
+		return
+	}
+	kept, err := readTable(i.cfg.File)
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			i.cfg.Logger.Warn("kept routes not read", "file", i.cfg.File, "error", err)
+		}
+		return
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if !i.told {
+		i.apply(kept)
+	}
+}
+
+func readTable(file string) (*carav1.Routes, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxTable+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxTable {
+		return nil, fmt.Errorf("it is larger than %d bytes", maxTable)
+	}
+	routes := &carav1.Routes{}
+	return routes, protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(data, routes)
+}
+
+// keepSaved writes the table to its file after each change, until ctx ends.
+func (i *Ingress) keepSaved(ctx context.Context) {
+	if i.cfg.File == "" {
+		return
+	}
+	delay, failing := saveDelay, false
+	for {
+		select {
+		case <-i.changed:
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case <-time.After(delay):
+		case <-ctx.Done(): // what is not written yet is written now
+		}
+		began := time.Now()
+		err := i.save()
+		if err != nil && !failing {
+			i.cfg.Logger.Warn("routes not kept", "file", i.cfg.File, "error", err)
+		}
+		failing = err != nil
+		delay = max(saveDelay, 20*time.Since(began))
+	}
+}
+
+func (i *Ingress) save() error {
+	all := &carav1.Routes{Full: true}
+	for _, r := range i.table.Load().hosts {
+		all.Upserts = append(all.Upserts, r)
+	}
+	data, err := protojson.Marshal(all)
+	if err != nil {
+		return err
+	}
+	return renameio.WriteFile(i.cfg.File, data, 0o600)
+}
