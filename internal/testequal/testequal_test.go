@@ -1,0 +1,109 @@
+package testequal
+
+import (
+	"maps"
+	"strings"
+	"testing"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/api/types/volume"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/testdocker"
+)
+
+// TestDifferences breaks one thing after the other of an engine that is as it should be.
+func TestDifferences(t *testing.T) {
+	project := func() *carav1.Project {
+		return &carav1.Project{
+			Metadata: &carav1.ObjectMeta{Name: "shop", Uid: "u1", Generation: 2},
+			Spec: &carav1.ProjectSpec{
+				Volumes:  []*carav1.Volume{{Name: "data"}},
+				Services: []*carav1.Service{{Name: "web", Image: "web"}, {Name: "job", Image: "job", RestartPolicy: api.RestartNever}},
+			},
+			Status: &carav1.ProjectStatus{Phase: api.PhaseRunning, Epoch: 3, ObservedGeneration: 2, NodeRef: "n1"},
+		}
+	}
+	for _, c := range []struct {
+		name   string
+		change func(p *carav1.Project, h *testdocker.Held)
+		want   string // part of the only difference; empty: none
+	}{
+		{"as it should be", func(*carav1.Project, *testdocker.Held) {}, ""},
+		{"of another node", func(p *carav1.Project, h *testdocker.Held) { p.Status.NodeRef = "n2"; *h = testdocker.Held{} }, ""},
+		{"not there yet", func(p *carav1.Project, _ *testdocker.Held) { p.Status.Phase = api.PhaseScheduled }, "project shop is Scheduled"},
+		{"generation not observed", func(p *carav1.Project, _ *testdocker.Held) { p.Metadata.Generation = 4 }, "generation 2 is observed, want 4"},
+		{"no container", func(_ *carav1.Project, h *testdocker.Held) { h.Containers = h.Containers[1:] }, "service shop.web has the containers [], want one"},
+		{"a second container", func(_ *carav1.Project, h *testdocker.Held) {
+			second := h.Containers[0]
+			second.ID, second.Names = "c9", []string{"/other"}
+			h.Containers = append(h.Containers, second)
+		}, "[container cara-shop.web container other], want one"},
+		{"stopped", func(_ *carav1.Project, h *testdocker.Held) { h.Containers[0].State = "exited" }, "shop.web: the container is exited"},
+		{"paused", func(_ *carav1.Project, h *testdocker.Held) { h.Containers[0].State = "paused" }, "shop.web: the container is paused"},
+		{"older epoch", func(_ *carav1.Project, h *testdocker.Held) {
+			h.Containers[1].Labels = with(h.Containers[1].Labels, api.LabelEpoch, "2")
+		}, "service shop.job has the containers [], want one; container cara-shop.job is nobody's (uid u1, epoch 2)"},
+		{"older hash", func(_ *carav1.Project, h *testdocker.Held) {
+			h.Containers[0].Labels = with(with(h.Containers[0].Labels, api.LabelSpecHash, "old"), labelRunHash, "old")
+		}, "the container's hash is old"},
+		{"limits changed in place", func(p *carav1.Project, h *testdocker.Held) {
+			p.Spec.Services[0].Resources = &carav1.Resources{Limits: &carav1.ResourceList{Memory: "64Mi"}}
+		}, ""},
+		{"off the network", func(_ *carav1.Project, h *testdocker.Held) { h.Containers[0].NetworkSettings = nil }, "on the networks [], want cara-shop"},
+		{"on a network that is gone", func(_ *carav1.Project, h *testdocker.Held) {
+			h.Containers[0].NetworkSettings.Networks["cara-shop"].NetworkID = "gone"
+		}, "on the networks [cara-shop], want cara-shop (net)"},
+		{"two networks", func(_ *carav1.Project, h *testdocker.Held) {
+			second := h.Networks[0]
+			second.ID = "net2"
+			h.Networks = append(h.Networks, second)
+		}, "has the networks [network cara-shop network cara-shop]"},
+		{"volume gone", func(_ *carav1.Project, h *testdocker.Held) { h.Volumes = nil }, "has the volumes [], want [cara-shop.data]"},
+		{"service left the spec", func(p *carav1.Project, _ *testdocker.Held) { p.Spec.Services = p.Spec.Services[:1] }, `container cara-shop.job is of service "job"`},
+		{"an orphan", func(_ *carav1.Project, h *testdocker.Held) {
+			h.Volumes = append(h.Volumes, &volume.Volume{Name: "left", Labels: map[string]string{api.LabelProject: "gone"}})
+		}, "volume left is nobody's"},
+		{"failed, and runs", func(p *carav1.Project, _ *testdocker.Held) { p.Status.Phase = api.PhaseFailed }, "container cara-shop.web runs though project shop is Failed"},
+		{"failed", func(p *carav1.Project, h *testdocker.Held) {
+			p.Status.Phase, h.Containers[0].State = api.PhaseFailed, "exited"
+		}, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := project()
+			held := asAssigned(p)
+			c.change(p, &held)
+			got := strings.Join(Differences("n1", []*carav1.Project{p}, held), "; ")
+			if c.want == "" && got != "" || !strings.Contains(got, c.want) || strings.Count(got, "; ") != strings.Count(c.want, "; ") {
+				t.Errorf("differences:\n%s\nwant:\n%s", got, c.want)
+			}
+		})
+	}
+}
+
+func with(labels map[string]string, key, value string) map[string]string {
+	labels = maps.Clone(labels)
+	labels[key] = value
+	return labels
+}
+
+// asAssigned is what an engine holds that is as the project says.
+func asAssigned(p *carav1.Project) testdocker.Held {
+	owner := map[string]string{api.LabelProject: "shop", api.LabelUID: "u1", api.LabelEpoch: "3"}
+	held := testdocker.Held{
+		Networks: []network.Summary{{ID: "net", Name: "cara-shop", Labels: owner}},
+		Volumes:  []*volume.Volume{{Name: "cara-shop.data", Labels: owner}},
+	}
+	for i, state := range []string{"running", "exited"} {
+		service := p.GetSpec().GetServices()[i].GetName()
+		whole, run := hashes(p.GetSpec(), service)
+		held.Containers = append(held.Containers, container.Summary{
+			ID: service, Names: []string{"/cara-shop." + service}, State: state,
+			Labels:          with(with(with(owner, api.LabelService, service), api.LabelSpecHash, whole), labelRunHash, run),
+			NetworkSettings: &container.NetworkSettingsSummary{Networks: map[string]*network.EndpointSettings{"cara-shop": {NetworkID: "net"}}},
+		})
+	}
+	return held
+}
