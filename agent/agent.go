@@ -32,9 +32,10 @@ type Agent struct {
 	pulls        *puller
 	probes       *prober
 	endpoints    *Endpoints
-	calls        chan struct{} // a slot for each engine call that changes something
-	stops        chan struct{} // a slot for each container that is told to stop
-	health       engineHealth
+	calls        chan struct{}        // a slot for each engine call that changes something
+	stops        chan struct{}        // a slot for each container that is told to stop
+	health       health               // of the engine
+	kept         health               // of the disk that keeps the assignments
 	machine      atomic.Pointer[Info] // what the engine said of its machine; nil: not since it came back
 	known        sync.Once            // guards the close of machineKnown
 	machineKnown chan struct{}        // closed once the engine has said what the machine is
@@ -83,7 +84,9 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a.queue = loop.NewQueue(loop.QueueConfig{
 		Name: "projects", Workers: cfg.Workers, Do: a.work, MaxBackoff: cfg.MaxBackoff, Logger: a.log,
-		Quiet: func(err error) bool { return errors.Is(err, ErrUnavailable) && a.health.error() != nil }, // said once, of the engine
+		Quiet: func(err error) bool { // said once, of the engine or of the disk
+			return errors.Is(err, ErrUnavailable) && a.health.error() != nil || errors.Is(err, errNotKept) && a.kept.error() != nil
+		},
 	})
 	a.reports = newReporter(carav1.NewProjectServiceClient(cfg.Conn), cfg, a.log, a.reported)
 	a.pulls = newPuller(recordedPulls{cfg.Engine, a.images, a.log}, cfg.Pulls, a.hint)
@@ -122,7 +125,7 @@ func (a *Agent) load() error {
 	defer a.mu.Unlock()
 	for _, p := range projects {
 		want := newWant(a.cfg, &carav1.Assignment{Project: p}, false)
-		a.tasks[want.Project] = &task{want: want, project: p, held: true}
+		a.tasks[want.Project] = &task{want: want, project: p, held: true, work: workspace{saved: p}}
 	}
 	return nil
 }

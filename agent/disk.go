@@ -68,15 +68,36 @@ func readProject(path string) (*carav1.Project, error) {
 	return p, protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(data, p)
 }
 
+// errNotKept says that an assignment in force is not on disk: a full disk, most of the time.
+var errNotKept = errors.New("the agent's data directory cannot be written")
+
 func (d *disk) save(p *carav1.Project) error {
 	data, err := protojson.Marshal(p)
-	if err != nil {
-		return fmt.Errorf("write the assignment of %s: %w", p.GetMetadata().GetName(), err)
+	if err == nil {
+		err = renameio.WriteFile(d.path(p.GetMetadata().GetName()), data, 0o600)
 	}
-	if err := renameio.WriteFile(d.path(p.GetMetadata().GetName()), data, 0o600); err != nil {
-		return fmt.Errorf("write the assignment of %s: %w", p.GetMetadata().GetName(), err)
+	return d.notKept(err)
+}
+
+// notKept words an error without the name of the file, which is another each time: people read it as the node's condition.
+func (d *disk) notKept(err error) error {
+	if err == nil {
+		return nil
 	}
-	return nil
+	if path, ok := errors.AsType[*fs.PathError](err); ok {
+		err = path.Err
+	}
+	return fmt.Errorf("%w: %s: %w", errNotKept, d.dir, err)
+}
+
+// try finds out whether there is room again.
+func (d *disk) try() error {
+	path := filepath.Join(d.folder(), "try")
+	err := renameio.WriteFile(path, make([]byte, 64<<10), 0o600)
+	if err == nil {
+		err = os.Remove(path)
+	}
+	return d.notKept(err)
 }
 
 func (d *disk) remove(project string) error {

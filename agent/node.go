@@ -28,6 +28,9 @@ func (a *Agent) watchMachine(ctx context.Context) error {
 			return nil
 		}
 		a.engineSaid(err)
+		if a.kept.error() != nil {
+			a.diskSaid(a.disk.try())
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -60,7 +63,25 @@ func (a *Agent) conditions(before []*carav1.Condition) []*carav1.Condition {
 	if m := a.machine.Load(); m != nil {
 		disk, memory = usage(m.Root)
 	}
-	return append(pressure(a.cfg.Limits, disk, memory, before), a.engineCondition())
+	out := append(pressure(a.cfg.Limits, disk, memory, before), a.engineCondition())
+	if err := a.kept.error(); err != nil {
+		out[0] = condition(api.CondDiskPressure, api.StatusTrue, "NotKept", cut(printable(err.Error()), maxMessage)+
+			": what runs is kept up, what is new or changed waits until there is room")
+	}
+	return out
+}
+
+// diskSaid takes in whether the disk could keep an assignment.
+func (a *Agent) diskSaid(err error) {
+	if !a.kept.set(err) {
+		return
+	}
+	if err != nil {
+		a.log.Error("assignments cannot be kept on disk: what is new or changed waits", "error", err)
+	} else {
+		a.log.Info("assignments can be kept on disk again")
+	}
+	kick(a.beat)
 }
 
 // info describes the node as far as it is known: an engine that has not answered yet leaves out what it would say.

@@ -13,20 +13,20 @@ import (
 	"github.com/caravanserai/cara/api"
 )
 
-// engineHealth is what the engine's last answer, or the lack of it, means for the node.
-type engineHealth struct {
+// health is what the last answer of the engine, or of the disk, means for the node.
+type health struct {
 	mu   sync.Mutex
 	down error // nil: it answers
 }
 
-func (h *engineHealth) error() error {
+func (h *health) error() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.down
 }
 
-// set returns whether the engine went away or came back.
-func (h *engineHealth) set(err error) (changed bool) {
+// set returns whether it went away or came back.
+func (h *health) set(err error) (changed bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	changed = (h.down == nil) != (err == nil)

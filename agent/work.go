@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -59,8 +61,9 @@ func (a *Agent) work(ctx context.Context, project string) (time.Duration, error)
 func (a *Agent) pass(ctx context.Context, t *task, want *Want) (again time.Duration, more bool, err error) {
 	w := &t.work
 	w.begin(want)
-	if err := a.keep(t, want); err != nil {
-		return 0, false, err
+	unkept := a.keep(t, want)
+	if unkept != nil && want.Remove {
+		return 0, false, unkept
 	}
 	have, err := a.observe(ctx, want, w)
 	if err != nil {
@@ -74,6 +77,9 @@ func (a *Agent) pass(ctx context.Context, t *task, want *Want) (again time.Durat
 			"reason", w.memory.Failure.Reason)
 		return 0, true, nil
 	}
+	if unkept != nil && !w.covers(want) {
+		actions = postponed(actions, unkept)
+	}
 	a.endpoints.set(want.Project, routable(want, have, actions))
 	a.report(want, have, actions, now)
 	todo := slices.DeleteFunc(slices.Clone(actions), func(x Action) bool { return x.Kind == KindWait })
@@ -81,7 +87,7 @@ func (a *Agent) pass(ctx context.Context, t *task, want *Want) (again time.Durat
 		if want.Quiet && len(actions) == 0 {
 			a.forget(want)
 		}
-		return nextLook(actions, now), false, nil
+		return nextLook(actions, now), false, unkept
 	}
 	return 0, true, a.execute(ctx, want, have, w, todo)
 }
@@ -111,15 +117,40 @@ func (a *Agent) keep(t *task, want *Want) error {
 	a.mu.Lock()
 	project := t.project
 	a.mu.Unlock()
-	if project == nil || project == w.saved {
+	if project == nil || project == w.saved || proto.Equal(project, w.saved) {
 		return nil
 	}
 	w.cleared = false
-	if err := a.disk.save(project); err != nil {
-		return err
+	err := a.disk.save(project)
+	a.diskSaid(err)
+	if err == nil {
+		w.saved = project
 	}
-	w.saved = project
-	return nil
+	return err
+}
+
+// covers says whether the next agent would do with what is on disk as this one does with want: the newest word on how it
+// went may be missing there, and nothing else.
+func (w *workspace) covers(want *Want) bool {
+	p := w.saved
+	return p != nil && want.rollout() == rollout{
+		uid: p.GetMetadata().GetUid(), epoch: p.GetStatus().GetEpoch(),
+		generation: p.GetMetadata().GetGeneration(), restart: p.GetStatus().GetRestartToken(),
+	}
+}
+
+// postponed lets through, of what was decided, what keeps up what there is. All else must not be begun while an agent that
+// took over here would know nothing of it.
+func postponed(actions []Action, why error) []Action {
+	out := slices.Clone(actions)
+	for i, x := range out {
+		switch x.Kind {
+		case KindRestartContainer, KindUnpauseContainer, KindConnectContainer, KindStopContainer, KindWait:
+		default:
+			out[i] = Action{Kind: KindWait, Service: x.Service, Name: x.Name, Reason: why.Error()}
+		}
+	}
+	return out
 }
 
 // forget lets go of a project that is not ours and of which nothing is left.
