@@ -9,12 +9,15 @@
 //   - A backend is asked for at each request. A service that drains has left the endpoints before it gets its
 //     signal, so no new request reaches it.
 //   - A request crosses agents at most once. What arrives from another agent is answered here or not at all.
+//   - Whatever a client or a service may hold has a bound (Limits), and nothing that is told of a request, in the
+//     access log or in the figures, makes it wait.
 package ingress
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net"
@@ -26,6 +29,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -40,15 +45,26 @@ type Config struct {
 	// Endpoint returns the address of a service that may get requests, on this node.
 	Endpoint func(project, service string) (ip string, ok bool)
 	// File keeps the route table over a restart, for hosts to be served while the server is away. Empty: nowhere.
-	File   string
-	Logger *slog.Logger
+	File string
+	// AccessLog gets a line of JSON for each request. It is written by one goroutine, apart from the requests. Nil: none.
+	AccessLog io.Writer
+	// Metrics gets the figures by project. Nil: nobody counts.
+	Metrics prometheus.Registerer
+	Limits  Limits
+	Logger  *slog.Logger
 }
 
 // Ingress is an http.Handler that routes by host name.
 type Ingress struct {
-	cfg   Config
-	table atomic.Pointer[table]
-	proxy *httputil.ReverseProxy
+	cfg     Config
+	table   atomic.Pointer[table]
+	proxy   *httputil.ReverseProxy
+	ways    *ways
+	access  *accessLog
+	figures *figures
+	open    atomic.Int64 // clients' connections
+
+	troubles seldom
 
 	mu      sync.Mutex    // serialises Apply
 	told    bool          // the server has said what the table is
@@ -63,26 +79,19 @@ type table struct {
 
 // New returns an Ingress without routes.
 func New(cfg Config) *Ingress {
-	i := &Ingress{cfg: cfg, changed: make(chan struct{}, 1)}
+	cfg.Limits = cfg.Limits.withDefaults()
+	i := &Ingress{cfg: cfg, changed: make(chan struct{}, 1), ways: newWays(cfg.Limits), access: newAccessLog(cfg.AccessLog, cfg.Node, cfg.Logger)}
+	i.figures = newFigures(cfg.Metrics, func() float64 { return float64(i.open.Load()) }, func() float64 { return float64(i.access.lostLines()) })
 	i.table.Store(&table{})
 	i.proxy = &httputil.ReverseProxy{
 		Rewrite:       i.rewrite,
-		Transport:     transport(),
-		FlushInterval: -1, // server-sent events and long polls pass as they come
+		Transport:     i.ways,
+		FlushInterval: flushAfter,
+		BufferPool:    newBuffers(),
 		ErrorHandler:  i.failed,
 		ErrorLog:      slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
 	}
 	return i
-}
-
-func transport() *http.Transport {
-	return &http.Transport{
-		DialContext:           (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-		ResponseHeaderTimeout: 5 * time.Minute,
-		MaxIdleConnsPerHost:   64,
-		IdleConnTimeout:       90 * time.Second,
-		DisableCompression:    true, // what the service said passes unchanged
-	}
 }
 
 // Apply changes the table: all of it where the change is full, else the hosts that it names.
@@ -115,6 +124,7 @@ func (i *Ingress) apply(change *carav1.Routes) {
 		}
 	}
 	i.table.Store(next)
+	i.figures.route(next.hosts)
 	i.cfg.Logger.Info("routes changed", "node", i.cfg.Node, "hosts", len(next.hosts))
 }
 
@@ -126,11 +136,17 @@ func (i *Ingress) Run(ctx context.Context, l net.Listener) error {
 	saving, stopSaving := context.WithCancel(ctx)
 	defer stopSaving()
 	saver.Go(func() { i.keepSaved(saving) })
+	if i.access != nil {
+		writing, stopWriting := context.WithCancel(context.WithoutCancel(ctx)) // it has the last requests, too
+		saver.Go(func() { i.access.run(writing) })
+		defer stopWriting()
+	}
+	defer i.ways.close()
 	srv := &http.Server{
 		Handler:           i,
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
+		ReadHeaderTimeout: i.cfg.Limits.Header,
+		IdleTimeout:       i.cfg.Limits.Idle,
+		MaxHeaderBytes:    i.cfg.Limits.HeaderBytes,
 		ErrorLog:          slog.NewLogLogger(i.cfg.Logger.Handler(), slog.LevelDebug),
 	}
 	drained := make(chan error, 1)
@@ -143,7 +159,7 @@ func (i *Ingress) Run(ctx context.Context, l net.Listener) error {
 		}
 		drained <- err
 	})
-	err := srv.Serve(l)
+	err := srv.Serve(limit(l, i.cfg.Limits, &i.open))
 	if stop() { // Serve ended by itself
 		return fmt.Errorf("serve ingress on %s: %w", l.Addr(), err)
 	}
@@ -159,15 +175,16 @@ type backend struct {
 	remote bool // addr is another agent's ingress
 }
 
-// ServeHTTP routes one request by its Host header.
-func (i *Ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+// serve routes one request by its Host header.
+func (i *Ingress) serve(w *exchange, r *http.Request) {
 	t := i.table.Load()
 	host := hostname(r.Host)
 	route, ok := t.hosts[host]
 	if !ok {
-		page(w, http.StatusNotFound, "No project claims the host "+quoteHost(host)+".")
+		page(w, r, http.StatusNotFound, "No project claims the host "+quoteHost(host)+".")
 		return
 	}
+	i.found(w, route)
 	b := backend{route: route}
 	switch ip, up := i.cfg.Endpoint(route.Project, route.Service); {
 	case up:
@@ -176,7 +193,7 @@ func (i *Ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		b.addr, b.remote = route.IngressAddress, true
 	default:
 		w.Header().Set("Retry-After", "1")
-		page(w, http.StatusServiceUnavailable,
+		page(w, r, http.StatusServiceUnavailable,
 			fmt.Sprintf("Service %q of project %q is not ready.", route.Service, route.Project))
 		return
 	}
@@ -187,13 +204,15 @@ func (i *Ingress) rewrite(p *httputil.ProxyRequest) {
 	b := p.In.Context().Value(backendKey{}).(backend)
 	p.Out.URL.Scheme, p.Out.URL.Host = "http", b.addr
 	p.Out.Host = p.In.Host
-	if i.fromAgent(p.In) {
+	if exchangeOf(p.In).via != "" {
 		for _, h := range []string{"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
 			p.Out.Header[h] = p.In.Header[h]
 		}
 	} else {
 		p.SetXForwarded()
 	}
+	p.Out.Trailer = p.In.Trailer  // filled in when the body has been read: a copy would stay empty
+	p.Out.Header.Del("X-Real-Ip") // services believe it, and anybody can say it
 	p.Out.Header.Del(hopHeader)
 	if b.remote {
 		p.Out.Header.Set(hopHeader, i.cfg.Node)
@@ -212,17 +231,24 @@ func (i *Ingress) fromAgent(r *http.Request) bool {
 // failed answers a request whose backend did not.
 func (i *Ingress) failed(w http.ResponseWriter, r *http.Request, err error) {
 	b := r.Context().Value(backendKey{}).(backend)
-	if r.Context().Err() != nil {
+	switch x := exchangeOf(r); {
+	case x.stalled.Load():
+		w.Header().Set("Connection", "close")
+		page(w, r, http.StatusRequestTimeout, fmt.Sprintf("The request's body stood still for %s.", i.cfg.Limits.Stall))
+		return
+	case x.request.Context().Err() != nil:
 		return // the client went away
 	}
-	i.cfg.Logger.Warn("backend did not answer", "project", b.route.Project, "service", b.route.Service,
-		"backend", b.addr, "error", err)
+	if unsaid, ok := i.troubles.say(time.Now()); ok {
+		i.cfg.Logger.Warn("backend did not answer", "project", b.route.Project, "service", b.route.Service,
+			"backend", b.addr, "error", err, "unsaid", unsaid)
+	}
 	status, what := http.StatusBadGateway, "did not answer"
 	var timeout net.Error
 	if errors.As(err, &timeout) && timeout.Timeout() {
 		status, what = http.StatusGatewayTimeout, "took too long to answer"
 	}
-	page(w, status, fmt.Sprintf("Service %q of project %q %s on port %d.", b.route.Service, b.route.Project, what, b.route.Port))
+	page(w, r, status, fmt.Sprintf("Service %q of project %q %s on port %d.", b.route.Service, b.route.Project, what, b.route.Port))
 }
 
 // hostname is the host part of a Host header, lower case, without port and trailing dot.
@@ -231,19 +257,4 @@ func hostname(host string) string {
 		host = h
 	}
 	return strings.ToLower(strings.TrimSuffix(host, "."))
-}
-
-// quoteHost keeps what a client sent from being long or strange in an answer.
-func quoteHost(host string) string {
-	if len(host) > 253 {
-		host = host[:253] + "..."
-	}
-	return strconv.QuoteToASCII(host)
-}
-
-func page(w http.ResponseWriter, status int, text string) {
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.WriteHeader(status)
-	fmt.Fprintf(w, "%d %s\n\n%s\n", status, http.StatusText(status), text)
 }

@@ -56,7 +56,6 @@ func agent(t *testing.T, node string, endpoint func(project, service string) (st
 		if err := <-done; err != nil {
 			t.Errorf("ingress %s: %v", node, err)
 		}
-		i.proxy.Transport.(*http.Transport).CloseIdleConnections()
 	})
 	return i, l.Addr().String()
 }

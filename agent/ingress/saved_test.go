@@ -30,7 +30,6 @@ func run(t *testing.T, file string, up func(project, service string) (string, bo
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-		i.proxy.Transport.(*http.Transport).CloseIdleConnections()
 	}
 }
 

@@ -1,0 +1,77 @@
+package ingress
+
+import (
+	"errors"
+	"fmt"
+	"os"
+)
+
+// LogFile is an access log on disk, which never takes more than twice Max: when it is full it is renamed to Path.1, in
+// place of an older one, and begun anew. It is for one writer at a time.
+type LogFile struct {
+	Path string
+	// Max bytes of one file; 64 MiB where 0.
+	Max int64
+
+	file *os.File // nil: not open
+	size int64
+}
+
+// Open makes the file, or goes on with the one that is there.
+func (l *LogFile) Open() error {
+	f, err := os.OpenFile(l.Path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+	if err != nil {
+		return fmt.Errorf("open access log: %w", err)
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return errors.Join(fmt.Errorf("open access log: %w", err), f.Close())
+	}
+	l.file, l.size = f, info.Size()
+	return nil
+}
+
+// Write appends. A file that is full, or that somebody moved away, is begun anew.
+func (l *LogFile) Write(p []byte) (int, error) {
+	if l.file != nil && l.moved() {
+		if err := l.Close(); err != nil {
+			return 0, err
+		}
+	}
+	if l.file != nil && l.size > 0 && l.size+int64(len(p)) > or(l.Max, 64<<20) {
+		if err := errors.Join(l.Close(), os.Rename(l.Path, l.Path+".1")); err != nil {
+			return 0, fmt.Errorf("turn access log: %w", err)
+		}
+	}
+	if l.file == nil {
+		if err := l.Open(); err != nil {
+			return 0, err
+		}
+	}
+	n, err := l.file.Write(p)
+	l.size += int64(n)
+	return n, err
+}
+
+// moved tells whether the file at the path is not the one that is written.
+func (l *LogFile) moved() bool {
+	mine, err := l.file.Stat()
+	if err != nil {
+		return true
+	}
+	there, err := os.Stat(l.Path)
+	return err != nil || !os.SameFile(mine, there)
+}
+
+// Close ends the file; a later Write opens it again.
+func (l *LogFile) Close() error {
+	if l.file == nil {
+		return nil
+	}
+	f := l.file
+	l.file = nil
+	if err := f.Close(); err != nil {
+		return fmt.Errorf("close access log: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,173 @@
+package ingress
+
+import (
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// figures count requests by project and service. There are never more series than routed services: the figures of a
+// service appear with its first request, and go when no host leads to it any more. A nil *figures counts nothing.
+type figures struct {
+	requests *prometheus.CounterVec
+	inFlight *prometheus.GaugeVec
+	seconds  *prometheus.HistogramVec
+	sent     *prometheus.CounterVec
+	received *prometheus.CounterVec
+	unrouted prometheus.Counter
+
+	mu     sync.RWMutex
+	routed map[target]bool
+	series map[seriesKey]*series
+}
+
+// target is what hosts lead to.
+type target struct{ project, service string }
+
+// seriesKey tells requests that came from a client from those that another agent passed on, and counted too.
+type seriesKey struct {
+	target
+	from string
+}
+
+// series are the figures of one key, looked up once. A nil *series counts nothing.
+type series struct {
+	classes        [6]prometheus.Counter // by the status's first digit; 0 is not used
+	inFlight       prometheus.Gauge
+	seconds        prometheus.Observer
+	sent, received prometheus.Counter
+}
+
+const (
+	fromClient = "client"
+	fromPeer   = "agent"
+)
+
+func newFigures(into prometheus.Registerer, connections func() float64, lost func() float64) *figures {
+	if into == nil {
+		return nil
+	}
+	by := []string{"project", "service", "from"}
+	f := &figures{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "cara_ingress_requests_total", Help: "Requests that are over, by the class of their status; 4xx has those whose client left.",
+		}, append(by, "code")),
+		inFlight: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "cara_ingress_requests_in_flight", Help: "Requests that are not over, WebSockets among them.",
+		}, by),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "cara_ingress_request_seconds", Help: "Time from a request's header to its answer's last byte, upgraded connections left out.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 4, 9),
+		}, by),
+		sent: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "cara_ingress_sent_bytes_total", Help: "Bytes of answers' bodies, and to clients of upgraded connections.",
+		}, by),
+		received: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "cara_ingress_received_bytes_total", Help: "Bytes of requests' bodies, and from clients of upgraded connections.",
+		}, by),
+		unrouted: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "cara_ingress_unrouted_requests_total", Help: "Requests for hosts that no project claims.",
+		}),
+		series: map[seriesKey]*series{},
+	}
+	into.MustRegister(f.requests, f.inFlight, f.seconds, f.sent, f.received, f.unrouted,
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "cara_ingress_connections", Help: "Connections of clients that are open, idle ones among them.",
+		}, connections),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "cara_ingress_access_log_lost_lines_total", Help: "Lines that the access log could not take.",
+		}, lost))
+	return f
+}
+
+// route takes in where hosts lead now, and forgets whom none leads to.
+func (f *figures) route(hosts map[string]*carav1.Route) {
+	if f == nil {
+		return
+	}
+	routed := map[target]bool{}
+	for _, r := range hosts {
+		routed[target{r.Project, r.Service}] = true
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.routed = routed
+	for key := range f.series {
+		if routed[key.target] {
+			continue
+		}
+		delete(f.series, key)
+		of := prometheus.Labels{"project": key.project, "service": key.service, "from": key.from}
+		f.requests.DeletePartialMatch(of)
+		for _, v := range []interface{ Delete(prometheus.Labels) bool }{f.inFlight, f.seconds, f.sent, f.received} {
+			v.Delete(of)
+		}
+	}
+}
+
+// of finds the series of a request; nil where its service lost its last host meanwhile.
+func (f *figures) of(x *exchange) *series {
+	if f == nil {
+		return nil
+	}
+	key := seriesKey{target{x.route.Project, x.route.Service}, fromClient}
+	if x.via != "" {
+		key.from = fromPeer
+	}
+	f.mu.RLock()
+	s := f.series[key]
+	f.mu.RUnlock()
+	if s != nil {
+		return s
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s = f.series[key]; s == nil && f.routed[key.target] {
+		s = f.newSeries(key)
+		f.series[key] = s
+	}
+	return s
+}
+
+func (f *figures) newSeries(key seriesKey) *series {
+	by := []string{key.project, key.service, key.from}
+	s := &series{
+		inFlight: f.inFlight.WithLabelValues(by...), seconds: f.seconds.WithLabelValues(by...),
+		sent: f.sent.WithLabelValues(by...), received: f.received.WithLabelValues(by...),
+	}
+	for class, code := range []string{"", "1xx", "2xx", "3xx", "4xx", "5xx"} {
+		if code != "" {
+			s.classes[class] = f.requests.WithLabelValues(append(by, code)...)
+		}
+	}
+	return s
+}
+
+func (s *series) begin() {
+	if s != nil {
+		s.inFlight.Inc()
+	}
+}
+
+// count takes in a request that is over.
+func (f *figures) count(x *exchange, took time.Duration) {
+	s := x.series
+	if f != nil && x.route == nil {
+		f.unrouted.Inc()
+	}
+	if s == nil {
+		return
+	}
+	s.inFlight.Dec()
+	if class := x.status / 100; class > 0 && class < len(s.classes) {
+		s.classes[class].Inc()
+	}
+	if !x.upgraded {
+		s.seconds.Observe(took.Seconds())
+	}
+	s.sent.Add(float64(x.sent.Load()))
+	s.received.Add(float64(x.received.Load()))
+}
