@@ -111,6 +111,7 @@ var methods = map[string]method{ //nolint:gochecknoglobals // a table that never
 	"/cara.v1.TokenService/DeleteToken": writes(admins...),
 
 	"/cara.v1.InfoService/GetInfo": reads(append(slices.Clone(readers), RoleNode)...),
+	"/cara.v1.InfoService/Backup":  writes(admins...),
 }
 
 // authorise asks the table.

@@ -33,6 +33,9 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	if err := s.FirstStart(ctx); err != nil {
 		return fmt.Errorf("apiserver: %w", err)
 	}
+	if s.cfg.Identity != nil {
+		s.dropBackups() // of a server that was killed
+	}
 	feedCtx, stopFeed := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopFeed()
 	work, workCtx := errgroup.WithContext(feedCtx)

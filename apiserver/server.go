@@ -3,6 +3,7 @@ package apiserver
 import (
 	"context"
 	"fmt"
+	"sync"
 
 	"github.com/fullstorydev/grpchan/inprocgrpc"
 	"google.golang.org/grpc"
@@ -22,6 +23,7 @@ type Server struct {
 	hints    *hints
 	sessions sessions
 	meetings meetings
+	backup   sync.Mutex    // held while a backup is made
 	draining chan struct{} // closed when Run begins to end: long streams end themselves
 	appliers map[string]applier
 }

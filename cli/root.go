@@ -109,7 +109,7 @@ func newRoot(a *app) *cobra.Command {
 		a.retryCommand(), a.restartCommand(), a.extendCommand(), a.overrideCommand(),
 		a.adoptCommand(), a.releaseCommand(), a.historyCommand(), a.rollbackCommand(), a.traceCommand(),
 		a.reconcileCommand(), a.suspendCommand(), a.resumeCommand(), a.confirmCommand(),
-		a.cordonCommand(), a.uncordonCommand(), a.drainCommand(),
+		a.cordonCommand(), a.uncordonCommand(), a.drainCommand(), a.backupCommand(),
 	)
 	return root
 }

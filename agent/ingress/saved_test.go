@@ -102,7 +102,9 @@ func awaitStatus(t *testing.T, address, host string, want int) {
 		}
 		req.Host, req.Close = host, true
 		if resp, err := http.DefaultClient.Do(req); err == nil {
-			resp.Body.Close()
+			if err := resp.Body.Close(); err != nil {
+				t.Error(err)
+			}
 			if got = resp.StatusCode; got == want {
 				return
 			}

@@ -68,15 +68,15 @@ func Open(cfg Config) (*Identity, error) {
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("open identity: %w", err)
 	}
-	clusterID, err := openClusterID(filepath.Join(cfg.DataDir, "cluster.id"))
+	clusterID, err := openClusterID(filepath.Join(cfg.DataDir, clusterIDFile))
 	if err != nil {
 		return nil, fmt.Errorf("open identity: %w", err)
 	}
-	ca, err := openAuthority(filepath.Join(cfg.DataDir, "ca.pem"), clusterID, cfg.Now())
+	ca, err := openAuthority(filepath.Join(cfg.DataDir, authorityFile), clusterID, cfg.Now())
 	if err != nil {
 		return nil, fmt.Errorf("open identity: %w", err)
 	}
-	vault, err := openVault(filepath.Join(cfg.DataDir, "secrets.key"))
+	vault, err := openVault(filepath.Join(cfg.DataDir, vaultFile))
 	if err != nil {
 		return nil, fmt.Errorf("open identity: %w", err)
 	}
@@ -85,7 +85,7 @@ func Open(cfg Config) (*Identity, error) {
 		return nil, fmt.Errorf("open identity: %w", err)
 	}
 	// What clients trust is exported beside the key that stays: `--ca-file DIR/ca.crt`.
-	if err := renameio.WriteFile(filepath.Join(cfg.DataDir, "ca.crt"), ca.certPEM, 0o644); err != nil {
+	if err := renameio.WriteFile(filepath.Join(cfg.DataDir, authorityCertFile), ca.certPEM, 0o644); err != nil {
 		return nil, fmt.Errorf("open identity: %w", err)
 	}
 	return &Identity{
@@ -97,6 +97,22 @@ func Open(cfg Config) (*Identity, error) {
 		now:       cfg.Now,
 	}, nil
 }
+
+// Dir is the data directory.
+func (i *Identity) Dir() string { return i.dir }
+
+// Files are the names, in the data directory, of what a cluster cannot be restored without.
+func (i *Identity) Files() []string {
+	return []string{clusterIDFile, authorityFile, authorityCertFile, vaultFile, AdminTokenFile, JoinTokenFile}
+}
+
+// The names of what is kept in the data directory, beside the token files.
+const (
+	clusterIDFile     = "cluster.id"
+	authorityFile     = "ca.pem"
+	authorityCertFile = "ca.crt"
+	vaultFile         = "secrets.key"
+)
 
 // ClusterID was made at first start.
 func (i *Identity) ClusterID() string { return i.clusterID }

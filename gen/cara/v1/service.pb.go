@@ -6061,6 +6061,52 @@ func (x *ListTokensResponse) GetMetadata() *ListMeta {
 	return nil
 }
 
+// BackupChunk is a part of a backup.
+type BackupChunk struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Data are the next bytes of the archive, at most 256 KiB.
+	Data          []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupChunk) Reset() {
+	*x = BackupChunk{}
+	mi := &file_cara_v1_service_proto_msgTypes[91]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupChunk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupChunk) ProtoMessage() {}
+
+func (x *BackupChunk) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[91]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupChunk.ProtoReflect.Descriptor instead.
+func (*BackupChunk) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{91}
+}
+
+func (x *BackupChunk) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 var File_cara_v1_service_proto protoreflect.FileDescriptor
 
 const file_cara_v1_service_proto_rawDesc = "" +
@@ -6486,7 +6532,9 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x06secret\x18\x02 \x01(\tR\x06secret\"i\n" +
 	"\x12ListTokensResponse\x12$\n" +
 	"\x05items\x18\x01 \x03(\v2\x0e.cara.v1.TokenR\x05items\x12-\n" +
-	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata2\xca\x12\n" +
+	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata\"!\n" +
+	"\vBackupChunk\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data2\xca\x12\n" +
 	"\x0eProjectService\x12c\n" +
 	"\rCreateProject\x12\x1d.cara.v1.CreateProjectRequest\x1a\x10.cara.v1.Project\"!\x82\xd3\xe4\x93\x02\x1b:\aproject\"\x10/api/v1/projects\x12u\n" +
 	"\n" +
@@ -6570,9 +6618,10 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\vCreateToken\x12\x1b.cara.v1.CreateTokenRequest\x1a\x1c.cara.v1.CreateTokenResponse\"\x1d\x82\xd3\xe4\x93\x02\x17:\x05token\"\x0e/api/v1/tokens\x12W\n" +
 	"\n" +
 	"ListTokens\x12\x14.cara.v1.ListRequest\x1a\x1b.cara.v1.ListTokensResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/tokens\x12\\\n" +
-	"\vDeleteToken\x12\x16.cara.v1.DeleteRequest\x1a\x16.google.protobuf.Empty\"\x1d\x82\xd3\xe4\x93\x02\x17*\x15/api/v1/tokens/{name}2U\n" +
+	"\vDeleteToken\x12\x16.cara.v1.DeleteRequest\x1a\x16.google.protobuf.Empty\"\x1d\x82\xd3\xe4\x93\x02\x17*\x15/api/v1/tokens/{name}2\x8f\x01\n" +
 	"\vInfoService\x12F\n" +
-	"\aGetInfo\x12\x16.google.protobuf.Empty\x1a\r.cara.v1.Info\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\f/api/v1/infoB1Z/github.com/caravanserai/cara/gen/cara/v1;carav1b\x06proto3"
+	"\aGetInfo\x12\x16.google.protobuf.Empty\x1a\r.cara.v1.Info\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\f/api/v1/info\x128\n" +
+	"\x06Backup\x12\x16.google.protobuf.Empty\x1a\x14.cara.v1.BackupChunk0\x01B1Z/github.com/caravanserai/cara/gen/cara/v1;carav1b\x06proto3"
 
 var (
 	file_cara_v1_service_proto_rawDescOnce sync.Once
@@ -6586,7 +6635,7 @@ func file_cara_v1_service_proto_rawDescGZIP() []byte {
 	return file_cara_v1_service_proto_rawDescData
 }
 
-var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 93)
+var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 94)
 var file_cara_v1_service_proto_goTypes = []any{
 	(*Info)(nil),                       // 0: cara.v1.Info
 	(*GetRequest)(nil),                 // 1: cara.v1.GetRequest
@@ -6679,89 +6728,90 @@ var file_cara_v1_service_proto_goTypes = []any{
 	(*CreateTokenRequest)(nil),         // 88: cara.v1.CreateTokenRequest
 	(*CreateTokenResponse)(nil),        // 89: cara.v1.CreateTokenResponse
 	(*ListTokensResponse)(nil),         // 90: cara.v1.ListTokensResponse
-	nil,                                // 91: cara.v1.JoinRequest.LabelsEntry
-	nil,                                // 92: cara.v1.GetSourceSecretResponse.GitEntry
-	(*timestamppb.Timestamp)(nil),      // 93: google.protobuf.Timestamp
-	(*Project)(nil),                    // 94: cara.v1.Project
-	(*ListMeta)(nil),                   // 95: cara.v1.ListMeta
-	(*Condition)(nil),                  // 96: cara.v1.Condition
-	(*ServiceStatus)(nil),              // 97: cara.v1.ServiceStatus
-	(*durationpb.Duration)(nil),        // 98: google.protobuf.Duration
-	(*Revision)(nil),                   // 99: cara.v1.Revision
-	(*Delivery)(nil),                   // 100: cara.v1.Delivery
-	(*Override)(nil),                   // 101: cara.v1.Override
-	(*Tombstone)(nil),                  // 102: cara.v1.Tombstone
-	(*Object)(nil),                     // 103: cara.v1.Object
-	(*FieldDiff)(nil),                  // 104: cara.v1.FieldDiff
-	(*Problem)(nil),                    // 105: cara.v1.Problem
-	(*Node)(nil),                       // 106: cara.v1.Node
-	(*Heartbeat)(nil),                  // 107: cara.v1.Heartbeat
-	(*Assignment)(nil),                 // 108: cara.v1.Assignment
-	(*Route)(nil),                      // 109: cara.v1.Route
-	(*Source)(nil),                     // 110: cara.v1.Source
-	(*Claim)(nil),                      // 111: cara.v1.Claim
-	(*PollStatus)(nil),                 // 112: cara.v1.PollStatus
-	(*Run)(nil),                        // 113: cara.v1.Run
-	(*Snapshot)(nil),                   // 114: cara.v1.Snapshot
-	(*ClaimSpec)(nil),                  // 115: cara.v1.ClaimSpec
-	(*ClaimStatus)(nil),                // 116: cara.v1.ClaimStatus
-	(*Secret)(nil),                     // 117: cara.v1.Secret
-	(*Event)(nil),                      // 118: cara.v1.Event
-	(*Token)(nil),                      // 119: cara.v1.Token
-	(*emptypb.Empty)(nil),              // 120: google.protobuf.Empty
+	(*BackupChunk)(nil),                // 91: cara.v1.BackupChunk
+	nil,                                // 92: cara.v1.JoinRequest.LabelsEntry
+	nil,                                // 93: cara.v1.GetSourceSecretResponse.GitEntry
+	(*timestamppb.Timestamp)(nil),      // 94: google.protobuf.Timestamp
+	(*Project)(nil),                    // 95: cara.v1.Project
+	(*ListMeta)(nil),                   // 96: cara.v1.ListMeta
+	(*Condition)(nil),                  // 97: cara.v1.Condition
+	(*ServiceStatus)(nil),              // 98: cara.v1.ServiceStatus
+	(*durationpb.Duration)(nil),        // 99: google.protobuf.Duration
+	(*Revision)(nil),                   // 100: cara.v1.Revision
+	(*Delivery)(nil),                   // 101: cara.v1.Delivery
+	(*Override)(nil),                   // 102: cara.v1.Override
+	(*Tombstone)(nil),                  // 103: cara.v1.Tombstone
+	(*Object)(nil),                     // 104: cara.v1.Object
+	(*FieldDiff)(nil),                  // 105: cara.v1.FieldDiff
+	(*Problem)(nil),                    // 106: cara.v1.Problem
+	(*Node)(nil),                       // 107: cara.v1.Node
+	(*Heartbeat)(nil),                  // 108: cara.v1.Heartbeat
+	(*Assignment)(nil),                 // 109: cara.v1.Assignment
+	(*Route)(nil),                      // 110: cara.v1.Route
+	(*Source)(nil),                     // 111: cara.v1.Source
+	(*Claim)(nil),                      // 112: cara.v1.Claim
+	(*PollStatus)(nil),                 // 113: cara.v1.PollStatus
+	(*Run)(nil),                        // 114: cara.v1.Run
+	(*Snapshot)(nil),                   // 115: cara.v1.Snapshot
+	(*ClaimSpec)(nil),                  // 116: cara.v1.ClaimSpec
+	(*ClaimStatus)(nil),                // 117: cara.v1.ClaimStatus
+	(*Secret)(nil),                     // 118: cara.v1.Secret
+	(*Event)(nil),                      // 119: cara.v1.Event
+	(*Token)(nil),                      // 120: cara.v1.Token
+	(*emptypb.Empty)(nil),              // 121: google.protobuf.Empty
 }
 var file_cara_v1_service_proto_depIdxs = []int32{
-	93,  // 0: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
-	94,  // 1: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
-	94,  // 2: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
-	94,  // 3: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
-	95,  // 4: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
-	94,  // 5: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
+	94,  // 0: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
+	95,  // 1: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
+	95,  // 2: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
+	95,  // 3: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
+	96,  // 4: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
+	95,  // 5: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
 	23,  // 6: cara.v1.DeleteProjectRequest.override:type_name -> cara.v1.OverrideTerms
-	96,  // 7: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
-	97,  // 8: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
-	93,  // 9: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
-	98,  // 10: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
+	97,  // 7: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
+	98,  // 8: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
+	94,  // 9: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
+	99,  // 10: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
 	23,  // 11: cara.v1.RollbackProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	99,  // 12: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
-	100, // 13: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
-	93,  // 14: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
-	98,  // 15: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
+	100, // 12: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
+	101, // 13: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
+	94,  // 14: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
+	99,  // 15: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
 	23,  // 16: cara.v1.OverrideProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	101, // 17: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
-	95,  // 18: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
-	102, // 19: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
-	95,  // 20: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
-	93,  // 21: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	102, // 17: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
+	96,  // 18: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
+	103, // 19: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
+	96,  // 20: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
+	94,  // 21: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
 	29,  // 22: cara.v1.ExecRequest.start:type_name -> cara.v1.ExecStart
 	30,  // 23: cara.v1.ExecRequest.resize:type_name -> cara.v1.TerminalSize
 	30,  // 24: cara.v1.ExecStart.size:type_name -> cara.v1.TerminalSize
 	33,  // 25: cara.v1.PortForwardRequest.start:type_name -> cara.v1.PortForwardStart
 	37,  // 26: cara.v1.TopResponse.services:type_name -> cara.v1.ServiceUsage
-	93,  // 27: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	103, // 28: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
+	94,  // 27: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	104, // 28: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
 	23,  // 29: cara.v1.ApplyRequest.override:type_name -> cara.v1.OverrideTerms
 	41,  // 30: cara.v1.ApplyResponse.results:type_name -> cara.v1.ApplyResult
-	104, // 31: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
-	105, // 32: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
-	106, // 33: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
-	106, // 34: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
-	106, // 35: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
-	95,  // 36: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
-	106, // 37: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
-	107, // 38: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
-	93,  // 39: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
-	91,  // 40: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
-	107, // 41: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	105, // 31: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
+	106, // 32: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
+	107, // 33: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
+	107, // 34: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
+	107, // 35: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
+	96,  // 36: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
+	107, // 37: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
+	108, // 38: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	94,  // 39: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
+	92,  // 40: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
+	108, // 41: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
 	54,  // 42: cara.v1.ConnectResponse.welcome:type_name -> cara.v1.Welcome
-	108, // 43: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
+	109, // 43: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
 	55,  // 44: cara.v1.ConnectResponse.unassigned:type_name -> cara.v1.Unassigned
 	56,  // 45: cara.v1.ConnectResponse.synced:type_name -> cara.v1.Synced
 	57,  // 46: cara.v1.ConnectResponse.routes:type_name -> cara.v1.Routes
 	58,  // 47: cara.v1.ConnectResponse.open_stream:type_name -> cara.v1.OpenStream
-	98,  // 48: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	93,  // 49: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
-	109, // 50: cara.v1.Routes.upserts:type_name -> cara.v1.Route
+	99,  // 48: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	94,  // 49: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
+	110, // 50: cara.v1.Routes.upserts:type_name -> cara.v1.Route
 	27,  // 51: cara.v1.OpenStream.logs:type_name -> cara.v1.LogsRequest
 	29,  // 52: cara.v1.OpenStream.exec:type_name -> cara.v1.ExecStart
 	33,  // 53: cara.v1.OpenStream.port_forward:type_name -> cara.v1.PortForwardStart
@@ -6772,39 +6822,39 @@ var file_cara_v1_service_proto_depIdxs = []int32{
 	36,  // 58: cara.v1.AttachRequest.top:type_name -> cara.v1.TopResponse
 	28,  // 59: cara.v1.AttachResponse.exec:type_name -> cara.v1.ExecRequest
 	32,  // 60: cara.v1.AttachResponse.port_forward:type_name -> cara.v1.PortForwardRequest
-	110, // 61: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
-	110, // 62: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
-	110, // 63: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
-	95,  // 64: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
-	110, // 65: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
-	110, // 66: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
-	111, // 67: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
-	95,  // 68: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
-	96,  // 69: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
-	112, // 70: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
-	113, // 71: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
-	114, // 72: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
-	115, // 73: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
-	96,  // 74: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
+	111, // 61: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
+	111, // 62: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
+	111, // 63: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
+	96,  // 64: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
+	111, // 65: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
+	111, // 66: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
+	112, // 67: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
+	96,  // 68: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
+	97,  // 69: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
+	113, // 70: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
+	114, // 71: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
+	115, // 72: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
+	116, // 73: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
+	97,  // 74: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
 	73,  // 75: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
-	116, // 76: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
-	92,  // 77: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
-	117, // 78: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
-	117, // 79: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
-	117, // 80: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
-	95,  // 81: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
-	118, // 82: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
-	118, // 83: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
-	95,  // 84: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
-	118, // 85: cara.v1.EventEvent.object:type_name -> cara.v1.Event
-	93,  // 86: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
-	93,  // 87: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
+	117, // 76: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
+	93,  // 77: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
+	118, // 78: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
+	118, // 79: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
+	118, // 80: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
+	96,  // 81: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
+	119, // 82: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
+	119, // 83: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
+	96,  // 84: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
+	119, // 85: cara.v1.EventEvent.object:type_name -> cara.v1.Event
+	94,  // 86: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
+	94,  // 87: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
 	87,  // 88: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
-	103, // 89: cara.v1.Change.object:type_name -> cara.v1.Object
-	119, // 90: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
-	119, // 91: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
-	119, // 92: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
-	95,  // 93: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
+	104, // 89: cara.v1.Change.object:type_name -> cara.v1.Object
+	120, // 90: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
+	120, // 91: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
+	120, // 92: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
+	96,  // 93: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
 	4,   // 94: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
 	5,   // 95: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
 	1,   // 96: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
@@ -6857,7 +6907,7 @@ var file_cara_v1_service_proto_depIdxs = []int32{
 	70,  // 143: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
 	72,  // 144: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
 	2,   // 145: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
-	120, // 146: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
+	121, // 146: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
 	74,  // 147: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
 	76,  // 148: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
 	77,  // 149: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
@@ -6872,77 +6922,79 @@ var file_cara_v1_service_proto_depIdxs = []int32{
 	88,  // 158: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
 	3,   // 159: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
 	2,   // 160: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
-	120, // 161: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
-	94,  // 162: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
-	94,  // 163: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
-	94,  // 164: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
-	7,   // 165: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
-	9,   // 166: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
-	11,  // 167: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
-	120, // 168: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
-	94,  // 169: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
-	120, // 170: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
-	94,  // 171: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
-	94,  // 172: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
-	94,  // 173: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
-	101, // 174: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
-	25,  // 175: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
-	94,  // 176: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
-	94,  // 177: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
-	94,  // 178: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
-	21,  // 179: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
-	120, // 180: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
-	38,  // 181: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
-	31,  // 182: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
-	34,  // 183: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
-	36,  // 184: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
-	26,  // 185: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
-	40,  // 186: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
-	106, // 187: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
-	106, // 188: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
-	106, // 189: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
-	44,  // 190: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
-	46,  // 191: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
-	120, // 192: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
-	120, // 193: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
-	106, // 194: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
-	50,  // 195: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
-	50,  // 196: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
-	53,  // 197: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
-	60,  // 198: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
-	110, // 199: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
-	110, // 200: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
-	110, // 201: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
-	63,  // 202: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
-	64,  // 203: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
-	120, // 204: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
-	65,  // 205: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
-	110, // 206: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
-	110, // 207: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
-	110, // 208: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
-	68,  // 209: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
-	110, // 210: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
-	71,  // 211: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
-	120, // 212: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
-	120, // 213: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
-	22,  // 214: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
-	75,  // 215: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
-	117, // 216: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
-	117, // 217: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
-	117, // 218: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
-	78,  // 219: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
-	120, // 220: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
-	118, // 221: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
-	81,  // 222: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
-	82,  // 223: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
-	84,  // 224: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
-	86,  // 225: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
-	89,  // 226: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
-	90,  // 227: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
-	120, // 228: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
-	0,   // 229: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
-	162, // [162:230] is the sub-list for method output_type
-	94,  // [94:162] is the sub-list for method input_type
+	121, // 161: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
+	121, // 162: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
+	95,  // 163: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
+	95,  // 164: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
+	95,  // 165: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
+	7,   // 166: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
+	9,   // 167: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
+	11,  // 168: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
+	121, // 169: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
+	95,  // 170: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
+	121, // 171: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
+	95,  // 172: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
+	95,  // 173: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
+	95,  // 174: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
+	102, // 175: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
+	25,  // 176: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
+	95,  // 177: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
+	95,  // 178: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
+	95,  // 179: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
+	21,  // 180: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
+	121, // 181: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
+	38,  // 182: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
+	31,  // 183: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
+	34,  // 184: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
+	36,  // 185: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
+	26,  // 186: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
+	40,  // 187: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
+	107, // 188: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
+	107, // 189: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
+	107, // 190: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
+	44,  // 191: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
+	46,  // 192: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
+	121, // 193: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
+	121, // 194: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
+	107, // 195: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
+	50,  // 196: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
+	50,  // 197: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
+	53,  // 198: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
+	60,  // 199: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
+	111, // 200: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
+	111, // 201: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
+	111, // 202: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
+	63,  // 203: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
+	64,  // 204: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
+	121, // 205: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
+	65,  // 206: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
+	111, // 207: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
+	111, // 208: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
+	111, // 209: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
+	68,  // 210: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
+	111, // 211: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
+	71,  // 212: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
+	121, // 213: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
+	121, // 214: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
+	22,  // 215: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
+	75,  // 216: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
+	118, // 217: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
+	118, // 218: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
+	118, // 219: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
+	78,  // 220: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
+	121, // 221: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
+	119, // 222: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
+	81,  // 223: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
+	82,  // 224: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
+	84,  // 225: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
+	86,  // 226: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
+	89,  // 227: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
+	90,  // 228: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
+	121, // 229: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
+	0,   // 230: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
+	91,  // 231: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
+	163, // [163:232] is the sub-list for method output_type
+	94,  // [94:163] is the sub-list for method input_type
 	94,  // [94:94] is the sub-list for extension type_name
 	94,  // [94:94] is the sub-list for extension extendee
 	0,   // [0:94] is the sub-list for field type_name
@@ -7000,7 +7052,7 @@ func file_cara_v1_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_service_proto_rawDesc), len(file_cara_v1_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   93,
+			NumMessages:   94,
 			NumExtensions: 0,
 			NumServices:   9,
 		},

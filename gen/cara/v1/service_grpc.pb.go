@@ -3254,6 +3254,7 @@ var TokenService_ServiceDesc = grpc.ServiceDesc{
 
 const (
 	InfoService_GetInfo_FullMethodName = "/cara.v1.InfoService/GetInfo"
+	InfoService_Backup_FullMethodName  = "/cara.v1.InfoService/Backup"
 )
 
 // InfoServiceClient is the client API for InfoService service.
@@ -3264,6 +3265,9 @@ const (
 type InfoServiceClient interface {
 	// GetInfo returns version and cluster identity.
 	GetInfo(ctx context.Context, in *emptypb.Empty, opts ...grpc.CallOption) (*Info, error)
+	// Backup streams a copy of everything that the server keeps, as of one revision, as the bytes of a tar archive. It is a
+	// data directory: keys and tokens are in it. One at a time.
+	Backup(ctx context.Context, in *emptypb.Empty, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupChunk], error)
 }
 
 type infoServiceClient struct {
@@ -3284,6 +3288,25 @@ func (c *infoServiceClient) GetInfo(ctx context.Context, in *emptypb.Empty, opts
 	return out, nil
 }
 
+func (c *infoServiceClient) Backup(ctx context.Context, in *emptypb.Empty, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupChunk], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &InfoService_ServiceDesc.Streams[0], InfoService_Backup_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[emptypb.Empty, BackupChunk]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type InfoService_BackupClient = grpc.ServerStreamingClient[BackupChunk]
+
 // InfoServiceServer is the server API for InfoService service.
 // All implementations must embed UnimplementedInfoServiceServer
 // for forward compatibility.
@@ -3292,6 +3315,9 @@ func (c *infoServiceClient) GetInfo(ctx context.Context, in *emptypb.Empty, opts
 type InfoServiceServer interface {
 	// GetInfo returns version and cluster identity.
 	GetInfo(context.Context, *emptypb.Empty) (*Info, error)
+	// Backup streams a copy of everything that the server keeps, as of one revision, as the bytes of a tar archive. It is a
+	// data directory: keys and tokens are in it. One at a time.
+	Backup(*emptypb.Empty, grpc.ServerStreamingServer[BackupChunk]) error
 	mustEmbedUnimplementedInfoServiceServer()
 }
 
@@ -3304,6 +3330,9 @@ type UnimplementedInfoServiceServer struct{}
 
 func (UnimplementedInfoServiceServer) GetInfo(context.Context, *emptypb.Empty) (*Info, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetInfo not implemented")
+}
+func (UnimplementedInfoServiceServer) Backup(*emptypb.Empty, grpc.ServerStreamingServer[BackupChunk]) error {
+	return status.Error(codes.Unimplemented, "method Backup not implemented")
 }
 func (UnimplementedInfoServiceServer) mustEmbedUnimplementedInfoServiceServer() {}
 func (UnimplementedInfoServiceServer) testEmbeddedByValue()                     {}
@@ -3344,6 +3373,17 @@ func _InfoService_GetInfo_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _InfoService_Backup_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(emptypb.Empty)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(InfoServiceServer).Backup(m, &grpc.GenericServerStream[emptypb.Empty, BackupChunk]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type InfoService_BackupServer = grpc.ServerStreamingServer[BackupChunk]
+
 // InfoService_ServiceDesc is the grpc.ServiceDesc for InfoService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -3356,6 +3396,12 @@ var InfoService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _InfoService_GetInfo_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Backup",
+			Handler:       _InfoService_Backup_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "cara/v1/service.proto",
 }
