@@ -13,6 +13,19 @@ import (
 	"github.com/caravanserai/cara/internal/testimage"
 )
 
+// logged waits until a service has written something: a container runs before its program has said a word.
+func (w *world) logged(project, service, words string) {
+	w.Helper()
+	ctx, cancel := w.patience()
+	defer cancel()
+	w.must(testcluster.WaitFor(ctx, service+" of "+project+" writes "+words, func(context.Context) error {
+		if r := w.ctl("", "logs", project, "-s", service); !strings.Contains(r.Stdout, words) {
+			return fmt.Errorf("exit code %d, %q %q", r.Code, r.Stdout, r.Stderr)
+		}
+		return nil
+	}))
+}
+
 // want is how a command must end, to the letter.
 func (w *world) want(r testcluster.Result, code int, stdout, stderr string) {
 	w.Helper()
@@ -133,6 +146,8 @@ ingress:
   host: `+name+`.test
   target: {service: web, port: 8080}`))
 	w.running(name)
+	w.logged(name, "db", "kv v1 listens on")
+	w.logged(name, "web", "web v1 listens on")
 	all := w.ctl("", "logs", name)
 	w.says("logs", all.Stdout, "db  | kv v1 listens on", "web | web v1 listens on")
 	if one := w.ctl("", "logs", name, "-s", "web"); one.Code != 0 || !strings.HasPrefix(one.Stdout, "web v1 listens on") {

@@ -236,6 +236,7 @@ services:
 		t.Errorf("node %+v", n)
 	}
 	w.no("DELETE", api1+"/nodes/n1", "", 409, "Conflict")
+	w.logged(name, "web", "web v1 listens on")
 	if resp, body := w.rest("GET", api1+"/projects/"+name+"/logs", nil); resp.StatusCode != 200 || !strings.Contains(body, "web v1 listens on") {
 		t.Errorf("logs: %s %s", resp.Status, body)
 	}
