@@ -5,7 +5,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -104,44 +103,6 @@ func startedAt(t *testing.T, c container.InspectResponse) time.Time {
 		t.Fatal(err)
 	}
 	return at
-}
-
-// TestRealAgentKilledAnywhere ends the agent at each of its engine calls in turn, as kill -9 would, and starts another.
-func TestRealAgentKilledAnywhere(t *testing.T) {
-	r := newReal(t)
-	engine := &deadly{Engine: r.cfg.Engine}
-	r.cfg.Engine = engine
-	project := name(t)
-	spec := three()
-	spec.Services = spec.Services[:2]
-	r.put(project, spec)
-	lives := 0
-	for ; ; lives++ {
-		engine.arm(1)
-		r.run(t)
-		died := engine.wait(t, func() bool {
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			return r.projects[project].GetStatus().GetPhase() == api.PhaseRunning
-		})
-		r.stop()
-		if !died {
-			break
-		}
-	}
-	t.Logf("up after %d deaths", lives)
-	engine.arm(1 << 30)
-	r.run(t)
-	r.wait(t, project, phase(api.PhaseRunning))
-	waitUntil(t, func() bool { return len(r.held(t).Containers) == 2 })
-	if held := r.held(t); len(held.Networks) != 1 || len(held.Volumes) != 1 {
-		t.Errorf("held:\n%s", held)
-	}
-	r.terminate(project)
-	r.wait(t, project, gone)
-	if held := r.held(t); !held.Empty() {
-		t.Errorf("left behind:\n%s", held)
-	}
 }
 
 func TestRealFailures(t *testing.T) {
@@ -281,12 +242,4 @@ func TestRealManyProjects(t *testing.T) {
 	if held := r.held(t); !held.Empty() {
 		t.Errorf("left behind:\n%s", held)
 	}
-}
-
-// deadly lets so many changing calls through, then stands still: the agent that made them is as good as dead.
-type deadly struct {
-	agent.Engine
-	mu   sync.Mutex
-	left int
-	dead chan struct{}
 }

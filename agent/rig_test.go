@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"github.com/caravanserai/cara/agent"
 )
 
@@ -19,12 +21,17 @@ type rig struct {
 
 func newRig(t testing.TB, cluster string, engine agent.Engine) *rig {
 	r := &rig{server: newServer(t, cluster)}
-	r.cfg = agent.Config{
-		Conn: r.conn, Engine: engine, NodeName: "n1", ClusterID: cluster, DataDir: t.TempDir(),
-		Logger: logger(t), MaxBackoff: 500 * time.Millisecond, Relist: 2 * time.Second, OrphanGrace: time.Second,
+	r.cfg = rigConfig(r.conn, engine, cluster, t.TempDir(), logger(t))
+	return r
+}
+
+// rigConfig is an agent that is in more of a hurry than it would be on a node.
+func rigConfig(conn grpc.ClientConnInterface, engine agent.Engine, cluster, dir string, log *slog.Logger) agent.Config {
+	return agent.Config{
+		Conn: conn, Engine: engine, NodeName: "n1", ClusterID: cluster, DataDir: dir,
+		Logger: log, MaxBackoff: 500 * time.Millisecond, Relist: 2 * time.Second, OrphanGrace: time.Second,
 		ServerGrace: time.Second, Restart: agent.RestartLimits{Base: 20 * time.Millisecond, Limit: 5},
 	}
-	return r
 }
 
 func logger(t testing.TB) *slog.Logger {

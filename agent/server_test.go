@@ -2,8 +2,11 @@ package agent_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -30,6 +33,8 @@ type server struct {
 	carav1.UnimplementedEventServiceServer
 	cluster string
 	conn    *grpc.ClientConn
+	grpc    *grpc.Server
+	socket  string // where it listens for agents of other processes; empty: nowhere yet
 
 	mu       sync.Mutex
 	projects map[string]*carav1.Project
@@ -56,6 +61,7 @@ func newServer(t testing.TB, cluster string) *server {
 	}
 	listener := bufconn.Listen(1 << 20)
 	g := grpc.NewServer()
+	s.grpc = g
 	carav1.RegisterNodeServiceServer(g, s)
 	carav1.RegisterProjectServiceServer(g, s)
 	carav1.RegisterEventServiceServer(g, s)
@@ -77,6 +83,32 @@ func newServer(t testing.TB, cluster string) *server {
 		}
 	})
 	return s
+}
+
+// listen makes the server heard outside of this process, and returns where.
+func (s *server) listen(t testing.TB) string {
+	t.Helper()
+	if s.socket != "" {
+		return s.socket
+	}
+	dir, err := os.MkdirTemp("", "cara") //nolint:usetesting // a test's own folder may be too long for a socket's name
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := new(net.ListenConfig).Listen(t.Context(), "unix", filepath.Join(dir, "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.grpc.Serve(l) }()
+	t.Cleanup(func() {
+		s.grpc.Stop()
+		if err := errors.Join(<-served, os.RemoveAll(dir)); err != nil {
+			t.Error(err)
+		}
+	})
+	s.socket = l.Addr().String()
+	return s.socket
 }
 
 func (s *server) change() {

@@ -1,0 +1,162 @@
+// Package failpoint ends a process at a chosen call of its engine, as kill -9 would.
+//
+// It is a decorator over agent.Engine for tests, so that what is shipped carries no failpoints. Each call that changes
+// something, and each that reads where asked for, has a label: its name and which of that name it is since the process
+// began, such as `StartContainer#2`. Signs of life and streams have none: they come when they like.
+package failpoint
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/caravanserai/cara/agent"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// When says where in a call the process ends.
+type When string
+
+// Before the call is made; During it, with the engine at work and its answer lost; After it, with nothing done about the
+// answer.
+const (
+	Before When = "before"
+	During When = "during"
+	After  When = "after"
+)
+
+// aMoment into a call the engine has got it and, save for the quickest, is not done.
+const aMoment = 3 * time.Millisecond
+
+// Config says where to end.
+type Config struct {
+	// Label of the call; with none the process lives.
+	Label string
+	When  When
+	// Reads have labels too.
+	Reads bool
+	// Seen is told the label of each call as it begins.
+	Seen func(label string)
+	// Die ends the process. It does not return.
+	Die func()
+}
+
+// Engine is an engine with a failpoint.
+type Engine struct {
+	agent.Engine
+	cfg Config
+
+	mu    sync.Mutex
+	calls map[string]int
+}
+
+// New returns inner with a failpoint.
+func New(inner agent.Engine, cfg Config) *Engine {
+	return &Engine{Engine: inner, cfg: cfg, calls: map[string]int{}}
+}
+
+func (e *Engine) label(call string) string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.calls[call]++
+	return fmt.Sprintf("%s#%d", call, e.calls[call])
+}
+
+// change makes one call that changes something, or ends the process on the way.
+func (e *Engine) change(call string, do func() error) error {
+	label := e.label(call)
+	e.cfg.Seen(label)
+	if label != e.cfg.Label {
+		return do()
+	}
+	switch e.cfg.When {
+	case Before:
+		e.cfg.Die()
+	case During:
+		time.AfterFunc(aMoment, e.cfg.Die)
+	}
+	err := do()
+	e.cfg.Die()
+	return err
+}
+
+func (e *Engine) read(call string, do func() error) error {
+	if !e.cfg.Reads {
+		return do()
+	}
+	return e.change(call, do)
+}
+
+// ListContainers implements agent.Engine, as all methods below.
+func (e *Engine) ListContainers(ctx context.Context, labels map[string]string) (list []agent.Container, err error) {
+	return list, e.read("ListContainers", func() error { list, err = e.Engine.ListContainers(ctx, labels); return err })
+}
+
+func (e *Engine) InspectContainer(ctx context.Context, id string) (c agent.Container, err error) {
+	return c, e.read("InspectContainer", func() error { c, err = e.Engine.InspectContainer(ctx, id); return err })
+}
+
+func (e *Engine) CreateContainer(ctx context.Context, spec agent.ContainerSpec) (id string, err error) {
+	return id, e.change("CreateContainer", func() error { id, err = e.Engine.CreateContainer(ctx, spec); return err })
+}
+
+func (e *Engine) RemoveContainer(ctx context.Context, id string) error {
+	return e.change("RemoveContainer", func() error { return e.Engine.RemoveContainer(ctx, id) })
+}
+
+func (e *Engine) CopyFiles(ctx context.Context, id string, files []agent.File) error {
+	return e.change("CopyFiles", func() error { return e.Engine.CopyFiles(ctx, id, files) })
+}
+
+func (e *Engine) StartContainer(ctx context.Context, id string) error {
+	return e.change("StartContainer", func() error { return e.Engine.StartContainer(ctx, id) })
+}
+
+func (e *Engine) StopContainer(ctx context.Context, id string, grace time.Duration) error {
+	return e.change("StopContainer", func() error { return e.Engine.StopContainer(ctx, id, grace) })
+}
+
+func (e *Engine) UnpauseContainer(ctx context.Context, id string) error {
+	return e.change("UnpauseContainer", func() error { return e.Engine.UnpauseContainer(ctx, id) })
+}
+
+func (e *Engine) UpdateContainer(ctx context.Context, id string, limits agent.ContainerLimits) error {
+	return e.change("UpdateContainer", func() error { return e.Engine.UpdateContainer(ctx, id, limits) })
+}
+
+func (e *Engine) ConnectContainer(ctx context.Context, network, id, alias string) error {
+	return e.change("ConnectContainer", func() error { return e.Engine.ConnectContainer(ctx, network, id, alias) })
+}
+
+func (e *Engine) ListNetworks(ctx context.Context, labels map[string]string) (list []agent.Network, err error) {
+	return list, e.read("ListNetworks", func() error { list, err = e.Engine.ListNetworks(ctx, labels); return err })
+}
+
+func (e *Engine) CreateNetwork(ctx context.Context, name string, labels map[string]string) (n agent.Network, err error) {
+	return n, e.change("CreateNetwork", func() error { n, err = e.Engine.CreateNetwork(ctx, name, labels); return err })
+}
+
+func (e *Engine) RemoveNetwork(ctx context.Context, id string) error {
+	return e.change("RemoveNetwork", func() error { return e.Engine.RemoveNetwork(ctx, id) })
+}
+
+func (e *Engine) ListVolumes(ctx context.Context, labels map[string]string) (list []agent.Volume, err error) {
+	return list, e.read("ListVolumes", func() error { list, err = e.Engine.ListVolumes(ctx, labels); return err })
+}
+
+func (e *Engine) CreateVolume(ctx context.Context, name string, labels map[string]string) error {
+	return e.change("CreateVolume", func() error { return e.Engine.CreateVolume(ctx, name, labels) })
+}
+
+func (e *Engine) RemoveVolume(ctx context.Context, name string) error {
+	return e.change("RemoveVolume", func() error { return e.Engine.RemoveVolume(ctx, name) })
+}
+
+func (e *Engine) InspectImage(ctx context.Context, ref string) (image agent.Image, err error) {
+	return image, e.read("InspectImage", func() error { image, err = e.Engine.InspectImage(ctx, ref); return err })
+}
+
+func (e *Engine) PullImage(ctx context.Context, ref string, auth *carav1.RegistryAuth, progress func(agent.Progress)) (image agent.Image, err error) {
+	return image, e.change("PullImage", func() error { image, err = e.Engine.PullImage(ctx, ref, auth, progress); return err })
+}

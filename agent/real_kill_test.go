@@ -1,0 +1,177 @@
+package agent_test
+
+import (
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/enginetest/failpoint"
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/testimage"
+)
+
+// soakEnv makes the tests that can take long do so.
+const soakEnv = "CARA_SOAK"
+
+func soaking() bool { return os.Getenv(soakEnv) != "" }
+
+// pair is a project with all that the agent makes for one: a network, a volume, a file, limits.
+func pair(web, memory string) *carav1.ProjectSpec {
+	return &carav1.ProjectSpec{
+		Volumes: []*carav1.Volume{{Name: "data"}},
+		Services: []*carav1.Service{
+			{
+				Name: "kv", Image: testimage.KV, VolumeMounts: []*carav1.VolumeMount{{Name: "data", MountPath: "/data"}},
+				Files:     []*carav1.File{{Path: "/etc/kv.conf", Content: "a file\n", Mode: "0600"}},
+				Resources: &carav1.Resources{Limits: &carav1.ResourceList{Cpu: "500m", Memory: memory}},
+			},
+			{Name: "web", Image: web, Env: []*carav1.EnvVar{{Name: "KV_ADDR", Value: "kv:6380"}}},
+		},
+	}
+}
+
+// TestRealAgentKilledAtEachCall ends a real process by SIGKILL before, during and after each call of the engine that
+// changes something, in each kind of rollout there is, and starts another agent over the same directory: Docker becomes
+// as assigned, and what the rollout does not touch is not touched. With CARA_SOAK it dies at each call that reads, too.
+func TestRealAgentKilledAtEachCall(t *testing.T) {
+	for name, c := range map[string]struct {
+		before, after *carav1.ProjectSpec // nil: there is no such project
+		kept          []string            // services whose containers live through it
+		calls         []string            // what it takes, at the least
+	}{
+		"create": {nil, pair(testimage.WebV1, "64Mi"), nil, []string{"CopyFiles", "CreateContainer", "CreateNetwork", "CreateVolume", "StartContainer"}},
+		"update": {
+			pair(testimage.WebV1, "64Mi"), pair(testimage.WebV2, "64Mi"),
+			[]string{"kv"},
+			[]string{"CreateContainer", "RemoveContainer", "StartContainer", "StopContainer"},
+		},
+		"limits": {pair(testimage.WebV1, "64Mi"), pair(testimage.WebV1, "96Mi"), []string{"kv", "web"}, []string{"UpdateContainer"}},
+		"delete": {pair(testimage.WebV1, "64Mi"), nil, nil, []string{"RemoveContainer", "RemoveNetwork", "RemoveVolume", "StopContainer"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := &walk{onDocker: newReal(t), project: "kill-" + name, before: c.before, after: c.after, kept: c.kept}
+			labels := w.discover(t)
+			if kinds := kindsOf(labels); !slices.Equal(kinds, c.calls) && !soaking() {
+				t.Errorf("the rollout makes the calls %v, want %v", kinds, c.calls)
+			}
+			for _, label := range labels {
+				for _, when := range []failpoint.When{failpoint.Before, failpoint.During, failpoint.After} {
+					t.Run(string(when)+" "+label, func(t *testing.T) { w.die(t, failpoint.Config{Label: label, When: when, Reads: soaking()}) })
+				}
+			}
+		})
+	}
+}
+
+func kindsOf(labels []string) []string {
+	kinds := map[string]bool{}
+	for _, l := range labels {
+		kind, _, _ := strings.Cut(l, "#")
+		kinds[kind] = true
+	}
+	return slices.Sorted(maps.Keys(kinds))
+}
+
+// walk takes one project from one spec to another, again and again.
+type walk struct {
+	*onDocker
+	project       string
+	before, after *carav1.ProjectSpec
+	kept          []string
+}
+
+// become asks for a spec, or for the end of the project.
+func (w *walk) become(spec *carav1.ProjectSpec) {
+	if spec != nil {
+		w.put(w.project, spec)
+		return
+	}
+	w.mu.Lock()
+	there := w.projects[w.project] != nil
+	w.mu.Unlock()
+	if there {
+		w.terminate(w.project)
+	}
+}
+
+// is says whether a project is as a spec asks for.
+func is(spec *carav1.ProjectSpec) func(*carav1.Project) bool {
+	if spec == nil {
+		return gone
+	}
+	return func(p *carav1.Project) bool {
+		return p.GetStatus().GetPhase() == api.PhaseRunning && p.GetStatus().GetObservedGeneration() == p.GetMetadata().GetGeneration()
+	}
+}
+
+// prepare has an ordinary agent bring about what is before the rollout.
+func (w *walk) prepare(t *testing.T) map[string]string {
+	t.Helper()
+	w.run(t)
+	w.become(w.before)
+	w.wait(t, w.project, is(w.before))
+	ids := w.equal(t)
+	w.stop()
+	return ids
+}
+
+// discover returns the labels of the rollout's calls, in order.
+func (w *walk) discover(t *testing.T) []string {
+	t.Helper()
+	w.prepare(t)
+	w.become(w.after)
+	c := w.startChild(t, failpoint.Config{Reads: soaking()})
+	w.wait(t, w.project, is(w.after))
+	w.equal(t)
+	if err := c.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	return c.calls(t)
+}
+
+// die has an agent die during the rollout, and another one make good for it.
+func (w *walk) die(t *testing.T, at failpoint.Config) {
+	before := w.prepare(t)
+	w.become(w.after)
+	c := w.startChild(t, at)
+	waitUntil(t, func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return c.Exited() || is(w.after)(w.projects[w.project])
+	})
+	if c.Exited() {
+		if code := c.ExitCode(); code != -1 || !slices.Contains(c.calls(t), at.Label) {
+			t.Fatalf("the agent ended with code %d at the calls %v, want it killed at %s", code, c.calls(t), at.Label)
+		}
+	} else if err := c.Kill(); err != nil { // a rollout may take another way: it retried, or found done what it meant to do
+		t.Fatal(err)
+	}
+	w.run(t)
+	w.wait(t, w.project, is(w.after))
+	after := w.equal(t)
+	w.stop()
+	for _, service := range w.kept {
+		keeps(t, before, after, w.project+"."+service)
+	}
+	w.limited(t, after)
+}
+
+// limited compares the limits of containers with those that are asked for.
+func (w *walk) limited(t *testing.T, ids map[string]string) {
+	t.Helper()
+	for _, s := range w.after.GetServices() {
+		want, err := agent.LimitsOf(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := w.cfg.Engine.InspectContainer(t.Context(), ids[w.project+"."+s.GetName()])
+		if err != nil || c.Limits != want {
+			t.Errorf("service %s has the limits %+v (%v), want %+v", s.GetName(), c.Limits, err, want)
+		}
+	}
+}
