@@ -26,8 +26,8 @@ func Hash(s *carav1.ProjectSpec) string {
 	return hashOf(bare(s))
 }
 
-// ServiceHash returns the hash of what one service's container depends on: the service, without whom it waits for, and
-// the types of the volumes it mounts. Empty where the spec has no such service.
+// ServiceHash returns the hash of what one service's container depends on: the service, without whom it waits for and
+// how it is replaced, and the types of the volumes it mounts. Empty where the spec has no such service.
 func ServiceHash(s *carav1.ProjectSpec, service string) string {
 	s = bare(s)
 	i := slices.IndexFunc(s.GetServices(), func(v *carav1.Service) bool { return v.GetName() == service })
@@ -35,7 +35,7 @@ func ServiceHash(s *carav1.ProjectSpec, service string) string {
 		return ""
 	}
 	svc := s.GetServices()[i]
-	svc.DependsOn = nil
+	svc.DependsOn, svc.Update = nil, nil
 	mounted := &carav1.ProjectSpec{Services: []*carav1.Service{svc}}
 	for _, v := range s.GetVolumes() {
 		if slices.ContainsFunc(svc.GetVolumeMounts(), func(m *carav1.VolumeMount) bool { return m.GetName() == v.GetName() }) {

@@ -171,6 +171,7 @@ func TestServiceHashKnowsOnlyItsService(t *testing.T) {
 		"ingress":          {func(s *carav1.ProjectSpec) { s.Ingress = nil }, false, false},
 		"expiry":           {func(s *carav1.ProjectSpec) { s.ExpireAt = nil }, false, false},
 		"order":            {func(s *carav1.ProjectSpec) { s.Services[0], s.Services[1] = s.Services[1], s.Services[0] }, false, false},
+		"update order":     {func(s *carav1.ProjectSpec) { s.Services[1].Update = &carav1.Update{Order: "start-first"} }, false, false},
 		"new service":      {func(s *carav1.ProjectSpec) { s.Services = append(s.Services, &carav1.Service{Name: "x"}) }, false, false},
 	}
 	for name, tc := range cases {
@@ -235,6 +236,9 @@ func randomSpec(seed uint64) *carav1.ProjectSpec {
 		svc := &carav1.Service{
 			Name: "s" + strconv.Itoa(i), Image: pick("a", "b"), RestartPolicy: pick("", "Always", "Never"),
 			StopSignal: pick("", "TERM", "SIGTERM"), ShmSize: pick("", "1Mi", "1024Ki"),
+		}
+		if r.IntN(3) == 0 {
+			svc.Update = &carav1.Update{Order: pick("", "stop-first", "start-first")}
 		}
 		if r.IntN(3) == 0 {
 			svc.Labels = map[string]string{pick("a", "b"): "1", "c": pick("1", "2")}

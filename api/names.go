@@ -58,6 +58,9 @@ const (
 	DependsHealthy   = "Healthy"
 	DependsCompleted = "Completed"
 
+	UpdateStopFirst  = "stop-first"
+	UpdateStartFirst = "start-first"
+
 	VolumeEphemeral = "Ephemeral"
 	ScopeInternal   = "Internal"
 

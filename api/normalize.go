@@ -57,6 +57,12 @@ func eachServiceDefault(svc *carav1.Service, str func(*string, string), num func
 	str(&svc.RestartPolicy, RestartAlways)
 	str(&svc.PullPolicy, PullIfNotPresent)
 	str(&svc.StopGracePeriod, DefaultStopGracePeriod.String())
+	order := svc.GetUpdate().GetOrder()
+	if str(&order, UpdateStopFirst); order == "" {
+		svc.Update = nil // as it is where nothing is written
+	} else {
+		svc.Update = &carav1.Update{Order: order}
+	}
 	for _, d := range svc.GetDependsOn() {
 		str(&d.Condition, DependsStarted)
 	}
