@@ -26,5 +26,5 @@
 //     an older epoch is taken only from the first list of a new stream, and only once that stream has stood for the
 //     whole grace without a newer one, which a server that only lags behind would send. Then what belongs to the lost
 //     epoch goes and the project is made anew, once. In mid-stream an older epoch is refused, whatever it says.
-//   - A service leaves Endpoints before its container gets a signal.
+//   - A service leaves Endpoints before its container gets a signal, and the requests that it had been given may end first.
 package agent

@@ -265,3 +265,36 @@ func TestIdleAsksLittle(t *testing.T) {
 		t.Errorf("%d inspects while nothing happens", now-inspects)
 	}
 }
+
+// TestSignalWaitsForRequests: at a teardown and at an update alike.
+func TestSignalWaitsForRequests(t *testing.T) {
+	for name, leave := range map[string]func(f *faked){
+		"teardown": func(f *faked) { f.terminate("p") },
+		"update":   func(f *faked) { f.put("p", services("job")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFaked(t)
+			f.up(t, services("web"))
+			_, release, ok := f.agent.Endpoints().Acquire("p", "a")
+			if !ok {
+				t.Fatal("no endpoint")
+			}
+			var early atomic.Bool
+			var done atomic.Bool
+			f.engine.Fault(func(call string) error {
+				if call == "StopContainer" && !done.Load() {
+					early.Store(true)
+				}
+				return nil
+			})
+			leave(f)
+			waitUntil(t, func() bool { _, ok := f.agent.Endpoints().IP("p", "a"); return !ok })
+			done.Store(true)
+			release()
+			waitUntil(t, func() bool { return f.engine.Calls("StopContainer") == 1 })
+			if early.Load() {
+				t.Error("the container was told to stop while it answered a request")
+			}
+		})
+	}
+}

@@ -6,8 +6,9 @@
 //
 //   - The route table is swapped whole, by one atomic store: a request sees the old table or the new one, and a
 //     swap breaks no connection that is already proxied.
-//   - A backend is asked for at each request. A service that drains has left the endpoints before it gets its
-//     signal, so no new request reaches it.
+//   - A backend is asked for at each request, and held until the request has ended. A service that drains has left the
+//     endpoints before it gets its signal, so no new request reaches it, and those that it has may end. What has no end,
+//     a WebSocket or a stream of events, holds nothing.
 //   - A request crosses agents at most once. What arrives from another agent is answered here or not at all.
 //   - Whatever a client or a service may hold has a bound (Limits), and nothing that is told of a request, in the
 //     access log or in the figures, makes it wait.
@@ -42,8 +43,9 @@ const hopHeader = "X-Cara-Ingress-Hop"
 type Config struct {
 	// Node is this node's name.
 	Node string
-	// Endpoint returns the address of a service that may get requests, on this node.
-	Endpoint func(project, service string) (ip string, ok bool)
+	// Endpoint returns the address of a service that may get requests, on this node. It is told by release, once or more
+	// often, that the request which it was asked for has ended.
+	Endpoint func(project, service string) (ip string, release func(), ok bool)
 	// File keeps the route table over a restart, for hosts to be served while the server is away. Empty: nowhere.
 	File string
 	// AccessLog gets a line of JSON for each request. It is written by one goroutine, apart from the requests. Nil: none.
@@ -84,12 +86,13 @@ func New(cfg Config) *Ingress {
 	i.figures = newFigures(cfg.Metrics, func() float64 { return float64(i.open.Load()) }, func() float64 { return float64(i.access.lostLines()) })
 	i.table.Store(&table{})
 	i.proxy = &httputil.ReverseProxy{
-		Rewrite:       i.rewrite,
-		Transport:     i.ways,
-		FlushInterval: flushAfter,
-		BufferPool:    newBuffers(),
-		ErrorHandler:  i.failed,
-		ErrorLog:      slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
+		Rewrite:        i.rewrite,
+		Transport:      i.ways,
+		FlushInterval:  flushAfter,
+		BufferPool:     newBuffers(),
+		ErrorHandler:   i.failed,
+		ModifyResponse: answered,
+		ErrorLog:       slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
 	}
 	return i
 }
@@ -173,6 +176,8 @@ type backend struct {
 	route  *carav1.Route
 	addr   string
 	remote bool // addr is another agent's ingress
+
+	release func() // ends the hold on addr; nil for another agent's
 }
 
 // serve routes one request by its Host header.
@@ -186,8 +191,10 @@ func (i *Ingress) serve(w *exchange, r *http.Request) {
 	}
 	i.found(w, route)
 	b := backend{route: route}
-	switch ip, up := i.cfg.Endpoint(route.Project, route.Service); {
+	switch ip, release, up := i.cfg.Endpoint(route.Project, route.Service); {
 	case up:
+		defer release()
+		b.release = release
 		b.addr = net.JoinHostPort(ip, strconv.Itoa(int(route.Port)))
 	case route.Node != i.cfg.Node && route.IngressAddress != "" && r.Header.Get(hopHeader) == "":
 		b.addr, b.remote = route.IngressAddress, true
@@ -198,6 +205,16 @@ func (i *Ingress) serve(w *exchange, r *http.Request) {
 		return
 	}
 	i.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), backendKey{}, b)))
+}
+
+// answered lets go of a backend whose answer is a stream without an end.
+func answered(r *http.Response) error {
+	b := r.Request.Context().Value(backendKey{}).(backend)
+	endless := r.StatusCode == http.StatusSwitchingProtocols || strings.HasPrefix(r.Header.Get("Content-Type"), "text/event-stream")
+	if endless && b.release != nil {
+		b.release()
+	}
+	return nil
 }
 
 func (i *Ingress) rewrite(p *httputil.ProxyRequest) {

@@ -41,7 +41,7 @@ func service(t *testing.T, h http.HandlerFunc) (ip string, port int32) {
 }
 
 // agent runs one ingress and returns its address.
-func agent(t *testing.T, node string, endpoint func(project, service string) (string, bool)) (*Ingress, string) {
+func agent(t *testing.T, node string, endpoint func(project, service string) (string, func(), bool)) (*Ingress, string) {
 	t.Helper()
 	i := New(Config{Node: node, Endpoint: endpoint, Logger: slog.New(slog.DiscardHandler)})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -87,11 +87,11 @@ func echo(name string) http.HandlerFunc {
 	}
 }
 
-func up(ip string) func(string, string) (string, bool) {
-	return func(string, string) (string, bool) { return ip, true }
+func up(ip string) func(string, string) (string, func(), bool) {
+	return func(string, string) (string, func(), bool) { return ip, func() {}, true }
 }
 
-func down(string, string) (string, bool) { return "", false }
+func down(string, string) (string, func(), bool) { return "", nil, false }
 
 func TestRouting(t *testing.T) {
 	ip, port := service(t, echo("web"))
@@ -154,7 +154,7 @@ func TestAcrossAgents(t *testing.T) {
 func TestARequestCrossesAgentsOnce(t *testing.T) {
 	var calls atomic.Int32
 	first, addr1 := agent(t, "n1", down)
-	second, addr2 := agent(t, "n2", func(string, string) (string, bool) { calls.Add(1); return "", false })
+	second, addr2 := agent(t, "n2", func(string, string) (string, func(), bool) { calls.Add(1); return "", nil, false })
 	// Each believes that the other has the project.
 	first.Apply(&carav1.Routes{Full: true, Upserts: []*carav1.Route{{Host: "a.b", Project: "p", Service: "w", Port: 1, Node: "n2", IngressAddress: addr2}}})
 	second.Apply(&carav1.Routes{Full: true, Upserts: []*carav1.Route{{Host: "a.b", Project: "p", Service: "w", Port: 1, Node: "n1", IngressAddress: addr1}}})

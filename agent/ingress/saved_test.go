@@ -15,7 +15,7 @@ import (
 )
 
 // run serves an ingress that keeps its table in file until the returned function is called.
-func run(t *testing.T, file string, up func(project, service string) (string, bool)) (*Ingress, string, func()) {
+func run(t *testing.T, file string, up func(project, service string) (string, func(), bool)) (*Ingress, string, func()) {
 	t.Helper()
 	i := New(Config{Node: "n1", Endpoint: up, File: file, Logger: slog.New(slog.DiscardHandler)})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -37,7 +37,9 @@ func run(t *testing.T, file string, up func(project, service string) (string, bo
 func TestRestart(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "routes.json")
 	ip, port := service(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
-	up := func(project, service string) (string, bool) { return ip, project == "shop" && service == "web" }
+	up := func(project, service string) (string, func(), bool) {
+		return ip, func() {}, project == "shop" && service == "web"
+	}
 	route := &carav1.Route{Host: "shop.test", Project: "shop", Service: "web", Port: port, Node: "n1"}
 
 	i, _, stop := run(t, file, up)

@@ -109,7 +109,7 @@ func (c *AgentConfig) run(ctx context.Context, who *join.Credentials, conn *grpc
 		defer l.Close()
 		in := ingress.New(ingress.Config{
 			Node: c.NodeName, Logger: c.Logger, File: filepath.Join(c.DataDir, "routes.json"),
-			Endpoint: func(project, service string) (string, bool) { return a.Endpoints().IP(project, service) },
+			Endpoint: func(project, service string) (string, func(), bool) { return a.Endpoints().Acquire(project, service) },
 		})
 		cfg.OnRoutes, cfg.IngressAddress = in.Apply, c.ingressAddress(l.Addr().String())
 		serve = func(ctx context.Context) error { return in.Run(ctx, l) }
