@@ -42,6 +42,7 @@ const (
 	CondEngineReady    = "EngineReady"
 	CondDiskPressure   = "DiskPressure"
 	CondMemoryPressure = "MemoryPressure"
+	CondDrained        = "Drained"
 )
 
 // FindCondition returns the condition of a type as it stands in cs; nil where there is none.

@@ -70,6 +70,7 @@ var methods = map[string]method{ //nolint:gochecknoglobals // a table that never
 	"/cara.v1.NodeService/DeleteNode":       writes(admins...),
 	"/cara.v1.NodeService/Heartbeat":        reports(nodes...),
 	"/cara.v1.NodeService/MarkNodeNotReady": writes(RoleScheduler),
+	"/cara.v1.NodeService/MarkNodeDrained":  writes(RoleScheduler),
 	"/cara.v1.NodeService/Join":             writes(RoleNone, RoleAdmin, RoleDeployer, RoleViewer, RoleNode),
 	"/cara.v1.NodeService/RenewCertificate": writes(nodes...),
 	"/cara.v1.NodeService/Connect":          reports(nodes...),

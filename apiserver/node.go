@@ -140,6 +140,7 @@ func (t *tx) declareNode(in *carav1.Node) (before, after *carav1.Node) {
 		t.event(refTo(n), eventNormal, "SpecChanged", "changed by "+t.actor.Name+": "+specWords(n.GetSpec()))
 	}
 	n.Status.State = nodeState(n, n.GetStatus().GetState() != api.NodeNotReady)
+	t.beginDrain(n)
 	t.put(n)
 	return old, n
 }
@@ -163,6 +164,7 @@ func (t *tx) newNode(meta *carav1.ObjectMeta, spec *carav1.NodeSpec) *carav1.Nod
 	n.Status.Conditions, _ = api.SetCondition(nil, &carav1.Condition{
 		Type: api.CondReady, Status: api.StatusFalse, Reason: "NeverConnected", Message: "no agent has connected as this node yet",
 	}, t.now)
+	t.beginDrain(n)
 	t.event(refTo(n), eventNormal, "Created", "registered")
 	return n
 }

@@ -20,6 +20,9 @@ func (t *tx) move(p *carav1.Project, to string, by api.Role, reason, message str
 		return nil
 	}
 	st.Phase = to
+	if to != api.PhasePending && to != api.PhaseScheduled {
+		st.MovedFrom = ""
+	}
 	st.Conditions, _ = api.RemoveCondition(st.GetConditions(), api.CondPhase) // every move is a transition, though the status stays True
 	t.condition(p, &carav1.Condition{Type: api.CondPhase, Status: api.StatusTrue, Reason: reason, Message: message})
 	typ := eventNormal

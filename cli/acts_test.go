@@ -74,8 +74,29 @@ func (h *house) schedule(ctx context.Context, project, action, node, message str
 	if err != nil {
 		return err
 	}
+	reason := ""
+	if action == "Explain" && p.GetStatus().GetNodeRef() != "" {
+		reason = "NodeDraining"
+	}
 	_, err = carav1.NewProjectServiceClient(conn).ScheduleProject(ctx, &carav1.ScheduleProjectRequest{
-		Name: project, ResourceVersion: p.GetMetadata().GetResourceVersion(), Action: action, NodeRef: node, Message: message,
+		Name: project, ResourceVersion: p.GetMetadata().GetResourceVersion(), Action: action, NodeRef: node, Reason: reason, Message: message,
+	})
+	return err
+}
+
+// empty is the scheduler's word that nothing runs on a draining node any more.
+func (h *house) empty(ctx context.Context, node string) error {
+	conn, err := h.loop(ctx, "scheduler")
+	if err != nil {
+		return err
+	}
+	c := carav1.NewNodeServiceClient(conn)
+	n, err := c.GetNode(ctx, byName(node))
+	if err != nil {
+		return err
+	}
+	_, err = c.MarkNodeDrained(ctx, &carav1.MarkNodeDrainedRequest{
+		Name: node, ResourceVersion: n.GetMetadata().GetResourceVersion(), Message: "nothing runs here any more",
 	})
 	return err
 }

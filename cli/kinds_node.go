@@ -73,6 +73,10 @@ func stateCell(n *carav1.Node) cell {
 	if n.GetStatus().GetState() != api.NodeReady {
 		c.colour = red
 	}
+	if n.GetStatus().GetState() == api.NodeDraining && api.IsTrue(n.GetStatus().GetConditions(), api.CondDrained) {
+		c.text = "Drained"
+		c.colour = yellow
+	}
 	if n.GetSpec().GetUnschedulable() && n.GetStatus().GetState() != api.NodeDraining {
 		c.text += ",Cordoned"
 		c.colour = yellow

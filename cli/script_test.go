@@ -24,6 +24,7 @@ var update = flag.Bool("update", false, "write what caractrl says into the scrip
 //	report PROJECT PHASE STATE REASON MSG    the node reports; PHASE may be -
 //	remove PROJECT                           the node has torn it down, and the record goes
 //	silent NODE                              the node is not heard of any more
+//	empty NODE                               nothing is left on a node that drains
 //	publish SOURCE REVISION PROJECT...       a source declares projects
 //	declare SOURCE REVISION FILE...          a source declares what is in files, and nothing else
 //	pass SOURCE                              the reconciler applies that; it prunes nothing
@@ -68,6 +69,7 @@ func TestScripts(t *testing.T) {
 				return h.report(ctx, a[0], a[1], a[2], a[3], a[4])
 			}),
 			"remove": act(1, func(ctx context.Context, h *house, a []string) error { return h.remove(ctx, a[0]) }),
+			"empty":  act(1, func(ctx context.Context, h *house, a []string) error { return h.empty(ctx, a[0]) }),
 			"silent": act(1, func(ctx context.Context, h *house, a []string) error { return h.silent(ctx, a[0]) }),
 			"says": act(4, func(ctx context.Context, h *house, a []string) error {
 				return h.sourceSays(ctx, a[0], a[1], a[2], a[3])

@@ -18,12 +18,7 @@ func (a *app) cordonCommand() *cobra.Command {
 
 func (a *app) uncordonCommand() *cobra.Command {
 	return a.nodeVerb("uncordon NODE", "Let a node get projects again, and end a drain", "uncordoned",
-		func(s *carav1.NodeSpec) { s.Unschedulable, s.Draining = false, false })
-}
-
-func (a *app) drainCommand() *cobra.Command {
-	return a.nodeVerb("drain NODE", "Move a node's projects elsewhere, and let it get no new ones", "is being drained",
-		func(s *carav1.NodeSpec) { s.Unschedulable, s.Draining = true, true })
+		func(s *carav1.NodeSpec) { s.Unschedulable, s.Draining, s.DrainMaxParallel = false, false, 0 })
 }
 
 func (a *app) nodeVerb(use, short, done string, change func(*carav1.NodeSpec)) *cobra.Command {

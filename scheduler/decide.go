@@ -33,9 +33,15 @@ func (s *Scheduler) place(ctx context.Context, p *carav1.Project) error {
 	}
 	s.mu.Unlock()
 	if v.Node == "" {
-		return s.explain(ctx, p, v.Explain())
+		return s.explain(ctx, p, api.StatusFalse, "Unschedulable", v.Explain())
 	}
-	bound, err := s.schedule(ctx, p, &carav1.ScheduleProjectRequest{Action: "Bind", NodeRef: v.Node})
+	return s.assign(ctx, p, &carav1.ScheduleProjectRequest{Action: "Bind", NodeRef: v.Node})
+}
+
+// assign writes an assignment that was reserved, and keeps the reservation until its commit is heard of.
+func (s *Scheduler) assign(ctx context.Context, p *carav1.Project, req *carav1.ScheduleProjectRequest) error {
+	name := p.GetMetadata().GetName()
+	bound, err := s.schedule(ctx, p, req)
 	s.mu.Lock()
 	if bound != nil {
 		s.ledger.settle(name, revision(bound))
@@ -47,19 +53,20 @@ func (s *Scheduler) place(ctx context.Context, p *carav1.Project) error {
 	}
 	s.mu.Unlock()
 	if bound != nil {
-		s.cfg.Logger.Info("project scheduled", "project", name, "node", v.Node, "epoch", bound.GetStatus().GetEpoch(),
+		s.cfg.Logger.Info("project scheduled", "project", name, "node", req.GetNodeRef(), "epoch", bound.GetStatus().GetEpoch(),
 			"rev", bound.GetMetadata().GetResourceVersion())
 	}
 	return err
 }
 
-// explain writes why a project is Pending, where that is not what it says already.
-func (s *Scheduler) explain(ctx context.Context, p *carav1.Project, message string) error {
+// explain writes why a project is Pending, or stays on a node that it should leave, where that is not what it says
+// already.
+func (s *Scheduler) explain(ctx context.Context, p *carav1.Project, status, reason, message string) error {
 	c := api.FindCondition(p.GetStatus().GetConditions(), api.CondScheduled)
-	if c.GetStatus() == api.StatusFalse && c.GetMessage() == message {
+	if c.GetStatus() == status && c.GetReason() == reason && c.GetMessage() == message {
 		return nil
 	}
-	_, err := s.schedule(ctx, p, &carav1.ScheduleProjectRequest{Action: "Explain", Reason: "Unschedulable", Message: message})
+	_, err := s.schedule(ctx, p, &carav1.ScheduleProjectRequest{Action: "Explain", Reason: reason, Message: message})
 	return err
 }
 
@@ -85,16 +92,26 @@ func (s *Scheduler) keep(ctx context.Context, p *carav1.Project) (time.Duration,
 		}
 		return 0, s.evict(ctx, p, "NodeLost", fmt.Sprintf("node %s has not been heard of since %s", node, since.UTC().Format(time.RFC3339)))
 	case n.GetSpec().GetDraining():
-		return 0, s.moveIfFits(ctx, p, "NodeDraining", fmt.Sprintf("node %s is draining", node))
+		return 0, nil // its turn comes with the node's pass
 	}
 	s.mu.Lock()
 	why := s.misfit(p, s.ledger.nodes[node])
 	s.mu.Unlock()
 	if why != Fits {
-		return 0, s.moveIfFits(ctx, p, "NoLongerFits", fmt.Sprintf("project %s does not fit node %s any more: %s", name, node, why))
+		return 0, s.moveIfFits(ctx, p, fmt.Sprintf("project %s does not fit node %s any more: %s", name, node, why))
+	}
+	switch api.FindCondition(p.GetStatus().GetConditions(), api.CondScheduled).GetReason() {
+	case reasonDraining, reasonMisfit:
+		return 0, s.explain(ctx, p, api.StatusTrue, "Scheduled", "stays on "+node)
 	}
 	return 0, nil
 }
+
+// Reasons of the condition Scheduled of a project that should leave its node.
+const (
+	reasonDraining = "NodeDraining"
+	reasonMisfit   = "NoLongerFits"
+)
 
 // misfit tells why a project would not fit the node that it is on, were it placed there now. That the node gets no new
 // projects at the moment is no reason to move.
@@ -110,9 +127,9 @@ func (s *Scheduler) misfit(p *carav1.Project, c *Candidate) Why {
 	return filter(&d, &at)
 }
 
-// moveIfFits sends a project back to Pending where another node would take it; else it stays and is looked at again
-// when there is room.
-func (s *Scheduler) moveIfFits(ctx context.Context, p *carav1.Project, reason, message string) error {
+// moveIfFits gives a project that has outgrown its node to another one that would take it; else it stays, says so, and
+// is looked at again when there is room.
+func (s *Scheduler) moveIfFits(ctx context.Context, p *carav1.Project, message string) error {
 	d, err := demand(p)
 	if err != nil {
 		return err
@@ -127,12 +144,14 @@ func (s *Scheduler) moveIfFits(ctx context.Context, p *carav1.Project, reason, m
 	v := Place(d, others, s.cfg.Strategy)
 	if v.Node == "" {
 		s.waiting[d.Project] = true
+	} else {
+		s.ledger.reserve(d, v.Node)
 	}
 	s.mu.Unlock()
 	if v.Node == "" {
-		return nil
+		return s.explain(ctx, p, api.StatusTrue, reasonMisfit, message+"; of the others "+v.Explain())
 	}
-	return s.evict(ctx, p, reason, message)
+	return s.assign(ctx, p, &carav1.ScheduleProjectRequest{Action: "Move", NodeRef: v.Node, Reason: reasonMisfit, Message: message})
 }
 
 func (s *Scheduler) evict(ctx context.Context, p *carav1.Project, reason, message string) error {

@@ -16,6 +16,10 @@ type ledger struct {
 	// placed is what the cluster says; reserved is what was decided and not yet heard of, which counts instead.
 	placed, reserved map[string]placement
 	on               map[string]map[string]bool // projects by node, of placed
+	// from is where projects that do not run ran before; away the same by node. drains are the nodes that are draining.
+	from   map[string]string
+	away   map[string]map[string]bool
+	drains map[string]bool
 }
 
 // placement is what one project takes on one node.
@@ -28,7 +32,7 @@ type placement struct {
 func newLedger() *ledger {
 	return &ledger{
 		nodes: map[string]*Candidate{}, placed: map[string]placement{}, reserved: map[string]placement{},
-		on: map[string]map[string]bool{},
+		on: map[string]map[string]bool{}, from: map[string]string{}, away: map[string]map[string]bool{}, drains: map[string]bool{},
 	}
 }
 
@@ -59,6 +63,9 @@ func quantity(text string, parse func(string) (int64, error)) (int64, error) {
 // setNode takes a node as it is now, or its end where it is nil.
 func (l *ledger) setNode(name string, n *carav1.Node) {
 	c := l.nodes[name]
+	if delete(l.drains, name); n.GetSpec().GetDraining() {
+		l.drains[name] = true
+	}
 	if n == nil {
 		delete(l.nodes, name)
 		l.order = slices.DeleteFunc(l.order, func(o *Candidate) bool { return o == c })
@@ -119,6 +126,7 @@ func (l *ledger) setProject(name string, p *carav1.Project, revision int64) (fre
 	if r, ok := l.reserved[name]; ok && (p == nil || r.revision > 0 && revision >= r.revision) {
 		l.drop(name)
 	}
+	l.setFrom(name, p.GetStatus().GetMovedFrom())
 	old, next := l.placed[name], holding(p)
 	if old == next {
 		return false
@@ -135,6 +143,26 @@ func (l *ledger) setProject(name string, p *carav1.Project, revision int64) (fre
 	}
 	l.count(l.effective(name), +1)
 	return old.node != "" && (next.node != old.node || next.cpu < old.cpu || next.memory < old.memory)
+}
+
+// setFrom notes which node a project is on its way from.
+func (l *ledger) setFrom(project, node string) {
+	old := l.from[project]
+	if old == node {
+		return
+	}
+	delete(l.from, project)
+	if delete(l.away[old], project); len(l.away[old]) == 0 {
+		delete(l.away, old)
+	}
+	if node == "" {
+		return
+	}
+	l.from[project] = node
+	if l.away[node] == nil {
+		l.away[node] = map[string]bool{}
+	}
+	l.away[node][project] = true
 }
 
 // holding is what a project takes where it is. A Failed one keeps its network and nothing else.

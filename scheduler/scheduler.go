@@ -119,6 +119,7 @@ func (s *Scheduler) changed(changes []loop.Change) {
 		switch c.Object().(type) {
 		case *carav1.Project:
 			p, _ := c.New.(*carav1.Project)
+			s.wakeDrains(c)
 			if s.ledger.setProject(name, p, revision(p)) {
 				room = true
 			}
@@ -139,6 +140,9 @@ func (s *Scheduler) changed(changes []loop.Change) {
 		}
 	}
 	if room {
+		for node := range s.ledger.drains {
+			s.queue.Add(nodeKey(node))
+		}
 		for project := range s.waiting {
 			s.queue.Add(projectKey(project))
 		}
@@ -166,6 +170,9 @@ func interesting(p *carav1.Project) bool {
 func (s *Scheduler) pass(ctx context.Context, key string) (time.Duration, error) {
 	kind, name, _ := strings.Cut(key, "/")
 	if kind == "node" {
+		if err := s.drain(ctx, name); err != nil {
+			return 0, err
+		}
 		return s.passNode(ctx, name)
 	}
 	p, ok := loop.Get[*carav1.Project](s.mirror, name)

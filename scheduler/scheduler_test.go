@@ -210,25 +210,6 @@ func TestTerminatingOnALostNodeIsAbandonedAfterTenMinutes(t *testing.T) {
 	})
 }
 
-func TestADrainingNodeKeepsWhatFitsNowhereElse(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld()
-		w.Put(node("n1", "4Gi"), pending("p", "2Gi"))
-		defer live(w, "n1", "n2")()
-		stop := run(t, w, Config{})
-		pass(time.Second)
-		n := node("n1", "4Gi")
-		n.Spec = &carav1.NodeSpec{Draining: true}
-		w.Put(n)
-		pass(time.Minute)
-		wantPhase(t, w, "p", api.PhaseScheduled, "n1", "")
-		w.Put(node("n2", "4Gi"))
-		pass(time.Second)
-		wantPhase(t, w, "p", api.PhaseScheduled, "n2", "")
-		stop()
-	})
-}
-
 func TestAProjectThatOutgrewItsNodeMoves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()

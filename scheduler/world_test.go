@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -29,6 +30,7 @@ type world struct {
 	log      []*carav1.WatchResponse
 	wake     chan struct{}
 	writes   int
+	peak     int // how many projects that ran once did not, at most
 }
 
 func newWorld() *world {
@@ -53,6 +55,7 @@ func (w *world) put(deleted bool, objects ...proto.Message) {
 				delete(w.nodes, o.Metadata.Name)
 			}
 		}
+		w.peak = max(w.peak, w.homeless())
 		msg.Changes = append(msg.Changes, &carav1.Change{Deleted: deleted, Object: api.Wrap(o)})
 	}
 	w.log = append(w.log, msg)
@@ -109,6 +112,8 @@ func (w *world) Invoke(_ context.Context, method string, args, reply any, _ ...g
 		}
 	case *carav1.MarkNodeNotReadyRequest:
 		out, err = w.mark(req)
+	case *carav1.MarkNodeDrainedRequest:
+		out, err = w.drained(req)
 	default:
 		return fmt.Errorf("call of %s was not expected", method)
 	}
@@ -146,6 +151,32 @@ func (w *world) mark(req *carav1.MarkNodeNotReadyRequest) (*carav1.Node, error) 
 	return n, nil
 }
 
+func (w *world) drained(req *carav1.MarkNodeDrainedRequest) (*carav1.Node, error) {
+	n, err := w.node(req.Name)
+	if err != nil {
+		return nil, err
+	}
+	if n.Metadata.ResourceVersion != req.ResourceVersion || !n.GetSpec().GetDraining() {
+		return nil, api.Errorf(codes.Aborted, api.TitleConflict, "changed since")
+	}
+	n.Status.Conditions, _ = api.SetCondition(n.Status.Conditions, &carav1.Condition{
+		Type: api.CondDrained, Status: api.StatusTrue, Reason: "Drained", Message: req.Message,
+	}, time.Now())
+	w.put(false, n)
+	return n, nil
+}
+
+// homeless counts the projects that ran somewhere and do not run now.
+func (w *world) homeless() int {
+	n := 0
+	for _, p := range w.projects {
+		if p.Status.MovedFrom != "" {
+			n++
+		}
+	}
+	return n
+}
+
 func (w *world) schedule(req *carav1.ScheduleProjectRequest) (*carav1.Project, error) {
 	p, ok := w.projects[req.Name]
 	if !ok || p.Metadata.ResourceVersion != req.ResourceVersion {
@@ -157,8 +188,20 @@ func (w *world) schedule(req *carav1.ScheduleProjectRequest) (*carav1.Project, e
 	switch req.Action {
 	case "Bind":
 		to, status, st.NodeRef, st.Epoch = api.PhaseScheduled, api.StatusTrue, req.NodeRef, st.Epoch+1
+	case "Move":
+		if st.Phase != api.PhaseScheduled && st.Phase != api.PhaseRunning || st.NodeRef == req.NodeRef {
+			return nil, api.Errorf(codes.Aborted, api.TitleConflict, "%s on %s does not move to %s", st.Phase, st.NodeRef, req.NodeRef)
+		}
+		st.MovedFrom = cmp.Or(st.MovedFrom, st.NodeRef)
+		st.Phase, to, status, st.NodeRef, st.Epoch = api.PhaseScheduled, api.PhaseScheduled, api.StatusTrue, req.NodeRef, st.Epoch+1
+		req.Reason = "Scheduled"
 	case "Evict":
+		st.MovedFrom = cmp.Or(st.MovedFrom, st.NodeRef)
 		to, st.NodeRef = api.PhasePending, ""
+	case "Explain":
+		if st.NodeRef != "" {
+			status = api.StatusTrue
+		}
 	case "Abandon":
 		to = api.PhaseTerminated
 	}

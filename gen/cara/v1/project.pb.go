@@ -1565,7 +1565,10 @@ type ProjectStatus struct {
 	// Hosts are the project's ingress hosts as the server's template spells them out.
 	Hosts []string `protobuf:"bytes,12,rep,name=hosts,proto3" json:"hosts,omitempty"`
 	// LastSeen is set in answers while the project's node is not heard of: how old this status is.
-	LastSeen      *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=last_seen,json=lastSeen,proto3" json:"last_seen,omitempty"`
+	LastSeen *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=last_seen,json=lastSeen,proto3" json:"last_seen,omitempty"`
+	// MovedFrom is the node that the project ran on before and was taken off, from then until it runs elsewhere, fails
+	// there or is deleted.
+	MovedFrom     string `protobuf:"bytes,15,opt,name=moved_from,json=movedFrom,proto3" json:"moved_from,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1696,6 +1699,13 @@ func (x *ProjectStatus) GetLastSeen() *timestamppb.Timestamp {
 		return x.LastSeen
 	}
 	return nil
+}
+
+func (x *ProjectStatus) GetMovedFrom() string {
+	if x != nil {
+		return x.MovedFrom
+	}
+	return ""
 }
 
 // ServiceStatus is one container as the agent sees it.
@@ -1968,7 +1978,7 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\a\xc8\x01\x01r\x02\x18 R\x04name\x12\x12\n" +
 	"\x04soft\x18\x02 \x01(\x05R\x04soft\x12\x12\n" +
-	"\x04hard\x18\x03 \x01(\x05R\x04hard\"\xb4\x04\n" +
+	"\x04hard\x18\x03 \x01(\x05R\x04hard\"\xd3\x04\n" +
 	"\rProjectStatus\x12\x14\n" +
 	"\x05phase\x18\x01 \x01(\tR\x05phase\x12\x19\n" +
 	"\bnode_ref\x18\x02 \x01(\tR\anodeRef\x12\x14\n" +
@@ -1986,7 +1996,9 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	" \x03(\tR\x0frestartServices\x127\n" +
 	"\texpire_at\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\bexpireAt\x12\x14\n" +
 	"\x05hosts\x18\f \x03(\tR\x05hosts\x127\n" +
-	"\tlast_seen\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\"\xb8\x03\n" +
+	"\tlast_seen\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\x12\x1d\n" +
+	"\n" +
+	"moved_from\x18\x0f \x01(\tR\tmovedFrom\"\xb8\x03\n" +
 	"\rServiceStatus\x12\x1b\n" +
 	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04name\x12\x1d\n" +
 	"\x05state\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18 R\x05state\x12\x1e\n" +

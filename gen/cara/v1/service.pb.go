@@ -919,10 +919,11 @@ type ScheduleProjectRequest struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// ResourceVersion that the decision was made on; ABORTED where it is not the project's any more.
 	ResourceVersion string `protobuf:"bytes,2,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
-	// Action is `Bind` (Pending to Scheduled on node), `Explain` (stays Pending, with the message), `Evict` (back to
-	// Pending) or `Abandon` (Terminating to Terminated, for a node lost too long).
+	// Action is `Bind` (Pending to Scheduled on node), `Move` (from its node to another one, in one commit), `Explain`
+	// (stays where it is, with the message), `Evict` (back to Pending) or `Abandon` (Terminating to Terminated, for a
+	// node lost too long).
 	Action string `protobuf:"bytes,3,opt,name=action,proto3" json:"action,omitempty"`
-	// NodeRef of a Bind.
+	// NodeRef of a Bind or a Move.
 	NodeRef string `protobuf:"bytes,4,opt,name=node_ref,json=nodeRef,proto3" json:"node_ref,omitempty"`
 	// Reason for the condition.
 	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -3413,6 +3414,70 @@ func (x *MarkNodeNotReadyRequest) GetMessage() string {
 	return ""
 }
 
+// MarkNodeDrainedRequest names a draining node that nothing is left on.
+type MarkNodeDrainedRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the node.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// ResourceVersion that the decision was made on.
+	ResourceVersion string `protobuf:"bytes,2,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
+	// Message for the condition.
+	Message       string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MarkNodeDrainedRequest) Reset() {
+	*x = MarkNodeDrainedRequest{}
+	mi := &file_cara_v1_service_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MarkNodeDrainedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MarkNodeDrainedRequest) ProtoMessage() {}
+
+func (x *MarkNodeDrainedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MarkNodeDrainedRequest.ProtoReflect.Descriptor instead.
+func (*MarkNodeDrainedRequest) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *MarkNodeDrainedRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *MarkNodeDrainedRequest) GetResourceVersion() string {
+	if x != nil {
+		return x.ResourceVersion
+	}
+	return ""
+}
+
+func (x *MarkNodeDrainedRequest) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 // JoinRequest asks for a node's certificate.
 type JoinRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3432,7 +3497,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[49]
+	mi := &file_cara_v1_service_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3444,7 +3509,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[49]
+	mi := &file_cara_v1_service_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3457,7 +3522,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{49}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *JoinRequest) GetTokenId() string {
@@ -3510,7 +3575,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[50]
+	mi := &file_cara_v1_service_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3522,7 +3587,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[50]
+	mi := &file_cara_v1_service_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3535,7 +3600,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{50}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *JoinResponse) GetCertificate() []byte {
@@ -3570,7 +3635,7 @@ type RenewCertificateRequest struct {
 
 func (x *RenewCertificateRequest) Reset() {
 	*x = RenewCertificateRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[51]
+	mi := &file_cara_v1_service_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3582,7 +3647,7 @@ func (x *RenewCertificateRequest) String() string {
 func (*RenewCertificateRequest) ProtoMessage() {}
 
 func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[51]
+	mi := &file_cara_v1_service_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3595,7 +3660,7 @@ func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewCertificateRequest.ProtoReflect.Descriptor instead.
 func (*RenewCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{51}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *RenewCertificateRequest) GetCsr() []byte {
@@ -3618,7 +3683,7 @@ type ConnectRequest struct {
 
 func (x *ConnectRequest) Reset() {
 	*x = ConnectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[52]
+	mi := &file_cara_v1_service_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3630,7 +3695,7 @@ func (x *ConnectRequest) String() string {
 func (*ConnectRequest) ProtoMessage() {}
 
 func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[52]
+	mi := &file_cara_v1_service_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3643,7 +3708,7 @@ func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectRequest.ProtoReflect.Descriptor instead.
 func (*ConnectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{52}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ConnectRequest) GetHeartbeat() *Heartbeat {
@@ -3680,7 +3745,7 @@ type ConnectResponse struct {
 
 func (x *ConnectResponse) Reset() {
 	*x = ConnectResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[53]
+	mi := &file_cara_v1_service_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3692,7 +3757,7 @@ func (x *ConnectResponse) String() string {
 func (*ConnectResponse) ProtoMessage() {}
 
 func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[53]
+	mi := &file_cara_v1_service_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3705,7 +3770,7 @@ func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
 func (*ConnectResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{53}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ConnectResponse) GetMessage() isConnectResponse_Message {
@@ -3830,7 +3895,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_cara_v1_service_proto_msgTypes[54]
+	mi := &file_cara_v1_service_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3842,7 +3907,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[54]
+	mi := &file_cara_v1_service_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3855,7 +3920,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{54}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Welcome) GetClusterId() string {
@@ -3892,7 +3957,7 @@ type Unassigned struct {
 
 func (x *Unassigned) Reset() {
 	*x = Unassigned{}
-	mi := &file_cara_v1_service_proto_msgTypes[55]
+	mi := &file_cara_v1_service_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3904,7 +3969,7 @@ func (x *Unassigned) String() string {
 func (*Unassigned) ProtoMessage() {}
 
 func (x *Unassigned) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[55]
+	mi := &file_cara_v1_service_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3917,7 +3982,7 @@ func (x *Unassigned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unassigned.ProtoReflect.Descriptor instead.
 func (*Unassigned) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{55}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Unassigned) GetName() string {
@@ -3943,7 +4008,7 @@ type Synced struct {
 
 func (x *Synced) Reset() {
 	*x = Synced{}
-	mi := &file_cara_v1_service_proto_msgTypes[56]
+	mi := &file_cara_v1_service_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3955,7 +4020,7 @@ func (x *Synced) String() string {
 func (*Synced) ProtoMessage() {}
 
 func (x *Synced) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[56]
+	mi := &file_cara_v1_service_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3968,7 +4033,7 @@ func (x *Synced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Synced.ProtoReflect.Descriptor instead.
 func (*Synced) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{56}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{57}
 }
 
 // Routes is a change of the ingress table, or all of it.
@@ -3986,7 +4051,7 @@ type Routes struct {
 
 func (x *Routes) Reset() {
 	*x = Routes{}
-	mi := &file_cara_v1_service_proto_msgTypes[57]
+	mi := &file_cara_v1_service_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3998,7 +4063,7 @@ func (x *Routes) String() string {
 func (*Routes) ProtoMessage() {}
 
 func (x *Routes) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[57]
+	mi := &file_cara_v1_service_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4011,7 +4076,7 @@ func (x *Routes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Routes.ProtoReflect.Descriptor instead.
 func (*Routes) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{57}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Routes) GetFull() bool {
@@ -4055,7 +4120,7 @@ type OpenStream struct {
 
 func (x *OpenStream) Reset() {
 	*x = OpenStream{}
-	mi := &file_cara_v1_service_proto_msgTypes[58]
+	mi := &file_cara_v1_service_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4067,7 +4132,7 @@ func (x *OpenStream) String() string {
 func (*OpenStream) ProtoMessage() {}
 
 func (x *OpenStream) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[58]
+	mi := &file_cara_v1_service_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4080,7 +4145,7 @@ func (x *OpenStream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenStream.ProtoReflect.Descriptor instead.
 func (*OpenStream) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{58}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *OpenStream) GetStreamId() string {
@@ -4186,7 +4251,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[59]
+	mi := &file_cara_v1_service_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4198,7 +4263,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[59]
+	mi := &file_cara_v1_service_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4211,7 +4276,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{59}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *AttachRequest) GetStreamId() string {
@@ -4269,7 +4334,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[60]
+	mi := &file_cara_v1_service_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4281,7 +4346,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[60]
+	mi := &file_cara_v1_service_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4294,7 +4359,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{60}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *AttachResponse) GetExec() *ExecRequest {
@@ -4322,7 +4387,7 @@ type CreateSourceRequest struct {
 
 func (x *CreateSourceRequest) Reset() {
 	*x = CreateSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[61]
+	mi := &file_cara_v1_service_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4334,7 +4399,7 @@ func (x *CreateSourceRequest) String() string {
 func (*CreateSourceRequest) ProtoMessage() {}
 
 func (x *CreateSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[61]
+	mi := &file_cara_v1_service_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4347,7 +4412,7 @@ func (x *CreateSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSourceRequest.ProtoReflect.Descriptor instead.
 func (*CreateSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{61}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *CreateSourceRequest) GetSource() *Source {
@@ -4368,7 +4433,7 @@ type PutSourceRequest struct {
 
 func (x *PutSourceRequest) Reset() {
 	*x = PutSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[62]
+	mi := &file_cara_v1_service_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4380,7 +4445,7 @@ func (x *PutSourceRequest) String() string {
 func (*PutSourceRequest) ProtoMessage() {}
 
 func (x *PutSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[62]
+	mi := &file_cara_v1_service_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4393,7 +4458,7 @@ func (x *PutSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSourceRequest.ProtoReflect.Descriptor instead.
 func (*PutSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{62}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *PutSourceRequest) GetSource() *Source {
@@ -4416,7 +4481,7 @@ type ListSourcesResponse struct {
 
 func (x *ListSourcesResponse) Reset() {
 	*x = ListSourcesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[63]
+	mi := &file_cara_v1_service_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4428,7 +4493,7 @@ func (x *ListSourcesResponse) String() string {
 func (*ListSourcesResponse) ProtoMessage() {}
 
 func (x *ListSourcesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[63]
+	mi := &file_cara_v1_service_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4441,7 +4506,7 @@ func (x *ListSourcesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSourcesResponse.ProtoReflect.Descriptor instead.
 func (*ListSourcesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{63}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ListSourcesResponse) GetItems() []*Source {
@@ -4473,7 +4538,7 @@ type SourceEvent struct {
 
 func (x *SourceEvent) Reset() {
 	*x = SourceEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[64]
+	mi := &file_cara_v1_service_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4485,7 +4550,7 @@ func (x *SourceEvent) String() string {
 func (*SourceEvent) ProtoMessage() {}
 
 func (x *SourceEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[64]
+	mi := &file_cara_v1_service_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4498,7 +4563,7 @@ func (x *SourceEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceEvent.ProtoReflect.Descriptor instead.
 func (*SourceEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{64}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *SourceEvent) GetType() string {
@@ -4535,7 +4600,7 @@ type ReconcileSourceResponse struct {
 
 func (x *ReconcileSourceResponse) Reset() {
 	*x = ReconcileSourceResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[65]
+	mi := &file_cara_v1_service_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4547,7 +4612,7 @@ func (x *ReconcileSourceResponse) String() string {
 func (*ReconcileSourceResponse) ProtoMessage() {}
 
 func (x *ReconcileSourceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[65]
+	mi := &file_cara_v1_service_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4560,7 +4625,7 @@ func (x *ReconcileSourceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileSourceResponse.ProtoReflect.Descriptor instead.
 func (*ReconcileSourceResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{65}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ReconcileSourceResponse) GetToken() string {
@@ -4590,7 +4655,7 @@ type ConfirmSourceRequest struct {
 
 func (x *ConfirmSourceRequest) Reset() {
 	*x = ConfirmSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[66]
+	mi := &file_cara_v1_service_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4602,7 +4667,7 @@ func (x *ConfirmSourceRequest) String() string {
 func (*ConfirmSourceRequest) ProtoMessage() {}
 
 func (x *ConfirmSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[66]
+	mi := &file_cara_v1_service_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4615,7 +4680,7 @@ func (x *ConfirmSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmSourceRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{66}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ConfirmSourceRequest) GetName() string {
@@ -4647,7 +4712,7 @@ type ListClaimsRequest struct {
 
 func (x *ListClaimsRequest) Reset() {
 	*x = ListClaimsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[67]
+	mi := &file_cara_v1_service_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4659,7 +4724,7 @@ func (x *ListClaimsRequest) String() string {
 func (*ListClaimsRequest) ProtoMessage() {}
 
 func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[67]
+	mi := &file_cara_v1_service_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4672,7 +4737,7 @@ func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsRequest.ProtoReflect.Descriptor instead.
 func (*ListClaimsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{67}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ListClaimsRequest) GetSource() string {
@@ -4709,7 +4774,7 @@ type ListClaimsResponse struct {
 
 func (x *ListClaimsResponse) Reset() {
 	*x = ListClaimsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[68]
+	mi := &file_cara_v1_service_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4721,7 +4786,7 @@ func (x *ListClaimsResponse) String() string {
 func (*ListClaimsResponse) ProtoMessage() {}
 
 func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[68]
+	mi := &file_cara_v1_service_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4734,7 +4799,7 @@ func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsResponse.ProtoReflect.Descriptor instead.
 func (*ListClaimsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{68}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ListClaimsResponse) GetItems() []*Claim {
@@ -4780,7 +4845,7 @@ type UpdateSourceStatusRequest struct {
 
 func (x *UpdateSourceStatusRequest) Reset() {
 	*x = UpdateSourceStatusRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[69]
+	mi := &file_cara_v1_service_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4792,7 +4857,7 @@ func (x *UpdateSourceStatusRequest) String() string {
 func (*UpdateSourceStatusRequest) ProtoMessage() {}
 
 func (x *UpdateSourceStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[69]
+	mi := &file_cara_v1_service_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4805,7 +4870,7 @@ func (x *UpdateSourceStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSourceStatusRequest.ProtoReflect.Descriptor instead.
 func (*UpdateSourceStatusRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{69}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *UpdateSourceStatusRequest) GetName() string {
@@ -4900,7 +4965,7 @@ type PublishSnapshotRequest struct {
 
 func (x *PublishSnapshotRequest) Reset() {
 	*x = PublishSnapshotRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[70]
+	mi := &file_cara_v1_service_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4912,7 +4977,7 @@ func (x *PublishSnapshotRequest) String() string {
 func (*PublishSnapshotRequest) ProtoMessage() {}
 
 func (x *PublishSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[70]
+	mi := &file_cara_v1_service_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4925,7 +4990,7 @@ func (x *PublishSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*PublishSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{70}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *PublishSnapshotRequest) GetSource() string {
@@ -4981,7 +5046,7 @@ type PublishSnapshotResponse struct {
 
 func (x *PublishSnapshotResponse) Reset() {
 	*x = PublishSnapshotResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[71]
+	mi := &file_cara_v1_service_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4993,7 +5058,7 @@ func (x *PublishSnapshotResponse) String() string {
 func (*PublishSnapshotResponse) ProtoMessage() {}
 
 func (x *PublishSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[71]
+	mi := &file_cara_v1_service_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5006,7 +5071,7 @@ func (x *PublishSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*PublishSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{71}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *PublishSnapshotResponse) GetResourceVersion() string {
@@ -5029,7 +5094,7 @@ type UpdateClaimsRequest struct {
 
 func (x *UpdateClaimsRequest) Reset() {
 	*x = UpdateClaimsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[72]
+	mi := &file_cara_v1_service_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5041,7 +5106,7 @@ func (x *UpdateClaimsRequest) String() string {
 func (*UpdateClaimsRequest) ProtoMessage() {}
 
 func (x *UpdateClaimsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[72]
+	mi := &file_cara_v1_service_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5054,7 +5119,7 @@ func (x *UpdateClaimsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateClaimsRequest.ProtoReflect.Descriptor instead.
 func (*UpdateClaimsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{72}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *UpdateClaimsRequest) GetSource() string {
@@ -5086,7 +5151,7 @@ type ClaimUpdate struct {
 
 func (x *ClaimUpdate) Reset() {
 	*x = ClaimUpdate{}
-	mi := &file_cara_v1_service_proto_msgTypes[73]
+	mi := &file_cara_v1_service_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5098,7 +5163,7 @@ func (x *ClaimUpdate) String() string {
 func (*ClaimUpdate) ProtoMessage() {}
 
 func (x *ClaimUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[73]
+	mi := &file_cara_v1_service_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5111,7 +5176,7 @@ func (x *ClaimUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimUpdate.ProtoReflect.Descriptor instead.
 func (*ClaimUpdate) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{73}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *ClaimUpdate) GetProject() string {
@@ -5146,7 +5211,7 @@ type GetSourceSecretRequest struct {
 
 func (x *GetSourceSecretRequest) Reset() {
 	*x = GetSourceSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[74]
+	mi := &file_cara_v1_service_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5158,7 +5223,7 @@ func (x *GetSourceSecretRequest) String() string {
 func (*GetSourceSecretRequest) ProtoMessage() {}
 
 func (x *GetSourceSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[74]
+	mi := &file_cara_v1_service_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5171,7 +5236,7 @@ func (x *GetSourceSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSourceSecretRequest.ProtoReflect.Descriptor instead.
 func (*GetSourceSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{74}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *GetSourceSecretRequest) GetName() string {
@@ -5192,7 +5257,7 @@ type GetSourceSecretResponse struct {
 
 func (x *GetSourceSecretResponse) Reset() {
 	*x = GetSourceSecretResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[75]
+	mi := &file_cara_v1_service_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5204,7 +5269,7 @@ func (x *GetSourceSecretResponse) String() string {
 func (*GetSourceSecretResponse) ProtoMessage() {}
 
 func (x *GetSourceSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[75]
+	mi := &file_cara_v1_service_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5217,7 +5282,7 @@ func (x *GetSourceSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSourceSecretResponse.ProtoReflect.Descriptor instead.
 func (*GetSourceSecretResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{75}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *GetSourceSecretResponse) GetGit() map[string][]byte {
@@ -5238,7 +5303,7 @@ type CreateSecretRequest struct {
 
 func (x *CreateSecretRequest) Reset() {
 	*x = CreateSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[76]
+	mi := &file_cara_v1_service_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5250,7 +5315,7 @@ func (x *CreateSecretRequest) String() string {
 func (*CreateSecretRequest) ProtoMessage() {}
 
 func (x *CreateSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[76]
+	mi := &file_cara_v1_service_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5263,7 +5328,7 @@ func (x *CreateSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSecretRequest.ProtoReflect.Descriptor instead.
 func (*CreateSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{76}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *CreateSecretRequest) GetSecret() *Secret {
@@ -5284,7 +5349,7 @@ type PutSecretRequest struct {
 
 func (x *PutSecretRequest) Reset() {
 	*x = PutSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[77]
+	mi := &file_cara_v1_service_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5296,7 +5361,7 @@ func (x *PutSecretRequest) String() string {
 func (*PutSecretRequest) ProtoMessage() {}
 
 func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[77]
+	mi := &file_cara_v1_service_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5309,7 +5374,7 @@ func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSecretRequest.ProtoReflect.Descriptor instead.
 func (*PutSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{77}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *PutSecretRequest) GetSecret() *Secret {
@@ -5332,7 +5397,7 @@ type ListSecretsResponse struct {
 
 func (x *ListSecretsResponse) Reset() {
 	*x = ListSecretsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[78]
+	mi := &file_cara_v1_service_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5344,7 +5409,7 @@ func (x *ListSecretsResponse) String() string {
 func (*ListSecretsResponse) ProtoMessage() {}
 
 func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[78]
+	mi := &file_cara_v1_service_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5357,7 +5422,7 @@ func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSecretsResponse.ProtoReflect.Descriptor instead.
 func (*ListSecretsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{78}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *ListSecretsResponse) GetItems() []*Secret {
@@ -5385,7 +5450,7 @@ type CreateEventRequest struct {
 
 func (x *CreateEventRequest) Reset() {
 	*x = CreateEventRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[79]
+	mi := &file_cara_v1_service_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5397,7 +5462,7 @@ func (x *CreateEventRequest) String() string {
 func (*CreateEventRequest) ProtoMessage() {}
 
 func (x *CreateEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[79]
+	mi := &file_cara_v1_service_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5410,7 +5475,7 @@ func (x *CreateEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateEventRequest.ProtoReflect.Descriptor instead.
 func (*CreateEventRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{79}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *CreateEventRequest) GetEvent() *Event {
@@ -5437,7 +5502,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[80]
+	mi := &file_cara_v1_service_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5449,7 +5514,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[80]
+	mi := &file_cara_v1_service_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5462,7 +5527,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{80}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *ListEventsRequest) GetKind() string {
@@ -5506,7 +5571,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[81]
+	mi := &file_cara_v1_service_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5518,7 +5583,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[81]
+	mi := &file_cara_v1_service_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5531,7 +5596,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{81}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *ListEventsResponse) GetItems() []*Event {
@@ -5563,7 +5628,7 @@ type EventEvent struct {
 
 func (x *EventEvent) Reset() {
 	*x = EventEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[82]
+	mi := &file_cara_v1_service_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5575,7 +5640,7 @@ func (x *EventEvent) String() string {
 func (*EventEvent) ProtoMessage() {}
 
 func (x *EventEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[82]
+	mi := &file_cara_v1_service_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5588,7 +5653,7 @@ func (x *EventEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventEvent.ProtoReflect.Descriptor instead.
 func (*EventEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{82}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *EventEvent) GetType() string {
@@ -5625,7 +5690,7 @@ type TrimHistoryRequest struct {
 
 func (x *TrimHistoryRequest) Reset() {
 	*x = TrimHistoryRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[83]
+	mi := &file_cara_v1_service_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5637,7 +5702,7 @@ func (x *TrimHistoryRequest) String() string {
 func (*TrimHistoryRequest) ProtoMessage() {}
 
 func (x *TrimHistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[83]
+	mi := &file_cara_v1_service_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5650,7 +5715,7 @@ func (x *TrimHistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimHistoryRequest.ProtoReflect.Descriptor instead.
 func (*TrimHistoryRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{83}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *TrimHistoryRequest) GetEventsBefore() *timestamppb.Timestamp {
@@ -5682,7 +5747,7 @@ type TrimHistoryResponse struct {
 
 func (x *TrimHistoryResponse) Reset() {
 	*x = TrimHistoryResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[84]
+	mi := &file_cara_v1_service_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5694,7 +5759,7 @@ func (x *TrimHistoryResponse) String() string {
 func (*TrimHistoryResponse) ProtoMessage() {}
 
 func (x *TrimHistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[84]
+	mi := &file_cara_v1_service_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5707,7 +5772,7 @@ func (x *TrimHistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimHistoryResponse.ProtoReflect.Descriptor instead.
 func (*TrimHistoryResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{84}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *TrimHistoryResponse) GetEvents() int32 {
@@ -5744,7 +5809,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[85]
+	mi := &file_cara_v1_service_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5756,7 +5821,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[85]
+	mi := &file_cara_v1_service_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5769,7 +5834,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{85}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *WatchRequest) GetKinds() []string {
@@ -5801,7 +5866,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[86]
+	mi := &file_cara_v1_service_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5813,7 +5878,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[86]
+	mi := &file_cara_v1_service_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5826,7 +5891,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{86}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *WatchResponse) GetResourceVersion() string {
@@ -5863,7 +5928,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_cara_v1_service_proto_msgTypes[87]
+	mi := &file_cara_v1_service_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5875,7 +5940,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[87]
+	mi := &file_cara_v1_service_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5888,7 +5953,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{87}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *Change) GetDeleted() bool {
@@ -5916,7 +5981,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[88]
+	mi := &file_cara_v1_service_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5928,7 +5993,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[88]
+	mi := &file_cara_v1_service_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5941,7 +6006,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{88}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *CreateTokenRequest) GetToken() *Token {
@@ -5964,7 +6029,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[89]
+	mi := &file_cara_v1_service_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5976,7 +6041,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[89]
+	mi := &file_cara_v1_service_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5989,7 +6054,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{89}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *CreateTokenResponse) GetToken() *Token {
@@ -6019,7 +6084,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[90]
+	mi := &file_cara_v1_service_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6031,7 +6096,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[90]
+	mi := &file_cara_v1_service_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6044,7 +6109,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{90}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *ListTokensResponse) GetItems() []*Token {
@@ -6072,7 +6137,7 @@ type BackupChunk struct {
 
 func (x *BackupChunk) Reset() {
 	*x = BackupChunk{}
-	mi := &file_cara_v1_service_proto_msgTypes[91]
+	mi := &file_cara_v1_service_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6084,7 +6149,7 @@ func (x *BackupChunk) String() string {
 func (*BackupChunk) ProtoMessage() {}
 
 func (x *BackupChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[91]
+	mi := &file_cara_v1_service_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6097,7 +6162,7 @@ func (x *BackupChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupChunk.ProtoReflect.Descriptor instead.
 func (*BackupChunk) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{91}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *BackupChunk) GetData() []byte {
@@ -6182,12 +6247,12 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\n" +
 	"conditions\x18\x06 \x03(\v2\x12.cara.v1.ConditionB\b\xbaH\x05\x92\x01\x02\x10\x10R\n" +
 	"conditions\x12=\n" +
-	"\bservices\x18\a \x03(\v2\x16.cara.v1.ServiceStatusB\t\xbaH\x06\x92\x01\x03\x10\xc8\x01R\bservices\"\x93\x02\n" +
+	"\bservices\x18\a \x03(\v2\x16.cara.v1.ServiceStatusB\t\xbaH\x06\x92\x01\x03\x10\xc8\x01R\bservices\"\x99\x02\n" +
 	"\x16ScheduleProjectRequest\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\a\xc8\x01\x01r\x02\x18?R\x04name\x121\n" +
-	"\x10resource_version\x18\x02 \x01(\tB\x06\xbaH\x03\xc8\x01\x01R\x0fresourceVersion\x12<\n" +
-	"\x06action\x18\x03 \x01(\tB$\xbaH!r\x1fR\x04BindR\aExplainR\x05EvictR\aAbandonR\x06action\x12\"\n" +
+	"\x10resource_version\x18\x02 \x01(\tB\x06\xbaH\x03\xc8\x01\x01R\x0fresourceVersion\x12B\n" +
+	"\x06action\x18\x03 \x01(\tB*\xbaH'r%R\x04BindR\x04MoveR\aExplainR\x05EvictR\aAbandonR\x06action\x12\"\n" +
 	"\bnode_ref\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18?R\anodeRef\x12 \n" +
 	"\x06reason\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06reason\x12\"\n" +
 	"\amessage\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80@R\amessage\"L\n" +
@@ -6340,6 +6405,10 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x17MarkNodeNotReadyRequest\x12\x1a\n" +
 	"\x04name\x18\x01 \x01(\tB\x06\xbaH\x03\xc8\x01\x01R\x04name\x12A\n" +
 	"\x0elast_heartbeat\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\rlastHeartbeat\x12\"\n" +
+	"\amessage\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\amessage\"\x8b\x01\n" +
+	"\x16MarkNodeDrainedRequest\x12\x1a\n" +
+	"\x04name\x18\x01 \x01(\tB\x06\xbaH\x03\xc8\x01\x01R\x04name\x121\n" +
+	"\x10resource_version\x18\x02 \x01(\tB\x06\xbaH\x03\xc8\x01\x01R\x0fresourceVersion\x12\"\n" +
 	"\amessage\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\amessage\"\xa1\x02\n" +
 	"\vJoinRequest\x12%\n" +
 	"\btoken_id\x18\x01 \x01(\tB\n" +
@@ -6563,7 +6632,7 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x03Top\x12\x13.cara.v1.TopRequest\x1a\x14.cara.v1.TopResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/api/v1/projects/{name}/top0\x01\x12c\n" +
 	"\x0eListTombstones\x12\x14.cara.v1.ListRequest\x1a\x1f.cara.v1.ListTombstonesResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/api/v1/tombstones2`\n" +
 	"\fApplyService\x12P\n" +
-	"\x05Apply\x12\x15.cara.v1.ApplyRequest\x1a\x16.cara.v1.ApplyResponse\"\x18\x82\xd3\xe4\x93\x02\x12:\x01*\"\r/api/v1/apply2\xd9\a\n" +
+	"\x05Apply\x12\x15.cara.v1.ApplyRequest\x1a\x16.cara.v1.ApplyResponse\"\x18\x82\xd3\xe4\x93\x02\x12:\x01*\"\r/api/v1/apply2\x9c\b\n" +
 	"\vNodeService\x12T\n" +
 	"\n" +
 	"CreateNode\x12\x1a.cara.v1.CreateNodeRequest\x1a\r.cara.v1.Node\"\x1b\x82\xd3\xe4\x93\x02\x15:\x04node\"\r/api/v1/nodes\x12c\n" +
@@ -6575,7 +6644,8 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\n" +
 	"DeleteNode\x12\x16.cara.v1.DeleteRequest\x1a\x16.google.protobuf.Empty\"\x1c\x82\xd3\xe4\x93\x02\x16*\x14/api/v1/nodes/{name}\x12i\n" +
 	"\tHeartbeat\x12\x19.cara.v1.HeartbeatRequest\x1a\x16.google.protobuf.Empty\")\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/api/v1/nodes/{name}/heartbeat\x12C\n" +
-	"\x10MarkNodeNotReady\x12 .cara.v1.MarkNodeNotReadyRequest\x1a\r.cara.v1.Node\x123\n" +
+	"\x10MarkNodeNotReady\x12 .cara.v1.MarkNodeNotReadyRequest\x1a\r.cara.v1.Node\x12A\n" +
+	"\x0fMarkNodeDrained\x12\x1f.cara.v1.MarkNodeDrainedRequest\x1a\r.cara.v1.Node\x123\n" +
 	"\x04Join\x12\x14.cara.v1.JoinRequest\x1a\x15.cara.v1.JoinResponse\x12K\n" +
 	"\x10RenewCertificate\x12 .cara.v1.RenewCertificateRequest\x1a\x15.cara.v1.JoinResponse\x12@\n" +
 	"\aConnect\x12\x17.cara.v1.ConnectRequest\x1a\x18.cara.v1.ConnectResponse(\x010\x01\x12=\n" +
@@ -6635,7 +6705,7 @@ func file_cara_v1_service_proto_rawDescGZIP() []byte {
 	return file_cara_v1_service_proto_rawDescData
 }
 
-var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 94)
+var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 95)
 var file_cara_v1_service_proto_goTypes = []any{
 	(*Info)(nil),                       // 0: cara.v1.Info
 	(*GetRequest)(nil),                 // 1: cara.v1.GetRequest
@@ -6686,132 +6756,133 @@ var file_cara_v1_service_proto_goTypes = []any{
 	(*NodeEvent)(nil),                  // 46: cara.v1.NodeEvent
 	(*HeartbeatRequest)(nil),           // 47: cara.v1.HeartbeatRequest
 	(*MarkNodeNotReadyRequest)(nil),    // 48: cara.v1.MarkNodeNotReadyRequest
-	(*JoinRequest)(nil),                // 49: cara.v1.JoinRequest
-	(*JoinResponse)(nil),               // 50: cara.v1.JoinResponse
-	(*RenewCertificateRequest)(nil),    // 51: cara.v1.RenewCertificateRequest
-	(*ConnectRequest)(nil),             // 52: cara.v1.ConnectRequest
-	(*ConnectResponse)(nil),            // 53: cara.v1.ConnectResponse
-	(*Welcome)(nil),                    // 54: cara.v1.Welcome
-	(*Unassigned)(nil),                 // 55: cara.v1.Unassigned
-	(*Synced)(nil),                     // 56: cara.v1.Synced
-	(*Routes)(nil),                     // 57: cara.v1.Routes
-	(*OpenStream)(nil),                 // 58: cara.v1.OpenStream
-	(*AttachRequest)(nil),              // 59: cara.v1.AttachRequest
-	(*AttachResponse)(nil),             // 60: cara.v1.AttachResponse
-	(*CreateSourceRequest)(nil),        // 61: cara.v1.CreateSourceRequest
-	(*PutSourceRequest)(nil),           // 62: cara.v1.PutSourceRequest
-	(*ListSourcesResponse)(nil),        // 63: cara.v1.ListSourcesResponse
-	(*SourceEvent)(nil),                // 64: cara.v1.SourceEvent
-	(*ReconcileSourceResponse)(nil),    // 65: cara.v1.ReconcileSourceResponse
-	(*ConfirmSourceRequest)(nil),       // 66: cara.v1.ConfirmSourceRequest
-	(*ListClaimsRequest)(nil),          // 67: cara.v1.ListClaimsRequest
-	(*ListClaimsResponse)(nil),         // 68: cara.v1.ListClaimsResponse
-	(*UpdateSourceStatusRequest)(nil),  // 69: cara.v1.UpdateSourceStatusRequest
-	(*PublishSnapshotRequest)(nil),     // 70: cara.v1.PublishSnapshotRequest
-	(*PublishSnapshotResponse)(nil),    // 71: cara.v1.PublishSnapshotResponse
-	(*UpdateClaimsRequest)(nil),        // 72: cara.v1.UpdateClaimsRequest
-	(*ClaimUpdate)(nil),                // 73: cara.v1.ClaimUpdate
-	(*GetSourceSecretRequest)(nil),     // 74: cara.v1.GetSourceSecretRequest
-	(*GetSourceSecretResponse)(nil),    // 75: cara.v1.GetSourceSecretResponse
-	(*CreateSecretRequest)(nil),        // 76: cara.v1.CreateSecretRequest
-	(*PutSecretRequest)(nil),           // 77: cara.v1.PutSecretRequest
-	(*ListSecretsResponse)(nil),        // 78: cara.v1.ListSecretsResponse
-	(*CreateEventRequest)(nil),         // 79: cara.v1.CreateEventRequest
-	(*ListEventsRequest)(nil),          // 80: cara.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),         // 81: cara.v1.ListEventsResponse
-	(*EventEvent)(nil),                 // 82: cara.v1.EventEvent
-	(*TrimHistoryRequest)(nil),         // 83: cara.v1.TrimHistoryRequest
-	(*TrimHistoryResponse)(nil),        // 84: cara.v1.TrimHistoryResponse
-	(*WatchRequest)(nil),               // 85: cara.v1.WatchRequest
-	(*WatchResponse)(nil),              // 86: cara.v1.WatchResponse
-	(*Change)(nil),                     // 87: cara.v1.Change
-	(*CreateTokenRequest)(nil),         // 88: cara.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),        // 89: cara.v1.CreateTokenResponse
-	(*ListTokensResponse)(nil),         // 90: cara.v1.ListTokensResponse
-	(*BackupChunk)(nil),                // 91: cara.v1.BackupChunk
-	nil,                                // 92: cara.v1.JoinRequest.LabelsEntry
-	nil,                                // 93: cara.v1.GetSourceSecretResponse.GitEntry
-	(*timestamppb.Timestamp)(nil),      // 94: google.protobuf.Timestamp
-	(*Project)(nil),                    // 95: cara.v1.Project
-	(*ListMeta)(nil),                   // 96: cara.v1.ListMeta
-	(*Condition)(nil),                  // 97: cara.v1.Condition
-	(*ServiceStatus)(nil),              // 98: cara.v1.ServiceStatus
-	(*durationpb.Duration)(nil),        // 99: google.protobuf.Duration
-	(*Revision)(nil),                   // 100: cara.v1.Revision
-	(*Delivery)(nil),                   // 101: cara.v1.Delivery
-	(*Override)(nil),                   // 102: cara.v1.Override
-	(*Tombstone)(nil),                  // 103: cara.v1.Tombstone
-	(*Object)(nil),                     // 104: cara.v1.Object
-	(*FieldDiff)(nil),                  // 105: cara.v1.FieldDiff
-	(*Problem)(nil),                    // 106: cara.v1.Problem
-	(*Node)(nil),                       // 107: cara.v1.Node
-	(*Heartbeat)(nil),                  // 108: cara.v1.Heartbeat
-	(*Assignment)(nil),                 // 109: cara.v1.Assignment
-	(*Route)(nil),                      // 110: cara.v1.Route
-	(*Source)(nil),                     // 111: cara.v1.Source
-	(*Claim)(nil),                      // 112: cara.v1.Claim
-	(*PollStatus)(nil),                 // 113: cara.v1.PollStatus
-	(*Run)(nil),                        // 114: cara.v1.Run
-	(*Snapshot)(nil),                   // 115: cara.v1.Snapshot
-	(*ClaimSpec)(nil),                  // 116: cara.v1.ClaimSpec
-	(*ClaimStatus)(nil),                // 117: cara.v1.ClaimStatus
-	(*Secret)(nil),                     // 118: cara.v1.Secret
-	(*Event)(nil),                      // 119: cara.v1.Event
-	(*Token)(nil),                      // 120: cara.v1.Token
-	(*emptypb.Empty)(nil),              // 121: google.protobuf.Empty
+	(*MarkNodeDrainedRequest)(nil),     // 49: cara.v1.MarkNodeDrainedRequest
+	(*JoinRequest)(nil),                // 50: cara.v1.JoinRequest
+	(*JoinResponse)(nil),               // 51: cara.v1.JoinResponse
+	(*RenewCertificateRequest)(nil),    // 52: cara.v1.RenewCertificateRequest
+	(*ConnectRequest)(nil),             // 53: cara.v1.ConnectRequest
+	(*ConnectResponse)(nil),            // 54: cara.v1.ConnectResponse
+	(*Welcome)(nil),                    // 55: cara.v1.Welcome
+	(*Unassigned)(nil),                 // 56: cara.v1.Unassigned
+	(*Synced)(nil),                     // 57: cara.v1.Synced
+	(*Routes)(nil),                     // 58: cara.v1.Routes
+	(*OpenStream)(nil),                 // 59: cara.v1.OpenStream
+	(*AttachRequest)(nil),              // 60: cara.v1.AttachRequest
+	(*AttachResponse)(nil),             // 61: cara.v1.AttachResponse
+	(*CreateSourceRequest)(nil),        // 62: cara.v1.CreateSourceRequest
+	(*PutSourceRequest)(nil),           // 63: cara.v1.PutSourceRequest
+	(*ListSourcesResponse)(nil),        // 64: cara.v1.ListSourcesResponse
+	(*SourceEvent)(nil),                // 65: cara.v1.SourceEvent
+	(*ReconcileSourceResponse)(nil),    // 66: cara.v1.ReconcileSourceResponse
+	(*ConfirmSourceRequest)(nil),       // 67: cara.v1.ConfirmSourceRequest
+	(*ListClaimsRequest)(nil),          // 68: cara.v1.ListClaimsRequest
+	(*ListClaimsResponse)(nil),         // 69: cara.v1.ListClaimsResponse
+	(*UpdateSourceStatusRequest)(nil),  // 70: cara.v1.UpdateSourceStatusRequest
+	(*PublishSnapshotRequest)(nil),     // 71: cara.v1.PublishSnapshotRequest
+	(*PublishSnapshotResponse)(nil),    // 72: cara.v1.PublishSnapshotResponse
+	(*UpdateClaimsRequest)(nil),        // 73: cara.v1.UpdateClaimsRequest
+	(*ClaimUpdate)(nil),                // 74: cara.v1.ClaimUpdate
+	(*GetSourceSecretRequest)(nil),     // 75: cara.v1.GetSourceSecretRequest
+	(*GetSourceSecretResponse)(nil),    // 76: cara.v1.GetSourceSecretResponse
+	(*CreateSecretRequest)(nil),        // 77: cara.v1.CreateSecretRequest
+	(*PutSecretRequest)(nil),           // 78: cara.v1.PutSecretRequest
+	(*ListSecretsResponse)(nil),        // 79: cara.v1.ListSecretsResponse
+	(*CreateEventRequest)(nil),         // 80: cara.v1.CreateEventRequest
+	(*ListEventsRequest)(nil),          // 81: cara.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),         // 82: cara.v1.ListEventsResponse
+	(*EventEvent)(nil),                 // 83: cara.v1.EventEvent
+	(*TrimHistoryRequest)(nil),         // 84: cara.v1.TrimHistoryRequest
+	(*TrimHistoryResponse)(nil),        // 85: cara.v1.TrimHistoryResponse
+	(*WatchRequest)(nil),               // 86: cara.v1.WatchRequest
+	(*WatchResponse)(nil),              // 87: cara.v1.WatchResponse
+	(*Change)(nil),                     // 88: cara.v1.Change
+	(*CreateTokenRequest)(nil),         // 89: cara.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),        // 90: cara.v1.CreateTokenResponse
+	(*ListTokensResponse)(nil),         // 91: cara.v1.ListTokensResponse
+	(*BackupChunk)(nil),                // 92: cara.v1.BackupChunk
+	nil,                                // 93: cara.v1.JoinRequest.LabelsEntry
+	nil,                                // 94: cara.v1.GetSourceSecretResponse.GitEntry
+	(*timestamppb.Timestamp)(nil),      // 95: google.protobuf.Timestamp
+	(*Project)(nil),                    // 96: cara.v1.Project
+	(*ListMeta)(nil),                   // 97: cara.v1.ListMeta
+	(*Condition)(nil),                  // 98: cara.v1.Condition
+	(*ServiceStatus)(nil),              // 99: cara.v1.ServiceStatus
+	(*durationpb.Duration)(nil),        // 100: google.protobuf.Duration
+	(*Revision)(nil),                   // 101: cara.v1.Revision
+	(*Delivery)(nil),                   // 102: cara.v1.Delivery
+	(*Override)(nil),                   // 103: cara.v1.Override
+	(*Tombstone)(nil),                  // 104: cara.v1.Tombstone
+	(*Object)(nil),                     // 105: cara.v1.Object
+	(*FieldDiff)(nil),                  // 106: cara.v1.FieldDiff
+	(*Problem)(nil),                    // 107: cara.v1.Problem
+	(*Node)(nil),                       // 108: cara.v1.Node
+	(*Heartbeat)(nil),                  // 109: cara.v1.Heartbeat
+	(*Assignment)(nil),                 // 110: cara.v1.Assignment
+	(*Route)(nil),                      // 111: cara.v1.Route
+	(*Source)(nil),                     // 112: cara.v1.Source
+	(*Claim)(nil),                      // 113: cara.v1.Claim
+	(*PollStatus)(nil),                 // 114: cara.v1.PollStatus
+	(*Run)(nil),                        // 115: cara.v1.Run
+	(*Snapshot)(nil),                   // 116: cara.v1.Snapshot
+	(*ClaimSpec)(nil),                  // 117: cara.v1.ClaimSpec
+	(*ClaimStatus)(nil),                // 118: cara.v1.ClaimStatus
+	(*Secret)(nil),                     // 119: cara.v1.Secret
+	(*Event)(nil),                      // 120: cara.v1.Event
+	(*Token)(nil),                      // 121: cara.v1.Token
+	(*emptypb.Empty)(nil),              // 122: google.protobuf.Empty
 }
 var file_cara_v1_service_proto_depIdxs = []int32{
-	94,  // 0: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
-	95,  // 1: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
-	95,  // 2: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
-	95,  // 3: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
-	96,  // 4: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
-	95,  // 5: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
+	95,  // 0: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
+	96,  // 1: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
+	96,  // 2: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
+	96,  // 3: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
+	97,  // 4: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
+	96,  // 5: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
 	23,  // 6: cara.v1.DeleteProjectRequest.override:type_name -> cara.v1.OverrideTerms
-	97,  // 7: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
-	98,  // 8: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
-	94,  // 9: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
-	99,  // 10: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
+	98,  // 7: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
+	99,  // 8: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
+	95,  // 9: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
+	100, // 10: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
 	23,  // 11: cara.v1.RollbackProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	100, // 12: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
-	101, // 13: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
-	94,  // 14: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
-	99,  // 15: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
+	101, // 12: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
+	102, // 13: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
+	95,  // 14: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
+	100, // 15: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
 	23,  // 16: cara.v1.OverrideProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	102, // 17: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
-	96,  // 18: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
-	103, // 19: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
-	96,  // 20: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
-	94,  // 21: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	103, // 17: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
+	97,  // 18: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
+	104, // 19: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
+	97,  // 20: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
+	95,  // 21: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
 	29,  // 22: cara.v1.ExecRequest.start:type_name -> cara.v1.ExecStart
 	30,  // 23: cara.v1.ExecRequest.resize:type_name -> cara.v1.TerminalSize
 	30,  // 24: cara.v1.ExecStart.size:type_name -> cara.v1.TerminalSize
 	33,  // 25: cara.v1.PortForwardRequest.start:type_name -> cara.v1.PortForwardStart
 	37,  // 26: cara.v1.TopResponse.services:type_name -> cara.v1.ServiceUsage
-	94,  // 27: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	104, // 28: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
+	95,  // 27: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	105, // 28: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
 	23,  // 29: cara.v1.ApplyRequest.override:type_name -> cara.v1.OverrideTerms
 	41,  // 30: cara.v1.ApplyResponse.results:type_name -> cara.v1.ApplyResult
-	105, // 31: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
-	106, // 32: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
-	107, // 33: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
-	107, // 34: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
-	107, // 35: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
-	96,  // 36: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
-	107, // 37: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
-	108, // 38: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
-	94,  // 39: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
-	92,  // 40: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
-	108, // 41: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
-	54,  // 42: cara.v1.ConnectResponse.welcome:type_name -> cara.v1.Welcome
-	109, // 43: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
-	55,  // 44: cara.v1.ConnectResponse.unassigned:type_name -> cara.v1.Unassigned
-	56,  // 45: cara.v1.ConnectResponse.synced:type_name -> cara.v1.Synced
-	57,  // 46: cara.v1.ConnectResponse.routes:type_name -> cara.v1.Routes
-	58,  // 47: cara.v1.ConnectResponse.open_stream:type_name -> cara.v1.OpenStream
-	99,  // 48: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	94,  // 49: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
-	110, // 50: cara.v1.Routes.upserts:type_name -> cara.v1.Route
+	106, // 31: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
+	107, // 32: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
+	108, // 33: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
+	108, // 34: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
+	108, // 35: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
+	97,  // 36: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
+	108, // 37: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
+	109, // 38: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	95,  // 39: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
+	93,  // 40: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
+	109, // 41: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	55,  // 42: cara.v1.ConnectResponse.welcome:type_name -> cara.v1.Welcome
+	110, // 43: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
+	56,  // 44: cara.v1.ConnectResponse.unassigned:type_name -> cara.v1.Unassigned
+	57,  // 45: cara.v1.ConnectResponse.synced:type_name -> cara.v1.Synced
+	58,  // 46: cara.v1.ConnectResponse.routes:type_name -> cara.v1.Routes
+	59,  // 47: cara.v1.ConnectResponse.open_stream:type_name -> cara.v1.OpenStream
+	100, // 48: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	95,  // 49: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
+	111, // 50: cara.v1.Routes.upserts:type_name -> cara.v1.Route
 	27,  // 51: cara.v1.OpenStream.logs:type_name -> cara.v1.LogsRequest
 	29,  // 52: cara.v1.OpenStream.exec:type_name -> cara.v1.ExecStart
 	33,  // 53: cara.v1.OpenStream.port_forward:type_name -> cara.v1.PortForwardStart
@@ -6822,39 +6893,39 @@ var file_cara_v1_service_proto_depIdxs = []int32{
 	36,  // 58: cara.v1.AttachRequest.top:type_name -> cara.v1.TopResponse
 	28,  // 59: cara.v1.AttachResponse.exec:type_name -> cara.v1.ExecRequest
 	32,  // 60: cara.v1.AttachResponse.port_forward:type_name -> cara.v1.PortForwardRequest
-	111, // 61: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
-	111, // 62: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
-	111, // 63: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
-	96,  // 64: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
-	111, // 65: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
-	111, // 66: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
-	112, // 67: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
-	96,  // 68: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
-	97,  // 69: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
-	113, // 70: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
-	114, // 71: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
-	115, // 72: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
-	116, // 73: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
-	97,  // 74: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
-	73,  // 75: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
-	117, // 76: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
-	93,  // 77: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
-	118, // 78: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
-	118, // 79: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
-	118, // 80: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
-	96,  // 81: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
-	119, // 82: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
-	119, // 83: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
-	96,  // 84: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
-	119, // 85: cara.v1.EventEvent.object:type_name -> cara.v1.Event
-	94,  // 86: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
-	94,  // 87: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
-	87,  // 88: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
-	104, // 89: cara.v1.Change.object:type_name -> cara.v1.Object
-	120, // 90: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
-	120, // 91: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
-	120, // 92: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
-	96,  // 93: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
+	112, // 61: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
+	112, // 62: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
+	112, // 63: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
+	97,  // 64: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
+	112, // 65: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
+	112, // 66: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
+	113, // 67: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
+	97,  // 68: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
+	98,  // 69: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
+	114, // 70: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
+	115, // 71: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
+	116, // 72: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
+	117, // 73: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
+	98,  // 74: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
+	74,  // 75: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
+	118, // 76: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
+	94,  // 77: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
+	119, // 78: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
+	119, // 79: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
+	119, // 80: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
+	97,  // 81: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
+	120, // 82: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
+	120, // 83: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
+	97,  // 84: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
+	120, // 85: cara.v1.EventEvent.object:type_name -> cara.v1.Event
+	95,  // 86: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
+	95,  // 87: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
+	88,  // 88: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
+	105, // 89: cara.v1.Change.object:type_name -> cara.v1.Object
+	121, // 90: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
+	121, // 91: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
+	121, // 92: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
+	97,  // 93: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
 	4,   // 94: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
 	5,   // 95: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
 	1,   // 96: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
@@ -6888,113 +6959,115 @@ var file_cara_v1_service_proto_depIdxs = []int32{
 	2,   // 124: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
 	47,  // 125: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
 	48,  // 126: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
-	49,  // 127: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
-	51,  // 128: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
-	52,  // 129: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
-	59,  // 130: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
-	61,  // 131: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
-	62,  // 132: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
-	1,   // 133: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
-	3,   // 134: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
-	45,  // 135: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
-	2,   // 136: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
-	1,   // 137: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
-	1,   // 138: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
-	1,   // 139: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
-	66,  // 140: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
-	67,  // 141: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
-	69,  // 142: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
-	70,  // 143: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
-	72,  // 144: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
-	2,   // 145: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
-	121, // 146: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
-	74,  // 147: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
-	76,  // 148: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
-	77,  // 149: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
-	1,   // 150: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
-	3,   // 151: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
-	2,   // 152: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
-	79,  // 153: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
-	80,  // 154: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
-	45,  // 155: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
-	83,  // 156: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
-	85,  // 157: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
-	88,  // 158: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
-	3,   // 159: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
-	2,   // 160: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
-	121, // 161: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
-	121, // 162: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
-	95,  // 163: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
-	95,  // 164: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
-	95,  // 165: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
-	7,   // 166: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
-	9,   // 167: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
-	11,  // 168: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
-	121, // 169: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
-	95,  // 170: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
-	121, // 171: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
-	95,  // 172: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
-	95,  // 173: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
-	95,  // 174: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
-	102, // 175: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
-	25,  // 176: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
-	95,  // 177: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
-	95,  // 178: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
-	95,  // 179: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
-	21,  // 180: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
-	121, // 181: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
-	38,  // 182: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
-	31,  // 183: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
-	34,  // 184: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
-	36,  // 185: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
-	26,  // 186: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
-	40,  // 187: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
-	107, // 188: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
-	107, // 189: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
-	107, // 190: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
-	44,  // 191: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
-	46,  // 192: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
-	121, // 193: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
-	121, // 194: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
-	107, // 195: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
-	50,  // 196: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
-	50,  // 197: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
-	53,  // 198: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
-	60,  // 199: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
-	111, // 200: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
-	111, // 201: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
-	111, // 202: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
-	63,  // 203: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
-	64,  // 204: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
-	121, // 205: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
-	65,  // 206: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
-	111, // 207: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
-	111, // 208: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
-	111, // 209: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
-	68,  // 210: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
-	111, // 211: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
-	71,  // 212: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
-	121, // 213: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
-	121, // 214: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
-	22,  // 215: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
-	75,  // 216: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
-	118, // 217: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
-	118, // 218: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
-	118, // 219: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
-	78,  // 220: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
-	121, // 221: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
-	119, // 222: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
-	81,  // 223: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
-	82,  // 224: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
-	84,  // 225: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
-	86,  // 226: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
-	89,  // 227: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
-	90,  // 228: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
-	121, // 229: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
-	0,   // 230: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
-	91,  // 231: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
-	163, // [163:232] is the sub-list for method output_type
-	94,  // [94:163] is the sub-list for method input_type
+	49,  // 127: cara.v1.NodeService.MarkNodeDrained:input_type -> cara.v1.MarkNodeDrainedRequest
+	50,  // 128: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
+	52,  // 129: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
+	53,  // 130: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
+	60,  // 131: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
+	62,  // 132: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
+	63,  // 133: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
+	1,   // 134: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
+	3,   // 135: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
+	45,  // 136: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
+	2,   // 137: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
+	1,   // 138: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
+	1,   // 139: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
+	1,   // 140: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
+	67,  // 141: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
+	68,  // 142: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
+	70,  // 143: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
+	71,  // 144: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
+	73,  // 145: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
+	2,   // 146: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
+	122, // 147: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
+	75,  // 148: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
+	77,  // 149: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
+	78,  // 150: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
+	1,   // 151: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
+	3,   // 152: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
+	2,   // 153: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
+	80,  // 154: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
+	81,  // 155: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
+	45,  // 156: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
+	84,  // 157: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
+	86,  // 158: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
+	89,  // 159: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
+	3,   // 160: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
+	2,   // 161: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
+	122, // 162: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
+	122, // 163: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
+	96,  // 164: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
+	96,  // 165: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
+	96,  // 166: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
+	7,   // 167: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
+	9,   // 168: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
+	11,  // 169: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
+	122, // 170: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
+	96,  // 171: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
+	122, // 172: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
+	96,  // 173: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
+	96,  // 174: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
+	96,  // 175: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
+	103, // 176: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
+	25,  // 177: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
+	96,  // 178: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
+	96,  // 179: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
+	96,  // 180: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
+	21,  // 181: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
+	122, // 182: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
+	38,  // 183: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
+	31,  // 184: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
+	34,  // 185: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
+	36,  // 186: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
+	26,  // 187: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
+	40,  // 188: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
+	108, // 189: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
+	108, // 190: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
+	108, // 191: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
+	44,  // 192: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
+	46,  // 193: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
+	122, // 194: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
+	122, // 195: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
+	108, // 196: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
+	108, // 197: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
+	51,  // 198: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
+	51,  // 199: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
+	54,  // 200: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
+	61,  // 201: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
+	112, // 202: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
+	112, // 203: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
+	112, // 204: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
+	64,  // 205: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
+	65,  // 206: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
+	122, // 207: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
+	66,  // 208: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
+	112, // 209: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
+	112, // 210: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
+	112, // 211: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
+	69,  // 212: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
+	112, // 213: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
+	72,  // 214: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
+	122, // 215: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
+	122, // 216: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
+	22,  // 217: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
+	76,  // 218: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
+	119, // 219: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
+	119, // 220: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
+	119, // 221: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
+	79,  // 222: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
+	122, // 223: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
+	120, // 224: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
+	82,  // 225: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
+	83,  // 226: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
+	85,  // 227: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
+	87,  // 228: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
+	90,  // 229: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
+	91,  // 230: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
+	122, // 231: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
+	0,   // 232: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
+	92,  // 233: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
+	164, // [164:234] is the sub-list for method output_type
+	94,  // [94:164] is the sub-list for method input_type
 	94,  // [94:94] is the sub-list for extension type_name
 	94,  // [94:94] is the sub-list for extension extendee
 	0,   // [0:94] is the sub-list for field type_name
@@ -7031,7 +7104,7 @@ func file_cara_v1_service_proto_init() {
 		(*PortForwardResponse_Data)(nil),
 		(*PortForwardResponse_Closed)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[53].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[54].OneofWrappers = []any{
 		(*ConnectResponse_Welcome)(nil),
 		(*ConnectResponse_Assignment)(nil),
 		(*ConnectResponse_Unassigned)(nil),
@@ -7039,20 +7112,20 @@ func file_cara_v1_service_proto_init() {
 		(*ConnectResponse_Routes)(nil),
 		(*ConnectResponse_OpenStream)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[58].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[59].OneofWrappers = []any{
 		(*OpenStream_Logs)(nil),
 		(*OpenStream_Exec)(nil),
 		(*OpenStream_PortForward)(nil),
 		(*OpenStream_Top)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[69].OneofWrappers = []any{}
+	file_cara_v1_service_proto_msgTypes[70].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_service_proto_rawDesc), len(file_cara_v1_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   94,
+			NumMessages:   95,
 			NumExtensions: 0,
 			NumServices:   9,
 		},

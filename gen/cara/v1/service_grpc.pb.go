@@ -1172,6 +1172,7 @@ const (
 	NodeService_DeleteNode_FullMethodName       = "/cara.v1.NodeService/DeleteNode"
 	NodeService_Heartbeat_FullMethodName        = "/cara.v1.NodeService/Heartbeat"
 	NodeService_MarkNodeNotReady_FullMethodName = "/cara.v1.NodeService/MarkNodeNotReady"
+	NodeService_MarkNodeDrained_FullMethodName  = "/cara.v1.NodeService/MarkNodeDrained"
 	NodeService_Join_FullMethodName             = "/cara.v1.NodeService/Join"
 	NodeService_RenewCertificate_FullMethodName = "/cara.v1.NodeService/RenewCertificate"
 	NodeService_Connect_FullMethodName          = "/cara.v1.NodeService/Connect"
@@ -1200,6 +1201,9 @@ type NodeServiceClient interface {
 	Heartbeat(ctx context.Context, in *HeartbeatRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
 	// MarkNodeNotReady is how the scheduler says that heartbeats stopped; refused (ABORTED) if one came since.
 	MarkNodeNotReady(ctx context.Context, in *MarkNodeNotReadyRequest, opts ...grpc.CallOption) (*Node, error)
+	// MarkNodeDrained is how the scheduler says that nothing runs on a draining node any more; refused (ABORTED) if the
+	// node has changed since.
+	MarkNodeDrained(ctx context.Context, in *MarkNodeDrainedRequest, opts ...grpc.CallOption) (*Node, error)
 	// Join makes a node's certificate out of a join token. The only call besides health that needs no identity.
 	Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*JoinResponse, error)
 	// RenewCertificate gives the calling node a new certificate for a new key.
@@ -1307,6 +1311,16 @@ func (c *nodeServiceClient) MarkNodeNotReady(ctx context.Context, in *MarkNodeNo
 	return out, nil
 }
 
+func (c *nodeServiceClient) MarkNodeDrained(ctx context.Context, in *MarkNodeDrainedRequest, opts ...grpc.CallOption) (*Node, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Node)
+	err := c.cc.Invoke(ctx, NodeService_MarkNodeDrained_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *nodeServiceClient) Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*JoinResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(JoinResponse)
@@ -1375,6 +1389,9 @@ type NodeServiceServer interface {
 	Heartbeat(context.Context, *HeartbeatRequest) (*emptypb.Empty, error)
 	// MarkNodeNotReady is how the scheduler says that heartbeats stopped; refused (ABORTED) if one came since.
 	MarkNodeNotReady(context.Context, *MarkNodeNotReadyRequest) (*Node, error)
+	// MarkNodeDrained is how the scheduler says that nothing runs on a draining node any more; refused (ABORTED) if the
+	// node has changed since.
+	MarkNodeDrained(context.Context, *MarkNodeDrainedRequest) (*Node, error)
 	// Join makes a node's certificate out of a join token. The only call besides health that needs no identity.
 	Join(context.Context, *JoinRequest) (*JoinResponse, error)
 	// RenewCertificate gives the calling node a new certificate for a new key.
@@ -1416,6 +1433,9 @@ func (UnimplementedNodeServiceServer) Heartbeat(context.Context, *HeartbeatReque
 }
 func (UnimplementedNodeServiceServer) MarkNodeNotReady(context.Context, *MarkNodeNotReadyRequest) (*Node, error) {
 	return nil, status.Error(codes.Unimplemented, "method MarkNodeNotReady not implemented")
+}
+func (UnimplementedNodeServiceServer) MarkNodeDrained(context.Context, *MarkNodeDrainedRequest) (*Node, error) {
+	return nil, status.Error(codes.Unimplemented, "method MarkNodeDrained not implemented")
 }
 func (UnimplementedNodeServiceServer) Join(context.Context, *JoinRequest) (*JoinResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Join not implemented")
@@ -1587,6 +1607,24 @@ func _NodeService_MarkNodeNotReady_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _NodeService_MarkNodeDrained_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MarkNodeDrainedRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServiceServer).MarkNodeDrained(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeService_MarkNodeDrained_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServiceServer).MarkNodeDrained(ctx, req.(*MarkNodeDrainedRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _NodeService_Join_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(JoinRequest)
 	if err := dec(in); err != nil {
@@ -1671,6 +1709,10 @@ var NodeService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "MarkNodeNotReady",
 			Handler:    _NodeService_MarkNodeNotReady_Handler,
+		},
+		{
+			MethodName: "MarkNodeDrained",
+			Handler:    _NodeService_MarkNodeDrained_Handler,
 		},
 		{
 			MethodName: "Join",

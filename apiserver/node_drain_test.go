@@ -1,0 +1,94 @@
+package apiserver
+
+import (
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+func TestAMoveIsOneCommitAndKeepsWhereItCameFrom(t *testing.T) {
+	w := newTown(t)
+	fillWith(t, w.house, web("shop"))
+	w.running(t, "shop")
+	move := func(node string) error {
+		_, err := w.scheduler.ScheduleProject(t.Context(), &carav1.ScheduleProjectRequest{
+			Name: "shop", ResourceVersion: w.get(t, "shop").GetMetadata().GetResourceVersion(), Action: "Move", NodeRef: node,
+			Reason: "NodeDraining", Message: "node n1 is draining",
+		})
+		return err
+	}
+	wantCode(t, move("n1"), codes.Aborted, api.TitleConflict)
+	wantCode(t, move("nowhere"), codes.NotFound, api.TitleNotFound)
+	before := w.cache.revision()
+	if err := move("n2"); err != nil {
+		t.Fatal(err)
+	}
+	st := w.get(t, "shop").GetStatus()
+	c := api.FindCondition(st.GetConditions(), api.CondScheduled)
+	if w.cache.revision() != before+1 || st.GetPhase() != api.PhaseScheduled || st.GetNodeRef() != "n2" || st.GetEpoch() != 2 ||
+		st.GetMovedFrom() != "n1" || c.GetStatus() != api.StatusTrue || c.GetMessage() != "assigned to n2: node n1 is draining" {
+		t.Fatalf("after the move: %v", st)
+	}
+	if err := move("n1"); err != nil { // on again before it ran: where it last ran stays
+		t.Fatal(err)
+	}
+	if st := w.get(t, "shop").GetStatus(); st.GetMovedFrom() != "n1" || st.GetEpoch() != 3 {
+		t.Fatalf("after the second move: %v", st)
+	}
+	if _, err := w.n1.UpdateProjectStatus(t.Context(), w.reportOf(t, "shop", api.PhaseRunning)); err != nil {
+		t.Fatal(err)
+	}
+	if from := w.get(t, "shop").GetStatus().GetMovedFrom(); from != "" {
+		t.Errorf("runs, and still comes from %s", from)
+	}
+}
+
+func TestTheConditionDrainedGoesWithTheSpec(t *testing.T) {
+	w := newTown(t)
+	fillWith(t, w.house, web("shop"))
+	w.running(t, "shop")
+	nodes, scheduler := carav1.NewNodeServiceClient(w.as(t, "admin")), carav1.NewNodeServiceClient(w.loop(t, "scheduler"))
+	put := func(draining bool) {
+		t.Helper()
+		n, err := nodes.GetNode(t.Context(), &carav1.GetRequest{Name: "n1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		n = proto.CloneOf(n)
+		n.ApiVersion, n.Kind, n.Spec = api.APIVersion, api.KindNode, &carav1.NodeSpec{Unschedulable: draining, Draining: draining}
+		if _, err := nodes.PutNode(t.Context(), &carav1.PutNodeRequest{Node: n}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mark := func() error {
+		n, _ := lookup[*carav1.Node](w.cache, "n1")
+		_, err := scheduler.MarkNodeDrained(t.Context(), &carav1.MarkNodeDrainedRequest{
+			Name: "n1", ResourceVersion: n.GetMetadata().GetResourceVersion(), Message: "nothing runs here any more",
+		})
+		return err
+	}
+	drained := func() string {
+		n, _ := lookup[*carav1.Node](w.cache, "n1")
+		return api.FindCondition(n.GetStatus().GetConditions(), api.CondDrained).GetStatus()
+	}
+	wantCode(t, mark(), codes.Aborted, api.TitleConflict)
+	put(true)
+	if drained() != api.StatusFalse {
+		t.Errorf("Drained is %q when the drain begins", drained())
+	}
+	wantCode(t, mark(), codes.Aborted, api.TitleConflict) // shop is there
+	if _, err := w.n1.UpdateProjectStatus(t.Context(), w.reportOf(t, "shop", api.PhaseFailed)); err != nil {
+		t.Fatal(err)
+	}
+	if err := mark(); err != nil || drained() != api.StatusTrue {
+		t.Errorf("Drained is %q: %v", drained(), err)
+	}
+	put(false)
+	if drained() != "" {
+		t.Errorf("Drained is %q on a node that does not drain", drained())
+	}
+}

@@ -1,0 +1,106 @@
+package apiserver
+
+import (
+	"cmp"
+	"context"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// ScheduleProject takes one decision of the scheduler, on exactly the state that it was made on.
+func (s projectService) ScheduleProject(ctx context.Context, req *carav1.ScheduleProjectRequest) (*carav1.Project, error) {
+	var out *carav1.Project
+	err := s.transact(ctx, func(t *tx) error {
+		old, ok := read[*carav1.Project](t, req.GetName())
+		if !ok {
+			return notFound(api.KindProject, req.GetName())
+		}
+		if err := mustBe(old, "", req.GetResourceVersion()); err != nil {
+			return err
+		}
+		p := proto.CloneOf(old)
+		if err := t.schedule(p, req); err != nil {
+			return err
+		}
+		if out = old; !proto.Equal(old, p) {
+			out = p
+			t.put(p)
+		}
+		return nil
+	})
+	return out, err
+}
+
+func (t *tx) schedule(p *carav1.Project, req *carav1.ScheduleProjectRequest) error {
+	st := p.GetStatus()
+	switch req.GetAction() {
+	case "Bind":
+		return t.bind(p, req)
+	case "Move":
+		if req.GetNodeRef() == st.GetNodeRef() {
+			return api.Errorf(codes.Aborted, api.TitleConflict, "project %q is on node %s already", req.GetName(), st.GetNodeRef())
+		}
+		if err := t.evict(p, req); err != nil {
+			return err
+		}
+		return t.bind(p, &carav1.ScheduleProjectRequest{Name: req.GetName(), NodeRef: req.GetNodeRef(), Message: "assigned to " + req.GetNodeRef() + ": " + req.GetMessage()})
+	case "Explain":
+		return t.explain(p, req)
+	case "Evict":
+		return t.evict(p, req)
+	case "Abandon":
+		return t.move(p, api.PhaseTerminated, api.RoleScheduler, cmp.Or(req.GetReason(), "Abandoned"),
+			cmp.Or(req.GetMessage(), "its node is lost: what it ran is swept when it comes back"))
+	}
+	return api.Invalid("the request", fieldError("action", "is %q; it must be Bind, Move, Explain, Evict or Abandon", req.GetAction()))
+}
+
+func (t *tx) bind(p *carav1.Project, req *carav1.ScheduleProjectRequest) error {
+	st := p.GetStatus()
+	if _, ok := read[*carav1.Node](t, req.GetNodeRef()); !ok {
+		return notFound(api.KindNode, req.GetNodeRef())
+	}
+	if st.GetPhase() == api.PhaseScheduled { // no move for CheckMove, yet it would start a second copy
+		return api.Errorf(codes.Aborted, api.TitleConflict, "project %q is on node %s already", req.GetName(), st.GetNodeRef())
+	}
+	st.NodeRef, st.Epoch = req.GetNodeRef(), st.GetEpoch()+1
+	message := cmp.Or(req.GetMessage(), "assigned to "+req.GetNodeRef())
+	t.condition(p, &carav1.Condition{Type: api.CondScheduled, Status: api.StatusTrue, Reason: cmp.Or(req.GetReason(), "Scheduled"), Message: message})
+	return t.move(p, api.PhaseScheduled, api.RoleScheduler, "Scheduled", message)
+}
+
+// evict takes a project off its node. Where it comes from is kept until it runs again: who moves many of them one after
+// the other knows by it which are still on their way, even after a restart.
+func (t *tx) evict(p *carav1.Project, req *carav1.ScheduleProjectRequest) error {
+	st := p.GetStatus()
+	if st.GetPhase() == api.PhasePending {
+		return nil
+	}
+	from := st.GetNodeRef()
+	message := cmp.Or(req.GetMessage(), "taken off "+from)
+	t.leave(p, cmp.Or(req.GetReason(), "Evicted"), message)
+	if err := t.move(p, api.PhasePending, api.RoleScheduler, cmp.Or(req.GetReason(), "Evicted"), message); err != nil {
+		return err
+	}
+	st.MovedFrom = cmp.Or(st.GetMovedFrom(), from)
+	return nil
+}
+
+// explain says why a project is where it is: why it waits for a node, or stays on one that it should leave.
+func (t *tx) explain(p *carav1.Project, req *carav1.ScheduleProjectRequest) error {
+	c := &carav1.Condition{Type: api.CondScheduled, Reason: cmp.Or(req.GetReason(), "Unschedulable"), Message: req.GetMessage()}
+	switch p.GetStatus().GetPhase() {
+	case api.PhasePending:
+		c.Status = api.StatusFalse
+	case api.PhaseScheduled, api.PhaseRunning:
+		c.Status = api.StatusTrue
+	default:
+		return api.Errorf(codes.Aborted, api.TitleConflict, "project %q is %s: the scheduler has nothing to say of it", req.GetName(), p.GetStatus().GetPhase())
+	}
+	t.condition(p, c)
+	return nil
+}

@@ -1,0 +1,183 @@
+package cli
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// departure is how far the projects of a draining node are. It decides and does nothing.
+type departure struct {
+	node    string
+	open    map[string]*carav1.Project // on the node, or gone from it and not up elsewhere
+	failed  map[string]bool            // stopped on the node, kept for their logs
+	total   int
+	shown   map[string]string
+	seen    map[string]bool // while the first picture of a watch comes in; nil afterwards
+	state   *carav1.Node
+	drained bool
+}
+
+func newDeparture(node string) *departure {
+	return &departure{node: node, open: map[string]*carav1.Project{}, failed: map[string]bool{}, shown: map[string]string{}}
+}
+
+// begin is called when a watch begins, with a whole picture to come.
+func (d *departure) begin() { d.seen, d.state = map[string]bool{}, nil }
+
+// once says whether a text about something is new.
+func (d *departure) once(about, text string) bool {
+	if d.shown[about] == text {
+		return false
+	}
+	d.shown[about] = text
+	return true
+}
+
+// take looks at one message of the watch and returns the lines to show. The error says that the drain will not end.
+func (d *departure) take(m *carav1.WatchResponse) (steps []string, err error) {
+	for _, c := range m.GetChanges() {
+		switch o := api.Unwrap(c.GetObject()).(type) {
+		case *carav1.Node:
+			if o.GetMetadata().GetName() == d.node {
+				d.state = o
+				if c.GetDeleted() {
+					d.state = nil
+				}
+			}
+		case *carav1.Project:
+			name := o.GetMetadata().GetName()
+			if d.seen != nil {
+				d.seen[name] = true
+			}
+			steps = append(steps, d.project(name, o, c.GetDeleted())...)
+		}
+	}
+	if m.GetSynced() && d.seen != nil {
+		steps = append(steps, d.complete()...)
+	}
+	if d.seen != nil {
+		return steps, nil
+	}
+	return steps, d.judge(&steps)
+}
+
+// complete ends the first picture of a watch: what was open and is not in it was deleted while nobody watched.
+func (d *departure) complete() (steps []string) {
+	seen := d.seen
+	d.seen = nil
+	for _, name := range slices.Sorted(maps.Keys(d.open)) {
+		if !seen[name] {
+			steps = append(steps, d.project(name, d.open[name], true)...)
+		}
+	}
+	delete(d.shown, "server")
+	if text := fmt.Sprintf("node/%s is being drained: %s to move", d.node, plural(len(d.open), "project")); d.once("begun", "yes") {
+		steps = append([]string{text}, steps...)
+	}
+	return steps
+}
+
+// judge looks at the node itself.
+func (d *departure) judge(steps *[]string) error {
+	switch st := d.state.GetStatus(); {
+	case d.state == nil:
+		return fmt.Errorf("node %q was deleted meanwhile", d.node)
+	case !d.state.GetSpec().GetDraining():
+		return fmt.Errorf("node %q is not draining any more: somebody has ended it; %s", d.node, d.left())
+	case st.GetState() == api.NodeNotReady:
+		if d.once("node", api.NodeNotReady) {
+			*steps = append(*steps, fmt.Sprintf("node/%s is not heard of: its projects move when their rescheduleAfter is over", d.node))
+		}
+	default:
+		delete(d.shown, "node")
+		d.drained = api.IsTrue(st.GetConditions(), api.CondDrained)
+	}
+	return nil
+}
+
+// project takes in one project as it is now.
+func (d *departure) project(name string, p *carav1.Project, deleted bool) []string {
+	st := p.GetStatus()
+	there := st.GetNodeRef() == d.node
+	stopped := st.GetPhase() == api.PhaseFailed || st.GetPhase() == api.PhaseTerminated
+	if delete(d.failed, name); there && st.GetPhase() == api.PhaseFailed && !deleted {
+		d.failed[name] = true
+	}
+	_, known := d.open[name]
+	if !deleted && (there && !stopped || st.GetMovedFrom() == d.node) {
+		if d.open[name] = p; !known {
+			d.total++
+		}
+		return d.waits(name, p)
+	}
+	if !known {
+		return nil
+	}
+	delete(d.open, name)
+	reason, message := telling(p)
+	var what string
+	switch {
+	case deleted || st.GetPhase() == api.PhaseTerminating || st.GetPhase() == api.PhaseTerminated:
+		what = "deleted"
+	case st.GetPhase() == api.PhaseFailed:
+		what = fmt.Sprintf("failed on %s: %s: %s", line(st.GetNodeRef()), line(reason), line(message))
+	default:
+		what = "moved to " + line(st.GetNodeRef())
+	}
+	return []string{fmt.Sprintf("project/%s %s (%d of %d)", line(name), what, d.total-len(d.open), d.total)}
+}
+
+// waits says what an open project waits for, where that needs somebody's eye.
+func (d *departure) waits(name string, p *carav1.Project) []string {
+	c := api.FindCondition(p.GetStatus().GetConditions(), api.CondScheduled)
+	stuck := p.GetStatus().GetPhase() == api.PhasePending || p.GetStatus().GetNodeRef() == d.node && c.GetReason() == "NodeDraining"
+	if !stuck {
+		delete(d.shown, "project/"+name)
+		return nil
+	}
+	text := fmt.Sprintf("project/%s waits: %s", line(name), line(c.GetMessage()))
+	if !d.once("project/"+name, text) {
+		return nil
+	}
+	return []string{text}
+}
+
+const maxNamed = 10
+
+// left says what is still to move, the first of it by name.
+func (d *departure) left() string {
+	names := slices.Sorted(maps.Keys(d.open))
+	text := fmt.Sprintf("%d of %s to move", len(names), plural(d.total, "project"))
+	if more := len(names) - maxNamed; more > 0 {
+		names = append(names[:maxNamed], fmt.Sprintf("%d more", more))
+	}
+	if len(names) > 0 {
+		text += " (" + strings.Join(names, ", ") + ")"
+	}
+	return text
+}
+
+// remains is what to tell of a drain that goes on when nobody watches it any more.
+func (d *departure) remains() string {
+	text := fmt.Sprintf("node %s stays draining, %s", d.node, d.left())
+	for _, name := range slices.Sorted(maps.Keys(d.open)) {
+		if why := d.shown["project/"+name]; why != "" {
+			text += "\n       " + why
+		}
+	}
+	return text + fmt.Sprintf("\n       caractrl drain %s watches it again, caractrl uncordon %s ends it", d.node, d.node)
+}
+
+// notes are what to know of a node that is drained.
+func (d *departure) notes() (notes []string) {
+	for _, name := range slices.Sorted(maps.Keys(d.failed)) {
+		notes = append(notes, fmt.Sprintf("project/%s has failed and stays on %s, stopped, for its logs: delete it, or caractrl retry %s to have it elsewhere",
+			line(name), d.node, line(name)))
+	}
+	return notes
+}

@@ -1,0 +1,131 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/loop"
+)
+
+// wakeDrains looks again at the draining nodes that a project is on, or is on its way from. It is called with mu held.
+func (s *Scheduler) wakeDrains(c loop.Change) {
+	for _, m := range []any{c.Old, c.New} {
+		p, _ := m.(*carav1.Project)
+		for _, node := range []string{p.GetStatus().GetNodeRef(), p.GetStatus().GetMovedFrom()} {
+			if s.ledger.drains[node] {
+				s.queue.Add(nodeKey(node))
+			}
+		}
+	}
+}
+
+// drain moves the next projects off a draining node. It runs under the node's key, so two never decide at once; what is
+// underway is read from the projects and from moves of which nothing was heard yet, so a restart forgets nothing. A
+// node that is lost is left to the rule for lost nodes.
+func (s *Scheduler) drain(ctx context.Context, name string) error {
+	n, ok := loop.Get[*carav1.Node](s.mirror, name)
+	if !ok || !n.GetSpec().GetDraining() || n.GetStatus().GetState() == api.NodeNotReady || n.GetStatus().GetState() == "" {
+		return nil
+	}
+	s.mu.Lock()
+	at := s.occupants(name)
+	leave := Leave(at.residents, at.underway, int(n.GetSpec().GetDrainMaxParallel()), s.ledger.order, s.cfg.Strategy)
+	for _, d := range leave {
+		if d.Node != "" {
+			s.ledger.reserve(at.demands[d.Project], d.Node)
+		}
+	}
+	s.mu.Unlock()
+	if at.empty() {
+		return s.drained(ctx, n, at)
+	}
+	var errs []error
+	for _, d := range leave {
+		p, message := at.projects[d.Project], fmt.Sprintf("node %s is draining", name)
+		if d.Node == "" {
+			errs = append(errs, s.explain(ctx, p, api.StatusTrue, reasonDraining, message+", and the project stays: "+d.Why))
+			continue
+		}
+		errs = append(errs, s.assign(ctx, p, &carav1.ScheduleProjectRequest{Action: "Move", NodeRef: d.Node, Reason: reasonDraining, Message: message}))
+	}
+	return errors.Join(errs...)
+}
+
+// occupants are the projects that a draining node has to do with.
+type occupants struct {
+	residents []Resident // that may leave
+	projects  map[string]*carav1.Project
+	demands   map[string]Demand
+	underway  int // left, and do not run elsewhere yet
+	ending    int // being deleted
+	failed    int // stopped, and kept for their logs
+}
+
+func (o *occupants) empty() bool { return len(o.residents)+o.underway+o.ending == 0 }
+
+// occupants reads them from the mirror, which may be ahead of the ledger, never behind. It is called with mu held.
+func (s *Scheduler) occupants(node string) *occupants {
+	o := &occupants{projects: map[string]*carav1.Project{}, demands: map[string]Demand{}}
+	for _, names := range []map[string]bool{s.ledger.on[node], s.ledger.away[node]} {
+		for name := range names {
+			p, ok := loop.Get[*carav1.Project](s.mirror, name)
+			if _, seen := o.projects[name]; seen || !ok {
+				continue
+			}
+			o.projects[name] = p
+			s.occupant(o, p, node)
+		}
+	}
+	return o
+}
+
+func (s *Scheduler) occupant(o *occupants, p *carav1.Project, node string) {
+	name, st := p.GetMetadata().GetName(), p.GetStatus()
+	d, err := demand(p)
+	r, reserved := s.ledger.reserved[name]
+	reserved = reserved && r.revision == 0 || reserved && r.revision > revision(p)
+	switch phase := st.GetPhase(); {
+	case reserved && r.node != node && st.GetNodeRef() == node:
+		o.underway++ // its move was decided and not heard of yet
+	case st.GetNodeRef() != node:
+		if st.GetMovedFrom() == node {
+			o.underway++
+		}
+	case phase == api.PhaseTerminating:
+		o.ending++
+	case phase == api.PhaseFailed:
+		o.failed++
+	case phase == api.PhaseScheduled || phase == api.PhaseRunning:
+		if err != nil { // a stored spec was valid when it was accepted
+			d = Demand{Project: name}
+		}
+		o.demands[name] = d
+		o.residents = append(o.residents, Resident{Demand: d, Running: phase == api.PhaseRunning})
+	}
+}
+
+// drained says that a node is empty, once.
+func (s *Scheduler) drained(ctx context.Context, n *carav1.Node, at *occupants) error {
+	name := n.GetMetadata().GetName()
+	if api.IsTrue(n.GetStatus().GetConditions(), api.CondDrained) {
+		return nil
+	}
+	message := "nothing runs here any more"
+	if at.failed > 0 {
+		message += fmt.Sprintf("; Failed projects stay, stopped, for their logs: %d", at.failed)
+	}
+	_, err := s.nodes.MarkNodeDrained(ctx, &carav1.MarkNodeDrainedRequest{
+		Name: name, ResourceVersion: n.GetMetadata().GetResourceVersion(), Message: message,
+	})
+	if api.IsConflict(err) || api.IsNotFound(err) {
+		return nil // it changed: that is looked at next
+	}
+	if err != nil {
+		return fmt.Errorf("mark node %s drained: %w", name, err)
+	}
+	s.cfg.Logger.Info("node drained", "node", name)
+	return nil
+}

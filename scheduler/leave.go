@@ -1,0 +1,56 @@
+package scheduler
+
+import (
+	"cmp"
+	"slices"
+)
+
+// Resident is a project on a draining node.
+type Resident struct {
+	Demand
+	// Running ones go last: the others have nothing to lose.
+	Running bool
+}
+
+// Departure is what a draining node decides of one resident: where it goes, or why it stays.
+type Departure struct {
+	Project string
+	// Node is where it goes; empty where it stays, and Why says so.
+	Node string
+	Why  string
+}
+
+// Leave decides which residents of a draining node go now. underway are those that have left and do not run elsewhere
+// yet: with them no more than parallel are without a home at a time. A resident that fits nowhere stays, says why and
+// holds nobody up. Each that goes counts where it goes before the next is placed. It is a pure function; those that are
+// not named wait for their turn.
+func Leave(residents []Resident, underway, parallel int, nodes []*Candidate, how Strategy) []Departure {
+	residents = slices.Clone(residents)
+	slices.SortFunc(residents, func(a, b Resident) int {
+		if a.Running != b.Running {
+			return map[bool]int{false: -1, true: 1}[a.Running]
+		}
+		return cmp.Compare(a.Project, b.Project)
+	})
+	room := make([]*Candidate, len(nodes))
+	for i, c := range nodes {
+		copied := *c
+		room[i] = &copied
+	}
+	var out []Departure
+	for _, r := range residents {
+		if underway >= max(1, parallel) {
+			break
+		}
+		v := Place(r.Demand, room, how)
+		if v.Node == "" {
+			out = append(out, Departure{Project: r.Project, Why: v.Explain()})
+			continue
+		}
+		underway++
+		out = append(out, Departure{Project: r.Project, Node: v.Node})
+		to := room[slices.IndexFunc(room, func(c *Candidate) bool { return c.Name == v.Node })]
+		to.UsedCPU, to.UsedMemory, to.UsedSubnets, to.Projects = to.UsedCPU+r.CPU, to.UsedMemory+r.Memory, to.UsedSubnets+1, to.Projects+1
+	}
+	return out
+}
