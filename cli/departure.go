@@ -164,13 +164,14 @@ func (d *departure) left() string {
 
 // remains is what to tell of a drain that goes on when nobody watches it any more.
 func (d *departure) remains() string {
-	text := fmt.Sprintf("node %s stays draining, %s", d.node, d.left())
+	lines := []string{fmt.Sprintf("node %s stays draining, %s", d.node, d.left())}
 	for _, name := range slices.Sorted(maps.Keys(d.open)) {
 		if why := d.shown["project/"+name]; why != "" {
-			text += "\n       " + why
+			lines = append(lines, why)
 		}
 	}
-	return text + fmt.Sprintf("\n       caractrl drain %s watches it again, caractrl uncordon %s ends it", d.node, d.node)
+	lines = append(lines, fmt.Sprintf("caractrl drain %s watches it again, caractrl uncordon %s ends it", d.node, d.node))
+	return strings.Join(lines, "\n       ") // under the first one, which "error: " begins
 }
 
 // notes are what to know of a node that is drained.

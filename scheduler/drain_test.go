@@ -64,7 +64,7 @@ func TestADrainMovesSoManyAtATime(t *testing.T) {
 				pass(time.Second)
 				w.Put(draining(node("n1", "64Gi"), parallel))
 				at := min(max(1, int(parallel)), projects)
-				for moved := 0; moved < projects; moved++ {
+				for moved := range projects {
 					pass(time.Second)
 					if left, want := len(w.on("n1", api.PhaseRunning)), max(0, projects-moved-at); left != want {
 						t.Fatalf("%d are left after %d have arrived, want %d", left, moved, want)
