@@ -41,6 +41,7 @@ type Agent struct {
 	machineKnown chan struct{}        // closed once the engine has said what the machine is
 	relist       chan struct{}        // asks for a list of the engine, now
 	beat         chan struct{}        // asks for a heartbeat, now
+	counts       counts
 
 	mu        sync.Mutex
 	tasks     map[string]*task
@@ -88,8 +89,8 @@ func New(cfg Config) (*Agent, error) {
 			return errors.Is(err, ErrUnavailable) && a.health.error() != nil || errors.Is(err, errNotKept) && a.kept.error() != nil
 		},
 	})
-	a.reports = newReporter(carav1.NewProjectServiceClient(cfg.Conn), cfg, a.log, a.reported)
-	a.pulls = newPuller(recordedPulls{cfg.Engine, a.images, a.log}, cfg.Pulls, a.hint)
+	a.reports = newReporter(carav1.NewProjectServiceClient(cfg.Conn), cfg, a.log, &a.counts, a.reported)
+	a.pulls = newPuller(recordedPulls{cfg.Engine, a.images, a.log, &a.counts}, cfg.Pulls, a.hint)
 	a.probes = newProber(cfg.Engine, cfg.ProbeEvery, a.hint)
 	return a, nil
 }

@@ -138,6 +138,7 @@ type recordedPulls struct {
 	Images
 	book *imageBook
 	log  *slog.Logger
+	*counts
 }
 
 // PullImage looks what is there first: a pull that brings nothing new makes nothing ours.
@@ -148,8 +149,12 @@ func (r recordedPulls) PullImage(ctx context.Context, ref string, auth *carav1.R
 	}
 	image, err := r.Images.PullImage(ctx, ref, auth, progress)
 	if err != nil {
+		if !errors.Is(err, context.Canceled) {
+			r.pullsFailed.Add(1)
+		}
 		return image, err
 	}
+	r.pulled.Add(1)
 	wasThere := slices.ContainsFunc(before, func(s StoredImage) bool { return s.ID == image.ID })
 	if err := r.book.add(image.ID, ref, wasThere, time.Now()); err != nil {
 		r.log.Warn("a pulled image is not in the book: it will never be collected", "image", ref, "error", err)

@@ -20,6 +20,7 @@ type reporter struct {
 	client carav1.ProjectServiceClient
 	log    *slog.Logger
 	queue  *loop.Queue
+	counts *counts
 	took   func(project string, r *carav1.UpdateProjectStatusRequest)
 
 	mu      sync.Mutex
@@ -30,9 +31,9 @@ type reporter struct {
 // reportTimeout of one call.
 const reportTimeout = 10 * time.Second
 
-func newReporter(client carav1.ProjectServiceClient, cfg Config, log *slog.Logger, took func(string, *carav1.UpdateProjectStatusRequest)) *reporter {
+func newReporter(client carav1.ProjectServiceClient, cfg Config, log *slog.Logger, counts *counts, took func(string, *carav1.UpdateProjectStatusRequest)) *reporter {
 	r := &reporter{
-		client: client, log: log, took: took,
+		client: client, log: log, counts: counts, took: took,
 		pending: map[string]*carav1.UpdateProjectStatusRequest{}, sent: map[string]*carav1.UpdateProjectStatusRequest{},
 	}
 	r.queue = loop.NewQueue(loop.QueueConfig{
@@ -84,11 +85,14 @@ func (r *reporter) send(ctx context.Context, project string) (time.Duration, err
 	_, err := r.client.UpdateProjectStatus(ctx, report)
 	switch api.Code(err) {
 	case codes.OK:
+		r.counts.reportsTaken.Add(1)
 		r.took(project, report)
 	case codes.Aborted, codes.FailedPrecondition, codes.NotFound, codes.InvalidArgument, codes.PermissionDenied:
+		r.counts.reportsDropped.Add(1)
 		// It speaks of an assignment or a generation that is not in force any more; the stream says what is.
 		r.log.Info("report dropped", "project", project, "epoch", report.Epoch, "phase", report.Phase, "error", err)
 	default:
+		r.counts.reportsFailed.Add(1)
 		return 0, err
 	}
 	r.mu.Lock()

@@ -34,6 +34,7 @@ func (a *Agent) sweep(seen map[string]string, orphans map[string]time.Time, now 
 	for _, project := range due {
 		a.log.Warn("sweeping an orphan", "project", project)
 		a.unassign(project, "")
+		a.counts.swept.Add(1)
 		delete(orphans, project)
 	}
 	return wait, sweptText(due, len(orphans), seen)

@@ -131,6 +131,7 @@ func (a *Agent) fingerprints(ctx context.Context) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.counts.containers.Store(int64(len(containers)))
 	for _, c := range containers {
 		project := c.Labels[api.LabelProject]
 		parts[project] = append(parts[project], c.ID+" "+c.Name+" "+c.State+" "+strings.Join(sortedKeys(c.Networks), ","))

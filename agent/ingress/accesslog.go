@@ -45,7 +45,7 @@ func newAccessLog(out io.Writer, node string, log *slog.Logger) *accessLog {
 	return a
 }
 
-func (a *accessLog) add(x *exchange, took time.Duration, whole bool) {
+func (a *accessLog) add(ctx context.Context, x *exchange, took time.Duration, whole bool) {
 	if a == nil {
 		return
 	}
@@ -65,7 +65,7 @@ func (a *accessLog) add(x *exchange, took time.Duration, whole bool) {
 	if !whole {
 		attrs = append(attrs, slog.Bool("aborted", true))
 	}
-	a.lines.LogAttrs(context.WithoutCancel(x.request.Context()), slog.LevelInfo, "request", attrs...)
+	a.lines.LogAttrs(ctx, slog.LevelInfo, "request", attrs...)
 }
 
 // client is the address that a request came from, as the first agent on its way saw it.

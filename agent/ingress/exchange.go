@@ -39,7 +39,7 @@ func (i *Ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		x.via = r.Header.Get(hopHeader)
 	}
 	whole := false
-	defer func() { i.over(x, whole) }() // an answer that breaks off comes here as a panic
+	defer i.over(r.Context(), x, &whole) // an answer that breaks off comes here as a panic
 	in := r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
 	if r.ContentLength != 0 {
 		p := patience{control: http.NewResponseController(w), stall: i.cfg.Limits.Stall}
@@ -72,16 +72,16 @@ func (i *Ingress) found(x *exchange, route *carav1.Route) {
 }
 
 // over counts and logs a request.
-func (i *Ingress) over(x *exchange, whole bool) {
+func (i *Ingress) over(ctx context.Context, x *exchange, whole *bool) {
 	if x.status == 0 {
 		x.status = http.StatusOK
-		if x.request.Context().Err() != nil {
+		if ctx.Err() != nil {
 			x.status = statusClientGone
 		}
 	}
 	took := time.Since(x.begun)
 	i.figures.count(x, took)
-	i.access.add(x, took, whole)
+	i.access.add(ctx, x, took, *whole)
 }
 
 // Unwrap is for http.ResponseController.
@@ -89,6 +89,9 @@ func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
 
 // WriteHeader takes in the status. Those below 200 come before the one that counts, but for the end of HTTP.
 func (x *exchange) WriteHeader(status int) {
+	if status == http.StatusContinue {
+		return // the body is asked for by reading it: passing on the service's word, too, would say it twice
+	}
 	if x.status == 0 && (status >= http.StatusOK || status == http.StatusSwitchingProtocols) {
 		x.status = status
 	}
@@ -155,7 +158,7 @@ func (b *body) Read(p []byte) (int, error) {
 	b.x.received.Add(int64(n))
 	var late net.Error
 	switch {
-	case err == io.EOF: //nolint:errorlint // readers return it bare
+	case err == io.EOF:
 		if ended := b.patience.end(); ended != nil {
 			return n, ended
 		}

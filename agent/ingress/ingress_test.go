@@ -43,7 +43,15 @@ func service(t *testing.T, h http.HandlerFunc) (ip string, port int32) {
 // agent runs one ingress and returns its address.
 func agent(t *testing.T, node string, endpoint func(project, service string) (string, func(), bool)) (*Ingress, string) {
 	t.Helper()
-	i := New(Config{Node: node, Endpoint: endpoint, Logger: slog.New(slog.DiscardHandler)})
+	return serving(t, Config{Node: node, Endpoint: endpoint})
+}
+
+func serving(t *testing.T, cfg Config) (*Ingress, string) {
+	t.Helper()
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	i := New(cfg)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -54,10 +62,52 @@ func agent(t *testing.T, node string, endpoint func(project, service string) (st
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
-			t.Errorf("ingress %s: %v", node, err)
+			t.Errorf("ingress %s: %v", cfg.Node, err)
 		}
 	})
 	return i, l.Addr().String()
+}
+
+// one is an ingress at n1 with one host, a.b, that leads to the service of a handler.
+func one(t *testing.T, cfg Config, h http.HandlerFunc) (*Ingress, string) {
+	t.Helper()
+	ip, port := service(t, h)
+	cfg.Node, cfg.Endpoint = "n1", up(ip)
+	i, addr := serving(t, cfg)
+	i.Apply(&carav1.Routes{Full: true, Upserts: []*carav1.Route{{Host: "a.b", Project: "p", Service: "w", Port: port, Node: "n1"}}})
+	return i, addr
+}
+
+// hops are two agents, of which the second has the service: a request to the first crosses both.
+func hops(t *testing.T, h http.HandlerFunc) (addr string) {
+	t.Helper()
+	ip, port := service(t, h)
+	second, addr2 := agent(t, "n2", up(ip))
+	first, addr1 := agent(t, "n1", down)
+	table := &carav1.Routes{Full: true, Upserts: []*carav1.Route{
+		{Host: "a.b", Project: "p", Service: "w", Port: port, Node: "n2", IngressAddress: addr2},
+		{Host: "c.d", Project: "q", Service: "w", Port: port, Node: "n1", IngressAddress: addr1}, // who n1 is
+	}}
+	first.Apply(table)
+	second.Apply(table)
+	return addr1
+}
+
+// raw sends bytes on a connection of their own, and returns the connection with a deadline.
+func raw(t *testing.T, addr, request string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if err := c.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(c, request); err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 func get(t *testing.T, addr, host string, header http.Header) (int, string) {

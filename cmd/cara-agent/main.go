@@ -48,6 +48,8 @@ func newCommand() *cobra.Command {
 	f.StringVar(&cfg.DockerHost, "docker-host", "unix:///var/run/docker.sock", "Docker engine")
 	f.StringVar(&cfg.IngressListen, "ingress-listen", ":8081", "address that serves HTTP by host name; empty for none")
 	f.StringVar(&cfg.IngressAddress, "ingress-address", "", "where other agents reach the ingress, host:port, where that differs")
+	f.StringVar(&cfg.AccessLog, "ingress-access-log", "off", "file that gets a line of JSON for each request to the ingress; - for standard output")
+	f.StringVar(&cfg.MetricsListen, "metrics-listen", "", "address of loopback that serves figures for Prometheus, such as 127.0.0.1:9464; empty for none")
 	f.StringVar(&pool, "network-pool", "10.213.0.0/16", "range that project networks are cut from, a /27 each")
 	f.DurationVar(&cfg.RestartDelay, "restart-delay", time.Second, "first delay of the backoff of containers that exit")
 	return cmd

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -40,6 +42,11 @@ type AgentConfig struct {
 	// IngressListen is where HTTP is served; nowhere where it is empty. IngressAddress is where the other agents reach
 	// it, where that differs.
 	IngressListen, IngressAddress string
+	// AccessLog is the file that gets a line for each request to the ingress; "-" is standard output, "off" or empty
+	// is none.
+	AccessLog string
+	// MetricsListen is the address of loopback that serves figures for Prometheus; none where it is empty.
+	MetricsListen string
 	// NetworkPool that project networks are cut from.
 	NetworkPool netip.Prefix
 	// RestartDelay is the first wait of the backoff of containers that exit; the agent's default where 0.
@@ -100,28 +107,46 @@ func (c *AgentConfig) Run(ctx context.Context) error {
 // run runs the agent, its ingress and the renewal of its certificate side by side.
 func (c *AgentConfig) run(ctx context.Context, who *join.Credentials, conn *grpc.ClientConn, cfg agent.Config) error {
 	var a *agent.Agent
-	var serve func(context.Context) error
+	var serve []func(context.Context) error
+	var figures prometheus.Registerer // nil: nobody counts
+	if c.MetricsListen != "" {
+		l, err := listenForMetrics(ctx, c.MetricsListen)
+		if err != nil {
+			return err
+		}
+		defer l.Close()
+		registry := newRegistry()
+		figures = registry
+		serve = append(serve, func(ctx context.Context) error { return serveMetrics(ctx, l, registry, c.Logger) })
+	}
 	if c.IngressListen != "" {
 		l, err := new(net.ListenConfig).Listen(ctx, "tcp", c.IngressListen)
 		if err != nil {
 			return fmt.Errorf("listen for ingress on %s: %w", c.IngressListen, err)
 		}
 		defer l.Close()
+		lines, err := c.accessLog()
+		if err != nil {
+			return err
+		}
 		in := ingress.New(ingress.Config{
-			Node: c.NodeName, Logger: c.Logger, File: filepath.Join(c.DataDir, "routes.json"),
+			Node: c.NodeName, Logger: c.Logger, AccessLog: lines, Metrics: figures, File: filepath.Join(c.DataDir, "routes.json"),
 			Endpoint: func(project, service string) (string, func(), bool) { return a.Endpoints().Acquire(project, service) },
 		})
 		cfg.OnRoutes, cfg.IngressAddress = in.Apply, c.ingressAddress(l.Addr().String())
-		serve = func(ctx context.Context) error { return in.Run(ctx, l) }
+		serve = append(serve, func(ctx context.Context) error { return in.Run(ctx, l) })
 	}
 	a, err := agent.New(cfg)
 	if err != nil {
 		return err
 	}
+	if figures != nil {
+		figures.MustRegister(a.Metrics())
+	}
 	c.Logger.Info("agent runs", "node", c.NodeName, "server", c.Server, "engine", c.DockerHost, "ingress", cfg.IngressAddress)
 	work, ctx := errgroup.WithContext(ctx)
-	if serve != nil {
-		work.Go(func() error { return serve(ctx) })
+	for _, run := range serve {
+		work.Go(func() error { return run(ctx) })
 	}
 	work.Go(func() error { return a.Run(ctx) })
 	work.Go(func() error { return who.RenewLoop(ctx, conn) })
@@ -129,6 +154,21 @@ func (c *AgentConfig) run(ctx context.Context, who *join.Credentials, conn *grpc
 		return err
 	}
 	return nil
+}
+
+// accessLog opens what the flag names, so that a file that cannot be written is known now.
+func (c *AgentConfig) accessLog() (io.Writer, error) {
+	switch c.AccessLog {
+	case "", "off":
+		return nil, nil
+	case "-":
+		return os.Stdout, nil
+	}
+	f := &ingress.LogFile{Path: c.AccessLog}
+	if err := f.Open(); err != nil {
+		return nil, fmt.Errorf("--ingress-access-log: %w", err)
+	}
+	return f, nil
 }
 
 // rejoinIfFenced joins again where the server no longer knows the certificate that this node has kept: the node was

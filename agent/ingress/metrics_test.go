@@ -1,0 +1,127 @@
+package ingress
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// figuresOf are the series whose name begins with one of names, a line each; of histograms only how many counted.
+func figuresOf(t *testing.T, r *prometheus.Registry, names ...string) []string {
+	t.Helper()
+	families, err := r.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, f := range families {
+		if !slices.ContainsFunc(names, func(name string) bool { return strings.HasPrefix(f.GetName(), name) }) {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			line := f.GetName()
+			for _, l := range m.GetLabel() {
+				line += " " + l.GetName() + "=" + l.GetValue()
+			}
+			value := m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+			out = append(out, fmt.Sprint(line, " ", value))
+		}
+	}
+	return out
+}
+
+// reads waits until the figures are as wanted.
+func reads(t *testing.T, r *prometheus.Registry, want []string, names ...string) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; <-time.After(10 * time.Millisecond) {
+		diff := cmp.Diff(want, figuresOf(t, r, names...))
+		if diff == "" {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("figures differ (-want +got):\n%s", diff)
+		}
+	}
+}
+
+// TestFigures are counted by project, and are gone with the project's last host.
+func TestFigures(t *testing.T) {
+	r := prometheus.NewRegistry()
+	hold, held := make(chan struct{}), make(chan struct{})
+	ip, port := service(t, func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/hold":
+			close(held)
+			<-hold
+		case "/bad":
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+		_, _ = io.Copy(io.Discard, r.Body)
+		fmt.Fprint(w, "12345")
+	})
+	i, addr := serving(t, Config{Node: "n1", Endpoint: up(ip), Metrics: r})
+	i.Apply(&carav1.Routes{Full: true, Upserts: []*carav1.Route{
+		{Host: "a.b", Project: "p", Service: "w", Port: port, Node: "n1"},
+		{Host: "c.d", Project: "quiet", Service: "w", Port: port, Node: "n1"},
+	}})
+	ask := func(request string) {
+		t.Helper()
+		if _, err := http.ReadResponse(bufio.NewReader(raw(t, addr, request)), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ask("GET / HTTP/1.1\r\nHost: a.b\r\nConnection: close\r\n\r\n")
+	ask("PUT / HTTP/1.1\r\nHost: a.b\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc")
+	ask("GET /bad HTTP/1.1\r\nHost: a.b\r\nConnection: close\r\n\r\n")
+	ask("GET / HTTP/1.1\r\nHost: nobody.example\r\nConnection: close\r\n\r\n")
+	slow := raw(t, addr, "GET /hold HTTP/1.1\r\nHost: a.b\r\nConnection: close\r\n\r\n")
+	<-held
+	const of = " from=client project=p service=w "
+	reads(t, r, []string{
+		"cara_ingress_received_bytes_total" + of + "3",
+		"cara_ingress_request_seconds" + of + "3",
+		"cara_ingress_requests_in_flight" + of + "1",
+		"cara_ingress_requests_total code=1xx" + of + "0",
+		"cara_ingress_requests_total code=2xx" + of + "2",
+		"cara_ingress_requests_total code=3xx" + of + "0",
+		"cara_ingress_requests_total code=4xx" + of + "0",
+		"cara_ingress_requests_total code=5xx" + of + "1",
+		"cara_ingress_sent_bytes_total" + of + "15",
+		"cara_ingress_unrouted_requests_total 1",
+	}, "cara_ingress_re", "cara_ingress_sent", "cara_ingress_unrouted")
+
+	i.Apply(&carav1.Routes{RemovedHosts: []string{"a.b"}})
+	close(hold) // a request that outlives its route brings nothing back
+	if _, err := io.Copy(io.Discard, slow); err != nil {
+		t.Fatal(err)
+	}
+	reads(t, r, []string{
+		"cara_ingress_access_log_lost_lines_total 0", "cara_ingress_connections 0", "cara_ingress_unrouted_requests_total 1",
+	}, "")
+}
+
+// TestARequestThatLostItsRoute between the look and the count makes no series that nobody would take away.
+func TestARequestThatLostItsRoute(t *testing.T) {
+	r := prometheus.NewRegistry()
+	zero := func() float64 { return 0 }
+	f := newFigures(r, zero, zero)
+	f.route(map[string]*carav1.Route{"a.b": {Project: "p", Service: "w"}})
+	f.route(nil)
+	x := &exchange{route: &carav1.Route{Project: "p", Service: "w"}, status: http.StatusOK}
+	x.series = f.of(x)
+	x.series.begin()
+	f.count(x, time.Second)
+	if got := figuresOf(t, r, "cara_ingress_request"); len(got) > 0 {
+		t.Errorf("there are %q, want none", got)
+	}
+}

@@ -1,0 +1,114 @@
+package agent
+
+import (
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// counts are what the agent has done since it began. The rest of its figures are read when somebody asks.
+type counts struct {
+	containers     atomic.Int64 // that carry our labels, at the last look at the engine
+	swept          atomic.Int64 // projects that nobody owned
+	pulled         atomic.Int64
+	pullsFailed    atomic.Int64
+	reportsTaken   atomic.Int64
+	reportsDropped atomic.Int64
+	reportsFailed  atomic.Int64
+}
+
+// Metrics are the agent's figures for Prometheus. None has a label that grows with the projects.
+func (a *Agent) Metrics() prometheus.Collector {
+	return collector{
+		agent:      a,
+		projects:   describe("projects", "Projects at this node, by the phase that they were in last.", "phase"),
+		containers: describe("containers", "Containers of this agent at its last look at the engine, in any state."),
+		connected:  describe("connected", "1 while the server is connected and has named all that is this node's."),
+		engine:     describe("engine_up", "1 while the Docker engine answers."),
+		waiting:    describe("reports_waiting", "Projects of which the server has not taken the last word yet."),
+		reports:    describe("reports_total", "Reports to the server, by what became of them: taken, dropped (of something no longer in force), failed (and sent again).", "outcome"),
+		pulling:    describe("pulls_running", "Images being pulled or waiting for their turn."),
+		pulls:      describe("pulls_total", "Pulls that have ended, by outcome: done, failed.", "outcome"),
+		swept:      describe("orphans_swept_total", "Projects that nobody owned and of which everything was removed."),
+	}
+}
+
+func describe(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("cara_agent_"+name, help, labels, nil)
+}
+
+type collector struct {
+	agent                                                                            *Agent
+	projects, containers, connected, engine, waiting, reports, pulling, pulls, swept *prometheus.Desc
+}
+
+// Describe names the figures.
+func (c collector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		c.projects, c.containers, c.connected, c.engine, c.waiting, c.reports, c.pulling, c.pulls, c.swept,
+	} {
+		out <- d
+	}
+}
+
+// Collect reads them. It asks the engine nothing.
+func (c collector) Collect(out chan<- prometheus.Metric) {
+	a := c.agent
+	phases, synced := a.census()
+	gauge := func(d *prometheus.Desc, v int, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), labels...)
+	}
+	counter := func(d *prometheus.Desc, v *atomic.Int64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v.Load()), labels...)
+	}
+	for phase, n := range phases {
+		gauge(c.projects, n, phase)
+	}
+	gauge(c.connected, one(synced))
+	gauge(c.engine, one(a.health.error() == nil))
+	gauge(c.containers, int(a.counts.containers.Load()))
+	gauge(c.waiting, a.reports.waiting())
+	gauge(c.pulling, a.pulls.running())
+	counter(c.reports, &a.counts.reportsTaken, "taken")
+	counter(c.reports, &a.counts.reportsDropped, "dropped")
+	counter(c.reports, &a.counts.reportsFailed, "failed")
+	counter(c.pulls, &a.counts.pulled, "done")
+	counter(c.pulls, &a.counts.pullsFailed, "failed")
+	counter(c.swept, &a.counts.swept)
+}
+
+// census counts the projects by phase. Those that are not ours, and only await their removal, have none: "Unassigned".
+func (a *Agent) census() (phases map[string]int, synced bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	phases = map[string]int{}
+	for _, t := range a.tasks {
+		phases[or(t.want.Phase, "Unassigned")]++
+	}
+	return phases, a.synced
+}
+
+func one(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (r *reporter) waiting() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.pending)
+}
+
+func (p *puller) running() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := 0
+	for _, j := range p.jobs {
+		if !j.done {
+			n++
+		}
+	}
+	return n
+}
