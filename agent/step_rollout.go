@@ -28,6 +28,11 @@ func (s *step) rollOut() {
 			s.attempt(Action{Kind: KindRemoveVolume, Name: v.Name, Reason: "the manifest does not declare it any more"}, "")
 		}
 	}
+	for _, n := range s.h.Networks {
+		if n.Name != networkName(s.w.Project) {
+			s.attempt(Action{Kind: KindRemoveNetwork, ID: n.ID, Name: n.Name, Reason: "it is not the project's network"}, "")
+		}
+	}
 }
 
 // network returns the project's network, or asks for it. The engine looks for a name that is taken only as well as it
