@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/client"
 	"github.com/google/go-cmp/cmp"
 
@@ -32,77 +31,6 @@ func (r *onDocker) docker(t testing.TB) *client.Client {
 		}
 	})
 	return c
-}
-
-func TestRealMeddling(t *testing.T) {
-	r := newReal(t)
-	r.run(t)
-	project := name(t)
-	r.put(project, three())
-	p := r.wait(t, project, phase(api.PhaseRunning))
-	docker := r.docker(t)
-	byName := func(p *carav1.Project, service string) *carav1.ServiceStatus {
-		i := slices.IndexFunc(p.GetStatus().GetServices(), func(s *carav1.ServiceStatus) bool { return s.GetName() == service })
-		if i < 0 {
-			return nil
-		}
-		return p.GetStatus().GetServices()[i]
-	}
-	back := func(since *carav1.ServiceStatus) func(*carav1.Project) bool {
-		return func(p *carav1.Project) bool {
-			s := byName(p, since.GetName())
-			return s.GetState() == "Running" && !s.GetStartedAt().AsTime().Equal(since.GetStartedAt().AsTime()) &&
-				api.IsTrue(p.GetStatus().GetConditions(), api.CondReady)
-		}
-	}
-	for what, meddle := range map[string]func(id string) error{
-		"killed": func(id string) error { return docker.ContainerKill(t.Context(), id, "KILL") },
-		"removed": func(id string) error {
-			return docker.ContainerRemove(t.Context(), id, container.RemoveOptions{Force: true})
-		},
-	} {
-		web := byName(r.wait(t, project, phase(api.PhaseRunning)), "web")
-		begun := time.Now()
-		if err := meddle(web.GetContainerId()); err != nil {
-			t.Fatal(err)
-		}
-		r.wait(t, project, back(web))
-		t.Logf("%s container back: %s", what, time.Since(begun).Round(time.Millisecond))
-	}
-	kv := byName(p, "kv")
-	if err := docker.ContainerPause(t.Context(), kv.GetContainerId()); err != nil {
-		t.Fatal(err)
-	}
-	waitUntil(t, func() bool {
-		c, err := docker.ContainerInspect(t.Context(), kv.GetContainerId())
-		return err == nil && c.State.Status == agent.StateRunning
-	})
-	if err := docker.NetworkDisconnect(t.Context(), "cara-"+project, kv.GetContainerId(), true); err != nil {
-		t.Fatal(err)
-	}
-	waitUntil(t, func() bool {
-		c, err := docker.ContainerInspect(t.Context(), kv.GetContainerId())
-		return err == nil && c.NetworkSettings.Networks["cara-"+project] != nil
-	})
-	if c, err := docker.ContainerInspect(t.Context(), kv.GetContainerId()); err != nil || c.State.StartedAt == "" || !kv.GetStartedAt().AsTime().Equal(startedAt(t, c)) {
-		t.Errorf("kv was restarted by a pause and a disconnect: %v", err)
-	}
-	ip, _ := r.agent.Endpoints().IP(project, "web")
-	waitUntil(t, func() bool { return strings.Contains(get(t, "http://"+ip+":8080/"), "visits") })
-	r.terminate(project)
-	r.wait(t, project, gone)
-	if held := r.held(t); !held.Empty() {
-		t.Errorf("left behind:\n%s", held)
-	}
-}
-
-func startedAt(t *testing.T, c container.InspectResponse) time.Time {
-	t.Helper()
-	at, err := time.Parse(time.RFC3339Nano, c.State.StartedAt)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return at
 }
 
 func TestRealFailures(t *testing.T) {
