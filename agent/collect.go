@@ -93,7 +93,7 @@ func (a *Agent) assignedImages() map[string]bool {
 	out := map[string]bool{}
 	for _, t := range a.tasks {
 		for _, svc := range t.want.Spec.GetServices() {
-			out[fullName(svc.GetImage())] = true
+			out[fullName(svc.GetImage())], out[fullName(t.want.named(svc))] = true, true
 		}
 	}
 	return out
@@ -111,12 +111,17 @@ func (a *Agent) removeImage(ctx context.Context, image removal) error {
 	return nil
 }
 
-// tell records an event about this node. One that cannot be told is in the log.
+// tell records an event about this node.
 func (a *Agent) tell(ctx context.Context, typ, reason, message string) {
+	a.tellOf(ctx, &carav1.ObjectRef{Kind: api.KindNode, Name: a.cfg.NodeName}, typ, reason, message)
+}
+
+// tellOf records an event. One that cannot be told is in the log.
+func (a *Agent) tellOf(ctx context.Context, object *carav1.ObjectRef, typ, reason, message string) {
 	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
 	defer cancel()
 	_, err := a.events.CreateEvent(ctx, &carav1.CreateEventRequest{Event: &carav1.Event{
-		Type: typ, Reason: reason, Message: cut(message, maxMessage), Object: &carav1.ObjectRef{Kind: api.KindNode, Name: a.cfg.NodeName},
+		Type: typ, Reason: reason, Message: cut(message, maxMessage), Object: object,
 	}})
 	if err != nil {
 		a.log.Warn("an event was not taken", "reason", reason, "message", message, "error", err)

@@ -149,6 +149,9 @@ func (s *step) imagesReady(actions []Action) *carav1.Condition {
 	case len(pulling) > 0 || asked:
 		return condition(api.CondImagesReady, api.StatusFalse, "Pulling", orElse(strings.Join(pulling, "; "), "asked for"))
 	}
+	if s.w.Moved != "" {
+		return condition(api.CondImagesReady, api.StatusTrue, "DigestGone", s.w.Moved)
+	}
 	return condition(api.CondImagesReady, api.StatusTrue, "Present", "every image is on the node")
 }
 
@@ -181,7 +184,7 @@ func (s *step) isUp(svc *carav1.Service) bool {
 func (s *step) serviceStatus(svc *carav1.Service, actions []Action) *carav1.ServiceStatus {
 	pull := s.h.Memory.Pulls[svc.GetImage()]
 	out := &carav1.ServiceStatus{
-		Name: svc.GetName(), Image: svc.GetImage(), State: serviceWaiting,
+		Name: svc.GetName(), Image: s.w.named(svc), State: serviceWaiting,
 		Restarts: int32(s.h.Memory.Restarts[svc.GetName()].Total),
 	}
 	c := s.container(svc.GetName())

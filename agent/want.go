@@ -20,6 +20,10 @@ type Want struct {
 	Spec *carav1.ProjectSpec
 	// Hashes of the services, by name, and RunHashes of all of each but its resources.
 	Hashes, RunHashes map[string]string
+	// Named are the images of services that run from a digest instead (see pin), as the manifest has them, by service.
+	// Moved says of one that could not.
+	Named map[string]string
+	Moved string
 	// RestartToken and RestartServices (all where empty) are an operator's wish for a restart.
 	RestartToken    string
 	RestartServices []string
@@ -42,7 +46,7 @@ func newWant(cfg Config, a *carav1.Assignment, haveSecrets bool) *Want {
 		Cluster: cfg.ClusterID, Node: cfg.NodeName,
 		Project: p.GetMetadata().GetName(), UID: p.GetMetadata().GetUid(),
 		Epoch: p.GetStatus().GetEpoch(), Generation: p.GetMetadata().GetGeneration(),
-		Spec: api.Normalize(p.GetSpec()), Hashes: map[string]string{}, RunHashes: map[string]string{},
+		Spec: api.Normalize(p.GetSpec()), Hashes: map[string]string{}, RunHashes: map[string]string{}, Named: map[string]string{},
 		RestartToken: p.GetStatus().GetRestartToken(), RestartServices: p.GetStatus().GetRestartServices(),
 		Phase: p.GetStatus().GetPhase(), Limits: cfg.Restart,
 		HaveSecrets: haveSecrets, Secrets: a.GetSecrets(), Auth: a.GetRegistryAuth(),
@@ -51,6 +55,7 @@ func newWant(cfg Config, a *carav1.Assignment, haveSecrets bool) *Want {
 	for _, s := range w.Spec.GetServices() {
 		w.Hashes[s.GetName()], w.RunHashes[s.GetName()] = api.ServiceHash(p.GetSpec(), s.GetName()), runHash(p.GetSpec(), s.GetName())
 	}
+	w.pin(p.GetStatus())
 	if w.Phase == api.PhaseFailed && p.GetStatus().GetObservedGeneration() == w.Generation {
 		c := api.FindCondition(p.GetStatus().GetConditions(), api.CondPhase)
 		w.Failure = &Failure{Reason: orElse(c.GetReason(), "Failed"), Message: c.GetMessage()}

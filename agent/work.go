@@ -69,6 +69,9 @@ func (a *Agent) pass(ctx context.Context, t *task, want *Want) (again time.Durat
 	if err != nil {
 		return 0, false, err
 	}
+	if a.unpin(ctx, t, want, w) {
+		return 0, true, nil
+	}
 	now := time.Now()
 	actions := Step(want, have, now)
 	if i := slices.IndexFunc(actions, func(x Action) bool { return x.Kind == KindFail }); i >= 0 {

@@ -92,3 +92,54 @@ func TestTheConditionDrainedGoesWithTheSpec(t *testing.T) {
 		t.Errorf("Drained is %q on a node that does not drain", drained())
 	}
 }
+
+func TestWhatServicesRanFromOutlastsAMove(t *testing.T) {
+	w := newTown(t)
+	fillWith(t, w.house, web("shop"))
+	w.bind(t, "shop", "n1")
+	report := func(by carav1.ProjectServiceClient, s *carav1.ServiceStatus) {
+		t.Helper()
+		req := w.reportOf(t, "shop", "")
+		req.Services = []*carav1.ServiceStatus{s}
+		if _, err := by.UpdateProjectStatus(t.Context(), req); err != nil {
+			t.Fatal(err)
+		}
+	}
+	is := func(when, node, digest, hash, container string) {
+		t.Helper()
+		st := w.get(t, "shop").GetStatus()
+		s := st.GetServices()[0]
+		if st.GetNodeRef() != node || s.GetImageDigest() != digest || s.GetSpecHash() != hash || s.GetContainerId() != container {
+			t.Errorf("%s: on %s: %v", when, st.GetNodeRef(), s)
+		}
+	}
+	schedule := func(action, node string) {
+		t.Helper()
+		_, err := w.scheduler.ScheduleProject(t.Context(), &carav1.ScheduleProjectRequest{
+			Name: "shop", ResourceVersion: w.get(t, "shop").GetMetadata().GetResourceVersion(), Action: action, NodeRef: node,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	report(w.n1, &carav1.ServiceStatus{Name: "web", State: "Running", Image: "nginx:1", ImageDigest: "nginx@sha256:1", SpecHash: "h1", ContainerId: "c1"})
+	schedule("Move", "n2")
+	is("on its way", "n2", "nginx@sha256:1", "h1", "")
+	report(w.n2, &carav1.ServiceStatus{Name: "web", State: "Pulling", Image: "nginx:1"})
+	is("while it is pulled", "n2", "nginx@sha256:1", "h1", "")
+	schedule("Evict", "")
+	is("nowhere", "", "nginx@sha256:1", "h1", "")
+	schedule("Bind", "n2")
+	report(w.n2, &carav1.ServiceStatus{Name: "web", State: "Running", Image: "nginx:1", ImageDigest: "nginx@sha256:2", SpecHash: "h2", ContainerId: "c2"})
+	is("there", "n2", "nginx@sha256:2", "h2", "c2")
+	failed := w.reportOf(t, "shop", api.PhaseFailed)
+	if _, err := w.n2.UpdateProjectStatus(t.Context(), failed); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.admin.RetryProject(t.Context(), &carav1.RetryProjectRequest{Name: "shop"}); err != nil {
+		t.Fatal(err)
+	}
+	if s := w.get(t, "shop").GetStatus().GetServices(); len(s) > 0 {
+		t.Errorf("a retry keeps %v", s)
+	}
+}

@@ -95,7 +95,9 @@ func (t *tx) report(p *carav1.Project, req *carav1.UpdateProjectStatusRequest) e
 		}
 	}
 	p.Status.ObservedGeneration = req.GetObservedGeneration()
+	before := p.GetStatus().GetServices()
 	p.Status.Services = proto.CloneOf(req).GetServices()
+	keepDigests(before, p.GetStatus().GetServices())
 	if req.GetPhase() == "" {
 		return nil
 	}

@@ -42,6 +42,7 @@ func (s projectService) RetryProject(ctx context.Context, req *carav1.RetryProje
 			return api.Errorf(codes.FailedPrecondition, api.TitleConflict, "project %q is %s: only a Failed one is retried", req.GetName(), phase)
 		}
 		t.leave(p, "Retry", "waiting for the scheduler")
+		p.Status.Services = nil // who tries again wants what the tag leads to now
 		return t.move(p, api.PhasePending, api.RoleServer, "Retry", "retry asked for by "+t.actor.Name)
 	})
 }

@@ -36,10 +36,38 @@ func (t *tx) move(p *carav1.Project, to string, by api.Role, reason, message str
 // leave takes the project off its node, where it comes to wait for a new one.
 func (t *tx) leave(p *carav1.Project, reason, message string) {
 	st := p.GetStatus()
-	st.NodeRef, st.Services = "", nil
+	st.NodeRef, st.Services = "", lastRun(st.GetServices())
 	st.Conditions, _ = api.RemoveCondition(st.GetConditions(), api.CondImagesReady)
 	st.Conditions, _ = api.RemoveCondition(st.GetConditions(), api.CondReady)
 	t.condition(p, &carav1.Condition{Type: api.CondScheduled, Status: api.StatusFalse, Reason: reason, Message: message})
+}
+
+// lastRun is what stays of services that have left their node: which image each was made from, so that the next node runs
+// the very same.
+func lastRun(services []*carav1.ServiceStatus) []*carav1.ServiceStatus {
+	var out []*carav1.ServiceStatus
+	for _, s := range services {
+		if s.GetImageDigest() != "" {
+			out = append(out, &carav1.ServiceStatus{
+				Name: s.GetName(), State: "Waiting", Image: s.GetImage(), ImageDigest: s.GetImageDigest(), SpecHash: s.GetSpecHash(),
+			})
+		}
+	}
+	return out
+}
+
+// keepDigests lays what services were last made from under a report on those that have no container yet.
+func keepDigests(before, reported []*carav1.ServiceStatus) {
+	for _, s := range reported {
+		if s.GetContainerId() != "" || s.GetImageDigest() != "" {
+			continue
+		}
+		for _, was := range before {
+			if was.GetName() == s.GetName() && was.GetImage() == s.GetImage() {
+				s.ImageDigest, s.SpecHash = was.GetImageDigest(), was.GetSpecHash()
+			}
+		}
+	}
 }
 
 // condition sets a condition of the generation at hand.

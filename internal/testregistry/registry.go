@@ -113,6 +113,25 @@ func (r *Registry) Put(ctx context.Context, fixture, image string, padding int64
 	return ref.String(), nil
 }
 
+// Remove takes what a tag leads to out of the registry, by its digest: pulls of either find nothing.
+func (r *Registry) Remove(ctx context.Context, image string) error {
+	tag, err := name.ParseReference(r.Ref(image), name.Insecure)
+	if err != nil {
+		return fmt.Errorf("remove %s: %w", image, err)
+	}
+	door := []remote.Option{remote.WithContext(ctx), remote.WithTransport(backDoor{r.store})}
+	found, err := remote.Head(tag, door...)
+	if err != nil {
+		return fmt.Errorf("remove %s: %w", image, err)
+	}
+	for _, ref := range []name.Reference{tag, tag.Context().Digest(found.Digest.String())} {
+		if err := remote.Delete(ref, door...); err != nil {
+			return fmt.Errorf("remove %s: %w", ref, err)
+		}
+	}
+	return nil
+}
+
 // backDoor calls the registry without a connection, hence without faults and uncounted.
 type backDoor struct{ store http.Handler }
 

@@ -1717,7 +1717,8 @@ type ServiceStatus struct {
 	State string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
 	// Image as the manifest has it.
 	Image string `protobuf:"bytes,3,opt,name=image,proto3" json:"image,omitempty"`
-	// ImageDigest is what the image was when the container was made.
+	// ImageDigest is what the image was when the container was made. It stays while the project moves: the next node runs
+	// the very same, as long as the service's spec_hash does.
 	ImageDigest string `protobuf:"bytes,4,opt,name=image_digest,json=imageDigest,proto3" json:"image_digest,omitempty"`
 	// ContainerId is the engine's.
 	ContainerId string `protobuf:"bytes,5,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
