@@ -4,178 +4,103 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"sync"
-	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/protobuf/types/known/timestamppb"
+	"google.golang.org/grpc/codes"
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/flow"
 )
 
-type attachStream = grpc.BidiStreamingClient[carav1.AttachRequest, carav1.AttachResponse]
+// serverEnd is the agent's side of a stream with the server.
+type serverEnd = flow.End[*carav1.AttachRequest, *carav1.AttachResponse]
 
-// attach serves one stream that the server asked for, until it is at its end or the server closes it.
-func (a *Agent) attach(ctx context.Context, open *carav1.OpenStream) {
+// attach serves one stream that the server asked for, until it is at its end or the server closes it. What it leaves
+// behind is cleared away with outer, which outlives the connection.
+func (a *Agent) attach(ctx, outer context.Context, open *carav1.OpenStream) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	log := a.log.With("stream", open.GetStreamId())
 	stream, err := a.nodes.Attach(ctx)
+	if err == nil {
+		err = stream.Send(&carav1.AttachRequest{StreamId: open.GetStreamId()})
+	}
 	if err != nil {
-		a.log.Warn("stream not opened", "stream", open.GetStreamId(), "error", err)
+		log.Warn("stream not opened", "error", err)
 		return
 	}
-	err = stream.Send(&carav1.AttachRequest{StreamId: open.GetStreamId()})
+	server := flow.New[*carav1.AttachRequest, *carav1.AttachResponse](stream, open.GetWindow(), func(bytes int64) *carav1.AttachRequest {
+		return &carav1.AttachRequest{Taken: bytes}
+	})
 	closed := make(chan struct{})
-	go func() { // ends with the stream, which ends with ctx
+	go func() {
 		defer close(closed)
-		for {
-			if _, err := stream.Recv(); err != nil {
-				cancel()
-				return
-			}
-		}
+		server.Run(ctx)
+		cancel() // the caller has left
 	}()
-	defer func() { <-closed }()
-	if err == nil {
-		err = a.stream(ctx, open, stream)
-	}
+	err = a.stream(ctx, outer, open, server)
 	if err != nil && ctx.Err() == nil {
-		err = stream.Send(&carav1.AttachRequest{Error: cut(printable(err.Error()), 4000)})
+		err = server.Send(ctx, &carav1.AttachRequest{Error: cut(printable(err.Error()), 4000), Code: int32(codeOf(err))})
 	}
 	if err = errors.Join(err, stream.CloseSend()); err != nil && ctx.Err() == nil {
-		a.log.Warn("stream broken", "stream", open.GetStreamId(), "error", err)
+		log.Warn("stream broken", "error", err)
 	}
-	select { // the server ends its side once it has read ours
-	case <-closed:
-	case <-time.After(attachLinger):
-		cancel()
-	}
+	<-closed // the server ends its side once its caller has read all of ours, which may take as long as it likes
 }
 
-// attachLinger is how long the server may take to read the end of a stream.
-const attachLinger = 10 * time.Second
-
-func (a *Agent) stream(ctx context.Context, open *carav1.OpenStream, stream attachStream) error {
-	if logs := open.GetLogs(); logs != nil {
-		return a.sendLogs(ctx, logs, stream)
+func (a *Agent) stream(ctx, outer context.Context, open *carav1.OpenStream, server *serverEnd) error {
+	switch kind := open.GetKind().(type) {
+	case *carav1.OpenStream_Logs:
+		return a.sendLogs(ctx, kind.Logs, server)
+	case *carav1.OpenStream_Exec:
+		return a.exec(ctx, outer, kind.Exec, server)
 	}
-	return errors.New("this agent does not know that kind of stream: it is older than the server")
+	return streamError{codes.Unimplemented, errors.New("this agent does not know that kind of stream: it is older than the server")}
 }
 
-const (
-	logBuffer   = 1024            // lines between the engine and the server
-	logPatience = 2 * time.Second // how long a full buffer holds a container's log up before lines are dropped
-)
-
-// sendLogs sends the lines of some services as they come. A slow reader holds the engine up for a moment and is then
-// told how many lines it lost.
-func (a *Agent) sendLogs(ctx context.Context, request *carav1.LogsRequest, stream attachStream) error {
-	containers, err := a.logged(ctx, request)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	var readers sync.WaitGroup
-	defer readers.Wait()
-	defer cancel()
-	lines := make(chan *carav1.LogLine, logBuffer)
-	failed := make(chan error, len(containers))
-	for _, c := range containers {
-		readers.Go(func() { failed <- a.readLog(ctx, c, request, lines) })
-	}
-	send := func(l *carav1.LogLine) error { return stream.Send(&carav1.AttachRequest{Log: l}) }
-	for open := len(containers); open > 0; {
-		select {
-		case l := <-lines:
-			if err := send(l); err != nil {
-				return fmt.Errorf("send a log line: %w", err)
-			}
-		case err := <-failed:
-			if err != nil {
-				return err
-			}
-			open--
-		}
-	}
-	for {
-		select {
-		case l := <-lines:
-			if err := send(l); err != nil {
-				return fmt.Errorf("send a log line: %w", err)
-			}
-		default:
-			return nil
-		}
-	}
+// streamError is an error whose code the caller is to know.
+type streamError struct {
+	code codes.Code
+	error
 }
 
-// logged are the containers whose logs are asked for, one for each service.
-func (a *Agent) logged(ctx context.Context, request *carav1.LogsRequest) ([]Container, error) {
+func (e streamError) Unwrap() error { return e.error }
+
+func codeOf(err error) codes.Code {
+	var coded streamError
+	switch {
+	case errors.As(err, &coded):
+		return coded.code
+	case errors.Is(err, ErrNotFound):
+		return codes.NotFound
+	}
+	return codes.Unavailable
+}
+
+// runningContainer is the container of a service that runs; the one that was started last where several do.
+func (a *Agent) runningContainer(ctx context.Context, project, service string) (Container, error) {
 	labels := a.ownLabels()
-	labels[api.LabelProject] = request.GetName()
+	labels[api.LabelProject], labels[api.LabelService] = project, service
 	all, err := a.engine.ListContainers(ctx, labels)
 	if err != nil {
-		return nil, err
+		return Container{}, err
 	}
-	var out []Container
+	var last Container
+	state := "it has no container yet"
 	for _, c := range all {
-		service := c.Labels[api.LabelService]
-		if len(request.GetServices()) == 0 || slices.Contains(request.GetServices(), service) {
-			out = append(out, c)
+		if c.State != StateRunning {
+			state = "its container is " + c.State
+			continue
+		}
+		if c, err = a.engine.InspectContainer(ctx, c.ID); err != nil {
+			return Container{}, err
+		}
+		if last.ID == "" || c.StartedAt.After(last.StartedAt) {
+			last = c
 		}
 	}
-	for _, service := range request.GetServices() {
-		if !slices.ContainsFunc(out, func(c Container) bool { return c.Labels[api.LabelService] == service }) {
-			return nil, fmt.Errorf("service %s of project %s has no container on node %s", service, request.GetName(), a.cfg.NodeName)
-		}
+	if last.ID == "" {
+		return Container{}, streamError{codes.FailedPrecondition, fmt.Errorf("service %s of project %s is not running: %s", service, project, state)}
 	}
-	if len(out) == 0 {
-		return nil, fmt.Errorf("project %s has no container on node %s yet", request.GetName(), a.cfg.NodeName)
-	}
-	return out, nil
-}
-
-func (a *Agent) readLog(ctx context.Context, c Container, request *carav1.LogsRequest, lines chan<- *carav1.LogLine) error {
-	options := LogOptions{Follow: request.GetFollow(), Tail: int(request.GetTail())}
-	if request.GetSince() != nil {
-		options.Since = request.GetSince().AsTime()
-	}
-	var lost int32
-	err := a.engine.Logs(ctx, c.ID, options, func(l LogLine) error {
-		line := &carav1.LogLine{Service: c.Labels[api.LabelService], Stderr: l.Stderr, Line: l.Text, Lost: lost}
-		if !l.Time.IsZero() {
-			line.Time = timestamppb.New(l.Time)
-		}
-		select {
-		case lines <- line:
-			lost = 0
-			return nil
-		default:
-		}
-		if lost > 0 {
-			lost++ // it has not caught up since: no second wait
-			return nil
-		}
-		select {
-		case lines <- line:
-			lost = 0
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(logPatience):
-			lost++
-		}
-		return nil
-	})
-	if ctx.Err() != nil {
-		return nil // the reader has gone, or another service's log failed
-	}
-	if lost > 0 {
-		select {
-		case lines <- &carav1.LogLine{Service: c.Labels[api.LabelService], Lost: lost}:
-		case <-ctx.Done():
-		}
-	}
-	return err
+	return last, nil
 }

@@ -23,8 +23,11 @@ var ErrSuperseded = errors.New("another agent has taken over this node's name")
 func (a *Agent) connect(ctx context.Context) error {
 	backoff := newBackoff(200*time.Millisecond, a.cfg.MaxBackoff)
 	told := false
+	var streams sync.WaitGroup // they outlive their session by what they have to clear away
+	defer streams.Wait()
+	serve := func(stream func(outer context.Context)) { streams.Go(func() { stream(ctx) }) }
 	for ctx.Err() == nil {
-		err := a.session(ctx, func() { backoff.reset(); told = false })
+		err := a.session(ctx, serve, func() { backoff.reset(); told = false })
 		a.link(false)
 		switch {
 		case ctx.Err() != nil:
@@ -41,8 +44,8 @@ func (a *Agent) connect(ctx context.Context) error {
 	return nil
 }
 
-// session is one stream, from its first message to its end.
-func (a *Agent) session(ctx context.Context, connected func()) error {
+// session is one stream, from its first message to its end. What the server asks for on it is served in goroutines.
+func (a *Agent) session(ctx context.Context, serve func(func(outer context.Context)), connected func()) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var helpers sync.WaitGroup
 	defer helpers.Wait()
@@ -84,12 +87,12 @@ func (a *Agent) session(ctx context.Context, connected func()) error {
 			interval <- w.GetHeartbeatInterval().AsDuration()
 			continue
 		}
-		a.hear(ctx, m, named, &helpers)
+		a.hear(ctx, m, named, serve)
 	}
 }
 
 // hear takes in one message. named collects what the server has named so far; nil once it is synced.
-func (a *Agent) hear(ctx context.Context, m *carav1.ConnectResponse, named map[string]bool, helpers *sync.WaitGroup) {
+func (a *Agent) hear(ctx context.Context, m *carav1.ConnectResponse, named map[string]bool, serve func(func(outer context.Context))) {
 	switch m := m.GetMessage().(type) {
 	case *carav1.ConnectResponse_Assignment:
 		named[api.Meta(m.Assignment.GetProject()).GetName()] = true
@@ -103,7 +106,7 @@ func (a *Agent) hear(ctx context.Context, m *carav1.ConnectResponse, named map[s
 			a.cfg.OnRoutes(m.Routes)
 		}
 	case *carav1.ConnectResponse_OpenStream:
-		helpers.Go(func() { a.attach(ctx, m.OpenStream) })
+		serve(func(outer context.Context) { a.attach(ctx, outer, m.OpenStream) })
 	}
 }
 

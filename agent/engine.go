@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"io"
 	"time"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -104,9 +105,28 @@ type Streams interface {
 	Logs(ctx context.Context, id string, options LogOptions, emit func(LogLine) error) error
 	// Exec runs a command in a running container and returns its exit code and the first 4 KiB of its output.
 	Exec(ctx context.Context, id string, command []string) (exitCode int, output string, err error)
+	// Start runs a command in a running container with its input and output at hand, until Process.End. ErrNotFound.
+	Start(ctx context.Context, id string, command Command) (Process, error)
 	// Events calls subscribed once it hears everything from then on, then emit for each event about things that carry
 	// labels, until ctx ends or the stream breaks. The error is never nil.
 	Events(ctx context.Context, labels map[string]string, subscribed func(), emit func(Event)) error
+}
+
+// Process is a command that runs in a container. Write and CloseInput, Resize and Wait may run side by side. Whoever
+// started it calls End, whatever became of it.
+type Process interface {
+	// Write is input. It waits while the command does not read.
+	io.Writer
+	// CloseInput ends the input.
+	CloseInput() error
+	// Resize says how large its terminal is.
+	Resize(ctx context.Context, size Size) error
+	// Wait calls emit for all it writes, at most 32 KiB at a time, and returns its exit code: 126 or 127 for a command that
+	// cannot be run, about which the engine writes a line. It fails where ctx ends, or emit does. emit owns its data.
+	Wait(ctx context.Context, emit func(data []byte, stderr bool) error) (exitCode int, err error)
+	// End lets go of it. One that runs loses its input, is hung up on after a while, and killed after another where the
+	// agent can reach it; when ctx ends that goes without waiting.
+	End(ctx context.Context)
 }
 
 // Machine is what the engine says of itself.
@@ -225,6 +245,17 @@ type LogLine struct {
 	Stderr bool
 	Text   string
 }
+
+// Command is what to run in a container. User and WorkingDir are the container's own where empty.
+type Command struct {
+	Args       []string
+	Stdin, TTY bool
+	User       string
+	WorkingDir string
+}
+
+// Size of a terminal in characters.
+type Size struct{ Rows, Columns int }
 
 // Event is something that happened in the engine: a hint to look.
 type Event struct {

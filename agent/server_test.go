@@ -50,6 +50,8 @@ type server struct {
 	hold     chan struct{} // Attach reads on once it is closed; nil: at once
 	changed  chan struct{}
 	lines    map[string][]*carav1.AttachRequest
+	streams  map[string]grpc.BidiStreamingServer[carav1.AttachRequest, carav1.AttachResponse]
+	leave    map[string]chan struct{} // closed where the caller of a stream has left
 	closed   map[string]bool
 }
 
@@ -58,6 +60,7 @@ func newServer(t testing.TB, cluster string) *server {
 		cluster: cluster, projects: map[string]*carav1.Project{}, secrets: map[string]map[string][]byte{},
 		conns: map[chan *carav1.ConnectResponse]context.CancelFunc{}, phases: map[string][]string{},
 		changed: make(chan struct{}), lines: map[string][]*carav1.AttachRequest{}, closed: map[string]bool{},
+		streams: map[string]grpc.BidiStreamingServer[carav1.AttachRequest, carav1.AttachResponse]{}, leave: map[string]chan struct{}{},
 	}
 	listener := bufconn.Listen(1 << 20)
 	g := grpc.NewServer()
@@ -172,31 +175,43 @@ func (s *server) Connect(stream grpc.BidiStreamingServer[carav1.ConnectRequest, 
 	}
 }
 
-// Attach collects what an agent streams.
+// Attach collects what an agent streams, until its end or until the caller leaves.
 func (s *server) Attach(stream grpc.BidiStreamingServer[carav1.AttachRequest, carav1.AttachResponse]) error {
 	first, err := stream.Recv()
 	if err != nil {
 		return err
 	}
+	id, left, ended := first.GetStreamId(), make(chan struct{}), make(chan struct{})
 	s.mu.Lock()
 	hold := s.hold
+	s.streams[id], s.leave[id] = stream, left
+	s.change()
 	s.mu.Unlock()
 	if hold != nil {
 		<-hold
 	}
-	for {
-		m, err := stream.Recv()
-		s.mu.Lock()
-		if err != nil {
-			s.closed[first.GetStreamId()] = true
+	go func() {
+		defer close(ended)
+		for {
+			m, err := stream.Recv()
+			s.mu.Lock()
+			if err != nil {
+				s.closed[id] = true
+			} else {
+				s.lines[id] = append(s.lines[id], m)
+			}
 			s.change()
 			s.mu.Unlock()
-			return nil
+			if err != nil {
+				return
+			}
 		}
-		s.lines[first.GetStreamId()] = append(s.lines[first.GetStreamId()], m)
-		s.change()
-		s.mu.Unlock()
+	}()
+	select {
+	case <-left:
+	case <-ended:
 	}
+	return nil
 }
 
 func (s *server) assignment(name string) *carav1.ConnectResponse {

@@ -20,8 +20,9 @@ const (
 )
 
 // meetings is where a caller who wants a stream from an agent, and the Attach call that the agent makes for it, find
-// each other. The caller's goroutine then reads the agent's stream itself: nothing is copied or queued in between, and
-// a slow caller slows the agent down through HTTP/2's own windows.
+// each other. The caller's goroutine then reads the agent's stream itself, and a slow caller slows the agent down: it
+// sends no more than the window of package flow. HTTP/2's own windows would not do it, since gRPC over net/http reads
+// ahead without any bound.
 type meetings struct {
 	mu      sync.Mutex
 	waiting map[string]*meeting // by stream id
@@ -30,7 +31,7 @@ type meetings struct {
 // meeting is one stream from its request to its end. over ends it from the caller's side.
 type meeting struct {
 	id, node string
-	arrived  chan carav1.NodeService_AttachServer
+	arrived  chan *agentEnd
 	over     context.Context //nolint:containedctx // the meeting's own life, which two calls share
 	finish   context.CancelFunc
 }
@@ -46,7 +47,7 @@ func (m *meetings) expect(ctx context.Context, node string) (*meeting, error) {
 		m.waiting = make(map[string]*meeting)
 	}
 	over, cancel := context.WithCancel(ctx)
-	w := &meeting{id: identity.NewSecret(), node: node, arrived: make(chan carav1.NodeService_AttachServer), over: over}
+	w := &meeting{id: identity.NewSecret(), node: node, arrived: make(chan *agentEnd), over: over}
 	w.finish = func() {
 		cancel()
 		m.mu.Lock()
@@ -77,14 +78,16 @@ func (s nodeService) Attach(stream carav1.NodeService_AttachServer) error {
 	if err != nil {
 		return err
 	}
+	end := newAgentEnd(stream)
+	go end.Run(w.over) // ends with this call, which ends the stream
 	select {
-	case w.arrived <- stream:
+	case w.arrived <- end:
 	case <-w.over.Done():
 		return nil
 	case <-stream.Context().Done():
 		return stream.Context().Err()
 	}
-	// The caller reads the stream now. When this call returns, its reads end.
+	// The caller has the stream now.
 	select {
 	case <-w.over.Done():
 		return nil
@@ -95,12 +98,12 @@ func (s nodeService) Attach(stream carav1.NodeService_AttachServer) error {
 
 // openStream asks a node's agent for a stream and waits until it is there. The stream lasts until the meeting is
 // finished, which is the caller's to do, also after an error.
-func (s *Server) openStream(ctx context.Context, w *meeting, ask *carav1.OpenStream) (carav1.NodeService_AttachServer, error) {
+func (s *Server) openStream(ctx context.Context, w *meeting, ask *carav1.OpenStream) (*agentEnd, error) {
 	agent := s.sessions.of(w.node)
 	if agent == nil {
 		return nil, api.Errorf(codes.Unavailable, api.TitleUnavailable, "node %s is not connected: is cara-agent running there?", w.node)
 	}
-	ask.StreamId = w.id
+	ask.StreamId, ask.Window = w.id, streamWindow
 	// An agent that does not read holds up its own stream, and not this caller.
 	sent := make(chan error, 1)
 	go func() {
@@ -110,8 +113,8 @@ func (s *Server) openStream(ctx context.Context, w *meeting, ask *carav1.OpenStr
 	defer timeout.Stop()
 	for {
 		select {
-		case stream := <-w.arrived:
-			return stream, nil
+		case end := <-w.arrived:
+			return end, nil
 		case err := <-sent:
 			if err != nil {
 				return nil, errNodeLeft(w.node)

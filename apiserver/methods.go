@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // method says who may call, and whether a call changes something.
@@ -153,6 +154,10 @@ func objectName(req proto.Message) string {
 		return r.GetName()
 	case interface{ GetSource() string }: // snapshots, claims and the reconciler's apply
 		return r.GetSource()
+	case *carav1.ExecRequest:
+		return r.GetStart().GetName()
+	case *carav1.PortForwardRequest:
+		return r.GetStart().GetName()
 	}
 	r := req.ProtoReflect()
 	fields := r.Descriptor().Fields()

@@ -60,8 +60,11 @@ func run(ctx context.Context, args []string, a *app) int {
 		return exitInterrupted
 	}
 	a.printError(err)
-	if cmd.Name() == "diff" {
+	switch cmd.Name() {
+	case "diff":
 		return exitNoDiff // 1 says that something differs
+	case "exec":
+		return exitNoExec // 1 may be the command's own
 	}
 	return 1
 }
@@ -105,6 +108,7 @@ func newRoot(a *app) *cobra.Command {
 	offer(root, "context", a.completeContexts)
 	root.AddCommand(
 		a.applyCommand(), a.getCommand(), a.describeCommand(), a.deleteCommand(), a.logsCommand(), a.diffCommand(),
+		a.execCommand(),
 		a.createCommand(), a.versionCommand(), a.contextCommand(),
 		a.retryCommand(), a.restartCommand(), a.extendCommand(), a.overrideCommand(),
 		a.adoptCommand(), a.releaseCommand(), a.historyCommand(), a.rollbackCommand(), a.traceCommand(),

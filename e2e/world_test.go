@@ -28,8 +28,9 @@ type world struct {
 	engines []string          // where the agents run containers; looked at when the test ends
 	ingress map[string]string // address by node
 
-	id    string // unique on this machine: see name
-	pools map[string]string
+	id      string // unique on this machine: see name
+	started int    // programs that were begun
+	pools   map[string]string
 }
 
 type options struct {

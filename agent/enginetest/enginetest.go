@@ -29,6 +29,12 @@ type Fixture struct {
 	Image string
 	// Job is the path of the job in the image.
 	Job string
+	// Tools is an image with `cat`, `sleep` and what Sized needs.
+	Tools string
+	// Sized is a command that ends once its terminal has 30 rows and 100 columns.
+	Sized []string
+	// Left counts the processes of a container that were started beside its own; nil where nobody can tell.
+	Left func(t *testing.T, id string) int
 	// Cleanup removes all that carries labels, whatever became of the test.
 	Cleanup func(ctx context.Context, labels map[string]string) error
 }
@@ -48,6 +54,10 @@ func Run(t *testing.T, f Fixture) {
 		"the store of images":            imageStore,
 		"logs":                           logs,
 		"exec":                           execs,
+		"a command's output":             commandOutput,
+		"a command's input":              commandInput,
+		"a command's terminal":           commandTerminal,
+		"a command that is left":         commandLeft,
 		"events":                         events,
 		"no answer is not gone":          noAnswer,
 		"machine":                        machine,

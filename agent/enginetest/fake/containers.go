@@ -170,7 +170,7 @@ type job struct {
 	ends  bool
 }
 
-// parse reads the job's flags; a container without any runs until it is stopped.
+// parse reads the job's flags; a container without any, or with `sleep`, runs until it is stopped.
 func parse(args []string) job {
 	var j job
 	var code int
@@ -179,7 +179,7 @@ func parse(args []string) job {
 	flags.IntVar(&j.lines, "lines", 0, "")
 	flags.DurationVar(&j.after, "after", 0, "")
 	flags.IntVar(&code, "exit", 0, "")
-	j.ends = len(args) > 0 && flags.Parse(args) == nil
+	j.ends = len(args) > 0 && args[0] != "sleep" && flags.Parse(args) == nil
 	j.code = int32(code)
 	return j
 }

@@ -4113,7 +4113,9 @@ type OpenStream struct {
 	//	*OpenStream_Exec
 	//	*OpenStream_PortForward
 	//	*OpenStream_Top
-	Kind          isOpenStream_Kind `protobuf_oneof:"kind"`
+	Kind isOpenStream_Kind `protobuf_oneof:"kind"`
+	// Window is how many bytes either side may have sent that the other has not taken yet; 0 sets no bound.
+	Window        int64 `protobuf:"varint,6,opt,name=window,proto3" json:"window,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4198,6 +4200,13 @@ func (x *OpenStream) GetTop() *TopRequest {
 	return nil
 }
 
+func (x *OpenStream) GetWindow() int64 {
+	if x != nil {
+		return x.Window
+	}
+	return 0
+}
+
 type isOpenStream_Kind interface {
 	isOpenStream_Kind()
 }
@@ -4244,7 +4253,11 @@ type AttachRequest struct {
 	// PortForward is what comes back on a connection.
 	PortForward *PortForwardResponse `protobuf:"bytes,5,opt,name=port_forward,json=portForward,proto3" json:"port_forward,omitempty"`
 	// Top is one look at what services use.
-	Top           *TopResponse `protobuf:"bytes,6,opt,name=top,proto3" json:"top,omitempty"`
+	Top *TopResponse `protobuf:"bytes,6,opt,name=top,proto3" json:"top,omitempty"`
+	// Code of the error, as gRPC counts them; 0 for one that says nothing of whose fault it is.
+	Code int32 `protobuf:"varint,7,opt,name=code,proto3" json:"code,omitempty"`
+	// Taken is how many bytes of the server's messages the agent is done with since it last said so.
+	Taken         int64 `protobuf:"varint,8,opt,name=taken,proto3" json:"taken,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4321,13 +4334,29 @@ func (x *AttachRequest) GetTop() *TopResponse {
 	return nil
 }
 
+func (x *AttachRequest) GetCode() int32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *AttachRequest) GetTaken() int64 {
+	if x != nil {
+		return x.Taken
+	}
+	return 0
+}
+
 // AttachResponse is what the server sends to an agent on one stream. The server closes it to end the stream.
 type AttachResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Exec is input for a command; its start came with OpenStream.
 	Exec *ExecRequest `protobuf:"bytes,1,opt,name=exec,proto3" json:"exec,omitempty"`
 	// PortForward is data for a connection; its start came with OpenStream.
-	PortForward   *PortForwardRequest `protobuf:"bytes,2,opt,name=port_forward,json=portForward,proto3" json:"port_forward,omitempty"`
+	PortForward *PortForwardRequest `protobuf:"bytes,2,opt,name=port_forward,json=portForward,proto3" json:"port_forward,omitempty"`
+	// Taken is how many bytes of the agent's messages the caller has got since the server last said so.
+	Taken         int64 `protobuf:"varint,3,opt,name=taken,proto3" json:"taken,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4374,6 +4403,13 @@ func (x *AttachResponse) GetPortForward() *PortForwardRequest {
 		return x.PortForward
 	}
 	return nil
+}
+
+func (x *AttachResponse) GetTaken() int64 {
+	if x != nil {
+		return x.Taken
+	}
+	return 0
 }
 
 // CreateSourceRequest has the source to create.
@@ -6459,25 +6495,29 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x06Routes\x12\x12\n" +
 	"\x04full\x18\x01 \x01(\bR\x04full\x12(\n" +
 	"\aupserts\x18\x02 \x03(\v2\x0e.cara.v1.RouteR\aupserts\x12#\n" +
-	"\rremoved_hosts\x18\x03 \x03(\tR\fremovedHosts\"\xf0\x01\n" +
+	"\rremoved_hosts\x18\x03 \x03(\tR\fremovedHosts\"\x88\x02\n" +
 	"\n" +
 	"OpenStream\x12\x1b\n" +
 	"\tstream_id\x18\x01 \x01(\tR\bstreamId\x12*\n" +
 	"\x04logs\x18\x02 \x01(\v2\x14.cara.v1.LogsRequestH\x00R\x04logs\x12(\n" +
 	"\x04exec\x18\x03 \x01(\v2\x12.cara.v1.ExecStartH\x00R\x04exec\x12>\n" +
 	"\fport_forward\x18\x04 \x01(\v2\x19.cara.v1.PortForwardStartH\x00R\vportForward\x12'\n" +
-	"\x03top\x18\x05 \x01(\v2\x13.cara.v1.TopRequestH\x00R\x03topB\x06\n" +
-	"\x04kind\"\x8d\x02\n" +
+	"\x03top\x18\x05 \x01(\v2\x13.cara.v1.TopRequestH\x00R\x03top\x12\x16\n" +
+	"\x06window\x18\x06 \x01(\x03R\x06windowB\x06\n" +
+	"\x04kind\"\xb7\x02\n" +
 	"\rAttachRequest\x12$\n" +
 	"\tstream_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\bstreamId\x12\"\n" +
 	"\x03log\x18\x02 \x01(\v2\x10.cara.v1.LogLineR\x03log\x12\x1e\n" +
 	"\x05error\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x05error\x12)\n" +
 	"\x04exec\x18\x04 \x01(\v2\x15.cara.v1.ExecResponseR\x04exec\x12?\n" +
 	"\fport_forward\x18\x05 \x01(\v2\x1c.cara.v1.PortForwardResponseR\vportForward\x12&\n" +
-	"\x03top\x18\x06 \x01(\v2\x14.cara.v1.TopResponseR\x03top\"z\n" +
+	"\x03top\x18\x06 \x01(\v2\x14.cara.v1.TopResponseR\x03top\x12\x12\n" +
+	"\x04code\x18\a \x01(\x05R\x04code\x12\x14\n" +
+	"\x05taken\x18\b \x01(\x03R\x05taken\"\x90\x01\n" +
 	"\x0eAttachResponse\x12(\n" +
 	"\x04exec\x18\x01 \x01(\v2\x14.cara.v1.ExecRequestR\x04exec\x12>\n" +
-	"\fport_forward\x18\x02 \x01(\v2\x1b.cara.v1.PortForwardRequestR\vportForward\"F\n" +
+	"\fport_forward\x18\x02 \x01(\v2\x1b.cara.v1.PortForwardRequestR\vportForward\x12\x14\n" +
+	"\x05taken\x18\x03 \x01(\x03R\x05taken\"F\n" +
 	"\x13CreateSourceRequest\x12/\n" +
 	"\x06source\x18\x01 \x01(\v2\x0f.cara.v1.SourceB\x06\xbaH\x03\xc8\x01\x01R\x06source\"C\n" +
 	"\x10PutSourceRequest\x12/\n" +

@@ -1,0 +1,156 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/docker/docker/api/types"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/client"
+	"github.com/docker/docker/pkg/stdcopy"
+
+	"github.com/caravanserai/cara/agent"
+)
+
+const (
+	// outputChunk is the most that is passed on at a time.
+	outputChunk = 32 << 10
+	// noDetach takes the place of the keys that make an engine let go of a terminal (Ctrl-P Ctrl-Q, which hold Ctrl-P back
+	// until the next key): nobody types these.
+	noDetach = "ctrl-^,ctrl-@,ctrl-^,ctrl-@,ctrl-^,ctrl-@,ctrl-^,ctrl-@"
+
+	resizeTries  = 20
+	resizePause  = 25 * time.Millisecond // until a process that was just made has a terminal
+	exitPauseMax = time.Second
+)
+
+// process is a command behind one hijacked connection. Closing that is the only thing that ends its reads and writes.
+type process struct {
+	engine    *Engine
+	docker    *client.Client
+	id        string // of the exec
+	container string
+	tty       bool
+	stream    types.HijackedResponse
+	ended     bool // Wait saw its end
+}
+
+// Start implements agent.Streams.
+func (e *Engine) Start(ctx context.Context, id string, command agent.Command) (agent.Process, error) {
+	docker, err := e.api(ctx)
+	if err != nil {
+		return nil, err
+	}
+	options := container.ExecOptions{
+		Cmd: command.Args, AttachStdin: command.Stdin, AttachStdout: true, AttachStderr: true, Tty: command.TTY,
+		User: command.User, WorkingDir: command.WorkingDir,
+	}
+	if command.TTY {
+		options.DetachKeys = noDetach
+	}
+	bounded, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
+	defer cancel()
+	made, err := docker.ContainerExecCreate(bounded, id, options)
+	if err != nil {
+		return nil, wrap(err, "exec in container %.12s", id)
+	}
+	stream, err := docker.ContainerExecAttach(bounded, made.ID, container.ExecAttachOptions{Tty: command.TTY})
+	if err != nil {
+		return nil, wrap(err, "exec in container %.12s", id)
+	}
+	return &process{engine: e, docker: docker, id: made.ID, container: id, tty: command.TTY, stream: stream}, nil
+}
+
+// Write implements agent.Process.
+func (p *process) Write(data []byte) (int, error) { return p.stream.Conn.Write(data) }
+
+// CloseInput implements agent.Process.
+func (p *process) CloseInput() error { return p.stream.CloseWrite() }
+
+// Resize implements agent.Process. The engine refuses until the process is there.
+func (p *process) Resize(ctx context.Context, size agent.Size) (err error) {
+	for range resizeTries {
+		err = p.docker.ContainerExecResize(ctx, p.id, container.ResizeOptions{Height: uint(size.Rows), Width: uint(size.Columns)})
+		if err == nil || pause(ctx, resizePause) != nil {
+			break
+		}
+	}
+	return wrap(err, "resize the terminal of a command in container %.12s", p.container)
+}
+
+// Wait implements agent.Process.
+func (p *process) Wait(ctx context.Context, emit func(data []byte, stderr bool) error) (int, error) {
+	defer context.AfterFunc(ctx, p.stream.Close)()
+	var err error
+	if p.tty {
+		_, err = io.CopyBuffer(struct{ io.Writer }{output{emit: emit}}, struct{ io.Reader }{p.stream.Reader}, make([]byte, outputChunk))
+	} else {
+		_, err = stdcopy.StdCopy(output{emit, false}, output{emit, true}, p.stream.Reader)
+	}
+	var refused emitError
+	switch {
+	case ctx.Err() != nil:
+		return 0, ctx.Err()
+	case errors.As(err, &refused):
+		return 0, refused.error
+	case err != nil:
+		return 0, wrap(err, "exec in container %.12s", p.container)
+	}
+	code, err := p.exitCode(ctx)
+	p.ended = err == nil
+	return code, err
+}
+
+// exitCode waits for the end of a process whose output has ended, which is a moment later, or much where it closed it.
+func (p *process) exitCode(ctx context.Context) (int, error) {
+	for wait := 5 * time.Millisecond; ; wait = min(2*wait, exitPauseMax) {
+		now, err := p.inspect(ctx)
+		if err != nil {
+			return 0, err
+		}
+		if !now.Running {
+			return now.ExitCode, nil
+		}
+		if err := pause(ctx, wait); err != nil {
+			return 0, err
+		}
+	}
+}
+
+func (p *process) inspect(ctx context.Context) (container.ExecInspect, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.engine.cfg.CallTimeout)
+	defer cancel()
+	now, err := p.docker.ContainerExecInspect(ctx, p.id)
+	return now, wrap(err, "ask for the end of a command in container %.12s", p.container)
+}
+
+// output passes on what one of a command's outputs says.
+type output struct {
+	emit   func(data []byte, stderr bool) error
+	stderr bool
+}
+
+// emitError is a refusal of whoever takes the output, and no fault of the engine's.
+type emitError struct{ error }
+
+func (o output) Write(data []byte) (int, error) {
+	for chunk := range slices.Chunk(data, outputChunk) {
+		if err := o.emit(slices.Clone(chunk), o.stderr); err != nil {
+			return 0, emitError{err}
+		}
+	}
+	return len(data), nil
+}
+
+// pause waits.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

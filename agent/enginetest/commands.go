@@ -1,0 +1,132 @@
+package enginetest
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// patience of a test that waits for a command.
+const patience = time.Minute
+
+// tools starts a container that has the tools.
+func (s *suite) tools(t *testing.T) string {
+	t.Helper()
+	s.network(t)
+	spec := s.spec("1h")
+	spec.Service = &carav1.Service{Name: "a", Image: s.Tools, Command: []string{"sleep", "1h"}, StopGracePeriod: "1s"}
+	id, err := s.Engine.CreateContainer(t.Context(), spec)
+	must(t, err)
+	must(t, s.Engine.StartContainer(t.Context(), id))
+	return id
+}
+
+func (s *suite) command(t *testing.T, id string, command agent.Command) agent.Process {
+	t.Helper()
+	p, err := s.Engine.Start(t.Context(), id, command)
+	must(t, err)
+	t.Cleanup(func() { p.End(context.WithoutCancel(t.Context())) })
+	return p
+}
+
+// ending collects what a command says until it has ended.
+func ending(t *testing.T, p agent.Process) (code int, stdout, stderr []byte) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	code, err := p.Wait(ctx, func(data []byte, isErr bool) error {
+		if len(data) > 32<<10 {
+			t.Errorf("%d bytes at a time", len(data))
+		}
+		if isErr {
+			stderr = append(stderr, data...)
+		} else {
+			stdout = append(stdout, data...)
+		}
+		return nil
+	})
+	must(t, err)
+	return code, stdout, stderr
+}
+
+func commandOutput(t *testing.T, s *suite) {
+	s.network(t)
+	id := s.start(t, "-after", "1h")
+	code, stdout, stderr := ending(t, s.command(t, id, agent.Command{Args: []string{s.Job, "-lines", "2", "-exit", "3"}}))
+	if code != 3 || string(stdout) != "job v1 line 1 of 2\njob v1 line 2 of 2\n" || string(stderr) != "job v1: exit 3\n" {
+		t.Errorf("code %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
+	code, stdout, stderr = ending(t, s.command(t, id, agent.Command{Args: []string{"/nothing/here"}}))
+	if code != 126 && code != 127 || !strings.Contains(string(stdout)+string(stderr), "no such file") {
+		t.Errorf("a command that is not there: code %d, it says %q %q", code, stdout, stderr)
+	}
+	stop := errors.New("enough")
+	p := s.command(t, id, agent.Command{Args: []string{s.Job, "-lines", "2"}})
+	_, err := p.Wait(t.Context(), func([]byte, bool) error { return stop })
+	wantErr(t, err, stop)
+	_, err = s.Engine.Start(t.Context(), "nothing", agent.Command{Args: []string{s.Job}})
+	wantErr(t, err, agent.ErrNotFound)
+	must(t, s.Engine.StopContainer(t.Context(), id, time.Second))
+	if _, err := s.Engine.Start(t.Context(), id, agent.Command{Args: []string{s.Job}}); err == nil {
+		t.Error("a command was started in a container that does not run")
+	}
+}
+
+func commandInput(t *testing.T, s *suite) {
+	p := s.command(t, s.tools(t), agent.Command{Args: []string{"cat"}, Stdin: true})
+	sent := make([]byte, 3<<20) // more than all pipes between hold
+	_, _ = rand.Read(sent)
+	written := make(chan error, 1)
+	go func() {
+		_, err := p.Write(sent)
+		written <- errors.Join(err, p.CloseInput())
+	}()
+	code, stdout, _ := ending(t, p)
+	must(t, <-written)
+	if code != 0 || !bytes.Equal(stdout, sent) {
+		t.Errorf("code %d, %d bytes came back of %d", code, len(stdout), len(sent))
+	}
+}
+
+func commandTerminal(t *testing.T, s *suite) {
+	p := s.command(t, s.tools(t), agent.Command{Args: s.Sized, Stdin: true, TTY: true})
+	must(t, p.Resize(t.Context(), agent.Size{Rows: 20, Columns: 50}))
+	must(t, p.Resize(t.Context(), agent.Size{Rows: 30, Columns: 100}))
+	if code, stdout, _ := ending(t, p); code != 0 {
+		t.Errorf("code %d, it says %q", code, stdout)
+	}
+}
+
+// commandLeft: whoever started a command leaves, and the command does not stay.
+func commandLeft(t *testing.T, s *suite) {
+	id := s.tools(t)
+	for name, tty := range map[string]bool{"with a terminal": true, "without": false} {
+		p := s.command(t, id, agent.Command{Args: []string{"sleep", "3600"}, Stdin: true, TTY: tty})
+		ctx, leave := context.WithCancel(t.Context())
+		waited := make(chan error, 1)
+		go func() {
+			_, err := p.Wait(ctx, func([]byte, bool) error { return nil })
+			waited <- err
+		}()
+		leave()
+		wantErr(t, <-waited, context.Canceled)
+		p.End(t.Context())
+		if s.Left != nil {
+			waitFor(t, func() bool { return s.Left(t, id) == 0 })
+		}
+		if t.Failed() {
+			t.Log(name)
+		}
+	}
+	if c := s.inspect(t, id); c.State != agent.StateRunning || c.Labels[api.LabelProject] != s.project {
+		t.Errorf("the container itself: %+v", c)
+	}
+}

@@ -1,0 +1,80 @@
+package agent
+
+import (
+	"context"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// exec runs a command in a service's container. Its input is passed on in a goroutine of its own, so that a command that
+// does not read can still be heard, and hung up on when its caller leaves.
+func (a *Agent) exec(ctx, outer context.Context, start *carav1.ExecStart, server *serverEnd) error {
+	c, err := a.runningContainer(ctx, start.GetName(), start.GetService())
+	if err != nil {
+		return err
+	}
+	p, err := a.engine.Start(ctx, c.ID, Command{
+		Args: start.GetCommand(), Stdin: start.GetStdin(), TTY: start.GetTty(), User: start.GetUser(), WorkingDir: start.GetWorkingDir(),
+	})
+	if err != nil {
+		return err
+	}
+	input, stop := context.WithCancel(ctx)
+	fed := make(chan struct{})
+	go func() {
+		defer close(fed)
+		if start.GetTty() && start.GetSize() != nil {
+			a.resize(input, p, start.GetSize())
+		}
+		a.feed(input, server, p, start.GetStdin())
+	}()
+	code, err := p.Wait(ctx, func(data []byte, stderr bool) error {
+		return server.Send(ctx, &carav1.AttachRequest{Exec: said(data, stderr)})
+	})
+	stop()
+	p.End(outer)
+	<-fed
+	if err != nil {
+		return err
+	}
+	return server.Send(ctx, &carav1.AttachRequest{Exec: &carav1.ExecResponse{Message: &carav1.ExecResponse_ExitCode{ExitCode: int32(code)}}})
+}
+
+func said(data []byte, stderr bool) *carav1.ExecResponse {
+	if stderr {
+		return &carav1.ExecResponse{Message: &carav1.ExecResponse_Stderr{Stderr: data}}
+	}
+	return &carav1.ExecResponse{Message: &carav1.ExecResponse_Stdout{Stdout: data}}
+}
+
+// feed passes on a command's input, where it is wanted, until there is no more. What a command does not take, because it
+// has closed its input or has ended, is dropped.
+func (a *Agent) feed(ctx context.Context, server *serverEnd, p Process, wanted bool) {
+	for {
+		msg, err := server.Recv(ctx)
+		if err != nil {
+			return
+		}
+		switch m := msg.GetExec().GetMessage().(type) {
+		case *carav1.ExecRequest_Stdin:
+			if wanted {
+				_, err = p.Write(m.Stdin)
+			}
+		case *carav1.ExecRequest_StdinClosed:
+			if wanted {
+				err = p.CloseInput()
+			}
+		case *carav1.ExecRequest_Resize:
+			a.resize(ctx, p, m.Resize)
+		}
+		if err != nil {
+			a.log.Debug("a command does not take its input", "error", err)
+		}
+	}
+}
+
+func (a *Agent) resize(ctx context.Context, p Process, size *carav1.TerminalSize) {
+	if err := p.Resize(ctx, Size{Rows: int(size.GetRows()), Columns: int(size.GetColumns())}); err != nil {
+		a.log.Debug("a terminal keeps its size", "error", err)
+	}
+}

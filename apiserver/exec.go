@@ -1,0 +1,93 @@
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Exec runs a command in a container of a project, on the agent that has it. The project's events say who did.
+func (s projectService) Exec(stream carav1.ProjectService_ExecServer) error {
+	first, err := stream.Recv()
+	if err != nil {
+		return noStart(err)
+	}
+	if first.GetStart() == nil {
+		return noStart(nil)
+	}
+	start := proto.CloneOf(first.GetStart())
+	p, err := s.placed(start.GetName(), "is no container to run anything in")
+	if err != nil {
+		return err
+	}
+	if start.Service, err = oneService(p, start.GetService()); err != nil {
+		return err
+	}
+	if err := s.tellExec(stream.Context(), p, start); err != nil {
+		return err
+	}
+	ended := false
+	in := execInput{stream: stream}
+	ask := &carav1.OpenStream{Kind: &carav1.OpenStream_Exec{Exec: start}}
+	err = s.relay(stream.Context(), p.GetStatus().GetNodeRef(), ask, talk{
+		up: in.next,
+		down: func(msg *carav1.AttachRequest) error {
+			if msg.GetExec() == nil {
+				return nil
+			}
+			_, exit := msg.GetExec().GetMessage().(*carav1.ExecResponse_ExitCode)
+			ended = ended || exit
+			return stream.Send(msg.GetExec())
+		},
+	})
+	if err == nil && !ended {
+		return errNodeLeft(p.GetStatus().GetNodeRef())
+	}
+	return err
+}
+
+// tellExec leaves an event. Of the command it has the first word alone: the others may hold what nobody should read.
+func (s projectService) tellExec(ctx context.Context, p *carav1.Project, start *carav1.ExecStart) error {
+	return s.transact(ctx, func(t *tx) error {
+		t.event(refTo(p), eventNormal, "Exec", fmt.Sprintf("%s runs %.64q in service %s", t.actor.Name, path.Base(start.GetCommand()[0]), start.GetService()))
+		return nil
+	})
+}
+
+// execInput is what a caller sends to its command. A caller that closes its side ends the input.
+type execInput struct {
+	stream carav1.ProjectService_ExecServer
+	closed bool
+}
+
+func (in *execInput) next() (*carav1.AttachResponse, error) {
+	req, err := in.stream.Recv()
+	switch {
+	case errors.Is(err, io.EOF) && in.closed:
+		return nil, io.EOF
+	case errors.Is(err, io.EOF):
+		in.closed = true
+		req = &carav1.ExecRequest{Message: &carav1.ExecRequest_StdinClosed{StdinClosed: true}}
+	case err != nil:
+		return nil, err
+	case req.GetStart() != nil:
+		return nil, api.Invalid("the request", fieldError("start", "is for the first message alone"))
+	}
+	return &carav1.AttachResponse{Exec: req}, nil
+}
+
+// noStart is the answer to a stream that does not begin as it should.
+func noStart(err error) error {
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	return api.Errorf(codes.InvalidArgument, api.TitleInvalid, "the first message has to be `start`")
+}

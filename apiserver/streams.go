@@ -1,0 +1,181 @@
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/flow"
+)
+
+// streamWindow is how many bytes may be under way on a stream between an agent and its caller, each way.
+const streamWindow = 256 << 10
+
+// agentEnd is the server's side of a stream with an agent.
+type agentEnd = flow.End[*carav1.AttachResponse, *carav1.AttachRequest]
+
+func newAgentEnd(stream carav1.NodeService_AttachServer) *agentEnd {
+	return flow.New[*carav1.AttachResponse, *carav1.AttachRequest](stream, streamWindow, func(bytes int64) *carav1.AttachResponse {
+		return &carav1.AttachResponse{Taken: bytes}
+	})
+}
+
+// talk is the way between an agent and its caller. down passes on what the agent sends. up, where there is one, returns what
+// the agent is to get, and io.EOF when no more will come; it is called in a goroutine of its own, which ends with the
+// caller's call.
+type talk struct {
+	down func(*carav1.AttachRequest) error
+	up   func() (*carav1.AttachResponse, error)
+}
+
+// relay asks a node's agent for a stream and carries it until either side is done, or has gone.
+func (s *Server) relay(ctx context.Context, node string, ask *carav1.OpenStream, c talk) error {
+	w, err := s.meetings.expect(ctx, node)
+	if err != nil {
+		return err
+	}
+	defer w.finish()
+	agent, err := s.openStream(ctx, w, ask)
+	if err != nil {
+		return err
+	}
+	go func() {
+		select {
+		case <-s.draining:
+			w.finish()
+		case <-w.over.Done():
+		}
+	}()
+	refused := make(chan error, 1)
+	if c.up != nil {
+		go func() {
+			if err := pump(w.over, agent, c.up); err != nil {
+				refused <- err
+				w.finish()
+			}
+		}()
+	}
+	for {
+		msg, err := agent.Recv(w.over) //nolint:contextcheck // the meeting's own, which was made of ctx
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return s.whyOver(ctx, node, refused)
+		case msg.GetError() != "":
+			return agentError(node, msg)
+		}
+		if err := c.down(msg); err != nil {
+			return err
+		}
+	}
+}
+
+// pump sends an agent what its caller sends. The error is the caller's: that the agent has gone is for its reader to say.
+func pump(ctx context.Context, agent *agentEnd, next func() (*carav1.AttachResponse, error)) error {
+	for {
+		msg, err := next()
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		}
+		if agent.Send(ctx, msg) != nil {
+			return nil
+		}
+	}
+}
+
+// whyOver says what ended a stream before its end.
+func (s *Server) whyOver(ctx context.Context, node string, refused <-chan error) error {
+	select {
+	case err := <-refused: // the caller sent what it may not
+		if ctx.Err() == nil {
+			return err
+		}
+	default:
+	}
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case s.isDraining():
+		return errDraining()
+	default:
+		return errNodeLeft(node)
+	}
+}
+
+// agentError is what an agent said went wrong.
+func agentError(node string, msg *carav1.AttachRequest) error {
+	code := codes.Code(uint32(msg.GetCode()))
+	switch code {
+	case codes.InvalidArgument, codes.NotFound, codes.FailedPrecondition, codes.Unimplemented:
+	default: // whatever else it says is not the caller's fault
+		code = codes.Unavailable
+	}
+	title := api.ProblemOf(status.Error(code, "")).GetTitle()
+	return api.Errorf(code, title, "node %s: %s", node, msg.GetError())
+}
+
+// placed is where a stream leads: a project with the node that has it.
+func (s *Server) placed(name, forWhat string) (*carav1.Project, error) {
+	p, ok := lookup[*carav1.Project](s.cache, name)
+	if !ok {
+		return nil, notFound(api.KindProject, name)
+	}
+	if p.GetStatus().GetNodeRef() == "" {
+		return nil, api.Errorf(codes.FailedPrecondition, api.TitleConflict, "project %q is %s and on no node: there %s",
+			name, p.GetStatus().GetPhase(), forWhat)
+	}
+	return p, nil
+}
+
+// oneService is the service that a caller means: the one it names, or the only one there is.
+func oneService(p *carav1.Project, service string) (string, error) {
+	all := serviceNames(p)
+	switch {
+	case service == "" && len(all) == 1:
+		return all[0], nil
+	case service == "":
+		return "", api.Invalid("the request", fieldError("service", "say which: project %q has %s", p.GetMetadata().GetName(), strings.Join(all, ", ")))
+	case !slices.Contains(all, service):
+		return "", api.Invalid("the request", fieldError("service", "is %q; project %q has %s", service, p.GetMetadata().GetName(), strings.Join(all, ", ")))
+	}
+	return service, nil
+}
+
+// knownServices refuses what a project does not have.
+func knownServices(p *carav1.Project, services []string) error {
+	all := serviceNames(p)
+	for i, service := range services {
+		if !slices.Contains(all, service) {
+			return api.Invalid("the request", fieldError(fieldIndex("services", i), "is %q; project %q has %s",
+				service, p.GetMetadata().GetName(), strings.Join(all, ", ")))
+		}
+	}
+	return nil
+}
+
+func serviceNames(p *carav1.Project) (names []string) {
+	for _, service := range p.GetSpec().GetServices() {
+		names = append(names, service.GetName())
+	}
+	return names
+}
+
+func (s *Server) isDraining() bool {
+	select {
+	case <-s.draining:
+		return true
+	default:
+		return false
+	}
+}
