@@ -13,6 +13,7 @@ import (
 type ContainerLimits struct {
 	NanoCPUs int64
 	Memory   int64 // bytes
+	PIDs     int64 // processes and threads
 }
 
 // LimitsOf reads a service's limits.
@@ -26,13 +27,18 @@ func LimitsOf(s *carav1.Service) (ContainerLimits, error) {
 	if err != nil {
 		return ContainerLimits{}, fmt.Errorf("resources.limits.memory: %w", err)
 	}
-	return ContainerLimits{NanoCPUs: cpu * 1e6, Memory: memory}, nil
+	return ContainerLimits{NanoCPUs: cpu * 1e6, Memory: memory, PIDs: int64(limits.GetPids())}, nil
 }
 
 // inPlace says whether a container with limits l can be given those of to while it runs: an engine changes a limit, and
 // sets one where there was none, but has no way to take one off.
 func (l ContainerLimits) inPlace(to ContainerLimits) bool {
-	return (l.NanoCPUs == 0 || to.NanoCPUs != 0) && (l.Memory == 0 || to.Memory != 0)
+	return l.with(to) == to
+}
+
+// with is what l becomes where the engine is told to: a limit that to does not name stays.
+func (l ContainerLimits) with(to ContainerLimits) ContainerLimits {
+	return ContainerLimits{NanoCPUs: or(to.NanoCPUs, l.NanoCPUs), Memory: or(to.Memory, l.Memory), PIDs: or(to.PIDs, l.PIDs)}
 }
 
 // runHash is the hash of what a service's container must be made anew for: all of it but its resources.

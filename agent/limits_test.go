@@ -11,9 +11,9 @@ import (
 	"github.com/caravanserai/cara/internal/testimage"
 )
 
-func limitedTo(image, memory string) *carav1.ProjectSpec {
+func limitedTo(image, memory string, pids int32) *carav1.ProjectSpec {
 	return &carav1.ProjectSpec{Services: []*carav1.Service{
-		{Name: "a", Image: image, Args: []string{"-after", "1h"}, Resources: &carav1.Resources{Limits: &carav1.ResourceList{Memory: memory}}},
+		{Name: "a", Image: image, Args: []string{"-after", "1h"}, Resources: &carav1.Resources{Limits: &carav1.ResourceList{Memory: memory, Pids: pids}}},
 		{Name: "b", Image: image, Args: []string{"-after", "1h"}},
 	}}
 }
@@ -38,23 +38,23 @@ func changesLimits(t *testing.T, r *rig, image string) {
 		return out
 	}
 	r.run(t)
-	r.put(project, limitedTo(image, "64Mi"))
+	r.put(project, limitedTo(image, "64Mi", 0))
 	r.wait(t, project, phase(api.PhaseRunning))
 	want := containers()
-	r.put(project, limitedTo(image, "128Mi"))
+	r.put(project, limitedTo(image, "128Mi", 100))
 	p := r.wait(t, project, phase(api.PhaseRunning))
 	if got, want := p.GetStatus().GetServices()[0].GetSpecHash(), api.ServiceHash(p.GetSpec(), "a"); got != want {
 		t.Errorf("status says spec hash %s, want %s", got, want)
 	}
 	a := want["a"]
-	a.Limits.Memory = 128 << 20
+	a.Limits.Memory, a.Limits.PIDs = 128<<20, 100
 	want["a"] = a
 	if diff := cmp.Diff(want, containers()); diff != "" {
 		t.Errorf("after a change of one limit (-want +got):\n%s", diff)
 	}
 	r.stop()
 	r.run(t) // another agent finds nothing to do
-	r.put(project, limitedTo(image, ""))
+	r.put(project, limitedTo(image, "", 100))
 	r.wait(t, project, phase(api.PhaseRunning))
 	got := containers()
 	if got["a"].ID == a.ID || got["a"].Limits.Memory != 0 || got["b"].ID != want["b"].ID {

@@ -228,6 +228,9 @@ func (e *fieldErrors) resources(at string, r *carav1.Resources) {
 	e.quantity(at+".limits.memory", r.GetLimits().GetMemory(), Bytes)
 	e.within(at+".requests.cpu", r.GetRequests().GetCpu(), r.GetLimits().GetCpu(), MilliCPU)
 	e.within(at+".requests.memory", r.GetRequests().GetMemory(), r.GetLimits().GetMemory(), Bytes)
+	if r.GetRequests().GetPids() != 0 {
+		e.add(at+".requests.pids", "processes are not counted against a node; set it under limits")
+	}
 	if n, err := Bytes(r.GetLimits().GetMemory()); err == nil && n > 0 && n < minMemory {
 		e.add(at+".limits.memory", "%q is less than the engine's minimum of 6Mi; a plain number counts bytes", r.GetLimits().GetMemory())
 	}

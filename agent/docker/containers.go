@@ -62,6 +62,9 @@ func (e *Engine) InspectContainer(ctx context.Context, id string) (agent.Contain
 	}
 	if c.HostConfig != nil {
 		out.Limits = agent.ContainerLimits{NanoCPUs: c.HostConfig.NanoCPUs, Memory: c.HostConfig.Memory}
+		if pids := c.HostConfig.PidsLimit; pids != nil && *pids > 0 {
+			out.Limits.PIDs = *pids
+		}
 	}
 	if c.Config.StopTimeout != nil {
 		out.Grace = time.Duration(*c.Config.StopTimeout) * time.Second
@@ -155,7 +158,7 @@ func (e *Engine) UpdateContainer(ctx context.Context, id string, limits agent.Co
 		return err
 	}
 	_, err = docker.ContainerUpdate(ctx, id, container.UpdateConfig{Resources: container.Resources{
-		NanoCPUs: limits.NanoCPUs, Memory: limits.Memory, MemorySwap: 2 * limits.Memory,
+		NanoCPUs: limits.NanoCPUs, Memory: limits.Memory, MemorySwap: 2 * limits.Memory, PidsLimit: pidsLimit(limits),
 	}})
 	if err != nil {
 		return wrap(err, "update container %.12s", id)
@@ -164,10 +167,19 @@ func (e *Engine) UpdateContainer(ctx context.Context, id string, limits agent.Co
 	if err != nil {
 		return err
 	}
-	if limits.NanoCPUs != 0 && c.Limits.NanoCPUs != limits.NanoCPUs || limits.Memory != 0 && c.Limits.Memory != limits.Memory {
+	if limits.NanoCPUs != 0 && c.Limits.NanoCPUs != limits.NanoCPUs || limits.Memory != 0 && c.Limits.Memory != limits.Memory ||
+		limits.PIDs != 0 && c.Limits.PIDs != limits.PIDs {
 		return fmt.Errorf("update container %.12s: the engine took %+v of the limits %+v: its kernel may lack them", id, c.Limits, limits)
 	}
 	return nil
+}
+
+// pidsLimit leaves a limit that is not given to the engine, or as it is.
+func pidsLimit(limits agent.ContainerLimits) *int64 {
+	if limits.PIDs == 0 {
+		return nil
+	}
+	return &limits.PIDs
 }
 
 // ConnectContainer implements agent.Lifecycle.

@@ -135,7 +135,7 @@ func limit(host *container.HostConfig, s *carav1.Service) error {
 	if err != nil {
 		return fmt.Errorf("shmSize: %w", err)
 	}
-	host.NanoCPUs, host.Memory, host.ShmSize = limits.NanoCPUs, limits.Memory, shm
+	host.NanoCPUs, host.Memory, host.PidsLimit, host.ShmSize = limits.NanoCPUs, limits.Memory, pidsLimit(limits), shm
 	return nil
 }
 

@@ -221,22 +221,22 @@ func exits(t *testing.T, s *suite) {
 func limits(t *testing.T, s *suite) {
 	s.network(t)
 	spec := s.spec("-after", "1h")
-	spec.Service.Resources = &carav1.Resources{Limits: &carav1.ResourceList{Memory: "64Mi"}}
+	spec.Service.Resources = &carav1.Resources{Limits: &carav1.ResourceList{Memory: "64Mi", Pids: 50}}
 	id, err := s.Engine.CreateContainer(t.Context(), spec)
 	must(t, err)
 	must(t, s.Engine.StartContainer(t.Context(), id))
 	before := s.inspect(t, id)
-	if want := (agent.ContainerLimits{Memory: 64 << 20}); before.Limits != want {
+	if want := (agent.ContainerLimits{Memory: 64 << 20, PIDs: 50}); before.Limits != want {
 		t.Errorf("limits %+v, want %+v", before.Limits, want)
 	}
-	for _, to := range []agent.ContainerLimits{{NanoCPUs: 5e8, Memory: 256 << 20}, {NanoCPUs: 1e9, Memory: 32 << 20}} {
+	for _, to := range []agent.ContainerLimits{{NanoCPUs: 5e8, Memory: 256 << 20, PIDs: 60}, {NanoCPUs: 1e9, Memory: 32 << 20, PIDs: 40}} {
 		must(t, s.Engine.UpdateContainer(t.Context(), id, to))
 		if c := s.inspect(t, id); c.Limits != to || !c.StartedAt.Equal(before.StartedAt) || c.State != agent.StateRunning {
 			t.Errorf("updated to %+v: %+v", to, c)
 		}
 	}
 	must(t, s.Engine.UpdateContainer(t.Context(), id, agent.ContainerLimits{NanoCPUs: 2e9}))
-	if c := s.inspect(t, id); c.Limits != (agent.ContainerLimits{NanoCPUs: 2e9, Memory: 32 << 20}) {
+	if c := s.inspect(t, id); c.Limits != (agent.ContainerLimits{NanoCPUs: 2e9, Memory: 32 << 20, PIDs: 40}) {
 		t.Errorf("a limit that was not given: %+v", c.Limits)
 	}
 	wantErr(t, s.Engine.UpdateContainer(t.Context(), "nothing", agent.ContainerLimits{NanoCPUs: 2e9}), agent.ErrNotFound)

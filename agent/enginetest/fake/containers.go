@@ -252,6 +252,9 @@ func (e *Engine) UpdateContainer(ctx context.Context, id string, limits agent.Co
 	if limits.Memory != 0 {
 		c.Limits.Memory = limits.Memory
 	}
+	if limits.PIDs != 0 {
+		c.Limits.PIDs = limits.PIDs
+	}
 	return nil
 }
 
