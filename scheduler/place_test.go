@@ -141,7 +141,7 @@ func FuzzPlace(f *testing.F) {
 				UsedCPU: rng.Int64N(1 << 20), UsedMemory: rng.Int64(), Subnets: rng.Int64N(4), UsedSubnets: rng.Int64N(4),
 			}
 		}
-		v := Place(Demand{CPU: cpu, Memory: memory}, nodes, Spread)
+		v := Place(Demand{CPU: cpu, Memory: memory}, nodes, []Strategy{Spread, Binpack}[rng.IntN(2)])
 		lost := 0
 		for _, n := range v.Lost {
 			lost += n

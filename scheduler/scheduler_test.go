@@ -2,6 +2,8 @@ package scheduler
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -83,6 +85,26 @@ func TestPendingProjectsAreBoundWithinCapacity(t *testing.T) {
 		}
 		if on["n1"] != 4 || on["n2"] != 4 || on[""] != 2 {
 			t.Errorf("placed %v, want 4 on each and 2 that wait", on)
+		}
+		stop()
+	})
+}
+
+func TestBinpackFillsOneNodeAfterTheOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.Put(node("n1", "1Gi"), node("n2", "1Gi"), node("n3", "1Gi"))
+		defer live(w, "n1", "n2", "n3")()
+		stop := run(t, w, Config{Strategy: Binpack})
+		on := map[string]int{}
+		for i := range 6 { // one after the other: side by side is as good, and in no order
+			w.Put(pending(fmt.Sprint("p", i), "256Mi"))
+			pass(time.Second)
+			on[w.project(fmt.Sprint("p", i)).Status.NodeRef]++
+		}
+		counts := slices.Sorted(maps.Values(on))
+		if !slices.Equal(counts, []int{2, 4}) {
+			t.Errorf("placed %v, want 4 on one node and 2 on another", on)
 		}
 		stop()
 	})

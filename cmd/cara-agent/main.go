@@ -52,5 +52,10 @@ func newCommand() *cobra.Command {
 	f.StringVar(&cfg.MetricsListen, "metrics-listen", "", "address of loopback that serves figures for Prometheus, such as 127.0.0.1:9464; empty for none")
 	f.StringVar(&pool, "network-pool", "10.213.0.0/16", "range that project networks are cut from, a /27 each")
 	f.DurationVar(&cfg.RestartDelay, "restart-delay", time.Second, "first delay of the backoff of containers that exit")
+	f.Float64Var(&cfg.Limits.DiskPressure, "disk-pressure", 90, "percent of the engine's disk used above which the node gets no new projects")
+	f.Float64Var(&cfg.Limits.MemoryPressure, "memory-pressure", 5, "percent of the memory available below which the node gets no new projects")
+	f.Float64Var(&cfg.Limits.CollectAbove, "image-gc-high", 85, "percent of the engine's disk used above which unused images are removed that Cara pulled")
+	f.Float64Var(&cfg.Limits.CollectTo, "image-gc-low", 80, "percent of the engine's disk used down to which they are removed")
+	f.DurationVar(&cfg.CollectEvery, "image-gc-interval", time.Minute, "how often that is looked at")
 	return cmd
 }

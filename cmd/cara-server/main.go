@@ -44,6 +44,7 @@ func newCommand() *cobra.Command {
 	p.StringVar(&f.Hosts.BaseDomain, "base-domain", "", "domain of short ingress hosts: {host}.{environment}.{base-domain}")
 	p.StringVar(&f.Hosts.Environment, "environment", "", "environment of short ingress hosts")
 	p.StringVar(&f.ContextsFile, "contexts-file", "", `file that gets a context for caractrl ("none" for no file; default: the user's own)`)
+	p.StringVar(&f.Placement, "placement", "spread", "where projects go that fit on several nodes: spread (the emptiest) or binpack (the fullest)")
 	cmd.AddCommand(newDevCommand(f))
 	return cmd
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -51,6 +52,10 @@ type AgentConfig struct {
 	NetworkPool netip.Prefix
 	// RestartDelay is the first wait of the backoff of containers that exit; the agent's default where 0.
 	RestartDelay time.Duration
+	// Limits say when the node is short of disk or memory, and when images are removed; CollectEvery how often that is
+	// looked at. The agent's defaults where 0.
+	Limits       agent.Limits
+	CollectEvery time.Duration
 	Version      string
 	Logger       *slog.Logger
 }
@@ -66,6 +71,23 @@ func (c *AgentConfig) Validate() error {
 		return errors.New("--server is required")
 	case c.Logger == nil:
 		return errors.New("program: Logger is missing")
+	case c.CollectEvery < 0:
+		return errors.New("--image-gc-interval must not be negative")
+	}
+	return c.checkLimits()
+}
+
+func (c *AgentConfig) checkLimits() error {
+	for flag, percent := range map[string]float64{
+		"--disk-pressure": c.Limits.DiskPressure, "--memory-pressure": c.Limits.MemoryPressure,
+		"--image-gc-high": c.Limits.CollectAbove, "--image-gc-low": c.Limits.CollectTo,
+	} {
+		if percent < 0 || percent > 100 || math.IsNaN(percent) {
+			return fmt.Errorf("%s %v: want a percentage, above 0 and up to 100", flag, percent)
+		}
+	}
+	if high := c.Limits.CollectAbove; high > 0 && c.Limits.CollectTo > high {
+		return fmt.Errorf("--image-gc-low %v is above --image-gc-high %v: lower it too, images would be removed for ever", c.Limits.CollectTo, high)
 	}
 	return nil
 }
@@ -101,6 +123,7 @@ func (c *AgentConfig) Run(ctx context.Context) error {
 	return c.run(ctx, who, conn, agent.Config{
 		Conn: conn, Engine: engine, NodeName: c.NodeName, ClusterID: who.ClusterID(), DataDir: c.DataDir,
 		Version: c.Version, Logger: c.Logger, Restart: agent.RestartLimits{Base: c.RestartDelay},
+		Limits: c.Limits, CollectEvery: c.CollectEvery,
 	})
 }
 

@@ -41,6 +41,8 @@ type ServerConfig struct {
 	AllowSourceCIDRs []netip.Prefix
 	// Hosts spells short ingress hosts out.
 	Hosts api.HostTemplate
+	// Placement is the scheduler's strategy: spread, also where it is empty, or binpack.
+	Placement string
 	// ContextsFile gets a context for the local user's caractrl; the user's own file where it is empty, none where it
 	// is "none".
 	ContextsFile string
@@ -57,6 +59,8 @@ func (c *ServerConfig) Validate() error {
 		return errors.New("--data-dir is required: it holds the cluster's state")
 	case c.Logger == nil:
 		return errors.New("program: Logger is missing")
+	case c.Placement != "" && c.Placement != string(scheduler.Spread) && c.Placement != string(scheduler.Binpack):
+		return fmt.Errorf("--placement %q: want %s or %s", c.Placement, scheduler.Spread, scheduler.Binpack)
 	}
 	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
 		return fmt.Errorf("--listen %q: %w", c.Listen, err)
@@ -154,7 +158,7 @@ func (c *ServerConfig) startLoops(ctx context.Context, loops *errgroup.Group, se
 			return reconciler.New(cfg), cfg.Validate()
 		},
 		"scheduler": func(conn grpc.ClientConnInterface, log *slog.Logger) (room, error) {
-			cfg := scheduler.Config{Conn: conn, Logger: log}
+			cfg := scheduler.Config{Conn: conn, Logger: log, Strategy: scheduler.Strategy(c.Placement)}
 			return scheduler.New(cfg), cfg.Validate()
 		},
 		"gc": func(conn grpc.ClientConnInterface, log *slog.Logger) (room, error) {

@@ -1,0 +1,42 @@
+package program
+
+import (
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/caravanserai/cara/agent"
+)
+
+func TestConfigIsRefusedByTheNameOfItsFlag(t *testing.T) {
+	logger := slog.New(slog.DiscardHandler)
+	limits := func(l agent.Limits) error {
+		c := &AgentConfig{NodeName: "n1", DataDir: "d", Server: "http://127.0.0.1:1", Logger: logger, Limits: l}
+		return c.Validate()
+	}
+	placement := func(p string) error {
+		c := &ServerConfig{DataDir: "d", Listen: "127.0.0.1:0", Logger: logger, Placement: p}
+		return c.Validate()
+	}
+	tests := map[string]struct {
+		err  error
+		want string
+	}{
+		"defaults":             {limits(agent.Limits{}), ""},
+		"limits":               {limits(agent.Limits{DiskPressure: 95, MemoryPressure: 2.5, CollectAbove: 70, CollectTo: 60}), ""},
+		"more than all":        {limits(agent.Limits{DiskPressure: 101}), "--disk-pressure 101"},
+		"less than nothing":    {limits(agent.Limits{MemoryPressure: -1}), "--memory-pressure -1"},
+		"collects for ever":    {limits(agent.Limits{CollectAbove: 70, CollectTo: 80}), "--image-gc-low 80 is above --image-gc-high 70"},
+		"no placement named":   {placement(""), ""},
+		"spread":               {placement("spread"), ""},
+		"binpack":              {placement("binpack"), ""},
+		"some other placement": {placement("best"), `--placement "best": want spread or binpack`},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			if (tt.err == nil) != (tt.want == "") || tt.err != nil && !strings.Contains(tt.err.Error(), tt.want) {
+				t.Errorf("got %v, want %q", tt.err, tt.want)
+			}
+		})
+	}
+}
