@@ -150,13 +150,16 @@ const (
 	StateDead       = "dead"
 )
 
-// Container is one container of the engine. A list fills in ID, Name, Labels, State, Networks and ImageID.
+// Container is one container of the engine. A list fills in ID, Name, Labels, CreatedAt, State, Networks, Image and
+// ImageID.
 type Container struct {
-	ID       string
-	Name     string
-	Labels   map[string]string
-	State    string
-	ExitCode int32
+	ID     string
+	Name   string
+	Labels map[string]string
+	// CreatedAt never changes, unlike StartedAt; a list gives it in whole seconds.
+	CreatedAt time.Time
+	State     string
+	ExitCode  int32
 	// OOMKilled says that the kernel ended it for want of memory.
 	OOMKilled bool
 	// StartError is what the engine said when it could not start it.
@@ -165,7 +168,8 @@ type Container struct {
 	FinishedAt time.Time // zero: never
 	// Networks it is attached to, by name.
 	Networks map[string]Attachment
-	// ImageID it was made from.
+	// Image is the reference that it was made from, ImageID what that led to.
+	Image   string
 	ImageID string
 	// Limits it has now.
 	Limits ContainerLimits

@@ -27,7 +27,9 @@ func (e *Engine) ListContainers(ctx context.Context, labels map[string]string) (
 	}
 	out := make([]agent.Container, 0, len(list))
 	for _, c := range list {
-		found := agent.Container{ID: c.ID, Labels: c.Labels, State: c.State, ImageID: c.ImageID}
+		found := agent.Container{
+			ID: c.ID, Labels: c.Labels, State: c.State, CreatedAt: time.Unix(c.Created, 0), Image: c.Image, ImageID: c.ImageID,
+		}
 		if len(c.Names) > 0 {
 			found.Name = strings.TrimPrefix(c.Names[0], "/")
 		}
@@ -55,7 +57,7 @@ func (e *Engine) InspectContainer(ctx context.Context, id string) (agent.Contain
 		ID: c.ID, Name: strings.TrimPrefix(c.Name, "/"), Labels: c.Config.Labels,
 		State: c.State.Status, ExitCode: int32(c.State.ExitCode), OOMKilled: c.State.OOMKilled,
 		StartError: c.State.Error, StartedAt: parseTime(c.State.StartedAt), FinishedAt: parseTime(c.State.FinishedAt),
-		ImageID: c.Image,
+		CreatedAt: parseTime(c.Created), Image: c.Config.Image, ImageID: c.Image,
 	}
 	if c.NetworkSettings != nil {
 		out.Networks = attachments(c.NetworkSettings.Networks)

@@ -177,9 +177,10 @@ func life(t *testing.T, s *suite) {
 	listed, err := s.Engine.ListContainers(t.Context(), s.labels)
 	must(t, err)
 	inspected := s.inspect(t, id)
-	inspected.Grace = 0
+	created := inspected.CreatedAt
+	inspected.Grace, inspected.CreatedAt = 0, created.Truncate(time.Second).UTC()
 	for i := range listed {
-		listed[i].Grace = 0
+		listed[i].Grace, listed[i].CreatedAt = 0, listed[i].CreatedAt.Truncate(time.Second).UTC()
 	}
 	if diff := cmp.Diff([]agent.Container{inspected}, listed); diff != "" { // nobody inspects one that never ran
 		t.Errorf("a container that was never started (-inspected +listed):\n%s", diff)
@@ -190,6 +191,9 @@ func life(t *testing.T, s *suite) {
 	at := c.Networks[s.name()]
 	if c.State != agent.StateRunning || c.StartedAt.IsZero() || at.IP == "" || at.NetworkID != n.ID {
 		t.Errorf("running: %+v", c)
+	}
+	if !c.CreatedAt.Equal(created) || !c.CreatedAt.Before(c.StartedAt) || c.Image != s.Image {
+		t.Errorf("made at %s, later %s, of %s: %+v", created, c.CreatedAt, s.Image, c)
 	}
 	list, err := s.Engine.ListContainers(t.Context(), map[string]string{api.LabelCluster: s.labels[api.LabelCluster]})
 	must(t, err)
@@ -202,6 +206,9 @@ func life(t *testing.T, s *suite) {
 		t.Errorf("stopped: %+v", c)
 	}
 	must(t, s.Engine.StartContainer(t.Context(), id))
+	if again := s.inspect(t, id); !again.CreatedAt.Equal(created) {
+		t.Errorf("made at %s, after a restart %s", created, again.CreatedAt)
+	}
 	must(t, s.Engine.RemoveContainer(t.Context(), id)) // running
 	must(t, s.Engine.RemoveContainer(t.Context(), id)) // gone: no error
 	_, err = s.Engine.InspectContainer(t.Context(), id)

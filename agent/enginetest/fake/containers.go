@@ -82,7 +82,8 @@ func (e *Engine) CreateContainer(ctx context.Context, spec agent.ContainerSpec) 
 	id := e.id()
 	e.containers[id] = &container{
 		Container: agent.Container{
-			ID: id, Name: spec.Name, Labels: maps.Clone(spec.Labels), State: agent.StateCreated, ImageID: image.ID,
+			ID: id, Name: spec.Name, Labels: maps.Clone(spec.Labels), State: agent.StateCreated,
+			CreatedAt: time.Now(), Image: spec.Service.GetImage(), ImageID: image.ID,
 			Networks: map[string]agent.Attachment{spec.Network: {}}, Limits: limits,
 		},
 		spec: spec, wrote: make(chan struct{}),
