@@ -49,7 +49,7 @@ func (a *Agent) act(ctx context.Context, want *Want, have *Have, x Action) (err 
 	case KindRemoveVolume:
 		err = a.engine.RemoveVolume(ctx, x.Name)
 	case KindCreateContainer:
-		_, err = a.engine.CreateContainer(ctx, want.containerSpec(want.service(x.Service)))
+		_, err = a.engine.CreateContainer(ctx, want.containerSpec(x.Name, want.service(x.Service)))
 	case KindStartContainer:
 		err = a.start(ctx, want, x)
 	case KindRestartContainer:
@@ -123,9 +123,9 @@ func (h *Have) grace(id string) time.Duration {
 }
 
 // containerSpec is a service's container with all that only the agent knows.
-func (w *Want) containerSpec(s *carav1.Service) ContainerSpec {
+func (w *Want) containerSpec(name string, s *carav1.Service) ContainerSpec {
 	spec := ContainerSpec{
-		Name: containerName(w.Project, s.GetName()), Labels: w.containerLabels(s), Network: networkName(w.Project),
+		Name: name, Labels: w.containerLabels(s), Network: networkName(w.Project),
 		Service: s, Volumes: map[string]string{},
 	}
 	for _, e := range s.GetEnv() {

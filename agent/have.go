@@ -24,9 +24,11 @@ type Have struct {
 // does, costs backoff and progress, never correctness.
 type Memory struct {
 	Pulls    map[string]Pull     // by image reference
-	Restarts map[string]Restarts // by service
+	Restarts map[string]Restarts // by service; of a previous container, by its id
 	Tries    map[string]Try      // by Action.Key: actions that failed
 	Failure  *Failure
+	// Update is why a service's successor will not take over, while the previous containers are kept up.
+	Update *Failure
 }
 
 // Pull is one image's pull in this rollout.
@@ -66,6 +68,10 @@ type Try struct {
 // Failure is a terminal error of a rollout.
 type Failure struct {
 	Service string
+	// Container whose log tells more; empty for none.
+	Container string
+	// Update says that only the service's successor failed: what it should have taken over from serves.
+	Update  bool
 	Reason  string
 	Message string
 }
@@ -90,6 +96,8 @@ const (
 type RestartLimits struct {
 	Base, Max, Reset, Window time.Duration
 	Limit                    int
+	// Settle is how long a successor without a health check must have been up before it takes over.
+	Settle time.Duration
 }
 
 // withDefaults fills in what the design says.
@@ -99,6 +107,7 @@ func (l RestartLimits) withDefaults() RestartLimits {
 	l.Reset = or(l.Reset, 10*time.Minute)
 	l.Window = or(l.Window, 10*time.Minute)
 	l.Limit = or(l.Limit, 5)
+	l.Settle = or(l.Settle, 5*time.Second)
 	return l
 }
 

@@ -69,13 +69,11 @@ func updateOf(svc *carav1.Service, c *Container) Action {
 // updateTries is how often the engine is asked to change limits in place before the container is made anew.
 const updateTries = 3
 
-// update gives a container its limits without a restart, where the engine can.
-func (s *step) update(svc *carav1.Service, c *Container) {
+// changeable says whether the engine can be asked to change a container's limits without a restart.
+func (s *step) changeable(svc *carav1.Service, c *Container) bool {
 	limits, err := LimitsOf(svc)
-	a := updateOf(svc, c)
-	if err != nil || !c.Limits.inPlace(limits) || s.h.Memory.Tries[a.Key()].Count >= updateTries {
-		s.replace(svc, c, "its limits changed, and the engine cannot change them in place")
-		return
-	}
-	s.attempt(a, "")
+	return err == nil && c.Limits.inPlace(limits) && s.h.Memory.Tries[updateOf(svc, c).Key()].Count < updateTries
 }
+
+// update gives a container its limits without a restart.
+func (s *step) update(svc *carav1.Service, c *Container) { s.attempt(updateOf(svc, c), "") }

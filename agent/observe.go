@@ -52,8 +52,8 @@ func (a *Agent) observe(ctx context.Context, want *Want, w *workspace) (*Have, e
 		}
 	}
 	a.observePulls(want, w)
-	have.Health = a.probes.sync(ctx, want.Project, targets(want, have.Containers))
 	have.Memory = w.memory.snapshot()
+	have.Health = a.probes.sync(ctx, want.Project, targets(want, have))
 	have.Digests = maps.Clone(w.digests)
 	return have, nil
 }
@@ -149,21 +149,27 @@ func (a *Agent) observePulls(want *Want, w *workspace) {
 	a.pulls.forget(want.Project, keep)
 }
 
-// targets are the running containers with a check.
-func targets(want *Want, containers []Container) []target {
+// targets are the running containers with a check. One that is not as wanted any more is judged by the check that it was
+// made with, as long as that is known: the manifest's is its successor's.
+func targets(want *Want, have *Have) []target {
 	if want.Remove {
 		return nil
 	}
+	s := &step{w: want, h: have}
 	var out []target
-	for _, c := range containers {
+	for _, c := range have.Containers {
 		svc := want.service(c.Labels[api.LabelService])
 		ip := c.Networks[networkName(want.Project)].IP
-		if c.State != StateRunning || svc.GetHealthcheck() == nil || ip == "" || !want.sameAssignment(c.Labels) {
+		if c.State != StateRunning || svc == nil || ip == "" || !want.sameAssignment(c.Labels) {
 			continue
 		}
-		out = append(out, target{
-			key: probeKey{id: c.ID, started: c.StartedAt}, service: svc.GetName(), ip: ip, check: svc.GetHealthcheck(),
-		})
+		t := target{key: probeKey{id: c.ID, started: c.StartedAt}, service: svc.GetName(), ip: ip}
+		if s.outdated(svc, &c) == "" {
+			if t.check = svc.GetHealthcheck(); t.check == nil {
+				continue
+			}
+		}
+		out = append(out, t)
 	}
 	return out
 }

@@ -41,7 +41,8 @@ type target struct {
 	key     probeKey
 	service string
 	ip      string
-	check   *carav1.Healthcheck
+	// check to make; nil for the one that is made already, if any.
+	check *carav1.Healthcheck
 }
 
 type probe struct {
@@ -82,16 +83,19 @@ func (p *prober) sync(ctx context.Context, project string, targets []target) map
 	for _, t := range targets {
 		wanted[t.key] = true
 		one := p.probes[t.key]
+		if t.check == nil && one != nil {
+			t.check = one.check
+		}
 		if one != nil && one.ip != t.ip {
 			p.end(one)
 			one = nil
 		}
-		if one == nil {
+		if one == nil && t.check != nil {
 			one = &probe{target: t, project: project, health: Health{State: HealthStarting}}
 			p.probes[t.key] = one
 			begin = append(begin, one)
 		}
-		if one.probed {
+		if one != nil && one.probed {
 			known[t.key.id] = one.health
 		}
 	}

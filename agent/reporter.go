@@ -110,8 +110,8 @@ func (a *Agent) report(want *Want, have *Have, actions []Action, now time.Time) 
 		return
 	}
 	if want.Phase == api.PhaseRunning {
-		for _, t := range targets(want, have.Containers) {
-			if _, probed := have.Health[t.key.id]; !probed {
+		for _, t := range targets(want, have) {
+			if _, probed := have.Health[t.key.id]; !probed && t.check != nil {
 				return
 			}
 		}

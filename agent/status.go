@@ -94,12 +94,21 @@ func (s *step) reportFailure(r *carav1.UpdateProjectStatusRequest, f *Failure) {
 func (s *step) reportRollout(r *carav1.UpdateProjectStatusRequest, actions []Action) {
 	r.Conditions = []*carav1.Condition{s.imagesReady(actions)}
 	up, total := 0, len(r.Services)
+	failed := s.h.Memory.Update
 	for i, svc := range s.w.Spec.GetServices() {
-		if s.isUp(svc) {
+		switch {
+		case failed != nil && failed.Service == svc.GetName():
+			r.Services[i].Message = cut("its update failed: "+failed.Message, maxMessage)
+		case s.isUp(svc):
 			up++
-		} else if r.Services[i].Message == "" {
+		case r.Services[i].Message == "":
 			r.Services[i].Message = because(slices.DeleteFunc(slices.Clone(actions), func(a Action) bool { return a.Service != svc.GetName() }))
 		}
+	}
+	if failed != nil {
+		r.Conditions = append(r.Conditions, condition(api.CondReady, api.StatusFalse, api.ReasonUpdateFailed, fmt.Sprintf(
+			"the update of service %s failed, and the previous version keeps serving: %s", failed.Service, failed.Message)))
+		return
 	}
 	if up < total {
 		reason := "Starting"
@@ -166,19 +175,10 @@ func progressText(p Progress) string {
 // isUp says that a service is where it should be at this generation and epoch.
 func (s *step) isUp(svc *carav1.Service) bool {
 	c := s.container(svc.GetName())
-	if c == nil || s.outdated(svc, c) != "" || s.wrongLimits(svc, c) {
+	if c == nil || s.outdated(svc, c) != "" || s.wrongLimits(svc, c) || s.previous(svc) != nil {
 		return false
 	}
-	if s.done(svc, c) {
-		return true
-	}
-	if _, unsettled := s.unsettled(svc, c); unsettled || c.State != StateRunning {
-		return false
-	}
-	if _, attached := c.Networks[networkName(s.w.Project)]; !attached {
-		return false
-	}
-	return svc.GetHealthcheck() == nil || s.h.Health[c.ID].State == HealthHealthy
+	return s.works(svc, c, false)
 }
 
 func (s *step) serviceStatus(svc *carav1.Service, actions []Action) *carav1.ServiceStatus {
@@ -187,7 +187,7 @@ func (s *step) serviceStatus(svc *carav1.Service, actions []Action) *carav1.Serv
 		Name: svc.GetName(), Image: s.w.named(svc), State: serviceWaiting,
 		Restarts: int32(s.h.Memory.Restarts[svc.GetName()].Total),
 	}
-	c := s.container(svc.GetName())
+	c := s.serving(svc)
 	if c == nil {
 		if pull.Running {
 			out.State = servicePulling
@@ -195,7 +195,11 @@ func (s *step) serviceStatus(svc *carav1.Service, actions []Action) *carav1.Serv
 		return out
 	}
 	out.ContainerId, out.SpecHash, out.ImageDigest = c.ID, c.Labels[api.LabelSpecHash], s.h.Digests[c.ImageID]
-	if s.outdated(svc, c) == "" && !s.wrongLimits(svc, c) {
+	asWanted := s.outdated(svc, c) == ""
+	if !asWanted {
+		out.Image = orElse(c.Image, out.Image)
+	}
+	if asWanted && !s.wrongLimits(svc, c) {
 		out.SpecHash = s.w.Hashes[svc.GetName()] // its limits may have changed since it was made
 	}
 	if !c.StartedAt.IsZero() {
@@ -204,8 +208,7 @@ func (s *step) serviceStatus(svc *carav1.Service, actions []Action) *carav1.Serv
 	switch {
 	case c.State == StateRunning:
 		out.State = serviceRunning
-		if svc.GetHealthcheck() != nil {
-			health := s.h.Health[c.ID]
+		if health, probed := s.h.Health[c.ID]; probed || asWanted && svc.GetHealthcheck() != nil {
 			out.Health, out.Message = orElse(health.State, HealthStarting), cut(health.Message, maxMessage)
 		}
 	case c.State == StatePaused:

@@ -40,6 +40,8 @@ type Action struct {
 	ID      string // of a container or network
 	Name    string // of an image, network or volume
 	Reason  string
+	// Previous says that it is about the container that a successor is to take over from.
+	Previous bool
 	// Until ends a Wait; zero where something else than time will end it.
 	Until time.Time
 	// Failure of a Fail.
@@ -98,6 +100,12 @@ func (s *step) attempt(a Action, reasonOfFailure string) {
 
 func (s *step) fail(service, reason, format string, args ...any) {
 	f := &Failure{Service: service, Reason: reason, Message: fmt.Sprintf(format, args...)}
+	if svc := s.w.service(service); svc != nil {
+		f.Update = s.previous(svc) != nil
+		if c := s.best(svc, true); c != nil {
+			f.Container = c.ID
+		}
+	}
 	s.add(Action{Kind: KindFail, Service: service, Failure: f, Reason: f.Message})
 }
 

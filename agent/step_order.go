@@ -35,10 +35,12 @@ func (s *step) unmet(d *carav1.Dependency) string {
 	if svc == nil {
 		return d.GetService() + ", which is not in the manifest"
 	}
-	c := s.container(svc.GetName())
+	c := s.provider(svc)
 	switch {
 	case !s.launched(svc):
 		return svc.GetName() + " to start"
+	case s.outdated(svc, c) != "": // it is kept, and nobody knows better than that it runs
+		return ""
 	case d.GetCondition() == api.DependsCompleted && !s.done(svc, c):
 		return svc.GetName() + " to complete"
 	case d.GetCondition() == api.DependsHealthy && svc.GetHealthcheck() != nil && s.h.Health[c.ID].State != HealthHealthy:
@@ -49,8 +51,16 @@ func (s *step) unmet(d *carav1.Dependency) string {
 
 // launched says that the service's container is as wanted and has run: what became of it since is another matter.
 func (s *step) launched(svc *carav1.Service) bool {
-	c := s.container(svc.GetName())
-	return c != nil && s.outdated(svc, c) == "" && !c.StartedAt.IsZero()
+	c := s.provider(svc)
+	return c != nil && !c.StartedAt.IsZero() && (s.outdated(svc, c) == "" || s.h.Memory.Update != nil)
+}
+
+// provider is the container of a service that others wait for: its successor, unless there will be none.
+func (s *step) provider(svc *carav1.Service) *Container {
+	if s.h.Memory.Update != nil {
+		return s.serving(svc)
+	}
+	return s.container(svc.GetName())
 }
 
 // done says that a service which should end has ended well.
@@ -59,14 +69,33 @@ func (s *step) done(svc *carav1.Service, c *Container) bool {
 		(svc.GetRestartPolicy() == api.RestartNever || svc.GetRestartPolicy() == api.RestartOnFailure)
 }
 
-// unsettled says until when a container that was restarted in this rollout does not count as up.
-func (s *step) unsettled(svc *carav1.Service, c *Container) (until time.Time, unsettled bool) {
-	r := s.h.Memory.Restarts[svc.GetName()]
-	if r.Row == 0 || s.w.Phase == api.PhaseRunning {
-		return time.Time{}, false
+// unsettled says until when a container does not count as up that was restarted in this rollout, or that is to take over
+// from a previous one without a check that speaks for it.
+func (s *step) unsettled(svc *carav1.Service, c *Container, successor bool) (until time.Time, unsettled bool) {
+	var d time.Duration
+	if r := s.h.Memory.Restarts[svc.GetName()]; r.Row > 0 && (successor || s.w.Phase != api.PhaseRunning) {
+		d = s.w.Limits.delay(r.Row)
 	}
-	until = c.StartedAt.Add(s.w.Limits.delay(r.Row))
-	return until, s.now.Before(until)
+	if successor && svc.GetHealthcheck() == nil {
+		d = max(d, s.w.Limits.Settle)
+	}
+	until = c.StartedAt.Add(d)
+	return until, d > 0 && s.now.Before(until)
+}
+
+// works says that a container, which is as wanted, does what it should: it is up, and healthy where it has a check, or
+// has ended well where it should end.
+func (s *step) works(svc *carav1.Service, c *Container, successor bool) bool {
+	if s.done(svc, c) {
+		return true
+	}
+	if _, unsettled := s.unsettled(svc, c, successor); unsettled || c.State != StateRunning {
+		return false
+	}
+	if _, attached := c.Networks[networkName(s.w.Project)]; !attached {
+		return false
+	}
+	return svc.GetHealthcheck() == nil || s.h.Health[c.ID].State == HealthHealthy
 }
 
 // exitText says how a container ended.

@@ -20,7 +20,7 @@ func (s *step) rollOut() {
 		s.service(svc, network, volumes)
 	}
 	s.volumesFirst()
-	if len(s.actions) > 0 {
+	if len(s.actions) > 0 || s.updating() {
 		return
 	}
 	for _, v := range s.h.Volumes {
@@ -109,47 +109,56 @@ func (s *step) volumes() map[string]bool {
 	return have
 }
 
-// strays are containers of services that left the manifest, and second containers of one service.
+// strays are containers of services that left the manifest, and those of a service that neither serve nor will. What
+// left the manifest goes once nothing is there any more that may need it.
 func (s *step) strays() []Container {
+	updating := s.updating()
 	var out []Container
 	for _, c := range s.h.Containers {
-		if own := s.container(c.Labels[api.LabelService]); own == nil || own.ID != c.ID {
+		svc := s.w.service(c.Labels[api.LabelService])
+		if svc == nil && updating {
+			continue
+		}
+		keep := func(k *Container) bool { return k != nil && k.ID == c.ID }
+		if svc == nil || !keep(s.container(svc.GetName())) && !keep(s.previous(svc)) {
 			out = append(out, c)
 		}
 	}
 	return s.reversed(out)
 }
 
-// container returns the one container of a service: of several, one that is up to date and runs.
+// container returns the container of a service that counts: one that is as wanted, or else one that is not.
 func (s *step) container(service string) *Container {
 	svc := s.w.service(service)
 	if svc == nil {
 		return nil
 	}
-	rank := func(c *Container) int {
-		rank := 0
-		if s.outdated(svc, c) == "" {
-			rank += 4
-		}
-		if up(*c) {
-			rank += 2
-		}
-		if c.Name == containerName(s.w.Project, service) {
-			rank++
-		}
-		return rank
+	if c := s.best(svc, true); c != nil {
+		return c
 	}
+	return s.best(svc, false)
+}
+
+// best of a service's containers that are as wanted, or of those that are not: one that runs, and of those the oldest.
+func (s *step) best(svc *carav1.Service, asWanted bool) *Container {
 	var best *Container
 	for i := range s.h.Containers {
 		c := &s.h.Containers[i]
-		if c.Labels[api.LabelService] != service || !s.w.sameAssignment(c.Labels) {
+		if c.Labels[api.LabelService] != svc.GetName() || !s.w.sameAssignment(c.Labels) || asWanted != (s.outdated(svc, c) == "") {
 			continue
 		}
-		if best == nil || rank(c) > rank(best) || rank(c) == rank(best) && c.ID < best.ID {
+		if best == nil || up(*c) && !up(*best) || up(*c) == up(*best) && older(c, best) {
 			best = c
 		}
 	}
 	return best
+}
+
+func older(c, than *Container) bool {
+	if !c.CreatedAt.Equal(than.CreatedAt) {
+		return c.CreatedAt.Before(than.CreatedAt)
+	}
+	return c.ID < than.ID
 }
 
 // outdated says why a container must be made anew; empty where it is as wanted.
@@ -159,6 +168,8 @@ func (s *step) outdated(svc *carav1.Service, c *Container) string {
 		return "the manifest changed"
 	case s.w.restartWanted(svc.GetName()) && c.Labels[labelRestart] != s.w.RestartToken:
 		return "an operator asked for a restart"
+	case s.wrongLimits(svc, c) && !s.changeable(svc, c):
+		return "its limits changed, and the engine cannot change them in place"
 	}
 	return ""
 }
@@ -173,10 +184,20 @@ func (s *step) madeAs(svc *carav1.Service, c *Container) bool {
 }
 
 func (s *step) service(svc *carav1.Service, network *Network, volumes map[string]bool) {
+	if old := s.previous(svc); old != nil {
+		s.beside(svc, old, network, volumes)
+		return
+	}
+	if f := s.h.Memory.Update; f != nil && f.Service == svc.GetName() { // and nothing is left that could serve
+		s.add(Action{
+			Kind: KindFail, Service: f.Service, Failure: &Failure{Service: f.Service, Reason: f.Reason, Message: f.Message}, Reason: f.Message,
+		})
+		return
+	}
 	c := s.container(svc.GetName())
 	switch {
 	case c == nil:
-		s.create(svc, volumes)
+		s.create(svc, volumes, "the service has no container")
 	case c.State == StateRemoving || c.State == StateDead:
 		s.delete(*c, "the engine could not remove it")
 	case s.outdated(svc, c) != "":
@@ -200,7 +221,7 @@ func (s *step) volumesFirst() {
 
 // create makes a service's container as soon as all it needs is there. Its turn to start comes later. The engine makes
 // it without its network, which it joins at the start.
-func (s *step) create(svc *carav1.Service, volumes map[string]bool) {
+func (s *step) create(svc *carav1.Service, volumes map[string]bool, reason string) {
 	if !s.ingredients(svc) {
 		return
 	}
@@ -209,10 +230,28 @@ func (s *step) create(svc *carav1.Service, volumes map[string]bool) {
 			return
 		}
 	}
-	s.attempt(Action{
-		Kind: KindCreateContainer, Service: svc.GetName(), Name: containerName(s.w.Project, svc.GetName()),
-		Reason: "the service has no container",
-	}, "CreateFailed")
+	if name := s.freeName(svc.GetName()); name != "" {
+		s.attempt(Action{Kind: KindCreateContainer, Service: svc.GetName(), Name: name, Reason: reason}, "CreateFailed")
+	}
+}
+
+// freeName is the one of a service's two names that no container has; empty while it has a container beside the one
+// that serves: what is left of an older generation goes first.
+func (s *step) freeName(service string) string {
+	made := 0
+	taken := map[string]bool{}
+	for _, c := range s.h.Containers {
+		taken[c.Name] = true
+		if c.Labels[api.LabelService] == service {
+			made++
+		}
+	}
+	for _, name := range []string{containerName(s.w.Project, service), successorName(s.w.Project, service)} {
+		if made < 2 && !taken[name] {
+			return name
+		}
+	}
+	return ""
 }
 
 // ingredients says whether the service's image and secrets are at hand, and asks for them where not.
@@ -266,15 +305,11 @@ func (s *step) replace(svc *carav1.Service, c *Container, reason string) {
 
 func (s *step) running(svc *carav1.Service, c *Container, network *Network) {
 	if c.State == StatePaused {
-		s.attempt(Action{
-			Kind: KindUnpauseContainer, Service: svc.GetName(), ID: c.ID, Name: c.Name, Reason: "somebody paused it",
-		}, "")
+		s.unpause(svc, c)
 		return
 	}
 	if _, attached := c.Networks[networkName(s.w.Project)]; !attached && network != nil {
-		s.attempt(Action{
-			Kind: KindConnectContainer, Service: svc.GetName(), ID: c.ID, Name: c.Name, Reason: "it is not on the project's network",
-		}, "")
+		s.connect(svc, c)
 		return
 	}
 	if svc.GetHealthcheck() == nil {
@@ -283,7 +318,7 @@ func (s *step) running(svc *carav1.Service, c *Container, network *Network) {
 	}
 	health, probed := s.h.Health[c.ID]
 	switch {
-	case s.w.Phase == api.PhaseScheduled && probed && health.State == HealthUnhealthy && !health.Ever:
+	case (s.w.Phase == api.PhaseScheduled || s.previous(svc) != nil) && probed && health.State == HealthUnhealthy && !health.Ever:
 		s.fail(svc.GetName(), "HealthCheckFailed", "the health check of service %s never passed: %s", svc.GetName(), health.Message)
 	case !probed || health.State != HealthHealthy:
 		s.wait(svc.GetName(), time.Time{}, "service %s is not healthy: %s", svc.GetName(), orElse(health.Message, "no check has ended yet"))
@@ -292,11 +327,23 @@ func (s *step) running(svc *carav1.Service, c *Container, network *Network) {
 	}
 }
 
+func (s *step) unpause(svc *carav1.Service, c *Container) {
+	s.attempt(Action{
+		Kind: KindUnpauseContainer, Service: svc.GetName(), ID: c.ID, Name: c.Name, Reason: "somebody paused it",
+	}, "")
+}
+
+func (s *step) connect(svc *carav1.Service, c *Container) {
+	s.attempt(Action{
+		Kind: KindConnectContainer, Service: svc.GetName(), ID: c.ID, Name: c.Name, Reason: "it is not on the project's network",
+	}, "")
+}
+
 // settle waits until a container that was restarted has been up for as long as it was waited for: one that exits again
-// and again is not up each time it has just begun.
+// and again is not up each time it has just begun. A successor without a check has some time to prove itself.
 func (s *step) settle(svc *carav1.Service, c *Container) {
-	if until, unsettled := s.unsettled(svc, c); unsettled {
-		s.wait(svc.GetName(), until, "service %s was restarted %s ago", svc.GetName(), s.now.Sub(c.StartedAt).Round(time.Second))
+	if until, unsettled := s.unsettled(svc, c, s.previous(svc) != nil); unsettled {
+		s.wait(svc.GetName(), until, "service %s was started %s ago", svc.GetName(), s.now.Sub(c.StartedAt).Round(time.Second))
 	}
 }
 

@@ -12,7 +12,6 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -75,15 +74,19 @@ func (a *Agent) pass(ctx context.Context, t *task, want *Want) (again time.Durat
 	now := time.Now()
 	actions := Step(want, have, now)
 	if i := slices.IndexFunc(actions, func(x Action) bool { return x.Kind == KindFail }); i >= 0 {
-		w.memory.Failure = a.explain(ctx, actions[i].Failure, have)
-		a.log.Warn("failed", "project", want.Project, "epoch", want.Epoch, "service", w.memory.Failure.Service,
-			"reason", w.memory.Failure.Reason)
+		f := a.explain(ctx, actions[i].Failure)
+		if f.Update && w.memory.Update == nil {
+			w.memory.Update = f
+		} else {
+			w.memory.Failure = f
+		}
+		a.log.Warn("failed", "project", want.Project, "epoch", want.Epoch, "service", f.Service, "reason", f.Reason, "update", f.Update)
 		return 0, true, nil
 	}
 	if unkept != nil && !w.covers(want) {
 		actions = postponed(actions, unkept)
 	}
-	a.endpoints.set(want.Project, routable(want, have, actions))
+	a.endpoints.set(want.Project, routable(want, have, actions, now))
 	a.report(want, have, actions, now)
 	todo := slices.DeleteFunc(slices.Clone(actions), func(x Action) bool { return x.Kind == KindWait })
 	if len(todo) == 0 {
@@ -178,25 +181,28 @@ func nextLook(actions []Action, now time.Time) time.Duration {
 	return again
 }
 
-// routable are the services that may get requests: up, healthy, and not about to be stopped.
-func routable(want *Want, have *Have, actions []Action) map[string]string {
+// routable are the services that may get requests, each with the address of the container that serves: up, healthy, and
+// not about to be stopped. The health of one that is not as wanted any more is known where its own check was seen.
+func routable(want *Want, have *Have, actions []Action, now time.Time) map[string]string {
 	out := map[string]string{}
 	if want.Remove || want.Failure != nil || have.Memory.Failure != nil {
 		return out
 	}
-	for _, c := range have.Containers {
-		service := c.Labels[api.LabelService]
-		ip := c.Networks[networkName(want.Project)].IP
+	s := &step{w: want, h: have, now: now}
+	for _, svc := range want.Spec.GetServices() {
+		c := s.serving(svc)
+		if c == nil || c.State != StateRunning {
+			continue
+		}
 		leaving := slices.ContainsFunc(actions, func(x Action) bool {
 			return x.ID == c.ID && (x.Kind == KindDeleteContainer || x.Kind == KindStopContainer)
 		})
-		if c.State != StateRunning || ip == "" || leaving || !want.sameAssignment(c.Labels) {
-			continue
+		health, probed := have.Health[c.ID]
+		checked := probed || svc.GetHealthcheck() != nil && s.outdated(svc, c) == ""
+		ip := c.Networks[networkName(want.Project)].IP
+		if ip != "" && !leaving && (!checked || health.State == HealthHealthy) {
+			out[svc.GetName()] = ip
 		}
-		if svc := want.service(service); svc == nil || svc.GetHealthcheck() != nil && have.Health[c.ID].State != HealthHealthy {
-			continue
-		}
-		out[service] = ip
 	}
 	return out
 }
@@ -204,17 +210,16 @@ func routable(want *Want, have *Have, actions []Action) map[string]string {
 // logTail is how many of a container's last lines a failure quotes.
 const logTail = 20
 
-// explain adds the last lines of the service's log to a failure.
-func (a *Agent) explain(ctx context.Context, f *Failure, have *Have) *Failure {
+// explain adds the last lines of the container's log to a failure.
+func (a *Agent) explain(ctx context.Context, f *Failure) *Failure {
 	out := *f
-	i := slices.IndexFunc(have.Containers, func(c Container) bool { return c.Labels[api.LabelService] == f.Service })
-	if f.Service == "" || i < 0 || have.Containers[i].StartedAt.IsZero() {
+	if f.Container == "" {
 		return &out
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	var lines []string
-	err := a.engine.Logs(ctx, have.Containers[i].ID, LogOptions{Tail: logTail}, func(l LogLine) error {
+	err := a.engine.Logs(ctx, f.Container, LogOptions{Tail: logTail}, func(l LogLine) error {
 		lines = append(lines, cut(printable(l.Text), 300))
 		return nil
 	})
@@ -288,12 +293,15 @@ func (w *workspace) remember(want *Want, have *Have, action Action, err error, n
 		w.memory.Pulls[action.Name] = pull
 	}
 	if action.Kind == KindRestartContainer {
-		c := have.find(action.ID)
-		w.memory.Restarts[action.Service] = want.Limits.again(w.memory.Restarts[action.Service], c.StartedAt, c.FinishedAt, now)
+		c, key := have.find(action.ID), action.Service
+		if action.Previous {
+			key = action.ID
+		}
+		w.memory.Restarts[key] = want.Limits.again(w.memory.Restarts[key], c.StartedAt, c.FinishedAt, now)
 	}
 }
 
 // snapshot of the memory for one decision: Step gets values that nobody changes.
 func (m Memory) snapshot() Memory {
-	return Memory{Pulls: maps.Clone(m.Pulls), Restarts: maps.Clone(m.Restarts), Tries: maps.Clone(m.Tries), Failure: m.Failure}
+	return Memory{Pulls: maps.Clone(m.Pulls), Restarts: maps.Clone(m.Restarts), Tries: maps.Clone(m.Tries), Failure: m.Failure, Update: m.Update}
 }

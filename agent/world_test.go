@@ -23,27 +23,44 @@ type world struct {
 	images     map[string]bool
 	taken      map[string]bool // names that something foreign has
 	memory     Memory
-	rigid      bool // it cannot change limits
+	rigid      bool              // it cannot change limits
+	broken     map[string]string // services whose containers fail, those that are as wanted: crash or sick
+	warm       time.Duration     // how long a container takes to be healthy
 }
 
 func newWorld() *world {
 	return &world{
-		now: time.Unix(1_800_000_000, 0), images: map[string]bool{}, taken: map[string]bool{},
+		now: time.Unix(1_800_000_000, 0), images: map[string]bool{}, taken: map[string]bool{}, broken: map[string]string{},
 		memory: Memory{Pulls: map[string]Pull{}, Restarts: map[string]Restarts{}, Tries: map[string]Try{}},
 	}
 }
 
-func (e *world) have() *Have {
+func (e *world) have(w *Want) *Have {
 	h := &Have{
 		Networks: slices.Clone(e.networks), Volumes: slices.Clone(e.volumes), Containers: slices.Clone(e.containers),
 		Images: maps.Clone(e.images), Health: map[string]Health{}, Memory: e.memory.snapshot(),
 	}
 	for _, c := range e.containers {
-		if c.State == StateRunning {
+		switch {
+		case c.State != StateRunning:
+		case e.fails(w, c) == "sick":
+			h.Health[c.ID] = Health{State: HealthUnhealthy}
+		case e.now.Sub(c.StartedAt) < e.warm:
+			h.Health[c.ID] = Health{State: HealthStarting}
+		default:
 			h.Health[c.ID] = Health{State: HealthHealthy, Ever: true}
 		}
 	}
 	return h
+}
+
+// fails says how a container of a broken service fails; one that is not as wanted any more does not.
+func (e *world) fails(w *Want, c Container) string {
+	s := &step{w: w, h: &Have{Memory: e.memory}}
+	if svc := w.service(c.Labels[api.LabelService]); svc == nil || s.outdated(svc, &c) != "" {
+		return ""
+	}
+	return e.broken[c.Labels[api.LabelService]]
 }
 
 func (e *world) id() string {
@@ -72,7 +89,9 @@ func (e *world) do(w *Want, actions []Action) {
 			continue
 		}
 		if a.Kind == KindFail {
-			if e.memory.Failure == nil {
+			if a.Failure.Update && e.memory.Update == nil {
+				e.memory.Update = a.Failure
+			} else if e.memory.Failure == nil {
 				e.memory.Failure = a.Failure
 			}
 			continue
@@ -83,14 +102,20 @@ func (e *world) do(w *Want, actions []Action) {
 			continue
 		}
 		err := e.act(w, a)
-		work.remember(w, e.have(), a, err, e.now)
+		work.remember(w, e.have(w), a, err, e.now)
 	}
-	e.now = e.now.Add(max(soonest, 10*time.Millisecond))
+	pause := 10 * time.Millisecond
+	if !slices.ContainsFunc(actions, func(a Action) bool { return a.Kind != KindWait }) {
+		pause = 250 * time.Millisecond
+	}
+	e.now = e.now.Add(max(soonest, pause))
 	for i := len(e.containers) - 1; i >= 0; i-- {
 		c := &e.containers[i]
 		switch {
 		case c.State == StateRemoving:
 			e.containers = slices.Delete(e.containers, i, i+1)
+		case c.State == StateRunning && e.fails(w, *c) == "crash":
+			c.State, c.FinishedAt, c.ExitCode = StateExited, e.now, 1
 		case c.State == StateRunning && w.service(c.Labels[api.LabelService]).GetImage() == "job":
 			c.State, c.FinishedAt = StateExited, e.now
 		}
@@ -129,7 +154,7 @@ func (e *world) act(w *Want, a Action) error {
 			limits.Memory = 0 // a kernel without them
 		}
 		e.containers = append(e.containers, Container{
-			ID: e.id(), Limits: limits, Name: a.Name, State: StateCreated, Labels: w.containerLabels(w.service(a.Service)),
+			ID: e.id(), CreatedAt: e.now, Limits: limits, Name: a.Name, State: StateCreated, Labels: w.containerLabels(w.service(a.Service)),
 			Networks: map[string]Attachment{networkName(w.Project): {}},
 		})
 	case KindStartContainer, KindRestartContainer:
@@ -183,6 +208,9 @@ func wanted(r *rand.Rand) *Want {
 		}
 		if len(spec.Volumes) > 0 && r.IntN(2) == 0 {
 			s.VolumeMounts = []*carav1.VolumeMount{{Name: "data", MountPath: "/data"}}
+		}
+		if r.IntN(2) == 0 {
+			s.Update = &carav1.Update{Order: api.UpdateStartFirst}
 		}
 		if graph && i > 0 {
 			on := spec.Services[r.IntN(i)]
@@ -238,7 +266,11 @@ func (e *world) scramble(r *rand.Rand, w *Want) {
 		s := services[r.IntN(len(services))]
 		c := Container{ID: e.id(), Labels: label(w.containerLabels(s)), Networks: map[string]Attachment{}}
 		c.Name = containerName(w.Project, s.GetName())
-		if slices.ContainsFunc(e.containers, func(o Container) bool { return o.Name == c.Name }) {
+		taken := func(o Container) bool { return o.Name == c.Name }
+		if slices.ContainsFunc(e.containers, taken) || r.IntN(4) == 0 {
+			c.Name = successorName(w.Project, s.GetName())
+		}
+		if slices.ContainsFunc(e.containers, taken) {
 			c.Name = "renamed-" + c.ID
 		}
 		if r.IntN(4) == 0 {
@@ -256,6 +288,7 @@ func (e *world) scramble(r *rand.Rand, w *Want) {
 			c.Limits = ContainerLimits{NanoCPUs: 1e9, Memory: 1 << 29}
 		}
 		c.State = []string{StateCreated, StateRunning, StateRunning, StatePaused, StateExited, StateExited, StateRemoving, StateDead}[r.IntN(8)]
+		c.CreatedAt = e.now.Add(-time.Hour - time.Duration(r.IntN(5))*time.Second)
 		if c.State != StateCreated {
 			c.StartedAt = e.now.Add(-time.Duration(r.IntN(3600)) * time.Second)
 		}
@@ -268,7 +301,7 @@ func (e *world) scramble(r *rand.Rand, w *Want) {
 		case 1, 2:
 			at := Attachment{}
 			if len(e.networks) > 0 && c.State != StateCreated {
-				at.NetworkID = e.networks[0].ID
+				at.NetworkID, at.IP = e.networks[0].ID, "10.0.0.2"
 			}
 			c.Networks[networkName(w.Project)] = at
 		}
@@ -276,6 +309,7 @@ func (e *world) scramble(r *rand.Rand, w *Want) {
 	}
 	e.images["web"] = r.IntN(2) == 0
 	e.rigid = r.IntN(4) == 0
+	e.warm = time.Duration(r.IntN(3)) * time.Second
 	if r.IntN(8) == 0 {
 		e.taken[containerName(w.Project, "s0")] = true
 		e.containers = slices.DeleteFunc(e.containers, func(c Container) bool { return c.Name == containerName(w.Project, "s0") })

@@ -45,6 +45,10 @@ const (
 	CondDrained        = "Drained"
 )
 
+// ReasonUpdateFailed is the reason of a project's CondReady where a service's new version will not take over and the
+// previous one keeps serving: the end of an update, for whoever waits for one.
+const ReasonUpdateFailed = "UpdateFailed"
+
 // FindCondition returns the condition of a type as it stands in cs; nil where there is none.
 func FindCondition(cs []*carav1.Condition, typ string) *carav1.Condition {
 	for _, c := range cs {

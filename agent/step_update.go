@@ -1,0 +1,161 @@
+package agent
+
+import (
+	"fmt"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// An update with the order start-first, as Step sees it. A service then has two containers for a while: its successor,
+// which is as wanted, and the previous one, which is not and serves. What holds:
+//
+//   - There is at most one successor, and it is always the younger one: of several containers that are not as wanted,
+//     the oldest serves and the others are half-made successors of an older generation.
+//   - The previous one is kept up, and in the endpoints, until the successor is ready. From that very decision on the
+//     successor is in the endpoints and the previous one is deleted.
+//   - A successor that failed for good is never ready. Until the next rollout nothing more is replaced, then: what runs
+//     is kept up, and the successor is kept as it is, stopped, for its log.
+//
+// Nothing of this is remembered but the failure. An agent that starts anew makes the same of what it finds, and tries a
+// successor that failed once more.
+
+// previous is the container that serves while the service's successor is not ready; nil where there is none, or where
+// the service is replaced without one.
+func (s *step) previous(svc *carav1.Service) *Container {
+	next, old := s.best(svc, true), s.best(svc, false)
+	held := s.h.Memory.Update != nil && next == nil // nothing more is replaced
+	if old == nil || !held && svc.GetUpdate().GetOrder() != api.UpdateStartFirst {
+		return nil
+	}
+	if next != nil && s.ready(svc, next) {
+		return nil
+	}
+	if up(*old) || (next != nil || held) && comesBack(svc, old) {
+		return old
+	}
+	return nil
+}
+
+// serving is the container of a service that gets its requests.
+func (s *step) serving(svc *carav1.Service) *Container {
+	if old := s.previous(svc); old != nil {
+		return old
+	}
+	return s.container(svc.GetName())
+}
+
+// ready says whether a successor can take over.
+func (s *step) ready(svc *carav1.Service, next *Container) bool {
+	if f := s.h.Memory.Update; f != nil && f.Service == svc.GetName() {
+		return false
+	}
+	return s.works(svc, next, true)
+}
+
+// comesBack says whether a container that is not as wanted any more is started again once it has ended.
+func comesBack(svc *carav1.Service, c *Container) bool {
+	if c.State != StateExited || c.StartedAt.IsZero() {
+		return false
+	}
+	return svc.GetRestartPolicy() != api.RestartNever && (svc.GetRestartPolicy() != api.RestartOnFailure || c.ExitCode != 0)
+}
+
+// updating says whether anything of the previous version still serves.
+func (s *step) updating() bool {
+	for _, svc := range s.w.Spec.GetServices() {
+		if s.previous(svc) != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// beside keeps the previous container of a service up and brings its successor to where it can take over.
+func (s *step) beside(svc *carav1.Service, old *Container, network *Network, volumes map[string]bool) {
+	s.keep(svc, old, network)
+	next := s.best(svc, true)
+	switch failed := s.h.Memory.Update; {
+	case failed != nil && next != nil:
+		s.giveUp(svc, next, failed)
+	case failed != nil:
+	case next == nil:
+		s.create(svc, volumes, "the manifest changed, and its container serves until the new one is ready")
+	case next.State == StateRemoving || next.State == StateDead:
+		s.delete(*next, "the engine could not remove it")
+	case s.wrongLimits(svc, next):
+		s.update(svc, next)
+	case up(*next):
+		s.running(svc, next, network)
+	default:
+		s.stopped(svc, next, network)
+	}
+}
+
+// giveUp leaves of the successors, once one of them has failed, that one alone, stopped, for its log. A service that may
+// end well would seem to have done so when it is stopped, so it is not kept.
+func (s *step) giveUp(svc *carav1.Service, next *Container, failed *Failure) {
+	switch {
+	case failed.Service != svc.GetName():
+		s.delete(*next, "the update of service "+failed.Service+" failed")
+	case !up(*next):
+	case svc.GetRestartPolicy() == api.RestartNever || svc.GetRestartPolicy() == api.RestartOnFailure:
+		s.delete(*next, "its update failed")
+	default:
+		s.attempt(Action{
+			Kind: KindStopContainer, Service: svc.GetName(), ID: next.ID, Name: next.Name, Reason: "its update failed",
+		}, "")
+	}
+}
+
+// keep keeps a container up that is not as wanted any more.
+func (s *step) keep(svc *carav1.Service, old *Container, network *Network) {
+	at, attached := old.Networks[networkName(s.w.Project)]
+	next := s.best(svc, true)
+	switch {
+	case old.State == StatePaused:
+		s.unpause(svc, old)
+	case network == nil: // it comes first
+	case up(*old) && !attached:
+		s.connect(svc, old)
+	case up(*old):
+	case !attached || at.NetworkID != network.ID:
+		s.lost(svc, old, "its network is gone")
+	case next != nil && next.State == StateRunning && svc.GetHealthcheck() != nil && s.h.Health[next.ID] == (Health{}):
+		// An agent that has just begun does not know yet whether the successor has taken over.
+	default:
+		s.again(svc, old)
+	}
+}
+
+// again starts a container that is not as wanted any more once more, under the limits of restarts.
+func (s *step) again(svc *carav1.Service, old *Container) {
+	a := Action{
+		Kind: KindRestartContainer, Service: svc.GetName(), ID: old.ID, Name: old.Name, Reason: exitText(old), Previous: true,
+	}
+	t := s.h.Memory.Tries[a.Key()]
+	at, exhausted := s.w.Limits.due(s.h.Memory.Restarts[old.ID], old.StartedAt, old.FinishedAt, s.now)
+	switch {
+	case exhausted:
+		s.lost(svc, old, fmt.Sprintf("it %s, again after %d restarts within %s", exitText(old), s.w.Limits.Limit, s.w.Limits.Window))
+	case t.Final || t.Count > s.w.Limits.Limit:
+		s.lost(svc, old, t.Err)
+	case s.now.Before(at):
+		s.wait(svc.GetName(), at, "the previous container of service %s %s and is started again at %s",
+			svc.GetName(), exitText(old), at.UTC().Format("15:04:05"))
+	default:
+		s.attempt(a, "")
+	}
+}
+
+// lost fails the project where the previous container cannot be kept up and there is no successor any more to wait for.
+func (s *step) lost(svc *carav1.Service, old *Container, why string) {
+	failed := s.h.Memory.Update
+	if failed == nil {
+		return
+	}
+	f := &Failure{Service: svc.GetName(), Container: old.ID, Reason: "CrashLoop", Message: fmt.Sprintf(
+		"the previous container of service %s cannot be kept up: %s. The update of service %s had failed: %s",
+		svc.GetName(), why, failed.Service, failed.Message)}
+	s.add(Action{Kind: KindFail, Service: svc.GetName(), Failure: f, Reason: f.Message})
+}
