@@ -35,16 +35,55 @@ func (s *Server) editProject(ctx context.Context, name string, change func(t *tx
 	return out, err
 }
 
-// RetryProject moves a Failed project back to Pending.
+// RetryProject moves a Failed project back to Pending. Where an update failed and the previous version serves, the update
+// begins anew, on the same node.
 func (s projectService) RetryProject(ctx context.Context, req *carav1.RetryProjectRequest) (*carav1.Project, error) {
 	return s.editProject(ctx, req.GetName(), func(t *tx, p *carav1.Project) error {
+		if updateFailed(p) {
+			t.restart(p, notUpdated(p), "Retry", "retry of the update asked for by "+t.actor.Name)
+			return nil
+		}
 		if phase := p.GetStatus().GetPhase(); phase != api.PhaseFailed {
-			return api.Errorf(codes.FailedPrecondition, api.TitleConflict, "project %q is %s: only a Failed one is retried", req.GetName(), phase)
+			return api.Errorf(codes.FailedPrecondition, api.TitleConflict,
+				"project %q is %s: only a Failed one is retried, and one whose update failed", req.GetName(), phase)
 		}
 		t.leave(p, "Retry", "waiting for the scheduler")
 		p.Status.Services = nil // who tries again wants what the tag leads to now
 		return t.move(p, api.PhasePending, api.RoleServer, "Retry", "retry asked for by "+t.actor.Name)
 	})
+}
+
+// updateFailed says whether the previous version of a project serves because its update came to nothing.
+func updateFailed(p *carav1.Project) bool {
+	phase := p.GetStatus().GetPhase()
+	ready := api.FindCondition(p.GetStatus().GetConditions(), api.CondReady)
+	return (phase == api.PhaseScheduled || phase == api.PhaseRunning) && ready.GetStatus() == api.StatusFalse &&
+		ready.GetReason() == api.ReasonUpdateFailed
+}
+
+// notUpdated are the services that have another container than the spec says, and where all have it those whose restart
+// was asked for: what came to nothing was that.
+func notUpdated(p *carav1.Project) []string {
+	var out []string
+	for _, s := range p.GetStatus().GetServices() {
+		if s.GetSpecHash() != api.ServiceHash(p.GetSpec(), s.GetName()) {
+			out = append(out, s.GetName())
+		}
+	}
+	if len(out) == 0 {
+		return p.GetStatus().GetRestartServices()
+	}
+	return out
+}
+
+// restart asks the project's agent to make containers anew. What it said of the update before is over.
+func (t *tx) restart(p *carav1.Project, services []string, reason, message string) {
+	p.Status.RestartToken = newUID()
+	p.Status.RestartServices = slices.Clone(services)
+	if updateFailed(p) {
+		t.condition(p, &carav1.Condition{Type: api.CondReady, Status: api.StatusFalse, Reason: reason, Message: message})
+	}
+	t.event(refTo(p), eventNormal, reason, message)
 }
 
 // RestartProject asks the project's agent to restart its containers, or some of them.
@@ -58,13 +97,11 @@ func (s projectService) RestartProject(ctx context.Context, req *carav1.RestartP
 				return api.Invalid("the request", fieldError(fieldIndex("services", i), "is %q; project %q has no such service", name, req.GetName()))
 			}
 		}
-		p.Status.RestartToken = newUID()
-		p.Status.RestartServices = slices.Clone(req.GetServices())
 		what := "all services"
 		if len(req.GetServices()) > 0 {
 			what = strings.Join(req.GetServices(), ", ")
 		}
-		t.event(refTo(p), eventNormal, "Restart", "restart of "+what+" asked for by "+t.actor.Name)
+		t.restart(p, req.GetServices(), "Restart", "restart of "+what+" asked for by "+t.actor.Name)
 		return nil
 	})
 }

@@ -102,6 +102,9 @@ func telling(p *carav1.Project) (reason, message string) {
 		api.PhaseFailed:      {api.CondPhase, api.CondReady},
 		api.PhaseTerminating: {api.CondPhase},
 	}[st.GetPhase()]
+	if updateFailed(p) {
+		order = []string{api.CondReady}
+	}
 	for _, typ := range order {
 		if c := api.FindCondition(st.GetConditions(), typ); c != nil && (c.Status != api.StatusTrue || typ == api.CondPhase) {
 			reason, message = c.Reason, c.Message

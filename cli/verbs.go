@@ -31,7 +31,7 @@ func (a *app) projectVerb(use, short, done string, do func(context.Context, cara
 }
 
 func (a *app) retryCommand() *cobra.Command {
-	return a.projectVerb("retry PROJECT", "Try a Failed project again", "is tried again",
+	return a.projectVerb("retry PROJECT", "Try a Failed project, or an update that failed, again", "is tried again",
 		func(ctx context.Context, c carav1.ProjectServiceClient, name string) error {
 			_, err := c.RetryProject(ctx, &carav1.RetryProjectRequest{Name: name})
 			return err

@@ -101,6 +101,9 @@ func (w *waiting) take(e *carav1.ProjectEvent) []string {
 	case phase == api.PhaseFailed:
 		w.settle(name, exitFailed, fmt.Sprintf("project %q failed: %s: %s", name, reason, message))
 		return nil
+	case updateFailed(p):
+		w.settle(name, exitFailed, fmt.Sprintf("project %q is not updated: %s", name, message))
+		return nil
 	case phase == api.PhaseRunning && p.GetStatus().GetObservedGeneration() >= p.GetMetadata().GetGeneration():
 		delete(w.open, name)
 	}
@@ -144,6 +147,12 @@ func (w *waiting) verdict(timeout time.Duration) error {
 		code = w.code
 	}
 	return Exit{Code: code, Message: strings.Join(messages, "\n       ")} // under the first one, which "error: " begins
+}
+
+// updateFailed tells whether the newest generation came to nothing and the previous version serves.
+func updateFailed(p *carav1.Project) bool {
+	c := api.FindCondition(p.GetStatus().GetConditions(), api.CondReady)
+	return c.GetStatus() == api.StatusFalse && c.GetReason() == api.ReasonUpdateFailed && c.GetObservedGeneration() >= p.GetMetadata().GetGeneration()
 }
 
 // unschedulable tells whether the scheduler has looked at a project and found no node for it.

@@ -202,6 +202,9 @@ func TestWaitingDecides(t *testing.T) {
 		}}
 	}
 	unfit := &carav1.Condition{Type: api.CondScheduled, Status: api.StatusFalse, Reason: "Unschedulable", Message: "0 of 2 nodes fit"}
+	stays := func(generation int32) *carav1.Condition {
+		return &carav1.Condition{Type: api.CondReady, Status: api.StatusFalse, Reason: api.ReasonUpdateFailed, ObservedGeneration: generation}
+	}
 	bookmark := &carav1.ProjectEvent{Type: "Bookmark"}
 	tests := []struct {
 		name   string
@@ -215,6 +218,8 @@ func TestWaitingDecides(t *testing.T) {
 		{"one does not fit, one is slow", []*carav1.ProjectEvent{event("Added", "a", "Scheduled", 0), event("Added", "b", "Pending", 0, unfit)}, 2, exitTimeout},
 		{"one failed, one runs", []*carav1.ProjectEvent{event("Added", "a", "Failed", 2), event("Added", "b", "Running", 2)}, 0, exitFailed},
 		{"one failed, one does not fit", []*carav1.ProjectEvent{event("Added", "a", "Failed", 2), event("Added", "b", "Pending", 0, unfit)}, 1, exitFailed},
+		{"an update failed", []*carav1.ProjectEvent{event("Added", "a", "Scheduled", 2, stays(2)), event("Added", "b", "Running", 2)}, 0, exitFailed},
+		{"an older update failed", []*carav1.ProjectEvent{event("Added", "a", "Scheduled", 1, stays(1)), event("Added", "b", "Running", 2)}, 1, exitTimeout},
 		{"gone before the watch", []*carav1.ProjectEvent{event("Added", "a", "Running", 2), bookmark}, 0, 1},
 		{"gone during the watch", []*carav1.ProjectEvent{event("Added", "a", "Running", 2), event("Deleted", "b", "Terminated", 2)}, 0, 1},
 		{"others do not matter", []*carav1.ProjectEvent{event("Added", "x", "Failed", 2), event("Added", "a", "Running", 2), event("Added", "b", "Running", 2), bookmark}, 0, 0},

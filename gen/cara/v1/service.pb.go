@@ -1060,7 +1060,7 @@ func (x *RemoveProjectRequest) GetUid() string {
 	return ""
 }
 
-// RetryProjectRequest names a Failed project.
+// RetryProjectRequest names a Failed project, or one whose update failed.
 type RetryProjectRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the project.

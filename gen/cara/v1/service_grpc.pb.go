@@ -71,7 +71,8 @@ type ProjectServiceClient interface {
 	ScheduleProject(ctx context.Context, in *ScheduleProjectRequest, opts ...grpc.CallOption) (*Project, error)
 	// RemoveProject takes a Terminated project's record away and leaves a tombstone. For the garbage collector.
 	RemoveProject(ctx context.Context, in *RemoveProjectRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
-	// RetryProject moves a Failed project back to Pending.
+	// RetryProject moves a Failed project back to Pending. Where an update failed and the previous version keeps serving
+	// (Ready is False, UpdateFailed), the update begins anew.
 	RetryProject(ctx context.Context, in *RetryProjectRequest, opts ...grpc.CallOption) (*Project, error)
 	// RestartProject asks the agent to restart the project's containers, or some of them.
 	RestartProject(ctx context.Context, in *RestartProjectRequest, opts ...grpc.CallOption) (*Project, error)
@@ -413,7 +414,8 @@ type ProjectServiceServer interface {
 	ScheduleProject(context.Context, *ScheduleProjectRequest) (*Project, error)
 	// RemoveProject takes a Terminated project's record away and leaves a tombstone. For the garbage collector.
 	RemoveProject(context.Context, *RemoveProjectRequest) (*emptypb.Empty, error)
-	// RetryProject moves a Failed project back to Pending.
+	// RetryProject moves a Failed project back to Pending. Where an update failed and the previous version keeps serving
+	// (Ready is False, UpdateFailed), the update begins anew.
 	RetryProject(context.Context, *RetryProjectRequest) (*Project, error)
 	// RestartProject asks the agent to restart the project's containers, or some of them.
 	RestartProject(context.Context, *RestartProjectRequest) (*Project, error)
