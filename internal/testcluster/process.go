@@ -58,6 +58,16 @@ func (p *Process) Exited() bool {
 	}
 }
 
+// Wait until it has ended by itself, or ctx ends.
+func (p *Process) Wait(ctx context.Context) error {
+	select {
+	case <-p.done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("process %d has not ended: %w", p.Pid(), ctx.Err())
+	}
+}
+
 // ExitCode of a process that has exited; -1 where a signal ended it.
 func (p *Process) ExitCode() int {
 	<-p.done
