@@ -76,6 +76,7 @@ services:
 	if after := w.containers(host, settled); !maps.Equal(before, after) {
 		t.Errorf("the settled project's containers were %v and are %v", before, after)
 	}
+	w.equal("n1", host)
 	for _, s := range w.project(settled).GetStatus().GetServices() {
 		if s.GetRestarts() != 0 {
 			t.Errorf("the settled project was restarted: %v", s)
@@ -189,6 +190,7 @@ func TestContainerDiesWhileTheServerIsDown(t *testing.T) {
 	w.ready("n1")
 	w.running(name)
 	w.until(name, "tells of its restart", func(p *carav1.Project) bool { return p.GetStatus().GetServices()[0].GetRestarts() > 0 })
+	w.equal("n1", host)
 	w.answers("n1", name+".test", "/", 200, "web v1")
 }
 

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -33,7 +34,12 @@ func wildcard(t *testing.T) string {
 
 // TestEngineStoppedDuringARollout: no project is called Failed or gone for it, the node says what is wrong, and all is
 // as wanted once the engine is back.
-func TestEngineStoppedDuringARollout(t *testing.T) {
+func TestEngineStoppedDuringARollout(t *testing.T) { engineEnds(t, "-TERM") }
+
+// TestEngineKilledDuringARollout: the same, and the engine had no time to write down what it was about.
+func TestEngineKilledDuringARollout(t *testing.T) { engineEnds(t, "-KILL") }
+
+func engineEnds(t *testing.T, signal string) {
 	second := testdocker.SecondEngine(t)
 	t.Parallel()
 	w := newWorld(t, options{listen: wildcard(t)})
@@ -41,6 +47,7 @@ func TestEngineStoppedDuringARollout(t *testing.T) {
 	settled := w.name("settled")
 	w.apply(w.web(settled, testimage.WebV1))
 	w.running(settled)
+	before := w.equal("n1", second.Host)
 
 	all := []string{settled}
 	manifests := ""
@@ -53,22 +60,35 @@ func TestEngineStoppedDuringARollout(t *testing.T) {
 	ctx, cancel := w.patience()
 	defer cancel()
 	w.must(w.AwaitHeld(ctx, second.Host, "", "a rollout that is half done", func(h testdocker.Held) bool { return len(h.Containers) >= 3 }))
-	start := w.stopEngine(second)
-	w.engineReady("n1", api.StatusFalse)
+	w.engineAway(second, signal, all)
+	w.running(all...)
+	after := w.equal("n1", second.Host)
+	if at := settled + ".web"; before[at] != after[at] {
+		t.Errorf("the settled project's container was %.12s and is %.12s", before[at], after[at])
+	}
+	// And with nothing under way: what the engine took down with it comes back.
+	w.engineAway(second, signal, all)
+	w.running(all...)
+	if again := w.equal("n1", second.Host); !maps.Equal(after, again) {
+		t.Errorf("containers were %v and are %v", after, again)
+	}
 	for _, name := range all {
+		w.answers("n1", name+".test", "/", 200, "web v")
+	}
+}
+
+// engineAway ends an engine and brings it back: meanwhile the node says so, and no project is called Failed or gone.
+func (w *world) engineAway(second *testdocker.Second, signal string, projects []string) {
+	w.Helper()
+	start := w.stopEngine(second, signal)
+	w.engineReady("n1", api.StatusFalse)
+	for _, name := range projects {
 		if phase := w.project(name).GetStatus().GetPhase(); phase != api.PhaseScheduled && phase != api.PhaseRunning {
-			t.Errorf("project %s is %s while the engine is away", name, phase)
+			w.Errorf("project %s is %s while the engine is away", name, phase)
 		}
 	}
 	start()
 	w.engineReady("n1", api.StatusTrue)
-	w.running(all...)
-	for _, name := range all {
-		if ids := w.containers(second.Host, name); len(ids) != 1 {
-			t.Errorf("project %s has %d containers", name, len(ids))
-		}
-		w.answers("n1", name+".test", "/", 200, "web v")
-	}
 }
 
 // engineReady waits until a node's condition EngineReady has this status.
@@ -90,8 +110,9 @@ func (w *world) engineReady(node, status string) {
 	}))
 }
 
-// stopEngine ends the daemon of an engine as an upgrade of its package would; start brings it back with what it had.
-func (w *world) stopEngine(second *testdocker.Second) (start func()) {
+// stopEngine ends the daemon of an engine by a signal, as an upgrade of its package would or a crash; start brings it
+// back with what it had.
+func (w *world) stopEngine(second *testdocker.Second, signal string) (start func()) {
 	w.Helper()
 	dir := filepath.Dir(strings.TrimPrefix(second.Host, "unix://"))
 	pid, err := os.ReadFile(filepath.Join(dir, "docker.pid"))
@@ -99,7 +120,7 @@ func (w *world) stopEngine(second *testdocker.Second) (start func()) {
 	proc := "/proc/" + strings.TrimSpace(string(pid))
 	argv := w.nulled(second, proc+"/cmdline")
 	env := w.nulled(second, proc+"/environ")
-	w.inside(second, "kill", "-TERM", filepath.Base(proc))
+	w.inside(second, "kill", signal, filepath.Base(proc))
 	ctx, cancel := w.patience()
 	defer cancel()
 	w.must(testcluster.WaitFor(ctx, "dockerd is gone", func(context.Context) error {

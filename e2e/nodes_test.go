@@ -89,5 +89,7 @@ func TestTwoNodes(t *testing.T) {
 		}
 	}
 	w.running(append(names, patient)...)
+	w.equal("n1", w.engines[0])
+	w.equal("n2", second.Host)
 	w.answers("n2", names[0]+".test", "/", 200, "web v1")
 }

@@ -1,0 +1,36 @@
+package e2e
+
+import (
+	"context"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/testequal"
+)
+
+// equal is how a fault ends: the engine of a node equals the assignments, and nothing else there carries our labels. It
+// returns the ids of the containers by `project.service`.
+func (w *world) equal(node, host string) map[string]string {
+	w.Helper()
+	ctx, cancel := w.patience()
+	defer cancel()
+	labels, err := w.Labels(ctx)
+	w.must(err)
+	client, err := w.Projects()
+	w.must(err)
+	ids, err := testequal.Await(ctx, testequal.Node{Host: host, Cluster: labels[api.LabelCluster], Name: node},
+		func(ctx context.Context) ([]*carav1.Project, error) {
+			list, err := client.ListProjects(ctx, &carav1.ListProjectsRequest{})
+			return list.GetItems(), err
+		})
+	w.must(err)
+	return ids
+}
+
+// calm says that a container still is the one that it was, and was not even restarted.
+func (w *world) calm(host, what, id, startedAt string) {
+	w.Helper()
+	if s := w.state(host, id); !s.Running || s.StartedAt != startedAt {
+		w.Errorf("the container of %s was started at %s, and is %s since %s", what, startedAt, s.Status, s.StartedAt)
+	}
+}
