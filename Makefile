@@ -17,7 +17,7 @@ PEERS    ?=
 # Packages share one engine and a couple of cores: two at a time keeps their time-outs honest.
 TESTFLAGS ?= -p 2 -timeout 20m
 
-.PHONY: help build generate fmt lint test race e2e fuzz bench demo check verify
+.PHONY: help build generate fmt lint test race e2e soak fuzz bench demo check verify
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -42,6 +42,9 @@ race: ## all tests under the race detector
 
 e2e: ## the end-to-end tests alone; what they need must be there
 	DOCKER_HOST="$$(hack/engine up)" && export DOCKER_HOST E2E=1 && go test -count=1 -timeout 15m ./e2e/...
+
+soak: ## the tests that take long: thousands of cycles, hundreds of projects, the agent killed at each call that reads, too
+	DOCKER_HOST="$$(hack/engine up)" && export DOCKER_HOST E2E=1 CARA_SOAK=1 && go test -count=1 -v -timeout 3h -run 'Cycles|TwoHundred|RealManyProjects|KilledAtEachCall' ./e2e ./agent
 
 fuzz: ## each fuzz target for FUZZTIME
 	hack/fuzz $(FUZZTIME)

@@ -1,0 +1,144 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caravanserai/cara/internal/testcluster"
+	"github.com/caravanserai/cara/internal/testimage"
+)
+
+// soakEnv makes the tests that can take long do so.
+const soakEnv = "CARA_SOAK"
+
+// often is how often, or of how many, where there is time for it and where there is not.
+func often(soak, otherwise int) int {
+	if os.Getenv(soakEnv) != "" {
+		return soak
+	}
+	return otherwise
+}
+
+// TestCyclesLeaveNothing makes and deletes a project again and again, and compares what the programs take at the end with
+// what they took once they had warmed up.
+func TestCyclesLeaveNothing(t *testing.T) {
+	w := oneNode(t)
+	host := w.engines[0]
+	cycles := often(1000, 15)
+	name := w.name("cycle")
+	cycle := func() {
+		w.apply(w.web(name, testimage.WebV1))
+		w.running(name)
+		if r := w.ctl("", "delete", "project", name); r.Code != 0 {
+			t.Fatalf("%+v", r)
+		}
+		w.gone(name)
+	}
+	warm := max(cycles/10, 5)
+	for range warm {
+		cycle()
+	}
+	agent, server := w.taken(w.Agents["n1"]), w.taken(w.Server)
+	begun := time.Now()
+	for n := range cycles - warm {
+		cycle()
+		if (n+1)%100 == 0 {
+			t.Logf("%d cycles: agent %v, server %v", warm+n+1, w.taken(w.Agents["n1"]), w.taken(w.Server))
+		}
+	}
+	t.Logf("%d cycles, %s each; agent %v, then %v; server %v, then %v", cycles, (time.Since(begun) / time.Duration(cycles-warm)).Round(time.Millisecond),
+		agent, w.taken(w.Agents["n1"]), server, w.taken(w.Server))
+	w.grewNot("cara-agent", agent, func() taken { return w.taken(w.Agents["n1"]) })
+	w.grewNot("cara-server", server, func() taken { return w.taken(w.Server) })
+	w.equal("n1", host)
+}
+
+// taken is what a process takes of the machine, as /proc has it.
+type taken struct{ rssKiB, files, threads int }
+
+func (u taken) String() string {
+	return fmt.Sprintf("%.1f MiB, %d files, %d threads", float64(u.rssKiB)/1024, u.files, u.threads)
+}
+
+func (w *world) taken(p *testcluster.Process) taken {
+	w.Helper()
+	proc := fmt.Sprintf("/proc/%d", p.Pid())
+	text, err := os.ReadFile(filepath.Join(proc, "status"))
+	w.must(err)
+	files, err := os.ReadDir(filepath.Join(proc, "fd"))
+	w.must(err)
+	field := func(name string) int {
+		_, rest, _ := strings.Cut(string(text), "\n"+name+":")
+		n, err := strconv.Atoi(strings.Fields(rest)[0])
+		w.must(err)
+		return n
+	}
+	return taken{rssKiB: field("VmRSS"), files: len(files), threads: field("Threads")}
+}
+
+// Room for what comes and goes: memory that the garbage collector has not got back to, connections that idle.
+const (
+	roomKiB   = 32 << 10
+	roomFiles = 12
+)
+
+// grewNot waits until a process takes no more than it did, but for that room.
+func (w *world) grewNot(program string, before taken, now func() taken) {
+	w.Helper()
+	ctx, cancel := w.patience()
+	defer cancel()
+	err := testcluster.WaitFor(ctx, program+" takes no more than it did", func(context.Context) error {
+		if after := now(); after.rssKiB > before.rssKiB+roomKiB || after.files > before.files+roomFiles || after.threads > before.threads+roomFiles {
+			return fmt.Errorf("it took %v and takes %v", before, after)
+		}
+		return nil
+	})
+	if err != nil {
+		w.Error(err)
+	}
+}
+
+// TestTwoHundredProjectsAtOnce are applied with one call and deleted with many at once.
+func TestTwoHundredProjectsAtOnce(t *testing.T) {
+	many := often(200, 0)
+	if many == 0 {
+		t.Skip("it takes minutes: make soak")
+	}
+	w := oneNode(t)
+	host := w.engines[0]
+	var names []string
+	manifests := ""
+	for n := range many {
+		names = append(names, w.name(fmt.Sprintf("p%03d", n)))
+		manifests += "---\n" + w.web(names[n], testimage.WebV1)
+	}
+	begun := time.Now()
+	w.apply(manifests)
+	w.patiently(names, w.AwaitRunning)
+	t.Logf("%d projects Running: %s; agent %v, server %v", many, time.Since(begun).Round(time.Millisecond), w.taken(w.Agents["n1"]), w.taken(w.Server))
+	if ids := w.equal("n1", host); len(ids) != many {
+		t.Errorf("%d containers, want %d", len(ids), many)
+	}
+	w.answers("n1", names[many-1]+".test", "/", 200, "web v1")
+	begun = time.Now()
+	if r := w.ctl(manifests, "delete", "-f", "-"); r.Code != 0 {
+		t.Fatalf("%+v", r)
+	}
+	w.patiently(names, w.AwaitGone)
+	t.Logf("%d projects gone: %s; agent %v, server %v", many, time.Since(begun).Round(time.Millisecond), w.taken(w.Agents["n1"]), w.taken(w.Server))
+	w.equal("n1", host)
+}
+
+// patiently waits as long as many projects may take.
+func (w *world) patiently(names []string, await func(context.Context, ...string) error) {
+	w.Helper()
+	ctx, cancel := context.WithTimeout(w.Context(), 10*time.Minute)
+	defer cancel()
+	w.must(await(ctx, names...))
+}
