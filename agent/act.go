@@ -152,7 +152,7 @@ func (w *Want) files(s *carav1.Service) []File {
 		if r := f.GetSecretKeyRef(); r != nil {
 			content = w.Secrets[r.GetName()+"/"+r.GetKey()]
 		}
-		out = append(out, File{Path: f.GetPath(), Content: content, Mode: mode})
+		out = append(out, File{Path: f.GetPath(), Root: api.MountOf(s.GetVolumeMounts(), f.GetPath()).GetMountPath(), Content: content, Mode: mode})
 	}
 	return out
 }

@@ -95,10 +95,14 @@ func (a *Agent) session(ctx context.Context, serve func(func(outer context.Conte
 func (a *Agent) hear(ctx context.Context, m *carav1.ConnectResponse, named map[string]bool, serve func(func(outer context.Context))) {
 	switch m := m.GetMessage().(type) {
 	case *carav1.ConnectResponse_Assignment:
-		named[api.Meta(m.Assignment.GetProject()).GetName()] = true
-		a.assign(m.Assignment)
+		if name := m.Assignment.GetProject().GetMetadata().GetName(); !a.refused(name) {
+			named[name] = true
+			a.assign(m.Assignment)
+		}
 	case *carav1.ConnectResponse_Unassigned:
-		a.unassign(m.Unassigned.GetName(), m.Unassigned.GetUid())
+		if name := m.Unassigned.GetName(); !a.refused(name) {
+			a.unassign(name, m.Unassigned.GetUid())
+		}
 	case *carav1.ConnectResponse_Synced:
 		a.sync(named)
 	case *carav1.ConnectResponse_Routes:

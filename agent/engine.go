@@ -224,7 +224,9 @@ type ContainerSpec struct {
 
 // File is a small file to put into a container.
 type File struct {
-	Path    string
+	Path string
+	// Root is the innermost volume that it lies in, which it can be put into though all else is read-only; empty for none.
+	Root    string
 	Content []byte
 	Mode    int64
 }

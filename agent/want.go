@@ -56,6 +56,10 @@ func newWant(cfg Config, a *carav1.Assignment, haveSecrets bool) *Want {
 		w.Hashes[s.GetName()], w.RunHashes[s.GetName()] = api.ServiceHash(p.GetSpec(), s.GetName()), runHash(p.GetSpec(), s.GetName())
 	}
 	w.pin(p.GetStatus())
+	if bad := api.Violations(p); len(bad) > 0 && !w.Remove {
+		w.Failure = violation(bad)
+		return w
+	}
 	if w.Phase == api.PhaseFailed && p.GetStatus().GetObservedGeneration() == w.Generation {
 		c := api.FindCondition(p.GetStatus().GetConditions(), api.CondPhase)
 		w.Failure = &Failure{Reason: orElse(c.GetReason(), "Failed"), Message: c.GetMessage()}

@@ -30,9 +30,9 @@ func (e *fieldErrors) service(at string, s *carav1.Service, x specIndex) {
 	if sig := s.GetStopSignal(); sig != "" && !knownSignal(sig) {
 		e.add(at+".stopSignal", "%q is no signal; write one such as SIGTERM, SIGINT or SIGQUIT", clip(sig))
 	}
-	e.quantity(at+".shmSize", s.GetShmSize(), Bytes)
 	e.ulimits(at+".ulimits", s.GetUlimits())
-	e.capabilities(at, s)
+	e.policy(at, s)
+	e.dropped(at+".capDrop", s.GetCapDrop())
 	for _, k := range sortedKeys(s.GetLabels()) {
 		field := at + ".labels[" + k + "]"
 		switch {
@@ -119,13 +119,12 @@ func (e *fieldErrors) mounts(at string, s *carav1.Service, x specIndex) {
 		}
 	}
 	for i, t := range s.GetTmpfs() {
-		p, options, _ := strings.Cut(t, ":")
+		p, _, _ := strings.Cut(t, ":")
 		field := elem(at+".tmpfs", i)
 		if p == "" {
 			e.add(field, "names no path; write one such as /run or /run:size=64m")
 		}
 		take(field, p)
-		e.tmpfsOptions(field, options)
 	}
 	for i, f := range s.GetFiles() {
 		field := elem(at+".files", i)
@@ -134,23 +133,31 @@ func (e *fieldErrors) mounts(at string, s *carav1.Service, x specIndex) {
 			e.add(field, "has both content and secretKeyRef; keep one of them")
 		}
 		e.secretKey(field+".secretKeyRef", f.GetSecretKeyRef())
+		if s.GetReadOnly() && !writable(s.GetVolumeMounts(), f.GetPath()) {
+			e.add(field+".path", "%s cannot be written: the service is readOnly; put the file below the mountPath of a volume, or take readOnly away", clip(f.GetPath()))
+		}
 		if m := f.GetMode(); m != "" && (!octal(m) || len(m) < 3 || len(m) > 4) {
 			e.add(field+".mode", "%q is no mode; write three or four octal digits in quotes, such as \"0444\"", m)
 		}
 	}
 }
 
-// tmpfsOptions lets through what bounds or hardens a tmpfs.
-func (e *fieldErrors) tmpfsOptions(field, options string) {
-	if options == "" {
-		return
-	}
-	words := []string{"exec", "noexec", "suid", "nosuid", "dev", "nodev", "ro", "rw", "size", "mode", "uid", "gid", "nr_inodes"}
-	for o := range strings.SplitSeq(options, ",") {
-		if name, _, _ := strings.Cut(o, "="); !slices.Contains(words, name) {
-			e.add(field, "%q is no option of a tmpfs; use %s", clip(o), oneOf(words))
+// writable says whether a file is put into a volume that is not read-only itself.
+func writable(mounts []*carav1.VolumeMount, file string) bool {
+	m := MountOf(mounts, file)
+	return m != nil && !m.GetReadOnly()
+}
+
+// MountOf returns the innermost of mounts that a path lies below; nil where there is none.
+func MountOf(mounts []*carav1.VolumeMount, file string) *carav1.VolumeMount {
+	var found *carav1.VolumeMount
+	for _, m := range mounts {
+		below := strings.HasPrefix(path.Clean(file), strings.TrimSuffix(path.Clean(m.GetMountPath()), "/")+"/")
+		if below && (found == nil || len(path.Clean(m.GetMountPath())) > len(path.Clean(found.GetMountPath()))) {
+			found = m
 		}
 	}
+	return found
 }
 
 // absolute says whether p is an absolute path that stays where it says; empty is left to the field's own rule.
@@ -288,16 +295,10 @@ func (e *fieldErrors) ulimits(at string, all []*carav1.Ulimit) {
 	}
 }
 
-// capabilities keeps capAdd within the policy. capDrop may name any.
-func (e *fieldErrors) capabilities(at string, s *carav1.Service) {
-	for i, c := range s.GetCapAdd() {
-		if name := canonCap(c); !slices.Contains(AllowedCapabilities(), name) {
-			e.add(elem(at+".capAdd", i), "policy \"capabilities\" does not allow %q; allowed are %s", clip(c), strings.Join(AllowedCapabilities(), ", "))
-		}
-	}
-	for i, c := range s.GetCapDrop() {
+func (e *fieldErrors) dropped(at string, caps []string) {
+	for i, c := range caps {
 		if !slices.Contains(knownCapabilities(), canonCap(c)) {
-			e.add(elem(at+".capDrop", i), "%q is no Linux capability; write one such as NET_RAW, or ALL", clip(c))
+			e.add(elem(at, i), "%q is no Linux capability; write one such as NET_RAW, or ALL", clip(c))
 		}
 	}
 }

@@ -110,6 +110,27 @@ func TestValidateService(t *testing.T) {
 		"file both": {func(s *carav1.Service) {
 			s.Files = []*carav1.File{{Path: "/a", Content: "x", SecretKeyRef: ref("s", "k").GetSecretKeyRef()}}
 		}, []string{"files[0]: both content and secretKeyRef"}},
+		"file of a read-only service": {func(s *carav1.Service) {
+			s.ReadOnly, s.Files = true, []*carav1.File{{Path: "/etc/a", Content: "x"}, {Path: "/data/b/c", Content: "x"}, {Path: "/data/ro/d", Content: "x"}}
+			s.VolumeMounts = append(mounts("data", "/data/"), &carav1.VolumeMount{Name: "data", MountPath: "/data/ro", ReadOnly: true})
+		}, []string{"files[0].path: the service is readOnly", "files[2].path: the service is readOnly"}},
+		"many files": {func(s *carav1.Service) {
+			s.Ulimits = []*carav1.Ulimit{{Name: "nofile", Soft: 1 << 20}, {Name: "memlock", Soft: -1}}
+		}, nil},
+		"too many files": {func(s *carav1.Service) { s.Ulimits = []*carav1.Ulimit{{Name: "nofile", Soft: 1024, Hard: 1<<20 + 1}} },
+			[]string{"ulimits[0].hard: policy \"bounds\" allows at most 1048576 open files"}},
+		"no limit of files": {func(s *carav1.Service) { s.Ulimits = []*carav1.Ulimit{{Name: "nofile", Soft: -1}} }, []string{"ulimits[0].soft: policy \"bounds\""}},
+		"shm":               {func(s *carav1.Service) { s.ShmSize = "64Gi" }, nil},
+		"too much shm":      {func(s *carav1.Service) { s.ShmSize = "65Gi" }, []string{"shmSize: policy \"bounds\" allows at most 64Gi"}},
+		"tmpfs": {func(s *carav1.Service) {
+			s.Tmpfs = []string{"/a", "/b:size=64m,mode=1777,noexec", "/c:size=50%", "/d:size=1048576,uid=0,rw"}
+		}, nil},
+		"tmpfs options": {func(s *carav1.Service) {
+			s.Tmpfs = []string{"/a:bind", "/b:size=65g", "/c:size=", "/d:size=101%", "/e:mode", "/f:ro=1", "/g:size=1x"}
+		}, []string{
+			"tmpfs[0]: is no option of a tmpfs", "tmpfs[1]: size: policy \"bounds\"", "tmpfs[2]: is no size", "tmpfs[3]: allows at most 64g, or 100%",
+			"tmpfs[4]: is not how the option is written", "tmpfs[5]: is not how the option is written", "tmpfs[6]: is no size",
+		}},
 		"ulimit": {func(s *carav1.Service) {
 			s.Ulimits = []*carav1.Ulimit{{Name: "nofile", Soft: -2}, {Name: "nofile", Soft: -1, Hard: 1}}
 		}, []string{"ulimits[0].soft: no limit", "ulimits[1].name: appears twice", "ulimits[1].soft: more than the hard limit"}},

@@ -5,7 +5,10 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
+	"maps"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/docker/docker/api/types/container"
@@ -13,23 +16,29 @@ import (
 	"github.com/caravanserai/cara/agent"
 )
 
-// CopyFiles implements agent.Containers: one archive, unpacked at the root.
+// CopyFiles implements agent.Containers: one archive for each volume that files go into, unpacked there, and one for all
+// others, unpacked at the root.
 func (e *Engine) CopyFiles(ctx context.Context, id string, files []agent.File) error {
-	var archive bytes.Buffer
-	w := tar.NewWriter(&archive)
+	roots := map[string][]agent.File{}
 	for _, f := range files {
-		header := &tar.Header{
-			Name: strings.TrimPrefix(path.Clean(f.Path), "/"), Size: int64(len(f.Content)), Mode: f.Mode, Typeflag: tar.TypeReg,
+		root := "/"
+		if f.Root != "" {
+			root = path.Clean(f.Root)
 		}
-		if err := w.WriteHeader(header); err != nil {
-			return fmt.Errorf("pack file %s: %w", f.Path, err)
-		}
-		if _, err := w.Write(f.Content); err != nil {
-			return fmt.Errorf("pack file %s: %w", f.Path, err)
+		roots[root] = append(roots[root], f)
+	}
+	for _, root := range slices.Sorted(maps.Keys(roots)) {
+		if err := e.copyFiles(ctx, id, root, roots[root]); err != nil {
+			return err
 		}
 	}
-	if err := w.Close(); err != nil {
-		return fmt.Errorf("pack files: %w", err)
+	return nil
+}
+
+func (e *Engine) copyFiles(ctx context.Context, id, root string, files []agent.File) error {
+	archive, err := pack(root, files)
+	if err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()
@@ -37,10 +46,30 @@ func (e *Engine) CopyFiles(ctx context.Context, id string, files []agent.File) e
 	if err != nil {
 		return err
 	}
-	err = docker.CopyToContainer(ctx, id, "/", &archive, container.CopyToContainerOptions{})
+	err = docker.CopyToContainer(ctx, id, root, archive, container.CopyToContainerOptions{})
 	if err != nil && strings.Contains(err.Error(), "read-only") {
 		return fmt.Errorf("copy files into container %.12s: %w: the service is readOnly; put its files under a volume, or drop readOnly: %w",
 			id, agent.ErrInvalid, err)
 	}
 	return wrap(err, "copy files into container %.12s", id)
+}
+
+// pack makes an archive of files that lie below root. Directories on the way are the engine's to make.
+func pack(root string, files []agent.File) (io.Reader, error) {
+	var archive bytes.Buffer
+	w := tar.NewWriter(&archive)
+	for _, f := range files {
+		name := strings.TrimPrefix(strings.TrimPrefix(path.Clean(f.Path), root), "/")
+		header := &tar.Header{Name: name, Size: int64(len(f.Content)), Mode: f.Mode, Typeflag: tar.TypeReg}
+		if err := w.WriteHeader(header); err != nil {
+			return nil, fmt.Errorf("pack file %s: %w", f.Path, err)
+		}
+		if _, err := w.Write(f.Content); err != nil {
+			return nil, fmt.Errorf("pack file %s: %w", f.Path, err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		return nil, fmt.Errorf("pack files: %w", err)
+	}
+	return &archive, nil
 }

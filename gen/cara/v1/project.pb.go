@@ -242,11 +242,11 @@ type Service struct {
 	StopSignal string `protobuf:"bytes,15,opt,name=stop_signal,json=stopSignal,proto3" json:"stop_signal,omitempty"`
 	// Init runs an init process as PID 1 that reaps and forwards signals.
 	Init bool `protobuf:"varint,16,opt,name=init,proto3" json:"init,omitempty"`
-	// ReadOnly mounts the container's root file system read-only.
+	// ReadOnly mounts the container's root file system read-only. Its files must lie in volumes then.
 	ReadOnly bool `protobuf:"varint,17,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
-	// Tmpfs are absolute paths for temporary file systems, with options as in compose: `/run:size=64m`.
+	// Tmpfs are absolute paths for temporary file systems, with options as in compose: `/run:size=64m`. A size is at most 64g.
 	Tmpfs []string `protobuf:"bytes,18,rep,name=tmpfs,proto3" json:"tmpfs,omitempty"`
-	// ShmSize is the size of /dev/shm, a quantity such as `64Mi`.
+	// ShmSize is the size of /dev/shm, a quantity such as `64Mi`, at most `64Gi`.
 	ShmSize string `protobuf:"bytes,19,opt,name=shm_size,json=shmSize,proto3" json:"shm_size,omitempty"`
 	// Ulimits are resource limits of the container's processes.
 	Ulimits []*Ulimit `protobuf:"bytes,20,rep,name=ulimits,proto3" json:"ulimits,omitempty"`
@@ -1476,7 +1476,7 @@ type Ulimit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name as in setrlimit: `nofile`.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Soft limit.
+	// Soft limit; -1 for none. Of `nofile` at most 1048576, and neither limit may be none.
 	Soft int32 `protobuf:"varint,2,opt,name=soft,proto3" json:"soft,omitempty"`
 	// Hard limit; the soft one where absent.
 	Hard          int32 `protobuf:"varint,3,opt,name=hard,proto3" json:"hard,omitempty"`

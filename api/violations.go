@@ -1,0 +1,108 @@
+package api
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// ReasonPolicyViolation is why an agent lets a project fail that breaks Violations.
+const ReasonPolicyViolation = "PolicyViolation"
+
+// Bounds of what a container may take from its machine. They are far above what programs need, and below what brings a
+// machine down at once.
+const (
+	maxShared    = 64 << 30 // bytes of shmSize and of a tmpfs's size
+	maxOpenFiles = 1 << 20  // what a Linux kernel gives by default; an engine cannot start a container with more
+)
+
+// Violations returns what breaks the policies of a cluster in a project, whoever accepted it: the server asks when it
+// takes a manifest in, and each agent asks again before it runs anything, so that a server that was taken over, or that
+// is wrong, gets no container with more than this on any node. What there is no field for (privileged, host namespaces,
+// host paths, the Docker socket, fixed host ports) nobody can ask for.
+func Violations(p *carav1.Project) []*carav1.FieldError {
+	e := &fieldErrors{seen: map[string]bool{}}
+	e.dnsLabel("metadata.name", p.GetMetadata().GetName())
+	for i, v := range p.GetSpec().GetVolumes() {
+		at := elem("spec.volumes", i)
+		e.dnsLabel(at+".name", v.GetName())
+		if t := v.GetType(); t != "" && t != VolumeEphemeral {
+			e.add(at+".type", "policy \"host-paths\" allows no volume of type %q", clip(t))
+		}
+	}
+	for i, s := range p.GetSpec().GetServices() {
+		at := elem("spec.services", i)
+		e.dnsLabel(at+".name", s.GetName())
+		e.policy(at, s)
+	}
+	return e.list
+}
+
+// IsName says whether a name is one that an object may have: it becomes a part of host names and of files' names.
+func IsName(name string) bool { return len(validation.IsDNS1123Label(name)) == 0 }
+
+// policy is what Validate and Violations have in common.
+func (e *fieldErrors) policy(at string, s *carav1.Service) {
+	for i, c := range s.GetCapAdd() {
+		if name := canonCap(c); !slices.Contains(AllowedCapabilities(), name) {
+			e.add(elem(at+".capAdd", i), "policy \"capabilities\" does not allow %q; allowed are %s", clip(c), strings.Join(AllowedCapabilities(), ", "))
+		}
+	}
+	for i, t := range s.GetTmpfs() {
+		_, options, _ := strings.Cut(t, ":")
+		e.tmpfsOptions(elem(at+".tmpfs", i), options)
+	}
+	for i, u := range s.GetUlimits() {
+		for j, n := range []int32{u.GetSoft(), u.GetHard()} {
+			if u.GetName() == "nofile" && (n > maxOpenFiles || n == -1) {
+				e.add(elem(at+".ulimits", i)+[]string{".soft", ".hard"}[j], "policy \"bounds\" allows at most %d open files", maxOpenFiles)
+			}
+		}
+	}
+	if size, err := Bytes(s.GetShmSize()); err != nil {
+		e.add(at+".shmSize", "%v", err)
+	} else if size > maxShared {
+		e.add(at+".shmSize", "policy \"bounds\" allows at most 64Gi, this is %s", s.GetShmSize())
+	}
+}
+
+// tmpfsOptions lets through what bounds or hardens a tmpfs.
+func (e *fieldErrors) tmpfsOptions(field, options string) {
+	if options == "" {
+		return
+	}
+	words := []string{"exec", "noexec", "suid", "nosuid", "dev", "nodev", "ro", "rw", "size", "mode", "uid", "gid", "nr_inodes"}
+	for o := range strings.SplitSeq(options, ",") {
+		name, value, given := strings.Cut(o, "=")
+		switch {
+		case !slices.Contains(words, name):
+			e.add(field, "%q is no option of a tmpfs; use %s", clip(o), oneOf(words))
+		case name == "size":
+			if why := tmpfsSize(value); why != "" {
+				e.add(field, "size: %s", why)
+			}
+		case given != slices.Contains([]string{"mode", "uid", "gid", "nr_inodes"}, name):
+			e.add(field, "%q is not how the option is written; give mode, uid, gid and nr_inodes a value, the others none", clip(o))
+		}
+	}
+}
+
+// tmpfsSize says what is wrong with a size as the kernel reads it; empty where nothing is.
+func tmpfsSize(value string) string {
+	digits := strings.TrimRight(value, "kmgKMG%")
+	unit := strings.ToLower(value[len(digits):])
+	n, err := strconv.ParseInt(digits, 10, 64)
+	scale, known := map[string]int64{"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "%": maxShared / 100}[unit]
+	switch {
+	case err != nil || !known || n <= 0:
+		return fmt.Sprintf("%q is no size; write bytes, or a number with k, m, g or %%, such as 64m", clip(value))
+	case n > maxShared/scale:
+		return "policy \"bounds\" allows at most 64g, or 100%"
+	}
+	return ""
+}
