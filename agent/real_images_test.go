@@ -2,11 +2,15 @@ package agent_test
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/docker/docker/api/types/image"
 
+	"github.com/caravanserai/cara/agent/docker"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/testdocker"
@@ -79,23 +83,75 @@ func TestRealRegistryAuth(t *testing.T) {
 	r.wait(t, project, phase(api.PhaseRunning))
 }
 
-// TestRealRegistryThatStumbles answers with what registries answer when they are not well.
+// TestRealRegistryThatStumbles answers with what registries answer when they are not well: the project waits, says so and
+// why, and runs once the registry is well again.
 func TestRealRegistryThatStumbles(t *testing.T) {
-	for what, status := range map[string]int{"500": 500, "429": 429, "503": 503} {
-		t.Run(what, func(t *testing.T) {
+	for name, c := range map[string]struct {
+		fault testregistry.Fault
+		words string
+	}{
+		"429":           {testregistry.Fault{Status: 429, RetryAfter: 2 * time.Second}, "toomanyrequests"},
+		"500":           {testregistry.Fault{Status: 500}, "500"},
+		"503":           {testregistry.Fault{Status: 503}, "503"},
+		"garbage":       {testregistry.Fault{Garbage: true}, "registry unavailable"},
+		"garbage blobs": {testregistry.Fault{GarbageBlobs: true}, "registry unavailable"},
+		"half a blob":   {testregistry.Fault{HangBlobs: true}, "nothing moved for 2s"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			registry := testregistry.New(t)
-			registry.Push(t, testimage.WebV1, "app:"+what)
-			discard(t, registry.Ref("app:"+what))
+			tag := "stumbles:" + strings.ReplaceAll(name, " ", "-")
+			registry.PushPadded(t, testimage.WebV1, tag, 1<<18)
+			discard(t, registry.Ref(tag))
 			r := newReal(t)
-			registry.Set(testregistry.Fault{Status: status})
+			engine, err := docker.New(docker.Config{Host: r.host, Inactivity: 2 * time.Second})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer engine.Close()
+			r.cfg.Engine = engine
+			registry.Set(c.fault)
 			r.run(t)
-			project := name(t)
-			r.put(project, pulled(registry.Ref("app:"+what)))
-			r.wait(t, project, func(p *carav1.Project) bool {
-				return api.FindCondition(p.GetStatus().GetConditions(), api.CondImagesReady).GetReason() == "PullBackoff"
+			project := fmt.Sprintf("stumbles-%s-%d", strings.ReplaceAll(name, " ", "-"), os.Getpid())
+			r.put(project, pulled(registry.Ref(tag)))
+			p := r.wait(t, project, func(p *carav1.Project) bool {
+				return api.FindCondition(p.GetStatus().GetConditions(), api.CondImagesReady).GetReason() == "PullBackoff" || phase(api.PhaseFailed)(p)
 			})
+			why := api.FindCondition(p.GetStatus().GetConditions(), api.CondImagesReady).GetMessage()
+			if p.GetStatus().GetPhase() != api.PhaseScheduled || !strings.Contains(why, c.words) {
+				t.Errorf("the project is %s, want Scheduled and a message with %q:\n%s", p.GetStatus().GetPhase(), c.words, why)
+			}
 			registry.Set(testregistry.Fault{})
 			r.wait(t, project, phase(api.PhaseRunning))
+			r.equal(t)
+			r.stop()
 		})
 	}
+}
+
+// TestRealRegistryThatTrickles sends one byte a second. That is progress, so the pull goes on and says how far it is; it
+// keeps nobody else from running, ends at once when nobody wants it any more, and leaves nothing.
+func TestRealRegistryThatTrickles(t *testing.T) {
+	registry := testregistry.New(t)
+	registry.PushPadded(t, testimage.WebV1, "trickle:1", 1<<18)
+	discard(t, registry.Ref("trickle:1"))
+	r := newReal(t)
+	registry.Set(testregistry.Fault{BytesPerSecond: 1})
+	r.run(t)
+	slow, other, again := "slow-"+name(t), "other-"+name(t), "again-"+name(t)
+	r.put(slow, pulled(registry.Ref("trickle:1")))
+	p := r.wait(t, slow, func(p *carav1.Project) bool {
+		c := api.FindCondition(p.GetStatus().GetConditions(), api.CondImagesReady)
+		return c.GetReason() == "Pulling" && strings.Contains(c.GetMessage(), "layers")
+	})
+	t.Log(api.FindCondition(p.GetStatus().GetConditions(), api.CondImagesReady).GetMessage())
+	r.put(other, &carav1.ProjectSpec{Services: []*carav1.Service{{Name: "a", Image: testimage.WebV1}}})
+	r.wait(t, other, phase(api.PhaseRunning))
+	r.terminate(slow)
+	r.wait(t, slow, gone)
+	r.equal(t)
+	registry.Set(testregistry.Fault{})
+	r.put(again, pulled(registry.Ref("trickle:1")))
+	r.wait(t, again, phase(api.PhaseRunning))
+	r.equal(t)
 }

@@ -23,6 +23,10 @@ type Fault struct {
 	Hang bool
 	// HangBlobs sends half of a blob, then nothing more.
 	HangBlobs bool
+	// Garbage answers manifests and blobs with a page of HTML, as a captive portal does.
+	Garbage bool
+	// GarbageBlobs changes a byte of each blob.
+	GarbageBlobs bool
 	// First limits Status, Hang and HangBlobs to that many requests, then behaves well. 0 means all. The ping of /v2/
 	// is not one of them: engines shrug it off.
 	First int
@@ -79,6 +83,14 @@ func (r *Registry) frontDoor(w http.ResponseWriter, request *http.Request) {
 		refuse(w, http.StatusUnauthorized)
 		return
 	}
+	if fault.Garbage && request.URL.Path != "/v2/" {
+		w.Header().Set("Content-Type", "text/html")
+		fmt.Fprint(w, "<html><body>Please log in to the hotel's network</body></html>")
+		return
+	}
+	if isBlob && fault.GarbageBlobs {
+		w = &spoiledWriter{ResponseWriter: w}
+	}
 	if isBlob && (fault.BytesPerSecond > 0 || fault.HangBlobs) {
 		w = &slowWriter{ResponseWriter: w, ctx: request.Context(), perSecond: fault.BytesPerSecond, hang: fault.HangBlobs}
 	}
@@ -101,6 +113,21 @@ func refuse(w http.ResponseWriter, status int) {
 	fmt.Fprintf(w, `{"errors":[{"code":%q,"message":"test registry: %s"}]}`, code, http.StatusText(status))
 }
 
+// spoiledWriter changes the first byte that it is given.
+type spoiledWriter struct {
+	http.ResponseWriter
+	spoiled bool
+}
+
+// Write passes the rest on as it is.
+func (w *spoiledWriter) Write(p []byte) (int, error) {
+	if !w.spoiled && len(p) > 0 {
+		p = append([]byte{p[0] ^ 0xFF}, p[1:]...)
+		w.spoiled = true
+	}
+	return w.ResponseWriter.Write(p)
+}
+
 // slowWriter lets a blob through at some bytes a second, or half of it.
 type slowWriter struct {
 	http.ResponseWriter
@@ -110,15 +137,16 @@ type slowWriter struct {
 	sent      int
 }
 
-// Write sends in pieces of a tenth of a second, flushed, so that the client sees steady progress.
+// Write sends in pieces of a tenth of a second or of one byte, flushed, so that the client sees steady progress.
 func (w *slowWriter) Write(p []byte) (int, error) {
 	length, err := strconv.Atoi(w.Header().Get("Content-Length"))
 	if err != nil {
 		return 0, fmt.Errorf("slow a blob: it has no length: %w", err)
 	}
-	piece := len(p)
+	piece, every := len(p), 100*time.Millisecond
 	if w.perSecond > 0 {
 		piece = max(w.perSecond/10, 1)
+		every = max(every, time.Second/time.Duration(w.perSecond)) // a piece of one byte may take longer
 	}
 	written := 0
 	for written < len(p) {
@@ -139,7 +167,7 @@ func (w *slowWriter) Write(p []byte) (int, error) {
 			return written, w.ctx.Err()
 		}
 		if w.perSecond > 0 {
-			if err := pause(w.ctx, 100*time.Millisecond); err != nil {
+			if err := pause(w.ctx, every); err != nil {
 				return written, err
 			}
 		}
