@@ -140,7 +140,10 @@ func TestRealOptions(t *testing.T) {
 func TestRealManyProjects(t *testing.T) {
 	r := newReal(t)
 	r.run(t)
-	const many = 40
+	many := 40
+	if soaking() {
+		many = 200
+	}
 	begun := time.Now()
 	for i := range many {
 		r.put(fmt.Sprintf("%s-%d", name(t), i), &carav1.ProjectSpec{Services: []*carav1.Service{{Name: "a", Image: testimage.Job, Args: []string{"-after", "1h"}}}})
@@ -149,6 +152,9 @@ func TestRealManyProjects(t *testing.T) {
 		r.wait(t, fmt.Sprintf("%s-%d", name(t), i), phase(api.PhaseRunning))
 	}
 	t.Logf("%d projects Running: %s", many, time.Since(begun).Round(time.Millisecond))
+	if ids := r.equal(t); len(ids) != many {
+		t.Errorf("%d containers, want %d", len(ids), many)
+	}
 	subnets := map[string]bool{}
 	for _, n := range r.held(t).Networks {
 		subnets[n.IPAM.Config[0].Subnet] = true
