@@ -239,12 +239,7 @@ func TestSlowCallerHoldsTheAgent(t *testing.T) {
 		}
 		failed <- attach.CloseSend()
 	}()
-	quiet := time.NewTicker(300 * time.Millisecond)
-	defer quiet.Stop()
-	for before := int64(-1); before != sent.Load(); <-quiet.C {
-		before = sent.Load()
-	}
-	if n := sent.Load(); n == 0 || n > chunks/4 {
+	if n := settled(&sent); n == 0 || n > chunks/4 {
 		t.Errorf("%d of %d messages went to a caller that reads none", n, chunks)
 	}
 	for i := range chunks {
@@ -255,5 +250,53 @@ func TestSlowCallerHoldsTheAgent(t *testing.T) {
 	}
 	if err := <-failed; err != nil {
 		t.Error(err)
+	}
+}
+
+// TestFastCallerIsHeld: what a command does not read stays with its caller, and comes whole once it does.
+func TestFastCallerIsHeld(t *testing.T) {
+	w := newExecWorld(t)
+	call, attach := w.begin(t.Context(), t)
+	agent := flow.New[*carav1.AttachRequest, *carav1.AttachResponse](attach, streamWindow, func(n int64) *carav1.AttachRequest {
+		return &carav1.AttachRequest{Taken: n}
+	})
+	go agent.Run(t.Context())
+	const chunk, chunks = 32 << 10, 1000
+	var sent atomic.Int64
+	failed := make(chan error, 1)
+	go func() {
+		for i := range chunks {
+			if err := call.Send(execStdin(bytes.Repeat([]byte{byte(i)}, chunk))); err != nil {
+				failed <- err
+				return
+			}
+			sent.Add(1)
+		}
+		failed <- call.CloseSend()
+	}()
+	if n := settled(&sent); n == 0 || n > chunks/4 {
+		t.Errorf("%d of %d messages went to a command that reads none", n, chunks)
+	}
+	for i := range chunks {
+		m, err := agent.Recv(t.Context())
+		if data := m.GetExec().GetStdin(); err != nil || len(data) != chunk || data[0] != byte(i) {
+			t.Fatalf("message %d: %d bytes, %v", i, len(data), err)
+		}
+	}
+	if err := <-failed; err != nil {
+		t.Error(err)
+	}
+}
+
+// settled returns a count once it has stood still for a while.
+func settled(n *atomic.Int64) int64 {
+	quiet := time.NewTicker(300 * time.Millisecond)
+	defer quiet.Stop()
+	for before := int64(-1); ; <-quiet.C {
+		now := n.Load()
+		if now == before {
+			return now
+		}
+		before = now
 	}
 }

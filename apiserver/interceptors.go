@@ -133,7 +133,7 @@ type checkedStream struct {
 func (c *checkedStream) Context() context.Context { return c.ctx }
 
 func (c *checkedStream) RecvMsg(m any) error {
-	if err := c.ServerStream.RecvMsg(m); err != nil {
+	if err := receive(c.ServerStream, m); err != nil {
 		return err
 	}
 	if c.first == nil {

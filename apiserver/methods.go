@@ -17,6 +17,7 @@ type method struct {
 	roles []Role
 	write bool
 	quiet bool // a report of the machinery: its audit line goes out at debug level
+	bulk  bool // its caller may send without end: see readAhead
 }
 
 // readers may look at everything but values of secrets, which nobody gets.
@@ -29,6 +30,9 @@ var (
 
 func reads(roles ...Role) method  { return method{roles: roles} }
 func writes(roles ...Role) method { return method{roles: roles, write: true} }
+func carries(roles ...Role) method {
+	return method{roles: roles, write: true, bulk: true}
+}
 func reports(roles ...Role) method {
 	return method{roles: roles, write: true, quiet: true}
 }
@@ -51,8 +55,8 @@ var methods = map[string]method{ //nolint:gochecknoglobals // a table that never
 	"/cara.v1.ProjectService/OverrideProject":     writes(RoleAdmin, RoleDeployer, RoleGC, RoleReconciler),
 	"/cara.v1.ProjectService/ListOverrides":       reads(readers...),
 	"/cara.v1.ProjectService/Logs":                reads(RoleAdmin, RoleDeployer, RoleViewer),
-	"/cara.v1.ProjectService/Exec":                writes(deployers...),
-	"/cara.v1.ProjectService/PortForward":         writes(deployers...),
+	"/cara.v1.ProjectService/Exec":                carries(deployers...),
+	"/cara.v1.ProjectService/PortForward":         carries(deployers...),
 	"/cara.v1.ProjectService/Top":                 reads(RoleAdmin, RoleDeployer, RoleViewer),
 	"/cara.v1.ProjectService/ListTombstones":      reads(readers...),
 	"/cara.v1.ProjectService/AdoptProject":        writes(deployers...),

@@ -115,7 +115,7 @@ func (s *Server) httpServer(h http.Handler) *http.Server {
 func split(gs *grpc.Server, rest http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
-			gs.ServeHTTP(w, r)
+			gs.ServeHTTP(w, boundReadAhead(r))
 			return
 		}
 		rest.ServeHTTP(w, r)

@@ -1,11 +1,13 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // target is a service of a project, as a command line names it. The service is empty where it names none.
@@ -21,4 +23,25 @@ func parseTarget(arg string) (target, error) {
 		return target{}, fmt.Errorf("%q is no service of a project: write project/NAME, or project/NAME/SERVICE", arg)
 	}
 	return target{parts[0], strings.Join(parts[1:], "")}, nil
+}
+
+// resolve fills in the only service there is, and refuses one that there is not.
+func (t target) resolve(ctx context.Context, c carav1.ProjectServiceClient) (target, error) {
+	p, err := c.GetProject(ctx, byName(t.project))
+	if err != nil {
+		return t, err
+	}
+	var names []string
+	for _, s := range p.GetSpec().GetServices() {
+		names = append(names, s.GetName())
+	}
+	switch {
+	case t.service == "" && len(names) == 1:
+		t.service = names[0]
+	case t.service == "":
+		return t, fmt.Errorf("project %q has the services %s: say which, as in %s/%s", t.project, strings.Join(names, ", "), t.project, names[0])
+	case !slices.Contains(names, t.service):
+		return t, fmt.Errorf("project %q has no service %q: it has %s", t.project, t.service, strings.Join(names, ", "))
+	}
+	return t, nil
 }

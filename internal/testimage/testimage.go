@@ -20,6 +20,7 @@ const (
 	WebV3   = "cara-fixtures/web:v3"
 	KV      = "cara-fixtures/kv:v1"
 	Job     = "cara-fixtures/job:v1"
+	Echo    = "cara-fixtures/echo:v1"
 	Busybox = "busybox:local"
 )
 
@@ -42,6 +43,7 @@ func All() []Fixture {
 		{Ref: WebV3, program: "web", version: "v3", ports: []string{"8080/tcp"}},
 		{Ref: KV, program: "kv", version: "v1", ports: []string{"6380/tcp"}},
 		{Ref: Job, program: "job", version: "v1"},
+		{Ref: Echo, program: "echo", version: "v1", ports: []string{"9000/tcp"}},
 		{Ref: Busybox},
 	}
 }

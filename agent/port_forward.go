@@ -1,0 +1,139 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+const (
+	// dialPatience is how long a service may take to accept a forwarded connection.
+	dialPatience = 10 * time.Second
+	// forwardChunk is the most that is passed on of a connection at a time.
+	forwardChunk = 32 << 10
+)
+
+// portForward connects to a port of a service on its project's network, and carries the connection: each half until its
+// own end. A connection that breaks is an error, so that nobody takes it for one that came to its end.
+func (a *Agent) portForward(ctx context.Context, start *carav1.PortForwardStart, server *serverEnd) error {
+	conn, err := a.dialService(ctx, start)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() {
+		_ = conn.SetLinger(0) // whoever is gone has not come to an end
+		_ = conn.Close()
+	})()
+	if err := server.Send(ctx, forwarded(&carav1.PortForwardResponse{Message: &carav1.PortForwardResponse_Connected{Connected: true}})); err != nil {
+		return err
+	}
+	upCtx, stop := context.WithCancel(ctx)
+	var writer sync.WaitGroup
+	written := make(chan struct{})
+	writer.Go(func() { writeForwarded(upCtx, server, conn, written) })
+	err = readForwarded(ctx, server, conn)
+	if err == nil {
+		select {
+		case <-written:
+		case <-ctx.Done():
+		}
+	}
+	stop()
+	_ = conn.Close() // and with it what is being written
+	writer.Wait()
+	if err != nil {
+		return streamError{codes.Unavailable, fmt.Errorf("%s:%d broke the connection off: %w", start.GetService(), start.GetPort(), plain(err))}
+	}
+	return nil
+}
+
+func (a *Agent) dialService(ctx context.Context, start *carav1.PortForwardStart) (*net.TCPConn, error) {
+	c, err := a.runningContainer(ctx, start.GetName(), start.GetService())
+	if err != nil {
+		return nil, err
+	}
+	ip := c.Networks[networkName(start.GetName())].IP
+	if ip == "" {
+		return nil, streamError{codes.FailedPrecondition, fmt.Errorf("service %s of project %s has no address on its network", start.GetService(), start.GetName())}
+	}
+	dialer := net.Dialer{Timeout: dialPatience}
+	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(ip, strconv.Itoa(int(start.GetPort()))))
+	if err != nil {
+		return nil, streamError{codes.Unavailable, fmt.Errorf("connect to %s:%d: %w", start.GetService(), start.GetPort(), plain(err))}
+	}
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("connect to %s: it is a %T", ip, conn), conn.Close())
+	}
+	return tcp, nil
+}
+
+// plain takes the addresses out of a network's error: they are of a network that its reader does not see.
+func plain(err error) error {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		return op.Err
+	}
+	return err
+}
+
+func forwarded(m *carav1.PortForwardResponse) *carav1.AttachRequest {
+	return &carav1.AttachRequest{PortForward: m}
+}
+
+// readForwarded passes on what a service says, to the end of its half.
+func readForwarded(ctx context.Context, server *serverEnd, conn io.Reader) error {
+	for {
+		data := make([]byte, forwardChunk)
+		n, err := conn.Read(data)
+		if n > 0 {
+			m := &carav1.PortForwardResponse{Message: &carav1.PortForwardResponse_Data{Data: data[:n]}}
+			if err := server.Send(ctx, forwarded(m)); err != nil {
+				return err
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return server.Send(ctx, forwarded(&carav1.PortForwardResponse{Message: &carav1.PortForwardResponse_Closed{Closed: true}}))
+		case err != nil:
+			return err
+		}
+	}
+}
+
+// writeForwarded passes on what a caller says, to the end of its half, or until the service takes no more: the rest is
+// dropped then, and the service's own half goes on. It closes written at that moment.
+func writeForwarded(ctx context.Context, server *serverEnd, conn *net.TCPConn, written chan<- struct{}) {
+	refused := false
+	for {
+		msg, err := server.Recv(ctx)
+		if err != nil {
+			return
+		}
+		switch m := msg.GetPortForward().GetMessage().(type) {
+		case *carav1.PortForwardRequest_Data:
+			if refused {
+				continue
+			}
+			if _, err := conn.Write(m.Data); err != nil {
+				refused = true
+				close(written)
+			}
+		case *carav1.PortForwardRequest_Closed:
+			if !refused {
+				_ = conn.CloseWrite() // a service that has gone says so when it is read
+				close(written)
+			}
+			return
+		}
+	}
+}
