@@ -26,6 +26,7 @@ type world struct {
 	rigid      bool              // it cannot change limits
 	broken     map[string]string // services whose containers fail, those that are as wanted: crash or sick
 	warm       time.Duration     // how long a container takes to be healthy
+	unprobed   bool              // no check has ended yet
 }
 
 func newWorld() *world {
@@ -42,7 +43,7 @@ func (e *world) have(w *Want) *Have {
 	}
 	for _, c := range e.containers {
 		switch {
-		case c.State != StateRunning:
+		case c.State != StateRunning || e.unprobed:
 		case e.fails(w, c) == "sick":
 			h.Health[c.ID] = Health{State: HealthUnhealthy}
 		case e.now.Sub(c.StartedAt) < e.warm:
