@@ -1,11 +1,14 @@
 package agent_test
 
 import (
+	"context"
+	"fmt"
 	"maps"
 	"os"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caravanserai/cara/agent"
 	"github.com/caravanserai/cara/agent/enginetest/failpoint"
@@ -34,6 +37,14 @@ func pair(web, memory string) *carav1.ProjectSpec {
 	}
 }
 
+// beside is a pair whose web serves until its successor does.
+func beside(web string) *carav1.ProjectSpec {
+	spec := pair(web, "64Mi")
+	spec.Services[1].Update = &carav1.Update{Order: api.UpdateStartFirst}
+	spec.Services[1].Healthcheck = &carav1.Healthcheck{Http: &carav1.HTTPCheck{Path: "/healthz", Port: 8080}, Interval: "100ms"}
+	return spec
+}
+
 // TestRealAgentKilledAtEachCall ends a real process by SIGKILL before, during and after each call of the engine that
 // changes something, in each kind of rollout there is, and starts another agent over the same directory: Docker becomes
 // as assigned, and what the rollout does not touch is not touched. With CARA_SOAK it dies at each call that reads, too.
@@ -49,6 +60,11 @@ func TestRealAgentKilledAtEachCall(t *testing.T) {
 			[]string{"kv"},
 			[]string{"CreateContainer", "RemoveContainer", "StartContainer", "StopContainer"},
 		},
+		"start-first": {
+			beside(testimage.WebV1), beside(testimage.WebV2),
+			[]string{"kv"},
+			[]string{"CreateContainer", "RemoveContainer", "StartContainer", "StopContainer"},
+		},
 		"limits": {pair(testimage.WebV1, "64Mi"), pair(testimage.WebV1, "96Mi"), []string{"kv", "web"}, []string{"UpdateContainer"}},
 		"delete": {pair(testimage.WebV1, "64Mi"), nil, nil, []string{"RemoveContainer", "RemoveNetwork", "RemoveVolume", "StopContainer"}},
 	} {
@@ -59,8 +75,12 @@ func TestRealAgentKilledAtEachCall(t *testing.T) {
 			if kinds := kindsOf(labels); !slices.Equal(kinds, c.calls) && !soaking() {
 				t.Errorf("the rollout makes the calls %v, want %v", kinds, c.calls)
 			}
-			for _, label := range labels {
-				for _, when := range []failpoint.When{failpoint.Before, failpoint.During, failpoint.After} {
+			for i, label := range labels {
+				points := []failpoint.When{failpoint.Before, failpoint.During}
+				if soaking() || i == len(labels)-1 { // for the engine, after a call is before the next
+					points = append(points, failpoint.After)
+				}
+				for _, when := range points {
 					t.Run(string(when)+" "+label, func(t *testing.T) { w.die(t, failpoint.Config{Label: label, When: when, Reads: soaking()}) })
 				}
 			}
@@ -137,6 +157,9 @@ func (w *walk) discover(t *testing.T) []string {
 // die has an agent die during the rollout, and another one make good for it.
 func (w *walk) die(t *testing.T, at failpoint.Config) {
 	before := w.prepare(t)
+	if w.after.GetServices() != nil && w.after.GetServices()[1].GetUpdate().GetOrder() == api.UpdateStartFirst {
+		defer w.serves(t)()
+	}
 	w.become(w.after)
 	c := w.startChild(t, at)
 	waitUntil(t, func() bool {
@@ -159,6 +182,35 @@ func (w *walk) die(t *testing.T, at failpoint.Config) {
 		keeps(t, before, after, w.project+"."+service)
 	}
 	w.limited(t, after)
+}
+
+// serves looks all the while, until it is told to stop, whether a container of web runs.
+func (w *walk) serves(t *testing.T) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	labels := map[string]string{api.LabelProject: w.project, api.LabelService: "web", api.LabelCluster: w.cluster}
+	looked := make(chan error, 1)
+	go func() {
+		looks := 0
+		for ; ctx.Err() == nil; looks++ {
+			list, err := w.cfg.Engine.ListContainers(ctx, labels)
+			if err == nil && !slices.ContainsFunc(list, func(c agent.Container) bool { return c.State == agent.StateRunning }) {
+				looked <- fmt.Errorf("look %d: none of the containers %v runs", looks, list)
+				return
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(5 * time.Millisecond):
+			}
+		}
+		looked <- nil
+	}()
+	return func() {
+		cancel()
+		if err := <-looked; err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // limited compares the limits of containers with those that are asked for.

@@ -117,8 +117,10 @@ func TestValidateService(t *testing.T) {
 		"many files": {func(s *carav1.Service) {
 			s.Ulimits = []*carav1.Ulimit{{Name: "nofile", Soft: 1 << 20}, {Name: "memlock", Soft: -1}}
 		}, nil},
-		"too many files": {func(s *carav1.Service) { s.Ulimits = []*carav1.Ulimit{{Name: "nofile", Soft: 1024, Hard: 1<<20 + 1}} },
-			[]string{"ulimits[0].hard: policy \"bounds\" allows at most 1048576 open files"}},
+		"too many files": {
+			func(s *carav1.Service) { s.Ulimits = []*carav1.Ulimit{{Name: "nofile", Soft: 1024, Hard: 1<<20 + 1}} },
+			[]string{"ulimits[0].hard: policy \"bounds\" allows at most 1048576 open files"},
+		},
 		"no limit of files": {func(s *carav1.Service) { s.Ulimits = []*carav1.Ulimit{{Name: "nofile", Soft: -1}} }, []string{"ulimits[0].soft: policy \"bounds\""}},
 		"shm":               {func(s *carav1.Service) { s.ShmSize = "64Gi" }, nil},
 		"too much shm":      {func(s *carav1.Service) { s.ShmSize = "65Gi" }, []string{"shmSize: policy \"bounds\" allows at most 64Gi"}},
