@@ -80,6 +80,9 @@ func (s nodeService) WatchNodes(req *carav1.WatchObjectsRequest, out carav1.Node
 		return err
 	}
 	return watchKind(out.Context(), s.Server, req.GetResourceVersion(), match, func(typ string, object *carav1.Node, rev string) error {
+		if object != nil && typ != eventDeleted {
+			object = s.overlayNode(object)
+		}
 		return out.Send(&carav1.NodeEvent{Type: typ, Object: object, ResourceVersion: rev})
 	})
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"slices"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -43,9 +45,38 @@ func (s projectService) WatchProjects(req *carav1.WatchProjectsRequest, out cara
 		rest := match
 		match = func(p *carav1.Project) bool { return p.GetMetadata().GetName() == name && rest(p) }
 	}
-	return watchKind(out.Context(), s.Server, req.GetResourceVersion(), match, func(typ string, object *carav1.Project, rev string) error {
+	return watchBeside(out.Context(), s.Server, req.GetResourceVersion(), match, s.besideNodes, func(typ string, object *carav1.Project, rev string) error {
+		if object != nil && typ != eventDeleted {
+			object = s.overlayProject(object)
+		}
 		return out.Send(&carav1.ProjectEvent{Type: typ, Object: object, ResourceVersion: rev})
 	})
+}
+
+// besideNodes are the projects of nodes that a transaction lost sight of, or saw again: how old their status is has
+// changed with that, and only with that. A project that has changed since is left out: its own change comes later.
+func (s *Server) besideNodes(tx transaction) []*carav1.Project {
+	var out []*carav1.Project
+	for i := range tx.changes {
+		ch := &tx.changes[i]
+		if ch.kind != api.KindNode || ch.old != nil && missed(ch.old) == missed(ch.new) {
+			continue
+		}
+		for _, name := range s.cache.projectsOnNode(ch.name) {
+			if p, ok := lookup[*carav1.Project](s.cache, name); ok {
+				if at, ok := parseRevision(p.GetMetadata().GetResourceVersion()); ok && at <= tx.rev {
+					out = append(out, p)
+				}
+			}
+		}
+	}
+	return out
+}
+
+// missed says whether a node is not heard of, or gone.
+func missed(m proto.Message) bool {
+	n, ok := m.(*carav1.Node)
+	return !ok || n.GetStatus().GetState() == api.NodeNotReady
 }
 
 // ListOverrides returns the overrides that stand.

@@ -19,6 +19,12 @@ const (
 // watchKind is one kind's watch with a filter: an object that comes to match is Added, one that no longer matches is
 // Deleted. The first state is a run of Added, closed by a Bookmark.
 func watchKind[T proto.Message](ctx context.Context, s *Server, from string, match func(T) bool, send func(typ string, object T, rev string) error) error {
+	return watchBeside(ctx, s, from, match, nil, send)
+}
+
+// watchBeside is watchKind for a kind whose answers depend on others: beside returns those that are other than they
+// were after a transaction, though it did not touch them. Nil for none.
+func watchBeside[T proto.Message](ctx context.Context, s *Server, from string, match func(T) bool, beside func(tx transaction) []T, send func(typ string, object T, rev string) error) error {
 	kind := kindOf[T]()
 	var none T
 	bookmark := func(rev int64) error { return send(eventBookmark, none, formatRevision(rev)) }
@@ -49,6 +55,16 @@ func watchKind[T proto.Message](ctx context.Context, s *Server, from string, mat
 				}
 				if err := send(typ, object, rev); err != nil {
 					return err
+				}
+			}
+			if beside == nil {
+				return nil
+			}
+			for _, object := range beside(tx) {
+				if match(object) {
+					if err := send(eventModified, object, rev); err != nil {
+						return err
+					}
 				}
 			}
 			return nil

@@ -118,6 +118,50 @@ late            (gone)      0/1     -      Waiting      user/admin   -         0
 	}
 }
 
+func TestWatchShowsHowOldAStatusIs(t *testing.T) {
+	h := newHouse(t)
+	for _, n := range []string{"n1", "n2"} {
+		must(t, h.node(t.Context(), n))
+	}
+	for name, node := range map[string]string{"web": "n1", "api": "n2"} {
+		h.apply(t, name, "nginx:1")
+		must(t, h.schedule(t.Context(), name, "Bind", node, ""))
+		must(t, h.report(t.Context(), name, "Running", "Running", "Ready", ""))
+	}
+	out, _ := h.start(t, "get", "projects", "-w")
+	nodes, _ := h.start(t, "get", "nodes", "-w")
+	other, _ := h.start(t, "get", "projects", "-w", "--node", "n2", "-o", "name")
+	out.until(t, "web ")
+	other.until(t, "project/api\n")
+	nodes.until(t, "n2 ")
+	must(t, h.silent(t.Context(), "n1"))
+	out.until(t, "web    Unknown (last seen 0s ago)")
+	nodes.until(t, "n1     NotReady   1 ") // with its projects counted
+	must(t, h.node(t.Context(), "n1"))
+	waitFor(t, func() bool { return strings.Count(out.String(), "web    Running") == 2 })
+	late, _ := h.start(t, "get", "projects", "-w")
+	must(t, h.silent(t.Context(), "n1"))
+	late.until(t, "Unknown (last seen")
+	again, _ := h.start(t, "get", "projects", "-w")
+	again.until(t, "web    Unknown (last seen")
+	if strings.Count(out.String(), "api ") != 1 || other.String() != "project/api\n" {
+		t.Errorf("a project of another node is told of again:\n%s%s", out, other)
+	}
+}
+
+func waitFor(t *testing.T, done func() bool) {
+	t.Helper()
+	limit, tick := time.After(20*time.Second), time.NewTicker(5*time.Millisecond)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-tick.C:
+		case <-limit:
+			t.Fatal("it did not come")
+		}
+	}
+}
+
 func TestWatchOfSome(t *testing.T) {
 	h := newHouse(t)
 	must(t, h.node(t.Context(), "n1"))

@@ -60,7 +60,8 @@ type ProjectServiceClient interface {
 	GetProject(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*Project, error)
 	// ListProjects returns projects in the order of their names.
 	ListProjects(ctx context.Context, in *ListProjectsRequest, opts ...grpc.CallOption) (*ListProjectsResponse, error)
-	// WatchProjects streams the projects there are, then every change.
+	// WatchProjects streams the projects there are, then every change. Those of a node that is not heard of any more come
+	// once more, with status.lastSeen, and again without it when the node is back.
 	WatchProjects(ctx context.Context, in *WatchProjectsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ProjectEvent], error)
 	// DeleteProject begins a project's deletion and waits up to 2 s for its end: gone is 204, else 202.
 	DeleteProject(ctx context.Context, in *DeleteProjectRequest, opts ...grpc.CallOption) (*DeleteProjectResponse, error)
@@ -403,7 +404,8 @@ type ProjectServiceServer interface {
 	GetProject(context.Context, *GetRequest) (*Project, error)
 	// ListProjects returns projects in the order of their names.
 	ListProjects(context.Context, *ListProjectsRequest) (*ListProjectsResponse, error)
-	// WatchProjects streams the projects there are, then every change.
+	// WatchProjects streams the projects there are, then every change. Those of a node that is not heard of any more come
+	// once more, with status.lastSeen, and again without it when the node is back.
 	WatchProjects(*WatchProjectsRequest, grpc.ServerStreamingServer[ProjectEvent]) error
 	// DeleteProject begins a project's deletion and waits up to 2 s for its end: gone is 204, else 202.
 	DeleteProject(context.Context, *DeleteProjectRequest) (*DeleteProjectResponse, error)
