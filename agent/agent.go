@@ -41,6 +41,7 @@ type Agent struct {
 	machineKnown chan struct{}        // closed once the engine has said what the machine is
 	relist       chan struct{}        // asks for a list of the engine, now
 	beat         chan struct{}        // asks for a heartbeat, now
+	nobody       chan struct{}        // says that nobody listens where the server should be
 	counts       counts
 
 	mu        sync.Mutex
@@ -80,7 +81,7 @@ func New(cfg Config) (*Agent, error) {
 		nodes: carav1.NewNodeServiceClient(cfg.Conn), instance: uuid.NewString(),
 		events: carav1.NewEventServiceClient(cfg.Conn), disk: &disk{dir: cfg.DataDir}, images: newImageBook(cfg.DataDir),
 		endpoints:    newEndpoints(),
-		machineKnown: make(chan struct{}), calls: make(chan struct{}, cfg.EngineCalls), stops: make(chan struct{}, cfg.Workers), relist: make(chan struct{}, 1), beat: make(chan struct{}, 1),
+		machineKnown: make(chan struct{}), calls: make(chan struct{}, cfg.EngineCalls), stops: make(chan struct{}, cfg.Workers), relist: make(chan struct{}, 1), beat: make(chan struct{}, 1), nobody: make(chan struct{}, 1),
 		tasks: map[string]*task{},
 	}
 	a.queue = loop.NewQueue(loop.QueueConfig{
@@ -132,13 +133,15 @@ func (a *Agent) load() error {
 }
 
 // releaseHeld acts on the assignments on disk once the server has been away for the grace: before, they may be of
-// yesterday, and a project that has moved must not start here.
+// yesterday, and a project that has moved must not start here. Where nobody listens at the server's address there is
+// nothing to wait for.
 func (a *Agent) releaseHeld(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(a.cfg.ServerGrace):
+		case <-a.nobody:
 		}
 		a.mu.Lock()
 		naming := a.connected && !a.synced // it is about to say what is ours

@@ -39,9 +39,10 @@ type Config struct {
 	Ping time.Duration
 	// OrphanGrace is how long what nobody owns is left alone while the server is connected; 30 s where 0.
 	OrphanGrace time.Duration
-	// ServerGrace is how long the assignments on disk wait for the server after a start; 10 s where 0.
+	// ServerGrace is how long the assignments on disk wait for the server after a start, unless nobody listens there; 10 s
+	// where 0.
 	ServerGrace time.Duration
-	// MaxBackoff between tries to reach the server or a failed piece of work; 10 s where 0.
+	// MaxBackoff between tries of a failed piece of work; 10 s where 0. The server is tried every second at least.
 	MaxBackoff time.Duration
 	// ProbeEvery is how often a service that has not been healthy yet is probed, at most; 1 s where 0.
 	ProbeEvery time.Duration

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
@@ -21,7 +23,7 @@ var ErrSuperseded = errors.New("another agent has taken over this node's name")
 
 // connect keeps a stream to the server open for as long as ctx lasts.
 func (a *Agent) connect(ctx context.Context) error {
-	backoff := newBackoff(200*time.Millisecond, a.cfg.MaxBackoff)
+	backoff := newBackoff(200*time.Millisecond, min(a.cfg.MaxBackoff, maxReconnect))
 	told := false
 	var streams sync.WaitGroup // they outlive their session by what they have to clear away
 	defer streams.Wait()
@@ -35,6 +37,9 @@ func (a *Agent) connect(ctx context.Context) error {
 		case api.Code(err) == codes.Aborted:
 			return fmt.Errorf("%w: %w", ErrSuperseded, err)
 		}
+		if nobodyListens(err) {
+			kick(a.nobody)
+		}
 		if !told {
 			a.log.Warn("connection to the server lost", "error", err)
 			told = true
@@ -42,6 +47,15 @@ func (a *Agent) connect(ctx context.Context) error {
 		backoff.wait(ctx)
 	}
 	return nil
+}
+
+// maxReconnect bounds the wait for the next try: a server that was started again is to have its nodes back at once.
+const maxReconnect = time.Second
+
+// nobodyListens says whether a connection was refused by the machine of the server itself, which gRPC passes on as text
+// alone. A server that is on its way out, or cannot be reached, may well be alive and speak to others.
+func nobodyListens(err error) bool {
+	return api.Code(err) == codes.Unavailable && strings.HasSuffix(strings.TrimRight(err.Error(), `"`), syscall.ECONNREFUSED.Error())
 }
 
 // session is one stream, from its first message to its end. What the server asks for on it is served in goroutines.

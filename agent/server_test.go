@@ -46,6 +46,7 @@ type server struct {
 	reports  int
 	events   []*carav1.Event
 	refuse   bool
+	refused  int // how often
 	newer    bool
 	hold     chan struct{} // Attach reads on once it is closed; nil: at once
 	changed  chan struct{}
@@ -129,6 +130,7 @@ func (s *server) Connect(stream grpc.BidiStreamingServer[carav1.ConnectRequest, 
 	defer cancel()
 	s.mu.Lock()
 	if s.refuse {
+		s.refused++
 		s.mu.Unlock()
 		return status.Error(codes.Unavailable, "the server is away")
 	}
@@ -352,6 +354,12 @@ func (s *server) away(yes bool) {
 			cancel()
 		}
 	}
+}
+
+func (s *server) refusals() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.refused
 }
 
 // reported counts the reports that were taken in.

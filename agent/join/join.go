@@ -24,7 +24,7 @@ const serverName = "cara-server"
 const (
 	joinTimeout  = 15 * time.Second
 	joinRetryMin = 500 * time.Millisecond
-	joinRetryMax = 10 * time.Second
+	joinRetryMax = 2 * time.Second
 )
 
 // ErrPin says that the server is not the one that the join token is from.

@@ -1,0 +1,53 @@
+package agent_test
+
+import (
+	"net"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/api"
+)
+
+// TestNothingIsWaitedForWhereNobodyListens: an agent that starts while its server is down brings back at once what was
+// assigned last, and not only after the grace.
+func TestNothingIsWaitedForWhereNobodyListens(t *testing.T) {
+	f := newFaked(t)
+	f.up(t, services("web"))
+	f.stop()
+	f.engine.Kill(f.containers(t)["cara-p.a"].ID)
+
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	f.cfg.Conn, f.cfg.ServerGrace = conn, time.Hour
+	f.run(t)
+	waitUntil(t, func() bool { return f.containers(t)["cara-p.a"].State == agent.StateRunning })
+	f.stop()
+
+	// One that is there and says no is another matter: what it would name may be elsewhere by now.
+	f.engine.Kill(f.containers(t)["cara-p.a"].ID)
+	f.away(true)
+	f.cfg.Conn = f.conn
+	f.run(t)
+	refused := f.refusals()
+	waitUntil(t, func() bool { return f.refusals() > refused+2 })
+	if c := f.containers(t)["cara-p.a"]; c.State == agent.StateRunning {
+		t.Error("the container runs again though the server is there")
+	}
+	f.away(false)
+	f.wait(t, "p", phase(api.PhaseRunning))
+}
