@@ -106,7 +106,11 @@ func (e *Engine) RemoveNetwork(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	return wrap(unlessGone(docker.NetworkRemove(ctx, id)), "remove network %s", id)
+	err = docker.NetworkRemove(ctx, id)
+	if busy(err) {
+		return e.removeBusy(ctx, id)
+	}
+	return wrap(unlessGone(err), "remove network %s", id)
 }
 
 // SubnetCapacity implements agent.Machine.

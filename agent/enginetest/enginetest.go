@@ -47,6 +47,7 @@ func Run(t *testing.T, f Fixture) {
 		"limits":                         limits,
 		"a taken name":                   takenName,
 		"networks":                       networks,
+		"a network in use":               busyNetwork,
 		"volumes":                        volumes,
 		"a container before its network": beforeNetwork,
 		"what is gone":                   gone,
@@ -286,6 +287,25 @@ func networks(t *testing.T, s *suite) {
 		t.Errorf("listed %+v", list)
 	}
 	must(t, s.Engine.RemoveNetwork(t.Context(), n.ID))
+	must(t, s.Engine.RemoveNetwork(t.Context(), n.ID))
+}
+
+// busyNetwork is one that somebody else's container is on: neither is touched, and the error names it.
+func busyNetwork(t *testing.T, s *suite) {
+	n := s.network(t)
+	spec := s.spec("-after", "1h")
+	spec.Labels, spec.Name = s.foreign(), s.name()+".guest"
+	id, err := s.Engine.CreateContainer(t.Context(), spec)
+	must(t, err)
+	must(t, s.Engine.StartContainer(t.Context(), id))
+	if err := s.Engine.RemoveNetwork(t.Context(), n.ID); err == nil || !strings.Contains(err.Error(), s.name()+".guest") {
+		t.Errorf("a network in use: %v", err)
+	}
+	if c := s.inspect(t, id); c.State != agent.StateRunning || c.Networks[s.name()].IP == "" {
+		t.Errorf("the guest: %+v", c)
+	}
+	must(t, s.Engine.StopContainer(t.Context(), id, 0))
+	must(t, s.Engine.RemoveContainer(t.Context(), id))
 	must(t, s.Engine.RemoveNetwork(t.Context(), n.ID))
 }
 

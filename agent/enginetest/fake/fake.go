@@ -233,7 +233,7 @@ func (e *Engine) RemoveNetwork(ctx context.Context, id string) (err error) {
 		}
 		for _, at := range c.Networks {
 			if at.NetworkID == id {
-				return fmt.Errorf("remove network %s: it has active endpoints", id)
+				return fmt.Errorf("remove network %s: it is in use by %s", id, c.Name)
 			}
 		}
 	}
