@@ -73,16 +73,11 @@ func TestRealDiskFull(t *testing.T) {
 		c := api.FindCondition(p.GetStatus().GetConditions(), api.CondReady)
 		return p.GetStatus().GetPhase() == api.PhaseScheduled && c.GetStatus() == api.StatusFalse && strings.Contains(c.GetMessage(), "no space left on device")
 	}
-	pressed := func(status, reason string) func() bool {
-		return func() bool {
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			if len(r.beats) == 0 {
-				return false
-			}
-			c := api.FindCondition(r.beats[len(r.beats)-1].GetConditions(), api.CondDiskPressure)
-			return c.GetStatus() == status && c.GetReason() == reason
-		}
+	complains := func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		c := api.FindCondition(r.beats[len(r.beats)-1].GetConditions(), api.CondDiskPressure)
+		return c.GetStatus() == api.StatusTrue && c.GetReason() == "NotKept" && strings.Contains(c.GetMessage(), dir)
 	}
 	changed := three()
 	changed.Services[2].Image = testimage.WebV2
@@ -90,12 +85,13 @@ func TestRealDiskFull(t *testing.T) {
 	r.wait(t, late, waits)
 	r.put(old, changed)
 	r.wait(t, old, waits)
-	waitUntil(t, pressed(api.StatusTrue, "NotKept"))
+	waitUntil(t, complains)
 	r.revives(t, before[old+".kv"])
 
 	r.stop()
+	beats := r.beaten()
 	r.run(t)
-	waitUntil(t, pressed(api.StatusTrue, "NotKept"))
+	waitUntil(t, func() bool { return r.beaten() > beats && complains() })
 	r.revives(t, before[old+".web"])
 	for _, c := range r.held(t).Containers {
 		if c.Labels[api.LabelProject] == late {
@@ -109,7 +105,7 @@ func TestRealDiskFull(t *testing.T) {
 	empty()
 	r.wait(t, late, phase(api.PhaseRunning))
 	r.wait(t, old, phase(api.PhaseRunning))
-	waitUntil(t, pressed(api.StatusFalse, "BelowLimit"))
+	waitUntil(t, func() bool { return !complains() })
 	after := r.equal(t)
 	keeps(t, before, after, old+".kv", old+".web")
 	if before[old+".front"] == after[old+".front"] {
@@ -120,6 +116,13 @@ func TestRealDiskFull(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// beaten counts the heartbeats so far.
+func (s *server) beaten() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.beats)
 }
 
 // revives kills a container and waits until the agent has started the same one again.

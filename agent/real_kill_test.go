@@ -15,6 +15,7 @@ import (
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/testimage"
+	"github.com/caravanserai/cara/internal/testregistry"
 )
 
 // soakEnv makes the tests that can take long do so.
@@ -49,24 +50,31 @@ func beside(web string) *carav1.ProjectSpec {
 // changes something, in each kind of rollout there is, and starts another agent over the same directory: Docker becomes
 // as assigned, and what the rollout does not touch is not touched. With CARA_SOAK it dies at each call that reads, too.
 func TestRealAgentKilledAtEachCall(t *testing.T) {
+	registry := testregistry.New(t)
+	registry.PushPadded(t, testimage.WebV1, "killed:1", 1<<20)
+	discard(t, registry.Ref("killed:1"))
 	for name, c := range map[string]struct {
 		before, after *carav1.ProjectSpec // nil: there is no such project
 		kept          []string            // services whose containers live through it
-		calls         []string            // what it takes, at the least
+		calls         []string            // what it takes
+		only          string              // the kind of call to die at; empty: each
 	}{
-		"create": {nil, pair(testimage.WebV1, "64Mi"), nil, []string{"CopyFiles", "CreateContainer", "CreateNetwork", "CreateVolume", "StartContainer"}},
+		"create": {nil, pair(testimage.WebV1, "64Mi"), nil, []string{"CopyFiles", "CreateContainer", "CreateNetwork", "CreateVolume", "StartContainer"}, ""},
+		"pull":   {nil, pulled(registry.Ref("killed:1")), nil, []string{"CreateContainer", "CreateNetwork", "PullImage", "StartContainer"}, "PullImage"},
 		"update": {
 			pair(testimage.WebV1, "64Mi"), pair(testimage.WebV2, "64Mi"),
 			[]string{"kv"},
 			[]string{"CreateContainer", "RemoveContainer", "StartContainer", "StopContainer"},
+			"",
 		},
 		"start-first": {
 			beside(testimage.WebV1), beside(testimage.WebV2),
 			[]string{"kv"},
 			[]string{"CreateContainer", "RemoveContainer", "StartContainer", "StopContainer"},
+			"",
 		},
-		"limits": {pair(testimage.WebV1, "64Mi"), pair(testimage.WebV1, "96Mi"), []string{"kv", "web"}, []string{"UpdateContainer"}},
-		"delete": {pair(testimage.WebV1, "64Mi"), nil, nil, []string{"RemoveContainer", "RemoveNetwork", "RemoveVolume", "StopContainer"}},
+		"limits": {pair(testimage.WebV1, "64Mi"), pair(testimage.WebV1, "96Mi"), []string{"kv", "web"}, []string{"UpdateContainer"}, ""},
+		"delete": {pair(testimage.WebV1, "64Mi"), nil, nil, []string{"RemoveContainer", "RemoveNetwork", "RemoveVolume", "StopContainer"}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -76,8 +84,11 @@ func TestRealAgentKilledAtEachCall(t *testing.T) {
 				t.Errorf("the rollout makes the calls %v, want %v", kinds, c.calls)
 			}
 			for i, label := range labels {
+				if !strings.HasPrefix(label, c.only) {
+					continue
+				}
 				points := []failpoint.When{failpoint.Before, failpoint.During}
-				if soaking() || i == len(labels)-1 { // for the engine, after a call is before the next
+				if soaking() || c.only != "" || i == len(labels)-1 { // for the engine, after a call is before the next
 					points = append(points, failpoint.After)
 				}
 				for _, when := range points {
@@ -157,7 +168,7 @@ func (w *walk) discover(t *testing.T) []string {
 // die has an agent die during the rollout, and another one make good for it.
 func (w *walk) die(t *testing.T, at failpoint.Config) {
 	before := w.prepare(t)
-	if w.after.GetServices() != nil && w.after.GetServices()[1].GetUpdate().GetOrder() == api.UpdateStartFirst {
+	if slices.ContainsFunc(w.after.GetServices(), func(s *carav1.Service) bool { return s.GetUpdate().GetOrder() == api.UpdateStartFirst }) {
 		defer w.serves(t)()
 	}
 	w.become(w.after)

@@ -33,6 +33,7 @@ func writes(roles ...Role) method { return method{roles: roles, write: true} }
 func carries(roles ...Role) method {
 	return method{roles: roles, write: true, bulk: true}
 }
+
 func reports(roles ...Role) method {
 	return method{roles: roles, write: true, quiet: true}
 }
