@@ -30,7 +30,7 @@ func rigConfig(conn grpc.ClientConnInterface, engine agent.Engine, cluster, dir 
 	return agent.Config{
 		Conn: conn, Engine: engine, NodeName: "n1", ClusterID: cluster, DataDir: dir,
 		Logger: log, MaxBackoff: 500 * time.Millisecond, Relist: 2 * time.Second, OrphanGrace: time.Second,
-		ServerGrace: time.Second, Restart: agent.RestartLimits{Base: 20 * time.Millisecond, Limit: 5},
+		ServerGrace: time.Second, Restart: agent.RestartLimits{Base: 20 * time.Millisecond, Limit: 5, Settle: 50 * time.Millisecond},
 	}
 }
 
