@@ -56,6 +56,8 @@ func (a *Agent) stream(ctx, outer context.Context, open *carav1.OpenStream, serv
 		return a.exec(ctx, outer, kind.Exec, server)
 	case *carav1.OpenStream_PortForward:
 		return a.portForward(ctx, kind.PortForward, server)
+	case *carav1.OpenStream_Top:
+		return a.top(ctx, kind.Top, server)
 	}
 	return streamError{codes.Unimplemented, errors.New("this agent does not know that kind of stream: it is older than the server")}
 }

@@ -107,6 +107,9 @@ type Streams interface {
 	Exec(ctx context.Context, id string, command []string) (exitCode int, output string, err error)
 	// Start runs a command in a running container with its input and output at hand, until Process.End. ErrNotFound.
 	Start(ctx context.Context, id string, command Command) (Process, error)
+	// Stats calls emit with what a running container uses: once, after a second or two, or each second until ctx ends or it
+	// is gone. Of one that does not run there is nothing to say. ErrNotFound.
+	Stats(ctx context.Context, id string, follow bool, emit func(ContainerUsage)) error
 	// Events calls subscribed once it hears everything from then on, then emit for each event about things that carry
 	// labels, until ctx ends or the stream breaks. The error is never nil.
 	Events(ctx context.Context, labels map[string]string, subscribed func(), emit func(Event)) error
@@ -262,6 +265,15 @@ type Command struct {
 
 // Size of a terminal in characters.
 type Size struct{ Rows, Columns int }
+
+// ContainerUsage is what a container uses.
+type ContainerUsage struct {
+	CPUMillis      int64 // thousandths of a core over the last second
+	Memory         int64 // bytes, without page cache that can be dropped
+	MemoryLimit    int64 // bytes; the machine's memory where it has no limit
+	Received, Sent int64 // bytes over its network since it started
+	PIDs           int64 // processes and threads
+}
 
 // Event is something that happened in the engine: a hint to look.
 type Event struct {

@@ -1,6 +1,8 @@
 package apiserver
 
 import (
+	"slices"
+
 	"google.golang.org/protobuf/proto"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -17,9 +19,14 @@ func (s projectService) Top(req *carav1.TopRequest, out carav1.ProjectService_To
 	}
 	ask := &carav1.OpenStream{Kind: &carav1.OpenStream_Top{Top: proto.CloneOf(req)}}
 	return s.relay(out.Context(), p.GetStatus().GetNodeRef(), ask, talk{down: func(msg *carav1.AttachRequest) error {
-		if msg.GetTop() == nil {
+		top := msg.GetTop()
+		if top == nil {
 			return nil
 		}
-		return out.Send(msg.GetTop())
+		order := serviceNames(p)
+		slices.SortFunc(top.GetServices(), func(a, b *carav1.ServiceUsage) int {
+			return slices.Index(order, a.GetService()) - slices.Index(order, b.GetService())
+		})
+		return out.Send(top)
 	}})
 }

@@ -90,6 +90,11 @@ func quantity(s string) cell {
 	if s == "" || err != nil {
 		return text(s)
 	}
+	return size(n)
+}
+
+// size shows bytes.
+func size(n int64) cell {
 	value, unit := float64(n), ""
 	for _, next := range []string{"Ki", "Mi", "Gi", "Ti"} {
 		if value < 1024 {

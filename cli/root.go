@@ -108,7 +108,7 @@ func newRoot(a *app) *cobra.Command {
 	offer(root, "context", a.completeContexts)
 	root.AddCommand(
 		a.applyCommand(), a.getCommand(), a.describeCommand(), a.deleteCommand(), a.logsCommand(), a.diffCommand(),
-		a.execCommand(), a.portForwardCommand(),
+		a.execCommand(), a.portForwardCommand(), a.topCommand(),
 		a.createCommand(), a.versionCommand(), a.contextCommand(),
 		a.retryCommand(), a.restartCommand(), a.extendCommand(), a.overrideCommand(),
 		a.adoptCommand(), a.releaseCommand(), a.historyCommand(), a.rollbackCommand(), a.traceCommand(),

@@ -75,6 +75,11 @@ func colourful(w io.Writer) bool {
 	if os.Getenv("NO_COLOR") != "" { // https://no-color.org
 		return false
 	}
+	return isTerminal(w)
+}
+
+// isTerminal tells whether somebody looks at a stream.
+func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }

@@ -130,3 +130,31 @@ func commandLeft(t *testing.T, s *suite) {
 		t.Errorf("the container itself: %+v", c)
 	}
 }
+
+func stats(t *testing.T, s *suite) {
+	s.network(t)
+	spec := s.spec("-after", "1h")
+	spec.Service.Resources = &carav1.Resources{Limits: &carav1.ResourceList{Memory: "8Gi"}}
+	id, err := s.Engine.CreateContainer(t.Context(), spec)
+	must(t, err)
+	must(t, s.Engine.StartContainer(t.Context(), id))
+	var once []agent.ContainerUsage
+	must(t, s.Engine.Stats(t.Context(), id, false, func(u agent.ContainerUsage) { once = append(once, u) }))
+	if len(once) != 1 || once[0].Memory <= 0 || once[0].MemoryLimit <= once[0].Memory || once[0].PIDs < 1 || once[0].CPUMillis < 0 {
+		t.Errorf("it uses %+v", once)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	followed := 0
+	err = s.Engine.Stats(ctx, id, true, func(agent.ContainerUsage) {
+		if followed++; followed == 3 {
+			cancel()
+		}
+	})
+	if followed < 3 || err == nil {
+		t.Errorf("%d figures came, then %v", followed, err)
+	}
+	must(t, s.Engine.StopContainer(t.Context(), id, time.Second))
+	must(t, s.Engine.Stats(t.Context(), id, false, func(u agent.ContainerUsage) { t.Errorf("when stopped it uses %+v", u) }))
+	wantErr(t, s.Engine.Stats(t.Context(), "nothing", false, func(agent.ContainerUsage) {}), agent.ErrNotFound)
+}

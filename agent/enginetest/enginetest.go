@@ -59,6 +59,7 @@ func Run(t *testing.T, f Fixture) {
 		"a command's input":              commandInput,
 		"a command's terminal":           commandTerminal,
 		"a command that is left":         commandLeft,
+		"stats":                          stats,
 		"events":                         events,
 		"no answer is not gone":          noAnswer,
 		"machine":                        machine,

@@ -1,0 +1,38 @@
+package fake
+
+import (
+	"context"
+	"time"
+
+	"github.com/caravanserai/cara/agent"
+)
+
+// StatsEvery is how often the figures of a container come.
+const StatsEvery = 20 * time.Millisecond
+
+// Stats implements agent.Streams: every container uses the same.
+func (e *Engine) Stats(ctx context.Context, id string, follow bool, emit func(agent.ContainerUsage)) error {
+	for {
+		err := e.begin(ctx, "Stats")
+		var c *container
+		if err == nil {
+			c, err = e.find(id)
+		}
+		running := err == nil && c.State == agent.StateRunning
+		e.mu.Unlock()
+		if err != nil || !running && !follow {
+			return err
+		}
+		select {
+		case <-time.After(StatsEvery):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if running {
+			emit(agent.ContainerUsage{CPUMillis: 250, Memory: 64 << 20, MemoryLimit: 8 << 30, Received: 1000, Sent: 2000, PIDs: 3})
+		}
+		if !follow {
+			return nil
+		}
+	}
+}

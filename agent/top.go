@@ -1,0 +1,142 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// topEvery is how often what services use is told to who watches.
+const topEvery = time.Second
+
+// top measures the services of a project: once, or until its caller leaves. The engine is asked for figures only while
+// somebody looks at them.
+func (a *Agent) top(ctx context.Context, request *carav1.TopRequest, server *serverEnd) error {
+	m := &meter{agent: a, request: request, readers: map[string]context.CancelFunc{}, usage: map[string]*carav1.ServiceUsage{}}
+	if request.GetFollow() {
+		return m.follow(ctx, server)
+	}
+	containers, err := m.running(ctx)
+	if err != nil {
+		return err
+	}
+	if len(containers) == 0 {
+		return streamError{codes.FailedPrecondition, fmt.Errorf("no service of project %s is running: there is nothing to measure", request.GetName())}
+	}
+	failed := make(chan error, len(containers))
+	for _, c := range containers {
+		m.reading.Go(func() { failed <- m.read(ctx, c, false) })
+	}
+	m.reading.Wait()
+	for range containers {
+		if err := <-failed; err != nil {
+			return err
+		}
+	}
+	return server.Send(ctx, &carav1.AttachRequest{Top: m.look()})
+}
+
+// meter has what the containers of a project used when they were last measured.
+type meter struct {
+	agent   *Agent
+	request *carav1.TopRequest
+	readers map[string]context.CancelFunc // by container, of those that are followed
+	reading sync.WaitGroup
+
+	mu    sync.Mutex
+	usage map[string]*carav1.ServiceUsage // by container
+}
+
+// running are the containers to measure.
+func (m *meter) running(ctx context.Context) ([]Container, error) {
+	labels := m.agent.ownLabels()
+	labels[api.LabelProject] = m.request.GetName()
+	all, err := m.agent.engine.ListContainers(ctx, labels)
+	return slices.DeleteFunc(all, func(c Container) bool {
+		asked := len(m.request.GetServices()) == 0 || slices.Contains(m.request.GetServices(), c.Labels[api.LabelService])
+		return c.State != StateRunning || !asked
+	}), err
+}
+
+// follow tells the figures each second. Containers come and go meanwhile.
+func (m *meter) follow(ctx context.Context, server *serverEnd) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer m.reading.Wait()
+	defer cancel()
+	tick := time.NewTicker(topEvery)
+	defer tick.Stop()
+	for {
+		now, err := m.running(ctx)
+		if err != nil {
+			return err
+		}
+		m.readOnly(ctx, now)
+		if look := m.look(); len(look.GetServices()) > 0 || len(now) == 0 { // the first figures take a moment
+			if err := server.Send(ctx, &carav1.AttachRequest{Top: look}); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// readOnly follows these containers, and no others.
+func (m *meter) readOnly(ctx context.Context, now []Container) {
+	ids := map[string]bool{}
+	for _, c := range now {
+		ids[c.ID] = true
+		if m.readers[c.ID] != nil {
+			continue
+		}
+		reader, stop := context.WithCancel(ctx)
+		m.readers[c.ID] = stop
+		m.reading.Go(func() {
+			if err := m.read(reader, c, true); err != nil && reader.Err() == nil {
+				m.agent.log.Debug("a container is not measured", "error", err)
+			}
+		})
+	}
+	maps.DeleteFunc(m.readers, func(id string, stop context.CancelFunc) bool {
+		if !ids[id] {
+			stop()
+		}
+		return !ids[id]
+	})
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	maps.DeleteFunc(m.usage, func(id string, _ *carav1.ServiceUsage) bool { return !ids[id] })
+}
+
+func (m *meter) read(ctx context.Context, c Container, follow bool) error {
+	return m.agent.engine.Stats(ctx, c.ID, follow, func(u ContainerUsage) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.usage[c.ID] = &carav1.ServiceUsage{
+			Service: c.Labels[api.LabelService], CpuMillis: u.CPUMillis, MemoryBytes: u.Memory, MemoryLimitBytes: u.MemoryLimit,
+			ReceivedBytes: u.Received, SentBytes: u.Sent, Pids: u.PIDs,
+		}
+	})
+}
+
+// look is what is known now, by service.
+func (m *meter) look() *carav1.TopResponse {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	look := &carav1.TopResponse{}
+	for _, id := range slices.Sorted(maps.Keys(m.usage)) {
+		look.Services = append(look.Services, m.usage[id])
+	}
+	return look
+}

@@ -1,0 +1,132 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+type topOptions struct {
+	target
+	watch  bool
+	output string
+}
+
+func (a *app) topCommand() *cobra.Command {
+	o := topOptions{}
+	cmd := &cobra.Command{
+		Use: "top PROJECT[/SERVICE]", Short: "Show what the services of a project use", Args: cobra.ExactArgs(1),
+		Long: "Show what the running services of a project use: CPU in thousandths of a core over the last second, memory without the\n" +
+			"cache that can be dropped and its share of the limit (of the machine, where there is none), bytes over the network since\n" +
+			"the container started, processes and threads. It takes a second or two to measure.",
+		ValidArgsFunction: a.completeNames(projectKind()),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if o.target, err = parseTarget(args[0]); err != nil {
+				return err
+			}
+			if o.output != "" && o.output != "json" && o.output != "yaml" {
+				return fmt.Errorf("unknown output format %q: want json or yaml", o.output)
+			}
+			return a.top(cmd.Context(), o)
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVarP(&o.watch, "watch", "w", false, "stay and show new figures each second: in place at a terminal, else one after the other")
+	f.StringVarP(&o.output, "output", "o", "", "json|yaml; with -w, JSON is one line each second")
+	offer(cmd, "output", cobra.FixedCompletions([]string{"json", "yaml"}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func (a *app) top(ctx context.Context, o topOptions) error {
+	c, err := a.projects()
+	if err != nil {
+		return err
+	}
+	req := &carav1.TopRequest{Name: o.project, Follow: o.watch}
+	if o.service != "" {
+		req.Services = []string{o.service}
+	}
+	if isTerminal(a.Err) {
+		fmt.Fprint(a.Err, "measuring...\r")
+		defer fmt.Fprint(a.Err, clearLine) // also where no figures came
+	}
+	stream, err := c.Top(ctx, req)
+	if err != nil {
+		return err
+	}
+	show := topScreen{app: a, o: o, table: newTable(a.Out)}
+	for {
+		look, err := stream.Recv()
+		switch {
+		case errors.Is(err, io.EOF), err != nil && ctx.Err() != nil && o.watch:
+			return nil
+		case err != nil:
+			return err
+		}
+		if err := show.show(look); err != nil {
+			return err
+		}
+	}
+}
+
+const (
+	clearLine = "\x1b[K"
+	clearDown = "\x1b[J"
+)
+
+// topScreen shows one look after the other.
+type topScreen struct {
+	*app
+	o     topOptions
+	table *table
+	lines int // that the look before took
+}
+
+func (s *topScreen) show(look *carav1.TopResponse) error {
+	switch {
+	case s.o.output == "json" && s.o.watch:
+		data, err := protojson.Marshal(look)
+		if err != nil {
+			return fmt.Errorf("encode as JSON: %w", err)
+		}
+		return write(s.Out, escape(string(data))+"\n")
+	case s.o.output != "":
+		if s.o.watch {
+			if err := write(s.Out, "---\n"); err != nil {
+				return err
+			}
+		}
+		return printObjects(s.Out, s.o.output, false, []proto.Message{look})
+	}
+	var rows [][]cell
+	if s.lines == 0 || isTerminal(s.Out) {
+		rows = append(rows, header("SERVICE", "CPU", "MEMORY", "MEM%", "NET RX/TX", "PIDS"))
+	}
+	for _, u := range look.GetServices() {
+		rows = append(rows, usageRow(u))
+	}
+	if s.lines > 0 && isTerminal(s.Out) {
+		fmt.Fprintf(s.Out, "\x1b[%dA%s", s.lines, clearDown)
+	}
+	s.lines = len(rows)
+	s.table.print(rows...)
+	return nil
+}
+
+func usageRow(u *carav1.ServiceUsage) []cell {
+	share := "-"
+	if u.GetMemoryLimitBytes() > 0 {
+		share = fmt.Sprintf("%.1f", 100*float64(u.GetMemoryBytes())/float64(u.GetMemoryLimitBytes()))
+	}
+	return []cell{
+		text(u.GetService()), {text: fmt.Sprintf("%dm", u.GetCpuMillis())}, size(u.GetMemoryBytes()), {text: share},
+		{text: size(u.GetReceivedBytes()).text + "/" + size(u.GetSentBytes()).text}, {text: fmt.Sprint(u.GetPids())},
+	}
+}

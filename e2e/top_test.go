@@ -1,0 +1,61 @@
+package e2e
+
+import (
+	"encoding/json"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/caravanserai/cara/internal/testdocker"
+	"github.com/caravanserai/cara/internal/testimage"
+)
+
+func TestTop(t *testing.T) {
+	w := oneNode(t)
+	testdocker.Images(t, w.engines[0], testimage.Busybox)
+	name := w.name("busy")
+	w.apply(project(name, `
+services:
+- name: idle
+  image: `+testimage.Busybox+`
+  command: [sleep, 1h]
+  stopGracePeriod: 1s
+  resources: {limits: {memory: 64Mi}}
+- name: busy
+  image: `+testimage.Busybox+`
+  command: [sh, -c, "while :; do :; done"]
+  stopGracePeriod: 1s
+  resources: {limits: {cpu: 200m}}`))
+	w.running(name)
+	r := w.ctl("", "top", "project/"+name)
+	if r.Code != 0 || !regexp.MustCompile(`^SERVICE +CPU +MEMORY +MEM% +NET RX/TX +PIDS\n`+
+		`idle +\dm +[0-9.]+\w* +[0-9.]+ +[0-9.]+\w*/[0-9.]+\w* +1\n`+
+		`busy +\d+m +[0-9.]+\w* +[0-9.]+ +[0-9.]+\w*/[0-9.]+\w* +1\n$`).MatchString(r.Stdout) {
+		t.Errorf("top: code %d\n%s%s", r.Code, r.Stdout, r.Stderr)
+	}
+	var look struct {
+		Services []struct{ Service, CPUMillis, MemoryLimitBytes string }
+	}
+	w.must(json.Unmarshal([]byte(w.ctl("", "top", name+"/idle", "-o", "json").Stdout), &look))
+	if len(look.Services) != 1 || look.Services[0].MemoryLimitBytes != "67108864" {
+		t.Errorf("one service as JSON: %+v", look)
+	}
+	w.says("as YAML", w.ctl("", "top", name, "-o", "yaml").Stdout, "services:\n  - service: idle\n", "  - service: busy\n    cpuMillis: ")
+	w.call("GET", "/api/v1/projects/"+name+"/top", "", 200, &look)
+	if len(look.Services) != 2 || look.Services[1].CPUMillis == "" {
+		t.Errorf("over REST: %+v", look)
+	}
+	watch := w.begin("top", "-w", "-o", "json", name)
+	w.prints(watch, `"service":"busy"`)
+	w.must(watch.Stop(t.Context()))
+
+	for args, want := range map[string]string{
+		"nothing":       `project "nothing" not found`,
+		name + "/nope":  `is "nope"; project "` + name + `" has idle, busy`,
+		name + " -oxml": "want json or yaml",
+	} {
+		if r := w.ctl("", append([]string{"top"}, strings.Fields(args)...)...); r.Code != 1 || !strings.Contains(r.Stderr, want) {
+			t.Errorf("top %s: %+v\nwant %q", args, r, want)
+		}
+	}
+}
