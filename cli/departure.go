@@ -166,8 +166,12 @@ func (d *departure) left() string {
 func (d *departure) remains() string {
 	lines := []string{fmt.Sprintf("node %s stays draining, %s", d.node, d.left())}
 	for _, name := range slices.Sorted(maps.Keys(d.open)) {
+		p := d.open[name]
 		if why := d.shown["project/"+name]; why != "" {
 			lines = append(lines, why)
+		} else if node := p.GetStatus().GetNodeRef(); node != d.node {
+			_, message := telling(p)
+			lines = append(lines, strings.TrimSuffix(fmt.Sprintf("project/%s is %s on %s: %s", line(name), line(p.GetStatus().GetPhase()), line(node), line(message)), ": "))
 		}
 	}
 	lines = append(lines, fmt.Sprintf("caractrl drain %s watches it again, caractrl uncordon %s ends it", d.node, d.node))

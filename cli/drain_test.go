@@ -27,6 +27,8 @@ func TestDrainShowsEachProjectThatLeaves(t *testing.T) {
 	out.until(t, "project/d waits: node n1 is draining, and the project stays: no room\n")
 	must(t, h.report(t.Context(), "a", "Running", "Running", "Ready", ""))
 	out.until(t, "project/a moved to n2 (1 of 4)\n")
+	must(t, h.schedule(t.Context(), "c", "Move", "n2", "node n1 is draining"))
+	must(t, h.report(t.Context(), "c", "", "Pulling", "Pulling", "pulling image nginx:1"))
 	must(t, h.schedule(t.Context(), "b", "Move", "n2", "node n1 is draining"))
 	must(t, h.report(t.Context(), "b", "Failed", "Failed", "ImageNotFound", "no nginx:1"))
 	out.until(t, "project/b failed on n2: ImageNotFound")
@@ -36,6 +38,7 @@ func TestDrainShowsEachProjectThatLeaves(t *testing.T) {
 	}
 	for _, want := range []string{
 		"error: interrupted: node n1 stays draining, 2 of 4 projects to move (c, d)\n",
+		"       project/c is Scheduled on n2: pulling image nginx:1\n",
 		"       project/d waits: node n1 is draining, and the project stays: no room\n",
 		"caractrl drain n1 watches it again, caractrl uncordon n1 ends it\n",
 	} {
@@ -49,11 +52,10 @@ func TestDrainShowsEachProjectThatLeaves(t *testing.T) {
 	if r := h.ctl(t.Context(), "", "delete", "project", "c", "--wait=false"); r.code != 0 {
 		t.Fatalf("delete: %+v", r)
 	}
+	again.until(t, "project/c deleted (1 of 2)\n")
 	must(t, h.schedule(t.Context(), "d", "Move", "n2", "node n1 is draining"))
 	must(t, h.report(t.Context(), "d", "Running", "Running", "Ready", ""))
-	again.until(t, "project/d moved to n2 (1 of 2)\n")
-	must(t, h.remove(t.Context(), "c"))
-	again.until(t, "project/c deleted (2 of 2)\n")
+	again.until(t, "project/d moved to n2 (2 of 2)\n")
 	must(t, h.empty(t.Context(), "n1"))
 	again.until(t, "node/n1 drained\n")
 	if code := stop(); code != 0 {

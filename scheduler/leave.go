@@ -8,7 +8,7 @@ import (
 // Resident is a project on a draining node.
 type Resident struct {
 	Demand
-	// Running ones go last: the others have nothing to lose.
+	// Running ones go first: another may never come up where it goes, and would keep them from leaving.
 	Running bool
 }
 
@@ -28,7 +28,7 @@ func Leave(residents []Resident, underway, parallel int, nodes []*Candidate, how
 	residents = slices.Clone(residents)
 	slices.SortFunc(residents, func(a, b Resident) int {
 		if a.Running != b.Running {
-			return map[bool]int{false: -1, true: 1}[a.Running]
+			return map[bool]int{true: -1, false: 1}[a.Running]
 		}
 		return cmp.Compare(a.Project, b.Project)
 	})

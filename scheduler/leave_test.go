@@ -25,8 +25,8 @@ func TestLeave(t *testing.T) {
 			residents: []Resident{resident("b", 0, true), resident("a", 0, true)},
 			nodes:     []*Candidate{draining, n2}, want: []Departure{{Project: "a", Node: "n2"}},
 		},
-		"what does not run goes first": {
-			residents: []Resident{resident("a", 0, true), resident("b", 0, false)},
+		"what does not run goes last": {
+			residents: []Resident{resident("a", 0, false), resident("b", 0, true)},
 			nodes:     []*Candidate{draining, n2}, want: []Departure{{Project: "b", Node: "n2"}},
 		},
 		"one on its way holds the next": {
