@@ -15,24 +15,6 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// slotsFor says whose turn an action waits for. Containers that take their time to stop must not keep others from
-// starting.
-func (a *Agent) slotsFor(x Action, have *Have) chan struct{} {
-	if x.Kind == KindStopContainer || x.Kind == KindDeleteContainer && have.up(x.ID) {
-		return a.stops
-	}
-	return a.calls
-}
-
-func take(ctx context.Context, slots chan struct{}) error {
-	select {
-	case slots <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("wait for the engine: %w", ctx.Err())
-	}
-}
-
 // act does one action.
 func (a *Agent) act(ctx context.Context, want *Want, have *Have, x Action) (err error) {
 	a.log.Debug("act", "project", want.Project, "epoch", want.Epoch, "kind", string(x.Kind), "service", x.Service,

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
@@ -33,7 +34,7 @@ type Agent struct {
 	probes       *prober
 	endpoints    *Endpoints
 	calls        chan struct{}        // a slot for each engine call that changes something
-	stops        chan struct{}        // a slot for each container that is told to stop
+	stops        *semaphore.Weighted  // a slot for each container that is told to stop
 	health       health               // of the engine
 	kept         health               // of the disk that keeps the assignments
 	machine      atomic.Pointer[Info] // what the engine said of its machine; nil: not since it came back
@@ -81,7 +82,8 @@ func New(cfg Config) (*Agent, error) {
 		nodes: carav1.NewNodeServiceClient(cfg.Conn), instance: uuid.NewString(),
 		events: carav1.NewEventServiceClient(cfg.Conn), disk: &disk{dir: cfg.DataDir}, images: newImageBook(cfg.DataDir),
 		endpoints:    newEndpoints(),
-		machineKnown: make(chan struct{}), calls: make(chan struct{}, cfg.EngineCalls), stops: make(chan struct{}, cfg.Workers), relist: make(chan struct{}, 1), beat: make(chan struct{}, 1), nobody: make(chan struct{}, 1),
+		machineKnown: make(chan struct{}), calls: make(chan struct{}, cfg.EngineCalls), stops: semaphore.NewWeighted(int64(cfg.Stops)),
+		relist: make(chan struct{}, 1), beat: make(chan struct{}, 1), nobody: make(chan struct{}, 1),
 		tasks: map[string]*task{},
 	}
 	a.queue = loop.NewQueue(loop.QueueConfig{

@@ -27,10 +27,12 @@ type Config struct {
 	OnRoutes func(*carav1.Routes)
 	Logger   *slog.Logger
 
-	// Workers is how many projects are worked on side by side, and how many containers are told to stop; 64 where 0.
+	// Workers is how many projects are worked on side by side; 64 where 0.
 	Workers int
 	// EngineCalls is how many calls that change something run side by side; 8 where 0.
 	EngineCalls int
+	// Stops is how many containers are told to stop side by side, those aside that take their time; 12 where 0.
+	Stops int
 	// Pulls is how many images are pulled side by side; 3 where 0.
 	Pulls int
 	// Relist is how often the engine is listed; 15 s where 0.
@@ -67,6 +69,7 @@ func (c *Config) Validate() error {
 	}
 	c.Workers = or(c.Workers, 64)
 	c.EngineCalls = or(c.EngineCalls, 8)
+	c.Stops = or(c.Stops, 12)
 	c.Pulls = or(c.Pulls, 3)
 	c.Relist = or(c.Relist, 15*time.Second)
 	c.Ping = or(c.Ping, 5*time.Second)

@@ -237,13 +237,15 @@ func (a *Agent) explain(ctx context.Context, f *Failure) *Failure {
 func (a *Agent) execute(ctx context.Context, want *Want, have *Have, w *workspace, todo []Action) error {
 	errs := make([]error, len(todo))
 	var acts sync.WaitGroup
+	turns := a.turns(todo, have)
 	for i, action := range todo {
-		slots := a.slotsFor(action, have)
-		if errs[i] = take(ctx, slots); errs[i] != nil { // taken here, so that they begin in order
+		done, err := turns.take(ctx, action, have) // here, so that they begin in order
+		if err != nil {
+			errs[i] = err
 			continue
 		}
 		acts.Go(func() {
-			defer func() { <-slots }()
+			defer done()
 			errs[i] = a.act(ctx, want, have, action)
 		})
 	}

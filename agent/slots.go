@@ -1,0 +1,63 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// stopTurn is how long a stop keeps its slots: one that takes longer waits for the container, which costs the engine
+// nothing, and must not keep others from stopping.
+const stopTurn = 2 * time.Second
+
+// turns hands out the engine's slots to the actions of one pass, in their order. Containers that take their time to
+// stop must not keep others from starting, so stops have slots of their own.
+//
+// A project takes the slots for all its stops at once, and projects take them one after the other. So where many
+// projects end, one after the other is done with its containers, and the engine removes its network, which it does one at a
+// time, while the next project's containers stop. Were each stop to queue alone, all projects would be done last.
+type turns struct {
+	agent *Agent
+	stops int // that have no slot yet
+	taken int // slots for stops that are not in use yet
+}
+
+// turns counts what will be stopped.
+func (a *Agent) turns(todo []Action, have *Have) *turns {
+	t := &turns{agent: a}
+	for _, x := range todo {
+		if have.stops(x) {
+			t.stops++
+		}
+	}
+	return t
+}
+
+func (h *Have) stops(x Action) bool {
+	return x.Kind == KindStopContainer || x.Kind == KindDeleteContainer && h.up(x.ID)
+}
+
+// take waits for the turn of the next action. done ends it, and may be called more than once.
+func (t *turns) take(ctx context.Context, x Action, have *Have) (done func(), err error) {
+	if !have.stops(x) {
+		select {
+		case t.agent.calls <- struct{}{}:
+			return sync.OnceFunc(func() { <-t.agent.calls }), nil
+		case <-ctx.Done():
+			return nil, fmt.Errorf("wait for the engine: %w", ctx.Err())
+		}
+	}
+	if t.taken == 0 {
+		n := min(t.stops, t.agent.cfg.Stops)
+		if err := t.agent.stops.Acquire(ctx, int64(n)); err != nil {
+			return nil, fmt.Errorf("wait for the engine: %w", err)
+		}
+		t.taken = n
+	}
+	t.taken--
+	t.stops--
+	release := sync.OnceFunc(func() { t.agent.stops.Release(1) })
+	late := time.AfterFunc(stopTurn, release)
+	return func() { late.Stop(); release() }, nil
+}

@@ -1,0 +1,91 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+)
+
+// ending is a project that stops all its containers, each of which takes so long.
+func ending(n int) (*Have, []Action) {
+	have := &Have{}
+	var todo []Action
+	for i := range n {
+		id := fmt.Sprint(i)
+		have.Containers = append(have.Containers, Container{ID: id, State: StateRunning})
+		todo = append(todo, Action{Kind: KindDeleteContainer, ID: id})
+	}
+	return have, todo
+}
+
+// TestProjectsEndOneAfterTheOther: the first is done long before the last, whatever stops side by side.
+func TestProjectsEndOneAfterTheOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &Agent{cfg: Config{Stops: 6}, calls: make(chan struct{}, 1), stops: semaphore.NewWeighted(6)}
+		begun := time.Now()
+		ended := make(chan time.Duration, 4)
+		for range 4 {
+			go func() {
+				have, todo := ending(3)
+				turns := a.turns(todo, have)
+				each := make(chan struct{})
+				for _, x := range todo {
+					done, err := turns.take(t.Context(), x, have)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					go func() {
+						<-time.After(time.Second)
+						done()
+						each <- struct{}{}
+					}()
+				}
+				for range todo {
+					<-each
+				}
+				ended <- time.Since(begun)
+			}()
+		}
+		for n, want := range []time.Duration{time.Second, time.Second, 2 * time.Second, 2 * time.Second} {
+			if got := <-ended; got != want {
+				t.Errorf("project %d was done after %s, want %s", n+1, got, want)
+			}
+		}
+	})
+}
+
+// TestAContainerThatTakesItsTimeHoldsUpNobody else that stops, also where a project has more containers than there are slots.
+func TestAContainerThatTakesItsTimeHoldsUpNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &Agent{cfg: Config{Stops: 2}, calls: make(chan struct{}, 1), stops: semaphore.NewWeighted(2)}
+		begun := time.Now()
+		have, todo := ending(5)
+		turns := a.turns(todo, have)
+		for n, x := range todo {
+			done, err := turns.take(t.Context(), x, have)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, want := time.Since(begun), time.Duration(n/2)*stopTurn; got != want {
+				t.Errorf("stop %d began after %s, want %s", n+1, got, want)
+			}
+			time.AfterFunc(time.Hour, done)
+		}
+		have, todo = ending(1)
+		if _, err := a.turns(todo, have).take(t.Context(), todo[0], have); err != nil {
+			t.Error(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := a.turns(todo, have).take(ctx, todo[0], have); !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v where nobody waits any more", err)
+		}
+		<-time.After(2 * time.Hour)
+	})
+}
