@@ -31,6 +31,7 @@ type cluster struct {
 	*testcluster.Cluster
 	engine   *engine
 	host     string
+	entry    string // address of the ingress
 	name     string // every project's name begins with it
 	projects carav1.ProjectServiceClient
 	apply    carav1.ApplyServiceClient
@@ -78,7 +79,7 @@ func (c *cluster) begin(ctx context.Context) error {
 	if err := c.follow(ready, ctx, conn); err != nil || c.host == "" {
 		return err
 	}
-	if _, err := c.StartAgent(testcluster.Agent{Name: node, DockerHost: c.host, Pool: pool}); err != nil {
+	if c.entry, err = c.StartAgent(testcluster.Agent{Name: node, DockerHost: c.host, Pool: pool}); err != nil {
 		return err
 	}
 	return c.AwaitNode(ready, node, api.NodeReady)
@@ -148,19 +149,27 @@ func (c *cluster) gone(ctx context.Context, names ...string) error {
 	})
 }
 
-// create applies a project of three services for each name, as one request.
-func (c *cluster) create(ctx context.Context, selector map[string]string, names ...string) error {
+// create applies a project for each name, as one request. Of a fan, all services but the first depend on the first,
+// and start side by side; else they start in the order of their list.
+func (c *cluster) create(ctx context.Context, s shape, fan bool, names ...string) error {
 	req := &carav1.ApplyRequest{}
 	for _, name := range names {
 		p := &carav1.Project{
 			ApiVersion: api.APIVersion, Kind: api.KindProject, Metadata: &carav1.ObjectMeta{Name: name},
-			Spec: &carav1.ProjectSpec{NodeSelector: selector},
+			Spec: &carav1.ProjectSpec{},
 		}
-		for _, s := range services {
-			p.Spec.Services = append(p.Spec.Services, &carav1.Service{Name: s, Image: testimage.KV})
+		for n, service := range s.names() {
+			p.Spec.Services = append(p.Spec.Services, &carav1.Service{Name: service, Image: testimage.KV})
+			if fan && n > 0 {
+				p.Spec.Services[n].DependsOn = []*carav1.Dependency{{Service: p.Spec.Services[0].Name}}
+			}
 		}
 		req.Objects = append(req.Objects, api.Wrap(p))
 	}
+	return c.applyAll(ctx, req)
+}
+
+func (c *cluster) applyAll(ctx context.Context, req *carav1.ApplyRequest) error {
 	resp, err := c.apply.Apply(ctx, req)
 	if err != nil {
 		return fmt.Errorf("apply: %w", err)
@@ -173,12 +182,12 @@ func (c *cluster) create(ctx context.Context, selector map[string]string, names 
 	return nil
 }
 
-// manifest is what create applies, as a file.
+// manifest is a project as create applies it, as a file.
 func manifest(name string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "apiVersion: caravanserai/v1\nkind: Project\nmetadata: {name: %s}\nspec:\n  services:\n", name)
-	for _, s := range services {
-		fmt.Fprintf(&b, "  - {name: %s, image: %q}\n", s, testimage.KV)
+	for _, service := range single.names() {
+		fmt.Fprintf(&b, "  - {name: %s, image: %q}\n", service, testimage.KV)
 	}
 	return b.String()
 }

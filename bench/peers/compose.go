@@ -25,11 +25,11 @@ func (c compose) run(ctx context.Context, project string, args ...string) error 
 }
 
 // write makes a project's file. Its network has a subnet of its own, since Docker's own pools end at about 30.
-func (c compose) write(project, subnet string) error {
+func (c compose) write(project, subnet string, s shape) error {
 	var b strings.Builder
 	b.WriteString("services:\n")
-	for _, s := range services {
-		fmt.Fprintf(&b, "  %s: {image: %q, pull_policy: never}\n", s, testimage.KV)
+	for _, service := range s.names() {
+		fmt.Fprintf(&b, "  %s: {image: %q, pull_policy: never}\n", service, testimage.KV)
 	}
 	fmt.Fprintf(&b, "networks:\n  default:\n    ipam: {config: [{subnet: %s}]}\n", subnet)
 	if err := os.WriteFile(filepath.Join(c.dir, project+".yaml"), []byte(b.String()), 0o644); err != nil {
@@ -42,15 +42,15 @@ func (c compose) write(project, subnet string) error {
 func (c compose) contestant() contestant {
 	return contestant{
 		column: byCompose,
-		up: func(ctx context.Context, names []string) error {
+		up: func(ctx context.Context, s shape, names []string) error {
 			return each(len(names), atOnce, func(i int) error {
-				if err := c.write(names[i], subnet(i)); err != nil {
+				if err := c.write(names[i], subnet(i), s); err != nil {
 					return err
 				}
 				return c.run(ctx, names[i], "up", "--detach")
 			})
 		},
-		down: func(ctx context.Context, names []string) error {
+		down: func(ctx context.Context, _ shape, names []string) error {
 			return each(len(names), atOnce, func(i int) error { return c.run(ctx, names[i], "down", "--volumes") })
 		},
 	}

@@ -4,32 +4,26 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/caravanserai/cara/internal/testimage"
 )
 
-// services are the names of the three services of every project that is measured.
-var services = []string{"a", "b", "c"} //nolint:gochecknoglobals // never changed
-
 // atOnce bounds what the bare engine is asked for at once when there are many projects.
 const atOnce = 4
 
-// How the bare engine is asked: which steps of a project's three services may overlap.
+// asked is how the bare engine is asked: which steps of a project's services may overlap.
 type asked struct {
 	column          string
-	creates, starts int // so many at once
+	creates, starts bool
 }
 
 func ways() []asked {
-	all := len(services)
-	return []asked{
-		{column: inSequence, creates: 1, starts: 1},
-		{column: inOrder, creates: all, starts: 1},
-		{column: inParallel, creates: all, starts: all},
-	}
+	return []asked{{inSequence, false, false}, {inOrder, true, false}, {inParallel, true, true}}
 }
 
 // contestants are the bare engine, asked in each way.
@@ -38,44 +32,65 @@ func (e *engine) contestants() []contestant {
 	for _, w := range ways() {
 		all = append(all, contestant{
 			column: w.column,
-			up: func(ctx context.Context, names []string) error {
-				return each(len(names), atOnce, func(i int) error { return e.up(ctx, w, names[i], subnet(i)) })
+			up: func(ctx context.Context, s shape, names []string) error {
+				return each(len(names), atOnce, func(i int) error { return e.up(ctx, w, s, names[i], subnet(i)) })
 			},
-			down: func(ctx context.Context, names []string) error {
-				return each(len(names), atOnce, func(i int) error { return e.down(ctx, w, names[i]) })
+			down: func(ctx context.Context, s shape, names []string) error {
+				return each(len(names), atOnce, func(i int) error { return e.down(ctx, w, s, names[i]) })
 			},
 		})
 	}
 	return all
 }
 
-// up makes a network and three containers on it.
-func (e *engine) up(ctx context.Context, w asked, name, subnet string) error {
+// up makes a network and containers on it.
+func (e *engine) up(ctx context.Context, w asked, s shape, name, subnet string) error {
 	if err := e.network(ctx, name, subnet); err != nil {
 		return err
 	}
-	create := func(i int) error {
-		return e.create(ctx, name+"."+services[i], testimage.KV, name, services[i])
-	}
+	services := s.names()
+	create := func(i int) error { return e.create(ctx, name+"."+services[i], testimage.KV, name, services[i]) }
 	start := func(i int) error { return e.start(ctx, name+"."+services[i]) }
 	if w.creates == w.starts {
-		return each(len(services), w.creates, func(i int) error {
+		return each(len(services), among(w.creates, services), func(i int) error {
 			if err := create(i); err != nil {
 				return err
 			}
 			return start(i)
 		})
 	}
-	if err := each(len(services), w.creates, create); err != nil {
+	if err := each(len(services), among(w.creates, services), create); err != nil {
 		return err
 	}
-	return each(len(services), w.starts, start)
+	return each(len(services), among(w.starts, services), start)
 }
 
 // down stops what up started, and takes it away whatever became of it.
-func (e *engine) down(ctx context.Context, w asked, name string) error {
-	err := each(len(services), w.creates, func(i int) error { return e.stop(ctx, name+"."+services[i]) })
+func (e *engine) down(ctx context.Context, w asked, s shape, name string) error {
+	services := s.names()
+	err := each(len(services), among(w.creates, services), func(i int) error { return e.stop(ctx, name+"."+services[i]) })
 	return errors.Join(err, e.dropNetwork(ctx, name))
+}
+
+// among is how many of a project's services are dealt with at once.
+func among(parallel bool, services []string) int {
+	if parallel {
+		return len(services)
+	}
+	return 1
+}
+
+// back kills a container and starts it again once it has ended: nobody can do that faster.
+func (e *engine) back(ctx context.Context, name string) (time.Duration, error) {
+	start := time.Now()
+	if err := e.kill(ctx, name); err != nil {
+		return 0, err
+	}
+	if err := e.call(ctx, http.MethodPost, "/containers/"+name+"/wait", nil, nil); err != nil {
+		return 0, err
+	}
+	err := e.start(ctx, name)
+	return time.Since(start), err
 }
 
 // each calls do for 0 to n-1, so many at once, and tells of the first failure when all have ended.

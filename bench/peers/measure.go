@@ -10,28 +10,29 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/testcluster"
 	"github.com/caravanserai/cara/internal/testgit"
 )
 
-// contestant applies all projects as one request.
-func (c *cluster) contestant() contestant {
-	return contestant{
-		column: byCara,
-		up: func(ctx context.Context, names []string) error {
-			return errors.Join(c.create(ctx, nil, names...), c.running(ctx, names...))
-		},
-		down: func(ctx context.Context, names []string) error { return c.deleteAll(ctx, names...) },
-	}
-}
+// single is the project of what is measured of Cara alone.
+var single = shape{projects: 1, services: 3} //nolint:gochecknoglobals // never changed
 
-// alone measures what only Cara does.
-func (o options) alone(ctx context.Context, c *cluster, out *table) error {
-	for _, part := range []func(context.Context, options, *table) error{c.single, c.pushes, c.idle, c.crowd} {
-		if err := part(ctx, o, out); err != nil {
-			return err
+// contestants apply all projects as one request.
+func (c *cluster) contestants(s shape) []contestant {
+	way := func(column string, fan bool) contestant {
+		return contestant{
+			column: column,
+			up: func(ctx context.Context, s shape, names []string) error {
+				return errors.Join(c.create(ctx, s, fan, names...), c.running(ctx, names...))
+			},
+			down: func(ctx context.Context, _ shape, names []string) error { return c.deleteAll(ctx, names...) },
 		}
 	}
-	return o.waiting(ctx, c.Dir+"-waiting", out, c.name)
+	all := []contestant{way(byCara, false)}
+	if s.services > 1 {
+		all = append(all, way(byCaraFan, true))
+	}
+	return all
 }
 
 // sweep takes away what a run that failed has left, so that the agent, which still runs, has nothing to keep alive.
@@ -49,33 +50,49 @@ func (c *cluster) sweep(ctx context.Context) error {
 	return errors.Join(c.deleteAll(ctx, names...), c.AwaitNothing(ctx, c.host, ""))
 }
 
-// single is one project: apply by caractrl, a killed container, delete.
-func (c *cluster) single(ctx context.Context, o options, out *table) error {
-	var backs, downs []time.Duration
-	ups, err := series("caractrl apply --wait", o.runs, func(run int) (time.Duration, error) {
-		name := fmt.Sprintf("%sy%d", c.name, run)
-		start := time.Now()
-		r, err := c.Ctl(ctx, manifest(name), "apply", "-f", "-", "--wait")
-		up := time.Since(start)
-		if err == nil && r.Code != 0 {
-			err = fmt.Errorf("caractrl ended with %d: %s", r.Code, r.Stderr)
-		}
-		if err != nil {
-			return 0, err
-		}
-		back, err := c.killed(ctx, name)
-		if err != nil {
-			return 0, err
-		}
-		down, err := c.deleted(ctx, name)
-		backs, downs = append(backs, back), append(downs, down)
-		return up, err
-	})
+// alone is one project: apply by caractrl, a killed container, delete.
+func (c *cluster) alone(ctx context.Context, o options, out *table) (err error) {
+	var ups, floors, backs, downs []time.Duration
+	floor := c.name + "floor"
+	w := ways()[2]
+	err = c.engine.up(ctx, w, shape{1, 1}, floor, subnet(0))
+	defer func() {
+		err = errors.Join(err, c.engine.down(context.WithoutCancel(ctx), w, shape{1, 1}, floor))
+	}()
 	if err != nil {
 		return err
 	}
+	for run := range o.runs {
+		name := fmt.Sprintf("%sy%d", c.name, run)
+		start := time.Now()
+		var r testcluster.Result
+		if r, err = c.Ctl(ctx, manifest(name), "apply", "-f", "-", "--wait"); err != nil {
+			return err
+		}
+		ups = append(ups, time.Since(start))
+		if r.Code != 0 {
+			return fmt.Errorf("caractrl ended with %d: %s", r.Code, r.Stderr)
+		}
+		var took time.Duration
+		for _, step := range []struct {
+			into *[]time.Duration
+			do   func() (time.Duration, error)
+		}{
+			{&floors, func() (time.Duration, error) { return c.engine.back(ctx, floor+"."+single.names()[0]) }},
+			{&backs, func() (time.Duration, error) { return c.killed(ctx, name) }},
+			{&downs, func() (time.Duration, error) { return c.deleted(ctx, name) }},
+		} {
+			if took, err = step.do(); err != nil {
+				return err
+			}
+			*step.into = append(*step.into, took)
+		}
+		fmt.Fprintf(os.Stderr, "run %d: up %.3f s, killed and back %.3f s (engine %.3f s), down %.3f s   load %s\n", run+1,
+			ups[run].Seconds(), backs[run].Seconds(), floors[run].Seconds(), downs[run].Seconds(), load())
+	}
 	out.times("1 x 3 by caractrl apply --wait", byCara, ups)
 	out.times("1 x 3, DELETE answers \"deleted\"", byCara, downs)
+	out.times("a killed container is back", inSequence, floors)
 	out.times("a killed container is back", byCara, backs)
 	return nil
 }
@@ -87,7 +104,7 @@ func (c *cluster) killed(ctx context.Context, name string) (time.Duration, error
 	var start time.Time
 	err := c.engine.event(ctx, "start", api.LabelProject+"="+name, func() error {
 		start = time.Now()
-		return c.engine.kill(ctx, "cara-"+name+"."+services[0])
+		return c.engine.kill(ctx, "cara-"+name+"."+single.names()[0])
 	})
 	took := time.Since(start)
 	if err == nil {
@@ -223,18 +240,16 @@ func (c *cluster) pushed(ctx context.Context, o options, out *table, source, row
 	return c.gone(ctx, names...)
 }
 
-// crowd looks at what many projects cost while they only run.
+// crowd looks at what many containers cost while they only run.
 func (c *cluster) crowd(ctx context.Context, o options, out *table) error {
-	if o.idle == 0 {
-		return nil
-	}
-	names := make([]string, o.many)
+	of := shape{projects: 20, services: 5}
+	names := make([]string, of.projects)
 	for i := range names {
 		names[i] = fmt.Sprintf("%sm%d", c.name, i)
 	}
-	err := errors.Join(c.create(ctx, nil, names...), c.running(ctx, names...))
+	err := errors.Join(c.create(ctx, of, false, names...), c.running(ctx, names...))
 	if err == nil {
-		err = c.used(ctx, o, out, fmt.Sprintf("%d running containers", o.many*len(services)))
+		err = c.used(ctx, o, out, fmt.Sprintf("%d running containers", of.projects*of.services))
 	}
 	return errors.Join(err, c.deleteAll(context.WithoutCancel(ctx), names...))
 }

@@ -71,12 +71,12 @@ func (s *swarm) containers(ctx context.Context, want int) error {
 	})
 }
 
-// write makes the one file of all stacks, and returns its path.
-func (s *swarm) write() (string, error) {
-	file := filepath.Join(s.dir, "stack.yaml")
+// write makes the one file of all stacks of a shape, and returns its path.
+func (s *swarm) write(of shape) (string, error) {
+	file := filepath.Join(s.dir, fmt.Sprintf("stack-%d.yaml", of.services))
 	var b strings.Builder
 	b.WriteString("version: \"3.8\"\nservices:\n")
-	for _, service := range services {
+	for _, service := range of.names() {
 		fmt.Fprintf(&b, "  %s: {image: %q}\n", service, testimage.KV)
 	}
 	if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
@@ -88,8 +88,8 @@ func (s *swarm) write() (string, error) {
 func (s *swarm) contestant() contestant {
 	return contestant{
 		column: bySwarm,
-		up: func(ctx context.Context, names []string) error {
-			file, err := s.write()
+		up: func(ctx context.Context, of shape, names []string) error {
+			file, err := s.write(of)
 			if err != nil {
 				return err
 			}
@@ -97,9 +97,9 @@ func (s *swarm) contestant() contestant {
 				_, err := s.docker(ctx, "stack", "deploy", "--resolve-image", "never", "--compose-file", file, names[i])
 				return err
 			})
-			return errors.Join(err, s.containers(ctx, len(names)*len(services)))
+			return errors.Join(err, s.containers(ctx, len(names)*of.services))
 		},
-		down: func(ctx context.Context, names []string) error {
+		down: func(ctx context.Context, _ shape, names []string) error {
 			err := each(len(names), atOnce, func(i int) error {
 				_, err := s.docker(ctx, "stack", "rm", names[i])
 				return err

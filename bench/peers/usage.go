@@ -24,9 +24,6 @@ func (c *cluster) idle(ctx context.Context, o options, out *table) error {
 
 // waiting looks at a server alone that has many projects and no node for them.
 func (o options) waiting(ctx context.Context, dir string, out *table, name string) (err error) {
-	if o.idle == 0 {
-		return nil
-	}
 	c, err := o.openCluster(ctx, dir, "", nil, name)
 	if err != nil {
 		return err
@@ -36,7 +33,7 @@ func (o options) waiting(ctx context.Context, dir string, out *table, name strin
 	for i := range names {
 		names[i] = fmt.Sprintf("%sw%d", name, i)
 	}
-	if err := c.create(ctx, nil, names...); err != nil {
+	if err := c.create(ctx, single, false, names...); err != nil {
 		return err
 	}
 	return c.used(ctx, o, out, fmt.Sprintf("%d projects that wait", o.pending))
@@ -44,9 +41,6 @@ func (o options) waiting(ctx context.Context, dir string, out *table, name strin
 
 // used enters what server and agent use while nothing happens.
 func (c *cluster) used(ctx context.Context, o options, out *table, when string) error {
-	if o.idle == 0 {
-		return nil
-	}
 	if err := pause(ctx, settle); err != nil {
 		return err
 	}
