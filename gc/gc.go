@@ -186,7 +186,11 @@ func (c *Collector) work(ctx context.Context, key string) (time.Duration, error)
 	err := c.do(ctx, action)
 	switch {
 	case err == nil:
-		c.cfg.Logger.Info("time is up", "do", action.Verb, "project", action.Name, "due", action.At)
+		due := action.At
+		if due.IsZero() { // not by the clock: what has terminated goes at once
+			due = c.cfg.Now()
+		}
+		c.cfg.Logger.Info("time is up", "do", action.Verb, "project", action.Name, "due", due)
 	case api.IsNotFound(err), api.IsConflict(err): // gone, or another one by now: the watch tells
 	default:
 		return 0, err
