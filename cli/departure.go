@@ -93,6 +93,7 @@ func (d *departure) judge(steps *[]string) error {
 		if d.once("node", api.NodeNotReady) {
 			*steps = append(*steps, fmt.Sprintf("node/%s is not heard of: its projects move when their rescheduleAfter is over", d.node))
 		}
+		d.drained = len(d.open) == 0 // nobody can look; notes says so
 	default:
 		delete(d.shown, "node")
 		d.drained = api.IsTrue(st.GetConditions(), api.CondDrained)
@@ -180,6 +181,9 @@ func (d *departure) remains() string {
 
 // notes are what to know of a node that is drained.
 func (d *departure) notes() (notes []string) {
+	if d.state.GetStatus().GetState() == api.NodeNotReady {
+		notes = append(notes, fmt.Sprintf("node/%s is not heard of: nothing is assigned to it, but what it ran may run there still, until it comes back", d.node))
+	}
 	for _, name := range slices.Sorted(maps.Keys(d.failed)) {
 		notes = append(notes, fmt.Sprintf("project/%s has failed and stays on %s, stopped, for its logs: delete it, or caractrl retry %s to have it elsewhere",
 			line(name), d.node, line(name)))

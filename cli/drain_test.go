@@ -64,6 +64,26 @@ func TestDrainShowsEachProjectThatLeaves(t *testing.T) {
 	again.until(t, "project/e has failed and stays on n1, stopped, for its logs")
 }
 
+func TestADrainOfANodeThatIsNotHeardOf(t *testing.T) {
+	h := newHouse(t)
+	for _, n := range []string{"n1", "n2"} {
+		must(t, h.node(t.Context(), n))
+	}
+	h.apply(t, "a", "nginx:1")
+	must(t, h.schedule(t.Context(), "a", "Bind", "n1", ""))
+	must(t, h.silent(t.Context(), "n1"))
+	out, stop := h.start(t, "drain", "n1")
+	out.until(t, "node/n1 is not heard of: its projects move when their rescheduleAfter is over")
+	must(t, h.schedule(t.Context(), "a", "Move", "n2", "node n1 is lost"))
+	must(t, h.report(t.Context(), "a", "Running", "Running", "Ready", ""))
+	out.until(t, "project/a moved to n2 (1 of 1)")
+	out.until(t, "nothing is assigned to it, but what it ran may run there still")
+	out.until(t, "node/n1 drained")
+	if code := stop(); code != 0 {
+		t.Errorf("ended with %d", code)
+	}
+}
+
 func TestADrainThatSomebodyEnds(t *testing.T) {
 	h := newHouse(t)
 	must(t, h.node(t.Context(), "n1"))

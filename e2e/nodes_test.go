@@ -12,11 +12,11 @@ import (
 )
 
 // twoNodes is a cluster with n1 on the engine that the tests share, and n2 on one in a network namespace.
-func twoNodes(t *testing.T) (*world, *testdocker.Second) {
+func twoNodes(t *testing.T, serverFlags ...string) (*world, *testdocker.Second) {
 	t.Helper()
 	first, second := testdocker.Engine(t), testdocker.SecondEngine(t)
 	t.Parallel()
-	w := newWorld(t, options{listen: wildcard(t)})
+	w := newWorld(t, options{listen: wildcard(t), serverFlags: serverFlags})
 	testdocker.Images(t, first, testimage.WebV1, testimage.WebV2, testimage.KV, testimage.Job)
 	free, err := testcluster.FreeAddress()
 	w.must(err)
@@ -92,4 +92,19 @@ func TestTwoNodes(t *testing.T) {
 	w.equal("n1", w.engines[0])
 	w.equal("n2", second.Host)
 	w.answers("n2", names[0]+".test", "/", 200, "web v1")
+}
+
+// TestBinpack: with --placement binpack projects share a node as long as they fit on it.
+func TestBinpack(t *testing.T) {
+	w, _ := twoNodes(t, "--placement", "binpack")
+	on := map[string]int{}
+	for _, short := range []string{"a", "b", "c", "d"} {
+		name := w.name(short)
+		w.apply(w.web(name, testimage.WebV1))
+		w.running(name)
+		on[w.project(name).GetStatus().GetNodeRef()]++
+	}
+	if len(on) != 1 {
+		t.Errorf("four projects that fit on one node are on %v", on)
+	}
 }
