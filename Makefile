@@ -11,8 +11,8 @@ PACKAGES ?= ./...
 FUZZTIME ?= 10s
 BENCH    ?= .
 # What one room can measure alone is measured there, what crosses rooms in bench.
-BENCHED  ?= ./bench ./store/pebble ./reconciler ./scheduler ./sources/git ./agent ./manifest ./api
-# For bench/peers, such as -runs 15 or -compose PATH.
+BENCHED  ?= ./bench ./store/pebble ./reconciler ./scheduler ./sources/git ./agent ./agent/ingress ./manifest ./api
+# For bench/peers, such as -runs 9, -only ingress or -compose PATH.
 PEERS    ?=
 # Packages share one engine and a couple of cores: two at a time keeps their time-outs honest.
 TESTFLAGS ?= -p 2 -timeout 20m

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // brief is a limit that a test waits for, and moving a pace that a slow client keeps within it, on a loaded machine too.
@@ -213,5 +215,24 @@ func TestTroublesAreToldSeldom(t *testing.T) {
 	}
 	if said != 10 || unsaid != 9*99 {
 		t.Errorf("said %d times that %d were not said, want 10 and %d", said, unsaid, 9*99)
+	}
+}
+
+// TestAChangeOfRoutesBreaksNoConnection: what is open goes on, also where its own host has left.
+func TestAChangeOfRoutesBreaksNoConnection(t *testing.T) {
+	i, addr := one(t, Config{}, echoUpgrade)
+	c := raw(t, addr, "GET / HTTP/1.1\r\nHost: a.b\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+	r := bufio.NewReader(c)
+	if _, err := http.ReadResponse(r, nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, change := range []*carav1.Routes{
+		{Upserts: []*carav1.Route{{Host: "c.d", Project: "q", Service: "w", Port: 1, Node: "n2"}}}, {RemovedHosts: []string{"a.b"}}, {Full: true},
+	} {
+		i.Apply(change)
+		fmt.Fprint(c, "hello\n")
+		if line, err := r.ReadString('\n'); err != nil || line != "echo hello\n" {
+			t.Fatalf("got %q (%v) after %v", line, err, change)
+		}
 	}
 }

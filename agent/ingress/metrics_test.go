@@ -125,3 +125,31 @@ func TestARequestThatLostItsRoute(t *testing.T) {
 		t.Errorf("there are %q, want none", got)
 	}
 }
+
+// TestAcrossAgentsBothCount: each agent has what passed it, told apart, and a line that names the client.
+func TestAcrossAgentsBothCount(t *testing.T) {
+	ip, port := service(t, echo("web"))
+	var papers [2]paper
+	registries := [2]*prometheus.Registry{prometheus.NewRegistry(), prometheus.NewRegistry()}
+	second, addr2 := serving(t, Config{Node: "n2", Endpoint: up(ip), Metrics: registries[1], AccessLog: &papers[1]})
+	first, addr1 := serving(t, Config{Node: "n1", Endpoint: down, Metrics: registries[0], AccessLog: &papers[0]})
+	table := &carav1.Routes{Full: true, Upserts: []*carav1.Route{
+		{Host: "a.b", Project: "p", Service: "w", Port: port, Node: "n2", IngressAddress: addr2},
+		{Host: "c.d", Project: "q", Service: "w", Port: port, Node: "n1", IngressAddress: addr1}, // who n1 is
+	}}
+	first.Apply(table)
+	second.Apply(table)
+	if status, _ := get(t, addr1, "a.b", nil); status != http.StatusOK {
+		t.Fatalf("got %d, want 200", status)
+	}
+	for n, want := range []struct {
+		node, from string
+		via        any
+	}{{"n1", "client", nil}, {"n2", "agent", "n1"}} {
+		reads(t, registries[n], []string{"cara_ingress_request_seconds from=" + want.from + " project=p service=w 1"}, "cara_ingress_request_seconds")
+		line := papers[n].lines(t, 1)[0]
+		if line["node"] != want.node || line["via"] != want.via || line["remote"] != "127.0.0.1" || line["project"] != "p" {
+			t.Errorf("the line of %s is %v, want via %v and the client's address", want.node, line, want.via)
+		}
+	}
+}
