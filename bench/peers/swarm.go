@@ -17,6 +17,10 @@ import (
 
 var errNoDocker = errors.New("there is no docker on the PATH")
 
+// swarmImage is what the image is called there. A swarm asks the registry for an image that it has, and waits long for the
+// answer of one that it cannot reach: this one refuses at once.
+const swarmImage = "localhost:1/kv:v1"
+
 // swarm is an engine of its own that is made a swarm of one: the engine that others share never is.
 type swarm struct {
 	second *testdocker.Second
@@ -34,6 +38,9 @@ func openSwarm(ctx context.Context, dir string) (*swarm, error) {
 	}
 	s := &swarm{second, dir}
 	if err := testdocker.LoadImages(ctx, second.Host, testimage.KV); err != nil {
+		return nil, errors.Join(err, s.close(ctx))
+	}
+	if _, err := s.docker(ctx, "tag", testimage.KV, swarmImage); err != nil {
 		return nil, errors.Join(err, s.close(ctx))
 	}
 	if _, err := s.docker(ctx, "swarm", "init", "--advertise-addr", second.Address); err != nil {
@@ -77,7 +84,7 @@ func (s *swarm) write(of shape) (string, error) {
 	var b strings.Builder
 	b.WriteString("version: \"3.8\"\nservices:\n")
 	for _, service := range of.names() {
-		fmt.Fprintf(&b, "  %s: {image: %q}\n", service, testimage.KV)
+		fmt.Fprintf(&b, "  %s: {image: %q}\n", service, swarmImage)
 	}
 	if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
 		return "", fmt.Errorf("write stack file: %w", err)
