@@ -47,8 +47,9 @@ type Agent struct {
 
 	mu        sync.Mutex
 	tasks     map[string]*task
-	connected bool // a stream to our cluster's server is open
-	synced    bool // the server has named all that is ours on the stream that is open
+	listeners map[chan struct{}]string // kicked when something happened to the project; see listen
+	connected bool                     // a stream to our cluster's server is open
+	synced    bool                     // the server has named all that is ours on the stream that is open
 	syncedAt  time.Time
 }
 
@@ -84,7 +85,7 @@ func New(cfg Config) (*Agent, error) {
 		endpoints:    newEndpoints(),
 		machineKnown: make(chan struct{}), calls: make(chan struct{}, cfg.EngineCalls), stops: semaphore.NewWeighted(int64(cfg.Stops)),
 		relist: make(chan struct{}, 1), beat: make(chan struct{}, 1), nobody: make(chan struct{}, 1),
-		tasks: map[string]*task{},
+		tasks: map[string]*task{}, listeners: map[chan struct{}]string{},
 	}
 	a.queue = loop.NewQueue(loop.QueueConfig{
 		Name: "projects", Workers: cfg.Workers, Do: a.work, MaxBackoff: cfg.MaxBackoff, Logger: a.log,
@@ -242,6 +243,7 @@ func (a *Agent) link(connected bool) {
 func (a *Agent) hint(project string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.wake(project)
 	if t := a.tasks[project]; t != nil {
 		t.hinted = true
 		a.queue.Add(project)
@@ -312,6 +314,7 @@ func (a *Agent) reported(project string, r *carav1.UpdateProjectStatusRequest) {
 		}
 		t.project = p
 	}
+	a.wake(project)
 	a.queue.Add(project) // to have it on disk: a project that failed must not start anew with the next agent
 }
 

@@ -244,8 +244,9 @@ type Progress struct {
 // LogOptions say which lines.
 type LogOptions struct {
 	Follow bool
-	Tail   int // how many of the last; 0 for all, below 0 for none
-	Since  time.Time
+	Tail   int       // how many of the last; 0 for all, below 0 for none
+	Since  time.Time // the first moment; zero: from the first line
+	Until  time.Time // the last; zero: to the last line. Not with Follow or Tail
 }
 
 // LogLine is one line that a container wrote, cut at 16 KiB.

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
@@ -21,43 +23,50 @@ const (
 // sendLogs sends the lines of some services as they come. A slow reader holds the engine up for a moment and is then
 // told how many lines it lost.
 func (a *Agent) sendLogs(ctx context.Context, request *carav1.LogsRequest, server *serverEnd) error {
+	read := a.storedLogs
+	switch {
+	case request.GetPrevious():
+		read = a.previousLogs
+	case request.GetFollow():
+		read = a.followLogs
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	lines := make(chan *carav1.LogLine, logBuffer)
+	var reader sync.WaitGroup
+	defer reader.Wait()
+	defer cancel()
+	var failed error // to be read once lines is closed
+	reader.Go(func() {
+		defer close(lines)
+		failed = read(ctx, request, lines)
+	})
+	for l := range lines {
+		if err := server.Send(ctx, &carav1.AttachRequest{Log: l}); err != nil {
+			return fmt.Errorf("send a log line: %w", err)
+		}
+	}
+	return failed
+}
+
+// storedLogs reads what has been written so far.
+func (a *Agent) storedLogs(ctx context.Context, request *carav1.LogsRequest, lines chan<- *carav1.LogLine) error {
 	containers, err := a.logged(ctx, request)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	var readers sync.WaitGroup
-	defer readers.Wait()
-	defer cancel()
-	lines := make(chan *carav1.LogLine, logBuffer)
-	failed := make(chan error, len(containers))
+	var readers errgroup.Group
 	for _, c := range containers {
-		readers.Go(func() { failed <- a.readLog(ctx, c, request, lines) })
+		readers.Go(func() error { return a.readLog(ctx, c, logOptions(request), lines, nil) })
 	}
-	send := func(l *carav1.LogLine) error { return server.Send(ctx, &carav1.AttachRequest{Log: l}) }
-	for open := len(containers); open > 0; {
-		select {
-		case l := <-lines:
-			if err := send(l); err != nil {
-				return fmt.Errorf("send a log line: %w", err)
-			}
-		case err := <-failed:
-			if err != nil {
-				return err
-			}
-			open--
-		}
+	return readers.Wait()
+}
+
+func logOptions(request *carav1.LogsRequest) LogOptions {
+	options := LogOptions{Follow: request.GetFollow(), Tail: int(request.GetTail())}
+	if request.GetSince() != nil {
+		options.Since = request.GetSince().AsTime()
 	}
-	for {
-		select {
-		case l := <-lines:
-			if err := send(l); err != nil {
-				return fmt.Errorf("send a log line: %w", err)
-			}
-		default:
-			return nil
-		}
-	}
+	return options
 }
 
 // logged are the containers whose logs are asked for, one for each service.
@@ -81,22 +90,26 @@ func (a *Agent) logged(ctx context.Context, request *carav1.LogsRequest) ([]Cont
 		}
 	}
 	if len(out) == 0 {
-		return nil, fmt.Errorf("project %s has no container on node %s yet", request.GetName(), a.cfg.NodeName)
+		return nil, a.noContainer(request)
 	}
 	return out, nil
 }
 
-func (a *Agent) readLog(ctx context.Context, c Container, request *carav1.LogsRequest, lines chan<- *carav1.LogLine) error {
-	options := LogOptions{Follow: request.GetFollow(), Tail: int(request.GetTail())}
-	if request.GetSince() != nil {
-		options.Since = request.GetSince().AsTime()
-	}
+func (a *Agent) noContainer(request *carav1.LogsRequest) error {
+	return fmt.Errorf("project %s has no container on node %s yet", request.GetName(), a.cfg.NodeName)
+}
+
+// readLog passes on the lines of one container. place, where not nil, has what of them was passed on before, and then
+// what is.
+func (a *Agent) readLog(ctx context.Context, c Container, options LogOptions, lines chan<- *carav1.LogLine, place *logPlace) error {
+	service := c.Labels[api.LabelService]
 	var lost int32
 	err := a.engine.Logs(ctx, c.ID, options, func(l LogLine) error {
-		line := &carav1.LogLine{Service: c.Labels[api.LabelService], Stderr: l.Stderr, Line: l.Text, Lost: lost}
-		if !l.Time.IsZero() {
-			line.Time = timestamppb.New(l.Time)
+		if place.has(l) {
+			return nil
 		}
+		line := logLine(service, l)
+		line.Lost = lost
 		select {
 		case lines <- line:
 			lost = 0
@@ -122,9 +135,105 @@ func (a *Agent) readLog(ctx context.Context, c Container, request *carav1.LogsRe
 	}
 	if lost > 0 {
 		select {
-		case lines <- &carav1.LogLine{Service: c.Labels[api.LabelService], Lost: lost}:
+		case lines <- &carav1.LogLine{Service: service, Lost: lost}:
 		case <-ctx.Done():
 		}
 	}
 	return err
+}
+
+func logLine(service string, l LogLine) *carav1.LogLine {
+	line := &carav1.LogLine{Service: service, Stderr: l.Stderr, Line: l.Text}
+	if !l.Time.IsZero() {
+		line.Time = timestamppb.New(l.Time)
+	}
+	return line
+}
+
+const (
+	// startLag is how much later than its first lines an engine may note the start of a container, where nothing better
+	// is known.
+	startLag = 50 * time.Millisecond
+	// maxPrevious bounds what is kept of a previous run's lines to find the last of them.
+	maxPrevious = 10_000
+)
+
+// previousLogs reads what was written before the last start of each container.
+func (a *Agent) previousLogs(ctx context.Context, request *carav1.LogsRequest, lines chan<- *carav1.LogLine) error {
+	containers, err := a.logged(ctx, request)
+	if err != nil {
+		return err
+	}
+	found := false
+	for _, c := range containers {
+		if c, err = a.engine.InspectContainer(ctx, c.ID); err != nil {
+			return err
+		}
+		options := LogOptions{Until: beforeStart(c)}
+		if request.GetSince() != nil {
+			options.Since = request.GetSince().AsTime()
+		}
+		if options.Until.IsZero() {
+			continue // it has never been started
+		}
+		last := &lastLines{most: int(request.GetTail())}
+		if err := a.engine.Logs(ctx, c.ID, options, func(l LogLine) error { last.add(l); return nil }); err != nil {
+			return err
+		}
+		found = found || last.count > 0
+		for _, l := range last.lines() {
+			select {
+			case lines <- logLine(c.Labels[api.LabelService], l):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+	if !found {
+		return streamError{codes.NotFound, fmt.Errorf("there is no previous run: nothing was written before the last start of these containers, " +
+			"and what a container wrote goes with it when it is made anew")}
+	}
+	return nil
+}
+
+// beforeStart is a time after the last line of a container's previous run and before the first of its last one.
+func beforeStart(c Container) time.Time {
+	switch {
+	case c.StartedAt.IsZero():
+		return time.Time{}
+	case !c.FinishedAt.IsZero() && c.FinishedAt.Before(c.StartedAt): // it runs, and this was the end of the run before
+		return c.FinishedAt.Add(c.StartedAt.Sub(c.FinishedAt) / 2)
+	}
+	return c.StartedAt.Add(-startLag)
+}
+
+// lastLines keeps the last of many lines: most of them (0: maxPrevious, below 0: none).
+type lastLines struct {
+	most  int
+	count int
+	kept  []LogLine
+}
+
+func (k *lastLines) add(l LogLine) {
+	size := maxPrevious
+	if k.most > 0 {
+		size = min(k.most, size)
+	}
+	if len(k.kept) < size {
+		k.kept = append(k.kept, l)
+	} else {
+		k.kept[k.count%size] = l
+	}
+	k.count++
+}
+
+func (k *lastLines) lines() []LogLine {
+	if k.most < 0 || len(k.kept) == 0 {
+		return nil
+	}
+	first := 0
+	if k.count > len(k.kept) {
+		first = k.count % len(k.kept)
+	}
+	return append(slices.Clone(k.kept[first:]), k.kept[:first]...)
 }

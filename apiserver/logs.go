@@ -3,6 +3,7 @@ package apiserver
 import (
 	"google.golang.org/protobuf/proto"
 
+	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -14,6 +15,9 @@ func (s projectService) Logs(req *carav1.LogsRequest, out carav1.ProjectService_
 	}
 	if err := knownServices(p, req.GetServices()); err != nil {
 		return err
+	}
+	if req.GetPrevious() && req.GetFollow() {
+		return api.Invalid("the request", fieldError("previous", "and follow do not go together: a previous run has ended"))
 	}
 	ask := &carav1.OpenStream{Kind: &carav1.OpenStream_Logs{Logs: proto.CloneOf(req)}}
 	return s.relay(out.Context(), p.GetStatus().GetNodeRef(), ask, talk{down: func(msg *carav1.AttachRequest) error {

@@ -22,6 +22,7 @@ type logsOptions struct {
 	tail       int32
 	since      time.Duration
 	timestamps bool
+	previous   bool
 }
 
 func (a *app) logsCommand() *cobra.Command {
@@ -29,7 +30,8 @@ func (a *app) logsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "logs PROJECT [SERVICE...]", Short: "Show what a project's containers wrote", Args: cobra.MinimumNArgs(1),
 		Long: "Show what a project's containers wrote. The lines of several services are in the order of their times; where they are\n" +
-			"more than 8 MiB, what is further apart than that comes as the node sends it. With -f lines are shown as they come.",
+			"more than 8 MiB, what is further apart than that comes as the node sends it. With -f lines are shown as they come, over restarts and updates, until\n" +
+			"the project is gone or none of its services will run again.",
 		ValidArgsFunction: a.completeNames(projectKind()),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.services = append(o.services, args[1:]...)
@@ -41,6 +43,7 @@ func (a *app) logsCommand() *cobra.Command {
 	f.BoolVarP(&o.follow, "follow", "f", false, "stay and show new lines")
 	f.Int32Var(&o.tail, "tail", -1, "only so many of each service's last lines; -1 shows all")
 	f.DurationVar(&o.since, "since", 0, "only lines of the last while, such as 10m")
+	f.BoolVarP(&o.previous, "previous", "p", false, "what was written before each container's last start")
 	f.BoolVar(&o.timestamps, "timestamps", false, "begin each line with its time")
 	return cmd
 }
@@ -61,7 +64,7 @@ func (a *app) logs(ctx context.Context, project string, o logsOptions) error {
 	if err != nil {
 		return err
 	}
-	req := &carav1.LogsRequest{Name: project, Services: o.services, Follow: o.follow, Tail: tailOf(o.tail)}
+	req := &carav1.LogsRequest{Name: project, Services: o.services, Follow: o.follow, Tail: tailOf(o.tail), Previous: o.previous}
 	if o.since > 0 {
 		req.Since = timestamppb.New(a.now().Add(-o.since))
 	}

@@ -30,6 +30,9 @@ func (e *Engine) Logs(ctx context.Context, id string, o agent.LogOptions, emit f
 	if !o.Since.IsZero() {
 		options.Since = strconv.FormatInt(o.Since.Unix(), 10) + "." + nanos(o.Since)
 	}
+	if !o.Until.IsZero() {
+		options.Until = strconv.FormatInt(o.Until.Unix(), 10) + "." + nanos(o.Until)
+	}
 	body, err := docker.ContainerLogs(ctx, id, options)
 	if err != nil {
 		return wrap(err, "read logs of container %.12s", id)

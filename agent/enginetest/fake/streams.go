@@ -32,7 +32,7 @@ func (e *Engine) Logs(ctx context.Context, id string, options agent.LogOptions, 
 		at = len(c.log)
 		e.mu.Unlock()
 		for _, l := range lines {
-			if !options.Since.IsZero() && l.Time.Before(options.Since) {
+			if !options.Since.IsZero() && l.Time.Before(options.Since) || !options.Until.IsZero() && l.Time.After(options.Until) {
 				continue
 			}
 			if err := emit(l); err != nil {

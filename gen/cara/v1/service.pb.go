@@ -1761,7 +1761,8 @@ type LogsRequest struct {
 	Tail int32 `protobuf:"varint,4,opt,name=tail,proto3" json:"tail,omitempty"`
 	// Since leaves out what is older.
 	Since *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
-	// Previous asks for the run before each container's last start. Exclusive with follow.
+	// Previous asks for what was written before each container's last start, the last 10,000 lines of it at most. Exclusive
+	// with follow.
 	Previous      bool `protobuf:"varint,6,opt,name=previous,proto3" json:"previous,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -1,0 +1,247 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// logLook is how often the containers of logs that are followed are looked at, when no event of the engine says that
+// something has happened.
+const logLook = 2 * time.Second
+
+// logPlace is how far the log of one container has been read. Only one reads it at a time.
+type logPlace struct {
+	reading bool
+	run     time.Time // StartedAt of the run that was read last, or is
+	last    time.Time // of the last line; several may have one time
+	same    int       // how many lines of that time were read
+	again   int       // how many of them are still to come a second time
+}
+
+// resume asks for what has not been read.
+func (p *logPlace) resume(options LogOptions) LogOptions {
+	if p.last.IsZero() {
+		return options
+	}
+	p.again = p.same
+	options.Tail, options.Since = 0, p.last
+	return options
+}
+
+// has says that a line was read before, and remembers it where not. It takes them in their order.
+func (p *logPlace) has(l LogLine) bool {
+	switch {
+	case p == nil:
+		return false
+	case l.Time.Equal(p.last) && p.again > 0:
+		p.again--
+		return true
+	case l.Time.Equal(p.last):
+		p.same++
+		return false
+	}
+	p.last, p.same, p.again = l.Time, 1, 0
+	return false
+}
+
+// logFollower follows the logs of some services: over restarts of their containers and over containers that take their
+// place, until none of them will write any more.
+type logFollower struct {
+	agent   *Agent
+	request *carav1.LogsRequest
+	lines   chan<- *carav1.LogLine
+	places  map[string]*logPlace // by container
+	begun   bool                 // the first look is over: what comes now is new
+	ended   chan string          // containers whose reader has come to an end
+	failed  chan error
+	readers sync.WaitGroup
+}
+
+// followLogs reads what is written until no followed service can write any more.
+func (a *Agent) followLogs(ctx context.Context, request *carav1.LogsRequest, lines chan<- *carav1.LogLine) error {
+	ctx, cancel := context.WithCancel(ctx)
+	f := &logFollower{agent: a, request: request, lines: lines, places: map[string]*logPlace{}, ended: make(chan string), failed: make(chan error)}
+	defer f.readers.Wait()
+	defer cancel()
+	wake, stop := a.listen(request.GetName())
+	defer stop()
+	for {
+		over, err := f.look(ctx)
+		if err != nil || over {
+			return err
+		}
+		select {
+		case id := <-f.ended:
+			f.places[id].reading = false
+		case err := <-f.failed:
+			return err
+		case <-wake:
+		case <-time.After(logLook):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// look reads the log of each container that has something to say, and says whether that was all there will be.
+func (f *logFollower) look(ctx context.Context) (over bool, err error) {
+	want := f.agent.wanted(f.request.GetName()) // before the list: what is wanted later is looked at later
+	labels := f.agent.ownLabels()
+	labels[api.LabelProject] = f.request.GetName()
+	all, err := f.agent.engine.ListContainers(ctx, labels)
+	if err != nil {
+		return false, err
+	}
+	there := map[string]bool{} // by service: whether one of its containers may still write
+	for _, c := range all {
+		service := c.Labels[api.LabelService]
+		if len(f.request.GetServices()) > 0 && !slices.Contains(f.request.GetServices(), service) {
+			continue
+		}
+		more, err := f.container(ctx, c, want)
+		if err != nil {
+			return false, err
+		}
+		there[service] = there[service] || more
+	}
+	if !f.begun && len(there) == 0 && !f.awaited(want, there) {
+		return false, f.agent.noContainer(f.request)
+	}
+	f.begun = true
+	for _, p := range f.places {
+		if p.reading {
+			return false, nil
+		}
+	}
+	for _, more := range there {
+		if more {
+			return false, nil
+		}
+	}
+	return !f.awaited(want, there), nil
+}
+
+// container reads on where there is more, and says whether more may come.
+func (f *logFollower) container(ctx context.Context, c Container, want *Want) (more bool, err error) {
+	p := f.places[c.ID]
+	if p != nil && p.reading {
+		return true, nil
+	}
+	c, err = f.agent.engine.InspectContainer(ctx, c.ID)
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	runs := c.State == StateRunning || c.State == StatePaused
+	if runs || p == nil || !p.run.Equal(c.StartedAt) {
+		f.read(ctx, c, p)
+		return true, nil
+	}
+	return writesAgain(c, want), nil
+}
+
+// read begins a reader.
+func (f *logFollower) read(ctx context.Context, c Container, p *logPlace) {
+	options := logOptions(f.request)
+	if p == nil {
+		p = &logPlace{}
+		f.places[c.ID] = p
+		switch {
+		case f.begun:
+			options.Tail = 0 // all of a container that took another's place is new
+		case options.Tail < 0:
+			p.last = time.Now()
+		}
+	}
+	p.reading, p.run = true, c.StartedAt
+	options = p.resume(options)
+	f.readers.Go(func() {
+		err := f.agent.readLog(ctx, c, options, f.lines, p)
+		if err != nil && !errors.Is(err, ErrNotFound) { // one that was removed meanwhile has said all
+			select {
+			case f.failed <- err:
+			case <-ctx.Done():
+			}
+			return
+		}
+		select {
+		case f.ended <- c.ID:
+		case <-ctx.Done():
+		}
+	})
+}
+
+// awaited says whether a service that has no container now is to have one.
+func (f *logFollower) awaited(want *Want, there map[string]bool) bool {
+	if want == nil || want.Remove || want.Phase == api.PhaseFailed {
+		return false
+	}
+	for _, svc := range want.Spec.GetServices() {
+		_, is := there[svc.GetName()]
+		if !is && (len(f.request.GetServices()) == 0 || slices.Contains(f.request.GetServices(), svc.GetName())) {
+			return true
+		}
+	}
+	return false
+}
+
+// writesAgain says whether a container that does not run will, or one that takes its place.
+func writesAgain(c Container, want *Want) bool {
+	if want == nil || want.Remove || want.Phase == api.PhaseFailed {
+		return false
+	}
+	i := slices.IndexFunc(want.Spec.GetServices(), func(svc *carav1.Service) bool { return svc.GetName() == c.Labels[api.LabelService] })
+	if i < 0 {
+		return false // an update took the service away
+	}
+	if c.StartedAt.IsZero() || c.Labels[labelRunHash] != want.RunHashes[want.Spec.GetServices()[i].GetName()] {
+		return true // not started yet, or another takes its place
+	}
+	switch want.Spec.GetServices()[i].GetRestartPolicy() {
+	case api.RestartNever:
+		return false
+	case api.RestartOnFailure:
+		return c.ExitCode != 0
+	}
+	return true
+}
+
+// wanted is what a project should be on this node; nil where it is none of ours.
+func (a *Agent) wanted(project string) *Want {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if t := a.tasks[project]; t != nil {
+		return t.want
+	}
+	return nil
+}
+
+// listen returns a channel that is kicked when something may have happened to a project.
+func (a *Agent) listen(project string) (wake <-chan struct{}, stop func()) {
+	c := make(chan struct{}, 1)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.listeners[c] = project
+	return c, func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		delete(a.listeners, c)
+	}
+}
+
+// wake kicks who listens to a project; mu is held.
+func (a *Agent) wake(project string) {
+	for c, name := range a.listeners {
+		if name == project {
+			kick(c)
+		}
+	}
+}

@@ -1,0 +1,63 @@
+package agent
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+func at(second int) time.Time { return time.Unix(int64(second), 0) }
+
+// TestLogPlace: a log that is read again from where it was left gives each line once, several of one moment, too.
+func TestLogPlace(t *testing.T) {
+	log := []LogLine{{Time: at(1), Text: "a"}, {Time: at(2), Text: "b"}, {Time: at(2), Text: "c"}, {Time: at(2), Text: "d"}, {Time: at(3), Text: "e"}}
+	for stop := range len(log) + 1 { // the first reader gets so far
+		p := &logPlace{}
+		got := ""
+		read := func(options LogOptions, lines []LogLine) {
+			for _, l := range lines {
+				if !l.Time.Before(options.Since) && !p.has(l) {
+					got += l.Text
+				}
+			}
+		}
+		read(p.resume(LogOptions{}), log[:stop])
+		read(p.resume(LogOptions{}), log)
+		read(p.resume(LogOptions{Tail: 5}), append(log, LogLine{Time: at(3), Text: "f"}))
+		if got != "abcdef" {
+			t.Errorf("after %d lines: %q", stop, got)
+		}
+	}
+}
+
+func TestBeforeStart(t *testing.T) {
+	for name, c := range map[string]struct {
+		c    Container
+		want time.Time
+	}{
+		"never started":      {Container{}, time.Time{}},
+		"runs again":         {Container{StartedAt: at(20), FinishedAt: at(10)}, at(15)},
+		"runs for the first": {Container{StartedAt: at(20)}, at(20).Add(-startLag)},
+		"has ended":          {Container{StartedAt: at(20), FinishedAt: at(30)}, at(20).Add(-startLag)},
+	} {
+		if got := beforeStart(c.c); !got.Equal(c.want) {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+	}
+}
+
+func TestLastLines(t *testing.T) {
+	for most, want := range map[int]string{0: "12345", -1: "", 1: "5", 2: "45", 5: "12345", 9: "12345"} {
+		last := &lastLines{most: most}
+		for i := range 5 {
+			last.add(LogLine{Text: fmt.Sprint(i + 1)})
+		}
+		got := ""
+		for _, l := range last.lines() {
+			got += l.Text
+		}
+		if got != want || last.count != 5 {
+			t.Errorf("the last %d: %q of %d, want %q", most, got, last.count, want)
+		}
+	}
+}
