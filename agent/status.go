@@ -111,12 +111,15 @@ func (s *step) reportRollout(r *carav1.UpdateProjectStatusRequest, actions []Act
 		return
 	}
 	if up < total {
-		reason := "Starting"
-		if s.w.Phase == api.PhaseRunning {
+		reason, what := "Starting", "up"
+		switch {
+		case s.updating(): // nothing is down, as far as anybody can tell
+			reason, what = "Updating", "up to date"
+		case s.w.Phase == api.PhaseRunning:
 			reason = "ServiceDown"
 		}
 		r.Conditions = append(r.Conditions, condition(api.CondReady, api.StatusFalse, reason,
-			fmt.Sprintf("%d of %d services are up: %s", up, total, orElse(because(actions), "waiting"))))
+			fmt.Sprintf("%d of %d services are %s: %s", up, total, what, orElse(because(actions), "waiting"))))
 		return
 	}
 	if s.w.Phase == api.PhaseScheduled {

@@ -307,7 +307,7 @@ func TestReportOfAnUpdate(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", what, diff)
 		}
 	}
-	check("while the successor starts", said{oldID, "web:1", "", "Starting"})
+	check("while the successor starts", said{oldID, "web:1", "", "Updating"})
 	e.memory.Update = &Failure{Service: "a", Message: "no"}
 	check("once it has failed", said{oldID, "web:1", "", api.ReasonUpdateFailed})
 	e.memory.Update = nil

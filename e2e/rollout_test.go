@@ -106,6 +106,20 @@ func TestStartFirst(t *testing.T) {
 		}
 	})
 
+	w.sub("a retry", func(w *world) {
+		p := w.project(shop)
+		if r := w.ctl("", "retry", shop); r.Code != 0 {
+			w.Fatalf("%+v", r)
+		}
+		w.until(shop, "is tried again", func(now *carav1.Project) bool {
+			return now.GetStatus().GetRestartToken() != p.GetStatus().GetRestartToken()
+		})
+		if again := w.notUpdated(shop, "the update of service web failed"); serves(again) != serves(p) {
+			w.Errorf("container %s serves, want %s", serves(again), serves(p))
+		}
+		clients.none(w)
+	})
+
 	w.sub("a newer generation takes a half-made successor away", func(w *world) {
 		before := serves(w.project(shop))
 		w.apply(rolling(shop, testimage.WebV2, "env:", "- {name: START_DELAY, value: 10m}"))
