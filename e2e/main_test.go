@@ -43,11 +43,12 @@ func built(t *testing.T) string {
 	return programs.dir
 }
 
-// pools are the parts of the network pool that tests on one engine do not share: 10.213.N.0/20 each.
+// pools are the parts of the network pool that tests on one engine do not share: 10.213.N.0/20 each. Where the first one
+// is, is another matter in each process, so that two runs on one engine seldom share one.
 var pools = func() chan string {
 	free := make(chan string, 15)
 	for n := range cap(free) {
-		free <- fmt.Sprintf("10.213.%d.0/20", 16*(n+1))
+		free <- fmt.Sprintf("10.213.%d.0/20", 16*((os.Getpid()+n)%cap(free)+1))
 	}
 	return free
 }()
