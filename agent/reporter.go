@@ -66,6 +66,7 @@ func (r *reporter) renew() {
 	clear(r.sent)
 }
 
+// forget lets go of what is to be said of a project, and of what was.
 func (r *reporter) forget(project string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -153,3 +153,15 @@ func TestAgentEndsInAnUpdate(t *testing.T) {
 		})
 	}
 }
+
+// TestRetryThatComesToTheSame is said again: the server has put away what it was told before.
+func TestRetryThatComesToTheSame(t *testing.T) {
+	f := newFaked(t)
+	f.up(t, startFirst("web"))
+	spec := startFirst("none")
+	spec.Services[0].PullPolicy = api.PullNever
+	f.put("p", spec)
+	f.wait(t, "p", reason(api.ReasonUpdateFailed))
+	f.edit("p", func(p *carav1.Project) { p.Status.RestartToken, p.Status.Conditions = "t1", nil })
+	f.wait(t, "p", reason(api.ReasonUpdateFailed))
+}

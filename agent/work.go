@@ -59,7 +59,9 @@ func (a *Agent) work(ctx context.Context, project string) (time.Duration, error)
 // pass looks, decides, reports and acts once. more says that it should be done again right away.
 func (a *Agent) pass(ctx context.Context, t *task, want *Want) (again time.Duration, more bool, err error) {
 	w := &t.work
-	w.begin(want)
+	if w.begin(want) {
+		a.reports.forget(want.Project) // what was said of another rollout, the server has put away: say it again, also where it comes to the same
+	}
 	unkept := a.keep(t, want)
 	if unkept != nil && want.Remove {
 		return 0, false, unkept
@@ -98,16 +100,17 @@ func (a *Agent) pass(ctx context.Context, t *task, want *Want) (again time.Durat
 	return 0, true, a.execute(ctx, want, have, w, todo)
 }
 
-// begin opens a rollout's bookkeeping anew where want is of another one.
-func (w *workspace) begin(want *Want) {
+// begin opens a rollout's bookkeeping anew where want is of another one, and says whether it did.
+func (w *workspace) begin(want *Want) bool {
 	if w.rollout == want.rollout() && w.memory.Pulls != nil {
-		return
+		return false
 	}
 	w.rollout = want.rollout()
 	w.memory = Memory{Pulls: map[string]Pull{}, Restarts: map[string]Restarts{}, Tries: map[string]Try{}}
 	if w.digests == nil {
 		w.digests = map[string]string{}
 	}
+	return true
 }
 
 // keep has on disk what is in force before anything is done about it, and nothing of what is on its way out.
