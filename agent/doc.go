@@ -26,5 +26,7 @@
 //     an older epoch is taken only from the first list of a new stream, and only once that stream has stood for the
 //     whole grace without a newer one, which a server that only lags behind would send. Then what belongs to the lost
 //     epoch goes and the project is made anew, once. In mid-stream an older epoch is refused, whatever it says.
+//   - Of two containers of one service that is replaced start-first, the old one serves and is kept up until the new one
+//     is ready, and for good where the new one fails (step_update.go). Which is which, the engine's own state says.
 //   - A service leaves Endpoints before its container gets a signal, and the requests that it had been given may end first.
 package agent

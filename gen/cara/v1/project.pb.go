@@ -474,8 +474,8 @@ type Update struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Order is `stop-first` (the default): the old container is stopped, then the new one started. With `start-first` the
 	// new one is started beside the old one, which keeps its place in the ingress until the new one is ready (healthy
-	// where it has a check) and stays where the new one fails. While both run, other services of the project may reach
-	// either by the service's name.
+	// where it has a check, else up for 5 seconds) and stays where the new one fails: Ready is False, UpdateFailed. While
+	// both run, other services of the project may reach either by the service's name, and both have its volumes.
 	Order         string `protobuf:"bytes,1,opt,name=order,proto3" json:"order,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
