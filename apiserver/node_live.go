@@ -1,7 +1,6 @@
 package apiserver
 
 import (
-	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -17,34 +16,6 @@ const (
 	// nodeLease is how long a node counts as there after its last heartbeat.
 	nodeLease = 20 * time.Second
 )
-
-// infos has what each agent last said of its machine. How much of a disk is free changes all the time, so the newest
-// word is kept here and only what changes seldom is written.
-type infos struct {
-	mu   sync.Mutex
-	last map[string]*carav1.NodeInfo // immutable
-}
-
-func (i *infos) note(node string, info *carav1.NodeInfo) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if i.last == nil {
-		i.last = make(map[string]*carav1.NodeInfo)
-	}
-	i.last[node] = info
-}
-
-func (i *infos) of(node string) *carav1.NodeInfo {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.last[node]
-}
-
-func (i *infos) forget(node string) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	delete(i.last, node)
-}
 
 // overlayNode is a node with what is kept in memory of it. The node itself is shared and stays as it is. The last
 // heartbeat of a node that is there is absent until it is heard of after the server's start: what was stored with its

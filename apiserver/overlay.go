@@ -1,73 +1,12 @@
 package apiserver
 
 import (
-	"sync"
-	"time"
-
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
-
-// beats has when each node was last heard of. It changes with every heartbeat, so it is never stored: after a restart
-// nobody has been heard of yet.
-type beats struct {
-	mu   sync.RWMutex
-	last map[string]time.Time
-}
-
-// note records a sign of life.
-func (b *beats) note(node string, at time.Time) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.last == nil {
-		b.last = map[string]time.Time{}
-	}
-	b.last[node] = at
-}
-
-// of returns the last sign of life of a node since the server's start; zero where there was none.
-func (b *beats) of(node string) time.Time {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	return b.last[node]
-}
-
-// forget drops a node that is gone.
-func (b *beats) forget(node string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	delete(b.last, node)
-}
-
-// polls has what the last probe of each source found. It changes with every poll, so it is never stored.
-type polls struct {
-	mu   sync.RWMutex
-	last map[string]*carav1.PollStatus
-}
-
-func (p *polls) note(source string, poll *carav1.PollStatus) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.last == nil {
-		p.last = map[string]*carav1.PollStatus{}
-	}
-	p.last[source] = poll
-}
-
-func (p *polls) of(source string) *carav1.PollStatus {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	return p.last[source]
-}
-
-func (p *polls) forget(source string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.last, source)
-}
 
 // overlayProject says how old a project's status is, where its node is not heard of. Nearly always that is nothing and
 // the shared object goes out as it is.

@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/fullstorydev/grpchan/inprocgrpc"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // Server is the door. New makes it, Run serves it, Client lets the loops of this process in.
@@ -17,9 +19,9 @@ type Server struct {
 	cfg      Config
 	cache    *cache
 	metrics  *metrics
-	beats    beats
-	infos    infos
-	polls    polls
+	beats    latest[time.Time]          // when each node was heard of
+	infos    latest[*carav1.NodeInfo]   // what each agent said of its machine: free disk changes all the time
+	polls    latest[*carav1.PollStatus] // what the probe of each source found
 	hints    *hints
 	sessions sessions
 	meetings meetings

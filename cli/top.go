@@ -126,7 +126,11 @@ func usageRow(u *carav1.ServiceUsage) []cell {
 		share = fmt.Sprintf("%.1f", 100*float64(u.GetMemoryBytes())/float64(u.GetMemoryLimitBytes()))
 	}
 	return []cell{
-		text(u.GetService()), {text: fmt.Sprintf("%dm", u.GetCpuMillis())}, size(u.GetMemoryBytes()), {text: share},
-		{text: size(u.GetReceivedBytes()).text + "/" + size(u.GetSentBytes()).text}, {text: fmt.Sprint(u.GetPids())},
+		text(u.GetService()),
+		{text: fmt.Sprintf("%dm", u.GetCpuMillis())},
+		size(u.GetMemoryBytes()),
+		{text: share},
+		{text: size(u.GetReceivedBytes()).text + "/" + size(u.GetSentBytes()).text},
+		{text: fmt.Sprint(u.GetPids())},
 	}
 }
