@@ -10,7 +10,11 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/testcluster"
+	"github.com/caravanserai/cara/internal/testdocker"
 	"github.com/caravanserai/cara/internal/testimage"
 )
 
@@ -113,8 +117,13 @@ func TestTwoHundredProjectsAtOnce(t *testing.T) {
 	if many == 0 {
 		t.Skip("it takes minutes: make soak")
 	}
-	w := oneNode(t)
-	host := w.engines[0]
+	host := testdocker.Engine(t)
+	t.Parallel()
+	w := newWorld(t, options{})
+	testdocker.Images(t, host, testimage.WebV1)
+	w.engines = append(w.engines, host)
+	// The part of the pool that a test gets holds 128 networks, which is less than many.
+	w.startAgent(testcluster.Agent{Name: "n1", DockerHost: host, Pool: "10.216.0.0/18"})
 	var names []string
 	manifests := ""
 	for n := range many {
@@ -130,9 +139,16 @@ func TestTwoHundredProjectsAtOnce(t *testing.T) {
 	}
 	w.answers("n1", names[many-1]+".test", "/", 200, "web v1")
 	begun = time.Now()
-	if r := w.ctl(manifests, "delete", "-f", "-"); r.Code != 0 {
-		t.Fatalf("%+v", r)
+	client, err := w.Projects()
+	w.must(err)
+	var calls errgroup.Group
+	for _, name := range names {
+		calls.Go(func() error {
+			_, err := client.DeleteProject(t.Context(), &carav1.DeleteProjectRequest{Name: name, NoWait: true})
+			return err
+		})
 	}
+	w.must(calls.Wait())
 	w.patiently(names, w.AwaitGone)
 	t.Logf("%d projects gone: %s; agent %v, server %v", many, time.Since(begun).Round(time.Millisecond), w.taken(w.Agents["n1"]), w.taken(w.Server))
 	w.equal("n1", host)
