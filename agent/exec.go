@@ -19,6 +19,10 @@ func (a *Agent) exec(ctx, outer context.Context, start *carav1.ExecStart, server
 	if err != nil {
 		return err
 	}
+	if err := server.Send(ctx, &carav1.AttachRequest{Exec: said(nil, false)}); err != nil { // it runs, and may say nothing for long
+		p.End(outer)
+		return err
+	}
 	input, stop := context.WithCancel(ctx)
 	fed := make(chan struct{})
 	go func() {

@@ -87,8 +87,8 @@ func TestExecStream(t *testing.T) {
 
 	f.open("job", execOf("a", false, "/job", "-lines", "1", "-exit", "3"))
 	all := f.heard(t, "job", ended)
-	if len(all) != 3 || string(all[0].GetExec().GetStdout()) != "job v1 line 1 of 1\n" ||
-		string(all[1].GetExec().GetStderr()) != "job v1: exit 3\n" || all[2].GetExec().GetExitCode() != 3 {
+	if len(all) != 4 || len(all[0].GetExec().GetStdout()) > 0 || string(all[1].GetExec().GetStdout()) != "job v1 line 1 of 1\n" ||
+		string(all[2].GetExec().GetStderr()) != "job v1: exit 3\n" || all[3].GetExec().GetExitCode() != 3 {
 		t.Errorf("a command says %v", all)
 	}
 

@@ -38,6 +38,7 @@ func (s *Server) pages(mux *http.ServeMux) {
 	get("/openapi.json", func(w http.ResponseWriter, _ *http.Request) { writePage(w, contentJSON, openapi.JSON) })
 	get("/schemas/", schema)
 	mux.HandleFunc("POST /api/v1/sources/{name}/webhook", s.webhook)
+	s.streamPages(mux)
 	figures := promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{})
 	get("/metrics", func(w http.ResponseWriter, r *http.Request) {
 		if err := s.mayRead(r); err != nil { //nolint:contextcheck // the request has it

@@ -39,7 +39,7 @@ func (s *Server) rest(ctx context.Context) (http.Handler, error) {
 		return nil, err
 	}
 	pages := http.NewServeMux()
-	s.pages(pages)
+	s.pages(pages) //nolint:contextcheck // each call brings its own context
 	pages.Handle("/api/", mux)
 	pages.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { writeProblem(w, noRoute(r)) })
 	return withPeer(pages), nil

@@ -125,6 +125,11 @@ services:
 			t.Errorf("%s: %+v\nwant %q", args, r, want)
 		}
 	}
+	_, said := w.rest("POST", "/api/v1/projects/"+shop+"/exec", strings.NewReader(
+		`{"start": {"command": ["cat"], "stdin": true}}`+"\n"+`{"stdin": "aGVsbG8K"}`+"\n"))
+	if said != `{"stdout":""}`+"\n"+`{"stdout":"aGVsbG8K"}`+"\n"+`{"exitCode":0}`+"\n" {
+		t.Errorf("over REST: %s", said)
+	}
 	r = w.ctl("", "get", "events", "--for", "project/"+shop)
 	w.says("the project's events", r.Stdout, `runs "sh" in service tools`)
 	if strings.Contains(r.Stdout, "echo out") {

@@ -2209,7 +2209,7 @@ type isExecResponse_Message interface {
 }
 
 type ExecResponse_Stdout struct {
-	// Stdout is standard output, or all output where there is a terminal.
+	// Stdout is standard output, or all output where there is a terminal. The first is empty: the command runs.
 	Stdout []byte `protobuf:"bytes,1,opt,name=stdout,proto3,oneof"`
 }
 

@@ -1,0 +1,206 @@
+package apiserver
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// maxStreamLine bounds one line of a stream's request: 64 KiB in base64, or a long command.
+const maxStreamLine = 1 << 20
+
+// streamPages are the calls that speak in both directions at once, for which the gateway has no way: the request and the
+// answer are lines of JSON, a message each. The calls behind them are those of gRPC, with the same rights and bounds.
+func (s *Server) streamPages(mux *http.ServeMux) {
+	projects := carav1.NewProjectServiceClient(s.channel(s.gateway, shareCloner{}))
+	mux.HandleFunc("/api/v1/projects/{name}/exec", func(w http.ResponseWriter, r *http.Request) {
+		duplex(w, r, projects.Exec, func(first *carav1.ExecRequest) *string {
+			if first.GetStart() == nil {
+				return nil
+			}
+			return &first.GetStart().Name
+		})
+	})
+	mux.HandleFunc("/api/v1/projects/{name}/port-forward", func(w http.ResponseWriter, r *http.Request) {
+		duplex(w, r, projects.PortForward, func(first *carav1.PortForwardRequest) *string {
+			if first.GetStart() == nil {
+				return nil
+			}
+			return &first.GetStart().Name
+		})
+	})
+}
+
+// duplex carries one such call. nameOf is the place for the project's name in the first message, which the path has; nil
+// where that message is none to begin with.
+func duplex[Q, A any, PQ interface {
+	*Q
+	proto.Message
+}, PA interface {
+	*A
+	proto.Message
+}](w http.ResponseWriter, r *http.Request, call func(context.Context, ...grpc.CallOption) (grpc.BidiStreamingClient[Q, A], error), nameOf func(PQ) *string,
+) {
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", http.MethodPost)
+		writeProblem(w, &carav1.Problem{
+			Title: "MethodNotAllowed", Status: http.StatusMethodNotAllowed, Detail: r.Method + " " + r.URL.Path + ": this path takes POST",
+		})
+		return
+	}
+	w.Header().Set("Connection", "close") // what is left of the body when the call is over is nobody's request
+	conn := http.NewResponseController(w)
+	if err := conn.EnableFullDuplex(); err != nil && r.ProtoMajor < 2 { // HTTP/2 always is
+		writeProblem(w, api.ProblemOf(fmt.Errorf("speak in both directions: %w", err)))
+		return
+	}
+	lines := lineReader{in: bufio.NewReaderSize(r.Body, 64<<10)}
+	first := PQ(new(Q))
+	if err := firstLine(conn, &lines, first); err != nil {
+		writeProblem(w, problemOf(err))
+		return
+	}
+	name := nameOf(first)
+	switch {
+	case name == nil:
+		writeProblem(w, problemOf(noStart(nil)))
+		return
+	case *name != "" && *name != r.PathValue("name"):
+		writeProblem(w, problemOf(api.Invalid("the request", fieldError("start.name", "is %q, and the path says %q", *name, r.PathValue("name")))))
+		return
+	}
+	*name = r.PathValue("name")
+
+	ctx, cancel := context.WithCancelCause(metadata.NewOutgoingContext(r.Context(), metadata.MD{"authorization": r.Header.Values("Authorization")}))
+	defer cancel(nil)
+	stream, err := call(ctx)
+	if err != nil {
+		writeProblem(w, problemOf(err))
+		return
+	}
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		if err := sendLines[Q, A, PQ](stream, first, &lines); err != nil {
+			cancel(err)
+		}
+	}()
+	answerLines[Q, A, PA](ctx, w, conn, stream)
+	cancel(nil)
+	_ = conn.SetReadDeadline(time.Now()) // ends the read of a body that goes on
+	<-sent
+}
+
+// firstLine reads the message that a request begins with, in bounded time.
+func firstLine(conn *http.ResponseController, lines *lineReader, first proto.Message) error {
+	if err := conn.SetReadDeadline(time.Now().Add(bodyTimeout)); err != nil {
+		return err
+	}
+	if err := lines.next(first); err != nil {
+		if errors.Is(err, io.EOF) {
+			return noStart(nil)
+		}
+		return err
+	}
+	return conn.SetReadDeadline(time.Time{})
+}
+
+// sendLines passes a request's messages on, to the end of its body.
+func sendLines[Q, A any, PQ interface {
+	*Q
+	proto.Message
+}](stream grpc.BidiStreamingClient[Q, A], m PQ, lines *lineReader,
+) error {
+	for {
+		if stream.Send((*Q)(m)) != nil {
+			return nil // the call is over, which its answer says
+		}
+		m = new(Q)
+		err := lines.next(m)
+		if errors.Is(err, io.EOF) {
+			return stream.CloseSend()
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// answerLines writes the answers, a line each. What is wrong before the first is the answer of the call, later a line.
+func answerLines[Q, A any, PA interface {
+	*A
+	proto.Message
+}](ctx context.Context, w http.ResponseWriter, conn *http.ResponseController, stream grpc.BidiStreamingClient[Q, A],
+) {
+	for begun := false; ; begun = true {
+		m, err := stream.Recv()
+		var line []byte
+		if err == nil {
+			line, err = compact(PA(m))
+		} else if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+			err = cause // what the caller sent was wrong, and ended the call
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return
+		case err != nil && !begun:
+			writeProblem(w, problemOf(err))
+			return
+		case err != nil:
+			problem, _ := compact(problemOf(err)) // a problem always encodes
+			_, _ = fmt.Fprintf(w, "{\"error\":%s}\n", problem)
+			return
+		case !begun:
+			w.Header().Set("Content-Type", contentStream)
+			w.WriteHeader(http.StatusOK)
+		}
+		if _, err := w.Write(append(line, '\n')); err != nil || conn.Flush() != nil {
+			return
+		}
+	}
+}
+
+// lineReader reads messages, one from each line.
+type lineReader struct{ in *bufio.Reader }
+
+// next returns io.EOF after the last line.
+func (l *lineReader) next(m proto.Message) error {
+	var line []byte
+	for {
+		part, err := l.in.ReadSlice('\n')
+		line = append(line, part...)
+		switch {
+		case len(line) > maxStreamLine:
+			return api.Errorf(codes.InvalidArgument, api.TitleInvalid, "a line of the request is larger than %s", sizeText(maxStreamLine))
+		case errors.Is(err, bufio.ErrBufferFull):
+			continue
+		case err != nil && !errors.Is(err, io.EOF):
+			return api.Errorf(codes.InvalidArgument, api.TitleInvalid, "read the request's body: %v", err)
+		}
+		if blank := len(bytes.TrimSpace(line)) == 0; blank && err != nil {
+			return io.EOF
+		} else if blank {
+			line = nil
+			continue
+		}
+		if err := protojson.Unmarshal(line, m); err != nil {
+			return api.Errorf(codes.InvalidArgument, api.TitleInvalid, "a line of the request: %s", strings.TrimPrefix(err.Error(), "proto:"))
+		}
+		return nil
+	}
+}
