@@ -23,12 +23,13 @@ import (
 // previous is the container that serves while the service's successor is not ready; nil where there is none, or where
 // the service is replaced without one.
 func (s *step) previous(svc *carav1.Service) *Container {
-	next, old := s.best(svc, true), s.best(svc, false)
-	held := s.h.Memory.Update != nil && next == nil // nothing more is replaced
-	if old == nil || !held && svc.GetUpdate().GetOrder() != api.UpdateStartFirst {
+	startFirst, failed := svc.GetUpdate().GetOrder() == api.UpdateStartFirst, s.h.Memory.Update != nil
+	if !startFirst && !failed {
 		return nil
 	}
-	if next != nil && s.ready(svc, next) {
+	next, old := s.best(svc, true), s.best(svc, false)
+	held := failed && next == nil // nothing more is replaced, whatever its order
+	if old == nil || !held && !startFirst || next != nil && s.ready(svc, next) {
 		return nil
 	}
 	if up(*old) || (next != nil || held) && comesBack(svc, old) {
