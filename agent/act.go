@@ -46,10 +46,10 @@ func (a *Agent) act(ctx context.Context, want *Want, have *Have, x Action) (err 
 	case KindConnectContainer:
 		err = a.engine.ConnectContainer(ctx, networkName(want.Project), x.ID, x.Service)
 	case KindStopContainer:
-		err = a.stop(ctx, want, have, x.ID)
+		err = a.engine.StopContainer(ctx, x.ID, have.grace(x.ID))
 	case KindDeleteContainer:
 		if have.up(x.ID) {
-			err = a.stop(ctx, want, have, x.ID)
+			err = a.engine.StopContainer(ctx, x.ID, have.grace(x.ID))
 		}
 		if err == nil {
 			err = a.engine.RemoveContainer(ctx, x.ID)
@@ -58,16 +58,6 @@ func (a *Agent) act(ctx context.Context, want *Want, have *Have, x Action) (err 
 		err = fmt.Errorf("act: unknown kind %s", x.Kind)
 	}
 	return err
-}
-
-// drainPatience bounds how long a container's signal waits for the requests that the ingress sent it.
-const drainPatience = 10 * time.Second
-
-// stop ends a container that is no endpoint any more: first its requests may end, then it has its grace.
-func (a *Agent) stop(ctx context.Context, want *Want, have *Have, id string) error {
-	grace := have.grace(id)
-	a.endpoints.drain(ctx, have.find(id).Networks[networkName(want.Project)].IP, min(grace, drainPatience))
-	return a.engine.StopContainer(ctx, id, grace)
 }
 
 // start puts the service's files in first: an agent that died between create and copy leaves a container without them,

@@ -82,11 +82,11 @@ func New(cfg Config) (*Agent, error) {
 		cfg: cfg, log: cfg.Logger.With("node", cfg.NodeName), engine: cfg.Engine,
 		nodes: carav1.NewNodeServiceClient(cfg.Conn), instance: uuid.NewString(),
 		events: carav1.NewEventServiceClient(cfg.Conn), disk: &disk{dir: cfg.DataDir}, images: newImageBook(cfg.DataDir),
-		endpoints:    newEndpoints(),
 		machineKnown: make(chan struct{}), calls: make(chan struct{}, cfg.EngineCalls), stops: semaphore.NewWeighted(int64(cfg.Stops)),
 		relist: make(chan struct{}, 1), beat: make(chan struct{}, 1), nobody: make(chan struct{}, 1),
 		tasks: map[string]*task{}, listeners: map[chan struct{}]string{},
 	}
+	a.endpoints = newEndpoints(a.hint)
 	a.queue = loop.NewQueue(loop.QueueConfig{
 		Name: "projects", Workers: cfg.Workers, Do: a.work, MaxBackoff: cfg.MaxBackoff, Logger: a.log,
 		Quiet: func(err error) bool { // said once, of the engine or of the disk

@@ -1,27 +1,27 @@
 package agent
 
 import (
-	"context"
 	"maps"
 	"sync"
-	"time"
 )
 
 // Endpoints are the services of this node that may get requests, with their addresses: those whose container runs and
 // is healthy. The ingress asks it at each request, and says when the request has ended: an address that has left gets
 // no new one, and its container its signal only after those that it had been given.
 type Endpoints struct {
+	drained func(project string) // called when the last request has ended that a project waits for
+
 	mu       sync.Mutex
 	projects map[string]map[string]string // project -> service -> IP
 	changed  chan struct{}                // closed at the next change
 	serving  map[string]int               // requests in flight, by IP; none where there are none
-	drained  map[string]chan struct{}     // by IP: closed when its last request ends
+	waiting  map[string]string            // projects that wait for the last request of an IP
 }
 
-func newEndpoints() *Endpoints {
+func newEndpoints(drained func(project string)) *Endpoints {
 	return &Endpoints{
 		projects: map[string]map[string]string{}, changed: make(chan struct{}),
-		serving: map[string]int{}, drained: map[string]chan struct{}{},
+		serving: map[string]int{}, waiting: map[string]string{}, drained: drained,
 	}
 }
 
@@ -47,36 +47,28 @@ func (e *Endpoints) Acquire(project, service string) (ip string, release func(),
 
 func (e *Endpoints) release(ip string) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.serving[ip]--; e.serving[ip] > 0 {
-		return
+	e.serving[ip]--
+	idle := e.serving[ip] <= 0
+	project, waits := e.waiting[ip]
+	if idle {
+		delete(e.serving, ip)
+		delete(e.waiting, ip)
 	}
-	delete(e.serving, ip)
-	if drained, waited := e.drained[ip]; waited {
-		close(drained)
-		delete(e.drained, ip)
+	e.mu.Unlock()
+	if idle && waits {
+		e.drained(project)
 	}
 }
 
-// drain waits until the requests that an address was given have ended, or patience is over. One that has none is not
-// waited for.
-func (e *Endpoints) drain(ctx context.Context, ip string, patience time.Duration) {
+// busy says whether requests of an address have not ended. Where that is so, the project hears when they have.
+func (e *Endpoints) busy(ip, project string) bool {
 	e.mu.Lock()
+	defer e.mu.Unlock()
 	if e.serving[ip] == 0 {
-		e.mu.Unlock()
-		return
+		return false
 	}
-	drained := e.drained[ip]
-	if drained == nil {
-		drained = make(chan struct{})
-		e.drained[ip] = drained
-	}
-	e.mu.Unlock()
-	select {
-	case <-drained:
-	case <-time.After(patience):
-	case <-ctx.Done():
-	}
+	e.waiting[ip] = project
+	return true
 }
 
 // Changed returns a channel that is closed at the next change.

@@ -1,59 +1,57 @@
 package agent
 
 import (
-	"context"
+	"slices"
 	"testing"
-	"testing/synctest"
-	"time"
 )
 
-func TestDrain(t *testing.T) {
+func TestBusy(t *testing.T) {
 	for name, c := range map[string]struct {
-		edit func(e *Endpoints, cancel func()) // what happens, beside the drain
-		want time.Duration
+		edit func(e *Endpoints) (end func()) // what is in flight when the service leaves, and how it ends
+		busy bool
+		told []string // the projects that hear of the end
 	}{
-		"nothing in flight": {func(*Endpoints, func()) {}, 0},
-		"one that ends": {func(e *Endpoints, _ func()) {
+		"nothing in flight": {func(*Endpoints) func() { return func() {} }, false, nil},
+		"one that ends": {func(e *Endpoints) func() {
 			_, release, _ := e.Acquire("p", "a")
-			time.AfterFunc(time.Second, release)
-		}, time.Second},
-		"the last one counts": {func(e *Endpoints, _ func()) {
-			for n := range 3 {
-				_, release, _ := e.Acquire("p", "a")
-				time.AfterFunc(time.Duration(n)*time.Second, release)
-			}
-		}, 2 * time.Second},
-		"one that is released twice": {func(e *Endpoints, _ func()) {
+			return release
+		}, true, []string{"p"}},
+		"the last one counts": {func(e *Endpoints) func() {
 			_, first, _ := e.Acquire("p", "a")
 			_, second, _ := e.Acquire("p", "a")
-			first()
-			first()
-			time.AfterFunc(time.Second, second)
-		}, time.Second},
-		"one that does not end": {func(e *Endpoints, _ func()) { e.Acquire("p", "a") }, 5 * time.Second},
-		"another address":       {func(e *Endpoints, _ func()) { e.Acquire("p", "b") }, 0},
-		"the agent stops": {func(e *Endpoints, cancel func()) {
+			return func() { first(); second() }
+		}, true, []string{"p"}},
+		"one that is released twice": {func(e *Endpoints) func() {
+			_, first, _ := e.Acquire("p", "a")
 			e.Acquire("p", "a")
-			time.AfterFunc(time.Second, cancel)
-		}, time.Second},
+			return func() { first(); first() }
+		}, true, nil},
+		"one that ended before": {func(e *Endpoints) func() {
+			_, release, _ := e.Acquire("p", "a")
+			release()
+			return release
+		}, false, nil},
+		"another address": {func(e *Endpoints) func() {
+			_, release, _ := e.Acquire("p", "b")
+			return release
+		}, false, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				ctx, cancel := context.WithCancel(t.Context())
-				defer cancel()
-				e := newEndpoints()
-				e.set("p", map[string]string{"a": "10.0.0.2", "b": "10.0.0.3"})
-				c.edit(e, cancel)
-				e.set("p", nil)
-				if _, _, ok := e.Acquire("p", "a"); ok {
-					t.Error("a request was given an address that has left")
-				}
-				begun := time.Now()
-				e.drain(ctx, "10.0.0.2", 5*time.Second)
-				if took := time.Since(begun); took != c.want {
-					t.Errorf("drained after %s, want %s", took, c.want)
-				}
-			})
+			var told []string
+			e := newEndpoints(func(project string) { told = append(told, project) })
+			e.set("p", map[string]string{"a": "10.0.0.2", "b": "10.0.0.3"})
+			end := c.edit(e)
+			e.set("p", nil)
+			if _, _, ok := e.Acquire("p", "a"); ok {
+				t.Error("a request was given an address that has left")
+			}
+			if busy := e.busy("10.0.0.2", "p"); busy != c.busy {
+				t.Errorf("busy: %v, want %v", busy, c.busy)
+			}
+			end()
+			if !slices.Equal(told, c.told) {
+				t.Errorf("told %v, want %v", told, c.told)
+			}
 		})
 	}
 }

@@ -298,3 +298,17 @@ func TestSignalWaitsForRequests(t *testing.T) {
 		})
 	}
 }
+
+// TestSignalWaitsNotForEver: a request that does not end holds a container up for no longer than its grace.
+func TestSignalWaitsNotForEver(t *testing.T) {
+	f := newFaked(t)
+	f.cfg.Relist = time.Hour // nothing else wakes it
+	spec := services("web", "web")
+	spec.Services[0].StopGracePeriod = "1s"
+	f.up(t, spec)
+	if _, _, ok := f.agent.Endpoints().Acquire("p", "a"); !ok {
+		t.Fatal("no endpoint")
+	}
+	f.terminate("p")
+	f.wait(t, "p", gone)
+}

@@ -26,6 +26,8 @@ type workspace struct {
 	// were read; nil where they must be read.
 	networks []Network
 	volumes  []Volume
+	// leaving are the containers that are to be stopped, by id, with the time from which on they get no requests.
+	leaving map[string]time.Time
 }
 
 // maxPasses bounds the passes of one call; after them the project waits for its next turn like any other.
@@ -89,6 +91,7 @@ func (a *Agent) pass(ctx context.Context, t *task, want *Want) (again time.Durat
 		actions = postponed(actions, unkept)
 	}
 	a.endpoints.set(want.Project, routable(want, have, actions, now))
+	actions = a.drained(want, have, w, actions, now)
 	a.report(want, have, actions, now)
 	todo := slices.DeleteFunc(slices.Clone(actions), func(x Action) bool { return x.Kind == KindWait })
 	if len(todo) == 0 {
@@ -207,6 +210,32 @@ func routable(want *Want, have *Have, actions []Action, now time.Time) map[strin
 			out[svc.GetName()] = ip
 		}
 	}
+	return out
+}
+
+// drainPatience bounds how long a container's signal waits for the requests that the ingress sent it.
+const drainPatience = 10 * time.Second
+
+// drained puts a container's signal off while it answers requests that it was sent when it still got some, for as long as
+// its grace at most. Nothing else of the project waits for that.
+func (a *Agent) drained(want *Want, have *Have, w *workspace, actions []Action, now time.Time) []Action {
+	leaving := map[string]time.Time{}
+	out := slices.Clone(actions)
+	for i, x := range out {
+		if !have.stops(x) {
+			continue
+		}
+		since, known := w.leaving[x.ID]
+		if !known {
+			since = now
+		}
+		leaving[x.ID] = since
+		until := since.Add(min(have.grace(x.ID), drainPatience))
+		if now.Before(until) && a.endpoints.busy(have.find(x.ID).Networks[networkName(want.Project)].IP, want.Project) {
+			out[i] = Action{Kind: KindWait, Service: x.Service, Until: until, Reason: x.Reason + ", once it has answered its requests"}
+		}
+	}
+	w.leaving = leaving
 	return out
 }
 
