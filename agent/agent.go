@@ -309,6 +309,10 @@ func (a *Agent) reported(project string, r *carav1.UpdateProjectStatusRequest) {
 	if t.project != nil {
 		p := proto.CloneOf(t.project)
 		p.Status.Phase, p.Status.ObservedGeneration = r.GetPhase(), r.GetObservedGeneration()
+		if r.GetPhase() == api.PhaseRunning {
+			p.Status.Services, p.Status.MovedFrom = r.GetServices(), ""
+			next.pinAnew(p.GetStatus())
+		}
 		for _, c := range r.GetConditions() {
 			p.Status.Conditions, _ = api.SetCondition(p.GetStatus().GetConditions(), c, time.Now())
 		}

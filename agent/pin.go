@@ -28,6 +28,12 @@ func (w *Want) pin(st *carav1.ProjectStatus) {
 	}
 }
 
+// pinAnew pins what runs now, as the next assignment would: what is made anew until then is the same.
+func (w *Want) pinAnew(st *carav1.ProjectStatus) {
+	w.Spec, w.Named = proto.CloneOf(w.Spec), maps.Clone(w.Named)
+	w.pin(st)
+}
+
 // named is the image as the manifest has it.
 func (w *Want) named(svc *carav1.Service) string {
 	return orElse(w.Named[svc.GetName()], svc.GetImage())

@@ -10,6 +10,7 @@ import (
 
 	"github.com/docker/docker/api/types/image"
 
+	"github.com/caravanserai/cara/agent"
 	"github.com/caravanserai/cara/agent/docker"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -49,16 +50,19 @@ func TestRealRegistryAway(t *testing.T) {
 func discard(t *testing.T, ref string) {
 	t.Helper()
 	host := testdocker.Engine(t)
-	t.Cleanup(func() {
-		docker, err := testdocker.Client(host)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer docker.Close()
-		if _, err := docker.ImageRemove(context.WithoutCancel(t.Context()), ref, image.RemoveOptions{}); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(func() { discardNow(t, host, ref) })
+}
+
+func discardNow(t *testing.T, host, ref string) {
+	t.Helper()
+	docker, err := testdocker.Client(host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer docker.Close()
+	if _, err := docker.ImageRemove(context.WithoutCancel(t.Context()), ref, image.RemoveOptions{Force: true}); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestRealRegistryAuth pulls with a password, and is refused without.
@@ -154,4 +158,52 @@ func TestRealRegistryThatTrickles(t *testing.T) {
 	r.put(again, pulled(registry.Ref("trickle:1")))
 	r.wait(t, again, phase(api.PhaseRunning))
 	r.equal(t)
+}
+
+// TestRealRemadeFromTheSameImage: a tag that leads elsewhere by now, here too, changes nothing for a container that is
+// made anew.
+func TestRealRemadeFromTheSameImage(t *testing.T) {
+	registry := testregistry.New(t)
+	ref := registry.PushPadded(t, testimage.WebV1, "remade:1", 1000)
+	discard(t, ref)
+	host, untagged := testdocker.Engine(t), "" // once the tag leads elsewhere
+	t.Cleanup(func() {
+		if untagged != "" {
+			discardNow(t, host, untagged)
+		}
+	})
+	r := newReal(t)
+	r.run(t)
+	project := name(t)
+	r.put(project, &carav1.ProjectSpec{Services: []*carav1.Service{{Name: "a", Image: ref}}})
+	first := r.wait(t, project, phase(api.PhaseRunning)).GetStatus().GetServices()[0]
+	docker := r.docker(t)
+	was, err := docker.ContainerInspect(t.Context(), first.GetContainerId())
+	if err != nil {
+		t.Fatal(err)
+	}
+	untagged = was.Image
+	registry.PushPadded(t, testimage.WebV2, "remade:1", 1000)
+	if _, err := r.cfg.Engine.PullImage(t.Context(), ref, nil, func(agent.Progress) {}); err != nil {
+		t.Fatal(err)
+	}
+	for _, restart := range []bool{false, true} {
+		if restart { // and what the next agent knows is on disk
+			r.stop()
+		}
+		if err := r.cfg.Engine.RemoveContainer(t.Context(), r.ids(t)["cara-"+project+".a"]); err != nil {
+			t.Fatal(err)
+		}
+		if restart {
+			r.run(t)
+		}
+		waitUntil(t, func() bool { return r.ids(t)["cara-"+project+".a"] != "" })
+		now, err := docker.ContainerInspect(t.Context(), r.ids(t)["cara-"+project+".a"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if now.Image != was.Image {
+			t.Errorf("made anew from %s; it was %s", now.Image, was.Image)
+		}
+	}
 }
