@@ -191,19 +191,23 @@ func TestRealRemadeFromTheSameImage(t *testing.T) {
 		if restart { // and what the next agent knows is on disk
 			r.stop()
 		}
-		if err := r.cfg.Engine.RemoveContainer(t.Context(), r.ids(t)["cara-"+project+".a"]); err != nil {
+		old := r.ids(t)["cara-"+project+".a"]
+		if err := r.cfg.Engine.RemoveContainer(t.Context(), old); err != nil {
 			t.Fatal(err)
 		}
 		if restart {
 			r.run(t)
 		}
-		waitUntil(t, func() bool { return r.ids(t)["cara-"+project+".a"] != "" })
-		now, err := docker.ContainerInspect(t.Context(), r.ids(t)["cara-"+project+".a"])
-		if err != nil {
-			t.Fatal(err)
-		}
-		if now.Image != was.Image {
-			t.Errorf("made anew from %s; it was %s", now.Image, was.Image)
-		}
+		waitUntil(t, func() bool { // an engine lists what is gone, and what is being made, too
+			id := r.ids(t)["cara-"+project+".a"]
+			now, err := docker.ContainerInspect(t.Context(), id)
+			if id == "" || id == old || err != nil || !now.State.Running {
+				return false
+			}
+			if now.Image != was.Image {
+				t.Errorf("made anew from %s; it was %s", now.Image, was.Image)
+			}
+			return true
+		})
 	}
 }
