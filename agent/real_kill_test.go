@@ -78,7 +78,7 @@ func TestRealAgentKilledAtEachCall(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := &walk{onDocker: newReal(t), project: "kill-" + name, before: c.before, after: c.after, kept: c.kept}
+			w := &walk{onDocker: newReal(t), project: fmt.Sprint("kill-", name, "-", os.Getpid()), before: c.before, after: c.after, kept: c.kept}
 			labels := w.discover(t)
 			if kinds := kindsOf(labels); !slices.Equal(kinds, c.calls) && !soaking() {
 				t.Errorf("the rollout makes the calls %v, want %v", kinds, c.calls)
