@@ -81,7 +81,7 @@ func codeOf(err error) codes.Code {
 	return codes.Unavailable
 }
 
-// runningContainer is the container of a service that runs; the one that was started last where several do.
+// runningContainer is the container of a service that runs, and serves where several do.
 func (a *Agent) runningContainer(ctx context.Context, project, service string) (Container, error) {
 	labels := a.ownLabels()
 	labels[api.LabelProject], labels[api.LabelService] = project, service
@@ -89,7 +89,7 @@ func (a *Agent) runningContainer(ctx context.Context, project, service string) (
 	if err != nil {
 		return Container{}, err
 	}
-	var last Container
+	var running []Container
 	state := "it has no container yet"
 	for _, c := range all {
 		if c.State != StateRunning {
@@ -99,12 +99,26 @@ func (a *Agent) runningContainer(ctx context.Context, project, service string) (
 		if c, err = a.engine.InspectContainer(ctx, c.ID); err != nil {
 			return Container{}, err
 		}
-		if last.ID == "" || c.StartedAt.After(last.StartedAt) {
+		running = append(running, c)
+	}
+	if len(running) == 0 {
+		return Container{}, streamError{codes.FailedPrecondition, fmt.Errorf("service %s of project %s is not running: %s", service, project, state)}
+	}
+	serves, _ := a.endpoints.IP(project, service)
+	return serving(running, networkName(project), serves), nil
+}
+
+// serving is the container that gets the service's requests, which has the address ip; without such a one, the container
+// that was started last. While an update that starts first is under way, two run.
+func serving(running []Container, network, ip string) Container {
+	last := running[0]
+	for _, c := range running {
+		if ip != "" && c.Networks[network].IP == ip {
+			return c
+		}
+		if c.StartedAt.After(last.StartedAt) {
 			last = c
 		}
 	}
-	if last.ID == "" {
-		return Container{}, streamError{codes.FailedPrecondition, fmt.Errorf("service %s of project %s is not running: %s", service, project, state)}
-	}
-	return last, nil
+	return last
 }

@@ -159,3 +159,25 @@ func TestPortForward(t *testing.T) {
 		t.Errorf("exit code %d when it is told to stop:\n%s", p.ExitCode(), p.Tail(20))
 	}
 }
+
+// TestStreamsOfASecondNode: commands and connections reach the node that has the project, whichever it is.
+func TestStreamsOfASecondNode(t *testing.T) {
+	w, _ := twoNodes(t)
+	on := map[string]string{}
+	for _, short := range []string{"a", "b"} {
+		name := w.echo(short)
+		node := w.project(name).GetStatus().GetNodeRef()
+		on[node] = name
+		_, addresses := w.forward(name, "0:9000")
+		w.must(bounce(addresses[0], make([]byte, 1<<20)))
+		if r := w.ctl("", "exec", name, "--", "/echo", "nothing"); r.Code == 0 || r.Code == 125 {
+			t.Errorf("exec on %s: %+v", node, r) // the port is taken there: it was run, and failed
+		}
+		if r := w.ctl("", "top", name); r.Code != 0 || !strings.Contains(r.Stdout, "echo") {
+			t.Errorf("top on %s: %+v", node, r)
+		}
+	}
+	if len(on) != 2 {
+		t.Errorf("both are on one node: %v", on)
+	}
+}

@@ -61,3 +61,15 @@ func TestLastLines(t *testing.T) {
 		}
 	}
 }
+
+func TestServing(t *testing.T) {
+	old := Container{ID: "old", StartedAt: at(1), Networks: map[string]Attachment{"cara-p": {IP: "10.0.0.2"}}}
+	young := Container{ID: "young", StartedAt: at(2), Networks: map[string]Attachment{"cara-p": {IP: "10.0.0.3"}}}
+	for ip, want := range map[string]string{"10.0.0.2": "old", "10.0.0.3": "young", "10.0.0.4": "young", "": "young"} {
+		for _, running := range [][]Container{{old, young}, {young, old}} {
+			if got := serving(running, "cara-p", ip); got.ID != want {
+				t.Errorf("with %q in the ingress: %s, want %s", ip, got.ID, want)
+			}
+		}
+	}
+}
