@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -26,7 +27,7 @@ func (a *Agent) observe(ctx context.Context, want *Want, w *workspace) (*Have, e
 	have := &Have{Images: map[string]bool{}}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
-		have.Containers, err = a.containers(gctx, labels)
+		have.Containers, w.looks, err = a.containers(gctx, labels, w.looks)
 		return err
 	})
 	have.Networks, have.Volumes = w.networks, w.volumes
@@ -58,18 +59,37 @@ func (a *Agent) observe(ctx context.Context, want *Want, w *workspace) (*Have, e
 	return have, nil
 }
 
+// lookHolds is how long an inspection of a running container holds within one turn, as long as the list says the same
+// of it and nothing was done to it. Twenty services that start one after the other would be inspected two hundred times.
+const lookHolds = time.Second
+
+// look is a container as it was inspected, and what the list said of it then.
+type look struct {
+	listed, found Container
+	at            time.Time
+}
+
+func (l look) holds(listed Container, now time.Time) bool {
+	return listed.State == StateRunning && now.Sub(l.at) < lookHolds && reflect.DeepEqual(l.listed, listed)
+}
+
 // containers lists and inspects; one that went between the two is gone. Of one that was never started the list says
-// all there is.
-func (a *Agent) containers(ctx context.Context, labels map[string]string) ([]Container, error) {
+// all there is. looks are those of earlier passes of this turn.
+func (a *Agent) containers(ctx context.Context, labels map[string]string, looks map[string]look) ([]Container, map[string]look, error) {
 	list, err := a.engine.ListContainers(ctx, labels)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	gone := make([]bool, len(list))
+	gone, taken := make([]bool, len(list)), make([]look, len(list))
+	now := time.Now()
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(8)
 	for i := range list {
 		if list[i].State == StateCreated {
+			continue
+		}
+		if l := looks[list[i].ID]; l.holds(list[i], now) {
+			list[i], taken[i] = l.found, l
 			continue
 		}
 		g.Go(func() error {
@@ -78,21 +98,23 @@ func (a *Agent) containers(ctx context.Context, labels map[string]string) ([]Con
 				gone[i] = true
 				return nil
 			}
+			taken[i] = look{listed: list[i], found: c, at: now}
 			list[i] = c
 			return err
 		})
 	}
 	if err := g.Wait(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	out := list[:0]
+	out, kept := list[:0], map[string]look{}
 	for i, c := range list {
 		if !gone[i] {
 			out = append(out, c)
+			kept[c.ID] = taken[i]
 		}
 	}
 	slices.SortFunc(out, func(x, y Container) int { return slices.Compare([]string{x.Name, x.ID}, []string{y.Name, y.ID}) })
-	return out, nil
+	return out, kept, nil
 }
 
 // observeImages looks for the images of containers to be made, and once for the digest of each that was made.

@@ -28,6 +28,8 @@ type workspace struct {
 	volumes  []Volume
 	// leaving are the containers that are to be stopped, by id, with the time from which on they get no requests.
 	leaving map[string]time.Time
+	// Of this turn, too: the containers that nothing was done to since they were inspected, by id.
+	looks map[string]look
 }
 
 // maxPasses bounds the passes of one call; after them the project waits for its next turn like any other.
@@ -42,7 +44,7 @@ func (a *Agent) work(ctx context.Context, project string) (time.Duration, error)
 			return 0, nil
 		}
 		if n == 0 {
-			t.work.networks, t.work.volumes = nil, nil
+			t.work.networks, t.work.volumes, t.work.looks = nil, nil, nil
 		}
 		if !look {
 			return due, a.keep(t, want)
@@ -293,9 +295,13 @@ func (a *Agent) execute(ctx context.Context, want *Want, have *Have, w *workspac
 	return nil
 }
 
-// reread forgets the networks and volumes that may not be as they were read.
+// reread forgets the networks, volumes and containers that may not be as they were read.
 func (w *workspace) reread(done []Action, errs []error) {
 	for i, action := range done {
+		delete(w.looks, action.ID)
+		if errs[i] != nil {
+			w.looks = nil
+		}
 		if errs[i] != nil || strings.HasSuffix(string(action.Kind), "Network") {
 			w.networks = nil
 		}
