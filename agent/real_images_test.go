@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/image"
 
 	"github.com/caravanserai/cara/agent"
@@ -60,7 +61,7 @@ func discardNow(t *testing.T, host, ref string) {
 		t.Fatal(err)
 	}
 	defer docker.Close()
-	if _, err := docker.ImageRemove(context.WithoutCancel(t.Context()), ref, image.RemoveOptions{Force: true}); err != nil {
+	if _, err := docker.ImageRemove(context.WithoutCancel(t.Context()), ref, image.RemoveOptions{Force: true}); err != nil && !errdefs.IsNotFound(err) {
 		t.Error(err)
 	}
 }

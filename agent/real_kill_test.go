@@ -192,7 +192,7 @@ func (w *walk) die(t *testing.T, at failpoint.Config) {
 	for _, service := range w.kept {
 		keeps(t, before, after, w.project+"."+service)
 	}
-	w.limited(t, after)
+	w.made(t, after)
 }
 
 // serves looks all the while, until it is told to stop, whether a container of web runs.
@@ -224,8 +224,8 @@ func (w *walk) serves(t *testing.T) (stop func()) {
 	}
 }
 
-// limited compares the limits of containers with those that are asked for.
-func (w *walk) limited(t *testing.T, ids map[string]string) {
+// made compares the limits and files of containers with those that are asked for.
+func (w *walk) made(t *testing.T, ids map[string]string) {
 	t.Helper()
 	for _, s := range w.after.GetServices() {
 		want, err := agent.LimitsOf(s)
@@ -235,6 +235,11 @@ func (w *walk) limited(t *testing.T, ids map[string]string) {
 		c, err := w.cfg.Engine.InspectContainer(t.Context(), ids[w.project+"."+s.GetName()])
 		if err != nil || c.Limits != want {
 			t.Errorf("service %s has the limits %+v (%v), want %+v", s.GetName(), c.Limits, err, want)
+		}
+		for _, f := range s.GetFiles() {
+			if stat, err := w.docker(t).ContainerStatPath(t.Context(), c.ID, f.GetPath()); err != nil || stat.Size != int64(len(f.GetContent())) {
+				t.Errorf("service %s has of its file %s %d bytes (%v), want %d", s.GetName(), f.GetPath(), stat.Size, err, len(f.GetContent()))
+			}
 		}
 	}
 }
