@@ -87,25 +87,25 @@ func runChild(text string) error {
 	if err := json.Unmarshal([]byte(text), &c); err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM) //nolint:usetesting // it is no test
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM) //nolint:forbidigo // it is the main of a process
 	defer stop()
 	seen, err := os.OpenFile(c.Seen, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
 	defer seen.Close()
-	real, err := docker.New(docker.Config{Host: c.Host})
+	adapter, err := docker.New(docker.Config{Host: c.Host})
 	if err != nil {
 		return err
 	}
-	defer real.Close()
+	defer adapter.Close()
 	conn, err := grpc.NewClient("unix://"+c.Server, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
 	var mu sync.Mutex
-	engine := failpoint.New(real, failpoint.Config{
+	engine := failpoint.New(adapter, failpoint.Config{
 		Label: c.Label, When: c.When, Reads: c.Reads, Die: die,
 		Seen: func(label string) {
 			mu.Lock()

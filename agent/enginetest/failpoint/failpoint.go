@@ -75,6 +75,7 @@ func (e *Engine) change(call string, do func() error) error {
 		e.cfg.Die()
 	case During:
 		time.AfterFunc(aMoment, e.cfg.Die)
+	case After: // whatever comes of it
 	}
 	err := do()
 	e.cfg.Die()
@@ -88,75 +89,92 @@ func (e *Engine) read(call string, do func() error) error {
 	return e.change(call, do)
 }
 
-// ListContainers implements agent.Engine, as all methods below.
+// ListContainers implements agent.Engine.
 func (e *Engine) ListContainers(ctx context.Context, labels map[string]string) (list []agent.Container, err error) {
 	return list, e.read("ListContainers", func() error { list, err = e.Engine.ListContainers(ctx, labels); return err })
 }
 
+// InspectContainer implements agent.Engine.
 func (e *Engine) InspectContainer(ctx context.Context, id string) (c agent.Container, err error) {
 	return c, e.read("InspectContainer", func() error { c, err = e.Engine.InspectContainer(ctx, id); return err })
 }
 
+// CreateContainer implements agent.Engine.
 func (e *Engine) CreateContainer(ctx context.Context, spec agent.ContainerSpec) (id string, err error) {
 	return id, e.change("CreateContainer", func() error { id, err = e.Engine.CreateContainer(ctx, spec); return err })
 }
 
+// RemoveContainer implements agent.Engine.
 func (e *Engine) RemoveContainer(ctx context.Context, id string) error {
 	return e.change("RemoveContainer", func() error { return e.Engine.RemoveContainer(ctx, id) })
 }
 
+// CopyFiles implements agent.Engine.
 func (e *Engine) CopyFiles(ctx context.Context, id string, files []agent.File) error {
 	return e.change("CopyFiles", func() error { return e.Engine.CopyFiles(ctx, id, files) })
 }
 
+// StartContainer implements agent.Engine.
 func (e *Engine) StartContainer(ctx context.Context, id string) error {
 	return e.change("StartContainer", func() error { return e.Engine.StartContainer(ctx, id) })
 }
 
+// StopContainer implements agent.Engine.
 func (e *Engine) StopContainer(ctx context.Context, id string, grace time.Duration) error {
 	return e.change("StopContainer", func() error { return e.Engine.StopContainer(ctx, id, grace) })
 }
 
+// UnpauseContainer implements agent.Engine.
 func (e *Engine) UnpauseContainer(ctx context.Context, id string) error {
 	return e.change("UnpauseContainer", func() error { return e.Engine.UnpauseContainer(ctx, id) })
 }
 
+// UpdateContainer implements agent.Engine.
 func (e *Engine) UpdateContainer(ctx context.Context, id string, limits agent.ContainerLimits) error {
 	return e.change("UpdateContainer", func() error { return e.Engine.UpdateContainer(ctx, id, limits) })
 }
 
+// ConnectContainer implements agent.Engine.
 func (e *Engine) ConnectContainer(ctx context.Context, network, id, alias string) error {
 	return e.change("ConnectContainer", func() error { return e.Engine.ConnectContainer(ctx, network, id, alias) })
 }
 
+// ListNetworks implements agent.Engine.
 func (e *Engine) ListNetworks(ctx context.Context, labels map[string]string) (list []agent.Network, err error) {
 	return list, e.read("ListNetworks", func() error { list, err = e.Engine.ListNetworks(ctx, labels); return err })
 }
 
+// CreateNetwork implements agent.Engine.
 func (e *Engine) CreateNetwork(ctx context.Context, name string, labels map[string]string) (n agent.Network, err error) {
 	return n, e.change("CreateNetwork", func() error { n, err = e.Engine.CreateNetwork(ctx, name, labels); return err })
 }
 
+// RemoveNetwork implements agent.Engine.
 func (e *Engine) RemoveNetwork(ctx context.Context, id string) error {
 	return e.change("RemoveNetwork", func() error { return e.Engine.RemoveNetwork(ctx, id) })
 }
 
+// ListVolumes implements agent.Engine.
 func (e *Engine) ListVolumes(ctx context.Context, labels map[string]string) (list []agent.Volume, err error) {
 	return list, e.read("ListVolumes", func() error { list, err = e.Engine.ListVolumes(ctx, labels); return err })
 }
 
+// CreateVolume implements agent.Engine.
 func (e *Engine) CreateVolume(ctx context.Context, name string, labels map[string]string) error {
 	return e.change("CreateVolume", func() error { return e.Engine.CreateVolume(ctx, name, labels) })
 }
 
+// RemoveVolume implements agent.Engine.
 func (e *Engine) RemoveVolume(ctx context.Context, name string) error {
 	return e.change("RemoveVolume", func() error { return e.Engine.RemoveVolume(ctx, name) })
 }
 
+// InspectImage implements agent.Engine.
 func (e *Engine) InspectImage(ctx context.Context, ref string) (image agent.Image, err error) {
 	return image, e.read("InspectImage", func() error { image, err = e.Engine.InspectImage(ctx, ref); return err })
 }
 
+// PullImage implements agent.Engine.
 func (e *Engine) PullImage(ctx context.Context, ref string, auth *carav1.RegistryAuth, progress func(agent.Progress)) (image agent.Image, err error) {
 	return image, e.change("PullImage", func() error { image, err = e.Engine.PullImage(ctx, ref, auth, progress); return err })
 }
