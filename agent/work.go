@@ -26,10 +26,10 @@ type workspace struct {
 	// were read; nil where they must be read.
 	networks []Network
 	volumes  []Volume
-	// leaving are the containers that are to be stopped, by id, with the time from which on they get no requests.
-	leaving map[string]time.Time
 	// Of this turn, too: the containers that nothing was done to since they were inspected, by id.
 	looks map[string]look
+	// leaving are the containers that are to be stopped, by id, with the time from which on they get no requests.
+	leaving map[string]time.Time
 }
 
 // maxPasses bounds the passes of one call; after them the project waits for its next turn like any other.
