@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -40,7 +42,8 @@ func (a *app) deleteCommand() *cobra.Command {
 	return cmd
 }
 
-// delete deletes each object, also where another one was refused, and fails if any was.
+// delete deletes each object, also where another one was refused, and fails if any was. Projects that stand next to one
+// another are deleted side by side, as nothing in one depends on another; all else goes in the order given.
 func (a *app) delete(ctx context.Context, o deleteOptions, args []string) error {
 	terms, err := o.override.terms()
 	if err != nil {
@@ -51,23 +54,40 @@ func (a *app) delete(ctx context.Context, o deleteOptions, args []string) error 
 		return err
 	}
 	code := 0
-	for _, r := range refs {
-		err := a.deleteOne(ctx, o, terms, r)
-		exit := Exit{Code: 1}
-		switch {
-		case err == nil, o.absent && api.IsNotFound(err):
+	for len(refs) > 0 {
+		if refs[0].kind.name != api.KindProject {
+			code = max(code, a.deleted(o, a.deleteOther(ctx, refs[0])))
+			refs = refs[1:]
 			continue
-		case errors.As(err, &exit):
-			fmt.Fprintln(a.Err, "error:", clean(exit.Message))
-		default:
-			a.printError(err)
 		}
-		code = max(code, exit.Code)
+		var names []string
+		for ; len(refs) > 0 && refs[0].kind.name == api.KindProject; refs = refs[1:] {
+			names = append(names, refs[0].name)
+		}
+		exit, err := a.deleteProjects(ctx, o, terms, names)
+		if err != nil {
+			return err
+		}
+		code = max(code, exit)
 	}
 	if code > 0 {
 		return Exit{Code: code}
 	}
 	return nil
+}
+
+// deleted prints why an object was not deleted, and returns the exit code for it; 0 where there is nothing to say.
+func (a *app) deleted(o deleteOptions, err error) int {
+	exit := Exit{Code: 1}
+	switch {
+	case err == nil, o.absent && api.IsNotFound(err):
+		return 0
+	case errors.As(err, &exit):
+		fmt.Fprintln(a.Err, "error:", clean(exit.Message))
+	default:
+		a.printError(err)
+	}
+	return exit.Code
 }
 
 // toDelete is what the arguments or the manifests name.
@@ -105,10 +125,8 @@ func (a *app) toDelete(files, args []string) ([]ref, error) {
 	return refs, nil
 }
 
-func (a *app) deleteOne(ctx context.Context, o deleteOptions, terms *carav1.OverrideTerms, r ref) error {
-	if r.kind.name == api.KindProject {
-		return a.deleteProject(ctx, o, terms, r.name)
-	}
+// deleteOther deletes an object that is no project.
+func (a *app) deleteOther(ctx context.Context, r ref) error {
 	conn, err := a.dial()
 	if err != nil {
 		return err
@@ -124,29 +142,68 @@ func (a *app) deleteOne(ctx context.Context, o deleteOptions, terms *carav1.Over
 	return nil
 }
 
-func (a *app) deleteProject(ctx context.Context, o deleteOptions, terms *carav1.OverrideTerms, name string) error {
+// deleteProjects asks for the deletion of projects side by side, and then waits for their end if it is to. It prints in
+// the order given, and returns the worst exit code.
+func (a *app) deleteProjects(ctx context.Context, o deleteOptions, terms *carav1.OverrideTerms, names []string) (code int, err error) {
 	c, err := a.projects()
 	if err != nil {
-		return err
+		return 0, err
 	}
-	resp, err := c.DeleteProject(ctx, &carav1.DeleteProjectRequest{Name: name, Force: o.force, Override: terms})
-	if err != nil {
-		return err
+	type answer struct {
+		*carav1.DeleteProjectResponse
+		err error
 	}
-	fmt.Fprintln(a.Out, clean(resp.Message))
-	if !o.wait || resp.Gone {
-		return nil
-	}
-	return a.waitGone(ctx, name, o.timeout)
+	var rest []string
+	sideBySide(names, func(name string) answer {
+		resp, err := c.DeleteProject(ctx, &carav1.DeleteProjectRequest{Name: name, Force: o.force, Override: terms})
+		return answer{resp, err}
+	}, func(name string, got answer) {
+		code = max(code, a.deleted(o, got.err))
+		if got.err != nil {
+			return
+		}
+		fmt.Fprintln(a.Out, clean(got.Message))
+		if o.wait && !got.Gone {
+			rest = append(rest, name)
+		}
+	})
+	sideBySide(rest, func(name string) error { return waitGone(ctx, c, name, o.timeout) }, func(name string, err error) {
+		code = max(code, a.deleted(o, err))
+		if err == nil {
+			fmt.Fprintf(a.Out, "project %q deleted\n", name)
+		}
+	})
+	return code, nil
 }
 
-func (a *app) waitGone(ctx context.Context, name string, timeout time.Duration) error {
+// maxDeletions is how many deletions are asked for, or waited for, at a time.
+const maxDeletions = 16
+
+// sideBySide calls do for each name, several at a time, and tell with what came of it, in the order of the names.
+func sideBySide[T any](names []string, do func(name string) T, tell func(name string, came T)) {
+	came := make([]chan T, len(names))
+	for i := range came {
+		came[i] = make(chan T, 1)
+	}
+	var begun atomic.Int64
+	var workers sync.WaitGroup
+	defer workers.Wait()
+	for range min(maxDeletions, len(names)) {
+		workers.Go(func() {
+			for i := begun.Add(1) - 1; i < int64(len(names)); i = begun.Add(1) - 1 {
+				came[i] <- do(names[i])
+			}
+		})
+	}
+	for i, name := range names {
+		tell(name, <-came[i])
+	}
+}
+
+// waitGone waits until a project is gone.
+func waitGone(ctx context.Context, c carav1.ProjectServiceClient, name string, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	c, err := a.projects()
-	if err != nil {
-		return err
-	}
 	stream, err := c.WatchProjects(ctx, &carav1.WatchProjectsRequest{Name: name})
 	if err != nil {
 		return err
@@ -159,7 +216,6 @@ func (a *app) waitGone(ctx context.Context, name string, timeout time.Duration) 
 		case err != nil:
 			return err
 		case e.Type == "Deleted", e.Type == "Bookmark" && !seen:
-			fmt.Fprintf(a.Out, "project %q deleted\n", name)
 			return nil
 		}
 		seen = true
