@@ -51,6 +51,7 @@ type Agent struct {
 	connected bool                     // a stream to our cluster's server is open
 	synced    bool                     // the server has named all that is ours on the stream that is open
 	syncedAt  time.Time
+	left      []*carav1.Released // what the next heartbeat says to be gone
 }
 
 // task is one project at this node.
@@ -193,8 +194,9 @@ func (a *Agent) assign(assignment *carav1.Assignment) {
 	a.queue.Add(want.Project)
 }
 
-// unassign makes a project none of ours: what runs of it is stopped, and nothing is said.
-func (a *Agent) unassign(project, uid string) {
+// unassign makes a project none of ours: what runs of it is stopped. Nothing is said of it, unless the server gave an epoch:
+// then that nothing is left, since another node waits for it.
+func (a *Agent) unassign(project, uid string, epoch int32) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	t := a.tasks[project]
@@ -202,13 +204,13 @@ func (a *Agent) unassign(project, uid string) {
 	case t == nil:
 		t = &task{}
 		a.tasks[project] = t
-	case uid != "" && t.want.UID != uid:
+	case uid != "" && t.want.UID != uid && !t.want.Quiet:
 		return // a namesake took its place; Step removes what is left of the old one
 	}
 	if t.want == nil || !t.want.Quiet {
 		a.log.Info("unassigned", "project", project)
 	}
-	t.want, t.project, t.held, t.older = unwanted(a.cfg, project, uid), nil, false, nil
+	t.want, t.project, t.held, t.older = unwanted(a.cfg, project, uid, epoch), nil, false, nil
 	a.queue.Add(project)
 }
 
@@ -224,7 +226,9 @@ func (a *Agent) sync(named map[string]bool) {
 	a.synced, a.syncedAt = true, time.Now()
 	a.mu.Unlock()
 	for _, w := range lost {
-		a.unassign(w.Project, w.UID)
+		if !w.Quiet { // else it was, and perhaps with an epoch
+			a.unassign(w.Project, w.UID, 0)
+		}
 	}
 	kick(a.relist)
 }
@@ -278,6 +282,27 @@ func (a *Agent) settle(t *task, want *Want, now time.Time, again time.Duration) 
 	if again > 0 {
 		t.due = now.Add(again)
 	}
+}
+
+// release lets the server know that nothing is left of a project that another node waits for. Where this is not heard, as
+// the stream breaks, the server asks again on the next.
+func (a *Agent) release(want *Want) {
+	if want.Epoch == 0 {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.left = append(a.left, &carav1.Released{Name: want.Project, Uid: want.UID, Epoch: want.Epoch})
+	kick(a.beat)
+}
+
+// gone takes what is to be said to be gone.
+func (a *Agent) gone() []*carav1.Released {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	left := a.left
+	a.left = nil
+	return left
 }
 
 // drop forgets a project of which nothing is left, unless it was assigned anew meanwhile.

@@ -115,7 +115,7 @@ func (a *Agent) hear(ctx context.Context, m *carav1.ConnectResponse, named map[s
 		}
 	case *carav1.ConnectResponse_Unassigned:
 		if name := m.Unassigned.GetName(); !a.refused(name) {
-			a.unassign(name, m.Unassigned.GetUid())
+			a.unassign(name, m.Unassigned.GetUid(), m.Unassigned.GetEpoch())
 		}
 	case *carav1.ConnectResponse_Synced:
 		a.sync(named)
@@ -149,7 +149,7 @@ func (a *Agent) heartbeats(ctx context.Context, stream grpc.BidiStreamingClient[
 		if info := a.info(); !proto.Equal(info, told) {
 			beat.Info, told = info, info
 		}
-		if err := stream.Send(&carav1.ConnectRequest{Heartbeat: beat, InstanceId: a.instance}); err != nil {
+		if err := stream.Send(&carav1.ConnectRequest{Heartbeat: beat, InstanceId: a.instance, Released: a.gone()}); err != nil {
 			return fmt.Errorf("send a heartbeat: %w", err)
 		}
 		select {

@@ -151,13 +151,13 @@ func (f *logFollower) container(ctx context.Context, c Container, want *Want) (m
 // read begins a reader.
 func (f *logFollower) read(ctx context.Context, c Container, p *logPlace) {
 	options := logOptions(f.request)
+	if p != nil || f.begun {
+		options.Tail = 0 // all that was not read yet is new, and all of a container that took another's place
+	}
 	if p == nil {
 		p = &logPlace{}
 		f.places[c.ID] = p
-		switch {
-		case f.begun:
-			options.Tail = 0 // all of a container that took another's place is new
-		case options.Tail < 0:
+		if options.Tail < 0 {
 			p.last = time.Now()
 		}
 	}

@@ -33,7 +33,7 @@ func (a *Agent) sweep(seen map[string]string, orphans map[string]time.Time, now 
 	due, wait := dueOrphans(orphans, len(seen), a.cfg.OrphanGrace, now)
 	for _, project := range due {
 		a.log.Warn("sweeping an orphan", "project", project)
-		a.unassign(project, "")
+		a.unassign(project, "", 0)
 		a.counts.swept.Add(1)
 		delete(orphans, project)
 	}

@@ -67,10 +67,10 @@ func newWant(cfg Config, a *carav1.Assignment, haveSecrets bool) *Want {
 	return w
 }
 
-// unwanted is what a project is once it is no longer ours.
-func unwanted(cfg Config, project, uid string) *Want {
+// unwanted is what a project is once it is no longer ours. With an epoch the server waits to hear that nothing is left.
+func unwanted(cfg Config, project, uid string, epoch int32) *Want {
 	return &Want{
-		Cluster: cfg.ClusterID, Node: cfg.NodeName, Project: project, UID: uid,
+		Cluster: cfg.ClusterID, Node: cfg.NodeName, Project: project, UID: uid, Epoch: epoch,
 		Remove: true, Quiet: true, Limits: cfg.Restart,
 	}
 }

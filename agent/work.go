@@ -99,6 +99,7 @@ func (a *Agent) pass(ctx context.Context, t *task, want *Want) (again time.Durat
 	if len(todo) == 0 {
 		if want.Quiet && len(actions) == 0 {
 			a.forget(want)
+			a.release(want)
 		}
 		return nextLook(actions, now), false, unkept
 	}

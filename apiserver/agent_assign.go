@@ -17,6 +17,7 @@ type assignments struct {
 	server *Server
 	me     *session
 	sent   map[string]sentAssignment // by project
+	asked  map[string]int32          // by project that this node holds: the epoch it was asked to release
 }
 
 // sentAssignment is what the agent knows of a project: enough to tell whether it has to hear of it again.
@@ -28,8 +29,11 @@ type sentAssignment struct {
 
 // project tells the agent about a project, if there is something to tell.
 func (a *assignments) project(name string) error {
-	sent, known := a.sent[name]
 	p, ok := lookup[*carav1.Project](a.server.cache, name)
+	if err := a.held(name, p); err != nil {
+		return err
+	}
+	sent, known := a.sent[name]
 	if ok && !assignedTo(p, a.me.node) {
 		ok = false
 	}
@@ -54,6 +58,24 @@ func (a *assignments) project(name string) error {
 	return a.me.send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Assignment{Assignment: a.server.assignment(p)}})
 }
 
+// held asks the agent to say when nothing is left of a project that has another node by now, once for each epoch. It
+// comes before the assignment is taken back, which needs no second word then.
+func (a *assignments) held(name string, p *carav1.Project) error {
+	if p.GetStatus().GetHeldBy() != a.me.node {
+		delete(a.asked, name)
+		return nil
+	}
+	epoch := p.GetStatus().GetEpoch()
+	if asked, ok := a.asked[name]; ok && asked == epoch {
+		return nil
+	}
+	a.asked[name] = epoch
+	delete(a.sent, name)
+	return a.me.send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Unassigned{
+		Unassigned: &carav1.Unassigned{Name: name, Uid: p.GetMetadata().GetUid(), Epoch: epoch},
+	}})
+}
+
 // secret tells the agent again about the projects that use a secret.
 func (a *assignments) secret(name string) error {
 	for _, project := range slices.Sorted(maps.Keys(a.sent)) {
@@ -66,9 +88,10 @@ func (a *assignments) secret(name string) error {
 	return nil
 }
 
-// assignedTo says whether a node has anything to do with a project: run it, keep what is left of it, or tear it down.
+// assignedTo says whether a node has anything to do with a project: run it, keep what is left of it, or tear it down. It
+// has not while another node holds it.
 func assignedTo(p *carav1.Project, node string) bool {
-	if p.GetStatus().GetNodeRef() != node {
+	if p.GetStatus().GetNodeRef() != node || p.GetStatus().GetHeldBy() != "" {
 		return false
 	}
 	switch p.GetStatus().GetPhase() {

@@ -66,6 +66,9 @@ func (s *Server) listen(ctx context.Context, me *session) error {
 		if err := s.heartbeat(ctx, me.node, req.GetHeartbeat()); err != nil {
 			return err
 		}
+		if err := s.release(ctx, me.node, req.GetReleased()); err != nil {
+			return err
+		}
 	}
 }
 
@@ -91,7 +94,7 @@ func (s *Server) serveAgent(ctx context.Context, me *session) error {
 		return err
 	}
 	work, ctx := errgroup.WithContext(ctx)
-	assigned := &assignments{server: s, me: me, sent: map[string]sentAssignment{}}
+	assigned := &assignments{server: s, me: me, sent: map[string]sentAssignment{}, asked: map[string]int32{}}
 	routes := newRouteFeed(s, me)
 	work.Go(func() error { return routes.run(ctx) })
 	work.Go(func() error {

@@ -231,6 +231,12 @@ func (a *fakeAgent) ended() error {
 // synced returns everything up to Synced.
 func (a *fakeAgent) synced() (assigned []*carav1.Assignment, routes *carav1.Routes) {
 	a.t.Helper()
+	return a.syncedAfter(func(u *carav1.Unassigned) { a.t.Fatalf("unassigned %v", u) })
+}
+
+// syncedAfter is synced where projects are taken back that the node had.
+func (a *fakeAgent) syncedAfter(unassigned func(*carav1.Unassigned)) (assigned []*carav1.Assignment, routes *carav1.Routes) {
+	a.t.Helper()
 	if w := a.next().GetWelcome(); w.GetClusterId() == "" || w.GetHeartbeatInterval().AsDuration() != heartbeatInterval {
 		a.t.Fatalf("the first message is no welcome: %v", w)
 	}
@@ -240,6 +246,8 @@ func (a *fakeAgent) synced() (assigned []*carav1.Assignment, routes *carav1.Rout
 			assigned = append(assigned, m.Assignment)
 		case *carav1.ConnectResponse_Routes:
 			routes = m.Routes
+		case *carav1.ConnectResponse_Unassigned:
+			unassigned(m.Unassigned)
 		case *carav1.ConnectResponse_Synced:
 			return assigned, routes
 		default:

@@ -103,6 +103,12 @@ func (s nodeService) DeleteNode(ctx context.Context, req *carav1.DeleteRequest) 
 			return api.Errorf(codes.FailedPrecondition, api.TitleConflict,
 				"node %q has %d projects: drain it first (caractrl drain %s)", name, count, name)
 		}
+		for _, p := range s.held() {
+			if p.GetStatus().GetHeldBy() == name {
+				return api.Errorf(codes.FailedPrecondition, api.TitleConflict,
+					"node %q still stops project %q, which has moved: try again in a moment", name, p.GetMetadata().GetName())
+			}
+		}
 		t.event(refTo(n), eventNormal, "Deleted", "deleted by "+t.actor.Name)
 		t.remove(api.KindNode, name)
 		t.removeTokens(identity.NodeTokenPrefix(name), "")

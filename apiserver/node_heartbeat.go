@@ -136,5 +136,8 @@ func (s nodeService) MarkNodeNotReady(ctx context.Context, req *carav1.MarkNodeN
 	if err != nil {
 		return nil, err
 	}
+	if err := s.releaseLost(ctx); err != nil {
+		return nil, err
+	}
 	return s.overlayNode(out), nil
 }

@@ -70,6 +70,7 @@ func (t *tx) bind(p *carav1.Project, req *carav1.ScheduleProjectRequest) error {
 	st.NodeRef, st.Epoch = req.GetNodeRef(), st.GetEpoch()+1
 	message := cmp.Or(req.GetMessage(), "assigned to "+req.GetNodeRef())
 	t.condition(p, &carav1.Condition{Type: api.CondScheduled, Status: api.StatusTrue, Reason: cmp.Or(req.GetReason(), "Scheduled"), Message: message})
+	t.await(p)
 	return t.move(p, api.PhaseScheduled, api.RoleScheduler, "Scheduled", message)
 }
 

@@ -40,6 +40,14 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	defer stopFeed()
 	work, workCtx := errgroup.WithContext(feedCtx)
 	work.Go(func() error { return s.cache.feed(workCtx, s.cfg.Store) })
+	work.Go(func() error {
+		select {
+		case <-s.cache.loaded: // a server that was killed may have left it undone
+			return s.releaseLost(workCtx)
+		case <-workCtx.Done():
+			return nil
+		}
+	})
 
 	gs := grpc.NewServer(
 		grpc.UnaryInterceptor(s.unary(s.network)),

@@ -36,6 +36,7 @@ func (t *tx) move(p *carav1.Project, to string, by api.Role, reason, message str
 // leave takes the project off its node, where it comes to wait for a new one.
 func (t *tx) leave(p *carav1.Project, reason, message string) {
 	st := p.GetStatus()
+	t.hold(p)
 	st.NodeRef, st.Services = "", lastRun(st.GetServices())
 	st.Conditions, _ = api.RemoveCondition(st.GetConditions(), api.CondImagesReady)
 	st.Conditions, _ = api.RemoveCondition(st.GetConditions(), api.CondReady)

@@ -32,17 +32,22 @@ func (l look) String() string {
 	return fmt.Sprintf("%s old=%t new=%t reachable=%t", l.at.Format("15:04:05.000"), l.old, l.new, l.known)
 }
 
-// watchCopies looks as often as the engines answer at a project that moves from n2, on the engine from, to the engine to.
-func (w *world) watchCopies(name, to, from string) *copies {
+// n2IsReady says whether the server takes n2 for reachable.
+func (w *world) n2IsReady() func(context.Context) (bool, error) {
 	w.Helper()
-	ctx, cancel := context.WithCancel(w.Context())
-	c := &copies{t: w.T, stop: cancel, done: make(chan struct{})}
 	nodes, err := w.Nodes()
 	w.must(err)
-	reachable := func() (bool, error) {
+	return func(ctx context.Context) (bool, error) {
 		n, err := nodes.GetNode(ctx, &carav1.GetRequest{Name: "n2"})
 		return n.GetStatus().GetState() == api.NodeReady, err
 	}
+}
+
+// watchCopies looks as often as the engines answer at a project that moves from n2, on the engine from, to the engine to.
+func (w *world) watchCopies(name, to, from string, reachable func(context.Context) (bool, error)) *copies {
+	w.Helper()
+	ctx, cancel := context.WithCancel(w.Context())
+	c := &copies{t: w.T, stop: cancel, done: make(chan struct{})}
 	runs := func(host string) (bool, error) {
 		held, err := w.Held(ctx, host, name)
 		return runningIn(held), err
@@ -50,10 +55,10 @@ func (w *world) watchCopies(name, to, from string) *copies {
 	go func() {
 		defer close(c.done)
 		for ctx.Err() == nil {
-			before, err1 := reachable()
+			before, err1 := reachable(ctx)
 			old, err2 := runs(from)
 			next, err3 := runs(to)
-			after, err4 := reachable()
+			after, err4 := reachable(ctx)
 			for _, err := range []error{err1, err2, err3, err4} {
 				if err != nil {
 					c.err = err
@@ -77,6 +82,24 @@ func runningIn(held testdocker.Held) bool {
 		}
 	}
 	return false
+}
+
+// single ends the watch: the project moved, and there was never a second copy.
+func (c *copies) single() {
+	c.t.Helper()
+	c.stop()
+	<-c.done
+	if c.err != nil && !strings.Contains(c.err.Error(), context.Canceled.Error()) {
+		c.t.Error(c.err)
+	}
+	for _, l := range c.seen {
+		if l.old && l.new {
+			c.t.Errorf("two copies of one project: %v", c.seen)
+		}
+	}
+	if len(c.seen) < 2 || !c.seen[0].old || !c.seen[len(c.seen)-1].new {
+		c.t.Errorf("the project did not move as it should: %v", c.seen)
+	}
 }
 
 // fenced ends the watch. A second copy came up only while the old node could not be reached, and once one of the two had

@@ -72,7 +72,8 @@ func (c *census) follow(ctx context.Context, client carav1.WatchServiceClient, s
 	}
 }
 
-// TestDrain: a node's projects leave so many at a time, each runs elsewhere before the next goes, a project that fits
+// TestDrain: a node's projects leave so many at a time, each is stopped before it is started elsewhere, and runs there
+// before the next goes, a project that fits
 // nowhere else stays and says why, and all of that through a restart of the server.
 func TestDrain(t *testing.T) {
 	w, second := twoNodes(t)
@@ -90,8 +91,20 @@ func TestDrain(t *testing.T) {
 	for i := range projects {
 		name := w.name(fmt.Sprintf("p%d", i))
 		names = append(names, name)
-		w.apply(w.web(name, testimage.WebV1))
+		if i > 0 {
+			w.apply(w.web(name, testimage.WebV1))
+		}
 	}
+	w.apply(project(names[0], `
+services:
+- name: web
+  image: `+testimage.WebV1+`
+  env: [{name: IGNORE_TERM, value: "1"}]
+  stopGracePeriod: 3s
+ingress:
+- name: web
+  host: `+names[0]+`.test
+  target: {service: web, port: 8080}`))
 	label := func(node string) {
 		w.apply("apiVersion: caravanserai/v1\nkind: Node\nmetadata:\n  name: " + node + "\n  labels: {disk: ssd}\n")
 	}
@@ -106,6 +119,7 @@ func TestDrain(t *testing.T) {
 	watch, endWatch := context.WithCancel(ctx)
 	defer endWatch()
 	count := w.census(watch)
+	stubborn := w.watchCopies(names[0], w.engines[0], second.Host, func(context.Context) (bool, error) { return true, nil })
 	drained := make(chan testcluster.Result, 1)
 	go func() {
 		r, err := w.Ctl(ctx, "", "drain", "n2", "--max-parallel", fmt.Sprint(parallel), "--timeout", patience.String())
@@ -144,6 +158,7 @@ func TestDrain(t *testing.T) {
 		w.must(w.AwaitNothing(ctx, second.Host, name))
 		w.answers("n2", name+".test", "/", 200, "web v1")
 	}
+	stubborn.single()
 	if count.peak > parallel || count.peak == 0 {
 		t.Errorf("%d projects did not run at once, want 1 to %d", count.peak, parallel)
 	}

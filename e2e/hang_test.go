@@ -87,7 +87,7 @@ func TestLinkHeldLongerThanRescheduleAfter(t *testing.T) {
 	}
 	stays := w.equal("n2", second.Host)[patient+".web"]
 	startedAt := w.state(second.Host, stays).StartedAt
-	copies := w.watchCopies(moving, first, second.Host)
+	copies := w.watchCopies(moving, first, second.Host, w.n2IsReady())
 
 	link.Hold()
 	ctx, cancel := w.patience()

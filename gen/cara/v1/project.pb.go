@@ -1568,7 +1568,10 @@ type ProjectStatus struct {
 	LastSeen *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=last_seen,json=lastSeen,proto3" json:"last_seen,omitempty"`
 	// MovedFrom is the node that the project ran on before and was taken off, from then until it runs elsewhere, fails
 	// there or is deleted.
-	MovedFrom     string `protobuf:"bytes,15,opt,name=moved_from,json=movedFrom,proto3" json:"moved_from,omitempty"`
+	MovedFrom string `protobuf:"bytes,15,opt,name=moved_from,json=movedFrom,proto3" json:"moved_from,omitempty"`
+	// HeldBy is a node that is there and has not yet said that nothing is left of the project's containers there. Until it
+	// does, or is not heard of any more, the project's new node is not told of it: two copies would live.
+	HeldBy        string `protobuf:"bytes,16,opt,name=held_by,json=heldBy,proto3" json:"held_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1704,6 +1707,13 @@ func (x *ProjectStatus) GetLastSeen() *timestamppb.Timestamp {
 func (x *ProjectStatus) GetMovedFrom() string {
 	if x != nil {
 		return x.MovedFrom
+	}
+	return ""
+}
+
+func (x *ProjectStatus) GetHeldBy() string {
+	if x != nil {
+		return x.HeldBy
 	}
 	return ""
 }
@@ -1979,7 +1989,7 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\a\xc8\x01\x01r\x02\x18 R\x04name\x12\x12\n" +
 	"\x04soft\x18\x02 \x01(\x05R\x04soft\x12\x12\n" +
-	"\x04hard\x18\x03 \x01(\x05R\x04hard\"\xd3\x04\n" +
+	"\x04hard\x18\x03 \x01(\x05R\x04hard\"\xec\x04\n" +
 	"\rProjectStatus\x12\x14\n" +
 	"\x05phase\x18\x01 \x01(\tR\x05phase\x12\x19\n" +
 	"\bnode_ref\x18\x02 \x01(\tR\anodeRef\x12\x14\n" +
@@ -1999,7 +2009,8 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\x05hosts\x18\f \x03(\tR\x05hosts\x127\n" +
 	"\tlast_seen\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\x12\x1d\n" +
 	"\n" +
-	"moved_from\x18\x0f \x01(\tR\tmovedFrom\"\xb8\x03\n" +
+	"moved_from\x18\x0f \x01(\tR\tmovedFrom\x12\x17\n" +
+	"\aheld_by\x18\x10 \x01(\tR\x06heldBy\"\xb8\x03\n" +
 	"\rServiceStatus\x12\x1b\n" +
 	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04name\x12\x1d\n" +
 	"\x05state\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18 R\x05state\x12\x1e\n" +

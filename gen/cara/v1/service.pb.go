@@ -3677,7 +3677,9 @@ type ConnectRequest struct {
 	// Heartbeat is a sign of life.
 	Heartbeat *Heartbeat `protobuf:"bytes,1,opt,name=heartbeat,proto3" json:"heartbeat,omitempty"`
 	// InstanceId tells two agents with one name apart: a newer one takes over, the older one is told so and stops.
-	InstanceId    string `protobuf:"bytes,2,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
+	InstanceId string `protobuf:"bytes,2,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
+	// Released are projects that were unassigned and of which nothing is left.
+	Released      []*Released `protobuf:"bytes,3,rep,name=released,proto3" json:"released,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3724,6 +3726,13 @@ func (x *ConnectRequest) GetInstanceId() string {
 		return x.InstanceId
 	}
 	return ""
+}
+
+func (x *ConnectRequest) GetReleased() []*Released {
+	if x != nil {
+		return x.Released
+	}
+	return nil
 }
 
 // ConnectResponse is what the server sends to an agent.
@@ -3951,7 +3960,9 @@ type Unassigned struct {
 	// Name of the project.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Uid of the project.
-	Uid           string `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
+	Uid string `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
+	// Epoch of the project where its new node waits for this one: the agent sends Released once nothing is left.
+	Epoch         int32 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4000,6 +4011,77 @@ func (x *Unassigned) GetUid() string {
 	return ""
 }
 
+func (x *Unassigned) GetEpoch() int32 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+// Released says that nothing is left on a node of a project that was unassigned.
+type Released struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the project.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Uid of the project.
+	Uid string `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
+	// Epoch that Unassigned had.
+	Epoch         int32 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Released) Reset() {
+	*x = Released{}
+	mi := &file_cara_v1_service_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Released) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Released) ProtoMessage() {}
+
+func (x *Released) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Released.ProtoReflect.Descriptor instead.
+func (*Released) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *Released) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Released) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *Released) GetEpoch() int32 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
 // Synced ends the first list of assignments and routes.
 type Synced struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -4009,7 +4091,7 @@ type Synced struct {
 
 func (x *Synced) Reset() {
 	*x = Synced{}
-	mi := &file_cara_v1_service_proto_msgTypes[57]
+	mi := &file_cara_v1_service_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4021,7 +4103,7 @@ func (x *Synced) String() string {
 func (*Synced) ProtoMessage() {}
 
 func (x *Synced) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[57]
+	mi := &file_cara_v1_service_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4034,7 +4116,7 @@ func (x *Synced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Synced.ProtoReflect.Descriptor instead.
 func (*Synced) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{57}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{58}
 }
 
 // Routes is a change of the ingress table, or all of it.
@@ -4052,7 +4134,7 @@ type Routes struct {
 
 func (x *Routes) Reset() {
 	*x = Routes{}
-	mi := &file_cara_v1_service_proto_msgTypes[58]
+	mi := &file_cara_v1_service_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4064,7 +4146,7 @@ func (x *Routes) String() string {
 func (*Routes) ProtoMessage() {}
 
 func (x *Routes) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[58]
+	mi := &file_cara_v1_service_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4077,7 +4159,7 @@ func (x *Routes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Routes.ProtoReflect.Descriptor instead.
 func (*Routes) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{58}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Routes) GetFull() bool {
@@ -4123,7 +4205,7 @@ type OpenStream struct {
 
 func (x *OpenStream) Reset() {
 	*x = OpenStream{}
-	mi := &file_cara_v1_service_proto_msgTypes[59]
+	mi := &file_cara_v1_service_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4135,7 +4217,7 @@ func (x *OpenStream) String() string {
 func (*OpenStream) ProtoMessage() {}
 
 func (x *OpenStream) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[59]
+	mi := &file_cara_v1_service_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4148,7 +4230,7 @@ func (x *OpenStream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenStream.ProtoReflect.Descriptor instead.
 func (*OpenStream) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{59}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *OpenStream) GetStreamId() string {
@@ -4265,7 +4347,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[60]
+	mi := &file_cara_v1_service_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4277,7 +4359,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[60]
+	mi := &file_cara_v1_service_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4290,7 +4372,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{60}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *AttachRequest) GetStreamId() string {
@@ -4364,7 +4446,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[61]
+	mi := &file_cara_v1_service_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4376,7 +4458,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[61]
+	mi := &file_cara_v1_service_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4389,7 +4471,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{61}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *AttachResponse) GetExec() *ExecRequest {
@@ -4424,7 +4506,7 @@ type CreateSourceRequest struct {
 
 func (x *CreateSourceRequest) Reset() {
 	*x = CreateSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[62]
+	mi := &file_cara_v1_service_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4436,7 +4518,7 @@ func (x *CreateSourceRequest) String() string {
 func (*CreateSourceRequest) ProtoMessage() {}
 
 func (x *CreateSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[62]
+	mi := &file_cara_v1_service_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4449,7 +4531,7 @@ func (x *CreateSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSourceRequest.ProtoReflect.Descriptor instead.
 func (*CreateSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{62}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *CreateSourceRequest) GetSource() *Source {
@@ -4470,7 +4552,7 @@ type PutSourceRequest struct {
 
 func (x *PutSourceRequest) Reset() {
 	*x = PutSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[63]
+	mi := &file_cara_v1_service_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4482,7 +4564,7 @@ func (x *PutSourceRequest) String() string {
 func (*PutSourceRequest) ProtoMessage() {}
 
 func (x *PutSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[63]
+	mi := &file_cara_v1_service_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4495,7 +4577,7 @@ func (x *PutSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSourceRequest.ProtoReflect.Descriptor instead.
 func (*PutSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{63}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *PutSourceRequest) GetSource() *Source {
@@ -4518,7 +4600,7 @@ type ListSourcesResponse struct {
 
 func (x *ListSourcesResponse) Reset() {
 	*x = ListSourcesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[64]
+	mi := &file_cara_v1_service_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4530,7 +4612,7 @@ func (x *ListSourcesResponse) String() string {
 func (*ListSourcesResponse) ProtoMessage() {}
 
 func (x *ListSourcesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[64]
+	mi := &file_cara_v1_service_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4543,7 +4625,7 @@ func (x *ListSourcesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSourcesResponse.ProtoReflect.Descriptor instead.
 func (*ListSourcesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{64}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ListSourcesResponse) GetItems() []*Source {
@@ -4575,7 +4657,7 @@ type SourceEvent struct {
 
 func (x *SourceEvent) Reset() {
 	*x = SourceEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[65]
+	mi := &file_cara_v1_service_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4587,7 +4669,7 @@ func (x *SourceEvent) String() string {
 func (*SourceEvent) ProtoMessage() {}
 
 func (x *SourceEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[65]
+	mi := &file_cara_v1_service_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4600,7 +4682,7 @@ func (x *SourceEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceEvent.ProtoReflect.Descriptor instead.
 func (*SourceEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{65}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *SourceEvent) GetType() string {
@@ -4637,7 +4719,7 @@ type ReconcileSourceResponse struct {
 
 func (x *ReconcileSourceResponse) Reset() {
 	*x = ReconcileSourceResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[66]
+	mi := &file_cara_v1_service_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4649,7 +4731,7 @@ func (x *ReconcileSourceResponse) String() string {
 func (*ReconcileSourceResponse) ProtoMessage() {}
 
 func (x *ReconcileSourceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[66]
+	mi := &file_cara_v1_service_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4662,7 +4744,7 @@ func (x *ReconcileSourceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileSourceResponse.ProtoReflect.Descriptor instead.
 func (*ReconcileSourceResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{66}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ReconcileSourceResponse) GetToken() string {
@@ -4692,7 +4774,7 @@ type ConfirmSourceRequest struct {
 
 func (x *ConfirmSourceRequest) Reset() {
 	*x = ConfirmSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[67]
+	mi := &file_cara_v1_service_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4704,7 +4786,7 @@ func (x *ConfirmSourceRequest) String() string {
 func (*ConfirmSourceRequest) ProtoMessage() {}
 
 func (x *ConfirmSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[67]
+	mi := &file_cara_v1_service_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4717,7 +4799,7 @@ func (x *ConfirmSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmSourceRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{67}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ConfirmSourceRequest) GetName() string {
@@ -4749,7 +4831,7 @@ type ListClaimsRequest struct {
 
 func (x *ListClaimsRequest) Reset() {
 	*x = ListClaimsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[68]
+	mi := &file_cara_v1_service_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4761,7 +4843,7 @@ func (x *ListClaimsRequest) String() string {
 func (*ListClaimsRequest) ProtoMessage() {}
 
 func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[68]
+	mi := &file_cara_v1_service_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4774,7 +4856,7 @@ func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsRequest.ProtoReflect.Descriptor instead.
 func (*ListClaimsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{68}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ListClaimsRequest) GetSource() string {
@@ -4811,7 +4893,7 @@ type ListClaimsResponse struct {
 
 func (x *ListClaimsResponse) Reset() {
 	*x = ListClaimsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[69]
+	mi := &file_cara_v1_service_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4823,7 +4905,7 @@ func (x *ListClaimsResponse) String() string {
 func (*ListClaimsResponse) ProtoMessage() {}
 
 func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[69]
+	mi := &file_cara_v1_service_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4836,7 +4918,7 @@ func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsResponse.ProtoReflect.Descriptor instead.
 func (*ListClaimsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{69}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ListClaimsResponse) GetItems() []*Claim {
@@ -4882,7 +4964,7 @@ type UpdateSourceStatusRequest struct {
 
 func (x *UpdateSourceStatusRequest) Reset() {
 	*x = UpdateSourceStatusRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[70]
+	mi := &file_cara_v1_service_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4894,7 +4976,7 @@ func (x *UpdateSourceStatusRequest) String() string {
 func (*UpdateSourceStatusRequest) ProtoMessage() {}
 
 func (x *UpdateSourceStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[70]
+	mi := &file_cara_v1_service_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4907,7 +4989,7 @@ func (x *UpdateSourceStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSourceStatusRequest.ProtoReflect.Descriptor instead.
 func (*UpdateSourceStatusRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{70}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *UpdateSourceStatusRequest) GetName() string {
@@ -5002,7 +5084,7 @@ type PublishSnapshotRequest struct {
 
 func (x *PublishSnapshotRequest) Reset() {
 	*x = PublishSnapshotRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[71]
+	mi := &file_cara_v1_service_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5014,7 +5096,7 @@ func (x *PublishSnapshotRequest) String() string {
 func (*PublishSnapshotRequest) ProtoMessage() {}
 
 func (x *PublishSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[71]
+	mi := &file_cara_v1_service_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5027,7 +5109,7 @@ func (x *PublishSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*PublishSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{71}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *PublishSnapshotRequest) GetSource() string {
@@ -5083,7 +5165,7 @@ type PublishSnapshotResponse struct {
 
 func (x *PublishSnapshotResponse) Reset() {
 	*x = PublishSnapshotResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[72]
+	mi := &file_cara_v1_service_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5095,7 +5177,7 @@ func (x *PublishSnapshotResponse) String() string {
 func (*PublishSnapshotResponse) ProtoMessage() {}
 
 func (x *PublishSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[72]
+	mi := &file_cara_v1_service_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5108,7 +5190,7 @@ func (x *PublishSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*PublishSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{72}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *PublishSnapshotResponse) GetResourceVersion() string {
@@ -5131,7 +5213,7 @@ type UpdateClaimsRequest struct {
 
 func (x *UpdateClaimsRequest) Reset() {
 	*x = UpdateClaimsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[73]
+	mi := &file_cara_v1_service_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5143,7 +5225,7 @@ func (x *UpdateClaimsRequest) String() string {
 func (*UpdateClaimsRequest) ProtoMessage() {}
 
 func (x *UpdateClaimsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[73]
+	mi := &file_cara_v1_service_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5156,7 +5238,7 @@ func (x *UpdateClaimsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateClaimsRequest.ProtoReflect.Descriptor instead.
 func (*UpdateClaimsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{73}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *UpdateClaimsRequest) GetSource() string {
@@ -5188,7 +5270,7 @@ type ClaimUpdate struct {
 
 func (x *ClaimUpdate) Reset() {
 	*x = ClaimUpdate{}
-	mi := &file_cara_v1_service_proto_msgTypes[74]
+	mi := &file_cara_v1_service_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5200,7 +5282,7 @@ func (x *ClaimUpdate) String() string {
 func (*ClaimUpdate) ProtoMessage() {}
 
 func (x *ClaimUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[74]
+	mi := &file_cara_v1_service_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5213,7 +5295,7 @@ func (x *ClaimUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimUpdate.ProtoReflect.Descriptor instead.
 func (*ClaimUpdate) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{74}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *ClaimUpdate) GetProject() string {
@@ -5248,7 +5330,7 @@ type GetSourceSecretRequest struct {
 
 func (x *GetSourceSecretRequest) Reset() {
 	*x = GetSourceSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[75]
+	mi := &file_cara_v1_service_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5260,7 +5342,7 @@ func (x *GetSourceSecretRequest) String() string {
 func (*GetSourceSecretRequest) ProtoMessage() {}
 
 func (x *GetSourceSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[75]
+	mi := &file_cara_v1_service_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5273,7 +5355,7 @@ func (x *GetSourceSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSourceSecretRequest.ProtoReflect.Descriptor instead.
 func (*GetSourceSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{75}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *GetSourceSecretRequest) GetName() string {
@@ -5294,7 +5376,7 @@ type GetSourceSecretResponse struct {
 
 func (x *GetSourceSecretResponse) Reset() {
 	*x = GetSourceSecretResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[76]
+	mi := &file_cara_v1_service_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5306,7 +5388,7 @@ func (x *GetSourceSecretResponse) String() string {
 func (*GetSourceSecretResponse) ProtoMessage() {}
 
 func (x *GetSourceSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[76]
+	mi := &file_cara_v1_service_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5319,7 +5401,7 @@ func (x *GetSourceSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSourceSecretResponse.ProtoReflect.Descriptor instead.
 func (*GetSourceSecretResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{76}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *GetSourceSecretResponse) GetGit() map[string][]byte {
@@ -5340,7 +5422,7 @@ type CreateSecretRequest struct {
 
 func (x *CreateSecretRequest) Reset() {
 	*x = CreateSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[77]
+	mi := &file_cara_v1_service_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5352,7 +5434,7 @@ func (x *CreateSecretRequest) String() string {
 func (*CreateSecretRequest) ProtoMessage() {}
 
 func (x *CreateSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[77]
+	mi := &file_cara_v1_service_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5365,7 +5447,7 @@ func (x *CreateSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSecretRequest.ProtoReflect.Descriptor instead.
 func (*CreateSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{77}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *CreateSecretRequest) GetSecret() *Secret {
@@ -5386,7 +5468,7 @@ type PutSecretRequest struct {
 
 func (x *PutSecretRequest) Reset() {
 	*x = PutSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[78]
+	mi := &file_cara_v1_service_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5398,7 +5480,7 @@ func (x *PutSecretRequest) String() string {
 func (*PutSecretRequest) ProtoMessage() {}
 
 func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[78]
+	mi := &file_cara_v1_service_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5411,7 +5493,7 @@ func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSecretRequest.ProtoReflect.Descriptor instead.
 func (*PutSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{78}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *PutSecretRequest) GetSecret() *Secret {
@@ -5434,7 +5516,7 @@ type ListSecretsResponse struct {
 
 func (x *ListSecretsResponse) Reset() {
 	*x = ListSecretsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[79]
+	mi := &file_cara_v1_service_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5446,7 +5528,7 @@ func (x *ListSecretsResponse) String() string {
 func (*ListSecretsResponse) ProtoMessage() {}
 
 func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[79]
+	mi := &file_cara_v1_service_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5459,7 +5541,7 @@ func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSecretsResponse.ProtoReflect.Descriptor instead.
 func (*ListSecretsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{79}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *ListSecretsResponse) GetItems() []*Secret {
@@ -5487,7 +5569,7 @@ type CreateEventRequest struct {
 
 func (x *CreateEventRequest) Reset() {
 	*x = CreateEventRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[80]
+	mi := &file_cara_v1_service_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5499,7 +5581,7 @@ func (x *CreateEventRequest) String() string {
 func (*CreateEventRequest) ProtoMessage() {}
 
 func (x *CreateEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[80]
+	mi := &file_cara_v1_service_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5512,7 +5594,7 @@ func (x *CreateEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateEventRequest.ProtoReflect.Descriptor instead.
 func (*CreateEventRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{80}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *CreateEventRequest) GetEvent() *Event {
@@ -5539,7 +5621,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[81]
+	mi := &file_cara_v1_service_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5551,7 +5633,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[81]
+	mi := &file_cara_v1_service_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5564,7 +5646,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{81}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *ListEventsRequest) GetKind() string {
@@ -5608,7 +5690,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[82]
+	mi := &file_cara_v1_service_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5620,7 +5702,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[82]
+	mi := &file_cara_v1_service_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5633,7 +5715,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{82}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *ListEventsResponse) GetItems() []*Event {
@@ -5665,7 +5747,7 @@ type EventEvent struct {
 
 func (x *EventEvent) Reset() {
 	*x = EventEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[83]
+	mi := &file_cara_v1_service_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5677,7 +5759,7 @@ func (x *EventEvent) String() string {
 func (*EventEvent) ProtoMessage() {}
 
 func (x *EventEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[83]
+	mi := &file_cara_v1_service_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5690,7 +5772,7 @@ func (x *EventEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventEvent.ProtoReflect.Descriptor instead.
 func (*EventEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{83}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *EventEvent) GetType() string {
@@ -5727,7 +5809,7 @@ type TrimHistoryRequest struct {
 
 func (x *TrimHistoryRequest) Reset() {
 	*x = TrimHistoryRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[84]
+	mi := &file_cara_v1_service_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5739,7 +5821,7 @@ func (x *TrimHistoryRequest) String() string {
 func (*TrimHistoryRequest) ProtoMessage() {}
 
 func (x *TrimHistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[84]
+	mi := &file_cara_v1_service_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5752,7 +5834,7 @@ func (x *TrimHistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimHistoryRequest.ProtoReflect.Descriptor instead.
 func (*TrimHistoryRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{84}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *TrimHistoryRequest) GetEventsBefore() *timestamppb.Timestamp {
@@ -5784,7 +5866,7 @@ type TrimHistoryResponse struct {
 
 func (x *TrimHistoryResponse) Reset() {
 	*x = TrimHistoryResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[85]
+	mi := &file_cara_v1_service_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5796,7 +5878,7 @@ func (x *TrimHistoryResponse) String() string {
 func (*TrimHistoryResponse) ProtoMessage() {}
 
 func (x *TrimHistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[85]
+	mi := &file_cara_v1_service_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5809,7 +5891,7 @@ func (x *TrimHistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimHistoryResponse.ProtoReflect.Descriptor instead.
 func (*TrimHistoryResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{85}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *TrimHistoryResponse) GetEvents() int32 {
@@ -5846,7 +5928,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[86]
+	mi := &file_cara_v1_service_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5858,7 +5940,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[86]
+	mi := &file_cara_v1_service_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5871,7 +5953,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{86}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *WatchRequest) GetKinds() []string {
@@ -5903,7 +5985,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[87]
+	mi := &file_cara_v1_service_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5915,7 +5997,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[87]
+	mi := &file_cara_v1_service_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5928,7 +6010,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{87}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *WatchResponse) GetResourceVersion() string {
@@ -5965,7 +6047,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_cara_v1_service_proto_msgTypes[88]
+	mi := &file_cara_v1_service_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5977,7 +6059,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[88]
+	mi := &file_cara_v1_service_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5990,7 +6072,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{88}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *Change) GetDeleted() bool {
@@ -6018,7 +6100,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[89]
+	mi := &file_cara_v1_service_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6030,7 +6112,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[89]
+	mi := &file_cara_v1_service_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6043,7 +6125,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{89}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *CreateTokenRequest) GetToken() *Token {
@@ -6066,7 +6148,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[90]
+	mi := &file_cara_v1_service_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6078,7 +6160,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[90]
+	mi := &file_cara_v1_service_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6091,7 +6173,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{90}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *CreateTokenResponse) GetToken() *Token {
@@ -6121,7 +6203,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[91]
+	mi := &file_cara_v1_service_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6133,7 +6215,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[91]
+	mi := &file_cara_v1_service_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6146,7 +6228,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{91}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *ListTokensResponse) GetItems() []*Token {
@@ -6174,7 +6256,7 @@ type BackupChunk struct {
 
 func (x *BackupChunk) Reset() {
 	*x = BackupChunk{}
-	mi := &file_cara_v1_service_proto_msgTypes[92]
+	mi := &file_cara_v1_service_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6186,7 +6268,7 @@ func (x *BackupChunk) String() string {
 func (*BackupChunk) ProtoMessage() {}
 
 func (x *BackupChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[92]
+	mi := &file_cara_v1_service_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6199,7 +6281,7 @@ func (x *BackupChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupChunk.ProtoReflect.Descriptor instead.
 func (*BackupChunk) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{92}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *BackupChunk) GetData() []byte {
@@ -6464,11 +6546,12 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\n" +
 	"cluster_id\x18\x03 \x01(\tR\tclusterId\"9\n" +
 	"\x17RenewCertificateRequest\x12\x1e\n" +
-	"\x03csr\x18\x01 \x01(\fB\f\xbaH\t\xc8\x01\x01z\x04\x18\x80\x80\x01R\x03csr\"l\n" +
+	"\x03csr\x18\x01 \x01(\fB\f\xbaH\t\xc8\x01\x01z\x04\x18\x80\x80\x01R\x03csr\"\xa6\x01\n" +
 	"\x0eConnectRequest\x120\n" +
 	"\theartbeat\x18\x01 \x01(\v2\x12.cara.v1.HeartbeatR\theartbeat\x12(\n" +
 	"\vinstance_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\n" +
-	"instanceId\"\xc6\x02\n" +
+	"instanceId\x128\n" +
+	"\breleased\x18\x03 \x03(\v2\x11.cara.v1.ReleasedB\t\xbaH\x06\x92\x01\x03\x10\x90NR\breleased\"\xc6\x02\n" +
 	"\x0fConnectResponse\x12,\n" +
 	"\awelcome\x18\x01 \x01(\v2\x10.cara.v1.WelcomeH\x00R\awelcome\x125\n" +
 	"\n" +
@@ -6487,11 +6570,16 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12H\n" +
 	"\x12heartbeat_interval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x11heartbeatInterval\x12;\n" +
 	"\vserver_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"serverTime\"2\n" +
+	"serverTime\"H\n" +
 	"\n" +
 	"Unassigned\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
-	"\x03uid\x18\x02 \x01(\tR\x03uid\"\b\n" +
+	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\x05R\x05epoch\"X\n" +
+	"\bReleased\x12\x1b\n" +
+	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04name\x12\x19\n" +
+	"\x03uid\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x03uid\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\x05R\x05epoch\"\b\n" +
 	"\x06Synced\"k\n" +
 	"\x06Routes\x12\x12\n" +
 	"\x04full\x18\x01 \x01(\bR\x04full\x12(\n" +
@@ -6746,7 +6834,7 @@ func file_cara_v1_service_proto_rawDescGZIP() []byte {
 	return file_cara_v1_service_proto_rawDescData
 }
 
-var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 95)
+var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 96)
 var file_cara_v1_service_proto_goTypes = []any{
 	(*Info)(nil),                       // 0: cara.v1.Info
 	(*GetRequest)(nil),                 // 1: cara.v1.GetRequest
@@ -6805,313 +6893,315 @@ var file_cara_v1_service_proto_goTypes = []any{
 	(*ConnectResponse)(nil),            // 54: cara.v1.ConnectResponse
 	(*Welcome)(nil),                    // 55: cara.v1.Welcome
 	(*Unassigned)(nil),                 // 56: cara.v1.Unassigned
-	(*Synced)(nil),                     // 57: cara.v1.Synced
-	(*Routes)(nil),                     // 58: cara.v1.Routes
-	(*OpenStream)(nil),                 // 59: cara.v1.OpenStream
-	(*AttachRequest)(nil),              // 60: cara.v1.AttachRequest
-	(*AttachResponse)(nil),             // 61: cara.v1.AttachResponse
-	(*CreateSourceRequest)(nil),        // 62: cara.v1.CreateSourceRequest
-	(*PutSourceRequest)(nil),           // 63: cara.v1.PutSourceRequest
-	(*ListSourcesResponse)(nil),        // 64: cara.v1.ListSourcesResponse
-	(*SourceEvent)(nil),                // 65: cara.v1.SourceEvent
-	(*ReconcileSourceResponse)(nil),    // 66: cara.v1.ReconcileSourceResponse
-	(*ConfirmSourceRequest)(nil),       // 67: cara.v1.ConfirmSourceRequest
-	(*ListClaimsRequest)(nil),          // 68: cara.v1.ListClaimsRequest
-	(*ListClaimsResponse)(nil),         // 69: cara.v1.ListClaimsResponse
-	(*UpdateSourceStatusRequest)(nil),  // 70: cara.v1.UpdateSourceStatusRequest
-	(*PublishSnapshotRequest)(nil),     // 71: cara.v1.PublishSnapshotRequest
-	(*PublishSnapshotResponse)(nil),    // 72: cara.v1.PublishSnapshotResponse
-	(*UpdateClaimsRequest)(nil),        // 73: cara.v1.UpdateClaimsRequest
-	(*ClaimUpdate)(nil),                // 74: cara.v1.ClaimUpdate
-	(*GetSourceSecretRequest)(nil),     // 75: cara.v1.GetSourceSecretRequest
-	(*GetSourceSecretResponse)(nil),    // 76: cara.v1.GetSourceSecretResponse
-	(*CreateSecretRequest)(nil),        // 77: cara.v1.CreateSecretRequest
-	(*PutSecretRequest)(nil),           // 78: cara.v1.PutSecretRequest
-	(*ListSecretsResponse)(nil),        // 79: cara.v1.ListSecretsResponse
-	(*CreateEventRequest)(nil),         // 80: cara.v1.CreateEventRequest
-	(*ListEventsRequest)(nil),          // 81: cara.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),         // 82: cara.v1.ListEventsResponse
-	(*EventEvent)(nil),                 // 83: cara.v1.EventEvent
-	(*TrimHistoryRequest)(nil),         // 84: cara.v1.TrimHistoryRequest
-	(*TrimHistoryResponse)(nil),        // 85: cara.v1.TrimHistoryResponse
-	(*WatchRequest)(nil),               // 86: cara.v1.WatchRequest
-	(*WatchResponse)(nil),              // 87: cara.v1.WatchResponse
-	(*Change)(nil),                     // 88: cara.v1.Change
-	(*CreateTokenRequest)(nil),         // 89: cara.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),        // 90: cara.v1.CreateTokenResponse
-	(*ListTokensResponse)(nil),         // 91: cara.v1.ListTokensResponse
-	(*BackupChunk)(nil),                // 92: cara.v1.BackupChunk
-	nil,                                // 93: cara.v1.JoinRequest.LabelsEntry
-	nil,                                // 94: cara.v1.GetSourceSecretResponse.GitEntry
-	(*timestamppb.Timestamp)(nil),      // 95: google.protobuf.Timestamp
-	(*Project)(nil),                    // 96: cara.v1.Project
-	(*ListMeta)(nil),                   // 97: cara.v1.ListMeta
-	(*Condition)(nil),                  // 98: cara.v1.Condition
-	(*ServiceStatus)(nil),              // 99: cara.v1.ServiceStatus
-	(*durationpb.Duration)(nil),        // 100: google.protobuf.Duration
-	(*Revision)(nil),                   // 101: cara.v1.Revision
-	(*Delivery)(nil),                   // 102: cara.v1.Delivery
-	(*Override)(nil),                   // 103: cara.v1.Override
-	(*Tombstone)(nil),                  // 104: cara.v1.Tombstone
-	(*Object)(nil),                     // 105: cara.v1.Object
-	(*FieldDiff)(nil),                  // 106: cara.v1.FieldDiff
-	(*Problem)(nil),                    // 107: cara.v1.Problem
-	(*Node)(nil),                       // 108: cara.v1.Node
-	(*Heartbeat)(nil),                  // 109: cara.v1.Heartbeat
-	(*Assignment)(nil),                 // 110: cara.v1.Assignment
-	(*Route)(nil),                      // 111: cara.v1.Route
-	(*Source)(nil),                     // 112: cara.v1.Source
-	(*Claim)(nil),                      // 113: cara.v1.Claim
-	(*PollStatus)(nil),                 // 114: cara.v1.PollStatus
-	(*Run)(nil),                        // 115: cara.v1.Run
-	(*Snapshot)(nil),                   // 116: cara.v1.Snapshot
-	(*ClaimSpec)(nil),                  // 117: cara.v1.ClaimSpec
-	(*ClaimStatus)(nil),                // 118: cara.v1.ClaimStatus
-	(*Secret)(nil),                     // 119: cara.v1.Secret
-	(*Event)(nil),                      // 120: cara.v1.Event
-	(*Token)(nil),                      // 121: cara.v1.Token
-	(*emptypb.Empty)(nil),              // 122: google.protobuf.Empty
+	(*Released)(nil),                   // 57: cara.v1.Released
+	(*Synced)(nil),                     // 58: cara.v1.Synced
+	(*Routes)(nil),                     // 59: cara.v1.Routes
+	(*OpenStream)(nil),                 // 60: cara.v1.OpenStream
+	(*AttachRequest)(nil),              // 61: cara.v1.AttachRequest
+	(*AttachResponse)(nil),             // 62: cara.v1.AttachResponse
+	(*CreateSourceRequest)(nil),        // 63: cara.v1.CreateSourceRequest
+	(*PutSourceRequest)(nil),           // 64: cara.v1.PutSourceRequest
+	(*ListSourcesResponse)(nil),        // 65: cara.v1.ListSourcesResponse
+	(*SourceEvent)(nil),                // 66: cara.v1.SourceEvent
+	(*ReconcileSourceResponse)(nil),    // 67: cara.v1.ReconcileSourceResponse
+	(*ConfirmSourceRequest)(nil),       // 68: cara.v1.ConfirmSourceRequest
+	(*ListClaimsRequest)(nil),          // 69: cara.v1.ListClaimsRequest
+	(*ListClaimsResponse)(nil),         // 70: cara.v1.ListClaimsResponse
+	(*UpdateSourceStatusRequest)(nil),  // 71: cara.v1.UpdateSourceStatusRequest
+	(*PublishSnapshotRequest)(nil),     // 72: cara.v1.PublishSnapshotRequest
+	(*PublishSnapshotResponse)(nil),    // 73: cara.v1.PublishSnapshotResponse
+	(*UpdateClaimsRequest)(nil),        // 74: cara.v1.UpdateClaimsRequest
+	(*ClaimUpdate)(nil),                // 75: cara.v1.ClaimUpdate
+	(*GetSourceSecretRequest)(nil),     // 76: cara.v1.GetSourceSecretRequest
+	(*GetSourceSecretResponse)(nil),    // 77: cara.v1.GetSourceSecretResponse
+	(*CreateSecretRequest)(nil),        // 78: cara.v1.CreateSecretRequest
+	(*PutSecretRequest)(nil),           // 79: cara.v1.PutSecretRequest
+	(*ListSecretsResponse)(nil),        // 80: cara.v1.ListSecretsResponse
+	(*CreateEventRequest)(nil),         // 81: cara.v1.CreateEventRequest
+	(*ListEventsRequest)(nil),          // 82: cara.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),         // 83: cara.v1.ListEventsResponse
+	(*EventEvent)(nil),                 // 84: cara.v1.EventEvent
+	(*TrimHistoryRequest)(nil),         // 85: cara.v1.TrimHistoryRequest
+	(*TrimHistoryResponse)(nil),        // 86: cara.v1.TrimHistoryResponse
+	(*WatchRequest)(nil),               // 87: cara.v1.WatchRequest
+	(*WatchResponse)(nil),              // 88: cara.v1.WatchResponse
+	(*Change)(nil),                     // 89: cara.v1.Change
+	(*CreateTokenRequest)(nil),         // 90: cara.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),        // 91: cara.v1.CreateTokenResponse
+	(*ListTokensResponse)(nil),         // 92: cara.v1.ListTokensResponse
+	(*BackupChunk)(nil),                // 93: cara.v1.BackupChunk
+	nil,                                // 94: cara.v1.JoinRequest.LabelsEntry
+	nil,                                // 95: cara.v1.GetSourceSecretResponse.GitEntry
+	(*timestamppb.Timestamp)(nil),      // 96: google.protobuf.Timestamp
+	(*Project)(nil),                    // 97: cara.v1.Project
+	(*ListMeta)(nil),                   // 98: cara.v1.ListMeta
+	(*Condition)(nil),                  // 99: cara.v1.Condition
+	(*ServiceStatus)(nil),              // 100: cara.v1.ServiceStatus
+	(*durationpb.Duration)(nil),        // 101: google.protobuf.Duration
+	(*Revision)(nil),                   // 102: cara.v1.Revision
+	(*Delivery)(nil),                   // 103: cara.v1.Delivery
+	(*Override)(nil),                   // 104: cara.v1.Override
+	(*Tombstone)(nil),                  // 105: cara.v1.Tombstone
+	(*Object)(nil),                     // 106: cara.v1.Object
+	(*FieldDiff)(nil),                  // 107: cara.v1.FieldDiff
+	(*Problem)(nil),                    // 108: cara.v1.Problem
+	(*Node)(nil),                       // 109: cara.v1.Node
+	(*Heartbeat)(nil),                  // 110: cara.v1.Heartbeat
+	(*Assignment)(nil),                 // 111: cara.v1.Assignment
+	(*Route)(nil),                      // 112: cara.v1.Route
+	(*Source)(nil),                     // 113: cara.v1.Source
+	(*Claim)(nil),                      // 114: cara.v1.Claim
+	(*PollStatus)(nil),                 // 115: cara.v1.PollStatus
+	(*Run)(nil),                        // 116: cara.v1.Run
+	(*Snapshot)(nil),                   // 117: cara.v1.Snapshot
+	(*ClaimSpec)(nil),                  // 118: cara.v1.ClaimSpec
+	(*ClaimStatus)(nil),                // 119: cara.v1.ClaimStatus
+	(*Secret)(nil),                     // 120: cara.v1.Secret
+	(*Event)(nil),                      // 121: cara.v1.Event
+	(*Token)(nil),                      // 122: cara.v1.Token
+	(*emptypb.Empty)(nil),              // 123: google.protobuf.Empty
 }
 var file_cara_v1_service_proto_depIdxs = []int32{
-	95,  // 0: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
-	96,  // 1: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
-	96,  // 2: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
-	96,  // 3: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
-	97,  // 4: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
-	96,  // 5: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
+	96,  // 0: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
+	97,  // 1: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
+	97,  // 2: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
+	97,  // 3: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
+	98,  // 4: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
+	97,  // 5: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
 	23,  // 6: cara.v1.DeleteProjectRequest.override:type_name -> cara.v1.OverrideTerms
-	98,  // 7: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
-	99,  // 8: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
-	95,  // 9: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
-	100, // 10: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
+	99,  // 7: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
+	100, // 8: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
+	96,  // 9: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
+	101, // 10: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
 	23,  // 11: cara.v1.RollbackProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	101, // 12: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
-	102, // 13: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
-	95,  // 14: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
-	100, // 15: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
+	102, // 12: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
+	103, // 13: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
+	96,  // 14: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
+	101, // 15: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
 	23,  // 16: cara.v1.OverrideProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	103, // 17: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
-	97,  // 18: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
-	104, // 19: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
-	97,  // 20: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
-	95,  // 21: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	104, // 17: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
+	98,  // 18: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
+	105, // 19: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
+	98,  // 20: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
+	96,  // 21: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
 	29,  // 22: cara.v1.ExecRequest.start:type_name -> cara.v1.ExecStart
 	30,  // 23: cara.v1.ExecRequest.resize:type_name -> cara.v1.TerminalSize
 	30,  // 24: cara.v1.ExecStart.size:type_name -> cara.v1.TerminalSize
 	33,  // 25: cara.v1.PortForwardRequest.start:type_name -> cara.v1.PortForwardStart
 	37,  // 26: cara.v1.TopResponse.services:type_name -> cara.v1.ServiceUsage
-	95,  // 27: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	105, // 28: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
+	96,  // 27: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	106, // 28: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
 	23,  // 29: cara.v1.ApplyRequest.override:type_name -> cara.v1.OverrideTerms
 	41,  // 30: cara.v1.ApplyResponse.results:type_name -> cara.v1.ApplyResult
-	106, // 31: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
-	107, // 32: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
-	108, // 33: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
-	108, // 34: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
-	108, // 35: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
-	97,  // 36: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
-	108, // 37: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
-	109, // 38: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
-	95,  // 39: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
-	93,  // 40: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
-	109, // 41: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
-	55,  // 42: cara.v1.ConnectResponse.welcome:type_name -> cara.v1.Welcome
-	110, // 43: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
-	56,  // 44: cara.v1.ConnectResponse.unassigned:type_name -> cara.v1.Unassigned
-	57,  // 45: cara.v1.ConnectResponse.synced:type_name -> cara.v1.Synced
-	58,  // 46: cara.v1.ConnectResponse.routes:type_name -> cara.v1.Routes
-	59,  // 47: cara.v1.ConnectResponse.open_stream:type_name -> cara.v1.OpenStream
-	100, // 48: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	95,  // 49: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
-	111, // 50: cara.v1.Routes.upserts:type_name -> cara.v1.Route
-	27,  // 51: cara.v1.OpenStream.logs:type_name -> cara.v1.LogsRequest
-	29,  // 52: cara.v1.OpenStream.exec:type_name -> cara.v1.ExecStart
-	33,  // 53: cara.v1.OpenStream.port_forward:type_name -> cara.v1.PortForwardStart
-	35,  // 54: cara.v1.OpenStream.top:type_name -> cara.v1.TopRequest
-	38,  // 55: cara.v1.AttachRequest.log:type_name -> cara.v1.LogLine
-	31,  // 56: cara.v1.AttachRequest.exec:type_name -> cara.v1.ExecResponse
-	34,  // 57: cara.v1.AttachRequest.port_forward:type_name -> cara.v1.PortForwardResponse
-	36,  // 58: cara.v1.AttachRequest.top:type_name -> cara.v1.TopResponse
-	28,  // 59: cara.v1.AttachResponse.exec:type_name -> cara.v1.ExecRequest
-	32,  // 60: cara.v1.AttachResponse.port_forward:type_name -> cara.v1.PortForwardRequest
-	112, // 61: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
-	112, // 62: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
-	112, // 63: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
-	97,  // 64: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
-	112, // 65: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
-	112, // 66: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
-	113, // 67: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
-	97,  // 68: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
-	98,  // 69: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
-	114, // 70: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
-	115, // 71: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
-	116, // 72: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
-	117, // 73: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
-	98,  // 74: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
-	74,  // 75: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
-	118, // 76: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
-	94,  // 77: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
-	119, // 78: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
-	119, // 79: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
-	119, // 80: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
-	97,  // 81: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
-	120, // 82: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
-	120, // 83: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
-	97,  // 84: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
-	120, // 85: cara.v1.EventEvent.object:type_name -> cara.v1.Event
-	95,  // 86: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
-	95,  // 87: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
-	88,  // 88: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
-	105, // 89: cara.v1.Change.object:type_name -> cara.v1.Object
-	121, // 90: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
-	121, // 91: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
-	121, // 92: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
-	97,  // 93: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
-	4,   // 94: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
-	5,   // 95: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
-	1,   // 96: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
-	6,   // 97: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
-	8,   // 98: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
-	10,  // 99: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
-	12,  // 100: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
-	13,  // 101: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
-	14,  // 102: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
-	15,  // 103: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
-	16,  // 104: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
-	17,  // 105: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
-	24,  // 106: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
-	3,   // 107: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListRequest
-	18,  // 108: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
-	19,  // 109: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
-	20,  // 110: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
-	1,   // 111: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
-	14,  // 112: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
-	27,  // 113: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
-	28,  // 114: cara.v1.ProjectService.Exec:input_type -> cara.v1.ExecRequest
-	32,  // 115: cara.v1.ProjectService.PortForward:input_type -> cara.v1.PortForwardRequest
-	35,  // 116: cara.v1.ProjectService.Top:input_type -> cara.v1.TopRequest
-	3,   // 117: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
-	39,  // 118: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
-	42,  // 119: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
-	43,  // 120: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
-	1,   // 121: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
-	3,   // 122: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
-	45,  // 123: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
-	2,   // 124: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
-	47,  // 125: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
-	48,  // 126: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
-	49,  // 127: cara.v1.NodeService.MarkNodeDrained:input_type -> cara.v1.MarkNodeDrainedRequest
-	50,  // 128: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
-	52,  // 129: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
-	53,  // 130: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
-	60,  // 131: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
-	62,  // 132: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
-	63,  // 133: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
-	1,   // 134: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
-	3,   // 135: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
-	45,  // 136: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
-	2,   // 137: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
-	1,   // 138: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
-	1,   // 139: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
-	1,   // 140: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
-	67,  // 141: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
-	68,  // 142: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
-	70,  // 143: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
-	71,  // 144: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
-	73,  // 145: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
-	2,   // 146: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
-	122, // 147: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
-	75,  // 148: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
-	77,  // 149: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
-	78,  // 150: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
-	1,   // 151: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
-	3,   // 152: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
-	2,   // 153: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
-	80,  // 154: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
-	81,  // 155: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
-	45,  // 156: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
-	84,  // 157: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
-	86,  // 158: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
-	89,  // 159: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
-	3,   // 160: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
-	2,   // 161: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
-	122, // 162: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
-	122, // 163: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
-	96,  // 164: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
-	96,  // 165: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
-	96,  // 166: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
-	7,   // 167: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
-	9,   // 168: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
-	11,  // 169: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
-	122, // 170: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
-	96,  // 171: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
-	122, // 172: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
-	96,  // 173: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
-	96,  // 174: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
-	96,  // 175: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
-	103, // 176: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
-	25,  // 177: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
-	96,  // 178: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
-	96,  // 179: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
-	96,  // 180: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
-	21,  // 181: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
-	122, // 182: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
-	38,  // 183: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
-	31,  // 184: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
-	34,  // 185: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
-	36,  // 186: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
-	26,  // 187: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
-	40,  // 188: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
-	108, // 189: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
-	108, // 190: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
-	108, // 191: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
-	44,  // 192: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
-	46,  // 193: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
-	122, // 194: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
-	122, // 195: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
-	108, // 196: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
-	108, // 197: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
-	51,  // 198: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
-	51,  // 199: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
-	54,  // 200: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
-	61,  // 201: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
-	112, // 202: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
-	112, // 203: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
-	112, // 204: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
-	64,  // 205: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
-	65,  // 206: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
-	122, // 207: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
-	66,  // 208: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
-	112, // 209: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
-	112, // 210: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
-	112, // 211: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
-	69,  // 212: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
-	112, // 213: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
-	72,  // 214: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
-	122, // 215: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
-	122, // 216: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
-	22,  // 217: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
-	76,  // 218: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
-	119, // 219: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
-	119, // 220: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
-	119, // 221: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
-	79,  // 222: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
-	122, // 223: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
-	120, // 224: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
-	82,  // 225: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
-	83,  // 226: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
-	85,  // 227: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
-	87,  // 228: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
-	90,  // 229: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
-	91,  // 230: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
-	122, // 231: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
-	0,   // 232: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
-	92,  // 233: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
-	164, // [164:234] is the sub-list for method output_type
-	94,  // [94:164] is the sub-list for method input_type
-	94,  // [94:94] is the sub-list for extension type_name
-	94,  // [94:94] is the sub-list for extension extendee
-	0,   // [0:94] is the sub-list for field type_name
+	107, // 31: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
+	108, // 32: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
+	109, // 33: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
+	109, // 34: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
+	109, // 35: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
+	98,  // 36: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
+	109, // 37: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
+	110, // 38: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	96,  // 39: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
+	94,  // 40: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
+	110, // 41: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	57,  // 42: cara.v1.ConnectRequest.released:type_name -> cara.v1.Released
+	55,  // 43: cara.v1.ConnectResponse.welcome:type_name -> cara.v1.Welcome
+	111, // 44: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
+	56,  // 45: cara.v1.ConnectResponse.unassigned:type_name -> cara.v1.Unassigned
+	58,  // 46: cara.v1.ConnectResponse.synced:type_name -> cara.v1.Synced
+	59,  // 47: cara.v1.ConnectResponse.routes:type_name -> cara.v1.Routes
+	60,  // 48: cara.v1.ConnectResponse.open_stream:type_name -> cara.v1.OpenStream
+	101, // 49: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	96,  // 50: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
+	112, // 51: cara.v1.Routes.upserts:type_name -> cara.v1.Route
+	27,  // 52: cara.v1.OpenStream.logs:type_name -> cara.v1.LogsRequest
+	29,  // 53: cara.v1.OpenStream.exec:type_name -> cara.v1.ExecStart
+	33,  // 54: cara.v1.OpenStream.port_forward:type_name -> cara.v1.PortForwardStart
+	35,  // 55: cara.v1.OpenStream.top:type_name -> cara.v1.TopRequest
+	38,  // 56: cara.v1.AttachRequest.log:type_name -> cara.v1.LogLine
+	31,  // 57: cara.v1.AttachRequest.exec:type_name -> cara.v1.ExecResponse
+	34,  // 58: cara.v1.AttachRequest.port_forward:type_name -> cara.v1.PortForwardResponse
+	36,  // 59: cara.v1.AttachRequest.top:type_name -> cara.v1.TopResponse
+	28,  // 60: cara.v1.AttachResponse.exec:type_name -> cara.v1.ExecRequest
+	32,  // 61: cara.v1.AttachResponse.port_forward:type_name -> cara.v1.PortForwardRequest
+	113, // 62: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
+	113, // 63: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
+	113, // 64: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
+	98,  // 65: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
+	113, // 66: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
+	113, // 67: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
+	114, // 68: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
+	98,  // 69: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
+	99,  // 70: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
+	115, // 71: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
+	116, // 72: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
+	117, // 73: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
+	118, // 74: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
+	99,  // 75: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
+	75,  // 76: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
+	119, // 77: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
+	95,  // 78: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
+	120, // 79: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
+	120, // 80: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
+	120, // 81: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
+	98,  // 82: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
+	121, // 83: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
+	121, // 84: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
+	98,  // 85: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
+	121, // 86: cara.v1.EventEvent.object:type_name -> cara.v1.Event
+	96,  // 87: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
+	96,  // 88: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
+	89,  // 89: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
+	106, // 90: cara.v1.Change.object:type_name -> cara.v1.Object
+	122, // 91: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
+	122, // 92: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
+	122, // 93: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
+	98,  // 94: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
+	4,   // 95: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
+	5,   // 96: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
+	1,   // 97: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
+	6,   // 98: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
+	8,   // 99: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
+	10,  // 100: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
+	12,  // 101: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
+	13,  // 102: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
+	14,  // 103: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
+	15,  // 104: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
+	16,  // 105: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
+	17,  // 106: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
+	24,  // 107: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
+	3,   // 108: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListRequest
+	18,  // 109: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
+	19,  // 110: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
+	20,  // 111: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
+	1,   // 112: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
+	14,  // 113: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
+	27,  // 114: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
+	28,  // 115: cara.v1.ProjectService.Exec:input_type -> cara.v1.ExecRequest
+	32,  // 116: cara.v1.ProjectService.PortForward:input_type -> cara.v1.PortForwardRequest
+	35,  // 117: cara.v1.ProjectService.Top:input_type -> cara.v1.TopRequest
+	3,   // 118: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
+	39,  // 119: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
+	42,  // 120: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
+	43,  // 121: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
+	1,   // 122: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
+	3,   // 123: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
+	45,  // 124: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
+	2,   // 125: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
+	47,  // 126: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
+	48,  // 127: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
+	49,  // 128: cara.v1.NodeService.MarkNodeDrained:input_type -> cara.v1.MarkNodeDrainedRequest
+	50,  // 129: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
+	52,  // 130: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
+	53,  // 131: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
+	61,  // 132: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
+	63,  // 133: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
+	64,  // 134: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
+	1,   // 135: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
+	3,   // 136: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
+	45,  // 137: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
+	2,   // 138: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
+	1,   // 139: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
+	1,   // 140: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
+	1,   // 141: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
+	68,  // 142: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
+	69,  // 143: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
+	71,  // 144: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
+	72,  // 145: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
+	74,  // 146: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
+	2,   // 147: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
+	123, // 148: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
+	76,  // 149: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
+	78,  // 150: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
+	79,  // 151: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
+	1,   // 152: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
+	3,   // 153: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
+	2,   // 154: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
+	81,  // 155: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
+	82,  // 156: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
+	45,  // 157: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
+	85,  // 158: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
+	87,  // 159: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
+	90,  // 160: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
+	3,   // 161: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
+	2,   // 162: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
+	123, // 163: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
+	123, // 164: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
+	97,  // 165: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
+	97,  // 166: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
+	97,  // 167: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
+	7,   // 168: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
+	9,   // 169: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
+	11,  // 170: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
+	123, // 171: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
+	97,  // 172: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
+	123, // 173: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
+	97,  // 174: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
+	97,  // 175: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
+	97,  // 176: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
+	104, // 177: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
+	25,  // 178: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
+	97,  // 179: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
+	97,  // 180: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
+	97,  // 181: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
+	21,  // 182: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
+	123, // 183: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
+	38,  // 184: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
+	31,  // 185: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
+	34,  // 186: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
+	36,  // 187: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
+	26,  // 188: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
+	40,  // 189: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
+	109, // 190: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
+	109, // 191: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
+	109, // 192: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
+	44,  // 193: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
+	46,  // 194: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
+	123, // 195: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
+	123, // 196: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
+	109, // 197: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
+	109, // 198: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
+	51,  // 199: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
+	51,  // 200: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
+	54,  // 201: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
+	62,  // 202: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
+	113, // 203: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
+	113, // 204: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
+	113, // 205: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
+	65,  // 206: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
+	66,  // 207: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
+	123, // 208: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
+	67,  // 209: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
+	113, // 210: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
+	113, // 211: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
+	113, // 212: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
+	70,  // 213: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
+	113, // 214: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
+	73,  // 215: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
+	123, // 216: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
+	123, // 217: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
+	22,  // 218: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
+	77,  // 219: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
+	120, // 220: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
+	120, // 221: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
+	120, // 222: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
+	80,  // 223: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
+	123, // 224: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
+	121, // 225: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
+	83,  // 226: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
+	84,  // 227: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
+	86,  // 228: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
+	88,  // 229: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
+	91,  // 230: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
+	92,  // 231: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
+	123, // 232: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
+	0,   // 233: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
+	93,  // 234: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
+	165, // [165:235] is the sub-list for method output_type
+	95,  // [95:165] is the sub-list for method input_type
+	95,  // [95:95] is the sub-list for extension type_name
+	95,  // [95:95] is the sub-list for extension extendee
+	0,   // [0:95] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_service_proto_init() }
@@ -7153,20 +7243,20 @@ func file_cara_v1_service_proto_init() {
 		(*ConnectResponse_Routes)(nil),
 		(*ConnectResponse_OpenStream)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[59].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[60].OneofWrappers = []any{
 		(*OpenStream_Logs)(nil),
 		(*OpenStream_Exec)(nil),
 		(*OpenStream_PortForward)(nil),
 		(*OpenStream_Top)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[70].OneofWrappers = []any{}
+	file_cara_v1_service_proto_msgTypes[71].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_service_proto_rawDesc), len(file_cara_v1_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   95,
+			NumMessages:   96,
 			NumExtensions: 0,
 			NumServices:   9,
 		},

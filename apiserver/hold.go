@@ -1,0 +1,92 @@
+package apiserver
+
+import (
+	"context"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// A project that leaves a node which is there is held by it until its agent says that nothing is left: only then is the
+// next node's agent told of the project. So no two nodes that can be reached run one project, however long the first
+// takes to stop it. A node that is not heard of holds nothing: what it runs is stopped when it comes back.
+
+// hold notes that the project's node, which it leaves now, still has its containers. A node that was itself waiting has
+// none.
+func (t *tx) hold(p *carav1.Project) {
+	st := p.GetStatus()
+	if st.GetHeldBy() != "" || st.GetNodeRef() == "" {
+		return
+	}
+	if n, ok := read[*carav1.Node](t, st.GetNodeRef()); ok && n.GetStatus().GetState() != api.NodeNotReady {
+		st.HeldBy = st.GetNodeRef()
+	}
+}
+
+// await says on a project that was given a node what it still waits for there. The node that holds it waits for nobody:
+// its agent replaces what is of an older epoch.
+func (t *tx) await(p *carav1.Project) {
+	st := p.GetStatus()
+	switch st.GetHeldBy() {
+	case "":
+	case st.GetNodeRef():
+		st.HeldBy = ""
+	default:
+		t.condition(p, &carav1.Condition{
+			Type: api.CondReady, Status: api.StatusFalse, Reason: "Moving",
+			Message: "waits until node " + st.GetHeldBy() + " has stopped what it ran of it",
+		})
+	}
+}
+
+// release takes an agent's word that nothing is left of some projects on its node. What it says of another epoch is from
+// before the project was there once more.
+func (s *Server) release(ctx context.Context, node string, released []*carav1.Released) error {
+	for _, r := range released {
+		err := s.unhold(ctx, r.GetName(), func(_ *tx, p *carav1.Project) bool {
+			return p.GetStatus().GetHeldBy() == node && p.GetMetadata().GetUid() == r.GetUid() && p.GetStatus().GetEpoch() == r.GetEpoch()
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// releaseLost lets go of what is held by nodes that are not heard of. It is called once such a node is known to the
+// cache: whoever saw it otherwise when he noted the hold has committed before, and is seen here.
+func (s *Server) releaseLost(ctx context.Context) error {
+	for _, p := range s.held() {
+		err := s.unhold(ctx, p.GetMetadata().GetName(), func(t *tx, p *carav1.Project) bool {
+			n, ok := read[*carav1.Node](t, p.GetStatus().GetHeldBy())
+			return p.GetStatus().GetHeldBy() != "" && (!ok || n.GetStatus().GetState() == api.NodeNotReady)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unhold lets a project's new node have it, if over says that the old one is done.
+func (s *Server) unhold(ctx context.Context, project string, over func(*tx, *carav1.Project) bool) error {
+	return s.transact(ctx, func(t *tx) error {
+		p, ok := read[*carav1.Project](t, project)
+		if !ok || !over(t, p) {
+			return nil
+		}
+		p = proto.CloneOf(p)
+		p.Status.HeldBy = ""
+		t.put(p)
+		return nil
+	})
+}
+
+// held are the projects that some node holds. They are asked for when a node goes, which is seldom: there is no index.
+func (s *Server) held() []*carav1.Project {
+	all, _ := from[*carav1.Project](s.cache, "", "")
+	return slices.DeleteFunc(all, func(p *carav1.Project) bool { return p.GetStatus().GetHeldBy() == "" })
+}
