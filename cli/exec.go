@@ -26,26 +26,23 @@ func (a *app) execCommand() *cobra.Command {
 	o := execOptions{}
 	var service string
 	cmd := &cobra.Command{
-		Use: "exec PROJECT [-c SERVICE] -- COMMAND [ARG...]", Short: "Run a command in a container of a project",
+		Use: "exec PROJECT[/SERVICE] -- COMMAND [ARG...]", Short: "Run a command in a container of a project",
 		Long: "Run a command in a container of a project. No shell reads it: for one, run one.\n\n" +
 			"The exit code is the command's own; 126 and 127 are for a command that cannot be run or is not there, 125 for one whose\n" +
 			"end is not known, because the server, the node or the project was not there.",
-		Example:           "  caractrl exec -it project/shop -c web -- sh\n  caractrl exec -i shop -c db -- psql < schema.sql",
+		Example:           "  caractrl exec -it project/shop -s web -- sh\n  caractrl exec -i shop -s db -- psql < schema.sql",
 		Args:              cobra.MinimumNArgs(2),
 		ValidArgsFunction: a.completeNames(projectKind()),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			if o.target, err = parseTarget(args[0]); err != nil {
+			if o.target, err = parseTarget(args[0], service); err != nil {
 				return err
-			}
-			if service != "" {
-				o.service = service
 			}
 			o.command = args[1:]
 			return a.exec(cmd.Context(), o)
 		},
 	}
 	f := cmd.Flags()
-	f.StringVarP(&service, "service", "c", "", "the service, where the project has several")
+	serviceFlag(cmd, &service, "the service, where the project has several")
 	f.BoolVarP(&o.stdin, "stdin", "i", false, "pass standard input on")
 	f.BoolVarP(&o.tty, "tty", "t", false, "give the command a terminal; standard error then comes with standard output")
 	f.StringVarP(&o.user, "user", "u", "", "run as this user (default: the container's)")

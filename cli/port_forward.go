@@ -26,7 +26,8 @@ const maxForwarded = 250
 type mapping struct{ local, remote int }
 
 func (a *app) portForwardCommand() *cobra.Command {
-	return &cobra.Command{
+	var service string
+	cmd := &cobra.Command{
 		Use: "port-forward PROJECT[/SERVICE] [LOCAL:]PORT...", Short: "Let programs on this machine connect to ports of a service",
 		Long: "Let programs on this machine connect to ports of a service, until Ctrl-C. Any TCP port on which the service listens in\n" +
 			"its container will do, whether an ingress leads to it or not. LOCAL is the port of 127.0.0.1: the same one where it is\n" +
@@ -35,7 +36,7 @@ func (a *app) portForwardCommand() *cobra.Command {
 		Args:              cobra.MinimumNArgs(2),
 		ValidArgsFunction: a.completeNames(projectKind()),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			t, err := parseTarget(args[0])
+			t, err := parseTarget(args[0], service)
 			if err != nil {
 				return err
 			}
@@ -48,6 +49,8 @@ func (a *app) portForwardCommand() *cobra.Command {
 			return a.portForward(cmd.Context(), t, mappings)
 		},
 	}
+	serviceFlag(cmd, &service, "the service, where the project has several")
+	return cmd
 }
 
 // parseMapping takes `80`, `8080:80` and `0:80`; `:80` is the last of them.

@@ -1,10 +1,13 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/spf13/cobra"
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -13,8 +16,13 @@ import (
 // target is a service of a project, as a command line names it. The service is empty where it names none.
 type target struct{ project, service string }
 
-// parseTarget takes `shop`, `project/shop`, `shop/web` and `project/shop/web`.
-func parseTarget(arg string) (target, error) {
+// serviceFlag is how commands about one service let it be named, apart from project/NAME/SERVICE.
+func serviceFlag(cmd *cobra.Command, service *string, usage string) {
+	cmd.Flags().StringVarP(service, "service", "s", "", usage)
+}
+
+// parseTarget takes `shop`, `project/shop`, `shop/web` and `project/shop/web`, and what --service says.
+func parseTarget(arg, service string) (target, error) {
 	parts := strings.Split(arg, "/")
 	if k, err := findKind(parts[0]); err == nil && k.name == api.KindProject && len(parts) > 1 {
 		parts = parts[1:]
@@ -22,7 +30,12 @@ func parseTarget(arg string) (target, error) {
 	if len(parts) > 2 || slices.Contains(parts, "") {
 		return target{}, fmt.Errorf("%q is no service of a project: write project/NAME, or project/NAME/SERVICE", arg)
 	}
-	return target{parts[0], strings.Join(parts[1:], "")}, nil
+	t := target{parts[0], strings.Join(parts[1:], "")}
+	if t.service != "" && service != "" && t.service != service {
+		return target{}, fmt.Errorf("%q names the service %s, and --service names %s: say one", arg, t.service, service)
+	}
+	t.service = cmp.Or(t.service, service)
+	return t, nil
 }
 
 // resolve fills in the only service there is, and refuses one that there is not.

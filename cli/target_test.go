@@ -1,6 +1,11 @@
 package cli
 
-import "testing"
+import (
+	"slices"
+	"testing"
+
+	"github.com/spf13/cobra"
+)
 
 func TestParseTarget(t *testing.T) {
 	for arg, want := range map[string]target{
@@ -10,13 +15,29 @@ func TestParseTarget(t *testing.T) {
 		"shop/web":          {"shop", "web"},
 		"projects/shop/web": {"shop", "web"},
 	} {
-		if got, err := parseTarget(arg); err != nil || got != want {
+		if got, err := parseTarget(arg, ""); err != nil || got != want {
 			t.Errorf("%s: %+v, %v; want %+v", arg, got, err, want)
 		}
 	}
 	for _, arg := range []string{"", "/", "shop/", "/web", "project/", "shop/web/x", "project/shop/web/x"} {
-		if got, err := parseTarget(arg); err == nil {
+		if got, err := parseTarget(arg, ""); err == nil {
 			t.Errorf("%q is taken for %+v", arg, got)
+		}
+	}
+	for arg, want := range map[string]target{"shop": {"shop", "db"}, "shop/db": {"shop", "db"}, "shop/web": {}} {
+		if got, err := parseTarget(arg, "db"); (err == nil) != (want != target{}) || got != want {
+			t.Errorf("%s --service db: %+v, %v; want %+v", arg, got, err, want)
+		}
+	}
+}
+
+// One letter means the service wherever one can be named.
+func TestServiceFlagIsTheSameEverywhere(t *testing.T) {
+	commands := newRoot(&app{}).Commands()
+	for _, name := range []string{"logs", "exec", "port-forward", "top", "restart"} {
+		i := slices.IndexFunc(commands, func(c *cobra.Command) bool { return c.Name() == name })
+		if f := commands[i].Flags().Lookup("service"); f == nil || f.Shorthand != "s" {
+			t.Errorf("%s has not -s, --service: %+v", name, f)
 		}
 	}
 }

@@ -21,6 +21,7 @@ type topOptions struct {
 
 func (a *app) topCommand() *cobra.Command {
 	o := topOptions{}
+	var service string
 	cmd := &cobra.Command{
 		Use: "top PROJECT[/SERVICE]", Short: "Show what the services of a project use", Args: cobra.ExactArgs(1),
 		Long: "Show what the running services of a project use: CPU in thousandths of a core over the last second, memory without the\n" +
@@ -28,7 +29,7 @@ func (a *app) topCommand() *cobra.Command {
 			"the container started, processes and threads. It takes a second or two to measure.",
 		ValidArgsFunction: a.completeNames(projectKind()),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			if o.target, err = parseTarget(args[0]); err != nil {
+			if o.target, err = parseTarget(args[0], service); err != nil {
 				return err
 			}
 			if o.output != "" && o.output != "json" && o.output != "yaml" {
@@ -38,6 +39,7 @@ func (a *app) topCommand() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
+	serviceFlag(cmd, &service, "only this service")
 	f.BoolVarP(&o.watch, "watch", "w", false, "stay and show new figures each second: in place at a terminal, else one after the other")
 	f.StringVarP(&o.output, "output", "o", "", "json|yaml; with -w, JSON is one line each second")
 	offer(cmd, "output", cobra.FixedCompletions([]string{"json", "yaml"}, cobra.ShellCompDirectiveNoFileComp))

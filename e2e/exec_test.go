@@ -100,7 +100,7 @@ services:
 	random := make([]byte, 1<<20)
 	_, _ = rand.Read(random)
 	text := base64.StdEncoding.EncodeToString(random)
-	if r := w.ctl(text, "exec", "-i", "project/"+shop, "-c", "tools", "--", "cat"); r.Code != 0 || r.Stdout != text {
+	if r := w.ctl(text, "exec", "-i", "project/"+shop, "-s", "tools", "--", "cat"); r.Code != 0 || r.Stdout != text {
 		t.Errorf("a megabyte there and back: code %d, %d bytes of %d, %s", r.Code, len(r.Stdout), len(text), r.Stderr)
 	}
 	if r := w.ctl("unread", "exec", shop, "--", "cat"); r.Code != 0 || r.Stdout != "" {
@@ -114,8 +114,8 @@ services:
 	}
 	for args, want := range map[string]string{
 		"exec " + two + " -- ls":           "say which: project \"" + two + "\" has web, job",
-		"exec " + two + " -c nope -- ls":   "has web, job",
-		"exec " + two + " -c job -- ls":    "service job of project " + two + " is not running: its container is exited",
+		"exec " + two + " -s nope -- ls":   "has web, job",
+		"exec " + two + " -s job -- ls":    "service job of project " + two + " is not running: its container is exited",
 		"exec nothing -- ls":               `project "nothing" not found`,
 		"exec -t " + shop + " -- ls":       "-t needs a terminal",
 		"exec " + shop + "/a/b/c -- ls":    "write project/NAME",
