@@ -67,7 +67,7 @@ func exchangeOf(r *http.Request) *exchange { return r.Context().Value(exchangeKe
 // found notes where the request leads.
 func (i *Ingress) found(x *exchange, route *carav1.Route) {
 	x.route = route
-	x.series = i.figures.of(x)
+	x.series = i.metrics.of(x)
 	x.series.begin()
 }
 
@@ -80,7 +80,7 @@ func (i *Ingress) over(ctx context.Context, x *exchange, whole *bool) {
 		}
 	}
 	took := time.Since(x.begun)
-	i.figures.count(x, took)
+	i.metrics.count(x, took)
 	i.access.add(ctx, x, took, *whole)
 }
 

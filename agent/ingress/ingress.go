@@ -11,7 +11,7 @@
 //     a WebSocket or a stream of events, holds nothing.
 //   - A request crosses agents at most once. What arrives from another agent is answered here or not at all.
 //   - Whatever a client or a service may hold has a bound (Limits), and nothing that is told of a request, in the
-//     access log or in the figures, makes it wait.
+//     access log or in the metrics, makes it wait.
 package ingress
 
 import (
@@ -50,7 +50,7 @@ type Config struct {
 	File string
 	// AccessLog gets a line of JSON for each request. It is written by one goroutine, apart from the requests. Nil: none.
 	AccessLog io.Writer
-	// Metrics gets the figures by project. Nil: nobody counts.
+	// Metrics gets the metrics by project. Nil: nobody counts.
 	Metrics prometheus.Registerer
 	Limits  Limits
 	Logger  *slog.Logger
@@ -58,15 +58,15 @@ type Config struct {
 
 // Ingress is an http.Handler that routes by host name.
 type Ingress struct {
-	cfg     Config
-	table   atomic.Pointer[table]
-	proxy   *httputil.ReverseProxy
-	ways    *ways
-	access  *accessLog
-	figures *figures
-	open    atomic.Int64 // clients' connections
+	cfg        Config
+	table      atomic.Pointer[table]
+	proxy      *httputil.ReverseProxy
+	transports *transports
+	access     *accessLog
+	metrics    *metrics
+	open       atomic.Int64 // clients' connections
 
-	troubles seldom
+	troubles logLimit
 
 	mu      sync.Mutex    // serialises Apply
 	told    bool          // the server has said what the table is
@@ -82,12 +82,12 @@ type table struct {
 // New returns an Ingress without routes.
 func New(cfg Config) *Ingress {
 	cfg.Limits = cfg.Limits.withDefaults()
-	i := &Ingress{cfg: cfg, changed: make(chan struct{}, 1), ways: newWays(cfg.Limits), access: newAccessLog(cfg.AccessLog, cfg.Node, cfg.Logger)}
-	i.figures = newFigures(cfg.Metrics, func() float64 { return float64(i.open.Load()) }, func() float64 { return float64(i.access.lostLines()) })
+	i := &Ingress{cfg: cfg, changed: make(chan struct{}, 1), transports: newTransports(cfg.Limits), access: newAccessLog(cfg.AccessLog, cfg.Node, cfg.Logger)}
+	i.metrics = newMetrics(cfg.Metrics, func() float64 { return float64(i.open.Load()) }, func() float64 { return float64(i.access.lostLines()) })
 	i.table.Store(&table{})
 	i.proxy = &httputil.ReverseProxy{
 		Rewrite:        i.rewrite,
-		Transport:      i.ways,
+		Transport:      i.transports,
 		FlushInterval:  flushAfter,
 		BufferPool:     newBuffers(),
 		ErrorHandler:   i.failed,
@@ -127,7 +127,7 @@ func (i *Ingress) apply(change *carav1.Routes) {
 		}
 	}
 	i.table.Store(next)
-	i.figures.route(next.hosts)
+	i.metrics.route(next.hosts)
 	i.cfg.Logger.Info("routes changed", "node", i.cfg.Node, "hosts", len(next.hosts))
 }
 
@@ -144,7 +144,7 @@ func (i *Ingress) Run(ctx context.Context, l net.Listener) error {
 		saver.Go(func() { i.access.run(writing) })
 		defer stopWriting()
 	}
-	defer i.ways.close()
+	defer i.transports.close()
 	srv := &http.Server{
 		Handler:           i,
 		ReadHeaderTimeout: i.cfg.Limits.Header,

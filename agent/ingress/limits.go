@@ -152,14 +152,14 @@ func (p *patience) extend() error {
 // end is for a body that was read to its end: whether the client is still there is for net/http to see from then on.
 func (p *patience) end() error { return p.control.SetReadDeadline(time.Time{}) }
 
-// seldom lets something be said once a second, and counts what was not said.
-type seldom struct {
+// logLimit lets something be said once a second, and counts what was not said.
+type logLimit struct {
 	mu     sync.Mutex
 	last   time.Time
 	unsaid int
 }
 
-func (s *seldom) say(now time.Time) (unsaid int, ok bool) {
+func (s *logLimit) say(now time.Time) (unsaid int, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if now.Sub(s.last) < time.Second {

@@ -204,7 +204,7 @@ func TestAnAnswerWithALargeHeader(t *testing.T) {
 
 // TestTroublesAreToldSeldom: a service that is down under load does not fill the agent's own log.
 func TestTroublesAreToldSeldom(t *testing.T) {
-	var s seldom
+	var s logLimit
 	now := time.Unix(1000, 0)
 	said, unsaid := 0, 0
 	for n := range 1000 {

@@ -9,9 +9,9 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// figures count requests by project and service. There are never more series than routed services: the figures of a
-// service appear with its first request, and go when no host leads to it any more. A nil *figures counts nothing.
-type figures struct {
+// metrics count requests by project and service. There are never more series than routed services: the figures of a
+// service appear with its first request, and go when no host leads to it any more. A nil *metrics counts nothing.
+type metrics struct {
 	requests *prometheus.CounterVec
 	inFlight *prometheus.GaugeVec
 	seconds  *prometheus.HistogramVec
@@ -46,12 +46,12 @@ const (
 	fromPeer   = "agent"
 )
 
-func newFigures(into prometheus.Registerer, connections func() float64, lost func() float64) *figures {
+func newMetrics(into prometheus.Registerer, connections func() float64, lost func() float64) *metrics {
 	if into == nil {
 		return nil
 	}
 	by := []string{"project", "service", "from"}
-	f := &figures{
+	f := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "cara_ingress_requests_total", Help: "Requests that are over, by the class of their status; 4xx has those whose client left.",
 		}, append(by, "code")),
@@ -84,7 +84,7 @@ func newFigures(into prometheus.Registerer, connections func() float64, lost fun
 }
 
 // route takes in where hosts lead now, and forgets whom none leads to.
-func (f *figures) route(hosts map[string]*carav1.Route) {
+func (f *metrics) route(hosts map[string]*carav1.Route) {
 	if f == nil {
 		return
 	}
@@ -109,7 +109,7 @@ func (f *figures) route(hosts map[string]*carav1.Route) {
 }
 
 // of finds the series of a request; nil where its service lost its last host meanwhile.
-func (f *figures) of(x *exchange) *series {
+func (f *metrics) of(x *exchange) *series {
 	if f == nil {
 		return nil
 	}
@@ -132,7 +132,7 @@ func (f *figures) of(x *exchange) *series {
 	return s
 }
 
-func (f *figures) newSeries(key seriesKey) *series {
+func (f *metrics) newSeries(key seriesKey) *series {
 	by := []string{key.project, key.service, key.from}
 	s := &series{
 		inFlight: f.inFlight.WithLabelValues(by...), seconds: f.seconds.WithLabelValues(by...),
@@ -153,7 +153,7 @@ func (s *series) begin() {
 }
 
 // count takes in a request that is over.
-func (f *figures) count(x *exchange, took time.Duration) {
+func (f *metrics) count(x *exchange, took time.Duration) {
 	s := x.series
 	if f != nil && x.route == nil {
 		f.unrouted.Inc()

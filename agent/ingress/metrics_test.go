@@ -114,7 +114,7 @@ func TestFigures(t *testing.T) {
 func TestARequestThatLostItsRoute(t *testing.T) {
 	r := prometheus.NewRegistry()
 	zero := func() float64 { return 0 }
-	f := newFigures(r, zero, zero)
+	f := newMetrics(r, zero, zero)
 	f.route(map[string]*carav1.Route{"a.b": {Project: "p", Service: "w"}})
 	f.route(nil)
 	x := &exchange{route: &carav1.Route{Project: "p", Service: "w"}, status: http.StatusOK}

@@ -12,19 +12,19 @@ import (
 // event streams, pass as they come.
 const flushAfter = 20 * time.Millisecond
 
-// ways are the connections that requests leave by.
+// transports are the connections that requests leave by.
 //
 // A service may close a connection that is idle just when a request is sent on it, and one that changes something must
 // not be sent again. Services' own idle times begin at a few seconds, so connections to containers, which are cheap to
 // make, are not kept that long. Other agents keep theirs for minutes, and so does this one.
-type ways struct{ near, far *http.Transport }
+type transports struct{ near, far *http.Transport }
 
 const (
 	nearIdle = 1500 * time.Millisecond
 	farIdle  = time.Minute
 )
 
-func newWays(l Limits) *ways {
+func newTransports(l Limits) *transports {
 	dialer := &net.Dialer{Timeout: l.Dial, KeepAlive: 30 * time.Second}
 	way := func(idle time.Duration) *http.Transport {
 		return &http.Transport{
@@ -43,18 +43,18 @@ func newWays(l Limits) *ways {
 			DisableCompression:     true, // what the service said passes unchanged
 		}
 	}
-	return &ways{near: way(nearIdle), far: way(farIdle)}
+	return &transports{near: way(nearIdle), far: way(farIdle)}
 }
 
 // RoundTrip sends a request to where it was routed.
-func (w *ways) RoundTrip(r *http.Request) (*http.Response, error) {
+func (w *transports) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Context().Value(backendKey{}).(backend).remote {
 		return w.far.RoundTrip(r)
 	}
 	return w.near.RoundTrip(r)
 }
 
-func (w *ways) close() {
+func (w *transports) close() {
 	w.near.CloseIdleConnections()
 	w.far.CloseIdleConnections()
 }
