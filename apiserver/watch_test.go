@@ -3,6 +3,7 @@ package apiserver
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strconv"
 	"sync"
 	"testing"
@@ -122,8 +123,15 @@ func watchInPieces(t *testing.T, h *house, seed int, stop <-chan struct{}) *repl
 			return r
 		default:
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		ctx, cancel := context.WithCancel(t.Context())
 		stream := open(ctx, t, h, r.rev)
+		go func() { // there may be nothing more to read
+			select {
+			case <-stop:
+				cancel()
+			case <-ctx.Done():
+			}
+		}()
 		for range 3 + seed {
 			msg, err := stream.Recv()
 			if err != nil {
@@ -135,11 +143,13 @@ func watchInPieces(t *testing.T, h *house, seed int, stop <-chan struct{}) *repl
 	}
 }
 
+// open begins a watch. Where that fails it ends the goroutine, which need not be the test's own.
 func open(ctx context.Context, t *testing.T, h *house, from string) carav1.WatchService_WatchClient {
 	stream, err := carav1.NewWatchServiceClient(h.loop(t, "gc")).Watch(ctx, //nolint:contextcheck // the loop connects once, and calls with ctx
 		&carav1.WatchRequest{Kinds: []string{api.KindProject}, ResourceVersion: from})
 	if err != nil {
 		t.Error(err)
+		runtime.Goexit()
 	}
 	return stream
 }
