@@ -19,6 +19,8 @@ var (
 	ErrForeign = errors.New("name taken by something that is not of this cluster and node")
 	// ErrInvalid: the engine, or a registry, will never accept this, however often it is asked.
 	ErrInvalid = errors.New("refused")
+	// ErrNoRoom: the node has none left of what is asked for, until something else gives it back.
+	ErrNoRoom = errors.New("no room")
 	// ErrRegistry: the registry did not answer, or answered that it cannot now.
 	ErrRegistry = errors.New("registry unavailable")
 )
@@ -69,7 +71,7 @@ type Lifecycle interface {
 type Networks interface {
 	// ListNetworks returns those that carry all labels.
 	ListNetworks(ctx context.Context, labels map[string]string) ([]Network, error)
-	// CreateNetwork makes a bridge network, adopting one of that name with the very same labels; ErrForeign.
+	// CreateNetwork makes a bridge network, adopting one of that name with the very same labels; ErrForeign, ErrNoRoom.
 	CreateNetwork(ctx context.Context, name string, labels map[string]string) (Network, error)
 	// RemoveNetwork removes it. One that is gone is no error.
 	RemoveNetwork(ctx context.Context, id string) error

@@ -62,7 +62,9 @@ type Try struct {
 	Final bool
 	// Foreign says that something which is not ours is in the way.
 	Foreign bool
-	Next    time.Time
+	// NoRoom says that it may well succeed later, however often it failed.
+	NoRoom bool
+	Next   time.Time
 }
 
 // Failure is a terminal error of a rollout.

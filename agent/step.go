@@ -82,14 +82,15 @@ type step struct {
 
 func (s *step) add(a Action) { s.actions = append(s.actions, a) }
 
-// attempt adds an action, unless it failed before: then it waits for its time, or fails the rollout.
+// attempt adds an action, unless it failed before: then it waits for its time, or fails the rollout. Room comes back, so
+// for room it waits for ever.
 func (s *step) attempt(a Action, reasonOfFailure string) {
 	t, tried := s.h.Memory.Tries[a.Key()]
 	if t.Foreign && reasonOfFailure != "" {
 		reasonOfFailure = "NameTaken"
 	}
 	switch {
-	case tried && (t.Final || t.Count > s.w.Limits.Limit) && reasonOfFailure != "":
+	case tried && !t.NoRoom && (t.Final || t.Count > s.w.Limits.Limit) && reasonOfFailure != "":
 		s.fail(a.Service, reasonOfFailure, "%s", t.Err)
 	case tried && s.now.Before(t.Next):
 		s.add(Action{Kind: KindWait, Service: a.Service, Name: a.Name, Until: t.Next, Reason: t.Err})

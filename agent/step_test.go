@@ -210,6 +210,24 @@ func TestStep(t *testing.T) {
 				e.memory.Tries["CreateContainer/a/cara-shop.a"] = Try{Count: 1, Final: true, Foreign: true, Err: "taken"}
 			}, want: "Fail a",
 		},
+		"a network that there is no room for, however often it was tried": {
+			spec: two(), edit: func(_ *Want, e *world) {
+				e.containers, e.networks = nil, nil
+				e.memory.Tries["CreateNetwork//cara-shop"] = Try{Count: 100, NoRoom: true, Err: "no room", Next: e.now.Add(time.Second)}
+			}, want: "Wait, CreateContainer a, CreateContainer b",
+		},
+		"and it is tried again in time": {
+			spec: two(), edit: func(_ *Want, e *world) {
+				e.containers, e.networks = nil, nil
+				e.memory.Tries["CreateNetwork//cara-shop"] = Try{Count: 100, NoRoom: true, Err: "no room", Next: e.now}
+			}, want: "CreateNetwork, CreateContainer a, CreateContainer b",
+		},
+		"a network that fails too often": {
+			spec: two(), edit: func(_ *Want, e *world) {
+				e.containers, e.networks = nil, nil
+				e.memory.Tries["CreateNetwork//cara-shop"] = Try{Count: 100, Err: "no", Next: e.now}
+			}, want: "Fail, CreateContainer a, CreateContainer b",
+		},
 		"a failed project is stopped and kept": {
 			spec: two(), edit: func(_ *Want, e *world) { e.memory.Failure = &Failure{} }, want: "StopContainer b, StopContainer a",
 		},

@@ -320,7 +320,10 @@ func (w *workspace) remember(want *Want, have *Have, action Action, err error, n
 	case errors.Is(err, ErrUnavailable), errors.Is(err, context.Canceled):
 		return
 	default:
-		t := w.memory.Tries[action.Key()]
+		t, noRoom := w.memory.Tries[action.Key()], errors.Is(err, ErrNoRoom)
+		if t.NoRoom != noRoom { // attempts that found no room do not count against the others
+			t = Try{NoRoom: noRoom}
+		}
 		t.Count++
 		t.Err, t.Next = err.Error(), now.Add(want.Limits.delay(t.Count))
 		t.Foreign = errors.Is(err, ErrForeign)

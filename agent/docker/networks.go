@@ -144,8 +144,9 @@ func (e *Engine) reserve(ctx context.Context, refused map[netip.Prefix]bool) (ne
 	}
 	subnet, ok := freeSubnet(e.cfg.NetworkPool, taken)
 	if !ok {
-		return netip.Prefix{}, nil, fmt.Errorf("%w: all %d subnets of the network pool %s are taken; start the agent with a larger --network-pool, or move projects",
-			agent.ErrInvalid, e.SubnetCapacity(), e.cfg.NetworkPool)
+		return netip.Prefix{}, nil, fmt.Errorf("%w: all %d subnets of the network pool %s are taken; it is tried again, but "+
+			"start the agent with a larger --network-pool, with one that nobody else uses, or move projects",
+			agent.ErrNoRoom, e.SubnetCapacity(), e.cfg.NetworkPool)
 	}
 	e.reserved[subnet] = true
 	return subnet, func() {
