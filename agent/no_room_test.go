@@ -3,13 +3,16 @@ package agent_test
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"testing"
 
 	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/docker"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/testimage"
 )
 
 // A node whose network pool is used up gets room again when others go: the project waits and says why, however often
@@ -45,4 +48,30 @@ func TestNoRoomForANetwork(t *testing.T) {
 	if p.Status.Phase != api.PhaseRunning {
 		t.Errorf("failed: %v", p.Status.Conditions)
 	}
+}
+
+// The real engine's one network is taken by the first project, and free again when that goes.
+func TestRealNoRoomForANetwork(t *testing.T) {
+	r := newReal(t)
+	engine, err := docker.New(docker.Config{Host: r.host, NetworkPool: netip.MustParsePrefix("10.219.255.224/27")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer engine.Close()
+	r.cfg.Engine = engine
+	r.run(t)
+	first, second := "first-"+name(t), "second-"+name(t)
+	r.put(first, services(testimage.WebV1))
+	r.wait(t, first, phase(api.PhaseRunning))
+	r.put(second, services(testimage.WebV1))
+	p := r.wait(t, second, func(p *carav1.Project) bool {
+		c := api.FindCondition(p.GetStatus().GetConditions(), api.CondReady)
+		return strings.Contains(c.GetMessage(), "all 1 subnets of the network pool 10.219.255.224/27 are taken")
+	})
+	if p.Status.Phase != api.PhaseScheduled {
+		t.Errorf("phase %s while there is no room", p.Status.Phase)
+	}
+	r.terminate(first)
+	r.wait(t, second, phase(api.PhaseRunning))
+	r.stop()
 }
