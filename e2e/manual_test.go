@@ -19,11 +19,12 @@ func (w *world) logged(project, service, words string) {
 	w.Helper()
 	ctx, cancel := w.patience()
 	defer cancel()
-	w.must(testcluster.WaitFor(ctx, service+" of "+project+" writes "+words, func(context.Context) error {
-		if r := w.ctl("", "logs", project, "-s", service); !strings.Contains(r.Stdout, words) {
-			return fmt.Errorf("exit code %d, %q %q", r.Code, r.Stdout, r.Stderr)
+	w.must(testcluster.WaitFor(ctx, service+" of "+project+" writes "+words, func(ctx context.Context) error {
+		r, err := w.Ctl(ctx, "", "logs", project, "-s", service)
+		if err == nil && !strings.Contains(r.Stdout, words) {
+			err = fmt.Errorf("exit code %d, %q %q", r.Code, r.Stdout, r.Stderr)
 		}
-		return nil
+		return err
 	}))
 }
 
