@@ -16,6 +16,9 @@ type Have struct {
 	Health map[string]Health
 	// Digests of images that containers were made from, by image id.
 	Digests map[string]string
+	// Leaving are containers that were to be stopped at the last look, and since when: they may still have requests to end.
+	// Unlike Memory it outlives a rollout: the next one must not lead requests back to what has been taken over from.
+	Leaving map[string]time.Time
 	// Memory of the rollout.
 	Memory Memory
 }

@@ -53,7 +53,7 @@ func (a *Agent) observe(ctx context.Context, want *Want, w *workspace) (*Have, e
 		}
 	}
 	a.observePulls(want, w)
-	have.Memory = w.memory.snapshot()
+	have.Memory, have.Leaving = w.memory.snapshot(), w.leaving
 	have.Health = a.probes.sync(ctx, want.Project, targets(want, have))
 	have.Digests = maps.Clone(w.digests)
 	return have, nil

@@ -147,6 +147,9 @@ func (s *step) best(svc *carav1.Service, asWanted bool) *Container {
 		if c.Labels[api.LabelService] != svc.GetName() || !s.w.sameAssignment(c.Labels) || asWanted != (s.outdated(svc, c) == "") {
 			continue
 		}
+		if _, leaves := s.h.Leaving[c.ID]; leaves && !asWanted {
+			continue // another has taken over from it: it does not come back
+		}
 		if best == nil || up(*c) && !up(*best) || up(*c) == up(*best) && older(c, best) {
 			best = c
 		}

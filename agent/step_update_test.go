@@ -133,6 +133,13 @@ func TestStepStartFirst(t *testing.T) {
 		"a newer generation takes the half-made one away first": {
 			edit: func(w *Want, e *world) { e.beside(w, "a"); late(e); w.RunHashes["a"] = "v1:newer" }, want: "DeleteContainer a", to: "old",
 		},
+		"one that was taken over from does not come back with a newer generation": {
+			edit: func(w *Want, e *world) {
+				old, _ := e.beside(w, "a")
+				late(e)
+				e.leaving, w.RunHashes["a"] = map[string]time.Time{old.ID: e.now}, "v1:newer"
+			}, want: "DeleteContainer a", to: "next",
+		},
 		"the old one is started again while it is needed": {
 			edit: func(w *Want, e *world) { e.beside(w, "a"); e.exit(0, 1) }, want: "RestartContainer a, Wait a",
 		},

@@ -15,6 +15,7 @@ import (
 
 // world is an engine as small as Step can see it.
 type world struct {
+	leaving    map[string]time.Time
 	now        time.Time
 	next       int
 	networks   []Network
@@ -39,7 +40,7 @@ func newWorld() *world {
 func (e *world) have(w *Want) *Have {
 	h := &Have{
 		Networks: slices.Clone(e.networks), Volumes: slices.Clone(e.volumes), Containers: slices.Clone(e.containers),
-		Images: maps.Clone(e.images), Health: map[string]Health{}, Memory: e.memory.snapshot(),
+		Images: maps.Clone(e.images), Health: map[string]Health{}, Memory: e.memory.snapshot(), Leaving: e.leaving,
 	}
 	for _, c := range e.containers {
 		switch {
