@@ -82,9 +82,12 @@ func (e *fieldErrors) ingress(rules []*carav1.Ingress, x specIndex) {
 }
 
 func (e *fieldErrors) host(field, host string) {
+	full := strings.HasSuffix(host, ".")
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
 	switch {
 	case host == "":
+	case full && !strings.Contains(host, "."):
+		e.add(field, "is %q, which names a whole top-level domain; leave out the dot for a short host", clip(host+"."))
 	case strings.ContainsAny(host, "/:"):
 		e.add(field, "is %q; it must be a host name alone, without scheme, port or path", clip(host))
 	case strings.Contains(host, "*"):

@@ -33,6 +33,7 @@ func (e *fieldErrors) source(s *carav1.SourceSpec) {
 	e.subtree("spec.path", s.GetPath())
 	e.globs("spec.include", s.GetInclude())
 	e.globs("spec.exclude", s.GetExclude())
+	e.allow(s.GetAllow())
 	e.duration("spec.interval", s.GetInterval(), time.Second, 24*time.Hour)
 	if w := s.GetWebhook(); w != nil {
 		e.dnsLabel("spec.webhook.secretRef", w.GetSecretRef())

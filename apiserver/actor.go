@@ -71,7 +71,7 @@ func (a Actor) mayName(name string) bool { return strings.HasPrefix(name, a.Name
 // mayUse bounds who has a name prefix to secrets that bear it too. Without this bound a pipeline that may change its
 // previews could print the secrets of everything else from a container of its own.
 func (a Actor) mayUse(p *carav1.Project) error {
-	for _, secret := range secretsOf(p.GetSpec()) {
+	for _, secret := range api.SecretNames(p.GetSpec()) {
 		if !a.mayName(secret) {
 			return api.Errorf(codes.PermissionDenied, api.TitleForbidden,
 				"%s may only use secrets whose names begin with %q, and project %q names secret %q: copy what it needs into a secret of such a name",

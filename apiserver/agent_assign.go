@@ -114,40 +114,12 @@ func (a *assignments) describe(p *carav1.Project) sentAssignment {
 	if terminating {
 		return out // what is torn down needs no secrets
 	}
-	out.secrets = secretsOf(p.GetSpec())
+	out.secrets = api.SecretNames(p.GetSpec())
 	for _, name := range out.secrets {
 		secret, _ := lookup[*carav1.Secret](a.server.cache, name)
 		out.version += " " + name + "@" + secret.GetMetadata().GetResourceVersion()
 	}
 	return out
-}
-
-// secretsOf names the secrets that a project uses, sorted.
-func secretsOf(spec *carav1.ProjectSpec) []string {
-	names := slices.Clone(spec.GetImagePullSecrets())
-	for _, ref := range secretRefs(spec) {
-		names = append(names, ref.GetName())
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
-}
-
-// secretRefs are the single values that a project uses.
-func secretRefs(spec *carav1.ProjectSpec) []*carav1.SecretKeyRef {
-	var refs []*carav1.SecretKeyRef
-	for _, service := range spec.GetServices() {
-		for _, env := range service.GetEnv() {
-			if ref := env.GetValueFrom().GetSecretKeyRef(); ref != nil {
-				refs = append(refs, ref)
-			}
-		}
-		for _, file := range service.GetFiles() {
-			if ref := file.GetSecretKeyRef(); ref != nil {
-				refs = append(refs, ref)
-			}
-		}
-	}
-	return refs
 }
 
 // assignment is a project with the values that its services use and nothing else. One that does not exist is left out:
@@ -157,12 +129,12 @@ func (s *Server) assignment(p *carav1.Project) *carav1.Assignment {
 	if p.GetStatus().GetPhase() == api.PhaseTerminating {
 		return out
 	}
-	for _, ref := range secretRefs(p.GetSpec()) {
-		if value, ok := s.value(ref.GetName(), ref.GetKey()); ok {
+	for _, use := range api.SecretUses(p.GetSpec()) {
+		if value, ok := s.value(use.Name, use.Key); ok && use.Key != "" {
 			if out.Secrets == nil {
 				out.Secrets = make(map[string][]byte)
 			}
-			out.Secrets[sealName(ref.GetName(), ref.GetKey())] = value
+			out.Secrets[sealName(use.Name, use.Key)] = value
 		}
 	}
 	for _, name := range p.GetSpec().GetImagePullSecrets() {

@@ -649,14 +649,21 @@ type Token struct {
 	Metadata *ObjectMeta `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
 	// Role is `admin`, `deployer`, `viewer`, or `join` for agents.
 	Role string `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
-	// NamePrefix bounds a deployer to projects whose names begin with it.
+	// NamePrefix bounds a deployer to objects whose names begin with it.
 	NamePrefix string `protobuf:"bytes,3,opt,name=name_prefix,json=namePrefix,proto3" json:"name_prefix,omitempty"`
-	// ExpireAt is when it ends; absent: never.
+	// ExpireAt is when it ends; absent: never. A join token ends after 24 hours where it is absent.
 	ExpireAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expire_at,json=expireAt,proto3" json:"expire_at,omitempty"`
-	// UsesLeft of a join token; 0: no limit.
+	// UsesLeft of a join token; 10 where it is 0. A token without uses has -1.
 	UsesLeft int32 `protobuf:"varint,5,opt,name=uses_left,json=usesLeft,proto3" json:"uses_left,omitempty"`
 	// SecretHash is a SHA-256, never returned.
-	SecretHash    []byte `protobuf:"bytes,6,opt,name=secret_hash,json=secretHash,proto3" json:"secret_hash,omitempty"`
+	SecretHash []byte `protobuf:"bytes,6,opt,name=secret_hash,json=secretHash,proto3" json:"secret_hash,omitempty"`
+	// Hosts that a deployer's projects may claim: patterns, as in a source's `spec.allow`. Where empty: the hosts that
+	// begin with the name prefix, or every host without a name prefix.
+	Hosts []string `protobuf:"bytes,7,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	// NodeNames are patterns of the names that nodes may join under with a join token. Where empty: every name.
+	NodeNames []string `protobuf:"bytes,8,rep,name=node_names,json=nodeNames,proto3" json:"node_names,omitempty"`
+	// Labels of the nodes that join with a join token. A node may choose a value that contains `*`, within that pattern.
+	Labels        map[string]string `protobuf:"bytes,9,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -729,6 +736,27 @@ func (x *Token) GetUsesLeft() int32 {
 func (x *Token) GetSecretHash() []byte {
 	if x != nil {
 		return x.SecretHash
+	}
+	return nil
+}
+
+func (x *Token) GetHosts() []string {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+func (x *Token) GetNodeNames() []string {
+	if x != nil {
+		return x.NodeNames
+	}
+	return nil
+}
+
+func (x *Token) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
 	}
 	return nil
 }
@@ -1031,7 +1059,7 @@ const file_cara_v1_objects_proto_rawDesc = "" +
 	"\x05actor\x18\x05 \x01(\tR\x05actor\x12'\n" +
 	"\x06origin\x18\x06 \x01(\v2\x0f.cara.v1.OriginR\x06origin\x12.\n" +
 	"\x04time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
-	"\x06reason\x18\b \x01(\tR\x06reason\"\xe4\x01\n" +
+	"\x06reason\x18\b \x01(\tR\x06reason\"\xa6\x03\n" +
 	"\x05Token\x12/\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x13.cara.v1.ObjectMetaR\bmetadata\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x1f\n" +
@@ -1040,7 +1068,14 @@ const file_cara_v1_objects_proto_rawDesc = "" +
 	"\texpire_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bexpireAt\x12\x1b\n" +
 	"\tuses_left\x18\x05 \x01(\x05R\busesLeft\x12\x1f\n" +
 	"\vsecret_hash\x18\x06 \x01(\fR\n" +
-	"secretHash\"\xc8\x03\n" +
+	"secretHash\x12\x1e\n" +
+	"\x05hosts\x18\a \x03(\tB\b\xbaH\x05\x92\x01\x02\x10dR\x05hosts\x12'\n" +
+	"\n" +
+	"node_names\x18\b \x03(\tB\b\xbaH\x05\x92\x01\x02\x10dR\tnodeNames\x12<\n" +
+	"\x06labels\x18\t \x03(\v2\x1a.cara.v1.Token.LabelsEntryB\b\xbaH\x05\x9a\x01\x02\x10@R\x06labels\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc8\x03\n" +
 	"\x06Object\x12,\n" +
 	"\aproject\x18\x01 \x01(\v2\x10.cara.v1.ProjectH\x00R\aproject\x12#\n" +
 	"\x04node\x18\x02 \x01(\v2\r.cara.v1.NodeH\x00R\x04node\x12)\n" +
@@ -1067,7 +1102,7 @@ func file_cara_v1_objects_proto_rawDescGZIP() []byte {
 	return file_cara_v1_objects_proto_rawDescData
 }
 
-var file_cara_v1_objects_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_cara_v1_objects_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_cara_v1_objects_proto_goTypes = []any{
 	(*Secret)(nil),                // 0: cara.v1.Secret
 	(*Event)(nil),                 // 1: cara.v1.Event
@@ -1079,50 +1114,52 @@ var file_cara_v1_objects_proto_goTypes = []any{
 	(*Object)(nil),                // 7: cara.v1.Object
 	nil,                           // 8: cara.v1.Secret.StringDataEntry
 	nil,                           // 9: cara.v1.Secret.DataEntry
-	(*ObjectMeta)(nil),            // 10: cara.v1.ObjectMeta
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
-	(*Project)(nil),               // 12: cara.v1.Project
-	(*Origin)(nil),                // 13: cara.v1.Origin
-	(*Node)(nil),                  // 14: cara.v1.Node
-	(*Source)(nil),                // 15: cara.v1.Source
-	(*Claim)(nil),                 // 16: cara.v1.Claim
+	nil,                           // 10: cara.v1.Token.LabelsEntry
+	(*ObjectMeta)(nil),            // 11: cara.v1.ObjectMeta
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(*Project)(nil),               // 13: cara.v1.Project
+	(*Origin)(nil),                // 14: cara.v1.Origin
+	(*Node)(nil),                  // 15: cara.v1.Node
+	(*Source)(nil),                // 16: cara.v1.Source
+	(*Claim)(nil),                 // 17: cara.v1.Claim
 }
 var file_cara_v1_objects_proto_depIdxs = []int32{
-	10, // 0: cara.v1.Secret.metadata:type_name -> cara.v1.ObjectMeta
+	11, // 0: cara.v1.Secret.metadata:type_name -> cara.v1.ObjectMeta
 	8,  // 1: cara.v1.Secret.string_data:type_name -> cara.v1.Secret.StringDataEntry
 	9,  // 2: cara.v1.Secret.data:type_name -> cara.v1.Secret.DataEntry
-	10, // 3: cara.v1.Event.metadata:type_name -> cara.v1.ObjectMeta
+	11, // 3: cara.v1.Event.metadata:type_name -> cara.v1.ObjectMeta
 	2,  // 4: cara.v1.Event.object:type_name -> cara.v1.ObjectRef
-	11, // 5: cara.v1.Event.first_time:type_name -> google.protobuf.Timestamp
-	11, // 6: cara.v1.Event.last_time:type_name -> google.protobuf.Timestamp
-	10, // 7: cara.v1.Override.metadata:type_name -> cara.v1.ObjectMeta
-	11, // 8: cara.v1.Override.since:type_name -> google.protobuf.Timestamp
-	11, // 9: cara.v1.Override.until:type_name -> google.protobuf.Timestamp
-	11, // 10: cara.v1.Override.expire_at:type_name -> google.protobuf.Timestamp
-	10, // 11: cara.v1.Tombstone.metadata:type_name -> cara.v1.ObjectMeta
-	11, // 12: cara.v1.Tombstone.expire_at:type_name -> google.protobuf.Timestamp
-	11, // 13: cara.v1.Tombstone.time:type_name -> google.protobuf.Timestamp
-	10, // 14: cara.v1.Revision.metadata:type_name -> cara.v1.ObjectMeta
-	12, // 15: cara.v1.Revision.project:type_name -> cara.v1.Project
-	13, // 16: cara.v1.Revision.origin:type_name -> cara.v1.Origin
-	11, // 17: cara.v1.Revision.time:type_name -> google.protobuf.Timestamp
-	10, // 18: cara.v1.Token.metadata:type_name -> cara.v1.ObjectMeta
-	11, // 19: cara.v1.Token.expire_at:type_name -> google.protobuf.Timestamp
-	12, // 20: cara.v1.Object.project:type_name -> cara.v1.Project
-	14, // 21: cara.v1.Object.node:type_name -> cara.v1.Node
-	15, // 22: cara.v1.Object.source:type_name -> cara.v1.Source
-	0,  // 23: cara.v1.Object.secret:type_name -> cara.v1.Secret
-	1,  // 24: cara.v1.Object.event:type_name -> cara.v1.Event
-	16, // 25: cara.v1.Object.claim:type_name -> cara.v1.Claim
-	3,  // 26: cara.v1.Object.override:type_name -> cara.v1.Override
-	4,  // 27: cara.v1.Object.tombstone:type_name -> cara.v1.Tombstone
-	6,  // 28: cara.v1.Object.token:type_name -> cara.v1.Token
-	5,  // 29: cara.v1.Object.revision:type_name -> cara.v1.Revision
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	12, // 5: cara.v1.Event.first_time:type_name -> google.protobuf.Timestamp
+	12, // 6: cara.v1.Event.last_time:type_name -> google.protobuf.Timestamp
+	11, // 7: cara.v1.Override.metadata:type_name -> cara.v1.ObjectMeta
+	12, // 8: cara.v1.Override.since:type_name -> google.protobuf.Timestamp
+	12, // 9: cara.v1.Override.until:type_name -> google.protobuf.Timestamp
+	12, // 10: cara.v1.Override.expire_at:type_name -> google.protobuf.Timestamp
+	11, // 11: cara.v1.Tombstone.metadata:type_name -> cara.v1.ObjectMeta
+	12, // 12: cara.v1.Tombstone.expire_at:type_name -> google.protobuf.Timestamp
+	12, // 13: cara.v1.Tombstone.time:type_name -> google.protobuf.Timestamp
+	11, // 14: cara.v1.Revision.metadata:type_name -> cara.v1.ObjectMeta
+	13, // 15: cara.v1.Revision.project:type_name -> cara.v1.Project
+	14, // 16: cara.v1.Revision.origin:type_name -> cara.v1.Origin
+	12, // 17: cara.v1.Revision.time:type_name -> google.protobuf.Timestamp
+	11, // 18: cara.v1.Token.metadata:type_name -> cara.v1.ObjectMeta
+	12, // 19: cara.v1.Token.expire_at:type_name -> google.protobuf.Timestamp
+	10, // 20: cara.v1.Token.labels:type_name -> cara.v1.Token.LabelsEntry
+	13, // 21: cara.v1.Object.project:type_name -> cara.v1.Project
+	15, // 22: cara.v1.Object.node:type_name -> cara.v1.Node
+	16, // 23: cara.v1.Object.source:type_name -> cara.v1.Source
+	0,  // 24: cara.v1.Object.secret:type_name -> cara.v1.Secret
+	1,  // 25: cara.v1.Object.event:type_name -> cara.v1.Event
+	17, // 26: cara.v1.Object.claim:type_name -> cara.v1.Claim
+	3,  // 27: cara.v1.Object.override:type_name -> cara.v1.Override
+	4,  // 28: cara.v1.Object.tombstone:type_name -> cara.v1.Tombstone
+	6,  // 29: cara.v1.Object.token:type_name -> cara.v1.Token
+	5,  // 30: cara.v1.Object.revision:type_name -> cara.v1.Revision
+	31, // [31:31] is the sub-list for method output_type
+	31, // [31:31] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_objects_proto_init() }
@@ -1152,7 +1189,7 @@ func file_cara_v1_objects_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_objects_proto_rawDesc), len(file_cara_v1_objects_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

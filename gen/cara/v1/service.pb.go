@@ -3490,7 +3490,7 @@ type JoinRequest struct {
 	NodeName string `protobuf:"bytes,3,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`
 	// Csr is a PEM certificate request for a key that never leaves the node.
 	Csr []byte `protobuf:"bytes,4,opt,name=csr,proto3" json:"csr,omitempty"`
-	// Labels for a node that is new.
+	// Labels that a new node asks for. The join token must allow them.
 	Labels        map[string]string `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -6092,7 +6092,7 @@ func (x *Change) GetObject() *Object {
 // CreateTokenRequest has the token to make.
 type CreateTokenRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Token to make: metadata.name, role, namePrefix, expireAt, usesLeft.
+	// Token to make: metadata.name, role, namePrefix, hosts, expireAt; usesLeft, nodeNames and labels of a join token.
 	Token         *Token `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -137,7 +137,10 @@ type SourceSpec struct {
 	// MaxProjects bounds how many projects the source may declare; 10000 by default.
 	MaxProjects int32 `protobuf:"varint,13,opt,name=max_projects,json=maxProjects,proto3" json:"max_projects,omitempty"`
 	// Webhook lets a git server say that there is something new. A hint only.
-	Webhook       *Webhook `protobuf:"bytes,14,opt,name=webhook,proto3" json:"webhook,omitempty"`
+	Webhook *Webhook `protobuf:"bytes,14,opt,name=webhook,proto3" json:"webhook,omitempty"`
+	// Allow bounds what the projects of the source may be called and may use. Without it they may have every name and
+	// host that is not reserved, and no Secret.
+	Allow         *SourceAllow `protobuf:"bytes,15,opt,name=allow,proto3" json:"allow,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -270,6 +273,79 @@ func (x *SourceSpec) GetWebhook() *Webhook {
 	return nil
 }
 
+func (x *SourceSpec) GetAllow() *SourceAllow {
+	if x != nil {
+		return x.Allow
+	}
+	return nil
+}
+
+// SourceAllow lists what the projects of a source may be called and may use. Entries are patterns: `*` stands for any
+// run of characters, dots included.
+type SourceAllow struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names of projects, such as `shop-*`. Where empty: every name.
+	Names []string `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
+	// Hosts of ingress rules, such as `*.shop.example.com`. One without a dot is spelled out as in a manifest. Where
+	// empty: every host that is not reserved.
+	Hosts []string `protobuf:"bytes,2,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	// Secrets that the projects may use, such as `shop-*`. Where empty: no Secret.
+	Secrets       []string `protobuf:"bytes,3,rep,name=secrets,proto3" json:"secrets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SourceAllow) Reset() {
+	*x = SourceAllow{}
+	mi := &file_cara_v1_source_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SourceAllow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SourceAllow) ProtoMessage() {}
+
+func (x *SourceAllow) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_source_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SourceAllow.ProtoReflect.Descriptor instead.
+func (*SourceAllow) Descriptor() ([]byte, []int) {
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *SourceAllow) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *SourceAllow) GetHosts() []string {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+func (x *SourceAllow) GetSecrets() []string {
+	if x != nil {
+		return x.Secrets
+	}
+	return nil
+}
+
 // GitSource is a git repository.
 type GitSource struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -286,7 +362,7 @@ type GitSource struct {
 
 func (x *GitSource) Reset() {
 	*x = GitSource{}
-	mi := &file_cara_v1_source_proto_msgTypes[2]
+	mi := &file_cara_v1_source_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -298,7 +374,7 @@ func (x *GitSource) String() string {
 func (*GitSource) ProtoMessage() {}
 
 func (x *GitSource) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[2]
+	mi := &file_cara_v1_source_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -311,7 +387,7 @@ func (x *GitSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GitSource.ProtoReflect.Descriptor instead.
 func (*GitSource) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{2}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *GitSource) GetUrl() string {
@@ -352,7 +428,7 @@ type GitRef struct {
 
 func (x *GitRef) Reset() {
 	*x = GitRef{}
-	mi := &file_cara_v1_source_proto_msgTypes[3]
+	mi := &file_cara_v1_source_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -364,7 +440,7 @@ func (x *GitRef) String() string {
 func (*GitRef) ProtoMessage() {}
 
 func (x *GitRef) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[3]
+	mi := &file_cara_v1_source_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -377,7 +453,7 @@ func (x *GitRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GitRef.ProtoReflect.Descriptor instead.
 func (*GitRef) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{3}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *GitRef) GetBranch() string {
@@ -419,7 +495,7 @@ type DirSource struct {
 
 func (x *DirSource) Reset() {
 	*x = DirSource{}
-	mi := &file_cara_v1_source_proto_msgTypes[4]
+	mi := &file_cara_v1_source_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -431,7 +507,7 @@ func (x *DirSource) String() string {
 func (*DirSource) ProtoMessage() {}
 
 func (x *DirSource) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[4]
+	mi := &file_cara_v1_source_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -444,7 +520,7 @@ func (x *DirSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirSource.ProtoReflect.Descriptor instead.
 func (*DirSource) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{4}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *DirSource) GetPath() string {
@@ -467,7 +543,7 @@ type Webhook struct {
 
 func (x *Webhook) Reset() {
 	*x = Webhook{}
-	mi := &file_cara_v1_source_proto_msgTypes[5]
+	mi := &file_cara_v1_source_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -479,7 +555,7 @@ func (x *Webhook) String() string {
 func (*Webhook) ProtoMessage() {}
 
 func (x *Webhook) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[5]
+	mi := &file_cara_v1_source_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -492,7 +568,7 @@ func (x *Webhook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Webhook.ProtoReflect.Descriptor instead.
 func (*Webhook) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{5}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Webhook) GetProvider() string {
@@ -540,7 +616,7 @@ type SourceStatus struct {
 
 func (x *SourceStatus) Reset() {
 	*x = SourceStatus{}
-	mi := &file_cara_v1_source_proto_msgTypes[6]
+	mi := &file_cara_v1_source_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -552,7 +628,7 @@ func (x *SourceStatus) String() string {
 func (*SourceStatus) ProtoMessage() {}
 
 func (x *SourceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[6]
+	mi := &file_cara_v1_source_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -565,7 +641,7 @@ func (x *SourceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceStatus.ProtoReflect.Descriptor instead.
 func (*SourceStatus) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{6}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SourceStatus) GetObservedGeneration() int32 {
@@ -662,7 +738,7 @@ type PollStatus struct {
 
 func (x *PollStatus) Reset() {
 	*x = PollStatus{}
-	mi := &file_cara_v1_source_proto_msgTypes[7]
+	mi := &file_cara_v1_source_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -674,7 +750,7 @@ func (x *PollStatus) String() string {
 func (*PollStatus) ProtoMessage() {}
 
 func (x *PollStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[7]
+	mi := &file_cara_v1_source_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -687,7 +763,7 @@ func (x *PollStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PollStatus.ProtoReflect.Descriptor instead.
 func (*PollStatus) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{7}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *PollStatus) GetLastTime() *timestamppb.Timestamp {
@@ -735,7 +811,7 @@ type Delivery struct {
 
 func (x *Delivery) Reset() {
 	*x = Delivery{}
-	mi := &file_cara_v1_source_proto_msgTypes[8]
+	mi := &file_cara_v1_source_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -747,7 +823,7 @@ func (x *Delivery) String() string {
 func (*Delivery) ProtoMessage() {}
 
 func (x *Delivery) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[8]
+	mi := &file_cara_v1_source_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -760,7 +836,7 @@ func (x *Delivery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delivery.ProtoReflect.Descriptor instead.
 func (*Delivery) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{8}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Delivery) GetTime() *timestamppb.Timestamp {
@@ -816,7 +892,7 @@ type Run struct {
 
 func (x *Run) Reset() {
 	*x = Run{}
-	mi := &file_cara_v1_source_proto_msgTypes[9]
+	mi := &file_cara_v1_source_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -828,7 +904,7 @@ func (x *Run) String() string {
 func (*Run) ProtoMessage() {}
 
 func (x *Run) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[9]
+	mi := &file_cara_v1_source_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -841,7 +917,7 @@ func (x *Run) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Run.ProtoReflect.Descriptor instead.
 func (*Run) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{9}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Run) GetRevision() string {
@@ -939,7 +1015,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_cara_v1_source_proto_msgTypes[10]
+	mi := &file_cara_v1_source_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -951,7 +1027,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[10]
+	mi := &file_cara_v1_source_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -964,7 +1040,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{10}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Snapshot) GetRevision() string {
@@ -1091,7 +1167,7 @@ type FileProblem struct {
 
 func (x *FileProblem) Reset() {
 	*x = FileProblem{}
-	mi := &file_cara_v1_source_proto_msgTypes[11]
+	mi := &file_cara_v1_source_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1103,7 +1179,7 @@ func (x *FileProblem) String() string {
 func (*FileProblem) ProtoMessage() {}
 
 func (x *FileProblem) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[11]
+	mi := &file_cara_v1_source_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1116,7 +1192,7 @@ func (x *FileProblem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileProblem.ProtoReflect.Descriptor instead.
 func (*FileProblem) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{11}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *FileProblem) GetFile() string {
@@ -1171,7 +1247,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_cara_v1_source_proto_msgTypes[12]
+	mi := &file_cara_v1_source_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1183,7 +1259,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[12]
+	mi := &file_cara_v1_source_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1196,7 +1272,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{12}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Claim) GetMetadata() *ObjectMeta {
@@ -1256,7 +1332,7 @@ type ClaimSpec struct {
 
 func (x *ClaimSpec) Reset() {
 	*x = ClaimSpec{}
-	mi := &file_cara_v1_source_proto_msgTypes[13]
+	mi := &file_cara_v1_source_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1268,7 +1344,7 @@ func (x *ClaimSpec) String() string {
 func (*ClaimSpec) ProtoMessage() {}
 
 func (x *ClaimSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[13]
+	mi := &file_cara_v1_source_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1281,7 +1357,7 @@ func (x *ClaimSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimSpec.ProtoReflect.Descriptor instead.
 func (*ClaimSpec) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{13}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ClaimSpec) GetSource() string {
@@ -1378,7 +1454,7 @@ func (x *ClaimSpec) GetHeld() string {
 // ClaimStatus is what became of a claim.
 type ClaimStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// State is `Applied`, `Refused`, `Conflict`, `AdoptionRequired`, `Expired`, `Overridden`, `PruneBlocked`, `Held`, `Stalled`
+	// State is `Applied`, `Refused`, `NotAllowed`, `Conflict`, `AdoptionRequired`, `Expired`, `Overridden`, `PruneBlocked`, `Held`, `Stalled`
 	// or empty before the first pass.
 	State string `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
 	// Message says why.
@@ -1397,7 +1473,7 @@ type ClaimStatus struct {
 
 func (x *ClaimStatus) Reset() {
 	*x = ClaimStatus{}
-	mi := &file_cara_v1_source_proto_msgTypes[14]
+	mi := &file_cara_v1_source_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1409,7 +1485,7 @@ func (x *ClaimStatus) String() string {
 func (*ClaimStatus) ProtoMessage() {}
 
 func (x *ClaimStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[14]
+	mi := &file_cara_v1_source_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1422,7 +1498,7 @@ func (x *ClaimStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimStatus.ProtoReflect.Descriptor instead.
 func (*ClaimStatus) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{14}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ClaimStatus) GetState() string {
@@ -1481,7 +1557,7 @@ const file_cara_v1_source_proto_rawDesc = "" +
 	"\x06SourceR\x04kind\x127\n" +
 	"\bmetadata\x18\x03 \x01(\v2\x13.cara.v1.ObjectMetaB\x06\xbaH\x03\xc8\x01\x01R\bmetadata\x12/\n" +
 	"\x04spec\x18\x04 \x01(\v2\x13.cara.v1.SourceSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x125\n" +
-	"\x06status\x18\x05 \x01(\v2\x15.cara.v1.SourceStatusB\x06\xbaH\x03\xd8\x01\x03R\x06status\"\xce\x04\n" +
+	"\x06status\x18\x05 \x01(\v2\x15.cara.v1.SourceStatusB\x06\xbaH\x03\xd8\x01\x03R\x06status\"\xfa\x04\n" +
 	"\n" +
 	"SourceSpec\x12$\n" +
 	"\x03git\x18\x01 \x01(\v2\x12.cara.v1.GitSourceR\x03git\x12$\n" +
@@ -1501,9 +1577,14 @@ const file_cara_v1_source_proto_rawDesc = "" +
 	"\ton_delete\x18\f \x01(\tB\x17\xbaH\x14r\x12R\x00R\x06OrphanR\x06DeleteR\bonDelete\x12-\n" +
 	"\fmax_projects\x18\r \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\x90N(\x00R\vmaxProjects\x12*\n" +
-	"\awebhook\x18\x0e \x01(\v2\x10.cara.v1.WebhookR\awebhookB\b\n" +
+	"\awebhook\x18\x0e \x01(\v2\x10.cara.v1.WebhookR\awebhook\x12*\n" +
+	"\x05allow\x18\x0f \x01(\v2\x14.cara.v1.SourceAllowR\x05allowB\b\n" +
 	"\x06_pruneB\x0e\n" +
-	"\f_prune_limit\"u\n" +
+	"\f_prune_limit\"q\n" +
+	"\vSourceAllow\x12\x1e\n" +
+	"\x05names\x18\x01 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10dR\x05names\x12\x1e\n" +
+	"\x05hosts\x18\x02 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10dR\x05hosts\x12\"\n" +
+	"\asecrets\x18\x03 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10dR\asecrets\"u\n" +
 	"\tGitSource\x12\x1d\n" +
 	"\x03url\x18\x01 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\x80\x10R\x03url\x12!\n" +
 	"\x03ref\x18\x02 \x01(\v2\x0f.cara.v1.GitRefR\x03ref\x12&\n" +
@@ -1625,61 +1706,63 @@ func file_cara_v1_source_proto_rawDescGZIP() []byte {
 	return file_cara_v1_source_proto_rawDescData
 }
 
-var file_cara_v1_source_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_cara_v1_source_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_cara_v1_source_proto_goTypes = []any{
 	(*Source)(nil),                // 0: cara.v1.Source
 	(*SourceSpec)(nil),            // 1: cara.v1.SourceSpec
-	(*GitSource)(nil),             // 2: cara.v1.GitSource
-	(*GitRef)(nil),                // 3: cara.v1.GitRef
-	(*DirSource)(nil),             // 4: cara.v1.DirSource
-	(*Webhook)(nil),               // 5: cara.v1.Webhook
-	(*SourceStatus)(nil),          // 6: cara.v1.SourceStatus
-	(*PollStatus)(nil),            // 7: cara.v1.PollStatus
-	(*Delivery)(nil),              // 8: cara.v1.Delivery
-	(*Run)(nil),                   // 9: cara.v1.Run
-	(*Snapshot)(nil),              // 10: cara.v1.Snapshot
-	(*FileProblem)(nil),           // 11: cara.v1.FileProblem
-	(*Claim)(nil),                 // 12: cara.v1.Claim
-	(*ClaimSpec)(nil),             // 13: cara.v1.ClaimSpec
-	(*ClaimStatus)(nil),           // 14: cara.v1.ClaimStatus
-	(*ObjectMeta)(nil),            // 15: cara.v1.ObjectMeta
-	(*Condition)(nil),             // 16: cara.v1.Condition
-	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
-	(*Project)(nil),               // 18: cara.v1.Project
+	(*SourceAllow)(nil),           // 2: cara.v1.SourceAllow
+	(*GitSource)(nil),             // 3: cara.v1.GitSource
+	(*GitRef)(nil),                // 4: cara.v1.GitRef
+	(*DirSource)(nil),             // 5: cara.v1.DirSource
+	(*Webhook)(nil),               // 6: cara.v1.Webhook
+	(*SourceStatus)(nil),          // 7: cara.v1.SourceStatus
+	(*PollStatus)(nil),            // 8: cara.v1.PollStatus
+	(*Delivery)(nil),              // 9: cara.v1.Delivery
+	(*Run)(nil),                   // 10: cara.v1.Run
+	(*Snapshot)(nil),              // 11: cara.v1.Snapshot
+	(*FileProblem)(nil),           // 12: cara.v1.FileProblem
+	(*Claim)(nil),                 // 13: cara.v1.Claim
+	(*ClaimSpec)(nil),             // 14: cara.v1.ClaimSpec
+	(*ClaimStatus)(nil),           // 15: cara.v1.ClaimStatus
+	(*ObjectMeta)(nil),            // 16: cara.v1.ObjectMeta
+	(*Condition)(nil),             // 17: cara.v1.Condition
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(*Project)(nil),               // 19: cara.v1.Project
 }
 var file_cara_v1_source_proto_depIdxs = []int32{
-	15, // 0: cara.v1.Source.metadata:type_name -> cara.v1.ObjectMeta
+	16, // 0: cara.v1.Source.metadata:type_name -> cara.v1.ObjectMeta
 	1,  // 1: cara.v1.Source.spec:type_name -> cara.v1.SourceSpec
-	6,  // 2: cara.v1.Source.status:type_name -> cara.v1.SourceStatus
-	2,  // 3: cara.v1.SourceSpec.git:type_name -> cara.v1.GitSource
-	4,  // 4: cara.v1.SourceSpec.dir:type_name -> cara.v1.DirSource
-	5,  // 5: cara.v1.SourceSpec.webhook:type_name -> cara.v1.Webhook
-	3,  // 6: cara.v1.GitSource.ref:type_name -> cara.v1.GitRef
-	16, // 7: cara.v1.SourceStatus.conditions:type_name -> cara.v1.Condition
-	10, // 8: cara.v1.SourceStatus.snapshot:type_name -> cara.v1.Snapshot
-	7,  // 9: cara.v1.SourceStatus.poll:type_name -> cara.v1.PollStatus
-	9,  // 10: cara.v1.SourceStatus.runs:type_name -> cara.v1.Run
-	17, // 11: cara.v1.PollStatus.last_time:type_name -> google.protobuf.Timestamp
-	17, // 12: cara.v1.PollStatus.next_time:type_name -> google.protobuf.Timestamp
-	8,  // 13: cara.v1.PollStatus.last_delivery:type_name -> cara.v1.Delivery
-	17, // 14: cara.v1.Delivery.time:type_name -> google.protobuf.Timestamp
-	17, // 15: cara.v1.Run.start_time:type_name -> google.protobuf.Timestamp
-	17, // 16: cara.v1.Run.end_time:type_name -> google.protobuf.Timestamp
-	17, // 17: cara.v1.Snapshot.commit_time:type_name -> google.protobuf.Timestamp
-	17, // 18: cara.v1.Snapshot.publish_time:type_name -> google.protobuf.Timestamp
-	11, // 19: cara.v1.Snapshot.file_errors:type_name -> cara.v1.FileProblem
-	11, // 20: cara.v1.Snapshot.warnings:type_name -> cara.v1.FileProblem
-	15, // 21: cara.v1.Claim.metadata:type_name -> cara.v1.ObjectMeta
-	13, // 22: cara.v1.Claim.spec:type_name -> cara.v1.ClaimSpec
-	14, // 23: cara.v1.Claim.status:type_name -> cara.v1.ClaimStatus
-	18, // 24: cara.v1.ClaimSpec.project:type_name -> cara.v1.Project
-	17, // 25: cara.v1.ClaimSpec.commit_time:type_name -> google.protobuf.Timestamp
-	17, // 26: cara.v1.ClaimStatus.applied_time:type_name -> google.protobuf.Timestamp
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	7,  // 2: cara.v1.Source.status:type_name -> cara.v1.SourceStatus
+	3,  // 3: cara.v1.SourceSpec.git:type_name -> cara.v1.GitSource
+	5,  // 4: cara.v1.SourceSpec.dir:type_name -> cara.v1.DirSource
+	6,  // 5: cara.v1.SourceSpec.webhook:type_name -> cara.v1.Webhook
+	2,  // 6: cara.v1.SourceSpec.allow:type_name -> cara.v1.SourceAllow
+	4,  // 7: cara.v1.GitSource.ref:type_name -> cara.v1.GitRef
+	17, // 8: cara.v1.SourceStatus.conditions:type_name -> cara.v1.Condition
+	11, // 9: cara.v1.SourceStatus.snapshot:type_name -> cara.v1.Snapshot
+	8,  // 10: cara.v1.SourceStatus.poll:type_name -> cara.v1.PollStatus
+	10, // 11: cara.v1.SourceStatus.runs:type_name -> cara.v1.Run
+	18, // 12: cara.v1.PollStatus.last_time:type_name -> google.protobuf.Timestamp
+	18, // 13: cara.v1.PollStatus.next_time:type_name -> google.protobuf.Timestamp
+	9,  // 14: cara.v1.PollStatus.last_delivery:type_name -> cara.v1.Delivery
+	18, // 15: cara.v1.Delivery.time:type_name -> google.protobuf.Timestamp
+	18, // 16: cara.v1.Run.start_time:type_name -> google.protobuf.Timestamp
+	18, // 17: cara.v1.Run.end_time:type_name -> google.protobuf.Timestamp
+	18, // 18: cara.v1.Snapshot.commit_time:type_name -> google.protobuf.Timestamp
+	18, // 19: cara.v1.Snapshot.publish_time:type_name -> google.protobuf.Timestamp
+	12, // 20: cara.v1.Snapshot.file_errors:type_name -> cara.v1.FileProblem
+	12, // 21: cara.v1.Snapshot.warnings:type_name -> cara.v1.FileProblem
+	16, // 22: cara.v1.Claim.metadata:type_name -> cara.v1.ObjectMeta
+	14, // 23: cara.v1.Claim.spec:type_name -> cara.v1.ClaimSpec
+	15, // 24: cara.v1.Claim.status:type_name -> cara.v1.ClaimStatus
+	19, // 25: cara.v1.ClaimSpec.project:type_name -> cara.v1.Project
+	18, // 26: cara.v1.ClaimSpec.commit_time:type_name -> google.protobuf.Timestamp
+	18, // 27: cara.v1.ClaimStatus.applied_time:type_name -> google.protobuf.Timestamp
+	28, // [28:28] is the sub-list for method output_type
+	28, // [28:28] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_source_proto_init() }
@@ -1696,7 +1779,7 @@ func file_cara_v1_source_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_source_proto_rawDesc), len(file_cara_v1_source_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

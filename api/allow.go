@@ -1,0 +1,30 @@
+package api
+
+import (
+	"fmt"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// SourceDenials says why a source may not declare a project: one sentence for each name, host and Secret that its
+// spec.allow does not list, with what to add. Empty where the source may. hosts are the project's, spelled out.
+func SourceDenials(source string, allow *carav1.SourceAllow, project *carav1.Project, hosts []string, t HostTemplate) []string {
+	var denials []string
+	deny := func(what, value, list string) {
+		denials = append(denials, fmt.Sprintf("source %q may not %s %q; add it to spec.allow.%s of the source", source, what, value, list))
+	}
+	if name := project.GetMetadata().GetName(); len(allow.GetNames()) > 0 && !MatchAny(allow.GetNames(), name) {
+		deny("declare project", name, "names")
+	}
+	for _, host := range hosts {
+		if len(allow.GetHosts()) > 0 && !t.MatchHost(allow.GetHosts(), host) {
+			deny("claim host", host, "hosts")
+		}
+	}
+	for _, secret := range SecretNames(project.GetSpec()) {
+		if !MatchAny(allow.GetSecrets(), secret) {
+			deny("use Secret", secret, "secrets")
+		}
+	}
+	return denials
+}

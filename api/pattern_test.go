@@ -1,0 +1,221 @@
+package api
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+func TestMatchPattern(t *testing.T) {
+	for _, tt := range []struct {
+		pattern, name string
+		want          bool
+	}{
+		{"shop", "shop", true},
+		{"shop", "shop2", false},
+		{"shop", "", false},
+		{"", "shop", false},
+		{"*", "", true},
+		{"*", "www.example.com", true},
+		{"shop-*", "shop-", true},
+		{"shop-*", "shop-web", true},
+		{"shop-*", "shop", false},
+		{"*-db", "prod-db", true},
+		{"*-db", "prod-dbx", false},
+		{"pr-*-db", "pr-42-db", true},
+		{"pr-*-db", "pr-db", false},
+		{"a*a", "a", false},
+		{"a*a", "aa", true},
+		{"a*b*c", "aXbXbXc", true},
+		{"a*b*c", "aXcXb", false},
+		{"**", "anything", true},
+		{"*.example.com", "www.example.com", true},
+		{"*.example.com", "a.b.example.com", true},
+		{"*.example.com", "example.com", false},
+		{"*.example.com", "www.example.com.evil.test", false},
+		{"*.example.com", "wwwXexample.com", false},
+		{"www.example.*", "www.example.org", true},
+		{"*a*a*a*a*a*a*a*b", strings.Repeat("a", 250), false},
+	} {
+		if got := MatchPattern(tt.pattern, tt.name); got != tt.want {
+			t.Errorf("MatchPattern(%q, %q) = %v", tt.pattern, tt.name, got)
+		}
+	}
+}
+
+func TestMatchHostSpellsShortPatternsOut(t *testing.T) {
+	prod := HostTemplate{Environment: "prod", BaseDomain: "example.com"}
+	for _, tt := range []struct {
+		template      HostTemplate
+		pattern, host string
+		want          bool
+	}{
+		{prod, "web", "web.prod.example.com", true},
+		{prod, "web", "web.bank.example", false},
+		{prod, "pr-*", "pr-1.prod.example.com", true},
+		{prod, "pr-*", "pr-1.bank.example", false},
+		{prod, "*", "www.bank.example", true},
+		{prod, "*.bank.example", "www.bank.example", true},
+		{HostTemplate{}, "pr-*", "pr-1", true},
+		{HostTemplate{}, "web", "web.example.com", false},
+	} {
+		if got := tt.template.MatchHost([]string{"other", tt.pattern}, tt.host); got != tt.want {
+			t.Errorf("MatchHost(%q, %q) with %+v = %v", tt.pattern, tt.host, tt.template, got)
+		}
+	}
+}
+
+func TestPatternsAreValidated(t *testing.T) {
+	for _, tt := range []struct {
+		pattern    string
+		name, host string // a part of the complaint; empty: accepted
+	}{
+		{"*", "", ""},
+		{"shop-*", "", ""},
+		{"*-db", "", ""},
+		{"a.b", "write a name", ""},
+		{"*.example.com", "write a name", ""},
+		{"", "write a name", "write a host"},
+		{"Shop", "write a name", "write a host"},
+		{"-shop", "write a name", "write a host"},
+		{"shop-", "write a name", "write a host"},
+		{"shop?", "write a name", "write a host"},
+		{"[a-z]", "write a name", "write a host"},
+		{"a/b", "write a name", "write a host"},
+		{"ü", "write a name", "write a host"},
+		{"a\nb", "write a name", "write a host"},
+		{".example.com", "write a name", "write a host"},
+		{"example.com.", "write a name", "write a host"},
+		{"a..b", "write a name", "between two dots"},
+		{"a-.b", "write a name", "between two dots"},
+		{strings.Repeat("a", 63), "", ""},
+		{strings.Repeat("a", 64), "at most 63", "between two dots"},
+		{strings.Repeat("a.", 127), "at most 63", "at most 253"},
+		{strings.Repeat("*", 8), "", ""},
+		{strings.Repeat("a*", 9), "at most 8 *", "at most 8 *"},
+	} {
+		for what, got := range map[string][2]string{"name": {NamePattern(tt.pattern), tt.name}, "host": {HostPattern(tt.pattern), tt.host}} {
+			if (got[0] == "") != (got[1] == "") || !strings.Contains(got[0], got[1]) {
+				t.Errorf("%s pattern %q: got %q, want %q", what, tt.pattern, got[0], got[1])
+			}
+		}
+	}
+}
+
+func TestASourcesPatternsAreNamedInTheComplaint(t *testing.T) {
+	src := &carav1.Source{
+		ApiVersion: APIVersion, Kind: KindSource, Metadata: &carav1.ObjectMeta{Name: "s"},
+		Spec: &carav1.SourceSpec{
+			Dir:   &carav1.DirSource{Path: "/d"},
+			Allow: &carav1.SourceAllow{Names: []string{"ok", "a b"}, Hosts: []string{"http://x"}, Secrets: []string{"a.b"}},
+		},
+	}
+	var fields []string
+	for _, f := range Validate(src) {
+		fields = append(fields, f.GetField())
+	}
+	want := []string{"spec.allow.names[1]", "spec.allow.hosts[0]", "spec.allow.secrets[0]"}
+	if diff := cmp.Diff(want, fields); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestSourceDenials(t *testing.T) {
+	ref := func(name string) *carav1.EnvVar {
+		return &carav1.EnvVar{Name: "A", ValueFrom: &carav1.EnvVarSource{SecretKeyRef: &carav1.SecretKeyRef{Name: name, Key: "k"}}}
+	}
+	p := &carav1.Project{
+		Metadata: &carav1.ObjectMeta{Name: "shop"},
+		Spec: &carav1.ProjectSpec{
+			Services:         []*carav1.Service{{Name: "web", Env: []*carav1.EnvVar{ref("shop-db"), ref("prod-db")}}},
+			ImagePullSecrets: []string{"registry"},
+		},
+	}
+	hosts := []string{"shop.prod.example.com", "www.bank.example"}
+	for name, tt := range map[string]struct {
+		allow *carav1.SourceAllow
+		want  []string
+	}{
+		"nothing said": {nil, []string{
+			`source "platform" may not use Secret "prod-db"; add it to spec.allow.secrets of the source`,
+			`source "platform" may not use Secret "registry"; add it to spec.allow.secrets of the source`,
+			`source "platform" may not use Secret "shop-db"; add it to spec.allow.secrets of the source`,
+		}},
+		"all Secrets": {&carav1.SourceAllow{Secrets: []string{"*"}}, nil},
+		"some Secrets": {&carav1.SourceAllow{Secrets: []string{"shop-*", "registry"}}, []string{
+			`source "platform" may not use Secret "prod-db"; add it to spec.allow.secrets of the source`,
+		}},
+		"hosts": {&carav1.SourceAllow{Secrets: []string{"*"}, Hosts: []string{"shop"}}, []string{
+			`source "platform" may not claim host "www.bank.example"; add it to spec.allow.hosts of the source`,
+		}},
+		"names": {&carav1.SourceAllow{Secrets: []string{"*"}, Names: []string{"web", "web-*"}}, []string{
+			`source "platform" may not declare project "shop"; add it to spec.allow.names of the source`,
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := SourceDenials("platform", tt.allow, p, hosts, HostTemplate{Environment: "prod", BaseDomain: "example.com"})
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// TestSecretUsesKnowsEveryField fails when the contract gets a field that names a Secret and SecretUses does not know.
+func TestSecretUsesKnowsEveryField(t *testing.T) {
+	known := []string{"imagePullSecrets", "services.env.valueFrom.secretKeyRef", "services.files.secretKeyRef"}
+	var found []string
+	var walk func(path string, d protoreflect.MessageDescriptor)
+	walk = func(path string, d protoreflect.MessageDescriptor) {
+		for i := range d.Fields().Len() {
+			fd := d.Fields().Get(i)
+			at := strings.TrimPrefix(path+"."+fd.JSONName(), ".")
+			if strings.Contains(strings.ToLower(fd.JSONName()), "secret") {
+				found = append(found, at)
+			} else if fd.Message() != nil && !fd.IsMap() {
+				walk(at, fd.Message())
+			}
+		}
+	}
+	walk("", (&carav1.ProjectSpec{}).ProtoReflect().Descriptor())
+	slices.Sort(found)
+	if diff := cmp.Diff(known, found); diff != "" {
+		t.Errorf("fields of a project that name Secrets (-known +in the contract): %s", diff)
+	}
+	spec := &carav1.ProjectSpec{
+		Services: []*carav1.Service{
+			{Name: "db"},
+			{
+				Name:  "web",
+				Env:   []*carav1.EnvVar{{Name: "PLAIN", Value: "x"}, {Name: "A", ValueFrom: &carav1.EnvVarSource{SecretKeyRef: &carav1.SecretKeyRef{Name: "b", Key: "k"}}}},
+				Files: []*carav1.File{{Path: "/f", SecretKeyRef: &carav1.SecretKeyRef{Name: "a", Key: "f"}}},
+			},
+		},
+		ImagePullSecrets: []string{"b"},
+	}
+	uses := []SecretUse{
+		{"b", "k", "spec.services[1].env[1].valueFrom.secretKeyRef"},
+		{"a", "f", "spec.services[1].files[0].secretKeyRef"},
+		{"b", "", "spec.imagePullSecrets[0]"},
+	}
+	if diff := cmp.Diff(uses, SecretUses(spec)); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{"a", "b"}, SecretNames(spec)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestAWholeTopLevelDomainIsNoHost(t *testing.T) {
+	for host, bad := range map[string]bool{"com.": true, "COM.": true, "com": false, "www.example.com.": false} {
+		e := &fieldErrors{seen: map[string]bool{}}
+		e.host("h", host)
+		if (len(e.list) > 0) != bad {
+			t.Errorf("host %q: %v", host, e.list)
+		}
+	}
+}

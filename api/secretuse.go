@@ -1,0 +1,61 @@
+package api
+
+import (
+	"slices"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// SecretUse is one place in a project's spec that names a Secret.
+type SecretUse struct {
+	// Name of the Secret. Key of the value in it; empty where the whole Secret is used.
+	Name, Key string
+	// Field that names it: `spec.services[0].env[1].valueFrom.secretKeyRef`.
+	Field string
+}
+
+// SecretUses lists every place where a project uses a Secret. It is the only list of such fields: who may use a Secret,
+// which values a node gets, and what is scrubbed from texts all follow from it.
+func SecretUses(spec *carav1.ProjectSpec) []SecretUse {
+	var uses []SecretUse
+	for i, service := range spec.GetServices() {
+		at := elem("spec.services", i)
+		for j, env := range service.GetEnv() {
+			if ref := env.GetValueFrom().GetSecretKeyRef(); ref != nil {
+				uses = append(uses, SecretUse{ref.GetName(), ref.GetKey(), elem(at+".env", j) + ".valueFrom.secretKeyRef"})
+			}
+		}
+		for j, file := range service.GetFiles() {
+			if ref := file.GetSecretKeyRef(); ref != nil {
+				uses = append(uses, SecretUse{ref.GetName(), ref.GetKey(), elem(at+".files", j) + ".secretKeyRef"})
+			}
+		}
+	}
+	for i, name := range spec.GetImagePullSecrets() {
+		uses = append(uses, SecretUse{Name: name, Field: elem("spec.imagePullSecrets", i)})
+	}
+	return uses
+}
+
+// SecretNames returns the names of the Secrets that a project uses, sorted, each once.
+func SecretNames(spec *carav1.ProjectSpec) []string {
+	var names []string
+	for _, use := range SecretUses(spec) {
+		names = append(names, use.Name)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// SourceSecretNames returns the names of the Secrets that a source itself uses, for git and for webhooks, sorted. No
+// project may use one of them.
+func SourceSecretNames(spec *carav1.SourceSpec) []string {
+	var names []string
+	for _, name := range []string{spec.GetGit().GetSecretRef(), spec.GetWebhook().GetSecretRef()} {
+		if name != "" {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
