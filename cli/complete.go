@@ -65,6 +65,68 @@ func (a *app) completeFlag(k kind) cobra.CompletionFunc {
 	}
 }
 
+// services are the services of a project, or none if the server does not tell.
+func (a *app) services(cmd *cobra.Command, project string) []string {
+	if err := settings.Load(cmd.Flags()); err != nil { // completion skips what runs before commands
+		return nil
+	}
+	c, err := a.projects()
+	if err != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), completeWithin)
+	defer cancel()
+	p, err := c.GetProject(ctx, byName(project))
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for _, s := range p.GetSpec().GetServices() {
+		names = append(names, clean(s.GetName()))
+	}
+	return names
+}
+
+// completeServices offers projects, and after one of them its services: as `project/service`, and as words of their own.
+func (a *app) completeServices(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		t, err := parseTarget(args[0], "")
+		if err != nil || t.service != "" {
+			return nil, noFiles
+		}
+		return matching(a.services(cmd, t.project), prefix, args[1:]), noFiles
+	}
+	return a.completeTarget(cmd, args, prefix)
+}
+
+// completeTarget offers projects, and the services of one as `project/service`, to a command that takes one of them.
+func (a *app) completeTarget(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+	project, _, begun := strings.Cut(prefix, "/")
+	switch {
+	case len(args) > 0:
+		return nil, noFiles
+	case !begun:
+		return matching(a.names(cmd, projectKind()), prefix, nil), noFiles
+	}
+	var targets []string
+	for _, s := range a.services(cmd, project) {
+		targets = append(targets, project+"/"+s)
+	}
+	return matching(targets, prefix, nil), noFiles
+}
+
+// completeServiceFlag offers the services of the project that the command line names already.
+func (a *app) completeServiceFlag(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+	if len(args) == 0 {
+		return nil, noFiles
+	}
+	t, err := parseTarget(args[0], "")
+	if err != nil {
+		return nil, noFiles
+	}
+	return matching(a.services(cmd, t.project), prefix, nil), noFiles
+}
+
 // completeRefs offers kinds, then names of the kind; and `kind/name` to who began so.
 func (a *app) completeRefs(fits func(kind) bool) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {

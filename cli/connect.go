@@ -48,6 +48,7 @@ func (a *app) contextsFile() (string, error) {
 // one that it was stored with: --server takes it from the context that has the same address, and from no other.
 func (a *app) target() (access.Context, error) {
 	var c access.Context
+	a.server = access.Address(a.server)
 	file, err := a.contextsFile()
 	if err != nil {
 		return c, err
@@ -88,22 +89,39 @@ func (a *app) chosen(file string) (access.Context, error) {
 		if !ok {
 			return c, fmt.Errorf("there is no context %q in %s; caractrl context lists them", a.context, file)
 		}
+		a.cluster = a.context
 		if a.server != "" && a.server != c.Server {
-			c.Token, c.TokenFile, c.CA = "", "", ""
+			a.cluster, c.Token, c.TokenFile, c.CA = "", "", "", ""
 		}
 		return c, nil
 	case a.server == "":
+		a.cluster = contexts.Current
 		return contexts.Contexts[contexts.Current], nil
 	}
 	if c := contexts.Contexts[contexts.Current]; c.Server == a.server {
+		a.cluster = contexts.Current
 		return c, nil
 	}
-	for _, c := range contexts.Contexts {
+	for name, c := range contexts.Contexts {
 		if c.Server == a.server {
+			a.cluster = name
 			return c, nil
 		}
 	}
 	return access.Context{}, nil
+}
+
+// nameCluster writes which cluster a command is about to change for good, so that a wrong context shows at once.
+func (a *app) nameCluster() error {
+	if _, err := a.dial(); err != nil {
+		return err
+	}
+	if a.cluster == "" {
+		fmt.Fprintf(a.Err, "cluster: %s\n", clean(a.reached))
+		return nil
+	}
+	fmt.Fprintf(a.Err, "cluster: %s (%s)\n", clean(a.cluster), clean(a.reached))
+	return nil
 }
 
 // printError shows an error as the server meant it: the detail, then each field where there are several.

@@ -36,7 +36,21 @@ func (a *app) contextCommand() *cobra.Command {
 		Use: "add NAME --server URL --token-file FILE [--ca-file FILE]", Short: "Remember a server, and use it", Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error { return a.addContext(args[0]) },
 	}
-	list.AddCommand(use, add)
+	remove := &cobra.Command{
+		Use: "remove NAME", Short: "Forget a server", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeContexts,
+		RunE: func(_ *cobra.Command, args []string) error {
+			file, err := a.contextsFile()
+			if err != nil {
+				return err
+			}
+			if err := access.Remove(file, args[0]); err != nil {
+				return err
+			}
+			fmt.Fprintf(a.Out, "context/%s removed\n", clean(args[0]))
+			return nil
+		},
+	}
+	list.AddCommand(use, add, remove)
 	return list
 }
 
@@ -78,7 +92,7 @@ func (a *app) addContext(name string) error {
 	if err != nil {
 		return fmt.Errorf("read token: %w", err)
 	}
-	c := access.Context{Server: a.server, Token: strings.TrimSpace(string(token))}
+	c := access.Context{Server: access.Address(a.server), Token: strings.TrimSpace(string(token))}
 	if a.caFile != "" {
 		pem, err := os.ReadFile(a.caFile)
 		if err != nil {
@@ -90,7 +104,11 @@ func (a *app) addContext(name string) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(conn.Close(), access.Put(file, name, c)); err != nil {
+	_, err = access.Put(file, name, c)
+	if err := errors.Join(conn.Close(), err); err != nil {
+		return err
+	}
+	if err := access.Use(file, name); err != nil {
 		return err
 	}
 	fmt.Fprintf(a.Out, "context/%s added, and is in use\n", clean(name))

@@ -53,6 +53,9 @@ func (a *app) delete(ctx context.Context, o deleteOptions, args []string) error 
 	if err != nil {
 		return err
 	}
+	if err := a.nameCluster(); err != nil {
+		return err
+	}
 	code := 0
 	for len(refs) > 0 {
 		if refs[0].kind.name != api.KindProject {

@@ -56,7 +56,7 @@ func TestDeleteSeveral(t *testing.T) {
 	must(t, h.remove(t.Context(), "b"))
 	must(t, h.remove(t.Context(), "a"))
 	missing := "error: project \"missing\" not found\n"
-	want := missing + asked + "project \"a\" deleted\nproject \"b\" deleted\nerror: node \"none\" not found\n" + missing
+	want := "cluster: " + h.url + "\n" + missing + asked + "project \"a\" deleted\nproject \"b\" deleted\nerror: node \"none\" not found\n" + missing
 	out.until(t, "\"none\" not found\n"+missing)
 	if code := stop(); code != 1 || out.String() != want {
 		t.Errorf("ended with %d and\n%s, want\n%s", code, out.String(), want)

@@ -28,6 +28,9 @@ func (a *app) drainCommand() *cobra.Command {
 			if parallel < 1 || timeout < 0 {
 				return errors.New("--max-parallel must be at least 1, and --timeout not negative; see caractrl drain --help")
 			}
+			if err := a.nameCluster(); err != nil {
+				return err
+			}
 			c, err := a.nodes()
 			if err != nil {
 				return err

@@ -32,7 +32,7 @@ func (a *app) execCommand() *cobra.Command {
 			"end is not known, because the server, the node or the project was not there.",
 		Example:           "  caractrl exec -it project/shop -s web -- sh\n  caractrl exec -i shop -s db -- psql < schema.sql",
 		Args:              cobra.MinimumNArgs(2),
-		ValidArgsFunction: a.completeNames(projectKind()),
+		ValidArgsFunction: a.completeTarget,
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if o.target, err = parseTarget(args[0], service); err != nil {
 				return err
@@ -42,7 +42,7 @@ func (a *app) execCommand() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	serviceFlag(cmd, &service, "the service, where the project has several")
+	a.serviceFlag(cmd, &service, "the service, where the project has several")
 	f.BoolVarP(&o.stdin, "stdin", "i", false, "pass standard input on")
 	f.BoolVarP(&o.tty, "tty", "t", false, "give the command a terminal; standard error then comes with standard output")
 	f.StringVarP(&o.user, "user", "u", "", "run as this user (default: the container's)")

@@ -47,7 +47,7 @@ func (a *app) getCommand() *cobra.Command {
 	f.StringVar(&o.node, "node", "", "only projects on this node")
 	f.StringVar(&o.owner, "owner", "", "only projects of this owner, such as source/platform")
 	f.StringVar(&o.object, "for", "", "only events of this object, such as project/web")
-	offer(cmd, "output", cobra.FixedCompletions([]string{"json", "yaml", "wide", "name"}, cobra.ShellCompDirectiveNoFileComp))
+	offer(cmd, "output", cobra.FixedCompletions([]string{"table", "json", "yaml", "wide", "name"}, cobra.ShellCompDirectiveNoFileComp))
 	offer(cmd, "phase", cobra.FixedCompletions(api.Phases(), cobra.ShellCompDirectiveNoFileComp))
 	offer(cmd, "node", a.completeFlag(nodeKind()))
 	return cmd
@@ -76,7 +76,7 @@ func (o *getOptions) parse(args []string) error {
 			o.names = append(o.names, r.name)
 		}
 	}
-	if err := checkFormat(o.output); err != nil {
+	if o.output, err = parseFormat(o.output); err != nil {
 		return err
 	}
 	ofProjects := len(o.phases) > 0 || o.node != "" || o.owner != ""

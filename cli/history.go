@@ -18,8 +18,8 @@ func (a *app) historyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "history PROJECT", Short: "Show what a project was: its last specs, with who wrote them and why",
 		Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeNames(projectKind()),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkFormat(output); err != nil {
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if output, err = parseFormat(output); err != nil {
 				return err
 			}
 			return a.history(cmd.Context(), bare(projectKind(), args[0]), output)

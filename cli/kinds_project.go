@@ -68,7 +68,8 @@ func phaseCell(p *carav1.Project, now time.Time) cell {
 	switch phase {
 	case api.PhaseRunning:
 		c.colour = green
-		if api.FindCondition(p.GetStatus().GetConditions(), api.CondReady).GetStatus() == api.StatusFalse {
+		notReady := api.FindCondition(p.GetStatus().GetConditions(), api.CondReady).GetStatus() == api.StatusFalse
+		if notReady || readyServices(p) < len(p.GetSpec().GetServices()) {
 			c.colour = yellow
 		}
 	case api.PhaseFailed:
@@ -81,15 +82,22 @@ func phaseCell(p *carav1.Project, now time.Time) cell {
 	return c
 }
 
-// readyText counts the services that are as they should be.
 func readyText(p *carav1.Project) string {
-	ready := 0
+	return fmt.Sprintf("%d/%d", readyServices(p), len(p.GetSpec().GetServices()))
+}
+
+// readyServices counts the services that are as they should be.
+func readyServices(p *carav1.Project) (ready int) {
 	for _, s := range p.GetStatus().GetServices() {
-		if s.State == "Completed" || s.State == "Running" && (s.Health == "" || s.Health == "Healthy") {
+		if serviceReady(s) {
 			ready++
 		}
 	}
-	return fmt.Sprintf("%d/%d", ready, len(p.GetSpec().GetServices()))
+	return ready
+}
+
+func serviceReady(s *carav1.ServiceStatus) bool {
+	return s.GetState() == "Completed" || s.GetState() == "Running" && (s.GetHealth() == "" || s.GetHealth() == "Healthy")
 }
 
 // telling is the condition that explains most where a project is.

@@ -28,18 +28,26 @@ type logsOptions struct {
 func (a *app) logsCommand() *cobra.Command {
 	o := logsOptions{}
 	cmd := &cobra.Command{
-		Use: "logs PROJECT [SERVICE...]", Short: "Show what a project's containers wrote", Args: cobra.MinimumNArgs(1),
+		Use: "logs PROJECT[/SERVICE] [SERVICE...]", Short: "Show what a project's containers wrote", Args: cobra.MinimumNArgs(1),
 		Long: "Show what a project's containers wrote. The lines of several services are in the order of their times; where they are\n" +
 			"more than 8 MiB, what is further apart than that comes as the node sends it. With -f lines are shown as they come, over restarts and updates, until\n" +
 			"the project is gone or none of its services will run again.",
-		ValidArgsFunction: a.completeNames(projectKind()),
+		ValidArgsFunction: a.completeServices,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			t, err := parseTarget(args[0], "")
+			if err != nil {
+				return err
+			}
+			if t.service != "" {
+				o.services = append(o.services, t.service)
+			}
 			o.services = append(o.services, args[1:]...)
-			return a.logs(cmd.Context(), bare(projectKind(), args[0]), o)
+			return a.logs(cmd.Context(), t.project, o)
 		},
 	}
 	f := cmd.Flags()
 	f.StringSliceVarP(&o.services, "service", "s", nil, "only these services")
+	offer(cmd, "service", a.completeServiceFlag)
 	f.BoolVarP(&o.follow, "follow", "f", false, "stay and show new lines")
 	f.Int32Var(&o.tail, "tail", -1, "only so many of each service's last lines; -1 shows all")
 	f.DurationVar(&o.since, "since", 0, "only lines of the last while, such as 10m")

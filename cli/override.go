@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -67,12 +68,37 @@ func (a *app) overrideCommand() *cobra.Command {
 		},
 	}
 	o.termFlags(cmd, "why (required)")
-	cmd.AddCommand(a.projectVerb("clear PROJECT", "End the override of a project: git wins again", "has no override",
-		func(ctx context.Context, c carav1.ProjectServiceClient, name string) error {
-			_, err := c.OverrideProject(ctx, &carav1.OverrideProjectRequest{Name: name, Clear: true})
-			return err
-		}))
+	cmd.AddCommand(&cobra.Command{
+		Use: "clear PROJECT", Short: "End the override of a project: git decides again", Args: cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeNames(projectKind()),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.clearOverride(cmd.Context(), bare(projectKind(), args[0]))
+		},
+	})
 	return cmd
+}
+
+// clearOverride ends an override. A project without one is as it was asked for.
+func (a *app) clearOverride(ctx context.Context, name string) error {
+	c, err := a.projects()
+	if err != nil {
+		return err
+	}
+	_, err = c.OverrideProject(ctx, &carav1.OverrideProjectRequest{Name: name, Clear: true})
+	switch {
+	case err == nil:
+		fmt.Fprintf(a.Out, "project/%s is no longer overridden: git decides again\n", line(name))
+		return nil
+	case !api.IsNotFound(err):
+		return err
+	}
+	if _, err := c.GetProject(ctx, byName(name)); err != nil && !api.IsNotFound(err) {
+		return err
+	} else if err != nil {
+		return fmt.Errorf("there is no project %q, and no override of one with this name", name)
+	}
+	fmt.Fprintf(a.Out, "project/%s has no override: nothing to clear\n", line(name))
+	return nil
 }
 
 func (a *app) override(ctx context.Context, name string, o overrideOptions) error {

@@ -34,7 +34,7 @@ func (a *app) portForwardCommand() *cobra.Command {
 			"left out, any free one where it is 0.",
 		Example:           "  caractrl port-forward shop/db 5432\n  caractrl port-forward project/shop/web 8080:80 0:9090",
 		Args:              cobra.MinimumNArgs(2),
-		ValidArgsFunction: a.completeNames(projectKind()),
+		ValidArgsFunction: a.completeTarget,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			t, err := parseTarget(args[0], service)
 			if err != nil {
@@ -49,7 +49,7 @@ func (a *app) portForwardCommand() *cobra.Command {
 			return a.portForward(cmd.Context(), t, mappings)
 		},
 	}
-	serviceFlag(cmd, &service, "the service, where the project has several")
+	a.serviceFlag(cmd, &service, "the service, where the project has several")
 	return cmd
 }
 

@@ -19,18 +19,21 @@ import (
 // formats that -o takes; the empty one is the table.
 const (
 	wide    = "wide"
-	formats = "json|yaml|wide|name|jsonpath=TEMPLATE"
+	formats = "table|json|yaml|wide|name|jsonpath=TEMPLATE"
 )
 
-func checkFormat(output string) error {
+// parseFormat checks what -o says. "table" is another name of the default.
+func parseFormat(output string) (string, error) {
 	switch output {
-	case "", "json", "yaml", wide, "name":
-		return nil
+	case "", "table":
+		return "", nil
+	case "json", "yaml", wide, "name":
+		return output, nil
 	}
 	if strings.HasPrefix(output, "jsonpath=") {
-		return nil
+		return output, nil
 	}
-	return fmt.Errorf("unknown output format %q: want one of %s", output, formats)
+	return "", fmt.Errorf("unknown output format %q: want one of %s", output, formats)
 }
 
 // printObjects prints objects in a format other than a table: one as itself, several (or a list of one) as a list.

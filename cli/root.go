@@ -45,6 +45,7 @@ func run(ctx context.Context, args []string, a *app) int {
 	defer a.close()
 	root := newRoot(a) //nolint:contextcheck // each command is run with the context below
 	root.SetArgs(args)
+	a.args = args
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return 0
@@ -72,6 +73,7 @@ func run(ctx context.Context, args []string, a *app) int {
 // app is what every command shares.
 type app struct {
 	Streams
+	args      []string
 	version   string
 	server    string
 	tokenFile string
@@ -81,6 +83,7 @@ type app struct {
 	now       func() time.Time
 	conn      *grpc.ClientConn // made by the first dial
 	reached   string           // the server that conn leads to
+	cluster   string           // name of the context that was chosen; empty without one
 }
 
 func newRoot(a *app) *cobra.Command {
@@ -97,8 +100,14 @@ func newRoot(a *app) *cobra.Command {
 	root.SetOut(a.Out)
 	root.SetErr(a.Err)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		// A misspelt command leaves its flags to the group above it, which knows none of them.
+		if word := firstWord(cmd, a.args); cmd.HasSubCommands() && word != "" && known(cmd, []string{word}) != nil {
+			return known(cmd, []string{word})
+		}
 		return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
 	})
+	root.Version = a.version
+	root.SetVersionTemplate("caractrl {{.Version}}\n")
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.server, "server", "", "address of cara-server, such as http://127.0.0.1:8080 (default: the current context's)")
 	flags.StringVar(&a.tokenFile, "token-file", "", "file that holds the token")

@@ -28,6 +28,7 @@ const (
 type cell struct {
 	text, colour string
 	order        int64
+	clock        bool // the text changes with the time alone
 }
 
 func text(s string) cell { return cell{text: dash(line(s))} }
@@ -58,7 +59,7 @@ func timed(t *timestamppb.Timestamp, s string, order time.Duration) cell {
 	if t == nil {
 		return cell{text: "-", order: math.MaxInt64}
 	}
-	return cell{text: s, order: int64(order / time.Second)}
+	return cell{text: s, order: int64(order / time.Second), clock: true}
 }
 
 // table prints aligned columns. Rows that come later keep the widths of those before, and widen them where they must.
@@ -72,16 +73,26 @@ func newTable(w io.Writer) *table { return &table{w: w, colour: colourful(w)} }
 
 // colourful tells whether colour may be used on a stream: on terminals, unless the user wants none.
 func colourful(w io.Writer) bool {
-	if os.Getenv("NO_COLOR") != "" { // https://no-color.org
-		return false
-	}
-	return isTerminal(w)
+	return os.Getenv("NO_COLOR") == "" && movable(w) // https://no-color.org
 }
+
+// movable reports whether a stream is a terminal that obeys escape sequences.
+func movable(w io.Writer) bool { return isTerminal(w) && os.Getenv("TERM") != "dumb" }
 
 // isTerminal tells whether somebody looks at a stream.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// reserve makes room for the usual values of each column, so that the columns of a watch stay where they are.
+func (t *table) reserve(columns []string) {
+	usual := map[string]int{
+		"NAME": 24, "PHASE": len("Terminating"), "NODE": 12, "CONDITIONS": 20, "SOURCE": 16, "EXPIRES": len("10h ago"), "AGE": 6, "STATE": len("Draining"),
+	}
+	for _, name := range columns {
+		t.widths = append(t.widths, max(len(name), usual[name]))
+	}
 }
 
 func (t *table) print(rows ...[]cell) {

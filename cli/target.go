@@ -17,8 +17,9 @@ import (
 type target struct{ project, service string }
 
 // serviceFlag is how commands about one service let it be named, apart from project/NAME/SERVICE.
-func serviceFlag(cmd *cobra.Command, service *string, usage string) {
+func (a *app) serviceFlag(cmd *cobra.Command, service *string, usage string) {
 	cmd.Flags().StringVarP(service, "service", "s", "", usage)
+	offer(cmd, "service", a.completeServiceFlag)
 }
 
 // parseTarget takes `shop`, `project/shop`, `shop/web` and `project/shop/web`, and what --service says.
@@ -28,7 +29,7 @@ func parseTarget(arg, service string) (target, error) {
 		parts = parts[1:]
 	}
 	if len(parts) > 2 || slices.Contains(parts, "") {
-		return target{}, fmt.Errorf("%q is no service of a project: write project/NAME, or project/NAME/SERVICE", arg)
+		return target{}, fmt.Errorf("%q does not name a project or a service: write NAME, or NAME/SERVICE", arg)
 	}
 	t := target{parts[0], strings.Join(parts[1:], "")}
 	if t.service != "" && service != "" && t.service != service {
@@ -52,9 +53,9 @@ func (t target) resolve(ctx context.Context, c carav1.ProjectServiceClient) (tar
 	case t.service == "" && len(names) == 1:
 		t.service = names[0]
 	case t.service == "":
-		return t, fmt.Errorf("project %q has the services %s: say which, as in %s/%s", t.project, strings.Join(names, ", "), t.project, names[0])
+		return t, fmt.Errorf("project %s has the services %s; name one, for example %s/%s", t.project, strings.Join(names, ", "), t.project, names[0])
 	case !slices.Contains(names, t.service):
-		return t, fmt.Errorf("project %q has no service %q: it has %s", t.project, t.service, strings.Join(names, ", "))
+		return t, fmt.Errorf("project %s has no service %q; its services are %s", t.project, t.service, strings.Join(names, ", "))
 	}
 	return t, nil
 }

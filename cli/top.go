@@ -27,7 +27,7 @@ func (a *app) topCommand() *cobra.Command {
 		Long: "Show what the running services of a project use: CPU in thousandths of a core over the last second, memory without the\n" +
 			"cache that can be dropped and its share of the limit (of the machine, where there is none), bytes over the network since\n" +
 			"the container started, processes and threads. It takes a second or two to measure.",
-		ValidArgsFunction: a.completeNames(projectKind()),
+		ValidArgsFunction: a.completeTarget,
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if o.target, err = parseTarget(args[0], service); err != nil {
 				return err
@@ -39,7 +39,7 @@ func (a *app) topCommand() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	serviceFlag(cmd, &service, "only this service")
+	a.serviceFlag(cmd, &service, "only this service")
 	f.BoolVarP(&o.watch, "watch", "w", false, "stay and show new figures each second: in place at a terminal, else one after the other")
 	f.StringVarP(&o.output, "output", "o", "", "json|yaml; with -w, JSON is one line each second")
 	offer(cmd, "output", cobra.FixedCompletions([]string{"json", "yaml"}, cobra.ShellCompDirectiveNoFileComp))

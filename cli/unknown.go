@@ -17,6 +17,27 @@ func group(cmd *cobra.Command) *cobra.Command {
 	return cmd
 }
 
+// firstWord returns the first word after the command's own path that is neither a flag nor the value of a known flag;
+// "" if there is none.
+func firstWord(cmd *cobra.Command, args []string) string {
+	path := strings.Fields(cmd.CommandPath())[1:]
+	for i := 0; i < len(args); i++ {
+		flag, isFlag := strings.CutPrefix(args[i], "--")
+		switch {
+		case isFlag:
+			if f := cmd.Flag(flag); f != nil && f.NoOptDefVal == "" {
+				i++ // its value
+			}
+		case strings.HasPrefix(args[i], "-"):
+		case len(path) > 0 && args[i] == path[0]:
+			path = path[1:]
+		default:
+			return args[i]
+		}
+	}
+	return ""
+}
+
 // known refuses a word that is no command, and says which one may be meant.
 func known(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {

@@ -40,12 +40,29 @@ func (a *app) retryCommand() *cobra.Command {
 
 func (a *app) restartCommand() *cobra.Command {
 	var services []string
-	cmd := a.projectVerb("restart PROJECT", "Restart a project's containers", "is restarted",
-		func(ctx context.Context, c carav1.ProjectServiceClient, name string) error {
-			_, err := c.RestartProject(ctx, &carav1.RestartProjectRequest{Name: name, Services: services})
-			return err
-		})
+	cmd := &cobra.Command{
+		Use: "restart PROJECT[/SERVICE]", Short: "Restart a project's containers", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeTarget,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			t, err := parseTarget(args[0], "")
+			if err != nil {
+				return err
+			}
+			if t.service != "" {
+				services = append(services, t.service)
+			}
+			c, err := a.projects()
+			if err != nil {
+				return err
+			}
+			if _, err := c.RestartProject(cmd.Context(), &carav1.RestartProjectRequest{Name: t.project, Services: services}); err != nil {
+				return err
+			}
+			fmt.Fprintf(a.Out, "project/%s is restarted\n", line(t.project))
+			return nil
+		},
+	}
 	cmd.Flags().StringSliceVarP(&services, "service", "s", nil, "only these services")
+	offer(cmd, "service", a.completeServiceFlag)
 	return cmd
 }
 

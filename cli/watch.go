@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -22,6 +23,8 @@ func (a *app) watchKind(ctx context.Context, conn grpc.ClientConnInterface, o ge
 		return err
 	}
 	t := newTable(a.Out)
+	t.reserve(o.kind.head(o.output == wide))
+	last := map[string]string{} // what was shown of each object
 	first := [][]cell{header(o.kind.head(o.output == wide)...)}
 	for synced := false; ; {
 		e, err := recv()
@@ -48,12 +51,29 @@ func (a *app) watchKind(ctx context.Context, conn grpc.ClientConnInterface, o ge
 		if e.typ == "Deleted" && !o.filtered() {
 			row[1] = cell{text: "(gone)", colour: faint}
 		}
+		name, now := api.Meta(e.object).GetName(), standing(row)
+		if last[name] == now {
+			continue
+		}
+		last[name] = now
 		if synced {
 			t.print(row)
 		} else {
 			first = append(first, row)
 		}
 	}
+}
+
+// standing is what a row says apart from the time. A change that no column shows leaves it as it is.
+func standing(row []cell) string {
+	var b strings.Builder
+	for _, c := range row {
+		if !c.clock {
+			b.WriteString(c.text)
+		}
+		b.WriteByte('\t')
+	}
+	return b.String()
 }
 
 // filtered tells whether an object may leave the watch without being gone: it then shows as it is now.

@@ -109,7 +109,7 @@ func (w *world) driftIsHealed(name string) {
 	w.Helper()
 	w.want(w.ctl(declared(name, "web:drift"), "apply", "-f", "-", "--override", "--reason", "test"), 0, "project/"+name+" configured\n", "")
 	w.asks(name, "web:drift")
-	w.want(w.ctl("", "override", "clear", name), 0, "project/"+name+" has no override\n", "")
+	w.want(w.ctl("", "override", "clear", name), 0, "project/"+name+" is no longer overridden: git decides again\n", "")
 	w.asks(name, "web:1")
 }
 

@@ -61,14 +61,39 @@ func Load(file string) (Contexts, error) {
 	return c, nil
 }
 
-// Put stores a context under a name, and makes it the current one. Other contexts stay.
-func Put(file, name string, ctx Context) error {
+// Put stores a context under a name. It becomes the current one only if the current name has no context, so that a
+// program that stores a context never changes which cluster the user's next command reaches. It returns the name of the
+// current context.
+func Put(file, name string, ctx Context) (current string, err error) {
+	c, err := Load(file)
+	if err != nil {
+		return "", err
+	}
+	c.Contexts[name] = ctx
+	if _, ok := c.Contexts[c.Current]; !ok {
+		c.Current = name
+	}
+	return c.Current, save(file, c)
+}
+
+// Remove forgets a context. If it was the current one, no context is current afterwards.
+func Remove(file, name string) error {
 	c, err := Load(file)
 	if err != nil {
 		return err
 	}
-	c.Contexts[name], c.Current = ctx, name
+	if _, ok := c.Contexts[name]; !ok {
+		return notFound(file, name)
+	}
+	delete(c.Contexts, name)
+	if c.Current == name {
+		c.Current = ""
+	}
 	return save(file, c)
+}
+
+func notFound(file, name string) error {
+	return fmt.Errorf("there is no context %q in %s; caractrl context lists them", name, file)
 }
 
 // Use makes a context the current one.
@@ -78,7 +103,7 @@ func Use(file, name string) error {
 		return err
 	}
 	if _, ok := c.Contexts[name]; !ok {
-		return fmt.Errorf("there is no context %q in %s", name, file)
+		return notFound(file, name)
 	}
 	c.Current = name
 	return save(file, c)

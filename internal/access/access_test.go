@@ -9,18 +9,14 @@ import (
 
 func TestContextsAreKeptForTheUserAlone(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "cara", "contexts.json")
-	if err := Put(file, "prod", Context{Server: "https://a:1", Token: "t"}); err != nil {
-		t.Fatal(err)
-	}
-	if err := Put(file, "local", Context{Server: "http://127.0.0.1:8080"}); err != nil {
+	put(t, file, "prod", Context{Server: "https://a:1", Token: "t"}, "prod")
+	put(t, file, "local", Context{Server: "http://127.0.0.1:8080"}, "prod")
+	if err := Use(file, "local"); err != nil {
 		t.Fatal(err)
 	}
 	c, err := Load(file)
 	if err != nil || c.Current != "local" || c.Contexts["prod"].Token != "t" {
 		t.Errorf("got %+v, %v", c, err)
-	}
-	if err := Use(file, "prod"); err != nil {
-		t.Fatal(err)
 	}
 	if err := Use(file, "nope"); err == nil {
 		t.Error("a context that is not there was taken")
@@ -31,13 +27,39 @@ func TestContextsAreKeptForTheUserAlone(t *testing.T) {
 	}
 }
 
+func put(t *testing.T, file, name string, ctx Context, current string) {
+	t.Helper()
+	got, err := Put(file, name, ctx)
+	if err != nil || got != current {
+		t.Fatalf("current context after storing %s: %q, %v; want %q", name, got, err, current)
+	}
+}
+
+// A context that a server stores must never redirect the user's next command.
+func TestRemoveLeavesNoContextCurrent(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "contexts.json")
+	put(t, file, "prod", Context{Server: "https://a:1"}, "prod")
+	put(t, file, "dev", Context{Server: "https://b:1"}, "prod")
+	if err := Remove(file, "prod"); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := Load(file); err != nil || c.Current != "" || len(c.Contexts) != 1 {
+		t.Errorf("got %+v, %v; want dev alone, and no current context", c, err)
+	}
+	if err := Remove(file, "prod"); err == nil {
+		t.Error("a context that is not there was removed")
+	}
+	put(t, file, "new", Context{Server: "https://c:1"}, "new")
+}
+
 func TestDialRefuses(t *testing.T) {
 	tests := map[string]struct {
 		ctx  Context
 		want string
 	}{
 		"a token in clear over the network": {Context{Server: "http://192.0.2.1:8080"}, "use https"},
-		"no URL":                            {Context{Server: "localhost:8080"}, "is no URL"},
+		"no port":                           {Context{Server: "cara.example.com"}, "is not an address"},
+		"a scheme of its own":               {Context{Server: "ftp://cara.example.com:1"}, "is not an address"},
 		"a CA that is none":                 {Context{Server: "https://a", CA: "x"}, "no PEM certificate"},
 		"a token file that is not there":    {Context{Server: "http://127.0.0.1:1", TokenFile: "/nonexistent/t"}, "read token"},
 	}
@@ -47,5 +69,23 @@ func TestDialRefuses(t *testing.T) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
 		})
+	}
+}
+
+func TestAddressCompletesHostAndPort(t *testing.T) {
+	for given, want := range map[string]string{
+		"127.0.0.1:8080":         "http://127.0.0.1:8080",
+		"localhost:8080":         "http://localhost:8080",
+		"[::1]:8080":             "http://[::1]:8080",
+		"cara.example.com:8080":  "https://cara.example.com:8080",
+		"192.0.2.1:8080":         "https://192.0.2.1:8080",
+		"https://a:1":            "https://a:1",
+		"http://127.0.0.1:8080/": "http://127.0.0.1:8080/",
+		"cara.example.com":       "cara.example.com",
+		"":                       "",
+	} {
+		if got := Address(given); got != want {
+			t.Errorf("%q: got %q, want %q", given, got, want)
+		}
 	}
 }

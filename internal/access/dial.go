@@ -23,9 +23,9 @@ const maxMessage = 256 << 20
 
 // Dial returns a connection to the server of a context. It opens no socket before the first call.
 func Dial(c Context) (*grpc.ClientConn, error) {
-	u, err := url.Parse(c.Server)
+	u, err := url.Parse(Address(c.Server))
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		return nil, fmt.Errorf("server %q is no URL such as https://cara.example.com:8080", c.Server)
+		return nil, fmt.Errorf("server %q is not an address such as https://cara.example.com:8080", c.Server)
 	}
 	token, err := c.token()
 	if err != nil {
@@ -45,6 +45,19 @@ func Dial(c Context) (*grpc.ClientConn, error) {
 		return nil, fmt.Errorf("connect to %s: %w", c.Server, err)
 	}
 	return conn, nil
+}
+
+// Address completes what people write for a server: `host:port` is http on loopback, where the server speaks it, and
+// https elsewhere. Anything else is returned as it is.
+func Address(server string) string {
+	host, _, err := net.SplitHostPort(server)
+	switch {
+	case err != nil || strings.Contains(server, "/"):
+		return server
+	case loopback(host):
+		return "http://" + server
+	}
+	return "https://" + server
 }
 
 func (c Context) token() (string, error) {

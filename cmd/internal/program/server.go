@@ -211,15 +211,22 @@ func (c *ServerConfig) writeContext(url string, id *identity.Identity) {
 	case "":
 		file, err = access.File()
 	}
+	name, current := contextName(id), ""
 	if err == nil {
-		err = access.Put(file, "cara-"+id.ClusterID()[:8], access.Context{
+		current, err = access.Put(file, name, access.Context{
 			Server: url, TokenFile: filepath.Join(absolute(c.DataDir), identity.AdminTokenFile), CA: string(id.CAPEM()),
 		})
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		c.Logger.Warn("caractrl needs --server and --token-file: its context was not written", "error", err)
+	case current != name:
+		c.Logger.Info("caractrl keeps using another cluster; to use this one: caractrl context use "+name, "current", current)
 	}
 }
+
+// contextName is the name that the local user's contexts file has for this cluster.
+func contextName(id *identity.Identity) string { return "cara-" + id.ClusterID()[:8] }
 
 func absolute(path string) string {
 	if abs, err := filepath.Abs(path); err == nil {
