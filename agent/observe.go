@@ -59,8 +59,8 @@ func (a *Agent) observe(ctx context.Context, want *Want, w *workspace) (*Have, e
 	return have, nil
 }
 
-// lookHolds is how long an inspection of a running container holds within one turn, as long as the list says the same
-// of it and nothing was done to it. Twenty services that start one after the other would be inspected two hundred times.
+// lookHolds is how long an inspection holds within one turn, as long as the list says the same of the container and nothing was done to it.
+// It holds for containers that run or were not started yet. Twenty services that start one after the other would be inspected two hundred times.
 const lookHolds = time.Second
 
 // look is a container as it was inspected, and what the list said of it then.
@@ -70,11 +70,12 @@ type look struct {
 }
 
 func (l look) holds(listed Container, now time.Time) bool {
-	return listed.State == StateRunning && now.Sub(l.at) < lookHolds && reflect.DeepEqual(l.listed, listed)
+	steady := listed.State == StateRunning || listed.State == StateCreated
+	return steady && now.Sub(l.at) < lookHolds && reflect.DeepEqual(l.listed, listed)
 }
 
-// containers lists and inspects; one that went between the two is gone. Of one that was never started the list says
-// all there is. looks are those of earlier passes of this turn.
+// containers lists and inspects; a container that went between the two is gone. What is done rests on the inspection: an engine whose disk is
+// full still lists a container as created that runs. looks are those of earlier passes of this turn.
 func (a *Agent) containers(ctx context.Context, labels map[string]string, looks map[string]look) ([]Container, map[string]look, error) {
 	list, err := a.engine.ListContainers(ctx, labels)
 	if err != nil {
@@ -85,9 +86,6 @@ func (a *Agent) containers(ctx context.Context, labels map[string]string, looks 
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(8)
 	for i := range list {
-		if list[i].State == StateCreated {
-			continue
-		}
 		if l := looks[list[i].ID]; l.holds(list[i], now) {
 			list[i], taken[i] = l.found, l
 			continue

@@ -185,6 +185,10 @@ func (p Pull) after(job pullJob, limits RestartLimits, now time.Time) Pull {
 	p.Count++
 	p.Err = job.err.Error()
 	p.Final = errors.Is(job.err, ErrInvalid)
-	p.Next = now.Add(limits.delay(p.Count))
+	pause := limits.delay(p.Count)
+	if errors.Is(job.err, ErrNoRoom) {
+		pause = min(pause, longestPause)
+	}
+	p.Next = now.Add(pause)
 	return p
 }

@@ -19,6 +19,7 @@ import (
 type workspace struct {
 	rollout rollout
 	memory  Memory
+	deeds   deeds
 	digests map[string]string // of images that containers were made from, by image id
 	saved   *carav1.Project   // what is on disk; nil: nothing
 	cleared bool              // nothing is on disk for certain
@@ -32,8 +33,10 @@ type workspace struct {
 	leaving map[string]time.Time
 }
 
-// maxPasses bounds the passes of one call; after them the project waits for its next turn like any other.
+// maxPasses bounds the passes of one call. No project needs as many: what goes on is tried again with backoff.
 const maxPasses = 200
+
+var errNoRest = fmt.Errorf("there was still something to do after %d looks", maxPasses)
 
 // work brings one project as far as it goes without waiting, and says when to look again.
 func (a *Agent) work(ctx context.Context, project string) (time.Duration, error) {
@@ -57,7 +60,7 @@ func (a *Agent) work(ctx context.Context, project string) (time.Duration, error)
 			return again, err
 		}
 	}
-	return time.Second, nil
+	return 0, errNoRest
 }
 
 // pass looks, decides, reports and acts once. more says that it should be done again right away.
@@ -77,8 +80,9 @@ func (a *Agent) pass(ctx context.Context, t *task, want *Want) (again time.Durat
 	if a.unpin(ctx, t, want, w) {
 		return 0, true, nil
 	}
+	w.deeds.judge(have)
 	now := time.Now()
-	actions := Step(want, have, now)
+	actions := w.deeds.paced(Step(want, have, now), want.Limits, now)
 	if i := slices.IndexFunc(actions, func(x Action) bool { return x.Kind == KindFail }); i >= 0 {
 		f := a.explain(ctx, actions[i].Failure)
 		if f.Update && w.memory.Update == nil {
@@ -111,7 +115,7 @@ func (w *workspace) begin(want *Want) bool {
 	if w.rollout == want.rollout() && w.memory.Pulls != nil {
 		return false
 	}
-	w.rollout = want.rollout()
+	w.rollout, w.deeds = want.rollout(), deeds{}
 	w.memory = Memory{Pulls: map[string]Pull{}, Restarts: map[string]Restarts{}, Tries: map[string]Try{}}
 	if w.digests == nil {
 		w.digests = map[string]string{}
@@ -288,6 +292,9 @@ func (a *Agent) execute(ctx context.Context, want *Want, have *Have, w *workspac
 	now := time.Now()
 	for i, action := range todo {
 		w.remember(want, have, action, errs[i], now)
+		if errs[i] == nil {
+			w.deeds.did(action, have, want.Limits, now)
+		}
 	}
 	w.reread(todo, errs)
 	if err := errors.Join(errs...); err != nil && (ctx.Err() != nil || errors.Is(err, ErrUnavailable)) {
@@ -325,7 +332,11 @@ func (w *workspace) remember(want *Want, have *Have, action Action, err error, n
 			t = Try{NoRoom: noRoom}
 		}
 		t.Count++
-		t.Err, t.Next = err.Error(), now.Add(want.Limits.delay(t.Count))
+		pause := want.Limits.delay(t.Count)
+		if noRoom {
+			pause = min(pause, longestPause)
+		}
+		t.Err, t.Next = err.Error(), now.Add(pause)
 		t.Foreign = errors.Is(err, ErrForeign)
 		t.Final = t.Foreign || errors.Is(err, ErrInvalid)
 		w.memory.Tries[action.Key()] = t

@@ -127,6 +127,8 @@ func wrap(err error, format string, args ...any) error {
 		return fmt.Errorf("%s: %w", what, err)
 	case unanswered(err):
 		means = agent.ErrUnavailable
+	case diskFull(err):
+		means = agent.ErrNoRoom
 	case errdefs.IsNotFound(err):
 		means = agent.ErrNotFound
 	case errdefs.IsInvalidArgument(err), errdefs.IsUnauthorized(err), errdefs.IsPermissionDenied(err):
@@ -135,6 +137,12 @@ func wrap(err error, format string, args ...any) error {
 		return fmt.Errorf("%s: %w", what, tidy(err))
 	}
 	return fmt.Errorf("%s: %w: %w", what, means, tidy(err))
+}
+
+// diskFull tells whether the engine's disk is full. The engine passes on the kernel's error as text only.
+func diskFull(err error) bool {
+	text := err.Error()
+	return strings.Contains(text, syscall.ENOSPC.Error()) || strings.Contains(text, syscall.EDQUOT.Error())
 }
 
 // tidy takes out of an error's text what the client puts in front of each: people read it in a project's status.

@@ -199,6 +199,8 @@ func pullError(ref string, err error) error {
 		return fmt.Errorf("pull image %s: %w", ref, err)
 	case unanswered(err):
 		return fmt.Errorf("pull image %s: %w: %w", ref, agent.ErrUnavailable, tidy(err))
+	case diskFull(err):
+		return fmt.Errorf("pull image %s: %w: %w", ref, agent.ErrNoRoom, tidy(err))
 	case contains("toomanyrequests", "too many requests", "http status: 5", "http status: 429", "no such host", "timeout", "service unavailable"):
 		return fmt.Errorf("pull image %s: %w: %w", ref, agent.ErrRegistry, tidy(err))
 	case errdefs.IsNotFound(err), errdefs.IsInvalidArgument(err), errdefs.IsUnauthorized(err), errdefs.IsPermissionDenied(err),
