@@ -21,6 +21,7 @@ import (
 // `spec.services[0].name`. Status is never looked at.
 func Validate(m proto.Message) []*carav1.FieldError {
 	e := &fieldErrors{seen: map[string]bool{}}
+	_, e.unquoted = m.(*carav1.Secret)
 	size := 0
 	e.bounds("", m.ProtoReflect(), &size)
 	if len(e.list) > 0 {
@@ -47,6 +48,24 @@ func Validate(m proto.Message) []*carav1.FieldError {
 type fieldErrors struct {
 	list []*carav1.FieldError
 	seen map[string]bool
+	// unquoted says that the object is a Secret. Nothing of it is quoted: a value may stand where it does not belong.
+	unquoted bool
+}
+
+// quote is a text in quotes and a blank behind it; empty in a Secret.
+func (e *fieldErrors) quote(s string) string {
+	if e.unquoted {
+		return ""
+	}
+	return fmt.Sprintf("%q ", clip(s))
+}
+
+// at is the path of what stands under a key of a map. In a Secret a text that is not a key is left out.
+func (e *fieldErrors) at(field, key string) string {
+	if e.unquoted && !IsSecretKey(key) {
+		return field
+	}
+	return field + "[" + key + "]"
 }
 
 func (e *fieldErrors) add(field, format string, args ...any) {
@@ -82,7 +101,7 @@ func (e *fieldErrors) constraints(m proto.Message, first bool) {
 	case err == nil:
 	case errors.As(err, &bad):
 		for _, v := range bad.Violations {
-			e.add(jsonPath(m.ProtoReflect().Descriptor(), v.Proto.GetField()), "%s", constraintText(v))
+			e.add(jsonPath(m.ProtoReflect().Descriptor(), v.Proto.GetField()), "%s", e.constraintText(v))
 		}
 	default:
 		e.add("", "the constraints of the contract cannot be checked: %v; this build of Cara is broken", err)
@@ -122,7 +141,7 @@ func childOf(fd protoreflect.FieldDescriptor) protoreflect.MessageDescriptor {
 }
 
 // constraintText says in our words what a constraint of the proto files asks for.
-func constraintText(v *protovalidate.Violation) string {
+func (e *fieldErrors) constraintText(v *protovalidate.Violation) string {
 	rule := v.Proto.GetRuleId()
 	switch rule {
 	case "required":
@@ -130,9 +149,9 @@ func constraintText(v *protovalidate.Violation) string {
 	case "string.max_len":
 		return fmt.Sprintf("has %d characters, at most %d are allowed; shorten it", len([]rune(v.FieldValue.String())), v.RuleValue.Uint())
 	case "string.in":
-		return fmt.Sprintf("is %q; it must be %s", clip(v.FieldValue.String()), choices(v.RuleValue.List()))
+		return e.is(v.FieldValue.String()) + "must be " + choices(v.RuleValue.List())
 	case "string.const":
-		return fmt.Sprintf("is %q; it must be %q", clip(v.FieldValue.String()), v.RuleValue.String())
+		return e.is(v.FieldValue.String()) + fmt.Sprintf("must be %q", v.RuleValue.String())
 	case "repeated.min_items":
 		return fmt.Sprintf("has no entry, at least %d is needed; add one", v.RuleValue.Uint())
 	case "repeated.max_items":
@@ -143,6 +162,14 @@ func constraintText(v *protovalidate.Violation) string {
 		return fmt.Sprintf("is %d; it %s", v.FieldValue.Int(), plainBounds(v.Proto.GetMessage()))
 	}
 	return v.Proto.GetMessage()
+}
+
+// is begins a message that says what a field is and what it must be.
+func (e *fieldErrors) is(s string) string {
+	if e.unquoted {
+		return ""
+	}
+	return fmt.Sprintf("is %q; it ", clip(s))
 }
 
 // plainBounds: `must be greater than or equal to 1` is `must be at least 1`.
@@ -177,7 +204,7 @@ func (e *fieldErrors) dnsLabel(field, name string) {
 		e.add(field, "has %d characters, at most %d are allowed in a DNS label; shorten it", len(name), validation.DNS1123LabelMaxLength)
 		return
 	}
-	e.add(field, "is %q; it must be a DNS label: lower-case letters, digits and -, beginning and ending with a letter or a digit", name)
+	e.add(field, "%smust be a DNS label: lower-case letters, digits and -, beginning and ending with a letter or a digit", e.is(name))
 }
 
 func (e *fieldErrors) metadata(m *carav1.ObjectMeta) {
@@ -196,12 +223,12 @@ const (
 
 func (e *fieldErrors) labels(field string, labels map[string]string) {
 	for _, k := range sortedKeys(labels) {
-		at := field + "[" + k + "]"
+		at := e.at(field, k)
 		if len(validation.IsQualifiedName(k)) > 0 {
-			e.add(at, "the key %q is no label key: %s", clip(k), labelKeyForm)
+			e.add(at, "the key %sis no label key: %s", e.quote(k), labelKeyForm)
 		}
 		if len(validation.IsValidLabelValue(labels[k])) > 0 {
-			e.add(at, "the value %q is no label value: %s", clip(labels[k]), labelForm)
+			e.add(at, "the value %sis no label value: %s", e.quote(labels[k]), labelForm)
 		}
 	}
 }
@@ -214,7 +241,7 @@ func (e *fieldErrors) annotations(field string, all map[string]string) {
 	for _, k := range sortedKeys(all) {
 		total += len(k) + len(all[k])
 		if len(validation.IsQualifiedName(strings.ToLower(k))) > 0 {
-			e.add(field+"["+k+"]", "the key %q is no annotation key: %s", clip(k), labelKeyForm)
+			e.add(e.at(field, k), "the key %sis no annotation key: %s", e.quote(k), labelKeyForm)
 		}
 	}
 	if total > maxAnnotations {

@@ -14,14 +14,14 @@ func RegistryKeys() []string { return []string{"server", "username", "password"}
 func (e *fieldErrors) secret(s *carav1.Secret) {
 	total := 0
 	for _, k := range sortedKeys(s.GetStringData()) {
-		e.secretKeyName("stringData["+k+"]", k)
+		e.secretKeyName(e.at("stringData", k), k)
 		total += len(k) + len(s.GetStringData()[k])
 	}
 	for _, k := range sortedKeys(s.GetData()) {
-		e.secretKeyName("data["+k+"]", k)
+		e.secretKeyName(e.at("data", k), k)
 		total += len(k) + len(s.GetData()[k])
 		if _, twice := s.GetStringData()[k]; twice {
-			e.add("data["+k+"]", "the key %q is in stringData too; keep one of them", clip(k))
+			e.add(e.at("data", k), "is in stringData too; keep one of them")
 		}
 	}
 	if total > MaxSecret {
@@ -37,11 +37,22 @@ func (e *fieldErrors) secret(s *carav1.Secret) {
 	}
 }
 
+// IsSecretKey says whether a text can be a key of a Secret. One that cannot may be a value in the key's place.
+func IsSecretKey(key string) bool { return len(validation.IsConfigMapKey(key)) == 0 }
+
+// key begins a message about a key that no Secret can have.
+func (e *fieldErrors) key(s string) string {
+	if e.unquoted {
+		return "a key of it "
+	}
+	return e.quote(s)
+}
+
 func (e *fieldErrors) secretKeyName(field, key string) {
 	if key == "" && e.seen[field] {
 		return
 	}
-	if bad := validation.IsConfigMapKey(key); len(bad) > 0 {
-		e.add(field, "%q is no key of a Secret: it must be of letters, digits, -, _ and ., at most 253 of them", clip(key))
+	if !IsSecretKey(key) {
+		e.add(field, "%sis no key of a Secret: it must be of letters, digits, -, _ and ., at most 253 of them", e.key(key))
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"regexp"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -51,7 +53,21 @@ type jsonReader struct {
 	offset, line, column int
 }
 
-var errDepth = errors.New("flatten them")
+var (
+	errDepth     = errors.New("flatten them")
+	errSurrogate = errors.New("half of a surrogate pair is not a character; write both halves, or the character itself")
+)
+
+// repaired says whether the decoder has put U+FFFD in the place of a \u escape that is no character: a value that is not
+// what was written must not be used.
+func (r *jsonReader) repaired(value string, at int) bool {
+	const replacement = "\uFFFD"
+	if !strings.Contains(value, replacement) {
+		return false
+	}
+	raw := string(r.text[at:r.dec.InputOffset()])
+	return strings.Count(value, replacement) > strings.Count(raw, replacement)+strings.Count(strings.ToLower(raw), `\ufffd`)
+}
 
 // value reads one value. The decoder has checked the grammar by the time a token comes back.
 func (r *jsonReader) value(depth int) (*yaml.Node, error) {
@@ -81,6 +97,9 @@ func (r *jsonReader) from(tok json.Token, at, depth int) (*yaml.Node, error) {
 		}
 		return n, r.fill(n, x, depth)
 	case string:
+		if r.repaired(x, at) {
+			return nil, errSurrogate
+		}
 		n.Tag, n.Value, n.Style = tagString, x, yaml.DoubleQuotedStyle
 	case json.Number:
 		n.Tag, n.Value = tagFloat, x.String()
@@ -138,7 +157,7 @@ func (r *jsonReader) errorOffset(err error) int {
 	if errors.As(err, &bad) && bad.Offset > 0 {
 		return int(bad.Offset) - 1
 	}
-	if errors.Is(err, errDepth) {
+	if errors.Is(err, errDepth) || errors.Is(err, errSurrogate) {
 		return r.offset
 	}
 	return len(r.text)
@@ -148,8 +167,11 @@ func jsonText(err error) string {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return "not JSON: the file ends in the middle of a value; close every brace and bracket"
 	}
-	if errors.Is(err, errDepth) {
+	if errors.Is(err, errDepth) || errors.Is(err, errSurrogate) {
 		return err.Error()
 	}
-	return "not JSON: " + err.Error()
+	return "not JSON: " + quotedCharacter.ReplaceAllString(err.Error(), "invalid character")
 }
+
+// quotedCharacter is what the decoder quotes of a file: it may be a part of a Secret's value.
+var quotedCharacter = regexp.MustCompile(`invalid character '(?:\\.|[^'\\])+'`) //nolint:gochecknoglobals // a constant

@@ -154,6 +154,8 @@ type parser struct {
 	// stopped is set once a limit is reached: nothing more is read.
 	stopped  bool
 	problems []*carav1.FileProblem
+	// secret says that the document at hand is a Secret: no problem quotes anything of it.
+	secret bool
 	// warnings of the document at hand.
 	warnings []*carav1.FileProblem
 }
@@ -208,11 +210,12 @@ func clip(s string, n int) string {
 // document turns one tree into an object.
 func (p *parser) document(root *yaml.Node) (Document, bool) {
 	before := len(p.problems)
-	p.warnings = nil
+	p.warnings, p.secret = nil, false
 	m := p.header(root)
 	if m == nil {
 		return Document{}, false
 	}
+	_, p.secret = m.(*carav1.Secret)
 	p.object(root, m)
 	d := Document{
 		Object: m, Kind: api.Kind(m), Name: api.Meta(m).GetName(),

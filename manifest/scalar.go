@@ -21,10 +21,10 @@ func (p *parser) scalar(n *yaml.Node, field string, fd protoreflect.FieldDescrip
 		return protoreflect.Value{}, false
 	}
 	if n.Kind != yaml.ScalarNode {
-		p.problem(at, field, "must be %s, not %s", wanted(fd), describe(n))
+		p.problem(at, field, "must be %s, not %s", wanted(fd), p.describe(n))
 		return protoreflect.Value{}, false
 	}
-	v, bad := convert(n, fd)
+	v, bad := p.convert(n, fd)
 	if bad != "" {
 		p.problem(at, field, "%s", bad)
 		return protoreflect.Value{}, false
@@ -32,25 +32,28 @@ func (p *parser) scalar(n *yaml.Node, field string, fd protoreflect.FieldDescrip
 	return v, true
 }
 
-func convert(n *yaml.Node, fd protoreflect.FieldDescriptor) (v protoreflect.Value, bad string) {
+func (p *parser) convert(n *yaml.Node, fd protoreflect.FieldDescriptor) (v protoreflect.Value, bad string) {
 	switch fd.Kind() {
 	case protoreflect.StringKind:
 		if n.Tag == tagString || n.Tag == tagTimestamp || (takesNumbers(fd) && (n.Tag == tagInt || n.Tag == tagFloat)) {
 			return protoreflect.ValueOfString(n.Value), ""
 		}
 		if n.Tag == tagInt || n.Tag == tagFloat || n.Tag == tagBool {
+			if p.secret {
+				return v, fmt.Sprintf("must be text, not %s; put it in quotes", p.describe(n))
+			}
 			return v, fmt.Sprintf("must be text, not %s; put it in quotes: %q", describe(n), clip(n.Value, 80))
 		}
 	case protoreflect.BoolKind:
 		if n.Tag == tagBool {
 			return protoreflect.ValueOfBool(strings.EqualFold(n.Value, "true")), ""
 		}
-		return v, fmt.Sprintf("must be true or false, not %s", describe(n))
+		return v, fmt.Sprintf("must be true or false, not %s", p.describe(n))
 	case protoreflect.Int32Kind:
-		i, what := integer(n, 32)
+		i, what := p.integer(n, 32)
 		return protoreflect.ValueOfInt32(int32(i)), what
 	case protoreflect.Int64Kind:
-		i, what := integer(n, 64)
+		i, what := p.integer(n, 64)
 		return protoreflect.ValueOfInt64(i), what
 	case protoreflect.BytesKind:
 		if n.Tag == tagString || n.Tag == tagBinary {
@@ -66,7 +69,7 @@ func convert(n *yaml.Node, fd protoreflect.FieldDescriptor) (v protoreflect.Valu
 		protoreflect.Sfixed64Kind:
 		return v, "cannot be written in a manifest"
 	}
-	return v, fmt.Sprintf("must be %s, not %s", wanted(fd), describe(n))
+	return v, fmt.Sprintf("must be %s, not %s", wanted(fd), p.describe(n))
 }
 
 // takesNumbers are the fields of text that people write as plain numbers: quantities as in Kubernetes, users, modes.
@@ -79,17 +82,17 @@ func takesNumbers(fd protoreflect.FieldDescriptor) bool {
 	return false
 }
 
-func integer(n *yaml.Node, bits int) (int64, string) {
+func (p *parser) integer(n *yaml.Node, bits int) (int64, string) {
 	if n.Tag != tagInt {
-		return 0, fmt.Sprintf("must be a whole number, not %s", describe(n))
+		return 0, fmt.Sprintf("must be a whole number, not %s", p.describe(n))
 	}
 	digits := strings.TrimPrefix(strings.TrimPrefix(n.Value, "-"), "+")
 	if len(digits) > 1 && digits[0] == '0' || strings.Contains(digits, "_") {
-		return 0, fmt.Sprintf("must be a plain decimal number, not %q", clip(n.Value, 80))
+		return 0, fmt.Sprintf("must be a plain decimal number, not %s", p.describe(n))
 	}
 	i, err := strconv.ParseInt(n.Value, 10, bits)
 	if err != nil {
-		return 0, fmt.Sprintf("%s is out of range; it must lie between %d and %d", clip(n.Value, 80), -1<<(bits-1), uint64(1)<<(bits-1)-1)
+		return 0, fmt.Sprintf("%s is out of range; it must lie between %d and %d", p.describe(n), -1<<(bits-1), uint64(1)<<(bits-1)-1)
 	}
 	return i, ""
 }
@@ -110,11 +113,11 @@ func (p *parser) timestamp(n *yaml.Node, field string, into *timestamppb.Timesta
 	}
 	var t time.Time
 	if n.Kind != yaml.ScalarNode || (n.Tag != tagString && n.Tag != tagTimestamp) {
-		p.problem(at, field, "must be a time such as 2026-01-31T18:00:00Z, not %s", describe(n))
+		p.problem(at, field, "must be a time such as 2026-01-31T18:00:00Z, not %s", p.describe(n))
 		return false
 	}
 	if err := t.UnmarshalText([]byte(n.Value)); err != nil {
-		p.problem(at, field, "%q is no RFC 3339 time with zone; write one such as 2026-01-31T18:00:00Z or 2026-01-31T19:00:00+01:00", clip(n.Value, 80))
+		p.problem(at, field, "%s is no RFC 3339 time with zone; write one such as 2026-01-31T18:00:00Z or 2026-01-31T19:00:00+01:00", p.describe(n))
 		return false
 	}
 	into.Seconds, into.Nanos = t.Unix(), int32(t.Nanosecond())
@@ -124,7 +127,7 @@ func (p *parser) timestamp(n *yaml.Node, field string, into *timestamppb.Timesta
 // plainTag refuses tags of one's own on lists and maps.
 func (p *parser) plainTag(n *yaml.Node, field string) {
 	if n.Tag != tagMap && n.Tag != tagSeq {
-		p.problem(n, field, "the tag %q means nothing here; take it out", clip(n.Tag, 80))
+		p.problem(n, field, "%s means nothing here; take it out", p.tagged(n))
 	}
 }
 
@@ -141,7 +144,40 @@ func wanted(fd protoreflect.FieldDescriptor) string {
 	}
 }
 
-// describe says what a node is, in the words of somebody who reads the file.
+// describe says what a node is, in the words of somebody who reads the file. Nothing of a Secret is quoted.
+func (p *parser) describe(n *yaml.Node) string {
+	if p.secret {
+		return describeKind(n)
+	}
+	return describe(n)
+}
+
+func (p *parser) tagged(n *yaml.Node) string {
+	if p.secret {
+		return "the tag"
+	}
+	return fmt.Sprintf("the tag %q", clip(n.Tag, 80))
+}
+
+// describeKind says what a node is and has nothing of its content.
+func describeKind(n *yaml.Node) string {
+	n = follow(n)
+	if n == nil || n.Kind != yaml.ScalarNode {
+		return describe(n)
+	}
+	switch n.Tag {
+	case tagNull, tagMerge:
+		return describe(n)
+	case tagBool:
+		return "a truth value"
+	case tagInt, tagFloat:
+		return "a number"
+	case tagString, tagTimestamp:
+		return "a text"
+	}
+	return "a value with a tag"
+}
+
 func describe(n *yaml.Node) string {
 	n = follow(n)
 	if n == nil {

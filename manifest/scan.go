@@ -46,11 +46,11 @@ func binary(text []byte) (int, string) {
 		r, size := utf8.DecodeRune(text[i:])
 		switch {
 		case r == utf8.RuneError && size == 1:
-			return i, fmt.Sprintf("byte 0x%02x is not UTF-8", text[i])
+			return i, "a byte of it is not UTF-8"
 		case r == 0:
 			return i, "it has a NUL byte"
 		case r < ' ' && r != '\t' && r != '\n' && r != '\r', r == 0x7f:
-			return i, fmt.Sprintf("it has the control character 0x%02x", r)
+			return i, "it has a control character"
 		}
 		i += size
 	}

@@ -55,7 +55,11 @@ func (p *parser) tooManyDocuments(n *yaml.Node) {
 	p.problem(n, "", "the file has more than %d documents; split it into several files", p.limits.Documents)
 }
 
-// syntax turns the library's error into a problem. It knows the line only; the column is the line's first character.
+// quotedAnchor is what the library quotes of a file: it may be a part of a Secret's value.
+var quotedAnchor = regexp.MustCompile(`anchor '.*'`) //nolint:gochecknoglobals // a constant
+
+// syntax turns the library's error into a problem. Nobody knows the kind of a document that cannot be read, so nothing
+// of it is quoted. The library knows the line only; the column is the line's first character.
 func (p *parser) syntax(text []byte, err error) {
 	message := strings.TrimPrefix(err.Error(), "yaml: ")
 	line := 0
@@ -70,10 +74,11 @@ func (p *parser) syntax(text []byte, err error) {
 		name := strings.Trim(strings.TrimSuffix(anchor, " referenced"), "'")
 		if i := bytes.Index(text, []byte("*"+name)); i >= 0 {
 			at, column := place(text, i)
-			p.problemAt(at, column, "", "there is no anchor "+strconv.Quote(name)+" before this alias")
+			p.problemAt(at, column, "", "there is no anchor of this name before this alias; put a text that begins with * in quotes")
 			return
 		}
 	}
+	message = quotedAnchor.ReplaceAllString(message, "anchor")
 	line = max(1, min(line, len(lines)))
 	indent := len(lines[line-1]) - len(bytes.TrimLeft(lines[line-1], " \t"))
 	if strings.Contains(message, "cannot start any token") {

@@ -77,11 +77,11 @@ func (p *parser) pairs(n *yaml.Node, field string, depth int) []pair {
 			merged = append(merged, value)
 			continue
 		case key.Kind != yaml.ScalarNode || key.Tag == tagNull:
-			p.problem(n.Content[i], field, "a key must be a word, not %s", describe(key))
+			p.problem(n.Content[i], field, "a key must be a word, not %s", p.describe(key))
 			continue
 		}
 		if first, twice := seen[key.Value]; twice {
-			p.problem(n.Content[i], join(field, key.Value), "duplicate key %q, first at line %d; keep one of them", clip(key.Value, 80), first)
+			p.duplicate(n.Content[i], field, key.Value, first)
 			continue
 		}
 		seen[key.Value] = n.Content[i].Line
@@ -97,6 +97,31 @@ func (p *parser) pairs(n *yaml.Node, field string, depth int) []pair {
 		}
 	}
 	return own
+}
+
+func (p *parser) duplicate(n *yaml.Node, field, key string, first int) {
+	if p.secret && !api.IsSecretKey(key) {
+		p.problem(n, field, "a key appears twice, first at line %d; keep one of them", first)
+		return
+	}
+	p.problem(n, join(field, key), "duplicate key %q, first at line %d; keep one of them", clip(key, 80), first)
+}
+
+// unknown is the path of an unknown field, or of its parent in a Secret: there a value may stand in a key's place.
+func (p *parser) unknown(parent, name string) string {
+	if p.secret {
+		return parent
+	}
+	return join(parent, name)
+}
+
+// element is the path of what stands under a key of a map, or of the map: in a Secret, a key that has no value or cannot
+// be a key may be a value.
+func (p *parser) element(field, key string, value *yaml.Node) string {
+	if p.secret && (value == nil || isNull(value) || !api.IsSecretKey(key)) {
+		return field
+	}
+	return field + "[" + key + "]"
 }
 
 // merge returns the pairs of what `<<` names: one map, or a list of them where the earlier wins.
@@ -116,7 +141,7 @@ func (p *parser) merge(n *yaml.Node, field string, depth int) []pair {
 		var all []pair
 		for _, c := range from.Content {
 			if m := follow(c); m == nil || m.Kind != yaml.MappingNode {
-				p.problem(c, field, "<< takes maps, not %s", describe(c))
+				p.problem(c, field, "<< takes maps, not %s", p.describe(c))
 				continue
 			}
 			all = append(all, p.merge(c, field, depth+1)...)
@@ -124,7 +149,7 @@ func (p *parser) merge(n *yaml.Node, field string, depth int) []pair {
 		return all
 	case yaml.DocumentNode, yaml.ScalarNode, yaml.AliasNode:
 	}
-	p.problem(n, field, "<< takes a map or a list of maps, not %s", describe(from))
+	p.problem(n, field, "<< takes a map or a list of maps, not %s", p.describe(from))
 	return nil
 }
 
@@ -147,7 +172,7 @@ func (p *parser) message(n *yaml.Node, field string, m protoreflect.Message) {
 		return
 	}
 	if n.Kind != yaml.MappingNode {
-		p.problem(at, field, "must be a map with %s, not %s", fieldNames(m.Descriptor()), describe(n))
+		p.problem(at, field, "must be a map with %s, not %s", fieldNames(m.Descriptor()), p.describe(n))
 		return
 	}
 	p.plainTag(n, field)
@@ -164,7 +189,7 @@ func (p *parser) member(kv pair, parent string, m protoreflect.Message) {
 	name := follow(kv.key).Value
 	fd := m.Descriptor().Fields().ByJSONName(name)
 	if fd == nil {
-		p.problem(kv.key, join(parent, name), "%s", unknownField(m.Descriptor(), name))
+		p.problem(kv.key, p.unknown(parent, name), "%s", unknownField(m.Descriptor(), name))
 		return
 	}
 	field := join(parent, name)
@@ -190,7 +215,7 @@ func (p *parser) list(n *yaml.Node, field string, fd protoreflect.FieldDescripto
 		return
 	}
 	if n.Kind != yaml.SequenceNode {
-		p.problem(at, field, "must be a list, not %s; begin each entry with \"- \"", describe(n))
+		p.problem(at, field, "must be a list, not %s; begin each entry with \"- \"", p.describe(n))
 		return
 	}
 	p.plainTag(n, field)
@@ -220,7 +245,7 @@ func (p *parser) mapping(n *yaml.Node, field string, fd protoreflect.FieldDescri
 		return
 	}
 	if n.Kind != yaml.MappingNode {
-		p.problem(at, field, "must be a map of names to values, not %s", describe(n))
+		p.problem(at, field, "must be a map of names to values, not %s", p.describe(n))
 		return
 	}
 	p.plainTag(n, field)
@@ -229,8 +254,9 @@ func (p *parser) mapping(n *yaml.Node, field string, fd protoreflect.FieldDescri
 			return
 		}
 		name := follow(kv.key).Value
-		element := field + "[" + name + "]"
-		if v := follow(kv.value); v == nil || isNull(v) {
+		v := follow(kv.value)
+		element := p.element(field, name, v)
+		if v == nil || isNull(v) {
 			p.problem(kv.key, element, "has no value; write \"\" for an empty one")
 			continue
 		}
@@ -259,7 +285,7 @@ func (p *parser) header(root *yaml.Node) proto.Message {
 		return nil
 	}
 	if root.Kind != yaml.MappingNode {
-		p.problem(root, "", "a document must be a map that begins with apiVersion and kind, not %s", describe(root))
+		p.problem(root, "", "a document must be a map that begins with apiVersion and kind, not %s", describeKind(root))
 		return nil
 	}
 	_, version := child(root, "apiVersion")
