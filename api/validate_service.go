@@ -18,11 +18,7 @@ func (e *fieldErrors) service(at string, s *carav1.Service, x specIndex) {
 	e.mounts(at, s, x)
 	e.absolute(at+".workingDir", s.GetWorkingDir())
 	e.noNUL(at+".user", s.GetUser())
-	for field, words := range map[string][]string{".command": s.GetCommand(), ".args": s.GetArgs()} {
-		for i, w := range words {
-			e.noNUL(elem(at+field, i), w)
-		}
-	}
+	e.words(at, s)
 	e.healthcheck(at+".healthcheck", s.GetHealthcheck())
 	e.dependsOn(at+".dependsOn", s, x)
 	e.resources(at+".resources", s.GetResources())
@@ -63,7 +59,9 @@ func (e *fieldErrors) env(at string, vars []*carav1.EnvVar) {
 			e.add(field+".name", "%q is no variable name: %s", clip(v.GetName()), bad)
 		}
 		e.unique(seen, v.GetName(), "variable", at, i, ".name")
-		e.noNUL(field+".value", v.GetValue())
+		if bad := EnvProblem(v.GetName(), []byte(v.GetValue())); bad != "" {
+			e.add(field+".value", "the value of %s %s", clip(v.GetName()), bad)
+		}
 		if v.GetValue() != "" && v.GetValueFrom() != nil {
 			e.add(field, "has both value and valueFrom; keep one of them")
 		}
@@ -203,9 +201,6 @@ func (e *fieldErrors) healthcheck(at string, h *carav1.Healthcheck) {
 	}
 	if p := h.GetHttp().GetPath(); p != "" && (!strings.HasPrefix(p, "/") || strings.ContainsFunc(p, func(r rune) bool { return r <= ' ' || r == 0x7f })) {
 		e.add(at+".http.path", "%q is no path; begin it with / and escape white space", clip(p))
-	}
-	for i, w := range h.GetExec().GetCommand() {
-		e.noNUL(elem(at+".exec.command", i), w)
 	}
 	e.duration(at+".interval", h.GetInterval(), 100*time.Millisecond, time.Hour)
 	e.duration(at+".timeout", h.GetTimeout(), 100*time.Millisecond, time.Hour)

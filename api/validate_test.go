@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -61,14 +62,25 @@ func TestValidateService(t *testing.T) {
 		change func(*carav1.Service)
 		want   []string
 	}{
-		"as it is":         {func(*carav1.Service) {}, nil},
-		"digest":           {func(s *carav1.Service) { s.Image = "r.example.com:5000/a/b@sha256:" + strings.Repeat("a", 64) }, nil},
-		"bad image":        {func(s *carav1.Service) { s.Image = "a b" }, []string{"image: is no image reference"}},
-		"image id":         {func(s *carav1.Service) { s.Image = strings.Repeat("a", 64) }, []string{"image: is no image reference"}},
-		"name too long":    {func(s *carav1.Service) { s.Name = strings.Repeat("a", 64) }, []string{"name: has 64 characters, at most 63"}},
-		"name with dots":   {func(s *carav1.Service) { s.Name = "a.b" }, []string{"name: must be a DNS label"}},
-		"env with equals":  {func(s *carav1.Service) { s.Env = []*carav1.EnvVar{{Name: "A=B"}} }, []string{"env[0].name: must not contain ="}},
-		"env with NUL":     {func(s *carav1.Service) { s.Env = []*carav1.EnvVar{{Name: "A", Value: "a\x00"}} }, []string{"env[0].value: NUL"}},
+		"as it is":          {func(*carav1.Service) {}, nil},
+		"digest":            {func(s *carav1.Service) { s.Image = "r.example.com:5000/a/b@sha256:" + strings.Repeat("a", 64) }, nil},
+		"bad image":         {func(s *carav1.Service) { s.Image = "a b" }, []string{"image: is no image reference"}},
+		"image id":          {func(s *carav1.Service) { s.Image = strings.Repeat("a", 64) }, []string{"image: is no image reference"}},
+		"name too long":     {func(s *carav1.Service) { s.Name = strings.Repeat("a", 64) }, []string{"name: has 64 characters, at most 63"}},
+		"name with dots":    {func(s *carav1.Service) { s.Name = "a.b" }, []string{"name: must be a DNS label"}},
+		"env with equals":   {func(s *carav1.Service) { s.Env = []*carav1.EnvVar{{Name: "A=B"}} }, []string{"env[0].name: must not contain ="}},
+		"env with NUL":      {func(s *carav1.Service) { s.Env = []*carav1.EnvVar{{Name: "A", Value: "a\x00"}} }, []string{"env[0].value: NUL"}},
+		"env not UTF-8":     {func(s *carav1.Service) { s.Env = []*carav1.EnvVar{{Name: "A", Value: "\xff\xfe"}} }, []string{"env[0].value: the value of A is not UTF-8"}},
+		"env at the limit":  {func(s *carav1.Service) { s.Env = []*carav1.EnvVar{{Name: "A", Value: strings.Repeat("x", 131_069)}} }, nil},
+		"env too long":      {func(s *carav1.Service) { s.Env = []*carav1.EnvVar{{Name: "A", Value: strings.Repeat("x", 131_070)}} }, []string{"env[0].value: the value of A has 131072 bytes together with its name"}},
+		"env long in bytes": {func(s *carav1.Service) { s.Env = []*carav1.EnvVar{{Name: "A", Value: strings.Repeat("ü", 70_000)}} }, []string{"env[0].value: has 140002 bytes"}},
+		"env long name":     {func(s *carav1.Service) { s.Env = []*carav1.EnvVar{{Name: "AB", Value: strings.Repeat("x", 131_069)}} }, []string{"env[0].value: the value of AB has 131072 bytes"}},
+		"env in all": {func(s *carav1.Service) {
+			for i := range 9 {
+				s.Env = append(s.Env, &carav1.EnvVar{Name: "A" + strconv.Itoa(i), Value: strings.Repeat("x", 120_000)})
+			}
+		}, []string{"env: have 1080036 bytes, at most 1048576"}},
+		"long argument":    {func(s *carav1.Service) { s.Args = []string{strings.Repeat("x", 131_072)} }, []string{"args[0]: has 131072 bytes"}},
 		"env without name": {func(s *carav1.Service) { s.Env = []*carav1.EnvVar{{Value: "a"}} }, []string{"env[0].name: is required"}},
 		"env both":         {func(s *carav1.Service) { s.Env = []*carav1.EnvVar{{Name: "A", Value: "a", ValueFrom: ref("s", "k")}} }, []string{"env[0]: both value and valueFrom"}},
 		"env empty source": {func(s *carav1.Service) { s.Env = []*carav1.EnvVar{{Name: "A", ValueFrom: &carav1.EnvVarSource{}}} }, []string{"env[0].valueFrom.secretKeyRef: is required"}},
@@ -292,7 +304,7 @@ func TestValidateSecretAndNode(t *testing.T) {
 		return s
 	}
 	check(t, secret(func(s *carav1.Secret) { s.StringData = map[string]string{"a.b-c_d": "x"} }))
-	check(t, secret(func(s *carav1.Secret) { s.StringData = map[string]string{"a/b": "x"} }), "stringData[a/b]: is no key")
+	check(t, secret(func(s *carav1.Secret) { s.StringData = map[string]string{"a/b": "x"} }), "stringData: is no key")
 	check(t, secret(func(s *carav1.Secret) {
 		s.StringData, s.Data = map[string]string{"a": "x"}, map[string][]byte{"a": []byte("y")}
 	}), "data[a]: is in stringData too")

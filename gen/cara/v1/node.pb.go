@@ -487,8 +487,13 @@ type Assignment struct {
 	Project *Project `protobuf:"bytes,1,opt,name=project,proto3" json:"project,omitempty"`
 	// Secrets that the project's services use, by `NAME/KEY`; sent to the assigned node only.
 	Secrets map[string][]byte `protobuf:"bytes,2,rep,name=secrets,proto3" json:"secrets,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// RegistryAuth are the credentials for pulls, by registry host.
-	RegistryAuth  map[string]*RegistryAuth `protobuf:"bytes,3,rep,name=registry_auth,json=registryAuth,proto3" json:"registry_auth,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// RegistryAuth are the credentials for pulls, by registry: its host, in the spelling of image references, and the path
+	// that its images begin with, where it has one.
+	RegistryAuth map[string]*RegistryAuth `protobuf:"bytes,3,rep,name=registry_auth,json=registryAuth,proto3" json:"registry_auth,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// SecretVersions of the values in secrets, by `NAME/KEY`. A version changes with its value and tells nothing of it.
+	SecretVersions map[string]string `protobuf:"bytes,4,rep,name=secret_versions,json=secretVersions,proto3" json:"secret_versions,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// PullSecrets are the Secrets of `spec.imagePullSecrets`, in their order.
+	PullSecrets   []*PullSecret `protobuf:"bytes,5,rep,name=pull_secrets,json=pullSecrets,proto3" json:"pull_secrets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -544,6 +549,93 @@ func (x *Assignment) GetRegistryAuth() map[string]*RegistryAuth {
 	return nil
 }
 
+func (x *Assignment) GetSecretVersions() map[string]string {
+	if x != nil {
+		return x.SecretVersions
+	}
+	return nil
+}
+
+func (x *Assignment) GetPullSecrets() []*PullSecret {
+	if x != nil {
+		return x.PullSecrets
+	}
+	return nil
+}
+
+// PullSecret says what became of one name in `spec.imagePullSecrets`.
+type PullSecret struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the Secret.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Registry that it is for, as in `Assignment.registry_auth`; empty where it cannot be used.
+	Registry string `protobuf:"bytes,2,opt,name=registry,proto3" json:"registry,omitempty"`
+	// Missing says that there is no such Secret.
+	Missing bool `protobuf:"varint,3,opt,name=missing,proto3" json:"missing,omitempty"`
+	// Problem says why the Secret is not used; it has no part of a value.
+	Problem       string `protobuf:"bytes,4,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PullSecret) Reset() {
+	*x = PullSecret{}
+	mi := &file_cara_v1_node_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PullSecret) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PullSecret) ProtoMessage() {}
+
+func (x *PullSecret) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_node_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PullSecret.ProtoReflect.Descriptor instead.
+func (*PullSecret) Descriptor() ([]byte, []int) {
+	return file_cara_v1_node_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *PullSecret) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PullSecret) GetRegistry() string {
+	if x != nil {
+		return x.Registry
+	}
+	return ""
+}
+
+func (x *PullSecret) GetMissing() bool {
+	if x != nil {
+		return x.Missing
+	}
+	return false
+}
+
+func (x *PullSecret) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
 // RegistryAuth is one registry's user and password.
 type RegistryAuth struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -557,7 +649,7 @@ type RegistryAuth struct {
 
 func (x *RegistryAuth) Reset() {
 	*x = RegistryAuth{}
-	mi := &file_cara_v1_node_proto_msgTypes[7]
+	mi := &file_cara_v1_node_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -569,7 +661,7 @@ func (x *RegistryAuth) String() string {
 func (*RegistryAuth) ProtoMessage() {}
 
 func (x *RegistryAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_node_proto_msgTypes[7]
+	mi := &file_cara_v1_node_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -582,7 +674,7 @@ func (x *RegistryAuth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegistryAuth.ProtoReflect.Descriptor instead.
 func (*RegistryAuth) Descriptor() ([]byte, []int) {
-	return file_cara_v1_node_proto_rawDescGZIP(), []int{7}
+	return file_cara_v1_node_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RegistryAuth) GetUsername() string {
@@ -620,7 +712,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_cara_v1_node_proto_msgTypes[8]
+	mi := &file_cara_v1_node_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -632,7 +724,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_node_proto_msgTypes[8]
+	mi := &file_cara_v1_node_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -645,7 +737,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_cara_v1_node_proto_rawDescGZIP(), []int{8}
+	return file_cara_v1_node_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Route) GetHost() string {
@@ -735,18 +827,29 @@ const file_cara_v1_node_proto_rawDesc = "" +
 	"\x04info\x18\x01 \x01(\v2\x11.cara.v1.NodeInfoR\x04info\x12<\n" +
 	"\n" +
 	"conditions\x18\x02 \x03(\v2\x12.cara.v1.ConditionB\b\xbaH\x05\x92\x01\x02\x10\x10R\n" +
-	"conditions\"\xd4\x02\n" +
+	"conditions\"\xa1\x04\n" +
 	"\n" +
 	"Assignment\x12*\n" +
 	"\aproject\x18\x01 \x01(\v2\x10.cara.v1.ProjectR\aproject\x12:\n" +
 	"\asecrets\x18\x02 \x03(\v2 .cara.v1.Assignment.SecretsEntryR\asecrets\x12J\n" +
-	"\rregistry_auth\x18\x03 \x03(\v2%.cara.v1.Assignment.RegistryAuthEntryR\fregistryAuth\x1a:\n" +
+	"\rregistry_auth\x18\x03 \x03(\v2%.cara.v1.Assignment.RegistryAuthEntryR\fregistryAuth\x12P\n" +
+	"\x0fsecret_versions\x18\x04 \x03(\v2'.cara.v1.Assignment.SecretVersionsEntryR\x0esecretVersions\x126\n" +
+	"\fpull_secrets\x18\x05 \x03(\v2\x13.cara.v1.PullSecretR\vpullSecrets\x1a:\n" +
 	"\fSecretsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\x1aV\n" +
 	"\x11RegistryAuthEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12+\n" +
-	"\x05value\x18\x02 \x01(\v2\x15.cara.v1.RegistryAuthR\x05value:\x028\x01\"F\n" +
+	"\x05value\x18\x02 \x01(\v2\x15.cara.v1.RegistryAuthR\x05value:\x028\x01\x1aA\n" +
+	"\x13SecretVersionsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"p\n" +
+	"\n" +
+	"PullSecret\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\bregistry\x18\x02 \x01(\tR\bregistry\x12\x18\n" +
+	"\amissing\x18\x03 \x01(\bR\amissing\x12\x18\n" +
+	"\aproblem\x18\x04 \x01(\tR\aproblem\"F\n" +
 	"\fRegistryAuth\x12\x1a\n" +
 	"\busername\x18\x01 \x01(\tR\busername\x12\x1a\n" +
 	"\bpassword\x18\x02 \x01(\tR\bpassword\"\xa0\x01\n" +
@@ -770,7 +873,7 @@ func file_cara_v1_node_proto_rawDescGZIP() []byte {
 	return file_cara_v1_node_proto_rawDescData
 }
 
-var file_cara_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_cara_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_cara_v1_node_proto_goTypes = []any{
 	(*Node)(nil),                  // 0: cara.v1.Node
 	(*NodeSpec)(nil),              // 1: cara.v1.NodeSpec
@@ -779,34 +882,38 @@ var file_cara_v1_node_proto_goTypes = []any{
 	(*NodeCapacity)(nil),          // 4: cara.v1.NodeCapacity
 	(*Heartbeat)(nil),             // 5: cara.v1.Heartbeat
 	(*Assignment)(nil),            // 6: cara.v1.Assignment
-	(*RegistryAuth)(nil),          // 7: cara.v1.RegistryAuth
-	(*Route)(nil),                 // 8: cara.v1.Route
-	nil,                           // 9: cara.v1.Assignment.SecretsEntry
-	nil,                           // 10: cara.v1.Assignment.RegistryAuthEntry
-	(*ObjectMeta)(nil),            // 11: cara.v1.ObjectMeta
-	(*Condition)(nil),             // 12: cara.v1.Condition
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
-	(*Project)(nil),               // 14: cara.v1.Project
+	(*PullSecret)(nil),            // 7: cara.v1.PullSecret
+	(*RegistryAuth)(nil),          // 8: cara.v1.RegistryAuth
+	(*Route)(nil),                 // 9: cara.v1.Route
+	nil,                           // 10: cara.v1.Assignment.SecretsEntry
+	nil,                           // 11: cara.v1.Assignment.RegistryAuthEntry
+	nil,                           // 12: cara.v1.Assignment.SecretVersionsEntry
+	(*ObjectMeta)(nil),            // 13: cara.v1.ObjectMeta
+	(*Condition)(nil),             // 14: cara.v1.Condition
+	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(*Project)(nil),               // 16: cara.v1.Project
 }
 var file_cara_v1_node_proto_depIdxs = []int32{
-	11, // 0: cara.v1.Node.metadata:type_name -> cara.v1.ObjectMeta
+	13, // 0: cara.v1.Node.metadata:type_name -> cara.v1.ObjectMeta
 	1,  // 1: cara.v1.Node.spec:type_name -> cara.v1.NodeSpec
 	2,  // 2: cara.v1.Node.status:type_name -> cara.v1.NodeStatus
-	12, // 3: cara.v1.NodeStatus.conditions:type_name -> cara.v1.Condition
+	14, // 3: cara.v1.NodeStatus.conditions:type_name -> cara.v1.Condition
 	3,  // 4: cara.v1.NodeStatus.info:type_name -> cara.v1.NodeInfo
-	13, // 5: cara.v1.NodeStatus.last_heartbeat:type_name -> google.protobuf.Timestamp
+	15, // 5: cara.v1.NodeStatus.last_heartbeat:type_name -> google.protobuf.Timestamp
 	4,  // 6: cara.v1.NodeInfo.capacity:type_name -> cara.v1.NodeCapacity
 	3,  // 7: cara.v1.Heartbeat.info:type_name -> cara.v1.NodeInfo
-	12, // 8: cara.v1.Heartbeat.conditions:type_name -> cara.v1.Condition
-	14, // 9: cara.v1.Assignment.project:type_name -> cara.v1.Project
-	9,  // 10: cara.v1.Assignment.secrets:type_name -> cara.v1.Assignment.SecretsEntry
-	10, // 11: cara.v1.Assignment.registry_auth:type_name -> cara.v1.Assignment.RegistryAuthEntry
-	7,  // 12: cara.v1.Assignment.RegistryAuthEntry.value:type_name -> cara.v1.RegistryAuth
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	14, // 8: cara.v1.Heartbeat.conditions:type_name -> cara.v1.Condition
+	16, // 9: cara.v1.Assignment.project:type_name -> cara.v1.Project
+	10, // 10: cara.v1.Assignment.secrets:type_name -> cara.v1.Assignment.SecretsEntry
+	11, // 11: cara.v1.Assignment.registry_auth:type_name -> cara.v1.Assignment.RegistryAuthEntry
+	12, // 12: cara.v1.Assignment.secret_versions:type_name -> cara.v1.Assignment.SecretVersionsEntry
+	7,  // 13: cara.v1.Assignment.pull_secrets:type_name -> cara.v1.PullSecret
+	8,  // 14: cara.v1.Assignment.RegistryAuthEntry.value:type_name -> cara.v1.RegistryAuth
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_node_proto_init() }
@@ -822,7 +929,7 @@ func file_cara_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_node_proto_rawDesc), len(file_cara_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -523,7 +523,7 @@ type EnvVar struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the variable; no `=` and no NUL.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Value as it is.
+	// Value as it is. NAME=value may have 131,071 bytes.
 	Value string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
 	// ValueFrom takes the value from a Secret; exclusive with value.
 	ValueFrom     *EnvVarSource `protobuf:"bytes,3,opt,name=value_from,json=valueFrom,proto3" json:"value_from,omitempty"`
@@ -1918,10 +1918,10 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"@\n" +
 	"\x06Update\x126\n" +
 	"\x05order\x18\x01 \x01(\tB \xbaH\x1dr\x1bR\x00R\n" +
-	"stop-firstR\vstart-firstR\x05order\"\x80\x01\n" +
+	"stop-firstR\vstart-firstR\x05order\"u\n" +
 	"\x06EnvVar\x12\x1f\n" +
-	"\x04name\x18\x01 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\x80\x02R\x04name\x12\x1f\n" +
-	"\x05value\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\bR\x05value\x124\n" +
+	"\x04name\x18\x01 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\x80\x02R\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\x124\n" +
 	"\n" +
 	"value_from\x18\x03 \x01(\v2\x15.cara.v1.EnvVarSourceR\tvalueFrom\"S\n" +
 	"\fEnvVarSource\x12C\n" +
