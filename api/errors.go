@@ -19,6 +19,7 @@ const (
 	TitleConflict        = "Conflict"
 	TitleOwned           = "Owned"
 	TitleForbidden       = "Forbidden"
+	TitleNotAllowed      = "NotAllowed" // a reserved host, a source's own Secret, or what spec.allow of the source does not list
 	TitleUnauthenticated = "Unauthenticated"
 	TitleGone            = "Gone"
 	TitleTooMany         = "TooManyRequests"

@@ -35,6 +35,9 @@ type Actor struct {
 	Role Role
 	// NamePrefix bounds what the actor may change to objects whose names begin with it.
 	NamePrefix string
+	// Hosts are patterns of the hosts that the actor's projects may claim. Where empty: the hosts that begin with
+	// NamePrefix, or every host without a NamePrefix.
+	Hosts []string
 }
 
 // Authenticator says who calls over the network, from the credentials in ctx: the metadata key `authorization` and the
@@ -76,6 +79,22 @@ func (a Actor) mayUse(p *carav1.Project) error {
 			return api.Errorf(codes.PermissionDenied, api.TitleForbidden,
 				"%s may only use secrets whose names begin with %q, and project %q names secret %q: copy what it needs into a secret of such a name",
 				a.Name, a.NamePrefix, p.GetMetadata().GetName(), secret)
+		}
+	}
+	return nil
+}
+
+// mayClaim bounds the hosts of what the actor declares. hosts are spelled out.
+func (a Actor) mayClaim(hosts []string, t api.HostTemplate) error {
+	patterns := a.Hosts
+	if len(patterns) == 0 {
+		patterns = []string{a.NamePrefix + api.Everything}
+	}
+	for _, host := range hosts {
+		if !t.MatchHost(patterns, host) {
+			return api.Errorf(codes.PermissionDenied, api.TitleForbidden,
+				"%s may not claim host %q: its token is for the hosts %s; use such a host, or ask an administrator for a token with --host %s",
+				a.Name, host, strings.Join(patterns, ", "), host)
 		}
 	}
 	return nil

@@ -122,15 +122,19 @@ func (a *assignments) describe(p *carav1.Project) sentAssignment {
 	return out
 }
 
-// assignment is a project with the values that its services use and nothing else. One that does not exist is left out:
-// the agent says which, and hears again when it does.
+// assignment is a project with the values that its services use and nothing else. A value that does not exist, or whose
+// Secret a source uses for git or webhooks, is left out: the agent says which one is missing.
 func (s *Server) assignment(p *carav1.Project) *carav1.Assignment {
 	out := &carav1.Assignment{Project: proto.CloneOf(p)}
 	if p.GetStatus().GetPhase() == api.PhaseTerminating {
 		return out
 	}
+	withheld := s.sourceSecrets()
 	for _, use := range api.SecretUses(p.GetSpec()) {
-		if value, ok := s.value(use.Name, use.Key); ok && use.Key != "" {
+		if withheld[use.Name] != "" || use.Key == "" {
+			continue
+		}
+		if value, ok := s.value(use.Name, use.Key); ok {
 			if out.Secrets == nil {
 				out.Secrets = make(map[string][]byte)
 			}
@@ -138,6 +142,9 @@ func (s *Server) assignment(p *carav1.Project) *carav1.Assignment {
 		}
 	}
 	for _, name := range p.GetSpec().GetImagePullSecrets() {
+		if withheld[name] != "" {
+			continue
+		}
 		host, okHost := s.value(name, "server")
 		user, okUser := s.value(name, "username")
 		password, okPassword := s.value(name, "password")

@@ -38,6 +38,9 @@ func (t *tx) declareFor(in *carav1.Project, how applyTerms) (before, after *cara
 		origin = &carav1.Origin{}
 	}
 	origin.Source = how.source
+	if err := t.declaredBySource(how.source, in); err != nil {
+		return nil, nil, err
+	}
 	o, err := t.gitsSay(in)
 	if err != nil {
 		return nil, nil, err

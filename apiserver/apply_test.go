@@ -17,6 +17,7 @@ import (
 // applyFor is a source's apply of one project.
 func (w *town) applyFor(t testing.TB, source, adopt string, p *carav1.Project, handOver ...string) *carav1.ApplyResult {
 	t.Helper()
+	w.haveSource(t, source)
 	p.Metadata.Origin = &carav1.Origin{File: "deploy/web.yaml", Line: 1, Revision: "1a2b3c4d5e6f"}
 	out, err := w.apply.Apply(t.Context(), &carav1.ApplyRequest{
 		Source: source, Adopt: adopt, HandOver: handOver, Objects: []*carav1.Object{api.Wrap(p)},
@@ -63,6 +64,7 @@ func TestOwnership(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newTown(t)
 			tt.made(t, w)
+			w.haveSource(t, tt.source)
 			before := w.cache.revision()
 			r := w.applyFor(t, tt.source, tt.adopt, image("web", "nginx:1"), tt.handOver...)
 			if r.GetAction() != tt.action || r.GetProblem().GetTitle() != tt.title {
@@ -87,7 +89,6 @@ func bySource(source, img string) func(*testing.T, *town) {
 func byUser(t *testing.T, w *town) { fillWith(t, w.house, image("web", "nginx:1")) }
 
 func orphan(t *testing.T, w *town) {
-	bySource("old", "nginx:1")(t, w)
 	sources := carav1.NewSourceServiceClient(w.as(t, "admin"))
 	src, err := sources.CreateSource(t.Context(), &carav1.CreateSourceRequest{Source: &carav1.Source{
 		ApiVersion: api.APIVersion, Kind: api.KindSource, Metadata: &carav1.ObjectMeta{Name: "old"},
@@ -96,6 +97,7 @@ func orphan(t *testing.T, w *town) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	bySource("old", "nginx:1")(t, w)
 	if _, err := sources.DeleteSource(t.Context(), &carav1.DeleteRequest{Name: "old"}); err != nil {
 		t.Fatal(err)
 	}

@@ -177,6 +177,7 @@ func BenchmarkApply(b *testing.B) {
 		b.Run(fmt.Sprintf("projects=1000/changed=%v", changed), func(b *testing.B) {
 			h := newHouse(b, onDisk(b))
 			conn := carav1.NewApplyServiceClient(h.loop(b, "reconciler"))
+			h.haveSource(b, "platform")
 			for i := range b.N {
 				req := &carav1.ApplyRequest{Source: "platform"}
 				for j := range 1000 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/caravanserai/cara/api"
@@ -38,6 +39,8 @@ type Config struct {
 	Version string
 	// Hosts spells short ingress hosts out.
 	Hosts api.HostTemplate
+	// ReservedHosts are patterns of hosts that no project may claim, beside the server's own names.
+	ReservedHosts []string
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 	// MaxBodyBytes bounds a REST body and a gRPC message; 0 is 4 MiB.
@@ -50,6 +53,8 @@ type Config struct {
 	DrainTimeout time.Duration
 	// DeleteWait is how long DeleteProject waits for the project's end; 0 is 2 s.
 	DeleteWait time.Duration
+
+	ownHosts []string // names of Identity's certificate, in lower case
 }
 
 // Validate returns what is wrong with c, or nil.
@@ -65,6 +70,11 @@ func (c Config) Validate() error {
 	case c.BookmarkInterval < 0 || c.DrainTimeout < 0 || c.DeleteWait < 0:
 		return errors.New("apiserver: BookmarkInterval, DrainTimeout and DeleteWait must be 0 (default) or more")
 	}
+	for _, pattern := range c.ReservedHosts {
+		if why := api.HostPattern(pattern); why != "" {
+			return fmt.Errorf("apiserver: the reserved host %s", why)
+		}
+	}
 	return nil
 }
 
@@ -77,6 +87,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Identity != nil {
 		c.ClusterID = cmp.Or(c.ClusterID, c.Identity.ClusterID())
+		for _, name := range c.Identity.ServerNames() {
+			c.ownHosts = append(c.ownHosts, strings.ToLower(name))
+		}
 	}
 	c.MaxBodyBytes = cmp.Or(c.MaxBodyBytes, defaultMaxBody)
 	c.RecentChanges = cmp.Or(c.RecentChanges, defaultRing)

@@ -43,6 +43,23 @@ var callers = map[string]Actor{
 	"Bearer impostor": {Name: "system/gc", Role: RoleGC},
 }
 
+// haveSource makes a source with the defaults, unless there is one.
+func (h *house) haveSource(t testing.TB, name string) {
+	t.Helper()
+	err := h.transact(t.Context(), func(x *tx) error {
+		if _, ok := read[*carav1.Source](x, name); !ok {
+			x.put(&carav1.Source{
+				ApiVersion: api.APIVersion, Kind: api.KindSource, Metadata: &carav1.ObjectMeta{Name: name, Uid: newUID(), Generation: 1},
+				Spec: &carav1.SourceSpec{Dir: &carav1.DirSource{Path: "/srv"}}, Status: &carav1.SourceStatus{},
+			})
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // house is a server that runs on a real listener, over a store of its own.
 type house struct {
 	*Server

@@ -3,9 +3,11 @@ package apiserver
 import (
 	"context"
 	"errors"
+	"net"
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -20,7 +22,8 @@ const (
 	tokenNode = "node" // one certificate of a node: its hash
 )
 
-// usedUp is what a join token's usesLeft becomes after its last use; 0 has no limit.
+// usedUp is what a join token's usesLeft becomes after its last use. 0 is a token of an older version: it has no limit
+// of uses, and ends like all.
 const usedUp = -1
 
 // Join makes a node's certificate out of a join token. The certificates that the node had before are accepted no more.
@@ -39,7 +42,11 @@ func (s nodeService) Join(ctx context.Context, req *carav1.JoinRequest) (*carav1
 	}
 	var certificate []byte
 	err := s.transact(ctx, func(t *tx) error {
-		if err := t.useJoinToken(req.GetTokenId(), req.GetSecret()); err != nil {
+		token, err := t.useJoinToken(req.GetTokenId(), req.GetSecret())
+		if err != nil {
+			return err
+		}
+		if err := joinsAs(token, name); err != nil {
 			return err
 		}
 		t.actor.Name = "node/" + name // who knows the token's secret speaks for the node from here on
@@ -50,7 +57,11 @@ func (s nodeService) Join(ctx context.Context, req *carav1.JoinRequest) (*carav1
 				name, nodeLease)
 		}
 		if !exists {
-			n = t.newNode(asked.GetMetadata(), nil)
+			labels, err := joinLabels(token, asked.GetMetadata().GetLabels())
+			if err != nil {
+				return err
+			}
+			n = t.newNode(&carav1.ObjectMeta{Name: name, Labels: labels}, nil)
 			t.put(n)
 		}
 		text, made, err := id.SignNode(req.GetCsr(), name)
@@ -58,8 +69,8 @@ func (s nodeService) Join(ctx context.Context, req *carav1.JoinRequest) (*carav1
 			return signError(err)
 		}
 		certificate = text
+		t.joined(ctx, n, req.GetTokenId())
 		t.acceptCertificate(made, "")
-		t.event(refTo(n), eventNormal, "Joined", "joined with token "+req.GetTokenId())
 		return nil
 	})
 	if err != nil {
@@ -78,20 +89,54 @@ func (s *Server) heardOf(n *carav1.Node) bool {
 	return n.GetStatus().GetState() != api.NodeNotReady
 }
 
-// useJoinToken checks a join token and counts the use. What is wrong with it is told only to who knows its secret.
-func (t *tx) useJoinToken(name, secret string) error {
+// joined writes the event of a join, before the node's certificates of before are dropped. A node that had one gets a
+// Warning: whoever has the token now speaks for it, runs its projects and gets their Secrets.
+func (t *tx) joined(ctx context.Context, n *carav1.Node, token string) {
+	node := n.GetMetadata().GetName()
+	from := "joined with token " + token + " from " + callerAddress(ctx)
+	if !t.hasCertificate(node) {
+		t.event(refTo(n), eventNormal, "Joined", from)
+		return
+	}
+	t.event(refTo(n), eventWarning, "Rejoined", from+" though it had joined before: the certificate that it had is no longer accepted, "+
+		"and the projects of the node and their Secrets go to the one that has joined now. If you did not do this: caractrl cordon "+node+
+		", caractrl delete token "+token)
+}
+
+// hasCertificate reports whether a certificate of the node is accepted.
+func (t *tx) hasCertificate(node string) bool {
+	certificates, _ := from[*carav1.Token](t.server.cache, identity.NodeTokenPrefix(node), "")
+	return len(certificates) > 0
+}
+
+// callerAddress is the address that a call comes from, without its port.
+func callerAddress(ctx context.Context) string {
+	p, ok := peer.FromContext(ctx)
+	if !ok || p.Addr == nil {
+		return "an unknown address"
+	}
+	host, _, err := net.SplitHostPort(p.Addr.String())
+	if err != nil {
+		return p.Addr.String()
+	}
+	return host
+}
+
+// useJoinToken checks a join token, counts the use and returns the token. What is wrong with it is told only to a caller
+// that knows its secret.
+func (t *tx) useJoinToken(name, secret string) (*carav1.Token, error) {
 	token, ok := read[*carav1.Token](t, name)
 	if !ok || token.GetRole() != tokenJoin || !identity.SecretMatches(token.GetSecretHash(), secret) {
-		return api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated,
-			"the join token is not valid here: it was revoked, or is of another cluster; make one with caractrl create token --role join")
+		return nil, api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated,
+			"the join token is not valid here: it was revoked, or is of another cluster; make one with caractrl create token NAME --role join")
 	}
-	if at := token.GetExpireAt(); at != nil && !at.AsTime().After(t.now) {
-		return api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated, "join token %q ended at %s: make another one",
+	if at := joinEnd(token); at != nil && !at.AsTime().After(t.now) {
+		return nil, api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated, "join token %q ended at %s; make another one with caractrl create token NAME --role join",
 			name, at.AsTime().UTC().Format(time.RFC3339))
 	}
 	switch left := token.GetUsesLeft(); {
 	case left < 0:
-		return api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated, "join token %q is used up: make another one", name)
+		return nil, api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated, "join token %q has no uses left; make another one with caractrl create token NAME --role join", name)
 	case left > 0:
 		used := proto.CloneOf(token)
 		if used.UsesLeft--; used.UsesLeft == 0 {
@@ -99,7 +144,7 @@ func (t *tx) useJoinToken(name, secret string) error {
 		}
 		t.put(used)
 	}
-	return nil
+	return token, nil
 }
 
 // acceptCertificate makes a node's new certificate one that is accepted, and the only one but keep.

@@ -127,7 +127,7 @@ func TestJoinRefused(t *testing.T) {
 	forged.Secret = identity.NewSecret()
 
 	tests := []struct{ name, token, node, want string }{
-		{"used up", once, "n2", "used up"},
+		{"used up", once, "n2", "no uses left"},
 		{"revoked", revoked, "n2", "revoked"},
 		{"expired", short, "n2", "ended at"},
 		{"wrong secret", forged.String(), "n2", "not valid"},

@@ -86,7 +86,7 @@ func (t *tx) declare(in *carav1.Project, terms *carav1.OverrideTerms) (before, a
 		return nil, nil, errPrefix(t.actor, name)
 	}
 	if _, exists := read[*carav1.Project](t, name); !exists {
-		if err := t.actor.mayUse(in); err != nil {
+		if err := t.mayDeclare(in); err != nil {
 			return nil, nil, err
 		}
 		after, err = t.create(in, t.actor.Name, nil)
@@ -107,7 +107,7 @@ func (t *tx) redeclareBy(in *carav1.Project, terms *carav1.OverrideTerms, what, 
 	if !changed {
 		return old, old, nil
 	}
-	if err := t.actor.mayUse(in); err != nil {
+	if err := t.mayDeclare(in); err != nil {
 		return nil, nil, err
 	}
 	if sourceOf(old) != "" {

@@ -31,6 +31,9 @@ func (t *tx) stillUnwanted(p *carav1.Project, reason string) error {
 		if at != nil && !at.AsTime().After(t.now) && c.GetSpec().GetSource() != sourceOf(p) {
 			continue // it has expired there: nobody would take it over
 		}
+		if c.GetSpec().GetSource() != sourceOf(p) && t.declaredBySource(c.GetSpec().GetSource(), c.GetSpec().GetProject()) != nil {
+			continue // that source may not have it
+		}
 		if c.GetSpec().GetPresent() && ok && src.GetMetadata().GetDeletionTimestamp() == nil && src.GetMetadata().GetUid() == c.GetSpec().GetSourceUid() {
 			return notDue(p, "source %q declares it in %s", c.GetSpec().GetSource(), c.GetSpec().GetFile())
 		}

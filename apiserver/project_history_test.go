@@ -18,6 +18,7 @@ import (
 // commit is a source's apply of an image at a commit.
 func (w *town) commit(t testing.TB, name, img, revision string) {
 	t.Helper()
+	w.haveSource(t, "platform")
 	p := image(name, img)
 	p.Metadata.Origin = &carav1.Origin{File: name + ".yaml", Revision: revision, Author: "Ada", Subject: "use " + img}
 	out, err := w.apply.Apply(t.Context(), &carav1.ApplyRequest{Source: "platform", Objects: []*carav1.Object{api.Wrap(p)}})

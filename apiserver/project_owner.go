@@ -31,6 +31,9 @@ func (s projectService) AdoptProject(ctx context.Context, req *carav1.AdoptProje
 		if have == owner {
 			return nil
 		}
+		if err := t.declaredBySource(claim.GetSource(), claim.GetProject()); err != nil {
+			return err
+		}
 		p.Metadata.Owner, p.Metadata.Origin = owner, originOf(claim)
 		t.event(refTo(p), eventNormal, "Adopted", "given to "+whence(owner, p.GetMetadata().GetOrigin())+" by "+t.actor.Name+", before it belonged to "+orNobody(have))
 		return nil
@@ -83,6 +86,9 @@ func (s projectService) ReleaseProject(ctx context.Context, req *carav1.ReleaseP
 		case sourceOf(p) == "":
 			return api.Errorf(codes.FailedPrecondition, api.TitleConflict, "project %q belongs to %s: only what a source owns is released",
 				req.GetName(), orNobody(have))
+		}
+		if err := t.mayDeclare(p); err != nil {
+			return err
 		}
 		t.event(refTo(p), eventNormal, "Released", "released from "+whence(have, p.GetMetadata().GetOrigin())+" by "+t.actor.Name+", who owns it now")
 		p.Metadata.Owner, p.Metadata.Origin = t.actor.Name, nil

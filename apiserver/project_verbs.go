@@ -39,6 +39,9 @@ func (s *Server) editProject(ctx context.Context, name string, change func(t *tx
 // begins anew, on the same node.
 func (s projectService) RetryProject(ctx context.Context, req *carav1.RetryProjectRequest) (*carav1.Project, error) {
 	return s.editProject(ctx, req.GetName(), func(t *tx, p *carav1.Project) error {
+		if err := t.mayRunAgain(p); err != nil {
+			return err
+		}
 		if updateFailed(p) {
 			t.restart(p, notUpdated(p), "Retry", "retry of the update asked for by "+t.actor.Name)
 			return nil

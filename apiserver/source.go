@@ -66,6 +66,9 @@ func (s *Server) applySource(t *tx, m proto.Message, _ applyTerms) (before, afte
 func (t *tx) declareSource(in *carav1.Source) (before, after *carav1.Source, err error) {
 	name := in.GetMetadata().GetName()
 	old, exists := read[*carav1.Source](t, name)
+	if err := t.unusedByProjects(old, in); err != nil {
+		return nil, nil, err
+	}
 	if !exists {
 		p := &carav1.Source{
 			ApiVersion: api.APIVersion, Kind: api.KindSource,

@@ -24,8 +24,11 @@ func (s tokenService) CreateToken(ctx context.Context, req *carav1.CreateTokenRe
 	if err := checkToken(in, name, s.cfg.Now()); err != nil {
 		return nil, err
 	}
-	if in.GetRole() == tokenJoin && s.cfg.Identity == nil {
-		return nil, errNoIdentity()
+	if in.GetRole() == tokenJoin {
+		if s.cfg.Identity == nil {
+			return nil, errNoIdentity()
+		}
+		in = withJoinLimits(in, s.cfg.Now())
 	}
 	secret := identity.NewSecret()
 	var out *carav1.Token
@@ -55,6 +58,9 @@ func (t *tx) putToken(name, secret string, in *carav1.Token) *carav1.Token {
 		ExpireAt:   in.GetExpireAt(),
 		UsesLeft:   in.GetUsesLeft(),
 		SecretHash: identity.HashSecret(secret),
+		Hosts:      in.GetHosts(),
+		NodeNames:  in.GetNodeNames(),
+		Labels:     in.GetLabels(),
 	}
 	t.put(token)
 	return token
@@ -73,22 +79,36 @@ func checkToken(in *carav1.Token, name string, now time.Time) error {
 		fields = append(fields, fieldError("expireAt", "is %s, which is in the past", at.AsTime().UTC().Format(time.RFC3339))...)
 	}
 	if in.GetUsesLeft() < 0 || in.GetUsesLeft() > 0 && in.GetRole() != tokenJoin {
-		fields = append(fields, fieldError("usesLeft", "is %d; it is for join tokens, and 0 (no limit) or more", in.GetUsesLeft())...)
+		fields = append(fields, fieldError("usesLeft", "is %d; it is for join tokens, and 1 or more (10 where it is left out)", in.GetUsesLeft())...)
 	}
 	if prefix := in.GetNamePrefix(); prefix != "" && (in.GetRole() != string(RoleDeployer) || len(prefix) > 63) {
 		fields = append(fields, fieldError("namePrefix", "is for deployers, and at most 63 characters long")...)
 	}
+	fields = append(fields, tokenPatterns(in)...)
 	if len(fields) > 0 {
 		return api.Invalid("the token", fields)
 	}
 	return nil
 }
 
+// tokenPatterns checks what a token is bounded to by patterns.
+func tokenPatterns(in *carav1.Token) []*carav1.FieldError {
+	fields := api.ValidateToken(in)
+	if len(in.GetHosts()) > 0 && in.GetRole() != string(RoleDeployer) {
+		fields = append(fields, fieldError("hosts", "are for deployers; the role is %q", in.GetRole())...)
+	}
+	if in.GetRole() != tokenJoin && len(in.GetNodeNames())+len(in.GetLabels()) > 0 {
+		fields = append(fields, fieldError("nodeNames", "and labels are for join tokens; the role is %q", in.GetRole())...)
+	}
+	return fields
+}
+
 // hashless is what anybody gets to see of a token.
 func hashless(token *carav1.Token) *carav1.Token {
 	return &carav1.Token{
 		Metadata: token.GetMetadata(), Role: token.GetRole(), NamePrefix: token.GetNamePrefix(),
-		ExpireAt: token.GetExpireAt(), UsesLeft: token.GetUsesLeft(),
+		ExpireAt: joinEnd(token), UsesLeft: token.GetUsesLeft(),
+		Hosts: token.GetHosts(), NodeNames: token.GetNodeNames(), Labels: token.GetLabels(),
 	}
 }
 

@@ -61,7 +61,7 @@ func (s tokens) bearer(header string) (Actor, error) {
 	if !ok {
 		return Actor{}, api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated, "token %q is for agents to join with, not for calls", id)
 	}
-	return Actor{Name: "user/" + id, Role: role, NamePrefix: token.GetNamePrefix()}, nil
+	return Actor{Name: "user/" + id, Role: role, NamePrefix: token.GetNamePrefix(), Hosts: token.GetHosts()}, nil
 }
 
 // accepted says whether a node's certificate is one of those that the node has.

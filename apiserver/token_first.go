@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
@@ -48,15 +49,18 @@ func (s *Server) FirstStart(ctx context.Context) error {
 		return fmt.Errorf("make the first tokens: %w", err)
 	}
 	var txn store.Txn
-	for _, first := range []struct{ name, role, secret string }{
-		{firstAdmin, string(RoleAdmin), adminSecret}, {firstJoin, tokenJoin, joinSecret},
+	for _, first := range []struct {
+		name, secret string
+		terms        *carav1.Token
+	}{
+		{firstAdmin, adminSecret, &carav1.Token{Role: string(RoleAdmin)}},
+		{firstJoin, joinSecret, withJoinLimits(&carav1.Token{Role: tokenJoin}, s.cfg.Now())},
 	} {
 		key := keyOf(api.KindToken, first.name)
-		value, err := encode(&carav1.Token{
-			Metadata:   &carav1.ObjectMeta{Name: first.name, Uid: newUID(), CreationTimestamp: timestamppb.New(s.cfg.Now())},
-			Role:       first.role,
-			SecretHash: identity.HashSecret(first.secret),
-		})
+		token := proto.CloneOf(first.terms)
+		token.Metadata = &carav1.ObjectMeta{Name: first.name, Uid: newUID(), CreationTimestamp: timestamppb.New(s.cfg.Now())}
+		token.SecretHash = identity.HashSecret(first.secret)
+		value, err := encode(token)
 		if err != nil {
 			return err
 		}

@@ -76,6 +76,11 @@ func TestTokenRefused(t *testing.T) {
 		{"ended already", &carav1.Token{Role: "viewer", ExpireAt: timestamppb.New(time.Unix(1, 0))}, "expireAt"},
 		{"uses of a person's", &carav1.Token{Role: "viewer", UsesLeft: 3}, "usesLeft"},
 		{"used up at once", &carav1.Token{Role: "join", UsesLeft: -1}, "usesLeft"},
+		{"an administrator with hosts", &carav1.Token{Role: "admin", Hosts: []string{"*"}}, "hosts"},
+		{"a host that is not a pattern", &carav1.Token{Role: "deployer", Hosts: []string{"http://x"}}, "hosts[0]"},
+		{"nodes of a deployer", &carav1.Token{Role: "deployer", NodeNames: []string{"n*"}}, "nodeNames"},
+		{"a node's name that is not a pattern", &carav1.Token{Role: "join", NodeNames: []string{"N 1"}}, "nodeNames[0]"},
+		{"a label that is not one", &carav1.Token{Role: "join", Labels: map[string]string{"rack": "a b"}}, "labels[rack]"},
 		{"an administrator with a prefix", &carav1.Token{Role: "admin", NamePrefix: "pr-"}, "namePrefix"},
 	}
 	for _, test := range tests {

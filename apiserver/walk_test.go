@@ -29,6 +29,7 @@ func TestRandomCallsNeverBreakTheTable(t *testing.T) {
 	h := newHouse(t, func(c *Config) { c.DeleteWait = time.Nanosecond })
 	addNode(t, h, "n1")
 	addNode(t, h, "n2")
+	h.haveSource(t, "platform")
 	var callers []caller
 	for _, token := range []string{"admin", "ci", "n1", "n2"} {
 		conn := h.as(t, token)

@@ -92,7 +92,7 @@ func orNobody(owner string) string {
 // trouble is what became of the last try to apply a claim, where that went wrong.
 func trouble(c *carav1.Claim) string {
 	switch state := c.GetStatus().GetState(); state {
-	case "Refused", "Stalled":
+	case "Refused", "NotAllowed", "Stalled":
 		return ", and is not (" + state + "): " + c.GetStatus().GetMessage()
 	}
 	return ""

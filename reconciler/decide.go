@@ -28,7 +28,7 @@ func decide(p *Plan, r *Row, in Input) Step {
 	}
 	switch owner := r.owner(); {
 	case owner == ownerName(p.Source):
-		return decideOwned(p, r, in.Now)
+		return decideOwned(p, r, in)
 	case owner == "":
 		return decideUnowned(p, r, in)
 	case strings.HasPrefix(owner, "source/"):
@@ -69,7 +69,8 @@ func decideGoing(r *Row, in Input) Step {
 }
 
 // decideOwned is about a project of this very source.
-func decideOwned(p *Plan, r *Row, now time.Time) Step {
+func decideOwned(p *Plan, r *Row, in Input) Step {
+	now := in.Now
 	if o := r.override(now); o != nil && (o.Scope == scopeSpec || o.Scope == scopeDeletion) {
 		s := keep(r, StateOverridden, StateOverridden, overrideText(o, "overridden"))
 		s.Diff = api.Diff(r.Project, r.Claim.Spec.Project)
@@ -77,6 +78,9 @@ func decideOwned(p *Plan, r *Row, now time.Time) Step {
 		return s
 	}
 	if r.Live == r.Want {
+		if in.Check || r.Status.GetState() == StateNotAllowed {
+			return attempt(p, r, in.Now, Step{Action: Check, Reason: ReasonAllowed})
+		}
 		return keep(r, ReasonSettled, StateApplied, "")
 	}
 	diff := api.Diff(r.Project, r.Claim.Spec.Project)

@@ -226,7 +226,7 @@ func (e *executor) refuse(step int, problem *carav1.Problem) {
 	switch problem.GetTitle() { // the server saw something newer than this plan did
 	case api.TitleOwned:
 		out.state = StateConflict
-	case StateAdoptionRequired, StateExpired, StateOverridden:
+	case StateAdoptionRequired, StateExpired, StateOverridden, StateNotAllowed:
 		out.state = problem.Title
 	}
 	m := e.memory(s.Project)

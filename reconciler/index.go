@@ -190,7 +190,8 @@ func (x *index) input(source string, memories map[string]*Memory, whole bool, no
 		return Input{}, x.revision, false
 	}
 	in := Input{Source: s, Now: now, Settled: len(x.claims[source])}
-	if !whole && s.GetMetadata().GetDeletionTimestamp() == nil {
+	in.Check = s.GetStatus().GetObservedGeneration() != s.GetMetadata().GetGeneration() && s.GetStatus().GetSnapshot() != nil
+	if !whole && !in.Check && s.GetMetadata().GetDeletionTimestamp() == nil {
 		for project := range x.loose[source] {
 			x.look(&in, project, memories)
 		}
@@ -216,7 +217,7 @@ func (x *index) look(in *Input, project string, memories map[string]*Memory) {
 		return
 	}
 	r := x.row(source, project, claim, memories[project])
-	if in.Source.Metadata.DeletionTimestamp == nil && settled(&r, in.Source) {
+	if in.Source.Metadata.DeletionTimestamp == nil && !in.Check && settled(&r, in.Source) {
 		put(x.loose, source, project, false, true)
 		return
 	}
@@ -228,7 +229,7 @@ func (x *index) look(in *Input, project string, memories map[string]*Memory) {
 }
 
 func (x *index) row(source, project string, claim *carav1.Claim, m *Memory) Row {
-	r := Row{Name: project, Claim: claim, Want: claim.GetSpec().GetHash(), Status: claim.GetStatus(), Memory: m}
+	r := Row{Name: project, Generation: x.sources[source].GetMetadata().GetGeneration(), Claim: claim, Want: claim.GetSpec().GetHash(), Status: claim.GetStatus(), Memory: m}
 	if claim != nil && len(x.written) > 0 {
 		if w := x.written[claim.Metadata.GetName()]; w != nil {
 			r.Status = w

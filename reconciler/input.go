@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 const (
 	StateApplied          = "Applied"
 	StateRefused          = "Refused"
+	StateNotAllowed       = api.TitleNotAllowed
 	StateConflict         = "Conflict"
 	StateAdoptionRequired = "AdoptionRequired"
 	StateExpired          = "Expired"
@@ -42,7 +44,10 @@ type Input struct {
 	Rows []Row
 	// Settled counts the projects that are left out of Rows because they are in place and known to be so.
 	Settled int
-	Now     time.Time
+	// Check asks the server about every project, also about those in place: the source's spec has changed, and with it
+	// what the source may have.
+	Check bool
+	Now   time.Time
 }
 
 // Row is all that is known about one project that the source claims, claimed or owns. Absent parts are nil.
@@ -52,6 +57,8 @@ type Row struct {
 	Claim *carav1.Claim
 	// Want is the claim's hash, in the version that Live is in.
 	Want string
+	// Generation of the source's spec.
+	Generation int32
 	// Status is what became of the claim: its own, or what was written since.
 	Status *carav1.ClaimStatus
 	// Project that there is now, and the hash of its spec, labels and annotations.
@@ -100,8 +107,10 @@ func going(p *carav1.Project) bool {
 	return p.GetMetadata().GetDeletionTimestamp() != nil || phase == api.PhaseTerminating || phase == api.PhaseTerminated
 }
 
-// base stands for everything about the project that an attempt to apply may be refused for.
-func (r *Row) base() string { return r.uid() + " " + r.owner() + " " + r.Live }
+// base stands for everything about the project and the source that an attempt to apply may be refused for.
+func (r *Row) base() string {
+	return r.uid() + " " + r.owner() + " " + r.Live + " " + strconv.Itoa(int(r.Generation))
+}
 
 // override returns the override that stands now, or nil.
 func (r *Row) override(now time.Time) *carav1.Override {
@@ -168,11 +177,11 @@ func (r *Row) rival(source string) *carav1.Claim {
 }
 
 // heir is the claim of another source that will take the project over once this one lets go, or nil. One that has
-// expired takes nothing: to wait for it would keep the project for ever.
+// expired takes nothing, nor one whose source may not have the project: to wait for it would keep the project for ever.
 func (r *Row) heir(now time.Time) *carav1.Claim {
 	i := slices.IndexFunc(r.Rivals, func(c *carav1.Claim) bool {
 		at := c.GetSpec().GetProject().GetSpec().GetExpireAt()
-		return at == nil || at.AsTime().After(now)
+		return c.GetStatus().GetState() != StateNotAllowed && (at == nil || at.AsTime().After(now))
 	})
 	if i < 0 {
 		return nil

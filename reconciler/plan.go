@@ -11,12 +11,14 @@ import (
 // Action is what a step does.
 type Action string
 
-// Actions, in the order in which they are done.
+// Actions, in the order in which they are done. Check sends a project that is in place: the server says whether the
+// source may still have it.
 const (
 	Create   Action = "Create"
 	Adopt    Action = "Adopt"
 	HandOver Action = "HandOver"
 	Update   Action = "Update"
+	Check    Action = "Check"
 	Delete   Action = "Delete"
 	Keep     Action = "Keep"
 	Forget   Action = "Forget"
@@ -24,11 +26,11 @@ const (
 
 // rank orders the actions: what is declared comes to life before what is no longer declared goes.
 func (a Action) rank() int {
-	return slices.Index([]Action{Create, Adopt, HandOver, Update, Delete, Keep, Forget}, a)
+	return slices.Index([]Action{Create, Adopt, HandOver, Update, Check, Delete, Keep, Forget}, a)
 }
 
 // applies tells whether the step sends the claim's project to the server.
-func (a Action) applies() bool { return a.rank() <= Update.rank() }
+func (a Action) applies() bool { return a.rank() <= Check.rank() }
 
 // Reasons of steps.
 const (
@@ -45,6 +47,7 @@ const (
 	ReasonLeftToOther   = "LeftToOther"
 	ReasonInventory     = "Inventory"
 	ReasonSettled       = "Settled"
+	ReasonAllowed       = "Allowed"
 )
 
 // Step is one thing to do about one project, or the reason to do nothing.
@@ -133,7 +136,7 @@ func planPass(p *Plan, in Input) {
 			prune.Held++
 		}
 		prune.Present++
-		if settled(r, in.Source) {
+		if settled(r, in.Source) && !in.Check {
 			p.Settled++
 			continue
 		}

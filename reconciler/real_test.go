@@ -378,3 +378,76 @@ func (r *liveServer) watchProjects(order *[]string) {
 		}
 	}
 }
+
+// TestRealSourceThatIsNarrowed: what a source may not have any more is refused with the reason at its claim; what runs is
+// kept, and is not pruned for it. When the source may have it again, the claim is applied again.
+func TestRealSourceThatIsNarrowed(t *testing.T) {
+	runReal(t, func(t *testing.T, r *liveServer) {
+		allow := func(a *carav1.SourceAllow) {
+			r.makeSource("platform", func(s *carav1.SourceSpec) { s.Allow = a })
+		}
+		uses := func(c *carav1.Claim) {
+			c.Spec.Project.Spec.ImagePullSecrets = []string{"registry"}
+		}
+		allow(&carav1.SourceAllow{Secrets: []string{"registry"}})
+		r.push("r1", claim("web", "a:1", uses), claim("db", "a:1"))
+		if got := r.claim("platform/web").GetStatus(); got.GetState() != StateApplied {
+			t.Fatalf("claim %v", got)
+		}
+		uid := r.project("web").GetMetadata().GetUid()
+
+		narrowed := func(when string) {
+			t.Helper()
+			got := r.claim("platform/web").GetStatus()
+			if got.GetState() != StateNotAllowed || !strings.Contains(got.GetMessage(), `source "platform" may not use Secret "registry"; add it to spec.allow.secrets of the source`) {
+				t.Errorf("%s: claim %v", when, got)
+			}
+			p := r.project("web")
+			if p.GetMetadata().GetUid() != uid || p.GetMetadata().GetDeletionTimestamp() != nil {
+				t.Errorf("%s: project %v", when, p)
+			}
+			if got := r.claim("platform/db").GetStatus().GetState(); got != StateApplied {
+				t.Errorf("%s: the other claim is %s", when, got)
+			}
+			ready := api.FindCondition(r.source("platform").GetStatus().GetConditions(), api.CondReady)
+			if ready.GetStatus() != api.StatusFalse || ready.GetReason() != StateNotAllowed {
+				t.Errorf("%s: %v", when, ready)
+			}
+		}
+		allow(nil)
+		narrowed("after the source was narrowed")
+		r.restart()
+		narrowed("after a restart")
+		r.pass(11 * time.Minute)
+		narrowed("after the resync")
+		r.push("r2", claim("web", "a:1", uses), claim("db", "a:1"))
+		narrowed("after the next commit")
+
+		allow(&carav1.SourceAllow{Secrets: []string{"reg*"}})
+		if got := r.claim("platform/web").GetStatus(); got.GetState() != StateApplied || got.GetMessage() != "" {
+			t.Errorf("allowed again: %v", got)
+		}
+		if p := r.project("web"); p.GetMetadata().GetUid() != uid || p.GetMetadata().GetGeneration() != 1 {
+			t.Errorf("allowed again: the project was written: %v", p.GetMetadata())
+		}
+	})
+}
+
+// TestRealHeirThatIsNotAllowed: a source that may not have a project does not keep it alive by declaring it.
+func TestRealHeirThatIsNotAllowed(t *testing.T) {
+	runReal(t, func(t *testing.T, r *liveServer) {
+		r.makeSource("other", func(s *carav1.SourceSpec) { s.Allow = &carav1.SourceAllow{Names: []string{"shop-*"}} })
+		r.push("r1", claim("web", "a:1"), claim("db", "a:1"))
+		r.publish("other", "o1", nil, claim("web", "evil:1", func(c *carav1.Claim) { c.Spec.Source = "other" }))
+		r.settle()
+		r.push("r2", claim("db", "a:1"))
+		r.settle()
+		r.settle()
+		if p := r.project("web"); p != nil {
+			t.Errorf("the project was kept: %v", p)
+		}
+		if got := r.claim("other/web").GetStatus(); got.GetState() != StateNotAllowed {
+			t.Errorf("the other claim: %v", got)
+		}
+	})
+}

@@ -37,7 +37,7 @@ func summarise(plan *Plan, done *outcome) totals {
 			t.said[state] = append(t.said[state], s.Project+": "+clip(res.message, 300))
 		}
 		switch {
-		case res.failed, state == StateRefused, state == StateConflict, state == StateAdoptionRequired, state == StateStalled:
+		case res.failed, state == StateRefused, state == StateNotAllowed, state == StateConflict, state == StateAdoptionRequired, state == StateStalled:
 			t.failed++
 		case s.Action == Create:
 			t.created, t.owned = t.created+1, t.owned+1
@@ -93,7 +93,7 @@ func statusUpdate(in Input, plan *Plan, done *outcome, now time.Time) *carav1.Up
 	if run := newRun(in, plan, done, t, now); run != nil {
 		req.Run, news = run, true
 	}
-	if st.GetObservedGeneration() != meta.Generation && passed {
+	if st.GetObservedGeneration() != meta.Generation && passed && done.err == nil { // else the next pass checks again
 		req.ObservedGeneration, news = &meta.Generation, true
 	}
 	if !news {
@@ -145,7 +145,7 @@ func runMessage(t totals, done *outcome) string {
 
 // troubles are the states that keep a source from being Ready, the worst first.
 func troubles() []string {
-	return []string{StateConflict, StateAdoptionRequired, StateRefused, StateStalled}
+	return []string{StateConflict, StateAdoptionRequired, StateNotAllowed, StateRefused, StateStalled}
 }
 
 // conditions are what the reconciler says of a source after a pass.

@@ -86,6 +86,9 @@ func (s *serverCertificate) issue(now time.Time) (*tls.Certificate, error) {
 	return &tls.Certificate{Certificate: [][]byte{der, s.ca.cert.Raw}, PrivateKey: key, Leaf: leaf}, nil
 }
 
+// ServerNames are the names and addresses that the server's certificate is for.
+func (i *Identity) ServerNames() []string { return slices.Clone(i.leaf.names) }
+
 // serverNames are the names and addresses that a client may reach the server by. A wildcard address stands for every
 // address of this machine.
 func serverNames(listen string, more []string) ([]string, error) {

@@ -1,0 +1,74 @@
+package apiserver
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Limits of a join token that names none.
+const (
+	joinTokenLife = 24 * time.Hour
+	joinTokenUses = 10
+)
+
+// withJoinLimits returns the terms of a join token with an end and a number of uses.
+func withJoinLimits(in *carav1.Token, now time.Time) *carav1.Token {
+	out := proto.CloneOf(in)
+	if out.GetExpireAt() == nil {
+		out.ExpireAt = timestamppb.New(now.Add(joinTokenLife))
+	}
+	if out.GetUsesLeft() == 0 {
+		out.UsesLeft = joinTokenUses
+	}
+	return out
+}
+
+// joinEnd is when a token ends; nil for never. A join token of an older version of Cara has no end of its own.
+func joinEnd(token *carav1.Token) *timestamppb.Timestamp {
+	born := token.GetMetadata().GetCreationTimestamp()
+	if token.GetExpireAt() != nil || token.GetRole() != tokenJoin || born == nil {
+		return token.GetExpireAt()
+	}
+	return timestamppb.New(born.AsTime().Add(joinTokenLife))
+}
+
+// joinsAs refuses a node's name that the join token does not cover.
+func joinsAs(token *carav1.Token, node string) error {
+	patterns := token.GetNodeNames()
+	if len(patterns) == 0 || api.MatchAny(patterns, node) {
+		return nil
+	}
+	return api.Errorf(codes.PermissionDenied, api.TitleForbidden,
+		"join token %q is for nodes named %s, not %q; use such a --node-name, or make a token with --node-name %s",
+		token.GetMetadata().GetName(), strings.Join(patterns, ", "), node, node)
+}
+
+// joinLabels returns the labels of a node that is new: those of its join token, which the node may choose within the
+// token's patterns.
+func joinLabels(token *carav1.Token, asked map[string]string) (map[string]string, error) {
+	labels := map[string]string{}
+	for _, key := range slices.Sorted(maps.Keys(asked)) {
+		value := asked[key]
+		if pattern, ok := token.GetLabels()[key]; !ok || !api.MatchPattern(pattern, value) {
+			return nil, api.Errorf(codes.PermissionDenied, api.TitleForbidden,
+				"join token %q does not allow the label %s=%s; make a token with --label %s=%s, or take the label away from cara-agent",
+				token.GetMetadata().GetName(), key, value, key, value)
+		}
+		labels[key] = value
+	}
+	for key, pattern := range token.GetLabels() {
+		if !strings.Contains(pattern, api.Everything) {
+			labels[key] = pattern
+		}
+	}
+	return labels, nil
+}

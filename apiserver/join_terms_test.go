@@ -1,0 +1,154 @@
+package apiserver
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/agent/join"
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+func TestJoinLabels(t *testing.T) {
+	token := &carav1.Token{
+		Metadata: &carav1.ObjectMeta{Name: "rack7"},
+		Labels:   map[string]string{"rack": "7", "disk": "*", "zone": "eu-*"},
+	}
+	for name, tt := range map[string]struct {
+		asked, want map[string]string
+		err         string
+	}{
+		"none asked":              {nil, map[string]string{"rack": "7"}, ""},
+		"a choice":                {map[string]string{"disk": "ssd", "zone": "eu-1"}, map[string]string{"rack": "7", "disk": "ssd", "zone": "eu-1"}, ""},
+		"the token's own, again":  {map[string]string{"rack": "7"}, map[string]string{"rack": "7"}, ""},
+		"another value":           {map[string]string{"rack": "8"}, nil, "rack=8"},
+		"outside of the pattern":  {map[string]string{"zone": "us-1"}, nil, "zone=us-1"},
+		"a key that is not there": {map[string]string{"role": "db"}, nil, `join token "rack7" does not allow the label role=db; make a token with --label role=db`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := joinLabels(token, tt.asked)
+			if (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+				t.Fatalf("error %v, want %q", err, tt.err)
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestJoinTokensHaveAnEndAndUses(t *testing.T) {
+	now := time.Now().Truncate(time.Second)
+	c := newCluster(t, func(cfg *Config) { cfg.Now = func() time.Time { return now } })
+	tokens := carav1.NewTokenServiceClient(c.admin(t))
+	if _, err := tokens.CreateToken(t.Context(), &carav1.CreateTokenRequest{Token: &carav1.Token{
+		Metadata: &carav1.ObjectMeta{Name: "second"}, Role: tokenJoin,
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	list, err := tokens.ListTokens(t.Context(), &carav1.ListRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, token := range list.GetItems() {
+		if token.GetRole() != tokenJoin {
+			continue
+		}
+		found++
+		if token.GetUsesLeft() != 10 || !token.GetExpireAt().AsTime().Equal(now.Add(24*time.Hour)) {
+			t.Errorf("token %s has %d uses and ends at %v", token.GetMetadata().GetName(), token.GetUsesLeft(), token.GetExpireAt().AsTime())
+		}
+	}
+	if found != 2 {
+		t.Errorf("%d join tokens, want the first one and the second", found)
+	}
+	if _, err := join.Join(t.Context(), c.joinConfig(t, "n1")); err != nil {
+		t.Fatal(err)
+	}
+	now = now.Add(24 * time.Hour)
+	_, err = join.Join(t.Context(), c.joinConfig(t, "n2"))
+	wantCode(t, err, codes.Unauthenticated, "")
+	if err == nil || !strings.Contains(err.Error(), "ended at") {
+		t.Errorf("after a day: %v", err)
+	}
+}
+
+func TestAnOldJoinTokenEndsToo(t *testing.T) {
+	born := time.Unix(1_000_000, 0)
+	old := &carav1.Token{Metadata: &carav1.ObjectMeta{CreationTimestamp: timestamppb.New(born)}, Role: tokenJoin}
+	if got := joinEnd(old).AsTime(); !got.Equal(born.Add(24 * time.Hour)) {
+		t.Errorf("ends at %v", got)
+	}
+	old.Role = string(RoleAdmin)
+	if joinEnd(old) != nil {
+		t.Error("an administrator's token ends")
+	}
+}
+
+func TestAJoinTokenBoundsNamesAndLabels(t *testing.T) {
+	c := newCluster(t, nil)
+	made, err := carav1.NewTokenServiceClient(c.admin(t)).CreateToken(t.Context(), &carav1.CreateTokenRequest{Token: &carav1.Token{
+		Metadata: &carav1.ObjectMeta{Name: "rack7"}, Role: tokenJoin, NodeNames: []string{"rack7-*"}, Labels: map[string]string{"rack": "7"},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	try := func(node string, labels map[string]string) error {
+		cfg := c.joinConfig(t, node)
+		cfg.Token, cfg.Labels = made.GetSecret(), labels
+		_, err := join.Join(t.Context(), cfg)
+		return err
+	}
+	if err := try("n1", nil); err == nil || !strings.Contains(err.Error(), `is for nodes named rack7-*, not "n1"`) {
+		t.Errorf("another name: %v", err)
+	}
+	if err := try("rack7-a", map[string]string{"rack": "8"}); err == nil || !strings.Contains(err.Error(), "does not allow the label rack=8") {
+		t.Errorf("another label: %v", err)
+	}
+	if err := try("rack7-a", nil); err != nil {
+		t.Fatal(err)
+	}
+	n, _ := lookup[*carav1.Node](c.cache, "rack7-a")
+	if n.GetMetadata().GetLabels()["rack"] != "7" {
+		t.Errorf("labels %v", n.GetMetadata().GetLabels())
+	}
+	if _, exists := lookup[*carav1.Node](c.cache, "n1"); exists {
+		t.Error("a refused join has registered the node")
+	}
+	left, _ := lookup[*carav1.Token](c.cache, "rack7")
+	if left.GetUsesLeft() != 9 {
+		t.Errorf("%d uses left: a refused join must not cost one", left.GetUsesLeft())
+	}
+}
+
+func TestATakenOverNodeIsAWarning(t *testing.T) {
+	c := newCluster(t, nil)
+	want := []string{"Normal Joined", "Warning Rejoined"}
+	for range want {
+		if _, err := join.Join(t.Context(), c.joinConfig(t, "n1")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, err := carav1.NewEventServiceClient(c.admin(t)).ListEvents(t.Context(), &carav1.ListEventsRequest{Kind: api.KindNode, Name: "n1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, e := range list.GetItems() {
+		if strings.HasSuffix(e.GetReason(), "oined") {
+			got = append(got, e.GetType()+" "+e.GetReason())
+			if !strings.Contains(e.GetMessage(), "from 127.0.0.1") {
+				t.Errorf("the event does not say where it came from: %s", e.GetMessage())
+			}
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
