@@ -78,6 +78,9 @@ func Meta(m proto.Message) *carav1.ObjectMeta {
 	return nil
 }
 
+// ListKind is the kind of a list of objects of a kind, such as `ProjectList`.
+func ListKind(kind string) string { return kind + "List" }
+
 // Kind returns the kind of an object by its type, whatever its kind field says; empty for a message that is no object.
 func Kind(m proto.Message) string {
 	switch m.(type) {

@@ -1,6 +1,9 @@
 package api
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
 // RefusedField names the policy that a field of another tool's manifests runs into, and why; empty for every other
 // name. There is no field for these things here: a later one would be an administrator's choice.
@@ -17,3 +20,6 @@ func RefusedField(name string) (policy, why string) {
 	}
 	return "", ""
 }
+
+// PolicyText is how every program words a refusal by policy.
+func PolicyText(policy, why string) string { return fmt.Sprintf("refused by policy %q: %s", policy, why) }

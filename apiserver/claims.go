@@ -16,7 +16,7 @@ func (s sourceService) ListClaims(_ context.Context, req *carav1.ListClaimsReque
 		return nil, notFound(api.KindSource, req.GetSource())
 	}
 	items, meta := page[*carav1.Claim](s.cache, req.GetSource()+"/", req.GetPageToken(), req.GetLimit(), nil)
-	return &carav1.ListClaimsResponse{Items: items, Metadata: meta}, nil
+	return &carav1.ListClaimsResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindClaim), Items: items, Metadata: meta}, nil
 }
 
 // UpdateClaims writes what became of claims, and takes away those that are settled, in one transaction. A claim that is

@@ -110,5 +110,5 @@ func (s eventService) ListEvents(_ context.Context, req *carav1.ListEventsReques
 		return (req.GetKind() == "" || req.GetKind() == e.GetObject().GetKind()) &&
 			(req.GetName() == "" || req.GetName() == e.GetObject().GetName())
 	})
-	return &carav1.ListEventsResponse{Items: items, Metadata: meta}, nil
+	return &carav1.ListEventsResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindEvent), Items: items, Metadata: meta}, nil
 }

@@ -70,7 +70,7 @@ func (s nodeService) ListNodes(_ context.Context, req *carav1.ListRequest) (*car
 	for i, n := range items {
 		items[i] = s.overlayNode(n)
 	}
-	return &carav1.ListNodesResponse{Items: items, Metadata: meta}, nil
+	return &carav1.ListNodesResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindNode), Items: items, Metadata: meta}, nil
 }
 
 // WatchNodes streams nodes. Heartbeats are no change.

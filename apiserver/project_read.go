@@ -29,7 +29,7 @@ func (s projectService) ListProjects(_ context.Context, req *carav1.ListProjects
 	for i, p := range items {
 		items[i] = s.overlayProject(p)
 	}
-	return &carav1.ListProjectsResponse{Items: items, Metadata: meta}, nil
+	return &carav1.ListProjectsResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindProject), Items: items, Metadata: meta}, nil
 }
 
 // WatchProjects streams the projects that match, then what becomes of them.
@@ -86,7 +86,7 @@ func (s projectService) ListOverrides(_ context.Context, req *carav1.ListRequest
 		return nil, err
 	}
 	items, meta := page(s.cache, "", req.GetPageToken(), req.GetLimit(), match)
-	return &carav1.ListOverridesResponse{Items: items, Metadata: meta}, nil
+	return &carav1.ListOverridesResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindOverride), Items: items, Metadata: meta}, nil
 }
 
 // ListTombstones returns what stays of projects that are gone.
@@ -96,7 +96,7 @@ func (s projectService) ListTombstones(_ context.Context, req *carav1.ListReques
 		return nil, err
 	}
 	items, meta := page(s.cache, "", req.GetPageToken(), req.GetLimit(), match)
-	return &carav1.ListTombstonesResponse{Items: items, Metadata: meta}, nil
+	return &carav1.ListTombstonesResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindTombstone), Items: items, Metadata: meta}, nil
 }
 
 // projectFilter is what lists and watches of projects have in common.

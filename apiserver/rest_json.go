@@ -91,14 +91,14 @@ func (m marshaler) projects(list *carav1.ListProjectsResponse) ([]byte, error) {
 		return nil, err
 	}
 	items := make([][]byte, len(list.GetItems()))
-	size := len(meta) + 32
+	size := len(meta) + 96
 	for i, p := range list.GetItems() {
 		if items[i], err = m.project(p); err != nil {
 			return nil, err
 		}
 		size += len(items[i]) + 1
 	}
-	out := append(make([]byte, 0, size), `{"items":[`...)
+	out := append(make([]byte, 0, size), `{"apiVersion":"`+api.APIVersion+`","kind":"`+api.ListKind(api.KindProject)+`","items":[`...)
 	for i, item := range items {
 		if i > 0 {
 			out = append(out, ',')
@@ -129,6 +129,7 @@ func (m marshaler) projectEvent(e *carav1.ProjectEvent) ([]byte, error) {
 
 // Unmarshal reads a request's body; v is a message, or a pointer to one that may be nil.
 func (marshaler) Unmarshal(data []byte, v any) error {
+	data = withoutServerTimes(data)
 	if m, ok := v.(proto.Message); ok {
 		return protojson.Unmarshal(data, m)
 	}
@@ -144,6 +145,37 @@ func (marshaler) Unmarshal(data []byte, v any) error {
 		return fmt.Errorf("unmarshal into a %T: not a message", v)
 	}
 	return protojson.Unmarshal(data, m)
+}
+
+// withoutServerTimes drops `createdAt` and `updatedAt` from an object, its metadata and the objects of an apply. Older
+// clients send back what an older server answered; only the server sets these times.
+func withoutServerTimes(data []byte) []byte {
+	if !bytes.Contains(data, []byte(`"createdAt"`)) && !bytes.Contains(data, []byte(`"updatedAt"`)) {
+		return data
+	}
+	var body map[string]json.RawMessage
+	if json.Unmarshal(data, &body) != nil {
+		return data // the decoder says what is wrong
+	}
+	delete(body, "createdAt")
+	delete(body, "updatedAt")
+	for _, key := range []string{"metadata", "project", "node", "source", "secret"} {
+		if inner, ok := body[key]; ok {
+			body[key] = withoutServerTimes(inner)
+		}
+	}
+	var objects []json.RawMessage
+	if json.Unmarshal(body["objects"], &objects) == nil {
+		for i := range objects {
+			objects[i] = withoutServerTimes(objects[i])
+		}
+		body["objects"], _ = json.Marshal(objects) // made of valid JSON
+	}
+	out, err := json.Marshal(body)
+	if err != nil {
+		return data
+	}
+	return out
 }
 
 // NewDecoder reads one whole body, which boundBody has bounded.

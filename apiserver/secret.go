@@ -74,7 +74,7 @@ func (s secretService) ListSecrets(_ context.Context, req *carav1.ListRequest) (
 	for i, secret := range items {
 		items[i] = keysOnly(secret)
 	}
-	return &carav1.ListSecretsResponse{Items: items, Metadata: meta}, nil
+	return &carav1.ListSecretsResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindSecret), Items: items, Metadata: meta}, nil
 }
 
 // DeleteSecret removes a secret. What runs with its values goes on; what starts without them says which one is missing.

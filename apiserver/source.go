@@ -126,7 +126,7 @@ func (s sourceService) ListSources(_ context.Context, req *carav1.ListRequest) (
 	for i, src := range items {
 		items[i] = s.overlaySource(src)
 	}
-	return &carav1.ListSourcesResponse{Items: items, Metadata: meta}, nil
+	return &carav1.ListSourcesResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindSource), Items: items, Metadata: meta}, nil
 }
 
 // DeleteSource begins a source's deletion; the reconciler does the rest and calls RemoveSource.

@@ -122,7 +122,7 @@ func (s tokenService) ListTokens(_ context.Context, req *carav1.ListRequest) (*c
 	for i, token := range items {
 		items[i] = hashless(token)
 	}
-	return &carav1.ListTokensResponse{Items: items, Metadata: meta}, nil
+	return &carav1.ListTokensResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindToken), Items: items, Metadata: meta}, nil
 }
 
 // DeleteToken revokes a token. It counts from the next call on. The last administrator cannot shut everybody out.

@@ -13,7 +13,7 @@ import (
 // unknownField says what is wrong with a key that a message does not have: a policy, a near miss, or what there is.
 func unknownField(d protoreflect.MessageDescriptor, name string) string {
 	if policy, why := api.RefusedField(name); policy != "" {
-		return fmt.Sprintf("refused by policy %q: %s", policy, why)
+		return api.PolicyText(policy, why)
 	}
 	var names []string
 	for i := range d.Fields().Len() {

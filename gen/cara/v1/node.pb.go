@@ -115,8 +115,10 @@ type NodeSpec struct {
 	// DrainMaxParallel is how many projects may be on their way from a draining node to another at a time: the next one
 	// leaves once one of them runs elsewhere. 0 is 1.
 	DrainMaxParallel int32 `protobuf:"varint,3,opt,name=drain_max_parallel,json=drainMaxParallel,proto3" json:"drain_max_parallel,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Hostname by which people know the machine, for their information. The agent's own finding is `status.info.hostname`.
+	Hostname      string `protobuf:"bytes,4,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeSpec) Reset() {
@@ -168,6 +170,13 @@ func (x *NodeSpec) GetDrainMaxParallel() int32 {
 		return x.DrainMaxParallel
 	}
 	return 0
+}
+
+func (x *NodeSpec) GetHostname() string {
+	if x != nil {
+		return x.Hostname
+	}
+	return ""
 }
 
 // NodeStatus is what a node is.
@@ -795,12 +804,13 @@ const file_cara_v1_node_proto_rawDesc = "" +
 	"\x04NodeR\x04kind\x127\n" +
 	"\bmetadata\x18\x03 \x01(\v2\x13.cara.v1.ObjectMetaB\x06\xbaH\x03\xc8\x01\x01R\bmetadata\x12%\n" +
 	"\x04spec\x18\x04 \x01(\v2\x11.cara.v1.NodeSpecR\x04spec\x123\n" +
-	"\x06status\x18\x05 \x01(\v2\x13.cara.v1.NodeStatusB\x06\xbaH\x03\xd8\x01\x03R\x06status\"\x86\x01\n" +
+	"\x06status\x18\x05 \x01(\v2\x13.cara.v1.NodeStatusB\x06\xbaH\x03\xd8\x01\x03R\x06status\"\xac\x01\n" +
 	"\bNodeSpec\x12$\n" +
 	"\runschedulable\x18\x01 \x01(\bR\runschedulable\x12\x1a\n" +
 	"\bdraining\x18\x02 \x01(\bR\bdraining\x128\n" +
 	"\x12drain_max_parallel\x18\x03 \x01(\x05B\n" +
-	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\x10drainMaxParallel\"\xdc\x01\n" +
+	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\x10drainMaxParallel\x12$\n" +
+	"\bhostname\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xfd\x01R\bhostname\"\xdc\x01\n" +
 	"\n" +
 	"NodeStatus\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x122\n" +

@@ -453,7 +453,11 @@ type ListProjectsResponse struct {
 	// Items in the order of their names.
 	Items []*Project `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
 	// Metadata of the list.
-	Metadata      *ListMeta `protobuf:"bytes,2,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	Metadata *ListMeta `protobuf:"bytes,2,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	// ApiVersion is `caravanserai/v1`.
+	ApiVersion string `protobuf:"bytes,3,opt,name=api_version,json=apiVersion,proto3" json:"api_version,omitempty"`
+	// Kind is `ProjectList`.
+	Kind          string `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -500,6 +504,20 @@ func (x *ListProjectsResponse) GetMetadata() *ListMeta {
 		return x.Metadata
 	}
 	return nil
+}
+
+func (x *ListProjectsResponse) GetApiVersion() string {
+	if x != nil {
+		return x.ApiVersion
+	}
+	return ""
+}
+
+func (x *ListProjectsResponse) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
 }
 
 // WatchProjectsRequest asks for a stream of projects; filters as in ListProjectsRequest.
@@ -1644,7 +1662,11 @@ type ListOverridesResponse struct {
 	// Items in the order of their names.
 	Items []*Override `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
 	// Metadata of the list.
-	Metadata      *ListMeta `protobuf:"bytes,2,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	Metadata *ListMeta `protobuf:"bytes,2,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	// ApiVersion is `caravanserai/v1`.
+	ApiVersion string `protobuf:"bytes,3,opt,name=api_version,json=apiVersion,proto3" json:"api_version,omitempty"`
+	// Kind is `OverrideList`.
+	Kind          string `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1693,13 +1715,31 @@ func (x *ListOverridesResponse) GetMetadata() *ListMeta {
 	return nil
 }
 
+func (x *ListOverridesResponse) GetApiVersion() string {
+	if x != nil {
+		return x.ApiVersion
+	}
+	return ""
+}
+
+func (x *ListOverridesResponse) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
 // ListTombstonesResponse is a page of tombstones.
 type ListTombstonesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Items in the order of their names.
 	Items []*Tombstone `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
 	// Metadata of the list.
-	Metadata      *ListMeta `protobuf:"bytes,2,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	Metadata *ListMeta `protobuf:"bytes,2,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	// ApiVersion is `caravanserai/v1`.
+	ApiVersion string `protobuf:"bytes,3,opt,name=api_version,json=apiVersion,proto3" json:"api_version,omitempty"`
+	// Kind is `TombstoneList`.
+	Kind          string `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1746,6 +1786,20 @@ func (x *ListTombstonesResponse) GetMetadata() *ListMeta {
 		return x.Metadata
 	}
 	return nil
+}
+
+func (x *ListTombstonesResponse) GetApiVersion() string {
+	if x != nil {
+		return x.ApiVersion
+	}
+	return ""
+}
+
+func (x *ListTombstonesResponse) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
 }
 
 // LogsRequest says whose logs.
@@ -3128,7 +3182,11 @@ type ListNodesResponse struct {
 	// Items in the order of their names.
 	Items []*Node `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
 	// Metadata of the list.
-	Metadata      *ListMeta `protobuf:"bytes,2,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	Metadata *ListMeta `protobuf:"bytes,2,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	// ApiVersion is `caravanserai/v1`.
+	ApiVersion string `protobuf:"bytes,3,opt,name=api_version,json=apiVersion,proto3" json:"api_version,omitempty"`
+	// Kind is `NodeList`.
+	Kind          string `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3175,6 +3233,20 @@ func (x *ListNodesResponse) GetMetadata() *ListMeta {
 		return x.Metadata
 	}
 	return nil
+}
+
+func (x *ListNodesResponse) GetApiVersion() string {
+	if x != nil {
+		return x.ApiVersion
+	}
+	return ""
+}
+
+func (x *ListNodesResponse) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
 }
 
 // WatchObjectsRequest asks for a stream of objects of one kind.
@@ -4593,7 +4665,11 @@ type ListSourcesResponse struct {
 	// Items in the order of their names.
 	Items []*Source `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
 	// Metadata of the list.
-	Metadata      *ListMeta `protobuf:"bytes,2,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	Metadata *ListMeta `protobuf:"bytes,2,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	// ApiVersion is `caravanserai/v1`.
+	ApiVersion string `protobuf:"bytes,3,opt,name=api_version,json=apiVersion,proto3" json:"api_version,omitempty"`
+	// Kind is `SourceList`.
+	Kind          string `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4640,6 +4716,20 @@ func (x *ListSourcesResponse) GetMetadata() *ListMeta {
 		return x.Metadata
 	}
 	return nil
+}
+
+func (x *ListSourcesResponse) GetApiVersion() string {
+	if x != nil {
+		return x.ApiVersion
+	}
+	return ""
+}
+
+func (x *ListSourcesResponse) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
 }
 
 // SourceEvent is one change of one source.
@@ -4886,7 +4976,11 @@ type ListClaimsResponse struct {
 	// Items in the order of their names.
 	Items []*Claim `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
 	// Metadata of the list.
-	Metadata      *ListMeta `protobuf:"bytes,2,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	Metadata *ListMeta `protobuf:"bytes,2,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	// ApiVersion is `caravanserai/v1`.
+	ApiVersion string `protobuf:"bytes,3,opt,name=api_version,json=apiVersion,proto3" json:"api_version,omitempty"`
+	// Kind is `ClaimList`.
+	Kind          string `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4933,6 +5027,20 @@ func (x *ListClaimsResponse) GetMetadata() *ListMeta {
 		return x.Metadata
 	}
 	return nil
+}
+
+func (x *ListClaimsResponse) GetApiVersion() string {
+	if x != nil {
+		return x.ApiVersion
+	}
+	return ""
+}
+
+func (x *ListClaimsResponse) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
 }
 
 // UpdateSourceStatusRequest writes the parts that are set; conditions by type.
@@ -5509,7 +5617,11 @@ type ListSecretsResponse struct {
 	// Items in the order of their names.
 	Items []*Secret `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
 	// Metadata of the list.
-	Metadata      *ListMeta `protobuf:"bytes,2,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	Metadata *ListMeta `protobuf:"bytes,2,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	// ApiVersion is `caravanserai/v1`.
+	ApiVersion string `protobuf:"bytes,3,opt,name=api_version,json=apiVersion,proto3" json:"api_version,omitempty"`
+	// Kind is `SecretList`.
+	Kind          string `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5556,6 +5668,20 @@ func (x *ListSecretsResponse) GetMetadata() *ListMeta {
 		return x.Metadata
 	}
 	return nil
+}
+
+func (x *ListSecretsResponse) GetApiVersion() string {
+	if x != nil {
+		return x.ApiVersion
+	}
+	return ""
+}
+
+func (x *ListSecretsResponse) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
 }
 
 // CreateEventRequest has the event to record.
@@ -5683,7 +5809,11 @@ type ListEventsResponse struct {
 	// Items, oldest first.
 	Items []*Event `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
 	// Metadata of the list.
-	Metadata      *ListMeta `protobuf:"bytes,2,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	Metadata *ListMeta `protobuf:"bytes,2,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	// ApiVersion is `caravanserai/v1`.
+	ApiVersion string `protobuf:"bytes,3,opt,name=api_version,json=apiVersion,proto3" json:"api_version,omitempty"`
+	// Kind is `EventList`.
+	Kind          string `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5730,6 +5860,20 @@ func (x *ListEventsResponse) GetMetadata() *ListMeta {
 		return x.Metadata
 	}
 	return nil
+}
+
+func (x *ListEventsResponse) GetApiVersion() string {
+	if x != nil {
+		return x.ApiVersion
+	}
+	return ""
+}
+
+func (x *ListEventsResponse) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
 }
 
 // EventEvent is one change of one event.
@@ -6196,7 +6340,11 @@ type ListTokensResponse struct {
 	// Items in the order of their names.
 	Items []*Token `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
 	// Metadata of the list.
-	Metadata      *ListMeta `protobuf:"bytes,2,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	Metadata *ListMeta `protobuf:"bytes,2,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	// ApiVersion is `caravanserai/v1`.
+	ApiVersion string `protobuf:"bytes,3,opt,name=api_version,json=apiVersion,proto3" json:"api_version,omitempty"`
+	// Kind is `TokenList`.
+	Kind          string `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -6243,6 +6391,20 @@ func (x *ListTokensResponse) GetMetadata() *ListMeta {
 		return x.Metadata
 	}
 	return nil
+}
+
+func (x *ListTokensResponse) GetApiVersion() string {
+	if x != nil {
+		return x.ApiVersion
+	}
+	return ""
+}
+
+func (x *ListTokensResponse) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
 }
 
 // BackupChunk is a part of a backup.
@@ -6328,10 +6490,13 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x05limit\x18\x05 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\x90N(\x00R\x05limit\x12'\n" +
 	"\n" +
-	"page_token\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\"m\n" +
+	"page_token\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\"\xa2\x01\n" +
 	"\x14ListProjectsResponse\x12&\n" +
 	"\x05items\x18\x01 \x03(\v2\x10.cara.v1.ProjectR\x05items\x12-\n" +
-	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata\"\xfc\x01\n" +
+	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata\x12\x1f\n" +
+	"\vapi_version\x18\x03 \x01(\tR\n" +
+	"apiVersion\x12\x12\n" +
+	"\x04kind\x18\x04 \x01(\tR\x04kind\"\xfc\x01\n" +
 	"\x14WatchProjectsRequest\x12\x1e\n" +
 	"\x05phase\x18\x01 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10\x06R\x05phase\x12\"\n" +
 	"\bnode_ref\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18?R\anodeRef\x12\x1e\n" +
@@ -6410,13 +6575,19 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x16OverrideProjectRequest\x12\x1a\n" +
 	"\x04name\x18\x01 \x01(\tB\x06\xbaH\x03\xc8\x01\x01R\x04name\x12,\n" +
 	"\x05terms\x18\x02 \x01(\v2\x16.cara.v1.OverrideTermsR\x05terms\x12\x14\n" +
-	"\x05clear\x18\x03 \x01(\bR\x05clear\"o\n" +
+	"\x05clear\x18\x03 \x01(\bR\x05clear\"\xa4\x01\n" +
 	"\x15ListOverridesResponse\x12'\n" +
 	"\x05items\x18\x01 \x03(\v2\x11.cara.v1.OverrideR\x05items\x12-\n" +
-	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata\"q\n" +
+	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata\x12\x1f\n" +
+	"\vapi_version\x18\x03 \x01(\tR\n" +
+	"apiVersion\x12\x12\n" +
+	"\x04kind\x18\x04 \x01(\tR\x04kind\"\xa6\x01\n" +
 	"\x16ListTombstonesResponse\x12(\n" +
 	"\x05items\x18\x01 \x03(\v2\x12.cara.v1.TombstoneR\x05items\x12-\n" +
-	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata\"\xc9\x01\n" +
+	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata\x12\x1f\n" +
+	"\vapi_version\x18\x03 \x01(\tR\n" +
+	"apiVersion\x12\x12\n" +
+	"\x04kind\x18\x04 \x01(\tR\x04kind\"\xc9\x01\n" +
 	"\vLogsRequest\x12\x1a\n" +
 	"\x04name\x18\x01 \x01(\tB\x06\xbaH\x03\xc8\x01\x01R\x04name\x12$\n" +
 	"\bservices\x18\x02 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10dR\bservices\x12\x16\n" +
@@ -6507,10 +6678,13 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x11CreateNodeRequest\x12)\n" +
 	"\x04node\x18\x01 \x01(\v2\r.cara.v1.NodeB\x06\xbaH\x03\xc8\x01\x01R\x04node\";\n" +
 	"\x0ePutNodeRequest\x12)\n" +
-	"\x04node\x18\x01 \x01(\v2\r.cara.v1.NodeB\x06\xbaH\x03\xc8\x01\x01R\x04node\"g\n" +
+	"\x04node\x18\x01 \x01(\v2\r.cara.v1.NodeB\x06\xbaH\x03\xc8\x01\x01R\x04node\"\x9c\x01\n" +
 	"\x11ListNodesResponse\x12#\n" +
 	"\x05items\x18\x01 \x03(\v2\r.cara.v1.NodeR\x05items\x12-\n" +
-	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata\"z\n" +
+	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata\x12\x1f\n" +
+	"\vapi_version\x18\x03 \x01(\tR\n" +
+	"apiVersion\x12\x12\n" +
+	"\x04kind\x18\x04 \x01(\tR\x04kind\"z\n" +
 	"\x13WatchObjectsRequest\x12/\n" +
 	"\x0elabel_selector\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\rlabelSelector\x122\n" +
 	"\x10resource_version\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18 R\x0fresourceVersion\"q\n" +
@@ -6610,10 +6784,13 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x13CreateSourceRequest\x12/\n" +
 	"\x06source\x18\x01 \x01(\v2\x0f.cara.v1.SourceB\x06\xbaH\x03\xc8\x01\x01R\x06source\"C\n" +
 	"\x10PutSourceRequest\x12/\n" +
-	"\x06source\x18\x01 \x01(\v2\x0f.cara.v1.SourceB\x06\xbaH\x03\xc8\x01\x01R\x06source\"k\n" +
+	"\x06source\x18\x01 \x01(\v2\x0f.cara.v1.SourceB\x06\xbaH\x03\xc8\x01\x01R\x06source\"\xa0\x01\n" +
 	"\x13ListSourcesResponse\x12%\n" +
 	"\x05items\x18\x01 \x03(\v2\x0f.cara.v1.SourceR\x05items\x12-\n" +
-	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata\"u\n" +
+	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata\x12\x1f\n" +
+	"\vapi_version\x18\x03 \x01(\tR\n" +
+	"apiVersion\x12\x12\n" +
+	"\x04kind\x18\x04 \x01(\tR\x04kind\"u\n" +
 	"\vSourceEvent\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12'\n" +
 	"\x06object\x18\x02 \x01(\v2\x0f.cara.v1.SourceR\x06object\x12)\n" +
@@ -6630,10 +6807,13 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x05limit\x18\x02 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\x90N(\x00R\x05limit\x12'\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\"i\n" +
+	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\"\x9e\x01\n" +
 	"\x12ListClaimsResponse\x12$\n" +
 	"\x05items\x18\x01 \x03(\v2\x0e.cara.v1.ClaimR\x05items\x12-\n" +
-	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata\"\xa0\x04\n" +
+	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata\x12\x1f\n" +
+	"\vapi_version\x18\x03 \x01(\tR\n" +
+	"apiVersion\x12\x12\n" +
+	"\x04kind\x18\x04 \x01(\tR\x04kind\"\xa0\x04\n" +
 	"\x19UpdateSourceStatusRequest\x12\x1a\n" +
 	"\x04name\x18\x01 \x01(\tB\x06\xbaH\x03\xc8\x01\x01R\x04name\x12\x18\n" +
 	"\x03uid\x18\x02 \x01(\tB\x06\xbaH\x03\xc8\x01\x01R\x03uid\x12<\n" +
@@ -6682,10 +6862,13 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x13CreateSecretRequest\x12/\n" +
 	"\x06secret\x18\x01 \x01(\v2\x0f.cara.v1.SecretB\x06\xbaH\x03\xc8\x01\x01R\x06secret\"C\n" +
 	"\x10PutSecretRequest\x12/\n" +
-	"\x06secret\x18\x01 \x01(\v2\x0f.cara.v1.SecretB\x06\xbaH\x03\xc8\x01\x01R\x06secret\"k\n" +
+	"\x06secret\x18\x01 \x01(\v2\x0f.cara.v1.SecretB\x06\xbaH\x03\xc8\x01\x01R\x06secret\"\xa0\x01\n" +
 	"\x13ListSecretsResponse\x12%\n" +
 	"\x05items\x18\x01 \x03(\v2\x0f.cara.v1.SecretR\x05items\x12-\n" +
-	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata\"B\n" +
+	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata\x12\x1f\n" +
+	"\vapi_version\x18\x03 \x01(\tR\n" +
+	"apiVersion\x12\x12\n" +
+	"\x04kind\x18\x04 \x01(\tR\x04kind\"B\n" +
 	"\x12CreateEventRequest\x12,\n" +
 	"\x05event\x18\x01 \x01(\v2\x0e.cara.v1.EventB\x06\xbaH\x03\xc8\x01\x01R\x05event\"\x98\x01\n" +
 	"\x11ListEventsRequest\x12\x1b\n" +
@@ -6694,10 +6877,13 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x05limit\x18\x03 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\x90N(\x00R\x05limit\x12'\n" +
 	"\n" +
-	"page_token\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\"i\n" +
+	"page_token\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\"\x9e\x01\n" +
 	"\x12ListEventsResponse\x12$\n" +
 	"\x05items\x18\x01 \x03(\v2\x0e.cara.v1.EventR\x05items\x12-\n" +
-	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata\"s\n" +
+	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata\x12\x1f\n" +
+	"\vapi_version\x18\x03 \x01(\tR\n" +
+	"apiVersion\x12\x12\n" +
+	"\x04kind\x18\x04 \x01(\tR\x04kind\"s\n" +
 	"\n" +
 	"EventEvent\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12&\n" +
@@ -6727,10 +6913,13 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x05token\x18\x01 \x01(\v2\x0e.cara.v1.TokenB\x06\xbaH\x03\xc8\x01\x01R\x05token\"S\n" +
 	"\x13CreateTokenResponse\x12$\n" +
 	"\x05token\x18\x01 \x01(\v2\x0e.cara.v1.TokenR\x05token\x12\x16\n" +
-	"\x06secret\x18\x02 \x01(\tR\x06secret\"i\n" +
+	"\x06secret\x18\x02 \x01(\tR\x06secret\"\x9e\x01\n" +
 	"\x12ListTokensResponse\x12$\n" +
 	"\x05items\x18\x01 \x03(\v2\x0e.cara.v1.TokenR\x05items\x12-\n" +
-	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata\"!\n" +
+	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata\x12\x1f\n" +
+	"\vapi_version\x18\x03 \x01(\tR\n" +
+	"apiVersion\x12\x12\n" +
+	"\x04kind\x18\x04 \x01(\tR\x04kind\"!\n" +
 	"\vBackupChunk\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data2\xca\x12\n" +
 	"\x0eProjectService\x12c\n" +
