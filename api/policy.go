@@ -22,4 +22,6 @@ func RefusedField(name string) (policy, why string) {
 }
 
 // PolicyText is how every program words a refusal by policy.
-func PolicyText(policy, why string) string { return fmt.Sprintf("refused by policy %q: %s", policy, why) }
+func PolicyText(policy, why string) string {
+	return fmt.Sprintf("refused by policy %q: %s", policy, why)
+}

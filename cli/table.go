@@ -95,7 +95,18 @@ func (t *table) reserve(columns []string) {
 	}
 }
 
+// columnGap is the space between two columns.
+const columnGap = 3
+
 func (t *table) print(rows ...[]cell) {
+	t.measure(rows)
+	for _, row := range rows {
+		fmt.Fprintln(t.w, t.format(row))
+	}
+}
+
+// measure widens the columns to hold the rows.
+func (t *table) measure(rows [][]cell) {
 	for _, row := range rows {
 		for len(t.widths) < len(row) {
 			t.widths = append(t.widths, 0)
@@ -103,9 +114,6 @@ func (t *table) print(rows ...[]cell) {
 		for i, c := range row {
 			t.widths[i] = max(t.widths[i], utf8.RuneCountInString(c.text))
 		}
-	}
-	for _, row := range rows {
-		fmt.Fprintln(t.w, t.format(row))
 	}
 }
 
@@ -117,7 +125,7 @@ func (t *table) format(row []cell) string {
 		} else {
 			b.WriteString(c.text)
 		}
-		b.WriteString(strings.Repeat(" ", t.widths[i]-utf8.RuneCountInString(c.text)+3))
+		b.WriteString(strings.Repeat(" ", max(t.widths[i]-utf8.RuneCountInString(c.text), 0)+columnGap))
 	}
 	return strings.TrimRight(b.String(), " ")
 }

@@ -44,7 +44,7 @@ func (a *app) waitRunning(ctx context.Context, names []string, timeout time.Dura
 	if err != nil {
 		return err
 	}
-	w := newWaiting(names)
+	w, shown := newWaiting(names), newProgress(a.Err)
 	for len(w.open) > 0 {
 		e, err := stream.Recv()
 		switch {
@@ -53,9 +53,7 @@ func (a *app) waitRunning(ctx context.Context, names []string, timeout time.Dura
 		case err != nil:
 			return err
 		}
-		for _, step := range w.take(e) {
-			fmt.Fprintln(a.Err, step)
-		}
+		shown.show(w.take(e), w.last)
 	}
 	return w.verdict(timeout)
 }
@@ -63,13 +61,14 @@ func (a *app) waitRunning(ctx context.Context, names []string, timeout time.Dura
 // waiting is how far the projects are that somebody waits for. It decides and does nothing.
 type waiting struct {
 	open   map[string]*carav1.Project // as they were last seen; nil: not yet
+	last   map[string]*carav1.Project // each project as it was last seen, also when it is done
 	shown  map[string]string
 	failed []string // what to tell of those that failed or are gone
 	code   int
 }
 
 func newWaiting(names []string) *waiting {
-	w := &waiting{open: map[string]*carav1.Project{}, shown: map[string]string{}}
+	w := &waiting{open: map[string]*carav1.Project{}, last: map[string]*carav1.Project{}, shown: map[string]string{}}
 	for _, n := range names {
 		w.open[n] = nil
 	}
@@ -95,7 +94,7 @@ func (w *waiting) take(e *carav1.ProjectEvent) []string {
 		w.settle(name, 1, fmt.Sprintf("project %q was deleted meanwhile", name))
 		return nil
 	}
-	w.open[name] = p
+	w.open[name], w.last[name] = p, p
 	reason, message := telling(p)
 	switch {
 	case phase == api.PhaseFailed:
