@@ -1,8 +1,14 @@
 package e2e
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
 	"maps"
+	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -22,27 +28,28 @@ func TestDev(t *testing.T) {
 	dir := filepath.Join(w.Dir, "manifests")
 	w.must(os.Mkdir(dir, 0o700))
 	w.startDev(dir, host)
-	log, err := os.ReadFile(w.Server.LogFile)
-	w.must(err)
-	w.says("cara-server dev", string(log), "directory   "+dir, "address     "+w.URL(), "data        "+w.DataDir(), "caractrl get projects -w")
+	w.devSays("directory   "+dir, "address     "+w.URL(), "data        "+w.DataDir(), "caractrl get projects -w")
 
 	name := w.name("local")
 	file := filepath.Join(dir, "web.yaml")
 	w.write(file, w.web(name, testimage.WebV1))
 	w.running(name)
 	w.answers("dev", name+".test", "/", 200, "web v1")
+	w.devSays(name+" Running ", " s http://"+w.ingress["dev"]+"/ (Host: "+name+".test)\n")
 	before := w.containers(host, name)
 
 	w.write(file, strings.TrimSuffix(w.web(name, testimage.WebV2), "port: 8080}\n")) // as an editor may leave it for a moment
 	w.untilSource("dev", "says that the file is broken", func(s *carav1.Source) bool {
 		return condition(s.GetStatus().GetConditions(), "InvalidManifests").GetStatus() == "True"
 	})
+	w.devSays("web.yaml:") // and the place
 	if now := w.containers(host, name); !maps.Equal(now, before) {
 		t.Errorf("a broken file changed the containers: %v, then %v", before, now)
 	}
 	w.write(file, w.web(name, testimage.WebV2))
 	w.answers("dev", name+".test", "/", 200, "web v2")
 	w.running(name)
+	w.devSays("all files are read again without errors")
 	before = w.containers(host, name)
 
 	ctx, cancel := w.patience()
@@ -51,6 +58,7 @@ func TestDev(t *testing.T) {
 	if code := w.Server.ExitCode(); code != 0 {
 		t.Errorf("exit code %d after SIGTERM\n%s", code, w.Server.Tail(20))
 	}
+	w.devSays("To remove it: cara-server dev --down " + dir)
 	if s := w.state(host, before["web"]); !s.Running {
 		t.Errorf("the container is %s when dev has ended", s.Status)
 	}
@@ -61,6 +69,67 @@ func TestDev(t *testing.T) {
 	}
 	w.must(os.Remove(file))
 	w.gone(name)
+	w.devSays(name + " gone ")
+
+	// --down removes what runs, also a project that no file declares, and ends.
+	w.write(file, w.web(name, testimage.WebV1))
+	w.running(name)
+	byHand := w.name("byhand")
+	w.apply(w.web(byHand, testimage.WebV1))
+	w.running(byHand)
+	w.must(w.Server.Stop(ctx))
+	down, err := testcluster.Start(filepath.Join(w.Dir, "down.log"), w.Env(), filepath.Join(built(t), "cara-server"), "dev", "--down", dir,
+		"--data-dir", w.DataDir(), "--listen", w.Listen, "--docker-host", host, "--ingress-listen", w.ingress["dev"], "--network-pool", w.pools["dev"])
+	w.must(err)
+	w.must(down.Wait(ctx))
+	if left := len(w.containers(host, name)) + len(w.containers(host, byHand)); left > 0 || down.ExitCode() != 0 {
+		t.Errorf("dev --down ended with %d and left %d containers\n%s", down.ExitCode(), left, down.Tail(20))
+	}
+}
+
+// TestDevFailsAtOnce shows what a person has to do before anything is started.
+func TestDevFailsAtOnce(t *testing.T) {
+	host := testdocker.Engine(t)
+	t.Parallel()
+	taken, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for name, tt := range map[string]struct{ host, ingress, want string }{
+		"no engine":         {"unix:///nonexistent/docker.sock", "127.0.0.1:0", "no Docker engine answers at unix:///nonexistent/docker.sock; start Docker"},
+		"the port is taken": {host, taken.Addr().String(), "--ingress-listen " + taken.Addr().String() + " cannot be used; stop what listens there"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			data := t.TempDir()
+			cmd := exec.CommandContext(t.Context(), filepath.Join(built(t), "cara-server"), "dev", t.TempDir(), "--data-dir", filepath.Join(data, "state"),
+				"--listen", "127.0.0.1:0", "--docker-host", tt.host, "--ingress-listen", tt.ingress)
+			cmd.Env = append(os.Environ(), "XDG_CONFIG_HOME="+data)
+			out, err := cmd.CombinedOutput()
+			if err == nil || !strings.Contains(string(out), tt.want) || strings.Contains(string(out), "Cara runs") {
+				t.Errorf("%v\n%s\nwant %q", err, out, tt.want)
+			}
+			if _, err := os.Stat(filepath.Join(data, "cara", "contexts.json")); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("a start that failed stored a context: %v", err)
+			}
+		})
+	}
+}
+
+// devSays waits until cara-server dev has printed each of the texts.
+func (w *world) devSays(texts ...string) {
+	w.Helper()
+	ctx, cancel := w.patience()
+	defer cancel()
+	for _, text := range texts {
+		w.must(testcluster.WaitFor(ctx, "cara-server dev prints "+text, func(context.Context) error {
+			log, err := os.ReadFile(w.Server.LogFile)
+			if err == nil && !strings.Contains(string(log), text) {
+				err = fmt.Errorf("it printed\n%s", log)
+			}
+			return err
+		}))
+	}
 }
 
 // devWorld is a cluster in which nothing runs yet.

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -12,14 +11,9 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
-	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/cmd/internal/program"
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/access"
 )
 
 // devFlags are the agent's part of `cara-server dev`.
@@ -27,16 +21,22 @@ type devFlags struct {
 	dockerHost    string
 	ingressListen string
 	networkPool   string
+	down          bool
 }
 
 func newDevCommand(f *flags) *cobra.Command {
 	d := devFlags{}
 	cmd := &cobra.Command{
 		Use: "dev [DIR]", Short: "Run server and agent in one process, watching a directory", Args: cobra.MaximumNArgs(1),
+		Long: "Run server and agent in one process, watching a directory. Each save prints a line: what runs and where, or the place\n" +
+			"of the mistake. Containers keep running when it ends; --down removes everything that it started for the directory.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir := "."
 			if len(args) == 1 {
 				dir = args[0]
+			}
+			if !cmd.Flags().Changed("log-level") {
+				f.log.Quiet() // the lines about projects are what a person looks for
 			}
 			return runDev(cmd.Context(), f, d, dir)
 		},
@@ -44,17 +44,19 @@ func newDevCommand(f *flags) *cobra.Command {
 	cmd.Flags().StringVar(&d.dockerHost, "docker-host", "unix:///var/run/docker.sock", "Docker engine")
 	cmd.Flags().StringVar(&d.ingressListen, "ingress-listen", "127.0.0.1:8081", "address that serves HTTP by host name")
 	cmd.Flags().StringVar(&d.networkPool, "network-pool", "10.213.0.0/16", "range that project networks are cut from")
+	cmd.Flags().BoolVar(&d.down, "down", false, "remove all projects that were started for the directory, then end")
 	return cmd
 }
 
-// runDev runs the server, then the agent once the server can be joined, until ctx ends.
+// runDev runs the server, then the agent once the server can be joined, until ctx ends and the person has said what
+// becomes of the containers.
 func runDev(ctx context.Context, f *flags, d devFlags, dir string) error {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return fmt.Errorf("directory %s: %w", dir, err)
 	}
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-		return fmt.Errorf("%s is no directory: say which directory holds the manifests", dir)
+		return fmt.Errorf("%s is not a directory: give the directory that holds the manifests", dir)
 	}
 	if f.DataDir == "" {
 		if f.DataDir, err = defaultDataDir(dir); err != nil {
@@ -70,18 +72,26 @@ func runDev(ctx context.Context, f *flags, d devFlags, dir string) error {
 	if err != nil {
 		return err
 	}
-	work, ctx := errgroup.WithContext(ctx)
-	server.Serving = func(url string) {
-		agent.Server = url
-		work.Go(func() error {
-			if err := watchDirectory(ctx, server, url, dir); err != nil {
-				return err
-			}
-			greet(url, d, server.DataDir, dir)
-			return agent.Run(ctx)
-		})
+	if err := agent.Check(ctx); err != nil {
+		return err
 	}
-	work.Go(func() error { return server.Run(ctx) })
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	work, running := errgroup.WithContext(running)
+	serving := make(chan string, 1)
+	server.Serving = func(url string) { serving <- url }
+	work.Go(func() error { return server.Run(running) })
+	work.Go(func() error {
+		defer stop()
+		select {
+		case agent.Server = <-serving:
+		case <-running.Done():
+			return nil
+		}
+		work.Go(func() error { return agent.Run(running) })
+		s := &session{server: server, agent: agent, url: agent.Server, dir: dir, down: d.down}
+		return s.run(ctx, running)
+	})
 	return work.Wait()
 }
 
@@ -107,41 +117,4 @@ func (d devFlags) agent(dataDir string, logger *slog.Logger) (*program.AgentConf
 		JoinTokenFile: filepath.Join(dataDir, identity.JoinTokenFile), NodeName: "dev", DataDir: filepath.Join(dataDir, "agent"),
 		DockerHost: d.dockerHost, IngressListen: d.ingressListen, NetworkPool: pool, Version: version, Logger: logger,
 	}, nil
-}
-
-// watchDirectory makes the directory a source of the cluster, as a person would.
-func watchDirectory(ctx context.Context, server *program.ServerConfig, url, dir string) error {
-	conn, err := access.Dial(access.Context{Server: url, TokenFile: filepath.Join(server.DataDir, identity.AdminTokenFile)})
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	_, err = carav1.NewSourceServiceClient(conn).PutSource(ctx, &carav1.PutSourceRequest{Source: &carav1.Source{
-		ApiVersion: api.APIVersion, Kind: api.KindSource, Metadata: &carav1.ObjectMeta{Name: "dev"},
-		Spec: &carav1.SourceSpec{Dir: &carav1.DirSource{Path: dir}, AllowEmpty: true},
-	}})
-	if err != nil && (ctx.Err() == nil || status.Code(err) != codes.Canceled) {
-		return fmt.Errorf("watch %s: %w", dir, err)
-	}
-	return errors.Join(ctx.Err())
-}
-
-func greet(url string, d devFlags, dataDir, dir string) {
-	fmt.Printf(`
-Cara runs. Put a project's YAML into the directory, and it runs; take it away, and it is gone.
-
-  directory   %s
-  address     %s
-  ingress     http://%s (by host name)
-  data        %s
-
-What to type next, in another terminal:
-
-  caractrl get projects -w
-  caractrl describe source dev
-  caractrl get events
-
-Ctrl-C ends the server and the agent; containers keep running.
-
-`, dir, url, d.ingressListen, dataDir)
 }

@@ -92,9 +92,46 @@ func (c *AgentConfig) checkLimits() error {
 	return nil
 }
 
+// Check reports what would keep the agent from working on this machine: no engine that answers, or an address that is
+// taken. It is for a person who waits in front of a terminal; a node's agent waits for its engine instead.
+func (c *AgentConfig) Check(ctx context.Context) error {
+	engine, err := docker.New(docker.Config{Host: c.DockerHost, NetworkPool: c.NetworkPool})
+	if err != nil {
+		return err
+	}
+	defer engine.Close()
+	asked, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if err := engine.Ping(asked); err != nil {
+		return fmt.Errorf("no Docker engine answers at %s; start Docker, or name another engine with --docker-host: %w", c.DockerHost, err)
+	}
+	return c.checkAddresses(ctx)
+}
+
+// checkAddresses reports an address that somebody else listens on. It runs before the node joins, so that a mistake in
+// a flag leaves no node behind.
+func (c *AgentConfig) checkAddresses(ctx context.Context) error {
+	for flag, address := range map[string]string{"--ingress-listen": c.IngressListen, "--metrics-listen": c.MetricsListen} {
+		if address == "" {
+			continue
+		}
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+		if err != nil {
+			return fmt.Errorf("%s %s cannot be used; stop what listens there, or give another address: %w", flag, address, err)
+		}
+		if err := l.Close(); err != nil {
+			return fmt.Errorf("%s %s: %w", flag, address, err)
+		}
+	}
+	return nil
+}
+
 // Run keeps the engine in order until ctx ends. Containers keep running then.
 func (c *AgentConfig) Run(ctx context.Context) error {
 	if err := c.Validate(); err != nil {
+		return err
+	}
+	if err := c.checkAddresses(ctx); err != nil {
 		return err
 	}
 	token, err := c.token()

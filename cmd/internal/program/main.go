@@ -27,6 +27,9 @@ func (l *LogFlags) Add(cmd *cobra.Command) {
 	f.String("config", "", "YAML file with settings, each by the name of its flag")
 }
 
+// Quiet leaves out what is not a warning, for a program that prints lines of its own.
+func (l *LogFlags) Quiet() { l.level = "warn" }
+
 // Logger makes the program's logger.
 func (l *LogFlags) Logger(w io.Writer) (*slog.Logger, error) {
 	var level slog.Level

@@ -50,7 +50,13 @@ type ServerConfig struct {
 	Logger       *slog.Logger
 	// Serving is called once the address is bound, with what a person needs to reach it. Nil: nobody asks.
 	Serving func(url string)
+
+	contextToName string // the context that caractrl must name to reach this server; "" if it need not
 }
+
+// ContextToName returns the context that the local user's caractrl must name with --context to reach this server: "" if
+// it is the current one. It is known once Serving is called.
+func (c *ServerConfig) ContextToName() string { return c.contextToName }
 
 // Validate says what is missing.
 func (c *ServerConfig) Validate() error {
@@ -221,6 +227,7 @@ func (c *ServerConfig) writeContext(url string, id *identity.Identity) {
 	case err != nil:
 		c.Logger.Warn("caractrl needs --server and --token-file: its context was not written", "error", err)
 	case current != name:
+		c.contextToName = name
 		c.Logger.Info("caractrl keeps using another cluster; to use this one: caractrl context use "+name, "current", current)
 	}
 }

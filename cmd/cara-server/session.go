@@ -1,0 +1,199 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/term"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/cmd/internal/devlog"
+	"github.com/caravanserai/cara/cmd/internal/program"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/access"
+)
+
+// devSource is the name of the source that watches the directory.
+const devSource = "dev"
+
+// session is what a person has of `cara-server dev`, from the banner to the question at the end.
+type session struct {
+	server *program.ServerConfig
+	agent  *program.AgentConfig
+	url    string
+	dir    string
+	down   bool
+
+	greeted bool
+}
+
+// run shows what happens until asked ends, and then asks what becomes of the containers. The server and the agent run
+// until running ends.
+func (s *session) run(asked, running context.Context) error {
+	conn, err := access.Dial(access.Context{Server: s.url, TokenFile: filepath.Join(s.server.DataDir, identity.AdminTokenFile)})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if s.down {
+		return s.takeDown(asked, conn)
+	}
+	if err := s.watchDirectory(asked, conn); err != nil {
+		return err
+	}
+	followed := make(chan error, 1)
+	following, stop := context.WithCancel(running)
+	defer stop()
+	go func() { followed <- s.follow(following, conn) }()
+	select {
+	case <-asked.Done():
+	case err := <-followed:
+		return err
+	case <-running.Done():
+		return nil
+	}
+	stop()
+	<-followed
+	return s.leave(running, conn)
+}
+
+// watchDirectory makes the directory a source of the cluster, as a person would.
+func (s *session) watchDirectory(ctx context.Context, conn *grpc.ClientConn) error {
+	_, err := carav1.NewSourceServiceClient(conn).PutSource(ctx, &carav1.PutSourceRequest{Source: &carav1.Source{
+		ApiVersion: api.APIVersion, Kind: api.KindSource, Metadata: &carav1.ObjectMeta{Name: devSource},
+		Spec: &carav1.SourceSpec{Dir: &carav1.DirSource{Path: s.dir}, AllowEmpty: true},
+	}})
+	if err != nil && (ctx.Err() == nil || status.Code(err) != codes.Canceled) {
+		return fmt.Errorf("watch %s: %w", s.dir, err)
+	}
+	return ctx.Err()
+}
+
+// follow prints the banner once the node is ready, and then a line for each save and what came of it.
+func (s *session) follow(ctx context.Context, conn *grpc.ClientConn) error {
+	return s.watch(ctx, conn, func(m *carav1.WatchResponse, n *devlog.Narrator) bool {
+		for _, c := range m.GetChanges() {
+			node, ok := api.Unwrap(c.GetObject()).(*carav1.Node)
+			if ok && node.GetStatus().GetState() == api.NodeReady && !s.greeted {
+				s.greeted = true
+				s.greet()
+			}
+		}
+		for _, line := range n.Take(m, time.Now()) {
+			fmt.Println(line)
+		}
+		return true
+	})
+}
+
+// watch calls take for each message until it returns false or ctx ends. A watch that breaks begins anew.
+func (s *session) watch(ctx context.Context, conn *grpc.ClientConn, take func(*carav1.WatchResponse, *devlog.Narrator) bool) error {
+	n := &devlog.Narrator{Ingress: s.agent.IngressListen}
+	stream, err := carav1.NewWatchServiceClient(conn).Watch(ctx, &carav1.WatchRequest{Kinds: []string{api.KindNode, api.KindProject, api.KindSource}})
+	for err == nil {
+		var m *carav1.WatchResponse
+		if m, err = stream.Recv(); err == nil && !take(m, n) {
+			return nil
+		}
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("watch the cluster: %w", err)
+}
+
+// leave tells what keeps running, and on a terminal offers to remove it.
+func (s *session) leave(ctx context.Context, conn *grpc.ClientConn) error {
+	list, err := carav1.NewProjectServiceClient(conn).ListProjects(ctx, &carav1.ListProjectsRequest{})
+	if err != nil || len(list.GetItems()) == 0 {
+		return err
+	}
+	fmt.Printf("\nWhat runs keeps running (projects: %d). To remove it: cara-server dev --down %s\n", len(list.GetItems()), s.dir)
+	if !term.IsTerminal(int(os.Stdin.Fd())) {
+		return nil
+	}
+	fmt.Print("Remove them now? [y/N] ")
+	answer, err := bufio.NewReader(os.Stdin).ReadString('\n')
+	if err != nil || !strings.EqualFold(strings.TrimSpace(answer), "y") {
+		return nil
+	}
+	return s.takeDown(ctx, conn)
+}
+
+// takeDown deletes the source, then each project, and waits until all are gone.
+func (s *session) takeDown(ctx context.Context, conn *grpc.ClientConn) error {
+	sources, projects := carav1.NewSourceServiceClient(conn), carav1.NewProjectServiceClient(conn)
+	if _, err := sources.DeleteSource(ctx, &carav1.DeleteRequest{Name: devSource}); err != nil && !api.IsNotFound(err) {
+		return fmt.Errorf("stop watching %s: %w", s.dir, err)
+	}
+	open, asked, synced := map[string]bool{}, map[string]bool{}, false
+	var failed error
+	err := s.watch(ctx, conn, func(m *carav1.WatchResponse, n *devlog.Narrator) bool {
+		for _, line := range n.Take(m, time.Now()) {
+			fmt.Println(line)
+		}
+		for _, c := range m.GetChanges() {
+			if p, ok := api.Unwrap(c.GetObject()).(*carav1.Project); ok {
+				open[p.GetMetadata().GetName()] = !c.GetDeleted()
+			}
+		}
+		synced = synced || m.GetSynced()
+		left := 0
+		for name, there := range open {
+			if !there {
+				continue
+			}
+			left++
+			if asked[name] {
+				continue
+			}
+			asked[name] = true
+			_, err := projects.DeleteProject(ctx, &carav1.DeleteProjectRequest{
+				Name: name, Override: &carav1.OverrideTerms{Reason: "cara-server dev --down"},
+			})
+			if err != nil && !api.IsNotFound(err) {
+				failed = fmt.Errorf("delete project %s: %w", name, err)
+				return false
+			}
+		}
+		return left > 0 || !synced
+	})
+	if err = errors.Join(failed, err, ctx.Err()); err == nil {
+		fmt.Println("Nothing of this directory runs any more.")
+	}
+	return err
+}
+
+func (s *session) greet() {
+	caractrl := "caractrl"
+	if name := s.server.ContextToName(); name != "" {
+		caractrl += " --context " + name
+	}
+	fmt.Printf(`
+Cara runs. Put a project's YAML into the directory, and it runs; remove the file, and it is gone.
+
+  directory   %s
+  address     %s
+  ingress     http://%s (by host name)
+  data        %s
+
+What to type next, in another terminal:
+
+  %[5]s get projects -w
+  %[5]s describe source dev
+  %[5]s get events
+
+Ctrl-C ends the server and the agent; containers keep running until cara-server dev --down.
+
+`, s.dir, s.url, s.agent.IngressListen, s.server.DataDir, caractrl)
+}

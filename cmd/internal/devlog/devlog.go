@@ -1,0 +1,166 @@
+// Package devlog turns what happens in a cluster into the lines that `cara-server dev` prints: a line for each save, with
+// the place of each mistake, and one when a project runs, failed or is gone. It stands at the end of the straight line,
+// where a person looks. It decides and does nothing: the caller feeds it a watch of projects and sources.
+package devlog
+
+import (
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Narrator remembers what was told, so that it tells each thing once.
+type Narrator struct {
+	// Ingress is the address that serves HTTP by host name, `host:port`.
+	Ingress string
+
+	projects map[string]*told
+	problems map[string]bool // of the source's newest snapshot
+}
+
+// told is what was last told of a project.
+type told struct {
+	generation int32
+	began      time.Time // when its newest generation was first seen
+	text       string
+}
+
+// Take looks at one message of the watch and returns the lines to print. Lines hold no control characters.
+func (n *Narrator) Take(m *carav1.WatchResponse, now time.Time) (lines []string) {
+	if n.projects == nil {
+		n.projects = map[string]*told{}
+	}
+	for _, c := range m.GetChanges() {
+		switch o := api.Unwrap(c.GetObject()).(type) {
+		case *carav1.Project:
+			lines = append(lines, n.project(o, c.GetDeleted(), now)...)
+		case *carav1.Source:
+			if !c.GetDeleted() {
+				lines = append(lines, n.source(o)...)
+			}
+		}
+	}
+	return lines
+}
+
+func (n *Narrator) project(p *carav1.Project, deleted bool, now time.Time) []string {
+	name := p.GetMetadata().GetName()
+	t := n.projects[name]
+	if deleted {
+		if t == nil {
+			return nil
+		}
+		delete(n.projects, name)
+		return []string{printable(fmt.Sprintf("%s gone %s", name, seconds(now.Sub(t.began))))}
+	}
+	if t == nil {
+		t = &told{}
+		n.projects[name] = t
+	}
+	leaving := p.GetMetadata().GetDeletionTimestamp() != nil
+	if t.generation != p.GetMetadata().GetGeneration() || leaving && t.text != "leaving" {
+		t.generation, t.began, t.text = p.GetMetadata().GetGeneration(), now, ""
+	}
+	if leaving {
+		t.text = "leaving"
+		return nil
+	}
+	text := n.state(p)
+	if text == "" || text == t.text {
+		return nil
+	}
+	t.text = text
+	if p.GetStatus().GetPhase() == api.PhaseRunning {
+		text = strings.Replace(text, " Running", " Running "+seconds(now.Sub(t.began)), 1)
+	}
+	return []string{printable(text)}
+}
+
+// state is what to say of a project at its newest generation; "" while there is nothing to say.
+func (n *Narrator) state(p *carav1.Project) string {
+	name, status := p.GetMetadata().GetName(), p.GetStatus()
+	ready := api.FindCondition(status.GetConditions(), api.CondReady)
+	current := status.GetObservedGeneration() >= p.GetMetadata().GetGeneration()
+	switch phase := status.GetPhase(); {
+	case phase == api.PhaseFailed:
+		return fmt.Sprintf("%s Failed %s", name, api.FindCondition(status.GetConditions(), api.CondPhase).GetMessage())
+	case current && ready.GetStatus() == api.StatusFalse && ready.GetReason() == api.ReasonUpdateFailed:
+		return fmt.Sprintf("%s is not updated: %s", name, ready.GetMessage())
+	case phase == api.PhaseRunning && current && ready.GetStatus() == api.StatusFalse:
+		return fmt.Sprintf("%s is not ready: %s", name, ready.GetMessage())
+	case phase == api.PhaseRunning && current:
+		return strings.TrimSpace(fmt.Sprintf("%s Running %s", name, strings.Join(n.addresses(status.GetHosts()), " ")))
+	case phase == api.PhasePending:
+		c := api.FindCondition(status.GetConditions(), api.CondScheduled)
+		if c.GetStatus() == api.StatusFalse && c.GetReason() != "Waiting" {
+			return fmt.Sprintf("%s Pending %s", name, c.GetMessage())
+		}
+	}
+	return ""
+}
+
+// addresses are where a browser on this machine finds the hosts. Names below localhost lead to this machine by
+// themselves; any other needs its Host header.
+func (n *Narrator) addresses(hosts []string) (urls []string) {
+	for _, host := range hosts {
+		_, port, _ := strings.Cut(n.Ingress, ":")
+		if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+			urls = append(urls, "http://"+host+":"+port+"/")
+		} else {
+			urls = append(urls, "http://"+n.Ingress+"/ (Host: "+host+")")
+		}
+	}
+	return urls
+}
+
+// source tells of each mistake in the newest snapshot that the one before did not have, and when all are mended.
+func (n *Narrator) source(s *carav1.Source) (lines []string) {
+	problems := map[string]bool{}
+	for _, p := range s.GetStatus().GetSnapshot().GetFileErrors() {
+		text := printable(place(p))
+		if !n.problems[text] {
+			lines = append(lines, text)
+		}
+		problems[text] = true
+	}
+	if c := api.FindCondition(s.GetStatus().GetConditions(), api.CondFetchFailed); c.GetStatus() == api.StatusTrue {
+		text := printable(c.GetMessage())
+		if !n.problems[text] {
+			lines = append(lines, text)
+		}
+		problems[text] = true
+	}
+	if len(n.problems) > 0 && len(problems) == 0 {
+		lines = append(lines, "all files are read again without errors")
+	}
+	n.problems = problems
+	return lines
+}
+
+func place(p *carav1.FileProblem) string {
+	at := p.GetFile()
+	if p.GetLine() > 0 {
+		at = fmt.Sprintf("%s:%d:%d", at, p.GetLine(), p.GetColumn())
+	}
+	return at + " " + p.GetMessage()
+}
+
+func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", max(d, 0).Seconds()) }
+
+// printable is a text in one line, without what a terminal would obey.
+func printable(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' {
+			return ' '
+		}
+		if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) {
+			return -1
+		}
+		return r
+	}, s)
+	return strings.TrimSpace(s)
+}
