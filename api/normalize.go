@@ -72,7 +72,7 @@ func eachServiceDefault(svc *carav1.Service, str func(*string, string), num func
 	for _, u := range svc.GetUlimits() {
 		num(&u.Hard, u.GetSoft())
 	}
-	if h := svc.GetHealthcheck(); h != nil {
+	if h := svc.GetHealthcheck(); h != nil && !h.GetDisable() {
 		str(&h.Interval, DefaultCheckInterval.String())
 		str(&h.Timeout, DefaultCheckTimeout.String())
 		str(&h.StartPeriod, time.Duration(0).String())

@@ -13,11 +13,15 @@ func (e *fieldErrors) project(s *carav1.ProjectSpec) {
 	if s == nil {
 		return
 	}
-	x := specIndex{services: map[string]int{}, volumes: map[string]int{}}
+	x := specIndex{services: map[string]int{}, volumes: map[string]int{}, specs: map[string]*carav1.Service{}}
 	for i, svc := range s.GetServices() {
 		at := elem("spec.services", i)
 		e.dnsLabel(at+".name", svc.GetName())
 		e.unique(x.services, svc.GetName(), "service name", "spec.services", i, ".name")
+		x.specs[svc.GetName()] = svc
+		if svc.GetName() == loopbackName {
+			e.add(at+".name", "is %q, which every container resolves to itself; choose another name", loopbackName)
+		}
 	}
 	for i, v := range s.GetVolumes() {
 		e.dnsLabel(elem("spec.volumes", i)+".name", v.GetName())
@@ -46,8 +50,12 @@ func (e *fieldErrors) project(s *carav1.ProjectSpec) {
 	}
 }
 
+// loopbackName is in every container's /etc/hosts: nobody would reach a service of this name.
+const loopbackName = "localhost"
+
 // specIndex is what other fields refer to by name.
 type specIndex struct {
+	specs    map[string]*carav1.Service
 	services map[string]int
 	volumes  map[string]int
 }

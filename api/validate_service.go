@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/distribution/reference"
@@ -17,7 +18,7 @@ func (e *fieldErrors) service(at string, s *carav1.Service, x specIndex) {
 	e.env(at+".env", s.GetEnv())
 	e.mounts(at, s, x)
 	e.absolute(at+".workingDir", s.GetWorkingDir())
-	e.noNUL(at+".user", s.GetUser())
+	e.user(at+".user", s.GetUser())
 	e.words(at, s)
 	e.healthcheck(at+".healthcheck", s.GetHealthcheck())
 	e.dependsOn(at+".dependsOn", s, x)
@@ -101,6 +102,8 @@ func (e *fieldErrors) mounts(at string, s *carav1.Service, x specIndex) {
 		p = path.Clean(p)
 		if p == "/" {
 			e.add(field, "is the root of the container; choose a path below it")
+		} else if fs := kernelPath(p); fs != "" && !belowDevShm(p) {
+			e.add(field, "%s lies in %s, which the engine and the kernel provide; choose another path", clip(p), fs)
 		} else if other, ok := taken[p]; ok {
 			e.add(field, "%s is taken by %s already; choose another path", clip(p), other)
 		}
@@ -140,6 +143,20 @@ func (e *fieldErrors) mounts(at string, s *carav1.Service, x specIndex) {
 	}
 }
 
+// kernelPath returns the directory, of those that the engine sets up itself, that a path lies in. What is put there hides
+// or changes what the container sees of the kernel and of its devices. Empty for every other path.
+func kernelPath(p string) string {
+	for _, fs := range []string{"/proc", "/sys", "/dev"} {
+		if p == fs || strings.HasPrefix(p, fs+"/") {
+			return fs
+		}
+	}
+	return ""
+}
+
+// belowDevShm reports whether a path is the container's shared memory, which is an ordinary tmpfs.
+func belowDevShm(p string) bool { return p == "/dev/shm" || strings.HasPrefix(p, "/dev/shm/") }
+
 // writable says whether a file is put into a volume that is not read-only itself.
 func writable(mounts []*carav1.VolumeMount, file string) bool {
 	m := MountOf(mounts, file)
@@ -175,6 +192,13 @@ func (e *fieldErrors) absolute(field, p string) bool {
 	return false
 }
 
+// user checks what the engine looks up in the image's /etc/passwd: `user[:group]`.
+func (e *fieldErrors) user(field, user string) {
+	if strings.ContainsFunc(user, func(r rune) bool { return r <= ' ' || r == 0x7f || unicode.IsControl(r) || unicode.IsSpace(r) }) {
+		e.add(field, "%q contains white space or a control character; write a name or a number, such as 1000:1000", clip(user))
+	}
+}
+
 func (e *fieldErrors) noNUL(field, s string) {
 	if strings.IndexByte(s, 0) >= 0 {
 		e.add(field, "contains a NUL byte, which no process can be given; take it out")
@@ -183,6 +207,12 @@ func (e *fieldErrors) noNUL(field, s string) {
 
 func (e *fieldErrors) healthcheck(at string, h *carav1.Healthcheck) {
 	if h == nil {
+		return
+	}
+	if h.GetDisable() && (h.GetHttp() != nil || h.GetTcp() != nil || h.GetExec() != nil) {
+		e.add(at, "has disable and a check; keep one of them")
+	}
+	if h.GetDisable() {
 		return
 	}
 	var have []string
@@ -194,7 +224,7 @@ func (e *fieldErrors) healthcheck(at string, h *carav1.Healthcheck) {
 	slices.Sort(have)
 	switch len(have) {
 	case 0:
-		e.add(at, "says nothing to check; set one of http, tcp or exec")
+		e.add(at, "says nothing to check; set one of http, tcp or exec, or disable to turn off the check of the image")
 	case 1:
 	default:
 		e.add(at, "has %s; keep one of them", strings.Join(have, " and "))
@@ -218,8 +248,20 @@ func (e *fieldErrors) dependsOn(at string, s *carav1.Service, x specIndex) {
 			e.add(field, "is the service itself; take it away")
 		} else if _, ok := x.services[d.GetService()]; !ok {
 			e.add(field, "no service is named %q; name one of %s", clip(d.GetService()), known(x.services))
+		} else {
+			e.condition(elem(at, i)+".condition", d, x.specs[d.GetService()])
 		}
 		e.unique(seen, d.GetService(), "service", at, i, ".service")
+	}
+}
+
+// condition refuses to wait for what never happens.
+func (e *fieldErrors) condition(field string, d *carav1.Dependency, on *carav1.Service) {
+	switch {
+	case d.GetCondition() == DependsCompleted && (on.GetRestartPolicy() == "" || on.GetRestartPolicy() == RestartAlways):
+		e.add(field, "service %s never completes: its restartPolicy is Always; set restartPolicy: OnFailure or Never on it, or wait for Started or Healthy", on.GetName())
+	case d.GetCondition() == DependsHealthy && on.GetHealthcheck().GetDisable():
+		e.add(field, "service %s is never healthy: its healthcheck is disabled; give it one of http, tcp or exec, or wait for Started", on.GetName())
 	}
 }
 

@@ -92,6 +92,31 @@ func TestValidateService(t *testing.T) {
 		"mount up":         {func(s *carav1.Service) { s.VolumeMounts = mounts("data", "/a/../b") }, []string{"volumeMounts[0].mountPath: contains .."}},
 		"mount twice":      {func(s *carav1.Service) { s.VolumeMounts = mounts("data", "/a", "data", "/a/") }, []string{"volumeMounts[1].mountPath: is taken by volumeMounts[0]"}},
 		"mount and tmpfs":  {func(s *carav1.Service) { s.VolumeMounts = mounts("data", "/a"); s.Tmpfs = []string{"/a:size=1m"} }, []string{"tmpfs[0]: is taken by volumeMounts[0]"}},
+		"mount on the kernel's": {
+			func(s *carav1.Service) {
+				s.VolumeMounts, s.Tmpfs = mounts("data", "/proc", "data", "/sys/fs/cgroup", "data", "//dev/"), []string{"/proc/self:size=1m", "/dev/shm:size=1m"}
+				s.Files = []*carav1.File{{Path: "/dev/tty", Content: "x"}, {Path: "/devices", Content: "x"}}
+			},
+			[]string{
+				"volumeMounts[0].mountPath: lies in /proc", "volumeMounts[1].mountPath: lies in /sys", "volumeMounts[2].mountPath: lies in /dev",
+				"tmpfs[0]: lies in /proc", "files[0].path: lies in /dev",
+			},
+		},
+		"user":                   {func(s *carav1.Service) { s.User = "www-data:1000" }, nil},
+		"user with an escape":    {func(s *carav1.Service) { s.User = "a\x1b[31m" }, []string{"user: contains white space or a control character"}},
+		"user with a NUL":        {func(s *carav1.Service) { s.User = "a\x00" }, []string{"user: contains white space or a control character"}},
+		"user with a C1 control": {func(s *carav1.Service) { s.User = "a\u009b" }, []string{"user: contains white space or a control character"}},
+		"user with a space":      {func(s *carav1.Service) { s.User = "a b" }, []string{"user: contains white space or a control character"}},
+		"patient check": {func(s *carav1.Service) {
+			s.Healthcheck = &carav1.Healthcheck{Tcp: &carav1.TCPCheck{Port: 1}, Retries: 1000}
+		}, nil},
+		"too patient check": {func(s *carav1.Service) {
+			s.Healthcheck = &carav1.Healthcheck{Tcp: &carav1.TCPCheck{Port: 1}, Retries: 1001}
+		}, []string{"healthcheck.retries: is 1001; it must be at least 0 and at most 1000"}},
+		"disabled check": {func(s *carav1.Service) { s.Healthcheck = &carav1.Healthcheck{Disable: true} }, nil},
+		"disabled check and one": {func(s *carav1.Service) {
+			s.Healthcheck = &carav1.Healthcheck{Disable: true, Tcp: &carav1.TCPCheck{Port: 1}}
+		}, []string{"healthcheck: has disable and a check"}},
 		"two checks": {func(s *carav1.Service) {
 			s.Healthcheck = &carav1.Healthcheck{Tcp: &carav1.TCPCheck{Port: 1}, Http: &carav1.HTTPCheck{Port: 1}}
 		}, []string{"healthcheck: has http and tcp"}},
@@ -211,6 +236,27 @@ func TestValidateProject(t *testing.T) {
 		"circle": {func(p *carav1.Project) {
 			p.Spec.Services[0].DependsOn, p.Spec.Services[1].DependsOn = deps("web"), deps("db")
 		}, []string{"spec.services[0].dependsOn: db -> web -> db"}},
+		"localhost": {func(p *carav1.Project) {
+			p.Spec.Services[0].Name = "localhost"
+		}, []string{"spec.services[0].name: every container resolves to itself"}},
+		"completed, of one that never ends": {func(p *carav1.Project) {
+			p.Spec.Services[1].DependsOn = []*carav1.Dependency{{Service: "db", Condition: api.DependsCompleted}}
+		}, []string{"spec.services[1].dependsOn[0].condition: service db never completes: its restartPolicy is Always; set restartPolicy: OnFailure"}},
+		"completed, of one that is told never to end": {func(p *carav1.Project) {
+			p.Spec.Services[0].RestartPolicy = api.RestartAlways
+			p.Spec.Services[1].DependsOn = []*carav1.Dependency{{Service: "db", Condition: api.DependsCompleted}}
+		}, []string{"spec.services[1].dependsOn[0].condition: never completes"}},
+		"completed": {func(p *carav1.Project) {
+			p.Spec.Services[0].RestartPolicy = api.RestartNever
+			p.Spec.Services[1].DependsOn = []*carav1.Dependency{{Service: "db", Condition: api.DependsCompleted}}
+		}, nil},
+		"healthy, of one without a check in the manifest": {func(p *carav1.Project) { // its image may have one
+			p.Spec.Services[1].DependsOn = []*carav1.Dependency{{Service: "db", Condition: api.DependsHealthy}}
+		}, nil},
+		"healthy, of one whose check is disabled": {func(p *carav1.Project) {
+			p.Spec.Services[0].Healthcheck = &carav1.Healthcheck{Disable: true}
+			p.Spec.Services[1].DependsOn = []*carav1.Dependency{{Service: "db", Condition: api.DependsHealthy}}
+		}, []string{"spec.services[1].dependsOn[0].condition: service db is never healthy"}},
 		"target":         {func(p *carav1.Project) { p.Spec.Ingress[0].Target.Service = "x" }, []string{`spec.ingress[0].target.service: no service is named "x"`}},
 		"no target":      {func(p *carav1.Project) { p.Spec.Ingress[0].Target = nil }, []string{"spec.ingress[0].target: is required"}},
 		"wildcard":       {func(p *carav1.Project) { p.Spec.Ingress[0].Host = "*.a" }, []string{"spec.ingress[0].host: wildcards"}},

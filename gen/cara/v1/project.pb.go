@@ -224,7 +224,7 @@ type Service struct {
 	Args []string `protobuf:"bytes,6,rep,name=args,proto3" json:"args,omitempty"`
 	// WorkingDir replaces the image's working directory.
 	WorkingDir string `protobuf:"bytes,7,opt,name=working_dir,json=workingDir,proto3" json:"working_dir,omitempty"`
-	// User is `uid`, `uid:gid` or a name that the image knows.
+	// User is `uid`, `uid:gid` or a name that the image knows; no white space, no control characters.
 	User string `protobuf:"bytes,8,opt,name=user,proto3" json:"user,omitempty"`
 	// Healthcheck says when the service is healthy.
 	Healthcheck *Healthcheck `protobuf:"bytes,9,opt,name=healthcheck,proto3" json:"healthcheck,omitempty"`
@@ -259,9 +259,12 @@ type Service struct {
 	// Labels are put on the container; the prefix `cara.` is reserved.
 	Labels map[string]string `protobuf:"bytes,24,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Update says how a container is replaced when the manifest changes.
-	Update        *Update `protobuf:"bytes,25,opt,name=update,proto3" json:"update,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Update *Update `protobuf:"bytes,25,opt,name=update,proto3" json:"update,omitempty"`
+	// NoNewPrivileges keeps the container's processes from gaining privileges that their parent does not have, such as
+	// through setuid programs. An agent with `--no-new-privileges` sets it for every container.
+	NoNewPrivileges bool `protobuf:"varint,26,opt,name=no_new_privileges,json=noNewPrivileges,proto3" json:"no_new_privileges,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Service) Reset() {
@@ -467,6 +470,13 @@ func (x *Service) GetUpdate() *Update {
 		return x.Update
 	}
 	return nil
+}
+
+func (x *Service) GetNoNewPrivileges() bool {
+	if x != nil {
+		return x.NoNewPrivileges
+	}
+	return false
 }
 
 // Update says how a service's container is replaced by its successor.
@@ -977,7 +987,8 @@ func (x *IngressAccess) GetScope() string {
 	return ""
 }
 
-// Healthcheck says how to tell that a service is healthy. Exactly one of http, tcp and exec.
+// Healthcheck says how to tell that a service is healthy: exactly one of http, tcp, exec and disable. A service without
+// one has the check of its image (HEALTHCHECK), if there is one.
 type Healthcheck struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Http is healthy on a status from 200 to 399.
@@ -990,10 +1001,12 @@ type Healthcheck struct {
 	Interval string `protobuf:"bytes,4,opt,name=interval,proto3" json:"interval,omitempty"`
 	// Timeout of one check, `30s` by default.
 	Timeout string `protobuf:"bytes,5,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	// Retries is how many failures in a row make the service unhealthy, 3 by default.
+	// Retries is how many failures in a row make the service unhealthy, 3 by default, at most 1000.
 	Retries int32 `protobuf:"varint,6,opt,name=retries,proto3" json:"retries,omitempty"`
 	// StartPeriod is how long failures do not count after the start, `0s` by default.
-	StartPeriod   string `protobuf:"bytes,7,opt,name=start_period,json=startPeriod,proto3" json:"start_period,omitempty"`
+	StartPeriod string `protobuf:"bytes,7,opt,name=start_period,json=startPeriod,proto3" json:"start_period,omitempty"`
+	// Disable turns off the check that the image brings (HEALTHCHECK). It goes with no other field.
+	Disable       bool `protobuf:"varint,8,opt,name=disable,proto3" json:"disable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1075,6 +1088,13 @@ func (x *Healthcheck) GetStartPeriod() string {
 		return x.StartPeriod
 	}
 	return ""
+}
+
+func (x *Healthcheck) GetDisable() bool {
+	if x != nil {
+		return x.Disable
+	}
+	return false
 }
 
 // HTTPCheck is a GET on the service's own address.
@@ -1341,7 +1361,8 @@ type ResourceList struct {
 	Cpu string `protobuf:"bytes,1,opt,name=cpu,proto3" json:"cpu,omitempty"`
 	// Memory in bytes: `128Mi`, `1G`.
 	Memory string `protobuf:"bytes,2,opt,name=memory,proto3" json:"memory,omitempty"`
-	// Pids is how many processes and threads there may be at most; under `limits` only. 0 for the engine's default.
+	// Pids is how many processes and threads there may be at most; under `limits` only. 0 for the limit of the node's agent
+	// (`--pids-limit`, 4096 by default).
 	Pids          int32 `protobuf:"varint,3,opt,name=pids,proto3" json:"pids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1880,7 +1901,7 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\x12image_pull_secrets\x18\a \x03(\tB\b\xbaH\x05\x92\x01\x02\x10\x10R\x10imagePullSecrets\x1a?\n" +
 	"\x11NodeSelectorEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa9\t\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd5\t\n" +
 	"\aService\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\a\xc8\x01\x01r\x02\x18?R\x04name\x12!\n" +
@@ -1912,7 +1933,8 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\vpull_policy\x18\x17 \x01(\tB$\xbaH!r\x1fR\x00R\fIfNotPresentR\x06AlwaysR\x05NeverR\n" +
 	"pullPolicy\x12>\n" +
 	"\x06labels\x18\x18 \x03(\v2\x1c.cara.v1.Service.LabelsEntryB\b\xbaH\x05\x9a\x01\x02\x10@R\x06labels\x12'\n" +
-	"\x06update\x18\x19 \x01(\v2\x0f.cara.v1.UpdateR\x06update\x1a9\n" +
+	"\x06update\x18\x19 \x01(\v2\x0f.cara.v1.UpdateR\x06update\x12*\n" +
+	"\x11no_new_privileges\x18\x1a \x01(\bR\x0fnoNewPrivileges\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"@\n" +
@@ -1951,15 +1973,17 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\xbaH\a\xc8\x01\x01r\x02\x18?R\aservice\x12\x1f\n" +
 	"\x04port\x18\x02 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xff\xff\x03(\x01R\x04port\"8\n" +
 	"\rIngressAccess\x12'\n" +
-	"\x05scope\x18\x01 \x01(\tB\x11\xbaH\x0er\fR\x00R\bInternalR\x05scope\"\x9b\x02\n" +
+	"\x05scope\x18\x01 \x01(\tB\x11\xbaH\x0er\fR\x00R\bInternalR\x05scope\"\xb6\x02\n" +
 	"\vHealthcheck\x12&\n" +
 	"\x04http\x18\x01 \x01(\v2\x12.cara.v1.HTTPCheckR\x04http\x12#\n" +
 	"\x03tcp\x18\x02 \x01(\v2\x11.cara.v1.TCPCheckR\x03tcp\x12&\n" +
 	"\x04exec\x18\x03 \x01(\v2\x12.cara.v1.ExecCheckR\x04exec\x12#\n" +
 	"\binterval\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18 R\binterval\x12!\n" +
-	"\atimeout\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18 R\atimeout\x12#\n" +
-	"\aretries\x18\x06 \x01(\x05B\t\xbaH\x06\x1a\x04\x18d(\x00R\aretries\x12*\n" +
-	"\fstart_period\x18\a \x01(\tB\a\xbaH\x04r\x02\x18 R\vstartPeriod\"J\n" +
+	"\atimeout\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18 R\atimeout\x12$\n" +
+	"\aretries\x18\x06 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\aretries\x12*\n" +
+	"\fstart_period\x18\a \x01(\tB\a\xbaH\x04r\x02\x18 R\vstartPeriod\x12\x18\n" +
+	"\adisable\x18\b \x01(\bR\adisable\"J\n" +
 	"\tHTTPCheck\x12\x1c\n" +
 	"\x04path\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x10R\x04path\x12\x1f\n" +
 	"\x04port\x18\x02 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xff\xff\x03(\x01R\x04port\"+\n" +
