@@ -50,6 +50,8 @@ type Config struct {
 	ProbeEvery time.Duration
 	// CollectEvery is how often the disk is looked at for images to collect; 1 min where 0.
 	CollectEvery time.Duration
+	// Hardening is what every container of this node gets.
+	Hardening Hardening
 	// Restart says how containers that exit are restarted.
 	Restart RestartLimits
 	// Limits say when the node is short of disk or memory.
@@ -78,6 +80,7 @@ func (c *Config) Validate() error {
 	c.MaxBackoff = or(c.MaxBackoff, 10*time.Second)
 	c.ProbeEvery = or(c.ProbeEvery, time.Second)
 	c.CollectEvery = or(c.CollectEvery, time.Minute)
+	c.Hardening.PIDsLimit = or(c.Hardening.PIDsLimit, defaultPIDsLimit)
 	c.Restart = c.Restart.withDefaults()
 	errs = append(errs, c.Limits.validate())
 	return errors.Join(errs...)

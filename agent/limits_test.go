@@ -41,6 +41,9 @@ func changesLimits(t *testing.T, r *rig, image string) {
 	r.put(project, limitedTo(image, "64Mi", 0))
 	r.wait(t, project, phase(api.PhaseRunning))
 	want := containers()
+	if want["a"].Limits.PIDs != 4096 || want["b"].Limits.PIDs != 4096 {
+		t.Errorf("limits where the manifest has none: %+v and %+v", want["a"].Limits, want["b"].Limits)
+	}
 	r.put(project, limitedTo(image, "128Mi", 100))
 	p := r.wait(t, project, phase(api.PhaseRunning))
 	if got, want := p.GetStatus().GetServices()[0].GetSpecHash(), api.ServiceHash(p.GetSpec(), "a"); got != want {

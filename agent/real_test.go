@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"strings"
@@ -153,3 +154,6 @@ func get(t testing.TB, url string) string {
 	}
 	return string(body)
 }
+
+// uniqueName is a project's name that no other test, and no other run of this one, uses.
+func uniqueName(prefix string) string { return fmt.Sprint(prefix, "-", rand.Uint64()%1e9) }

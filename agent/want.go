@@ -55,6 +55,7 @@ func newWant(cfg Config, a *carav1.Assignment, haveSecrets bool) *Want {
 	for _, s := range w.Spec.GetServices() {
 		w.Hashes[s.GetName()], w.RunHashes[s.GetName()] = api.ServiceHash(p.GetSpec(), s.GetName()), runHash(p.GetSpec(), s.GetName())
 	}
+	w.harden(cfg.Hardening)
 	w.pin(p.GetStatus())
 	if bad := api.Violations(p); len(bad) > 0 && !w.Remove {
 		w.Failure = violation(bad)

@@ -106,6 +106,9 @@ func hostConfig(spec agent.ContainerSpec) (*container.HostConfig, error) {
 		yes := true
 		host.Init = &yes
 	}
+	if s.GetNoNewPrivileges() {
+		host.SecurityOpt = []string{"no-new-privileges"}
+	}
 	for _, m := range s.GetVolumeMounts() {
 		// Labels for the case that the volume went between the look and now: the engine then makes it, and it must be ours.
 		host.Mounts = append(host.Mounts, mount.Mount{

@@ -52,6 +52,8 @@ type AgentConfig struct {
 	NetworkPool netip.Prefix
 	// RestartDelay is the first wait of the backoff of containers that exit; the agent's default where 0.
 	RestartDelay time.Duration
+	// Hardening is what every container of this node gets.
+	Hardening agent.Hardening
 	// Limits say when the node is short of disk or memory, and when images are removed; CollectEvery how often that is
 	// looked at. The agent's defaults where 0.
 	Limits       agent.Limits
@@ -160,7 +162,7 @@ func (c *AgentConfig) Run(ctx context.Context) error {
 	return c.run(ctx, who, conn, agent.Config{
 		Conn: conn, Engine: engine, NodeName: c.NodeName, ClusterID: who.ClusterID(), DataDir: c.DataDir,
 		Version: c.Version, Logger: c.Logger, Restart: agent.RestartLimits{Base: c.RestartDelay},
-		Limits: c.Limits, CollectEvery: c.CollectEvery,
+		Limits: c.Limits, CollectEvery: c.CollectEvery, Hardening: c.Hardening,
 	})
 }
 
