@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -156,6 +157,33 @@ func TestPollsStayInMemory(t *testing.T) {
 	st := src.GetStatus()
 	if st.GetHandledToken() != token || len(st.GetRuns()) != maxRuns || st.GetRuns()[0].GetCreated() != 11 || st.GetPoll() == nil {
 		t.Errorf("status %v", st)
+	}
+}
+
+// Requests are numbered, and an answer never takes back a later one.
+func TestRequestsAreAnsweredInOrder(t *testing.T) {
+	f := newFarm(t)
+	var tokens []string
+	for range 3 {
+		r, err := f.admin.ReconcileSource(t.Context(), &carav1.GetRequest{Name: "platform"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		tokens = append(tokens, r.GetToken())
+	}
+	if !slices.IsSorted(tokens) || tokens[0] == tokens[1] {
+		t.Errorf("tokens %q", tokens)
+	}
+	for _, answered := range []int{2, 0} { // the older answer arrives last
+		src, err := f.reconciler.UpdateSourceStatus(t.Context(), &carav1.UpdateSourceStatusRequest{
+			Name: "platform", Uid: f.uid, HandledToken: &tokens[answered],
+		})
+		if err != nil || src.GetStatus().GetHandledToken() != tokens[2] {
+			t.Errorf("handled %q, %v", src.GetStatus().GetHandledToken(), err)
+		}
+	}
+	if first := requestToken("f47ac10b-58cc-4372-a567-0e02b2c3d479"); first <= "f47ac10b-58cc-4372-a567-0e02b2c3d479" || first != tokens[0] {
+		t.Errorf("after a token of an earlier version comes %q", first)
 	}
 }
 

@@ -2,6 +2,8 @@ package apiserver
 
 import (
 	"context"
+	"fmt"
+	"strconv"
 	"strings"
 
 	"google.golang.org/grpc/codes"
@@ -40,12 +42,13 @@ func (s *Server) editSource(ctx context.Context, name string, change func(t *tx,
 
 // ReconcileSource asks for a probe and a pass now.
 func (s sourceService) ReconcileSource(ctx context.Context, req *carav1.GetRequest) (*carav1.ReconcileSourceResponse, error) {
-	token := newUID()
+	token := ""
 	src, err := s.editSource(ctx, req.GetName(), func(_ *tx, src *carav1.Source) error {
 		if src.GetSpec().GetSuspend() {
 			return api.Errorf(codes.FailedPrecondition, api.TitleConflict,
 				"source %q is suspended: resume it first (caractrl resume %s)", req.GetName(), req.GetName())
 		}
+		token = requestToken(src.GetStatus().GetRequestedToken())
 		src.Status.RequestedToken = token
 		return notDeleted(src)
 	})
@@ -53,6 +56,17 @@ func (s sourceService) ReconcileSource(ctx context.Context, req *carav1.GetReque
 		return nil, err
 	}
 	return &carav1.ReconcileSourceResponse{Token: token, Source: src}, nil
+}
+
+// requestToken returns the token that follows before. Tokens sort in the order of the requests, so that the answer to
+// one request is also the answer to all earlier ones. The prefix sorts after the random tokens of earlier versions.
+func requestToken(before string) string {
+	const prefix = "r"
+	n, err := strconv.ParseUint(strings.TrimPrefix(before, prefix), 10, 63)
+	if err != nil || !strings.HasPrefix(before, prefix) {
+		n = 0
+	}
+	return fmt.Sprintf("%s%019d", prefix, n+1)
 }
 
 // SuspendSource stops fetching, applying and pruning.
@@ -126,7 +140,8 @@ func (t *tx) sourceStatus(st *carav1.SourceStatus, req *carav1.UpdateSourceStatu
 		st.AppliedRevision = req.GetAppliedRevision()
 	}
 	if req.HandledToken != nil {
-		st.HandledToken = req.GetHandledToken()
+		// Two loops answer requests. The older answer may arrive last.
+		st.HandledToken = max(st.GetHandledToken(), req.GetHandledToken())
 	}
 	if req.Projects != nil {
 		st.Projects = req.GetProjects()

@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -35,7 +36,8 @@ type provider struct {
 	// signature is the header of the HMAC-SHA256 in hex, prefix what stands before it. Without one the header token
 	// holds the secret itself.
 	signature, prefix, token string
-	event, id                string
+	// event and id are headers. Without id, otherID names the delivery.
+	event, id, otherID string
 	// events that may bring something new.
 	events []string
 }
@@ -47,7 +49,9 @@ var providers = map[string]provider{ //nolint:gochecknoglobals // a table that n
 		events: []string{"push", "pull_request", "create", "delete", "release"},
 	},
 	"GitLab": {
-		token: "X-Gitlab-Token", event: "X-Gitlab-Event", id: "X-Gitlab-Event-UUID",
+		// X-Gitlab-Event-UUID is shared by the hooks that one event triggers. Idempotency-Key stays the same when a
+		// delivery is retried.
+		token: "X-Gitlab-Token", event: "X-Gitlab-Event", id: "Idempotency-Key", otherID: "X-Gitlab-Event-UUID",
 		events: []string{"Push Hook", "Tag Push Hook", "Merge Request Hook", "Release Hook"},
 	},
 	"Gitea": { // and Forgejo, which sends the same headers
@@ -108,7 +112,7 @@ func (s *Server) deliver(w http.ResponseWriter, r *http.Request) (*carav1.Delive
 		return nil, err
 	}
 	d := &carav1.Delivery{
-		Time: timestamppb.New(s.cfg.Now()), Event: bounded(r.Header.Get(p.event), 64), Id: bounded(r.Header.Get(p.id), 128),
+		Time: timestamppb.New(s.cfg.Now()), Event: bounded(r.Header.Get(p.event), 64), Id: bounded(cmp.Or(r.Header.Get(p.id), r.Header.Get(p.otherID)), 128),
 	}
 	defer func() { s.hints.note(name, d) }()
 	refuse := func(result string, err error) (*carav1.Delivery, error) {

@@ -65,7 +65,7 @@ func headers(provider, id, secret, body string) []string {
 	case "GitHub":
 		return []string{"X-GitHub-Event", "push", "X-GitHub-Delivery", id, "X-Hub-Signature-256", "sha256=" + sign(secret, body)}
 	case "GitLab":
-		return []string{"X-Gitlab-Event", "Push Hook", "X-Gitlab-Event-UUID", id, "X-Gitlab-Token", secret}
+		return []string{"X-Gitlab-Event", "Push Hook", "X-Gitlab-Event-UUID", "one-for-all-hooks", "Idempotency-Key", id, "X-Gitlab-Token", secret}
 	case "Gitea":
 		return []string{"X-Gitea-Event", "push", "X-Gitea-Delivery", id, "X-Gitea-Signature", sign(secret, body)}
 	case "Bitbucket":

@@ -88,7 +88,7 @@ func (a *app) reconcileCommand() *cobra.Command {
 	return cmd
 }
 
-// waitHandled waits until the source's status echoes the token, then tells how the pass ended.
+// waitHandled waits until the source's status answers the token or a newer one, then tells how the pass ended.
 func (a *app) waitHandled(ctx context.Context, c carav1.SourceServiceClient, name, token string, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -110,7 +110,7 @@ func (a *app) waitHandled(ctx context.Context, c carav1.SourceServiceClient, nam
 			continue
 		case e.Type == "Deleted":
 			return fmt.Errorf("source %q was deleted meanwhile", name)
-		case s.GetStatus().GetHandledToken() != token, settling(s, token):
+		case s.GetStatus().GetHandledToken() < token, settling(s):
 			continue
 		}
 		if ready, message := sourceState(s); ready.text != api.StatusTrue {
@@ -124,10 +124,10 @@ func (a *app) waitHandled(ctx context.Context, c carav1.SourceServiceClient, nam
 // settling tells whether conditions are still those of the snapshot before. What a source holds and what became of it are
 // written one after the other: where the asked-for snapshot is there the fetch has succeeded, and its own errors are
 // what InvalidManifests is about.
-func settling(s *carav1.Source, token string) bool {
+func settling(s *carav1.Source) bool {
 	snap, conditions := s.GetStatus().GetSnapshot(), s.GetStatus().GetConditions()
-	if snap.GetToken() != token {
-		return false
+	if snap.GetToken() < s.GetStatus().GetHandledToken() {
+		return false // the fetch for the newest answered request failed: the conditions are its own
 	}
 	invalid := snap.GetErrorCount() > 0
 	reason := api.FindCondition(conditions, api.CondReady).GetReason()

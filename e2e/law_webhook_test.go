@@ -32,7 +32,8 @@ func hooks() map[string]func(h http.Header, id, body string) {
 		},
 		"GitLab": func(h http.Header, id, _ string) {
 			h.Set("X-Gitlab-Event", "Push Hook")
-			h.Set("X-Gitlab-Event-UUID", id)
+			h.Set("X-Gitlab-Event-UUID", "one-for-all-hooks")
+			h.Set("Idempotency-Key", id)
 			h.Set("X-Gitlab-Token", hookSecret)
 		},
 		"Gitea": func(h http.Header, id, body string) {

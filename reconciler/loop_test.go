@@ -290,6 +290,15 @@ func TestTokenIsEchoedWhenThePassIsOver(t *testing.T) {
 		if got := c.source("platform").Status.HandledToken; got != "token-1" {
 			t.Errorf("handled %q, want token-1", got)
 		}
+		c.push("rev-2", claim("web", "a:2"))
+		s = c.source("platform")
+		s.Status.RequestedToken = "token-3"
+		s.Status.Snapshot.Token, s.Status.Snapshot.Sequence = "token-2", s.Status.Snapshot.Sequence+1
+		c.Put(s)
+		c.settle()
+		if got := c.source("platform").Status.HandledToken; got != "token-2" {
+			t.Errorf("handled %q, want token-2: the snapshot was read before token-3 was given out", got)
+		}
 	})
 }
 

@@ -84,8 +84,8 @@ func statusUpdate(in Input, plan *Plan, done *outcome, now time.Time) *carav1.Up
 			text(&req.AppliedRevision, st.GetAppliedRevision(), plan.Revision)
 		}
 	}
-	if answered(in, done) {
-		text(&req.HandledToken, st.GetHandledToken(), st.GetRequestedToken())
+	if token := answered(in, done); token > st.GetHandledToken() {
+		req.HandledToken, news = &token, true
 	}
 	if want := int32(t.owned); st.GetProjects() != want {
 		req.Projects, news = &want, true
@@ -102,14 +102,18 @@ func statusUpdate(in Input, plan *Plan, done *outcome, now time.Time) *carav1.Up
 	return req
 }
 
-// answered tells whether the pass answers the request that stands. A suspended source answers at once: with its
-// condition, which says that nothing is done.
-func answered(in Input, done *outcome) bool {
+// answered returns the newest request that the pass answers, or nothing. That is the one that the snapshot was read for;
+// a newer one waits for a pass that began after it. A suspended source answers every request at once: its condition says
+// that nothing is done.
+func answered(in Input, done *outcome) string {
 	st := in.Source.GetStatus()
-	if st.GetRequestedToken() == "" || done.err != nil {
-		return false
+	switch {
+	case done.err != nil:
+		return ""
+	case in.Source.GetSpec().GetSuspend():
+		return st.GetRequestedToken()
 	}
-	return in.Source.GetSpec().GetSuspend() || st.GetSnapshot().GetToken() == st.RequestedToken
+	return st.GetSnapshot().GetToken()
 }
 
 // newRun is the pass as one line of history; nil where it changed nothing, or failed just as the one before.

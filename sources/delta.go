@@ -20,6 +20,8 @@ type Parsed struct {
 	Docs     []Doc
 	Problems []*carav1.FileProblem
 	Warnings []*carav1.FileProblem
+	// Skipped says what a file without any document of ours looks like; empty for all others.
+	Skipped string
 }
 
 // Doc is one project in a file.
@@ -38,8 +40,12 @@ type Reading struct {
 	Author, Subject string
 	Time            *timestamppb.Timestamp
 	Files           []Parsed // sorted by path
-	// Problems are those of entries that are no readable files.
+	// Problems are those of entries that are no readable files, Warnings those of the source as a whole.
 	Problems []*carav1.FileProblem
+	Warnings []*carav1.FileProblem
+	// Unread and Hidden are what is there and was not read.
+	Unread []Unread
+	Hidden []File
 }
 
 // Change is what a Reading changes in the claims of its source.
@@ -67,10 +73,13 @@ func (p place) String() string { return fmt.Sprintf("%s:%d", p.file.Path, p.doc.
 //   - A project that one good file declares once is claimed as declared there.
 //   - A project that is declared twice is held, and so is one whose file is broken now and which no good file
 //     declares: present, with the last good spec and the reason. Without a last good spec there is no claim yet.
-//   - A claim that is neither becomes absent. Whether that may prune anything is not decided here.
+//   - A project whose file or folder is still there and is not read any more (a link, a submodule, a hidden path, a file
+//     without a document of ours) is held too, with a warning that names the path.
+//   - A claim that is none of these becomes absent. Whether that may prune anything is not decided here.
 //   - A claim that would not change is not written.
 func Delta(r Reading, previous []*carav1.Claim) Change {
-	change := Change{Problems: slices.Clone(r.Problems)}
+	change := Change{Problems: slices.Clone(r.Problems), Warnings: slices.Clone(r.Warnings)}
+	unread := newUnread(r)
 	broken := map[string]*carav1.FileProblem{} // first problem by file
 	for _, p := range r.Problems {
 		broken[p.File] = p
@@ -111,8 +120,14 @@ func Delta(r Reading, previous []*carav1.Claim) Change {
 			change.put(was, held(r, was, "its file is broken: "+Place(p)+": "+p.Message))
 			continue
 		}
+		if path, why := unread.at(was); why != "" {
+			change.put(was, held(r, was, path+" "+why))
+			unread.keep(path, why, name)
+			continue
+		}
 		change.Absent = append(change.Absent, name)
 	}
+	change.Warnings = append(change.Warnings, unread.warnings()...)
 	slices.Sort(change.Absent)
 	slices.SortFunc(change.Upserts, func(a, b *carav1.ClaimSpec) int {
 		return strings.Compare(a.Project.Metadata.Name, b.Project.Metadata.Name)

@@ -2,6 +2,7 @@ package sources
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -14,6 +15,15 @@ const (
 	MaxSnapshotBytes = 64 << 20
 )
 
+// MaxDepth is how many folders may lie above a manifest.
+const MaxDepth = 64
+
+// TooDeep is the problem of a manifest below too many folders.
+func TooDeep(file string) *carav1.FileProblem {
+	return &carav1.FileProblem{File: clip(file, 4096), Message: fmt.Sprintf(
+		"lies below more than %d folders, the limit of a manifest; move it up, or leave it out with spec.exclude", MaxDepth)}
+}
+
 // Opener makes the driver of one sort of source. It does no I/O. The secret holds the values that the source's
 // secretRef names, nil where it names none.
 type Opener interface {
@@ -25,7 +35,8 @@ type Driver interface {
 	// Probe returns the revision that the source has now, as cheaply as it can. An answer that is younger than maxAge
 	// may be shared with other sources; 0 asks for a fresh one.
 	Probe(ctx context.Context, maxAge time.Duration) (revision string, err error)
-	// Tree lists the manifests at a revision that Probe returned. The caller closes it.
+	// Tree lists the manifests at a revision that Probe returned. Its Revision is the one to publish: it differs where the
+	// probe found a name for it, such as an annotated tag. The caller closes it.
 	Tree(ctx context.Context, revision string) (*Tree, error)
 	// Close lets go of connections. Nothing is called after it.
 	Close()
@@ -53,9 +64,32 @@ type Tree struct {
 	Files []File
 	// Problems are the entries that look like manifests and cannot be read: each makes the snapshot incomplete.
 	Problems []*carav1.FileProblem
+	// Unread are the paths inside the subtree that are there and are not followed. A project that was declared at or below
+	// one of them is kept.
+	Unread []Unread
+	// Warnings are what a person should know about the source and what is no error.
+	Warnings []*carav1.FileProblem
+	// Hidden lists the manifests whose names, or whose folders' names, begin with a dot. It is called only if a project
+	// would leave the source, because a file that was hidden is not removed. Read is not set. Nil if there are none.
+	Hidden func(ctx context.Context) ([]File, error)
 	// Close releases what Read needs; nil where there is nothing to release.
 	Close func()
 }
+
+// Unread is one path that is not followed.
+type Unread struct {
+	Path string
+	// Why completes the sentence "PATH ...": `is a submodule, and submodules are not followed`.
+	Why string
+}
+
+// What Unread says of paths that no driver follows.
+const (
+	UnreadLink      = "is a symbolic link, and links are not followed"
+	UnreadSubmodule = "is a submodule, and submodules are not followed"
+	UnreadSpecial   = "is not a regular file or folder"
+	unreadHidden    = "is hidden: its name or its folder's name begins with a dot"
+)
 
 // File is one manifest file.
 type File struct {

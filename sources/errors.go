@@ -1,6 +1,7 @@
 package sources
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -20,9 +21,11 @@ const (
 	ReasonInvalidSpec     = "InvalidSpec"
 	ReasonRefused         = "AddressRefused"
 	ReasonProtocol        = "ProtocolError"
+	ReasonInsecure        = "InsecureTransport"
+	ReasonReadFailed      = "ReadFailed"
 )
 
-// ErrMoved says that the source changed while it was read. The pass is done again soon and nothing is reported.
+// ErrMoved says that the source changed while it was read. It is read again at once and nothing is reported.
 var ErrMoved = errors.New("the source changed while it was read")
 
 // Error is why a source could not be read. Its text is for people: what is missing, and what to do. It holds no
@@ -55,3 +58,22 @@ func Retry(reason, format string, args ...any) *Error {
 type FileError struct{ Message string }
 
 func (e *FileError) Error() string { return e.Message }
+
+// readError makes what a driver returned fit for a report. A driver explains the errors that it knows. Any other error
+// means the same for the source: it was not read, and FetchFailed must say so. what names the step and the place.
+func readError(ctx context.Context, err error, format string, args ...any) error {
+	if _, known := errors.AsType[*Error](err); err == nil || known || errors.Is(err, ErrMoved) || ctx.Err() != nil {
+		return err
+	}
+	return Retry(ReasonReadFailed, "%s: %s", fmt.Sprintf(format, args...), clip(err.Error(), 1000))
+}
+
+// safely calls a driver. A driver reads what strangers push: if it panics, that is an error of this read alone.
+func safely(do func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("the reader panicked: %v", r)
+		}
+	}()
+	return do()
+}

@@ -101,6 +101,8 @@ func (s *Sources) listen(ctx context.Context) {
 }
 
 func (s *Sources) follow(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // ends the stream on both sides, also where Recv returned an error of its own
 	stream, err := s.client.WatchHints(ctx, &emptypb.Empty{})
 	if err != nil {
 		return err

@@ -72,6 +72,12 @@ func (m *Match) rel(p string) (string, bool) {
 	return strings.CutPrefix(p, m.Root+"/")
 }
 
+// Hidden reports whether a file or folder of the source is left out for a name that begins with a dot alone.
+func (m *Match) Hidden(file string) bool {
+	rel, ok := m.rel(file)
+	return ok && hidden(rel) && !m.excluded(rel)
+}
+
 func (m *Match) excluded(rel string) bool {
 	for _, g := range m.exclude {
 		if doublestar.MatchUnvalidated(g, rel) {

@@ -12,6 +12,7 @@ type fact struct {
 	docs     []docFact
 	problems []*carav1.FileProblem
 	warnings []*carav1.FileProblem
+	skipped  string
 }
 
 type docFact struct {
@@ -32,7 +33,7 @@ func remember(files []Parsed) memory {
 		for _, d := range f.Docs {
 			k.docs = append(k.docs, docFact{d.Project.GetMetadata().GetName(), d.Hash, d.Line})
 		}
-		k.problems, k.warnings = f.Problems, f.Warnings
+		k.problems, k.warnings, k.skipped = f.Problems, f.Warnings, f.Skipped
 		m[factKey(f.Hash, f.Path)] = k
 	}
 	return m
@@ -69,7 +70,7 @@ func (m memory) known(f File, claims map[string]*carav1.ClaimSpec) (p Parsed, ok
 	if !ok {
 		return Parsed{}, false
 	}
-	p = Parsed{Path: f.Path, Hash: f.Hash, Problems: moved(k.problems, f.Path), Warnings: moved(k.warnings, f.Path)}
+	p = Parsed{Path: f.Path, Hash: f.Hash, Problems: moved(k.problems, f.Path), Warnings: moved(k.warnings, f.Path), Skipped: k.skipped}
 	for _, d := range k.docs {
 		if len(k.problems) > 0 { // nothing of a broken file is applied: the name is enough
 			p.Docs = append(p.Docs, Doc{Project: &carav1.Project{Metadata: &carav1.ObjectMeta{Name: d.name}}, Hash: d.hash, Line: d.line})

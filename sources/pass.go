@@ -87,6 +87,12 @@ type pass struct {
 // reported to the API, not returned.
 func (p *pass) run(ctx context.Context) (time.Duration, error) {
 	head, err := p.read(ctx)
+	for errors.Is(err, ErrMoved) && !p.live() && p.st.moves < mostMoves && ctx.Err() == nil {
+		// A push came between probe and fetch: whatever is there now is read at once.
+		p.st.moves++
+		p.force = true
+		head, err = p.read(ctx)
+	}
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
 	}
@@ -97,7 +103,7 @@ func (p *pass) run(ctx context.Context) (time.Duration, error) {
 	case errors.Is(err, errDoubt):
 		p.st.hints.soon() // the second look is due whatever the time
 		return secondLook, nil
-	case errors.Is(err, ErrMoved) && p.st.moves < 10:
+	case errors.Is(err, ErrMoved) && p.st.moves < mostMoves:
 		p.st.moves++
 		p.st.hints.soon()
 		return secondLook / 2, nil
@@ -107,6 +113,14 @@ func (p *pass) run(ctx context.Context) (time.Duration, error) {
 		return p.report(ctx, nil, bad)
 	}
 	return 0, err
+}
+
+// mostMoves is how often in a row a source may change while it is read before that is reported.
+const mostMoves = 10
+
+func (p *pass) live() bool {
+	_, live := p.st.driver.(Live)
+	return live
 }
 
 // errDoubt says that what was read is looked at a second time before it is believed.
@@ -121,18 +135,16 @@ func (p *pass) read(ctx context.Context) (*carav1.Snapshot, error) {
 	if p.force || p.st.failures > 0 {
 		maxAge = 0
 	}
-	revision, err := p.st.driver.Probe(ctx, maxAge)
+	err := safely(func() (err error) {
+		p.revision, err = p.st.driver.Probe(ctx, maxAge)
+		return err
+	})
 	if err != nil {
-		return nil, err
+		return nil, readError(ctx, err, "probe the source")
 	}
-	p.revision = revision
 	head := p.src.GetStatus().GetSnapshot()
-	if head != nil && head.Revision == revision && head.SpecHash == specHash(p.src.Spec) {
-		p.st.doubt = ""
-		if token := p.st.asked(p.src); token != "" {
-			return p.answer(ctx, head, token)
-		}
-		return head, nil
+	if p.known(head, p.revision) {
+		return p.again(ctx, head)
 	}
 	select {
 	case p.reading <- struct{}{}:
@@ -140,14 +152,35 @@ func (p *pass) read(ctx context.Context) (*carav1.Snapshot, error) {
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	tree, err := p.st.driver.Tree(ctx, revision)
+	var tree *Tree
+	err = safely(func() (err error) {
+		tree, err = p.st.driver.Tree(ctx, p.revision)
+		return err
+	})
 	if err != nil {
-		return nil, err
+		return nil, readError(ctx, err, "read the tree at %.12s", p.revision)
 	}
 	if tree.Close != nil {
 		defer tree.Close()
 	}
+	if p.revision = tree.Revision; p.known(head, tree.Revision) {
+		return p.again(ctx, head)
+	}
 	return p.take(ctx, tree, head)
+}
+
+// known tells whether head is what the source has at a revision.
+func (p *pass) known(head *carav1.Snapshot, revision string) bool {
+	return head != nil && head.Revision == revision && head.SpecHash == specHash(p.src.Spec)
+}
+
+// again ends a pass that found nothing new.
+func (p *pass) again(ctx context.Context, head *carav1.Snapshot) (*carav1.Snapshot, error) {
+	p.st.doubt, p.st.moves = "", 0
+	if token := p.st.asked(p.src); token != "" {
+		return p.answer(ctx, head, token)
+	}
+	return head, nil
 }
 
 // take publishes what a tree declares.
@@ -161,6 +194,16 @@ func (p *pass) take(ctx context.Context, tree *Tree, head *carav1.Snapshot) (*ca
 		return nil, err
 	}
 	change := Delta(*reading, claims)
+	if len(change.Absent) > 0 && tree.Hidden != nil {
+		err := safely(func() (err error) {
+			reading.Hidden, err = tree.Hidden(ctx)
+			return err
+		})
+		if err != nil {
+			return nil, readError(ctx, err, "look for hidden files at %.12s", tree.Revision)
+		}
+		change = Delta(*reading, claims)
+	}
 	if most := cmp.Or(int(p.src.Spec.GetMaxProjects()), 10_000); change.Projects > most {
 		return nil, Human(ReasonTooLarge, "%d projects are declared and spec.maxProjects is %d: raise it, or narrow the source with spec.path or spec.include",
 			change.Projects, most)
@@ -182,7 +225,7 @@ func (p *pass) take(ctx context.Context, tree *Tree, head *carav1.Snapshot) (*ca
 // doubtful tells whether a live source should be looked at again before it is believed: a removal or an error that is
 // new may be a file half-written. A source that does not come to rest is believed in the end; an error prunes nothing.
 func (p *pass) doubtful(tree *Tree, change Change, head *carav1.Snapshot) bool {
-	if _, live := p.st.driver.(Live); !live || len(change.Absent) == 0 && !newProblems(change, head) {
+	if !p.live() || len(change.Absent) == 0 && !newProblems(change, head) {
 		return false
 	}
 	if p.st.doubt == tree.Revision {
@@ -205,7 +248,10 @@ func newProblems(change Change, head *carav1.Snapshot) bool {
 
 // parse reads the files whose content is not known.
 func (p *pass) parse(ctx context.Context, tree *Tree, claims []*carav1.Claim) (*Reading, error) {
-	r := &Reading{Source: p.src.Metadata.Name, SourceUID: p.src.Metadata.Uid, Revision: tree.Revision, Problems: tree.Problems}
+	r := &Reading{
+		Source: p.src.Metadata.Name, SourceUID: p.src.Metadata.Uid, Revision: tree.Revision,
+		Problems: tree.Problems, Warnings: tree.Warnings, Unread: tree.Unread,
+	}
 	if tree.Ref != "" || tree.Author != "" { // of a directory nobody knows who changed what
 		r.Author, r.Subject = clip(tree.Author, 512), clip(tree.Subject, 512)
 		if !tree.Time.IsZero() {
@@ -222,14 +268,18 @@ func (p *pass) parse(ctx context.Context, tree *Tree, claims []*carav1.Claim) (*
 			r.Files = append(r.Files, known)
 			continue
 		}
-		data, err := f.Read(ctx)
+		var data []byte
+		err := safely(func() (err error) {
+			data, err = f.Read(ctx)
+			return err
+		})
 		var unfit *FileError
 		switch {
 		case errors.As(err, &unfit):
 			r.Files = append(r.Files, Parsed{Path: f.Path, Hash: f.Hash, Problems: []*carav1.FileProblem{{File: f.Path, Message: unfit.Message}}})
 			continue
 		case err != nil:
-			return nil, err
+			return nil, readError(ctx, err, "read %s at %.12s", f.Path, tree.Revision)
 		}
 		if total += int64(len(data)); total > MaxSnapshotBytes {
 			return nil, Human(ReasonTooLarge, "the manifests are larger than %d MiB together, the limit of a source: narrow it with spec.path or spec.include", MaxSnapshotBytes>>20)
@@ -257,9 +307,13 @@ func (p *pass) open(ctx context.Context) error {
 	if opener == nil {
 		return Human(ReasonInvalidSpec, "this server reads no sources of this sort")
 	}
-	driver, err := opener.Open(p.src.Spec, secret)
-	if err != nil {
+	var driver Driver
+	err = safely(func() (err error) {
+		driver, err = opener.Open(p.src.Spec, secret)
 		return err
+	})
+	if err != nil {
+		return readError(ctx, err, "open the source")
 	}
 	p.st.driver, p.st.secret = driver, id
 	if live, ok := driver.(Live); ok {
@@ -286,10 +340,13 @@ func (p *pass) secret(ctx context.Context) (map[string][]byte, error) {
 	if err == nil {
 		return resp.GetGit(), nil
 	}
-	if code := api.Code(err); code == codes.NotFound || code == codes.FailedPrecondition {
+	switch api.Code(err) {
+	case codes.NotFound, codes.FailedPrecondition:
 		return nil, Human(ReasonAuthFailed, "Secret %q, which spec.git.secretRef names, does not exist; create it with `caractrl apply`", name)
+	case codes.Canceled, codes.DeadlineExceeded, codes.Unavailable, codes.Unauthenticated:
+		return nil, fmt.Errorf("get secret %s: %w", name, err) // the API cannot be reached, also not for a report
 	}
-	return nil, fmt.Errorf("get secret %s: %w", name, err)
+	return nil, readError(ctx, err, "read Secret %q, which spec.git.secretRef names", name)
 }
 
 func secretID(secret map[string][]byte) string {

@@ -54,11 +54,11 @@ func (st *state) close() {
 	}
 }
 
-// asked is the request that waits for an answer, or empty.
+// asked is the newest request that waits for an answer, or empty. Tokens sort in the order of the requests.
 func (st *state) asked(src *carav1.Source) string {
 	status := src.GetStatus()
 	token := status.GetRequestedToken()
-	if token == st.token || token == status.GetHandledToken() || token == status.GetSnapshot().GetToken() {
+	if token <= max(st.token, status.GetHandledToken(), status.GetSnapshot().GetToken()) {
 		return ""
 	}
 	return token

@@ -1,11 +1,13 @@
 package git
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
 	"maps"
+	"net/url"
 	"slices"
 	"strings"
 	"unicode"
@@ -18,14 +20,15 @@ type credentials struct {
 	user, password string
 	sshKey         []byte
 	sshPassphrase  []byte
-	knownHosts     []byte
+	knownHosts     []byte // the lines that can be read
+	badLines       []int  // of known_hosts
 	ca             []byte
 	id             string   // hash of them all: equal ids may share an answer
 	secrets        []string // what must never be shown
 }
 
 // readCredentials picks what the scheme needs, and says what is missing.
-func readCredentials(a address, secret map[string][]byte) (credentials, error) {
+func readCredentials(a address, secret map[string][]byte, insecure bool) (credentials, error) {
 	c := credentials{
 		user: text(secret["username"]), password: text(secret["password"]),
 		sshKey: secret["ssh-privatekey"], sshPassphrase: secret["ssh-passphrase"],
@@ -44,13 +47,10 @@ func readCredentials(a address, secret map[string][]byte) (credentials, error) {
 		h.Write(sum[:])
 	}
 	c.id = hex.EncodeToString(h.Sum(nil))
-	for _, s := range []string{c.password, text(c.sshPassphrase)} {
-		if s != "" {
-			c.secrets = append(c.secrets, s, base64.StdEncoding.EncodeToString([]byte(c.user+":"+s)))
-		}
-	}
-	if len(c.sshKey) > 0 {
-		c.secrets = append(c.secrets, text(c.sshKey))
+	c.secrets = spellings(text(secret["username"]), c.user, c.password, text(c.sshPassphrase), text(c.sshKey))
+	if a.scheme == "http" && c.password != "" && !insecure {
+		return credentials{}, sources.Human(sources.ReasonInsecure,
+			"the Secret's password would be sent over http://, where everybody on the way can read it; use https://, or set spec.git.insecure: true if that is meant")
 	}
 	if len(c.ca) > 0 && !x509.NewCertPool().AppendCertsFromPEM(c.ca) {
 		return credentials{}, sources.Human(sources.ReasonInvalidSpec, "the Secret's ca.crt holds no PEM certificate")
@@ -75,11 +75,64 @@ func (c credentials) checkSSH() error {
 
 func text(b []byte) string { return strings.TrimSpace(string(b)) }
 
+// spellings lists what must never be shown, the longest first: every value as it is, as a URL spells it, and as a header
+// carries it; of a key, each line.
+func spellings(name, user, password, passphrase, key string) []string {
+	var all []string
+	values := []string{name, password, passphrase}
+	for line := range strings.Lines(key) {
+		if line = strings.TrimSpace(line); !strings.HasPrefix(line, "-----") {
+			values = append(values, line)
+		}
+	}
+	for _, s := range values {
+		if s != "" {
+			all = append(all, s, url.QueryEscape(s), url.PathEscape(s), base64.StdEncoding.EncodeToString([]byte(s)))
+		}
+	}
+	if password != "" { // user is name, or what stands in for it
+		all = append(all, base64.StdEncoding.EncodeToString([]byte(user+":"+password)))
+	}
+	slices.SortFunc(all, func(a, b string) int { return cmp.Or(cmp.Compare(len(b), len(a)), cmp.Compare(a, b)) })
+	return slices.Compact(all)
+}
+
+// redact puts a mark in the place of every credential. A short one counts only as a word of its own, since it may be part
+// of any other: a user is often called git.
+func (c credentials) redact(said string) string {
+	const mark, short = "<redacted>", 8
+	for _, s := range c.secrets {
+		if len(s) >= short {
+			said = strings.ReplaceAll(said, s, mark)
+			continue
+		}
+		var b strings.Builder
+		for {
+			i := strings.Index(said, s)
+			if i < 0 {
+				break
+			}
+			end := i + len(s)
+			if i > 0 && isWord(said[i-1]) && isWord(s[0]) || end < len(said) && isWord(said[end]) && isWord(s[len(s)-1]) {
+				b.WriteString(said[:i+1])
+				said = said[i+1:]
+				continue
+			}
+			b.WriteString(said[:i] + mark)
+			said = said[end:]
+		}
+		said = b.String() + said
+	}
+	return said
+}
+
+func isWord(c byte) bool {
+	return c == '_' || c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || c >= 0x80
+}
+
 // scrub makes what a server or library said fit to be shown: one line, bounded, and without any credential.
 func (c credentials) scrub(said string) string {
-	for _, s := range c.secrets {
-		said = strings.ReplaceAll(said, s, "<redacted>")
-	}
+	said = c.redact(said)
 	said = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) || r == unicode.ReplacementChar {
 			return ' '

@@ -44,10 +44,11 @@ func (p *pack) resolve(types ...plumbing.ObjectType) error {
 		return nil
 	}
 	for i, e := range p.entries {
-		if !slices.Contains(types, e.typ) || e.length > p.cap(e.typ) {
+		if !slices.Contains(types, e.typ) || len(p.byBase[e.offset]) == 0 && len(p.byRef) == 0 {
 			continue
 		}
-		if len(p.byBase[e.offset]) == 0 && len(p.byRef) == 0 {
+		if e.length > p.cap(e.typ) {
+			p.skipped = true
 			continue
 		}
 		data, err := p.inflate(scan, int32(i))
@@ -68,6 +69,7 @@ func (p *pack) resolve(types ...plumbing.ObjectType) error {
 				live -= int64(len(s.on.data))
 			}
 			if data == nil {
+				p.skipped = true
 				continue
 			}
 			hash := plumbing.ComputeHash(s.on.typ, data)

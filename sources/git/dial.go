@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -26,40 +27,99 @@ func dialer(allow []netip.Prefix, timeout time.Duration) func(ctx context.Contex
 			if err != nil {
 				return fmt.Errorf("parse address %q: %w", address, err)
 			}
-			if addr := ap.Addr().Unmap().WithZone(""); !reachable(addr, allow) {
-				return &refusedAddress{addr}
-			}
-			return nil
+			return checkAddress(ap.Addr(), allow)
 		},
 	}
 	return d.DialContext
 }
 
+// checkAddress refuses an address that sources may not reach.
+func checkAddress(addr netip.Addr, allow []netip.Prefix) error {
+	if addr = addr.Unmap().WithZone(""); !reachable(addr, allow) {
+		return &refusedAddress{addr}
+	}
+	return nil
+}
+
+// checkHost is checkAddress for a host that somebody else resolves, such as a proxy: only what it says itself can be
+// checked. Resolvers also take addresses in forms that netip does not, such as 127.1 and 0x7f000001.
+func checkHost(host string, allow []netip.Prefix) error {
+	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return checkAddress(addr, allow)
+	}
+	last := host[strings.LastIndexByte(host, '.')+1:]
+	numeric := strings.Trim(last, "0123456789") == "" || strings.HasPrefix(last, "0x") && strings.Trim(last[2:], "0123456789abcdef") == ""
+	if last == "localhost" || numeric {
+		return checkAddress(netip.AddrFrom4([4]byte{127, 0, 0, 1}), allow)
+	}
+	return nil
+}
+
+// reachable tells whether sources may connect to an address: it is in allow, or it is public. An IPv6 address that
+// stands for an IPv4 one is judged by that too, whichever of its spellings is used.
 func reachable(addr netip.Addr, allow []netip.Prefix) bool {
+	addr = addr.Unmap().WithZone("")
 	for _, p := range allow {
-		if p.Contains(addr) {
+		if plain(p).Contains(addr) {
 			return true
 		}
+	}
+	if inner, ok := embedded(addr); ok {
+		return reachable(inner, allow)
 	}
 	for _, p := range special() {
 		if p.Contains(addr) {
 			return false
 		}
 	}
-	return addr.IsGlobalUnicast() && !addr.IsPrivate()
+	return addr.Is4() && addr.IsGlobalUnicast() || globalUnicast().Contains(addr)
 }
 
-// special are the ranges beside the private ones that never lead to a public git server.
-func special() []netip.Prefix {
-	return []netip.Prefix{
-		netip.MustParsePrefix("0.0.0.0/8"),
-		netip.MustParsePrefix("100.64.0.0/10"), // carrier NAT, also cloud metadata
-		netip.MustParsePrefix("192.0.0.0/24"),
-		netip.MustParsePrefix("198.18.0.0/15"),
-		netip.MustParsePrefix("240.0.0.0/4"),
-		netip.MustParsePrefix("64:ff9b::/96"), // NAT64 hides any IPv4 address
-		netip.MustParsePrefix("64:ff9b:1::/48"),
-		netip.MustParsePrefix("2002::/16"), // 6to4, likewise
-		netip.MustParsePrefix("2001::/32"),
+// plain is a prefix of IPv4 addresses as such, also where it was written ::ffff:127.0.0.0/104.
+func plain(p netip.Prefix) netip.Prefix {
+	if p.Addr().Is4In6() && p.Bits() >= 96 {
+		return netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
 	}
+	return p
+}
+
+// embedded returns the IPv4 address that a translator or tunnel makes of an IPv6 address. With NAT64 a public address
+// must stay reachable: it is all that a host without IPv4 has.
+func embedded(addr netip.Addr) (netip.Addr, bool) {
+	if !addr.Is6() {
+		return netip.Addr{}, false
+	}
+	b := addr.As16()
+	at := func(i int) (netip.Addr, bool) { return netip.AddrFrom4([4]byte(b[i : i+4])), true }
+	within := func(prefix string) bool { return netip.MustParsePrefix(prefix).Contains(addr) }
+	switch {
+	case within("64:ff9b::/96"), within("::ffff:0:0:0/96"): // NAT64, SIIT
+		return at(12)
+	case within("2002::/16"): // 6to4
+		return at(2)
+	case b[8]&0xfd == 0 && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe && within("2000::/3"): // ISATAP
+		return at(12)
+	}
+	return netip.Addr{}, false
+}
+
+// globalUnicast is all of IPv6 that is given out for public use. What lies outside of it is local, reserved, or an old
+// spelling of an IPv4 address such as ::127.0.0.1.
+func globalUnicast() netip.Prefix { return netip.MustParsePrefix("2000::/3") }
+
+// special are the ranges that never lead to a public git server, from IANA's registries of special-purpose addresses.
+func special() []netip.Prefix {
+	var all []netip.Prefix
+	for _, p := range []string{
+		"0.0.0.0/8", "10.0.0.0/8",
+		"100.64.0.0/10", // carrier NAT, also cloud metadata
+		"127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16",
+		"198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
+		"2001::/23", // Teredo and other protocols
+		"2001:db8::/32", "3fff::/20",
+	} {
+		all = append(all, netip.MustParsePrefix(p))
+	}
+	return all
 }

@@ -81,7 +81,7 @@ func TestErrors(t *testing.T) {
 		{"empty local repository", filepath.Join(root, "empty.git"), nil, "", nil, sources.ReasonEmptyRepository, true, `URL has no commit yet; push one`},
 		{"branch missing", http.RepoURL("app"), &carav1.GitRef{Branch: "prod"}, "", nil, sources.ReasonRefNotFound, true, `branch "prod" does not exist in URL; it has main`},
 		{"tag missing", http.RepoURL("app"), &carav1.GitRef{Tag: "v9"}, "", nil, sources.ReasonRefNotFound, true, `tag "v9" does not exist in URL; it has nightly, v1.0.0`},
-		{"no version in range", http.RepoURL("app"), &carav1.GitRef{Semver: ">=2"}, "", nil, sources.ReasonRefNotFound, true, `no tag of URL is a version within ">=2"; it has nightly, v1.0.0`},
+		{"no version in range", http.RepoURL("app"), &carav1.GitRef{Semver: ">=2"}, "", nil, sources.ReasonRefNotFound, true, `no tag of URL is a version (X.Y.Z or vX.Y.Z) within ">=2"; it has nightly, v1.0.0`},
 		{"commit missing", http.RepoURL("app"), &carav1.GitRef{Commit: strings.Repeat("a", 40)}, "", nil, sources.ReasonRefNotFound, true, `URL has no such commit, or gives none out by hash; follow a branch or tag, or check spec.git.ref.commit`},
 		{"commit missing locally", filepath.Join(root, "app.git"), &carav1.GitRef{Commit: strings.Repeat("a", 40)}, "", nil, sources.ReasonRefNotFound, true, `URL has no commit ` + strings.Repeat("a", 40) + `; check spec.git.ref`},
 		{"path missing", http.RepoURL("app"), &carav1.GitRef{Commit: first}, "deploy/prod", nil, sources.ReasonPathNotFound, true, `path "deploy/prod" does not exist in URL at ` + first[:7] + `: there is no "deploy/prod"; check spec.path`},
@@ -100,7 +100,7 @@ func TestErrors(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			spec := &carav1.SourceSpec{Git: &carav1.GitSource{Url: tt.url, Ref: tt.ref, SecretRef: "s"}, Path: tt.path}
+			spec := &carav1.SourceSpec{Git: &carav1.GitSource{Url: tt.url, Ref: tt.ref, SecretRef: "s", Insecure: true}, Path: tt.path}
 			_, err := look(t, git.New(config()), spec, tt.secret)
 			var e *sources.Error
 			if !errors.As(err, &e) {
@@ -147,7 +147,7 @@ func TestServerFaults(t *testing.T) {
 			cfg := config()
 			cfg.IdleTimeout = 300 * time.Millisecond
 			secret := map[string][]byte{"token": []byte(planted)}
-			_, err := look(t, git.New(cfg), &carav1.SourceSpec{Git: &carav1.GitSource{Url: server.RepoURL("app"), SecretRef: "s"}}, secret)
+			_, err := look(t, git.New(cfg), &carav1.SourceSpec{Git: &carav1.GitSource{Url: server.RepoURL("app"), SecretRef: "s", Insecure: true}}, secret)
 			var e *sources.Error
 			if !errors.As(err, &e) {
 				t.Fatalf("err = %v", err)

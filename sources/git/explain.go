@@ -13,6 +13,16 @@ import (
 	"github.com/caravanserai/cara/sources"
 )
 
+// errNoCommit says that the server does not give out the commit that was asked for.
+var errNoCommit = errors.New("no such commit")
+
+// noCommit is errNoCommit with the words for a source that follows that very commit.
+type noCommit struct{ said *sources.Error }
+
+func (e *noCommit) Error() string        { return e.said.Message }
+func (e *noCommit) Is(target error) bool { return target == errNoCommit }
+func (e *noCommit) Unwrap() error        { return e.said }
+
 // explain turns what went wrong on the way to a repository into an error for people. What it does not know is
 // unreachable: worth another try.
 func explain(ctx context.Context, a address, c credentials, err error) error {
@@ -24,7 +34,7 @@ func explain(ctx context.Context, a address, c credentials, err error) error {
 	} else if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return context.Canceled
 	}
-	if e := explainTrust(a, err); e != nil {
+	if e := explainTrust(a, c, err); e != nil {
 		return e
 	}
 	var redirect *redirectError
@@ -42,6 +52,8 @@ func explain(ctx context.Context, a address, c credentials, err error) error {
 		return explainRemote(a, c, said)
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return sources.Retry(sources.ReasonUnreachable, "%s: the host name does not resolve; check spec.git.url and DNS", a)
+	case errors.Is(err, errAbsent), errors.Is(err, errCorrupt):
+		return sources.Retry(sources.ReasonReadFailed, "%s is damaged: %s; run `git fsck` there", a, c.scrub(err.Error()))
 	case errors.Is(err, errNotPack):
 		return sources.Retry(sources.ReasonProtocol, "%s sent a pack that cannot be read: %s", a, c.scrub(err.Error()))
 	}
@@ -49,7 +61,7 @@ func explain(ctx context.Context, a address, c credentials, err error) error {
 }
 
 // explainTrust is about certificates and host keys.
-func explainTrust(a address, err error) error {
+func explainTrust(a address, c credentials, err error) error {
 	var unknown x509.UnknownAuthorityError
 	var invalid x509.CertificateInvalidError
 	var hostname x509.HostnameError
@@ -63,6 +75,9 @@ func explainTrust(a address, err error) error {
 		return sources.Human(sources.ReasonAuthFailed, "%s has a certificate that is not valid for it: %s", a, innermost(err))
 	case errors.As(err, &key) && len(key.Want) > 0:
 		return sources.Human(sources.ReasonHostKey, "%s shows another host key than `known_hosts` has: somebody may be in between; if the key was changed on purpose, update the Secret", a)
+	case errors.As(err, &key) && len(c.badLines) > 0:
+		return sources.Human(sources.ReasonHostKey, "%s is not in the Secret's `known_hosts`, where these cannot be read: %s; add its line (from `ssh-keyscan`, checked)",
+			a, lineNumbers(c.badLines))
 	case errors.As(err, &key):
 		return sources.Human(sources.ReasonHostKey, "%s is not in the Secret's `known_hosts`; add its line (from `ssh-keyscan`, checked)", a)
 	case errors.As(err, &revoked):
@@ -76,8 +91,8 @@ func explainRemote(a address, c credentials, e *remoteError) error {
 	said := strings.ToLower(e.said)
 	switch {
 	case strings.Contains(said, "not our ref"), strings.Contains(said, "unadvertised object"):
-		return sources.Human(sources.ReasonRefNotFound,
-			"%s has no such commit, or gives none out by hash; follow a branch or tag, or check spec.git.ref.commit", a)
+		return &noCommit{sources.Human(sources.ReasonRefNotFound,
+			"%s has no such commit, or gives none out by hash; follow a branch or tag, or check spec.git.ref.commit", a)}
 	case strings.Contains(said, "not found"), strings.Contains(said, "does not exist"), strings.Contains(said, "no such"),
 		strings.Contains(said, "does not appear to be a git repository"):
 		return sources.Human(sources.ReasonNotFound, "%s does not exist, or the credentials may not see it: %s", a, c.scrub(e.said))
@@ -85,6 +100,16 @@ func explainRemote(a address, c credentials, e *remoteError) error {
 		return sources.Human(sources.ReasonAuthFailed, "%s refused access: %s", a, c.scrub(e.said))
 	}
 	return sources.Retry(sources.ReasonProtocol, "%s says: %s", a, c.scrub(e.said))
+}
+
+// explainFile is about one manifest of a tree that could be read.
+func explainFile(ctx context.Context, where, path string, err error) error {
+	_, known := errors.AsType[*sources.Error](err)
+	_, unfit := errors.AsType[*sources.FileError](err)
+	if known || unfit || ctx.Err() != nil {
+		return err
+	}
+	return sources.Retry(sources.ReasonReadFailed, "%s in %s cannot be read: %s; run `git fsck` there", path, where, credentials{}.scrub(err.Error()))
 }
 
 // innermost is the last error of a chain: those around it quote URLs.

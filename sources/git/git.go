@@ -1,11 +1,13 @@
 package git
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/netip"
+	"net/url"
 	"sync"
 	"time"
 
@@ -19,6 +21,9 @@ import (
 type Config struct {
 	// AllowCIDRs are loopback, link-local and private addresses that sources may reach.
 	AllowCIDRs []netip.Prefix
+	// Proxy is where http and https requests go through: `http://`, `https://` or `socks5://`. Nil is none: the proxy
+	// variables of the environment are not read. ssh does not use it.
+	Proxy *url.URL
 	// TempDir is where packs above 8 MiB lie while they are read; the system's where it is empty.
 	TempDir string
 	// MaxWireBytes caps what one fetch may send; 128 MiB where it is 0.
@@ -63,9 +68,10 @@ type remote interface {
 	close()
 }
 
-// fetcher is a remote that sends packs. The pack is valid while read runs.
+// fetcher is a remote that sends packs. The pack is valid while read runs. It is filtered where the server was asked to
+// leave large blobs out.
 type fetcher interface {
-	fetch(ctx context.Context, want string, read func(pack io.Reader) error) error
+	fetch(ctx context.Context, want string, read func(pack io.Reader, filtered bool) error) error
 }
 
 // Git opens drivers for git sources. Those with the same address and credentials share connection and probes.
@@ -92,11 +98,17 @@ func (g *Git) Open(spec *carav1.SourceSpec, secret map[string][]byte) (sources.D
 	if err != nil {
 		return nil, err
 	}
-	creds, err := readCredentials(addr, secret)
+	creds, err := readCredentials(addr, secret, spec.GetGit().GetInsecure())
 	if err != nil {
 		return nil, err
 	}
-	return &driver{git: g, addr: addr, ref: spec.GetGit().GetRef(), match: match, shared: g.join(addr, creds)}, nil
+	if addr.scheme == "ssh" {
+		creds.knownHosts, creds.badLines = usableLines(g.cfg.TempDir, creds.knownHosts)
+	}
+	return &driver{
+		git: g, addr: addr, ref: spec.GetGit().GetRef(), match: match, shared: g.join(addr, creds),
+		warnings: badLines(spec.GetGit().GetSecretRef(), creds.badLines),
+	}, nil
 }
 
 func (g *Git) join(a address, c credentials) *shared {
@@ -137,6 +149,9 @@ type driver struct {
 	match  *sources.Match
 	shared *shared
 	last   target // what the last probe found
+	peeled string // commit that was read last
+
+	warnings []*carav1.FileProblem // about the Secret
 }
 
 // Close lets go of the connection.
@@ -145,8 +160,9 @@ func (d *driver) Close() { d.git.leave(d.shared) }
 // Probe returns the commit that the ref names.
 func (d *driver) Probe(ctx context.Context, maxAge time.Duration) (string, error) {
 	if c := d.ref.GetCommit(); c != "" {
-		d.last = target{want: c, commit: c}
-		return c, nil // it cannot change
+		// It cannot change. It may be the hash of an annotated tag: then the first fetch tells the commit.
+		d.last = target{want: c, commit: cmp.Or(d.peeled, c)}
+		return d.last.commit, nil
 	}
 	l, err := d.shared.list(ctx, prefixes(d.ref), maxAge)
 	if err != nil {
@@ -170,6 +186,9 @@ func (d *driver) Tree(ctx context.Context, revision string) (*sources.Tree, erro
 		return nil, fmt.Errorf("tree of %s: not what was probed: %w", revision, sources.ErrMoved)
 	}
 	objs, err := d.objects(ctx)
+	if errors.Is(err, errNoCommit) {
+		err = d.moved(ctx, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -179,13 +198,32 @@ func (d *driver) Tree(ctx context.Context, revision string) (*sources.Tree, erro
 		return nil, explain(ctx, d.addr, credentials{}, err)
 	}
 	t.Close = objs.close
+	t.Warnings = d.warnings
 	return t, nil
+}
+
+// moved explains that the commit which the probe found cannot be had. If the ref names another one by now, the source is
+// read again at once. Otherwise the repository is damaged, or it does not give out what it lists.
+func (d *driver) moved(ctx context.Context, err error) error {
+	if d.ref.GetCommit() != "" {
+		return err
+	}
+	l, listErr := d.shared.list(ctx, prefixes(d.ref), 0)
+	if listErr != nil {
+		return listErr
+	}
+	found, ok := pick(d.ref, l)
+	if !ok || found.want != d.last.want {
+		return fmt.Errorf("fetch %s: %w", d.last.want, sources.ErrMoved)
+	}
+	return sources.Retry(sources.ReasonReadFailed, "%s lists %.12s as %s and does not give it out; run `git fsck` there",
+		d.addr, d.last.want, cmp.Or(d.last.name, "HEAD"))
 }
 
 func (d *driver) tree(ctx context.Context, objs objects) (*sources.Tree, error) {
 	c, err := findCommit(objs, plumbing.NewHash(d.last.want))
 	if errors.Is(err, errAbsent) {
-		return nil, sources.Human(sources.ReasonRefNotFound, "%s has no commit %s; check spec.git.ref", d.addr, d.last.want)
+		return nil, d.moved(ctx, sources.Human(sources.ReasonRefNotFound, "%s has no commit %s; check spec.git.ref", d.addr, d.last.want))
 	}
 	if err != nil {
 		return nil, err
@@ -197,14 +235,21 @@ func (d *driver) tree(ctx context.Context, objs objects) (*sources.Tree, error) 
 	if err := checkRoot(ctx, objs, c, d.match, where); err != nil {
 		return nil, err
 	}
-	w, err := manifests(ctx, objs, c.tree, d.match)
+	w, err := manifests(ctx, objs, c.tree, d.match, func(ctx context.Context, path string, err error) error {
+		return explainFile(ctx, where, path, err)
+	})
 	if err != nil {
 		return nil, err
 	}
-	return &sources.Tree{
-		Revision: d.last.commit, Ref: d.last.name, Author: c.author, Subject: c.subject, Time: c.time,
-		Files: w.files, Problems: w.problems,
-	}, nil
+	d.peeled = c.hash.String()
+	t := &sources.Tree{
+		Revision: d.peeled, Ref: d.last.name, Author: c.author, Subject: c.subject, Time: c.time,
+		Files: w.files, Problems: w.problems, Unread: w.unread,
+	}
+	if len(w.hidden) > 0 {
+		t.Hidden = w.hiddenFiles
+	}
+	return t, nil
 }
 
 // objects makes the commit's objects readable: in place where they are on this machine, else by fetching them.
@@ -218,8 +263,10 @@ func (d *driver) objects(ctx context.Context) (objects, error) {
 	}
 	s := &spool{dir: d.git.cfg.TempDir}
 	var p *pack
-	err := from.fetch(ctx, d.last.want, func(r io.Reader) (err error) {
-		p, err = readPack(r, s)
+	err := from.fetch(ctx, d.last.want, func(r io.Reader, filtered bool) (err error) {
+		if p, err = readPack(r, s); err == nil {
+			p.filtered = filtered
+		}
 		return err
 	})
 	if err != nil {

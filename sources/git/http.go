@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -37,6 +39,7 @@ type httpRemote struct {
 func newHTTPRemote(cfg Config, a address, c credentials) *httpRemote {
 	transport := &http.Transport{
 		DialContext:            dialer(cfg.AllowCIDRs, cfg.ConnectTimeout),
+		Proxy:                  nil, // never the environment's: see Config.Proxy
 		TLSHandshakeTimeout:    cfg.ConnectTimeout,
 		ResponseHeaderTimeout:  cfg.IdleTimeout,
 		MaxIdleConnsPerHost:    1,
@@ -44,6 +47,13 @@ func newHTTPRemote(cfg Config, a address, c credentials) *httpRemote {
 		MaxResponseHeaderBytes: 64 << 10,
 		DisableCompression:     true, // a pack is compressed, and a cap on the wire must mean what is read
 		ForceAttemptHTTP2:      true,
+	}
+	if cfg.Proxy != nil {
+		// The operator chose the proxy. It resolves the names, so that only addresses in URLs can be checked here.
+		transport.Proxy = func(req *http.Request) (*url.URL, error) {
+			return cfg.Proxy, checkHost(req.URL.Hostname(), cfg.AllowCIDRs)
+		}
+		transport.DialContext = (&net.Dialer{Timeout: cfg.ConnectTimeout}).DialContext
 	}
 	if len(c.ca) > 0 {
 		pool, err := x509.SystemCertPool()
@@ -149,7 +159,7 @@ func (r *httpRemote) list(ctx context.Context, prefixes []string) (*listing, err
 }
 
 // fetch hands the pack to read. It is not valid after that.
-func (r *httpRemote) fetch(ctx context.Context, want string, read func(io.Reader) error) error {
+func (r *httpRemote) fetch(ctx context.Context, want string, read func(io.Reader, bool) error) error {
 	a, err := r.advert(ctx)
 	if err != nil {
 		return err
@@ -167,7 +177,7 @@ func (r *httpRemote) fetch(ctx context.Context, want string, read func(io.Reader
 	defer closeBody(resp)
 	pack, err := a.readFetch(newPktReader(limit(resp.Body, dog, r.cfg.MaxWireBytes, "what "+r.addr.String()+" sends for one commit")))
 	if err == nil {
-		err = read(pack)
+		err = read(pack, a.filters())
 	}
 	if err != nil {
 		return explain(ctx, r.addr, r.creds, err)
@@ -191,8 +201,8 @@ func (r *httpRemote) post(ctx context.Context, body []byte) (*http.Response, err
 	return resp, nil
 }
 
-func (r *httpRemote) do(ctx context.Context, method, url string, body []byte) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
+func (r *httpRemote) do(ctx context.Context, method, address string, body []byte) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, address, bytes.NewReader(body))
 	if err != nil {
 		return nil, sources.Human(sources.ReasonInvalidSpec, "spec.git.url is not a valid URL; see https://host/team/repo.git")
 	}

@@ -38,24 +38,27 @@ type entry struct {
 
 // pack is one received pack. It is not safe for concurrent use.
 type pack struct {
-	spool   *spool
-	entries []entry
-	byRef   map[plumbing.Hash][]int32 // deltas by the hash of their base
-	byBase  map[int64][]int32         // deltas by the offset of their base
-	objects map[plumbing.Hash]object
-	treesz  int64
-	built   int64                   // bytes that deltas made
-	blobs   map[plumbing.Hash]int32 // whole blobs of a manifest's size
-	wanted  map[plumbing.Hash]struct{}
-	kept    map[plumbing.Hash][]byte // wanted blobs that were deltas; nil until they were resolved
-	keptsz  int64
+	spool    *spool
+	entries  []entry
+	byRef    map[plumbing.Hash][]int32 // deltas by the hash of their base
+	byBase   map[int64][]int32         // deltas by the offset of their base
+	objects  map[plumbing.Hash]object
+	treesz   int64
+	built    int64                   // bytes that deltas made
+	blobs    map[plumbing.Hash]int32 // whole blobs of a manifest's size
+	large    map[plumbing.Hash]bool  // whole blobs above it
+	filtered bool                    // the server left large blobs out
+	skipped  bool                    // a delta was not applied, because its result is too large
+	wanted   map[plumbing.Hash]struct{}
+	kept     map[plumbing.Hash][]byte // wanted blobs that were deltas; nil until they were resolved
+	keptsz   int64
 }
 
 // readPack reads a pack in one pass: large blobs pass by, trees and commits are kept, the rest is remembered by place.
 func readPack(r io.Reader, s *spool) (*pack, error) {
 	p := &pack{
 		spool: s, byRef: map[plumbing.Hash][]int32{}, byBase: map[int64][]int32{},
-		objects: map[plumbing.Hash]object{}, blobs: map[plumbing.Hash]int32{},
+		objects: map[plumbing.Hash]object{}, blobs: map[plumbing.Hash]int32{}, large: map[plumbing.Hash]bool{},
 	}
 	scan := packfile.NewScanner(io.TeeReader(r, s))
 	_, count, err := scan.Header()
@@ -100,14 +103,15 @@ func (p *pack) take(scan *packfile.Scanner, h *packfile.ObjectHeader) error {
 			err = p.keep(h.Type, buf.b, h.Length)
 		}
 	case plumbing.BlobObject:
-		if h.Length > sources.MaxFileBytes {
-			_, _, err = scan.NextObject(io.Discard)
+		hash := plumbing.NewHasher(plumbing.BlobObject, h.Length)
+		if _, _, err = scan.NextObject(hash); err != nil {
 			break
 		}
-		hash := plumbing.NewHasher(plumbing.BlobObject, h.Length)
-		if _, _, err = scan.NextObject(hash); err == nil {
-			p.blobs[hash.Sum()] = i
+		if h.Length > sources.MaxFileBytes {
+			p.large[hash.Sum()] = true
+			break
 		}
+		p.blobs[hash.Sum()] = i
 	case plumbing.OFSDeltaObject:
 		e.base = h.OffsetReference
 		p.byBase[e.base] = append(p.byBase[e.base], i)

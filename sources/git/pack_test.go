@@ -3,6 +3,7 @@ package git
 import (
 	"bytes"
 	"compress/zlib"
+	"context"
 	"crypto/sha1"
 	"encoding/binary"
 	"errors"
@@ -89,7 +90,7 @@ func list(t testing.TB, data []byte, commit plumbing.Hash) (*walk, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return manifests(t.Context(), p, c.tree, m)
+	return manifests(t.Context(), p, c.tree, m, func(_ context.Context, _ string, err error) error { return err })
 }
 
 // allocated is how many bytes f allocates.
@@ -168,12 +169,12 @@ func TestHostilePacks(t *testing.T) {
 		}, "more than 10000 manifest files; the limit of a source: narrow it with spec.path or spec.include", 32 << 20},
 		"folders without end": {func(p *packer) (plumbing.Hash, uint32) {
 			below, _ := p.object(plumbing.TreeObject, nil)
-			for range 100 {
+			for range 600 {
 				below, _ = p.object(plumbing.TreeObject, []byte(entryOf("40000", "d", below)))
 			}
 			commit := p.commit(below)
 			return commit, p.count
-		}, "folders are nested more than 64 deep at", 16 << 20},
+		}, "folders are nested more than 512 deep at", 16 << 20},
 		"more objects than there can be": {func(p *packer) (plumbing.Hash, uint32) {
 			return plumbing.ZeroHash, 1 << 31
 		}, "the commit has more than 500000 objects", 1 << 20},

@@ -54,9 +54,13 @@ func readCapabilities(p *pktReader) (*advert, error) {
 
 func (a *advert) checkFormat() error {
 	if f := a.caps["object-format"]; f != "" && f != "sha1" {
-		return sources.Human(sources.ReasonProtocol, "the repository's object format is %s; only sha1 is read", f)
+		return unreadFormat(f)
 	}
 	return nil
+}
+
+func unreadFormat(f string) error {
+	return sources.Human(sources.ReasonProtocol, "the repository's object format is %s; only sha1 is read: push to a repository that was made without --object-format", f)
 }
 
 // readRefs reads the greeting of protocol 0: the refs, with the capabilities behind the first.
@@ -164,7 +168,7 @@ func (a *advert) fetch(want string) ([]byte, error) {
 	if a.v2 {
 		lines := append([]string{"command=fetch"}, a.common()...)
 		lines = append(lines, delimiter, "ofs-delta", "no-progress", "want "+want, "deepen 1")
-		if strings.Contains(" "+a.caps["fetch"]+" ", " filter ") {
+		if a.filters() {
 			lines = append(lines, fmt.Sprintf("filter blob:limit=%d", sources.MaxFileBytes+1))
 		}
 		return pkt(append(lines, "done", "")...), nil
@@ -181,6 +185,11 @@ func (a *advert) fetch(want string) ([]byte, error) {
 		}
 	}
 	return pkt(strings.Join(append(caps, "agent="+agent), " "), "deepen 1", "", "done"), nil
+}
+
+// filters tells whether the server leaves large blobs out.
+func (a *advert) filters() bool {
+	return a.v2 && strings.Contains(" "+a.caps["fetch"]+" ", " filter ")
 }
 
 // readFetch reads up to the pack.

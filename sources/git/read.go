@@ -53,8 +53,10 @@ func (p *pack) blob(ctx context.Context, h plumbing.Hash) ([]byte, error) {
 	if data, ok := p.kept[h]; ok {
 		return data, nil
 	}
-	// A pack is complete but for what is too large: that was not sent, or not kept.
-	return nil, tooLarge()
+	if p.filtered || p.skipped || p.large[h] {
+		return nil, tooLarge() // what is too large was not sent, or not kept
+	}
+	return nil, fmt.Errorf("%w: %s", errAbsent, h)
 }
 
 func (p *pack) close() { p.spool.close() }

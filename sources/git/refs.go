@@ -110,7 +110,8 @@ func pick(r *carav1.GitRef, l *listing) (t target, ok bool) {
 	return target{name: name, want: found.hash, commit: found.commit()}, ok
 }
 
-// highest returns the tag with the highest version in the range. Of tags that name one version (v1.0, 1.0.0) it is
+// highest returns the tag with the highest version in the range. Only X.Y.Z counts, with or without a v before it: read
+// loosely, a date such as 20240922 would be version 20240922.0.0. Of tags that name one version (v1.0.0, 1.0.0) it is
 // the one that sorts last, so that the answer does not depend on an order.
 func highest(within string, l *listing) string {
 	constraint, err := semver.NewConstraint(within)
@@ -124,7 +125,7 @@ func highest(within string, l *listing) string {
 		if !ok {
 			continue
 		}
-		v, err := semver.NewVersion(tag)
+		v, err := semver.StrictNewVersion(strings.TrimPrefix(tag, "v"))
 		if err != nil || !constraint.Check(v) {
 			continue
 		}
@@ -146,7 +147,7 @@ func missing(r *carav1.GitRef, a address, all *listing) error {
 	case r.GetTag() != "":
 		return sources.Human(sources.ReasonRefNotFound, "tag %q does not exist in %s; it has %s", r.GetTag(), a, names(all, "refs/tags/", "tag"))
 	case r.GetSemver() != "":
-		return sources.Human(sources.ReasonRefNotFound, "no tag of %s is a version within %q; it has %s", a, r.GetSemver(), names(all, "refs/tags/", "tag"))
+		return sources.Human(sources.ReasonRefNotFound, "no tag of %s is a version (X.Y.Z or vX.Y.Z) within %q; it has %s", a, r.GetSemver(), names(all, "refs/tags/", "tag"))
 	}
 	return sources.Human(sources.ReasonRefNotFound, "HEAD of %s points to a branch that does not exist; set spec.git.ref.branch; it has %s",
 		a, names(all, "refs/heads/", "branch"))

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"strings"
 
 	"golang.org/x/crypto/ssh"
@@ -45,7 +44,7 @@ func (r *sshRemote) list(ctx context.Context, prefixes []string) (l *listing, er
 }
 
 // fetch hands the pack to read.
-func (r *sshRemote) fetch(ctx context.Context, want string, read func(io.Reader) error) error {
+func (r *sshRemote) fetch(ctx context.Context, want string, read func(io.Reader, bool) error) error {
 	most := r.cfg.MaxWireBytes + maxListing
 	return r.talk(ctx, most, "what "+r.addr.String()+" sends for one commit", func(a *advert, out io.Writer, p *pktReader) error {
 		request, err := a.fetch(want)
@@ -59,7 +58,7 @@ func (r *sshRemote) fetch(ctx context.Context, want string, read func(io.Reader)
 		if err != nil {
 			return err
 		}
-		return read(pack)
+		return read(pack, a.filters())
 	})
 }
 
@@ -111,8 +110,7 @@ func (r *sshRemote) explain(ctx context.Context, err error, complaint string) er
 	case ctx.Err() == nil && complaint != "" && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)):
 		err = &remoteError{complaint}
 	case strings.Contains(err.Error(), "unable to authenticate"):
-		return sources.Human(sources.ReasonAuthFailed, "%s does not accept the key of user %q: add its public half on the server, or change `ssh-privatekey` in the Secret",
-			r.addr, r.addr.user)
+		return sources.Human(sources.ReasonAuthFailed, "%s does not accept the key for the user in spec.git.url: add its public half on the server, or change `ssh-privatekey` in the Secret", r.addr)
 	}
 	return explain(ctx, r.addr, r.creds, err)
 }
@@ -148,7 +146,7 @@ func (r *sshRemote) config() (*ssh.ClientConfig, error) {
 	if r.creds.password != "" {
 		methods = append(methods, ssh.Password(r.creds.password))
 	}
-	check, err := r.hostKeys()
+	check, err := readKnownHosts(r.cfg.TempDir, r.creds.knownHosts)
 	if err != nil {
 		return nil, err
 	}
@@ -173,24 +171,6 @@ func (r *sshRemote) signer() (ssh.Signer, error) {
 		return nil, sources.Human(sources.ReasonAuthFailed, "the Secret's `ssh-privatekey` cannot be read (or its passphrase is wrong): it must be an OpenSSH or PEM private key")
 	}
 	return signer, nil
-}
-
-// hostKeys reads known_hosts, which the library takes from a file only: one that exists as long as it is read.
-func (r *sshRemote) hostKeys() (ssh.HostKeyCallback, error) {
-	f, err := os.CreateTemp(r.cfg.TempDir, "known_hosts-*")
-	if err != nil {
-		return nil, fmt.Errorf("keep known_hosts: %w", err)
-	}
-	defer func() { _ = os.Remove(f.Name()) }() // public keys, at worst left in the temporary directory
-	defer f.Close()
-	if _, err := f.Write(append(r.creds.knownHosts, '\n')); err != nil {
-		return nil, fmt.Errorf("keep known_hosts: %w", err)
-	}
-	check, err := knownhosts.New(f.Name())
-	if err != nil {
-		return nil, sources.Human(sources.ReasonHostKey, "the Secret's `known_hosts` cannot be read: one `HOST ALGORITHM KEY` a line, as `ssh-keyscan` prints")
-	}
-	return check, nil
 }
 
 // algorithms are those of the keys that are known, so that the server is asked for a key that can be checked. A key

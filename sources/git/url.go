@@ -15,6 +15,7 @@ type address struct {
 	host   string // with port where the scheme has a network
 	user   string // ssh only
 	path   string
+	raw    string // path as the URL has it, percent signs and all; http only
 }
 
 // parseAddress reads the forms that git knows: URLs, user@host:path, and absolute local paths.
@@ -47,12 +48,16 @@ func parseAddress(raw string) (address, error) {
 			return address{}, sources.Human(sources.ReasonInvalidSpec,
 				"spec.git.url holds a user name; put it in a Secret with its password and name it in spec.git.secretRef")
 		}
+		a.raw = u.EscapedPath()
 	case "ssh":
 		a.user = u.User.Username()
 		if a.user == "" {
 			a.user = "git"
 		}
 		a.host = withPort(u.Host, "22")
+		if strings.HasPrefix(a.path, "/~") {
+			a.path = a.path[1:] // the server's shell knows ~ and ~user, git leaves the slash out
+		}
 	default:
 		return address{}, sources.Human(sources.ReasonInvalidSpec,
 			"spec.git.url: scheme %q is not one of https, http, ssh, file", u.Scheme)
@@ -66,9 +71,18 @@ func parseAddress(raw string) (address, error) {
 // parseSCP reads user@host:path.
 func parseSCP(raw string) (address, error) {
 	login, path, ok := strings.Cut(raw, ":")
+	if open := strings.Index(login, "["); open >= 0 { // [::1]:path or [host:port]:path
+		end := strings.Index(raw, "]:")
+		if ok = end > open; ok {
+			login, path = raw[:end+1], raw[end+2:]
+		}
+	}
 	user, host, hasUser := strings.Cut(login, "@")
 	if !hasUser {
 		user, host = "git", login
+	}
+	if inner := strings.Trim(host, "[]"); inner != host && strings.Count(inner, ":") == 1 {
+		host = inner
 	}
 	if !ok || host == "" || user == "" || path == "" || strings.ContainsAny(login, "/ ") {
 		return address{}, sources.Human(sources.ReasonInvalidSpec,
@@ -93,6 +107,7 @@ func (a address) String() string {
 		if !strings.HasPrefix(a.path, "/") {
 			return "ssh://" + a.host + "/" + a.path
 		}
+		return "ssh://" + a.host + a.path
 	}
-	return a.scheme + "://" + a.host + a.path
+	return a.scheme + "://" + a.host + a.raw
 }

@@ -13,10 +13,11 @@ import (
 	"github.com/caravanserai/cara/sources"
 )
 
-// Caps of a walk: a tree of few objects can name any number of paths.
+// Caps of a walk: a tree of few objects can name any number of paths. Folders without manifests may be nested deeper
+// than those with some.
 const (
 	maxVisited = 1_000_000
-	maxDepth   = 64
+	maxNested  = 512
 )
 
 // Modes of tree entries.
@@ -34,12 +35,21 @@ type walk struct {
 	barren   map[plumbing.Hash]bool // folders that hold nothing named like a manifest, whatever the path
 	files    []sources.File
 	problems []*carav1.FileProblem
+	unread   []sources.Unread
+	hidden   []hiddenEntry
 	wanted   map[plumbing.Hash]struct{}
+	explain  func(ctx context.Context, path string, err error) error // of what reading a file returned
+}
+
+// hiddenEntry is a file, or a folder that was not walked, whose name begins with a dot.
+type hiddenEntry struct {
+	path string
+	treeEntry
 }
 
 // manifests lists what match selects below root.
-func manifests(ctx context.Context, objs objects, root plumbing.Hash, m *sources.Match) (*walk, error) {
-	w := &walk{objs: objs, match: m, barren: map[plumbing.Hash]bool{}, wanted: map[plumbing.Hash]struct{}{}}
+func manifests(ctx context.Context, objs objects, root plumbing.Hash, m *sources.Match, explain func(context.Context, string, error) error) (*walk, error) {
+	w := &walk{objs: objs, match: m, barren: map[plumbing.Hash]bool{}, wanted: map[plumbing.Hash]struct{}{}, explain: explain}
 	if _, err := w.folder(ctx, "", root, 0); err != nil {
 		return nil, err
 	}
@@ -53,8 +63,8 @@ func (w *walk) folder(ctx context.Context, dir string, h plumbing.Hash, depth in
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
-	if depth > maxDepth {
-		return false, sources.Human(sources.ReasonTooLarge, "folders are nested more than %d deep at %.100q", maxDepth, dir)
+	if depth > maxNested {
+		return false, sources.Human(sources.ReasonTooLarge, "folders are nested more than %d deep at %.100q...; leave them out with spec.exclude", maxNested, dir)
 	}
 	if w.barren[h] {
 		return false, nil
@@ -83,6 +93,7 @@ func (w *walk) folder(ctx context.Context, dir string, h plumbing.Hash, depth in
 		if e.mode == modeDir {
 			if !w.match.InDir(path) {
 				whole = false
+				w.hide(path, e)
 				continue
 			}
 			below, err := w.folder(ctx, path, e.hash, depth+1)
@@ -93,7 +104,7 @@ func (w *walk) folder(ctx context.Context, dir string, h plumbing.Hash, depth in
 			continue
 		}
 		fertile = fertile || manifest.IsManifest(e.name)
-		if err := w.file(path, e); err != nil {
+		if err := w.file(path, e, depth); err != nil {
 			return false, err
 		}
 	}
@@ -119,8 +130,19 @@ func (w *walk) problem(dir, name, why string) {
 	})
 }
 
-func (w *walk) file(path string, e treeEntry) error {
-	if e.mode == modeSubmodule || !w.match.File(path) {
+func (w *walk) file(path string, e treeEntry, depth int) error {
+	switch {
+	case e.mode == modeSubmodule:
+		w.leave(path, sources.UnreadSubmodule)
+		return nil
+	case !w.match.File(path):
+		if e.mode == modeLink {
+			w.leave(path, sources.UnreadLink)
+		}
+		w.hide(path, e)
+		return nil
+	case depth > sources.MaxDepth:
+		w.problems = append(w.problems, sources.TooDeep(path))
 		return nil
 	}
 	if e.mode == modeLink {
@@ -133,9 +155,63 @@ func (w *walk) file(path string, e treeEntry) error {
 	w.wanted[e.hash] = struct{}{}
 	w.files = append(w.files, sources.File{
 		Path: path, Hash: e.hash.String(),
-		Read: func(ctx context.Context) ([]byte, error) { return w.objs.blob(ctx, e.hash) },
+		Read: func(ctx context.Context) ([]byte, error) {
+			data, err := w.objs.blob(ctx, e.hash)
+			if err != nil {
+				return nil, w.explain(ctx, path, err)
+			}
+			return data, nil
+		},
 	})
 	return nil
+}
+
+// leave notes a path that is not followed.
+func (w *walk) leave(path, why string) {
+	if w.match.InDir(path) {
+		w.unread = append(w.unread, sources.Unread{Path: path, Why: why})
+	}
+}
+
+// hide notes an entry that is not read for its name alone.
+func (w *walk) hide(path string, e treeEntry) {
+	if w.match.Hidden(path) && (e.mode == modeDir || manifest.IsManifest(e.name)) {
+		w.hidden = append(w.hidden, hiddenEntry{path, e})
+	}
+}
+
+// hiddenFiles lists the manifests among the hidden entries and below them. What lies beyond the caps is left out: it
+// costs the protection of a file that was hidden, never a fetch.
+func (w *walk) hiddenFiles(ctx context.Context) ([]sources.File, error) {
+	var files []sources.File
+	for todo := slices.Clone(w.hidden); len(todo) > 0 && len(files) < sources.MaxFiles; {
+		at := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if at.mode != modeDir {
+			if w.match.Hidden(at.path) && manifest.IsManifest(at.name) {
+				files = append(files, sources.File{Path: at.path, Hash: at.hash.String()})
+			}
+			continue
+		}
+		tree, err := w.objs.object(at.hash)
+		if err != nil {
+			return nil, err
+		}
+		for rest := tree.data; len(rest) > 0; {
+			var e treeEntry
+			var ok bool
+			if e, rest, ok = nextEntry(rest); !ok {
+				return nil, broken(errMalformedTree)
+			}
+			if w.visited++; w.visited > maxVisited {
+				return files, nil
+			}
+			if sources.BadName(e.name) == "" && strings.Count(at.path, "/") < maxNested {
+				todo = append(todo, hiddenEntry{join(at.path, e.name), e})
+			}
+		}
+	}
+	return files, ctx.Err()
 }
 
 // treeEntry is one name in a tree.

@@ -25,6 +25,7 @@ func Run(t *testing.T, subject func(t *testing.T) Subject) {
 		{"one bad file among many", badFile},
 		{"same project twice", declaredTwice},
 		{"unreachable keeps what stands", unreachable},
+		{"any error while reading", anyError},
 		{"path missing", pathMissing},
 		{"subtree and globs", globs},
 		{"files that are no manifests", unreadable},

@@ -200,7 +200,7 @@ func (s *Server) UpdateSourceStatus(_ context.Context, req *carav1.UpdateSourceS
 			src.Status.Conditions, _ = api.SetCondition(src.Status.Conditions, c, src.Metadata.CreationTimestamp.AsTime())
 		}
 		if req.HandledToken != nil {
-			src.Status.HandledToken = *req.HandledToken
+			src.Status.HandledToken = max(src.Status.HandledToken, *req.HandledToken)
 		}
 		if out = src; !proto.Equal(before, src) {
 			tx.Put(src)

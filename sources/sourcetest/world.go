@@ -124,7 +124,12 @@ func (w *World) Change(change func(*carav1.Source)) {
 func (w *World) Ask() {
 	w.tb.Helper()
 	w.asked++
-	w.Change(func(s *carav1.Source) { s.Status.RequestedToken = fmt.Sprint("ask-", w.asked) })
+	w.Change(func(s *carav1.Source) {
+		if s.Status == nil {
+			s.Status = &carav1.SourceStatus{}
+		}
+		s.Status.RequestedToken = fmt.Sprintf("ask-%04d", w.asked)
+	})
 }
 
 // Hint pokes the source, as a webhook would.

@@ -4799,7 +4799,8 @@ func (x *SourceEvent) GetResourceVersion() string {
 // ReconcileSourceResponse has the token to wait for.
 type ReconcileSourceResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Token that status.handledToken will echo.
+	// Token of the request. It is answered once status.handledToken, compared as text, is equal to it or greater: a pass
+	// that began after the request has ended.
 	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
 	// Source as it is now.
 	Source        *Source `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`

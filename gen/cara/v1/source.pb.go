@@ -355,7 +355,9 @@ type GitSource struct {
 	Ref *GitRef `protobuf:"bytes,2,opt,name=ref,proto3" json:"ref,omitempty"`
 	// SecretRef names a Secret with `username` and `password`, `token`, or `ssh-privatekey` and `known_hosts`;
 	// `ca.crt` adds a certificate authority.
-	SecretRef     string `protobuf:"bytes,3,opt,name=secret_ref,json=secretRef,proto3" json:"secret_ref,omitempty"`
+	SecretRef string `protobuf:"bytes,3,opt,name=secret_ref,json=secretRef,proto3" json:"secret_ref,omitempty"`
+	// Insecure allows the Secret's password to be sent over `http://`, where everybody on the way can read it.
+	Insecure      bool `protobuf:"varint,4,opt,name=insecure,proto3" json:"insecure,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -411,6 +413,13 @@ func (x *GitSource) GetSecretRef() string {
 	return ""
 }
 
+func (x *GitSource) GetInsecure() bool {
+	if x != nil {
+		return x.Insecure
+	}
+	return false
+}
+
 // GitRef is one of branch, tag, semver and commit.
 type GitRef struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -418,9 +427,10 @@ type GitRef struct {
 	Branch string `protobuf:"bytes,1,opt,name=branch,proto3" json:"branch,omitempty"`
 	// Tag by its short name.
 	Tag string `protobuf:"bytes,2,opt,name=tag,proto3" json:"tag,omitempty"`
-	// Semver is a range over tags, such as `>=1.2 <2`; the highest wins.
+	// Semver is a range over tags, such as `>=1.2 <2`; the highest wins. Only tags of the form `1.2.3` or `v1.2.3` count,
+	// also with a pre-release (`1.2.3-rc.1`): a tag such as `20240922` or `v1.2` is no version.
 	Semver string `protobuf:"bytes,3,opt,name=semver,proto3" json:"semver,omitempty"`
-	// Commit is a full hash.
+	// Commit is a full hash, of a commit or of an annotated tag.
 	Commit        string `protobuf:"bytes,4,opt,name=commit,proto3" json:"commit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -600,9 +610,10 @@ type SourceStatus struct {
 	AppliedRevision string `protobuf:"bytes,5,opt,name=applied_revision,json=appliedRevision,proto3" json:"applied_revision,omitempty"`
 	// Poll is kept in memory, not in the store: it changes with every poll.
 	Poll *PollStatus `protobuf:"bytes,6,opt,name=poll,proto3" json:"poll,omitempty"`
-	// RequestedToken is set by `reconcile`; HandledToken echoes it when that pass is over.
+	// RequestedToken is the newest request of `reconcile`. Tokens sort in the order in which they were given out.
 	RequestedToken string `protobuf:"bytes,7,opt,name=requested_token,json=requestedToken,proto3" json:"requested_token,omitempty"`
-	// HandledToken echoes requested_token.
+	// HandledToken is the newest request that was answered. It answers all that sort before it: a request is answered once
+	// HandledToken, compared as text, is equal to its token or greater.
 	HandledToken string `protobuf:"bytes,8,opt,name=handled_token,json=handledToken,proto3" json:"handled_token,omitempty"`
 	// ConfirmedRevision is the revision whose prune a person released.
 	ConfirmedRevision string `protobuf:"bytes,9,opt,name=confirmed_revision,json=confirmedRevision,proto3" json:"confirmed_revision,omitempty"`
@@ -1584,12 +1595,13 @@ const file_cara_v1_source_proto_rawDesc = "" +
 	"\vSourceAllow\x12\x1e\n" +
 	"\x05names\x18\x01 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10dR\x05names\x12\x1e\n" +
 	"\x05hosts\x18\x02 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10dR\x05hosts\x12\"\n" +
-	"\asecrets\x18\x03 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10dR\asecrets\"u\n" +
+	"\asecrets\x18\x03 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10dR\asecrets\"\x91\x01\n" +
 	"\tGitSource\x12\x1d\n" +
 	"\x03url\x18\x01 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\x80\x10R\x03url\x12!\n" +
 	"\x03ref\x18\x02 \x01(\v2\x0f.cara.v1.GitRefR\x03ref\x12&\n" +
 	"\n" +
-	"secret_ref\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18?R\tsecretRef\"\x89\x01\n" +
+	"secret_ref\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18?R\tsecretRef\x12\x1a\n" +
+	"\binsecure\x18\x04 \x01(\bR\binsecure\"\x89\x01\n" +
 	"\x06GitRef\x12 \n" +
 	"\x06branch\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\x06branch\x12\x1a\n" +
 	"\x03tag\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\x03tag\x12 \n" +

@@ -1,0 +1,87 @@
+package sources
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// unread finds out for a project that no file declares any more whether the place where it was declared is gone, or is
+// there and is not read. Only the first may prune it.
+type unread struct {
+	paths  map[string]string   // why a path is not read
+	hashes map[string]string   // hidden files by content
+	names  map[string]string   // hidden files by what they would be called without the dots
+	kept   map[string][]string // projects by the path that keeps them
+	whys   map[string]string
+}
+
+func newUnread(r Reading) *unread {
+	u := &unread{
+		paths: map[string]string{}, hashes: map[string]string{}, names: map[string]string{},
+		kept: map[string][]string{}, whys: map[string]string{},
+	}
+	for _, p := range r.Unread {
+		u.paths[p.Path] = p.Why
+	}
+	for _, f := range r.Files {
+		if f.Skipped != "" {
+			u.paths[f.Path] = "is skipped: it looks like " + f.Skipped
+		}
+	}
+	for _, f := range r.Hidden {
+		u.hashes[f.Hash] = f.Path
+		u.names[undotted(f.Path)] = f.Path
+	}
+	return u
+}
+
+// at returns the path that stands where the claim was declared and why it is not read, or nothing if the path is gone.
+func (u *unread) at(was *carav1.ClaimSpec) (at, why string) {
+	file := was.GetFile()
+	for dir := file; dir != "." && dir != "/" && dir != ""; dir = path.Dir(dir) {
+		if why, ok := u.paths[dir]; ok {
+			return dir, why
+		}
+	}
+	if hidden, ok := u.names[file]; ok {
+		return hidden, unreadHidden
+	}
+	if hidden, ok := u.hashes[was.GetFileHash()]; ok && was.GetFileHash() != "" {
+		return hidden, unreadHidden
+	}
+	return "", ""
+}
+
+// keep notes a project that a path keeps.
+func (u *unread) keep(at, why, project string) {
+	u.kept[at], u.whys[at] = append(u.kept[at], project), why
+}
+
+// warnings has one warning for each path that keeps projects.
+func (u *unread) warnings() []*carav1.FileProblem {
+	const named = 5
+	var all []*carav1.FileProblem
+	for at, projects := range u.kept {
+		slices.Sort(projects)
+		names := strings.Join(projects[:min(named, len(projects))], ", ")
+		if n := len(projects) - named; n > 0 {
+			names += fmt.Sprintf(" and %d more", n)
+		}
+		all = append(all, &carav1.FileProblem{File: at, Message: u.whys[at] +
+			"; what was declared there keeps running and blocks the prune until the path is removed: " + names})
+	}
+	return all
+}
+
+// undotted is a path as it would be if nothing in it were hidden.
+func undotted(p string) string {
+	parts := strings.Split(p, "/")
+	for i := range parts {
+		parts[i] = strings.TrimLeft(parts[i], ".")
+	}
+	return strings.Join(parts, "/")
+}
