@@ -79,7 +79,14 @@ func (s nodeService) Attach(stream carav1.NodeService_AttachServer) error {
 		return err
 	}
 	end := newAgentEnd(stream)
-	go end.Run(w.over) // ends with this call, which ends the stream
+	s.spawn("Attach", func() error { // ends with this call, which ends the stream
+		end.Run(w.over)
+		return nil
+	}, func(err error) {
+		if err != nil {
+			w.finish()
+		}
+	})
 	select {
 	case w.arrived <- end:
 	case <-w.over.Done():
@@ -106,9 +113,9 @@ func (s *Server) openStream(ctx context.Context, w *meeting, ask *carav1.OpenStr
 	ask.StreamId, ask.Window = w.id, streamWindow
 	// An agent that does not read holds up its own stream, and not this caller.
 	sent := make(chan error, 1)
-	go func() {
-		sent <- agent.send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_OpenStream{OpenStream: ask}})
-	}()
+	s.spawn("open stream", func() error {
+		return agent.send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_OpenStream{OpenStream: ask}})
+	}, func(err error) { sent <- err })
 	timeout := time.NewTimer(attachTimeout)
 	defer timeout.Stop()
 	for {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -39,7 +38,7 @@ func (s nodeService) Connect(stream carav1.NodeService_ConnectServer) error {
 	s.cfg.Logger.Info("agent connected", "node", node, "instance", me.instance)
 
 	// Only the heartbeats' goroutine reads from the stream, and it ends when the handler returns: gRPC then fails Recv.
-	go func() { end(s.listen(ctx, me)) }()
+	s.spawn("Connect", func() error { return s.listen(ctx, me) }, end)
 	end(s.serveAgent(ctx, me))
 	err = context.Cause(ctx)
 	s.cfg.Logger.Info("agent disconnected", "node", node, "instance", me.instance, "reason", err)
@@ -93,7 +92,7 @@ func (s *Server) serveAgent(ctx context.Context, me *session) error {
 	if err != nil {
 		return err
 	}
-	work, ctx := errgroup.WithContext(ctx)
+	work, ctx := s.newCrew(ctx, "Connect", unlimited)
 	assigned := &assignments{server: s, me: me, sent: map[string]sentAssignment{}, asked: map[string]int32{}}
 	routes := newRouteFeed(s, me)
 	work.Go(func() error { return routes.run(ctx) })

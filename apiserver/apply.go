@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
@@ -38,8 +37,7 @@ func (s applyService) Apply(ctx context.Context, req *carav1.ApplyRequest) (*car
 		return nil, err
 	}
 	out := &carav1.ApplyResponse{Results: make([]*carav1.ApplyResult, len(req.GetObjects()))}
-	var work errgroup.Group
-	work.SetLimit(defaultApplyParallel)
+	work, _ := s.newCrew(ctx, "Apply", defaultApplyParallel)
 	named := map[string]int{}
 	for i, o := range req.GetObjects() {
 		m := api.Unwrap(o)

@@ -35,15 +35,13 @@ type transaction struct {
 	changes []change
 }
 
-// cache has every object, decoded. feed is its only writer.
+// cache has every object, decoded, as a chain of views. feed is its only writer.
 type cache struct {
 	loaded chan struct{} // closed once the first listing is in
 	ended  chan struct{} // closed when feed has returned: nothing new comes
+	newest atomic.Pointer[view]
 
 	mu      sync.RWMutex
-	rev     int64
-	tables  map[string]*table
-	index   index
 	recent  ring
 	wake    chan struct{} // closed and replaced with every transaction
 	waiters []waiter
@@ -59,16 +57,16 @@ func newCache(recent int) *cache {
 	c := &cache{
 		loaded: make(chan struct{}),
 		ended:  make(chan struct{}),
-		tables: make(map[string]*table, len(kinds)),
-		index:  newIndex(),
 		recent: ring{limit: recent},
 		wake:   make(chan struct{}),
 	}
-	for i := range kinds {
-		c.tables[kinds[i].kind] = newTable()
-	}
+	c.newest.Store(newView())
 	return c
 }
+
+// view returns the newest view. Two calls may return different ones: whoever decides something on what he reads takes
+// one view and reads that.
+func (c *cache) view() *view { return c.newest.Load() }
 
 // feed lists the store, then follows its log until ctx ends. Any error is the end of the server: a cache that does
 // not follow would answer with the past.
@@ -90,11 +88,14 @@ func (c *cache) feed(ctx context.Context, st store.Store) error {
 			revisions = append(revisions, kv.Modified)
 		}
 	}
-	c.mu.Lock()
+	filled := newView()
+	filled.rev = page.Revision
 	for i := range first.changes {
-		c.set(&first.changes[i], revisions[i])
+		filled.set(&first.changes[i], revisions[i])
 	}
-	c.rev, c.recent.floor = page.Revision, page.Revision
+	c.newest.Store(filled)
+	c.mu.Lock()
+	c.recent.floor = page.Revision
 	c.mu.Unlock()
 	close(c.loaded)
 	for sc, err := range st.Watch(ctx, "", page.Revision) {
@@ -114,10 +115,7 @@ func (c *cache) feed(ctx context.Context, st store.Store) error {
 func (c *cache) apply(tx transaction) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for i := range tx.changes {
-		c.set(&tx.changes[i], tx.rev)
-	}
-	c.rev = tx.rev
+	c.newest.Store(c.newest.Load().with(tx))
 	if len(tx.changes) > 0 {
 		c.recent.push(tx)
 		close(c.wake)
@@ -135,23 +133,10 @@ func (c *cache) apply(tx transaction) {
 	c.waiters = kept
 }
 
-// set puts one change into its table and the indexes, and completes it with the state before.
-func (c *cache) set(ch *change, rev int64) {
-	t := c.tables[ch.kind]
-	ch.old = t.message(ch.name)
-	if ch.new == nil {
-		t.remove(ch.name)
-	} else {
-		t.put(&entry{name: ch.name, msg: ch.new, rev: rev})
-	}
-	c.index.update(ch)
-	ch.complete()
-}
-
 // wait returns when the cache has reached rev.
 func (c *cache) wait(ctx context.Context, rev int64) error {
 	c.mu.Lock()
-	if c.rev >= rev {
+	if c.revision() >= rev {
 		c.mu.Unlock()
 		return nil
 	}
@@ -188,38 +173,10 @@ func (c *cache) await(ctx context.Context, done func() bool) error {
 }
 
 // revision is how far the cache has come.
-func (c *cache) revision() int64 {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	return c.rev
-}
+func (c *cache) revision() int64 { return c.view().rev }
 
-// entry returns one object.
-func (c *cache) entry(kind, name string) *entry {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	return c.tables[kind].byName[name]
-}
+// entry returns one object, or nil.
+func (c *cache) entry(kind, name string) *entry { return c.view().entry(kind, name) }
 
-// lookup returns one object, shared and immutable.
-func lookup[T proto.Message](c *cache, name string) (T, bool) {
-	if e := c.entry(kindOf[T](), name); e != nil {
-		return e.msg.(T), true
-	}
-	var zero T
-	return zero, false
-}
-
-// from returns the objects of a kind whose names begin with prefix and come after after, in the order of their names,
-// shared and immutable, and the revision they show.
-func from[T proto.Message](c *cache, prefix, after string) ([]T, int64) {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	t := c.tables[kindOf[T]()]
-	out := make([]T, 0, t.sizeHint(prefix, 0))
-	t.ascend(prefix, after, func(e *entry) bool {
-		out = append(out, e.msg.(T))
-		return true
-	})
-	return out, c.rev
-}
+// projectsOnNode returns the names of the projects that are assigned to a node now.
+func (c *cache) projectsOnNode(node string) []string { return c.view().projectsOnNode(node) }

@@ -33,10 +33,9 @@ func (t *tx) event(object *carav1.ObjectRef, typ, reason, message string) *carav
 		message = message[:maxEventMessage]
 	}
 	now := timestamppb.New(t.now)
-	cache := t.server.cache
-	names := cache.eventsOn(object.GetKind(), object.GetName())
+	names := t.seen.eventsOn(object.GetKind(), object.GetName())
 	for _, name := range slices.Backward(names) {
-		old, ok := lookup[*carav1.Event](cache, name)
+		old, ok := lookup[*carav1.Event](t.seen, name)
 		if !ok || old.GetType() != typ || old.GetReason() != reason || old.GetMessage() != message ||
 			old.GetActor() != t.actor.Name || old.GetObject().GetUid() != object.GetUid() ||
 			t.now.Sub(old.GetLastTime().AsTime()) > countWithin {
@@ -83,7 +82,7 @@ func (t *tx) mayTellOf(object *carav1.ObjectRef) error {
 	if node == "" || object.GetKind() == api.KindNode && object.GetName() == node {
 		return nil
 	}
-	if p, ok := lookup[*carav1.Project](t.server.cache, object.GetName()); object.GetKind() == api.KindProject && ok && p.GetStatus().GetNodeRef() == node {
+	if p, ok := lookup[*carav1.Project](t.seen, object.GetName()); object.GetKind() == api.KindProject && ok && p.GetStatus().GetNodeRef() == node {
 		return nil
 	}
 	return api.Errorf(codes.PermissionDenied, api.TitleForbidden, "%s tells of itself and of its own projects, not of %s %q",

@@ -21,9 +21,9 @@ func (s eventService) TrimHistory(ctx context.Context, req *carav1.TrimHistoryRe
 		err := s.transact(ctx, func(t *tx) error {
 			events = dropOld(t, req.GetEventsBefore(), func(e *carav1.Event) (*timestamppb.Timestamp, bool) { return e.GetLastTime(), true })
 			tombstones = dropOld(t, req.GetTombstonesBefore(), func(g *carav1.Tombstone) (*timestamppb.Timestamp, bool) {
-				return g.GetTime(), !s.holdsBack(g)
+				return g.GetTime(), !t.holdsBack(g)
 			})
-			overrides = s.dropEnded(t)
+			overrides = t.dropEnded()
 			return nil
 		})
 		if err != nil {
@@ -38,12 +38,12 @@ func (s eventService) TrimHistory(ctx context.Context, req *carav1.TrimHistoryRe
 	}
 }
 
-// dropOld removes up to a batch of objects whose time is before a bound. when runs under the cache's mutex.
+// dropOld removes up to a batch of objects whose time is before a bound.
 func dropOld[T proto.Message](t *tx, before *timestamppb.Timestamp, when func(T) (*timestamppb.Timestamp, bool)) int {
 	if before == nil {
 		return 0
 	}
-	items, _ := page(t.server.cache, "", "", trimBatch, func(m T) bool {
+	items, _ := page(t.seen, "", "", trimBatch, func(m T) bool {
 		at, may := when(m)
 		return may && at.AsTime().Before(before.AsTime())
 	})
@@ -58,16 +58,16 @@ func dropOld[T proto.Message](t *tx, before *timestamppb.Timestamp, when func(T)
 }
 
 // holdsBack says whether a tombstone keeps an expired project from coming back: some source still declares it.
-func (s *Server) holdsBack(g *carav1.Tombstone) bool {
-	return g.GetReason() == reasonExpired && len(s.cache.index.claims[g.GetMetadata().GetName()]) > 0
+func (t *tx) holdsBack(g *carav1.Tombstone) bool {
+	return g.GetReason() == reasonExpired && len(t.seen.index.claims.under(g.GetMetadata().GetName())) > 0
 }
 
 // dropEnded removes overrides whose time is over and whose project is gone; where there is a project, the override is
 // cleared through OverrideProject, which puts the project right.
-func (s *Server) dropEnded(t *tx) int {
-	projects := s.cache.tables[api.KindProject]
-	items, _ := page(s.cache, "", "", trimBatch, func(o *carav1.Override) bool {
-		return projects.byName[o.GetMetadata().GetName()] == nil && !standing(o, t.now, "")
+func (t *tx) dropEnded() int {
+	projects := t.seen.tables[api.KindProject]
+	items, _ := page(t.seen, "", "", trimBatch, func(o *carav1.Override) bool {
+		return projects.get(o.GetMetadata().GetName()) == nil && !standing(o, t.now, "")
 	})
 	for _, o := range items {
 		t.object(api.KindProject, o.GetMetadata().GetName())

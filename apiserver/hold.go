@@ -59,7 +59,7 @@ func (s *Server) release(ctx context.Context, node string, released []*carav1.Re
 // releaseLost lets go of what is held by nodes that are not heard of. It is called once such a node is known to the
 // cache: whoever saw it otherwise when he noted the hold has committed before, and is seen here.
 func (s *Server) releaseLost(ctx context.Context) error {
-	for _, p := range s.held() {
+	for _, p := range held(s.cache) {
 		err := s.unhold(ctx, p.GetMetadata().GetName(), func(t *tx, p *carav1.Project) bool {
 			n, ok := read[*carav1.Node](t, p.GetStatus().GetHeldBy())
 			return p.GetStatus().GetHeldBy() != "" && (!ok || n.GetStatus().GetState() == api.NodeNotReady)
@@ -86,7 +86,7 @@ func (s *Server) unhold(ctx context.Context, project string, over func(*tx, *car
 }
 
 // held are the projects that some node holds. They are asked for when a node goes, which is seldom: there is no index.
-func (s *Server) held() []*carav1.Project {
-	all, _ := from[*carav1.Project](s.cache, "", "")
+func held(r reader) []*carav1.Project {
+	all, _ := from[*carav1.Project](r, "", "")
 	return slices.DeleteFunc(all, func(p *carav1.Project) bool { return p.GetStatus().GetHeldBy() == "" })
 }

@@ -1,27 +1,30 @@
 package apiserver
 
 import (
-	"slices"
+	"cmp"
 	"strings"
 
+	"github.com/google/btree"
 	"google.golang.org/protobuf/proto"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// set is a set of names.
-type set map[string]struct{}
-
-// index finds objects by more than their names. Guarded by the cache's mutex.
+// index finds objects by more than their names. It belongs to a view: it changes only before the view is published.
 type index struct {
-	byNode   map[string]set // node -> projects assigned to it
-	byOwner  map[string]set // owner -> projects
-	claims   map[string]set // project -> names of claims (SOURCE/PROJECT)
-	byObject map[string]set // KIND/NAME -> names of events
+	byNode   nameIndex // node -> projects assigned to it
+	byOwner  nameIndex // owner -> projects
+	claims   nameIndex // project -> names of claims (SOURCE/PROJECT)
+	byObject nameIndex // KIND/NAME -> names of events
 }
 
-func newIndex() index {
-	return index{byNode: map[string]set{}, byOwner: map[string]set{}, claims: map[string]set{}, byObject: map[string]set{}}
+func newIndex() *index {
+	return &index{byNode: newNameIndex(), byOwner: newNameIndex(), claims: newNameIndex(), byObject: newNameIndex()}
+}
+
+// clone returns an index that may be changed while x is read.
+func (x *index) clone() *index {
+	return &index{byNode: x.byNode.clone(), byOwner: x.byOwner.clone(), claims: x.claims.clone(), byObject: x.byObject.clone()}
 }
 
 // update follows one change.
@@ -29,13 +32,13 @@ func (x *index) update(ch *change) {
 	switch oldOrNew(ch).(type) {
 	case *carav1.Project:
 		o, n := as[*carav1.Project](ch.old), as[*carav1.Project](ch.new)
-		swap(x.byNode, ch.name, o.GetStatus().GetNodeRef(), n.GetStatus().GetNodeRef())
-		swap(x.byOwner, ch.name, o.GetMetadata().GetOwner(), n.GetMetadata().GetOwner())
+		x.byNode.move(ch.name, o.GetStatus().GetNodeRef(), n.GetStatus().GetNodeRef())
+		x.byOwner.move(ch.name, o.GetMetadata().GetOwner(), n.GetMetadata().GetOwner())
 	case *carav1.Claim:
 		_, project, _ := strings.Cut(ch.name, "/")
-		swap(x.claims, ch.name, keyIf(ch.old, project), keyIf(ch.new, project))
+		x.claims.move(ch.name, keyIf(ch.old, project), keyIf(ch.new, project))
 	case *carav1.Event:
-		swap(x.byObject, ch.name, objectKey(as[*carav1.Event](ch.old)), objectKey(as[*carav1.Event](ch.new)))
+		x.byObject.move(ch.name, objectKey(as[*carav1.Event](ch.old)), objectKey(as[*carav1.Event](ch.new)))
 	}
 }
 
@@ -67,52 +70,50 @@ func keyIf(m proto.Message, key string) string {
 	return key
 }
 
-// swap moves name from one key to another; the empty key is none.
-func swap(in map[string]set, name, old, to string) {
+// nameIndex holds sets of names, each under a key.
+type nameIndex struct{ sorted *btree.BTreeG[underKey] }
+
+type underKey struct{ key, name string }
+
+func newNameIndex() nameIndex {
+	return nameIndex{btree.NewG(degree, func(a, b underKey) bool {
+		return cmp.Or(cmp.Compare(a.key, b.key), cmp.Compare(a.name, b.name)) < 0
+	})}
+}
+
+func (n nameIndex) clone() nameIndex { return nameIndex{n.sorted.Clone()} }
+
+// move takes name from one key to another; the empty key has no names.
+func (n nameIndex) move(name, old, to string) {
 	if old == to {
 		return
 	}
 	if old != "" {
-		delete(in[old], name)
-		if len(in[old]) == 0 {
-			delete(in, old)
-		}
+		n.sorted.Delete(underKey{old, name})
 	}
 	if to != "" {
-		if in[to] == nil {
-			in[to] = set{}
-		}
-		in[to][name] = struct{}{}
+		n.sorted.ReplaceOrInsert(underKey{to, name})
 	}
 }
 
-// names returns what stands under key, sorted.
-func (s set) names() []string {
-	out := make([]string, 0, len(s))
-	for name := range s {
-		out = append(out, name)
-	}
-	slices.Sort(out)
+// under returns the names under key, sorted.
+func (n nameIndex) under(key string) []string {
+	out := []string{}
+	n.sorted.AscendGreaterOrEqual(underKey{key: key}, func(u underKey) bool {
+		if u.key != key {
+			return false
+		}
+		out = append(out, u.name)
+		return true
+	})
 	return out
 }
 
 // projectsOnNode returns the names of the projects that are assigned to a node.
-func (c *cache) projectsOnNode(node string) []string {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	return c.index.byNode[node].names()
-}
+func (v *view) projectsOnNode(node string) []string { return v.index.byNode.under(node) }
 
 // projectsOfOwner returns the names of the projects of an owner.
-func (c *cache) projectsOfOwner(owner string) []string {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	return c.index.byOwner[owner].names()
-}
+func (v *view) projectsOfOwner(owner string) []string { return v.index.byOwner.under(owner) }
 
 // eventsOn returns the names of the events about an object, oldest first.
-func (c *cache) eventsOn(kind, name string) []string {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	return c.index.byObject[kind+"/"+name].names()
-}
+func (v *view) eventsOn(kind, name string) []string { return v.index.byObject.under(kind + "/" + name) }

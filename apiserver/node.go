@@ -99,11 +99,11 @@ func (s nodeService) DeleteNode(ctx context.Context, req *carav1.DeleteRequest) 
 		if err := mustBe(n, req.GetUid(), ""); err != nil {
 			return err
 		}
-		if count := len(s.cache.projectsOnNode(name)); count > 0 {
+		if count := len(t.seen.projectsOnNode(name)); count > 0 {
 			return api.Errorf(codes.FailedPrecondition, api.TitleConflict,
 				"node %q has %d projects: drain it first (caractrl drain %s)", name, count, name)
 		}
-		for _, p := range s.held() {
+		for _, p := range held(t.seen) {
 			if p.GetStatus().GetHeldBy() == name {
 				return api.Errorf(codes.FailedPrecondition, api.TitleConflict,
 					"node %q still stops project %q, which has moved: try again in a moment", name, p.GetMetadata().GetName())

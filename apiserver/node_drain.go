@@ -39,7 +39,7 @@ func (s nodeService) MarkNodeDrained(ctx context.Context, req *carav1.MarkNodeDr
 		if !n.GetSpec().GetDraining() {
 			return api.Errorf(codes.Aborted, api.TitleConflict, "node %q is not draining", req.GetName())
 		}
-		for _, name := range s.cache.projectsOnNode(req.GetName()) {
+		for _, name := range t.seen.projectsOnNode(req.GetName()) {
 			p, _ := read[*carav1.Project](t, name)
 			if phase := p.GetStatus().GetPhase(); phase != api.PhaseFailed && phase != api.PhaseTerminated {
 				return api.Errorf(codes.Aborted, api.TitleConflict, "node %q is not drained: project %q is still there, %s",

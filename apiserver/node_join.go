@@ -160,7 +160,7 @@ func (t *tx) acceptCertificate(c identity.NodeCertificate, keep string) {
 
 // removeTokens takes the tokens away whose names begin with prefix, but keep.
 func (t *tx) removeTokens(prefix, keep string) {
-	tokens, _ := from[*carav1.Token](t.server.cache, prefix, "")
+	tokens, _ := from[*carav1.Token](t.seen, prefix, "")
 	for _, token := range tokens {
 		name := token.GetMetadata().GetName()
 		if _, ok := read[*carav1.Token](t, name); ok && name != keep {

@@ -66,18 +66,6 @@ func (t *tx) mustMatch(kind string, in proto.Message, want string) error {
 	return mustBe(m, uid, want)
 }
 
-// object reads an object by its kind.
-func (t *tx) object(kind, name string) proto.Message {
-	key := keyOf(kind, name)
-	e := t.server.cache.entry(kind, name)
-	if e == nil {
-		t.insist(key, 0)
-		return nil
-	}
-	t.insist(key, e.rev)
-	return e.msg
-}
-
 // declare is a person's create or change of a project. It returns the project before, or nil, and after. With terms it
 // may change what a source owns, and records the override.
 func (t *tx) declare(in *carav1.Project, terms *carav1.OverrideTerms) (before, after *carav1.Project, err error) {

@@ -60,7 +60,7 @@ func notDue(p *carav1.Project, why string, args ...any) error {
 // manifest that comes at the same moment makes the transaction run again.
 func (t *tx) claimsOn(project string) []*carav1.Claim {
 	var claims []*carav1.Claim
-	sources, _ := from[*carav1.Source](t.server.cache, "", "")
+	sources, _ := from[*carav1.Source](t.seen, "", "")
 	for _, src := range sources {
 		if c, ok := read[*carav1.Claim](t, src.GetMetadata().GetName()+"/"+project); ok {
 			claims = append(claims, c)

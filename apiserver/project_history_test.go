@@ -58,12 +58,13 @@ func TestHistoryOfAProject(t *testing.T) {
 	if len(w.history(t, "web")) != historyLength || w.cache.revision() != before {
 		t.Error("another commit with the same spec made history")
 	}
-	for _, table := range w.cache.tables {
-		for name := range table.byName {
-			if strings.Contains(name, "00000000") && strings.HasPrefix(name, "web/") {
-				t.Errorf("the cache has %s", name)
+	for _, table := range w.cache.view().tables {
+		table.ascend("web/", "", func(e *entry) bool {
+			if strings.Contains(e.name, "00000000") {
+				t.Errorf("the cache has %s", e.name)
 			}
-		}
+			return true
+		})
 	}
 	if _, err := w.admin.DeleteProject(t.Context(), &carav1.DeleteProjectRequest{Name: "web", Override: &carav1.OverrideTerms{Reason: "x"}}); err != nil {
 		t.Fatal(err)

@@ -42,7 +42,7 @@ func (s *Server) streamPages(mux *http.ServeMux) {
 		}
 	}
 	mux.HandleFunc("/api/v1/projects/{name}/exec", known(func(w http.ResponseWriter, r *http.Request) {
-		duplex(w, r, projects.Exec, func(first *carav1.ExecRequest) *string {
+		duplex(s, w, r, projects.Exec, func(first *carav1.ExecRequest) *string {
 			if first.GetStart() == nil {
 				return nil
 			}
@@ -50,7 +50,7 @@ func (s *Server) streamPages(mux *http.ServeMux) {
 		})
 	}))
 	mux.HandleFunc("/api/v1/projects/{name}/port-forward", known(func(w http.ResponseWriter, r *http.Request) {
-		duplex(w, r, projects.PortForward, func(first *carav1.PortForwardRequest) *string {
+		duplex(s, w, r, projects.PortForward, func(first *carav1.PortForwardRequest) *string {
 			if first.GetStart() == nil {
 				return nil
 			}
@@ -67,7 +67,7 @@ func duplex[Q, A any, PQ interface {
 }, PA interface {
 	*A
 	proto.Message
-}](w http.ResponseWriter, r *http.Request, call func(context.Context, ...grpc.CallOption) (grpc.BidiStreamingClient[Q, A], error), nameOf func(PQ) *string,
+}](s *Server, w http.ResponseWriter, r *http.Request, call func(context.Context, ...grpc.CallOption) (grpc.BidiStreamingClient[Q, A], error), nameOf func(PQ) *string,
 ) {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
@@ -106,13 +106,11 @@ func duplex[Q, A any, PQ interface {
 		writeProblem(w, problemOf(err))
 		return
 	}
-	sent := make(chan struct{})
-	go func() {
-		defer close(sent)
-		if err := sendLines[Q, A, PQ](stream, first, &lines); err != nil {
+	sent := s.spawn(r.URL.Path, func() error { return sendLines[Q, A, PQ](stream, first, &lines) }, func(err error) {
+		if err != nil {
 			cancel(err)
 		}
-	}()
+	})
 	answerLines[Q, A, PA](ctx, w, conn, stream)
 	cancel(nil)
 	_ = conn.SetReadDeadline(time.Now()) // ends the read of a body that goes on

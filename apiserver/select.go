@@ -25,11 +25,10 @@ func labelMatch[T proto.Message](selector string) (func(T) bool, error) {
 
 // page is one page of a list: the objects with names after token that match, at most limit of them (0: all), and the
 // token for the next page.
-func page[T proto.Message](c *cache, prefix, token string, limit int32, match func(T) bool) ([]T, *carav1.ListMeta) {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	meta := &carav1.ListMeta{ResourceVersion: formatRevision(c.rev)}
-	t := c.tables[kindOf[T]()]
+func page[T proto.Message](r reader, prefix, token string, limit int32, match func(T) bool) ([]T, *carav1.ListMeta) {
+	v := r.view()
+	meta := &carav1.ListMeta{ResourceVersion: formatRevision(v.rev)}
+	t := v.tables[kindOf[T]()]
 	items := make([]T, 0, t.sizeHint(prefix, limit))
 	last := ""
 	t.ascend(prefix, token, func(e *entry) bool {

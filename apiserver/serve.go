@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
@@ -38,7 +37,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	}
 	feedCtx, stopFeed := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopFeed()
-	work, workCtx := errgroup.WithContext(feedCtx)
+	work, workCtx := s.newCrew(feedCtx, "Run", unlimited)
 	work.Go(func() error { return s.cache.feed(workCtx, s.cfg.Store) })
 	work.Go(func() error {
 		select {
@@ -59,7 +58,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	if err != nil {
 		return err
 	}
-	hs := s.httpServer(split(gs, handler))
+	hs := s.httpServer(split(gs, s.guardHTTP(handler)))
 	work.Go(func() error {
 		if err := hs.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve %s: %w", l.Addr(), err)

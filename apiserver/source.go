@@ -162,7 +162,7 @@ func (s sourceService) RemoveSource(ctx context.Context, req *carav1.DeleteReque
 		if err := t.orphan(src); err != nil {
 			return err
 		}
-		claims, _ := page[*carav1.Claim](s.cache, req.GetName()+"/", "", 0, nil)
+		claims, _ := page[*carav1.Claim](t.seen, req.GetName()+"/", "", 0, nil)
 		for _, c := range claims {
 			t.remove(api.KindClaim, c.GetMetadata().GetName())
 		}
@@ -180,7 +180,7 @@ func (s sourceService) RemoveSource(ctx context.Context, req *carav1.DeleteReque
 func (t *tx) orphan(src *carav1.Source) error {
 	owner := sourcePrefix + src.GetMetadata().GetName()
 	orphans := 0
-	names := t.server.cache.projectsOfOwner(owner)
+	names := t.seen.projectsOfOwner(owner)
 	if len(names) > 0 && src.GetSpec().GetOnDelete() == api.OnDeleteDelete {
 		return api.Errorf(codes.FailedPrecondition, api.TitleConflict, "%s still owns %d projects, which go before it", describe(src), len(names))
 	}

@@ -222,7 +222,7 @@ func TestEventsAreCounted(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := len(f.cache.eventsOn(api.KindSource, "platform")); n != eventsPerObject {
+	if n := len(f.cache.view().eventsOn(api.KindSource, "platform")); n != eventsPerObject {
 		t.Errorf("%d events are kept of one object", n)
 	}
 	out, err := f.gcEvents.TrimHistory(t.Context(), &carav1.TrimHistoryRequest{EventsBefore: timestamppb.New(time.Now().Add(time.Minute))})

@@ -46,21 +46,21 @@ func (s *Server) relay(ctx context.Context, node string, ask *carav1.OpenStream,
 	if err != nil {
 		return err
 	}
-	go func() {
+	s.spawn("relay", func() error {
 		select {
 		case <-s.draining:
-			w.finish()
 		case <-w.over.Done():
 		}
-	}()
+		return nil
+	}, func(error) { w.finish() })
 	refused := make(chan error, 1)
 	if c.up != nil {
-		go func() {
-			if err := pump(w.over, agent, c.up); err != nil {
+		s.spawn("relay", func() error { return pump(w.over, agent, c.up) }, func(err error) {
+			if err != nil {
 				refused <- err
 				w.finish()
 			}
-		}()
+		})
 	}
 	for {
 		msg, err := agent.Recv(w.over) //nolint:contextcheck // the meeting's own, which was made of ctx

@@ -7,33 +7,38 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// table has the objects of one kind, by name and in the order of their names. Guarded by the cache's mutex.
-type table struct {
-	byName map[string]*entry
-	sorted *btree.BTreeG[*entry]
+// degree of the trees in a view. A change copies the nodes from the root to its object, so that smaller nodes make
+// changes cheaper and larger ones lists.
+const degree = 16
+
+// table has the objects of one kind, in the order of their names.
+type table struct{ sorted *btree.BTreeG[row] }
+
+// row is an entry under its name, so that a look-up allocates nothing.
+type row struct {
+	name string
+	*entry
 }
 
 func newTable() *table {
-	return &table{
-		byName: make(map[string]*entry),
-		sorted: btree.NewG(32, func(a, b *entry) bool { return a.name < b.name }),
-	}
+	return &table{btree.NewG(degree, func(a, b row) bool { return a.name < b.name })}
 }
 
-func (t *table) put(e *entry) {
-	t.byName[e.name] = e
-	t.sorted.ReplaceOrInsert(e)
-}
+// clone returns a table that may be changed while t is read. Only one goroutine clones and changes tables.
+func (t *table) clone() *table { return &table{t.sorted.Clone()} }
 
-func (t *table) remove(name string) {
-	if e := t.byName[name]; e != nil {
-		delete(t.byName, name)
-		t.sorted.Delete(e)
-	}
+func (t *table) put(e *entry) { t.sorted.ReplaceOrInsert(row{e.name, e}) }
+
+func (t *table) remove(name string) { t.sorted.Delete(row{name: name}) }
+
+// get returns an entry, or nil.
+func (t *table) get(name string) *entry {
+	r, _ := t.sorted.Get(row{name: name})
+	return r.entry
 }
 
 func (t *table) message(name string) proto.Message {
-	if e := t.byName[name]; e != nil {
+	if e := t.get(name); e != nil {
 		return e.msg
 	}
 	return nil
@@ -43,24 +48,24 @@ func (t *table) message(name string) proto.Message {
 func (t *table) sizeHint(prefix string, limit int32) int {
 	switch {
 	case limit > 0:
-		return min(int(limit), len(t.byName))
+		return min(int(limit), t.sorted.Len())
 	case prefix == "":
-		return len(t.byName)
+		return t.sorted.Len()
 	default:
 		return 0
 	}
 }
 
-// ascend visits the entries whose names begin with prefix and come after after, in order, until visit says false.
+// ascend visits the entries whose names begin with prefix and come after after, in order, until visit returns false.
 func (t *table) ascend(prefix, after string, visit func(*entry) bool) {
 	start := max(prefix, after)
-	t.sorted.AscendGreaterOrEqual(&entry{name: start}, func(e *entry) bool {
-		if !strings.HasPrefix(e.name, prefix) {
+	t.sorted.AscendGreaterOrEqual(row{name: start}, func(r row) bool {
+		if !strings.HasPrefix(r.name, prefix) {
 			return false
 		}
-		if after != "" && e.name == after {
+		if after != "" && r.name == after {
 			return true
 		}
-		return visit(e)
+		return visit(r.entry)
 	})
 }

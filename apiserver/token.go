@@ -151,7 +151,7 @@ func (s tokenService) DeleteToken(ctx context.Context, req *carav1.DeleteRequest
 // otherAdmin says whether an administrator is left without the token of this name. The one it finds is read, so that
 // two who revoke each other's tokens do not both succeed.
 func (t *tx) otherAdmin(name string) bool {
-	tokens, _ := from[*carav1.Token](t.server.cache, "", "")
+	tokens, _ := from[*carav1.Token](t.seen, "", "")
 	for _, token := range tokens {
 		other := token.GetMetadata().GetName()
 		if other == name || token.GetRole() != string(RoleAdmin) || token.GetExpireAt() != nil {

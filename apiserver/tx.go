@@ -19,9 +19,11 @@ const maxAttempts = 32
 const conflictWait = time.Second
 
 // tx is one change in the making: what it read, each with the revision that the transaction will insist on, and what
-// it writes. It belongs to the function that transact calls with it, and may be thrown away and made anew.
+// it writes. All of its reads are of one view and of its own writes, never of the cache: what it has read once it reads
+// again. It belongs to the function that transact calls with it, which is called again with another one after a conflict.
 type tx struct {
 	server *Server
+	seen   *view
 	actor  Actor
 	now    time.Time
 	reads  map[string]int64 // key -> revision; 0 where there was nothing
@@ -34,7 +36,6 @@ type tx struct {
 // that writes nothing commits nothing.
 func (s *Server) transact(ctx context.Context, change func(*tx) error) error {
 	for range maxAttempts {
-		seen := s.cache.revision()
 		t := s.begin(ctx)
 		if err := change(t); err != nil {
 			return err
@@ -42,11 +43,14 @@ func (s *Server) transact(ctx context.Context, change func(*tx) error) error {
 		if len(t.order) == 0 {
 			return nil
 		}
-		err := t.commit(ctx)
+		rev, err := t.commit(ctx)
+		if err == nil {
+			return s.cache.wait(ctx, rev)
+		}
 		if !errors.Is(err, store.ErrConflict) {
 			return storeError(err)
 		}
-		if err := s.awaitNewer(ctx, seen); err != nil {
+		if err := s.awaitNewer(ctx, t.seen.rev); err != nil {
 			return err
 		}
 	}
@@ -70,12 +74,13 @@ func (s *Server) awaitNewer(ctx context.Context, seen int64) error {
 // begin makes an empty change. Whoever drops it instead of committing it has done a dry run.
 func (s *Server) begin(ctx context.Context) *tx {
 	return &tx{
-		server: s, actor: actorOf(ctx), now: s.cfg.Now(),
+		server: s, seen: s.cache.view(), actor: actorOf(ctx), now: s.cfg.Now(),
 		reads: map[string]int64{}, writes: map[string]proto.Message{},
 	}
 }
 
-func (t *tx) commit(ctx context.Context) error {
+// commit stores what was written, and returns its revision.
+func (t *tx) commit(ctx context.Context) (int64, error) {
 	txn := store.Txn{If: make([]store.Condition, 0, len(t.reads)), Do: make([]store.Op, 0, len(t.order))}
 	for key, rev := range t.reads {
 		txn.If = append(txn.If, store.Condition{Key: key, Modified: rev})
@@ -88,38 +93,41 @@ func (t *tx) commit(ctx context.Context) error {
 		}
 		value, err := encode(m)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		txn.Do = append(txn.Do, store.Op{Key: key, Value: value})
 	}
 	rev, err := t.server.cfg.Store.Commit(ctx, txn)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	for _, m := range t.writes {
 		if meta := api.Meta(m); m != nil && meta != nil {
 			meta.ResourceVersion = formatRevision(rev)
 		}
 	}
-	return t.server.cache.wait(ctx, rev)
+	return rev, nil
 }
 
 // read returns an object, shared and immutable, as the transaction will insist that it is.
 func read[T proto.Message](t *tx, name string) (T, bool) {
-	kind := kindOf[T]()
+	v, ok := t.object(kindOf[T](), name).(T)
+	return v, ok
+}
+
+// object reads an object by its kind: nil where there is none.
+func (t *tx) object(kind, name string) proto.Message {
 	key := keyOf(kind, name)
 	if m, written := t.writes[key]; written {
-		v, ok := m.(T)
-		return v, ok
+		return m
 	}
-	e := t.server.cache.entry(kind, name)
+	e := t.seen.entry(kind, name)
 	if e == nil {
 		t.insist(key, 0)
-		var zero T
-		return zero, false
+		return nil
 	}
 	t.insist(key, e.rev)
-	return e.msg.(T), true
+	return e.msg
 }
 
 // insist makes a revision a condition. The first one counts: what was decided on it must not be let through by a

@@ -231,12 +231,13 @@ func (j *judge) finish(t *testing.T, h *house) {
 			hosts[host] = p.GetMetadata().GetName()
 		}
 	}
-	for name, e := range h.cache.tables[kindHost].byName {
-		if hosts[name] != e.msg.(*carav1.ObjectRef).GetName() {
-			t.Errorf("host %s is claimed by %v, and its project is %q", name, e.msg, hosts[name])
+	h.cache.view().tables[kindHost].ascend("", "", func(e *entry) bool {
+		if hosts[e.name] != e.msg.(*carav1.ObjectRef).GetName() {
+			t.Errorf("host %s is claimed by %v, and its project is %q", e.name, e.msg, hosts[e.name])
 		}
-		delete(hosts, name)
-	}
+		delete(hosts, e.name)
+		return true
+	})
 	if len(hosts) > 0 {
 		t.Errorf("hosts without a claim: %v", hosts)
 	}

@@ -79,7 +79,8 @@ func (s *Server) follow(ctx context.Context, f follower) error {
 // start sends the first state, where one is wanted, and returns the revision to go on from.
 func (s *Server) start(f follower) (int64, error) {
 	if f.from == "" {
-		objects, rev := s.cache.snapshot(f.kinds)
+		now := s.cache.view()
+		objects, rev := now.snapshot(f.kinds), now.rev
 		for len(objects) > 0 {
 			n := chunk(objects)
 			if err := f.first(objects[:n]); err != nil {
@@ -161,18 +162,4 @@ func (c *cache) reaches(rev int64) bool {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	return rev >= c.recent.floor
-}
-
-// snapshot returns every object of some kinds at one revision, kind by kind, in the order of their names.
-func (c *cache) snapshot(kinds []string) ([]change, int64) {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	var out []change
-	for _, kind := range kinds {
-		c.tables[kind].ascend("", "", func(e *entry) bool {
-			out = append(out, change{kind: kind, name: e.name, new: e.msg})
-			return true
-		})
-	}
-	return out, c.rev
 }

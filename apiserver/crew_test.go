@@ -1,0 +1,271 @@
+package apiserver
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// lines collects a log.
+type lines struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+func (l *lines) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
+
+// A panic in one of Apply's goroutines is the error of that call alone.
+func TestPanicInApplyIsThatCallsError(t *testing.T) {
+	log := &lines{}
+	h := newHouse(t, func(c *Config) { c.Logger = log.logger() })
+	h.appliers[api.KindNode] = func(*tx, proto.Message, applyTerms) (before, after proto.Message, err error) {
+		var none map[string]int
+		none["x"] = 1
+		return nil, nil, nil
+	}
+	apply := carav1.NewApplyServiceClient(h.as(t, "admin"))
+	node := &carav1.Node{ApiVersion: api.APIVersion, Kind: api.KindNode, Metadata: &carav1.ObjectMeta{Name: "n1"}}
+	_, err := apply.Apply(t.Context(), &carav1.ApplyRequest{Objects: []*carav1.Object{api.Wrap(web("a")), api.Wrap(node)}})
+	wantCode(t, err, codes.Internal, api.TitleInternal)
+	if _, err := apply.Apply(t.Context(), &carav1.ApplyRequest{Objects: []*carav1.Object{api.Wrap(web("b"))}}); err != nil {
+		t.Errorf("the next call: %v", err)
+	}
+	if n := strings.Count(log.String(), "call panicked"); n != 1 || !strings.Contains(log.String(), "crew_test.go") {
+		t.Errorf("%d lines about the panic, want 1 with the stack:\n%s", n, log)
+	}
+}
+
+func TestSpawnGuards(t *testing.T) {
+	h := newHouse(t, nil)
+	var got error
+	<-h.spawn("test", func() error { panic("no") }, func(err error) { got = err })
+	wantCode(t, got, codes.Internal, api.TitleInternal)
+	<-h.spawn("test", func() error { return io.EOF }, func(err error) { got = err })
+	if !errors.Is(got, io.EOF) {
+		t.Errorf("got %v, want the function's own error", got)
+	}
+	work, ctx := h.newCrew(t.Context(), "test", 1)
+	work.Go(func() error { panic("no") })
+	wantCode(t, work.Wait(), codes.Internal, api.TitleInternal)
+	if ctx.Err() == nil {
+		t.Error("the others of a crew are not told to end")
+	}
+}
+
+func TestPanicInHandlerIsThatRequestsError(t *testing.T) {
+	h := newHouse(t, nil)
+	for name, tt := range map[string]struct {
+		handle http.HandlerFunc
+		status int // 0: the connection breaks
+	}{
+		"before the answer": {func(http.ResponseWriter, *http.Request) { panic("no") }, http.StatusInternalServerError},
+		"in the answer": {func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, "half")
+			w.(http.Flusher).Flush()
+			panic("no")
+		}, 0},
+		"on purpose": {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, 0},
+		"none":       {func(w http.ResponseWriter, _ *http.Request) { writeText(w, "ok") }, http.StatusOK},
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv := httptest.NewServer(h.guardHTTP(tt.handle))
+			defer srv.Close()
+			srv.Config.ErrorLog = serverLog(slog.New(slog.DiscardHandler))
+			resp, err := srv.Client().Get(srv.URL)
+			if err == nil {
+				_, err = io.ReadAll(resp.Body)
+				resp.Body.Close()
+			}
+			switch {
+			case tt.status == 0 && err == nil:
+				t.Error("the answer looks complete")
+			case tt.status != 0 && (err != nil || resp.StatusCode != tt.status):
+				t.Errorf("got %v, %v; want status %d", resp, err, tt.status)
+			}
+		})
+	}
+}
+
+// Reads of a transaction are repeatable: what another transaction commits in between is not seen, and makes the commit
+// run again.
+func TestTransactionReadsOneView(t *testing.T) {
+	h := newHouse(t, nil)
+	fillWith(t, h, web("a"))
+	ctx := withActor(t.Context(), Actor{Name: "user/admin", Role: RoleAdmin})
+	runs := 0
+	err := h.transact(ctx, func(t *tx) error {
+		runs++
+		before, had := read[*carav1.Project](t, "a")
+		all, _ := from[*carav1.Project](t.seen, "", "")
+		if runs == 1 {
+			if err := h.transact(ctx, func(t *tx) error { t.remove(api.KindProject, "a"); return nil }); err != nil {
+				return err
+			}
+		}
+		after, has := read[*carav1.Project](t, "a")
+		again, _ := from[*carav1.Project](t.seen, "", "")
+		if before != after || had != has || len(all) != len(again) {
+			return fmt.Errorf("run %d: read %v (%v, %d projects), then %v (%v, %d projects)", runs, before, had, len(all), after, has, len(again))
+		}
+		if t.object(api.KindProject, "a") != nil && !has {
+			return errors.New("object and read differ")
+		}
+		t.put(web("b"))
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if runs != 2 {
+		t.Errorf("ran %d times, want 2: what it had read was gone at the commit", runs)
+	}
+}
+
+// A transaction reads its own writes, whichever way it asks.
+func TestTransactionReadsItsWrites(t *testing.T) {
+	h := newHouse(t, nil)
+	fillWith(t, h, web("a"))
+	s := h.begin(context.Background())
+	s.remove(api.KindProject, "a")
+	s.put(web("b"))
+	if s.object(api.KindProject, "a") != nil || s.object(api.KindProject, "b") == nil {
+		t.Errorf("a is %v, b is %v", s.object(api.KindProject, "a"), s.object(api.KindProject, "b"))
+	}
+}
+
+// bare are the files that start goroutines without a guard, and why they may.
+var bare = map[string]string{
+	"crew.go":              "the guard itself",
+	"identity/listener.go": "it accepts connections, before there is a call",
+}
+
+// TestGoroutinesAreGuarded reads this room's code: a goroutine that is started past crew.go ends the process when it
+// panics, and everybody's calls with it. A transaction that looks at the live cache can see two states of one object.
+func TestGoroutinesAreGuarded(t *testing.T) {
+	err := filepath.WalkDir(".", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		source, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for _, problem := range unguarded(path, string(source)) {
+			t.Error(problem)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestUnguardedFindsEachWay(t *testing.T) {
+	for name, body := range map[string]string{
+		"go":                  "func f() { go f() }",
+		"errgroup":            "func f() { var g errgroup.Group; g.Go(nil) }",
+		"wait group":          "func f() { var g sync.WaitGroup; g.Go(f) }",
+		"timer":               "func f() { time.AfterFunc(1, f) }",
+		"context":             "func f() { context.AfterFunc(nil, f) }",
+		"method of tx":        "func (t *tx) f() { t.server.cache.view() }",
+		"function of tx":      "func f(t *tx) { t.server.cache.view() }",
+		"transaction's cache": "func f(s *Server) { s.transact(nil, func(t *tx) error { return s.cache.wait() }) }",
+	} {
+		if got := unguarded("x.go", "package x\n"+body); len(got) == 0 {
+			t.Errorf("%s: not found", name)
+		}
+	}
+	if got := unguarded("x.go", "package x\nfunc f(s *Server) { s.cache.view(); s.spawn(nil) }"); len(got) > 0 {
+		t.Errorf("found in good code: %q", got)
+	}
+}
+
+func unguarded(path, source string) (problems []string) {
+	files := token.NewFileSet()
+	file, err := parser.ParseFile(files, path, source, 0)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	report := func(n ast.Node, what string) {
+		problems = append(problems, fmt.Sprintf("%s: %s", files.Position(n.Pos()), what))
+	}
+	starts := map[string]bool{"errgroup.Group": true, "errgroup.WithContext": true, "sync.WaitGroup": true, "time.AfterFunc": true, "context.AfterFunc": true}
+	ast.Inspect(file, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.GoStmt:
+			if bare[path] == "" {
+				report(n, "a bare go statement: use Server.spawn or Server.newCrew")
+			}
+		case *ast.SelectorExpr:
+			if x, ok := n.X.(*ast.Ident); ok && starts[x.Name+"."+n.Sel.Name] && bare[path] == "" {
+				report(n, x.Name+"."+n.Sel.Name+" starts goroutines without a guard: use Server.spawn or Server.newCrew")
+			}
+		case *ast.FuncDecl:
+			if takesTx(n.Recv) || takesTx(n.Type.Params) {
+				readsCache(n.Body, report)
+			}
+		case *ast.FuncLit:
+			if takesTx(n.Type.Params) {
+				readsCache(n.Body, report)
+			}
+		}
+		return true
+	})
+	return problems
+}
+
+func takesTx(fields *ast.FieldList) bool {
+	if fields == nil {
+		return false
+	}
+	for _, f := range fields.List {
+		if star, ok := f.Type.(*ast.StarExpr); ok {
+			if name, ok := star.X.(*ast.Ident); ok && name.Name == "tx" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// readsCache reports every use of a field cache but the wait for a revision after the commit.
+func readsCache(body ast.Node, report func(ast.Node, string)) {
+	ast.Inspect(body, func(n ast.Node) bool {
+		if sel, ok := n.(*ast.SelectorExpr); ok && sel.Sel.Name == "cache" {
+			report(sel, "a transaction looks at the live cache: use its view, tx.seen")
+		}
+		return true
+	})
+}
