@@ -49,7 +49,7 @@ func (s *Server) pages(mux *http.ServeMux) {
 	})
 }
 
-// ready says whether calls are answered now.
+// ready says whether calls are answered now, and whether the store can keep what they bring.
 func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
 	select {
 	case <-s.draining:
@@ -59,10 +59,23 @@ func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
 	}
 	select {
 	case <-s.cache.loaded:
-		writeText(w, "ok\n")
 	default:
 		writeProblem(w, api.ProblemOf(api.Errorf(codes.Unavailable, api.TitleUnavailable, "the server is still reading its store")))
+		return
 	}
+	if st, ok := s.cfg.Store.(healthy); ok {
+		if err := st.Err(); err != nil {
+			writeProblem(w, api.ProblemOf(api.Errorf(codes.Unavailable, api.TitleUnavailable, "the store is not well: %v", err)))
+			return
+		}
+	}
+	writeText(w, "ok\n")
+}
+
+// healthy is a store that knows when it cannot write, before anybody tries.
+type healthy interface {
+	// Err returns nil while the store is well, else what is wrong and what to do about it.
+	Err() error
 }
 
 // schema serves one JSON Schema of the manifests.

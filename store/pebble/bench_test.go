@@ -83,7 +83,8 @@ func BenchmarkCommit(b *testing.B) {
 
 func openRaw(b *testing.B) *pebbledb.DB {
 	b.Helper()
-	db, err := pebbledb.Open(b.TempDir(), Config{}.withDefaults().options(nil))
+	cfg := Config{Dir: b.TempDir()}.withDefaults()
+	db, err := pebbledb.Open(cfg.Dir, cfg.options(nil, newHealth(cfg)))
 	if err != nil {
 		b.Fatal(err)
 	}

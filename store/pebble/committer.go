@@ -3,6 +3,8 @@ package pebble
 import (
 	"fmt"
 	"runtime"
+	"sync/atomic"
+	"time"
 
 	pebbledb "github.com/cockroachdb/pebble/v2"
 
@@ -35,8 +37,11 @@ type committer struct {
 	index     index
 	revision  int64 // the newest one given, durable or not
 	compacted int64
-	tail      *tail // of the group in the making, then of the published view
-	wedged    bool  // Pebble panicked in a write: it cannot be closed
+	tail      *tail        // of the group in the making, then of the published view
+	wedged    bool         // Pebble panicked in a write: it cannot be closed
+	present   func() error // says that the directory is still the one that was opened
+	broken    <-chan error // what somebody else has found wrong, which ends the store
+	writing   atomic.Int64 // when the sync that runs began, in Unix nanoseconds; 0: none runs
 }
 
 // run serves requests in groups until stop is closed, or until a group fails: then it returns why.
@@ -46,6 +51,8 @@ func (c *committer) run(requests <-chan *request, stop <-chan struct{}) error {
 		select {
 		case <-stop:
 			return store.ErrClosed
+		case err := <-c.broken:
+			return err
 		case first := <-requests:
 			group = gather(append(group[:0], first), requests)
 		}
@@ -85,7 +92,7 @@ func gather(group []*request, requests <-chan *request) []*request {
 func (c *committer) commit(group []*request) error {
 	batch := c.db.NewBatch()
 	outcomes := make([]outcome, len(group))
-	before := *c
+	before := counters{c.revision, c.compacted}
 	c.tail = &tail{from: c.revision}
 	err := c.fill(batch, group, outcomes)
 	if err == nil {
@@ -150,8 +157,11 @@ func (c *committer) trim() {
 	}
 }
 
+// counters are the revisions that a group starts from.
+type counters struct{ revision, compacted int64 }
+
 // finish adds to batch what a group changes besides its objects: the trimmed log and the counters.
-func (c *committer) finish(batch *pebbledb.Batch, before committer) error {
+func (c *committer) finish(batch *pebbledb.Batch, before counters) error {
 	c.trim()
 	if c.compacted > before.compacted {
 		if err := batch.DeleteRange(logStart(before.compacted+1), logStart(c.compacted+1), nil); err != nil {
@@ -176,10 +186,15 @@ func (c *committer) sync(batch *pebbledb.Batch) (err error) {
 			err = fmt.Errorf("pebble gave up: %v", r)
 		}
 	}()
+	c.writing.Store(time.Now().UnixNano())
+	defer c.writing.Store(0)
 	if err := c.db.ApplyNoSyncWait(batch, pebbledb.Sync); err != nil {
 		return err
 	}
 	if err := batch.SyncWait(); err != nil {
+		return err
+	}
+	if err := c.present(); err != nil { // what was synced is in files that nobody finds any more
 		return err
 	}
 	return batch.Close()

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	pebbledb "github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -37,6 +38,8 @@ type Config struct {
 	// MemTableBytes is how much is written before it is sorted to disk; 0 is 8 MiB. Memory grows to at most
 	// three times as much under writes.
 	MemTableBytes int64
+
+	probeEvery time.Duration // of a full disk; 0 is 2 s
 }
 
 // Validate returns what is wrong with c, or nil.
@@ -58,6 +61,9 @@ func (c Config) withDefaults() Config {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
+	if c.FS == nil {
+		c.FS = vfs.Default
+	}
 	if c.RetainRevisions == 0 {
 		c.RetainRevisions = defaultRetain
 	}
@@ -70,12 +76,13 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-func (c Config) options(lock *pebbledb.Lock) *pebbledb.Options {
+func (c Config) options(lock *pebbledb.Lock, h *health) *pebbledb.Options {
+	brake := &calm{CompactionScheduler: pebbledb.NewConcurrencyLimitSchedulerWithNoPeriodicGrantingForTest()}
 	o := &pebbledb.Options{
-		FS:                          c.FS,
+		FS:                          h.disk(),
 		Lock:                        lock,
-		Logger:                      logger{c.Logger},
-		EventListener:               listener(c.Logger),
+		Logger:                      logger{h},
+		EventListener:               listener(h, brake),
 		FormatMajorVersion:          pebbleFormat,
 		CacheSize:                   c.CacheBytes,
 		MemTableSize:                uint64(c.MemTableBytes),
@@ -93,7 +100,10 @@ func (c Config) options(lock *pebbledb.Lock) *pebbledb.Options {
 	// Pebble's own scheduler looks ten times a second whether it may run more compactions, which is most of what an
 	// idle server costs. Here it may always run one, and hears when that is done.
 	o.CompactionConcurrencyRange = func() (lower, upper int) { return 1, 1 }
-	o.Experimental.CompactionScheduler = pebbledb.NewConcurrencyLimitSchedulerWithNoPeriodicGrantingForTest()
+	o.Experimental.CompactionScheduler = brake
+	if c.FS == vfs.Default {
+		o.WithFSDefaults() // tells of a slow disk
+	}
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}

@@ -1,69 +1,117 @@
 package pebble
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"strings"
+	"syscall"
 
 	pebbledb "github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // Open opens the store in cfg.Dir, or makes one where there is none, and starts its committer: a store is the one
 // room that is opened and closed instead of run, since it must outlive every loop. It reads every object once, to
-// know what exists.
-func Open(cfg Config) (*Store, error) {
+// know what exists. On a full disk it waits for room.
+func Open(cfg Config) (*Store, error) { return OpenContext(context.Background(), cfg) } //nolint:forbidigo // for callers that can wait
+
+// OpenContext is Open, and returns when ctx ends, also while it waits for room on a full disk.
+func OpenContext(ctx context.Context, cfg Config) (*Store, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	s, err := open(cfg)
-	if err != nil {
-		return nil, fmt.Errorf("open store %s: %w", cfg.Dir, err)
+	h := newHealth(cfg)
+	done := make(chan opened, 1)
+	go func() {
+		s, err := open(cfg, h)
+		done <- opened{s, err}
+	}()
+	select {
+	case r := <-done:
+		if r.err != nil {
+			h.end()
+			return nil, fmt.Errorf("open store %s: %w", cfg.Dir, r.err)
+		}
+		cfg.Logger.Info("store is open", "dir", cfg.Dir, "rev", r.store.writer.revision, "objects", len(r.store.writer.index))
+		return r.store, nil
+	case err := <-h.first: // Pebble would try for ever
+		return nil, giveUp(h, done, fmt.Errorf("open store %s: %w", cfg.Dir, explain(err)))
+	case <-ctx.Done():
+		return nil, giveUp(h, done, fmt.Errorf("open store %s: %w", cfg.Dir, ctx.Err()))
 	}
-	cfg.Logger.Info("store is open", "dir", cfg.Dir, "rev", s.writer.revision, "objects", len(s.writer.index))
-	return s, nil
 }
 
-func open(cfg Config) (*Store, error) {
+// giveUp leaves an Open behind that may never end. The process is about to; where it is not, nothing stays open.
+func giveUp(h *health, done <-chan opened, err error) error {
+	h.end()
+	go func() {
+		if r := <-done; r.store != nil {
+			_ = r.store.Close()
+		}
+	}()
+	return err
+}
+
+// opened is what open returns.
+type opened struct {
+	store *Store
+	err   error
+}
+
+func open(cfg Config, h *health) (*Store, error) {
 	lock, err := lockDir(cfg)
 	if err != nil {
 		return nil, err
 	}
-	db, err := openDB(cfg, lock)
+	if err := inspect(cfg, lock); err != nil {
+		return nil, errors.Join(explain(err), lock.Close())
+	}
+	if err := h.writable(); err != nil {
+		return nil, errors.Join(explain(err), lock.Close())
+	}
+	db, err := openDB(cfg.Dir, cfg.options(lock, h))
 	if err != nil {
-		return nil, errors.Join(err, lock.Close())
+		return nil, errors.Join(explain(err), lock.Close())
 	}
 	state, err := load(db)
 	if err != nil {
-		return nil, errors.Join(err, db.Close(), lock.Close())
+		return nil, errors.Join(explain(err), db.Close(), lock.Close())
 	}
-	return start(cfg, lock, db, state), nil
+	found, err := cfg.FS.Stat(cfg.FS.PathJoin(cfg.Dir, lockName))
+	if err != nil {
+		return nil, errors.Join(explain(err), db.Close(), lock.Close())
+	}
+	return start(cfg, lock, db, state, h, found), nil
 }
 
 // openDB makes an error of what Pebble panics about while it opens.
-func openDB(cfg Config, lock *pebbledb.Lock) (db *pebbledb.DB, err error) {
+func openDB(dir string, o *pebbledb.Options) (db *pebbledb.DB, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("pebble gave up: %v", r)
 		}
 	}()
-	return pebbledb.Open(cfg.Dir, cfg.options(lock))
+	return pebbledb.Open(dir, o)
 }
 
 func lockDir(cfg Config) (*pebbledb.Lock, error) {
-	fs := cfg.FS
-	if fs == nil {
-		fs = vfs.Default
+	if err := cfg.FS.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, explain(err)
 	}
-	if err := fs.MkdirAll(cfg.Dir, 0o700); err != nil {
-		return nil, err
+	lock, err := pebbledb.LockDirectory(cfg.Dir, cfg.FS)
+	switch {
+	case err == nil:
+		return lock, nil
+	case errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.EACCES) && !errors.Is(err, fs.ErrPermission), isHeld(err):
+		return nil, fmt.Errorf("lock the directory: %w: another cara-server is using it; stop that one or choose another directory", err)
 	}
-	lock, err := pebbledb.LockDirectory(cfg.Dir, fs)
-	if err != nil {
-		return nil, fmt.Errorf("lock the directory: %w: is another cara-server using it? Stop that one or choose another directory", err)
-	}
-	return lock, nil
+	return nil, fmt.Errorf("lock the directory: %w", explain(err))
 }
+
+// isHeld recognises what Pebble says of a lock that this very process has.
+func isHeld(err error) bool { return strings.Contains(err.Error(), "lock held") }
 
 // state is what the committer knows when it starts.
 type state struct {
@@ -116,9 +164,7 @@ func checkFormat(db *pebbledb.DB) error {
 }
 
 func stampNew(db *pebbledb.DB) error {
-	if err := scan(db, nil, func(k, _ []byte) error {
-		return fmt.Errorf("the directory holds a database that is not Cara's (first key %q): choose another directory", k)
-	}); err != nil {
+	if err := scan(db, nil, func(k, _ []byte) error { return foreign(k) }); err != nil {
 		return err
 	}
 	b := db.NewBatch()

@@ -96,9 +96,14 @@ func TestForeignData(t *testing.T) {
 		{
 			"another program's",
 			func(db *pebbledb.DB) error {
-				return errors.Join(db.Delete(metaKey(metaFormat), nil), db.Set([]byte("x"), nil, pebbledb.Sync))
+				return errors.Join(db.DeleteRange([]byte{'a'}, []byte{'z'}, nil), db.Set([]byte("x"), nil, pebbledb.Sync))
 			},
 			"not Cara's",
+		},
+		{
+			"format lost",
+			func(db *pebbledb.DB) error { return db.Delete(metaKey(metaFormat), pebbledb.Sync) },
+			"restore the data directory from a backup",
 		},
 		{
 			"no revision",

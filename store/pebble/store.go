@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	pebbledb "github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/caravanserai/cara/store"
 )
@@ -22,12 +24,14 @@ type Store struct {
 	stopped  chan struct{} // closed when the committer has returned; writer and failure may be read after it
 	writer   *committer
 	failure  error // why the committer returned
+	health   *health
+	lost     chan error // tells the committer that the directory is gone
 	close    func() error
 }
 
 var _ store.Store = (*Store)(nil)
 
-func start(cfg Config, lock *pebbledb.Lock, db *pebbledb.DB, st state) *Store {
+func start(cfg Config, lock *pebbledb.Lock, db *pebbledb.DB, st state, h *health, dir vfs.FileInfo) *Store {
 	vs := &views{log: cfg.Logger}
 	s := &Store{
 		cfg:      cfg,
@@ -37,16 +41,37 @@ func start(cfg Config, lock *pebbledb.Lock, db *pebbledb.DB, st state) *Store {
 		requests: make(chan *request, queueLen),
 		stop:     make(chan struct{}),
 		stopped:  make(chan struct{}),
+		health:   h,
+		lost:     make(chan error, 1),
 		writer: &committer{
 			db: db, views: vs, retain: cfg.RetainRevisions,
 			index: st.index, revision: st.revision, compacted: st.compacted,
 			tail: &tail{from: st.revision},
 		},
 	}
+	s.writer.present, s.writer.broken = func() error { return h.present(dir) }, s.lost
 	s.close = sync.OnceValue(s.shutdown)
 	s.writer.publish()
 	go s.commitLoop()
+	go s.look(s.writer.present)
 	return s
+}
+
+// look notices within a moment that the directory is gone, also while nobody writes.
+func (s *Store) look(present func() error) {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if err := present(); err != nil {
+				s.lost <- err
+				return
+			}
+		case <-s.stopped:
+			return
+		}
+	}
 }
 
 func (s *Store) commitLoop() {
@@ -58,15 +83,28 @@ func (s *Store) commitLoop() {
 	}
 }
 
-// Err returns nil while the store takes writes, store.ErrClosed after Close, and else the failure that stopped it.
+// Err returns nil while the store is well. Else it returns store.ErrClosed after Close, the failure that stopped it for
+// good, or the trouble that it waits out: a full or a slow disk, data that is corrupt or cannot be sorted.
 func (s *Store) Err() error {
 	select {
 	case <-s.stopped:
 		return s.failure
 	default:
-		return nil
 	}
+	if err := s.health.err(); err != nil {
+		return err
+	}
+	if since := s.writer.writing.Load(); since != 0 {
+		if took := time.Since(time.Unix(0, since)); took > hangs {
+			return fmt.Errorf("the disk of %s has not answered a write for %s", s.cfg.Dir, took.Round(time.Second))
+		}
+	}
+	return nil
 }
+
+// Done is closed when the store takes no more writes for good, which Err explains. The process should end then, so that
+// whoever supervises it starts it again.
+func (s *Store) Done() <-chan struct{} { return s.stopped }
 
 // Close stops the committer, waits for readers to let go, and closes the database. Transactions that still wait get
 // store.ErrClosed and are not stored; watches end with it. Further calls return what the first returned.
@@ -74,6 +112,7 @@ func (s *Store) Close() error { return s.close() }
 
 func (s *Store) shutdown() error {
 	close(s.stop)
+	s.health.end()
 	<-s.stopped
 	s.views.close()
 	if s.writer.wedged {
@@ -106,8 +145,16 @@ func (s *Store) submit(ctx context.Context, r *request) (int64, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
+	full := s.health.blocked()
+	select {
+	case <-full: // before the queue: it may have room
+		return 0, s.health.refusal()
+	default:
+	}
 	select {
 	case s.requests <- r:
+	case <-full:
+		return 0, s.health.refusal()
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	case <-s.stopped:
@@ -116,6 +163,8 @@ func (s *Store) submit(ctx context.Context, r *request) (int64, error) {
 	select {
 	case o := <-r.done:
 		return o.revision, o.err
+	case <-full: // it is stored once there is room
+		return 0, s.health.refusal()
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	case <-s.stopped:

@@ -79,7 +79,7 @@ func (c *ServerConfig) Run(ctx context.Context) (err error) {
 	if err := c.Validate(); err != nil {
 		return err
 	}
-	db, err := pebble.Open(pebble.Config{Dir: filepath.Join(c.DataDir, "store"), Logger: c.Logger})
+	db, err := pebble.OpenContext(ctx, pebble.Config{Dir: filepath.Join(c.DataDir, "store"), Logger: c.Logger})
 	if err != nil {
 		return err
 	}
@@ -107,11 +107,17 @@ func (c *ServerConfig) Run(ctx context.Context) (err error) {
 	if c.Serving != nil {
 		c.Serving(url)
 	}
-	return c.serve(ctx, server, identity.NewListener(inner, id.TLSConfig()))
+	return c.serve(ctx, server, identity.NewListener(inner, id.TLSConfig()), db)
 }
 
-// serve runs the server and its loops, and stops the loops first.
-func (c *ServerConfig) serve(ctx context.Context, server *apiserver.Server, l net.Listener) error {
+// mortal is a store that may stop for good.
+type mortal interface {
+	Done() <-chan struct{}
+	Err() error
+}
+
+// serve runs the server and its loops until ctx ends or one of them or the store fails, and stops the loops first.
+func (c *ServerConfig) serve(ctx context.Context, server *apiserver.Server, l net.Listener, db mortal) error {
 	serverCtx, stopServer := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServer()
 	served := make(chan error, 1)
@@ -129,6 +135,14 @@ func (c *ServerConfig) serve(ctx context.Context, server *apiserver.Server, l ne
 		case err := <-served:
 			serverEnded <- err
 			return errors.Join(errors.New("the server ended"), err)
+		case <-loopCtx.Done():
+			return nil
+		}
+	})
+	loops.Go(func() error { // a store that takes no more writes ends the process, and its supervisor starts it again
+		select {
+		case <-db.Done():
+			return db.Err()
 		case <-loopCtx.Done():
 			return nil
 		}

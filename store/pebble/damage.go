@@ -1,0 +1,101 @@
+package pebble
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"strings"
+	"syscall"
+
+	pebbledb "github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/record"
+)
+
+// advice for an operator, after what is wrong.
+const (
+	adviceRestore = "the store's files are damaged: restore the data directory from a backup"
+	adviceRights  = "the server may not write here: give its user the right to read and write the data directory, or mount it writable"
+)
+
+// explain adds to an error of the disk or of Pebble what an operator does about it.
+func explain(err error) error {
+	switch {
+	case err == nil, strings.Contains(err.Error(), "restore the data directory"):
+		return err
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
+		return fmt.Errorf("%w: %s", err, adviceRights)
+	case isFull(err):
+		return fmt.Errorf("%w: the disk is full: free some space, then start the server again", err)
+	case pebbledb.IsCorruptionError(err), errors.Is(err, record.ErrInvalidChunk), errors.Is(err, record.ErrZeroedChunk), errors.Is(err, record.ErrUnexpectedEOF),
+		errors.Is(err, fs.ErrNotExist), strings.Contains(err.Error(), "invalid chunk"):
+		return fmt.Errorf("%w: %s", err, adviceRestore)
+	}
+	return err
+}
+
+// inspect opens a database that is there for reading alone, and looks for damage. Pebble takes a MANIFEST that ends too
+// early for a complete one, and deletes at once what it does not mention: so what it has read is held against what
+// Cara knows of its own data before anything may be written.
+func inspect(cfg Config, lock *pebbledb.Lock) error {
+	desc, err := pebbledb.Peek(cfg.Dir, cfg.FS)
+	if err != nil {
+		return fmt.Errorf("look into the directory: %w", err)
+	}
+	if !desc.Exists {
+		return nil
+	}
+	quiet := cfg
+	quiet.Logger = slog.New(slog.DiscardHandler)
+	o := quiet.options(lock, newHealth(quiet))
+	o.ReadOnly = true
+	db, err := openDB(cfg.Dir, o)
+	if err != nil {
+		return err
+	}
+	return errors.Join(check(cfg, db), db.Close())
+}
+
+// check reads what every database of Cara has.
+func check(cfg Config, db *pebbledb.DB) error {
+	_, closer, err := db.Get(metaKey(metaFormat))
+	if err == nil {
+		if err := closer.Close(); err != nil {
+			return err
+		}
+		if err := checkFormat(db); err != nil {
+			return err
+		}
+		revision, err := readCounter(db, metaRevision)
+		if err != nil {
+			return err
+		}
+		compacted, err := readCounter(db, metaCompacted)
+		if err != nil {
+			return err
+		}
+		return checkLog(db, state{revision: revision, compacted: compacted})
+	}
+	if !errors.Is(err, pebbledb.ErrNotFound) {
+		return err
+	}
+	// Without a format it was made a moment before the server was killed, or it is another program's, or it is damaged.
+	names, err := cfg.FS.List(cfg.Dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if strings.HasSuffix(name, ".sst") {
+			return fmt.Errorf("the MANIFEST does not mention %s: %s", name, adviceRestore)
+		}
+	}
+	return scan(db, nil, func(k, _ []byte) error { return foreign(k) })
+}
+
+// foreign says what a key without a format means.
+func foreign(k []byte) error {
+	if len(k) > 1 && (k[0] == metaSpace || k[0] == objectSpace || k[0] == logSpace) {
+		return fmt.Errorf("the format is missing, and %q is there: %s", k, adviceRestore)
+	}
+	return fmt.Errorf("the directory holds a database that is not Cara's (first key %q): choose another directory", k)
+}

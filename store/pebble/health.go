@@ -1,0 +1,242 @@
+package pebble
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+const (
+	lockName   = "LOCK"           // Pebble's
+	sayEvery   = 30 * time.Second // one line of a cause in this time
+	probeEvery = 2 * time.Second  // how often a full disk is tried again
+	probeBytes = 4 << 20          // room for the log, and for a memtable that is sorted to disk
+	probeName  = "room.probe"
+	hangs      = 10 * time.Second // a write that takes longer is trouble
+	lookEvery  = time.Second      // how often an idle store looks for its directory
+)
+
+// Causes of trouble. The first in this order is what Err returns.
+const (
+	causeFull       = "disk full"
+	causeCorrupt    = "corrupt data"
+	causeBackground = "background"
+)
+
+// health is what keeps a store from writing, or from writing for long. Pebble's own events and the disk report to it.
+type health struct {
+	fs   vfs.FS
+	dir  string
+	log  *slog.Logger
+	stop chan struct{} // closed when the store ends: nobody waits for room any more
+
+	probeEvery time.Duration
+	stopOnce   sync.Once
+	first      chan error // gets the first failure in the background; Open waits for it, nobody else
+
+	mu       sync.Mutex
+	troubles map[string]error
+	full     chan struct{} // closed while the disk is full
+	said     map[string]*line
+	failed   error // of the last compaction
+}
+
+// line is when a cause was last written to the log, and how often it came since.
+type line struct {
+	at      time.Time
+	dropped int
+}
+
+func newHealth(cfg Config) *health {
+	return &health{
+		fs: cfg.FS, dir: cfg.Dir, log: cfg.Logger, stop: make(chan struct{}), probeEvery: cmp.Or(cfg.probeEvery, probeEvery),
+		troubles: map[string]error{}, full: make(chan struct{}), first: make(chan error, 1), said: map[string]*line{},
+	}
+}
+
+// end lets those go who wait for room.
+func (h *health) end() { h.stopOnce.Do(func() { close(h.stop) }) }
+
+// err returns the worst trouble there is, or nil.
+func (h *health) err() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, cause := range []string{causeFull, causeCorrupt, causeBackground} {
+		if err := h.troubles[cause]; err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// trouble notes one, or with nil its end.
+func (h *health) trouble(cause string, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.troubles[cause] = err
+}
+
+// say writes one line of a cause in a while, with how many it left out since the last.
+func (h *health) say(log func(string, ...any), cause, text string, args ...any) {
+	h.mu.Lock()
+	l := h.said[cause]
+	if l == nil {
+		l = &line{}
+		h.said[cause] = l
+	}
+	now := time.Now()
+	if !l.at.IsZero() && now.Sub(l.at) < sayEvery {
+		l.dropped++
+		h.mu.Unlock()
+		return
+	}
+	if l.dropped > 0 {
+		args = append(args, "repeated", l.dropped)
+	}
+	l.at, l.dropped = now, 0
+	h.mu.Unlock()
+	log(text, args...)
+}
+
+// disk is the file system that Pebble gets: a write that meets a full disk waits until there is room, instead of
+// failing. Pebble cannot go on after a failed write, so that without this a disk that was full for a moment ends the
+// store.
+func (h *health) disk() vfs.FS { return vfs.OnDiskFull(h.fs, h.awaitRoom) }
+
+// awaitRoom returns when the disk has room, when it fails in another way, or when the store ends. Meanwhile Err says why
+// nothing is written, and Commit returns that at once.
+func (h *health) awaitRoom() {
+	h.mu.Lock()
+	h.troubles[causeFull] = fmt.Errorf("no space left on the disk of %s: free some; the store goes on by itself then", h.dir)
+	close(h.full)
+	h.mu.Unlock()
+	h.say(h.log.Error, causeFull, "the disk is full: the store waits for room and takes no writes", "dir", h.dir)
+	defer func() {
+		h.mu.Lock()
+		delete(h.troubles, causeFull)
+		h.full = make(chan struct{})
+		h.mu.Unlock()
+	}()
+	tick := time.NewTicker(h.probeEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-h.stop:
+			return
+		}
+		switch err := h.probe(probeBytes); {
+		case err == nil:
+			h.log.Info("the disk has room again: the store takes writes", "dir", h.dir)
+			return
+		case !isFull(err):
+			h.say(h.log.Error, "probe", "the disk cannot be written", "dir", h.dir, "error", err)
+			return
+		}
+		h.say(h.log.Error, causeFull, "the disk is full: the store waits for room and takes no writes", "dir", h.dir)
+	}
+}
+
+// writable returns why the directory cannot be written; a full disk is no reason.
+func (h *health) writable() error {
+	if err := h.probe(1); !isFull(err) {
+		return err
+	}
+	return nil
+}
+
+func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+
+// probe writes so many bytes, and takes them away again.
+func (h *health) probe(bytes int) (err error) {
+	path := h.fs.PathJoin(h.dir, probeName)
+	f, err := h.fs.Create(path, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close(), h.fs.Remove(path)) }()
+	block := make([]byte, min(bytes, 64<<10))
+	for range bytes / len(block) {
+		if _, err := f.Write(block); err != nil {
+			return err
+		}
+	}
+	return f.Sync()
+}
+
+// blocked returns a channel that is closed while the disk is full.
+func (h *health) blocked() <-chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.full
+}
+
+// refusal is the answer to a transaction that meets a full disk.
+func (h *health) refusal() error {
+	if err := h.err(); err != nil {
+		return err
+	}
+	return fmt.Errorf("the disk of %s was full a moment ago: try again", h.dir)
+}
+
+// compacted hears how a compaction ended.
+func (h *health) compacted(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.failed = err; err == nil {
+		delete(h.troubles, causeBackground)
+	}
+}
+
+// background hears what failed in the background. Pebble flushes again at once, for ever, and holds its lock here: a
+// second of it keeps that from being a busy loop. A compaction that failed is held back by calm instead.
+func (h *health) background(err error) {
+	h.mu.Lock()
+	compaction := h.failed != nil && errors.Is(err, h.failed)
+	h.troubles[causeBackground] = fmt.Errorf("the store cannot sort its data to the disk of %s, it tries again: %w", h.dir, err)
+	h.mu.Unlock()
+	h.say(h.log.Error, causeBackground, "store cannot write in the background, it tries again", "error", err)
+	select {
+	case h.first <- err:
+	default:
+	}
+	if !compaction {
+		<-time.After(time.Second)
+	}
+}
+
+// corrupt hears of data that cannot be read. It stays true until the data directory is another one.
+func (h *health) corrupt(path string, err error) {
+	h.trouble(causeCorrupt, fmt.Errorf("%s is damaged: stop the server and restore the data directory from a backup: %w", path, err))
+	h.say(h.log.Error, causeCorrupt, "store has found corrupt data: restore the data directory from a backup", "path", path, "error", err)
+}
+
+// present says whether the directory is still the one that was opened; first is the lock file's state then. A file that
+// was deleted can still be written, by whoever has it open, and is gone with the process.
+func (h *health) present(first vfs.FileInfo) error {
+	now, err := h.fs.Stat(h.fs.PathJoin(h.dir, lockName))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("the data directory %s was deleted or moved while the server ran: put it back, or restore it from a backup", h.dir)
+	case err != nil:
+		return fmt.Errorf("look for the data directory: %w", err)
+	case identity(first) != identity(now):
+		return fmt.Errorf("the data directory %s was replaced by another while the server ran: start the server again to use it", h.dir)
+	}
+	return nil
+}
+
+// identity is what a file is, wherever its name leads; 0 for files in memory.
+func identity(f vfs.FileInfo) (id struct{ device, inode uint64 }) {
+	if st, ok := f.Sys().(*syscall.Stat_t); ok {
+		id.device, id.inode = uint64(st.Dev), st.Ino //nolint:unconvert // its type depends on the platform
+	}
+	return id
+}
