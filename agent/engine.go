@@ -126,8 +126,8 @@ type Process interface {
 	CloseInput() error
 	// Resize says how large its terminal is.
 	Resize(ctx context.Context, size Size) error
-	// Wait calls emit for all it writes, at most 32 KiB at a time, and returns its exit code: 126 or 127 for a command that
-	// cannot be run, about which the engine writes a line. It fails where ctx ends, or emit does. emit owns its data.
+	// Wait calls emit for all it writes, at most 32 KiB at a time, and returns its exit code: 127 for a command that is
+	// not there and 126 for one that cannot be run, about which the engine writes a line. It fails where ctx ends, or emit does. emit owns its data.
 	Wait(ctx context.Context, emit func(data []byte, stderr bool) error) (exitCode int, err error)
 	// End lets go of it. One that runs loses its input, is hung up on after a while, and killed after another where the
 	// agent can reach it; when ctx ends that goes without waiting.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/docker/docker/api/types"
@@ -84,6 +85,14 @@ func (p *process) Resize(ctx context.Context, size agent.Size) (err error) {
 // Wait implements agent.Process.
 func (p *process) Wait(ctx context.Context, emit func(data []byte, stderr bool) error) (int, error) {
 	defer context.AfterFunc(ctx, p.stream.Close)()
+	var head []byte // the beginning of all output: where the engine says that it cannot run the command
+	pass := emit
+	emit = func(data []byte, stderr bool) error {
+		if room := maxRefusal - len(head); room > 0 {
+			head = append(head, data[:min(len(data), room)]...)
+		}
+		return pass(data, stderr)
+	}
 	var err error
 	if p.tty {
 		_, err = io.CopyBuffer(struct{ io.Writer }{output{emit: emit}}, struct{ io.Reader }{p.stream.Reader}, make([]byte, outputChunk))
@@ -101,8 +110,27 @@ func (p *process) Wait(ctx context.Context, emit func(data []byte, stderr bool) 
 	}
 	code, err := p.exitCode(ctx)
 	p.ended = err == nil
-	return code, err
+	return exitCodeOf(code, string(head)), err
 }
+
+// maxRefusal is as much of a command's output as can say that the engine did not run it.
+const maxRefusal = 1024
+
+// exitCodeOf is a command's exit code as shells and later engines have it: 127 for a command that is not there. Engine
+// 20.10 says 126 for that too, and what is wrong in a line of its own.
+func exitCodeOf(code int, output string) int {
+	notThere := strings.Contains(output, "executable file not found") || strings.Contains(output, "no such file or directory")
+	if code == exitCannotRun && strings.HasPrefix(output, "OCI runtime exec failed: ") && notThere {
+		return exitNotFound
+	}
+	return code
+}
+
+// Exit codes of commands that did not run, as POSIX shells have them.
+const (
+	exitCannotRun = 126
+	exitNotFound  = 127
+)
 
 // exitCode waits for the end of a process whose output has ended, which is a moment later, or much where it closed it.
 func (p *process) exitCode(ctx context.Context) (int, error) {

@@ -65,7 +65,7 @@ func commandOutput(t *testing.T, s *suite) {
 		t.Errorf("code %d, stdout %q, stderr %q", code, stdout, stderr)
 	}
 	code, stdout, stderr = ending(t, s.command(t, id, agent.Command{Args: []string{"/nothing/here"}}))
-	if code != 126 && code != 127 || !strings.Contains(string(stdout)+string(stderr), "no such file") {
+	if code != 127 || !strings.Contains(string(stdout)+string(stderr), "no such file") {
 		t.Errorf("a command that is not there: code %d, it says %q %q", code, stdout, stderr)
 	}
 	stop := errors.New("enough")
