@@ -16,6 +16,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/loop"
 )
 
 // ErrSuperseded says that a newer agent took this node's name over: two would fight over the same containers.
@@ -23,13 +24,13 @@ var ErrSuperseded = errors.New("another agent has taken over this node's name")
 
 // connect keeps a stream to the server open for as long as ctx lasts.
 func (a *Agent) connect(ctx context.Context) error {
-	backoff := newBackoff(200*time.Millisecond, min(a.cfg.MaxBackoff, maxReconnect))
+	backoff := loop.NewBackoff(200*time.Millisecond, min(a.cfg.MaxBackoff, maxReconnect))
 	told := false
 	var streams sync.WaitGroup // they outlive their session by what they have to clear away
 	defer streams.Wait()
 	serve := func(stream func(outer context.Context)) { streams.Go(func() { stream(ctx) }) }
 	for ctx.Err() == nil {
-		err := a.session(ctx, serve, func() { backoff.reset(); told = false })
+		err := a.session(ctx, serve, func() { told = false })
 		a.link(false)
 		switch {
 		case ctx.Err() != nil:
@@ -44,7 +45,7 @@ func (a *Agent) connect(ctx context.Context) error {
 			a.log.Warn("connection to the server lost", "error", err)
 			told = true
 		}
-		backoff.wait(ctx)
+		backoff.Wait(ctx)
 	}
 	return nil
 }

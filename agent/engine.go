@@ -105,8 +105,6 @@ type Images interface {
 type Streams interface {
 	// Logs calls emit for each line until there are no more, or ctx ends, or emit fails. ErrNotFound.
 	Logs(ctx context.Context, id string, options LogOptions, emit func(LogLine) error) error
-	// Exec runs a command in a running container and returns its exit code and the first 4 KiB of its output.
-	Exec(ctx context.Context, id string, command []string) (exitCode int, output string, err error)
 	// Start runs a command in a running container with its input and output at hand, until Process.End. ErrNotFound.
 	Start(ctx context.Context, id string, command Command) (Process, error)
 	// Stats calls emit with what a running container uses: once, after a second or two, or each second until ctx ends or it

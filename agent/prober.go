@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -49,10 +48,11 @@ type probe struct {
 	target
 	project string
 	// Guarded by prober.mu.
-	health Health
-	probed bool
-	ended  bool
-	cancel context.CancelFunc // nil until it begins
+	health  Health
+	probed  bool
+	ended   bool
+	cancel  context.CancelFunc // nil until it begins
+	command *checkCommand      // of an exec check; only the probe's goroutine uses it
 }
 
 func newProber(engine Streams, every time.Duration, notify func(string)) *prober {
@@ -153,6 +153,11 @@ func (p *prober) watch(ctx context.Context, one *probe) {
 	if ended {
 		return
 	}
+	if one.check.GetExec() != nil {
+		one.command = &checkCommand{engine: p.engine, container: one.key.id, args: one.check.GetExec().GetCommand()}
+		defer one.command.wait()
+		defer cancel() // before the wait: a command that still runs is ended
+	}
 	t := timingOf(one.check)
 	deadline := one.key.started.Add(t.startPeriod + time.Duration(t.retries)*t.interval)
 	pause := min(50*time.Millisecond, p.every)
@@ -211,11 +216,7 @@ func (p *prober) check(ctx context.Context, one *probe, timeout time.Duration) e
 		}
 		return conn.Close()
 	default:
-		code, output, err := p.engine.Exec(ctx, one.key.id, c.GetExec().GetCommand())
-		if err == nil && code != 0 {
-			err = fmt.Errorf("%q exited with code %d: %s", strings.Join(c.GetExec().GetCommand(), " "), code, printable(output))
-		}
-		return err
+		return one.command.run(ctx, timeout)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/internal/loop"
 )
 
 // health is what the last answer of the engine, or of the disk, means for the node.
@@ -53,11 +54,10 @@ func (a *Agent) engineSaid(err error) {
 // watchEngine listens to the engine's events: hints to look at a project now. Each time it has subscribed it lists, so
 // that nothing which happened before is missed.
 func (a *Agent) watchEngine(ctx context.Context) error {
-	backoff := newBackoff(100*time.Millisecond, a.cfg.MaxBackoff)
+	backoff := loop.NewBackoff(100*time.Millisecond, a.cfg.MaxBackoff)
 	for ctx.Err() == nil {
 		subscribed := func() {
 			a.engineSaid(nil)
-			backoff.reset()
 			a.everyProject()
 			kick(a.relist)
 		}
@@ -66,7 +66,7 @@ func (a *Agent) watchEngine(ctx context.Context) error {
 			return nil
 		}
 		a.engineSaid(fmt.Errorf("%w: %w", ErrUnavailable, err))
-		backoff.wait(ctx)
+		backoff.Wait(ctx)
 	}
 	return nil
 }

@@ -2,11 +2,12 @@ package sources
 
 import (
 	"context"
-	"math/rand/v2"
 	"sync"
 	"time"
 
 	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/caravanserai/cara/internal/loop"
 )
 
 const (
@@ -79,24 +80,14 @@ func (s *Sources) Poke(name string) {
 // listen follows what webhooks say, and connects again whenever that ends. What is missed meanwhile, the next poll
 // finds.
 func (s *Sources) listen(ctx context.Context) {
-	wait := firstReconnect
+	wait := loop.NewBackoff(firstReconnect, lastReconnect)
 	for {
-		began, err := s.cfg.Now(), s.follow(ctx)
+		err := s.follow(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		if s.cfg.Now().Sub(began) > lastReconnect {
-			wait = firstReconnect
-		}
-		s.cfg.Logger.Debug("hints ended", "error", err, "again", wait)
-		timer := time.NewTimer(wait/2 + rand.N(wait))
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return
-		case <-timer.C:
-		}
-		wait = min(2*wait, lastReconnect)
+		s.cfg.Logger.Debug("hints ended", "error", err)
+		wait.Wait(ctx)
 	}
 }
 

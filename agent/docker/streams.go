@@ -9,7 +9,6 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/events"
-	"github.com/docker/docker/pkg/stdcopy"
 
 	"github.com/caravanserai/cara/agent"
 	"github.com/caravanserai/cara/api"
@@ -49,55 +48,8 @@ func nanos(t time.Time) string {
 	return strings.Repeat("0", 9-len(s)) + s
 }
 
-// maxOutput is what is kept of a command's output.
-const maxOutput = 4096
-
-// Exec implements agent.Streams.
-func (e *Engine) Exec(ctx context.Context, id string, command []string) (int, string, error) {
-	docker, err := e.api(ctx)
-	if err != nil {
-		return 0, "", err
-	}
-	made, err := docker.ContainerExecCreate(ctx, id, container.ExecOptions{Cmd: command, AttachStdout: true, AttachStderr: true})
-	if err != nil {
-		return 0, "", wrap(err, "exec in container %.12s", id)
-	}
-	stream, err := docker.ContainerExecAttach(ctx, made.ID, container.ExecAttachOptions{})
-	if err != nil {
-		return 0, "", wrap(err, "exec in container %.12s", id)
-	}
-	// The stream is a hijacked connection: closing it is the only thing that ends a read.
-	defer stream.Close()
-	defer context.AfterFunc(ctx, stream.Close)()
-	out := &head{}
-	if _, err := stdcopy.StdCopy(out, out, stream.Reader); err != nil {
-		if ctx.Err() != nil {
-			err = ctx.Err()
-		}
-		return 0, out.String(), wrap(err, "exec in container %.12s", id)
-	}
-	if ctx.Err() != nil {
-		return 0, out.String(), wrap(ctx.Err(), "exec in container %.12s", id)
-	}
-	ended, err := docker.ContainerExecInspect(ctx, made.ID)
-	if err != nil {
-		return 0, out.String(), wrap(err, "exec in container %.12s", id)
-	}
-	return ended.ExitCode, out.String(), nil
-}
-
-// head keeps the beginning of what is written to it.
-type head struct{ strings.Builder }
-
-func (h *head) Write(p []byte) (int, error) {
-	if room := maxOutput - h.Len(); room > 0 {
-		h.Builder.Write(p[:min(room, len(p))])
-	}
-	return len(p), nil
-}
-
-// Events implements agent.Streams. The engine answers before it subscribes, so the stream begins a little earlier: an
-// event that is heard twice costs a look.
+// Events implements agent.Streams. The engine answers before it subscribes, so it is asked for all that it remembers, which are 256 events at
+// most: one that is heard twice costs a look. It is not asked for events since a time, as its clock may differ from the agent's.
 func (e *Engine) Events(ctx context.Context, labels map[string]string, subscribed func(), emit func(agent.Event)) error {
 	match := labelFilter(labels)
 	match.Add("type", string(events.ContainerEventType))
@@ -115,9 +67,8 @@ func (e *Engine) Events(ctx context.Context, labels map[string]string, subscribe
 	if err := e.Ping(ctx); err != nil {
 		return err
 	}
-	since := time.Now().Add(-time.Second)
 	messages, failed := docker.Events(ctx, events.ListOptions{
-		Filters: match, Since: strconv.FormatInt(since.Unix(), 10) + "." + nanos(since),
+		Filters: match, Since: "1",
 	})
 	subscribed()
 	for {

@@ -54,7 +54,6 @@ func Run(t *testing.T, f Fixture) {
 		"images":                         images,
 		"the store of images":            imageStore,
 		"logs":                           logs,
-		"exec":                           execs,
 		"a command's output":             commandOutput,
 		"a command's input":              commandInput,
 		"a command's terminal":           commandTerminal,
@@ -424,16 +423,6 @@ func logs(t *testing.T, s *suite) {
 	}
 	stop := errors.New("enough")
 	wantErr(t, s.Engine.Logs(t.Context(), id, agent.LogOptions{}, func(agent.LogLine) error { return stop }), stop)
-}
-
-func execs(t *testing.T, s *suite) {
-	s.network(t)
-	id := s.start(t, "-after", "1h")
-	code, output, err := s.Engine.Exec(t.Context(), id, []string{s.Job, "-exit", "3"})
-	must(t, err)
-	if code != 3 || !strings.Contains(output, "exit 3") {
-		t.Errorf("exit code %d, output %q", code, output)
-	}
 }
 
 func events(t *testing.T, s *suite) {

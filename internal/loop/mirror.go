@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	"github.com/google/btree"
 	"google.golang.org/protobuf/proto"
 
@@ -135,8 +134,7 @@ func (m *Mirror) tree(msg proto.Message) *btree.BTreeG[entry] {
 // Run keeps the picture until ctx ends. It connects again after every failure, from where it was, or from the
 // beginning where the server no longer knows that revision.
 func (m *Mirror) Run(ctx context.Context) error {
-	wait := backoff.NewExponentialBackOff()
-	wait.InitialInterval, wait.MaxInterval = 50*time.Millisecond, 5*time.Second
+	wait := NewBackoff(50*time.Millisecond, 5*time.Second)
 	down := false
 	for {
 		progressed, err := m.stream(ctx)
@@ -144,7 +142,6 @@ func (m *Mirror) Run(ctx context.Context) error {
 			return nil
 		}
 		if progressed {
-			wait.Reset()
 			down = false
 		}
 		if api.IsGone(err) {
@@ -156,11 +153,7 @@ func (m *Mirror) Run(ctx context.Context) error {
 			m.cfg.Logger.Warn("watch interrupted", "kinds", m.cfg.Kinds, "rev", m.Revision(), "error", err)
 			down = true
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(wait.NextBackOff()):
-		}
+		wait.Wait(ctx)
 	}
 }
 

@@ -24,11 +24,13 @@ type QueueConfig struct {
 	Logger *slog.Logger
 }
 
-// Queue works on keys: never on one twice at once, and again on one that was added meanwhile.
+// Queue works on keys: never on one twice at once, and again on one that was added meanwhile. No key can keep it busy, whatever Do returns and
+// however often the key is added: see budget.
 type Queue struct {
 	cfg QueueConfig
 
 	mu      sync.Mutex
+	budget  *budget
 	queue   workqueue.TypedRateLimitingInterface[string] // nil until Run
 	waiting map[string]time.Time                         // what was added before Run, with when it is due
 }
@@ -42,7 +44,7 @@ func NewQueue(cfg QueueConfig) *Queue {
 	if cfg.MaxBackoff == 0 {
 		cfg.MaxBackoff = time.Minute
 	}
-	return &Queue{cfg: cfg, waiting: map[string]time.Time{}}
+	return &Queue{cfg: cfg, budget: newBudget(), waiting: map[string]time.Time{}}
 }
 
 // Add asks for work on a key, now.
@@ -52,6 +54,7 @@ func (q *Queue) Add(key string) { q.AddAfter(key, 0) }
 func (q *Queue) AddAfter(key string, d time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.budget.ask(key)
 	if q.queue != nil {
 		q.queue.AddAfter(key, d)
 		return
@@ -96,7 +99,17 @@ func (q *Queue) next(ctx context.Context, work workqueue.TypedRateLimitingInterf
 	if ctx.Err() != nil {
 		return true // shutting down: drain without working
 	}
+	q.mu.Lock()
+	wait, asked := q.budget.begin(key, time.Now())
+	q.mu.Unlock()
+	if wait > 0 {
+		work.AddAfter(key, wait)
+		return true
+	}
 	again, err := q.cfg.Do(ctx, key)
+	q.mu.Lock()
+	q.budget.end(key, asked, err != nil, time.Now())
+	q.mu.Unlock()
 	switch {
 	case err != nil && ctx.Err() == nil:
 		level := slog.LevelWarn

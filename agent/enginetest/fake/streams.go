@@ -51,19 +51,6 @@ func (e *Engine) Logs(ctx context.Context, id string, options agent.LogOptions, 
 	}
 }
 
-// Exec implements agent.Streams: it runs the job, without waiting for its end.
-func (e *Engine) Exec(ctx context.Context, id string, command []string) (_ int, _ string, err error) {
-	defer e.end("Exec", &err)
-	if err := e.begin(ctx, "Exec"); err != nil {
-		return 0, "", err
-	}
-	if _, err := e.find(id); err != nil {
-		return 0, "", err
-	}
-	j := parse(command[1:])
-	return int(j.code), fmt.Sprintf("job v1: exit %d", j.code), nil
-}
-
 // Events implements agent.Streams.
 func (e *Engine) Events(ctx context.Context, labels map[string]string, subscribed func(), emit func(agent.Event)) error {
 	if err := e.begin(ctx, "Events"); err != nil {

@@ -1,0 +1,101 @@
+package loop
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestQueueIsNeverBusy: whatever Do does, and whatever it causes, a key is worked on a bounded number of times.
+func TestQueueIsNeverBusy(t *testing.T) {
+	failed := errors.New("no")
+	for name, tt := range map[string]struct {
+		do   func(q *Queue, key string) (time.Duration, error)
+		most int32 // in ten minutes
+	}{
+		"asks for itself at once":           {func(*Queue, string) (time.Duration, error) { return time.Nanosecond, nil }, 20 + 10*60},
+		"fails":                             {func(*Queue, string) (time.Duration, error) { return 0, failed }, 30},
+		"fails, and causes a hint":          {func(q *Queue, key string) (time.Duration, error) { q.Add(key); return 0, failed }, 20 + 10*60},
+		"causes a hint each time":           {func(q *Queue, key string) (time.Duration, error) { q.Add(key); return 0, nil }, burst + 10*60*refill + 1},
+		"causes a hint and asks for itself": {func(q *Queue, key string) (time.Duration, error) { q.Add(key); return time.Nanosecond, nil }, burst + 10*60*refill + 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var runs, others atomic.Int32
+				var q *Queue
+				q = NewQueue(QueueConfig{Workers: 2, Logger: slog.New(slog.DiscardHandler), Do: func(_ context.Context, key string) (time.Duration, error) {
+					if key == "other" {
+						others.Add(1)
+						return 0, nil
+					}
+					<-time.After(time.Microsecond)
+					runs.Add(1)
+					return tt.do(q, key)
+				}})
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+				defer cancel()
+				q.Add("a")
+				time.AfterFunc(5*time.Minute, func() { q.Add("other") })
+				if err := q.Run(ctx); err != nil {
+					t.Fatal(err)
+				}
+				if n := runs.Load(); n > tt.most || n < 2 {
+					t.Errorf("worked on it %d times in ten minutes, want 2 to %d", n, tt.most)
+				}
+				if others.Load() != 1 {
+					t.Errorf("another key was worked on %d times, want once", others.Load())
+				}
+			})
+		})
+	}
+}
+
+// TestQueueForgivesAKey: a key that was busy and then rests is worked on at once again, and costs no memory.
+func TestQueueForgivesAKey(t *testing.T) {
+	b, now := newBudget(), time.Unix(1_800_000_000, 0)
+	for range 2 * burst {
+		b.ask("a")
+		b.end("a", true, true, now)
+	}
+	if wait, _ := b.begin("a", now); wait < time.Minute {
+		t.Errorf("after %d failures at once it waits %s", 2*burst, wait)
+	}
+	now = now.Add(time.Hour)
+	if wait, asked := b.begin("a", now); wait != 0 || !asked {
+		t.Errorf("after an hour it waits %s, asked for: %v", wait, asked)
+	}
+	b.end("a", true, false, now)
+	for i := range sweepEvery {
+		b.end(string(rune('b'+i%20)), true, false, now.Add(time.Hour))
+	}
+	if len(b.keys) > 20 {
+		t.Errorf("%d keys are remembered", len(b.keys))
+	}
+}
+
+// TestBackoffResetsAfterSuccessThatLasted: an attempt that succeeds and ends at once waits like one that fails.
+func TestBackoffResetsAfterSuccessThatLasted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBackoff(100*time.Millisecond, 5*time.Second)
+		wait := func(lasted time.Duration) time.Duration {
+			<-time.After(lasted)
+			began := time.Now()
+			b.Wait(t.Context())
+			return time.Since(began)
+		}
+		attempts := 0
+		for began := time.Now(); time.Since(began) < time.Minute; attempts++ {
+			wait(time.Millisecond)
+		}
+		if attempts > 30 {
+			t.Errorf("%d attempts in a minute", attempts)
+		}
+		if d := wait(5 * time.Second); d > 100*time.Millisecond {
+			t.Errorf("after an attempt that lasted the next waits %s", d)
+		}
+	})
+}
