@@ -204,19 +204,20 @@ func (p *prober) publish(one *probe, next Health) {
 }
 
 func (p *prober) check(ctx context.Context, one *probe, timeout time.Duration) error {
+	if one.command != nil {
+		return one.command.run(ctx, timeout)
+	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	switch c := one.check; {
 	case c.GetHttp() != nil:
 		return p.get(ctx, net.JoinHostPort(one.ip, strconv.Itoa(int(c.GetHttp().GetPort()))), c.GetHttp().GetPath())
-	case c.GetTcp() != nil:
+	default:
 		conn, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(one.ip, strconv.Itoa(int(c.GetTcp().GetPort()))))
 		if err != nil {
 			return err
 		}
 		return conn.Close()
-	default:
-		return one.command.run(ctx, timeout)
 	}
 }
 

@@ -41,16 +41,21 @@ func (p *process) End(ctx context.Context) {
 	}
 }
 
-// outlives waits until the command has ended, at most for a while; it returns its pid where it has not.
+// outlives waits until the command has ended, at most for a while; it returns its pid where it has not. An engine that is slow to start a command
+// calls it not running until then: a command without a pid that has not failed has yet to begin.
 func (p *process) outlives(ctx, calls context.Context, limit time.Duration) (pid int, over bool) {
 	deadline := time.Now().Add(limit)
 	for wait := 10 * time.Millisecond; ; wait *= 2 {
 		now, err := p.inspect(calls)
-		if err != nil || !now.Running {
+		if err != nil || !now.Running && (now.Pid != 0 || now.ExitCode != 0) {
 			return 0, true
 		}
+		patient := ctx
+		if now.Pid == 0 {
+			patient = calls // it cannot be signalled before it has begun
+		}
 		left := time.Until(deadline)
-		if left <= 0 || pause(ctx, min(wait, left)) != nil {
+		if left <= 0 || pause(patient, min(wait, left)) != nil {
 			return now.Pid, false
 		}
 	}
