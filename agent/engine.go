@@ -167,8 +167,11 @@ type Container struct {
 	OOMKilled bool
 	// StartError is what the engine said when it could not start it.
 	StartError string
-	StartedAt  time.Time // zero: never
-	FinishedAt time.Time // zero: never
+	// StartedAt and FinishedAt are zero for never. They are by the engine's clock, and by the agent's in a Have: see sight.
+	StartedAt  time.Time
+	FinishedAt time.Time
+	// ReportedStart is StartedAt by the engine's clock, for people. Only sight sets it.
+	ReportedStart time.Time
 	// Networks it is attached to, by name.
 	Networks map[string]Attachment
 	// Image is the reference that it was made from, ImageID what that led to.
@@ -244,13 +247,16 @@ type Progress struct {
 // LogOptions say which lines.
 type LogOptions struct {
 	Follow bool
-	Tail   int       // how many of the last; 0 for all, below 0 for none
+	Tail   int       // how many of the last; 0 for all, below 0 for none. Not with Follow
+	Last   int       // a hint, without Tail: about so many of the last are enough, and the first may be a part of one; 0 for all
+	Whole  bool      // leave out a last line of which more may come
 	Since  time.Time // the first moment; zero: from the first line
 	Until  time.Time // the last; zero: to the last line. Not with Follow or Tail
 }
 
 // LogLine is one line that a container wrote, cut at 16 KiB.
 type LogLine struct {
+	Size   int // of the whole line in bytes, where it was cut; else 0
 	Time   time.Time
 	Stderr bool
 	Text   string

@@ -56,7 +56,7 @@ func (a *Agent) storedLogs(ctx context.Context, request *carav1.LogsRequest, lin
 	}
 	var readers errgroup.Group
 	for _, c := range containers {
-		readers.Go(func() error { return a.readLog(ctx, c, logOptions(request), lines, nil) })
+		readers.Go(func() error { return a.readLog(ctx, c, logOptions(request), lines) })
 	}
 	return readers.Wait()
 }
@@ -99,51 +99,67 @@ func (a *Agent) noContainer(request *carav1.LogsRequest) error {
 	return fmt.Errorf("project %s has no container on node %s yet", request.GetName(), a.cfg.NodeName)
 }
 
-// readLog passes on the lines of one container. place, where not nil, has what of them was passed on before, and then
-// what is.
-func (a *Agent) readLog(ctx context.Context, c Container, options LogOptions, lines chan<- *carav1.LogLine, place *logPlace) error {
-	service := c.Labels[api.LabelService]
-	var lost int32
-	err := a.engine.Logs(ctx, c.ID, options, func(l LogLine) error {
-		if place.has(l) {
-			return nil
-		}
-		line := logLine(service, l)
-		line.Lost = lost
-		select {
-		case lines <- line:
-			lost = 0
-			return nil
-		default:
-		}
-		if lost > 0 {
-			lost++ // it has not caught up since: no second wait
-			return nil
-		}
-		select {
-		case lines <- line:
-			lost = 0
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(logPatience):
-			lost++
-		}
-		return nil
-	})
+// readLog passes on the lines of one container.
+func (a *Agent) readLog(ctx context.Context, c Container, options LogOptions, lines chan<- *carav1.LogLine) error {
+	send := &logSender{service: c.Labels[api.LabelService], lines: lines}
+	err := a.engine.Logs(ctx, c.ID, options, func(l LogLine) error { return send.send(ctx, l) })
 	if ctx.Err() != nil {
 		return nil // the reader has gone, or another service's log failed
 	}
-	if lost > 0 {
-		select {
-		case lines <- &carav1.LogLine{Service: service, Lost: lost}:
-		case <-ctx.Done():
-		}
-	}
+	send.flush(ctx)
 	return err
+}
+
+// logSender passes on the lines of one container, and counts those that are lost in between.
+type logSender struct {
+	service string
+	lines   chan<- *carav1.LogLine
+	lost    int32 // lines before the next one
+	slow    bool  // the reader has not caught up since it was waited for
+}
+
+func (s *logSender) send(ctx context.Context, l LogLine) error {
+	line := logLine(s.service, l)
+	line.Lost = s.lost
+	select {
+	case s.lines <- line:
+		s.lost, s.slow = 0, false
+		return nil
+	default:
+	}
+	if s.slow {
+		s.lost++ // no second wait
+		return nil
+	}
+	select {
+	case s.lines <- line:
+		s.lost = 0
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(logPatience):
+		s.lost++
+		s.slow = true
+	}
+	return nil
+}
+
+// flush tells of what was lost at the end.
+func (s *logSender) flush(ctx context.Context) {
+	if s.lost == 0 {
+		return
+	}
+	select {
+	case s.lines <- &carav1.LogLine{Service: s.service, Lost: s.lost}:
+		s.lost = 0
+	case <-ctx.Done():
+	}
 }
 
 func logLine(service string, l LogLine) *carav1.LogLine {
 	line := &carav1.LogLine{Service: service, Stderr: l.Stderr, Line: l.Text}
+	if l.Size > 0 {
+		line.Line += fmt.Sprintf(" [cut: the line has %d bytes]", l.Size)
+	}
 	if !l.Time.IsZero() {
 		line.Time = timestamppb.New(l.Time)
 	}

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"hash/maphash"
 	"slices"
 	"sync"
 	"time"
@@ -15,41 +16,6 @@ import (
 // something has happened.
 const logLook = 2 * time.Second
 
-// logPlace is how far the log of one container has been read. Only one reads it at a time.
-type logPlace struct {
-	reading bool
-	run     time.Time // StartedAt of the run that was read last, or is
-	last    time.Time // of the last line; several may have one time
-	same    int       // how many lines of that time were read
-	again   int       // how many of them are still to come a second time
-}
-
-// resume asks for what has not been read.
-func (p *logPlace) resume(options LogOptions) LogOptions {
-	if p.last.IsZero() {
-		return options
-	}
-	p.again = p.same
-	options.Tail, options.Since = 0, p.last
-	return options
-}
-
-// has says that a line was read before, and remembers it where not. It takes them in their order.
-func (p *logPlace) has(l LogLine) bool {
-	switch {
-	case p == nil:
-		return false
-	case l.Time.Equal(p.last) && p.again > 0:
-		p.again--
-		return true
-	case l.Time.Equal(p.last):
-		p.same++
-		return false
-	}
-	p.last, p.same, p.again = l.Time, 1, 0
-	return false
-}
-
 // logFollower follows the logs of some services: over restarts of their containers and over containers that take their
 // place, until none of them will write any more.
 type logFollower struct {
@@ -57,6 +23,7 @@ type logFollower struct {
 	request *carav1.LogsRequest
 	lines   chan<- *carav1.LogLine
 	places  map[string]*logPlace // by container
+	seed    maphash.Seed         // of the ids of lines
 	begun   bool                 // the first look is over: what comes now is new
 	ended   chan string          // containers whose reader has come to an end
 	failed  chan error
@@ -66,7 +33,7 @@ type logFollower struct {
 // followLogs reads what is written until no followed service can write any more.
 func (a *Agent) followLogs(ctx context.Context, request *carav1.LogsRequest, lines chan<- *carav1.LogLine) error {
 	ctx, cancel := context.WithCancel(ctx)
-	f := &logFollower{agent: a, request: request, lines: lines, places: map[string]*logPlace{}, ended: make(chan string), failed: make(chan error)}
+	f := &logFollower{agent: a, request: request, lines: lines, places: map[string]*logPlace{}, seed: maphash.MakeSeed(), ended: make(chan string), failed: make(chan error)}
 	defer f.readers.Wait()
 	defer cancel()
 	wake, stop := a.listen(request.GetName())
@@ -151,20 +118,33 @@ func (f *logFollower) container(ctx context.Context, c Container, want *Want) (m
 // read begins a reader.
 func (f *logFollower) read(ctx context.Context, c Container, p *logPlace) {
 	options := logOptions(f.request)
-	if p != nil || f.begun {
-		options.Tail = 0 // all that was not read yet is new, and all of a container that took another's place
+	fresh := p == nil && !f.begun // else all that was not read yet is new, and all of a container that took another's place
+	if !fresh {
+		options.Tail = 0
 	}
 	if p == nil {
 		p = &logPlace{}
 		f.places[c.ID] = p
-		if options.Tail < 0 {
-			p.last = time.Now()
-		}
 	}
 	p.reading, p.run = true, c.StartedAt
-	options = p.resume(options)
 	f.readers.Go(func() {
-		err := f.agent.readLog(ctx, c, options, f.lines, p)
+		send := &logSender{service: c.Labels[api.LabelService], lines: f.lines}
+		reader := &logReader{
+			engine: f.agent.engine, id: c.ID, seed: f.seed, place: p,
+			emit: func(l LogLine, lost int32) error { send.lost += lost; return send.send(ctx, l) },
+		}
+		err := error(nil)
+		if options.Tail < 0 {
+			options.Tail = 0
+			err = reader.skip(ctx)
+		}
+		if err == nil {
+			err = reader.follow(ctx, options)
+		}
+		if ctx.Err() != nil {
+			return // the caller has left, or another service's log failed
+		}
+		send.flush(ctx)
 		if err != nil && !errors.Is(err, ErrNotFound) { // one that was removed meanwhile has said all
 			select {
 			case f.failed <- err:

@@ -47,6 +47,7 @@ func (a *Agent) observe(ctx context.Context, want *Want, w *workspace) (*Have, e
 		return nil, err
 	}
 	w.networks, w.volumes = have.Networks, have.Volumes
+	w.sightings = sight(have.Containers, w.sightings, time.Now())
 	if !want.Remove {
 		if err := a.observeImages(ctx, want, have, w); err != nil {
 			return nil, err

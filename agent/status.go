@@ -205,8 +205,8 @@ func (s *step) serviceStatus(svc *carav1.Service, actions []Action) *carav1.Serv
 	if asWanted && !s.wrongLimits(svc, c) {
 		out.SpecHash = s.w.Hashes[svc.GetName()] // its limits may have changed since it was made
 	}
-	if !c.StartedAt.IsZero() {
-		out.StartedAt = timestamppb.New(c.StartedAt)
+	if started := or(c.ReportedStart, c.StartedAt); !started.IsZero() {
+		out.StartedAt = timestamppb.New(started)
 	}
 	switch {
 	case c.State == StateRunning:

@@ -8,28 +8,6 @@ import (
 
 func at(second int) time.Time { return time.Unix(int64(second), 0) }
 
-// TestLogPlace: a log that is read again from where it was left gives each line once, several of one moment, too.
-func TestLogPlace(t *testing.T) {
-	log := []LogLine{{Time: at(1), Text: "a"}, {Time: at(2), Text: "b"}, {Time: at(2), Text: "c"}, {Time: at(2), Text: "d"}, {Time: at(3), Text: "e"}}
-	for stop := range len(log) + 1 { // the first reader gets so far
-		p := &logPlace{}
-		got := ""
-		read := func(options LogOptions, lines []LogLine) {
-			for _, l := range lines {
-				if !l.Time.Before(options.Since) && !p.has(l) {
-					got += l.Text
-				}
-			}
-		}
-		read(p.resume(LogOptions{}), log[:stop])
-		read(p.resume(LogOptions{}), log)
-		read(p.resume(LogOptions{Tail: 5}), append(log, LogLine{Time: at(3), Text: "f"}))
-		if got != "abcdef" {
-			t.Errorf("after %d lines: %q", stop, got)
-		}
-	}
-}
-
 func TestBeforeStart(t *testing.T) {
 	for name, c := range map[string]struct {
 		c    Container

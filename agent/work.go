@@ -20,9 +20,11 @@ type workspace struct {
 	rollout rollout
 	memory  Memory
 	deeds   deeds
-	digests map[string]string // of images that containers were made from, by image id
-	saved   *carav1.Project   // what is on disk; nil: nothing
-	cleared bool              // nothing is on disk for certain
+	// sightings are those of the last look, by container.
+	sightings map[string]sighting
+	digests   map[string]string // of images that containers were made from, by image id
+	saved     *carav1.Project   // what is on disk; nil: nothing
+	cleared   bool              // nothing is on disk for certain
 	// Of this turn: the networks and volumes, as long as only actions that cannot change them have succeeded since they
 	// were read; nil where they must be read.
 	networks []Network

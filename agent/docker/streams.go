@@ -16,16 +16,27 @@ import (
 
 // Logs implements agent.Streams.
 func (e *Engine) Logs(ctx context.Context, id string, o agent.LogOptions, emit func(agent.LogLine) error) error {
+	if o.Tail > 0 && !o.Follow {
+		return e.tail(ctx, id, o, emit)
+	}
+	last := "all"
+	switch {
+	case o.Tail < 0:
+		last = "0"
+	case max(o.Tail, o.Last) > 0:
+		last = strconv.Itoa(max(o.Tail, o.Last))
+	}
+	_, err := e.logs(ctx, id, o, last, emit)
+	return err
+}
+
+// logs reads a log once, from its last frames on, and returns how many frames that were.
+func (e *Engine) logs(ctx context.Context, id string, o agent.LogOptions, last string, emit func(agent.LogLine) error) (frames int, err error) {
 	docker, err := e.api(ctx)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	options := container.LogsOptions{ShowStdout: true, ShowStderr: true, Timestamps: true, Follow: o.Follow, Tail: "all"}
-	if o.Tail > 0 {
-		options.Tail = strconv.Itoa(o.Tail)
-	} else if o.Tail < 0 {
-		options.Tail = "0"
-	}
+	options := container.LogsOptions{ShowStdout: true, ShowStderr: true, Timestamps: true, Follow: o.Follow, Tail: last}
 	if !o.Since.IsZero() {
 		options.Since = strconv.FormatInt(o.Since.Unix(), 10) + "." + nanos(o.Since)
 	}
@@ -34,13 +45,44 @@ func (e *Engine) Logs(ctx context.Context, id string, o agent.LogOptions, emit f
 	}
 	body, err := docker.ContainerLogs(ctx, id, options)
 	if err != nil {
-		return wrap(err, "read logs of container %.12s", id)
+		return 0, wrap(err, "read logs of container %.12s", id)
 	}
 	defer body.Close()
-	if err := readFrames(body, emit); err != nil && ctx.Err() == nil {
-		return wrap(err, "read logs of container %.12s", id)
+	frames, err = readFrames(body, o.Whole, emit)
+	if err != nil && ctx.Err() == nil {
+		return frames, wrap(err, "read logs of container %.12s", id)
 	}
-	return ctx.Err()
+	return frames, ctx.Err()
+}
+
+// tail reads the last lines. The engine counts frames, and a long line has many, so more are asked for until there are enough lines. The first
+// of a read may be the rest of a line, and does not count unless the whole log was read.
+func (e *Engine) tail(ctx context.Context, id string, o agent.LogOptions, emit func(agent.LogLine) error) error {
+	for ask := o.Tail + 1; ; ask *= 4 {
+		var kept []agent.LogLine
+		lines := 0
+		frames, err := e.logs(ctx, id, o, strconv.Itoa(ask), func(l agent.LogLine) error {
+			if len(kept) < o.Tail {
+				kept = append(kept, l)
+			} else {
+				kept[lines%o.Tail] = l
+			}
+			lines++
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		if frames >= ask && lines-1 < o.Tail {
+			continue
+		}
+		for i := range kept {
+			if err := emit(kept[(max(lines-o.Tail, 0)+i)%len(kept)]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 }
 
 func nanos(t time.Time) string {

@@ -20,7 +20,7 @@ func frame(stream byte, text string) []byte {
 }
 
 func TestReadFrames(t *testing.T) {
-	const stamp = "2026-01-02T03:04:05.000000006Z "
+	const stamp, later = "2026-01-02T03:04:05.000000006Z ", "2026-01-02T03:04:05.000000007Z "
 	at := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
 	long := strings.Repeat("x", maxLine)
 	for name, c := range map[string]struct {
@@ -31,13 +31,25 @@ func TestReadFrames(t *testing.T) {
 			[][]byte{frame(1, stamp+"out\n"), frame(2, stamp+"err\r\n")},
 			[]agent.LogLine{{Time: at, Text: "out"}, {Time: at, Text: "err", Stderr: true}},
 		},
-		"a long line is cut": {
-			[][]byte{frame(1, stamp+long), frame(2, stamp+"between\n"), frame(1, stamp+"the rest\n"), frame(1, stamp+"next\n")},
-			[]agent.LogLine{{Time: at, Text: long}, {Time: at, Text: "between", Stderr: true}, {Time: at, Text: "next"}},
+		"a long line is cut, and says how long it is": {
+			[][]byte{frame(1, stamp+long), frame(2, stamp+"between\n"), frame(1, stamp+long), frame(1, stamp+"the rest\n"), frame(1, later+"next\n")},
+			[]agent.LogLine{{Time: at, Text: "between", Stderr: true}, {Time: at, Text: long, Size: 2*maxLine + 8}, {Time: at.Add(1), Text: "next"}},
+		},
+		"a line that just fits is not cut": {
+			[][]byte{frame(1, stamp+long), frame(1, stamp+"\n"), frame(1, later+"next\n")},
+			[]agent.LogLine{{Time: at, Text: long}, {Time: at.Add(1), Text: "next"}},
+		},
+		"a run that ends without a newline": {
+			[][]byte{frame(1, stamp+long[:9000]), frame(1, later+"the next run\n")},
+			[]agent.LogLine{{Time: at, Text: long[:9000]}, {Time: at.Add(1), Text: "the next run"}},
+		},
+		"a run that ends in the middle of a long line": {
+			[][]byte{frame(1, stamp+long), frame(1, later+"the next run\n"), frame(1, later+"without newline")},
+			[]agent.LogLine{{Time: at, Text: long}, {Time: at.Add(1), Text: "the next run"}, {Time: at.Add(1), Text: "without newline"}},
 		},
 		"a frame that is far too long": {
 			[][]byte{frame(1, stamp+strings.Repeat("y", 10*maxLine)+"\n"), frame(2, stamp+"next\n")},
-			[]agent.LogLine{{Time: at, Text: strings.Repeat("y", maxLine)}, {Time: at, Text: "next", Stderr: true}},
+			[]agent.LogLine{{Time: at, Text: strings.Repeat("y", maxLine), Size: 10 * maxLine}, {Time: at, Text: "next", Stderr: true}},
 		},
 		"no stamp, no text": {
 			[][]byte{frame(1, "word\n"), frame(1, "")}, []agent.LogLine{{Text: "word"}, {}},
@@ -45,7 +57,7 @@ func TestReadFrames(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got []agent.LogLine
-			err := readFrames(bytes.NewReader(bytes.Join(c.frames, nil)), func(l agent.LogLine) error {
+			_, err := readFrames(bytes.NewReader(bytes.Join(c.frames, nil)), false, func(l agent.LogLine) error {
 				got = append(got, l)
 				return nil
 			})

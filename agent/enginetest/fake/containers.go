@@ -83,7 +83,7 @@ func (e *Engine) CreateContainer(ctx context.Context, spec agent.ContainerSpec) 
 	e.containers[id] = &container{
 		Container: agent.Container{
 			ID: id, Name: spec.Name, Labels: maps.Clone(spec.Labels), State: agent.StateCreated,
-			CreatedAt: time.Now(), Image: spec.Service.GetImage(), ImageID: image.ID,
+			CreatedAt: e.now(), Image: spec.Service.GetImage(), ImageID: image.ID,
 			Networks: map[string]agent.Attachment{spec.Network: {}}, Limits: limits,
 		},
 		spec: spec, wrote: make(chan struct{}),
@@ -147,9 +147,9 @@ func (e *Engine) StartContainer(ctx context.Context, id string) (err error) {
 		c.Networks[name] = agent.Attachment{NetworkID: n.ID, IP: "127.0.0.1"}
 	}
 	job := parse(append(append([]string{}, c.spec.Service.GetCommand()...), c.spec.Service.GetArgs()...))
-	c.State, c.StartedAt, c.ExitCode = agent.StateRunning, time.Now(), 0
+	c.State, c.StartedAt, c.ExitCode = agent.StateRunning, e.now(), 0
 	for i := range job.lines {
-		c.log = append(c.log, agent.LogLine{Time: time.Now(), Text: fmt.Sprintf("job v1 line %d of %d", i+1, job.lines)})
+		c.log = append(c.log, agent.LogLine{Time: e.now(), Text: fmt.Sprintf("job v1 line %d of %d", i+1, job.lines)})
 	}
 	c.changed()
 	e.emit(c, "start")
@@ -157,7 +157,7 @@ func (e *Engine) StartContainer(ctx context.Context, id string) (err error) {
 		c.ends = time.AfterFunc(job.after, func() {
 			e.mu.Lock()
 			defer e.mu.Unlock()
-			c.log = append(c.log, agent.LogLine{Time: time.Now(), Stderr: true, Text: fmt.Sprintf("job v1: exit %d", job.code)})
+			c.log = append(c.log, agent.LogLine{Time: e.now(), Stderr: true, Text: fmt.Sprintf("job v1: exit %d", job.code)})
 			e.exit(c, job.code)
 		})
 	}
@@ -193,7 +193,7 @@ func (e *Engine) exit(c *container, code int32) {
 	if c.State != agent.StateRunning && c.State != agent.StatePaused {
 		return
 	}
-	c.State, c.ExitCode, c.FinishedAt = agent.StateExited, code, time.Now()
+	c.State, c.ExitCode, c.FinishedAt = agent.StateExited, code, e.now()
 	for name, at := range c.Networks {
 		c.Networks[name] = agent.Attachment{NetworkID: at.NetworkID}
 	}

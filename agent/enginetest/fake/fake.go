@@ -33,6 +33,7 @@ type Engine struct {
 	lost       func(call string) error
 	down       error
 	gate       chan struct{}
+	skew       time.Duration
 }
 
 type container struct {
@@ -100,6 +101,16 @@ func (e *Engine) Down(yes bool) {
 		}
 	}
 }
+
+// Skew sets the clock of the engine, from the agent's.
+func (e *Engine) Skew(skew time.Duration) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.skew = skew
+}
+
+// now is the time by the engine's clock.
+func (e *Engine) now() time.Time { return time.Now().Add(e.skew) }
 
 // Calls says how often a method was called.
 func (e *Engine) Calls(call string) int {

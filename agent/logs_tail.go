@@ -1,0 +1,203 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"hash/maphash"
+	"slices"
+	"time"
+)
+
+// An engine that follows a log loses lines and repeats others when the log's file is rotated, and does not say so. Reads that do not follow are
+// sound: the engine opens all files of the log at one moment. So the agent follows a log by reading it again and again, and uses the engine's
+// way of following only to be woken. logPlace keeps what holds then:
+//
+//   - A read begins with lines that were passed on before, in the same order, as a log only grows. Those are not passed on again.
+//   - If none of them is there any more, lines were rotated away unread. That is told.
+
+// logPlace is how far the log of one container has been read. Only one goroutine reads it at a time.
+type logPlace struct {
+	reading bool
+	run     time.Time // StartedAt of the run that was read last, or is
+	recent  []lineID  // the last lines that were seen, oldest first
+	floor   int64     // the newest time of lines that were dropped from recent
+	newest  int64     // the newest time of all
+	rate    float64   // lines a second, by the log's own times
+	got     int       // how many new lines the last read found
+}
+
+// lineID tells a line from another: two with the same time and the same text are told apart by their order.
+type lineID struct {
+	at   int64 // nanoseconds since 1970
+	hash uint64
+}
+
+const (
+	// logOverlap is how far back a read begins: lines of the two outputs are not in the order of their times.
+	logOverlap = time.Second
+	// maxRecent bounds the lines that are remembered.
+	maxRecent = 64 << 10
+	// logPause is between two reads of a log that grows.
+	logPause = 50 * time.Millisecond
+	// logWake is how long a log that does not grow goes without a read.
+	logWake = 5 * time.Second
+	// logAhead is how many lines more than the last read found the next one asks for.
+	logAhead = 1000
+)
+
+var (
+	errShort = errors.New("more lines are needed")
+	errWoken = errors.New("there is a new line")
+)
+
+func (p *logPlace) id(seed maphash.Seed, l LogLine) lineID {
+	var h maphash.Hash
+	h.SetSeed(seed)
+	_, _ = h.WriteString(l.Text)
+	if l.Stderr {
+		_ = h.WriteByte(1)
+	}
+	return lineID{at: l.Time.UnixNano(), hash: h.Sum64()}
+}
+
+// overlap returns what a read begins with: the moment, and the lines since then that were seen before.
+func (p *logPlace) overlap() (since time.Time, known []lineID) {
+	if len(p.recent) == 0 {
+		return time.Time{}, nil
+	}
+	from := max(p.newest-int64(logOverlap), p.floor+1)
+	for _, id := range p.recent {
+		if id.at >= from {
+			known = append(known, id)
+		}
+	}
+	return time.Unix(0, from), known
+}
+
+// saw remembers a line.
+func (p *logPlace) saw(id lineID) {
+	if len(p.recent) >= 2*maxRecent {
+		for _, old := range p.recent[:maxRecent] {
+			p.floor = max(p.floor, old.at)
+		}
+		p.recent = slices.Clone(p.recent[maxRecent:])
+	}
+	p.recent = append(p.recent, id)
+	p.newest = max(p.newest, id.at)
+}
+
+// reader reads one container's log.
+type logReader struct {
+	engine Streams
+	id     string
+	seed   maphash.Seed
+	place  *logPlace
+	// emit passes on a line. lost is about how many lines before it were rotated away unread.
+	emit func(l LogLine, lost int32) error
+}
+
+// read passes on what is new. last says that nothing more is to come, so that a line that is not whole is passed on as it is.
+func (r *logReader) read(ctx context.Context, options LogOptions, last bool) error {
+	err := r.readFrom(ctx, options, last, len(r.place.recent)+2*r.place.got+logAhead)
+	if errors.Is(err, errShort) {
+		err = r.readFrom(ctx, options, last, 0)
+	}
+	return err
+}
+
+func (r *logReader) readFrom(ctx context.Context, options LogOptions, last bool, most int) error {
+	p := r.place
+	since, known := p.overlap()
+	options.Follow, options.Whole = false, !last
+	if len(known) > 0 {
+		options.Since, options.Tail, options.Last = since, 0, most
+	}
+	before, met, got := p.newest, len(known) == 0, 0
+	err := r.engine.Logs(ctx, r.id, options, func(l LogLine) error {
+		id, lost := p.id(r.seed, l), int32(0)
+		if len(known) > 0 {
+			if i := slices.Index(known, id); i >= 0 {
+				known, met = known[i+1:], true
+				return nil
+			}
+			if !met && most > 0 {
+				return errShort
+			}
+			if !met {
+				lost = p.missing(id.at - before)
+			}
+			known, met = nil, true
+		}
+		got++
+		p.saw(id)
+		return r.emit(l, lost)
+	})
+	if errors.Is(err, errShort) {
+		return err
+	}
+	p.got = got
+	if d := time.Duration(p.newest - before); before > 0 && got > 0 && d > 0 {
+		p.rate = float64(got) / d.Seconds()
+	}
+	return err
+}
+
+// missing estimates how many lines a gap of nanoseconds holds, from how fast they came before it.
+func (p *logPlace) missing(gap int64) int32 {
+	return int32(min(max(1, p.rate*time.Duration(gap).Seconds()), 1<<30))
+}
+
+// skip remembers the last lines without passing them on.
+func (r *logReader) skip(ctx context.Context) error {
+	return r.engine.Logs(ctx, r.id, LogOptions{Last: logAhead, Whole: true}, func(l LogLine) error {
+		r.place.saw(r.place.id(r.seed, l))
+		return nil
+	})
+}
+
+// follow reads until the container's run has ended and all of it was read.
+func (r *logReader) follow(ctx context.Context, options LogOptions) error {
+	pause := logPause
+	for {
+		if err := r.read(ctx, options, false); err != nil {
+			return err
+		}
+		select { // also after a read that found nothing, as what woke it may not be new
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if r.place.got > 0 {
+			pause = logPause
+			continue
+		}
+		pause = min(2*pause, logWake)
+		ended, err := r.sleep(ctx)
+		if err != nil {
+			return err
+		}
+		if ended {
+			return r.read(ctx, options, true)
+		}
+	}
+}
+
+// sleep waits until there is a new line, for a while at most, or until the run has ended.
+func (r *logReader) sleep(ctx context.Context) (ended bool, err error) {
+	bounded, cancel := context.WithTimeout(ctx, logWake)
+	defer cancel()
+	since, known := r.place.overlap()
+	err = r.engine.Logs(bounded, r.id, LogOptions{Follow: true, Since: since, Last: len(known) + 1}, func(l LogLine) error {
+		if slices.Contains(known, r.place.id(r.seed, l)) {
+			return nil
+		}
+		return errWoken
+	})
+	switch {
+	case errors.Is(err, errWoken), err != nil && ctx.Err() == nil && bounded.Err() != nil:
+		return false, nil
+	case ctx.Err() != nil:
+		return false, ctx.Err()
+	}
+	return err == nil, err
+}
