@@ -143,6 +143,13 @@ func (s *server) step(d time.Duration) {
 	s.off += d
 }
 
+// beforeDelete calls f before each deletion from now on.
+func (s *server) beforeDelete(f func(project string)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.before = f
+}
+
 func (s *server) note(verb, name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -159,8 +166,11 @@ func (s *server) take() []string {
 }
 
 func (s *server) DeleteProject(_ context.Context, req *carav1.DeleteProjectRequest) (*carav1.DeleteProjectResponse, error) {
-	if s.before != nil {
-		s.before(req.Name)
+	s.mu.Lock()
+	before := s.before
+	s.mu.Unlock()
+	if before != nil {
+		before(req.Name)
 	}
 	err := s.Update(func(tx *fakecluster.Tx) error {
 		p := fakecluster.Get[*carav1.Project](tx, req.Name)

@@ -110,11 +110,11 @@ func TestRandomStepsNeverEarlyNeverLost(t *testing.T) {
 				ends[name] = s.start.Add(time.Duration(rnd.IntN(7200)) * time.Second)
 				s.Put(project(name, api.PhaseRunning, born(s.start), expiring(ends[name])))
 			}
-			s.before = func(name string) {
+			s.beforeDelete(func(name string) {
 				if at := s.now(); ends[name].After(at) {
 					t.Errorf("%s went at %s, its end is %s", name, at, ends[name])
 				}
-			}
+			})
 			for range 30 {
 				switch rnd.IntN(5) {
 				case 0:

@@ -157,6 +157,9 @@ func (s *server) DeleteProject(_ context.Context, req *carav1.DeleteProjectReque
 		case req.Uid != "" && p.Metadata.Uid != req.Uid, req.Owner != "" && p.Metadata.Owner != req.Owner:
 			return api.Errorf(codes.Aborted, api.TitleConflict, "project %s is another one, of %s", req.Name, p.Metadata.Owner)
 		}
+		if req.Uid == "" || req.Owner == "" {
+			s.crimes = append(s.crimes, "project "+req.Name+" is deleted without saying which, and whose")
+		}
 		if crime := forbidden(tx, p, req, s.now()); crime != "" {
 			s.crimes = append(s.crimes, crime)
 		}

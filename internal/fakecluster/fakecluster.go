@@ -89,6 +89,7 @@ func (c *Cluster) TakeCalls() map[string]int {
 type Tx struct {
 	c       *Cluster
 	changes []*carav1.Change
+	written []proto.Message // as the caller has them
 }
 
 // Update runs change as one transaction. With an error nothing must have been written before.
@@ -112,15 +113,20 @@ func (c *Cluster) Update(change func(*Tx) error) error {
 		}
 		api.Meta(m).ResourceVersion = strconv.FormatInt(c.revision, 10)
 	}
+	for _, m := range tx.written {
+		api.Meta(m).ResourceVersion = strconv.FormatInt(c.revision, 10)
+	}
 	c.log = append(c.log, &carav1.WatchResponse{ResourceVersion: strconv.FormatInt(c.revision, 10), Changes: tx.changes})
 	close(c.more)
 	c.more = make(chan struct{})
 	return nil
 }
 
-// Put writes an object, which nobody may change from then on.
+// Put writes a copy of an object: watches share what the cluster has, and the caller goes on with its own, which gets
+// the revision.
 func (tx *Tx) Put(m proto.Message) {
-	tx.changes = append(tx.changes, &carav1.Change{Object: api.Wrap(m)})
+	tx.changes = append(tx.changes, &carav1.Change{Object: api.Wrap(proto.Clone(m))})
+	tx.written = append(tx.written, m)
 }
 
 // Delete takes an object away, if it is there.

@@ -1,0 +1,241 @@
+package apiserver
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/store"
+)
+
+// The tests here each hold one line on which a whole property hangs, and fail at once without it.
+
+// A watch that is several chunks of the ring behind hears every transaction, once, in order.
+func TestFollowHearsAllChunks(t *testing.T) {
+	s := &Server{cfg: Config{BookmarkInterval: time.Hour}, cache: newCache(1 << 20), metrics: newMetrics(), draining: make(chan struct{})}
+	const last = 3*readChunk + 1
+	for rev := int64(1); rev <= last; rev++ {
+		s.cache.apply(transaction{rev: rev, changes: []change{{kind: api.KindProject, name: "p", new: web("p")}}})
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	next := int64(1)
+	err := s.follow(ctx, follower{
+		from:   "0",
+		synced: func(int64) error { return nil },
+		commit: func(tx transaction) error {
+			if tx.rev != next {
+				return errors.New("revision " + strconv.FormatInt(tx.rev, 10) + " comes instead of " + strconv.FormatInt(next, 10))
+			}
+			if next++; next > last {
+				cancel()
+			}
+			return nil
+		},
+		bookmark: func(int64) error { return nil },
+	})
+	if !errors.Is(err, context.Canceled) || next != last+1 {
+		t.Errorf("the watch ended before revision %d of %d: %v", next, last, err)
+	}
+}
+
+// The ring says that it has everything after its floor, and only then.
+func TestRingFloor(t *testing.T) {
+	r := ring{limit: 3, floor: 10}
+	for rev := int64(11); rev <= 16; rev++ {
+		r.push(transaction{rev: rev, changes: make([]change, 1)})
+	}
+	for _, tt := range []struct {
+		after int64
+		ok    bool
+		want  []int64
+	}{
+		{11, false, nil},
+		{12, false, nil},
+		{13, true, []int64{14, 15, 16}},
+		{14, true, []int64{15, 16}},
+		{16, true, []int64{}},
+	} {
+		txs, ok := r.after(tt.after, 10)
+		got := []int64{}
+		for _, tx := range txs {
+			got = append(got, tx.rev)
+		}
+		if ok != tt.ok || ok && !slices.Equal(got, tt.want) {
+			t.Errorf("after %d: %v, %v; want %v, %v", tt.after, got, ok, tt.want, tt.ok)
+		}
+	}
+}
+
+// A report counts only for the assignment that it is about, also from the node that has the project.
+func TestReportOfAnotherEpochIsRefused(t *testing.T) {
+	p := &carav1.Project{
+		Metadata: &carav1.ObjectMeta{Name: "p", Uid: "u", Generation: 3},
+		Status:   &carav1.ProjectStatus{NodeRef: "n1", Epoch: 5},
+	}
+	for epoch, refused := range map[int32]bool{4: true, 5: false, 6: true} {
+		req := &carav1.UpdateProjectStatusRequest{Name: "p", Uid: "u", ObservedGeneration: 3}
+		req.Epoch = epoch
+		err := mayReport(Actor{Name: "node/n1", Role: RoleNode}, p, req)
+		if refused {
+			wantCode(t, err, codes.Aborted, titleStaleEpoch)
+		} else if err != nil {
+			t.Errorf("epoch %d: %v", epoch, err)
+		}
+	}
+}
+
+// Apply holds a token's name prefix against every kind that the token may write.
+func TestApplyHoldsTheNamePrefix(t *testing.T) {
+	h := newHouse(t, nil)
+	ctx := withActor(t.Context(), callers["Bearer ci"])
+	secret := func(name string) *carav1.Secret {
+		return &carav1.Secret{
+			ApiVersion: api.APIVersion, Kind: api.KindSecret, Type: "opaque", Metadata: &carav1.ObjectMeta{Name: name},
+			StringData: map[string]string{"k": "v"},
+		}
+	}
+	wantCode(t, h.mayApply(ctx, secret("prod-db"), applyTerms{}), codes.PermissionDenied, api.TitleForbidden)
+	wantCode(t, h.mayApply(ctx, web("prod"), applyTerms{}), codes.PermissionDenied, api.TitleForbidden)
+	if err := h.mayApply(ctx, secret("pr-db"), applyTerms{}); api.Code(err) == codes.PermissionDenied {
+		t.Errorf("within the prefix: %v", err)
+	}
+}
+
+// A source takes a project only from the owners that the call names.
+func TestHandOverNamesItsOwners(t *testing.T) {
+	p := &carav1.Project{Metadata: &carav1.ObjectMeta{Name: "p", Owner: "source/a"}}
+	for _, tt := range []struct {
+		name     string
+		owner    string
+		handOver []string
+		refused  bool
+	}{
+		{"its own", "source/a", nil, false},
+		{"nobody lets go", "source/b", nil, true},
+		{"another lets go", "source/b", []string{"source/c"}, true},
+		{"the owner lets go", "source/b", []string{"source/c", "source/a"}, false},
+	} {
+		if err := mayTake(p, tt.owner, api.AdoptAlways, tt.handOver); (err != nil) != tt.refused {
+			t.Errorf("%s: %v, refused should be %v", tt.name, err, tt.refused)
+		}
+	}
+}
+
+// An override ends when its time is over, and lasts as long as it was asked for.
+func TestOverrideEnds(t *testing.T) {
+	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	until := func(d time.Duration) *carav1.Override { return &carav1.Override{Until: timestamppb.New(now.Add(d))} }
+	for name, tt := range map[string]struct {
+		o        *carav1.Override
+		declared string
+		want     bool
+	}{
+		"none":                    {nil, "", false},
+		"a second before its end": {until(time.Second), "", true},
+		"at its end":              {until(0), "", false},
+		"a second after its end":  {until(-time.Second), "", false},
+		"without an end":          {&carav1.Override{}, "h", true},
+		"until git changes, same": {&carav1.Override{UntilHash: "h"}, "h", true},
+		"until git changes, now":  {&carav1.Override{UntilHash: "h"}, "i", false},
+	} {
+		if got := standing(tt.o, now, tt.declared); got != tt.want {
+			t.Errorf("%s: stands is %v, want %v", name, got, tt.want)
+		}
+	}
+	change := &tx{now: now}
+	end, _, err := change.term("p", "s", &carav1.OverrideTerms{Reason: "why", For: durationpb.New(time.Hour)})
+	if err != nil || !end.AsTime().Equal(now.Add(time.Hour)) {
+		t.Errorf("for an hour ends at %v (%v), want in an hour", end.AsTime(), err)
+	}
+	for name, terms := range map[string]*carav1.OverrideTerms{
+		"negative": {Reason: "why", For: durationpb.New(-time.Hour)},
+		"past":     {Reason: "why", Until: timestamppb.New(now.Add(-time.Hour))},
+	} {
+		if _, _, err := change.term("p", "s", terms); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+// Nothing of the store's bytes has a Secret's value, whichever key and way it came by.
+func TestSecretsAreSealed(t *testing.T) {
+	c := openCluster(t, t.TempDir(), nil)
+	secrets := carav1.NewSecretServiceClient(c.admin(t))
+	values := []string{"first-plain-value", "second-plain-value", "changed-plain-value"}
+	for _, in := range []*carav1.Secret{
+		{Data: map[string][]byte{"a": []byte(values[0])}, StringData: map[string]string{"b": values[1]}},
+		{StringData: map[string]string{"a": values[0], "b": values[2]}},
+	} {
+		in.ApiVersion, in.Kind, in.Type, in.Metadata = api.APIVersion, api.KindSecret, "Opaque", &carav1.ObjectMeta{Name: "s"}
+		if _, err := secrets.PutSecret(t.Context(), &carav1.PutSecretRequest{Secret: in}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	found := false
+	for ch, err := range c.cfg.Store.Watch(t.Context(), "", 0) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range ch.Events {
+			found = found || e.KV.Key == "secrets/s"
+			for _, value := range values {
+				if bytes.Contains(e.KV.Value, []byte(value)) {
+					t.Errorf("%s at revision %d has %q", e.KV.Key, ch.Revision, value)
+				}
+			}
+		}
+		if ch.Revision >= c.cache.revision() {
+			break
+		}
+	}
+	if !found {
+		t.Error("the secret is not in the store")
+	}
+}
+
+// pointStore is a store whose copy is one file that its live directory does not have.
+type pointStore struct{ store.Store }
+
+func (pointStore) Checkpoint(dir string) error {
+	return errors.Join(os.Mkdir(dir, 0o700), os.WriteFile(filepath.Join(dir, "CHECKPOINT"), []byte("one moment"), 0o600))
+}
+
+// A backup has the store's copy of one moment, and no file that the store writes meanwhile.
+func TestBackupTakesTheCheckpoint(t *testing.T) {
+	c := openCluster(t, t.TempDir(), func(cfg *Config) { cfg.Store = pointStore{cfg.Store} })
+	archive, err := backupOf(t, carav1.NewInfoServiceClient(c.admin(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for r := tar.NewReader(bytes.NewReader(archive)); ; {
+		header, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasPrefix(header.Name, "store") {
+			got = append(got, header.Name)
+		}
+	}
+	if !slices.Equal(got, []string{"store/CHECKPOINT"}) {
+		t.Errorf("of the store the archive has %q, want the checkpoint alone", got)
+	}
+}
