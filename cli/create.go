@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -28,6 +29,10 @@ func sourceFlags(cmd *cobra.Command, s *carav1.SourceSpec) (prune *bool) {
 	f.StringVar(&s.Interval, "interval", "", "how often to look (default 30s)")
 	f.StringVar(&s.Adopt, "adopt", "", "which existing projects to take over: Never, IfUnowned (default) or Always")
 	f.StringVar(&s.OnDelete, "on-delete", "", "what becomes of the projects when the source is deleted: Orphan (default) or Delete")
+	s.Allow = &carav1.SourceAllow{}
+	f.StringSliceVar(&s.Allow.Names, "allow-name", nil, "names that its projects may have, such as shop-* (default: every name)")
+	f.StringSliceVar(&s.Allow.Hosts, "allow-host", nil, "hosts that its projects may claim, such as *.example.com (default: every host that is not reserved)")
+	f.StringSliceVar(&s.Allow.Secrets, "allow-secret", nil, "Secrets that its projects may use, such as shop-* (default: no Secret)")
 	f.BoolVar(&s.AllowEmpty, "allow-empty", false, "let an empty source prune all of its projects")
 	offer(cmd, "adopt", cobra.FixedCompletions([]string{api.AdoptNever, api.AdoptIfUnowned, api.AdoptAlways}, noFiles))
 	offer(cmd, "on-delete", cobra.FixedCompletions([]string{"Orphan", "Delete"}, noFiles))
@@ -76,6 +81,9 @@ func (a *app) createDirCommand() *cobra.Command {
 func (a *app) createSource(ctx context.Context, name string, spec *carav1.SourceSpec, prune bool) error {
 	if !prune {
 		spec.Prune = &prune
+	}
+	if proto.Equal(spec.Allow, &carav1.SourceAllow{}) {
+		spec.Allow = nil
 	}
 	c, err := a.sources()
 	if err != nil {

@@ -10,6 +10,8 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
+const joinRole = "join"
+
 func (a *app) createTokenCommand() *cobra.Command {
 	t := &carav1.Token{}
 	var length time.Duration
@@ -18,10 +20,13 @@ func (a *app) createTokenCommand() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&t.Role, "role", "viewer", "admin, deployer, viewer, or join for agents")
-	f.StringVar(&t.NamePrefix, "name-prefix", "", "only projects whose names begin with this")
-	f.DurationVar(&length, "for", 0, "end after this long (default: never)")
-	f.Int32Var(&t.UsesLeft, "uses", 0, "how many agents may join with it; 0 for any number")
-	offer(cmd, "role", cobra.FixedCompletions([]string{"admin", "deployer", "viewer", "join"}, noFiles))
+	f.StringVar(&t.NamePrefix, "name-prefix", "", "a deployer's bound: only objects whose names begin with this")
+	f.StringSliceVar(&t.Hosts, "host", nil, "a deployer's bound: hosts that its projects may claim, such as *.example.com (default: those that begin with the name prefix)")
+	f.DurationVar(&length, "for", 0, "end after this long (default: never; 24h for join)")
+	f.Int32Var(&t.UsesLeft, "uses", 0, "how many agents may join with it (default: 10)")
+	f.StringSliceVar(&t.NodeNames, "node-name", nil, "names that nodes may join under, such as rack7-* (default: every name)")
+	f.StringToStringVar(&t.Labels, "label", nil, "labels of the nodes that join: key=value; a node may choose where the value has a *, such as disk=*")
+	offer(cmd, "role", cobra.FixedCompletions([]string{"admin", "deployer", "viewer", joinRole}, noFiles))
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		t.Metadata = &carav1.ObjectMeta{Name: args[0]}
 		if length > 0 {
@@ -36,6 +41,9 @@ func (a *app) createTokenCommand() *cobra.Command {
 			return err
 		}
 		fmt.Fprintln(a.Out, resp.Secret)
+		if made := resp.GetToken(); made.GetRole() == joinRole {
+			fmt.Fprintf(a.Err, "for %s, until %s\n", plural(int(made.GetUsesLeft()), "node"), made.GetExpireAt().AsTime().UTC().Format(time.RFC3339))
+		}
 		return nil
 	}
 	return cmd

@@ -18,11 +18,11 @@ import (
 
 func (a *app) describeCommand() *cobra.Command {
 	described := func(k kind) bool {
-		return k.name == api.KindProject || k.name == api.KindNode || k.name == api.KindSource
+		return k.name == api.KindProject || k.name == api.KindNode || k.name == api.KindSource || k.name == api.KindToken
 	}
 	return &cobra.Command{
 		Use: "describe KIND NAME... | describe KIND/NAME...", Short: "Show objects in full, with what happened to them",
-		Long:              "Show projects, nodes or sources in full: what they are, their conditions, and what happened to them.",
+		Long:              "Show projects, nodes, sources or tokens in full: what they are, what bounds them, their conditions, and what happened to them.",
 		Example:           "  caractrl describe project web\n  caractrl describe source/platform",
 		ValidArgsFunction: a.completeRefs(described),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -66,6 +66,9 @@ func (a *app) describe(ctx context.Context, r ref) error {
 		err = a.describeNode(ctx, conn, o)
 	case *carav1.Source:
 		err = a.describeSource(ctx, conn, o)
+	case *carav1.Token:
+		a.describeToken(o)
+		return nil // no events are written about tokens
 	}
 	if err != nil {
 		return err
@@ -190,6 +193,7 @@ func (a *app) describeSource(ctx context.Context, conn grpc.ClientConnInterface,
 	}
 	a.field("Directory", spec.GetDir().GetPath())
 	a.field("Path", spec.GetPath())
+	a.sourceLimits(spec.GetAllow())
 	snap := st.GetSnapshot()
 	if snap != nil {
 		a.field("Snapshot", fmt.Sprintf("%s (%s, %s) %s", dash(revision(snap.Revision)),

@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -140,20 +142,34 @@ func tokenKind() kind {
 	return kind{
 		name: api.KindToken, plural: "tokens",
 		columns: []string{"NAME", "ROLE", "PREFIX", "USES", "EXPIRES", "AGE"},
+		wide:    []string{"HOSTS", "NODES", "LABELS"},
 		row: func(m proto.Message, now time.Time) []cell {
 			t := m.(*carav1.Token)
 			uses := "-"
-			if t.UsesLeft > 0 {
+			switch {
+			case t.UsesLeft > 0:
 				uses = strconv.Itoa(int(t.UsesLeft))
+			case t.UsesLeft < 0:
+				uses = "none left"
 			}
 			return []cell{
 				text(t.GetMetadata().GetName()), text(t.Role), text(t.NamePrefix), text(uses),
 				until(now, t.ExpireAt), since(now, t.GetMetadata().GetCreationTimestamp()),
+				text(strings.Join(t.Hosts, ",")), text(strings.Join(t.NodeNames, ",")), text(pairs(t.Labels)),
 			}
 		},
 		list: func(ctx context.Context, conn grpc.ClientConnInterface, f filter) ([]proto.Message, error) {
 			l, err := carav1.NewTokenServiceClient(conn).ListTokens(ctx, byLabel(f))
 			return messages(l.GetItems(), err)
+		},
+		get: func(ctx context.Context, conn grpc.ClientConnInterface, name string) (proto.Message, error) {
+			l, err := carav1.NewTokenServiceClient(conn).ListTokens(ctx, &carav1.ListRequest{})
+			for _, t := range l.GetItems() {
+				if t.GetMetadata().GetName() == name {
+					return t, nil
+				}
+			}
+			return nil, cmp.Or(err, fmt.Errorf("token %q not found", name))
 		},
 		remove: func(ctx context.Context, conn grpc.ClientConnInterface, name string) error {
 			return removing(carav1.NewTokenServiceClient(conn).DeleteToken(ctx, &carav1.DeleteRequest{Name: name}))

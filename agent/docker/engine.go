@@ -26,6 +26,9 @@ type Config struct {
 	Host string
 	// NetworkPool is what project networks are cut from, /27 each; 10.213.0.0/16 where it is not set.
 	NetworkPool netip.Prefix
+	// AllowRegistries are patterns of the registries that images may be pulled from; all where empty. They are what keeps
+	// the engine from calling addresses that a manifest names, or that a registry names as the place of its tokens.
+	AllowRegistries []string
 	// CallTimeout of calls that only ask (10 s where 0), WorkTimeout of those that do something (1 min where 0),
 	// Inactivity of pulls (5 min where 0): a pull is given up when nothing moved for that long.
 	CallTimeout, WorkTimeout, Inactivity time.Duration

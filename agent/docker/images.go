@@ -80,6 +80,9 @@ func (e *Engine) RemoveImage(ctx context.Context, name string) error {
 
 // PullImage implements agent.Images. It has no time-out: it ends when nothing has moved for the inactivity limit.
 func (e *Engine) PullImage(ctx context.Context, ref string, auth *carav1.RegistryAuth, progress func(agent.Progress)) (agent.Image, error) {
+	if err := e.cfg.mayPull(ref); err != nil {
+		return agent.Image{}, err
+	}
 	options, err := pullOptions(auth)
 	if err != nil {
 		return agent.Image{}, fmt.Errorf("pull image %s: %w", ref, err)

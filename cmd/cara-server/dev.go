@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/cmd/internal/program"
 )
 
@@ -88,6 +87,11 @@ func runDev(ctx context.Context, f *flags, d devFlags, dir string) error {
 		case <-running.Done():
 			return nil
 		}
+		token, err := joinToken(running, server, agent.Server)
+		if err != nil {
+			return err
+		}
+		agent.JoinToken = token
 		work.Go(func() error { return agent.Run(running) })
 		s := &session{server: server, agent: agent, url: agent.Server, dir: dir, down: d.down}
 		return s.run(ctx, running)
@@ -114,7 +118,7 @@ func (d devFlags) agent(dataDir string, logger *slog.Logger) (*program.AgentConf
 		return nil, fmt.Errorf("--network-pool %q: %w", d.networkPool, err)
 	}
 	return &program.AgentConfig{
-		JoinTokenFile: filepath.Join(dataDir, identity.JoinTokenFile), NodeName: "dev", DataDir: filepath.Join(dataDir, "agent"),
+		NodeName: devNode, DataDir: filepath.Join(dataDir, "agent"),
 		DockerHost: d.dockerHost, IngressListen: d.ingressListen, NetworkPool: pool, Version: version, Logger: logger,
 	}, nil
 }

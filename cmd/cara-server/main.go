@@ -43,6 +43,7 @@ func newCommand() *cobra.Command {
 	p.StringSliceVar(&f.cidrs, "allow-source-cidr", nil, "loopback or private addresses that sources may be fetched from")
 	p.StringVar(&f.Hosts.BaseDomain, "base-domain", "", "domain of short ingress hosts: {host}.{environment}.{base-domain}")
 	p.StringVar(&f.Hosts.Environment, "environment", "", "environment of short ingress hosts")
+	p.StringSliceVar(&f.ReserveHosts, "reserve-host", nil, "hosts that no project may claim, such as *.bank.example; the server's own names are reserved anyway")
 	p.StringVar(&f.ContextsFile, "contexts-file", "", `file that gets a context for caractrl ("none" for no file; default: the user's own)`)
 	p.StringVar(&f.Placement, "placement", "spread", "where projects go that fit on several nodes: spread (the emptiest) or binpack (the fullest)")
 	cmd.AddCommand(newDevCommand(f))

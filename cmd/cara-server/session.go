@@ -67,11 +67,12 @@ func (s *session) run(asked, running context.Context) error {
 	return s.leave(running, conn)
 }
 
-// watchDirectory makes the directory a source of the cluster, as a person would.
+// watchDirectory makes the directory a source of the cluster, as a person would. The person whose machine this is may use
+// every Secret of the cluster, so the source may, too.
 func (s *session) watchDirectory(ctx context.Context, conn *grpc.ClientConn) error {
 	_, err := carav1.NewSourceServiceClient(conn).PutSource(ctx, &carav1.PutSourceRequest{Source: &carav1.Source{
 		ApiVersion: api.APIVersion, Kind: api.KindSource, Metadata: &carav1.ObjectMeta{Name: devSource},
-		Spec: &carav1.SourceSpec{Dir: &carav1.DirSource{Path: s.dir}, AllowEmpty: true},
+		Spec: &carav1.SourceSpec{Dir: &carav1.DirSource{Path: s.dir}, AllowEmpty: true, Allow: &carav1.SourceAllow{Secrets: []string{api.Everything}}},
 	}})
 	if err != nil && (ctx.Err() == nil || status.Code(err) != codes.Canceled) {
 		return fmt.Errorf("watch %s: %w", s.dir, err)

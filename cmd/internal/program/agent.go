@@ -34,6 +34,8 @@ type AgentConfig struct {
 	Server string
 	// JoinTokenFile holds the join token; not needed once the data directory holds a certificate.
 	JoinTokenFile string
+	// JoinToken is the token itself, in the place of a file.
+	JoinToken string
 	// NodeName, DataDir and Labels of this node.
 	NodeName string
 	DataDir  string
@@ -48,6 +50,8 @@ type AgentConfig struct {
 	AccessLog string
 	// MetricsListen is the address of loopback that serves figures for Prometheus; none where it is empty.
 	MetricsListen string
+	// AllowRegistries are patterns of the registries that images may be pulled from; all where empty.
+	AllowRegistries []string
 	// NetworkPool that project networks are cut from.
 	NetworkPool netip.Prefix
 	// RestartDelay is the first wait of the backoff of containers that exit; the agent's default where 0.
@@ -75,6 +79,11 @@ func (c *AgentConfig) Validate() error {
 		return errors.New("program: Logger is missing")
 	case c.CollectEvery < 0:
 		return errors.New("--image-gc-interval must not be negative")
+	}
+	for _, pattern := range c.AllowRegistries {
+		if why := docker.RegistryPattern(pattern); why != "" {
+			return fmt.Errorf("--allow-registry %s", why)
+		}
 	}
 	return c.checkLimits()
 }
@@ -154,7 +163,7 @@ func (c *AgentConfig) Run(ctx context.Context) error {
 	if err := c.rejoinIfFenced(ctx, who, conn, token); err != nil {
 		return err
 	}
-	engine, err := docker.New(docker.Config{Host: c.DockerHost, NetworkPool: c.NetworkPool})
+	engine, err := docker.New(docker.Config{Host: c.DockerHost, NetworkPool: c.NetworkPool, AllowRegistries: c.AllowRegistries})
 	if err != nil {
 		return err
 	}
@@ -260,7 +269,7 @@ func (c *AgentConfig) ingressAddress(listening string) string {
 // knows.
 func (c *AgentConfig) token() (string, error) {
 	if c.JoinTokenFile == "" {
-		return "", nil
+		return c.JoinToken, nil
 	}
 	data, err := os.ReadFile(c.JoinTokenFile)
 	switch {

@@ -41,6 +41,8 @@ type ServerConfig struct {
 	AllowSourceCIDRs []netip.Prefix
 	// Hosts spells short ingress hosts out.
 	Hosts api.HostTemplate
+	// ReserveHosts are patterns of hosts that no project may claim, beside the server's own names.
+	ReserveHosts []string
 	// Placement is the scheduler's strategy: spread, also where it is empty, or binpack.
 	Placement string
 	// ContextsFile gets a context for the local user's caractrl; the user's own file where it is empty, none where it
@@ -68,6 +70,11 @@ func (c *ServerConfig) Validate() error {
 	case c.Placement != "" && c.Placement != string(scheduler.Spread) && c.Placement != string(scheduler.Binpack):
 		return fmt.Errorf("--placement %q: want %s or %s", c.Placement, scheduler.Spread, scheduler.Binpack)
 	}
+	for _, pattern := range c.ReserveHosts {
+		if why := api.HostPattern(pattern); why != "" {
+			return fmt.Errorf("--reserve-host %s", why)
+		}
+	}
 	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
 		return fmt.Errorf("--listen %q: %w", c.Listen, err)
 	}
@@ -89,7 +96,7 @@ func (c *ServerConfig) Run(ctx context.Context) (err error) {
 		return err
 	}
 	server, err := apiserver.New(apiserver.Config{
-		Store: db, Identity: id, ClusterID: id.ClusterID(), Hosts: c.Hosts, Version: c.Version, Logger: c.Logger,
+		Store: db, Identity: id, ClusterID: id.ClusterID(), Hosts: c.Hosts, ReservedHosts: c.ReserveHosts, Version: c.Version, Logger: c.Logger,
 	})
 	if err != nil {
 		return err

@@ -1,0 +1,40 @@
+package docker
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/distribution/reference"
+
+	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/api"
+)
+
+// mayPull refuses an image of a registry that the node's operator does not allow. The engine follows whatever address a
+// registry names for its tokens, so a registry that is not trusted must not be asked at all.
+func (c Config) mayPull(ref string) error {
+	if len(c.AllowRegistries) == 0 {
+		return nil
+	}
+	named, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return fmt.Errorf("pull image %s: %w: %w", ref, agent.ErrInvalid, err)
+	}
+	registry := strings.ToLower(reference.Domain(named))
+	if api.MatchAny(c.AllowRegistries, registry) {
+		return nil
+	}
+	return fmt.Errorf("pull image %s: %w: this node pulls from %s only; use such an image, or run cara-agent with --allow-registry %s",
+		ref, agent.ErrInvalid, strings.Join(c.AllowRegistries, ", "), registry)
+}
+
+// RegistryPattern returns what is wrong with a pattern of registries, or an empty text. A registry is a host, with a port
+// where it has one.
+func RegistryPattern(p string) string {
+	host, port, found := strings.Cut(p, ":")
+	if n, err := strconv.ParseUint(port, 10, 16); found && port != api.Everything && (err != nil || n == 0) {
+		return fmt.Sprintf("is %q; write a registry with its port as in an image, such as registry.example.com:5000", p)
+	}
+	return api.HostPattern(host)
+}
