@@ -74,10 +74,10 @@ func (t *tx) sourceMay(source string, p *carav1.Project) error {
 
 // declaredBySource applies all rules to what a source declares.
 func (t *tx) declaredBySource(source string, p *carav1.Project) error {
-	if err := t.sourceMay(source, p); err != nil {
+	if err := t.permitted(p); err != nil { // first: adding it to spec.allow would not help
 		return err
 	}
-	return t.permitted(p)
+	return t.sourceMay(source, p)
 }
 
 // mayDeclare applies all rules to what a person declares.

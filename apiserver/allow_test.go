@@ -200,11 +200,14 @@ func TestWhatASourceUsesItselfIsNoProjects(t *testing.T) {
 				Allow:   &carav1.SourceAllow{Secrets: []string{"*"}},
 			})
 			allow(t, w.Server, "other", &carav1.SourceSpec{Dir: &carav1.DirSource{Path: "/d"}, Allow: &carav1.SourceAllow{Secrets: []string{"*"}}})
+			haveNothing := "nothing-allowed"
+			allow(t, w.Server, haveNothing, &carav1.SourceSpec{Dir: &carav1.DirSource{Path: "/d"}})
 			want := `source "platform" uses Secret "` + secret + `" for git or webhooks, so no project may use it`
 			for _, field := range []string{"env", "file", "pull"} {
 				p := using("web", field, secret)
 				wantDenied(t, w.applyFor(t, "platform", "", p), want)
 				wantDenied(t, w.applyFor(t, "other", "", p), want)
+				wantDenied(t, w.applyFor(t, haveNothing, "", p), want) // and not: add it to spec.allow
 				_, created := w.admin.CreateProject(t.Context(), &carav1.CreateProjectRequest{Project: p})
 				_, put := w.admin.PutProject(t.Context(), &carav1.PutProjectRequest{Project: p})
 				for way, err := range map[string]error{"create": created, "put": put} {
