@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -161,4 +162,19 @@ func TestExecRefused(t *testing.T) {
 	if m := f.heard(t, "down", ended)[0]; codes.Code(m.GetCode()) != codes.Unavailable {
 		t.Errorf("an engine that does not answer: %v", m)
 	}
+}
+
+// output runs a command in a container to its end, and returns what it wrote.
+func output(ctx context.Context, engine agent.Engine, id string, args ...string) (string, error) {
+	process, err := engine.Start(ctx, id, agent.Command{Args: args})
+	if err != nil {
+		return "", err
+	}
+	defer process.End(ctx)
+	var out strings.Builder
+	_, err = process.Wait(ctx, func(data []byte, _ bool) error {
+		out.Write(data)
+		return nil
+	})
+	return out.String(), err
 }

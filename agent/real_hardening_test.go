@@ -38,7 +38,7 @@ func TestRealHardening(t *testing.T) {
 			c.service.Name = "a"
 			r.put(project, &carav1.ProjectSpec{Services: []*carav1.Service{c.service}})
 			r.wait(t, project, phase(api.PhaseRunning))
-			_, out, err := r.cfg.Engine.Exec(t.Context(), r.ids(t)["cara-"+project+".a"], []string{"sh", "-c", c.command})
+			out, err := output(t.Context(), r.cfg.Engine, r.ids(t)["cara-"+project+".a"], "sh", "-c", c.command)
 			if err != nil || strings.TrimSpace(out) != c.want {
 				t.Errorf("the process says %q (%v), want %q", out, err, c.want)
 			}
