@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/caravanserai/cara/agent/peer"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -21,7 +22,7 @@ type exchange struct {
 	http.ResponseWriter
 	request *http.Request
 	begun   time.Time
-	via     string // node of the agent that passed it on; empty: it came from a client
+	via     string // the verified node whose agent passed it on; empty: it came from a client
 
 	route    *carav1.Route // nil: nobody claims the host
 	series   *series       // nil: nobody counts
@@ -34,17 +35,14 @@ type exchange struct {
 
 // ServeHTTP routes one request by its Host header.
 func (i *Ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	x := &exchange{ResponseWriter: w, request: r, begun: time.Now()}
-	if i.fromAgent(r) {
-		x.via = r.Header.Get(hopHeader)
-	}
+	x := &exchange{ResponseWriter: w, request: r, begun: time.Now(), via: peer.Node(r.TLS)}
 	whole := false
 	defer i.over(r.Context(), x, &whole) // an answer that breaks off comes here as a panic
 	in := r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
 	if r.ContentLength != 0 {
 		p := patience{control: http.NewResponseController(w), stall: i.cfg.Limits.Stall}
 		if err := p.extend(); err != nil {
-			return
+			panic(http.ErrAbortHandler) // the connection is gone
 		}
 		in.Body = &body{ReadCloser: r.Body, x: x, patience: p}
 	}
@@ -55,6 +53,9 @@ func (i *Ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		page(x, r, http.StatusMethodNotAllowed, "This is no proxy for others.")
 	default:
 		i.serve(x, in)
+	}
+	if x.status == 0 {
+		panic(http.ErrAbortHandler) // nobody has answered: net/http would say 200 in the service's place
 	}
 	whole = true
 }
@@ -74,10 +75,7 @@ func (i *Ingress) found(x *exchange, route *carav1.Route) {
 // over counts and logs a request.
 func (i *Ingress) over(ctx context.Context, x *exchange, whole *bool) {
 	if x.status == 0 {
-		x.status = http.StatusOK
-		if ctx.Err() != nil {
-			x.status = statusClientGone
-		}
+		x.status = statusClientGone
 	}
 	took := time.Since(x.begun)
 	i.metrics.count(x, took)

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"runtime"
 	"strings"
@@ -179,31 +180,62 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-// TestHeadersOfOneHop end with that hop, and nobody's word on the client is taken but an agent's.
+// TestHeadersOfOneHop end with that hop, and nothing that a client says about itself reaches the service, in whatever
+// spelling, through one agent and through two.
 func TestHeadersOfOneHop(t *testing.T) {
 	var seen http.Header
-	_, addr := one(t, Config{}, func(w http.ResponseWriter, r *http.Request) {
+	shows := func(w http.ResponseWriter, r *http.Request) {
 		seen = r.Header.Clone()
 		w.Header().Set("Connection", "X-Inner")
 		w.Header().Set("X-Inner", "secret")
 		w.Header().Set("Keep-Alive", "timeout=1")
 		w.Header().Set("X-Outer", "shown")
-	})
-	c := raw(t, addr, "GET / HTTP/1.1\r\nHost: a.b\r\nConnection: keep-alive, X-Mine\r\nX-Mine: 1\r\nKeep-Alive: 5\r\nTE: gzip\r\n"+
-		"Proxy-Authorization: x\r\nUpgrade: h2c\r\nX-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\nForwarded: for=6.6.6.6\r\n"+
-		"X-Real-IP: 6.6.6.6\r\n"+hopHeader+": n9\r\nX-Kept: yes\r\n\r\n")
-	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
-	if err != nil {
-		t.Fatal(err)
 	}
-	want := http.Header{
-		"X-Forwarded-For": {"127.0.0.1"}, "X-Forwarded-Host": {"a.b"}, "X-Forwarded-Proto": {"http"}, "X-Kept": {"yes"},
+	_, addr := one(t, Config{}, shows)
+	for name, to := range map[string]string{"one agent": addr, "across agents": hops(t, shows)} {
+		t.Run(name, func(t *testing.T) {
+			c := raw(t, to, "GET / HTTP/1.1\r\nHost: a.b\r\nConnection: keep-alive, X-Mine\r\nX-Mine: 1\r\nKeep-Alive: 5\r\nTE: gzip\r\n"+
+				"Proxy-Authorization: x\r\nUpgrade: h2c\r\nX-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\nForwarded: for=6.6.6.6\r\n"+
+				"X_Forwarded_For: 6.6.6.6\r\nX-Forwarded_For: 6.6.6.6\r\nx.forwarded.for: 6.6.6.6\r\nX_Forwarded_Proto: https\r\nX_REAL_IP: 6.6.6.6\r\n"+
+				"X-Forwarded-Port: 443\r\nX-Forwarded-User: root\r\nTrue-Client-IP: 6.6.6.6\r\nX-Client-IP: 6.6.6.6\r\n"+
+				"X-Real-IP: 6.6.6.6\r\nX-Cara-Ingress-Hop: n9\r\nX_Cara_Ingress_Hop: n9\r\nX-Kept: yes\r\nX_Kept_Too: yes\r\n\r\n")
+			resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := http.Header{
+				"X-Forwarded-For": {"127.0.0.1"}, "X-Forwarded-Host": {"a.b"}, "X-Forwarded-Proto": {"http"}, "X-Kept": {"yes"}, "X_kept_too": {"yes"},
+			}
+			if diff := cmp.Diff(want, seen); diff != "" {
+				t.Errorf("the service's headers differ (-want +got):\n%s", diff)
+			}
+			if resp.Header.Get("X-Inner")+resp.Header.Get("Keep-Alive") != "" || resp.Header.Get("X-Outer") != "shown" {
+				t.Errorf("the client got %v", resp.Header)
+			}
+		})
 	}
-	if diff := cmp.Diff(want, seen); diff != "" {
-		t.Errorf("the service's headers differ (-want +got):\n%s", diff)
+}
+
+// TestAHalfClosedClient never gets a status that nobody gave: its connection breaks.
+func TestAHalfClosedClient(t *testing.T) {
+	late := func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		<-r.Context().Done() // it answers when its own client is gone
 	}
-	if resp.Header.Get("X-Inner")+resp.Header.Get("Keep-Alive") != "" || resp.Header.Get("X-Outer") != "shown" {
-		t.Errorf("the client got %v", resp.Header)
+	_, addr := one(t, Config{}, late)
+	for name, to := range map[string]string{"one agent": addr, "across agents": hops(t, late)} {
+		for what, request := range map[string]string{
+			"GET":  "GET / HTTP/1.1\r\nHost: a.b\r\n\r\n",
+			"POST": "POST / HTTP/1.1\r\nHost: a.b\r\nContent-Length: 5\r\n\r\nhello",
+		} {
+			c := raw(t, to, request)
+			if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			if answer, err := io.ReadAll(c); len(answer) > 0 {
+				t.Errorf("%s, %s: got %q (%v), want no answer", name, what, answer, err)
+			}
+		}
 	}
 }
 

@@ -10,12 +10,17 @@
 //     endpoints before it gets its signal, so no new request reaches it, and those that it has may end. What has no end,
 //     a WebSocket or a stream of events, holds nothing.
 //   - A request crosses agents at most once. What arrives from another agent is answered here or not at all.
+//   - Agents reach each other over mutual TLS only, and each verifies the other's node (agent/peer). What a request says
+//     about its client is believed from a verified agent and from nobody else.
+//   - A status is sent only where the service or this agent has answered. A request that ends otherwise breaks its
+//     connection.
 //   - Whatever a client or a service may hold has a bound (Limits), and nothing that is told of a request, in the
 //     access log or in the metrics, makes it wait.
 package ingress
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -24,7 +29,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
-	"net/netip"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,11 +37,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/caravanserai/cara/agent/peer"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
-
-// hopHeader marks a request that another agent passed on, by that agent's node name.
-const hopHeader = "X-Cara-Ingress-Hop"
 
 // Config says whose ingress this is.
 type Config struct {
@@ -46,6 +48,8 @@ type Config struct {
 	// Endpoint returns the address of a service that may get requests, on this node. It is told by release, once or more
 	// often, that the request which it was asked for has ended.
 	Endpoint func(project, service string) (ip string, release func(), ok bool)
+	// Peers secures connections to and from the other agents. Nil: no agent is known, and none is asked.
+	Peers *peer.TLS
 	// File keeps the route table over a restart, for hosts to be served while the server is away. Empty: nowhere.
 	File string
 	// AccessLog gets a line of JSON for each request. It is written by one goroutine, apart from the requests. Nil: none.
@@ -64,7 +68,7 @@ type Ingress struct {
 	transports *transports
 	access     *accessLog
 	metrics    *metrics
-	open       atomic.Int64 // clients' connections
+	clients    *connections
 
 	troubles logLimit
 
@@ -76,14 +80,18 @@ type Ingress struct {
 // table is never changed once it is stored.
 type table struct {
 	hosts  map[string]*carav1.Route
-	agents map[netip.Addr]bool // addresses that other agents' ingress answers at
+	agents map[string]string // where the ingress of the other nodes' agents answers, by node
 }
 
 // New returns an Ingress without routes.
 func New(cfg Config) *Ingress {
 	cfg.Limits = cfg.Limits.withDefaults()
-	i := &Ingress{cfg: cfg, changed: make(chan struct{}, 1), transports: newTransports(cfg.Limits), access: newAccessLog(cfg.AccessLog, cfg.Node, cfg.Logger)}
-	i.metrics = newMetrics(cfg.Metrics, func() float64 { return float64(i.open.Load()) }, func() float64 { return float64(i.access.lostLines()) })
+	i := &Ingress{
+		cfg: cfg, changed: make(chan struct{}, 1), access: newAccessLog(cfg.AccessLog, cfg.Node, cfg.Logger),
+		clients: newConnections(cfg.Limits, cfg.Logger),
+	}
+	i.transports = newTransports(cfg.Limits, i.dialPeer)
+	i.metrics = newMetrics(cfg.Metrics, func() float64 { return float64(i.clients.count()) }, func() float64 { return float64(i.access.lostLines()) })
 	i.table.Store(&table{})
 	i.proxy = &httputil.ReverseProxy{
 		Rewrite:        i.rewrite,
@@ -111,7 +119,7 @@ func (i *Ingress) Apply(change *carav1.Routes) {
 
 // apply is called with mu held.
 func (i *Ingress) apply(change *carav1.Routes) {
-	next := &table{hosts: map[string]*carav1.Route{}, agents: map[netip.Addr]bool{}}
+	next := &table{hosts: map[string]*carav1.Route{}, agents: map[string]string{}}
 	if !change.Full {
 		maps.Copy(next.hosts, i.table.Load().hosts)
 	}
@@ -122,8 +130,8 @@ func (i *Ingress) apply(change *carav1.Routes) {
 		next.hosts[strings.ToLower(r.Host)] = r
 	}
 	for _, r := range next.hosts {
-		if addr, err := netip.ParseAddrPort(r.IngressAddress); err == nil && r.Node != i.cfg.Node {
-			next.agents[addr.Addr().Unmap()] = true
+		if r.Node != i.cfg.Node && r.IngressAddress != "" {
+			next.agents[r.Node] = r.IngressAddress
 		}
 	}
 	i.table.Store(next)
@@ -151,7 +159,17 @@ func (i *Ingress) Run(ctx context.Context, l net.Listener) error {
 		IdleTimeout:       i.cfg.Limits.Idle,
 		MaxHeaderBytes:    i.cfg.Limits.HeaderBytes,
 		ErrorLog:          slog.NewLogLogger(i.cfg.Logger.Handler(), slog.LevelDebug),
+		ConnState:         i.clients.changed,
+		Protocols:         new(http.Protocols),
 	}
+	srv.Protocols.SetHTTP1(true)
+	var peers *tls.Config
+	if i.cfg.Peers != nil {
+		peers = i.cfg.Peers.Accept()
+	}
+	in := newListener(l, i.cfg.Limits, i.clients, peers)
+	saver.Go(in.run)
+	defer in.end(net.ErrClosed)
 	drained := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
 		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
@@ -162,7 +180,7 @@ func (i *Ingress) Run(ctx context.Context, l net.Listener) error {
 		}
 		drained <- err
 	})
-	err := srv.Serve(limit(l, i.cfg.Limits, &i.open))
+	err := srv.Serve(in)
 	if stop() { // Serve ended by itself
 		return fmt.Errorf("serve ingress on %s: %w", l.Addr(), err)
 	}
@@ -174,8 +192,8 @@ type backendKey struct{}
 // backend is where one request goes.
 type backend struct {
 	route  *carav1.Route
-	addr   string
-	remote bool // addr is another agent's ingress
+	addr   string // of the container; the node's name where remote
+	remote bool   // another node's agent has it
 
 	release func() // ends the hold on addr; nil for another agent's
 }
@@ -191,20 +209,28 @@ func (i *Ingress) serve(w *exchange, r *http.Request) {
 	}
 	i.found(w, route)
 	b := backend{route: route}
-	switch ip, release, up := i.cfg.Endpoint(route.Project, route.Service); {
+	ip, release, up := i.cfg.Endpoint(route.Project, route.Service)
+	switch {
 	case up:
 		defer release()
 		b.release = release
 		b.addr = net.JoinHostPort(ip, strconv.Itoa(int(route.Port)))
-	case route.Node != i.cfg.Node && route.IngressAddress != "" && r.Header.Get(hopHeader) == "":
-		b.addr, b.remote = route.IngressAddress, true
-	default:
-		w.Header().Set("Retry-After", "1")
-		page(w, r, http.StatusServiceUnavailable,
-			fmt.Sprintf("Service %q of project %q is not ready.", route.Service, route.Project))
+	case route.Node == i.cfg.Node || route.Node == "" || w.via != "":
+		unavailable(w, r, fmt.Sprintf("Service %q of project %q is not ready.", route.Service, route.Project))
 		return
+	case t.agents[route.Node] == "":
+		unavailable(w, r, fmt.Sprintf("Project %q runs on node %q, whose agent has no ingress address.", route.Project, route.Node))
+		return
+	default:
+		b.addr, b.remote = route.Node, true
 	}
 	i.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), backendKey{}, b)))
+}
+
+// unavailable answers a request that may be asked again soon.
+func unavailable(w http.ResponseWriter, r *http.Request, text string) {
+	w.Header().Set("Retry-After", "1")
+	page(w, r, http.StatusServiceUnavailable, text)
 }
 
 // answered lets go of a backend whose answer is a stream without an end.
@@ -220,29 +246,17 @@ func answered(r *http.Response) error {
 func (i *Ingress) rewrite(p *httputil.ProxyRequest) {
 	b := p.In.Context().Value(backendKey{}).(backend)
 	p.Out.URL.Scheme, p.Out.URL.Host = "http", b.addr
+	if b.remote {
+		p.Out.URL.Scheme = "https"
+	}
 	p.Out.Host = p.In.Host
+	dropClaims(p.Out.Header)
 	if exchangeOf(p.In).via != "" {
-		for _, h := range []string{"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
-			p.Out.Header[h] = p.In.Header[h]
-		}
+		passClaims(p.Out.Header, p.In.Header)
 	} else {
 		p.SetXForwarded()
 	}
-	p.Out.Trailer = p.In.Trailer  // filled in when the body has been read: a copy would stay empty
-	p.Out.Header.Del("X-Real-Ip") // services believe it, and anybody can say it
-	p.Out.Header.Del(hopHeader)
-	if b.remote {
-		p.Out.Header.Set(hopHeader, i.cfg.Node)
-	}
-}
-
-// fromAgent tells whether a request was passed on by another agent, whose word on the client is to be trusted.
-func (i *Ingress) fromAgent(r *http.Request) bool {
-	if r.Header.Get(hopHeader) == "" {
-		return false
-	}
-	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	return err == nil && i.table.Load().agents[peer.Addr().Unmap()]
+	p.Out.Trailer = p.In.Trailer // filled in when the body has been read: a copy would stay empty
 }
 
 // failed answers a request whose backend did not.
@@ -254,16 +268,23 @@ func (i *Ingress) failed(w http.ResponseWriter, r *http.Request, err error) {
 		page(w, r, http.StatusRequestTimeout, fmt.Sprintf("The request's body stood still for %s.", i.cfg.Limits.Stall))
 		return
 	case x.request.Context().Err() != nil:
-		return // the client went away
+		return // the client went away, or sends no more: its connection breaks
 	}
 	if unsaid, ok := i.troubles.say(time.Now()); ok {
 		i.cfg.Logger.Warn("backend did not answer", "project", b.route.Project, "service", b.route.Service,
-			"backend", b.addr, "error", err, "unsaid", unsaid)
+			"node", b.route.Node, "backend", b.addr, "error", err, "unsaid", unsaid)
+	}
+	if _, ok := errors.AsType[*unreachable](err); ok {
+		unavailable(w, r, fmt.Sprintf("Project %q runs on node %q, which cannot be reached from node %q.", b.route.Project, b.route.Node, i.cfg.Node))
+		return
 	}
 	status, what := http.StatusBadGateway, "did not answer"
-	var timeout net.Error
-	if errors.As(err, &timeout) && timeout.Timeout() {
+	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
 		status, what = http.StatusGatewayTimeout, "took too long to answer"
+	}
+	if b.remote {
+		page(w, r, status, fmt.Sprintf("Node %q, which runs project %q, %s.", b.route.Node, b.route.Project, what))
+		return
 	}
 	page(w, r, status, fmt.Sprintf("Service %q of project %q %s on port %d.", b.route.Service, b.route.Project, what, b.route.Port))
 }

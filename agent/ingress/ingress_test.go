@@ -3,6 +3,8 @@ package ingress
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"log/slog"
@@ -13,13 +15,14 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
+	"github.com/caravanserai/cara/agent/peer"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/testca"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -78,15 +81,31 @@ func one(t *testing.T, cfg Config, h http.HandlerFunc) (*Ingress, string) {
 	return i, addr
 }
 
+// cluster makes the identities of one cluster's nodes.
+func cluster(t *testing.T) func(node string) *peer.TLS {
+	t.Helper()
+	ca, err := testca.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(node string) *peer.TLS {
+		certificate, err := ca.Node(node)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &peer.TLS{Identity: func() (tls.Certificate, *x509.CertPool) { return certificate, ca.Pool() }}
+	}
+}
+
 // hops are two agents, of which the second has the service: a request to the first crosses both.
 func hops(t *testing.T, h http.HandlerFunc) (addr string) {
 	t.Helper()
 	ip, port := service(t, h)
-	second, addr2 := agent(t, "n2", up(ip))
-	first, addr1 := agent(t, "n1", down)
+	nodes := cluster(t)
+	second, addr2 := serving(t, Config{Node: "n2", Endpoint: up(ip), Peers: nodes("n2")})
+	first, addr1 := serving(t, Config{Node: "n1", Endpoint: down, Peers: nodes("n1")})
 	table := &carav1.Routes{Full: true, Upserts: []*carav1.Route{
 		{Host: "a.b", Project: "p", Service: "w", Port: port, Node: "n2", IngressAddress: addr2},
-		{Host: "c.d", Project: "q", Service: "w", Port: port, Node: "n1", IngressAddress: addr1}, // who n1 is
 	}}
 	first.Apply(table)
 	second.Apply(table)
@@ -133,7 +152,7 @@ func get(t *testing.T, addr, host string, header http.Header) (int, string) {
 
 func echo(name string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintf(w, "%s host=%s for=%s hop=%s", name, r.Host, r.Header.Get("X-Forwarded-For"), r.Header.Get(hopHeader))
+		fmt.Fprintf(w, "%s host=%s for=%s", name, r.Host, r.Header.Get("X-Forwarded-For"))
 	}
 }
 
@@ -156,7 +175,7 @@ func TestRouting(t *testing.T) {
 		status int
 		body   string
 	}{
-		"by host":                      {"web.example.com", 200, "web host=web.example.com for=127.0.0.1 hop="},
+		"by host":                      {"web.example.com", 200, "web host=web.example.com for=127.0.0.1"},
 		"with port, case, and dot":     {"WEB.example.com.:8081", 200, "web host=WEB.example.com.:8081"},
 		"unknown host":                 {"nobody.example.com", 404, `No project claims the host "nobody.example.com".`},
 		"backend that does not answer": {"dead.example.com", 502, `Service "dead" of project "p" did not answer on port 1.`},
@@ -187,44 +206,8 @@ func TestServiceThatIsNotReadyIs503(t *testing.T) {
 	}
 }
 
-func TestAcrossAgents(t *testing.T) {
-	ip, port := service(t, echo("web"))
-	second, addr2 := agent(t, "n2", up(ip))
-	first, addr1 := agent(t, "n1", down)
-	route := &carav1.Route{Host: "a.b", Project: "p", Service: "web", Port: port, Node: "n2", IngressAddress: addr2}
-	fromFirst := &carav1.Route{Host: "c.d", Project: "q", Service: "x", Port: 1, Node: "n1", IngressAddress: addr1}
-	first.Apply(&carav1.Routes{Full: true, Upserts: []*carav1.Route{route}})
-	second.Apply(&carav1.Routes{Full: true, Upserts: []*carav1.Route{route, fromFirst}})
-	status, body := get(t, addr1, "a.b", nil)
-	if want := "web host=a.b for=127.0.0.1 hop="; status != 200 || body != want {
-		t.Errorf("got %d %q, want 200 %q", status, body, want)
-	}
-}
-
-func TestARequestCrossesAgentsOnce(t *testing.T) {
-	var calls atomic.Int32
-	first, addr1 := agent(t, "n1", down)
-	second, addr2 := agent(t, "n2", func(string, string) (string, func(), bool) { calls.Add(1); return "", nil, false })
-	// Each believes that the other has the project.
-	first.Apply(&carav1.Routes{Full: true, Upserts: []*carav1.Route{{Host: "a.b", Project: "p", Service: "w", Port: 1, Node: "n2", IngressAddress: addr2}}})
-	second.Apply(&carav1.Routes{Full: true, Upserts: []*carav1.Route{{Host: "a.b", Project: "p", Service: "w", Port: 1, Node: "n1", IngressAddress: addr1}}})
-	if status, _ := get(t, addr1, "a.b", nil); status != 503 || calls.Load() != 1 {
-		t.Errorf("got %d after %d hops, want 503 after 1", status, calls.Load())
-	}
-}
-
-func TestForwardedHeadersOfStrangersAreNotBelieved(t *testing.T) {
-	ip, port := service(t, echo("web"))
-	i, addr := agent(t, "n1", up(ip))
-	i.Apply(&carav1.Routes{Full: true, Upserts: []*carav1.Route{{Host: "a.b", Project: "p", Service: "w", Port: port, Node: "n1"}}})
-	_, body := get(t, addr, "a.b", http.Header{"X-Forwarded-For": {"6.6.6.6"}, hopHeader: {"n9"}})
-	if strings.Contains(body, "6.6.6.6") || strings.Contains(body, "n9") {
-		t.Errorf("got %q: a client's own X-Forwarded-For reached the service", body)
-	}
-}
-
 func TestUpgradeAndStreamPass(t *testing.T) {
-	ip, port := service(t, func(w http.ResponseWriter, r *http.Request) {
+	both := func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Upgrade") == "" {
 			fmt.Fprint(w, "data: 1\n\n")
 			w.(http.Flusher).Flush()
@@ -241,15 +224,17 @@ func TestUpgradeAndStreamPass(t *testing.T) {
 		line, _ := buf.ReadString('\n')
 		fmt.Fprint(buf, "echo "+line)
 		_ = buf.Flush()
-	})
-	i, addr := agent(t, "n1", up(ip))
-	i.Apply(&carav1.Routes{Full: true, Upserts: []*carav1.Route{{Host: "a.b", Project: "p", Service: "w", Port: port, Node: "n1"}}})
-	for name, tt := range map[string]struct{ header, send, want string }{
-		"upgrade":            {"Connection: Upgrade\r\nUpgrade: echo\r\n", "hello\n", "echo hello"},
-		"server-sent events": {"", "", "data: 1"},
+	}
+	_, addr := one(t, Config{}, both)
+	across := hops(t, both)
+	for name, tt := range map[string]struct{ addr, header, send, want string }{
+		"upgrade":                           {addr, "Connection: Upgrade\r\nUpgrade: echo\r\n", "hello\n", "echo hello"},
+		"server-sent events":                {addr, "", "", "data: 1"},
+		"upgrade across agents":             {across, "Connection: Upgrade\r\nUpgrade: echo\r\n", "hello\n", "echo hello"},
+		"server-sent events, across agents": {across, "", "", "data: 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			conn, err := net.Dial("tcp", addr)
+			conn, err := net.Dial("tcp", tt.addr)
 			if err != nil {
 				t.Fatal(err)
 			}

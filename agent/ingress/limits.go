@@ -1,8 +1,10 @@
 package ingress
 
 import (
+	"container/list"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,17 +29,20 @@ type Limits struct {
 	// 256 KiB where 0.
 	HeaderBytes       int
 	AnswerHeaderBytes int64
-	// Connections is how many clients' connections are open at a time, idle ones among them; more wait to be
-	// accepted. 8192 where 0.
+	// Connections is how many clients' connections are open at a time; 8192 where 0. One more closes the one that has
+	// waited longest for a request, and waits itself where all are in use.
 	Connections int
+	// ClientConnections is how many of them one client may have, by its address; a quarter of Connections where 0.
+	ClientConnections int
 }
 
 func (l Limits) withDefaults() Limits {
+	connections := or(l.Connections, 8192)
 	return Limits{
 		Header: or(l.Header, 10*time.Second), Idle: or(l.Idle, 2*time.Minute), Stall: or(l.Stall, time.Minute),
 		Dial: or(l.Dial, 5*time.Second), Answer: or(l.Answer, 5*time.Minute),
 		HeaderBytes: or(l.HeaderBytes, 64<<10), AnswerHeaderBytes: or(l.AnswerHeaderBytes, 256<<10),
-		Connections: or(l.Connections, 8192),
+		Connections: connections, ClientConnections: or(l.ClientConnections, max(1, connections/4)),
 	}
 }
 
@@ -49,50 +54,27 @@ func or[T comparable](value, standard T) T {
 	return value
 }
 
-// listener accepts so many connections at a time, and hands them out as conns.
-type listener struct {
-	net.Listener
-	slots  chan struct{}
-	open   *atomic.Int64
-	stall  time.Duration
-	closed chan struct{}
-	once   sync.Once
-}
-
-func limit(l net.Listener, limits Limits, open *atomic.Int64) *listener {
-	return &listener{Listener: l, open: open, slots: make(chan struct{}, limits.Connections), stall: limits.Stall, closed: make(chan struct{})}
-}
-
-// Accept waits for a slot first: a connection beyond the limit stays in the kernel's backlog.
-func (l *listener) Accept() (net.Conn, error) {
-	select {
-	case l.slots <- struct{}{}:
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-	c, err := l.Listener.Accept()
-	if err != nil {
-		<-l.slots
-		return nil, err
-	}
-	l.open.Add(1)
-	return &conn{Conn: c, stall: l.stall, release: sync.OnceFunc(func() {
-		l.open.Add(-1)
-		<-l.slots
-	})}, nil
-}
-
-func (l *listener) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return l.Listener.Close()
-}
-
 // conn gives up a write that does not get on. It has no ReadFrom on purpose: the kernel would write past the deadline.
 type conn struct {
 	net.Conn
-	stall   time.Duration
-	due     atomic.Int64 // when a write is given up, in ns; 0: no deadline
-	release func()       // nil: nobody counts it
+	stall time.Duration
+	due   atomic.Int64 // when a write is given up, in ns; 0: no deadline
+	first []byte       // read already; belongs to whoever reads
+
+	set  *connections // nil: nobody counts it
+	from netip.Prefix
+	// guarded by set.mu
+	inAll, inOwn *list.Element // its places among those that wait; nil while it does not
+	left         bool
+}
+
+func (c *conn) Read(p []byte) (int, error) {
+	if len(c.first) > 0 && len(p) > 0 {
+		n := copy(p, c.first)
+		c.first = c.first[n:]
+		return n, nil
+	}
+	return c.Conn.Read(p)
 }
 
 // Write moves the deadline forward where an eighth of it is used up: that is often enough, and not at each write.
@@ -127,8 +109,8 @@ func (c *conn) CloseWrite() error {
 }
 
 func (c *conn) Close() error {
-	if c.release != nil {
-		c.release()
+	if c.set != nil {
+		c.set.leave(c)
 	}
 	return c.Conn.Close()
 }

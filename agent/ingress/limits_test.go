@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -129,39 +128,6 @@ func echoUpgrade(w http.ResponseWriter, _ *http.Request) {
 			return
 		}
 		fmt.Fprint(buf, "echo "+line)
-	}
-}
-
-// TestConnectionsAreBounded: one more waits until one ends.
-func TestConnectionsAreBounded(t *testing.T) {
-	i, addr := one(t, Config{Limits: Limits{Connections: 2}}, func(http.ResponseWriter, *http.Request) {})
-	const request = "GET / HTTP/1.1\r\nHost: a.b\r\n\r\n"
-	var open []net.Conn
-	for range 2 {
-		c := raw(t, addr, request)
-		if _, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil {
-			t.Fatal(err)
-		}
-		open = append(open, c)
-	}
-	third := raw(t, addr, request)
-	if err := third.SetReadDeadline(time.Now().Add(moving)); err != nil {
-		t.Fatal(err)
-	}
-	if n, err := third.Read(make([]byte, 1)); n > 0 || err == nil {
-		t.Fatal("a third connection was served")
-	}
-	if got := i.open.Load(); got != 2 {
-		t.Errorf("%d connections are counted, want 2", got)
-	}
-	if err := open[0].Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := third.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
-	if resp, err := http.ReadResponse(bufio.NewReader(third), nil); err != nil || resp.StatusCode != http.StatusOK {
-		t.Errorf("got %v (%v) once there was room", resp, err)
 	}
 }
 

@@ -131,11 +131,11 @@ func TestAcrossAgentsBothCount(t *testing.T) {
 	ip, port := service(t, echo("web"))
 	var papers [2]paper
 	registries := [2]*prometheus.Registry{prometheus.NewRegistry(), prometheus.NewRegistry()}
-	second, addr2 := serving(t, Config{Node: "n2", Endpoint: up(ip), Metrics: registries[1], AccessLog: &papers[1]})
-	first, addr1 := serving(t, Config{Node: "n1", Endpoint: down, Metrics: registries[0], AccessLog: &papers[0]})
+	nodes := cluster(t)
+	second, addr2 := serving(t, Config{Node: "n2", Endpoint: up(ip), Peers: nodes("n2"), Metrics: registries[1], AccessLog: &papers[1]})
+	first, addr1 := serving(t, Config{Node: "n1", Endpoint: down, Peers: nodes("n1"), Metrics: registries[0], AccessLog: &papers[0]})
 	table := &carav1.Routes{Full: true, Upserts: []*carav1.Route{
 		{Host: "a.b", Project: "p", Service: "w", Port: port, Node: "n2", IngressAddress: addr2},
-		{Host: "c.d", Project: "q", Service: "w", Port: port, Node: "n1", IngressAddress: addr1}, // who n1 is
 	}}
 	first.Apply(table)
 	second.Apply(table)

@@ -2,6 +2,9 @@ package ingress
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"sync"
@@ -24,7 +27,7 @@ const (
 	farIdle  = time.Minute
 )
 
-func newTransports(l Limits) *transports {
+func newTransports(l Limits, dialPeer func(ctx context.Context, node string) (net.Conn, error)) *transports {
 	dialer := &net.Dialer{Timeout: l.Dial, KeepAlive: 30 * time.Second}
 	way := func(idle time.Duration) *http.Transport {
 		return &http.Transport{
@@ -43,7 +46,50 @@ func newTransports(l Limits) *transports {
 			DisableCompression:     true, // what the service said passes unchanged
 		}
 	}
-	return &transports{near: way(nearIdle), far: way(farIdle)}
+	far := way(farIdle)
+	far.DialContext = nil
+	// The host of a request to another agent is the node's name, so connections are kept by node: one that was verified
+	// as a node's is never used for another that reports the same address.
+	far.DialTLSContext = func(ctx context.Context, _, host string) (net.Conn, error) {
+		node, _, err := net.SplitHostPort(host)
+		if err != nil {
+			return nil, err
+		}
+		return dialPeer(ctx, node)
+	}
+	return &transports{near: way(nearIdle), far: far}
+}
+
+// unreachable says that another node's agent could not be connected to: the request was not sent.
+type unreachable struct {
+	node, address string
+	err           error
+}
+
+func (u *unreachable) Error() string {
+	return fmt.Sprintf("reach the agent of node %s at %q: %v", u.node, u.address, u.err)
+}
+
+func (u *unreachable) Unwrap() error { return u.err }
+
+// dialPeer connects to another node's agent, and verifies that it is that node's.
+func (i *Ingress) dialPeer(ctx context.Context, node string) (net.Conn, error) {
+	address := i.table.Load().agents[node]
+	if i.cfg.Peers == nil || address == "" {
+		return nil, &unreachable{node, address, errors.New("its address is not known")}
+	}
+	ctx, cancel := context.WithTimeout(ctx, i.cfg.Limits.Dial)
+	defer cancel()
+	raw, err := (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, &unreachable{node, address, err}
+	}
+	secured := tls.Client(&conn{Conn: raw, stall: i.cfg.Limits.Stall}, i.cfg.Peers.Dial(node))
+	if err := secured.HandshakeContext(ctx); err != nil {
+		_ = raw.Close() // it is given up either way
+		return nil, &unreachable{node, address, err}
+	}
+	return secured, nil
 }
 
 // RoundTrip sends a request to where it was routed.

@@ -3,9 +3,11 @@ package join
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,6 +17,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 
+	"github.com/caravanserai/cara/agent/peer"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -48,6 +51,51 @@ func (c *Credentials) ClusterID() string { return c.current.Load().clusterID }
 
 // NotAfter is when the certificate ends, if it is not renewed.
 func (c *Credentials) NotAfter() time.Time { return c.current.Load().cert.Leaf.NotAfter }
+
+// Peers secures connections to and from other agents, always with the newest certificate.
+func (c *Credentials) Peers() *peer.TLS {
+	return &peer.TLS{
+		Identity: func() (tls.Certificate, *x509.CertPool) {
+			id := c.current.Load()
+			return id.cert, id.roots
+		},
+		Now: c.cfg.Now,
+	}
+}
+
+// LocalIP is the address of this machine that leads to the server, and so most likely to the other nodes, too. Nothing is
+// sent to find it. Where the server is on this machine, it is the address that leads to other networks. It is not
+// valid where the machine has neither.
+func (c *Credentials) LocalIP(ctx context.Context) netip.Addr {
+	server, err := address(c.cfg.Server)
+	if err != nil {
+		return netip.Addr{}
+	}
+	toServer := sourceOf(ctx, server)
+	if toServer.IsValid() && !toServer.IsLoopback() {
+		return toServer
+	}
+	for _, elsewhere := range []string{"192.0.2.1:9", "[2001:db8::1]:9"} { // reserved for documentation: they are behind the default route
+		if outward := sourceOf(ctx, elsewhere); outward.IsValid() {
+			return outward
+		}
+	}
+	return toServer
+}
+
+// sourceOf is the address that this machine would send from. Connecting a UDP socket looks up the route, no more.
+func sourceOf(ctx context.Context, to string) netip.Addr {
+	conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "udp", to)
+	if err != nil {
+		return netip.Addr{}
+	}
+	defer conn.Close()
+	local, err := netip.ParseAddrPort(conn.LocalAddr().String())
+	if err != nil {
+		return netip.Addr{}
+	}
+	return local.Addr().Unmap()
+}
 
 // Dial returns a connection to the server that is made when it is first used, comes back by itself, and always
 // presents the newest certificate. The caller closes it.

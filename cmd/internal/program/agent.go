@@ -202,9 +202,13 @@ func (c *AgentConfig) run(ctx context.Context, who *join.Credentials, conn *grpc
 		}
 		in := ingress.New(ingress.Config{
 			Node: c.NodeName, Logger: c.Logger, AccessLog: lines, Metrics: figures, File: filepath.Join(c.DataDir, "routes.json"),
+			Peers:    who.Peers(),
 			Endpoint: func(project, service string) (string, func(), bool) { return a.Endpoints().Acquire(project, service) },
 		})
-		cfg.OnRoutes, cfg.IngressAddress = in.Apply, c.ingressAddress(l.Addr().String())
+		cfg.OnRoutes = in.Apply
+		if cfg.IngressAddress, err = c.ingressAddress(l.Addr().String(), func() netip.Addr { return who.LocalIP(ctx) }); err != nil {
+			return err
+		}
 		serve = append(serve, func(ctx context.Context) error { return in.Run(ctx, l) })
 	}
 	a, err := agent.New(cfg)
@@ -258,11 +262,26 @@ func (c *AgentConfig) rejoinIfFenced(ctx context.Context, who *join.Credentials,
 	return who.Rejoin(ctx)
 }
 
-func (c *AgentConfig) ingressAddress(listening string) string {
+// ingressAddress is where the other agents reach this one: as the flag says, else where it listens. An agent that listens
+// on every address of its machine names the one that local returns.
+func (c *AgentConfig) ingressAddress(listening string, local func() netip.Addr) (string, error) {
 	if c.IngressAddress != "" {
-		return c.IngressAddress
+		host, port, err := net.SplitHostPort(c.IngressAddress)
+		if err != nil || host == "" || port == "" || port == "0" {
+			return "", fmt.Errorf("--ingress-address %q: give it as HOST:PORT, as the other nodes reach this one", c.IngressAddress)
+		}
+		return c.IngressAddress, nil
 	}
-	return listening
+	at, err := netip.ParseAddrPort(listening)
+	if err != nil || !at.Addr().IsUnspecified() {
+		return listening, nil
+	}
+	ip := local()
+	if !ip.IsValid() {
+		c.Logger.Warn("this machine's address is not known, so other nodes cannot reach its ingress: give --ingress-address", "listening", listening)
+		return "", nil
+	}
+	return netip.AddrPortFrom(ip, at.Port()).String(), nil
 }
 
 // token reads the join token. A file that is not there is an error only where there is no certificate, which join

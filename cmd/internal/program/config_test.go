@@ -2,6 +2,7 @@ package program
 
 import (
 	"log/slog"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -36,6 +37,32 @@ func TestConfigIsRefusedByTheNameOfItsFlag(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			if (tt.err == nil) != (tt.want == "") || tt.err != nil && !strings.Contains(tt.err.Error(), tt.want) {
 				t.Errorf("got %v, want %q", tt.err, tt.want)
+			}
+		})
+	}
+}
+
+func TestTheIngressAddressThatOtherNodesAreTold(t *testing.T) {
+	lan := func() netip.Addr { return netip.MustParseAddr("10.0.0.7") }
+	unknown := func() netip.Addr { return netip.Addr{} }
+	for name, tt := range map[string]struct {
+		flag, listening string
+		local           func() netip.Addr
+		want, err       string
+	}{
+		"one address":                  {"", "127.0.0.1:8081", lan, "127.0.0.1:8081", ""},
+		"every address":                {"", "[::]:8081", lan, "10.0.0.7:8081", ""},
+		"every IPv4 address":           {"", "0.0.0.0:8081", lan, "10.0.0.7:8081", ""},
+		"every address, none is known": {"", "[::]:8081", unknown, "", ""},
+		"the flag":                     {"n7.example:80", "[::]:8081", lan, "n7.example:80", ""},
+		"a flag without a port":        {"n7.example", "[::]:8081", lan, "", "HOST:PORT"},
+		"a flag without a host":        {":8081", "[::]:8081", lan, "", "HOST:PORT"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := &AgentConfig{IngressAddress: tt.flag, Logger: slog.New(slog.DiscardHandler)}
+			got, err := c.ingressAddress(tt.listening, tt.local)
+			if got != tt.want || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+				t.Errorf("got %q (%v), want %q (%q)", got, err, tt.want, tt.err)
 			}
 		})
 	}

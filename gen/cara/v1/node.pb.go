@@ -272,7 +272,7 @@ type NodeInfo struct {
 	EngineVersion string `protobuf:"bytes,3,opt,name=engine_version,json=engineVersion,proto3" json:"engine_version,omitempty"`
 	// Capacity of the machine.
 	Capacity *NodeCapacity `protobuf:"bytes,4,opt,name=capacity,proto3" json:"capacity,omitempty"`
-	// IngressAddress is where the agent's ingress listens, `host:port`.
+	// IngressAddress is where the agents of other nodes reach this node's ingress, `host:port`. They verify by TLS that it is this node's.
 	IngressAddress string `protobuf:"bytes,5,opt,name=ingress_address,json=ingressAddress,proto3" json:"ingress_address,omitempty"`
 	// Hostname of the machine.
 	Hostname      string `protobuf:"bytes,6,opt,name=hostname,proto3" json:"hostname,omitempty"`

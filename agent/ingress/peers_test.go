@@ -1,0 +1,209 @@
+package ingress
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/caravanserai/cara/agent/peer"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+func TestAcrossAgents(t *testing.T) {
+	status, body := get(t, hops(t, echo("web")), "a.b", nil)
+	if want := "web host=a.b for=127.0.0.1"; status != 200 || body != want {
+		t.Errorf("got %d %q, want 200 %q", status, body, want)
+	}
+}
+
+func TestARequestCrossesAgentsOnce(t *testing.T) {
+	var calls atomic.Int32
+	nodes := cluster(t)
+	first, addr1 := serving(t, Config{Node: "n1", Endpoint: down, Peers: nodes("n1")})
+	second, addr2 := serving(t, Config{Node: "n2", Peers: nodes("n2"), Endpoint: func(string, string) (string, func(), bool) {
+		calls.Add(1)
+		return "", nil, false
+	}})
+	// Each believes that the other has the project.
+	first.Apply(&carav1.Routes{Full: true, Upserts: []*carav1.Route{{Host: "a.b", Project: "p", Service: "w", Port: 1, Node: "n2", IngressAddress: addr2}}})
+	second.Apply(&carav1.Routes{Full: true, Upserts: []*carav1.Route{{Host: "a.b", Project: "p", Service: "w", Port: 1, Node: "n1", IngressAddress: addr1}}})
+	if status, _ := get(t, addr1, "a.b", nil); status != 503 || calls.Load() != 1 {
+		t.Errorf("got %d after %d hops, want 503 after 1", status, calls.Load())
+	}
+}
+
+// recorder is a machine that is no agent. It answers what it is sent over TCP and keeps it.
+type recorder struct {
+	mu   sync.Mutex
+	seen bytes.Buffer
+}
+
+func record(t *testing.T) (*recorder, string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &recorder{}
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			all.Go(func() {
+				defer c.Close()
+				buf := make([]byte, 4096)
+				for {
+					n, err := c.Read(buf)
+					if err != nil {
+						return
+					}
+					r.mu.Lock()
+					r.seen.Write(buf[:n])
+					r.mu.Unlock()
+					fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret")
+				}
+			})
+		}
+	})
+	t.Cleanup(func() { _ = l.Close(); all.Wait() })
+	return r, l.Addr().String()
+}
+
+// TestAnAddressThatIsNotTheNodes gets no byte of a request, and the answer names the node: a machine that is no agent, an
+// agent of another node, one of another cluster, this agent itself, and nothing at all.
+func TestAnAddressThatIsNotTheNodes(t *testing.T) {
+	nodes, others := cluster(t), cluster(t)
+	ip, port := service(t, echo("stolen"))
+	tape, plain := record(t)
+	_, third := serving(t, Config{Node: "n3", Endpoint: up(ip), Peers: nodes("n3")})
+	_, foreign := serving(t, Config{Node: "n2", Endpoint: up(ip), Peers: others("n2")})
+	first, addr := serving(t, Config{Node: "n1", Endpoint: down, Peers: nodes("n1")})
+	for name, address := range map[string]string{
+		"a machine that is no agent": plain, "another node's agent": third, "an agent of another cluster": foreign,
+		"this agent": addr, "a closed port": "127.0.0.1:1", "no address": "", "no port": "127.0.0.1",
+	} {
+		t.Run(name, func(t *testing.T) {
+			first.Apply(&carav1.Routes{Full: true, Upserts: []*carav1.Route{
+				{Host: "a.b", Project: "p", Service: "w", Port: port, Node: "n2", IngressAddress: address},
+			}})
+			status, body := get(t, addr, "a.b", http.Header{"Authorization": {"Bearer s3cret"}})
+			if status != 503 || !strings.Contains(body, `Project "p" runs on node "n2", `) || strings.Contains(body, `Service "`) {
+				t.Errorf("got %d %q, want a 503 that names the node", status, body)
+			}
+		})
+	}
+	tape.mu.Lock()
+	defer tape.mu.Unlock()
+	if tape.seen.Len() == 0 || bytes.Contains(tape.seen.Bytes(), []byte("s3cret")) || bytes.Contains(tape.seen.Bytes(), []byte("HTTP")) {
+		t.Errorf("the machine that is no agent was sent %q, want a TLS greeting and nothing else", tape.seen.String())
+	}
+}
+
+// TestAConnectionIsKeptForItsNode: a node that reports the address of another one gets nothing of the connections there.
+func TestAConnectionIsKeptForItsNode(t *testing.T) {
+	nodes := cluster(t)
+	ip, port := service(t, echo("web"))
+	third, addr3 := serving(t, Config{Node: "n3", Endpoint: up(ip), Peers: nodes("n3")})
+	first, addr := serving(t, Config{Node: "n1", Endpoint: down, Peers: nodes("n1")})
+	table := &carav1.Routes{Full: true, Upserts: []*carav1.Route{
+		{Host: "a.b", Project: "p", Service: "w", Port: port, Node: "n3", IngressAddress: addr3},
+		{Host: "c.d", Project: "q", Service: "w", Port: port, Node: "n2", IngressAddress: addr3},
+	}}
+	first.Apply(table)
+	third.Apply(table)
+	for host, want := range map[string]int{"a.b": 200, "c.d": 503} {
+		for range 2 {
+			if status, body := get(t, addr, host, nil); status != want {
+				t.Errorf("%s: got %d %q, want %d", host, status, body, want)
+			}
+		}
+	}
+}
+
+// TestOnlyAVerifiedAgentIsBelieved about a client: not the agent's address, not its old header, and not a machine with a
+// certificate of another cluster or with none.
+func TestOnlyAVerifiedAgentIsBelieved(t *testing.T) {
+	nodes, others := cluster(t), cluster(t)
+	ip, port := service(t, echo("web"))
+	second, addr := serving(t, Config{Node: "n2", Endpoint: up(ip), Peers: nodes("n2")})
+	second.Apply(&carav1.Routes{Full: true, Upserts: []*carav1.Route{
+		{Host: "a.b", Project: "p", Service: "w", Port: port, Node: "n2", IngressAddress: addr},
+		{Host: "c.d", Project: "q", Service: "w", Port: port, Node: "n1", IngressAddress: "127.0.0.1:1"}, // at the address that all of them come from
+	}})
+	nobody := &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13}
+	for name, tt := range map[string]struct {
+		dial func(ctx context.Context) (net.Conn, error)
+		want string
+	}{
+		"in plaintext":       {func(context.Context) (net.Conn, error) { return net.Dial("tcp", addr) }, "web host=a.b for=127.0.0.1"},
+		"a verified agent":   {overTLS(addr, nodes("n1").Dial("n2")), "web host=a.b for=6.6.6.6"},
+		"of another cluster": {overTLS(addr, loose(others("n1"))), ""},
+		"no certificate":     {overTLS(addr, nobody), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, err := tt.dial(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			if err := c.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: a.b\r\nConnection: close\r\nX-Forwarded-For: 6.6.6.6\r\nX-Cara-Ingress-Hop: n1\r\n\r\n")
+			answer, _ := io.ReadAll(c)
+			if tt.want == "" && len(answer) > 0 || !strings.HasSuffix(string(answer), tt.want) {
+				t.Errorf("got %q, want %q", answer, tt.want)
+			}
+		})
+	}
+}
+
+func overTLS(addr string, config *tls.Config) func(ctx context.Context) (net.Conn, error) {
+	return func(ctx context.Context) (net.Conn, error) {
+		return (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", addr)
+	}
+}
+
+// loose presents an identity to whoever answers.
+func loose(p *peer.TLS) *tls.Config {
+	config := p.Dial("n2")
+	config.VerifyConnection = nil
+	return config
+}
+
+// TestAnotherNodeThatDoesNotAnswer is named, not its service.
+func TestAnotherNodeThatDoesNotAnswer(t *testing.T) {
+	nodes := cluster(t)
+	l, err := tls.Listen("tcp", "127.0.0.1:0", nodes("n2").Accept())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = c.Read(make([]byte, 4096)) // the request, or as much as there is
+			_ = c.Close()
+		}
+	}()
+	first, addr := serving(t, Config{Node: "n1", Endpoint: down, Peers: nodes("n1")})
+	first.Apply(&carav1.Routes{Full: true, Upserts: []*carav1.Route{{Host: "a.b", Project: "p", Service: "w", Port: 1, Node: "n2", IngressAddress: l.Addr().String()}}})
+	if status, body := get(t, addr, "a.b", nil); status != 502 || !strings.Contains(body, `Node "n2", which runs project "p", did not answer.`) {
+		t.Errorf("got %d %q, want a 502 that names the node", status, body)
+	}
+}
