@@ -49,6 +49,13 @@ const (
 // previous one keeps serving: the end of an update, for whoever waits for one.
 const ReasonUpdateFailed = "UpdateFailed"
 
+// UpdateFailed reports whether the previous version of an assigned project serves because its update came to nothing.
+func UpdateFailed(p *carav1.Project) bool {
+	phase := p.GetStatus().GetPhase()
+	ready := FindCondition(p.GetStatus().GetConditions(), CondReady)
+	return (phase == PhaseScheduled || phase == PhaseRunning) && ready.GetStatus() == StatusFalse && ready.GetReason() == ReasonUpdateFailed
+}
+
 // FindCondition returns the condition of a type as it stands in cs; nil where there is none.
 func FindCondition(cs []*carav1.Condition, typ string) *carav1.Condition {
 	for _, c := range cs {

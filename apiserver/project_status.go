@@ -86,7 +86,7 @@ func (t *tx) report(p *carav1.Project, req *carav1.UpdateProjectStatusRequest) e
 		case api.CondReady, api.CondImagesReady:
 			mine := proto.CloneOf(c)
 			mine.ObservedGeneration = req.GetObservedGeneration()
-			if c.GetReason() == api.ReasonUpdateFailed && !updateFailed(p) {
+			if c.GetReason() == api.ReasonUpdateFailed && !api.UpdateFailed(p) {
 				t.event(refTo(p), eventWarning, c.GetReason(), c.GetMessage())
 			}
 			p.Status.Conditions, _ = api.SetCondition(p.GetStatus().GetConditions(), mine, t.now)

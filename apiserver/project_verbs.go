@@ -42,7 +42,7 @@ func (s projectService) RetryProject(ctx context.Context, req *carav1.RetryProje
 		if err := t.mayRunAgain(p); err != nil {
 			return err
 		}
-		if updateFailed(p) {
+		if api.UpdateFailed(p) {
 			t.restart(p, notUpdated(p), "Retry", "retry of the update asked for by "+t.actor.Name)
 			return nil
 		}
@@ -54,14 +54,6 @@ func (s projectService) RetryProject(ctx context.Context, req *carav1.RetryProje
 		p.Status.Services = nil // who tries again wants what the tag leads to now
 		return t.move(p, api.PhasePending, api.RoleServer, "Retry", "retry asked for by "+t.actor.Name)
 	})
-}
-
-// updateFailed says whether the previous version of a project serves because its update came to nothing.
-func updateFailed(p *carav1.Project) bool {
-	phase := p.GetStatus().GetPhase()
-	ready := api.FindCondition(p.GetStatus().GetConditions(), api.CondReady)
-	return (phase == api.PhaseScheduled || phase == api.PhaseRunning) && ready.GetStatus() == api.StatusFalse &&
-		ready.GetReason() == api.ReasonUpdateFailed
 }
 
 // notUpdated are the services that have another container than the spec says, and where all have it those whose restart
@@ -83,7 +75,7 @@ func notUpdated(p *carav1.Project) []string {
 func (t *tx) restart(p *carav1.Project, services []string, reason, message string) {
 	p.Status.RestartToken = newUID()
 	p.Status.RestartServices = slices.Clone(services)
-	if updateFailed(p) {
+	if api.UpdateFailed(p) {
 		t.condition(p, &carav1.Condition{Type: api.CondReady, Status: api.StatusFalse, Reason: reason, Message: message})
 	}
 	t.event(refTo(p), eventNormal, reason, message)

@@ -33,7 +33,7 @@ func TestRetryOfAnUpdate(t *testing.T) {
 		}
 	}
 	p := w.get(t, "shop")
-	if !updateFailed(p) || p.GetStatus().GetPhase() != api.PhaseRunning {
+	if !api.UpdateFailed(p) || p.GetStatus().GetPhase() != api.PhaseRunning {
 		t.Fatalf("after the report: %v", p.GetStatus())
 	}
 	if _, err := w.admin.RetryProject(t.Context(), &carav1.RetryProjectRequest{Name: "shop"}); err != nil {
@@ -41,7 +41,7 @@ func TestRetryOfAnUpdate(t *testing.T) {
 	}
 	p = w.get(t, "shop")
 	st := p.GetStatus()
-	if updateFailed(p) || st.GetRestartToken() == "" || !slices.Equal(st.GetRestartServices(), []string{"web"}) || st.GetNodeRef() != "n1" || st.GetEpoch() != 1 {
+	if api.UpdateFailed(p) || st.GetRestartToken() == "" || !slices.Equal(st.GetRestartServices(), []string{"web"}) || st.GetNodeRef() != "n1" || st.GetEpoch() != 1 {
 		t.Errorf("after the retry: %v", st)
 	}
 	if _, err := w.n1.UpdateProjectStatus(t.Context(), report); err != nil {
@@ -50,7 +50,7 @@ func TestRetryOfAnUpdate(t *testing.T) {
 	if _, err := w.admin.RestartProject(t.Context(), &carav1.RestartProjectRequest{Name: "shop"}); err != nil {
 		t.Fatal(err)
 	}
-	if p := w.get(t, "shop"); updateFailed(p) || p.GetStatus().GetRestartToken() == st.GetRestartToken() {
+	if p := w.get(t, "shop"); api.UpdateFailed(p) || p.GetStatus().GetRestartToken() == st.GetRestartToken() {
 		t.Errorf("after a restart: %v", p.GetStatus())
 	}
 }

@@ -82,15 +82,7 @@ func (s *Scheduler) keep(ctx context.Context, p *carav1.Project) (time.Duration,
 	case !ok:
 		return 0, s.evict(ctx, p, "NodeGone", fmt.Sprintf("node %s was deleted", node))
 	case n.GetStatus().GetState() == api.NodeNotReady:
-		wait, never, err := api.RescheduleAfter(p.GetSpec().GetRescheduleAfter())
-		if err != nil || never {
-			return 0, err
-		}
-		since := s.lostSince(n)
-		if left := time.Until(since.Add(wait)); left > 0 {
-			return left, nil
-		}
-		return 0, s.evict(ctx, p, "NodeLost", fmt.Sprintf("node %s has not been heard of since %s", node, since.UTC().Format(time.RFC3339)))
+		return s.keepLost(ctx, p, n)
 	case n.GetSpec().GetDraining():
 		return 0, nil // its turn comes with the node's pass
 	}
@@ -101,7 +93,7 @@ func (s *Scheduler) keep(ctx context.Context, p *carav1.Project) (time.Duration,
 		return 0, s.moveIfFits(ctx, p, fmt.Sprintf("project %s does not fit node %s any more: %s", name, node, why))
 	}
 	switch api.FindCondition(p.GetStatus().GetConditions(), api.CondScheduled).GetReason() {
-	case reasonDraining, reasonMisfit:
+	case reasonDraining, reasonMisfit, reasonLost:
 		return 0, s.explain(ctx, p, api.StatusTrue, "Scheduled", "stays on "+node)
 	}
 	return 0, nil
@@ -111,6 +103,7 @@ func (s *Scheduler) keep(ctx context.Context, p *carav1.Project) (time.Duration,
 const (
 	reasonDraining = "NodeDraining"
 	reasonMisfit   = "NoLongerFits"
+	reasonLost     = "NodeLost"
 )
 
 // misfit tells why a project would not fit the node that it is on, were it placed there now. That the node gets no new
@@ -130,18 +123,15 @@ func (s *Scheduler) misfit(p *carav1.Project, c *Candidate) Why {
 // moveIfFits gives a project that has outgrown its node to another one that would take it; else it stays, says so, and
 // is looked at again when there is room.
 func (s *Scheduler) moveIfFits(ctx context.Context, p *carav1.Project, message string) error {
+	if api.UpdateFailed(p) {
+		return s.explain(ctx, p, api.StatusTrue, reasonMisfit, message+"; the project stays, "+staysUpdateFailed)
+	}
 	d, err := demand(p)
 	if err != nil {
 		return err
 	}
 	s.mu.Lock()
-	others := make([]*Candidate, 0, len(s.ledger.order))
-	for _, c := range s.ledger.order {
-		if c.Name != p.GetStatus().GetNodeRef() {
-			others = append(others, c)
-		}
-	}
-	v := Place(d, others, s.cfg.Strategy)
+	v := Place(d, without(s.ledger.order, p.GetStatus().GetNodeRef()), s.cfg.Strategy)
 	if v.Node == "" {
 		s.waiting[d.Project] = true
 	} else {
@@ -160,16 +150,6 @@ func (s *Scheduler) evict(ctx context.Context, p *carav1.Project, reason, messag
 		s.cfg.Logger.Info("project evicted", "project", p.GetMetadata().GetName(), "node", p.GetStatus().GetNodeRef(), "reason", reason)
 	}
 	return err
-}
-
-// lostSince is when a node was given up; not before one time-out after the start of the scheduler.
-func (s *Scheduler) lostSince(n *carav1.Node) time.Time {
-	since := s.started.Add(s.cfg.HeartbeatTimeout)
-	c := api.FindCondition(n.GetStatus().GetConditions(), api.CondReady)
-	if at := c.GetLastTransitionTime(); at != nil && at.AsTime().After(since) {
-		since = at.AsTime()
-	}
-	return since
 }
 
 // abandon ends the wait of a Terminating project for a node that is not coming back.

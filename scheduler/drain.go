@@ -103,7 +103,11 @@ func (s *Scheduler) occupant(o *occupants, p *carav1.Project, node string) {
 			d = Demand{Project: name}
 		}
 		o.demands[name] = d
-		o.residents = append(o.residents, Resident{Demand: d, Running: phase == api.PhaseRunning})
+		r := Resident{Demand: d, Running: phase == api.PhaseRunning}
+		if api.UpdateFailed(p) {
+			r.Stays = staysUpdateFailed
+		}
+		o.residents = append(o.residents, r)
 	}
 }
 

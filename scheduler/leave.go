@@ -10,6 +10,8 @@ type Resident struct {
 	Demand
 	// Running ones go first: another may never come up where it goes, and would keep them from leaving.
 	Running bool
+	// Stays is why it must not leave, wherever there is room; empty where it may.
+	Stays string
 }
 
 // Departure is what a draining node decides of one resident: where it goes, or why it stays.
@@ -41,6 +43,10 @@ func Leave(residents []Resident, underway, parallel int, nodes []*Candidate, how
 	for _, r := range residents {
 		if underway >= max(1, parallel) {
 			break
+		}
+		if r.Stays != "" {
+			out = append(out, Departure{Project: r.Project, Why: r.Stays})
+			continue
 		}
 		v := Place(r.Demand, room, how)
 		if v.Node == "" {

@@ -76,6 +76,9 @@ type Scheduler struct {
 	mu      sync.Mutex
 	ledger  *ledger
 	waiting map[string]bool // projects that found no place
+	// disrupted is true while all nodes are lost; resumed is when the first was heard of after that.
+	disrupted bool
+	resumed   time.Time
 }
 
 // New returns a Scheduler that does nothing before Run.
@@ -132,6 +135,7 @@ func (s *Scheduler) changed(changes []loop.Change) {
 		case *carav1.Node:
 			n, _ := c.New.(*carav1.Node)
 			s.ledger.setNode(name, n)
+			s.heardAgain(time.Now())
 			room = true
 			s.queue.Add(nodeKey(name))
 			for _, project := range s.ledger.projectsOn(name) {
