@@ -28,7 +28,7 @@ func (s nodeService) Connect(stream carav1.NodeService_ConnectServer) error {
 	if hello.GetHeartbeat().GetInfo() == nil || hello.GetInstanceId() == "" {
 		return api.Invalid("the first message", fieldError("heartbeat", "needs info, and the message an instanceId"))
 	}
-	if err := s.heartbeat(stream.Context(), node, hello.GetHeartbeat()); err != nil {
+	if err := s.heartbeat(stream.Context(), node, hello.GetHeartbeat(), true); err != nil {
 		return err
 	}
 	ctx, end := context.WithCancelCause(stream.Context())
@@ -62,7 +62,7 @@ func (s *Server) listen(ctx context.Context, me *session) error {
 		if err := s.stillTrusted(ctx, me.node); err != nil {
 			return err
 		}
-		if err := s.heartbeat(ctx, me.node, req.GetHeartbeat()); err != nil {
+		if err := s.heartbeat(ctx, me.node, req.GetHeartbeat(), true); err != nil {
 			return err
 		}
 		if err := s.release(ctx, me.node, req.GetReleased()); err != nil {

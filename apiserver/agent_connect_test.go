@@ -272,9 +272,21 @@ func TestHeartbeats(t *testing.T) {
 	beat := func(hb *carav1.Heartbeat) {
 		t.Helper()
 		now = now.Add(5 * time.Second)
-		if _, err := carav1.NewNodeServiceClient(conn).Heartbeat(t.Context(), &carav1.HeartbeatRequest{Name: "n1", Heartbeat: hb}); err != nil {
+		if hb == nil {
+			hb = &carav1.Heartbeat{}
+		}
+		if err := agent.stream.Send(&carav1.ConnectRequest{Heartbeat: hb}); err != nil {
 			t.Fatal(err)
 		}
+		until(t, "the heartbeat is noted", func() bool {
+			st := get().GetStatus()
+			for _, c := range hb.GetConditions() {
+				if api.FindCondition(st.GetConditions(), c.GetType()).GetReason() != c.GetReason() {
+					return false
+				}
+			}
+			return st.GetLastHeartbeat().AsTime().Equal(now)
+		})
 	}
 	info := proto.CloneOf(n.GetStatus().GetInfo())
 	info.Capacity.DiskFree = "9Gi"
@@ -315,13 +327,51 @@ func TestHeartbeats(t *testing.T) {
 	if err != nil || !p.GetStatus().GetLastSeen().AsTime().Equal(mark.GetLastHeartbeat().AsTime()) {
 		t.Errorf("last seen %v, %v", p.GetStatus().GetLastSeen(), err)
 	}
-	beat(nil)
-	if n = get(); n.GetStatus().GetState() != api.NodeReady {
-		t.Errorf("after it came back: %v", n.GetStatus())
+	if _, err := carav1.NewNodeServiceClient(conn).Heartbeat(t.Context(), &carav1.HeartbeatRequest{Name: "n1"}); err != nil {
+		t.Fatal(err)
 	}
+	if n = get(); n.GetStatus().GetState() != api.NodeNotReady || !n.GetStatus().GetLastHeartbeat().AsTime().Equal(mark.GetLastHeartbeat().AsTime()) {
+		t.Errorf("after a heartbeat that did not come over the agent's connection: %v", n.GetStatus())
+	}
+	beat(nil)
+	until(t, "the node is Ready", func() bool { return get().GetStatus().GetState() == api.NodeReady })
+	n = get()
 	n.Spec = &carav1.NodeSpec{Draining: true}
 	n.Metadata = &carav1.ObjectMeta{Name: "n1"}
 	if n, err = nodes.PutNode(t.Context(), &carav1.PutNodeRequest{Node: n}); err != nil || n.GetStatus().GetState() != api.NodeDraining {
 		t.Errorf("drain: %v, %v", n.GetStatus(), err)
+	}
+}
+
+// TestAHeartbeatOverRESTMakesNoNodeReady: it takes what the node says of itself, and leaves the state as it is.
+func TestAHeartbeatOverRESTMakesNoNodeReady(t *testing.T) {
+	c := newCluster(t, nil)
+	conn := c.node(t, "n1")
+	_, err := carav1.NewNodeServiceClient(conn).Heartbeat(t.Context(), &carav1.HeartbeatRequest{
+		Name: "n1", Heartbeat: &carav1.Heartbeat{Info: &carav1.NodeInfo{Platform: "linux/arm64"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := carav1.NewNodeServiceClient(c.admin(t)).GetNode(t.Context(), &carav1.GetRequest{Name: "n1"})
+	st := n.GetStatus()
+	if err != nil || st.GetState() != api.NodeNotReady || st.GetLastHeartbeat() != nil || st.GetInfo().GetPlatform() != "linux/arm64" ||
+		api.IsTrue(st.GetConditions(), api.CondReady) {
+		t.Errorf("the node is %v (%v), want NotReady, never heard of, with its platform", st, err)
+	}
+	connectAgent(t, conn, "a").synced()
+	n, err = carav1.NewNodeServiceClient(c.admin(t)).GetNode(t.Context(), &carav1.GetRequest{Name: "n1"})
+	if err != nil || n.GetStatus().GetState() != api.NodeReady {
+		t.Errorf("with an agent the node is %v (%v), want Ready", n.GetStatus(), err)
+	}
+}
+
+// until waits for a condition.
+func until(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !holds(); <-time.After(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("timed out: %s", what)
+		}
 	}
 }

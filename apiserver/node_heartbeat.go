@@ -16,17 +16,18 @@ import (
 // nodeConditions are those that an agent may report.
 var nodeConditions = []string{api.CondEngineReady, api.CondDiskPressure, api.CondMemoryPressure} //nolint:gochecknoglobals // a table that never changes
 
-// Heartbeat is one sign of life, from the node itself.
+// Heartbeat takes what the node itself says of its machine. It is no sign of life: only the agent's connection is, since
+// a node without one can be told of no project.
 func (s nodeService) Heartbeat(ctx context.Context, req *carav1.HeartbeatRequest) (*emptypb.Empty, error) {
 	if node := actorOf(ctx).Node(); node != req.GetName() {
 		return nil, api.Errorf(codes.PermissionDenied, api.TitleForbidden, "node %q may not speak for node %q", node, req.GetName())
 	}
-	return &emptypb.Empty{}, s.heartbeat(ctx, req.GetName(), req.GetHeartbeat())
+	return &emptypb.Empty{}, s.heartbeat(ctx, req.GetName(), req.GetHeartbeat(), false)
 }
 
-// heartbeat notes a sign of life in memory, and writes what is more than that: a node that comes back, and what it says
-// of itself where that is new.
-func (s *Server) heartbeat(ctx context.Context, node string, hb *carav1.Heartbeat) error {
+// heartbeat takes one heartbeat, over the agent's connection or not. It notes a sign of life in memory, and writes what is
+// more than that: a node that comes back, and what it says of itself where that is new.
+func (s *Server) heartbeat(ctx context.Context, node string, hb *carav1.Heartbeat, connected bool) error {
 	for _, c := range hb.GetConditions() {
 		if !slices.Contains(nodeConditions, c.GetType()) {
 			return api.Invalid("the heartbeat", fieldError("conditions", "has the type %q; an agent reports %v", c.GetType(), nodeConditions))
@@ -36,11 +37,13 @@ func (s *Server) heartbeat(ctx context.Context, node string, hb *carav1.Heartbea
 	if !ok {
 		return api.Errorf(codes.NotFound, api.TitleNotFound, "node %q is not registered: it was deleted, join again", node)
 	}
-	s.beats.note(node, s.cfg.Now())
+	if connected {
+		s.beats.note(node, s.cfg.Now())
+	}
 	if hb.GetInfo() != nil {
 		s.infos.note(node, hb.GetInfo())
 	}
-	if next := (&tx{now: s.cfg.Now()}).heard(n, hb); next == n {
+	if next := (&tx{now: s.cfg.Now()}).heard(n, hb, connected); next == n {
 		return nil
 	}
 	err := s.transact(ctx, func(t *tx) error {
@@ -48,11 +51,11 @@ func (s *Server) heartbeat(ctx context.Context, node string, hb *carav1.Heartbea
 		if !ok {
 			return notFound(api.KindNode, node)
 		}
-		next := t.heard(n, hb)
+		next := t.heard(n, hb, connected)
 		if next == n {
 			return nil
 		}
-		if n.GetStatus().GetState() == api.NodeNotReady {
+		if connected && n.GetStatus().GetState() == api.NodeNotReady {
 			t.event(refTo(n), eventNormal, "NodeReady", "the agent has connected")
 		}
 		t.put(next)
@@ -64,17 +67,21 @@ func (s *Server) heartbeat(ctx context.Context, node string, hb *carav1.Heartbea
 	return err
 }
 
-// heard is the node after a heartbeat: n itself where it says nothing that is worth a write.
-func (t *tx) heard(n *carav1.Node, hb *carav1.Heartbeat) *carav1.Node {
-	conditions, changed := api.SetCondition(n.GetStatus().GetConditions(), &carav1.Condition{
-		Type: api.CondReady, Status: api.StatusTrue, Reason: "Heartbeat", Message: "the agent is connected",
-	}, t.now)
+// heard is the node after a heartbeat: n itself where it says nothing that is worth a write. Only one over the agent's
+// connection makes it Ready.
+func (t *tx) heard(n *carav1.Node, hb *carav1.Heartbeat, connected bool) *carav1.Node {
+	conditions, state, changed := n.GetStatus().GetConditions(), n.GetStatus().GetState(), false
+	if connected {
+		state = nodeState(n, true)
+		conditions, changed = api.SetCondition(conditions, &carav1.Condition{
+			Type: api.CondReady, Status: api.StatusTrue, Reason: "Heartbeat", Message: "the agent is connected",
+		}, t.now)
+	}
 	for _, c := range hb.GetConditions() {
 		var more bool
 		conditions, more = api.SetCondition(conditions, c, t.now)
 		changed = changed || more
 	}
-	state := nodeState(n, true)
 	info := n.GetStatus().GetInfo()
 	if hb.GetInfo() != nil && !sameInfo(info, hb.GetInfo()) {
 		info, changed = hb.GetInfo(), true
@@ -84,7 +91,9 @@ func (t *tx) heard(n *carav1.Node, hb *carav1.Heartbeat) *carav1.Node {
 	}
 	next := proto.CloneOf(n)
 	next.Status.State, next.Status.Conditions, next.Status.Info = state, conditions, proto.CloneOf(info)
-	next.Status.LastHeartbeat = timestamppb.New(t.now)
+	if connected {
+		next.Status.LastHeartbeat = timestamppb.New(t.now)
+	}
 	return next
 }
 

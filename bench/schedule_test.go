@@ -80,13 +80,18 @@ func (h *house) nodes(b *testing.B, n int) {
 	for i := range n {
 		name := fmt.Sprintf("n-%d", i)
 		ctx := metadata.AppendToOutgoingContext(b.Context(), "authorization", "Bearer node/"+name)
-		_, err := carav1.NewNodeServiceClient(conn).Heartbeat(ctx, &carav1.HeartbeatRequest{Name: name, Heartbeat: &carav1.Heartbeat{
+		ctx, leave := context.WithCancel(ctx)
+		stream, err := carav1.NewNodeServiceClient(conn).Connect(ctx)
+		must(b, err)
+		must(b, stream.Send(&carav1.ConnectRequest{InstanceId: name, Heartbeat: &carav1.Heartbeat{
 			Info: &carav1.NodeInfo{Platform: "linux/amd64", Capacity: &carav1.NodeCapacity{
 				Cpu: fmt.Sprint(4 + size.IntN(60)), Memory: fmt.Sprintf("%dGi", 16+size.IntN(240)), Subnets: 2048,
 			}},
 			Conditions: []*carav1.Condition{{Type: api.CondEngineReady, Status: api.StatusTrue, Reason: "Answers", Message: "the engine answers"}},
-		}})
+		}}))
+		_, err = stream.Recv() // the welcome: the heartbeat was taken
 		must(b, err)
+		leave()
 	}
 }
 

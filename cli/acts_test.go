@@ -26,13 +26,23 @@ func (h *house) node(ctx context.Context, name string) error {
 		return err
 	}
 	defer conn.Close()
-	_, err = carav1.NewNodeServiceClient(conn).Heartbeat(ctx, &carav1.HeartbeatRequest{Name: name, Heartbeat: &carav1.Heartbeat{
+	ctx, leave := context.WithCancel(ctx)
+	defer leave()
+	stream, err := carav1.NewNodeServiceClient(conn).Connect(ctx)
+	if err != nil {
+		return err
+	}
+	err = stream.Send(&carav1.ConnectRequest{InstanceId: "test", Heartbeat: &carav1.Heartbeat{
 		Info: &carav1.NodeInfo{
 			Platform: "linux/amd64", AgentVersion: "v1", EngineVersion: "28.5.2", IngressAddress: "10.0.0.1:8081",
 			Capacity: &carav1.NodeCapacity{Cpu: "4", Memory: "8589934592", Disk: "107374182400", DiskFree: "53687091200", Subnets: 2048},
 		},
 		Conditions: []*carav1.Condition{{Type: api.CondEngineReady, Status: api.StatusTrue, Reason: "Answers", Message: "the engine answers"}},
 	}})
+	if err != nil {
+		return err
+	}
+	_, err = stream.Recv() // the welcome: the heartbeat was taken
 	return err
 }
 

@@ -3368,7 +3368,7 @@ func (x *NodeEvent) GetResourceVersion() string {
 	return ""
 }
 
-// HeartbeatRequest is one sign of life of one node.
+// HeartbeatRequest is what one node says of its machine.
 type HeartbeatRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the node.

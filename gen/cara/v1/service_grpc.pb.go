@@ -1201,7 +1201,8 @@ type NodeServiceClient interface {
 	WatchNodes(ctx context.Context, in *WatchObjectsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[NodeEvent], error)
 	// DeleteNode removes a node that has no projects; 409 otherwise.
 	DeleteNode(ctx context.Context, in *DeleteRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
-	// Heartbeat is one sign of life, from the node itself.
+	// Heartbeat takes what the node itself says of its machine. It does not make the node Ready: only the agent's connection
+	// (Connect) does.
 	Heartbeat(ctx context.Context, in *HeartbeatRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
 	// MarkNodeNotReady is how the scheduler says that heartbeats stopped; refused (ABORTED) if one came since.
 	MarkNodeNotReady(ctx context.Context, in *MarkNodeNotReadyRequest, opts ...grpc.CallOption) (*Node, error)
@@ -1389,7 +1390,8 @@ type NodeServiceServer interface {
 	WatchNodes(*WatchObjectsRequest, grpc.ServerStreamingServer[NodeEvent]) error
 	// DeleteNode removes a node that has no projects; 409 otherwise.
 	DeleteNode(context.Context, *DeleteRequest) (*emptypb.Empty, error)
-	// Heartbeat is one sign of life, from the node itself.
+	// Heartbeat takes what the node itself says of its machine. It does not make the node Ready: only the agent's connection
+	// (Connect) does.
 	Heartbeat(context.Context, *HeartbeatRequest) (*emptypb.Empty, error)
 	// MarkNodeNotReady is how the scheduler says that heartbeats stopped; refused (ABORTED) if one came since.
 	MarkNodeNotReady(context.Context, *MarkNodeNotReadyRequest) (*Node, error)
