@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/caravanserai/cara/api"
@@ -46,6 +47,54 @@ func TestLawOneBadFileAmongMany(t *testing.T) {
 	w.gone("c")
 	w.well("platform", api.CondInvalidManifests)
 	w.stay("a", "b")
+}
+
+// A row: a path that is not read is not gone, and files of other tools are no errors.
+func TestLawAPathThatIsNotRead(t *testing.T) {
+	w := law(t)
+	o := w.origin("platform", map[string]string{
+		"apps/a.yaml": declared("a", "web:1"), "b.yaml": declared("b", "web:1"), "c.yaml": declared("c", "web:1"),
+		"package.json": `{"name": "shop"}`, "docker-compose.yml": "services: {web: {image: nginx}}",
+	})
+	w.claim("platform", "c", "Applied")
+	w.well("platform", api.CondInvalidManifests)
+	w.says("caractrl describe", w.ctl("", "describe", "source", "platform").Stdout, "package.json", "looks like a Compose file")
+	o.Remove("apps/a.yaml")
+	o.Remove("apps")
+	o.Symlink("apps", "elsewhere")
+	o.Remove("b.yaml")
+	o.save("Link the apps, drop b")
+	const why = "what is not read is not gone: a (apps/a.yaml:1): apps is a symbolic link, and links are not followed; remove the path, or put it back"
+	w.suffers("platform", api.CondPruneBlocked, "Blocked", why+"; kept: b")
+	w.claim("platform", "a", "Held")
+	w.stay("a", "b", "c")
+	o.Remove("apps")
+	o.save("Remove the link")
+	w.gone("a")
+	w.gone("b")
+	w.well("platform", api.CondPruneBlocked)
+	w.stay("c")
+}
+
+// A row: several people ask to reconcile at once.
+func TestLawSeveralAskAtOnce(t *testing.T) {
+	w := law(t)
+	o := w.origin("platform", only("web:1", "a"))
+	w.claim("platform", "a", "Applied")
+	o.Write("a.yaml", declared("a", "web:2"))
+	o.save("Change a")
+	var all sync.WaitGroup
+	results := make([]string, 5)
+	for i := range results {
+		all.Go(func() { results[i] = w.ctl("", "reconcile", "platform", "--timeout", "50s").Stdout })
+	}
+	all.Wait()
+	for i, out := range results {
+		if !strings.HasPrefix(out, "source/platform is at ") {
+			t.Errorf("reconcile %d: %q", i, out)
+		}
+	}
+	w.asks("a", "web:2")
 }
 
 // A row: the server refuses one project.

@@ -39,6 +39,9 @@ func (p *parser) convert(n *yaml.Node, fd protoreflect.FieldDescriptor) (v proto
 			return protoreflect.ValueOfString(n.Value), ""
 		}
 		if n.Tag == tagInt || n.Tag == tagFloat || n.Tag == tagBool {
+			if isDuration(fd) && n.Tag == tagInt {
+				return v, fmt.Sprintf("must be a duration, not a number; write its unit too: %ss", clip(n.Value, 20))
+			}
 			if p.secret {
 				return v, fmt.Sprintf("must be text, not %s; put it in quotes", p.describe(n))
 			}
@@ -70,6 +73,16 @@ func (p *parser) convert(n *yaml.Node, fd protoreflect.FieldDescriptor) (v proto
 		return v, "cannot be written in a manifest"
 	}
 	return v, fmt.Sprintf("must be %s, not %s", wanted(fd), p.describe(n))
+}
+
+// isDuration are the fields of text that hold a duration: a number alone has no unit, in quotes or not.
+func isDuration(fd protoreflect.FieldDescriptor) bool {
+	switch fd.FullName() {
+	case "cara.v1.SourceSpec.interval", "cara.v1.ProjectSpec.reschedule_after", "cara.v1.Service.stop_grace_period",
+		"cara.v1.Healthcheck.interval", "cara.v1.Healthcheck.timeout", "cara.v1.Healthcheck.start_period":
+		return true
+	}
+	return false
 }
 
 // takesNumbers are the fields of text that people write as plain numbers: quantities as in Kubernetes, users, modes.

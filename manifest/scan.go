@@ -26,7 +26,27 @@ func (p *parser) scan(data []byte) ([]byte, bool) {
 		p.problemAt(0, 0, "", fmt.Sprintf("the file has %d lines that begin with %%, at most %d are allowed; manifests need no YAML directives", n, maxDirectives))
 		return nil, false
 	}
-	return text, true
+	return yaml11(text), true
+}
+
+// yaml11 makes %YAML 1.2 what the library takes, where it can be a directive: before the first document. The versions
+// differ in how plain words are typed, and that is not left to the library.
+func yaml11(text []byte) []byte {
+	const newer, older = "%YAML 1.2", "%YAML 1.1"
+	at := 0
+	for line := range bytes.Lines(text) {
+		plain := bytes.TrimSpace(line)
+		if bytes.Equal(plain, []byte(newer)) && bytes.HasPrefix(line, []byte(newer)) {
+			out := bytes.Clone(text)
+			copy(out[at:], older)
+			return out
+		}
+		if len(plain) > 0 && plain[0] != '#' && plain[0] != '%' {
+			return text
+		}
+		at += len(line)
+	}
+	return text
 }
 
 // maxDirectives bounds %TAG lines: the library compares each with all the others.

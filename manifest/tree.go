@@ -91,6 +91,9 @@ func (p *parser) syntax(text []byte, err error) {
 	if line == len(lines) && len(bytes.TrimSpace(lines[line-1])) == 0 {
 		indent = 0
 	}
+	if strings.Contains(message, "incompatible YAML document") {
+		message += "; remove the %YAML line, or write %YAML 1.2"
+	}
 	p.problemAt(line, indent+1, "", "not YAML: "+message)
 }
 

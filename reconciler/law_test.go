@@ -22,6 +22,7 @@ func TestLaw(t *testing.T) {
 	}{
 		{"repository unreachable, auth refused, ref missing, path missing, empty repository, directory unmounted", lawUnreadable},
 		{"one bad file among many", lawBadFile},
+		{"a path that is not read is not gone", lawNotRead},
 		{"the server refuses one project", lawRefused},
 		{"same project twice in one source", lawTwice},
 		{"project claimed by two sources", lawTwoSources},
@@ -89,6 +90,24 @@ func lawBadFile(t *testing.T, r *liveServer) {
 	r.wantProjects("bad a:3 source/platform", "good a:2 source/platform")
 	r.wantCondition("platform", api.CondReady, api.StatusTrue, "")
 	r.wantCondition("platform", api.CondPruneBlocked, "", "")
+}
+
+func lawNotRead(t *testing.T, r *liveServer) {
+	const why = "apps is a symbolic link, and links are not followed"
+	r.push("rev-1", claim("web", "a:1"), claim("old", "a:1"))
+	r.publish("platform", "rev-2", nil, claim("web", "a:1", held(why)), claim("old", "a:1"))
+	r.settle()
+	r.wantCondition("platform", api.CondPruneBlocked, api.StatusTrue, why)
+	r.wantCondition("platform", api.CondReady, api.StatusFalse, why)
+	r.wantState("platform/web", StateHeld, why)
+	r.publish("platform", "rev-3", nil, claim("web", "a:1", held(why)))
+	r.settle()
+	r.wantProjects("old a:1 source/platform", "web a:1 source/platform")
+	r.wantCondition("platform", api.CondPruneBlocked, api.StatusTrue, why+"; remove the path, or put it back; kept: old")
+	r.wantQuiet()
+	r.push("rev-4", claim("other", "a:1")) // the link is removed
+	r.wantProjects("other a:1 source/platform")
+	r.wantCondition("platform", api.CondPruneBlocked, api.StatusFalse, "")
 }
 
 func lawRefused(t *testing.T, r *liveServer) {

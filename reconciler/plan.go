@@ -133,7 +133,7 @@ func planPass(p *Plan, in Input) {
 			prune.Gone = append(prune.Gone, *r)
 			continue
 		case r.Claim.Spec.Held != "":
-			prune.Held++
+			prune.Held = append(prune.Held, *r)
 		}
 		prune.Present++
 		if settled(r, in.Source) && !in.Check {
@@ -142,7 +142,7 @@ func planPass(p *Plan, in Input) {
 		}
 		p.Steps = append(p.Steps, decide(p, r, in))
 	}
-	if len(prune.Gone) > 0 {
+	if len(prune.Gone) > 0 || len(prune.Held) > 0 {
 		prune.Owned = p.Owned
 		p.Prune = PruneGate(prune)
 		p.Steps = append(p.Steps, p.Prune.steps()...)

@@ -22,8 +22,11 @@ type PruneInput struct {
 	Now    time.Time
 	// Gone are the rows of this source's inventory whose manifest left the source.
 	Gone []Row
-	// Present counts the projects that the source declares, Held those of them in files that are broken now.
-	Present, Held int
+	// Present counts the projects that the source declares.
+	Present int
+	// Held are those of them that are declared no more where they were, though the place is still there: their file is
+	// broken, or their path is not read.
+	Held []Row
 	// Owned counts the projects that the source owns.
 	Owned int
 }
@@ -70,6 +73,9 @@ func PruneGate(in PruneInput) Verdict {
 		v.Delete = append(v.Delete, v.rows[i].Name)
 	}
 	if len(v.Delete) == 0 {
+		if s := in.Source.GetStatus().GetSnapshot(); len(in.Held) > 0 && whole(s) {
+			v.Reasons = []string{notRead(in.Held)} // nothing is to be deleted, and nobody else would say why
+		}
 		return v
 	}
 	n := len(v.Delete) // and what is only not named by the inventory yet: a set is not let through in parts
@@ -126,7 +132,7 @@ func blocked(in PruneInput, n int) (reasons []string) {
 		errors := max(int(snapshot.ErrorCount), len(snapshot.FileErrors))
 		deny(errors > 0, "%s", fileErrors(snapshot, errors))
 		deny(errors == 0 && !snapshot.Complete, "the snapshot at %s did not load whole", Short(snapshot.Revision))
-		deny(errors == 0 && in.Held > 0, "%d declared projects are held back", in.Held)
+		deny(errors == 0 && len(in.Held) > 0, "%s", notRead(in.Held))
 	}
 	if c := api.FindCondition(status.GetConditions(), api.CondFetchFailed); c != nil && c.Status == api.StatusTrue {
 		deny(true, "the source cannot be read now (%s)", c.Reason)
@@ -136,6 +142,22 @@ func blocked(in PruneInput, n int) (reasons []string) {
 	deny(n > limit && !confirmed(status), "it would delete %d of %d projects and pruneLimit allows %d; `caractrl confirm %s@%s` lets exactly this revision do it",
 		n, in.Owned, limit, in.Source.GetMetadata().GetName(), Short(snapshot.GetRevision()))
 	return reasons
+}
+
+// notRead names the projects whose paths are there and are not read, the first few with the path and the reason.
+func notRead(held []Row) string {
+	const most = 3
+	held = slices.Clone(held)
+	slices.SortFunc(held, func(a, b Row) int { return strings.Compare(a.Name, b.Name) })
+	var lines []string
+	for i := range held[:min(most, len(held))] {
+		c := held[i].Claim.GetSpec()
+		lines = append(lines, fmt.Sprintf("%s (%s): %s", held[i].Name, place(c.GetFile(), c.GetLine()), clip(c.GetHeld(), 300)))
+	}
+	if n := len(held) - most; n > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more", n))
+	}
+	return "what is not read is not gone: " + strings.Join(lines, "; ") + "; remove the path, or put it back"
 }
 
 // pruneOff is the one reason that the source's owner chose: it is no trouble.

@@ -22,20 +22,26 @@ func leaving(n int) []Row {
 	return rows
 }
 
+// keptBack is a project whose path is not read any more.
+func keptBack() []Row {
+	return []Row{row(claim("web", "a:1", applied, held("apps is a symbolic link")), project("web", "a:1", "source/platform"))}
+}
+
 // TestPruneGate closes the gate by each condition of the law's prune row alone.
 func TestPruneGate(t *testing.T) {
 	tests := map[string]struct {
 		source  func(*carav1.Source)
 		gone    []Row
 		present int
-		held    int
+		held    []Row
 		owned   int
 		reasons []string // each contained in the reason at its place; empty: allowed
 	}{
 		"all conditions hold":                        {gone: leaving(1), present: 5, owned: 6},
 		"the snapshot did not load whole":            {gone: leaving(1), present: 5, owned: 6, source: func(s *carav1.Source) { s.Status.Snapshot.Complete = false }, reasons: []string{"did not load whole"}},
 		"a file has errors":                          {gone: leaving(1), present: 5, owned: 6, source: func(s *carav1.Source) { s.Status.Snapshot.ErrorCount = 1 }, reasons: []string{"1 error in the files at 1a2b3c4"}},
-		"a declared project is held back":            {gone: leaving(1), present: 5, held: 1, owned: 6, reasons: []string{"1 declared projects are held back"}},
+		"a declared project is held back":            {gone: leaving(1), present: 5, held: keptBack(), owned: 6, reasons: []string{"what is not read is not gone: web (web.yaml:1): apps is a symbolic link; remove the path, or put it back"}},
+		"only a declared project is held back":       {present: 5, held: keptBack(), owned: 6, reasons: []string{"what is not read is not gone: web (web.yaml:1): apps is a symbolic link"}},
 		"the source cannot be read now":              {gone: leaving(1), present: 5, owned: 6, source: fetchFailed, reasons: []string{"cannot be read now (Unreachable)"}},
 		"the source is suspended":                    {gone: leaving(1), present: 5, owned: 6, source: func(s *carav1.Source) { s.Spec.Suspend = true }, reasons: []string{"suspended"}},
 		"prune is off":                               {gone: leaving(1), present: 5, owned: 6, source: func(s *carav1.Source) { s.Spec.Prune = new(false) }, reasons: []string{"prune is off"}},

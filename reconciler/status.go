@@ -183,7 +183,7 @@ func conditions(in Input, plan *Plan, done *outcome, t totals) []*carav1.Conditi
 	return append(all, ready(in, plan, done, t))
 }
 
-func pruneBlocked(p *Plan) bool { return len(p.Prune.Delete) > 0 && !p.Prune.Allowed }
+func pruneBlocked(p *Plan) bool { return len(p.Prune.Reasons) > 0 }
 
 func pruneReason(p *Plan) string {
 	if len(p.Prune.Reasons) == 1 && p.Prune.Reasons[0] == pruneOff {
@@ -199,7 +199,11 @@ func pruneText(p *Plan) string {
 		more = fmt.Sprintf(" and %d more", len(names)-named)
 		names = names[:named]
 	}
-	return strings.Join(p.Prune.Reasons, "; ") + "; kept: " + strings.Join(names, ", ") + more
+	text := strings.Join(p.Prune.Reasons, "; ")
+	if len(names) > 0 {
+		text += "; kept: " + strings.Join(names, ", ") + more
+	}
+	return text
 }
 
 // list says how many, and names the first.

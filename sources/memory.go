@@ -4,6 +4,7 @@ import (
 	"path"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/manifest"
 )
 
 // fact is what is known of one file content without reading it: which projects it declares and what is wrong with it.
@@ -23,7 +24,8 @@ type docFact struct {
 // memory holds facts by content hash and extension. After a restart it is filled from the claims.
 type memory map[string]fact
 
-func factKey(hash, file string) string { return hash + path.Ext(file) }
+// factKey is the content, and what of the name decides how it is understood.
+func factKey(hash, file string) string { return hash + path.Ext(file) + manifest.KnownName(file) }
 
 // remember makes a memory of what was read.
 func remember(files []Parsed) memory {

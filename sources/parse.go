@@ -12,6 +12,11 @@ import (
 func parseFile(f File, data []byte) Parsed {
 	docs, problems := manifest.Parse(f.Path, data, manifest.Limits{Bytes: MaxFileBytes})
 	p := Parsed{Path: f.Path, Hash: f.Hash, Problems: problems}
+	if len(docs) == 0 && len(problems) > 0 {
+		if looks, foreign := manifest.Foreign(f.Path, data); foreign {
+			return skipped(f, looks)
+		}
+	}
 	for _, d := range docs {
 		project, ok := d.Object.(*carav1.Project)
 		if !ok {
@@ -25,4 +30,11 @@ func parseFile(f File, data []byte) Parsed {
 		p.Warnings = append(p.Warnings, d.Warnings...)
 	}
 	return p
+}
+
+// skipped is a file without any document of ours: no error, and no word on any project.
+func skipped(f File, looks string) Parsed {
+	return Parsed{Path: f.Path, Hash: f.Hash, Skipped: looks, Warnings: []*carav1.FileProblem{{
+		File: f.Path, Message: "is skipped: it looks like " + looks,
+	}}}
 }

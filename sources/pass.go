@@ -17,6 +17,7 @@ import (
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/loop"
+	"github.com/caravanserai/cara/manifest"
 )
 
 // do is one turn of a source: decide whether a pass is due, make it, report it, and say when to come again.
@@ -275,6 +276,9 @@ func (p *pass) parse(ctx context.Context, tree *Tree, claims []*carav1.Claim) (*
 		})
 		var unfit *FileError
 		switch {
+		case errors.As(err, &unfit) && manifest.KnownName(f.Path) != "":
+			r.Files = append(r.Files, skipped(f, manifest.KnownName(f.Path)))
+			continue
 		case errors.As(err, &unfit):
 			r.Files = append(r.Files, Parsed{Path: f.Path, Hash: f.Hash, Problems: []*carav1.FileProblem{{File: f.Path, Message: unfit.Message}}})
 			continue

@@ -26,7 +26,7 @@ const (
 
 // readingRules is part of the spec hash: change it where the same files would be understood in another way, so that
 // every source is read again after an update.
-const readingRules = "1"
+const readingRules = "2"
 
 // specHash is over all of a spec that decides what is read.
 func specHash(spec *carav1.SourceSpec) string {

@@ -3,9 +3,12 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
+	"net/url"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -21,6 +24,7 @@ type flags struct {
 	program.ServerConfig
 	log   program.LogFlags
 	cidrs []string
+	proxy string
 }
 
 func newCommand() *cobra.Command {
@@ -41,6 +45,7 @@ func newCommand() *cobra.Command {
 	p.StringVar(&f.Listen, "listen", "127.0.0.1:8080", "address of gRPC and REST; off loopback it is TLS only")
 	p.StringSliceVar(&f.Names, "tls-name", nil, "more host names or addresses that the server's certificate is for")
 	p.StringSliceVar(&f.cidrs, "allow-source-cidr", nil, "loopback or private addresses that sources may be fetched from")
+	p.StringVar(&f.proxy, "source-proxy", "", "proxy for http and https sources: http://, https:// or socks5://; the environment's proxy variables are not read")
 	p.StringVar(&f.Hosts.BaseDomain, "base-domain", "", "domain of short ingress hosts: {host}.{environment}.{base-domain}")
 	p.StringVar(&f.Hosts.Environment, "environment", "", "environment of short ingress hosts")
 	p.StringSliceVar(&f.ReserveHosts, "reserve-host", nil, "hosts that no project may claim, such as *.bank.example; the server's own names are reserved anyway")
@@ -63,6 +68,13 @@ func (f *flags) config() (*program.ServerConfig, error) {
 			return nil, fmt.Errorf("--allow-source-cidr %q: want an address range such as 10.0.0.0/8: %w", text, err)
 		}
 		cfg.AllowSourceCIDRs = append(cfg.AllowSourceCIDRs, prefix.Masked())
+	}
+	if f.proxy != "" {
+		u, err := url.Parse(f.proxy)
+		if err != nil || u.Host == "" || !slices.Contains([]string{"http", "https", "socks5"}, u.Scheme) {
+			return nil, errors.New("--source-proxy: want http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT") // the value may hold a password
+		}
+		cfg.SourceProxy = u
 	}
 	return &cfg, nil
 }

@@ -67,7 +67,9 @@ type driver struct {
 	now   func() time.Time
 	cache map[string]stamp // of the files of the last scan, by path
 	last  *scan
-	dev   uint64 // file system that the root was on when it last held something
+	// watchHidden is set while hidden files were found when a project left: they are part of the revision then.
+	watchHidden bool
+	dev         uint64 // file system that the root was on when it last held something
 	watcher
 }
 
@@ -90,5 +92,8 @@ func (d *driver) Tree(_ context.Context, revision string) (*sources.Tree, error)
 	if d.last == nil || d.last.revision != revision {
 		return nil, fmt.Errorf("tree of %s: not what was probed: %w", revision, sources.ErrMoved)
 	}
-	return &sources.Tree{Revision: revision, Time: d.last.newest, Files: d.last.files, Problems: d.last.problems}, nil
+	return &sources.Tree{
+		Revision: revision, Time: d.last.newest, Files: d.last.files, Problems: d.last.problems,
+		Warnings: d.last.warnings, Unread: d.last.unread, Hidden: d.findHidden,
+	}, nil
 }

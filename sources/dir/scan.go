@@ -22,7 +22,7 @@ import (
 
 const (
 	maxVisited = 1_000_000
-	maxDepth   = 64
+	maxNested  = 512
 	// settled is how old a file's times must be before they prove that it is unchanged: within their resolution a file
 	// can be written twice.
 	settled = 2 * time.Second
@@ -34,7 +34,10 @@ type scan struct {
 	revision string
 	files    []sources.File
 	problems []*carav1.FileProblem
-	dirs     []string // absolute, to watch
+	warnings []*carav1.FileProblem
+	unread   []sources.Unread
+	hidden   []sources.File // only while hidden files keep projects
+	dirs     []string       // absolute, to watch
 	newest   time.Time
 	visited  int
 }
@@ -72,6 +75,12 @@ func (d *driver) scan(ctx context.Context) (*scan, error) {
 	}
 	if m := d.match.Root; m != "" && !slices.Contains(w.s.dirs, path.Join(d.root, m)) {
 		return nil, sources.Human(sources.ReasonPathNotFound, "path %q does not exist in %s; check spec.path", m, d.root)
+	}
+	slices.SortFunc(w.s.unread, func(a, b sources.Unread) int { return strings.Compare(a.Path, b.Path) })
+	if d.watchHidden { // what keeps projects must be noticed when it goes
+		if w.s.hidden, err = d.hiddenFiles(ctx); err != nil {
+			return nil, err
+		}
 	}
 	slices.SortFunc(w.s.files, func(a, b sources.File) int { return strings.Compare(a.Path, b.Path) })
 	w.s.revision = revision(w.s)
@@ -113,6 +122,12 @@ func revision(s *scan) string {
 	for _, p := range s.problems {
 		fmt.Fprintf(h, "%d:%s %s\n", len(p.File), p.File, p.Message)
 	}
+	for _, u := range s.unread {
+		fmt.Fprintf(h, "%d:%s %s\n", len(u.Path), u.Path, u.Why)
+	}
+	for _, f := range s.hidden {
+		fmt.Fprintf(h, "%d:%s %s\n", len(f.Path), f.Path, f.Hash)
+	}
 	return hex.EncodeToString(h.Sum(nil))
 }
 
@@ -130,8 +145,8 @@ func (w *walker) folder(root *os.Root, rel string, depth int) error {
 	if err := w.ctx.Err(); err != nil {
 		return err
 	}
-	if depth > maxDepth {
-		return sources.Human(sources.ReasonTooLarge, "folders are nested more than %d deep at %.100q", maxDepth, rel)
+	if depth > maxNested {
+		return sources.Human(sources.ReasonTooLarge, "folders are nested more than %d deep at %.100q...; leave them out with spec.exclude", maxNested, rel)
 	}
 	f, err := root.Open(".")
 	if err != nil {
@@ -181,6 +196,11 @@ func (w *walker) entry(root *os.Root, rel string, e fs.DirEntry, depth int) erro
 		return w.folder(below, rel, depth+1)
 	}
 	if !w.match.File(rel) {
+		w.leave(rel, e)
+		return nil
+	}
+	if depth > sources.MaxDepth {
+		w.s.problems = append(w.s.problems, sources.TooDeep(rel))
 		return nil
 	}
 	if why := sources.BadName(e.Name()); why != "" {
@@ -192,6 +212,17 @@ func (w *walker) entry(root *os.Root, rel string, e fs.DirEntry, depth int) erro
 		return nil
 	}
 	return w.file(root, rel, e)
+}
+
+// leave notes a path that is not followed.
+func (w *walker) leave(rel string, e fs.DirEntry) {
+	switch {
+	case !w.match.InDir(rel), e.Type().IsRegular():
+	case e.Type()&fs.ModeSymlink != 0:
+		w.s.unread = append(w.s.unread, sources.Unread{Path: rel, Why: sources.UnreadLink})
+	default:
+		w.s.unread = append(w.s.unread, sources.Unread{Path: rel, Why: sources.UnreadSpecial})
+	}
 }
 
 // swapped tells whether a link is one of those that Kubernetes makes: to the same name below ..data beside it.
@@ -221,6 +252,11 @@ func (w *walker) file(root *os.Root, rel string, e fs.DirEntry) error {
 		return nil
 	case !info.Mode().IsRegular():
 		w.problem(rel, "is not a regular file; put a file there, or exclude it")
+		return nil
+	case info.Size() > sources.MaxFileBytes && manifest.KnownName(rel) != "":
+		why := "is skipped: it looks like " + manifest.KnownName(rel)
+		w.s.unread = append(w.s.unread, sources.Unread{Path: rel, Why: why})
+		w.s.warnings = append(w.s.warnings, &carav1.FileProblem{File: rel, Message: why})
 		return nil
 	case info.Size() > sources.MaxFileBytes:
 		w.problem(rel, fmt.Sprintf("is %.1f MiB; the limit of a manifest file is 1 MiB: split it", float64(info.Size())/(1<<20)))

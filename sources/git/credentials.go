@@ -87,7 +87,7 @@ func spellings(name, user, password, passphrase, key string) []string {
 	}
 	for _, s := range values {
 		if s != "" {
-			all = append(all, s, url.QueryEscape(s), url.PathEscape(s), base64.StdEncoding.EncodeToString([]byte(s)))
+			all = append(all, s, url.QueryEscape(s), url.PathEscape(s), strings.ReplaceAll(url.QueryEscape(s), "+", "%20"), base64.StdEncoding.EncodeToString([]byte(s)))
 		}
 	}
 	if password != "" { // user is name, or what stands in for it

@@ -26,6 +26,9 @@ func (e *noCommit) Unwrap() error        { return e.said }
 // explain turns what went wrong on the way to a repository into an error for people. What it does not know is
 // unreachable: worth another try.
 func explain(ctx context.Context, a address, c credentials, err error) error {
+	if errors.Is(err, sources.ErrMoved) {
+		return err
+	}
 	if known, ok := errors.AsType[*sources.Error](err); ok {
 		return known
 	}

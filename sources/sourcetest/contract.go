@@ -30,6 +30,8 @@ func Run(t *testing.T, subject func(t *testing.T) Subject) {
 		{"subtree and globs", globs},
 		{"files that are no manifests", unreadable},
 		{"removed file", removed},
+		{"a path that is not read is not gone", notRead},
+		{"files of other tools", otherTools},
 		{"only projects", onlyProjects},
 		{"suspend and resume", suspend},
 		{"a request is answered", request},
@@ -274,6 +276,68 @@ func removed(t *testing.T, w *World) {
 	w.Hint()
 	w.Published(3)
 	w.want(t, "a a.yaml:1", "b deep/b.yml:1")
+}
+
+func notRead(t *testing.T, w *World) {
+	w.Subject.Write("apps/a.yaml", Project("a", "web:1"))
+	w.Subject.Write("b.yaml", Project("b", "web:1"))
+	w.Subject.Write("c.yaml", Project("c", "web:1"))
+	w.Subject.Publish()
+	w.Create()
+	w.Published(1)
+	until := func(what string, claims ...string) {
+		t.Helper()
+		w.Subject.Publish()
+		w.Hint()
+		w.Wait(what, func() bool { return slices.Equal(w.Claims(), claims) })
+	}
+	const (
+		link   = "a apps/a.yaml:1 held: apps is a symbolic link, and links are not followed"
+		hidden = "b b.yaml:1 held: .b.yaml is hidden: its name or its folder's name begins with a dot"
+	)
+	w.Subject.Remove("apps/a.yaml")
+	w.Subject.Remove("apps")
+	w.Subject.Symlink("apps", "elsewhere")
+	until("the folder is a link", link, "b b.yaml:1", "c c.yaml:1")
+	w.Subject.Write(".b.yaml", Project("b", "web:2"))
+	w.Subject.Remove("b.yaml")
+	until("a file is hidden", link, hidden, "c c.yaml:1")
+	if s := w.Source().Status.Snapshot; !s.Complete || len(s.Warnings) != 2 || s.ErrorCount != 0 {
+		t.Errorf("head = %v", s)
+	}
+	w.Subject.Remove("apps")
+	until("the link is removed", "a apps/a.yaml:1 absent", hidden, "c c.yaml:1")
+	w.Subject.Remove(".b.yaml")
+	until("the hidden file is removed", "a apps/a.yaml:1 absent", "b b.yaml:1 absent", "c c.yaml:1")
+}
+
+func otherTools(t *testing.T, w *World) {
+	w.Subject.Write("package.json", `{"name": "shop"}`)
+	w.Subject.Write("package-lock.json", `{"packages": "`+strings.Repeat("x", 2<<20)+`"}`)
+	w.Subject.Write("docker-compose.yml", "services:\n  web:\n    image: nginx\n")
+	w.Subject.Write("chart/templates/web.yaml", "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: {{ .Release.Name }}\n")
+	p := w.two()
+	w.want(t, "a a.yaml:1", "b deep/b.yml:1")
+	if !p.Head.Complete || p.Head.ErrorCount != 0 {
+		t.Errorf("head = %v", p.Head)
+	}
+	var warnings []string
+	for _, f := range p.Head.Warnings {
+		warnings = append(warnings, f.File+" "+f.Message)
+	}
+	want := []string{
+		"chart/templates/web.yaml is skipped: it looks like a Helm template", "docker-compose.yml is skipped: it looks like a Compose file",
+		"package-lock.json is skipped: it looks like a file of an npm package", "package.json is skipped: it looks like a file of an npm package",
+	}
+	if diff := cmp.Diff(want, warnings); diff != "" {
+		t.Errorf("warnings (-want +got):\n%s", diff)
+	}
+	w.Subject.Write("a.yaml", "services:\n  web:\n    image: nginx\n")
+	w.Subject.Publish()
+	w.Hint()
+	w.Wait("the project is held", func() bool {
+		return slices.Equal(w.Claims(), []string{"a a.yaml:1 held: a.yaml is skipped: it looks like a Compose file", "b deep/b.yml:1"})
+	})
 }
 
 func onlyProjects(t *testing.T, w *World) {

@@ -186,7 +186,7 @@ func (w *World) Claims() []string {
 		if !s.Present {
 			text += " absent"
 		}
-		if s.Held != "" {
+		if s.Held != "" && s.Present {
 			text += " held: " + s.Held
 		}
 		all = append(all, text)

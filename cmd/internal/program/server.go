@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"net/url"
 	"path/filepath"
 
 	"golang.org/x/sync/errgroup"
@@ -39,6 +40,8 @@ type ServerConfig struct {
 	Names []string
 	// AllowSourceCIDRs are loopback and private addresses that sources may be fetched from.
 	AllowSourceCIDRs []netip.Prefix
+	// SourceProxy is where sources are fetched through over http and https; nil for none.
+	SourceProxy *url.URL
 	// Hosts spells short ingress hosts out.
 	Hosts api.HostTemplate
 	// ReserveHosts are patterns of hosts that no project may claim, beside the server's own names.
@@ -176,7 +179,7 @@ func (c *ServerConfig) startLoops(ctx context.Context, loops *errgroup.Group, se
 	for name, build := range map[string]func(grpc.ClientConnInterface, *slog.Logger) (room, error){
 		"sources": func(conn grpc.ClientConnInterface, log *slog.Logger) (room, error) {
 			cfg := sources.Config{
-				Conn: conn, Logger: log, Dir: dir.New(dir.Config{}), Git: git.New(git.Config{AllowCIDRs: c.AllowSourceCIDRs}),
+				Conn: conn, Logger: log, Dir: dir.New(dir.Config{}), Git: git.New(git.Config{AllowCIDRs: c.AllowSourceCIDRs, Proxy: c.SourceProxy}),
 			}
 			return sources.New(cfg), cfg.Validate()
 		},

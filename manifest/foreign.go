@@ -1,0 +1,194 @@
+package manifest
+
+import (
+	"bytes"
+	"fmt"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/caravanserai/cara/api"
+	"go.yaml.in/yaml/v3"
+)
+
+// Foreign tells whether a file has no document of ours, and what it looks like instead: `a Compose file`. A document is
+// ours if it has our apiVersion or one of our kinds, however much else is wrong with it. A file that cannot be parsed is
+// foreign only if it is recognised: it may be a manifest with a typing error.
+func Foreign(file string, data []byte) (looks string, foreign bool) {
+	p := &parser{file: file, limits: Limits{}.WithDefaults()}
+	text, ok := p.scan(data)
+	if !ok {
+		return foreignLarge(file, data)
+	}
+	read := p.yamlTrees
+	if strings.EqualFold(path.Ext(file), ".json") {
+		read = p.jsonTrees
+	}
+	var first *yaml.Node
+	for root := range read(text) {
+		if ours(root) {
+			return "", false
+		}
+		if first == nil {
+			first = root
+		}
+	}
+	if len(p.problems) > 0 {
+		return foreignText(file, text)
+	}
+	if first == nil {
+		return "", false // it declares nothing
+	}
+	if template(text) {
+		return "a Helm template", true
+	}
+	return looksLike(file, first), true
+}
+
+// KnownName says what a file of that name is, if the name alone tells: `an npm package`.
+func KnownName(file string) string {
+	name := strings.ToLower(path.Base(file))
+	switch {
+	case name == "package.json", name == "package-lock.json", name == "npm-shrinkwrap.json", name == "pnpm-lock.yaml", name == "pnpm-workspace.yaml":
+		return "a file of an npm package"
+	case name == "composer.json", name == "tsconfig.json", name == "deno.json", name == "renovate.json", name == "angular.json":
+		return "a settings file of another tool"
+	case name == "chart.yaml":
+		return "a Helm chart"
+	case name == "kustomization.yaml", name == "kustomization.yml":
+		return "a kustomization"
+	case slices.Contains([]string{".yaml", ".yml"}, path.Ext(name)) && (strings.HasPrefix(name, "docker-compose") || strings.HasPrefix(name, "compose.")):
+		return "a Compose file"
+	case slices.Contains(strings.Split(strings.ToLower(file), "/"), "workflows"):
+		return "a GitHub workflow"
+	}
+	return ""
+}
+
+// ours tells whether one document claims to be a manifest of Cara.
+func ours(root *yaml.Node) bool {
+	version, kind := value(root, "apiVersion"), value(root, "kind")
+	if strings.HasPrefix(strings.ToLower(version), strings.ToLower(group())) {
+		return true
+	}
+	for _, k := range kinds() {
+		if strings.EqualFold(kind, k) {
+			return !kubernetes(version, kind)
+		}
+	}
+	return false
+}
+
+func group() string {
+	g, _, _ := strings.Cut(api.APIVersion, "/")
+	return g
+}
+
+func kinds() []string {
+	return []string{api.KindProject, api.KindNode, api.KindSource, api.KindSecret, api.KindEvent, "Volume"}
+}
+
+// kubernetes tells whether an apiVersion is one of Kubernetes for a kind that has the name of one of ours.
+func kubernetes(version, kind string) bool {
+	if version == "v1" {
+		return slices.Contains([]string{"secret", "node", "event"}, strings.ToLower(kind))
+	}
+	g, _, ok := strings.Cut(version, "/")
+	return ok && strings.Contains(g, ".")
+}
+
+// value is the text of a top-level key, whose case does not matter.
+func value(root *yaml.Node, key string) string {
+	if root = follow(root); root == nil || root.Kind != yaml.MappingNode {
+		return ""
+	}
+	for i := 0; i+1 < len(root.Content); i += 2 {
+		if strings.EqualFold(root.Content[i].Value, key) {
+			if v := follow(root.Content[i+1]); v != nil && v.Kind == yaml.ScalarNode {
+				return v.Value
+			}
+		}
+	}
+	return ""
+}
+
+func has(root *yaml.Node, keys ...string) bool {
+	for _, k := range keys {
+		if _, v := child(root, k); v == nil {
+			return false
+		}
+	}
+	return true
+}
+
+// looksLike names what a document is. Of its content it quotes nothing but a kind.
+func looksLike(file string, root *yaml.Node) string {
+	root = follow(root)
+	if known := KnownName(file); known != "" {
+		return known
+	}
+	_, spec := child(root, "spec")
+	switch {
+	case root == nil || root.Kind != yaml.MappingNode:
+		return "text or a list, not a manifest"
+	case has(root, "apiVersion", "kind"):
+		if kind := value(root, "kind"); regexp.MustCompile(`^[A-Za-z]{1,40}$`).MatchString(kind) {
+			return fmt.Sprintf("a Kubernetes manifest (%s)", kind)
+		}
+		return "a Kubernetes manifest"
+	case spec != nil && has(follow(spec), "services"):
+		return fmt.Sprintf("a project without its head; add apiVersion: %s and kind: Project", api.APIVersion)
+	case has(root, "jobs", "on"):
+		return "a GitHub workflow"
+	case has(root, "stages"), has(root, "image", "script"):
+		return "a GitLab pipeline"
+	case has(root, "services"):
+		return "a Compose file"
+	case has(root, "openapi"), has(root, "swagger"):
+		return "an OpenAPI document"
+	case has(root, "$schema"):
+		return "a JSON schema or a settings file of another tool"
+	}
+	return "a file of another tool: it has no apiVersion and no kind"
+}
+
+// mark is what a document of ours has, also in a file that cannot be parsed.
+func marked(text []byte) bool {
+	version := regexp.MustCompile(`(?i)apiVersion["']?\s*:\s*["']?` + group())
+	kind := regexp.MustCompile(`(?im)(^|[{,]\s*)["']?kind["']?\s*:\s*["']?(` + strings.Join(kinds(), "|") + `)\b`)
+	return version.Match(text) || kind.Match(text)
+}
+
+// foreignText is about a file that cannot be parsed.
+func foreignText(file string, text []byte) (looks string, foreign bool) {
+	switch known := KnownName(file); {
+	case marked(text):
+		return "", false
+	case known != "":
+		return known, true
+	case template(text):
+		return "a Helm template", true
+	case regexp.MustCompile(`(?m)^apiVersion\s*:`).Match(text):
+		return "a Kubernetes manifest", true
+	}
+	return "", false
+}
+
+// template tells whether a text has the actions of a Helm chart's template. Some of them are valid YAML.
+func template(text []byte) bool {
+	return regexp.MustCompile(`\{\{-?\s*(\.(Values|Release|Chart|Files|Capabilities)\b|(include|define|if|with|range|template|end)\b)`).Match(text)
+}
+
+// foreignLarge is about a file that is too much to parse, or no text.
+func foreignLarge(file string, data []byte) (looks string, foreign bool) {
+	known := KnownName(file)
+	switch {
+	case marked(data), !utf8.Valid(data), bytes.IndexByte(data, 0) >= 0:
+		return "", false
+	case known != "":
+		return known, true
+	}
+	return "a large file of another tool: it has no apiVersion and no kind of Cara's", true
+}

@@ -1,0 +1,59 @@
+package dir
+
+import (
+	"context"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/caravanserai/cara/manifest"
+	"github.com/caravanserai/cara/sources"
+)
+
+// findHidden lists the hidden manifests, and makes later scans look at them while there are any.
+func (d *driver) findHidden(ctx context.Context) ([]sources.File, error) {
+	files, err := d.hiddenFiles(ctx)
+	d.watchHidden = len(files) > 0
+	return files, err
+}
+
+// hiddenFiles lists the manifests whose names, or whose folders' names, begin with a dot. What cannot be read and what
+// lies beyond the caps is left out: it costs the protection of a file that was hidden, never a scan.
+func (d *driver) hiddenFiles(ctx context.Context) ([]sources.File, error) {
+	root, err := os.OpenRoot(d.root)
+	if err != nil {
+		return nil, d.unavailable(err)
+	}
+	defer root.Close()
+	var files []sources.File
+	var bytes int64
+	visited := 0
+	err = filepath.WalkDir(d.root, func(at string, e fs.DirEntry, err error) error {
+		rel, relErr := filepath.Rel(d.root, at)
+		if err != nil || relErr != nil || rel == "." {
+			return nil //nolint:nilerr // see above
+		}
+		if visited++; visited > maxVisited || len(files) == sources.MaxFiles || bytes > sources.MaxSnapshotBytes {
+			return fs.SkipAll
+		}
+		rel = filepath.ToSlash(rel)
+		hidden := d.match.Hidden(rel)
+		switch {
+		case e.IsDir() && (sources.BadName(e.Name()) != "" || !hidden && !d.match.InDir(rel)):
+			return fs.SkipDir
+		case !e.Type().IsRegular() || !hidden || !manifest.IsManifest(rel) || sources.BadName(e.Name()) != "":
+			return ctx.Err()
+		}
+		data, err := read(root, rel)
+		if err != nil || len(data) > sources.MaxFileBytes {
+			return nil //nolint:nilerr // see above
+		}
+		bytes += int64(len(data))
+		files = append(files, sources.File{Path: rel, Hash: hash(data), Size: int64(len(data))})
+		return nil
+	})
+	slices.SortFunc(files, func(a, b sources.File) int { return strings.Compare(a.Path, b.Path) })
+	return files, err
+}
