@@ -129,7 +129,7 @@ func (s *Server) assignment(p *carav1.Project) *carav1.Assignment {
 	if p.GetStatus().GetPhase() == api.PhaseTerminating {
 		return out
 	}
-	withheld := s.sourceSecrets()
+	withheld := sourceSecrets(s.cache)
 	for _, use := range api.SecretUses(p.GetSpec()) {
 		if withheld[use.Name] != "" || use.Key == "" {
 			continue

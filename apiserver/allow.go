@@ -29,7 +29,7 @@ func (t *tx) permitted(p *carav1.Project) error {
 	if len(secrets) == 0 {
 		return nil
 	}
-	users := t.server.sourceSecrets()
+	users := sourceSecrets(t.seen)
 	for _, secret := range secrets {
 		if source, used := users[secret]; used {
 			return api.Errorf(codes.PermissionDenied, api.TitleNotAllowed,
@@ -47,9 +47,9 @@ func (s *Server) reservedHost(host string) bool {
 
 // sourceSecrets maps each Secret that a source uses for git or webhooks to such a source. A source that is created at
 // the very same moment as a project can be missing here; assignment withholds the values then.
-func (s *Server) sourceSecrets() map[string]string {
+func sourceSecrets(r reader) map[string]string {
 	users := map[string]string{}
-	sources, _ := from[*carav1.Source](s.cache, "", "")
+	sources, _ := from[*carav1.Source](r, "", "")
 	for _, src := range sources {
 		for _, secret := range api.SourceSecretNames(src.GetSpec()) {
 			users[secret] = src.GetMetadata().GetName()
@@ -109,7 +109,7 @@ func (t *tx) unusedByProjects(old, in *carav1.Source) error {
 	if len(fresh) == 0 {
 		return nil
 	}
-	projects, _ := from[*carav1.Project](t.server.cache, "", "")
+	projects, _ := from[*carav1.Project](t.seen, "", "")
 	for _, p := range projects {
 		for _, secret := range api.SecretNames(p.GetSpec()) {
 			if slices.Contains(fresh, secret) {

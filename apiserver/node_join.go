@@ -105,7 +105,7 @@ func (t *tx) joined(ctx context.Context, n *carav1.Node, token string) {
 
 // hasCertificate reports whether a certificate of the node is accepted.
 func (t *tx) hasCertificate(node string) bool {
-	certificates, _ := from[*carav1.Token](t.server.cache, identity.NodeTokenPrefix(node), "")
+	certificates, _ := from[*carav1.Token](t.seen, identity.NodeTokenPrefix(node), "")
 	return len(certificates) > 0
 }
 
