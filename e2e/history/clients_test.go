@@ -73,8 +73,8 @@ func (w *traffic) do(ctx context.Context, client int, c call, version string) (*
 	op.Output = r
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if c.kind == read && r.outcome == unknown {
-		return p, r // says nothing
+	if r.outcome == conflict || c.kind == read && r.outcome == unknown || neverSent(err) {
+		return p, r // says nothing of the value
 	}
 	w.ops = append(w.ops, op)
 	if c.kind != read && r.outcome == done {
@@ -84,6 +84,22 @@ func (w *traffic) do(ctx context.Context, client int, c call, version string) (*
 		w.strays = append(w.strays, fmt.Errorf("%v of %s: %w", c.kind, c.key, err))
 	}
 	return p, r
+}
+
+// neverSent says that a call found no server, so that it cannot have done anything.
+func neverSent(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "connection refused")
+}
+
+// close gives the calls that were cut off an end: a server that was killed does nothing any more.
+func (w *traffic) close(kills []int64) {
+	for i := range w.ops {
+		for _, at := range kills {
+			if w.ops[i].Return == never && at > w.ops[i].Call {
+				w.ops[i].Return = at
+			}
+		}
+	}
 }
 
 func (w *traffic) ask(ctx context.Context, c call, version string) (*carav1.Project, error) {

@@ -75,10 +75,12 @@ func TestHistory(t *testing.T) {
 		watching.Go(func() { views[n].run(watchCtx) })
 	}
 	var gaps []time.Duration
+	var kills []int64 // when the server was surely gone
 	for range lives - 1 {
 		<-time.After(life)
 		killed := time.Now()
 		must(c.Server.Kill())
+		kills = append(kills, w.now())
 		must(c.StartServer(t.Context()))
 		must(testcluster.WaitFor(t.Context(), "a project is answered for", func(ctx context.Context) error {
 			if _, err := projects.GetProject(ctx, &carav1.GetRequest{Name: "p-0"}); err != nil && !api.IsNotFound(err) {
@@ -113,6 +115,7 @@ func TestHistory(t *testing.T) {
 	for _, err := range w.strays {
 		t.Errorf("an answer that nobody may get: %v", err)
 	}
+	w.close(kills)
 	verdict := porcupine.CheckOperationsTimeout(model(), w.ops, time.Minute)
 	if verdict != porcupine.Ok {
 		t.Errorf("the history of %d operations is not linearizable: %s", len(w.ops), verdict)

@@ -40,31 +40,37 @@ type result struct {
 	value   int
 }
 
-// step is one register: what a call does to the value, and whether its result fits.
-func step(state, input, output any) (bool, any) {
+// step is one register: which values may follow a call with such a result; none where the result does not fit. A call
+// whose outcome nobody knows may have done nothing.
+func step(state, input, output any) []any {
 	value, c, r := state.(int), input.(call), output.(result)
-	if r.outcome == conflict {
-		return true, value
-	}
+	next, fits := value, false
 	switch c.kind {
 	case read:
-		return r.outcome == unknown || r.outcome == missing && value == absent || r.outcome == done && value == r.value, value
+		fits = r.outcome == missing && value == absent || r.outcome == done && value == r.value
 	case write:
-		return true, c.value
+		next, fits = c.value, r.outcome == done
 	case remove:
-		return r.outcome == unknown || (r.outcome == missing) == (value == absent), absent
+		next, fits = absent, (r.outcome == missing) == (value == absent)
 	case swap:
-		if value == c.from {
-			return r.outcome != missing, c.value
+		if fits = value == c.from && r.outcome == done; value == c.from {
+			next = c.value
 		}
-		return r.outcome == unknown || r.outcome == missing && value == absent, value
 	}
-	return false, value
+	switch {
+	case r.outcome == conflict:
+		return []any{value}
+	case r.outcome == unknown:
+		return []any{value, next}
+	case fits:
+		return []any{next}
+	}
+	return nil
 }
 
 func model() porcupine.Model {
-	return porcupine.Model{
-		Init: func() any { return absent },
+	m := porcupine.NondeterministicModel{
+		Init: func() []any { return []any{absent} },
 		Step: step,
 		Partition: func(all []porcupine.Operation) [][]porcupine.Operation {
 			byKey := map[string][]porcupine.Operation{}
@@ -79,6 +85,7 @@ func model() porcupine.Model {
 			return parts
 		},
 	}
+	return m.ToModel()
 }
 
 // The checker itself: it accepts what may happen, and finds each kind of mistake.
@@ -104,6 +111,13 @@ func TestModelFindsMistakes(t *testing.T) {
 		"an unknown write that was not done": {[]porcupine.Operation{
 			op(1, never, call{kind: write, value: 7}, result{outcome: unknown}), op(3, 4, call{kind: read}, result{outcome: missing}),
 		}, true},
+		"an unknown write that ended undone": {[]porcupine.Operation{
+			op(1, 2, call{kind: write, value: 7}, result{outcome: unknown}), op(3, 4, call{kind: read}, result{outcome: missing}),
+		}, true},
+		"an unknown write that was done after its end": {[]porcupine.Operation{
+			op(1, 2, call{kind: write, value: 7}, result{outcome: unknown}), op(3, 4, call{kind: read}, result{outcome: missing}),
+			op(5, 6, call{kind: read}, result{value: 7}),
+		}, false},
 		"a read of the past": {[]porcupine.Operation{
 			op(1, 2, call{kind: write, value: 7}, result{}), op(3, 4, call{kind: write, value: 8}, result{}), op(5, 6, call{kind: read}, result{value: 7}),
 		}, false},

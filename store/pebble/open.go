@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"strings"
 	"syscall"
 
@@ -104,7 +103,7 @@ func lockDir(cfg Config) (*pebbledb.Lock, error) {
 	switch {
 	case err == nil:
 		return lock, nil
-	case errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.EACCES) && !errors.Is(err, fs.ErrPermission), isHeld(err):
+	case errors.Is(err, syscall.EAGAIN), isHeld(err):
 		return nil, fmt.Errorf("lock the directory: %w: another cara-server is using it; stop that one or choose another directory", err)
 	}
 	return nil, fmt.Errorf("lock the directory: %w", explain(err))
