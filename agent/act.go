@@ -36,6 +36,8 @@ func (a *Agent) act(ctx context.Context, want *Want, have *Have, x Action) (err 
 		err = a.start(ctx, want, x)
 	case KindRestartContainer:
 		err = a.engine.StartContainer(ctx, x.ID)
+	case KindRenameContainer:
+		err = a.engine.RenameContainer(ctx, x.ID, x.Name)
 	case KindUnpauseContainer:
 		err = a.engine.UnpauseContainer(ctx, x.ID)
 	case KindUpdateContainer:

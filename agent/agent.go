@@ -131,7 +131,8 @@ func (a *Agent) load() error {
 	defer a.mu.Unlock()
 	for _, p := range projects {
 		want := newWant(a.cfg, &carav1.Assignment{Project: p}, false)
-		a.tasks[want.Project] = &task{want: want, project: p, held: true, work: workspace{saved: p}}
+		record := a.disk.loadRecord(want.Project)
+		a.tasks[want.Project] = &task{want: want, project: p, held: true, work: workspace{saved: p, record: record, noted: record}}
 	}
 	return nil
 }

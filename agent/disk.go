@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -101,8 +102,35 @@ func (d *disk) try() error {
 }
 
 func (d *disk) remove(project string) error {
-	if err := os.Remove(d.path(project)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove the assignment of %s: %w", project, err)
+	for _, path := range []string{d.path(project), d.recordPath(project)} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove the assignment of %s: %w", project, err)
+		}
 	}
 	return nil
+}
+
+func (d *disk) recordPath(project string) string {
+	return filepath.Join(d.dir, "records", project+".json")
+}
+
+// loadRecord returns what was noted of a project. What cannot be read counts for nothing: it costs an update's net.
+func (d *disk) loadRecord(project string) Record {
+	var r Record
+	data, err := os.ReadFile(d.recordPath(project))
+	if err != nil || len(data) > maxAssignment || json.Unmarshal(data, &r) != nil {
+		return Record{}
+	}
+	return r
+}
+
+func (d *disk) saveRecord(project string, r Record) error {
+	data, err := json.Marshal(r)
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(d.recordPath(project)), 0o700)
+	}
+	if err == nil {
+		err = renameio.WriteFile(d.recordPath(project), data, 0o600)
+	}
+	return d.notKept(err)
 }

@@ -59,6 +59,8 @@ type Lifecycle interface {
 	StartContainer(ctx context.Context, id string) error
 	// StopContainer sends the stop signal, and kills after grace. One that is stopped or gone is no error.
 	StopContainer(ctx context.Context, id string, grace time.Duration) error
+	// RenameContainer gives it another name; one that has it already is no error.
+	RenameContainer(ctx context.Context, id, name string) error
 	// UnpauseContainer lets a paused one go on.
 	UnpauseContainer(ctx context.Context, id string) error
 	// UpdateContainer gives it other limits, running or not; 0 leaves what there is.

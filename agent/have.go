@@ -19,6 +19,8 @@ type Have struct {
 	// Leaving are containers that were to be stopped at the last look, and since when: they may still have requests to end.
 	// Unlike Memory it outlives a rollout: the next one must not lead requests back to what has been taken over from.
 	Leaving map[string]time.Time
+	// Record is what outlives a rollout, and the agent.
+	Record Record
 	// Memory of the rollout.
 	Memory Memory
 }
@@ -76,9 +78,11 @@ type Failure struct {
 	// Container whose log tells more; empty for none.
 	Container string
 	// Update says that only the service's successor failed: what it should have taken over from serves.
-	Update  bool
-	Reason  string
-	Message string
+	Update bool
+	// Forgotten says that the agent before saw it, and that what it said of it is not known.
+	Forgotten bool
+	Reason    string
+	Message   string
 }
 
 // Health of a container with a check, as the agent's probes see it.

@@ -24,7 +24,7 @@ func (a *Agent) ownLabels() map[string]string {
 func (a *Agent) observe(ctx context.Context, want *Want, w *workspace) (*Have, error) {
 	labels := a.ownLabels()
 	labels[api.LabelProject] = want.Project
-	have := &Have{Images: map[string]bool{}}
+	have := &Have{Images: map[string]bool{}, Record: w.record}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
 		have.Containers, w.looks, err = a.containers(gctx, labels, w.looks)
@@ -134,7 +134,7 @@ func (a *Agent) observeImages(ctx context.Context, want *Want, have *Have, w *wo
 			return nil
 		})
 	}
-	refs := want.images(have.Containers)
+	refs := want.images(have)
 	for _, c := range have.Containers {
 		svc := want.service(c.Labels[api.LabelService])
 		mu.Lock()

@@ -110,6 +110,9 @@ func (a *Agent) report(want *Want, have *Have, actions []Action, now time.Time) 
 	if want.Quiet {
 		return
 	}
+	if f := have.Memory.Update; f != nil && f.Forgotten && !want.HaveSecrets {
+		return // the server has better words for it, and has not spoken yet
+	}
 	if want.Phase == api.PhaseRunning {
 		for _, t := range targets(want, have) {
 			if _, probed := have.Health[t.key.id]; !probed && t.check != nil {

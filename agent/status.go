@@ -98,6 +98,9 @@ func (s *step) reportRollout(r *carav1.UpdateProjectStatusRequest, actions []Act
 	for i, svc := range s.w.Spec.GetServices() {
 		switch {
 		case failed != nil && failed.Service == svc.GetName():
+			if s.previous(svc) == nil {
+				r.Services[i].State = serviceFailed
+			}
 			r.Services[i].Message = cut("its update failed: "+failed.Message, maxMessage)
 		case s.isUp(svc):
 			up++
@@ -106,14 +109,14 @@ func (s *step) reportRollout(r *carav1.UpdateProjectStatusRequest, actions []Act
 		}
 	}
 	if failed != nil {
-		r.Conditions = append(r.Conditions, condition(api.CondReady, api.StatusFalse, api.ReasonUpdateFailed, fmt.Sprintf(
-			"the update of service %s failed, and the previous version keeps serving: %s", failed.Service, failed.Message)))
+		r.Conditions = append(r.Conditions, condition(api.CondReady, api.StatusFalse, api.ReasonUpdateFailed,
+			updateFailed(failed.Service)+failed.Message))
 		return
 	}
 	if up < total {
 		reason, what := "Starting", "up"
 		switch {
-		case s.updating(): // nothing is down, as far as anybody can tell
+		case s.besideEachOther(): // nothing is down, as far as anybody can tell
 			reason, what = "Updating", "up to date"
 		case s.w.Phase == api.PhaseRunning:
 			reason = "ServiceDown"
@@ -127,6 +130,11 @@ func (s *step) reportRollout(r *carav1.UpdateProjectStatusRequest, actions []Act
 		r.Conditions = append(r.Conditions, condition(api.CondPhase, api.StatusTrue, "ServicesUp", fmt.Sprintf("%d of %d services are up", up, total)))
 	}
 	r.Conditions = append(r.Conditions, condition(api.CondReady, api.StatusTrue, "ServicesUp", fmt.Sprintf("%d of %d services are up", up, total)))
+}
+
+// updateFailed begins the message of a condition; the next agent takes the rest from there.
+func updateFailed(service string) string {
+	return fmt.Sprintf("the update of service %s failed, and the previous version keeps serving: ", service)
 }
 
 // because joins the reasons of actions, each once.
@@ -178,7 +186,13 @@ func progressText(p Progress) string {
 // isUp says that a service is where it should be at this generation and epoch.
 func (s *step) isUp(svc *carav1.Service) bool {
 	c := s.container(svc.GetName())
-	if c == nil || s.outdated(svc, c) != "" || s.wrongLimits(svc, c) || s.previous(svc) != nil {
+	switch {
+	case c == nil:
+		return s.completion(svc) != nil
+	case s.outdated(svc, c) != "" || s.wrongLimits(svc, c):
+		return false
+	}
+	if old := s.previous(svc); old != nil && (startFirst(svc) || s.h.Memory.Update != nil || up(*old)) {
 		return false
 	}
 	return s.works(svc, c, false)
@@ -194,6 +208,10 @@ func (s *step) serviceStatus(svc *carav1.Service, actions []Action) *carav1.Serv
 	if c == nil {
 		if pull.Running {
 			out.State = servicePulling
+		}
+		if done := s.completion(svc); done != nil {
+			out.State, out.ExitCode, out.SpecHash = serviceCompleted, new(int32), s.w.Hashes[svc.GetName()]
+			out.ContainerId, out.ImageDigest, out.StartedAt = done.ContainerID, done.ImageDigest, timestamppb.New(done.StartedAt)
 		}
 		return out
 	}

@@ -26,6 +26,7 @@ const (
 	KindRestartContainer Kind = "RestartContainer"
 	KindUnpauseContainer Kind = "UnpauseContainer"
 	KindConnectContainer Kind = "ConnectContainer"
+	KindRenameContainer  Kind = "RenameContainer"
 	KindUpdateContainer  Kind = "UpdateContainer"
 	KindStopContainer    Kind = "StopContainer"
 	KindDeleteContainer  Kind = "DeleteContainer"
@@ -40,7 +41,8 @@ type Action struct {
 	ID      string // of a container or network
 	Name    string // of an image, network or volume
 	Reason  string
-	// Previous says that it is about the container that a successor is to take over from.
+	// Previous says that it is about the container that a successor is to take over from, or about one of a service that
+	// left the manifest. Stopped, it is started again where the update fails.
 	Previous bool
 	// Until ends a Wait; zero where something else than time will end it.
 	Until time.Time
@@ -99,10 +101,15 @@ func (s *step) attempt(a Action, reasonOfFailure string) {
 	}
 }
 
+// fail ends the rollout. Where an update has failed already, what else of it fails is told and stops nothing.
 func (s *step) fail(service, reason, format string, args ...any) {
 	f := &Failure{Service: service, Reason: reason, Message: fmt.Sprintf(format, args...)}
 	if svc := s.w.service(service); svc != nil {
-		f.Update = s.previous(svc) != nil
+		if s.h.Memory.Update != nil && s.replacing() && !s.untouched(svc) {
+			s.wait(service, time.Time{}, "%s", f.Message)
+			return
+		}
+		f.Update = s.keeps(svc)
 		if c := s.best(svc, true); c != nil {
 			f.Container = c.ID
 		}

@@ -37,6 +37,8 @@ func (s *step) unmet(d *carav1.Dependency) string {
 	}
 	c := s.provider(svc)
 	switch {
+	case s.completion(svc) != nil:
+		return ""
 	case !s.launched(svc):
 		return svc.GetName() + " to start"
 	case s.outdated(svc, c) != "": // it is kept, and nobody knows better than that it runs
@@ -52,7 +54,7 @@ func (s *step) unmet(d *carav1.Dependency) string {
 // launched says that the service's container is as wanted and has run: what became of it since is another matter.
 func (s *step) launched(svc *carav1.Service) bool {
 	c := s.provider(svc)
-	return c != nil && !c.StartedAt.IsZero() && (s.outdated(svc, c) == "" || s.h.Memory.Update != nil)
+	return s.completion(svc) != nil || c != nil && !c.StartedAt.IsZero() && (s.outdated(svc, c) == "" || s.h.Memory.Update != nil)
 }
 
 // provider is the container of a service that others wait for: its successor, unless there will be none.
@@ -65,8 +67,7 @@ func (s *step) provider(svc *carav1.Service) *Container {
 
 // done says that a service which should end has ended well.
 func (s *step) done(svc *carav1.Service, c *Container) bool {
-	return c.State == StateExited && c.ExitCode == 0 && !c.StartedAt.IsZero() &&
-		(svc.GetRestartPolicy() == api.RestartNever || svc.GetRestartPolicy() == api.RestartOnFailure)
+	return c.State == StateExited && c.ExitCode == 0 && !c.StartedAt.IsZero() && ends(svc)
 }
 
 // unsettled says until when a container does not count as up that was restarted in this rollout, or that is to take over

@@ -19,10 +19,12 @@ func (s *step) rollOut() {
 	for _, svc := range s.w.Spec.GetServices() {
 		s.service(svc, network, volumes)
 	}
+	s.restore()
 	s.volumesFirst()
-	if len(s.actions) > 0 || s.updating() {
+	if len(s.actions) > 0 || s.updating() || s.h.Memory.Update != nil {
 		return
 	}
+	defer s.prove()
 	for _, v := range s.h.Volumes {
 		if !slices.ContainsFunc(s.w.Spec.GetVolumes(), func(d *carav1.Volume) bool { return volumeName(s.w.Project, d.GetName()) == v.Name }) {
 			s.attempt(Action{Kind: KindRemoveVolume, Name: v.Name, Reason: "the manifest does not declare it any more"}, "")
@@ -112,11 +114,11 @@ func (s *step) volumes() map[string]bool {
 // strays are containers of services that left the manifest, and those of a service that neither serve nor will. What
 // left the manifest goes once nothing is there any more that may need it.
 func (s *step) strays() []Container {
-	updating := s.updating()
+	kept := s.keepsLeft()
 	var out []Container
 	for _, c := range s.h.Containers {
 		svc := s.w.service(c.Labels[api.LabelService])
-		if svc == nil && updating {
+		if svc == nil && kept {
 			continue
 		}
 		keep := func(k *Container) bool { return k != nil && k.ID == c.ID }
@@ -147,7 +149,7 @@ func (s *step) best(svc *carav1.Service, asWanted bool) *Container {
 		if c.Labels[api.LabelService] != svc.GetName() || !s.w.sameAssignment(c.Labels) || asWanted != (s.outdated(svc, c) == "") {
 			continue
 		}
-		if _, leaves := s.h.Leaving[c.ID]; leaves && !asWanted {
+		if _, leaves := s.h.Leaving[c.ID]; leaves && !asWanted && !s.h.Record.Yielded[c.ID] {
 			continue // another has taken over from it: it does not come back
 		}
 		if best == nil || up(*c) && !up(*best) || up(*c) == up(*best) && older(c, best) {
@@ -191,14 +193,12 @@ func (s *step) service(svc *carav1.Service, network *Network, volumes map[string
 		s.beside(svc, old, network, volumes)
 		return
 	}
-	if f := s.h.Memory.Update; f != nil && f.Service == svc.GetName() { // and nothing is left that could serve
-		s.add(Action{
-			Kind: KindFail, Service: f.Service, Failure: &Failure{Service: f.Service, Reason: f.Reason, Message: f.Message}, Reason: f.Message,
-		})
+	c := s.container(svc.GetName())
+	if f := s.h.Memory.Update; f != nil && s.abandon(svc, c, f) {
 		return
 	}
-	c := s.container(svc.GetName())
 	switch {
+	case c == nil && s.completion(svc) != nil: // somebody removed its container
 	case c == nil:
 		s.create(svc, volumes, "the service has no container")
 	case c.State == StateRemoving || c.State == StateDead:
@@ -368,12 +368,27 @@ func (s *step) stopped(svc *carav1.Service, c *Container, network *Network) {
 		if len(svc.GetFiles()) > 0 && !s.ingredients(svc) {
 			return
 		}
-		s.attempt(Action{
-			Kind: KindStartContainer, Service: svc.GetName(), ID: c.ID, Name: c.Name, Reason: "it is its turn",
-		}, "StartFailed")
+		s.launch(svc, c)
 	default:
 		s.exited(svc, c)
 	}
+}
+
+// launch starts a container for the first time. What it takes the place of is stopped before.
+func (s *step) launch(svc *carav1.Service, c *Container) {
+	way := s.inTheWay(svc)
+	for _, old := range way {
+		s.attempt(Action{
+			Kind: KindStopContainer, Service: old.Labels[api.LabelService], ID: old.ID, Name: old.Name, Previous: true,
+			Reason: "service " + svc.GetName() + " takes its place",
+		}, "")
+	}
+	if len(way) > 0 {
+		return
+	}
+	s.attempt(Action{
+		Kind: KindStartContainer, Service: svc.GetName(), ID: c.ID, Name: c.Name, Reason: "it is its turn",
+	}, "StartFailed")
 }
 
 func (s *step) exited(svc *carav1.Service, c *Container) {
@@ -397,10 +412,13 @@ func (s *step) exited(svc *carav1.Service, c *Container) {
 }
 
 // images are the references of services whose container must be made: the ones to look for.
-func (w *Want) images(containers []Container) []string {
-	s := &step{w: w, h: &Have{Containers: containers}}
+func (w *Want) images(h *Have) []string {
+	s := &step{w: w, h: h}
 	refs := map[string]bool{}
 	for _, svc := range w.Spec.GetServices() {
+		if s.completion(svc) != nil {
+			continue
+		}
 		if c := s.container(svc.GetName()); c == nil || s.outdated(svc, c) != "" || s.wrongLimits(svc, c) || c.StartedAt.IsZero() {
 			refs[svc.GetImage()] = true
 		}

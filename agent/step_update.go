@@ -7,43 +7,58 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// An update with the order start-first, as Step sees it. A service then has two containers for a while: its successor,
-// which is as wanted, and the previous one, which is not and serves. What holds:
+// An update, as Step sees it. A service then has two containers for a while: its successor, which is as wanted, and the
+// previous one, which is not. What holds:
 //
 //   - There is at most one successor, and it is always the younger one: of several containers that are not as wanted,
 //     the oldest serves and the others are half-made successors of an older generation.
-//   - The previous one is kept up, and in the endpoints, until the successor is ready. From that very decision on the
-//     successor is in the endpoints and the previous one is deleted.
+//   - With the order start-first the previous one is kept up, and in the endpoints, until the successor is ready. From
+//     that very decision on the successor is in the endpoints and the previous one is deleted.
+//   - With the order stop-first the successor is made beside the previous one, which yields: it is stopped right before
+//     the successor starts, and deleted once the successor is ready. Never do both run. A service without another
+//     version that served before, or that never starts again (restartPolicy Never), is replaced without this.
 //   - A successor that failed for good is never ready. Until the next rollout nothing more is replaced, then: what runs
-//     is kept up, and the successor is kept as it is, stopped, for its log.
+//     is kept up, what yielded is started again, and the successor is kept as it is, stopped, for its log. The project
+//     fails only where nothing that served before is left.
 //
-// Nothing of this is remembered but the failure. An agent that starts anew makes the same of what it finds, and tries a
-// successor that failed once more.
+// Remembered are the failure, the version that served, and what yielded (see Record). An agent that starts anew makes the
+// same of what it finds.
 
-// previous is the container that serves while the service's successor is not ready; nil where there is none, or where
-// the service is replaced without one.
+// previous is the container that serves, or would again, while the service's successor is not ready; nil where there is
+// none, or where the service is replaced without one.
 func (s *step) previous(svc *carav1.Service) *Container {
-	startFirst, failed := svc.GetUpdate().GetOrder() == api.UpdateStartFirst, s.h.Memory.Update != nil
-	if !startFirst && !failed {
+	failed, netted := s.h.Memory.Update != nil, s.netted(svc)
+	if !netted && !failed {
 		return nil
 	}
 	next, old := s.best(svc, true), s.best(svc, false)
 	held := failed && next == nil // nothing more is replaced, whatever its order
-	if old == nil || !held && !startFirst || next != nil && s.ready(svc, next) {
+	if old == nil || !held && !netted || next != nil && s.ready(svc, next) {
 		return nil
 	}
-	if up(*old) || (next != nil || held) && comesBack(svc, old) {
+	if up(*old) || s.h.Record.Yielded[old.ID] || (next != nil || held) && comesBack(svc, old) {
 		return old
 	}
 	return nil
 }
 
+func startFirst(svc *carav1.Service) bool { return svc.GetUpdate().GetOrder() == api.UpdateStartFirst }
+
+// netted reports whether the previous container of a service is kept until its successor is ready.
+func (s *step) netted(svc *carav1.Service) bool {
+	return startFirst(svc) || s.replacing() && svc.GetRestartPolicy() != api.RestartNever
+}
+
 // serving is the container of a service that gets its requests.
 func (s *step) serving(svc *carav1.Service) *Container {
-	if old := s.previous(svc); old != nil {
-		return old
+	old, next := s.previous(svc), s.best(svc, true)
+	switch {
+	case old == nil:
+		return s.container(svc.GetName())
+	case !startFirst(svc) && s.h.Memory.Update == nil && next != nil && !up(*old):
+		return next
 	}
-	return s.container(svc.GetName())
+	return old
 }
 
 // ready says whether a successor can take over.
@@ -72,14 +87,36 @@ func (s *step) updating() bool {
 	return false
 }
 
+// besideEachOther reports whether an update leaves every service that it replaces up.
+func (s *step) besideEachOther() bool {
+	besides := false
+	for _, svc := range s.w.Spec.GetServices() {
+		old := s.previous(svc)
+		if old != nil && !up(*old) {
+			return false
+		}
+		besides = besides || old != nil
+	}
+	return besides
+}
+
 // beside keeps the previous container of a service up and brings its successor to where it can take over.
 func (s *step) beside(svc *carav1.Service, old *Container, network *Network, volumes map[string]bool) {
-	s.keep(svc, old, network)
-	next := s.best(svc, true)
-	switch failed := s.h.Memory.Update; {
+	next, failed := s.best(svc, true), s.h.Memory.Update
+	switch {
+	case failed != nil && !startFirst(svc) && next != nil && up(*next):
+		s.giveUp(svc, next, failed) // and only then the previous one comes back
+		return
+	case failed == nil && s.yields(svc, old, next):
+	default:
+		s.keep(svc, old, network)
+	}
+	switch {
 	case failed != nil && next != nil:
 		s.giveUp(svc, next, failed)
 	case failed != nil:
+	case next == nil && !startFirst(svc) && old.Name == containerName(s.w.Project, svc.GetName()):
+		s.makeWay(svc, old)
 	case next == nil:
 		s.create(svc, volumes, "the manifest changed, and its container serves until the new one is ready")
 	case next.State == StateRemoving || next.State == StateDead:
@@ -91,6 +128,34 @@ func (s *step) beside(svc *carav1.Service, old *Container, network *Network, vol
 	default:
 		s.stopped(svc, next, network)
 	}
+}
+
+// yields reports whether the previous container of a service may be down, as its successor starts or runs.
+func (s *step) yields(svc *carav1.Service, old, next *Container) bool {
+	switch {
+	case startFirst(svc) || up(*old):
+		return false
+	case s.h.Record.Yielded[old.ID]:
+		return true
+	}
+	return next != nil && (!next.StartedAt.IsZero() || s.blocked(svc) == "")
+}
+
+// makeWay gives the previous container the second name, so that its successor has the service's own.
+func (s *step) makeWay(svc *carav1.Service, old *Container) {
+	alone := 0
+	for _, c := range s.h.Containers {
+		if c.Labels[api.LabelService] == svc.GetName() {
+			alone++
+		}
+	}
+	if alone > 1 || !s.ingredients(svc) { // what is left of an older generation goes first
+		return
+	}
+	s.attempt(Action{
+		Kind: KindRenameContainer, Service: svc.GetName(), ID: old.ID, Name: successorName(s.w.Project, svc.GetName()),
+		Reason: "its successor gets the service's name",
+	}, "CreateFailed")
 }
 
 // giveUp leaves of the successors, once one of them has failed, that one alone, stopped, for its log. A service that may

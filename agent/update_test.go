@@ -79,9 +79,13 @@ func TestUpdateThatFails(t *testing.T) {
 	})
 	failed("a retry")
 	f.stop()
-	f.edit("p", func(p *carav1.Project) { p.Status.Conditions = nil })
+	starts, reports := f.engine.Calls("StartContainer"), f.reported()
 	f.run(t)
+	waitUntil(t, func() bool { return f.reported() > reports })
 	failed("another agent")
+	if again := f.engine.Calls("StartContainer"); again != starts {
+		t.Errorf("another agent tried the update that had failed again: %d starts", again-starts)
+	}
 	if missing.Load() {
 		t.Error("the service had no endpoint for a while")
 	}

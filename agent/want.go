@@ -27,6 +27,8 @@ type Want struct {
 	// RestartToken and RestartServices (all where empty) are an operator's wish for a restart.
 	RestartToken    string
 	RestartServices []string
+	// Said is the message of CondReady as the server knows it of this generation; empty where there is none.
+	Said string
 	// Phase and Failure are what the server knows of this generation and epoch.
 	Phase   string
 	Failure *Failure
@@ -50,6 +52,9 @@ func newWant(cfg Config, a *carav1.Assignment, haveSecrets bool) *Want {
 		RestartToken: p.GetStatus().GetRestartToken(), RestartServices: p.GetStatus().GetRestartServices(),
 		Phase: p.GetStatus().GetPhase(), Limits: cfg.Restart,
 		HaveSecrets: haveSecrets, Secrets: a.GetSecrets(), Auth: a.GetRegistryAuth(),
+	}
+	if c := api.FindCondition(p.GetStatus().GetConditions(), api.CondReady); c.GetObservedGeneration() == w.Generation {
+		w.Said = c.GetMessage()
 	}
 	w.Remove = w.Phase == api.PhaseTerminating || w.Phase == api.PhaseTerminated
 	for _, s := range w.Spec.GetServices() {

@@ -22,6 +22,8 @@ type workspace struct {
 	deeds   deeds
 	// sightings are those of the last look, by container.
 	sightings map[string]sighting
+	record    Record            // of the assignment
+	noted     Record            // what of it is on disk
 	digests   map[string]string // of images that containers were made from, by image id
 	saved     *carav1.Project   // what is on disk; nil: nothing
 	cleared   bool              // nothing is on disk for certain
@@ -68,7 +70,7 @@ func (a *Agent) work(ctx context.Context, project string) (time.Duration, error)
 // pass looks, decides, reports and acts once. more says that it should be done again right away.
 func (a *Agent) pass(ctx context.Context, t *task, want *Want) (again time.Duration, more bool, err error) {
 	w := &t.work
-	if w.begin(want) {
+	if w.begin(want) { // a rollout's end that the agent before saw is in the record
 		a.reports.forget(want.Project) // what was said of another rollout, the server has put away: say it again, also where it comes to the same
 	}
 	unkept := a.keep(t, want)
@@ -98,6 +100,7 @@ func (a *Agent) pass(ctx context.Context, t *task, want *Want) (again time.Durat
 	if unkept != nil && !w.covers(want) {
 		actions = postponed(actions, unkept)
 	}
+	a.note(want, w, w.record.next(want, have, actions, now))
 	a.endpoints.set(want.Project, routable(want, have, actions, now))
 	actions = a.drained(want, have, w, actions, now)
 	a.report(want, have, actions, now)
@@ -115,10 +118,14 @@ func (a *Agent) pass(ctx context.Context, t *task, want *Want) (again time.Durat
 // begin opens a rollout's bookkeeping anew where want is of another one, and says whether it did.
 func (w *workspace) begin(want *Want) bool {
 	if w.rollout == want.rollout() && w.memory.Pulls != nil {
+		if f := w.memory.Update; f != nil && f.Forgotten {
+			w.memory.Update = w.record.failed(want) // the server may know more by now
+		}
 		return false
 	}
 	w.rollout, w.deeds = want.rollout(), deeds{}
 	w.memory = Memory{Pulls: map[string]Pull{}, Restarts: map[string]Restarts{}, Tries: map[string]Try{}}
+	w.memory.Update = w.record.failed(want)
 	if w.digests == nil {
 		w.digests = map[string]string{}
 	}
@@ -132,7 +139,7 @@ func (a *Agent) keep(t *task, want *Want) error {
 		if w.cleared {
 			return nil
 		}
-		w.saved, w.cleared = nil, true
+		w.saved, w.cleared, w.record, w.noted = nil, true, Record{}, Record{}
 		return a.disk.remove(want.Project)
 	}
 	a.mu.Lock()
@@ -166,7 +173,11 @@ func postponed(actions []Action, why error) []Action {
 	out := slices.Clone(actions)
 	for i, x := range out {
 		switch x.Kind {
-		case KindRestartContainer, KindUnpauseContainer, KindConnectContainer, KindStopContainer, KindWait:
+		case KindRestartContainer, KindUnpauseContainer, KindConnectContainer, KindWait:
+		case KindStopContainer:
+			if x.Previous { // it would make room for a successor
+				out[i] = Action{Kind: KindWait, Service: x.Service, Name: x.Name, Reason: why.Error()}
+			}
 		default:
 			out[i] = Action{Kind: KindWait, Service: x.Service, Name: x.Name, Reason: why.Error()}
 		}
@@ -361,4 +372,17 @@ func (w *workspace) remember(want *Want, have *Have, action Action, err error, n
 // snapshot of the memory for one decision: Step gets values that nobody changes.
 func (m Memory) snapshot() Memory {
 	return Memory{Pulls: maps.Clone(m.Pulls), Restarts: maps.Clone(m.Restarts), Tries: maps.Clone(m.Tries), Failure: m.Failure, Update: m.Update}
+}
+
+// note keeps the record, in memory at once and on disk as soon as that is possible.
+func (a *Agent) note(want *Want, w *workspace, next Record) {
+	w.record = next
+	if want.Remove || next.same(w.noted) {
+		return
+	}
+	err := a.disk.saveRecord(want.Project, next)
+	a.diskSaid(err)
+	if err == nil {
+		w.noted = next
+	}
 }

@@ -24,6 +24,8 @@ type world struct {
 	images     map[string]bool
 	taken      map[string]bool // names that something foreign has
 	memory     Memory
+	record     Record
+	missing    map[string]Pull   // images that cannot be pulled
 	rigid      bool              // it cannot change limits
 	broken     map[string]string // services whose containers fail, those that are as wanted: crash or sick
 	warm       time.Duration     // how long a container takes to be healthy
@@ -40,7 +42,7 @@ func newWorld() *world {
 func (e *world) have(w *Want) *Have {
 	h := &Have{
 		Networks: slices.Clone(e.networks), Volumes: slices.Clone(e.volumes), Containers: slices.Clone(e.containers),
-		Images: maps.Clone(e.images), Health: map[string]Health{}, Memory: e.memory.snapshot(), Leaving: e.leaving,
+		Images: maps.Clone(e.images), Health: map[string]Health{}, Memory: e.memory.snapshot(), Leaving: e.leaving, Record: e.record,
 	}
 	for _, c := range e.containers {
 		switch {
@@ -82,6 +84,7 @@ func (e *world) container(id string) *Container {
 // do is what the agent does, on this engine.
 func (e *world) do(w *Want, actions []Action) {
 	soonest := time.Duration(0)
+	e.record = e.record.next(w, e.have(w), actions, e.now)
 	work := &workspace{memory: e.memory}
 	for _, a := range actions {
 		if a.Kind == KindWait {
@@ -99,6 +102,10 @@ func (e *world) do(w *Want, actions []Action) {
 			continue
 		}
 		if a.Kind == KindPull {
+			if pull, missing := e.missing[a.Name]; missing {
+				e.memory.Pulls[a.Name] = pull
+				continue
+			}
 			e.images[a.Name] = true
 			e.memory.Pulls[a.Name] = Pull{Done: true}
 			continue
@@ -177,6 +184,11 @@ func (e *world) act(w *Want, a Action) error {
 			return fmt.Errorf("update from %v to %v: %w", c.Limits, limits, err)
 		}
 		c.Limits = limits
+	case KindRenameContainer:
+		if slices.ContainsFunc(e.containers, func(c Container) bool { return c.Name == a.Name && c.ID != a.ID }) {
+			return fmt.Errorf("name %s in use", a.Name)
+		}
+		c.Name = a.Name
 	case KindUnpauseContainer:
 		c.State = StateRunning
 	case KindConnectContainer:

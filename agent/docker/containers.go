@@ -139,6 +139,21 @@ func (e *Engine) StopContainer(ctx context.Context, id string, grace time.Durati
 // wholeSeconds rounds up: a container gets at least the time it was promised.
 func wholeSeconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
 
+// RenameContainer implements agent.Lifecycle.
+func (e *Engine) RenameContainer(ctx context.Context, id, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
+	defer cancel()
+	docker, err := e.api(ctx)
+	if err != nil {
+		return err
+	}
+	err = docker.ContainerRename(ctx, id, name)
+	if err != nil && strings.Contains(err.Error(), "same name as") {
+		return nil
+	}
+	return wrap(err, "rename container %.12s to %s", id, name)
+}
+
 // UnpauseContainer implements agent.Lifecycle.
 func (e *Engine) UnpauseContainer(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)

@@ -124,6 +124,11 @@ func (e *Engine) StopContainer(ctx context.Context, id string, grace time.Durati
 	return e.change("StopContainer", func() error { return e.Engine.StopContainer(ctx, id, grace) })
 }
 
+// RenameContainer implements agent.Engine.
+func (e *Engine) RenameContainer(ctx context.Context, id, name string) error {
+	return e.change("RenameContainer", func() error { return e.Engine.RenameContainer(ctx, id, name) })
+}
+
 // UnpauseContainer implements agent.Engine.
 func (e *Engine) UnpauseContainer(ctx context.Context, id string) error {
 	return e.change("UnpauseContainer", func() error { return e.Engine.UnpauseContainer(ctx, id) })

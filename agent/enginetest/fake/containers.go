@@ -222,6 +222,24 @@ func (e *Engine) StopContainer(ctx context.Context, id string, _ time.Duration) 
 	return nil
 }
 
+// RenameContainer implements agent.Lifecycle.
+func (e *Engine) RenameContainer(ctx context.Context, id, name string) (err error) {
+	defer e.end("RenameContainer", &err)
+	if err := e.begin(ctx, "RenameContainer"); err != nil {
+		return err
+	}
+	c, err := e.find(id)
+	if err != nil {
+		return err
+	}
+	if other, err := e.find(name); err == nil && other != c {
+		return fmt.Errorf("rename container %s: the name %s is in use by container %s", id, name, other.ID)
+	}
+	c.Name = name
+	e.emit(c, "rename")
+	return nil
+}
+
 // UnpauseContainer implements agent.Lifecycle.
 func (e *Engine) UnpauseContainer(ctx context.Context, id string) (err error) {
 	defer e.end("UnpauseContainer", &err)
