@@ -23,7 +23,7 @@ func (a *Agent) act(ctx context.Context, want *Want, have *Have, x Action) (err 
 	case KindPull:
 		a.pulls.ask(ctx, want.Project, x.Name, want.authFor(x.Name))
 	case KindCreateNetwork:
-		_, err = a.engine.CreateNetwork(ctx, x.Name, want.owner())
+		_, err = a.engine.CreateNetwork(ctx, x.Name, want.owner(), 2*len(want.Spec.GetServices()))
 	case KindRemoveNetwork:
 		err = a.engine.RemoveNetwork(ctx, x.ID)
 	case KindCreateVolume:

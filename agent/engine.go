@@ -73,8 +73,9 @@ type Lifecycle interface {
 type Networks interface {
 	// ListNetworks returns those that carry all labels.
 	ListNetworks(ctx context.Context, labels map[string]string) ([]Network, error)
-	// CreateNetwork makes a bridge network, adopting one of that name with the very same labels; ErrForeign, ErrNoRoom.
-	CreateNetwork(ctx context.Context, name string, labels map[string]string) (Network, error)
+	// CreateNetwork makes a bridge network with room for as many containers, adopting one of that name with the very same
+	// labels; ErrForeign, ErrNoRoom.
+	CreateNetwork(ctx context.Context, name string, labels map[string]string, containers int) (Network, error)
 	// RemoveNetwork removes it. One that is gone is no error.
 	RemoveNetwork(ctx context.Context, id string) error
 }

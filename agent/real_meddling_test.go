@@ -13,6 +13,7 @@ import (
 	"github.com/docker/docker/api/types/volume"
 	"github.com/docker/docker/client"
 
+	"github.com/caravanserai/cara/agent"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/testimage"
@@ -51,13 +52,18 @@ func (m *meddler) forge(name string, labels map[string]string) string {
 	return c.ID
 }
 
-// emptyNetwork takes everything off the project's network and the network away.
+// emptyNetwork takes everything off the project's network and the network away. An agent that runs puts things back
+// meanwhile.
 func (m *meddler) emptyNetwork() {
 	m.Helper()
-	for _, id := range m.ids {
-		m.must(m.docker.NetworkDisconnect(m.Context(), "cara-"+m.project, id, true))
-	}
-	m.must(m.docker.NetworkRemove(m.Context(), "cara-"+m.project))
+	waitUntil(m.T, func() bool {
+		for _, id := range m.ids {
+			if err := m.docker.NetworkDisconnect(m.Context(), "cara-"+m.project, id, true); err != nil {
+				m.Logf("disconnect: %v", err)
+			}
+		}
+		return m.docker.NetworkRemove(m.Context(), "cara-"+m.project) == nil
+	})
 }
 
 func (m *meddler) remove(id string) {
@@ -167,8 +173,13 @@ func TestRealMeddling(t *testing.T) {
 
 // newMeddler brings a project of three services up.
 func newMeddler(t *testing.T, project string) *meddler {
+	return newMeddlerOf(t, project, func(*agent.Config) {})
+}
+
+func newMeddlerOf(t *testing.T, project string, change func(*agent.Config)) *meddler {
 	r := newReal(t)
 	r.cfg.Restart.Limit = 100 // what is done by hand must not add up to a crash loop
+	change(&r.cfg)
 	r.run(t)
 	m := &meddler{onDocker: r, docker: r.docker(t), project: fmt.Sprint(project, "-", os.Getpid())}
 	m.put(m.project, three())

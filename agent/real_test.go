@@ -103,6 +103,7 @@ func TestRealThreeServices(t *testing.T) {
 		spec.Services[2].Image = testimage.WebV2
 		r.put(project, spec)
 		r.wait(t, project, phase(api.PhaseRunning))
+		waitUntil(t, func() bool { return len(r.ids(t)) == len(before) }) // the one of before goes once the new one has stayed up
 		after := r.ids(t)
 		if before["cara-"+project+".front"] == after["cara-"+project+".front"] {
 			t.Error("the changed service was not replaced")

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -156,6 +157,18 @@ func TestUpdateKeepsWhatServes(t *testing.T) {
 			services: []*carav1.Service{run("app"), run("b", first), run("c", first)}, changed: []string{"b", "c"},
 			edit: func(_ *Want, e *world) { e.broken["b"], e.broken["c"] = "crash", "crash" },
 			want: end{Reason: api.ReasonUpdateFailed, Up: []string{"app", "b", "c"}},
+		},
+		"the network is too small for more": {
+			services: []*carav1.Service{run("app")},
+			edit: func(w *Want, e *world) {
+				e.networks[0].Subnet = "10.213.0.0/27"
+				for i := range 29 {
+					name := fmt.Sprint("more", i)
+					w.Spec.Services = append(w.Spec.Services, run(name))
+					w.RunHashes[name], w.Hashes[name] = "v1:new", "v1:new"
+				}
+			},
+			want: end{Reason: api.ReasonUpdateFailed, Up: []string{"app"}},
 		},
 		"nothing served any more": {
 			services: []*carav1.Service{run("app")}, changed: []string{"app"},

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -82,6 +83,16 @@ func (s *step) keeper() *Network {
 	}
 	return keep
 }
+
+// roomy reports whether a network has an address for each service and one for the successor that an update starts beside
+// it. A network is never made anew for that: its containers would have to stop.
+func (s *step) roomy(n *Network) bool {
+	p, err := netip.ParsePrefix(n.Subnet)
+	return err != nil || Addresses(p.Bits()) > len(s.w.Spec.GetServices())
+}
+
+// Addresses is how many containers a network with a prefix of this length has addresses for.
+func Addresses(bits int) int { return 1<<(32-bits) - 3 }
 
 // users counts the containers that run on a network.
 func (s *step) users(n *Network) int {
@@ -198,7 +209,10 @@ func (s *step) service(svc *carav1.Service, network *Network, volumes map[string
 		return
 	}
 	switch {
-	case c == nil && s.completion(svc) != nil: // somebody removed its container
+	case s.completion(svc) != nil: // as it is now it has completed, and somebody removed the container
+		if c != nil {
+			s.delete(*c, "the service has completed as the manifest has it now")
+		}
 	case c == nil:
 		s.create(svc, volumes, "the service has no container")
 	case c.State == StateRemoving || c.State == StateDead:
@@ -232,6 +246,11 @@ func (s *step) create(svc *carav1.Service, volumes map[string]bool, reason strin
 		if !volumes[volumeName(s.w.Project, m.GetName())] {
 			return
 		}
+	}
+	if keep := s.keeper(); keep != nil && !s.roomy(keep) {
+		s.fail(svc.GetName(), "NetworkTooSmall", "the project's network %s, made for fewer services, has too few addresses for %d; "+
+			"delete the project and apply it again, or spread its services over several projects", keep.Subnet, len(s.w.Spec.GetServices()))
+		return
 	}
 	if name := s.freeName(svc.GetName()); name != "" {
 		s.attempt(Action{Kind: KindCreateContainer, Service: svc.GetName(), Name: name, Reason: reason}, "CreateFailed")

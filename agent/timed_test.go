@@ -84,9 +84,9 @@ func (e *timed) ListNetworks(ctx context.Context, labels map[string]string) ([]a
 	return e.Engine.ListNetworks(ctx, labels)
 }
 
-func (e *timed) CreateNetwork(ctx context.Context, name string, labels map[string]string) (agent.Network, error) {
+func (e *timed) CreateNetwork(ctx context.Context, name string, labels map[string]string, containers int) (agent.Network, error) {
 	defer e.count("CreateNetwork")()
-	return e.Engine.CreateNetwork(ctx, name, labels)
+	return e.Engine.CreateNetwork(ctx, name, labels, containers)
 }
 
 func (e *timed) RemoveNetwork(ctx context.Context, id string) error {

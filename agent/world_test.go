@@ -86,6 +86,10 @@ func (e *world) do(w *Want, actions []Action) {
 	soonest := time.Duration(0)
 	e.record = e.record.next(w, e.have(w), actions, e.now)
 	work := &workspace{memory: e.memory}
+	var first Action
+	if i := slices.IndexFunc(actions, func(a Action) bool { return a.Kind == KindFail }); i >= 0 {
+		first = actions[i]
+	}
 	for _, a := range actions {
 		if a.Kind == KindWait {
 			if d := a.Until.Sub(e.now); !a.Until.IsZero() && (soonest == 0 || d < soonest) {
@@ -93,7 +97,10 @@ func (e *world) do(w *Want, actions []Action) {
 			}
 			continue
 		}
-		if a.Kind == KindFail {
+		if a.Kind == KindFail { // the agent takes the first, and looks again
+			if a != first {
+				continue
+			}
 			if a.Failure.Update && e.memory.Update == nil {
 				e.memory.Update = a.Failure
 			} else if e.memory.Failure == nil {

@@ -104,6 +104,10 @@ func (w *waiting) take(e *carav1.ProjectEvent) []string {
 		w.settle(name, exitFailed, fmt.Sprintf("project %q is not updated: %s", name, message))
 		return nil
 	case phase == api.PhaseRunning && p.GetStatus().GetObservedGeneration() >= p.GetMetadata().GetGeneration():
+		if jobs := openJobs(p); len(jobs) > 0 {
+			message = waitsForJobs(jobs)
+			break
+		}
 		delete(w.open, name)
 	}
 	step := "project/" + line(name) + " " + line(phase)
@@ -130,6 +134,9 @@ func (w *waiting) verdict(timeout time.Duration) error {
 	for _, name := range slices.Sorted(maps.Keys(w.open)) {
 		p := w.open[name]
 		_, message := telling(p)
+		if jobs := openJobs(p); p.GetStatus().GetPhase() == api.PhaseRunning && len(jobs) > 0 {
+			message = waitsForJobs(jobs)
+		}
 		text := fmt.Sprintf("project %q is %s after %s", name, dash(p.GetStatus().GetPhase()), timeout)
 		if message != "" {
 			text += ": " + line(message)
@@ -146,6 +153,26 @@ func (w *waiting) verdict(timeout time.Duration) error {
 		code = w.code
 	}
 	return Exit{Code: code, Message: strings.Join(messages, "\n       ")} // under the first one, which "error: " begins
+}
+
+// openJobs are the services that should end, and have not. A service that may end but serves, as its check or its ingress
+// says, is no job.
+func openJobs(p *carav1.Project) []string {
+	completed := map[string]bool{}
+	for _, s := range p.GetStatus().GetServices() {
+		completed[s.GetName()] = s.GetState() == "Completed"
+	}
+	var open []string
+	for _, s := range p.GetSpec().GetServices() {
+		if api.IsJob(p.GetSpec(), s) && !completed[s.GetName()] {
+			open = append(open, s.GetName())
+		}
+	}
+	return open
+}
+
+func waitsForJobs(jobs []string) string {
+	return "waiting for " + strings.Join(jobs, ", ") + " to complete"
 }
 
 // updateFailed tells whether the newest generation came to nothing and the previous version serves.

@@ -281,6 +281,27 @@ func TestWaitingDecides(t *testing.T) {
 		{"gone during the watch", []*carav1.ProjectEvent{event("Added", "a", "Running", 2), event("Deleted", "b", "Terminated", 2)}, 0, 1},
 		{"others do not matter", []*carav1.ProjectEvent{event("Added", "x", "Failed", 2), event("Added", "a", "Running", 2), event("Added", "b", "Running", 2), bookmark}, 0, 0},
 	}
+	job := func(phase, state string, serves bool) *carav1.ProjectEvent {
+		e := event("Modified", "a", phase, 2)
+		e.Object.Spec = &carav1.ProjectSpec{Services: []*carav1.Service{{Name: "migrate", RestartPolicy: api.RestartNever}}}
+		if serves {
+			e.Object.Spec.Ingress = []*carav1.Ingress{{Target: &carav1.IngressTarget{Service: "migrate"}}}
+		}
+		e.Object.Status.Services = []*carav1.ServiceStatus{{Name: "migrate", State: state}}
+		return e
+	}
+	b := event("Added", "b", "Running", 2)
+	tests = append(tests, []struct {
+		name   string
+		events []*carav1.ProjectEvent
+		open   int
+		code   int
+	}{
+		{"a job runs", []*carav1.ProjectEvent{b, job("Running", "Running", false)}, 1, exitTimeout},
+		{"a job has completed", []*carav1.ProjectEvent{b, job("Running", "Running", false), job("Running", "Completed", false)}, 0, 0},
+		{"a job fails after a while", []*carav1.ProjectEvent{b, job("Running", "Running", false), job("Failed", "Failed", false)}, 0, exitFailed},
+		{"a service that may end, and serves", []*carav1.ProjectEvent{b, job("Running", "Running", true)}, 0, 0},
+	}...)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWaiting([]string{"a", "b"})

@@ -40,7 +40,7 @@ func (e *Engine) ListNetworks(ctx context.Context, labels map[string]string) ([]
 const overlapRetries = 16
 
 // CreateNetwork implements agent.Networks.
-func (e *Engine) CreateNetwork(ctx context.Context, name string, labels map[string]string) (agent.Network, error) {
+func (e *Engine) CreateNetwork(ctx context.Context, name string, labels map[string]string, containers int) (agent.Network, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()
 	docker, err := e.api(ctx)
@@ -49,7 +49,7 @@ func (e *Engine) CreateNetwork(ctx context.Context, name string, labels map[stri
 	}
 	refused := map[netip.Prefix]bool{}
 	for {
-		subnet, release, err := e.reserve(ctx, refused)
+		subnet, release, err := e.reserve(ctx, bitsFor(containers), refused)
 		if err != nil {
 			return agent.Network{}, fmt.Errorf("create network %s: %w", name, err)
 		}
@@ -117,7 +117,7 @@ func (e *Engine) RemoveNetwork(ctx context.Context, id string) error {
 func (e *Engine) SubnetCapacity() int { return 1 << (subnetBits - e.cfg.NetworkPool.Bits()) }
 
 // reserve picks the lowest free subnet and keeps it from other callers until release.
-func (e *Engine) reserve(ctx context.Context, refused map[netip.Prefix]bool) (netip.Prefix, func(), error) {
+func (e *Engine) reserve(ctx context.Context, bits int, refused map[netip.Prefix]bool) (netip.Prefix, func(), error) {
 	docker, err := e.api(ctx)
 	if err != nil {
 		return netip.Prefix{}, nil, err
@@ -142,11 +142,14 @@ func (e *Engine) reserve(ctx context.Context, refused map[netip.Prefix]bool) (ne
 	for p := range refused {
 		taken = append(taken, p)
 	}
-	subnet, ok := freeSubnet(e.cfg.NetworkPool, taken)
+	subnet, ok := freeSubnet(e.cfg.NetworkPool, bits, taken)
 	if !ok {
-		return netip.Prefix{}, nil, fmt.Errorf("%w: all %d subnets of the network pool %s are taken; it is tried again, but "+
-			"start the agent with a larger --network-pool, with one that nobody else uses, or move projects",
-			agent.ErrNoRoom, e.SubnetCapacity(), e.cfg.NetworkPool)
+		what := fmt.Sprintf("all %d subnets of the network pool %s are taken", e.SubnetCapacity(), e.cfg.NetworkPool)
+		if bits != subnetBits {
+			what = fmt.Sprintf("the network pool %s has no free /%d, which this project's services need", e.cfg.NetworkPool, bits)
+		}
+		return netip.Prefix{}, nil, fmt.Errorf("%w: %s; it is tried again, but "+
+			"start the agent with a larger --network-pool, with one that nobody else uses, or move projects", agent.ErrNoRoom, what)
 	}
 	e.reserved[subnet] = true
 	return subnet, func() {
@@ -156,8 +159,21 @@ func (e *Engine) reserve(ctx context.Context, refused map[netip.Prefix]bool) (ne
 	}, nil
 }
 
-// freeSubnet returns the lowest /27 of pool that overlaps with none of taken.
-func freeSubnet(pool netip.Prefix, taken []netip.Prefix) (netip.Prefix, bool) {
+// bitsFor is the length of the smallest prefix, /27 or larger, that has an address for each of so many containers. The
+// network's own address, its gateway and its broadcast address are nobody's.
+func bitsFor(containers int) int {
+	bits := subnetBits
+	for bits > 8 && agent.Addresses(bits) < containers {
+		bits--
+	}
+	return bits
+}
+
+// freeSubnet returns the lowest subnet of this size in pool that overlaps with none of taken.
+func freeSubnet(pool netip.Prefix, bits int, taken []netip.Prefix) (netip.Prefix, bool) {
+	if bits < pool.Bits() {
+		return netip.Prefix{}, false
+	}
 	used := map[netip.Addr]bool{}
 	for _, t := range taken {
 		switch {
@@ -165,24 +181,24 @@ func freeSubnet(pool netip.Prefix, taken []netip.Prefix) (netip.Prefix, bool) {
 		case t.Bits() <= pool.Bits():
 			return netip.Prefix{}, false
 		default:
-			at := netip.PrefixFrom(t.Addr(), min(t.Bits(), subnetBits)).Masked().Addr()
+			at := netip.PrefixFrom(t.Addr(), min(t.Bits(), bits)).Masked().Addr()
 			used[at] = true
-			for next := nextSubnet(at); t.Contains(next) && at.Less(next); next = nextSubnet(at) {
+			for next := nextSubnet(at, bits); t.Contains(next) && at.Less(next); next = nextSubnet(at, bits) {
 				used[next], at = true, next
 			}
 		}
 	}
-	for at := pool.Addr(); pool.Contains(at); at = nextSubnet(at) {
+	for at := pool.Addr(); pool.Contains(at); at = nextSubnet(at, bits) {
 		if !used[at] {
-			return netip.PrefixFrom(at, subnetBits), true
+			return netip.PrefixFrom(at, bits), true
 		}
 	}
 	return netip.Prefix{}, false
 }
 
-func nextSubnet(at netip.Addr) netip.Addr {
+func nextSubnet(at netip.Addr, bits int) netip.Addr {
 	b := at.As4()
 	n := uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
-	n += 1 << (32 - subnetBits)
+	n += 1 << (32 - bits)
 	return netip.AddrFrom4([4]byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)})
 }

@@ -28,10 +28,26 @@ func TestFreeSubnet(t *testing.T) {
 			for _, s := range c.taken {
 				taken = append(taken, netip.MustParsePrefix(s))
 			}
-			got, ok := freeSubnet(netip.MustParsePrefix(c.pool), taken)
+			got, ok := freeSubnet(netip.MustParsePrefix(c.pool), subnetBits, taken)
 			if ok != (c.want != "") || ok && got.String() != c.want {
 				t.Errorf("got %v, %v, want %q", got, ok, c.want)
 			}
 		})
+	}
+}
+
+func TestSubnetFitsTheProject(t *testing.T) {
+	for containers, want := range map[int]int{1: 27, 29: 27, 30: 26, 61: 26, 62: 25, 70: 25, 200: 24, 254: 23} {
+		if got := bitsFor(containers); got != want {
+			t.Errorf("%d containers get a /%d, want /%d", containers, got, want)
+		}
+	}
+	pool := netip.MustParsePrefix("10.1.0.0/24")
+	taken := []netip.Prefix{netip.MustParsePrefix("10.1.0.0/27"), netip.MustParsePrefix("10.1.0.96/27")}
+	for bits, want := range map[int]string{27: "10.1.0.32/27", 26: "10.1.0.128/26", 25: "10.1.0.128/25", 24: "", 23: ""} {
+		got, ok := freeSubnet(pool, bits, taken)
+		if ok != (want != "") || ok && got.String() != want {
+			t.Errorf("/%d: got %s %v, want %q", bits, got, ok, want)
+		}
 	}
 }

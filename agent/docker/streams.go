@@ -9,6 +9,7 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/events"
+	"github.com/docker/docker/api/types/filters"
 
 	"github.com/caravanserai/cara/agent"
 	"github.com/caravanserai/cara/api"
@@ -93,10 +94,11 @@ func nanos(t time.Time) string {
 // Events implements agent.Streams. The engine answers before it subscribes, so it is asked for all that it remembers, which are 256 events at
 // most: one that is heard twice costs a look. It is not asked for events since a time, as its clock may differ from the agent's.
 func (e *Engine) Events(ctx context.Context, labels map[string]string, subscribed func(), emit func(agent.Event)) error {
-	match := labelFilter(labels)
-	match.Add("type", string(events.ContainerEventType))
+	match := filters.NewArgs(filters.Arg("type", string(events.ContainerEventType))) // a network's events carry no labels
+	match.Add("type", string(events.NetworkEventType))
 	for _, action := range []events.Action{
 		events.ActionStart, events.ActionDie, events.ActionPause, events.ActionUnPause, events.ActionDestroy, events.ActionRename,
+		events.ActionUpdate, events.ActionDisconnect,
 	} {
 		match.Add("event", string(action))
 	}
@@ -116,7 +118,9 @@ func (e *Engine) Events(ctx context.Context, labels map[string]string, subscribe
 	for {
 		select {
 		case m := <-messages:
-			emit(agent.Event{Project: m.Actor.Attributes[api.LabelProject], Action: string(m.Action)})
+			if project, ours := projectOf(m, labels); ours {
+				emit(agent.Event{Project: project, Action: string(m.Action)})
+			}
 		case err := <-failed:
 			if err == nil {
 				err = io.EOF
@@ -124,4 +128,13 @@ func (e *Engine) Events(ctx context.Context, labels map[string]string, subscribe
 			return wrap(err, "read events")
 		}
 	}
+}
+
+// projectOf returns which project an event is about. Of a network there is only its name, which somebody else may have
+// given: a look at the project tells.
+func projectOf(m events.Message, labels map[string]string) (project string, ours bool) {
+	if m.Type == events.NetworkEventType {
+		return strings.CutPrefix(m.Actor.Attributes["name"], agent.NetworkPrefix)
+	}
+	return m.Actor.Attributes[api.LabelProject], has(m.Actor.Attributes, labels)
 }

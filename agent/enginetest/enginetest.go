@@ -111,7 +111,7 @@ func (s *suite) spec(args ...string) agent.ContainerSpec {
 
 func (s *suite) network(t *testing.T) agent.Network {
 	t.Helper()
-	n, err := s.Engine.CreateNetwork(t.Context(), s.name(), s.labels)
+	n, err := s.Engine.CreateNetwork(t.Context(), s.name(), s.labels, 3)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -271,14 +271,14 @@ func networks(t *testing.T, s *suite) {
 	if again := s.network(t); again.ID != n.ID {
 		t.Errorf("made again as %s, want %s adopted", again.ID, n.ID)
 	}
-	other, err := s.Engine.CreateNetwork(t.Context(), s.name()+"-other", s.labels)
+	other, err := s.Engine.CreateNetwork(t.Context(), s.name()+"-other", s.labels, 3)
 	must(t, err)
 	if other.Subnet == n.Subnet || other.Subnet == "" {
 		t.Errorf("subnets %q and %q", n.Subnet, other.Subnet)
 	}
-	_, err = s.Engine.CreateNetwork(t.Context(), s.name(), s.foreign())
+	_, err = s.Engine.CreateNetwork(t.Context(), s.name(), s.foreign(), 3)
 	wantErr(t, err, agent.ErrForeign)
-	if _, err = s.Engine.CreateNetwork(t.Context(), s.name(), s.older()); err == nil || errors.Is(err, agent.ErrForeign) {
+	if _, err = s.Engine.CreateNetwork(t.Context(), s.name(), s.older(), 3); err == nil || errors.Is(err, agent.ErrForeign) {
 		t.Errorf("an older one of ours: %v", err)
 	}
 	list, err := s.Engine.ListNetworks(t.Context(), s.labels)

@@ -150,8 +150,8 @@ func (e *Engine) ListNetworks(ctx context.Context, labels map[string]string) (li
 }
 
 // CreateNetwork implements agent.Engine.
-func (e *Engine) CreateNetwork(ctx context.Context, name string, labels map[string]string) (n agent.Network, err error) {
-	return n, e.change("CreateNetwork", func() error { n, err = e.Engine.CreateNetwork(ctx, name, labels); return err })
+func (e *Engine) CreateNetwork(ctx context.Context, name string, labels map[string]string, containers int) (n agent.Network, err error) {
+	return n, e.change("CreateNetwork", func() error { n, err = e.Engine.CreateNetwork(ctx, name, labels, containers); return err })
 }
 
 // RemoveNetwork implements agent.Engine.

@@ -206,7 +206,7 @@ func (e *Engine) ListNetworks(ctx context.Context, labels map[string]string) (ou
 }
 
 // CreateNetwork implements agent.Networks.
-func (e *Engine) CreateNetwork(ctx context.Context, name string, labels map[string]string) (_ agent.Network, err error) {
+func (e *Engine) CreateNetwork(ctx context.Context, name string, labels map[string]string, _ int) (_ agent.Network, err error) {
 	defer e.end("CreateNetwork", &err)
 	if err := e.begin(ctx, "CreateNetwork"); err != nil {
 		return agent.Network{}, err
