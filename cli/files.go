@@ -36,6 +36,13 @@ func (a *app) readManifests(paths []string) ([]proto.Message, error) {
 			if err != nil {
 				return nil, err
 			}
+			if looks, foreign := manifest.Foreign(display(file), data); foreign && file == path {
+				problems = append(problems, &carav1.FileProblem{File: display(file), Message: foreignAdvice(looks)})
+				continue
+			} else if foreign { // a directory holds files of other tools, too
+				fmt.Fprintf(a.Err, "warning: %s is skipped: it looks like %s\n", line(display(file)), line(looks))
+				continue
+			}
 			found, wrong := manifest.Parse(display(file), data, manifest.Limits{})
 			docs, problems = append(docs, found...), append(problems, wrong...)
 		}
@@ -59,6 +66,17 @@ func (a *app) readManifests(paths []string) ([]proto.Message, error) {
 		}
 	}
 	return objects, nil
+}
+
+// foreignAdvice says what to do with a file of another tool that was given for a manifest.
+func foreignAdvice(looks string) string {
+	switch {
+	case strings.Contains(looks, "Compose"):
+		return "looks like " + looks + ", not a manifest of Cara: write a Project with each service under spec.services, volumes under spec.volumes, and HTTP ports as spec.ingress"
+	case strings.Contains(looks, "Kubernetes"), strings.Contains(looks, "Helm"), strings.Contains(looks, "kustomization"):
+		return "looks like " + looks + ", and Cara does not run Kubernetes objects: write a Project with each container under spec.services, and an Ingress as spec.ingress"
+	}
+	return "looks like " + looks + ", not a manifest of Cara: a manifest has apiVersion: caravanserai/v1 and a kind such as Project"
 }
 
 // display is what messages call a file.
