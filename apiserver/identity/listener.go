@@ -12,22 +12,19 @@ import (
 const (
 	// firstByte is how long a new connection may stay silent.
 	firstByte = 10 * time.Second
-	// maxSilent bounds the connections whose first byte is awaited. One more, and the listener accepts none until one
-	// of them speaks or its time is up; the kernel's queue holds the callers meanwhile.
-	maxSilent = 1024
 	// tlsRecord is the first byte of every TLS connection, and never that of an HTTP request.
 	tlsRecord = 0x16
 )
 
 // Listener accepts TLS and, on the loopback only, plaintext on one address. It returns a *tls.Conn, whose handshake is
-// left to the server, or a plain connection. A plaintext caller from elsewhere is told to use TLS and let go.
+// left to the server, or a plain connection. A plaintext caller from elsewhere is told to use TLS and let go. The
+// listener that it wraps bounds the connections: see package connlimit.
 //
 // The goroutines that wait for first bytes begin with the first Accept and are gone when Close returns.
 type Listener struct {
 	inner  net.Listener
 	config *tls.Config
 	ready  chan net.Conn
-	silent chan struct{}
 
 	ctx    context.Context //nolint:containedctx // the listener's own life: net.Listener has no other way to end it
 	cancel context.CancelCauseFunc
@@ -41,8 +38,7 @@ func NewListener(inner net.Listener, config *tls.Config) *Listener {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	return &Listener{
 		inner: inner, config: config, ctx: ctx, cancel: cancel,
-		ready:  make(chan net.Conn),
-		silent: make(chan struct{}, maxSilent),
+		ready: make(chan net.Conn),
 	}
 }
 
@@ -70,14 +66,8 @@ func (l *Listener) Close() error {
 
 func (l *Listener) acceptAll() {
 	for {
-		select {
-		case l.silent <- struct{}{}:
-		case <-l.ctx.Done():
-			return
-		}
 		conn, err := l.inner.Accept()
 		if err != nil {
-			<-l.silent
 			if l.pause(err) {
 				continue
 			}
@@ -106,7 +96,6 @@ func (l *Listener) pause(err error) bool {
 func (l *Listener) greet(raw net.Conn) {
 	stop := context.AfterFunc(l.ctx, func() { _ = raw.Close() }) // Close must not wait for a silent caller
 	first, err := readFirst(raw)
-	<-l.silent
 	if err != nil {
 		stop()
 		_ = raw.Close() // a caller that says nothing, or is gone, hears nothing
@@ -161,6 +150,9 @@ type startedConn struct {
 	net.Conn
 	first []byte
 }
+
+// NetConn returns the connection underneath.
+func (c *startedConn) NetConn() net.Conn { return c.Conn }
 
 func (c *startedConn) Read(p []byte) (int, error) {
 	if len(c.first) > 0 && len(p) > 0 {

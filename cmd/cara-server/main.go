@@ -50,6 +50,8 @@ func newCommand() *cobra.Command {
 	p.StringVar(&f.Hosts.Environment, "environment", "", "environment of short ingress hosts")
 	p.StringSliceVar(&f.ReserveHosts, "reserve-host", nil, "hosts that no project may claim, such as *.bank.example; the server's own names are reserved anyway")
 	p.StringVar(&f.ContextsFile, "contexts-file", "", `file that gets a context for caractrl ("none" for no file; default: the user's own)`)
+	p.IntVar(&f.Connections.Max, "max-connections", 4096, "connections that the server keeps open; the oldest that has not authenticated makes room for a new one")
+	p.IntVar(&f.Connections.PerAddress, "max-connections-per-address", 512, "the same for one client address (a /64 of IPv6)")
 	p.StringVar(&f.Placement, "placement", "spread", "where projects go that fit on several nodes: spread (the emptiest) or binpack (the fullest)")
 	cmd.AddCommand(newDevCommand(f))
 	return cmd

@@ -22,6 +22,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/gc"
 	"github.com/caravanserai/cara/internal/access"
+	"github.com/caravanserai/cara/internal/connlimit"
 	"github.com/caravanserai/cara/reconciler"
 	"github.com/caravanserai/cara/scheduler"
 	"github.com/caravanserai/cara/sources"
@@ -46,6 +47,8 @@ type ServerConfig struct {
 	Hosts api.HostTemplate
 	// ReserveHosts are patterns of hosts that no project may claim, beside the server's own names.
 	ReserveHosts []string
+	// Connections bounds the connections of the address; zero values have working defaults.
+	Connections connlimit.Config
 	// Placement is the scheduler's strategy: spread, also where it is empty, or binpack.
 	Placement string
 	// ContextsFile gets a context for the local user's caractrl; the user's own file where it is empty, none where it
@@ -70,6 +73,8 @@ func (c *ServerConfig) Validate() error {
 		return errors.New("--data-dir is required: it holds the cluster's state")
 	case c.Logger == nil:
 		return errors.New("program: Logger is missing")
+	case c.Connections.Max < 0 || c.Connections.PerAddress < 0:
+		return errors.New("--max-connections and --max-connections-per-address must be 0 (default) or more")
 	case c.Placement != "" && c.Placement != string(scheduler.Spread) && c.Placement != string(scheduler.Binpack):
 		return fmt.Errorf("--placement %q: want %s or %s", c.Placement, scheduler.Spread, scheduler.Binpack)
 	}
@@ -117,7 +122,7 @@ func (c *ServerConfig) Run(ctx context.Context) (err error) {
 	if c.Serving != nil {
 		c.Serving(url)
 	}
-	return c.serve(ctx, server, identity.NewListener(inner, id.TLSConfig()), db)
+	return c.serve(ctx, server, identity.NewListener(connlimit.New(inner, c.Connections), id.TLSConfig()), db)
 }
 
 // mortal is a store that may stop for good.
