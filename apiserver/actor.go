@@ -3,6 +3,7 @@ package apiserver
 import (
 	"context"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
@@ -38,6 +39,11 @@ type Actor struct {
 	// Hosts are patterns of the hosts that the actor's projects may claim. Where empty: the hosts that begin with
 	// NamePrefix, or every host without a NamePrefix.
 	Hosts []string
+	// Token is the name of the token, or of the record of the certificate, that let the actor in. When it is deleted or
+	// changed, the actor's open calls end.
+	Token string
+	// Expires is when the token expires; zero for never.
+	Expires time.Time
 }
 
 // Authenticator says who calls over the network, from the credentials in ctx: the metadata key `authorization` and the

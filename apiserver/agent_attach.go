@@ -26,6 +26,7 @@ const (
 type meetings struct {
 	mu      sync.Mutex
 	waiting map[string]*meeting // by stream id
+	of      map[string]int      // meetings by the name of their caller
 }
 
 // meeting is one stream from its request to its end. over ends it from the caller's side.
@@ -36,15 +37,20 @@ type meeting struct {
 	finish   context.CancelFunc
 }
 
-// expect makes a meeting with an agent, which lasts until finish.
-func (m *meetings) expect(ctx context.Context, node string) (*meeting, error) {
+// expect makes a meeting with an agent, which lasts until finish. A caller may have so many of them: each.
+func (m *meetings) expect(ctx context.Context, node string, each int) (*meeting, error) {
+	caller := actorOf(ctx).Name
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.of[caller] >= each {
+		return nil, api.Errorf(codes.ResourceExhausted, api.TitleTooMany,
+			"%s has %d streams to agents open (logs, exec, port-forward, top), which is the most for one caller: close some", caller, each)
+	}
 	if len(m.waiting) >= maxAttached {
 		return nil, api.Errorf(codes.ResourceExhausted, api.TitleTooMany, "%d streams to agents are open, which is the most: close some, or try again later", maxAttached)
 	}
 	if m.waiting == nil {
-		m.waiting = make(map[string]*meeting)
+		m.waiting, m.of = make(map[string]*meeting), make(map[string]int)
 	}
 	over, cancel := context.WithCancel(ctx)
 	w := &meeting{id: identity.NewSecret(), node: node, arrived: make(chan *agentEnd), over: over}
@@ -52,9 +58,16 @@ func (m *meetings) expect(ctx context.Context, node string) (*meeting, error) {
 		cancel()
 		m.mu.Lock()
 		defer m.mu.Unlock()
+		if m.waiting[w.id] == nil {
+			return
+		}
 		delete(m.waiting, w.id)
+		if m.of[caller]--; m.of[caller] == 0 {
+			delete(m.of, caller)
+		}
 	}
 	m.waiting[w.id] = w
+	m.of[caller]++
 	return w, nil
 }
 

@@ -61,7 +61,7 @@ func TestOpenStreamGivesUp(t *testing.T) {
 					me.stream = deafStream{block: block}
 				}
 				s.sessions.enter(me)
-				w, err := s.meetings.expect(ctx, "n1")
+				w, err := s.meetings.expect(ctx, "n1", maxAttached)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -92,16 +92,40 @@ func TestMeetingsAreBounded(t *testing.T) {
 	var m meetings
 	var last *meeting
 	for range maxAttached {
-		w, err := m.expect(t.Context(), "n1")
+		w, err := m.expect(t.Context(), "n1", maxAttached)
 		if err != nil {
 			t.Fatal(err)
 		}
 		last = w
 	}
-	_, err := m.expect(t.Context(), "n1")
+	_, err := m.expect(t.Context(), "n1", maxAttached)
 	wantCode(t, err, codes.ResourceExhausted, "")
 	last.finish()
-	if _, err := m.expect(t.Context(), "n1"); err != nil {
+	if _, err := m.expect(t.Context(), "n1", maxAttached); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestMeetingsAreBoundedForEachCaller: one caller who opens many streams leaves room for the others.
+func TestMeetingsAreBoundedForEachCaller(t *testing.T) {
+	var m meetings
+	as := func(name string) context.Context { return withActor(t.Context(), Actor{Name: name, Role: RoleViewer}) }
+	var last *meeting
+	for range 3 {
+		w, err := m.expect(as("user/greedy"), "n1", 3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		last = w
+	}
+	_, err := m.expect(as("user/greedy"), "n1", 3)
+	wantCode(t, err, codes.ResourceExhausted, api.TitleTooMany)
+	if _, err := m.expect(as("user/other"), "n1", 3); err != nil {
+		t.Errorf("another caller: %v", err)
+	}
+	last.finish()
+	last.finish() // a second time changes nothing
+	if _, err := m.expect(as("user/greedy"), "n1", 3); err != nil {
+		t.Errorf("after one has ended: %v", err)
 	}
 }

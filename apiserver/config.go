@@ -15,6 +15,9 @@ import (
 
 const (
 	defaultMaxBody       = 4 << 20
+	defaultMaxBodies     = 64 << 20
+	defaultMaxCalls      = 4096
+	defaultMaxStreams    = 64
 	defaultRing          = 16384
 	defaultBookmark      = 30 * time.Second
 	defaultDrain         = 10 * time.Second
@@ -45,6 +48,13 @@ type Config struct {
 	Now func() time.Time
 	// MaxBodyBytes bounds a REST body and a gRPC message; 0 is 4 MiB.
 	MaxBodyBytes int
+	// MaxBodiesBytes bounds the bodies of all calls of known callers that are in memory at the same time. One caller gets
+	// half of it at most; 0 is 64 MiB.
+	MaxBodiesBytes int
+	// MaxCallsPerCaller bounds the open calls of one caller, watches among them; 0 is 4,096.
+	MaxCallsPerCaller int
+	// MaxStreamsPerCaller bounds the streams of one caller to agents: logs, exec, port-forward and top; 0 is 64.
+	MaxStreamsPerCaller int
 	// RecentChanges is how many changes stay decoded in memory for watchers; 0 is 16,384.
 	RecentChanges int
 	// BookmarkInterval is how often a quiet watch hears the newest revision; 0 is 30 s.
@@ -67,6 +77,11 @@ func (c Config) Validate() error {
 	case c.MaxBodyBytes < 0 || c.RecentChanges < 0:
 		return fmt.Errorf("apiserver: MaxBodyBytes is %d and RecentChanges %d, both must be 0 (default) or more",
 			c.MaxBodyBytes, c.RecentChanges)
+	case c.MaxBodiesBytes < 0 || c.MaxCallsPerCaller < 0 || c.MaxStreamsPerCaller < 0:
+		return errors.New("apiserver: MaxBodiesBytes, MaxCallsPerCaller and MaxStreamsPerCaller must be 0 (default) or more")
+	case c.MaxBodiesBytes > 0 && c.MaxBodiesBytes < 2*cmp.Or(c.MaxBodyBytes, defaultMaxBody):
+		return fmt.Errorf("apiserver: MaxBodiesBytes is %d; it must have room for two bodies of MaxBodyBytes (%d)",
+			c.MaxBodiesBytes, cmp.Or(c.MaxBodyBytes, defaultMaxBody))
 	case c.BookmarkInterval < 0 || c.DrainTimeout < 0 || c.DeleteWait < 0:
 		return errors.New("apiserver: BookmarkInterval, DrainTimeout and DeleteWait must be 0 (default) or more")
 	}
@@ -92,6 +107,9 @@ func (c Config) withDefaults() Config {
 		}
 	}
 	c.MaxBodyBytes = cmp.Or(c.MaxBodyBytes, defaultMaxBody)
+	c.MaxBodiesBytes = cmp.Or(c.MaxBodiesBytes, max(defaultMaxBodies, 2*c.MaxBodyBytes))
+	c.MaxCallsPerCaller = cmp.Or(c.MaxCallsPerCaller, defaultMaxCalls)
+	c.MaxStreamsPerCaller = cmp.Or(c.MaxStreamsPerCaller, defaultMaxStreams)
 	c.RecentChanges = cmp.Or(c.RecentChanges, defaultRing)
 	c.BookmarkInterval = cmp.Or(c.BookmarkInterval, defaultBookmark)
 	c.DrainTimeout = cmp.Or(c.DrainTimeout, defaultDrain)

@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"runtime/debug"
@@ -57,8 +58,16 @@ func (s *Server) stream(who identify) grpc.StreamServerInterceptor {
 		if checked.actor, err = s.admit(ss.Context(), who, info.FullMethod); err != nil {
 			return err
 		}
-		checked.ctx = withActor(ss.Context(), checked.actor)
-		return handler(srv, checked)
+		ctx, end := context.WithCancelCause(withActor(ss.Context(), checked.actor))
+		defer end(nil)
+		if v := visitOf(ss.Context()); v != nil {
+			defer context.AfterFunc(v.over, func() { end(context.Cause(v.over)) })()
+		}
+		checked.ctx = ctx
+		if err = handler(srv, checked); ctx.Err() != nil {
+			return cmp.Or(checked.rejected(), err)
+		}
+		return err
 	}
 }
 
@@ -132,8 +141,28 @@ type checkedStream struct {
 
 func (c *checkedStream) Context() context.Context { return c.ctx }
 
+// rejected is why the caller's credentials are no longer valid; nil while they are.
+func (c *checkedStream) rejected() error {
+	if cause := context.Cause(c.ctx); cause != nil && !errors.Is(cause, context.Canceled) && !errors.Is(cause, context.DeadlineExceeded) {
+		return cause
+	}
+	return nil
+}
+
+// SendMsg passes nothing on to a caller whose credentials are no longer valid.
+func (c *checkedStream) SendMsg(m any) error {
+	if err := c.rejected(); err != nil {
+		return err
+	}
+	return c.ServerStream.SendMsg(m)
+}
+
 func (c *checkedStream) RecvMsg(m any) error {
-	if err := receive(c.ServerStream, m); err != nil {
+	err := receive(c.ServerStream, m)
+	if rejected := c.rejected(); rejected != nil {
+		return rejected
+	}
+	if err != nil {
 		return err
 	}
 	if c.first == nil {

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -17,7 +18,11 @@ type method struct {
 	roles []Role
 	write bool
 	quiet bool // a report of the machinery: its audit line goes out at debug level
-	bulk  bool // its caller may send without end: see readAhead
+
+	// Bounds of a call whose caller streams: see frames. Zero is the default of each.
+	message int64      // bytes of one message
+	pace    rate.Limit // messages a second
+	burst   int
 }
 
 // readers may look at everything but values of secrets, which nobody gets.
@@ -30,10 +35,6 @@ var (
 
 func reads(roles ...Role) method  { return method{roles: roles} }
 func writes(roles ...Role) method { return method{roles: roles, write: true} }
-func carries(roles ...Role) method {
-	return method{roles: roles, write: true, bulk: true}
-}
-
 func reports(roles ...Role) method {
 	return method{roles: roles, write: true, quiet: true}
 }
@@ -56,8 +57,8 @@ var methods = map[string]method{ //nolint:gochecknoglobals // a table that never
 	"/cara.v1.ProjectService/OverrideProject":     writes(RoleAdmin, RoleDeployer, RoleGC, RoleReconciler),
 	"/cara.v1.ProjectService/ListOverrides":       reads(readers...),
 	"/cara.v1.ProjectService/Logs":                reads(RoleAdmin, RoleDeployer, RoleViewer),
-	"/cara.v1.ProjectService/Exec":                carries(deployers...),
-	"/cara.v1.ProjectService/PortForward":         carries(deployers...),
+	"/cara.v1.ProjectService/Exec":                writes(deployers...),
+	"/cara.v1.ProjectService/PortForward":         writes(deployers...),
 	"/cara.v1.ProjectService/Top":                 reads(RoleAdmin, RoleDeployer, RoleViewer),
 	"/cara.v1.ProjectService/ListTombstones":      reads(readers...),
 	"/cara.v1.ProjectService/AdoptProject":        writes(deployers...),
@@ -79,7 +80,7 @@ var methods = map[string]method{ //nolint:gochecknoglobals // a table that never
 	"/cara.v1.NodeService/MarkNodeDrained":  writes(RoleScheduler),
 	"/cara.v1.NodeService/Join":             writes(RoleNone, RoleAdmin, RoleDeployer, RoleViewer, RoleNode),
 	"/cara.v1.NodeService/RenewCertificate": writes(nodes...),
-	"/cara.v1.NodeService/Connect":          reports(nodes...),
+	"/cara.v1.NodeService/Connect":          {roles: nodes, write: true, quiet: true, message: 2 << 20, pace: 50, burst: 200},
 	"/cara.v1.NodeService/Attach":           reports(nodes...),
 
 	"/cara.v1.SourceService/CreateSource":       writes(admins...),

@@ -4,11 +4,8 @@ import (
 	"context"
 	"net/http"
 
-	"github.com/fullstorydev/grpchan/inprocgrpc"
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/protobuf/proto"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -16,11 +13,7 @@ import (
 
 // rest is everything that is not gRPC: the gateway, which calls the same services over a channel in this process, and the
 // pages beside it.
-func (s *Server) rest(ctx context.Context) (http.Handler, error) {
-	paths, err := restPaths()
-	if err != nil {
-		return nil, err
-	}
+func (s *Server) rest(ctx context.Context, paths pathTable) (http.Handler, error) {
 	mux := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, marshaler{cache: s.cache}),
 		runtime.WithMiddlewares(s.boundBody, holdStream),
@@ -42,12 +35,12 @@ func (s *Server) rest(ctx context.Context) (http.Handler, error) {
 	s.pages(pages) //nolint:contextcheck // each call brings its own context
 	pages.Handle("/api/", mux)
 	pages.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { writeProblem(w, noRoute(r)) })
-	return withPeer(pages), nil
+	return headAsGet(pages), nil
 }
 
 // connect ties the gateway's patterns with the services.
 func (s *Server) connect(ctx context.Context, mux *runtime.ServeMux) error {
-	conn := s.channel(s.gateway, shareCloner{}) //nolint:contextcheck // each call brings its own context
+	conn := s.channel(visitor, shareCloner{}) //nolint:contextcheck // each call brings its own context
 	for _, register := range []func() error{
 		func() error {
 			return carav1.RegisterProjectServiceHandlerClient(ctx, mux, carav1.NewProjectServiceClient(conn))
@@ -84,18 +77,12 @@ func (s *Server) connect(ctx context.Context, mux *runtime.ServeMux) error {
 	return nil
 }
 
-// withPeer makes a request's context look as gRPC's own does: who is at the other end, and with which certificate.
-func withPeer(next http.Handler) http.Handler {
+// headAsGet answers HEAD like GET: net/http keeps the request as it came, and sends no body.
+func headAsGet(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		p := &peer.Peer{Addr: remoteAddr(r.RemoteAddr)}
-		if r.TLS != nil {
-			p.AuthInfo = credentials.TLSInfo{
-				State: *r.TLS, CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},
-			}
-		}
-		r = r.WithContext(peer.NewContext(r.Context(), p))
 		if r.Method == http.MethodHead {
-			r.Method = http.MethodGet // net/http keeps the request as it came, and sends no body
+			r = r.WithContext(r.Context())
+			r.Method = http.MethodGet
 		}
 		next.ServeHTTP(w, r)
 	})
@@ -106,17 +93,6 @@ type remoteAddr string
 
 func (remoteAddr) Network() string  { return "tcp" }
 func (a remoteAddr) String() string { return string(a) }
-
-// gateway authenticates a call that came through REST: by the peer of the HTTP request, which the channel would hide,
-// and the metadata that the gateway made of its headers.
-func (s *Server) gateway(ctx context.Context) (Actor, error) {
-	if client := inprocgrpc.ClientContext(ctx); client != nil {
-		if p, ok := peer.FromContext(client); ok {
-			ctx = peer.NewContext(ctx, p)
-		}
-	}
-	return s.network(ctx)
-}
 
 // requestMetadata is what of a request's headers the services want to know; the gateway adds the authorization.
 func requestMetadata(_ context.Context, r *http.Request) metadata.MD {

@@ -6,11 +6,11 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
-	"google.golang.org/grpc/codes"
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -19,34 +19,25 @@ import (
 // bodyTimeout is how long a client may take to send a body.
 const bodyTimeout = time.Minute
 
-// boundBody reads a request's body up to the limit before anybody decodes it. One that says that it is larger is not
-// read at all.
+// boundBody reads a request's body within the bounds of its caller, before anybody decodes it. One that says that it is
+// larger is not read at all. A path that leads to a method only the gateway's way, and not the door's, is not served.
 func (s *Server) boundBody(next runtime.HandlerFunc) runtime.HandlerFunc {
-	limit := int64(s.cfg.MaxBodyBytes)
 	return func(w http.ResponseWriter, r *http.Request, params map[string]string) {
+		v := visitOf(r.Context())
+		if v == nil || v.method == "" {
+			writeProblem(w, noRoute(r))
+			return
+		}
 		if r.Method == http.MethodGet || r.Body == nil || r.Body == http.NoBody {
 			next(w, r, params)
 			return
 		}
-		tooLarge := &carav1.Problem{
-			Title: "TooLarge", Status: http.StatusRequestEntityTooLarge,
-			Detail: "the request's body is larger than " + sizeText(limit) + ": apply the objects in parts",
-		}
-		if r.ContentLength > limit {
-			w.Header().Set("Connection", "close")
-			writeProblem(w, tooLarge)
+		body, release, problem := s.takeBody(w, r, v)
+		if problem != nil {
+			writeProblem(w, problem)
 			return
 		}
-		body, err := readBody(w, r, limit)
-		var over *http.MaxBytesError
-		switch {
-		case errors.As(err, &over):
-			writeProblem(w, tooLarge)
-			return
-		case err != nil:
-			writeProblem(w, api.ProblemOf(api.Errorf(codes.InvalidArgument, api.TitleInvalid, "read the request's body: %v", err)))
-			return
-		}
+		defer release()
 		if err := sameName(r, body, params); err != nil {
 			writeProblem(w, api.ProblemOf(err))
 			return
@@ -56,10 +47,44 @@ func (s *Server) boundBody(next runtime.HandlerFunc) runtime.HandlerFunc {
 	}
 }
 
+// takeBody reserves room for a body and reads it.
+func (s *Server) takeBody(w http.ResponseWriter, r *http.Request, v *visit) (body []byte, release func(), problem *carav1.Problem) {
+	limit := s.bodyLimit(v.actor)
+	tooLarge := &carav1.Problem{
+		Title: "TooLarge", Status: http.StatusRequestEntityTooLarge,
+		Detail: "the request's body is larger than " + sizeText(limit) + ": apply the objects in parts",
+	}
+	if r.ContentLength > limit {
+		w.Header().Set("Connection", "close")
+		return nil, nil, tooLarge
+	}
+	size := r.ContentLength
+	if size < 0 { // it comes in chunks
+		size = limit
+	}
+	release, err := s.roomFor(r.Context(), v, size)
+	if err != nil {
+		w.Header().Set("Connection", "close")
+		return nil, nil, api.ProblemOf(err)
+	}
+	body, err = readBody(w, r, v, limit)
+	if err == nil {
+		return body, release, nil
+	}
+	release()
+	if over, ok := errors.AsType[*http.MaxBytesError](err); ok && over != nil {
+		return nil, nil, tooLarge
+	}
+	return nil, nil, api.ProblemOf(bodyError(err))
+}
+
 // readBody reads a body in bounded time.
-func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
-	conn := http.NewResponseController(w)
-	if err := conn.SetReadDeadline(time.Now().Add(bodyTimeout)); err != nil {
+func readBody(w http.ResponseWriter, r *http.Request, v *visit, limit int64) ([]byte, error) {
+	conn, within := http.NewResponseController(w), bodyTimeout
+	if v.actor.Role == RoleNone {
+		within = strangerTimeout
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(within)); err != nil {
 		return nil, err
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
@@ -69,9 +94,12 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 	return body, conn.SetReadDeadline(time.Time{})
 }
 
+// sizeText is a bound for people.
 func sizeText(n int64) string {
-	b, _ := json.Marshal(n >> 20)
-	return string(b) + " MiB"
+	if n < 1<<20 {
+		return strconv.FormatInt(n>>10, 10) + " KiB"
+	}
+	return strconv.FormatInt(n>>20, 10) + " MiB"
 }
 
 // sameName refuses a PUT whose path names another object than its body: the gateway would let the path win in silence.

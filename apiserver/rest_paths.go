@@ -18,6 +18,7 @@ type pathTable []restPath
 
 type restPath struct {
 	method   string
+	rpc      string   // full name of the method of gRPC
 	segments []string // `{...}` stands for one segment
 	verb     string
 }
@@ -44,7 +45,7 @@ func restPaths() (pathTable, error) {
 }
 
 func parseRule(m protoreflect.MethodDescriptor, rule *annotations.HttpRule) (restPath, error) {
-	var p restPath
+	p := restPath{rpc: fullMethod(m)}
 	var path string
 	switch pattern := rule.GetPattern().(type) {
 	case *annotations.HttpRule_Get:
@@ -63,6 +64,16 @@ func parseRule(m protoreflect.MethodDescriptor, rule *annotations.HttpRule) (res
 	path, p.verb, _ = strings.Cut(path, ":")
 	p.segments = strings.Split(path, "/")
 	return p, nil
+}
+
+// rpc returns the full name of the RPC behind a request; empty where there is none.
+func (t pathTable) rpc(method, path string) string {
+	for _, p := range t {
+		if p.method == method && p.matches(path) {
+			return p.rpc
+		}
+	}
+	return ""
 }
 
 // methods returns the methods that a path takes.

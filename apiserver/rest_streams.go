@@ -27,36 +27,23 @@ const maxStreamLine = 1 << 20
 // streamPages are the calls that speak in both directions at once, for which the gateway has no way: the request and the
 // answer are lines of JSON, a message each. The calls behind them are those of gRPC, with the same rights and bounds.
 func (s *Server) streamPages(mux *http.ServeMux) {
-	projects := carav1.NewProjectServiceClient(s.channel(s.gateway, shareCloner{}))
-	known := func(h http.HandlerFunc) http.HandlerFunc { // nothing is read of a body before it is known whose it is
-		return func(w http.ResponseWriter, r *http.Request) {
-			actor, err := s.network(requestContext(r)) //nolint:contextcheck // the request has it
-			if err == nil && actor.Role == RoleNone {
-				err = errNobody()
-			}
-			if err != nil {
-				writeProblem(w, api.ProblemOf(wireError(err)))
-				return
-			}
-			h(w, r)
-		}
-	}
-	mux.HandleFunc("/api/v1/projects/{name}/exec", known(func(w http.ResponseWriter, r *http.Request) {
+	projects := carav1.NewProjectServiceClient(s.channel(visitor, shareCloner{}))
+	mux.HandleFunc("/api/v1/projects/{name}/exec", func(w http.ResponseWriter, r *http.Request) {
 		duplex(s, w, r, projects.Exec, func(first *carav1.ExecRequest) *string {
 			if first.GetStart() == nil {
 				return nil
 			}
 			return &first.GetStart().Name
 		})
-	}))
-	mux.HandleFunc("/api/v1/projects/{name}/port-forward", known(func(w http.ResponseWriter, r *http.Request) {
+	})
+	mux.HandleFunc("/api/v1/projects/{name}/port-forward", func(w http.ResponseWriter, r *http.Request) {
 		duplex(s, w, r, projects.PortForward, func(first *carav1.PortForwardRequest) *string {
 			if first.GetStart() == nil {
 				return nil
 			}
 			return &first.GetStart().Name
 		})
-	}))
+	})
 }
 
 // duplex carries one such call. nameOf is the place for the project's name in the first message, which the path has; nil

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -21,7 +22,10 @@ const (
 	headerTimeout = 10 * time.Second
 	idleTimeout   = 2 * time.Minute
 	pingAfter     = 15 * time.Second
-	maxStreams    = 10_000 // per connection; a program may keep many watches on one
+	writeTimeout  = 30 * time.Second // in which the network takes not one byte
+	maxHeaders    = 16 << 10
+	maxStreams    = 10_000    // per connection; a program may keep many watches on one. The door bounds those of strangers
+	streamBuffer  = 256 << 10 // of a body that nobody reads yet
 )
 
 // Run fills the cache and serves the listener until ctx ends or something breaks. Then it takes no new calls, ends the
@@ -39,6 +43,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	defer stopFeed()
 	work, workCtx := s.newCrew(feedCtx, "Run", unlimited)
 	work.Go(func() error { return s.cache.feed(workCtx, s.cfg.Store) })
+	work.Go(func() error { return s.endWithTokens(workCtx) })
 	work.Go(func() error {
 		select {
 		case <-s.cache.loaded: // a server that was killed may have left it undone
@@ -49,16 +54,16 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	})
 
 	gs := grpc.NewServer(
-		grpc.UnaryInterceptor(s.unary(s.network)),
-		grpc.StreamInterceptor(s.stream(s.network)), //nolint:contextcheck // each call brings its own context
+		grpc.UnaryInterceptor(s.unary(visitor)),
+		grpc.StreamInterceptor(s.stream(visitor)),
 		grpc.MaxRecvMsgSize(s.cfg.MaxBodyBytes),
 	)
 	s.register(gs)
-	handler, err := s.rest(ctx)
+	handler, err := s.door(ctx, gs)
 	if err != nil {
 		return err
 	}
-	hs := s.httpServer(split(gs, s.guardHTTP(handler)))
+	hs := s.httpServer(handler)
 	work.Go(func() error {
 		if err := hs.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve %s: %w", l.Addr(), err)
@@ -96,8 +101,8 @@ func (s *Server) drain(ctx context.Context, hs *http.Server) error {
 	return nil
 }
 
-// httpServer has no time-outs on bodies and answers, since streams live long; slow clients are held off by the header
-// time-out, by bounds on bodies and by HTTP/2's own pings.
+// httpServer has no time-outs on bodies and answers, since streams live long. Slow clients are held off by the header
+// time-out, by the door, and by HTTP/2's own pings.
 func (s *Server) httpServer(h http.Handler) *http.Server {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
@@ -108,25 +113,30 @@ func (s *Server) httpServer(h http.Handler) *http.Server {
 		Protocols:         protocols,
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    64 << 10,
+		MaxHeaderBytes:    maxHeaders,
+		ConnContext:       withConn,
 		HTTP2: &http.HTTP2Config{
-			MaxConcurrentStreams: maxStreams,
-			SendPingTimeout:      pingAfter,
-			PingTimeout:          pingAfter,
+			MaxConcurrentStreams:      maxStreams,
+			MaxReceiveBufferPerStream: streamBuffer,
+			SendPingTimeout:           pingAfter,
+			PingTimeout:               pingAfter,
+			WriteByteTimeout:          writeTimeout,
 		},
 		ErrorLog: serverLog(s.cfg.Logger),
 	}
 }
 
-// split gives gRPC calls to the gRPC server and everything else to REST.
-func split(gs *grpc.Server, rest http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
-			gs.ServeHTTP(w, boundReadAhead(r))
-			return
-		}
-		rest.ServeHTTP(w, r)
-	})
+// door puts gRPC and REST behind one door.
+func (s *Server) door(ctx context.Context, gs *grpc.Server) (http.Handler, error) {
+	routes, err := newRoutes()
+	if err != nil {
+		return nil, err
+	}
+	rest, err := s.rest(ctx, routes.paths)
+	if err != nil {
+		return nil, err
+	}
+	return &door{Server: s, routes: routes, grpc: gs, rest: s.guardHTTP(rest), strangers: &strangers{from: map[netip.Prefix]int{}}}, nil
 }
 
 // network authenticates who calls from outside of the process. Whatever the authenticator says, nobody comes in as one

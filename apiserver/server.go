@@ -23,6 +23,10 @@ type Server struct {
 	infos    latest[*carav1.NodeInfo]   // what each agent said of its machine: free disk changes all the time
 	polls    latest[*carav1.PollStatus] // what the probe of each source found
 	hints    *hints
+	visits   visits
+	bodies   *bodies
+	joins    *turns        // calls of Join that are being read
+	filling  chan struct{} // a slot for each call that waits for the cache before it is known whose it is
 	sessions sessions
 	meetings meetings
 	backup   sync.Mutex    // held while a backup is made
@@ -46,6 +50,9 @@ func New(cfg Config) (*Server, error) {
 		metrics:  newMetrics(),
 		draining: make(chan struct{}),
 		hints:    newHints(),
+		bodies:   newBodies(int64(cfg.MaxBodiesBytes)),
+		joins:    newTurns(maxJoins, maxJoinsEach),
+		filling:  make(chan struct{}, maxFilling),
 	}
 	if cfg.Authenticator == nil {
 		s.cfg.Authenticator = tokens{s}

@@ -37,7 +37,7 @@ type talk struct {
 
 // relay asks a node's agent for a stream and carries it until either side is done, or has gone.
 func (s *Server) relay(ctx context.Context, node string, ask *carav1.OpenStream, c talk) error {
-	w, err := s.meetings.expect(ctx, node)
+	w, err := s.meetings.expect(ctx, node, s.cfg.MaxStreamsPerCaller)
 	if err != nil {
 		return err
 	}

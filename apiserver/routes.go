@@ -1,0 +1,89 @@
+package apiserver
+
+import (
+	"net/http"
+	"strings"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// route is where a request leads, as far as its headers tell.
+type route struct {
+	method string // full name of the RPC; empty for a page
+	grpc   bool
+	open   bool // it has rules of its own for strangers: a webhook
+	stream bool // the RPC streams, in either direction
+	sends  bool // the caller streams
+}
+
+// routes finds the RPC behind a request: by the path of gRPC, or by the REST paths of the contract.
+type routes struct {
+	rpcs  map[string]protoreflect.MethodDescriptor // by full name, as in a gRPC path
+	paths pathTable
+}
+
+func newRoutes() (routes, error) {
+	paths, err := restPaths()
+	if err != nil {
+		return routes{}, err
+	}
+	// These have no way through the gateway: see streamPages.
+	for _, p := range []struct{ path, method string }{
+		{"/api/v1/projects/{name}/exec", carav1.ProjectService_Exec_FullMethodName},
+		{"/api/v1/projects/{name}/port-forward", carav1.ProjectService_PortForward_FullMethodName},
+	} {
+		paths = append(paths, restPath{method: http.MethodPost, rpc: p.method, segments: strings.Split(p.path, "/")})
+	}
+	return routes{rpcs: rpcs(), paths: paths}, nil
+}
+
+// rpcs has every method of the contract by its full name.
+func rpcs() map[string]protoreflect.MethodDescriptor {
+	out := map[string]protoreflect.MethodDescriptor{}
+	services := carav1.File_cara_v1_service_proto.Services()
+	for i := range services.Len() {
+		all := services.Get(i).Methods()
+		for j := range all.Len() {
+			out[fullMethod(all.Get(j))] = all.Get(j)
+		}
+	}
+	return out
+}
+
+func fullMethod(m protoreflect.MethodDescriptor) string {
+	return "/" + string(m.Parent().FullName()) + "/" + string(m.Name())
+}
+
+func (t routes) of(r *http.Request) route {
+	if r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
+		return t.rpc(r.URL.Path, true)
+	}
+	method := r.Method
+	if method == http.MethodHead {
+		method = http.MethodGet
+	}
+	if method == http.MethodPost && isWebhook(r.URL.Path) {
+		return route{open: true}
+	}
+	return t.rpc(t.paths.rpc(method, r.URL.Path), false)
+}
+
+func (t routes) rpc(name string, grpc bool) route {
+	out := route{method: name, grpc: grpc}
+	if m := t.rpcs[name]; m != nil {
+		out.sends = m.IsStreamingClient()
+		out.stream = out.sends || m.IsStreamingServer()
+	}
+	return out
+}
+
+func isWebhook(path string) bool {
+	name, ok := strings.CutPrefix(path, "/api/v1/sources/")
+	if !ok {
+		return false
+	}
+	name, ok = strings.CutSuffix(name, "/webhook")
+	return ok && !strings.Contains(name, "/")
+}
