@@ -3,14 +3,26 @@ package apiserver
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
+	"time"
 
+	"golang.org/x/time/rate"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+const (
+	maxAuditName   = 128 // bytes of a name in a line
+	maxAuditDetail = 512
+	sampleRate     = 1 // lines a second about callers without an identity
+	sampleBurst    = 10
 )
 
 // audit writes one line for each call that changes something, or tried to. What agents and loops report all the time
-// goes out at debug level.
+// goes out at debug level. Texts from outside are cut, and failures of callers without an identity are sampled: anybody
+// can make them.
 func (s *Server) audit(ctx context.Context, actor Actor, method string, req any, err error) {
 	m := methods[method]
 	if !m.write {
@@ -27,14 +39,52 @@ func (s *Server) audit(ctx context.Context, actor Actor, method string, req any,
 	if msg, ok := req.(proto.Message); ok && msg != nil {
 		object = objectName(msg)
 	}
+	join, joins := req.(*carav1.JoinRequest)
+	if joins {
+		object = join.GetNodeName()
+		if err == nil && actor.Name == "" { // who knows the token's secret speaks for the node
+			actor.Name = "node/" + object
+		}
+	}
+	left, sampled := int64(0), true
+	if err != nil && actor.Name == "" {
+		left, sampled = s.anonymous.take(s.cfg.Now())
+	}
+	if !sampled {
+		return
+	}
 	attrs := []slog.Attr{
 		slog.String("actor", actor.Name),
 		slog.String("method", shortMethod(method)),
-		slog.String("object", object),
+		slog.String("object", bounded(object, maxAuditName)),
 		slog.String("outcome", api.Code(err).String()),
+		slog.String("client", clientAddr(ctx)),
+	}
+	if joins {
+		attrs = append(attrs, slog.String("token", bounded(join.GetTokenId(), maxAuditName)))
 	}
 	if err != nil {
-		attrs = append(attrs, slog.String("detail", api.ProblemOf(err).GetDetail()))
+		attrs = append(attrs, slog.String("detail", bounded(api.ProblemOf(err).GetDetail(), maxAuditDetail)))
+	}
+	if left > 0 {
+		attrs = append(attrs, slog.Int64("left_out", left))
 	}
 	s.cfg.Logger.LogAttrs(ctx, level, "audit", attrs...)
+}
+
+// sampler lets some of many lines through, and counts those that it leaves out.
+type sampler struct {
+	limit *rate.Limiter
+	left  atomic.Int64
+}
+
+func newSampler() *sampler { return &sampler{limit: rate.NewLimiter(sampleRate, sampleBurst)} }
+
+// take says whether the line is written, and how many were left out before it.
+func (s *sampler) take(now time.Time) (left int64, ok bool) {
+	if !s.limit.AllowN(now, 1) {
+		s.left.Add(1)
+		return 0, false
+	}
+	return s.left.Swap(0), true
 }

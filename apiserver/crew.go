@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -32,6 +33,16 @@ func (s *Server) spawn(what string, f func() error, then func(error)) <-chan str
 		then(s.guard(what, f))
 	}()
 	return ended
+}
+
+// later runs f after a while, guarded.
+func (s *Server) later(what string, after time.Duration, f func()) {
+	time.AfterFunc(after, func() { _ = s.guard(what, func() error { f(); return nil }) })
+}
+
+// atEnd runs f when ctx ends, guarded, unless stop was called before.
+func (s *Server) atEnd(ctx context.Context, what string, f func()) (stop func() bool) {
+	return context.AfterFunc(ctx, func() { _ = s.guard(what, func() error { f(); return nil }) })
 }
 
 // crew is an errgroup whose goroutines are guarded: a panic in one of them is the error of Wait.

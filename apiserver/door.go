@@ -73,7 +73,9 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	v := newVisit(w, r, route.method)
 	defer v.leave()
 	err := d.identify(r, v, route)
-	if v.actor.Role == RoleNone || err != nil {
+	switch {
+	case route.open: // it has bounds of its own
+	case v.actor.Role == RoleNone || err != nil:
 		quiet := d.admitStranger(v)
 		defer d.strangers.leave(v.from)
 		defer boundStranger(w, r)()
@@ -82,7 +84,7 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			refuse(w, r, route, err, quiet)
 			return
 		}
-	} else {
+	default:
 		if err := d.enter(v, route); err != nil {
 			d.refused(r, v, err, began)
 			refuse(w, r, route, err, false)

@@ -14,7 +14,7 @@ const remembered = 256
 // hints is what webhooks have said: hints for who listens, the last delivery of each source, and the ids that were
 // seen. All of it is in memory: what is lost costs one poll.
 type hints struct {
-	reading chan struct{} // a slot for each delivery that is being read
+	reading *turns // of deliveries that are being read
 
 	mu          sync.Mutex
 	last        map[string]*carav1.Delivery // by source; immutable
@@ -31,7 +31,7 @@ type subscriber struct {
 
 func newHints() *hints {
 	return &hints{
-		reading: make(chan struct{}, maxWebhooks), last: map[string]*carav1.Delivery{},
+		reading: newTurns(maxWebhooks, maxWebhooksEach), last: map[string]*carav1.Delivery{},
 		ids: map[string][]string{}, subscribers: map[*subscriber]bool{},
 	}
 }

@@ -61,7 +61,7 @@ func (s *Server) stream(who identify) grpc.StreamServerInterceptor {
 		ctx, end := context.WithCancelCause(withActor(ss.Context(), checked.actor))
 		defer end(nil)
 		if v := visitOf(ss.Context()); v != nil {
-			defer context.AfterFunc(v.over, func() { end(context.Cause(v.over)) })()
+			defer s.atEnd(v.over, info.FullMethod, func() { end(context.Cause(v.over)) })()
 		}
 		checked.ctx = ctx
 		if err = handler(srv, checked); ctx.Err() != nil {

@@ -16,22 +16,23 @@ import (
 
 // Server is the door. New makes it, Run serves it, Client lets the loops of this process in.
 type Server struct {
-	cfg      Config
-	cache    *cache
-	metrics  *metrics
-	beats    latest[time.Time]          // when each node was heard of
-	infos    latest[*carav1.NodeInfo]   // what each agent said of its machine: free disk changes all the time
-	polls    latest[*carav1.PollStatus] // what the probe of each source found
-	hints    *hints
-	visits   visits
-	bodies   *bodies
-	joins    *turns        // calls of Join that are being read
-	filling  chan struct{} // a slot for each call that waits for the cache before it is known whose it is
-	sessions sessions
-	meetings meetings
-	backup   sync.Mutex    // held while a backup is made
-	draining chan struct{} // closed when Run begins to end: long streams end themselves
-	appliers map[string]applier
+	cfg       Config
+	cache     *cache
+	metrics   *metrics
+	beats     latest[time.Time]          // when each node was heard of
+	infos     latest[*carav1.NodeInfo]   // what each agent said of its machine: free disk changes all the time
+	polls     latest[*carav1.PollStatus] // what the probe of each source found
+	hints     *hints
+	visits    visits
+	bodies    *bodies
+	joins     *turns        // calls of Join that are being read
+	anonymous *sampler      // of lines about callers without an identity
+	filling   chan struct{} // a slot for each call that waits for the cache before it is known whose it is
+	sessions  sessions
+	meetings  meetings
+	backup    sync.Mutex    // held while a backup is made
+	draining  chan struct{} // closed when Run begins to end: long streams end themselves
+	appliers  map[string]applier
 }
 
 // applier plans what Apply does with an object of one kind: it reads and writes through the transaction and returns
@@ -45,14 +46,15 @@ func New(cfg Config) (*Server, error) {
 	}
 	cfg = cfg.withDefaults()
 	s := &Server{
-		cfg:      cfg,
-		cache:    newCache(cfg.RecentChanges),
-		metrics:  newMetrics(),
-		draining: make(chan struct{}),
-		hints:    newHints(),
-		bodies:   newBodies(int64(cfg.MaxBodiesBytes)),
-		joins:    newTurns(maxJoins, maxJoinsEach),
-		filling:  make(chan struct{}, maxFilling),
+		cfg:       cfg,
+		cache:     newCache(cfg.RecentChanges),
+		metrics:   newMetrics(),
+		draining:  make(chan struct{}),
+		hints:     newHints(),
+		bodies:    newBodies(int64(cfg.MaxBodiesBytes)),
+		joins:     newTurns(maxJoins, maxJoinsEach),
+		anonymous: newSampler(),
+		filling:   make(chan struct{}, maxFilling),
 	}
 	if cfg.Authenticator == nil {
 		s.cfg.Authenticator = tokens{s}

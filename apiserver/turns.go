@@ -2,18 +2,23 @@ package apiserver
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"sync"
 )
 
+// maxWaiting is how many wait for one sort of turn.
+const maxWaiting = 512
+
 // turns bounds what strangers may do side by side: so many in all, and so many from one address, so that one address
-// cannot keep out the others. Who comes too many waits for a turn.
+// cannot keep out the others. Who comes too many waits for a turn, and at most maxWaiting may wait.
 type turns struct {
 	all, each int
 
 	mu      sync.Mutex
 	changed chan struct{} // closed at the next change of what follows
 	taken   int
+	waiting int
 	from    map[netip.Prefix]int
 }
 
@@ -21,7 +26,10 @@ func newTurns(all, each int) *turns {
 	return &turns{all: all, each: each, changed: make(chan struct{}), from: map[netip.Prefix]int{}}
 }
 
-// take waits for a turn. The error is that of ctx.
+// errTooManyWait is the answer to one more who would have to wait.
+var errTooManyWait = errors.New("too many wait for a turn")
+
+// take waits for a turn. The error is that of ctx, or errTooManyWait.
 func (t *turns) take(ctx context.Context, from netip.Prefix) error {
 	for {
 		t.mu.Lock()
@@ -31,12 +39,24 @@ func (t *turns) take(ctx context.Context, from netip.Prefix) error {
 			t.mu.Unlock()
 			return nil
 		}
+		if t.waiting >= maxWaiting {
+			t.mu.Unlock()
+			return errTooManyWait
+		}
+		t.waiting++
 		changed := t.changed
 		t.mu.Unlock()
+		var err error
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return ctx.Err()
+			err = ctx.Err()
+		}
+		t.mu.Lock()
+		t.waiting--
+		t.mu.Unlock()
+		if err != nil {
+			return err
 		}
 	}
 }

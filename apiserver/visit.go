@@ -88,9 +88,9 @@ func newVisit(w http.ResponseWriter, r *http.Request, method string) *visit {
 
 // reject ends the visit because the caller's credentials are no longer valid. What does not end by itself, such as a
 // stream whose caller does not read, is cut off.
-func (v *visit) reject(why error) {
+func (s *Server) reject(v *visit, why error) {
 	v.end(why)
-	time.AfterFunc(endGrace, v.cut)
+	s.later(v.method, endGrace, v.cut)
 }
 
 func (v *visit) cut() {
@@ -212,9 +212,9 @@ func (s *Server) recheck(which func(*visit) bool) {
 		switch {
 		case err == nil:
 		case v.method == carav1.NodeService_Connect_FullMethodName:
-			time.AfterFunc(endGrace, func() { v.reject(err) })
+			s.later(v.method, endGrace, func() { s.reject(v, err) })
 		default:
-			v.reject(err)
+			s.reject(v, err)
 		}
 	}
 }

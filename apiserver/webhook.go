@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -26,8 +27,9 @@ import (
 const (
 	maxWebhook     = 1 << 20
 	webhookTimeout = 10 * time.Second
-	maxWebhooks    = 16 // read side by side; each may hold 1 MiB
-	webhookKey     = "secret"
+	// maxWebhooks is how many are read side by side, and maxWebhooksEach how many of one address. Each may hold 1 MiB.
+	maxWebhooks, maxWebhooksEach = 16, 4
+	webhookKey                   = "secret"
 )
 
 // provider is how one sort of git server signs and names its deliveries. The body is signed, never believed: which
@@ -102,36 +104,39 @@ func (s *Server) webhook(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// deliver checks a delivery and passes it on. Strangers hear the same whatever is wrong: that there is no such source,
+// that it takes no webhooks, that its secret is missing, or that the signature does not match. The log has the reason.
+// Nothing that is not signed changes what the source's status says of its last delivery.
 func (s *Server) deliver(w http.ResponseWriter, r *http.Request) (*carav1.Delivery, error) {
 	if err := s.filled(r.Context()); err != nil {
 		return nil, err
 	}
 	name := r.PathValue("name")
-	source, p, err := s.webhookOf(name)
+	refuse := func(why string) error {
+		if left, ok := s.anonymous.take(s.cfg.Now()); ok {
+			s.cfg.Logger.Info("delivery refused", "source", bounded(name, maxAuditName), "client", clientAddr(r.Context()), "reason", why, "left_out", left)
+		}
+		return api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated,
+			"the delivery is not signed with the secret of a source of this name: compare the source's name, provider and secret with those of the webhook")
+	}
+	if !signed(r.Header) {
+		return nil, refuse("there is no signature")
+	}
+	source, p, secret, why := s.webhookOf(name)
+	body, err := s.readDelivery(w, r)
 	if err != nil {
 		return nil, err
+	}
+	if why != "" {
+		return nil, refuse(why)
+	}
+	if !p.authentic(r.Header, body, secret) {
+		return nil, refuse("the signature does not match")
 	}
 	d := &carav1.Delivery{
 		Time: timestamppb.New(s.cfg.Now()), Event: bounded(r.Header.Get(p.event), 64), Id: bounded(cmp.Or(r.Header.Get(p.id), r.Header.Get(p.otherID)), 128),
 	}
 	defer func() { s.hints.note(name, d) }()
-	refuse := func(result string, err error) (*carav1.Delivery, error) {
-		d.Result = "Refused: " + result
-		return nil, err
-	}
-	secret, err := s.webhookSecret(source)
-	if err != nil {
-		return refuse(api.ProblemOf(err).GetDetail(), api.Errorf(codes.FailedPrecondition, api.TitleConflict,
-			"source %q cannot check deliveries: its status says why", name))
-	}
-	body, err := s.readDelivery(w, r)
-	if err != nil {
-		return refuse("it could not be read", err)
-	}
-	if !p.authentic(r.Header, body, secret) {
-		return refuse("the signature does not match", api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated,
-			"the delivery is not signed with the secret of source %q: is the same one set on both sides?", name))
-	}
 	switch {
 	case source.GetMetadata().GetDeletionTimestamp() != nil:
 		d.Result = "Ignored: the source is being deleted"
@@ -148,18 +153,39 @@ func (s *Server) deliver(w http.ResponseWriter, r *http.Request) (*carav1.Delive
 	return d, nil
 }
 
+// signed says whether a request has a signature of the form that one of the providers sends. It costs nothing to check,
+// and what has none is not read.
+func signed(h http.Header) bool {
+	for _, p := range providers {
+		if p.signature == "" {
+			if h.Get(p.token) != "" {
+				return true
+			}
+			continue
+		}
+		text, ok := strings.CutPrefix(h.Get(p.signature), p.prefix)
+		if sum, err := hex.DecodeString(text); ok && err == nil && len(sum) == sha256.Size {
+			return true
+		}
+	}
+	return false
+}
+
 // readDelivery reads a body in bounded time and memory: strangers send them too. Who waits too long for its turn is to
 // come again; git servers do.
 func (s *Server) readDelivery(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(r.Context(), webhookTimeout)
 	defer cancel()
-	select {
-	case s.hints.reading <- struct{}{}:
-		defer func() { <-s.hints.reading }()
-	case <-ctx.Done():
+	var from netip.Prefix
+	if v := visitOf(r.Context()); v != nil {
+		from = v.from
+	}
+	if err := s.hints.reading.take(ctx, from); err != nil {
 		return nil, api.Errorf(codes.Unavailable, api.TitleUnavailable, "too many deliveries are being read: send it again later")
 	}
-	if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(webhookTimeout)); err != nil {
+	defer s.hints.reading.done(from)
+	conn, until := http.NewResponseController(w), time.Now().Add(webhookTimeout)
+	if err := errors.Join(conn.SetReadDeadline(until), conn.SetWriteDeadline(until.Add(webhookTimeout))); err != nil {
 		return nil, api.Errorf(codes.Internal, api.TitleInternal, "bound the time to read the delivery: %v", err)
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxWebhook))
@@ -170,17 +196,25 @@ func (s *Server) readDelivery(w http.ResponseWriter, r *http.Request) ([]byte, e
 	return body, err
 }
 
-// webhookOf finds the source that takes deliveries under a name. One that takes none is as good as none to a stranger.
-func (s *Server) webhookOf(name string) (*carav1.Source, provider, error) {
+// webhookOf finds the source that takes deliveries under a name, and what they are signed with. why is what is missing,
+// for the source's own people.
+func (s *Server) webhookOf(name string) (source *carav1.Source, p provider, secret []byte, why string) {
 	source, ok := lookup[*carav1.Source](s.cache, name)
 	p, known := providers[source.GetSpec().GetWebhook().GetProvider()]
-	if !ok || !known {
-		return nil, provider{}, api.Errorf(codes.NotFound, api.TitleNotFound, "there is no source %q that takes webhooks", name)
+	switch {
+	case !ok:
+		return nil, p, nil, "there is no such source"
+	case !known:
+		return nil, p, nil, "the source takes no webhooks"
 	}
-	return source, p, nil
+	secret, err := s.webhookSecret(source)
+	if err != nil {
+		return nil, p, nil, api.ProblemOf(err).GetDetail()
+	}
+	return source, p, secret, ""
 }
 
-// webhookSecret is what the source's deliveries are signed with. The error is for the source's own people.
+// webhookSecret is what the source's deliveries are signed with. An empty one would make everybody's signature right.
 func (s *Server) webhookSecret(source *carav1.Source) ([]byte, error) {
 	ref := source.GetSpec().GetWebhook().GetSecretRef()
 	secret, ok := lookup[*carav1.Secret](s.cache, ref)
@@ -196,6 +230,7 @@ func (s *Server) webhookSecret(source *carav1.Source) ([]byte, error) {
 
 // bounded is text from outside as it can be stored and shown: printable, valid, at most so many bytes.
 func bounded(text string, most int) string {
+	text = text[:min(len(text), 4*most)] // before it is looked at: it may be megabytes
 	text = strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
 			return r

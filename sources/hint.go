@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	firstGap       = 250 * time.Millisecond // after the first hint in a while
+	firstGap       = time.Second // after the first hint in a while: there is at most one look a second
 	longestGap     = 4 * time.Second
 	firstReconnect = 100 * time.Millisecond
 	lastReconnect  = 30 * time.Second

@@ -46,11 +46,11 @@ func TestHintsAreFollowedAtOnceAndStormsAreBounded(t *testing.T) {
 	}{
 		"one":                   {heard: []time.Duration{0}, want: []time.Duration{0}},
 		"one a minute":          {heard: every(time.Minute, 3), want: every(time.Minute, 3)},
-		"two at once":           {heard: []time.Duration{0, 0}, want: []time.Duration{0, 250 * ms}},
-		"200 at once":           {heard: slices.Repeat([]time.Duration{0}, 200), want: []time.Duration{0, 250 * ms}},
-		"200 in two seconds":    {heard: every(10*ms, 200), want: []time.Duration{0, 250 * ms, 750 * ms, 1750 * ms, 3750 * ms}},
+		"two at once":           {heard: []time.Duration{0, 0}, want: []time.Duration{0, time.Second}},
+		"200 at once":           {heard: slices.Repeat([]time.Duration{0}, 200), want: []time.Duration{0, time.Second}},
+		"200 in two seconds":    {heard: every(10*ms, 200), want: []time.Duration{0, time.Second, 3 * time.Second}},
 		"200 in twenty seconds": {heard: every(100*ms, 200), most: 11},
-		"quiet after a storm":   {heard: append(every(10*ms, 50), time.Minute), want: []time.Duration{0, 250 * ms, 750 * ms, time.Minute}},
+		"quiet after a storm":   {heard: append(every(10*ms, 50), time.Minute), want: []time.Duration{0, time.Second, time.Minute}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -1,0 +1,285 @@
+package hostile
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/testcluster"
+	"github.com/caravanserai/cara/internal/testneed"
+)
+
+// maxMemory is generous: what the tests log is the figure to look at.
+const maxMemory = 256 << 20
+
+// attack runs the tests against one server, each after the other.
+func TestHostile(t *testing.T) {
+	testneed.NotShort(t)
+	dir := t.TempDir()
+	if err := testcluster.Build(t.Context(), dir); err != nil {
+		t.Fatal(err)
+	}
+	for name, attack := range map[string]func(*testing.T, *target){
+		"bodies withheld over REST":     withheldREST,
+		"bodies withheld over gRPC":     withheldGRPC,
+		"joins withheld over gRPC":      withheldJoins,
+		"many small calls over HTTP2":   manyCalls,
+		"wide JSON":                     wideJSON,
+		"deep JSON":                     deepJSON,
+		"silent connections":            silentConnections,
+		"idle connections after a page": idleConnections,
+		"slow webhooks":                 slowWebhooks,
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, err := testcluster.New(testcluster.Config{Dir: t.TempDir(), Bin: dir})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := c.StartServer(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := c.Close(context.WithoutCancel(t.Context())); err != nil {
+					t.Error(err)
+				}
+			})
+			s := &target{c}
+			before := s.usage(t)
+			attack(t, s)
+			s.answers(t)
+			after := s.usage(t)
+			t.Logf("memory before %d MiB, at most %d MiB; CPU %s", before.rss>>20, after.peak>>20, after.cpu-before.cpu)
+			if after.peak > maxMemory {
+				t.Errorf("the server took %d MiB", after.peak>>20)
+			}
+		})
+	}
+}
+
+// target is the server under attack.
+type target struct{ *testcluster.Cluster }
+
+// usage is what the server's process took.
+type usage struct {
+	rss, peak int64 // bytes
+	cpu       time.Duration
+}
+
+func (s *target) usage(t *testing.T) (u usage) {
+	t.Helper()
+	proc := filepath.Join("/proc", strconv.Itoa(s.Server.Pid()))
+	status, err := os.ReadFile(filepath.Join(proc, "status"))
+	if err != nil {
+		testneed.Missing(t, "the server's memory is read from /proc: %v", err)
+	}
+	for line := range strings.Lines(string(status)) {
+		key, value, _ := strings.Cut(line, ":")
+		n, _ := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)
+		switch key {
+		case "VmRSS":
+			u.rss = n << 10
+		case "VmHWM":
+			u.peak = n << 10
+		}
+	}
+	stat, err := os.ReadFile(filepath.Join(proc, "stat"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(stat), ") ")
+	fields := strings.Fields(rest)
+	user, _ := strconv.ParseInt(fields[11], 10, 64)
+	system, _ := strconv.ParseInt(fields[12], 10, 64)
+	u.cpu = time.Duration(user+system) * 10 * time.Millisecond // the kernel's USER_HZ is 100
+	return u
+}
+
+// answers asks as a known caller over a new connection.
+func (s *target) answers(t *testing.T) {
+	t.Helper()
+	conn, err := s.Conn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	began := time.Now()
+	if _, err := carav1.NewInfoServiceClient(conn).GetInfo(ctx, &emptypb.Empty{}); err != nil {
+		t.Errorf("a known caller is not answered: %v", err)
+	}
+	t.Logf("a known caller is answered after %s", time.Since(began).Round(time.Millisecond))
+}
+
+// withheld is a body of which the end never comes.
+type withheld struct {
+	io.Reader
+	ctx context.Context
+}
+
+func (w withheld) Read(p []byte) (int, error) {
+	n, err := w.Reader.Read(p)
+	if n == 0 && err != nil {
+		<-w.ctx.Done()
+		return 0, w.ctx.Err()
+	}
+	return n, nil
+}
+
+// flood sends requests side by side over one HTTP/2 connection, and returns how many had which answer.
+func (s *target) flood(t *testing.T, n int, request func(ctx context.Context) (*http.Request, error)) map[string]int {
+	t.Helper()
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	transport := &http.Transport{Protocols: protocols}
+	defer transport.CloseIdleConnections()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	var mu sync.Mutex
+	answers := map[string]int{}
+	var wg sync.WaitGroup
+	for range n {
+		wg.Go(func() {
+			answer := "no answer"
+			if r, err := request(ctx); err == nil {
+				if resp, err := transport.RoundTrip(r); err == nil {
+					_, _ = io.Copy(io.Discard, resp.Body)
+					_ = resp.Body.Close()
+					answer = resp.Status + " " + resp.Trailer.Get("Grpc-Status")
+				}
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			answers[answer]++
+		})
+	}
+	wg.Wait()
+	t.Logf("answers: %v", answers)
+	return answers
+}
+
+const bodySize = 4 << 20
+
+func withheldREST(t *testing.T, s *target) {
+	s.flood(t, 150, func(ctx context.Context) (*http.Request, error) {
+		body := withheld{bytes.NewReader(make([]byte, bodySize-1)), ctx}
+		return http.NewRequestWithContext(ctx, http.MethodPost, s.URL()+"/api/v1/projects", body)
+	})
+}
+
+// grpcCall is a call with a message of which the last byte never comes.
+func (s *target) grpcCall(ctx context.Context, method string, size int) (*http.Request, error) {
+	frame := append(binary.BigEndian.AppendUint32([]byte{0}, uint32(size)), make([]byte, size-1)...)
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL()+method, withheld{bytes.NewReader(frame), ctx})
+	if err == nil {
+		r.Header.Set("Content-Type", "application/grpc")
+		r.Header.Set("Te", "trailers")
+	}
+	return r, err
+}
+
+func withheldGRPC(t *testing.T, s *target) {
+	s.flood(t, 150, func(ctx context.Context) (*http.Request, error) {
+		return s.grpcCall(ctx, carav1.ProjectService_CreateProject_FullMethodName, bodySize-100)
+	})
+}
+
+func withheldJoins(t *testing.T, s *target) {
+	s.flood(t, 150, func(ctx context.Context) (*http.Request, error) {
+		return s.grpcCall(ctx, carav1.NodeService_Join_FullMethodName, 30<<10)
+	})
+}
+
+func manyCalls(t *testing.T, s *target) {
+	before := s.usage(t)
+	const calls = 5000
+	s.flood(t, calls, func(ctx context.Context) (*http.Request, error) {
+		return http.NewRequestWithContext(ctx, http.MethodGet, s.URL()+"/api/v1/projects", nil)
+	})
+	t.Logf("CPU of the server for each call: %s", (s.usage(t).cpu-before.cpu)/calls)
+}
+
+// posts sends a body many times over HTTP/1, and logs the server's CPU for each.
+func (s *target) posts(t *testing.T, body []byte) {
+	t.Helper()
+	const n = 100
+	before := s.usage(t)
+	var unauthorized atomic.Int32
+	client := &http.Client{Transport: &http.Transport{}}
+	defer client.CloseIdleConnections()
+	for range n {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL()+"/api/v1/projects", bytes.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := client.Do(r)
+		if err != nil {
+			continue // the server closed the connection while the body was being sent
+		}
+		if resp.StatusCode == http.StatusUnauthorized {
+			unauthorized.Add(1)
+		}
+		_ = resp.Body.Close()
+	}
+	t.Logf("%d bytes: CPU of the server until a 401: %s; %d of %d clients read it", len(body), (s.usage(t).cpu-before.cpu)/n, unauthorized.Load(), n)
+	if unauthorized.Load() == 0 {
+		t.Error("no client read a 401")
+	}
+}
+
+func wideJSON(t *testing.T, s *target) {
+	body := bytes.NewBufferString(`{"metadata":{"name":"x","labels":{"a":""`)
+	for i := range 250_000 {
+		fmt.Fprintf(body, `,"%d":""`, i)
+	}
+	body.WriteString(`}}}`)
+	s.posts(t, body.Bytes())
+}
+
+func deepJSON(t *testing.T, s *target) {
+	s.posts(t, bytes.Repeat([]byte(`{"a":`), 500_000))
+}
+
+// connect opens connections side by side, each of which says something or nothing.
+func (s *target) connect(t *testing.T, n int, say string) {
+	t.Helper()
+	var conns []net.Conn
+	for range n {
+		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", s.Address())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		if _, err := io.WriteString(conn, say); err != nil {
+			continue // it was closed to make room
+		}
+		conns = append(conns, conn)
+	}
+	s.answers(t)
+	t.Logf("%d connections were opened", len(conns))
+}
+
+func silentConnections(t *testing.T, s *target) { s.connect(t, 2000, "") }
+
+func idleConnections(t *testing.T, s *target) {
+	s.connect(t, 2000, "GET /healthz HTTP/1.1\r\nHost: cara\r\n\r\n")
+}
+
+func slowWebhooks(t *testing.T, s *target) {
+	signature := strings.Repeat("0", 64)
+	s.connect(t, 200, "POST /api/v1/sources/x/webhook HTTP/1.1\r\nHost: cara\r\nX-Hub-Signature-256: sha256="+signature+"\r\nContent-Length: 1000000\r\n\r\n{")
+}
