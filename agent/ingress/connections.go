@@ -163,6 +163,7 @@ func (s *connections) changed(of net.Conn, state http.ConnState) {
 			s.await(c)
 			s.tell()
 		}
+	case http.StateNew, http.StateClosed: // enter and Close know of these
 	}
 }
 
