@@ -239,3 +239,19 @@ func TestBackupTakesTheCheckpoint(t *testing.T) {
 		t.Errorf("of the store the archive has %q, want the checkpoint alone", got)
 	}
 }
+
+// illStore is a store that cannot write.
+type illStore struct{ store.Store }
+
+func (illStore) Err() error { return errors.New("no space left on the disk") }
+
+// A store that is not well shows in /readyz at once, with the reason; the process still lives.
+func TestReadyTellsOfTheStore(t *testing.T) {
+	h := newHouse(t, func(c *Config) { c.Store = illStore{c.Store} })
+	for path, want := range map[string]int{"/readyz": 503, "/healthz": 200} {
+		status, answer, err := h.request(t, "GET", path, "")
+		if err != nil || status != want || status == 503 && !strings.Contains(answer, "no space left on the disk") {
+			t.Errorf("%s: %d %s, %v; want %d", path, status, answer, err, want)
+		}
+	}
+}

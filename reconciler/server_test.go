@@ -152,13 +152,12 @@ func (s *server) DeleteProject(_ context.Context, req *carav1.DeleteProjectReque
 	return &carav1.DeleteProjectResponse{}, s.Update(func(tx *fakecluster.Tx) error {
 		p := fakecluster.Get[*carav1.Project](tx, req.Name)
 		switch {
+		case req.Uid == "" || req.Owner == "": // both are what keeps a loop from deleting another project of that name
+			return api.Errorf(codes.InvalidArgument, api.TitleInvalid, "project %s is deleted without its uid or its owner", req.Name)
 		case p == nil:
 			return api.Errorf(codes.NotFound, api.TitleNotFound, "project %s is not there", req.Name)
 		case req.Uid != "" && p.Metadata.Uid != req.Uid, req.Owner != "" && p.Metadata.Owner != req.Owner:
 			return api.Errorf(codes.Aborted, api.TitleConflict, "project %s is another one, of %s", req.Name, p.Metadata.Owner)
-		}
-		if req.Uid == "" || req.Owner == "" {
-			s.crimes = append(s.crimes, "project "+req.Name+" is deleted without saying which, and whose")
 		}
 		if crime := forbidden(tx, p, req, s.now()); crime != "" {
 			s.crimes = append(s.crimes, crime)
