@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -14,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	pebbledb "github.com/cockroachdb/pebble/v2"
@@ -214,130 +214,24 @@ func TestDirectoryGone(t *testing.T) {
 	}
 }
 
-// flip changes a byte of a file in memory.
-func flip(t *testing.T, disk vfs.FS, path string, at int64) {
-	t.Helper()
-	f, err := disk.OpenReadWrite(path, vfs.WriteCategoryUnspecified)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	b := make([]byte, 1)
-	if _, err := f.ReadAt(b, at); err != nil {
-		t.Fatal(err)
-	}
-	b[0] ^= 0x40
-	if _, err := f.WriteAt(b, at); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func filesOf(t *testing.T, disk vfs.FS, match func(name string) bool) (paths []string) {
-	t.Helper()
-	names, err := disk.List("data")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range names {
-		if match(name) {
-			paths = append(paths, disk.PathJoin("data", name))
+// One cause makes one line in a while, which says how many were left out; another cause is not held back by it.
+func TestSayBoundsTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &lines{}
+		h := newHealth(Config{Dir: "d", Logger: slog.New(slog.NewTextHandler(log, nil))}.withDefaults())
+		for range 1000 {
+			h.say(h.log.Error, "a", "first cause")
 		}
-	}
-	return paths
-}
-
-// A flipped byte anywhere in the MANIFEST or the log is either harmless or refused with advice, and the refused start
-// leaves the files as they were: with the byte put right everything is there. The last 64 KiB of a log are left out:
-// damage there looks like a write that power loss cut off, to Pebble and to everybody else.
-func TestDamagedFilesAreRefusedAndKept(t *testing.T) {
-	for name, tail := range map[string]int64{"MANIFEST": 0, ".log": 64 << 10} {
-		match := func(file string) bool { return strings.Contains(file, name) }
-		t.Run(name, func(t *testing.T) {
-			disk, refused := filled(t), 0
-			for _, path := range filesOf(t, disk, match) {
-				info, err := disk.Stat(path)
-				if err != nil {
-					t.Fatal(err)
-				}
-				step := max(1, info.Size()/60)
-				for at := int64(0); at < info.Size()-tail; at += step {
-					copied := disk.CrashClone(vfs.CrashCloneCfg{})
-					flip(t, copied, path, at)
-					if s, err := Open(Config{Dir: "data", FS: copied}); err == nil {
-						expectRevision(t, s, 40)
-						if err := s.Close(); err != nil {
-							t.Error(err)
-						}
-						continue
-					} else if refused++; !strings.Contains(err.Error(), "restore the data directory from a backup") {
-						t.Errorf("byte %d of %s: %v", at, path, err)
-					}
-					flip(t, copied, path, at)
-					s, err := Open(Config{Dir: "data", FS: copied})
-					if err != nil {
-						t.Fatalf("byte %d of %s is right again: %v", at, path, err)
-					}
-					expectRevision(t, s, 40)
-					if err := s.Close(); err != nil {
-						t.Error(err)
-					}
-				}
-			}
-			if refused == 0 {
-				t.Error("no damage was found")
-			}
-		})
-	}
-}
-
-func TestOpenWithoutRights(t *testing.T) {
-	for name, err := range map[string]error{"permission": fs.ErrPermission, "read-only": syscall.EROFS} {
-		t.Run(name, func(t *testing.T) {
-			fault := failing(err)
-			fault.On()
-			_, err := Open(Config{Dir: "data", FS: errorfs.Wrap(filled(t), fault)})
-			if err == nil || !strings.Contains(err.Error(), "right to read and write") || strings.Contains(err.Error(), "another cara-server") {
-				t.Errorf("open: %v", err)
-			}
-		})
-	}
-}
-
-// A damaged table of the old log is told, by Err and by a bounded number of lines: what Pebble does in the background
-// fails again and again, and must not do so in a busy loop.
-func TestDamagedTableIsToldOnce(t *testing.T) {
-	log := &lines{}
-	disk := vfs.NewMem()
-	s := openTest(t, Config{Dir: "data", FS: disk, CacheBytes: 1, Logger: slog.New(slog.NewTextHandler(log, nil))})
-	for i := range 10 {
-		for j := range 20 {
-			if _, err := s.Commit(t.Context(), pair(fmt.Sprintf("%d-%d", i, j))); err != nil {
-				t.Fatal(err)
-			}
+		h.say(h.log.Error, "b", "second cause")
+		<-time.After(sayEvery)
+		h.say(h.log.Error, "a", "first cause")
+		if n := strings.Count(log.all(), "first cause"); n != 2 || !strings.Contains(log.all(), "repeated=999") {
+			t.Errorf("%d lines of the first cause, want 2 and repeated=999:\n%s", n, log.all())
 		}
-		if i == 0 {
-			if err := s.db.Flush(); err != nil {
-				t.Fatal(err)
-			}
-			for _, path := range filesOf(t, disk, func(name string) bool { return strings.HasSuffix(name, ".sst") }) {
-				for at := range int64(60) {
-					flip(t, disk, path, at*7)
-				}
-			}
-			continue
+		if n := strings.Count(log.all(), "second cause"); n != 1 {
+			t.Errorf("%d lines of the second cause, want 1", n)
 		}
-		if err := s.db.Flush(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	eventually(t, "the damage is told", func() bool { return s.Err() != nil })
-	if err := s.Err(); !strings.Contains(err.Error(), "restore the data directory from a backup") {
-		t.Errorf("Err: %v", err)
-	}
-	put1(t, s, "after")
-	if n := strings.Count(log.all(), "level=ERROR"); n > 5 {
-		t.Errorf("%d lines:\n%s", n, log.all())
-	}
+	})
 }
 
 // After a compaction that failed none is granted for a while, whichever way Pebble asks.
