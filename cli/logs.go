@@ -11,8 +11,10 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -80,31 +82,56 @@ func (a *app) logs(ctx context.Context, project string, o logsOptions) error {
 	if err != nil {
 		return err
 	}
-	stream, err := c.Logs(ctx, req)
-	if err != nil {
-		return err
-	}
 	show := newLogPrinter(a.Out, p, o)
 	order := &logOrder{emit: show.print}
 	if show.prefix && !o.follow {
 		order.most = maxHeldLogs
 	}
+	mark := logMark{}
+	for {
+		opened := time.Now()
+		err := a.copyLogs(ctx, c, req, order, mark)
+		order.flush() // what came before an error, too
+		switch {
+		case err == nil || ctx.Err() != nil:
+			return nil
+		case !o.follow || api.Code(err) != codes.Unavailable || len(mark) == 0 && time.Since(opened) < resumeAfter:
+			return err
+		}
+		if mark.away() {
+			fmt.Fprintf(a.Err, "(%s; the logs go on when it is back)\n", line(api.ProblemOf(err).GetDetail()))
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(resumeAfter):
+		}
+		mark.resume(req)
+	}
+}
+
+// resumeAfter is the pause before logs that broke off are asked for again.
+const resumeAfter = time.Second
+
+// copyLogs copies one stream of logs to its end, without what mark has of an earlier one.
+func (a *app) copyLogs(ctx context.Context, c carav1.ProjectServiceClient, req *carav1.LogsRequest, order *logOrder, mark logMark) error {
+	stream, err := c.Logs(ctx, req)
+	if err != nil {
+		return err
+	}
 	for {
 		l, err := stream.Recv()
 		switch {
-		case err != nil && ctx.Err() != nil:
-			return nil
 		case errors.Is(err, io.EOF):
-			order.flush()
 			return nil
 		case err != nil:
-			order.flush() // what came before the error
 			return err
 		}
 		if l.Lost > 0 {
 			fmt.Fprintf(a.Err, "(%d lines of %s were lost: they came faster than they were read)\n", l.Lost, clean(l.Service))
 		}
-		order.add(l)
+		if mark.isNew(l) {
+			order.add(l)
+		}
 	}
 }
 

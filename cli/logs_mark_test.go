@@ -1,0 +1,46 @@
+package cli
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// A stream that is opened again brings lines of the marked time once more; two lines of one time are two lines.
+func TestLogMarkGoesOnWithTheNextLine(t *testing.T) {
+	log := func(service, text string, at int64) *carav1.LogLine {
+		return &carav1.LogLine{Service: service, Line: text, Time: timestamppb.New(time.Unix(at, 0))}
+	}
+	mark := logMark{}
+	var shown []string
+	read := func(lines ...*carav1.LogLine) {
+		for _, l := range lines {
+			if mark.isNew(l) {
+				shown = append(shown, l.GetLine())
+			}
+		}
+	}
+	read(log("web", "a", 1), log("web", "b", 2), log("web", "c", 2), log("db", "x", 1))
+	if !mark.away() || mark.away() {
+		t.Error("a stream that broke off is told once")
+	}
+	req := &carav1.LogsRequest{Name: "shop", Tail: 5}
+	mark.resume(req)
+	if req.GetSince().GetSeconds() != 1 || req.GetTail() != 0 {
+		t.Errorf("asks for %v", req)
+	}
+	read(log("web", "a", 1), log("db", "x", 1), log("web", "b", 2), log("web", "c", 2), log("web", "d", 2), log("db", "y", 3), log("web", "e", 4))
+	mark.resume(req)
+	read(log("web", "e", 4), log("web", "f", 4), log("", "no time", 0))
+	want := []string{"a", "b", "c", "x", "d", "y", "e", "f", "no time"}
+	if diff := cmp.Diff(want, shown); diff != "" {
+		t.Error(diff)
+	}
+	if !mark.away() {
+		t.Error("lines came in between: it is told again")
+	}
+}
