@@ -121,7 +121,7 @@ func (s nodeService) Attach(stream carav1.NodeService_AttachServer) error {
 func (s *Server) openStream(ctx context.Context, w *meeting, ask *carav1.OpenStream) (*agentEnd, error) {
 	agent := s.sessions.of(w.node)
 	if agent == nil {
-		return nil, api.Errorf(codes.Unavailable, api.TitleUnavailable, "node %s is not connected: is cara-agent running there?", w.node)
+		return nil, errNotConnected(w.node)
 	}
 	ask.StreamId, ask.Window = w.id, streamWindow
 	// An agent that does not read holds up its own stream, and not this caller.
@@ -150,6 +150,10 @@ func (s *Server) openStream(ctx context.Context, w *meeting, ask *carav1.OpenStr
 			return nil, ctx.Err()
 		}
 	}
+}
+
+func errNotConnected(node string) error {
+	return api.Errorf(codes.Unavailable, api.TitleUnavailable, "node %s is not connected: is cara-agent running there?", node)
 }
 
 func errNodeLeft(node string) error {

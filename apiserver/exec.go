@@ -31,6 +31,9 @@ func (s projectService) Exec(stream carav1.ProjectService_ExecServer) error {
 	if start.Service, err = oneService(p, start.GetService()); err != nil {
 		return err
 	}
+	if node := p.GetStatus().GetNodeRef(); s.sessions.of(node) == nil { // an event that says "runs" must not be wrong
+		return errNotConnected(node)
+	}
 	if err := s.tellExec(stream.Context(), p, start); err != nil {
 		return err
 	}

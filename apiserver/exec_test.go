@@ -195,6 +195,32 @@ func TestExecRefused(t *testing.T) {
 	}
 }
 
+// An event says that a command runs: none is written if no agent is there to run it.
+func TestExecWithoutAnAgentLeavesNoEvent(t *testing.T) {
+	c := newCluster(t, nil)
+	c.node(t, "n1")
+	c.create(t, web("shop"))
+	c.bind(t, "shop", "n1")
+	call, err := carav1.NewProjectServiceClient(c.admin(t)).Exec(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := call.Send(execStart("shop", "", "ls")); err != nil {
+		t.Fatal(err)
+	}
+	_, err = call.Recv()
+	wantCode(t, err, codes.Unavailable, "")
+	events, err := carav1.NewEventServiceClient(c.admin(t)).ListEvents(t.Context(), &carav1.ListEventsRequest{Kind: api.KindProject, Name: "shop"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range events.GetItems() {
+		if e.GetReason() == "Exec" {
+			t.Errorf("an event about a command that did not run: %v", e)
+		}
+	}
+}
+
 // TestStreamsAreChanges: who may only look, or only change what begins with a prefix, runs nothing elsewhere.
 func TestStreamsAreChanges(t *testing.T) {
 	h := newHouse(t, nil)
