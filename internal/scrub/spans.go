@@ -1,0 +1,94 @@
+package scrub
+
+import (
+	"cmp"
+	"index/suffixarray"
+	"slices"
+	"strings"
+)
+
+// span is a part of a text, from its first byte to behind its last one.
+type span struct{ from, to int }
+
+type spans []span
+
+// all finds a form wherever it stands; as a word, only where no letter or digit stands beside it.
+func (f *spans) all(s, form string, word bool) {
+	for at := 0; ; {
+		i := strings.Index(s[at:], form)
+		if i < 0 {
+			return
+		}
+		from, to := at+i, at+i+len(form)
+		if !word || !(from > 0 && alphanumeric(s[from-1])) && !(to < len(s) && alphanumeric(s[to])) {
+			*f = append(*f, span{from, to})
+		}
+		at = from + 1
+	}
+}
+
+func alphanumeric(c byte) bool {
+	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+}
+
+// cut finds the beginning of a form where the text was cut.
+func (f *spans) cut(s, form string) {
+	f.beginning(s, form)
+	for at := 0; ; {
+		i := strings.Index(s[at:], "...")
+		if i < 0 {
+			return
+		}
+		f.beginning(s[:at+i], form)
+		at += i + len("...")
+	}
+}
+
+// beginning finds a beginning of a form at the end of a text.
+func (f *spans) beginning(s, form string) {
+	for n := min(len(form)-1, len(s)); n >= anywhere; n-- {
+		if strings.HasSuffix(s, form[:n]) {
+			*f = append(*f, span{len(s) - n, len(s)})
+			return
+		}
+	}
+}
+
+// partsOf finds what the text has in common with long values: any common part of window+step bytes has one of the
+// windows that are looked up.
+func (f *spans) partsOf(s string, index *suffixarray.Index) {
+	values := index.Bytes()
+	for at := 0; at+window <= len(s); at += step {
+		for _, place := range index.Lookup([]byte(s[at:at+window]), places) {
+			from, to := at, at+window
+			for from > 0 && place > 0 && s[from-1] == values[place-1] {
+				from, place = from-1, place-1
+			}
+			for end := place + to - from; to < len(s) && end < len(values) && s[to] == values[end]; end++ {
+				to++
+			}
+			*f = append(*f, span{from, to})
+		}
+	}
+}
+
+// redact writes the mark in the place of each span; spans that meet are one.
+func (f spans) redact(s string) string {
+	if len(f) == 0 {
+		return s
+	}
+	slices.SortFunc(f, func(a, b span) int { return cmp.Compare(a.from, b.from) })
+	var out strings.Builder
+	end := 0
+	for i := 0; i < len(f); {
+		from, to := f[i].from, f[i].to
+		for i++; i < len(f) && f[i].from <= to; i++ {
+			to = max(to, f[i].to)
+		}
+		out.WriteString(s[end:from])
+		out.WriteString(Mark)
+		end = to
+	}
+	out.WriteString(s[end:])
+	return out.String()
+}
