@@ -24,6 +24,8 @@ const (
 	CondPhase       = "Phase"
 	CondOverridden  = "Overridden"
 	CondExpiring    = "Expiring"
+	// CondSecretChanged says that containers still have an old value of a Secret.
+	CondSecretChanged = "SecretChanged"
 )
 
 // Condition types of a source.

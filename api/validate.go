@@ -31,6 +31,7 @@ func Validate(m proto.Message) []*carav1.FieldError {
 	switch m := m.(type) {
 	case *carav1.Project:
 		e.metadata(m.GetMetadata())
+		e.secretRollout(m.GetMetadata())
 		e.project(m.GetSpec())
 	case *carav1.Source:
 		e.metadata(m.GetMetadata())

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -114,10 +115,10 @@ func (a *assignments) describe(p *carav1.Project) sentAssignment {
 	if terminating {
 		return out // what is torn down needs no secrets
 	}
+	out.version += fmt.Sprintf(" %t", api.ManualSecrets(p))
 	out.secrets = api.SecretNames(p.GetSpec())
 	for _, name := range out.secrets {
-		secret, _ := lookup[*carav1.Secret](a.server.cache, name)
-		out.version += " " + name + "@" + secret.GetMetadata().GetResourceVersion()
+		out.version += " " + name + "@" + a.server.secretVersion(name)
 	}
 	return out
 }
@@ -136,26 +137,63 @@ func (s *Server) assignment(p *carav1.Project) *carav1.Assignment {
 		}
 		if value, ok := s.value(use.Name, use.Key); ok {
 			if out.Secrets == nil {
-				out.Secrets = make(map[string][]byte)
+				out.Secrets, out.SecretVersions = make(map[string][]byte), make(map[string]string)
 			}
-			out.Secrets[sealName(use.Name, use.Key)] = value
+			name := sealName(use.Name, use.Key)
+			out.Secrets[name], out.SecretVersions[name] = value, s.cfg.Identity.Vault().Version(name, value)
 		}
 	}
 	for _, name := range p.GetSpec().GetImagePullSecrets() {
-		if withheld[name] != "" {
+		if source := withheld[name]; source != "" {
+			out.PullSecrets = append(out.PullSecrets, &carav1.PullSecret{Name: name, Problem: "belongs to source " + source + ", and no project may use it"})
 			continue
 		}
-		host, okHost := s.value(name, "server")
-		user, okUser := s.value(name, "username")
-		password, okPassword := s.value(name, "password")
-		if okHost && okUser && okPassword {
-			if out.RegistryAuth == nil {
-				out.RegistryAuth = make(map[string]*carav1.RegistryAuth)
-			}
-			out.RegistryAuth[string(host)] = &carav1.RegistryAuth{Username: string(user), Password: string(password)}
-		}
+		s.pullSecret(out, name)
 	}
 	return out
+}
+
+// pullSecret adds what a Secret of imagePullSecrets is for. Of two for one registry the first counts.
+func (s *Server) pullSecret(out *carav1.Assignment, name string) {
+	said := &carav1.PullSecret{Name: name}
+	out.PullSecrets = append(out.PullSecrets, said)
+	if _, exists := lookup[*carav1.Secret](s.cache, name); !exists {
+		said.Missing, said.Problem = true, "does not exist"
+		return
+	}
+	server, okServer := s.value(name, "server")
+	user, okUser := s.value(name, "username")
+	password, okPassword := s.value(name, "password")
+	registry := api.Registry(string(server))
+	switch {
+	case !okServer || !okUser || !okPassword:
+		said.Problem = "needs the keys server, username and password, as a Secret of type registry has them"
+	case registry == "":
+		said.Problem = "names no registry in its key server; write a host such as registry.example.com:5000"
+	case out.RegistryAuth[registry] != nil:
+		said.Problem = "is for the same registry as one before it in imagePullSecrets, which counts"
+	default:
+		said.Registry = registry
+		if out.RegistryAuth == nil {
+			out.RegistryAuth = make(map[string]*carav1.RegistryAuth)
+		}
+		out.RegistryAuth[registry] = &carav1.RegistryAuth{Username: string(user), Password: string(password)}
+	}
+}
+
+// secretVersion changes with each value of a Secret, and with nothing else.
+func (s *Server) secretVersion(name string) string {
+	secret, ok := lookup[*carav1.Secret](s.cache, name)
+	if !ok {
+		return "missing"
+	}
+	var all strings.Builder
+	for _, key := range slices.Sorted(maps.Keys(secret.GetData())) {
+		if value, ok := s.value(name, key); ok {
+			all.WriteString(key + "=" + s.cfg.Identity.Vault().Version(sealName(name, key), value) + ",")
+		}
+	}
+	return all.String()
 }
 
 // value opens one value of a secret, if it is there. One that cannot be opened is reported here, since nobody waits for

@@ -83,10 +83,13 @@ func (t *tx) report(p *carav1.Project, req *carav1.UpdateProjectStatusRequest) e
 		switch c.GetType() {
 		case api.CondPhase:
 			why = c
-		case api.CondReady, api.CondImagesReady:
+		case api.CondReady, api.CondImagesReady, api.CondSecretChanged:
 			mine := proto.CloneOf(c)
 			mine.ObservedGeneration = req.GetObservedGeneration()
 			if c.GetReason() == api.ReasonUpdateFailed && !api.UpdateFailed(p) {
+				t.event(refTo(p), eventWarning, c.GetReason(), c.GetMessage())
+			}
+			if c.GetType() == api.CondSecretChanged && !api.IsTrue(p.GetStatus().GetConditions(), api.CondSecretChanged) {
 				t.event(refTo(p), eventWarning, c.GetReason(), c.GetMessage())
 			}
 			p.Status.Conditions, _ = api.SetCondition(p.GetStatus().GetConditions(), mine, t.now)
@@ -94,8 +97,11 @@ func (t *tx) report(p *carav1.Project, req *carav1.UpdateProjectStatusRequest) e
 				why = c
 			}
 		default:
-			return api.Invalid("the report", fieldError("conditions", "has %q; an agent sets Ready, ImagesReady and, for a move, Phase", c.GetType()))
+			return api.Invalid("the report", fieldError("conditions", "has %q; an agent sets Ready, ImagesReady, SecretChanged and, for a move, Phase", c.GetType()))
 		}
+	}
+	if api.FindCondition(req.GetConditions(), api.CondSecretChanged) == nil {
+		p.Status.Conditions, _ = api.RemoveCondition(p.GetStatus().GetConditions(), api.CondSecretChanged)
 	}
 	p.Status.ObservedGeneration = req.GetObservedGeneration()
 	before := p.GetStatus().GetServices()

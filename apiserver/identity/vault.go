@@ -3,9 +3,11 @@ package identity
 import (
 	"bytes"
 	"crypto/cipher"
+	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -31,6 +33,8 @@ var ErrSealed = errors.New("sealed value cannot be opened")
 type Vault struct {
 	active [keyIDSize]byte
 	keys   map[[keyIDSize]byte]cipher.AEAD
+	// versions is the key of Version, made from the oldest key: a new key must not change any version.
+	versions []byte
 }
 
 func openVault(path string) (*Vault, error) {
@@ -60,6 +64,7 @@ func openVault(path string) (*Vault, error) {
 			v.active = id
 		}
 		v.keys[id] = aead
+		v.versions = versionKey(key)
 	}
 	if len(v.keys) == 0 {
 		return nil, fmt.Errorf("%s holds no key: restore the file from a backup", path)
@@ -99,6 +104,24 @@ func (v *Vault) Open(name string, sealed []byte) ([]byte, error) {
 		return nil, fmt.Errorf("%s: %w: it was changed, or moved from another name", name, ErrSealed)
 	}
 	return value, nil
+}
+
+// Version is a text that changes with a value. It tells nothing of the value: without the vault's key nobody can try
+// which value has it. It stays the same as long as the key file keeps its oldest key.
+func (v *Vault) Version(name string, value []byte) string {
+	mac := hmac.New(sha256.New, v.versions)
+	fmt.Fprintf(mac, "%d %s ", len(name), name)
+	mac.Write(value)
+	return hex.EncodeToString(mac.Sum(nil)[:versionSize])
+}
+
+// versionSize makes it impossible that two values of one Secret meet by chance.
+const versionSize = 12
+
+func versionKey(key []byte) []byte {
+	mac := hmac.New(sha256.New, key)
+	mac.Write([]byte("cara secret versions"))
+	return mac.Sum(nil)
 }
 
 // additional binds a value to its format, its key and its name.
