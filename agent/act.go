@@ -9,8 +9,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/distribution/reference"
-
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -19,42 +17,43 @@ import (
 func (a *Agent) act(ctx context.Context, want *Want, have *Have, x Action) (err error) {
 	a.log.Debug("act", "project", want.Project, "epoch", want.Epoch, "kind", string(x.Kind), "service", x.Service,
 		"name", x.Name, "reason", x.Reason)
+	engine := a.engineOf(want)
 	switch x.Kind {
 	case KindPull:
 		a.pulls.ask(ctx, want.Project, x.Name, want.authFor(x.Name))
 	case KindCreateNetwork:
-		_, err = a.engine.CreateNetwork(ctx, x.Name, want.owner(), 2*len(want.Spec.GetServices()))
+		_, err = engine.CreateNetwork(ctx, x.Name, want.owner(), 2*len(want.Spec.GetServices()))
 	case KindRemoveNetwork:
-		err = a.engine.RemoveNetwork(ctx, x.ID)
+		err = engine.RemoveNetwork(ctx, x.ID)
 	case KindCreateVolume:
-		err = a.engine.CreateVolume(ctx, x.Name, want.owner())
+		err = engine.CreateVolume(ctx, x.Name, want.owner())
 	case KindRemoveVolume:
-		err = a.engine.RemoveVolume(ctx, x.Name)
+		err = engine.RemoveVolume(ctx, x.Name)
 	case KindCreateContainer:
-		_, err = a.engine.CreateContainer(ctx, want.containerSpec(x.Name, want.service(x.Service)))
+		_, err = engine.CreateContainer(ctx, want.containerSpec(x.Name, want.service(x.Service)))
 	case KindStartContainer:
 		err = a.start(ctx, want, x)
 	case KindRestartContainer:
-		err = a.engine.StartContainer(ctx, x.ID)
+		err = engine.StartContainer(ctx, x.ID)
 	case KindRenameContainer:
-		err = a.engine.RenameContainer(ctx, x.ID, x.Name)
+		err = engine.RenameContainer(ctx, x.ID, x.Name)
 	case KindUnpauseContainer:
-		err = a.engine.UnpauseContainer(ctx, x.ID)
+		err = engine.UnpauseContainer(ctx, x.ID)
 	case KindUpdateContainer:
 		var limits ContainerLimits
 		if limits, err = LimitsOf(want.service(x.Service)); err == nil {
-			err = a.engine.UpdateContainer(ctx, x.ID, limits)
+			err = engine.UpdateContainer(ctx, x.ID, limits)
 		}
 	case KindConnectContainer:
-		err = a.engine.ConnectContainer(ctx, networkName(want.Project), x.ID, x.Service)
+		err = engine.ConnectContainer(ctx, networkName(want.Project), x.ID, x.Service)
 	case KindStopContainer:
-		err = a.engine.StopContainer(ctx, x.ID, have.grace(x.ID))
+		err = engine.StopContainer(ctx, x.ID, have.grace(x.ID))
 	case KindDeleteContainer:
 		if have.up(x.ID) {
-			err = a.engine.StopContainer(ctx, x.ID, have.grace(x.ID))
+			err = engine.StopContainer(ctx, x.ID, have.grace(x.ID))
 		}
 		if err == nil {
-			err = a.engine.RemoveContainer(ctx, x.ID)
+			err = engine.RemoveContainer(ctx, x.ID)
 		}
 	default:
 		err = fmt.Errorf("act: unknown kind %s", x.Kind)
@@ -65,18 +64,19 @@ func (a *Agent) act(ctx context.Context, want *Want, have *Have, x Action) (err 
 // start puts the service's files in first: an agent that died between create and copy leaves a container without them,
 // and nothing tells, so it is done before every first start.
 func (a *Agent) start(ctx context.Context, want *Want, x Action) error {
+	engine := a.engineOf(want)
 	if files := want.files(want.service(x.Service)); len(files) > 0 {
-		if err := a.engine.CopyFiles(ctx, x.ID, files); err != nil {
+		if err := engine.CopyFiles(ctx, x.ID, files); err != nil {
 			return err
 		}
 	}
-	err := a.engine.StartContainer(ctx, x.ID)
+	err := engine.StartContainer(ctx, x.ID)
 	if err == nil || errors.Is(err, ErrUnavailable) || errors.Is(err, ErrInvalid) || ctx.Err() != nil {
 		return err
 	}
 	// It has never run, and nothing says that the next start of it would go better: an engine that went down while it
 	// started the container refuses it for ever ("task already exists"). The next try is another container's.
-	if gone := a.engine.RemoveContainer(ctx, x.ID); gone != nil {
+	if gone := engine.RemoveContainer(ctx, x.ID); gone != nil {
 		return fmt.Errorf("%w; %w", err, gone)
 	}
 	return err
@@ -129,19 +129,6 @@ func (w *Want) files(s *carav1.Service) []File {
 		out = append(out, File{Path: f.GetPath(), Root: api.MountOf(s.GetVolumeMounts(), f.GetPath()).GetMountPath(), Content: content, Mode: mode})
 	}
 	return out
-}
-
-// registryHosts are the names under which credentials for an image may be filed: Docker Hub has several.
-func registryHosts(ref string) []string {
-	named, err := reference.ParseNormalizedNamed(ref)
-	if err != nil {
-		return nil
-	}
-	domain := reference.Domain(named)
-	if domain == "docker.io" {
-		return []string{domain, "index.docker.io", "registry-1.docker.io", "https://index.docker.io/v1/"}
-	}
-	return []string{domain, "https://" + domain, "http://" + domain}
 }
 
 // sortedKeys of a map, for what is written out.

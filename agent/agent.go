@@ -120,7 +120,7 @@ func (a *Agent) Run(ctx context.Context) error {
 
 // load reads the assignments of the last run. They wait for the server's word, for a while.
 func (a *Agent) load() error {
-	projects, err := a.disk.load()
+	kept, err := a.disk.load()
 	if err != nil {
 		return err
 	}
@@ -129,10 +129,12 @@ func (a *Agent) load() error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, p := range projects {
-		want := newWant(a.cfg, &carav1.Assignment{Project: p}, false)
+	for _, k := range kept {
+		want := newWant(a.cfg, k, false)
 		record := a.disk.loadRecord(want.Project)
-		a.tasks[want.Project] = &task{want: want, project: p, held: true, work: workspace{saved: p, record: record, noted: record}}
+		a.tasks[want.Project] = &task{
+			want: want, project: k.GetProject(), held: true, work: workspace{saved: k, record: record, noted: record},
+		}
 	}
 	return nil
 }
@@ -190,6 +192,7 @@ func (a *Agent) assign(assignment *carav1.Assignment) {
 		t = &task{}
 		a.tasks[want.Project] = t
 	}
+	want.remember(t.want)
 	t.want, t.project, t.held, t.older = want, assignment.GetProject(), false, nil
 	log.Info("assigned", "generation", want.Generation, "phase", want.Phase)
 	a.queue.Add(want.Project)

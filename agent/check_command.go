@@ -62,12 +62,12 @@ func (c *checkCommand) once(ctx, bounded context.Context) error {
 		return nil
 	})
 	if err == nil && code != 0 {
-		err = fmt.Errorf("%q exited with code %d: %s", c, code, printable(output.String()))
+		err = fmt.Errorf("%q exited with code %d: %s", c, code, output.String())
 	}
 	return err
 }
 
-// maxCheckOutput is what is kept of a command's output, in bytes.
+// maxCheckOutput is what is kept of a command's output, in bytes. The prober takes values of Secrets and control characters out of it.
 const maxCheckOutput = 4096
 
 // idle tells whether no command of an earlier check is left.

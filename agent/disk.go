@@ -16,7 +16,8 @@ import (
 )
 
 // disk keeps the assignments in force, one file each, so that containers are kept alive while the server is away.
-// Secrets and registry passwords are never in them.
+// Secrets and registry passwords are never in them; the versions of Secrets are,
+// so that the next agent knows which containers are as wanted.
 type disk struct{ dir string }
 
 // maxAssignment bounds what is read back: more than any manifest may be.
@@ -27,7 +28,7 @@ func (d *disk) path(project string) string { return filepath.Join(d.folder(), pr
 
 // load returns what was kept. A file that cannot be read is moved aside and named in the error only where that fails:
 // it was written whole or not at all, so a broken one is the disk's doing, and the server will send it again.
-func (d *disk) load() ([]*carav1.Project, error) {
+func (d *disk) load() ([]*carav1.Assignment, error) {
 	if err := os.MkdirAll(d.folder(), 0o700); err != nil {
 		return nil, fmt.Errorf("make the data directory: %w", err)
 	}
@@ -35,14 +36,14 @@ func (d *disk) load() ([]*carav1.Project, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the assignments: %w", err)
 	}
-	var out []*carav1.Project
+	var out []*carav1.Assignment
 	for _, e := range entries {
 		if !strings.HasSuffix(e.Name(), ".json") || !e.Type().IsRegular() {
 			continue
 		}
 		path := filepath.Join(d.folder(), e.Name())
-		p, err := readProject(path)
-		if err != nil || p.GetMetadata().GetName()+".json" != e.Name() {
+		p, err := readAssignment(path)
+		if err != nil || p.GetProject().GetMetadata().GetName()+".json" != e.Name() {
 			if err := os.Rename(path, path+".broken"); err != nil {
 				return nil, fmt.Errorf("set a broken assignment aside: %w", err)
 			}
@@ -53,7 +54,7 @@ func (d *disk) load() ([]*carav1.Project, error) {
 	return out, nil
 }
 
-func readProject(path string) (*carav1.Project, error) {
+func readAssignment(path string) (*carav1.Assignment, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
@@ -65,17 +66,27 @@ func readProject(path string) (*carav1.Project, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &carav1.Project{}
-	return p, protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(data, p)
+	read := protojson.UnmarshalOptions{DiscardUnknown: true}
+	a := &carav1.Assignment{}
+	if err := read.Unmarshal(data, a); err != nil || a.GetProject() != nil {
+		return a, err
+	}
+	p := &carav1.Project{} // an older agent kept no more than this
+	return &carav1.Assignment{Project: p}, read.Unmarshal(data, p)
+}
+
+// keptOf is what of an assignment is kept on disk: no value of a Secret, and no credentials.
+func keptOf(project *carav1.Project, want *Want) *carav1.Assignment {
+	return &carav1.Assignment{Project: project, SecretVersions: want.SecretVersions}
 }
 
 // errNotKept says that an assignment in force is not on disk: a full disk, most of the time.
 var errNotKept = errors.New("the agent's data directory cannot be written")
 
-func (d *disk) save(p *carav1.Project) error {
-	data, err := protojson.Marshal(p)
+func (d *disk) save(a *carav1.Assignment) error {
+	data, err := protojson.Marshal(a)
 	if err == nil {
-		err = renameio.WriteFile(d.path(p.GetMetadata().GetName()), data, 0o600)
+		err = renameio.WriteFile(d.path(a.GetProject().GetMetadata().GetName()), data, 0o600)
 	}
 	return d.notKept(err)
 }

@@ -28,5 +28,6 @@
 //     epoch goes and the project is made anew, once. In mid-stream an older epoch is refused, whatever it says.
 //   - Of two containers of one service that is replaced start-first, the old one serves and is kept up until the new one
 //     is ready, and for good where the new one fails (step_update.go). Which is which, the engine's own state says.
+//   - No value of a Secret is remembered, reported, logged or kept on disk (secrets.go, quiet.go).
 //   - A service leaves Endpoints before its container gets a signal, and the requests that it had been given may end first.
 package agent

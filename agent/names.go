@@ -46,6 +46,9 @@ func (w *Want) containerLabels(s *carav1.Service) map[string]string {
 	maps.Copy(labels, w.owner())
 	labels[api.LabelService] = s.GetName()
 	labels[api.LabelSpecHash], labels[labelRunHash] = w.Hashes[s.GetName()], w.RunHashes[s.GetName()]
+	if made := w.secretsLabel(s); made != "" {
+		labels[labelSecrets] = made
+	}
 	if w.RestartToken != "" {
 		labels[labelRestart] = w.RestartToken
 	}

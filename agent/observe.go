@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/caravanserai/cara/api"
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // ownLabels are on everything that this agent made and nothing else.
@@ -24,22 +23,22 @@ func (a *Agent) ownLabels() map[string]string {
 func (a *Agent) observe(ctx context.Context, want *Want, w *workspace) (*Have, error) {
 	labels := a.ownLabels()
 	labels[api.LabelProject] = want.Project
-	have := &Have{Images: map[string]bool{}, Record: w.record}
+	have, engine := &Have{Images: map[string]bool{}, Record: w.record}, a.engineOf(want)
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
-		have.Containers, w.looks, err = a.containers(gctx, labels, w.looks)
+		have.Containers, w.looks, err = containers(gctx, engine, labels, w.looks)
 		return err
 	})
 	have.Networks, have.Volumes = w.networks, w.volumes
 	if have.Networks == nil || want.Remove { // gone is said only of what was looked for just now
 		g.Go(func() (err error) {
-			have.Networks, err = a.engine.ListNetworks(gctx, labels)
+			have.Networks, err = engine.ListNetworks(gctx, labels)
 			return err
 		})
 	}
 	if have.Volumes == nil || want.Remove {
 		g.Go(func() (err error) {
-			have.Volumes, err = a.engine.ListVolumes(gctx, labels)
+			have.Volumes, err = engine.ListVolumes(gctx, labels)
 			return err
 		})
 	}
@@ -77,8 +76,8 @@ func (l look) holds(listed Container, now time.Time) bool {
 
 // containers lists and inspects; a container that went between the two is gone. What is done rests on the inspection: an engine whose disk is
 // full still lists a container as created that runs. looks are those of earlier passes of this turn.
-func (a *Agent) containers(ctx context.Context, labels map[string]string, looks map[string]look) ([]Container, map[string]look, error) {
-	list, err := a.engine.ListContainers(ctx, labels)
+func containers(ctx context.Context, engine Containers, labels map[string]string, looks map[string]look) ([]Container, map[string]look, error) {
+	list, err := engine.ListContainers(ctx, labels)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -92,7 +91,7 @@ func (a *Agent) containers(ctx context.Context, labels map[string]string, looks 
 			continue
 		}
 		g.Go(func() error {
-			c, err := a.engine.InspectContainer(ctx, list[i].ID)
+			c, err := engine.InspectContainer(ctx, list[i].ID)
 			if errors.Is(err, ErrNotFound) {
 				gone[i] = true
 				return nil
@@ -123,7 +122,7 @@ func (a *Agent) observeImages(ctx context.Context, want *Want, have *Have, w *wo
 	g.SetLimit(8)
 	look := func(ref string) {
 		g.Go(func() error {
-			image, err := a.engine.InspectImage(ctx, ref)
+			image, err := a.engineOf(want).InspectImage(ctx, ref)
 			if err != nil && !errors.Is(err, ErrNotFound) {
 				return err
 			}
@@ -164,6 +163,7 @@ func (a *Agent) observePulls(want *Want, w *workspace) {
 			delete(w.memory.Pulls, ref) // other credentials by now: ask again
 			continue
 		}
+		job.err = want.Values.Error(job.err)
 		w.memory.Pulls[ref] = pull.after(job, want.Limits, now)
 		keep[keyOf(ref, want.authFor(ref))] = true
 	}
@@ -184,7 +184,7 @@ func targets(want *Want, have *Have) []target {
 		if c.State != StateRunning || svc == nil || ip == "" || !want.sameAssignment(c.Labels) {
 			continue
 		}
-		t := target{key: probeKey{id: c.ID, started: c.StartedAt}, service: svc.GetName(), ip: ip}
+		t := target{key: probeKey{id: c.ID, started: c.StartedAt}, service: svc.GetName(), ip: ip, values: want.Values, mute: !want.knows(svc, &c)}
 		if s.outdated(svc, &c) == "" {
 			if t.check = svc.GetHealthcheck(); t.check == nil {
 				continue
@@ -193,14 +193,4 @@ func targets(want *Want, have *Have) []target {
 		out = append(out, t)
 	}
 	return out
-}
-
-// authFor returns the credentials for an image's registry; nil where there are none.
-func (w *Want) authFor(ref string) *carav1.RegistryAuth {
-	for _, host := range registryHosts(ref) {
-		if auth := w.Auth[host]; auth != nil {
-			return auth
-		}
-	}
-	return nil
 }

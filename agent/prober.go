@@ -3,6 +3,7 @@ package agent
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/scrub"
 )
 
 // prober checks the health of containers, one goroutine for each that has a check. A container that has not been
@@ -40,6 +42,9 @@ type target struct {
 	key     probeKey
 	service string
 	ip      string
+	// values are taken out of what the check says. mute says that it may say others. Guarded by prober.mu.
+	values *scrub.List
+	mute   bool
 	// check to make; nil for the one that is made already, if any.
 	check *carav1.Healthcheck
 }
@@ -89,6 +94,9 @@ func (p *prober) sync(ctx context.Context, project string, targets []target) map
 		if one != nil && one.ip != t.ip {
 			p.end(one)
 			one = nil
+		}
+		if one != nil {
+			one.values, one.mute = t.values, t.mute
 		}
 		if one == nil && t.check != nil {
 			one = &probe{target: t, project: project, health: Health{State: HealthStarting}}
@@ -163,7 +171,7 @@ func (p *prober) watch(ctx context.Context, one *probe) {
 	pause := min(50*time.Millisecond, p.every)
 	failures := 0
 	for ctx.Err() == nil {
-		err := p.check(ctx, one, t.timeout)
+		err := p.heard(one, p.check(ctx, one, t.timeout))
 		if ctx.Err() != nil {
 			return
 		}
@@ -191,6 +199,20 @@ func (p *prober) watch(ctx context.Context, one *probe) {
 		case <-time.After(wait):
 		}
 	}
+}
+
+// heard is what a check said, without the values of Secrets and control characters.
+func (p *prober) heard(one *probe, err error) error {
+	if err == nil {
+		return nil
+	}
+	p.mu.Lock()
+	values, mute := one.values, one.mute
+	p.mu.Unlock()
+	if mute {
+		return errors.New("the check fails; what it said " + notShown)
+	}
+	return errors.New(printable(values.Text(err.Error())))
 }
 
 func (p *prober) publish(one *probe, next Health) {
@@ -248,7 +270,7 @@ func (p *prober) get(ctx context.Context, address, path string) error {
 	}
 	defer response.Body.Close()
 	if response.StatusCode < 200 || response.StatusCode > 399 {
-		return fmt.Errorf("GET %s answered %s", path, printable(response.Status))
+		return fmt.Errorf("GET %s answered %s", path, response.Status)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net"
@@ -217,8 +218,12 @@ func (s *server) Attach(stream grpc.BidiStreamingServer[carav1.AttachRequest, ca
 }
 
 func (s *server) assignment(name string) *carav1.ConnectResponse {
+	versions := map[string]string{}
+	for ref, value := range s.secrets[name] {
+		versions[ref] = fmt.Sprintf("%x", sha256.Sum256(value))
+	}
 	return &carav1.ConnectResponse{Message: &carav1.ConnectResponse_Assignment{Assignment: &carav1.Assignment{
-		Project: proto.CloneOf(s.projects[name]), Secrets: s.secrets[name], RegistryAuth: s.auth,
+		Project: proto.CloneOf(s.projects[name]), Secrets: s.secrets[name], RegistryAuth: s.auth, SecretVersions: versions,
 	}}}
 }
 

@@ -48,6 +48,9 @@ func Report(w *Want, h *Have, actions []Action, now time.Time) *carav1.UpdatePro
 	default:
 		s.reportRollout(r, actions)
 	}
+	if c := s.secretChanged(failure != nil); c != nil && !w.Remove {
+		r.Conditions = append(r.Conditions, c)
+	}
 	for _, c := range r.Conditions {
 		c.ObservedGeneration, c.Message = w.Generation, cut(c.Message, maxMessage)
 	}
@@ -82,6 +85,7 @@ func (s *step) reportFailure(r *carav1.UpdateProjectStatusRequest, f *Failure) {
 		condition(api.CondPhase, api.StatusTrue, f.Reason, message),
 	}
 	if strings.HasPrefix(f.Reason, "Image") {
+		message = andAlso(message, s.w.unusedPullSecrets())
 		r.Conditions = append(r.Conditions, condition(api.CondImagesReady, api.StatusFalse, f.Reason, message))
 	}
 	for _, v := range r.Services {
@@ -165,14 +169,30 @@ func (s *step) imagesReady(actions []Action) *carav1.Condition {
 	asked := slices.ContainsFunc(actions, func(a Action) bool { return a.Kind == KindPull })
 	switch {
 	case len(failing) > 0:
-		return condition(api.CondImagesReady, api.StatusFalse, "PullBackoff", strings.Join(failing, "; "))
+		return condition(api.CondImagesReady, api.StatusFalse, "PullBackoff", andAlso(strings.Join(failing, "; "), s.w.unusedPullSecrets()))
 	case len(pulling) > 0 || asked:
 		return condition(api.CondImagesReady, api.StatusFalse, "Pulling", orElse(strings.Join(pulling, "; "), "asked for"))
+	}
+	for _, svc := range s.w.Spec.GetServices() {
+		ref := svc.GetImage()
+		if present, looked := s.h.Images[ref]; looked && !present && s.w.missingPullSecret(ref) != "" {
+			return condition(api.CondImagesReady, api.StatusFalse, "PullSecretMissing", "image "+ref+": "+s.w.missingPullSecret(ref))
+		}
 	}
 	if s.w.Moved != "" {
 		return condition(api.CondImagesReady, api.StatusTrue, "DigestGone", s.w.Moved)
 	}
+	if unused := s.w.unusedPullSecrets(); unused != "" {
+		return condition(api.CondImagesReady, api.StatusTrue, "PullSecretUnused", "every image is on the node; "+unused)
+	}
 	return condition(api.CondImagesReady, api.StatusTrue, "Present", "every image is on the node")
+}
+
+func andAlso(message, more string) string {
+	if more == "" {
+		return message
+	}
+	return message + "; " + more
 }
 
 func progressText(p Progress) string {

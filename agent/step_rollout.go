@@ -182,6 +182,8 @@ func (s *step) outdated(svc *carav1.Service, c *Container) string {
 	switch {
 	case !s.madeAs(svc, c):
 		return "the manifest changed"
+	case s.newValues(svc, c) != "":
+		return s.newValues(svc, c)
 	case s.w.restartWanted(svc.GetName()) && c.Labels[labelRestart] != s.w.RestartToken:
 		return "an operator asked for a restart"
 	case s.wrongLimits(svc, c) && !s.changeable(svc, c):
@@ -278,12 +280,8 @@ func (s *step) freeName(service string) string {
 
 // ingredients says whether the service's image and secrets are at hand, and asks for them where not.
 func (s *step) ingredients(svc *carav1.Service) bool {
-	if ref := s.w.missingSecret(svc); ref != "" {
-		if s.w.HaveSecrets {
-			s.wait(svc.GetName(), time.Time{}, "secret %s does not exist: create it, or take it out of the manifest", ref)
-		} else {
-			s.wait(svc.GetName(), time.Time{}, "secret %s comes with the connection to the server", ref)
-		}
+	if why := s.w.missingValue(svc); why != "" {
+		s.wait(svc.GetName(), time.Time{}, "%s", why)
 		return false
 	}
 	return s.image(svc)
@@ -303,6 +301,8 @@ func (s *step) image(svc *carav1.Service) bool {
 		s.fail(svc.GetName(), "ImagePullFailed", "%s", pull.Err)
 	case s.now.Before(pull.Next):
 		s.wait(svc.GetName(), pull.Next, "image %s: %s", ref, pull.Err)
+	case s.w.missingPullSecret(ref) != "":
+		s.wait(svc.GetName(), time.Time{}, "image %s: %s", ref, s.w.missingPullSecret(ref))
 	default:
 		asked := func(a Action) bool { return a.Kind == KindPull && a.Name == ref }
 		if !slices.ContainsFunc(s.actions, asked) {

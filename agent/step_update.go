@@ -118,7 +118,7 @@ func (s *step) beside(svc *carav1.Service, old *Container, network *Network, vol
 	case next == nil && !startFirst(svc) && old.Name == containerName(s.w.Project, svc.GetName()):
 		s.makeWay(svc, old)
 	case next == nil:
-		s.create(svc, volumes, "the manifest changed, and its container serves until the new one is ready")
+		s.create(svc, volumes, s.outdated(svc, old)+", and its container serves until the new one is ready")
 	case next.State == StateRemoving || next.State == StateDead:
 		s.delete(*next, "the engine could not remove it")
 	case s.wrongLimits(svc, next):

@@ -5,6 +5,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/scrub"
 )
 
 // Want is what one project should be on this node. It is never changed once it is made.
@@ -37,6 +38,16 @@ type Want struct {
 	HaveSecrets bool
 	Secrets     map[string][]byte
 	Auth        map[string]*carav1.RegistryAuth
+	// SecretVersions of the values in Secrets, also of an assignment that was read from disk. ManualSecrets says that no
+	// container is made anew for another version.
+	SecretVersions map[string]string
+	ManualSecrets  bool
+	// PullSecrets say what the Secrets of imagePullSecrets are for.
+	PullSecrets []*carav1.PullSecret
+	// Values are taken out of all that is said about the project, those of before included. Known are the versions that
+	// they have: `NAME/KEY=VERSION`.
+	Values *scrub.List
+	Known  map[string]bool
 	// Limits of restarts.
 	Limits RestartLimits
 }
@@ -51,7 +62,8 @@ func newWant(cfg Config, a *carav1.Assignment, haveSecrets bool) *Want {
 		Spec: api.Normalize(p.GetSpec()), Hashes: map[string]string{}, RunHashes: map[string]string{}, Named: map[string]string{},
 		RestartToken: p.GetStatus().GetRestartToken(), RestartServices: p.GetStatus().GetRestartServices(),
 		Phase: p.GetStatus().GetPhase(), Limits: cfg.Restart,
-		HaveSecrets: haveSecrets, Secrets: a.GetSecrets(), Auth: a.GetRegistryAuth(),
+		HaveSecrets: haveSecrets, Secrets: a.GetSecrets(), Auth: a.GetRegistryAuth(), PullSecrets: a.GetPullSecrets(),
+		SecretVersions: a.GetSecretVersions(), ManualSecrets: api.ManualSecrets(p), Values: valuesOf(a), Known: knownOf(a),
 	}
 	if c := api.FindCondition(p.GetStatus().GetConditions(), api.CondReady); c.GetObservedGeneration() == w.Generation {
 		w.Said = c.GetMessage()
@@ -87,10 +99,11 @@ type rollout struct {
 	epoch      int32
 	generation int32
 	restart    string
+	values     string // of Secrets, see valuesVersion
 }
 
 func (w *Want) rollout() rollout {
-	return rollout{uid: w.UID, epoch: w.Epoch, generation: w.Generation, restart: w.RestartToken}
+	return rollout{uid: w.UID, epoch: w.Epoch, generation: w.Generation, restart: w.RestartToken, values: valuesVersion(w.SecretVersions, w.ManualSecrets)}
 }
 
 func (w *Want) service(name string) *carav1.Service {

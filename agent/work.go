@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -22,11 +23,12 @@ type workspace struct {
 	deeds   deeds
 	// sightings are those of the last look, by container.
 	sightings map[string]sighting
-	record    Record            // of the assignment
-	noted     Record            // what of it is on disk
-	digests   map[string]string // of images that containers were made from, by image id
-	saved     *carav1.Project   // what is on disk; nil: nothing
-	cleared   bool              // nothing is on disk for certain
+	record    Record             // of the assignment
+	noted     Record             // what of it is on disk
+	digests   map[string]string  // of images that containers were made from, by image id
+	saved     *carav1.Assignment // what is on disk; nil: nothing
+	told      string             // which changed Secrets an event told of, see tellSecrets
+	cleared   bool               // nothing is on disk for certain
 	// Of this turn: the networks and volumes, as long as only actions that cannot change them have succeeded since they
 	// were read; nil where they must be read.
 	networks []Network
@@ -88,7 +90,7 @@ func (a *Agent) pass(ctx context.Context, t *task, want *Want) (again time.Durat
 	now := time.Now()
 	actions := w.deeds.paced(Step(want, have, now), want.Limits, now)
 	if i := slices.IndexFunc(actions, func(x Action) bool { return x.Kind == KindFail }); i >= 0 {
-		f := a.explain(ctx, actions[i].Failure)
+		f := a.explain(ctx, want, have, actions[i].Failure)
 		if f.Update && w.memory.Update == nil {
 			w.memory.Update = f
 		} else {
@@ -104,6 +106,7 @@ func (a *Agent) pass(ctx context.Context, t *task, want *Want) (again time.Durat
 	a.endpoints.set(want.Project, routable(want, have, actions, now))
 	actions = a.drained(want, have, w, actions, now)
 	a.report(want, have, actions, now)
+	a.tellSecrets(ctx, want, have, w)
 	todo := slices.DeleteFunc(slices.Clone(actions), func(x Action) bool { return x.Kind == KindWait })
 	if len(todo) == 0 {
 		if want.Quiet && len(actions) == 0 {
@@ -145,14 +148,19 @@ func (a *Agent) keep(t *task, want *Want) error {
 	a.mu.Lock()
 	project := t.project
 	a.mu.Unlock()
-	if project == nil || project == w.saved || proto.Equal(project, w.saved) {
+	kept := w.saved
+	if project == nil || kept != nil && project == kept.GetProject() && maps.Equal(want.SecretVersions, kept.GetSecretVersions()) {
+		return nil
+	}
+	next := keptOf(project, want)
+	if proto.Equal(next, kept) {
 		return nil
 	}
 	w.cleared = false
-	err := a.disk.save(project)
+	err := a.disk.save(next)
 	a.diskSaid(err)
 	if err == nil {
-		w.saved = project
+		w.saved = next
 	}
 	return err
 }
@@ -160,10 +168,11 @@ func (a *Agent) keep(t *task, want *Want) error {
 // covers says whether the next agent would do with what is on disk as this one does with want: the newest word on how it
 // went may be missing there, and nothing else.
 func (w *workspace) covers(want *Want) bool {
-	p := w.saved
+	p := w.saved.GetProject()
 	return p != nil && want.rollout() == rollout{
 		uid: p.GetMetadata().GetUid(), epoch: p.GetStatus().GetEpoch(),
 		generation: p.GetMetadata().GetGeneration(), restart: p.GetStatus().GetRestartToken(),
+		values: valuesVersion(w.saved.GetSecretVersions(), api.ManualSecrets(p)),
 	}
 }
 
@@ -263,15 +272,20 @@ func (a *Agent) drained(want *Want, have *Have, w *workspace, actions []Action, 
 const logTail = 20
 
 // explain adds the last lines of the container's log to a failure.
-func (a *Agent) explain(ctx context.Context, f *Failure) *Failure {
+func (a *Agent) explain(ctx context.Context, want *Want, have *Have, f *Failure) *Failure {
 	out := *f
-	if f.Container == "" {
+	c := have.find(f.Container)
+	if c.ID == "" {
+		return &out
+	}
+	if svc := want.service(c.Labels[api.LabelService]); svc != nil && !want.knows(svc, &c) {
+		out.Message += "\nits log " + notShown
 		return &out
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	var lines []string
-	err := a.engine.Logs(ctx, f.Container, LogOptions{Tail: logTail}, func(l LogLine) error {
+	err := a.engineOf(want).Logs(ctx, f.Container, LogOptions{Tail: logTail}, func(l LogLine) error {
 		lines = append(lines, cut(printable(l.Text), 300))
 		return nil
 	})

@@ -1,0 +1,117 @@
+package agent_test
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// logBook keeps what was logged.
+type logBook struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logBook) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logBook) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// TestEngineNeverTellsASecret: an engine that quotes a value in every error, whatever it is asked.
+func TestEngineNeverTellsASecret(t *testing.T) {
+	const value = "hunter2-hunter2"
+	for _, call := range []string{
+		"CreateContainer", "StartContainer", "CreateNetwork", "CreateVolume", "CopyFiles", "ListContainers", "InspectContainer",
+		"ListNetworks", "ListVolumes", "InspectImage", "PullImage", "Logs",
+	} {
+		t.Run(call, func(t *testing.T) {
+			f, book := newFaked(t), &logBook{}
+			f.cfg.Logger = slog.New(slog.NewTextHandler(book, &slog.HandlerOptions{Level: slog.LevelDebug}))
+			f.secrets["p"] = map[string][]byte{"db/p": []byte(value)}
+			f.engine.Fault(func(c string) error {
+				if c == call {
+					return errors.New("refused PASSWORD=" + value + "\x00 at " + call)
+				}
+				return nil
+			})
+			spec := services("web")
+			spec.Services[0].Env = []*carav1.EnvVar{{Name: "P", ValueFrom: &carav1.EnvVarSource{SecretKeyRef: &carav1.SecretKeyRef{Name: "db", Key: "p"}}}}
+			spec.Services[0].Files = []*carav1.File{{Path: "/p", SecretKeyRef: &carav1.SecretKeyRef{Name: "db", Key: "p"}}}
+			spec.Volumes = []*carav1.Volume{{Name: "v", Type: api.VolumeEphemeral}}
+			f.run(t)
+			f.put("p", spec)
+			waitUntil(t, func() bool { return f.engine.Calls(call) > 2 || f.engine.Calls("StartContainer") > 0 })
+			f.stop()
+			f.mu.Lock()
+			said, err := protojson.Marshal(f.projects["p"])
+			for _, e := range f.events {
+				said = append(said, e.String()...)
+			}
+			f.mu.Unlock()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(string(said), value) {
+				t.Errorf("reported: %s", said)
+			}
+			if strings.Contains(book.String(), value) {
+				t.Errorf("logged: %s", book)
+			}
+		})
+	}
+}
+
+// TestSecretsStayOffTheDisk: an agent that starts while the server is away keeps containers up, and has no values for it.
+func TestSecretsStayOffTheDisk(t *testing.T) {
+	const value = "hunter2-hunter2"
+	f := newFaked(t)
+	f.secrets["p"] = map[string][]byte{"db/p": []byte(value)}
+	f.auth = map[string]*carav1.RegistryAuth{"docker.io": {Username: "hubuser-hubuser", Password: "hubpass-hubpass"}}
+	spec := services("web")
+	spec.Services[0].Env = []*carav1.EnvVar{{Name: "P", ValueFrom: &carav1.EnvVarSource{SecretKeyRef: &carav1.SecretKeyRef{Name: "db", Key: "p"}}}}
+	f.run(t)
+	f.put("p", spec)
+	f.wait(t, "p", phase(api.PhaseRunning))
+	before := f.containers(t)["cara-p.a"]
+	f.stop()
+	err := filepath.WalkDir(f.cfg.DataDir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		for _, secret := range []string{value, "hubuser", "hubpass", "aHVudGVyMi1odW50ZXIy"} {
+			if bytes.Contains(data, []byte(secret)) {
+				t.Errorf("%s has a value: %s", path, data)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.away(true)
+	f.run(t)
+	f.engine.Kill(before.ID)
+	waitUntil(t, func() bool {
+		c := f.containers(t)["cara-p.a"]
+		return c.ID == before.ID && c.State == "running" && c.StartedAt.After(before.StartedAt)
+	})
+	f.stop()
+}
