@@ -2,10 +2,12 @@ package apiserver
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
 	"reflect"
+	"regexp"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/genproto/googleapis/rpc/status"
@@ -131,7 +133,7 @@ func (m marshaler) projectEvent(e *carav1.ProjectEvent) ([]byte, error) {
 func (marshaler) Unmarshal(data []byte, v any) error {
 	data = withoutServerTimes(data)
 	if m, ok := v.(proto.Message); ok {
-		return protojson.Unmarshal(data, m)
+		return unmarshal(data, m)
 	}
 	p := reflect.ValueOf(v)
 	if p.Kind() != reflect.Pointer || p.Elem().Kind() != reflect.Pointer {
@@ -144,7 +146,7 @@ func (marshaler) Unmarshal(data []byte, v any) error {
 	if !ok {
 		return fmt.Errorf("unmarshal into a %T: not a message", v)
 	}
-	return protojson.Unmarshal(data, m)
+	return unmarshal(data, m)
 }
 
 // withoutServerTimes drops `createdAt` and `updatedAt` from an object, its metadata and the objects of an apply. Older
@@ -177,6 +179,28 @@ func withoutServerTimes(data []byte) []byte {
 	}
 	return out
 }
+
+// unmarshal reads a message. protojson quotes what it does not understand, so of a body that may have a Secret's value
+// only the place is told.
+func unmarshal(data []byte, m proto.Message) error {
+	err := protojson.Unmarshal(data, m)
+	if err == nil {
+		return nil
+	}
+	switch m.(type) {
+	case *carav1.Secret, *carav1.CreateSecretRequest, *carav1.PutSecretRequest:
+	case *carav1.ApplyRequest:
+		if !bytes.Contains(data, []byte("ecret")) {
+			return err
+		}
+	default:
+		return err
+	}
+	return fmt.Errorf("the body is not a Secret in JSON %s; what stands there is not shown", cmp.Or(jsonPlace.FindString(err.Error()), "(it ends too early)"))
+}
+
+// jsonPlace is how protojson writes a place.
+var jsonPlace = regexp.MustCompile(`\(line \d+:\d+\)`) //nolint:gochecknoglobals // a constant
 
 // NewDecoder reads one whole body, which boundBody has bounded.
 func (m marshaler) NewDecoder(r io.Reader) runtime.Decoder {
