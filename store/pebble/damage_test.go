@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -38,6 +39,7 @@ func filesOf(t *testing.T, disk vfs.FS, match func(name string) bool) (paths []s
 	if err != nil {
 		t.Fatal(err)
 	}
+	slices.Sort(names) // the newest is the last
 	for _, name := range names {
 		if match(name) {
 			paths = append(paths, disk.PathJoin("data", name))
