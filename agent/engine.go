@@ -211,6 +211,8 @@ type Image struct {
 	ID string
 	// Digest is `repository@sha256:...` as the registry knows it; empty for an image that no registry knows.
 	Digest string
+	// Check is the image's HEALTHCHECK, its defaults filled in; nil where it has none.
+	Check *carav1.Healthcheck
 }
 
 // StoredImage is one image in the list of the engine's store.

@@ -51,6 +51,9 @@ func (a *Agent) observe(ctx context.Context, want *Want, w *workspace) (*Have, e
 		if err := a.observeImages(ctx, want, have, w); err != nil {
 			return nil, err
 		}
+		if err := a.observeChecks(ctx, want, have, w); err != nil {
+			return nil, err
+		}
 	}
 	a.observePulls(want, w)
 	have.Memory, have.Leaving = w.memory.snapshot(), w.leaving
@@ -186,7 +189,7 @@ func targets(want *Want, have *Have) []target {
 		}
 		t := target{key: probeKey{id: c.ID, started: c.StartedAt}, service: svc.GetName(), ip: ip, values: want.Values, mute: !want.knows(svc, &c)}
 		if s.outdated(svc, &c) == "" {
-			if t.check = svc.GetHealthcheck(); t.check == nil {
+			if t.check = s.check(svc, &c); t.check == nil {
 				continue
 			}
 		}

@@ -249,7 +249,7 @@ func (s *step) serviceStatus(svc *carav1.Service, actions []Action) *carav1.Serv
 	switch {
 	case c.State == StateRunning:
 		out.State = serviceRunning
-		if health, probed := s.h.Health[c.ID]; probed || asWanted && svc.GetHealthcheck() != nil {
+		if health, probed := s.h.Health[c.ID]; probed || asWanted && s.check(svc, c) != nil {
 			out.Health, out.Message = orElse(health.State, HealthStarting), cut(health.Message, maxMessage)
 		}
 	case c.State == StatePaused:

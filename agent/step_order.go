@@ -45,7 +45,7 @@ func (s *step) unmet(d *carav1.Dependency) string {
 		return ""
 	case d.GetCondition() == api.DependsCompleted && !s.done(svc, c):
 		return svc.GetName() + " to complete"
-	case d.GetCondition() == api.DependsHealthy && svc.GetHealthcheck() != nil && s.h.Health[c.ID].State != HealthHealthy:
+	case d.GetCondition() == api.DependsHealthy && s.h.Health[c.ID].State != HealthHealthy:
 		return svc.GetName() + " to be healthy"
 	}
 	return ""
@@ -77,7 +77,7 @@ func (s *step) unsettled(svc *carav1.Service, c *Container, successor bool) (unt
 	if r := s.h.Memory.Restarts[svc.GetName()]; r.Row > 0 && (successor || s.w.Phase != api.PhaseRunning) {
 		d = s.w.Limits.delay(r.Row)
 	}
-	if successor && svc.GetHealthcheck() == nil {
+	if successor && s.check(svc, c) == nil {
 		d = max(d, s.w.Limits.Settle)
 	}
 	until = c.StartedAt.Add(d)
@@ -96,7 +96,7 @@ func (s *step) works(svc *carav1.Service, c *Container, successor bool) bool {
 	if _, attached := c.Networks[networkName(s.w.Project)]; !attached {
 		return false
 	}
-	return svc.GetHealthcheck() == nil || s.h.Health[c.ID].State == HealthHealthy
+	return s.check(svc, c) == nil || s.h.Health[c.ID].State == HealthHealthy
 }
 
 // exitText says how a container ended.

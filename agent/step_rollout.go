@@ -210,6 +210,9 @@ func (s *step) service(svc *carav1.Service, network *Network, volumes map[string
 	if f := s.h.Memory.Update; f != nil && s.abandon(svc, c, f) {
 		return
 	}
+	if (c == nil || c.StartedAt.IsZero()) && s.h.Memory.Update == nil && s.uncheckable(svc) {
+		return
+	}
 	switch {
 	case s.completion(svc) != nil: // as it is now it has completed, and somebody removed the container
 		if c != nil {
@@ -334,7 +337,7 @@ func (s *step) running(svc *carav1.Service, c *Container, network *Network) {
 		s.connect(svc, c)
 		return
 	}
-	if svc.GetHealthcheck() == nil {
+	if s.check(svc, c) == nil {
 		s.settle(svc, c)
 		return
 	}

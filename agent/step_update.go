@@ -103,6 +103,9 @@ func (s *step) besideEachOther() bool {
 // beside keeps the previous container of a service up and brings its successor to where it can take over.
 func (s *step) beside(svc *carav1.Service, old *Container, network *Network, volumes map[string]bool) {
 	next, failed := s.best(svc, true), s.h.Memory.Update
+	if failed == nil && (next == nil || next.StartedAt.IsZero()) && s.uncheckable(svc) {
+		return
+	}
 	switch {
 	case failed != nil && !startFirst(svc) && next != nil && up(*next):
 		s.giveUp(svc, next, failed) // and only then the previous one comes back
@@ -187,7 +190,7 @@ func (s *step) keep(svc *carav1.Service, old *Container, network *Network) {
 	case up(*old):
 	case !attached || at.NetworkID != network.ID:
 		s.lost(svc, old, "its network is gone")
-	case next != nil && next.State == StateRunning && svc.GetHealthcheck() != nil && s.h.Health[next.ID] == (Health{}):
+	case next != nil && next.State == StateRunning && s.check(svc, next) != nil && s.h.Health[next.ID] == (Health{}):
 		// An agent that has just begun does not know yet whether the successor has taken over.
 	default:
 		s.again(svc, old)

@@ -88,6 +88,7 @@ func containerConfig(spec agent.ContainerSpec) (*container.Config, error) {
 		Image: s.GetImage(), Env: spec.Env, Labels: spec.Labels,
 		Entrypoint: s.GetCommand(), Cmd: s.GetArgs(),
 		StopSignal: s.GetStopSignal(), StopTimeout: &seconds,
+		Healthcheck: &container.HealthConfig{Test: []string{"NONE"}}, // the agent checks, also as the image says
 	}, nil
 }
 

@@ -33,6 +33,9 @@ func (e *Engine) InspectImage(ctx context.Context, ref string) (agent.Image, err
 		return agent.Image{}, wrap(err, "inspect image %s", ref)
 	}
 	out := agent.Image{ID: found.ID}
+	if found.Config != nil {
+		out.Check = checkOf(found.Config.Healthcheck, found.Config.Shell)
+	}
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
 		return out, nil // an id

@@ -51,7 +51,7 @@ func newCommand() *cobra.Command {
 	f.StringVar(&cfg.AccessLog, "ingress-access-log", "off", "file that gets a line of JSON for each request to the ingress; - for standard output")
 	f.StringVar(&cfg.MetricsListen, "metrics-listen", "", "address of loopback that serves figures for Prometheus, such as 127.0.0.1:9464; empty for none")
 	f.StringSliceVar(&cfg.AllowRegistries, "allow-registry", nil, "registries that images may be pulled from, such as docker.io or *.example.com; all where it is not given")
-	f.StringVar(&pool, "network-pool", "10.213.0.0/16", "range that project networks are cut from, a /27 each")
+	f.StringVar(&pool, "network-pool", "10.213.0.0/16", "range that project networks are cut from, a /27 each, or larger for more than 14 services")
 	f.Int32Var(&cfg.Hardening.PIDsLimit, "pids-limit", 4096, "processes and threads that a container may have where its manifest gives no limit; -1 for no limit")
 	f.BoolVar(&cfg.Hardening.NoNewPrivileges, "no-new-privileges", false, "set noNewPrivileges for every container that is made from now on")
 	f.DurationVar(&cfg.RestartDelay, "restart-delay", time.Second, "first delay of the backoff of containers that exit")

@@ -482,7 +482,8 @@ func (x *Service) GetNoNewPrivileges() bool {
 // Update says how a service's container is replaced by its successor.
 type Update struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Order is `stop-first` (the default): the old container is stopped, then the new one started. With `start-first` the
+	// Order is `stop-first` (the default): the old container is stopped, then the new one started; the old one is started again where the
+	// new one fails. With `start-first` the
 	// new one is started beside the old one, which keeps its place in the ingress until the new one is ready (healthy
 	// where it has a check, else up for 5 seconds) and stays where the new one fails: Ready is False, UpdateFailed. While
 	// both run, other services of the project may reach either by the service's name, and both have its volumes.
