@@ -32,12 +32,12 @@ func TestRealEngineDiskFull(t *testing.T) {
 	t.Setenv("CARA_ENGINE_DATA", dir+"/data")
 	second := testdocker.SecondEngine(t)
 	testdocker.Images(t, second.Host, testimage.WebV1, testimage.WebV2)
-	real, err := docker.New(docker.Config{Host: second.Host})
+	adapter, err := docker.New(docker.Config{Host: second.Host})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer real.Close()
-	engine := newTimed(real)
+	defer adapter.Close()
+	engine := newTimed(adapter)
 	r := newRig(t, fmt.Sprintf("test-%d-%d", os.Getpid(), time.Now().UnixNano()), engine)
 	r.run(t)
 	defer func() { r.stop() }()
