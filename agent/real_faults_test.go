@@ -130,7 +130,7 @@ func TestRealOptions(t *testing.T) {
 		t.Errorf("host config %+v, config %+v", host, c.Config)
 	}
 	keys := slices.Sorted(maps.Keys(c.Config.Labels))
-	want := []string{"cara.cluster", "cara.epoch", "cara.node", "cara.project", "cara.run-hash", "cara.service", "cara.spec-hash", "cara.uid"}
+	want := []string{"cara.cluster", "cara.epoch", "cara.node", "cara.project", "cara.run-hash", "cara.secrets", "cara.service", "cara.spec-hash", "cara.uid"}
 	if diff := cmp.Diff(want, slices.DeleteFunc(keys, func(k string) bool { return !strings.HasPrefix(k, "cara.") || strings.HasPrefix(k, "cara.fixtures") })); diff != "" {
 		t.Errorf("labels (-want +got):\n%s", diff)
 	}
