@@ -200,7 +200,7 @@ func unmarshal(data []byte, m proto.Message) error {
 }
 
 // jsonPlace is how protojson writes a place.
-var jsonPlace = regexp.MustCompile(`\(line \d+:\d+\)`) //nolint:gochecknoglobals // a constant
+var jsonPlace = regexp.MustCompile(`\(line \d+:\d+\)`)
 
 // NewDecoder reads one whole body, which boundBody has bounded.
 func (m marshaler) NewDecoder(r io.Reader) runtime.Decoder {

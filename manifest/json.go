@@ -174,4 +174,4 @@ func jsonText(err error) string {
 }
 
 // quotedCharacter is what the decoder quotes of a file: it may be a part of a Secret's value.
-var quotedCharacter = regexp.MustCompile(`invalid character '(?:\\.|[^'\\])+'`) //nolint:gochecknoglobals // a constant
+var quotedCharacter = regexp.MustCompile(`invalid character '(?:\\.|[^'\\])+'`)

@@ -56,7 +56,7 @@ func (p *parser) tooManyDocuments(n *yaml.Node) {
 }
 
 // quotedAnchor is what the library quotes of a file: it may be a part of a Secret's value.
-var quotedAnchor = regexp.MustCompile(`anchor '.*'`) //nolint:gochecknoglobals // a constant
+var quotedAnchor = regexp.MustCompile(`anchor '.*'`)
 
 // syntax turns the library's error into a problem. Nobody knows the kind of a document that cannot be read, so nothing
 // of it is quoted. The library knows the line only; the column is the line's first character.

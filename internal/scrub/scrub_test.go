@@ -89,7 +89,7 @@ func TestError(t *testing.T) {
 	if got.Error() != "start container: <redacted>: unexpected EOF" || !errors.Is(got, io.ErrUnexpectedEOF) {
 		t.Errorf("got %v", got)
 	}
-	if same := list("other-value").Error(err); same != err {
+	if same := list("other-value").Error(err); !errors.Is(same, err) || same.Error() != err.Error() {
 		t.Errorf("an error without a value became %v", same)
 	}
 	if (*scrub.List)(nil).Error(nil) != nil || (*scrub.List)(nil).Text("a") != "a" {
