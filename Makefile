@@ -60,5 +60,5 @@ demo: build ## from a git push to running containers, told step by step; KEEP=1 
 check: build ## the fast part: build, vet, lint, tests that need no engine
 	go vet $(PACKAGES) && $(TOOL) golangci-lint run $(PACKAGES) && go test -short -timeout 5m $(PACKAGES)
 
-verify: generate ## everything that must hold before a push: format, generated code, lint, all tests, races. The pipeline runs this
-	hack/generated && hack/format check && $(MAKE) build lint && $(MAKE) test E2E=1 && $(MAKE) race E2E=1
+verify: generate ## what must hold before a push: generated code, format, build, all tests. The pipeline runs this
+	hack/generated && hack/format check && $(MAKE) build && $(MAKE) test E2E=1
