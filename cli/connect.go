@@ -111,17 +111,24 @@ func (a *app) chosen(file string) (access.Context, error) {
 	return access.Context{}, nil
 }
 
-// nameCluster writes which cluster a command is about to change for good, so that a wrong context shows at once.
+// nameCluster tells a person which cluster a command is about to change for good, so that a wrong context shows at once.
+// A script's output stays as it is.
 func (a *app) nameCluster() error {
 	if _, err := a.dial(); err != nil {
 		return err
 	}
-	if a.cluster == "" {
-		fmt.Fprintf(a.Err, "cluster: %s\n", clean(a.reached))
-		return nil
+	if isTerminal(a.Err) {
+		fmt.Fprintln(a.Err, "cluster:", a.clusterText())
 	}
-	fmt.Fprintf(a.Err, "cluster: %s (%s)\n", clean(a.cluster), clean(a.reached))
 	return nil
+}
+
+// clusterText is the context in use and its address; the address alone if no context was chosen.
+func (a *app) clusterText() string {
+	if a.cluster == "" {
+		return clean(a.reached)
+	}
+	return fmt.Sprintf("%s (%s)", clean(a.cluster), clean(a.reached))
 }
 
 // printError shows an error as the server meant it: the detail, then each field where there are several.

@@ -56,9 +56,21 @@ func TestDeleteSeveral(t *testing.T) {
 	must(t, h.remove(t.Context(), "b"))
 	must(t, h.remove(t.Context(), "a"))
 	missing := "error: project \"missing\" not found\n"
-	want := "cluster: " + h.url + "\n" + missing + asked + "project \"a\" deleted\nproject \"b\" deleted\nerror: node \"none\" not found\n" + missing
+	want := missing + asked + "project \"a\" deleted\nproject \"b\" deleted\nerror: node \"none\" not found\n" + missing
 	out.until(t, "\"none\" not found\n"+missing)
 	if code := stop(); code != 1 || out.String() != want {
 		t.Errorf("ended with %d and\n%s, want\n%s", code, out.String(), want)
+	}
+}
+
+// A person at a terminal sees which cluster is about to lose something.
+func TestClusterText(t *testing.T) {
+	a := &app{reached: "http://127.0.0.1:8080"}
+	if got := a.clusterText(); got != "http://127.0.0.1:8080" {
+		t.Errorf("without a context: %q", got)
+	}
+	a.cluster = "prod\x1b[31m"
+	if got := a.clusterText(); got != "prod (http://127.0.0.1:8080)" {
+		t.Errorf("with a context: %q", got)
 	}
 }
