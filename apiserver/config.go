@@ -17,7 +17,7 @@ const (
 	defaultMaxBody       = 4 << 20
 	defaultMaxBodies     = 64 << 20
 	defaultMaxCalls      = 4096
-	defaultMaxStreams    = 64
+	defaultMaxStreams    = 256
 	defaultRing          = 16384
 	defaultBookmark      = 30 * time.Second
 	defaultDrain         = 10 * time.Second
@@ -53,7 +53,7 @@ type Config struct {
 	MaxBodiesBytes int
 	// MaxCallsPerCaller bounds the open calls of one caller, watches among them; 0 is 4,096.
 	MaxCallsPerCaller int
-	// MaxStreamsPerCaller bounds the streams of one caller to agents: logs, exec, port-forward and top; 0 is 64.
+	// MaxStreamsPerCaller bounds the streams of one caller to agents: logs, exec, port-forward and top; 0 is 256.
 	MaxStreamsPerCaller int
 	// RecentChanges is how many changes stay decoded in memory for watchers; 0 is 16,384.
 	RecentChanges int

@@ -118,7 +118,7 @@ services:
 		"exec " + two + " -s job -- ls":    "service job of project " + two + " is not running: its container is exited",
 		"exec nothing -- ls":               `project "nothing" not found`,
 		"exec -t " + shop + " -- ls":       "-t needs a terminal",
-		"exec " + shop + "/a/b/c -- ls":    "write project/NAME",
+		"exec " + shop + "/a/b/c -- ls":    "does not name a project or a service",
 		"exec project/" + two + "/x -- ls": `is "x"`,
 	} {
 		if r := w.ctl("", strings.Fields(args)...); r.Code != 125 || !strings.Contains(r.Stderr, want) || strings.Count(r.Stderr, "\n") != 1 {

@@ -98,7 +98,7 @@ func TestPortForward(t *testing.T) {
 		for i := range 200 {
 			all.Go(func() {
 				if err := bounce(addresses[0], big[i<<10:(i+300)<<10]); err != nil {
-					w.Errorf("connection %d: %v", i, err)
+					w.Errorf("connection %d: %v; %s", i, err, p.Tail(3))
 				}
 			})
 		}
@@ -126,7 +126,7 @@ func TestPortForward(t *testing.T) {
 	})
 	w.sub("what there is not", func(w *world) {
 		for args, want := range map[string]string{
-			name + "/nope 80":      "has no service \"nope\": it has echo",
+			name + "/nope 80":      "has no service \"nope\"; its services are echo",
 			"nothing 80":           `project "nothing" not found`,
 			name + " 80:x":         "is no pair of ports",
 			name + " 0":            "is no pair of ports",
