@@ -36,7 +36,7 @@ func (s *step) uncheckable(svc *carav1.Service) bool {
 			continue
 		}
 		if check, known := s.h.Checks[c.ImageID]; known && check == nil {
-			s.fail(svc.GetName(), "NoHealthcheck", "service %s waits for %s to be healthy, and neither the manifest nor the image %s says "+
+			s.fail(svc.GetName(), api.ReasonNoHealthcheck, "service %s waits for %s to be healthy, and neither the manifest nor the image %s says "+
 				"how to check that: add a healthcheck to %s, or wait for condition Started", svc.GetName(), on.GetName(), s.w.named(on), on.GetName())
 			return true
 		}

@@ -19,12 +19,12 @@ func TestWaitForHealthy(t *testing.T) {
 		want     string
 	}{
 		"the image's check has not ended":          {nil, map[string]*carav1.Healthcheck{"i": ofImage}, "", "Wait db, Wait app"},
-		"the image's check fails":                  {nil, map[string]*carav1.Healthcheck{"i": ofImage}, HealthStarting, "Wait db, Wait app"},
-		"the image's check passes":                 {nil, map[string]*carav1.Healthcheck{"i": ofImage}, HealthHealthy, "StartContainer app"},
+		"the image's check fails":                  {nil, map[string]*carav1.Healthcheck{"i": ofImage}, api.HealthStarting, "Wait db, Wait app"},
+		"the image's check passes":                 {nil, map[string]*carav1.Healthcheck{"i": ofImage}, api.HealthHealthy, "StartContainer app"},
 		"neither has one":                          {nil, map[string]*carav1.Healthcheck{"i": nil}, "", "Fail app"},
 		"the image is not known yet":               {nil, nil, "", "Wait app"},
-		"the manifest's check fails":               {&carav1.Healthcheck{Tcp: &carav1.TCPCheck{Port: 1}}, nil, HealthStarting, "Wait db, Wait app"},
-		"the manifest's comes before the image's":  {&carav1.Healthcheck{Tcp: &carav1.TCPCheck{Port: 1}}, map[string]*carav1.Healthcheck{"i": nil}, HealthHealthy, "StartContainer app"},
+		"the manifest's check fails":               {&carav1.Healthcheck{Tcp: &carav1.TCPCheck{Port: 1}}, nil, api.HealthStarting, "Wait db, Wait app"},
+		"the manifest's comes before the image's":  {&carav1.Healthcheck{Tcp: &carav1.TCPCheck{Port: 1}}, map[string]*carav1.Healthcheck{"i": nil}, api.HealthHealthy, "StartContainer app"},
 		"the manifest turns the image's check off": {&carav1.Healthcheck{Disable: true}, map[string]*carav1.Healthcheck{"i": ofImage}, "", "Wait app"},
 	} {
 		t.Run(name, func(t *testing.T) {

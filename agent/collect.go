@@ -59,7 +59,7 @@ func (a *Agent) collect(ctx context.Context, now time.Time) error {
 		}
 	}
 	if removed > 0 {
-		a.tell(ctx, "Normal", "ImagesCollected", fmt.Sprintf("removed %d unused images of up to %.1f MiB: more than %g %% of the disk was used",
+		a.tell(ctx, api.EventNormal, api.ReasonImagesCollected, fmt.Sprintf("removed %d unused images of up to %.1f MiB: more than %g %% of the disk was used",
 			removed, float64(size)/(1<<20), a.cfg.Limits.CollectAbove))
 	}
 	return failed

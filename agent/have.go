@@ -98,13 +98,6 @@ type Health struct {
 	Message string
 }
 
-// States of health, as in ServiceStatus.
-const (
-	HealthStarting  = "Starting"
-	HealthHealthy   = "Healthy"
-	HealthUnhealthy = "Unhealthy"
-)
-
 // RestartLimits say how a container that exits is restarted: the first time at once, then after Base, doubling to
 // Max, forgotten after Reset of being up; more than Limit within Window is a failure.
 type RestartLimits struct {

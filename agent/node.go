@@ -52,9 +52,9 @@ func (a *Agent) readMachine(ctx context.Context) error {
 
 func (a *Agent) engineCondition() *carav1.Condition {
 	if err := a.health.error(); err != nil {
-		return condition(api.CondEngineReady, api.StatusFalse, "NoAnswer", cut(printable(err.Error()), maxMessage))
+		return condition(api.CondEngineReady, api.StatusFalse, api.ReasonNoAnswer, cut(printable(err.Error()), maxMessage))
 	}
-	return condition(api.CondEngineReady, api.StatusTrue, "Answers", "the engine answers")
+	return condition(api.CondEngineReady, api.StatusTrue, api.ReasonAnswers, "the engine answers")
 }
 
 // conditions of the node, given those that it sent last.
@@ -65,7 +65,7 @@ func (a *Agent) conditions(before []*carav1.Condition) []*carav1.Condition {
 	}
 	out := append(pressure(a.cfg.Limits, disk, memory, before), a.engineCondition())
 	if err := a.kept.error(); err != nil {
-		out[0] = condition(api.CondDiskPressure, api.StatusTrue, "NotKept", cut(printable(err.Error()), maxMessage)+
+		out[0] = condition(api.CondDiskPressure, api.StatusTrue, api.ReasonNotKept, cut(printable(err.Error()), maxMessage)+
 			": what runs is kept up, what is new or changed waits until there is room")
 	}
 	return out

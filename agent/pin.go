@@ -57,7 +57,7 @@ func (a *Agent) unpin(ctx context.Context, t *task, want *Want, w *workspace) (u
 		next.Moved = fmt.Sprintf("service %s ran from %s before, which the registry does not give out any more: it runs from what %s leads to now (%s)",
 			name, digest, ref, pull.Err)
 		a.log.Warn("the digest of an image is gone", "project", want.Project, "service", name, "digest", digest, "image", ref)
-		a.tellOf(ctx, &carav1.ObjectRef{Kind: api.KindProject, Name: want.Project, Uid: want.UID}, "Warning", "ImageDigestGone", next.Moved)
+		a.tellOf(ctx, &carav1.ObjectRef{Kind: api.KindProject, Name: want.Project, Uid: want.UID}, api.EventWarning, api.ReasonImageDigestGone, next.Moved)
 	}
 	if !unpinned {
 		return false

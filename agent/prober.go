@@ -99,7 +99,7 @@ func (p *prober) sync(ctx context.Context, project string, targets []target) map
 			one.values, one.mute = t.values, t.mute
 		}
 		if one == nil && t.check != nil {
-			one = &probe{target: t, project: project, health: Health{State: HealthStarting}}
+			one = &probe{target: t, project: project, health: Health{State: api.HealthStarting}}
 			p.probes[t.key] = one
 			begin = append(begin, one)
 		}
@@ -178,15 +178,15 @@ func (p *prober) watch(ctx context.Context, one *probe) {
 		next := one.health
 		switch {
 		case err == nil:
-			next, failures = Health{State: HealthHealthy, Ever: true}, 0
+			next, failures = Health{State: api.HealthHealthy, Ever: true}, 0
 		case one.health.Ever:
 			if failures++; failures >= t.retries {
-				next = Health{State: HealthUnhealthy, Ever: true, Message: err.Error()}
+				next = Health{State: api.HealthUnhealthy, Ever: true, Message: err.Error()}
 			}
 		case time.Now().After(deadline):
-			next = Health{State: HealthUnhealthy, Message: err.Error()}
+			next = Health{State: api.HealthUnhealthy, Message: err.Error()}
 		default:
-			next = Health{State: HealthStarting, Message: err.Error()}
+			next = Health{State: api.HealthStarting, Message: err.Error()}
 		}
 		p.publish(one, next)
 		wait := t.interval

@@ -8,7 +8,6 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/image"
 
-	"github.com/caravanserai/cara/agent"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/testimage"
@@ -65,7 +64,7 @@ func TestRealImageHealthcheck(t *testing.T) {
 		healthy.Services[0].Command = []string{"sh", "-c", "touch /tmp/ready; exec sleep 1000"}
 		r.put(project, healthy)
 		p := r.wait(t, project, phase(api.PhaseRunning))
-		if db := p.GetStatus().GetServices()[0]; db.GetHealth() != agent.HealthHealthy {
+		if db := p.GetStatus().GetServices()[0]; db.GetHealth() != api.HealthHealthy {
 			t.Errorf("db is %v", db)
 		}
 	})

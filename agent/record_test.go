@@ -14,16 +14,16 @@ func TestCompletedRunsOnce(t *testing.T) {
 		state string // of the service
 		want  string // of the next step
 	}{
-		"as it was":             {func(*Want, *Completion) {}, serviceCompleted, ""},
-		"another manifest":      {func(w *Want, _ *Completion) { w.RunHashes["migrate"] = "v1:new" }, serviceWaiting, "CreateContainer migrate"},
-		"another digest":        {func(w *Want, c *Completion) { w.Spec.Services[0].Image, c.ImageDigest = "web@sha256:2", "web@sha256:1" }, serviceWaiting, "Pull migrate"},
-		"an operator's restart": {func(w *Want, _ *Completion) { w.RestartToken, w.RestartServices = "t1", []string{"migrate"} }, serviceWaiting, "CreateContainer migrate"},
-		"a restart of another":  {func(w *Want, _ *Completion) { w.RestartToken, w.RestartServices = "t1", []string{"none"} }, serviceCompleted, ""},
+		"as it was":             {func(*Want, *Completion) {}, api.ServiceCompleted, ""},
+		"another manifest":      {func(w *Want, _ *Completion) { w.RunHashes["migrate"] = "v1:new" }, api.ServiceWaiting, "CreateContainer migrate"},
+		"another digest":        {func(w *Want, c *Completion) { w.Spec.Services[0].Image, c.ImageDigest = "web@sha256:2", "web@sha256:1" }, api.ServiceWaiting, "Pull migrate"},
+		"an operator's restart": {func(w *Want, _ *Completion) { w.RestartToken, w.RestartServices = "t1", []string{"migrate"} }, api.ServiceWaiting, "CreateContainer migrate"},
+		"a restart of another":  {func(w *Want, _ *Completion) { w.RestartToken, w.RestartServices = "t1", []string{"none"} }, api.ServiceCompleted, ""},
 		"a restart it ran under": {func(w *Want, c *Completion) {
 			w.RestartToken, w.RestartServices, c.Restart = "t1", []string{"migrate"}, "t1"
-		}, serviceCompleted, ""},
-		"it is no job any more":      {func(w *Want, _ *Completion) { w.Spec.Services[0].RestartPolicy = api.RestartAlways }, serviceWaiting, "CreateContainer migrate"},
-		"another epoch on this node": {func(w *Want, _ *Completion) { w.Epoch++ }, serviceWaiting, ""},
+		}, api.ServiceCompleted, ""},
+		"it is no job any more":      {func(w *Want, _ *Completion) { w.Spec.Services[0].RestartPolicy = api.RestartAlways }, api.ServiceWaiting, "CreateContainer migrate"},
+		"another epoch on this node": {func(w *Want, _ *Completion) { w.Epoch++ }, api.ServiceWaiting, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := wantOf(&carav1.ProjectSpec{Services: []*carav1.Service{
@@ -43,7 +43,7 @@ func TestCompletedRunsOnce(t *testing.T) {
 			e.record.Completed["migrate"] = done
 			h := e.have(w)
 			actions := Step(w, h, e.now)
-			if got := kinds(actions); c.want != "" && got != c.want || c.want == "" && c.state == serviceCompleted && got != "" {
+			if got := kinds(actions); c.want != "" && got != c.want || c.want == "" && c.state == api.ServiceCompleted && got != "" {
 				t.Errorf("does %q, want %q", got, c.want)
 			}
 			if got := Report(w, h, actions, e.now).Services[0].State; got != c.state {

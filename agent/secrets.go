@@ -97,7 +97,7 @@ func (s *step) secretChanged(failed bool) *carav1.Condition {
 	} else {
 		what += "To give them the new one: caractrl restart project/" + s.w.Project
 	}
-	return condition(api.CondSecretChanged, api.StatusTrue, "SecretChanged", what)
+	return condition(api.CondSecretChanged, api.StatusTrue, api.ReasonSecretChanged, what)
 }
 
 // valuesVersion is another one whenever a Secret's value changed that makes containers be made anew.
@@ -250,5 +250,5 @@ func (a *Agent) tellSecrets(ctx context.Context, want *Want, have *Have, w *work
 	}
 	w.told = key
 	message := fmt.Sprintf("%s: recreating services %s", secretsChanged(secrets), strings.Join(services, ", "))
-	a.tellOf(ctx, &carav1.ObjectRef{Kind: api.KindProject, Name: want.Project, Uid: want.UID}, "Normal", "SecretChanged", message)
+	a.tellOf(ctx, &carav1.ObjectRef{Kind: api.KindProject, Name: want.Project, Uid: want.UID}, api.EventNormal, api.ReasonSecretChanged, message)
 }

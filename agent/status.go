@@ -12,18 +12,6 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// States of a service, as in ServiceStatus.
-const (
-	serviceWaiting    = "Waiting"
-	servicePulling    = "Pulling"
-	serviceCreated    = "Created"
-	serviceRunning    = "Running"
-	serviceRestarting = "Restarting"
-	serviceStopped    = "Stopped"
-	serviceCompleted  = "Completed"
-	serviceFailed     = "Failed"
-)
-
 // maxMessage of a status, by the contract.
 const maxMessage = 8000
 
@@ -65,11 +53,11 @@ func (s *step) reportRemoval(r *carav1.UpdateProjectStatusRequest, actions []Act
 	if len(actions) == 0 {
 		r.Phase = api.PhaseTerminated
 		r.Conditions = []*carav1.Condition{
-			condition(api.CondReady, api.StatusFalse, "Terminated", "containers, network and volumes are gone"),
+			condition(api.CondReady, api.StatusFalse, api.ReasonTerminated, "containers, network and volumes are gone"),
 		}
 		return
 	}
-	r.Conditions = []*carav1.Condition{condition(api.CondReady, api.StatusFalse, "Terminating", because(actions))}
+	r.Conditions = []*carav1.Condition{condition(api.CondReady, api.StatusFalse, api.ReasonTerminating, because(actions))}
 }
 
 func (s *step) reportFailure(r *carav1.UpdateProjectStatusRequest, f *Failure) {
@@ -90,7 +78,7 @@ func (s *step) reportFailure(r *carav1.UpdateProjectStatusRequest, f *Failure) {
 	}
 	for _, v := range r.Services {
 		if v.Name == f.Service {
-			v.State, v.Message = serviceFailed, cut(f.Message, maxMessage)
+			v.State, v.Message = api.ServiceFailed, cut(f.Message, maxMessage)
 		}
 	}
 }
@@ -103,7 +91,7 @@ func (s *step) reportRollout(r *carav1.UpdateProjectStatusRequest, actions []Act
 		switch {
 		case failed != nil && failed.Service == svc.GetName():
 			if s.previous(svc) == nil {
-				r.Services[i].State = serviceFailed
+				r.Services[i].State = api.ServiceFailed
 			}
 			r.Services[i].Message = cut("its update failed: "+failed.Message, maxMessage)
 		case s.isUp(svc):
@@ -118,12 +106,12 @@ func (s *step) reportRollout(r *carav1.UpdateProjectStatusRequest, actions []Act
 		return
 	}
 	if up < total {
-		reason, what := "Starting", "up"
+		reason, what := api.ReasonStarting, "up"
 		switch {
 		case s.besideEachOther(): // nothing is down, as far as anybody can tell
-			reason, what = "Updating", "up to date"
+			reason, what = api.ReasonUpdating, "up to date"
 		case s.w.Phase == api.PhaseRunning:
-			reason = "ServiceDown"
+			reason = api.ReasonServiceDown
 		}
 		r.Conditions = append(r.Conditions, condition(api.CondReady, api.StatusFalse, reason,
 			fmt.Sprintf("%d of %d services are %s: %s", up, total, what, orElse(because(actions), "waiting"))))
@@ -131,9 +119,9 @@ func (s *step) reportRollout(r *carav1.UpdateProjectStatusRequest, actions []Act
 	}
 	if s.w.Phase == api.PhaseScheduled {
 		r.Phase = api.PhaseRunning
-		r.Conditions = append(r.Conditions, condition(api.CondPhase, api.StatusTrue, "ServicesUp", fmt.Sprintf("%d of %d services are up", up, total)))
+		r.Conditions = append(r.Conditions, condition(api.CondPhase, api.StatusTrue, api.ReasonServicesUp, fmt.Sprintf("%d of %d services are up", up, total)))
 	}
-	r.Conditions = append(r.Conditions, condition(api.CondReady, api.StatusTrue, "ServicesUp", fmt.Sprintf("%d of %d services are up", up, total)))
+	r.Conditions = append(r.Conditions, condition(api.CondReady, api.StatusTrue, api.ReasonServicesUp, fmt.Sprintf("%d of %d services are up", up, total)))
 }
 
 // updateFailed begins the message of a condition; the next agent takes the rest from there.
@@ -169,23 +157,23 @@ func (s *step) imagesReady(actions []Action) *carav1.Condition {
 	asked := slices.ContainsFunc(actions, func(a Action) bool { return a.Kind == KindPull })
 	switch {
 	case len(failing) > 0:
-		return condition(api.CondImagesReady, api.StatusFalse, "PullBackoff", andAlso(strings.Join(failing, "; "), s.w.unusedPullSecrets()))
+		return condition(api.CondImagesReady, api.StatusFalse, api.ReasonPullBackoff, andAlso(strings.Join(failing, "; "), s.w.unusedPullSecrets()))
 	case len(pulling) > 0 || asked:
-		return condition(api.CondImagesReady, api.StatusFalse, "Pulling", orElse(strings.Join(pulling, "; "), "asked for"))
+		return condition(api.CondImagesReady, api.StatusFalse, api.ReasonPulling, orElse(strings.Join(pulling, "; "), "asked for"))
 	}
 	for _, svc := range s.w.Spec.GetServices() {
 		ref := svc.GetImage()
 		if present, looked := s.h.Images[ref]; looked && !present && s.w.missingPullSecret(ref) != "" {
-			return condition(api.CondImagesReady, api.StatusFalse, "PullSecretMissing", "image "+ref+": "+s.w.missingPullSecret(ref))
+			return condition(api.CondImagesReady, api.StatusFalse, api.ReasonPullSecretMissing, "image "+ref+": "+s.w.missingPullSecret(ref))
 		}
 	}
 	if s.w.Moved != "" {
-		return condition(api.CondImagesReady, api.StatusTrue, "DigestGone", s.w.Moved)
+		return condition(api.CondImagesReady, api.StatusTrue, api.ReasonDigestGone, s.w.Moved)
 	}
 	if unused := s.w.unusedPullSecrets(); unused != "" {
-		return condition(api.CondImagesReady, api.StatusTrue, "PullSecretUnused", "every image is on the node; "+unused)
+		return condition(api.CondImagesReady, api.StatusTrue, api.ReasonPullSecretUnused, "every image is on the node; "+unused)
 	}
-	return condition(api.CondImagesReady, api.StatusTrue, "Present", "every image is on the node")
+	return condition(api.CondImagesReady, api.StatusTrue, api.ReasonPresent, "every image is on the node")
 }
 
 func andAlso(message, more string) string {
@@ -221,16 +209,16 @@ func (s *step) isUp(svc *carav1.Service) bool {
 func (s *step) serviceStatus(svc *carav1.Service, actions []Action) *carav1.ServiceStatus {
 	pull := s.h.Memory.Pulls[svc.GetImage()]
 	out := &carav1.ServiceStatus{
-		Name: svc.GetName(), Image: s.w.named(svc), State: serviceWaiting,
+		Name: svc.GetName(), Image: s.w.named(svc), State: api.ServiceWaiting,
 		Restarts: int32(s.h.Memory.Restarts[svc.GetName()].Total),
 	}
 	c := s.serving(svc)
 	if c == nil {
 		if pull.Running {
-			out.State = servicePulling
+			out.State = api.ServicePulling
 		}
 		if done := s.completion(svc); done != nil {
-			out.State, out.ExitCode, out.SpecHash = serviceCompleted, new(int32), s.w.Hashes[svc.GetName()]
+			out.State, out.ExitCode, out.SpecHash = api.ServiceCompleted, new(int32), s.w.Hashes[svc.GetName()]
 			out.ContainerId, out.ImageDigest, out.StartedAt = done.ContainerID, done.ImageDigest, timestamppb.New(done.StartedAt)
 		}
 		return out
@@ -248,24 +236,24 @@ func (s *step) serviceStatus(svc *carav1.Service, actions []Action) *carav1.Serv
 	}
 	switch {
 	case c.State == StateRunning:
-		out.State = serviceRunning
+		out.State = api.ServiceRunning
 		if health, probed := s.h.Health[c.ID]; probed || asWanted && s.check(svc, c) != nil {
-			out.Health, out.Message = orElse(health.State, HealthStarting), cut(health.Message, maxMessage)
+			out.Health, out.Message = orElse(health.State, api.HealthStarting), cut(health.Message, maxMessage)
 		}
 	case c.State == StatePaused:
-		out.State, out.Message = serviceStopped, "somebody paused it"
+		out.State, out.Message = api.ServiceStopped, "somebody paused it"
 	case c.StartedAt.IsZero():
-		out.State = serviceCreated
+		out.State = api.ServiceCreated
 	default:
-		out.State = serviceStopped
+		out.State = api.ServiceStopped
 		out.ExitCode = &c.ExitCode
 		comesBack := slices.ContainsFunc(actions, func(a Action) bool {
 			return a.Service == svc.GetName() && (a.Kind == KindWait || a.Kind == KindRestartContainer)
 		})
 		if s.done(svc, c) {
-			out.State = serviceCompleted
+			out.State = api.ServiceCompleted
 		} else if comesBack {
-			out.State = serviceRestarting
+			out.State = api.ServiceRestarting
 		}
 	}
 	return out

@@ -89,7 +89,7 @@ func (s *step) add(a Action) { s.actions = append(s.actions, a) }
 func (s *step) attempt(a Action, reasonOfFailure string) {
 	t, tried := s.h.Memory.Tries[a.Key()]
 	if t.Foreign && reasonOfFailure != "" {
-		reasonOfFailure = "NameTaken"
+		reasonOfFailure = api.ReasonNameTaken
 	}
 	switch {
 	case tried && !t.NoRoom && (t.Final || t.Count > s.w.Limits.Limit) && reasonOfFailure != "":

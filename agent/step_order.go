@@ -45,7 +45,7 @@ func (s *step) unmet(d *carav1.Dependency) string {
 		return ""
 	case d.GetCondition() == api.DependsCompleted && !s.done(svc, c):
 		return svc.GetName() + " to complete"
-	case d.GetCondition() == api.DependsHealthy && s.h.Health[c.ID].State != HealthHealthy:
+	case d.GetCondition() == api.DependsHealthy && s.h.Health[c.ID].State != api.HealthHealthy:
 		return svc.GetName() + " to be healthy"
 	}
 	return ""
@@ -96,7 +96,7 @@ func (s *step) works(svc *carav1.Service, c *Container, successor bool) bool {
 	if _, attached := c.Networks[networkName(s.w.Project)]; !attached {
 		return false
 	}
-	return s.check(svc, c) == nil || s.h.Health[c.ID].State == HealthHealthy
+	return s.check(svc, c) == nil || s.h.Health[c.ID].State == api.HealthHealthy
 }
 
 // exitText says how a container ended.

@@ -97,7 +97,7 @@ func succeeded(t *testing.T, s *step, svc *carav1.Service, c Container, a Action
 		case outdated || s.h.Memory.Update != nil && s.h.Memory.Update.Service == svc.GetName():
 		case s.done(svc, &o):
 			return
-		case o.State == StateRunning && svc.GetHealthcheck() != nil && s.h.Health[o.ID].State == HealthHealthy:
+		case o.State == StateRunning && svc.GetHealthcheck() != nil && s.h.Health[o.ID].State == api.HealthHealthy:
 			return
 		case o.State == StateRunning && svc.GetHealthcheck() == nil && s.now.Sub(o.StartedAt) >= 5*time.Second:
 			return

@@ -44,7 +44,7 @@ func (s *step) rollOut() {
 func (s *step) network() *Network {
 	keep := s.keeper()
 	if keep == nil {
-		s.attempt(Action{Kind: KindCreateNetwork, Name: networkName(s.w.Project), Reason: "the project has no network"}, "NetworkFailed")
+		s.attempt(Action{Kind: KindCreateNetwork, Name: networkName(s.w.Project), Reason: "the project has no network"}, api.ReasonNetworkFailed)
 		return nil
 	}
 	alone := true
@@ -116,7 +116,7 @@ func (s *step) volumes() map[string]bool {
 	}
 	for _, v := range s.w.Spec.GetVolumes() {
 		if name := volumeName(s.w.Project, v.GetName()); !have[name] {
-			s.attempt(Action{Kind: KindCreateVolume, Name: name, Reason: "the manifest declares it"}, "VolumeFailed")
+			s.attempt(Action{Kind: KindCreateVolume, Name: name, Reason: "the manifest declares it"}, api.ReasonVolumeFailed)
 		}
 	}
 	return have
@@ -253,12 +253,12 @@ func (s *step) create(svc *carav1.Service, volumes map[string]bool, reason strin
 		}
 	}
 	if keep := s.keeper(); keep != nil && !s.roomy(keep) {
-		s.fail(svc.GetName(), "NetworkTooSmall", "the project's network %s, made for fewer services, has too few addresses for %d; "+
+		s.fail(svc.GetName(), api.ReasonNetworkTooSmall, "the project's network %s, made for fewer services, has too few addresses for %d; "+
 			"delete the project and apply it again, or spread its services over several projects", keep.Subnet, len(s.w.Spec.GetServices()))
 		return
 	}
 	if name := s.freeName(svc.GetName()); name != "" {
-		s.attempt(Action{Kind: KindCreateContainer, Service: svc.GetName(), Name: name, Reason: reason}, "CreateFailed")
+		s.attempt(Action{Kind: KindCreateContainer, Service: svc.GetName(), Name: name, Reason: reason}, api.ReasonCreateFailed)
 	}
 }
 
@@ -299,9 +299,9 @@ func (s *step) image(svc *carav1.Service) bool {
 	case pull.Running:
 		s.wait(svc.GetName(), time.Time{}, "pulling image %s", ref)
 	case !present && svc.GetPullPolicy() == api.PullNever:
-		s.fail(svc.GetName(), "ImageNotFound", "image %s is not on this node and pullPolicy is Never: load it, or let it be pulled", ref)
+		s.fail(svc.GetName(), api.ReasonImageNotFound, "image %s is not on this node and pullPolicy is Never: load it, or let it be pulled", ref)
 	case pull.Final:
-		s.fail(svc.GetName(), "ImagePullFailed", "%s", pull.Err)
+		s.fail(svc.GetName(), api.ReasonImagePullFailed, "%s", pull.Err)
 	case s.now.Before(pull.Next):
 		s.wait(svc.GetName(), pull.Next, "image %s: %s", ref, pull.Err)
 	case s.w.missingPullSecret(ref) != "":
@@ -343,9 +343,9 @@ func (s *step) running(svc *carav1.Service, c *Container, network *Network) {
 	}
 	health, probed := s.h.Health[c.ID]
 	switch {
-	case (s.w.Phase == api.PhaseScheduled || s.previous(svc) != nil) && probed && health.State == HealthUnhealthy && !health.Ever:
-		s.fail(svc.GetName(), "HealthCheckFailed", "the health check of service %s never passed: %s", svc.GetName(), health.Message)
-	case !probed || health.State != HealthHealthy:
+	case (s.w.Phase == api.PhaseScheduled || s.previous(svc) != nil) && probed && health.State == api.HealthUnhealthy && !health.Ever:
+		s.fail(svc.GetName(), api.ReasonHealthCheckFailed, "the health check of service %s never passed: %s", svc.GetName(), health.Message)
+	case !probed || health.State != api.HealthHealthy:
 		s.wait(svc.GetName(), time.Time{}, "service %s is not healthy: %s", svc.GetName(), orElse(health.Message, "no check has ended yet"))
 	default:
 		s.settle(svc, c)
@@ -410,26 +410,26 @@ func (s *step) launch(svc *carav1.Service, c *Container) {
 	}
 	s.attempt(Action{
 		Kind: KindStartContainer, Service: svc.GetName(), ID: c.ID, Name: c.Name, Reason: "it is its turn",
-	}, "StartFailed")
+	}, api.ReasonStartFailed)
 }
 
 func (s *step) exited(svc *carav1.Service, c *Container) {
 	if svc.GetRestartPolicy() == api.RestartNever {
-		s.fail(svc.GetName(), "Exited", "service %s %s and its restartPolicy is Never", svc.GetName(), exitText(c))
+		s.fail(svc.GetName(), api.ReasonExited, "service %s %s and its restartPolicy is Never", svc.GetName(), exitText(c))
 		return
 	}
 	r := s.h.Memory.Restarts[svc.GetName()]
 	at, exhausted := s.w.Limits.due(r, c.StartedAt, c.FinishedAt, s.now)
 	switch {
 	case exhausted:
-		s.fail(svc.GetName(), "CrashLoop", "service %s %s, again after %d restarts within %s",
+		s.fail(svc.GetName(), api.ReasonCrashLoop, "service %s %s, again after %d restarts within %s",
 			svc.GetName(), exitText(c), s.w.Limits.Limit, s.w.Limits.Window)
 	case s.now.Before(at):
 		s.wait(svc.GetName(), at, "service %s %s and is started again at %s", svc.GetName(), exitText(c), at.UTC().Format("15:04:05"))
 	default:
 		s.attempt(Action{
 			Kind: KindRestartContainer, Service: svc.GetName(), ID: c.ID, Name: c.Name, Reason: exitText(c),
-		}, "StartFailed")
+		}, api.ReasonStartFailed)
 	}
 }
 

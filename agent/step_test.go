@@ -277,11 +277,11 @@ func TestStepWaitsForHealth(t *testing.T) {
 		want   string
 	}{
 		"not probed yet":                 {nil, api.PhaseScheduled, "Wait a"},
-		"starting":                       {&Health{State: HealthStarting}, api.PhaseScheduled, "Wait a"},
-		"healthy":                        {&Health{State: HealthHealthy, Ever: true}, api.PhaseScheduled, ""},
-		"never healthy":                  {&Health{State: HealthUnhealthy}, api.PhaseScheduled, "Fail a"},
-		"unhealthy after it was":         {&Health{State: HealthUnhealthy, Ever: true}, api.PhaseScheduled, "Wait a"},
-		"unhealthy in a running project": {&Health{State: HealthUnhealthy}, api.PhaseRunning, "Wait a"},
+		"starting":                       {&Health{State: api.HealthStarting}, api.PhaseScheduled, "Wait a"},
+		"healthy":                        {&Health{State: api.HealthHealthy, Ever: true}, api.PhaseScheduled, ""},
+		"never healthy":                  {&Health{State: api.HealthUnhealthy}, api.PhaseScheduled, "Fail a"},
+		"unhealthy after it was":         {&Health{State: api.HealthUnhealthy, Ever: true}, api.PhaseScheduled, "Wait a"},
+		"unhealthy in a running project": {&Health{State: api.HealthUnhealthy}, api.PhaseRunning, "Wait a"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w, e := wantOf(spec), newWorld()

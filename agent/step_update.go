@@ -158,7 +158,7 @@ func (s *step) makeWay(svc *carav1.Service, old *Container) {
 	s.attempt(Action{
 		Kind: KindRenameContainer, Service: svc.GetName(), ID: old.ID, Name: successorName(s.w.Project, svc.GetName()),
 		Reason: "its successor gets the service's name",
-	}, "CreateFailed")
+	}, api.ReasonCreateFailed)
 }
 
 // giveUp leaves of the successors, once one of them has failed, that one alone, stopped, for its log. A service that may
@@ -223,7 +223,7 @@ func (s *step) lost(svc *carav1.Service, old *Container, why string) {
 	if failed == nil {
 		return
 	}
-	f := &Failure{Service: svc.GetName(), Container: old.ID, Reason: "CrashLoop", Message: fmt.Sprintf(
+	f := &Failure{Service: svc.GetName(), Container: old.ID, Reason: api.ReasonCrashLoop, Message: fmt.Sprintf(
 		"the previous container of service %s cannot be kept up: %s. The update of service %s had failed: %s",
 		svc.GetName(), why, failed.Service, failed.Message)}
 	s.add(Action{Kind: KindFail, Service: svc.GetName(), Failure: f, Reason: f.Message})

@@ -266,11 +266,11 @@ func TestRoutableHealth(t *testing.T) {
 		health   *Health
 		want     bool
 	}{
-		"as wanted, healthy":    {false, &Health{State: HealthHealthy}, true},
-		"as wanted, unhealthy":  {false, &Health{State: HealthUnhealthy}, false},
+		"as wanted, healthy":    {false, &Health{State: api.HealthHealthy}, true},
+		"as wanted, unhealthy":  {false, &Health{State: api.HealthUnhealthy}, false},
 		"as wanted, not probed": {false, nil, false},
-		"outdated, healthy":     {true, &Health{State: HealthHealthy}, true},
-		"outdated, unhealthy":   {true, &Health{State: HealthUnhealthy}, false},
+		"outdated, healthy":     {true, &Health{State: api.HealthHealthy}, true},
+		"outdated, unhealthy":   {true, &Health{State: api.HealthUnhealthy}, false},
 		"outdated, not probed":  {true, nil, true},
 	} {
 		t.Run(name, func(t *testing.T) {

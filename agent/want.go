@@ -80,7 +80,7 @@ func newWant(cfg Config, a *carav1.Assignment, haveSecrets bool) *Want {
 	}
 	if w.Phase == api.PhaseFailed && p.GetStatus().GetObservedGeneration() == w.Generation {
 		c := api.FindCondition(p.GetStatus().GetConditions(), api.CondPhase)
-		w.Failure = &Failure{Reason: orElse(c.GetReason(), "Failed"), Message: c.GetMessage()}
+		w.Failure = &Failure{Reason: orElse(c.GetReason(), api.ReasonFailed), Message: c.GetMessage()}
 	}
 	return w
 }

@@ -116,9 +116,9 @@ func (a *Agent) relistLoop(ctx context.Context) error {
 				time.AfterFunc(wait, func() { kick(a.relist) })
 			}
 		}
-		for reason, message := range map[string]string{"OrphansSwept": swept, "EpochWentBack": back} {
+		for reason, message := range map[string]string{api.ReasonOrphansSwept: swept, api.ReasonEpochWentBack: back} {
 			if message != "" {
-				words.Go(func() { a.tell(ctx, "Warning", reason, message) })
+				words.Go(func() { a.tell(ctx, api.EventWarning, reason, message) })
 			}
 		}
 	}

@@ -236,7 +236,7 @@ func routable(want *Want, have *Have, actions []Action, now time.Time) map[strin
 		health, probed := have.Health[c.ID]
 		checked := probed || s.check(svc, c) != nil && s.outdated(svc, c) == ""
 		ip := c.Networks[networkName(want.Project)].IP
-		if ip != "" && !leaving && (!checked || health.State == HealthHealthy) {
+		if ip != "" && !leaving && (!checked || health.State == api.HealthHealthy) {
 			out[svc.GetName()] = ip
 		}
 	}

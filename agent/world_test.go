@@ -48,11 +48,11 @@ func (e *world) have(w *Want) *Have {
 		switch {
 		case c.State != StateRunning || e.unprobed:
 		case e.fails(w, c) == "sick":
-			h.Health[c.ID] = Health{State: HealthUnhealthy}
+			h.Health[c.ID] = Health{State: api.HealthUnhealthy}
 		case e.now.Sub(c.StartedAt) < e.warm:
-			h.Health[c.ID] = Health{State: HealthStarting}
+			h.Health[c.ID] = Health{State: api.HealthStarting}
 		default:
-			h.Health[c.ID] = Health{State: HealthHealthy, Ever: true}
+			h.Health[c.ID] = Health{State: api.HealthHealthy, Ever: true}
 		}
 	}
 	return h

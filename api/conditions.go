@@ -4,9 +4,10 @@ import (
 	"slices"
 	"time"
 
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // Values of a condition's status.
@@ -46,10 +47,6 @@ const (
 	CondMemoryPressure = "MemoryPressure"
 	CondDrained        = "Drained"
 )
-
-// ReasonUpdateFailed is the reason of a project's CondReady where a service's new version will not take over and the
-// previous one keeps serving: the end of an update, for whoever waits for one.
-const ReasonUpdateFailed = "UpdateFailed"
 
 // UpdateFailed reports whether the previous version of an assigned project serves because its update came to nothing.
 func UpdateFailed(p *carav1.Project) bool {

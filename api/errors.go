@@ -6,9 +6,10 @@ import (
 	"fmt"
 	"net/http"
 
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // Titles of problems. A client may switch on them; the detail is for people.
@@ -27,6 +28,16 @@ const (
 	TitleTimeout         = "Timeout"
 	TitleUnimplemented   = "Unimplemented"
 	TitleInternal        = "Internal"
+	TitleTooLarge        = "TooLarge"
+
+	TitleMethodNotAllowed = "MethodNotAllowed"
+	TitleAdoptionRequired = "AdoptionRequired" // spec.adopt of the source does not let it take this project
+	TitleExpired          = "Expired"          // the project's expireAt has passed
+	TitleOverridden       = "Overridden"       // a person's override is in force
+	TitleStaleEpoch       = "StaleEpoch"       // the project has been assigned again since
+	TitleStaleGeneration  = "StaleGeneration"  // the spec has changed since
+	TitleTakenOver        = "TakenOver"        // a newer connection of the same agent took this one's place
+	TitleTerminating      = "Terminating"      // the object is being deleted
 )
 
 // maxFieldErrors bounds how many field errors one answer carries: they ride in a header.

@@ -54,14 +54,14 @@ type Authenticator interface {
 }
 
 // Person says whether a human or a pipeline calls.
-func (a Actor) Person() bool { return strings.HasPrefix(a.Name, "user/") }
+func (a Actor) Person() bool { return strings.HasPrefix(a.Name, api.PrefixUser) }
 
 // Node is the name of the node that calls, or empty.
 func (a Actor) Node() string {
 	if a.Role != RoleNode {
 		return ""
 	}
-	return strings.TrimPrefix(a.Name, "node/")
+	return strings.TrimPrefix(a.Name, api.PrefixNode)
 }
 
 // system says whether a loop in this process calls.

@@ -188,7 +188,7 @@ func TestTakeover(t *testing.T) {
 	newer := connectAgent(t, conn, "second")
 	newer.synced()
 	err := older.ended()
-	wantCode(t, err, codes.Aborted, titleTakenOver)
+	wantCode(t, err, codes.Aborted, api.TitleTakenOver)
 	if !strings.Contains(err.Error(), "second") {
 		t.Errorf("%v does not name the newer agent", err)
 	}

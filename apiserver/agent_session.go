@@ -10,8 +10,6 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-const titleTakenOver = "TakenOver"
-
 // sessions has the one Connect stream of each node that is connected.
 type sessions struct {
 	mu   sync.Mutex
@@ -54,7 +52,7 @@ func takenOver(old, by *session) error {
 	if old.instance == by.instance {
 		return api.Errorf(codes.Unavailable, api.TitleUnavailable, "the agent of node %q has connected again", old.node)
 	}
-	return api.Errorf(codes.Aborted, titleTakenOver,
+	return api.Errorf(codes.Aborted, api.TitleTakenOver,
 		"another agent has connected as node %q (instance %s, this one is %s): this one stops; give each machine its own --node-name",
 		old.node, by.instance, old.instance)
 }

@@ -96,7 +96,7 @@ func (t *tx) mayDeclare(p *carav1.Project) error {
 func (t *tx) mayRunAgain(p *carav1.Project) error {
 	source := sourceOf(p)
 	o, _ := read[*carav1.Override](t, p.GetMetadata().GetName())
-	if source == "" || o.GetScope() == scopeSpec && standing(o, t.now, "") {
+	if source == "" || o.GetScope() == api.OverrideSpec && standing(o, t.now, "") {
 		return t.mayDeclare(p)
 	}
 	return t.declaredBySource(source, p)

@@ -76,7 +76,7 @@ func TestASourceHasWhatItsAllowLists(t *testing.T) {
 			allow(t, w.Server, "a", &carav1.SourceSpec{Dir: dir, Allow: tt.allow})
 			got := w.applyFor(t, "a", "Always", tt.p)
 			if tt.want == "" {
-				if got.GetAction() != actionCreated {
+				if got.GetAction() != api.ApplyCreated {
 					t.Fatalf("refused: %v", got.GetProblem())
 				}
 				return
@@ -91,7 +91,7 @@ func TestASourceHasWhatItsAllowLists(t *testing.T) {
 
 func wantDenied(t testing.TB, got *carav1.ApplyResult, want string) {
 	t.Helper()
-	if got.GetAction() != actionRefused || got.GetProblem().GetTitle() != api.TitleNotAllowed || !strings.Contains(got.GetProblem().GetDetail(), want) {
+	if got.GetAction() != api.ApplyRefused || got.GetProblem().GetTitle() != api.TitleNotAllowed || !strings.Contains(got.GetProblem().GetDetail(), want) {
 		t.Errorf("%s %v, want the refusal %q", got.GetAction(), got.GetProblem(), want)
 	}
 }
@@ -182,7 +182,7 @@ func (w *town) owned(t testing.TB, name, owner string) {
 }
 
 func asError(r *carav1.ApplyResult) error {
-	if r.GetAction() != actionRefused {
+	if r.GetAction() != api.ApplyRefused {
 		return nil
 	}
 	return api.Errorf(codes.Unknown, r.GetProblem().GetTitle(), "%s", r.GetProblem().GetDetail())
@@ -288,7 +288,7 @@ func TestReservedHosts(t *testing.T) {
 			if reserved {
 				wantDenied(t, got, "is reserved")
 				wantCode(t, err, codes.PermissionDenied, api.TitleNotAllowed)
-			} else if got.GetAction() == actionRefused {
+			} else if got.GetAction() == api.ApplyRefused {
 				t.Errorf("refused: %v", got.GetProblem())
 			}
 		})
@@ -343,7 +343,7 @@ func TestATokensHosts(t *testing.T) {
 func TestReleaseAsksWhoTakesIt(t *testing.T) {
 	w := newTown(t)
 	allow(t, w.Server, "team", &carav1.SourceSpec{Dir: &carav1.DirSource{Path: "/srv"}, Allow: &carav1.SourceAllow{Secrets: []string{"prod-db"}}})
-	if got := w.applyFor(t, "team", "", using("pr-1", "env", "prod-db")); got.GetAction() != actionCreated {
+	if got := w.applyFor(t, "team", "", using("pr-1", "env", "prod-db")); got.GetAction() != api.ApplyCreated {
 		t.Fatal(got)
 	}
 	_, err := carav1.NewProjectServiceClient(w.as(t, "ci")).ReleaseProject(t.Context(), &carav1.ReleaseProjectRequest{Name: "pr-1"})
@@ -363,11 +363,11 @@ func TestAClaimThatIsNotAllowedHoldsNoPruneUp(t *testing.T) {
 			w := newTown(t)
 			w.declares(t, "team", "web")
 			w.declares(t, "owner")
-			if got := w.applyFor(t, "owner", "", web("web")); got.GetAction() != actionCreated {
+			if got := w.applyFor(t, "owner", "", web("web")); got.GetAction() != api.ApplyCreated {
 				t.Fatal(got)
 			}
 			allow(t, w.Server, "team", &carav1.SourceSpec{Dir: &carav1.DirSource{Path: "/srv"}, Allow: tt.allow})
-			_, err := w.reconciler.DeleteProject(t.Context(), &carav1.DeleteProjectRequest{Name: "web", Owner: "source/owner", Reason: reasonPruned})
+			_, err := w.reconciler.DeleteProject(t.Context(), &carav1.DeleteProjectRequest{Name: "web", Owner: "source/owner", Reason: api.ReasonPruned})
 			if (err == nil) != tt.gone {
 				t.Errorf("prune: %v", err)
 			}

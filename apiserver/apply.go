@@ -11,14 +11,6 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// What Apply did with an object.
-const (
-	actionCreated    = "created"
-	actionConfigured = "configured"
-	actionUnchanged  = "unchanged"
-	actionRefused    = "refused"
-)
-
 const maxApply = 10_000
 
 // applyTerms are on whose behalf, and on what terms, objects are applied.
@@ -126,7 +118,7 @@ func (s *Server) mayApply(ctx context.Context, m proto.Message, how applyTerms) 
 }
 
 func refused(m proto.Message, err error) *carav1.ApplyResult {
-	r := &carav1.ApplyResult{Action: actionRefused, Problem: api.ProblemOf(wireError(err))}
+	r := &carav1.ApplyResult{Action: api.ApplyRefused, Problem: api.ProblemOf(wireError(err))}
 	if m != nil {
 		r.Kind, r.Name = kindName(m), api.Meta(m).GetName()
 	}
@@ -138,14 +130,14 @@ func applied(before, after proto.Message) *carav1.ApplyResult {
 	meta := api.Meta(after)
 	r := &carav1.ApplyResult{
 		Kind: kindName(after), Name: meta.GetName(), Uid: meta.GetUid(), ResourceVersion: meta.GetResourceVersion(),
-		Action: actionConfigured,
+		Action: api.ApplyConfigured,
 	}
 	switch {
 	case before == nil || !before.ProtoReflect().IsValid():
-		r.Action = actionCreated
+		r.Action = api.ApplyCreated
 		return r
 	case before == after:
-		r.Action = actionUnchanged
+		r.Action = api.ApplyUnchanged
 		return r
 	}
 	if p, ok := after.(*carav1.Project); ok {

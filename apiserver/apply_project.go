@@ -32,7 +32,7 @@ func (s *Server) applyProject(t *tx, m proto.Message, how applyTerms) (before, a
 // declareFor is a source's word on a project. Where it says what the project is already, nothing is written, also
 // where only the commit is another one.
 func (t *tx) declareFor(in *carav1.Project, how applyTerms) (before, after *carav1.Project, err error) {
-	owner, name := sourcePrefix+how.source, in.GetMetadata().GetName()
+	owner, name := api.PrefixSource+how.source, in.GetMetadata().GetName()
 	origin := proto.CloneOf(in.GetMetadata().GetOrigin())
 	if origin == nil {
 		origin = &carav1.Origin{}
@@ -62,7 +62,7 @@ func (t *tx) declareFor(in *carav1.Project, how applyTerms) (before, after *cara
 		if phase := old.GetStatus().GetPhase(); phase == api.PhaseTerminating || phase == api.PhaseTerminated {
 			return nil, nil, errTerminating(old)
 		}
-		t.event(refTo(p), eventNormal, "Adopted", "now belongs to "+whence(owner, origin)+", before to "+orNobody(old.GetMetadata().GetOwner()))
+		t.event(refTo(p), api.EventNormal, api.ReasonAdopted, "now belongs to "+whence(owner, origin)+", before to "+orNobody(old.GetMetadata().GetOwner()))
 		p.Metadata.Owner, changed = owner, true
 	}
 	if o == nil && api.IsTrue(p.GetStatus().GetConditions(), api.CondOverridden) { // its record has just ended, or is gone
@@ -96,10 +96,10 @@ func (t *tx) gitsSay(in *carav1.Project) (*carav1.Override, error) {
 		t.endOverride(o, why)
 		return nil, nil
 	}
-	if o.GetScope() == scopeExpiry {
+	if o.GetScope() == api.OverrideExpiry {
 		return o, nil
 	}
-	return nil, api.Errorf(codes.FailedPrecondition, titleOverridden, "project %q: %s", name, overrideText(o))
+	return nil, api.Errorf(codes.FailedPrecondition, api.TitleOverridden, "project %q: %s", name, overrideText(o))
 }
 
 // ended says why an override no longer stands now that git says in; empty where it stands.
@@ -110,7 +110,7 @@ func (t *tx) ended(o *carav1.Override, in *carav1.Project) string {
 		return "its time is over"
 	case !standing(o, t.now, api.ClaimHash(in)):
 		return "git has changed the project"
-	case o.GetScope() == scopeExpiry && (declared == nil || !declared.AsTime().Before(o.GetExpireAt().AsTime())):
+	case o.GetScope() == api.OverrideExpiry && (declared == nil || !declared.AsTime().Before(o.GetExpireAt().AsTime())):
 		return "git lets the project live longer"
 	}
 	return ""

@@ -42,23 +42,23 @@ func TestOwnership(t *testing.T) {
 		handOver      []string
 		action, title string
 	}{
-		{"new", func(*testing.T, *town) {}, "a", "", nil, actionCreated, ""},
-		{"its own, changed", bySource("a", "nginx:0"), "a", "", nil, actionConfigured, ""},
-		{"its own, as it is", bySource("a", "nginx:1"), "a", "", nil, actionUnchanged, ""},
-		{"another source's", bySource("b", "nginx:1"), "a", "Always", nil, actionRefused, api.TitleOwned},
-		{"another source's, handed over", bySource("b", "nginx:1"), "a", "", []string{"source/b"}, actionConfigured, ""},
-		{"a user's", byUser, "a", "", nil, actionRefused, titleAdoption},
-		{"a user's, adopt Never", byUser, "a", "Never", nil, actionRefused, titleAdoption},
-		{"a user's, adopt Always", byUser, "a", "Always", nil, actionConfigured, ""},
-		{"an orphan", orphan, "a", "", nil, actionConfigured, ""},
-		{"an orphan, adopt Never", orphan, "a", "Never", nil, actionRefused, titleAdoption},
+		{"new", func(*testing.T, *town) {}, "a", "", nil, api.ApplyCreated, ""},
+		{"its own, changed", bySource("a", "nginx:0"), "a", "", nil, api.ApplyConfigured, ""},
+		{"its own, as it is", bySource("a", "nginx:1"), "a", "", nil, api.ApplyUnchanged, ""},
+		{"another source's", bySource("b", "nginx:1"), "a", "Always", nil, api.ApplyRefused, api.TitleOwned},
+		{"another source's, handed over", bySource("b", "nginx:1"), "a", "", []string{"source/b"}, api.ApplyConfigured, ""},
+		{"a user's", byUser, "a", "", nil, api.ApplyRefused, api.TitleAdoptionRequired},
+		{"a user's, adopt Never", byUser, "a", "Never", nil, api.ApplyRefused, api.TitleAdoptionRequired},
+		{"a user's, adopt Always", byUser, "a", "Always", nil, api.ApplyConfigured, ""},
+		{"an orphan", orphan, "a", "", nil, api.ApplyConfigured, ""},
+		{"an orphan, adopt Never", orphan, "a", "Never", nil, api.ApplyRefused, api.TitleAdoptionRequired},
 		{"being deleted", func(t *testing.T, w *town) {
 			bySource("a", "nginx:0")(t, w)
 			w.running(t, "web")
 			if _, err := w.reconciler.DeleteProject(t.Context(), &carav1.DeleteProjectRequest{Name: "web", NoWait: true}); err != nil {
 				t.Fatal(err)
 			}
-		}, "a", "", nil, actionRefused, "Terminating"},
+		}, "a", "", nil, api.ApplyRefused, "Terminating"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -70,10 +70,10 @@ func TestOwnership(t *testing.T) {
 			if r.GetAction() != tt.action || r.GetProblem().GetTitle() != tt.title {
 				t.Fatalf("got %v, want %s %s", r, tt.action, tt.title)
 			}
-			if wrote := w.cache.revision() != before; wrote == (tt.action == actionUnchanged || tt.action == actionRefused) {
+			if wrote := w.cache.revision() != before; wrote == (tt.action == api.ApplyUnchanged || tt.action == api.ApplyRefused) {
 				t.Errorf("%s wrote: %v", tt.action, wrote)
 			}
-			if tt.action == actionCreated || tt.action == actionConfigured {
+			if tt.action == api.ApplyCreated || tt.action == api.ApplyConfigured {
 				if p := w.get(t, "web"); p.GetMetadata().GetOwner() != "source/"+tt.source || p.GetMetadata().GetOrigin().GetFile() == "" {
 					t.Errorf("owner and origin: %v", p.GetMetadata())
 				}
@@ -134,10 +134,10 @@ func TestPeopleDoNotChangeWhatGitDecides(t *testing.T) {
 		Objects:  []*carav1.Object{api.Wrap(image("web", "nginx:2"))},
 		Override: &carav1.OverrideTerms{Reason: "hotfix", For: durationpb.New(time.Hour)},
 	})
-	if err != nil || out.GetResults()[0].GetAction() != actionConfigured {
+	if err != nil || out.GetResults()[0].GetAction() != api.ApplyConfigured {
 		t.Fatalf("%v %v", out, err)
 	}
-	if r := w.applyFor(t, "platform", "", image("web", "nginx:1")); r.GetProblem().GetTitle() != titleOverridden ||
+	if r := w.applyFor(t, "platform", "", image("web", "nginx:1")); r.GetProblem().GetTitle() != api.TitleOverridden ||
 		!strings.Contains(r.GetProblem().GetDetail(), "hotfix") {
 		t.Errorf("git under an override: %v", r)
 	}
@@ -149,7 +149,7 @@ func TestPeopleDoNotChangeWhatGitDecides(t *testing.T) {
 	if _, err := w.admin.OverrideProject(t.Context(), &carav1.OverrideProjectRequest{Name: "web", Clear: true}); err != nil {
 		t.Fatal(err)
 	}
-	if r := w.applyFor(t, "platform", "", image("web", "nginx:1")); r.GetAction() != actionConfigured {
+	if r := w.applyFor(t, "platform", "", image("web", "nginx:1")); r.GetAction() != api.ApplyConfigured {
 		t.Errorf("git after the override: %v", r)
 	}
 }
@@ -161,13 +161,13 @@ func TestAHeldDownDeleteStaysDeleted(t *testing.T) {
 	if err != nil || !answer.GetGone() {
 		t.Fatalf("%v %v", answer, err)
 	}
-	if r := w.applyFor(t, "platform", "", image("web", "nginx:1")); r.GetProblem().GetTitle() != titleOverridden {
+	if r := w.applyFor(t, "platform", "", image("web", "nginx:1")); r.GetProblem().GetTitle() != api.TitleOverridden {
 		t.Errorf("git brought it back: %v", r)
 	}
 	if _, err := w.admin.OverrideProject(t.Context(), &carav1.OverrideProjectRequest{Name: "web", Clear: true}); err != nil {
 		t.Fatal(err)
 	}
-	if r := w.applyFor(t, "platform", "", image("web", "nginx:1")); r.GetAction() != actionCreated {
+	if r := w.applyFor(t, "platform", "", image("web", "nginx:1")); r.GetAction() != api.ApplyCreated {
 		t.Errorf("git after the override: %v", r)
 	}
 }
@@ -203,7 +203,7 @@ func TestAHostIsOneProjects(t *testing.T) {
 	wg.Wait()
 	created, name := 0, ""
 	for _, r := range results {
-		if r.GetAction() == actionCreated {
+		if r.GetAction() == api.ApplyCreated {
 			created, name = created+1, r.GetName()
 		}
 	}
@@ -218,7 +218,7 @@ func TestAHostIsOneProjects(t *testing.T) {
 	if !strings.Contains(err.Error(), name) {
 		t.Errorf("%v does not name %s", err, name)
 	}
-	if r := w.applyFor(t, "platform", "", host(name, "blog")); r.GetAction() != actionConfigured {
+	if r := w.applyFor(t, "platform", "", host(name, "blog")); r.GetAction() != api.ApplyConfigured {
 		t.Fatal(r)
 	}
 	if _, err := w.admin.CreateProject(t.Context(), &carav1.CreateProjectRequest{Project: host("late", "shop")}); err != nil {
@@ -238,7 +238,7 @@ func TestDryRunWritesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{actionConfigured, actionCreated, actionRefused, actionRefused, actionRefused, actionRefused}
+	want := []string{api.ApplyConfigured, api.ApplyCreated, api.ApplyRefused, api.ApplyRefused, api.ApplyRefused, api.ApplyRefused}
 	for i, r := range out.GetResults() {
 		if r.GetAction() != want[i] {
 			t.Errorf("result %d: %v, want %s", i, r, want[i])

@@ -43,7 +43,7 @@ func (s *Server) audit(ctx context.Context, actor Actor, method string, req any,
 	if joins {
 		object = join.GetNodeName()
 		if err == nil && actor.Name == "" { // who knows the token's secret speaks for the node
-			actor.Name = "node/" + object
+			actor.Name = api.PrefixNode + object
 		}
 	}
 	left, sampled := int64(0), true

@@ -16,8 +16,6 @@ import (
 )
 
 const (
-	eventNormal  = "Normal"
-	eventWarning = "Warning"
 
 	// countWithin is how long an event is counted up instead of told again.
 	countWithin = time.Hour

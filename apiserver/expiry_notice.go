@@ -19,8 +19,8 @@ func (s projectService) NoticeExpiry(ctx context.Context, req *carav1.RemoveProj
 			return nil
 		}
 		message := "expires at " + at.AsTime().UTC().Format(time.RFC3339) + "; caractrl extend " + req.GetName() + " 24h keeps it longer"
-		t.condition(p, &carav1.Condition{Type: api.CondExpiring, Status: api.StatusTrue, Reason: "Soon", Message: message})
-		t.event(refTo(p), eventNormal, "Expiring", message)
+		t.condition(p, &carav1.Condition{Type: api.CondExpiring, Status: api.StatusTrue, Reason: api.ReasonSoon, Message: message})
+		t.event(refTo(p), api.EventNormal, api.ReasonExpiring, message)
 		return nil
 	})
 	return &empty{}, err

@@ -78,7 +78,7 @@ func (d *door) readMessage(w http.ResponseWriter, r *http.Request, v *visit) ([]
 	}
 	size, limit := int64(binary.BigEndian.Uint32(header[1:])), d.bodyLimit(v.actor)
 	if size > limit {
-		return nil, nil, api.Errorf(codes.ResourceExhausted, "TooLarge", "the request is larger than %s: send it in parts", sizeText(limit))
+		return nil, nil, api.Errorf(codes.ResourceExhausted, api.TitleTooLarge, "the request is larger than %s: send it in parts", sizeText(limit))
 	}
 	release, err := d.roomFor(r.Context(), v, size)
 	if err != nil {

@@ -59,7 +59,7 @@ func dropOld[T proto.Message](t *tx, before *timestamppb.Timestamp, when func(T)
 
 // holdsBack says whether a tombstone keeps an expired project from coming back: some source still declares it.
 func (t *tx) holdsBack(g *carav1.Tombstone) bool {
-	return g.GetReason() == reasonExpired && len(t.seen.index.claims.under(g.GetMetadata().GetName())) > 0
+	return g.GetReason() == api.ReasonExpired && len(t.seen.index.claims.under(g.GetMetadata().GetName())) > 0
 }
 
 // dropEnded removes overrides whose time is over and whose project is gone; where there is a project, the override is

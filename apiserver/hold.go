@@ -36,7 +36,7 @@ func (t *tx) await(p *carav1.Project) {
 		st.HeldBy = ""
 	default:
 		t.condition(p, &carav1.Condition{
-			Type: api.CondReady, Status: api.StatusFalse, Reason: "Moving",
+			Type: api.CondReady, Status: api.StatusFalse, Reason: api.ReasonMoving,
 			Message: "waits until node " + st.GetHeldBy() + " has stopped what it ran of it",
 		})
 	}

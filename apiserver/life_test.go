@@ -98,7 +98,7 @@ func TestLifeOfAProject(t *testing.T) {
 	stale := w.reportOf(t, "shop", api.PhaseRunning)
 	stale.ObservedGeneration = 1
 	_, err := w.n1.UpdateProjectStatus(t.Context(), stale)
-	wantCode(t, err, codes.Aborted, titleStaleGeneration)
+	wantCode(t, err, codes.Aborted, api.TitleStaleGeneration)
 
 	failed := w.reportOf(t, "shop", api.PhaseFailed)
 	failed.Conditions = []*carav1.Condition{{Type: api.CondPhase, Status: api.StatusTrue, Reason: "ImageNotFound", Message: "no nginx:2"}}
@@ -119,7 +119,7 @@ func TestLifeOfAProject(t *testing.T) {
 	old := w.reportOf(t, "shop", api.PhaseRunning)
 	old.Epoch = 1
 	_, err = w.n1.UpdateProjectStatus(t.Context(), old)
-	wantCode(t, err, codes.Aborted, titleStaleEpoch)
+	wantCode(t, err, codes.Aborted, api.TitleStaleEpoch)
 	_, err = w.n1.UpdateProjectStatus(t.Context(), w.reportOf(t, "shop", api.PhaseRunning))
 	wantCode(t, err, codes.PermissionDenied, api.TitleForbidden)
 
@@ -211,7 +211,7 @@ func TestExpiry(t *testing.T) {
 	past.Spec.ExpireAt = timestamppb.New(time.Now().Add(-time.Minute))
 	_, err := w.admin.CreateProject(t.Context(), &carav1.CreateProjectRequest{Project: past})
 	wantCode(t, err, codes.InvalidArgument, api.TitleInvalid)
-	if r := w.applyFor(t, "platform", "", past); r.GetProblem().GetTitle() != titleExpired {
+	if r := w.applyFor(t, "platform", "", past); r.GetProblem().GetTitle() != api.TitleExpired {
 		t.Errorf("reconciler: %v", r)
 	}
 	soon := web("soon")
@@ -225,16 +225,16 @@ func TestExpiry(t *testing.T) {
 	if got := p.GetStatus().GetExpireAt().AsTime().Sub(p.GetSpec().GetExpireAt().AsTime()); got != time.Hour {
 		t.Errorf("status.expireAt is %s after the spec's", got)
 	}
-	if o, ok := lookup[*carav1.Override](w.cache, "soon"); !ok || o.GetScope() != scopeExpiry {
+	if o, ok := lookup[*carav1.Override](w.cache, "soon"); !ok || o.GetScope() != api.OverrideExpiry {
 		t.Errorf("override %v", o)
 	}
 	before := w.cache.revision()
-	if r := w.applyFor(t, "platform", "", soon); r.GetAction() != actionUnchanged || w.cache.revision() != before {
+	if r := w.applyFor(t, "platform", "", soon); r.GetAction() != api.ApplyUnchanged || w.cache.revision() != before {
 		t.Errorf("git's next pass: %v", r)
 	}
 	later := proto.CloneOf(soon)
 	later.Spec.ExpireAt = timestamppb.New(time.Now().Add(5 * time.Hour))
-	if r := w.applyFor(t, "platform", "", later); r.GetAction() != actionConfigured {
+	if r := w.applyFor(t, "platform", "", later); r.GetAction() != api.ApplyConfigured {
 		t.Errorf("a later expiry in git: %v", r)
 	}
 	if _, ok := lookup[*carav1.Override](w.cache, "soon"); ok {

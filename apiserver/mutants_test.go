@@ -92,7 +92,7 @@ func TestReportOfAnotherEpochIsRefused(t *testing.T) {
 		req.Epoch = epoch
 		err := mayReport(Actor{Name: "node/n1", Role: RoleNode}, p, req)
 		if refused {
-			wantCode(t, err, codes.Aborted, titleStaleEpoch)
+			wantCode(t, err, codes.Aborted, api.TitleStaleEpoch)
 		} else if err != nil {
 			t.Errorf("epoch %d: %v", epoch, err)
 		}

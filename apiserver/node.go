@@ -80,7 +80,7 @@ func (s nodeService) WatchNodes(req *carav1.WatchObjectsRequest, out carav1.Node
 		return err
 	}
 	return watchKind(out.Context(), s.Server, req.GetResourceVersion(), match, func(typ string, object *carav1.Node, rev string) error {
-		if object != nil && typ != eventDeleted {
+		if object != nil && typ != api.WatchDeleted {
 			object = s.overlayNode(object)
 		}
 		return out.Send(&carav1.NodeEvent{Type: typ, Object: object, ResourceVersion: rev})
@@ -109,7 +109,7 @@ func (s nodeService) DeleteNode(ctx context.Context, req *carav1.DeleteRequest) 
 					"node %q still stops project %q, which has moved: try again in a moment", name, p.GetMetadata().GetName())
 			}
 		}
-		t.event(refTo(n), eventNormal, "Deleted", "deleted by "+t.actor.Name)
+		t.event(refTo(n), api.EventNormal, api.ReasonDeleted, "deleted by "+t.actor.Name)
 		t.remove(api.KindNode, name)
 		t.removeTokens(identity.NodeTokenPrefix(name), "")
 		return nil
@@ -146,7 +146,7 @@ func (t *tx) declareNode(in *carav1.Node) (before, after *carav1.Node) {
 	if !sameSpec {
 		n.Spec = proto.CloneOf(spec)
 		n.Metadata.Generation++
-		t.event(refTo(n), eventNormal, "SpecChanged", "changed by "+t.actor.Name+": "+specWords(n.GetSpec()))
+		t.event(refTo(n), api.EventNormal, api.ReasonSpecChanged, "changed by "+t.actor.Name+": "+specWords(n.GetSpec()))
 	}
 	n.Status.State = nodeState(n, n.GetStatus().GetState() != api.NodeNotReady)
 	t.beginDrain(n)
@@ -171,10 +171,10 @@ func (t *tx) newNode(meta *carav1.ObjectMeta, spec *carav1.NodeSpec) *carav1.Nod
 		Status: &carav1.NodeStatus{State: api.NodeNotReady},
 	}
 	n.Status.Conditions, _ = api.SetCondition(nil, &carav1.Condition{
-		Type: api.CondReady, Status: api.StatusFalse, Reason: "NeverConnected", Message: "no agent has connected as this node yet",
+		Type: api.CondReady, Status: api.StatusFalse, Reason: api.ReasonNeverConnected, Message: "no agent has connected as this node yet",
 	}, t.now)
 	t.beginDrain(n)
-	t.event(refTo(n), eventNormal, "Created", "registered")
+	t.event(refTo(n), api.EventNormal, api.ReasonCreated, "registered")
 	return n
 }
 

@@ -19,7 +19,7 @@ func (t *tx) beginDrain(n *carav1.Node) {
 		st.Conditions, _ = api.RemoveCondition(st.GetConditions(), api.CondDrained)
 	case have == nil:
 		st.Conditions, _ = api.SetCondition(st.GetConditions(), &carav1.Condition{
-			Type: api.CondDrained, Status: api.StatusFalse, Reason: "Draining", Message: "its projects are leaving",
+			Type: api.CondDrained, Status: api.StatusFalse, Reason: api.ReasonDraining, Message: "its projects are leaving",
 		}, t.now)
 	}
 }
@@ -47,14 +47,14 @@ func (s nodeService) MarkNodeDrained(ctx context.Context, req *carav1.MarkNodeDr
 			}
 		}
 		conditions, changed := api.SetCondition(n.GetStatus().GetConditions(), &carav1.Condition{
-			Type: api.CondDrained, Status: api.StatusTrue, Reason: "Drained", Message: req.GetMessage(),
+			Type: api.CondDrained, Status: api.StatusTrue, Reason: api.ReasonDrained, Message: req.GetMessage(),
 		}, t.now)
 		if out = n; !changed {
 			return nil
 		}
 		out = proto.CloneOf(n)
 		out.Status.Conditions = conditions
-		t.event(refTo(n), eventNormal, "Drained", req.GetMessage())
+		t.event(refTo(n), api.EventNormal, api.ReasonDrained, req.GetMessage())
 		t.put(out)
 		return nil
 	})

@@ -56,7 +56,7 @@ func (s *Server) heartbeat(ctx context.Context, node string, hb *carav1.Heartbea
 			return nil
 		}
 		if connected && n.GetStatus().GetState() == api.NodeNotReady {
-			t.event(refTo(n), eventNormal, "NodeReady", "the agent has connected")
+			t.event(refTo(n), api.EventNormal, api.ReasonNodeReady, "the agent has connected")
 		}
 		t.put(next)
 		return nil
@@ -74,7 +74,7 @@ func (t *tx) heard(n *carav1.Node, hb *carav1.Heartbeat, connected bool) *carav1
 	if connected {
 		state = nodeState(n, true)
 		conditions, changed = api.SetCondition(conditions, &carav1.Condition{
-			Type: api.CondReady, Status: api.StatusTrue, Reason: "Heartbeat", Message: "the agent is connected",
+			Type: api.CondReady, Status: api.StatusTrue, Reason: api.ReasonHeartbeat, Message: "the agent is connected",
 		}, t.now)
 	}
 	for _, c := range hb.GetConditions() {
@@ -136,9 +136,9 @@ func (s nodeService) MarkNodeNotReady(ctx context.Context, req *carav1.MarkNodeN
 			out.Status.LastHeartbeat = timestamppb.New(last)
 		}
 		out.Status.Conditions, _ = api.SetCondition(out.GetStatus().GetConditions(), &carav1.Condition{
-			Type: api.CondReady, Status: api.StatusFalse, Reason: "HeartbeatsStopped", Message: req.GetMessage(),
+			Type: api.CondReady, Status: api.StatusFalse, Reason: api.ReasonHeartbeatsStopped, Message: req.GetMessage(),
 		}, t.now)
-		t.event(refTo(n), eventWarning, "NodeNotReady", req.GetMessage())
+		t.event(refTo(n), api.EventWarning, api.ReasonNodeNotReady, req.GetMessage())
 		t.put(out)
 		return nil
 	})

@@ -49,7 +49,7 @@ func (s nodeService) Join(ctx context.Context, req *carav1.JoinRequest) (*carav1
 		if err := joinsAs(token, name); err != nil {
 			return err
 		}
-		t.actor.Name = "node/" + name // who knows the token's secret speaks for the node from here on
+		t.actor.Name = api.PrefixNode + name // who knows the token's secret speaks for the node from here on
 		n, exists := read[*carav1.Node](t, name)
 		if exists && s.heardOf(n) {
 			return api.Errorf(codes.AlreadyExists, api.TitleConflict,
@@ -76,7 +76,7 @@ func (s nodeService) Join(ctx context.Context, req *carav1.JoinRequest) (*carav1
 	if err != nil {
 		return nil, err
 	}
-	s.sessions.end(name, api.Errorf(codes.Aborted, titleTakenOver, "node %q has joined again with another certificate: this agent stops", name))
+	s.sessions.end(name, api.Errorf(codes.Aborted, api.TitleTakenOver, "node %q has joined again with another certificate: this agent stops", name))
 	return &carav1.JoinResponse{Certificate: certificate, Ca: id.CAPEM(), ClusterId: id.ClusterID()}, nil
 }
 
@@ -95,10 +95,10 @@ func (t *tx) joined(ctx context.Context, n *carav1.Node, token string) {
 	node := n.GetMetadata().GetName()
 	from := "joined with token " + token + " from " + callerAddress(ctx)
 	if !t.hasCertificate(node) {
-		t.event(refTo(n), eventNormal, "Joined", from)
+		t.event(refTo(n), api.EventNormal, api.ReasonJoined, from)
 		return
 	}
-	t.event(refTo(n), eventWarning, "Rejoined", from+" though it had joined before: the certificate that it had is no longer accepted, "+
+	t.event(refTo(n), api.EventWarning, api.ReasonRejoined, from+" though it had joined before: the certificate that it had is no longer accepted, "+
 		"and the projects of the node and their Secrets go to the one that has joined now. If you did not do this: caractrl cordon "+node+
 		", caractrl delete token "+token)
 }

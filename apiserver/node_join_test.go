@@ -182,7 +182,7 @@ func TestJoinTakenName(t *testing.T) {
 	// When it has not been heard of for a lease, the name can be taken, and the older certificate is out.
 	c.beats.note("n1", time.Now().Add(-nodeLease))
 	second := c.node(t, "n1")
-	wantCode(t, agent.ended(), codes.Aborted, titleTakenOver)
+	wantCode(t, agent.ended(), codes.Aborted, api.TitleTakenOver)
 	_, err = carav1.NewInfoServiceClient(first).GetInfo(t.Context(), &emptypb.Empty{})
 	wantCode(t, err, codes.Unauthenticated, "")
 	if _, err = carav1.NewInfoServiceClient(second).GetInfo(t.Context(), &emptypb.Empty{}); err != nil {
@@ -274,7 +274,7 @@ func TestNothingSecretIsWritten(t *testing.T) {
 	applied, err := carav1.NewApplyServiceClient(c.admin(t)).Apply(t.Context(), &carav1.ApplyRequest{Objects: []*carav1.Object{api.Wrap(&carav1.Secret{
 		ApiVersion: api.APIVersion, Kind: api.KindSecret, Metadata: &carav1.ObjectMeta{Name: "db"}, StringData: map[string]string{"password": value},
 	})}})
-	if err != nil || strings.Contains(applied.String(), value) || applied.GetResults()[0].GetAction() != actionConfigured {
+	if err != nil || strings.Contains(applied.String(), value) || applied.GetResults()[0].GetAction() != api.ApplyConfigured {
 		t.Errorf("apply: %v, %v", applied, err)
 	}
 	made, err := carav1.NewTokenServiceClient(c.admin(t)).CreateToken(t.Context(), &carav1.CreateTokenRequest{

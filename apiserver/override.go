@@ -13,13 +13,6 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Scopes of an override: what git has no say over.
-const (
-	scopeSpec     = "Spec"
-	scopeDeletion = "Deletion"
-	scopeExpiry   = "Expiry"
-)
-
 // standing says whether an override still holds at a time. One that ends with git's next change stands until that
 // change is at hand: declared is the hash of what git says now, where that is known.
 func standing(o *carav1.Override, now time.Time, declared string) bool {
@@ -38,12 +31,12 @@ func standing(o *carav1.Override, now time.Time, declared string) bool {
 func (t *tx) overrideSpec(p *carav1.Project, terms *carav1.OverrideTerms) error {
 	o, _ := read[*carav1.Override](t, p.GetMetadata().GetName())
 	if terms == nil {
-		if o.GetScope() == scopeSpec && standing(o, t.now, "") {
+		if o.GetScope() == api.OverrideSpec && standing(o, t.now, "") {
 			return nil
 		}
 		return errSourceOwned(p)
 	}
-	o, err := t.override(p.GetMetadata().GetName(), sourceOf(p), scopeSpec, terms)
+	o, err := t.override(p.GetMetadata().GetName(), sourceOf(p), api.OverrideSpec, terms)
 	if err != nil {
 		return err
 	}
@@ -62,11 +55,11 @@ func (t *tx) override(name, source, scope string, terms *carav1.OverrideTerms) (
 		Scope:    scope, Actor: t.actor.Name, Reason: terms.GetReason(),
 		Since: timestamppb.New(t.now), Until: until, UntilHash: hash,
 	}
-	if before, ok := read[*carav1.Override](t, name); ok && scope == scopeSpec && standing(before, t.now, "") {
+	if before, ok := read[*carav1.Override](t, name); ok && scope == api.OverrideSpec && standing(before, t.now, "") {
 		o.ExpireAt = before.GetExpireAt() // who overrides the rest does not mean to end an extension, and the project with it
 	}
 	t.put(o)
-	t.event(&carav1.ObjectRef{Kind: api.KindProject, Name: name}, eventNormal, "Overridden", overrideText(o))
+	t.event(&carav1.ObjectRef{Kind: api.KindProject, Name: name}, api.EventNormal, api.ReasonOverridden, overrideText(o))
 	return o, nil
 }
 
@@ -110,7 +103,7 @@ func (t *tx) term(name, source string, terms *carav1.OverrideTerms) (*timestampp
 func (t *tx) endOverride(o *carav1.Override, why string) {
 	name := o.GetMetadata().GetName()
 	t.remove(api.KindOverride, name)
-	t.event(&carav1.ObjectRef{Kind: api.KindProject, Name: name}, eventNormal, "OverrideEnded",
+	t.event(&carav1.ObjectRef{Kind: api.KindProject, Name: name}, api.EventNormal, api.ReasonOverrideEnded,
 		fmt.Sprintf("%s: git has its say again (%s by %s since %s: %s)", why, o.GetScope(), o.GetActor(),
 			o.GetSince().AsTime().UTC().Format(time.RFC3339), o.GetReason()))
 }
@@ -150,7 +143,7 @@ func (s projectService) OverrideProject(ctx context.Context, req *carav1.Overrid
 				"project %q belongs to no source: there is nothing to override, change it", req.GetName())
 		}
 		p := proto.CloneOf(old)
-		if out, err = t.override(req.GetName(), sourceOf(old), scopeSpec, req.GetTerms()); err != nil {
+		if out, err = t.override(req.GetName(), sourceOf(old), api.OverrideSpec, req.GetTerms()); err != nil {
 			return err
 		}
 		t.derive(p)

@@ -12,21 +12,9 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Titles of refusals that are about who owns what.
-const (
-	titleAdoption   = "AdoptionRequired"
-	titleOverridden = "Overridden"
-	titleExpired    = "Expired"
-)
-
-const sourcePrefix = "source/"
-
 // sourceOf is the source that owns a project, or empty.
 func sourceOf(p *carav1.Project) string {
-	name, ok := strings.CutPrefix(p.GetMetadata().GetOwner(), sourcePrefix)
-	if !ok {
-		return ""
-	}
+	name, _ := api.SourceOf(p.GetMetadata().GetOwner())
 	return name
 }
 
@@ -59,16 +47,16 @@ func mayTake(p *carav1.Project, owner, adopt string, handOver []string) error {
 	switch {
 	case have == owner, have != "" && slices.Contains(handOver, have):
 		return nil
-	case strings.HasPrefix(have, sourcePrefix):
+	case strings.HasPrefix(have, api.PrefixSource):
 		return api.Errorf(codes.FailedPrecondition, api.TitleOwned, "project %q belongs to %s: one of the two sources must let go of it",
 			name, whence(have, p.GetMetadata().GetOrigin()))
 	case adopt == api.AdoptAlways, have == "" && adopt != api.AdoptNever:
 		return nil
 	case have == "":
-		return api.Errorf(codes.FailedPrecondition, titleAdoption,
+		return api.Errorf(codes.FailedPrecondition, api.TitleAdoptionRequired,
 			"project %q exists and nobody owns it, and the source's adopt is Never: caractrl adopt %s, or set spec.adopt to IfUnowned", name, name)
 	default:
-		return api.Errorf(codes.FailedPrecondition, titleAdoption,
+		return api.Errorf(codes.FailedPrecondition, api.TitleAdoptionRequired,
 			"project %q exists and belongs to %s: caractrl adopt %s, or set the source's spec.adopt to Always", name, have, name)
 	}
 }

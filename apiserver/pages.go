@@ -26,7 +26,7 @@ func (s *Server) pages(mux *http.ServeMux) {
 			if r.Method != http.MethodGet {
 				w.Header().Set("Allow", http.MethodGet)
 				writeProblem(w, &carav1.Problem{
-					Title: "MethodNotAllowed", Status: http.StatusMethodNotAllowed, Detail: r.Method + " " + r.URL.Path + ": this path takes GET",
+					Title: api.TitleMethodNotAllowed, Status: http.StatusMethodNotAllowed, Detail: r.Method + " " + r.URL.Path + ": this path takes GET",
 				})
 				return
 			}

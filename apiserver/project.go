@@ -131,7 +131,7 @@ func (t *tx) errExpired(in *carav1.Project, at time.Time, owner string) error {
 	if t.actor.Person() {
 		return api.Invalid(describe(in), fieldError("spec.expireAt", "is %s, which is in the past; set a later time or leave it out", when))
 	}
-	return api.Errorf(codes.FailedPrecondition, titleExpired, "project %q of %s expired at %s: it is not created", in.GetMetadata().GetName(), owner, when)
+	return api.Errorf(codes.FailedPrecondition, api.TitleExpired, "project %q of %s expired at %s: it is not created", in.GetMetadata().GetName(), owner, when)
 }
 
 func errPrefix(a Actor, name string) error {

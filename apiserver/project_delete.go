@@ -14,14 +14,6 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Reasons of a deletion: people's, git's, time's.
-const (
-	reasonDeleted       = "Deleted"
-	reasonPruned        = "Pruned"
-	reasonExpired       = "Expired"
-	reasonSourceDeleted = "SourceDeleted"
-)
-
 // DeleteProject begins a project's deletion and waits a little for its end. What never had a node is gone at once.
 func (s projectService) DeleteProject(ctx context.Context, req *carav1.DeleteProjectRequest) (*carav1.DeleteProjectResponse, error) {
 	var uid string
@@ -71,13 +63,13 @@ func (t *tx) deleteProject(req *carav1.DeleteProjectRequest) (string, error) {
 	p := proto.CloneOf(old)
 	if st.GetPhase() != api.PhaseTerminating && st.GetPhase() != api.PhaseTerminated {
 		p.Metadata.DeletionTimestamp = timestamppb.New(t.now)
-		p.Status.DeletionReason = cmp.Or(req.GetReason(), reasonDeleted)
+		p.Status.DeletionReason = cmp.Or(req.GetReason(), api.ReasonDeleted)
 		p.Status.DeletionActor = t.actor.Name
 		why := deletionText(p)
 		if st.GetNodeRef() == "" {
 			return uid, t.gone(p, api.RoleServer, why+"; it had no node")
 		}
-		if err := t.move(p, api.PhaseTerminating, api.RoleServer, "Terminating", why); err != nil {
+		if err := t.move(p, api.PhaseTerminating, api.RoleServer, api.ReasonTerminating, why); err != nil {
 			return "", err
 		}
 		t.put(p)
@@ -93,7 +85,7 @@ func (t *tx) deleteProject(req *carav1.DeleteProjectRequest) (string, error) {
 func (t *tx) force(p *carav1.Project) error {
 	why := "forced by " + t.actor.Name + ": its node was not asked"
 	if p.GetStatus().GetPhase() == api.PhaseTerminating {
-		if err := t.move(p, api.PhaseTerminated, api.RoleScheduler, "Forced", why); err != nil {
+		if err := t.move(p, api.PhaseTerminated, api.RoleScheduler, api.ReasonForced, why); err != nil {
 			return err
 		}
 	}
@@ -112,7 +104,7 @@ func (t *tx) mayDelete(p *carav1.Project, req *carav1.DeleteProjectRequest) erro
 	if !t.actor.Person() {
 		return t.stillDue(p, req.GetReason())
 	}
-	if reason := req.GetReason(); reason != "" && reason != reasonDeleted {
+	if reason := req.GetReason(); reason != "" && reason != api.ReasonDeleted {
 		return api.Invalid("the request", fieldError("reason", "is %q; people delete with the reason Deleted", reason))
 	}
 	source := sourceOf(p)
@@ -120,7 +112,7 @@ func (t *tx) mayDelete(p *carav1.Project, req *carav1.DeleteProjectRequest) erro
 	case source == "":
 		return nil
 	case req.GetOverride() != nil:
-		_, err := t.override(name, source, scopeDeletion, req.GetOverride())
+		_, err := t.override(name, source, api.OverrideDeletion, req.GetOverride())
 		return err
 	case p.GetMetadata().GetDeletionTimestamp() != nil:
 		return nil // it is going already, by git's word or an override: force may help
@@ -131,7 +123,7 @@ func (t *tx) mayDelete(p *carav1.Project, req *carav1.DeleteProjectRequest) erro
 
 func deletionText(p *carav1.Project) string {
 	words := map[string]string{
-		reasonPruned: "its manifest left the source", reasonExpired: "it expired", reasonSourceDeleted: "its source was deleted",
+		api.ReasonPruned: "its manifest left the source", api.ReasonExpired: "it expired", api.ReasonSourceDeleted: "its source was deleted",
 	}
 	reason := p.GetStatus().GetDeletionReason()
 	if text, ok := words[reason]; ok {
@@ -155,7 +147,7 @@ func (t *tx) gone(p *carav1.Project, by api.Role, why string) error {
 	for _, host := range st.GetHosts() {
 		t.remove(kindHost, host)
 	}
-	if o, ok := read[*carav1.Override](t, meta.GetName()); ok && o.GetScope() != scopeDeletion {
+	if o, ok := read[*carav1.Override](t, meta.GetName()); ok && o.GetScope() != api.OverrideDeletion {
 		t.endOverride(o, "the project is gone")
 	}
 	t.put(&carav1.Tombstone{
@@ -163,7 +155,7 @@ func (t *tx) gone(p *carav1.Project, by api.Role, why string) error {
 		ProjectUid: meta.GetUid(), Reason: st.GetDeletionReason(), Actor: st.GetDeletionActor(),
 		Owner: meta.GetOwner(), ExpireAt: p.GetSpec().GetExpireAt(), Time: timestamppb.New(t.now),
 	})
-	t.event(refTo(p), eventNormal, "Removed", why)
+	t.event(refTo(p), api.EventNormal, api.ReasonRemoved, why)
 	return nil
 }
 

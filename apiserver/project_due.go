@@ -12,9 +12,9 @@ import (
 // reads must hold at the commit. The loop is told ABORTED and decides anew.
 func (t *tx) stillDue(p *carav1.Project, reason string) error {
 	switch reason {
-	case reasonPruned, reasonSourceDeleted:
+	case api.ReasonPruned, api.ReasonSourceDeleted:
 		return t.stillUnwanted(p, reason)
-	case reasonExpired:
+	case api.ReasonExpired:
 		if at := p.GetStatus().GetExpireAt(); at == nil || at.AsTime().After(t.now) {
 			return notDue(p, "its expiry was moved")
 		}
@@ -38,14 +38,14 @@ func (t *tx) stillUnwanted(p *carav1.Project, reason string) error {
 			return notDue(p, "source %q declares it in %s", c.GetSpec().GetSource(), c.GetSpec().GetFile())
 		}
 	}
-	if reason != reasonPruned {
+	if reason != api.ReasonPruned {
 		return nil
 	}
 	if src, ok := read[*carav1.Source](t, sourceOf(p)); ok && src.GetSpec().GetSuspend() {
 		return notDue(p, "its source %q is suspended", src.GetMetadata().GetName())
 	}
 	o, ok := read[*carav1.Override](t, name)
-	if ok && o.GetScope() != scopeExpiry && standing(o, t.now, "") && t.outlived(o) == "" {
+	if ok && o.GetScope() != api.OverrideExpiry && standing(o, t.now, "") && t.outlived(o) == "" {
 		return notDue(p, "%s", overrideText(o))
 	}
 	return nil

@@ -46,7 +46,7 @@ func (t *tx) remember(p *carav1.Project, reason string) {
 		},
 		Generation: generation, SpecHash: p.GetStatus().GetSpecHash(), Actor: actor, Time: timestamppb.New(t.now), Reason: reason,
 	}
-	if strings.HasPrefix(actor, sourcePrefix) {
+	if strings.HasPrefix(actor, api.PrefixSource) {
 		r.Origin = meta.GetOrigin()
 	}
 	t.write(revisionKey(meta.GetName(), generation), r)
@@ -119,7 +119,7 @@ func (t *tx) rollback(uid string, to *carav1.Revision, terms *carav1.OverrideTer
 	}
 	what := "rolled back to " + revisionText(to)
 	if at := to.GetProject().GetSpec().GetExpireAt(); at != nil && !at.AsTime().After(t.now) {
-		return nil, api.Errorf(codes.FailedPrecondition, titleExpired, "project %q cannot be %s: it would expire at once, that spec ended at %s; apply it with a later expireAt",
+		return nil, api.Errorf(codes.FailedPrecondition, api.TitleExpired, "project %q cannot be %s: it would expire at once, that spec ended at %s; apply it with a later expireAt",
 			name, what, utc(at))
 	}
 	reason := what

@@ -109,7 +109,7 @@ func TestRollback(t *testing.T) {
 	if err != nil || p.GetSpec().GetServices()[0].GetImage() != "nginx:1" || p.GetMetadata().GetGeneration() != 4 {
 		t.Fatalf("%v %v", p, err)
 	}
-	if o, ok := lookup[*carav1.Override](w.cache, "web"); !ok || o.GetReason() != "the new one burns" || o.GetScope() != scopeSpec {
+	if o, ok := lookup[*carav1.Override](w.cache, "web"); !ok || o.GetReason() != "the new one burns" || o.GetScope() != api.OverrideSpec {
 		t.Errorf("override %v", o)
 	}
 	r := w.history(t, "web")[0]
@@ -149,5 +149,5 @@ func TestRollbackDoesNotExpire(t *testing.T) {
 	}
 	clock.step(2 * time.Hour)
 	_, err := admin.RollbackProject(t.Context(), &carav1.RollbackProjectRequest{Name: "pr-1", To: "1"})
-	wantCode(t, err, codes.FailedPrecondition, titleExpired)
+	wantCode(t, err, codes.FailedPrecondition, api.TitleExpired)
 }

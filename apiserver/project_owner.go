@@ -19,7 +19,7 @@ func (s projectService) AdoptProject(ctx context.Context, req *carav1.AdoptProje
 			return errTerminating(p)
 		}
 		have := p.GetMetadata().GetOwner()
-		if strings.HasPrefix(have, sourcePrefix) && have != sourcePrefix+req.GetSource() {
+		if strings.HasPrefix(have, api.PrefixSource) && have != api.PrefixSource+req.GetSource() {
 			return api.Errorf(codes.FailedPrecondition, api.TitleOwned, "project %q belongs to %s: release it first (caractrl release %s)",
 				req.GetName(), whence(have, p.GetMetadata().GetOrigin()), req.GetName())
 		}
@@ -27,7 +27,7 @@ func (s projectService) AdoptProject(ctx context.Context, req *carav1.AdoptProje
 		if err != nil {
 			return err
 		}
-		owner := sourcePrefix + claim.GetSource()
+		owner := api.PrefixSource + claim.GetSource()
 		if have == owner {
 			return nil
 		}
@@ -35,7 +35,7 @@ func (s projectService) AdoptProject(ctx context.Context, req *carav1.AdoptProje
 			return err
 		}
 		p.Metadata.Owner, p.Metadata.Origin = owner, originOf(claim)
-		t.event(refTo(p), eventNormal, "Adopted", "given to "+whence(owner, p.GetMetadata().GetOrigin())+" by "+t.actor.Name+", before it belonged to "+orNobody(have))
+		t.event(refTo(p), api.EventNormal, api.ReasonAdopted, "given to "+whence(owner, p.GetMetadata().GetOrigin())+" by "+t.actor.Name+", before it belonged to "+orNobody(have))
 		return nil
 	})
 }
@@ -90,7 +90,7 @@ func (s projectService) ReleaseProject(ctx context.Context, req *carav1.ReleaseP
 		if err := t.mayDeclare(p); err != nil {
 			return err
 		}
-		t.event(refTo(p), eventNormal, "Released", "released from "+whence(have, p.GetMetadata().GetOrigin())+" by "+t.actor.Name+", who owns it now")
+		t.event(refTo(p), api.EventNormal, api.ReasonReleased, "released from "+whence(have, p.GetMetadata().GetOrigin())+" by "+t.actor.Name+", who owns it now")
 		p.Metadata.Owner, p.Metadata.Origin = t.actor.Name, nil
 		return t.settleOverride(p, "the project was released")
 	})

@@ -158,10 +158,10 @@ func TestRelease(t *testing.T) {
 		t.Error("an override of nothing stands")
 	}
 	wantCode(t, release("admin"), codes.FailedPrecondition, api.TitleConflict)
-	if r := w.applyFor(t, "platform", "", image("web", "nginx:2")); r.GetProblem().GetTitle() != titleAdoption || !strings.Contains(r.GetProblem().GetDetail(), "caractrl adopt web") {
+	if r := w.applyFor(t, "platform", "", image("web", "nginx:2")); r.GetProblem().GetTitle() != api.TitleAdoptionRequired || !strings.Contains(r.GetProblem().GetDetail(), "caractrl adopt web") {
 		t.Errorf("the source's next pass: %v", r)
 	}
-	if r := w.applyFor(t, "platform", "Always", image("web", "nginx:2")); r.GetAction() != actionConfigured {
+	if r := w.applyFor(t, "platform", "Always", image("web", "nginx:2")); r.GetAction() != api.ApplyConfigured {
 		t.Errorf("one that adopts Always: %v", r)
 	}
 	if got := w.eventsOf(t, "web"); !strings.Contains(got, "Overridden Released OverrideEnded") {

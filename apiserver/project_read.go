@@ -46,7 +46,7 @@ func (s projectService) WatchProjects(req *carav1.WatchProjectsRequest, out cara
 		match = func(p *carav1.Project) bool { return p.GetMetadata().GetName() == name && rest(p) }
 	}
 	return watchBeside(out.Context(), s.Server, req.GetResourceVersion(), match, s.besideNodes, func(typ string, object *carav1.Project, rev string) error {
-		if object != nil && typ != eventDeleted {
+		if object != nil && typ != api.WatchDeleted {
 			object = s.overlayProject(object)
 		}
 		return out.Send(&carav1.ProjectEvent{Type: typ, Object: object, ResourceVersion: rev})

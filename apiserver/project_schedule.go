@@ -38,9 +38,9 @@ func (s projectService) ScheduleProject(ctx context.Context, req *carav1.Schedul
 func (t *tx) schedule(p *carav1.Project, req *carav1.ScheduleProjectRequest) error {
 	st := p.GetStatus()
 	switch req.GetAction() {
-	case "Bind":
+	case api.ScheduleBind:
 		return t.bind(p, req)
-	case "Move":
+	case api.ScheduleMove:
 		if req.GetNodeRef() == st.GetNodeRef() {
 			return api.Errorf(codes.Aborted, api.TitleConflict, "project %q is on node %s already", req.GetName(), st.GetNodeRef())
 		}
@@ -48,12 +48,12 @@ func (t *tx) schedule(p *carav1.Project, req *carav1.ScheduleProjectRequest) err
 			return err
 		}
 		return t.bind(p, &carav1.ScheduleProjectRequest{Name: req.GetName(), NodeRef: req.GetNodeRef(), Message: "assigned to " + req.GetNodeRef() + ": " + req.GetMessage()})
-	case "Explain":
+	case api.ScheduleExplain:
 		return t.explain(p, req)
-	case "Evict":
+	case api.ScheduleEvict:
 		return t.evict(p, req)
-	case "Abandon":
-		return t.move(p, api.PhaseTerminated, api.RoleScheduler, cmp.Or(req.GetReason(), "Abandoned"),
+	case api.ScheduleAbandon:
+		return t.move(p, api.PhaseTerminated, api.RoleScheduler, cmp.Or(req.GetReason(), api.ReasonAbandoned),
 			cmp.Or(req.GetMessage(), "its node is lost: what it ran is swept when it comes back"))
 	}
 	return api.Invalid("the request", fieldError("action", "is %q; it must be Bind, Move, Explain, Evict or Abandon", req.GetAction()))
@@ -69,9 +69,9 @@ func (t *tx) bind(p *carav1.Project, req *carav1.ScheduleProjectRequest) error {
 	}
 	st.NodeRef, st.Epoch = req.GetNodeRef(), st.GetEpoch()+1
 	message := cmp.Or(req.GetMessage(), "assigned to "+req.GetNodeRef())
-	t.condition(p, &carav1.Condition{Type: api.CondScheduled, Status: api.StatusTrue, Reason: cmp.Or(req.GetReason(), "Scheduled"), Message: message})
+	t.condition(p, &carav1.Condition{Type: api.CondScheduled, Status: api.StatusTrue, Reason: cmp.Or(req.GetReason(), api.ReasonScheduled), Message: message})
 	t.await(p)
-	return t.move(p, api.PhaseScheduled, api.RoleScheduler, "Scheduled", message)
+	return t.move(p, api.PhaseScheduled, api.RoleScheduler, api.ReasonScheduled, message)
 }
 
 // evict takes a project off its node. Where it comes from is kept until it runs again: who moves many of them one after
@@ -83,8 +83,8 @@ func (t *tx) evict(p *carav1.Project, req *carav1.ScheduleProjectRequest) error 
 	}
 	from := st.GetNodeRef()
 	message := cmp.Or(req.GetMessage(), "taken off "+from)
-	t.leave(p, cmp.Or(req.GetReason(), "Evicted"), message)
-	if err := t.move(p, api.PhasePending, api.RoleScheduler, cmp.Or(req.GetReason(), "Evicted"), message); err != nil {
+	t.leave(p, cmp.Or(req.GetReason(), api.ReasonEvicted), message)
+	if err := t.move(p, api.PhasePending, api.RoleScheduler, cmp.Or(req.GetReason(), api.ReasonEvicted), message); err != nil {
 		return err
 	}
 	st.MovedFrom = cmp.Or(st.GetMovedFrom(), from)
@@ -93,7 +93,7 @@ func (t *tx) evict(p *carav1.Project, req *carav1.ScheduleProjectRequest) error 
 
 // explain says why a project is where it is: why it waits for a node, or stays on one that it should leave.
 func (t *tx) explain(p *carav1.Project, req *carav1.ScheduleProjectRequest) error {
-	c := &carav1.Condition{Type: api.CondScheduled, Reason: cmp.Or(req.GetReason(), "Unschedulable"), Message: req.GetMessage()}
+	c := &carav1.Condition{Type: api.CondScheduled, Reason: cmp.Or(req.GetReason(), api.ReasonUnschedulable), Message: req.GetMessage()}
 	switch p.GetStatus().GetPhase() {
 	case api.PhasePending:
 		c.Status = api.StatusFalse

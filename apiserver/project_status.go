@@ -14,12 +14,6 @@ import (
 
 type empty = emptypb.Empty
 
-// Titles of refusals that tell an agent that it speaks of the past.
-const (
-	titleStaleEpoch      = "StaleEpoch"
-	titleStaleGeneration = "StaleGeneration"
-)
-
 // UpdateProjectStatus takes the report of the project's own node. One that says nothing new writes nothing.
 func (s projectService) UpdateProjectStatus(ctx context.Context, req *carav1.UpdateProjectStatusRequest) (*empty, error) {
 	err := s.transact(ctx, func(t *tx) error {
@@ -54,10 +48,10 @@ func mayReport(actor Actor, p *carav1.Project, req *carav1.UpdateProjectStatusRe
 	case req.GetUid() != meta.GetUid():
 		return stale(api.TitleConflict, "project %q has uid %s, the report is about %s", meta.GetName(), meta.GetUid(), req.GetUid())
 	case req.GetEpoch() != st.GetEpoch():
-		return stale(titleStaleEpoch, "project %q is in epoch %d on %s, the report is from epoch %d",
+		return stale(api.TitleStaleEpoch, "project %q is in epoch %d on %s, the report is from epoch %d",
 			meta.GetName(), st.GetEpoch(), orNobody(st.GetNodeRef()), req.GetEpoch())
 	case st.GetNodeRef() == "":
-		return stale(titleStaleEpoch, "project %q is assigned to no node", meta.GetName())
+		return stale(api.TitleStaleEpoch, "project %q is assigned to no node", meta.GetName())
 	case actor.Node() != st.GetNodeRef():
 		return api.Errorf(codes.PermissionDenied, api.TitleForbidden, "project %q is assigned to node %s: %s may not report on it",
 			meta.GetName(), st.GetNodeRef(), actor.Name)
@@ -65,11 +59,11 @@ func mayReport(actor Actor, p *carav1.Project, req *carav1.UpdateProjectStatusRe
 		return api.Invalid("the report", fieldError("observedGeneration", "is %d; project %q is at generation %d",
 			req.GetObservedGeneration(), meta.GetName(), meta.GetGeneration()))
 	case req.GetObservedGeneration() < st.GetObservedGeneration():
-		return stale(titleStaleGeneration, "project %q was reported at generation %d already, this report is from %d",
+		return stale(api.TitleStaleGeneration, "project %q was reported at generation %d already, this report is from %d",
 			meta.GetName(), st.GetObservedGeneration(), req.GetObservedGeneration())
 	}
 	if phase := req.GetPhase(); (phase == api.PhaseRunning || phase == api.PhaseFailed) && req.GetObservedGeneration() != meta.GetGeneration() {
-		return stale(titleStaleGeneration, "project %q is at generation %d: what %s is generation %d",
+		return stale(api.TitleStaleGeneration, "project %q is at generation %d: what %s is generation %d",
 			meta.GetName(), meta.GetGeneration(), phase, req.GetObservedGeneration())
 	}
 	return nil
@@ -87,10 +81,10 @@ func (t *tx) report(p *carav1.Project, req *carav1.UpdateProjectStatusRequest) e
 			mine := proto.CloneOf(c)
 			mine.ObservedGeneration = req.GetObservedGeneration()
 			if c.GetReason() == api.ReasonUpdateFailed && !api.UpdateFailed(p) {
-				t.event(refTo(p), eventWarning, c.GetReason(), c.GetMessage())
+				t.event(refTo(p), api.EventWarning, c.GetReason(), c.GetMessage())
 			}
 			if c.GetType() == api.CondSecretChanged && !api.IsTrue(p.GetStatus().GetConditions(), api.CondSecretChanged) {
-				t.event(refTo(p), eventWarning, c.GetReason(), c.GetMessage())
+				t.event(refTo(p), api.EventWarning, c.GetReason(), c.GetMessage())
 			}
 			p.Status.Conditions, _ = api.SetCondition(p.GetStatus().GetConditions(), mine, t.now)
 			if why.GetType() == "" && c.GetType() == api.CondReady {

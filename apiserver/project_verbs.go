@@ -43,16 +43,16 @@ func (s projectService) RetryProject(ctx context.Context, req *carav1.RetryProje
 			return err
 		}
 		if api.UpdateFailed(p) {
-			t.restart(p, notUpdated(p), "Retry", "retry of the update asked for by "+t.actor.Name)
+			t.restart(p, notUpdated(p), api.ReasonRetry, "retry of the update asked for by "+t.actor.Name)
 			return nil
 		}
 		if phase := p.GetStatus().GetPhase(); phase != api.PhaseFailed {
 			return api.Errorf(codes.FailedPrecondition, api.TitleConflict,
 				"project %q is %s: only a Failed one is retried, and one whose update failed", req.GetName(), phase)
 		}
-		t.leave(p, "Retry", "waiting for the scheduler")
+		t.leave(p, api.ReasonRetry, "waiting for the scheduler")
 		p.Status.Services = nil // who tries again wants what the tag leads to now
-		return t.move(p, api.PhasePending, api.RoleServer, "Retry", "retry asked for by "+t.actor.Name)
+		return t.move(p, api.PhasePending, api.RoleServer, api.ReasonRetry, "retry asked for by "+t.actor.Name)
 	})
 }
 
@@ -78,7 +78,7 @@ func (t *tx) restart(p *carav1.Project, services []string, reason, message strin
 	if api.UpdateFailed(p) {
 		t.condition(p, &carav1.Condition{Type: api.CondReady, Status: api.StatusFalse, Reason: reason, Message: message})
 	}
-	t.event(refTo(p), eventNormal, reason, message)
+	t.event(refTo(p), api.EventNormal, reason, message)
 }
 
 // RestartProject asks the project's agent to restart its containers, or some of them.
@@ -96,7 +96,7 @@ func (s projectService) RestartProject(ctx context.Context, req *carav1.RestartP
 		if len(req.GetServices()) > 0 {
 			what = strings.Join(req.GetServices(), ", ")
 		}
-		t.restart(p, req.GetServices(), "Restart", "restart of "+what+" asked for by "+t.actor.Name)
+		t.restart(p, req.GetServices(), api.ReasonRestart, "restart of "+what+" asked for by "+t.actor.Name)
 		return nil
 	})
 }
@@ -114,7 +114,7 @@ func (s projectService) ExtendProject(ctx context.Context, req *carav1.ExtendPro
 		}
 		o, _ := read[*carav1.Override](t, req.GetName())
 		message := "expires at " + until.UTC().Format(time.RFC3339) + ", says " + t.actor.Name
-		if sourceOf(p) == "" || o.GetScope() == scopeSpec && standing(o, t.now, "") {
+		if sourceOf(p) == "" || o.GetScope() == api.OverrideSpec && standing(o, t.now, "") {
 			old := proto.CloneOf(p)
 			spec := proto.CloneOf(p.GetSpec())
 			spec.ExpireAt = timestamppb.New(until)
@@ -129,12 +129,12 @@ func (s projectService) ExtendProject(ctx context.Context, req *carav1.ExtendPro
 		}
 		o = &carav1.Override{
 			Metadata: &carav1.ObjectMeta{Name: req.GetName(), CreationTimestamp: timestamppb.New(t.now)},
-			Scope:    scopeExpiry, Actor: t.actor.Name, Reason: req.GetReason(),
+			Scope:    api.OverrideExpiry, Actor: t.actor.Name, Reason: req.GetReason(),
 			Since: timestamppb.New(t.now), Until: timestamppb.New(until), ExpireAt: timestamppb.New(until),
 		}
 		t.put(o)
 		t.setExpiry(p)
-		t.event(refTo(p), eventNormal, "Extended", message)
+		t.event(refTo(p), api.EventNormal, api.ReasonExtended, message)
 		t.showOverride(p, o)
 		return nil
 	})

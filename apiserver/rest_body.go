@@ -51,7 +51,7 @@ func (s *Server) boundBody(next runtime.HandlerFunc) runtime.HandlerFunc {
 func (s *Server) takeBody(w http.ResponseWriter, r *http.Request, v *visit) (body []byte, release func(), problem *carav1.Problem) {
 	limit := s.bodyLimit(v.actor)
 	tooLarge := &carav1.Problem{
-		Title: "TooLarge", Status: http.StatusRequestEntityTooLarge,
+		Title: api.TitleTooLarge, Status: http.StatusRequestEntityTooLarge,
 		Detail: "the request's body is larger than " + sizeText(limit) + ": apply the objects in parts",
 	}
 	if r.ContentLength > limit {

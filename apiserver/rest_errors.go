@@ -70,7 +70,7 @@ func (t pathTable) routingError(_ context.Context, _ *runtime.ServeMux, _ runtim
 		allowed := t.methods(r.URL.Path)
 		w.Header().Set("Allow", strings.Join(allowed, ", "))
 		writeProblem(w, &carav1.Problem{
-			Title: "MethodNotAllowed", Status: int32(code),
+			Title: api.TitleMethodNotAllowed, Status: int32(code),
 			Detail: r.Method + " " + r.URL.Path + ": this path takes " + strings.Join(allowed, ", "),
 		})
 	case http.StatusNotFound:

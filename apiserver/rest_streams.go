@@ -59,7 +59,7 @@ func duplex[Q, A any, PQ interface {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
 		writeProblem(w, &carav1.Problem{
-			Title: "MethodNotAllowed", Status: http.StatusMethodNotAllowed, Detail: r.Method + " " + r.URL.Path + ": this path takes POST",
+			Title: api.TitleMethodNotAllowed, Status: http.StatusMethodNotAllowed, Detail: r.Method + " " + r.URL.Path + ": this path takes POST",
 		})
 		return
 	}

@@ -87,7 +87,7 @@ func (s secretService) DeleteSecret(ctx context.Context, req *carav1.DeleteReque
 		if err := mustBe(secret, req.GetUid(), ""); err != nil {
 			return err
 		}
-		t.event(refTo(secret), eventNormal, "Deleted", "deleted by "+t.actor.Name)
+		t.event(refTo(secret), api.EventNormal, api.ReasonDeleted, "deleted by "+t.actor.Name)
 		t.remove(api.KindSecret, req.GetName())
 		return nil
 	})
@@ -122,11 +122,11 @@ func (t *tx) declareSecret(in *carav1.Secret) (before, after *carav1.Secret, err
 	for key, value := range values {
 		next.Data[key] = t.server.cfg.Identity.Vault().Seal(sealName(meta.GetName(), key), value)
 	}
-	reason, word := "Created", "created by "
+	reason, word := api.ReasonCreated, "created by "
 	if exists {
-		reason, word = "Changed", "changed by "
+		reason, word = api.ReasonChanged, "changed by "
 	}
-	t.event(refTo(next), eventNormal, reason, word+t.actor.Name)
+	t.event(refTo(next), api.EventNormal, reason, word+t.actor.Name)
 	t.put(next)
 	if !exists {
 		return nil, next, nil

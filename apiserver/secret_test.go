@@ -76,12 +76,12 @@ func TestApplySecret(t *testing.T) {
 		dry   bool
 		want  string
 	}{
-		{"one", true, actionCreated},
-		{"one", false, actionCreated},
-		{"one", false, actionUnchanged},
-		{"two", true, actionConfigured},
-		{"two", false, actionConfigured},
-		{"two", true, actionUnchanged},
+		{"one", true, api.ApplyCreated},
+		{"one", false, api.ApplyCreated},
+		{"one", false, api.ApplyUnchanged},
+		{"two", true, api.ApplyConfigured},
+		{"two", false, api.ApplyConfigured},
+		{"two", true, api.ApplyUnchanged},
 	} {
 		r := apply(step.value, step.dry)
 		if r.GetAction() != step.want || strings.Contains(r.String(), step.value) {

@@ -146,7 +146,7 @@ func (s *Server) network(ctx context.Context) (Actor, error) {
 	if err != nil {
 		return Actor{}, err
 	}
-	if actor.system() || strings.HasPrefix(actor.Name, "system/") {
+	if actor.system() || strings.HasPrefix(actor.Name, api.PrefixSystem) {
 		return Actor{}, api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated, "the loops of the server do not call over the network")
 	}
 	return actor, nil

@@ -65,7 +65,7 @@ func collect(stream carav1.SourceService_PublishSnapshotServer) (*published, err
 		in.absent = append(in.absent, msg.GetAbsent()...)
 		size += proto.Size(msg)
 		if size > maxSnapshotBytes || len(in.upserts)+len(in.absent) > maxSnapshotClaims {
-			return nil, api.Errorf(codes.ResourceExhausted, "TooLarge", "a snapshot may have %d claims and %d MiB: this one has more",
+			return nil, api.Errorf(codes.ResourceExhausted, api.TitleTooLarge, "a snapshot may have %d claims and %d MiB: this one has more",
 				maxSnapshotClaims, maxSnapshotBytes>>20)
 		}
 	}

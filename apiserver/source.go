@@ -80,7 +80,7 @@ func (t *tx) declareSource(in *carav1.Source) (before, after *carav1.Source, err
 			Status: &carav1.SourceStatus{},
 		}
 		t.put(p)
-		t.event(refTo(p), eventNormal, "Created", "accepted by "+t.actor.Name)
+		t.event(refTo(p), api.EventNormal, api.ReasonCreated, "accepted by "+t.actor.Name)
 		return nil, p, nil
 	}
 	if err := notDeleted(old); err != nil {
@@ -91,7 +91,7 @@ func (t *tx) declareSource(in *carav1.Source) (before, after *carav1.Source, err
 	if !proto.Equal(old.GetSpec(), in.GetSpec()) {
 		p.Spec = proto.CloneOf(in.GetSpec())
 		p.Metadata.Generation++
-		t.event(refTo(p), eventNormal, "SpecChanged", "changed by "+t.actor.Name)
+		t.event(refTo(p), api.EventNormal, api.ReasonSpecChanged, "changed by "+t.actor.Name)
 	}
 	if proto.Equal(old, p) {
 		return old, old, nil
@@ -104,7 +104,7 @@ func notDeleted(src *carav1.Source) error {
 	if src.GetMetadata().GetDeletionTimestamp() == nil {
 		return nil
 	}
-	return api.Errorf(codes.Aborted, "Terminating", "%s is being deleted: try again when it is gone", describe(src))
+	return api.Errorf(codes.Aborted, api.TitleTerminating, "%s is being deleted: try again when it is gone", describe(src))
 }
 
 // GetSource returns one source.
@@ -139,7 +139,7 @@ func (s sourceService) DeleteSource(ctx context.Context, req *carav1.DeleteReque
 			return nil
 		}
 		src.Metadata.DeletionTimestamp = timestamppb.New(t.now)
-		t.event(refTo(src), eventNormal, "Terminating", "deleted by "+t.actor.Name)
+		t.event(refTo(src), api.EventNormal, api.ReasonTerminating, "deleted by "+t.actor.Name)
 		return nil
 	})
 	return &empty{}, err
@@ -178,7 +178,7 @@ func (s sourceService) RemoveSource(ctx context.Context, req *carav1.DeleteReque
 
 // orphan makes the projects of a source nobody's, and says so.
 func (t *tx) orphan(src *carav1.Source) error {
-	owner := sourcePrefix + src.GetMetadata().GetName()
+	owner := api.PrefixSource + src.GetMetadata().GetName()
 	orphans := 0
 	names := t.seen.projectsOfOwner(owner)
 	if len(names) > 0 && src.GetSpec().GetOnDelete() == api.OnDeleteDelete {
@@ -194,10 +194,10 @@ func (t *tx) orphan(src *carav1.Source) error {
 		if err := t.settleOverride(p, "its source was deleted"); err != nil {
 			return err
 		}
-		t.event(refTo(p), eventNormal, "Orphaned", "its source "+src.GetMetadata().GetName()+" was deleted; nobody owns it now")
+		t.event(refTo(p), api.EventNormal, api.ReasonOrphaned, "its source "+src.GetMetadata().GetName()+" was deleted; nobody owns it now")
 		t.put(p)
 		orphans++
 	}
-	t.event(refTo(src), eventNormal, "Removed", fmt.Sprintf("the source is gone; %d projects belong to nobody now", orphans))
+	t.event(refTo(src), api.EventNormal, api.ReasonRemoved, fmt.Sprintf("the source is gone; %d projects belong to nobody now", orphans))
 	return nil
 }

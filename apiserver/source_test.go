@@ -237,8 +237,8 @@ func TestTrimKeepsWhatHoldsBack(t *testing.T) {
 		for _, name := range []string{"claimed", "forgotten"} {
 			t.put(&carav1.Tombstone{Metadata: &carav1.ObjectMeta{Name: name}, Reason: "Expired", Time: timestamppb.New(time.Unix(1, 0))})
 		}
-		t.put(&carav1.Override{Metadata: &carav1.ObjectMeta{Name: "ended"}, Scope: scopeDeletion, Until: timestamppb.New(time.Unix(1, 0))})
-		t.put(&carav1.Override{Metadata: &carav1.ObjectMeta{Name: "standing"}, Scope: scopeDeletion})
+		t.put(&carav1.Override{Metadata: &carav1.ObjectMeta{Name: "ended"}, Scope: api.OverrideDeletion, Until: timestamppb.New(time.Unix(1, 0))})
+		t.put(&carav1.Override{Metadata: &carav1.ObjectMeta{Name: "standing"}, Scope: api.OverrideDeletion})
 		return nil
 	})
 	if err != nil {

@@ -71,12 +71,12 @@ func requestToken(before string) string {
 
 // SuspendSource stops fetching, applying and pruning.
 func (s sourceService) SuspendSource(ctx context.Context, req *carav1.GetRequest) (*carav1.Source, error) {
-	return s.suspend(ctx, req.GetName(), true, "Suspended")
+	return s.suspend(ctx, req.GetName(), true, api.ReasonSuspended)
 }
 
 // ResumeSource ends a suspension.
 func (s sourceService) ResumeSource(ctx context.Context, req *carav1.GetRequest) (*carav1.Source, error) {
-	return s.suspend(ctx, req.GetName(), false, "Resumed")
+	return s.suspend(ctx, req.GetName(), false, api.ReasonResumed)
 }
 
 func (s *Server) suspend(ctx context.Context, name string, suspend bool, reason string) (*carav1.Source, error) {
@@ -86,7 +86,7 @@ func (s *Server) suspend(ctx context.Context, name string, suspend bool, reason 
 		}
 		src.Spec.Suspend = suspend
 		src.Metadata.Generation++
-		t.event(refTo(src), eventNormal, reason, "by "+t.actor.Name)
+		t.event(refTo(src), api.EventNormal, reason, "by "+t.actor.Name)
 		return notDeleted(src)
 	})
 }
@@ -101,7 +101,7 @@ func (s sourceService) ConfirmSource(ctx context.Context, req *carav1.ConfirmSou
 		}
 		if src.GetStatus().GetConfirmedRevision() != have {
 			src.Status.ConfirmedRevision = have
-			t.event(refTo(src), eventNormal, "PruneConfirmed", "prune at "+have+" released by "+t.actor.Name)
+			t.event(refTo(src), api.EventNormal, api.ReasonPruneConfirmed, "prune at "+have+" released by "+t.actor.Name)
 		}
 		return notDeleted(src)
 	})

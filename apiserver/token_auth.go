@@ -41,7 +41,7 @@ func (s tokens) Authenticate(ctx context.Context) (Actor, error) {
 	case !s.accepted(cert):
 		return Actor{}, errFenced(cert.Node)
 	}
-	return Actor{Name: "node/" + cert.Node, Role: RoleNode, Token: cert.TokenName(), Expires: cert.NotAfter}, nil
+	return Actor{Name: api.PrefixNode + cert.Node, Role: RoleNode, Token: cert.TokenName(), Expires: cert.NotAfter}, nil
 }
 
 func (s tokens) bearer(header string) (Actor, error) {
@@ -61,7 +61,7 @@ func (s tokens) bearer(header string) (Actor, error) {
 	if !ok {
 		return Actor{}, api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated, "token %q is for agents to join with, not for calls", id)
 	}
-	actor := Actor{Name: "user/" + id, Role: role, NamePrefix: token.GetNamePrefix(), Hosts: token.GetHosts(), Token: id}
+	actor := Actor{Name: api.PrefixUser + id, Role: role, NamePrefix: token.GetNamePrefix(), Hosts: token.GetHosts(), Token: id}
 	if at := token.GetExpireAt(); at != nil {
 		actor.Expires = at.AsTime()
 	}

@@ -25,9 +25,9 @@ func (t *tx) move(p *carav1.Project, to string, by api.Role, reason, message str
 	}
 	st.Conditions, _ = api.RemoveCondition(st.GetConditions(), api.CondPhase) // every move is a transition, though the status stays True
 	t.condition(p, &carav1.Condition{Type: api.CondPhase, Status: api.StatusTrue, Reason: reason, Message: message})
-	typ := eventNormal
+	typ := api.EventNormal
 	if to == api.PhaseFailed {
-		typ = eventWarning
+		typ = api.EventWarning
 	}
 	t.event(refTo(p), typ, reason, message)
 	return nil
@@ -50,7 +50,7 @@ func lastRun(services []*carav1.ServiceStatus) []*carav1.ServiceStatus {
 	for _, s := range services {
 		if s.GetImageDigest() != "" {
 			out = append(out, &carav1.ServiceStatus{
-				Name: s.GetName(), State: "Waiting", Image: s.GetImage(), ImageDigest: s.GetImageDigest(), SpecHash: s.GetSpecHash(),
+				Name: s.GetName(), State: api.ReasonWaiting, Image: s.GetImage(), ImageDigest: s.GetImageDigest(), SpecHash: s.GetSpecHash(),
 			})
 		}
 	}
@@ -95,11 +95,11 @@ func (t *tx) accept(in *carav1.Project, owner string, origin *carav1.Origin) (*c
 	if origin != nil {
 		by = "from " + whence(owner, origin)
 	}
-	if err := t.move(p, api.PhasePending, api.RoleServer, "Created", "accepted "+by); err != nil {
+	if err := t.move(p, api.PhasePending, api.RoleServer, api.ReasonCreated, "accepted "+by); err != nil {
 		return nil, err
 	}
 	t.condition(p, &carav1.Condition{
-		Type: api.CondScheduled, Status: api.StatusFalse, Reason: "Waiting", Message: "waiting for the scheduler",
+		Type: api.CondScheduled, Status: api.StatusFalse, Reason: api.ReasonWaiting, Message: "waiting for the scheduler",
 	})
 	t.remember(p, "")
 	return p, t.claimHosts(nil, p)
@@ -114,19 +114,19 @@ func (t *tx) change(old, p *carav1.Project, spec *carav1.ProjectSpec, what strin
 		return err
 	}
 	if sameContainers(old.GetSpec(), spec) {
-		t.event(refTo(p), eventNormal, "SpecChanged", what)
+		t.event(refTo(p), api.EventNormal, api.ReasonSpecChanged, what)
 		return nil
 	}
 	switch p.GetStatus().GetPhase() {
 	case api.PhaseRunning:
-		return t.move(p, api.PhaseScheduled, api.RoleServer, "SpecChanged", what)
+		return t.move(p, api.PhaseScheduled, api.RoleServer, api.ReasonSpecChanged, what)
 	case api.PhaseFailed:
-		t.leave(p, "Waiting", "waiting for the scheduler")
-		return t.move(p, api.PhasePending, api.RoleServer, "SpecChanged", what)
+		t.leave(p, api.ReasonWaiting, "waiting for the scheduler")
+		return t.move(p, api.PhasePending, api.RoleServer, api.ReasonSpecChanged, what)
 	case api.PhaseTerminating, api.PhaseTerminated:
 		return errTerminating(p)
 	}
-	t.event(refTo(p), eventNormal, "SpecChanged", what)
+	t.event(refTo(p), api.EventNormal, api.ReasonSpecChanged, what)
 	return nil
 }
 
@@ -171,5 +171,5 @@ func sameContainers(a, b *carav1.ProjectSpec) bool {
 }
 
 func errTerminating(p *carav1.Project) error {
-	return api.Errorf(codes.Aborted, "Terminating", "project %q is being deleted: try again when it is gone", p.GetMetadata().GetName())
+	return api.Errorf(codes.Aborted, api.TitleTerminating, "project %q is being deleted: try again when it is gone", p.GetMetadata().GetName())
 }

@@ -5,15 +5,8 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-)
-
-// Types of the events of a watch of one kind.
-const (
-	eventAdded    = "Added"
-	eventModified = "Modified"
-	eventDeleted  = "Deleted"
-	eventBookmark = "Bookmark"
 )
 
 // watchKind is one kind's watch with a filter: an object that comes to match is Added, one that no longer matches is
@@ -27,7 +20,7 @@ func watchKind[T proto.Message](ctx context.Context, s *Server, from string, mat
 func watchBeside[T proto.Message](ctx context.Context, s *Server, from string, match func(T) bool, beside func(tx transaction) []T, send func(typ string, object T, rev string) error) error {
 	kind := kindOf[T]()
 	var none T
-	bookmark := func(rev int64) error { return send(eventBookmark, none, formatRevision(rev)) }
+	bookmark := func(rev int64) error { return send(api.WatchBookmark, none, formatRevision(rev)) }
 	return s.follow(ctx, follower{
 		kinds:    []string{kind},
 		from:     from,
@@ -36,7 +29,7 @@ func watchBeside[T proto.Message](ctx context.Context, s *Server, from string, m
 		first: func(objects []change) error {
 			for i := range objects {
 				if object := objects[i].new.(T); match(object) {
-					if err := send(eventAdded, object, ""); err != nil {
+					if err := send(api.WatchAdded, object, ""); err != nil {
 						return err
 					}
 				}
@@ -62,7 +55,7 @@ func watchBeside[T proto.Message](ctx context.Context, s *Server, from string, m
 			}
 			for _, object := range beside(tx) {
 				if match(object) {
-					if err := send(eventModified, object, rev); err != nil {
+					if err := send(api.WatchModified, object, rev); err != nil {
 						return err
 					}
 				}
@@ -81,17 +74,17 @@ func filtered[T proto.Message](ch *change, match func(T) bool) (string, T) {
 	matched := ch.old != nil && match(ch.old.(T))
 	switch {
 	case matches && matched:
-		return eventModified, ch.new.(T)
+		return api.WatchModified, ch.new.(T)
 	case matches && ch.old == nil && !ch.created:
-		return eventModified, ch.new.(T)
+		return api.WatchModified, ch.new.(T)
 	case matches:
-		return eventAdded, ch.new.(T)
+		return api.WatchAdded, ch.new.(T)
 	case ch.new == nil && ch.old == nil:
-		return eventDeleted, nameOnly(ch.kind, ch.name).(T)
+		return api.WatchDeleted, nameOnly(ch.kind, ch.name).(T)
 	case ch.new == nil && matched:
-		return eventDeleted, ch.old.(T)
+		return api.WatchDeleted, ch.old.(T)
 	case matched, ch.old == nil && !ch.created:
-		return eventDeleted, ch.new.(T)
+		return api.WatchDeleted, ch.new.(T)
 	default:
 		return "", none
 	}

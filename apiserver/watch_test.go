@@ -223,17 +223,17 @@ func TestWatchFiltersOneKind(t *testing.T) {
 		ch   change
 		want string
 	}{
-		{"new and matches", change{new: p("Running"), created: true}, eventAdded},
+		{"new and matches", change{new: p("Running"), created: true}, api.WatchAdded},
 		{"new and does not", change{new: p("Pending"), created: true}, ""},
-		{"comes to match", change{old: p("Pending"), new: p("Running")}, eventAdded},
-		{"goes on matching", change{old: p("Running"), new: p("Running")}, eventModified},
-		{"matches no longer", change{old: p("Running"), new: p("Failed")}, eventDeleted},
+		{"comes to match", change{old: p("Pending"), new: p("Running")}, api.WatchAdded},
+		{"goes on matching", change{old: p("Running"), new: p("Running")}, api.WatchModified},
+		{"matches no longer", change{old: p("Running"), new: p("Failed")}, api.WatchDeleted},
 		{"never matched", change{old: p("Pending"), new: p("Failed")}, ""},
-		{"deleted", change{old: p("Running")}, eventDeleted},
+		{"deleted", change{old: p("Running")}, api.WatchDeleted},
 		{"deleted, never matched", change{old: p("Pending")}, ""},
-		{"from the log, matches", change{new: p("Running")}, eventModified},
-		{"from the log, does not", change{new: p("Failed")}, eventDeleted},
-		{"from the log, deleted", change{}, eventDeleted},
+		{"from the log, matches", change{new: p("Running")}, api.WatchModified},
+		{"from the log, does not", change{new: p("Failed")}, api.WatchDeleted},
+		{"from the log, deleted", change{}, api.WatchDeleted},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

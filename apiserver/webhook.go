@@ -46,28 +46,28 @@ type provider struct {
 
 // providers by their names in the contract. The headers are those of the vendors' webhook documentation.
 var providers = map[string]provider{ //nolint:gochecknoglobals // a table that never changes
-	"GitHub": {
+	api.ProviderGitHub: {
 		signature: "X-Hub-Signature-256", prefix: "sha256=", event: "X-GitHub-Event", id: "X-GitHub-Delivery",
 		events: []string{"push", "pull_request", "create", "delete", "release"},
 	},
-	"GitLab": {
+	api.ProviderGitLab: {
 		// X-Gitlab-Event-UUID is shared by the hooks that one event triggers. Idempotency-Key stays the same when a
 		// delivery is retried.
 		token: "X-Gitlab-Token", event: "X-Gitlab-Event", id: "Idempotency-Key", otherID: "X-Gitlab-Event-UUID",
 		events: []string{"Push Hook", "Tag Push Hook", "Merge Request Hook", "Release Hook"},
 	},
-	"Gitea": { // and Forgejo, which sends the same headers
+	api.ProviderGitea: { // and Forgejo, which sends the same headers
 		signature: "X-Gitea-Signature", event: "X-Gitea-Event", id: "X-Gitea-Delivery",
 		events: []string{"push", "pull_request", "create", "delete", "release"},
 	},
-	"Bitbucket": {
+	api.ProviderBitbucket: {
 		signature: "X-Hub-Signature", prefix: "sha256=", event: "X-Event-Key", id: "X-Request-UUID",
 		events: []string{
 			"repo:push", "repo:refs_changed", "pullrequest:created", "pullrequest:updated", "pullrequest:fulfilled",
 			"pr:opened", "pr:from_ref_updated", "pr:merged",
 		},
 	},
-	"Generic": {signature: "X-Signature", prefix: "sha256=", event: "X-Event", id: "X-Delivery"},
+	api.ProviderGeneric: {signature: "X-Signature", prefix: "sha256=", event: "X-Event", id: "X-Delivery"},
 }
 
 // authentic says whether a delivery was sent by who knows the secret. Both ways take the same time whatever is wrong.
@@ -93,7 +93,7 @@ func (s *Server) webhook(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case errors.As(err, &over):
 		writeProblem(w, &carav1.Problem{
-			Title: "TooLarge", Status: http.StatusRequestEntityTooLarge,
+			Title: api.TitleTooLarge, Status: http.StatusRequestEntityTooLarge,
 			Detail: "the delivery is larger than " + sizeText(maxWebhook) + ": push fewer commits at once; the next poll finds these",
 		})
 	case err != nil:
@@ -139,15 +139,15 @@ func (s *Server) deliver(w http.ResponseWriter, r *http.Request) (*carav1.Delive
 	defer func() { s.hints.note(name, d) }()
 	switch {
 	case source.GetMetadata().GetDeletionTimestamp() != nil:
-		d.Result = "Ignored: the source is being deleted"
+		d.Result = api.DeliveryIgnored + ": the source is being deleted"
 	case source.GetSpec().GetSuspend():
-		d.Result = "Ignored: the source is suspended"
+		d.Result = api.DeliveryIgnored + ": the source is suspended"
 	case p.events != nil && !slices.Contains(p.events, d.GetEvent()):
-		d.Result = fmt.Sprintf("Ignored: %q brings nothing new", d.GetEvent())
+		d.Result = fmt.Sprintf("%s: %q brings nothing new", api.DeliveryIgnored, d.GetEvent())
 	case s.hints.seen(name, d.GetId()):
-		d.Result = "Duplicate"
+		d.Result = api.DeliveryDuplicate
 	default:
-		d.Result = "Accepted"
+		d.Result = api.DeliveryAccepted
 		s.hints.tell(name, d)
 	}
 	return d, nil

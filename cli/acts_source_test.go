@@ -153,7 +153,7 @@ func (h *house) applyClaim(ctx context.Context, spec *carav1.ClaimSpec, adopt st
 		return nil, err
 	}
 	r := resp.GetResults()[0]
-	if r.GetAction() == refusedAction {
+	if r.GetAction() == api.ApplyRefused {
 		state := r.GetProblem().GetTitle()
 		if state == api.TitleOwned {
 			state = "Conflict"

@@ -245,7 +245,7 @@ func (h *house) applyFor(ctx context.Context, source, revision string, p *carav1
 	if err != nil {
 		return err
 	}
-	if r := resp.GetResults()[0]; r.GetAction() == refusedAction {
+	if r := resp.GetResults()[0]; r.GetAction() == api.ApplyRefused {
 		return fmt.Errorf("apply %s for %s: %s", r.GetName(), source, r.GetProblem().GetDetail())
 	}
 	return nil

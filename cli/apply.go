@@ -57,7 +57,7 @@ func (a *app) apply(ctx context.Context, o applyOptions) error {
 	err = a.applyAll(ctx, objects, &carav1.ApplyRequest{DryRun: o.dryRun, Override: terms}, func(r *carav1.ApplyResult) {
 		a.printResult(r, o.dryRun)
 		switch {
-		case r.Action == refusedAction:
+		case r.Action == api.ApplyRefused:
 			refused++
 		case r.Kind == api.KindProject:
 			projects = append(projects, r.Name)
@@ -73,12 +73,6 @@ func (a *app) apply(ctx context.Context, o applyOptions) error {
 	}
 	return nil
 }
-
-// What the server says it did with an object, where the command must know.
-const (
-	refusedAction   = "refused"
-	unchangedAction = "unchanged"
-)
 
 // applyAll applies objects on the terms of a request, in as many calls as it takes, and tells of each result in order.
 func (a *app) applyAll(ctx context.Context, objects []proto.Message, terms *carav1.ApplyRequest, tell func(*carav1.ApplyResult)) error {
@@ -112,7 +106,7 @@ func (a *app) applyAll(ctx context.Context, objects []proto.Message, terms *cara
 // printResult says what became of one object: done on standard output, refused on standard error.
 func (a *app) printResult(r *carav1.ApplyResult, dryRun bool) {
 	k := kind{name: r.Kind}
-	if r.Action == refusedAction {
+	if r.Action == api.ApplyRefused {
 		fmt.Fprintf(a.Err, "%s refused: %s\n", ref{k, r.Name}, line(r.Problem.GetDetail()))
 		if len(r.Problem.GetErrors()) > 1 {
 			a.printFields(r.Problem)

@@ -35,7 +35,7 @@ func sourceFlags(cmd *cobra.Command, s *carav1.SourceSpec) (prune *bool) {
 	f.StringSliceVar(&s.Allow.Secrets, "allow-secret", nil, "Secrets that its projects may use, such as shop-* (default: no Secret)")
 	f.BoolVar(&s.AllowEmpty, "allow-empty", false, "let an empty source prune all of its projects")
 	offer(cmd, "adopt", cobra.FixedCompletions([]string{api.AdoptNever, api.AdoptIfUnowned, api.AdoptAlways}, noFiles))
-	offer(cmd, "on-delete", cobra.FixedCompletions([]string{"Orphan", "Delete"}, noFiles))
+	offer(cmd, "on-delete", cobra.FixedCompletions([]string{api.OnDeleteOrphan, api.OnDeleteDelete}, noFiles))
 	return f.Bool("prune", true, "delete projects that leave the source")
 }
 

@@ -30,7 +30,7 @@ func (a *app) createSecretCommand() *cobra.Command {
 	f.StringArrayVar(&o.literals, "from-literal", nil, "KEY=VALUE (shells remember what is typed: a file is better)")
 	f.StringArrayVar(&o.files, "from-file", nil, "KEY=FILE, or FILE whose name is the key; - reads standard input")
 	f.StringVar(&o.typ, "type", "", "Opaque (default) or registry (keys server, username, password)")
-	offer(cmd, "type", cobra.FixedCompletions([]string{"Opaque", "registry"}, noFiles))
+	offer(cmd, "type", cobra.FixedCompletions([]string{api.SecretOpaque, api.SecretRegistry}, noFiles))
 	return cmd
 }
 
@@ -44,7 +44,7 @@ func (a *app) createSecret(ctx context.Context, name string, o secretOptions) er
 	}
 	refused := false
 	err = a.applyAll(ctx, []proto.Message{s}, &carav1.ApplyRequest{}, func(r *carav1.ApplyResult) {
-		refused = r.Action == refusedAction
+		refused = r.Action == api.ApplyRefused
 		a.printResult(r, false)
 	})
 	if err == nil && refused {

@@ -218,7 +218,7 @@ func waitGone(ctx context.Context, c carav1.ProjectServiceClient, name string, t
 			return Exit{Code: exitTimeout, Message: fmt.Sprintf("project %q is still being deleted after %s; caractrl describe project %s tells more", name, timeout, name)}
 		case err != nil:
 			return err
-		case e.Type == "Deleted", e.Type == "Bookmark" && !seen:
+		case e.Type == api.WatchDeleted, e.Type == api.WatchBookmark && !seen:
 			return nil
 		}
 		seen = true

@@ -136,7 +136,7 @@ func (d *departure) project(name string, p *carav1.Project, deleted bool) []stri
 // waits says what an open project waits for, where that needs somebody's eye.
 func (d *departure) waits(name string, p *carav1.Project) []string {
 	c := api.FindCondition(p.GetStatus().GetConditions(), api.CondScheduled)
-	stuck := p.GetStatus().GetPhase() == api.PhasePending || p.GetStatus().GetNodeRef() == d.node && c.GetReason() == "NodeDraining"
+	stuck := p.GetStatus().GetPhase() == api.PhasePending || p.GetStatus().GetNodeRef() == d.node && c.GetReason() == api.ReasonNodeDraining
 	if !stuck {
 		delete(d.shown, "project/"+name)
 		return nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -34,7 +33,7 @@ func (a *app) describeOverride(ctx context.Context, p *carav1.Project) error {
 	a.field("  By", o.GetActor()+", "+ago(a.now(), o.GetSince()).text)
 	a.field("  Until", overrideEnd(a.now(), o).text)
 	a.field("  Reason", o.GetReason())
-	if o.GetScope() == "Expiry" {
+	if o.GetScope() == api.OverrideExpiry {
 		return nil
 	}
 	claim, err := a.claimOn(ctx, p)
@@ -56,7 +55,7 @@ func (a *app) describeOverride(ctx context.Context, p *carav1.Project) error {
 
 // claimOn is what the source that owns a project says of it, or nil.
 func (a *app) claimOn(ctx context.Context, p *carav1.Project) (*carav1.Claim, error) {
-	source, owned := strings.CutPrefix(p.GetMetadata().GetOwner(), "source/")
+	source, owned := api.SourceOf(p.GetMetadata().GetOwner())
 	if !owned {
 		return nil, nil
 	}

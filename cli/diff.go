@@ -77,15 +77,15 @@ func (a *app) diff(ctx context.Context, files []string) error {
 	code := 0
 	for _, r := range results {
 		switch r.Action {
-		case unchangedAction:
-		case refusedAction:
+		case api.ApplyUnchanged:
+		case api.ApplyRefused:
 			code = exitNoDiff
 			a.printResult(r, true)
 		default:
 			code = max(code, exitDiffers)
 			a.printDiff(r)
 		}
-		if r.Problem != nil && r.Action != refusedAction {
+		if r.Problem != nil && r.Action != api.ApplyRefused {
 			fmt.Fprintf(a.Err, "note: %s\n", line(r.Problem.GetDetail()))
 		}
 	}
@@ -102,7 +102,7 @@ func (a *app) planned(ctx context.Context, objects []proto.Message) ([]*carav1.A
 	var owned []proto.Message
 	var at []int
 	err := a.applyAll(ctx, objects, &carav1.ApplyRequest{DryRun: true}, func(r *carav1.ApplyResult) {
-		if r.Action == refusedAction && r.Problem.GetTitle() == api.TitleOwned {
+		if r.Action == api.ApplyRefused && r.Problem.GetTitle() == api.TitleOwned {
 			owned, at = append(owned, objects[len(results)]), append(at, len(results))
 		}
 		results = append(results, r)
@@ -114,7 +114,7 @@ func (a *app) planned(ctx context.Context, objects []proto.Message) ([]*carav1.A
 	err = a.applyAll(ctx, owned, terms, func(r *carav1.ApplyResult) {
 		i := at[0]
 		at = at[1:]
-		if r.Action != refusedAction {
+		if r.Action != api.ApplyRefused {
 			r.Problem = results[i].Problem
 		}
 		results[i] = r

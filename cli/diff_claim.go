@@ -27,7 +27,7 @@ func (d *declaration) declared(c *carav1.Claim, live *carav1.Project, now time.T
 			return change(overridden(o, now, "change"))
 		}
 		return change("would be configured" + trouble(c))
-	case strings.HasPrefix(owner, "source/"):
+	case strings.HasPrefix(owner, api.PrefixSource):
 		return change("stays as it is, it belongs to " + whence(live.GetMetadata()) + trouble(c))
 	case d.adopts(owner):
 		return change("would be adopted, it belongs to " + orNobody(owner) + trouble(c))
@@ -39,8 +39,8 @@ func (d *declaration) declared(c *carav1.Claim, live *carav1.Project, now time.T
 // absent is about a project that is declared and not there, or about to go.
 func (d *declaration) absent(c *carav1.Claim, live *carav1.Project, now time.Time) difference {
 	at := c.GetSpec().GetProject().GetSpec().GetExpireAt()
-	expired := at != nil && !at.AsTime().After(now) || c.GetStatus().GetState() == "Expired" ||
-		live.GetStatus().GetDeletionReason() == "Expired"
+	expired := at != nil && !at.AsTime().After(now) || c.GetStatus().GetState() == api.ClaimExpired ||
+		live.GetStatus().GetDeletionReason() == api.ReasonExpired
 	o := d.standing(c, now)
 	switch {
 	case o != nil:
@@ -66,7 +66,7 @@ func (d *declaration) left(c *carav1.Claim, live *carav1.Project, now time.Time)
 		return difference{what: overridden(d.standing(c, now), now, "delete")}
 	case spec != nil && spec.Prune != nil && !*spec.Prune:
 		return difference{what: "is kept, it left the source: prune is off"}
-	case status.GetState() == "PruneBlocked":
+	case status.GetState() == api.ClaimPruneBlocked:
 		return difference{what: "would be pruned, and is not: the prune is blocked", blocked: status.GetMessage()}
 	case status.GetState() == "" && status.GetMessage() != "":
 		return difference{what: "is kept, it left the source: " + status.GetMessage()}
@@ -74,7 +74,7 @@ func (d *declaration) left(c *carav1.Claim, live *carav1.Project, now time.Time)
 	return difference{what: "would be pruned"}
 }
 
-func (d *declaration) owner() string { return "source/" + d.source.GetMetadata().GetName() }
+func (d *declaration) owner() string { return api.PrefixSource + d.source.GetMetadata().GetName() }
 
 // adopts says whether the source takes over a project of nobody, or of a person.
 func (d *declaration) adopts(owner string) bool {
@@ -92,7 +92,7 @@ func orNobody(owner string) string {
 // trouble is what became of the last try to apply a claim, where that went wrong.
 func trouble(c *carav1.Claim) string {
 	switch state := c.GetStatus().GetState(); state {
-	case "Refused", "NotAllowed", "Stalled":
+	case api.ClaimRefused, api.ClaimNotAllowed, api.ClaimStalled:
 		return ", and is not (" + state + "): " + c.GetStatus().GetMessage()
 	}
 	return ""

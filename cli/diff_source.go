@@ -92,7 +92,7 @@ func (a *app) declaration(ctx context.Context, name string) (*declaration, error
 	for _, o := range overrides.GetItems() {
 		d.overrides[o.GetMetadata().GetName()] = o
 	}
-	owned, err := projects.ListProjects(ctx, &carav1.ListProjectsRequest{Owner: "source/" + name})
+	owned, err := projects.ListProjects(ctx, &carav1.ListProjectsRequest{Owner: api.PrefixSource + name})
 	if err != nil {
 		return nil, err
 	}
@@ -165,7 +165,7 @@ func (d *declaration) differences(now time.Time) []difference {
 func (d *declaration) standing(c *carav1.Claim, now time.Time) *carav1.Override {
 	o := d.overrides[claimed(c)]
 	switch {
-	case o == nil, o.GetScope() == "Expiry", o.GetUntil() != nil && !o.GetUntil().AsTime().After(now):
+	case o == nil, o.GetScope() == api.OverrideExpiry, o.GetUntil() != nil && !o.GetUntil().AsTime().After(now):
 		return nil
 	case o.GetUntilHash() != "" && o.GetUntilHash() != c.GetSpec().GetHash():
 		return nil
@@ -175,7 +175,7 @@ func (d *declaration) standing(c *carav1.Claim, now time.Time) *carav1.Override 
 
 func overridden(o *carav1.Override, now time.Time, would string) string {
 	how := "overridden"
-	if o.GetScope() == "Deletion" {
+	if o.GetScope() == api.OverrideDeletion {
 		how = "held down"
 	}
 	return fmt.Sprintf("is %s by %s %s: %s; git would %s it", how, o.GetActor(), untilWhen(now, o), o.GetReason(), would)

@@ -99,7 +99,7 @@ func (a *app) rollback(ctx context.Context, name string, o rollbackOptions) erro
 	if err != nil {
 		return err
 	}
-	owned := strings.HasPrefix(before.GetMetadata().GetOwner(), "source/")
+	owned := strings.HasPrefix(before.GetMetadata().GetOwner(), api.PrefixSource)
 	if !owned && (o.terms.length != 0 || o.terms.untilNextChange) {
 		return fmt.Errorf("no source owns project %q: there is no override that could end, leave --for and --until-next-change out", name)
 	}

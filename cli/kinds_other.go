@@ -24,7 +24,7 @@ func secretKind() kind {
 			s := m.(*carav1.Secret)
 			typ := s.Type
 			if typ == "" {
-				typ = "Opaque"
+				typ = api.SecretOpaque
 			}
 			return []cell{
 				text(s.GetMetadata().GetName()), text(typ), text(strings.Join(s.Keys, ",")),
@@ -71,7 +71,7 @@ func byLastTime(events []*carav1.Event) []*carav1.Event {
 func nextOf(object ref, next func() (watchEvent, error)) (watchEvent, error) {
 	for {
 		e, err := next()
-		if err != nil || e.typ == "Bookmark" || object.name == "" {
+		if err != nil || e.typ == api.WatchBookmark || object.name == "" {
 			return e, err
 		}
 		if o := e.object.(*carav1.Event).GetObject(); o.GetKind() == object.kind.name && o.GetName() == object.name {
@@ -83,7 +83,7 @@ func nextOf(object ref, next func() (watchEvent, error)) (watchEvent, error) {
 func eventRow(m proto.Message, now time.Time) []cell {
 	e := m.(*carav1.Event)
 	typ := text(e.Type)
-	if e.Type == "Warning" {
+	if e.Type == api.EventWarning {
 		typ.colour = yellow
 	}
 	return []cell{

@@ -97,7 +97,7 @@ func readyServices(p *carav1.Project) (ready int) {
 }
 
 func serviceReady(s *carav1.ServiceStatus) bool {
-	return s.GetState() == "Completed" || s.GetState() == "Running" && (s.GetHealth() == "" || s.GetHealth() == "Healthy")
+	return s.GetState() == api.ServiceCompleted || s.GetState() == api.ServiceRunning && (s.GetHealth() == "" || s.GetHealth() == api.HealthHealthy)
 }
 
 // telling is the condition that explains most where a project is.
@@ -129,7 +129,7 @@ func telling(p *carav1.Project) (reason, message string) {
 }
 
 func owner(p *carav1.Project) string {
-	return strings.TrimPrefix(p.GetMetadata().GetOwner(), "source/")
+	return strings.TrimPrefix(p.GetMetadata().GetOwner(), api.PrefixSource)
 }
 
 func expiry(p *carav1.Project) *timestamppb.Timestamp {

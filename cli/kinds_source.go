@@ -61,7 +61,7 @@ func delivered(now time.Time, d *carav1.Delivery) cell {
 	}
 	c := ago(now, d.GetTime())
 	c.text += ", " + strings.TrimPrefix(line(d.GetEvent()+": "+d.GetResult()), ": ")
-	if strings.HasPrefix(d.GetResult(), "Refused") {
+	if strings.HasPrefix(d.GetResult(), api.DeliveryRefused) {
 		c.colour = red
 	}
 	return c

@@ -116,14 +116,14 @@ func serviceRows(p *carav1.Project) [][]cell {
 	for _, svc := range p.GetSpec().GetServices() {
 		s := status[svc.GetName()]
 		state, message := line(s.GetState()), line(s.GetMessage())
-		if s.GetState() == "Running" && s.GetHealth() != "" {
+		if s.GetState() == api.ServiceRunning && s.GetHealth() != "" {
 			state = line(s.GetHealth())
 		}
 		colour := yellow
 		switch {
 		case serviceReady(s):
 			colour, message = green, ""
-		case s.GetState() == "Failed" || p.GetStatus().GetPhase() == api.PhaseFailed:
+		case s.GetState() == api.ServiceFailed || p.GetStatus().GetPhase() == api.PhaseFailed:
 			colour = red
 		}
 		rows = append(rows, []cell{{text: name + "/" + line(svc.GetName())}, {text: dash(state), colour: colour}, {text: message}})

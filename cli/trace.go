@@ -100,7 +100,7 @@ func (a *app) commitText(o *carav1.Origin) string {
 // sourceText is the source with its address and what it made of its claim.
 func (a *app) sourceText(ctx context.Context, p *carav1.Project, claim *carav1.Claim) (string, error) {
 	owner := p.GetMetadata().GetOwner()
-	name, owned := strings.CutPrefix(owner, "source/")
+	name, owned := api.SourceOf(owner)
 	if !owned {
 		return "none, it belongs to " + orNobody(owner), nil
 	}
@@ -120,7 +120,7 @@ func (a *app) sourceText(ctx context.Context, p *carav1.Project, claim *carav1.C
 		from = g.GetUrl() + " " + refText(g.GetRef())
 	}
 	text := owner + ", " + from
-	if state := claim.GetStatus().GetState(); state != "" && state != "Applied" && state != "Overridden" { // the override has a line of its own
+	if state := claim.GetStatus().GetState(); state != "" && state != api.ClaimApplied && state != api.ClaimOverridden { // the override has a line of its own
 		text += ", " + strings.TrimSuffix(state+": "+claim.GetStatus().GetMessage(), ": ")
 	}
 	return text, nil

@@ -108,7 +108,7 @@ func (a *app) waitHandled(ctx context.Context, c carav1.SourceServiceClient, nam
 		switch {
 		case s.GetMetadata().GetName() != name:
 			continue
-		case e.Type == "Deleted":
+		case e.Type == api.WatchDeleted:
 			return fmt.Errorf("source %q was deleted meanwhile", name)
 		case s.GetStatus().GetHandledToken() < token, settling(s):
 			continue

@@ -77,7 +77,7 @@ func newWaiting(names []string) *waiting {
 
 // take looks at one event of the watch and returns the lines to show.
 func (w *waiting) take(e *carav1.ProjectEvent) []string {
-	if e.Type == "Bookmark" {
+	if e.Type == api.WatchBookmark {
 		for _, name := range slices.Sorted(maps.Keys(w.open)) {
 			if w.open[name] == nil { // it was there when it was applied
 				w.settle(name, 1, fmt.Sprintf("project %q was deleted meanwhile", name))
@@ -90,7 +90,7 @@ func (w *waiting) take(e *carav1.ProjectEvent) []string {
 	if _, ok := w.open[name]; !ok {
 		return nil
 	}
-	if e.Type == "Deleted" {
+	if e.Type == api.WatchDeleted {
 		w.settle(name, 1, fmt.Sprintf("project %q was deleted meanwhile", name))
 		return nil
 	}
@@ -160,7 +160,7 @@ func (w *waiting) verdict(timeout time.Duration) error {
 func openJobs(p *carav1.Project) []string {
 	completed := map[string]bool{}
 	for _, s := range p.GetStatus().GetServices() {
-		completed[s.GetName()] = s.GetState() == "Completed"
+		completed[s.GetName()] = s.GetState() == api.ServiceCompleted
 	}
 	var open []string
 	for _, s := range p.GetSpec().GetServices() {
@@ -184,5 +184,5 @@ func updateFailed(p *carav1.Project) bool {
 // unschedulable tells whether the scheduler has looked at a project and found no node for it.
 func unschedulable(p *carav1.Project) bool {
 	c := api.FindCondition(p.GetStatus().GetConditions(), api.CondScheduled)
-	return p.GetStatus().GetPhase() == api.PhasePending && c.GetStatus() == api.StatusFalse && c.GetReason() != "Waiting"
+	return p.GetStatus().GetPhase() == api.PhasePending && c.GetStatus() == api.StatusFalse && c.GetReason() != api.ReasonWaiting
 }

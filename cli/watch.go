@@ -33,7 +33,7 @@ func (a *app) watchKind(ctx context.Context, conn grpc.ClientConnInterface, o ge
 			return nil
 		case err != nil:
 			return err
-		case e.typ == "Bookmark":
+		case e.typ == api.WatchBookmark:
 			if !synced && o.table() {
 				t.print(first...)
 			}
@@ -48,7 +48,7 @@ func (a *app) watchKind(ctx context.Context, conn grpc.ClientConnInterface, o ge
 			continue
 		}
 		row := a.row(o, e.object)
-		if e.typ == "Deleted" && !o.filtered() {
+		if e.typ == api.WatchDeleted && !o.filtered() {
 			row[1] = cell{text: "(gone)", colour: faint}
 		}
 		name, now := api.Meta(e.object).GetName(), standing(row)

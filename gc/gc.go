@@ -219,7 +219,7 @@ func (c *Collector) look(key string) (Action, bool) {
 func (c *Collector) do(ctx context.Context, a Action) (err error) {
 	switch a.Verb {
 	case Expire:
-		_, err = c.projects.DeleteProject(ctx, &carav1.DeleteProjectRequest{Name: a.Name, Uid: a.UID, Reason: "Expired", NoWait: true})
+		_, err = c.projects.DeleteProject(ctx, &carav1.DeleteProjectRequest{Name: a.Name, Uid: a.UID, Reason: api.ReasonExpired, NoWait: true})
 	case Remove:
 		_, err = c.projects.RemoveProject(ctx, &carav1.RemoveProjectRequest{Name: a.Name, Uid: a.UID})
 	case Notice:

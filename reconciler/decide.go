@@ -18,7 +18,7 @@ const (
 // decide says what to do about one project that the source declares.
 func decide(p *Plan, r *Row, in Input) Step {
 	if r.Claim.Spec.Held != "" {
-		return keep(r, StateHeld, StateHeld, r.Claim.Spec.Held)
+		return keep(r, api.ClaimHeld, api.ClaimHeld, r.Claim.Spec.Held)
 	}
 	if r.Project == nil {
 		return decideAbsent(p, r, in.Now)
@@ -31,7 +31,7 @@ func decide(p *Plan, r *Row, in Input) Step {
 		return decideOwned(p, r, in)
 	case owner == "":
 		return decideUnowned(p, r, in)
-	case strings.HasPrefix(owner, "source/"):
+	case strings.HasPrefix(owner, api.PrefixSource):
 		return decideForeign(p, r, in.Now)
 	default:
 		return decideMadeByHand(p, r, in)
@@ -41,71 +41,71 @@ func decide(p *Plan, r *Row, in Input) Step {
 // decideAbsent is about a project that does not exist.
 func decideAbsent(p *Plan, r *Row, now time.Time) Step {
 	switch o := r.override(now); o.GetScope() {
-	case scopeDeletion:
-		return keep(r, StateOverridden, StateOverridden, overrideText(o, "held down")+"; git would create it")
-	case scopeSpec:
-		return keep(r, StateOverridden, StateOverridden, overrideText(o, "overridden")+"; git would create it")
+	case api.OverrideDeletion:
+		return keep(r, api.ClaimOverridden, api.ClaimOverridden, overrideText(o, "held down")+"; git would create it")
+	case api.OverrideSpec:
+		return keep(r, api.ClaimOverridden, api.ClaimOverridden, overrideText(o, "overridden")+"; git would create it")
 	}
 	if why, yes := r.expired(now); yes {
-		return keep(r, StateExpired, StateExpired, why)
+		return keep(r, api.ClaimExpired, api.ClaimExpired, why)
 	}
 	if at := r.Claim.Spec.GetProject().GetSpec().GetExpireAt(); at != nil {
 		p.wake(at.AsTime())
 	}
-	return attempt(p, r, now, Step{Action: Create, Reason: ReasonNew})
+	return attempt(p, r, now, Step{Action: Create, Reason: api.ReasonNew})
 }
 
 // decideGoing is about a project that is being torn down: it can only be made anew once it is gone.
 func decideGoing(r *Row, in Input) Step {
 	if r.owner() == ownerName(in.Source.Metadata.Name) {
-		if o := r.override(in.Now); o != nil && o.Scope == scopeDeletion {
-			return keep(r, ReasonDeleting, StateOverridden, overrideText(o, "held down"))
+		if o := r.override(in.Now); o != nil && o.Scope == api.OverrideDeletion {
+			return keep(r, api.ReasonDeleting, api.ClaimOverridden, overrideText(o, "held down"))
 		}
-		if r.Project.GetStatus().GetDeletionReason() == reasonExpired {
-			return keep(r, ReasonDeleting, StateExpired, "expired; it is being deleted")
+		if r.Project.GetStatus().GetDeletionReason() == api.ReasonExpired {
+			return keep(r, api.ReasonDeleting, api.ClaimExpired, "expired; it is being deleted")
 		}
 	}
-	return keep(r, ReasonDeleting, "", "")
+	return keep(r, api.ReasonDeleting, "", "")
 }
 
 // decideOwned is about a project of this very source.
 func decideOwned(p *Plan, r *Row, in Input) Step {
 	now := in.Now
-	if o := r.override(now); o != nil && (o.Scope == scopeSpec || o.Scope == scopeDeletion) {
-		s := keep(r, StateOverridden, StateOverridden, overrideText(o, "overridden"))
+	if o := r.override(now); o != nil && (o.Scope == api.OverrideSpec || o.Scope == api.OverrideDeletion) {
+		s := keep(r, api.ClaimOverridden, api.ClaimOverridden, overrideText(o, "overridden"))
 		s.Diff = api.Diff(r.Project, r.Claim.Spec.Project)
 		s.Message += gitWould(s.Diff)
 		return s
 	}
 	if r.Live == r.Want {
-		if in.Check || r.Status.GetState() == StateNotAllowed {
-			return attempt(p, r, in.Now, Step{Action: Check, Reason: ReasonAllowed})
+		if in.Check || r.Status.GetState() == api.ClaimNotAllowed {
+			return attempt(p, r, in.Now, Step{Action: Check, Reason: api.ReasonAllowed})
 		}
-		return keep(r, ReasonSettled, StateApplied, "")
+		return keep(r, api.ReasonSettled, api.ClaimApplied, "")
 	}
 	diff := api.Diff(r.Project, r.Claim.Spec.Project)
 	if stalled(r, now) {
-		s := keep(r, StateStalled, StateStalled, r.Status.GetMessage())
-		if r.Status.GetState() != StateStalled {
+		s := keep(r, api.ClaimStalled, api.ClaimStalled, r.Status.GetMessage())
+		if r.Status.GetState() != api.ClaimStalled {
 			s.Message = fmt.Sprintf("the same manifest was applied %d times within a minute and something keeps changing the project back: %s; "+
 				"find out who changes it, then change the manifest", breakerLimit, diffText(diff))
 		}
 		s.Diff = diff
 		return s
 	}
-	reason := ReasonChanged
+	reason := api.ReasonChanged
 	switch {
-	case r.Status.GetState() == StateOverridden:
-		reason = ReasonOverrideEnded
+	case r.Status.GetState() == api.ClaimOverridden:
+		reason = api.ReasonOverrideEnded
 	case r.Status.GetAppliedHash() == r.Want:
-		reason = ReasonDrift
+		reason = api.ReasonDrift
 	}
 	return attempt(p, r, now, Step{Action: Update, Reason: reason, Diff: diff})
 }
 
 // stalled tells whether the loop breaker holds. It lets go when the manifest changes.
 func stalled(r *Row, now time.Time) bool {
-	if r.Status.GetState() == StateStalled && r.Status.AppliedHash == r.Want {
+	if r.Status.GetState() == api.ClaimStalled && r.Status.AppliedHash == r.Want {
 		return true
 	}
 	if r.Memory == nil || r.Memory.Hash != r.Want {
@@ -124,34 +124,34 @@ func stalled(r *Row, now time.Time) bool {
 func decideUnowned(p *Plan, r *Row, in Input) Step {
 	switch adoptPolicy(in.Source) {
 	case api.AdoptIfUnowned, api.AdoptAlways:
-		return takeOver(p, r, in.Now, Step{Action: Adopt, Reason: ReasonUnowned})
+		return takeOver(p, r, in.Now, Step{Action: Adopt, Reason: api.ReasonUnowned})
 	}
-	return keep(r, StateAdoptionRequired, StateAdoptionRequired, fmt.Sprintf("project %s exists and nobody owns it; "+
+	return keep(r, api.ClaimAdoptionRequired, api.ClaimAdoptionRequired, fmt.Sprintf("project %s exists and nobody owns it; "+
 		"`caractrl adopt %s`, set adopt: IfUnowned in the source, or delete the project", r.Name, r.Name))
 }
 
 // decideMadeByHand is about a project that a person made.
 func decideMadeByHand(p *Plan, r *Row, in Input) Step {
 	if adoptPolicy(in.Source) == api.AdoptAlways {
-		return takeOver(p, r, in.Now, Step{Action: Adopt, Reason: ReasonAdoptAlways})
+		return takeOver(p, r, in.Now, Step{Action: Adopt, Reason: api.ReasonAdoptAlways})
 	}
-	return keep(r, StateAdoptionRequired, StateAdoptionRequired, fmt.Sprintf("project %s exists and belongs to %s; "+
+	return keep(r, api.ClaimAdoptionRequired, api.ClaimAdoptionRequired, fmt.Sprintf("project %s exists and belongs to %s; "+
 		"`caractrl adopt %s`, set adopt: Always in the source, or delete the project", r.Name, r.owner(), r.Name))
 }
 
 // decideForeign is about a project of another source: the first owner keeps it until it lets go.
 func decideForeign(p *Plan, r *Row, now time.Time) Step {
 	if why, yes := r.letGo(); !yes {
-		return keep(r, StateConflict, StateConflict, fmt.Sprintf("project %s is owned by %s (%s); declare it in one source only",
+		return keep(r, api.ClaimConflict, api.ClaimConflict, fmt.Sprintf("project %s is owned by %s (%s); declare it in one source only",
 			r.Name, r.owner(), why))
 	}
-	return takeOver(p, r, now, Step{Action: HandOver, Reason: ReasonLetGo, From: r.owner()})
+	return takeOver(p, r, now, Step{Action: HandOver, Reason: api.ReasonLetGo, From: r.owner()})
 }
 
 // takeOver makes a living project this source's own, unless it has no right to live.
 func takeOver(p *Plan, r *Row, now time.Time, s Step) Step {
 	if why, yes := r.expired(now); yes {
-		return keep(r, StateExpired, StateExpired, why)
+		return keep(r, api.ClaimExpired, api.ClaimExpired, why)
 	}
 	s.Diff = api.Diff(r.Project, r.Claim.Spec.Project)
 	return attempt(p, r, now, s)
@@ -167,7 +167,7 @@ func attempt(p *Plan, r *Row, now time.Time, s Step) Step {
 		k.Diff = s.Diff
 		return k
 	}
-	s.Project, s.UID, s.State, s.row = r.Name, r.uid(), StateApplied, *r
+	s.Project, s.UID, s.State, s.row = r.Name, r.uid(), api.ClaimApplied, *r
 	return s
 }
 

@@ -27,11 +27,11 @@ func planDeletion(p *Plan, in Input) {
 		waiting = true
 		switch {
 		case r.going():
-			p.Steps = append(p.Steps, keep(r, ReasonDeleting, "", "it is being deleted"))
+			p.Steps = append(p.Steps, keep(r, api.ReasonDeleting, "", "it is being deleted"))
 		case r.heir(in.Now) != nil:
-			p.Steps = append(p.Steps, keep(r, ReasonLeftToOther, "", "it is left to source/"+r.heir(in.Now).Spec.Source))
+			p.Steps = append(p.Steps, keep(r, api.ReasonLeftToOther, "", "it is left to "+api.PrefixSource+r.heir(in.Now).Spec.Source))
 		default:
-			p.Steps = append(p.Steps, Step{Action: Delete, Project: r.Name, Reason: ReasonSourceDeleted, UID: r.uid(), row: *r})
+			p.Steps = append(p.Steps, Step{Action: Delete, Project: r.Name, Reason: api.ReasonSourceDeleted, UID: r.uid(), row: *r})
 		}
 	}
 	p.Remove = !waiting
@@ -46,7 +46,7 @@ func deletionText(in Input, p *Plan) string {
 	text := "the source is being deleted, onDelete: " + onDelete
 	var left []string
 	for i := range p.Steps {
-		if s := &p.Steps[i]; s.Reason == ReasonLeftToOther {
+		if s := &p.Steps[i]; s.Reason == api.ReasonLeftToOther {
 			left = append(left, fmt.Sprintf("project %s to be taken over by source/%s", s.Project, s.row.heir(in.Now).GetSpec().GetSource()))
 		}
 	}

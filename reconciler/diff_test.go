@@ -90,7 +90,7 @@ func TestDiff(t *testing.T) {
 		"the server refuses one project: it keeps the error until something changes": {
 			rows: []Row{
 				row(claim("web", "a:1"), nil, func(r *Row) {
-					r.Memory = &Memory{Hash: r.Want, Base: r.base(), Failures: 1, Retry: now.Add(time.Minute), State: StateRefused, Message: "no such secret"}
+					r.Memory = &Memory{Hash: r.Want, Base: r.base(), Failures: 1, Retry: now.Add(time.Minute), State: api.ClaimRefused, Message: "no such secret"}
 				}),
 				row(claim("other", "a:1"), nil),
 			},
@@ -98,19 +98,19 @@ func TestDiff(t *testing.T) {
 		},
 		"a refused project does not wait longer because the clock was set back": {
 			rows: []Row{row(claim("web", "a:1"), nil, func(r *Row) {
-				r.Memory = &Memory{Hash: r.Want, Base: r.base(), Failures: 1, Retry: now.Add(24 * time.Hour), State: StateRefused}
+				r.Memory = &Memory{Hash: r.Want, Base: r.base(), Failures: 1, Retry: now.Add(24 * time.Hour), State: api.ClaimRefused}
 			})},
 			want: []string{"Create web New -> Applied"},
 		},
 		"a refused project is tried again when its manifest changes": {
 			rows: []Row{row(claim("web", "a:2"), nil, func(r *Row) {
-				r.Memory = &Memory{Hash: "v1:before", Base: r.base(), Failures: 1, Retry: soon, State: StateRefused}
+				r.Memory = &Memory{Hash: "v1:before", Base: r.base(), Failures: 1, Retry: soon, State: api.ClaimRefused}
 			})},
 			want: []string{"Create web New -> Applied"},
 		},
 		"a refused project is tried again in time": {
 			rows: []Row{row(claim("web", "a:1"), nil, func(r *Row) {
-				r.Memory = &Memory{Hash: r.Want, Base: r.base(), Failures: 1, Retry: now, State: StateRefused}
+				r.Memory = &Memory{Hash: r.Want, Base: r.base(), Failures: 1, Retry: now, State: api.ClaimRefused}
 			})},
 			want: []string{"Create web New -> Applied"},
 		},
@@ -153,32 +153,32 @@ func TestDiff(t *testing.T) {
 			want:   []string{"Keep web AdoptionRequired -> AdoptionRequired"},
 		},
 		"manual change: git's version is computed and shown, not applied": {
-			rows: []Row{row(claim("web", "a:1", applied), project("web", "hand:1", me), override(scopeSpec, func(o *carav1.Override) { o.Until = timestamppb.New(soon) }))},
+			rows: []Row{row(claim("web", "a:1", applied), project("web", "hand:1", me), override(api.OverrideSpec, func(o *carav1.Override) { o.Until = timestamppb.New(soon) }))},
 			want: []string{"Keep web Overridden -> Overridden"}, says: `user/ada until 2026-05-01T13:00:00Z: incident 7; git would change spec.services[web].image "hand:1" -> "a:1"`, next: soon,
 		},
 		"when the override ends git wins": {
-			rows: []Row{row(claim("web", "a:1", func(c *carav1.Claim) { applied(c); c.Status.State = StateOverridden }), project("web", "hand:1", me),
-				override(scopeSpec, func(o *carav1.Override) { o.Until = timestamppb.New(now) }))},
+			rows: []Row{row(claim("web", "a:1", func(c *carav1.Claim) { applied(c); c.Status.State = api.ClaimOverridden }), project("web", "hand:1", me),
+				override(api.OverrideSpec, func(o *carav1.Override) { o.Until = timestamppb.New(now) }))},
 			want: []string{"Update web OverrideEnded -> Applied"},
 		},
 		"an override until the next change stands while git says the same": {
 			rows: []Row{row(claim("web", "a:1", applied), project("web", "hand:1", me),
-				override(scopeSpec, func(o *carav1.Override) { o.UntilHash = claim("web", "a:1").Spec.Hash }))},
+				override(api.OverrideSpec, func(o *carav1.Override) { o.UntilHash = claim("web", "a:1").Spec.Hash }))},
 			want: []string{"Keep web Overridden -> Overridden"},
 		},
 		"an override until the next change ends with it, and its record goes": {
 			rows: []Row{row(claim("web", "a:2", applied), project("web", "hand:1", me),
-				override(scopeSpec, func(o *carav1.Override) { o.UntilHash = claim("web", "a:1").Spec.Hash }))},
+				override(api.OverrideSpec, func(o *carav1.Override) { o.UntilHash = claim("web", "a:1").Spec.Hash }))},
 			want: []string{"Update web Drift -> Applied"}, ended: []string{"web"},
 		},
 		"an override until the next change of its own source stands whatever another says": {
 			rows: []Row{row(claim("web", "b:1"), project("web", "hand:1", "source/team"), ownedBy(other("team", "s2")),
 				rival(claim("web", "a:1", of("team", "s2", "web.yaml"))),
-				override(scopeSpec, func(o *carav1.Override) { o.UntilHash = claim("web", "a:1").Spec.Hash }))},
+				override(api.OverrideSpec, func(o *carav1.Override) { o.UntilHash = claim("web", "a:1").Spec.Hash }))},
 			want: []string{"Keep web Conflict -> Conflict"},
 		},
 		"a held-down delete stays deleted": {
-			rows: []Row{row(claim("web", "a:1", applied), nil, override(scopeDeletion))},
+			rows: []Row{row(claim("web", "a:1", applied), nil, override(api.OverrideDeletion))},
 			want: []string{"Keep web Overridden -> Overridden"}, says: "held down by user/ada until it is cleared: incident 7; git would create it",
 		},
 		"an override of the expiry alone does not hold back git": {
@@ -194,23 +194,23 @@ func TestDiff(t *testing.T) {
 			want: []string{"Keep pr-1 Expired -> Expired"},
 		},
 		"expires while still in git: the tombstone keeps it from coming back": {
-			rows: []Row{row(claim("pr-1", "a:1", expiring(soon)), nil, tombstone(reasonExpired, timestamppb.New(soon)))},
+			rows: []Row{row(claim("pr-1", "a:1", expiring(soon)), nil, tombstone(api.ReasonExpired, timestamppb.New(soon)))},
 			want: []string{"Keep pr-1 Expired -> Expired"}, says: "expired on",
 		},
 		"a later expireAt in git clears the tombstone": {
-			rows: []Row{row(claim("pr-1", "a:1", expiring(soon.Add(time.Hour))), nil, tombstone(reasonExpired, timestamppb.New(soon)))},
+			rows: []Row{row(claim("pr-1", "a:1", expiring(soon.Add(time.Hour))), nil, tombstone(api.ReasonExpired, timestamppb.New(soon)))},
 			want: []string{"Create pr-1 New -> Applied"}, next: soon.Add(time.Hour),
 		},
 		"a tombstone of another end does not matter": {
-			rows: []Row{row(claim("pr-1", "a:1", expiring(soon)), nil, tombstone(reasonPruned, timestamppb.New(soon)))},
+			rows: []Row{row(claim("pr-1", "a:1", expiring(soon)), nil, tombstone(api.ReasonPruned, timestamppb.New(soon)))},
 			want: []string{"Create pr-1 New -> Applied"}, next: soon,
 		},
 		"removal from git drops the tombstone": {
-			rows: []Row{row(claim("pr-1", "a:1", expiring(soon), func(c *carav1.Claim) { c.Metadata.CreationTimestamp = timestamppb.New(now) }), nil, tombstone(reasonExpired, timestamppb.New(soon)))},
+			rows: []Row{row(claim("pr-1", "a:1", expiring(soon), func(c *carav1.Claim) { c.Metadata.CreationTimestamp = timestamppb.New(now) }), nil, tombstone(api.ReasonExpired, timestamppb.New(soon)))},
 			want: []string{"Create pr-1 New -> Applied"}, next: soon,
 		},
 		"expired and being torn down": {
-			rows: []Row{row(claim("pr-1", "a:1", applied, expiring(now)), project("pr-1", "a:1", me, terminating(reasonExpired)))},
+			rows: []Row{row(claim("pr-1", "a:1", applied, expiring(now)), project("pr-1", "a:1", me, terminating(api.ReasonExpired)))},
 			want: []string{"Keep pr-1 Deleting -> Expired"},
 		},
 		"a project that is being torn down is made anew when it is gone": {
@@ -244,11 +244,14 @@ func TestDiff(t *testing.T) {
 			want: []string{"Update web Drift -> Applied"},
 		},
 		"stalled stays so after a restart": {
-			rows: []Row{row(claim("web", "a:1", func(c *carav1.Claim) { applied(c); c.Status.State = StateStalled }), project("web", "evil:1", me))},
+			rows: []Row{row(claim("web", "a:1", func(c *carav1.Claim) { applied(c); c.Status.State = api.ClaimStalled }), project("web", "evil:1", me))},
 			want: []string{"Keep web Stalled -> Stalled"},
 		},
 		"stalled ends when the manifest changes": {
-			rows: []Row{row(claim("web", "a:2", func(c *carav1.Claim) { applied(c); c.Status.State, c.Status.AppliedHash = StateStalled, "v1:before" }), project("web", "evil:1", me))},
+			rows: []Row{row(claim("web", "a:2", func(c *carav1.Claim) {
+				applied(c)
+				c.Status.State, c.Status.AppliedHash = api.ClaimStalled, "v1:before"
+			}), project("web", "evil:1", me))},
 			want: []string{"Update web Changed -> Applied"},
 		},
 		"a claim of an earlier source of the same name has no say": {
@@ -281,7 +284,7 @@ func TestDiff(t *testing.T) {
 func TestDiffShowsFields(t *testing.T) {
 	for name, r := range map[string]Row{
 		"drift":      row(claim("web", "a:1", applied), project("web", "evil:1", "source/platform")),
-		"overridden": row(claim("web", "a:1", applied), project("web", "evil:1", "source/platform"), override(scopeSpec)),
+		"overridden": row(claim("web", "a:1", applied), project("web", "evil:1", "source/platform"), override(api.OverrideSpec)),
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := Diff(Input{Source: source(), Rows: []Row{r}, Now: now})
@@ -319,7 +322,7 @@ func TestSourceDeleted(t *testing.T) {
 		},
 		"Delete waits until all is gone": {
 			source: deleted(api.OnDeleteDelete),
-			rows:   []Row{row(claim("web", "a:1", applied), project("web", "a:1", me, terminating(reasonSourceDeleted)))},
+			rows:   []Row{row(claim("web", "a:1", applied), project("web", "a:1", me, terminating(api.ReasonSourceDeleted)))},
 			want:   []string{"Keep web Deleting"},
 		},
 		"Delete ends with the record": {

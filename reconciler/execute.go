@@ -200,12 +200,12 @@ func (e *executor) request(steps []int) *carav1.ApplyRequest {
 
 // took notes the server's answer about one step. e.mu is held.
 func (e *executor) took(step int, res *carav1.ApplyResult) {
-	if res.Action == "refused" {
+	if res.Action == api.ApplyRefused {
 		e.refuse(step, res.Problem)
 		return
 	}
 	s, out := &e.plan.Steps[step], &e.done.results[step]
-	out.wrote = res.Action != "unchanged"
+	out.wrote = res.Action != api.ApplyUnchanged
 	out.uid = res.Uid
 	if out.uid == "" {
 		out.uid = s.UID
@@ -219,14 +219,14 @@ func (e *executor) took(step int, res *carav1.ApplyResult) {
 // refuse notes that the server did not take one step. e.mu is held.
 func (e *executor) refuse(step int, problem *carav1.Problem) {
 	s, out := &e.plan.Steps[step], &e.done.results[step]
-	out.state, out.message, out.failed = StateRefused, problem.GetDetail(), true
+	out.state, out.message, out.failed = api.ClaimRefused, problem.GetDetail(), true
 	if out.message == "" {
 		out.message = "refused: " + problem.GetTitle()
 	}
 	switch problem.GetTitle() { // the server saw something newer than this plan did
 	case api.TitleOwned:
-		out.state = StateConflict
-	case StateAdoptionRequired, StateExpired, StateOverridden, StateNotAllowed:
+		out.state = api.ClaimConflict
+	case api.ClaimAdoptionRequired, api.ClaimExpired, api.ClaimOverridden, api.ClaimNotAllowed:
 		out.state = problem.Title
 	}
 	m := e.memory(s.Project)
@@ -263,7 +263,7 @@ func (e *executor) deleteAll(ctx context.Context) {
 			case api.IsConflict(err): // another uid or owner by now: the watch will tell, and the next pass decide anew
 				out.failed = true
 			default:
-				out.state, out.message, out.failed = StatePruneBlocked, "delete: "+api.ProblemOf(err).GetDetail(), true
+				out.state, out.message, out.failed = api.ClaimPruneBlocked, "delete: "+api.ProblemOf(err).GetDetail(), true
 				e.fail(fmt.Errorf("delete project %s: %w", s.Project, err))
 			}
 			return nil

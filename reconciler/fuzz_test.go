@@ -55,7 +55,7 @@ func spellRow(name string, c, p byte) Row {
 		owner := []string{"", "source/platform", "source/platform", "source/platform", "source/platform", "user/ada", "source/team", ""}[p&7]
 		pr = project(name, fmt.Sprintf("a:%d", p>>3&3), owner)
 		if p&32 != 0 {
-			terminating(reasonPruned)(pr)
+			terminating(api.ReasonPruned)(pr)
 		}
 	}
 	r := row(cl, pr)
@@ -67,10 +67,10 @@ func spellRow(name string, c, p byte) Row {
 		r.Owner = other("team", "s2")
 	}
 	if c&64 != 0 {
-		override(scopeSpec)(&r)
+		override(api.OverrideSpec)(&r)
 	}
 	if c&128 != 0 && pr == nil {
-		override(scopeDeletion)(&r)
+		override(api.OverrideDeletion)(&r)
 	}
 	return r
 }

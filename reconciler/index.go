@@ -169,15 +169,11 @@ func (x *index) concern(project string, dirty map[string]bool) {
 		put(x.loose, source, project, true, false)
 	}
 	if l := x.projects[project]; l != nil {
-		if owner, ok := sourceOf(l.project.GetMetadata().GetOwner()); ok {
+		if owner, ok := api.SourceOf(l.project.GetMetadata().GetOwner()); ok {
 			dirty[owner] = true
 			put(x.loose, owner, project, true, false)
 		}
 	}
-}
-
-func sourceOf(owner string) (string, bool) {
-	return strings.CutPrefix(owner, "source/")
 }
 
 // input returns what a plan for one source is made of, and the revision it shows; false where there is no such source.
@@ -243,7 +239,7 @@ func (x *index) row(source, project string, claim *carav1.Claim, m *Memory) Row 
 		if claim != nil && version(r.Want) != version(r.Live) {
 			r.Want = api.ClaimHash(claim.Spec.Project) // the claim was hashed by another version of Cara
 		}
-		if other, ok := sourceOf(l.project.GetMetadata().GetOwner()); ok && other != source {
+		if other, ok := api.SourceOf(l.project.GetMetadata().GetOwner()); ok && other != source {
 			r.Owner = x.sources[other]
 		}
 	}

@@ -12,30 +12,6 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// States of a claim, as its status and `caractrl describe source` spell them.
-const (
-	StateApplied          = "Applied"
-	StateRefused          = "Refused"
-	StateNotAllowed       = api.TitleNotAllowed
-	StateConflict         = "Conflict"
-	StateAdoptionRequired = "AdoptionRequired"
-	StateExpired          = "Expired"
-	StateOverridden       = "Overridden"
-	StatePruneBlocked     = "PruneBlocked"
-	StateHeld             = "Held"
-	StateStalled          = "Stalled"
-)
-
-// Spellings of the contract that this package decides by.
-const (
-	scopeSpec     = "Spec"
-	scopeDeletion = "Deletion"
-
-	reasonPruned        = "Pruned"
-	reasonExpired       = "Expired"
-	reasonSourceDeleted = "SourceDeleted"
-)
-
 // Input is all that a plan for one source is made of. Nothing in it is changed. Once the source is being deleted, every
 // project is in Rows.
 type Input struct {
@@ -88,7 +64,7 @@ type Memory struct {
 	Applied []time.Time
 }
 
-func ownerName(source string) string { return "source/" + source }
+func ownerName(source string) string { return api.PrefixSource + source }
 
 func (r *Row) present() bool { return r.Claim.GetSpec().GetPresent() }
 
@@ -142,7 +118,7 @@ func (r *Row) expired(now time.Time) (string, bool) {
 		return "expireAt " + stamp(at) + " has passed; set a later one in the manifest, or remove it", true
 	}
 	t := r.Tombstone
-	if t == nil || t.Reason != reasonExpired || t.Owner != ownerName(r.Claim.GetSpec().GetSource()) {
+	if t == nil || t.Reason != api.ReasonExpired || t.Owner != ownerName(r.Claim.GetSpec().GetSource()) {
 		return "", false
 	}
 	if born := r.Claim.GetMetadata().GetCreationTimestamp(); born != nil && born.AsTime().After(t.GetTime().AsTime()) {
@@ -181,7 +157,7 @@ func (r *Row) rival(source string) *carav1.Claim {
 func (r *Row) heir(now time.Time) *carav1.Claim {
 	i := slices.IndexFunc(r.Rivals, func(c *carav1.Claim) bool {
 		at := c.GetSpec().GetProject().GetSpec().GetExpireAt()
-		return c.GetStatus().GetState() != StateNotAllowed && (at == nil || at.AsTime().After(now))
+		return c.GetStatus().GetState() != api.ClaimNotAllowed && (at == nil || at.AsTime().After(now))
 	})
 	if i < 0 {
 		return nil
@@ -191,7 +167,7 @@ func (r *Row) heir(now time.Time) *carav1.Claim {
 
 // letGo tells whether the other source that owns the project has let go of it for certain, and if not, why.
 func (r *Row) letGo() (string, bool) {
-	other := strings.TrimPrefix(r.owner(), "source/")
+	other := strings.TrimPrefix(r.owner(), api.PrefixSource)
 	if c := r.rival(other); c != nil {
 		return "it is declared there in " + place(c.Spec.File, c.Spec.Line), false
 	}

@@ -79,11 +79,11 @@ func lawBadFile(t *testing.T, r *liveServer) {
 	r.publish("platform", "rev-2", badFile, claim("bad", "a:1", held("bad.yaml:3:1: did not find expected key")), claim("good", "a:2"))
 	r.settle()
 	r.wantProjects("bad a:1 source/platform", "good a:2 source/platform", "old a:1 source/platform")
-	r.wantState("platform/bad", StateHeld, "bad.yaml:3:1")
-	r.wantState("platform/old", StatePruneBlocked, "bad.yaml:3")
+	r.wantState("platform/bad", api.ClaimHeld, "bad.yaml:3:1")
+	r.wantState("platform/old", api.ClaimPruneBlocked, "bad.yaml:3")
 	r.wantCondition("platform", api.CondReady, api.StatusFalse, "bad.yaml:3: did not find expected key")
 	r.wantCondition("platform", api.CondPruneBlocked, api.StatusTrue, "1 error in the files at rev-2")
-	r.wantEvent(api.KindProject, "bad", StateHeld, "bad.yaml:3:1: did not find expected key")
+	r.wantEvent(api.KindProject, "bad", api.ClaimHeld, "bad.yaml:3:1: did not find expected key")
 	r.wantEvent(api.KindSource, "platform", api.CondPruneBlocked, "kept: old")
 	r.wantQuiet()
 	r.push("rev-3", claim("bad", "a:3"), claim("good", "a:2"))
@@ -99,7 +99,7 @@ func lawNotRead(t *testing.T, r *liveServer) {
 	r.settle()
 	r.wantCondition("platform", api.CondPruneBlocked, api.StatusTrue, why)
 	r.wantCondition("platform", api.CondReady, api.StatusFalse, why)
-	r.wantState("platform/web", StateHeld, why)
+	r.wantState("platform/web", api.ClaimHeld, why)
 	r.publish("platform", "rev-3", nil, claim("web", "a:1", held(why)))
 	r.settle()
 	r.wantProjects("old a:1 source/platform", "web a:1 source/platform")
@@ -119,10 +119,10 @@ func lawRefused(t *testing.T, r *liveServer) {
 	bad := claim("bad", "a:1", func(c *carav1.Claim) { host(c.Spec.Project) })
 	r.push("rev-1", bad, claim("good", "a:1"))
 	r.wantProjects("good a:1 source/platform", "shop a:1 user/ada")
-	r.wantState("platform/bad", StateRefused, `host "shop.example.org" belongs to project "shop"`)
-	r.wantState("platform/good", StateApplied, "")
+	r.wantState("platform/bad", api.ClaimRefused, `host "shop.example.org" belongs to project "shop"`)
+	r.wantState("platform/good", api.ClaimApplied, "")
 	r.wantCondition("platform", api.CondReady, api.StatusFalse, "Refused: bad")
-	r.wantEvent(api.KindProject, "bad", StateRefused, "source/platform, bad.yaml:1")
+	r.wantEvent(api.KindProject, "bad", api.ClaimRefused, "source/platform, bad.yaml:1")
 	_, err := r.projects.DeleteProject(r.t.Context(), &carav1.DeleteProjectRequest{Name: "shop"})
 	r.must(err)
 	r.pass(6 * time.Minute)
@@ -135,10 +135,10 @@ func lawTwice(t *testing.T, r *liveServer) {
 	r.push("rev-1", claim("web", "a:1"))
 	r.publish("platform", "rev-2", badFile, claim("web", "a:2", held(both)), claim("new", "a:1", held(both)))
 	r.settle()
-	r.wantState("platform/web", StateHeld, both)
-	r.wantState("platform/new", StateHeld, both)
+	r.wantState("platform/web", api.ClaimHeld, both)
+	r.wantState("platform/new", api.ClaimHeld, both)
 	r.wantProjects("web a:1 source/platform")
-	r.wantEvent(api.KindProject, "web", StateHeld, both)
+	r.wantEvent(api.KindProject, "web", api.ClaimHeld, both)
 }
 
 func lawTwoSources(t *testing.T, r *liveServer) {
@@ -150,9 +150,9 @@ func lawTwoSources(t *testing.T, r *liveServer) {
 	r.publish("team", "t-1", nil, mine("web", "b:1"))
 	r.settle()
 	r.wantProjects("db a:1 source/platform", "web a:1 source/platform")
-	r.wantState("team/web", StateConflict, "owned by source/platform (it is declared there in web.yaml:1)")
+	r.wantState("team/web", api.ClaimConflict, "owned by source/platform (it is declared there in web.yaml:1)")
 	r.wantCondition("team", api.CondConflict, api.StatusTrue, "source/platform")
-	r.wantEvent(api.KindProject, "web", StateConflict, "source/team, team/web.yaml:1")
+	r.wantEvent(api.KindProject, "web", api.ClaimConflict, "source/team, team/web.yaml:1")
 	uid := r.project("web").Metadata.Uid
 	r.push("rev-2", claim("db", "a:1"))
 	r.wantProjects("db a:1 source/platform", "web b:1 source/team")
@@ -168,14 +168,14 @@ func lawMadeByHand(t *testing.T, r *liveServer) {
 	r.must(r.byHand(manifest("web", "hand:1"), nil))
 	r.push("rev-1", claim("web", "a:1"))
 	r.wantProjects("web hand:1 user/ada")
-	r.wantState("platform/web", StateAdoptionRequired, "belongs to user/ada")
-	r.wantCondition("platform", api.CondConflict, api.StatusTrue, StateAdoptionRequired)
-	r.wantEvent(api.KindProject, "web", StateAdoptionRequired, "user/ada")
+	r.wantState("platform/web", api.ClaimAdoptionRequired, "belongs to user/ada")
+	r.wantCondition("platform", api.CondConflict, api.StatusTrue, api.ClaimAdoptionRequired)
+	r.wantEvent(api.KindProject, "web", api.ClaimAdoptionRequired, "user/ada")
 	_, err := r.projects.AdoptProject(t.Context(), &carav1.AdoptProjectRequest{Name: "web"})
 	r.must(err)
 	r.settle()
 	r.wantProjects("web a:1 source/platform")
-	r.wantState("platform/web", StateApplied, "")
+	r.wantState("platform/web", api.ClaimApplied, "")
 	if o := r.project("web").Metadata.Origin; o.GetAuthor() != "Ada" || o.GetSubject() != "make it so" || o.GetRevision() != "rev-1" || o.GetFile() != "web.yaml" {
 		t.Errorf("origin %v", o)
 	}
@@ -183,7 +183,7 @@ func lawMadeByHand(t *testing.T, r *liveServer) {
 	r.must(err)
 	r.settle()
 	r.wantProjects("web a:1 user/ada")
-	r.wantState("platform/web", StateAdoptionRequired, "caractrl adopt web")
+	r.wantState("platform/web", api.ClaimAdoptionRequired, "caractrl adopt web")
 	r.makeSource("platform", func(s *carav1.SourceSpec) { s.Adopt = api.AdoptAlways })
 	r.wantProjects("web a:1 source/platform")
 	r.wantQuiet()
@@ -205,7 +205,7 @@ func lawPrune(t *testing.T, r *liveServer) {
 		t.Fatal("8 of 9 were pruned")
 	}
 	r.wantCondition("platform", api.CondPruneBlocked, api.StatusTrue, "8 of 9 projects and pruneLimit allows 3; `caractrl confirm platform@3333333`")
-	r.wantState("platform/p1", StatePruneBlocked, "pruneLimit")
+	r.wantState("platform/p1", api.ClaimPruneBlocked, "pruneLimit")
 	r.wantEvent(api.KindSource, "platform", api.CondPruneBlocked, "kept: p1, p2")
 	r.wantQuiet()
 	_, err := r.sources.ConfirmSource(t.Context(), &carav1.ConfirmSourceRequest{Name: "platform", Revision: "3333333"})
@@ -238,7 +238,7 @@ func lawManualChange(t *testing.T, r *liveServer) {
 	r.must(r.byHand(manifest("web", "hand:1"), &carav1.OverrideTerms{Reason: "incident 7", For: durationpb.New(2 * time.Hour)}))
 	r.push("rev-2", claim("web", "a:2"), claim("db", "a:1"))
 	r.wantProjects("db a:1 source/platform", "web hand:1 source/platform")
-	r.wantState("platform/web", StateOverridden, `incident 7; git would change spec.services[web].image "hand:1" -> "a:2"`)
+	r.wantState("platform/web", api.ClaimOverridden, `incident 7; git would change spec.services[web].image "hand:1" -> "a:2"`)
 	r.wantEvent(api.KindProject, "web", "Overridden", "incident 7")
 	r.restart()
 	r.wantProjects("db a:1 source/platform", "web hand:1 source/platform")
@@ -257,7 +257,7 @@ func lawManualChange(t *testing.T, r *liveServer) {
 	r.must(err)
 	r.pass(30 * time.Minute)
 	r.wantProjects("web a:3 source/platform")
-	r.wantState("platform/db", StateOverridden, "held down by user/ada")
+	r.wantState("platform/db", api.ClaimOverridden, "held down by user/ada")
 	r.pass(31 * time.Minute)
 	r.wantProjects("db a:1 source/platform", "web a:3 source/platform")
 	r.wantEvent(api.KindProject, "db", "OverrideEnded", "too loud")
@@ -267,8 +267,8 @@ func lawManualChange(t *testing.T, r *liveServer) {
 func lawExpiredAtFirstSight(t *testing.T, r *liveServer) {
 	r.push("rev-1", claim("pr-1", "a:1", expiring(r.now().Add(-time.Minute))))
 	r.wantProjects()
-	r.wantState("platform/pr-1", StateExpired, "has passed")
-	r.wantEvent(api.KindProject, "pr-1", StateExpired, "source/platform, pr-1.yaml:1")
+	r.wantState("platform/pr-1", api.ClaimExpired, "has passed")
+	r.wantEvent(api.KindProject, "pr-1", api.ClaimExpired, "source/platform, pr-1.yaml:1")
 	r.wantQuiet()
 }
 
@@ -283,7 +283,7 @@ func lawExpiresInGit(t *testing.T, r *liveServer) {
 	}
 	r.pass(2 * time.Second)
 	r.wantProjects()
-	r.wantState("platform/pr-1", StateExpired, "")
+	r.wantState("platform/pr-1", api.ClaimExpired, "")
 	r.restart()
 	r.push("rev-2", claim("pr-1", "a:2", expiring(at)))
 	r.wantProjects()
@@ -318,7 +318,7 @@ func lawExtend(t *testing.T, r *liveServer) {
 	r.pass(2 * time.Second)
 	r.wantProjects()
 	r.wantEvent(api.KindProject, "pr-42", "OverrideEnded", "demo")
-	r.wantState("platform/pr-42", StateExpired, "")
+	r.wantState("platform/pr-42", api.ClaimExpired, "")
 }
 
 func lawMovedFile(t *testing.T, r *liveServer) {
@@ -328,7 +328,7 @@ func lawMovedFile(t *testing.T, r *liveServer) {
 	if after := r.project("web").Metadata; after.ResourceVersion != before || after.Origin.Revision != "rev-1" {
 		t.Errorf("the project was written: %v", after)
 	}
-	r.wantState("platform/web", StateApplied, "")
+	r.wantState("platform/web", api.ClaimApplied, "")
 	if got := r.claim("platform/web").Spec.File; got != "new/place.yaml" {
 		t.Errorf("the source's status says %s", got)
 	}
@@ -402,13 +402,13 @@ func lawLoopBreaker(t *testing.T, r *liveServer) {
 		r.behindItsBack(manifest("web", "evil:1"))
 	}
 	r.wantProjects("web evil:1 source/platform")
-	r.wantState("platform/web", StateStalled, diff)
+	r.wantState("platform/web", api.ClaimStalled, diff)
 	r.wantCondition("platform", api.CondStalled, api.StatusTrue, diff)
-	r.wantEvent(api.KindProject, "web", StateStalled, diff)
+	r.wantEvent(api.KindProject, "web", api.ClaimStalled, diff)
 	r.wantEvent(api.KindSource, "platform", api.CondStalled, diff)
 	r.wantQuiet()
 	r.restart()
-	r.wantState("platform/web", StateStalled, diff)
+	r.wantState("platform/web", api.ClaimStalled, diff)
 	r.push("rev-2", claim("web", "a:2"))
 	r.wantProjects("web a:2 source/platform")
 	r.wantCondition("platform", api.CondStalled, "", "")

@@ -201,7 +201,7 @@ func TestOverride(t *testing.T) {
 		p := c.project("web")
 		p.Spec.Services[0].Image, p.Metadata.Generation = "hand:1", 2
 		o := &carav1.Override{
-			Metadata: &carav1.ObjectMeta{Name: "web"}, Scope: scopeSpec, Actor: "user/ada", Reason: "incident 7",
+			Metadata: &carav1.ObjectMeta{Name: "web"}, Scope: api.OverrideSpec, Actor: "user/ada", Reason: "incident 7",
 			Until: timestamppb.New(time.Now().Add(2 * time.Hour)),
 		}
 		c.Put(p, o)
@@ -224,7 +224,7 @@ func TestOverrideUntilNextChange(t *testing.T) {
 		p := c.project("web")
 		p.Spec.Services[0].Image, p.Metadata.Generation = "hand:1", 2
 		c.Put(p, &carav1.Override{
-			Metadata: &carav1.ObjectMeta{Name: "web"}, Scope: scopeSpec, Actor: "user/ada", Reason: "incident 7", UntilHash: claim("web", "a:1").Spec.Hash,
+			Metadata: &carav1.ObjectMeta{Name: "web"}, Scope: api.OverrideSpec, Actor: "user/ada", Reason: "incident 7", UntilHash: claim("web", "a:1").Spec.Hash,
 		})
 		c.settle()
 		c.wantProjects("web hand:1 source/platform")
@@ -433,7 +433,7 @@ func TestOneObjectThatBreaksItsRequestIsSingledOut(t *testing.T) {
 		if n := len(fakecluster.All[*carav1.Project](c.Cluster)); n != 19 {
 			t.Errorf("%d projects, want 19", n)
 		}
-		if got := fakecluster.Read[*carav1.Claim](c.Cluster, "platform/p07"); got.Status.State != StateRefused || !strings.Contains(got.Status.Message, "too large") {
+		if got := fakecluster.Read[*carav1.Claim](c.Cluster, "platform/p07"); got.Status.State != api.ClaimRefused || !strings.Contains(got.Status.Message, "too large") {
 			t.Errorf("claim %v", got.Status)
 		}
 	})

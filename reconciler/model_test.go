@@ -26,7 +26,7 @@ var (
 // forbidden is the law's prune row once more, held against the store in the transaction that deletes: empty where the
 // deletion is lawful. It knows nothing of plans.
 func forbidden(tx *fakecluster.Tx, p *carav1.Project, req *carav1.DeleteProjectRequest, now time.Time) string {
-	if req.Reason != reasonPruned {
+	if req.Reason != api.ReasonPruned {
 		return ""
 	}
 	name := p.Metadata.Name
@@ -206,7 +206,7 @@ func (h *history) setSlow(slow bool) {
 }
 
 func (h *history) override() {
-	o := &carav1.Override{Metadata: &carav1.ObjectMeta{Name: h.name()}, Scope: h.one(scopeSpec, scopeDeletion), Actor: "user/ada", Reason: "because"}
+	o := &carav1.Override{Metadata: &carav1.ObjectMeta{Name: h.name()}, Scope: h.one(api.OverrideSpec, api.OverrideDeletion), Actor: "user/ada", Reason: "because"}
 	switch h.rand.IntN(3) {
 	case 0:
 		o.Until = timestamppb.New(h.now().Add(time.Duration(h.rand.IntN(300)) * time.Second))

@@ -98,15 +98,17 @@ func TestModelNoticesAnOpenGate(t *testing.T) {
 		"the source cannot be read":     func(c *cluster) { c.with(fetchFailed) },
 		"the inventory is a namesake's": func(c *cluster) { c.with(func(s *carav1.Source) { s.Metadata.Uid = "s9" }) },
 		"another source declares it":    func(c *cluster) { c.Put(newSource("team", "s2"), claim("old", "a:1", of("team", "s2", "f.yaml"))) },
-		"a person overrode git":         func(c *cluster) { c.Put(&carav1.Override{Metadata: &carav1.ObjectMeta{Name: "old"}, Scope: scopeSpec}) },
-		"the source declares nothing":   func(c *cluster) { c.Delete(api.KindClaim, "platform/stays") },
+		"a person overrode git": func(c *cluster) {
+			c.Put(&carav1.Override{Metadata: &carav1.ObjectMeta{Name: "old"}, Scope: api.OverrideSpec})
+		},
+		"the source declares nothing": func(c *cluster) { c.Delete(api.KindClaim, "platform/stays") },
 	}
 	for name, f := range protect {
 		t.Run(name, func(t *testing.T) {
 			c := &cluster{server: newServer(), t: t}
 			c.Put(source(), claim("stays", "a:1", applied), claim("old", "a:1", applied, gone), project("old", "a:1", "source/platform"))
 			f(c)
-			_, err := c.DeleteProject(t.Context(), &carav1.DeleteProjectRequest{Name: "old", Uid: "u-old", Owner: "source/platform", Reason: reasonPruned})
+			_, err := c.DeleteProject(t.Context(), &carav1.DeleteProjectRequest{Name: "old", Uid: "u-old", Owner: "source/platform", Reason: api.ReasonPruned})
 			if err != nil {
 				t.Fatal(err)
 			}

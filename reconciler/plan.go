@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -31,24 +32,6 @@ func (a Action) rank() int {
 
 // applies tells whether the step sends the claim's project to the server.
 func (a Action) applies() bool { return a.rank() <= Check.rank() }
-
-// Reasons of steps.
-const (
-	ReasonNew           = "New"
-	ReasonChanged       = "Changed"
-	ReasonDrift         = "Drift"
-	ReasonOverrideEnded = "OverrideEnded"
-	ReasonUnowned       = "Unowned"
-	ReasonAdoptAlways   = "AdoptAlways"
-	ReasonLetGo         = "LetGo"
-	ReasonPruned        = reasonPruned
-	ReasonSourceDeleted = reasonSourceDeleted
-	ReasonDeleting      = "Deleting"
-	ReasonLeftToOther   = "LeftToOther"
-	ReasonInventory     = "Inventory"
-	ReasonSettled       = "Settled"
-	ReasonAllowed       = "Allowed"
-)
 
 // Step is one thing to do about one project, or the reason to do nothing.
 type Step struct {
@@ -153,7 +136,7 @@ func planPass(p *Plan, in Input) {
 func settled(r *Row, s *carav1.Source) bool {
 	return r.Claim != nil && r.Project != nil && r.Live == r.Want && r.Override == nil &&
 		r.Claim.Spec.Present && r.Claim.Spec.Held == "" && r.Claim.Spec.SourceUid == s.Metadata.Uid &&
-		r.Status.GetState() == StateApplied && r.Status.AppliedHash == r.Want && r.Status.ProjectUid == r.uid() &&
+		r.Status.GetState() == api.ClaimApplied && r.Status.AppliedHash == r.Want && r.Status.ProjectUid == r.uid() &&
 		r.owner() == ownerName(s.Metadata.Name) && !r.going()
 }
 

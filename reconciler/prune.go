@@ -80,7 +80,7 @@ func PruneGate(in PruneInput) Verdict {
 	}
 	n := len(v.Delete) // and what is only not named by the inventory yet: a set is not let through in parts
 	for _, s := range v.Spared {
-		if s.Reason == ReasonInventory {
+		if s.Reason == api.ReasonInventory {
 			n++
 		}
 	}
@@ -94,24 +94,24 @@ func spare(in PruneInput, r *Row) (reason, message string) {
 	me := in.Source.GetMetadata()
 	switch {
 	case r.Claim.GetSpec().GetSourceUid() != me.GetUid():
-		return ReasonSettled, "it is in the inventory of an earlier source of the same name"
+		return api.ReasonSettled, "it is in the inventory of an earlier source of the same name"
 	case r.Project == nil:
-		return ReasonSettled, "it is gone"
+		return api.ReasonSettled, "it is gone"
 	case r.owner() != ownerName(me.GetName()):
-		return ReasonSettled, "it belongs to " + orNobody(r.owner())
+		return api.ReasonSettled, "it belongs to " + orNobody(r.owner())
 	case r.going():
-		return ReasonDeleting, "it is being deleted"
+		return api.ReasonDeleting, "it is being deleted"
 	case r.heir(in.Now) != nil:
 		c := r.heir(in.Now).Spec
-		return ReasonLeftToOther, fmt.Sprintf("it is left to source/%s, which declares it in %s", c.Source, place(c.File, c.Line))
+		return api.ReasonLeftToOther, fmt.Sprintf("it is left to source/%s, which declares it in %s", c.Source, place(c.File, c.Line))
 	}
-	if o := r.override(in.Now); o != nil && (o.Scope == scopeSpec || o.Scope == scopeDeletion) {
-		return StateOverridden, overrideText(o, "overridden") + "; git would delete it"
+	if o := r.override(in.Now); o != nil && (o.Scope == api.OverrideSpec || o.Scope == api.OverrideDeletion) {
+		return api.ClaimOverridden, overrideText(o, "overridden") + "; git would delete it"
 	}
 	if r.Status.GetProjectUid() != r.uid() {
 		// The project was applied and the process ended before the inventory had its uid. It is written first: only
 		// what the stored inventory names is deleted.
-		return ReasonInventory, "it is taken into the inventory"
+		return api.ReasonInventory, "it is taken into the inventory"
 	}
 	return "", ""
 }
@@ -210,10 +210,10 @@ func (v *Verdict) steps() []Step {
 	for i := range v.rows {
 		r := &v.rows[i]
 		if v.Allowed {
-			steps = append(steps, Step{Action: Delete, Project: r.Name, Reason: ReasonPruned, UID: r.uid(), row: *r})
+			steps = append(steps, Step{Action: Delete, Project: r.Name, Reason: api.ReasonPruned, UID: r.uid(), row: *r})
 			continue
 		}
-		steps = append(steps, keep(r, StatePruneBlocked, StatePruneBlocked, strings.Join(v.Reasons, "; ")))
+		steps = append(steps, keep(r, api.ClaimPruneBlocked, api.ClaimPruneBlocked, strings.Join(v.Reasons, "; ")))
 	}
 	for _, s := range v.Spared {
 		steps = append(steps, s.step())
@@ -224,12 +224,12 @@ func (v *Verdict) steps() []Step {
 func (s Spared) step() Step {
 	step := keep(&s.row, s.Reason, "", s.Message)
 	switch s.Reason {
-	case ReasonSettled:
+	case api.ReasonSettled:
 		step.Action = Forget
-	case StateOverridden:
-		step.State = StateOverridden
-	case ReasonInventory:
-		step.State = StateApplied
+	case api.ClaimOverridden:
+		step.State = api.ClaimOverridden
+	case api.ReasonInventory:
+		step.State = api.ClaimApplied
 	}
 	return step
 }

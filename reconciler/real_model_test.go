@@ -57,16 +57,16 @@ func (w *witness) judge(tx *fakecluster.Tx, stone *carav1.Tombstone) {
 	}
 	crime := func(format string, args ...any) { w.crimes = append(w.crimes, fmt.Sprintf(format, args...)) }
 	switch stone.Reason {
-	case reasonPruned:
+	case api.ReasonPruned:
 		req := &carav1.DeleteProjectRequest{Name: name, Uid: stone.ProjectUid, Owner: stone.Owner, Reason: stone.Reason}
 		if why := forbidden(tx, p, req, w.now()); why != "" {
 			crime("%s", why)
 		}
-	case reasonExpired:
+	case api.ReasonExpired:
 		if at := p.Status.ExpireAt; at == nil || at.AsTime().After(w.now()) {
 			crime("%s expired at %v, its end is %v", name, w.now(), at.AsTime())
 		}
-	case reasonSourceDeleted:
+	case api.ReasonSourceDeleted:
 		src := fakecluster.Get[*carav1.Source](tx, strings.TrimPrefix(p.Metadata.Owner, "source/"))
 		if src.GetMetadata().GetDeletionTimestamp() == nil || src.Spec.OnDelete != api.OnDeleteDelete || declarer(tx, src.Metadata.Name, name, w.now()) != "" {
 			crime("%s went with its source, which was not deleted with its projects, or while another declares it", name)

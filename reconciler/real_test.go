@@ -401,7 +401,7 @@ func TestRealSourceThatIsNarrowed(t *testing.T) {
 		}
 		allow(&carav1.SourceAllow{Secrets: []string{"registry"}})
 		r.push("r1", claim("web", "a:1", uses), claim("db", "a:1"))
-		if got := r.claim("platform/web").GetStatus(); got.GetState() != StateApplied {
+		if got := r.claim("platform/web").GetStatus(); got.GetState() != api.ClaimApplied {
 			t.Fatalf("claim %v", got)
 		}
 		uid := r.project("web").GetMetadata().GetUid()
@@ -409,18 +409,18 @@ func TestRealSourceThatIsNarrowed(t *testing.T) {
 		narrowed := func(when string) {
 			t.Helper()
 			got := r.claim("platform/web").GetStatus()
-			if got.GetState() != StateNotAllowed || !strings.Contains(got.GetMessage(), `source "platform" may not use Secret "registry"; add it to spec.allow.secrets of the source`) {
+			if got.GetState() != api.ClaimNotAllowed || !strings.Contains(got.GetMessage(), `source "platform" may not use Secret "registry"; add it to spec.allow.secrets of the source`) {
 				t.Errorf("%s: claim %v", when, got)
 			}
 			p := r.project("web")
 			if p.GetMetadata().GetUid() != uid || p.GetMetadata().GetDeletionTimestamp() != nil {
 				t.Errorf("%s: project %v", when, p)
 			}
-			if got := r.claim("platform/db").GetStatus().GetState(); got != StateApplied {
+			if got := r.claim("platform/db").GetStatus().GetState(); got != api.ClaimApplied {
 				t.Errorf("%s: the other claim is %s", when, got)
 			}
 			ready := api.FindCondition(r.source("platform").GetStatus().GetConditions(), api.CondReady)
-			if ready.GetStatus() != api.StatusFalse || ready.GetReason() != StateNotAllowed {
+			if ready.GetStatus() != api.StatusFalse || ready.GetReason() != api.ClaimNotAllowed {
 				t.Errorf("%s: %v", when, ready)
 			}
 		}
@@ -434,7 +434,7 @@ func TestRealSourceThatIsNarrowed(t *testing.T) {
 		narrowed("after the next commit")
 
 		allow(&carav1.SourceAllow{Secrets: []string{"reg*"}})
-		if got := r.claim("platform/web").GetStatus(); got.GetState() != StateApplied || got.GetMessage() != "" {
+		if got := r.claim("platform/web").GetStatus(); got.GetState() != api.ClaimApplied || got.GetMessage() != "" {
 			t.Errorf("allowed again: %v", got)
 		}
 		if p := r.project("web"); p.GetMetadata().GetUid() != uid || p.GetMetadata().GetGeneration() != 1 {
@@ -456,7 +456,7 @@ func TestRealHeirThatIsNotAllowed(t *testing.T) {
 		if p := r.project("web"); p != nil {
 			t.Errorf("the project was kept: %v", p)
 		}
-		if got := r.claim("other/web").GetStatus(); got.GetState() != StateNotAllowed {
+		if got := r.claim("other/web").GetStatus(); got.GetState() != api.ClaimNotAllowed {
 			t.Errorf("the other claim: %v", got)
 		}
 	})

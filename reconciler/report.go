@@ -111,9 +111,9 @@ func claimStatus(s *Step, res *result, now time.Time) *carav1.ClaimStatus {
 	}
 	next.State, next.Message = res.state, bounded(res.message)
 	switch {
-	case s.Reason == ReasonInventory:
+	case s.Reason == api.ReasonInventory:
 		next.ProjectUid = res.uid
-	case res.state == StateApplied:
+	case res.state == api.ClaimApplied:
 		if next.AppliedHash != s.row.Want || next.AppliedTime == nil || res.wrote {
 			next.AppliedHash, next.AppliedRevision = s.row.Want, s.row.Claim.Spec.Revision
 			next.AppliedTime = timestamppb.New(now)
@@ -143,16 +143,16 @@ func events(in Input, plan *Plan, done *outcome, req *carav1.UpdateSourceStatusR
 			break
 		}
 		switch {
-		case s.Action == Update && s.Reason == ReasonDrift && res.wrote:
-			all = append(all, projectEvent(s, "Normal", "DriftCorrected", "put back what git says: "+diffText(s.Diff)))
-		case s.Action == Update && s.Reason == ReasonOverrideEnded && res.wrote:
-			all = append(all, projectEvent(s, "Normal", "OverrideUndone", "the override ended and git's version was applied: "+diffText(s.Diff)))
-		case res.state == "" || res.state == StateApplied || res.state == s.row.Status.GetState():
-		case res.state == StateOverridden: // the server has told, where a person decided it
-		case res.state != StatePruneBlocked: // told once, of the source
-			typ := "Warning"
-			if res.state == StateExpired { // that is what was asked for
-				typ = "Normal"
+		case s.Action == Update && s.Reason == api.ReasonDrift && res.wrote:
+			all = append(all, projectEvent(s, api.EventNormal, api.ReasonDriftCorrected, "put back what git says: "+diffText(s.Diff)))
+		case s.Action == Update && s.Reason == api.ReasonOverrideEnded && res.wrote:
+			all = append(all, projectEvent(s, api.EventNormal, api.ReasonOverrideUndone, "the override ended and git's version was applied: "+diffText(s.Diff)))
+		case res.state == "" || res.state == api.ClaimApplied || res.state == s.row.Status.GetState():
+		case res.state == api.ClaimOverridden: // the server has told, where a person decided it
+		case res.state != api.ClaimPruneBlocked: // told once, of the source
+			typ := api.EventWarning
+			if res.state == api.ClaimExpired { // that is what was asked for
+				typ = api.EventNormal
 			}
 			all = append(all, projectEvent(s, typ, res.state, fmt.Sprintf("source/%s, %s: %s",
 				plan.Source, place(s.row.Claim.GetSpec().GetFile(), s.row.Claim.GetSpec().GetLine()), res.message)))
@@ -161,7 +161,7 @@ func events(in Input, plan *Plan, done *outcome, req *carav1.UpdateSourceStatusR
 	for _, c := range req.GetConditions() {
 		old := api.FindCondition(in.Source.GetStatus().GetConditions(), c.Type)
 		if c.Type != api.CondReady && c.Status == api.StatusTrue && old.GetStatus() != api.StatusTrue {
-			all = append(all, sourceEvent(in.Source, "Warning", c.Type, c.Message))
+			all = append(all, sourceEvent(in.Source, api.EventWarning, c.Type, c.Message))
 		}
 	}
 	return all

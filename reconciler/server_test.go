@@ -123,7 +123,7 @@ func (s *server) applyOne(req *carav1.ApplyRequest, p *carav1.Project, res *cara
 			return api.Errorf(codes.FailedPrecondition, api.TitleOwned, "%s belongs to %s", name, old.Metadata.Owner)
 		case req.Adopt == api.AdoptAlways, old.Metadata.Owner == "" && req.Adopt == api.AdoptIfUnowned:
 		default:
-			return api.Errorf(codes.FailedPrecondition, StateAdoptionRequired, "%s belongs to %s", name, old.Metadata.Owner)
+			return api.Errorf(codes.FailedPrecondition, api.ClaimAdoptionRequired, "%s belongs to %s", name, old.Metadata.Owner)
 		}
 		if old != nil {
 			if res.Action = "configured"; api.ClaimHash(old) == api.ClaimHash(p) && old.Metadata.Owner == owner {
@@ -187,7 +187,7 @@ func (s *server) finish(expire ...string) {
 	for _, p := range fakecluster.All[*carav1.Project](s.Cluster) {
 		reason := p.Status.GetDeletionReason()
 		if slices.Contains(expire, p.Metadata.Name) {
-			reason = reasonExpired
+			reason = api.ReasonExpired
 		} else if !going(p) {
 			continue
 		}

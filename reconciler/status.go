@@ -25,7 +25,7 @@ type totals struct {
 const named = 10
 
 func summarise(plan *Plan, done *outcome) totals {
-	t := totals{states: map[string]int{StateApplied: plan.Settled}, said: map[string][]string{}, owned: plan.Owned}
+	t := totals{states: map[string]int{api.ClaimApplied: plan.Settled}, said: map[string][]string{}, owned: plan.Owned}
 	for i := range plan.Steps {
 		s, res := &plan.Steps[i], &done.results[i]
 		state := res.state
@@ -33,11 +33,11 @@ func summarise(plan *Plan, done *outcome) totals {
 			continue
 		}
 		t.states[state]++
-		if len(t.said[state]) < named && state != StateApplied && state != "" {
+		if len(t.said[state]) < named && state != api.ClaimApplied && state != "" {
 			t.said[state] = append(t.said[state], s.Project+": "+clip(res.message, 300))
 		}
 		switch {
-		case res.failed, state == StateRefused, state == StateNotAllowed, state == StateConflict, state == StateAdoptionRequired, state == StateStalled:
+		case res.failed, state == api.ClaimRefused, state == api.ClaimNotAllowed, state == api.ClaimConflict, state == api.ClaimAdoptionRequired, state == api.ClaimStalled:
 			t.failed++
 		case s.Action == Create:
 			t.created, t.owned = t.created+1, t.owned+1
@@ -149,14 +149,14 @@ func runMessage(t totals, done *outcome) string {
 
 // troubles are the states that keep a source from being Ready, the worst first.
 func troubles() []string {
-	return []string{StateConflict, StateAdoptionRequired, StateNotAllowed, StateRefused, StateStalled}
+	return []string{api.ClaimConflict, api.ClaimAdoptionRequired, api.ClaimNotAllowed, api.ClaimRefused, api.ClaimStalled}
 }
 
 // conditions are what the reconciler says of a source after a pass.
 func conditions(in Input, plan *Plan, done *outcome, t totals) []*carav1.Condition {
 	is := func(typ string, yes bool, reason, message string) *carav1.Condition {
 		c := &carav1.Condition{
-			Type: typ, Status: api.StatusFalse, Reason: "No" + typ, ObservedGeneration: in.Source.Metadata.Generation,
+			Type: typ, Status: api.StatusFalse, Reason: api.Not(typ), ObservedGeneration: in.Source.Metadata.Generation,
 		}
 		if yes {
 			c.Status, c.Reason, c.Message = api.StatusTrue, reason, bounded(message)
@@ -168,16 +168,16 @@ func conditions(in Input, plan *Plan, done *outcome, t totals) []*carav1.Conditi
 	}
 	suspended := in.Source.GetSpec().GetSuspend()
 	all := []*carav1.Condition{
-		is(api.CondSuspended, suspended, "Suspended", "nothing is fetched, applied or pruned; projects still expire; `caractrl resume` ends it"),
+		is(api.CondSuspended, suspended, api.ReasonSuspended, "nothing is fetched, applied or pruned; projects still expire; `caractrl resume` ends it"),
 	}
 	if !suspended {
-		conflicts, reason := t.states[StateConflict]+t.states[StateAdoptionRequired], StateConflict
-		if t.states[StateConflict] == 0 {
-			reason = StateAdoptionRequired
+		conflicts, reason := t.states[api.ClaimConflict]+t.states[api.ClaimAdoptionRequired], api.ClaimConflict
+		if t.states[api.ClaimConflict] == 0 {
+			reason = api.ClaimAdoptionRequired
 		}
 		all = append(all,
-			is(api.CondConflict, conflicts > 0, reason, list(t, StateConflict, StateAdoptionRequired)),
-			is(api.CondStalled, t.states[StateStalled] > 0, "Fight", list(t, StateStalled)),
+			is(api.CondConflict, conflicts > 0, reason, list(t, api.ClaimConflict, api.ClaimAdoptionRequired)),
+			is(api.CondStalled, t.states[api.ClaimStalled] > 0, api.ReasonFight, list(t, api.ClaimStalled)),
 			is(api.CondPruneBlocked, pruneBlocked(plan), pruneReason(plan), pruneText(plan)))
 	}
 	return append(all, ready(in, plan, done, t))
@@ -187,9 +187,9 @@ func pruneBlocked(p *Plan) bool { return len(p.Prune.Reasons) > 0 }
 
 func pruneReason(p *Plan) string {
 	if len(p.Prune.Reasons) == 1 && p.Prune.Reasons[0] == pruneOff {
-		return "PruneOff"
+		return api.ReasonPruneOff
 	}
-	return "Blocked"
+	return api.ReasonBlocked
 }
 
 func pruneText(p *Plan) string {
@@ -226,7 +226,7 @@ func ready(in Input, plan *Plan, done *outcome, t totals) *carav1.Condition {
 	c := &carav1.Condition{Type: api.CondReady, Status: api.StatusFalse, ObservedGeneration: in.Source.Metadata.Generation}
 	c.Reason, c.Message = notReady(in, plan, done, t)
 	if c.Reason == "" {
-		c.Status, c.Reason = api.StatusTrue, "Applied"
+		c.Status, c.Reason = api.StatusTrue, api.ReasonApplied
 		c.Message = fmt.Sprintf("%s as at %s", count(t.owned, "project"), Short(plan.Revision))
 	}
 	c.Message = bounded(c.Message)
@@ -237,9 +237,9 @@ func notReady(in Input, plan *Plan, done *outcome, t totals) (reason, message st
 	st := in.Source.GetStatus()
 	switch {
 	case in.Source.Metadata.DeletionTimestamp != nil:
-		return "Deleting", deletionText(in, plan)
+		return api.ReasonDeleting, deletionText(in, plan)
 	case in.Source.GetSpec().GetSuspend():
-		return "Suspended", "the source is suspended"
+		return api.ReasonSuspended, "the source is suspended"
 	}
 	for _, typ := range []string{api.CondFetchFailed, api.CondInvalidManifests} {
 		if c := api.FindCondition(st.GetConditions(), typ); c != nil && c.Status == api.StatusTrue {
@@ -248,18 +248,18 @@ func notReady(in Input, plan *Plan, done *outcome, t totals) (reason, message st
 	}
 	switch {
 	case st.GetSnapshot() == nil:
-		return "NotRead", "the source was not read yet"
+		return api.ReasonNotRead, "the source was not read yet"
 	case !whole(st.Snapshot):
 		return api.CondInvalidManifests, fileErrors(st.Snapshot, max(int(st.Snapshot.ErrorCount), len(st.Snapshot.FileErrors)))
 	case done.err != nil:
-		return "Failed", attempted(done.err)
+		return api.ReasonFailed, attempted(done.err)
 	}
 	for _, state := range troubles() {
 		if t.states[state] > 0 {
 			return state, list(t, state)
 		}
 	}
-	if pruneBlocked(plan) && pruneReason(plan) != "PruneOff" {
+	if pruneBlocked(plan) && pruneReason(plan) != api.ReasonPruneOff {
 		return api.CondPruneBlocked, pruneText(plan)
 	}
 	return "", ""

@@ -75,7 +75,7 @@ func claim(name, image string, change ...func(*carav1.Claim)) *carav1.Claim {
 func applied(c *carav1.Claim) {
 	hash := api.ClaimHash(c.Spec.Project)
 	c.Status = &carav1.ClaimStatus{
-		State: StateApplied, AppliedHash: hash, AppliedRevision: c.Spec.Revision, AppliedTime: timestamppb.New(now),
+		State: api.ClaimApplied, AppliedHash: hash, AppliedRevision: c.Spec.Revision, AppliedTime: timestamppb.New(now),
 		ProjectUid: "u-" + c.Spec.Project.Metadata.Name,
 	}
 }

@@ -33,9 +33,9 @@ func (s *Scheduler) place(ctx context.Context, p *carav1.Project) error {
 	}
 	s.mu.Unlock()
 	if v.Node == "" {
-		return s.explain(ctx, p, api.StatusFalse, "Unschedulable", v.Explain())
+		return s.explain(ctx, p, api.StatusFalse, api.ReasonUnschedulable, v.Explain())
 	}
-	return s.assign(ctx, p, &carav1.ScheduleProjectRequest{Action: "Bind", NodeRef: v.Node})
+	return s.assign(ctx, p, &carav1.ScheduleProjectRequest{Action: api.ScheduleBind, NodeRef: v.Node})
 }
 
 // assign writes an assignment that was reserved, and keeps the reservation until its commit is heard of.
@@ -66,7 +66,7 @@ func (s *Scheduler) explain(ctx context.Context, p *carav1.Project, status, reas
 	if c.GetStatus() == status && c.GetReason() == reason && c.GetMessage() == message {
 		return nil
 	}
-	_, err := s.schedule(ctx, p, &carav1.ScheduleProjectRequest{Action: "Explain", Reason: reason, Message: message})
+	_, err := s.schedule(ctx, p, &carav1.ScheduleProjectRequest{Action: api.ScheduleExplain, Reason: reason, Message: message})
 	return err
 }
 
@@ -80,7 +80,7 @@ func (s *Scheduler) keep(ctx context.Context, p *carav1.Project) (time.Duration,
 	n, ok := loop.Get[*carav1.Node](s.mirror, node)
 	switch {
 	case !ok:
-		return 0, s.evict(ctx, p, "NodeGone", fmt.Sprintf("node %s was deleted", node))
+		return 0, s.evict(ctx, p, api.ReasonNodeGone, fmt.Sprintf("node %s was deleted", node))
 	case n.GetStatus().GetState() == api.NodeNotReady:
 		return s.keepLost(ctx, p, n)
 	case n.GetSpec().GetDraining():
@@ -93,18 +93,11 @@ func (s *Scheduler) keep(ctx context.Context, p *carav1.Project) (time.Duration,
 		return 0, s.moveIfFits(ctx, p, fmt.Sprintf("project %s does not fit node %s any more: %s", name, node, why))
 	}
 	switch api.FindCondition(p.GetStatus().GetConditions(), api.CondScheduled).GetReason() {
-	case reasonDraining, reasonMisfit, reasonLost:
-		return 0, s.explain(ctx, p, api.StatusTrue, "Scheduled", "stays on "+node)
+	case api.ReasonNodeDraining, api.ReasonNoLongerFits, api.ReasonNodeLost:
+		return 0, s.explain(ctx, p, api.StatusTrue, api.ReasonScheduled, "stays on "+node)
 	}
 	return 0, nil
 }
-
-// Reasons of the condition Scheduled of a project that should leave its node.
-const (
-	reasonDraining = "NodeDraining"
-	reasonMisfit   = "NoLongerFits"
-	reasonLost     = "NodeLost"
-)
 
 // misfit tells why a project would not fit the node that it is on, were it placed there now. That the node gets no new
 // projects at the moment is no reason to move.
@@ -124,7 +117,7 @@ func (s *Scheduler) misfit(p *carav1.Project, c *Candidate) Why {
 // is looked at again when there is room.
 func (s *Scheduler) moveIfFits(ctx context.Context, p *carav1.Project, message string) error {
 	if api.UpdateFailed(p) {
-		return s.explain(ctx, p, api.StatusTrue, reasonMisfit, message+"; the project stays, "+staysUpdateFailed)
+		return s.explain(ctx, p, api.StatusTrue, api.ReasonNoLongerFits, message+"; the project stays, "+staysUpdateFailed)
 	}
 	d, err := demand(p)
 	if err != nil {
@@ -139,13 +132,13 @@ func (s *Scheduler) moveIfFits(ctx context.Context, p *carav1.Project, message s
 	}
 	s.mu.Unlock()
 	if v.Node == "" {
-		return s.explain(ctx, p, api.StatusTrue, reasonMisfit, message+"; of the others "+v.Explain())
+		return s.explain(ctx, p, api.StatusTrue, api.ReasonNoLongerFits, message+"; of the others "+v.Explain())
 	}
-	return s.assign(ctx, p, &carav1.ScheduleProjectRequest{Action: "Move", NodeRef: v.Node, Reason: reasonMisfit, Message: message})
+	return s.assign(ctx, p, &carav1.ScheduleProjectRequest{Action: api.ScheduleMove, NodeRef: v.Node, Reason: api.ReasonNoLongerFits, Message: message})
 }
 
 func (s *Scheduler) evict(ctx context.Context, p *carav1.Project, reason, message string) error {
-	out, err := s.schedule(ctx, p, &carav1.ScheduleProjectRequest{Action: "Evict", Reason: reason, Message: message})
+	out, err := s.schedule(ctx, p, &carav1.ScheduleProjectRequest{Action: api.ScheduleEvict, Reason: reason, Message: message})
 	if out != nil {
 		s.cfg.Logger.Info("project evicted", "project", p.GetMetadata().GetName(), "node", p.GetStatus().GetNodeRef(), "reason", reason)
 	}
@@ -165,7 +158,7 @@ func (s *Scheduler) abandon(ctx context.Context, p *carav1.Project) (time.Durati
 		}
 	}
 	_, err := s.schedule(ctx, p, &carav1.ScheduleProjectRequest{
-		Action: "Abandon", Reason: "NodeLost", Message: fmt.Sprintf("node %s is lost; what it ran is swept when it comes back", node),
+		Action: api.ScheduleAbandon, Reason: api.ReasonNodeLost, Message: fmt.Sprintf("node %s is lost; what it ran is swept when it comes back", node),
 	})
 	return 0, err
 }

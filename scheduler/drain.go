@@ -46,10 +46,10 @@ func (s *Scheduler) drain(ctx context.Context, name string) error {
 	for _, d := range leave {
 		p, message := at.projects[d.Project], fmt.Sprintf("node %s is draining", name)
 		if d.Node == "" {
-			errs = append(errs, s.explain(ctx, p, api.StatusTrue, reasonDraining, message+", and the project stays: "+d.Why))
+			errs = append(errs, s.explain(ctx, p, api.StatusTrue, api.ReasonNodeDraining, message+", and the project stays: "+d.Why))
 			continue
 		}
-		errs = append(errs, s.assign(ctx, p, &carav1.ScheduleProjectRequest{Action: "Move", NodeRef: d.Node, Reason: reasonDraining, Message: message}))
+		errs = append(errs, s.assign(ctx, p, &carav1.ScheduleProjectRequest{Action: api.ScheduleMove, NodeRef: d.Node, Reason: api.ReasonNodeDraining, Message: message}))
 	}
 	return errors.Join(errs...)
 }

@@ -92,7 +92,7 @@ func (s *Scheduler) keepLost(ctx context.Context, p *carav1.Project, n *carav1.N
 	node := n.GetMetadata().GetName()
 	message := fmt.Sprintf("node %s is lost: %s", node, api.FindCondition(n.GetStatus().GetConditions(), api.CondReady).GetMessage())
 	if api.UpdateFailed(p) {
-		return 0, s.explain(ctx, p, api.StatusTrue, reasonLost, message+"; the project stays, "+staysUpdateFailed)
+		return 0, s.explain(ctx, p, api.StatusTrue, api.ReasonNodeLost, message+"; the project stays, "+staysUpdateFailed)
 	}
 	d, err := demand(p)
 	if err != nil {
@@ -107,9 +107,9 @@ func (s *Scheduler) keepLost(ctx context.Context, p *carav1.Project, n *carav1.N
 	}
 	s.mu.Unlock()
 	if to.Node == "" {
-		return 0, s.explain(ctx, p, api.StatusTrue, reasonLost, message+"; the project stays, "+to.Why)
+		return 0, s.explain(ctx, p, api.StatusTrue, api.ReasonNodeLost, message+"; the project stays, "+to.Why)
 	}
-	return 0, s.assign(ctx, p, &carav1.ScheduleProjectRequest{Action: "Move", NodeRef: to.Node, Reason: reasonLost, Message: message})
+	return 0, s.assign(ctx, p, &carav1.ScheduleProjectRequest{Action: api.ScheduleMove, NodeRef: to.Node, Reason: api.ReasonNodeLost, Message: message})
 }
 
 // staysUpdateFailed is why a project does not move whose newest spec has not come up. What serves is of the spec before,

@@ -119,7 +119,7 @@ func TestStormOfPushesAndDeliveriesEndsAtTheLast(t *testing.T) {
 
 func TestRetryAfterIsHonoured(t *testing.T) {
 	inTime(t, func(t *testing.T, m *timed, server *sourcetest.Server) {
-		busy := sources.Retry(sources.ReasonUnreachable, "answered 429")
+		busy := sources.Retry(api.ReasonUnreachable, "answered 429")
 		busy.RetryAfter = 10 * time.Minute
 		m.mu.Lock()
 		m.answers = func() error { return busy }

@@ -5,24 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
-)
 
-// Reasons of the FetchFailed condition.
-const (
-	ReasonUnreachable     = "Unreachable"
-	ReasonAuthFailed      = "AuthFailed"
-	ReasonHostKey         = "HostKeyRefused"
-	ReasonNotFound        = "RepositoryNotFound"
-	ReasonRefNotFound     = "RefNotFound"
-	ReasonPathNotFound    = "PathNotFound"
-	ReasonEmptyRepository = "EmptyRepository"
-	ReasonUnavailable     = "DirectoryUnavailable"
-	ReasonTooLarge        = "TooLarge"
-	ReasonInvalidSpec     = "InvalidSpec"
-	ReasonRefused         = "AddressRefused"
-	ReasonProtocol        = "ProtocolError"
-	ReasonInsecure        = "InsecureTransport"
-	ReasonReadFailed      = "ReadFailed"
+	"github.com/caravanserai/cara/api"
 )
 
 // ErrMoved says that the source changed while it was read. It is read again at once and nothing is reported.
@@ -65,7 +49,7 @@ func readError(ctx context.Context, err error, format string, args ...any) error
 	if _, known := errors.AsType[*Error](err); err == nil || known || errors.Is(err, ErrMoved) || ctx.Err() != nil {
 		return err
 	}
-	return Retry(ReasonReadFailed, "%s: %s", fmt.Sprintf(format, args...), clip(err.Error(), 1000))
+	return Retry(api.ReasonReadFailed, "%s: %s", fmt.Sprintf(format, args...), clip(err.Error(), 1000))
 }
 
 // safely calls a driver. A driver reads what strangers push: if it panics, that is an error of this read alone.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/bmatcuk/doublestar/v4"
 
+	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/manifest"
 )
@@ -28,12 +29,12 @@ func NewMatch(spec *carav1.SourceSpec) (*Match, error) {
 	m := &Match{include: spec.GetInclude(), exclude: spec.GetExclude()}
 	root := path.Clean("/" + spec.GetPath())[1:]
 	if slices.Contains(strings.Split(spec.GetPath(), "/"), "..") {
-		return nil, Human(ReasonInvalidSpec, "spec.path %q leaves the source; name a folder inside it", spec.GetPath())
+		return nil, Human(api.ReasonInvalidSpec, "spec.path %q leaves the source; name a folder inside it", spec.GetPath())
 	}
 	m.Root = root
 	for _, g := range append(append([]string{}, m.include...), m.exclude...) {
 		if !doublestar.ValidatePattern(g) {
-			return nil, Human(ReasonInvalidSpec, "%q in spec.include or spec.exclude is not a glob; see `**/*.yaml`", g)
+			return nil, Human(api.ReasonInvalidSpec, "%q in spec.include or spec.exclude is not a glob; see `**/*.yaml`", g)
 		}
 	}
 	return m, nil

@@ -109,7 +109,7 @@ func (p *pass) run(ctx context.Context) (time.Duration, error) {
 		p.st.hints.soon()
 		return secondLook / 2, nil
 	case errors.Is(err, ErrMoved):
-		return p.report(ctx, nil, Retry(ReasonUnavailable, "the source changes faster than it can be read; it will be tried again"))
+		return p.report(ctx, nil, Retry(api.ReasonDirectoryUnavailable, "the source changes faster than it can be read; it will be tried again"))
 	case errors.As(err, &bad):
 		return p.report(ctx, nil, bad)
 	}
@@ -206,7 +206,7 @@ func (p *pass) take(ctx context.Context, tree *Tree, head *carav1.Snapshot) (*ca
 		change = Delta(*reading, claims)
 	}
 	if most := cmp.Or(int(p.src.Spec.GetMaxProjects()), 10_000); change.Projects > most {
-		return nil, Human(ReasonTooLarge, "%d projects are declared and spec.maxProjects is %d: raise it, or narrow the source with spec.path or spec.include",
+		return nil, Human(api.ReasonTooLarge, "%d projects are declared and spec.maxProjects is %d: raise it, or narrow the source with spec.path or spec.include",
 			change.Projects, most)
 	}
 	if p.doubtful(tree, change, head) {
@@ -286,7 +286,7 @@ func (p *pass) parse(ctx context.Context, tree *Tree, claims []*carav1.Claim) (*
 			return nil, readError(ctx, err, "read %s at %.12s", f.Path, tree.Revision)
 		}
 		if total += int64(len(data)); total > MaxSnapshotBytes {
-			return nil, Human(ReasonTooLarge, "the manifests are larger than %d MiB together, the limit of a source: narrow it with spec.path or spec.include", MaxSnapshotBytes>>20)
+			return nil, Human(api.ReasonTooLarge, "the manifests are larger than %d MiB together, the limit of a source: narrow it with spec.path or spec.include", MaxSnapshotBytes>>20)
 		}
 		r.Files = append(r.Files, parseFile(f, data))
 	}
@@ -309,7 +309,7 @@ func (p *pass) open(ctx context.Context) error {
 		opener = p.cfg.Dir
 	}
 	if opener == nil {
-		return Human(ReasonInvalidSpec, "this server reads no sources of this sort")
+		return Human(api.ReasonInvalidSpec, "this server reads no sources of this sort")
 	}
 	var driver Driver
 	err = safely(func() (err error) {
@@ -346,7 +346,7 @@ func (p *pass) secret(ctx context.Context) (map[string][]byte, error) {
 	}
 	switch api.Code(err) {
 	case codes.NotFound, codes.FailedPrecondition:
-		return nil, Human(ReasonAuthFailed, "Secret %q, which spec.git.secretRef names, does not exist; create it with `caractrl apply`", name)
+		return nil, Human(api.ReasonAuthFailed, "Secret %q, which spec.git.secretRef names, does not exist; create it with `caractrl apply`", name)
 	case codes.Canceled, codes.DeadlineExceeded, codes.Unavailable, codes.Unauthenticated:
 		return nil, fmt.Errorf("get secret %s: %w", name, err) // the API cannot be reached, also not for a report
 	}

@@ -92,7 +92,7 @@ func (p *pass) publish(ctx context.Context, head *carav1.Snapshot, change Change
 	switch api.Code(err) {
 	case codes.OK:
 	case codes.InvalidArgument, codes.FailedPrecondition, codes.ResourceExhausted:
-		return Human("PublishRefused", "the server refuses the snapshot: %s", clip(api.ProblemOf(err).GetDetail(), 1000))
+		return Human(api.ReasonPublishRefused, "the server refuses the snapshot: %s", clip(api.ProblemOf(err).GetDetail(), 1000))
 	default:
 		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF

@@ -104,7 +104,7 @@ func TestASourceThatNeverStandsStillIsReported(t *testing.T) {
 	w := sourcetest.New(t, g)
 	w.Start()
 	w.Create()
-	if reason, message := w.Condition(api.CondFetchFailed, api.StatusTrue); reason != sources.ReasonUnavailable {
+	if reason, message := w.Condition(api.CondFetchFailed, api.StatusTrue); reason != api.ReasonDirectoryUnavailable {
 		t.Errorf("%s: %s", reason, message)
 	}
 }

@@ -13,15 +13,6 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Reasons of the events that sources write.
-const (
-	eventFetchFailed = "FetchFailed"
-	eventFetched     = "FetchRecovered"
-	eventInvalid     = "InvalidManifests"
-	eventValid       = "ManifestsRecovered"
-	eventDegraded    = "WatchDegraded"
-)
-
 // report writes what a pass found: the poll, always, which the server keeps in memory; conditions where they changed;
 // an event where something broke or was mended. bad is nil where head could be read.
 func (p *pass) report(ctx context.Context, head *carav1.Snapshot, bad *Error) (time.Duration, error) {
@@ -120,14 +111,14 @@ func (p *pass) conditions(head *carav1.Snapshot, bad *Error) []*carav1.Condition
 	}
 	reason := ""
 	if degraded != "" {
-		reason = "Polling"
+		reason = api.ReasonPolling
 	}
 	return append(all, condition(api.CondWatchDegraded, reason, degraded))
 }
 
 func invalid(head *carav1.Snapshot) string {
 	if head.GetErrorCount() > 0 {
-		return "InvalidFiles"
+		return api.ReasonInvalidFiles
 	}
 	return ""
 }
@@ -170,7 +161,7 @@ func count(n int, what string) string {
 // condition is True with a reason, False without one.
 func condition(typ, reason, message string) *carav1.Condition {
 	if reason == "" {
-		return &carav1.Condition{Type: typ, Status: api.StatusFalse, Reason: "No" + typ}
+		return &carav1.Condition{Type: typ, Status: api.StatusFalse, Reason: api.Not(typ)}
 	}
 	return &carav1.Condition{Type: typ, Status: api.StatusTrue, Reason: reason, Message: message}
 }
@@ -178,29 +169,29 @@ func condition(typ, reason, message string) *carav1.Condition {
 // event tells of a condition that changed.
 func (p *pass) event(c *carav1.Condition) *carav1.Event {
 	e := &carav1.Event{
-		ApiVersion: api.APIVersion, Kind: api.KindEvent, Type: "Warning", Message: c.Message,
+		ApiVersion: api.APIVersion, Kind: api.KindEvent, Type: api.EventWarning, Message: c.Message,
 		Object: &carav1.ObjectRef{Kind: api.KindSource, Name: p.src.Metadata.Name, Uid: p.src.Metadata.Uid},
 	}
 	broken := c.Status == api.StatusTrue
 	switch c.Type {
 	case api.CondFetchFailed:
-		e.Reason = eventFetchFailed
+		e.Reason = api.CondFetchFailed
 		if !broken {
-			e.Reason, e.Message = eventFetched, "the source can be read again"
+			e.Reason, e.Message = api.ReasonFetchRecovered, "the source can be read again"
 		}
 	case api.CondInvalidManifests:
-		e.Reason = eventInvalid
+		e.Reason = api.CondInvalidManifests
 		if !broken {
-			e.Reason, e.Message = eventValid, "every manifest can be read again"
+			e.Reason, e.Message = api.ReasonManifestsRecovered, "every manifest can be read again"
 		}
 	default:
-		e.Reason = eventDegraded
+		e.Reason = api.CondWatchDegraded
 		if !broken {
 			e.Message = "changes are noticed at once again"
 		}
 	}
 	if !broken {
-		e.Type = "Normal"
+		e.Type = api.EventNormal
 	}
 	return e
 }

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/google/renameio/v2"
+
+	"github.com/caravanserai/cara/api"
 )
 
 const (
@@ -54,7 +56,7 @@ func newKey(node string) (keyPEM, request []byte, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("encode the key: %w", err)
 	}
-	template := &x509.CertificateRequest{Subject: pkix.Name{CommonName: "node/" + node}}
+	template := &x509.CertificateRequest{Subject: pkix.Name{CommonName: api.PrefixNode + node}}
 	der, err := x509.CreateCertificateRequest(rand.Reader, template, key)
 	if err != nil {
 		return nil, nil, fmt.Errorf("make a certificate request: %w", err)
@@ -80,7 +82,7 @@ func (s stored) parse() (*identity, error) {
 	if err := cert.Leaf.CheckSignatureFrom(ca); err != nil {
 		return nil, fmt.Errorf("the certificate is not the authority's: %w", err)
 	}
-	if want := "node/" + s.Node; cert.Leaf.Subject.CommonName != want {
+	if want := api.PrefixNode + s.Node; cert.Leaf.Subject.CommonName != want {
 		return nil, fmt.Errorf("the certificate is for %q and not for %q", cert.Leaf.Subject.CommonName, want)
 	}
 	roots := x509.NewCertPool()

@@ -18,10 +18,9 @@ import (
 	"fmt"
 	"strings"
 	"time"
-)
 
-// nodePrefix begins the common name of every node's certificate.
-const nodePrefix = "node/"
+	"github.com/caravanserai/cara/api"
+)
 
 // TLS secures connections between agents.
 type TLS struct {
@@ -86,7 +85,7 @@ func (t TLS) verify(chain []*x509.Certificate) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("the other side is not an agent of this cluster: %w", err)
 	}
-	node, ok := strings.CutPrefix(chain[0].Subject.CommonName, nodePrefix)
+	node, ok := strings.CutPrefix(chain[0].Subject.CommonName, api.PrefixNode)
 	if !ok || node == "" {
 		return "", errors.New("the other side is not an agent of this cluster: its certificate names no node")
 	}
@@ -99,6 +98,6 @@ func Node(state *tls.ConnectionState) string {
 	if state == nil || len(state.PeerCertificates) == 0 {
 		return ""
 	}
-	node, _ := strings.CutPrefix(state.PeerCertificates[0].Subject.CommonName, nodePrefix)
+	node, _ := strings.CutPrefix(state.PeerCertificates[0].Subject.CommonName, api.PrefixNode)
 	return node
 }

@@ -14,12 +14,12 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/caravanserai/cara/api"
 )
 
 // NodeLifetime is how long a node's certificate lasts. The agent renews it at half of it.
 const NodeLifetime = 30 * 24 * time.Hour
-
-const nodePrefix = "node/"
 
 var (
 	// ErrRequest says that a certificate request cannot be signed.
@@ -56,7 +56,7 @@ func (i *Identity) SignNode(request []byte, node string) ([]byte, NodeCertificat
 	}
 	now := i.now()
 	template := &x509.Certificate{
-		Subject:     pkix.Name{CommonName: nodePrefix + node},
+		Subject:     pkix.Name{CommonName: api.PrefixNode + node},
 		NotBefore:   now.Add(-skew),
 		NotAfter:    now.Add(NodeLifetime),
 		KeyUsage:    x509.KeyUsageDigitalSignature,
@@ -115,7 +115,7 @@ func (i *Identity) PeerNode(state *tls.ConnectionState) (cert NodeCertificate, o
 		return NodeCertificate{}, false, nil
 	}
 	leaf := state.PeerCertificates[0]
-	node, isNode := strings.CutPrefix(leaf.Subject.CommonName, nodePrefix)
+	node, isNode := strings.CutPrefix(leaf.Subject.CommonName, api.PrefixNode)
 	if len(state.VerifiedChains) == 0 || !isNode || node == "" {
 		return NodeCertificate{}, false, fmt.Errorf("%w: it is not a node's certificate of this cluster", ErrCertificate)
 	}

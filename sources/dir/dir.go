@@ -8,6 +8,7 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 
+	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/sources"
 )
@@ -48,7 +49,7 @@ func New(cfg Config) *Dir {
 func (d *Dir) Open(spec *carav1.SourceSpec, _ map[string][]byte) (sources.Driver, error) {
 	root := spec.GetDir().GetPath()
 	if !filepath.IsAbs(root) {
-		return nil, sources.Human(sources.ReasonInvalidSpec, "spec.dir.path %q is not absolute; name the directory from / on, as the server's machine has it", root)
+		return nil, sources.Human(api.ReasonInvalidSpec, "spec.dir.path %q is not absolute; name the directory from / on, as the server's machine has it", root)
 	}
 	match, err := sources.NewMatch(spec)
 	if err != nil {

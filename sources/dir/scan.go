@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/manifest"
 	"github.com/caravanserai/cara/sources"
@@ -68,13 +69,13 @@ func (d *driver) scan(ctx context.Context) (*scan, error) {
 	}
 	dev := device(info)
 	if w.s.visited == 0 && d.dev != 0 && dev != d.dev {
-		return nil, sources.Retry(sources.ReasonUnavailable, "directory %s is empty and its file system is gone: mount it again", d.root)
+		return nil, sources.Retry(api.ReasonDirectoryUnavailable, "directory %s is empty and its file system is gone: mount it again", d.root)
 	}
 	if w.s.visited > 0 {
 		d.dev = dev
 	}
 	if m := d.match.Root; m != "" && !slices.Contains(w.s.dirs, path.Join(d.root, m)) {
-		return nil, sources.Human(sources.ReasonPathNotFound, "path %q does not exist in %s; check spec.path", m, d.root)
+		return nil, sources.Human(api.ReasonPathNotFound, "path %q does not exist in %s; check spec.path", m, d.root)
 	}
 	slices.SortFunc(w.s.unread, func(a, b sources.Unread) int { return strings.Compare(a.Path, b.Path) })
 	if d.watchHidden { // what keeps projects must be noticed when it goes
@@ -91,13 +92,13 @@ func (d *driver) scan(ctx context.Context) (*scan, error) {
 func (d *driver) unavailable(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return sources.Retry(sources.ReasonUnavailable, "directory %s does not exist; make it, mount it, or change spec.dir.path", d.root)
+		return sources.Retry(api.ReasonDirectoryUnavailable, "directory %s does not exist; make it, mount it, or change spec.dir.path", d.root)
 	case errors.Is(err, fs.ErrPermission):
-		return sources.Human(sources.ReasonUnavailable, "directory %s may not be read by the user that cara-server runs as", d.root)
+		return sources.Human(api.ReasonDirectoryUnavailable, "directory %s may not be read by the user that cara-server runs as", d.root)
 	case notDir(d.root):
-		return sources.Human(sources.ReasonUnavailable, "%s is not a directory; change spec.dir.path", d.root)
+		return sources.Human(api.ReasonDirectoryUnavailable, "%s is not a directory; change spec.dir.path", d.root)
 	}
-	return sources.Retry(sources.ReasonUnavailable, "directory %s cannot be read: %s", d.root, reason(err))
+	return sources.Retry(api.ReasonDirectoryUnavailable, "directory %s cannot be read: %s", d.root, reason(err))
 }
 
 func notDir(path string) bool {
@@ -146,7 +147,7 @@ func (w *walker) folder(root *os.Root, rel string, depth int) error {
 		return err
 	}
 	if depth > maxNested {
-		return sources.Human(sources.ReasonTooLarge, "folders are nested more than %d deep at %.100q...; leave them out with spec.exclude", maxNested, rel)
+		return sources.Human(api.ReasonTooLarge, "folders are nested more than %d deep at %.100q...; leave them out with spec.exclude", maxNested, rel)
 	}
 	f, err := root.Open(".")
 	if err != nil {
@@ -159,7 +160,7 @@ func (w *walker) folder(root *os.Root, rel string, depth int) error {
 	}
 	for _, e := range entries {
 		if w.s.visited++; w.s.visited > maxVisited {
-			return sources.Human(sources.ReasonTooLarge, "%s holds more than %d files; narrow it with spec.dir.path or spec.exclude", w.root, maxVisited)
+			return sources.Human(api.ReasonTooLarge, "%s holds more than %d files; narrow it with spec.dir.path or spec.exclude", w.root, maxVisited)
 		}
 		if err := w.entry(root, path.Join(rel, e.Name()), e, depth); err != nil {
 			return err
@@ -176,7 +177,7 @@ func (w *walker) gone(rel string, err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("read %s: %w", rel, sources.ErrMoved)
 	}
-	return sources.Retry(sources.ReasonUnavailable, "folder %s in %s cannot be read: %s", rel, w.root, reason(err))
+	return sources.Retry(api.ReasonDirectoryUnavailable, "folder %s in %s cannot be read: %s", rel, w.root, reason(err))
 }
 
 func (w *walker) entry(root *os.Root, rel string, e fs.DirEntry, depth int) error {
@@ -238,7 +239,7 @@ func (w *walker) problem(rel, message string) {
 // file takes one manifest into the scan. It is read only where its stamp does not prove that it is unchanged.
 func (w *walker) file(root *os.Root, rel string, e fs.DirEntry) error {
 	if len(w.s.files) == sources.MaxFiles {
-		return sources.Human(sources.ReasonTooLarge, "more than %d manifest files; the limit of a source: narrow it with spec.path or spec.include", sources.MaxFiles)
+		return sources.Human(api.ReasonTooLarge, "more than %d manifest files; the limit of a source: narrow it with spec.path or spec.include", sources.MaxFiles)
 	}
 	info, err := e.Info() // was looked up with the listing
 	if e.Type()&fs.ModeSymlink != 0 {

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/sources"
 )
@@ -34,7 +35,7 @@ func TestUnmounted(t *testing.T) {
 	d.dev++
 	_, err = d.Probe(t.Context(), 0)
 	var e *sources.Error
-	if !errors.As(err, &e) || e.Reason != sources.ReasonUnavailable || e.Human {
+	if !errors.As(err, &e) || e.Reason != api.ReasonDirectoryUnavailable || e.Human {
 		t.Errorf("err = %v", err)
 	}
 }

@@ -259,10 +259,10 @@ func TestErrors(t *testing.T) {
 		human     bool
 		want      string
 	}{
-		"missing":      {f.root + ".no", "", sources.ReasonUnavailable, false, "directory PATH does not exist; make it, mount it, or change spec.dir.path"},
-		"a file":       {f.root + ".file", "", sources.ReasonUnavailable, true, "PATH is not a directory; change spec.dir.path"},
-		"relative":     {"manifests", "", sources.ReasonInvalidSpec, true, `spec.dir.path "PATH" is not absolute; name the directory from / on, as the server's machine has it`},
-		"path missing": {f.root, "deploy", sources.ReasonPathNotFound, true, `path "deploy" does not exist in PATH; check spec.path`},
+		"missing":      {f.root + ".no", "", api.ReasonDirectoryUnavailable, false, "directory PATH does not exist; make it, mount it, or change spec.dir.path"},
+		"a file":       {f.root + ".file", "", api.ReasonDirectoryUnavailable, true, "PATH is not a directory; change spec.dir.path"},
+		"relative":     {"manifests", "", api.ReasonInvalidSpec, true, `spec.dir.path "PATH" is not absolute; name the directory from / on, as the server's machine has it`},
+		"path missing": {f.root, "deploy", api.ReasonPathNotFound, true, `path "deploy" does not exist in PATH; check spec.path`},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

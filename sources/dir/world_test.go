@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/testneed"
 	"github.com/caravanserai/cara/sources"
@@ -133,7 +134,7 @@ func TestMountedRootThatIsUnmounted(t *testing.T) {
 	f.must(syscall.Unmount(f.root, syscall.MNT_DETACH))
 	mounted = false
 	reason, message := w.Condition("FetchFailed", "True")
-	if reason != sources.ReasonUnavailable || !strings.HasPrefix(message, "directory "+f.root+" is empty and its file system is gone: mount it again") {
+	if reason != api.ReasonDirectoryUnavailable || !strings.HasPrefix(message, "directory "+f.root+" is empty and its file system is gone: mount it again") {
 		t.Errorf("%s: %s", reason, message)
 	}
 	if got := w.Claims(); !slices.Equal(got, []string{"a a.yaml:1"}) || len(w.Server.Publishes()) != 1 {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/testgit"
 	"github.com/caravanserai/cara/sources"
@@ -93,7 +94,7 @@ func TestADamagedRepositoryIsReported(t *testing.T) {
 			damage(t, filepath.Join(r.url, "objects", hash[:2], hash[2:]))
 			_, _, err := contents(t, at(r.url), nil, config())
 			var e *sources.Error
-			if !errors.As(err, &e) || e.Reason != sources.ReasonReadFailed || !strings.HasPrefix(e.Message, "a.yaml in "+r.url) || !strings.Contains(e.Message, hash) {
+			if !errors.As(err, &e) || e.Reason != api.ReasonReadFailed || !strings.HasPrefix(e.Message, "a.yaml in "+r.url) || !strings.Contains(e.Message, hash) {
 				t.Errorf("err = %v, want one that names a.yaml and object %s", err, hash)
 			}
 		})
@@ -293,7 +294,7 @@ func TestAPasswordIsNotSentInTheClear(t *testing.T) {
 	before, _, _ := server.Totals()
 	_, _, err := contents(t, spec, secret, config())
 	var e *sources.Error
-	if after, _, _ := server.Totals(); !errors.As(err, &e) || e.Reason != sources.ReasonInsecure || !strings.Contains(e.Message, "spec.git.insecure: true") || after != before {
+	if after, _, _ := server.Totals(); !errors.As(err, &e) || e.Reason != api.ReasonInsecureTransport || !strings.Contains(e.Message, "spec.git.insecure: true") || after != before {
 		t.Errorf("err = %v, %v requests", err, after)
 	}
 	spec.Git.Insecure = true
@@ -379,7 +380,7 @@ func TestProxy(t *testing.T) {
 	}
 	_, _, err = contents(t, at(server.RepoURL("app")), nil, cfg)
 	var e *sources.Error
-	if !errors.As(err, &e) || e.Reason != sources.ReasonRefused || len(asked) != 0 {
+	if !errors.As(err, &e) || e.Reason != api.ReasonAddressRefused || len(asked) != 0 {
 		t.Errorf("a loopback address through the proxy: %v", err)
 	}
 	t.Setenv("HTTP_PROXY", "http://proxy.invalid:1")

@@ -10,6 +10,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	gitobject "github.com/go-git/go-git/v5/plumbing/object"
 
+	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/sources"
 )
 
@@ -41,7 +42,7 @@ func findCommit(objs objects, h plumbing.Hash) (commit, error) {
 			}
 			h = plumbing.NewHash(string(to[:40]))
 		default:
-			return commit{}, sources.Human(sources.ReasonRefNotFound, "spec.git.ref leads to a %s, not to a commit", o.typ)
+			return commit{}, sources.Human(api.ReasonRefNotFound, "spec.git.ref leads to a %s, not to a commit", o.typ)
 		}
 	}
 	return commit{}, broken(errors.New("tags of tags without end"))
@@ -99,9 +100,9 @@ func checkRoot(ctx context.Context, objs objects, c commit, m *sources.Match, wh
 		e, ok := lookup(o.data, part)
 		switch {
 		case !ok:
-			return sources.Human(sources.ReasonPathNotFound, "path %q does not exist in %s: there is no %q; check spec.path", m.Root, where, walked)
+			return sources.Human(api.ReasonPathNotFound, "path %q does not exist in %s: there is no %q; check spec.path", m.Root, where, walked)
 		case e.mode != modeDir:
-			return sources.Human(sources.ReasonPathNotFound, "path %q is not a folder in %s: %q is a file, link or submodule; check spec.path", m.Root, where, walked)
+			return sources.Human(api.ReasonPathNotFound, "path %q is not a folder in %s: %q is a file, link or submodule; check spec.path", m.Root, where, walked)
 		}
 		at = e.hash
 	}

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/sources"
 )
 
@@ -49,11 +50,11 @@ func readCredentials(a address, secret map[string][]byte, insecure bool) (creden
 	c.id = hex.EncodeToString(h.Sum(nil))
 	c.secrets = spellings(text(secret["username"]), c.user, c.password, text(c.sshPassphrase), text(c.sshKey))
 	if a.scheme == "http" && c.password != "" && !insecure {
-		return credentials{}, sources.Human(sources.ReasonInsecure,
+		return credentials{}, sources.Human(api.ReasonInsecureTransport,
 			"the Secret's password would be sent over http://, where everybody on the way can read it; use https://, or set spec.git.insecure: true if that is meant")
 	}
 	if len(c.ca) > 0 && !x509.NewCertPool().AppendCertsFromPEM(c.ca) {
-		return credentials{}, sources.Human(sources.ReasonInvalidSpec, "the Secret's ca.crt holds no PEM certificate")
+		return credentials{}, sources.Human(api.ReasonInvalidSpec, "the Secret's ca.crt holds no PEM certificate")
 	}
 	if a.scheme == "ssh" {
 		return c, c.checkSSH()
@@ -64,10 +65,10 @@ func readCredentials(a address, secret map[string][]byte, insecure bool) (creden
 func (c credentials) checkSSH() error {
 	switch {
 	case len(c.knownHosts) == 0:
-		return sources.Human(sources.ReasonHostKey,
+		return sources.Human(api.ReasonHostKeyRefused,
 			"ssh needs the server's host key: add `known_hosts` (from `ssh-keyscan HOST`, checked) to the Secret that spec.git.secretRef names")
 	case len(c.sshKey) == 0 && c.password == "":
-		return sources.Human(sources.ReasonAuthFailed,
+		return sources.Human(api.ReasonAuthFailed,
 			"ssh needs a key: add `ssh-privatekey` to the Secret that spec.git.secretRef names")
 	}
 	return nil

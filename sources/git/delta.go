@@ -8,6 +8,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/format/packfile"
 
+	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/sources"
 )
 
@@ -35,7 +36,7 @@ func (p *pack) resolve(types ...plumbing.ObjectType) error {
 			return nil
 		}
 		if live += int64(len(data)); live > maxLive {
-			return sources.Human(sources.ReasonTooLarge, "the pack's deltas need more than %s of memory", size(maxLive))
+			return sources.Human(api.ReasonTooLarge, "the pack's deltas need more than %s of memory", size(maxLive))
 		}
 		on := &base{typ, data, len(children)}
 		for _, c := range children {
@@ -101,7 +102,7 @@ func (p *pack) settle(typ plumbing.ObjectType, hash plumbing.Hash, data []byte) 
 		return nil
 	}
 	if p.keptsz += int64(len(data)); p.keptsz > sources.MaxSnapshotBytes {
-		return sources.Human(sources.ReasonTooLarge, "the manifests are larger than %s together; the limit of a snapshot", size(sources.MaxSnapshotBytes))
+		return sources.Human(api.ReasonTooLarge, "the manifests are larger than %s together; the limit of a snapshot", size(sources.MaxSnapshotBytes))
 	}
 	p.kept[hash] = data
 	return nil
@@ -129,7 +130,7 @@ func (p *pack) apply(scan *packfile.Scanner, s step) ([]byte, error) {
 		return nil, nil
 	}
 	if p.built += int64(to); p.built > maxInflated {
-		return nil, sources.Human(sources.ReasonTooLarge, "the commit's files are larger than %s unpacked; keep the manifests in a repository or branch of their own", size(maxInflated))
+		return nil, sources.Human(api.ReasonTooLarge, "the commit's files are larger than %s unpacked; keep the manifests in a repository or branch of their own", size(maxInflated))
 	}
 	data, err := packfile.PatchDelta(s.on.data, delta)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/crypto/ssh/knownhosts"
 
+	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/sources"
 )
 
@@ -33,7 +34,7 @@ func explain(ctx context.Context, a address, c credentials, err error) error {
 		return known
 	}
 	if cause := context.Cause(ctx); errors.Is(cause, errStalled) {
-		return sources.Retry(sources.ReasonUnreachable, "%s stopped sending; it will be tried again", a)
+		return sources.Retry(api.ReasonUnreachable, "%s stopped sending; it will be tried again", a)
 	} else if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return context.Canceled
 	}
@@ -46,21 +47,21 @@ func explain(ctx context.Context, a address, c credentials, err error) error {
 	var dns *net.DNSError
 	switch {
 	case errors.As(err, &redirect):
-		return sources.Human(sources.ReasonRefused, "%s redirects to another host (%s), which is not followed; put the new address in spec.git.url", a, redirect.to)
+		return sources.Human(api.ReasonAddressRefused, "%s redirects to another host (%s), which is not followed; put the new address in spec.git.url", a, redirect.to)
 	case errors.As(err, &refused):
-		return sources.Human(sources.ReasonRefused,
+		return sources.Human(api.ReasonAddressRefused,
 			"%s is at %s, a loopback, link-local or private address; start cara-server with --allow-source-cidr %s/%d to allow it",
 			a, refused.addr, refused.addr, refused.addr.BitLen())
 	case errors.As(err, &said):
 		return explainRemote(a, c, said)
 	case errors.As(err, &dns) && dns.IsNotFound:
-		return sources.Retry(sources.ReasonUnreachable, "%s: the host name does not resolve; check spec.git.url and DNS", a)
+		return sources.Retry(api.ReasonUnreachable, "%s: the host name does not resolve; check spec.git.url and DNS", a)
 	case errors.Is(err, errAbsent), errors.Is(err, errCorrupt):
-		return sources.Retry(sources.ReasonReadFailed, "%s is damaged: %s; run `git fsck` there", a, c.scrub(err.Error()))
+		return sources.Retry(api.ReasonReadFailed, "%s is damaged: %s; run `git fsck` there", a, c.scrub(err.Error()))
 	case errors.Is(err, errNotPack):
-		return sources.Retry(sources.ReasonProtocol, "%s sent a pack that cannot be read: %s", a, c.scrub(err.Error()))
+		return sources.Retry(api.ReasonProtocolError, "%s sent a pack that cannot be read: %s", a, c.scrub(err.Error()))
 	}
-	return sources.Retry(sources.ReasonUnreachable, "%s cannot be reached: %s", a, c.scrub(innermost(err)))
+	return sources.Retry(api.ReasonUnreachable, "%s cannot be reached: %s", a, c.scrub(innermost(err)))
 }
 
 // explainTrust is about certificates and host keys.
@@ -73,18 +74,18 @@ func explainTrust(a address, c credentials, err error) error {
 	var revoked *knownhosts.RevokedError
 	switch {
 	case errors.As(err, &unknown):
-		return sources.Human(sources.ReasonAuthFailed, "%s has a certificate of an unknown authority; add `ca.crt` to the Secret that spec.git.secretRef names", a)
+		return sources.Human(api.ReasonAuthFailed, "%s has a certificate of an unknown authority; add `ca.crt` to the Secret that spec.git.secretRef names", a)
 	case errors.As(err, &hostname), errors.As(err, &invalid), errors.As(err, &verify):
-		return sources.Human(sources.ReasonAuthFailed, "%s has a certificate that is not valid for it: %s", a, innermost(err))
+		return sources.Human(api.ReasonAuthFailed, "%s has a certificate that is not valid for it: %s", a, innermost(err))
 	case errors.As(err, &key) && len(key.Want) > 0:
-		return sources.Human(sources.ReasonHostKey, "%s shows another host key than `known_hosts` has: somebody may be in between; if the key was changed on purpose, update the Secret", a)
+		return sources.Human(api.ReasonHostKeyRefused, "%s shows another host key than `known_hosts` has: somebody may be in between; if the key was changed on purpose, update the Secret", a)
 	case errors.As(err, &key) && len(c.badLines) > 0:
-		return sources.Human(sources.ReasonHostKey, "%s is not in the Secret's `known_hosts`, where these cannot be read: %s; add its line (from `ssh-keyscan`, checked)",
+		return sources.Human(api.ReasonHostKeyRefused, "%s is not in the Secret's `known_hosts`, where these cannot be read: %s; add its line (from `ssh-keyscan`, checked)",
 			a, lineNumbers(c.badLines))
 	case errors.As(err, &key):
-		return sources.Human(sources.ReasonHostKey, "%s is not in the Secret's `known_hosts`; add its line (from `ssh-keyscan`, checked)", a)
+		return sources.Human(api.ReasonHostKeyRefused, "%s is not in the Secret's `known_hosts`; add its line (from `ssh-keyscan`, checked)", a)
 	case errors.As(err, &revoked):
-		return sources.Human(sources.ReasonHostKey, "%s shows a host key that `known_hosts` marks as revoked", a)
+		return sources.Human(api.ReasonHostKeyRefused, "%s shows a host key that `known_hosts` marks as revoked", a)
 	}
 	return nil
 }
@@ -94,15 +95,15 @@ func explainRemote(a address, c credentials, e *remoteError) error {
 	said := strings.ToLower(e.said)
 	switch {
 	case strings.Contains(said, "not our ref"), strings.Contains(said, "unadvertised object"):
-		return &noCommit{sources.Human(sources.ReasonRefNotFound,
+		return &noCommit{sources.Human(api.ReasonRefNotFound,
 			"%s has no such commit, or gives none out by hash; follow a branch or tag, or check spec.git.ref.commit", a)}
 	case strings.Contains(said, "not found"), strings.Contains(said, "does not exist"), strings.Contains(said, "no such"),
 		strings.Contains(said, "does not appear to be a git repository"):
-		return sources.Human(sources.ReasonNotFound, "%s does not exist, or the credentials may not see it: %s", a, c.scrub(e.said))
+		return sources.Human(api.ReasonRepositoryNotFound, "%s does not exist, or the credentials may not see it: %s", a, c.scrub(e.said))
 	case strings.Contains(said, "denied"), strings.Contains(said, "permission"), strings.Contains(said, "authent"):
-		return sources.Human(sources.ReasonAuthFailed, "%s refused access: %s", a, c.scrub(e.said))
+		return sources.Human(api.ReasonAuthFailed, "%s refused access: %s", a, c.scrub(e.said))
 	}
-	return sources.Retry(sources.ReasonProtocol, "%s says: %s", a, c.scrub(e.said))
+	return sources.Retry(api.ReasonProtocolError, "%s says: %s", a, c.scrub(e.said))
 }
 
 // explainFile is about one manifest of a tree that could be read.
@@ -112,7 +113,7 @@ func explainFile(ctx context.Context, where, path string, err error) error {
 	if known || unfit || ctx.Err() != nil {
 		return err
 	}
-	return sources.Retry(sources.ReasonReadFailed, "%s in %s cannot be read: %s; run `git fsck` there", path, where, credentials{}.scrub(err.Error()))
+	return sources.Retry(api.ReasonReadFailed, "%s in %s cannot be read: %s; run `git fsck` there", path, where, credentials{}.scrub(err.Error()))
 }
 
 // innermost is the last error of a chain: those around it quote URLs.

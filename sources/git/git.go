@@ -13,6 +13,7 @@ import (
 
 	"github.com/go-git/go-git/v5/plumbing"
 
+	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/sources"
 )
@@ -216,14 +217,14 @@ func (d *driver) moved(ctx context.Context, err error) error {
 	if !ok || found.want != d.last.want {
 		return fmt.Errorf("fetch %s: %w", d.last.want, sources.ErrMoved)
 	}
-	return sources.Retry(sources.ReasonReadFailed, "%s lists %.12s as %s and does not give it out; run `git fsck` there",
+	return sources.Retry(api.ReasonReadFailed, "%s lists %.12s as %s and does not give it out; run `git fsck` there",
 		d.addr, d.last.want, cmp.Or(d.last.name, "HEAD"))
 }
 
 func (d *driver) tree(ctx context.Context, objs objects) (*sources.Tree, error) {
 	c, err := findCommit(objs, plumbing.NewHash(d.last.want))
 	if errors.Is(err, errAbsent) {
-		return nil, d.moved(ctx, sources.Human(sources.ReasonRefNotFound, "%s has no commit %s; check spec.git.ref", d.addr, d.last.want))
+		return nil, d.moved(ctx, sources.Human(api.ReasonRefNotFound, "%s has no commit %s; check spec.git.ref", d.addr, d.last.want))
 	}
 	if err != nil {
 		return nil, err

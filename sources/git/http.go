@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/sources"
 )
 
@@ -98,7 +99,7 @@ func (r *httpRemote) greet(ctx context.Context) (*advert, error) {
 	}
 	defer closeBody(resp)
 	if t := resp.Header.Get("Content-Type"); !strings.HasPrefix(t, serviceType+"-advertisement") {
-		return nil, sources.Human(sources.ReasonNotFound, "%s is not a git repository that speaks the smart protocol; check spec.git.url", r.addr)
+		return nil, sources.Human(api.ReasonRepositoryNotFound, "%s is not a git repository that speaks the smart protocol; check spec.git.url", r.addr)
 	}
 	a, err := readAdvert(newPktReader(limit(resp.Body, dog, maxListing, "the list of refs")))
 	if err != nil {
@@ -196,7 +197,7 @@ func (r *httpRemote) post(ctx context.Context, body []byte) (*http.Response, err
 	}
 	if t := resp.Header.Get("Content-Type"); !strings.HasPrefix(t, serviceType+"-result") {
 		closeBody(resp)
-		return nil, sources.Retry(sources.ReasonProtocol, "%s answered a fetch with content type %q", r.addr, r.creds.scrub(t))
+		return nil, sources.Retry(api.ReasonProtocolError, "%s answered a fetch with content type %q", r.addr, r.creds.scrub(t))
 	}
 	return resp, nil
 }
@@ -204,7 +205,7 @@ func (r *httpRemote) post(ctx context.Context, body []byte) (*http.Response, err
 func (r *httpRemote) do(ctx context.Context, method, address string, body []byte) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, address, bytes.NewReader(body))
 	if err != nil {
-		return nil, sources.Human(sources.ReasonInvalidSpec, "spec.git.url is not a valid URL; see https://host/team/repo.git")
+		return nil, sources.Human(api.ReasonInvalidSpec, "spec.git.url is not a valid URL; see https://host/team/repo.git")
 	}
 	req.Header.Set("User-Agent", "git/"+agent)
 	req.Header.Set("Git-Protocol", "version=2")
@@ -240,15 +241,15 @@ func (r *httpRemote) status(resp *http.Response) error {
 	}
 	switch code := resp.StatusCode; {
 	case code == http.StatusUnauthorized || code == http.StatusForbidden:
-		return sources.Human(sources.ReasonAuthFailed, "%s refused access (%d): %s", r.addr, code, withSecret)
+		return sources.Human(api.ReasonAuthFailed, "%s refused access (%d): %s", r.addr, code, withSecret)
 	case code == http.StatusNotFound || code == http.StatusGone:
-		return sources.Human(sources.ReasonNotFound, "%s does not exist, or the credentials may not see it (%d); check spec.git.url and spec.git.secretRef", r.addr, code)
+		return sources.Human(api.ReasonRepositoryNotFound, "%s does not exist, or the credentials may not see it (%d); check spec.git.url and spec.git.secretRef", r.addr, code)
 	case code == http.StatusTooManyRequests || code >= 500:
-		e := sources.Retry(sources.ReasonUnreachable, "%s answered %d %s; it will be tried again", r.addr, code, http.StatusText(code))
+		e := sources.Retry(api.ReasonUnreachable, "%s answered %d %s; it will be tried again", r.addr, code, http.StatusText(code))
 		e.RetryAfter = retryAfter(resp.Header.Get("Retry-After"), r.cfg.Now())
 		return e
 	default:
-		return sources.Human(sources.ReasonNotFound, "%s answered %s; check spec.git.url", r.addr, fmt.Sprintf("%d %s", code, http.StatusText(code)))
+		return sources.Human(api.ReasonRepositoryNotFound, "%s answered %s; check spec.git.url", r.addr, fmt.Sprintf("%d %s", code, http.StatusText(code)))
 	}
 }
 

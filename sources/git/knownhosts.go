@@ -7,9 +7,11 @@ import (
 	"strconv"
 	"strings"
 
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/knownhosts"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 
 	"github.com/caravanserai/cara/sources"
 )
@@ -44,7 +46,7 @@ func readKnownHosts(tempDir string, data []byte) (ssh.HostKeyCallback, error) {
 	}
 	check, err := knownhosts.New(f.Name())
 	if err != nil {
-		return nil, sources.Human(sources.ReasonHostKey, "the Secret's `known_hosts` cannot be read: one `HOST ALGORITHM KEY` a line, as `ssh-keyscan` prints")
+		return nil, sources.Human(api.ReasonHostKeyRefused, "the Secret's `known_hosts` cannot be read: one `HOST ALGORITHM KEY` a line, as `ssh-keyscan` prints")
 	}
 	return check, nil
 }

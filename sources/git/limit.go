@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/sources"
 )
 
@@ -83,7 +84,7 @@ func limit(r io.Reader, dog *watchdog, most int64, what string) *limited {
 
 func (l *limited) Read(p []byte) (int, error) {
 	if l.left <= 0 {
-		return 0, sources.Human(sources.ReasonTooLarge, "%s is larger than %s; keep the manifests in a repository or branch of their own",
+		return 0, sources.Human(api.ReasonTooLarge, "%s is larger than %s; keep the manifests in a repository or branch of their own",
 			l.what, size(l.max))
 	}
 	if int64(len(p)) > l.left {

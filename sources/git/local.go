@@ -9,6 +9,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/storage/filesystem"
 
+	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/sources"
 )
 
@@ -25,7 +26,7 @@ func (r *localRemote) explain(err error) error {
 	if known, ok := errors.AsType[*sources.Error](err); ok {
 		return known
 	}
-	return sources.Retry(sources.ReasonUnreachable, "%s cannot be read: %s", r.addr, credentials{}.scrub(err.Error()))
+	return sources.Retry(api.ReasonUnreachable, "%s cannot be read: %s", r.addr, credentials{}.scrub(err.Error()))
 }
 
 // list returns every ref.

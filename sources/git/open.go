@@ -19,6 +19,7 @@ import (
 	"github.com/go-git/go-git/v5/storage/filesystem"
 	"github.com/go-git/go-git/v5/storage/filesystem/dotgit"
 
+	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/sources"
 )
 
@@ -76,7 +77,7 @@ func gitDir(a address) (dir, common string, err error) {
 			return "", "", unopened(a, err)
 		}
 	}
-	return "", "", sources.Human(sources.ReasonNotFound, "%s is not a git repository; check spec.git.url", a)
+	return "", "", sources.Human(api.ReasonRepositoryNotFound, "%s is not a git repository; check spec.git.url", a)
 }
 
 // linked follows a .git file, which names the folder that it stands for.
@@ -113,7 +114,7 @@ func absent(err error) bool {
 
 func unopened(a address, err error) error {
 	if errors.Is(err, fs.ErrPermission) {
-		return sources.Human(sources.ReasonAuthFailed, "%s may not be read by the user that cara-server runs as", a)
+		return sources.Human(api.ReasonAuthFailed, "%s may not be read by the user that cara-server runs as", a)
 	}
 	return err
 }
@@ -133,7 +134,7 @@ func checkFormat(a address, common string) error {
 	}
 	version := c.Section("core").Option("repositoryformatversion")
 	if version != "" && version != "0" && version != "1" {
-		return sources.Human(sources.ReasonProtocol, "%s has repository format version %s; only 0 and 1 are read", a, version)
+		return sources.Human(api.ReasonProtocolError, "%s has repository format version %s; only 0 and 1 are read", a, version)
 	}
 	for _, o := range c.Section("extensions").Options {
 		switch key := strings.ToLower(o.Key); {
@@ -141,10 +142,10 @@ func checkFormat(a address, common string) error {
 		case key == "objectformat":
 			return unreadFormat(o.Value)
 		case key == "refstorage":
-			return sources.Human(sources.ReasonProtocol,
+			return sources.Human(api.ReasonProtocolError,
 				"%s keeps its refs in the format %s; only files is read: run `git refs migrate --ref-format=files` there, or serve it over https or ssh", a, o.Value)
 		case version == "1" && !slices.Contains(harmless(), key):
-			return sources.Human(sources.ReasonProtocol, "%s has the extension %q, which is not known; serve it over https or ssh", a, o.Key)
+			return sources.Human(api.ReasonProtocolError, "%s has the extension %q, which is not known; serve it over https or ssh", a, o.Key)
 		}
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/format/packfile"
 
+	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/sources"
 )
 
@@ -75,7 +76,7 @@ func readPack(r io.Reader, s *spool) (*pack, error) {
 			return nil, broken(err)
 		}
 		if inflated += h.Length; h.Length < 0 || h.Length > maxInflated || inflated > maxInflated {
-			return nil, sources.Human(sources.ReasonTooLarge, "the commit's files are larger than %s unpacked; keep the manifests in a repository or branch of their own", size(maxInflated))
+			return nil, sources.Human(api.ReasonTooLarge, "the commit's files are larger than %s unpacked; keep the manifests in a repository or branch of their own", size(maxInflated))
 		}
 		if err := p.take(scan, h); err != nil {
 			return nil, err
@@ -96,7 +97,7 @@ func (p *pack) take(scan *packfile.Scanner, h *packfile.ObjectHeader) error {
 	switch h.Type {
 	case plumbing.CommitObject, plumbing.TreeObject, plumbing.TagObject:
 		if h.Length > maxTree {
-			return sources.Human(sources.ReasonTooLarge, "the commit has a folder of more than %s of names", size(maxTree))
+			return sources.Human(api.ReasonTooLarge, "the commit has a folder of more than %s of names", size(maxTree))
 		}
 		buf := &exact{b: make([]byte, 0, h.Length)}
 		if _, _, err = scan.NextObject(buf); err == nil {
@@ -135,7 +136,7 @@ func (p *pack) keep(typ plumbing.ObjectType, data []byte, length int64) error {
 		return errors.New("object is shorter than declared")
 	}
 	if p.treesz += length; p.treesz > maxTrees {
-		return sources.Human(sources.ReasonTooLarge, "the commit has more than %s of folders and names; keep the manifests in a repository or branch of their own", size(maxTrees))
+		return sources.Human(api.ReasonTooLarge, "the commit has more than %s of folders and names; keep the manifests in a repository or branch of their own", size(maxTrees))
 	}
 	p.objects[plumbing.ComputeHash(typ, data)] = object{typ, data}
 	return nil
@@ -163,5 +164,5 @@ func broken(err error) error {
 }
 
 func tooMany(what string, most int) error {
-	return sources.Human(sources.ReasonTooLarge, "the commit has more than %d %s; keep the manifests in a repository or branch of their own", most, what)
+	return sources.Human(api.ReasonTooLarge, "the commit has more than %d %s; keep the manifests in a repository or branch of their own", most, what)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/sources"
 )
 
@@ -60,7 +61,7 @@ func (a *advert) checkFormat() error {
 }
 
 func unreadFormat(f string) error {
-	return sources.Human(sources.ReasonProtocol, "the repository's object format is %s; only sha1 is read: push to a repository that was made without --object-format", f)
+	return sources.Human(api.ReasonProtocolError, "the repository's object format is %s; only sha1 is read: push to a repository that was made without --object-format", f)
 }
 
 // readRefs reads the greeting of protocol 0: the refs, with the capabilities behind the first.
@@ -175,7 +176,7 @@ func (a *advert) fetch(want string) ([]byte, error) {
 	}
 	for _, needed := range []string{"side-band-64k", "shallow"} {
 		if _, ok := a.caps[needed]; !ok {
-			return nil, sources.Human(sources.ReasonProtocol, "the git server is too old: it lacks %s", needed)
+			return nil, sources.Human(api.ReasonProtocolError, "the git server is too old: it lacks %s", needed)
 		}
 	}
 	caps := []string{"want " + want + " side-band-64k"}

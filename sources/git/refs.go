@@ -6,6 +6,7 @@ import (
 
 	"github.com/Masterminds/semver/v3"
 
+	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/sources"
 )
@@ -46,18 +47,18 @@ func checkRef(r *carav1.GitRef) error {
 			set++
 		}
 		if strings.ContainsAny(s, "\x00\n\r") {
-			return sources.Human(sources.ReasonInvalidSpec, "spec.git.ref has a control character")
+			return sources.Human(api.ReasonInvalidSpec, "spec.git.ref has a control character")
 		}
 	}
 	if set > 1 {
-		return sources.Human(sources.ReasonInvalidSpec, "spec.git.ref names more than one of branch, tag, semver, commit; keep one")
+		return sources.Human(api.ReasonInvalidSpec, "spec.git.ref names more than one of branch, tag, semver, commit; keep one")
 	}
 	if c := r.GetCommit(); c != "" && !isHash(c) {
-		return sources.Human(sources.ReasonInvalidSpec, "spec.git.ref.commit %q is not a full hash of 40 lower-case hex digits", c)
+		return sources.Human(api.ReasonInvalidSpec, "spec.git.ref.commit %q is not a full hash of 40 lower-case hex digits", c)
 	}
 	if s := r.GetSemver(); s != "" {
 		if _, err := semver.NewConstraint(s); err != nil {
-			return sources.Human(sources.ReasonInvalidSpec, "spec.git.ref.semver %q is not a range of versions; see `>=1.2 <2`", s)
+			return sources.Human(api.ReasonInvalidSpec, "spec.git.ref.semver %q is not a range of versions; see `>=1.2 <2`", s)
 		}
 	}
 	return nil
@@ -139,17 +140,17 @@ func highest(within string, l *listing) string {
 // missing says that the ref is not there, given everything of its kind that is.
 func missing(r *carav1.GitRef, a address, all *listing) error {
 	if len(all.refs) == 0 {
-		return sources.Human(sources.ReasonEmptyRepository, "%s has no commit yet; push one", a)
+		return sources.Human(api.ReasonEmptyRepository, "%s has no commit yet; push one", a)
 	}
 	switch {
 	case r.GetBranch() != "":
-		return sources.Human(sources.ReasonRefNotFound, "branch %q does not exist in %s; it has %s", r.GetBranch(), a, names(all, "refs/heads/", "branch"))
+		return sources.Human(api.ReasonRefNotFound, "branch %q does not exist in %s; it has %s", r.GetBranch(), a, names(all, "refs/heads/", "branch"))
 	case r.GetTag() != "":
-		return sources.Human(sources.ReasonRefNotFound, "tag %q does not exist in %s; it has %s", r.GetTag(), a, names(all, "refs/tags/", "tag"))
+		return sources.Human(api.ReasonRefNotFound, "tag %q does not exist in %s; it has %s", r.GetTag(), a, names(all, "refs/tags/", "tag"))
 	case r.GetSemver() != "":
-		return sources.Human(sources.ReasonRefNotFound, "no tag of %s is a version (X.Y.Z or vX.Y.Z) within %q; it has %s", a, r.GetSemver(), names(all, "refs/tags/", "tag"))
+		return sources.Human(api.ReasonRefNotFound, "no tag of %s is a version (X.Y.Z or vX.Y.Z) within %q; it has %s", a, r.GetSemver(), names(all, "refs/tags/", "tag"))
 	}
-	return sources.Human(sources.ReasonRefNotFound, "HEAD of %s points to a branch that does not exist; set spec.git.ref.branch; it has %s",
+	return sources.Human(api.ReasonRefNotFound, "HEAD of %s points to a branch that does not exist; set spec.git.ref.branch; it has %s",
 		a, names(all, "refs/heads/", "branch"))
 }
 

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/knownhosts"
 
+	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/sources"
 )
 
@@ -110,7 +111,7 @@ func (r *sshRemote) explain(ctx context.Context, err error, complaint string) er
 	case ctx.Err() == nil && complaint != "" && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)):
 		err = &remoteError{complaint}
 	case strings.Contains(err.Error(), "unable to authenticate"):
-		return sources.Human(sources.ReasonAuthFailed, "%s does not accept the key for the user in spec.git.url: add its public half on the server, or change `ssh-privatekey` in the Secret", r.addr)
+		return sources.Human(api.ReasonAuthFailed, "%s does not accept the key for the user in spec.git.url: add its public half on the server, or change `ssh-privatekey` in the Secret", r.addr)
 	}
 	return explain(ctx, r.addr, r.creds, err)
 }
@@ -165,10 +166,10 @@ func (r *sshRemote) signer() (ssh.Signer, error) {
 		signer, err = ssh.ParsePrivateKey(r.creds.sshKey)
 	}
 	if _, locked := errors.AsType[*ssh.PassphraseMissingError](err); locked {
-		return nil, sources.Human(sources.ReasonAuthFailed, "the Secret's `ssh-privatekey` has a passphrase; add `ssh-passphrase`, or use a key without")
+		return nil, sources.Human(api.ReasonAuthFailed, "the Secret's `ssh-privatekey` has a passphrase; add `ssh-passphrase`, or use a key without")
 	}
 	if err != nil {
-		return nil, sources.Human(sources.ReasonAuthFailed, "the Secret's `ssh-privatekey` cannot be read (or its passphrase is wrong): it must be an OpenSSH or PEM private key")
+		return nil, sources.Human(api.ReasonAuthFailed, "the Secret's `ssh-privatekey` cannot be read (or its passphrase is wrong): it must be an OpenSSH or PEM private key")
 	}
 	return signer, nil
 }

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/sources"
 )
 
@@ -29,23 +30,23 @@ func parseAddress(raw string) (address, error) {
 	u, err := url.Parse(raw)
 	if err != nil {
 		// The error of url.Parse quotes the URL, which may hold a password.
-		return address{}, sources.Human(sources.ReasonInvalidSpec, "spec.git.url is not a valid URL; see https://host/team/repo.git")
+		return address{}, sources.Human(api.ReasonInvalidSpec, "spec.git.url is not a valid URL; see https://host/team/repo.git")
 	}
 	a := address{scheme: u.Scheme, host: u.Host, path: u.Path}
 	if _, has := u.User.Password(); has {
-		return address{}, sources.Human(sources.ReasonInvalidSpec,
+		return address{}, sources.Human(api.ReasonInvalidSpec,
 			"spec.git.url holds a password, which every reader of the source would see; put it in a Secret and name it in spec.git.secretRef")
 	}
 	switch u.Scheme {
 	case "file":
 		if u.Host != "" && u.Host != "localhost" || !filepath.IsAbs(u.Path) {
-			return address{}, sources.Human(sources.ReasonInvalidSpec, "spec.git.url: a file URL has three slashes and an absolute path: file:///srv/git/repo.git")
+			return address{}, sources.Human(api.ReasonInvalidSpec, "spec.git.url: a file URL has three slashes and an absolute path: file:///srv/git/repo.git")
 		}
 		a.host, a.path = "", filepath.Clean(u.Path)
 		return a, nil
 	case "http", "https":
 		if u.User.Username() != "" {
-			return address{}, sources.Human(sources.ReasonInvalidSpec,
+			return address{}, sources.Human(api.ReasonInvalidSpec,
 				"spec.git.url holds a user name; put it in a Secret with its password and name it in spec.git.secretRef")
 		}
 		a.raw = u.EscapedPath()
@@ -59,11 +60,11 @@ func parseAddress(raw string) (address, error) {
 			a.path = a.path[1:] // the server's shell knows ~ and ~user, git leaves the slash out
 		}
 	default:
-		return address{}, sources.Human(sources.ReasonInvalidSpec,
+		return address{}, sources.Human(api.ReasonInvalidSpec,
 			"spec.git.url: scheme %q is not one of https, http, ssh, file", u.Scheme)
 	}
 	if u.Hostname() == "" || strings.Trim(a.path, "/") == "" {
-		return address{}, sources.Human(sources.ReasonInvalidSpec, "spec.git.url names no host or no repository; see https://host/team/repo.git")
+		return address{}, sources.Human(api.ReasonInvalidSpec, "spec.git.url names no host or no repository; see https://host/team/repo.git")
 	}
 	return a, nil
 }
@@ -85,7 +86,7 @@ func parseSCP(raw string) (address, error) {
 		host = inner
 	}
 	if !ok || host == "" || user == "" || path == "" || strings.ContainsAny(login, "/ ") {
-		return address{}, sources.Human(sources.ReasonInvalidSpec,
+		return address{}, sources.Human(api.ReasonInvalidSpec,
 			"spec.git.url is none of https://host/repo.git, ssh://user@host/repo.git, user@host:repo.git, /local/path")
 	}
 	return address{scheme: "ssh", host: withPort(host, "22"), user: user, path: path}, nil

@@ -8,6 +8,7 @@ import (
 
 	"github.com/go-git/go-git/v5/plumbing"
 
+	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/manifest"
 	"github.com/caravanserai/cara/sources"
@@ -64,7 +65,7 @@ func (w *walk) folder(ctx context.Context, dir string, h plumbing.Hash, depth in
 		return false, err
 	}
 	if depth > maxNested {
-		return false, sources.Human(sources.ReasonTooLarge, "folders are nested more than %d deep at %.100q...; leave them out with spec.exclude", maxNested, dir)
+		return false, sources.Human(api.ReasonTooLarge, "folders are nested more than %d deep at %.100q...; leave them out with spec.exclude", maxNested, dir)
 	}
 	if w.barren[h] {
 		return false, nil
@@ -150,7 +151,7 @@ func (w *walk) file(path string, e treeEntry, depth int) error {
 		return nil
 	}
 	if len(w.files) == sources.MaxFiles {
-		return sources.Human(sources.ReasonTooLarge, "more than %d manifest files; the limit of a source: narrow it with spec.path or spec.include", sources.MaxFiles)
+		return sources.Human(api.ReasonTooLarge, "more than %d manifest files; the limit of a source: narrow it with spec.path or spec.include", sources.MaxFiles)
 	}
 	w.wanted[e.hash] = struct{}{}
 	w.files = append(w.files, sources.File{

@@ -111,7 +111,7 @@ func anyError(t *testing.T, w *World) {
 		w.Ask()
 		reason, message := w.Condition(api.CondFetchFailed, api.StatusTrue)
 		before, after, ok := strings.Cut(tt.message, "REV")
-		if reason != sources.ReasonReadFailed || !strings.HasPrefix(message, before) || ok && !strings.Contains(message, after) {
+		if reason != api.ReasonReadFailed || !strings.HasPrefix(message, before) || ok && !strings.Contains(message, after) {
 			t.Errorf("%s: %s: %s", tt.at, reason, message)
 		}
 		w.Wait("an answer to the request", func() bool {

@@ -159,7 +159,7 @@ func badFile(t *testing.T, w *World) {
 		t.Errorf("held with %s, which is not the last good spec", image)
 	}
 	reason, message := w.Condition(api.CondInvalidManifests, api.StatusTrue)
-	if reason != "InvalidFiles" || !strings.Contains(message, "in 1 file: a.yaml:8:5: spec.services[0].imgae") {
+	if reason != api.ReasonInvalidFiles || !strings.Contains(message, "in 1 file: a.yaml:8:5: spec.services[0].imgae") {
 		t.Errorf("%s: %s", reason, message)
 	}
 	w.Subject.Write("a.yaml", Project("a", "web:2"))
@@ -203,7 +203,7 @@ func unreachable(t *testing.T, w *World) {
 	}
 	w.Wait("both events", func() bool {
 		e := w.Server.Events()
-		return len(e) == 2 && e[0].Reason == "FetchFailed" && e[1].Reason == "FetchRecovered"
+		return len(e) == 2 && e[0].Reason == "FetchFailed" && e[1].Reason == api.ReasonFetchRecovered
 	})
 }
 
@@ -212,7 +212,7 @@ func pathMissing(t *testing.T, w *World) {
 	w.Subject.Publish()
 	w.Create(func(s *carav1.SourceSpec) { s.Path = "deploy" })
 	reason, message := w.Condition(api.CondFetchFailed, api.StatusTrue)
-	if reason != "PathNotFound" || !strings.HasPrefix(message, `path "deploy" does not exist in `) {
+	if reason != api.ReasonPathNotFound || !strings.HasPrefix(message, `path "deploy" does not exist in `) {
 		t.Errorf("%s: %s", reason, message)
 	}
 	if len(w.Server.Publishes()) != 0 {
@@ -384,7 +384,7 @@ func tooMany(t *testing.T, w *World) {
 	w.Subject.Publish()
 	w.Create(func(s *carav1.SourceSpec) { s.MaxProjects = 1 })
 	reason, message := w.Condition(api.CondFetchFailed, api.StatusTrue)
-	if reason != "TooLarge" || !strings.HasPrefix(message, "2 projects are declared and spec.maxProjects is 1") {
+	if reason != api.ReasonTooLarge || !strings.HasPrefix(message, "2 projects are declared and spec.maxProjects is 1") {
 		t.Errorf("%s: %s", reason, message)
 	}
 	w.Change(func(s *carav1.Source) { s.Spec.MaxProjects = 0 })

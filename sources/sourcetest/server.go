@@ -240,7 +240,7 @@ func (s *Server) PublishSnapshot(in grpc.ClientStreamingServer[carav1.PublishSna
 		}
 		messages++
 		if proto.Size(msg) > 2<<20 {
-			return api.Errorf(codes.ResourceExhausted, "TooLarge", "message of %d bytes", proto.Size(msg))
+			return api.Errorf(codes.ResourceExhausted, api.ReasonTooLarge, "message of %d bytes", proto.Size(msg))
 		}
 		if all == nil {
 			all = proto.CloneOf(msg)

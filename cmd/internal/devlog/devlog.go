@@ -96,7 +96,7 @@ func (n *Narrator) state(p *carav1.Project) string {
 		return strings.TrimSpace(fmt.Sprintf("%s Running %s", name, strings.Join(n.addresses(status.GetHosts()), " ")))
 	case phase == api.PhasePending:
 		c := api.FindCondition(status.GetConditions(), api.CondScheduled)
-		if c.GetStatus() == api.StatusFalse && c.GetReason() != "Waiting" {
+		if c.GetStatus() == api.StatusFalse && c.GetReason() != api.ReasonWaiting {
 			return fmt.Sprintf("%s Pending %s", name, c.GetMessage())
 		}
 	}
