@@ -174,14 +174,23 @@ func (w *world) project(name string) *carav1.Project {
 	return p
 }
 
-// containers are the ids of a project's containers on an engine, by service.
+// containers are the ids of a project's containers on an engine, by service. The stopped container of the version before
+// does not count: an update keeps it until the new one has proved itself.
 func (w *world) containers(host, project string) map[string]string {
 	w.Helper()
 	held, err := w.Held(w.Context(), host, project)
 	w.must(err)
-	ids := map[string]string{}
+	ids, runs := map[string]string{}, map[string]bool{}
+	for _, c := range held.Containers {
+		if c.State == container.StateRunning {
+			runs[c.Labels[api.LabelService]] = true
+		}
+	}
 	for _, c := range held.Containers {
 		service := c.Labels[api.LabelService]
+		if c.State == container.StateExited && runs[service] {
+			continue
+		}
 		if ids[service] != "" {
 			w.Errorf("service %s of %s has two containers:\n%s", service, project, held)
 		}
