@@ -127,6 +127,8 @@ DisableForwarding yes
 PermitTTY no
 StrictModes no
 UsePAM no
+# bash reads ~/.bashrc under sshd unless another shell is above it: what is in there belongs to no test.
+SetEnv SHLVL=1
 PidFile none
 `, dir),
 		filepath.Join(dir, "authorized_keys"): string(ssh.MarshalAuthorizedKey(clientKey)),
