@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	pebbledb "github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/caravanserai/cara/store"
 )
@@ -78,6 +79,24 @@ func BenchmarkCommit(b *testing.B) {
 				return err
 			})
 		})
+	}
+}
+
+// BenchmarkMark measures what the mark adds to each group of commits.
+func BenchmarkMark(b *testing.B) {
+	dir := b.TempDir()
+	m, err := openMark(vfs.Default, dir, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := m.write(int64(b.N)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := m.close(); err != nil {
+		b.Fatal(err)
 	}
 }
 

@@ -37,11 +37,12 @@ type committer struct {
 	index     index
 	revision  int64 // the newest one given, durable or not
 	compacted int64
-	tail      *tail        // of the group in the making, then of the published view
-	wedged    bool         // Pebble panicked in a write: it cannot be closed
-	present   func() error // says that the directory is still the one that was opened
-	broken    <-chan error // what somebody else has found wrong, which ends the store
-	writing   atomic.Int64 // when the sync that runs began, in Unix nanoseconds; 0: none runs
+	tail      *tail                // of the group in the making, then of the published view
+	wedged    bool                 // Pebble panicked in a write: it cannot be closed
+	present   func() error         // says that the directory is still the one that was opened
+	broken    <-chan error         // what somebody else has found wrong, which ends the store
+	mark      func(revision int64) // notes the newest revision that is durable, before anybody is answered
+	writing   atomic.Int64         // when the sync that runs began, in Unix nanoseconds; 0: none runs
 }
 
 // run serves requests in groups until stop is closed, or until a group fails: then it returns why.
@@ -197,6 +198,7 @@ func (c *committer) sync(batch *pebbledb.Batch) (err error) {
 	if err := c.present(); err != nil { // what was synced is in files that nobody finds any more
 		return err
 	}
+	c.mark(c.revision)
 	return batch.Close()
 }
 

@@ -79,7 +79,7 @@ func (c Config) withDefaults() Config {
 func (c Config) options(lock *pebbledb.Lock, h *health) *pebbledb.Options {
 	brake := &calm{CompactionScheduler: pebbledb.NewConcurrencyLimitSchedulerWithNoPeriodicGrantingForTest()}
 	o := &pebbledb.Options{
-		FS:                          h.disk(),
+		FS:                          h.disk,
 		Lock:                        lock,
 		Logger:                      logger{h},
 		EventListener:               listener(h, brake),

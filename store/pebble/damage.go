@@ -43,7 +43,7 @@ func inspect(cfg Config, lock *pebbledb.Lock) error {
 		return fmt.Errorf("look into the directory: %w", err)
 	}
 	if !desc.Exists {
-		return nil
+		return behind(cfg.FS, cfg.Dir, 0)
 	}
 	quiet := cfg
 	quiet.Logger = slog.New(slog.DiscardHandler)
@@ -53,33 +53,42 @@ func inspect(cfg Config, lock *pebbledb.Lock) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(check(cfg, db), db.Close())
+	revision, err := check(cfg, db)
+	if err == nil {
+		err = behind(cfg.FS, cfg.Dir, revision)
+	}
+	return errors.Join(err, db.Close())
 }
 
-// check reads what every database of Cara has.
-func check(cfg Config, db *pebbledb.DB) error {
+// check reads what every database of Cara has, and returns its newest revision.
+func check(cfg Config, db *pebbledb.DB) (int64, error) {
 	_, closer, err := db.Get(metaKey(metaFormat))
-	if err == nil {
-		if err := closer.Close(); err != nil {
-			return err
-		}
-		if err := checkFormat(db); err != nil {
-			return err
-		}
-		revision, err := readCounter(db, metaRevision)
-		if err != nil {
-			return err
-		}
-		compacted, err := readCounter(db, metaCompacted)
-		if err != nil {
-			return err
-		}
-		return checkLog(db, state{revision: revision, compacted: compacted})
+	if errors.Is(err, pebbledb.ErrNotFound) {
+		return 0, checkEmpty(cfg, db)
 	}
-	if !errors.Is(err, pebbledb.ErrNotFound) {
-		return err
+	if err != nil {
+		return 0, err
 	}
-	// Without a format it was made a moment before the server was killed, or it is another program's, or it is damaged.
+	if err := closer.Close(); err != nil {
+		return 0, err
+	}
+	if err := checkFormat(db); err != nil {
+		return 0, err
+	}
+	revision, err := readCounter(db, metaRevision)
+	if err != nil {
+		return 0, err
+	}
+	compacted, err := readCounter(db, metaCompacted)
+	if err != nil {
+		return 0, err
+	}
+	return revision, checkLog(db, state{revision: revision, compacted: compacted})
+}
+
+// checkEmpty looks at a database without a format. It was made a moment before the server was killed, or it is another
+// program's, or it is damaged.
+func checkEmpty(cfg Config, db *pebbledb.DB) error {
 	names, err := cfg.FS.List(cfg.Dir)
 	if err != nil {
 		return err

@@ -10,6 +10,8 @@
 //	o KEY        an object: created, modified, value
 //	l REV N KEY  the change log: the N-th event of transaction REV
 //
+// Beside the database, the file acknowledged holds the newest acknowledged revision: see mark.
+//
 // # Invariants
 //
 //  1. Acknowledged is synced. Commit answers, and a reader or watcher sees, only what the write-ahead log has been

@@ -33,6 +33,7 @@ const (
 // health is what keeps a store from writing, or from writing for long. Pebble's own events and the disk report to it.
 type health struct {
 	fs   vfs.FS
+	disk vfs.FS // fs, where a write that meets a full disk waits until there is room: see awaitRoom
 	dir  string
 	log  *slog.Logger
 	stop chan struct{} // closed when the store ends: nobody waits for room any more
@@ -55,10 +56,12 @@ type line struct {
 }
 
 func newHealth(cfg Config) *health {
-	return &health{
+	h := &health{
 		fs: cfg.FS, dir: cfg.Dir, log: cfg.Logger, stop: make(chan struct{}), probeEvery: cmp.Or(cfg.probeEvery, probeEvery),
 		troubles: map[string]error{}, full: make(chan struct{}), first: make(chan error, 1), said: map[string]*line{},
 	}
+	h.disk = vfs.OnDiskFull(h.fs, h.awaitRoom)
+	return h
 }
 
 // end lets those go who wait for room.
@@ -105,12 +108,9 @@ func (h *health) say(log func(string, ...any), cause, text string, args ...any) 
 	log(text, args...)
 }
 
-// disk is the file system that Pebble gets: a write that meets a full disk waits until there is room, instead of
-// failing. Pebble cannot go on after a failed write, so that without this a disk that was full for a moment ends the
-// store.
-func (h *health) disk() vfs.FS { return vfs.OnDiskFull(h.fs, h.awaitRoom) }
-
-// awaitRoom returns when the disk has room, when it fails in another way, or when the store ends. Meanwhile Err says why
+// awaitRoom lets a write that meets a full disk wait instead of failing. Pebble cannot go on after a failed write, so
+// without this a disk that was full for a moment would end the store. The file system disk calls it once at a time. It
+// returns when the disk has room, when it fails in another way, or when the store ends. Meanwhile Err says why
 // nothing is written, and Commit returns that at once.
 func (h *health) awaitRoom() {
 	h.mu.Lock()
@@ -184,6 +184,13 @@ func (h *health) refusal() error {
 		return err
 	}
 	return fmt.Errorf("the disk of %s was full a moment ago: try again", h.dir)
+}
+
+// acknowledge writes the mark. The group is durable without it, so a disk that refuses the mark alone is only told.
+func (h *health) acknowledge(m *mark, revision int64) {
+	if err := m.write(revision); err != nil {
+		h.say(h.log.Warn, markName, "store cannot note its newest revision: lost writes may go unnoticed after a crash", "dir", h.dir, "error", err)
+	}
 }
 
 // compacted hears how a compaction ended.

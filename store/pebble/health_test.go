@@ -35,6 +35,8 @@ func (l *lines) Write(p []byte) (int, error) {
 	return l.buf.Write(p)
 }
 
+func (l *lines) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
+
 func (l *lines) all() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -73,7 +75,7 @@ func eventually(t *testing.T, what string, so func() bool) {
 func TestFullDiskIsWaitedOut(t *testing.T) {
 	fault, log := full(), &lines{}
 	s := openTest(t, Config{
-		Dir: "data", FS: errorfs.Wrap(vfs.NewMem(), fault), probeEvery: time.Millisecond, Logger: slog.New(slog.NewTextHandler(log, nil)),
+		Dir: "data", FS: errorfs.Wrap(vfs.NewMem(), fault), probeEvery: time.Millisecond, Logger: log.logger(),
 	})
 	put1(t, s, "before")
 	fault.On()
@@ -133,7 +135,7 @@ func TestOpenOnFullDisk(t *testing.T) {
 			fault, log := full(), &lines{}
 			fault.On()
 			cfg := Config{
-				Dir: "data", FS: errorfs.Wrap(filled(t), fault), probeEvery: time.Millisecond, Logger: slog.New(slog.NewTextHandler(log, nil)),
+				Dir: "data", FS: errorfs.Wrap(filled(t), fault), probeEvery: time.Millisecond, Logger: log.logger(),
 			}
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
@@ -218,7 +220,7 @@ func TestDirectoryGone(t *testing.T) {
 func TestSayBoundsTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &lines{}
-		h := newHealth(Config{Dir: "d", Logger: slog.New(slog.NewTextHandler(log, nil))}.withDefaults())
+		h := newHealth(Config{Dir: "d", Logger: log.logger()}.withDefaults())
 		for range 1000 {
 			h.say(h.log.Error, "a", "first cause")
 		}

@@ -82,7 +82,11 @@ func open(cfg Config, h *health) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(explain(err), db.Close(), lock.Close())
 	}
-	return start(cfg, lock, db, state, h, found), nil
+	m, err := openMark(h.disk, cfg.Dir, state.revision)
+	if err != nil {
+		return nil, errors.Join(explain(err), db.Close(), lock.Close())
+	}
+	return start(cfg, lock, db, m, state, h, found), nil
 }
 
 // openDB makes an error of what Pebble panics about while it opens.

@@ -18,6 +18,7 @@ type Store struct {
 	cfg      Config
 	lock     *pebbledb.Lock
 	db       *pebbledb.DB
+	mark     *mark
 	views    *views
 	requests chan *request
 	stop     chan struct{} // closed by Close
@@ -31,12 +32,13 @@ type Store struct {
 
 var _ store.Store = (*Store)(nil)
 
-func start(cfg Config, lock *pebbledb.Lock, db *pebbledb.DB, st state, h *health, dir vfs.FileInfo) *Store {
+func start(cfg Config, lock *pebbledb.Lock, db *pebbledb.DB, m *mark, st state, h *health, dir vfs.FileInfo) *Store {
 	vs := &views{log: cfg.Logger}
 	s := &Store{
 		cfg:      cfg,
 		lock:     lock,
 		db:       db,
+		mark:     m,
 		views:    vs,
 		requests: make(chan *request, queueLen),
 		stop:     make(chan struct{}),
@@ -47,6 +49,7 @@ func start(cfg Config, lock *pebbledb.Lock, db *pebbledb.DB, st state, h *health
 			db: db, views: vs, retain: cfg.RetainRevisions,
 			index: st.index, revision: st.revision, compacted: st.compacted,
 			tail: &tail{from: st.revision},
+			mark: func(revision int64) { h.acknowledge(m, revision) },
 		},
 	}
 	s.writer.present, s.writer.broken = func() error { return h.present(dir) }, s.lost
@@ -118,7 +121,7 @@ func (s *Store) shutdown() error {
 	if s.writer.wedged {
 		return fmt.Errorf("close store %s: its files stay open until the process ends: %w", s.cfg.Dir, s.failure)
 	}
-	if err := errors.Join(s.db.Close(), s.lock.Close()); err != nil {
+	if err := errors.Join(s.db.Close(), s.mark.close(), s.lock.Close()); err != nil {
 		return fmt.Errorf("close store %s: %w", s.cfg.Dir, err)
 	}
 	return nil
@@ -187,6 +190,14 @@ func (s *Store) Checkpoint(dir string) error {
 	}
 	defer s.views.release(v)
 	if err := s.db.Checkpoint(dir, pebbledb.WithFlushedWAL()); err != nil {
+		return fmt.Errorf("back up store %s to %s: %w", s.cfg.Dir, dir, err)
+	}
+	// A mark of its own goes with the backup, so that it replaces the one in a directory that it is unpacked into.
+	m, err := openMark(s.cfg.FS, dir, v.revision)
+	if err == nil {
+		err = m.close()
+	}
+	if err != nil {
 		return fmt.Errorf("back up store %s to %s: %w", s.cfg.Dir, dir, err)
 	}
 	return nil

@@ -1,0 +1,87 @@
+package history
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/testcluster"
+	"github.com/caravanserai/cara/internal/testneed"
+)
+
+// TestDamagedLogIsRefused kills the real server and flips a byte of its last acknowledged write. The next start fails and
+// says what to do, and with the byte put right every acknowledged project is there.
+func TestDamagedLogIsRefused(t *testing.T) {
+	testneed.NotShort(t)
+	dir := t.TempDir()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(testcluster.Build(t.Context(), dir))
+	c, err := testcluster.New(testcluster.Config{Dir: t.TempDir(), Bin: dir})
+	must(err)
+	must(c.StartServer(t.Context()))
+	t.Cleanup(func() {
+		if err := c.Close(context.WithoutCancel(t.Context())); err != nil {
+			t.Error(err)
+		}
+	})
+	projects, err := c.Projects()
+	must(err)
+	const n = 20
+	w := &traffic{projects: projects}
+	for i := range n {
+		_, err := w.ask(t.Context(), call{kind: write, key: fmt.Sprintf("p-%d", i)}, "")
+		must(err)
+	}
+	must(testcluster.WaitFor(t.Context(), "the loops have nothing more to write", func(ctx context.Context) error {
+		list, err := projects.ListProjects(ctx, &carav1.ListProjectsRequest{})
+		for _, p := range list.GetItems() {
+			if api.FindCondition(p.GetStatus().GetConditions(), api.CondScheduled).GetReason() != "Unschedulable" {
+				return fmt.Errorf("the scheduler has not looked at %s", p.GetMetadata().GetName())
+			}
+		}
+		return err
+	}))
+	must(c.Server.Kill())
+
+	store := filepath.Join(c.DataDir(), "store")
+	logs, err := filepath.Glob(filepath.Join(store, "*.log"))
+	must(err)
+	log := slices.Max(logs)
+	data, err := os.ReadFile(log)
+	must(err)
+	last := len(bytes.TrimRight(data, "\x00")) - 1
+	data[last] ^= 0x40
+	must(os.WriteFile(log, data, 0o600))
+
+	err = c.StartServer(t.Context())
+	if err == nil {
+		t.Fatal("the server starts without its last write")
+	}
+	t.Log(err)
+	for _, part := range []string{"has lost acknowledged writes", "restore the data directory from a backup", filepath.Join(store, "acknowledged")} {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("the server does not say %q", part)
+		}
+	}
+
+	data[last] ^= 0x40
+	must(os.WriteFile(log, data, 0o600))
+	must(c.StartServer(t.Context()))
+	list, err := projects.ListProjects(t.Context(), &carav1.ListProjectsRequest{})
+	must(err)
+	if got := len(list.GetItems()); got != n {
+		t.Errorf("%d projects, want %d", got, n)
+	}
+}
