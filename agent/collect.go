@@ -112,16 +112,16 @@ func (a *Agent) removeImage(ctx context.Context, image removal) error {
 }
 
 // tell records an event about this node.
-func (a *Agent) tell(ctx context.Context, typ, reason, message string) {
+func (a *Agent) tell(ctx context.Context, typ api.EventType, reason api.Reason, message string) {
 	a.tellOf(ctx, &carav1.ObjectRef{Kind: api.KindNode, Name: a.cfg.NodeName}, typ, reason, message)
 }
 
 // tellOf records an event. One that cannot be told is in the log.
-func (a *Agent) tellOf(ctx context.Context, object *carav1.ObjectRef, typ, reason, message string) {
+func (a *Agent) tellOf(ctx context.Context, object *carav1.ObjectRef, typ api.EventType, reason api.Reason, message string) {
 	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
 	defer cancel()
 	_, err := a.events.CreateEvent(ctx, &carav1.CreateEventRequest{Event: &carav1.Event{
-		Type: typ, Reason: reason, Message: cut(message, maxMessage), Object: object,
+		Type: string(typ), Reason: string(reason), Message: cut(message, maxMessage), Object: object,
 	}})
 	if err != nil {
 		a.log.Warn("an event was not taken", "reason", reason, "message", message, "error", err)

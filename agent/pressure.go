@@ -29,10 +29,11 @@ func (l *Limits) validate() error {
 	l.CollectAbove = or(l.CollectAbove, 85)
 	l.CollectTo = or(l.CollectTo, min(80, l.CollectAbove))
 	for name, v := range map[string]float64{
-		"DiskPressure": l.DiskPressure, "MemoryPressure": l.MemoryPressure, "CollectAbove": l.CollectAbove, "CollectTo": l.CollectTo,
+		"Limits.DiskPressure": l.DiskPressure, "Limits.MemoryPressure": l.MemoryPressure,
+		"Limits.CollectAbove": l.CollectAbove, "Limits.CollectTo": l.CollectTo,
 	} {
 		if v < 0 || v > 100 {
-			return fmt.Errorf("agent: Limits.%s is %v: write a percentage", name, v)
+			return fmt.Errorf("agent: %s is %v: write a percentage", name, v)
 		}
 	}
 	if l.CollectTo > l.CollectAbove {

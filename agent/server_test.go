@@ -250,7 +250,7 @@ func (s *server) UpdateProjectStatus(_ context.Context, r *carav1.UpdateProjectS
 		if r.GetObservedGeneration() != p.GetMetadata().GetGeneration() {
 			return nil, status.Error(codes.Aborted, "older generation")
 		}
-		if err := api.CheckMove(p.GetStatus().GetPhase(), r.GetPhase(), api.RoleAgent); err != nil {
+		if err := api.CheckMove(api.Phase(p.GetStatus().GetPhase()), api.Phase(r.GetPhase()), api.RoleAgent); err != nil {
 			return nil, status.Error(codes.FailedPrecondition, err.Error())
 		}
 	}

@@ -116,7 +116,7 @@ func (a *Agent) relistLoop(ctx context.Context) error {
 				time.AfterFunc(wait, func() { kick(a.relist) })
 			}
 		}
-		for reason, message := range map[string]string{api.ReasonOrphansSwept: swept, api.ReasonEpochWentBack: back} {
+		for reason, message := range map[api.Reason]string{api.ReasonOrphansSwept: swept, api.ReasonEpochWentBack: back} {
 			if message != "" {
 				words.Go(func() { a.tell(ctx, api.EventWarning, reason, message) })
 			}

@@ -6,6 +6,9 @@ import (
 	"slices"
 )
 
+// Phase is where a project is in its life.
+type Phase string
+
 // Phases of a project.
 const (
 	PhasePending     = "Pending"
@@ -16,24 +19,13 @@ const (
 	PhaseTerminated  = "Terminated"
 )
 
-// Role is who moves a project from one phase to another.
-type Role string
-
-// Roles of the phase table.
-const (
-	RoleServer    Role = "server"
-	RoleScheduler Role = "scheduler"
-	RoleAgent     Role = "agent"
-	RoleGC        Role = "gc"
-)
-
 // ErrMove is what CheckMove's errors wrap.
 var ErrMove = errors.New("phase move not allowed")
 
 // Move is one row of the phase table. An empty From is a project that is not there yet, an empty To one whose record
 // goes.
 type Move struct {
-	From, To string
+	From, To Phase
 	By       Role
 	When     string
 }
@@ -62,16 +54,16 @@ func Moves() []Move {
 }
 
 // Phases returns every phase in the order of a project's life.
-func Phases() []string {
-	return []string{PhasePending, PhaseScheduled, PhaseRunning, PhaseFailed, PhaseTerminating, PhaseTerminated}
+func Phases() []Phase {
+	return []Phase{PhasePending, PhaseScheduled, PhaseRunning, PhaseFailed, PhaseTerminating, PhaseTerminated}
 }
 
 // KnownPhase says whether phase is one of Phases.
-func KnownPhase(phase string) bool { return slices.Contains(Phases(), phase) }
+func KnownPhase(phase Phase) bool { return slices.Contains(Phases(), phase) }
 
 // CheckMove returns nil where the phase table lists the move, and an error that wraps ErrMove where it does not.
 // A report that leaves the phase as it is, is no move and always allowed.
-func CheckMove(from, to string, by Role) error {
+func CheckMove(from, to Phase, by Role) error {
 	if from == to && KnownPhase(from) {
 		return nil
 	}
@@ -91,9 +83,9 @@ func CheckMove(from, to string, by Role) error {
 	return fmt.Errorf("%w: there is no move from %s to %s", ErrMove, phaseWord(from), phaseWord(to))
 }
 
-func phaseWord(phase string) string {
+func phaseWord(phase Phase) string {
 	if phase == "" {
 		return "no record"
 	}
-	return phase
+	return string(phase)
 }

@@ -11,7 +11,7 @@ import (
 // of phases and every role: it allows those moves and no other.
 func TestCheckMoveIsTheTable(t *testing.T) {
 	type move struct {
-		from, to string
+		from, to api.Phase
 		by       api.Role
 	}
 	allowed := map[move]bool{
@@ -57,9 +57,9 @@ func TestCheckMoveIsTheTable(t *testing.T) {
 // TestEveryPhaseLeadsToTheEnd: wherever a project is, there is a way for its record to go.
 func TestEveryPhaseLeadsToTheEnd(t *testing.T) {
 	for _, from := range api.Phases() {
-		seen := map[string]bool{}
-		var reach func(string)
-		reach = func(p string) {
+		seen := map[api.Phase]bool{}
+		var reach func(api.Phase)
+		reach = func(p api.Phase) {
 			if seen[p] {
 				return
 			}

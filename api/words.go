@@ -58,6 +58,9 @@ const (
 	ApplyRefused    = "refused"
 )
 
+// EventType is the type of an Event object.
+type EventType string
+
 // Types of an Event object.
 const (
 	EventNormal  = "Normal"

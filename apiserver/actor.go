@@ -11,29 +11,12 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Role is what an actor may do; see methods.go for the table.
-type Role string
-
-// The roles of people and pipelines, of agents, and of the loops. RoleNone is nobody: it may call Join.
-const (
-	RoleNone     Role = ""
-	RoleAdmin    Role = "admin"
-	RoleDeployer Role = "deployer"
-	RoleViewer   Role = "viewer"
-	RoleNode     Role = "node"
-
-	RoleScheduler  Role = "scheduler"
-	RoleGC         Role = "gc"
-	RoleReconciler Role = "reconciler"
-	RoleSources    Role = "sources"
-)
-
 // Actor is who calls.
 type Actor struct {
 	// Name is `user/NAME`, `node/NAME` or `system/NAME`; empty for nobody.
 	Name string
-	// Role says what the actor may do.
-	Role Role
+	// Role says what the actor may do; see methods.go for the table.
+	Role api.Role
 	// NamePrefix bounds what the actor may change to objects whose names begin with it.
 	NamePrefix string
 	// Hosts are patterns of the hosts that the actor's projects may claim. Where empty: the hosts that begin with
@@ -58,7 +41,7 @@ func (a Actor) Person() bool { return strings.HasPrefix(a.Name, api.PrefixUser) 
 
 // Node is the name of the node that calls, or empty.
 func (a Actor) Node() string {
-	if a.Role != RoleNode {
+	if a.Role != api.RoleNode {
 		return ""
 	}
 	return strings.TrimPrefix(a.Name, api.PrefixNode)
@@ -67,7 +50,7 @@ func (a Actor) Node() string {
 // system says whether a loop in this process calls.
 func (a Actor) system() bool {
 	switch a.Role {
-	case RoleScheduler, RoleGC, RoleReconciler, RoleSources:
+	case api.RoleScheduler, api.RoleGC, api.RoleReconciler, api.RoleSources:
 		return true
 	default:
 		return false

@@ -109,7 +109,9 @@ func TestMeetingsAreBounded(t *testing.T) {
 // TestMeetingsAreBoundedForEachCaller: one caller who opens many streams leaves room for the others.
 func TestMeetingsAreBoundedForEachCaller(t *testing.T) {
 	var m meetings
-	as := func(name string) context.Context { return withActor(t.Context(), Actor{Name: name, Role: RoleViewer}) }
+	as := func(name string) context.Context {
+		return withActor(t.Context(), Actor{Name: name, Role: api.RoleViewer})
+	}
 	var last *meeting
 	for range 3 {
 		w, err := m.expect(as("user/greedy"), "n1", 3)

@@ -60,9 +60,9 @@ func (s *Server) applyTerms(ctx context.Context, req *carav1.ApplyRequest) (appl
 	switch {
 	case len(req.GetObjects()) > maxApply:
 		return how, api.Invalid("the request", fieldError("objects", "has %d entries, at most %d are allowed; apply them in parts", len(req.GetObjects()), maxApply))
-	case actor.Role == RoleReconciler && how.source == "":
+	case actor.Role == api.RoleReconciler && how.source == "":
 		return how, api.Invalid("the request", fieldError("source", "is required: the reconciler applies for a source"))
-	case actor.Role != RoleReconciler && (how.source != "" || how.adopt != "" || len(how.handOver) > 0):
+	case actor.Role != api.RoleReconciler && (how.source != "" || how.adopt != "" || len(how.handOver) > 0):
 		return how, api.Errorf(codes.PermissionDenied, api.TitleForbidden, "only the reconciler applies on behalf of a source")
 	case !slices.Contains([]string{"", api.AdoptNever, api.AdoptIfUnowned, api.AdoptAlways}, how.adopt):
 		return how, api.Invalid("the request", fieldError("adopt", "is %q; it must be Never, IfUnowned or Always", how.adopt))

@@ -123,7 +123,7 @@ func TestPanicInHandlerIsThatRequestsError(t *testing.T) {
 func TestTransactionReadsOneView(t *testing.T) {
 	h := newHouse(t, nil)
 	fillWith(t, h, web("a"))
-	ctx := withActor(t.Context(), Actor{Name: "user/admin", Role: RoleAdmin})
+	ctx := withActor(t.Context(), Actor{Name: "user/admin", Role: api.RoleAdmin})
 	runs := 0
 	err := h.transact(ctx, func(t *tx) error {
 		runs++

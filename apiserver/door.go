@@ -75,7 +75,7 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	err := d.identify(r, v, route)
 	switch {
 	case route.open: // it has bounds of its own
-	case v.actor.Role == RoleNone || err != nil:
+	case v.actor.Role == api.RoleNone || err != nil:
 		quiet := d.admitStranger(v)
 		defer d.strangers.leave(v.from)
 		defer boundStranger(w, r)()
@@ -131,7 +131,7 @@ func (d *door) identify(r *http.Request, v *visit, route route) error {
 		return err
 	}
 	v.actor = actor
-	if v.actor.Role != RoleNone && !v.conn.known.Swap(true) && v.conn.counted != nil {
+	if v.actor.Role != api.RoleNone && !v.conn.known.Swap(true) && v.conn.counted != nil {
 		v.conn.counted.Known()
 	}
 	if route.method == "" {

@@ -54,7 +54,7 @@ func TestBodiesAreNotReadBeforeTheCallerIsKnown(t *testing.T) {
 	h := newHouse(t, nil)
 	d := newDoor(t, h)
 	for method, rights := range methods {
-		for token, role := range map[string]Role{"": RoleNone, "nonsense": RoleNone, "viewer": RoleViewer, "n1": RoleNode} {
+		for token, role := range map[string]api.Role{"": api.RoleNone, "nonsense": api.RoleNone, "viewer": api.RoleViewer, "n1": api.RoleNode} {
 			if allows(rights, role) {
 				continue
 			}
@@ -62,7 +62,7 @@ func TestBodiesAreNotReadBeforeTheCallerIsKnown(t *testing.T) {
 			w := httptest.NewRecorder()
 			d.ServeHTTP(w, grpcRequest(t.Context(), method, token, body))
 			want := codes.PermissionDenied
-			if role == RoleNone {
+			if role == api.RoleNone {
 				want = codes.Unauthenticated
 			}
 			if got := w.Result().Trailer.Get("Grpc-Status"); body.read || got != fmtCode(want) {
@@ -71,7 +71,7 @@ func TestBodiesAreNotReadBeforeTheCallerIsKnown(t *testing.T) {
 		}
 	}
 	for _, path := range d.routes.paths {
-		for token, role := range map[string]Role{"": RoleNone, "nonsense": RoleNone, "viewer": RoleViewer, "n1": RoleNode} {
+		for token, role := range map[string]api.Role{"": api.RoleNone, "nonsense": api.RoleNone, "viewer": api.RoleViewer, "n1": api.RoleNode} {
 			if allows(methods[path.rpc], role) || path.method == http.MethodGet {
 				continue
 			}
@@ -83,7 +83,7 @@ func TestBodiesAreNotReadBeforeTheCallerIsKnown(t *testing.T) {
 			w := httptest.NewRecorder()
 			d.ServeHTTP(w, r)
 			want := http.StatusForbidden
-			if role == RoleNone {
+			if role == api.RoleNone {
 				want = http.StatusUnauthorized
 			}
 			if body.read || w.Code != want {
@@ -108,7 +108,7 @@ func (p restPath) example() string {
 	return path
 }
 
-func allows(m method, role Role) bool {
+func allows(m method, role api.Role) bool {
 	for _, r := range m.roles {
 		if r == role {
 			return true

@@ -26,7 +26,7 @@ const (
 
 // event records something that happened to an object, in the transaction of what made it happen. An equal one of the
 // last hour is counted up.
-func (t *tx) event(object *carav1.ObjectRef, typ, reason, message string) *carav1.Event {
+func (t *tx) event(object *carav1.ObjectRef, typ api.EventType, reason api.Reason, message string) *carav1.Event {
 	if len(message) > maxEventMessage {
 		message = message[:maxEventMessage]
 	}
@@ -34,7 +34,7 @@ func (t *tx) event(object *carav1.ObjectRef, typ, reason, message string) *carav
 	names := t.seen.eventsOn(object.GetKind(), object.GetName())
 	for _, name := range slices.Backward(names) {
 		old, ok := lookup[*carav1.Event](t.seen, name)
-		if !ok || old.GetType() != typ || old.GetReason() != reason || old.GetMessage() != message ||
+		if !ok || old.GetType() != string(typ) || old.GetReason() != string(reason) || old.GetMessage() != message ||
 			old.GetActor() != t.actor.Name || old.GetObject().GetUid() != object.GetUid() ||
 			t.now.Sub(old.GetLastTime().AsTime()) > countWithin {
 			continue
@@ -55,7 +55,7 @@ func (t *tx) event(object *carav1.ObjectRef, typ, reason, message string) *carav
 		ApiVersion: api.APIVersion,
 		Kind:       api.KindEvent,
 		Metadata:   &carav1.ObjectMeta{Name: eventName(t.now.Add(time.Duration(len(t.order)))), CreationTimestamp: now},
-		Type:       typ, Reason: reason, Message: message, Object: object, Actor: t.actor.Name,
+		Type:       string(typ), Reason: string(reason), Message: message, Object: object, Actor: t.actor.Name,
 		Count: 1, FirstTime: now, LastTime: now,
 	}
 	t.put(e)
@@ -95,7 +95,7 @@ func (s eventService) CreateEvent(ctx context.Context, req *carav1.CreateEventRe
 		if err := t.mayTellOf(in.GetObject()); err != nil {
 			return err
 		}
-		out = t.event(proto.CloneOf(in.GetObject()), in.GetType(), in.GetReason(), in.GetMessage())
+		out = t.event(proto.CloneOf(in.GetObject()), api.EventType(in.GetType()), api.Reason(in.GetReason()), in.GetMessage())
 		return nil
 	})
 	return out, err

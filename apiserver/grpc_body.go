@@ -44,7 +44,7 @@ func (d *door) grpcBody(w http.ResponseWriter, r *http.Request, v *visit, route 
 
 // bodyLimit is how large a request of a caller may be.
 func (s *Server) bodyLimit(a Actor) int64 {
-	if a.Role == RoleNone {
+	if a.Role == api.RoleNone {
 		return min(maxJoin, int64(s.cfg.MaxBodyBytes))
 	}
 	return int64(s.cfg.MaxBodyBytes)
@@ -52,7 +52,7 @@ func (s *Server) bodyLimit(a Actor) int64 {
 
 // roomFor reserves room for a body before it is read. Strangers wait for a turn instead: their bodies are small.
 func (s *Server) roomFor(ctx context.Context, v *visit, size int64) (release func(), err error) {
-	if v.actor.Role != RoleNone {
+	if v.actor.Role != api.RoleNone {
 		return s.bodies.reserve(ctx, v.actor.Name, size)
 	}
 	waiting, cancel := context.WithTimeout(ctx, strangerTimeout)
@@ -66,7 +66,7 @@ func (s *Server) roomFor(ctx context.Context, v *visit, size int64) (release fun
 // readMessage reads the one message of a gRPC call, with the header before it.
 func (d *door) readMessage(w http.ResponseWriter, r *http.Request, v *visit) ([]byte, func(), error) {
 	conn := http.NewResponseController(w)
-	if v.actor.Role != RoleNone { // that of strangers is shorter, and set
+	if v.actor.Role != api.RoleNone { // that of strangers is shorter, and set
 		_ = conn.SetReadDeadline(time.Now().Add(bodyTimeout))
 	}
 	var header [frameHeader]byte

@@ -169,7 +169,7 @@ func TestALostNodeHoldsNothing(t *testing.T) {
 	if a := p.two.assignment(); a.GetProject().GetMetadata().GetName() != "shop" {
 		t.Errorf("assigned %v", a)
 	}
-	err = c.transact(withActor(t.Context(), Actor{Name: "user/admin", Role: RoleAdmin}), func(x *tx) error {
+	err = c.transact(withActor(t.Context(), Actor{Name: "user/admin", Role: api.RoleAdmin}), func(x *tx) error {
 		shop, _ := read[*carav1.Project](x, "shop")
 		next := proto.CloneOf(shop)
 		next.Status.HeldBy = "n1"

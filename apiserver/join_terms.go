@@ -35,7 +35,7 @@ func withJoinLimits(in *carav1.Token, now time.Time) *carav1.Token {
 // joinEnd is when a token ends; nil for never. A join token of an older version of Cara has no end of its own.
 func joinEnd(token *carav1.Token) *timestamppb.Timestamp {
 	born := token.GetMetadata().GetCreationTimestamp()
-	if token.GetExpireAt() != nil || token.GetRole() != tokenJoin || born == nil {
+	if token.GetExpireAt() != nil || token.GetRole() != api.RoleJoin || born == nil {
 		return token.GetExpireAt()
 	}
 	return timestamppb.New(born.AsTime().Add(joinTokenLife))

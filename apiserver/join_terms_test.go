@@ -47,7 +47,7 @@ func TestJoinTokensHaveAnEndAndUses(t *testing.T) {
 	c := newCluster(t, func(cfg *Config) { cfg.Now = func() time.Time { return now } })
 	tokens := carav1.NewTokenServiceClient(c.admin(t))
 	if _, err := tokens.CreateToken(t.Context(), &carav1.CreateTokenRequest{Token: &carav1.Token{
-		Metadata: &carav1.ObjectMeta{Name: "second"}, Role: tokenJoin,
+		Metadata: &carav1.ObjectMeta{Name: "second"}, Role: api.RoleJoin,
 	}}); err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +57,7 @@ func TestJoinTokensHaveAnEndAndUses(t *testing.T) {
 	}
 	found := 0
 	for _, token := range list.GetItems() {
-		if token.GetRole() != tokenJoin {
+		if token.GetRole() != api.RoleJoin {
 			continue
 		}
 		found++
@@ -81,11 +81,11 @@ func TestJoinTokensHaveAnEndAndUses(t *testing.T) {
 
 func TestAnOldJoinTokenEndsToo(t *testing.T) {
 	born := time.Unix(1_000_000, 0)
-	old := &carav1.Token{Metadata: &carav1.ObjectMeta{CreationTimestamp: timestamppb.New(born)}, Role: tokenJoin}
+	old := &carav1.Token{Metadata: &carav1.ObjectMeta{CreationTimestamp: timestamppb.New(born)}, Role: api.RoleJoin}
 	if got := joinEnd(old).AsTime(); !got.Equal(born.Add(24 * time.Hour)) {
 		t.Errorf("ends at %v", got)
 	}
-	old.Role = string(RoleAdmin)
+	old.Role = api.RoleAdmin
 	if joinEnd(old) != nil {
 		t.Error("an administrator's token ends")
 	}
@@ -94,7 +94,7 @@ func TestAnOldJoinTokenEndsToo(t *testing.T) {
 func TestAJoinTokenBoundsNamesAndLabels(t *testing.T) {
 	c := newCluster(t, nil)
 	made, err := carav1.NewTokenServiceClient(c.admin(t)).CreateToken(t.Context(), &carav1.CreateTokenRequest{Token: &carav1.Token{
-		Metadata: &carav1.ObjectMeta{Name: "rack7"}, Role: tokenJoin, NodeNames: []string{"rack7-*"}, Labels: map[string]string{"rack": "7"},
+		Metadata: &carav1.ObjectMeta{Name: "rack7"}, Role: api.RoleJoin, NodeNames: []string{"rack7-*"}, Labels: map[string]string{"rack": "7"},
 	}})
 	if err != nil {
 		t.Fatal(err)

@@ -35,12 +35,12 @@ func (names) Authenticate(ctx context.Context) (Actor, error) {
 }
 
 var callers = map[string]Actor{
-	"Bearer admin":    {Name: "user/admin", Role: RoleAdmin},
-	"Bearer ci":       {Name: "user/ci", Role: RoleDeployer, NamePrefix: "pr-"},
-	"Bearer viewer":   {Name: "user/viewer", Role: RoleViewer},
-	"Bearer n1":       {Name: "node/n1", Role: RoleNode},
-	"Bearer n2":       {Name: "node/n2", Role: RoleNode},
-	"Bearer impostor": {Name: "system/gc", Role: RoleGC},
+	"Bearer admin":    {Name: "user/admin", Role: api.RoleAdmin},
+	"Bearer ci":       {Name: "user/ci", Role: api.RoleDeployer, NamePrefix: "pr-"},
+	"Bearer viewer":   {Name: "user/viewer", Role: api.RoleViewer},
+	"Bearer n1":       {Name: "node/n1", Role: api.RoleNode},
+	"Bearer n2":       {Name: "node/n2", Role: api.RoleNode},
+	"Bearer impostor": {Name: "system/gc", Role: api.RoleGC},
 }
 
 // haveSource makes a source with the defaults, unless there is one.

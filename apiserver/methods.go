@@ -15,7 +15,7 @@ import (
 
 // method says who may call, and whether a call changes something.
 type method struct {
-	roles []Role
+	roles []api.Role
 	write bool
 	quiet bool // a report of the machinery: its audit line goes out at debug level
 
@@ -27,15 +27,15 @@ type method struct {
 
 // readers may look at everything but values of secrets, which nobody gets.
 var (
-	readers   = []Role{RoleAdmin, RoleDeployer, RoleViewer, RoleScheduler, RoleGC, RoleReconciler, RoleSources} //nolint:gochecknoglobals // a table that never changes
-	deployers = []Role{RoleAdmin, RoleDeployer}                                                                 //nolint:gochecknoglobals // a table that never changes
-	admins    = []Role{RoleAdmin}                                                                               //nolint:gochecknoglobals // a table that never changes
-	nodes     = []Role{RoleNode}                                                                                //nolint:gochecknoglobals // a table that never changes
+	readers   = []api.Role{api.RoleAdmin, api.RoleDeployer, api.RoleViewer, api.RoleScheduler, api.RoleGC, api.RoleReconciler, api.RoleSources} //nolint:gochecknoglobals // a table that never changes
+	deployers = []api.Role{api.RoleAdmin, api.RoleDeployer}                                                                                     //nolint:gochecknoglobals // a table that never changes
+	admins    = []api.Role{api.RoleAdmin}                                                                                                       //nolint:gochecknoglobals // a table that never changes
+	nodes     = []api.Role{api.RoleNode}                                                                                                        //nolint:gochecknoglobals // a table that never changes
 )
 
-func reads(roles ...Role) method  { return method{roles: roles} }
-func writes(roles ...Role) method { return method{roles: roles, write: true} }
-func reports(roles ...Role) method {
+func reads(roles ...api.Role) method  { return method{roles: roles} }
+func writes(roles ...api.Role) method { return method{roles: roles, write: true} }
+func reports(roles ...api.Role) method {
 	return method{roles: roles, write: true, quiet: true}
 }
 
@@ -47,27 +47,27 @@ var methods = map[string]method{ //nolint:gochecknoglobals // a table that never
 	"/cara.v1.ProjectService/GetProject":          reads(readers...),
 	"/cara.v1.ProjectService/ListProjects":        reads(readers...),
 	"/cara.v1.ProjectService/WatchProjects":       reads(readers...),
-	"/cara.v1.ProjectService/DeleteProject":       writes(RoleAdmin, RoleDeployer, RoleGC, RoleReconciler),
+	"/cara.v1.ProjectService/DeleteProject":       writes(api.RoleAdmin, api.RoleDeployer, api.RoleGC, api.RoleReconciler),
 	"/cara.v1.ProjectService/UpdateProjectStatus": reports(nodes...),
-	"/cara.v1.ProjectService/ScheduleProject":     writes(RoleScheduler),
-	"/cara.v1.ProjectService/RemoveProject":       writes(RoleGC),
+	"/cara.v1.ProjectService/ScheduleProject":     writes(api.RoleScheduler),
+	"/cara.v1.ProjectService/RemoveProject":       writes(api.RoleGC),
 	"/cara.v1.ProjectService/RetryProject":        writes(deployers...),
 	"/cara.v1.ProjectService/RestartProject":      writes(deployers...),
 	"/cara.v1.ProjectService/ExtendProject":       writes(deployers...),
-	"/cara.v1.ProjectService/OverrideProject":     writes(RoleAdmin, RoleDeployer, RoleGC, RoleReconciler),
+	"/cara.v1.ProjectService/OverrideProject":     writes(api.RoleAdmin, api.RoleDeployer, api.RoleGC, api.RoleReconciler),
 	"/cara.v1.ProjectService/ListOverrides":       reads(readers...),
-	"/cara.v1.ProjectService/Logs":                reads(RoleAdmin, RoleDeployer, RoleViewer),
+	"/cara.v1.ProjectService/Logs":                reads(api.RoleAdmin, api.RoleDeployer, api.RoleViewer),
 	"/cara.v1.ProjectService/Exec":                writes(deployers...),
 	"/cara.v1.ProjectService/PortForward":         writes(deployers...),
-	"/cara.v1.ProjectService/Top":                 reads(RoleAdmin, RoleDeployer, RoleViewer),
+	"/cara.v1.ProjectService/Top":                 reads(api.RoleAdmin, api.RoleDeployer, api.RoleViewer),
 	"/cara.v1.ProjectService/ListTombstones":      reads(readers...),
 	"/cara.v1.ProjectService/AdoptProject":        writes(deployers...),
 	"/cara.v1.ProjectService/ReleaseProject":      writes(deployers...),
 	"/cara.v1.ProjectService/RollbackProject":     writes(deployers...),
 	"/cara.v1.ProjectService/GetProjectHistory":   reads(readers...),
-	"/cara.v1.ProjectService/NoticeExpiry":        writes(RoleGC),
+	"/cara.v1.ProjectService/NoticeExpiry":        writes(api.RoleGC),
 
-	"/cara.v1.ApplyService/Apply": writes(RoleAdmin, RoleDeployer, RoleReconciler),
+	"/cara.v1.ApplyService/Apply": writes(api.RoleAdmin, api.RoleDeployer, api.RoleReconciler),
 
 	"/cara.v1.NodeService/CreateNode":       writes(admins...),
 	"/cara.v1.NodeService/PutNode":          writes(admins...),
@@ -76,9 +76,9 @@ var methods = map[string]method{ //nolint:gochecknoglobals // a table that never
 	"/cara.v1.NodeService/WatchNodes":       reads(readers...),
 	"/cara.v1.NodeService/DeleteNode":       writes(admins...),
 	"/cara.v1.NodeService/Heartbeat":        reports(nodes...),
-	"/cara.v1.NodeService/MarkNodeNotReady": writes(RoleScheduler),
-	"/cara.v1.NodeService/MarkNodeDrained":  writes(RoleScheduler),
-	"/cara.v1.NodeService/Join":             writes(RoleNone, RoleAdmin, RoleDeployer, RoleViewer, RoleNode),
+	"/cara.v1.NodeService/MarkNodeNotReady": writes(api.RoleScheduler),
+	"/cara.v1.NodeService/MarkNodeDrained":  writes(api.RoleScheduler),
+	"/cara.v1.NodeService/Join":             writes(api.RoleNone, api.RoleAdmin, api.RoleDeployer, api.RoleViewer, api.RoleNode),
 	"/cara.v1.NodeService/RenewCertificate": writes(nodes...),
 	"/cara.v1.NodeService/Connect":          {roles: nodes, write: true, quiet: true, message: 2 << 20, pace: 50, burst: 200},
 	"/cara.v1.NodeService/Attach":           reports(nodes...),
@@ -94,23 +94,23 @@ var methods = map[string]method{ //nolint:gochecknoglobals // a table that never
 	"/cara.v1.SourceService/ResumeSource":       writes(deployers...),
 	"/cara.v1.SourceService/ConfirmSource":      writes(deployers...),
 	"/cara.v1.SourceService/ListClaims":         reads(readers...),
-	"/cara.v1.SourceService/UpdateSourceStatus": reports(RoleSources, RoleReconciler),
-	"/cara.v1.SourceService/PublishSnapshot":    writes(RoleSources),
-	"/cara.v1.SourceService/UpdateClaims":       reports(RoleReconciler),
-	"/cara.v1.SourceService/RemoveSource":       writes(RoleReconciler),
-	"/cara.v1.SourceService/WatchHints":         reads(RoleSources),
-	"/cara.v1.SourceService/GetSourceSecret":    reads(RoleSources),
+	"/cara.v1.SourceService/UpdateSourceStatus": reports(api.RoleSources, api.RoleReconciler),
+	"/cara.v1.SourceService/PublishSnapshot":    writes(api.RoleSources),
+	"/cara.v1.SourceService/UpdateClaims":       reports(api.RoleReconciler),
+	"/cara.v1.SourceService/RemoveSource":       writes(api.RoleReconciler),
+	"/cara.v1.SourceService/WatchHints":         reads(api.RoleSources),
+	"/cara.v1.SourceService/GetSourceSecret":    reads(api.RoleSources),
 
 	"/cara.v1.SecretService/CreateSecret": writes(deployers...),
 	"/cara.v1.SecretService/PutSecret":    writes(deployers...),
-	"/cara.v1.SecretService/GetSecret":    reads(RoleAdmin, RoleDeployer, RoleViewer),
-	"/cara.v1.SecretService/ListSecrets":  reads(RoleAdmin, RoleDeployer, RoleViewer),
+	"/cara.v1.SecretService/GetSecret":    reads(api.RoleAdmin, api.RoleDeployer, api.RoleViewer),
+	"/cara.v1.SecretService/ListSecrets":  reads(api.RoleAdmin, api.RoleDeployer, api.RoleViewer),
 	"/cara.v1.SecretService/DeleteSecret": writes(deployers...),
 
-	"/cara.v1.EventService/CreateEvent": reports(RoleNode, RoleScheduler, RoleGC, RoleReconciler, RoleSources),
+	"/cara.v1.EventService/CreateEvent": reports(api.RoleNode, api.RoleScheduler, api.RoleGC, api.RoleReconciler, api.RoleSources),
 	"/cara.v1.EventService/ListEvents":  reads(readers...),
 	"/cara.v1.EventService/WatchEvents": reads(readers...),
-	"/cara.v1.EventService/TrimHistory": writes(RoleGC),
+	"/cara.v1.EventService/TrimHistory": writes(api.RoleGC),
 
 	"/cara.v1.WatchService/Watch": reads(readers...),
 
@@ -118,7 +118,7 @@ var methods = map[string]method{ //nolint:gochecknoglobals // a table that never
 	"/cara.v1.TokenService/ListTokens":  reads(admins...),
 	"/cara.v1.TokenService/DeleteToken": writes(admins...),
 
-	"/cara.v1.InfoService/GetInfo": reads(append(slices.Clone(readers), RoleNode)...),
+	"/cara.v1.InfoService/GetInfo": reads(append(slices.Clone(readers), api.RoleNode)...),
 	"/cara.v1.InfoService/Backup":  writes(admins...),
 }
 
@@ -128,7 +128,7 @@ func authorise(actor Actor, name string) error {
 	switch {
 	case ok && slices.Contains(m.roles, actor.Role):
 		return nil
-	case actor.Role == RoleNone:
+	case actor.Role == api.RoleNone:
 		return errNobody()
 	case !ok:
 		return api.Errorf(codes.Unimplemented, api.TitleUnimplemented, "there is no method %s", name)
@@ -143,7 +143,7 @@ func errNobody() error {
 		"this needs an identity: send `Authorization: Bearer TOKEN` (caractrl: --token-file)")
 }
 
-func roleWords(roles []Role) string {
+func roleWords(roles []api.Role) string {
 	words := make([]string, len(roles))
 	for i, r := range roles {
 		words[i] = string(r)

@@ -31,16 +31,16 @@ func TestMethodTableIsTotal(t *testing.T) {
 }
 
 func TestMethodTableKeepsItsPromises(t *testing.T) {
-	person := func(r Role) bool { return r == RoleAdmin || r == RoleDeployer || r == RoleViewer }
+	person := func(r api.Role) bool { return r == api.RoleAdmin || r == api.RoleDeployer || r == api.RoleViewer }
 	for name, m := range methods {
 		for _, role := range m.roles {
 			actor := Actor{Name: "x", Role: role}
 			switch {
-			case role == RoleNone && shortMethod(name) != "Join":
+			case role == api.RoleNone && shortMethod(name) != "Join":
 				t.Errorf("%s lets nobody in", name)
-			case role == RoleViewer && m.write && shortMethod(name) != "Join":
+			case role == api.RoleViewer && m.write && shortMethod(name) != "Join":
 				t.Errorf("%s lets a viewer write", name)
-			case role == RoleNode && !m.write && shortMethod(name) != "GetInfo":
+			case role == api.RoleNode && !m.write && shortMethod(name) != "GetInfo":
 				t.Errorf("%s lets a node read the cluster", name)
 			case m.quiet && person(role):
 				t.Errorf("%s hides a person's change from the audit", name)
@@ -51,8 +51,8 @@ func TestMethodTableKeepsItsPromises(t *testing.T) {
 		}
 	}
 	wantCode(t, authorise(Actor{}, "/cara.v1.ProjectService/GetProject"), codes.Unauthenticated, api.TitleUnauthenticated)
-	wantCode(t, authorise(Actor{Name: "user/v", Role: RoleViewer}, "/cara.v1.ProjectService/PutProject"), codes.PermissionDenied, api.TitleForbidden)
-	wantCode(t, authorise(Actor{Name: "user/a", Role: RoleAdmin}, "/cara.v1.ProjectService/Explode"), codes.Unimplemented, api.TitleUnimplemented)
+	wantCode(t, authorise(Actor{Name: "user/v", Role: api.RoleViewer}, "/cara.v1.ProjectService/PutProject"), codes.PermissionDenied, api.TitleForbidden)
+	wantCode(t, authorise(Actor{Name: "user/a", Role: api.RoleAdmin}, "/cara.v1.ProjectService/Explode"), codes.Unimplemented, api.TitleUnimplemented)
 }
 
 func TestOnlyLoopsAreLetInByClient(t *testing.T) {

@@ -90,7 +90,7 @@ func TestReportOfAnotherEpochIsRefused(t *testing.T) {
 	for epoch, refused := range map[int32]bool{4: true, 5: false, 6: true} {
 		req := &carav1.UpdateProjectStatusRequest{Name: "p", Uid: "u", ObservedGeneration: 3}
 		req.Epoch = epoch
-		err := mayReport(Actor{Name: "node/n1", Role: RoleNode}, p, req)
+		err := mayReport(Actor{Name: "node/n1", Role: api.RoleNode}, p, req)
 		if refused {
 			wantCode(t, err, codes.Aborted, api.TitleStaleEpoch)
 		} else if err != nil {

@@ -16,12 +16,6 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Roles of tokens that are nobody's to log in with.
-const (
-	tokenJoin = "join"
-	tokenNode = "node" // one certificate of a node: its hash
-)
-
 // usedUp is what a join token's usesLeft becomes after its last use. 0 is a token of an older version: it has no limit
 // of uses, and ends like all.
 const usedUp = -1
@@ -126,7 +120,7 @@ func callerAddress(ctx context.Context) string {
 // that knows its secret.
 func (t *tx) useJoinToken(name, secret string) (*carav1.Token, error) {
 	token, ok := read[*carav1.Token](t, name)
-	if !ok || token.GetRole() != tokenJoin || !identity.SecretMatches(token.GetSecretHash(), secret) {
+	if !ok || token.GetRole() != api.RoleJoin || !identity.SecretMatches(token.GetSecretHash(), secret) {
 		return nil, api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated,
 			"the join token is not valid here: it was revoked, or is of another cluster; make one with caractrl create token NAME --role join")
 	}
@@ -152,7 +146,7 @@ func (t *tx) acceptCertificate(c identity.NodeCertificate, keep string) {
 	t.removeTokens(identity.NodeTokenPrefix(c.Node), keep)
 	t.put(&carav1.Token{
 		Metadata:   &carav1.ObjectMeta{Name: c.TokenName(), Uid: newUID(), CreationTimestamp: timestamppb.New(t.now)},
-		Role:       tokenNode,
+		Role:       api.RoleNode,
 		ExpireAt:   timestamppb.New(c.NotAfter),
 		SecretHash: c.Hash,
 	})

@@ -90,7 +90,7 @@ func TestJoinRefused(t *testing.T) {
 	c := newCluster(t, nil)
 	tokens := carav1.NewTokenServiceClient(c.admin(t))
 	create := func(name string, in *carav1.Token) string {
-		in.Metadata, in.Role = &carav1.ObjectMeta{Name: name}, tokenJoin
+		in.Metadata, in.Role = &carav1.ObjectMeta{Name: name}, api.RoleJoin
 		out, err := tokens.CreateToken(t.Context(), &carav1.CreateTokenRequest{Token: in})
 		if err != nil {
 			t.Fatal(err)

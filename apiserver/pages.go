@@ -101,7 +101,7 @@ func (s *Server) mayRead(r *http.Request) error {
 	switch {
 	case slices.Contains(readers, actor.Role):
 		return nil
-	case actor.Role == RoleNone:
+	case actor.Role == api.RoleNone:
 		return errNobody()
 	default:
 		return api.Errorf(codes.PermissionDenied, api.TitleForbidden, "%s has the role %s, which may not read this", actor.Name, actor.Role)

@@ -139,7 +139,7 @@ func deletionText(p *carav1.Project) string {
 // the project down. Any other has lost its object.
 func (t *tx) gone(p *carav1.Project, by api.Role, why string) error {
 	meta, st := p.GetMetadata(), p.GetStatus()
-	if err := api.CheckMove(st.GetPhase(), "", by); err != nil {
+	if err := api.CheckMove(api.Phase(st.GetPhase()), "", by); err != nil {
 		return api.Errorf(codes.Aborted, api.TitleConflict, "project %q: %v", meta.GetName(), err)
 	}
 	t.remove(api.KindProject, meta.GetName())

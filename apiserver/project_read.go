@@ -110,7 +110,7 @@ type projectFilter interface {
 // projectMatch is the filter as a function; nil matches everything.
 func projectMatch(f projectFilter) (func(*carav1.Project) bool, error) {
 	for i, phase := range f.GetPhase() {
-		if !api.KnownPhase(phase) {
+		if !api.KnownPhase(api.Phase(phase)) {
 			return nil, api.Invalid("the request", fieldError(fieldIndex("phase", i), "is %q; it must be one of %v", phase, api.Phases()))
 		}
 	}

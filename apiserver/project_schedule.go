@@ -53,7 +53,7 @@ func (t *tx) schedule(p *carav1.Project, req *carav1.ScheduleProjectRequest) err
 	case api.ScheduleEvict:
 		return t.evict(p, req)
 	case api.ScheduleAbandon:
-		return t.move(p, api.PhaseTerminated, api.RoleScheduler, cmp.Or(req.GetReason(), api.ReasonAbandoned),
+		return t.move(p, api.PhaseTerminated, api.RoleScheduler, api.Reason(cmp.Or(req.GetReason(), api.ReasonAbandoned)),
 			cmp.Or(req.GetMessage(), "its node is lost: what it ran is swept when it comes back"))
 	}
 	return api.Invalid("the request", fieldError("action", "is %q; it must be Bind, Move, Explain, Evict or Abandon", req.GetAction()))
@@ -83,8 +83,9 @@ func (t *tx) evict(p *carav1.Project, req *carav1.ScheduleProjectRequest) error 
 	}
 	from := st.GetNodeRef()
 	message := cmp.Or(req.GetMessage(), "taken off "+from)
-	t.leave(p, cmp.Or(req.GetReason(), api.ReasonEvicted), message)
-	if err := t.move(p, api.PhasePending, api.RoleScheduler, cmp.Or(req.GetReason(), api.ReasonEvicted), message); err != nil {
+	reason := api.Reason(cmp.Or(req.GetReason(), api.ReasonEvicted))
+	t.leave(p, reason, message)
+	if err := t.move(p, api.PhasePending, api.RoleScheduler, reason, message); err != nil {
 		return err
 	}
 	st.MovedFrom = cmp.Or(st.GetMovedFrom(), from)

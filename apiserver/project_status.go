@@ -81,10 +81,10 @@ func (t *tx) report(p *carav1.Project, req *carav1.UpdateProjectStatusRequest) e
 			mine := proto.CloneOf(c)
 			mine.ObservedGeneration = req.GetObservedGeneration()
 			if c.GetReason() == api.ReasonUpdateFailed && !api.UpdateFailed(p) {
-				t.event(refTo(p), api.EventWarning, c.GetReason(), c.GetMessage())
+				t.event(refTo(p), api.EventWarning, api.Reason(c.GetReason()), c.GetMessage())
 			}
 			if c.GetType() == api.CondSecretChanged && !api.IsTrue(p.GetStatus().GetConditions(), api.CondSecretChanged) {
-				t.event(refTo(p), api.EventWarning, c.GetReason(), c.GetMessage())
+				t.event(refTo(p), api.EventWarning, api.Reason(c.GetReason()), c.GetMessage())
 			}
 			p.Status.Conditions, _ = api.SetCondition(p.GetStatus().GetConditions(), mine, t.now)
 			if why.GetType() == "" && c.GetType() == api.CondReady {
@@ -108,5 +108,5 @@ func (t *tx) report(p *carav1.Project, req *carav1.UpdateProjectStatusRequest) e
 	if message == "" {
 		message = t.actor.Name + " says that it is " + req.GetPhase()
 	}
-	return t.move(p, req.GetPhase(), api.RoleAgent, reason, message)
+	return t.move(p, api.Phase(req.GetPhase()), api.RoleAgent, api.Reason(reason), message)
 }

@@ -72,11 +72,11 @@ func notUpdated(p *carav1.Project) []string {
 }
 
 // restart asks the project's agent to make containers anew. What it said of the update before is over.
-func (t *tx) restart(p *carav1.Project, services []string, reason, message string) {
+func (t *tx) restart(p *carav1.Project, services []string, reason api.Reason, message string) {
 	p.Status.RestartToken = newUID()
 	p.Status.RestartServices = slices.Clone(services)
 	if api.UpdateFailed(p) {
-		t.condition(p, &carav1.Condition{Type: api.CondReady, Status: api.StatusFalse, Reason: reason, Message: message})
+		t.condition(p, &carav1.Condition{Type: api.CondReady, Status: api.StatusFalse, Reason: string(reason), Message: message})
 	}
 	t.event(refTo(p), api.EventNormal, reason, message)
 }

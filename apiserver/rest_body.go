@@ -81,7 +81,7 @@ func (s *Server) takeBody(w http.ResponseWriter, r *http.Request, v *visit) (bod
 // readBody reads a body in bounded time.
 func readBody(w http.ResponseWriter, r *http.Request, v *visit, limit int64) ([]byte, error) {
 	conn, within := http.NewResponseController(w), bodyTimeout
-	if v.actor.Role == RoleNone {
+	if v.actor.Role == api.RoleNone {
 		within = strangerTimeout
 	}
 	if err := conn.SetReadDeadline(time.Now().Add(within)); err != nil {

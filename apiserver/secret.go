@@ -122,7 +122,7 @@ func (t *tx) declareSecret(in *carav1.Secret) (before, after *carav1.Secret, err
 	for key, value := range values {
 		next.Data[key] = t.server.cfg.Identity.Vault().Seal(sealName(meta.GetName(), key), value)
 	}
-	reason, word := api.ReasonCreated, "created by "
+	reason, word := api.Reason(api.ReasonCreated), "created by "
 	if exists {
 		reason, word = api.ReasonChanged, "changed by "
 	}

@@ -71,7 +71,7 @@ func New(cfg Config) (*Server, error) {
 // Client is a connection for one loop of this process, whose identity is system/NAME: `scheduler`, `gc`, `reconciler`
 // or `sources`. Everything else than how the call travels is as over the network.
 func (s *Server) Client(name string) (grpc.ClientConnInterface, error) {
-	actor := Actor{Name: api.PrefixSystem + name, Role: Role(name)}
+	actor := Actor{Name: api.PrefixSystem + name, Role: api.Role(name)}
 	if !actor.system() {
 		return nil, fmt.Errorf("apiserver: there is no loop %q: want scheduler, gc, reconciler or sources", name)
 	}

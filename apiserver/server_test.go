@@ -73,7 +73,7 @@ func TestRunFailsWithItsStore(t *testing.T) {
 
 func TestAPanicIsAnAnswer(t *testing.T) {
 	h := newHouse(t, nil)
-	admin := func(context.Context) (Actor, error) { return Actor{Name: "user/admin", Role: RoleAdmin}, nil }
+	admin := func(context.Context) (Actor, error) { return Actor{Name: "user/admin", Role: api.RoleAdmin}, nil }
 	_, err := h.unary(admin)(t.Context(), &carav1.GetRequest{Name: "x"}, &grpc.UnaryServerInfo{FullMethod: "/cara.v1.ProjectService/GetProject"},
 		func(context.Context, any) (any, error) { panic("boom") })
 	wantCode(t, err, codes.Internal, api.TitleInternal)

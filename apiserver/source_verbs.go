@@ -79,7 +79,7 @@ func (s sourceService) ResumeSource(ctx context.Context, req *carav1.GetRequest)
 	return s.suspend(ctx, req.GetName(), false, api.ReasonResumed)
 }
 
-func (s *Server) suspend(ctx context.Context, name string, suspend bool, reason string) (*carav1.Source, error) {
+func (s *Server) suspend(ctx context.Context, name string, suspend bool, reason api.Reason) (*carav1.Source, error) {
 	return s.editSource(ctx, name, func(t *tx, src *carav1.Source) error {
 		if src.GetSpec().GetSuspend() == suspend {
 			return nil

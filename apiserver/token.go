@@ -24,7 +24,7 @@ func (s tokenService) CreateToken(ctx context.Context, req *carav1.CreateTokenRe
 	if err := checkToken(in, name, s.cfg.Now()); err != nil {
 		return nil, err
 	}
-	if in.GetRole() == tokenJoin {
+	if in.GetRole() == api.RoleJoin {
 		if s.cfg.Identity == nil {
 			return nil, errNoIdentity()
 		}
@@ -43,7 +43,7 @@ func (s tokenService) CreateToken(ctx context.Context, req *carav1.CreateTokenRe
 		return nil, err
 	}
 	text := identity.FormatToken(name, secret)
-	if in.GetRole() == tokenJoin {
+	if in.GetRole() == api.RoleJoin {
 		text = api.JoinToken{CAHash: s.cfg.Identity.CAHash(), ID: name, Secret: secret}.String()
 	}
 	return &carav1.CreateTokenResponse{Token: hashless(out), Secret: text}, answerCreated(ctx)
@@ -72,16 +72,16 @@ func checkToken(in *carav1.Token, name string, now time.Time) error {
 	if bad := validation.IsDNS1123Label(name); len(bad) > 0 {
 		fields = append(fields, fieldError("metadata.name", "is %q; %s", name, bad[0])...)
 	}
-	if _, ok := tokenRoles[in.GetRole()]; !ok && in.GetRole() != tokenJoin {
+	if _, ok := tokenRoles[in.GetRole()]; !ok && in.GetRole() != api.RoleJoin {
 		fields = append(fields, fieldError("role", "is %q; it must be admin, deployer, viewer or join", in.GetRole())...)
 	}
 	if at := in.GetExpireAt(); at != nil && !at.AsTime().After(now) {
 		fields = append(fields, fieldError("expireAt", "is %s, which is in the past", at.AsTime().UTC().Format(time.RFC3339))...)
 	}
-	if in.GetUsesLeft() < 0 || in.GetUsesLeft() > 0 && in.GetRole() != tokenJoin {
+	if in.GetUsesLeft() < 0 || in.GetUsesLeft() > 0 && in.GetRole() != api.RoleJoin {
 		fields = append(fields, fieldError("usesLeft", "is %d; it is for join tokens, and 1 or more (10 where it is left out)", in.GetUsesLeft())...)
 	}
-	if prefix := in.GetNamePrefix(); prefix != "" && (in.GetRole() != string(RoleDeployer) || len(prefix) > 63) {
+	if prefix := in.GetNamePrefix(); prefix != "" && (in.GetRole() != api.RoleDeployer || len(prefix) > 63) {
 		fields = append(fields, fieldError("namePrefix", "is for deployers, and at most 63 characters long")...)
 	}
 	fields = append(fields, tokenPatterns(in)...)
@@ -94,10 +94,10 @@ func checkToken(in *carav1.Token, name string, now time.Time) error {
 // tokenPatterns checks what a token is bounded to by patterns.
 func tokenPatterns(in *carav1.Token) []*carav1.FieldError {
 	fields := api.ValidateToken(in)
-	if len(in.GetHosts()) > 0 && in.GetRole() != string(RoleDeployer) {
+	if len(in.GetHosts()) > 0 && in.GetRole() != api.RoleDeployer {
 		fields = append(fields, fieldError("hosts", "are for deployers; the role is %q", in.GetRole())...)
 	}
-	if in.GetRole() != tokenJoin && len(in.GetNodeNames())+len(in.GetLabels()) > 0 {
+	if in.GetRole() != api.RoleJoin && len(in.GetNodeNames())+len(in.GetLabels()) > 0 {
 		fields = append(fields, fieldError("nodeNames", "and labels are for join tokens; the role is %q", in.GetRole())...)
 	}
 	return fields
@@ -135,7 +135,7 @@ func (s tokenService) DeleteToken(ctx context.Context, req *carav1.DeleteRequest
 		if err := mustBe(token, req.GetUid(), ""); err != nil {
 			return err
 		}
-		if token.GetRole() == string(RoleAdmin) && token.GetExpireAt() == nil && !t.otherAdmin(req.GetName()) {
+		if token.GetRole() == api.RoleAdmin && token.GetExpireAt() == nil && !t.otherAdmin(req.GetName()) {
 			return api.Errorf(codes.FailedPrecondition, api.TitleConflict,
 				"token %q is the last of an administrator that does not expire: create another one first", req.GetName())
 		}
@@ -154,7 +154,7 @@ func (t *tx) otherAdmin(name string) bool {
 	tokens, _ := from[*carav1.Token](t.seen, "", "")
 	for _, token := range tokens {
 		other := token.GetMetadata().GetName()
-		if other == name || token.GetRole() != string(RoleAdmin) || token.GetExpireAt() != nil {
+		if other == name || token.GetRole() != api.RoleAdmin || token.GetExpireAt() != nil {
 			continue
 		}
 		if _, ok := read[*carav1.Token](t, other); ok {

@@ -16,8 +16,8 @@ import (
 )
 
 // tokenRoles are the roles that a token lets a person or a pipeline in with.
-var tokenRoles = map[string]Role{ //nolint:gochecknoglobals // a table that never changes
-	string(RoleAdmin): RoleAdmin, string(RoleDeployer): RoleDeployer, string(RoleViewer): RoleViewer,
+var tokenRoles = map[string]api.Role{ //nolint:gochecknoglobals // a table that never changes
+	api.RoleAdmin: api.RoleAdmin, api.RoleDeployer: api.RoleDeployer, api.RoleViewer: api.RoleViewer,
 }
 
 // tokens is the Authenticator of a server with an identity: bearer tokens for people and pipelines, client certificates
@@ -41,7 +41,7 @@ func (s tokens) Authenticate(ctx context.Context) (Actor, error) {
 	case !s.accepted(cert):
 		return Actor{}, errFenced(cert.Node)
 	}
-	return Actor{Name: api.PrefixNode + cert.Node, Role: RoleNode, Token: cert.TokenName(), Expires: cert.NotAfter}, nil
+	return Actor{Name: api.PrefixNode + cert.Node, Role: api.RoleNode, Token: cert.TokenName(), Expires: cert.NotAfter}, nil
 }
 
 func (s tokens) bearer(header string) (Actor, error) {
@@ -71,7 +71,7 @@ func (s tokens) bearer(header string) (Actor, error) {
 // accepted says whether a node's certificate is one of those that the node has.
 func (s *Server) accepted(cert identity.NodeCertificate) bool {
 	token, ok := lookup[*carav1.Token](s.cache, cert.TokenName())
-	return ok && token.GetRole() == tokenNode && identity.HashMatches(token.GetSecretHash(), cert.Hash)
+	return ok && token.GetRole() == api.RoleNode && identity.HashMatches(token.GetSecretHash(), cert.Hash)
 }
 
 // peerTLS is the caller's TLS state; nil where it speaks plaintext.

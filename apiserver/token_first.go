@@ -39,7 +39,7 @@ func (s *Server) FirstStart(ctx context.Context) error {
 			return fmt.Errorf("read %s: %w", kv.Key, err)
 		}
 		token := m.(*carav1.Token)
-		if token.GetRole() == string(RoleAdmin) && token.GetExpireAt() == nil {
+		if token.GetRole() == api.RoleAdmin && token.GetExpireAt() == nil {
 			return nil
 		}
 		have[token.GetMetadata().GetName()] = kv.Modified
@@ -53,8 +53,8 @@ func (s *Server) FirstStart(ctx context.Context) error {
 		name, secret string
 		terms        *carav1.Token
 	}{
-		{firstAdmin, adminSecret, &carav1.Token{Role: string(RoleAdmin)}},
-		{firstJoin, joinSecret, withJoinLimits(&carav1.Token{Role: tokenJoin}, s.cfg.Now())},
+		{firstAdmin, adminSecret, &carav1.Token{Role: api.RoleAdmin}},
+		{firstJoin, joinSecret, withJoinLimits(&carav1.Token{Role: api.RoleJoin}, s.cfg.Now())},
 	} {
 		key := keyOf(api.KindToken, first.name)
 		token := proto.CloneOf(first.terms)

@@ -118,7 +118,7 @@ func TestRevoke(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, token := range list.GetItems() {
-		if token.GetRole() == tokenNode {
+		if token.GetRole() == api.RoleNode {
 			if _, err := carav1.NewTokenServiceClient(second).DeleteToken(t.Context(), &carav1.DeleteRequest{Name: token.GetMetadata().GetName()}); err != nil {
 				t.Fatal(err)
 			}

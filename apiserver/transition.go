@@ -11,21 +11,22 @@ import (
 
 // move is the only place where a project's phase changes. It asks the table, and writes the Phase condition and an
 // event with the reason. p is the transaction's own copy, which the caller puts.
-func (t *tx) move(p *carav1.Project, to string, by api.Role, reason, message string) error {
+func (t *tx) move(p *carav1.Project, to api.Phase, by api.Role, reason api.Reason, message string) error {
 	st := p.GetStatus()
-	if err := api.CheckMove(st.GetPhase(), to, by); err != nil {
+	from := api.Phase(st.GetPhase())
+	if err := api.CheckMove(from, to, by); err != nil {
 		return api.Errorf(codes.Aborted, api.TitleConflict, "project %q: %v", p.GetMetadata().GetName(), err)
 	}
-	if st.GetPhase() == to {
+	if from == to {
 		return nil
 	}
-	st.Phase = to
+	st.Phase = string(to)
 	if to != api.PhasePending && to != api.PhaseScheduled {
 		st.MovedFrom = ""
 	}
 	st.Conditions, _ = api.RemoveCondition(st.GetConditions(), api.CondPhase) // every move is a transition, though the status stays True
-	t.condition(p, &carav1.Condition{Type: api.CondPhase, Status: api.StatusTrue, Reason: reason, Message: message})
-	typ := api.EventNormal
+	t.condition(p, &carav1.Condition{Type: api.CondPhase, Status: api.StatusTrue, Reason: string(reason), Message: message})
+	typ := api.EventType(api.EventNormal)
 	if to == api.PhaseFailed {
 		typ = api.EventWarning
 	}
@@ -34,13 +35,13 @@ func (t *tx) move(p *carav1.Project, to string, by api.Role, reason, message str
 }
 
 // leave takes the project off its node, where it comes to wait for a new one.
-func (t *tx) leave(p *carav1.Project, reason, message string) {
+func (t *tx) leave(p *carav1.Project, reason api.Reason, message string) {
 	st := p.GetStatus()
 	t.hold(p)
 	st.NodeRef, st.Services = "", lastRun(st.GetServices())
 	st.Conditions, _ = api.RemoveCondition(st.GetConditions(), api.CondImagesReady)
 	st.Conditions, _ = api.RemoveCondition(st.GetConditions(), api.CondReady)
-	t.condition(p, &carav1.Condition{Type: api.CondScheduled, Status: api.StatusFalse, Reason: reason, Message: message})
+	t.condition(p, &carav1.Condition{Type: api.CondScheduled, Status: api.StatusFalse, Reason: string(reason), Message: message})
 }
 
 // lastRun is what stays of services that have left their node: which image each was made from, so that the next node runs

@@ -204,7 +204,7 @@ func listed(from, to string) bool {
 		return true
 	}
 	for _, m := range api.Moves() {
-		if m.From == from && m.To == to {
+		if string(m.From) == from && string(m.To) == to {
 			return true
 		}
 	}

@@ -275,7 +275,7 @@ func TestBookmarksAndDrain(t *testing.T) {
 
 func fillWith(t testing.TB, h *house, p *carav1.Project) {
 	t.Helper()
-	err := h.transact(withActor(t.Context(), Actor{Name: "user/admin", Role: RoleAdmin}), func(t *tx) error {
+	err := h.transact(withActor(t.Context(), Actor{Name: "user/admin", Role: api.RoleAdmin}), func(t *tx) error {
 		_, _, err := t.declare(p, nil)
 		return err
 	})

@@ -103,9 +103,9 @@ func (byName) Authenticate(ctx context.Context) (apiserver.Actor, error) {
 	name := strings.TrimPrefix(strings.Join(md.Get("authorization"), ""), "Bearer ")
 	switch {
 	case strings.HasPrefix(name, "node/"):
-		return apiserver.Actor{Name: name, Role: apiserver.RoleNode}, nil
+		return apiserver.Actor{Name: name, Role: api.RoleNode}, nil
 	case name == "admin":
-		return apiserver.Actor{Name: "user/admin", Role: apiserver.RoleAdmin}, nil
+		return apiserver.Actor{Name: "user/admin", Role: api.RoleAdmin}, nil
 	default:
 		return apiserver.Actor{}, api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated, "nobody is called %q", name)
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -29,14 +30,14 @@ func (a *app) describeToken(t *carav1.Token) {
 		a.field("Expires", "never")
 	}
 	switch t.GetRole() {
-	case "deployer":
+	case api.RoleDeployer:
 		a.field("May change", cmp.Or(quotedPrefix(t.GetNamePrefix()), "projects and Secrets of every name"))
 		hosts := strings.Join(t.GetHosts(), ", ")
 		if hosts == "" && t.GetNamePrefix() != "" {
 			hosts = t.GetNamePrefix() + "*"
 		}
 		a.field("May claim", cmp.Or(hosts, "every host that is not reserved"))
-	case joinRole:
+	case api.RoleJoin:
 		uses := "none left"
 		if t.GetUsesLeft() > 0 {
 			uses = strconv.Itoa(int(t.GetUsesLeft())) + " left"

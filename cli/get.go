@@ -48,7 +48,11 @@ func (a *app) getCommand() *cobra.Command {
 	f.StringVar(&o.owner, "owner", "", "only projects of this owner, such as source/platform")
 	f.StringVar(&o.object, "for", "", "only events of this object, such as project/web")
 	offer(cmd, "output", cobra.FixedCompletions([]string{"table", "json", "yaml", "wide", "name"}, cobra.ShellCompDirectiveNoFileComp))
-	offer(cmd, "phase", cobra.FixedCompletions(api.Phases(), cobra.ShellCompDirectiveNoFileComp))
+	var phases []string
+	for _, phase := range api.Phases() {
+		phases = append(phases, string(phase))
+	}
+	offer(cmd, "phase", cobra.FixedCompletions(phases, cobra.ShellCompDirectiveNoFileComp))
 	offer(cmd, "node", a.completeFlag(nodeKind()))
 	return cmd
 }

@@ -337,7 +337,7 @@ func (someToken) RequireTransportSecurity() bool { return false }
 type anybody struct{}
 
 func (anybody) Authenticate(context.Context) (apiserver.Actor, error) {
-	return apiserver.Actor{Name: "user/ada", Role: apiserver.RoleAdmin}, nil
+	return apiserver.Actor{Name: "user/ada", Role: api.RoleAdmin}, nil
 }
 
 // pipes is a listener whose connections never leave the process.

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"hash/fnv"
 	"strings"
+
+	"github.com/caravanserai/cara/api"
 )
 
 // Strategy says where a project goes when it fits in several places.
@@ -55,7 +57,7 @@ const (
 
 func (w Why) String() string {
 	return [whys]string{
-		"fits", "NotReady", "engine unreachable", "draining", "cordoned", "disk pressure", "memory pressure",
+		"fits", api.NodeNotReady, "engine unreachable", "draining", "cordoned", "disk pressure", "memory pressure",
 		"did not match the node selector", "insufficient cpu", "insufficient memory", "no free project network",
 	}[w]
 }

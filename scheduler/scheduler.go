@@ -173,7 +173,7 @@ func interesting(p *carav1.Project) bool {
 // pass looks at one node or one project.
 func (s *Scheduler) pass(ctx context.Context, key string) (time.Duration, error) {
 	kind, name, _ := strings.Cut(key, "/")
-	if kind == "node" {
+	if kind == api.KindNode {
 		if err := s.drain(ctx, name); err != nil {
 			return 0, err
 		}
@@ -208,5 +208,5 @@ func (s *Scheduler) schedule(ctx context.Context, p *carav1.Project, req *carav1
 }
 
 // nodeKey and projectKey are the keys of the queue.
-func nodeKey(name string) string    { return "node/" + name }
-func projectKey(name string) string { return "project/" + name }
+func nodeKey(name string) string    { return api.KindNode + "/" + name }
+func projectKey(name string) string { return api.KindProject + "/" + name }

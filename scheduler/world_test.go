@@ -206,7 +206,7 @@ func (w *world) schedule(req *carav1.ScheduleProjectRequest) (*carav1.Project, e
 		to = api.PhaseTerminated
 	}
 	if to != st.Phase {
-		if err := api.CheckMove(st.Phase, to, api.RoleScheduler); err != nil {
+		if err := api.CheckMove(api.Phase(st.Phase), api.Phase(to), api.RoleScheduler); err != nil {
 			return nil, err
 		}
 	}

@@ -15,8 +15,8 @@ var ErrMoved = errors.New("the source changed while it was read")
 // Error is why a source could not be read. Its text is for people: what is missing, and what to do. It holds no
 // credentials.
 type Error struct {
-	// Reason is one of the Reason constants.
-	Reason string
+	// Reason of the condition FetchFailed.
+	Reason api.Reason
 	// Message says what is missing and what to do.
 	Message string
 	// Human is true where it stays broken until a person changes something: it is then looked at once per interval.
@@ -29,12 +29,12 @@ type Error struct {
 func (e *Error) Error() string { return e.Message }
 
 // Human returns an Error that a person must mend.
-func Human(reason, format string, args ...any) *Error {
+func Human(reason api.Reason, format string, args ...any) *Error {
 	return &Error{Reason: reason, Message: fmt.Sprintf(format, args...), Human: true}
 }
 
 // Retry returns an Error that may mend itself.
-func Retry(reason, format string, args ...any) *Error {
+func Retry(reason api.Reason, format string, args ...any) *Error {
 	return &Error{Reason: reason, Message: fmt.Sprintf(format, args...)}
 }
 

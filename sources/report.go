@@ -64,7 +64,7 @@ func (p *pass) report(ctx context.Context, head *carav1.Snapshot, bad *Error) (t
 
 // tell logs where a source begins to fail, fails otherwise, or is read again.
 func (p *pass) tell(bad *Error) {
-	reason := ""
+	var reason api.Reason
 	if bad != nil {
 		reason = bad.Reason
 	}
@@ -109,14 +109,14 @@ func (p *pass) conditions(head *carav1.Snapshot, bad *Error) []*carav1.Condition
 	if live, ok := p.st.driver.(Live); ok {
 		degraded = live.Degraded()
 	}
-	reason := ""
+	var reason api.Reason
 	if degraded != "" {
 		reason = api.ReasonPolling
 	}
 	return append(all, condition(api.CondWatchDegraded, reason, degraded))
 }
 
-func invalid(head *carav1.Snapshot) string {
+func invalid(head *carav1.Snapshot) api.Reason {
 	if head.GetErrorCount() > 0 {
 		return api.ReasonInvalidFiles
 	}
@@ -159,11 +159,11 @@ func count(n int, what string) string {
 }
 
 // condition is True with a reason, False without one.
-func condition(typ, reason, message string) *carav1.Condition {
+func condition(typ string, reason api.Reason, message string) *carav1.Condition {
 	if reason == "" {
 		return &carav1.Condition{Type: typ, Status: api.StatusFalse, Reason: api.Not(typ)}
 	}
-	return &carav1.Condition{Type: typ, Status: api.StatusTrue, Reason: reason, Message: message}
+	return &carav1.Condition{Type: typ, Status: api.StatusTrue, Reason: string(reason), Message: message}
 }
 
 // event tells of a condition that changed.

@@ -33,8 +33,8 @@ type state struct {
 	barred    time.Time // the other side asked not to be hinted at before
 	token     string    // the last request that was answered
 	failures  int
-	failed    string // reason that was last told
-	published int64  // revision of the last write; older pictures of the cluster are not worked on
+	failed    api.Reason // reason that was last told
+	published int64      // revision of the last write; older pictures of the cluster are not worked on
 
 	doubt      string    // revision that is looked at twice
 	doubtAt    time.Time // when it was first seen

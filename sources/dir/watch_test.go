@@ -255,7 +255,7 @@ func TestErrors(t *testing.T) {
 	f.must(os.WriteFile(f.root+".file", nil, 0o644))
 	tests := map[string]struct {
 		path, sub string
-		reason    string
+		reason    api.Reason
 		human     bool
 		want      string
 	}{

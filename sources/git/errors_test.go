@@ -68,7 +68,7 @@ func TestErrors(t *testing.T) {
 		ref    *carav1.GitRef
 		path   string
 		secret map[string][]byte
-		reason string
+		reason api.Reason
 		human  bool
 		want   string // URL stands for the address
 	}{
@@ -131,7 +131,7 @@ func TestServerFaults(t *testing.T) {
 	tests := []struct {
 		name   string
 		fault  testgit.Fault
-		reason string
+		reason api.Reason
 		human  bool
 		want   string
 	}{
