@@ -31,7 +31,7 @@ func joinToken(ctx context.Context, server *program.ServerConfig, url string) (s
 	if err == nil || api.IsNotFound(err) {
 		var made *carav1.CreateTokenResponse
 		made, err = tokens.CreateToken(ctx, &carav1.CreateTokenRequest{Token: &carav1.Token{
-			Metadata: &carav1.ObjectMeta{Name: devToken}, Role: "join", UsesLeft: 2, NodeNames: []string{devNode},
+			Metadata: &carav1.ObjectMeta{Name: devToken}, Role: api.RoleJoin, UsesLeft: 2, NodeNames: []string{devNode},
 		}})
 		if err == nil {
 			return made.GetSecret(), nil
