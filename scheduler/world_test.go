@@ -274,7 +274,13 @@ func (s *watchStream) message() *carav1.WatchResponse {
 // run runs a scheduler over the world until the returned func is called.
 func run(t *testing.T, w *world, cfg Config) (stop func()) {
 	t.Helper()
-	cfg.Conn, cfg.Logger = w, slog.New(slog.DiscardHandler)
+	return runOn(t, w, cfg)
+}
+
+// runOn is run over a connection to a world.
+func runOn(t *testing.T, conn grpc.ClientConnInterface, cfg Config) (stop func()) {
+	t.Helper()
+	cfg.Conn, cfg.Logger = conn, slog.New(slog.DiscardHandler)
 	if err := cfg.Validate(); err != nil {
 		t.Fatal(err)
 	}

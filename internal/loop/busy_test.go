@@ -8,7 +8,16 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
+
+// endless is where a busy loop is ended, so that it fails its test and does not hang it.
+const endless = 100_000
 
 // TestQueueIsNeverBusy: whatever Do does, and whatever it causes, a key is worked on a bounded number of times.
 func TestQueueIsNeverBusy(t *testing.T) {
@@ -25,6 +34,8 @@ func TestQueueIsNeverBusy(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+				defer cancel()
 				var runs, others atomic.Int32
 				var q *Queue
 				q = NewQueue(QueueConfig{Workers: 2, Logger: slog.New(slog.DiscardHandler), Do: func(_ context.Context, key string) (time.Duration, error) {
@@ -33,11 +44,11 @@ func TestQueueIsNeverBusy(t *testing.T) {
 						return 0, nil
 					}
 					<-time.After(time.Microsecond)
-					runs.Add(1)
+					if runs.Add(1) > endless {
+						cancel()
+					}
 					return tt.do(q, key)
 				}})
-				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
-				defer cancel()
 				q.Add("a")
 				time.AfterFunc(5*time.Minute, func() { q.Add("other") })
 				if err := q.Run(ctx); err != nil {
@@ -75,6 +86,48 @@ func TestQueueForgivesAKey(t *testing.T) {
 	if len(b.keys) > 20 {
 		t.Errorf("%d keys are remembered", len(b.keys))
 	}
+}
+
+// TestMirrorIsNeverBusy: a watch that cannot be opened, or that ends at once, is not opened again in a busy loop.
+func TestMirrorIsNeverBusy(t *testing.T) {
+	for name, script := range map[string]func() []any{
+		"breaks at once":           func() []any { return []any{errors.New("connection reset")} },
+		"breaks after its state":   func() []any { return []any{message(3, true, project("a", "3")), errors.New("connection reset")} },
+		"has forgotten everything": func() []any { return []any{api.Errorf(codes.OutOfRange, "Gone", "revision is compacted")} },
+		"forgets after every state": func() []any {
+			return []any{message(3, true), api.Errorf(codes.OutOfRange, "Gone", "revision is compacted")}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+				defer cancel()
+				opened := 0
+				m := NewMirror(MirrorConfig{
+					Client: watchFunc(func(ctx context.Context) grpc.ServerStreamingClient[carav1.WatchResponse] {
+						if opened++; opened > endless {
+							cancel()
+						}
+						return &fakeStream{ctx: ctx, script: script()}
+					}),
+					Kinds: []string{api.KindProject}, OnChange: func([]Change) {}, Logger: slog.New(slog.DiscardHandler),
+				})
+				if err := m.Run(ctx); err != nil {
+					t.Fatal(err)
+				}
+				if most := 10*60/2 + 20; opened < 2 || opened > most {
+					t.Errorf("the watch was opened %d times in ten minutes, want 2 to %d", opened, most)
+				}
+			})
+		})
+	}
+}
+
+// watchFunc opens streams.
+type watchFunc func(ctx context.Context) grpc.ServerStreamingClient[carav1.WatchResponse]
+
+func (f watchFunc) Watch(ctx context.Context, _ *carav1.WatchRequest, _ ...grpc.CallOption) (grpc.ServerStreamingClient[carav1.WatchResponse], error) {
+	return f(ctx), nil
 }
 
 // TestBackoffResetsAfterSuccessThatLasted: an attempt that succeeds and ends at once waits like one that fails.

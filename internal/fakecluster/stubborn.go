@@ -1,0 +1,94 @@
+package fakecluster
+
+import (
+	"context"
+	"io"
+	"strings"
+	"sync"
+
+	"google.golang.org/grpc"
+)
+
+// Stubborn is a connection on which nothing that a loop writes has an effect. It passes reads (Get and Watch) on, and
+// gives every other call Answer's answer: an error, or an empty success. It counts those calls, so a test can see that
+// a loop whose actions achieve nothing leaves time between them.
+type Stubborn struct {
+	grpc.ClientConnInterface
+	// Answer is called for each write; nil is an empty success.
+	Answer func(method string) error
+
+	mu    sync.Mutex
+	calls map[string]int
+}
+
+// Calls returns how often each method was called.
+func (s *Stubborn) Calls() map[string]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	calls := map[string]int{}
+	for method, n := range s.calls {
+		calls[method] = n
+	}
+	return calls
+}
+
+// endless is how many calls of a method are answered. The next ones wait for their end, so that a busy loop fails its
+// test instead of hanging it.
+const endless = 50_000
+
+// answer reports whether the call is a write, and what it gets.
+func (s *Stubborn) answer(ctx context.Context, fullMethod string) (write bool, err error) {
+	method := fullMethod[strings.LastIndexByte(fullMethod, '/')+1:]
+	if strings.HasPrefix(method, "Get") || method == "Watch" {
+		return false, nil
+	}
+	s.mu.Lock()
+	if s.calls == nil {
+		s.calls = map[string]int{}
+	}
+	s.calls[method]++
+	n := s.calls[method]
+	s.mu.Unlock()
+	if n > endless {
+		<-ctx.Done()
+		return true, ctx.Err()
+	}
+	if s.Answer != nil {
+		err = s.Answer(method)
+	}
+	return true, err
+}
+
+// Invoke is grpc.ClientConnInterface's.
+func (s *Stubborn) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	if write, err := s.answer(ctx, method); write {
+		return err
+	}
+	return s.ClientConnInterface.Invoke(ctx, method, args, reply, opts...)
+}
+
+// NewStream is grpc.ClientConnInterface's. A stream that the server would write ends at once.
+func (s *Stubborn) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	if write, err := s.answer(ctx, method); write {
+		return ended{ctx: ctx, serverStream: desc.ServerStreams}, err
+	}
+	return s.ClientConnInterface.NewStream(ctx, desc, method, opts...)
+}
+
+// ended is a stream that takes what it gets and answers nothing.
+type ended struct {
+	grpc.ClientStream
+	ctx          context.Context //nolint:containedctx // it is the stream's
+	serverStream bool
+}
+
+func (e ended) Context() context.Context { return e.ctx }
+func (e ended) SendMsg(any) error        { return nil }
+func (e ended) CloseSend() error         { return nil }
+
+func (e ended) RecvMsg(any) error {
+	if e.serverStream {
+		return io.EOF
+	}
+	return nil
+}
