@@ -53,6 +53,7 @@ func (a *Agent) act(ctx context.Context, want *Want, have *Have, x Action) (err 
 			err = engine.StopContainer(ctx, x.ID, have.grace(x.ID))
 		}
 		if err == nil {
+			a.keepLog(ctx, want, have.find(x.ID))
 			err = engine.RemoveContainer(ctx, x.ID)
 		}
 	default:

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
@@ -164,92 +163,4 @@ func logLine(service string, l LogLine) *carav1.LogLine {
 		line.Time = timestamppb.New(l.Time)
 	}
 	return line
-}
-
-const (
-	// startLag is how much later than its first lines an engine may note the start of a container, where nothing better
-	// is known.
-	startLag = 50 * time.Millisecond
-	// maxPrevious bounds what is kept of a previous run's lines to find the last of them.
-	maxPrevious = 10_000
-)
-
-// previousLogs reads what was written before the last start of each container.
-func (a *Agent) previousLogs(ctx context.Context, request *carav1.LogsRequest, lines chan<- *carav1.LogLine) error {
-	containers, err := a.logged(ctx, request)
-	if err != nil {
-		return err
-	}
-	found := false
-	for _, c := range containers {
-		if c, err = a.engine.InspectContainer(ctx, c.ID); err != nil {
-			return err
-		}
-		options := LogOptions{Until: beforeStart(c)}
-		if request.GetSince() != nil {
-			options.Since = request.GetSince().AsTime()
-		}
-		if options.Until.IsZero() {
-			continue // it has never been started
-		}
-		last := &lastLines{most: int(request.GetTail())}
-		if err := a.engine.Logs(ctx, c.ID, options, func(l LogLine) error { last.add(l); return nil }); err != nil {
-			return err
-		}
-		found = found || last.count > 0
-		for _, l := range last.lines() {
-			select {
-			case lines <- logLine(c.Labels[api.LabelService], l):
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}
-	}
-	if !found {
-		return streamError{codes.NotFound, fmt.Errorf("there is no previous run: nothing was written before the last start of these containers, " +
-			"and what a container wrote goes with it when it is made anew")}
-	}
-	return nil
-}
-
-// beforeStart is a time after the last line of a container's previous run and before the first of its last one.
-func beforeStart(c Container) time.Time {
-	switch {
-	case c.StartedAt.IsZero():
-		return time.Time{}
-	case !c.FinishedAt.IsZero() && c.FinishedAt.Before(c.StartedAt): // it runs, and this was the end of the run before
-		return c.FinishedAt.Add(c.StartedAt.Sub(c.FinishedAt) / 2)
-	}
-	return c.StartedAt.Add(-startLag)
-}
-
-// lastLines keeps the last of many lines: most of them (0: maxPrevious, below 0: none).
-type lastLines struct {
-	most  int
-	count int
-	kept  []LogLine
-}
-
-func (k *lastLines) add(l LogLine) {
-	size := maxPrevious
-	if k.most > 0 {
-		size = min(k.most, size)
-	}
-	if len(k.kept) < size {
-		k.kept = append(k.kept, l)
-	} else {
-		k.kept[k.count%size] = l
-	}
-	k.count++
-}
-
-func (k *lastLines) lines() []LogLine {
-	if k.most < 0 || len(k.kept) == 0 {
-		return nil
-	}
-	first := 0
-	if k.count > len(k.kept) {
-		first = k.count % len(k.kept)
-	}
-	return append(slices.Clone(k.kept[first:]), k.kept[:first]...)
 }

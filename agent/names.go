@@ -8,8 +8,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// labelRestart holds the restart token that a container was made under: an operator's wish for a restart is fulfilled
-// when every container of the services it names carries it.
+// labelRestart holds the token of the last request to restart its service that a container was made for.
 const labelRestart = "cara.restart"
 
 // labelRunHash holds the hash of what a container must be made anew for. Labels stay as they were made, so after a
@@ -49,8 +48,8 @@ func (w *Want) containerLabels(s *carav1.Service) map[string]string {
 	if made := w.secretsLabel(s); made != "" {
 		labels[labelSecrets] = made
 	}
-	if w.RestartToken != "" {
-		labels[labelRestart] = w.RestartToken
+	if token := w.Restarts[s.GetName()]; token != "" {
+		labels[labelRestart] = token
 	}
 	return labels
 }

@@ -24,6 +24,8 @@ type Record struct {
 	// Yielded are the containers, by id, that were stopped to make room for their successors. They are started again
 	// where the update fails.
 	Yielded map[string]bool `json:"yielded,omitempty"`
+	// InPlace are the containers, by id, that are or were restarted in place.
+	InPlace map[string]InPlace `json:"inPlace,omitempty"`
 	// Failed is the update that failed, as long as it is the newest.
 	Failed *FailedUpdate `json:"failed,omitempty"`
 }
@@ -32,7 +34,8 @@ type Record struct {
 type Served struct {
 	Generation int32             `json:"generation"`
 	Restart    string            `json:"restart,omitempty"`
-	Hashes     map[string]string `json:"hashes"` // run hashes, by service
+	Restarts   map[string]string `json:"restarts,omitempty"` // by service; an older agent knew Restart alone
+	Hashes     map[string]string `json:"hashes"`             // run hashes, by service
 }
 
 // Completion of a service.
@@ -62,6 +65,9 @@ func (r Record) same(other Record) bool {
 		if !ok || c.ContainerID != d.ContainerID || c.RunHash != d.RunHash || c.ImageDigest != d.ImageDigest || c.Restart != d.Restart {
 			return false
 		}
+	}
+	if !maps.EqualFunc(r.InPlace, other.InPlace, func(x, y InPlace) bool { return x.Token == y.Token && x.Run.Equal(y.Run) }) {
+		return false
 	}
 	return r.UID == other.UID && r.Epoch == other.Epoch && reflect.DeepEqual(r.Served, other.Served) && reflect.DeepEqual(r.Failed, other.Failed)
 }
@@ -96,6 +102,7 @@ func (r Record) next(w *Want, h *Have, actions []Action, now time.Time) Record {
 			}
 		}
 	}
+	out.InPlace = r.recordInPlace(h, actions)
 	for _, a := range actions {
 		if a.Kind == KindStopContainer && a.Previous {
 			out.Yielded[a.ID] = true
@@ -106,7 +113,7 @@ func (r Record) next(w *Want, h *Have, actions []Action, now time.Time) Record {
 	if f := h.Memory.Update; f != nil {
 		out.Failed = &FailedUpdate{Generation: w.Generation, Restart: w.RestartToken, Service: f.Service, Reason: f.Reason}
 	} else if s.servesAll() {
-		out.Served = &Served{Generation: w.Generation, Restart: w.RestartToken, Hashes: w.RunHashes}
+		out.Served = &Served{Generation: w.Generation, Restart: w.RestartToken, Restarts: w.Restarts, Hashes: w.RunHashes}
 	}
 	return out
 }
@@ -120,7 +127,7 @@ func (s *step) recordCompleted(completed map[string]Completion) {
 			continue
 		}
 		completed[svc.GetName()] = Completion{
-			RunHash: s.w.RunHashes[svc.GetName()], Restart: c.Labels[labelRestart], ImageDigest: s.h.Digests[c.ImageID],
+			RunHash: s.w.RunHashes[svc.GetName()], Restart: s.restartedFor(c), ImageDigest: s.h.Digests[c.ImageID],
 			ContainerID: c.ID, StartedAt: c.StartedAt,
 		}
 	}
@@ -132,7 +139,7 @@ func (s *step) completion(svc *carav1.Service) *Completion {
 	switch {
 	case !ok || !s.h.Record.of(s.w) || !ends(svc) || c.RunHash != s.w.RunHashes[svc.GetName()]:
 		return nil
-	case s.w.restartWanted(svc.GetName()) && c.Restart != s.w.RestartToken:
+	case s.w.restartWanted(svc.GetName(), c.Restart):
 		return nil
 	case strings.Contains(svc.GetImage(), "@") && c.ImageDigest != "" && c.ImageDigest != svc.GetImage():
 		return nil // the image is another one
@@ -158,7 +165,7 @@ func (s *step) replacing() bool {
 func (s *step) untouched(svc *carav1.Service) bool {
 	served := s.h.Record.Served
 	return served != nil && served.Hashes[svc.GetName()] == s.w.RunHashes[svc.GetName()] &&
-		(!s.w.restartWanted(svc.GetName()) || served.Restart == s.w.RestartToken)
+		(served.Restart == s.w.RestartToken || served.Restarts[svc.GetName()] == s.w.Restarts[svc.GetName()])
 }
 
 // servesAll reports whether the version at hand has come up for good: later trouble is not the update's.

@@ -17,10 +17,11 @@ func TestCompletedRunsOnce(t *testing.T) {
 		"as it was":             {func(*Want, *Completion) {}, api.ServiceCompleted, ""},
 		"another manifest":      {func(w *Want, _ *Completion) { w.RunHashes["migrate"] = "v1:new" }, api.ServiceWaiting, "CreateContainer migrate"},
 		"another digest":        {func(w *Want, c *Completion) { w.Spec.Services[0].Image, c.ImageDigest = "web@sha256:2", "web@sha256:1" }, api.ServiceWaiting, "Pull migrate"},
-		"an operator's restart": {func(w *Want, _ *Completion) { w.RestartToken, w.RestartServices = "t1", []string{"migrate"} }, api.ServiceWaiting, "CreateContainer migrate"},
-		"a restart of another":  {func(w *Want, _ *Completion) { w.RestartToken, w.RestartServices = "t1", []string{"none"} }, api.ServiceCompleted, ""},
+		"an operator's restart": {func(w *Want, _ *Completion) { w.askRestart("t1", "migrate") }, api.ServiceWaiting, "CreateContainer migrate"},
+		"a restart of another":  {func(w *Want, _ *Completion) { w.askRestart("t1", "none") }, api.ServiceCompleted, ""},
 		"a restart it ran under": {func(w *Want, c *Completion) {
-			w.RestartToken, w.RestartServices, c.Restart = "t1", []string{"migrate"}, "t1"
+			w.askRestart("t1", "migrate")
+			c.Restart = "t1"
 		}, api.ServiceCompleted, ""},
 		"it is no job any more":      {func(w *Want, _ *Completion) { w.Spec.Services[0].RestartPolicy = api.RestartAlways }, api.ServiceWaiting, "CreateContainer migrate"},
 		"another epoch on this node": {func(w *Want, _ *Completion) { w.Epoch++ }, api.ServiceWaiting, ""},

@@ -133,15 +133,33 @@ func TestForeignContainerInTheWay(t *testing.T) {
 
 func TestRestartRequest(t *testing.T) {
 	f := newFaked(t)
-	before := f.up(t, services("web", "web"))
-	f.edit("p", func(p *carav1.Project) { p.Status.RestartToken, p.Status.RestartServices = "t1", []string{"b"} })
+	before := f.inspected(t, f.up(t, services("web", "web")))
+	f.edit("p", func(p *carav1.Project) { p.Status.RestartToken, p.Status.Restarts = "t1", map[string]string{"b": "t1"} })
 	waitUntil(t, func() bool {
-		c, ok := f.containers(t)["cara-p.b"]
-		return ok && c.ID != before["cara-p.b"].ID && c.State == agent.StateRunning
+		c := f.inspected(t, f.containers(t))["cara-p.b"]
+		return c.StartedAt.After(before["cara-p.b"].StartedAt) && c.State == agent.StateRunning
 	})
-	if f.containers(t)["cara-p.a"].ID != before["cara-p.a"].ID {
+	after := f.inspected(t, f.containers(t))
+	if after["cara-p.b"].ID != before["cara-p.b"].ID {
+		t.Error("the container was made anew, and its log is gone")
+	}
+	if !after["cara-p.a"].StartedAt.Equal(before["cara-p.a"].StartedAt) {
 		t.Error("a service that was not named was restarted")
 	}
+}
+
+// inspected has the containers with all that the engine knows of them, by name.
+func (f *faked) inspected(t *testing.T, list map[string]agent.Container) map[string]agent.Container {
+	t.Helper()
+	out := map[string]agent.Container{}
+	for name, c := range list {
+		c, err := f.engine.InspectContainer(t.Context(), c.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[name] = c
+	}
+	return out
 }
 
 func TestOneShotsComplete(t *testing.T) {

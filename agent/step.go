@@ -44,6 +44,8 @@ type Action struct {
 	// Previous says that it is about the container that a successor is to take over from, or about one of a service that
 	// left the manifest. Stopped, it is started again where the update fails.
 	Previous bool
+	// Restart is the token of the request that a restart in place is for; empty for every other action.
+	Restart string
 	// Until ends a Wait; zero where something else than time will end it.
 	Until time.Time
 	// Failure of a Fail.

@@ -160,7 +160,7 @@ func (s *step) best(svc *carav1.Service, asWanted bool) *Container {
 		if c.Labels[api.LabelService] != svc.GetName() || !s.w.sameAssignment(c.Labels) || asWanted != (s.outdated(svc, c) == "") {
 			continue
 		}
-		if _, leaves := s.h.Leaving[c.ID]; leaves && !asWanted && !s.h.Record.Yielded[c.ID] {
+		if _, leaves := s.h.Leaving[c.ID]; leaves && !asWanted && !s.h.Record.Yielded[c.ID] && !s.restarting(svc, c) {
 			continue // another has taken over from it: it does not come back
 		}
 		if best == nil || up(*c) && !up(*best) || up(*c) == up(*best) && older(c, best) {
@@ -184,7 +184,7 @@ func (s *step) outdated(svc *carav1.Service, c *Container) string {
 		return "the manifest changed"
 	case s.newValues(svc, c) != "":
 		return s.newValues(svc, c)
-	case s.w.restartWanted(svc.GetName()) && c.Labels[labelRestart] != s.w.RestartToken:
+	case s.w.restartWanted(svc.GetName(), s.restartedFor(c)):
 		return "an operator asked for a restart"
 	case s.wrongLimits(svc, c) && !s.changeable(svc, c):
 		return "its limits changed, and the engine cannot change them in place"
@@ -222,6 +222,8 @@ func (s *step) service(svc *carav1.Service, network *Network, volumes map[string
 		s.create(svc, volumes, "the service has no container")
 	case c.State == StateRemoving || c.State == StateDead:
 		s.delete(*c, "the engine could not remove it")
+	case s.inPlace(svc, c):
+		s.restart(svc, c, network)
 	case s.outdated(svc, c) != "":
 		s.replace(svc, c, s.outdated(svc, c))
 	case s.wrongLimits(svc, c):

@@ -87,10 +87,10 @@ func TestStep(t *testing.T) {
 			want: "DeleteContainer a, Wait b",
 		},
 		"an operator's restart in order": {
-			spec: two(), edit: func(w *Want, _ *world) { w.RestartToken = "t1" }, want: "DeleteContainer a, Wait b",
+			spec: two(), edit: func(w *Want, _ *world) { w.askRestart("t1") }, want: "StopContainer a, Wait b",
 		},
 		"an operator's restart of one": {
-			spec: two(), edit: func(w *Want, _ *world) { w.RestartToken, w.RestartServices = "t1", []string{"b"} }, want: "DeleteContainer b",
+			spec: two(), edit: func(w *Want, _ *world) { w.askRestart("t1", "b") }, want: "StopContainer b",
 		},
 		"a service that left": {
 			spec: two(), edit: func(w *Want, _ *world) { w.Spec.Services = w.Spec.Services[:1] }, want: "DeleteContainer b",

@@ -32,6 +32,9 @@ func (s *step) previous(svc *carav1.Service) *Container {
 		return nil
 	}
 	next, old := s.best(svc, true), s.best(svc, false)
+	if old != nil && next == nil && !failed && s.inPlace(svc, old) {
+		return nil
+	}
 	held := failed && next == nil // nothing more is replaced, whatever its order
 	if old == nil || !held && !netted || next != nil && s.ready(svc, next) {
 		return nil

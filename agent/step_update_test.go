@@ -44,7 +44,7 @@ func TestStepStartFirst(t *testing.T) {
 			edit: func(w *Want, _ *world) { w.Spec.Services[0].Image, w.RunHashes["a"] = "new", "v1:new" }, want: "Pull a", to: "old",
 		},
 		"an operator's restart, too": {
-			edit: func(w *Want, _ *world) { w.RestartToken, w.RestartServices = "t1", []string{"a"} }, want: "CreateContainer a", to: "old",
+			edit: func(w *Want, _ *world) { w.askRestart("t1", "a") }, want: "CreateContainer a", to: "old",
 		},
 		"and limits that cannot be changed in place": {
 			spec: func(a, _ *carav1.Service) { a.Resources = limited("1", "64Mi") },

@@ -25,9 +25,9 @@ type Want struct {
 	// Moved says of one that could not.
 	Named map[string]string
 	Moved string
-	// RestartToken and RestartServices (all where empty) are an operator's wish for a restart.
-	RestartToken    string
-	RestartServices []string
+	// RestartToken is that of the last request for a restart. Restarts has the last one of each service that was named in any.
+	RestartToken string
+	Restarts     map[string]string
 	// Said is the message of CondReady as the server knows it of this generation; empty where there is none.
 	Said string
 	// Phase and Failure are what the server knows of this generation and epoch.
@@ -60,7 +60,7 @@ func newWant(cfg Config, a *carav1.Assignment, haveSecrets bool) *Want {
 		Project: p.GetMetadata().GetName(), UID: p.GetMetadata().GetUid(),
 		Epoch: p.GetStatus().GetEpoch(), Generation: p.GetMetadata().GetGeneration(),
 		Spec: api.Normalize(p.GetSpec()), Hashes: map[string]string{}, RunHashes: map[string]string{}, Named: map[string]string{},
-		RestartToken: p.GetStatus().GetRestartToken(), RestartServices: p.GetStatus().GetRestartServices(),
+		RestartToken: p.GetStatus().GetRestartToken(), Restarts: api.Restarts(p),
 		Phase: p.GetStatus().GetPhase(), Limits: cfg.Restart,
 		HaveSecrets: haveSecrets, Secrets: a.GetSecrets(), Auth: a.GetRegistryAuth(), PullSecrets: a.GetPullSecrets(),
 		SecretVersions: a.GetSecretVersions(), ManualSecrets: api.ManualSecrets(p), Values: valuesOf(a), Known: knownOf(a),
@@ -117,11 +117,6 @@ func (w *Want) service(name string) *carav1.Service {
 // ordered says that dependsOn is used: then it alone gives the order, not the list.
 func (w *Want) ordered() bool {
 	return slices.ContainsFunc(w.Spec.GetServices(), func(s *carav1.Service) bool { return len(s.GetDependsOn()) > 0 })
-}
-
-// restartWanted says whether the operator's wish for a restart speaks of this service.
-func (w *Want) restartWanted(service string) bool {
-	return w.RestartToken != "" && (len(w.RestartServices) == 0 || slices.Contains(w.RestartServices, service))
 }
 
 // missingSecret names a secret that the service needs and that is not at hand; empty where there is none.

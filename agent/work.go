@@ -375,7 +375,7 @@ func (w *workspace) remember(want *Want, have *Have, action Action, err error, n
 		pull.Running = true
 		w.memory.Pulls[action.Name] = pull
 	}
-	if action.Kind == KindRestartContainer {
+	if action.Kind == KindRestartContainer && action.Restart == "" { // what an operator asked for is no failure
 		c, key := have.find(action.ID), action.Service
 		if action.Previous {
 			key = action.ID

@@ -60,7 +60,7 @@ func (e *world) have(w *Want) *Have {
 
 // fails says how a container of a broken service fails; one that is not as wanted any more does not.
 func (e *world) fails(w *Want, c Container) string {
-	s := &step{w: w, h: &Have{Memory: e.memory}}
+	s := &step{w: w, h: &Have{Memory: e.memory, Record: e.record}}
 	if svc := w.service(c.Labels[api.LabelService]); svc == nil || s.outdated(svc, &c) != "" {
 		return ""
 	}
@@ -258,6 +258,12 @@ func wantOf(spec *carav1.ProjectSpec) *Want {
 		Spec:     spec,
 		Status:   &carav1.ProjectStatus{Phase: api.PhaseScheduled, Epoch: 7},
 	}}, true)
+}
+
+// askRestart is an operator's request to restart some services, all where none is named.
+func (w *Want) askRestart(token string, services ...string) {
+	p := &carav1.Project{Spec: w.Spec, Status: &carav1.ProjectStatus{RestartToken: w.RestartToken, Restarts: w.Restarts}}
+	w.Restarts, w.RestartToken = api.AddRestart(p, services, token), token
 }
 
 // scramble leaves behind what crashes, people and older assignments leave behind.

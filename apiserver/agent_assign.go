@@ -110,7 +110,7 @@ func (a *assignments) describe(p *carav1.Project) sentAssignment {
 	out := sentAssignment{
 		uid: meta.GetUid(),
 		version: fmt.Sprintf("%s %d %d %q %q %t %t", meta.GetUid(), meta.GetGeneration(), st.GetEpoch(),
-			st.GetRestartToken(), st.GetRestartServices(), terminating, meta.GetDeletionTimestamp() != nil),
+			st.GetRestartToken(), api.Restarts(p), terminating, meta.GetDeletionTimestamp() != nil),
 	}
 	if terminating {
 		return out // what is torn down needs no secrets

@@ -71,10 +71,11 @@ func notUpdated(p *carav1.Project) []string {
 	return out
 }
 
-// restart asks the project's agent to make containers anew. What it said of the update before is over.
+// restart asks the project's agent to restart services, all where none is named. What it said of the update before is over.
 func (t *tx) restart(p *carav1.Project, services []string, reason api.Reason, message string) {
-	p.Status.RestartToken = newUID()
-	p.Status.RestartServices = slices.Clone(services)
+	token := newUID()
+	p.Status.Restarts = api.AddRestart(p, services, token) // before the older fields change, which it may read
+	p.Status.RestartToken, p.Status.RestartServices = token, slices.Clone(services)
 	if api.UpdateFailed(p) {
 		t.condition(p, &carav1.Condition{Type: api.CondReady, Status: api.StatusFalse, Reason: string(reason), Message: message})
 	}

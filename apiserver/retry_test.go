@@ -54,3 +54,21 @@ func TestRetryOfAnUpdate(t *testing.T) {
 		t.Errorf("after a restart: %v", p.GetStatus())
 	}
 }
+
+// TestTwoRestartRequests: a request to restart one service does not hide an earlier one of another service.
+func TestTwoRestartRequests(t *testing.T) {
+	w := newTown(t)
+	spec := web("shop")
+	spec.Spec.Services = append(spec.Spec.Services, &carav1.Service{Name: "db", Image: "db:1"})
+	fillWith(t, w.house, spec)
+	w.running(t, "shop")
+	for _, service := range []string{"web", "db"} {
+		if _, err := w.admin.RestartProject(t.Context(), &carav1.RestartProjectRequest{Name: "shop", Services: []string{service}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	restarts := w.get(t, "shop").GetStatus().GetRestarts()
+	if restarts["web"] == "" || restarts["db"] == "" || restarts["web"] == restarts["db"] {
+		t.Errorf("tokens after a restart of web and then of db: %v", restarts)
+	}
+}

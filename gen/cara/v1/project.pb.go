@@ -1578,9 +1578,9 @@ type ProjectStatus struct {
 	DeletionReason string `protobuf:"bytes,8,opt,name=deletion_reason,json=deletionReason,proto3" json:"deletion_reason,omitempty"`
 	// DeletionActor is who asked for the deletion: `user/admin`, `system/gc`.
 	DeletionActor string `protobuf:"bytes,14,opt,name=deletion_actor,json=deletionActor,proto3" json:"deletion_actor,omitempty"`
-	// RestartToken changes when an operator asks for a restart of the containers.
+	// RestartToken is the token of the last request to restart containers.
 	RestartToken string `protobuf:"bytes,9,opt,name=restart_token,json=restartToken,proto3" json:"restart_token,omitempty"`
-	// RestartServices are the services that restart_token speaks of; all where empty.
+	// RestartServices are the services that the last request named; all where empty.
 	RestartServices []string `protobuf:"bytes,10,rep,name=restart_services,json=restartServices,proto3" json:"restart_services,omitempty"`
 	// ExpireAt is when the project will expire: spec.expireAt, or what an operator extended it to.
 	ExpireAt *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=expire_at,json=expireAt,proto3" json:"expire_at,omitempty"`
@@ -1593,7 +1593,10 @@ type ProjectStatus struct {
 	MovedFrom string `protobuf:"bytes,15,opt,name=moved_from,json=movedFrom,proto3" json:"moved_from,omitempty"`
 	// HeldBy is a node that is there and has not yet said that nothing is left of the project's containers there. Until it
 	// does, or is not heard of any more, the project's new node is not told of it: two copies would live.
-	HeldBy        string `protobuf:"bytes,16,opt,name=held_by,json=heldBy,proto3" json:"held_by,omitempty"`
+	HeldBy string `protobuf:"bytes,16,opt,name=held_by,json=heldBy,proto3" json:"held_by,omitempty"`
+	// Restarts has, for each service that somebody asked to restart, the token of the last request that named it. The agent
+	// restarts a service whose token it has not acted on, so no request hides another.
+	Restarts      map[string]string `protobuf:"bytes,17,rep,name=restarts,proto3" json:"restarts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1738,6 +1741,13 @@ func (x *ProjectStatus) GetHeldBy() string {
 		return x.HeldBy
 	}
 	return ""
+}
+
+func (x *ProjectStatus) GetRestarts() map[string]string {
+	if x != nil {
+		return x.Restarts
+	}
+	return nil
 }
 
 // ServiceStatus is one container as the agent sees it.
@@ -2014,7 +2024,7 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\a\xc8\x01\x01r\x02\x18 R\x04name\x12\x12\n" +
 	"\x04soft\x18\x02 \x01(\x05R\x04soft\x12\x12\n" +
-	"\x04hard\x18\x03 \x01(\x05R\x04hard\"\xec\x04\n" +
+	"\x04hard\x18\x03 \x01(\x05R\x04hard\"\xeb\x05\n" +
 	"\rProjectStatus\x12\x14\n" +
 	"\x05phase\x18\x01 \x01(\tR\x05phase\x12\x19\n" +
 	"\bnode_ref\x18\x02 \x01(\tR\anodeRef\x12\x14\n" +
@@ -2035,7 +2045,11 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\tlast_seen\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\x12\x1d\n" +
 	"\n" +
 	"moved_from\x18\x0f \x01(\tR\tmovedFrom\x12\x17\n" +
-	"\aheld_by\x18\x10 \x01(\tR\x06heldBy\"\xb8\x03\n" +
+	"\aheld_by\x18\x10 \x01(\tR\x06heldBy\x12@\n" +
+	"\brestarts\x18\x11 \x03(\v2$.cara.v1.ProjectStatus.RestartsEntryR\brestarts\x1a;\n" +
+	"\rRestartsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb8\x03\n" +
 	"\rServiceStatus\x12\x1b\n" +
 	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04name\x12\x1d\n" +
 	"\x05state\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18 R\x05state\x12\x1e\n" +
@@ -2065,7 +2079,7 @@ func file_cara_v1_project_proto_rawDescGZIP() []byte {
 	return file_cara_v1_project_proto_rawDescData
 }
 
-var file_cara_v1_project_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_cara_v1_project_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_cara_v1_project_proto_goTypes = []any{
 	(*Project)(nil),               // 0: cara.v1.Project
 	(*ProjectSpec)(nil),           // 1: cara.v1.ProjectSpec
@@ -2092,18 +2106,19 @@ var file_cara_v1_project_proto_goTypes = []any{
 	(*ServiceStatus)(nil),         // 22: cara.v1.ServiceStatus
 	nil,                           // 23: cara.v1.ProjectSpec.NodeSelectorEntry
 	nil,                           // 24: cara.v1.Service.LabelsEntry
-	(*ObjectMeta)(nil),            // 25: cara.v1.ObjectMeta
-	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
-	(*Condition)(nil),             // 27: cara.v1.Condition
+	nil,                           // 25: cara.v1.ProjectStatus.RestartsEntry
+	(*ObjectMeta)(nil),            // 26: cara.v1.ObjectMeta
+	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
+	(*Condition)(nil),             // 28: cara.v1.Condition
 }
 var file_cara_v1_project_proto_depIdxs = []int32{
-	25, // 0: cara.v1.Project.metadata:type_name -> cara.v1.ObjectMeta
+	26, // 0: cara.v1.Project.metadata:type_name -> cara.v1.ObjectMeta
 	1,  // 1: cara.v1.Project.spec:type_name -> cara.v1.ProjectSpec
 	21, // 2: cara.v1.Project.status:type_name -> cara.v1.ProjectStatus
 	2,  // 3: cara.v1.ProjectSpec.services:type_name -> cara.v1.Service
 	8,  // 4: cara.v1.ProjectSpec.volumes:type_name -> cara.v1.Volume
 	9,  // 5: cara.v1.ProjectSpec.ingress:type_name -> cara.v1.Ingress
-	26, // 6: cara.v1.ProjectSpec.expire_at:type_name -> google.protobuf.Timestamp
+	27, // 6: cara.v1.ProjectSpec.expire_at:type_name -> google.protobuf.Timestamp
 	23, // 7: cara.v1.ProjectSpec.node_selector:type_name -> cara.v1.ProjectSpec.NodeSelectorEntry
 	4,  // 8: cara.v1.Service.env:type_name -> cara.v1.EnvVar
 	7,  // 9: cara.v1.Service.volume_mounts:type_name -> cara.v1.VolumeMount
@@ -2124,16 +2139,17 @@ var file_cara_v1_project_proto_depIdxs = []int32{
 	18, // 24: cara.v1.Resources.requests:type_name -> cara.v1.ResourceList
 	18, // 25: cara.v1.Resources.limits:type_name -> cara.v1.ResourceList
 	6,  // 26: cara.v1.File.secret_key_ref:type_name -> cara.v1.SecretKeyRef
-	27, // 27: cara.v1.ProjectStatus.conditions:type_name -> cara.v1.Condition
+	28, // 27: cara.v1.ProjectStatus.conditions:type_name -> cara.v1.Condition
 	22, // 28: cara.v1.ProjectStatus.services:type_name -> cara.v1.ServiceStatus
-	26, // 29: cara.v1.ProjectStatus.expire_at:type_name -> google.protobuf.Timestamp
-	26, // 30: cara.v1.ProjectStatus.last_seen:type_name -> google.protobuf.Timestamp
-	26, // 31: cara.v1.ServiceStatus.started_at:type_name -> google.protobuf.Timestamp
-	32, // [32:32] is the sub-list for method output_type
-	32, // [32:32] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	27, // 29: cara.v1.ProjectStatus.expire_at:type_name -> google.protobuf.Timestamp
+	27, // 30: cara.v1.ProjectStatus.last_seen:type_name -> google.protobuf.Timestamp
+	25, // 31: cara.v1.ProjectStatus.restarts:type_name -> cara.v1.ProjectStatus.RestartsEntry
+	27, // 32: cara.v1.ServiceStatus.started_at:type_name -> google.protobuf.Timestamp
+	33, // [33:33] is the sub-list for method output_type
+	33, // [33:33] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_project_proto_init() }
@@ -2149,7 +2165,7 @@ func file_cara_v1_project_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_project_proto_rawDesc), len(file_cara_v1_project_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

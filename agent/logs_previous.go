@@ -1,0 +1,200 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+const (
+	// startLag is how much later than its first lines an engine may note the start of a container, where nothing better
+	// is known.
+	startLag = 50 * time.Millisecond
+	// maxPrevious bounds what is kept of a previous run's lines to find the last of them.
+	maxPrevious = 10_000
+)
+
+// previousLogs reads what was written before the last start of each container, and where that is nothing, what was kept
+// of the container that it replaced.
+func (a *Agent) previousLogs(ctx context.Context, request *carav1.LogsRequest, lines chan<- *carav1.LogLine) error {
+	containers, err := a.logged(ctx, request)
+	if err != nil {
+		return err
+	}
+	found := map[string]bool{}
+	replaced := map[string][]Container{} // by service: containers without a previous run
+	send := func(service string, last *lastLines) error {
+		found[service] = found[service] || last.count > 0
+		for _, l := range last.lines() {
+			select {
+			case lines <- logLine(service, l):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		return nil
+	}
+	for _, c := range containers {
+		service := c.Labels[api.LabelService]
+		last, err := a.previousRun(ctx, c.ID, request)
+		if err != nil {
+			return err
+		}
+		if last.count == 0 {
+			replaced[service] = append(replaced[service], c)
+		} else if err := send(service, last); err != nil {
+			return err
+		}
+	}
+	for _, service := range sortedKeys(replaced) {
+		if found[service] {
+			continue
+		}
+		if err := send(service, a.disk.loadLog(request.GetName(), service).since(replaced[service], request)); err != nil {
+			return err
+		}
+	}
+	for _, any := range found {
+		if any {
+			return nil
+		}
+	}
+	return streamError{codes.NotFound, errors.New("there is no previous run: nothing was written before the last start of these containers, " +
+		"and no log was kept of containers that they replaced")}
+}
+
+// previousRun reads what a container wrote before its last start.
+func (a *Agent) previousRun(ctx context.Context, id string, request *carav1.LogsRequest) (*lastLines, error) {
+	last := &lastLines{most: int(request.GetTail())}
+	c, err := a.engine.InspectContainer(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	options := LogOptions{Until: beforeStart(c)}
+	if request.GetSince() != nil {
+		options.Since = request.GetSince().AsTime()
+	}
+	if options.Until.IsZero() {
+		return last, nil // it has never been started
+	}
+	err = a.engine.Logs(ctx, c.ID, options, func(l LogLine) error { last.add(l); return nil })
+	return last, err
+}
+
+// beforeStart is a time after the last line of a container's previous run and before the first of its last one.
+func beforeStart(c Container) time.Time {
+	switch {
+	case c.StartedAt.IsZero():
+		return time.Time{}
+	case !c.FinishedAt.IsZero() && c.FinishedAt.Before(c.StartedAt): // it runs, and this was the end of the run before
+		return c.FinishedAt.Add(c.StartedAt.Sub(c.FinishedAt) / 2)
+	}
+	return c.StartedAt.Add(-startLag)
+}
+
+// lastLines keeps the last of many lines: most of them (0: maxPrevious, below 0: none).
+type lastLines struct {
+	most  int
+	count int
+	kept  []LogLine
+}
+
+func (k *lastLines) add(l LogLine) {
+	size := maxPrevious
+	if k.most > 0 {
+		size = min(k.most, size)
+	}
+	if len(k.kept) < size {
+		k.kept = append(k.kept, l)
+	} else {
+		k.kept[k.count%size] = l
+	}
+	k.count++
+}
+
+func (k *lastLines) lines() []LogLine {
+	if k.most < 0 || len(k.kept) == 0 {
+		return nil
+	}
+	first := 0
+	if k.count > len(k.kept) {
+		first = k.count % len(k.kept)
+	}
+	return append(slices.Clone(k.kept[first:]), k.kept[:first]...)
+}
+
+// A log that is kept: the last lines of the container that a service had before. The engine drops a container's log with
+// the container, so the agent keeps them right before it removes one whose service stays. It has no value of a Secret.
+
+const (
+	keptLines = 1000
+	keptBytes = 256 << 10 // of text
+)
+
+// keptLog is the end of a container's log.
+type keptLog struct {
+	UID       string    `json:"uid"` // of the project
+	Container string    `json:"container"`
+	Lines     []LogLine `json:"lines"`
+}
+
+// keepLog keeps the end of a container's log. A container that had values of Secrets which this agent does not know is
+// not kept: they could not be taken out. That a log cannot be kept delays nothing.
+func (a *Agent) keepLog(ctx context.Context, want *Want, c Container) {
+	service := c.Labels[api.LabelService]
+	svc := want.service(service)
+	if want.Remove || c.StartedAt.IsZero() || c.Labels[api.LabelUID] != want.UID || !api.IsName(service) {
+		return
+	}
+	kept := keptLog{UID: want.UID, Container: c.ID}
+	if svc == nil || !want.knows(svc, &c) {
+		a.disk.removeLog(want.Project, service)
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	err := a.engineOf(want).Logs(ctx, c.ID, LogOptions{Tail: keptLines}, func(l LogLine) error {
+		kept.Lines = append(kept.Lines, l)
+		return nil
+	})
+	if err == nil {
+		kept.Lines = lastOf(kept.Lines, keptBytes)
+		err = a.disk.saveLog(want.Project, service, kept)
+	}
+	if err != nil {
+		a.log.Warn("the log of a container that is removed could not be kept", "project", want.Project, "service", service, "error", err)
+	}
+}
+
+// lastOf are the last lines whose text has at most so many bytes.
+func lastOf(lines []LogLine, bytes int) []LogLine {
+	for i, l := range slices.Backward(lines) {
+		if bytes -= len(l.Text); bytes < 0 {
+			return lines[i+1:]
+		}
+	}
+	return lines
+}
+
+// since returns the lines that a request asks for; none where the log is that of one of these containers, or of another
+// project with the same name.
+func (k keptLog) since(now []Container, request *carav1.LogsRequest) *lastLines {
+	last := &lastLines{most: int(request.GetTail())}
+	for _, c := range now {
+		if c.ID == k.Container || c.Labels[api.LabelUID] != k.UID {
+			return last
+		}
+	}
+	for _, l := range k.Lines {
+		if request.GetSince() == nil || !l.Time.Before(request.GetSince().AsTime()) {
+			last.add(l)
+		}
+	}
+	return last
+}

@@ -1,0 +1,44 @@
+package api
+
+import (
+	"maps"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Restarts returns, by service, the token of the last request to restart it. A service that nobody asked to restart is
+// not in it. A status that an older server wrote knows only the last request.
+func Restarts(p *carav1.Project) map[string]string {
+	st := p.GetStatus()
+	if len(st.GetRestarts()) > 0 || st.GetRestartToken() == "" {
+		return st.GetRestarts()
+	}
+	return named(p, st.GetRestartServices(), st.GetRestartToken())
+}
+
+// AddRestart returns Restarts with one request more: services (all where empty) get its token, and the other services
+// keep theirs. Services that left the manifest are dropped.
+func AddRestart(p *carav1.Project, services []string, token string) map[string]string {
+	out := map[string]string{}
+	before := Restarts(p)
+	for _, s := range p.GetSpec().GetServices() {
+		if t := before[s.GetName()]; t != "" {
+			out[s.GetName()] = t
+		}
+	}
+	maps.Copy(out, named(p, services, token))
+	return out
+}
+
+func named(p *carav1.Project, services []string, token string) map[string]string {
+	out := map[string]string{}
+	for _, name := range services {
+		out[name] = token
+	}
+	if len(services) == 0 {
+		for _, s := range p.GetSpec().GetServices() {
+			out[s.GetName()] = token
+		}
+	}
+	return out
+}
