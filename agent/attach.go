@@ -10,6 +10,7 @@ import (
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/flow"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // serverEnd is the agent's side of a stream with the server.
@@ -40,7 +41,7 @@ func (a *Agent) attach(ctx, outer context.Context, open *carav1.OpenStream) {
 	}()
 	err = a.stream(ctx, outer, open, server)
 	if err != nil && ctx.Err() == nil {
-		err = server.Send(ctx, &carav1.AttachRequest{Error: cut(printable(err.Error()), 4000), Code: int32(codeOf(err))})
+		err = server.Send(ctx, &carav1.AttachRequest{Error: text.Clip(text.Line(err.Error()), 4000), Code: int32(codeOf(err))})
 	}
 	if err = errors.Join(err, stream.CloseSend()); err != nil && ctx.Err() == nil {
 		log.Warn("stream broken", "error", err)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // collectLoop looks after the disk that the engine keeps its images on.
@@ -121,7 +122,7 @@ func (a *Agent) tellOf(ctx context.Context, object *carav1.ObjectRef, typ api.Ev
 	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
 	defer cancel()
 	_, err := a.events.CreateEvent(ctx, &carav1.CreateEventRequest{Event: &carav1.Event{
-		Type: string(typ), Reason: string(reason), Message: cut(message, maxMessage), Object: object,
+		Type: string(typ), Reason: string(reason), Message: text.Clip(message, maxMessage), Object: object,
 	}})
 	if err != nil {
 		a.log.Warn("an event was not taken", "reason", reason, "message", message, "error", err)

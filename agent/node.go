@@ -9,6 +9,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // watchMachine asks the engine how it is, apart from the heartbeats: an engine that hangs must not make the node look
@@ -52,7 +53,7 @@ func (a *Agent) readMachine(ctx context.Context) error {
 
 func (a *Agent) engineCondition() *carav1.Condition {
 	if err := a.health.error(); err != nil {
-		return condition(api.CondEngineReady, api.StatusFalse, api.ReasonNoAnswer, cut(printable(err.Error()), maxMessage))
+		return condition(api.CondEngineReady, api.StatusFalse, api.ReasonNoAnswer, text.Clip(text.Line(err.Error()), maxMessage))
 	}
 	return condition(api.CondEngineReady, api.StatusTrue, api.ReasonAnswers, "the engine answers")
 }
@@ -65,7 +66,7 @@ func (a *Agent) conditions(before []*carav1.Condition) []*carav1.Condition {
 	}
 	out := append(pressure(a.cfg.Limits, disk, memory, before), a.engineCondition())
 	if err := a.kept.error(); err != nil {
-		out[0] = condition(api.CondDiskPressure, api.StatusTrue, api.ReasonNotKept, cut(printable(err.Error()), maxMessage)+
+		out[0] = condition(api.CondDiskPressure, api.StatusTrue, api.ReasonNotKept, text.Clip(text.Line(err.Error()), maxMessage)+
 			": what runs is kept up, what is new or changed waits until there is room")
 	}
 	return out

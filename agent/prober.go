@@ -15,6 +15,7 @@ import (
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/scrub"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // prober checks the health of containers, one goroutine for each that has a check. A container that has not been
@@ -212,7 +213,7 @@ func (p *prober) heard(one *probe, err error) error {
 	if mute {
 		return errors.New("the check fails; what it said " + notShown)
 	}
-	return errors.New(printable(values.Text(err.Error())))
+	return errors.New(text.Line(values.Text(err.Error())))
 }
 
 func (p *prober) publish(one *probe, next Health) {

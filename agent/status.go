@@ -10,6 +10,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // maxMessage of a status, by the contract.
@@ -40,7 +41,7 @@ func Report(w *Want, h *Have, actions []Action, now time.Time) *carav1.UpdatePro
 		r.Conditions = append(r.Conditions, c)
 	}
 	for _, c := range r.Conditions {
-		c.ObservedGeneration, c.Message = w.Generation, cut(c.Message, maxMessage)
+		c.ObservedGeneration, c.Message = w.Generation, text.Clip(c.Message, maxMessage)
 	}
 	return r
 }
@@ -78,7 +79,7 @@ func (s *step) reportFailure(r *carav1.UpdateProjectStatusRequest, f *Failure) {
 	}
 	for _, v := range r.Services {
 		if v.Name == f.Service {
-			v.State, v.Message = api.ServiceFailed, cut(f.Message, maxMessage)
+			v.State, v.Message = api.ServiceFailed, text.Clip(f.Message, maxMessage)
 		}
 	}
 }
@@ -93,7 +94,7 @@ func (s *step) reportRollout(r *carav1.UpdateProjectStatusRequest, actions []Act
 			if s.previous(svc) == nil {
 				r.Services[i].State = api.ServiceFailed
 			}
-			r.Services[i].Message = cut("its update failed: "+failed.Message, maxMessage)
+			r.Services[i].Message = text.Clip("its update failed: "+failed.Message, maxMessage)
 		case s.isUp(svc):
 			up++
 		case r.Services[i].Message == "":
@@ -238,7 +239,7 @@ func (s *step) serviceStatus(svc *carav1.Service, actions []Action) *carav1.Serv
 	case c.State == StateRunning:
 		out.State = api.ServiceRunning
 		if health, probed := s.h.Health[c.ID]; probed || asWanted && s.check(svc, c) != nil {
-			out.Health, out.Message = orElse(health.State, api.HealthStarting), cut(health.Message, maxMessage)
+			out.Health, out.Message = orElse(health.State, api.HealthStarting), text.Clip(health.Message, maxMessage)
 		}
 	case c.State == StatePaused:
 		out.State, out.Message = api.ServiceStopped, "somebody paused it"

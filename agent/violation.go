@@ -5,6 +5,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // violation is the end of an assignment that asks for what no project may have. The server refuses such a manifest; one
@@ -23,6 +24,6 @@ func (a *Agent) refused(name string) bool {
 	if api.IsName(name) {
 		return false
 	}
-	a.log.Error("refused an assignment: its project has no valid name", "project", printable(cut(name, 100)))
+	a.log.Error("refused an assignment: its project has no valid name", "project", text.Line(text.Clip(name, 100)))
 	return true
 }

@@ -131,15 +131,8 @@ func (w *Want) missingSecret(s *carav1.Service) string {
 
 func secretRefs(s *carav1.Service) []string {
 	var refs []string
-	for _, e := range s.GetEnv() {
-		if r := e.GetValueFrom().GetSecretKeyRef(); r != nil {
-			refs = append(refs, r.GetName()+"/"+r.GetKey())
-		}
-	}
-	for _, f := range s.GetFiles() {
-		if r := f.GetSecretKeyRef(); r != nil {
-			refs = append(refs, r.GetName()+"/"+r.GetKey())
-		}
+	for _, use := range api.SecretUses(&carav1.ProjectSpec{Services: []*carav1.Service{s}}) {
+		refs = append(refs, use.Name+"/"+use.Key)
 	}
 	return refs
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // workspace is what the worker of one project remembers.
@@ -287,7 +288,7 @@ func (a *Agent) explain(ctx context.Context, want *Want, have *Have, f *Failure)
 	defer cancel()
 	var lines []string
 	err := a.engineOf(want).Logs(ctx, f.Container, LogOptions{Tail: logTail}, func(l LogLine) error {
-		lines = append(lines, cut(printable(l.Text), 300))
+		lines = append(lines, text.Clip(text.Line(l.Text), 300))
 		return nil
 	})
 	if err != nil {

@@ -6,10 +6,11 @@ import (
 	"slices"
 	"strings"
 
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // Redacted stands for every value of a Secret.
@@ -94,7 +95,7 @@ func (d *differ) mapping(path string, fd protoreflect.FieldDescriptor, a, b prot
 		if va.IsValid() && vb.IsValid() && va.Equal(vb) {
 			continue
 		}
-		was, is := text(fd.MapValue(), va), text(fd.MapValue(), vb)
+		was, is := valueText(fd.MapValue(), va), valueText(fd.MapValue(), vb)
 		if secret {
 			// Appended straight: two redacted values look equal and are not.
 			d.out = append(d.out, &carav1.FieldDiff{Path: path + "[" + k + "]", Old: redact(was), New: redact(is)})
@@ -128,12 +129,12 @@ func (d *differ) list(path string, fd protoreflect.FieldDescriptor, a, b protore
 		if j := slices.Index(namesB, name); j >= 0 {
 			d.message(at, a.Get(i).Message(), b.Get(j).Message())
 		} else {
-			d.add(at, text(fd, a.Get(i)), "")
+			d.add(at, valueText(fd, a.Get(i)), "")
 		}
 	}
 	for j, name := range namesB {
 		if !slices.Contains(namesA, name) {
-			d.add(path+"["+name+"]", "", text(fd, b.Get(j)))
+			d.add(path+"["+name+"]", "", valueText(fd, b.Get(j)))
 		}
 	}
 	d.order(path, namesA, namesB)
@@ -159,9 +160,9 @@ func (d *differ) places(path string, fd protoreflect.FieldDescriptor, a, b proto
 		at := elem(path, i)
 		switch {
 		case i >= a.Len():
-			d.add(at, "", text(fd, b.Get(i)))
+			d.add(at, "", valueText(fd, b.Get(i)))
 		case i >= b.Len():
-			d.add(at, text(fd, a.Get(i)), "")
+			d.add(at, valueText(fd, a.Get(i)), "")
 		default:
 			d.message(at, a.Get(i).Message(), b.Get(i).Message())
 		}
@@ -200,7 +201,7 @@ func field(m protoreflect.Message, fd protoreflect.FieldDescriptor) string {
 	if !m.Has(fd) {
 		return ""
 	}
-	return text(fd, m.Get(fd))
+	return valueText(fd, m.Get(fd))
 }
 
 func join(path, name string) string {
@@ -210,8 +211,8 @@ func join(path, name string) string {
 	return path + "." + name
 }
 
-// text is a value as compact JSON; empty for one that is absent.
-func text(fd protoreflect.FieldDescriptor, v protoreflect.Value) string {
+// valueText is a value as compact JSON; empty for one that is absent.
+func valueText(fd protoreflect.FieldDescriptor, v protoreflect.Value) string {
 	if !v.IsValid() {
 		return ""
 	}
@@ -239,7 +240,7 @@ func listText(fd protoreflect.FieldDescriptor, l protoreflect.List) string {
 	}
 	all := make([]string, 0, l.Len())
 	for i := range l.Len() {
-		all = append(all, text(fd, l.Get(i)))
+		all = append(all, valueText(fd, l.Get(i)))
 	}
 	return "[" + strings.Join(all, ",") + "]"
 }

@@ -19,3 +19,11 @@ func SourceOf(owner string) (source string, ok bool) {
 	}
 	return source, true
 }
+
+// OrNobody is how every program writes an owner.
+func OrNobody(owner string) string {
+	if owner == "" {
+		return "nobody"
+	}
+	return owner
+}

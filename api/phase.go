@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // Phase is where a project is in its life.
@@ -88,4 +90,10 @@ func phaseWord(phase Phase) string {
 		return "no record"
 	}
 	return string(phase)
+}
+
+// GoingAway reports whether a project is on its way out: it accepts no change, and its name is free once its record is gone.
+func GoingAway(p *carav1.Project) bool {
+	phase := p.GetStatus().GetPhase()
+	return p.GetMetadata().GetDeletionTimestamp() != nil || phase == PhaseTerminating || phase == PhaseTerminated
 }

@@ -10,10 +10,12 @@ import (
 
 	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	"buf.build/go/protovalidate"
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // Validate returns everything that is wrong with an object, at most one error a field: the constraints of the proto
@@ -260,9 +262,4 @@ func sortedKeys[V any](m map[string]V) []string {
 }
 
 // clip keeps a hostile value from filling an error message.
-func clip(s string) string {
-	if r := []rune(s); len(r) > 80 {
-		return string(r[:80]) + "..."
-	}
-	return s
-}
+func clip(s string) string { return text.Clip(s, 83) }

@@ -59,10 +59,10 @@ func (t *tx) declareFor(in *carav1.Project, how applyTerms) (before, after *cara
 		return nil, nil, err
 	}
 	if old.GetMetadata().GetOwner() != owner {
-		if phase := old.GetStatus().GetPhase(); phase == api.PhaseTerminating || phase == api.PhaseTerminated {
+		if api.GoingAway(old) {
 			return nil, nil, errTerminating(old)
 		}
-		t.event(refTo(p), api.EventNormal, api.ReasonAdopted, "now belongs to "+whence(owner, origin)+", before to "+orNobody(old.GetMetadata().GetOwner()))
+		t.event(refTo(p), api.EventNormal, api.ReasonAdopted, "now belongs to "+whence(owner, origin)+", before to "+api.OrNobody(old.GetMetadata().GetOwner()))
 		p.Metadata.Owner, changed = owner, true
 	}
 	if o == nil && api.IsTrue(p.GetStatus().GetConditions(), api.CondOverridden) { // its record has just ended, or is gone
@@ -114,11 +114,4 @@ func (t *tx) ended(o *carav1.Override, in *carav1.Project) string {
 		return "git lets the project live longer"
 	}
 	return ""
-}
-
-func orNobody(owner string) string {
-	if owner == "" {
-		return "nobody"
-	}
-	return owner
 }

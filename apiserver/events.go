@@ -13,6 +13,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 const (
@@ -27,9 +28,7 @@ const (
 // event records something that happened to an object, in the transaction of what made it happen. An equal one of the
 // last hour is counted up.
 func (t *tx) event(object *carav1.ObjectRef, typ api.EventType, reason api.Reason, message string) *carav1.Event {
-	if len(message) > maxEventMessage {
-		message = message[:maxEventMessage]
-	}
+	message = text.Clip(message, maxEventMessage)
 	now := timestamppb.New(t.now)
 	names := t.seen.eventsOn(object.GetKind(), object.GetName())
 	for _, name := range slices.Backward(names) {

@@ -2,7 +2,6 @@ package apiserver
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -89,15 +88,7 @@ func decode(empty proto.Message, value []byte, revision int64) (proto.Message, e
 		return nil, fmt.Errorf("decode %s: %w", kindName(m), err)
 	}
 	if meta := api.Meta(m); meta != nil {
-		meta.ResourceVersion = formatRevision(revision)
+		meta.ResourceVersion = api.FormatRevision(revision)
 	}
 	return m, nil
-}
-
-func formatRevision(r int64) string { return strconv.FormatInt(r, 10) }
-
-// parseRevision reads a resourceVersion that a client sends back.
-func parseRevision(s string) (int64, bool) {
-	r, err := strconv.ParseInt(s, 10, 64)
-	return r, err == nil && r >= 0
 }

@@ -87,7 +87,7 @@ func (t *tx) redeclare(old, p, declared *carav1.Project, what string) (bool, err
 	if sameDeclaration(old, declared) {
 		return false, nil
 	}
-	if phase := old.GetStatus().GetPhase(); phase == api.PhaseTerminating || phase == api.PhaseTerminated {
+	if api.GoingAway(old) {
 		return false, errTerminating(old)
 	}
 	in := proto.CloneOf(declared.GetMetadata())

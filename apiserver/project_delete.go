@@ -99,7 +99,7 @@ func (t *tx) mayDelete(p *carav1.Project, req *carav1.DeleteProjectRequest) erro
 		return err
 	}
 	if want := req.GetOwner(); want != "" && want != owner {
-		return api.Errorf(codes.Aborted, api.TitleOwned, "project %q belongs to %s, not to %s: it is not deleted", name, orNobody(owner), want)
+		return api.Errorf(codes.Aborted, api.TitleOwned, "project %q belongs to %s, not to %s: it is not deleted", name, api.OrNobody(owner), want)
 	}
 	if !t.actor.Person() {
 		return t.stillDue(p, req.GetReason())

@@ -15,7 +15,7 @@ import (
 // transaction's: of two sources the first one wins. Until the source's next pass the project stays as it is.
 func (s projectService) AdoptProject(ctx context.Context, req *carav1.AdoptProjectRequest) (*carav1.Project, error) {
 	return s.editProject(ctx, req.GetName(), func(t *tx, p *carav1.Project) error {
-		if isGoing(p) {
+		if api.GoingAway(p) {
 			return errTerminating(p)
 		}
 		have := p.GetMetadata().GetOwner()
@@ -35,7 +35,7 @@ func (s projectService) AdoptProject(ctx context.Context, req *carav1.AdoptProje
 			return err
 		}
 		p.Metadata.Owner, p.Metadata.Origin = owner, originOf(claim)
-		t.event(refTo(p), api.EventNormal, api.ReasonAdopted, "given to "+whence(owner, p.GetMetadata().GetOrigin())+" by "+t.actor.Name+", before it belonged to "+orNobody(have))
+		t.event(refTo(p), api.EventNormal, api.ReasonAdopted, "given to "+whence(owner, p.GetMetadata().GetOrigin())+" by "+t.actor.Name+", before it belonged to "+api.OrNobody(have))
 		return nil
 	})
 }
@@ -81,11 +81,11 @@ func (s projectService) ReleaseProject(ctx context.Context, req *carav1.ReleaseP
 	return s.editProject(ctx, req.GetName(), func(t *tx, p *carav1.Project) error {
 		have := p.GetMetadata().GetOwner()
 		switch {
-		case isGoing(p):
+		case api.GoingAway(p):
 			return errTerminating(p)
 		case sourceOf(p) == "":
 			return api.Errorf(codes.FailedPrecondition, api.TitleConflict, "project %q belongs to %s: only what a source owns is released",
-				req.GetName(), orNobody(have))
+				req.GetName(), api.OrNobody(have))
 		}
 		if err := t.mayDeclare(p); err != nil {
 			return err
@@ -115,9 +115,4 @@ func (t *tx) settleOverride(p *carav1.Project, why string) error {
 	}
 	t.remember(p, o.GetReason())
 	return nil
-}
-
-func isGoing(p *carav1.Project) bool {
-	phase := p.GetStatus().GetPhase()
-	return p.GetMetadata().GetDeletionTimestamp() != nil || phase == api.PhaseTerminating || phase == api.PhaseTerminated
 }

@@ -64,7 +64,7 @@ func (s *Server) besideNodes(tx transaction) []*carav1.Project {
 		}
 		for _, name := range s.cache.projectsOnNode(ch.name) {
 			if p, ok := lookup[*carav1.Project](s.cache, name); ok {
-				if at, ok := parseRevision(p.GetMetadata().GetResourceVersion()); ok && at <= tx.rev {
+				if at, ok := api.ParseRevision(p.GetMetadata().GetResourceVersion()); ok && at <= tx.rev {
 					out = append(out, p)
 				}
 			}

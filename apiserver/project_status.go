@@ -49,7 +49,7 @@ func mayReport(actor Actor, p *carav1.Project, req *carav1.UpdateProjectStatusRe
 		return stale(api.TitleConflict, "project %q has uid %s, the report is about %s", meta.GetName(), meta.GetUid(), req.GetUid())
 	case req.GetEpoch() != st.GetEpoch():
 		return stale(api.TitleStaleEpoch, "project %q is in epoch %d on %s, the report is from epoch %d",
-			meta.GetName(), st.GetEpoch(), orNobody(st.GetNodeRef()), req.GetEpoch())
+			meta.GetName(), st.GetEpoch(), api.OrNobody(st.GetNodeRef()), req.GetEpoch())
 	case st.GetNodeRef() == "":
 		return stale(api.TitleStaleEpoch, "project %q is assigned to no node", meta.GetName())
 	case actor.Node() != st.GetNodeRef():

@@ -74,7 +74,7 @@ func compact(m proto.Message) ([]byte, error) {
 // something was laid over is not.
 func (m marshaler) project(p *carav1.Project) ([]byte, error) {
 	e := m.cache.entry(api.KindProject, p.GetMetadata().GetName())
-	if e == nil || p.GetMetadata().GetResourceVersion() != formatRevision(e.rev) || p.GetStatus().GetLastSeen() != nil {
+	if e == nil || p.GetMetadata().GetResourceVersion() != api.FormatRevision(e.rev) || p.GetStatus().GetLastSeen() != nil {
 		return compact(p)
 	}
 	if kept := e.json.Load(); kept != nil {

@@ -27,7 +27,7 @@ func labelMatch[T proto.Message](selector string) (func(T) bool, error) {
 // token for the next page.
 func page[T proto.Message](r reader, prefix, token string, limit int32, match func(T) bool) ([]T, *carav1.ListMeta) {
 	v := r.view()
-	meta := &carav1.ListMeta{ResourceVersion: formatRevision(v.rev)}
+	meta := &carav1.ListMeta{ResourceVersion: api.FormatRevision(v.rev)}
 	t := v.tables[kindOf[T]()]
 	items := make([]T, 0, t.sizeHint(prefix, limit))
 	last := ""

@@ -103,7 +103,7 @@ func (t *tx) commit(ctx context.Context) (int64, error) {
 	}
 	for _, m := range t.writes {
 		if meta := api.Meta(m); m != nil && meta != nil {
-			meta.ResourceVersion = formatRevision(rev)
+			meta.ResourceVersion = api.FormatRevision(rev)
 		}
 	}
 	return rev, nil

@@ -141,7 +141,7 @@ type judge struct {
 func newJudge(t *testing.T, h *house) *judge {
 	j := &judge{done: make(chan struct{}), stop: make(chan struct{})}
 	_, from := page[*carav1.Project](h.cache, "", "", 0, nil)
-	at, _ := parseRevision(from.GetResourceVersion())
+	at, _ := api.ParseRevision(from.GetResourceVersion())
 	go func() {
 		defer close(j.done)
 		for {

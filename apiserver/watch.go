@@ -90,7 +90,7 @@ func (s *Server) start(f follower) (int64, error) {
 		}
 		return rev, f.synced(rev)
 	}
-	at, ok := parseRevision(f.from)
+	at, ok := api.ParseRevision(f.from)
 	if !ok {
 		return 0, api.Invalid("the request", fieldError("resourceVersion", "is %q; it must be one that an answer had", f.from))
 	}

@@ -33,10 +33,10 @@ func (s watchService) Watch(req *carav1.WatchRequest, out grpc.ServerStreamingSe
 			return out.Send(msg)
 		},
 		synced: func(rev int64) error {
-			return out.Send(&carav1.WatchResponse{ResourceVersion: formatRevision(rev), Synced: true})
+			return out.Send(&carav1.WatchResponse{ResourceVersion: api.FormatRevision(rev), Synced: true})
 		},
 		commit: func(tx transaction) error {
-			msg := &carav1.WatchResponse{ResourceVersion: formatRevision(tx.rev)}
+			msg := &carav1.WatchResponse{ResourceVersion: api.FormatRevision(tx.rev)}
 			for i := range tx.changes {
 				if slices.Contains(kinds, tx.changes[i].kind) {
 					msg.Changes = append(msg.Changes, tx.changes[i].wire)
@@ -48,7 +48,7 @@ func (s watchService) Watch(req *carav1.WatchRequest, out grpc.ServerStreamingSe
 			return out.Send(msg)
 		},
 		bookmark: func(rev int64) error {
-			return out.Send(&carav1.WatchResponse{ResourceVersion: formatRevision(rev)})
+			return out.Send(&carav1.WatchResponse{ResourceVersion: api.FormatRevision(rev)})
 		},
 	})
 }

@@ -20,7 +20,7 @@ func watchKind[T proto.Message](ctx context.Context, s *Server, from string, mat
 func watchBeside[T proto.Message](ctx context.Context, s *Server, from string, match func(T) bool, beside func(tx transaction) []T, send func(typ string, object T, rev string) error) error {
 	kind := kindOf[T]()
 	var none T
-	bookmark := func(rev int64) error { return send(api.WatchBookmark, none, formatRevision(rev)) }
+	bookmark := func(rev int64) error { return send(api.WatchBookmark, none, api.FormatRevision(rev)) }
 	return s.follow(ctx, follower{
 		kinds:    []string{kind},
 		from:     from,
@@ -37,7 +37,7 @@ func watchBeside[T proto.Message](ctx context.Context, s *Server, from string, m
 			return nil
 		},
 		commit: func(tx transaction) error {
-			rev := formatRevision(tx.rev)
+			rev := api.FormatRevision(tx.rev)
 			for i := range tx.changes {
 				if tx.changes[i].kind != kind {
 					continue

@@ -44,9 +44,9 @@ func (r *replay) apply(t *testing.T, msg *carav1.WatchResponse) {
 // until reads until the watch has reached a revision.
 func (r *replay) until(t *testing.T, stream carav1.WatchService_WatchClient, rev string) {
 	t.Helper()
-	want, _ := parseRevision(rev)
+	want, _ := api.ParseRevision(rev)
 	for {
-		if at, ok := parseRevision(r.rev); ok && r.rev != "" && at >= want {
+		if at, ok := api.ParseRevision(r.rev); ok && r.rev != "" && at >= want {
 			return
 		}
 		msg, err := stream.Recv()
@@ -101,7 +101,7 @@ func TestWatchHasNoGap(t *testing.T) {
 				compare(t, h, r)
 			})
 			writers.Wait()
-			last = formatRevision(h.cache.revision())
+			last = api.FormatRevision(h.cache.revision())
 			// one more project change, so that every watcher gets to `last` by an answer that it waits for
 			out, err := carav1.NewProjectServiceClient(conn).PutProject(t.Context(), &carav1.PutProjectRequest{Project: web("end")})
 			if err != nil {

@@ -196,13 +196,13 @@ func (a *app) describeSource(ctx context.Context, conn grpc.ClientConnInterface,
 	a.sourceLimits(spec.GetAllow())
 	snap := st.GetSnapshot()
 	if snap != nil {
-		a.field("Snapshot", fmt.Sprintf("%s (%s, %s) %s", dash(revision(snap.Revision)),
+		a.field("Snapshot", fmt.Sprintf("%s (%s, %s) %s", dash(api.ShortRevision(snap.Revision)),
 			plural(int(snap.Files), "file"), plural(int(snap.Projects), "project"), snap.Subject))
 	}
 	a.field("Author", snap.GetAuthor())
-	a.field("Observed", revision(st.GetPoll().GetObservedRevision()))
-	a.field("Attempted", revision(st.GetAttemptedRevision()))
-	a.field("Applied", revision(st.GetAppliedRevision()))
+	a.field("Observed", api.ShortRevision(st.GetPoll().GetObservedRevision()))
+	a.field("Attempted", api.ShortRevision(st.GetAttemptedRevision()))
+	a.field("Applied", api.ShortRevision(st.GetAppliedRevision()))
 	a.field("Last poll", ago(a.now(), st.GetPoll().GetLastTime()).text)
 	a.field("Next poll", until(a.now(), st.GetPoll().GetNextTime()).text)
 	if w := spec.GetWebhook(); w != nil {
@@ -240,7 +240,7 @@ func claimRow(a *app, c *carav1.Claim) []cell {
 	return []cell{
 		{text: "  " + line(c.GetSpec().GetProject().GetMetadata().GetName())},
 		text(c.GetStatus().GetState()), text(file),
-		text(revision(c.GetSpec().GetRevision())), ago(a.now(), c.GetStatus().GetAppliedTime()), text(message),
+		text(api.ShortRevision(c.GetSpec().GetRevision())), ago(a.now(), c.GetStatus().GetAppliedTime()), text(message),
 	}
 }
 
@@ -263,7 +263,7 @@ func (a *app) runs(runs []*carav1.Run) {
 	for _, r := range runs {
 		took := r.GetEndTime().AsTime().Sub(r.GetStartTime().AsTime())
 		rows = append(rows, []cell{
-			{text: "  " + line(revision(r.Revision))},
+			{text: "  " + line(api.ShortRevision(r.Revision))},
 			ago(a.now(), r.StartTime), text(took.Round(1e6).String()),
 			count(r.Created), count(r.Updated), count(r.Pruned), count(r.Failed), text(r.Message),
 		})

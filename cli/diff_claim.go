@@ -14,7 +14,7 @@ func (d *declaration) declared(c *carav1.Claim, live *carav1.Project, now time.T
 	if held := c.GetSpec().GetHeld(); held != "" {
 		return difference{what: "is kept as it is: " + held, unknown: true}
 	}
-	if live == nil || going(live) {
+	if live == nil || api.GoingAway(live) {
 		return d.absent(c, live, now)
 	}
 	diff := api.Diff(live, want)
@@ -30,9 +30,9 @@ func (d *declaration) declared(c *carav1.Claim, live *carav1.Project, now time.T
 	case strings.HasPrefix(owner, api.PrefixSource):
 		return change("stays as it is, it belongs to " + whence(live.GetMetadata()) + trouble(c))
 	case d.adopts(owner):
-		return change("would be adopted, it belongs to " + orNobody(owner) + trouble(c))
+		return change("would be adopted, it belongs to " + api.OrNobody(owner) + trouble(c))
 	default:
-		return change("stays as it is, it belongs to " + orNobody(owner) + ": caractrl adopt " + claimed(c) + " gives it to the source")
+		return change("stays as it is, it belongs to " + api.OrNobody(owner) + ": caractrl adopt " + claimed(c) + " gives it to the source")
 	}
 }
 
@@ -58,7 +58,7 @@ func (d *declaration) left(c *carav1.Claim, live *carav1.Project, now time.Time)
 	status := c.GetStatus()
 	spec := d.source.GetSpec()
 	switch {
-	case live == nil, going(live), live.GetMetadata().GetOwner() != d.owner():
+	case live == nil, api.GoingAway(live), live.GetMetadata().GetOwner() != d.owner():
 		return difference{}
 	case c.GetSpec().GetSourceUid() != d.source.GetMetadata().GetUid():
 		return difference{what: "is kept: an earlier source of this name declared it"}
@@ -80,13 +80,6 @@ func (d *declaration) owner() string { return api.PrefixSource + d.source.GetMet
 func (d *declaration) adopts(owner string) bool {
 	adopt := d.source.GetSpec().GetAdopt()
 	return adopt == api.AdoptAlways || owner == "" && adopt != api.AdoptNever
-}
-
-func orNobody(owner string) string {
-	if owner == "" {
-		return "nobody"
-	}
-	return owner
 }
 
 // trouble is what became of the last try to apply a claim, where that went wrong.

@@ -125,7 +125,7 @@ func (d *declaration) troubles() []string {
 	}
 	var out []string
 	if c := api.FindCondition(st.GetConditions(), api.CondFetchFailed); c.GetStatus() == api.StatusTrue {
-		out = append(out, fmt.Sprintf("it cannot be read, what follows is of %s: %s", revision(st.GetSnapshot().GetRevision()), c.GetMessage()))
+		out = append(out, fmt.Sprintf("it cannot be read, what follows is of %s: %s", api.ShortRevision(st.GetSnapshot().GetRevision()), c.GetMessage()))
 	}
 	for _, p := range st.GetSnapshot().GetFileErrors() {
 		out = append(out, manifest.Format(p))
@@ -153,7 +153,7 @@ func (d *declaration) differences(now time.Time) []difference {
 		}
 	}
 	for name, p := range d.live {
-		if !known[name] && !going(p) {
+		if !known[name] && !api.GoingAway(p) {
 			add(name, difference{what: "is kept: the source owns it and never declared it"})
 		}
 	}
@@ -179,9 +179,4 @@ func overridden(o *carav1.Override, now time.Time, would string) string {
 		how = "held down"
 	}
 	return fmt.Sprintf("is %s by %s %s: %s; git would %s it", how, o.GetActor(), untilWhen(now, o), o.GetReason(), would)
-}
-
-func going(p *carav1.Project) bool {
-	phase := p.GetStatus().GetPhase()
-	return p.GetMetadata().GetDeletionTimestamp() != nil || phase == api.PhaseTerminating || phase == api.PhaseTerminated
 }

@@ -137,11 +137,3 @@ func expand(path string) ([]string, error) {
 	}
 	return files, nil
 }
-
-// plural is a number with its noun.
-func plural(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
-}

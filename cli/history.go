@@ -50,7 +50,7 @@ func (a *app) history(ctx context.Context, name, output string) error {
 	for _, r := range h.GetItems() {
 		o := r.GetOrigin()
 		rows = append(rows, []cell{
-			count(r.GetGeneration()), text(revision(o.GetRevision())), text(r.GetActor()), text(o.GetAuthor()),
+			count(r.GetGeneration()), text(api.ShortRevision(o.GetRevision())), text(r.GetActor()), text(o.GetAuthor()),
 			ago(a.now(), r.GetTime()), text(short(line(r.GetReason()), 80)), text(short(line(o.GetSubject()), 80)),
 		})
 	}

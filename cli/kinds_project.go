@@ -52,7 +52,7 @@ func projectRow(m proto.Message, now time.Time) []cell {
 		since(now, p.GetMetadata().GetCreationTimestamp()),
 		count(p.GetMetadata().GetGeneration()),
 		count(st.GetEpoch()),
-		text(revision(p.GetMetadata().GetOrigin().GetRevision())),
+		text(api.ShortRevision(p.GetMetadata().GetOrigin().GetRevision())),
 		text(strings.Join(st.GetHosts(), ",")),
 		text(short(line(message), 120)),
 	}
@@ -137,12 +137,4 @@ func expiry(p *carav1.Project) *timestamppb.Timestamp {
 		return at
 	}
 	return p.GetSpec().GetExpireAt()
-}
-
-// revision is a commit, or the hash of a directory, as people write it.
-func revision(r string) string {
-	if len(r) > 12 {
-		return r[:7]
-	}
-	return r
 }

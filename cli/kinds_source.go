@@ -46,7 +46,7 @@ func sourceRow(m proto.Message, now time.Time) []cell {
 		text(s.GetMetadata().GetName()),
 		ready,
 		count(st.GetProjects()),
-		text(revision(st.GetAppliedRevision())),
+		text(api.ShortRevision(st.GetAppliedRevision())),
 		text(short(line(message), 80)),
 		since(now, s.GetMetadata().GetCreationTimestamp()),
 		text(from), text(ref), ago(now, st.GetPoll().GetLastTime()), until(now, st.GetPoll().GetNextTime()),
@@ -106,7 +106,7 @@ func refText(r *carav1.GitRef) string {
 	case r.GetSemver() != "":
 		return "semver " + r.Semver
 	case r.GetCommit() != "":
-		return "commit " + revision(r.Commit)
+		return "commit " + api.ShortRevision(r.Commit)
 	}
 	return "HEAD"
 }

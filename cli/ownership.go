@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -57,7 +58,7 @@ func (a *app) releaseCommand() *cobra.Command {
 // whence says where a project comes from: its owner, and the place of its manifest.
 func whence(meta *carav1.ObjectMeta) string {
 	if o := meta.GetOrigin(); o.GetFile() != "" {
-		return fmt.Sprintf("%s, %s:%d at %s", meta.GetOwner(), o.File, o.Line, revision(o.Revision))
+		return fmt.Sprintf("%s, %s:%d at %s", meta.GetOwner(), o.File, o.Line, api.ShortRevision(o.Revision))
 	}
 	return meta.GetOwner()
 }

@@ -2,63 +2,19 @@ package cli
 
 import (
 	"fmt"
-	"strings"
 	"time"
-	"unicode"
+
+	words "github.com/caravanserai/cara/internal/text"
 )
 
-// clean strips what a terminal would obey: escape sequences, control characters other than tab and newline, and the
-// marks that turn the direction of text.
-func clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n' || r == '\t':
-			return r
-		case unicode.IsControl(r), unicode.Is(unicode.Bidi_Control, r):
-			return -1
-		}
-		return r
-	}, unescape(s))
-}
-
-// unescape takes whole escape sequences away, so that a coloured log line does not leave its numbers behind.
-func unescape(s string) string {
-	if !strings.Contains(s, "\x1b") {
-		return s
-	}
-	var b strings.Builder
-	for {
-		before, after, found := strings.Cut(s, "\x1b")
-		b.WriteString(before)
-		if !found {
-			return b.String()
-		}
-		s = after[sequence(after):]
-	}
-}
-
-// sequence is how long an escape sequence is, after its ESC: `[` with parameters up to a letter, or `]` with a text up
-// to BEL or ST. Of any other only the ESC goes.
-func sequence(s string) int {
-	end := -1
-	switch {
-	case strings.HasPrefix(s, "["):
-		end = strings.IndexFunc(s[1:], func(r rune) bool { return r < ' ' || r > '?' }) + 1
-	case strings.HasPrefix(s, "]"):
-		if end = strings.IndexAny(s, "\a\x1b\n"); end >= 0 && s[end] != '\a' {
-			end-- // the text ended, and what ended it is not part of it
-		}
-	}
-	if end <= 0 || s[end] < ' ' && s[end] != '\a' {
-		return 0
-	}
-	return end + 1
-}
+// clean strips what a terminal would obey, and keeps lines and tabs.
+func clean(s string) string { return words.Clean(s) }
 
 // line is clean in one line.
-func line(s string) string {
-	return strings.Join(strings.Fields(clean(s)), " ")
-}
+func line(s string) string { return words.Line(s) }
+
+// plural is a number with its noun.
+func plural(n int, noun string) string { return words.Count(n, noun) }
 
 // short cuts a text to n runes.
 func short(s string, n int) string {

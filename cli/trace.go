@@ -84,7 +84,7 @@ func (a *app) traceOrigin(p *carav1.Project, claim *carav1.Claim) {
 
 // commitText is a revision with what is known of it: of a directory, nothing more.
 func (a *app) commitText(o *carav1.Origin) string {
-	s := revision(o.GetRevision())
+	s := api.ShortRevision(o.GetRevision())
 	if o.GetAuthor() != "" {
 		s += " by " + o.GetAuthor()
 	}
@@ -102,7 +102,7 @@ func (a *app) sourceText(ctx context.Context, p *carav1.Project, claim *carav1.C
 	owner := p.GetMetadata().GetOwner()
 	name, owned := api.SourceOf(owner)
 	if !owned {
-		return "none, it belongs to " + orNobody(owner), nil
+		return "none, it belongs to " + api.OrNobody(owner), nil
 	}
 	c, err := a.sources()
 	if err != nil {
@@ -167,5 +167,5 @@ func (a *app) traceGone(ctx context.Context, name string, notFound error) error 
 	}
 	t := all.GetItems()[i]
 	return fmt.Errorf("project %q is gone: %s by %s %s; it belonged to %s",
-		name, t.GetReason(), t.GetActor(), ago(a.now(), t.GetTime()).text, orNobody(t.GetOwner()))
+		name, t.GetReason(), t.GetActor(), ago(a.now(), t.GetTime()).text, api.OrNobody(t.GetOwner()))
 }

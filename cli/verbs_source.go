@@ -116,7 +116,7 @@ func (a *app) waitHandled(ctx context.Context, c carav1.SourceServiceClient, nam
 		if ready, message := sourceState(s); ready.text != api.StatusTrue {
 			return fmt.Errorf("source %q: %s", name, line(message))
 		}
-		fmt.Fprintf(a.Out, "source/%s is at %s\n", name, revision(s.GetStatus().GetAppliedRevision()))
+		fmt.Fprintf(a.Out, "source/%s is at %s\n", name, api.ShortRevision(s.GetStatus().GetAppliedRevision()))
 		return nil
 	}
 }

@@ -8,10 +8,12 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/caravanserai/cara/api"
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // Limits bound what one file may cost. The zero value of each means its default.
@@ -195,16 +197,12 @@ func (p *parser) fileProblem(line, column int, field, message string) *carav1.Fi
 
 // clip shortens a text to at most n bytes, and writes control characters so that no terminal obeys them.
 func clip(s string, n int) string {
-	s = strings.Map(func(r rune) rune {
+	return text.Clip(strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) || r == '\u2028' || r == '\u2029' {
 			return '\uFFFD'
 		}
 		return r
-	}, s)
-	if len(s) <= n {
-		return s
-	}
-	return strings.ToValidUTF8(s[:n-3], "") + "..."
+	}, s), n)
 }
 
 // document turns one tree into an object.

@@ -18,7 +18,7 @@ func inPlace(tb testing.TB, n int) *Reconciler {
 	r := New(Config{Conn: s.conn(), Logger: slog.New(slog.DiscardHandler)})
 	src := source(func(s *carav1.Source) { s.Status.Projects = int32(n) })
 	src.Status.Conditions = []*carav1.Condition{{
-		Type: api.CondReady, Status: api.StatusTrue, Reason: "Applied", Message: fmt.Sprintf("%d projects as at %s", n, Short(revision)),
+		Type: api.CondReady, Status: api.StatusTrue, Reason: "Applied", Message: fmt.Sprintf("%d projects as at %s", n, api.ShortRevision(revision)),
 	}}
 	s.Put(src)
 	changes := []loop.Change{{New: src}}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // Ten applies of one hash within a minute are a fight with someone who changes the project back.
@@ -220,18 +221,15 @@ func diffText(diff []*carav1.FieldDiff) string {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		fmt.Fprintf(&b, "%s %s -> %s", d.Path, clip(d.Old, width), clip(d.New, width))
+		fmt.Fprintf(&b, "%s %s -> %s", d.Path, value(d.Old, width), value(d.New, width))
 	}
 	return b.String()
 }
 
-// clip shortens s to at most n bytes at a rune's boundary; absent values show as (none).
-func clip(s string, n int) string {
+// value is a field's value in a message, where an absent one shows as (none).
+func value(s string, width int) string {
 	if s == "" {
 		return "(none)"
 	}
-	if len(s) <= n {
-		return s
-	}
-	return strings.ToValidUTF8(s[:n], "") + "..."
+	return text.Clip(s, width)
 }

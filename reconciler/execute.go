@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -210,7 +209,7 @@ func (e *executor) took(step int, res *carav1.ApplyResult) {
 	if out.uid == "" {
 		out.uid = s.UID
 	}
-	if rev, err := strconv.ParseInt(res.ResourceVersion, 10, 64); err == nil && out.wrote {
+	if rev, ok := api.ParseRevision(res.ResourceVersion); ok && out.wrote {
 		e.seen = max(e.seen, rev)
 	}
 	e.memory(s.Project).applied(s, out.wrote && s.Action == Update, e.in.Now)

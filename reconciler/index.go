@@ -3,7 +3,6 @@ package reconciler
 import (
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -53,9 +52,7 @@ func (x *index) change(changes []loop.Change) []string {
 	defer x.mu.Unlock()
 	dirty := map[string]bool{}
 	for _, c := range changes {
-		if rev, err := strconv.ParseInt(api.Meta(c.Object()).GetResourceVersion(), 10, 64); err == nil {
-			x.revision = max(x.revision, rev)
-		}
+		x.revision = max(x.revision, api.RevisionOf(c.Object()))
 		switch obj := c.Object().(type) {
 		case *carav1.Source:
 			x.changeSource(obj, c.New == nil, dirty)
@@ -135,7 +132,7 @@ func (x *index) changeProject(p *carav1.Project, gone bool, dirty map[string]boo
 	x.projects[name] = next
 	if old != nil && sameDeclaration(old.project, p) {
 		next.hash = old.hash
-		if old.project.Metadata.Owner == p.Metadata.Owner && going(old.project) == going(p) {
+		if old.project.Metadata.Owner == p.Metadata.Owner && api.GoingAway(old.project) == api.GoingAway(p) {
 			return // the status alone moved
 		}
 	}

@@ -73,15 +73,7 @@ func (r *Row) owner() string { return r.Project.GetMetadata().GetOwner() }
 func (r *Row) uid() string { return r.Project.GetMetadata().GetUid() }
 
 // going tells whether the project is on its way out.
-func (r *Row) going() bool { return going(r.Project) }
-
-func going(p *carav1.Project) bool {
-	if p == nil {
-		return false
-	}
-	phase := p.GetStatus().GetPhase()
-	return p.GetMetadata().GetDeletionTimestamp() != nil || phase == api.PhaseTerminating || phase == api.PhaseTerminated
-}
+func (r *Row) going() bool { return api.GoingAway(r.Project) }
 
 // base stands for everything about the project and the source that an attempt to apply may be refused for.
 func (r *Row) base() string {

@@ -67,7 +67,7 @@ func forbidden(tx *fakecluster.Tx, p *carav1.Project, req *carav1.DeleteProjectR
 			declared++
 		}
 		q := fakecluster.Get[*carav1.Project](tx, c.Spec.Project.Metadata.Name)
-		if q.GetMetadata().GetOwner() != req.Owner || going(q) {
+		if q.GetMetadata().GetOwner() != req.Owner || api.GoingAway(q) {
 			continue
 		}
 		owned++
@@ -153,7 +153,7 @@ func (h *history) edit(source string, f func(*carav1.Source)) {
 
 // editProject changes a project that is there and not on its way out.
 func (h *history) editProject(f func(*carav1.Project)) {
-	if p := h.project(h.name()); p != nil && !going(p) {
+	if p := h.project(h.name()); p != nil && !api.GoingAway(p) {
 		f(p)
 		p.Metadata.Generation++
 		h.Put(p)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // A prune of so many projects is never stopped by the limit, and the limit is so many percent where the source has none.
@@ -98,7 +99,7 @@ func spare(in PruneInput, r *Row) (reason, message string) {
 	case r.Project == nil:
 		return api.ReasonSettled, "it is gone"
 	case r.owner() != ownerName(me.GetName()):
-		return api.ReasonSettled, "it belongs to " + orNobody(r.owner())
+		return api.ReasonSettled, "it belongs to " + api.OrNobody(r.owner())
 	case r.going():
 		return api.ReasonDeleting, "it is being deleted"
 	case r.heir(in.Now) != nil:
@@ -131,7 +132,7 @@ func blocked(in PruneInput, n int) (reasons []string) {
 	if snapshot != nil {
 		errors := max(int(snapshot.ErrorCount), len(snapshot.FileErrors))
 		deny(errors > 0, "%s", fileErrors(snapshot, errors))
-		deny(errors == 0 && !snapshot.Complete, "the snapshot at %s did not load whole", Short(snapshot.Revision))
+		deny(errors == 0 && !snapshot.Complete, "the snapshot at %s did not load whole", api.ShortRevision(snapshot.Revision))
 		deny(errors == 0 && len(in.Held) > 0, "%s", notRead(in.Held))
 	}
 	if c := api.FindCondition(status.GetConditions(), api.CondFetchFailed); c != nil && c.Status == api.StatusTrue {
@@ -140,7 +141,7 @@ func blocked(in PruneInput, n int) (reasons []string) {
 	deny(in.Present == 0 && !spec.GetAllowEmpty(), "the source declares no project at all; set allowEmpty: true if that is meant")
 	limit := pruneLimit(spec, in.Owned)
 	deny(n > limit && !confirmed(status), "it would delete %d of %d projects and pruneLimit allows %d; `caractrl confirm %s@%s` lets exactly this revision do it",
-		n, in.Owned, limit, in.Source.GetMetadata().GetName(), Short(snapshot.GetRevision()))
+		n, in.Owned, limit, in.Source.GetMetadata().GetName(), api.ShortRevision(snapshot.GetRevision()))
 	return reasons
 }
 
@@ -152,7 +153,7 @@ func notRead(held []Row) string {
 	var lines []string
 	for i := range held[:min(most, len(held))] {
 		c := held[i].Claim.GetSpec()
-		lines = append(lines, fmt.Sprintf("%s (%s): %s", held[i].Name, place(c.GetFile(), c.GetLine()), clip(c.GetHeld(), 300)))
+		lines = append(lines, fmt.Sprintf("%s (%s): %s", held[i].Name, place(c.GetFile(), c.GetLine()), text.Clip(c.GetHeld(), 300)))
 	}
 	if n := len(held) - most; n > 0 {
 		lines = append(lines, fmt.Sprintf("and %d more", n))
@@ -164,12 +165,12 @@ func notRead(held []Row) string {
 const pruneOff = "prune is off"
 
 func fileErrors(s *carav1.Snapshot, n int) string {
-	text := fmt.Sprintf("%s in the files at %s", count(int(n), "error"), Short(s.Revision))
+	out := fmt.Sprintf("%s in the files at %s", text.Count(int(n), "error"), api.ShortRevision(s.Revision))
 	if len(s.FileErrors) > 0 {
 		e := s.FileErrors[0]
-		text += fmt.Sprintf(", the first in %s: %s", place(e.File, e.Line), clip(e.Message, 200))
+		out += fmt.Sprintf(", the first in %s: %s", place(e.File, e.Line), text.Clip(e.Message, 200))
 	}
-	return text
+	return out
 }
 
 // pruneLimit is how many of owned projects one pass may delete.
@@ -186,22 +187,6 @@ func confirmed(s *carav1.SourceStatus) bool {
 	const shortest = 7
 	c := s.GetConfirmedRevision()
 	return len(c) >= shortest && strings.HasPrefix(s.GetSnapshot().GetRevision(), c)
-}
-
-// Short is a revision as people read it.
-func Short(revision string) string {
-	const n = 7
-	if len(revision) > n {
-		return revision[:n]
-	}
-	return revision
-}
-
-func orNobody(owner string) string {
-	if owner == "" {
-		return "nobody"
-	}
-	return owner
 }
 
 // steps turns the verdict into steps of the plan.

@@ -270,7 +270,7 @@ func (r *liveServer) wantProjects(want ...string) {
 	r.t.Helper()
 	var have []string
 	for _, p := range loop.All[*carav1.Project](r.view) {
-		have = append(have, fmt.Sprintf("%s %s %s", p.Metadata.Name, p.Spec.Services[0].Image, orNobody(p.Metadata.Owner)))
+		have = append(have, fmt.Sprintf("%s %s %s", p.Metadata.Name, p.Spec.Services[0].Image, api.OrNobody(p.Metadata.Owner)))
 	}
 	if d := cmp.Diff(want, have); d != "" {
 		r.t.Errorf("projects (-want +got):\n%s", d)

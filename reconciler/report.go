@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // Bounds of what is written in one request, and of the events of one pass.
@@ -66,10 +66,8 @@ func (r *Reconciler) updateSource(ctx context.Context, name string, req *carav1.
 	if err != nil {
 		return fmt.Errorf("write status: %w", err)
 	}
-	if rev, err := strconv.ParseInt(s.GetMetadata().GetResourceVersion(), 10, 64); err == nil {
-		m := r.memory(name)
-		m.seen = max(m.seen, rev)
-	}
+	m := r.memory(name)
+	m.seen = max(m.seen, api.RevisionOf(s))
 	return nil
 }
 
@@ -128,10 +126,7 @@ func claimStatus(s *Step, res *result, now time.Time) *carav1.ClaimStatus {
 
 // bounded cuts a message that is stored; an empty one stays empty.
 func bounded(s string) string {
-	if s == "" {
-		return ""
-	}
-	return clip(s, maxMessage)
+	return text.Clip(s, maxMessage)
 }
 
 // events are what people should hear of: drift that was put back, and whatever a claim or the source newly suffers.

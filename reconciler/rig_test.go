@@ -100,7 +100,7 @@ func (c *cluster) wantProjects(want ...string) {
 	c.t.Helper()
 	var have []string
 	for _, p := range fakecluster.All[*carav1.Project](c.Cluster) {
-		have = append(have, fmt.Sprintf("%s %s %s", p.Metadata.Name, p.Spec.Services[0].Image, orNobody(p.Metadata.Owner)))
+		have = append(have, fmt.Sprintf("%s %s %s", p.Metadata.Name, p.Spec.Services[0].Image, api.OrNobody(p.Metadata.Owner)))
 	}
 	if d := cmp.Diff(want, have); d != "" {
 		c.t.Errorf("projects (-want +got):\n%s", d)

@@ -116,7 +116,7 @@ func (s *server) applyOne(req *carav1.ApplyRequest, p *carav1.Project, res *cara
 			s.uids++
 			p.Metadata.Uid, p.Metadata.Generation = fmt.Sprintf("uid-%d", s.uids), 1
 			res.Action = "created"
-		case going(old):
+		case api.GoingAway(old):
 			return api.Errorf(codes.Aborted, "Terminating", "%s is being deleted", name)
 		case old.Metadata.Owner == owner, old.Metadata.Owner != "" && slices.Contains(req.HandOver, old.Metadata.Owner):
 		case strings.HasPrefix(old.Metadata.Owner, "source/"):
@@ -188,7 +188,7 @@ func (s *server) finish(expire ...string) {
 		reason := p.Status.GetDeletionReason()
 		if slices.Contains(expire, p.Metadata.Name) {
 			reason = api.ReasonExpired
-		} else if !going(p) {
+		} else if !api.GoingAway(p) {
 			continue
 		}
 		_ = s.Update(func(tx *fakecluster.Tx) error { s.bury(tx, p, reason); return nil }) // cannot fail

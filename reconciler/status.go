@@ -9,6 +9,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // totals sum up a pass.
@@ -34,7 +35,7 @@ func summarise(plan *Plan, done *outcome) totals {
 		}
 		t.states[state]++
 		if len(t.said[state]) < named && state != api.ClaimApplied && state != "" {
-			t.said[state] = append(t.said[state], s.Project+": "+clip(res.message, 300))
+			t.said[state] = append(t.said[state], s.Project+": "+text.Clip(res.message, 300))
 		}
 		switch {
 		case res.failed, state == api.ClaimRefused, state == api.ClaimNotAllowed, state == api.ClaimConflict, state == api.ClaimAdoptionRequired, state == api.ClaimStalled:
@@ -227,7 +228,7 @@ func ready(in Input, plan *Plan, done *outcome, t totals) *carav1.Condition {
 	c.Reason, c.Message = notReady(in, plan, done, t)
 	if c.Reason == "" {
 		c.Status, c.Reason = api.StatusTrue, api.ReasonApplied
-		c.Message = fmt.Sprintf("%s as at %s", count(t.owned, "project"), Short(plan.Revision))
+		c.Message = fmt.Sprintf("%s as at %s", text.Count(t.owned, "project"), api.ShortRevision(plan.Revision))
 	}
 	c.Message = bounded(c.Message)
 	return c
@@ -263,12 +264,4 @@ func notReady(in Input, plan *Plan, done *outcome, t totals) (reason, message st
 		return api.CondPruneBlocked, pruneText(plan)
 	}
 	return "", ""
-}
-
-// count is a number of things in words: `1 project`, `2 projects`.
-func count(n int, thing string) string {
-	if n == 1 {
-		return "1 " + thing
-	}
-	return fmt.Sprintf("%d %ss", n, thing)
 }

@@ -20,7 +20,7 @@ func (s *Scheduler) place(ctx context.Context, p *carav1.Project) error {
 		return fmt.Errorf("project %s: %w", name, err)
 	}
 	s.mu.Lock()
-	if r, ok := s.ledger.reserved[name]; ok && r.revision > revision(p) {
+	if r, ok := s.ledger.reserved[name]; ok && r.revision > api.RevisionOf(p) {
 		s.mu.Unlock()
 		return nil // this picture is older than our own bind
 	}
@@ -44,8 +44,8 @@ func (s *Scheduler) assign(ctx context.Context, p *carav1.Project, req *carav1.S
 	bound, err := s.schedule(ctx, p, req)
 	s.mu.Lock()
 	if bound != nil {
-		s.ledger.settle(name, revision(bound))
-		if now, ok := loop.Get[*carav1.Project](s.mirror, name); !ok || revision(now) >= revision(bound) {
+		s.ledger.settle(name, api.RevisionOf(bound))
+		if now, ok := loop.Get[*carav1.Project](s.mirror, name); !ok || api.RevisionOf(now) >= api.RevisionOf(bound) {
 			s.ledger.drop(name) // the mirror was faster than the answer
 		}
 	} else {

@@ -86,7 +86,7 @@ func (s *Scheduler) occupant(o *occupants, p *carav1.Project, node string) {
 	name, st := p.GetMetadata().GetName(), p.GetStatus()
 	d, err := demand(p)
 	r, reserved := s.ledger.reserved[name]
-	reserved = reserved && r.revision == 0 || reserved && r.revision > revision(p)
+	reserved = reserved && r.revision == 0 || reserved && r.revision > api.RevisionOf(p)
 	switch phase := st.GetPhase(); {
 	case reserved && r.node != node && st.GetNodeRef() == node:
 		o.underway++ // its move was decided and not heard of yet

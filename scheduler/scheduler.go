@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -123,7 +122,7 @@ func (s *Scheduler) changed(changes []loop.Change) {
 		case *carav1.Project:
 			p, _ := c.New.(*carav1.Project)
 			s.wakeDrains(c)
-			if s.ledger.setProject(name, p, revision(p)) {
+			if s.ledger.setProject(name, p, api.RevisionOf(p)) {
 				room = true
 			}
 			if p == nil {
@@ -151,14 +150,6 @@ func (s *Scheduler) changed(changes []loop.Change) {
 			s.queue.Add(projectKey(project))
 		}
 	}
-}
-
-func revision(p *carav1.Project) int64 {
-	n, err := strconv.ParseInt(p.GetMetadata().GetResourceVersion(), 10, 64)
-	if err != nil {
-		return 0
-	}
-	return n
 }
 
 // interesting tells whether a project's change may need a decision.

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // Parsed is one manifest file as it was understood.
@@ -181,7 +182,7 @@ func held(r Reading, was *carav1.ClaimSpec, why string) *carav1.ClaimSpec {
 		return nil
 	}
 	want := proto.CloneOf(was)
-	want.Present, want.Held, want.SourceUid = true, clip(why, 2000), r.SourceUID
+	want.Present, want.Held, want.SourceUid = true, text.Clip(why, 2000), r.SourceUID
 	return want
 }
 
@@ -215,12 +216,4 @@ func Place(p *carav1.FileProblem) string {
 		return fmt.Sprintf("%s:%d", p.File, p.Line)
 	}
 	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
-}
-
-// clip bounds text in bytes.
-func clip(s string, most int) string {
-	if len(s) <= most {
-		return s
-	}
-	return strings.ToValidUTF8(s[:most-3], "") + "..."
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // Limits of one snapshot. Reaching MaxFileBytes makes a problem of that file; the others fail the fetch with TooLarge.
@@ -20,7 +21,7 @@ const MaxDepth = 64
 
 // TooDeep is the problem of a manifest below too many folders.
 func TooDeep(file string) *carav1.FileProblem {
-	return &carav1.FileProblem{File: clip(file, 4096), Message: fmt.Sprintf(
+	return &carav1.FileProblem{File: text.Clip(file, 4096), Message: fmt.Sprintf(
 		"lies below more than %d folders, the limit of a manifest; move it up, or leave it out with spec.exclude", MaxDepth)}
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // ErrMoved says that the source changed while it was read. It is read again at once and nothing is reported.
@@ -49,7 +50,7 @@ func readError(ctx context.Context, err error, format string, args ...any) error
 	if _, known := errors.AsType[*Error](err); err == nil || known || errors.Is(err, ErrMoved) || ctx.Err() != nil {
 		return err
 	}
-	return Retry(api.ReasonReadFailed, "%s: %s", fmt.Sprintf(format, args...), clip(err.Error(), 1000))
+	return Retry(api.ReasonReadFailed, "%s: %s", fmt.Sprintf(format, args...), text.Clip(err.Error(), 1000))
 }
 
 // safely calls a driver. A driver reads what strangers push: if it panics, that is an error of this read alone.

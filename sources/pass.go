@@ -17,6 +17,7 @@ import (
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/loop"
+	"github.com/caravanserai/cara/internal/text"
 	"github.com/caravanserai/cara/manifest"
 )
 
@@ -254,7 +255,7 @@ func (p *pass) parse(ctx context.Context, tree *Tree, claims []*carav1.Claim) (*
 		Problems: tree.Problems, Warnings: tree.Warnings, Unread: tree.Unread,
 	}
 	if tree.Ref != "" || tree.Author != "" { // of a directory nobody knows who changed what
-		r.Author, r.Subject = clip(tree.Author, 512), clip(tree.Subject, 512)
+		r.Author, r.Subject = text.Clip(tree.Author, 512), text.Clip(tree.Subject, 512)
 		if !tree.Time.IsZero() {
 			r.Time = timestamppb.New(tree.Time)
 		}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 const (
@@ -49,7 +50,7 @@ func specHash(spec *carav1.SourceSpec) string {
 func newHead(tree *Tree, change Change, before *carav1.Snapshot) *carav1.Snapshot {
 	head := &carav1.Snapshot{
 		Revision: tree.Revision, Sequence: before.GetSequence() + 1, Complete: change.Complete(),
-		Ref: clip(tree.Ref, 512), Author: clip(tree.Author, 512), Subject: clip(tree.Subject, 512),
+		Ref: text.Clip(tree.Ref, 512), Author: text.Clip(tree.Author, 512), Subject: text.Clip(tree.Subject, 512),
 		Files: int32(len(tree.Files)), Projects: int32(change.Projects),
 		FileErrors: first(change.Problems), ErrorCount: int32(len(change.Problems)), Warnings: first(change.Warnings),
 	}
@@ -63,7 +64,7 @@ func first(problems []*carav1.FileProblem) []*carav1.FileProblem {
 	var all []*carav1.FileProblem
 	for _, p := range problems[:min(len(problems), maxErrors)] {
 		all = append(all, &carav1.FileProblem{
-			File: clip(p.File, 4096), Line: p.Line, Column: p.Column, Path: clip(p.Path, 1024), Message: clip(p.Message, 2048),
+			File: text.Clip(p.File, 4096), Line: p.Line, Column: p.Column, Path: text.Clip(p.Path, 1024), Message: text.Clip(p.Message, 2048),
 		})
 	}
 	return all
@@ -92,15 +93,15 @@ func (p *pass) publish(ctx context.Context, head *carav1.Snapshot, change Change
 	switch api.Code(err) {
 	case codes.OK:
 	case codes.InvalidArgument, codes.FailedPrecondition, codes.ResourceExhausted:
-		return Human(api.ReasonPublishRefused, "the server refuses the snapshot: %s", clip(api.ProblemOf(err).GetDetail(), 1000))
+		return Human(api.ReasonPublishRefused, "the server refuses the snapshot: %s", text.Clip(api.ProblemOf(err).GetDetail(), 1000))
 	default:
 		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
 		return fmt.Errorf("publish %s: %w", head.Revision, err)
 	}
-	stored, err := strconv.ParseInt(resp.GetResourceVersion(), 10, 64)
-	if err != nil {
+	stored, ok := api.ParseRevision(resp.GetResourceVersion())
+	if !ok {
 		return fmt.Errorf("publish %s: revision %q is not a number", head.Revision, resp.GetResourceVersion())
 	}
 	p.st.published = stored

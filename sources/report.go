@@ -3,7 +3,6 @@ package sources
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -11,6 +10,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // report writes what a pass found: the poll, always, which the server keeps in memory; conditions where they changed;
@@ -50,9 +50,7 @@ func (p *pass) report(ctx context.Context, head *carav1.Snapshot, bad *Error) (t
 		}
 		return 0, fmt.Errorf("update status: %w", err)
 	}
-	if rev, err := strconv.ParseInt(stored.GetMetadata().GetResourceVersion(), 10, 64); err == nil {
-		st.published = max(st.published, rev)
-	}
+	st.published = max(st.published, api.RevisionOf(stored))
 	p.tell(bad)
 	for _, e := range events {
 		if _, err := p.events.CreateEvent(ctx, &carav1.CreateEventRequest{Event: e}); err != nil {
@@ -137,11 +135,11 @@ func summary(head *carav1.Snapshot) string {
 			lines = append(lines, describe(f))
 		}
 	}
-	text := fmt.Sprintf("%s in %s: %s", count(n, "error"), count(len(files), "file"), strings.Join(lines, "; "))
+	out := fmt.Sprintf("%s in %s: %s", text.Count(n, "error"), text.Count(len(files), "file"), strings.Join(lines, "; "))
 	if n > len(lines) {
-		text += fmt.Sprintf("; and %d more", n-len(lines))
+		out += fmt.Sprintf("; and %d more", n-len(lines))
 	}
-	return clip(text, 4000)
+	return text.Clip(out, 4000)
 }
 
 func describe(f *carav1.FileProblem) string {
@@ -149,13 +147,6 @@ func describe(f *carav1.FileProblem) string {
 		return Place(f) + ": " + f.Message
 	}
 	return Place(f) + ": " + f.Path + ": " + f.Message
-}
-
-func count(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // condition is True with a reason, False without one.

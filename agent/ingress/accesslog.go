@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/caravanserai/cara/internal/text"
 )
 
 const (
@@ -54,13 +56,13 @@ func (a *accessLog) add(ctx context.Context, x *exchange, took time.Duration, wh
 		project, service = x.route.Project, x.route.Service
 	}
 	attrs := append(make([]slog.Attr, 0, 13),
-		slog.String("host", cut(hostname(x.request.Host), maxHost)), slog.String("project", project), slog.String("service", service),
-		slog.String("node", a.node), slog.String("method", cut(x.request.Method, maxMethod)),
-		slog.String("path", cut(x.request.URL.EscapedPath(), maxPath)), slog.Int("status", x.status),
+		slog.String("host", text.Clip(hostname(x.request.Host), maxHost)), slog.String("project", project), slog.String("service", service),
+		slog.String("node", a.node), slog.String("method", text.Clip(x.request.Method, maxMethod)),
+		slog.String("path", text.Clip(x.request.URL.EscapedPath(), maxPath)), slog.Int("status", x.status),
 		slog.Int64("bytes", x.sent.Load()), slog.Int64("received", x.received.Load()),
 		slog.Float64("duration", took.Seconds()), slog.String("remote", x.client()))
 	if x.via != "" {
-		attrs = append(attrs, slog.String("via", cut(x.via, maxHost)))
+		attrs = append(attrs, slog.String("via", text.Clip(x.via, maxHost)))
 	}
 	if !whole {
 		attrs = append(attrs, slog.Bool("aborted", true))
@@ -71,7 +73,7 @@ func (a *accessLog) add(ctx context.Context, x *exchange, took time.Duration, wh
 // client is the address that a request came from, as the first agent on its way saw it.
 func (x *exchange) client() string {
 	if x.via != "" {
-		return cut(x.request.Header.Get("X-Forwarded-For"), maxHost)
+		return text.Clip(x.request.Header.Get("X-Forwarded-For"), maxHost)
 	}
 	host, _, err := net.SplitHostPort(x.request.RemoteAddr)
 	if err != nil {

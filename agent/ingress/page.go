@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // page answers in the service's place: a few words of plain text, or for a program that asks for JSON and for no text
@@ -28,15 +30,7 @@ func page(w http.ResponseWriter, r *http.Request, status int, text string) {
 }
 
 // quoteHost keeps what a client sent from being long or strange in an answer.
-func quoteHost(host string) string { return strconv.QuoteToASCII(cut(host, maxHost)) }
+func quoteHost(host string) string { return strconv.QuoteToASCII(text.Clip(host, maxHost)) }
 
 // maxHost is how long a host name can be.
 const maxHost = 253
-
-// cut shortens what came from outside.
-func cut(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	return s[:n] + "..."
-}

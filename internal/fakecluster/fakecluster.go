@@ -10,7 +10,6 @@ import (
 	"context"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 
@@ -111,12 +110,12 @@ func (c *Cluster) Update(change func(*Tx) error) error {
 		} else {
 			c.objects[key] = m
 		}
-		api.Meta(m).ResourceVersion = strconv.FormatInt(c.revision, 10)
+		api.Meta(m).ResourceVersion = api.FormatRevision(c.revision)
 	}
 	for _, m := range tx.written {
-		api.Meta(m).ResourceVersion = strconv.FormatInt(c.revision, 10)
+		api.Meta(m).ResourceVersion = api.FormatRevision(c.revision)
 	}
-	c.log = append(c.log, &carav1.WatchResponse{ResourceVersion: strconv.FormatInt(c.revision, 10), Changes: tx.changes})
+	c.log = append(c.log, &carav1.WatchResponse{ResourceVersion: api.FormatRevision(c.revision), Changes: tx.changes})
 	close(c.more)
 	c.more = make(chan struct{})
 	return nil
@@ -194,7 +193,7 @@ func AllIn[T proto.Message](tx *Tx) []T {
 func (c *Cluster) Watch(req *carav1.WatchRequest, out grpc.ServerStreamingServer[carav1.WatchResponse]) error {
 	wanted := func(o *carav1.Object) bool { return slices.Contains(req.Kinds, api.Kind(api.Unwrap(o))) }
 	c.mu.Lock()
-	first := &carav1.WatchResponse{ResourceVersion: strconv.FormatInt(c.revision, 10), Synced: true}
+	first := &carav1.WatchResponse{ResourceVersion: api.FormatRevision(c.revision), Synced: true}
 	for _, m := range c.objects {
 		if o := api.Wrap(m); wanted(o) {
 			first.Changes = append(first.Changes, &carav1.Change{Object: o})

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -163,7 +162,7 @@ func (m *Mirror) stream(ctx context.Context) (progressed bool, err error) {
 	defer cancel()
 	req := &carav1.WatchRequest{Kinds: m.cfg.Kinds}
 	if rev := m.Revision(); rev > 0 {
-		req.ResourceVersion = strconv.FormatInt(rev, 10)
+		req.ResourceVersion = api.FormatRevision(rev)
 	}
 	watch, err := m.cfg.Client.Watch(ctx, req)
 	if err != nil {
@@ -185,8 +184,8 @@ func (m *Mirror) stream(ctx context.Context) (progressed bool, err error) {
 				continue // a part of the first state names no revision: there is none to go on from
 			}
 		}
-		rev, err := strconv.ParseInt(msg.ResourceVersion, 10, 64)
-		if err != nil {
+		rev, ok := api.ParseRevision(msg.ResourceVersion)
+		if !ok {
 			return progressed, fmt.Errorf("watch %v: revision %q is not a number", m.cfg.Kinds, msg.ResourceVersion)
 		}
 		if listing {

@@ -11,6 +11,7 @@ import (
 	gitobject "github.com/go-git/go-git/v5/plumbing/object"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/internal/text"
 	"github.com/caravanserai/cara/sources"
 )
 
@@ -75,11 +76,7 @@ func readCommit(h plumbing.Hash, data []byte) (commit, error) {
 
 // clip makes text from a commit fit to be shown and stored.
 func clip(s string) string {
-	s = strings.ToValidUTF8(strings.Map(printable, s), "?")
-	if len(s) > 500 {
-		s = strings.ToValidUTF8(s[:497], "") + "..."
-	}
-	return s
+	return text.Clip(strings.ToValidUTF8(strings.Map(printable, s), "?"), 500)
 }
 
 // checkRoot says what is missing where the subtree is not there.

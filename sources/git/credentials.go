@@ -13,6 +13,7 @@ import (
 	"unicode"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/internal/text"
 	"github.com/caravanserai/cara/sources"
 )
 
@@ -31,11 +32,11 @@ type credentials struct {
 // readCredentials picks what the scheme needs, and says what is missing.
 func readCredentials(a address, secret map[string][]byte, insecure bool) (credentials, error) {
 	c := credentials{
-		user: text(secret["username"]), password: text(secret["password"]),
+		user: trimmed(secret["username"]), password: trimmed(secret["password"]),
 		sshKey: secret["ssh-privatekey"], sshPassphrase: secret["ssh-passphrase"],
 		knownHosts: secret["known_hosts"], ca: secret["ca.crt"],
 	}
-	if token := text(secret["token"]); token != "" {
+	if token := trimmed(secret["token"]); token != "" {
 		c.password = token
 		if c.user == "" {
 			c.user = "x-access-token" // GitHub wants this name with app tokens; the others take any
@@ -48,7 +49,7 @@ func readCredentials(a address, secret map[string][]byte, insecure bool) (creden
 		h.Write(sum[:])
 	}
 	c.id = hex.EncodeToString(h.Sum(nil))
-	c.secrets = spellings(text(secret["username"]), c.user, c.password, text(c.sshPassphrase), text(c.sshKey))
+	c.secrets = spellings(trimmed(secret["username"]), c.user, c.password, trimmed(c.sshPassphrase), trimmed(c.sshKey))
 	if a.scheme == "http" && c.password != "" && !insecure {
 		return credentials{}, sources.Human(api.ReasonInsecureTransport,
 			"the Secret's password would be sent over http://, where everybody on the way can read it; use https://, or set spec.git.insecure: true if that is meant")
@@ -74,7 +75,7 @@ func (c credentials) checkSSH() error {
 	return nil
 }
 
-func text(b []byte) string { return strings.TrimSpace(string(b)) }
+func trimmed(b []byte) string { return strings.TrimSpace(string(b)) }
 
 // spellings lists what must never be shown, the longest first: every value as it is, as a URL spells it, and as a header
 // carries it; of a key, each line.
@@ -140,9 +141,5 @@ func (c credentials) scrub(said string) string {
 		}
 		return r
 	}, said)
-	said = strings.Join(strings.Fields(said), " ")
-	if len(said) > 300 {
-		said = strings.ToValidUTF8(said[:300], "") + "..."
-	}
-	return said
+	return text.Clip(strings.Join(strings.Fields(said), " "), 300)
 }

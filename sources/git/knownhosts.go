@@ -68,9 +68,9 @@ func lineNumbers(bad []int) string {
 	for _, n := range bad[:min(named, len(bad))] {
 		numbers = append(numbers, strconv.Itoa(n))
 	}
-	text := "line " + strings.Join(numbers, ", ")
+	trimmed := "line " + strings.Join(numbers, ", ")
 	if len(bad) > named {
-		text += fmt.Sprintf(" and %d more", len(bad)-named)
+		trimmed += fmt.Sprintf(" and %d more", len(bad)-named)
 	}
-	return text
+	return trimmed
 }

@@ -161,7 +161,7 @@ func (r *sshRemote) signer() (ssh.Signer, error) {
 	var signer ssh.Signer
 	var err error
 	if len(r.creds.sshPassphrase) > 0 {
-		signer, err = ssh.ParsePrivateKeyWithPassphrase(r.creds.sshKey, []byte(text(r.creds.sshPassphrase)))
+		signer, err = ssh.ParsePrivateKeyWithPassphrase(r.creds.sshKey, []byte(trimmed(r.creds.sshPassphrase)))
 	} else {
 		signer, err = ssh.ParsePrivateKey(r.creds.sshKey)
 	}

@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // Narrator remembers what was told, so that it tells each thing once.
@@ -55,7 +55,7 @@ func (n *Narrator) project(p *carav1.Project, deleted bool, now time.Time) []str
 			return nil
 		}
 		delete(n.projects, name)
-		return []string{printable(fmt.Sprintf("%s gone %s", name, seconds(now.Sub(t.began))))}
+		return []string{text.Line(fmt.Sprintf("%s gone %s", name, seconds(now.Sub(t.began))))}
 	}
 	if t == nil {
 		t = &told{}
@@ -69,15 +69,15 @@ func (n *Narrator) project(p *carav1.Project, deleted bool, now time.Time) []str
 		t.text = "leaving"
 		return nil
 	}
-	text := n.state(p)
-	if text == "" || text == t.text {
+	said := n.state(p)
+	if said == "" || said == t.text {
 		return nil
 	}
-	t.text = text
+	t.text = said
 	if p.GetStatus().GetPhase() == api.PhaseRunning {
-		text = strings.Replace(text, " Running", " Running "+seconds(now.Sub(t.began)), 1)
+		said = strings.Replace(said, " Running", " Running "+seconds(now.Sub(t.began)), 1)
 	}
-	return []string{printable(text)}
+	return []string{text.Line(said)}
 }
 
 // state is what to say of a project at its newest generation; "" while there is nothing to say.
@@ -121,14 +121,14 @@ func (n *Narrator) addresses(hosts []string) (urls []string) {
 func (n *Narrator) source(s *carav1.Source) (lines []string) {
 	problems := map[string]bool{}
 	for _, p := range s.GetStatus().GetSnapshot().GetFileErrors() {
-		text := printable(place(p))
+		text := text.Line(place(p))
 		if !n.problems[text] {
 			lines = append(lines, text)
 		}
 		problems[text] = true
 	}
 	if c := api.FindCondition(s.GetStatus().GetConditions(), api.CondFetchFailed); c.GetStatus() == api.StatusTrue {
-		text := printable(c.GetMessage())
+		text := text.Line(c.GetMessage())
 		if !n.problems[text] {
 			lines = append(lines, text)
 		}
@@ -150,17 +150,3 @@ func place(p *carav1.FileProblem) string {
 }
 
 func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", max(d, 0).Seconds()) }
-
-// printable is a text in one line, without what a terminal would obey.
-func printable(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r == '\n' || r == '\t' {
-			return ' '
-		}
-		if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) {
-			return -1
-		}
-		return r
-	}, s)
-	return strings.TrimSpace(s)
-}
