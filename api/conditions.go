@@ -46,6 +46,8 @@ const (
 	CondDiskPressure   = "DiskPressure"
 	CondMemoryPressure = "MemoryPressure"
 	CondDrained        = "Drained"
+	// CondIngressReachable is False where the server refuses the ingress address that the node reports.
+	CondIngressReachable = "IngressReachable"
 )
 
 // UpdateFailed reports whether the previous version of an assigned project serves because its update came to nothing.

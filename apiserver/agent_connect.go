@@ -32,7 +32,7 @@ func (s nodeService) Connect(stream carav1.NodeService_ConnectServer) error {
 		return err
 	}
 	ctx, end := context.WithCancelCause(stream.Context())
-	me := &session{node: node, instance: hello.GetInstanceId(), end: end, ended: ctx.Done(), stream: stream}
+	me := &session{node: node, instance: hello.GetInstanceId(), here: onThisHost(ctx), end: end, ended: ctx.Done(), stream: stream}
 	s.sessions.enter(me)
 	defer s.sessions.leave(me)
 	s.cfg.Logger.Info("agent connected", "node", node, "instance", me.instance)

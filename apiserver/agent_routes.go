@@ -104,7 +104,7 @@ func (f *routeFeed) flush(full bool) error {
 		delete(f.hosts, host)
 	}
 	for name := range dirty {
-		routes := f.server.routes(name)
+		routes := f.server.routes(name, f.me.here)
 		for _, r := range routes {
 			if _, ok := before[r.GetHost()]; !ok {
 				before[r.GetHost()] = f.hosts[r.GetHost()]
@@ -132,10 +132,10 @@ func (f *routeFeed) flush(full bool) error {
 	return f.me.send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Routes{Routes: msg}})
 }
 
-// routes are where a project's hosts lead from the moment it claims them until it is being deleted. Whether a service
+// routes are what an agent is told of a project: here tells whether it runs on the server's host. They are where hosts lead from the moment it claims them until it is being deleted. Whether a service
 // answers is the word of the agent that runs it, which knows sooner, and knows while this server is away; a host without
 // a service that answers is unavailable, not unknown.
-func (s *Server) routes(name string) []*carav1.Route {
+func (s *Server) routes(name string, here bool) []*carav1.Route {
 	p, ok := lookup[*carav1.Project](s.cache, name)
 	if !ok {
 		return nil
@@ -153,7 +153,7 @@ func (s *Server) routes(name string) []*carav1.Route {
 		}
 		routes = append(routes, &carav1.Route{
 			Host: host, Project: name, Service: in.GetTarget().GetService(), Port: in.GetTarget().GetPort(),
-			Node: st.GetNodeRef(), IngressAddress: node.GetStatus().GetInfo().GetIngressAddress(),
+			Node: st.GetNodeRef(), IngressAddress: ingressAddress(node, here),
 		})
 	}
 	return routes

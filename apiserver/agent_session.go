@@ -19,6 +19,7 @@ type sessions struct {
 // session is one agent's connection. Whoever wants to send to it goes through send; gRPC allows one sender at a time.
 type session struct {
 	node, instance string
+	here           bool // the agent runs on the server's host
 	end            context.CancelCauseFunc
 	ended          <-chan struct{} // closed when the session is over
 

@@ -84,7 +84,7 @@ func openCluster(t *testing.T, dir string, change func(*Config)) *cluster {
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx, identity.NewListener(inner, id.TLSConfig())) }()
+	go func() { done <- s.Run(ctx, identity.NewListener(distance{inner}, id.TLSConfig())) }()
 	c := &cluster{Server: s, id: id, addr: inner.Addr().String(), dir: dir, log: logs}
 	c.stop = sync.OnceFunc(func() {
 		cancel()
@@ -176,13 +176,19 @@ type fakeAgent struct {
 
 func connectAgent(t *testing.T, conn *grpc.ClientConn, instance string) *fakeAgent {
 	t.Helper()
+	return connectAgentAt(t, conn, instance, "192.0.2.1:8081")
+}
+
+// connectAgentAt is an agent that reports an ingress address.
+func connectAgentAt(t *testing.T, conn *grpc.ClientConn, instance, address string) *fakeAgent {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
 	stream, err := carav1.NewNodeServiceClient(conn).Connect(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	info := &carav1.NodeInfo{Platform: "linux/amd64", IngressAddress: "192.0.2.1:8081", Capacity: &carav1.NodeCapacity{Cpu: "4", DiskFree: "10Gi"}}
+	info := &carav1.NodeInfo{Platform: "linux/amd64", IngressAddress: address, Capacity: &carav1.NodeCapacity{Cpu: "4", DiskFree: "10Gi"}}
 	if err := stream.Send(&carav1.ConnectRequest{Heartbeat: &carav1.Heartbeat{Info: info}, InstanceId: instance}); err != nil {
 		t.Fatal(err)
 	}

@@ -43,7 +43,8 @@ func (s *Server) heartbeat(ctx context.Context, node string, hb *carav1.Heartbea
 	if hb.GetInfo() != nil {
 		s.infos.note(node, hb.GetInfo())
 	}
-	if next := (&tx{now: s.cfg.Now()}).heard(n, hb, connected); next == n {
+	here := onThisHost(ctx)
+	if next := (&tx{now: s.cfg.Now()}).heard(n, hb, connected, here); next == n {
 		return nil
 	}
 	err := s.transact(ctx, func(t *tx) error {
@@ -51,7 +52,7 @@ func (s *Server) heartbeat(ctx context.Context, node string, hb *carav1.Heartbea
 		if !ok {
 			return notFound(api.KindNode, node)
 		}
-		next := t.heard(n, hb, connected)
+		next := t.heard(n, hb, connected, here)
 		if next == n {
 			return nil
 		}
@@ -68,8 +69,8 @@ func (s *Server) heartbeat(ctx context.Context, node string, hb *carav1.Heartbea
 }
 
 // heard is the node after a heartbeat: n itself where it says nothing that is worth a write. Only one over the agent's
-// connection makes it Ready.
-func (t *tx) heard(n *carav1.Node, hb *carav1.Heartbeat, connected bool) *carav1.Node {
+// connection makes it Ready. here tells whether it came from the server's host.
+func (t *tx) heard(n *carav1.Node, hb *carav1.Heartbeat, connected, here bool) *carav1.Node {
 	conditions, state, changed := n.GetStatus().GetConditions(), n.GetStatus().GetState(), false
 	if connected {
 		state = nodeState(n, true)
@@ -85,6 +86,15 @@ func (t *tx) heard(n *carav1.Node, hb *carav1.Heartbeat, connected bool) *carav1
 	info := n.GetStatus().GetInfo()
 	if hb.GetInfo() != nil && !sameInfo(info, hb.GetInfo()) {
 		info, changed = hb.GetInfo(), true
+	}
+	if hb.GetInfo() != nil {
+		var more bool
+		if bad := ingressCondition(hb.GetInfo(), here); bad != nil {
+			conditions, more = api.SetCondition(conditions, bad, t.now)
+		} else {
+			conditions, more = api.RemoveCondition(conditions, api.CondIngressReachable)
+		}
+		changed = changed || more
 	}
 	if !changed && state == n.GetStatus().GetState() {
 		return n

@@ -29,6 +29,7 @@ type visit struct {
 	method string // full name of the RPC; empty where the request is for a page
 	from   netip.Prefix
 	addr   string
+	here   bool // the caller is on the server's host
 	conn   *connState
 
 	// again authenticates the caller once more, with the credentials of this call.
@@ -74,7 +75,7 @@ func clientAddr(ctx context.Context) string {
 
 // newVisit begins a visit.
 func newVisit(w http.ResponseWriter, r *http.Request, method string) *visit {
-	v := &visit{method: method, addr: r.RemoteAddr, http: http.NewResponseController(w)}
+	v := &visit{method: method, addr: r.RemoteAddr, here: sameHost(r), http: http.NewResponseController(w)}
 	v.conn, _ = r.Context().Value(connKey{}).(*connState)
 	if v.conn == nil {
 		v.conn = &connState{} // a server of tests, without ConnContext

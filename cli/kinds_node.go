@@ -55,11 +55,11 @@ func nodeRow(m proto.Message, now time.Time) []cell {
 	}
 }
 
-// troubled tells whether a node's condition is bad news: Ready and EngineReady are when they are not True, pressure when
+// troubled tells whether a node's condition is bad news: Ready, EngineReady and IngressReachable are when they are not True, pressure when
 // it is.
 func troubled(c *carav1.Condition) bool {
 	switch c.Type {
-	case api.CondReady, api.CondEngineReady:
+	case api.CondReady, api.CondEngineReady, api.CondIngressReachable:
 		return c.Status != api.StatusTrue
 	case api.CondDiskPressure, api.CondMemoryPressure:
 		return c.Status == api.StatusTrue

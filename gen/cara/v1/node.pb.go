@@ -184,7 +184,8 @@ type NodeStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// State is `Ready`, `NotReady` or `Draining`.
 	State string `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
-	// Conditions: `Ready`, `EngineReady`, `DiskPressure`, `MemoryPressure`, and `Drained` while spec.draining is set.
+	// Conditions: `Ready`, `EngineReady`, `DiskPressure`, `MemoryPressure`, `Drained` while spec.draining is set, and
+	// `IngressReachable` where the server refuses the address that the node reports for its ingress.
 	Conditions []*Condition `protobuf:"bytes,2,rep,name=conditions,proto3" json:"conditions,omitempty"`
 	// Info is what the agent says of its machine.
 	Info *NodeInfo `protobuf:"bytes,3,opt,name=info,proto3" json:"info,omitempty"`

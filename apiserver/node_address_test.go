@@ -1,0 +1,187 @@
+package apiserver
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc"
+
+	"github.com/caravanserai/cara/agent/join"
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// elsewhere is the address of loopback that distance takes for another machine.
+const elsewhere = "127.0.0.77"
+
+// distance is a listener to which connections from elsewhere come from 192.0.2.77.
+type distance struct{ net.Listener }
+
+func (d distance) Accept() (net.Conn, error) {
+	conn, err := d.Listener.Accept()
+	if err == nil && strings.HasPrefix(conn.RemoteAddr().String(), elsewhere+":") {
+		conn = distant{conn}
+	}
+	return conn, err
+}
+
+type distant struct{ net.Conn }
+
+func (distant) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 77), Port: 4711} }
+
+// distantNode is a joined node on another machine.
+func (c *cluster) distantNode(t *testing.T, node string) *grpc.ClientConn {
+	t.Helper()
+	creds, err := join.Join(t.Context(), c.joinConfig(t, node))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(elsewhere)}}
+	conn, err := creds.Dial(grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+		return dialer.DialContext(ctx, "tcp", addr)
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+func TestAddressProblem(t *testing.T) {
+	const (
+		fine, here, never = "everywhere", "on the server's host", "nowhere"
+	)
+	for address, want := range map[string]string{
+		"":                            fine,
+		"10.0.0.5:8081":               fine,
+		"203.0.113.9:80":              fine,
+		"[2001:db8::5]:8081":          fine,
+		"[fd00::5]:8081":              fine,
+		"node-1.example.test:8081":    fine,
+		"127.0.0.1:8081":              here,
+		"127.9.9.9:8081":              here,
+		"[::1]:8081":                  here,
+		"[::ffff:127.0.0.1]:8081":     here,
+		"[::127.0.0.1]:8081":          here,
+		"localhost:8081":              here,
+		"LocalHost.:8081":             here,
+		"a.localhost:8081":            here,
+		"0.0.0.0:8081":                never,
+		"0.1.2.3:8081":                never,
+		"[::]:8081":                   never,
+		"169.254.169.254:80":          never,
+		"[::ffff:169.254.169.254]:80": never,
+		"[fe80::1]:8081":              never,
+		"[fe80::1%eth0]:8081":         never,
+		"224.0.0.1:8081":              never,
+		"[ff02::1]:8081":              never,
+		"255.255.255.255:8081":        never,
+		"2852039166:80":               never,
+		"0x7f000001:80":               never,
+		"127.1:80":                    never,
+		":8081":                       never,
+		"10.0.0.5":                    never,
+		"10.0.0.5:":                   never,
+		"10.0.0.5:0":                  never,
+		"10.0.0.5:http":               never,
+		"10.0.0.5:65536":              never,
+	} {
+		got := never
+		switch {
+		case addressProblem(address, false) == "":
+			got = fine
+		case addressProblem(address, true) == "":
+			got = here
+		}
+		if got != want {
+			t.Errorf("%q is passed on %s, want %s", address, got, want)
+		}
+		if why := addressProblem(address, false); why != "" && !strings.Contains(why, "--ingress-address") {
+			t.Errorf("%q: %s", address, why)
+		}
+	}
+}
+
+// What a node reports as its address reaches the other agents only if they may use it.
+func TestIngressAddressesThatArePassedOn(t *testing.T) {
+	c := newCluster(t, nil)
+	near, far := connectAgent(t, c.node(t, "near"), "near"), connectAgent(t, c.distantNode(t, "far"), "far")
+	near.synced()
+	far.synced()
+	for _, tt := range []struct {
+		name, address string
+		distant       bool
+		toNear, toFar string
+		refused       bool
+	}{
+		{name: "lan", address: "192.0.2.5:8081", toNear: "192.0.2.5:8081", toFar: "192.0.2.5:8081"},
+		{name: "distant", address: "192.0.2.6:8081", distant: true, toNear: "192.0.2.6:8081", toFar: "192.0.2.6:8081"},
+		{name: "loopback", address: "127.0.0.1:8081", toNear: "127.0.0.1:8081"},
+		{name: "liar", address: "127.0.0.1:8080", distant: true, refused: true},
+		{name: "metadata", address: "169.254.169.254:80", refused: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			conn := c.node
+			if tt.distant {
+				conn = c.distantNode
+			}
+			agent := connectAgentAt(t, conn(t, tt.name), tt.name, tt.address)
+			agent.synced()
+			c.create(t, shop(tt.name))
+			c.bind(t, tt.name, tt.name)
+			placed := func(r *carav1.Routes) bool { return len(r.GetUpserts()) == 1 && r.GetUpserts()[0].GetNode() == tt.name }
+			for who, want := range map[*fakeAgent]string{near: tt.toNear, far: tt.toFar} {
+				if got := who.routes(placed).GetUpserts()[0].GetIngressAddress(); got != want {
+					t.Errorf("an agent is told %q, want %q", got, want)
+				}
+			}
+			n, _ := lookup[*carav1.Node](c.cache, tt.name)
+			condition := api.FindCondition(n.GetStatus().GetConditions(), api.CondIngressReachable)
+			if refused := condition.GetStatus() == api.StatusFalse; refused != tt.refused || refused && !strings.Contains(condition.GetMessage(), tt.address) {
+				t.Errorf("the node's condition is %v", condition)
+			}
+			if !tt.refused {
+				return
+			}
+			mended := &carav1.NodeInfo{Platform: "linux/amd64", IngressAddress: "192.0.2.9:8081"}
+			if err := agent.stream.Send(&carav1.ConnectRequest{Heartbeat: &carav1.Heartbeat{Info: mended}}); err != nil {
+				t.Fatal(err)
+			}
+			for _, who := range []*fakeAgent{near, far} {
+				if got := who.routes(placed).GetUpserts()[0].GetIngressAddress(); got != "192.0.2.9:8081" {
+					t.Errorf("an agent is told %q after the address was mended", got)
+				}
+			}
+		})
+	}
+}
+
+func TestSameHost(t *testing.T) {
+	for _, tt := range []struct {
+		from, at string
+		want     bool
+	}{
+		{"127.0.0.1:5", "127.0.0.1:8080", true},
+		{"[::1]:5", "[::1]:8080", true},
+		{"10.0.0.5:5", "10.0.0.5:8080", true},
+		{"[::ffff:10.0.0.5]:5", "10.0.0.5:8080", true},
+		{"10.0.0.6:5", "10.0.0.5:8080", false},
+		{"10.0.0.6:5", "", false},
+		{"@", "10.0.0.5:8080", false},
+	} {
+		r := &http.Request{RemoteAddr: tt.from}
+		if tt.at != "" {
+			local, err := net.ResolveTCPAddr("tcp", tt.at)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r = r.WithContext(context.WithValue(t.Context(), http.LocalAddrContextKey, local))
+		}
+		if got := sameHost(r); got != tt.want {
+			t.Errorf("a caller from %s at %q is on the same host: %v, want %v", tt.from, tt.at, got, tt.want)
+		}
+	}
+}
