@@ -8,15 +8,16 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caravanserai/cara/api"
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 func TestErrors(t *testing.T) {
-	err := api.Errorf(codes.NotFound, api.TitleNotFound, "there is no project %q", "x")
+	err := api.NotFound("there is no project %q", "x")
 	wrapped := fmt.Errorf("get project: %w", err)
 	p := api.ProblemOf(wrapped)
 	if p.GetTitle() != "NotFound" || p.GetStatus() != 404 || p.GetDetail() != `there is no project "x"` {

@@ -5,8 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/grpc/codes"
-
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -65,8 +63,7 @@ func (a Actor) mayName(name string) bool { return strings.HasPrefix(name, a.Name
 func (a Actor) mayUse(p *carav1.Project) error {
 	for _, secret := range api.SecretNames(p.GetSpec()) {
 		if !a.mayName(secret) {
-			return api.Errorf(codes.PermissionDenied, api.TitleForbidden,
-				"%s may only use secrets whose names begin with %q, and project %q names secret %q: copy what it needs into a secret of such a name",
+			return api.Forbidden("%s may only use secrets whose names begin with %q, and project %q names secret %q: copy what it needs into a secret of such a name",
 				a.Name, a.NamePrefix, p.GetMetadata().GetName(), secret)
 		}
 	}
@@ -81,8 +78,7 @@ func (a Actor) mayClaim(hosts []string, t api.HostTemplate) error {
 	}
 	for _, host := range hosts {
 		if !t.MatchHost(patterns, host) {
-			return api.Errorf(codes.PermissionDenied, api.TitleForbidden,
-				"%s may not claim host %q: its token is for the hosts %s; use such a host, or ask an administrator for a token with --host %s",
+			return api.Forbidden("%s may not claim host %q: its token is for the hosts %s; use such a host, or ask an administrator for a token with --host %s",
 				a.Name, host, strings.Join(patterns, ", "), host)
 		}
 	}

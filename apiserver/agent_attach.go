@@ -43,11 +43,10 @@ func (m *meetings) expect(ctx context.Context, node string, each int) (*meeting,
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.of[caller] >= each {
-		return nil, api.Errorf(codes.ResourceExhausted, api.TitleTooMany,
-			"%s has %d streams to agents open (logs, exec, port-forward, top), which is the most for one caller: close some", caller, each)
+		return nil, api.TooMany("%s has %d streams to agents open (logs, exec, port-forward, top), which is the most for one caller: close some", caller, each)
 	}
 	if len(m.waiting) >= maxAttached {
-		return nil, api.Errorf(codes.ResourceExhausted, api.TitleTooMany, "%d streams to agents are open, which is the most: close some, or try again later", maxAttached)
+		return nil, api.TooMany("%d streams to agents are open, which is the most: close some, or try again later", maxAttached)
 	}
 	if m.waiting == nil {
 		m.waiting, m.of = make(map[string]*meeting), make(map[string]int)
@@ -78,7 +77,7 @@ func (m *meetings) find(id, node string) (*meeting, error) {
 	if w := m.waiting[id]; w != nil && w.node == node {
 		return w, nil
 	}
-	return nil, api.Errorf(codes.NotFound, api.TitleNotFound, "nobody waits for this stream: it was given up")
+	return nil, api.NotFound("nobody waits for this stream: it was given up")
 }
 
 // Attach carries one stream that the server asked for on Connect.
@@ -153,9 +152,9 @@ func (s *Server) openStream(ctx context.Context, w *meeting, ask *carav1.OpenStr
 }
 
 func errNotConnected(node string) error {
-	return api.Errorf(codes.Unavailable, api.TitleUnavailable, "node %s is not connected: is cara-agent running there?", node)
+	return api.Unavailable("node %s is not connected: is cara-agent running there?", node)
 }
 
 func errNodeLeft(node string) error {
-	return api.Errorf(codes.Unavailable, api.TitleUnavailable, "node %s has disconnected: try again when it is back", node)
+	return api.Unavailable("node %s has disconnected: try again when it is back", node)
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -77,7 +76,7 @@ func (s *Server) stillTrusted(ctx context.Context, node string) error {
 		return err
 	}
 	if actor.Node() != node {
-		return api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated, "this connection is no longer node %q's", node)
+		return api.Unauthenticated("this connection is no longer node %q's", node)
 	}
 	return nil
 }

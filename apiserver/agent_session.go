@@ -4,8 +4,6 @@ import (
 	"context"
 	"sync"
 
-	"google.golang.org/grpc/codes"
-
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -51,10 +49,9 @@ func (s *sessions) enter(n *session) {
 // takenOver is what the older agent is told. An agent that only connects again is not another one.
 func takenOver(old, by *session) error {
 	if old.instance == by.instance {
-		return api.Errorf(codes.Unavailable, api.TitleUnavailable, "the agent of node %q has connected again", old.node)
+		return api.Unavailable("the agent of node %q has connected again", old.node)
 	}
-	return api.Errorf(codes.Aborted, api.TitleTakenOver,
-		"another agent has connected as node %q (instance %s, this one is %s): this one stops; give each machine its own --node-name",
+	return api.TakenOver("another agent has connected as node %q (instance %s, this one is %s): this one stops; give each machine its own --node-name",
 		old.node, by.instance, old.instance)
 }
 

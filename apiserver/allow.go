@@ -4,8 +4,6 @@ import (
 	"slices"
 	"strings"
 
-	"google.golang.org/grpc/codes"
-
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -21,8 +19,7 @@ const maxDenials = 5
 func (t *tx) permitted(p *carav1.Project) error {
 	for _, host := range t.server.hostsOf(p.GetSpec()) {
 		if t.server.reservedHost(host) {
-			return api.Errorf(codes.PermissionDenied, api.TitleNotAllowed,
-				"host %q is reserved: it is a name of the server, or cara-server runs with a --reserve-host that covers it; choose another host", host)
+			return api.NotAllowed("host %q is reserved: it is a name of the server, or cara-server runs with a --reserve-host that covers it; choose another host", host)
 		}
 	}
 	secrets := api.SecretNames(p.GetSpec())
@@ -32,8 +29,7 @@ func (t *tx) permitted(p *carav1.Project) error {
 	users := sourceSecrets(t.seen)
 	for _, secret := range secrets {
 		if source, used := users[secret]; used {
-			return api.Errorf(codes.PermissionDenied, api.TitleNotAllowed,
-				"source %q uses Secret %q for git or webhooks, so no project may use it; put what project %q needs into a Secret of its own",
+			return api.NotAllowed("source %q uses Secret %q for git or webhooks, so no project may use it; put what project %q needs into a Secret of its own",
 				source, secret, p.GetMetadata().GetName())
 		}
 	}
@@ -63,13 +59,13 @@ func sourceSecrets(r reader) map[string]string {
 func (t *tx) sourceMay(source string, p *carav1.Project) error {
 	src, ok := read[*carav1.Source](t, source)
 	if !ok {
-		return api.Errorf(codes.Aborted, api.TitleConflict, "source %q does not exist any more", source)
+		return api.Conflict("source %q does not exist any more", source)
 	}
 	denials := api.SourceDenials(source, src.GetSpec().GetAllow(), p, t.server.hostsOf(p.GetSpec()), t.server.cfg.Hosts)
 	if len(denials) == 0 {
 		return nil
 	}
-	return api.Errorf(codes.PermissionDenied, api.TitleNotAllowed, "%s", strings.Join(denials[:min(len(denials), maxDenials)], "; "))
+	return api.NotAllowed("%s", strings.Join(denials[:min(len(denials), maxDenials)], "; "))
 }
 
 // declaredBySource applies all rules to what a source declares.
@@ -113,8 +109,7 @@ func (t *tx) unusedByProjects(old, in *carav1.Source) error {
 	for _, p := range projects {
 		for _, secret := range api.SecretNames(p.GetSpec()) {
 			if slices.Contains(fresh, secret) {
-				return api.Errorf(codes.FailedPrecondition, api.TitleConflict,
-					"project %q uses Secret %q, so source %q cannot use it for git or webhooks; give the source a Secret of its own",
+				return api.BadState("project %q uses Secret %q, so source %q cannot use it for git or webhooks; give the source a Secret of its own",
 					p.GetMetadata().GetName(), secret, in.GetMetadata().GetName())
 			}
 		}

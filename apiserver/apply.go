@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
@@ -63,7 +62,7 @@ func (s *Server) applyTerms(ctx context.Context, req *carav1.ApplyRequest) (appl
 	case actor.Role == api.RoleReconciler && how.source == "":
 		return how, api.Invalid("the request", fieldError("source", "is required: the reconciler applies for a source"))
 	case actor.Role != api.RoleReconciler && (how.source != "" || how.adopt != "" || len(how.handOver) > 0):
-		return how, api.Errorf(codes.PermissionDenied, api.TitleForbidden, "only the reconciler applies on behalf of a source")
+		return how, api.Forbidden("only the reconciler applies on behalf of a source")
 	case !slices.Contains([]string{"", api.AdoptNever, api.AdoptIfUnowned, api.AdoptAlways}, how.adopt):
 		return how, api.Invalid("the request", fieldError("adopt", "is %q; it must be Never, IfUnowned or Always", how.adopt))
 	}
@@ -100,11 +99,11 @@ func (s *Server) applyOne(ctx context.Context, m proto.Message, how applyTerms, 
 // mayApply says whether the caller may apply an object of this kind, and whether the object is valid.
 func (s *Server) mayApply(ctx context.Context, m proto.Message, how applyTerms) error {
 	if m == nil {
-		return api.Errorf(codes.InvalidArgument, api.TitleInvalid, "the request has an entry without an object")
+		return api.BadRequest("the request has an entry without an object")
 	}
 	kind, actor := kindName(m), actorOf(ctx)
 	if s.appliers[kind] == nil || how.source != "" && kind != api.KindProject {
-		return api.Errorf(codes.InvalidArgument, api.TitleInvalid, "objects of kind %s cannot be applied", kind)
+		return api.BadRequest("objects of kind %s cannot be applied", kind)
 	}
 	if how.source == "" {
 		if err := authorise(actor, "/cara.v1."+kind+"Service/Put"+kind); err != nil {

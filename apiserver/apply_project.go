@@ -1,7 +1,6 @@
 package apiserver
 
 import (
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
@@ -99,7 +98,7 @@ func (t *tx) gitsSay(in *carav1.Project) (*carav1.Override, error) {
 	if o.GetScope() == api.OverrideExpiry {
 		return o, nil
 	}
-	return nil, api.Errorf(codes.FailedPrecondition, api.TitleOverridden, "project %q: %s", name, overrideText(o))
+	return nil, api.Overridden("project %q: %s", name, overrideText(o))
 }
 
 // ended says why an override no longer stands now that git says in; empty where it stands.

@@ -65,7 +65,7 @@ func (s infoService) Backup(_ *emptypb.Empty, out grpc.ServerStreamingServer[car
 }
 
 func (s infoService) noBackup(err error) error {
-	return api.Errorf(codes.Internal, api.TitleInternal, "make a backup: %v", err)
+	return api.Internal("make a backup: %v", err)
 }
 
 // dropBackups removes what backups leave behind in the data directory: links that would keep files of the store alive.

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/semaphore"
-	"google.golang.org/grpc/codes"
 
 	"github.com/caravanserai/cara/api"
 )
@@ -31,14 +30,13 @@ func newBodies(total int64) *bodies {
 // reserve makes room for a body of so many bytes.
 func (b *bodies) reserve(ctx context.Context, caller string, size int64) (release func(), err error) {
 	if !b.add(caller, size) {
-		return nil, api.Errorf(codes.ResourceExhausted, api.TitleTooMany,
-			"the requests of %s that are under way are too large together: send fewer at once, or try again later", caller)
+		return nil, api.TooMany("the requests of %s that are under way are too large together: send fewer at once, or try again later", caller)
 	}
 	waiting, cancel := context.WithTimeout(ctx, bodyWait)
 	defer cancel()
 	if err := b.room.Acquire(waiting, size); err != nil {
 		b.add(caller, -size)
-		return nil, api.Errorf(codes.Unavailable, api.TitleUnavailable, "the server has no room for more requests now: try again later")
+		return nil, api.Unavailable("the server has no room for more requests now: try again later")
 	}
 	return func() {
 		b.room.Release(size)

@@ -3,7 +3,6 @@ package apiserver
 import (
 	"context"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
@@ -29,7 +28,7 @@ func (s sourceService) UpdateClaims(ctx context.Context, req *carav1.UpdateClaim
 			switch {
 			case !ok:
 			case u.GetRemove() && old.GetSpec().GetPresent():
-				return api.Errorf(codes.Aborted, api.TitleConflict, "claim %q is present again: it is not taken away", name)
+				return api.Conflict("claim %q is present again: it is not taken away", name)
 			case u.GetRemove():
 				t.remove(api.KindClaim, name)
 			case !proto.Equal(old.GetStatus(), u.GetStatus()):

@@ -13,7 +13,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
@@ -152,7 +151,7 @@ func (d *door) filledSoon(ctx context.Context) error {
 		defer func() { <-d.filling }()
 		return d.filled(ctx)
 	default:
-		return api.Errorf(codes.Unavailable, api.TitleUnavailable, "the server is still reading its store: try again later")
+		return api.Unavailable("the server is still reading its store: try again later")
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -82,7 +81,7 @@ func (t *tx) mayTellOf(object *carav1.ObjectRef) error {
 	if p, ok := lookup[*carav1.Project](t.seen, object.GetName()); object.GetKind() == api.KindProject && ok && p.GetStatus().GetNodeRef() == node {
 		return nil
 	}
-	return api.Errorf(codes.PermissionDenied, api.TitleForbidden, "%s tells of itself and of its own projects, not of %s %q",
+	return api.Forbidden("%s tells of itself and of its own projects, not of %s %q",
 		t.actor.Name, lowerKind(object.GetKind()), object.GetName())
 }
 

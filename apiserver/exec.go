@@ -7,7 +7,6 @@ import (
 	"io"
 	"path"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
@@ -92,5 +91,5 @@ func noStart(err error) error {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
-	return api.Errorf(codes.InvalidArgument, api.TitleInvalid, "the first message has to be `start`")
+	return api.BadRequest("the first message has to be `start`")
 }

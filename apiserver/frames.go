@@ -7,7 +7,6 @@ import (
 
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 
 	"github.com/caravanserai/cara/api"
 )
@@ -115,7 +114,7 @@ func (f *frames) piece(p []byte) (n int, err error) {
 		}
 		f.left = int64(binary.BigEndian.Uint32(p[1:frameHeader]))
 		if f.left > f.limit {
-			return 0, f.blame(api.Errorf(codes.ResourceExhausted, api.TitleTooLarge, "a message of this call is larger than %s", sizeText(f.limit)))
+			return 0, f.blame(api.TooLarge("a message of this call is larger than %s", sizeText(f.limit)))
 		}
 	}
 	want := p[n:min(int64(len(p)), int64(n)+f.left)]

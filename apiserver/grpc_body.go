@@ -10,8 +10,6 @@ import (
 	"os"
 	"time"
 
-	"google.golang.org/grpc/codes"
-
 	"github.com/caravanserai/cara/api"
 )
 
@@ -58,7 +56,7 @@ func (s *Server) roomFor(ctx context.Context, v *visit, size int64) (release fun
 	waiting, cancel := context.WithTimeout(ctx, strangerTimeout)
 	defer cancel()
 	if err := s.joins.take(waiting, v.from); err != nil {
-		return nil, api.Errorf(codes.Unavailable, api.TitleUnavailable, "too many nodes join at once: try again later")
+		return nil, api.Unavailable("too many nodes join at once: try again later")
 	}
 	return func() { s.joins.done(v.from) }, nil
 }
@@ -78,7 +76,7 @@ func (d *door) readMessage(w http.ResponseWriter, r *http.Request, v *visit) ([]
 	}
 	size, limit := int64(binary.BigEndian.Uint32(header[1:])), d.bodyLimit(v.actor)
 	if size > limit {
-		return nil, nil, api.Errorf(codes.ResourceExhausted, api.TitleTooLarge, "the request is larger than %s: send it in parts", sizeText(limit))
+		return nil, nil, api.TooLarge("the request is larger than %s: send it in parts", sizeText(limit))
 	}
 	release, err := d.roomFor(r.Context(), v, size)
 	if err != nil {
@@ -96,7 +94,7 @@ func (d *door) readMessage(w http.ResponseWriter, r *http.Request, v *visit) ([]
 // bodyError is why a body could not be read.
 func bodyError(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return api.Errorf(codes.DeadlineExceeded, api.TitleTimeout, "the request's body did not arrive in time: send it again")
+		return api.Timeout("the request's body did not arrive in time: send it again")
 	}
-	return api.Errorf(codes.InvalidArgument, api.TitleInvalid, "read the request's body: %v", err)
+	return api.BadRequest("read the request's body: %v", err)
 }

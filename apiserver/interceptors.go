@@ -102,15 +102,14 @@ func (s *Server) check(actor Actor, method string, req any) error {
 		return status.Errorf(codes.Internal, "%s takes a %T, which is no message", method, req)
 	}
 	if name := objectName(m); name != "" && methods[method].write && !actor.mayName(name) {
-		return api.Errorf(codes.PermissionDenied, api.TitleForbidden,
-			"%s may only change what begins with %q, and %q does not", actor.Name, actor.NamePrefix, name)
+		return api.Forbidden("%s may only change what begins with %q, and %q does not", actor.Name, actor.NamePrefix, name)
 	}
 	return s.validate(m)
 }
 
 func (s *Server) panicked(method string, p any) error {
 	s.cfg.Logger.Error("call panicked", "method", method, "panic", p, "stack", string(debug.Stack()))
-	return api.Errorf(codes.Internal, api.TitleInternal, "the server made a mistake in %s; its log has the details", method)
+	return api.Internal("the server made a mistake in %s; its log has the details", method)
 }
 
 // wireError gives errors of contexts their codes, and lets nothing else go out without one.
@@ -125,7 +124,7 @@ func wireError(err error) error {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return status.FromContextError(err).Err()
 	default:
-		return api.Errorf(codes.Internal, api.TitleInternal, "%v", err)
+		return api.Internal("%v", err)
 	}
 }
 

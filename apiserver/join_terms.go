@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -47,8 +46,7 @@ func joinsAs(token *carav1.Token, node string) error {
 	if len(patterns) == 0 || api.MatchAny(patterns, node) {
 		return nil
 	}
-	return api.Errorf(codes.PermissionDenied, api.TitleForbidden,
-		"join token %q is for nodes named %s, not %q; use such a --node-name, or make a token with --node-name %s",
+	return api.Forbidden("join token %q is for nodes named %s, not %q; use such a --node-name, or make a token with --node-name %s",
 		token.GetMetadata().GetName(), strings.Join(patterns, ", "), node, node)
 }
 
@@ -59,8 +57,7 @@ func joinLabels(token *carav1.Token, asked map[string]string) (map[string]string
 	for _, key := range slices.Sorted(maps.Keys(asked)) {
 		value := asked[key]
 		if pattern, ok := token.GetLabels()[key]; !ok || !api.MatchPattern(pattern, value) {
-			return nil, api.Errorf(codes.PermissionDenied, api.TitleForbidden,
-				"join token %q does not allow the label %s=%s; make a token with --label %s=%s, or take the label away from cara-agent",
+			return nil, api.Forbidden("join token %q does not allow the label %s=%s; make a token with --label %s=%s, or take the label away from cara-agent",
 				token.GetMetadata().GetName(), key, value, key, value)
 		}
 		labels[key] = value

@@ -29,7 +29,7 @@ func (names) Authenticate(ctx context.Context) (Actor, error) {
 	}
 	actor, ok := callers[values[0]]
 	if !ok {
-		return Actor{}, api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated, "unknown token")
+		return Actor{}, api.Unauthenticated("unknown token")
 	}
 	return actor, nil
 }

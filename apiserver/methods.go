@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"golang.org/x/time/rate"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -131,16 +130,15 @@ func authorise(actor Actor, name string) error {
 	case actor.Role == api.RoleNone:
 		return errNobody()
 	case !ok:
-		return api.Errorf(codes.Unimplemented, api.TitleUnimplemented, "there is no method %s", name)
+		return api.Unimplemented("there is no method %s", name)
 	default:
-		return api.Errorf(codes.PermissionDenied, api.TitleForbidden, "%s has the role %s, which may not call %s; it takes %s",
+		return api.Forbidden("%s has the role %s, which may not call %s; it takes %s",
 			actor.Name, actor.Role, shortMethod(name), roleWords(m.roles))
 	}
 }
 
 func errNobody() error {
-	return api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated,
-		"this needs an identity: send `Authorization: Bearer TOKEN` (caractrl: --token-file)")
+	return api.Unauthenticated("this needs an identity: send `Authorization: Bearer TOKEN` (caractrl: --token-file)")
 }
 
 func roleWords(roles []api.Role) string {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"strconv"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -20,7 +19,7 @@ func (s nodeService) CreateNode(ctx context.Context, req *carav1.CreateNodeReque
 	err := s.transact(ctx, func(t *tx) error {
 		name := req.GetNode().GetMetadata().GetName()
 		if _, exists := read[*carav1.Node](t, name); exists {
-			return api.Errorf(codes.AlreadyExists, api.TitleAlreadyExists, "node %q already exists", name)
+			return api.AlreadyExists("node %q already exists", name)
 		}
 		_, out = t.declareNode(req.GetNode())
 		return nil
@@ -100,13 +99,11 @@ func (s nodeService) DeleteNode(ctx context.Context, req *carav1.DeleteRequest) 
 			return err
 		}
 		if count := len(t.seen.projectsOnNode(name)); count > 0 {
-			return api.Errorf(codes.FailedPrecondition, api.TitleConflict,
-				"node %q has %d projects: drain it first (caractrl drain %s)", name, count, name)
+			return api.BadState("node %q has %d projects: drain it first (caractrl drain %s)", name, count, name)
 		}
 		for _, p := range held(t.seen) {
 			if p.GetStatus().GetHeldBy() == name {
-				return api.Errorf(codes.FailedPrecondition, api.TitleConflict,
-					"node %q still stops project %q, which has moved: try again in a moment", name, p.GetMetadata().GetName())
+				return api.BadState("node %q still stops project %q, which has moved: try again in a moment", name, p.GetMetadata().GetName())
 			}
 		}
 		t.event(refTo(n), api.EventNormal, api.ReasonDeleted, "deleted by "+t.actor.Name)
@@ -119,7 +116,7 @@ func (s nodeService) DeleteNode(ctx context.Context, req *carav1.DeleteRequest) 
 	}
 	s.beats.forget(name)
 	s.infos.forget(name)
-	s.sessions.end(name, api.Errorf(codes.PermissionDenied, api.TitleForbidden, "node %q was deleted: join again to come back", name))
+	s.sessions.end(name, api.Forbidden("node %q was deleted: join again to come back", name))
 	return &emptypb.Empty{}, nil
 }
 

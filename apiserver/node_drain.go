@@ -3,7 +3,6 @@ package apiserver
 import (
 	"context"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
@@ -37,12 +36,12 @@ func (s nodeService) MarkNodeDrained(ctx context.Context, req *carav1.MarkNodeDr
 			return err
 		}
 		if !n.GetSpec().GetDraining() {
-			return api.Errorf(codes.Aborted, api.TitleConflict, "node %q is not draining", req.GetName())
+			return api.Conflict("node %q is not draining", req.GetName())
 		}
 		for _, name := range t.seen.projectsOnNode(req.GetName()) {
 			p, _ := read[*carav1.Project](t, name)
 			if phase := p.GetStatus().GetPhase(); phase != api.PhaseFailed && phase != api.PhaseTerminated {
-				return api.Errorf(codes.Aborted, api.TitleConflict, "node %q is not drained: project %q is still there, %s",
+				return api.Conflict("node %q is not drained: project %q is still there, %s",
 					req.GetName(), name, phase)
 			}
 		}

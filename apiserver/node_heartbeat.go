@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -20,7 +19,7 @@ var nodeConditions = []string{api.CondEngineReady, api.CondDiskPressure, api.Con
 // a node without one can be told of no project.
 func (s nodeService) Heartbeat(ctx context.Context, req *carav1.HeartbeatRequest) (*emptypb.Empty, error) {
 	if node := actorOf(ctx).Node(); node != req.GetName() {
-		return nil, api.Errorf(codes.PermissionDenied, api.TitleForbidden, "node %q may not speak for node %q", node, req.GetName())
+		return nil, api.Forbidden("node %q may not speak for node %q", node, req.GetName())
 	}
 	return &emptypb.Empty{}, s.heartbeat(ctx, req.GetName(), req.GetHeartbeat(), false)
 }
@@ -35,7 +34,7 @@ func (s *Server) heartbeat(ctx context.Context, node string, hb *carav1.Heartbea
 	}
 	n, ok := lookup[*carav1.Node](s.cache, node)
 	if !ok {
-		return api.Errorf(codes.NotFound, api.TitleNotFound, "node %q is not registered: it was deleted, join again", node)
+		return api.NotFound("node %q is not registered: it was deleted, join again", node)
 	}
 	if connected {
 		s.beats.note(node, s.cfg.Now())
@@ -63,7 +62,7 @@ func (s *Server) heartbeat(ctx context.Context, node string, hb *carav1.Heartbea
 		return nil
 	})
 	if api.IsConflict(err) { // to an agent ABORTED means that another has taken over
-		return api.Errorf(codes.Unavailable, api.TitleUnavailable, "%v", api.ProblemOf(err).GetDetail())
+		return api.Unavailable("%v", api.ProblemOf(err).GetDetail())
 	}
 	return err
 }
@@ -138,7 +137,7 @@ func (s nodeService) MarkNodeNotReady(ctx context.Context, req *carav1.MarkNodeN
 		last := s.beats.of(req.GetName())
 		heard := !last.IsZero()
 		if heard != (req.GetLastHeartbeat() != nil) || heard && !last.Equal(req.GetLastHeartbeat().AsTime()) {
-			return api.Errorf(codes.Aborted, api.TitleConflict, "node %q was heard of since: it stays as it is", req.GetName())
+			return api.Conflict("node %q was heard of since: it stays as it is", req.GetName())
 		}
 		out = proto.CloneOf(n)
 		out.Status.State = api.NodeNotReady

@@ -70,7 +70,7 @@ func (s nodeService) Join(ctx context.Context, req *carav1.JoinRequest) (*carav1
 	if err != nil {
 		return nil, err
 	}
-	s.sessions.end(name, api.Errorf(codes.Aborted, api.TitleTakenOver, "node %q has joined again with another certificate: this agent stops", name))
+	s.sessions.end(name, api.TakenOver("node %q has joined again with another certificate: this agent stops", name))
 	return &carav1.JoinResponse{Certificate: certificate, Ca: id.CAPEM(), ClusterId: id.ClusterID()}, nil
 }
 
@@ -121,16 +121,15 @@ func callerAddress(ctx context.Context) string {
 func (t *tx) useJoinToken(name, secret string) (*carav1.Token, error) {
 	token, ok := read[*carav1.Token](t, name)
 	if !ok || token.GetRole() != api.RoleJoin || !identity.SecretMatches(token.GetSecretHash(), secret) {
-		return nil, api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated,
-			"the join token is not valid here: it was revoked, or is of another cluster; make one with caractrl create token NAME --role join")
+		return nil, api.Unauthenticated("the join token is not valid here: it was revoked, or is of another cluster; make one with caractrl create token NAME --role join")
 	}
 	if at := joinEnd(token); at != nil && !at.AsTime().After(t.now) {
-		return nil, api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated, "join token %q ended at %s; make another one with caractrl create token NAME --role join",
+		return nil, api.Unauthenticated("join token %q ended at %s; make another one with caractrl create token NAME --role join",
 			name, at.AsTime().UTC().Format(time.RFC3339))
 	}
 	switch left := token.GetUsesLeft(); {
 	case left < 0:
-		return nil, api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated, "join token %q has no uses left; make another one with caractrl create token NAME --role join", name)
+		return nil, api.Unauthenticated("join token %q has no uses left; make another one with caractrl create token NAME --role join", name)
 	case left > 0:
 		used := proto.CloneOf(token)
 		if used.UsesLeft--; used.UsesLeft == 0 {
@@ -172,7 +171,7 @@ func (s nodeService) RenewCertificate(ctx context.Context, req *carav1.RenewCert
 	}
 	current, ok, err := id.PeerNode(peerTLS(ctx))
 	if err != nil || !ok {
-		return nil, api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated, "a certificate is renewed over a connection that was made with it")
+		return nil, api.Unauthenticated("a certificate is renewed over a connection that was made with it")
 	}
 	text, made, err := id.SignNode(req.GetCsr(), current.Node)
 	if err != nil {
@@ -203,6 +202,5 @@ func errNoIdentity() error {
 }
 
 func errFenced(node string) error {
-	return api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated,
-		"this certificate of node %q is no longer accepted: the node has joined again or was deleted; join it with a join token", node)
+	return api.Unauthenticated("this certificate of node %q is no longer accepted: the node has joined again or was deleted; join it with a join token", node)
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -139,8 +138,7 @@ func (s projectService) OverrideProject(ctx context.Context, req *carav1.Overrid
 		case req.GetTerms() == nil:
 			return api.Invalid("the request", fieldError("terms", "are required: say why, and for how long"))
 		case sourceOf(old) == "":
-			return api.Errorf(codes.FailedPrecondition, api.TitleConflict,
-				"project %q belongs to no source: there is nothing to override, change it", req.GetName())
+			return api.BadState("project %q belongs to no source: there is nothing to override, change it", req.GetName())
 		}
 		p := proto.CloneOf(old)
 		if out, err = t.override(req.GetName(), sourceOf(old), api.OverrideSpec, req.GetTerms()); err != nil {
@@ -163,7 +161,7 @@ func (t *tx) clearOverride(name string) (*carav1.Override, error) {
 	why := "cleared by " + t.actor.Name
 	if !t.actor.Person() {
 		if why = t.outlived(o); why == "" {
-			return nil, api.Errorf(codes.Aborted, api.TitleConflict, "the override of project %q stands: %s", name, overrideText(o))
+			return nil, api.Conflict("the override of project %q stands: %s", name, overrideText(o))
 		}
 	}
 	t.endOverride(o, why)

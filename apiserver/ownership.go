@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
@@ -36,8 +35,7 @@ func whence(owner string, origin *carav1.Origin) string {
 
 // errSourceOwned refuses a person's change of what git decides.
 func errSourceOwned(p *carav1.Project) error {
-	return api.Errorf(codes.FailedPrecondition, api.TitleOwned,
-		"project %q belongs to %s: change it in git, or use --override --reason WHY",
+	return api.Owned("project %q belongs to %s: change it in git, or use --override --reason WHY",
 		p.GetMetadata().GetName(), whence(p.GetMetadata().GetOwner(), p.GetMetadata().GetOrigin()))
 }
 
@@ -48,16 +46,14 @@ func mayTake(p *carav1.Project, owner, adopt string, handOver []string) error {
 	case have == owner, have != "" && slices.Contains(handOver, have):
 		return nil
 	case strings.HasPrefix(have, api.PrefixSource):
-		return api.Errorf(codes.FailedPrecondition, api.TitleOwned, "project %q belongs to %s: one of the two sources must let go of it",
+		return api.Owned("project %q belongs to %s: one of the two sources must let go of it",
 			name, whence(have, p.GetMetadata().GetOrigin()))
 	case adopt == api.AdoptAlways, have == "" && adopt != api.AdoptNever:
 		return nil
 	case have == "":
-		return api.Errorf(codes.FailedPrecondition, api.TitleAdoptionRequired,
-			"project %q exists and nobody owns it, and the source's adopt is Never: caractrl adopt %s, or set spec.adopt to IfUnowned", name, name)
+		return api.AdoptionRequired("project %q exists and nobody owns it, and the source's adopt is Never: caractrl adopt %s, or set spec.adopt to IfUnowned", name, name)
 	default:
-		return api.Errorf(codes.FailedPrecondition, api.TitleAdoptionRequired,
-			"project %q exists and belongs to %s: caractrl adopt %s, or set the source's spec.adopt to Always", name, have, name)
+		return api.AdoptionRequired("project %q exists and belongs to %s: caractrl adopt %s, or set the source's spec.adopt to Always", name, have, name)
 	}
 }
 

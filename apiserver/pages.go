@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 
 	"github.com/caravanserai/cara/api"
@@ -60,12 +59,12 @@ func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
 	select {
 	case <-s.cache.loaded:
 	default:
-		writeProblem(w, api.ProblemOf(api.Errorf(codes.Unavailable, api.TitleUnavailable, "the server is still reading its store")))
+		writeProblem(w, api.ProblemOf(api.Unavailable("the server is still reading its store")))
 		return
 	}
 	if st, ok := s.cfg.Store.(healthy); ok {
 		if err := st.Err(); err != nil {
-			writeProblem(w, api.ProblemOf(api.Errorf(codes.Unavailable, api.TitleUnavailable, "the store is not well: %v", err)))
+			writeProblem(w, api.ProblemOf(api.Unavailable("the store is not well: %v", err)))
 			return
 		}
 	}
@@ -104,7 +103,7 @@ func (s *Server) mayRead(r *http.Request) error {
 	case actor.Role == api.RoleNone:
 		return errNobody()
 	default:
-		return api.Errorf(codes.PermissionDenied, api.TitleForbidden, "%s has the role %s, which may not read this", actor.Name, actor.Role)
+		return api.Forbidden("%s has the role %s, which may not read this", actor.Name, actor.Role)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
@@ -17,7 +16,7 @@ func (s projectService) CreateProject(ctx context.Context, req *carav1.CreatePro
 	err := s.transact(ctx, func(t *tx) error {
 		name := req.GetProject().GetMetadata().GetName()
 		if _, exists := read[*carav1.Project](t, name); exists {
-			return api.Errorf(codes.AlreadyExists, api.TitleAlreadyExists, "project %q already exists", name)
+			return api.AlreadyExists("project %q already exists", name)
 		}
 		_, after, err := t.declare(req.GetProject(), nil)
 		out = after
@@ -58,7 +57,7 @@ func (t *tx) mustMatch(kind string, in proto.Message, want string) error {
 	}
 	m := t.object(kind, meta.GetName())
 	if m == nil {
-		return api.Errorf(codes.Aborted, api.TitleConflict, "%s is gone: leave resourceVersion and uid out to create it anew", describe(in))
+		return api.Conflict("%s is gone: leave resourceVersion and uid out to create it anew", describe(in))
 	}
 	if want == "*" { // If-Match: *, whatever there is
 		want = ""
@@ -131,10 +130,9 @@ func (t *tx) errExpired(in *carav1.Project, at time.Time, owner string) error {
 	if t.actor.Person() {
 		return api.Invalid(describe(in), fieldError("spec.expireAt", "is %s, which is in the past; set a later time or leave it out", when))
 	}
-	return api.Errorf(codes.FailedPrecondition, api.TitleExpired, "project %q of %s expired at %s: it is not created", in.GetMetadata().GetName(), owner, when)
+	return api.Expired("project %q of %s expired at %s: it is not created", in.GetMetadata().GetName(), owner, when)
 }
 
 func errPrefix(a Actor, name string) error {
-	return api.Errorf(codes.PermissionDenied, api.TitleForbidden,
-		"%s may only change what begins with %q, and %q does not", a.Name, a.NamePrefix, name)
+	return api.Forbidden("%s may only change what begins with %q, and %q does not", a.Name, a.NamePrefix, name)
 }

@@ -140,7 +140,7 @@ func deletionText(p *carav1.Project) string {
 func (t *tx) gone(p *carav1.Project, by api.Role, why string) error {
 	meta, st := p.GetMetadata(), p.GetStatus()
 	if err := api.CheckMove(api.Phase(st.GetPhase()), "", by); err != nil {
-		return api.Errorf(codes.Aborted, api.TitleConflict, "project %q: %v", meta.GetName(), err)
+		return api.Conflict("project %q: %v", meta.GetName(), err)
 	}
 	t.remove(api.KindProject, meta.GetName())
 	t.forget(p)

@@ -1,8 +1,6 @@
 package apiserver
 
 import (
-	"google.golang.org/grpc/codes"
-
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -53,7 +51,7 @@ func (t *tx) stillUnwanted(p *carav1.Project, reason string) error {
 
 func notDue(p *carav1.Project, why string, args ...any) error {
 	args = append([]any{p.GetMetadata().GetName()}, args...)
-	return api.Errorf(codes.Aborted, api.TitleConflict, "project %q is not deleted: "+why, args...)
+	return api.Conflict("project %q is not deleted: "+why, args...)
 }
 
 // claimsOn returns what the sources there are say of a project. That the others say nothing is a condition as well: a

@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -119,7 +118,7 @@ func (t *tx) rollback(uid string, to *carav1.Revision, terms *carav1.OverrideTer
 	}
 	what := "rolled back to " + revisionText(to)
 	if at := to.GetProject().GetSpec().GetExpireAt(); at != nil && !at.AsTime().After(t.now) {
-		return nil, api.Errorf(codes.FailedPrecondition, api.TitleExpired, "project %q cannot be %s: it would expire at once, that spec ended at %s; apply it with a later expireAt",
+		return nil, api.Expired("project %q cannot be %s: it would expire at once, that spec ended at %s; apply it with a later expireAt",
 			name, what, utc(at))
 	}
 	reason := what
@@ -146,8 +145,7 @@ func pickRevision(project, to string, items []*carav1.Revision) (*carav1.Revisio
 	for _, r := range items {
 		have = append(have, revisionText(r))
 	}
-	return nil, api.Errorf(codes.NotFound, api.TitleNotFound,
-		"project %q has no revision %q: want a generation, or %d characters or more of a commit, of %s", project, to, shortestCommit, strings.Join(have, ", "))
+	return nil, api.NotFound("project %q has no revision %q: want a generation, or %d characters or more of a commit, of %s", project, to, shortestCommit, strings.Join(have, ", "))
 }
 
 // revisionText names a revision as people do: its generation, and its commit where it has one.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"strings"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
@@ -20,7 +19,7 @@ func (s projectService) AdoptProject(ctx context.Context, req *carav1.AdoptProje
 		}
 		have := p.GetMetadata().GetOwner()
 		if strings.HasPrefix(have, api.PrefixSource) && have != api.PrefixSource+req.GetSource() {
-			return api.Errorf(codes.FailedPrecondition, api.TitleOwned, "project %q belongs to %s: release it first (caractrl release %s)",
+			return api.Owned("project %q belongs to %s: release it first (caractrl release %s)",
 				req.GetName(), whence(have, p.GetMetadata().GetOrigin()), req.GetName())
 		}
 		claim, err := t.claimant(req)
@@ -44,7 +43,7 @@ func (s projectService) AdoptProject(ctx context.Context, req *carav1.AdoptProje
 // all sources say of the project must still hold at the commit.
 func (t *tx) claimant(req *carav1.AdoptProjectRequest) (*carav1.ClaimSpec, error) {
 	refuse := func(format string, args ...any) (*carav1.ClaimSpec, error) {
-		return nil, api.Errorf(codes.FailedPrecondition, api.TitleConflict, format, args...)
+		return nil, api.BadState(format, args...)
 	}
 	var claims []*carav1.ClaimSpec
 	var names []string
@@ -84,7 +83,7 @@ func (s projectService) ReleaseProject(ctx context.Context, req *carav1.ReleaseP
 		case api.GoingAway(p):
 			return errTerminating(p)
 		case sourceOf(p) == "":
-			return api.Errorf(codes.FailedPrecondition, api.TitleConflict, "project %q belongs to %s: only what a source owns is released",
+			return api.BadState("project %q belongs to %s: only what a source owns is released",
 				req.GetName(), api.OrNobody(have))
 		}
 		if err := t.mayDeclare(p); err != nil {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
@@ -42,7 +41,7 @@ func (t *tx) schedule(p *carav1.Project, req *carav1.ScheduleProjectRequest) err
 		return t.bind(p, req)
 	case api.ScheduleMove:
 		if req.GetNodeRef() == st.GetNodeRef() {
-			return api.Errorf(codes.Aborted, api.TitleConflict, "project %q is on node %s already", req.GetName(), st.GetNodeRef())
+			return api.Conflict("project %q is on node %s already", req.GetName(), st.GetNodeRef())
 		}
 		if err := t.evict(p, req); err != nil {
 			return err
@@ -65,7 +64,7 @@ func (t *tx) bind(p *carav1.Project, req *carav1.ScheduleProjectRequest) error {
 		return notFound(api.KindNode, req.GetNodeRef())
 	}
 	if st.GetPhase() == api.PhaseScheduled { // no move for CheckMove, yet it would start a second copy
-		return api.Errorf(codes.Aborted, api.TitleConflict, "project %q is on node %s already", req.GetName(), st.GetNodeRef())
+		return api.Conflict("project %q is on node %s already", req.GetName(), st.GetNodeRef())
 	}
 	st.NodeRef, st.Epoch = req.GetNodeRef(), st.GetEpoch()+1
 	message := cmp.Or(req.GetMessage(), "assigned to "+req.GetNodeRef())
@@ -101,7 +100,7 @@ func (t *tx) explain(p *carav1.Project, req *carav1.ScheduleProjectRequest) erro
 	case api.PhaseScheduled, api.PhaseRunning:
 		c.Status = api.StatusTrue
 	default:
-		return api.Errorf(codes.Aborted, api.TitleConflict, "project %q is %s: the scheduler has nothing to say of it", req.GetName(), p.GetStatus().GetPhase())
+		return api.Conflict("project %q is %s: the scheduler has nothing to say of it", req.GetName(), p.GetStatus().GetPhase())
 	}
 	t.condition(p, c)
 	return nil

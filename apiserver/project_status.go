@@ -53,7 +53,7 @@ func mayReport(actor Actor, p *carav1.Project, req *carav1.UpdateProjectStatusRe
 	case st.GetNodeRef() == "":
 		return stale(api.TitleStaleEpoch, "project %q is assigned to no node", meta.GetName())
 	case actor.Node() != st.GetNodeRef():
-		return api.Errorf(codes.PermissionDenied, api.TitleForbidden, "project %q is assigned to node %s: %s may not report on it",
+		return api.Forbidden("project %q is assigned to node %s: %s may not report on it",
 			meta.GetName(), st.GetNodeRef(), actor.Name)
 	case req.GetObservedGeneration() > meta.GetGeneration():
 		return api.Invalid("the report", fieldError("observedGeneration", "is %d; project %q is at generation %d",

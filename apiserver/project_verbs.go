@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -47,8 +46,7 @@ func (s projectService) RetryProject(ctx context.Context, req *carav1.RetryProje
 			return nil
 		}
 		if phase := p.GetStatus().GetPhase(); phase != api.PhaseFailed {
-			return api.Errorf(codes.FailedPrecondition, api.TitleConflict,
-				"project %q is %s: only a Failed one is retried, and one whose update failed", req.GetName(), phase)
+			return api.BadState("project %q is %s: only a Failed one is retried, and one whose update failed", req.GetName(), phase)
 		}
 		t.leave(p, api.ReasonRetry, "waiting for the scheduler")
 		p.Status.Services = nil // who tries again wants what the tag leads to now
@@ -86,7 +84,7 @@ func (t *tx) restart(p *carav1.Project, services []string, reason api.Reason, me
 func (s projectService) RestartProject(ctx context.Context, req *carav1.RestartProjectRequest) (*carav1.Project, error) {
 	return s.editProject(ctx, req.GetName(), func(t *tx, p *carav1.Project) error {
 		if phase := p.GetStatus().GetPhase(); phase != api.PhaseRunning && phase != api.PhaseScheduled {
-			return api.Errorf(codes.FailedPrecondition, api.TitleConflict, "project %q is %s: there is nothing to restart", req.GetName(), phase)
+			return api.BadState("project %q is %s: there is nothing to restart", req.GetName(), phase)
 		}
 		for i, name := range req.GetServices() {
 			if !slices.ContainsFunc(p.GetSpec().GetServices(), func(svc *carav1.Service) bool { return svc.GetName() == name }) {
@@ -146,7 +144,7 @@ func mayExtend(p *carav1.Project, until time.Time) error {
 	declared := p.GetSpec().GetExpireAt()
 	switch {
 	case declared == nil:
-		return api.Errorf(codes.FailedPrecondition, api.TitleConflict, "project %q of %s has no expireAt: there is nothing to extend, it lives until git says otherwise",
+		return api.BadState("project %q of %s has no expireAt: there is nothing to extend, it lives until git says otherwise",
 			p.GetMetadata().GetName(), whence(p.GetMetadata().GetOwner(), p.GetMetadata().GetOrigin()))
 	case !until.After(declared.AsTime()):
 		return api.Invalid("the request", fieldError("until", "is %s, and git gives project %q until %s: name a later time, or change git",

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -184,11 +183,11 @@ func (l *lineReader) next(m proto.Message) error {
 		line = append(line, part...)
 		switch {
 		case len(line) > maxStreamLine:
-			return api.Errorf(codes.InvalidArgument, api.TitleInvalid, "a line of the request is larger than %s", sizeText(maxStreamLine))
+			return api.BadRequest("a line of the request is larger than %s", sizeText(maxStreamLine))
 		case errors.Is(err, bufio.ErrBufferFull):
 			continue
 		case err != nil && !errors.Is(err, io.EOF):
-			return api.Errorf(codes.InvalidArgument, api.TitleInvalid, "read the request's body: %v", err)
+			return api.BadRequest("read the request's body: %v", err)
 		}
 		if blank := len(bytes.TrimSpace(line)) == 0; blank && err != nil {
 			return io.EOF
@@ -197,7 +196,7 @@ func (l *lineReader) next(m proto.Message) error {
 			continue
 		}
 		if err := protojson.Unmarshal(line, m); err != nil {
-			return api.Errorf(codes.InvalidArgument, api.TitleInvalid, "a line of the request: %s", strings.TrimPrefix(err.Error(), "proto:"))
+			return api.BadRequest("a line of the request: %s", strings.TrimPrefix(err.Error(), "proto:"))
 		}
 		return nil
 	}

@@ -24,7 +24,7 @@ func (s secretService) CreateSecret(ctx context.Context, req *carav1.CreateSecre
 	err := s.transact(ctx, func(t *tx) (err error) {
 		name := req.GetSecret().GetMetadata().GetName()
 		if _, exists := read[*carav1.Secret](t, name); exists {
-			return api.Errorf(codes.AlreadyExists, api.TitleAlreadyExists, "secret %q already exists", name)
+			return api.AlreadyExists("secret %q already exists", name)
 		}
 		_, out, err = t.declareSecret(req.GetSecret())
 		return err
@@ -167,7 +167,7 @@ func (s *Server) secretValue(stored *carav1.Secret, key string) ([]byte, error) 
 	case s.cfg.Identity == nil:
 		return nil, errNoIdentity()
 	case !ok:
-		return nil, api.Errorf(codes.NotFound, api.TitleNotFound, "secret %q has no key %q", name, key)
+		return nil, api.NotFound("secret %q has no key %q", name, key)
 	}
 	value, err := s.cfg.Identity.Vault().Open(sealName(name, key), sealed)
 	if err != nil {
@@ -199,7 +199,7 @@ func (s sourceService) GetSourceSecret(_ context.Context, req *carav1.GetSourceS
 	}
 	secret, ok := lookup[*carav1.Secret](s.cache, ref)
 	if !ok {
-		return nil, api.Errorf(codes.NotFound, api.TitleNotFound, "source %q names secret %q in spec.git.secretRef, which does not exist: create it",
+		return nil, api.NotFound("source %q names secret %q in spec.git.secretRef, which does not exist: create it",
 			req.GetName(), ref)
 	}
 	out.Git = make(map[string][]byte, len(secret.GetData()))

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 
 	"github.com/caravanserai/cara/api"
 )
@@ -147,7 +146,7 @@ func (s *Server) network(ctx context.Context) (Actor, error) {
 		return Actor{}, err
 	}
 	if actor.system() || strings.HasPrefix(actor.Name, api.PrefixSystem) {
-		return Actor{}, api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated, "the loops of the server do not call over the network")
+		return Actor{}, api.Unauthenticated("the loops of the server do not call over the network")
 	}
 	return actor, nil
 }

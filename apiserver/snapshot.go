@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -65,7 +64,7 @@ func collect(stream carav1.SourceService_PublishSnapshotServer) (*published, err
 		in.absent = append(in.absent, msg.GetAbsent()...)
 		size += proto.Size(msg)
 		if size > maxSnapshotBytes || len(in.upserts)+len(in.absent) > maxSnapshotClaims {
-			return nil, api.Errorf(codes.ResourceExhausted, api.TitleTooLarge, "a snapshot may have %d claims and %d MiB: this one has more",
+			return nil, api.TooLarge("a snapshot may have %d claims and %d MiB: this one has more",
 				maxSnapshotClaims, maxSnapshotBytes>>20)
 		}
 	}
@@ -92,7 +91,7 @@ func (t *tx) publish(in *published) (*carav1.Source, error) {
 	}
 	have := old.GetStatus().GetSnapshot().GetSequence()
 	if in.head.GetSequence() != have+1 {
-		return nil, api.Errorf(codes.Aborted, api.TitleConflict, "source %q has snapshot %d: the next is %d, not %d",
+		return nil, api.Conflict("source %q has snapshot %d: the next is %d, not %d",
 			in.source, have, have+1, in.head.GetSequence())
 	}
 	for _, spec := range in.upserts {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -18,7 +17,7 @@ func (s sourceService) CreateSource(ctx context.Context, req *carav1.CreateSourc
 	err := s.transact(ctx, func(t *tx) (err error) {
 		name := req.GetSource().GetMetadata().GetName()
 		if _, exists := read[*carav1.Source](t, name); exists {
-			return api.Errorf(codes.AlreadyExists, api.TitleAlreadyExists, "source %q already exists", name)
+			return api.AlreadyExists("source %q already exists", name)
 		}
 		_, out, err = t.declareSource(req.GetSource())
 		return err
@@ -104,7 +103,7 @@ func notDeleted(src *carav1.Source) error {
 	if src.GetMetadata().GetDeletionTimestamp() == nil {
 		return nil
 	}
-	return api.Errorf(codes.Aborted, api.TitleTerminating, "%s is being deleted: try again when it is gone", describe(src))
+	return api.Terminating("%s is being deleted: try again when it is gone", describe(src))
 }
 
 // GetSource returns one source.
@@ -157,7 +156,7 @@ func (s sourceService) RemoveSource(ctx context.Context, req *carav1.DeleteReque
 			return err
 		}
 		if src.GetMetadata().GetDeletionTimestamp() == nil {
-			return api.Errorf(codes.FailedPrecondition, api.TitleConflict, "%s is not being deleted", describe(src))
+			return api.BadState("%s is not being deleted", describe(src))
 		}
 		if err := t.orphan(src); err != nil {
 			return err
@@ -182,7 +181,7 @@ func (t *tx) orphan(src *carav1.Source) error {
 	orphans := 0
 	names := t.seen.projectsOfOwner(owner)
 	if len(names) > 0 && src.GetSpec().GetOnDelete() == api.OnDeleteDelete {
-		return api.Errorf(codes.FailedPrecondition, api.TitleConflict, "%s still owns %d projects, which go before it", describe(src), len(names))
+		return api.BadState("%s still owns %d projects, which go before it", describe(src), len(names))
 	}
 	for _, name := range names {
 		old, ok := read[*carav1.Project](t, name)

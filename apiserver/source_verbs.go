@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"strings"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
@@ -45,8 +44,7 @@ func (s sourceService) ReconcileSource(ctx context.Context, req *carav1.GetReque
 	token := ""
 	src, err := s.editSource(ctx, req.GetName(), func(_ *tx, src *carav1.Source) error {
 		if src.GetSpec().GetSuspend() {
-			return api.Errorf(codes.FailedPrecondition, api.TitleConflict,
-				"source %q is suspended: resume it first (caractrl resume %s)", req.GetName(), req.GetName())
+			return api.BadState("source %q is suspended: resume it first (caractrl resume %s)", req.GetName(), req.GetName())
 		}
 		token = requestToken(src.GetStatus().GetRequestedToken())
 		src.Status.RequestedToken = token
@@ -96,8 +94,7 @@ func (s sourceService) ConfirmSource(ctx context.Context, req *carav1.ConfirmSou
 	return s.editSource(ctx, req.GetName(), func(t *tx, src *carav1.Source) error {
 		have := src.GetStatus().GetSnapshot().GetRevision()
 		if have == "" || !strings.HasPrefix(have, req.GetRevision()) {
-			return api.Errorf(codes.FailedPrecondition, api.TitleConflict,
-				"source %q is at revision %q, not at %q: look at what would be pruned there, then confirm that one", req.GetName(), have, req.GetRevision())
+			return api.BadState("source %q is at revision %q, not at %q: look at what would be pruned there, then confirm that one", req.GetName(), have, req.GetRevision())
 		}
 		if src.GetStatus().GetConfirmedRevision() != have {
 			src.Status.ConfirmedRevision = have

@@ -132,7 +132,7 @@ func (s *Server) placed(name, forWhat string) (*carav1.Project, error) {
 		return nil, notFound(api.KindProject, name)
 	}
 	if p.GetStatus().GetNodeRef() == "" {
-		return nil, api.Errorf(codes.FailedPrecondition, api.TitleConflict, "project %q is %s and on no node: there %s",
+		return nil, api.BadState("project %q is %s and on no node: there %s",
 			name, p.GetStatus().GetPhase(), forWhat)
 	}
 	return p, nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -34,7 +33,7 @@ func (s tokenService) CreateToken(ctx context.Context, req *carav1.CreateTokenRe
 	var out *carav1.Token
 	err := s.transact(ctx, func(t *tx) error {
 		if _, exists := read[*carav1.Token](t, name); exists {
-			return api.Errorf(codes.AlreadyExists, api.TitleAlreadyExists, "token %q already exists: revoke it first, or choose another name", name)
+			return api.AlreadyExists("token %q already exists: revoke it first, or choose another name", name)
 		}
 		out = t.putToken(name, secret, in)
 		return nil
@@ -136,8 +135,7 @@ func (s tokenService) DeleteToken(ctx context.Context, req *carav1.DeleteRequest
 			return err
 		}
 		if token.GetRole() == api.RoleAdmin && token.GetExpireAt() == nil && !t.otherAdmin(req.GetName()) {
-			return api.Errorf(codes.FailedPrecondition, api.TitleConflict,
-				"token %q is the last of an administrator that does not expire: create another one first", req.GetName())
+			return api.BadState("token %q is the last of an administrator that does not expire: create another one first", req.GetName())
 		}
 		t.remove(api.KindToken, req.GetName())
 		return nil

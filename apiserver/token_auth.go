@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"time"
 
-	"google.golang.org/grpc/codes"
 	tlsinfo "google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
@@ -28,14 +27,14 @@ type tokens struct{ *Server }
 func (s tokens) Authenticate(ctx context.Context) (Actor, error) {
 	if values := metadata.ValueFromIncomingContext(ctx, "authorization"); len(values) > 0 {
 		if len(values) > 1 {
-			return Actor{}, api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated, "there is more than one Authorization header: send one")
+			return Actor{}, api.Unauthenticated("there is more than one Authorization header: send one")
 		}
 		return s.bearer(values[0])
 	}
 	cert, ok, err := s.cfg.Identity.PeerNode(peerTLS(ctx))
 	switch {
 	case err != nil:
-		return Actor{}, api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated, "%v", err)
+		return Actor{}, api.Unauthenticated("%v", err)
 	case !ok:
 		return Actor{}, nil
 	case !s.accepted(cert):
@@ -47,19 +46,19 @@ func (s tokens) Authenticate(ctx context.Context) (Actor, error) {
 func (s tokens) bearer(header string) (Actor, error) {
 	id, secret, err := identity.ParseBearer(header)
 	if err != nil {
-		return Actor{}, api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated, "%v", err)
+		return Actor{}, api.Unauthenticated("%v", err)
 	}
 	token, ok := lookup[*carav1.Token](s.cache, id)
 	if !ok || !identity.SecretMatches(token.GetSecretHash(), secret) {
-		return Actor{}, api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated, "the token is not valid here: it was revoked, or is of another cluster")
+		return Actor{}, api.Unauthenticated("the token is not valid here: it was revoked, or is of another cluster")
 	}
 	if at := token.GetExpireAt(); at != nil && !at.AsTime().After(s.cfg.Now()) {
-		return Actor{}, api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated, "token %q ended at %s: ask an administrator for another one",
+		return Actor{}, api.Unauthenticated("token %q ended at %s: ask an administrator for another one",
 			id, at.AsTime().UTC().Format(time.RFC3339))
 	}
 	role, ok := tokenRoles[token.GetRole()]
 	if !ok {
-		return Actor{}, api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated, "token %q is for agents to join with, not for calls", id)
+		return Actor{}, api.Unauthenticated("token %q is for agents to join with, not for calls", id)
 	}
 	actor := Actor{Name: api.PrefixUser + id, Role: role, NamePrefix: token.GetNamePrefix(), Hosts: token.GetHosts(), Token: id}
 	if at := token.GetExpireAt(); at != nil {

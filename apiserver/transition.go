@@ -1,7 +1,6 @@
 package apiserver
 
 import (
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -15,7 +14,7 @@ func (t *tx) move(p *carav1.Project, to api.Phase, by api.Role, reason api.Reaso
 	st := p.GetStatus()
 	from := api.Phase(st.GetPhase())
 	if err := api.CheckMove(from, to, by); err != nil {
-		return api.Errorf(codes.Aborted, api.TitleConflict, "project %q: %v", p.GetMetadata().GetName(), err)
+		return api.Conflict("project %q: %v", p.GetMetadata().GetName(), err)
 	}
 	if from == to {
 		return nil
@@ -172,5 +171,5 @@ func sameContainers(a, b *carav1.ProjectSpec) bool {
 }
 
 func errTerminating(p *carav1.Project) error {
-	return api.Errorf(codes.Aborted, api.TitleTerminating, "project %q is being deleted: try again when it is gone", p.GetMetadata().GetName())
+	return api.Terminating("project %q is being deleted: try again when it is gone", p.GetMetadata().GetName())
 }

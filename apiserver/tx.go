@@ -5,7 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
@@ -54,7 +53,7 @@ func (s *Server) transact(ctx context.Context, change func(*tx) error) error {
 			return err
 		}
 	}
-	return api.Errorf(codes.Aborted, api.TitleConflict, "the object changes too fast: %d attempts met a newer state each, try again", maxAttempts)
+	return api.Conflict("the object changes too fast: %d attempts met a newer state each, try again", maxAttempts)
 }
 
 // awaitNewer waits for the change that was in the way of a commit: it has a newer revision than everything that was
@@ -157,8 +156,8 @@ func storeError(err error) error {
 	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
 	case errors.Is(err, store.ErrInvalid):
-		return api.Errorf(codes.InvalidArgument, api.TitleInvalid, "%v", err)
+		return api.BadRequest("%v", err)
 	default:
-		return api.Errorf(codes.Unavailable, api.TitleUnavailable, "the store does not take writes: %v", err)
+		return api.Unavailable("the store does not take writes: %v", err)
 	}
 }

@@ -3,7 +3,6 @@ package apiserver
 import (
 	"fmt"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
@@ -34,7 +33,7 @@ func (s *Server) validate(req proto.Message) error {
 // validateObject checks one whole object.
 func validateObject(m proto.Message) error {
 	if m == nil || !m.ProtoReflect().IsValid() {
-		return api.Errorf(codes.InvalidArgument, api.TitleInvalid, "the request has no object")
+		return api.BadRequest("the request has no object")
 	}
 	if fields := api.Validate(m); len(fields) > 0 {
 		return api.Invalid(describe(m), fields)
@@ -55,18 +54,18 @@ func lowerKind(kind string) string {
 }
 
 func notFound(kind, name string) error {
-	return api.Errorf(codes.NotFound, api.TitleNotFound, "%s %q not found", lowerKind(kind), name)
+	return api.NotFound("%s %q not found", lowerKind(kind), name)
 }
 
 // mustBe says whether the object is the one that the caller means: its uid and its resourceVersion, where given.
 func mustBe(m proto.Message, uid, resourceVersion string) error {
 	meta := api.Meta(m)
 	if uid != "" && uid != meta.GetUid() {
-		return api.Errorf(codes.Aborted, api.TitleConflict, "%s has uid %s, not %s: it was deleted and created again",
+		return api.Conflict("%s has uid %s, not %s: it was deleted and created again",
 			describe(m), meta.GetUid(), uid)
 	}
 	if resourceVersion != "" && resourceVersion != meta.GetResourceVersion() {
-		return api.Errorf(codes.Aborted, api.TitleConflict, "%s is at resourceVersion %s, not %s: read it again and redo the change",
+		return api.Conflict("%s is at resourceVersion %s, not %s: read it again and redo the change",
 			describe(m), meta.GetResourceVersion(), resourceVersion)
 	}
 	return nil

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/fullstorydev/grpchan/inprocgrpc"
-	"google.golang.org/grpc/codes"
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -60,7 +59,7 @@ func visitOf(ctx context.Context) *visit {
 func visitor(ctx context.Context) (Actor, error) {
 	v := visitOf(ctx)
 	if v == nil {
-		return Actor{}, api.Errorf(codes.Internal, api.TitleInternal, "this call did not come through the server's door")
+		return Actor{}, api.Internal("this call did not come through the server's door")
 	}
 	return v.actor, nil
 }
@@ -126,8 +125,7 @@ func (s *visits) enter(v *visit, limit int) error {
 		s.open, s.callers = map[*visit]bool{}, map[string]int{}
 	}
 	if s.callers[v.actor.Name] >= limit {
-		return api.Errorf(codes.ResourceExhausted, api.TitleTooMany,
-			"%s has %d calls open, which is the most for one caller: close some, or try again later", v.actor.Name, limit)
+		return api.TooMany("%s has %d calls open, which is the most for one caller: close some, or try again later", v.actor.Name, limit)
 	}
 	s.open[v] = true
 	s.callers[v.actor.Name]++
@@ -227,7 +225,7 @@ func (v *visit) stillValid() error {
 		return err
 	}
 	if actor.Name != v.actor.Name || actor.Role != v.actor.Role {
-		return api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated, "the token of %s was changed during the call: call again", v.actor.Name)
+		return api.Unauthenticated("the token of %s was changed during the call: call again", v.actor.Name)
 	}
 	return nil
 }

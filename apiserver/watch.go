@@ -5,7 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
@@ -141,11 +140,11 @@ func (s *Server) followLog(ctx context.Context, at int64, commit func(transactio
 }
 
 func errGone(at int64) error {
-	return api.Errorf(codes.OutOfRange, api.TitleGone, "revision %d is not in the log of changes: list again and watch from there", at)
+	return api.Gone("revision %d is not in the log of changes: list again and watch from there", at)
 }
 
 func errDraining() error {
-	return api.Errorf(codes.Unavailable, api.TitleUnavailable, "the server is shutting down: connect again")
+	return api.Unavailable("the server is shutting down: connect again")
 }
 
 // after returns the next transactions after rev, and what to wait for where there are none; ok is false where they are

@@ -17,7 +17,6 @@ import (
 	"time"
 	"unicode"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
@@ -116,8 +115,7 @@ func (s *Server) deliver(w http.ResponseWriter, r *http.Request) (*carav1.Delive
 		if left, ok := s.anonymous.take(s.cfg.Now()); ok {
 			s.cfg.Logger.Info("delivery refused", "source", bounded(name, maxAuditName), "client", clientAddr(r.Context()), "reason", why, "left_out", left)
 		}
-		return api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated,
-			"the delivery is not signed with the secret of a source of this name: compare the source's name, provider and secret with those of the webhook")
+		return api.Unauthenticated("the delivery is not signed with the secret of a source of this name: compare the source's name, provider and secret with those of the webhook")
 	}
 	if !signed(r.Header) {
 		return nil, refuse("there is no signature")
@@ -181,17 +179,17 @@ func (s *Server) readDelivery(w http.ResponseWriter, r *http.Request) ([]byte, e
 		from = v.from
 	}
 	if err := s.hints.reading.take(ctx, from); err != nil {
-		return nil, api.Errorf(codes.Unavailable, api.TitleUnavailable, "too many deliveries are being read: send it again later")
+		return nil, api.Unavailable("too many deliveries are being read: send it again later")
 	}
 	defer s.hints.reading.done(from)
 	conn, until := http.NewResponseController(w), time.Now().Add(webhookTimeout)
 	if err := errors.Join(conn.SetReadDeadline(until), conn.SetWriteDeadline(until.Add(webhookTimeout))); err != nil {
-		return nil, api.Errorf(codes.Internal, api.TitleInternal, "bound the time to read the delivery: %v", err)
+		return nil, api.Internal("bound the time to read the delivery: %v", err)
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxWebhook))
 	var over *http.MaxBytesError
 	if err != nil && !errors.As(err, &over) {
-		return nil, api.Errorf(codes.InvalidArgument, api.TitleInvalid, "read the delivery: %v", err)
+		return nil, api.BadRequest("read the delivery: %v", err)
 	}
 	return body, err
 }
@@ -219,11 +217,11 @@ func (s *Server) webhookSecret(source *carav1.Source) ([]byte, error) {
 	ref := source.GetSpec().GetWebhook().GetSecretRef()
 	secret, ok := lookup[*carav1.Secret](s.cache, ref)
 	if !ok {
-		return nil, api.Errorf(codes.FailedPrecondition, api.TitleConflict, "secret %q of spec.webhook.secretRef does not exist: create it", ref)
+		return nil, api.BadState("secret %q of spec.webhook.secretRef does not exist: create it", ref)
 	}
 	value, err := s.secretValue(secret, webhookKey)
 	if err == nil && len(value) == 0 {
-		err = api.Errorf(codes.FailedPrecondition, api.TitleConflict, "secret %q has nothing under the key %q: set it", ref, webhookKey)
+		err = api.BadState("secret %q has nothing under the key %q: set it", ref, webhookKey)
 	}
 	return value, err
 }

@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
@@ -107,6 +106,6 @@ func (byName) Authenticate(ctx context.Context) (apiserver.Actor, error) {
 	case name == "admin":
 		return apiserver.Actor{Name: "user/admin", Role: api.RoleAdmin}, nil
 	default:
-		return apiserver.Actor{}, api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated, "nobody is called %q", name)
+		return apiserver.Actor{}, api.Unauthenticated("nobody is called %q", name)
 	}
 }

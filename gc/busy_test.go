@@ -9,7 +9,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
@@ -24,15 +23,15 @@ func TestCollectorIsNeverBusy(t *testing.T) {
 		asked  = 300 + 60*20 + 10 // one key that is asked for all the time: see the budget of a loop.Queue
 		failed = 300/20 + 60 + 5  // one key that is asked for all the time and fails
 	)
-	refused := api.Errorf(codes.Unavailable, api.TitleUnavailable, "no")
+	refused := api.Unavailable("no")
 	for name, tt := range map[string]struct {
 		err   error
 		touch bool // each write changes the objects, so that the watch asks for one more
 		most  int  // calls of one method in ten minutes, or in one where touch is set
 	}{
 		"refused":                      {err: refused, most: looks},
-		"conflict":                     {err: api.Errorf(codes.Aborted, api.TitleConflict, "no"), most: looks},
-		"not found":                    {err: api.Errorf(codes.NotFound, api.TitleNotFound, "no"), most: looks},
+		"conflict":                     {err: api.Conflict("no"), most: looks},
+		"not found":                    {err: api.NotFound("no"), most: looks},
 		"without effect":               {most: looks},
 		"without effect, but a change": {touch: true, most: asked},
 		"refused, and it has a change": {err: refused, touch: true, most: failed},

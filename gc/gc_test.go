@@ -12,7 +12,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -175,7 +174,7 @@ func (s *server) DeleteProject(_ context.Context, req *carav1.DeleteProjectReque
 	err := s.Update(func(tx *fakecluster.Tx) error {
 		p := fakecluster.Get[*carav1.Project](tx, req.Name)
 		if p == nil || p.Metadata.Uid != req.Uid {
-			return api.Errorf(codes.NotFound, api.TitleNotFound, "no project %s", req.Name)
+			return api.NotFound("no project %s", req.Name)
 		}
 		p.Status.Phase, p.Status.DeletionReason = api.PhaseTerminating, req.Reason
 		tx.Put(p)
@@ -191,7 +190,7 @@ func (s *server) NoticeExpiry(_ context.Context, req *carav1.RemoveProjectReques
 	err := s.Update(func(tx *fakecluster.Tx) error {
 		p := fakecluster.Get[*carav1.Project](tx, req.Name)
 		if p == nil || p.Metadata.Uid != req.Uid {
-			return api.Errorf(codes.NotFound, api.TitleNotFound, "no project %s", req.Name)
+			return api.NotFound("no project %s", req.Name)
 		}
 		noticed(p)
 		tx.Put(p)
@@ -294,7 +293,7 @@ func TestAnExtensionHoldsTheExpiryBack(t *testing.T) {
 
 func TestExpiryPassesWhileTheProcessIsDown(t *testing.T) {
 	run(t, func(t *testing.T, s *server, restart func()) {
-		s.Refuse("DeleteProject", api.Errorf(codes.Unavailable, api.TitleUnavailable, "away"))
+		s.Refuse("DeleteProject", api.Unavailable("away"))
 		s.Put(project("pr", api.PhaseRunning, expiring(s.start.Add(time.Second))))
 		pass(time.Minute)
 		s.Refuse("DeleteProject", nil)
@@ -310,7 +309,7 @@ func TestExpiryPassesWhileTheProcessIsDown(t *testing.T) {
 
 func TestAFailureIsRetried(t *testing.T) {
 	run(t, func(t *testing.T, s *server, _ func()) {
-		s.Refuse("DeleteProject", api.Errorf(codes.Unavailable, api.TitleUnavailable, "away"))
+		s.Refuse("DeleteProject", api.Unavailable("away"))
 		s.Put(project("pr", api.PhaseRunning, noticed, expiring(s.start.Add(time.Second))))
 		pass(10 * time.Second)
 		s.Refuse("DeleteProject", nil)

@@ -7,8 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc/codes"
-
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/fakecluster"
@@ -41,7 +39,7 @@ func TestAnotherExpiryIsSaidAgain(t *testing.T) {
 
 func TestANoticeIsGivenAfterARestartThatSleptThroughItsTime(t *testing.T) {
 	run(t, func(t *testing.T, s *server, restart func()) {
-		s.Refuse("NoticeExpiry", api.Errorf(codes.Unavailable, api.TitleUnavailable, "away"))
+		s.Refuse("NoticeExpiry", api.Unavailable("away"))
 		s.Put(project("pr", api.PhaseRunning, born(s.start), expiring(s.start.Add(time.Hour))))
 		pass(50 * time.Minute)
 		s.Refuse("NoticeExpiry", nil)
@@ -54,7 +52,7 @@ func TestANoticeIsGivenAfterARestartThatSleptThroughItsTime(t *testing.T) {
 
 func TestANoticeThatCannotBeGivenHoldsUpNoEnd(t *testing.T) {
 	run(t, func(t *testing.T, s *server, _ func()) {
-		s.Refuse("NoticeExpiry", api.Errorf(codes.Unavailable, api.TitleUnavailable, "away"))
+		s.Refuse("NoticeExpiry", api.Unavailable("away"))
 		s.Put(project("pr", api.PhaseRunning, born(s.start), expiring(s.start.Add(time.Hour))))
 		pass(2 * time.Hour)
 		want(t, s, "1h0m0s delete(Expired) pr")
@@ -122,7 +120,7 @@ func TestRandomStepsNeverEarlyNeverLost(t *testing.T) {
 				case 1:
 					restart()
 				case 2:
-					s.Refuse("DeleteProject", api.Errorf(codes.Unavailable, api.TitleUnavailable, "away"))
+					s.Refuse("DeleteProject", api.Unavailable("away"))
 				case 3:
 					s.Refuse("DeleteProject", nil)
 				}

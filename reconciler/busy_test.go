@@ -9,8 +9,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"google.golang.org/grpc/codes"
-
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/fakecluster"
@@ -23,14 +21,14 @@ func TestReconcilerIsNeverBusy(t *testing.T) {
 		asked     = 300 + 60*20 + 10 // one key that is asked for all the time: see the budget of a loop.Queue
 		failed    = 300/20 + 60 + 5  // one key that is asked for all the time and fails
 	)
-	refused := api.Errorf(codes.Unavailable, api.TitleUnavailable, "no")
+	refused := api.Unavailable("no")
 	for name, tt := range map[string]struct {
 		err   error
 		touch bool // each write changes the source, so that the watch asks for one more
 		most  int  // calls of one method in ten minutes, or in one where touch is set
 	}{
 		"refused":                      {err: refused, most: backedOff},
-		"conflict":                     {err: api.Errorf(codes.Aborted, api.TitleConflict, "no"), most: backedOff},
+		"conflict":                     {err: api.Conflict("no"), most: backedOff},
 		"without effect":               {most: backedOff},
 		"without effect, but a change": {touch: true, most: asked},
 		"refused, and it has a change": {err: refused, touch: true, most: failed},

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -146,7 +145,7 @@ func TestPruneAndItsGate(t *testing.T) {
 func TestFailedDeleteIsKeptAndRetried(t *testing.T) {
 	run(t, func(t *testing.T, c *cluster) {
 		c.push("rev-1", claim("web", "a:1"), claim("old", "a:1"))
-		c.Refuse("DeleteProject", api.Errorf(codes.Unavailable, api.TitleUnavailable, "the store is full"))
+		c.Refuse("DeleteProject", api.Unavailable("the store is full"))
 		c.push("rev-2", claim("web", "a:1"))
 		c.wantStates("platform/old PruneBlocked", "platform/web Applied")
 		c.wantCondition("platform", api.CondReady, api.StatusFalse, "the store is full")
@@ -160,7 +159,7 @@ func TestFailedDeleteIsKeptAndRetried(t *testing.T) {
 
 func TestInventoryIsWrittenBeforeItIsPruned(t *testing.T) {
 	run(t, func(t *testing.T, c *cluster) {
-		c.Refuse("UpdateClaims", api.Errorf(codes.Unavailable, api.TitleUnavailable, "power is out"))
+		c.Refuse("UpdateClaims", api.Unavailable("power is out"))
 		c.push("rev-1", claim("web", "a:1"), claim("stays", "a:1"))
 		c.stop()
 		c.Refuse("UpdateClaims", nil)
@@ -374,7 +373,7 @@ func TestDeletedByHandIsMadeAnew(t *testing.T) {
 
 func TestApplyOutageIsRetried(t *testing.T) {
 	run(t, func(t *testing.T, c *cluster) {
-		c.Refuse("Apply", api.Errorf(codes.Unavailable, api.TitleUnavailable, "the store is away"))
+		c.Refuse("Apply", api.Unavailable("the store is away"))
 		c.push("rev-1", claim("web", "a:1"))
 		c.wantProjects()
 		c.wantCondition("platform", api.CondReady, api.StatusFalse, "the store is away")

@@ -9,7 +9,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
@@ -189,7 +188,7 @@ func (h *history) steps() map[string]func() {
 		},
 		"unreachable": func() { h.reach(source, h.one(api.StatusTrue, api.StatusFalse)) },
 		"outage": func() {
-			h.Refuse(h.one("Apply", "DeleteProject", "UpdateClaims", "UpdateSourceStatus"), api.Errorf(codes.Unavailable, api.TitleUnavailable, "away"))
+			h.Refuse(h.one("Apply", "DeleteProject", "UpdateClaims", "UpdateSourceStatus"), api.Unavailable("away"))
 		},
 		"repair":  h.repair,
 		"restart": func() { h.stop(); h.start() },

@@ -72,7 +72,7 @@ func (s *server) Apply(_ context.Context, req *carav1.ApplyRequest) (*carav1.App
 	resp := &carav1.ApplyResponse{}
 	for _, o := range req.Objects {
 		if api.Unwrap(o).(*carav1.Project).Metadata.Name == s.poisoned() {
-			return nil, api.Errorf(codes.ResourceExhausted, api.TitleTooMany, "the message is too large")
+			return nil, api.TooMany("the message is too large")
 		}
 	}
 	for _, o := range req.Objects {
@@ -106,7 +106,7 @@ func (s *server) applyOne(req *carav1.ApplyRequest, p *carav1.Project, res *cara
 	defer s.mu.Unlock()
 	name, owner := p.Metadata.Name, "source/"+req.Source
 	if why := s.refused[name]; why != "" {
-		return api.Errorf(codes.InvalidArgument, api.TitleInvalid, "%s", why)
+		return api.BadRequest("%s", why)
 	}
 	var next *carav1.Project
 	err := s.Update(func(tx *fakecluster.Tx) error {
@@ -120,7 +120,7 @@ func (s *server) applyOne(req *carav1.ApplyRequest, p *carav1.Project, res *cara
 			return api.Errorf(codes.Aborted, "Terminating", "%s is being deleted", name)
 		case old.Metadata.Owner == owner, old.Metadata.Owner != "" && slices.Contains(req.HandOver, old.Metadata.Owner):
 		case strings.HasPrefix(old.Metadata.Owner, "source/"):
-			return api.Errorf(codes.FailedPrecondition, api.TitleOwned, "%s belongs to %s", name, old.Metadata.Owner)
+			return api.Owned("%s belongs to %s", name, old.Metadata.Owner)
 		case req.Adopt == api.AdoptAlways, old.Metadata.Owner == "" && req.Adopt == api.AdoptIfUnowned:
 		default:
 			return api.Errorf(codes.FailedPrecondition, api.ClaimAdoptionRequired, "%s belongs to %s", name, old.Metadata.Owner)
@@ -153,11 +153,11 @@ func (s *server) DeleteProject(_ context.Context, req *carav1.DeleteProjectReque
 		p := fakecluster.Get[*carav1.Project](tx, req.Name)
 		switch {
 		case req.Uid == "" || req.Owner == "": // both are what keeps a loop from deleting another project of that name
-			return api.Errorf(codes.InvalidArgument, api.TitleInvalid, "project %s is deleted without its uid or its owner", req.Name)
+			return api.BadRequest("project %s is deleted without its uid or its owner", req.Name)
 		case p == nil:
-			return api.Errorf(codes.NotFound, api.TitleNotFound, "project %s is not there", req.Name)
+			return api.NotFound("project %s is not there", req.Name)
 		case req.Uid != "" && p.Metadata.Uid != req.Uid, req.Owner != "" && p.Metadata.Owner != req.Owner:
-			return api.Errorf(codes.Aborted, api.TitleConflict, "project %s is another one, of %s", req.Name, p.Metadata.Owner)
+			return api.Conflict("project %s is another one, of %s", req.Name, p.Metadata.Owner)
 		}
 		if crime := forbidden(tx, p, req, s.now()); crime != "" {
 			s.crimes = append(s.crimes, crime)
@@ -197,7 +197,7 @@ func (s *server) finish(expire ...string) {
 
 func (s *server) OverrideProject(_ context.Context, req *carav1.OverrideProjectRequest) (*carav1.Override, error) {
 	if !req.Clear {
-		return nil, api.Errorf(codes.InvalidArgument, api.TitleInvalid, "only clear")
+		return nil, api.BadRequest("only clear")
 	}
 	s.Delete(api.KindOverride, req.Name)
 	return &carav1.Override{}, nil
@@ -210,9 +210,9 @@ func (s *server) UpdateClaims(_ context.Context, req *carav1.UpdateClaimsRequest
 			c := fakecluster.Get[*carav1.Claim](tx, req.Source+"/"+u.Project)
 			switch {
 			case c == nil:
-				return api.Errorf(codes.NotFound, api.TitleNotFound, "no claim %s", u.Project)
+				return api.NotFound("no claim %s", u.Project)
 			case u.Remove && c.Spec.Present:
-				return api.Errorf(codes.Aborted, api.TitleConflict, "claim %s is present again", u.Project)
+				return api.Conflict("claim %s is present again", u.Project)
 			}
 			c.Status = u.Status
 			puts = append(puts, c)
@@ -233,7 +233,7 @@ func (s *server) UpdateSourceStatus(_ context.Context, req *carav1.UpdateSourceS
 	err := s.Update(func(tx *fakecluster.Tx) error {
 		src = fakecluster.Get[*carav1.Source](tx, req.Name)
 		if src == nil || src.Metadata.Uid != req.Uid {
-			return api.Errorf(codes.NotFound, api.TitleNotFound, "no source %s", req.Name)
+			return api.NotFound("no source %s", req.Name)
 		}
 		st := src.Status
 		for _, c := range req.Conditions {
@@ -266,12 +266,12 @@ func (s *server) RemoveSource(_ context.Context, req *carav1.DeleteRequest) (*em
 	return &emptypb.Empty{}, s.Update(func(tx *fakecluster.Tx) error {
 		src := fakecluster.Get[*carav1.Source](tx, req.Name)
 		if src == nil || src.Metadata.Uid != req.Uid || src.Metadata.DeletionTimestamp == nil {
-			return api.Errorf(codes.Aborted, api.TitleConflict, "source %s is not being deleted", req.Name)
+			return api.Conflict("source %s is not being deleted", req.Name)
 		}
 		for _, p := range fakecluster.AllIn[*carav1.Project](tx) {
 			if p.Metadata.Owner == "source/"+req.Name {
 				if src.Spec.OnDelete == api.OnDeleteDelete {
-					return api.Errorf(codes.FailedPrecondition, api.TitleConflict, "source %s still owns %s", req.Name, p.Metadata.Name)
+					return api.BadState("source %s still owns %s", req.Name, p.Metadata.Name)
 				}
 				p.Metadata.Owner = ""
 				tx.Put(p)

@@ -7,8 +7,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"google.golang.org/grpc/codes"
-
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/fakecluster"
@@ -28,12 +26,12 @@ func TestSchedulerIsNeverBusy(t *testing.T) {
 		touch bool // each write changes the project, so that the watch asks for one more
 		most  int  // calls of one method in ten minutes, or in one where touch is set
 	}{
-		"refused":                       {err: api.Errorf(codes.Unavailable, api.TitleUnavailable, "no"), most: backedOff},
-		"conflict":                      {err: api.Errorf(codes.Aborted, api.TitleConflict, "no"), most: 130},
+		"refused":                       {err: api.Unavailable("no"), most: backedOff},
+		"conflict":                      {err: api.Conflict("no"), most: 130},
 		"without effect":                {most: 60},
 		"without effect, but a change":  {touch: true, most: backedOff + asked},
-		"refused, and it has a change":  {err: api.Errorf(codes.Unavailable, api.TitleUnavailable, "no"), touch: true, most: backedOff + failed},
-		"conflict, and it has a change": {err: api.Errorf(codes.Aborted, api.TitleConflict, "no"), touch: true, most: backedOff + asked},
+		"refused, and it has a change":  {err: api.Unavailable("no"), touch: true, most: backedOff + failed},
+		"conflict, and it has a change": {err: api.Conflict("no"), touch: true, most: backedOff + asked},
 	} {
 		t.Run(name, func(t *testing.T) {
 			length := 10 * time.Minute

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -126,7 +125,7 @@ func (w *world) Invoke(_ context.Context, method string, args, reply any, _ ...g
 func (w *world) node(name string) (*carav1.Node, error) {
 	n, ok := w.nodes[name]
 	if !ok {
-		return nil, api.Errorf(codes.NotFound, api.TitleNotFound, "no node %q", name)
+		return nil, api.NotFound("no node %q", name)
 	}
 	n = proto.CloneOf(n)
 	if at, ok := w.beats[name]; ok {
@@ -141,7 +140,7 @@ func (w *world) mark(req *carav1.MarkNodeNotReadyRequest) (*carav1.Node, error) 
 		return nil, err
 	}
 	if !proto.Equal(n.Status.LastHeartbeat, req.LastHeartbeat) {
-		return nil, api.Errorf(codes.Aborted, api.TitleConflict, "heard of since")
+		return nil, api.Conflict("heard of since")
 	}
 	n.Status.State = api.NodeNotReady
 	n.Status.Conditions, _ = api.SetCondition(n.Status.Conditions, &carav1.Condition{
@@ -157,7 +156,7 @@ func (w *world) drained(req *carav1.MarkNodeDrainedRequest) (*carav1.Node, error
 		return nil, err
 	}
 	if n.Metadata.ResourceVersion != req.ResourceVersion || !n.GetSpec().GetDraining() {
-		return nil, api.Errorf(codes.Aborted, api.TitleConflict, "changed since")
+		return nil, api.Conflict("changed since")
 	}
 	n.Status.Conditions, _ = api.SetCondition(n.Status.Conditions, &carav1.Condition{
 		Type: api.CondDrained, Status: api.StatusTrue, Reason: "Drained", Message: req.Message,
@@ -180,7 +179,7 @@ func (w *world) homeless() int {
 func (w *world) schedule(req *carav1.ScheduleProjectRequest) (*carav1.Project, error) {
 	p, ok := w.projects[req.Name]
 	if !ok || p.Metadata.ResourceVersion != req.ResourceVersion {
-		return nil, api.Errorf(codes.Aborted, api.TitleConflict, "changed since")
+		return nil, api.Conflict("changed since")
 	}
 	p = proto.CloneOf(p)
 	st := p.Status
@@ -190,7 +189,7 @@ func (w *world) schedule(req *carav1.ScheduleProjectRequest) (*carav1.Project, e
 		to, status, st.NodeRef, st.Epoch = api.PhaseScheduled, api.StatusTrue, req.NodeRef, st.Epoch+1
 	case "Move":
 		if st.Phase != api.PhaseScheduled && st.Phase != api.PhaseRunning || st.NodeRef == req.NodeRef {
-			return nil, api.Errorf(codes.Aborted, api.TitleConflict, "%s on %s does not move to %s", st.Phase, st.NodeRef, req.NodeRef)
+			return nil, api.Conflict("%s on %s does not move to %s", st.Phase, st.NodeRef, req.NodeRef)
 		}
 		st.MovedFrom = cmp.Or(st.MovedFrom, st.NodeRef)
 		st.Phase, to, status, st.NodeRef, st.Epoch = api.PhaseScheduled, api.PhaseScheduled, api.StatusTrue, req.NodeRef, st.Epoch+1

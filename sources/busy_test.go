@@ -9,8 +9,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"google.golang.org/grpc/codes"
-
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/fakecluster"
@@ -26,7 +24,7 @@ func TestSourcesAreNeverBusy(t *testing.T) {
 		asked  = 300 + 60*20 + 10 // one key that is asked for all the time: see the budget of a loop.Queue
 		failed = 300/20 + 60 + 5  // one key that is asked for all the time and fails
 	)
-	refused := api.Errorf(codes.Unavailable, api.TitleUnavailable, "no")
+	refused := api.Unavailable("no")
 	for name, tt := range map[string]struct {
 		err    error
 		broken bool // the source cannot be read
@@ -34,7 +32,7 @@ func TestSourcesAreNeverBusy(t *testing.T) {
 		most   int  // calls of one method in ten minutes, or in one where touch is set
 	}{
 		"refused":                        {err: refused, most: looks},
-		"conflict":                       {err: api.Errorf(codes.Aborted, api.TitleConflict, "no"), most: looks},
+		"conflict":                       {err: api.Conflict("no"), most: looks},
 		"without effect":                 {most: looks},
 		"without effect, broken":         {broken: true, most: looks},
 		"refused, broken":                {err: refused, broken: true, most: looks},

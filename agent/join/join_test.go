@@ -22,7 +22,6 @@ import (
 
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/protobuf/types/known/emptypb"
@@ -267,7 +266,7 @@ func TestJoinErrors(t *testing.T) {
 			t.Errorf("%s: %v, want %q", name, err, test.want)
 		}
 	}
-	s.fail = api.Errorf(codes.Unauthenticated, api.TitleUnauthenticated, "join token is used up")
+	s.fail = api.Unauthenticated("join token is used up")
 	if _, err := Join(t.Context(), with(func(*Config) {})); err == nil || !strings.Contains(err.Error(), "used up") || s.joins != 1 {
 		t.Errorf("refused: %v after %d tries", err, s.joins)
 	}
@@ -304,13 +303,13 @@ func TestJoinWaitsForTheServer(t *testing.T) {
 		defer s.mu.Unlock()
 		s.fail = nil // the first warning is written: now the server is there
 	}), nil))
-	s.fail = api.Errorf(codes.Unavailable, api.TitleUnavailable, "starting")
+	s.fail = api.Unavailable("starting")
 	if _, err := Join(t.Context(), cfg); err != nil || s.joins != 2 {
 		t.Errorf("%v after %d tries", err, s.joins)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	s.fail = api.Errorf(codes.Unavailable, api.TitleUnavailable, "starting")
+	s.fail = api.Unavailable("starting")
 	if _, err := Join(ctx, s.config(t)); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%v, want the context's end", err)
 	}
