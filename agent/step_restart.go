@@ -78,7 +78,7 @@ func (s *step) restart(svc *carav1.Service, c *Container, network *Network) {
 	case !attached || at.NetworkID != "" && at.NetworkID != network.ID:
 		s.delete(*c, "its network is gone")
 	default:
-		s.attempt(Action{Kind: KindRestartContainer, Service: svc.GetName(), ID: c.ID, Name: c.Name, Reason: reason, Restart: token}, "StartFailed")
+		s.attempt(Action{Kind: KindRestartContainer, Service: svc.GetName(), ID: c.ID, Name: c.Name, Reason: reason, Restart: token}, api.ReasonStartFailed)
 	}
 }
 
