@@ -2,7 +2,6 @@ package agent
 
 import (
 	"maps"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -38,76 +37,6 @@ func (s *step) rollOut() {
 	}
 }
 
-// network returns the project's network, or asks for it. The engine looks for a name that is taken only as well as it
-// can: an agent that died while it made the network, and the one after it, may each have made one. Nothing can start
-// until the one that is in use, or else the first, is alone.
-func (s *step) network() *Network {
-	keep := s.keeper()
-	if keep == nil {
-		s.attempt(Action{Kind: KindCreateNetwork, Name: networkName(s.w.Project), Reason: "the project has no network"}, api.ReasonNetworkFailed)
-		return nil
-	}
-	alone := true
-	for i := range s.h.Networks {
-		n := &s.h.Networks[i]
-		if n.Name != keep.Name || n.ID == keep.ID {
-			continue
-		}
-		alone = false
-		for _, c := range s.h.Containers {
-			if on(c, n) {
-				s.delete(c, "it is on the project's second network")
-			}
-		}
-		if s.users(n) == 0 {
-			s.attempt(Action{Kind: KindRemoveNetwork, ID: n.ID, Name: n.Name, Reason: "the project has two networks"}, "")
-		}
-	}
-	if !alone {
-		return nil
-	}
-	return keep
-}
-
-// keeper is the project's network: of several, the one that is in use, or else the first.
-func (s *step) keeper() *Network {
-	var keep *Network
-	for i := range s.h.Networks {
-		n := &s.h.Networks[i]
-		if n.Name != networkName(s.w.Project) {
-			continue
-		}
-		if keep == nil || s.users(n) > s.users(keep) || s.users(n) == s.users(keep) && n.ID < keep.ID {
-			keep = n
-		}
-	}
-	return keep
-}
-
-// roomy reports whether a network has an address for each service and one for the successor that an update starts beside
-// it. A network is never made anew for that: its containers would have to stop.
-func (s *step) roomy(n *Network) bool {
-	p, err := netip.ParsePrefix(n.Subnet)
-	return err != nil || Addresses(p.Bits()) > len(s.w.Spec.GetServices())
-}
-
-// Addresses is how many containers a network with a prefix of this length has addresses for.
-func Addresses(bits int) int { return 1<<(32-bits) - 3 }
-
-// users counts the containers that run on a network.
-func (s *step) users(n *Network) int {
-	users := 0
-	for _, c := range s.h.Containers {
-		if on(c, n) {
-			users++
-		}
-	}
-	return users
-}
-
-// on says whether a container runs on a network.
-func on(c Container, n *Network) bool { return up(c) && c.Networks[n.Name].NetworkID == n.ID }
-
 // volumes returns which of the engine's volumes are there, and asks for the others.
 func (s *step) volumes() map[string]bool {
 	have := map[string]bool{}
@@ -120,85 +49,6 @@ func (s *step) volumes() map[string]bool {
 		}
 	}
 	return have
-}
-
-// strays are containers of services that left the manifest, and those of a service that neither serve nor will. What
-// left the manifest goes once nothing is there any more that may need it.
-func (s *step) strays() []Container {
-	kept := s.keepsLeft()
-	var out []Container
-	for _, c := range s.h.Containers {
-		svc := s.w.service(c.Labels[api.LabelService])
-		if svc == nil && kept {
-			continue
-		}
-		keep := func(k *Container) bool { return k != nil && k.ID == c.ID }
-		if svc == nil || !keep(s.container(svc.GetName())) && !keep(s.previous(svc)) {
-			out = append(out, c)
-		}
-	}
-	return s.reversed(out)
-}
-
-// container returns the container of a service that counts: one that is as wanted, or else one that is not.
-func (s *step) container(service string) *Container {
-	svc := s.w.service(service)
-	if svc == nil {
-		return nil
-	}
-	if c := s.best(svc, true); c != nil {
-		return c
-	}
-	return s.best(svc, false)
-}
-
-// best of a service's containers that are as wanted, or of those that are not: one that runs, and of those the oldest.
-func (s *step) best(svc *carav1.Service, asWanted bool) *Container {
-	var best *Container
-	for i := range s.h.Containers {
-		c := &s.h.Containers[i]
-		if c.Labels[api.LabelService] != svc.GetName() || !s.w.sameAssignment(c.Labels) || asWanted != (s.outdated(svc, c) == "") {
-			continue
-		}
-		if _, leaves := s.h.Leaving[c.ID]; leaves && !asWanted && !s.h.Record.Yielded[c.ID] && !s.restarting(svc, c) {
-			continue // another has taken over from it: it does not come back
-		}
-		if best == nil || up(*c) && !up(*best) || up(*c) == up(*best) && older(c, best) {
-			best = c
-		}
-	}
-	return best
-}
-
-func older(c, than *Container) bool {
-	if !c.CreatedAt.Equal(than.CreatedAt) {
-		return c.CreatedAt.Before(than.CreatedAt)
-	}
-	return c.ID < than.ID
-}
-
-// outdated says why a container must be made anew; empty where it is as wanted.
-func (s *step) outdated(svc *carav1.Service, c *Container) string {
-	switch {
-	case !s.madeAs(svc, c):
-		return "the manifest changed"
-	case s.newValues(svc, c) != "":
-		return s.newValues(svc, c)
-	case s.w.restartWanted(svc.GetName(), s.restartedFor(c)):
-		return "an operator asked for a restart"
-	case s.wrongLimits(svc, c) && !s.changeable(svc, c):
-		return "its limits changed, and the engine cannot change them in place"
-	}
-	return ""
-}
-
-// madeAs says whether a container was made as the manifest says, but for its limits: those can change without it. One
-// that never ran is not worth that, and one of an older agent does not say.
-func (s *step) madeAs(svc *carav1.Service, c *Container) bool {
-	if made := c.Labels[labelRunHash]; made != "" && c.State != StateCreated {
-		return made == s.w.RunHashes[svc.GetName()]
-	}
-	return c.Labels[api.LabelSpecHash] == s.w.Hashes[svc.GetName()]
 }
 
 func (s *step) service(svc *carav1.Service, network *Network, volumes map[string]bool) {

@@ -14,7 +14,6 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/text"
 )
 
 // workspace is what the worker of one project remembers.
@@ -268,36 +267,6 @@ func (a *Agent) drained(want *Want, have *Have, w *workspace, actions []Action, 
 	}
 	w.leaving = leaving
 	return out
-}
-
-// logTail is how many of a container's last lines a failure quotes.
-const logTail = 20
-
-// explain adds the last lines of the container's log to a failure.
-func (a *Agent) explain(ctx context.Context, want *Want, have *Have, f *Failure) *Failure {
-	out := *f
-	c := have.find(f.Container)
-	if c.ID == "" {
-		return &out
-	}
-	if svc := want.service(c.Labels[api.LabelService]); svc != nil && !want.knows(svc, &c) {
-		out.Message += "\nits log " + notShown
-		return &out
-	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	var lines []string
-	err := a.engineOf(want).Logs(ctx, f.Container, LogOptions{Tail: logTail}, func(l LogLine) error {
-		lines = append(lines, text.Clip(text.Line(l.Text), 300))
-		return nil
-	})
-	if err != nil {
-		out.Message += fmt.Sprintf(" (its log cannot be read: %v)", err)
-	}
-	if len(lines) > 0 {
-		out.Message += "\nlast lines of its log:\n  " + strings.Join(lines, "\n  ")
-	}
-	return &out
 }
 
 // execute does what Step said, side by side, begun in order. An engine that did not answer ends the pass; any other

@@ -1,0 +1,41 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/internal/text"
+)
+
+// logTail is how many of a container's last lines a failure quotes.
+const logTail = 20
+
+// explain adds the last lines of the container's log to a failure.
+func (a *Agent) explain(ctx context.Context, want *Want, have *Have, f *Failure) *Failure {
+	out := *f
+	c := have.find(f.Container)
+	if c.ID == "" {
+		return &out
+	}
+	if svc := want.service(c.Labels[api.LabelService]); svc != nil && !want.knows(svc, &c) {
+		out.Message += "\nits log " + notShown
+		return &out
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	var lines []string
+	err := a.engineOf(want).Logs(ctx, f.Container, LogOptions{Tail: logTail}, func(l LogLine) error {
+		lines = append(lines, text.Clip(text.Line(l.Text), 300))
+		return nil
+	})
+	if err != nil {
+		out.Message += fmt.Sprintf(" (its log cannot be read: %v)", err)
+	}
+	if len(lines) > 0 {
+		out.Message += "\nlast lines of its log:\n  " + strings.Join(lines, "\n  ")
+	}
+	return &out
+}
