@@ -14,18 +14,18 @@ func TestWaitForHealthy(t *testing.T) {
 	ofImage := &carav1.Healthcheck{Exec: &carav1.ExecCheck{Command: []string{"/check"}}}
 	for name, c := range map[string]struct {
 		manifest *carav1.Healthcheck
-		images   map[string]*carav1.Healthcheck
+		images   map[string]Image
 		health   string
 		want     string
 	}{
-		"the image's check has not ended":          {nil, map[string]*carav1.Healthcheck{"i": ofImage}, "", "Wait db, Wait app"},
-		"the image's check fails":                  {nil, map[string]*carav1.Healthcheck{"i": ofImage}, api.HealthStarting, "Wait db, Wait app"},
-		"the image's check passes":                 {nil, map[string]*carav1.Healthcheck{"i": ofImage}, api.HealthHealthy, "StartContainer app"},
-		"neither has one":                          {nil, map[string]*carav1.Healthcheck{"i": nil}, "", "Fail app"},
+		"the image's check has not ended":          {nil, map[string]Image{"i": {Check: ofImage}}, "", "Wait db, Wait app"},
+		"the image's check fails":                  {nil, map[string]Image{"i": {Check: ofImage}}, api.HealthStarting, "Wait db, Wait app"},
+		"the image's check passes":                 {nil, map[string]Image{"i": {Check: ofImage}}, api.HealthHealthy, "StartContainer app"},
+		"neither has one":                          {nil, map[string]Image{"i": {}}, "", "Fail app"},
 		"the image is not known yet":               {nil, nil, "", "Wait app"},
 		"the manifest's check fails":               {&carav1.Healthcheck{Tcp: &carav1.TCPCheck{Port: 1}}, nil, api.HealthStarting, "Wait db, Wait app"},
-		"the manifest's comes before the image's":  {&carav1.Healthcheck{Tcp: &carav1.TCPCheck{Port: 1}}, map[string]*carav1.Healthcheck{"i": nil}, api.HealthHealthy, "StartContainer app"},
-		"the manifest turns the image's check off": {&carav1.Healthcheck{Disable: true}, map[string]*carav1.Healthcheck{"i": ofImage}, "", "Wait app"},
+		"the manifest's comes before the image's":  {&carav1.Healthcheck{Tcp: &carav1.TCPCheck{Port: 1}}, map[string]Image{"i": {}}, api.HealthHealthy, "StartContainer app"},
+		"the manifest turns the image's check off": {&carav1.Healthcheck{Disable: true}, map[string]Image{"i": {Check: ofImage}}, "", "Wait app"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w, e := wantOf(&carav1.ProjectSpec{Services: []*carav1.Service{
@@ -45,7 +45,7 @@ func TestWaitForHealthy(t *testing.T) {
 			e.of("db").ImageID = "i"
 			e.of("app").State, e.of("app").StartedAt = StateCreated, time.Time{}
 			h := e.have(w)
-			h.Checks, h.Health = c.images, map[string]Health{}
+			h.Facts, h.Health = c.images, map[string]Health{}
 			if c.health != "" {
 				h.Health[e.of("db").ID] = Health{State: c.health}
 			}

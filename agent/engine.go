@@ -213,6 +213,8 @@ type Image struct {
 	Digest string
 	// Check is the image's HEALTHCHECK, its defaults filled in; nil where it has none.
 	Check *carav1.Healthcheck
+	// Volumes are the paths that the image declares as volumes (VOLUME), in order.
+	Volumes []string
 }
 
 // StoredImage is one image in the list of the engine's store.

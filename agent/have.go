@@ -2,8 +2,6 @@ package agent
 
 import (
 	"time"
-
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // Have is what there is of one project: what the engine holds, read just now, and what the agent remembers of the
@@ -16,9 +14,8 @@ type Have struct {
 	Images map[string]bool
 	// Health of containers with a check, by id; absent before the first probe has ended.
 	Health map[string]Health
-	// Checks are those that images bring, by image id; nil for an image without one. Of services with a check of their own
-	// it may say nothing.
-	Checks map[string]*carav1.Healthcheck
+	// Facts are what is known of the images that containers were made from, by image id.
+	Facts map[string]Image
 	// Digests of images that containers were made from, by image id.
 	Digests map[string]string
 	// Leaving are containers that were to be stopped at the last look, and since when: they may still have requests to end.

@@ -51,7 +51,7 @@ func (a *Agent) observe(ctx context.Context, want *Want, w *workspace) (*Have, e
 		if err := a.observeImages(ctx, want, have, w); err != nil {
 			return nil, err
 		}
-		if err := a.observeChecks(ctx, want, have, w); err != nil {
+		if err := a.observeFacts(ctx, want, have, w); err != nil {
 			return nil, err
 		}
 	}

@@ -37,8 +37,10 @@ func Report(w *Want, h *Have, actions []Action, now time.Time) *carav1.UpdatePro
 	default:
 		s.reportRollout(r, actions)
 	}
-	if c := s.secretChanged(failure != nil); c != nil && !w.Remove {
-		r.Conditions = append(r.Conditions, c)
+	for _, c := range []*carav1.Condition{s.secretChanged(failure != nil), s.unmountedVolumes()} {
+		if c != nil && !w.Remove {
+			r.Conditions = append(r.Conditions, c)
+		}
 	}
 	for _, c := range r.Conditions {
 		c.ObservedGeneration, c.Message = w.Generation, text.Clip(c.Message, maxMessage)

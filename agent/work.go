@@ -23,13 +23,13 @@ type workspace struct {
 	deeds   deeds
 	// sightings are those of the last look, by container.
 	sightings map[string]sighting
-	record    Record                         // of the assignment
-	noted     Record                         // what of it is on disk
-	checks    map[string]*carav1.Healthcheck // of images, by id, as far as services need them
-	digests   map[string]string              // of images that containers were made from, by image id
-	saved     *carav1.Assignment             // what is on disk; nil: nothing
-	told      string                         // which changed Secrets an event told of, see tellSecrets
-	cleared   bool                           // nothing is on disk for certain
+	record    Record             // of the assignment
+	noted     Record             // what of it is on disk
+	facts     map[string]Image   // of images that containers were made from, by id
+	digests   map[string]string  // of images that containers were made from, by image id
+	saved     *carav1.Assignment // what is on disk; nil: nothing
+	told      string             // which changed Secrets an event told of, see tellSecrets
+	cleared   bool               // nothing is on disk for certain
 	// Of this turn: the networks and volumes, as long as only actions that cannot change them have succeeded since they
 	// were read; nil where they must be read.
 	networks []Network

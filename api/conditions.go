@@ -27,6 +27,9 @@ const (
 	CondExpiring    = "Expiring"
 	// CondSecretChanged says that containers still have an old value of a Secret.
 	CondSecretChanged = "SecretChanged"
+	// CondUnmountedVolume says that an image declares a volume that the manifest mounts nothing at, so its data is lost
+	// with each container.
+	CondUnmountedVolume = "UnmountedVolume"
 )
 
 // Condition types of a source.

@@ -62,6 +62,7 @@ const (
 	ReasonHealthCheckFailed = "HealthCheckFailed"
 	ReasonImageDigestGone   = "ImageDigestGone"
 	ReasonImageNotFound     = "ImageNotFound"
+	ReasonImageVolume       = "ImageVolume"
 	ReasonImagePullFailed   = "ImagePullFailed"
 	ReasonNameTaken         = "NameTaken"
 	ReasonNetworkFailed     = "NetworkFailed"

@@ -3,6 +3,7 @@ package apiserver
 import (
 	"cmp"
 	"context"
+	"slices"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
@@ -69,6 +70,9 @@ func mayReport(actor Actor, p *carav1.Project, req *carav1.UpdateProjectStatusRe
 	return nil
 }
 
+// warnings are the conditions that stand for as long as each report has them, and that begin with an event.
+func warnings() []string { return []string{api.CondSecretChanged, api.CondUnmountedVolume} }
+
 // report writes the agent's part of the status. The reason of a move is in a condition `Phase` of the report, or else
 // in its `Ready`.
 func (t *tx) report(p *carav1.Project, req *carav1.UpdateProjectStatusRequest) error {
@@ -77,13 +81,13 @@ func (t *tx) report(p *carav1.Project, req *carav1.UpdateProjectStatusRequest) e
 		switch c.GetType() {
 		case api.CondPhase:
 			why = c
-		case api.CondReady, api.CondImagesReady, api.CondSecretChanged:
+		case api.CondReady, api.CondImagesReady, api.CondSecretChanged, api.CondUnmountedVolume:
 			mine := proto.CloneOf(c)
 			mine.ObservedGeneration = req.GetObservedGeneration()
 			if c.GetReason() == api.ReasonUpdateFailed && !api.UpdateFailed(p) {
 				t.event(refTo(p), api.EventWarning, api.Reason(c.GetReason()), c.GetMessage())
 			}
-			if c.GetType() == api.CondSecretChanged && !api.IsTrue(p.GetStatus().GetConditions(), api.CondSecretChanged) {
+			if slices.Contains(warnings(), c.GetType()) && !api.IsTrue(p.GetStatus().GetConditions(), c.GetType()) {
 				t.event(refTo(p), api.EventWarning, api.Reason(c.GetReason()), c.GetMessage())
 			}
 			p.Status.Conditions, _ = api.SetCondition(p.GetStatus().GetConditions(), mine, t.now)
@@ -91,11 +95,13 @@ func (t *tx) report(p *carav1.Project, req *carav1.UpdateProjectStatusRequest) e
 				why = c
 			}
 		default:
-			return api.Invalid("the report", fieldError("conditions", "has %q; an agent sets Ready, ImagesReady, SecretChanged and, for a move, Phase", c.GetType()))
+			return api.Invalid("the report", fieldError("conditions", "has %q; an agent sets Ready, ImagesReady, SecretChanged, UnmountedVolume and, for a move, Phase", c.GetType()))
 		}
 	}
-	if api.FindCondition(req.GetConditions(), api.CondSecretChanged) == nil {
-		p.Status.Conditions, _ = api.RemoveCondition(p.GetStatus().GetConditions(), api.CondSecretChanged)
+	for _, warning := range warnings() {
+		if api.FindCondition(req.GetConditions(), warning) == nil {
+			p.Status.Conditions, _ = api.RemoveCondition(p.GetStatus().GetConditions(), warning)
+		}
 	}
 	p.Status.ObservedGeneration = req.GetObservedGeneration()
 	before := p.GetStatus().GetServices()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -35,6 +36,7 @@ func (e *Engine) InspectImage(ctx context.Context, ref string) (agent.Image, err
 	out := agent.Image{ID: found.ID}
 	if found.Config != nil {
 		out.Check = checkOf(found.Config.Healthcheck, found.Config.Shell)
+		out.Volumes = slices.Sorted(maps.Keys(found.Config.Volumes))
 	}
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
