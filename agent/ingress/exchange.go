@@ -157,6 +157,7 @@ func (b *body) Read(p []byte) (int, error) {
 	var late net.Error
 	switch {
 	case err == io.EOF:
+		dropClaims(b.x.request.Trailer) // they are complete now, and are passed on next
 		if ended := b.patience.end(); ended != nil {
 			return n, ended
 		}

@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -91,6 +93,29 @@ func TestExpectContinue(t *testing.T) {
 		}
 		if text, err := io.ReadAll(resp.Body); err != nil || string(text) != "got hello" {
 			t.Errorf("got %q (%v), want the body at the service", text, err)
+		}
+	}
+}
+
+// What a client claims of itself in trailers does not reach the service, announced or not, also over two agents.
+func TestClaimsInTrailersAreDropped(t *testing.T) {
+	names := func(w http.ResponseWriter, r *http.Request) {
+		_, err := io.Copy(io.Discard, r.Body)
+		fmt.Fprint(w, slices.Sorted(maps.Keys(r.Trailer)), err)
+	}
+	_, direct := one(t, Config{}, names)
+	for name, addr := range map[string]string{"one agent": direct, "two agents": hops(t, names)} {
+		for _, announced := range []string{"X-Digest", "X-Digest, X-Forwarded-For, Forwarded"} {
+			c := raw(t, addr, "POST / HTTP/1.1\r\nHost: a.b\r\nTransfer-Encoding: chunked\r\nTrailer: "+announced+"\r\n\r\n5\r\nhello\r\n0\r\n"+
+				"X-Digest: abc\r\nX-Forwarded-For: 1.2.3.4\r\nX_Forwarded_For: 1.2.3.4\r\nForwarded: for=1.2.3.4\r\nX-Cara-Via: n9\r\n\r\n")
+			resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, err := io.ReadAll(resp.Body)
+			if closed := resp.Body.Close(); err != nil || closed != nil || string(text) != "[X-Digest] <nil>" {
+				t.Errorf("%s, announced %s: the service has the trailers %s (%v), want X-Digest alone", name, announced, text, err)
+			}
 		}
 	}
 }

@@ -256,6 +256,7 @@ func (i *Ingress) rewrite(p *httputil.ProxyRequest) {
 	} else {
 		p.SetXForwarded()
 	}
+	dropClaims(p.In.Trailer)     // those that were announced; body drops the others
 	p.Out.Trailer = p.In.Trailer // filled in when the body has been read: a copy would stay empty
 }
 
