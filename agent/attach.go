@@ -10,6 +10,7 @@ import (
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/flow"
+	"github.com/caravanserai/cara/internal/scrub"
 	"github.com/caravanserai/cara/internal/text"
 )
 
@@ -39,7 +40,7 @@ func (a *Agent) attach(ctx, outer context.Context, open *carav1.OpenStream) {
 		server.Run(ctx)
 		cancel() // the caller has left
 	}()
-	err = a.stream(ctx, outer, open, server)
+	err = a.secretsOf(projectOf(open)).Error(a.stream(ctx, outer, open, server))
 	if err != nil && ctx.Err() == nil {
 		err = server.Send(ctx, &carav1.AttachRequest{Error: text.Clip(text.Line(err.Error()), 4000), Code: int32(codeOf(err))})
 	}
@@ -47,6 +48,31 @@ func (a *Agent) attach(ctx, outer context.Context, open *carav1.OpenStream) {
 		log.Warn("stream broken", "error", err)
 	}
 	<-closed // the server ends its side once its caller has read all of ours, which may take as long as it likes
+}
+
+// projectOf is the project that a stream is about.
+func projectOf(open *carav1.OpenStream) string {
+	switch kind := open.GetKind().(type) {
+	case *carav1.OpenStream_Logs:
+		return kind.Logs.GetName()
+	case *carav1.OpenStream_Exec:
+		return kind.Exec.GetName()
+	case *carav1.OpenStream_PortForward:
+		return kind.PortForward.GetName()
+	case *carav1.OpenStream_Top:
+		return kind.Top.GetName()
+	}
+	return ""
+}
+
+// secretsOf are the values that no error about a project may have; nil if the project is not here.
+func (a *Agent) secretsOf(project string) *scrub.List {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if t := a.tasks[project]; t != nil {
+		return t.want.Values
+	}
+	return nil
 }
 
 func (a *Agent) stream(ctx, outer context.Context, open *carav1.OpenStream, server *serverEnd) error {

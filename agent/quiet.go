@@ -10,8 +10,8 @@ import (
 
 // quiet is an engine as one project's worker hears it: no error, log line or output of it has a value of the project's
 // Secrets. It is the one place where they are taken out, before anything is cut, remembered, reported or logged. What the
-// prober and the puller hear goes through the same list (see target and observePulls). Logs and exec of people do not: who
-// may call them may see what a container says.
+// prober and the puller hear goes through the same list (see target and observePulls), and so do the errors of streams (see
+// attach). What a container itself says in logs and exec does not: who may call them may see it.
 type quiet struct {
 	Engine
 	values *scrub.List

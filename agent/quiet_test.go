@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -75,6 +76,65 @@ func TestEngineNeverTellsASecret(t *testing.T) {
 				t.Errorf("logged: %s", book)
 			}
 		})
+	}
+}
+
+// TestStreamErrorsNeverTellASecret: an engine that quotes a value in every error fails what people ask of a project.
+func TestStreamErrorsNeverTellASecret(t *testing.T) {
+	const value = "hunter2-hunter2"
+	f, book := newFaked(t), &logBook{}
+	f.cfg.Logger = slog.New(slog.NewTextHandler(book, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	f.secrets["p"] = map[string][]byte{"db/p": []byte(value)}
+	spec := services("web")
+	spec.Services[0].Env = []*carav1.EnvVar{{Name: "P", ValueFrom: &carav1.EnvVarSource{SecretKeyRef: &carav1.SecretKeyRef{Name: "db", Key: "p"}}}}
+	f.run(t)
+	f.put("p", spec)
+	f.wait(t, "p", phase(api.PhaseRunning))
+	for name, open := range map[string]func() *carav1.OpenStream{
+		"logs":           func() *carav1.OpenStream { return logsOf(&carav1.LogsRequest{Name: "p"}) },
+		"followed logs":  func() *carav1.OpenStream { return logsOf(&carav1.LogsRequest{Name: "p", Follow: true}) },
+		"logs of before": func() *carav1.OpenStream { return logsOf(&carav1.LogsRequest{Name: "p", Previous: true}) },
+		"exec":           func() *carav1.OpenStream { return execOf("a", false, "true") },
+		"port-forward": func() *carav1.OpenStream {
+			return &carav1.OpenStream{Kind: &carav1.OpenStream_PortForward{PortForward: &carav1.PortForwardStart{Name: "p", Service: "a", Port: 80}}}
+		},
+		"top": func() *carav1.OpenStream {
+			return &carav1.OpenStream{Kind: &carav1.OpenStream_Top{Top: &carav1.TopRequest{Name: "p"}}}
+		},
+	} {
+		for _, failing := range []string{"ListContainers", "InspectContainer", "Start", "Logs", "Stats"} {
+			f.engine.Fault(func(call string) error {
+				if call == failing {
+					return errors.New("refused PASSWORD=" + value + " at " + call)
+				}
+				return nil
+			})
+			id := name + "/" + failing
+			f.open(id, open())
+			if failing != "ListContainers" {
+				continue // not every kind of stream makes every call
+			}
+			said := f.heard(t, id, func(all []*carav1.AttachRequest) bool {
+				return slices.ContainsFunc(all, func(m *carav1.AttachRequest) bool { return m.GetError() != "" })
+			})
+			if last := said[len(said)-1].GetError(); !strings.Contains(last, "PASSWORD=<redacted>") {
+				t.Errorf("%s: the error is %q, want the engine's without the value", id, last)
+			}
+		}
+	}
+	f.engine.Fault(nil)
+	f.stop()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for id, messages := range f.lines {
+		for _, m := range messages {
+			if strings.Contains(m.String(), value) {
+				t.Errorf("%s said %s", id, m)
+			}
+		}
+	}
+	if strings.Contains(book.String(), value) {
+		t.Errorf("logged: %s", book)
 	}
 }
 

@@ -100,7 +100,7 @@ func TestAccessLog(t *testing.T) {
 		},
 		{
 			"level": "INFO", "msg": "request", "host": "nobody.example", "project": "", "service": "", "node": "n1", "method": "GET",
-			"path": "/" + strings.Repeat("x", 1023) + "...", "status": 404.0, "bytes": 60.0, "received": 0.0, "remote": "127.0.0.1",
+			"path": "/" + strings.Repeat("x", 1020) + "...", "status": 404.0, "bytes": 60.0, "received": 0.0, "remote": "127.0.0.1",
 		},
 		{
 			"level": "INFO", "msg": "request", "host": "a.b", "project": "p", "service": "w", "node": "n1", "method": "GET",
