@@ -20,7 +20,7 @@ func SourceOf(owner string) (source string, ok bool) {
 	return source, true
 }
 
-// OrNobody is how every program writes an owner.
+// OrNobody is an owner as people read it: a project without one belongs to nobody.
 func OrNobody(owner string) string {
 	if owner == "" {
 		return "nobody"

@@ -152,5 +152,21 @@ const (
 	ReasonLetGo       = "LetGo"
 	ReasonNew         = "New"
 	ReasonSettled     = "Settled"
+	ReasonUnclaimed   = "Unclaimed"
 	ReasonUnowned     = "Unowned"
 )
+
+// Actions of the steps of a plan.
+const (
+	PlanCreate   = "Create"
+	PlanAdopt    = "Adopt"
+	PlanHandOver = "HandOver"
+	PlanUpdate   = "Update"
+	PlanCheck    = "Check"
+	PlanDelete   = "Delete"
+	PlanKeep     = "Keep"
+	PlanForget   = "Forget"
+)
+
+// PruneOff is the one reason against a prune that the source's owner chose: it is no trouble.
+const PruneOff = "prune is off"

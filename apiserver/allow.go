@@ -6,6 +6,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/plan"
 )
 
 // What a project may be called and may use is decided here, in the transaction that writes it, for every way in. Three
@@ -92,7 +93,7 @@ func (t *tx) mayDeclare(p *carav1.Project) error {
 func (t *tx) mayRunAgain(p *carav1.Project) error {
 	source := sourceOf(p)
 	o, _ := read[*carav1.Override](t, p.GetMetadata().GetName())
-	if source == "" || o.GetScope() == api.OverrideSpec && standing(o, t.now, "") {
+	if source == "" || o.GetScope() == api.OverrideSpec && plan.InForce(o, t.now) {
 		return t.mayDeclare(p)
 	}
 	return t.declaredBySource(source, p)

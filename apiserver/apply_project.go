@@ -5,6 +5,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/plan"
 )
 
 // applyProject is the applier of projects: a person's declaration, or a source's.
@@ -105,9 +106,9 @@ func (t *tx) gitsSay(in *carav1.Project) (*carav1.Override, error) {
 func (t *tx) ended(o *carav1.Override, in *carav1.Project) string {
 	declared := in.GetSpec().GetExpireAt()
 	switch {
-	case !standing(o, t.now, ""):
+	case !plan.InForce(o, t.now):
 		return "its time is over"
-	case !standing(o, t.now, api.ClaimHash(in)):
+	case !plan.InForce(o, t.now, api.ClaimHash(in)):
 		return "git has changed the project"
 	case o.GetScope() == api.OverrideExpiry && (declared == nil || !declared.AsTime().Before(o.GetExpireAt().AsTime())):
 		return "git lets the project live longer"

@@ -8,6 +8,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/plan"
 )
 
 // trimBatch bounds what one transaction of TrimHistory takes away.
@@ -67,7 +68,7 @@ func (t *tx) holdsBack(g *carav1.Tombstone) bool {
 func (t *tx) dropEnded() int {
 	projects := t.seen.tables[api.KindProject]
 	items, _ := page(t.seen, "", "", trimBatch, func(o *carav1.Override) bool {
-		return projects.get(o.GetMetadata().GetName()) == nil && !standing(o, t.now, "")
+		return projects.get(o.GetMetadata().GetName()) == nil && !plan.InForce(o, t.now)
 	})
 	for _, o := range items {
 		t.object(api.KindProject, o.GetMetadata().GetName())

@@ -34,7 +34,7 @@ var matrix = map[string]string{
 	"ReconcileSource": "ADP", "SuspendSource": "ADP", "ResumeSource": "ADP", "ConfirmSource": "ADP",
 	"Join": "0", "Connect": "N", "Attach": "N", "RenewCertificate": "N",
 	"CreateSource": "A", "PutSource": "A", "GetSource": "ADPVSGRF", "ListSources": "ADPVSGRF", "WatchSources": "ADPVSGRF", "DeleteSource": "A",
-	"ListClaims": "ADPVSGRF", "UpdateSourceStatus": "FR", "PublishSnapshot": "F", "UpdateClaims": "R", "RemoveSource": "R",
+	"ListClaims": "ADPVSGRF", "PlanSource": "ADPVSGRF", "UpdateSourceStatus": "FR", "PublishSnapshot": "F", "UpdateClaims": "R", "RemoveSource": "R",
 	"WatchHints": "F", "GetSourceSecret": "F",
 	"CreateSecret": "ADP", "PutSecret": "ADP", "GetSecret": "ADPV", "ListSecrets": "ADPV", "DeleteSecret": "ADP",
 	"CreateEvent": "NSGRF", "ListEvents": "ADPVSGRF", "WatchEvents": "ADPVSGRF", "TrimHistory": "G",

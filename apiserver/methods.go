@@ -92,6 +92,7 @@ var methods = map[string]method{ //nolint:gochecknoglobals // a table that never
 	"/cara.v1.SourceService/SuspendSource":      writes(deployers...),
 	"/cara.v1.SourceService/ResumeSource":       writes(deployers...),
 	"/cara.v1.SourceService/ConfirmSource":      writes(deployers...),
+	"/cara.v1.SourceService/PlanSource":         reads(readers...),
 	"/cara.v1.SourceService/ListClaims":         reads(readers...),
 	"/cara.v1.SourceService/UpdateSourceStatus": reports(api.RoleSources, api.RoleReconciler),
 	"/cara.v1.SourceService/PublishSnapshot":    writes(api.RoleSources),

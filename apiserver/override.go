@@ -10,27 +10,15 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/plan"
 )
-
-// standing says whether an override still holds at a time. One that ends with git's next change stands until that
-// change is at hand: declared is the hash of what git says now, where that is known.
-func standing(o *carav1.Override, now time.Time, declared string) bool {
-	switch {
-	case o == nil:
-		return false
-	case o.GetUntil() != nil && !o.GetUntil().AsTime().After(now):
-		return false
-	default:
-		return o.GetUntilHash() == "" || declared == "" || o.GetUntilHash() == declared
-	}
-}
 
 // overrideSpec lets a person change what a source owns: an override that stands already, or new terms. p is the
 // transaction's own copy of the project.
 func (t *tx) overrideSpec(p *carav1.Project, terms *carav1.OverrideTerms) error {
 	o, _ := read[*carav1.Override](t, p.GetMetadata().GetName())
 	if terms == nil {
-		if o.GetScope() == api.OverrideSpec && standing(o, t.now, "") {
+		if o.GetScope() == api.OverrideSpec && plan.InForce(o, t.now) {
 			return nil
 		}
 		return errSourceOwned(p)
@@ -54,7 +42,7 @@ func (t *tx) override(name, source, scope string, terms *carav1.OverrideTerms) (
 		Scope:    scope, Actor: t.actor.Name, Reason: terms.GetReason(),
 		Since: timestamppb.New(t.now), Until: until, UntilHash: hash,
 	}
-	if before, ok := read[*carav1.Override](t, name); ok && scope == api.OverrideSpec && standing(before, t.now, "") {
+	if before, ok := read[*carav1.Override](t, name); ok && scope == api.OverrideSpec && plan.InForce(before, t.now) {
 		o.ExpireAt = before.GetExpireAt() // who overrides the rest does not mean to end an extension, and the project with it
 	}
 	t.put(o)
@@ -177,16 +165,20 @@ func (t *tx) clearOverride(name string) (*carav1.Override, error) {
 // outlived says why an override has ended by itself: by time, or because no source says any more what it was made
 // against. Empty where it stands.
 func (t *tx) outlived(o *carav1.Override) string {
-	if !standing(o, t.now, "") {
+	if !plan.InForce(o, t.now) {
 		return "its time is over"
 	}
 	if o.GetUntilHash() == "" {
 		return ""
 	}
+	declared := []string{""}
 	for _, c := range t.claimsOn(o.GetMetadata().GetName()) {
-		if c.GetSpec().GetPresent() && c.GetSpec().GetHash() == o.GetUntilHash() {
-			return ""
+		if c.GetSpec().GetPresent() {
+			declared = append(declared, c.GetSpec().GetHash())
 		}
+	}
+	if plan.InForce(o, t.now, declared...) {
+		return ""
 	}
 	return "git has changed the project"
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/plan"
 )
 
 // sourceOf is the source that owns a project, or empty.
@@ -48,7 +49,7 @@ func mayTake(p *carav1.Project, owner, adopt string, handOver []string) error {
 	case strings.HasPrefix(have, api.PrefixSource):
 		return api.Owned("project %q belongs to %s: one of the two sources must let go of it",
 			name, whence(have, p.GetMetadata().GetOrigin()))
-	case adopt == api.AdoptAlways, have == "" && adopt != api.AdoptNever:
+	case plan.Adopts(have, adopt):
 		return nil
 	case have == "":
 		return api.AdoptionRequired("project %q exists and nobody owns it, and the source's adopt is Never: caractrl adopt %s, or set spec.adopt to IfUnowned", name, name)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/plan"
 )
 
 // editProject runs change on the transaction's own copy of a project, and writes the copy if it differs.
@@ -113,7 +114,7 @@ func (s projectService) ExtendProject(ctx context.Context, req *carav1.ExtendPro
 		}
 		o, _ := read[*carav1.Override](t, req.GetName())
 		message := "expires at " + until.UTC().Format(time.RFC3339) + ", says " + t.actor.Name
-		if sourceOf(p) == "" || o.GetScope() == api.OverrideSpec && standing(o, t.now, "") {
+		if sourceOf(p) == "" || o.GetScope() == api.OverrideSpec && plan.InForce(o, t.now) {
 			old := proto.CloneOf(p)
 			spec := proto.CloneOf(p.GetSpec())
 			spec.ExpireAt = timestamppb.New(until)

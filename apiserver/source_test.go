@@ -255,3 +255,32 @@ func TestTrimKeepsWhatHoldsBack(t *testing.T) {
 		t.Error("the tombstone that keeps an expired project away is gone")
 	}
 }
+
+// PlanSource is the reconciler's own plan, also for a source that is suspended.
+func TestPlanSource(t *testing.T) {
+	f := newFarm(t)
+	if err := f.publish(t, 1, []*carav1.ClaimSpec{claim("a"), claim("b")}); err != nil {
+		t.Fatal(err)
+	}
+	want := func(steps ...string) {
+		t.Helper()
+		p, err := f.admin.PlanSource(t.Context(), &carav1.GetRequest{Name: "platform"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var have []string
+		for _, s := range p.GetSteps() {
+			have = append(have, fmt.Sprintf("%s %s %s %v", s.GetAction(), s.GetProject(), s.GetReason(), s.GetDiffers()))
+		}
+		if !slices.Equal(have, steps) {
+			t.Errorf("steps %q, want %q", have, steps)
+		}
+	}
+	want("Create a New true", "Create b New true")
+	if _, err := f.admin.SuspendSource(t.Context(), &carav1.GetRequest{Name: "platform"}); err != nil {
+		t.Fatal(err)
+	}
+	want("Create a New true", "Create b New true")
+	_, err := f.admin.PlanSource(t.Context(), &carav1.GetRequest{Name: "nosuch"})
+	wantCode(t, err, codes.NotFound, api.TitleNotFound)
+}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/plan"
 )
 
 // move is the only place where a project's phase changes. It asks the table, and writes the Phase condition and an
@@ -153,7 +154,7 @@ func (t *tx) setExpiry(p *carav1.Project) {
 func (t *tx) expiryOf(p *carav1.Project) *timestamppb.Timestamp {
 	declared := p.GetSpec().GetExpireAt()
 	o, ok := read[*carav1.Override](t, p.GetMetadata().GetName())
-	if !ok || declared == nil || !standing(o, t.now, "") || !o.GetExpireAt().AsTime().After(declared.AsTime()) {
+	if !ok || declared == nil || !plan.InForce(o, t.now) || !o.GetExpireAt().AsTime().After(declared.AsTime()) {
 		return declared
 	}
 	return timestamppb.New(o.GetExpireAt().AsTime())

@@ -124,7 +124,7 @@ func (h *house) pass(ctx context.Context, source string) error {
 	done := &carav1.UpdateClaimsRequest{Source: source}
 	for _, claim := range claims.GetItems() {
 		spec := claim.GetSpec()
-		status := &carav1.ClaimStatus{State: "PruneBlocked", Message: "a prune of 1 project is not confirmed"}
+		status := claim.GetStatus()
 		if spec.GetPresent() {
 			if status, err = h.applyClaim(ctx, spec, s.GetSpec().GetAdopt()); err != nil {
 				return err
@@ -132,7 +132,11 @@ func (h *house) pass(ctx context.Context, source string) error {
 		}
 		done.Updates = append(done.Updates, &carav1.ClaimUpdate{Project: spec.GetProject().GetMetadata().GetName(), Status: status})
 	}
-	_, err = c.UpdateClaims(ctx, done)
+	if _, err = c.UpdateClaims(ctx, done); err != nil {
+		return err
+	}
+	revision := s.GetStatus().GetSnapshot().GetRevision()
+	_, err = c.UpdateSourceStatus(ctx, &carav1.UpdateSourceStatusRequest{Name: source, Uid: s.GetMetadata().GetUid(), AttemptedRevision: &revision})
 	return err
 }
 

@@ -5,121 +5,118 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/manifest"
 )
 
-// declaration is what a source declares, beside what there is.
-type declaration struct {
-	source    *carav1.Source
-	claims    []*carav1.Claim
-	live      map[string]*carav1.Project // those that it declares, and those that it owns
-	overrides map[string]*carav1.Override
-}
-
-// difference is one project that is not as its source declares it.
-type difference struct {
-	project string
-	// what would become of it, or why that does not happen.
-	what string
-	diff []*carav1.FieldDiff
-	// blocked is why the source may not prune it: the same for all that it would prune.
-	blocked string
-	// unknown is true where the source does not say: its file is broken.
-	unknown bool
-}
-
-// diffSource shows how the cluster differs from what a source declares, and returns the exit code.
+// diffSource shows how the cluster differs from what a source declares, and returns the exit code. What would be done is
+// the server's own plan.
 func (a *app) diffSource(ctx context.Context, name string) (int, error) {
-	d, err := a.declaration(ctx, name)
+	c, err := a.sources()
+	if err != nil {
+		return 0, err
+	}
+	source, err := c.GetSource(ctx, byName(name))
+	if err != nil {
+		return 0, err
+	}
+	plan, err := c.PlanSource(ctx, byName(name))
 	if err != nil {
 		return 0, err
 	}
 	code := 0
-	for _, trouble := range d.troubles() {
+	for _, trouble := range troubles(source) {
 		fmt.Fprintf(a.Err, "source/%s: %s\n", clean(name), line(trouble))
 		code = exitNoDiff
 	}
-	if d.source.GetSpec().GetSuspend() {
+	if source.GetSpec().GetSuspend() {
 		fmt.Fprintf(a.Err, "source/%s is suspended: nothing of this happens before caractrl resume %s\n", clean(name), clean(name))
 	}
-	blocked := ""
-	for _, x := range d.differences(a.now()) {
-		if x.blocked != "" {
-			blocked = x.blocked
-		}
-		if x.unknown {
-			code = exitNoDiff
-			fmt.Fprintf(a.Err, "project/%s %s\n", line(x.project), line(x.what))
-			continue
-		}
-		code = max(code, exitDiffers)
-		fmt.Fprintf(a.Out, "project/%s %s\n", line(x.project), line(x.what))
-		a.printFieldDiffs(x.diff)
-	}
-	if blocked != "" {
-		fmt.Fprintf(a.Err, "source/%s: the prune is blocked: %s\n", clean(name), line(blocked))
-	}
-	return code, nil
+	return a.printPlan(plan, code), nil
 }
 
-// declaration asks for all that a source's diff is made of.
-func (a *app) declaration(ctx context.Context, name string) (*declaration, error) {
-	sources, err := a.sources()
-	if err != nil {
-		return nil, err
-	}
-	projects, err := a.projects()
-	if err != nil {
-		return nil, err
-	}
-	d := &declaration{live: map[string]*carav1.Project{}, overrides: map[string]*carav1.Override{}}
-	if d.source, err = sources.GetSource(ctx, byName(name)); err != nil {
-		return nil, err
-	}
-	claims, err := sources.ListClaims(ctx, &carav1.ListClaimsRequest{Source: name})
-	if err != nil {
-		return nil, err
-	}
-	d.claims = claims.GetItems()
-	overrides, err := projects.ListOverrides(ctx, &carav1.ListRequest{})
-	if err != nil {
-		return nil, err
-	}
-	for _, o := range overrides.GetItems() {
-		d.overrides[o.GetMetadata().GetName()] = o
-	}
-	owned, err := projects.ListProjects(ctx, &carav1.ListProjectsRequest{Owner: api.PrefixSource + name})
-	if err != nil {
-		return nil, err
-	}
-	for _, p := range owned.GetItems() {
-		d.live[p.GetMetadata().GetName()] = p
-	}
-	for _, c := range d.claims { // those of others have to be asked for by name
-		name := claimed(c)
-		if d.live[name] != nil || !c.GetSpec().GetPresent() {
+// printPlan shows a source's plan in the order of the projects' names, and returns the exit code.
+func (a *app) printPlan(plan *carav1.SourcePlan, code int) int {
+	steps := plan.GetSteps()
+	slices.SortStableFunc(steps, func(x, y *carav1.PlanStep) int { return strings.Compare(x.GetProject(), y.GetProject()) })
+	blocked := false
+	for _, s := range steps {
+		switch {
+		case s.GetReason() == api.ClaimHeld:
+			code = exitNoDiff
+			fmt.Fprintf(a.Err, "project/%s is kept as it is: %s\n", line(s.GetProject()), line(s.GetMessage()))
+			continue
+		case !s.GetDiffers():
 			continue
 		}
-		p, err := projects.GetProject(ctx, byName(name))
-		switch {
-		case err == nil:
-			d.live[name] = p
-		case !api.IsNotFound(err):
-			return nil, err
-		}
+		blocked = blocked || s.GetReason() == api.ClaimPruneBlocked && !pruneIsOff(plan)
+		code = max(code, exitDiffers)
+		fmt.Fprintf(a.Out, "project/%s %s\n", line(s.GetProject()), line(planned(s, plan)))
+		a.printFieldDiffs(s.GetDiff())
 	}
-	return d, nil
+	if blocked {
+		fmt.Fprintf(a.Err, "source/%s: the prune is blocked: %s\n", clean(plan.GetSource()), line(strings.Join(plan.GetPruneBlocked(), "; ")))
+	}
+	return code
+}
+
+// planned says what a step does, or why it does nothing.
+func planned(s *carav1.PlanStep, plan *carav1.SourcePlan) string {
+	owner := s.GetOwner()
+	if owner == "" {
+		owner = "nobody"
+	}
+	switch s.GetAction() {
+	case api.PlanCreate:
+		return "would be created" + lastAttempt(s)
+	case api.PlanUpdate:
+		return "would be configured" + lastAttempt(s)
+	case api.PlanAdopt:
+		return "would be adopted, it belongs to " + owner + lastAttempt(s)
+	case api.PlanHandOver:
+		return "would be taken over from " + owner + lastAttempt(s)
+	case api.PlanDelete:
+		return "would be pruned"
+	}
+	switch s.GetReason() {
+	case api.ReasonDeleting:
+		return "is being deleted: git would create it again"
+	case api.ClaimOverridden:
+		return "is " + s.GetMessage()
+	case api.ClaimPruneBlocked:
+		if pruneIsOff(plan) {
+			return "is kept, it left the source: " + plan.GetPruneBlocked()[0]
+		}
+		return "would be pruned, and is not: the prune is blocked"
+	case api.ReasonUnclaimed:
+		return "is kept: " + s.GetMessage()
+	case api.ReasonLeftToOther, api.ReasonInventory:
+		return "is kept, it left the source: " + s.GetMessage()
+	}
+	return "stays as it is: " + s.GetMessage()
+}
+
+// pruneIsOff reports whether the only reason against pruning is that the source's owner does not want it.
+func pruneIsOff(plan *carav1.SourcePlan) bool {
+	return len(plan.GetPruneBlocked()) == 1 && plan.GetPruneBlocked()[0] == api.PruneOff
+}
+
+// lastAttempt is what became of the last attempt to apply a project, if that went wrong.
+func lastAttempt(s *carav1.PlanStep) string {
+	switch state := s.GetClaimState(); state {
+	case api.ClaimRefused, api.ClaimNotAllowed, api.ClaimStalled:
+		return ", and is not (" + state + "): " + s.GetClaimMessage()
+	}
+	return ""
 }
 
 func claimed(c *carav1.Claim) string { return c.GetSpec().GetProject().GetMetadata().GetName() }
 
-// troubles are why it is not known what the source declares now.
-func (d *declaration) troubles() []string {
-	st := d.source.GetStatus()
+// troubles are why it is not known what a source declares now.
+func troubles(source *carav1.Source) []string {
+	st := source.GetStatus()
 	if st.GetSnapshot() == nil {
 		return []string{"it has not been read yet"}
 	}
@@ -131,52 +128,4 @@ func (d *declaration) troubles() []string {
 		out = append(out, manifest.Format(p))
 	}
 	return out
-}
-
-// differences are in the order of the projects' names.
-func (d *declaration) differences(now time.Time) []difference {
-	var out []difference
-	add := func(name string, x difference) {
-		if x.what != "" {
-			x.project = name
-			out = append(out, x)
-		}
-	}
-	known := map[string]bool{}
-	for _, c := range d.claims {
-		name := claimed(c)
-		known[name] = true
-		if c.GetSpec().GetPresent() {
-			add(name, d.declared(c, d.live[name], now))
-		} else {
-			add(name, d.left(c, d.live[name], now))
-		}
-	}
-	for name, p := range d.live {
-		if !known[name] && !api.GoingAway(p) {
-			add(name, difference{what: "is kept: the source owns it and never declared it"})
-		}
-	}
-	slices.SortFunc(out, func(x, y difference) int { return strings.Compare(x.project, y.project) })
-	return out
-}
-
-// standing is the override that keeps git from having its way with a project, or nil.
-func (d *declaration) standing(c *carav1.Claim, now time.Time) *carav1.Override {
-	o := d.overrides[claimed(c)]
-	switch {
-	case o == nil, o.GetScope() == api.OverrideExpiry, o.GetUntil() != nil && !o.GetUntil().AsTime().After(now):
-		return nil
-	case o.GetUntilHash() != "" && o.GetUntilHash() != c.GetSpec().GetHash():
-		return nil
-	}
-	return o
-}
-
-func overridden(o *carav1.Override, now time.Time, would string) string {
-	how := "overridden"
-	if o.GetScope() == api.OverrideDeletion {
-		how = "held down"
-	}
-	return fmt.Sprintf("is %s by %s %s: %s; git would %s it", how, o.GetActor(), untilWhen(now, o), o.GetReason(), would)
 }

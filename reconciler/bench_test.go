@@ -10,21 +10,23 @@ import (
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/loop"
+	"github.com/caravanserai/cara/internal/testlaw"
+	"github.com/caravanserai/cara/plan"
 )
 
 // inPlace returns a reconciler whose picture has n projects of one source, all in place.
 func inPlace(tb testing.TB, n int) *Reconciler {
 	s := newServer()
 	r := New(Config{Conn: s.conn(), Logger: slog.New(slog.DiscardHandler)})
-	src := source(func(s *carav1.Source) { s.Status.Projects = int32(n) })
+	src := testlaw.Source(func(s *carav1.Source) { s.Status.Projects = int32(n) })
 	src.Status.Conditions = []*carav1.Condition{{
-		Type: api.CondReady, Status: api.StatusTrue, Reason: "Applied", Message: fmt.Sprintf("%d projects as at %s", n, api.ShortRevision(revision)),
+		Type: api.CondReady, Status: api.StatusTrue, Reason: "Applied", Message: fmt.Sprintf("%d projects as at %s", n, api.ShortRevision(testlaw.Revision)),
 	}}
 	s.Put(src)
 	changes := []loop.Change{{New: src}}
 	for i := range n {
 		name := fmt.Sprintf("p%05d", i)
-		changes = append(changes, loop.Change{New: claim(name, "a:1", applied)}, loop.Change{New: project(name, "a:1", "source/platform")})
+		changes = append(changes, loop.Change{New: testlaw.Claim(name, "a:1", testlaw.Applied)}, loop.Change{New: testlaw.Project(name, "a:1", "source/platform")})
 	}
 	r.index.change(changes)
 	r.memory("platform").uid = src.Metadata.Uid
@@ -59,13 +61,13 @@ func BenchmarkOneChange(b *testing.B) {
 			r := inPlace(b, n)
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				next := claim("p00001", fmt.Sprintf("a:%d", i+2), applied)
+				next := testlaw.Claim("p00001", fmt.Sprintf("a:%d", i+2), testlaw.Applied)
 				next.Status.AppliedHash = "v1:before"
 				r.index.change([]loop.Change{{New: next}})
 				in, _, _ := r.index.input("platform", nil, false, time.Now())
-				plan := Diff(in)
-				if len(plan.Steps) != 1 || plan.Steps[0].Action != Update {
-					b.Fatalf("plan %v", lines(plan))
+				p := plan.Diff(in)
+				if len(p.Steps) != 1 || p.Steps[0].Action != plan.Update {
+					b.Fatalf("plan %v", p.Steps)
 				}
 			}
 		})
@@ -79,16 +81,16 @@ func BenchmarkFirstSync(b *testing.B) {
 			for b.Loop() {
 				s := newServer()
 				src := newSource("platform", "s1")
-				src.Status.Snapshot = &carav1.Snapshot{Revision: revision, Complete: true}
+				src.Status.Snapshot = &carav1.Snapshot{Revision: testlaw.Revision, Complete: true}
 				s.Put(src)
 				for i := range n {
-					s.Put(claim(fmt.Sprintf("p%05d", i), "a:1"))
+					s.Put(testlaw.Claim(fmt.Sprintf("p%05d", i), "a:1"))
 				}
 				ctx, cancel := context.WithCancel(b.Context())
 				r := New(Config{Conn: s.conn(), Logger: slog.New(slog.DiscardHandler)})
 				done := make(chan error, 1)
 				go func() { done <- r.Run(ctx) }()
-				for applied := ""; applied != revision; {
+				for applied := ""; applied != testlaw.Revision; {
 					<-time.After(time.Millisecond)
 					if src, ok := loop.Get[*carav1.Source](r.mirror, "platform"); ok {
 						applied = src.GetStatus().GetAppliedRevision()

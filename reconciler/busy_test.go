@@ -12,6 +12,7 @@ import (
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/fakecluster"
+	"github.com/caravanserai/cara/internal/testlaw"
 )
 
 // Whatever the server answers, a plan without effect is not carried out again in a busy loop.
@@ -41,7 +42,7 @@ func TestReconcilerIsNeverBusy(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newServer()
 				s.Put(newSource("platform", "s1"))
-				s.publish(t, "platform", "r1", claim("web", "web:1"))
+				s.publish(t, "platform", "r1", testlaw.Claim("web", "web:1"))
 				var touches atomic.Int64
 				conn := &fakecluster.Stubborn{ClientConnInterface: s.conn(), Answer: func(string) error {
 					if tt.touch {

@@ -1,9 +1,8 @@
 // Package reconciler makes the cluster what the sources say, and keeps it so. On the straight line of a push it stands
-// between the snapshot that `sources` published and the API: claims -> plan -> apply.
+// between the snapshot that `sources` published and the API: claims -> `plan` -> apply.
 //
 // A source's snapshot lies in the store as Claims, one for each project it declares or once declared. For each source
-// the reconciler joins its claims with the projects there are, decides what to do about each (Diff, with PruneGate for
-// whatever would be deleted), does it through the API, and writes what became of it: the claims' status, the source's
+// the reconciler joins its claims with the projects there are, asks package plan what to do about each, does it through the API, and writes what became of it: the claims' status, the source's
 // conditions, its last runs. The plan is data: it can be printed and compared.
 //
 // What must hold:

@@ -14,6 +14,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/plan"
 )
 
 // Bounds of one request, and of how many are under way for one source.
@@ -34,13 +35,9 @@ type outcome struct {
 	removed bool
 }
 
-// result is what became of one step.
+// result is what became of one step, and what the loop does about it.
 type result struct {
-	// state and message of the claim; without a state its status stays.
-	state, message string
-	uid            string
-	// wrote is true where the cluster was changed.
-	wrote bool
+	plan.Outcome
 	// failed is true where the step was tried and not done.
 	failed bool
 	// retry is when a refused step is tried again.
@@ -50,8 +47,8 @@ type result struct {
 // executor does one plan.
 type executor struct {
 	*Reconciler
-	in   Input
-	plan *Plan
+	in   plan.Input
+	todo *plan.Plan
 
 	mu   sync.Mutex // results of different steps come from different goroutines; guards errs and what follows
 	errs []error
@@ -61,14 +58,14 @@ type executor struct {
 }
 
 // execute does the plan's steps in order. What fails is noted and does not hold up the rest.
-func (r *Reconciler) execute(ctx context.Context, in Input, plan *Plan, m *sourceMemory) *outcome {
-	e := &executor{Reconciler: r, in: in, plan: plan, mem: m, done: &outcome{results: make([]result, len(plan.Steps))}}
-	for i, s := range plan.Steps {
-		e.done.results[i] = result{state: s.State, message: s.Message, uid: s.UID}
-		if s.Action.applies() || s.Action == Delete {
+func (r *Reconciler) execute(ctx context.Context, in plan.Input, p *plan.Plan, m *sourceMemory) *outcome {
+	e := &executor{Reconciler: r, in: in, todo: p, mem: m, done: &outcome{results: make([]result, len(p.Steps))}}
+	for i, s := range p.Steps {
+		e.done.results[i] = result{Outcome: s.Expected()}
+		if s.Action.Applies() || s.Action == plan.Delete {
 			e.done.began = in.Now
 		}
-		if s.Action == Forget {
+		if s.Action == plan.Forget {
 			delete(m.claims, s.Project)
 		}
 	}
@@ -77,7 +74,7 @@ func (r *Reconciler) execute(ctx context.Context, in Input, plan *Plan, m *sourc
 		e.applyAll(ctx, batch)
 	}
 	e.deleteAll(ctx)
-	if plan.Remove {
+	if p.Remove {
 		e.removeSource(ctx)
 	}
 	e.done.err = errors.Join(e.errs...)
@@ -94,7 +91,7 @@ func (e *executor) fail(err error) {
 // clearOverrides takes away the records of overrides that git ended, so that a later change back does not revive them.
 // The server refuses where a person has renewed one meanwhile; the watch will tell of it.
 func (e *executor) clearOverrides(ctx context.Context) {
-	for _, name := range e.plan.Ended {
+	for _, name := range e.todo.Ended {
 		_, err := e.projects.OverrideProject(ctx, &carav1.OverrideProjectRequest{Name: name, Clear: true})
 		if err != nil && !api.IsNotFound(err) && !api.IsConflict(err) {
 			e.fail(fmt.Errorf("clear override of %s: %w", name, err))
@@ -107,15 +104,15 @@ func (e *executor) clearOverrides(ctx context.Context) {
 func (e *executor) batches() (groups [][][]int) {
 	var plain, handOver [][]int
 	size := 0
-	for i, s := range e.plan.Steps {
-		if !s.Action.applies() {
+	for i, s := range e.todo.Steps {
+		if !s.Action.Applies() {
 			break // the steps that apply come first
 		}
 		to := &plain
-		if s.Action == HandOver {
+		if s.Action == plan.HandOver {
 			to = &handOver
 		}
-		n := proto.Size(s.row.Claim.Spec.Project)
+		n := proto.Size(s.Row.Claim.Spec.Project)
 		last := len(*to) - 1
 		if last < 0 || len((*to)[last]) >= batchObjects || size+n > batchBytes {
 			*to = append(*to, nil)
@@ -161,7 +158,7 @@ func (e *executor) applyBatch(ctx context.Context, steps []int) {
 		defer e.mu.Unlock()
 		e.errs = append(e.errs, fmt.Errorf("apply %d projects: %w", len(steps), err))
 		for _, step := range steps {
-			e.done.results[step].state, e.done.results[step].failed = "", true
+			e.done.results[step].State, e.done.results[step].failed = "", true
 		}
 	case len(steps) > 1:
 		e.applyBatch(ctx, steps[:len(steps)/2])
@@ -174,23 +171,23 @@ func (e *executor) applyBatch(ctx context.Context, steps []int) {
 }
 
 func (e *executor) request(steps []int) *carav1.ApplyRequest {
-	req := &carav1.ApplyRequest{Source: e.plan.Source, Adopt: adoptPolicy(e.in.Source)}
+	req := &carav1.ApplyRequest{Source: e.todo.Source, Adopt: plan.AdoptPolicy(e.in.Source)}
 	for _, i := range steps {
-		s := &e.plan.Steps[i]
-		claim := s.row.Claim.Spec
+		s := &e.todo.Steps[i]
+		claim := s.Row.Claim.Spec
 		declared := claim.Project.GetMetadata()
 		req.Objects = append(req.Objects, api.Wrap(&carav1.Project{
 			ApiVersion: api.APIVersion, Kind: api.KindProject,
 			Metadata: &carav1.ObjectMeta{
 				Name: s.Project, Labels: declared.GetLabels(), Annotations: declared.GetAnnotations(),
 				Origin: &carav1.Origin{
-					Source: e.plan.Source, File: claim.File, Line: claim.Line, Revision: claim.Revision,
+					Source: e.todo.Source, File: claim.File, Line: claim.Line, Revision: claim.Revision,
 					Author: claim.Author, Subject: claim.Subject, CommitTime: claim.CommitTime,
 				},
 			},
 			Spec: claim.Project.GetSpec(),
 		}))
-		if s.Action == HandOver && !slices.Contains(req.HandOver, s.From) {
+		if s.Action == plan.HandOver && !slices.Contains(req.HandOver, s.From) {
 			req.HandOver = append(req.HandOver, s.From)
 		}
 	}
@@ -203,40 +200,40 @@ func (e *executor) took(step int, res *carav1.ApplyResult) {
 		e.refuse(step, res.Problem)
 		return
 	}
-	s, out := &e.plan.Steps[step], &e.done.results[step]
-	out.wrote = res.Action != api.ApplyUnchanged
-	out.uid = res.Uid
-	if out.uid == "" {
-		out.uid = s.UID
+	s, out := &e.todo.Steps[step], &e.done.results[step]
+	out.Wrote = res.Action != api.ApplyUnchanged
+	out.UID = res.Uid
+	if out.UID == "" {
+		out.UID = s.UID
 	}
-	if rev, ok := api.ParseRevision(res.ResourceVersion); ok && out.wrote {
+	if rev, ok := api.ParseRevision(res.ResourceVersion); ok && out.Wrote {
 		e.seen = max(e.seen, rev)
 	}
-	e.memory(s.Project).applied(s, out.wrote && s.Action == Update, e.in.Now)
+	e.memory(s.Project).NoteApplied(s, out.Wrote && s.Action == plan.Update, e.in.Now)
 }
 
 // refuse notes that the server did not take one step. e.mu is held.
 func (e *executor) refuse(step int, problem *carav1.Problem) {
-	s, out := &e.plan.Steps[step], &e.done.results[step]
-	out.state, out.message, out.failed = api.ClaimRefused, problem.GetDetail(), true
-	if out.message == "" {
-		out.message = "refused: " + problem.GetTitle()
+	s, out := &e.todo.Steps[step], &e.done.results[step]
+	out.State, out.Message, out.failed = api.ClaimRefused, problem.GetDetail(), true
+	if out.Message == "" {
+		out.Message = "refused: " + problem.GetTitle()
 	}
 	switch problem.GetTitle() { // the server saw something newer than this plan did
 	case api.TitleOwned:
-		out.state = api.ClaimConflict
+		out.State = api.ClaimConflict
 	case api.ClaimAdoptionRequired, api.ClaimExpired, api.ClaimOverridden, api.ClaimNotAllowed:
-		out.state = problem.Title
+		out.State = problem.Title
 	}
 	m := e.memory(s.Project)
-	m.refused(s, out.state, out.message, e.in.Now)
+	m.NoteRefused(s, out.State, out.Message, e.in.Now)
 	out.retry = m.Retry
 }
 
-func (e *executor) memory(project string) *Memory {
+func (e *executor) memory(project string) *plan.Memory {
 	m := e.mem.claims[project]
 	if m == nil {
-		m = &Memory{}
+		m = &plan.Memory{}
 		e.mem.claims[project] = m
 	}
 	return m
@@ -246,23 +243,23 @@ func (e *executor) memory(project string) *Memory {
 func (e *executor) deleteAll(ctx context.Context) {
 	var group errgroup.Group
 	group.SetLimit(inFlight)
-	for i, s := range e.plan.Steps {
-		if s.Action != Delete {
+	for i, s := range e.todo.Steps {
+		if s.Action != plan.Delete {
 			continue
 		}
 		group.Go(func() error {
 			_, err := e.projects.DeleteProject(ctx, &carav1.DeleteProjectRequest{
-				Name: s.Project, Uid: s.UID, Owner: ownerName(e.plan.Source), Reason: s.Reason, NoWait: true,
+				Name: s.Project, Uid: s.UID, Owner: plan.Owner(e.todo.Source), Reason: s.Reason, NoWait: true,
 			})
 			out := &e.done.results[i]
 			switch {
 			case err == nil:
-				out.wrote = true
+				out.Wrote = true
 			case api.IsNotFound(err): // gone already
 			case api.IsConflict(err): // another uid or owner by now: the watch will tell, and the next pass decide anew
 				out.failed = true
 			default:
-				out.state, out.message, out.failed = api.ClaimPruneBlocked, "delete: "+api.ProblemOf(err).GetDetail(), true
+				out.State, out.Message, out.failed = api.ClaimPruneBlocked, "delete: "+api.ProblemOf(err).GetDetail(), true
 				e.fail(fmt.Errorf("delete project %s: %w", s.Project, err))
 			}
 			return nil

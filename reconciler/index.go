@@ -12,6 +12,7 @@ import (
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/loop"
+	"github.com/caravanserai/cara/plan"
 )
 
 // index joins what the watch tells by source and by project, so that a pass costs what its source has and a change
@@ -90,13 +91,13 @@ func (x *index) changeSource(s *carav1.Source, gone bool, dirty map[string]bool)
 	}
 	if !gone && old != nil && old.Metadata.Uid == s.Metadata.Uid && old.GetSpec().GetSuspend() == s.GetSpec().GetSuspend() &&
 		(old.Metadata.DeletionTimestamp == nil) == (s.Metadata.DeletionTimestamp == nil) &&
-		whole(old.GetStatus().GetSnapshot()) == whole(s.GetStatus().GetSnapshot()) {
+		plan.Whole(old.GetStatus().GetSnapshot()) == plan.Whole(s.GetStatus().GetSnapshot()) {
 		return
 	}
 	for project := range x.claims[name] {
 		x.concern(project, dirty)
 	}
-	for project := range x.owned[ownerName(name)] {
+	for project := range x.owned[plan.Owner(name)] {
 		x.concern(project, dirty)
 	}
 }
@@ -175,14 +176,14 @@ func (x *index) concern(project string, dirty map[string]bool) {
 
 // input returns what a plan for one source is made of, and the revision it shows; false where there is no such source.
 // It has the rows that something happened to since they were last found in place; with whole, every one.
-func (x *index) input(source string, memories map[string]*Memory, whole bool, now time.Time) (Input, int64, bool) {
+func (x *index) input(source string, memories map[string]*plan.Memory, whole bool, now time.Time) (plan.Input, int64, bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	s := x.sources[source]
 	if s == nil {
-		return Input{}, x.revision, false
+		return plan.Input{}, x.revision, false
 	}
-	in := Input{Source: s, Now: now, Settled: len(x.claims[source])}
+	in := plan.Input{Source: s, Now: now, Settled: len(x.claims[source])}
 	in.Check = s.GetStatus().GetObservedGeneration() != s.GetMetadata().GetGeneration() && s.GetStatus().GetSnapshot() != nil
 	if !whole && !in.Check && s.GetMetadata().GetDeletionTimestamp() == nil {
 		for project := range x.loose[source] {
@@ -193,7 +194,7 @@ func (x *index) input(source string, memories map[string]*Memory, whole bool, no
 	for project := range x.claims[source] {
 		x.look(&in, project, memories)
 	}
-	for project := range x.owned[ownerName(source)] {
+	for project := range x.owned[plan.Owner(source)] {
 		if x.claims[source][project] == nil {
 			x.look(&in, project, memories)
 		}
@@ -202,15 +203,15 @@ func (x *index) input(source string, memories map[string]*Memory, whole bool, no
 }
 
 // look puts one project's row into the input, unless it is in place.
-func (x *index) look(in *Input, project string, memories map[string]*Memory) {
+func (x *index) look(in *plan.Input, project string, memories map[string]*plan.Memory) {
 	source := in.Source.Metadata.Name
 	claim := x.claims[source][project]
-	if claim == nil && !x.owned[ownerName(source)][project] {
+	if claim == nil && !x.owned[plan.Owner(source)][project] {
 		put(x.loose, source, project, false, true)
 		return
 	}
 	r := x.row(source, project, claim, memories[project])
-	if in.Source.Metadata.DeletionTimestamp == nil && !in.Check && settled(&r, in.Source) {
+	if in.Source.Metadata.DeletionTimestamp == nil && !in.Check && plan.Settled(&r, in.Source) {
 		put(x.loose, source, project, false, true)
 		return
 	}
@@ -221,54 +222,35 @@ func (x *index) look(in *Input, project string, memories map[string]*Memory) {
 	}
 }
 
-func (x *index) row(source, project string, claim *carav1.Claim, m *Memory) Row {
-	r := Row{Name: project, Generation: x.sources[source].GetMetadata().GetGeneration(), Claim: claim, Want: claim.GetSpec().GetHash(), Status: claim.GetStatus(), Memory: m}
-	if claim != nil && len(x.written) > 0 {
+// Source implements plan.State. x.mu is held, as for all its methods.
+func (x *index) Source(name string) *carav1.Source { return x.sources[name] }
+
+func (x *index) Claims(project string) map[string]*carav1.Claim { return x.byProject[project] }
+
+func (x *index) Project(name string) (*carav1.Project, string) {
+	l := x.projects[name]
+	if l == nil {
+		return nil, ""
+	}
+	if l.hash == "" {
+		l.hash = api.ClaimHash(l.project)
+	}
+	return l.project, l.hash
+}
+
+func (x *index) Override(project string) *carav1.Override { return x.overrides[project] }
+
+func (x *index) Tombstone(project string) *carav1.Tombstone { return x.tombstones[project] }
+
+func (x *index) row(source, project string, claim *carav1.Claim, m *plan.Memory) plan.Row {
+	r := plan.NewRow(x, source, project)
+	r.Memory = m
+	if claim != nil {
 		if w := x.written[claim.Metadata.GetName()]; w != nil {
 			r.Status = w
 		}
 	}
-	if l := x.projects[project]; l != nil {
-		if l.hash == "" {
-			l.hash = api.ClaimHash(l.project)
-		}
-		r.Project, r.Live = l.project, l.hash
-		if claim != nil && version(r.Want) != version(r.Live) {
-			r.Want = api.ClaimHash(claim.Spec.Project) // the claim was hashed by another version of Cara
-		}
-		if other, ok := api.SourceOf(l.project.GetMetadata().GetOwner()); ok && other != source {
-			r.Owner = x.sources[other]
-		}
-	}
-	if others := x.byProject[project]; len(others) > 1 || claim == nil {
-		r.Rivals = x.rivals(source, others)
-	}
-	if len(x.overrides) > 0 {
-		r.Override = x.overrides[project]
-	}
-	if r.Project == nil {
-		r.Tombstone = x.tombstones[project]
-	}
 	return r
-}
-
-// rivals are the claims of others that count: of sources that exist, are the very ones, and are not being deleted.
-func (x *index) rivals(source string, others map[string]*carav1.Claim) []*carav1.Claim {
-	var rivals []*carav1.Claim
-	for _, name := range slices.Sorted(maps.Keys(others)) {
-		s := x.sources[name]
-		if name == source || !others[name].GetSpec().GetPresent() || s == nil || s.Metadata.GetDeletionTimestamp() != nil || s.Metadata.Uid != others[name].Spec.SourceUid {
-			continue
-		}
-		rivals = append(rivals, others[name])
-	}
-	return rivals
-}
-
-// version is the part of a hash that says how it was made.
-func version(hash string) string {
-	v, _, _ := strings.Cut(hash, ":")
-	return v
 }
 
 // wrote notes a status that was written, until the watch tells of it.

@@ -13,12 +13,13 @@ import (
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/fakecluster"
+	"github.com/caravanserai/cara/internal/testlaw"
 )
 
 func TestPushIsAppliedAndThenQuiet(t *testing.T) {
 	run(t, func(t *testing.T, c *cluster) {
 		c.wantCondition("platform", api.CondReady, api.StatusFalse, "NotRead")
-		c.push("rev-1", claim("web", "a:1"), claim("db", "b:1"))
+		c.push("rev-1", testlaw.Claim("web", "a:1"), testlaw.Claim("db", "b:1"))
 		c.wantProjects("db b:1 source/platform", "web a:1 source/platform")
 		c.wantStates("platform/db Applied", "platform/web Applied")
 		c.wantCondition("platform", api.CondReady, api.StatusTrue, "2 projects as at rev-1")
@@ -39,7 +40,7 @@ func TestPushIsAppliedAndThenQuiet(t *testing.T) {
 func TestNewestWins(t *testing.T) {
 	run(t, func(t *testing.T, c *cluster) {
 		for i := range 50 {
-			c.publish(t, "platform", fmt.Sprintf("rev-%02d", i), claim("web", fmt.Sprintf("a:%d", i)))
+			c.publish(t, "platform", fmt.Sprintf("rev-%02d", i), testlaw.Claim("web", fmt.Sprintf("a:%d", i)))
 		}
 		c.settle()
 		c.wantProjects("web a:49 source/platform")
@@ -51,7 +52,7 @@ func TestNewestWins(t *testing.T) {
 
 func TestDriftIsPutBackWithAnEvent(t *testing.T) {
 	run(t, func(t *testing.T, c *cluster) {
-		c.push("rev-1", claim("web", "a:1"))
+		c.push("rev-1", testlaw.Claim("web", "a:1"))
 		c.told()
 		c.change("web", func(p *carav1.Project) { p.Spec.Services[0].Image = "evil:1" })
 		c.wantProjects("web a:1 source/platform")
@@ -64,7 +65,7 @@ func TestDriftIsPutBackWithAnEvent(t *testing.T) {
 
 func TestLoopBreaker(t *testing.T) {
 	run(t, func(t *testing.T, c *cluster) {
-		c.push("rev-1", claim("web", "a:1"))
+		c.push("rev-1", testlaw.Claim("web", "a:1"))
 		for range 15 {
 			c.change("web", func(p *carav1.Project) { p.Spec.Services[0].Image = "evil:1" })
 		}
@@ -75,7 +76,7 @@ func TestLoopBreaker(t *testing.T) {
 		c.stop()
 		c.start()
 		c.wantStates("platform/web Stalled")
-		c.push("rev-2", claim("web", "a:2"))
+		c.push("rev-2", testlaw.Claim("web", "a:2"))
 		c.wantProjects("web a:2 source/platform")
 		c.wantCondition("platform", api.CondStalled, api.StatusFalse, "")
 	})
@@ -84,7 +85,7 @@ func TestLoopBreaker(t *testing.T) {
 func TestOneRefusedProjectDoesNotHoldUpTheOthers(t *testing.T) {
 	run(t, func(t *testing.T, c *cluster) {
 		c.refused["bad"] = "host web.example.org is claimed by project shop"
-		c.push("rev-1", claim("bad", "a:1"), claim("good", "a:1"))
+		c.push("rev-1", testlaw.Claim("bad", "a:1"), testlaw.Claim("good", "a:1"))
 		c.wantProjects("good a:1 source/platform")
 		c.wantStates("platform/bad Refused", "platform/good Applied")
 		c.wantCondition("platform", api.CondReady, api.StatusFalse, "Refused: bad: host web.example.org is claimed by project shop")
@@ -114,7 +115,7 @@ func TestPruneAndItsGate(t *testing.T) {
 	run(t, func(t *testing.T, c *cluster) {
 		var all []*carav1.Claim
 		for i := range 10 {
-			all = append(all, claim(fmt.Sprintf("p%d", i), "a:1"))
+			all = append(all, testlaw.Claim(fmt.Sprintf("p%d", i), "a:1"))
 		}
 		c.push("rev-1", all...)
 		c.push("rev-2", all[:8]...)
@@ -144,9 +145,9 @@ func TestPruneAndItsGate(t *testing.T) {
 
 func TestFailedDeleteIsKeptAndRetried(t *testing.T) {
 	run(t, func(t *testing.T, c *cluster) {
-		c.push("rev-1", claim("web", "a:1"), claim("old", "a:1"))
+		c.push("rev-1", testlaw.Claim("web", "a:1"), testlaw.Claim("old", "a:1"))
 		c.Refuse("DeleteProject", api.Unavailable("the store is full"))
-		c.push("rev-2", claim("web", "a:1"))
+		c.push("rev-2", testlaw.Claim("web", "a:1"))
 		c.wantStates("platform/old PruneBlocked", "platform/web Applied")
 		c.wantCondition("platform", api.CondReady, api.StatusFalse, "the store is full")
 		c.Refuse("DeleteProject", nil)
@@ -160,10 +161,10 @@ func TestFailedDeleteIsKeptAndRetried(t *testing.T) {
 func TestInventoryIsWrittenBeforeItIsPruned(t *testing.T) {
 	run(t, func(t *testing.T, c *cluster) {
 		c.Refuse("UpdateClaims", api.Unavailable("power is out"))
-		c.push("rev-1", claim("web", "a:1"), claim("stays", "a:1"))
+		c.push("rev-1", testlaw.Claim("web", "a:1"), testlaw.Claim("stays", "a:1"))
 		c.stop()
 		c.Refuse("UpdateClaims", nil)
-		c.publish(t, "platform", "rev-2", claim("stays", "a:1"))
+		c.publish(t, "platform", "rev-2", testlaw.Claim("stays", "a:1"))
 		c.start()
 		c.settle()
 		c.wantProjects("stays a:1 source/platform")
@@ -175,15 +176,15 @@ func TestHandOverBetweenSources(t *testing.T) {
 	run(t, func(t *testing.T, c *cluster) {
 		c.Put(newSource("team", "s2"))
 		mine := func(name, image string) *carav1.Claim {
-			return claim(name, image, of("team", "s2", "team/"+name+".yaml"))
+			return testlaw.Claim(name, image, testlaw.From("team", "s2", "team/"+name+".yaml"))
 		}
-		c.push("rev-1", claim("web", "a:1"), claim("db", "a:1"))
+		c.push("rev-1", testlaw.Claim("web", "a:1"), testlaw.Claim("db", "a:1"))
 		c.publish(t, "team", "t-1", mine("web", "a:2"))
 		c.settle()
 		c.wantProjects("db a:1 source/platform", "web a:1 source/platform")
 		c.wantCondition("team", api.CondConflict, api.StatusTrue, "owned by source/platform (it is declared there in web.yaml:1)")
 		uid := c.project("web").Metadata.Uid
-		c.push("rev-2", claim("db", "a:1"))
+		c.push("rev-2", testlaw.Claim("db", "a:1"))
 		c.wantProjects("db a:1 source/platform", "web a:2 source/team")
 		c.wantStates("platform/db Applied", "team/web Applied")
 		if got := c.project("web").Metadata.Uid; got != uid {
@@ -196,7 +197,7 @@ func TestHandOverBetweenSources(t *testing.T) {
 
 func TestOverride(t *testing.T) {
 	run(t, func(t *testing.T, c *cluster) {
-		c.push("rev-1", claim("web", "a:1"))
+		c.push("rev-1", testlaw.Claim("web", "a:1"))
 		p := c.project("web")
 		p.Spec.Services[0].Image, p.Metadata.Generation = "hand:1", 2
 		o := &carav1.Override{
@@ -205,7 +206,7 @@ func TestOverride(t *testing.T) {
 		}
 		c.Put(p, o)
 		c.settle()
-		c.push("rev-2", claim("web", "a:2"))
+		c.push("rev-2", testlaw.Claim("web", "a:2"))
 		c.wantProjects("web hand:1 source/platform")
 		c.wantStates("platform/web Overridden")
 		c.wantCondition("platform", api.CondReady, api.StatusTrue, "")
@@ -219,16 +220,16 @@ func TestOverride(t *testing.T) {
 
 func TestOverrideUntilNextChange(t *testing.T) {
 	run(t, func(t *testing.T, c *cluster) {
-		c.push("rev-1", claim("web", "a:1"))
+		c.push("rev-1", testlaw.Claim("web", "a:1"))
 		p := c.project("web")
 		p.Spec.Services[0].Image, p.Metadata.Generation = "hand:1", 2
 		c.Put(p, &carav1.Override{
-			Metadata: &carav1.ObjectMeta{Name: "web"}, Scope: api.OverrideSpec, Actor: "user/ada", Reason: "incident 7", UntilHash: claim("web", "a:1").Spec.Hash,
+			Metadata: &carav1.ObjectMeta{Name: "web"}, Scope: api.OverrideSpec, Actor: "user/ada", Reason: "incident 7", UntilHash: testlaw.Claim("web", "a:1").Spec.Hash,
 		})
 		c.settle()
 		c.wantProjects("web hand:1 source/platform")
-		c.push("rev-2", claim("web", "a:2"))
-		c.push("rev-3", claim("web", "a:1"))
+		c.push("rev-2", testlaw.Claim("web", "a:2"))
+		c.push("rev-3", testlaw.Claim("web", "a:1"))
 		c.wantProjects("web a:1 source/platform")
 		if o := fakecluster.Read[*carav1.Override](c.Cluster, "web"); o != nil {
 			t.Errorf("the override stands: %v", o)
@@ -239,7 +240,7 @@ func TestOverrideUntilNextChange(t *testing.T) {
 func TestExpiryIsNotUndone(t *testing.T) {
 	run(t, func(t *testing.T, c *cluster) {
 		at := time.Now().Add(time.Hour)
-		c.push("rev-1", claim("pr-1", "a:1", expiring(at)), claim("pr-0", "a:1", expiring(time.Now())))
+		c.push("rev-1", testlaw.Claim("pr-1", "a:1", testlaw.Expiring(at)), testlaw.Claim("pr-0", "a:1", testlaw.Expiring(time.Now())))
 		c.wantStates("platform/pr-0 Expired", "platform/pr-1 Applied")
 		c.pass(time.Hour)
 		c.finish("pr-1")
@@ -247,7 +248,7 @@ func TestExpiryIsNotUndone(t *testing.T) {
 		c.wantProjects()
 		c.wantStates("platform/pr-0 Expired", "platform/pr-1 Expired")
 		c.wantQuiet()
-		c.push("rev-2", claim("pr-1", "a:1", expiring(at.Add(2*time.Hour))))
+		c.push("rev-2", testlaw.Claim("pr-1", "a:1", testlaw.Expiring(at.Add(2*time.Hour))))
 		c.wantProjects("pr-1 a:1 source/platform")
 		c.wantStates("platform/pr-1 Applied")
 	})
@@ -255,11 +256,11 @@ func TestExpiryIsNotUndone(t *testing.T) {
 
 func TestSuspend(t *testing.T) {
 	run(t, func(t *testing.T, c *cluster) {
-		c.push("rev-1", claim("web", "a:1"), claim("old", "a:1"))
+		c.push("rev-1", testlaw.Claim("web", "a:1"), testlaw.Claim("old", "a:1"))
 		s := c.source("platform")
 		s.Spec.Suspend, s.Status.RequestedToken = true, "token-1"
 		c.Put(s)
-		c.push("rev-2", claim("web", "a:2"))
+		c.push("rev-2", testlaw.Claim("web", "a:2"))
 		c.wantProjects("old a:1 source/platform", "web a:1 source/platform")
 		c.wantCondition("platform", api.CondSuspended, api.StatusTrue, "")
 		c.wantCondition("platform", api.CondReady, api.StatusFalse, "Suspended")
@@ -277,7 +278,7 @@ func TestSuspend(t *testing.T) {
 
 func TestTokenIsEchoedWhenThePassIsOver(t *testing.T) {
 	run(t, func(t *testing.T, c *cluster) {
-		c.push("rev-1", claim("web", "a:1"))
+		c.push("rev-1", testlaw.Claim("web", "a:1"))
 		s := c.source("platform")
 		s.Status.RequestedToken = "token-1"
 		c.Put(s)
@@ -285,11 +286,11 @@ func TestTokenIsEchoedWhenThePassIsOver(t *testing.T) {
 		if got := c.source("platform").Status.HandledToken; got != "" {
 			t.Errorf("handled %q before the source was read for it", got)
 		}
-		c.push("rev-1", claim("web", "a:1"))
+		c.push("rev-1", testlaw.Claim("web", "a:1"))
 		if got := c.source("platform").Status.HandledToken; got != "token-1" {
 			t.Errorf("handled %q, want token-1", got)
 		}
-		c.push("rev-2", claim("web", "a:2"))
+		c.push("rev-2", testlaw.Claim("web", "a:2"))
 		s = c.source("platform")
 		s.Status.RequestedToken = "token-3"
 		s.Status.Snapshot.Token, s.Status.Snapshot.Sequence = "token-2", s.Status.Snapshot.Sequence+1
@@ -310,18 +311,18 @@ func TestDeletedSource(t *testing.T) {
 	}
 	t.Run("Orphan", func(t *testing.T) {
 		run(t, func(t *testing.T, c *cluster) {
-			c.push("rev-1", claim("web", "a:1"))
+			c.push("rev-1", testlaw.Claim("web", "a:1"))
 			deleteSource(c, "")
 			c.wantProjects("web a:1 nobody")
 			c.Put(newSource("platform", "s9"))
-			c.push("rev-2", claim("web", "a:1", of("platform", "s9", "web.yaml")))
+			c.push("rev-2", testlaw.Claim("web", "a:1", testlaw.From("platform", "s9", "web.yaml")))
 			c.wantProjects("web a:1 source/platform")
 		})
 	})
 	t.Run("Delete", func(t *testing.T) {
 		run(t, func(t *testing.T, c *cluster) {
 			c.slow = true
-			c.push("rev-1", claim("web", "a:1"), claim("db", "a:1"))
+			c.push("rev-1", testlaw.Claim("web", "a:1"), testlaw.Claim("db", "a:1"))
 			deleteSource(c, api.OnDeleteDelete)
 			if c.source("platform") == nil {
 				t.Fatal("the source went before its projects")
@@ -338,8 +339,8 @@ func TestDeletedSource(t *testing.T) {
 	t.Run("Delete hands over what another source claims", func(t *testing.T) {
 		run(t, func(t *testing.T, c *cluster) {
 			c.Put(newSource("team", "s2"))
-			c.push("rev-1", claim("web", "a:1"), claim("db", "a:1"))
-			c.publish(t, "team", "t-1", claim("web", "a:1", of("team", "s2", "web.yaml")))
+			c.push("rev-1", testlaw.Claim("web", "a:1"), testlaw.Claim("db", "a:1"))
+			c.publish(t, "team", "t-1", testlaw.Claim("web", "a:1", testlaw.From("team", "s2", "web.yaml")))
 			c.settle()
 			suspended := c.source("team")
 			suspended.Spec.Suspend = true
@@ -362,7 +363,7 @@ func TestDeletedSource(t *testing.T) {
 
 func TestDeletedByHandIsMadeAnew(t *testing.T) {
 	run(t, func(t *testing.T, c *cluster) {
-		c.push("rev-1", claim("web", "a:1"))
+		c.push("rev-1", testlaw.Claim("web", "a:1"))
 		c.Delete(api.KindProject, "web")
 		c.settle()
 		c.wantProjects("web a:1 source/platform")
@@ -374,7 +375,7 @@ func TestDeletedByHandIsMadeAnew(t *testing.T) {
 func TestApplyOutageIsRetried(t *testing.T) {
 	run(t, func(t *testing.T, c *cluster) {
 		c.Refuse("Apply", api.Unavailable("the store is away"))
-		c.push("rev-1", claim("web", "a:1"))
+		c.push("rev-1", testlaw.Claim("web", "a:1"))
 		c.wantProjects()
 		c.wantCondition("platform", api.CondReady, api.StatusFalse, "the store is away")
 		c.Refuse("Apply", nil)
@@ -387,7 +388,7 @@ func TestApplyOutageIsRetried(t *testing.T) {
 func TestNoPassOnAPictureOlderThanItsOwnWrites(t *testing.T) {
 	run(t, func(t *testing.T, c *cluster) {
 		c.refused["bad"], c.lag = "no", true // its retry wakes passes while the watch is silent
-		c.push("rev-1", claim("bad", "a:1"), claim("good", "a:1"))
+		c.push("rev-1", testlaw.Claim("bad", "a:1"), testlaw.Claim("good", "a:1"))
 		c.pass(time.Minute)
 		if n := c.TakeCalls()["Apply"]; n != 1 {
 			t.Errorf("%d calls of Apply while the watch was silent, want 1", n)
@@ -406,11 +407,11 @@ func TestAStatusThatTheWatchHasNotToldIsNotWrittenTwice(t *testing.T) {
 	run(t, func(t *testing.T, c *cluster) {
 		c.Put(newSource("team", "s2"))
 		c.refused["bad"] = "no"
-		c.push("rev-1", claim("bad", "a:1"))
+		c.push("rev-1", testlaw.Claim("bad", "a:1"))
 		c.refused["worse"] = "no"
 		c.lag = true
 		c.TakeCalls()
-		c.push("rev-2", claim("bad", "a:1"), claim("worse", "a:1"))
+		c.push("rev-2", testlaw.Claim("bad", "a:1"), testlaw.Claim("worse", "a:1"))
 		before := c.TakeCalls()["UpdateClaims"]
 		c.pass(time.Hour)
 		if n := c.TakeCalls()["UpdateClaims"]; before != 1 || n != 0 {
@@ -425,7 +426,7 @@ func TestOneObjectThatBreaksItsRequestIsSingledOut(t *testing.T) {
 	run(t, func(t *testing.T, c *cluster) {
 		var all []*carav1.Claim
 		for i := range 20 {
-			all = append(all, claim(fmt.Sprintf("p%02d", i), "a:1"))
+			all = append(all, testlaw.Claim(fmt.Sprintf("p%02d", i), "a:1"))
 		}
 		c.poison("p07")
 		c.push("rev-1", all...)
@@ -442,11 +443,11 @@ func TestStatusOfManyClaimsOnlyWhereItChanged(t *testing.T) {
 	run(t, func(t *testing.T, c *cluster) {
 		var all []*carav1.Claim
 		for i := range 300 {
-			all = append(all, claim(fmt.Sprintf("p%03d", i), "a:1"))
+			all = append(all, testlaw.Claim(fmt.Sprintf("p%03d", i), "a:1"))
 		}
 		c.push("rev-1", all...)
 		c.TakeCalls()
-		all[7] = claim("p007", "a:2")
+		all[7] = testlaw.Claim("p007", "a:2")
 		before := fakecluster.Read[*carav1.Claim](c.Cluster, "platform/p008")
 		c.push("rev-2", all...)
 		if d := cmp.Diff(map[string]int{"Apply": 1, "UpdateClaims": 1, "UpdateSourceStatus": 1}, c.TakeCalls()); d != "" {

@@ -14,6 +14,8 @@ import (
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/fakecluster"
+	"github.com/caravanserai/cara/internal/testlaw"
+	"github.com/caravanserai/cara/plan"
 )
 
 var (
@@ -87,7 +89,7 @@ func forbidden(tx *fakecluster.Tx, p *carav1.Project, req *carav1.DeleteProjectR
 
 // overrules tells whether an override keeps git from deleting.
 func overrules(o *carav1.Override, now time.Time) bool {
-	return o != nil && o.Scope != "Expiry" && !endedByTime(o, now)
+	return o != nil && o.Scope != "Expiry" && !plan.EndedByTime(o, now)
 }
 
 // declarer is another source, there to stay, that would take a project over.
@@ -130,10 +132,10 @@ func (h *history) push(source string) {
 			continue
 		}
 		name := fmt.Sprintf("p%02d", i)
-		c := claim(name, fmt.Sprintf("a:%d", h.rand.IntN(3)), of(source, h.source(source).Metadata.Uid, source+"/"+name+".yaml"))
+		c := testlaw.Claim(name, fmt.Sprintf("a:%d", h.rand.IntN(3)), testlaw.From(source, h.source(source).Metadata.Uid, source+"/"+name+".yaml"))
 		if h.rand.IntN(8) == 0 {
 			at := h.now().Add(time.Duration(h.rand.IntN(600)-60) * time.Second)
-			c = claim(name, "a:1", of(source, h.source(source).Metadata.Uid, name+".yaml"), expiring(at))
+			c = testlaw.Claim(name, "a:1", testlaw.From(source, h.source(source).Metadata.Uid, name+".yaml"), testlaw.Expiring(at))
 		}
 		if broken && holds && h.rand.IntN(4) == 0 {
 			c.Spec.Held = "bad file"
@@ -171,7 +173,7 @@ func (h *history) steps() map[string]func() {
 		"make by hand": func() {
 			if name := h.name(); h.project(name) == nil {
 				h.revs++
-				p := project(name, "hand:1", "user/ada")
+				p := testlaw.Project(name, "hand:1", "user/ada")
 				p.Metadata.Uid = fmt.Sprintf("hand-%d", h.revs)
 				h.Put(p)
 			}
@@ -266,7 +268,7 @@ func (h *history) calm() map[string][]*carav1.Claim {
 		for i := range modelProjects {
 			if h.rand.IntN(2) == 0 {
 				name := fmt.Sprintf("p%02d", i)
-				declared[source] = append(declared[source], claim(name, "final-"+source+":1", of(source, h.source(source).Metadata.Uid, name+".yaml")))
+				declared[source] = append(declared[source], testlaw.Claim(name, "final-"+source+":1", testlaw.From(source, h.source(source).Metadata.Uid, name+".yaml")))
 			}
 		}
 		h.publish(h.t, source, "final-"+source, declared[source]...)
@@ -311,7 +313,7 @@ func (h *history) judge(declared map[string][]*carav1.Claim) {
 }
 
 // play runs one history from its seed.
-func play(t *testing.T, seed uint64, decide func(Input) Plan, judged bool) (crimes []string) {
+func play(t *testing.T, seed uint64, decide func(plan.Input) plan.Plan, judged bool) (crimes []string) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &cluster{server: newServer(), t: t, decide: decide}
 		h := &history{cluster: c, rand: rand.New(rand.NewPCG(seed, 1))}
@@ -344,7 +346,7 @@ func play(t *testing.T, seed uint64, decide func(Input) Plan, judged bool) (crim
 // deleted; when faults stop the cluster equals git; a second look writes nothing.
 func TestModel(t *testing.T) {
 	playMany(t, *modelRuns, func(t *testing.T, seed uint64) {
-		for _, crime := range play(t, seed, Diff, true) {
+		for _, crime := range play(t, seed, plan.Diff, true) {
 			t.Errorf("%s; replay with -run '%s$' -seed %d", crime, topOf(t), seed)
 		}
 	})

@@ -12,26 +12,28 @@ import (
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/fakecluster"
+	"github.com/caravanserai/cara/internal/testlaw"
+	"github.com/caravanserai/cara/plan"
 )
 
 // open is Diff with one condition of the gate held open: it is told that the condition is met. Row lies are about what
 // left the source only. Such a reconciler may chase its own tail, so it stops after a while.
-func open(lie func(s *carav1.Source, r *Row)) func(Input) Plan {
+func open(lie func(s *carav1.Source, r *plan.Row)) func(plan.Input) plan.Plan {
 	passes := atomic.Int64{}
-	return func(in Input) Plan {
+	return func(in plan.Input) plan.Plan {
 		if passes.Add(1) > 3000 {
-			return Plan{Source: in.Source.Metadata.Name}
+			return plan.Plan{Source: in.Source.Metadata.Name}
 		}
 		in.Source = proto.CloneOf(in.Source)
 		in.Rows = slices.Clone(in.Rows)
-		lie(in.Source, &Row{})
+		lie(in.Source, &plan.Row{})
 		for i := range in.Rows {
-			if in.Rows[i].present() {
+			if in.Rows[i].Present() {
 				continue
 			}
 			lie(&carav1.Source{Spec: &carav1.SourceSpec{}, Status: &carav1.SourceStatus{Snapshot: &carav1.Snapshot{}}}, &in.Rows[i])
 		}
-		return Diff(in)
+		return plan.Diff(in)
 	}
 }
 
@@ -44,24 +46,24 @@ func TestModelFailsWithAnOpenGate(t *testing.T) {
 	if *modelSeed != 0 {
 		t.Skip("one history of TestModel is replayed")
 	}
-	lies := map[string]func(s *carav1.Source, r *Row){
-		"the snapshot did not load whole": func(s *carav1.Source, _ *Row) {
+	lies := map[string]func(s *carav1.Source, r *plan.Row){
+		"the snapshot did not load whole": func(s *carav1.Source, _ *plan.Row) {
 			if h := s.GetStatus().GetSnapshot(); h != nil {
 				h.Complete, h.ErrorCount, h.FileErrors = true, 0, nil
 			}
 		},
-		"the source cannot be read": func(s *carav1.Source, _ *Row) {
+		"the source cannot be read": func(s *carav1.Source, _ *plan.Row) {
 			s.Status.Conditions, _ = api.RemoveCondition(s.Status.Conditions, api.CondFetchFailed)
 		},
-		"more than pruneLimit":     func(s *carav1.Source, _ *Row) { s.Status.ConfirmedRevision = s.Status.GetSnapshot().GetRevision() },
-		"nothing is declared":      func(s *carav1.Source, _ *Row) { s.Spec.AllowEmpty = true },
-		"suspended":                func(s *carav1.Source, _ *Row) { s.Spec.Suspend = false },
-		"another source claims it": func(_ *carav1.Source, r *Row) { r.Rivals = nil },
-		"a person overrode git":    func(_ *carav1.Source, r *Row) { r.Override = nil },
-		"it is in the inventory by its uid": func(_ *carav1.Source, r *Row) {
+		"more than pruneLimit":     func(s *carav1.Source, _ *plan.Row) { s.Status.ConfirmedRevision = s.Status.GetSnapshot().GetRevision() },
+		"nothing is declared":      func(s *carav1.Source, _ *plan.Row) { s.Spec.AllowEmpty = true },
+		"suspended":                func(s *carav1.Source, _ *plan.Row) { s.Spec.Suspend = false },
+		"another source claims it": func(_ *carav1.Source, r *plan.Row) { r.Rivals = nil },
+		"a person overrode git":    func(_ *carav1.Source, r *plan.Row) { r.Override = nil },
+		"it is in the inventory by its uid": func(_ *carav1.Source, r *plan.Row) {
 			if r.Status != nil {
 				r.Status = proto.CloneOf(r.Status)
-				r.Status.ProjectUid = r.uid()
+				r.Status.ProjectUid = r.UID()
 			}
 		},
 	}
@@ -95,9 +97,11 @@ func TestModelNoticesAnOpenGate(t *testing.T) {
 		},
 		"the source is suspended":       func(c *cluster) { c.with(func(s *carav1.Source) { s.Spec.Suspend = true }) },
 		"the snapshot is broken":        func(c *cluster) { c.with(func(s *carav1.Source) { s.Status.Snapshot.Complete = false }) },
-		"the source cannot be read":     func(c *cluster) { c.with(fetchFailed) },
+		"the source cannot be read":     func(c *cluster) { c.with(testlaw.FetchFailed) },
 		"the inventory is a namesake's": func(c *cluster) { c.with(func(s *carav1.Source) { s.Metadata.Uid = "s9" }) },
-		"another source declares it":    func(c *cluster) { c.Put(newSource("team", "s2"), claim("old", "a:1", of("team", "s2", "f.yaml"))) },
+		"another source declares it": func(c *cluster) {
+			c.Put(newSource("team", "s2"), testlaw.Claim("old", "a:1", testlaw.From("team", "s2", "f.yaml")))
+		},
 		"a person overrode git": func(c *cluster) {
 			c.Put(&carav1.Override{Metadata: &carav1.ObjectMeta{Name: "old"}, Scope: api.OverrideSpec})
 		},
@@ -106,7 +110,7 @@ func TestModelNoticesAnOpenGate(t *testing.T) {
 	for name, f := range protect {
 		t.Run(name, func(t *testing.T) {
 			c := &cluster{server: newServer(), t: t}
-			c.Put(source(), claim("stays", "a:1", applied), claim("old", "a:1", applied, gone), project("old", "a:1", "source/platform"))
+			c.Put(testlaw.Source(), testlaw.Claim("stays", "a:1", testlaw.Applied), testlaw.Claim("old", "a:1", testlaw.Applied, testlaw.Gone), testlaw.Project("old", "a:1", "source/platform"))
 			f(c)
 			_, err := c.DeleteProject(t.Context(), &carav1.DeleteProjectRequest{Name: "old", Uid: "u-old", Owner: "source/platform", Reason: api.ReasonPruned})
 			if err != nil {

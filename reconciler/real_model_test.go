@@ -17,6 +17,8 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/fakecluster"
 	"github.com/caravanserai/cara/internal/loop"
+	"github.com/caravanserai/cara/internal/testlaw"
+	"github.com/caravanserai/cara/plan"
 )
 
 // witness sees every transaction of the real server, and holds what was deleted against the law in the state before.
@@ -100,14 +102,14 @@ func (h *realHistory) declare(source string) {
 			continue
 		}
 		name := fmt.Sprintf("p%02d", i)
-		changes := []func(*carav1.Claim){of(source, "", source+"/"+name+".yaml")}
+		changes := []func(*carav1.Claim){testlaw.From(source, "", source+"/"+name+".yaml")}
 		if h.rand.IntN(6) == 0 {
-			changes = append(changes, expiring(h.now().Add(time.Duration(h.rand.IntN(900)-60)*time.Second)))
+			changes = append(changes, testlaw.Expiring(h.now().Add(time.Duration(h.rand.IntN(900)-60)*time.Second)))
 		}
 		if broken && holds && h.rand.IntN(4) == 0 {
-			changes = append(changes, held("bad file"))
+			changes = append(changes, testlaw.Held("bad file"))
 		}
-		all = append(all, claim(name, fmt.Sprintf("a:%d", h.rand.IntN(3)), changes...))
+		all = append(all, testlaw.Claim(name, fmt.Sprintf("a:%d", h.rand.IntN(3)), changes...))
 	}
 	head := func(*carav1.Snapshot) {}
 	if broken {
@@ -135,10 +137,10 @@ func (h *realHistory) steps() map[string]func() {
 		"1 push":  func() { h.declare(source) },
 		"2 push":  func() { h.declare(source) },
 		"3 push":  func() { h.declare(source) },
-		"by hand": func() { _ = h.byHand(manifest(name, "hand:1"), nil) },
+		"by hand": func() { _ = h.byHand(testlaw.Manifest(name, "hand:1"), nil) },
 		"override": func() {
 			if image, terms := fmt.Sprintf("hand:%d", h.rand.IntN(3)), h.terms(); h.project(name) != nil {
-				_ = h.byHand(manifest(name, image), terms)
+				_ = h.byHand(testlaw.Manifest(name, image), terms)
 			}
 		},
 		"delete": func() {
@@ -159,7 +161,7 @@ func (h *realHistory) steps() map[string]func() {
 		},
 		"drift": func() {
 			if p := h.project(name); p.GetMetadata().GetOwner() == "source/platform" {
-				_, _ = h.rogue.Apply(ctx, &carav1.ApplyRequest{Source: "platform", Objects: []*carav1.Object{api.Wrap(manifest(name, "evil:1"))}})
+				_, _ = h.rogue.Apply(ctx, &carav1.ApplyRequest{Source: "platform", Objects: []*carav1.Object{api.Wrap(testlaw.Manifest(name, "evil:1"))}})
 			}
 		},
 		"suspend": func() { _, _ = h.sources.SuspendSource(ctx, &carav1.GetRequest{Name: source}) },
@@ -215,7 +217,7 @@ func (h *realHistory) calm() map[string][]*carav1.Claim {
 		for i := range modelProjects {
 			if h.rand.IntN(2) == 0 {
 				name := fmt.Sprintf("p%02d", i)
-				declared[source] = append(declared[source], claim(name, "final-"+source+":1", of(source, "", name+".yaml")))
+				declared[source] = append(declared[source], testlaw.Claim(name, "final-"+source+":1", testlaw.From(source, "", name+".yaml")))
 			}
 		}
 		h.publish(source, "final-"+source, nil, declared[source]...)
@@ -265,7 +267,7 @@ func (h *realHistory) judge(declared map[string][]*carav1.Claim) {
 }
 
 // playReal runs one history from its seed.
-func playReal(t *testing.T, seed uint64, decide func(Input) Plan, judged bool) (crimes []string) {
+func playReal(t *testing.T, seed uint64, decide func(plan.Input) plan.Plan, judged bool) (crimes []string) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &liveServer{t: t, fs: vfs.NewMem(), decide: decide}
 		w := &witness{now: r.now, seen: fakecluster.New()}
@@ -303,7 +305,7 @@ func playReal(t *testing.T, seed uint64, decide func(Input) Plan, judged bool) (
 // would make them. A witness sees every transaction.
 func TestModelOfTheRealServer(t *testing.T) {
 	playMany(t, *realRuns, func(t *testing.T, seed uint64) {
-		for _, crime := range playReal(t, seed, Diff, true) {
+		for _, crime := range playReal(t, seed, plan.Diff, true) {
 			t.Error(crime)
 		}
 		if t.Failed() {

@@ -22,6 +22,8 @@ import (
 	"github.com/caravanserai/cara/gc"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/loop"
+	"github.com/caravanserai/cara/internal/testlaw"
+	"github.com/caravanserai/cara/plan"
 	"github.com/caravanserai/cara/store/pebble"
 )
 
@@ -43,14 +45,14 @@ type liveServer struct {
 	loops                 carav1.SourceServiceClient // as `sources`
 	rogue                 carav1.ApplyServiceClient  // as a second reconciler that nobody knows of
 	view                  *loop.Mirror
-	decide                func(Input) Plan
+	decide                func(plan.Input) plan.Plan
 	watch                 func([]loop.Change)
 }
 
 // runReal calls test with everything running and a source `platform` that was never read.
 func runReal(t *testing.T, test func(t *testing.T, r *liveServer)) {
 	synctest.Test(t, func(t *testing.T) {
-		r := &liveServer{t: t, fs: vfs.NewMem(), decide: Diff}
+		r := &liveServer{t: t, fs: vfs.NewMem(), decide: plan.Diff}
 		r.start()
 		r.makeSource("platform")
 		test(t, r)
@@ -311,6 +313,7 @@ func (r *liveServer) wantEvent(kind, name, reason, says string) {
 // wantQuiet checks that two more resyncs write nothing.
 func (r *liveServer) wantQuiet() {
 	r.t.Helper()
+	r.wantNothingPlanned("platform")
 	r.pass(time.Minute) // until the view has heard of what is not its own, such as events
 	before := r.view.Revision()
 	r.pass(11 * time.Minute)
@@ -320,6 +323,22 @@ func (r *liveServer) wantQuiet() {
 		r.must(err)
 		for _, e := range list.Items[max(0, len(list.Items)-3):] {
 			r.t.Logf("told last: %s %s %s, %d times until %s", e.Object.Name, e.Reason, e.Message, e.Count, e.LastTime.AsTime())
+		}
+	}
+}
+
+// wantNothingPlanned checks that the server's plan of a source has nothing that the reconciler leaves undone.
+func (r *liveServer) wantNothingPlanned(source string) {
+	r.t.Helper()
+	p, err := r.sources.PlanSource(r.t.Context(), &carav1.GetRequest{Name: source})
+	if api.IsNotFound(err) {
+		return
+	}
+	r.must(err)
+	for _, s := range p.Steps {
+		refused := s.ClaimState == api.ClaimRefused || s.ClaimState == api.ClaimNotAllowed || s.ClaimState == api.ClaimStalled
+		if s.Action != api.PlanKeep && !refused {
+			r.t.Errorf("the server would %s %s (%s), and the reconciler is at rest", s.Action, s.Project, s.Reason)
 		}
 	}
 }
@@ -400,7 +419,7 @@ func TestRealSourceThatIsNarrowed(t *testing.T) {
 			c.Spec.Project.Spec.ImagePullSecrets = []string{"registry"}
 		}
 		allow(&carav1.SourceAllow{Secrets: []string{"registry"}})
-		r.push("r1", claim("web", "a:1", uses), claim("db", "a:1"))
+		r.push("r1", testlaw.Claim("web", "a:1", uses), testlaw.Claim("db", "a:1"))
 		if got := r.claim("platform/web").GetStatus(); got.GetState() != api.ClaimApplied {
 			t.Fatalf("claim %v", got)
 		}
@@ -430,7 +449,7 @@ func TestRealSourceThatIsNarrowed(t *testing.T) {
 		narrowed("after a restart")
 		r.pass(11 * time.Minute)
 		narrowed("after the resync")
-		r.push("r2", claim("web", "a:1", uses), claim("db", "a:1"))
+		r.push("r2", testlaw.Claim("web", "a:1", uses), testlaw.Claim("db", "a:1"))
 		narrowed("after the next commit")
 
 		allow(&carav1.SourceAllow{Secrets: []string{"reg*"}})
@@ -447,10 +466,10 @@ func TestRealSourceThatIsNarrowed(t *testing.T) {
 func TestRealHeirThatIsNotAllowed(t *testing.T) {
 	runReal(t, func(t *testing.T, r *liveServer) {
 		r.makeSource("other", func(s *carav1.SourceSpec) { s.Allow = &carav1.SourceAllow{Names: []string{"shop-*"}} })
-		r.push("r1", claim("web", "a:1"), claim("db", "a:1"))
-		r.publish("other", "o1", nil, claim("web", "evil:1", func(c *carav1.Claim) { c.Spec.Source = "other" }))
+		r.push("r1", testlaw.Claim("web", "a:1"), testlaw.Claim("db", "a:1"))
+		r.publish("other", "o1", nil, testlaw.Claim("web", "evil:1", func(c *carav1.Claim) { c.Spec.Source = "other" }))
 		r.settle()
-		r.push("r2", claim("db", "a:1"))
+		r.push("r2", testlaw.Claim("db", "a:1"))
 		r.settle()
 		r.settle()
 		if p := r.project("web"); p != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/loop"
+	"github.com/caravanserai/cara/plan"
 )
 
 // Config says whom to talk to and how eagerly.
@@ -52,7 +53,7 @@ type Reconciler struct {
 	mirror   *loop.Mirror
 	queue    *loop.Queue
 	index    *index
-	decide   func(Input) Plan // Diff; tests put another in its place to see that they notice
+	decide   func(plan.Input) plan.Plan // Diff; tests put another in its place to see that they notice
 
 	mu       sync.Mutex
 	memories map[string]*sourceMemory // by source; what is inside belongs to that source's pass
@@ -61,7 +62,7 @@ type Reconciler struct {
 // sourceMemory is what passes over one source remember. The queue sees to it that only one pass has it at a time.
 type sourceMemory struct {
 	uid    string
-	claims map[string]*Memory
+	claims map[string]*plan.Memory
 	// whole is when every row was last looked at, whatever had happened to it.
 	whole time.Time
 	// seen is the revision of the newest write of this source's passes: a pass on an older picture would repeat it.
@@ -92,7 +93,7 @@ func New(cfg Config) *Reconciler {
 	r := &Reconciler{
 		cfg: cfg, projects: carav1.NewProjectServiceClient(cfg.Conn), sources: carav1.NewSourceServiceClient(cfg.Conn),
 		apply: carav1.NewApplyServiceClient(cfg.Conn), events: carav1.NewEventServiceClient(cfg.Conn),
-		index: newIndex(), decide: Diff, memories: map[string]*sourceMemory{},
+		index: newIndex(), decide: plan.Diff, memories: map[string]*sourceMemory{},
 	}
 	r.mirror = loop.NewMirror(loop.MirrorConfig{
 		Client:   carav1.NewWatchServiceClient(cfg.Conn),
@@ -130,7 +131,7 @@ func (r *Reconciler) memory(source string) *sourceMemory {
 	defer r.mu.Unlock()
 	m := r.memories[source]
 	if m == nil {
-		m = &sourceMemory{claims: map[string]*Memory{}}
+		m = &sourceMemory{claims: map[string]*plan.Memory{}}
 		r.memories[source] = m
 	}
 	return m
@@ -151,7 +152,7 @@ func (r *Reconciler) pass(ctx context.Context, source string) (again time.Durati
 		return 0, nil
 	}
 	if m.uid != in.Source.Metadata.Uid {
-		*m = sourceMemory{uid: in.Source.Metadata.Uid, claims: map[string]*Memory{}}
+		*m = sourceMemory{uid: in.Source.Metadata.Uid, claims: map[string]*plan.Memory{}}
 		return time.Millisecond, nil // another source of the same name: look at all of it
 	}
 	if whole {
@@ -161,25 +162,25 @@ func (r *Reconciler) pass(ctx context.Context, source string) (again time.Durati
 		return lagging, nil
 	}
 	m.caughtUp = false
-	plan := r.decide(in)
-	done := r.execute(ctx, in, &plan, m)
-	err = errors.Join(done.err, r.report(ctx, in, &plan, done))
+	p := r.decide(in)
+	done := r.execute(ctx, in, &p, m)
+	err = errors.Join(done.err, r.report(ctx, in, &p, done))
 	if err != nil {
 		return 0, fmt.Errorf("reconcile source %s: %w", source, err)
 	}
-	return r.next(in.Now, &plan, done), nil
+	return r.next(in.Now, &p, done), nil
 }
 
 // next is when the source is to be looked at again though nothing changes.
-func (r *Reconciler) next(now time.Time, plan *Plan, done *outcome) time.Duration {
+func (r *Reconciler) next(now time.Time, p *plan.Plan, done *outcome) time.Duration {
 	for _, res := range done.results {
 		if !res.retry.IsZero() {
-			plan.wake(res.retry)
+			p.Wake(res.retry)
 		}
 	}
 	again := r.cfg.Resync
-	if !plan.Next.IsZero() {
-		again = min(again, max(plan.Next.Sub(now), time.Millisecond))
+	if !p.Next.IsZero() {
+		again = min(again, max(p.Next.Sub(now), time.Millisecond))
 	}
 	return again
 }

@@ -6,53 +6,49 @@ import (
 	"fmt"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
-
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/text"
+	"github.com/caravanserai/cara/plan"
 )
 
 // Bounds of what is written in one request, and of the events of one pass.
 const (
 	claimsAtOnce = 1000
-	maxMessage   = 4000
 	maxEvents    = 100
 )
 
 // report writes what became of a pass, whatever it was: claims, then the source, then events. What is in place already
 // is not written again.
-func (r *Reconciler) report(ctx context.Context, in Input, plan *Plan, done *outcome) error {
+func (r *Reconciler) report(ctx context.Context, in plan.Input, p *plan.Plan, done *outcome) error {
 	if done.removed {
-		r.cfg.Logger.Info("source removed", "source", plan.Source, "projects", plan.Owned)
+		r.cfg.Logger.Info("source removed", "source", p.Source, "projects", p.Owned)
 		return nil
 	}
-	updates := claimUpdates(plan, done, in.Now)
+	updates := claimUpdates(p, done, in.Now)
 	for len(updates) > 0 {
 		n := min(len(updates), claimsAtOnce)
-		_, err := r.sources.UpdateClaims(ctx, &carav1.UpdateClaimsRequest{Source: plan.Source, Updates: updates[:n]})
+		_, err := r.sources.UpdateClaims(ctx, &carav1.UpdateClaimsRequest{Source: p.Source, Updates: updates[:n]})
 		if err != nil {
 			return fmt.Errorf("write claims: %w", err)
 		}
-		r.index.wrote(plan.Source, updates[:n])
+		r.index.wrote(p.Source, updates[:n])
 		updates = updates[n:]
 	}
-	req := statusUpdate(in, plan, done, r.cfg.Now())
+	req := statusUpdate(in, p, done, r.cfg.Now())
 	if req != nil {
-		if err := r.updateSource(ctx, plan.Source, req); err != nil {
+		if err := r.updateSource(ctx, p.Source, req); err != nil {
 			return err
 		}
 	}
 	if done.began.IsZero() && req == nil {
 		return nil
 	}
-	t := summarise(plan, done)
+	t := summarise(p, done)
 	if !done.began.IsZero() {
-		r.cfg.Logger.Info("source reconciled", "source", plan.Source, "rev", plan.Revision, "created", t.created,
+		r.cfg.Logger.Info("source reconciled", "source", p.Source, "rev", p.Revision, "created", t.created,
 			"updated", t.updated, "pruned", t.pruned, "failed", t.failed)
 	}
-	for _, e := range events(in, plan, done, req) {
+	for _, e := range events(in, p, done, req) {
 		r.tell(ctx, e)
 	}
 	return nil
@@ -79,78 +75,46 @@ func (r *Reconciler) tell(ctx context.Context, e *carav1.Event) {
 }
 
 // claimUpdates are the statuses that say something new, and the claims that are settled.
-func claimUpdates(plan *Plan, done *outcome, now time.Time) []*carav1.ClaimUpdate {
+func claimUpdates(p *plan.Plan, done *outcome, now time.Time) []*carav1.ClaimUpdate {
 	var updates []*carav1.ClaimUpdate
-	for i := range plan.Steps {
-		s, res := &plan.Steps[i], &done.results[i]
-		if s.row.Claim == nil {
+	for i := range p.Steps {
+		s, res := &p.Steps[i], &done.results[i]
+		if s.Row.Claim == nil {
 			continue
 		}
-		if s.Action == Forget {
+		if s.Action == plan.Forget {
 			updates = append(updates, &carav1.ClaimUpdate{Project: s.Project, Remove: true})
 			continue
 		}
-		if next := claimStatus(s, res, now); next != nil {
+		if next := s.ClaimStatus(res.Outcome, now); next != nil {
 			updates = append(updates, &carav1.ClaimUpdate{Project: s.Project, Status: next})
 		}
 	}
 	return updates
 }
 
-// claimStatus is the status after a step; nil where it stays as it is.
-func claimStatus(s *Step, res *result, now time.Time) *carav1.ClaimStatus {
-	if res.state == "" {
-		return nil
-	}
-	old := s.row.Status
-	next := &carav1.ClaimStatus{}
-	if old != nil {
-		next = proto.CloneOf(old)
-	}
-	next.State, next.Message = res.state, bounded(res.message)
-	switch {
-	case s.Reason == api.ReasonInventory:
-		next.ProjectUid = res.uid
-	case res.state == api.ClaimApplied:
-		if next.AppliedHash != s.row.Want || next.AppliedTime == nil || res.wrote {
-			next.AppliedHash, next.AppliedRevision = s.row.Want, s.row.Claim.Spec.Revision
-			next.AppliedTime = timestamppb.New(now)
-		}
-		next.ProjectUid = res.uid
-	}
-	if old != nil && proto.Equal(old, next) {
-		return nil
-	}
-	return next
-}
-
-// bounded cuts a message that is stored; an empty one stays empty.
-func bounded(s string) string {
-	return text.Clip(s, maxMessage)
-}
-
 // events are what people should hear of: drift that was put back, and whatever a claim or the source newly suffers.
-func events(in Input, plan *Plan, done *outcome, req *carav1.UpdateSourceStatusRequest) []*carav1.Event {
+func events(in plan.Input, p *plan.Plan, done *outcome, req *carav1.UpdateSourceStatusRequest) []*carav1.Event {
 	var all []*carav1.Event
-	for i := range plan.Steps {
-		s, res := &plan.Steps[i], &done.results[i]
+	for i := range p.Steps {
+		s, res := &p.Steps[i], &done.results[i]
 		if len(all) == maxEvents {
 			break
 		}
 		switch {
-		case s.Action == Update && s.Reason == api.ReasonDrift && res.wrote:
-			all = append(all, projectEvent(s, api.EventNormal, api.ReasonDriftCorrected, "put back what git says: "+diffText(s.Diff)))
-		case s.Action == Update && s.Reason == api.ReasonOverrideEnded && res.wrote:
-			all = append(all, projectEvent(s, api.EventNormal, api.ReasonOverrideUndone, "the override ended and git's version was applied: "+diffText(s.Diff)))
-		case res.state == "" || res.state == api.ClaimApplied || res.state == s.row.Status.GetState():
-		case res.state == api.ClaimOverridden: // the server has told, where a person decided it
-		case res.state != api.ClaimPruneBlocked: // told once, of the source
+		case s.Action == plan.Update && s.Reason == api.ReasonDrift && res.Wrote:
+			all = append(all, projectEvent(s, api.EventNormal, api.ReasonDriftCorrected, "put back what git says: "+plan.DiffText(s.Diff)))
+		case s.Action == plan.Update && s.Reason == api.ReasonOverrideEnded && res.Wrote:
+			all = append(all, projectEvent(s, api.EventNormal, api.ReasonOverrideUndone, "the override ended and git's version was applied: "+plan.DiffText(s.Diff)))
+		case res.State == "" || res.State == api.ClaimApplied || res.State == s.Row.Status.GetState():
+		case res.State == api.ClaimOverridden: // the server has told, where a person decided it
+		case res.State != api.ClaimPruneBlocked: // told once, of the source
 			typ := api.EventWarning
-			if res.state == api.ClaimExpired { // that is what was asked for
+			if res.State == api.ClaimExpired { // that is what was asked for
 				typ = api.EventNormal
 			}
-			all = append(all, projectEvent(s, typ, res.state, fmt.Sprintf("source/%s, %s: %s",
-				plan.Source, place(s.row.Claim.GetSpec().GetFile(), s.row.Claim.GetSpec().GetLine()), res.message)))
+			all = append(all, projectEvent(s, typ, res.State, fmt.Sprintf("source/%s, %s: %s",
+				p.Source, plan.Place(s.Row.Claim.GetSpec().GetFile(), s.Row.Claim.GetSpec().GetLine()), res.Message)))
 		}
 	}
 	for _, c := range req.GetConditions() {
@@ -162,16 +126,16 @@ func events(in Input, plan *Plan, done *outcome, req *carav1.UpdateSourceStatusR
 	return all
 }
 
-func projectEvent(s *Step, typ, reason, message string) *carav1.Event {
+func projectEvent(s *plan.Step, typ, reason, message string) *carav1.Event {
 	return &carav1.Event{
-		Type: typ, Reason: reason, Message: bounded(message),
+		Type: typ, Reason: reason, Message: plan.Bounded(message),
 		Object: &carav1.ObjectRef{Kind: api.KindProject, Name: s.Project, Uid: s.UID},
 	}
 }
 
 func sourceEvent(s *carav1.Source, typ, reason, message string) *carav1.Event {
 	return &carav1.Event{
-		Type: typ, Reason: reason, Message: bounded(message),
+		Type: typ, Reason: reason, Message: plan.Bounded(message),
 		Object: &carav1.ObjectRef{Kind: api.KindSource, Name: s.Metadata.Name, Uid: s.Metadata.Uid},
 	}
 }

@@ -17,6 +17,8 @@ import (
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/fakecluster"
+	"github.com/caravanserai/cara/internal/testlaw"
+	"github.com/caravanserai/cara/plan"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -26,7 +28,7 @@ type cluster struct {
 	*server
 	t      *testing.T
 	stop   func()
-	decide func(Input) Plan // Diff where it is nil
+	decide func(plan.Input) plan.Plan // Diff where it is nil
 }
 
 // run calls test with a running reconciler and a source `platform` that was never read.
@@ -41,7 +43,7 @@ func run(t *testing.T, test func(t *testing.T, c *cluster)) {
 }
 
 func newSource(name, uid string) *carav1.Source {
-	return other(name, uid, func(s *carav1.Source) { s.Status = &carav1.SourceStatus{} })
+	return testlaw.Other(name, uid, func(s *carav1.Source) { s.Status = &carav1.SourceStatus{} })
 }
 
 // start starts a reconciler, as after a restart of the server.

@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/text"
+	"github.com/caravanserai/cara/plan"
 )
 
 // totals sum up a pass.
@@ -25,31 +27,31 @@ type totals struct {
 // named is how many projects a condition names.
 const named = 10
 
-func summarise(plan *Plan, done *outcome) totals {
-	t := totals{states: map[string]int{api.ClaimApplied: plan.Settled}, said: map[string][]string{}, owned: plan.Owned}
-	for i := range plan.Steps {
-		s, res := &plan.Steps[i], &done.results[i]
-		state := res.state
+func summarise(p *plan.Plan, done *outcome) totals {
+	t := totals{states: map[string]int{api.ClaimApplied: p.Settled}, said: map[string][]string{}, owned: p.Owned}
+	for i := range p.Steps {
+		s, res := &p.Steps[i], &done.results[i]
+		state := res.State
 		if state == "" && !res.failed {
 			continue
 		}
 		t.states[state]++
 		if len(t.said[state]) < named && state != api.ClaimApplied && state != "" {
-			t.said[state] = append(t.said[state], s.Project+": "+text.Clip(res.message, 300))
+			t.said[state] = append(t.said[state], s.Project+": "+text.Clip(res.Message, 300))
 		}
 		switch {
 		case res.failed, state == api.ClaimRefused, state == api.ClaimNotAllowed, state == api.ClaimConflict, state == api.ClaimAdoptionRequired, state == api.ClaimStalled:
 			t.failed++
-		case s.Action == Create:
+		case s.Action == plan.Create:
 			t.created, t.owned = t.created+1, t.owned+1
-		case s.Action == Adopt, s.Action == HandOver:
+		case s.Action == plan.Adopt, s.Action == plan.HandOver:
 			t.updated, t.owned = t.updated+1, t.owned+1
-		case s.Action == Update:
+		case s.Action == plan.Update:
 			t.updated++
 		}
 	}
-	for i := range plan.Steps {
-		if plan.Steps[i].Action == Delete && !done.results[i].failed {
+	for i := range p.Steps {
+		if p.Steps[i].Action == plan.Delete && !done.results[i].failed {
 			t.pruned, t.owned = t.pruned+1, t.owned-1
 		}
 	}
@@ -57,12 +59,12 @@ func summarise(plan *Plan, done *outcome) totals {
 }
 
 // statusUpdate is the one write of the source's status that a pass ends with; nil where it would say nothing new.
-func statusUpdate(in Input, plan *Plan, done *outcome, now time.Time) *carav1.UpdateSourceStatusRequest {
+func statusUpdate(in plan.Input, p *plan.Plan, done *outcome, now time.Time) *carav1.UpdateSourceStatusRequest {
 	meta, st := in.Source.Metadata, in.Source.GetStatus()
-	t := summarise(plan, done)
+	t := summarise(p, done)
 	req := &carav1.UpdateSourceStatusRequest{Name: meta.Name, Uid: meta.Uid}
 	news := false
-	for _, c := range conditions(in, plan, done, t) {
+	for _, c := range conditions(in, p, done, t) {
 		have := api.FindCondition(st.GetConditions(), c.Type)
 		if have == nil && c.Status == api.StatusFalse && c.Type != api.CondReady {
 			continue // what was never true needs no word
@@ -80,9 +82,9 @@ func statusUpdate(in Input, plan *Plan, done *outcome, now time.Time) *carav1.Up
 	}
 	passed := !in.Source.GetSpec().GetSuspend() && meta.DeletionTimestamp == nil && st.GetSnapshot() != nil
 	if passed {
-		text(&req.AttemptedRevision, st.GetAttemptedRevision(), plan.Revision)
-		if t.failed == 0 && done.err == nil && whole(st.Snapshot) {
-			text(&req.AppliedRevision, st.GetAppliedRevision(), plan.Revision)
+		text(&req.AttemptedRevision, st.GetAttemptedRevision(), p.Revision)
+		if t.failed == 0 && done.err == nil && plan.Whole(st.Snapshot) {
+			text(&req.AppliedRevision, st.GetAppliedRevision(), p.Revision)
 		}
 	}
 	if token := answered(in, done); token > st.GetHandledToken() {
@@ -91,7 +93,7 @@ func statusUpdate(in Input, plan *Plan, done *outcome, now time.Time) *carav1.Up
 	if want := int32(t.owned); st.GetProjects() != want {
 		req.Projects, news = &want, true
 	}
-	if run := newRun(in, plan, done, t, now); run != nil {
+	if run := newRun(in, p, done, t, now); run != nil {
 		req.Run, news = run, true
 	}
 	if st.GetObservedGeneration() != meta.Generation && passed && done.err == nil { // else the next pass checks again
@@ -106,7 +108,7 @@ func statusUpdate(in Input, plan *Plan, done *outcome, now time.Time) *carav1.Up
 // answered returns the newest request that the pass answers, or nothing. That is the one that the snapshot was read for;
 // a newer one waits for a pass that began after it. A suspended source answers every request at once: its condition says
 // that nothing is done.
-func answered(in Input, done *outcome) string {
+func answered(in plan.Input, done *outcome) string {
 	st := in.Source.GetStatus()
 	switch {
 	case done.err != nil:
@@ -118,15 +120,15 @@ func answered(in Input, done *outcome) string {
 }
 
 // newRun is the pass as one line of history; nil where it changed nothing, or failed just as the one before.
-func newRun(in Input, plan *Plan, done *outcome, t totals, now time.Time) *carav1.Run {
+func newRun(in plan.Input, p *plan.Plan, done *outcome, t totals, now time.Time) *carav1.Run {
 	changed := t.created+t.updated+t.pruned > 0
 	if (!changed && t.failed == 0 && done.err == nil) || in.Source.GetSpec().GetSuspend() {
 		return nil
 	}
 	run := &carav1.Run{
-		Revision: plan.Revision, StartTime: timestamppb.New(in.Now), EndTime: timestamppb.New(now),
+		Revision: p.Revision, StartTime: timestamppb.New(in.Now), EndTime: timestamppb.New(now),
 		Created: int32(t.created), Updated: int32(t.updated), Pruned: int32(t.pruned), Failed: int32(t.failed),
-		Message: bounded(runMessage(t, done)),
+		Message: plan.Bounded(runMessage(t, done)),
 	}
 	if runs := in.Source.GetStatus().GetRuns(); !changed && len(runs) > 0 {
 		if last := runs[0]; last.Revision == run.Revision && last.Failed == run.Failed && last.Message == run.Message {
@@ -154,18 +156,18 @@ func troubles() []string {
 }
 
 // conditions are what the reconciler says of a source after a pass.
-func conditions(in Input, plan *Plan, done *outcome, t totals) []*carav1.Condition {
+func conditions(in plan.Input, p *plan.Plan, done *outcome, t totals) []*carav1.Condition {
 	is := func(typ string, yes bool, reason, message string) *carav1.Condition {
 		c := &carav1.Condition{
 			Type: typ, Status: api.StatusFalse, Reason: api.Not(typ), ObservedGeneration: in.Source.Metadata.Generation,
 		}
 		if yes {
-			c.Status, c.Reason, c.Message = api.StatusTrue, reason, bounded(message)
+			c.Status, c.Reason, c.Message = api.StatusTrue, reason, plan.Bounded(message)
 		}
 		return c
 	}
 	if in.Source.Metadata.DeletionTimestamp != nil {
-		return []*carav1.Condition{ready(in, plan, done, t)}
+		return []*carav1.Condition{ready(in, p, done, t)}
 	}
 	suspended := in.Source.GetSpec().GetSuspend()
 	all := []*carav1.Condition{
@@ -179,21 +181,21 @@ func conditions(in Input, plan *Plan, done *outcome, t totals) []*carav1.Conditi
 		all = append(all,
 			is(api.CondConflict, conflicts > 0, reason, list(t, api.ClaimConflict, api.ClaimAdoptionRequired)),
 			is(api.CondStalled, t.states[api.ClaimStalled] > 0, api.ReasonFight, list(t, api.ClaimStalled)),
-			is(api.CondPruneBlocked, pruneBlocked(plan), pruneReason(plan), pruneText(plan)))
+			is(api.CondPruneBlocked, pruneBlocked(p), pruneReason(p), pruneText(p)))
 	}
-	return append(all, ready(in, plan, done, t))
+	return append(all, ready(in, p, done, t))
 }
 
-func pruneBlocked(p *Plan) bool { return len(p.Prune.Reasons) > 0 }
+func pruneBlocked(p *plan.Plan) bool { return len(p.Prune.Reasons) > 0 }
 
-func pruneReason(p *Plan) string {
-	if len(p.Prune.Reasons) == 1 && p.Prune.Reasons[0] == pruneOff {
+func pruneReason(p *plan.Plan) string {
+	if len(p.Prune.Reasons) == 1 && p.Prune.Reasons[0] == api.PruneOff {
 		return api.ReasonPruneOff
 	}
 	return api.ReasonBlocked
 }
 
-func pruneText(p *Plan) string {
+func pruneText(p *plan.Plan) string {
 	names := p.Prune.Delete
 	more := ""
 	if len(names) > named {
@@ -223,22 +225,22 @@ func list(t totals, states ...string) string {
 }
 
 // ready sums the source up: True where the cluster is what it says.
-func ready(in Input, plan *Plan, done *outcome, t totals) *carav1.Condition {
+func ready(in plan.Input, p *plan.Plan, done *outcome, t totals) *carav1.Condition {
 	c := &carav1.Condition{Type: api.CondReady, Status: api.StatusFalse, ObservedGeneration: in.Source.Metadata.Generation}
-	c.Reason, c.Message = notReady(in, plan, done, t)
+	c.Reason, c.Message = notReady(in, p, done, t)
 	if c.Reason == "" {
 		c.Status, c.Reason = api.StatusTrue, api.ReasonApplied
-		c.Message = fmt.Sprintf("%s as at %s", text.Count(t.owned, "project"), api.ShortRevision(plan.Revision))
+		c.Message = fmt.Sprintf("%s as at %s", text.Count(t.owned, "project"), api.ShortRevision(p.Revision))
 	}
-	c.Message = bounded(c.Message)
+	c.Message = plan.Bounded(c.Message)
 	return c
 }
 
-func notReady(in Input, plan *Plan, done *outcome, t totals) (reason, message string) {
+func notReady(in plan.Input, p *plan.Plan, done *outcome, t totals) (reason, message string) {
 	st := in.Source.GetStatus()
 	switch {
 	case in.Source.Metadata.DeletionTimestamp != nil:
-		return api.ReasonDeleting, deletionText(in, plan)
+		return api.ReasonDeleting, deletionText(in, p)
 	case in.Source.GetSpec().GetSuspend():
 		return api.ReasonSuspended, "the source is suspended"
 	}
@@ -250,8 +252,8 @@ func notReady(in Input, plan *Plan, done *outcome, t totals) (reason, message st
 	switch {
 	case st.GetSnapshot() == nil:
 		return api.ReasonNotRead, "the source was not read yet"
-	case !whole(st.Snapshot):
-		return api.CondInvalidManifests, fileErrors(st.Snapshot, max(int(st.Snapshot.ErrorCount), len(st.Snapshot.FileErrors)))
+	case !plan.Whole(st.Snapshot):
+		return api.CondInvalidManifests, plan.FileErrors(st.Snapshot, max(int(st.Snapshot.ErrorCount), len(st.Snapshot.FileErrors)))
 	case done.err != nil:
 		return api.ReasonFailed, attempted(done.err)
 	}
@@ -260,8 +262,31 @@ func notReady(in Input, plan *Plan, done *outcome, t totals) (reason, message st
 			return state, list(t, state)
 		}
 	}
-	if pruneBlocked(plan) && pruneReason(plan) != api.ReasonPruneOff {
-		return api.CondPruneBlocked, pruneText(plan)
+	if pruneBlocked(p) && pruneReason(p) != api.ReasonPruneOff {
+		return api.CondPruneBlocked, pruneText(p)
 	}
 	return "", ""
+}
+
+// deletionText says what a deleted source waits for.
+func deletionText(in plan.Input, p *plan.Plan) string {
+	onDelete := in.Source.GetSpec().GetOnDelete()
+	if onDelete == "" {
+		onDelete = api.OnDeleteOrphan
+	}
+	text := "the source is being deleted, onDelete: " + onDelete
+	var left []string
+	for i := range p.Steps {
+		if s := &p.Steps[i]; s.Reason == api.ReasonLeftToOther {
+			left = append(left, fmt.Sprintf("project %s to be taken over by source/%s", s.Project, s.Row.Heir(in.Now).GetSpec().GetSource()))
+		}
+	}
+	if len(left) == 0 {
+		return text
+	}
+	slices.Sort(left)
+	if len(left) > named {
+		left = append(left[:named], fmt.Sprintf("and %d more", len(left)-named))
+	}
+	return text + "; it waits for " + strings.Join(left, ", ")
 }

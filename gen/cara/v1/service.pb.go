@@ -4907,6 +4907,206 @@ func (x *ConfirmSourceRequest) GetRevision() string {
 	return ""
 }
 
+// SourcePlan is what a pass over a source would do.
+type SourcePlan struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Source that the plan is for.
+	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	// Revision of the source that was read last.
+	Revision string `protobuf:"bytes,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Steps in the order in which they would be done. A project that is in place has none.
+	Steps []*PlanStep `protobuf:"bytes,3,rep,name=steps,proto3" json:"steps,omitempty"`
+	// Settled is the number of projects that are in place.
+	Settled int32 `protobuf:"varint,4,opt,name=settled,proto3" json:"settled,omitempty"`
+	// PruneBlocked has the reasons for which projects that left the source would be kept; all of them.
+	PruneBlocked  []string `protobuf:"bytes,5,rep,name=prune_blocked,json=pruneBlocked,proto3" json:"prune_blocked,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SourcePlan) Reset() {
+	*x = SourcePlan{}
+	mi := &file_cara_v1_service_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SourcePlan) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SourcePlan) ProtoMessage() {}
+
+func (x *SourcePlan) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SourcePlan.ProtoReflect.Descriptor instead.
+func (*SourcePlan) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{69}
+}
+
+func (x *SourcePlan) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *SourcePlan) GetRevision() string {
+	if x != nil {
+		return x.Revision
+	}
+	return ""
+}
+
+func (x *SourcePlan) GetSteps() []*PlanStep {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *SourcePlan) GetSettled() int32 {
+	if x != nil {
+		return x.Settled
+	}
+	return 0
+}
+
+func (x *SourcePlan) GetPruneBlocked() []string {
+	if x != nil {
+		return x.PruneBlocked
+	}
+	return nil
+}
+
+// PlanStep is one thing that a pass would do about one project, or the reason to do nothing.
+type PlanStep struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Project that the step is about.
+	Project string `protobuf:"bytes,1,opt,name=project,proto3" json:"project,omitempty"`
+	// Action is Create, Adopt, HandOver, Update, Check, Delete, Keep or Forget.
+	Action string `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"`
+	// Reason is a word: why the step is there.
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Message says why the project is kept as it is; empty for the other actions.
+	Message string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	// Diff is what differs between the project and the source. A Keep step shows it and does not apply it.
+	Diff []*FieldDiff `protobuf:"bytes,5,rep,name=diff,proto3" json:"diff,omitempty"`
+	// Owner of the project now; empty for a new project, and for one that nobody owns.
+	Owner string `protobuf:"bytes,6,opt,name=owner,proto3" json:"owner,omitempty"`
+	// Claim is what became of the last attempt to apply the project: the claim's state and message.
+	ClaimState string `protobuf:"bytes,7,opt,name=claim_state,json=claimState,proto3" json:"claim_state,omitempty"`
+	// Message of that attempt.
+	ClaimMessage string `protobuf:"bytes,8,opt,name=claim_message,json=claimMessage,proto3" json:"claim_message,omitempty"`
+	// Differs is true if the project is not as the source declares it, whether or not the step changes that.
+	Differs       bool `protobuf:"varint,9,opt,name=differs,proto3" json:"differs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanStep) Reset() {
+	*x = PlanStep{}
+	mi := &file_cara_v1_service_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanStep) ProtoMessage() {}
+
+func (x *PlanStep) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanStep.ProtoReflect.Descriptor instead.
+func (*PlanStep) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{70}
+}
+
+func (x *PlanStep) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+func (x *PlanStep) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *PlanStep) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *PlanStep) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *PlanStep) GetDiff() []*FieldDiff {
+	if x != nil {
+		return x.Diff
+	}
+	return nil
+}
+
+func (x *PlanStep) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *PlanStep) GetClaimState() string {
+	if x != nil {
+		return x.ClaimState
+	}
+	return ""
+}
+
+func (x *PlanStep) GetClaimMessage() string {
+	if x != nil {
+		return x.ClaimMessage
+	}
+	return ""
+}
+
+func (x *PlanStep) GetDiffers() bool {
+	if x != nil {
+		return x.Differs
+	}
+	return false
+}
+
 // ListClaimsRequest names a source.
 type ListClaimsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -4922,7 +5122,7 @@ type ListClaimsRequest struct {
 
 func (x *ListClaimsRequest) Reset() {
 	*x = ListClaimsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[69]
+	mi := &file_cara_v1_service_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4934,7 +5134,7 @@ func (x *ListClaimsRequest) String() string {
 func (*ListClaimsRequest) ProtoMessage() {}
 
 func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[69]
+	mi := &file_cara_v1_service_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4947,7 +5147,7 @@ func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsRequest.ProtoReflect.Descriptor instead.
 func (*ListClaimsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{69}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ListClaimsRequest) GetSource() string {
@@ -4988,7 +5188,7 @@ type ListClaimsResponse struct {
 
 func (x *ListClaimsResponse) Reset() {
 	*x = ListClaimsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[70]
+	mi := &file_cara_v1_service_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5000,7 +5200,7 @@ func (x *ListClaimsResponse) String() string {
 func (*ListClaimsResponse) ProtoMessage() {}
 
 func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[70]
+	mi := &file_cara_v1_service_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5013,7 +5213,7 @@ func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsResponse.ProtoReflect.Descriptor instead.
 func (*ListClaimsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{70}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ListClaimsResponse) GetItems() []*Claim {
@@ -5073,7 +5273,7 @@ type UpdateSourceStatusRequest struct {
 
 func (x *UpdateSourceStatusRequest) Reset() {
 	*x = UpdateSourceStatusRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[71]
+	mi := &file_cara_v1_service_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5085,7 +5285,7 @@ func (x *UpdateSourceStatusRequest) String() string {
 func (*UpdateSourceStatusRequest) ProtoMessage() {}
 
 func (x *UpdateSourceStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[71]
+	mi := &file_cara_v1_service_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5098,7 +5298,7 @@ func (x *UpdateSourceStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSourceStatusRequest.ProtoReflect.Descriptor instead.
 func (*UpdateSourceStatusRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{71}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *UpdateSourceStatusRequest) GetName() string {
@@ -5193,7 +5393,7 @@ type PublishSnapshotRequest struct {
 
 func (x *PublishSnapshotRequest) Reset() {
 	*x = PublishSnapshotRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[72]
+	mi := &file_cara_v1_service_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5205,7 +5405,7 @@ func (x *PublishSnapshotRequest) String() string {
 func (*PublishSnapshotRequest) ProtoMessage() {}
 
 func (x *PublishSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[72]
+	mi := &file_cara_v1_service_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5218,7 +5418,7 @@ func (x *PublishSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*PublishSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{72}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *PublishSnapshotRequest) GetSource() string {
@@ -5274,7 +5474,7 @@ type PublishSnapshotResponse struct {
 
 func (x *PublishSnapshotResponse) Reset() {
 	*x = PublishSnapshotResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[73]
+	mi := &file_cara_v1_service_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5286,7 +5486,7 @@ func (x *PublishSnapshotResponse) String() string {
 func (*PublishSnapshotResponse) ProtoMessage() {}
 
 func (x *PublishSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[73]
+	mi := &file_cara_v1_service_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5299,7 +5499,7 @@ func (x *PublishSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*PublishSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{73}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *PublishSnapshotResponse) GetResourceVersion() string {
@@ -5322,7 +5522,7 @@ type UpdateClaimsRequest struct {
 
 func (x *UpdateClaimsRequest) Reset() {
 	*x = UpdateClaimsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[74]
+	mi := &file_cara_v1_service_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5334,7 +5534,7 @@ func (x *UpdateClaimsRequest) String() string {
 func (*UpdateClaimsRequest) ProtoMessage() {}
 
 func (x *UpdateClaimsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[74]
+	mi := &file_cara_v1_service_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5347,7 +5547,7 @@ func (x *UpdateClaimsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateClaimsRequest.ProtoReflect.Descriptor instead.
 func (*UpdateClaimsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{74}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *UpdateClaimsRequest) GetSource() string {
@@ -5379,7 +5579,7 @@ type ClaimUpdate struct {
 
 func (x *ClaimUpdate) Reset() {
 	*x = ClaimUpdate{}
-	mi := &file_cara_v1_service_proto_msgTypes[75]
+	mi := &file_cara_v1_service_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5391,7 +5591,7 @@ func (x *ClaimUpdate) String() string {
 func (*ClaimUpdate) ProtoMessage() {}
 
 func (x *ClaimUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[75]
+	mi := &file_cara_v1_service_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5404,7 +5604,7 @@ func (x *ClaimUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimUpdate.ProtoReflect.Descriptor instead.
 func (*ClaimUpdate) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{75}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ClaimUpdate) GetProject() string {
@@ -5439,7 +5639,7 @@ type GetSourceSecretRequest struct {
 
 func (x *GetSourceSecretRequest) Reset() {
 	*x = GetSourceSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[76]
+	mi := &file_cara_v1_service_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5451,7 +5651,7 @@ func (x *GetSourceSecretRequest) String() string {
 func (*GetSourceSecretRequest) ProtoMessage() {}
 
 func (x *GetSourceSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[76]
+	mi := &file_cara_v1_service_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5464,7 +5664,7 @@ func (x *GetSourceSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSourceSecretRequest.ProtoReflect.Descriptor instead.
 func (*GetSourceSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{76}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *GetSourceSecretRequest) GetName() string {
@@ -5485,7 +5685,7 @@ type GetSourceSecretResponse struct {
 
 func (x *GetSourceSecretResponse) Reset() {
 	*x = GetSourceSecretResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[77]
+	mi := &file_cara_v1_service_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5497,7 +5697,7 @@ func (x *GetSourceSecretResponse) String() string {
 func (*GetSourceSecretResponse) ProtoMessage() {}
 
 func (x *GetSourceSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[77]
+	mi := &file_cara_v1_service_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5510,7 +5710,7 @@ func (x *GetSourceSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSourceSecretResponse.ProtoReflect.Descriptor instead.
 func (*GetSourceSecretResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{77}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *GetSourceSecretResponse) GetGit() map[string][]byte {
@@ -5531,7 +5731,7 @@ type CreateSecretRequest struct {
 
 func (x *CreateSecretRequest) Reset() {
 	*x = CreateSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[78]
+	mi := &file_cara_v1_service_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5543,7 +5743,7 @@ func (x *CreateSecretRequest) String() string {
 func (*CreateSecretRequest) ProtoMessage() {}
 
 func (x *CreateSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[78]
+	mi := &file_cara_v1_service_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5556,7 +5756,7 @@ func (x *CreateSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSecretRequest.ProtoReflect.Descriptor instead.
 func (*CreateSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{78}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *CreateSecretRequest) GetSecret() *Secret {
@@ -5577,7 +5777,7 @@ type PutSecretRequest struct {
 
 func (x *PutSecretRequest) Reset() {
 	*x = PutSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[79]
+	mi := &file_cara_v1_service_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5589,7 +5789,7 @@ func (x *PutSecretRequest) String() string {
 func (*PutSecretRequest) ProtoMessage() {}
 
 func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[79]
+	mi := &file_cara_v1_service_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5602,7 +5802,7 @@ func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSecretRequest.ProtoReflect.Descriptor instead.
 func (*PutSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{79}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *PutSecretRequest) GetSecret() *Secret {
@@ -5629,7 +5829,7 @@ type ListSecretsResponse struct {
 
 func (x *ListSecretsResponse) Reset() {
 	*x = ListSecretsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[80]
+	mi := &file_cara_v1_service_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5641,7 +5841,7 @@ func (x *ListSecretsResponse) String() string {
 func (*ListSecretsResponse) ProtoMessage() {}
 
 func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[80]
+	mi := &file_cara_v1_service_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5654,7 +5854,7 @@ func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSecretsResponse.ProtoReflect.Descriptor instead.
 func (*ListSecretsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{80}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *ListSecretsResponse) GetItems() []*Secret {
@@ -5696,7 +5896,7 @@ type CreateEventRequest struct {
 
 func (x *CreateEventRequest) Reset() {
 	*x = CreateEventRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[81]
+	mi := &file_cara_v1_service_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5708,7 +5908,7 @@ func (x *CreateEventRequest) String() string {
 func (*CreateEventRequest) ProtoMessage() {}
 
 func (x *CreateEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[81]
+	mi := &file_cara_v1_service_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5721,7 +5921,7 @@ func (x *CreateEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateEventRequest.ProtoReflect.Descriptor instead.
 func (*CreateEventRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{81}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *CreateEventRequest) GetEvent() *Event {
@@ -5748,7 +5948,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[82]
+	mi := &file_cara_v1_service_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5760,7 +5960,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[82]
+	mi := &file_cara_v1_service_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5773,7 +5973,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{82}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *ListEventsRequest) GetKind() string {
@@ -5821,7 +6021,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[83]
+	mi := &file_cara_v1_service_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5833,7 +6033,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[83]
+	mi := &file_cara_v1_service_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5846,7 +6046,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{83}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *ListEventsResponse) GetItems() []*Event {
@@ -5892,7 +6092,7 @@ type EventEvent struct {
 
 func (x *EventEvent) Reset() {
 	*x = EventEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[84]
+	mi := &file_cara_v1_service_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5904,7 +6104,7 @@ func (x *EventEvent) String() string {
 func (*EventEvent) ProtoMessage() {}
 
 func (x *EventEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[84]
+	mi := &file_cara_v1_service_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5917,7 +6117,7 @@ func (x *EventEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventEvent.ProtoReflect.Descriptor instead.
 func (*EventEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{84}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *EventEvent) GetType() string {
@@ -5954,7 +6154,7 @@ type TrimHistoryRequest struct {
 
 func (x *TrimHistoryRequest) Reset() {
 	*x = TrimHistoryRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[85]
+	mi := &file_cara_v1_service_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5966,7 +6166,7 @@ func (x *TrimHistoryRequest) String() string {
 func (*TrimHistoryRequest) ProtoMessage() {}
 
 func (x *TrimHistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[85]
+	mi := &file_cara_v1_service_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5979,7 +6179,7 @@ func (x *TrimHistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimHistoryRequest.ProtoReflect.Descriptor instead.
 func (*TrimHistoryRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{85}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *TrimHistoryRequest) GetEventsBefore() *timestamppb.Timestamp {
@@ -6011,7 +6211,7 @@ type TrimHistoryResponse struct {
 
 func (x *TrimHistoryResponse) Reset() {
 	*x = TrimHistoryResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[86]
+	mi := &file_cara_v1_service_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6023,7 +6223,7 @@ func (x *TrimHistoryResponse) String() string {
 func (*TrimHistoryResponse) ProtoMessage() {}
 
 func (x *TrimHistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[86]
+	mi := &file_cara_v1_service_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6036,7 +6236,7 @@ func (x *TrimHistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimHistoryResponse.ProtoReflect.Descriptor instead.
 func (*TrimHistoryResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{86}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *TrimHistoryResponse) GetEvents() int32 {
@@ -6073,7 +6273,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[87]
+	mi := &file_cara_v1_service_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6085,7 +6285,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[87]
+	mi := &file_cara_v1_service_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6098,7 +6298,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{87}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *WatchRequest) GetKinds() []string {
@@ -6130,7 +6330,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[88]
+	mi := &file_cara_v1_service_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6142,7 +6342,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[88]
+	mi := &file_cara_v1_service_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6155,7 +6355,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{88}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *WatchResponse) GetResourceVersion() string {
@@ -6192,7 +6392,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_cara_v1_service_proto_msgTypes[89]
+	mi := &file_cara_v1_service_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6204,7 +6404,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[89]
+	mi := &file_cara_v1_service_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6217,7 +6417,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{89}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *Change) GetDeleted() bool {
@@ -6245,7 +6445,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[90]
+	mi := &file_cara_v1_service_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6257,7 +6457,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[90]
+	mi := &file_cara_v1_service_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6270,7 +6470,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{90}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *CreateTokenRequest) GetToken() *Token {
@@ -6293,7 +6493,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[91]
+	mi := &file_cara_v1_service_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6305,7 +6505,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[91]
+	mi := &file_cara_v1_service_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6318,7 +6518,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{91}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *CreateTokenResponse) GetToken() *Token {
@@ -6352,7 +6552,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[92]
+	mi := &file_cara_v1_service_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6364,7 +6564,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[92]
+	mi := &file_cara_v1_service_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6377,7 +6577,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{92}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *ListTokensResponse) GetItems() []*Token {
@@ -6419,7 +6619,7 @@ type BackupChunk struct {
 
 func (x *BackupChunk) Reset() {
 	*x = BackupChunk{}
-	mi := &file_cara_v1_service_proto_msgTypes[93]
+	mi := &file_cara_v1_service_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6431,7 +6631,7 @@ func (x *BackupChunk) String() string {
 func (*BackupChunk) ProtoMessage() {}
 
 func (x *BackupChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[93]
+	mi := &file_cara_v1_service_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6444,7 +6644,7 @@ func (x *BackupChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupChunk.ProtoReflect.Descriptor instead.
 func (*BackupChunk) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{93}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *BackupChunk) GetData() []byte {
@@ -6802,7 +7002,25 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x14ConfirmSourceRequest\x12\x1a\n" +
 	"\x04name\x18\x01 \x01(\tB\x06\xbaH\x03\xc8\x01\x01R\x04name\x12)\n" +
 	"\brevision\x18\x02 \x01(\tB\r\xbaH\n" +
-	"\xc8\x01\x01r\x05\x10\a\x18\x80\x01R\brevision\"~\n" +
+	"\xc8\x01\x01r\x05\x10\a\x18\x80\x01R\brevision\"\xa8\x01\n" +
+	"\n" +
+	"SourcePlan\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\tR\brevision\x12'\n" +
+	"\x05steps\x18\x03 \x03(\v2\x11.cara.v1.PlanStepR\x05steps\x12\x18\n" +
+	"\asettled\x18\x04 \x01(\x05R\asettled\x12#\n" +
+	"\rprune_blocked\x18\x05 \x03(\tR\fpruneBlocked\"\x8c\x02\n" +
+	"\bPlanStep\x12\x18\n" +
+	"\aproject\x18\x01 \x01(\tR\aproject\x12\x16\n" +
+	"\x06action\x18\x02 \x01(\tR\x06action\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\x12&\n" +
+	"\x04diff\x18\x05 \x03(\v2\x12.cara.v1.FieldDiffR\x04diff\x12\x14\n" +
+	"\x05owner\x18\x06 \x01(\tR\x05owner\x12\x1f\n" +
+	"\vclaim_state\x18\a \x01(\tR\n" +
+	"claimState\x12#\n" +
+	"\rclaim_message\x18\b \x01(\tR\fclaimMessage\x12\x18\n" +
+	"\adiffers\x18\t \x01(\bR\adiffers\"~\n" +
 	"\x11ListClaimsRequest\x12\x1e\n" +
 	"\x06source\x18\x01 \x01(\tB\x06\xbaH\x03\xc8\x01\x01R\x06source\x12 \n" +
 	"\x05limit\x18\x02 \x01(\x05B\n" +
@@ -6968,7 +7186,7 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x04Join\x12\x14.cara.v1.JoinRequest\x1a\x15.cara.v1.JoinResponse\x12K\n" +
 	"\x10RenewCertificate\x12 .cara.v1.RenewCertificateRequest\x1a\x15.cara.v1.JoinResponse\x12@\n" +
 	"\aConnect\x12\x17.cara.v1.ConnectRequest\x1a\x18.cara.v1.ConnectResponse(\x010\x01\x12=\n" +
-	"\x06Attach\x12\x16.cara.v1.AttachRequest\x1a\x17.cara.v1.AttachResponse(\x010\x012\x9f\f\n" +
+	"\x06Attach\x12\x16.cara.v1.AttachRequest\x1a\x17.cara.v1.AttachResponse(\x010\x012\xfc\f\n" +
 	"\rSourceService\x12^\n" +
 	"\fCreateSource\x12\x1c.cara.v1.CreateSourceRequest\x1a\x0f.cara.v1.Source\"\x1f\x82\xd3\xe4\x93\x02\x19:\x06source\"\x0f/api/v1/sources\x12o\n" +
 	"\tPutSource\x12\x19.cara.v1.PutSourceRequest\x1a\x0f.cara.v1.Source\"6\x82\xd3\xe4\x93\x020:\x06source\x1a&/api/v1/sources/{source.metadata.name}\x12Q\n" +
@@ -6979,7 +7197,9 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x0fReconcileSource\x12\x13.cara.v1.GetRequest\x1a .cara.v1.ReconcileSourceResponse\"+\x82\xd3\xe4\x93\x02%:\x01*\" /api/v1/sources/{name}:reconcile\x12`\n" +
 	"\rSuspendSource\x12\x13.cara.v1.GetRequest\x1a\x0f.cara.v1.Source\")\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/api/v1/sources/{name}:suspend\x12^\n" +
 	"\fResumeSource\x12\x13.cara.v1.GetRequest\x1a\x0f.cara.v1.Source\"(\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/api/v1/sources/{name}:resume\x12j\n" +
-	"\rConfirmSource\x12\x1d.cara.v1.ConfirmSourceRequest\x1a\x0f.cara.v1.Source\")\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/api/v1/sources/{name}:confirm\x12n\n" +
+	"\rConfirmSource\x12\x1d.cara.v1.ConfirmSourceRequest\x1a\x0f.cara.v1.Source\")\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/api/v1/sources/{name}:confirm\x12[\n" +
+	"\n" +
+	"PlanSource\x12\x13.cara.v1.GetRequest\x1a\x13.cara.v1.SourcePlan\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/api/v1/sources/{name}/plan\x12n\n" +
 	"\n" +
 	"ListClaims\x12\x1a.cara.v1.ListClaimsRequest\x1a\x1b.cara.v1.ListClaimsResponse\"'\x82\xd3\xe4\x93\x02!\x12\x1f/api/v1/sources/{source}/claims\x12I\n" +
 	"\x12UpdateSourceStatus\x12\".cara.v1.UpdateSourceStatusRequest\x1a\x0f.cara.v1.Source\x12V\n" +
@@ -7024,7 +7244,7 @@ func file_cara_v1_service_proto_rawDescGZIP() []byte {
 	return file_cara_v1_service_proto_rawDescData
 }
 
-var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 96)
+var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 98)
 var file_cara_v1_service_proto_goTypes = []any{
 	(*Info)(nil),                       // 0: cara.v1.Info
 	(*GetRequest)(nil),                 // 1: cara.v1.GetRequest
@@ -7095,115 +7315,117 @@ var file_cara_v1_service_proto_goTypes = []any{
 	(*SourceEvent)(nil),                // 66: cara.v1.SourceEvent
 	(*ReconcileSourceResponse)(nil),    // 67: cara.v1.ReconcileSourceResponse
 	(*ConfirmSourceRequest)(nil),       // 68: cara.v1.ConfirmSourceRequest
-	(*ListClaimsRequest)(nil),          // 69: cara.v1.ListClaimsRequest
-	(*ListClaimsResponse)(nil),         // 70: cara.v1.ListClaimsResponse
-	(*UpdateSourceStatusRequest)(nil),  // 71: cara.v1.UpdateSourceStatusRequest
-	(*PublishSnapshotRequest)(nil),     // 72: cara.v1.PublishSnapshotRequest
-	(*PublishSnapshotResponse)(nil),    // 73: cara.v1.PublishSnapshotResponse
-	(*UpdateClaimsRequest)(nil),        // 74: cara.v1.UpdateClaimsRequest
-	(*ClaimUpdate)(nil),                // 75: cara.v1.ClaimUpdate
-	(*GetSourceSecretRequest)(nil),     // 76: cara.v1.GetSourceSecretRequest
-	(*GetSourceSecretResponse)(nil),    // 77: cara.v1.GetSourceSecretResponse
-	(*CreateSecretRequest)(nil),        // 78: cara.v1.CreateSecretRequest
-	(*PutSecretRequest)(nil),           // 79: cara.v1.PutSecretRequest
-	(*ListSecretsResponse)(nil),        // 80: cara.v1.ListSecretsResponse
-	(*CreateEventRequest)(nil),         // 81: cara.v1.CreateEventRequest
-	(*ListEventsRequest)(nil),          // 82: cara.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),         // 83: cara.v1.ListEventsResponse
-	(*EventEvent)(nil),                 // 84: cara.v1.EventEvent
-	(*TrimHistoryRequest)(nil),         // 85: cara.v1.TrimHistoryRequest
-	(*TrimHistoryResponse)(nil),        // 86: cara.v1.TrimHistoryResponse
-	(*WatchRequest)(nil),               // 87: cara.v1.WatchRequest
-	(*WatchResponse)(nil),              // 88: cara.v1.WatchResponse
-	(*Change)(nil),                     // 89: cara.v1.Change
-	(*CreateTokenRequest)(nil),         // 90: cara.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),        // 91: cara.v1.CreateTokenResponse
-	(*ListTokensResponse)(nil),         // 92: cara.v1.ListTokensResponse
-	(*BackupChunk)(nil),                // 93: cara.v1.BackupChunk
-	nil,                                // 94: cara.v1.JoinRequest.LabelsEntry
-	nil,                                // 95: cara.v1.GetSourceSecretResponse.GitEntry
-	(*timestamppb.Timestamp)(nil),      // 96: google.protobuf.Timestamp
-	(*Project)(nil),                    // 97: cara.v1.Project
-	(*ListMeta)(nil),                   // 98: cara.v1.ListMeta
-	(*Condition)(nil),                  // 99: cara.v1.Condition
-	(*ServiceStatus)(nil),              // 100: cara.v1.ServiceStatus
-	(*durationpb.Duration)(nil),        // 101: google.protobuf.Duration
-	(*Revision)(nil),                   // 102: cara.v1.Revision
-	(*Delivery)(nil),                   // 103: cara.v1.Delivery
-	(*Override)(nil),                   // 104: cara.v1.Override
-	(*Tombstone)(nil),                  // 105: cara.v1.Tombstone
-	(*Object)(nil),                     // 106: cara.v1.Object
-	(*FieldDiff)(nil),                  // 107: cara.v1.FieldDiff
-	(*Problem)(nil),                    // 108: cara.v1.Problem
-	(*Node)(nil),                       // 109: cara.v1.Node
-	(*Heartbeat)(nil),                  // 110: cara.v1.Heartbeat
-	(*Assignment)(nil),                 // 111: cara.v1.Assignment
-	(*Route)(nil),                      // 112: cara.v1.Route
-	(*Source)(nil),                     // 113: cara.v1.Source
-	(*Claim)(nil),                      // 114: cara.v1.Claim
-	(*PollStatus)(nil),                 // 115: cara.v1.PollStatus
-	(*Run)(nil),                        // 116: cara.v1.Run
-	(*Snapshot)(nil),                   // 117: cara.v1.Snapshot
-	(*ClaimSpec)(nil),                  // 118: cara.v1.ClaimSpec
-	(*ClaimStatus)(nil),                // 119: cara.v1.ClaimStatus
-	(*Secret)(nil),                     // 120: cara.v1.Secret
-	(*Event)(nil),                      // 121: cara.v1.Event
-	(*Token)(nil),                      // 122: cara.v1.Token
-	(*emptypb.Empty)(nil),              // 123: google.protobuf.Empty
+	(*SourcePlan)(nil),                 // 69: cara.v1.SourcePlan
+	(*PlanStep)(nil),                   // 70: cara.v1.PlanStep
+	(*ListClaimsRequest)(nil),          // 71: cara.v1.ListClaimsRequest
+	(*ListClaimsResponse)(nil),         // 72: cara.v1.ListClaimsResponse
+	(*UpdateSourceStatusRequest)(nil),  // 73: cara.v1.UpdateSourceStatusRequest
+	(*PublishSnapshotRequest)(nil),     // 74: cara.v1.PublishSnapshotRequest
+	(*PublishSnapshotResponse)(nil),    // 75: cara.v1.PublishSnapshotResponse
+	(*UpdateClaimsRequest)(nil),        // 76: cara.v1.UpdateClaimsRequest
+	(*ClaimUpdate)(nil),                // 77: cara.v1.ClaimUpdate
+	(*GetSourceSecretRequest)(nil),     // 78: cara.v1.GetSourceSecretRequest
+	(*GetSourceSecretResponse)(nil),    // 79: cara.v1.GetSourceSecretResponse
+	(*CreateSecretRequest)(nil),        // 80: cara.v1.CreateSecretRequest
+	(*PutSecretRequest)(nil),           // 81: cara.v1.PutSecretRequest
+	(*ListSecretsResponse)(nil),        // 82: cara.v1.ListSecretsResponse
+	(*CreateEventRequest)(nil),         // 83: cara.v1.CreateEventRequest
+	(*ListEventsRequest)(nil),          // 84: cara.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),         // 85: cara.v1.ListEventsResponse
+	(*EventEvent)(nil),                 // 86: cara.v1.EventEvent
+	(*TrimHistoryRequest)(nil),         // 87: cara.v1.TrimHistoryRequest
+	(*TrimHistoryResponse)(nil),        // 88: cara.v1.TrimHistoryResponse
+	(*WatchRequest)(nil),               // 89: cara.v1.WatchRequest
+	(*WatchResponse)(nil),              // 90: cara.v1.WatchResponse
+	(*Change)(nil),                     // 91: cara.v1.Change
+	(*CreateTokenRequest)(nil),         // 92: cara.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),        // 93: cara.v1.CreateTokenResponse
+	(*ListTokensResponse)(nil),         // 94: cara.v1.ListTokensResponse
+	(*BackupChunk)(nil),                // 95: cara.v1.BackupChunk
+	nil,                                // 96: cara.v1.JoinRequest.LabelsEntry
+	nil,                                // 97: cara.v1.GetSourceSecretResponse.GitEntry
+	(*timestamppb.Timestamp)(nil),      // 98: google.protobuf.Timestamp
+	(*Project)(nil),                    // 99: cara.v1.Project
+	(*ListMeta)(nil),                   // 100: cara.v1.ListMeta
+	(*Condition)(nil),                  // 101: cara.v1.Condition
+	(*ServiceStatus)(nil),              // 102: cara.v1.ServiceStatus
+	(*durationpb.Duration)(nil),        // 103: google.protobuf.Duration
+	(*Revision)(nil),                   // 104: cara.v1.Revision
+	(*Delivery)(nil),                   // 105: cara.v1.Delivery
+	(*Override)(nil),                   // 106: cara.v1.Override
+	(*Tombstone)(nil),                  // 107: cara.v1.Tombstone
+	(*Object)(nil),                     // 108: cara.v1.Object
+	(*FieldDiff)(nil),                  // 109: cara.v1.FieldDiff
+	(*Problem)(nil),                    // 110: cara.v1.Problem
+	(*Node)(nil),                       // 111: cara.v1.Node
+	(*Heartbeat)(nil),                  // 112: cara.v1.Heartbeat
+	(*Assignment)(nil),                 // 113: cara.v1.Assignment
+	(*Route)(nil),                      // 114: cara.v1.Route
+	(*Source)(nil),                     // 115: cara.v1.Source
+	(*Claim)(nil),                      // 116: cara.v1.Claim
+	(*PollStatus)(nil),                 // 117: cara.v1.PollStatus
+	(*Run)(nil),                        // 118: cara.v1.Run
+	(*Snapshot)(nil),                   // 119: cara.v1.Snapshot
+	(*ClaimSpec)(nil),                  // 120: cara.v1.ClaimSpec
+	(*ClaimStatus)(nil),                // 121: cara.v1.ClaimStatus
+	(*Secret)(nil),                     // 122: cara.v1.Secret
+	(*Event)(nil),                      // 123: cara.v1.Event
+	(*Token)(nil),                      // 124: cara.v1.Token
+	(*emptypb.Empty)(nil),              // 125: google.protobuf.Empty
 }
 var file_cara_v1_service_proto_depIdxs = []int32{
-	96,  // 0: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
-	97,  // 1: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
-	97,  // 2: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
-	97,  // 3: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
-	98,  // 4: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
-	97,  // 5: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
+	98,  // 0: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
+	99,  // 1: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
+	99,  // 2: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
+	99,  // 3: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
+	100, // 4: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
+	99,  // 5: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
 	23,  // 6: cara.v1.DeleteProjectRequest.override:type_name -> cara.v1.OverrideTerms
-	99,  // 7: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
-	100, // 8: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
-	96,  // 9: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
-	101, // 10: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
+	101, // 7: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
+	102, // 8: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
+	98,  // 9: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
+	103, // 10: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
 	23,  // 11: cara.v1.RollbackProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	102, // 12: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
-	103, // 13: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
-	96,  // 14: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
-	101, // 15: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
+	104, // 12: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
+	105, // 13: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
+	98,  // 14: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
+	103, // 15: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
 	23,  // 16: cara.v1.OverrideProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	104, // 17: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
-	98,  // 18: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
-	105, // 19: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
-	98,  // 20: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
-	96,  // 21: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	106, // 17: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
+	100, // 18: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
+	107, // 19: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
+	100, // 20: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
+	98,  // 21: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
 	29,  // 22: cara.v1.ExecRequest.start:type_name -> cara.v1.ExecStart
 	30,  // 23: cara.v1.ExecRequest.resize:type_name -> cara.v1.TerminalSize
 	30,  // 24: cara.v1.ExecStart.size:type_name -> cara.v1.TerminalSize
 	33,  // 25: cara.v1.PortForwardRequest.start:type_name -> cara.v1.PortForwardStart
 	37,  // 26: cara.v1.TopResponse.services:type_name -> cara.v1.ServiceUsage
-	96,  // 27: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	106, // 28: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
+	98,  // 27: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	108, // 28: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
 	23,  // 29: cara.v1.ApplyRequest.override:type_name -> cara.v1.OverrideTerms
 	41,  // 30: cara.v1.ApplyResponse.results:type_name -> cara.v1.ApplyResult
-	107, // 31: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
-	108, // 32: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
-	109, // 33: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
-	109, // 34: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
-	109, // 35: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
-	98,  // 36: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
-	109, // 37: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
-	110, // 38: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
-	96,  // 39: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
-	94,  // 40: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
-	110, // 41: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	109, // 31: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
+	110, // 32: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
+	111, // 33: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
+	111, // 34: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
+	111, // 35: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
+	100, // 36: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
+	111, // 37: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
+	112, // 38: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	98,  // 39: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
+	96,  // 40: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
+	112, // 41: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
 	57,  // 42: cara.v1.ConnectRequest.released:type_name -> cara.v1.Released
 	55,  // 43: cara.v1.ConnectResponse.welcome:type_name -> cara.v1.Welcome
-	111, // 44: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
+	113, // 44: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
 	56,  // 45: cara.v1.ConnectResponse.unassigned:type_name -> cara.v1.Unassigned
 	58,  // 46: cara.v1.ConnectResponse.synced:type_name -> cara.v1.Synced
 	59,  // 47: cara.v1.ConnectResponse.routes:type_name -> cara.v1.Routes
 	60,  // 48: cara.v1.ConnectResponse.open_stream:type_name -> cara.v1.OpenStream
-	101, // 49: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	96,  // 50: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
-	112, // 51: cara.v1.Routes.upserts:type_name -> cara.v1.Route
+	103, // 49: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	98,  // 50: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
+	114, // 51: cara.v1.Routes.upserts:type_name -> cara.v1.Route
 	27,  // 52: cara.v1.OpenStream.logs:type_name -> cara.v1.LogsRequest
 	29,  // 53: cara.v1.OpenStream.exec:type_name -> cara.v1.ExecStart
 	33,  // 54: cara.v1.OpenStream.port_forward:type_name -> cara.v1.PortForwardStart
@@ -7214,184 +7436,188 @@ var file_cara_v1_service_proto_depIdxs = []int32{
 	36,  // 59: cara.v1.AttachRequest.top:type_name -> cara.v1.TopResponse
 	28,  // 60: cara.v1.AttachResponse.exec:type_name -> cara.v1.ExecRequest
 	32,  // 61: cara.v1.AttachResponse.port_forward:type_name -> cara.v1.PortForwardRequest
-	113, // 62: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
-	113, // 63: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
-	113, // 64: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
-	98,  // 65: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
-	113, // 66: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
-	113, // 67: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
-	114, // 68: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
-	98,  // 69: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
-	99,  // 70: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
-	115, // 71: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
-	116, // 72: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
-	117, // 73: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
-	118, // 74: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
-	99,  // 75: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
-	75,  // 76: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
-	119, // 77: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
-	95,  // 78: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
-	120, // 79: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
-	120, // 80: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
-	120, // 81: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
-	98,  // 82: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
-	121, // 83: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
-	121, // 84: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
-	98,  // 85: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
-	121, // 86: cara.v1.EventEvent.object:type_name -> cara.v1.Event
-	96,  // 87: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
-	96,  // 88: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
-	89,  // 89: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
-	106, // 90: cara.v1.Change.object:type_name -> cara.v1.Object
-	122, // 91: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
-	122, // 92: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
-	122, // 93: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
-	98,  // 94: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
-	4,   // 95: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
-	5,   // 96: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
-	1,   // 97: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
-	6,   // 98: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
-	8,   // 99: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
-	10,  // 100: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
-	12,  // 101: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
-	13,  // 102: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
-	14,  // 103: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
-	15,  // 104: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
-	16,  // 105: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
-	17,  // 106: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
-	24,  // 107: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
-	3,   // 108: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListRequest
-	18,  // 109: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
-	19,  // 110: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
-	20,  // 111: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
-	1,   // 112: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
-	14,  // 113: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
-	27,  // 114: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
-	28,  // 115: cara.v1.ProjectService.Exec:input_type -> cara.v1.ExecRequest
-	32,  // 116: cara.v1.ProjectService.PortForward:input_type -> cara.v1.PortForwardRequest
-	35,  // 117: cara.v1.ProjectService.Top:input_type -> cara.v1.TopRequest
-	3,   // 118: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
-	39,  // 119: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
-	42,  // 120: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
-	43,  // 121: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
-	1,   // 122: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
-	3,   // 123: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
-	45,  // 124: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
-	2,   // 125: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
-	47,  // 126: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
-	48,  // 127: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
-	49,  // 128: cara.v1.NodeService.MarkNodeDrained:input_type -> cara.v1.MarkNodeDrainedRequest
-	50,  // 129: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
-	52,  // 130: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
-	53,  // 131: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
-	61,  // 132: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
-	63,  // 133: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
-	64,  // 134: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
-	1,   // 135: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
-	3,   // 136: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
-	45,  // 137: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
-	2,   // 138: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
-	1,   // 139: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
-	1,   // 140: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
-	1,   // 141: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
-	68,  // 142: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
-	69,  // 143: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
-	71,  // 144: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
-	72,  // 145: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
-	74,  // 146: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
-	2,   // 147: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
-	123, // 148: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
-	76,  // 149: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
-	78,  // 150: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
-	79,  // 151: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
-	1,   // 152: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
-	3,   // 153: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
-	2,   // 154: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
-	81,  // 155: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
-	82,  // 156: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
-	45,  // 157: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
-	85,  // 158: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
-	87,  // 159: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
-	90,  // 160: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
-	3,   // 161: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
-	2,   // 162: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
-	123, // 163: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
-	123, // 164: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
-	97,  // 165: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
-	97,  // 166: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
-	97,  // 167: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
-	7,   // 168: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
-	9,   // 169: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
-	11,  // 170: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
-	123, // 171: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
-	97,  // 172: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
-	123, // 173: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
-	97,  // 174: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
-	97,  // 175: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
-	97,  // 176: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
-	104, // 177: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
-	25,  // 178: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
-	97,  // 179: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
-	97,  // 180: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
-	97,  // 181: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
-	21,  // 182: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
-	123, // 183: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
-	38,  // 184: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
-	31,  // 185: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
-	34,  // 186: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
-	36,  // 187: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
-	26,  // 188: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
-	40,  // 189: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
-	109, // 190: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
-	109, // 191: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
-	109, // 192: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
-	44,  // 193: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
-	46,  // 194: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
-	123, // 195: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
-	123, // 196: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
-	109, // 197: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
-	109, // 198: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
-	51,  // 199: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
-	51,  // 200: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
-	54,  // 201: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
-	62,  // 202: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
-	113, // 203: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
-	113, // 204: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
-	113, // 205: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
-	65,  // 206: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
-	66,  // 207: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
-	123, // 208: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
-	67,  // 209: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
-	113, // 210: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
-	113, // 211: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
-	113, // 212: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
-	70,  // 213: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
-	113, // 214: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
-	73,  // 215: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
-	123, // 216: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
-	123, // 217: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
-	22,  // 218: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
-	77,  // 219: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
-	120, // 220: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
-	120, // 221: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
-	120, // 222: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
-	80,  // 223: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
-	123, // 224: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
-	121, // 225: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
-	83,  // 226: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
-	84,  // 227: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
-	86,  // 228: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
-	88,  // 229: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
-	91,  // 230: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
-	92,  // 231: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
-	123, // 232: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
-	0,   // 233: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
-	93,  // 234: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
-	165, // [165:235] is the sub-list for method output_type
-	95,  // [95:165] is the sub-list for method input_type
-	95,  // [95:95] is the sub-list for extension type_name
-	95,  // [95:95] is the sub-list for extension extendee
-	0,   // [0:95] is the sub-list for field type_name
+	115, // 62: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
+	115, // 63: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
+	115, // 64: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
+	100, // 65: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
+	115, // 66: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
+	115, // 67: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
+	70,  // 68: cara.v1.SourcePlan.steps:type_name -> cara.v1.PlanStep
+	109, // 69: cara.v1.PlanStep.diff:type_name -> cara.v1.FieldDiff
+	116, // 70: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
+	100, // 71: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
+	101, // 72: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
+	117, // 73: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
+	118, // 74: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
+	119, // 75: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
+	120, // 76: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
+	101, // 77: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
+	77,  // 78: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
+	121, // 79: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
+	97,  // 80: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
+	122, // 81: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
+	122, // 82: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
+	122, // 83: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
+	100, // 84: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
+	123, // 85: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
+	123, // 86: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
+	100, // 87: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
+	123, // 88: cara.v1.EventEvent.object:type_name -> cara.v1.Event
+	98,  // 89: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
+	98,  // 90: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
+	91,  // 91: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
+	108, // 92: cara.v1.Change.object:type_name -> cara.v1.Object
+	124, // 93: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
+	124, // 94: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
+	124, // 95: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
+	100, // 96: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
+	4,   // 97: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
+	5,   // 98: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
+	1,   // 99: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
+	6,   // 100: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
+	8,   // 101: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
+	10,  // 102: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
+	12,  // 103: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
+	13,  // 104: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
+	14,  // 105: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
+	15,  // 106: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
+	16,  // 107: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
+	17,  // 108: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
+	24,  // 109: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
+	3,   // 110: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListRequest
+	18,  // 111: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
+	19,  // 112: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
+	20,  // 113: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
+	1,   // 114: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
+	14,  // 115: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
+	27,  // 116: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
+	28,  // 117: cara.v1.ProjectService.Exec:input_type -> cara.v1.ExecRequest
+	32,  // 118: cara.v1.ProjectService.PortForward:input_type -> cara.v1.PortForwardRequest
+	35,  // 119: cara.v1.ProjectService.Top:input_type -> cara.v1.TopRequest
+	3,   // 120: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
+	39,  // 121: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
+	42,  // 122: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
+	43,  // 123: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
+	1,   // 124: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
+	3,   // 125: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
+	45,  // 126: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
+	2,   // 127: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
+	47,  // 128: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
+	48,  // 129: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
+	49,  // 130: cara.v1.NodeService.MarkNodeDrained:input_type -> cara.v1.MarkNodeDrainedRequest
+	50,  // 131: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
+	52,  // 132: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
+	53,  // 133: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
+	61,  // 134: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
+	63,  // 135: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
+	64,  // 136: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
+	1,   // 137: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
+	3,   // 138: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
+	45,  // 139: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
+	2,   // 140: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
+	1,   // 141: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
+	1,   // 142: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
+	1,   // 143: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
+	68,  // 144: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
+	1,   // 145: cara.v1.SourceService.PlanSource:input_type -> cara.v1.GetRequest
+	71,  // 146: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
+	73,  // 147: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
+	74,  // 148: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
+	76,  // 149: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
+	2,   // 150: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
+	125, // 151: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
+	78,  // 152: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
+	80,  // 153: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
+	81,  // 154: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
+	1,   // 155: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
+	3,   // 156: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
+	2,   // 157: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
+	83,  // 158: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
+	84,  // 159: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
+	45,  // 160: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
+	87,  // 161: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
+	89,  // 162: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
+	92,  // 163: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
+	3,   // 164: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
+	2,   // 165: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
+	125, // 166: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
+	125, // 167: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
+	99,  // 168: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
+	99,  // 169: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
+	99,  // 170: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
+	7,   // 171: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
+	9,   // 172: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
+	11,  // 173: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
+	125, // 174: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
+	99,  // 175: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
+	125, // 176: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
+	99,  // 177: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
+	99,  // 178: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
+	99,  // 179: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
+	106, // 180: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
+	25,  // 181: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
+	99,  // 182: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
+	99,  // 183: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
+	99,  // 184: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
+	21,  // 185: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
+	125, // 186: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
+	38,  // 187: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
+	31,  // 188: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
+	34,  // 189: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
+	36,  // 190: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
+	26,  // 191: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
+	40,  // 192: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
+	111, // 193: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
+	111, // 194: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
+	111, // 195: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
+	44,  // 196: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
+	46,  // 197: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
+	125, // 198: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
+	125, // 199: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
+	111, // 200: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
+	111, // 201: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
+	51,  // 202: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
+	51,  // 203: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
+	54,  // 204: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
+	62,  // 205: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
+	115, // 206: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
+	115, // 207: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
+	115, // 208: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
+	65,  // 209: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
+	66,  // 210: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
+	125, // 211: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
+	67,  // 212: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
+	115, // 213: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
+	115, // 214: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
+	115, // 215: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
+	69,  // 216: cara.v1.SourceService.PlanSource:output_type -> cara.v1.SourcePlan
+	72,  // 217: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
+	115, // 218: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
+	75,  // 219: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
+	125, // 220: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
+	125, // 221: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
+	22,  // 222: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
+	79,  // 223: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
+	122, // 224: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
+	122, // 225: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
+	122, // 226: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
+	82,  // 227: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
+	125, // 228: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
+	123, // 229: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
+	85,  // 230: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
+	86,  // 231: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
+	88,  // 232: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
+	90,  // 233: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
+	93,  // 234: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
+	94,  // 235: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
+	125, // 236: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
+	0,   // 237: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
+	95,  // 238: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
+	168, // [168:239] is the sub-list for method output_type
+	97,  // [97:168] is the sub-list for method input_type
+	97,  // [97:97] is the sub-list for extension type_name
+	97,  // [97:97] is the sub-list for extension extendee
+	0,   // [0:97] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_service_proto_init() }
@@ -7439,14 +7665,14 @@ func file_cara_v1_service_proto_init() {
 		(*OpenStream_PortForward)(nil),
 		(*OpenStream_Top)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[71].OneofWrappers = []any{}
+	file_cara_v1_service_proto_msgTypes[73].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_service_proto_rawDesc), len(file_cara_v1_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   96,
+			NumMessages:   98,
 			NumExtensions: 0,
 			NumServices:   9,
 		},

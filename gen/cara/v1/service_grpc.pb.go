@@ -1762,6 +1762,7 @@ const (
 	SourceService_SuspendSource_FullMethodName      = "/cara.v1.SourceService/SuspendSource"
 	SourceService_ResumeSource_FullMethodName       = "/cara.v1.SourceService/ResumeSource"
 	SourceService_ConfirmSource_FullMethodName      = "/cara.v1.SourceService/ConfirmSource"
+	SourceService_PlanSource_FullMethodName         = "/cara.v1.SourceService/PlanSource"
 	SourceService_ListClaims_FullMethodName         = "/cara.v1.SourceService/ListClaims"
 	SourceService_UpdateSourceStatus_FullMethodName = "/cara.v1.SourceService/UpdateSourceStatus"
 	SourceService_PublishSnapshot_FullMethodName    = "/cara.v1.SourceService/PublishSnapshot"
@@ -1797,6 +1798,9 @@ type SourceServiceClient interface {
 	ResumeSource(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*Source, error)
 	// ConfirmSource releases the prune of exactly one revision.
 	ConfirmSource(ctx context.Context, in *ConfirmSourceRequest, opts ...grpc.CallOption) (*Source, error)
+	// PlanSource returns what a pass over the source would do now, and why. It changes nothing. For a suspended source it is
+	// what would be done once it is resumed.
+	PlanSource(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*SourcePlan, error)
 	// ListClaims returns what a source declares, with what became of it.
 	ListClaims(ctx context.Context, in *ListClaimsRequest, opts ...grpc.CallOption) (*ListClaimsResponse, error)
 	// UpdateSourceStatus is how `sources` and `reconciler` write their parts of a source's status.
@@ -1931,6 +1935,16 @@ func (c *sourceServiceClient) ConfirmSource(ctx context.Context, in *ConfirmSour
 	return out, nil
 }
 
+func (c *sourceServiceClient) PlanSource(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*SourcePlan, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SourcePlan)
+	err := c.cc.Invoke(ctx, SourceService_PlanSource_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *sourceServiceClient) ListClaims(ctx context.Context, in *ListClaimsRequest, opts ...grpc.CallOption) (*ListClaimsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListClaimsResponse)
@@ -2039,6 +2053,9 @@ type SourceServiceServer interface {
 	ResumeSource(context.Context, *GetRequest) (*Source, error)
 	// ConfirmSource releases the prune of exactly one revision.
 	ConfirmSource(context.Context, *ConfirmSourceRequest) (*Source, error)
+	// PlanSource returns what a pass over the source would do now, and why. It changes nothing. For a suspended source it is
+	// what would be done once it is resumed.
+	PlanSource(context.Context, *GetRequest) (*SourcePlan, error)
 	// ListClaims returns what a source declares, with what became of it.
 	ListClaims(context.Context, *ListClaimsRequest) (*ListClaimsResponse, error)
 	// UpdateSourceStatus is how `sources` and `reconciler` write their parts of a source's status.
@@ -2093,6 +2110,9 @@ func (UnimplementedSourceServiceServer) ResumeSource(context.Context, *GetReques
 }
 func (UnimplementedSourceServiceServer) ConfirmSource(context.Context, *ConfirmSourceRequest) (*Source, error) {
 	return nil, status.Error(codes.Unimplemented, "method ConfirmSource not implemented")
+}
+func (UnimplementedSourceServiceServer) PlanSource(context.Context, *GetRequest) (*SourcePlan, error) {
+	return nil, status.Error(codes.Unimplemented, "method PlanSource not implemented")
 }
 func (UnimplementedSourceServiceServer) ListClaims(context.Context, *ListClaimsRequest) (*ListClaimsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListClaims not implemented")
@@ -2309,6 +2329,24 @@ func _SourceService_ConfirmSource_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SourceService_PlanSource_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SourceServiceServer).PlanSource(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SourceService_PlanSource_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SourceServiceServer).PlanSource(ctx, req.(*GetRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _SourceService_ListClaims_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListClaimsRequest)
 	if err := dec(in); err != nil {
@@ -2459,6 +2497,10 @@ var SourceService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ConfirmSource",
 			Handler:    _SourceService_ConfirmSource_Handler,
+		},
+		{
+			MethodName: "PlanSource",
+			Handler:    _SourceService_PlanSource_Handler,
 		},
 		{
 			MethodName: "ListClaims",

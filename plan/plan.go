@@ -1,4 +1,4 @@
-package reconciler
+package plan
 
 import (
 	"cmp"
@@ -15,14 +15,14 @@ type Action string
 // Actions, in the order in which they are done. Check sends a project that is in place: the server says whether the
 // source may still have it.
 const (
-	Create   Action = "Create"
-	Adopt    Action = "Adopt"
-	HandOver Action = "HandOver"
-	Update   Action = "Update"
-	Check    Action = "Check"
-	Delete   Action = "Delete"
-	Keep     Action = "Keep"
-	Forget   Action = "Forget"
+	Create   Action = api.PlanCreate
+	Adopt    Action = api.PlanAdopt
+	HandOver Action = api.PlanHandOver
+	Update   Action = api.PlanUpdate
+	Check    Action = api.PlanCheck
+	Delete   Action = api.PlanDelete
+	Keep     Action = api.PlanKeep
+	Forget   Action = api.PlanForget
 )
 
 // rank orders the actions: what is declared comes to life before what is no longer declared goes.
@@ -30,8 +30,8 @@ func (a Action) rank() int {
 	return slices.Index([]Action{Create, Adopt, HandOver, Update, Check, Delete, Keep, Forget}, a)
 }
 
-// applies tells whether the step sends the claim's project to the server.
-func (a Action) applies() bool { return a.rank() <= Check.rank() }
+// Applies tells whether the step sends the claim's project to the server.
+func (a Action) Applies() bool { return a.rank() <= Check.rank() }
 
 // Step is one thing to do about one project, or the reason to do nothing.
 type Step struct {
@@ -48,7 +48,45 @@ type Step struct {
 	// State and Message of the claim once the step is done. Without a State the claim's status stays.
 	State, Message string
 
-	row Row
+	Row Row
+}
+
+// Differs reports whether the project is not as the source declares it, whether or not the step changes that.
+func (s *Step) Differs() bool {
+	switch s.Action {
+	case Check, Forget:
+		return false
+	case Keep:
+		switch s.Reason {
+		case api.ReasonSettled, api.ClaimExpired:
+			return false
+		case api.ReasonDeleting:
+			return s.Row.Present() && s.State != api.ClaimExpired
+		case api.ClaimOverridden: // a manifest that says what there is, is no difference
+			return s.Row.Project == nil || s.Row.going() || !s.Row.Present() || len(s.Diff) > 0
+		}
+	}
+	return true
+}
+
+// Unclaimed explains the projects of a source that no pass over it touches: those that it owns and never declared, and
+// those in the inventory of an earlier source of the same name. The reconciler has no use for these steps; people do.
+func Unclaimed(in Input) []Step {
+	var steps []Step
+	me := Owner(in.Source.GetMetadata().GetName())
+	for i := range in.Rows {
+		r := &in.Rows[i]
+		if r.Project == nil || r.owner() != me || r.going() {
+			continue
+		}
+		switch {
+		case r.Claim == nil:
+			steps = append(steps, keep(r, api.ReasonUnclaimed, "", "the source owns it and never declared it"))
+		case r.Claim.GetSpec().GetSourceUid() != in.Source.GetMetadata().GetUid():
+			steps = append(steps, keep(r, api.ReasonUnclaimed, "", "an earlier source of this name declared it"))
+		}
+	}
+	return steps
 }
 
 // Plan takes the cluster from what it has to what one source wants, in order.
@@ -71,8 +109,8 @@ type Plan struct {
 	Next time.Time
 }
 
-// wake makes the plan be looked at again at t.
-func (p *Plan) wake(t time.Time) {
+// Wake makes the plan be looked at again at t.
+func (p *Plan) Wake(t time.Time) {
 	if p.Next.IsZero() || t.Before(p.Next) {
 		p.Next = t
 	}
@@ -99,7 +137,7 @@ func Diff(in Input) Plan {
 func planPass(p *Plan, in Input) {
 	prune := PruneInput{Source: in.Source, Now: in.Now, Present: in.Settled}
 	p.Settled, p.Owned = in.Settled, in.Settled
-	me := ownerName(p.Source)
+	me := Owner(p.Source)
 	for i := range in.Rows {
 		r := &in.Rows[i]
 		if r.Project != nil && r.owner() == me && !r.going() {
@@ -112,14 +150,14 @@ func planPass(p *Plan, in Input) {
 			planOverride(p, r, in.Now)
 		}
 		switch {
-		case !r.present():
+		case !r.Present():
 			prune.Gone = append(prune.Gone, *r)
 			continue
 		case r.Claim.Spec.Held != "":
 			prune.Held = append(prune.Held, *r)
 		}
 		prune.Present++
-		if settled(r, in.Source) && !in.Check {
+		if Settled(r, in.Source) && !in.Check {
 			p.Settled++
 			continue
 		}
@@ -132,12 +170,12 @@ func planPass(p *Plan, in Input) {
 	}
 }
 
-// settled is the common case, answered at once: applied, in place and known to be so.
-func settled(r *Row, s *carav1.Source) bool {
+// Settled is the common case, answered at once: applied, in place and known to be so.
+func Settled(r *Row, s *carav1.Source) bool {
 	return r.Claim != nil && r.Project != nil && r.Live == r.Want && r.Override == nil &&
 		r.Claim.Spec.Present && r.Claim.Spec.Held == "" && r.Claim.Spec.SourceUid == s.Metadata.Uid &&
-		r.Status.GetState() == api.ClaimApplied && r.Status.AppliedHash == r.Want && r.Status.ProjectUid == r.uid() &&
-		r.owner() == ownerName(s.Metadata.Name) && !r.going()
+		r.Status.GetState() == api.ClaimApplied && r.Status.AppliedHash == r.Want && r.Status.ProjectUid == r.UID() &&
+		r.owner() == Owner(s.Metadata.Name) && !r.going()
 }
 
 // planOverride wakes at an override's end, and notes one that git has ended.
@@ -145,13 +183,13 @@ func planOverride(p *Plan, r *Row, now time.Time) {
 	switch {
 	case r.endedByGit():
 		p.Ended = append(p.Ended, r.Name)
-	case r.Override.Until != nil && !endedByTime(r.Override, now):
-		p.wake(r.Override.Until.AsTime())
+	case r.Override.Until != nil && !EndedByTime(r.Override, now):
+		p.Wake(r.Override.Until.AsTime())
 	}
 }
 
 func countOwned(in Input) int {
-	n, me := in.Settled, ownerName(in.Source.GetMetadata().GetName())
+	n, me := in.Settled, Owner(in.Source.GetMetadata().GetName())
 	for i := range in.Rows {
 		if r := &in.Rows[i]; r.Project != nil && r.owner() == me && !r.going() {
 			n++

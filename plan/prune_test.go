@@ -1,4 +1,4 @@
-package reconciler
+package plan
 
 import (
 	"fmt"
@@ -10,6 +10,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/testlaw"
 )
 
 // leaving returns n rows of projects that left platform and that nothing protects.
@@ -17,14 +18,14 @@ func leaving(n int) []Row {
 	var rows []Row
 	for i := range n {
 		name := fmt.Sprintf("old-%02d", i)
-		rows = append(rows, row(claim(name, "a:1", applied, gone), project(name, "a:1", "source/platform")))
+		rows = append(rows, row(testlaw.Claim(name, "a:1", testlaw.Applied, testlaw.Gone), testlaw.Project(name, "a:1", "source/platform")))
 	}
 	return rows
 }
 
 // keptBack is a project whose path is not read any more.
 func keptBack() []Row {
-	return []Row{row(claim("web", "a:1", applied, held("apps is a symbolic link")), project("web", "a:1", "source/platform"))}
+	return []Row{row(testlaw.Claim("web", "a:1", testlaw.Applied, testlaw.Held("apps is a symbolic link")), testlaw.Project("web", "a:1", "source/platform"))}
 }
 
 // TestPruneGate closes the gate by each condition of the law's prune row alone.
@@ -42,7 +43,7 @@ func TestPruneGate(t *testing.T) {
 		"a file has errors":                          {gone: leaving(1), present: 5, owned: 6, source: func(s *carav1.Source) { s.Status.Snapshot.ErrorCount = 1 }, reasons: []string{"1 error in the files at 1a2b3c4"}},
 		"a declared project is held back":            {gone: leaving(1), present: 5, held: keptBack(), owned: 6, reasons: []string{"what is not read is not gone: web (web.yaml:1): apps is a symbolic link; remove the path, or put it back"}},
 		"only a declared project is held back":       {present: 5, held: keptBack(), owned: 6, reasons: []string{"what is not read is not gone: web (web.yaml:1): apps is a symbolic link"}},
-		"the source cannot be read now":              {gone: leaving(1), present: 5, owned: 6, source: fetchFailed, reasons: []string{"cannot be read now (Unreachable)"}},
+		"the source cannot be read now":              {gone: leaving(1), present: 5, owned: 6, source: testlaw.FetchFailed, reasons: []string{"cannot be read now (Unreachable)"}},
 		"the source is suspended":                    {gone: leaving(1), present: 5, owned: 6, source: func(s *carav1.Source) { s.Spec.Suspend = true }, reasons: []string{"suspended"}},
 		"prune is off":                               {gone: leaving(1), present: 5, owned: 6, source: func(s *carav1.Source) { s.Spec.Prune = new(false) }, reasons: []string{"prune is off"}},
 		"the set is empty":                           {gone: leaving(1), present: 0, owned: 1, reasons: []string{"declares no project at all"}},
@@ -53,16 +54,16 @@ func TestPruneGate(t *testing.T) {
 		"four of fourteen is within 30 %":            {gone: leaving(4), present: 10, owned: 14},
 		"a limit of the source's own":                {gone: leaving(6), present: 4, owned: 10, source: func(s *carav1.Source) { s.Spec.PruneLimit = proto.Int32(60) }},
 		"a limit of 0 leaves the floor":              {gone: leaving(3), present: 7, owned: 10, source: func(s *carav1.Source) { s.Spec.PruneLimit = proto.Int32(0) }},
-		"confirmed for this very revision":           {gone: leaving(9), present: 1, owned: 10, source: confirm(revision)},
+		"confirmed for this very revision":           {gone: leaving(9), present: 1, owned: 10, source: confirm(testlaw.Revision)},
 		"confirmed by the beginning of the revision": {gone: leaving(9), present: 1, owned: 10, source: confirm("1a2b3c4")},
 		"confirmed for another revision":             {gone: leaving(9), present: 1, owned: 10, source: confirm("9a2b3c4d5e6f"), reasons: []string{"pruneLimit"}},
-		"confirmation does not release an empty set": {gone: leaving(9), present: 0, owned: 9, source: confirm(revision), reasons: []string{"declares no project"}},
+		"confirmation does not release an empty set": {gone: leaving(9), present: 0, owned: 9, source: confirm(testlaw.Revision), reasons: []string{"declares no project"}},
 		"every reason is told":                       {gone: leaving(9), present: 0, owned: 9, source: func(s *carav1.Source) { s.Spec.Suspend = true }, reasons: []string{"suspended", "declares no project", "pruneLimit"}},
 		"no snapshot at all":                         {gone: leaving(1), present: 5, owned: 6, source: func(s *carav1.Source) { s.Status.Snapshot = nil }, reasons: []string{"first pass"}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			in := PruneInput{Source: source(), Now: now, Gone: tt.gone, Present: tt.present, Held: tt.held, Owned: tt.owned}
+			in := PruneInput{Source: testlaw.Source(), Now: testlaw.Now, Gone: tt.gone, Present: tt.present, Held: tt.held, Owned: tt.owned}
 			if tt.source != nil {
 				tt.source(in.Source)
 			}
@@ -82,43 +83,39 @@ func TestPruneGate(t *testing.T) {
 	}
 }
 
-func fetchFailed(s *carav1.Source) {
-	s.Status.Conditions = []*carav1.Condition{{Type: api.CondFetchFailed, Status: api.StatusTrue, Reason: "Unreachable"}}
-}
-
 func confirm(revision string) func(*carav1.Source) {
 	return func(s *carav1.Source) { s.Status.ConfirmedRevision = revision }
 }
 
 // TestPruneSpares protects each project by each condition that speaks of it alone, with the gate wide open.
 func TestPruneSpares(t *testing.T) {
-	left := claim("old", "a:1", applied, gone)
-	mine := project("old", "a:1", "source/platform")
+	left := testlaw.Claim("old", "a:1", testlaw.Applied, testlaw.Gone)
+	mine := testlaw.Project("old", "a:1", "source/platform")
 	tests := map[string]struct {
 		row  Row
 		want string
 	}{
 		"nothing protects it":                              {row(left, mine), "Delete old Pruned"},
 		"it is gone":                                       {row(left, nil), "Forget old Settled"},
-		"the owner is another source":                      {row(left, project("old", "a:1", "source/team")), "Forget old Settled"},
-		"the owner is a user":                              {row(left, project("old", "a:1", "user/ada")), "Forget old Settled"},
-		"nobody owns it":                                   {row(left, project("old", "a:1", "")), "Forget old Settled"},
-		"it is being deleted":                              {row(left, project("old", "a:1", "source/platform", terminating(api.ReasonPruned))), "Keep old Deleting"},
-		"another source claims it":                         {row(left, mine, rival(claim("old", "a:1", of("team", "s2", "old.yaml")))), "Keep old LeftToOther"},
-		"another source claims it no longer than it lived": {row(left, mine, rival(claim("old", "a:1", of("team", "s2", "old.yaml"), expiring(now)))), "Delete old Pruned"},
+		"the owner is another source":                      {row(left, testlaw.Project("old", "a:1", "source/team")), "Forget old Settled"},
+		"the owner is a user":                              {row(left, testlaw.Project("old", "a:1", "user/ada")), "Forget old Settled"},
+		"nobody owns it":                                   {row(left, testlaw.Project("old", "a:1", "")), "Forget old Settled"},
+		"it is being deleted":                              {row(left, testlaw.Project("old", "a:1", "source/platform", testlaw.Terminating(api.ReasonPruned))), "Keep old Deleting"},
+		"another source claims it":                         {row(left, mine, rival(testlaw.Claim("old", "a:1", testlaw.From("team", "s2", "old.yaml")))), "Keep old LeftToOther"},
+		"another source claims it no longer than it lived": {row(left, mine, rival(testlaw.Claim("old", "a:1", testlaw.From("team", "s2", "old.yaml"), testlaw.Expiring(testlaw.Now)))), "Delete old Pruned"},
 		"a person overrode git":                            {row(left, mine, override(api.OverrideSpec)), "Keep old Overridden -> Overridden"},
 		"the override was until git's next change":         {row(left, mine, override(api.OverrideSpec, func(o *carav1.Override) { o.UntilHash = left.Spec.Hash })), "Delete old Pruned"},
-		"the inventory names another uid":                  {row(left, project("old", "a:1", "source/platform", func(p *carav1.Project) { p.Metadata.Uid = "u-2" })), "Keep old Inventory -> Applied"},
-		"the inventory has no uid":                         {row(claim("old", "a:1", gone), mine), "Keep old Inventory -> Applied"},
+		"the inventory names another uid":                  {row(left, testlaw.Project("old", "a:1", "source/platform", func(p *carav1.Project) { p.Metadata.Uid = "u-2" })), "Keep old Inventory -> Applied"},
+		"the inventory has no uid":                         {row(testlaw.Claim("old", "a:1", testlaw.Gone), mine), "Keep old Inventory -> Applied"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			rows := []Row{tt.row}
 			for i := range 5 {
 				name := fmt.Sprintf("stays-%d", i)
-				rows = append(rows, row(claim(name, "a:1", applied), project(name, "a:1", "source/platform")))
+				rows = append(rows, row(testlaw.Claim(name, "a:1", testlaw.Applied), testlaw.Project(name, "a:1", "source/platform")))
 			}
-			p := Diff(Input{Source: source(), Rows: rows, Now: now})
+			p := Diff(Input{Source: testlaw.Source(), Rows: rows, Now: testlaw.Now})
 			if d := cmp.Diff([]string{tt.want}, lines(p)); d != "" {
 				t.Errorf("steps (-want +got):\n%s", d)
 			}
@@ -127,8 +124,8 @@ func TestPruneSpares(t *testing.T) {
 }
 
 func TestPruneSparesTheInventoryOfANamesake(t *testing.T) {
-	r := row(claim("old", "a:1", applied, gone, of("platform", "s0", "old.yaml")), project("old", "a:1", "source/platform"))
-	v := PruneGate(PruneInput{Source: source(), Now: now, Gone: []Row{r}, Present: 5, Owned: 6})
+	r := row(testlaw.Claim("old", "a:1", testlaw.Applied, testlaw.Gone, testlaw.From("platform", "s0", "old.yaml")), testlaw.Project("old", "a:1", "source/platform"))
+	v := PruneGate(PruneInput{Source: testlaw.Source(), Now: testlaw.Now, Gone: []Row{r}, Present: 5, Owned: 6})
 	if len(v.Delete) != 0 || len(v.Spared) != 1 {
 		t.Errorf("verdict %+v, want the project spared", v)
 	}

@@ -1,4 +1,4 @@
-package reconciler
+package plan
 
 import (
 	"fmt"
@@ -9,6 +9,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/testlaw"
 )
 
 // world is what one source sees: a row for each project, and what it sees of the source itself.
@@ -19,7 +20,7 @@ type world struct {
 
 // spell makes a world out of bytes: one for the source, two for each project.
 func spell(data []byte) world {
-	w := world{source: source()}
+	w := world{source: testlaw.Source()}
 	if len(data) == 0 {
 		return w
 	}
@@ -27,7 +28,7 @@ func spell(data []byte) world {
 	w.source.Spec.AllowEmpty = data[0]&2 == 0
 	w.source.Spec.Suspend = data[0]&4 != 0
 	if data[0]&8 != 0 {
-		w.source.Status.ConfirmedRevision = revision
+		w.source.Status.ConfirmedRevision = testlaw.Revision
 	}
 	w.source.Spec.Adopt = []string{"", api.AdoptNever, api.AdoptIfUnowned, api.AdoptAlways}[data[0]>>4&3]
 	for i, pair := range slices.Collect(slices.Chunk(data[1:], 2)) {
@@ -41,30 +42,30 @@ func spell(data []byte) world {
 func spellRow(name string, c, p byte) Row {
 	var cl *carav1.Claim
 	image := fmt.Sprintf("a:%d", c>>3&3)
-	status := []func(*carav1.Claim){func(*carav1.Claim) {}, applied}[c>>5&1]
+	status := []func(*carav1.Claim){func(*carav1.Claim) {}, testlaw.Applied}[c>>5&1]
 	switch c & 3 {
 	case 0:
-		cl = claim(name, image, status)
+		cl = testlaw.Claim(name, image, status)
 	case 1:
-		cl = claim(name, image, status, gone)
+		cl = testlaw.Claim(name, image, status, testlaw.Gone)
 	case 2:
-		cl = claim(name, image, status, held("bad file"))
+		cl = testlaw.Claim(name, image, status, testlaw.Held("bad file"))
 	}
 	var pr *carav1.Project
 	if p&7 != 0 {
 		owner := []string{"", "source/platform", "source/platform", "source/platform", "source/platform", "user/ada", "source/team", ""}[p&7]
-		pr = project(name, fmt.Sprintf("a:%d", p>>3&3), owner)
+		pr = testlaw.Project(name, fmt.Sprintf("a:%d", p>>3&3), owner)
 		if p&32 != 0 {
-			terminating(api.ReasonPruned)(pr)
+			testlaw.Terminating(api.ReasonPruned)(pr)
 		}
 	}
 	r := row(cl, pr)
 	r.Name = name
 	if p&64 != 0 {
-		rival(claim(name, "b:1", of("team", "s2", "team.yaml")))(&r)
+		rival(testlaw.Claim(name, "b:1", testlaw.From("team", "s2", "team.yaml")))(&r)
 	}
 	if r.owner() == "source/team" {
-		r.Owner = other("team", "s2")
+		r.Owner = testlaw.Other("team", "s2")
 	}
 	if c&64 != 0 {
 		override(api.OverrideSpec)(&r)
@@ -81,7 +82,7 @@ func (w *world) do(p Plan) {
 		i := slices.IndexFunc(w.rows, func(r Row) bool { return r.Name == s.Project })
 		r := w.rows[i]
 		switch {
-		case s.Action.applies():
+		case s.Action.Applies():
 			next := proto.CloneOf(r.Claim.Spec.Project)
 			next.Metadata.Uid, next.Metadata.Owner = "u-"+r.Name, "source/platform"
 			next.Status = &carav1.ProjectStatus{Phase: api.PhasePending}
@@ -92,7 +93,7 @@ func (w *world) do(p Plan) {
 			r.Claim, r.Status = nil, nil
 		}
 		if r.Claim != nil {
-			if st := claimStatus(&s, &result{state: s.State, message: s.Message, uid: r.uid()}, now); st != nil {
+			if st := s.ClaimStatus(Outcome{State: s.State, Message: s.Message, UID: r.UID()}, testlaw.Now); st != nil {
 				r.Status = st
 			}
 		}
@@ -143,7 +144,7 @@ func FuzzDiff(f *testing.F) {
 		before := spell(data)
 		asked, let := map[string]bool{}, map[string]bool{} // of the gate, and by the gate
 		for range 2 {                                      // the second pass deletes what the first had to take into the inventory
-			plan := Diff(Input{Source: w.source, Rows: w.rows, Now: now})
+			plan := Diff(Input{Source: w.source, Rows: w.rows, Now: testlaw.Now})
 			for _, name := range plan.Prune.Delete {
 				asked[name] = true
 				let[name] = let[name] || plan.Prune.Allowed
@@ -168,13 +169,13 @@ func FuzzDiff(f *testing.F) {
 		if closed := !before.source.Status.Snapshot.Complete || before.source.Spec.Suspend; closed && deleted > 0 {
 			t.Errorf("%d projects deleted on a source that must not prune", deleted)
 		}
-		again := Diff(Input{Source: w.source, Rows: w.rows, Now: now})
+		again := Diff(Input{Source: w.source, Rows: w.rows, Now: testlaw.Now})
 		for i := range again.Steps {
 			s := &again.Steps[i]
-			if s.Action.applies() || s.Action == Delete {
+			if s.Action.Applies() || s.Action == Delete {
 				t.Errorf("a second pass would %s", line(*s))
 			}
-			if st := claimStatus(s, &result{state: s.State, message: s.Message, uid: s.UID}, now.Add(1)); st != nil && s.row.Claim != nil && s.Action != Forget {
+			if st := s.ClaimStatus(s.Expected(), testlaw.Now.Add(1)); st != nil && s.Row.Claim != nil && s.Action != Forget {
 				t.Errorf("a second pass would write the status of %s: %v", s.Project, st)
 			}
 		}

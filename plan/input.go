@@ -1,4 +1,4 @@
-package reconciler
+package plan
 
 import (
 	"slices"
@@ -64,43 +64,23 @@ type Memory struct {
 	Applied []time.Time
 }
 
-func ownerName(source string) string { return api.PrefixSource + source }
+// Owner is how a project of a source names its owner: `source/NAME`.
+func Owner(source string) string { return api.PrefixSource + source }
 
-func (r *Row) present() bool { return r.Claim.GetSpec().GetPresent() }
+// Present reports whether the source declares the project now.
+func (r *Row) Present() bool { return r.Claim.GetSpec().GetPresent() }
 
 func (r *Row) owner() string { return r.Project.GetMetadata().GetOwner() }
 
-func (r *Row) uid() string { return r.Project.GetMetadata().GetUid() }
+// UID of the project that there is; empty without one.
+func (r *Row) UID() string { return r.Project.GetMetadata().GetUid() }
 
 // going tells whether the project is on its way out.
 func (r *Row) going() bool { return api.GoingAway(r.Project) }
 
 // base stands for everything about the project and the source that an attempt to apply may be refused for.
 func (r *Row) base() string {
-	return r.uid() + " " + r.owner() + " " + r.Live + " " + strconv.Itoa(int(r.Generation))
-}
-
-// override returns the override that stands now, or nil.
-func (r *Row) override(now time.Time) *carav1.Override {
-	if r.Override == nil || endedByTime(r.Override, now) || r.endedByGit() {
-		return nil
-	}
-	return r.Override
-}
-
-func endedByTime(o *carav1.Override, now time.Time) bool {
-	return o.Until != nil && !o.Until.AsTime().After(now)
-}
-
-// endedByGit tells whether git has changed its word since the override was made: another manifest, or none. The word
-// that counts is any source's, since a project that is held down is nobody's.
-func (r *Row) endedByGit() bool {
-	hash := r.Override.GetUntilHash()
-	if hash == "" {
-		return false
-	}
-	stands := func(c *carav1.Claim) bool { return c.GetSpec().GetPresent() && c.Spec.Hash == hash }
-	return !stands(r.Claim) && !slices.ContainsFunc(r.Rivals, stands)
+	return r.UID() + " " + r.owner() + " " + r.Live + " " + strconv.Itoa(int(r.Generation))
 }
 
 // expired tells whether the claim must not be brought (back) to life, and why.
@@ -110,7 +90,7 @@ func (r *Row) expired(now time.Time) (string, bool) {
 		return "expireAt " + stamp(at) + " has passed; set a later one in the manifest, or remove it", true
 	}
 	t := r.Tombstone
-	if t == nil || t.Reason != api.ReasonExpired || t.Owner != ownerName(r.Claim.GetSpec().GetSource()) {
+	if t == nil || t.Reason != api.ReasonExpired || t.Owner != Owner(r.Claim.GetSpec().GetSource()) {
 		return "", false
 	}
 	if born := r.Claim.GetMetadata().GetCreationTimestamp(); born != nil && born.AsTime().After(t.GetTime().AsTime()) {
@@ -133,8 +113,6 @@ func later(at, before *timestamppb.Timestamp) bool {
 	return at.AsTime().After(before.AsTime())
 }
 
-func stamp(t *timestamppb.Timestamp) string { return t.AsTime().UTC().Format(time.RFC3339) }
-
 // rival returns the present claim of one other source.
 func (r *Row) rival(source string) *carav1.Claim {
 	i := slices.IndexFunc(r.Rivals, func(c *carav1.Claim) bool { return c.Spec.Source == source })
@@ -144,9 +122,9 @@ func (r *Row) rival(source string) *carav1.Claim {
 	return r.Rivals[i]
 }
 
-// heir is the claim of another source that will take the project over once this one lets go, or nil. One that has
+// Heir is the claim of another source that will take the project over once this one lets go, or nil. One that has
 // expired takes nothing, nor one whose source may not have the project: to wait for it would keep the project for ever.
-func (r *Row) heir(now time.Time) *carav1.Claim {
+func (r *Row) Heir(now time.Time) *carav1.Claim {
 	i := slices.IndexFunc(r.Rivals, func(c *carav1.Claim) bool {
 		at := c.GetSpec().GetProject().GetSpec().GetExpireAt()
 		return c.GetStatus().GetState() != api.ClaimNotAllowed && (at == nil || at.AsTime().After(now))
@@ -161,7 +139,7 @@ func (r *Row) heir(now time.Time) *carav1.Claim {
 func (r *Row) letGo() (string, bool) {
 	other := strings.TrimPrefix(r.owner(), api.PrefixSource)
 	if c := r.rival(other); c != nil {
-		return "it is declared there in " + place(c.Spec.File, c.Spec.Line), false
+		return "it is declared there in " + Place(c.Spec.File, c.Spec.Line), false
 	}
 	o := r.Owner
 	switch {
@@ -171,13 +149,13 @@ func (r *Row) letGo() (string, bool) {
 		return "it is suspended", false
 	case o.GetStatus().GetSnapshot() == nil:
 		return "it was not read yet", false
-	case !whole(o.Status.Snapshot):
+	case !Whole(o.Status.Snapshot):
 		return "it has files that could not be read", false
 	}
 	return "", true
 }
 
-// whole tells whether every file of a snapshot was read and understood.
-func whole(s *carav1.Snapshot) bool {
+// Whole tells whether every file of a snapshot was read and understood.
+func Whole(s *carav1.Snapshot) bool {
 	return s.GetComplete() && s.ErrorCount == 0 && len(s.FileErrors) == 0
 }

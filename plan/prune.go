@@ -1,4 +1,4 @@
-package reconciler
+package plan
 
 import (
 	"fmt"
@@ -74,7 +74,7 @@ func PruneGate(in PruneInput) Verdict {
 		v.Delete = append(v.Delete, v.rows[i].Name)
 	}
 	if len(v.Delete) == 0 {
-		if s := in.Source.GetStatus().GetSnapshot(); len(in.Held) > 0 && whole(s) {
+		if s := in.Source.GetStatus().GetSnapshot(); len(in.Held) > 0 && Whole(s) {
 			v.Reasons = []string{notRead(in.Held)} // nothing is to be deleted, and nobody else would say why
 		}
 		return v
@@ -98,18 +98,18 @@ func spare(in PruneInput, r *Row) (reason, message string) {
 		return api.ReasonSettled, "it is in the inventory of an earlier source of the same name"
 	case r.Project == nil:
 		return api.ReasonSettled, "it is gone"
-	case r.owner() != ownerName(me.GetName()):
+	case r.owner() != Owner(me.GetName()):
 		return api.ReasonSettled, "it belongs to " + api.OrNobody(r.owner())
 	case r.going():
 		return api.ReasonDeleting, "it is being deleted"
-	case r.heir(in.Now) != nil:
-		c := r.heir(in.Now).Spec
-		return api.ReasonLeftToOther, fmt.Sprintf("it is left to source/%s, which declares it in %s", c.Source, place(c.File, c.Line))
+	case r.Heir(in.Now) != nil:
+		c := r.Heir(in.Now).Spec
+		return api.ReasonLeftToOther, fmt.Sprintf("it is left to source/%s, which declares it in %s", c.Source, Place(c.File, c.Line))
 	}
-	if o := r.override(in.Now); o != nil && (o.Scope == api.OverrideSpec || o.Scope == api.OverrideDeletion) {
+	if o := r.override(in.Now); Overrules(o) {
 		return api.ClaimOverridden, overrideText(o, "overridden") + "; git would delete it"
 	}
-	if r.Status.GetProjectUid() != r.uid() {
+	if r.Status.GetProjectUid() != r.UID() {
 		// The project was applied and the process ended before the inventory had its uid. It is written first: only
 		// what the stored inventory names is deleted.
 		return api.ReasonInventory, "it is taken into the inventory"
@@ -127,11 +127,11 @@ func blocked(in PruneInput, n int) (reasons []string) {
 		}
 	}
 	deny(spec.GetSuspend(), "the source is suspended")
-	deny(spec.Prune != nil && !*spec.Prune, pruneOff)
+	deny(spec.Prune != nil && !*spec.Prune, api.PruneOff)
 	deny(snapshot == nil || status.GetAttemptedRevision() == "", "this is the first pass over the source")
 	if snapshot != nil {
 		errors := max(int(snapshot.ErrorCount), len(snapshot.FileErrors))
-		deny(errors > 0, "%s", fileErrors(snapshot, errors))
+		deny(errors > 0, "%s", FileErrors(snapshot, errors))
 		deny(errors == 0 && !snapshot.Complete, "the snapshot at %s did not load whole", api.ShortRevision(snapshot.Revision))
 		deny(errors == 0 && len(in.Held) > 0, "%s", notRead(in.Held))
 	}
@@ -153,7 +153,7 @@ func notRead(held []Row) string {
 	var lines []string
 	for i := range held[:min(most, len(held))] {
 		c := held[i].Claim.GetSpec()
-		lines = append(lines, fmt.Sprintf("%s (%s): %s", held[i].Name, place(c.GetFile(), c.GetLine()), text.Clip(c.GetHeld(), 300)))
+		lines = append(lines, fmt.Sprintf("%s (%s): %s", held[i].Name, Place(c.GetFile(), c.GetLine()), text.Clip(c.GetHeld(), 300)))
 	}
 	if n := len(held) - most; n > 0 {
 		lines = append(lines, fmt.Sprintf("and %d more", n))
@@ -161,14 +161,12 @@ func notRead(held []Row) string {
 	return "what is not read is not gone: " + strings.Join(lines, "; ") + "; remove the path, or put it back"
 }
 
-// pruneOff is the one reason that the source's owner chose: it is no trouble.
-const pruneOff = "prune is off"
-
-func fileErrors(s *carav1.Snapshot, n int) string {
+// FileErrors says how many errors the files of a snapshot have, and names the first.
+func FileErrors(s *carav1.Snapshot, n int) string {
 	out := fmt.Sprintf("%s in the files at %s", text.Count(int(n), "error"), api.ShortRevision(s.Revision))
 	if len(s.FileErrors) > 0 {
 		e := s.FileErrors[0]
-		out += fmt.Sprintf(", the first in %s: %s", place(e.File, e.Line), text.Clip(e.Message, 200))
+		out += fmt.Sprintf(", the first in %s: %s", Place(e.File, e.Line), text.Clip(e.Message, 200))
 	}
 	return out
 }
@@ -195,7 +193,7 @@ func (v *Verdict) steps() []Step {
 	for i := range v.rows {
 		r := &v.rows[i]
 		if v.Allowed {
-			steps = append(steps, Step{Action: Delete, Project: r.Name, Reason: api.ReasonPruned, UID: r.uid(), row: *r})
+			steps = append(steps, Step{Action: Delete, Project: r.Name, Reason: api.ReasonPruned, UID: r.UID(), Row: *r})
 			continue
 		}
 		steps = append(steps, keep(r, api.ClaimPruneBlocked, api.ClaimPruneBlocked, strings.Join(v.Reasons, "; ")))

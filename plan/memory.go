@@ -1,4 +1,4 @@
-package reconciler
+package plan
 
 import (
 	"slices"
@@ -12,10 +12,10 @@ const (
 	refusedMost  = 5 * time.Minute
 )
 
-// refused notes that the server did not take the step.
-func (m *Memory) refused(s *Step, state, message string, now time.Time) {
-	if base := s.row.base(); m.Hash != s.row.Want || m.Base != base {
-		*m = Memory{Hash: s.row.Want, Base: base, Applied: m.kept(s.row.Want)}
+// NoteRefused notes that the server did not take the step.
+func (m *Memory) NoteRefused(s *Step, state, message string, now time.Time) {
+	if base := s.Row.base(); m.Hash != s.Row.Want || m.Base != base {
+		*m = Memory{Hash: s.Row.Want, Base: base, Applied: m.kept(s.Row.Want)}
 	}
 	wait := refusedMost
 	if m.Failures < 7 {
@@ -25,14 +25,14 @@ func (m *Memory) refused(s *Step, state, message string, now time.Time) {
 	m.Retry, m.State, m.Message = now.Add(wait), state, message
 }
 
-// applied notes that the step was done; wrote is false where the server found nothing to change.
-func (m *Memory) applied(s *Step, wrote bool, now time.Time) {
-	times := m.kept(s.row.Want)
+// NoteApplied notes that the step was done; wrote is false where the server found nothing to change.
+func (m *Memory) NoteApplied(s *Step, wrote bool, now time.Time) {
+	times := m.kept(s.Row.Want)
 	if wrote {
 		times = append(times, now)
 	}
 	times = slices.DeleteFunc(times, func(t time.Time) bool { return now.Sub(t) >= breakerWindow || t.After(now) })
-	*m = Memory{Hash: s.row.Want, Applied: times}
+	*m = Memory{Hash: s.Row.Want, Applied: times}
 }
 
 // kept are the applies that count for a hash.

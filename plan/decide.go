@@ -1,4 +1,4 @@
-package reconciler
+package plan
 
 import (
 	"fmt"
@@ -7,7 +7,6 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/text"
 )
 
 // Ten applies of one hash within a minute are a fight with someone who changes the project back.
@@ -28,7 +27,7 @@ func decide(p *Plan, r *Row, in Input) Step {
 		return decideGoing(r, in)
 	}
 	switch owner := r.owner(); {
-	case owner == ownerName(p.Source):
+	case owner == Owner(p.Source):
 		return decideOwned(p, r, in)
 	case owner == "":
 		return decideUnowned(p, r, in)
@@ -51,14 +50,14 @@ func decideAbsent(p *Plan, r *Row, now time.Time) Step {
 		return keep(r, api.ClaimExpired, api.ClaimExpired, why)
 	}
 	if at := r.Claim.Spec.GetProject().GetSpec().GetExpireAt(); at != nil {
-		p.wake(at.AsTime())
+		p.Wake(at.AsTime())
 	}
 	return attempt(p, r, now, Step{Action: Create, Reason: api.ReasonNew})
 }
 
 // decideGoing is about a project that is being torn down: it can only be made anew once it is gone.
 func decideGoing(r *Row, in Input) Step {
-	if r.owner() == ownerName(in.Source.Metadata.Name) {
+	if r.owner() == Owner(in.Source.Metadata.Name) {
 		if o := r.override(in.Now); o != nil && o.Scope == api.OverrideDeletion {
 			return keep(r, api.ReasonDeleting, api.ClaimOverridden, overrideText(o, "held down"))
 		}
@@ -72,7 +71,7 @@ func decideGoing(r *Row, in Input) Step {
 // decideOwned is about a project of this very source.
 func decideOwned(p *Plan, r *Row, in Input) Step {
 	now := in.Now
-	if o := r.override(now); o != nil && (o.Scope == api.OverrideSpec || o.Scope == api.OverrideDeletion) {
+	if o := r.override(now); Overrules(o) {
 		s := keep(r, api.ClaimOverridden, api.ClaimOverridden, overrideText(o, "overridden"))
 		s.Diff = api.Diff(r.Project, r.Claim.Spec.Project)
 		s.Message += gitWould(s.Diff)
@@ -89,7 +88,7 @@ func decideOwned(p *Plan, r *Row, in Input) Step {
 		s := keep(r, api.ClaimStalled, api.ClaimStalled, r.Status.GetMessage())
 		if r.Status.GetState() != api.ClaimStalled {
 			s.Message = fmt.Sprintf("the same manifest was applied %d times within a minute and something keeps changing the project back: %s; "+
-				"find out who changes it, then change the manifest", breakerLimit, diffText(diff))
+				"find out who changes it, then change the manifest", breakerLimit, DiffText(diff))
 		}
 		s.Diff = diff
 		return s
@@ -123,8 +122,7 @@ func stalled(r *Row, now time.Time) bool {
 
 // decideUnowned is about a project that nobody owns, such as one of a source that was deleted.
 func decideUnowned(p *Plan, r *Row, in Input) Step {
-	switch adoptPolicy(in.Source) {
-	case api.AdoptIfUnowned, api.AdoptAlways:
+	if Adopts("", AdoptPolicy(in.Source)) {
 		return takeOver(p, r, in.Now, Step{Action: Adopt, Reason: api.ReasonUnowned})
 	}
 	return keep(r, api.ClaimAdoptionRequired, api.ClaimAdoptionRequired, fmt.Sprintf("project %s exists and nobody owns it; "+
@@ -133,7 +131,7 @@ func decideUnowned(p *Plan, r *Row, in Input) Step {
 
 // decideMadeByHand is about a project that a person made.
 func decideMadeByHand(p *Plan, r *Row, in Input) Step {
-	if adoptPolicy(in.Source) == api.AdoptAlways {
+	if Adopts(r.owner(), AdoptPolicy(in.Source)) {
 		return takeOver(p, r, in.Now, Step{Action: Adopt, Reason: api.ReasonAdoptAlways})
 	}
 	return keep(r, api.ClaimAdoptionRequired, api.ClaimAdoptionRequired, fmt.Sprintf("project %s exists and belongs to %s; "+
@@ -147,6 +145,12 @@ func decideForeign(p *Plan, r *Row, now time.Time) Step {
 			r.Name, r.owner(), why))
 	}
 	return takeOver(p, r, now, Step{Action: HandOver, Reason: api.ReasonLetGo, From: r.owner()})
+}
+
+// Adopts reports whether a source with an adopt policy takes a project that no source owns: one of a person, or of nobody
+// where owner is empty. It is the one text of the rule: the server asks it again in the transaction that applies.
+func Adopts(owner, adopt string) bool {
+	return adopt == api.AdoptAlways || owner == "" && adopt != api.AdoptNever
 }
 
 // takeOver makes a living project this source's own, unless it has no right to live.
@@ -163,42 +167,25 @@ func attempt(p *Plan, r *Row, now time.Time, s Step) Step {
 	m := r.Memory
 	waits := m != nil && now.Before(m.Retry) && m.Retry.Sub(now) <= refusedMost // a longer wait is one of another clock
 	if waits && m.Failures > 0 && m.Hash == r.Want && m.Base == r.base() {
-		p.wake(m.Retry)
+		p.Wake(m.Retry)
 		k := keep(r, m.State, m.State, m.Message)
 		k.Diff = s.Diff
 		return k
 	}
-	s.Project, s.UID, s.State, s.row = r.Name, r.uid(), api.ClaimApplied, *r
+	s.Project, s.UID, s.State, s.Row = r.Name, r.UID(), api.ClaimApplied, *r
 	return s
 }
 
 func keep(r *Row, reason, state, message string) Step {
-	return Step{Action: Keep, Project: r.Name, Reason: reason, UID: r.uid(), State: state, Message: message, row: *r}
+	return Step{Action: Keep, Project: r.Name, Reason: reason, UID: r.UID(), State: state, Message: message, Row: *r}
 }
 
-func adoptPolicy(s *carav1.Source) string {
+// AdoptPolicy is what a source does about projects that others own: its spec's adopt, or the default.
+func AdoptPolicy(s *carav1.Source) string {
 	if a := s.GetSpec().GetAdopt(); a != "" {
 		return a
 	}
 	return api.AdoptIfUnowned
-}
-
-func overrideText(o *carav1.Override, what string) string {
-	until := "until it is cleared"
-	switch {
-	case o.UntilHash != "":
-		until = "until git's next change"
-	case o.Until != nil:
-		until = "until " + stamp(o.Until)
-	}
-	return fmt.Sprintf("%s by %s %s: %s", what, o.Actor, until, o.Reason)
-}
-
-func place(file string, line int32) string {
-	if line > 0 {
-		return fmt.Sprintf("%s:%d", file, line)
-	}
-	return file
 }
 
 // gitWould says what git would change if it had its say.
@@ -206,30 +193,5 @@ func gitWould(diff []*carav1.FieldDiff) string {
 	if len(diff) == 0 {
 		return "; git says the same"
 	}
-	return "; git would change " + diffText(diff)
-}
-
-// diffText names the fields that differ, the first few with their values.
-func diffText(diff []*carav1.FieldDiff) string {
-	const most, width = 5, 80
-	var b strings.Builder
-	for i, d := range diff {
-		if i == most {
-			fmt.Fprintf(&b, " and %d more", len(diff)-most)
-			break
-		}
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		fmt.Fprintf(&b, "%s %s -> %s", d.Path, value(d.Old, width), value(d.New, width))
-	}
-	return b.String()
-}
-
-// value is a field's value in a message, where an absent one shows as (none).
-func value(s string, width int) string {
-	if s == "" {
-		return "(none)"
-	}
-	return text.Clip(s, width)
+	return "; git would change " + DiffText(diff)
 }

@@ -1,0 +1,65 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// InForce reports whether an override holds at a time. One that ends with git's next change holds as long as a source
+// declares what it was made against: declared are the claim hashes of what sources declare of the project now, with ""
+// for a source that declares nothing. Without any, what git declares is not known, and the override holds.
+func InForce(o *carav1.Override, now time.Time, declared ...string) bool {
+	if o == nil || EndedByTime(o, now) {
+		return false
+	}
+	return o.GetUntilHash() == "" || len(declared) == 0 || slices.Contains(declared, o.GetUntilHash())
+}
+
+// EndedByTime reports whether an override's time is over.
+func EndedByTime(o *carav1.Override, now time.Time) bool {
+	return o.GetUntil() != nil && !o.GetUntil().AsTime().After(now)
+}
+
+// Overrules reports whether an override keeps git from changing or creating the project. An extension of the expiry
+// does not.
+func Overrules(o *carav1.Override) bool {
+	return o.GetScope() == api.OverrideSpec || o.GetScope() == api.OverrideDeletion
+}
+
+// override returns the override that holds now, or nil.
+func (r *Row) override(now time.Time) *carav1.Override {
+	if r.Override == nil || EndedByTime(r.Override, now) || r.endedByGit() {
+		return nil
+	}
+	return r.Override
+}
+
+// endedByGit reports whether git has changed the project since the override was made. What counts is what any source
+// declares: a project that is held down is nobody's.
+func (r *Row) endedByGit() bool {
+	if r.Override.GetUntilHash() == "" {
+		return false
+	}
+	declared := []string{""}
+	for _, c := range append([]*carav1.Claim{r.Claim}, r.Rivals...) {
+		if c.GetSpec().GetPresent() {
+			declared = append(declared, c.GetSpec().GetHash())
+		}
+	}
+	return !InForce(&carav1.Override{UntilHash: r.Override.GetUntilHash()}, time.Time{}, declared...)
+}
+
+func overrideText(o *carav1.Override, what string) string {
+	until := "until it is cleared"
+	switch {
+	case o.UntilHash != "":
+		until = "until git's next change"
+	case o.Until != nil:
+		until = "until " + stamp(o.Until)
+	}
+	return fmt.Sprintf("%s by %s %s: %s", what, o.Actor, until, o.Reason)
+}
