@@ -35,12 +35,11 @@ var libraries = []library{
 	{"github.com/cockroachdb/", []string{"store/pebble"}, "the store's interface stays small enough for another backend"},
 	{"github.com/grpc-ecosystem/grpc-gateway/", []string{"apiserver", "gen/cara/v1"}, "REST is the door's business; behind it there is only gRPC"},
 	{"gopkg.in/yaml", []string{"manifest"}, "YAML is read once, strictly and bounded; behind manifest there are only objects"},
-	{"go.yaml.in/", []string{"manifest"}, "YAML is read once, strictly and bounded; behind manifest there are only objects"},
+	{"go.yaml.in/", []string{"manifest", "internal/settings"}, "a program reads its own few settings; all other YAML is read once, strictly and bounded; behind manifest there are only objects"},
 	{"sigs.k8s.io/yaml", []string{"manifest"}, "YAML is read once, strictly and bounded; behind manifest there are only objects"},
 	{"github.com/goccy/go-yaml", []string{"manifest"}, "YAML is read once, strictly and bounded; behind manifest there are only objects"},
 	{"buf.build/go/protoyaml", []string{"manifest"}, "YAML is read once, strictly and bounded; behind manifest there are only objects"},
 	{"github.com/spf13/cobra", []string{"cli", "cmd"}, "flags and commands are read at the edge; rooms get a Config"},
-	{"github.com/spf13/viper", []string{"internal/settings"}, "configuration is merged in one place, at the edge"},
 }
 
 // rooms says which of our rooms each room may import. A room is a folder and all below it; the longest match counts.

@@ -9,7 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs" //nolint:depguard // a disk in memory, for thousands of short lives of a server
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 

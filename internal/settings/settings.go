@@ -7,13 +7,15 @@
 package settings
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
-	"github.com/spf13/viper"
+	"go.yaml.in/yaml/v3"
 )
 
 // EnvVar names the environment variable of a flag: CARA_DATA_DIR for data-dir. The Docker host has the name that it has
@@ -48,25 +50,53 @@ func Load(flags *pflag.FlagSet) error {
 }
 
 func loadFile(flags *pflag.FlagSet, file string) error {
-	v := viper.NewWithOptions(viper.KeyDelimiter("\x00")) // no key is a path into another one
-	v.SetConfigFile(file)
-	v.SetConfigType("yaml")
-	if err := v.ReadInConfig(); err != nil {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("config file: %w", err)
+	}
+	var settings map[string]yaml.Node
+	if err := yaml.Unmarshal(text, &settings); err != nil {
 		return fmt.Errorf("config file %s: %w", file, err)
 	}
-	keys := v.AllKeys()
-	slices.Sort(keys)
-	for _, key := range keys {
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		key := strings.ToLower(name)
 		f := flags.Lookup(key)
 		if f == nil || key == "config" || key == "help" {
-			return fmt.Errorf("config file %s: %q is no setting of this program; see --help for those there are", file, key)
+			return fmt.Errorf("config file %s: %q is no setting of this program; see --help for those there are", file, name)
 		}
 		if f.Changed {
 			continue
 		}
-		if err := flags.Set(key, strings.Join(v.GetStringSlice(key), ",")); err != nil {
-			return fmt.Errorf("config file %s: %s: %w", file, key, err)
+		node := settings[name]
+		value, err := valueOf(&node)
+		if err == nil {
+			err = flags.Set(key, value)
+		}
+		if err != nil {
+			return fmt.Errorf("config file %s: %s: %w", file, name, err)
 		}
 	}
 	return nil
+}
+
+// valueOf returns a setting as the command line would have it: a value as it is written, a list with commas between its values.
+func valueOf(n *yaml.Node) (string, error) {
+	switch {
+	case n.Kind == yaml.AliasNode:
+		return valueOf(n.Alias)
+	case n.Kind == yaml.SequenceNode:
+		values := make([]string, len(n.Content))
+		for i, item := range n.Content {
+			if item.Kind != yaml.ScalarNode {
+				return "", errors.New("is a list of more than plain values")
+			}
+			values[i] = item.Value
+		}
+		return strings.Join(values, ","), nil
+	case n.Kind != yaml.ScalarNode:
+		return "", errors.New("has settings below it; write one value, or a list of values")
+	case n.Tag == "!!null":
+		return "", nil
+	}
+	return n.Value, nil
 }

@@ -27,6 +27,17 @@ func TestPrecedence(t *testing.T) {
 		"wrong type in file":      {file: "count: many\n", err: "count: "},
 		"wrong type in variable":  {env: map[string]string{"CARA_COUNT": "many"}, err: "environment variable CARA_COUNT"},
 		"broken file":             {file: "listen: [\n", err: "config file "},
+		"text with a space":       {file: "listen: a b\n", want: "a b [] 1"},
+		"number as it is written": {file: "listen: 0010\n", want: "0010 [] 1"},
+		"key in capitals":         {file: "Listen: f\n", want: "f [] 1"},
+		"one value for a list":    {file: "allow-source-cidr: a\n", want: "default [a] 1"},
+		"shared value":            {file: "listen: &x f\nallow-source-cidr: *x\n", want: "f [f] 1"},
+		"no value":                {file: "listen:\n", want: " [] 1"},
+		"empty file":              {file: "# nothing\n", want: "default [] 1"},
+		"key given twice":         {file: "listen: a\nlisten: b\n", err: "already defined"},
+		"settings below a key":    {file: "listen: {address: a}\n", err: "listen: has settings below it"},
+		"no mapping":              {file: "- listen\n", err: "config file "},
+		"config names itself":     {file: "config: other\n", err: `"config" is no setting`},
 		"empty variable is unset": {env: map[string]string{"CARA_LISTEN": ""}, want: "default [] 1"},
 	}
 	for name, tt := range tests {
