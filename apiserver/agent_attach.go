@@ -43,7 +43,7 @@ func (m *meetings) expect(ctx context.Context, node string, each int) (*meeting,
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.of[caller] >= each {
-		return nil, api.TooMany("%s has %d streams to agents open (logs, exec, port-forward, top), which is the most for one caller: close some", caller, each)
+		return nil, api.TooMany("%s has %d streams to agents open (logs, exec, port-forward, top), which is the most for one caller: close some, or start cara-server with a higher --max-streams-per-caller", caller, each)
 	}
 	if len(m.waiting) >= maxAttached {
 		return nil, api.TooMany("%d streams to agents are open, which is the most: close some, or try again later", maxAttached)

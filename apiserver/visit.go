@@ -125,7 +125,7 @@ func (s *visits) enter(v *visit, limit int) error {
 		s.open, s.callers = map[*visit]bool{}, map[string]int{}
 	}
 	if s.callers[v.actor.Name] >= limit {
-		return api.TooMany("%s has %d calls open, which is the most for one caller: close some, or try again later", v.actor.Name, limit)
+		return api.TooMany("%s has %d calls open, which is the most for one caller: close some, or start cara-server with a higher --max-calls-per-caller", v.actor.Name, limit)
 	}
 	s.open[v] = true
 	s.callers[v.actor.Name]++

@@ -52,6 +52,8 @@ func newCommand() *cobra.Command {
 	p.StringVar(&f.ContextsFile, "contexts-file", "", `file that gets a context for caractrl ("none" for no file; default: the user's own)`)
 	p.IntVar(&f.Connections.Max, "max-connections", 4096, "connections that the server keeps open; the oldest that has not authenticated makes room for a new one")
 	p.IntVar(&f.Connections.PerAddress, "max-connections-per-address", 512, "the same for one client address (a /64 of IPv6)")
+	p.IntVar(&f.CallsPerCaller, "max-calls-per-caller", 4096, "calls that one caller (token, node) may have open at the same time, watches among them")
+	p.IntVar(&f.StreamsPerCaller, "max-streams-per-caller", 256, "streams to agents that one caller may have open: logs, exec, port-forward and top")
 	p.StringVar(&f.Placement, "placement", "spread", "where projects go that fit on several nodes: spread (the emptiest) or binpack (the fullest)")
 	cmd.AddCommand(newDevCommand(f))
 	return cmd

@@ -49,6 +49,8 @@ type ServerConfig struct {
 	ReserveHosts []string
 	// Connections bounds the connections of the address; zero values have working defaults.
 	Connections connlimit.Config
+	// CallsPerCaller and StreamsPerCaller bound what one caller has open; zero values have working defaults.
+	CallsPerCaller, StreamsPerCaller int
 	// Placement is the scheduler's strategy: spread, also where it is empty, or binpack.
 	Placement string
 	// ContextsFile gets a context for the local user's caractrl; the user's own file where it is empty, none where it
@@ -75,6 +77,8 @@ func (c *ServerConfig) Validate() error {
 		return errors.New("program: Logger is missing")
 	case c.Connections.Max < 0 || c.Connections.PerAddress < 0:
 		return errors.New("--max-connections and --max-connections-per-address must be 0 (default) or more")
+	case c.CallsPerCaller < 0 || c.StreamsPerCaller < 0:
+		return errors.New("--max-calls-per-caller and --max-streams-per-caller must be 0 (default) or more")
 	case c.Placement != "" && c.Placement != string(scheduler.Spread) && c.Placement != string(scheduler.Binpack):
 		return fmt.Errorf("--placement %q: want %s or %s", c.Placement, scheduler.Spread, scheduler.Binpack)
 	}
@@ -105,6 +109,7 @@ func (c *ServerConfig) Run(ctx context.Context) (err error) {
 	}
 	server, err := apiserver.New(apiserver.Config{
 		Store: db, Identity: id, ClusterID: id.ClusterID(), Hosts: c.Hosts, ReservedHosts: c.ReserveHosts, Version: c.Version, Logger: c.Logger,
+		MaxCallsPerCaller: c.CallsPerCaller, MaxStreamsPerCaller: c.StreamsPerCaller,
 	})
 	if err != nil {
 		return err
