@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -67,7 +68,7 @@ func (a *app) apply(ctx context.Context, o applyOptions) error {
 	case err != nil:
 		return err
 	case refused > 0:
-		return Exit{Code: 1, Message: fmt.Sprintf("%d of %s refused", refused, plural(len(objects), "object"))}
+		return Exit{Code: 1, Message: fmt.Sprintf("%d of %s refused", refused, term.Plural(len(objects), "object"))}
 	case o.wait && !o.dryRun:
 		return a.waitRunning(ctx, projects, o.timeout)
 	}
@@ -107,7 +108,7 @@ func (a *app) applyAll(ctx context.Context, objects []proto.Message, terms *cara
 func (a *app) printResult(r *carav1.ApplyResult, dryRun bool) {
 	k := kind{name: r.Kind}
 	if r.Action == api.ApplyRefused {
-		fmt.Fprintf(a.Err, "%s refused: %s\n", ref{k, r.Name}, line(r.Problem.GetDetail()))
+		fmt.Fprintf(a.Err, "%s refused: %s\n", ref{k, r.Name}, term.Line(r.Problem.GetDetail()))
 		if len(r.Problem.GetErrors()) > 1 {
 			a.printFields(r.Problem)
 		}
@@ -117,5 +118,5 @@ func (a *app) printResult(r *carav1.ApplyResult, dryRun bool) {
 	if dryRun {
 		note = " (dry run)"
 	}
-	fmt.Fprintf(a.Out, "%s %s%s\n", ref{k, r.Name}, line(r.Action), note)
+	fmt.Fprintf(a.Out, "%s %s%s\n", ref{k, r.Name}, term.Line(r.Action), note)
 }

@@ -10,8 +10,9 @@ import (
 
 	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/caravanserai/cara/cli/term"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -25,7 +26,7 @@ The archive holds the keys and tokens of the cluster: keep it as you keep keys. 
 directory and start cara-server there.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if args[0] == "-" {
-				if f, ok := a.Out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+				if term.IsTerminal(a.Out) {
 					return errors.New("a backup is binary, and the output is a terminal: name a file, or pipe it")
 				}
 				_, err := a.backup(cmd.Context(), a.Out)

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/term"
 	"github.com/caravanserai/cara/internal/access"
 	"github.com/caravanserai/cara/internal/settings"
 )
@@ -43,7 +44,7 @@ func (a *app) names(cmd *cobra.Command, k kind) []string {
 	}
 	names := make([]string, len(objects))
 	for i, obj := range objects {
-		names[i] = clean(api.Meta(obj).GetName())
+		names[i] = term.Clean(api.Meta(obj).GetName())
 	}
 	return names
 }
@@ -82,7 +83,7 @@ func (a *app) services(cmd *cobra.Command, project string) []string {
 	}
 	var names []string
 	for _, s := range p.GetSpec().GetServices() {
-		names = append(names, clean(s.GetName()))
+		names = append(names, term.Clean(s.GetName()))
 	}
 	return names
 }

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/access"
 )
@@ -117,7 +118,7 @@ func (a *app) nameCluster() error {
 	if _, err := a.dial(); err != nil {
 		return err
 	}
-	if isTerminal(a.Err) {
+	if term.IsTerminal(a.Err) {
 		fmt.Fprintln(a.Err, "cluster:", a.clusterText())
 	}
 	return nil
@@ -126,9 +127,9 @@ func (a *app) nameCluster() error {
 // clusterText is the context in use and its address; the address alone if no context was chosen.
 func (a *app) clusterText() string {
 	if a.cluster == "" {
-		return clean(a.reached)
+		return term.Clean(a.reached)
 	}
-	return fmt.Sprintf("%s (%s)", clean(a.cluster), clean(a.reached))
+	return fmt.Sprintf("%s (%s)", term.Clean(a.cluster), term.Clean(a.reached))
 }
 
 // printError shows an error as the server meant it: the detail, then each field where there are several.
@@ -138,7 +139,7 @@ func (a *app) printError(err error) {
 	if cause, ok := unreachable(err); ok {
 		detail = fmt.Sprintf("%s cannot be reached: %s", a.reached, cause)
 	}
-	fmt.Fprintln(a.Err, "error:", clean(detail))
+	fmt.Fprintln(a.Err, "error:", term.Clean(detail))
 	if len(p.GetErrors()) > 1 {
 		a.printFields(p)
 	}
@@ -146,7 +147,7 @@ func (a *app) printError(err error) {
 
 func (a *app) printFields(p *carav1.Problem) {
 	for _, f := range p.GetErrors() {
-		fmt.Fprintf(a.Err, "  %s: %s\n", line(f.Field), line(f.Message))
+		fmt.Fprintf(a.Err, "  %s: %s\n", term.Line(f.Field), term.Line(f.Message))
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/caravanserai/cara/cli/term"
 	"github.com/caravanserai/cara/internal/access"
 )
 
@@ -28,7 +29,7 @@ func (a *app) contextCommand() *cobra.Command {
 			if err := access.Use(file, args[0]); err != nil {
 				return err
 			}
-			fmt.Fprintf(a.Out, "context/%s is in use\n", clean(args[0]))
+			fmt.Fprintf(a.Out, "context/%s is in use\n", term.Clean(args[0]))
 			return nil
 		},
 	}
@@ -46,7 +47,7 @@ func (a *app) contextCommand() *cobra.Command {
 			if err := access.Remove(file, args[0]); err != nil {
 				return err
 			}
-			fmt.Fprintf(a.Out, "context/%s removed\n", clean(args[0]))
+			fmt.Fprintf(a.Out, "context/%s removed\n", term.Clean(args[0]))
 			return nil
 		},
 	}
@@ -63,19 +64,19 @@ func (a *app) listContexts() error {
 	if err != nil {
 		return err
 	}
-	rows := [][]cell{header("CURRENT", "NAME", "SERVER")}
+	rows := [][]term.Cell{term.Header("CURRENT", "NAME", "SERVER")}
 	for _, name := range slices.Sorted(maps.Keys(contexts.Contexts)) {
 		current := " "
 		if name == contexts.Current {
 			current = "*"
 		}
-		rows = append(rows, []cell{{text: current}, text(name), text(contexts.Contexts[name].Server)})
+		rows = append(rows, []term.Cell{{Text: current}, term.Text(name), term.Text(contexts.Contexts[name].Server)})
 	}
 	if len(rows) == 1 {
 		fmt.Fprintf(a.Err, "no contexts in %s\n", file)
 		return nil
 	}
-	newTable(a.Out).print(rows...)
+	term.NewTable(a.Out).Print(rows...)
 	return nil
 }
 
@@ -111,6 +112,6 @@ func (a *app) addContext(name string) error {
 	if err := access.Use(file, name); err != nil {
 		return err
 	}
-	fmt.Fprintf(a.Out, "context/%s added, and is in use\n", clean(name))
+	fmt.Fprintf(a.Out, "context/%s added, and is in use\n", term.Clean(name))
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -95,6 +96,6 @@ func (a *app) createSource(ctx context.Context, name string, spec *carav1.Source
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(a.Out, "source/%s created\n", clean(name))
+	fmt.Fprintf(a.Out, "source/%s created\n", term.Clean(name))
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -41,7 +42,7 @@ func (a *app) createTokenCommand() *cobra.Command {
 		}
 		fmt.Fprintln(a.Out, resp.Secret)
 		if made := resp.GetToken(); made.GetRole() == api.RoleJoin {
-			fmt.Fprintf(a.Err, "for %s, until %s\n", plural(int(made.GetUsesLeft()), "node"), made.GetExpireAt().AsTime().UTC().Format(time.RFC3339))
+			fmt.Fprintf(a.Err, "for %s, until %s\n", term.Plural(int(made.GetUsesLeft()), "node"), made.GetExpireAt().AsTime().UTC().Format(time.RFC3339))
 		}
 		return nil
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -86,7 +87,7 @@ func (a *app) deleted(o deleteOptions, err error) int {
 	case err == nil, o.absent && api.IsNotFound(err):
 		return 0
 	case errors.As(err, &exit):
-		fmt.Fprintln(a.Err, "error:", clean(exit.Message))
+		fmt.Fprintln(a.Err, "error:", term.Clean(exit.Message))
 	default:
 		a.printError(err)
 	}
@@ -165,7 +166,7 @@ func (a *app) deleteProjects(ctx context.Context, o deleteOptions, terms *carav1
 		if got.err != nil {
 			return
 		}
-		fmt.Fprintln(a.Out, clean(got.Message))
+		fmt.Fprintln(a.Out, term.Clean(got.Message))
 		if o.wait && !got.Gone {
 			rest = append(rest, name)
 		}

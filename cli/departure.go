@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -76,7 +77,7 @@ func (d *departure) complete() (steps []string) {
 		}
 	}
 	delete(d.shown, "server")
-	if text := fmt.Sprintf("node/%s is being drained: %s to move", d.node, plural(len(d.open), "project")); d.once("begun", "yes") {
+	if text := fmt.Sprintf("node/%s is being drained: %s to move", d.node, term.Plural(len(d.open), "project")); d.once("begun", "yes") {
 		steps = append([]string{text}, steps...)
 	}
 	return steps
@@ -126,11 +127,11 @@ func (d *departure) project(name string, p *carav1.Project, deleted bool) []stri
 	case deleted || st.GetPhase() == api.PhaseTerminating || st.GetPhase() == api.PhaseTerminated:
 		what = "deleted"
 	case st.GetPhase() == api.PhaseFailed:
-		what = fmt.Sprintf("failed on %s: %s: %s", line(st.GetNodeRef()), line(reason), line(message))
+		what = fmt.Sprintf("failed on %s: %s: %s", term.Line(st.GetNodeRef()), term.Line(reason), term.Line(message))
 	default:
-		what = "moved to " + line(st.GetNodeRef())
+		what = "moved to " + term.Line(st.GetNodeRef())
 	}
-	return []string{fmt.Sprintf("project/%s %s (%d of %d)", line(name), what, d.total-len(d.open), d.total)}
+	return []string{fmt.Sprintf("project/%s %s (%d of %d)", term.Line(name), what, d.total-len(d.open), d.total)}
 }
 
 // waits says what an open project waits for, where that needs somebody's eye.
@@ -141,7 +142,7 @@ func (d *departure) waits(name string, p *carav1.Project) []string {
 		delete(d.shown, "project/"+name)
 		return nil
 	}
-	text := fmt.Sprintf("project/%s waits: %s", line(name), line(c.GetMessage()))
+	text := fmt.Sprintf("project/%s waits: %s", term.Line(name), term.Line(c.GetMessage()))
 	if !d.once("project/"+name, text) {
 		return nil
 	}
@@ -153,7 +154,7 @@ const maxNamed = 10
 // left says what is still to move, the first of it by name.
 func (d *departure) left() string {
 	names := slices.Sorted(maps.Keys(d.open))
-	text := fmt.Sprintf("%d of %s to move", len(names), plural(d.total, "project"))
+	text := fmt.Sprintf("%d of %s to move", len(names), term.Plural(d.total, "project"))
 	if more := len(names) - maxNamed; more > 0 {
 		names = append(names[:maxNamed], fmt.Sprintf("%d more", more))
 	}
@@ -172,7 +173,7 @@ func (d *departure) remains() string {
 			lines = append(lines, why)
 		} else if node := p.GetStatus().GetNodeRef(); node != d.node {
 			_, message := telling(p)
-			lines = append(lines, strings.TrimSuffix(fmt.Sprintf("project/%s is %s on %s: %s", line(name), line(p.GetStatus().GetPhase()), line(node), line(message)), ": "))
+			lines = append(lines, strings.TrimSuffix(fmt.Sprintf("project/%s is %s on %s: %s", term.Line(name), term.Line(p.GetStatus().GetPhase()), term.Line(node), term.Line(message)), ": "))
 		}
 	}
 	lines = append(lines, fmt.Sprintf("caractrl drain %s watches it again, caractrl uncordon %s ends it", d.node, d.node))
@@ -186,7 +187,7 @@ func (d *departure) notes() (notes []string) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(d.failed)) {
 		notes = append(notes, fmt.Sprintf("project/%s has failed and stays on %s, stopped, for its logs: delete it, or caractrl retry %s to have it elsewhere",
-			line(name), d.node, line(name)))
+			term.Line(name), d.node, term.Line(name)))
 	}
 	return notes
 }

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/manifest"
 )
@@ -78,7 +79,7 @@ func (a *app) describe(ctx context.Context, r ref) error {
 
 // field prints one aligned line; nothing where there is no value.
 func (a *app) field(name, value string) {
-	if value = line(value); value != "" && value != "-" {
+	if value = term.Line(value); value != "" && value != "-" {
 		fmt.Fprintf(a.Out, "%-12s %s\n", name+":", value)
 	}
 }
@@ -93,7 +94,7 @@ func (a *app) meta(m *carav1.ObjectMeta) {
 	if m.GetOrigin().GetFile() != "" {
 		a.field("Origin", whence(m))
 	}
-	a.field("Age", since(a.now(), m.GetCreationTimestamp()).text)
+	a.field("Age", term.Since(a.now(), m.GetCreationTimestamp()).Text)
 }
 
 func pairs(m map[string]string) string {
@@ -107,28 +108,28 @@ func pairs(m map[string]string) string {
 func (a *app) describeProject(p *carav1.Project) {
 	st := p.GetStatus()
 	a.meta(p.GetMetadata())
-	a.field("Phase", phaseCell(p, a.now()).text)
+	a.field("Phase", phaseCell(p, a.now()).Text)
 	a.field("Node", st.GetNodeRef())
 	a.field("Generation", fmt.Sprintf("%d (observed %d), epoch %d", p.GetMetadata().GetGeneration(), st.GetObservedGeneration(), st.GetEpoch()))
 	if at := expiry(p); at != nil {
-		a.field("Expires", until(a.now(), at).text+" ("+at.AsTime().UTC().Format(time.RFC3339)+")")
+		a.field("Expires", term.Until(a.now(), at).Text+" ("+at.AsTime().UTC().Format(time.RFC3339)+")")
 	}
 	a.field("Hosts", strings.Join(st.GetHosts(), ", "))
 	a.section("Services")
-	rows := [][]cell{header("  NAME", "STATE", "HEALTH", "RESTARTS", "IMAGE", "CONTAINER", "MESSAGE")}
+	rows := [][]term.Cell{term.Header("  NAME", "STATE", "HEALTH", "RESTARTS", "IMAGE", "CONTAINER", "MESSAGE")}
 	byName := map[string]*carav1.ServiceStatus{}
 	for _, s := range st.GetServices() {
 		byName[s.Name] = s
 	}
 	for _, want := range p.GetSpec().GetServices() {
 		s := byName[want.Name]
-		rows = append(rows, []cell{
-			{text: "  " + line(want.Name)},
-			text(s.GetState()), text(s.GetHealth()), count(s.GetRestarts()),
-			text(want.Image), text(short(s.GetContainerId(), 13)), text(short(line(s.GetMessage()), 100)),
+		rows = append(rows, []term.Cell{
+			{Text: "  " + term.Line(want.Name)},
+			term.Text(s.GetState()), term.Text(s.GetHealth()), term.Count(s.GetRestarts()),
+			term.Text(want.Image), term.Text(term.Short(s.GetContainerId(), 13)), term.Text(term.Short(term.Line(s.GetMessage()), 100)),
 		})
 	}
-	newTable(a.Out).print(rows...)
+	term.NewTable(a.Out).Print(rows...)
 	a.conditions(st.GetConditions())
 }
 
@@ -137,7 +138,7 @@ func (a *app) conditions(conditions []*carav1.Condition) {
 		return
 	}
 	a.section("Conditions")
-	rows := [][]cell{header("  TYPE", "STATUS", "REASON", "SINCE", "MESSAGE")}
+	rows := [][]term.Cell{term.Header("  TYPE", "STATUS", "REASON", "SINCE", "MESSAGE")}
 	var long []*carav1.Condition
 	for _, c := range conditions {
 		message := c.Message
@@ -147,14 +148,14 @@ func (a *app) conditions(conditions []*carav1.Condition) {
 			}
 			message, _, _ = strings.Cut(message, "\n")
 		}
-		rows = append(rows, []cell{
-			{text: "  " + line(c.Type)}, text(c.Status), text(c.Reason), ago(a.now(), c.LastTransitionTime), text(message),
+		rows = append(rows, []term.Cell{
+			{Text: "  " + term.Line(c.Type)}, term.Text(c.Status), term.Text(c.Reason), term.Ago(a.now(), c.LastTransitionTime), term.Text(message),
 		})
 	}
-	newTable(a.Out).print(rows...)
+	term.NewTable(a.Out).Print(rows...)
 	for _, c := range long { // such as the last lines of a log
-		fmt.Fprintf(a.Out, "\n  %s %s:\n", clean(c.Type), clean(c.Reason))
-		for l := range strings.Lines(clean(c.Message)) {
+		fmt.Fprintf(a.Out, "\n  %s %s:\n", term.Clean(c.Type), term.Clean(c.Reason))
+		for l := range strings.Lines(term.Clean(c.Message)) {
 			fmt.Fprintf(a.Out, "    %s\n", strings.TrimRight(l, "\n"))
 		}
 	}
@@ -164,15 +165,15 @@ func (a *app) describeNode(ctx context.Context, conn grpc.ClientConnInterface, n
 	st := n.GetStatus()
 	info := st.GetInfo()
 	a.meta(n.GetMetadata())
-	a.field("State", stateCell(n).text)
-	a.field("Heartbeat", ago(a.now(), st.GetLastHeartbeat()).text)
+	a.field("State", stateCell(n).Text)
+	a.field("Heartbeat", term.Ago(a.now(), st.GetLastHeartbeat()).Text)
 	a.field("Platform", info.GetPlatform())
 	a.field("Engine", info.GetEngineVersion())
 	a.field("Agent", info.GetAgentVersion())
 	a.field("Ingress", info.GetIngressAddress())
 	c := info.GetCapacity()
 	a.field("Capacity", fmt.Sprintf("cpu %s, memory %s, disk %s (%s free), %d project networks",
-		dash(c.GetCpu()), quantity(c.GetMemory()).text, quantity(c.GetDisk()).text, quantity(c.GetDiskFree()).text, c.GetSubnets()))
+		term.Dash(c.GetCpu()), quantity(c.GetMemory()).Text, quantity(c.GetDisk()).Text, quantity(c.GetDiskFree()).Text, c.GetSubnets()))
 	a.conditions(st.GetConditions())
 	projects, err := projectKind().list(ctx, conn, filter{node: n.GetMetadata().GetName()})
 	if err != nil {
@@ -180,7 +181,7 @@ func (a *app) describeNode(ctx context.Context, conn grpc.ClientConnInterface, n
 	}
 	a.section(fmt.Sprintf("Projects (%d)", len(projects)))
 	for _, p := range projects {
-		fmt.Fprintf(a.Out, "  %s %s\n", line(api.Meta(p).GetName()), line(p.(*carav1.Project).GetStatus().GetPhase()))
+		fmt.Fprintf(a.Out, "  %s %s\n", term.Line(api.Meta(p).GetName()), term.Line(p.(*carav1.Project).GetStatus().GetPhase()))
 	}
 	return nil
 }
@@ -196,18 +197,18 @@ func (a *app) describeSource(ctx context.Context, conn grpc.ClientConnInterface,
 	a.sourceLimits(spec.GetAllow())
 	snap := st.GetSnapshot()
 	if snap != nil {
-		a.field("Snapshot", fmt.Sprintf("%s (%s, %s) %s", dash(api.ShortRevision(snap.Revision)),
-			plural(int(snap.Files), "file"), plural(int(snap.Projects), "project"), snap.Subject))
+		a.field("Snapshot", fmt.Sprintf("%s (%s, %s) %s", term.Dash(api.ShortRevision(snap.Revision)),
+			term.Plural(int(snap.Files), "file"), term.Plural(int(snap.Projects), "project"), snap.Subject))
 	}
 	a.field("Author", snap.GetAuthor())
 	a.field("Observed", api.ShortRevision(st.GetPoll().GetObservedRevision()))
 	a.field("Attempted", api.ShortRevision(st.GetAttemptedRevision()))
 	a.field("Applied", api.ShortRevision(st.GetAppliedRevision()))
-	a.field("Last poll", ago(a.now(), st.GetPoll().GetLastTime()).text)
-	a.field("Next poll", until(a.now(), st.GetPoll().GetNextTime()).text)
+	a.field("Last poll", term.Ago(a.now(), st.GetPoll().GetLastTime()).Text)
+	a.field("Next poll", term.Until(a.now(), st.GetPoll().GetNextTime()).Text)
 	if w := spec.GetWebhook(); w != nil {
 		a.field("Webhook", w.GetProvider()+", POST /api/v1/sources/"+s.GetMetadata().GetName()+"/webhook")
-		a.field("Delivery", delivered(a.now(), st.GetPoll().GetLastDelivery()).text)
+		a.field("Delivery", delivered(a.now(), st.GetPoll().GetLastDelivery()).Text)
 	}
 	a.conditions(st.GetConditions())
 	a.fileProblems("Errors", snap.GetFileErrors(), snap.GetErrorCount())
@@ -217,18 +218,18 @@ func (a *app) describeSource(ctx context.Context, conn grpc.ClientConnInterface,
 		return err
 	}
 	a.section(fmt.Sprintf("Projects (%d)", len(claims.Items)))
-	rows := [][]cell{header("  PROJECT", "STATE", "FILE", "REVISION", "APPLIED", "MESSAGE")}
+	rows := [][]term.Cell{term.Header("  PROJECT", "STATE", "FILE", "REVISION", "APPLIED", "MESSAGE")}
 	for _, cl := range claims.Items {
 		rows = append(rows, claimRow(a, cl))
 	}
 	if len(rows) > 1 {
-		newTable(a.Out).print(rows...)
+		term.NewTable(a.Out).Print(rows...)
 	}
 	a.runs(st.GetRuns())
 	return nil
 }
 
-func claimRow(a *app, c *carav1.Claim) []cell {
+func claimRow(a *app, c *carav1.Claim) []term.Cell {
 	file := fmt.Sprintf("%s:%d", c.GetSpec().GetFile(), c.GetSpec().GetLine())
 	if !c.GetSpec().GetPresent() {
 		file = "(left) " + file
@@ -237,10 +238,10 @@ func claimRow(a *app, c *carav1.Claim) []cell {
 	if message == "" {
 		message = c.GetSpec().GetHeld()
 	}
-	return []cell{
-		{text: "  " + line(c.GetSpec().GetProject().GetMetadata().GetName())},
-		text(c.GetStatus().GetState()), text(file),
-		text(api.ShortRevision(c.GetSpec().GetRevision())), ago(a.now(), c.GetStatus().GetAppliedTime()), text(message),
+	return []term.Cell{
+		{Text: "  " + term.Line(c.GetSpec().GetProject().GetMetadata().GetName())},
+		term.Text(c.GetStatus().GetState()), term.Text(file),
+		term.Text(api.ShortRevision(c.GetSpec().GetRevision())), term.Ago(a.now(), c.GetStatus().GetAppliedTime()), term.Text(message),
 	}
 }
 
@@ -250,7 +251,7 @@ func (a *app) fileProblems(title string, problems []*carav1.FileProblem, all int
 	}
 	a.section(fmt.Sprintf("%s (%d)", title, all))
 	for _, p := range problems {
-		fmt.Fprintf(a.Out, "  %s\n", line(manifest.Format(p)))
+		fmt.Fprintf(a.Out, "  %s\n", term.Line(manifest.Format(p)))
 	}
 }
 
@@ -259,16 +260,16 @@ func (a *app) runs(runs []*carav1.Run) {
 		return
 	}
 	a.section("Last passes")
-	rows := [][]cell{header("  REVISION", "WHEN", "TOOK", "CREATED", "UPDATED", "PRUNED", "FAILED", "MESSAGE")}
+	rows := [][]term.Cell{term.Header("  REVISION", "WHEN", "TOOK", "CREATED", "UPDATED", "PRUNED", "FAILED", "MESSAGE")}
 	for _, r := range runs {
 		took := r.GetEndTime().AsTime().Sub(r.GetStartTime().AsTime())
-		rows = append(rows, []cell{
-			{text: "  " + line(api.ShortRevision(r.Revision))},
-			ago(a.now(), r.StartTime), text(took.Round(1e6).String()),
-			count(r.Created), count(r.Updated), count(r.Pruned), count(r.Failed), text(r.Message),
+		rows = append(rows, []term.Cell{
+			{Text: "  " + term.Line(api.ShortRevision(r.Revision))},
+			term.Ago(a.now(), r.StartTime), term.Text(took.Round(1e6).String()),
+			term.Count(r.Created), term.Count(r.Updated), term.Count(r.Pruned), term.Count(r.Failed), term.Text(r.Message),
 		})
 	}
-	newTable(a.Out).print(rows...)
+	term.NewTable(a.Out).Print(rows...)
 }
 
 // describeEvents ends every description: what happened, newest last.
@@ -283,12 +284,12 @@ func (a *app) describeEvents(ctx context.Context, conn grpc.ClientConnInterface,
 		fmt.Fprintln(a.Out, "  none")
 		return nil
 	}
-	rows := [][]cell{header("  LAST", "TYPE", "REASON", "COUNT", "ACTOR", "MESSAGE")}
+	rows := [][]term.Cell{term.Header("  LAST", "TYPE", "REASON", "COUNT", "ACTOR", "MESSAGE")}
 	for _, e := range events[max(0, len(events)-20):] {
-		rows = append(rows, []cell{
-			{text: "  " + ago(a.now(), e.LastTime).text}, text(e.Type), text(e.Reason), count(e.Count), text(e.Actor), text(e.Message),
+		rows = append(rows, []term.Cell{
+			{Text: "  " + term.Ago(a.now(), e.LastTime).Text}, term.Text(e.Type), term.Text(e.Reason), term.Count(e.Count), term.Text(e.Actor), term.Text(e.Message),
 		})
 	}
-	newTable(a.Out).print(rows...)
+	term.NewTable(a.Out).Print(rows...)
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -25,7 +26,7 @@ func (a *app) describeToken(t *carav1.Token) {
 	a.meta(t.GetMetadata())
 	a.field("Role", t.GetRole())
 	if at := t.GetExpireAt(); at != nil {
-		a.field("Expires", until(a.now(), at).text+" ("+at.AsTime().UTC().Format(time.RFC3339)+")")
+		a.field("Expires", term.Until(a.now(), at).Text+" ("+at.AsTime().UTC().Format(time.RFC3339)+")")
 	} else {
 		a.field("Expires", "never")
 	}

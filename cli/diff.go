@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -86,7 +87,7 @@ func (a *app) diff(ctx context.Context, files []string) error {
 			a.printDiff(r)
 		}
 		if r.Problem != nil && r.Action != api.ApplyRefused {
-			fmt.Fprintf(a.Err, "note: %s\n", line(r.Problem.GetDetail()))
+			fmt.Fprintf(a.Err, "note: %s\n", term.Line(r.Problem.GetDetail()))
 		}
 	}
 	if code != 0 {
@@ -124,24 +125,24 @@ func (a *app) planned(ctx context.Context, objects []proto.Message) ([]*carav1.A
 
 // printDiff shows each field as a diff does: what goes, then what comes.
 func (a *app) printDiff(r *carav1.ApplyResult) {
-	fmt.Fprintf(a.Out, "%s would be %s\n", ref{kind{name: r.Kind}, r.Name}, line(r.Action))
+	fmt.Fprintf(a.Out, "%s would be %s\n", ref{kind{name: r.Kind}, r.Name}, term.Line(r.Action))
 	a.printFieldDiffs(r.Diff)
 }
 
 func (a *app) printFieldDiffs(diff []*carav1.FieldDiff) {
-	colour := colourful(a.Out)
+	colour := term.Colourful(a.Out)
 	show := func(sign, paint, path, value string) {
 		if value == "" {
 			return
 		}
-		s := fmt.Sprintf("  %s %s: %s", sign, line(path), line(value))
+		s := fmt.Sprintf("  %s %s: %s", sign, term.Line(path), term.Line(value))
 		if colour {
-			s = paint + s + reset
+			s = paint + s + term.Reset
 		}
 		fmt.Fprintln(a.Out, s)
 	}
 	for _, d := range diff {
-		show("-", red, d.Path, d.Old)
-		show("+", green, d.Path, d.New)
+		show("-", term.Red, d.Path, d.Old)
+		show("+", term.Green, d.Path, d.New)
 	}
 }

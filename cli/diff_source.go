@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/manifest"
 )
@@ -28,11 +29,11 @@ func (a *app) diffSource(ctx context.Context, name string) (int, error) {
 	}
 	code := 0
 	for _, trouble := range troubles(source) {
-		fmt.Fprintf(a.Err, "source/%s: %s\n", clean(name), line(trouble))
+		fmt.Fprintf(a.Err, "source/%s: %s\n", term.Clean(name), term.Line(trouble))
 		code = exitNoDiff
 	}
 	if source.GetSpec().GetSuspend() {
-		fmt.Fprintf(a.Err, "source/%s is suspended: nothing of this happens before caractrl resume %s\n", clean(name), clean(name))
+		fmt.Fprintf(a.Err, "source/%s is suspended: nothing of this happens before caractrl resume %s\n", term.Clean(name), term.Clean(name))
 	}
 	return a.printPlan(plan, code), nil
 }
@@ -46,18 +47,18 @@ func (a *app) printPlan(plan *carav1.SourcePlan, code int) int {
 		switch {
 		case s.GetReason() == api.ClaimHeld:
 			code = exitNoDiff
-			fmt.Fprintf(a.Err, "project/%s is kept as it is: %s\n", line(s.GetProject()), line(s.GetMessage()))
+			fmt.Fprintf(a.Err, "project/%s is kept as it is: %s\n", term.Line(s.GetProject()), term.Line(s.GetMessage()))
 			continue
 		case !s.GetDiffers():
 			continue
 		}
 		blocked = blocked || s.GetReason() == api.ClaimPruneBlocked && !pruneIsOff(plan)
 		code = max(code, exitDiffers)
-		fmt.Fprintf(a.Out, "project/%s %s\n", line(s.GetProject()), line(planned(s, plan)))
+		fmt.Fprintf(a.Out, "project/%s %s\n", term.Line(s.GetProject()), term.Line(planned(s, plan)))
 		a.printFieldDiffs(s.GetDiff())
 	}
 	if blocked {
-		fmt.Fprintf(a.Err, "source/%s: the prune is blocked: %s\n", clean(plan.GetSource()), line(strings.Join(plan.GetPruneBlocked(), "; ")))
+		fmt.Fprintf(a.Err, "source/%s: the prune is blocked: %s\n", term.Clean(plan.GetSource()), term.Line(strings.Join(plan.GetPruneBlocked(), "; ")))
 	}
 	return code
 }

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -77,7 +78,7 @@ func (a *app) waitDrained(ctx context.Context, node string, timeout time.Duratio
 			return err
 		}
 		if cause, _ := unreachable(err); d.once("server", "gone") {
-			fmt.Fprintln(a.Err, "the connection to the server is lost: waiting for it", line(cause))
+			fmt.Fprintln(a.Err, "the connection to the server is lost: waiting for it", term.Line(cause))
 		}
 		select {
 		case <-ctx.Done():

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -58,13 +59,13 @@ func (a *app) exec(ctx context.Context, o execOptions) error {
 	start := &carav1.ExecStart{
 		Name: o.project, Service: o.service, Command: o.command, Stdin: o.stdin, Tty: o.tty, User: o.user, WorkingDir: o.directory,
 	}
-	var terminal *screen
+	var terminal *term.Screen
 	if o.tty {
-		if terminal, err = a.openScreen(o.stdin); err != nil {
+		if terminal, err = term.OpenScreen(a.In, a.Out, o.stdin); err != nil {
 			return err
 		}
-		defer terminal.restore()
-		start.Size = terminal.size()
+		defer terminal.Restore()
+		start.Size = terminal.Size()
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -83,7 +84,7 @@ func (a *app) exec(ctx context.Context, o execOptions) error {
 		defer resizing.Wait()
 		defer cancel()
 		resizing.Go(func() {
-			terminal.resizes(ctx, func(size *carav1.TerminalSize) {
+			terminal.Resizes(ctx, func(size *carav1.TerminalSize) {
 				_ = in.send(&carav1.ExecRequest{Message: &carav1.ExecRequest_Resize{Resize: size}})
 			})
 		})

@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/manifest"
 )
@@ -40,7 +41,7 @@ func (a *app) readManifests(paths []string) ([]proto.Message, error) {
 				problems = append(problems, &carav1.FileProblem{File: display(file), Message: foreignAdvice(looks)})
 				continue
 			} else if foreign { // a directory holds files of other tools, too
-				fmt.Fprintf(a.Err, "warning: %s is skipped: it looks like %s\n", line(display(file)), line(looks))
+				fmt.Fprintf(a.Err, "warning: %s is skipped: it looks like %s\n", term.Line(display(file)), term.Line(looks))
 				continue
 			}
 			found, wrong := manifest.Parse(display(file), data, manifest.Limits{})
@@ -51,9 +52,9 @@ func (a *app) readManifests(paths []string) ([]proto.Message, error) {
 	problems = append(problems, twice...)
 	if len(problems) > 0 {
 		for _, p := range problems {
-			fmt.Fprintln(a.Err, line(manifest.Format(p)))
+			fmt.Fprintln(a.Err, term.Line(manifest.Format(p)))
 		}
-		return nil, fmt.Errorf("nothing was done: %s in the manifests", plural(len(problems), "problem"))
+		return nil, fmt.Errorf("nothing was done: %s in the manifests", term.Plural(len(problems), "problem"))
 	}
 	if len(docs) == 0 {
 		return nil, fmt.Errorf("no manifests in %s", display(strings.Join(paths, ", ")))
@@ -62,7 +63,7 @@ func (a *app) readManifests(paths []string) ([]proto.Message, error) {
 	for i, d := range docs {
 		objects[i] = d.Object
 		for _, w := range d.Warnings {
-			fmt.Fprintln(a.Err, "warning:", line(manifest.Format(w)))
+			fmt.Fprintln(a.Err, "warning:", term.Line(manifest.Format(w)))
 		}
 	}
 	return objects, nil

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/term"
 )
 
 type getOptions struct {
@@ -127,11 +128,11 @@ func (a *app) get(ctx context.Context, o getOptions) error {
 		fmt.Fprintf(a.Err, "no %s found\n", o.kind.plural)
 		return nil
 	}
-	rows := [][]cell{header(o.kind.head(o.output == wide)...)}
+	rows := [][]term.Cell{term.Header(o.kind.head(o.output == wide)...)}
 	for _, obj := range objects {
 		rows = append(rows, a.row(o, obj))
 	}
-	newTable(a.Out).print(rows...)
+	term.NewTable(a.Out).Print(rows...)
 	return nil
 }
 
@@ -171,7 +172,7 @@ func pickFrom(k kind, all []proto.Message) func(context.Context, grpc.ClientConn
 	}
 }
 
-func (a *app) row(o getOptions, obj proto.Message) []cell {
+func (a *app) row(o getOptions, obj proto.Message) []term.Cell {
 	row := o.kind.row(obj, a.now())
 	if o.output != wide {
 		return row[:len(o.kind.columns)]

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -46,15 +47,15 @@ func (a *app) history(ctx context.Context, name, output string) error {
 		}
 		return printObjects(a.Out, output, true, objects)
 	}
-	rows := [][]cell{header("GENERATION", "REVISION", "ACTOR", "AUTHOR", "WHEN", "REASON", "SUBJECT")}
+	rows := [][]term.Cell{term.Header("GENERATION", "REVISION", "ACTOR", "AUTHOR", "WHEN", "REASON", "SUBJECT")}
 	for _, r := range h.GetItems() {
 		o := r.GetOrigin()
-		rows = append(rows, []cell{
-			count(r.GetGeneration()), text(api.ShortRevision(o.GetRevision())), text(r.GetActor()), text(o.GetAuthor()),
-			ago(a.now(), r.GetTime()), text(short(line(r.GetReason()), 80)), text(short(line(o.GetSubject()), 80)),
+		rows = append(rows, []term.Cell{
+			term.Count(r.GetGeneration()), term.Text(api.ShortRevision(o.GetRevision())), term.Text(r.GetActor()), term.Text(o.GetAuthor()),
+			term.Ago(a.now(), r.GetTime()), term.Text(term.Short(term.Line(r.GetReason()), 80)), term.Text(term.Short(term.Line(o.GetSubject()), 80)),
 		})
 	}
-	newTable(a.Out).print(rows...)
+	term.NewTable(a.Out).Print(rows...)
 	return nil
 }
 
@@ -82,7 +83,7 @@ func (a *app) rollbackCommand() *cobra.Command {
 
 func (a *app) rollback(ctx context.Context, name string, o rollbackOptions) error {
 	if o.to == "" {
-		return fmt.Errorf("say which with --to REVISION; caractrl history %s lists them", line(name))
+		return fmt.Errorf("say which with --to REVISION; caractrl history %s lists them", term.Line(name))
 	}
 	if strings.TrimSpace(o.terms.reason) == "" {
 		return errors.New("a rollback needs --reason WHY: whoever is woken by it will want to know")
@@ -108,12 +109,12 @@ func (a *app) rollback(ctx context.Context, name string, o rollbackOptions) erro
 	case err != nil:
 		return err
 	case after.GetMetadata().GetResourceVersion() == before.GetMetadata().GetResourceVersion():
-		fmt.Fprintf(a.Out, "project/%s unchanged\n", line(name))
+		fmt.Fprintf(a.Out, "project/%s unchanged\n", term.Line(name))
 		return nil
 	}
-	fmt.Fprintf(a.Out, "project/%s rolled back to %s\n", line(name), line(o.to))
+	fmt.Fprintf(a.Out, "project/%s rolled back to %s\n", term.Line(name), term.Line(o.to))
 	if why := api.FindCondition(after.GetStatus().GetConditions(), api.CondOverridden); owned && why != nil {
-		fmt.Fprintf(a.Err, "%s; caractrl override clear %s ends it\n", line(why.GetMessage()), line(name))
+		fmt.Fprintf(a.Err, "%s; caractrl override clear %s ends it\n", term.Line(why.GetMessage()), term.Line(name))
 	}
 	return nil
 }

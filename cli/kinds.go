@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -20,7 +21,7 @@ type kind struct {
 	aliases []string
 	columns []string // of the plain table
 	wide    []string // added with -o wide
-	row     func(m proto.Message, now time.Time) []cell
+	row     func(m proto.Message, now time.Time) []term.Cell
 	list    func(ctx context.Context, conn grpc.ClientConnInterface, f filter) ([]proto.Message, error)
 	// get is nil where the API has no call for one object: it is picked out of the list.
 	get func(ctx context.Context, conn grpc.ClientConnInterface, name string) (proto.Message, error)
@@ -78,7 +79,7 @@ type ref struct {
 	name string
 }
 
-func (r ref) String() string { return line(r.kind.lower()) + "/" + line(r.name) }
+func (r ref) String() string { return term.Line(r.kind.lower()) + "/" + term.Line(r.name) }
 
 // parseRefs takes `KIND`, `KIND NAME...` and `KIND/NAME...`.
 func parseRefs(args []string) ([]ref, error) {

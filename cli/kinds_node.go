@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -35,7 +36,7 @@ func nodeKind() kind {
 	}
 }
 
-func nodeRow(m proto.Message, now time.Time) []cell {
+func nodeRow(m proto.Message, now time.Time) []term.Cell {
 	n := m.(*carav1.Node)
 	info := n.GetStatus().GetInfo()
 	reason := ""
@@ -44,14 +45,14 @@ func nodeRow(m proto.Message, now time.Time) []cell {
 			reason = strings.Trim(c.Reason+": "+c.Message, ": ")
 		}
 	}
-	return []cell{
-		text(n.GetMetadata().GetName()),
+	return []term.Cell{
+		term.Text(n.GetMetadata().GetName()),
 		stateCell(n),
-		count(n.GetStatus().GetProjects()),
-		text(info.GetCapacity().GetCpu()), quantity(info.GetCapacity().GetMemory()),
-		ago(now, n.GetStatus().GetLastHeartbeat()), since(now, n.GetMetadata().GetCreationTimestamp()),
-		text(info.GetPlatform()), text(info.GetEngineVersion()), text(info.GetAgentVersion()),
-		text(info.GetIngressAddress()), text(reason),
+		term.Count(n.GetStatus().GetProjects()),
+		term.Text(info.GetCapacity().GetCpu()), quantity(info.GetCapacity().GetMemory()),
+		term.Ago(now, n.GetStatus().GetLastHeartbeat()), term.Since(now, n.GetMetadata().GetCreationTimestamp()),
+		term.Text(info.GetPlatform()), term.Text(info.GetEngineVersion()), term.Text(info.GetAgentVersion()),
+		term.Text(info.GetIngressAddress()), term.Text(reason),
 	}
 }
 
@@ -67,34 +68,34 @@ func troubled(c *carav1.Condition) bool {
 	return false
 }
 
-func stateCell(n *carav1.Node) cell {
-	c := text(n.GetStatus().GetState())
-	c.colour = green
+func stateCell(n *carav1.Node) term.Cell {
+	c := term.Text(n.GetStatus().GetState())
+	c.Colour = term.Green
 	if n.GetStatus().GetState() != api.NodeReady {
-		c.colour = red
+		c.Colour = term.Red
 	}
 	if n.GetStatus().GetState() == api.NodeDraining && api.IsTrue(n.GetStatus().GetConditions(), api.CondDrained) {
-		c.text = "Drained"
-		c.colour = yellow
+		c.Text = "Drained"
+		c.Colour = term.Yellow
 	}
 	if n.GetSpec().GetUnschedulable() && n.GetStatus().GetState() != api.NodeDraining {
-		c.text += ",Cordoned"
-		c.colour = yellow
+		c.Text += ",Cordoned"
+		c.Colour = term.Yellow
 	}
 	return c
 }
 
 // quantity shows bytes as people read them; what is no quantity stays as it is.
-func quantity(s string) cell {
+func quantity(s string) term.Cell {
 	n, err := api.Bytes(s)
 	if s == "" || err != nil {
-		return text(s)
+		return term.Text(s)
 	}
 	return size(n)
 }
 
 // size shows bytes.
-func size(n int64) cell {
+func size(n int64) term.Cell {
 	value, unit := float64(n), ""
 	for _, next := range []string{"Ki", "Mi", "Gi", "Ti"} {
 		if value < 1024 {
@@ -106,5 +107,5 @@ func size(n int64) cell {
 	if unit == "" || value >= 100 {
 		format = "%.0f%s"
 	}
-	return cell{text: fmt.Sprintf(format, value, unit), order: n}
+	return term.Cell{Text: fmt.Sprintf(format, value, unit), Order: n}
 }

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -20,15 +21,15 @@ func secretKind() kind {
 	return kind{
 		name: api.KindSecret, plural: "secrets",
 		columns: []string{"NAME", "TYPE", "KEYS", "AGE"},
-		row: func(m proto.Message, now time.Time) []cell {
+		row: func(m proto.Message, now time.Time) []term.Cell {
 			s := m.(*carav1.Secret)
 			typ := s.Type
 			if typ == "" {
 				typ = api.SecretOpaque
 			}
-			return []cell{
-				text(s.GetMetadata().GetName()), text(typ), text(strings.Join(s.Keys, ",")),
-				since(now, s.GetMetadata().GetCreationTimestamp()),
+			return []term.Cell{
+				term.Text(s.GetMetadata().GetName()), term.Text(typ), term.Text(strings.Join(s.Keys, ",")),
+				term.Since(now, s.GetMetadata().GetCreationTimestamp()),
 			}
 		},
 		list: func(ctx context.Context, conn grpc.ClientConnInterface, f filter) ([]proto.Message, error) {
@@ -80,19 +81,19 @@ func nextOf(object ref, next func() (watchEvent, error)) (watchEvent, error) {
 	}
 }
 
-func eventRow(m proto.Message, now time.Time) []cell {
+func eventRow(m proto.Message, now time.Time) []term.Cell {
 	e := m.(*carav1.Event)
-	typ := text(e.Type)
+	typ := term.Text(e.Type)
 	if e.Type == api.EventWarning {
-		typ.colour = yellow
+		typ.Colour = term.Yellow
 	}
-	return []cell{
-		ago(now, e.LastTime),
+	return []term.Cell{
+		term.Ago(now, e.LastTime),
 		typ,
-		text(e.Reason),
-		text(strings.ToLower(e.GetObject().GetKind()) + "/" + e.GetObject().GetName()),
-		text(e.Message),
-		count(e.Count), text(e.Actor), ago(now, e.FirstTime),
+		term.Text(e.Reason),
+		term.Text(strings.ToLower(e.GetObject().GetKind()) + "/" + e.GetObject().GetName()),
+		term.Text(e.Message),
+		term.Count(e.Count), term.Text(e.Actor), term.Ago(now, e.FirstTime),
 	}
 }
 
@@ -100,10 +101,10 @@ func overrideKind() kind {
 	return kind{
 		name: api.KindOverride, plural: "overrides",
 		columns: []string{"PROJECT", "SCOPE", "ACTOR", "REASON", "SINCE", "UNTIL"},
-		row: func(m proto.Message, now time.Time) []cell {
+		row: func(m proto.Message, now time.Time) []term.Cell {
 			o := m.(*carav1.Override)
-			return []cell{
-				text(o.GetMetadata().GetName()), text(o.Scope), text(o.Actor), text(o.Reason), ago(now, o.Since), overrideEnd(now, o),
+			return []term.Cell{
+				term.Text(o.GetMetadata().GetName()), term.Text(o.Scope), term.Text(o.Actor), term.Text(o.Reason), term.Ago(now, o.Since), overrideEnd(now, o),
 			}
 		},
 		list: func(ctx context.Context, conn grpc.ClientConnInterface, f filter) ([]proto.Message, error) {
@@ -113,23 +114,23 @@ func overrideKind() kind {
 	}
 }
 
-func overrideEnd(now time.Time, o *carav1.Override) cell {
+func overrideEnd(now time.Time, o *carav1.Override) term.Cell {
 	switch {
 	case o.GetUntilHash() != "":
-		return text("git's next change")
+		return term.Text("git's next change")
 	case o.GetUntil() == nil:
-		return text("cleared by hand")
+		return term.Text("cleared by hand")
 	}
-	return until(now, o.GetUntil())
+	return term.Until(now, o.GetUntil())
 }
 
 func tombstoneKind() kind {
 	return kind{
 		name: api.KindTombstone, plural: "tombstones",
 		columns: []string{"PROJECT", "REASON", "ACTOR", "OWNER", "WHEN"},
-		row: func(m proto.Message, now time.Time) []cell {
+		row: func(m proto.Message, now time.Time) []term.Cell {
 			t := m.(*carav1.Tombstone)
-			return []cell{text(t.GetMetadata().GetName()), text(t.Reason), text(t.Actor), text(t.Owner), ago(now, t.Time)}
+			return []term.Cell{term.Text(t.GetMetadata().GetName()), term.Text(t.Reason), term.Text(t.Actor), term.Text(t.Owner), term.Ago(now, t.Time)}
 		},
 		list: func(ctx context.Context, conn grpc.ClientConnInterface, f filter) ([]proto.Message, error) {
 			l, err := carav1.NewProjectServiceClient(conn).ListTombstones(ctx, byLabel(f))
@@ -143,7 +144,7 @@ func tokenKind() kind {
 		name: api.KindToken, plural: "tokens",
 		columns: []string{"NAME", "ROLE", "PREFIX", "USES", "EXPIRES", "AGE"},
 		wide:    []string{"HOSTS", "NODES", "LABELS"},
-		row: func(m proto.Message, now time.Time) []cell {
+		row: func(m proto.Message, now time.Time) []term.Cell {
 			t := m.(*carav1.Token)
 			uses := "-"
 			switch {
@@ -152,10 +153,10 @@ func tokenKind() kind {
 			case t.UsesLeft < 0:
 				uses = "none left"
 			}
-			return []cell{
-				text(t.GetMetadata().GetName()), text(t.Role), text(t.NamePrefix), text(uses),
-				until(now, t.ExpireAt), since(now, t.GetMetadata().GetCreationTimestamp()),
-				text(strings.Join(t.Hosts, ",")), text(strings.Join(t.NodeNames, ",")), text(pairs(t.Labels)),
+			return []term.Cell{
+				term.Text(t.GetMetadata().GetName()), term.Text(t.Role), term.Text(t.NamePrefix), term.Text(uses),
+				term.Until(now, t.ExpireAt), term.Since(now, t.GetMetadata().GetCreationTimestamp()),
+				term.Text(strings.Join(t.Hosts, ",")), term.Text(strings.Join(t.NodeNames, ",")), term.Text(pairs(t.Labels)),
 			}
 		},
 		list: func(ctx context.Context, conn grpc.ClientConnInterface, f filter) ([]proto.Message, error) {

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -37,47 +38,47 @@ func projectKind() kind {
 	}
 }
 
-func projectRow(m proto.Message, now time.Time) []cell {
+func projectRow(m proto.Message, now time.Time) []term.Cell {
 	p := m.(*carav1.Project)
 	st := p.GetStatus()
 	reason, message := telling(p)
-	return []cell{
-		text(p.GetMetadata().GetName()),
+	return []term.Cell{
+		term.Text(p.GetMetadata().GetName()),
 		phaseCell(p, now),
-		text(readyText(p)),
-		text(st.GetNodeRef()),
-		text(reason),
-		text(owner(p)),
-		until(now, expiry(p)),
-		since(now, p.GetMetadata().GetCreationTimestamp()),
-		count(p.GetMetadata().GetGeneration()),
-		count(st.GetEpoch()),
-		text(api.ShortRevision(p.GetMetadata().GetOrigin().GetRevision())),
-		text(strings.Join(st.GetHosts(), ",")),
-		text(short(line(message), 120)),
+		term.Text(readyText(p)),
+		term.Text(st.GetNodeRef()),
+		term.Text(reason),
+		term.Text(owner(p)),
+		term.Until(now, expiry(p)),
+		term.Since(now, p.GetMetadata().GetCreationTimestamp()),
+		term.Count(p.GetMetadata().GetGeneration()),
+		term.Count(st.GetEpoch()),
+		term.Text(api.ShortRevision(p.GetMetadata().GetOrigin().GetRevision())),
+		term.Text(strings.Join(st.GetHosts(), ",")),
+		term.Text(term.Short(term.Line(message), 120)),
 	}
 }
 
 // phaseCell is the phase; where the node is silent, what was seen last and when.
-func phaseCell(p *carav1.Project, now time.Time) cell {
+func phaseCell(p *carav1.Project, now time.Time) term.Cell {
 	phase := p.GetStatus().GetPhase()
 	if seen := p.GetStatus().GetLastSeen(); seen != nil {
-		return cell{text: "Unknown (last seen " + age(now.Sub(seen.AsTime())) + " ago)", colour: red}
+		return term.Cell{Text: "Unknown (last seen " + term.Age(now.Sub(seen.AsTime())) + " ago)", Colour: term.Red}
 	}
-	c := text(phase)
+	c := term.Text(phase)
 	switch phase {
 	case api.PhaseRunning:
-		c.colour = green
+		c.Colour = term.Green
 		notReady := api.FindCondition(p.GetStatus().GetConditions(), api.CondReady).GetStatus() == api.StatusFalse
 		if notReady || readyServices(p) < len(p.GetSpec().GetServices()) {
-			c.colour = yellow
+			c.Colour = term.Yellow
 		}
 	case api.PhaseFailed:
-		c.colour = red
+		c.Colour = term.Red
 	case api.PhasePending, api.PhaseScheduled:
-		c.colour = yellow
+		c.Colour = term.Yellow
 	default:
-		c.colour = faint
+		c.Colour = term.Faint
 	}
 	return c
 }

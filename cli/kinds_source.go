@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -34,7 +35,7 @@ func sourceKind() kind {
 	}
 }
 
-func sourceRow(m proto.Message, now time.Time) []cell {
+func sourceRow(m proto.Message, now time.Time) []term.Cell {
 	s := m.(*carav1.Source)
 	st := s.GetStatus()
 	ready, message := sourceState(s)
@@ -42,58 +43,58 @@ func sourceRow(m proto.Message, now time.Time) []cell {
 	if g := s.GetSpec().GetGit(); g != nil {
 		from, ref = g.Url, refText(g.Ref)
 	}
-	return []cell{
-		text(s.GetMetadata().GetName()),
+	return []term.Cell{
+		term.Text(s.GetMetadata().GetName()),
 		ready,
-		count(st.GetProjects()),
-		text(api.ShortRevision(st.GetAppliedRevision())),
-		text(short(line(message), 80)),
-		since(now, s.GetMetadata().GetCreationTimestamp()),
-		text(from), text(ref), ago(now, st.GetPoll().GetLastTime()), until(now, st.GetPoll().GetNextTime()),
+		term.Count(st.GetProjects()),
+		term.Text(api.ShortRevision(st.GetAppliedRevision())),
+		term.Text(term.Short(term.Line(message), 80)),
+		term.Since(now, s.GetMetadata().GetCreationTimestamp()),
+		term.Text(from), term.Text(ref), term.Ago(now, st.GetPoll().GetLastTime()), term.Until(now, st.GetPoll().GetNextTime()),
 		delivered(now, st.GetPoll().GetLastDelivery()),
 	}
 }
 
 // delivered is the last webhook that came, and what was made of it.
-func delivered(now time.Time, d *carav1.Delivery) cell {
+func delivered(now time.Time, d *carav1.Delivery) term.Cell {
 	if d == nil {
-		return text("")
+		return term.Text("")
 	}
-	c := ago(now, d.GetTime())
-	c.text += ", " + strings.TrimPrefix(line(d.GetEvent()+": "+d.GetResult()), ": ")
+	c := term.Ago(now, d.GetTime())
+	c.Text += ", " + strings.TrimPrefix(term.Line(d.GetEvent()+": "+d.GetResult()), ": ")
 	if strings.HasPrefix(d.GetResult(), api.DeliveryRefused) {
-		c.colour = red
+		c.Colour = term.Red
 	}
 	return c
 }
 
 // sourceState sums up a source's conditions: what is wrong comes first.
-func sourceState(s *carav1.Source) (ready cell, message string) {
+func sourceState(s *carav1.Source) (ready term.Cell, message string) {
 	if s.GetMetadata().GetDeletionTimestamp() != nil {
-		return cell{text: "Deleting", colour: faint}, "letting go of its projects"
+		return term.Cell{Text: "Deleting", Colour: term.Faint}, "letting go of its projects"
 	}
 	if s.GetSpec().GetSuspend() {
-		return cell{text: "Suspended", colour: yellow}, "nothing is fetched, applied or pruned"
+		return term.Cell{Text: "Suspended", Colour: term.Yellow}, "nothing is fetched, applied or pruned"
 	}
 	conditions := s.GetStatus().GetConditions()
 	for _, typ := range []string{
 		api.CondFetchFailed, api.CondInvalidManifests, api.CondPruneBlocked, api.CondConflict, api.CondStalled,
 	} {
 		if c := api.FindCondition(conditions, typ); c.GetStatus() == api.StatusTrue {
-			return cell{text: api.StatusFalse, colour: red}, typ + ": " + c.Message
+			return term.Cell{Text: api.StatusFalse, Colour: term.Red}, typ + ": " + c.Message
 		}
 	}
 	c := api.FindCondition(conditions, api.CondReady)
 	switch c.GetStatus() {
 	case api.StatusTrue:
 		if degraded := api.FindCondition(conditions, api.CondWatchDegraded); degraded.GetStatus() == api.StatusTrue {
-			return cell{text: api.StatusTrue, colour: yellow}, api.CondWatchDegraded + ": " + degraded.Message
+			return term.Cell{Text: api.StatusTrue, Colour: term.Yellow}, api.CondWatchDegraded + ": " + degraded.Message
 		}
-		return cell{text: api.StatusTrue, colour: green}, c.Message
+		return term.Cell{Text: api.StatusTrue, Colour: term.Green}, c.Message
 	case "":
-		return cell{text: api.StatusUnknown, colour: yellow}, "not read yet"
+		return term.Cell{Text: api.StatusUnknown, Colour: term.Yellow}, "not read yet"
 	default:
-		return cell{text: line(c.Status), colour: red}, strings.TrimPrefix(c.Reason+": "+c.Message, ": ")
+		return term.Cell{Text: term.Line(c.Status), Colour: term.Red}, strings.TrimPrefix(c.Reason+": "+c.Message, ": ")
 	}
 }
 

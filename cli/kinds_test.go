@@ -6,6 +6,8 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -19,5 +21,49 @@ func TestEventsAreInTheOrderOfTheirLastTime(t *testing.T) {
 	}
 	if want := "once twice also again "; got != want {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func FuzzClean(f *testing.F) {
+	f.Add(evil)
+	f.Add("\x1b]\x1b[")
+	f.Fuzz(func(t *testing.T, s string) { harmless(t, "clean", term.Clean(s)) })
+}
+
+func TestQuantity(t *testing.T) {
+	for give, want := range map[string]string{
+		"": "-", "0": "0", "1023": "1023", "2147483648": "2.0Gi", "128Mi": "128Mi", "16696893440": "15.6Gi", "much": "much", "5497558138880": "5.0Ti",
+	} {
+		if got := quantity(give).Text; got != want {
+			t.Errorf("quantity(%q) is %q, want %q", give, got, want)
+		}
+	}
+}
+
+func TestTelling(t *testing.T) {
+	cond := func(typ, status, reason string) *carav1.Condition {
+		return &carav1.Condition{Type: typ, Status: status, Reason: reason, Message: reason + "!"}
+	}
+	tests := []struct {
+		name, phase     string
+		conditions      []*carav1.Condition
+		reason, message string
+	}{
+		{"nothing is wrong", api.PhaseRunning, []*carav1.Condition{cond("Ready", "True", "Ready"), cond("Phase", "True", "Running")}, "", ""},
+		{"pending", api.PhasePending, []*carav1.Condition{cond("Phase", "True", "Created"), cond("Scheduled", "False", "Unschedulable")}, "Unschedulable", "Unschedulable!"},
+		{"pulling", api.PhaseScheduled, []*carav1.Condition{cond("Scheduled", "True", "x"), cond("ImagesReady", "False", "Pulling"), cond("Ready", "False", "Waiting")}, "Pulling", "Pulling!"},
+		{"unhealthy", api.PhaseRunning, []*carav1.Condition{cond("Ready", "False", "Unhealthy")}, "Unhealthy", "Unhealthy!"},
+		{"failed", api.PhaseFailed, []*carav1.Condition{cond("Phase", "True", "Crashed"), cond("Ready", "False", "x")}, "Crashed", "Crashed!"},
+		{"overridden too", api.PhaseRunning, []*carav1.Condition{cond("Ready", "False", "Unhealthy"), cond("Overridden", "True", "o")}, "Unhealthy,Overridden", "Unhealthy!; o!"},
+		{"only expiring", api.PhaseRunning, []*carav1.Condition{cond("Expiring", "True", "e")}, "Expiring", "e!"},
+		{"a phase from the future", "Sleeping", nil, "", ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			p := &carav1.Project{Status: &carav1.ProjectStatus{Phase: tt.phase, Conditions: tt.conditions}}
+			if reason, message := telling(p); reason != tt.reason || message != tt.message {
+				t.Errorf("got %q, %q, want %q, %q", reason, message, tt.reason, tt.message)
+			}
+		})
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -99,7 +100,7 @@ func (a *app) logs(ctx context.Context, project string, o logsOptions) error {
 			return err
 		}
 		if mark.away() {
-			fmt.Fprintf(a.Err, "(%s; the logs go on when it is back)\n", line(api.ProblemOf(err).GetDetail()))
+			fmt.Fprintf(a.Err, "(%s; the logs go on when it is back)\n", term.Line(api.ProblemOf(err).GetDetail()))
 		}
 		select {
 		case <-ctx.Done():
@@ -127,7 +128,7 @@ func (a *app) copyLogs(ctx context.Context, c carav1.ProjectServiceClient, req *
 			return err
 		}
 		if l.Lost > 0 {
-			fmt.Fprintf(a.Err, "(%d lines of %s were lost: they came faster than they were read)\n", l.Lost, clean(l.Service))
+			fmt.Fprintf(a.Err, "(%d lines of %s were lost: they came faster than they were read)\n", l.Lost, term.Clean(l.Service))
 		}
 		if mark.isNew(l) {
 			order.add(l)
@@ -145,7 +146,7 @@ type logPrinter struct {
 }
 
 func newLogPrinter(w io.Writer, p *carav1.Project, o logsOptions) *logPrinter {
-	lp := &logPrinter{w: w, o: o, colour: colourful(w)}
+	lp := &logPrinter{w: w, o: o, colour: term.Colourful(w)}
 	shown := 0
 	for _, s := range p.GetSpec().GetServices() {
 		if len(o.services) == 0 || slices.Contains(o.services, s.Name) {
@@ -160,16 +161,16 @@ func newLogPrinter(w io.Writer, p *carav1.Project, o logsOptions) *logPrinter {
 func (lp *logPrinter) print(l *carav1.LogLine) {
 	var b strings.Builder
 	if lp.prefix {
-		name := fmt.Sprintf("%-*s | ", lp.width, clean(l.Service))
+		name := fmt.Sprintf("%-*s | ", lp.width, term.Clean(l.Service))
 		if lp.colour {
-			name = serviceColour(l.Service) + name + reset
+			name = serviceColour(l.Service) + name + term.Reset
 		}
 		b.WriteString(name)
 	}
 	if lp.o.timestamps {
 		b.WriteString(l.Time.AsTime().Format(time.RFC3339Nano) + " ")
 	}
-	b.WriteString(clean(strings.TrimRight(l.Line, "\r")))
+	b.WriteString(term.Clean(strings.TrimRight(l.Line, "\r")))
 	fmt.Fprintln(lp.w, b.String())
 }
 

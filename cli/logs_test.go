@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -143,7 +144,7 @@ func TestServicesHaveAColourOfTheirOwn(t *testing.T) {
 	var b strings.Builder
 	lp := &logPrinter{w: &b, prefix: true, width: 3, colour: true}
 	lp.print(&carav1.LogLine{Service: "db", Line: "x"})
-	if want := serviceColour("db") + "db  | " + reset + "x\n"; b.String() != want {
+	if want := serviceColour("db") + "db  | " + term.Reset + "x\n"; b.String() != want {
 		t.Errorf("got %q, want %q", b.String(), want)
 	}
 }

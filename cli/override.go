@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -87,7 +88,7 @@ func (a *app) clearOverride(ctx context.Context, name string) error {
 	_, err = c.OverrideProject(ctx, &carav1.OverrideProjectRequest{Name: name, Clear: true})
 	switch {
 	case err == nil:
-		fmt.Fprintf(a.Out, "project/%s is no longer overridden: git decides again\n", line(name))
+		fmt.Fprintf(a.Out, "project/%s is no longer overridden: git decides again\n", term.Line(name))
 		return nil
 	case !api.IsNotFound(err):
 		return err
@@ -97,7 +98,7 @@ func (a *app) clearOverride(ctx context.Context, name string) error {
 	} else if err != nil {
 		return fmt.Errorf("there is no project %q, and no override of one with this name", name)
 	}
-	fmt.Fprintf(a.Out, "project/%s has no override: nothing to clear\n", line(name))
+	fmt.Fprintf(a.Out, "project/%s has no override: nothing to clear\n", term.Line(name))
 	return nil
 }
 
@@ -114,7 +115,7 @@ func (a *app) override(ctx context.Context, name string, o overrideOptions) erro
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(a.Out, "project/%s is overridden %s: git has no say over it\n", clean(name), untilWhen(a.now(), over))
+	fmt.Fprintf(a.Out, "project/%s is overridden %s: git has no say over it\n", term.Clean(name), untilWhen(a.now(), over))
 	return nil
 }
 
@@ -124,7 +125,7 @@ func untilWhen(now time.Time, o *carav1.Override) string {
 	case o.GetUntilHash() != "":
 		return "until git's next change"
 	case o.GetUntil() != nil:
-		return "until " + o.GetUntil().AsTime().UTC().Format(time.RFC3339) + " (" + until(now, o.GetUntil()).text + ")"
+		return "until " + o.GetUntil().AsTime().UTC().Format(time.RFC3339) + " (" + term.Until(now, o.GetUntil()).Text + ")"
 	}
 	return "until it is cleared"
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -27,7 +28,7 @@ func (a *app) adoptCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(a.Out, "project/%s belongs to %s now\n", line(p.GetMetadata().GetName()), line(whence(p.GetMetadata())))
+			fmt.Fprintf(a.Out, "project/%s belongs to %s now\n", term.Line(p.GetMetadata().GetName()), term.Line(whence(p.GetMetadata())))
 			return nil
 		},
 	}
@@ -49,7 +50,7 @@ func (a *app) releaseCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(a.Out, "project/%s belongs to %s now\n", line(p.GetMetadata().GetName()), line(p.GetMetadata().GetOwner()))
+			fmt.Fprintf(a.Out, "project/%s belongs to %s now\n", term.Line(p.GetMetadata().GetName()), term.Line(p.GetMetadata().GetOwner()))
 			return nil
 		},
 	}

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/access"
 )
@@ -165,7 +166,7 @@ func (f *forwarder) serve(ctx context.Context, conn *net.TCPConn, port int) {
 	}
 	f.saying.Lock()
 	defer f.saying.Unlock()
-	fmt.Fprintf(f.Err, "error: %s:%d: %s\n", f.to.service, port, line(detail))
+	fmt.Fprintf(f.Err, "error: %s:%d: %s\n", f.to.service, port, term.Line(detail))
 }
 
 // errProgramGone says that a program of this machine broke its connection off.

@@ -13,6 +13,7 @@ import (
 	"k8s.io/client-go/util/jsonpath"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/term"
 	"github.com/caravanserai/cara/manifest"
 )
 
@@ -41,7 +42,7 @@ func printObjects(w io.Writer, output string, list bool, objects []proto.Message
 	switch output {
 	case "name":
 		for _, o := range objects {
-			fmt.Fprintf(w, "%s/%s\n", strings.ToLower(api.Kind(o)), clean(api.Meta(o).GetName()))
+			fmt.Fprintf(w, "%s/%s\n", strings.ToLower(api.Kind(o)), term.Clean(api.Meta(o).GetName()))
 		}
 		return nil
 	case "yaml":
@@ -49,7 +50,7 @@ func printObjects(w io.Writer, output string, list bool, objects []proto.Message
 		if err != nil {
 			return fmt.Errorf("encode as YAML: %w", err)
 		}
-		return write(w, clean(string(data)))
+		return write(w, term.Clean(string(data)))
 	}
 	value, err := document(list, objects)
 	if err != nil {
@@ -60,7 +61,7 @@ func printObjects(w io.Writer, output string, list bool, objects []proto.Message
 		if err := printPath(&b, template, value); err != nil {
 			return err
 		}
-		return write(w, clean(b.String())+"\n")
+		return write(w, term.Clean(b.String())+"\n")
 	}
 	var b bytes.Buffer
 	encoder := json.NewEncoder(&b)

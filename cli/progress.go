@@ -4,14 +4,12 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"unicode/utf8"
 
-	"golang.org/x/term"
-
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -25,11 +23,9 @@ type progress struct {
 }
 
 func newProgress(w io.Writer) *progress {
-	p := &progress{w: w, live: movable(w), colour: colourful(w), columns: 80, rows: 24}
-	if f, ok := w.(*os.File); ok && p.live {
-		if columns, rows, err := term.GetSize(int(f.Fd())); err == nil && columns > 0 && rows > 0 {
-			p.columns, p.rows = columns, rows
-		}
+	p := &progress{w: w, live: term.Movable(w), colour: term.Colourful(w), columns: 80, rows: 24}
+	if columns, rows, ok := term.SizeOf(w); ok && p.live {
+		p.columns, p.rows = columns, rows
 	}
 	return p
 }
@@ -56,13 +52,13 @@ func (p *progress) show(steps []string, projects map[string]*carav1.Project) {
 
 // table has a line for each service, projects that are not ready first, as many as fit the terminal.
 func (p *progress) table(projects map[string]*carav1.Project) []string {
-	var ready, rest [][]cell
+	var ready, rest [][]term.Cell
 	for _, name := range slices.Sorted(maps.Keys(projects)) {
 		if projects[name] == nil {
 			continue
 		}
 		for _, row := range serviceRows(projects[name]) {
-			if row[1].colour == green {
+			if row[1].Colour == term.Green {
 				ready = append(ready, row)
 			} else {
 				rest = append(rest, row)
@@ -73,35 +69,35 @@ func (p *progress) table(projects map[string]*carav1.Project) []string {
 	if most := max(p.rows-2, 1); len(rows) > most {
 		rows, hidden = rows[:most], len(rows)-most
 	}
-	t := &table{colour: p.colour}
-	t.measure(rows)
+	t := &term.Table{Colour: p.colour}
+	t.Measure(rows)
 	lines := make([]string, 0, len(rows)+1)
 	for _, row := range rows {
-		lines = append(lines, t.format(fit(row, t.widths, p.columns)))
+		lines = append(lines, t.Format(fit(row, t.Widths, p.columns)))
 	}
 	if hidden > 0 {
-		lines = append(lines, fmt.Sprintf("... and %s", plural(hidden, "more service")))
+		lines = append(lines, fmt.Sprintf("... and %s", term.Plural(hidden, "more service")))
 	}
 	return lines
 }
 
 // fit cuts the last cell, so that a row is one line of the terminal.
-func fit(row []cell, widths []int, columns int) []cell {
+func fit(row []term.Cell, widths []int, columns int) []term.Cell {
 	used := 0
 	for _, w := range widths[:len(row)-1] {
-		used += w + columnGap
+		used += w + term.ColumnGap
 	}
 	last := &row[len(row)-1]
-	if room := max(columns-used-1, 1); utf8.RuneCountInString(last.text) > room {
-		last.text = short(last.text, room)
+	if room := max(columns-used-1, 1); utf8.RuneCountInString(last.Text) > room {
+		last.Text = term.Short(last.Text, room)
 	}
 	return row
 }
 
 // serviceRows are the services of a project: name, state, and what is to say about it. A project that has no service
 // status yet is one row.
-func serviceRows(p *carav1.Project) [][]cell {
-	name := line(p.GetMetadata().GetName())
+func serviceRows(p *carav1.Project) [][]term.Cell {
+	name := term.Line(p.GetMetadata().GetName())
 	_, why := telling(p)
 	status := map[string]*carav1.ServiceStatus{}
 	if p.GetStatus().GetObservedGeneration() >= p.GetMetadata().GetGeneration() {
@@ -110,23 +106,23 @@ func serviceRows(p *carav1.Project) [][]cell {
 		}
 	}
 	if len(status) == 0 {
-		return [][]cell{{text(name), {text: line(p.GetStatus().GetPhase()), colour: yellow}, {text: line(why)}}}
+		return [][]term.Cell{{term.Text(name), {Text: term.Line(p.GetStatus().GetPhase()), Colour: term.Yellow}, {Text: term.Line(why)}}}
 	}
-	var rows [][]cell
+	var rows [][]term.Cell
 	for _, svc := range p.GetSpec().GetServices() {
 		s := status[svc.GetName()]
-		state, message := line(s.GetState()), line(s.GetMessage())
+		state, message := term.Line(s.GetState()), term.Line(s.GetMessage())
 		if s.GetState() == api.ServiceRunning && s.GetHealth() != "" {
-			state = line(s.GetHealth())
+			state = term.Line(s.GetHealth())
 		}
-		colour := yellow
+		colour := term.Yellow
 		switch {
 		case serviceReady(s):
-			colour, message = green, ""
+			colour, message = term.Green, ""
 		case s.GetState() == api.ServiceFailed || p.GetStatus().GetPhase() == api.PhaseFailed:
-			colour = red
+			colour = term.Red
 		}
-		rows = append(rows, []cell{{text: name + "/" + line(svc.GetName())}, {text: dash(state), colour: colour}, {text: message}})
+		rows = append(rows, []term.Cell{{Text: name + "/" + term.Line(svc.GetName())}, {Text: term.Dash(state), Colour: colour}, {Text: message}})
 	}
 	return rows
 }

@@ -43,7 +43,7 @@ func TestProgressShowsNoOldStatus(t *testing.T) {
 	p := progressOf("shop", &carav1.ServiceStatus{Name: "web", State: "Running"})
 	p.Metadata.Generation = 3
 	rows := serviceRows(p)
-	if len(rows) != 1 || rows[0][0].text != "shop" || rows[0][1].text != api.PhaseScheduled {
+	if len(rows) != 1 || rows[0][0].Text != "shop" || rows[0][1].Text != api.PhaseScheduled {
 		t.Errorf("got %+v, want the project's phase alone", rows)
 	}
 }

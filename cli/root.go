@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 
+	"github.com/caravanserai/cara/cli/term"
 	"github.com/caravanserai/cara/internal/settings"
 )
 
@@ -54,7 +55,7 @@ func run(ctx context.Context, args []string, a *app) int {
 	switch {
 	case errors.As(err, &exit):
 		if exit.Message != "" {
-			fmt.Fprintln(a.Err, "error:", clean(exit.Message))
+			fmt.Fprintln(a.Err, "error:", term.Clean(exit.Message))
 		}
 		return exit.Code
 	case ctx.Err() != nil:

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/cli/term"
 )
 
 // sortObjects sorts by a column as people read it (numbers by value, AGE youngest first), or by a jsonpath.
@@ -18,7 +20,7 @@ func sortObjects(k kind, objects []proto.Message, by string, now time.Time) erro
 	}
 	type keyed struct {
 		object proto.Message
-		key    cell
+		key    term.Cell
 	}
 	keys := make([]keyed, len(objects))
 	for i, obj := range objects {
@@ -29,7 +31,7 @@ func sortObjects(k kind, objects []proto.Message, by string, now time.Time) erro
 		keys[i] = keyed{obj, key}
 	}
 	slices.SortStableFunc(keys, func(x, y keyed) int {
-		return cmp.Or(cmp.Compare(x.key.order, y.key.order), strings.Compare(x.key.text, y.key.text))
+		return cmp.Or(cmp.Compare(x.key.Order, y.key.Order), strings.Compare(x.key.Text, y.key.Text))
 	})
 	for i := range keys {
 		objects[i] = keys[i].object
@@ -37,26 +39,26 @@ func sortObjects(k kind, objects []proto.Message, by string, now time.Time) erro
 	return nil
 }
 
-func sortKey(k kind, obj proto.Message, by string, now time.Time) (cell, error) {
+func sortKey(k kind, obj proto.Message, by string, now time.Time) (term.Cell, error) {
 	if !strings.ContainsAny(by, ".{") {
 		head := k.head(true)
 		i := slices.IndexFunc(head, func(h string) bool { return strings.EqualFold(h, by) })
 		if i < 0 {
-			return cell{}, fmt.Errorf("no column %q to sort by: %s have %s", by, k.plural, strings.Join(head, ", "))
+			return term.Cell{}, fmt.Errorf("no column %q to sort by: %s have %s", by, k.plural, strings.Join(head, ", "))
 		}
 		return k.row(obj, now)[i], nil
 	}
 	value, err := document(false, []proto.Message{obj})
 	if err != nil {
-		return cell{}, err
+		return term.Cell{}, err
 	}
 	var b strings.Builder
 	if err := printPath(&b, by, value); err != nil {
-		return cell{}, err
+		return term.Cell{}, err
 	}
-	key := cell{text: b.String()}
-	if n, err := strconv.ParseInt(strings.TrimSpace(key.text), 10, 64); err == nil {
-		key.order = n
+	key := term.Cell{Text: b.String()}
+	if n, err := strconv.ParseInt(strings.TrimSpace(key.Text), 10, 64); err == nil {
+		key.Order = n
 	}
 	return key, nil
 }

@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -41,7 +42,7 @@ func TestNothingThatATerminalObeysComesThrough(t *testing.T) {
 	}
 	for _, k := range kinds() {
 		var b strings.Builder
-		newTable(&b).print(k.row(objects[k.plural], now))
+		term.NewTable(&b).Print(k.row(objects[k.plural], now))
 		if strings.Count(b.String(), "\n") != 1 {
 			t.Errorf("%s: the row is more than one line: %q", k.plural, b.String())
 		}
@@ -89,5 +90,28 @@ func TestJSONLosesNothing(t *testing.T) {
 	}
 	if want := `"name": "a\u001b\u009b\u202e\u007f<&>b"`; !strings.Contains(b.String(), want) {
 		t.Errorf("got %s, want %s in it", b.String(), want)
+	}
+}
+
+func TestClean(t *testing.T) {
+	tests := map[string]string{
+		"plain\ttext\n":                          "plain\ttext\n",
+		"\x1b[31mred\x1b[0m and \x1b[1;32mgreen": "red and green",
+		"\x1b]0;title\x07text":                   "text",
+		"\x1b]8;;http://x\x1b\\link":             "\\link",
+		"\x1b]0;never ended":                     "]0;never ended",
+		"\x1b]0;line\nnext":                      "\nnext",
+		"\x1b[31":                                "[31",
+		"\x1b[":                                  "[",
+		"\x1b":                                   "",
+		"\x1bM\x1b7text":                         "M7text",
+		"\x1b[3\x1b[31mx":                        "[3x",
+		"\u009b31m\u202ex\x00\x7f":               "31mx",
+		"a\xffb":                                 "a\ufffdb",
+	}
+	for give, want := range tests {
+		if got := term.Clean(give); got != want {
+			t.Errorf("clean(%q) is %q, want %q", give, got, want)
+		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -55,7 +56,7 @@ func (a *app) top(ctx context.Context, o topOptions) error {
 	if o.service != "" {
 		req.Services = []string{o.service}
 	}
-	if isTerminal(a.Err) {
+	if term.IsTerminal(a.Err) {
 		fmt.Fprint(a.Err, "measuring...\r")
 		defer fmt.Fprint(a.Err, clearLine) // also where no figures came
 	}
@@ -63,7 +64,7 @@ func (a *app) top(ctx context.Context, o topOptions) error {
 	if err != nil {
 		return err
 	}
-	show := topScreen{app: a, o: o, table: newTable(a.Out)}
+	show := topScreen{app: a, o: o, table: term.NewTable(a.Out)}
 	for {
 		look, err := stream.Recv()
 		switch {
@@ -87,7 +88,7 @@ const (
 type topScreen struct {
 	*app
 	o     topOptions
-	table *table
+	table *term.Table
 	lines int // that the look before took
 }
 
@@ -107,32 +108,32 @@ func (s *topScreen) show(look *carav1.TopResponse) error {
 		}
 		return printObjects(s.Out, s.o.output, false, []proto.Message{look})
 	}
-	var rows [][]cell
-	if s.lines == 0 || isTerminal(s.Out) {
-		rows = append(rows, header("SERVICE", "CPU", "MEMORY", "MEM%", "NET RX/TX", "PIDS"))
+	var rows [][]term.Cell
+	if s.lines == 0 || term.IsTerminal(s.Out) {
+		rows = append(rows, term.Header("SERVICE", "CPU", "MEMORY", "MEM%", "NET RX/TX", "PIDS"))
 	}
 	for _, u := range look.GetServices() {
 		rows = append(rows, usageRow(u))
 	}
-	if s.lines > 0 && isTerminal(s.Out) {
+	if s.lines > 0 && term.IsTerminal(s.Out) {
 		fmt.Fprintf(s.Out, "\x1b[%dA%s", s.lines, clearDown)
 	}
 	s.lines = len(rows)
-	s.table.print(rows...)
+	s.table.Print(rows...)
 	return nil
 }
 
-func usageRow(u *carav1.ServiceUsage) []cell {
+func usageRow(u *carav1.ServiceUsage) []term.Cell {
 	share := "-"
 	if u.GetMemoryLimitBytes() > 0 {
 		share = fmt.Sprintf("%.1f", 100*float64(u.GetMemoryBytes())/float64(u.GetMemoryLimitBytes()))
 	}
-	return []cell{
-		text(u.GetService()),
-		{text: fmt.Sprintf("%dm", u.GetCpuMillis())},
+	return []term.Cell{
+		term.Text(u.GetService()),
+		{Text: fmt.Sprintf("%dm", u.GetCpuMillis())},
 		size(u.GetMemoryBytes()),
-		{text: share},
-		{text: size(u.GetReceivedBytes()).text + "/" + size(u.GetSentBytes()).text},
-		{text: fmt.Sprint(u.GetPids())},
+		{Text: share},
+		{Text: size(u.GetReceivedBytes()).Text + "/" + size(u.GetSentBytes()).Text},
+		{Text: fmt.Sprint(u.GetPids())},
 	}
 }

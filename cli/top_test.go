@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"testing"
 
+	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -27,7 +28,7 @@ func TestTopScreen(t *testing.T) {
 		"lines": {topOptions{watch: true, output: "json"}, ""},
 	} {
 		var b bytes.Buffer
-		s := &topScreen{app: &app{Streams: Streams{Out: &b}}, o: c.o, table: newTable(&b)}
+		s := &topScreen{app: &app{Streams: Streams{Out: &b}}, o: c.o, table: term.NewTable(&b)}
 		for range 2 {
 			must(t, s.show(look))
 		}

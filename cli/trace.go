@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -42,7 +43,7 @@ func (a *app) trace(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(a.Out, "project/%s\n", line(name))
+	fmt.Fprintf(a.Out, "project/%s\n", term.Line(name))
 	source, err := a.sourceText(ctx, p, claim)
 	if err != nil {
 		return err
@@ -89,7 +90,7 @@ func (a *app) commitText(o *carav1.Origin) string {
 		s += " by " + o.GetAuthor()
 	}
 	if o.GetCommitTime() != nil {
-		s += ", " + ago(a.now(), o.GetCommitTime()).text
+		s += ", " + term.Ago(a.now(), o.GetCommitTime()).Text
 	}
 	if o.GetSubject() != "" {
 		s += ": " + o.GetSubject()
@@ -132,7 +133,7 @@ func (a *app) traceApplied(history []*carav1.Revision) {
 		return
 	}
 	last := history[0]
-	s := fmt.Sprintf("%s by %s, generation %d", ago(a.now(), last.GetTime()).text, last.GetActor(), last.GetGeneration())
+	s := fmt.Sprintf("%s by %s, generation %d", term.Ago(a.now(), last.GetTime()).Text, last.GetActor(), last.GetGeneration())
 	if last.GetReason() != "" {
 		s += ": " + last.GetReason()
 	}
@@ -141,12 +142,12 @@ func (a *app) traceApplied(history []*carav1.Revision) {
 
 // whereabouts is the phase with its node, and since when.
 func (a *app) whereabouts(p *carav1.Project) string {
-	s := phaseCell(p, a.now()).text
+	s := phaseCell(p, a.now()).Text
 	if node := p.GetStatus().GetNodeRef(); node != "" {
 		s += " on " + node
 	}
 	if at := api.FindCondition(p.GetStatus().GetConditions(), api.CondPhase).GetLastTransitionTime(); at != nil {
-		s += " for " + since(a.now(), at).text
+		s += " for " + term.Since(a.now(), at).Text
 	}
 	return s + ", " + readyText(p) + " ready"
 }
@@ -167,5 +168,5 @@ func (a *app) traceGone(ctx context.Context, name string, notFound error) error 
 	}
 	t := all.GetItems()[i]
 	return fmt.Errorf("project %q is gone: %s by %s %s; it belonged to %s",
-		name, t.GetReason(), t.GetActor(), ago(a.now(), t.GetTime()).text, api.OrNobody(t.GetOwner()))
+		name, t.GetReason(), t.GetActor(), term.Ago(a.now(), t.GetTime()).Text, api.OrNobody(t.GetOwner()))
 }

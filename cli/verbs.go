@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -57,7 +58,7 @@ func (a *app) restartCommand() *cobra.Command {
 			if _, err := c.RestartProject(cmd.Context(), &carav1.RestartProjectRequest{Name: t.project, Services: services}); err != nil {
 				return err
 			}
-			fmt.Fprintf(a.Out, "project/%s is restarted\n", line(t.project))
+			fmt.Fprintf(a.Out, "project/%s is restarted\n", term.Line(t.project))
 			return nil
 		},
 	}
@@ -88,7 +89,7 @@ func (a *app) extendCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(a.Out, "project/%s expires %s\n", bare(projectKind(), args[0]), until(a.now(), expiry(p)).text)
+			fmt.Fprintf(a.Out, "project/%s expires %s\n", bare(projectKind(), args[0]), term.Until(a.now(), expiry(p)).Text)
 			return nil
 		},
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -62,7 +63,7 @@ func (a *app) confirmCommand() *cobra.Command {
 			if _, err := c.ConfirmSource(cmd.Context(), &carav1.ConfirmSourceRequest{Name: name, Revision: rev}); err != nil {
 				return err
 			}
-			fmt.Fprintf(a.Out, "source/%s: the prune of %s is released\n", name, clean(rev))
+			fmt.Fprintf(a.Out, "source/%s: the prune of %s is released\n", name, term.Clean(rev))
 			return nil
 		},
 	}
@@ -113,8 +114,8 @@ func (a *app) waitHandled(ctx context.Context, c carav1.SourceServiceClient, nam
 		case s.GetStatus().GetHandledToken() < token, settling(s):
 			continue
 		}
-		if ready, message := sourceState(s); ready.text != api.StatusTrue {
-			return fmt.Errorf("source %q: %s", name, line(message))
+		if ready, message := sourceState(s); ready.Text != api.StatusTrue {
+			return fmt.Errorf("source %q: %s", name, term.Line(message))
 		}
 		fmt.Fprintf(a.Out, "source/%s is at %s\n", name, api.ShortRevision(s.GetStatus().GetAppliedRevision()))
 		return nil

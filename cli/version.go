@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -26,7 +27,7 @@ func (a *app) versionCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(a.Out, "cara-server: %s\ncluster:     %s\nyou are:     %s\n", clean(info.Version), clean(info.ClusterId), clean(info.Actor))
+			fmt.Fprintf(a.Out, "cara-server: %s\ncluster:     %s\nyou are:     %s\n", term.Clean(info.Version), term.Clean(info.ClusterId), term.Clean(info.Actor))
 			return nil
 		},
 	}

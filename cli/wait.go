@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -110,8 +111,8 @@ func (w *waiting) take(e *carav1.ProjectEvent) []string {
 		}
 		delete(w.open, name)
 	}
-	step := "project/" + line(name) + " " + line(phase)
-	if text := line(message); text != "" {
+	step := "project/" + term.Line(name) + " " + term.Line(phase)
+	if text := term.Line(message); text != "" {
 		step += ": " + text
 	}
 	if w.shown[name] == step {
@@ -137,9 +138,9 @@ func (w *waiting) verdict(timeout time.Duration) error {
 		if jobs := openJobs(p); p.GetStatus().GetPhase() == api.PhaseRunning && len(jobs) > 0 {
 			message = waitsForJobs(jobs)
 		}
-		text := fmt.Sprintf("project %q is %s after %s", name, dash(p.GetStatus().GetPhase()), timeout)
+		text := fmt.Sprintf("project %q is %s after %s", name, term.Dash(p.GetStatus().GetPhase()), timeout)
 		if message != "" {
-			text += ": " + line(message)
+			text += ": " + term.Line(message)
 		}
 		messages = append(messages, text)
 		if !unschedulable(p) {

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/term"
 )
 
 // watchKind shows what there is in one table, then every change as a row of its own, until it is interrupted.
@@ -22,10 +23,10 @@ func (a *app) watchKind(ctx context.Context, conn grpc.ClientConnInterface, o ge
 	if err != nil {
 		return err
 	}
-	t := newTable(a.Out)
-	t.reserve(o.kind.head(o.output == wide))
+	t := term.NewTable(a.Out)
+	t.Reserve(o.kind.head(o.output == wide))
 	last := map[string]string{} // what was shown of each object
-	first := [][]cell{header(o.kind.head(o.output == wide)...)}
+	first := [][]term.Cell{term.Header(o.kind.head(o.output == wide)...)}
 	for synced := false; ; {
 		e, err := recv()
 		switch {
@@ -35,7 +36,7 @@ func (a *app) watchKind(ctx context.Context, conn grpc.ClientConnInterface, o ge
 			return err
 		case e.typ == api.WatchBookmark:
 			if !synced && o.table() {
-				t.print(first...)
+				t.Print(first...)
 			}
 			synced = true
 			continue
@@ -49,7 +50,7 @@ func (a *app) watchKind(ctx context.Context, conn grpc.ClientConnInterface, o ge
 		}
 		row := a.row(o, e.object)
 		if e.typ == api.WatchDeleted && !o.filtered() {
-			row[1] = cell{text: "(gone)", colour: faint}
+			row[1] = term.Cell{Text: "(gone)", Colour: term.Faint}
 		}
 		name, now := api.Meta(e.object).GetName(), standing(row)
 		if last[name] == now {
@@ -57,7 +58,7 @@ func (a *app) watchKind(ctx context.Context, conn grpc.ClientConnInterface, o ge
 		}
 		last[name] = now
 		if synced {
-			t.print(row)
+			t.Print(row)
 		} else {
 			first = append(first, row)
 		}
@@ -65,11 +66,11 @@ func (a *app) watchKind(ctx context.Context, conn grpc.ClientConnInterface, o ge
 }
 
 // standing is what a row says apart from the time. A change that no column shows leaves it as it is.
-func standing(row []cell) string {
+func standing(row []term.Cell) string {
 	var b strings.Builder
 	for _, c := range row {
-		if !c.clock {
-			b.WriteString(c.text)
+		if !c.Clock {
+			b.WriteString(c.Text)
 		}
 		b.WriteByte('\t')
 	}

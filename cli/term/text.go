@@ -1,4 +1,4 @@
-package cli
+package term
 
 import (
 	"fmt"
@@ -7,17 +7,17 @@ import (
 	words "github.com/caravanserai/cara/internal/text"
 )
 
-// clean strips what a terminal would obey, and keeps lines and tabs.
-func clean(s string) string { return words.Clean(s) }
+// Clean strips what a terminal would obey, and keeps lines and tabs.
+func Clean(s string) string { return words.Clean(s) }
 
-// line is clean in one line.
-func line(s string) string { return words.Line(s) }
+// Line is clean in one line.
+func Line(s string) string { return words.Line(s) }
 
-// plural is a number with its noun.
-func plural(n int, noun string) string { return words.Count(n, noun) }
+// Plural is a number with its noun.
+func Plural(n int, noun string) string { return words.Count(n, noun) }
 
-// short cuts a text to n runes.
-func short(s string, n int) string {
+// Short cuts a text to n runes.
+func Short(s string, n int) string {
 	runes := []rune(s)
 	if len(runes) <= n {
 		return s
@@ -25,8 +25,8 @@ func short(s string, n int) string {
 	return string(runes[:n-1]) + "…"
 }
 
-// age is a duration as kubectl shows it: one unit, two where the first is small.
-func age(d time.Duration) string {
+// Age is a duration as kubectl shows it: one unit, two where the first is small.
+func Age(d time.Duration) string {
 	d = max(d, 0)
 	switch {
 	case d < 2*time.Minute:
@@ -53,8 +53,8 @@ func units(d, big time.Duration, bigName string, small time.Duration, smallName 
 	return fmt.Sprintf("%d%s", d/big, bigName)
 }
 
-// dash shows that there is nothing.
-func dash(s string) string {
+// Dash shows that there is nothing.
+func Dash(s string) string {
 	if s == "" {
 		return "-"
 	}

@@ -1,0 +1,157 @@
+// Package term shows things to a person at a terminal: aligned tables, ages, colour where it is wanted, and the terminal
+// itself while a command on a node has it.
+package term
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/term"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// Colours of cells. Widths are counted without them.
+const (
+	plain  = ""
+	Green  = "\x1b[32m"
+	Yellow = "\x1b[33m"
+	Red    = "\x1b[31m"
+	Faint  = "\x1b[90m"
+	Reset  = "\x1b[0m"
+)
+
+// Cell is one field of a table. Rows are sorted by order first, then by text: numbers and times have an order.
+type Cell struct {
+	Text, Colour string
+	Order        int64
+	Clock        bool // the text changes with the time alone
+}
+
+// Text is a cell of what anybody may have written, in one line.
+func Text(s string) Cell { return Cell{Text: Dash(Line(s))} }
+
+// Count is a cell of a number.
+func Count(n int32) Cell { return Cell{Text: strconv.Itoa(int(n)), Order: int64(n)} }
+
+// Since is how long ago a time was.
+func Since(now time.Time, t *timestamppb.Timestamp) Cell {
+	return timed(t, Age(now.Sub(t.AsTime())), now.Sub(t.AsTime()))
+}
+
+// Ago says the same in a sentence.
+func Ago(now time.Time, t *timestamppb.Timestamp) Cell {
+	return timed(t, Age(now.Sub(t.AsTime()))+" ago", now.Sub(t.AsTime()))
+}
+
+// Until is how far ahead a time is, or how long ago.
+func Until(now time.Time, t *timestamppb.Timestamp) Cell {
+	d := t.AsTime().Sub(now)
+	if d > 0 {
+		return timed(t, "in "+Age(d), d)
+	}
+	return timed(t, Age(-d)+" ago", d)
+}
+
+// timed is a cell about a time. What is equal to the second keeps its order; without a time it comes last.
+func timed(t *timestamppb.Timestamp, s string, order time.Duration) Cell {
+	if t == nil {
+		return Cell{Text: "-", Order: math.MaxInt64}
+	}
+	return Cell{Text: s, Order: int64(order / time.Second), Clock: true}
+}
+
+// Table prints aligned columns. Rows that come later keep the widths of those before, and widen them where they must.
+type Table struct {
+	w      io.Writer
+	Colour bool
+	Widths []int
+}
+
+// NewTable returns a table that prints to w, in colour where that is wanted.
+func NewTable(w io.Writer) *Table { return &Table{w: w, Colour: Colourful(w)} }
+
+// Colourful tells whether colour may be used on a stream: on terminals, unless the user wants none.
+func Colourful(w io.Writer) bool {
+	return os.Getenv("NO_COLOR") == "" && Movable(w) // https://no-color.org
+}
+
+// Movable reports whether a stream is a terminal that obeys escape sequences.
+func Movable(w io.Writer) bool { return IsTerminal(w) && os.Getenv("TERM") != "dumb" }
+
+// IsTerminal tells whether somebody looks at a stream.
+func IsTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// SizeOf returns how many columns and rows a terminal has. ok is false for everything else.
+func SizeOf(w io.Writer) (columns, rows int, ok bool) {
+	f, isFile := w.(*os.File)
+	if !isFile {
+		return 0, 0, false
+	}
+	columns, rows, err := term.GetSize(int(f.Fd()))
+	return columns, rows, err == nil && columns > 0 && rows > 0
+}
+
+// Reserve makes room for the usual values of each column, so that the columns of a watch stay where they are.
+func (t *Table) Reserve(columns []string) {
+	usual := map[string]int{
+		"NAME": 24, "PHASE": len("Terminating"), "NODE": 12, "CONDITIONS": 20, "SOURCE": 16, "EXPIRES": len("10h ago"), "AGE": 6, "STATE": len("Draining"),
+	}
+	for _, name := range columns {
+		t.Widths = append(t.Widths, max(len(name), usual[name]))
+	}
+}
+
+// ColumnGap is the space between two columns.
+const ColumnGap = 3
+
+// Print prints rows.
+func (t *Table) Print(rows ...[]Cell) {
+	t.Measure(rows)
+	for _, row := range rows {
+		fmt.Fprintln(t.w, t.Format(row))
+	}
+}
+
+// Measure widens the columns to hold the rows.
+func (t *Table) Measure(rows [][]Cell) {
+	for _, row := range rows {
+		for len(t.Widths) < len(row) {
+			t.Widths = append(t.Widths, 0)
+		}
+		for i, c := range row {
+			t.Widths[i] = max(t.Widths[i], utf8.RuneCountInString(c.Text))
+		}
+	}
+}
+
+// Format is one row, without the spaces at its end.
+func (t *Table) Format(row []Cell) string {
+	var b strings.Builder
+	for i, c := range row {
+		if t.Colour && c.Colour != plain {
+			b.WriteString(c.Colour + c.Text + Reset)
+		} else {
+			b.WriteString(c.Text)
+		}
+		b.WriteString(strings.Repeat(" ", max(t.Widths[i]-utf8.RuneCountInString(c.Text), 0)+ColumnGap))
+	}
+	return strings.TrimRight(b.String(), " ")
+}
+
+// Header is a row of plain names.
+func Header(names ...string) []Cell {
+	row := make([]Cell, len(names))
+	for i, n := range names {
+		row[i] = Cell{Text: n}
+	}
+	return row
+}
