@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/kind"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/manifest"
 )
@@ -42,7 +43,7 @@ func (h *house) declare(ctx context.Context, source, rev string, files map[strin
 		return err
 	}
 	c := carav1.NewSourceServiceClient(conn)
-	s, err := c.GetSource(ctx, byName(source))
+	s, err := c.GetSource(ctx, kind.ByName(source))
 	if err != nil {
 		return err
 	}
@@ -113,7 +114,7 @@ func (h *house) pass(ctx context.Context, source string) error {
 		return err
 	}
 	c := carav1.NewSourceServiceClient(conn)
-	s, err := c.GetSource(ctx, byName(source))
+	s, err := c.GetSource(ctx, kind.ByName(source))
 	if err != nil {
 		return err
 	}

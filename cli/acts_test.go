@@ -13,6 +13,7 @@ import (
 	"github.com/caravanserai/cara/agent/join"
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/cli/kind"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -71,7 +72,7 @@ func (h *house) project(ctx context.Context, name string) (*carav1.Project, erro
 	if err != nil {
 		return nil, err
 	}
-	return carav1.NewProjectServiceClient(conn).GetProject(ctx, byName(name))
+	return carav1.NewProjectServiceClient(conn).GetProject(ctx, kind.ByName(name))
 }
 
 // schedule is one decision of the scheduler: Bind to a node, or Explain.
@@ -101,7 +102,7 @@ func (h *house) empty(ctx context.Context, node string) error {
 		return err
 	}
 	c := carav1.NewNodeServiceClient(conn)
-	n, err := c.GetNode(ctx, byName(node))
+	n, err := c.GetNode(ctx, kind.ByName(node))
 	if err != nil {
 		return err
 	}
@@ -163,7 +164,7 @@ func (h *house) silent(ctx context.Context, node string) error {
 	if err != nil {
 		return err
 	}
-	n, err := carav1.NewNodeServiceClient(conn).GetNode(ctx, byName(node))
+	n, err := carav1.NewNodeServiceClient(conn).GetNode(ctx, kind.ByName(node))
 	if err != nil {
 		return err
 	}
@@ -180,7 +181,7 @@ func (h *house) sourceSays(ctx context.Context, source, typ, status, message str
 		return err
 	}
 	c := carav1.NewSourceServiceClient(conn)
-	s, err := c.GetSource(ctx, byName(source))
+	s, err := c.GetSource(ctx, kind.ByName(source))
 	if err != nil {
 		return err
 	}
@@ -199,7 +200,7 @@ func (h *house) publish(ctx context.Context, source, revision string, projects .
 		return err
 	}
 	c := carav1.NewSourceServiceClient(conn)
-	s, err := c.GetSource(ctx, byName(source))
+	s, err := c.GetSource(ctx, kind.ByName(source))
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/kind"
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -106,9 +107,9 @@ func (a *app) applyAll(ctx context.Context, objects []proto.Message, terms *cara
 
 // printResult says what became of one object: done on standard output, refused on standard error.
 func (a *app) printResult(r *carav1.ApplyResult, dryRun bool) {
-	k := kind{name: r.Kind}
+	k := kind.Kind{Name: r.Kind}
 	if r.Action == api.ApplyRefused {
-		fmt.Fprintf(a.Err, "%s refused: %s\n", ref{k, r.Name}, term.Line(r.Problem.GetDetail()))
+		fmt.Fprintf(a.Err, "%s refused: %s\n", kind.Ref{Kind: k, Name: r.Name}, term.Line(r.Problem.GetDetail()))
 		if len(r.Problem.GetErrors()) > 1 {
 			a.printFields(r.Problem)
 		}
@@ -118,5 +119,5 @@ func (a *app) printResult(r *carav1.ApplyResult, dryRun bool) {
 	if dryRun {
 		note = " (dry run)"
 	}
-	fmt.Fprintf(a.Out, "%s %s%s\n", ref{k, r.Name}, term.Line(r.Action), note)
+	fmt.Fprintf(a.Out, "%s %s%s\n", kind.Ref{Kind: k, Name: r.Name}, term.Line(r.Action), note)
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/kind"
 	"github.com/caravanserai/cara/cli/term"
 	"github.com/caravanserai/cara/internal/access"
 	"github.com/caravanserai/cara/internal/settings"
@@ -28,7 +29,7 @@ func offer(cmd *cobra.Command, flag string, complete cobra.CompletionFunc) {
 }
 
 // names are the names that there are of a kind. A server that does not answer, or a user whom it refuses, has none.
-func (a *app) names(cmd *cobra.Command, k kind) []string {
+func (a *app) names(cmd *cobra.Command, k kind.Kind) []string {
 	if err := settings.Load(cmd.Flags()); err != nil { // completion skips what runs before commands
 		return nil
 	}
@@ -38,7 +39,7 @@ func (a *app) names(cmd *cobra.Command, k kind) []string {
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), completeWithin)
 	defer cancel()
-	objects, err := k.list(ctx, conn, filter{})
+	objects, err := k.List(ctx, conn, kind.Filter{})
 	if err != nil {
 		return nil
 	}
@@ -50,7 +51,7 @@ func (a *app) names(cmd *cobra.Command, k kind) []string {
 }
 
 // completeNames offers the names of one kind to a command that takes one of them.
-func (a *app) completeNames(k kind) cobra.CompletionFunc {
+func (a *app) completeNames(k kind.Kind) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
 		if len(args) > 0 {
 			return nil, noFiles
@@ -60,7 +61,7 @@ func (a *app) completeNames(k kind) cobra.CompletionFunc {
 }
 
 // completeFlag offers them to a flag.
-func (a *app) completeFlag(k kind) cobra.CompletionFunc {
+func (a *app) completeFlag(k kind.Kind) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
 		return matching(a.names(cmd, k), prefix, nil), noFiles
 	}
@@ -77,7 +78,7 @@ func (a *app) services(cmd *cobra.Command, project string) []string {
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), completeWithin)
 	defer cancel()
-	p, err := c.GetProject(ctx, byName(project))
+	p, err := c.GetProject(ctx, kind.ByName(project))
 	if err != nil {
 		return nil
 	}
@@ -107,7 +108,7 @@ func (a *app) completeTarget(cmd *cobra.Command, args []string, prefix string) (
 	case len(args) > 0:
 		return nil, noFiles
 	case !begun:
-		return matching(a.names(cmd, projectKind()), prefix, nil), noFiles
+		return matching(a.names(cmd, kind.Project()), prefix, nil), noFiles
 	}
 	var targets []string
 	for _, s := range a.services(cmd, project) {
@@ -129,10 +130,10 @@ func (a *app) completeServiceFlag(cmd *cobra.Command, args []string, prefix stri
 }
 
 // completeRefs offers kinds, then names of the kind; and `kind/name` to who began so.
-func (a *app) completeRefs(fits func(kind) bool) cobra.CompletionFunc {
+func (a *app) completeRefs(fits func(kind.Kind) bool) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
 		if typ, _, ok := strings.Cut(prefix, "/"); ok {
-			k, err := findKind(typ)
+			k, err := kind.Find(typ)
 			if err != nil || !fits(k) {
 				return nil, noFiles
 			}
@@ -144,14 +145,14 @@ func (a *app) completeRefs(fits func(kind) bool) cobra.CompletionFunc {
 		}
 		if len(args) == 0 {
 			var words []string
-			for _, k := range kinds() {
+			for _, k := range kind.All() {
 				if fits(k) {
-					words = append(words, k.plural)
+					words = append(words, k.Plural)
 				}
 			}
 			return matching(words, prefix, nil), noFiles
 		}
-		k, err := findKind(args[0])
+		k, err := kind.Find(args[0])
 		if err != nil || !fits(k) {
 			return nil, noFiles
 		}

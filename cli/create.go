@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/kind"
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -56,7 +57,7 @@ func (a *app) createGitCommand() *cobra.Command {
 		panic(err) // the flag is defined above
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if refText(spec.Git.Ref) == "HEAD" {
+		if kind.RefText(spec.Git.Ref) == "HEAD" {
 			spec.Git.Ref = nil
 		}
 		return a.createSource(cmd.Context(), args[0], spec, *prune)

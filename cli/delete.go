@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/kind"
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -26,7 +27,7 @@ type deleteOptions struct {
 
 func (a *app) deleteCommand() *cobra.Command {
 	o := deleteOptions{}
-	deletable := func(k kind) bool { return k.name == api.KindProject || k.remove != nil }
+	deletable := func(k kind.Kind) bool { return k.Name == api.KindProject || k.Remove != nil }
 	cmd := &cobra.Command{
 		Use: "delete KIND NAME... | delete KIND/NAME... | delete -f FILE|DIR|-", Short: "Delete objects",
 		Example:           "  caractrl delete project web\n  caractrl delete project/web source/platform\n  caractrl delete -f deploy/",
@@ -59,14 +60,14 @@ func (a *app) delete(ctx context.Context, o deleteOptions, args []string) error 
 	}
 	code := 0
 	for len(refs) > 0 {
-		if refs[0].kind.name != api.KindProject {
+		if refs[0].Kind.Name != api.KindProject {
 			code = max(code, a.deleted(o, a.deleteOther(ctx, refs[0])))
 			refs = refs[1:]
 			continue
 		}
 		var names []string
-		for ; len(refs) > 0 && refs[0].kind.name == api.KindProject; refs = refs[1:] {
-			names = append(names, refs[0].name)
+		for ; len(refs) > 0 && refs[0].Kind.Name == api.KindProject; refs = refs[1:] {
+			names = append(names, refs[0].Name)
 		}
 		exit, err := a.deleteProjects(ctx, o, terms, names)
 		if err != nil {
@@ -95,7 +96,7 @@ func (a *app) deleted(o deleteOptions, err error) int {
 }
 
 // toDelete is what the arguments or the manifests name.
-func (a *app) toDelete(files, args []string) ([]ref, error) {
+func (a *app) toDelete(files, args []string) ([]kind.Ref, error) {
 	if len(files) > 0 && len(args) > 0 {
 		return nil, errors.New("say what to delete by name or with -f, not both")
 	}
@@ -104,45 +105,45 @@ func (a *app) toDelete(files, args []string) ([]ref, error) {
 		if err != nil {
 			return nil, err
 		}
-		refs := make([]ref, len(objects))
+		refs := make([]kind.Ref, len(objects))
 		for i, m := range objects {
-			k, err := findKind(api.Kind(m))
+			k, err := kind.Find(api.Kind(m))
 			if err != nil {
 				return nil, err
 			}
-			refs[i] = ref{k, api.Meta(m).GetName()}
+			refs[i] = kind.Ref{Kind: k, Name: api.Meta(m).GetName()}
 		}
 		return refs, nil
 	}
-	refs, err := parseRefs(args)
+	refs, err := kind.ParseRefs(args)
 	if err != nil {
 		return nil, err
 	}
 	for _, r := range refs {
 		switch {
-		case r.name == "":
-			return nil, fmt.Errorf("say which: delete %s NAME", r.kind.lower())
-		case r.kind.remove == nil && r.kind.name != api.KindProject:
-			return nil, fmt.Errorf("%s are not deleted by hand", r.kind.plural)
+		case r.Name == "":
+			return nil, fmt.Errorf("say which: delete %s NAME", r.Kind.Lower())
+		case r.Kind.Remove == nil && r.Kind.Name != api.KindProject:
+			return nil, fmt.Errorf("%s are not deleted by hand", r.Kind.Plural)
 		}
 	}
 	return refs, nil
 }
 
 // deleteOther deletes an object that is no project.
-func (a *app) deleteOther(ctx context.Context, r ref) error {
+func (a *app) deleteOther(ctx context.Context, r kind.Ref) error {
 	conn, err := a.dial()
 	if err != nil {
 		return err
 	}
-	if err := r.kind.remove(ctx, conn, r.name); err != nil {
+	if err := r.Kind.Remove(ctx, conn, r.Name); err != nil {
 		return err
 	}
-	if r.kind.name == api.KindSource { // its record goes when the reconciler has let go of its projects
-		fmt.Fprintf(a.Out, "source %q is being deleted\n", r.name)
+	if r.Kind.Name == api.KindSource { // its record goes when the reconciler has let go of its projects
+		fmt.Fprintf(a.Out, "source %q is being deleted\n", r.Name)
 		return nil
 	}
-	fmt.Fprintf(a.Out, "%s %q deleted\n", r.kind.lower(), r.name)
+	fmt.Fprintf(a.Out, "%s %q deleted\n", r.Kind.Lower(), r.Name)
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/kind"
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -121,7 +122,7 @@ func (d *departure) project(name string, p *carav1.Project, deleted bool) []stri
 		return nil
 	}
 	delete(d.open, name)
-	reason, message := telling(p)
+	reason, message := kind.Telling(p)
 	var what string
 	switch {
 	case deleted || st.GetPhase() == api.PhaseTerminating || st.GetPhase() == api.PhaseTerminated:
@@ -172,7 +173,7 @@ func (d *departure) remains() string {
 		if why := d.shown["project/"+name]; why != "" {
 			lines = append(lines, why)
 		} else if node := p.GetStatus().GetNodeRef(); node != d.node {
-			_, message := telling(p)
+			_, message := kind.Telling(p)
 			lines = append(lines, strings.TrimSuffix(fmt.Sprintf("project/%s is %s on %s: %s", term.Line(name), term.Line(p.GetStatus().GetPhase()), term.Line(node), term.Line(message)), ": "))
 		}
 	}

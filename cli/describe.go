@@ -3,8 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -12,14 +10,15 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/kind"
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/manifest"
 )
 
 func (a *app) describeCommand() *cobra.Command {
-	described := func(k kind) bool {
-		return k.name == api.KindProject || k.name == api.KindNode || k.name == api.KindSource || k.name == api.KindToken
+	described := func(k kind.Kind) bool {
+		return k.Name == api.KindProject || k.Name == api.KindNode || k.Name == api.KindSource || k.Name == api.KindToken
 	}
 	return &cobra.Command{
 		Use: "describe KIND NAME... | describe KIND/NAME...", Short: "Show objects in full, with what happened to them",
@@ -27,16 +26,16 @@ func (a *app) describeCommand() *cobra.Command {
 		Example:           "  caractrl describe project web\n  caractrl describe source/platform",
 		ValidArgsFunction: a.completeRefs(described),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			refs, err := parseRefs(args)
+			refs, err := kind.ParseRefs(args)
 			if err != nil {
 				return err
 			}
 			for i, r := range refs {
 				switch {
-				case !described(r.kind):
-					return fmt.Errorf("%s cannot be described: get %s shows all there is", r.kind.plural, r.kind.plural)
-				case r.name == "":
-					return fmt.Errorf("say which: describe %s NAME", r.kind.lower())
+				case !described(r.Kind):
+					return fmt.Errorf("%s cannot be described: get %s shows all there is", r.Kind.Plural, r.Kind.Plural)
+				case r.Name == "":
+					return fmt.Errorf("say which: describe %s NAME", r.Kind.Lower())
 				}
 				if i > 0 {
 					fmt.Fprintln(a.Out)
@@ -50,12 +49,12 @@ func (a *app) describeCommand() *cobra.Command {
 	}
 }
 
-func (a *app) describe(ctx context.Context, r ref) error {
+func (a *app) describe(ctx context.Context, r kind.Ref) error {
 	conn, err := a.dial()
 	if err != nil {
 		return err
 	}
-	obj, err := r.kind.get(ctx, conn, r.name)
+	obj, err := r.Kind.Get(ctx, conn, r.Name)
 	if err != nil {
 		return err
 	}
@@ -88,8 +87,8 @@ func (a *app) section(title string) { fmt.Fprintf(a.Out, "\n%s:\n", title) }
 
 func (a *app) meta(m *carav1.ObjectMeta) {
 	a.field("Name", m.GetName())
-	a.field("Labels", pairs(m.GetLabels()))
-	a.field("Annotations", pairs(m.GetAnnotations()))
+	a.field("Labels", kind.Pairs(m.GetLabels()))
+	a.field("Annotations", kind.Pairs(m.GetAnnotations()))
 	a.field("Owner", m.GetOwner())
 	if m.GetOrigin().GetFile() != "" {
 		a.field("Origin", whence(m))
@@ -97,21 +96,13 @@ func (a *app) meta(m *carav1.ObjectMeta) {
 	a.field("Age", term.Since(a.now(), m.GetCreationTimestamp()).Text)
 }
 
-func pairs(m map[string]string) string {
-	var out []string
-	for _, k := range slices.Sorted(maps.Keys(m)) {
-		out = append(out, k+"="+m[k])
-	}
-	return strings.Join(out, ", ")
-}
-
 func (a *app) describeProject(p *carav1.Project) {
 	st := p.GetStatus()
 	a.meta(p.GetMetadata())
-	a.field("Phase", phaseCell(p, a.now()).Text)
+	a.field("Phase", kind.PhaseCell(p, a.now()).Text)
 	a.field("Node", st.GetNodeRef())
 	a.field("Generation", fmt.Sprintf("%d (observed %d), epoch %d", p.GetMetadata().GetGeneration(), st.GetObservedGeneration(), st.GetEpoch()))
-	if at := expiry(p); at != nil {
+	if at := kind.Expiry(p); at != nil {
 		a.field("Expires", term.Until(a.now(), at).Text+" ("+at.AsTime().UTC().Format(time.RFC3339)+")")
 	}
 	a.field("Hosts", strings.Join(st.GetHosts(), ", "))
@@ -165,7 +156,7 @@ func (a *app) describeNode(ctx context.Context, conn grpc.ClientConnInterface, n
 	st := n.GetStatus()
 	info := st.GetInfo()
 	a.meta(n.GetMetadata())
-	a.field("State", stateCell(n).Text)
+	a.field("State", kind.StateCell(n).Text)
 	a.field("Heartbeat", term.Ago(a.now(), st.GetLastHeartbeat()).Text)
 	a.field("Platform", info.GetPlatform())
 	a.field("Engine", info.GetEngineVersion())
@@ -173,9 +164,9 @@ func (a *app) describeNode(ctx context.Context, conn grpc.ClientConnInterface, n
 	a.field("Ingress", info.GetIngressAddress())
 	c := info.GetCapacity()
 	a.field("Capacity", fmt.Sprintf("cpu %s, memory %s, disk %s (%s free), %d project networks",
-		term.Dash(c.GetCpu()), quantity(c.GetMemory()).Text, quantity(c.GetDisk()).Text, quantity(c.GetDiskFree()).Text, c.GetSubnets()))
+		term.Dash(c.GetCpu()), kind.Quantity(c.GetMemory()).Text, kind.Quantity(c.GetDisk()).Text, kind.Quantity(c.GetDiskFree()).Text, c.GetSubnets()))
 	a.conditions(st.GetConditions())
-	projects, err := projectKind().list(ctx, conn, filter{node: n.GetMetadata().GetName()})
+	projects, err := kind.Project().List(ctx, conn, kind.Filter{Node: n.GetMetadata().GetName()})
 	if err != nil {
 		return err
 	}
@@ -190,7 +181,7 @@ func (a *app) describeSource(ctx context.Context, conn grpc.ClientConnInterface,
 	st, spec := s.GetStatus(), s.GetSpec()
 	a.meta(s.GetMetadata())
 	if g := spec.GetGit(); g != nil {
-		a.field("Git", g.Url+" "+refText(g.Ref))
+		a.field("Git", g.Url+" "+kind.RefText(g.Ref))
 	}
 	a.field("Directory", spec.GetDir().GetPath())
 	a.field("Path", spec.GetPath())
@@ -208,7 +199,7 @@ func (a *app) describeSource(ctx context.Context, conn grpc.ClientConnInterface,
 	a.field("Next poll", term.Until(a.now(), st.GetPoll().GetNextTime()).Text)
 	if w := spec.GetWebhook(); w != nil {
 		a.field("Webhook", w.GetProvider()+", POST /api/v1/sources/"+s.GetMetadata().GetName()+"/webhook")
-		a.field("Delivery", delivered(a.now(), st.GetPoll().GetLastDelivery()).Text)
+		a.field("Delivery", kind.Delivered(a.now(), st.GetPoll().GetLastDelivery()).Text)
 	}
 	a.conditions(st.GetConditions())
 	a.fileProblems("Errors", snap.GetFileErrors(), snap.GetErrorCount())
@@ -273,12 +264,12 @@ func (a *app) runs(runs []*carav1.Run) {
 }
 
 // describeEvents ends every description: what happened, newest last.
-func (a *app) describeEvents(ctx context.Context, conn grpc.ClientConnInterface, r ref) error {
-	l, err := carav1.NewEventServiceClient(conn).ListEvents(ctx, &carav1.ListEventsRequest{Kind: r.kind.name, Name: r.name})
+func (a *app) describeEvents(ctx context.Context, conn grpc.ClientConnInterface, r kind.Ref) error {
+	l, err := carav1.NewEventServiceClient(conn).ListEvents(ctx, &carav1.ListEventsRequest{Kind: r.Kind.Name, Name: r.Name})
 	if err != nil {
 		return err
 	}
-	events := byLastTime(l.Items)
+	events := kind.ByLastTime(l.Items)
 	a.section("Events")
 	if len(events) == 0 {
 		fmt.Fprintln(a.Out, "  none")

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/kind"
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -45,7 +46,7 @@ func (a *app) describeToken(t *carav1.Token) {
 		}
 		a.field("Uses", uses)
 		a.field("Nodes", cmp.Or(strings.Join(t.GetNodeNames(), ", "), "every name"))
-		a.field("Node labels", cmp.Or(pairs(t.GetLabels()), "none"))
+		a.field("Node labels", cmp.Or(kind.Pairs(t.GetLabels()), "none"))
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/kind"
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -32,7 +33,7 @@ func (a *app) describeOverride(ctx context.Context, p *carav1.Project) error {
 	a.section("Override")
 	a.field("  Scope", o.GetScope())
 	a.field("  By", o.GetActor()+", "+term.Ago(a.now(), o.GetSince()).Text)
-	a.field("  Until", overrideEnd(a.now(), o).Text)
+	a.field("  Until", kind.OverrideEnd(a.now(), o).Text)
 	a.field("  Reason", o.GetReason())
 	if o.GetScope() == api.OverrideExpiry {
 		return nil

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/kind"
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -26,7 +27,7 @@ func (a *app) diffCommand() *cobra.Command {
 		Long: "Show, field by field, what apply would change; or how the cluster differs from what a source declares now. The exit code\n" +
 			"is 0 where nothing differs, 1 where something does, and 2 where it cannot be told.",
 		Example:           "  caractrl diff -f deploy/\n  caractrl diff source/platform",
-		ValidArgsFunction: a.completeRefs(func(k kind) bool { return k.name == api.KindSource }),
+		ValidArgsFunction: a.completeRefs(func(k kind.Kind) bool { return k.Name == api.KindSource }),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case len(args) > 0 && len(files) > 0:
@@ -42,19 +43,19 @@ func (a *app) diffCommand() *cobra.Command {
 }
 
 func (a *app) diffSources(ctx context.Context, args []string) error {
-	refs, err := parseRefs(args)
+	refs, err := kind.ParseRefs(args)
 	if err != nil {
 		return err
 	}
 	code := 0
 	for _, r := range refs {
 		switch {
-		case r.kind.name != api.KindSource:
-			return fmt.Errorf("%s have no diff: name a source, as in diff source/NAME, or manifests with -f", r.kind.plural)
-		case r.name == "":
+		case r.Kind.Name != api.KindSource:
+			return fmt.Errorf("%s have no diff: name a source, as in diff source/NAME, or manifests with -f", r.Kind.Plural)
+		case r.Name == "":
 			return errors.New("say which: diff source/NAME")
 		}
-		c, err := a.diffSource(ctx, r.name)
+		c, err := a.diffSource(ctx, r.Name)
 		if err != nil {
 			return err
 		}
@@ -125,7 +126,7 @@ func (a *app) planned(ctx context.Context, objects []proto.Message) ([]*carav1.A
 
 // printDiff shows each field as a diff does: what goes, then what comes.
 func (a *app) printDiff(r *carav1.ApplyResult) {
-	fmt.Fprintf(a.Out, "%s would be %s\n", ref{kind{name: r.Kind}, r.Name}, term.Line(r.Action))
+	fmt.Fprintf(a.Out, "%s would be %s\n", kind.Ref{Kind: kind.Kind{Name: r.Kind}, Name: r.Name}, term.Line(r.Action))
 	a.printFieldDiffs(r.Diff)
 }
 

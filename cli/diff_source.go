@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/kind"
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/manifest"
@@ -19,11 +20,11 @@ func (a *app) diffSource(ctx context.Context, name string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	source, err := c.GetSource(ctx, byName(name))
+	source, err := c.GetSource(ctx, kind.ByName(name))
 	if err != nil {
 		return 0, err
 	}
-	plan, err := c.PlanSource(ctx, byName(name))
+	plan, err := c.PlanSource(ctx, kind.ByName(name))
 	if err != nil {
 		return 0, err
 	}

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/kind"
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -24,7 +25,7 @@ func (a *app) drainCommand() *cobra.Command {
 			"The server does the work: when this command ends before the drain does, the drain goes on. Run it again to\n" +
 			"watch it again; caractrl uncordon NODE ends it, and what has moved stays where it is.\n\n" +
 			"Exit codes: 0 nothing runs on the node any more, 4 --timeout was over, 1 anything else.",
-		Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeNames(nodeKind()),
+		Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeNames(kind.Node()),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if parallel < 1 || timeout < 0 {
 				return errors.New("--max-parallel must be at least 1, and --timeout not negative; see caractrl drain --help")
@@ -36,7 +37,7 @@ func (a *app) drainCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			name := bare(nodeKind(), args[0])
+			name := kind.Bare(kind.Node(), args[0])
 			err = changeNode(cmd.Context(), c, name, func(s *carav1.NodeSpec) {
 				s.Unschedulable, s.Draining, s.DrainMaxParallel = true, true, parallel
 			})

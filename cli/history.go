@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/kind"
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -18,12 +19,12 @@ func (a *app) historyCommand() *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use: "history PROJECT", Short: "Show what a project was: its last specs, with who wrote them and why",
-		Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeNames(projectKind()),
+		Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeNames(kind.Project()),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if output, err = parseFormat(output); err != nil {
 				return err
 			}
-			return a.history(cmd.Context(), bare(projectKind(), args[0]), output)
+			return a.history(cmd.Context(), kind.Bare(kind.Project(), args[0]), output)
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", formats)
@@ -36,7 +37,7 @@ func (a *app) history(ctx context.Context, name, output string) error {
 	if err != nil {
 		return err
 	}
-	h, err := c.GetProjectHistory(ctx, byName(name))
+	h, err := c.GetProjectHistory(ctx, kind.ByName(name))
 	if err != nil {
 		return err
 	}
@@ -71,9 +72,9 @@ func (a *app) rollbackCommand() *cobra.Command {
 		Long: "Write one of a project's last specs again; caractrl history lists them. For a project that a source owns this is an\n" +
 			"override: git has no say until it ends.",
 		Example: "  caractrl rollback web --to 3 --reason 'the new version leaks' --until-next-change",
-		Args:    cobra.ExactArgs(1), ValidArgsFunction: a.completeNames(projectKind()),
+		Args:    cobra.ExactArgs(1), ValidArgsFunction: a.completeNames(kind.Project()),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.rollback(cmd.Context(), bare(projectKind(), args[0]), o)
+			return a.rollback(cmd.Context(), kind.Bare(kind.Project(), args[0]), o)
 		},
 	}
 	cmd.Flags().StringVar(&o.to, "to", "", "generation, or 7 characters or more of a commit (required)")
@@ -96,7 +97,7 @@ func (a *app) rollback(ctx context.Context, name string, o rollbackOptions) erro
 	if err != nil {
 		return err
 	}
-	before, err := c.GetProject(ctx, byName(name))
+	before, err := c.GetProject(ctx, kind.ByName(name))
 	if err != nil {
 		return err
 	}

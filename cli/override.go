@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/kind"
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -63,17 +64,17 @@ func (a *app) overrideCommand() *cobra.Command {
 			"override ends. Without --for and --until-next-change it stands until caractrl override clear ends it.",
 		Example:           "  caractrl override web --reason 'the new version leaks' --for 2h\n  caractrl override clear web",
 		Args:              cobra.ExactArgs(1),
-		ValidArgsFunction: a.completeNames(projectKind()),
+		ValidArgsFunction: a.completeNames(kind.Project()),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.override(cmd.Context(), bare(projectKind(), args[0]), o)
+			return a.override(cmd.Context(), kind.Bare(kind.Project(), args[0]), o)
 		},
 	}
 	o.termFlags(cmd, "why (required)")
 	cmd.AddCommand(&cobra.Command{
 		Use: "clear PROJECT", Short: "End the override of a project: git decides again", Args: cobra.ExactArgs(1),
-		ValidArgsFunction: a.completeNames(projectKind()),
+		ValidArgsFunction: a.completeNames(kind.Project()),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.clearOverride(cmd.Context(), bare(projectKind(), args[0]))
+			return a.clearOverride(cmd.Context(), kind.Bare(kind.Project(), args[0]))
 		},
 	})
 	return cmd
@@ -93,7 +94,7 @@ func (a *app) clearOverride(ctx context.Context, name string) error {
 	case !api.IsNotFound(err):
 		return err
 	}
-	if _, err := c.GetProject(ctx, byName(name)); err != nil && !api.IsNotFound(err) {
+	if _, err := c.GetProject(ctx, kind.ByName(name)); err != nil && !api.IsNotFound(err) {
 		return err
 	} else if err != nil {
 		return fmt.Errorf("there is no project %q, and no override of one with this name", name)

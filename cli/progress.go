@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/kind"
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -98,7 +99,7 @@ func fit(row []term.Cell, widths []int, columns int) []term.Cell {
 // status yet is one row.
 func serviceRows(p *carav1.Project) [][]term.Cell {
 	name := term.Line(p.GetMetadata().GetName())
-	_, why := telling(p)
+	_, why := kind.Telling(p)
 	status := map[string]*carav1.ServiceStatus{}
 	if p.GetStatus().GetObservedGeneration() >= p.GetMetadata().GetGeneration() {
 		for _, s := range p.GetStatus().GetServices() {
@@ -117,7 +118,7 @@ func serviceRows(p *carav1.Project) [][]term.Cell {
 		}
 		colour := term.Yellow
 		switch {
-		case serviceReady(s):
+		case kind.ServiceReady(s):
 			colour, message = term.Green, ""
 		case s.GetState() == api.ServiceFailed || p.GetStatus().GetPhase() == api.PhaseFailed:
 			colour = term.Red

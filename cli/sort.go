@@ -10,11 +10,12 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/caravanserai/cara/cli/kind"
 	"github.com/caravanserai/cara/cli/term"
 )
 
 // sortObjects sorts by a column as people read it (numbers by value, AGE youngest first), or by a jsonpath.
-func sortObjects(k kind, objects []proto.Message, by string, now time.Time) error {
+func sortObjects(k kind.Kind, objects []proto.Message, by string, now time.Time) error {
 	if by == "" {
 		return nil
 	}
@@ -39,14 +40,14 @@ func sortObjects(k kind, objects []proto.Message, by string, now time.Time) erro
 	return nil
 }
 
-func sortKey(k kind, obj proto.Message, by string, now time.Time) (term.Cell, error) {
+func sortKey(k kind.Kind, obj proto.Message, by string, now time.Time) (term.Cell, error) {
 	if !strings.ContainsAny(by, ".{") {
-		head := k.head(true)
+		head := k.Head(true)
 		i := slices.IndexFunc(head, func(h string) bool { return strings.EqualFold(h, by) })
 		if i < 0 {
-			return term.Cell{}, fmt.Errorf("no column %q to sort by: %s have %s", by, k.plural, strings.Join(head, ", "))
+			return term.Cell{}, fmt.Errorf("no column %q to sort by: %s have %s", by, k.Plural, strings.Join(head, ", "))
 		}
-		return k.row(obj, now)[i], nil
+		return k.Row(obj, now)[i], nil
 	}
 	value, err := document(false, []proto.Message{obj})
 	if err != nil {

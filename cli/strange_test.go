@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/caravanserai/cara/cli/kind"
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -40,13 +41,13 @@ func TestNothingThatATerminalObeysComesThrough(t *testing.T) {
 		"tombstones": &carav1.Tombstone{Metadata: p.Metadata, Reason: evil, Actor: evil, Owner: evil},
 		"tokens":     &carav1.Token{Metadata: p.Metadata, Role: evil, NamePrefix: evil},
 	}
-	for _, k := range kinds() {
+	for _, k := range kind.All() {
 		var b strings.Builder
-		term.NewTable(&b).Print(k.row(objects[k.plural], now))
+		term.NewTable(&b).Print(k.Row(objects[k.Plural], now))
 		if strings.Count(b.String(), "\n") != 1 {
-			t.Errorf("%s: the row is more than one line: %q", k.plural, b.String())
+			t.Errorf("%s: the row is more than one line: %q", k.Plural, b.String())
 		}
-		harmless(t, k.plural, b.String())
+		harmless(t, k.Plural, b.String())
 	}
 	for _, format := range []string{"json", "jsonpath={.metadata.name}", "name", "yaml"} {
 		var b strings.Builder
@@ -114,4 +115,10 @@ func TestClean(t *testing.T) {
 			t.Errorf("clean(%q) is %q, want %q", give, got, want)
 		}
 	}
+}
+
+func FuzzClean(f *testing.F) {
+	f.Add(evil)
+	f.Add("\x1b]\x1b[")
+	f.Fuzz(func(t *testing.T, s string) { harmless(t, "clean", term.Clean(s)) })
 }

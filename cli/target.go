@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/kind"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -25,7 +26,7 @@ func (a *app) serviceFlag(cmd *cobra.Command, service *string, usage string) {
 // parseTarget takes `shop`, `project/shop`, `shop/web` and `project/shop/web`, and what --service says.
 func parseTarget(arg, service string) (target, error) {
 	parts := strings.Split(arg, "/")
-	if k, err := findKind(parts[0]); err == nil && k.name == api.KindProject && len(parts) > 1 {
+	if k, err := kind.Find(parts[0]); err == nil && k.Name == api.KindProject && len(parts) > 1 {
 		parts = parts[1:]
 	}
 	if len(parts) > 2 || slices.Contains(parts, "") {
@@ -41,7 +42,7 @@ func parseTarget(arg, service string) (target, error) {
 
 // resolve fills in the only service there is, and refuses one that there is not.
 func (t target) resolve(ctx context.Context, c carav1.ProjectServiceClient) (target, error) {
-	p, err := c.GetProject(ctx, byName(t.project))
+	p, err := c.GetProject(ctx, kind.ByName(t.project))
 	if err != nil {
 		return t, err
 	}

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/caravanserai/cara/cli/kind"
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -131,9 +132,9 @@ func usageRow(u *carav1.ServiceUsage) []term.Cell {
 	return []term.Cell{
 		term.Text(u.GetService()),
 		{Text: fmt.Sprintf("%dm", u.GetCpuMillis())},
-		size(u.GetMemoryBytes()),
+		kind.Size(u.GetMemoryBytes()),
 		{Text: share},
-		{Text: size(u.GetReceivedBytes()).Text + "/" + size(u.GetSentBytes()).Text},
+		{Text: kind.Size(u.GetReceivedBytes()).Text + "/" + kind.Size(u.GetSentBytes()).Text},
 		{Text: fmt.Sprint(u.GetPids())},
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/kind"
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -16,9 +17,9 @@ import (
 func (a *app) traceCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "trace PROJECT", Short: "Show where a project comes from: file, commit, source, when it was applied, where it runs",
-		Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeNames(projectKind()),
+		Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeNames(kind.Project()),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.trace(cmd.Context(), bare(projectKind(), args[0]))
+			return a.trace(cmd.Context(), kind.Bare(kind.Project(), args[0]))
 		},
 	}
 }
@@ -28,7 +29,7 @@ func (a *app) trace(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	p, err := c.GetProject(ctx, byName(name))
+	p, err := c.GetProject(ctx, kind.ByName(name))
 	if api.IsNotFound(err) {
 		return a.traceGone(ctx, name, err)
 	}
@@ -39,7 +40,7 @@ func (a *app) trace(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	history, err := c.GetProjectHistory(ctx, byName(name))
+	history, err := c.GetProjectHistory(ctx, kind.ByName(name))
 	if err != nil {
 		return err
 	}
@@ -109,7 +110,7 @@ func (a *app) sourceText(ctx context.Context, p *carav1.Project, claim *carav1.C
 	if err != nil {
 		return "", err
 	}
-	s, err := c.GetSource(ctx, byName(name))
+	s, err := c.GetSource(ctx, kind.ByName(name))
 	switch {
 	case api.IsNotFound(err):
 		return owner + ", which is gone", nil
@@ -118,7 +119,7 @@ func (a *app) sourceText(ctx context.Context, p *carav1.Project, claim *carav1.C
 	}
 	from := s.GetSpec().GetDir().GetPath()
 	if g := s.GetSpec().GetGit(); g != nil {
-		from = g.GetUrl() + " " + refText(g.GetRef())
+		from = g.GetUrl() + " " + kind.RefText(g.GetRef())
 	}
 	text := owner + ", " + from
 	if state := claim.GetStatus().GetState(); state != "" && state != api.ClaimApplied && state != api.ClaimOverridden { // the override has a line of its own
@@ -142,14 +143,14 @@ func (a *app) traceApplied(history []*carav1.Revision) {
 
 // whereabouts is the phase with its node, and since when.
 func (a *app) whereabouts(p *carav1.Project) string {
-	s := phaseCell(p, a.now()).Text
+	s := kind.PhaseCell(p, a.now()).Text
 	if node := p.GetStatus().GetNodeRef(); node != "" {
 		s += " on " + node
 	}
 	if at := api.FindCondition(p.GetStatus().GetConditions(), api.CondPhase).GetLastTransitionTime(); at != nil {
 		s += " for " + term.Since(a.now(), at).Text
 	}
-	return s + ", " + readyText(p) + " ready"
+	return s + ", " + kind.ReadyText(p) + " ready"
 }
 
 // traceGone says what became of a project that is not there, as far as that is still known.

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/caravanserai/cara/cli/kind"
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -16,16 +17,16 @@ import (
 // projectVerb is a command that does one thing to one project and says so.
 func (a *app) projectVerb(use, short, done string, do func(context.Context, carav1.ProjectServiceClient, string) error) *cobra.Command {
 	return &cobra.Command{
-		Use: use, Short: short, Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeNames(projectKind()),
+		Use: use, Short: short, Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeNames(kind.Project()),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.projects()
 			if err != nil {
 				return err
 			}
-			if err := do(cmd.Context(), c, bare(projectKind(), args[0])); err != nil {
+			if err := do(cmd.Context(), c, kind.Bare(kind.Project(), args[0])); err != nil {
 				return err
 			}
-			fmt.Fprintf(a.Out, "project/%s %s\n", bare(projectKind(), args[0]), done)
+			fmt.Fprintf(a.Out, "project/%s %s\n", kind.Bare(kind.Project(), args[0]), done)
 			return nil
 		},
 	}
@@ -71,9 +72,9 @@ func (a *app) extendCommand() *cobra.Command {
 	var reason string
 	cmd := &cobra.Command{
 		Use: "extend PROJECT DURATION|TIME", Short: "Let a project live longer: by 24h, or until 2026-01-31T18:00:00Z",
-		Args: cobra.ExactArgs(2), ValidArgsFunction: a.completeNames(projectKind()),
+		Args: cobra.ExactArgs(2), ValidArgsFunction: a.completeNames(kind.Project()),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			req := &carav1.ExtendProjectRequest{Name: bare(projectKind(), args[0]), Reason: reason}
+			req := &carav1.ExtendProjectRequest{Name: kind.Bare(kind.Project(), args[0]), Reason: reason}
 			if d, err := time.ParseDuration(args[1]); err == nil {
 				req.By = durationpb.New(d)
 			} else if t, err := time.Parse(time.RFC3339, args[1]); err == nil {
@@ -89,7 +90,7 @@ func (a *app) extendCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(a.Out, "project/%s expires %s\n", bare(projectKind(), args[0]), term.Until(a.now(), expiry(p)).Text)
+			fmt.Fprintf(a.Out, "project/%s expires %s\n", kind.Bare(kind.Project(), args[0]), term.Until(a.now(), kind.Expiry(p)).Text)
 			return nil
 		},
 	}

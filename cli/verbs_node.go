@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/kind"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -23,13 +24,13 @@ func (a *app) uncordonCommand() *cobra.Command {
 
 func (a *app) nodeVerb(use, short, done string, change func(*carav1.NodeSpec)) *cobra.Command {
 	return &cobra.Command{
-		Use: use, Short: short, Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeNames(nodeKind()),
+		Use: use, Short: short, Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeNames(kind.Node()),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.nodes()
 			if err != nil {
 				return err
 			}
-			name := bare(nodeKind(), args[0])
+			name := kind.Bare(kind.Node(), args[0])
 			if err := changeNode(cmd.Context(), c, name, change); err != nil {
 				return err
 			}
@@ -43,7 +44,7 @@ func (a *app) nodeVerb(use, short, done string, change func(*carav1.NodeSpec)) *
 func changeNode(ctx context.Context, c carav1.NodeServiceClient, name string, change func(*carav1.NodeSpec)) error {
 	const attempts = 5
 	for attempt := 1; ; attempt++ {
-		have, err := c.GetNode(ctx, byName(name))
+		have, err := c.GetNode(ctx, kind.ByName(name))
 		if err != nil {
 			return err
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/kind"
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -16,13 +17,13 @@ import (
 // sourceVerb is a command that does one thing to one source.
 func (a *app) sourceVerb(use, short string, do func(context.Context, carav1.SourceServiceClient, string) error) *cobra.Command {
 	return &cobra.Command{
-		Use: use, Short: short, Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeNames(sourceKind()),
+		Use: use, Short: short, Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeNames(kind.Source()),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.sources()
 			if err != nil {
 				return err
 			}
-			return do(cmd.Context(), c, bare(sourceKind(), args[0]))
+			return do(cmd.Context(), c, kind.Bare(kind.Source(), args[0]))
 		},
 	}
 }
@@ -55,7 +56,7 @@ func (a *app) confirmCommand() *cobra.Command {
 			if i < 0 {
 				return fmt.Errorf("want SOURCE@REVISION, as the condition PruneBlocked names it, not %q", args[0])
 			}
-			name, rev := bare(sourceKind(), args[0][:i]), args[0][i+1:]
+			name, rev := kind.Bare(kind.Source(), args[0][:i]), args[0][i+1:]
 			c, err := a.sources()
 			if err != nil {
 				return err
@@ -114,7 +115,7 @@ func (a *app) waitHandled(ctx context.Context, c carav1.SourceServiceClient, nam
 		case s.GetStatus().GetHandledToken() < token, settling(s):
 			continue
 		}
-		if ready, message := sourceState(s); ready.Text != api.StatusTrue {
+		if ready, message := kind.SourceState(s); ready.Text != api.StatusTrue {
 			return fmt.Errorf("source %q: %s", name, term.Line(message))
 		}
 		fmt.Fprintf(a.Out, "source/%s is at %s\n", name, api.ShortRevision(s.GetStatus().GetAppliedRevision()))

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/kind"
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -96,12 +97,12 @@ func (w *waiting) take(e *carav1.ProjectEvent) []string {
 		return nil
 	}
 	w.open[name], w.last[name] = p, p
-	reason, message := telling(p)
+	reason, message := kind.Telling(p)
 	switch {
 	case phase == api.PhaseFailed:
 		w.settle(name, exitFailed, fmt.Sprintf("project %q failed: %s: %s", name, reason, message))
 		return nil
-	case updateFailed(p):
+	case kind.UpdateFailed(p):
 		w.settle(name, exitFailed, fmt.Sprintf("project %q is not updated: %s", name, message))
 		return nil
 	case phase == api.PhaseRunning && p.GetStatus().GetObservedGeneration() >= p.GetMetadata().GetGeneration():
@@ -134,7 +135,7 @@ func (w *waiting) verdict(timeout time.Duration) error {
 	messages, code := w.failed, exitUnschedulable
 	for _, name := range slices.Sorted(maps.Keys(w.open)) {
 		p := w.open[name]
-		_, message := telling(p)
+		_, message := kind.Telling(p)
 		if jobs := openJobs(p); p.GetStatus().GetPhase() == api.PhaseRunning && len(jobs) > 0 {
 			message = waitsForJobs(jobs)
 		}
@@ -174,12 +175,6 @@ func openJobs(p *carav1.Project) []string {
 
 func waitsForJobs(jobs []string) string {
 	return "waiting for " + strings.Join(jobs, ", ") + " to complete"
-}
-
-// updateFailed tells whether the newest generation came to nothing and the previous version serves.
-func updateFailed(p *carav1.Project) bool {
-	c := api.FindCondition(p.GetStatus().GetConditions(), api.CondReady)
-	return c.GetStatus() == api.StatusFalse && c.GetReason() == api.ReasonUpdateFailed && c.GetObservedGeneration() >= p.GetMetadata().GetGeneration()
 }
 
 // unschedulable tells whether the scheduler has looked at a project and found no node for it.

@@ -17,16 +17,16 @@ import (
 // watchKind shows what there is in one table, then every change as a row of its own, until it is interrupted.
 func (a *app) watchKind(ctx context.Context, conn grpc.ClientConnInterface, o getOptions) error {
 	if len(o.names) == 1 {
-		o.name = o.names[0]
+		o.Name = o.names[0]
 	}
-	recv, err := o.kind.watch(ctx, conn, o.filter)
+	recv, err := o.kind.Watch(ctx, conn, o.Filter)
 	if err != nil {
 		return err
 	}
 	t := term.NewTable(a.Out)
-	t.Reserve(o.kind.head(o.output == wide))
+	t.Reserve(o.kind.Head(o.output == wide))
 	last := map[string]string{} // what was shown of each object
-	first := [][]term.Cell{term.Header(o.kind.head(o.output == wide)...)}
+	first := [][]term.Cell{term.Header(o.kind.Head(o.output == wide)...)}
 	for synced := false; ; {
 		e, err := recv()
 		switch {
@@ -34,25 +34,25 @@ func (a *app) watchKind(ctx context.Context, conn grpc.ClientConnInterface, o ge
 			return nil
 		case err != nil:
 			return err
-		case e.typ == api.WatchBookmark:
+		case e.Type == api.WatchBookmark:
 			if !synced && o.table() {
 				t.Print(first...)
 			}
 			synced = true
 			continue
-		case len(o.names) > 0 && !slices.Contains(o.names, api.Meta(e.object).GetName()):
+		case len(o.names) > 0 && !slices.Contains(o.names, api.Meta(e.Object).GetName()):
 			continue
 		case !o.table():
-			if err := printObjects(a.Out, o.output, false, []proto.Message{e.object}); err != nil {
+			if err := printObjects(a.Out, o.output, false, []proto.Message{e.Object}); err != nil {
 				return err
 			}
 			continue
 		}
-		row := a.row(o, e.object)
-		if e.typ == api.WatchDeleted && !o.filtered() {
+		row := a.row(o, e.Object)
+		if e.Type == api.WatchDeleted && !o.filtered() {
 			row[1] = term.Cell{Text: "(gone)", Colour: term.Faint}
 		}
-		name, now := api.Meta(e.object).GetName(), standing(row)
+		name, now := api.Meta(e.Object).GetName(), standing(row)
 		if last[name] == now {
 			continue
 		}
@@ -79,5 +79,5 @@ func standing(row []term.Cell) string {
 
 // filtered tells whether an object may leave the watch without being gone: it then shows as it is now.
 func (o getOptions) filtered() bool {
-	return o.selector != "" || len(o.phases) > 0 || o.node != "" || o.owner != ""
+	return o.Selector != "" || len(o.Phases) > 0 || o.Node != "" || o.Owner != ""
 }

@@ -1,4 +1,4 @@
-package cli
+package kind
 
 import (
 	"context"
@@ -13,23 +13,24 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-func sourceKind() kind {
-	return kind{
-		name: api.KindSource, plural: "sources", aliases: []string{"src"},
-		columns: []string{"NAME", "READY", "PROJECTS", "REVISION", "STATUS", "AGE"},
+// Source is the kind Source.
+func Source() Kind {
+	return Kind{
+		Name: api.KindSource, Plural: "sources", aliases: []string{"src"},
+		Columns: []string{"NAME", "READY", "PROJECTS", "REVISION", "STATUS", "AGE"},
 		wide:    []string{"FROM", "REF", "POLLED", "NEXT", "LAST DELIVERY"},
-		row:     sourceRow,
-		list: func(ctx context.Context, conn grpc.ClientConnInterface, f filter) ([]proto.Message, error) {
+		Row:     sourceRow,
+		List: func(ctx context.Context, conn grpc.ClientConnInterface, f Filter) ([]proto.Message, error) {
 			l, err := carav1.NewSourceServiceClient(conn).ListSources(ctx, byLabel(f))
 			return messages(l.GetItems(), err)
 		},
-		get: func(ctx context.Context, conn grpc.ClientConnInterface, name string) (proto.Message, error) {
-			return message(carav1.NewSourceServiceClient(conn).GetSource(ctx, byName(name)))
+		Get: func(ctx context.Context, conn grpc.ClientConnInterface, name string) (proto.Message, error) {
+			return message(carav1.NewSourceServiceClient(conn).GetSource(ctx, ByName(name)))
 		},
-		watch: func(ctx context.Context, conn grpc.ClientConnInterface, f filter) (func() (watchEvent, error), error) {
-			return receiver(carav1.NewSourceServiceClient(conn).WatchSources(ctx, &carav1.WatchObjectsRequest{LabelSelector: f.selector}))
+		Watch: func(ctx context.Context, conn grpc.ClientConnInterface, f Filter) (func() (Change, error), error) {
+			return receiver(carav1.NewSourceServiceClient(conn).WatchSources(ctx, &carav1.WatchObjectsRequest{LabelSelector: f.Selector}))
 		},
-		remove: func(ctx context.Context, conn grpc.ClientConnInterface, name string) error {
+		Remove: func(ctx context.Context, conn grpc.ClientConnInterface, name string) error {
 			return removing(carav1.NewSourceServiceClient(conn).DeleteSource(ctx, &carav1.DeleteRequest{Name: name}))
 		},
 	}
@@ -38,10 +39,10 @@ func sourceKind() kind {
 func sourceRow(m proto.Message, now time.Time) []term.Cell {
 	s := m.(*carav1.Source)
 	st := s.GetStatus()
-	ready, message := sourceState(s)
+	ready, message := SourceState(s)
 	from, ref := s.GetSpec().GetDir().GetPath(), ""
 	if g := s.GetSpec().GetGit(); g != nil {
-		from, ref = g.Url, refText(g.Ref)
+		from, ref = g.Url, RefText(g.Ref)
 	}
 	return []term.Cell{
 		term.Text(s.GetMetadata().GetName()),
@@ -51,12 +52,12 @@ func sourceRow(m proto.Message, now time.Time) []term.Cell {
 		term.Text(term.Short(term.Line(message), 80)),
 		term.Since(now, s.GetMetadata().GetCreationTimestamp()),
 		term.Text(from), term.Text(ref), term.Ago(now, st.GetPoll().GetLastTime()), term.Until(now, st.GetPoll().GetNextTime()),
-		delivered(now, st.GetPoll().GetLastDelivery()),
+		Delivered(now, st.GetPoll().GetLastDelivery()),
 	}
 }
 
-// delivered is the last webhook that came, and what was made of it.
-func delivered(now time.Time, d *carav1.Delivery) term.Cell {
+// Delivered is the last webhook that came, and what was made of it.
+func Delivered(now time.Time, d *carav1.Delivery) term.Cell {
 	if d == nil {
 		return term.Text("")
 	}
@@ -68,8 +69,8 @@ func delivered(now time.Time, d *carav1.Delivery) term.Cell {
 	return c
 }
 
-// sourceState sums up a source's conditions: what is wrong comes first.
-func sourceState(s *carav1.Source) (ready term.Cell, message string) {
+// SourceState sums up a source's conditions: what is wrong comes first.
+func SourceState(s *carav1.Source) (ready term.Cell, message string) {
 	if s.GetMetadata().GetDeletionTimestamp() != nil {
 		return term.Cell{Text: "Deleting", Colour: term.Faint}, "letting go of its projects"
 	}
@@ -98,7 +99,8 @@ func sourceState(s *carav1.Source) (ready term.Cell, message string) {
 	}
 }
 
-func refText(r *carav1.GitRef) string {
+// RefText is what a git source follows: `branch main`.
+func RefText(r *carav1.GitRef) string {
 	switch {
 	case r.GetBranch() != "":
 		return "branch " + r.Branch

@@ -1,4 +1,4 @@
-package cli
+package kind
 
 import (
 	"context"
@@ -15,24 +15,25 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-func projectKind() kind {
-	return kind{
-		name: api.KindProject, plural: "projects", aliases: []string{"proj", "p"},
-		columns: []string{"NAME", "PHASE", "READY", "NODE", "CONDITIONS", "SOURCE", "EXPIRES", "AGE"},
+// Project is the kind Project.
+func Project() Kind {
+	return Kind{
+		Name: api.KindProject, Plural: "projects", aliases: []string{"proj", "p"},
+		Columns: []string{"NAME", "PHASE", "READY", "NODE", "CONDITIONS", "SOURCE", "EXPIRES", "AGE"},
 		wide:    []string{"GENERATION", "EPOCH", "REVISION", "HOSTS", "MESSAGE"},
-		row:     projectRow,
-		list: func(ctx context.Context, conn grpc.ClientConnInterface, f filter) ([]proto.Message, error) {
+		Row:     projectRow,
+		List: func(ctx context.Context, conn grpc.ClientConnInterface, f Filter) ([]proto.Message, error) {
 			l, err := carav1.NewProjectServiceClient(conn).ListProjects(ctx, &carav1.ListProjectsRequest{
-				Phase: f.phases, NodeRef: f.node, Owner: f.owner, LabelSelector: f.selector,
+				Phase: f.Phases, NodeRef: f.Node, Owner: f.Owner, LabelSelector: f.Selector,
 			})
 			return messages(l.GetItems(), err)
 		},
-		get: func(ctx context.Context, conn grpc.ClientConnInterface, name string) (proto.Message, error) {
-			return message(carav1.NewProjectServiceClient(conn).GetProject(ctx, byName(name)))
+		Get: func(ctx context.Context, conn grpc.ClientConnInterface, name string) (proto.Message, error) {
+			return message(carav1.NewProjectServiceClient(conn).GetProject(ctx, ByName(name)))
 		},
-		watch: func(ctx context.Context, conn grpc.ClientConnInterface, f filter) (func() (watchEvent, error), error) {
+		Watch: func(ctx context.Context, conn grpc.ClientConnInterface, f Filter) (func() (Change, error), error) {
 			return receiver(carav1.NewProjectServiceClient(conn).WatchProjects(ctx, &carav1.WatchProjectsRequest{
-				Name: f.name, Phase: f.phases, NodeRef: f.node, Owner: f.owner, LabelSelector: f.selector,
+				Name: f.Name, Phase: f.Phases, NodeRef: f.Node, Owner: f.Owner, LabelSelector: f.Selector,
 			}))
 		},
 	}
@@ -41,15 +42,15 @@ func projectKind() kind {
 func projectRow(m proto.Message, now time.Time) []term.Cell {
 	p := m.(*carav1.Project)
 	st := p.GetStatus()
-	reason, message := telling(p)
+	reason, message := Telling(p)
 	return []term.Cell{
 		term.Text(p.GetMetadata().GetName()),
-		phaseCell(p, now),
-		term.Text(readyText(p)),
+		PhaseCell(p, now),
+		term.Text(ReadyText(p)),
 		term.Text(st.GetNodeRef()),
 		term.Text(reason),
 		term.Text(owner(p)),
-		term.Until(now, expiry(p)),
+		term.Until(now, Expiry(p)),
 		term.Since(now, p.GetMetadata().GetCreationTimestamp()),
 		term.Count(p.GetMetadata().GetGeneration()),
 		term.Count(st.GetEpoch()),
@@ -59,8 +60,8 @@ func projectRow(m proto.Message, now time.Time) []term.Cell {
 	}
 }
 
-// phaseCell is the phase; where the node is silent, what was seen last and when.
-func phaseCell(p *carav1.Project, now time.Time) term.Cell {
+// PhaseCell is the phase; where the node is silent, what was seen last and when.
+func PhaseCell(p *carav1.Project, now time.Time) term.Cell {
 	phase := p.GetStatus().GetPhase()
 	if seen := p.GetStatus().GetLastSeen(); seen != nil {
 		return term.Cell{Text: "Unknown (last seen " + term.Age(now.Sub(seen.AsTime())) + " ago)", Colour: term.Red}
@@ -83,26 +84,28 @@ func phaseCell(p *carav1.Project, now time.Time) term.Cell {
 	return c
 }
 
-func readyText(p *carav1.Project) string {
+// ReadyText is how many of a project's services are ready: `1/2`.
+func ReadyText(p *carav1.Project) string {
 	return fmt.Sprintf("%d/%d", readyServices(p), len(p.GetSpec().GetServices()))
 }
 
 // readyServices counts the services that are as they should be.
 func readyServices(p *carav1.Project) (ready int) {
 	for _, s := range p.GetStatus().GetServices() {
-		if serviceReady(s) {
+		if ServiceReady(s) {
 			ready++
 		}
 	}
 	return ready
 }
 
-func serviceReady(s *carav1.ServiceStatus) bool {
+// ServiceReady reports whether a service is as it should be.
+func ServiceReady(s *carav1.ServiceStatus) bool {
 	return s.GetState() == api.ServiceCompleted || s.GetState() == api.ServiceRunning && (s.GetHealth() == "" || s.GetHealth() == api.HealthHealthy)
 }
 
-// telling is the condition that explains most where a project is.
-func telling(p *carav1.Project) (reason, message string) {
+// Telling is the condition that explains most where a project is.
+func Telling(p *carav1.Project) (reason, message string) {
 	st := p.GetStatus()
 	order := map[string][]string{
 		api.PhasePending:     {api.CondScheduled, api.CondPhase},
@@ -111,7 +114,7 @@ func telling(p *carav1.Project) (reason, message string) {
 		api.PhaseFailed:      {api.CondPhase, api.CondReady},
 		api.PhaseTerminating: {api.CondPhase},
 	}[st.GetPhase()]
-	if updateFailed(p) {
+	if UpdateFailed(p) {
 		order = []string{api.CondReady}
 	}
 	for _, typ := range order {
@@ -133,9 +136,16 @@ func owner(p *carav1.Project) string {
 	return strings.TrimPrefix(p.GetMetadata().GetOwner(), api.PrefixSource)
 }
 
-func expiry(p *carav1.Project) *timestamppb.Timestamp {
+// Expiry is when a project will be deleted; nil for never.
+func Expiry(p *carav1.Project) *timestamppb.Timestamp {
 	if at := p.GetStatus().GetExpireAt(); at != nil {
 		return at
 	}
 	return p.GetSpec().GetExpireAt()
+}
+
+// UpdateFailed tells whether the newest generation came to nothing and the previous version serves.
+func UpdateFailed(p *carav1.Project) bool {
+	c := api.FindCondition(p.GetStatus().GetConditions(), api.CondReady)
+	return c.GetStatus() == api.StatusFalse && c.GetReason() == api.ReasonUpdateFailed && c.GetObservedGeneration() >= p.GetMetadata().GetGeneration()
 }

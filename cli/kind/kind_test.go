@@ -1,4 +1,4 @@
-package cli
+package kind
 
 import (
 	"testing"
@@ -7,7 +7,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
-	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -16,7 +15,7 @@ func TestEventsAreInTheOrderOfTheirLastTime(t *testing.T) {
 		return &carav1.Event{Reason: reason, FirstTime: timestamppb.New(time.Unix(first, 0)), LastTime: timestamppb.New(time.Unix(last, 0))}
 	}
 	got := ""
-	for _, e := range byLastTime([]*carav1.Event{at("again ", 1, 9), at("once ", 2, 2), at("twice ", 3, 5), at("also ", 4, 5)}) {
+	for _, e := range ByLastTime([]*carav1.Event{at("again ", 1, 9), at("once ", 2, 2), at("twice ", 3, 5), at("also ", 4, 5)}) {
 		got += e.Reason
 	}
 	if want := "once twice also again "; got != want {
@@ -24,17 +23,11 @@ func TestEventsAreInTheOrderOfTheirLastTime(t *testing.T) {
 	}
 }
 
-func FuzzClean(f *testing.F) {
-	f.Add(evil)
-	f.Add("\x1b]\x1b[")
-	f.Fuzz(func(t *testing.T, s string) { harmless(t, "clean", term.Clean(s)) })
-}
-
 func TestQuantity(t *testing.T) {
 	for give, want := range map[string]string{
 		"": "-", "0": "0", "1023": "1023", "2147483648": "2.0Gi", "128Mi": "128Mi", "16696893440": "15.6Gi", "much": "much", "5497558138880": "5.0Ti",
 	} {
-		if got := quantity(give).Text; got != want {
+		if got := Quantity(give).Text; got != want {
 			t.Errorf("quantity(%q) is %q, want %q", give, got, want)
 		}
 	}
@@ -61,7 +54,7 @@ func TestTelling(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			p := &carav1.Project{Status: &carav1.ProjectStatus{Phase: tt.phase, Conditions: tt.conditions}}
-			if reason, message := telling(p); reason != tt.reason || message != tt.message {
+			if reason, message := Telling(p); reason != tt.reason || message != tt.message {
 				t.Errorf("got %q, %q, want %q, %q", reason, message, tt.reason, tt.message)
 			}
 		})

@@ -1,4 +1,4 @@
-package cli
+package kind
 
 import (
 	"context"
@@ -14,23 +14,24 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-func nodeKind() kind {
-	return kind{
-		name: api.KindNode, plural: "nodes", aliases: []string{"no"},
-		columns: []string{"NAME", "STATE", "PROJECTS", "CPU", "MEMORY", "HEARTBEAT", "AGE"},
+// Node is the kind Node.
+func Node() Kind {
+	return Kind{
+		Name: api.KindNode, Plural: "nodes", aliases: []string{"no"},
+		Columns: []string{"NAME", "STATE", "PROJECTS", "CPU", "MEMORY", "HEARTBEAT", "AGE"},
 		wide:    []string{"PLATFORM", "ENGINE", "AGENT", "INGRESS", "REASON"},
-		row:     nodeRow,
-		list: func(ctx context.Context, conn grpc.ClientConnInterface, f filter) ([]proto.Message, error) {
+		Row:     nodeRow,
+		List: func(ctx context.Context, conn grpc.ClientConnInterface, f Filter) ([]proto.Message, error) {
 			l, err := carav1.NewNodeServiceClient(conn).ListNodes(ctx, byLabel(f))
 			return messages(l.GetItems(), err)
 		},
-		get: func(ctx context.Context, conn grpc.ClientConnInterface, name string) (proto.Message, error) {
-			return message(carav1.NewNodeServiceClient(conn).GetNode(ctx, byName(name)))
+		Get: func(ctx context.Context, conn grpc.ClientConnInterface, name string) (proto.Message, error) {
+			return message(carav1.NewNodeServiceClient(conn).GetNode(ctx, ByName(name)))
 		},
-		watch: func(ctx context.Context, conn grpc.ClientConnInterface, f filter) (func() (watchEvent, error), error) {
-			return receiver(carav1.NewNodeServiceClient(conn).WatchNodes(ctx, &carav1.WatchObjectsRequest{LabelSelector: f.selector}))
+		Watch: func(ctx context.Context, conn grpc.ClientConnInterface, f Filter) (func() (Change, error), error) {
+			return receiver(carav1.NewNodeServiceClient(conn).WatchNodes(ctx, &carav1.WatchObjectsRequest{LabelSelector: f.Selector}))
 		},
-		remove: func(ctx context.Context, conn grpc.ClientConnInterface, name string) error {
+		Remove: func(ctx context.Context, conn grpc.ClientConnInterface, name string) error {
 			return removing(carav1.NewNodeServiceClient(conn).DeleteNode(ctx, &carav1.DeleteRequest{Name: name}))
 		},
 	}
@@ -47,9 +48,9 @@ func nodeRow(m proto.Message, now time.Time) []term.Cell {
 	}
 	return []term.Cell{
 		term.Text(n.GetMetadata().GetName()),
-		stateCell(n),
+		StateCell(n),
 		term.Count(n.GetStatus().GetProjects()),
-		term.Text(info.GetCapacity().GetCpu()), quantity(info.GetCapacity().GetMemory()),
+		term.Text(info.GetCapacity().GetCpu()), Quantity(info.GetCapacity().GetMemory()),
 		term.Ago(now, n.GetStatus().GetLastHeartbeat()), term.Since(now, n.GetMetadata().GetCreationTimestamp()),
 		term.Text(info.GetPlatform()), term.Text(info.GetEngineVersion()), term.Text(info.GetAgentVersion()),
 		term.Text(info.GetIngressAddress()), term.Text(reason),
@@ -68,7 +69,8 @@ func troubled(c *carav1.Condition) bool {
 	return false
 }
 
-func stateCell(n *carav1.Node) term.Cell {
+// StateCell is a node's state in the colour of how good it is.
+func StateCell(n *carav1.Node) term.Cell {
 	c := term.Text(n.GetStatus().GetState())
 	c.Colour = term.Green
 	if n.GetStatus().GetState() != api.NodeReady {
@@ -85,17 +87,17 @@ func stateCell(n *carav1.Node) term.Cell {
 	return c
 }
 
-// quantity shows bytes as people read them; what is no quantity stays as it is.
-func quantity(s string) term.Cell {
+// Quantity shows bytes as people read them; what is no quantity stays as it is.
+func Quantity(s string) term.Cell {
 	n, err := api.Bytes(s)
 	if s == "" || err != nil {
 		return term.Text(s)
 	}
-	return size(n)
+	return Size(n)
 }
 
-// size shows bytes.
-func size(n int64) term.Cell {
+// Size shows bytes.
+func Size(n int64) term.Cell {
 	value, unit := float64(n), ""
 	for _, next := range []string{"Ki", "Mi", "Gi", "Ti"} {
 		if value < 1024 {
