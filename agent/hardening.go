@@ -4,13 +4,15 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Hardening is what the operator of a node sets for every container that runs there.
+// Hardening is what the operator of a node sets for every container that runs there, and what he lets them ask for.
 type Hardening struct {
 	// PIDsLimit is how many processes and threads a container may have where its manifest gives no limit: 4,096 where 0,
 	// no limit where negative. Without one, a container that forks without end takes the whole machine's.
 	PIDsLimit int32
 	// NoNewPrivileges sets noNewPrivileges for every container, whatever its manifest says.
 	NoNewPrivileges bool
+	// AllowCaps are the capabilities that manifests may add on this node, beside those that they may add on every node.
+	AllowCaps []string
 }
 
 const defaultPIDsLimit = 4096

@@ -89,7 +89,7 @@ func (a *Agent) diskSaid(err error) {
 func (a *Agent) info() *carav1.NodeInfo {
 	out := &carav1.NodeInfo{
 		Platform: runtime.GOOS + "/" + runtime.GOARCH, AgentVersion: a.cfg.Version, IngressAddress: a.cfg.IngressAddress,
-		Capacity: &carav1.NodeCapacity{Subnets: int32(a.engine.SubnetCapacity())},
+		AllowedCapabilities: a.cfg.Hardening.AllowCaps, Capacity: &carav1.NodeCapacity{Subnets: int32(a.engine.SubnetCapacity())},
 	}
 	if m := a.machine.Load(); m != nil {
 		out.Platform, out.EngineVersion, out.Hostname = m.Platform, m.Version, m.Hostname

@@ -57,6 +57,27 @@ func runs(t *testing.T, r *rig) bool {
 	return false
 }
 
+// TestAllowedCapabilities: a node runs what its own operator allows, whatever the server says.
+func TestAllowedCapabilities(t *testing.T) {
+	f := newFaked(t)
+	f.cfg.Hardening.AllowCaps = []string{"NET_ADMIN"}
+	f.run(t)
+	for capability, want := range map[string]string{"NET_ADMIN": api.PhaseRunning, "CHOWN": api.PhaseRunning, "SYS_ADMIN": api.PhaseFailed} {
+		spec := services("web")
+		spec.Services[0].CapAdd = []string{capability}
+		project := strings.ToLower(strings.ReplaceAll(capability, "_", "-"))
+		f.put(project, spec)
+		f.wait(t, project, phase(want))
+	}
+	waitUntil(t, func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return slices.ContainsFunc(f.beats, func(b *carav1.Heartbeat) bool {
+			return slices.Equal(b.GetInfo().GetAllowedCapabilities(), []string{"NET_ADMIN"})
+		})
+	})
+}
+
 // TestANameThatIsNoneTouchesNoFile: names from the server become names of files.
 func TestANameThatIsNoneTouchesNoFile(t *testing.T) {
 	f := newFaked(t)

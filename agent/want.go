@@ -74,7 +74,7 @@ func newWant(cfg Config, a *carav1.Assignment, haveSecrets bool) *Want {
 	}
 	w.harden(cfg.Hardening)
 	w.pin(p.GetStatus())
-	if bad := api.Violations(p); len(bad) > 0 && !w.Remove {
+	if bad := api.Violations(p, cfg.Hardening.AllowCaps); len(bad) > 0 && !w.Remove {
 		w.Failure = violation(bad)
 		return w
 	}

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// AllowedCapabilities returns the policy for capAdd: what Docker gives by default, and what databases ask for that
-// reaches nothing beyond the container. A caller may change the copy.
+// AllowedCapabilities returns what capAdd may name on every node: what Docker gives by default, and what databases ask for
+// that reaches nothing beyond the container. A node's operator can allow more. A caller may change the copy.
 func AllowedCapabilities() []string {
 	return []string{
 		"AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "IPC_LOCK", "KILL", "MKNOD", "NET_BIND_SERVICE",

@@ -29,6 +29,7 @@ func (e *fieldErrors) service(at string, s *carav1.Service, x specIndex) {
 	}
 	e.ulimits(at+".ulimits", s.GetUlimits())
 	e.policy(at, s)
+	e.added(at+".capAdd", s.GetCapAdd())
 	e.dropped(at+".capDrop", s.GetCapDrop())
 	for _, k := range sortedKeys(s.GetLabels()) {
 		field := at + ".labels[" + k + "]"

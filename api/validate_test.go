@@ -138,7 +138,7 @@ func TestValidateService(t *testing.T) {
 		"self":             {func(s *carav1.Service) { s.DependsOn = deps("db") }, []string{"dependsOn[0].service: is the service itself", "dependsOn: db -> db"}},
 		"unknown":          {func(s *carav1.Service) { s.DependsOn = deps("x") }, []string{"dependsOn[0].service: no service is named \"x\"; name one of db or web"}},
 		"twice":            {func(s *carav1.Service) { s.DependsOn = deps("web", "web") }, []string{"dependsOn[1].service: appears twice"}},
-		"capability":       {func(s *carav1.Service) { s.CapAdd = []string{"cap_chown", "SYS_ADMIN"} }, []string{"capAdd[1]: policy \"capabilities\""}},
+		"capability":       {func(s *carav1.Service) { s.CapAdd = []string{"cap_chown", "SYS_ADMIN", "NET_FLY"} }, []string{"capAdd[2]: \"NET_FLY\" is no Linux capability"}},
 		"all capabilities": {func(s *carav1.Service) { s.CapAdd = []string{"ALL"}; s.CapDrop = []string{"all"} }, []string{"capAdd[0]: policy \"capabilities\""}},
 		"signals":          {func(s *carav1.Service) { s.StopSignal = "SIGRTMIN+3" }, nil},
 		"signal number":    {func(s *carav1.Service) { s.StopSignal = "65" }, []string{"stopSignal: is no signal"}},

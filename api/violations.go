@@ -25,8 +25,10 @@ const (
 // takes a manifest in, and each agent asks again before it runs anything, so that a server that was taken over, or that
 // is wrong, gets no container with more than this on any node. What there is no field for (privileged, host namespaces,
 // host paths, the Docker socket, fixed host ports) nobody can ask for.
-func Violations(p *carav1.Project) []*carav1.FieldError {
-	e := &fieldErrors{seen: map[string]bool{}}
+//
+// capabilities are those that capAdd may name on the node, beside AllowedCapabilities.
+func Violations(p *carav1.Project, capabilities []string) []*carav1.FieldError {
+	e := &fieldErrors{seen: map[string]bool{}, list: CapabilityViolations(p, capabilities)}
 	e.dnsLabel("metadata.name", p.GetMetadata().GetName())
 	for i, v := range p.GetSpec().GetVolumes() {
 		at := elem("spec.volumes", i)
@@ -48,11 +50,6 @@ func IsName(name string) bool { return len(validation.IsDNS1123Label(name)) == 0
 
 // policy is what Validate and Violations have in common.
 func (e *fieldErrors) policy(at string, s *carav1.Service) {
-	for i, c := range s.GetCapAdd() {
-		if name := canonCap(c); !slices.Contains(AllowedCapabilities(), name) {
-			e.add(elem(at+".capAdd", i), "policy \"capabilities\" does not allow %q; allowed are %s", clip(c), strings.Join(AllowedCapabilities(), ", "))
-		}
-	}
 	for i, t := range s.GetTmpfs() {
 		_, options, _ := strings.Cut(t, ":")
 		e.tmpfsOptions(elem(at+".tmpfs", i), options)

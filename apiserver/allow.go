@@ -16,12 +16,16 @@ import (
 // maxDenials bounds how many refusals one answer spells out.
 const maxDenials = 5
 
-// permitted refuses what no project may have, whoever writes it: a reserved host, and a Secret that a source itself uses.
+// permitted refuses what no project may have, whoever writes it: a reserved host, a capability that no node allows, and a
+// Secret that a source itself uses.
 func (t *tx) permitted(p *carav1.Project) error {
 	for _, host := range t.server.hostsOf(p.GetSpec()) {
 		if t.server.reservedHost(host) {
 			return api.NotAllowed("host %q is reserved: it is a name of the server, or cara-server runs with a --reserve-host that covers it; choose another host", host)
 		}
+	}
+	if err := t.offered(p); err != nil {
+		return err
 	}
 	secrets := api.SecretNames(p.GetSpec())
 	if len(secrets) == 0 {
@@ -33,6 +37,23 @@ func (t *tx) permitted(p *carav1.Project) error {
 			return api.NotAllowed("source %q uses Secret %q for git or webhooks, so no project may use it; put what project %q needs into a Secret of its own",
 				source, secret, p.GetMetadata().GetName())
 		}
+	}
+	return nil
+}
+
+// offered refuses capabilities that no node allows, whether it is Ready or not. Which node has them all is the scheduler's
+// matter.
+func (t *tx) offered(p *carav1.Project) error {
+	if len(api.ExtraCapabilities(p.GetSpec())) == 0 {
+		return nil
+	}
+	var more []string
+	nodes, _ := from[*carav1.Node](t.seen, "", "")
+	for _, n := range nodes {
+		more = append(more, n.GetStatus().GetInfo().GetAllowedCapabilities()...)
+	}
+	if bad := api.CapabilityViolations(p, more); len(bad) > 0 {
+		return api.Invalid(describe(p), bad)
 	}
 	return nil
 }

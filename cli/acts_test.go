@@ -36,7 +36,8 @@ func (h *house) node(ctx context.Context, name string) error {
 	err = stream.Send(&carav1.ConnectRequest{InstanceId: "test", Heartbeat: &carav1.Heartbeat{
 		Info: &carav1.NodeInfo{
 			Platform: "linux/amd64", AgentVersion: "v1", EngineVersion: "28.5.2", IngressAddress: "10.0.0.1:8081",
-			Capacity: &carav1.NodeCapacity{Cpu: "4", Memory: "8589934592", Disk: "107374182400", DiskFree: "53687091200", Subnets: 2048},
+			AllowedCapabilities: []string{"NET_ADMIN", "SYS_PTRACE"},
+			Capacity:            &carav1.NodeCapacity{Cpu: "4", Memory: "8589934592", Disk: "107374182400", DiskFree: "53687091200", Subnets: 2048},
 		},
 		Conditions: []*carav1.Condition{{Type: api.CondEngineReady, Status: api.StatusTrue, Reason: "Answers", Message: "the engine answers"}},
 	}})

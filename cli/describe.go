@@ -162,6 +162,9 @@ func (a *app) describeNode(ctx context.Context, conn grpc.ClientConnInterface, n
 	a.field("Engine", info.GetEngineVersion())
 	a.field("Agent", info.GetAgentVersion())
 	a.field("Ingress", info.GetIngressAddress())
+	if more := info.GetAllowedCapabilities(); len(more) > 0 {
+		a.field("Allows", "capabilities "+strings.Join(more, ", "))
+	}
 	c := info.GetCapacity()
 	a.field("Capacity", fmt.Sprintf("cpu %s, memory %s, disk %s (%s free), %d project networks",
 		term.Dash(c.GetCpu()), kind.Quantity(c.GetMemory()).Text, kind.Quantity(c.GetDisk()).Text, kind.Quantity(c.GetDiskFree()).Text, c.GetSubnets()))

@@ -38,7 +38,7 @@ func newLedger() *ledger {
 
 // demand is what a project asks of a node.
 func demand(p *carav1.Project) (Demand, error) {
-	d := Demand{Project: p.GetMetadata().GetName(), Selector: p.GetSpec().GetNodeSelector()}
+	d := Demand{Project: p.GetMetadata().GetName(), Selector: p.GetSpec().GetNodeSelector(), Capabilities: api.ExtraCapabilities(p.GetSpec())}
 	for _, s := range p.GetSpec().GetServices() {
 		cpu, err := quantity(s.GetResources().GetRequests().GetCpu(), api.MilliCPU)
 		if err != nil {
@@ -75,6 +75,7 @@ func (l *ledger) setNode(name string, n *carav1.Node) {
 		c = l.addNode(name)
 	}
 	c.Labels, c.Unfit = n.GetMetadata().GetLabels(), unfit(n)
+	c.Capabilities = n.GetStatus().GetInfo().GetAllowedCapabilities()
 	capacity := n.GetStatus().GetInfo().GetCapacity()
 	c.CPU, _ = quantity(capacity.GetCpu(), api.MilliCPU) // what an agent reports and nobody can read is not counted
 	c.Memory, _ = quantity(capacity.GetMemory(), api.Bytes)

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"fmt"
 	"hash/fnv"
+	"slices"
 	"strings"
 
 	"github.com/caravanserai/cara/api"
@@ -22,12 +23,16 @@ type Demand struct {
 	Project     string
 	CPU, Memory int64 // thousandths of a core, bytes; 0 asks for none
 	Selector    map[string]string
+	// Capabilities that it adds and that not every node allows.
+	Capabilities []string
 }
 
 // Candidate is a node as the scheduler counts it.
 type Candidate struct {
 	Name   string
 	Labels map[string]string
+	// Capabilities are those that it allows beside the ones that every node does.
+	Capabilities []string
 	// Unfit is why nothing may be placed here, whatever it asks for; Fits where it may.
 	Unfit Why
 	// CPU, Memory and Subnets are the capacity; one that is not known (0) is not counted.
@@ -49,6 +54,7 @@ const (
 	DiskPressure
 	MemoryPressure
 	Selector
+	Capability
 	InsufficientCPU
 	InsufficientMemory
 	NoSubnet
@@ -58,7 +64,7 @@ const (
 func (w Why) String() string {
 	return [whys]string{
 		"fits", api.NodeNotReady, "engine unreachable", "draining", "cordoned", "disk pressure", "memory pressure",
-		"did not match the node selector", "insufficient cpu", "insufficient memory", "no free project network",
+		"did not match the node selector", "did not allow the capabilities (cara-agent --allow-cap)", "insufficient cpu", "insufficient memory", "no free project network",
 	}[w]
 }
 
@@ -117,6 +123,11 @@ func filter(d *Demand, c *Candidate) Why {
 	for k, v := range d.Selector {
 		if have, ok := c.Labels[k]; !ok || have != v {
 			return Selector
+		}
+	}
+	for _, name := range d.Capabilities {
+		if !slices.Contains(c.Capabilities, name) {
+			return Capability
 		}
 	}
 	switch {

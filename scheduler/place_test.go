@@ -67,6 +67,18 @@ func TestPlace(t *testing.T) {
 			how: Binpack, demand: Demand{Memory: gib},
 			nodes: []*Candidate{with(big("a"), func(c *Candidate) { c.UsedMemory = 4 * gib }), big("b")}, node: "a",
 		},
+		"a node that allows the capabilities": {
+			demand: Demand{Capabilities: []string{"BPF", "NET_ADMIN"}},
+			nodes: []*Candidate{
+				big("a"), with(big("b"), func(c *Candidate) { c.Capabilities = []string{"NET_ADMIN"} }),
+				with(big("c"), func(c *Candidate) { c.Capabilities = []string{"NET_ADMIN", "BPF"} }),
+			}, node: "c",
+		},
+		"no node allows all capabilities": {
+			demand: Demand{Capabilities: []string{"BPF", "NET_ADMIN"}},
+			nodes:  []*Candidate{big("a"), with(big("b"), func(c *Candidate) { c.Capabilities = []string{"NET_ADMIN"} })},
+			say:    "0 of 2 nodes fit: 2 did not allow the capabilities (cara-agent --allow-cap)",
+		},
 		"the selector chooses": {
 			demand: Demand{Selector: map[string]string{"zone": "x"}},
 			nodes:  []*Candidate{big("a"), with(big("b"), func(c *Candidate) { c.Labels = map[string]string{"zone": "x"} })}, node: "b",

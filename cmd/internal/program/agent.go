@@ -85,6 +85,13 @@ func (c *AgentConfig) Validate() error {
 			return fmt.Errorf("--allow-registry %s", why)
 		}
 	}
+	for i, name := range c.Hardening.AllowCaps {
+		capability, err := api.ParseCapability(name)
+		if err != nil {
+			return fmt.Errorf("--allow-cap %w", err)
+		}
+		c.Hardening.AllowCaps[i] = capability
+	}
 	return c.checkLimits()
 }
 

@@ -276,9 +276,11 @@ type NodeInfo struct {
 	// IngressAddress is where the agents of other nodes reach this node's ingress, `host:port`. They verify by TLS that it is this node's.
 	IngressAddress string `protobuf:"bytes,5,opt,name=ingress_address,json=ingressAddress,proto3" json:"ingress_address,omitempty"`
 	// Hostname of the machine.
-	Hostname      string `protobuf:"bytes,6,opt,name=hostname,proto3" json:"hostname,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Hostname string `protobuf:"bytes,6,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	// AllowedCapabilities are the Linux capabilities that projects may add on this node, beside those that every node allows.
+	AllowedCapabilities []string `protobuf:"bytes,7,rep,name=allowed_capabilities,json=allowedCapabilities,proto3" json:"allowed_capabilities,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *NodeInfo) Reset() {
@@ -351,6 +353,13 @@ func (x *NodeInfo) GetHostname() string {
 		return x.Hostname
 	}
 	return ""
+}
+
+func (x *NodeInfo) GetAllowedCapabilities() []string {
+	if x != nil {
+		return x.AllowedCapabilities
+	}
+	return nil
 }
 
 // NodeCapacity is what a node can hold.
@@ -820,14 +829,15 @@ const file_cara_v1_node_proto_rawDesc = "" +
 	"conditions\x12%\n" +
 	"\x04info\x18\x03 \x01(\v2\x11.cara.v1.NodeInfoR\x04info\x12A\n" +
 	"\x0elast_heartbeat\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\rlastHeartbeat\x12\x1a\n" +
-	"\bprojects\x18\x05 \x01(\x05R\bprojects\"\x99\x02\n" +
+	"\bprojects\x18\x05 \x01(\x05R\bprojects\"\xdc\x02\n" +
 	"\bNodeInfo\x12#\n" +
 	"\bplatform\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\bplatform\x12,\n" +
 	"\ragent_version\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\fagentVersion\x12.\n" +
 	"\x0eengine_version\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\rengineVersion\x121\n" +
 	"\bcapacity\x18\x04 \x01(\v2\x15.cara.v1.NodeCapacityR\bcapacity\x121\n" +
 	"\x0fingress_address\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\x0eingressAddress\x12$\n" +
-	"\bhostname\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\xfd\x01R\bhostname\"\xa7\x01\n" +
+	"\bhostname\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\xfd\x01R\bhostname\x12A\n" +
+	"\x14allowed_capabilities\x18\a \x03(\tB\x0e\xbaH\v\x92\x01\b\x10@\"\x04r\x02\x18 R\x13allowedCapabilities\"\xa7\x01\n" +
 	"\fNodeCapacity\x12\x19\n" +
 	"\x03cpu\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18 R\x03cpu\x12\x1f\n" +
 	"\x06memory\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18 R\x06memory\x12\x1b\n" +

@@ -252,7 +252,9 @@ type Service struct {
 	Ulimits []*Ulimit `protobuf:"bytes,20,rep,name=ulimits,proto3" json:"ulimits,omitempty"`
 	// CapDrop are Linux capabilities to take away; `ALL` takes all.
 	CapDrop []string `protobuf:"bytes,21,rep,name=cap_drop,json=capDrop,proto3" json:"cap_drop,omitempty"`
-	// CapAdd are Linux capabilities to add, within the server's allow list.
+	// CapAdd are Linux capabilities to add: those that every node allows (AUDIT_WRITE, CHOWN, DAC_OVERRIDE, FOWNER, FSETID,
+	// IPC_LOCK, KILL, MKNOD, NET_BIND_SERVICE, NET_RAW, SETFCAP, SETGID, SETPCAP, SETUID, SYS_CHROOT, SYS_NICE), and those
+	// that a node allows with `cara-agent --allow-cap`. A project that adds one of the latter runs on such a node only.
 	CapAdd []string `protobuf:"bytes,22,rep,name=cap_add,json=capAdd,proto3" json:"cap_add,omitempty"`
 	// PullPolicy is `IfNotPresent` (the default), `Always` or `Never`.
 	PullPolicy string `protobuf:"bytes,23,opt,name=pull_policy,json=pullPolicy,proto3" json:"pull_policy,omitempty"`

@@ -1,0 +1,66 @@
+package api
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// allCapabilities stands for every capability. It can be dropped and never be added.
+const allCapabilities = "ALL"
+
+// ParseCapability returns a capability that a node's operator allows as Docker spells it.
+func ParseCapability(text string) (string, error) {
+	name := canonCap(strings.TrimSpace(text))
+	switch {
+	case name == allCapabilities:
+		return "", fmt.Errorf("ALL is refused: name each capability that projects may add, such as NET_ADMIN")
+	case !slices.Contains(knownCapabilities(), name):
+		return "", fmt.Errorf("%q is no Linux capability; name one such as NET_ADMIN", clip(text))
+	}
+	return name, nil
+}
+
+// ExtraCapabilities returns, in order, the capabilities that a project adds and that not every node allows.
+func ExtraCapabilities(spec *carav1.ProjectSpec) []string {
+	var out []string
+	for _, s := range spec.GetServices() {
+		for _, c := range s.GetCapAdd() {
+			if name := canonCap(c); !slices.Contains(AllowedCapabilities(), name) {
+				out = append(out, name)
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// CapabilityViolations returns the capabilities that a project adds and that neither every node allows nor more has.
+func CapabilityViolations(p *carav1.Project, more []string) []*carav1.FieldError {
+	e := &fieldErrors{seen: map[string]bool{}}
+	allowed := append(AllowedCapabilities(), more...)
+	slices.Sort(allowed)
+	for i, s := range p.GetSpec().GetServices() {
+		for j, c := range s.GetCapAdd() {
+			if !slices.Contains(allowed, canonCap(c)) {
+				e.add(elem(elem("spec.services", i)+".capAdd", j), "policy \"capabilities\" does not allow %q; allowed are %s; "+
+					"a node's operator can allow more with cara-agent --allow-cap", clip(c), strings.Join(slices.Compact(allowed), ", "))
+			}
+		}
+	}
+	return e.list
+}
+
+// added checks capAdd as far as that can be done without knowing the nodes.
+func (e *fieldErrors) added(at string, caps []string) {
+	for i, c := range caps {
+		switch name := canonCap(c); {
+		case name == allCapabilities:
+			e.add(elem(at, i), "policy \"capabilities\" does not allow ALL; name each capability that the service needs")
+		case !slices.Contains(knownCapabilities(), name):
+			e.add(elem(at, i), "%q is no Linux capability; write one such as NET_BIND_SERVICE", clip(c))
+		}
+	}
+}

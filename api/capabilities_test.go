@@ -1,0 +1,49 @@
+package api_test
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+func TestCapabilityViolations(t *testing.T) {
+	for name, c := range map[string]struct {
+		add   []string
+		more  []string // what the node allows
+		extra []string
+		bad   []string // fields
+	}{
+		"none":                         {},
+		"every node allows it":         {add: []string{"CHOWN", "cap_net_raw"}},
+		"a node allows it":             {add: []string{"CAP_NET_ADMIN"}, more: []string{"NET_ADMIN"}, extra: []string{"NET_ADMIN"}},
+		"no node allows it":            {add: []string{"net_admin"}, extra: []string{"NET_ADMIN"}, bad: []string{"spec.services[0].capAdd[0]"}},
+		"a node allows another":        {add: []string{"CHOWN", "SYS_ADMIN"}, more: []string{"NET_ADMIN"}, extra: []string{"SYS_ADMIN"}, bad: []string{"spec.services[0].capAdd[1]"}},
+		"ALL, and a node that lies":    {add: []string{"ALL"}, extra: []string{"ALL"}, bad: []string{"spec.services[0].capAdd[0]"}},
+		"the same twice is told twice": {add: []string{"BPF", "BPF"}, extra: []string{"BPF"}, bad: []string{"spec.services[0].capAdd[0]", "spec.services[0].capAdd[1]"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := &carav1.Project{Spec: &carav1.ProjectSpec{Services: []*carav1.Service{{Name: "a", CapAdd: c.add}}}}
+			if got := api.ExtraCapabilities(p.GetSpec()); !slices.Equal(got, c.extra) {
+				t.Errorf("extra %v, want %v", got, c.extra)
+			}
+			var fields []string
+			for _, bad := range api.CapabilityViolations(p, c.more) {
+				fields = append(fields, bad.GetField())
+			}
+			if !slices.Equal(fields, c.bad) {
+				t.Errorf("refused %v, want %v", fields, c.bad)
+			}
+		})
+	}
+}
+
+func TestParseCapability(t *testing.T) {
+	for text, want := range map[string]string{"NET_ADMIN": "NET_ADMIN", "cap_sys_ptrace": "SYS_PTRACE", "ALL": "", "": "", "NET_FLY": "", "CHOWN": "CHOWN"} {
+		got, err := api.ParseCapability(text)
+		if got != want || (err != nil) != (want == "") {
+			t.Errorf("%q: %q, %v; want %q", text, got, err, want)
+		}
+	}
+}
