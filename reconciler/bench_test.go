@@ -64,7 +64,7 @@ func BenchmarkOneChange(b *testing.B) {
 				next := testlaw.Claim("p00001", fmt.Sprintf("a:%d", i+2), testlaw.Applied)
 				next.Status.AppliedHash = "v1:before"
 				r.index.change([]loop.Change{{New: next}})
-				in, _, _ := r.index.input("platform", nil, false, time.Now())
+				in, _ := r.index.input("platform", nil, false, time.Now())
 				p := plan.Diff(in)
 				if len(p.Steps) != 1 || p.Steps[0].Action != plan.Update {
 					b.Fatalf("plan %v", p.Steps)

@@ -19,7 +19,6 @@ import (
 // finds the sources it concerns. It changes with whole transactions only.
 type index struct {
 	mu         sync.Mutex
-	revision   int64
 	sources    map[string]*carav1.Source
 	claims     map[string]map[string]*carav1.Claim // by source, then project
 	byProject  map[string]map[string]*carav1.Claim // the same by project, then source
@@ -53,7 +52,6 @@ func (x *index) change(changes []loop.Change) []string {
 	defer x.mu.Unlock()
 	dirty := map[string]bool{}
 	for _, c := range changes {
-		x.revision = max(x.revision, api.RevisionOf(c.Object()))
 		switch obj := c.Object().(type) {
 		case *carav1.Source:
 			x.changeSource(obj, c.New == nil, dirty)
@@ -174,14 +172,14 @@ func (x *index) concern(project string, dirty map[string]bool) {
 	}
 }
 
-// input returns what a plan for one source is made of, and the revision it shows; false where there is no such source.
+// input returns what a plan for one source is made of; false where there is no such source.
 // It has the rows that something happened to since they were last found in place; with whole, every one.
-func (x *index) input(source string, memories map[string]*plan.Memory, whole bool, now time.Time) (plan.Input, int64, bool) {
+func (x *index) input(source string, memories map[string]*plan.Memory, whole bool, now time.Time) (plan.Input, bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	s := x.sources[source]
 	if s == nil {
-		return plan.Input{}, x.revision, false
+		return plan.Input{}, false
 	}
 	in := plan.Input{Source: s, Now: now, Settled: len(x.claims[source])}
 	in.Check = s.GetStatus().GetObservedGeneration() != s.GetMetadata().GetGeneration() && s.GetStatus().GetSnapshot() != nil
@@ -189,7 +187,7 @@ func (x *index) input(source string, memories map[string]*plan.Memory, whole boo
 		for project := range x.loose[source] {
 			x.look(&in, project, memories)
 		}
-		return in, x.revision, true
+		return in, true
 	}
 	for project := range x.claims[source] {
 		x.look(&in, project, memories)
@@ -199,7 +197,7 @@ func (x *index) input(source string, memories map[string]*plan.Memory, whole boo
 			x.look(&in, project, memories)
 		}
 	}
-	return in, x.revision, true
+	return in, true
 }
 
 // look puts one project's row into the input, unless it is in place.

@@ -67,16 +67,6 @@ type sourceMemory struct {
 	whole time.Time
 	// seen is the revision of the newest write of this source's passes: a pass on an older picture would repeat it.
 	seen int64
-	// caughtUp is true where the watch had come past seen at the pass before.
-	caughtUp bool
-}
-
-// told tells whether the watch has come past this source's own writes though it had no change to tell of them. It takes
-// two looks, a moment apart: what the watch has reached at the first is in the index at the second.
-func (m *sourceMemory) told(revision int64) bool {
-	before := m.caughtUp
-	m.caughtUp = revision >= m.seen
-	return before && m.caughtUp
 }
 
 // New returns a Reconciler that does nothing before Run.
@@ -98,7 +88,7 @@ func New(cfg Config) *Reconciler {
 	r.mirror = loop.NewMirror(loop.MirrorConfig{
 		Client:   carav1.NewWatchServiceClient(cfg.Conn),
 		Kinds:    []string{api.KindSource, api.KindClaim, api.KindProject, api.KindOverride, api.KindTombstone},
-		OnChange: r.changed, Logger: cfg.Logger,
+		OnChange: r.changed, Wake: func(source string) { r.queue.Add(source) }, Logger: cfg.Logger,
 	})
 	r.queue = loop.NewQueue(loop.QueueConfig{
 		Name: "reconciler", Workers: cfg.Workers, Do: r.pass, MinBackoff: 500 * time.Millisecond, Logger: cfg.Logger,
@@ -137,14 +127,14 @@ func (r *Reconciler) memory(source string) *sourceMemory {
 	return m
 }
 
-// lagging is how long a pass waits for the watch to tell of its own last write; the write itself wakes it sooner.
-const lagging = time.Second
-
 // pass looks at one source: plan, apply, report.
 func (r *Reconciler) pass(ctx context.Context, source string) (again time.Duration, err error) {
 	m, now := r.memory(source), r.cfg.Now()
+	if !r.mirror.Reached(m.seen, source) {
+		return 0, nil
+	}
 	whole := now.Sub(m.whole) >= r.cfg.Resync || now.Before(m.whole)
-	in, revision, ok := r.index.input(source, m.claims, whole, now)
+	in, ok := r.index.input(source, m.claims, whole, now)
 	if !ok {
 		r.mu.Lock()
 		delete(r.memories, source)
@@ -158,10 +148,6 @@ func (r *Reconciler) pass(ctx context.Context, source string) (again time.Durati
 	if whole {
 		m.whole = now
 	}
-	if revision < m.seen && !m.told(r.mirror.Revision()) {
-		return lagging, nil
-	}
-	m.caughtUp = false
 	p := r.decide(in)
 	done := r.execute(ctx, in, &p, m)
 	err = errors.Join(done.err, r.report(ctx, in, &p, done))

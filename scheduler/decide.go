@@ -45,7 +45,7 @@ func (s *Scheduler) assign(ctx context.Context, p *carav1.Project, req *carav1.S
 	s.mu.Lock()
 	if bound != nil {
 		s.ledger.settle(name, api.RevisionOf(bound))
-		if now, ok := loop.Get[*carav1.Project](s.mirror, name); !ok || api.RevisionOf(now) >= api.RevisionOf(bound) {
+		if now, ok := s.ledger.projects[name]; !ok || api.RevisionOf(now) >= api.RevisionOf(bound) {
 			s.ledger.drop(name) // the mirror was faster than the answer
 		}
 	} else {

@@ -66,12 +66,12 @@ type occupants struct {
 
 func (o *occupants) empty() bool { return len(o.residents)+o.underway+o.ending == 0 }
 
-// occupants reads them from the mirror, which may be ahead of the ledger, never behind. It is called with mu held.
+// occupants reads them from the ledger. It is called with mu held.
 func (s *Scheduler) occupants(node string) *occupants {
 	o := &occupants{projects: map[string]*carav1.Project{}, demands: map[string]Demand{}}
 	for _, names := range []map[string]bool{s.ledger.on[node], s.ledger.away[node]} {
 		for name := range names {
-			p, ok := loop.Get[*carav1.Project](s.mirror, name)
+			p, ok := s.ledger.projects[name]
 			if _, seen := o.projects[name]; seen || !ok {
 				continue
 			}

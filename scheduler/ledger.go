@@ -11,8 +11,9 @@ import (
 // ledger is what each node holds. It is kept by changes, so that its cost follows the change. It belongs to the
 // Scheduler's mutex.
 type ledger struct {
-	nodes map[string]*Candidate
-	order []*Candidate // the same nodes, as Place takes them
+	projects map[string]*carav1.Project // every one, as the mirror has it
+	nodes    map[string]*Candidate
+	order    []*Candidate // the same nodes, as Place takes them
 	// placed is what the cluster says; reserved is what was decided and not yet heard of, which counts instead.
 	placed, reserved map[string]placement
 	on               map[string]map[string]bool // projects by node, of placed
@@ -31,7 +32,7 @@ type placement struct {
 
 func newLedger() *ledger {
 	return &ledger{
-		nodes: map[string]*Candidate{}, placed: map[string]placement{}, reserved: map[string]placement{},
+		projects: map[string]*carav1.Project{}, nodes: map[string]*Candidate{}, placed: map[string]placement{}, reserved: map[string]placement{},
 		on: map[string]map[string]bool{}, from: map[string]string{}, away: map[string]map[string]bool{}, drains: map[string]bool{},
 	}
 }
@@ -126,6 +127,9 @@ func unfit(n *carav1.Node) Why {
 func (l *ledger) setProject(name string, p *carav1.Project, revision int64) (freed bool) {
 	if r, ok := l.reserved[name]; ok && (p == nil || r.revision > 0 && revision >= r.revision) {
 		l.drop(name)
+	}
+	if l.projects[name] = p; p == nil {
+		delete(l.projects, name)
 	}
 	l.setFrom(name, p.GetStatus().GetMovedFrom())
 	old, next := l.placed[name], holding(p)

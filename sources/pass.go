@@ -23,20 +23,20 @@ import (
 
 // do is one turn of a source: decide whether a pass is due, make it, report it, and say when to come again.
 func (s *Sources) do(ctx context.Context, name string) (time.Duration, error) {
+	st := s.state(name)
+	if !s.mirror.Reached(st.published, name) {
+		return 0, nil
+	}
 	src, ok := loop.Get[*carav1.Source](s.mirror, name)
 	if !ok || src.Metadata.DeletionTimestamp != nil || src.GetSpec().GetSuspend() {
 		s.forget(name)
 		return 0, nil
 	}
-	st := s.state(name)
 	if st.uid != "" && st.uid != src.Metadata.Uid {
 		s.forget(name)
 		st = s.state(name)
 	}
 	st.uid = src.Metadata.Uid
-	if s.mirror.Revision() < st.published {
-		return 20 * time.Millisecond, nil // what was published is about to show
-	}
 	now := s.cfg.Now()
 	if st.generation != src.Metadata.Generation {
 		st.failures, st.barred = 0, time.Time{}

@@ -72,7 +72,7 @@ func New(cfg Config) *Sources {
 	}
 	s.mirror = loop.NewMirror(loop.MirrorConfig{
 		Client: carav1.NewWatchServiceClient(cfg.Conn), Kinds: []string{api.KindSource, api.KindClaim},
-		OnChange: s.changed, Logger: cfg.Logger,
+		OnChange: s.changed, Wake: func(name string) { s.queue.Add(name) }, Logger: cfg.Logger,
 	})
 	s.queue = loop.NewQueue(loop.QueueConfig{
 		Name: "sources", Workers: cfg.Workers, Do: s.do, MaxBackoff: 30 * time.Second, Logger: cfg.Logger,

@@ -32,9 +32,13 @@ type MirrorConfig struct {
 	Client carav1.WatchServiceClient
 	// Kinds to mirror, as api.Kind spells them.
 	Kinds []string
-	// OnChange is called with one transaction that is already visible, from Run's goroutine. It must not block.
+	// OnChange is called with each transaction, in order, while the mirror is locked: what a loop derives from the objects changes together
+	// with them. It must not block, and must not ask the mirror. A lock that it takes is never held around a call of the mirror.
 	OnChange func([]Change)
-	Logger   *slog.Logger
+	// Wake is called with the keys for which Reached said no, once the picture shows their revision. It must not block, and must not ask the
+	// mirror.
+	Wake   func(key string)
+	Logger *slog.Logger
 }
 
 // Mirror is a picture of some kinds of the cluster, kept by list and watch.
@@ -45,6 +49,7 @@ type Mirror struct {
 	mu       sync.RWMutex
 	kinds    map[string]*btree.BTreeG[entry]
 	revision int64
+	waiting  map[string]int64 // by key: the revision that it waits for
 }
 
 type entry struct {
@@ -58,7 +63,7 @@ func newTree() *btree.BTreeG[entry] {
 
 // NewMirror returns a Mirror that is empty until Run fills it.
 func NewMirror(cfg MirrorConfig) *Mirror {
-	return &Mirror{cfg: cfg, synced: make(chan struct{}), kinds: emptyKinds(cfg.Kinds)}
+	return &Mirror{cfg: cfg, synced: make(chan struct{}), kinds: emptyKinds(cfg.Kinds), waiting: map[string]int64{}}
 }
 
 func emptyKinds(names []string) map[string]*btree.BTreeG[entry] {
@@ -84,6 +89,19 @@ func (m *Mirror) Revision() int64 {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	return m.revision
+}
+
+// Reached reports whether the picture, and all that OnChange derives from it, shows a revision. This is how a loop reads its own writes: it asks
+// for the revision of the newest one before it looks at anything else, and does nothing where the answer is no. Wake is then called with the key
+// as soon as the answer is yes.
+func (m *Mirror) Reached(revision int64, key string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.revision >= revision {
+		return true
+	}
+	m.waiting[key] = revision
+	return false
 }
 
 // Get returns one object of T's kind by name.
@@ -213,6 +231,7 @@ func add(kinds map[string]*btree.BTreeG[entry], changes []*carav1.Change) error 
 func (m *Mirror) commit(rev int64, changes []*carav1.Change) {
 	done := make([]Change, 0, len(changes))
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	for _, c := range changes {
 		obj := api.Unwrap(c.Object)
 		tree, ok := m.kinds[api.Kind(obj)]
@@ -230,7 +249,6 @@ func (m *Mirror) commit(rev int64, changes []*carav1.Change) {
 		done = append(done, Change{Old: old.obj, New: obj})
 	}
 	m.revision = rev
-	m.mu.Unlock()
 	m.tell(done)
 }
 
@@ -238,6 +256,7 @@ func (m *Mirror) commit(rev int64, changes []*carav1.Change) {
 func (m *Mirror) replace(rev int64, kinds map[string]*btree.BTreeG[entry]) {
 	var done []Change
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	for kind, fresh := range kinds {
 		old := m.kinds[kind]
 		fresh.Ascend(func(e entry) bool {
@@ -255,7 +274,6 @@ func (m *Mirror) replace(rev int64, kinds map[string]*btree.BTreeG[entry]) {
 		})
 	}
 	m.kinds, m.revision = kinds, rev
-	m.mu.Unlock()
 	m.tell(done)
 	select {
 	case <-m.synced:
@@ -266,8 +284,18 @@ func (m *Mirror) replace(rev int64, kinds map[string]*btree.BTreeG[entry]) {
 
 func version(obj proto.Message) string { return api.Meta(obj).GetResourceVersion() }
 
+// tell passes on what changed, then wakes what waited for it. m.mu is held.
 func (m *Mirror) tell(changes []Change) {
 	if len(changes) > 0 && m.cfg.OnChange != nil {
 		m.cfg.OnChange(changes)
+	}
+	for key, revision := range m.waiting {
+		if m.revision < revision {
+			continue
+		}
+		delete(m.waiting, key)
+		if m.cfg.Wake != nil {
+			m.cfg.Wake(key)
+		}
 	}
 }

@@ -2,7 +2,10 @@ package loop
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -11,14 +14,19 @@ import (
 
 // QueueConfig says how to work.
 type QueueConfig struct {
-	// Name of the queue, for logs.
+	// Name of the queue, for logs and figures.
 	Name string
+	// Metrics count what the queue does; nil: nobody counts.
+	Metrics *Metrics
 	// Workers that run side by side; 1 where it is 0.
 	Workers int
-	// Do works on one key. An error means: again, with backoff. A positive again means: again after that long.
+	// Do works on one key. An error means: again, with backoff; one of NeedsPerson means: again after SlowResync. A positive again means: again
+	// after that long. A panic is an error of its key.
 	Do func(ctx context.Context, key string) (again time.Duration, err error)
 	// MinBackoff after the first failure (100 ms where it is 0), doubling up to MaxBackoff (1 min where it is 0).
 	MinBackoff, MaxBackoff time.Duration
+	// SlowResync is how long a key rests after an error that needs a person, unless it is added before; 10 min where it is 0.
+	SlowResync time.Duration
 	// Quiet tells of errors that are said elsewhere, once: they are retried like all others, and logged at debug level.
 	Quiet  func(error) bool
 	Logger *slog.Logger
@@ -44,6 +52,9 @@ func NewQueue(cfg QueueConfig) *Queue {
 	if cfg.MaxBackoff == 0 {
 		cfg.MaxBackoff = time.Minute
 	}
+	if cfg.SlowResync == 0 {
+		cfg.SlowResync = 10 * time.Minute
+	}
 	return &Queue{cfg: cfg, budget: newBudget(), waiting: map[string]time.Time{}}
 }
 
@@ -67,8 +78,8 @@ func (q *Queue) AddAfter(key string, d time.Duration) {
 
 // Run works until ctx ends and every worker has returned.
 func (q *Queue) Run(ctx context.Context) error {
-	work := workqueue.NewTypedRateLimitingQueue(
-		workqueue.NewTypedItemExponentialFailureRateLimiter[string](q.cfg.MinBackoff, q.cfg.MaxBackoff))
+	work := workqueue.NewTypedRateLimitingQueueWithConfig(
+		workqueue.NewTypedItemExponentialFailureRateLimiter[string](q.cfg.MinBackoff, q.cfg.MaxBackoff), q.cfg.Metrics.queueConfig(q.cfg.Name))
 	q.mu.Lock()
 	q.queue = work
 	for key, due := range q.waiting {
@@ -106,19 +117,13 @@ func (q *Queue) next(ctx context.Context, work workqueue.TypedRateLimitingInterf
 		work.AddAfter(key, wait)
 		return true
 	}
-	again, err := q.cfg.Do(ctx, key)
+	again, err := q.do(ctx, key)
 	q.mu.Lock()
 	q.budget.end(key, asked, err != nil, time.Now())
 	q.mu.Unlock()
 	switch {
 	case err != nil && ctx.Err() == nil:
-		level := slog.LevelWarn
-		if q.cfg.Quiet != nil && q.cfg.Quiet(err) {
-			level = slog.LevelDebug
-		}
-		q.cfg.Logger.Log(ctx, level, "work failed, will retry", "queue", q.cfg.Name, "key", key,
-			"retries", work.NumRequeues(key), "error", err)
-		work.AddRateLimited(key)
+		q.failed(ctx, work, key, err)
 	case err == nil:
 		work.Forget(key)
 		if again > 0 {
@@ -127,3 +132,45 @@ func (q *Queue) next(ctx context.Context, work workqueue.TypedRateLimitingInterf
 	}
 	return true
 }
+
+// do works on one key. Whatever goes wrong with one key must not end the work on all others, so a panic becomes the key's error.
+func (q *Queue) do(ctx context.Context, key string) (again time.Duration, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			q.cfg.Metrics.panicked(q.cfg.Name)
+			q.cfg.Logger.Error("work panicked", "queue", q.cfg.Name, "key", key, "panic", p, "stack", string(debug.Stack()))
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
+	return q.cfg.Do(ctx, key)
+}
+
+// failed logs an error and says when the key is worked on again.
+func (q *Queue) failed(ctx context.Context, work workqueue.TypedRateLimitingInterface[string], key string, err error) {
+	if _, person := errors.AsType[needsPerson](err); person {
+		q.cfg.Logger.Warn("work needs a person", "queue", q.cfg.Name, "key", key, "again_in", q.cfg.SlowResync, "error", err)
+		work.Forget(key)
+		work.AddAfter(key, q.cfg.SlowResync)
+		return
+	}
+	level := slog.LevelWarn
+	if q.cfg.Quiet != nil && q.cfg.Quiet(err) {
+		level = slog.LevelDebug
+	}
+	q.cfg.Logger.Log(ctx, level, "work failed, will retry", "queue", q.cfg.Name, "key", key, "retries", work.NumRequeues(key), "error", err)
+	q.cfg.Metrics.retried(q.cfg.Name)
+	work.AddRateLimited(key)
+}
+
+// NeedsPerson marks an error that stays until a person changes something, such as a request that the server refuses as invalid: it is not
+// retried until its key is added again, or a slow resync.
+func NeedsPerson(err error) error {
+	if err == nil {
+		return nil
+	}
+	return needsPerson{err}
+}
+
+type needsPerson struct{ error }
+
+func (e needsPerson) Unwrap() error { return e.error }

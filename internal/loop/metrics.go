@@ -1,0 +1,111 @@
+package loop
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/client-go/util/workqueue"
+)
+
+// Metrics are the figures of all queues of a program, each by the name of its queue. They mean what those of Kubernetes' work queues mean. Nil
+// counts nothing.
+type Metrics struct {
+	depth, unfinished, longest *prometheus.GaugeVec
+	adds, retries, panics      *prometheus.CounterVec
+	latency, work              *prometheus.HistogramVec
+}
+
+// NewMetrics returns figures that a registry can collect.
+func NewMetrics() *Metrics {
+	gauge := func(name, help string) *prometheus.GaugeVec {
+		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "cara_queue_" + name, Help: help}, []string{"queue"})
+	}
+	counter := func(name, help string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "cara_queue_" + name, Help: help}, []string{"queue"})
+	}
+	histogram := func(name, help string) *prometheus.HistogramVec {
+		return prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "cara_queue_" + name, Help: help, Buckets: prometheus.ExponentialBuckets(0.0001, 10, 8),
+		}, []string{"queue"})
+	}
+	return &Metrics{
+		depth:      gauge("depth", "Keys that wait for a worker."),
+		unfinished: gauge("unfinished_seconds", "Time that the work at hand has taken, summed over the workers."),
+		longest:    gauge("longest_running_seconds", "Time that the longest work at hand has taken."),
+		adds:       counter("adds_total", "Keys added."),
+		retries:    counter("retries_total", "Work that failed and is tried again."),
+		panics:     counter("panics_total", "Work that panicked."),
+		latency:    histogram("latency_seconds", "Time that a key waited for a worker."),
+		work:       histogram("work_seconds", "Time that work on a key took."),
+	}
+}
+
+func (m *Metrics) all() []prometheus.Collector {
+	return []prometheus.Collector{m.depth, m.unfinished, m.longest, m.adds, m.retries, m.panics, m.latency, m.work}
+}
+
+// Describe implements prometheus.Collector.
+func (m *Metrics) Describe(out chan<- *prometheus.Desc) {
+	for _, c := range m.all() {
+		c.Describe(out)
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (m *Metrics) Collect(out chan<- prometheus.Metric) {
+	for _, c := range m.all() {
+		c.Collect(out)
+	}
+}
+
+func (m *Metrics) retried(queue string) {
+	if m != nil {
+		m.retries.WithLabelValues(queue).Inc()
+	}
+}
+
+func (m *Metrics) panicked(queue string) {
+	if m != nil {
+		m.panics.WithLabelValues(queue).Inc()
+	}
+}
+
+// queueConfig makes client-go's queue count here. Its own figure of retries counts every key that is added for later, also those that did not
+// fail, so it is left out.
+func (m *Metrics) queueConfig(queue string) workqueue.TypedRateLimitingQueueConfig[string] {
+	if m == nil {
+		return workqueue.TypedRateLimitingQueueConfig[string]{}
+	}
+	return workqueue.TypedRateLimitingQueueConfig[string]{Name: queue, MetricsProvider: provider{m}}
+}
+
+// provider hands client-go the figures of one queue at a time.
+type provider struct{ m *Metrics }
+
+func (p provider) NewDepthMetric(queue string) workqueue.GaugeMetric {
+	return p.m.depth.WithLabelValues(queue)
+}
+
+func (p provider) NewAddsMetric(queue string) workqueue.CounterMetric {
+	return p.m.adds.WithLabelValues(queue)
+}
+
+func (p provider) NewLatencyMetric(queue string) workqueue.HistogramMetric {
+	return p.m.latency.WithLabelValues(queue)
+}
+
+func (p provider) NewWorkDurationMetric(queue string) workqueue.HistogramMetric {
+	return p.m.work.WithLabelValues(queue)
+}
+
+func (p provider) NewUnfinishedWorkSecondsMetric(queue string) workqueue.SettableGaugeMetric {
+	return p.m.unfinished.WithLabelValues(queue)
+}
+
+func (p provider) NewLongestRunningProcessorSecondsMetric(queue string) workqueue.SettableGaugeMetric {
+	return p.m.longest.WithLabelValues(queue)
+}
+
+func (provider) NewRetriesMetric(string) workqueue.CounterMetric { return uncounted{} }
+
+type uncounted struct{}
+
+func (uncounted) Inc() {}
