@@ -122,7 +122,7 @@ func TestRealHealedAtTheEvent(t *testing.T) {
 		_, err := m.docker.ContainerUpdate(t.Context(), m.ids["web"], container.UpdateConfig{Resources: container.Resources{NanoCPUs: 5e8}})
 		m.must(err)
 		waitUntil(t, func() bool {
-			held := m.rig.cfg.Engine
+			held := m.cfg.Engine
 			list, err := held.ListContainers(t.Context(), map[string]string{api.LabelProject: m.project, api.LabelService: "web"})
 			if err != nil || len(list) != 1 {
 				return false

@@ -84,11 +84,11 @@ func TestRestartInPlaceOnce(t *testing.T) {
 			id, stops, starts := e.of("a").ID, 0, 0
 			do := func(actions []Action) {
 				for _, a := range actions {
-					switch a.Kind {
-					case KindStopContainer:
+					if a.Kind == KindStopContainer {
 						stops++
 						e.leaving = map[string]time.Time{a.ID: e.now} // as the agent notes of each that it stops
-					case KindRestartContainer:
+					}
+					if a.Kind == KindRestartContainer {
 						starts++
 					}
 				}

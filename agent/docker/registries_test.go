@@ -1,7 +1,6 @@
 package docker
 
 import (
-	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -36,7 +35,7 @@ func TestOnlyAllowedRegistriesAreAsked(t *testing.T) {
 		if tt.ok {
 			continue
 		}
-		_, err := e.PullImage(context.Background(), tt.ref, nil, nil) //nolint:usetesting // nothing is called
+		_, err := e.PullImage(t.Context(), tt.ref, nil, nil)
 		if !errors.Is(err, agent.ErrInvalid) || !strings.Contains(err.Error(), "--allow-registry") {
 			t.Errorf("pull of %s: %v", tt.ref, err)
 		}
