@@ -52,6 +52,7 @@ func (a *app) createGitCommand() *cobra.Command {
 	f.StringVar(&spec.Git.Ref.Semver, "semver", "", "range of versions over tags, such as '>=1.2 <2'")
 	f.StringVar(&spec.Git.Ref.Commit, "commit", "", "commit to stay at")
 	f.StringVar(&spec.Git.SecretRef, "secret", "", "Secret with the credentials")
+	f.BoolVar(&spec.Git.Insecure, "insecure", false, "send the Secret's password over http://, where everybody on the way can read it")
 	cmd.MarkFlagsMutuallyExclusive("branch", "tag", "semver", "commit")
 	if err := cmd.MarkFlagRequired("url"); err != nil {
 		panic(err) // the flag is defined above

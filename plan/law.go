@@ -58,7 +58,7 @@ func Law() []Rule {
 		{
 			Situation: "manual change",
 			Behaviour: "`caractrl apply` and `delete` on a project of a source are refused, and the answer says where it comes from (`source/platform, deploy/web.yaml at 1a2b3c4`). " +
-				"With `--override --reason WHY` and optionally `--for 2h`, `--until TIME` or `--until-next-change` the change is made and recorded. While the override holds, git's version is shown as a diff and not applied. " +
+				"With `--override --reason WHY`, and if wanted `--for 2h` or `--until-next-change`, the change is made and recorded. While the override holds, git's version is shown as a diff and not applied. " +
 				"When it ends, git's version is applied. A project that was deleted so stays deleted.",
 		},
 		{Situation: "expireAt in the past at first sight", Behaviour: "The project is not created. Its claim shows `Expired`."},
