@@ -14,11 +14,15 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/caravanserai/cara/agent/join"
+	"github.com/caravanserai/cara/apiserver/identity"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/testcluster"
 	"github.com/caravanserai/cara/internal/testneed"
@@ -44,6 +48,8 @@ func TestHostile(t *testing.T) {
 		"silent connections":            silentConnections,
 		"idle connections after a page": idleConnections,
 		"slow webhooks":                 slowWebhooks,
+		"8,400 kept connections":        keptConnections,
+		"a node that floods Connect":    connectFlood,
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, err := testcluster.New(testcluster.Config{Dir: t.TempDir(), Bin: dir})
@@ -277,6 +283,50 @@ func silentConnections(t *testing.T, s *target) { s.connect(t, 2000, "") }
 
 func idleConnections(t *testing.T, s *target) {
 	s.connect(t, 2000, "GET /healthz HTTP/1.1\r\nHost: cara\r\n\r\n")
+}
+
+// keptConnections asks once on each of many connections, and keeps all of them.
+func keptConnections(t *testing.T, s *target) {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Cur < 9000 {
+		testneed.Missing(t, "9,000 open files (the limit is %d): ulimit -n 9000", limit.Cur)
+	}
+	s.connect(t, 8400, "GET /healthz HTTP/1.1\r\nHost: cara\r\n\r\n")
+	files, err := os.ReadDir(filepath.Join("/proc", strconv.Itoa(s.Server.Pid()), "fd"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("the server has %d files open", len(files))
+	if most := 512 + 100; len(files) > most { // --max-connections-per-address, and its own
+		t.Errorf("the server has %d files open, want at most %d", len(files), most)
+	}
+}
+
+// connectFlood is a node that sends valid messages of the largest size as fast as the server takes them.
+func connectFlood(t *testing.T, s *target) {
+	token, err := os.ReadFile(filepath.Join(s.DataDir(), identity.JoinTokenFile))
+	must(t, err)
+	who, err := join.Join(t.Context(), join.Config{
+		Server: s.URL(), Token: strings.TrimSpace(string(token)), NodeName: "flood", DataDir: t.TempDir(),
+	})
+	must(t, err)
+	conn, err := who.Dial()
+	must(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
+	defer cancel()
+	stream, err := carav1.NewNodeServiceClient(conn).Connect(ctx)
+	must(t, err)
+	info := &carav1.NodeInfo{Platform: "linux/amd64"}
+	must(t, stream.Send(&carav1.ConnectRequest{InstanceId: "flood", Heartbeat: &carav1.Heartbeat{Info: info}}))
+	large := &carav1.ConnectRequest{InstanceId: "flood", Heartbeat: &carav1.Heartbeat{Info: info}}
+	for i := range 15_000 {
+		large.Released = append(large.Released, &carav1.Released{Name: fmt.Sprintf("p-%d", i), Uid: strings.Repeat("u", 64)})
+	}
+	sent := 0
+	for ; stream.Send(large) == nil; sent++ {
+	}
+	t.Logf("%d messages of %d KiB were sent in 8 s", sent, proto.Size(large)>>10)
 }
 
 func slowWebhooks(t *testing.T, s *target) {
