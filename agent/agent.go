@@ -89,7 +89,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a.endpoints = newEndpoints(a.hint)
 	a.queue = loop.NewQueue(loop.QueueConfig{
-		Name: "projects", Workers: cfg.Workers, Do: a.work, MaxBackoff: cfg.MaxBackoff, Logger: a.log,
+		Name: "projects", Workers: cfg.Workers, Do: a.work, Metrics: cfg.Queues, MaxBackoff: cfg.MaxBackoff, Logger: a.log,
 		Quiet: func(err error) bool { // said once, of the engine or of the disk
 			return errors.Is(err, ErrUnavailable) && a.health.error() != nil || errors.Is(err, errNotKept) && a.kept.error() != nil
 		},

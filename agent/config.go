@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/loop"
 )
 
 // Config says whose agent this is and what it stands on.
@@ -26,6 +27,8 @@ type Config struct {
 	// OnRoutes gets every change of the ingress table, in order. It must not block. Nil: nobody wants them.
 	OnRoutes func(*carav1.Routes)
 	Logger   *slog.Logger
+	// Queues count what the agent's queues do; nil: nobody counts.
+	Queues *loop.Metrics
 
 	// Workers is how many projects are worked on side by side; 64 where 0.
 	Workers int

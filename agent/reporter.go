@@ -37,7 +37,7 @@ func newReporter(client carav1.ProjectServiceClient, cfg Config, log *slog.Logge
 		pending: map[string]*carav1.UpdateProjectStatusRequest{}, sent: map[string]*carav1.UpdateProjectStatusRequest{},
 	}
 	r.queue = loop.NewQueue(loop.QueueConfig{
-		Name: "reports", Workers: 8, Do: r.send, MaxBackoff: cfg.MaxBackoff, Logger: log,
+		Name: "reports", Workers: 8, Do: r.send, Metrics: cfg.Queues, MaxBackoff: cfg.MaxBackoff, Logger: log,
 		Quiet: func(err error) bool { return api.Code(err) == codes.Unavailable }, // said once, of the connection
 	})
 	return r

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/store"
@@ -36,6 +38,8 @@ type Config struct {
 	Identity *identity.Identity
 	// Logger gets the audit lines and the troubles; nil is silent.
 	Logger *slog.Logger
+	// Figures of others that /metrics shows beside its own.
+	Figures []prometheus.Collector
 	// ClusterID goes on every container's labels; empty is that of Identity.
 	ClusterID string
 	// Version of cara-server.

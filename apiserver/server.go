@@ -48,7 +48,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		cfg:       cfg,
 		cache:     newCache(cfg.RecentChanges),
-		metrics:   newMetrics(),
+		metrics:   newMetrics(cfg.Figures...),
 		draining:  make(chan struct{}),
 		hints:     newHints(),
 		bodies:    newBodies(int64(cfg.MaxBodiesBytes)),

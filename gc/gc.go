@@ -31,6 +31,8 @@ type Config struct {
 	// Conn leads to the API, with the identity `system/gc`.
 	Conn   grpc.ClientConnInterface
 	Logger *slog.Logger
+	// Metrics count what the queue does; nil: nobody counts.
+	Metrics *loop.Metrics
 	// Workers is how many objects are worked on side by side; 16 where it is 0.
 	Workers int
 	// KeepEvents is how long events are kept; 24 h where it is 0.
@@ -97,7 +99,7 @@ func New(cfg Config) *Collector {
 		Client: carav1.NewWatchServiceClient(cfg.Conn), Kinds: []string{api.KindProject, api.KindOverride},
 		OnChange: c.changed, Logger: cfg.Logger,
 	})
-	c.queue = loop.NewQueue(loop.QueueConfig{Name: "gc", Workers: cfg.Workers, Do: c.work, Logger: cfg.Logger})
+	c.queue = loop.NewQueue(loop.QueueConfig{Name: "gc", Workers: cfg.Workers, Do: c.work, Metrics: cfg.Metrics, Logger: cfg.Logger})
 	c.queue.Add(history)
 	return c
 }
@@ -193,7 +195,7 @@ func (c *Collector) work(ctx context.Context, key string) (time.Duration, error)
 		c.cfg.Logger.Info("time is up", "do", action.Verb, "project", action.Name, "due", due)
 	case api.IsNotFound(err), api.IsConflict(err): // gone, or another one by now: the watch tells
 	default:
-		return 0, err
+		return 0, loop.Refused(err)
 	}
 	return glance, nil // the watch tells that it is done; if it does not, look once more
 }

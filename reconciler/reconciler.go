@@ -22,6 +22,8 @@ type Config struct {
 	// Conn leads to the API, with the identity `system/reconciler`.
 	Conn   grpc.ClientConnInterface
 	Logger *slog.Logger
+	// Metrics count what the queue does; nil: nobody counts.
+	Metrics *loop.Metrics
 	// Workers is how many sources are worked on side by side; 4 where it is 0.
 	Workers int
 	// Resync is how long a source goes without a pass at most; 5 min where it is 0.
@@ -91,7 +93,7 @@ func New(cfg Config) *Reconciler {
 		OnChange: r.changed, Wake: func(source string) { r.queue.Add(source) }, Logger: cfg.Logger,
 	})
 	r.queue = loop.NewQueue(loop.QueueConfig{
-		Name: "reconciler", Workers: cfg.Workers, Do: r.pass, MinBackoff: 500 * time.Millisecond, Logger: cfg.Logger,
+		Name: "reconciler", Workers: cfg.Workers, Do: r.pass, Metrics: cfg.Metrics, MinBackoff: 500 * time.Millisecond, Logger: cfg.Logger,
 	})
 	return r
 }

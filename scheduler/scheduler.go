@@ -22,6 +22,8 @@ type Config struct {
 	// Conn leads to the API, with the identity `system/scheduler`.
 	Conn   grpc.ClientConnInterface
 	Logger *slog.Logger
+	// Metrics count what the queue does; nil: nobody counts.
+	Metrics *loop.Metrics
 	// Strategy is Spread where it is empty.
 	Strategy Strategy
 	// HeartbeatTimeout is how long a node may be silent; 20 s where it is 0.
@@ -92,7 +94,7 @@ func New(cfg Config) *Scheduler {
 		OnChange: s.changed, Logger: cfg.Logger,
 	})
 	s.queue = loop.NewQueue(loop.QueueConfig{
-		Name: "scheduler", Workers: cfg.Workers, Do: s.pass, MinBackoff: 50 * time.Millisecond, MaxBackoff: 30 * time.Second, Logger: cfg.Logger,
+		Name: "scheduler", Workers: cfg.Workers, Do: s.pass, Metrics: cfg.Metrics, MinBackoff: 50 * time.Millisecond, MaxBackoff: 30 * time.Second, Logger: cfg.Logger,
 	})
 	return s
 }
@@ -193,7 +195,7 @@ func (s *Scheduler) schedule(ctx context.Context, p *carav1.Project, req *carav1
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s project %s: %w", req.Action, req.Name, err)
+		return nil, loop.Refused(fmt.Errorf("%s project %s: %w", req.Action, req.Name, err))
 	}
 	return out, nil
 }

@@ -22,6 +22,8 @@ type Config struct {
 	// Git and Dir open the drivers of their sorts. A source of a sort without an opener fails to fetch.
 	Git, Dir Opener
 	Logger   *slog.Logger
+	// Metrics count what the queue does; nil: nobody counts.
+	Metrics *loop.Metrics
 	// Workers is how many sources are looked at side by side; 16 where it is 0. A quarter of them at most are busy with
 	// one host, or with sources that failed; half of them at most read what they found.
 	Workers int
@@ -75,7 +77,7 @@ func New(cfg Config) *Sources {
 		OnChange: s.changed, Wake: func(name string) { s.queue.Add(name) }, Logger: cfg.Logger,
 	})
 	s.queue = loop.NewQueue(loop.QueueConfig{
-		Name: "sources", Workers: cfg.Workers, Do: s.do, MaxBackoff: 30 * time.Second, Logger: cfg.Logger,
+		Name: "sources", Workers: cfg.Workers, Do: s.do, Metrics: cfg.Metrics, MaxBackoff: 30 * time.Second, Logger: cfg.Logger,
 	})
 	return s
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
+	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -156,5 +157,25 @@ func (s *stepStream) Recv() (*carav1.WatchResponse, error) {
 		return nil, s.ctx.Err()
 	case r := <-s.next:
 		return r, nil
+	}
+}
+
+// TestRefused: only an error that says that the request is wrong needs a person.
+func TestRefused(t *testing.T) {
+	for name, tt := range map[string]struct {
+		err  error
+		want bool
+	}{
+		"invalid":     {fmt.Errorf("bind: %w", api.BadRequest("no")), true},
+		"forbidden":   {api.Forbidden("no"), true},
+		"unknown rpc": {api.Unimplemented("no"), true},
+		"conflict":    {api.Conflict("no"), false},
+		"away":        {api.Unavailable("no"), false},
+		"bug":         {errors.New("no"), false},
+		"none":        {nil, false},
+	} {
+		if _, got := errors.AsType[needsPerson](Refused(tt.err)); got != tt.want {
+			t.Errorf("%s: needs a person is %v, want %v", name, got, tt.want)
+		}
 	}
 }

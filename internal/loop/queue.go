@@ -9,7 +9,10 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/codes"
 	"k8s.io/client-go/util/workqueue"
+
+	"github.com/caravanserai/cara/api"
 )
 
 // QueueConfig says how to work.
@@ -169,6 +172,15 @@ func NeedsPerson(err error) error {
 		return nil
 	}
 	return needsPerson{err}
+}
+
+// Refused marks an error of the API by its code: one that says that the request itself is wrong needs a person.
+func Refused(err error) error {
+	switch api.Code(err) {
+	case codes.InvalidArgument, codes.PermissionDenied, codes.Unimplemented:
+		return NeedsPerson(err)
+	}
+	return err
 }
 
 type needsPerson struct{ error }

@@ -26,6 +26,7 @@ import (
 	"github.com/caravanserai/cara/agent/join"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/loop"
 )
 
 // AgentConfig is what cara-agent's flags say.
@@ -218,12 +219,15 @@ func (c *AgentConfig) run(ctx context.Context, who *join.Credentials, conn *grpc
 		}
 		serve = append(serve, func(ctx context.Context) error { return in.Run(ctx, l) })
 	}
+	if figures != nil {
+		cfg.Queues = loop.NewMetrics()
+	}
 	a, err := agent.New(cfg)
 	if err != nil {
 		return err
 	}
 	if figures != nil {
-		figures.MustRegister(a.Metrics())
+		figures.MustRegister(a.Metrics(), cfg.Queues)
 	}
 	c.Logger.Info("agent runs", "node", c.NodeName, "server", c.Server, "engine", c.DockerHost, "ingress", cfg.IngressAddress)
 	work, ctx := errgroup.WithContext(ctx)

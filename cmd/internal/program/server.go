@@ -17,12 +17,15 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/gc"
 	"github.com/caravanserai/cara/internal/access"
 	"github.com/caravanserai/cara/internal/connlimit"
+	"github.com/caravanserai/cara/internal/loop"
 	"github.com/caravanserai/cara/reconciler"
 	"github.com/caravanserai/cara/scheduler"
 	"github.com/caravanserai/cara/sources"
@@ -107,9 +110,10 @@ func (c *ServerConfig) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	queues := loop.NewMetrics()
 	server, err := apiserver.New(apiserver.Config{
 		Store: db, Identity: id, ClusterID: id.ClusterID(), Hosts: c.Hosts, ReservedHosts: c.ReserveHosts, Version: c.Version, Logger: c.Logger,
-		MaxCallsPerCaller: c.CallsPerCaller, MaxStreamsPerCaller: c.StreamsPerCaller,
+		MaxCallsPerCaller: c.CallsPerCaller, MaxStreamsPerCaller: c.StreamsPerCaller, Figures: []prometheus.Collector{queues},
 	})
 	if err != nil {
 		return err
@@ -127,7 +131,7 @@ func (c *ServerConfig) Run(ctx context.Context) (err error) {
 	if c.Serving != nil {
 		c.Serving(url)
 	}
-	return c.serve(ctx, server, identity.NewListener(connlimit.New(inner, c.Connections), id.TLSConfig()), db)
+	return c.serve(ctx, server, identity.NewListener(connlimit.New(inner, c.Connections), id.TLSConfig()), db, queues)
 }
 
 // mortal is a store that may stop for good.
@@ -137,14 +141,14 @@ type mortal interface {
 }
 
 // serve runs the server and its loops until ctx ends or one of them or the store fails, and stops the loops first.
-func (c *ServerConfig) serve(ctx context.Context, server *apiserver.Server, l net.Listener, db mortal) error {
+func (c *ServerConfig) serve(ctx context.Context, server *apiserver.Server, l net.Listener, db mortal, queues *loop.Metrics) error {
 	serverCtx, stopServer := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServer()
 	served := make(chan error, 1)
 	go func() { served <- server.Run(serverCtx, l) }()
 
 	loops, loopCtx := errgroup.WithContext(ctx)
-	err := c.startLoops(loopCtx, loops, server)
+	err := c.startLoops(loopCtx, loops, server, queues)
 	if err != nil {
 		stopServer()
 		return errors.Join(err, <-served)
@@ -185,24 +189,24 @@ type room interface {
 	Run(ctx context.Context) error
 }
 
-func (c *ServerConfig) startLoops(ctx context.Context, loops *errgroup.Group, server *apiserver.Server) error {
+func (c *ServerConfig) startLoops(ctx context.Context, loops *errgroup.Group, server *apiserver.Server, queues *loop.Metrics) error {
 	for name, build := range map[string]func(grpc.ClientConnInterface, *slog.Logger) (room, error){
 		"sources": func(conn grpc.ClientConnInterface, log *slog.Logger) (room, error) {
 			cfg := sources.Config{
-				Conn: conn, Logger: log, Dir: dir.New(dir.Config{}), Git: git.New(git.Config{AllowCIDRs: c.AllowSourceCIDRs, Proxy: c.SourceProxy}),
+				Conn: conn, Logger: log, Metrics: queues, Dir: dir.New(dir.Config{}), Git: git.New(git.Config{AllowCIDRs: c.AllowSourceCIDRs, Proxy: c.SourceProxy}),
 			}
 			return sources.New(cfg), cfg.Validate()
 		},
 		"reconciler": func(conn grpc.ClientConnInterface, log *slog.Logger) (room, error) {
-			cfg := reconciler.Config{Conn: conn, Logger: log}
+			cfg := reconciler.Config{Conn: conn, Logger: log, Metrics: queues}
 			return reconciler.New(cfg), cfg.Validate()
 		},
 		"scheduler": func(conn grpc.ClientConnInterface, log *slog.Logger) (room, error) {
-			cfg := scheduler.Config{Conn: conn, Logger: log, Strategy: scheduler.Strategy(c.Placement)}
+			cfg := scheduler.Config{Conn: conn, Logger: log, Metrics: queues, Strategy: scheduler.Strategy(c.Placement)}
 			return scheduler.New(cfg), cfg.Validate()
 		},
 		"gc": func(conn grpc.ClientConnInterface, log *slog.Logger) (room, error) {
-			cfg := gc.Config{Conn: conn, Logger: log}
+			cfg := gc.Config{Conn: conn, Logger: log, Metrics: queues}
 			return gc.New(cfg), cfg.Validate()
 		},
 	} {
