@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -30,7 +31,7 @@ type sentAssignment struct {
 
 // project tells the agent about a project, if there is something to tell.
 func (a *assignments) project(name string) error {
-	p, ok := lookup[*carav1.Project](a.server.cache, name)
+	p, ok := state.Get[*carav1.Project](a.server.cache, name)
 	if err := a.held(name, p); err != nil {
 		return err
 	}
@@ -157,7 +158,7 @@ func (s *Server) assignment(p *carav1.Project) *carav1.Assignment {
 func (s *Server) pullSecret(out *carav1.Assignment, name string) {
 	said := &carav1.PullSecret{Name: name}
 	out.PullSecrets = append(out.PullSecrets, said)
-	if _, exists := lookup[*carav1.Secret](s.cache, name); !exists {
+	if _, exists := state.Get[*carav1.Secret](s.cache, name); !exists {
 		said.Missing, said.Problem = true, "does not exist"
 		return
 	}
@@ -183,7 +184,7 @@ func (s *Server) pullSecret(out *carav1.Assignment, name string) {
 
 // secretVersion changes with each value of a Secret, and with nothing else.
 func (s *Server) secretVersion(name string) string {
-	secret, ok := lookup[*carav1.Secret](s.cache, name)
+	secret, ok := state.Get[*carav1.Secret](s.cache, name)
 	if !ok {
 		return "missing"
 	}
@@ -199,7 +200,7 @@ func (s *Server) secretVersion(name string) string {
 // value opens one value of a secret, if it is there. One that cannot be opened is reported here, since nobody waits for
 // an answer, and is missing for the agent.
 func (s *Server) value(name, key string) ([]byte, bool) {
-	secret, ok := lookup[*carav1.Secret](s.cache, name)
+	secret, ok := state.Get[*carav1.Secret](s.cache, name)
 	if !ok || secret.GetData()[key] == nil {
 		return nil, false
 	}

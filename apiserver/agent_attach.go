@@ -9,6 +9,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -144,7 +145,7 @@ func (s *Server) openStream(ctx context.Context, w *meeting, ask *carav1.OpenStr
 		case <-timeout.C:
 			return nil, api.Errorf(codes.Unavailable, api.TitleTimeout, "node %s did not answer within %s: look at the log of cara-agent there", w.node, attachTimeout)
 		case <-s.draining:
-			return nil, errDraining()
+			return nil, state.ErrDraining()
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}

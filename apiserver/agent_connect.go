@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -98,10 +99,10 @@ func (s *Server) serveAgent(ctx context.Context, me *session) error {
 	work.Go(func() error {
 		return s.follow(ctx, follower{
 			kinds: []string{api.KindProject},
-			first: func(objects []change) error {
+			first: func(objects []state.Change) error {
 				for i := range objects {
-					routes.project(objects[i].name)
-					if err := assigned.project(objects[i].name); err != nil {
+					routes.project(objects[i].Name)
+					if err := assigned.project(objects[i].Name); err != nil {
 						return err
 					}
 				}
@@ -113,9 +114,9 @@ func (s *Server) serveAgent(ctx context.Context, me *session) error {
 				}
 				return me.send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Synced{Synced: &carav1.Synced{}}})
 			},
-			commit: func(tx transaction) error {
-				for i := range tx.changes {
-					if err := s.agentChange(&tx.changes[i], assigned, routes); err != nil {
+			commit: func(tx state.Transaction) error {
+				for i := range tx.Changes {
+					if err := s.agentChange(&tx.Changes[i], assigned, routes); err != nil {
 						return err
 					}
 				}
@@ -128,15 +129,15 @@ func (s *Server) serveAgent(ctx context.Context, me *session) error {
 }
 
 // agentChange passes on what one change means to one node.
-func (s *Server) agentChange(ch *change, assigned *assignments, routes *routeFeed) error {
-	switch ch.kind {
+func (s *Server) agentChange(ch *state.Change, assigned *assignments, routes *routeFeed) error {
+	switch ch.Kind {
 	case api.KindProject:
-		routes.project(ch.name)
-		return assigned.project(ch.name)
+		routes.project(ch.Name)
+		return assigned.project(ch.Name)
 	case api.KindSecret:
-		return assigned.secret(ch.name)
+		return assigned.secret(ch.Name)
 	case api.KindNode:
-		for _, project := range s.cache.projectsOnNode(ch.name) {
+		for _, project := range s.cache.ProjectsOnNode(ch.Name) {
 			routes.project(project)
 		}
 	}

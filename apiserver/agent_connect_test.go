@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -164,7 +165,7 @@ func TestAssignmentsAtConnect(t *testing.T) {
 		t.Errorf("after the secret was made: %v", again.GetSecrets())
 	}
 	// Evicted: no longer this node's.
-	p, _ := lookup[*carav1.Project](c.cache, "a")
+	p, _ := state.Get[*carav1.Project](c.cache, "a")
 	loop, err := c.Client("scheduler")
 	if err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -136,7 +137,7 @@ func (f *routeFeed) flush(full bool) error {
 // answers is the word of the agent that runs it, which knows sooner, and knows while this server is away; a host without
 // a service that answers is unavailable, not unknown.
 func (s *Server) routes(name string, here bool) []*carav1.Route {
-	p, ok := lookup[*carav1.Project](s.cache, name)
+	p, ok := state.Get[*carav1.Project](s.cache, name)
 	if !ok {
 		return nil
 	}
@@ -144,7 +145,7 @@ func (s *Server) routes(name string, here bool) []*carav1.Route {
 	if st.GetPhase() == api.PhaseTerminating || st.GetPhase() == api.PhaseTerminated {
 		return nil
 	}
-	node, _ := lookup[*carav1.Node](s.cache, st.GetNodeRef())
+	node, _ := state.Get[*carav1.Node](s.cache, st.GetNodeRef())
 	var routes []*carav1.Route
 	for _, in := range p.GetSpec().GetIngress() {
 		host := s.cfg.Hosts.Host(in.GetHost())

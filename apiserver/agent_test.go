@@ -20,6 +20,7 @@ import (
 	"github.com/caravanserai/cara/agent/join"
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/store/pebble"
 )
@@ -96,7 +97,7 @@ func openCluster(t *testing.T, dir string, change func(*Config)) *cluster {
 		}
 	})
 	t.Cleanup(c.stop)
-	<-s.cache.loaded
+	<-s.cache.Loaded
 	return c
 }
 
@@ -289,7 +290,7 @@ func (a *fakeAgent) routes(holds func(*carav1.Routes) bool) *carav1.Routes {
 // bind places a project as the scheduler would.
 func (c *cluster) bind(t *testing.T, project, node string) *carav1.Project {
 	t.Helper()
-	p, ok := lookup[*carav1.Project](c.cache, project)
+	p, ok := state.Get[*carav1.Project](c.cache, project)
 	if !ok {
 		t.Fatalf("there is no project %s", project)
 	}

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/plan"
 )
@@ -31,7 +32,7 @@ func (t *tx) permitted(p *carav1.Project) error {
 	if len(secrets) == 0 {
 		return nil
 	}
-	users := sourceSecrets(t.seen)
+	users := sourceSecrets(t.Seen)
 	for _, secret := range secrets {
 		if source, used := users[secret]; used {
 			return api.NotAllowed("source %q uses Secret %q for git or webhooks, so no project may use it; put what project %q needs into a Secret of its own",
@@ -48,7 +49,7 @@ func (t *tx) offered(p *carav1.Project) error {
 		return nil
 	}
 	var more []string
-	nodes, _ := from[*carav1.Node](t.seen, "", "")
+	nodes, _ := state.List[*carav1.Node](t.Seen, "", "")
 	for _, n := range nodes {
 		more = append(more, n.GetStatus().GetInfo().GetAllowedCapabilities()...)
 	}
@@ -65,9 +66,9 @@ func (s *Server) reservedHost(host string) bool {
 
 // sourceSecrets maps each Secret that a source uses for git or webhooks to such a source. A source that is created at
 // the very same moment as a project can be missing here; assignment withholds the values then.
-func sourceSecrets(r reader) map[string]string {
+func sourceSecrets(r state.Reader) map[string]string {
 	users := map[string]string{}
-	sources, _ := from[*carav1.Source](r, "", "")
+	sources, _ := state.List[*carav1.Source](r, "", "")
 	for _, src := range sources {
 		for _, secret := range api.SourceSecretNames(src.GetSpec()) {
 			users[secret] = src.GetMetadata().GetName()
@@ -127,7 +128,7 @@ func (t *tx) unusedByProjects(old, in *carav1.Source) error {
 	if len(fresh) == 0 {
 		return nil
 	}
-	projects, _ := from[*carav1.Project](t.seen, "", "")
+	projects, _ := state.List[*carav1.Project](t.Seen, "", "")
 	for _, p := range projects {
 		for _, secret := range api.SecretNames(p.GetSpec()) {
 			if slices.Contains(fresh, secret) {

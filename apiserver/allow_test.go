@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -43,7 +44,7 @@ func allow(t testing.TB, h *Server, source string, spec *carav1.SourceSpec) {
 		}
 		src.Spec = spec
 		src.Metadata.Generation++
-		x.put(src)
+		x.Put(src)
 		return nil
 	})
 	if err != nil {
@@ -82,7 +83,7 @@ func TestASourceHasWhatItsAllowLists(t *testing.T) {
 				return
 			}
 			wantDenied(t, got, tt.want)
-			if _, exists := lookup[*carav1.Project](w.cache, "web"); exists {
+			if _, exists := state.Get[*carav1.Project](w.cache, "web"); exists {
 				t.Error("the project was created")
 			}
 		})
@@ -173,7 +174,7 @@ func (w *town) owned(t testing.TB, name, owner string) {
 		p, _ := read[*carav1.Project](x, name)
 		p = proto.CloneOf(p)
 		p.Metadata.Owner = owner
-		x.put(p)
+		x.Put(p)
 		return nil
 	})
 	if err != nil {

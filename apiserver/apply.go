@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -34,7 +35,7 @@ func (s applyService) Apply(ctx context.Context, req *carav1.ApplyRequest) (*car
 		m := api.Unwrap(o)
 		key := ""
 		if m != nil {
-			key = kindName(m) + "/" + api.Meta(m).GetName()
+			key = state.KindName(m) + "/" + api.Meta(m).GetName()
 		}
 		if first, twice := named[key]; twice && m != nil {
 			out.Results[i] = refused(m, api.Invalid(describe(m), fieldError(fieldIndex("objects", i), "is the same object as objects[%d]", first)))
@@ -81,7 +82,7 @@ func (s *Server) applyOne(ctx context.Context, m proto.Message, how applyTerms, 
 	}
 	var before, after proto.Message
 	plan := func(t *tx) (err error) {
-		before, after, err = s.appliers[kindName(m)](t, m, how)
+		before, after, err = s.appliers[state.KindName(m)](t, m, how)
 		return err
 	}
 	var err error
@@ -101,7 +102,7 @@ func (s *Server) mayApply(ctx context.Context, m proto.Message, how applyTerms) 
 	if m == nil {
 		return api.BadRequest("the request has an entry without an object")
 	}
-	kind, actor := kindName(m), actorOf(ctx)
+	kind, actor := state.KindName(m), actorOf(ctx)
 	if s.appliers[kind] == nil || how.source != "" && kind != api.KindProject {
 		return api.BadRequest("objects of kind %s cannot be applied", kind)
 	}
@@ -119,7 +120,7 @@ func (s *Server) mayApply(ctx context.Context, m proto.Message, how applyTerms) 
 func refused(m proto.Message, err error) *carav1.ApplyResult {
 	r := &carav1.ApplyResult{Action: api.ApplyRefused, Problem: api.ProblemOf(wireError(err))}
 	if m != nil {
-		r.Kind, r.Name = kindName(m), api.Meta(m).GetName()
+		r.Kind, r.Name = state.KindName(m), api.Meta(m).GetName()
 	}
 	return r
 }
@@ -128,7 +129,7 @@ func refused(m proto.Message, err error) *carav1.ApplyResult {
 func applied(before, after proto.Message) *carav1.ApplyResult {
 	meta := api.Meta(after)
 	r := &carav1.ApplyResult{
-		Kind: kindName(after), Name: meta.GetName(), Uid: meta.GetUid(), ResourceVersion: meta.GetResourceVersion(),
+		Kind: state.KindName(after), Name: meta.GetName(), Uid: meta.GetUid(), ResourceVersion: meta.GetResourceVersion(),
 		Action: api.ApplyConfigured,
 	}
 	switch {
@@ -151,7 +152,7 @@ func applied(before, after proto.Message) *carav1.ApplyResult {
 func declared(m proto.Message) proto.Message {
 	out := proto.Clone(m)
 	meta := api.Meta(m)
-	setMeta(out, &carav1.ObjectMeta{Name: meta.GetName(), Labels: meta.GetLabels(), Annotations: meta.GetAnnotations()})
+	state.SetMeta(out, &carav1.ObjectMeta{Name: meta.GetName(), Labels: meta.GetLabels(), Annotations: meta.GetAnnotations()})
 	if f := out.ProtoReflect().Descriptor().Fields().ByName("status"); f != nil {
 		out.ProtoReflect().Clear(f)
 	}

@@ -69,7 +69,7 @@ func (t *tx) declareFor(in *carav1.Project, how applyTerms) (before, after *cara
 		p.Status.Conditions, _ = api.RemoveCondition(p.GetStatus().GetConditions(), api.CondOverridden)
 		t.setExpiry(p)
 		if !changed {
-			t.put(p)
+			t.Put(p)
 			return old, old, nil
 		}
 	}
@@ -80,7 +80,7 @@ func (t *tx) declareFor(in *carav1.Project, how applyTerms) (before, after *cara
 	if p.GetMetadata().GetGeneration() != old.GetMetadata().GetGeneration() {
 		t.remember(p, "")
 	}
-	t.put(p)
+	t.Put(p)
 	return old, p, nil
 }
 

@@ -6,15 +6,16 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // ListClaims returns what a source declares, with what became of it.
 func (s sourceService) ListClaims(_ context.Context, req *carav1.ListClaimsRequest) (*carav1.ListClaimsResponse, error) {
-	if _, ok := lookup[*carav1.Source](s.cache, req.GetSource()); !ok {
+	if _, ok := state.Get[*carav1.Source](s.cache, req.GetSource()); !ok {
 		return nil, notFound(api.KindSource, req.GetSource())
 	}
-	items, meta := page[*carav1.Claim](s.cache, req.GetSource()+"/", req.GetPageToken(), req.GetLimit(), nil)
+	items, meta := state.Page[*carav1.Claim](s.cache, req.GetSource()+"/", req.GetPageToken(), req.GetLimit(), nil)
 	return &carav1.ListClaimsResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindClaim), Items: items, Metadata: meta}, nil
 }
 
@@ -30,11 +31,11 @@ func (s sourceService) UpdateClaims(ctx context.Context, req *carav1.UpdateClaim
 			case u.GetRemove() && old.GetSpec().GetPresent():
 				return api.Conflict("claim %q is present again: it is not taken away", name)
 			case u.GetRemove():
-				t.remove(api.KindClaim, name)
+				t.Remove(api.KindClaim, name)
 			case !proto.Equal(old.GetStatus(), u.GetStatus()):
 				c := proto.CloneOf(old)
 				c.Status = proto.CloneOf(u.GetStatus())
-				t.put(c)
+				t.Put(c)
 			}
 		}
 		return nil

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -128,21 +129,21 @@ func TestTransactionReadsOneView(t *testing.T) {
 	err := h.transact(ctx, func(t *tx) error {
 		runs++
 		before, had := read[*carav1.Project](t, "a")
-		all, _ := from[*carav1.Project](t.seen, "", "")
+		all, _ := state.List[*carav1.Project](t.Seen, "", "")
 		if runs == 1 {
-			if err := h.transact(ctx, func(t *tx) error { t.remove(api.KindProject, "a"); return nil }); err != nil {
+			if err := h.transact(ctx, func(t *tx) error { t.Remove(api.KindProject, "a"); return nil }); err != nil {
 				return err
 			}
 		}
 		after, has := read[*carav1.Project](t, "a")
-		again, _ := from[*carav1.Project](t.seen, "", "")
+		again, _ := state.List[*carav1.Project](t.Seen, "", "")
 		if before != after || had != has || len(all) != len(again) {
 			return fmt.Errorf("run %d: read %v (%v, %d projects), then %v (%v, %d projects)", runs, before, had, len(all), after, has, len(again))
 		}
-		if t.object(api.KindProject, "a") != nil && !has {
+		if t.Object(api.KindProject, "a") != nil && !has {
 			return errors.New("object and read differ")
 		}
-		t.put(web("b"))
+		t.Put(web("b"))
 		return nil
 	})
 	if err != nil {
@@ -158,10 +159,10 @@ func TestTransactionReadsItsWrites(t *testing.T) {
 	h := newHouse(t, nil)
 	fillWith(t, h, web("a"))
 	s := h.begin(context.Background())
-	s.remove(api.KindProject, "a")
-	s.put(web("b"))
-	if s.object(api.KindProject, "a") != nil || s.object(api.KindProject, "b") == nil {
-		t.Errorf("a is %v, b is %v", s.object(api.KindProject, "a"), s.object(api.KindProject, "b"))
+	s.Remove(api.KindProject, "a")
+	s.Put(web("b"))
+	if s.Object(api.KindProject, "a") != nil || s.Object(api.KindProject, "b") == nil {
+		t.Errorf("a is %v, b is %v", s.Object(api.KindProject, "a"), s.Object(api.KindProject, "b"))
 	}
 }
 
@@ -199,15 +200,15 @@ func TestUnguardedFindsEachWay(t *testing.T) {
 		"wait group":          "func f() { var g sync.WaitGroup; g.Go(f) }",
 		"timer":               "func f() { time.AfterFunc(1, f) }",
 		"context":             "func f() { context.AfterFunc(nil, f) }",
-		"method of tx":        "func (t *tx) f() { t.server.cache.view() }",
-		"function of tx":      "func f(t *tx) { t.server.cache.view() }",
+		"method of tx":        "func (t *tx) f() { t.server.cache.View() }",
+		"function of tx":      "func f(t *tx) { t.server.cache.View() }",
 		"transaction's cache": "func f(s *Server) { s.transact(nil, func(t *tx) error { return s.cache.wait() }) }",
 	} {
 		if got := unguarded("x.go", "package x\n"+body); len(got) == 0 {
 			t.Errorf("%s: not found", name)
 		}
 	}
-	if got := unguarded("x.go", "package x\nfunc f(s *Server) { s.cache.view(); s.spawn(nil) }"); len(got) > 0 {
+	if got := unguarded("x.go", "package x\nfunc f(s *Server) { s.cache.View(); s.spawn(nil) }"); len(got) > 0 {
 		t.Errorf("found in good code: %q", got)
 	}
 }
@@ -264,7 +265,7 @@ func takesTx(fields *ast.FieldList) bool {
 func readsCache(body ast.Node, report func(ast.Node, string)) {
 	ast.Inspect(body, func(n ast.Node) bool {
 		if sel, ok := n.(*ast.SelectorExpr); ok && sel.Sel.Name == "cache" {
-			report(sel, "a transaction looks at the live cache: use its view, tx.seen")
+			report(sel, "a transaction looks at the live cache: use its view, tx.Seen")
 		}
 		return true
 	})

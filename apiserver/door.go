@@ -142,7 +142,7 @@ func (d *door) identify(r *http.Request, v *visit, route route) error {
 // filledSoon waits for the cache. So many calls may wait, no more: nobody knows yet whose they are.
 func (d *door) filledSoon(ctx context.Context) error {
 	select {
-	case <-d.cache.loaded:
+	case <-d.cache.Loaded:
 		return nil
 	default:
 	}

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/text"
 )
@@ -29,9 +30,9 @@ const (
 func (t *tx) event(object *carav1.ObjectRef, typ api.EventType, reason api.Reason, message string) *carav1.Event {
 	message = text.Clip(message, maxEventMessage)
 	now := timestamppb.New(t.now)
-	names := t.seen.eventsOn(object.GetKind(), object.GetName())
+	names := t.Seen.EventsOn(object.GetKind(), object.GetName())
 	for _, name := range slices.Backward(names) {
-		old, ok := lookup[*carav1.Event](t.seen, name)
+		old, ok := state.Get[*carav1.Event](t.Seen, name)
 		if !ok || old.GetType() != string(typ) || old.GetReason() != string(reason) || old.GetMessage() != message ||
 			old.GetActor() != t.actor.Name || old.GetObject().GetUid() != object.GetUid() ||
 			t.now.Sub(old.GetLastTime().AsTime()) > countWithin {
@@ -43,20 +44,20 @@ func (t *tx) event(object *carav1.ObjectRef, typ api.EventType, reason api.Reaso
 		again := proto.CloneOf(old)
 		again.Count++
 		again.LastTime = now
-		t.put(again)
+		t.Put(again)
 		return again
 	}
 	if len(names) >= eventsPerObject {
-		t.remove(api.KindEvent, names[0])
+		t.Remove(api.KindEvent, names[0])
 	}
 	e := &carav1.Event{
 		ApiVersion: api.APIVersion,
 		Kind:       api.KindEvent,
-		Metadata:   &carav1.ObjectMeta{Name: eventName(t.now.Add(time.Duration(len(t.order)))), CreationTimestamp: now},
+		Metadata:   &carav1.ObjectMeta{Name: eventName(t.now.Add(time.Duration(t.WritesSoFar()))), CreationTimestamp: now},
 		Type:       string(typ), Reason: string(reason), Message: message, Object: object, Actor: t.actor.Name,
 		Count: 1, FirstTime: now, LastTime: now,
 	}
-	t.put(e)
+	t.Put(e)
 	return e
 }
 
@@ -69,7 +70,7 @@ func eventName(now time.Time) string {
 // refTo names an object for an event.
 func refTo(m proto.Message) *carav1.ObjectRef {
 	meta := api.Meta(m)
-	return &carav1.ObjectRef{Kind: kindName(m), Name: meta.GetName(), Uid: meta.GetUid()}
+	return &carav1.ObjectRef{Kind: state.KindName(m), Name: meta.GetName(), Uid: meta.GetUid()}
 }
 
 // mayTellOf bounds a node to events about itself and what is assigned to it.
@@ -78,7 +79,7 @@ func (t *tx) mayTellOf(object *carav1.ObjectRef) error {
 	if node == "" || object.GetKind() == api.KindNode && object.GetName() == node {
 		return nil
 	}
-	if p, ok := lookup[*carav1.Project](t.seen, object.GetName()); object.GetKind() == api.KindProject && ok && p.GetStatus().GetNodeRef() == node {
+	if p, ok := state.Get[*carav1.Project](t.Seen, object.GetName()); object.GetKind() == api.KindProject && ok && p.GetStatus().GetNodeRef() == node {
 		return nil
 	}
 	return api.Forbidden("%s tells of itself and of its own projects, not of %s %q",
@@ -101,7 +102,7 @@ func (s eventService) CreateEvent(ctx context.Context, req *carav1.CreateEventRe
 
 // ListEvents returns events, oldest first, of everything or of one object.
 func (s eventService) ListEvents(_ context.Context, req *carav1.ListEventsRequest) (*carav1.ListEventsResponse, error) {
-	items, meta := page(s.cache, "", req.GetPageToken(), req.GetLimit(), func(e *carav1.Event) bool {
+	items, meta := state.Page(s.cache, "", req.GetPageToken(), req.GetLimit(), func(e *carav1.Event) bool {
 		return (req.GetKind() == "" || req.GetKind() == e.GetObject().GetKind()) &&
 			(req.GetName() == "" || req.GetName() == e.GetObject().GetName())
 	})

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/plan"
 )
@@ -44,14 +45,14 @@ func dropOld[T proto.Message](t *tx, before *timestamppb.Timestamp, when func(T)
 	if before == nil {
 		return 0
 	}
-	items, _ := page(t.seen, "", "", trimBatch, func(m T) bool {
+	items, _ := state.Page(t.Seen, "", "", trimBatch, func(m T) bool {
 		at, may := when(m)
 		return may && at.AsTime().Before(before.AsTime())
 	})
 	n := 0
 	for _, m := range items {
 		if _, ok := read[T](t, api.Meta(m).GetName()); ok {
-			t.remove(kindName(m), api.Meta(m).GetName())
+			t.Remove(state.KindName(m), api.Meta(m).GetName())
 			n++
 		}
 	}
@@ -60,19 +61,18 @@ func dropOld[T proto.Message](t *tx, before *timestamppb.Timestamp, when func(T)
 
 // holdsBack says whether a tombstone keeps an expired project from coming back: some source still declares it.
 func (t *tx) holdsBack(g *carav1.Tombstone) bool {
-	return g.GetReason() == api.ReasonExpired && len(t.seen.index.claims.under(g.GetMetadata().GetName())) > 0
+	return g.GetReason() == api.ReasonExpired && len(t.Seen.ClaimsOn(g.GetMetadata().GetName())) > 0
 }
 
 // dropEnded removes overrides whose time is over and whose project is gone; where there is a project, the override is
 // cleared through OverrideProject, which puts the project right.
 func (t *tx) dropEnded() int {
-	projects := t.seen.tables[api.KindProject]
-	items, _ := page(t.seen, "", "", trimBatch, func(o *carav1.Override) bool {
-		return projects.get(o.GetMetadata().GetName()) == nil && !plan.InForce(o, t.now)
+	items, _ := state.Page(t.Seen, "", "", trimBatch, func(o *carav1.Override) bool {
+		return t.Seen.Entry(api.KindProject, o.GetMetadata().GetName()) == nil && !plan.InForce(o, t.now)
 	})
 	for _, o := range items {
-		t.object(api.KindProject, o.GetMetadata().GetName())
-		t.object(api.KindOverride, o.GetMetadata().GetName())
+		t.Object(api.KindProject, o.GetMetadata().GetName())
+		t.Object(api.KindOverride, o.GetMetadata().GetName())
 		t.endOverride(o, "its time is over")
 	}
 	return len(items)

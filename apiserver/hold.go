@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -80,13 +81,13 @@ func (s *Server) unhold(ctx context.Context, project string, over func(*tx, *car
 		}
 		p = proto.CloneOf(p)
 		p.Status.HeldBy = ""
-		t.put(p)
+		t.Put(p)
 		return nil
 	})
 }
 
 // held are the projects that some node holds. They are asked for when a node goes, which is seldom: there is no index.
-func held(r reader) []*carav1.Project {
-	all, _ := from[*carav1.Project](r, "", "")
+func held(r state.Reader) []*carav1.Project {
+	all, _ := state.List[*carav1.Project](r, "", "")
 	return slices.DeleteFunc(all, func(p *carav1.Project) bool { return p.GetStatus().GetHeldBy() == "" })
 }

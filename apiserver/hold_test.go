@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -38,7 +39,7 @@ func newPair(t *testing.T, c *cluster) *pair {
 
 func (c *cluster) shop(t *testing.T) *carav1.Project {
 	t.Helper()
-	p, ok := lookup[*carav1.Project](c.cache, "shop")
+	p, ok := state.Get[*carav1.Project](c.cache, "shop")
 	if !ok {
 		t.Fatal("there is no project shop")
 	}
@@ -159,7 +160,7 @@ func TestALostNodeHoldsNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n1, _ := lookup[*carav1.Node](c.cache, "n1")
+	n1, _ := state.Get[*carav1.Node](c.cache, "n1")
 	_, err = carav1.NewNodeServiceClient(loop).MarkNodeNotReady(t.Context(), &carav1.MarkNodeNotReadyRequest{
 		Name: "n1", LastHeartbeat: c.overlayNode(n1).GetStatus().GetLastHeartbeat(), Message: "no heartbeat for 20s",
 	})
@@ -173,7 +174,7 @@ func TestALostNodeHoldsNothing(t *testing.T) {
 		shop, _ := read[*carav1.Project](x, "shop")
 		next := proto.CloneOf(shop)
 		next.Status.HeldBy = "n1"
-		x.put(next)
+		x.Put(next)
 		return nil
 	})
 	if err != nil {

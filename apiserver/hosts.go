@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -29,7 +30,7 @@ func (t *tx) claimHosts(old, p *carav1.Project) error {
 	wanted := p.GetStatus().GetHosts()
 	for _, host := range old.GetStatus().GetHosts() {
 		if !slices.Contains(wanted, host) {
-			t.remove(kindHost, host)
+			t.Remove(state.KindHost, host)
 		}
 	}
 	for _, host := range wanted {
@@ -40,7 +41,7 @@ func (t *tx) claimHosts(old, p *carav1.Project) error {
 				"ingress host %q belongs to project %q: choose another host, or delete that project first", host, holder.GetName())
 		}
 		if !taken || holder.GetUid() != p.GetMetadata().GetUid() {
-			t.write(keyOf(kindHost, host), &carav1.ObjectRef{Kind: api.KindProject, Name: name, Uid: p.GetMetadata().GetUid()})
+			t.Write(state.Key(state.KindHost, host), &carav1.ObjectRef{Kind: api.KindProject, Name: name, Uid: p.GetMetadata().GetUid()})
 		}
 	}
 	return nil

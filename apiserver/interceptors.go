@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 )
 
 // identify says who calls.
@@ -86,10 +87,10 @@ func (s *Server) admit(ctx context.Context, who identify, method string) (Actor,
 // filled waits for the cache: before, there is nothing to answer with.
 func (s *Server) filled(ctx context.Context) error {
 	select {
-	case <-s.cache.loaded:
+	case <-s.cache.Loaded:
 		return nil
-	case <-s.cache.ended:
-		return errDraining()
+	case <-s.cache.Ended:
+		return state.ErrDraining()
 	case <-ctx.Done():
 		return ctx.Err()
 	}

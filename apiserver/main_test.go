@@ -48,7 +48,7 @@ func (h *house) haveSource(t testing.TB, name string) {
 	t.Helper()
 	err := h.transact(t.Context(), func(x *tx) error {
 		if _, ok := read[*carav1.Source](x, name); !ok {
-			x.put(&carav1.Source{
+			x.Put(&carav1.Source{
 				ApiVersion: api.APIVersion, Kind: api.KindSource, Metadata: &carav1.ObjectMeta{Name: name, Uid: newUID(), Generation: 1},
 				Spec: &carav1.SourceSpec{Dir: &carav1.DirSource{Path: "/srv"}}, Status: &carav1.SourceStatus{},
 			})
@@ -109,7 +109,7 @@ func newHouse(t testing.TB, change func(*Config)) *house {
 			t.Errorf("close: %v", err)
 		}
 	})
-	<-s.cache.loaded
+	<-s.cache.Loaded
 	return h
 }
 

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -191,7 +192,7 @@ func setName(m proto.Message, name string) {
 		if f.Kind() != protoreflect.MessageKind || f.IsList() || f.IsMap() || f.Message().Fields().ByName("metadata") == nil {
 			continue
 		}
-		setMeta(r.Mutable(f).Message().Interface(), &carav1.ObjectMeta{Name: name})
+		state.SetMeta(r.Mutable(f).Message().Interface(), &carav1.ObjectMeta{Name: name})
 		return
 	}
 }

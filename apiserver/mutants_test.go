@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/store"
 )
@@ -27,19 +28,19 @@ import (
 
 // A watch that is several chunks of the ring behind hears every transaction, once, in order.
 func TestFollowHearsAllChunks(t *testing.T) {
-	s := &Server{cfg: Config{BookmarkInterval: time.Hour}, cache: newCache(1 << 20), metrics: newMetrics(), draining: make(chan struct{})}
-	const last = 3*readChunk + 1
+	s := &Server{cfg: Config{BookmarkInterval: time.Hour}, cache: state.NewCache(1 << 20), metrics: newMetrics(), draining: make(chan struct{})}
+	const last = 3*state.ReadChunk + 1
 	for rev := int64(1); rev <= last; rev++ {
-		s.cache.apply(transaction{rev: rev, changes: []change{{kind: api.KindProject, name: "p", new: web("p")}}})
+		s.cache.Apply(state.Transaction{Rev: rev, Changes: []state.Change{{Kind: api.KindProject, Name: "p", New: web("p")}}})
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	next := int64(1)
 	err := s.follow(ctx, follower{
 		from:   "0",
 		synced: func(int64) error { return nil },
-		commit: func(tx transaction) error {
-			if tx.rev != next {
-				return errors.New("revision " + strconv.FormatInt(tx.rev, 10) + " comes instead of " + strconv.FormatInt(next, 10))
+		commit: func(tx state.Transaction) error {
+			if tx.Rev != next {
+				return errors.New("revision " + strconv.FormatInt(tx.Rev, 10) + " comes instead of " + strconv.FormatInt(next, 10))
 			}
 			if next++; next > last {
 				cancel()
@@ -50,34 +51,6 @@ func TestFollowHearsAllChunks(t *testing.T) {
 	})
 	if !errors.Is(err, context.Canceled) || next != last+1 {
 		t.Errorf("the watch ended before revision %d of %d: %v", next, last, err)
-	}
-}
-
-// The ring says that it has everything after its floor, and only then.
-func TestRingFloor(t *testing.T) {
-	r := ring{limit: 3, floor: 10}
-	for rev := int64(11); rev <= 16; rev++ {
-		r.push(transaction{rev: rev, changes: make([]change, 1)})
-	}
-	for _, tt := range []struct {
-		after int64
-		ok    bool
-		want  []int64
-	}{
-		{11, false, nil},
-		{12, false, nil},
-		{13, true, []int64{14, 15, 16}},
-		{14, true, []int64{15, 16}},
-		{16, true, []int64{}},
-	} {
-		txs, ok := r.after(tt.after, 10)
-		got := []int64{}
-		for _, tx := range txs {
-			got = append(got, tx.rev)
-		}
-		if ok != tt.ok || ok && !slices.Equal(got, tt.want) {
-			t.Errorf("after %d: %v, %v; want %v, %v", tt.after, got, ok, tt.want, tt.ok)
-		}
 	}
 }
 
@@ -181,7 +154,7 @@ func TestSecretsAreSealed(t *testing.T) {
 				}
 			}
 		}
-		if ch.Revision >= c.cache.revision() {
+		if ch.Revision >= c.cache.Revision() {
 			break
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -52,7 +53,7 @@ func (s nodeService) PutNode(ctx context.Context, req *carav1.PutNodeRequest) (*
 
 // GetNode returns one node.
 func (s nodeService) GetNode(_ context.Context, req *carav1.GetRequest) (*carav1.Node, error) {
-	n, ok := lookup[*carav1.Node](s.cache, req.GetName())
+	n, ok := state.Get[*carav1.Node](s.cache, req.GetName())
 	if !ok {
 		return nil, notFound(api.KindNode, req.GetName())
 	}
@@ -65,7 +66,7 @@ func (s nodeService) ListNodes(_ context.Context, req *carav1.ListRequest) (*car
 	if err != nil {
 		return nil, err
 	}
-	items, meta := page(s.cache, "", req.GetPageToken(), req.GetLimit(), match)
+	items, meta := state.Page(s.cache, "", req.GetPageToken(), req.GetLimit(), match)
 	for i, n := range items {
 		items[i] = s.overlayNode(n)
 	}
@@ -98,16 +99,16 @@ func (s nodeService) DeleteNode(ctx context.Context, req *carav1.DeleteRequest) 
 		if err := mustBe(n, req.GetUid(), ""); err != nil {
 			return err
 		}
-		if count := len(t.seen.projectsOnNode(name)); count > 0 {
+		if count := len(t.Seen.ProjectsOnNode(name)); count > 0 {
 			return api.BadState("node %q has %d projects: drain it first (caractrl drain %s)", name, count, name)
 		}
-		for _, p := range held(t.seen) {
+		for _, p := range held(t.Seen) {
 			if p.GetStatus().GetHeldBy() == name {
 				return api.BadState("node %q still stops project %q, which has moved: try again in a moment", name, p.GetMetadata().GetName())
 			}
 		}
 		t.event(refTo(n), api.EventNormal, api.ReasonDeleted, "deleted by "+t.actor.Name)
-		t.remove(api.KindNode, name)
+		t.Remove(api.KindNode, name)
 		t.removeTokens(identity.NodeTokenPrefix(name), "")
 		return nil
 	})
@@ -125,7 +126,7 @@ func (t *tx) declareNode(in *carav1.Node) (before, after *carav1.Node) {
 	old, exists := read[*carav1.Node](t, in.GetMetadata().GetName())
 	if !exists {
 		n := t.newNode(in.GetMetadata(), in.GetSpec())
-		t.put(n)
+		t.Put(n)
 		return nil, n
 	}
 	labels, notes := in.GetMetadata().GetLabels(), in.GetMetadata().GetAnnotations()
@@ -147,7 +148,7 @@ func (t *tx) declareNode(in *carav1.Node) (before, after *carav1.Node) {
 	}
 	n.Status.State = nodeState(n, n.GetStatus().GetState() != api.NodeNotReady)
 	t.beginDrain(n)
-	t.put(n)
+	t.Put(n)
 	return old, n
 }
 

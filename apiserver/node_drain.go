@@ -38,7 +38,7 @@ func (s nodeService) MarkNodeDrained(ctx context.Context, req *carav1.MarkNodeDr
 		if !n.GetSpec().GetDraining() {
 			return api.Conflict("node %q is not draining", req.GetName())
 		}
-		for _, name := range t.seen.projectsOnNode(req.GetName()) {
+		for _, name := range t.Seen.ProjectsOnNode(req.GetName()) {
 			p, _ := read[*carav1.Project](t, name)
 			if phase := p.GetStatus().GetPhase(); phase != api.PhaseFailed && phase != api.PhaseTerminated {
 				return api.Conflict("node %q is not drained: project %q is still there, %s",
@@ -54,7 +54,7 @@ func (s nodeService) MarkNodeDrained(ctx context.Context, req *carav1.MarkNodeDr
 		out = proto.CloneOf(n)
 		out.Status.Conditions = conditions
 		t.event(refTo(n), api.EventNormal, api.ReasonDrained, req.GetMessage())
-		t.put(out)
+		t.Put(out)
 		return nil
 	})
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -32,7 +33,7 @@ func (s *Server) heartbeat(ctx context.Context, node string, hb *carav1.Heartbea
 			return api.Invalid("the heartbeat", fieldError("conditions", "has the type %q; an agent reports %v", c.GetType(), nodeConditions))
 		}
 	}
-	n, ok := lookup[*carav1.Node](s.cache, node)
+	n, ok := state.Get[*carav1.Node](s.cache, node)
 	if !ok {
 		return api.NotFound("node %q is not registered: it was deleted, join again", node)
 	}
@@ -58,7 +59,7 @@ func (s *Server) heartbeat(ctx context.Context, node string, hb *carav1.Heartbea
 		if connected && n.GetStatus().GetState() == api.NodeNotReady {
 			t.event(refTo(n), api.EventNormal, api.ReasonNodeReady, "the agent has connected")
 		}
-		t.put(next)
+		t.Put(next)
 		return nil
 	})
 	if api.IsConflict(err) { // to an agent ABORTED means that another has taken over
@@ -148,7 +149,7 @@ func (s nodeService) MarkNodeNotReady(ctx context.Context, req *carav1.MarkNodeN
 			Type: api.CondReady, Status: api.StatusFalse, Reason: api.ReasonHeartbeatsStopped, Message: req.GetMessage(),
 		}, t.now)
 		t.event(refTo(n), api.EventWarning, api.ReasonNodeNotReady, req.GetMessage())
-		t.put(out)
+		t.Put(out)
 		return nil
 	})
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -56,7 +57,7 @@ func (s nodeService) Join(ctx context.Context, req *carav1.JoinRequest) (*carav1
 				return err
 			}
 			n = t.newNode(&carav1.ObjectMeta{Name: name, Labels: labels}, nil)
-			t.put(n)
+			t.Put(n)
 		}
 		text, made, err := id.SignNode(req.GetCsr(), name)
 		if err != nil {
@@ -99,7 +100,7 @@ func (t *tx) joined(ctx context.Context, n *carav1.Node, token string) {
 
 // hasCertificate reports whether a certificate of the node is accepted.
 func (t *tx) hasCertificate(node string) bool {
-	certificates, _ := from[*carav1.Token](t.seen, identity.NodeTokenPrefix(node), "")
+	certificates, _ := state.List[*carav1.Token](t.Seen, identity.NodeTokenPrefix(node), "")
 	return len(certificates) > 0
 }
 
@@ -135,7 +136,7 @@ func (t *tx) useJoinToken(name, secret string) (*carav1.Token, error) {
 		if used.UsesLeft--; used.UsesLeft == 0 {
 			used.UsesLeft = usedUp
 		}
-		t.put(used)
+		t.Put(used)
 	}
 	return token, nil
 }
@@ -143,7 +144,7 @@ func (t *tx) useJoinToken(name, secret string) (*carav1.Token, error) {
 // acceptCertificate makes a node's new certificate one that is accepted, and the only one but keep.
 func (t *tx) acceptCertificate(c identity.NodeCertificate, keep string) {
 	t.removeTokens(identity.NodeTokenPrefix(c.Node), keep)
-	t.put(&carav1.Token{
+	t.Put(&carav1.Token{
 		Metadata:   &carav1.ObjectMeta{Name: c.TokenName(), Uid: newUID(), CreationTimestamp: timestamppb.New(t.now)},
 		Role:       api.RoleNode,
 		ExpireAt:   timestamppb.New(c.NotAfter),
@@ -153,11 +154,11 @@ func (t *tx) acceptCertificate(c identity.NodeCertificate, keep string) {
 
 // removeTokens takes the tokens away whose names begin with prefix, but keep.
 func (t *tx) removeTokens(prefix, keep string) {
-	tokens, _ := from[*carav1.Token](t.seen, prefix, "")
+	tokens, _ := state.List[*carav1.Token](t.Seen, prefix, "")
 	for _, token := range tokens {
 		name := token.GetMetadata().GetName()
 		if _, ok := read[*carav1.Token](t, name); ok && name != keep {
-			t.remove(api.KindToken, name)
+			t.Remove(api.KindToken, name)
 		}
 	}
 }

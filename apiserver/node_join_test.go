@@ -18,6 +18,7 @@ import (
 	"github.com/caravanserai/cara/agent/join"
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -110,7 +111,7 @@ func TestJoinRefused(t *testing.T) {
 	short := create("short", &carav1.Token{ExpireAt: timestamppb.New(time.Now().Add(time.Hour))})
 	err := c.transact(t.Context(), func(x *tx) error { // time goes by
 		token, _ := read[*carav1.Token](x, "short")
-		x.put(&carav1.Token{
+		x.Put(&carav1.Token{
 			Metadata: token.GetMetadata(), Role: token.GetRole(), SecretHash: token.GetSecretHash(),
 			ExpireAt: timestamppb.New(time.Now().Add(-time.Second)),
 		})
@@ -141,7 +142,7 @@ func TestJoinRefused(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("%v, want %q", err, test.want)
 			}
-			if _, ok := lookup[*carav1.Node](c.cache, test.node); ok {
+			if _, ok := state.Get[*carav1.Node](c.cache, test.node); ok {
 				t.Error("there is a node now")
 			}
 		})
@@ -213,7 +214,7 @@ func TestRenew(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- later.RenewLoop(ctx, conn) }()
 	eventually(t, "a second certificate", func() bool {
-		held, _ := from[*carav1.Token](c.cache, identity.NodeTokenPrefix("n1"), "")
+		held, _ := state.List[*carav1.Token](c.cache, identity.NodeTokenPrefix("n1"), "")
 		return len(held) == 2
 	})
 	eventually(t, "the new file", func() bool {

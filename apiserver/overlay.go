@@ -5,6 +5,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -15,7 +16,7 @@ func (s *Server) overlayProject(p *carav1.Project) *carav1.Project {
 	if ref == "" {
 		return p
 	}
-	node, ok := lookup[*carav1.Node](s.cache, ref)
+	node, ok := state.Get[*carav1.Node](s.cache, ref)
 	if ok && node.GetStatus().GetState() != api.NodeNotReady {
 		return p
 	}

@@ -45,7 +45,7 @@ func (t *tx) override(name, source, scope string, terms *carav1.OverrideTerms) (
 	if before, ok := read[*carav1.Override](t, name); ok && scope == api.OverrideSpec && plan.InForce(before, t.now) {
 		o.ExpireAt = before.GetExpireAt() // who overrides the rest does not mean to end an extension, and the project with it
 	}
-	t.put(o)
+	t.Put(o)
 	t.event(&carav1.ObjectRef{Kind: api.KindProject, Name: name}, api.EventNormal, api.ReasonOverridden, overrideText(o))
 	return o, nil
 }
@@ -89,7 +89,7 @@ func (t *tx) term(name, source string, terms *carav1.OverrideTerms) (*timestampp
 // endOverride takes an override away: git has its say again.
 func (t *tx) endOverride(o *carav1.Override, why string) {
 	name := o.GetMetadata().GetName()
-	t.remove(api.KindOverride, name)
+	t.Remove(api.KindOverride, name)
 	t.event(&carav1.ObjectRef{Kind: api.KindProject, Name: name}, api.EventNormal, api.ReasonOverrideEnded,
 		fmt.Sprintf("%s: git has its say again (%s by %s since %s: %s)", why, o.GetScope(), o.GetActor(),
 			o.GetSince().AsTime().UTC().Format(time.RFC3339), o.GetReason()))
@@ -134,7 +134,7 @@ func (s projectService) OverrideProject(ctx context.Context, req *carav1.Overrid
 		}
 		t.derive(p)
 		t.showOverride(p, out)
-		t.put(p)
+		t.Put(p)
 		return nil
 	})
 	return out, err
@@ -157,7 +157,7 @@ func (t *tx) clearOverride(name string) (*carav1.Override, error) {
 		p := proto.CloneOf(old)
 		t.derive(p)
 		p.Status.Conditions, _ = api.RemoveCondition(p.GetStatus().GetConditions(), api.CondOverridden)
-		t.put(p)
+		t.Put(p)
 	}
 	return o, nil
 }

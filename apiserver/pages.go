@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/gen/jsonschema"
 	"github.com/caravanserai/cara/gen/openapi"
@@ -52,12 +53,12 @@ func (s *Server) pages(mux *http.ServeMux) {
 func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
 	select {
 	case <-s.draining:
-		writeProblem(w, api.ProblemOf(errDraining()))
+		writeProblem(w, api.ProblemOf(state.ErrDraining()))
 		return
 	default:
 	}
 	select {
-	case <-s.cache.loaded:
+	case <-s.cache.Loaded:
 	default:
 		writeProblem(w, api.ProblemOf(api.Unavailable("the server is still reading its store")))
 		return

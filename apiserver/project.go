@@ -55,7 +55,7 @@ func (t *tx) mustMatch(kind string, in proto.Message, want string) error {
 	if want == "" && uid == "" {
 		return nil
 	}
-	m := t.object(kind, meta.GetName())
+	m := t.Object(kind, meta.GetName())
 	if m == nil {
 		return api.Conflict("%s is gone: leave resourceVersion and uid out to create it anew", describe(in))
 	}
@@ -105,7 +105,7 @@ func (t *tx) redeclareBy(in *carav1.Project, terms *carav1.OverrideTerms, what, 
 	if p.GetMetadata().GetGeneration() != old.GetMetadata().GetGeneration() {
 		t.remember(p, reason)
 	}
-	t.put(p)
+	t.Put(p)
 	return old, p, nil
 }
 
@@ -119,9 +119,9 @@ func (t *tx) create(in *carav1.Project, owner string, origin *carav1.Origin) (*c
 		return nil, err
 	}
 	if _, ok := read[*carav1.Tombstone](t, p.GetMetadata().GetName()); ok {
-		t.remove(api.KindTombstone, p.GetMetadata().GetName())
+		t.Remove(api.KindTombstone, p.GetMetadata().GetName())
 	}
-	t.put(p)
+	t.Put(p)
 	return p, nil
 }
 

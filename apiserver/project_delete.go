@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -25,7 +26,7 @@ func (s projectService) DeleteProject(ctx context.Context, req *carav1.DeletePro
 		return nil, err
 	}
 	gone := func() bool {
-		p, ok := lookup[*carav1.Project](s.cache, req.GetName())
+		p, ok := state.Get[*carav1.Project](s.cache, req.GetName())
 		return !ok || p.GetMetadata().GetUid() != uid
 	}
 	if !gone() && !req.GetNoWait() {
@@ -43,7 +44,7 @@ func (s projectService) DeleteProject(ctx context.Context, req *carav1.DeletePro
 func (s *Server) awaitGone(ctx context.Context, gone func() bool) error {
 	bounded, cancel := context.WithTimeout(ctx, s.cfg.DeleteWait)
 	defer cancel()
-	err := s.cache.await(bounded, gone)
+	err := s.cache.Await(bounded, gone)
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 		return nil
 	}
@@ -72,7 +73,7 @@ func (t *tx) deleteProject(req *carav1.DeleteProjectRequest) (string, error) {
 		if err := t.move(p, api.PhaseTerminating, api.RoleServer, api.ReasonTerminating, why); err != nil {
 			return "", err
 		}
-		t.put(p)
+		t.Put(p)
 	}
 	if !req.GetForce() {
 		return uid, nil
@@ -142,15 +143,15 @@ func (t *tx) gone(p *carav1.Project, by api.Role, why string) error {
 	if err := api.CheckMove(api.Phase(st.GetPhase()), "", by); err != nil {
 		return api.Conflict("project %q: %v", meta.GetName(), err)
 	}
-	t.remove(api.KindProject, meta.GetName())
+	t.Remove(api.KindProject, meta.GetName())
 	t.forget(p)
 	for _, host := range st.GetHosts() {
-		t.remove(kindHost, host)
+		t.Remove(state.KindHost, host)
 	}
 	if o, ok := read[*carav1.Override](t, meta.GetName()); ok && o.GetScope() != api.OverrideDeletion {
 		t.endOverride(o, "the project is gone")
 	}
-	t.put(&carav1.Tombstone{
+	t.Put(&carav1.Tombstone{
 		Metadata:   &carav1.ObjectMeta{Name: meta.GetName(), CreationTimestamp: timestamppb.New(t.now), Origin: meta.GetOrigin()},
 		ProjectUid: meta.GetUid(), Reason: st.GetDeletionReason(), Actor: st.GetDeletionActor(),
 		Owner: meta.GetOwner(), ExpireAt: p.GetSpec().GetExpireAt(), Time: timestamppb.New(t.now),

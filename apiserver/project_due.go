@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/plan"
 )
@@ -59,7 +60,7 @@ func notDue(p *carav1.Project, why string, args ...any) error {
 // manifest that comes at the same moment makes the transaction run again.
 func (t *tx) claimsOn(project string) []*carav1.Claim {
 	var claims []*carav1.Claim
-	sources, _ := from[*carav1.Source](t.seen, "", "")
+	sources, _ := state.List[*carav1.Source](t.Seen, "", "")
 	for _, src := range sources {
 		if c, ok := read[*carav1.Claim](t, src.GetMetadata().GetName()+"/"+project); ok {
 			claims = append(claims, c)

@@ -187,9 +187,9 @@ func TestExpiringGoesWhenTheExpiryMoves(t *testing.T) {
 				tt.first(t, w, p)
 			}
 			notice(t, w)
-			before, at := w.cache.revision(), w.get(t, "pr-1").GetStatus().GetExpireAt().AsTime()
+			before, at := w.cache.Revision(), w.get(t, "pr-1").GetStatus().GetExpireAt().AsTime()
 			notice(t, w)
-			if w.cache.revision() != before {
+			if w.cache.Revision() != before {
 				t.Error("a second notice was written")
 			}
 			if c := api.FindCondition(w.get(t, "pr-1").GetStatus().GetConditions(), api.CondExpiring); !strings.Contains(c.GetMessage(), at.UTC().Format(time.RFC3339)) {

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/store"
 )
@@ -48,9 +49,9 @@ func (t *tx) remember(p *carav1.Project, reason string) {
 	if strings.HasPrefix(actor, api.PrefixSource) {
 		r.Origin = meta.GetOrigin()
 	}
-	t.write(revisionKey(meta.GetName(), generation), r)
+	t.Write(revisionKey(meta.GetName(), generation), r)
 	if old := generation - historyLength; old > 0 {
-		t.write(revisionKey(meta.GetName(), old), nil)
+		t.Write(revisionKey(meta.GetName(), old), nil)
 	}
 }
 
@@ -58,7 +59,7 @@ func (t *tx) remember(p *carav1.Project, reason string) {
 func (t *tx) forget(p *carav1.Project) {
 	newest := p.GetMetadata().GetGeneration()
 	for g := max(1, newest-historyLength+1); g <= newest; g++ {
-		t.write(revisionKey(p.GetMetadata().GetName(), g), nil)
+		t.Write(revisionKey(p.GetMetadata().GetName(), g), nil)
 	}
 }
 
@@ -70,7 +71,7 @@ func (s projectService) GetProjectHistory(ctx context.Context, req *carav1.GetRe
 
 // revisions reads a project's history, and says whose it is.
 func (s *Server) revisions(ctx context.Context, project string) (uid string, items []*carav1.Revision, err error) {
-	p, ok := lookup[*carav1.Project](s.cache, project)
+	p, ok := state.Get[*carav1.Project](s.cache, project)
 	if !ok {
 		return "", nil, notFound(api.KindProject, project)
 	}
@@ -79,7 +80,7 @@ func (s *Server) revisions(ctx context.Context, project string) (uid string, ite
 		return "", nil, storeError(err)
 	}
 	for _, kv := range slices.Backward(page.KVs) {
-		m, err := decode(&carav1.Revision{}, kv.Value, kv.Modified)
+		m, err := state.Decode(&carav1.Revision{}, kv.Value, kv.Modified)
 		if err != nil {
 			return "", nil, fmt.Errorf("read %s: %w", kv.Key, err)
 		}

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -53,15 +54,16 @@ func TestHistoryOfAProject(t *testing.T) {
 			t.Errorf("revision %d: %v", i, r)
 		}
 	}
-	before := w.cache.revision()
+	before := w.cache.Revision()
 	w.commit(t, "web", "nginx:12", strings.Repeat("f", 40))
-	if len(w.history(t, "web")) != historyLength || w.cache.revision() != before {
+	if len(w.history(t, "web")) != historyLength || w.cache.Revision() != before {
 		t.Error("another commit with the same spec made history")
 	}
-	for _, table := range w.cache.view().tables {
-		table.ascend("web/", "", func(e *entry) bool {
-			if strings.Contains(e.name, "00000000") {
-				t.Errorf("the cache has %s", e.name)
+	now := w.cache.View()
+	for _, kind := range now.Kinds() {
+		now.Ascend(kind, "web/", "", func(e *state.Entry) bool {
+			if strings.Contains(e.Name, "00000000") {
+				t.Errorf("the cache has %s", e.Name)
 			}
 			return true
 		})
@@ -109,7 +111,7 @@ func TestRollback(t *testing.T) {
 	if err != nil || p.GetSpec().GetServices()[0].GetImage() != "nginx:1" || p.GetMetadata().GetGeneration() != 4 {
 		t.Fatalf("%v %v", p, err)
 	}
-	if o, ok := lookup[*carav1.Override](w.cache, "web"); !ok || o.GetReason() != "the new one burns" || o.GetScope() != api.OverrideSpec {
+	if o, ok := state.Get[*carav1.Override](w.cache, "web"); !ok || o.GetReason() != "the new one burns" || o.GetScope() != api.OverrideSpec {
 		t.Errorf("override %v", o)
 	}
 	r := w.history(t, "web")[0]

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -53,7 +54,7 @@ func (w *town) publishAs(t testing.TB, src *carav1.Source, sequence int64, upser
 
 func (w *town) source(t testing.TB, name string) *carav1.Source {
 	t.Helper()
-	src, ok := lookup[*carav1.Source](w.cache, name)
+	src, ok := state.Get[*carav1.Source](w.cache, name)
 	if !ok {
 		t.Fatalf("source %s is not there", name)
 	}
@@ -154,7 +155,7 @@ func TestRelease(t *testing.T) {
 	if p.GetMetadata().GetOwner() != "user/admin" || p.GetMetadata().GetOrigin() != nil || api.IsTrue(p.GetStatus().GetConditions(), api.CondOverridden) {
 		t.Errorf("released: %v", p)
 	}
-	if _, ok := lookup[*carav1.Override](w.cache, "web"); ok {
+	if _, ok := state.Get[*carav1.Override](w.cache, "web"); ok {
 		t.Error("an override of nothing stands")
 	}
 	wantCode(t, release("admin"), codes.FailedPrecondition, api.TitleConflict)

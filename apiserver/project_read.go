@@ -7,12 +7,13 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // GetProject returns one project.
 func (s projectService) GetProject(_ context.Context, req *carav1.GetRequest) (*carav1.Project, error) {
-	p, ok := lookup[*carav1.Project](s.cache, req.GetName())
+	p, ok := state.Get[*carav1.Project](s.cache, req.GetName())
 	if !ok {
 		return nil, notFound(api.KindProject, req.GetName())
 	}
@@ -25,7 +26,7 @@ func (s projectService) ListProjects(_ context.Context, req *carav1.ListProjects
 	if err != nil {
 		return nil, err
 	}
-	items, meta := page(s.cache, "", req.GetPageToken(), req.GetLimit(), match)
+	items, meta := state.Page(s.cache, "", req.GetPageToken(), req.GetLimit(), match)
 	for i, p := range items {
 		items[i] = s.overlayProject(p)
 	}
@@ -55,16 +56,16 @@ func (s projectService) WatchProjects(req *carav1.WatchProjectsRequest, out cara
 
 // besideNodes are the projects of nodes that a transaction lost sight of, or saw again: how old their status is has
 // changed with that, and only with that. A project that has changed since is left out: its own change comes later.
-func (s *Server) besideNodes(tx transaction) []*carav1.Project {
+func (s *Server) besideNodes(tx state.Transaction) []*carav1.Project {
 	var out []*carav1.Project
-	for i := range tx.changes {
-		ch := &tx.changes[i]
-		if ch.kind != api.KindNode || ch.old != nil && missed(ch.old) == missed(ch.new) {
+	for i := range tx.Changes {
+		ch := &tx.Changes[i]
+		if ch.Kind != api.KindNode || ch.Old != nil && missed(ch.Old) == missed(ch.New) {
 			continue
 		}
-		for _, name := range s.cache.projectsOnNode(ch.name) {
-			if p, ok := lookup[*carav1.Project](s.cache, name); ok {
-				if at, ok := api.ParseRevision(p.GetMetadata().GetResourceVersion()); ok && at <= tx.rev {
+		for _, name := range s.cache.ProjectsOnNode(ch.Name) {
+			if p, ok := state.Get[*carav1.Project](s.cache, name); ok {
+				if at, ok := api.ParseRevision(p.GetMetadata().GetResourceVersion()); ok && at <= tx.Rev {
 					out = append(out, p)
 				}
 			}
@@ -85,7 +86,7 @@ func (s projectService) ListOverrides(_ context.Context, req *carav1.ListRequest
 	if err != nil {
 		return nil, err
 	}
-	items, meta := page(s.cache, "", req.GetPageToken(), req.GetLimit(), match)
+	items, meta := state.Page(s.cache, "", req.GetPageToken(), req.GetLimit(), match)
 	return &carav1.ListOverridesResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindOverride), Items: items, Metadata: meta}, nil
 }
 
@@ -95,7 +96,7 @@ func (s projectService) ListTombstones(_ context.Context, req *carav1.ListReques
 	if err != nil {
 		return nil, err
 	}
-	items, meta := page(s.cache, "", req.GetPageToken(), req.GetLimit(), match)
+	items, meta := state.Page(s.cache, "", req.GetPageToken(), req.GetLimit(), match)
 	return &carav1.ListTombstonesResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindTombstone), Items: items, Metadata: meta}, nil
 }
 

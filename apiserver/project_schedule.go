@@ -27,7 +27,7 @@ func (s projectService) ScheduleProject(ctx context.Context, req *carav1.Schedul
 		}
 		if out = old; !proto.Equal(old, p) {
 			out = p
-			t.put(p)
+			t.Put(p)
 		}
 		return nil
 	})

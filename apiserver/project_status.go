@@ -32,7 +32,7 @@ func (s projectService) UpdateProjectStatus(ctx context.Context, req *carav1.Upd
 		if proto.Equal(old, p) {
 			return nil
 		}
-		t.put(p)
+		t.Put(p)
 		return nil
 	})
 	return &empty{}, err

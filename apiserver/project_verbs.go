@@ -28,7 +28,7 @@ func (s *Server) editProject(ctx context.Context, name string, change func(t *tx
 		}
 		if out = old; !proto.Equal(old, p) {
 			out = p
-			t.put(p)
+			t.Put(p)
 		}
 		return nil
 	})
@@ -132,7 +132,7 @@ func (s projectService) ExtendProject(ctx context.Context, req *carav1.ExtendPro
 			Scope:    api.OverrideExpiry, Actor: t.actor.Name, Reason: req.GetReason(),
 			Since: timestamppb.New(t.now), Until: timestamppb.New(until), ExpireAt: timestamppb.New(until),
 		}
-		t.put(o)
+		t.Put(o)
 		t.setExpiry(p)
 		t.event(refTo(p), api.EventNormal, api.ReasonExtended, message)
 		t.showOverride(p, o)

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -27,7 +28,7 @@ const (
 
 // marshaler is the JSON of the API: camelCase, no empty fields, and nothing unknown let in. The JSON of a project is made
 // once for each of its revisions and kept with it in the cache.
-type marshaler struct{ cache *cache }
+type marshaler struct{ cache *state.Cache }
 
 var _ runtime.Marshaler = marshaler{}
 
@@ -60,12 +61,12 @@ func (m marshaler) Marshal(v any) ([]byte, error) {
 func compact(m proto.Message) ([]byte, error) {
 	raw, err := protojson.Marshal(m)
 	if err != nil {
-		return nil, fmt.Errorf("marshal %s: %w", kindName(m), err)
+		return nil, fmt.Errorf("marshal %s: %w", state.KindName(m), err)
 	}
 	var out bytes.Buffer
 	out.Grow(len(raw))
 	if err := json.Compact(&out, raw); err != nil {
-		return nil, fmt.Errorf("marshal %s: %w", kindName(m), err)
+		return nil, fmt.Errorf("marshal %s: %w", state.KindName(m), err)
 	}
 	return out.Bytes(), nil
 }
@@ -73,18 +74,11 @@ func compact(m proto.Message) ([]byte, error) {
 // project is a project's JSON, from the cache where the project is what the cache has at that revision. One that
 // something was laid over is not.
 func (m marshaler) project(p *carav1.Project) ([]byte, error) {
-	e := m.cache.entry(api.KindProject, p.GetMetadata().GetName())
-	if e == nil || p.GetMetadata().GetResourceVersion() != api.FormatRevision(e.rev) || p.GetStatus().GetLastSeen() != nil {
+	e := m.cache.Entry(api.KindProject, p.GetMetadata().GetName())
+	if e == nil || p.GetMetadata().GetResourceVersion() != api.FormatRevision(e.Rev) || p.GetStatus().GetLastSeen() != nil {
 		return compact(p)
 	}
-	if kept := e.json.Load(); kept != nil {
-		return *kept, nil
-	}
-	out, err := compact(p)
-	if err == nil {
-		e.json.Store(&out)
-	}
-	return out, err
+	return e.JSON(func() ([]byte, error) { return compact(p) })
 }
 
 func (m marshaler) projects(list *carav1.ListProjectsResponse) ([]byte, error) {

@@ -265,7 +265,7 @@ func TestRESTWatchStreamsLines(t *testing.T) {
 func addNode(t testing.TB, h *house, name string) {
 	t.Helper()
 	err := h.transact(t.Context(), func(t *tx) error {
-		t.put(&carav1.Node{Metadata: &carav1.ObjectMeta{Name: name, Uid: newUID()}, Status: &carav1.NodeStatus{State: "Ready"}})
+		t.Put(&carav1.Node{Metadata: &carav1.ObjectMeta{Name: name, Uid: newUID()}, Status: &carav1.NodeStatus{State: "Ready"}})
 		return nil
 	})
 	if err != nil {

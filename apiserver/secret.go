@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -57,7 +58,7 @@ func (s secretService) PutSecret(ctx context.Context, req *carav1.PutSecretReque
 
 // GetSecret returns a secret's keys.
 func (s secretService) GetSecret(_ context.Context, req *carav1.GetRequest) (*carav1.Secret, error) {
-	secret, ok := lookup[*carav1.Secret](s.cache, req.GetName())
+	secret, ok := state.Get[*carav1.Secret](s.cache, req.GetName())
 	if !ok {
 		return nil, notFound(api.KindSecret, req.GetName())
 	}
@@ -70,7 +71,7 @@ func (s secretService) ListSecrets(_ context.Context, req *carav1.ListRequest) (
 	if err != nil {
 		return nil, err
 	}
-	items, meta := page(s.cache, "", req.GetPageToken(), req.GetLimit(), match)
+	items, meta := state.Page(s.cache, "", req.GetPageToken(), req.GetLimit(), match)
 	for i, secret := range items {
 		items[i] = keysOnly(secret)
 	}
@@ -88,7 +89,7 @@ func (s secretService) DeleteSecret(ctx context.Context, req *carav1.DeleteReque
 			return err
 		}
 		t.event(refTo(secret), api.EventNormal, api.ReasonDeleted, "deleted by "+t.actor.Name)
-		t.remove(api.KindSecret, req.GetName())
+		t.Remove(api.KindSecret, req.GetName())
 		return nil
 	})
 	if err != nil {
@@ -127,7 +128,7 @@ func (t *tx) declareSecret(in *carav1.Secret) (before, after *carav1.Secret, err
 		reason, word = api.ReasonChanged, "changed by "
 	}
 	t.event(refTo(next), api.EventNormal, reason, word+t.actor.Name)
-	t.put(next)
+	t.Put(next)
 	if !exists {
 		return nil, next, nil
 	}
@@ -188,7 +189,7 @@ func keysOnly(stored *carav1.Secret) *carav1.Secret {
 
 // GetSourceSecret returns the values of the Secret that a source names for git.
 func (s sourceService) GetSourceSecret(_ context.Context, req *carav1.GetSourceSecretRequest) (*carav1.GetSourceSecretResponse, error) {
-	source, ok := lookup[*carav1.Source](s.cache, req.GetName())
+	source, ok := state.Get[*carav1.Source](s.cache, req.GetName())
 	if !ok {
 		return nil, notFound(api.KindSource, req.GetName())
 	}
@@ -197,7 +198,7 @@ func (s sourceService) GetSourceSecret(_ context.Context, req *carav1.GetSourceS
 	if ref == "" {
 		return out, nil
 	}
-	secret, ok := lookup[*carav1.Secret](s.cache, ref)
+	secret, ok := state.Get[*carav1.Secret](s.cache, ref)
 	if !ok {
 		return nil, api.NotFound("source %q names secret %q in spec.git.secretRef, which does not exist: create it",
 			req.GetName(), ref)

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -158,18 +159,18 @@ func TestSealedValuesStayWhereTheyAre(t *testing.T) {
 	c := newCluster(t, nil)
 	c.secret(t, "prod", "", map[string]string{"k": "v"})
 	c.secret(t, "test", "", map[string]string{"k": "w"})
-	prod, _ := lookup[*carav1.Secret](c.cache, "prod")
+	prod, _ := state.Get[*carav1.Secret](c.cache, "prod")
 	err := c.transact(t.Context(), func(x *tx) error {
 		test, _ := read[*carav1.Secret](x, "test")
 		forged := proto.CloneOf(test)
 		forged.Data["k"] = prod.GetData()["k"]
-		x.put(forged)
+		x.Put(forged)
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	forged, _ := lookup[*carav1.Secret](c.cache, "test")
+	forged, _ := state.Get[*carav1.Secret](c.cache, "test")
 	if value, err := c.secretValue(forged, "k"); err == nil || value != nil {
 		t.Errorf("the value moved: %q, %v", value, err)
 	}

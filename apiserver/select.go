@@ -23,29 +23,6 @@ func labelMatch[T proto.Message](selector string) (func(T) bool, error) {
 	return func(m T) bool { return sel.Matches(labels.Set(api.Meta(m).GetLabels())) }, nil
 }
 
-// page is one page of a list: the objects with names after token that match, at most limit of them (0: all), and the
-// token for the next page.
-func page[T proto.Message](r reader, prefix, token string, limit int32, match func(T) bool) ([]T, *carav1.ListMeta) {
-	v := r.view()
-	meta := &carav1.ListMeta{ResourceVersion: api.FormatRevision(v.rev)}
-	t := v.tables[kindOf[T]()]
-	items := make([]T, 0, t.sizeHint(prefix, limit))
-	last := ""
-	t.ascend(prefix, token, func(e *entry) bool {
-		m := e.msg.(T)
-		if match != nil && !match(m) {
-			return true
-		}
-		if limit > 0 && len(items) == int(limit) {
-			meta.NextPageToken = last
-			return false
-		}
-		items, last = append(items, m), e.name
-		return true
-	})
-	return items, meta
-}
-
 func fieldError(field, format string, args ...any) []*carav1.FieldError {
 	return []*carav1.FieldError{{Field: field, Message: fmt.Sprintf(format, args...)}}
 }

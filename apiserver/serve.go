@@ -41,11 +41,11 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	feedCtx, stopFeed := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopFeed()
 	work, workCtx := s.newCrew(feedCtx, "Run", unlimited)
-	work.Go(func() error { return s.cache.feed(workCtx, s.cfg.Store) })
+	work.Go(func() error { return s.cache.Feed(workCtx, s.cfg.Store) })
 	work.Go(func() error { return s.endWithTokens(workCtx) })
 	work.Go(func() error {
 		select {
-		case <-s.cache.loaded: // a server that was killed may have left it undone
+		case <-s.cache.Loaded: // a server that was killed may have left it undone
 			return s.releaseLost(workCtx)
 		case <-workCtx.Done():
 			return nil

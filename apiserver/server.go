@@ -11,13 +11,14 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // Server is the door. New makes it, Run serves it, Client lets the loops of this process in.
 type Server struct {
 	cfg       Config
-	cache     *cache
+	cache     *state.Cache
 	metrics   *metrics
 	beats     latest[time.Time]          // when each node was heard of
 	infos     latest[*carav1.NodeInfo]   // what each agent said of its machine: free disk changes all the time
@@ -47,7 +48,7 @@ func New(cfg Config) (*Server, error) {
 	cfg = cfg.withDefaults()
 	s := &Server{
 		cfg:       cfg,
-		cache:     newCache(cfg.RecentChanges),
+		cache:     state.NewCache(cfg.RecentChanges),
 		metrics:   newMetrics(cfg.Figures...),
 		draining:  make(chan struct{}),
 		hints:     newHints(),

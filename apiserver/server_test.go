@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/store"
 	"github.com/caravanserai/cara/store/pebble"
@@ -25,12 +26,12 @@ func TestStateOutlivesTheServer(t *testing.T) {
 	t.Cleanup(func() { st.Close() })
 	first := newHouse(t, func(c *Config) { c.Store = st })
 	fillWith(t, first, web("shop"))
-	want, _ := lookup[*carav1.Project](first.cache, "shop")
+	want, _ := state.Get[*carav1.Project](first.cache, "shop")
 	if err := first.stop(); err != nil {
 		t.Fatal(err)
 	}
 	second := newHouse(t, func(c *Config) { c.Store = st })
-	got, ok := lookup[*carav1.Project](second.cache, "shop")
+	got, ok := state.Get[*carav1.Project](second.cache, "shop")
 	if !ok || !proto.Equal(want, got) {
 		t.Errorf("got %v, want %v", got, want)
 	}
@@ -83,8 +84,8 @@ func TestAPanicIsAnAnswer(t *testing.T) {
 }
 
 func TestValueOfANewerServerIsRefused(t *testing.T) {
-	for name, value := range map[string][]byte{"empty": {}, "another encoding": {9, 1}, "not protobuf": {encoding, 0xff}} {
-		if _, err := decode(&carav1.Project{}, value, 1); err == nil {
+	for name, value := range map[string][]byte{"empty": {}, "another encoding": {9, 1}, "not protobuf": {state.Encoding, 0xff}} {
+		if _, err := state.Decode(&carav1.Project{}, value, 1); err == nil {
 			t.Errorf("%s: decoded", name)
 		}
 	}

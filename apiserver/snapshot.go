@@ -37,7 +37,7 @@ func (s sourceService) PublishSnapshot(stream carav1.SourceService_PublishSnapsh
 		if src, err = t.publish(in); err != nil {
 			return err
 		}
-		t.put(src)
+		t.Put(src)
 		return nil
 	})
 	if err != nil {
@@ -106,7 +106,7 @@ func (t *tx) publish(in *published) (*carav1.Source, error) {
 		}
 		c = proto.CloneOf(c)
 		c.Spec.Present, c.Spec.Revision = false, in.head.GetRevision()
-		t.put(c)
+		t.Put(c)
 	}
 	src := proto.CloneOf(old)
 	if src.Status == nil {
@@ -138,6 +138,6 @@ func (t *tx) claim(in *published, spec *carav1.ClaimSpec) error {
 		c = proto.CloneOf(old)
 	}
 	c.Spec = spec
-	t.put(c)
+	t.Put(c)
 	return nil
 }

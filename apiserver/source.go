@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -78,7 +79,7 @@ func (t *tx) declareSource(in *carav1.Source) (before, after *carav1.Source, err
 			Spec:   proto.CloneOf(in.GetSpec()),
 			Status: &carav1.SourceStatus{},
 		}
-		t.put(p)
+		t.Put(p)
 		t.event(refTo(p), api.EventNormal, api.ReasonCreated, "accepted by "+t.actor.Name)
 		return nil, p, nil
 	}
@@ -95,7 +96,7 @@ func (t *tx) declareSource(in *carav1.Source) (before, after *carav1.Source, err
 	if proto.Equal(old, p) {
 		return old, old, nil
 	}
-	t.put(p)
+	t.Put(p)
 	return old, p, nil
 }
 
@@ -108,7 +109,7 @@ func notDeleted(src *carav1.Source) error {
 
 // GetSource returns one source.
 func (s sourceService) GetSource(_ context.Context, req *carav1.GetRequest) (*carav1.Source, error) {
-	src, ok := lookup[*carav1.Source](s.cache, req.GetName())
+	src, ok := state.Get[*carav1.Source](s.cache, req.GetName())
 	if !ok {
 		return nil, notFound(api.KindSource, req.GetName())
 	}
@@ -121,7 +122,7 @@ func (s sourceService) ListSources(_ context.Context, req *carav1.ListRequest) (
 	if err != nil {
 		return nil, err
 	}
-	items, meta := page(s.cache, "", req.GetPageToken(), req.GetLimit(), match)
+	items, meta := state.Page(s.cache, "", req.GetPageToken(), req.GetLimit(), match)
 	for i, src := range items {
 		items[i] = s.overlaySource(src)
 	}
@@ -161,11 +162,11 @@ func (s sourceService) RemoveSource(ctx context.Context, req *carav1.DeleteReque
 		if err := t.orphan(src); err != nil {
 			return err
 		}
-		claims, _ := page[*carav1.Claim](t.seen, req.GetName()+"/", "", 0, nil)
+		claims, _ := state.Page[*carav1.Claim](t.Seen, req.GetName()+"/", "", 0, nil)
 		for _, c := range claims {
-			t.remove(api.KindClaim, c.GetMetadata().GetName())
+			t.Remove(api.KindClaim, c.GetMetadata().GetName())
 		}
-		t.remove(api.KindSource, req.GetName())
+		t.Remove(api.KindSource, req.GetName())
 		return nil
 	})
 	if err == nil {
@@ -179,7 +180,7 @@ func (s sourceService) RemoveSource(ctx context.Context, req *carav1.DeleteReque
 func (t *tx) orphan(src *carav1.Source) error {
 	owner := api.PrefixSource + src.GetMetadata().GetName()
 	orphans := 0
-	names := t.seen.projectsOfOwner(owner)
+	names := t.Seen.ProjectsOfOwner(owner)
 	if len(names) > 0 && src.GetSpec().GetOnDelete() == api.OnDeleteDelete {
 		return api.BadState("%s still owns %d projects, which go before it", describe(src), len(names))
 	}
@@ -194,7 +195,7 @@ func (t *tx) orphan(src *carav1.Source) error {
 			return err
 		}
 		t.event(refTo(p), api.EventNormal, api.ReasonOrphaned, "its source "+src.GetMetadata().GetName()+" was deleted; nobody owns it now")
-		t.put(p)
+		t.Put(p)
 		orphans++
 	}
 	t.event(refTo(src), api.EventNormal, api.ReasonRemoved, fmt.Sprintf("the source is gone; %d projects belong to nobody now", orphans))

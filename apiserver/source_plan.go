@@ -8,14 +8,15 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/plan"
 )
 
 // PlanSource returns what a pass over a source would do now. It is the reconciler's own plan, made of one view.
 func (s sourceService) PlanSource(_ context.Context, req *carav1.GetRequest) (*carav1.SourcePlan, error) {
-	v := s.cache.view()
-	src, ok := lookup[*carav1.Source](v, req.GetName())
+	v := s.cache.View()
+	src, ok := state.Get[*carav1.Source](v, req.GetName())
 	if !ok {
 		return nil, notFound(api.KindSource, req.GetName())
 	}
@@ -35,7 +36,7 @@ func (s sourceService) PlanSource(_ context.Context, req *carav1.GetRequest) (*c
 }
 
 // planInput joins every project that a source claims, claimed or owns.
-func planInput(v *view, src *carav1.Source, now time.Time) plan.Input {
+func planInput(v *state.View, src *carav1.Source, now time.Time) plan.Input {
 	name := src.GetMetadata().GetName()
 	in := plan.Input{Source: src, Now: now}
 	seen := map[string]bool{}
@@ -45,11 +46,11 @@ func planInput(v *view, src *carav1.Source, now time.Time) plan.Input {
 			in.Rows = append(in.Rows, plan.NewRow(planState{v}, name, project))
 		}
 	}
-	claims, _ := from[*carav1.Claim](v, name+"/", "")
+	claims, _ := state.List[*carav1.Claim](v, name+"/", "")
 	for _, c := range claims {
 		look(strings.TrimPrefix(c.GetMetadata().GetName(), name+"/"))
 	}
-	for _, project := range v.projectsOfOwner(plan.Owner(name)) {
+	for _, project := range v.ProjectsOfOwner(plan.Owner(name)) {
 		look(project)
 	}
 	return in
@@ -67,17 +68,17 @@ func planStep(s *plan.Step) *carav1.PlanStep {
 }
 
 // planState is one view as the law of git looks at it.
-type planState struct{ at *view }
+type planState struct{ at *state.View }
 
 func (v planState) Source(name string) *carav1.Source {
-	s, _ := lookup[*carav1.Source](v.at, name)
+	s, _ := state.Get[*carav1.Source](v.at, name)
 	return s
 }
 
 func (v planState) Claims(project string) map[string]*carav1.Claim {
 	claims := map[string]*carav1.Claim{}
-	for _, name := range v.at.index.claims.under(project) {
-		if c, ok := lookup[*carav1.Claim](v.at, name); ok {
+	for _, name := range v.at.ClaimsOn(project) {
+		if c, ok := state.Get[*carav1.Claim](v.at, name); ok {
 			source, _, _ := strings.Cut(name, "/")
 			claims[source] = c
 		}
@@ -86,7 +87,7 @@ func (v planState) Claims(project string) map[string]*carav1.Claim {
 }
 
 func (v planState) Project(name string) (*carav1.Project, string) {
-	p, ok := lookup[*carav1.Project](v.at, name)
+	p, ok := state.Get[*carav1.Project](v.at, name)
 	if !ok {
 		return nil, ""
 	}
@@ -94,11 +95,11 @@ func (v planState) Project(name string) (*carav1.Project, string) {
 }
 
 func (v planState) Override(project string) *carav1.Override {
-	o, _ := lookup[*carav1.Override](v.at, project)
+	o, _ := state.Get[*carav1.Override](v.at, project)
 	return o
 }
 
 func (v planState) Tombstone(project string) *carav1.Tombstone {
-	t, _ := lookup[*carav1.Tombstone](v.at, project)
+	t, _ := state.Get[*carav1.Tombstone](v.at, project)
 	return t
 }

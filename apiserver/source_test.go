@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -92,8 +93,8 @@ func TestSnapshotIsOneTransaction(t *testing.T) {
 	if err := f.publish(t, 2, []*carav1.ClaimSpec{claim("a")}, "b", "never-there"); err != nil {
 		t.Fatal(err)
 	}
-	b, _ := lookup[*carav1.Claim](f.cache, "platform/b")
-	a, _ := lookup[*carav1.Claim](f.cache, "platform/a")
+	b, _ := state.Get[*carav1.Claim](f.cache, "platform/b")
+	a, _ := state.Get[*carav1.Claim](f.cache, "platform/a")
 	if b.GetSpec().GetPresent() || !a.GetSpec().GetPresent() {
 		t.Errorf("a present %v, b present %v", a.GetSpec().GetPresent(), b.GetSpec().GetPresent())
 	}
@@ -129,7 +130,7 @@ func TestSnapshotIsBounded(t *testing.T) {
 
 func TestPollsStayInMemory(t *testing.T) {
 	f := newFarm(t)
-	before := f.cache.revision()
+	before := f.cache.Revision()
 	for range 3 {
 		src, err := f.sources.UpdateSourceStatus(t.Context(), &carav1.UpdateSourceStatusRequest{
 			Name: "platform", Uid: f.uid, Poll: &carav1.PollStatus{LastTime: timestamppb.Now(), ObservedRevision: "abc"},
@@ -138,7 +139,7 @@ func TestPollsStayInMemory(t *testing.T) {
 			t.Fatalf("%v %v", src, err)
 		}
 	}
-	if f.cache.revision() != before {
+	if f.cache.Revision() != before {
 		t.Error("a poll was written")
 	}
 	token, applied := "t1", "r1"
@@ -222,7 +223,7 @@ func TestEventsAreCounted(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := len(f.cache.view().eventsOn(api.KindSource, "platform")); n != eventsPerObject {
+	if n := len(f.cache.View().EventsOn(api.KindSource, "platform")); n != eventsPerObject {
 		t.Errorf("%d events are kept of one object", n)
 	}
 	out, err := f.gcEvents.TrimHistory(t.Context(), &carav1.TrimHistoryRequest{EventsBefore: timestamppb.New(time.Now().Add(time.Minute))})
@@ -235,10 +236,10 @@ func TestTrimKeepsWhatHoldsBack(t *testing.T) {
 	f := newFarm(t)
 	err := f.transact(t.Context(), func(t *tx) error {
 		for _, name := range []string{"claimed", "forgotten"} {
-			t.put(&carav1.Tombstone{Metadata: &carav1.ObjectMeta{Name: name}, Reason: "Expired", Time: timestamppb.New(time.Unix(1, 0))})
+			t.Put(&carav1.Tombstone{Metadata: &carav1.ObjectMeta{Name: name}, Reason: "Expired", Time: timestamppb.New(time.Unix(1, 0))})
 		}
-		t.put(&carav1.Override{Metadata: &carav1.ObjectMeta{Name: "ended"}, Scope: api.OverrideDeletion, Until: timestamppb.New(time.Unix(1, 0))})
-		t.put(&carav1.Override{Metadata: &carav1.ObjectMeta{Name: "standing"}, Scope: api.OverrideDeletion})
+		t.Put(&carav1.Override{Metadata: &carav1.ObjectMeta{Name: "ended"}, Scope: api.OverrideDeletion, Until: timestamppb.New(time.Unix(1, 0))})
+		t.Put(&carav1.Override{Metadata: &carav1.ObjectMeta{Name: "standing"}, Scope: api.OverrideDeletion})
 		return nil
 	})
 	if err != nil {
@@ -251,7 +252,7 @@ func TestTrimKeepsWhatHoldsBack(t *testing.T) {
 	if err != nil || out.GetTombstones() != 1 || out.GetOverrides() != 1 {
 		t.Errorf("%v %v", out, err)
 	}
-	if _, ok := lookup[*carav1.Tombstone](f.cache, "claimed"); !ok {
+	if _, ok := state.Get[*carav1.Tombstone](f.cache, "claimed"); !ok {
 		t.Error("the tombstone that keeps an expired project away is gone")
 	}
 }

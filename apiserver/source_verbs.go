@@ -29,7 +29,7 @@ func (s *Server) editSource(ctx context.Context, name string, change func(t *tx,
 		}
 		if out = old; !proto.Equal(old, src) {
 			out = src
-			t.put(src)
+			t.Put(src)
 		}
 		return nil
 	})

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/flow"
 )
@@ -107,7 +108,7 @@ func (s *Server) whyOver(ctx context.Context, node string, refused <-chan error)
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case s.isDraining():
-		return errDraining()
+		return state.ErrDraining()
 	default:
 		return errNodeLeft(node)
 	}
@@ -127,7 +128,7 @@ func agentError(node string, msg *carav1.AttachRequest) error {
 
 // placed is where a stream leads: a project with the node that has it.
 func (s *Server) placed(name, forWhat string) (*carav1.Project, error) {
-	p, ok := lookup[*carav1.Project](s.cache, name)
+	p, ok := state.Get[*carav1.Project](s.cache, name)
 	if !ok {
 		return nil, notFound(api.KindProject, name)
 	}

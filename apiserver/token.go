@@ -10,6 +10,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -61,7 +62,7 @@ func (t *tx) putToken(name, secret string, in *carav1.Token) *carav1.Token {
 		NodeNames:  in.GetNodeNames(),
 		Labels:     in.GetLabels(),
 	}
-	t.put(token)
+	t.Put(token)
 	return token
 }
 
@@ -117,7 +118,7 @@ func (s tokenService) ListTokens(_ context.Context, req *carav1.ListRequest) (*c
 	if err != nil {
 		return nil, err
 	}
-	items, meta := page(s.cache, "", req.GetPageToken(), req.GetLimit(), match)
+	items, meta := state.Page(s.cache, "", req.GetPageToken(), req.GetLimit(), match)
 	for i, token := range items {
 		items[i] = hashless(token)
 	}
@@ -137,7 +138,7 @@ func (s tokenService) DeleteToken(ctx context.Context, req *carav1.DeleteRequest
 		if token.GetRole() == api.RoleAdmin && token.GetExpireAt() == nil && !t.otherAdmin(req.GetName()) {
 			return api.BadState("token %q is the last of an administrator that does not expire: create another one first", req.GetName())
 		}
-		t.remove(api.KindToken, req.GetName())
+		t.Remove(api.KindToken, req.GetName())
 		return nil
 	})
 	if err != nil {
@@ -149,7 +150,7 @@ func (s tokenService) DeleteToken(ctx context.Context, req *carav1.DeleteRequest
 // otherAdmin says whether an administrator is left without the token of this name. The one it finds is read, so that
 // two who revoke each other's tokens do not both succeed.
 func (t *tx) otherAdmin(name string) bool {
-	tokens, _ := from[*carav1.Token](t.seen, "", "")
+	tokens, _ := state.List[*carav1.Token](t.Seen, "", "")
 	for _, token := range tokens {
 		other := token.GetMetadata().GetName()
 		if other == name || token.GetRole() != api.RoleAdmin || token.GetExpireAt() != nil {

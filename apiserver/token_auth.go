@@ -11,6 +11,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -48,7 +49,7 @@ func (s tokens) bearer(header string) (Actor, error) {
 	if err != nil {
 		return Actor{}, api.Unauthenticated("%v", err)
 	}
-	token, ok := lookup[*carav1.Token](s.cache, id)
+	token, ok := state.Get[*carav1.Token](s.cache, id)
 	if !ok || !identity.SecretMatches(token.GetSecretHash(), secret) {
 		return Actor{}, api.Unauthenticated("the token is not valid here: it was revoked, or is of another cluster")
 	}
@@ -69,7 +70,7 @@ func (s tokens) bearer(header string) (Actor, error) {
 
 // accepted says whether a node's certificate is one of those that the node has.
 func (s *Server) accepted(cert identity.NodeCertificate) bool {
-	token, ok := lookup[*carav1.Token](s.cache, cert.TokenName())
+	token, ok := state.Get[*carav1.Token](s.cache, cert.TokenName())
 	return ok && token.GetRole() == api.RoleNode && identity.HashMatches(token.GetSecretHash(), cert.Hash)
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/store"
 )
@@ -28,13 +29,13 @@ func (s *Server) FirstStart(ctx context.Context) error {
 	if s.cfg.Identity == nil {
 		return nil
 	}
-	page, err := s.cfg.Store.List(ctx, keyOf(api.KindToken, ""), store.ListOptions{})
+	page, err := s.cfg.Store.List(ctx, state.Key(api.KindToken, ""), store.ListOptions{})
 	if err != nil {
 		return fmt.Errorf("list tokens: %w", err)
 	}
 	have := map[string]int64{}
 	for _, kv := range page.KVs {
-		m, err := decode(&carav1.Token{}, kv.Value, kv.Modified)
+		m, err := state.Decode(&carav1.Token{}, kv.Value, kv.Modified)
 		if err != nil {
 			return fmt.Errorf("read %s: %w", kv.Key, err)
 		}
@@ -56,11 +57,11 @@ func (s *Server) FirstStart(ctx context.Context) error {
 		{firstAdmin, adminSecret, &carav1.Token{Role: api.RoleAdmin}},
 		{firstJoin, joinSecret, withJoinLimits(&carav1.Token{Role: api.RoleJoin}, s.cfg.Now())},
 	} {
-		key := keyOf(api.KindToken, first.name)
+		key := state.Key(api.KindToken, first.name)
 		token := proto.CloneOf(first.terms)
 		token.Metadata = &carav1.ObjectMeta{Name: first.name, Uid: newUID(), CreationTimestamp: timestamppb.New(s.cfg.Now())}
 		token.SecretHash = identity.HashSecret(first.secret)
-		value, err := encode(token)
+		value, err := state.Encode(token)
 		if err != nil {
 			return err
 		}

@@ -6,6 +6,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -43,7 +44,7 @@ func validateObject(m proto.Message) error {
 
 // describe names an object for people: `project "web"`.
 func describe(m proto.Message) string {
-	return fmt.Sprintf("%s %q", lowerKind(kindName(m)), api.Meta(m).GetName())
+	return fmt.Sprintf("%s %q", lowerKind(state.KindName(m)), api.Meta(m).GetName())
 }
 
 func lowerKind(kind string) string {

@@ -10,6 +10,7 @@ import (
 	"github.com/fullstorydev/grpchan/inprocgrpc"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/connlimit"
 )
@@ -159,21 +160,21 @@ func (s *visits) which(want func(*visit) bool) (out []*visit) {
 // endWithTokens ends the open calls whose token was deleted, was changed or has expired, until ctx ends.
 func (s *Server) endWithTokens(ctx context.Context) error {
 	select {
-	case <-s.cache.loaded:
+	case <-s.cache.Loaded:
 	case <-ctx.Done():
 		return nil
 	}
 	expired := time.NewTicker(expiryCheck)
 	defer expired.Stop()
-	for at := s.cache.revision(); ; {
-		txs, wake, ok := s.cache.after(at)
+	for at := s.cache.Revision(); ; {
+		txs, wake, ok := s.cache.After(at)
 		switch {
 		case !ok: // too far behind: look at every call
-			at = s.cache.revision()
+			at = s.cache.Revision()
 			s.recheck(func(*visit) bool { return true })
 			continue
 		case len(txs) > 0:
-			at = txs[len(txs)-1].rev
+			at = txs[len(txs)-1].Rev
 			if changed := changedTokens(txs); len(changed) > 0 {
 				s.recheck(func(v *visit) bool { return changed[v.actor.Token] })
 			}
@@ -191,12 +192,12 @@ func (s *Server) endWithTokens(ctx context.Context) error {
 }
 
 // changedTokens has the names of the tokens that some transactions wrote or removed.
-func changedTokens(txs []transaction) map[string]bool {
+func changedTokens(txs []state.Transaction) map[string]bool {
 	changed := map[string]bool{}
 	for _, tx := range txs {
-		for i := range tx.changes {
-			if tx.changes[i].kind == api.KindToken {
-				changed[tx.changes[i].name] = true
+		for i := range tx.Changes {
+			if tx.Changes[i].Kind == api.KindToken {
+				changed[tx.Changes[i].Name] = true
 			}
 		}
 	}

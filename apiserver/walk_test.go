@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -57,7 +58,7 @@ func TestRandomCallsNeverBreakTheTable(t *testing.T) {
 // randomCall makes one call, most of which are refused; that is the point.
 func randomCall(t *testing.T, h *house, rnd *rand.Rand, c caller) {
 	name := "pr-" + strconv.Itoa(rnd.IntN(5))
-	seen, _ := lookup[*carav1.Project](h.cache, name)
+	seen, _ := state.Get[*carav1.Project](h.cache, name)
 	seen = proto.CloneOf(seen)
 	if seen == nil {
 		seen = &carav1.Project{Status: &carav1.ProjectStatus{}, Metadata: &carav1.ObjectMeta{}}
@@ -87,7 +88,7 @@ func randomCall(t *testing.T, h *house, rnd *rand.Rand, c caller) {
 		})
 		if err == nil && (epoch != seen.GetStatus().GetEpoch() || c.name != seen.GetStatus().GetNodeRef()) {
 			// The project may have moved between the look and the call; then only the current node and epoch are accepted.
-			now, ok := lookup[*carav1.Project](h.cache, name)
+			now, ok := state.Get[*carav1.Project](h.cache, name)
 			if ok && now.GetStatus().GetEpoch() > epoch+1 {
 				t.Errorf("a report of %s in epoch %d was accepted for %s", c.name, epoch, name)
 			}
@@ -140,22 +141,22 @@ type judge struct {
 
 func newJudge(t *testing.T, h *house) *judge {
 	j := &judge{done: make(chan struct{}), stop: make(chan struct{})}
-	_, from := page[*carav1.Project](h.cache, "", "", 0, nil)
+	_, from := state.Page[*carav1.Project](h.cache, "", "", 0, nil)
 	at, _ := api.ParseRevision(from.GetResourceVersion())
 	go func() {
 		defer close(j.done)
 		for {
-			txs, wake, ok := h.cache.after(at)
+			txs, wake, ok := h.cache.After(at)
 			if !ok {
 				j.bad = append(j.bad, "the ring was too short for the test")
 				return
 			}
 			for _, tx := range txs {
-				if tx.rev != at+1 {
-					j.bad = append(j.bad, fmt.Sprintf("revision %d follows %d", tx.rev, at))
+				if tx.Rev != at+1 {
+					j.bad = append(j.bad, fmt.Sprintf("revision %d follows %d", tx.Rev, at))
 				}
 				j.transaction(tx)
-				at = tx.rev
+				at = tx.Rev
 			}
 			if len(txs) > 0 {
 				continue
@@ -170,29 +171,29 @@ func newJudge(t *testing.T, h *house) *judge {
 	return j
 }
 
-func (j *judge) transaction(tx transaction) {
-	for _, ch := range tx.changes {
-		old, p := as[*carav1.Project](ch.old), as[*carav1.Project](ch.new)
+func (j *judge) transaction(tx state.Transaction) {
+	for _, ch := range tx.Changes {
+		old, p := state.As[*carav1.Project](ch.Old), state.As[*carav1.Project](ch.New)
 		if old == nil && p == nil {
 			continue
 		}
 		j.n++
 		from, to := old.GetStatus().GetPhase(), p.GetStatus().GetPhase()
 		if !listed(from, to) {
-			j.bad = append(j.bad, fmt.Sprintf("%s moved from %q to %q at %d", ch.name, from, to, tx.rev))
+			j.bad = append(j.bad, fmt.Sprintf("%s moved from %q to %q at %d", ch.Name, from, to, tx.Rev))
 		}
 		if p == nil || old == nil {
 			continue
 		}
 		if p.GetStatus().GetEpoch() < old.GetStatus().GetEpoch() || p.GetMetadata().GetGeneration() < old.GetMetadata().GetGeneration() ||
 			p.GetStatus().GetObservedGeneration() > p.GetMetadata().GetGeneration() {
-			j.bad = append(j.bad, fmt.Sprintf("%s went back in time at %d: %v", ch.name, tx.rev, p))
+			j.bad = append(j.bad, fmt.Sprintf("%s went back in time at %d: %v", ch.Name, tx.Rev, p))
 		}
 		if p.GetStatus().GetNodeRef() != old.GetStatus().GetNodeRef() && p.GetStatus().GetNodeRef() != "" && p.GetStatus().GetEpoch() != old.GetStatus().GetEpoch()+1 {
-			j.bad = append(j.bad, fmt.Sprintf("%s came to %s without a new epoch", ch.name, p.GetStatus().GetNodeRef()))
+			j.bad = append(j.bad, fmt.Sprintf("%s came to %s without a new epoch", ch.Name, p.GetStatus().GetNodeRef()))
 		}
 		if from != to && api.FindCondition(p.GetStatus().GetConditions(), api.CondPhase).GetMessage() == "" {
-			j.bad = append(j.bad, fmt.Sprintf("%s moved from %s to %s without saying why", ch.name, from, to))
+			j.bad = append(j.bad, fmt.Sprintf("%s moved from %s to %s without saying why", ch.Name, from, to))
 		}
 	}
 }
@@ -222,7 +223,7 @@ func (j *judge) finish(t *testing.T, h *house) {
 		t.Errorf("only %d changes of projects: the walk proves nothing", j.n)
 	}
 	hosts := map[string]string{}
-	projects, _ := page[*carav1.Project](h.cache, "", "", 0, nil)
+	projects, _ := state.Page[*carav1.Project](h.cache, "", "", 0, nil)
 	for _, p := range projects {
 		for _, host := range p.GetStatus().GetHosts() {
 			if other, twice := hosts[host]; twice {
@@ -231,11 +232,11 @@ func (j *judge) finish(t *testing.T, h *house) {
 			hosts[host] = p.GetMetadata().GetName()
 		}
 	}
-	h.cache.view().tables[kindHost].ascend("", "", func(e *entry) bool {
-		if hosts[e.name] != e.msg.(*carav1.ObjectRef).GetName() {
-			t.Errorf("host %s is claimed by %v, and its project is %q", e.name, e.msg, hosts[e.name])
+	h.cache.View().Ascend(state.KindHost, "", "", func(e *state.Entry) bool {
+		if hosts[e.Name] != e.Msg.(*carav1.ObjectRef).GetName() {
+			t.Errorf("host %s is claimed by %v, and its project is %q", e.Name, e.Msg, hosts[e.Name])
 		}
-		delete(hosts, e.name)
+		delete(hosts, e.Name)
 		return true
 	})
 	if len(hosts) > 0 {

@@ -8,13 +8,13 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	"github.com/caravanserai/cara/store"
 )
 
 const (
 	firstChunk = 500     // objects of the first state in one message at most,
 	firstBytes = 1 << 20 // and about how many bytes, so that a gRPC client's own limit of 4 MiB is never met
-	readChunk  = 256     // transactions taken from the ring at once
 )
 
 // follower is what one watch wants to hear, in this order: the first state in chunks, synced, then transactions and
@@ -22,9 +22,9 @@ const (
 type follower struct {
 	kinds    []string
 	from     string // resourceVersion to go on from; empty: the state of now first
-	first    func(objects []change) error
+	first    func(objects []state.Change) error
 	synced   func(rev int64) error
-	commit   func(transaction) error
+	commit   func(state.Transaction) error
 	bookmark func(rev int64) error
 }
 
@@ -41,7 +41,7 @@ func (s *Server) follow(ctx context.Context, f follower) error {
 	defer bookmarks.Stop()
 	told := at
 	for {
-		txs, wake, ok := s.cache.after(at)
+		txs, wake, ok := s.cache.After(at)
 		if !ok {
 			if at, err = s.followLog(ctx, at, f.commit); err != nil {
 				return err
@@ -53,7 +53,7 @@ func (s *Server) follow(ctx context.Context, f follower) error {
 			if err := f.commit(tx); err != nil {
 				return err
 			}
-			at, told = tx.rev, tx.rev
+			at, told = tx.Rev, tx.Rev
 		}
 		if len(txs) > 0 {
 			if err := ctx.Err(); err != nil {
@@ -70,7 +70,7 @@ func (s *Server) follow(ctx context.Context, f follower) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-s.draining:
-			return errDraining()
+			return state.ErrDraining()
 		}
 	}
 }
@@ -78,8 +78,8 @@ func (s *Server) follow(ctx context.Context, f follower) error {
 // start sends the first state, where one is wanted, and returns the revision to go on from.
 func (s *Server) start(f follower) (int64, error) {
 	if f.from == "" {
-		now := s.cache.view()
-		objects, rev := now.snapshot(f.kinds), now.rev
+		now := s.cache.View()
+		objects, rev := now.Snapshot(f.kinds), now.Rev
 		for len(objects) > 0 {
 			n := chunk(objects)
 			if err := f.first(objects[:n]); err != nil {
@@ -93,17 +93,17 @@ func (s *Server) start(f follower) (int64, error) {
 	if !ok {
 		return 0, api.Invalid("the request", fieldError("resourceVersion", "is %q; it must be one that an answer had", f.from))
 	}
-	if at > s.cache.revision() {
+	if at > s.cache.Revision() {
 		return 0, errGone(at)
 	}
 	return at, f.synced(at)
 }
 
 // chunk says how many of the objects fit into one message; at least one.
-func chunk(objects []change) int {
+func chunk(objects []state.Change) int {
 	size := 0
 	for i := range objects[:min(firstChunk, len(objects))] {
-		if size += proto.Size(objects[i].new); size > firstBytes && i > 0 {
+		if size += proto.Size(objects[i].New); size > firstBytes && i > 0 {
 			return i
 		}
 	}
@@ -111,7 +111,7 @@ func chunk(objects []change) int {
 }
 
 // followLog reads the store's log from at until the cache's recent transactions go on from there.
-func (s *Server) followLog(ctx context.Context, at int64, commit func(transaction) error) (int64, error) {
+func (s *Server) followLog(ctx context.Context, at int64, commit func(state.Transaction) error) (int64, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	for sc, err := range s.cfg.Store.Watch(ctx, "", at) {
@@ -121,18 +121,18 @@ func (s *Server) followLog(ctx context.Context, at int64, commit func(transactio
 		case err != nil:
 			return at, storeError(err)
 		}
-		tx, err := decodeChange(sc)
+		tx, err := state.DecodeChange(sc)
 		if err != nil {
 			return at, err
 		}
-		for i := range tx.changes {
-			tx.changes[i].complete()
+		for i := range tx.Changes {
+			tx.Changes[i].Complete()
 		}
 		if err := commit(tx); err != nil {
 			return at, err
 		}
 		at = sc.Revision
-		if s.cache.reaches(at) {
+		if s.cache.Reaches(at) {
 			return at, nil
 		}
 	}
@@ -141,24 +141,4 @@ func (s *Server) followLog(ctx context.Context, at int64, commit func(transactio
 
 func errGone(at int64) error {
 	return api.Gone("revision %d is not in the log of changes: list again and watch from there", at)
-}
-
-func errDraining() error {
-	return api.Unavailable("the server is shutting down: connect again")
-}
-
-// after returns the next transactions after rev, and what to wait for where there are none; ok is false where they are
-// no longer in memory.
-func (c *cache) after(rev int64) (txs []transaction, wake <-chan struct{}, ok bool) {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	txs, ok = c.recent.after(rev, readChunk)
-	return txs, c.wake, ok
-}
-
-// reaches says whether everything after rev is in memory.
-func (c *cache) reaches(rev int64) bool {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	return rev >= c.recent.floor
 }

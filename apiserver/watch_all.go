@@ -6,6 +6,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -25,21 +26,21 @@ func (s watchService) Watch(req *carav1.WatchRequest, out grpc.ServerStreamingSe
 	return s.follow(out.Context(), follower{
 		kinds: kinds,
 		from:  req.GetResourceVersion(),
-		first: func(objects []change) error {
+		first: func(objects []state.Change) error {
 			msg := &carav1.WatchResponse{Changes: make([]*carav1.Change, len(objects))}
 			for i := range objects {
-				msg.Changes[i] = &carav1.Change{Object: api.Wrap(objects[i].new)}
+				msg.Changes[i] = &carav1.Change{Object: api.Wrap(objects[i].New)}
 			}
 			return out.Send(msg)
 		},
 		synced: func(rev int64) error {
 			return out.Send(&carav1.WatchResponse{ResourceVersion: api.FormatRevision(rev), Synced: true})
 		},
-		commit: func(tx transaction) error {
-			msg := &carav1.WatchResponse{ResourceVersion: api.FormatRevision(tx.rev)}
-			for i := range tx.changes {
-				if slices.Contains(kinds, tx.changes[i].kind) {
-					msg.Changes = append(msg.Changes, tx.changes[i].wire)
+		commit: func(tx state.Transaction) error {
+			msg := &carav1.WatchResponse{ResourceVersion: api.FormatRevision(tx.Rev)}
+			for i := range tx.Changes {
+				if slices.Contains(kinds, tx.Changes[i].Kind) {
+					msg.Changes = append(msg.Changes, tx.Changes[i].Wire)
 				}
 			}
 			if len(msg.Changes) == 0 {

@@ -6,6 +6,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -17,8 +18,8 @@ func watchKind[T proto.Message](ctx context.Context, s *Server, from string, mat
 
 // watchBeside is watchKind for a kind whose answers depend on others: beside returns those that are other than they
 // were after a transaction, though it did not touch them. Nil for none.
-func watchBeside[T proto.Message](ctx context.Context, s *Server, from string, match func(T) bool, beside func(tx transaction) []T, send func(typ string, object T, rev string) error) error {
-	kind := kindOf[T]()
+func watchBeside[T proto.Message](ctx context.Context, s *Server, from string, match func(T) bool, beside func(tx state.Transaction) []T, send func(typ string, object T, rev string) error) error {
+	kind := state.KindOf[T]()
 	var none T
 	bookmark := func(rev int64) error { return send(api.WatchBookmark, none, api.FormatRevision(rev)) }
 	return s.follow(ctx, follower{
@@ -26,9 +27,9 @@ func watchBeside[T proto.Message](ctx context.Context, s *Server, from string, m
 		from:     from,
 		synced:   bookmark,
 		bookmark: bookmark,
-		first: func(objects []change) error {
+		first: func(objects []state.Change) error {
 			for i := range objects {
-				if object := objects[i].new.(T); match(object) {
+				if object := objects[i].New.(T); match(object) {
 					if err := send(api.WatchAdded, object, ""); err != nil {
 						return err
 					}
@@ -36,13 +37,13 @@ func watchBeside[T proto.Message](ctx context.Context, s *Server, from string, m
 			}
 			return nil
 		},
-		commit: func(tx transaction) error {
-			rev := api.FormatRevision(tx.rev)
-			for i := range tx.changes {
-				if tx.changes[i].kind != kind {
+		commit: func(tx state.Transaction) error {
+			rev := api.FormatRevision(tx.Rev)
+			for i := range tx.Changes {
+				if tx.Changes[i].Kind != kind {
 					continue
 				}
-				typ, object := filtered(&tx.changes[i], match)
+				typ, object := filtered(&tx.Changes[i], match)
 				if typ == "" {
 					continue
 				}
@@ -68,23 +69,23 @@ func watchBeside[T proto.Message](ctx context.Context, s *Server, from string, m
 // filtered says what a change is to a watcher that only sees what matches; empty: nothing. Where the state before is
 // not known, since the change was read from the log, an object that does not match is Deleted: to delete what was never
 // there harms nobody.
-func filtered[T proto.Message](ch *change, match func(T) bool) (string, T) {
+func filtered[T proto.Message](ch *state.Change, match func(T) bool) (string, T) {
 	var none T
-	matches := ch.new != nil && match(ch.new.(T))
-	matched := ch.old != nil && match(ch.old.(T))
+	matches := ch.New != nil && match(ch.New.(T))
+	matched := ch.Old != nil && match(ch.Old.(T))
 	switch {
 	case matches && matched:
-		return api.WatchModified, ch.new.(T)
-	case matches && ch.old == nil && !ch.created:
-		return api.WatchModified, ch.new.(T)
+		return api.WatchModified, ch.New.(T)
+	case matches && ch.Old == nil && !ch.Created:
+		return api.WatchModified, ch.New.(T)
 	case matches:
-		return api.WatchAdded, ch.new.(T)
-	case ch.new == nil && ch.old == nil:
-		return api.WatchDeleted, nameOnly(ch.kind, ch.name).(T)
-	case ch.new == nil && matched:
-		return api.WatchDeleted, ch.old.(T)
-	case matched, ch.old == nil && !ch.created:
-		return api.WatchDeleted, ch.new.(T)
+		return api.WatchAdded, ch.New.(T)
+	case ch.New == nil && ch.Old == nil:
+		return api.WatchDeleted, state.NameOnly(ch.Kind, ch.Name).(T)
+	case ch.New == nil && matched:
+		return api.WatchDeleted, ch.Old.(T)
+	case matched, ch.Old == nil && !ch.Created:
+		return api.WatchDeleted, ch.New.(T)
 	default:
 		return "", none
 	}

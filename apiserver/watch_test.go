@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -101,7 +102,7 @@ func TestWatchHasNoGap(t *testing.T) {
 				compare(t, h, r)
 			})
 			writers.Wait()
-			last = api.FormatRevision(h.cache.revision())
+			last = api.FormatRevision(h.cache.Revision())
 			// one more project change, so that every watcher gets to `last` by an answer that it waits for
 			out, err := carav1.NewProjectServiceClient(conn).PutProject(t.Context(), &carav1.PutProjectRequest{Project: web("end")})
 			if err != nil {
@@ -157,7 +158,7 @@ func open(ctx context.Context, t *testing.T, h *house, from string) carav1.Watch
 func compare(t *testing.T, h *house, r *replay) {
 	t.Helper()
 	want := map[string]string{}
-	items, _ := page[*carav1.Project](h.cache, "", "", 0, nil)
+	items, _ := state.Page[*carav1.Project](h.cache, "", "", 0, nil)
 	for _, p := range items {
 		want[p.GetMetadata().GetName()] = p.GetMetadata().GetResourceVersion()
 	}
@@ -220,24 +221,24 @@ func TestWatchFiltersOneKind(t *testing.T) {
 	}
 	tests := []struct {
 		name string
-		ch   change
+		ch   state.Change
 		want string
 	}{
-		{"new and matches", change{new: p("Running"), created: true}, api.WatchAdded},
-		{"new and does not", change{new: p("Pending"), created: true}, ""},
-		{"comes to match", change{old: p("Pending"), new: p("Running")}, api.WatchAdded},
-		{"goes on matching", change{old: p("Running"), new: p("Running")}, api.WatchModified},
-		{"matches no longer", change{old: p("Running"), new: p("Failed")}, api.WatchDeleted},
-		{"never matched", change{old: p("Pending"), new: p("Failed")}, ""},
-		{"deleted", change{old: p("Running")}, api.WatchDeleted},
-		{"deleted, never matched", change{old: p("Pending")}, ""},
-		{"from the log, matches", change{new: p("Running")}, api.WatchModified},
-		{"from the log, does not", change{new: p("Failed")}, api.WatchDeleted},
-		{"from the log, deleted", change{}, api.WatchDeleted},
+		{"new and matches", state.Change{New: p("Running"), Created: true}, api.WatchAdded},
+		{"new and does not", state.Change{New: p("Pending"), Created: true}, ""},
+		{"comes to match", state.Change{Old: p("Pending"), New: p("Running")}, api.WatchAdded},
+		{"goes on matching", state.Change{Old: p("Running"), New: p("Running")}, api.WatchModified},
+		{"matches no longer", state.Change{Old: p("Running"), New: p("Failed")}, api.WatchDeleted},
+		{"never matched", state.Change{Old: p("Pending"), New: p("Failed")}, ""},
+		{"deleted", state.Change{Old: p("Running")}, api.WatchDeleted},
+		{"deleted, never matched", state.Change{Old: p("Pending")}, ""},
+		{"from the log, matches", state.Change{New: p("Running")}, api.WatchModified},
+		{"from the log, does not", state.Change{New: p("Failed")}, api.WatchDeleted},
+		{"from the log, deleted", state.Change{}, api.WatchDeleted},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			tt.ch.kind, tt.ch.name = api.KindProject, "x"
+			tt.ch.Kind, tt.ch.Name = api.KindProject, "x"
 			if got, _ := filtered(&tt.ch, running); got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}

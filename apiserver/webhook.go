@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -197,7 +198,7 @@ func (s *Server) readDelivery(w http.ResponseWriter, r *http.Request) ([]byte, e
 // webhookOf finds the source that takes deliveries under a name, and what they are signed with. why is what is missing,
 // for the source's own people.
 func (s *Server) webhookOf(name string) (source *carav1.Source, p provider, secret []byte, why string) {
-	source, ok := lookup[*carav1.Source](s.cache, name)
+	source, ok := state.Get[*carav1.Source](s.cache, name)
 	p, known := providers[source.GetSpec().GetWebhook().GetProvider()]
 	switch {
 	case !ok:
@@ -215,7 +216,7 @@ func (s *Server) webhookOf(name string) (source *carav1.Source, p provider, secr
 // webhookSecret is what the source's deliveries are signed with. An empty one would make everybody's signature right.
 func (s *Server) webhookSecret(source *carav1.Source) ([]byte, error) {
 	ref := source.GetSpec().GetWebhook().GetSecretRef()
-	secret, ok := lookup[*carav1.Secret](s.cache, ref)
+	secret, ok := state.Get[*carav1.Secret](s.cache, ref)
 	if !ok {
 		return nil, api.BadState("secret %q of spec.webhook.secretRef does not exist: create it", ref)
 	}
@@ -252,7 +253,7 @@ func (s sourceService) WatchHints(_ *empty, stream carav1.SourceService_WatchHin
 		select {
 		case <-sub.wake:
 		case <-s.draining:
-			return errDraining()
+			return state.ErrDraining()
 		case <-stream.Context().Done():
 			return context.Cause(stream.Context())
 		}

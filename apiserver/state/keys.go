@@ -1,4 +1,4 @@
-package apiserver
+package state
 
 import (
 	"fmt"
@@ -10,13 +10,13 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// kindHost is the claim of one project on one ingress host: hosts/HOST holds a reference to the project. It is no kind
+// KindHost is the claim of one project on one ingress host: hosts/HOST holds a reference to the project. It is no kind
 // of the API.
-const kindHost = "ObjectRef"
+const KindHost = "ObjectRef"
 
-// encoding is the first byte of every value: protobuf follows. A value that begins with another was written by a newer
+// Encoding is the first byte of every value: protobuf follows. A value that begins with another was written by a newer
 // server.
-const encoding = 1
+const Encoding = 1
 
 // kinds has for each kind where its objects are kept, and an empty one.
 var kinds = []struct { //nolint:gochecknoglobals // a table that never changes
@@ -32,19 +32,20 @@ var kinds = []struct { //nolint:gochecknoglobals // a table that never changes
 	{api.KindOverride, "overrides/", &carav1.Override{}},
 	{api.KindTombstone, "tombstones/", &carav1.Tombstone{}},
 	{api.KindToken, "tokens/", &carav1.Token{}},
-	{kindHost, "hosts/", &carav1.ObjectRef{}},
+	{KindHost, "hosts/", &carav1.ObjectRef{}},
 }
 
-// kindOf is the kind that messages of type T have; the generated type's own name.
-func kindOf[T proto.Message]() string {
+// KindOf is the kind that messages of type T have; the generated type's own name.
+func KindOf[T proto.Message]() string {
 	var zero T
 	return string(zero.ProtoReflect().Descriptor().Name())
 }
 
-func kindName(m proto.Message) string { return string(m.ProtoReflect().Descriptor().Name()) }
+// KindName is the kind of a message: its generated type's own name.
+func KindName(m proto.Message) string { return string(m.ProtoReflect().Descriptor().Name()) }
 
-// keyOf is where the object of this kind and name is kept.
-func keyOf(kind, name string) string {
+// Key is where the object of this kind and name is kept.
+func Key(kind, name string) string {
 	for i := range kinds {
 		if kinds[i].kind == kind {
 			return kinds[i].prefix + name
@@ -64,28 +65,28 @@ func parseKey(key string) (kind, name string, empty proto.Message, ok bool) {
 	return "", "", nil, false
 }
 
-// encode gives the bytes to store. It clears the object's resourceVersion, which belongs to the store.
-func encode(m proto.Message) ([]byte, error) {
+// Encode gives the bytes to store. It clears the object's resourceVersion, which belongs to the store.
+func Encode(m proto.Message) ([]byte, error) {
 	if meta := api.Meta(m); meta != nil {
 		meta.ResourceVersion = ""
 	}
 	buf := make([]byte, 1, 1+proto.Size(m))
-	buf[0] = encoding
+	buf[0] = Encoding
 	buf, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(buf, m)
 	if err != nil {
-		return nil, fmt.Errorf("encode %s: %w", kindName(m), err)
+		return nil, fmt.Errorf("encode %s: %w", KindName(m), err)
 	}
 	return buf, nil
 }
 
-// decode is encode's inverse; revision is that of the object's last write.
-func decode(empty proto.Message, value []byte, revision int64) (proto.Message, error) {
-	if len(value) == 0 || value[0] != encoding {
-		return nil, fmt.Errorf("value of revision %d is not in encoding %d: was it written by a newer server?", revision, encoding)
+// Decode is encode's inverse; revision is that of the object's last write.
+func Decode(empty proto.Message, value []byte, revision int64) (proto.Message, error) {
+	if len(value) == 0 || value[0] != Encoding {
+		return nil, fmt.Errorf("value of revision %d is not in encoding %d: was it written by a newer server?", revision, Encoding)
 	}
 	m := empty.ProtoReflect().New().Interface()
 	if err := proto.Unmarshal(value[1:], m); err != nil {
-		return nil, fmt.Errorf("decode %s: %w", kindName(m), err)
+		return nil, fmt.Errorf("decode %s: %w", KindName(m), err)
 	}
 	if meta := api.Meta(m); meta != nil {
 		meta.ResourceVersion = api.FormatRevision(revision)

@@ -1,4 +1,4 @@
-package apiserver
+package state
 
 import (
 	"strings"
@@ -11,41 +11,41 @@ import (
 // changes cheaper and larger ones lists.
 const degree = 16
 
-// table has the objects of one kind, in the order of their names.
-type table struct{ sorted *btree.BTreeG[row] }
+// Table has the objects of one kind, in the order of their names.
+type Table struct{ sorted *btree.BTreeG[row] }
 
 // row is an entry under its name, so that a look-up allocates nothing.
 type row struct {
 	name string
-	*entry
+	*Entry
 }
 
-func newTable() *table {
-	return &table{btree.NewG(degree, func(a, b row) bool { return a.name < b.name })}
+func newTable() *Table {
+	return &Table{btree.NewG(degree, func(a, b row) bool { return a.name < b.name })}
 }
 
 // clone returns a table that may be changed while t is read. Only one goroutine clones and changes tables.
-func (t *table) clone() *table { return &table{t.sorted.Clone()} }
+func (t *Table) clone() *Table { return &Table{t.sorted.Clone()} }
 
-func (t *table) put(e *entry) { t.sorted.ReplaceOrInsert(row{e.name, e}) }
+func (t *Table) put(e *Entry) { t.sorted.ReplaceOrInsert(row{e.Name, e}) }
 
-func (t *table) remove(name string) { t.sorted.Delete(row{name: name}) }
+func (t *Table) remove(name string) { t.sorted.Delete(row{name: name}) }
 
 // get returns an entry, or nil.
-func (t *table) get(name string) *entry {
+func (t *Table) get(name string) *Entry {
 	r, _ := t.sorted.Get(row{name: name})
-	return r.entry
+	return r.Entry
 }
 
-func (t *table) message(name string) proto.Message {
+func (t *Table) message(name string) proto.Message {
 	if e := t.get(name); e != nil {
-		return e.msg
+		return e.Msg
 	}
 	return nil
 }
 
 // sizeHint is how much room a listing needs at most, where that is known.
-func (t *table) sizeHint(prefix string, limit int32) int {
+func (t *Table) sizeHint(prefix string, limit int32) int {
 	switch {
 	case limit > 0:
 		return min(int(limit), t.sorted.Len())
@@ -57,7 +57,7 @@ func (t *table) sizeHint(prefix string, limit int32) int {
 }
 
 // ascend visits the entries whose names begin with prefix and come after after, in order, until visit returns false.
-func (t *table) ascend(prefix, after string, visit func(*entry) bool) {
+func (t *Table) ascend(prefix, after string, visit func(*Entry) bool) {
 	start := max(prefix, after)
 	t.sorted.AscendGreaterOrEqual(row{name: start}, func(r row) bool {
 		if !strings.HasPrefix(r.name, prefix) {
@@ -66,6 +66,6 @@ func (t *table) ascend(prefix, after string, visit func(*entry) bool) {
 		if after != "" && r.name == after {
 			return true
 		}
-		return visit(r.entry)
+		return visit(r.Entry)
 	})
 }

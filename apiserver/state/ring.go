@@ -1,4 +1,4 @@
-package apiserver
+package state
 
 import (
 	"cmp"
@@ -10,16 +10,16 @@ type ring struct {
 	limit int
 	floor int64 // everything after this revision is in txs
 	size  int   // changes in txs
-	txs   []transaction
+	txs   []Transaction
 }
 
-func (r *ring) push(tx transaction) {
+func (r *ring) push(tx Transaction) {
 	r.txs = append(r.txs, tx)
-	r.size += len(tx.changes)
+	r.size += len(tx.Changes)
 	drop := 0
 	for r.size > r.limit && drop < len(r.txs)-1 {
-		r.size -= len(r.txs[drop].changes)
-		r.floor = r.txs[drop].rev
+		r.size -= len(r.txs[drop].Changes)
+		r.floor = r.txs[drop].Rev
 		drop++
 	}
 	if drop == 0 {
@@ -31,11 +31,11 @@ func (r *ring) push(tx transaction) {
 }
 
 // after returns a copy of up to n transactions after rev; ok is false where some of them are no longer there.
-func (r *ring) after(rev int64, n int) (txs []transaction, ok bool) {
+func (r *ring) after(rev int64, n int) (txs []Transaction, ok bool) {
 	if rev < r.floor {
 		return nil, false
 	}
-	i, found := slices.BinarySearchFunc(r.txs, rev, func(tx transaction, rev int64) int { return cmp.Compare(tx.rev, rev) })
+	i, found := slices.BinarySearchFunc(r.txs, rev, func(tx Transaction, rev int64) int { return cmp.Compare(tx.Rev, rev) })
 	if found {
 		i++
 	}

@@ -1,4 +1,4 @@
-package apiserver
+package state
 
 import (
 	"cmp"
@@ -28,17 +28,17 @@ func (x *index) clone() *index {
 }
 
 // update follows one change.
-func (x *index) update(ch *change) {
+func (x *index) update(ch *Change) {
 	switch oldOrNew(ch).(type) {
 	case *carav1.Project:
-		o, n := as[*carav1.Project](ch.old), as[*carav1.Project](ch.new)
-		x.byNode.move(ch.name, o.GetStatus().GetNodeRef(), n.GetStatus().GetNodeRef())
-		x.byOwner.move(ch.name, o.GetMetadata().GetOwner(), n.GetMetadata().GetOwner())
+		o, n := As[*carav1.Project](ch.Old), As[*carav1.Project](ch.New)
+		x.byNode.move(ch.Name, o.GetStatus().GetNodeRef(), n.GetStatus().GetNodeRef())
+		x.byOwner.move(ch.Name, o.GetMetadata().GetOwner(), n.GetMetadata().GetOwner())
 	case *carav1.Claim:
-		_, project, _ := strings.Cut(ch.name, "/")
-		x.claims.move(ch.name, keyIf(ch.old, project), keyIf(ch.new, project))
+		_, project, _ := strings.Cut(ch.Name, "/")
+		x.claims.move(ch.Name, keyIf(ch.Old, project), keyIf(ch.New, project))
 	case *carav1.Event:
-		x.byObject.move(ch.name, objectKey(as[*carav1.Event](ch.old)), objectKey(as[*carav1.Event](ch.new)))
+		x.byObject.move(ch.Name, objectKey(As[*carav1.Event](ch.Old)), objectKey(As[*carav1.Event](ch.New)))
 	}
 }
 
@@ -50,15 +50,15 @@ func objectKey(e *carav1.Event) string {
 	return e.GetObject().GetKind() + "/" + e.GetObject().GetName()
 }
 
-func oldOrNew(ch *change) proto.Message {
-	if ch.new != nil {
-		return ch.new
+func oldOrNew(ch *Change) proto.Message {
+	if ch.New != nil {
+		return ch.New
 	}
-	return ch.old
+	return ch.Old
 }
 
-// as is m as a T, or nil.
-func as[T proto.Message](m proto.Message) T {
+// As is m as a T, or nil.
+func As[T proto.Message](m proto.Message) T {
 	t, _ := m.(T)
 	return t
 }
@@ -109,11 +109,14 @@ func (n nameIndex) under(key string) []string {
 	return out
 }
 
-// projectsOnNode returns the names of the projects that are assigned to a node.
-func (v *view) projectsOnNode(node string) []string { return v.index.byNode.under(node) }
+// ProjectsOnNode returns the names of the projects that are assigned to a node.
+func (v *View) ProjectsOnNode(node string) []string { return v.index.byNode.under(node) }
 
-// projectsOfOwner returns the names of the projects of an owner.
-func (v *view) projectsOfOwner(owner string) []string { return v.index.byOwner.under(owner) }
+// ProjectsOfOwner returns the names of the projects of an owner.
+func (v *View) ProjectsOfOwner(owner string) []string { return v.index.byOwner.under(owner) }
 
-// eventsOn returns the names of the events about an object, oldest first.
-func (v *view) eventsOn(kind, name string) []string { return v.index.byObject.under(kind + "/" + name) }
+// EventsOn returns the names of the events about an object, oldest first.
+func (v *View) EventsOn(kind, name string) []string { return v.index.byObject.under(kind + "/" + name) }
+
+// ClaimsOn returns the names of the claims on a project: SOURCE/PROJECT.
+func (v *View) ClaimsOn(project string) []string { return v.index.claims.under(project) }
