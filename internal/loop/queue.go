@@ -179,8 +179,9 @@ func Refused(err error) error {
 	switch api.Code(err) {
 	case codes.InvalidArgument, codes.PermissionDenied, codes.Unimplemented:
 		return NeedsPerson(err)
+	default:
+		return err
 	}
-	return err
 }
 
 type needsPerson struct{ error }
