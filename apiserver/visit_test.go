@@ -181,3 +181,25 @@ func (w *execWorld) restLines(t *testing.T, token, method, path string, body io.
 	})
 	return func() error { return (<-ended).err }
 }
+
+// TestATokenMayGoBeforeItsStreamCounts: a stream whose token was deleted after its caller was known, and before the call
+// was counted, is refused. The deletion ends only calls that are counted.
+func TestATokenMayGoBeforeItsStreamCounts(t *testing.T) {
+	d := newDoor(t, newHouse(t, nil))
+	guest := Actor{Name: "user/guest", Role: api.RoleViewer}
+	for gone, want := range map[bool]codes.Code{true: codes.Unauthenticated, false: codes.OK} {
+		v := &visit{actor: guest, again: func() (Actor, error) {
+			if gone {
+				return Actor{}, api.Unauthenticated("the token was deleted")
+			}
+			return guest, nil
+		}}
+		if err := d.enter(v, route{stream: true}); api.Code(err) != want {
+			t.Errorf("the token is gone: %v; enter: %v, want %v", gone, err, want)
+		}
+		if counted := len(d.visits.which(func(*visit) bool { return true })); counted != 0 == gone {
+			t.Errorf("the token is gone: %v; %d calls are counted", gone, counted)
+		}
+		d.visits.leave(v)
+	}
+}
