@@ -1,7 +1,9 @@
 package agent
 
 import (
+	"reflect"
 	"testing"
+	"time"
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -51,5 +53,30 @@ func TestCompletedRunsOnce(t *testing.T) {
 				t.Errorf("the service is %s, want %s", got, c.state)
 			}
 		})
+	}
+}
+
+// TestRecordIsKeptWhole: what the next agent reads is all that this one knew.
+func TestRecordIsKeptWhole(t *testing.T) {
+	at := time.Unix(1_800_000_000, 5).UTC()
+	r := Record{
+		UID: "u", Epoch: 3,
+		Served:    &Served{Generation: 2, Restart: "t1", Restarts: map[string]string{"a": "t1"}, Hashes: map[string]string{"a": "h"}},
+		Completed: map[string]Completion{"job": {RunHash: "h", Restart: "t1", ImageDigest: "d", ContainerID: "c", StartedAt: at}},
+		Yielded:   map[string]bool{"c": true},
+		InPlace:   map[string]InPlace{"c": {Token: "t1", Run: at}},
+		Failed:    &FailedUpdate{Generation: 2, Restart: "t1", Service: "a", Reason: "CrashLoop"},
+	}
+	for field, value := range reflect.ValueOf(r).Fields() {
+		if value.IsZero() {
+			t.Errorf("the test leaves %s out", field.Name)
+		}
+	}
+	d := &disk{dir: t.TempDir()}
+	if err := d.saveRecord("p", r); err != nil {
+		t.Fatal(err)
+	}
+	if got := d.loadRecord("p"); !reflect.DeepEqual(got, r) {
+		t.Errorf("read %+v, want %+v", got, r)
 	}
 }
