@@ -103,19 +103,19 @@ func (w *execWorld) openEverything(t *testing.T, token string) map[string]func()
 
 	logs, err := projects.Logs(t.Context(), &carav1.LogsRequest{Name: "shop", Follow: true})
 	must(err)
-	w.agent.attach(w.agent.openStream().GetStreamId()) //nolint:contextcheck // the agent is another program
+	w.agent.attach(w.agent.openStream().GetStreamId())
 	ends["logs over gRPC"] = untilEnd(logs.Recv)
 
 	exec, err := projects.Exec(t.Context())
 	must(err)
 	must(exec.Send(execStart("shop", "", "cat")))
-	w.agent.attach(w.agent.openStream().GetStreamId()) //nolint:contextcheck // the agent is another program
+	w.agent.attach(w.agent.openStream().GetStreamId())
 	ends["exec over gRPC"] = untilEnd(exec.Recv)
 
 	forward, err := projects.PortForward(t.Context())
 	must(err)
 	must(forward.Send(&carav1.PortForwardRequest{Message: &carav1.PortForwardRequest_Start{Start: &carav1.PortForwardStart{Name: "shop", Port: 80}}}))
-	w.agent.attach(w.agent.openStream().GetStreamId()) //nolint:contextcheck // the agent is another program
+	w.agent.attach(w.agent.openStream().GetStreamId())
 	ends["port-forward over gRPC"] = untilEnd(forward.Recv)
 
 	silent, err := projects.Exec(t.Context()) // its first message never comes
@@ -132,7 +132,7 @@ func (w *execWorld) openEverything(t *testing.T, token string) map[string]func()
 	t.Cleanup(func() { _ = send.Close() })
 	go func() { _, _ = io.WriteString(send, `{"start":{"command":["cat"],"stdin":true}}`+"\n") }()
 	ends["exec over REST"] = w.restLines(t, token, http.MethodPost, "/api/v1/projects/shop/exec", body)
-	w.agent.attach(w.agent.openStream().GetStreamId()) //nolint:contextcheck // the agent is another program
+	w.agent.attach(w.agent.openStream().GetStreamId())
 	return ends
 }
 

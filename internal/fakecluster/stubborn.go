@@ -3,6 +3,7 @@ package fakecluster
 import (
 	"context"
 	"io"
+	"maps"
 	"strings"
 	"sync"
 
@@ -25,11 +26,7 @@ type Stubborn struct {
 func (s *Stubborn) Calls() map[string]int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	calls := map[string]int{}
-	for method, n := range s.calls {
-		calls[method] = n
-	}
-	return calls
+	return maps.Clone(s.calls)
 }
 
 // endless is how many calls of a method are answered. The next ones wait for their end, so that a busy loop fails its

@@ -105,7 +105,7 @@ func TestCutManifestDeletesNothing(t *testing.T) {
 	path := paths[len(paths)-1]
 	whole := readAll(t, disk, path)
 	refused := 0
-	for n := 0; n < len(whole); n++ {
+	for n := range whole {
 		copied := disk.CrashClone(vfs.CrashCloneCfg{})
 		rewrite(t, copied, path, whole[:n])
 		s, err := Open(Config{Dir: "data", FS: copied})
