@@ -147,9 +147,12 @@ func (g *guide) command(c command) bool {
 	want := g.replace.Replace(c.output)
 	start := time.Now()
 	defer func() { g.Logf("%6dms $ %s", time.Since(start).Milliseconds(), line) }()
+	var last error
 	err := testcluster.WaitFor(ctx, "$ "+line, func(ctx context.Context) error {
 		got, code, err := g.shell(ctx, line)
 		switch {
+		case ctx.Err() != nil && last != nil: // the command was cut off; what it said before is what matters
+			return last
 		case err != nil:
 			return testcluster.Fatal(err)
 		case code == c.code && matches(want, got):
@@ -159,6 +162,7 @@ func (g *guide) command(c command) bool {
 		if !c.looks() {
 			return testcluster.Fatal(err)
 		}
+		last = err
 		return err
 	})
 	if err != nil {
