@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -109,6 +110,10 @@ func (s *Server) serveAgent(ctx context.Context, me *session) error {
 				return nil
 			},
 			synced: func(int64) error {
+				nodes, _ := state.List[*carav1.Node](s.cache, "", "")
+				for _, n := range nodes {
+					routes.node(n.GetMetadata().GetName())
+				}
 				if err := routes.full(); err != nil {
 					return err
 				}
@@ -136,6 +141,10 @@ func (s *Server) agentChange(ch *state.Change, assigned *assignments, routes *ro
 		return assigned.project(ch.Name)
 	case api.KindSecret:
 		return assigned.secret(ch.Name)
+	case api.KindToken:
+		if node, ok := identity.NodeOfToken(ch.Name); ok {
+			routes.node(node)
+		}
 	case api.KindNode:
 		for _, project := range s.cache.ProjectsOnNode(ch.Name) {
 			routes.project(project)

@@ -2,14 +2,17 @@ package apiserver
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -27,16 +30,18 @@ type routeFeed struct {
 	mu    sync.Mutex
 	ready bool // the full table has been sent
 	dirty map[string]struct{}
+	nodes map[string]struct{} // whose accepted certificates may have changed
 
 	sending sync.Mutex                 // held by whoever sends; guards what was sent
 	hosts   map[string]*carav1.Route   // by host
 	of      map[string][]*carav1.Route // by project
+	peers   map[string]*carav1.Peer    // by node
 }
 
 func newRouteFeed(s *Server, me *session) *routeFeed {
 	return &routeFeed{
-		server: s, me: me, noted: make(chan struct{}, 1), dirty: map[string]struct{}{},
-		hosts: map[string]*carav1.Route{}, of: map[string][]*carav1.Route{},
+		server: s, me: me, noted: make(chan struct{}, 1), dirty: map[string]struct{}{}, nodes: map[string]struct{}{},
+		hosts: map[string]*carav1.Route{}, of: map[string][]*carav1.Route{}, peers: map[string]*carav1.Peer{},
 	}
 }
 
@@ -45,6 +50,19 @@ func (f *routeFeed) project(name string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.dirty[name] = struct{}{}
+	f.note()
+}
+
+// node notes that other certificates of a node may be accepted now.
+func (f *routeFeed) node(name string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.nodes[name] = struct{}{}
+	f.note()
+}
+
+// note is called with mu held.
+func (f *routeFeed) note() {
 	if !f.ready {
 		return
 	}
@@ -90,8 +108,8 @@ func (f *routeFeed) flush(full bool) error {
 	f.sending.Lock()
 	defer f.sending.Unlock()
 	f.mu.Lock()
-	dirty := f.dirty
-	f.dirty = map[string]struct{}{}
+	dirty, nodes := f.dirty, f.nodes
+	f.dirty, f.nodes = map[string]struct{}{}, map[string]struct{}{}
 	f.mu.Unlock()
 
 	// before has what the agent was told of every host that may have changed: nil where nothing.
@@ -125,12 +143,44 @@ func (f *routeFeed) flush(full bool) error {
 			msg.Upserts = append(msg.Upserts, now)
 		}
 	}
-	if !full && len(msg.GetUpserts()) == 0 && len(msg.GetRemovedHosts()) == 0 {
+	f.flushPeers(msg, nodes)
+	if !full && len(msg.GetUpserts())+len(msg.GetRemovedHosts())+len(msg.GetPeers())+len(msg.GetRemovedPeers()) == 0 {
 		return nil
 	}
 	slices.Sort(msg.RemovedHosts)
 	slices.SortFunc(msg.Upserts, func(a, b *carav1.Route) int { return strings.Compare(a.GetHost(), b.GetHost()) })
 	return f.me.send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Routes{Routes: msg}})
+}
+
+// flushPeers adds the nodes whose accepted certificates are not those that the agent was told of. sending is held.
+func (f *routeFeed) flushPeers(msg *carav1.Routes, nodes map[string]struct{}) {
+	for _, node := range slices.Sorted(maps.Keys(nodes)) {
+		now, old := acceptedPeer(f.server.cache, node), f.peers[node]
+		switch {
+		case now == nil && old != nil:
+			msg.RemovedPeers = append(msg.RemovedPeers, node)
+			delete(f.peers, node)
+		case now != nil && !proto.Equal(now, old):
+			msg.Peers = append(msg.Peers, now)
+			f.peers[node] = now
+		}
+	}
+}
+
+// acceptedPeer is what other agents accept of a node; nil where no certificate of the node is accepted. A certificate that
+// is renewed stays accepted until the next renewal, so the earliest one counts.
+func acceptedPeer(r state.Reader, node string) *carav1.Peer {
+	certificates, _ := state.List[*carav1.Token](r, identity.NodeTokenPrefix(node), "")
+	var from time.Time
+	for _, c := range certificates {
+		if at := identity.NotBefore(c.GetExpireAt().AsTime()); from.IsZero() || at.Before(from) {
+			from = at
+		}
+	}
+	if from.IsZero() {
+		return nil
+	}
+	return &carav1.Peer{Node: node, NotBefore: timestamppb.New(from)}
 }
 
 // routes are what an agent is told of a project: here tells whether it runs on the server's host. They are where hosts lead from the moment it claims them until it is being deleted. Whether a service

@@ -7,13 +7,17 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/caravanserai/cara/agent/join"
 	"github.com/caravanserai/cara/api"
@@ -321,4 +325,30 @@ func TestNothingSecretIsWritten(t *testing.T) {
 	if !strings.Contains(c.log.String(), "method=PutSecret") {
 		t.Error("the log holds nothing at all")
 	}
+}
+
+// Agents are told whose certificates are accepted: a node that joins, and one that is deleted.
+func TestPeersAreTold(t *testing.T) {
+	c := newCluster(t, nil)
+	agent := connectAgent(t, c.node(t, "n1"), "a")
+	_, first := agent.synced()
+	began := func(node string) *timestamppb.Timestamp { return acceptedPeer(c.cache, node).GetNotBefore() }
+	want := []*carav1.Peer{{Node: "n1", NotBefore: began("n1")}}
+	if d := cmp.Diff(want, first.GetPeers(), protocmp.Transform()); d != "" {
+		t.Error(d)
+	}
+	c.node(t, "n2")
+	joined := agent.routes(func(r *carav1.Routes) bool { return len(r.GetPeers()) > 0 })
+	want = []*carav1.Peer{{Node: "n2", NotBefore: began("n2")}}
+	if d := cmp.Diff(want, joined.GetPeers(), protocmp.Transform()); d != "" {
+		t.Error(d)
+	}
+	certificate := began("n2").AsTime()
+	if since := time.Since(certificate); since < 59*time.Minute || since > 61*time.Minute { // it begins an hour early, for clocks that are behind
+		t.Errorf("certificates count that began %s ago", since)
+	}
+	if _, err := carav1.NewNodeServiceClient(c.admin(t)).DeleteNode(t.Context(), &carav1.DeleteRequest{Name: "n2"}); err != nil {
+		t.Fatal(err)
+	}
+	agent.routes(func(r *carav1.Routes) bool { return slices.Equal(r.GetRemovedPeers(), []string{"n2"}) })
 }

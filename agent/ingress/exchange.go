@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/caravanserai/cara/agent/peer"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -35,7 +34,7 @@ type exchange struct {
 
 // ServeHTTP routes one request by its Host header.
 func (i *Ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	x := &exchange{ResponseWriter: w, request: r, begun: time.Now(), via: peer.Node(r.TLS)}
+	x := &exchange{ResponseWriter: w, request: r, begun: time.Now(), via: i.cfg.Peers.Node(r.TLS)}
 	whole := false
 	defer i.over(r.Context(), x, &whole) // an answer that breaks off comes here as a panic
 	in := r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))

@@ -80,7 +80,8 @@ type Ingress struct {
 // table is never changed once it is stored.
 type table struct {
 	hosts  map[string]*carav1.Route
-	agents map[string]string // where the ingress of the other nodes' agents answers, by node
+	peers  map[string]*carav1.Peer // by node
+	agents map[string]string       // where the ingress of the other nodes' agents answers, by node
 }
 
 // New returns an Ingress without routes.
@@ -119,10 +120,18 @@ func (i *Ingress) Apply(change *carav1.Routes) {
 
 // apply is called with mu held.
 func (i *Ingress) apply(change *carav1.Routes) {
-	next := &table{hosts: map[string]*carav1.Route{}, agents: map[string]string{}}
+	next := &table{hosts: map[string]*carav1.Route{}, agents: map[string]string{}, peers: map[string]*carav1.Peer{}}
 	if !change.Full {
 		maps.Copy(next.hosts, i.table.Load().hosts)
+		maps.Copy(next.peers, i.table.Load().peers)
 	}
+	for _, node := range change.RemovedPeers {
+		delete(next.peers, node)
+	}
+	for _, p := range change.Peers {
+		next.peers[p.Node] = p
+	}
+	i.members(next.peers)
 	for _, host := range change.RemovedHosts {
 		delete(next.hosts, strings.ToLower(host))
 	}
@@ -137,6 +146,18 @@ func (i *Ingress) apply(change *carav1.Routes) {
 	i.table.Store(next)
 	i.metrics.route(next.hosts)
 	i.cfg.Logger.Info("routes changed", "node", i.cfg.Node, "hosts", len(next.hosts))
+}
+
+// members tells the ends of connections between agents whose certificates are accepted.
+func (i *Ingress) members(peers map[string]*carav1.Peer) {
+	if i.cfg.Peers == nil || i.cfg.Peers.Members == nil {
+		return
+	}
+	notBefore := make(map[string]time.Time, len(peers))
+	for node, p := range peers {
+		notBefore[node] = p.GetNotBefore().AsTime()
+	}
+	i.cfg.Peers.Members.Set(notBefore)
 }
 
 // Run serves on the listener until ctx ends, then lets requests finish for up to 10 s.

@@ -91,6 +91,9 @@ func (i *Ingress) save() error {
 	for _, r := range i.table.Load().hosts {
 		all.Upserts = append(all.Upserts, r)
 	}
+	for _, p := range i.table.Load().peers {
+		all.Peers = append(all.Peers, p)
+	}
 	data, err := protojson.Marshal(all)
 	if err != nil {
 		return err

@@ -59,7 +59,8 @@ func (c *Credentials) Peers() *peer.TLS {
 			id := c.current.Load()
 			return id.cert, id.roots
 		},
-		Now: c.cfg.Now,
+		Now:     c.cfg.Now,
+		Members: new(peer.Members),
 	}
 }
 

@@ -8,7 +8,9 @@
 //     the server, or of another cluster, is refused.
 //  2. Who dials names the node that it wants. A machine that answers as any other node is refused before a byte of a
 //     request is sent, whatever address it was found at.
-//  3. The certificate is asked for at each handshake, so a renewed one is used from then on. Open connections go on.
+//  3. A certificate counts as long as the server accepts it: that of a deleted node, or of one that has joined again, is
+//     refused as soon as the server has told, though it has not ended. See Members.
+//  4. The certificate is asked for at each handshake, so a renewed one is used from then on. Open connections go on.
 package peer
 
 import (
@@ -28,6 +30,8 @@ type TLS struct {
 	Identity func() (tls.Certificate, *x509.CertPool)
 	// Now is the clock; time.Now where nil.
 	Now func() time.Time
+	// Members are the nodes whose certificates are accepted; nil for every node that the authority has signed.
+	Members *Members
 }
 
 // Accept is the configuration of the end that listens. It accepts every node of the cluster; see Node.
@@ -89,15 +93,18 @@ func (t TLS) verify(chain []*x509.Certificate) (string, error) {
 	if !ok || node == "" {
 		return "", errors.New("the other side is not an agent of this cluster: its certificate names no node")
 	}
-	return node, nil
+	return node, t.Members.check(node, chain[0])
 }
 
-// Node is the node at the other end of a connection that was made with a configuration of this package; empty where it
-// was made without TLS.
-func Node(state *tls.ConnectionState) string {
-	if state == nil || len(state.PeerCertificates) == 0 {
+// Node is the node at the other end of a connection that was made with a configuration of this package. It is empty for a
+// connection without TLS, and for a node whose certificate has not been accepted since the connection was made.
+func (t *TLS) Node(state *tls.ConnectionState) string {
+	if t == nil || state == nil || len(state.PeerCertificates) == 0 {
 		return ""
 	}
 	node, _ := strings.CutPrefix(state.PeerCertificates[0].Subject.CommonName, api.PrefixNode)
+	if t.Members.check(node, state.PeerCertificates[0]) != nil {
+		return ""
+	}
 	return node
 }

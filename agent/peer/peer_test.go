@@ -65,7 +65,7 @@ func meet(t *testing.T, dial, accept *tls.Config) (node string, dialErr, acceptE
 		s := tls.Server(b, accept)
 		if acceptErr = s.Handshake(); acceptErr == nil {
 			state := s.ConnectionState()
-			node = Node(&state)
+			node = new(TLS).Node(&state)
 			_, acceptErr = s.Write([]byte("x"))
 		}
 		_ = b.Close()
@@ -183,7 +183,55 @@ func TestARenewedCertificateIsUsedAtTheNextHandshake(t *testing.T) {
 }
 
 func TestNodeOfAPlainConnection(t *testing.T) {
-	if got := Node(nil); got != "" {
+	if got := new(TLS).Node(nil); got != "" {
 		t.Errorf("a connection without TLS is of node %q", got)
+	}
+}
+
+// TestMembers: a certificate counts as long as the server accepts it, at both ends and on connections that are open.
+func TestMembers(t *testing.T) {
+	ca := authority(t)
+	end := func(node string, members map[string]time.Time) TLS {
+		certificate, err := ca.Node(node)
+		own := side(ca, certificate, err)(t)
+		own.Members = &Members{}
+		own.Members.Set(members)
+		return own
+	}
+	certificate, err := ca.Node("n1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := certificate.Leaf.NotBefore
+	for name, tt := range map[string]struct {
+		members map[string]time.Time
+		refused string
+	}{
+		"as it joined":               {map[string]time.Time{"n1": began, "n2": began}, ""},
+		"renewed since":              {map[string]time.Time{"n1": began.Add(-time.Hour), "n2": began}, ""},
+		"deleted":                    {map[string]time.Time{"n2": began}, `accepts no certificate of node "n1"`},
+		"joined again":               {map[string]time.Time{"n1": began.Add(time.Hour), "n2": began}, "before it joined again"},
+		"a server that tells nobody": {nil, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			listens := end("n2", tt.members)
+			_, _, acceptErr := meet(t, end("n1", nil).Dial("n2"), listens.Accept())
+			_, dialErr, _ := meet(t, listens.Dial("n1"), end("n1", nil).Accept())
+			open := listens.Node(&tls.ConnectionState{PeerCertificates: []*x509.Certificate{certificate.Leaf}})
+			if tt.refused == "" {
+				if acceptErr != nil || dialErr != nil || open != "n1" {
+					t.Errorf("refused: %v, %v; an open connection is of %q", acceptErr, dialErr, open)
+				}
+				return
+			}
+			for _, err := range []error{acceptErr, dialErr} {
+				if err == nil || !strings.Contains(err.Error(), tt.refused) {
+					t.Errorf("got %v, want %q", err, tt.refused)
+				}
+			}
+			if open != "" {
+				t.Errorf("an open connection is still of node %q", open)
+			}
+		})
 	}
 }

@@ -47,6 +47,21 @@ func (c NodeCertificate) TokenName() string {
 // NodeTokenPrefix begins the TokenName of every certificate of a node, and of no other's: a node's name has no dot.
 func NodeTokenPrefix(node string) string { return "node." + node + "." }
 
+// NodeOfToken is the node whose certificate a token of this name stands for; ok is false for every other token.
+func NodeOfToken(name string) (node string, ok bool) {
+	rest, ok := strings.CutPrefix(name, "node.")
+	if !ok {
+		return "", false
+	}
+	node, _, ok = strings.Cut(rest, ".")
+	return node, ok
+}
+
+// NotBefore is when a node's certificate that ends at a time began.
+func NotBefore(notAfter time.Time) time.Time {
+	return notAfter.Add(-NodeLifetime - skew).Truncate(time.Second)
+}
+
 // SignNode makes a node's certificate, in PEM, out of a PEM certificate request. Whatever name the request asks for, it
 // gets the name given here. ErrRequest where the request is malformed, not signed by its own key, or its key is weak.
 func (i *Identity) SignNode(request []byte, node string) ([]byte, NodeCertificate, error) {

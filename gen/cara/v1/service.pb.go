@@ -4199,7 +4199,12 @@ type Routes struct {
 	// Upserts are routes that are new or changed.
 	Upserts []*Route `protobuf:"bytes,2,rep,name=upserts,proto3" json:"upserts,omitempty"`
 	// RemovedHosts lead nowhere now.
-	RemovedHosts  []string `protobuf:"bytes,3,rep,name=removed_hosts,json=removedHosts,proto3" json:"removed_hosts,omitempty"`
+	RemovedHosts []string `protobuf:"bytes,3,rep,name=removed_hosts,json=removedHosts,proto3" json:"removed_hosts,omitempty"`
+	// Peers are the nodes of the cluster whose certificates are new or changed; all of them where this is the whole table. A
+	// server that does not know of peers sends none.
+	Peers []*Peer `protobuf:"bytes,4,rep,name=peers,proto3" json:"peers,omitempty"`
+	// RemovedPeers are nodes whose certificates are no longer accepted.
+	RemovedPeers  []string `protobuf:"bytes,5,rep,name=removed_peers,json=removedPeers,proto3" json:"removed_peers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4255,6 +4260,76 @@ func (x *Routes) GetRemovedHosts() []string {
 	return nil
 }
 
+func (x *Routes) GetPeers() []*Peer {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+func (x *Routes) GetRemovedPeers() []string {
+	if x != nil {
+		return x.RemovedPeers
+	}
+	return nil
+}
+
+// Peer is what an agent accepts of another agent.
+type Peer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Node of the agent.
+	Node string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// NotBefore is the earliest beginning of a certificate that is accepted: the node joined then, or renewed its
+	// certificate twice since.
+	NotBefore     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Peer) Reset() {
+	*x = Peer{}
+	mi := &file_cara_v1_service_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Peer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Peer) ProtoMessage() {}
+
+func (x *Peer) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Peer.ProtoReflect.Descriptor instead.
+func (*Peer) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *Peer) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Peer) GetNotBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotBefore
+	}
+	return nil
+}
+
 // OpenStream asks an agent to call Attach with this id.
 type OpenStream struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -4277,7 +4352,7 @@ type OpenStream struct {
 
 func (x *OpenStream) Reset() {
 	*x = OpenStream{}
-	mi := &file_cara_v1_service_proto_msgTypes[60]
+	mi := &file_cara_v1_service_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4289,7 +4364,7 @@ func (x *OpenStream) String() string {
 func (*OpenStream) ProtoMessage() {}
 
 func (x *OpenStream) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[60]
+	mi := &file_cara_v1_service_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4302,7 +4377,7 @@ func (x *OpenStream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenStream.ProtoReflect.Descriptor instead.
 func (*OpenStream) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{60}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *OpenStream) GetStreamId() string {
@@ -4419,7 +4494,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[61]
+	mi := &file_cara_v1_service_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4431,7 +4506,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[61]
+	mi := &file_cara_v1_service_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4444,7 +4519,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{61}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *AttachRequest) GetStreamId() string {
@@ -4518,7 +4593,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[62]
+	mi := &file_cara_v1_service_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4530,7 +4605,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[62]
+	mi := &file_cara_v1_service_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4543,7 +4618,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{62}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *AttachResponse) GetExec() *ExecRequest {
@@ -4578,7 +4653,7 @@ type CreateSourceRequest struct {
 
 func (x *CreateSourceRequest) Reset() {
 	*x = CreateSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[63]
+	mi := &file_cara_v1_service_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4590,7 +4665,7 @@ func (x *CreateSourceRequest) String() string {
 func (*CreateSourceRequest) ProtoMessage() {}
 
 func (x *CreateSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[63]
+	mi := &file_cara_v1_service_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4603,7 +4678,7 @@ func (x *CreateSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSourceRequest.ProtoReflect.Descriptor instead.
 func (*CreateSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{63}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *CreateSourceRequest) GetSource() *Source {
@@ -4624,7 +4699,7 @@ type PutSourceRequest struct {
 
 func (x *PutSourceRequest) Reset() {
 	*x = PutSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[64]
+	mi := &file_cara_v1_service_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4636,7 +4711,7 @@ func (x *PutSourceRequest) String() string {
 func (*PutSourceRequest) ProtoMessage() {}
 
 func (x *PutSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[64]
+	mi := &file_cara_v1_service_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4649,7 +4724,7 @@ func (x *PutSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSourceRequest.ProtoReflect.Descriptor instead.
 func (*PutSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{64}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *PutSourceRequest) GetSource() *Source {
@@ -4676,7 +4751,7 @@ type ListSourcesResponse struct {
 
 func (x *ListSourcesResponse) Reset() {
 	*x = ListSourcesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[65]
+	mi := &file_cara_v1_service_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4688,7 +4763,7 @@ func (x *ListSourcesResponse) String() string {
 func (*ListSourcesResponse) ProtoMessage() {}
 
 func (x *ListSourcesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[65]
+	mi := &file_cara_v1_service_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4701,7 +4776,7 @@ func (x *ListSourcesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSourcesResponse.ProtoReflect.Descriptor instead.
 func (*ListSourcesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{65}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ListSourcesResponse) GetItems() []*Source {
@@ -4747,7 +4822,7 @@ type SourceEvent struct {
 
 func (x *SourceEvent) Reset() {
 	*x = SourceEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[66]
+	mi := &file_cara_v1_service_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4759,7 +4834,7 @@ func (x *SourceEvent) String() string {
 func (*SourceEvent) ProtoMessage() {}
 
 func (x *SourceEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[66]
+	mi := &file_cara_v1_service_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4772,7 +4847,7 @@ func (x *SourceEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceEvent.ProtoReflect.Descriptor instead.
 func (*SourceEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{66}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *SourceEvent) GetType() string {
@@ -4810,7 +4885,7 @@ type ReconcileSourceResponse struct {
 
 func (x *ReconcileSourceResponse) Reset() {
 	*x = ReconcileSourceResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[67]
+	mi := &file_cara_v1_service_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4822,7 +4897,7 @@ func (x *ReconcileSourceResponse) String() string {
 func (*ReconcileSourceResponse) ProtoMessage() {}
 
 func (x *ReconcileSourceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[67]
+	mi := &file_cara_v1_service_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4835,7 +4910,7 @@ func (x *ReconcileSourceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileSourceResponse.ProtoReflect.Descriptor instead.
 func (*ReconcileSourceResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{67}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ReconcileSourceResponse) GetToken() string {
@@ -4865,7 +4940,7 @@ type ConfirmSourceRequest struct {
 
 func (x *ConfirmSourceRequest) Reset() {
 	*x = ConfirmSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[68]
+	mi := &file_cara_v1_service_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4877,7 +4952,7 @@ func (x *ConfirmSourceRequest) String() string {
 func (*ConfirmSourceRequest) ProtoMessage() {}
 
 func (x *ConfirmSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[68]
+	mi := &file_cara_v1_service_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4890,7 +4965,7 @@ func (x *ConfirmSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmSourceRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{68}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ConfirmSourceRequest) GetName() string {
@@ -4926,7 +5001,7 @@ type SourcePlan struct {
 
 func (x *SourcePlan) Reset() {
 	*x = SourcePlan{}
-	mi := &file_cara_v1_service_proto_msgTypes[69]
+	mi := &file_cara_v1_service_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4938,7 +5013,7 @@ func (x *SourcePlan) String() string {
 func (*SourcePlan) ProtoMessage() {}
 
 func (x *SourcePlan) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[69]
+	mi := &file_cara_v1_service_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4951,7 +5026,7 @@ func (x *SourcePlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourcePlan.ProtoReflect.Descriptor instead.
 func (*SourcePlan) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{69}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *SourcePlan) GetSource() string {
@@ -5016,7 +5091,7 @@ type PlanStep struct {
 
 func (x *PlanStep) Reset() {
 	*x = PlanStep{}
-	mi := &file_cara_v1_service_proto_msgTypes[70]
+	mi := &file_cara_v1_service_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5028,7 +5103,7 @@ func (x *PlanStep) String() string {
 func (*PlanStep) ProtoMessage() {}
 
 func (x *PlanStep) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[70]
+	mi := &file_cara_v1_service_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5041,7 +5116,7 @@ func (x *PlanStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanStep.ProtoReflect.Descriptor instead.
 func (*PlanStep) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{70}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *PlanStep) GetProject() string {
@@ -5122,7 +5197,7 @@ type ListClaimsRequest struct {
 
 func (x *ListClaimsRequest) Reset() {
 	*x = ListClaimsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[71]
+	mi := &file_cara_v1_service_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5134,7 +5209,7 @@ func (x *ListClaimsRequest) String() string {
 func (*ListClaimsRequest) ProtoMessage() {}
 
 func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[71]
+	mi := &file_cara_v1_service_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5147,7 +5222,7 @@ func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsRequest.ProtoReflect.Descriptor instead.
 func (*ListClaimsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{71}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ListClaimsRequest) GetSource() string {
@@ -5188,7 +5263,7 @@ type ListClaimsResponse struct {
 
 func (x *ListClaimsResponse) Reset() {
 	*x = ListClaimsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[72]
+	mi := &file_cara_v1_service_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5200,7 +5275,7 @@ func (x *ListClaimsResponse) String() string {
 func (*ListClaimsResponse) ProtoMessage() {}
 
 func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[72]
+	mi := &file_cara_v1_service_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5213,7 +5288,7 @@ func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsResponse.ProtoReflect.Descriptor instead.
 func (*ListClaimsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{72}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *ListClaimsResponse) GetItems() []*Claim {
@@ -5273,7 +5348,7 @@ type UpdateSourceStatusRequest struct {
 
 func (x *UpdateSourceStatusRequest) Reset() {
 	*x = UpdateSourceStatusRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[73]
+	mi := &file_cara_v1_service_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5285,7 +5360,7 @@ func (x *UpdateSourceStatusRequest) String() string {
 func (*UpdateSourceStatusRequest) ProtoMessage() {}
 
 func (x *UpdateSourceStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[73]
+	mi := &file_cara_v1_service_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5298,7 +5373,7 @@ func (x *UpdateSourceStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSourceStatusRequest.ProtoReflect.Descriptor instead.
 func (*UpdateSourceStatusRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{73}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *UpdateSourceStatusRequest) GetName() string {
@@ -5393,7 +5468,7 @@ type PublishSnapshotRequest struct {
 
 func (x *PublishSnapshotRequest) Reset() {
 	*x = PublishSnapshotRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[74]
+	mi := &file_cara_v1_service_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5405,7 +5480,7 @@ func (x *PublishSnapshotRequest) String() string {
 func (*PublishSnapshotRequest) ProtoMessage() {}
 
 func (x *PublishSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[74]
+	mi := &file_cara_v1_service_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5418,7 +5493,7 @@ func (x *PublishSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*PublishSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{74}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *PublishSnapshotRequest) GetSource() string {
@@ -5474,7 +5549,7 @@ type PublishSnapshotResponse struct {
 
 func (x *PublishSnapshotResponse) Reset() {
 	*x = PublishSnapshotResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[75]
+	mi := &file_cara_v1_service_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5486,7 +5561,7 @@ func (x *PublishSnapshotResponse) String() string {
 func (*PublishSnapshotResponse) ProtoMessage() {}
 
 func (x *PublishSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[75]
+	mi := &file_cara_v1_service_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5499,7 +5574,7 @@ func (x *PublishSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*PublishSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{75}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *PublishSnapshotResponse) GetResourceVersion() string {
@@ -5522,7 +5597,7 @@ type UpdateClaimsRequest struct {
 
 func (x *UpdateClaimsRequest) Reset() {
 	*x = UpdateClaimsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[76]
+	mi := &file_cara_v1_service_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5534,7 +5609,7 @@ func (x *UpdateClaimsRequest) String() string {
 func (*UpdateClaimsRequest) ProtoMessage() {}
 
 func (x *UpdateClaimsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[76]
+	mi := &file_cara_v1_service_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5547,7 +5622,7 @@ func (x *UpdateClaimsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateClaimsRequest.ProtoReflect.Descriptor instead.
 func (*UpdateClaimsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{76}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *UpdateClaimsRequest) GetSource() string {
@@ -5579,7 +5654,7 @@ type ClaimUpdate struct {
 
 func (x *ClaimUpdate) Reset() {
 	*x = ClaimUpdate{}
-	mi := &file_cara_v1_service_proto_msgTypes[77]
+	mi := &file_cara_v1_service_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5591,7 +5666,7 @@ func (x *ClaimUpdate) String() string {
 func (*ClaimUpdate) ProtoMessage() {}
 
 func (x *ClaimUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[77]
+	mi := &file_cara_v1_service_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5604,7 +5679,7 @@ func (x *ClaimUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimUpdate.ProtoReflect.Descriptor instead.
 func (*ClaimUpdate) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{77}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *ClaimUpdate) GetProject() string {
@@ -5639,7 +5714,7 @@ type GetSourceSecretRequest struct {
 
 func (x *GetSourceSecretRequest) Reset() {
 	*x = GetSourceSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[78]
+	mi := &file_cara_v1_service_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5651,7 +5726,7 @@ func (x *GetSourceSecretRequest) String() string {
 func (*GetSourceSecretRequest) ProtoMessage() {}
 
 func (x *GetSourceSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[78]
+	mi := &file_cara_v1_service_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5664,7 +5739,7 @@ func (x *GetSourceSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSourceSecretRequest.ProtoReflect.Descriptor instead.
 func (*GetSourceSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{78}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *GetSourceSecretRequest) GetName() string {
@@ -5685,7 +5760,7 @@ type GetSourceSecretResponse struct {
 
 func (x *GetSourceSecretResponse) Reset() {
 	*x = GetSourceSecretResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[79]
+	mi := &file_cara_v1_service_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5697,7 +5772,7 @@ func (x *GetSourceSecretResponse) String() string {
 func (*GetSourceSecretResponse) ProtoMessage() {}
 
 func (x *GetSourceSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[79]
+	mi := &file_cara_v1_service_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5710,7 +5785,7 @@ func (x *GetSourceSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSourceSecretResponse.ProtoReflect.Descriptor instead.
 func (*GetSourceSecretResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{79}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *GetSourceSecretResponse) GetGit() map[string][]byte {
@@ -5731,7 +5806,7 @@ type CreateSecretRequest struct {
 
 func (x *CreateSecretRequest) Reset() {
 	*x = CreateSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[80]
+	mi := &file_cara_v1_service_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5743,7 +5818,7 @@ func (x *CreateSecretRequest) String() string {
 func (*CreateSecretRequest) ProtoMessage() {}
 
 func (x *CreateSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[80]
+	mi := &file_cara_v1_service_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5756,7 +5831,7 @@ func (x *CreateSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSecretRequest.ProtoReflect.Descriptor instead.
 func (*CreateSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{80}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *CreateSecretRequest) GetSecret() *Secret {
@@ -5777,7 +5852,7 @@ type PutSecretRequest struct {
 
 func (x *PutSecretRequest) Reset() {
 	*x = PutSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[81]
+	mi := &file_cara_v1_service_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5789,7 +5864,7 @@ func (x *PutSecretRequest) String() string {
 func (*PutSecretRequest) ProtoMessage() {}
 
 func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[81]
+	mi := &file_cara_v1_service_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5802,7 +5877,7 @@ func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSecretRequest.ProtoReflect.Descriptor instead.
 func (*PutSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{81}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *PutSecretRequest) GetSecret() *Secret {
@@ -5829,7 +5904,7 @@ type ListSecretsResponse struct {
 
 func (x *ListSecretsResponse) Reset() {
 	*x = ListSecretsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[82]
+	mi := &file_cara_v1_service_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5841,7 +5916,7 @@ func (x *ListSecretsResponse) String() string {
 func (*ListSecretsResponse) ProtoMessage() {}
 
 func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[82]
+	mi := &file_cara_v1_service_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5854,7 +5929,7 @@ func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSecretsResponse.ProtoReflect.Descriptor instead.
 func (*ListSecretsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{82}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *ListSecretsResponse) GetItems() []*Secret {
@@ -5896,7 +5971,7 @@ type CreateEventRequest struct {
 
 func (x *CreateEventRequest) Reset() {
 	*x = CreateEventRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[83]
+	mi := &file_cara_v1_service_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5908,7 +5983,7 @@ func (x *CreateEventRequest) String() string {
 func (*CreateEventRequest) ProtoMessage() {}
 
 func (x *CreateEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[83]
+	mi := &file_cara_v1_service_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5921,7 +5996,7 @@ func (x *CreateEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateEventRequest.ProtoReflect.Descriptor instead.
 func (*CreateEventRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{83}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *CreateEventRequest) GetEvent() *Event {
@@ -5948,7 +6023,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[84]
+	mi := &file_cara_v1_service_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5960,7 +6035,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[84]
+	mi := &file_cara_v1_service_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5973,7 +6048,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{84}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *ListEventsRequest) GetKind() string {
@@ -6021,7 +6096,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[85]
+	mi := &file_cara_v1_service_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6033,7 +6108,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[85]
+	mi := &file_cara_v1_service_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6046,7 +6121,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{85}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *ListEventsResponse) GetItems() []*Event {
@@ -6092,7 +6167,7 @@ type EventEvent struct {
 
 func (x *EventEvent) Reset() {
 	*x = EventEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[86]
+	mi := &file_cara_v1_service_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6104,7 +6179,7 @@ func (x *EventEvent) String() string {
 func (*EventEvent) ProtoMessage() {}
 
 func (x *EventEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[86]
+	mi := &file_cara_v1_service_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6117,7 +6192,7 @@ func (x *EventEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventEvent.ProtoReflect.Descriptor instead.
 func (*EventEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{86}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *EventEvent) GetType() string {
@@ -6154,7 +6229,7 @@ type TrimHistoryRequest struct {
 
 func (x *TrimHistoryRequest) Reset() {
 	*x = TrimHistoryRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[87]
+	mi := &file_cara_v1_service_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6166,7 +6241,7 @@ func (x *TrimHistoryRequest) String() string {
 func (*TrimHistoryRequest) ProtoMessage() {}
 
 func (x *TrimHistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[87]
+	mi := &file_cara_v1_service_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6179,7 +6254,7 @@ func (x *TrimHistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimHistoryRequest.ProtoReflect.Descriptor instead.
 func (*TrimHistoryRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{87}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *TrimHistoryRequest) GetEventsBefore() *timestamppb.Timestamp {
@@ -6211,7 +6286,7 @@ type TrimHistoryResponse struct {
 
 func (x *TrimHistoryResponse) Reset() {
 	*x = TrimHistoryResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[88]
+	mi := &file_cara_v1_service_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6223,7 +6298,7 @@ func (x *TrimHistoryResponse) String() string {
 func (*TrimHistoryResponse) ProtoMessage() {}
 
 func (x *TrimHistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[88]
+	mi := &file_cara_v1_service_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6236,7 +6311,7 @@ func (x *TrimHistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimHistoryResponse.ProtoReflect.Descriptor instead.
 func (*TrimHistoryResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{88}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *TrimHistoryResponse) GetEvents() int32 {
@@ -6273,7 +6348,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[89]
+	mi := &file_cara_v1_service_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6285,7 +6360,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[89]
+	mi := &file_cara_v1_service_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6298,7 +6373,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{89}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *WatchRequest) GetKinds() []string {
@@ -6330,7 +6405,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[90]
+	mi := &file_cara_v1_service_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6342,7 +6417,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[90]
+	mi := &file_cara_v1_service_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6355,7 +6430,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{90}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *WatchResponse) GetResourceVersion() string {
@@ -6392,7 +6467,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_cara_v1_service_proto_msgTypes[91]
+	mi := &file_cara_v1_service_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6404,7 +6479,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[91]
+	mi := &file_cara_v1_service_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6417,7 +6492,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{91}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *Change) GetDeleted() bool {
@@ -6445,7 +6520,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[92]
+	mi := &file_cara_v1_service_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6457,7 +6532,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[92]
+	mi := &file_cara_v1_service_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6470,7 +6545,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{92}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *CreateTokenRequest) GetToken() *Token {
@@ -6493,7 +6568,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[93]
+	mi := &file_cara_v1_service_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6505,7 +6580,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[93]
+	mi := &file_cara_v1_service_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6518,7 +6593,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{93}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *CreateTokenResponse) GetToken() *Token {
@@ -6552,7 +6627,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[94]
+	mi := &file_cara_v1_service_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6564,7 +6639,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[94]
+	mi := &file_cara_v1_service_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6577,7 +6652,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{94}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *ListTokensResponse) GetItems() []*Token {
@@ -6619,7 +6694,7 @@ type BackupChunk struct {
 
 func (x *BackupChunk) Reset() {
 	*x = BackupChunk{}
-	mi := &file_cara_v1_service_proto_msgTypes[95]
+	mi := &file_cara_v1_service_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6631,7 +6706,7 @@ func (x *BackupChunk) String() string {
 func (*BackupChunk) ProtoMessage() {}
 
 func (x *BackupChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[95]
+	mi := &file_cara_v1_service_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6644,7 +6719,7 @@ func (x *BackupChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupChunk.ProtoReflect.Descriptor instead.
 func (*BackupChunk) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{95}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *BackupChunk) GetData() []byte {
@@ -6955,11 +7030,17 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04name\x12\x19\n" +
 	"\x03uid\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x03uid\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\x05R\x05epoch\"\b\n" +
-	"\x06Synced\"k\n" +
+	"\x06Synced\"\xb5\x01\n" +
 	"\x06Routes\x12\x12\n" +
 	"\x04full\x18\x01 \x01(\bR\x04full\x12(\n" +
 	"\aupserts\x18\x02 \x03(\v2\x0e.cara.v1.RouteR\aupserts\x12#\n" +
-	"\rremoved_hosts\x18\x03 \x03(\tR\fremovedHosts\"\x88\x02\n" +
+	"\rremoved_hosts\x18\x03 \x03(\tR\fremovedHosts\x12#\n" +
+	"\x05peers\x18\x04 \x03(\v2\r.cara.v1.PeerR\x05peers\x12#\n" +
+	"\rremoved_peers\x18\x05 \x03(\tR\fremovedPeers\"U\n" +
+	"\x04Peer\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x129\n" +
+	"\n" +
+	"not_before\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\"\x88\x02\n" +
 	"\n" +
 	"OpenStream\x12\x1b\n" +
 	"\tstream_id\x18\x01 \x01(\tR\bstreamId\x12*\n" +
@@ -7244,7 +7325,7 @@ func file_cara_v1_service_proto_rawDescGZIP() []byte {
 	return file_cara_v1_service_proto_rawDescData
 }
 
-var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 98)
+var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 99)
 var file_cara_v1_service_proto_goTypes = []any{
 	(*Info)(nil),                       // 0: cara.v1.Info
 	(*GetRequest)(nil),                 // 1: cara.v1.GetRequest
@@ -7306,318 +7387,321 @@ var file_cara_v1_service_proto_goTypes = []any{
 	(*Released)(nil),                   // 57: cara.v1.Released
 	(*Synced)(nil),                     // 58: cara.v1.Synced
 	(*Routes)(nil),                     // 59: cara.v1.Routes
-	(*OpenStream)(nil),                 // 60: cara.v1.OpenStream
-	(*AttachRequest)(nil),              // 61: cara.v1.AttachRequest
-	(*AttachResponse)(nil),             // 62: cara.v1.AttachResponse
-	(*CreateSourceRequest)(nil),        // 63: cara.v1.CreateSourceRequest
-	(*PutSourceRequest)(nil),           // 64: cara.v1.PutSourceRequest
-	(*ListSourcesResponse)(nil),        // 65: cara.v1.ListSourcesResponse
-	(*SourceEvent)(nil),                // 66: cara.v1.SourceEvent
-	(*ReconcileSourceResponse)(nil),    // 67: cara.v1.ReconcileSourceResponse
-	(*ConfirmSourceRequest)(nil),       // 68: cara.v1.ConfirmSourceRequest
-	(*SourcePlan)(nil),                 // 69: cara.v1.SourcePlan
-	(*PlanStep)(nil),                   // 70: cara.v1.PlanStep
-	(*ListClaimsRequest)(nil),          // 71: cara.v1.ListClaimsRequest
-	(*ListClaimsResponse)(nil),         // 72: cara.v1.ListClaimsResponse
-	(*UpdateSourceStatusRequest)(nil),  // 73: cara.v1.UpdateSourceStatusRequest
-	(*PublishSnapshotRequest)(nil),     // 74: cara.v1.PublishSnapshotRequest
-	(*PublishSnapshotResponse)(nil),    // 75: cara.v1.PublishSnapshotResponse
-	(*UpdateClaimsRequest)(nil),        // 76: cara.v1.UpdateClaimsRequest
-	(*ClaimUpdate)(nil),                // 77: cara.v1.ClaimUpdate
-	(*GetSourceSecretRequest)(nil),     // 78: cara.v1.GetSourceSecretRequest
-	(*GetSourceSecretResponse)(nil),    // 79: cara.v1.GetSourceSecretResponse
-	(*CreateSecretRequest)(nil),        // 80: cara.v1.CreateSecretRequest
-	(*PutSecretRequest)(nil),           // 81: cara.v1.PutSecretRequest
-	(*ListSecretsResponse)(nil),        // 82: cara.v1.ListSecretsResponse
-	(*CreateEventRequest)(nil),         // 83: cara.v1.CreateEventRequest
-	(*ListEventsRequest)(nil),          // 84: cara.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),         // 85: cara.v1.ListEventsResponse
-	(*EventEvent)(nil),                 // 86: cara.v1.EventEvent
-	(*TrimHistoryRequest)(nil),         // 87: cara.v1.TrimHistoryRequest
-	(*TrimHistoryResponse)(nil),        // 88: cara.v1.TrimHistoryResponse
-	(*WatchRequest)(nil),               // 89: cara.v1.WatchRequest
-	(*WatchResponse)(nil),              // 90: cara.v1.WatchResponse
-	(*Change)(nil),                     // 91: cara.v1.Change
-	(*CreateTokenRequest)(nil),         // 92: cara.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),        // 93: cara.v1.CreateTokenResponse
-	(*ListTokensResponse)(nil),         // 94: cara.v1.ListTokensResponse
-	(*BackupChunk)(nil),                // 95: cara.v1.BackupChunk
-	nil,                                // 96: cara.v1.JoinRequest.LabelsEntry
-	nil,                                // 97: cara.v1.GetSourceSecretResponse.GitEntry
-	(*timestamppb.Timestamp)(nil),      // 98: google.protobuf.Timestamp
-	(*Project)(nil),                    // 99: cara.v1.Project
-	(*ListMeta)(nil),                   // 100: cara.v1.ListMeta
-	(*Condition)(nil),                  // 101: cara.v1.Condition
-	(*ServiceStatus)(nil),              // 102: cara.v1.ServiceStatus
-	(*durationpb.Duration)(nil),        // 103: google.protobuf.Duration
-	(*Revision)(nil),                   // 104: cara.v1.Revision
-	(*Delivery)(nil),                   // 105: cara.v1.Delivery
-	(*Override)(nil),                   // 106: cara.v1.Override
-	(*Tombstone)(nil),                  // 107: cara.v1.Tombstone
-	(*Object)(nil),                     // 108: cara.v1.Object
-	(*FieldDiff)(nil),                  // 109: cara.v1.FieldDiff
-	(*Problem)(nil),                    // 110: cara.v1.Problem
-	(*Node)(nil),                       // 111: cara.v1.Node
-	(*Heartbeat)(nil),                  // 112: cara.v1.Heartbeat
-	(*Assignment)(nil),                 // 113: cara.v1.Assignment
-	(*Route)(nil),                      // 114: cara.v1.Route
-	(*Source)(nil),                     // 115: cara.v1.Source
-	(*Claim)(nil),                      // 116: cara.v1.Claim
-	(*PollStatus)(nil),                 // 117: cara.v1.PollStatus
-	(*Run)(nil),                        // 118: cara.v1.Run
-	(*Snapshot)(nil),                   // 119: cara.v1.Snapshot
-	(*ClaimSpec)(nil),                  // 120: cara.v1.ClaimSpec
-	(*ClaimStatus)(nil),                // 121: cara.v1.ClaimStatus
-	(*Secret)(nil),                     // 122: cara.v1.Secret
-	(*Event)(nil),                      // 123: cara.v1.Event
-	(*Token)(nil),                      // 124: cara.v1.Token
-	(*emptypb.Empty)(nil),              // 125: google.protobuf.Empty
+	(*Peer)(nil),                       // 60: cara.v1.Peer
+	(*OpenStream)(nil),                 // 61: cara.v1.OpenStream
+	(*AttachRequest)(nil),              // 62: cara.v1.AttachRequest
+	(*AttachResponse)(nil),             // 63: cara.v1.AttachResponse
+	(*CreateSourceRequest)(nil),        // 64: cara.v1.CreateSourceRequest
+	(*PutSourceRequest)(nil),           // 65: cara.v1.PutSourceRequest
+	(*ListSourcesResponse)(nil),        // 66: cara.v1.ListSourcesResponse
+	(*SourceEvent)(nil),                // 67: cara.v1.SourceEvent
+	(*ReconcileSourceResponse)(nil),    // 68: cara.v1.ReconcileSourceResponse
+	(*ConfirmSourceRequest)(nil),       // 69: cara.v1.ConfirmSourceRequest
+	(*SourcePlan)(nil),                 // 70: cara.v1.SourcePlan
+	(*PlanStep)(nil),                   // 71: cara.v1.PlanStep
+	(*ListClaimsRequest)(nil),          // 72: cara.v1.ListClaimsRequest
+	(*ListClaimsResponse)(nil),         // 73: cara.v1.ListClaimsResponse
+	(*UpdateSourceStatusRequest)(nil),  // 74: cara.v1.UpdateSourceStatusRequest
+	(*PublishSnapshotRequest)(nil),     // 75: cara.v1.PublishSnapshotRequest
+	(*PublishSnapshotResponse)(nil),    // 76: cara.v1.PublishSnapshotResponse
+	(*UpdateClaimsRequest)(nil),        // 77: cara.v1.UpdateClaimsRequest
+	(*ClaimUpdate)(nil),                // 78: cara.v1.ClaimUpdate
+	(*GetSourceSecretRequest)(nil),     // 79: cara.v1.GetSourceSecretRequest
+	(*GetSourceSecretResponse)(nil),    // 80: cara.v1.GetSourceSecretResponse
+	(*CreateSecretRequest)(nil),        // 81: cara.v1.CreateSecretRequest
+	(*PutSecretRequest)(nil),           // 82: cara.v1.PutSecretRequest
+	(*ListSecretsResponse)(nil),        // 83: cara.v1.ListSecretsResponse
+	(*CreateEventRequest)(nil),         // 84: cara.v1.CreateEventRequest
+	(*ListEventsRequest)(nil),          // 85: cara.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),         // 86: cara.v1.ListEventsResponse
+	(*EventEvent)(nil),                 // 87: cara.v1.EventEvent
+	(*TrimHistoryRequest)(nil),         // 88: cara.v1.TrimHistoryRequest
+	(*TrimHistoryResponse)(nil),        // 89: cara.v1.TrimHistoryResponse
+	(*WatchRequest)(nil),               // 90: cara.v1.WatchRequest
+	(*WatchResponse)(nil),              // 91: cara.v1.WatchResponse
+	(*Change)(nil),                     // 92: cara.v1.Change
+	(*CreateTokenRequest)(nil),         // 93: cara.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),        // 94: cara.v1.CreateTokenResponse
+	(*ListTokensResponse)(nil),         // 95: cara.v1.ListTokensResponse
+	(*BackupChunk)(nil),                // 96: cara.v1.BackupChunk
+	nil,                                // 97: cara.v1.JoinRequest.LabelsEntry
+	nil,                                // 98: cara.v1.GetSourceSecretResponse.GitEntry
+	(*timestamppb.Timestamp)(nil),      // 99: google.protobuf.Timestamp
+	(*Project)(nil),                    // 100: cara.v1.Project
+	(*ListMeta)(nil),                   // 101: cara.v1.ListMeta
+	(*Condition)(nil),                  // 102: cara.v1.Condition
+	(*ServiceStatus)(nil),              // 103: cara.v1.ServiceStatus
+	(*durationpb.Duration)(nil),        // 104: google.protobuf.Duration
+	(*Revision)(nil),                   // 105: cara.v1.Revision
+	(*Delivery)(nil),                   // 106: cara.v1.Delivery
+	(*Override)(nil),                   // 107: cara.v1.Override
+	(*Tombstone)(nil),                  // 108: cara.v1.Tombstone
+	(*Object)(nil),                     // 109: cara.v1.Object
+	(*FieldDiff)(nil),                  // 110: cara.v1.FieldDiff
+	(*Problem)(nil),                    // 111: cara.v1.Problem
+	(*Node)(nil),                       // 112: cara.v1.Node
+	(*Heartbeat)(nil),                  // 113: cara.v1.Heartbeat
+	(*Assignment)(nil),                 // 114: cara.v1.Assignment
+	(*Route)(nil),                      // 115: cara.v1.Route
+	(*Source)(nil),                     // 116: cara.v1.Source
+	(*Claim)(nil),                      // 117: cara.v1.Claim
+	(*PollStatus)(nil),                 // 118: cara.v1.PollStatus
+	(*Run)(nil),                        // 119: cara.v1.Run
+	(*Snapshot)(nil),                   // 120: cara.v1.Snapshot
+	(*ClaimSpec)(nil),                  // 121: cara.v1.ClaimSpec
+	(*ClaimStatus)(nil),                // 122: cara.v1.ClaimStatus
+	(*Secret)(nil),                     // 123: cara.v1.Secret
+	(*Event)(nil),                      // 124: cara.v1.Event
+	(*Token)(nil),                      // 125: cara.v1.Token
+	(*emptypb.Empty)(nil),              // 126: google.protobuf.Empty
 }
 var file_cara_v1_service_proto_depIdxs = []int32{
-	98,  // 0: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
-	99,  // 1: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
-	99,  // 2: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
-	99,  // 3: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
-	100, // 4: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
-	99,  // 5: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
+	99,  // 0: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
+	100, // 1: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
+	100, // 2: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
+	100, // 3: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
+	101, // 4: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
+	100, // 5: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
 	23,  // 6: cara.v1.DeleteProjectRequest.override:type_name -> cara.v1.OverrideTerms
-	101, // 7: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
-	102, // 8: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
-	98,  // 9: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
-	103, // 10: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
+	102, // 7: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
+	103, // 8: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
+	99,  // 9: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
+	104, // 10: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
 	23,  // 11: cara.v1.RollbackProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	104, // 12: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
-	105, // 13: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
-	98,  // 14: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
-	103, // 15: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
+	105, // 12: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
+	106, // 13: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
+	99,  // 14: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
+	104, // 15: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
 	23,  // 16: cara.v1.OverrideProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	106, // 17: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
-	100, // 18: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
-	107, // 19: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
-	100, // 20: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
-	98,  // 21: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	107, // 17: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
+	101, // 18: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
+	108, // 19: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
+	101, // 20: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
+	99,  // 21: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
 	29,  // 22: cara.v1.ExecRequest.start:type_name -> cara.v1.ExecStart
 	30,  // 23: cara.v1.ExecRequest.resize:type_name -> cara.v1.TerminalSize
 	30,  // 24: cara.v1.ExecStart.size:type_name -> cara.v1.TerminalSize
 	33,  // 25: cara.v1.PortForwardRequest.start:type_name -> cara.v1.PortForwardStart
 	37,  // 26: cara.v1.TopResponse.services:type_name -> cara.v1.ServiceUsage
-	98,  // 27: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	108, // 28: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
+	99,  // 27: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	109, // 28: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
 	23,  // 29: cara.v1.ApplyRequest.override:type_name -> cara.v1.OverrideTerms
 	41,  // 30: cara.v1.ApplyResponse.results:type_name -> cara.v1.ApplyResult
-	109, // 31: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
-	110, // 32: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
-	111, // 33: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
-	111, // 34: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
-	111, // 35: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
-	100, // 36: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
-	111, // 37: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
-	112, // 38: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
-	98,  // 39: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
-	96,  // 40: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
-	112, // 41: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	110, // 31: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
+	111, // 32: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
+	112, // 33: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
+	112, // 34: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
+	112, // 35: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
+	101, // 36: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
+	112, // 37: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
+	113, // 38: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	99,  // 39: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
+	97,  // 40: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
+	113, // 41: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
 	57,  // 42: cara.v1.ConnectRequest.released:type_name -> cara.v1.Released
 	55,  // 43: cara.v1.ConnectResponse.welcome:type_name -> cara.v1.Welcome
-	113, // 44: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
+	114, // 44: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
 	56,  // 45: cara.v1.ConnectResponse.unassigned:type_name -> cara.v1.Unassigned
 	58,  // 46: cara.v1.ConnectResponse.synced:type_name -> cara.v1.Synced
 	59,  // 47: cara.v1.ConnectResponse.routes:type_name -> cara.v1.Routes
-	60,  // 48: cara.v1.ConnectResponse.open_stream:type_name -> cara.v1.OpenStream
-	103, // 49: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	98,  // 50: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
-	114, // 51: cara.v1.Routes.upserts:type_name -> cara.v1.Route
-	27,  // 52: cara.v1.OpenStream.logs:type_name -> cara.v1.LogsRequest
-	29,  // 53: cara.v1.OpenStream.exec:type_name -> cara.v1.ExecStart
-	33,  // 54: cara.v1.OpenStream.port_forward:type_name -> cara.v1.PortForwardStart
-	35,  // 55: cara.v1.OpenStream.top:type_name -> cara.v1.TopRequest
-	38,  // 56: cara.v1.AttachRequest.log:type_name -> cara.v1.LogLine
-	31,  // 57: cara.v1.AttachRequest.exec:type_name -> cara.v1.ExecResponse
-	34,  // 58: cara.v1.AttachRequest.port_forward:type_name -> cara.v1.PortForwardResponse
-	36,  // 59: cara.v1.AttachRequest.top:type_name -> cara.v1.TopResponse
-	28,  // 60: cara.v1.AttachResponse.exec:type_name -> cara.v1.ExecRequest
-	32,  // 61: cara.v1.AttachResponse.port_forward:type_name -> cara.v1.PortForwardRequest
-	115, // 62: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
-	115, // 63: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
-	115, // 64: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
-	100, // 65: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
-	115, // 66: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
-	115, // 67: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
-	70,  // 68: cara.v1.SourcePlan.steps:type_name -> cara.v1.PlanStep
-	109, // 69: cara.v1.PlanStep.diff:type_name -> cara.v1.FieldDiff
-	116, // 70: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
-	100, // 71: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
-	101, // 72: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
-	117, // 73: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
-	118, // 74: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
-	119, // 75: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
-	120, // 76: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
-	101, // 77: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
-	77,  // 78: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
-	121, // 79: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
-	97,  // 80: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
-	122, // 81: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
-	122, // 82: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
-	122, // 83: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
-	100, // 84: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
-	123, // 85: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
-	123, // 86: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
-	100, // 87: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
-	123, // 88: cara.v1.EventEvent.object:type_name -> cara.v1.Event
-	98,  // 89: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
-	98,  // 90: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
-	91,  // 91: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
-	108, // 92: cara.v1.Change.object:type_name -> cara.v1.Object
-	124, // 93: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
-	124, // 94: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
-	124, // 95: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
-	100, // 96: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
-	4,   // 97: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
-	5,   // 98: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
-	1,   // 99: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
-	6,   // 100: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
-	8,   // 101: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
-	10,  // 102: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
-	12,  // 103: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
-	13,  // 104: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
-	14,  // 105: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
-	15,  // 106: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
-	16,  // 107: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
-	17,  // 108: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
-	24,  // 109: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
-	3,   // 110: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListRequest
-	18,  // 111: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
-	19,  // 112: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
-	20,  // 113: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
-	1,   // 114: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
-	14,  // 115: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
-	27,  // 116: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
-	28,  // 117: cara.v1.ProjectService.Exec:input_type -> cara.v1.ExecRequest
-	32,  // 118: cara.v1.ProjectService.PortForward:input_type -> cara.v1.PortForwardRequest
-	35,  // 119: cara.v1.ProjectService.Top:input_type -> cara.v1.TopRequest
-	3,   // 120: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
-	39,  // 121: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
-	42,  // 122: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
-	43,  // 123: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
-	1,   // 124: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
-	3,   // 125: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
-	45,  // 126: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
-	2,   // 127: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
-	47,  // 128: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
-	48,  // 129: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
-	49,  // 130: cara.v1.NodeService.MarkNodeDrained:input_type -> cara.v1.MarkNodeDrainedRequest
-	50,  // 131: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
-	52,  // 132: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
-	53,  // 133: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
-	61,  // 134: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
-	63,  // 135: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
-	64,  // 136: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
-	1,   // 137: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
-	3,   // 138: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
-	45,  // 139: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
-	2,   // 140: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
-	1,   // 141: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
-	1,   // 142: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
-	1,   // 143: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
-	68,  // 144: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
-	1,   // 145: cara.v1.SourceService.PlanSource:input_type -> cara.v1.GetRequest
-	71,  // 146: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
-	73,  // 147: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
-	74,  // 148: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
-	76,  // 149: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
-	2,   // 150: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
-	125, // 151: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
-	78,  // 152: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
-	80,  // 153: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
-	81,  // 154: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
-	1,   // 155: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
-	3,   // 156: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
-	2,   // 157: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
-	83,  // 158: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
-	84,  // 159: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
-	45,  // 160: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
-	87,  // 161: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
-	89,  // 162: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
-	92,  // 163: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
-	3,   // 164: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
-	2,   // 165: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
-	125, // 166: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
-	125, // 167: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
-	99,  // 168: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
-	99,  // 169: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
-	99,  // 170: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
-	7,   // 171: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
-	9,   // 172: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
-	11,  // 173: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
-	125, // 174: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
-	99,  // 175: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
-	125, // 176: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
-	99,  // 177: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
-	99,  // 178: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
-	99,  // 179: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
-	106, // 180: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
-	25,  // 181: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
-	99,  // 182: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
-	99,  // 183: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
-	99,  // 184: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
-	21,  // 185: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
-	125, // 186: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
-	38,  // 187: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
-	31,  // 188: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
-	34,  // 189: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
-	36,  // 190: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
-	26,  // 191: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
-	40,  // 192: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
-	111, // 193: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
-	111, // 194: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
-	111, // 195: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
-	44,  // 196: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
-	46,  // 197: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
-	125, // 198: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
-	125, // 199: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
-	111, // 200: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
-	111, // 201: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
-	51,  // 202: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
-	51,  // 203: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
-	54,  // 204: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
-	62,  // 205: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
-	115, // 206: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
-	115, // 207: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
-	115, // 208: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
-	65,  // 209: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
-	66,  // 210: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
-	125, // 211: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
-	67,  // 212: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
-	115, // 213: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
-	115, // 214: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
-	115, // 215: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
-	69,  // 216: cara.v1.SourceService.PlanSource:output_type -> cara.v1.SourcePlan
-	72,  // 217: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
-	115, // 218: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
-	75,  // 219: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
-	125, // 220: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
-	125, // 221: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
-	22,  // 222: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
-	79,  // 223: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
-	122, // 224: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
-	122, // 225: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
-	122, // 226: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
-	82,  // 227: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
-	125, // 228: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
-	123, // 229: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
-	85,  // 230: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
-	86,  // 231: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
-	88,  // 232: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
-	90,  // 233: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
-	93,  // 234: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
-	94,  // 235: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
-	125, // 236: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
-	0,   // 237: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
-	95,  // 238: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
-	168, // [168:239] is the sub-list for method output_type
-	97,  // [97:168] is the sub-list for method input_type
-	97,  // [97:97] is the sub-list for extension type_name
-	97,  // [97:97] is the sub-list for extension extendee
-	0,   // [0:97] is the sub-list for field type_name
+	61,  // 48: cara.v1.ConnectResponse.open_stream:type_name -> cara.v1.OpenStream
+	104, // 49: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	99,  // 50: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
+	115, // 51: cara.v1.Routes.upserts:type_name -> cara.v1.Route
+	60,  // 52: cara.v1.Routes.peers:type_name -> cara.v1.Peer
+	99,  // 53: cara.v1.Peer.not_before:type_name -> google.protobuf.Timestamp
+	27,  // 54: cara.v1.OpenStream.logs:type_name -> cara.v1.LogsRequest
+	29,  // 55: cara.v1.OpenStream.exec:type_name -> cara.v1.ExecStart
+	33,  // 56: cara.v1.OpenStream.port_forward:type_name -> cara.v1.PortForwardStart
+	35,  // 57: cara.v1.OpenStream.top:type_name -> cara.v1.TopRequest
+	38,  // 58: cara.v1.AttachRequest.log:type_name -> cara.v1.LogLine
+	31,  // 59: cara.v1.AttachRequest.exec:type_name -> cara.v1.ExecResponse
+	34,  // 60: cara.v1.AttachRequest.port_forward:type_name -> cara.v1.PortForwardResponse
+	36,  // 61: cara.v1.AttachRequest.top:type_name -> cara.v1.TopResponse
+	28,  // 62: cara.v1.AttachResponse.exec:type_name -> cara.v1.ExecRequest
+	32,  // 63: cara.v1.AttachResponse.port_forward:type_name -> cara.v1.PortForwardRequest
+	116, // 64: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
+	116, // 65: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
+	116, // 66: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
+	101, // 67: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
+	116, // 68: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
+	116, // 69: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
+	71,  // 70: cara.v1.SourcePlan.steps:type_name -> cara.v1.PlanStep
+	110, // 71: cara.v1.PlanStep.diff:type_name -> cara.v1.FieldDiff
+	117, // 72: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
+	101, // 73: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
+	102, // 74: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
+	118, // 75: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
+	119, // 76: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
+	120, // 77: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
+	121, // 78: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
+	102, // 79: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
+	78,  // 80: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
+	122, // 81: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
+	98,  // 82: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
+	123, // 83: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
+	123, // 84: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
+	123, // 85: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
+	101, // 86: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
+	124, // 87: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
+	124, // 88: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
+	101, // 89: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
+	124, // 90: cara.v1.EventEvent.object:type_name -> cara.v1.Event
+	99,  // 91: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
+	99,  // 92: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
+	92,  // 93: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
+	109, // 94: cara.v1.Change.object:type_name -> cara.v1.Object
+	125, // 95: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
+	125, // 96: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
+	125, // 97: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
+	101, // 98: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
+	4,   // 99: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
+	5,   // 100: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
+	1,   // 101: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
+	6,   // 102: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
+	8,   // 103: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
+	10,  // 104: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
+	12,  // 105: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
+	13,  // 106: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
+	14,  // 107: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
+	15,  // 108: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
+	16,  // 109: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
+	17,  // 110: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
+	24,  // 111: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
+	3,   // 112: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListRequest
+	18,  // 113: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
+	19,  // 114: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
+	20,  // 115: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
+	1,   // 116: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
+	14,  // 117: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
+	27,  // 118: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
+	28,  // 119: cara.v1.ProjectService.Exec:input_type -> cara.v1.ExecRequest
+	32,  // 120: cara.v1.ProjectService.PortForward:input_type -> cara.v1.PortForwardRequest
+	35,  // 121: cara.v1.ProjectService.Top:input_type -> cara.v1.TopRequest
+	3,   // 122: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
+	39,  // 123: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
+	42,  // 124: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
+	43,  // 125: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
+	1,   // 126: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
+	3,   // 127: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
+	45,  // 128: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
+	2,   // 129: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
+	47,  // 130: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
+	48,  // 131: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
+	49,  // 132: cara.v1.NodeService.MarkNodeDrained:input_type -> cara.v1.MarkNodeDrainedRequest
+	50,  // 133: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
+	52,  // 134: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
+	53,  // 135: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
+	62,  // 136: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
+	64,  // 137: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
+	65,  // 138: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
+	1,   // 139: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
+	3,   // 140: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
+	45,  // 141: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
+	2,   // 142: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
+	1,   // 143: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
+	1,   // 144: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
+	1,   // 145: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
+	69,  // 146: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
+	1,   // 147: cara.v1.SourceService.PlanSource:input_type -> cara.v1.GetRequest
+	72,  // 148: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
+	74,  // 149: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
+	75,  // 150: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
+	77,  // 151: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
+	2,   // 152: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
+	126, // 153: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
+	79,  // 154: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
+	81,  // 155: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
+	82,  // 156: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
+	1,   // 157: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
+	3,   // 158: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
+	2,   // 159: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
+	84,  // 160: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
+	85,  // 161: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
+	45,  // 162: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
+	88,  // 163: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
+	90,  // 164: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
+	93,  // 165: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
+	3,   // 166: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
+	2,   // 167: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
+	126, // 168: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
+	126, // 169: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
+	100, // 170: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
+	100, // 171: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
+	100, // 172: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
+	7,   // 173: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
+	9,   // 174: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
+	11,  // 175: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
+	126, // 176: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
+	100, // 177: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
+	126, // 178: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
+	100, // 179: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
+	100, // 180: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
+	100, // 181: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
+	107, // 182: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
+	25,  // 183: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
+	100, // 184: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
+	100, // 185: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
+	100, // 186: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
+	21,  // 187: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
+	126, // 188: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
+	38,  // 189: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
+	31,  // 190: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
+	34,  // 191: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
+	36,  // 192: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
+	26,  // 193: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
+	40,  // 194: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
+	112, // 195: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
+	112, // 196: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
+	112, // 197: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
+	44,  // 198: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
+	46,  // 199: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
+	126, // 200: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
+	126, // 201: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
+	112, // 202: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
+	112, // 203: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
+	51,  // 204: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
+	51,  // 205: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
+	54,  // 206: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
+	63,  // 207: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
+	116, // 208: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
+	116, // 209: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
+	116, // 210: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
+	66,  // 211: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
+	67,  // 212: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
+	126, // 213: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
+	68,  // 214: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
+	116, // 215: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
+	116, // 216: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
+	116, // 217: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
+	70,  // 218: cara.v1.SourceService.PlanSource:output_type -> cara.v1.SourcePlan
+	73,  // 219: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
+	116, // 220: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
+	76,  // 221: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
+	126, // 222: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
+	126, // 223: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
+	22,  // 224: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
+	80,  // 225: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
+	123, // 226: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
+	123, // 227: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
+	123, // 228: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
+	83,  // 229: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
+	126, // 230: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
+	124, // 231: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
+	86,  // 232: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
+	87,  // 233: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
+	89,  // 234: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
+	91,  // 235: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
+	94,  // 236: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
+	95,  // 237: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
+	126, // 238: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
+	0,   // 239: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
+	96,  // 240: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
+	170, // [170:241] is the sub-list for method output_type
+	99,  // [99:170] is the sub-list for method input_type
+	99,  // [99:99] is the sub-list for extension type_name
+	99,  // [99:99] is the sub-list for extension extendee
+	0,   // [0:99] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_service_proto_init() }
@@ -7659,20 +7743,20 @@ func file_cara_v1_service_proto_init() {
 		(*ConnectResponse_Routes)(nil),
 		(*ConnectResponse_OpenStream)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[60].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[61].OneofWrappers = []any{
 		(*OpenStream_Logs)(nil),
 		(*OpenStream_Exec)(nil),
 		(*OpenStream_PortForward)(nil),
 		(*OpenStream_Top)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[73].OneofWrappers = []any{}
+	file_cara_v1_service_proto_msgTypes[74].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_service_proto_rawDesc), len(file_cara_v1_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   98,
+			NumMessages:   99,
 			NumExtensions: 0,
 			NumServices:   9,
 		},
