@@ -42,8 +42,8 @@ func TestRealShortJob(t *testing.T) {
 // TestRealManyServices: the network of a project with 35 services has an address for each of them and for the successor of
 // each, which a /27 has not.
 func TestRealManyServices(t *testing.T) {
-	if os.Getenv("E2E") == "" {
-		t.Skip("it starts 35 containers; set E2E=1")
+	if os.Getenv(soakEnv) == "" {
+		t.Skip("it starts 35 containers: set " + soakEnv + "=1")
 	}
 	const services = 35
 	r := newReal(t)
