@@ -2,7 +2,6 @@ package apiserver
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"go/ast"
@@ -52,9 +51,7 @@ func TestPanicInApplyIsThatCallsError(t *testing.T) {
 	log := &lines{}
 	h := newHouse(t, func(c *Config) { c.Logger = log.logger() })
 	h.appliers[api.KindNode] = func(*tx, proto.Message, applyTerms) (before, after proto.Message, err error) {
-		var none map[string]int
-		none["x"] = 1
-		return nil, nil, nil
+		panic("a mistake")
 	}
 	apply := carav1.NewApplyServiceClient(h.as(t, "admin"))
 	node := &carav1.Node{ApiVersion: api.APIVersion, Kind: api.KindNode, Metadata: &carav1.ObjectMeta{Name: "n1"}}
@@ -158,7 +155,7 @@ func TestTransactionReadsOneView(t *testing.T) {
 func TestTransactionReadsItsWrites(t *testing.T) {
 	h := newHouse(t, nil)
 	fillWith(t, h, web("a"))
-	s := h.begin(context.Background())
+	s := h.begin(t.Context())
 	s.Remove(api.KindProject, "a")
 	s.Put(web("b"))
 	if s.Object(api.KindProject, "a") != nil || s.Object(api.KindProject, "b") == nil {

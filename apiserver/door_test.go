@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -109,12 +110,7 @@ func (p restPath) example() string {
 }
 
 func allows(m method, role api.Role) bool {
-	for _, r := range m.roles {
-		if r == role {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(m.roles, role)
 }
 
 func fmtCode(c codes.Code) string {

@@ -218,9 +218,10 @@ func TestMatrixOfREST(t *testing.T) {
 				want = "403"
 			}
 			got := "let in"
-			if a.code == http.StatusUnauthorized {
+			switch a.code {
+			case http.StatusUnauthorized:
 				got = "401"
-			} else if a.code == http.StatusForbidden {
+			case http.StatusForbidden:
 				got = "403"
 			}
 			if got != want && !(letter == "N" && want == "let in" && got == "403") {

@@ -63,7 +63,7 @@ func (s *session) run(asked, running context.Context) error {
 		return nil
 	}
 	stop()
-	<-followed
+	_ = <-followed // it ends because it was stopped
 	return s.leave(running, conn)
 }
 

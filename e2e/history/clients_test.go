@@ -109,6 +109,7 @@ func (w *traffic) ask(ctx context.Context, c call, version string) (*carav1.Proj
 	case remove:
 		_, err := w.projects.DeleteProject(ctx, &carav1.DeleteProjectRequest{Name: c.key})
 		return nil, err
+	case write, swap:
 	}
 	p := &carav1.Project{
 		ApiVersion: api.APIVersion, Kind: api.KindProject,

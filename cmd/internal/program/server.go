@@ -266,7 +266,7 @@ func (c *ServerConfig) writeContext(url string, id *identity.Identity) {
 		c.Logger.Warn("caractrl needs --server and --token-file: its context was not written", "error", err)
 	case current != name:
 		c.contextToName = name
-		c.Logger.Info("caractrl keeps using another cluster; to use this one: caractrl context use "+name, "current", current)
+		c.Logger.Info("caractrl keeps using another cluster", "current", current, "use_this", "caractrl context use "+name)
 	}
 }
 
