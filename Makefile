@@ -15,7 +15,7 @@ BENCHED  ?= ./bench ./store/pebble ./reconciler ./scheduler ./sources/git ./agen
 # For bench/peers, such as -runs 9, -only ingress or -compose PATH.
 PEERS    ?=
 # Packages share one engine and a couple of cores: two at a time keeps their time-outs honest.
-TESTFLAGS ?= -p 2 -timeout 20m
+TESTFLAGS ?= -p 2 -timeout 40m
 # The rooms whose goroutines share memory. e2e runs the programs as processes of their own, which -race does not reach.
 RACED    ?= ./agent/... ./apiserver/... ./gc/... ./internal/... ./plan/... ./reconciler/... ./scheduler/... ./sources/... ./store/...
 
