@@ -123,7 +123,8 @@ func (s *server) change() {
 
 // Connect implements the agent's stream.
 func (s *server) Connect(stream grpc.BidiStreamingServer[carav1.ConnectRequest, carav1.ConnectResponse]) error {
-	if _, err := stream.Recv(); err != nil {
+	first, err := stream.Recv()
+	if err != nil {
 		return err
 	}
 	out := make(chan *carav1.ConnectResponse, 10000)
@@ -139,6 +140,7 @@ func (s *server) Connect(stream grpc.BidiStreamingServer[carav1.ConnectRequest, 
 		s.mu.Unlock()
 		return status.Error(codes.Aborted, "another agent has connected")
 	}
+	s.beats = append(s.beats, first.GetHeartbeat())
 	out <- &carav1.ConnectResponse{Message: &carav1.ConnectResponse_Welcome{Welcome: &carav1.Welcome{
 		ClusterId: s.cluster, HeartbeatInterval: durationpb.New(200 * time.Millisecond),
 	}}}

@@ -10,7 +10,7 @@ import (
 // wait waits until done says so of a project (nil: it is gone).
 func (s *server) wait(t testing.TB, name string, done func(*carav1.Project) bool) *carav1.Project {
 	t.Helper()
-	return s.waitFor(t, name, 60*time.Second, done)
+	return s.waitFor(t, name, 3*time.Minute, done)
 }
 
 func (s *server) waitFor(t testing.TB, name string, patience time.Duration, done func(*carav1.Project) bool) *carav1.Project {

@@ -168,6 +168,7 @@ func dialAs(t *testing.T, creds *join.Credentials) *grpc.ClientConn {
 
 // fakeAgent is an agent's side of Connect: it remembers what it was told.
 type fakeAgent struct {
+	passed []*carav1.Routes // came before the assignment that was waited for
 	t      *testing.T
 	conn   *grpc.ClientConn
 	stream carav1.NodeService_ConnectClient
@@ -271,6 +272,7 @@ func (a *fakeAgent) assignment() *carav1.Assignment {
 		case *carav1.ConnectResponse_Assignment:
 			return m.Assignment
 		case *carav1.ConnectResponse_Routes:
+			a.passed = append(a.passed, m.Routes)
 		default:
 			a.t.Fatalf("unexpected message %v", m)
 		}
@@ -280,6 +282,13 @@ func (a *fakeAgent) assignment() *carav1.Assignment {
 // routes returns the next change of the routes that holds; assignments may come in between.
 func (a *fakeAgent) routes(holds func(*carav1.Routes) bool) *carav1.Routes {
 	a.t.Helper()
+	for len(a.passed) > 0 {
+		m := a.passed[0]
+		a.passed = a.passed[1:]
+		if holds(m) {
+			return m
+		}
+	}
 	for {
 		if m := a.next().GetRoutes(); m != nil && holds(m) {
 			return m
