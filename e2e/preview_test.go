@@ -16,7 +16,7 @@ func TestPreviewExpiresWhileItsManifestIsInGit(t *testing.T) {
 		return w.web(name, testimage.WebV1) + "  expireAt: \"" + until.UTC().Format(time.RFC3339) + "\"\n"
 	}
 	repo := w.repository("previews")
-	at := time.Now().Add(8 * time.Second)
+	at := time.Now().Add(20 * time.Second) // long enough to run on a slow machine
 	repo.Write("pr-42.yaml", preview(at))
 	repo.Write("other.yaml", w.web(other, testimage.WebV1))
 	w.push(repo, "Preview 42")

@@ -56,15 +56,18 @@ ingress:
 	if second := count(); second != first+1 {
 		t.Errorf("visit %d after %d", second, first)
 	}
-	before := w.containers(host, name)
+	before, started := w.containers(host, name), w.startTimes(host, name)
 	if r := w.ctl("", "restart", name, "--service", "app"); r.Code != 0 {
 		t.Fatalf("%+v", r)
 	}
-	w.until(name, "has a new app container", func(*carav1.Project) bool { return w.containers(host, name)["app"] != before["app"] })
+	w.until(name, "has started app again", func(*carav1.Project) bool { return w.startTimes(host, name)["app"] != started["app"] })
 	w.running(name)
 	after := w.containers(host, name)
-	if after["db"] != before["db"] {
-		t.Errorf("the database was restarted too: %v, then %v", before, after)
+	if after["app"] != before["app"] || after["db"] != before["db"] {
+		t.Errorf("the containers were %v and are %v, want a restart in place", before, after)
+	}
+	if now := w.startTimes(host, name); now["db"] != started["db"] {
+		t.Errorf("the database was restarted too: %v, then %v", started, now)
 	}
 	if third := count(); third != first+2 {
 		t.Errorf("visit %d after a restart of app, want %d", third, first+2)
@@ -74,7 +77,7 @@ ingress:
 		t.Errorf("%v, held:\n%s\nwant 2 containers, 1 network, 1 volume", err, held)
 	}
 	w.ctl("", "restart", name, "--service", "db")
-	w.until(name, "has a new db container", func(*carav1.Project) bool { return w.containers(host, name)["db"] != before["db"] })
+	w.until(name, "has started db again", func(*carav1.Project) bool { return w.startTimes(host, name)["db"] != started["db"] })
 	w.running(name)
 	if fourth := count(); fourth != first+3 {
 		t.Errorf("visit %d after a restart of db, want %d: the volume stays with the project", fourth, first+3)

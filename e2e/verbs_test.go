@@ -199,6 +199,21 @@ func (w *world) containers(host, project string) map[string]string {
 	return ids
 }
 
+// startTimes are when a project's containers were started last, by service.
+func (w *world) startTimes(host, project string) map[string]string {
+	w.Helper()
+	docker, err := testdocker.Client(host)
+	w.must(err)
+	defer docker.Close()
+	times := map[string]string{}
+	for service, id := range w.containers(host, project) {
+		c, err := docker.ContainerInspect(w.Context(), id)
+		w.must(err)
+		times[service] = c.State.StartedAt
+	}
+	return times
+}
+
 // stopBehindBack ends a container as a crash would.
 func (w *world) stopBehindBack(host, id string) {
 	w.Helper()
