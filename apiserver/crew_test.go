@@ -104,7 +104,7 @@ func TestPanicInHandlerIsThatRequestsError(t *testing.T) {
 			resp, err := srv.Client().Get(srv.URL)
 			if err == nil {
 				_, err = io.ReadAll(resp.Body)
-				resp.Body.Close()
+				_ = resp.Body.Close()
 			}
 			switch {
 			case tt.status == 0 && err == nil:

@@ -71,7 +71,7 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	route := d.routes.of(r)
 	v := newVisit(w, r, route.method)
 	defer v.leave()
-	err := d.identify(r, v, route)
+	err := d.identify(r, v, route) //nolint:contextcheck // the request carries it
 	switch {
 	case route.open: // it has bounds of its own
 	case v.actor.Role == api.RoleNone || err != nil:
@@ -91,7 +91,7 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		defer d.visits.leave(v)
 	}
-	r = r.WithContext(context.WithValue(r.Context(), visitKey{}, v))
+	r = r.WithContext(context.WithValue(r.Context(), visitKey{}, v)) //nolint:contextcheck // the request carries it
 	if !route.grpc {
 		d.rest.ServeHTTP(w, r)
 		return

@@ -54,7 +54,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 
 	gs := grpc.NewServer(
 		grpc.UnaryInterceptor(s.unary(visitor)),
-		grpc.StreamInterceptor(s.stream(visitor)),
+		grpc.StreamInterceptor(s.stream(visitor)), //nolint:contextcheck // each stream has its own
 		grpc.MaxRecvMsgSize(s.cfg.MaxBodyBytes),
 	)
 	s.register(gs)

@@ -112,7 +112,7 @@ func (s *Server) deliver(w http.ResponseWriter, r *http.Request) (*carav1.Delive
 		return nil, err
 	}
 	name := r.PathValue("name")
-	refuse := func(why string) error {
+	refuse := func(why string) error { //nolint:contextcheck // the request carries it
 		if left, ok := s.anonymous.take(s.cfg.Now()); ok {
 			s.cfg.Logger.Info("delivery refused", "source", bounded(name, maxAuditName), "client", clientAddr(r.Context()), "reason", why, "left_out", left)
 		}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -150,10 +151,8 @@ func commandsIn(text string) (all [][]string) {
 
 // checkCommand says what is wrong with a command that is named in a text; words after it may be prose.
 func checkCommand(root *cobra.Command, words []string) string {
-	for _, word := range prose {
-		if words[0] == word {
-			return ""
-		}
+	if slices.Contains(prose, words[0]) {
+		return ""
 	}
 	cmd := root
 	for i, word := range words {

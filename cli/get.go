@@ -102,7 +102,7 @@ func (o *getOptions) parse(args []string) error {
 	}
 	object, err := kind.ParseRefs([]string{o.object})
 	if err == nil {
-		o.Filter.Object = object[0]
+		o.Object = object[0]
 	}
 	return err
 }

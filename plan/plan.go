@@ -53,18 +53,19 @@ type Step struct {
 
 // Differs reports whether the project is not as the source declares it, whether or not the step changes that.
 func (s *Step) Differs() bool {
-	switch s.Action {
-	case Check, Forget:
+	if s.Action == Check || s.Action == Forget {
 		return false
-	case Keep:
-		switch s.Reason {
-		case api.ReasonSettled, api.ClaimExpired:
-			return false
-		case api.ReasonDeleting:
-			return s.Row.Present() && s.State != api.ClaimExpired
-		case api.ClaimOverridden: // a manifest that says what there is, is no difference
-			return s.Row.Project == nil || s.Row.going() || !s.Row.Present() || len(s.Diff) > 0
-		}
+	}
+	if s.Action != Keep {
+		return true
+	}
+	switch s.Reason {
+	case api.ReasonSettled, api.ClaimExpired:
+		return false
+	case api.ReasonDeleting:
+		return s.Row.Present() && s.State != api.ClaimExpired
+	case api.ClaimOverridden: // a manifest that says what there is, is no difference
+		return s.Row.Project == nil || s.Row.going() || !s.Row.Present() || len(s.Diff) > 0
 	}
 	return true
 }

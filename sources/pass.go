@@ -345,7 +345,7 @@ func (p *pass) secret(ctx context.Context) (map[string][]byte, error) {
 	if err == nil {
 		return resp.GetGit(), nil
 	}
-	switch api.Code(err) {
+	switch api.Code(err) { //nolint:exhaustive // every other code is one of the request
 	case codes.NotFound, codes.FailedPrecondition:
 		return nil, Human(api.ReasonAuthFailed, "Secret %q, which spec.git.secretRef names, does not exist; create it with `caractrl apply`", name)
 	case codes.Canceled, codes.DeadlineExceeded, codes.Unavailable, codes.Unauthenticated:

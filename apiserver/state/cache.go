@@ -21,12 +21,12 @@ type Entry struct {
 	json atomic.Pointer[[]byte]
 }
 
-// JSON returns the object's JSON, which make makes at the first call.
-func (e *Entry) JSON(make func() ([]byte, error)) ([]byte, error) {
+// JSON returns the object's JSON, which encode makes at the first call.
+func (e *Entry) JSON(encode func() ([]byte, error)) ([]byte, error) {
 	if kept := e.json.Load(); kept != nil {
 		return *kept, nil
 	}
-	out, err := make()
+	out, err := encode()
 	if err == nil {
 		e.json.Store(&out)
 	}
@@ -78,7 +78,7 @@ func NewCache(recent int) *Cache {
 	return c
 }
 
-// view returns the newest view. Two calls may return different ones: whoever decides something on what he reads takes
+// View returns the newest view. Two calls may return different ones: whoever decides something on what he reads takes
 // one view and reads that.
 func (c *Cache) View() *View { return c.newest.Load() }
 

@@ -63,7 +63,7 @@ func (s *session) run(asked, running context.Context) error {
 		return nil
 	}
 	stop()
-	_ = <-followed // it ends because it was stopped
+	<-followed //nolint:errcheck // it ends because it was stopped
 	return s.leave(running, conn)
 }
 

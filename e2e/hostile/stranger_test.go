@@ -324,7 +324,8 @@ func connectFlood(t *testing.T, s *target) {
 		large.Released = append(large.Released, &carav1.Released{Name: fmt.Sprintf("p-%d", i), Uid: strings.Repeat("u", 64)})
 	}
 	sent := 0
-	for ; stream.Send(large) == nil; sent++ {
+	for stream.Send(large) == nil {
+		sent++
 	}
 	for err == nil {
 		_, err = stream.Recv()

@@ -237,11 +237,11 @@ func TestOddNamesOverTheNetwork(t *testing.T) {
 	if err != nil {
 		t.Skip(err)
 	}
-	below, err := os.MkdirTemp(home, ".cara-test-*")
+	below, err := os.MkdirTemp(home, ".cara-test-*") //nolint:usetesting // the path is to begin with ~
 	if err != nil {
 		t.Skip(err)
 	}
-	defer os.RemoveAll(below)
+	t.Cleanup(func() { _ = os.RemoveAll(below) })
 	run(t, r, "clone", "--quiet", "--bare", r.Bare, filepath.Join(below, "r.git"))
 	ssh := testgit.ServeSSH(t, root)
 	keys := map[string][]byte{"ssh-privatekey": ssh.PrivateKey, "known_hosts": []byte(ssh.KnownHosts)}

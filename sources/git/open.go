@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/go-git/go-billy/v5"
 	"github.com/go-git/go-billy/v5/osfs"
 	"github.com/go-git/go-git/v5/plumbing/cache"
 	"github.com/go-git/go-git/v5/plumbing/format/config"
@@ -37,7 +36,7 @@ func openRepository(a address) (*repository, error) {
 	if err := checkFormat(a, common); err != nil {
 		return nil, err
 	}
-	var at billy.Filesystem = osfs.New(dir)
+	at := osfs.New(dir)
 	if common != dir {
 		at = dotgit.NewRepositoryFilesystem(at, osfs.New(common))
 	}

@@ -20,7 +20,7 @@ type breakable struct {
 }
 
 // errPlain is what a disk says: no sources.Error, no FileError.
-var errPlain = errors.New("input/output error") //nolint:gochecknoglobals // a sentinel
+var errPlain = errors.New("input/output error")
 
 func (b *breakable) fails(step string) error {
 	switch at := b.at.Load(); {
