@@ -227,3 +227,23 @@ func TestStrangersAreFew(t *testing.T) {
 		t.Error("an answered request still counts")
 	}
 }
+
+// However many addresses strangers have, they are bounded together.
+func TestStrangersOfManyAddressesAreFew(t *testing.T) {
+	s := strangers{from: map[netip.Prefix]int{}}
+	address := func(n int) netip.Prefix {
+		return netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, byte(n >> 8), byte(n)}), 32)
+	}
+	for n := range maxAllStrangers {
+		if _, ok := s.enter(address(n)); !ok {
+			t.Fatalf("stranger %d is refused before the bound", n)
+		}
+	}
+	if _, ok := s.enter(address(maxAllStrangers)); ok {
+		t.Error("there are more strangers than the bound")
+	}
+	s.leave(address(0))
+	if _, ok := s.enter(address(maxAllStrangers)); !ok {
+		t.Error("an answered request still counts")
+	}
+}
