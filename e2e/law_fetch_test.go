@@ -87,7 +87,8 @@ func TestLawSourceCannotBeRead(t *testing.T) {
 			message := strings.NewReplacer("URL", o.server.RepoURL(o.Name), "HEAD", o.head()[:7]).Replace(tt.message)
 			message += " (what was read at " + good[:12] + " stays in force)"
 			w.suffers(o.Name, api.CondFetchFailed, tt.reason, message)
-			w.event(api.KindSource, o.Name, "FetchFailed", message)
+			w.event(api.KindSource, o.Name, "FetchFailed", message, // or that of a request that was under way
+				strings.Replace(message, "connection refused", "EOF", 1), strings.Replace(message, "connection refused", "connection reset by peer", 1))
 			w.driftIsHealed(tt.name)
 			w.asks(tt.name, "web:1")
 			tt.mend(o)

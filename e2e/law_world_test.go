@@ -228,21 +228,21 @@ func (w *world) quiet(source string) {
 }
 
 // event waits for one of this reason about an object whose message is this.
-func (w *world) event(kind, name, reason, message string) *carav1.Event {
+func (w *world) event(kind, name, reason string, messages ...string) *carav1.Event {
 	w.Helper()
 	client, err := w.Events()
 	w.must(err)
 	ctx, cancel := w.patience()
 	defer cancel()
 	var found *carav1.Event
-	w.must(testcluster.WaitFor(ctx, fmt.Sprintf("event %s of %s/%s: %q", reason, kind, name, message), func(ctx context.Context) error {
+	w.must(testcluster.WaitFor(ctx, fmt.Sprintf("event %s of %s/%s: %q", reason, kind, name, messages), func(ctx context.Context) error {
 		list, err := client.ListEvents(ctx, &carav1.ListEventsRequest{Kind: kind, Name: name})
 		if err != nil {
 			return err
 		}
 		var said []string
 		for _, e := range list.GetItems() {
-			if e.GetReason() == reason && e.GetMessage() == message {
+			if e.GetReason() == reason && slices.Contains(messages, e.GetMessage()) {
 				found = e
 				return nil
 			}
