@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -44,7 +45,7 @@ func (w *witness) saw(changes []loop.Change) {
 				tx.Delete(api.Kind(c.Old), api.Meta(c.Old).Name)
 				continue
 			}
-			tx.Put(c.New)
+			tx.Put(proto.Clone(c.New)) // the cluster writes into what it is given
 		}
 		return nil
 	})
