@@ -65,11 +65,11 @@ func (r *rig) run(t testing.TB) {
 // waitUntil waits for what no report tells.
 func waitUntil(t testing.TB, done func() bool) {
 	t.Helper()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	for !done() {
 		select {
 		case <-deadline:
-			t.Fatal("not within 30 seconds")
+			t.Fatal("not within two minutes")
 		case <-time.After(5 * time.Millisecond):
 		}
 	}

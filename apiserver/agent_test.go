@@ -216,7 +216,7 @@ func (a *fakeAgent) next() *carav1.ConnectResponse {
 		return m
 	case err := <-a.failed:
 		a.t.Fatalf("the stream ended: %v", err)
-	case <-time.After(10 * time.Second):
+	case <-time.After(60 * time.Second):
 		a.t.Fatal("nothing came from the server")
 	}
 	return nil
@@ -230,7 +230,7 @@ func (a *fakeAgent) ended() error {
 		case <-a.got:
 		case err := <-a.failed:
 			return err
-		case <-time.After(10 * time.Second):
+		case <-time.After(60 * time.Second):
 			a.t.Fatal("the server did not end the stream")
 		}
 	}
@@ -337,7 +337,7 @@ func (c *cluster) secret(t *testing.T, name, typ string, values map[string]strin
 // eventually waits for a state that others bring about.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(60 * time.Second)
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {

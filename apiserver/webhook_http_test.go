@@ -112,7 +112,7 @@ func await(t *testing.T, done func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for end := time.After(10 * time.Second); !done(); {
+	for end := time.After(60 * time.Second); !done(); {
 		select {
 		case <-tick.C:
 		case <-end:
