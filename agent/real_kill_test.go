@@ -80,7 +80,10 @@ func TestRealAgentKilledAtEachCall(t *testing.T) {
 			t.Parallel()
 			w := &walk{onDocker: newReal(t), project: fmt.Sprint("kill-", name, "-", os.Getpid()), before: c.before, after: c.after, kept: c.kept}
 			labels := w.discover(t)
-			if kinds := kindsOf(labels); !slices.Equal(kinds, c.calls) && !soaking() {
+			kinds := slices.DeleteFunc(kindsOf(labels), func(kind string) bool {
+				return kind == "RenameContainer" && name == "update" // only if the version before had served long enough to be kept meanwhile
+			})
+			if !slices.Equal(kinds, c.calls) && !soaking() {
 				t.Errorf("the rollout makes the calls %v, want %v", kinds, c.calls)
 			}
 			for i, label := range labels {
