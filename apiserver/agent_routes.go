@@ -183,9 +183,10 @@ func acceptedPeer(r state.Reader, node string) *carav1.Peer {
 	return &carav1.Peer{Node: node, NotBefore: timestamppb.New(from)}
 }
 
-// routes are what an agent is told of a project: here tells whether it runs on the server's host. They are where hosts lead from the moment it claims them until it is being deleted. Whether a service
-// answers is the word of the agent that runs it, which knows sooner, and knows while this server is away; a host without
-// a service that answers is unavailable, not unknown.
+// routes are what an agent is told of a project; here reports whether the agent runs on the server's host. A host leads
+// to its project from the moment the project claims it until the project is being deleted. Whether a service answers is
+// known to the agent that runs it: sooner than here, and while this server is away. A host without a service that
+// answers is unavailable, not unknown.
 func (s *Server) routes(name string, here bool) []*carav1.Route {
 	p, ok := state.Get[*carav1.Project](s.cache, name)
 	if !ok {

@@ -4,7 +4,6 @@ import (
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/plan"
 )
 
 // stillDue holds a loop's deletion against what may have happened since it was decided: a manifest that came back or
@@ -45,7 +44,7 @@ func (t *tx) stillUnwanted(p *carav1.Project, reason string) error {
 		return notDue(p, "its source %q is suspended", src.GetMetadata().GetName())
 	}
 	o, ok := read[*carav1.Override](t, name)
-	if ok && o.GetScope() != api.OverrideExpiry && plan.InForce(o, t.now) && t.outlived(o) == "" {
+	if ok && o.GetScope() != api.OverrideExpiry && t.outlived(o) == "" {
 		return notDue(p, "%s", overrideText(o))
 	}
 	return nil

@@ -66,10 +66,7 @@ func (a *app) printPlan(plan *carav1.SourcePlan, code int) int {
 
 // planned says what a step does, or why it does nothing.
 func planned(s *carav1.PlanStep, plan *carav1.SourcePlan) string {
-	owner := s.GetOwner()
-	if owner == "" {
-		owner = "nobody"
-	}
+	owner := api.OrNobody(s.GetOwner())
 	switch s.GetAction() {
 	case api.PlanCreate:
 		return "would be created" + lastAttempt(s)

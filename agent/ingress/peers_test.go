@@ -6,13 +6,19 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"log/slog"
+	"maps"
 	"net"
 	"net/http"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/agent/peer"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -205,5 +211,47 @@ func TestAnotherNodeThatDoesNotAnswer(t *testing.T) {
 	first.Apply(&carav1.Routes{Full: true, Upserts: []*carav1.Route{{Host: "a.b", Project: "p", Service: "w", Port: 1, Node: "n2", IngressAddress: l.Addr().String()}}})
 	if status, body := get(t, addr, "a.b", nil); status != 502 || !strings.Contains(body, `Node "n2", which runs project "p", did not answer.`) {
 		t.Errorf("got %d %q, want a 502 that names the node", status, body)
+	}
+}
+
+// A node whose certificate the server does not accept is neither asked nor heard, and that outlives the process.
+func TestADeletedNodeIsNoPeer(t *testing.T) {
+	nodes := cluster(t)
+	member := func(node string) *peer.TLS {
+		own := nodes(node)
+		own.Members = new(peer.Members)
+		return own
+	}
+	always := func(node string) *carav1.Peer {
+		return &carav1.Peer{Node: node, NotBefore: timestamppb.New(time.Unix(0, 0))}
+	}
+	ip, port := service(t, echo("web"))
+	file := filepath.Join(t.TempDir(), "routes.json")
+	first, addr := serving(t, Config{Node: "n1", Endpoint: down, Peers: member("n1"), File: file})
+	second, there := serving(t, Config{Node: "n2", Endpoint: up(ip), Peers: member("n2")})
+	route := []*carav1.Route{{Host: "a.b", Project: "p", Service: "w", Port: port, Node: "n2", IngressAddress: there}}
+	for _, step := range []struct {
+		name          string
+		first, second *carav1.Routes
+		want          int
+	}{
+		{"n2 was deleted", &carav1.Routes{Full: true, Upserts: route, Peers: []*carav1.Peer{always("n1")}}, &carav1.Routes{Full: true, Upserts: route}, 503},
+		{"n1 was deleted, n2 says", &carav1.Routes{Peers: []*carav1.Peer{always("n2")}}, &carav1.Routes{Peers: []*carav1.Peer{always("n2")}}, 502}, // n2 hangs up
+		{"both are members", &carav1.Routes{}, &carav1.Routes{Peers: []*carav1.Peer{always("n1")}}, 200},
+	} {
+		first.Apply(step.first)
+		second.Apply(step.second)
+		if status, body := get(t, addr, "a.b", nil); status != step.want {
+			t.Errorf("%s: got %d %q, want %d", step.name, status, body, step.want)
+		}
+	}
+	first.Apply(&carav1.Routes{RemovedPeers: []string{"n2"}})
+	if err := first.save(); err != nil {
+		t.Fatal(err)
+	}
+	again := New(Config{Node: "n1", Logger: slog.New(slog.DiscardHandler), Peers: member("n1"), File: file})
+	again.restore()
+	if kept := slices.Sorted(maps.Keys(again.table.Load().peers)); !slices.Equal(kept, []string{"n1"}) {
+		t.Errorf("after a restart the peers are %q, want n1 alone", kept)
 	}
 }

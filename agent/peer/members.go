@@ -37,7 +37,7 @@ func (m *Members) check(node string, certificate *x509.Certificate) error {
 	case !ok:
 		return fmt.Errorf("the server accepts no certificate of node %q: it was deleted, or it has not joined yet", node)
 	case certificate.NotBefore.Before(from):
-		return fmt.Errorf("the certificate of node %q is one of before it joined again", node)
+		return fmt.Errorf("node %q has joined again since this certificate was issued", node)
 	}
 	return nil
 }

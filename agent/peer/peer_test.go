@@ -210,7 +210,7 @@ func TestMembers(t *testing.T) {
 		"as it joined":               {map[string]time.Time{"n1": began, "n2": began}, ""},
 		"renewed since":              {map[string]time.Time{"n1": began.Add(-time.Hour), "n2": began}, ""},
 		"deleted":                    {map[string]time.Time{"n2": began}, `accepts no certificate of node "n1"`},
-		"joined again":               {map[string]time.Time{"n1": began.Add(time.Hour), "n2": began}, "before it joined again"},
+		"joined again":               {map[string]time.Time{"n1": began.Add(time.Hour), "n2": began}, `node "n1" has joined again since this certificate was issued`},
 		"a server that tells nobody": {nil, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
