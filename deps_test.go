@@ -30,8 +30,8 @@ type library struct {
 var libraries = []library{
 	{"github.com/go-git/", []string{"sources/git"}, "git as a library has sharp edges (memory, concurrency); one room knows them"},
 	{"github.com/fsnotify/fsnotify", []string{"sources/dir"}, "a watch event is a hint, and only sources/dir treats it as one"},
-	{"github.com/docker/", []string{"agent/docker", "internal/testdocker"}, "the agent decides without an engine; agent/docker alone speaks to it"},
-	{"github.com/moby/", []string{"agent/docker", "internal/testdocker"}, "the agent decides without an engine; agent/docker alone speaks to it"},
+	{"github.com/docker/", []string{"agent/docker", "internal/test/testdocker"}, "the agent decides without an engine; agent/docker alone speaks to it"},
+	{"github.com/moby/", []string{"agent/docker", "internal/test/testdocker"}, "the agent decides without an engine; agent/docker alone speaks to it"},
 	{"github.com/cockroachdb/", []string{"store/pebble"}, "the store's interface stays small enough for another backend"},
 	{"github.com/grpc-ecosystem/grpc-gateway/", []string{"apiserver", "gen/cara/v1"}, "REST is the door's business; behind it there is only gRPC"},
 	{"gopkg.in/yaml", []string{"manifest"}, "YAML is read once, strictly and bounded; behind manifest there are only objects"},
@@ -77,7 +77,7 @@ var anything = []string{"*"}
 
 // isTestSupport names what is never part of what is shipped: fakes, real servers for tests, and contract suites.
 func isTestSupport(pkg string) bool {
-	return strings.HasPrefix(pkg, "internal/test") || strings.HasPrefix(pkg, "internal/fake") ||
+	return strings.HasPrefix(pkg, "internal/test/") ||
 		strings.HasSuffix(pkg, "/sourcetest") || strings.HasSuffix(pkg, "/storetest") || strings.HasSuffix(pkg, "/enginetest")
 }
 
@@ -202,9 +202,9 @@ func TestViolations(t *testing.T) {
 			"manifest": {"api", "gopkg.in/yaml.v3"},
 			"store":    {"api"}, "store/pebble": {"store", "github.com/cockroachdb/pebble/v2"},
 			"agent": {"internal/loop", "gen/cara/v1"}, "agent/docker": {"agent", "github.com/docker/docker/client"},
-			"internal/loop": {"api"}, "internal/testdocker": {"github.com/docker/docker/client"},
+			"internal/loop": {"api"}, "internal/test/testdocker": {"github.com/docker/docker/client"},
 			"cmd/cara-server": {"apiserver", "scheduler", "store/pebble"}, "apiserver": {"store"}, "scheduler": {"api"},
-			"e2e/demo": {"internal/testdocker"},
+			"e2e/demo": {"internal/test/testdocker"},
 		}, nil},
 		{"a loop imports a loop", graph{"scheduler": {"gc"}, "gc": nil}, []string{"scheduler imports gc, but scheduler may use"}},
 		{"a loop imports the store", graph{"gc": {"store/pebble"}, "store/pebble": nil}, []string{"gc imports store/pebble"}},
@@ -214,7 +214,7 @@ func TestViolations(t *testing.T) {
 		{"go-git next door", graph{"sources/dir": {"github.com/go-git/go-git/v5/plumbing"}}, []string{"which only sources/git may"}},
 		{"yaml in the cli", graph{"cli": {"gopkg.in/yaml.v3"}}, []string{"cli imports gopkg.in/yaml.v3, which only manifest may"}},
 		{"a name that only begins alike", graph{"clients": {"github.com/spf13/cobra"}}, []string{"which only cli, cmd may"}},
-		{"test support is shipped", graph{"agent": {"internal/testdocker"}, "internal/testdocker": nil}, []string{"never part of what is shipped"}},
+		{"test support is shipped", graph{"agent": {"internal/test/testdocker"}, "internal/test/testdocker": nil}, []string{"never part of what is shipped"}},
 		{"a room that nobody planned", graph{"util": {"api"}, "api": nil}, []string{"util is in no room"}},
 	}
 	for _, tt := range tests {

@@ -19,7 +19,7 @@ import (
 	"github.com/caravanserai/cara/agent"
 	"github.com/caravanserai/cara/agent/docker"
 	"github.com/caravanserai/cara/agent/enginetest/failpoint"
-	"github.com/caravanserai/cara/internal/testcluster"
+	"github.com/caravanserai/cara/internal/test/testcluster"
 )
 
 // childEnv holds a childConfig for a test binary that is to be an agent, and no tests.

@@ -10,7 +10,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/testcluster"
+	"github.com/caravanserai/cara/internal/test/testcluster"
 )
 
 // footprint is what this process takes.

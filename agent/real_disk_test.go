@@ -12,8 +12,8 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/testimage"
-	"github.com/caravanserai/cara/internal/testneed"
+	"github.com/caravanserai/cara/internal/test/testimage"
+	"github.com/caravanserai/cara/internal/test/testneed"
 )
 
 // small is a file system of one MiB: call it before newReal, so that it outlives the agent.

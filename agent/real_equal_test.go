@@ -8,7 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/testequal"
+	"github.com/caravanserai/cara/internal/test/testequal"
 )
 
 // assigned is what the server has given to the agent's node.

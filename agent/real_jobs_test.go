@@ -11,7 +11,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/testimage"
+	"github.com/caravanserai/cara/internal/test/testimage"
 )
 
 // TestRealShortJob: a job that runs for 0.3 seconds counts by how it ended. What came before a look is not missed.

@@ -14,8 +14,8 @@ import (
 	"github.com/caravanserai/cara/agent/enginetest/failpoint"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/testimage"
-	"github.com/caravanserai/cara/internal/testregistry"
+	"github.com/caravanserai/cara/internal/test/testimage"
+	"github.com/caravanserai/cara/internal/test/testregistry"
 )
 
 // soakEnv makes the tests that can take long do so.

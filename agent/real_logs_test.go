@@ -10,7 +10,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/testimage"
+	"github.com/caravanserai/cara/internal/test/testimage"
 )
 
 // TestRealFollowOverRotation follows a container that writes as fast as it can, several times as much as the engine keeps of its log. Each line

@@ -16,7 +16,7 @@ import (
 	"github.com/caravanserai/cara/agent"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/testimage"
+	"github.com/caravanserai/cara/internal/test/testimage"
 )
 
 // meddler is a person with the engine's client at hand.

@@ -10,7 +10,7 @@ import (
 	"github.com/caravanserai/cara/agent/enginetest/failpoint"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/testimage"
+	"github.com/caravanserai/cara/internal/test/testimage"
 )
 
 // restarted asks for a restart of services, as the server does.

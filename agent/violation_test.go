@@ -8,7 +8,7 @@ import (
 	"github.com/caravanserai/cara/agent"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/testimage"
+	"github.com/caravanserai/cara/internal/test/testimage"
 )
 
 // TestWhatBreaksThePoliciesIsNeverRun, though the server has assigned it.

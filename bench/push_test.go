@@ -13,7 +13,7 @@ import (
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/loop"
-	"github.com/caravanserai/cara/internal/testgit"
+	"github.com/caravanserai/cara/internal/test/testgit"
 	"github.com/caravanserai/cara/reconciler"
 	"github.com/caravanserai/cara/sources"
 	"github.com/caravanserai/cara/sources/dir"

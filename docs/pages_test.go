@@ -11,8 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/caravanserai/cara/internal/testcluster"
-	"github.com/caravanserai/cara/internal/testneed"
+	"github.com/caravanserai/cara/internal/test/testcluster"
+	"github.com/caravanserai/cara/internal/test/testneed"
 	"github.com/caravanserai/cara/manifest"
 )
 

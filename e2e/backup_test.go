@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/caravanserai/cara/internal/testimage"
+	"github.com/caravanserai/cara/internal/test/testimage"
 )
 
 // TestBackup: a backup of a running server is a data directory. A server that is restored from it knows what it knew

@@ -6,8 +6,8 @@ import (
 	"testing"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/testgit"
-	"github.com/caravanserai/cara/internal/testimage"
+	"github.com/caravanserai/cara/internal/test/testgit"
+	"github.com/caravanserai/cara/internal/test/testimage"
 )
 
 // bad are files that no snapshot may be made of, and what is said of each.

@@ -5,9 +5,9 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/testcluster"
-	"github.com/caravanserai/cara/internal/testimage"
-	"github.com/caravanserai/cara/internal/testregistry"
+	"github.com/caravanserai/cara/internal/test/testcluster"
+	"github.com/caravanserai/cara/internal/test/testimage"
+	"github.com/caravanserai/cara/internal/test/testregistry"
 )
 
 // TestImageMissing: a registry that says no is final, and says which image.

@@ -14,9 +14,9 @@ import (
 	"testing"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/testcluster"
-	"github.com/caravanserai/cara/internal/testdocker"
-	"github.com/caravanserai/cara/internal/testimage"
+	"github.com/caravanserai/cara/internal/test/testcluster"
+	"github.com/caravanserai/cara/internal/test/testdocker"
+	"github.com/caravanserai/cara/internal/test/testimage"
 )
 
 // TestDev is the loop of local development: a file in a directory is a project that runs.

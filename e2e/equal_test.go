@@ -5,7 +5,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/testequal"
+	"github.com/caravanserai/cara/internal/test/testequal"
 )
 
 // equal is how a fault ends: the engine of a node equals the assignments, and nothing else there carries our labels. It

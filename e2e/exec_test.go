@@ -9,9 +9,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/caravanserai/cara/internal/testcluster"
-	"github.com/caravanserai/cara/internal/testdocker"
-	"github.com/caravanserai/cara/internal/testimage"
+	"github.com/caravanserai/cara/internal/test/testcluster"
+	"github.com/caravanserai/cara/internal/test/testdocker"
+	"github.com/caravanserai/cara/internal/test/testimage"
 )
 
 // toolbox runs a project of one service that does nothing and has a shell, and returns its name.

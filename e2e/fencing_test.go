@@ -6,8 +6,8 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/caravanserai/cara/internal/testcluster"
-	"github.com/caravanserai/cara/internal/testimage"
+	"github.com/caravanserai/cara/internal/test/testcluster"
+	"github.com/caravanserai/cara/internal/test/testimage"
 )
 
 // TestDeletedWhileTheAgentIsAway: what was deleted meanwhile is gone when it is back, what was made again under the same

@@ -13,8 +13,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/caravanserai/cara/internal/testcluster"
-	"github.com/caravanserai/cara/internal/testimage"
+	"github.com/caravanserai/cara/internal/test/testcluster"
+	"github.com/caravanserai/cara/internal/test/testimage"
 )
 
 // TestWhatPassesTheIngress is counted by project and logged, and the figures of a project go with it.

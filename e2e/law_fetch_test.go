@@ -9,8 +9,8 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/testgit"
-	"github.com/caravanserai/cara/internal/testneed"
+	"github.com/caravanserai/cara/internal/test/testgit"
+	"github.com/caravanserai/cara/internal/test/testneed"
 )
 
 // A row: repository unreachable, auth refused, ref missing, path missing, empty repository, directory unmounted.

@@ -7,8 +7,8 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/caravanserai/cara/internal/testcluster"
-	"github.com/caravanserai/cara/internal/testneed"
+	"github.com/caravanserai/cara/internal/test/testcluster"
+	"github.com/caravanserai/cara/internal/test/testneed"
 )
 
 func TestMain(m *testing.M) {

@@ -10,8 +10,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/caravanserai/cara/internal/testcluster"
-	"github.com/caravanserai/cara/internal/testimage"
+	"github.com/caravanserai/cara/internal/test/testcluster"
+	"github.com/caravanserai/cara/internal/test/testimage"
 )
 
 // logged waits until a service has written something: a container runs before its program has said a word.

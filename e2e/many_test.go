@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/testimage"
+	"github.com/caravanserai/cara/internal/test/testimage"
 )
 
 // TestSixtyProjectsInOnePush has twice as many networks as Docker's default address pools hold.

@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caravanserai/cara/internal/testimage"
+	"github.com/caravanserai/cara/internal/test/testimage"
 )
 
 // TestPreviewExpiresWhileItsManifestIsInGit and is not made again: not by polls, not by a push of something else, not

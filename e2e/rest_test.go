@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/testimage"
+	"github.com/caravanserai/cara/internal/test/testimage"
 )
 
 // object is any object as the REST API has it.

@@ -7,8 +7,8 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/testdocker"
-	"github.com/caravanserai/cara/internal/testimage"
+	"github.com/caravanserai/cara/internal/test/testdocker"
+	"github.com/caravanserai/cara/internal/test/testimage"
 )
 
 // rolling is a project of one web service that is replaced start-first and checked often. more are lines of its service.

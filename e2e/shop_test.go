@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/testimage"
+	"github.com/caravanserai/cara/internal/test/testimage"
 )
 
 var visits = regexp.MustCompile(`visits (\d+)`)

@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/caravanserai/cara/internal/testcluster"
+	"github.com/caravanserai/cara/internal/test/testcluster"
 )
 
 // terminal is what a person sits at: caractrl runs in it as in a shell's foreground.

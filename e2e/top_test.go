@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/caravanserai/cara/internal/testdocker"
-	"github.com/caravanserai/cara/internal/testimage"
+	"github.com/caravanserai/cara/internal/test/testdocker"
+	"github.com/caravanserai/cara/internal/test/testimage"
 )
 
 func TestTop(t *testing.T) {

@@ -9,7 +9,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/testlaw"
+	"github.com/caravanserai/cara/internal/test/testlaw"
 )
 
 // world is what one source sees: a row for each project, and what it sees of the source itself.

@@ -7,7 +7,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/testlaw"
+	"github.com/caravanserai/cara/internal/test/testlaw"
 )
 
 // What is shown as a difference is what is not as git says, whether or not a pass changes it.

@@ -10,7 +10,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/testlaw"
+	"github.com/caravanserai/cara/internal/test/testlaw"
 )
 
 // leaving returns n rows of projects that left platform and that nothing protects.

@@ -7,7 +7,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/testlaw"
+	"github.com/caravanserai/cara/internal/test/testlaw"
 )
 
 // row joins what there is about one project as the index does.

@@ -16,8 +16,8 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/fakecluster"
-	"github.com/caravanserai/cara/internal/testlaw"
+	"github.com/caravanserai/cara/internal/test/fakecluster"
+	"github.com/caravanserai/cara/internal/test/testlaw"
 	"github.com/caravanserai/cara/plan"
 )
 

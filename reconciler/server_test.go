@@ -17,7 +17,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/fakecluster"
+	"github.com/caravanserai/cara/internal/test/fakecluster"
 )
 
 // server is the API as far as the reconciler needs it: ownership, uid and phase are checked in the transaction.

@@ -9,8 +9,8 @@ import (
 	"github.com/caravanserai/cara/agent/docker"
 	"github.com/caravanserai/cara/agent/enginetest"
 	"github.com/caravanserai/cara/agent/enginetest/fake"
-	"github.com/caravanserai/cara/internal/testdocker"
-	"github.com/caravanserai/cara/internal/testimage"
+	"github.com/caravanserai/cara/internal/test/testdocker"
+	"github.com/caravanserai/cara/internal/test/testimage"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -22,7 +22,7 @@ import (
 
 	"github.com/caravanserai/cara/agent/peer"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/testca"
+	"github.com/caravanserai/cara/internal/test/testca"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

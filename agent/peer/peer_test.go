@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caravanserai/cara/internal/testca"
+	"github.com/caravanserai/cara/internal/test/testca"
 )
 
 func authority(t *testing.T) *testca.Authority {

@@ -11,7 +11,7 @@ import (
 	"net/url"
 	"strings"
 
-	"github.com/caravanserai/cara/internal/testcluster"
+	"github.com/caravanserai/cara/internal/test/testcluster"
 )
 
 // engine is Docker's API over its socket, with nothing in between: what it takes is what nobody can go below.

@@ -11,8 +11,8 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/caravanserai/cara/internal/testdocker"
-	"github.com/caravanserai/cara/internal/testimage"
+	"github.com/caravanserai/cara/internal/test/testdocker"
+	"github.com/caravanserai/cara/internal/test/testimage"
 )
 
 // event is one contest: what -only calls it, and what is done.

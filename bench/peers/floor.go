@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/caravanserai/cara/internal/testimage"
+	"github.com/caravanserai/cara/internal/test/testimage"
 )
 
 // atOnce bounds what the bare engine is asked for at once when there are many projects.

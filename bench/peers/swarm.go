@@ -10,9 +10,9 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/caravanserai/cara/internal/testcluster"
-	"github.com/caravanserai/cara/internal/testdocker"
-	"github.com/caravanserai/cara/internal/testimage"
+	"github.com/caravanserai/cara/internal/test/testcluster"
+	"github.com/caravanserai/cara/internal/test/testdocker"
+	"github.com/caravanserai/cara/internal/test/testimage"
 )
 
 var errNoDocker = errors.New("there is no docker on the PATH")

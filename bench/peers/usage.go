@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/caravanserai/cara/internal/testcluster"
+	"github.com/caravanserai/cara/internal/test/testcluster"
 )
 
 // settle is how long what went before may still be worked off before a process is looked at.

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/term"
 
-	"github.com/caravanserai/cara/internal/testcluster"
+	"github.com/caravanserai/cara/internal/test/testcluster"
 )
 
 const (

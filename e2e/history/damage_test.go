@@ -12,8 +12,8 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/testcluster"
-	"github.com/caravanserai/cara/internal/testneed"
+	"github.com/caravanserai/cara/internal/test/testcluster"
+	"github.com/caravanserai/cara/internal/test/testneed"
 )
 
 // TestDamagedLogIsRefused kills the real server and flips a byte of its last acknowledged write. The next start fails and

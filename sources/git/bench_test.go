@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/testgit"
+	"github.com/caravanserai/cara/internal/test/testgit"
 	"github.com/caravanserai/cara/sources"
 	"github.com/caravanserai/cara/sources/git"
 	"github.com/caravanserai/cara/sources/sourcetest"

@@ -25,7 +25,7 @@ import (
 	"github.com/go-git/go-git/v5/storage/memory"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/testgit"
+	"github.com/caravanserai/cara/internal/test/testgit"
 	"github.com/caravanserai/cara/sources"
 	"github.com/caravanserai/cara/sources/git"
 	"github.com/caravanserai/cara/sources/sourcetest"

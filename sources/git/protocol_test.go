@@ -13,7 +13,7 @@ import (
 	"time"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/testgit"
+	"github.com/caravanserai/cara/internal/test/testgit"
 	"github.com/caravanserai/cara/sources"
 	"github.com/caravanserai/cara/sources/git"
 	"github.com/caravanserai/cara/sources/sourcetest"

@@ -14,7 +14,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/fakecluster"
+	"github.com/caravanserai/cara/internal/test/fakecluster"
 )
 
 // Server is the API as far as sources need it.

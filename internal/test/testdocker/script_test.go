@@ -11,8 +11,8 @@ import (
 
 	"github.com/docker/docker/client"
 
-	"github.com/caravanserai/cara/internal/testimage"
-	"github.com/caravanserai/cara/internal/testneed"
+	"github.com/caravanserai/cara/internal/test/testimage"
+	"github.com/caravanserai/cara/internal/test/testneed"
 )
 
 // life is what a developer's machine may do to an engine of hack/engine, as a script that prints what it saw.

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caravanserai/cara/internal/testneed"
+	"github.com/caravanserai/cara/internal/test/testneed"
 )
 
 // clone uses the git program itself as the client and returns the files it got, or what it complained.

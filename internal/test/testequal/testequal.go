@@ -19,7 +19,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/testdocker"
+	"github.com/caravanserai/cara/internal/test/testdocker"
 )
 
 // labelRunHash is the agent's own: the hash of a service without its resources, which can change under a container.

@@ -11,7 +11,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/testdocker"
+	"github.com/caravanserai/cara/internal/test/testdocker"
 )
 
 // TestDifferences breaks one thing after the other of an engine that is as it should be.

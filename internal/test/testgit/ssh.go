@@ -17,7 +17,7 @@ import (
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/knownhosts"
 
-	"github.com/caravanserai/cara/internal/testneed"
+	"github.com/caravanserai/cara/internal/test/testneed"
 )
 
 // SSH serves every repository below a root through OpenSSH, for reading and pushing: one sshd process a connection,

@@ -15,7 +15,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/testdocker"
+	"github.com/caravanserai/cara/internal/test/testdocker"
 )
 
 // maxAnswer bounds one answer: a list of thousands of projects fits.

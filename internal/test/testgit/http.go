@@ -15,8 +15,8 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/caravanserai/cara/internal/testneed"
-	"github.com/caravanserai/cara/internal/testserver"
+	"github.com/caravanserai/cara/internal/test/testneed"
+	"github.com/caravanserai/cara/internal/test/testserver"
 )
 
 const maxPush = 256 << 20

@@ -3,7 +3,7 @@ package testgit
 import (
 	"testing"
 
-	"github.com/caravanserai/cara/internal/testneed"
+	"github.com/caravanserai/cara/internal/test/testneed"
 )
 
 // TestRepo is a Repo for a test: what goes wrong ends the test.

@@ -17,9 +17,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
-	"github.com/caravanserai/cara/internal/testimage"
-	"github.com/caravanserai/cara/internal/testneed"
-	"github.com/caravanserai/cara/internal/testserver"
+	"github.com/caravanserai/cara/internal/test/testimage"
+	"github.com/caravanserai/cara/internal/test/testneed"
+	"github.com/caravanserai/cara/internal/test/testserver"
 )
 
 // Registry is a running registry. The embedded server gives Addr, Down, Up, Delay, Totals, Log, Reset and Close.

@@ -8,7 +8,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/image"
 
-	"github.com/caravanserai/cara/internal/testdocker"
+	"github.com/caravanserai/cara/internal/test/testdocker"
 )
 
 func contextWithin(t *testing.T, patience time.Duration) (context.Context, context.CancelFunc) {

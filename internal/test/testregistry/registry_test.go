@@ -11,8 +11,8 @@ import (
 
 	"github.com/docker/docker/api/types/image"
 
-	"github.com/caravanserai/cara/internal/testdocker"
-	"github.com/caravanserai/cara/internal/testimage"
+	"github.com/caravanserai/cara/internal/test/testdocker"
+	"github.com/caravanserai/cara/internal/test/testimage"
 )
 
 // pull asks a real engine to pull and returns what went wrong, in the engine's words.

@@ -8,7 +8,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/testdocker"
+	"github.com/caravanserai/cara/internal/test/testdocker"
 )
 
 // AwaitProject waits until cond holds for a project, and returns the project. What it was last is in the error.

@@ -12,8 +12,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/caravanserai/cara/internal/testimage"
-	"github.com/caravanserai/cara/internal/testneed"
+	"github.com/caravanserai/cara/internal/test/testimage"
+	"github.com/caravanserai/cara/internal/test/testneed"
 )
 
 // Second is an engine in a network namespace of its own: a second machine, as far as the network goes. Its containers
