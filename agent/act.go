@@ -1,10 +1,10 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -94,7 +94,7 @@ func (h *Have) find(id string) Container {
 func (h *Have) up(id string) bool { return up(h.find(id)) }
 
 func (h *Have) grace(id string) time.Duration {
-	return or(h.find(id).Grace, api.DefaultStopGracePeriod)
+	return cmp.Or(h.find(id).Grace, api.DefaultStopGracePeriod)
 }
 
 // containerSpec is a service's container with all that only the agent knows.
@@ -133,4 +133,3 @@ func (w *Want) files(s *carav1.Service) []File {
 }
 
 // sortedKeys of a map, for what is written out.
-func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -72,18 +73,18 @@ func (c *Config) Validate() error {
 			errs = append(errs, fmt.Errorf("agent: %s is not set", name))
 		}
 	}
-	c.Workers = or(c.Workers, 64)
-	c.EngineCalls = or(c.EngineCalls, 8)
-	c.Stops = or(c.Stops, 12)
-	c.Pulls = or(c.Pulls, 3)
-	c.Relist = or(c.Relist, 15*time.Second)
-	c.Ping = or(c.Ping, 5*time.Second)
-	c.OrphanGrace = or(c.OrphanGrace, 30*time.Second)
-	c.ServerGrace = or(c.ServerGrace, 10*time.Second)
-	c.MaxBackoff = or(c.MaxBackoff, 10*time.Second)
-	c.ProbeEvery = or(c.ProbeEvery, time.Second)
-	c.CollectEvery = or(c.CollectEvery, time.Minute)
-	c.Hardening.PIDsLimit = or(c.Hardening.PIDsLimit, defaultPIDsLimit)
+	c.Workers = cmp.Or(c.Workers, 64)
+	c.EngineCalls = cmp.Or(c.EngineCalls, 8)
+	c.Stops = cmp.Or(c.Stops, 12)
+	c.Pulls = cmp.Or(c.Pulls, 3)
+	c.Relist = cmp.Or(c.Relist, 15*time.Second)
+	c.Ping = cmp.Or(c.Ping, 5*time.Second)
+	c.OrphanGrace = cmp.Or(c.OrphanGrace, 30*time.Second)
+	c.ServerGrace = cmp.Or(c.ServerGrace, 10*time.Second)
+	c.MaxBackoff = cmp.Or(c.MaxBackoff, 10*time.Second)
+	c.ProbeEvery = cmp.Or(c.ProbeEvery, time.Second)
+	c.CollectEvery = cmp.Or(c.CollectEvery, time.Minute)
+	c.Hardening.PIDsLimit = cmp.Or(c.Hardening.PIDsLimit, defaultPIDsLimit)
 	c.Restart = c.Restart.withDefaults()
 	errs = append(errs, c.Limits.validate())
 	return errors.Join(errs...)

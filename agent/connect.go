@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -157,7 +158,7 @@ func (a *Agent) heartbeats(ctx context.Context, stream grpc.BidiStreamingClient[
 		case <-ctx.Done():
 			return nil
 		case d := <-interval:
-			every = or(d, every)
+			every = cmp.Or(d, every)
 		case <-a.beat:
 		case <-time.After(every):
 		}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"time"
 )
 
@@ -106,21 +107,13 @@ type RestartLimits struct {
 
 // withDefaults fills in what the design says.
 func (l RestartLimits) withDefaults() RestartLimits {
-	l.Base = or(l.Base, time.Second)
-	l.Max = or(l.Max, 5*time.Minute)
-	l.Reset = or(l.Reset, 10*time.Minute)
-	l.Window = or(l.Window, 10*time.Minute)
-	l.Limit = or(l.Limit, 5)
-	l.Settle = or(l.Settle, 5*time.Second)
+	l.Base = cmp.Or(l.Base, time.Second)
+	l.Max = cmp.Or(l.Max, 5*time.Minute)
+	l.Reset = cmp.Or(l.Reset, 10*time.Minute)
+	l.Window = cmp.Or(l.Window, 10*time.Minute)
+	l.Limit = cmp.Or(l.Limit, 5)
+	l.Settle = cmp.Or(l.Settle, 5*time.Second)
 	return l
-}
-
-func or[T comparable](value, otherwise T) T {
-	var zero T
-	if value == zero {
-		return otherwise
-	}
-	return value
 }
 
 // due says when a container that started and ended at these times is restarted, or that it has been too often.

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"fmt"
 
 	"google.golang.org/protobuf/proto"
@@ -38,7 +39,7 @@ func (l ContainerLimits) inPlace(to ContainerLimits) bool {
 
 // with is what l becomes where the engine is told to: a limit that to does not name stays.
 func (l ContainerLimits) with(to ContainerLimits) ContainerLimits {
-	return ContainerLimits{NanoCPUs: or(to.NanoCPUs, l.NanoCPUs), Memory: or(to.Memory, l.Memory), PIDs: or(to.PIDs, l.PIDs)}
+	return ContainerLimits{NanoCPUs: cmp.Or(to.NanoCPUs, l.NanoCPUs), Memory: cmp.Or(to.Memory, l.Memory), PIDs: cmp.Or(to.PIDs, l.PIDs)}
 }
 
 // runHash is the hash of what a service's container must be made anew for: all of it but its resources.

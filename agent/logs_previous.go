@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -52,7 +53,7 @@ func (a *Agent) previousLogs(ctx context.Context, request *carav1.LogsRequest, l
 			return err
 		}
 	}
-	for _, service := range sortedKeys(replaced) {
+	for _, service := range slices.Sorted(maps.Keys(replaced)) {
 		if found[service] {
 			continue
 		}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -83,7 +84,7 @@ func (a *Agent) census() (phases map[string]int, synced bool) {
 	defer a.mu.Unlock()
 	phases = map[string]int{}
 	for _, t := range a.tasks {
-		phases[or(t.want.Phase, "Unassigned")]++
+		phases[cmp.Or(t.want.Phase, "Unassigned")]++
 	}
 	return phases, a.synced
 }

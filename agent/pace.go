@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -107,7 +108,7 @@ func (a Action) doing() string {
 		KindConnectContainer: "connecting container", KindUpdateContainer: "changing container",
 		KindStopContainer: "stopping container", KindDeleteContainer: "removing container",
 	}[a.Kind], " ")
-	return strings.Join(strings.Fields(orElse(verb, string(a.Kind))+" "+what+" "+a.Name), " ")
+	return strings.Join(strings.Fields(cmp.Or(verb, string(a.Kind))+" "+what+" "+a.Name), " ")
 }
 
 // subject is what the last look found of the thing that an action is about. Two looks that found the same give the same text.

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -36,7 +37,7 @@ func (w *Want) pinAnew(st *carav1.ProjectStatus) {
 
 // named is the image as the manifest has it.
 func (w *Want) named(svc *carav1.Service) string {
-	return orElse(w.Named[svc.GetName()], svc.GetImage())
+	return cmp.Or(w.Named[svc.GetName()], svc.GetImage())
 }
 
 // unpin goes back to the tag of each service whose digest the registry does not give out any more, and says so.

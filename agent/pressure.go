@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -24,10 +25,10 @@ type Limits struct {
 }
 
 func (l *Limits) validate() error {
-	l.DiskPressure = or(l.DiskPressure, 90)
-	l.MemoryPressure = or(l.MemoryPressure, 5)
-	l.CollectAbove = or(l.CollectAbove, 85)
-	l.CollectTo = or(l.CollectTo, min(80, l.CollectAbove))
+	l.DiskPressure = cmp.Or(l.DiskPressure, 90)
+	l.MemoryPressure = cmp.Or(l.MemoryPressure, 5)
+	l.CollectAbove = cmp.Or(l.CollectAbove, 85)
+	l.CollectTo = cmp.Or(l.CollectTo, min(80, l.CollectAbove))
 	for name, v := range map[string]float64{
 		"Limits.DiskPressure": l.DiskPressure, "Limits.MemoryPressure": l.MemoryPressure,
 		"Limits.CollectAbove": l.CollectAbove, "Limits.CollectTo": l.CollectTo,

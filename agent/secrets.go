@@ -104,7 +104,7 @@ func (s *step) secretChanged(failed bool) *carav1.Condition {
 func valuesVersion(versions map[string]string, manual bool) string {
 	var all strings.Builder
 	if !manual {
-		for _, ref := range sortedKeys(versions) {
+		for _, ref := range slices.Sorted(maps.Keys(versions)) {
 			all.WriteString(ref + "=" + versions[ref] + ",")
 		}
 	}

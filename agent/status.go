@@ -1,7 +1,9 @@
 package agent
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -117,7 +119,7 @@ func (s *step) reportRollout(r *carav1.UpdateProjectStatusRequest, actions []Act
 			reason = api.ReasonServiceDown
 		}
 		r.Conditions = append(r.Conditions, condition(api.CondReady, api.StatusFalse, reason,
-			fmt.Sprintf("%d of %d services are %s: %s", up, total, what, orElse(because(actions), "waiting"))))
+			fmt.Sprintf("%d of %d services are %s: %s", up, total, what, cmp.Or(because(actions), "waiting"))))
 		return
 	}
 	if s.w.Phase == api.PhaseScheduled {
@@ -149,7 +151,7 @@ func because(actions []Action) string {
 
 func (s *step) imagesReady(actions []Action) *carav1.Condition {
 	var pulling, failing []string
-	for _, ref := range sortedKeys(s.h.Memory.Pulls) {
+	for _, ref := range slices.Sorted(maps.Keys(s.h.Memory.Pulls)) {
 		switch p := s.h.Memory.Pulls[ref]; {
 		case p.Running:
 			pulling = append(pulling, ref+progressText(p.Progress))
@@ -162,7 +164,7 @@ func (s *step) imagesReady(actions []Action) *carav1.Condition {
 	case len(failing) > 0:
 		return condition(api.CondImagesReady, api.StatusFalse, api.ReasonPullBackoff, andAlso(strings.Join(failing, "; "), s.w.unusedPullSecrets()))
 	case len(pulling) > 0 || asked:
-		return condition(api.CondImagesReady, api.StatusFalse, api.ReasonPulling, orElse(strings.Join(pulling, "; "), "asked for"))
+		return condition(api.CondImagesReady, api.StatusFalse, api.ReasonPulling, cmp.Or(strings.Join(pulling, "; "), "asked for"))
 	}
 	for _, svc := range s.w.Spec.GetServices() {
 		ref := svc.GetImage()
@@ -229,19 +231,19 @@ func (s *step) serviceStatus(svc *carav1.Service, actions []Action) *carav1.Serv
 	out.ContainerId, out.SpecHash, out.ImageDigest = c.ID, c.Labels[api.LabelSpecHash], s.h.Digests[c.ImageID]
 	asWanted := s.outdated(svc, c) == ""
 	if !asWanted {
-		out.Image = orElse(c.Image, out.Image)
+		out.Image = cmp.Or(c.Image, out.Image)
 	}
 	if asWanted && !s.wrongLimits(svc, c) {
 		out.SpecHash = s.w.Hashes[svc.GetName()] // its limits may have changed since it was made
 	}
-	if started := or(c.ReportedStart, c.StartedAt); !started.IsZero() {
+	if started := cmp.Or(c.ReportedStart, c.StartedAt); !started.IsZero() {
 		out.StartedAt = timestamppb.New(started)
 	}
 	switch {
 	case c.State == StateRunning:
 		out.State = api.ServiceRunning
 		if health, probed := s.h.Health[c.ID]; probed || asWanted && s.check(svc, c) != nil {
-			out.Health, out.Message = orElse(health.State, api.HealthStarting), text.Clip(health.Message, maxMessage)
+			out.Health, out.Message = cmp.Or(health.State, api.HealthStarting), text.Clip(health.Message, maxMessage)
 		}
 	case c.State == StatePaused:
 		out.State, out.Message = api.ServiceStopped, "somebody paused it"

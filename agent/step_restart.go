@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/caravanserai/cara/api"
@@ -39,7 +40,7 @@ func (s *step) restartedFor(c *Container) string {
 }
 
 // engineStart is when a container was started last, by the engine's clock: it names a run.
-func (c *Container) engineStart() time.Time { return or(c.ReportedStart, c.StartedAt) }
+func (c *Container) engineStart() time.Time { return cmp.Or(c.ReportedStart, c.StartedAt) }
 
 // inPlace reports whether a container is to be restarted in place.
 func (s *step) inPlace(svc *carav1.Service, c *Container) bool {

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"time"
@@ -198,7 +199,7 @@ func (s *step) running(svc *carav1.Service, c *Container, network *Network) {
 	case (s.w.Phase == api.PhaseScheduled || s.previous(svc) != nil) && probed && health.State == api.HealthUnhealthy && !health.Ever:
 		s.fail(svc.GetName(), api.ReasonHealthCheckFailed, "the health check of service %s never passed: %s", svc.GetName(), health.Message)
 	case !probed || health.State != api.HealthHealthy:
-		s.wait(svc.GetName(), time.Time{}, "service %s is not healthy: %s", svc.GetName(), orElse(health.Message, "no check has ended yet"))
+		s.wait(svc.GetName(), time.Time{}, "service %s is not healthy: %s", svc.GetName(), cmp.Or(health.Message, "no check has ended yet"))
 	default:
 		s.settle(svc, c)
 	}

@@ -51,7 +51,7 @@ const (
 // where there are more than one sweep may take, the rest wait for another whole grace, in which somebody who sees what
 // happens can stop the agent, and in which a connection that is lost begins the wait anew.
 func dueOrphans(orphans map[string]time.Time, projects int, grace time.Duration, now time.Time) (due []string, wait time.Duration) {
-	for _, project := range sortedKeys(orphans) {
+	for _, project := range slices.Sorted(maps.Keys(orphans)) {
 		if now.Sub(orphans[project]) >= grace {
 			due = append(due, project)
 		}

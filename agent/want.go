@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/caravanserai/cara/api"
@@ -80,7 +81,7 @@ func newWant(cfg Config, a *carav1.Assignment, haveSecrets bool) *Want {
 	}
 	if w.Phase == api.PhaseFailed && p.GetStatus().GetObservedGeneration() == w.Generation {
 		c := api.FindCondition(p.GetStatus().GetConditions(), api.CondPhase)
-		w.Failure = &Failure{Reason: orElse(c.GetReason(), api.ReasonFailed), Message: c.GetMessage()}
+		w.Failure = &Failure{Reason: cmp.Or(c.GetReason(), api.ReasonFailed), Message: c.GetMessage()}
 	}
 	return w
 }
@@ -135,11 +136,4 @@ func secretRefs(s *carav1.Service) []string {
 		refs = append(refs, use.Name+"/"+use.Key)
 	}
 	return refs
-}
-
-func orElse(s, otherwise string) string {
-	if s == "" {
-		return otherwise
-	}
-	return s
 }

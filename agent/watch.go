@@ -134,7 +134,7 @@ func (a *Agent) fingerprints(ctx context.Context) (map[string]string, error) {
 	a.counts.containers.Store(int64(len(containers)))
 	for _, c := range containers {
 		project := c.Labels[api.LabelProject]
-		parts[project] = append(parts[project], c.ID+" "+c.Name+" "+c.State+" "+strings.Join(sortedKeys(c.Networks), ","))
+		parts[project] = append(parts[project], c.ID+" "+c.Name+" "+c.State+" "+strings.Join(slices.Sorted(maps.Keys(c.Networks)), ","))
 	}
 	networks, err := a.engine.ListNetworks(ctx, a.ownLabels())
 	if err != nil {
