@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -185,6 +186,9 @@ type Container struct {
 	// Grace it was made with: how long it may take to stop.
 	Grace time.Duration
 }
+
+// engineStart is when the container was started last, by the engine's clock: it names a run.
+func (c *Container) engineStart() time.Time { return cmp.Or(c.ReportedStart, c.StartedAt) }
 
 // Attachment is a container's place on a network.
 type Attachment struct {

@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"cmp"
 	"time"
 
 	"github.com/caravanserai/cara/api"
@@ -38,9 +37,6 @@ func (s *step) restartedFor(c *Container) string {
 	}
 	return c.Labels[labelRestart]
 }
-
-// engineStart is when a container was started last, by the engine's clock: it names a run.
-func (c *Container) engineStart() time.Time { return cmp.Or(c.ReportedStart, c.StartedAt) }
 
 // inPlace reports whether a container is to be restarted in place.
 func (s *step) inPlace(svc *carav1.Service, c *Container) bool {
