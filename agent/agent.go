@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/semaphore"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/loop"
@@ -22,7 +23,7 @@ import (
 type Agent struct {
 	cfg          Config
 	log          *slog.Logger
-	engine       Engine
+	engine       engine.Engine
 	nodes        carav1.NodeServiceClient
 	instance     string
 	events       carav1.EventServiceClient
@@ -33,16 +34,16 @@ type Agent struct {
 	pulls        *puller
 	probes       *prober
 	endpoints    *Endpoints
-	calls        chan struct{}        // a slot for each engine call that changes something
-	stops        *semaphore.Weighted  // a slot for each container that is told to stop
-	health       health               // of the engine
-	kept         health               // of the disk that keeps the assignments
-	machine      atomic.Pointer[Info] // what the engine said of its machine; nil: not since it came back
-	known        sync.Once            // guards the close of machineKnown
-	machineKnown chan struct{}        // closed once the engine has said what the machine is
-	relist       chan struct{}        // asks for a list of the engine, now
-	beat         chan struct{}        // asks for a heartbeat, now
-	nobody       chan struct{}        // says that nobody listens where the server should be
+	calls        chan struct{}               // a slot for each engine call that changes something
+	stops        *semaphore.Weighted         // a slot for each container that is told to stop
+	health       health                      // of the engine
+	kept         health                      // of the disk that keeps the assignments
+	machine      atomic.Pointer[engine.Info] // what the engine said of its machine; nil: not since it came back
+	known        sync.Once                   // guards the close of machineKnown
+	machineKnown chan struct{}               // closed once the engine has said what the machine is
+	relist       chan struct{}               // asks for a list of the engine, now
+	beat         chan struct{}               // asks for a heartbeat, now
+	nobody       chan struct{}               // says that nobody listens where the server should be
 	counts       counts
 
 	mu        sync.Mutex
@@ -91,7 +92,7 @@ func New(cfg Config) (*Agent, error) {
 	a.queue = loop.NewQueue(loop.QueueConfig{
 		Name: "projects", Workers: cfg.Workers, Do: a.work, Metrics: cfg.Queues, MaxBackoff: cfg.MaxBackoff, Logger: a.log,
 		Quiet: func(err error) bool { // said once, of the engine or of the disk
-			return errors.Is(err, ErrUnavailable) && a.health.error() != nil || errors.Is(err, errNotKept) && a.kept.error() != nil
+			return errors.Is(err, engine.ErrUnavailable) && a.health.error() != nil || errors.Is(err, errNotKept) && a.kept.error() != nil
 		},
 	})
 	a.reports = newReporter(carav1.NewProjectServiceClient(cfg.Conn), cfg, a.log, &a.counts, a.reported)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -30,8 +31,8 @@ func TestFailedStaysFailed(t *testing.T) {
 			f.away(away)
 			f.engine.Kill(f.containers(t)["cara-q.a"].ID)
 			f.run(t)
-			waitUntil(t, func() bool { return f.containers(t)["cara-q.a"].State == agent.StateRunning })
-			if c := f.containers(t)["cara-p.a"]; c.State != agent.StateExited || !c.StartedAt.Equal(starts) {
+			waitUntil(t, func() bool { return f.containers(t)["cara-q.a"].State == engine.StateRunning })
+			if c := f.containers(t)["cara-p.a"]; c.State != engine.StateExited || !c.StartedAt.Equal(starts) {
 				t.Errorf("the failed project's container: %+v", c)
 			}
 		})
@@ -40,12 +41,12 @@ func TestFailedStaysFailed(t *testing.T) {
 
 // hung is an engine that takes a ping and never answers.
 type hung struct {
-	agent.Engine
+	engine.Engine
 }
 
 func (*hung) Ping(ctx context.Context) error {
 	<-ctx.Done()
-	return fmt.Errorf("%w: %w", agent.ErrUnavailable, ctx.Err())
+	return fmt.Errorf("%w: %w", engine.ErrUnavailable, ctx.Err())
 }
 
 func TestHungEngineKeepsTheNodeAlive(t *testing.T) {

@@ -12,7 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/agent/enginetest/fake"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -25,8 +25,8 @@ type faked struct {
 }
 
 func newFaked(t *testing.T) *faked {
-	engine := fake.New("web", "web:2", "job")
-	f := &faked{rig: newRig(t, "c1", engine), engine: engine}
+	eng := fake.New("web", "web:2", "job")
+	f := &faked{rig: newRig(t, "c1", eng), engine: eng}
 	f.cfg.Relist, f.cfg.OrphanGrace, f.cfg.ServerGrace = 50*time.Millisecond, 100*time.Millisecond, 100*time.Millisecond
 	f.cfg.MaxBackoff, f.cfg.Ping = 50*time.Millisecond, 50*time.Millisecond
 	t.Cleanup(func() {
@@ -38,13 +38,13 @@ func newFaked(t *testing.T) *faked {
 }
 
 // containers of all, by name.
-func (f *faked) containers(t *testing.T) map[string]agent.Container {
+func (f *faked) containers(t *testing.T) map[string]engine.Container {
 	t.Helper()
 	list, err := f.engine.ListContainers(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := map[string]agent.Container{}
+	out := map[string]engine.Container{}
 	for _, c := range list {
 		out[c.Name] = c
 	}
@@ -64,7 +64,7 @@ func (f *faked) empty(t *testing.T) bool {
 	return len(f.containers(t))+len(networks)+len(volumes) == 0
 }
 
-func ids(containers map[string]agent.Container) map[string]string {
+func ids(containers map[string]engine.Container) map[string]string {
 	out := map[string]string{}
 	for name, c := range containers {
 		out[name] = c.ID + " " + c.StartedAt.String()
@@ -81,7 +81,7 @@ func services(images ...string) *carav1.ProjectSpec {
 }
 
 // up starts an agent and brings a project up.
-func (f *faked) up(t *testing.T, spec *carav1.ProjectSpec) map[string]agent.Container {
+func (f *faked) up(t *testing.T, spec *carav1.ProjectSpec) map[string]engine.Container {
 	t.Helper()
 	f.run(t)
 	f.put("p", spec)
@@ -128,7 +128,7 @@ func TestLostAnswers(t *testing.T) {
 			f.engine.Remote("far", nil)
 			f.engine.Lose(func(c string) error {
 				if c == call && left.Add(-1) >= 0 {
-					return fmt.Errorf("%s: %w", c, agent.ErrUnavailable)
+					return fmt.Errorf("%s: %w", c, engine.ErrUnavailable)
 				}
 				return nil
 			})
@@ -180,7 +180,7 @@ func TestServerAway(t *testing.T) {
 	f.away(true)
 	f.engine.Kill(before["cara-p.b"].ID)
 	f.run(t)
-	waitUntil(t, func() bool { return f.containers(t)["cara-p.b"].State == agent.StateRunning })
+	waitUntil(t, func() bool { return f.containers(t)["cara-p.b"].State == engine.StateRunning })
 	if diff := cmp.Diff(before["cara-p.a"], f.containers(t)["cara-p.a"]); diff != "" {
 		t.Errorf("the container with a secret (-before +after):\n%s", diff)
 	}
@@ -240,7 +240,7 @@ func TestOrphans(t *testing.T) {
 	f.mu.Lock()
 	delete(f.projects, "p")
 	f.mu.Unlock()
-	foreign := agent.ContainerSpec{
+	foreign := engine.ContainerSpec{
 		Name: "foreign", Service: &carav1.Service{Name: "a", Image: "web"},
 		Labels: map[string]string{api.LabelCluster: "c1", api.LabelNode: "n2", api.LabelProject: "p"},
 	}

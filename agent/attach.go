@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/flow"
@@ -102,34 +103,34 @@ func codeOf(err error) codes.Code {
 	switch {
 	case errors.As(err, &coded):
 		return coded.code
-	case errors.Is(err, ErrNotFound):
+	case errors.Is(err, engine.ErrNotFound):
 		return codes.NotFound
 	}
 	return codes.Unavailable
 }
 
 // runningContainer is the container of a service that runs, and serves where several do.
-func (a *Agent) runningContainer(ctx context.Context, project, service string) (Container, error) {
+func (a *Agent) runningContainer(ctx context.Context, project, service string) (engine.Container, error) {
 	labels := a.ownLabels()
 	labels[api.LabelProject], labels[api.LabelService] = project, service
 	all, err := a.engine.ListContainers(ctx, labels)
 	if err != nil {
-		return Container{}, err
+		return engine.Container{}, err
 	}
-	var running []Container
+	var running []engine.Container
 	state := "it has no container yet"
 	for _, c := range all {
-		if c.State != StateRunning {
+		if c.State != engine.StateRunning {
 			state = "its container is " + c.State
 			continue
 		}
 		if c, err = a.engine.InspectContainer(ctx, c.ID); err != nil {
-			return Container{}, err
+			return engine.Container{}, err
 		}
 		running = append(running, c)
 	}
 	if len(running) == 0 {
-		return Container{}, streamError{codes.FailedPrecondition, fmt.Errorf("service %s of project %s is not running: %s", service, project, state)}
+		return engine.Container{}, streamError{codes.FailedPrecondition, fmt.Errorf("service %s of project %s is not running: %s", service, project, state)}
 	}
 	serves, _ := a.endpoints.IP(project, service)
 	return serving(running, networkName(project), serves), nil
@@ -137,7 +138,7 @@ func (a *Agent) runningContainer(ctx context.Context, project, service string) (
 
 // serving is the container that gets the service's requests, which has the address ip; without such a one, the container
 // that was started last. While an update that starts first is under way, two run.
-func serving(running []Container, network, ip string) Container {
+func serving(running []engine.Container, network, ip string) engine.Container {
 	last := running[0]
 	for _, c := range running {
 		if ip != "" && c.Networks[network].IP == ip {

@@ -1,13 +1,14 @@
 package agent
 
 import (
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // check is how the health of a service's container is found out: as the manifest says, or else as its image does
 // (HEALTHCHECK); nil where neither says anything, or where the manifest turns it off.
-func (s *step) check(svc *carav1.Service, c *Container) *carav1.Healthcheck {
+func (s *step) check(svc *carav1.Service, c *engine.Container) *carav1.Healthcheck {
 	if own := svc.GetHealthcheck(); own != nil {
 		if own.GetDisable() {
 			return nil

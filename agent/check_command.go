@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/caravanserai/cara/agent/engine"
 )
 
 // checkCommand runs the command of one container's exec check. Docker cannot end a command, so one that hangs would stay when its check is
@@ -15,7 +17,7 @@ import (
 //
 // Where the agent cannot reach the engine's processes, there is one hanging command for each container at most.
 type checkCommand struct {
-	engine    Streams
+	engine    engine.Streams
 	container string
 	args      []string
 	over      chan struct{} // closed once the last command is gone; nil before the first
@@ -51,7 +53,7 @@ func (c *checkCommand) run(ctx context.Context, timeout time.Duration) error {
 // once starts a command, waits for its end and makes sure that it is gone. Starting it is not cut short by the time-out: the engine may have
 // started what nobody would know of then.
 func (c *checkCommand) once(ctx, bounded context.Context) error {
-	process, err := c.engine.Start(ctx, c.container, Command{Args: c.args})
+	process, err := c.engine.Start(ctx, c.container, engine.Command{Args: c.args})
 	if err != nil {
 		return err
 	}

@@ -8,23 +8,25 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/caravanserai/cara/agent/engine"
 )
 
 // stuck is an engine whose commands do not end by themselves, and take a while to be ended.
 type stuck struct {
-	Streams
+	engine.Streams
 	running, most, started, ended atomic.Int32
 	ending                        time.Duration
 }
 
-func (e *stuck) Start(context.Context, string, Command) (Process, error) {
+func (e *stuck) Start(context.Context, string, engine.Command) (engine.Process, error) {
 	e.started.Add(1)
 	e.most.Store(max(e.most.Load(), e.running.Add(1)))
 	return &stuckProcess{engine: e}, nil
 }
 
 type stuckProcess struct {
-	Process
+	engine.Process
 	engine *stuck
 }
 
@@ -45,8 +47,8 @@ func (p *stuckProcess) End(ctx context.Context) {
 // TestHangingCheck: a check's command that hangs is ended, and no other is begun before it is gone. Each check fails in time nevertheless.
 func TestHangingCheck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		engine := &stuck{ending: 12 * time.Second}
-		command := &checkCommand{engine: engine, container: "1", args: []string{"sleep", "3600"}}
+		eng := &stuck{ending: 12 * time.Second}
+		command := &checkCommand{engine: eng, container: "1", args: []string{"sleep", "3600"}}
 		ctx, cancel := context.WithCancel(t.Context())
 		for i := range 100 {
 			began := time.Now()
@@ -62,13 +64,13 @@ func TestHangingCheck(t *testing.T) {
 			}
 			<-time.After(time.Second)
 		}
-		if engine.most.Load() != 1 || engine.started.Load() < 5 {
-			t.Errorf("%d commands were started, %d of them side by side; want 5 and more, 1", engine.started.Load(), engine.most.Load())
+		if eng.most.Load() != 1 || eng.started.Load() < 5 {
+			t.Errorf("%d commands were started, %d of them side by side; want 5 and more, 1", eng.started.Load(), eng.most.Load())
 		}
 		cancel()
 		command.wait()
-		if engine.running.Load() != 0 {
-			t.Errorf("%d commands are left after the last check", engine.running.Load())
+		if eng.running.Load() != 0 {
+			t.Errorf("%d commands are left after the last check", eng.running.Load())
 		}
 	})
 }
@@ -86,8 +88,10 @@ func TestCheckCommandFails(t *testing.T) {
 }
 
 type refusing struct {
-	Streams
+	engine.Streams
 	err error
 }
 
-func (r refusing) Start(context.Context, string, Command) (Process, error) { return nil, r.err }
+func (r refusing) Start(context.Context, string, engine.Command) (engine.Process, error) {
+	return nil, r.err
+}

@@ -1,6 +1,10 @@
 package agent
 
-import "time"
+import (
+	"time"
+
+	"github.com/caravanserai/cara/agent/engine"
+)
 
 // sighting is when one container was first seen in the state that its last look found. The engine's clock is not the agent's: either may be
 // wrong, or may be set while both run. So the agent never compares a time of the engine with its own. It measures the age of a run from the
@@ -12,7 +16,7 @@ type sighting struct {
 
 // sight puts the containers of a look on the agent's clock: afterwards StartedAt and FinishedAt are when the agent first saw that. It returns
 // the sightings for the next look.
-func sight(containers []Container, before map[string]sighting, now time.Time) map[string]sighting {
+func sight(containers []engine.Container, before map[string]sighting, now time.Time) map[string]sighting {
 	after := make(map[string]sighting, len(containers))
 	for i := range containers {
 		c := &containers[i]

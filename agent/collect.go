@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/text"
@@ -67,7 +68,7 @@ func (a *Agent) collect(ctx context.Context, now time.Time) error {
 }
 
 // usedImages returns what the store has and which of it containers use, ours or not, and brings the book up to date.
-func (a *Agent) usedImages(ctx context.Context, now time.Time) (stored []StoredImage, inUse map[string]bool, err error) {
+func (a *Agent) usedImages(ctx context.Context, now time.Time) (stored []engine.StoredImage, inUse map[string]bool, err error) {
 	stored, err = a.engine.ListImages(ctx)
 	if err != nil {
 		return nil, nil, err

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/internal/test/testimage"
 	"github.com/caravanserai/cara/internal/test/testregistry"
@@ -33,7 +34,7 @@ func TestImagesAreCollected(t *testing.T) {
 	f.put("p", services("new:2", "web"))
 	there := func(ref string) bool {
 		_, err := f.engine.InspectImage(t.Context(), ref)
-		if err != nil && !errors.Is(err, agent.ErrNotFound) {
+		if err != nil && !errors.Is(err, engine.ErrNotFound) {
 			t.Fatal(err)
 		}
 		return err == nil
@@ -60,7 +61,7 @@ func TestRealImagesAreCollected(t *testing.T) {
 	project := name(t)
 	there := func(ref string) bool {
 		_, err := r.cfg.Engine.InspectImage(t.Context(), ref)
-		if err != nil && !errors.Is(err, agent.ErrNotFound) {
+		if err != nil && !errors.Is(err, engine.ErrNotFound) {
 			t.Fatal(err)
 		}
 		return err == nil

@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/caravanserai/cara/agent/engine"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/loop"
 )
@@ -18,7 +19,7 @@ type Config struct {
 	// Conn leads to the server, as this node.
 	Conn grpc.ClientConnInterface
 	// Engine to keep in order.
-	Engine Engine
+	Engine engine.Engine
 	// NodeName and ClusterID go on the labels of everything that is made.
 	NodeName, ClusterID string
 	// DataDir keeps the last assignments.

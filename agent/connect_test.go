@@ -8,7 +8,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 )
 
@@ -35,7 +35,7 @@ func TestNothingIsWaitedForWhereNobodyListens(t *testing.T) {
 	t.Cleanup(func() { _ = conn.Close() })
 	f.cfg.Conn, f.cfg.ServerGrace = conn, time.Hour
 	f.run(t)
-	waitUntil(t, func() bool { return f.containers(t)["cara-p.a"].State == agent.StateRunning })
+	waitUntil(t, func() bool { return f.containers(t)["cara-p.a"].State == engine.StateRunning })
 	f.stop()
 
 	// One that is there and says no is another matter: what it would name may be elsewhere by now.
@@ -45,7 +45,7 @@ func TestNothingIsWaitedForWhereNobodyListens(t *testing.T) {
 	f.run(t)
 	refused := f.refusals()
 	waitUntil(t, func() bool { return f.refusals() > refused+2 })
-	if c := f.containers(t)["cara-p.a"]; c.State == agent.StateRunning {
+	if c := f.containers(t)["cara-p.a"]; c.State == engine.StateRunning {
 		t.Error("the container runs again though the server is there")
 	}
 	f.away(false)

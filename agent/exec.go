@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 
+	"github.com/caravanserai/cara/agent/engine"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -13,7 +14,7 @@ func (a *Agent) exec(ctx, outer context.Context, start *carav1.ExecStart, server
 	if err != nil {
 		return err
 	}
-	p, err := a.engine.Start(ctx, c.ID, Command{
+	p, err := a.engine.Start(ctx, c.ID, engine.Command{
 		Args: start.GetCommand(), Stdin: start.GetStdin(), TTY: start.GetTty(), User: start.GetUser(), WorkingDir: start.GetWorkingDir(),
 	})
 	if err != nil {
@@ -53,7 +54,7 @@ func said(data []byte, stderr bool) *carav1.ExecResponse {
 
 // feed passes on a command's input, where it is wanted, until there is no more. What a command does not take, because it
 // has closed its input or has ended, is dropped.
-func (a *Agent) feed(ctx context.Context, server *serverEnd, p Process, wanted bool) {
+func (a *Agent) feed(ctx context.Context, server *serverEnd, p engine.Process, wanted bool) {
 	for {
 		msg, err := server.Recv(ctx)
 		if err != nil {
@@ -77,8 +78,8 @@ func (a *Agent) feed(ctx context.Context, server *serverEnd, p Process, wanted b
 	}
 }
 
-func (a *Agent) resize(ctx context.Context, p Process, size *carav1.TerminalSize) {
-	if err := p.Resize(ctx, Size{Rows: int(size.GetRows()), Columns: int(size.GetColumns())}); err != nil {
+func (a *Agent) resize(ctx context.Context, p engine.Process, size *carav1.TerminalSize) {
+	if err := p.Resize(ctx, engine.Size{Rows: int(size.GetRows()), Columns: int(size.GetColumns())}); err != nil {
 		a.log.Debug("a terminal keeps its size", "error", err)
 	}
 }

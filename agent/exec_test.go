@@ -10,7 +10,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
-	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/engine"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -142,7 +142,7 @@ func TestExecRefused(t *testing.T) {
 	f := newFaked(t)
 	for _, c := range f.up(t, services("web", "web")) {
 		if strings.HasSuffix(c.Name, ".b") {
-			f.engine.Edit(c.ID, func(c *agent.Container) { c.State = agent.StatePaused })
+			f.engine.Edit(c.ID, func(c *engine.Container) { c.State = engine.StatePaused })
 		}
 	}
 	for service, want := range map[string]string{"b": "is not running: its container is paused", "z": "is not running: it has no container yet"} {
@@ -154,7 +154,7 @@ func TestExecRefused(t *testing.T) {
 	}
 	f.engine.Fault(func(call string) error {
 		if call == "Start" {
-			return fmt.Errorf("start: %w", agent.ErrUnavailable)
+			return fmt.Errorf("start: %w", engine.ErrUnavailable)
 		}
 		return nil
 	})
@@ -165,8 +165,8 @@ func TestExecRefused(t *testing.T) {
 }
 
 // output runs a command in a container to its end, and returns what it wrote.
-func output(ctx context.Context, engine agent.Engine, id string, args ...string) (string, error) {
-	process, err := engine.Start(ctx, id, agent.Command{Args: args})
+func output(ctx context.Context, eng engine.Engine, id string, args ...string) (string, error) {
+	process, err := eng.Start(ctx, id, engine.Command{Args: args})
 	if err != nil {
 		return "", err
 	}

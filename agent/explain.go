@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/internal/text"
 )
@@ -27,7 +28,7 @@ func (a *Agent) explain(ctx context.Context, want *Want, have *Have, f *Failure)
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	var lines []string
-	err := a.engineOf(want).Logs(ctx, f.Container, LogOptions{Tail: logTail}, func(l LogLine) error {
+	err := a.engineOf(want).Logs(ctx, f.Container, engine.LogOptions{Tail: logTail}, func(l engine.LogLine) error {
 		lines = append(lines, text.Clip(text.Line(l.Text), 300))
 		return nil
 	})

@@ -8,23 +8,23 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // forgetful is an engine that cannot write down what it does: while full is set, its list calls every container created.
 type forgetful struct {
-	agent.Engine
+	engine.Engine
 	full   atomic.Bool
 	starts atomic.Int64
 }
 
-func (e *forgetful) ListContainers(ctx context.Context, labels map[string]string) ([]agent.Container, error) {
+func (e *forgetful) ListContainers(ctx context.Context, labels map[string]string) ([]engine.Container, error) {
 	out, err := e.Engine.ListContainers(ctx, labels)
 	for i := range out {
 		if e.full.Load() {
-			out[i].State, out[i].StartedAt, out[i].FinishedAt = agent.StateCreated, time.Time{}, time.Time{}
+			out[i].State, out[i].StartedAt, out[i].FinishedAt = engine.StateCreated, time.Time{}, time.Time{}
 		}
 	}
 	return out, err
@@ -38,20 +38,20 @@ func (e *forgetful) StartContainer(ctx context.Context, id string) error {
 // TestActsOnInspection: what is done rests on the inspection of a container, not on the list, which can be older.
 func TestActsOnInspection(t *testing.T) {
 	f := newFaked(t)
-	engine := &forgetful{Engine: f.engine}
-	engine.full.Store(true)
-	f.cfg.Engine = engine
+	eng := &forgetful{Engine: f.engine}
+	eng.full.Store(true)
+	f.cfg.Engine = eng
 	f.run(t)
 	f.put("p", services("web", "web"))
 	f.wait(t, "p", phase(api.PhaseRunning))
-	if n := engine.starts.Load(); n != 2 {
+	if n := eng.starts.Load(); n != 2 {
 		t.Errorf("2 containers were started %d times", n)
 	}
 }
 
 // idle is an engine that accepts one kind of call and does nothing while it is idle.
 type idle struct {
-	agent.Engine
+	engine.Engine
 	idle  atomic.Bool
 	calls atomic.Int64
 }
@@ -68,19 +68,19 @@ func (e *idle) StartContainer(ctx context.Context, id string) error {
 // up when the engine works again. Hints in between, as an engine's events are, do not shorten the wait.
 func TestNoEffectBacksOff(t *testing.T) {
 	f := newFaked(t)
-	engine := &idle{Engine: f.engine}
-	engine.idle.Store(true)
-	f.cfg.Engine, f.cfg.Restart.Base = engine, 100*time.Millisecond
+	eng := &idle{Engine: f.engine}
+	eng.idle.Store(true)
+	f.cfg.Engine, f.cfg.Restart.Base = eng, 100*time.Millisecond
 	f.run(t)
 	f.put("p", services("web"))
 	f.wait(t, "p", func(p *carav1.Project) bool {
 		c := api.FindCondition(p.GetStatus().GetConditions(), api.CondReady)
 		return strings.Contains(c.GetMessage(), "starting container cara-p.a had no effect") && strings.Contains(c.GetMessage(), "(4 tries)")
 	})
-	if n := engine.calls.Load(); n > 5 {
+	if n := eng.calls.Load(); n > 5 {
 		t.Errorf("%d calls for 4 tries", n)
 	}
-	engine.idle.Store(false)
+	eng.idle.Store(false)
 	f.wait(t, "p", phase(api.PhaseRunning))
 }
 
@@ -91,7 +91,7 @@ func TestEngineWithoutRoom(t *testing.T) {
 	var tries atomic.Int64
 	f.engine.Fault(func(call string) error {
 		if call == "CreateContainer" && tries.Add(1) <= int64(f.cfg.Restart.Limit)+3 {
-			return fmt.Errorf("create container: %w: no space left on device", agent.ErrNoRoom)
+			return fmt.Errorf("create container: %w: no space left on device", engine.ErrNoRoom)
 		}
 		return nil
 	})
@@ -112,7 +112,7 @@ func TestEngineWithoutRoom(t *testing.T) {
 func TestFailingListIsNotEmpty(t *testing.T) {
 	for _, call := range []string{"ListContainers", "ListNetworks", "ListVolumes", "InspectContainer"} {
 		for name, failure := range map[string]error{
-			"no answer": fmt.Errorf("list: %w", agent.ErrUnavailable), "an error": fmt.Errorf("list: something odd"),
+			"no answer": fmt.Errorf("list: %w", engine.ErrUnavailable), "an error": fmt.Errorf("list: something odd"),
 		} {
 			t.Run(call+", "+name, func(t *testing.T) {
 				f := newFaked(t)

@@ -3,20 +3,22 @@ package agent
 import (
 	"cmp"
 	"time"
+
+	"github.com/caravanserai/cara/agent/engine"
 )
 
 // Have is what there is of one project: what the engine holds, read just now, and what the agent remembers of the
 // rollout at hand.
 type Have struct {
-	Networks   []Network
-	Volumes    []Volume
-	Containers []Container
+	Networks   []engine.Network
+	Volumes    []engine.Volume
+	Containers []engine.Container
 	// Images are those that were looked for, by reference, with whether they are there.
 	Images map[string]bool
 	// Health of containers with a check, by id; absent before the first probe has ended.
 	Health map[string]Health
 	// Facts are what is known of the images that containers were made from, by image id.
-	Facts map[string]Image
+	Facts map[string]engine.Image
 	// Digests of images that containers were made from, by image id.
 	Digests map[string]string
 	// Leaving are containers that were to be stopped at the last look, and since when: they may still have requests to end.
@@ -43,7 +45,7 @@ type Memory struct {
 type Pull struct {
 	Running  bool
 	Done     bool
-	Progress Progress
+	Progress engine.Progress
 	Digest   string
 	// Err is why the last one failed; Final says that asking again is no use, else it is due again at Next.
 	Err   string

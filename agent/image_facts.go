@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/text"
@@ -25,12 +26,12 @@ func (a *Agent) observeFacts(ctx context.Context, want *Want, have *Have, w *wor
 			ids = append(ids, c.ImageID)
 		}
 	}
-	found := make([]Image, len(ids))
+	found := make([]engine.Image, len(ids))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(8)
 	for i, id := range ids {
 		g.Go(func() (err error) {
-			if found[i], err = a.engine.InspectImage(ctx, id); errors.Is(err, ErrNotFound) {
+			if found[i], err = a.engine.InspectImage(ctx, id); errors.Is(err, engine.ErrNotFound) {
 				return nil
 			}
 			return err
@@ -40,7 +41,7 @@ func (a *Agent) observeFacts(ctx context.Context, want *Want, have *Have, w *wor
 		return err
 	}
 	if w.facts == nil {
-		w.facts = map[string]Image{}
+		w.facts = map[string]engine.Image{}
 	}
 	for i, id := range ids {
 		w.facts[id] = found[i]
@@ -51,7 +52,7 @@ func (a *Agent) observeFacts(ctx context.Context, want *Want, have *Have, w *wor
 
 // unmounted returns the volumes of an image that the manifest mounts nothing at. The engine makes a new volume for each of
 // them with each container. It looks at the very path alone, so a mount further up does not help.
-func unmounted(svc *carav1.Service, image Image) []string {
+func unmounted(svc *carav1.Service, image engine.Image) []string {
 	var out []string
 	for _, v := range image.Volumes {
 		at := func(mounted string) bool { return path.Clean(mounted) == path.Clean(v) }

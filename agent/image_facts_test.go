@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -54,7 +55,7 @@ func TestUnmountedVolume(t *testing.T) {
 				c.edit(w, e)
 			}
 			h := e.have(w)
-			h.Facts = map[string]Image{"i": {Volumes: []string{"/data", "/var/lib/db"}}}
+			h.Facts = map[string]engine.Image{"i": {Volumes: []string{"/data", "/var/lib/db"}}}
 			r := Report(w, h, Step(w, h, e.now), e.now)
 			found := api.FindCondition(r.GetConditions(), api.CondUnmountedVolume)
 			if (found != nil) != (c.want != nil) {

@@ -17,6 +17,7 @@ import (
 	"github.com/distribution/reference"
 	"github.com/google/renameio/v2"
 
+	"github.com/caravanserai/cara/agent/engine"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -135,17 +136,17 @@ func (b *imageBook) use(inUse, stored map[string]bool, now time.Time) error {
 
 // recordedPulls writes into the book what is pulled.
 type recordedPulls struct {
-	Images
+	engine.Images
 	book *imageBook
 	log  *slog.Logger
 	*counts
 }
 
 // PullImage looks what is there first: a pull that brings nothing new makes nothing ours.
-func (r recordedPulls) PullImage(ctx context.Context, ref string, auth *carav1.RegistryAuth, progress func(Progress)) (Image, error) {
+func (r recordedPulls) PullImage(ctx context.Context, ref string, auth *carav1.RegistryAuth, progress func(engine.Progress)) (engine.Image, error) {
 	before, err := r.ListImages(ctx)
 	if err != nil {
-		return Image{}, err
+		return engine.Image{}, err
 	}
 	image, err := r.Images.PullImage(ctx, ref, auth, progress)
 	if err != nil {
@@ -155,7 +156,7 @@ func (r recordedPulls) PullImage(ctx context.Context, ref string, auth *carav1.R
 		return image, err
 	}
 	r.pulled.Add(1)
-	wasThere := slices.ContainsFunc(before, func(s StoredImage) bool { return s.ID == image.ID })
+	wasThere := slices.ContainsFunc(before, func(s engine.StoredImage) bool { return s.ID == image.ID })
 	if err := r.book.add(image.ID, ref, wasThere, time.Now()); err != nil {
 		r.log.Warn("a pulled image is not in the book: it will never be collected", "image", ref, "error", err)
 	}
@@ -171,14 +172,14 @@ type removal struct {
 
 // collectable decides which images go: of those that Cara pulled, and that nobody uses or has given a name of their
 // own, the one unused for longest first, until enough of the disk would be free. pulled comes in that order.
-func collectable(l Limits, disk Usage, pulled []pulledImage, stored []StoredImage, inUse, assigned map[string]bool) []removal {
+func collectable(l Limits, disk Usage, pulled []pulledImage, stored []engine.StoredImage, inUse, assigned map[string]bool) []removal {
 	need := int64(disk.Used) - int64(float64(disk.Total)*l.CollectTo/100)
 	var out []removal
 	for _, image := range pulled {
 		if need <= 0 {
 			break
 		}
-		i := slices.IndexFunc(stored, func(s StoredImage) bool { return s.ID == image.ID })
+		i := slices.IndexFunc(stored, func(s engine.StoredImage) bool { return s.ID == image.ID })
 		if i < 0 || inUse[image.ID] {
 			continue
 		}

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -15,8 +16,8 @@ func TestCollectable(t *testing.T) {
 	mid := pulledImage{ID: "mid", Refs: []string{"mid:1"}, Used: time.Unix(2, 0)}
 	young := pulledImage{ID: "young", Refs: []string{"young:1"}, Used: time.Unix(3, 0)}
 	pulled := []pulledImage{old, mid, young}
-	stored := func(edit ...func([]StoredImage)) []StoredImage {
-		out := []StoredImage{
+	stored := func(edit ...func([]engine.StoredImage)) []engine.StoredImage {
+		out := []engine.StoredImage{
 			{ID: "old", Tags: []string{"shop/old:latest"}, Size: 10},
 			{ID: "mid", Tags: []string{"mid:1"}, Size: 10},
 			{ID: "young", Tags: []string{"young:1"}, Size: 10},
@@ -29,7 +30,7 @@ func TestCollectable(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		used            uint64
-		stored          []StoredImage
+		stored          []engine.StoredImage
 		inUse, assigned map[string]bool
 		want            string // names, in order
 	}{
@@ -40,12 +41,12 @@ func TestCollectable(t *testing.T) {
 		"a disk full of others":        {used: 1000, stored: stored(), want: "shop/old:latest mid:1 young:1"},
 		"one that a container uses":    {used: 90, stored: stored(), inUse: map[string]bool{"old": true}, want: "mid:1"},
 		"one that is assigned":         {used: 90, stored: stored(), assigned: map[string]bool{"docker.io/shop/old:latest": true}, want: "mid:1"},
-		"one that somebody else named": {used: 90, stored: stored(func(s []StoredImage) { s[0].Tags = append(s[0].Tags, "mine:1") }), want: "mid:1"},
+		"one that somebody else named": {used: 90, stored: stored(func(s []engine.StoredImage) { s[0].Tags = append(s[0].Tags, "mine:1") }), want: "mid:1"},
 		"one assigned by another name of ours": {
-			used: 90, stored: stored(func(s []StoredImage) { s[0].Tags = nil }),
+			used: 90, stored: stored(func(s []engine.StoredImage) { s[0].Tags = nil }),
 			assigned: map[string]bool{"docker.io/shop/old:latest": true}, want: "mid:1",
 		},
-		"one whose name went on to another": {used: 90, stored: stored(func(s []StoredImage) { s[0].Tags = nil }), want: "old"},
+		"one whose name went on to another": {used: 90, stored: stored(func(s []engine.StoredImage) { s[0].Tags = nil }), want: "old"},
 		"one that is gone":                  {used: 90, stored: stored()[1:], want: "mid:1"},
 	} {
 		t.Run(name, func(t *testing.T) {

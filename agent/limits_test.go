@@ -5,7 +5,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/test/testimage"
@@ -22,12 +22,12 @@ func limitedTo(image, memory string, pids int32) *carav1.ProjectSpec {
 func changesLimits(t *testing.T, r *rig, image string) {
 	t.Helper()
 	project := name(t)
-	containers := func() map[string]agent.Container {
+	containers := func() map[string]engine.Container {
 		list, err := r.cfg.Engine.ListContainers(t.Context(), map[string]string{api.LabelProject: project})
 		if err != nil {
 			t.Fatal(err)
 		}
-		out := map[string]agent.Container{}
+		out := map[string]engine.Container{}
 		for _, c := range list {
 			c, err := r.cfg.Engine.InspectContainer(t.Context(), c.ID)
 			if err != nil {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -60,8 +61,8 @@ func (a *Agent) storedLogs(ctx context.Context, request *carav1.LogsRequest, lin
 	return readers.Wait()
 }
 
-func logOptions(request *carav1.LogsRequest) LogOptions {
-	options := LogOptions{Follow: request.GetFollow(), Tail: int(request.GetTail())}
+func logOptions(request *carav1.LogsRequest) engine.LogOptions {
+	options := engine.LogOptions{Follow: request.GetFollow(), Tail: int(request.GetTail())}
 	if request.GetSince() != nil {
 		options.Since = request.GetSince().AsTime()
 	}
@@ -69,14 +70,14 @@ func logOptions(request *carav1.LogsRequest) LogOptions {
 }
 
 // logged are the containers whose logs are asked for, one for each service.
-func (a *Agent) logged(ctx context.Context, request *carav1.LogsRequest) ([]Container, error) {
+func (a *Agent) logged(ctx context.Context, request *carav1.LogsRequest) ([]engine.Container, error) {
 	labels := a.ownLabels()
 	labels[api.LabelProject] = request.GetName()
 	all, err := a.engine.ListContainers(ctx, labels)
 	if err != nil {
 		return nil, err
 	}
-	var out []Container
+	var out []engine.Container
 	for _, c := range all {
 		service := c.Labels[api.LabelService]
 		if len(request.GetServices()) == 0 || slices.Contains(request.GetServices(), service) {
@@ -84,7 +85,7 @@ func (a *Agent) logged(ctx context.Context, request *carav1.LogsRequest) ([]Cont
 		}
 	}
 	for _, service := range request.GetServices() {
-		if !slices.ContainsFunc(out, func(c Container) bool { return c.Labels[api.LabelService] == service }) {
+		if !slices.ContainsFunc(out, func(c engine.Container) bool { return c.Labels[api.LabelService] == service }) {
 			return nil, fmt.Errorf("service %s of project %s has no container on node %s", service, request.GetName(), a.cfg.NodeName)
 		}
 	}
@@ -99,9 +100,9 @@ func (a *Agent) noContainer(request *carav1.LogsRequest) error {
 }
 
 // readLog passes on the lines of one container.
-func (a *Agent) readLog(ctx context.Context, c Container, options LogOptions, lines chan<- *carav1.LogLine) error {
+func (a *Agent) readLog(ctx context.Context, c engine.Container, options engine.LogOptions, lines chan<- *carav1.LogLine) error {
 	send := &logSender{service: c.Labels[api.LabelService], lines: lines}
-	err := a.engine.Logs(ctx, c.ID, options, func(l LogLine) error { return send.send(ctx, l) })
+	err := a.engine.Logs(ctx, c.ID, options, func(l engine.LogLine) error { return send.send(ctx, l) })
 	if ctx.Err() != nil {
 		return nil // the reader has gone, or another service's log failed
 	}
@@ -117,7 +118,7 @@ type logSender struct {
 	slow    bool  // the reader has not caught up since it was waited for
 }
 
-func (s *logSender) send(ctx context.Context, l LogLine) error {
+func (s *logSender) send(ctx context.Context, l engine.LogLine) error {
 	line := logLine(s.service, l)
 	line.Lost = s.lost
 	select {
@@ -154,7 +155,7 @@ func (s *logSender) flush(ctx context.Context) {
 	}
 }
 
-func logLine(service string, l LogLine) *carav1.LogLine {
+func logLine(service string, l engine.LogLine) *carav1.LogLine {
 	line := &carav1.LogLine{Service: service, Stderr: l.Stderr, Line: l.Text}
 	if l.Size > 0 {
 		line.Line += fmt.Sprintf(" [cut: the line has %d bytes]", l.Size)

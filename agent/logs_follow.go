@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -95,19 +96,19 @@ func (f *logFollower) look(ctx context.Context) (over bool, err error) {
 }
 
 // container reads on where there is more, and says whether more may come.
-func (f *logFollower) container(ctx context.Context, c Container, want *Want) (more bool, err error) {
+func (f *logFollower) container(ctx context.Context, c engine.Container, want *Want) (more bool, err error) {
 	p := f.places[c.ID]
 	if p != nil && p.reading {
 		return true, nil
 	}
 	c, err = f.agent.engine.InspectContainer(ctx, c.ID)
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, engine.ErrNotFound) {
 		return false, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	runs := c.State == StateRunning || c.State == StatePaused
+	runs := c.State == engine.StateRunning || c.State == engine.StatePaused
 	if runs || p == nil || !p.run.Equal(c.StartedAt) {
 		f.read(ctx, c, p)
 		return true, nil
@@ -116,7 +117,7 @@ func (f *logFollower) container(ctx context.Context, c Container, want *Want) (m
 }
 
 // read begins a reader.
-func (f *logFollower) read(ctx context.Context, c Container, p *logPlace) {
+func (f *logFollower) read(ctx context.Context, c engine.Container, p *logPlace) {
 	options := logOptions(f.request)
 	fresh := p == nil && !f.begun // else all that was not read yet is new, and all of a container that took another's place
 	if !fresh {
@@ -131,7 +132,7 @@ func (f *logFollower) read(ctx context.Context, c Container, p *logPlace) {
 		send := &logSender{service: c.Labels[api.LabelService], lines: f.lines}
 		reader := &logReader{
 			engine: f.agent.engine, id: c.ID, seed: f.seed, place: p,
-			emit: func(l LogLine, lost int32) error { send.lost += lost; return send.send(ctx, l) },
+			emit: func(l engine.LogLine, lost int32) error { send.lost += lost; return send.send(ctx, l) },
 		}
 		err := error(nil)
 		if options.Tail < 0 {
@@ -145,7 +146,7 @@ func (f *logFollower) read(ctx context.Context, c Container, p *logPlace) {
 			return // the caller has left, or another service's log failed
 		}
 		send.flush(ctx)
-		if err != nil && !errors.Is(err, ErrNotFound) { // one that was removed meanwhile has said all
+		if err != nil && !errors.Is(err, engine.ErrNotFound) { // one that was removed meanwhile has said all
 			select {
 			case f.failed <- err:
 			case <-ctx.Done():
@@ -174,7 +175,7 @@ func (f *logFollower) awaited(want *Want, there map[string]bool) bool {
 }
 
 // writesAgain says whether a container that does not run will, or one that takes its place.
-func writesAgain(c Container, want *Want) bool {
+func writesAgain(c engine.Container, want *Want) bool {
 	if want == nil || want.Remove || want.Phase == api.PhaseFailed {
 		return false
 	}

@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -29,7 +30,7 @@ func (a *Agent) previousLogs(ctx context.Context, request *carav1.LogsRequest, l
 		return err
 	}
 	found := map[string]bool{}
-	replaced := map[string][]Container{} // by service: containers without a previous run
+	replaced := map[string][]engine.Container{} // by service: containers without a previous run
 	send := func(service string, last *lastLines) error {
 		found[service] = found[service] || last.count > 0
 		for _, l := range last.lines() {
@@ -77,19 +78,19 @@ func (a *Agent) previousRun(ctx context.Context, id string, request *carav1.Logs
 	if err != nil {
 		return nil, err
 	}
-	options := LogOptions{Until: beforeStart(c)}
+	options := engine.LogOptions{Until: beforeStart(c)}
 	if request.GetSince() != nil {
 		options.Since = request.GetSince().AsTime()
 	}
 	if options.Until.IsZero() {
 		return last, nil // it has never been started
 	}
-	err = a.engine.Logs(ctx, c.ID, options, func(l LogLine) error { last.add(l); return nil })
+	err = a.engine.Logs(ctx, c.ID, options, func(l engine.LogLine) error { last.add(l); return nil })
 	return last, err
 }
 
 // beforeStart is a time after the last line of a container's previous run and before the first of its last one.
-func beforeStart(c Container) time.Time {
+func beforeStart(c engine.Container) time.Time {
 	switch {
 	case c.StartedAt.IsZero():
 		return time.Time{}
@@ -103,10 +104,10 @@ func beforeStart(c Container) time.Time {
 type lastLines struct {
 	most  int
 	count int
-	kept  []LogLine
+	kept  []engine.LogLine
 }
 
-func (k *lastLines) add(l LogLine) {
+func (k *lastLines) add(l engine.LogLine) {
 	size := maxPrevious
 	if k.most > 0 {
 		size = min(k.most, size)
@@ -119,7 +120,7 @@ func (k *lastLines) add(l LogLine) {
 	k.count++
 }
 
-func (k *lastLines) lines() []LogLine {
+func (k *lastLines) lines() []engine.LogLine {
 	if k.most < 0 || len(k.kept) == 0 {
 		return nil
 	}
@@ -140,14 +141,14 @@ const (
 
 // keptLog is the end of a container's log.
 type keptLog struct {
-	UID       string    `json:"uid"` // of the project
-	Container string    `json:"container"`
-	Lines     []LogLine `json:"lines"`
+	UID       string           `json:"uid"` // of the project
+	Container string           `json:"container"`
+	Lines     []engine.LogLine `json:"lines"`
 }
 
 // keepLog keeps the end of a container's log. A container that had values of Secrets which this agent does not know is
 // not kept: they could not be taken out. That a log cannot be kept delays nothing.
-func (a *Agent) keepLog(ctx context.Context, want *Want, c Container) {
+func (a *Agent) keepLog(ctx context.Context, want *Want, c engine.Container) {
 	service := c.Labels[api.LabelService]
 	svc := want.service(service)
 	if want.Remove || c.StartedAt.IsZero() || c.Labels[api.LabelUID] != want.UID || !api.IsName(service) {
@@ -160,7 +161,7 @@ func (a *Agent) keepLog(ctx context.Context, want *Want, c Container) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	err := a.engineOf(want).Logs(ctx, c.ID, LogOptions{Tail: keptLines}, func(l LogLine) error {
+	err := a.engineOf(want).Logs(ctx, c.ID, engine.LogOptions{Tail: keptLines}, func(l engine.LogLine) error {
 		kept.Lines = append(kept.Lines, l)
 		return nil
 	})
@@ -174,7 +175,7 @@ func (a *Agent) keepLog(ctx context.Context, want *Want, c Container) {
 }
 
 // lastOf are the last lines whose text has at most so many bytes.
-func lastOf(lines []LogLine, bytes int) []LogLine {
+func lastOf(lines []engine.LogLine, bytes int) []engine.LogLine {
 	for i, l := range slices.Backward(lines) {
 		if bytes -= len(l.Text); bytes < 0 {
 			return lines[i+1:]
@@ -185,7 +186,7 @@ func lastOf(lines []LogLine, bytes int) []LogLine {
 
 // since returns the lines that a request asks for; none where the log is that of one of these containers, or of another
 // project with the same name.
-func (k keptLog) since(now []Container, request *carav1.LogsRequest) *lastLines {
+func (k keptLog) since(now []engine.Container, request *carav1.LogsRequest) *lastLines {
 	last := &lastLines{most: int(request.GetTail())}
 	for _, c := range now {
 		if c.ID == k.Container || c.Labels[api.LabelUID] != k.UID {

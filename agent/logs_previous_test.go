@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -20,13 +20,13 @@ func TestLogOfAReplacedContainer(t *testing.T) {
 	f.secrets["p"] = map[string][]byte{"db/p": []byte("line 2 of 3")}
 	before := f.up(t, spec)["cara-p.a"]
 	f.edit("p", func(p *carav1.Project) { p.Status.RestartToken, p.Status.Restarts = "t1", map[string]string{"a": "t1"} })
-	waitUntil(t, func() bool { c := f.containers(t); return len(c) == 1 && c["cara-p.a.2"].State == agent.StateRunning })
+	waitUntil(t, func() bool { c := f.containers(t); return len(c) == 1 && c["cara-p.a.2"].State == engine.StateRunning })
 	if f.containers(t)["cara-p.a.2"].ID == before.ID {
 		t.Fatal("the container was not replaced")
 	}
 	f.stop()
 	f.run(t)
-	waitUntil(t, func() bool { c, ok := f.containers(t)["cara-p.a.2"]; return ok && c.State == agent.StateRunning })
+	waitUntil(t, func() bool { c, ok := f.containers(t)["cara-p.a.2"]; return ok && c.State == engine.StateRunning })
 	f.connected(t)
 	f.open("previous", logsOf(&carav1.LogsRequest{Previous: true}))
 	m := f.over(t, "previous")

@@ -6,6 +6,8 @@ import (
 	"hash/maphash"
 	"slices"
 	"time"
+
+	"github.com/caravanserai/cara/agent/engine"
 )
 
 // An engine that follows a log loses lines and repeats others when the log's file is rotated, and does not say so. Reads that do not follow are
@@ -50,7 +52,7 @@ var (
 	errWoken = errors.New("there is a new line")
 )
 
-func (p *logPlace) id(seed maphash.Seed, l LogLine) lineID {
+func (p *logPlace) id(seed maphash.Seed, l engine.LogLine) lineID {
 	var h maphash.Hash
 	h.SetSeed(seed)
 	_, _ = h.WriteString(l.Text)
@@ -88,16 +90,16 @@ func (p *logPlace) saw(id lineID) {
 
 // reader reads one container's log.
 type logReader struct {
-	engine Streams
+	engine engine.Streams
 	id     string
 	seed   maphash.Seed
 	place  *logPlace
 	// emit passes on a line. lost is about how many lines before it were rotated away unread.
-	emit func(l LogLine, lost int32) error
+	emit func(l engine.LogLine, lost int32) error
 }
 
 // read passes on what is new. last says that nothing more is to come, so that a line that is not whole is passed on as it is.
-func (r *logReader) read(ctx context.Context, options LogOptions, last bool) error {
+func (r *logReader) read(ctx context.Context, options engine.LogOptions, last bool) error {
 	err := r.readFrom(ctx, options, last, len(r.place.recent)+2*r.place.got+logAhead)
 	if errors.Is(err, errShort) {
 		err = r.readFrom(ctx, options, last, 0)
@@ -105,7 +107,7 @@ func (r *logReader) read(ctx context.Context, options LogOptions, last bool) err
 	return err
 }
 
-func (r *logReader) readFrom(ctx context.Context, options LogOptions, last bool, most int) error {
+func (r *logReader) readFrom(ctx context.Context, options engine.LogOptions, last bool, most int) error {
 	p := r.place
 	since, known := p.overlap()
 	options.Follow, options.Whole = false, !last
@@ -113,7 +115,7 @@ func (r *logReader) readFrom(ctx context.Context, options LogOptions, last bool,
 		options.Since, options.Tail, options.Last = since, 0, most
 	}
 	before, met, got := p.newest, len(known) == 0, 0
-	err := r.engine.Logs(ctx, r.id, options, func(l LogLine) error {
+	err := r.engine.Logs(ctx, r.id, options, func(l engine.LogLine) error {
 		id, lost := p.id(r.seed, l), int32(0)
 		if len(known) > 0 {
 			if i := slices.Index(known, id); i >= 0 {
@@ -149,14 +151,14 @@ func (p *logPlace) missing(gap int64) int32 {
 
 // skip remembers the last lines without passing them on.
 func (r *logReader) skip(ctx context.Context) error {
-	return r.engine.Logs(ctx, r.id, LogOptions{Last: logAhead, Whole: true}, func(l LogLine) error {
+	return r.engine.Logs(ctx, r.id, engine.LogOptions{Last: logAhead, Whole: true}, func(l engine.LogLine) error {
 		r.place.saw(r.place.id(r.seed, l))
 		return nil
 	})
 }
 
 // follow reads until the container's run has ended and all of it was read.
-func (r *logReader) follow(ctx context.Context, options LogOptions) error {
+func (r *logReader) follow(ctx context.Context, options engine.LogOptions) error {
 	pause := logPause
 	for {
 		if err := r.read(ctx, options, false); err != nil {
@@ -187,7 +189,7 @@ func (r *logReader) sleep(ctx context.Context) (ended bool, err error) {
 	bounded, cancel := context.WithTimeout(ctx, logWake)
 	defer cancel()
 	since, known := r.place.overlap()
-	err = r.engine.Logs(bounded, r.id, LogOptions{Follow: true, Since: since, Last: len(known) + 1}, func(l LogLine) error {
+	err = r.engine.Logs(bounded, r.id, engine.LogOptions{Follow: true, Since: since, Last: len(known) + 1}, func(l engine.LogLine) error {
 		if slices.Contains(known, r.place.id(r.seed, l)) {
 			return nil
 		}

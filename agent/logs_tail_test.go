@@ -7,16 +7,18 @@ import (
 	"math/rand/v2"
 	"testing"
 	"time"
+
+	"github.com/caravanserai/cara/agent/engine"
 )
 
 // rotating is a log whose oldest lines go when it has too many.
 type rotating struct {
-	Streams
-	written []LogLine
+	engine.Streams
+	written []engine.LogLine
 	keeps   int
 }
 
-func (e *rotating) Logs(_ context.Context, _ string, o LogOptions, emit func(LogLine) error) error {
+func (e *rotating) Logs(_ context.Context, _ string, o engine.LogOptions, emit func(engine.LogLine) error) error {
 	lines := e.written[max(0, len(e.written)-e.keeps):]
 	if o.Last > 0 {
 		lines = lines[max(0, len(lines)-o.Last):]
@@ -47,11 +49,11 @@ func TestLogReader(t *testing.T) {
 				if log.keeps < 1<<30 {
 					texts = 1 << 30 // of two equal lines of one moment nobody could tell which was rotated away
 				}
-				log.written = append(log.written, LogLine{Time: at, Stderr: r.IntN(2) == 0, Text: fmt.Sprint(r.IntN(texts))})
+				log.written = append(log.written, engine.LogLine{Time: at, Stderr: r.IntN(2) == 0, Text: fmt.Sprint(r.IntN(texts))})
 			}
 		}
 		passed, gaps := 0, 0 // passed: how many of what was written are accounted for
-		reader := &logReader{engine: log, seed: maphash.MakeSeed(), place: &logPlace{}, emit: func(l LogLine, lost int32) error {
+		reader := &logReader{engine: log, seed: maphash.MakeSeed(), place: &logPlace{}, emit: func(l engine.LogLine, lost int32) error {
 			if lost > 0 {
 				gaps++
 				passed = max(0, len(log.written)-log.keeps)
@@ -64,7 +66,7 @@ func TestLogReader(t *testing.T) {
 		}}
 		write(r.IntN(400))
 		for range 30 {
-			if err := reader.read(t.Context(), LogOptions{}, false); err != nil {
+			if err := reader.read(t.Context(), engine.LogOptions{}, false); err != nil {
 				t.Fatalf("seed %d: %v", seed, err)
 			}
 			if passed != len(log.written) {
@@ -84,16 +86,16 @@ func TestLogGapIsCounted(t *testing.T) {
 	log := &rotating{keeps: 100}
 	now := time.Unix(1_800_000_000, 0)
 	lost, got := int32(0), 0
-	reader := &logReader{engine: log, seed: maphash.MakeSeed(), place: &logPlace{}, emit: func(_ LogLine, n int32) error {
+	reader := &logReader{engine: log, seed: maphash.MakeSeed(), place: &logPlace{}, emit: func(_ engine.LogLine, n int32) error {
 		lost, got = lost+n, got+1
 		return nil
 	}}
 	for _, n := range []int{100, 100, 5000} {
 		for range n {
 			now = now.Add(time.Millisecond)
-			log.written = append(log.written, LogLine{Time: now, Text: "x"})
+			log.written = append(log.written, engine.LogLine{Time: now, Text: "x"})
 		}
-		if err := reader.read(t.Context(), LogOptions{}, false); err != nil {
+		if err := reader.read(t.Context(), engine.LogOptions{}, false); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -6,7 +6,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
-	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -115,7 +115,7 @@ func TestFollowEnds(t *testing.T) {
 	}
 	f.engine.Fault(func(call string) error {
 		if call == "Logs" {
-			return agent.ErrUnavailable
+			return engine.ErrUnavailable
 		}
 		return nil
 	})

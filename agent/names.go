@@ -4,6 +4,7 @@ import (
 	"maps"
 	"strconv"
 
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -15,14 +16,11 @@ const labelRestart = "cara.restart"
 // change of limits in place the spec hash on a container is an older one.
 const labelRunHash = "cara.run-hash"
 
-// NetworkPrefix is before a project's name in the name of its network.
-const NetworkPrefix = "cara-"
-
 // A dot cannot be in a DNS label, so `cara-a.b` is the container of one project only. A service that is replaced
 // start-first has two containers for a while: the one that is made takes the name that is free.
 func containerName(project, service string) string { return "cara-" + project + "." + service }
 func successorName(project, service string) string { return containerName(project, service) + ".2" }
-func networkName(project string) string            { return NetworkPrefix + project }
+func networkName(project string) string            { return engine.NetworkPrefix + project }
 func volumeName(project, volume string) string     { return "cara-" + project + "." + volume }
 
 // owner are the labels of everything that this agent makes for one assignment.

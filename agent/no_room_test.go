@@ -8,8 +8,8 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/caravanserai/cara/agent"
 	"github.com/caravanserai/cara/agent/docker"
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/test/testimage"
@@ -26,7 +26,7 @@ func TestNoRoomForANetwork(t *testing.T) {
 			return nil
 		case n < int64(f.cfg.Restart.Limit)+2:
 			tries.Add(1)
-			return fmt.Errorf("create network: %w: every subnet is taken", agent.ErrNoRoom)
+			return fmt.Errorf("create network: %w: every subnet is taken", engine.ErrNoRoom)
 		case n == int64(f.cfg.Restart.Limit)+2:
 			tries.Add(1)
 			return errors.New("something odd")
@@ -53,12 +53,12 @@ func TestNoRoomForANetwork(t *testing.T) {
 // The real engine's one network is taken by the first project, and free again when that goes.
 func TestRealNoRoomForANetwork(t *testing.T) {
 	r := newReal(t)
-	engine, err := docker.New(docker.Config{Host: r.host, NetworkPool: netip.MustParsePrefix("10.219.255.224/27")})
+	eng, err := docker.New(docker.Config{Host: r.host, NetworkPool: netip.MustParsePrefix("10.219.255.224/27")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer engine.Close()
-	r.cfg.Engine = engine
+	defer eng.Close()
+	r.cfg.Engine = eng
 	r.run(t)
 	first, second := "first-"+name(t), "second-"+name(t)
 	r.put(first, services(testimage.WebV1))

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 )
 
@@ -23,22 +24,22 @@ func (a *Agent) ownLabels() map[string]string {
 func (a *Agent) observe(ctx context.Context, want *Want, w *workspace) (*Have, error) {
 	labels := a.ownLabels()
 	labels[api.LabelProject] = want.Project
-	have, engine := &Have{Images: map[string]bool{}, Record: w.record}, a.engineOf(want)
+	have, eng := &Have{Images: map[string]bool{}, Record: w.record}, a.engineOf(want)
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
-		have.Containers, w.looks, err = containers(gctx, engine, labels, w.looks)
+		have.Containers, w.looks, err = containers(gctx, eng, labels, w.looks)
 		return err
 	})
 	have.Networks, have.Volumes = w.networks, w.volumes
 	if have.Networks == nil || want.Remove { // gone is said only of what was looked for just now
 		g.Go(func() (err error) {
-			have.Networks, err = engine.ListNetworks(gctx, labels)
+			have.Networks, err = eng.ListNetworks(gctx, labels)
 			return err
 		})
 	}
 	if have.Volumes == nil || want.Remove {
 		g.Go(func() (err error) {
-			have.Volumes, err = engine.ListVolumes(gctx, labels)
+			have.Volumes, err = eng.ListVolumes(gctx, labels)
 			return err
 		})
 	}
@@ -68,19 +69,19 @@ const lookHolds = time.Second
 
 // look is a container as it was inspected, and what the list said of it then.
 type look struct {
-	listed, found Container
+	listed, found engine.Container
 	at            time.Time
 }
 
-func (l look) holds(listed Container, now time.Time) bool {
-	steady := listed.State == StateRunning || listed.State == StateCreated
+func (l look) holds(listed engine.Container, now time.Time) bool {
+	steady := listed.State == engine.StateRunning || listed.State == engine.StateCreated
 	return steady && now.Sub(l.at) < lookHolds && reflect.DeepEqual(l.listed, listed)
 }
 
 // containers lists and inspects; a container that went between the two is gone. What is done rests on the inspection: an engine whose disk is
 // full still lists a container as created that runs. looks are those of earlier passes of this turn.
-func containers(ctx context.Context, engine Containers, labels map[string]string, looks map[string]look) ([]Container, map[string]look, error) {
-	list, err := engine.ListContainers(ctx, labels)
+func containers(ctx context.Context, eng engine.Containers, labels map[string]string, looks map[string]look) ([]engine.Container, map[string]look, error) {
+	list, err := eng.ListContainers(ctx, labels)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -94,8 +95,8 @@ func containers(ctx context.Context, engine Containers, labels map[string]string
 			continue
 		}
 		g.Go(func() error {
-			c, err := engine.InspectContainer(ctx, list[i].ID)
-			if errors.Is(err, ErrNotFound) {
+			c, err := eng.InspectContainer(ctx, list[i].ID)
+			if errors.Is(err, engine.ErrNotFound) {
 				gone[i] = true
 				return nil
 			}
@@ -114,7 +115,7 @@ func containers(ctx context.Context, engine Containers, labels map[string]string
 			kept[c.ID] = taken[i]
 		}
 	}
-	slices.SortFunc(out, func(x, y Container) int { return slices.Compare([]string{x.Name, x.ID}, []string{y.Name, y.ID}) })
+	slices.SortFunc(out, func(x, y engine.Container) int { return slices.Compare([]string{x.Name, x.ID}, []string{y.Name, y.ID}) })
 	return out, kept, nil
 }
 
@@ -126,7 +127,7 @@ func (a *Agent) observeImages(ctx context.Context, want *Want, have *Have, w *wo
 	look := func(ref string) {
 		g.Go(func() error {
 			image, err := a.engineOf(want).InspectImage(ctx, ref)
-			if err != nil && !errors.Is(err, ErrNotFound) {
+			if err != nil && !errors.Is(err, engine.ErrNotFound) {
 				return err
 			}
 			mu.Lock()
@@ -184,7 +185,7 @@ func targets(want *Want, have *Have) []target {
 	for _, c := range have.Containers {
 		svc := want.service(c.Labels[api.LabelService])
 		ip := c.Networks[networkName(want.Project)].IP
-		if c.State != StateRunning || svc == nil || ip == "" || !want.sameAssignment(c.Labels) {
+		if c.State != engine.StateRunning || svc == nil || ip == "" || !want.sameAssignment(c.Labels) {
 			continue
 		}
 		t := target{key: probeKey{id: c.ID, started: c.StartedAt}, service: svc.GetName(), ip: ip, values: want.Values, mute: !want.knows(svc, &c)}

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -12,8 +13,8 @@ import (
 func TestPaced(t *testing.T) {
 	limits := RestartLimits{}.withDefaults()
 	start := Action{Kind: KindStartContainer, Service: "a", ID: "1", Name: "cara-p.a", Reason: "it is its turn"}
-	created := &Have{Containers: []Container{{ID: "1", Name: "cara-p.a", State: StateCreated}}}
-	running := &Have{Containers: []Container{{ID: "1", Name: "cara-p.a", State: StateRunning}}}
+	created := &Have{Containers: []engine.Container{{ID: "1", Name: "cara-p.a", State: engine.StateCreated}}}
+	running := &Have{Containers: []engine.Container{{ID: "1", Name: "cara-p.a", State: engine.StateRunning}}}
 	for name, tt := range map[string]struct {
 		looks []*Have         // after each try; before the first the container is created
 		want  []time.Duration // how long the next try waits after each
@@ -76,9 +77,9 @@ func TestPaced(t *testing.T) {
 func TestEveryKindIsPaced(t *testing.T) {
 	limits := RestartLimits{}.withDefaults()
 	have := &Have{
-		Containers: []Container{{ID: "1", Name: "x", State: StateRunning}},
-		Networks:   []Network{{ID: "1", Name: "x"}},
-		Volumes:    []Volume{{Name: "x"}},
+		Containers: []engine.Container{{ID: "1", Name: "x", State: engine.StateRunning}},
+		Networks:   []engine.Network{{ID: "1", Name: "x"}},
+		Volumes:    []engine.Volume{{Name: "x"}},
 	}
 	for _, kind := range []Kind{
 		KindPull, KindCreateNetwork, KindRemoveNetwork, KindCreateVolume, KindRemoveVolume, KindCreateContainer, KindStartContainer,

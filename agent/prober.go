@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/scrub"
@@ -23,7 +24,7 @@ import (
 // startPeriod and then retries times interval. After that it is probed every interval, and retries failures in a row
 // make it unhealthy.
 type prober struct {
-	engine Streams
+	engine engine.Streams
 	every  time.Duration
 	notify func(project string)
 	start  chan *probe
@@ -61,9 +62,9 @@ type probe struct {
 	command *checkCommand      // of an exec check; only the probe's goroutine uses it
 }
 
-func newProber(engine Streams, every time.Duration, notify func(string)) *prober {
+func newProber(eng engine.Streams, every time.Duration, notify func(string)) *prober {
 	return &prober{
-		engine: engine, every: every, notify: notify, start: make(chan *probe), probes: map[probeKey]*probe{},
+		engine: eng, every: every, notify: notify, start: make(chan *probe), probes: map[probeKey]*probe{},
 	}
 }
 

@@ -6,13 +6,14 @@ import (
 	"sync"
 	"time"
 
+	"github.com/caravanserai/cara/agent/engine"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // puller fetches images, each (reference, credentials) once however many projects ask, a few side by side. A pull that
 // nobody waits for any more is given up.
 type puller struct {
-	engine Images
+	engine engine.Images
 	notify func(project string)
 	slots  chan struct{}
 	start  chan *pullJob
@@ -28,17 +29,17 @@ type pullJob struct {
 	auth *carav1.RegistryAuth
 	// Guarded by puller.mu.
 	waiting  map[string]bool // projects
-	progress Progress
+	progress engine.Progress
 	told     time.Time // when progress was last told
 	done     bool
-	image    Image
+	image    engine.Image
 	err      error
 	cancel   context.CancelFunc // nil until it begins
 }
 
-func newPuller(engine Images, slots int, notify func(string)) *puller {
+func newPuller(eng engine.Images, slots int, notify func(string)) *puller {
 	return &puller{
-		engine: engine, notify: notify, slots: make(chan struct{}, slots),
+		engine: eng, notify: notify, slots: make(chan struct{}, slots),
 		start: make(chan *pullJob), jobs: map[pullKey]*pullJob{},
 	}
 }
@@ -122,12 +123,12 @@ func (p *puller) pull(ctx context.Context, job *pullJob) {
 	job.cancel = cancel
 	abandoned := len(job.waiting) == 0
 	p.mu.Unlock()
-	var image Image
+	var image engine.Image
 	err := context.Canceled
 	if !abandoned {
 		select {
 		case p.slots <- struct{}{}:
-			image, err = p.engine.PullImage(ctx, job.key.ref, job.auth, func(progress Progress) { p.tell(job, progress) })
+			image, err = p.engine.PullImage(ctx, job.key.ref, job.auth, func(progress engine.Progress) { p.tell(job, progress) })
 			<-p.slots
 		case <-ctx.Done():
 		}
@@ -142,7 +143,7 @@ func (p *puller) pull(ctx context.Context, job *pullJob) {
 // progressEvery is how often progress is worth telling.
 const progressEvery = time.Second
 
-func (p *puller) tell(job *pullJob, progress Progress) {
+func (p *puller) tell(job *pullJob, progress engine.Progress) {
 	p.mu.Lock()
 	job.progress = progress
 	due := time.Since(job.told) >= progressEvery
@@ -184,9 +185,9 @@ func (p Pull) after(job pullJob, limits RestartLimits, now time.Time) Pull {
 	}
 	p.Count++
 	p.Err = job.err.Error()
-	p.Final = errors.Is(job.err, ErrInvalid)
+	p.Final = errors.Is(job.err, engine.ErrInvalid)
 	pause := limits.delay(p.Count)
-	if errors.Is(job.err, ErrNoRoom) {
+	if errors.Is(job.err, engine.ErrNoRoom) {
 		pause = min(pause, longestPause)
 	}
 	p.Next = now.Add(pause)

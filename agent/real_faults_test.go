@@ -11,7 +11,7 @@ import (
 	"github.com/docker/docker/client"
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/test/testdocker"
@@ -105,7 +105,7 @@ func TestRealOptions(t *testing.T) {
 	var lines []string
 	waitUntil(t, func() bool {
 		lines = nil
-		if err := r.cfg.Engine.Logs(t.Context(), id, agent.LogOptions{}, func(l agent.LogLine) error {
+		if err := r.cfg.Engine.Logs(t.Context(), id, engine.LogOptions{}, func(l engine.LogLine) error {
 			lines = append(lines, l.Text)
 			return nil
 		}); err != nil {

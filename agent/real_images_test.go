@@ -11,8 +11,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/image"
 
-	"github.com/caravanserai/cara/agent"
 	"github.com/caravanserai/cara/agent/docker"
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/test/testdocker"
@@ -109,12 +109,12 @@ func TestRealRegistryThatStumbles(t *testing.T) {
 			registry.PushPadded(t, testimage.WebV1, tag, 1<<18)
 			discard(t, registry.Ref(tag))
 			r := newReal(t)
-			engine, err := docker.New(docker.Config{Host: r.host, Inactivity: 2 * time.Second})
+			eng, err := docker.New(docker.Config{Host: r.host, Inactivity: 2 * time.Second})
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer engine.Close()
-			r.cfg.Engine = engine
+			defer eng.Close()
+			r.cfg.Engine = eng
 			registry.Set(c.fault)
 			r.run(t)
 			project := fmt.Sprintf("stumbles-%s-%d", strings.ReplaceAll(name, " ", "-"), os.Getpid())
@@ -185,7 +185,7 @@ func TestRealRemadeFromTheSameImage(t *testing.T) {
 	}
 	untagged = was.Image
 	registry.PushPadded(t, testimage.WebV2, "remade:1", 1000)
-	if _, err := r.cfg.Engine.PullImage(t.Context(), ref, nil, func(agent.Progress) {}); err != nil {
+	if _, err := r.cfg.Engine.PullImage(t.Context(), ref, nil, func(engine.Progress) {}); err != nil {
 		t.Fatal(err)
 	}
 	for _, restart := range []bool{false, true} {

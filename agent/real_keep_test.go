@@ -11,6 +11,7 @@ import (
 	"github.com/docker/docker/api/types/filters"
 
 	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/test/testimage"
@@ -128,7 +129,7 @@ func TestRealHealedAtTheEvent(t *testing.T) {
 				return false
 			}
 			c, err := held.InspectContainer(t.Context(), list[0].ID)
-			return err == nil && c.Limits.NanoCPUs == 0 && c.State == agent.StateRunning
+			return err == nil && c.Limits.NanoCPUs == 0 && c.State == engine.StateRunning
 		})
 	})
 	t.Run("disconnected by hand", func(t *testing.T) {

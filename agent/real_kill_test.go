@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/agent/enginetest/failpoint"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -208,7 +208,7 @@ func (w *walk) serves(t *testing.T) (stop func()) {
 		looks := 0
 		for ; ctx.Err() == nil; looks++ {
 			list, err := w.cfg.Engine.ListContainers(ctx, labels)
-			if err == nil && !slices.ContainsFunc(list, func(c agent.Container) bool { return c.State == agent.StateRunning }) {
+			if err == nil && !slices.ContainsFunc(list, func(c engine.Container) bool { return c.State == engine.StateRunning }) {
 				looked <- fmt.Errorf("look %d: none of the containers %v runs", looks, list)
 				return
 			}
@@ -231,7 +231,7 @@ func (w *walk) serves(t *testing.T) (stop func()) {
 func (w *walk) made(t *testing.T, ids map[string]string) {
 	t.Helper()
 	for _, s := range w.after.GetServices() {
-		want, err := agent.LimitsOf(s)
+		want, err := engine.LimitsOf(s)
 		if err != nil {
 			t.Fatal(err)
 		}

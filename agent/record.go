@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -193,7 +194,7 @@ func (s *step) proven(svc *carav1.Service) (until time.Time, proven bool) {
 		return time.Time{}, s.completion(svc) != nil
 	case s.done(svc, c):
 		return time.Time{}, true
-	case c.State != StateRunning || svc.GetRestartPolicy() == api.RestartNever:
+	case c.State != engine.StateRunning || svc.GetRestartPolicy() == api.RestartNever:
 		return time.Time{}, false
 	}
 	until, unsettled := s.unsettled(svc, c, true)

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/engine"
 )
 
 // rig is an agent over some engine, with a server of its own.
@@ -19,16 +20,16 @@ type rig struct {
 	stop  func()
 }
 
-func newRig(t testing.TB, cluster string, engine agent.Engine) *rig {
+func newRig(t testing.TB, cluster string, eng engine.Engine) *rig {
 	r := &rig{server: newServer(t, cluster)}
-	r.cfg = rigConfig(r.conn, engine, cluster, t.TempDir(), logger(t))
+	r.cfg = rigConfig(r.conn, eng, cluster, t.TempDir(), logger(t))
 	return r
 }
 
 // rigConfig is an agent that is in more of a hurry than it would be on a node.
-func rigConfig(conn grpc.ClientConnInterface, engine agent.Engine, cluster, dir string, log *slog.Logger) agent.Config {
+func rigConfig(conn grpc.ClientConnInterface, eng engine.Engine, cluster, dir string, log *slog.Logger) agent.Config {
 	return agent.Config{
-		Conn: conn, Engine: engine, NodeName: "n1", ClusterID: cluster, DataDir: dir,
+		Conn: conn, Engine: eng, NodeName: "n1", ClusterID: cluster, DataDir: dir,
 		Logger: log, MaxBackoff: 500 * time.Millisecond, Relist: 2 * time.Second, OrphanGrace: time.Second,
 		ServerGrace: time.Second, Restart: agent.RestartLimits{Base: 20 * time.Millisecond, Limit: 5, Settle: 50 * time.Millisecond},
 	}

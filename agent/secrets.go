@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/scrub"
@@ -37,7 +38,7 @@ func (w *Want) secretsLabel(s *carav1.Service) string {
 }
 
 // changedSecrets names the Secrets of which a container of the service has an old value.
-func (w *Want) changedSecrets(s *carav1.Service, c *Container) []string {
+func (w *Want) changedSecrets(s *carav1.Service, c *engine.Container) []string {
 	var names []string
 	for made := range strings.SplitSeq(c.Labels[labelSecrets], ",") {
 		ref, version, _ := strings.Cut(made, "=")
@@ -52,7 +53,7 @@ func (w *Want) changedSecrets(s *carav1.Service, c *Container) []string {
 }
 
 // newValues says which Secrets a container must be made anew for; empty for none.
-func (s *step) newValues(svc *carav1.Service, c *Container) string {
+func (s *step) newValues(svc *carav1.Service, c *engine.Container) string {
 	if s.w.ManualSecrets {
 		return ""
 	}
@@ -225,7 +226,7 @@ func (w *Want) remember(before *Want) {
 }
 
 // knows says whether every value that a container was made with is taken out of what it says.
-func (w *Want) knows(s *carav1.Service, c *Container) bool {
+func (w *Want) knows(s *carav1.Service, c *engine.Container) bool {
 	made := c.Labels[labelSecrets]
 	if made == "" { // it has none, or is of an older agent or server
 		return w.HaveSecrets || len(secretRefs(s)) == 0

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -163,7 +164,9 @@ func TestKnows(t *testing.T) {
 		}
 	}
 	svc := &carav1.Service{Name: "a", Env: fromSecret("db", "p")}
-	made := func(label string) *Container { return &Container{Labels: map[string]string{labelSecrets: label}} }
+	made := func(label string) *engine.Container {
+		return &engine.Container{Labels: map[string]string{labelSecrets: label}}
+	}
 	first := newWant(Config{}, assignment("1", "hunter2hunter2"), true)
 	second := newWant(Config{}, assignment("2", "secondsecond"), true)
 	second.remember(first)

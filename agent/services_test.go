@@ -10,7 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -33,7 +33,7 @@ func TestCrashLoopFails(t *testing.T) {
 	}
 	waitUntil(t, func() bool {
 		for _, c := range f.containers(t) {
-			if c.State != agent.StateExited {
+			if c.State != engine.StateExited {
 				return false
 			}
 		}
@@ -59,7 +59,7 @@ func TestImages(t *testing.T) {
 	})
 	t.Run("registry away, then back", func(t *testing.T) {
 		f := newFaked(t)
-		f.engine.Remote("registry/app:1", fmt.Errorf("%w: 503", agent.ErrRegistry))
+		f.engine.Remote("registry/app:1", fmt.Errorf("%w: 503", engine.ErrRegistry))
 		f.run(t)
 		f.put("p", services("registry/app:1"))
 		p := f.wait(t, "p", func(p *carav1.Project) bool {
@@ -114,7 +114,7 @@ func TestImages(t *testing.T) {
 
 func TestForeignContainerInTheWay(t *testing.T) {
 	f := newFaked(t)
-	spec := agent.ContainerSpec{Name: "cara-p.a", Service: &carav1.Service{Name: "a", Image: "web"}}
+	spec := engine.ContainerSpec{Name: "cara-p.a", Service: &carav1.Service{Name: "a", Image: "web"}}
 	if _, err := f.engine.CreateContainer(t.Context(), spec); err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +137,7 @@ func TestRestartRequest(t *testing.T) {
 	f.edit("p", func(p *carav1.Project) { p.Status.RestartToken, p.Status.Restarts = "t1", map[string]string{"b": "t1"} })
 	waitUntil(t, func() bool {
 		c := f.inspected(t, f.containers(t))["cara-p.b"]
-		return c.StartedAt.After(before["cara-p.b"].StartedAt) && c.State == agent.StateRunning
+		return c.StartedAt.After(before["cara-p.b"].StartedAt) && c.State == engine.StateRunning
 	})
 	after := f.inspected(t, f.containers(t))
 	if after["cara-p.b"].ID != before["cara-p.b"].ID {
@@ -149,9 +149,9 @@ func TestRestartRequest(t *testing.T) {
 }
 
 // inspected has the containers with all that the engine knows of them, by name.
-func (f *faked) inspected(t *testing.T, list map[string]agent.Container) map[string]agent.Container {
+func (f *faked) inspected(t *testing.T, list map[string]engine.Container) map[string]engine.Container {
 	t.Helper()
-	out := map[string]agent.Container{}
+	out := map[string]engine.Container{}
 	for name, c := range list {
 		c, err := f.engine.InspectContainer(t.Context(), c.ID)
 		if err != nil {
@@ -232,7 +232,7 @@ func TestFilesAreThereAtEveryFirstStart(t *testing.T) {
 	spec := services("web")
 	spec.Services[0].Files = []*carav1.File{{Path: "/etc/app", Content: "x", Mode: "0400"}}
 	got := f.engine.Files(f.up(t, spec)["cara-p.a"].ID)
-	if diff := cmp.Diff([]agent.File{{Path: "/etc/app", Content: []byte("x"), Mode: 0o400}}, got); diff != "" {
+	if diff := cmp.Diff([]engine.File{{Path: "/etc/app", Content: []byte("x"), Mode: 0o400}}, got); diff != "" {
 		t.Errorf("files (-want +got):\n%s", diff)
 	}
 }

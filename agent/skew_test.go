@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -37,7 +37,7 @@ func TestEngineClockDiffers(t *testing.T) {
 				}
 				return api.IsTrue(p.GetStatus().GetConditions(), api.CondReady)
 			})
-			if c := f.containers(t)["cara-p.a"]; c.State != agent.StateRunning {
+			if c := f.containers(t)["cara-p.a"]; c.State != engine.StateRunning {
 				t.Errorf("the container: %+v", c)
 			}
 		})

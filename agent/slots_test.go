@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/caravanserai/cara/agent/engine"
 	"golang.org/x/sync/semaphore"
 )
 
@@ -17,7 +18,7 @@ func ending(n int) (*Have, []Action) {
 	var todo []Action
 	for i := range n {
 		id := fmt.Sprint(i)
-		have.Containers = append(have.Containers, Container{ID: id, State: StateRunning})
+		have.Containers = append(have.Containers, engine.Container{ID: id, State: engine.StateRunning})
 		todo = append(todo, Action{Kind: KindDeleteContainer, ID: id})
 	}
 	return have, todo

@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/text"
@@ -188,7 +189,7 @@ func andAlso(message, more string) string {
 	return message + "; " + more
 }
 
-func progressText(p Progress) string {
+func progressText(p engine.Progress) string {
 	if p.Layers == 0 {
 		return ""
 	}
@@ -240,12 +241,12 @@ func (s *step) serviceStatus(svc *carav1.Service, actions []Action) *carav1.Serv
 		out.StartedAt = timestamppb.New(started)
 	}
 	switch {
-	case c.State == StateRunning:
+	case c.State == engine.StateRunning:
 		out.State = api.ServiceRunning
 		if health, probed := s.h.Health[c.ID]; probed || asWanted && s.check(svc, c) != nil {
 			out.Health, out.Message = cmp.Or(health.State, api.HealthStarting), text.Clip(health.Message, maxMessage)
 		}
-	case c.State == StatePaused:
+	case c.State == engine.StatePaused:
 		out.State, out.Message = api.ServiceStopped, "somebody paused it"
 	case c.StartedAt.IsZero():
 		out.State = api.ServiceCreated

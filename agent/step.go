@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -125,20 +126,20 @@ func (s *step) wait(service string, until time.Time, format string, args ...any)
 
 // removeStale takes away what was made for another assignment: an older epoch, or a namesake that was deleted.
 func (s *step) removeStale() bool {
-	networks := slices.DeleteFunc(slices.Clone(s.h.Networks), func(n Network) bool { return s.w.sameAssignment(n.Labels) })
-	containers := slices.DeleteFunc(slices.Clone(s.h.Containers), func(c Container) bool {
-		return s.w.sameAssignment(c.Labels) && !slices.ContainsFunc(networks, func(n Network) bool { return on(c, &n) })
+	networks := slices.DeleteFunc(slices.Clone(s.h.Networks), func(n engine.Network) bool { return s.w.sameAssignment(n.Labels) })
+	containers := slices.DeleteFunc(slices.Clone(s.h.Containers), func(c engine.Container) bool {
+		return s.w.sameAssignment(c.Labels) && !slices.ContainsFunc(networks, func(n engine.Network) bool { return on(c, &n) })
 	})
-	volumes := slices.DeleteFunc(slices.Clone(s.h.Volumes), func(v Volume) bool { return s.w.sameAssignment(v.Labels) })
+	volumes := slices.DeleteFunc(slices.Clone(s.h.Volumes), func(v engine.Volume) bool { return s.w.sameAssignment(v.Labels) })
 	s.remove(containers, networks, volumes, "it belongs to an older assignment")
 	return len(s.actions) > 0
 }
 
 // remove takes containers away in reverse order, then networks and volumes. Without dependsOn all are told to stop at
 // once, the last one first, as they were started without waiting for one another; with it, dependents go first.
-func (s *step) remove(containers []Container, networks []Network, volumes []Volume, reason string) {
+func (s *step) remove(containers []engine.Container, networks []engine.Network, volumes []engine.Volume, reason string) {
 	for _, c := range s.reversed(containers) {
-		if !slices.ContainsFunc(containers, func(d Container) bool { return s.dependsOn(d, c) }) {
+		if !slices.ContainsFunc(containers, func(d engine.Container) bool { return s.dependsOn(d, c) }) {
 			s.delete(c, reason)
 		}
 	}
@@ -153,11 +154,11 @@ func (s *step) remove(containers []Container, networks []Network, volumes []Volu
 	}
 }
 
-func (s *step) delete(c Container, reason string) {
+func (s *step) delete(c engine.Container, reason string) {
 	if slices.ContainsFunc(s.actions, func(a Action) bool { return a.ID == c.ID && a.Kind == KindDeleteContainer }) {
 		return
 	}
-	if c.State == StateRemoving {
+	if c.State == engine.StateRemoving {
 		s.wait(c.Labels[api.LabelService], s.now.Add(removingPause), "the engine is removing container %s", c.Name)
 		return
 	}
@@ -168,8 +169,8 @@ func (s *step) delete(c Container, reason string) {
 const removingPause = 200 * time.Millisecond
 
 // reversed orders containers by their services, the last one first; those of unknown services come before.
-func (s *step) reversed(containers []Container) []Container {
-	place := func(c Container) int {
+func (s *step) reversed(containers []engine.Container) []engine.Container {
+	place := func(c engine.Container) int {
 		i := slices.IndexFunc(s.w.Spec.GetServices(), func(v *carav1.Service) bool { return v.GetName() == c.Labels[api.LabelService] })
 		if i < 0 {
 			return len(s.w.Spec.GetServices())
@@ -177,12 +178,12 @@ func (s *step) reversed(containers []Container) []Container {
 		return i
 	}
 	out := slices.Clone(containers)
-	slices.SortStableFunc(out, func(a, b Container) int { return place(b) - place(a) })
+	slices.SortStableFunc(out, func(a, b engine.Container) int { return place(b) - place(a) })
 	return out
 }
 
 // dependsOn says whether the service of container d waits for that of c.
-func (s *step) dependsOn(d, c Container) bool {
+func (s *step) dependsOn(d, c engine.Container) bool {
 	if d.ID == c.ID || s.w.Spec == nil {
 		return false
 	}
@@ -203,6 +204,6 @@ func (s *step) halt() {
 	}
 }
 
-func up(c Container) bool {
-	return c.State == StateRunning || c.State == StatePaused || c.State == StateRestarting
+func up(c engine.Container) bool {
+	return c.State == engine.StateRunning || c.State == engine.StatePaused || c.State == engine.StateRestarting
 }

@@ -1,21 +1,22 @@
 package agent
 
 import (
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // strays are containers of services that left the manifest, and those of a service that neither serve nor will. What
 // left the manifest goes once nothing is there any more that may need it.
-func (s *step) strays() []Container {
+func (s *step) strays() []engine.Container {
 	kept := s.keepsLeft()
-	var out []Container
+	var out []engine.Container
 	for _, c := range s.h.Containers {
 		svc := s.w.service(c.Labels[api.LabelService])
 		if svc == nil && kept {
 			continue
 		}
-		keep := func(k *Container) bool { return k != nil && k.ID == c.ID }
+		keep := func(k *engine.Container) bool { return k != nil && k.ID == c.ID }
 		if svc == nil || !keep(s.container(svc.GetName())) && !keep(s.previous(svc)) {
 			out = append(out, c)
 		}
@@ -24,7 +25,7 @@ func (s *step) strays() []Container {
 }
 
 // container returns the container of a service that counts: one that is as wanted, or else one that is not.
-func (s *step) container(service string) *Container {
+func (s *step) container(service string) *engine.Container {
 	svc := s.w.service(service)
 	if svc == nil {
 		return nil
@@ -36,8 +37,8 @@ func (s *step) container(service string) *Container {
 }
 
 // best of a service's containers that are as wanted, or of those that are not: one that runs, and of those the oldest.
-func (s *step) best(svc *carav1.Service, asWanted bool) *Container {
-	var best *Container
+func (s *step) best(svc *carav1.Service, asWanted bool) *engine.Container {
+	var best *engine.Container
 	for i := range s.h.Containers {
 		c := &s.h.Containers[i]
 		if c.Labels[api.LabelService] != svc.GetName() || !s.w.sameAssignment(c.Labels) || asWanted != (s.outdated(svc, c) == "") {
@@ -53,7 +54,7 @@ func (s *step) best(svc *carav1.Service, asWanted bool) *Container {
 	return best
 }
 
-func older(c, than *Container) bool {
+func older(c, than *engine.Container) bool {
 	if !c.CreatedAt.Equal(than.CreatedAt) {
 		return c.CreatedAt.Before(than.CreatedAt)
 	}
@@ -61,7 +62,7 @@ func older(c, than *Container) bool {
 }
 
 // outdated says why a container must be made anew; empty where it is as wanted.
-func (s *step) outdated(svc *carav1.Service, c *Container) string {
+func (s *step) outdated(svc *carav1.Service, c *engine.Container) string {
 	switch {
 	case !s.madeAs(svc, c):
 		return "the manifest changed"
@@ -77,8 +78,8 @@ func (s *step) outdated(svc *carav1.Service, c *Container) string {
 
 // madeAs says whether a container was made as the manifest says, but for its limits: those can change without it. One
 // that never ran is not worth that, and one of an older agent does not say.
-func (s *step) madeAs(svc *carav1.Service, c *Container) bool {
-	if made := c.Labels[labelRunHash]; made != "" && c.State != StateCreated {
+func (s *step) madeAs(svc *carav1.Service, c *engine.Container) bool {
+	if made := c.Labels[labelRunHash]; made != "" && c.State != engine.StateCreated {
 		return made == s.w.RunHashes[svc.GetName()]
 	}
 	return c.Labels[api.LabelSpecHash] == s.w.Hashes[svc.GetName()]

@@ -3,6 +3,7 @@ package agent
 import (
 	"time"
 
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -36,7 +37,7 @@ func (s *step) keeps(failing *carav1.Service) bool {
 }
 
 // left reports whether a container is one of a service that left the manifest.
-func (s *step) left(c Container) bool {
+func (s *step) left(c engine.Container) bool {
 	return s.w.service(c.Labels[api.LabelService]) == nil && s.w.sameAssignment(c.Labels)
 }
 
@@ -65,13 +66,13 @@ func (s *step) keepsLeft() bool {
 
 // inTheWay are the containers that must not run beside a service's new one: the previous one, and for a service that is
 // new in the manifest those that left it, whose volumes it may have taken over.
-func (s *step) inTheWay(svc *carav1.Service) []Container {
+func (s *step) inTheWay(svc *carav1.Service) []engine.Container {
 	if s.h.Memory.Update != nil || startFirst(svc) {
 		return nil
 	}
 	if old := s.previous(svc); old != nil {
 		if up(*old) {
-			return []Container{*old}
+			return []engine.Container{*old}
 		}
 		return nil
 	}
@@ -81,7 +82,7 @@ func (s *step) inTheWay(svc *carav1.Service) []Container {
 	if _, known := s.h.Record.Served.Hashes[svc.GetName()]; known {
 		return nil
 	}
-	var out []Container
+	var out []engine.Container
 	for _, c := range s.reversed(s.h.Containers) {
 		if s.left(c) && up(c) {
 			out = append(out, c)
@@ -92,7 +93,7 @@ func (s *step) inTheWay(svc *carav1.Service) []Container {
 
 // abandon reports whether a service is left as it is, since the update that it belongs to has failed: what has not been
 // made or started is not any more, and what failed is stopped.
-func (s *step) abandon(svc *carav1.Service, c *Container, failed *Failure) bool {
+func (s *step) abandon(svc *carav1.Service, c *engine.Container, failed *Failure) bool {
 	itself := failed.Service == svc.GetName()
 	switch {
 	case itself && !s.keeps(svc): // nothing is left that could serve
@@ -119,7 +120,7 @@ func (s *step) restore() {
 		return
 	}
 	for _, c := range s.h.Containers {
-		if !s.left(c) || !s.h.Record.Yielded[c.ID] || c.State != StateExited {
+		if !s.left(c) || !s.h.Record.Yielded[c.ID] || c.State != engine.StateExited {
 			continue
 		}
 		service := c.Labels[api.LabelService]

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -35,8 +36,8 @@ func served(t *testing.T, w *Want) *world {
 }
 
 // of is the first container of a service.
-func (e *world) of(service string) *Container {
-	i := slices.IndexFunc(e.containers, func(c Container) bool { return c.Labels[api.LabelService] == service })
+func (e *world) of(service string) *engine.Container {
+	i := slices.IndexFunc(e.containers, func(c engine.Container) bool { return c.Labels[api.LabelService] == service })
 	if i < 0 {
 		return nil
 	}
@@ -208,7 +209,7 @@ func TestUpdateKeepsWhatServes(t *testing.T) {
 			got := end{Phase: r.Phase, Reason: api.FindCondition(r.Conditions, api.CondReady).GetReason()}
 			for _, x := range e.containers {
 				switch service, old := was[x.ID]; {
-				case x.State != StateRunning:
+				case x.State != engine.StateRunning:
 				case old:
 					got.Up = append(got.Up, service)
 				default:

@@ -3,13 +3,14 @@ package agent
 import (
 	"net/netip"
 
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 )
 
 // network returns the project's network, or asks for it. The engine looks for a name that is taken only as well as it
 // can: an agent that died while it made the network, and the one after it, may each have made one. Nothing can start
 // until the one that is in use, or else the first, is alone.
-func (s *step) network() *Network {
+func (s *step) network() *engine.Network {
 	keep := s.keeper()
 	if keep == nil {
 		s.attempt(Action{Kind: KindCreateNetwork, Name: networkName(s.w.Project), Reason: "the project has no network"}, api.ReasonNetworkFailed)
@@ -38,8 +39,8 @@ func (s *step) network() *Network {
 }
 
 // keeper is the project's network: of several, the one that is in use, or else the first.
-func (s *step) keeper() *Network {
-	var keep *Network
+func (s *step) keeper() *engine.Network {
+	var keep *engine.Network
 	for i := range s.h.Networks {
 		n := &s.h.Networks[i]
 		if n.Name != networkName(s.w.Project) {
@@ -54,16 +55,13 @@ func (s *step) keeper() *Network {
 
 // roomy reports whether a network has an address for each service and one for the successor that an update starts beside
 // it. A network is never made anew for that: its containers would have to stop.
-func (s *step) roomy(n *Network) bool {
+func (s *step) roomy(n *engine.Network) bool {
 	p, err := netip.ParsePrefix(n.Subnet)
-	return err != nil || Addresses(p.Bits()) > len(s.w.Spec.GetServices())
+	return err != nil || engine.Addresses(p.Bits()) > len(s.w.Spec.GetServices())
 }
 
-// Addresses is how many containers a network with a prefix of this length has addresses for.
-func Addresses(bits int) int { return 1<<(32-bits) - 3 }
-
 // users counts the containers that run on a network.
-func (s *step) users(n *Network) int {
+func (s *step) users(n *engine.Network) int {
 	users := 0
 	for _, c := range s.h.Containers {
 		if on(c, n) {
@@ -74,4 +72,6 @@ func (s *step) users(n *Network) int {
 }
 
 // on says whether a container runs on a network.
-func on(c Container, n *Network) bool { return up(c) && c.Networks[n.Name].NetworkID == n.ID }
+func on(c engine.Container, n *engine.Network) bool {
+	return up(c) && c.Networks[n.Name].NetworkID == n.ID
+}

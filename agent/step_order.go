@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -58,7 +59,7 @@ func (s *step) launched(svc *carav1.Service) bool {
 }
 
 // provider is the container of a service that others wait for: its successor, unless there will be none.
-func (s *step) provider(svc *carav1.Service) *Container {
+func (s *step) provider(svc *carav1.Service) *engine.Container {
 	if s.h.Memory.Update != nil {
 		return s.serving(svc)
 	}
@@ -66,13 +67,13 @@ func (s *step) provider(svc *carav1.Service) *Container {
 }
 
 // done says that a service which should end has ended well.
-func (s *step) done(svc *carav1.Service, c *Container) bool {
-	return c.State == StateExited && c.ExitCode == 0 && !c.StartedAt.IsZero() && ends(svc)
+func (s *step) done(svc *carav1.Service, c *engine.Container) bool {
+	return c.State == engine.StateExited && c.ExitCode == 0 && !c.StartedAt.IsZero() && ends(svc)
 }
 
 // unsettled says until when a container does not count as up that was restarted in this rollout, or that is to take over
 // from a previous one without a check that speaks for it.
-func (s *step) unsettled(svc *carav1.Service, c *Container, successor bool) (until time.Time, unsettled bool) {
+func (s *step) unsettled(svc *carav1.Service, c *engine.Container, successor bool) (until time.Time, unsettled bool) {
 	var d time.Duration
 	if r := s.h.Memory.Restarts[svc.GetName()]; r.Row > 0 && (successor || s.w.Phase != api.PhaseRunning) {
 		d = s.w.Limits.delay(r.Row)
@@ -86,11 +87,11 @@ func (s *step) unsettled(svc *carav1.Service, c *Container, successor bool) (unt
 
 // works says that a container, which is as wanted, does what it should: it is up, and healthy where it has a check, or
 // has ended well where it should end.
-func (s *step) works(svc *carav1.Service, c *Container, successor bool) bool {
+func (s *step) works(svc *carav1.Service, c *engine.Container, successor bool) bool {
 	if s.done(svc, c) {
 		return true
 	}
-	if _, unsettled := s.unsettled(svc, c, successor); unsettled || c.State != StateRunning {
+	if _, unsettled := s.unsettled(svc, c, successor); unsettled || c.State != engine.StateRunning {
 		return false
 	}
 	if _, attached := c.Networks[networkName(s.w.Project)]; !attached {
@@ -100,7 +101,7 @@ func (s *step) works(svc *carav1.Service, c *Container, successor bool) bool {
 }
 
 // exitText says how a container ended.
-func exitText(c *Container) string {
+func exitText(c *engine.Container) string {
 	switch {
 	case c.OOMKilled:
 		return fmt.Sprintf("was killed for want of memory (exit code %d)", c.ExitCode)

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -54,7 +55,7 @@ func unharmed(t *testing.T, w *Want, h *Have, actions []Action, now time.Time) {
 		if h.Memory.Update != nil && s.previous(svc) != nil && s.outdated(svc, &c) == "" {
 			continue // its own update failed, or another one's
 		}
-		if own := s.container(svc.GetName()); own.ID == c.ID && s.outdated(svc, &c) == "" && !s.wrongLimits(svc, &c) && c.State == StateRunning && attached {
+		if own := s.container(svc.GetName()); own.ID == c.ID && s.outdated(svc, &c) == "" && !s.wrongLimits(svc, &c) && c.State == engine.StateRunning && attached {
 			t.Fatalf("%v: the container is as wanted", a)
 		}
 		if a.Kind == KindDeleteContainer || a.Kind == KindStopContainer {
@@ -82,7 +83,7 @@ func lonely(t *testing.T, s *step, a Action) {
 
 // succeeded: a container that serves start-first, though it is not as wanted any more, only goes once another one is
 // ready that is.
-func succeeded(t *testing.T, s *step, svc *carav1.Service, c Container, a Action) {
+func succeeded(t *testing.T, s *step, svc *carav1.Service, c engine.Container, a Action) {
 	t.Helper()
 	if svc.GetUpdate().GetOrder() != api.UpdateStartFirst || s.outdated(svc, &c) == "" || !up(c) {
 		return
@@ -97,9 +98,9 @@ func succeeded(t *testing.T, s *step, svc *carav1.Service, c Container, a Action
 		case outdated || s.h.Memory.Update != nil && s.h.Memory.Update.Service == svc.GetName():
 		case s.done(svc, &o):
 			return
-		case o.State == StateRunning && svc.GetHealthcheck() != nil && s.h.Health[o.ID].State == api.HealthHealthy:
+		case o.State == engine.StateRunning && svc.GetHealthcheck() != nil && s.h.Health[o.ID].State == api.HealthHealthy:
 			return
-		case o.State == StateRunning && svc.GetHealthcheck() == nil && s.now.Sub(o.StartedAt) >= 5*time.Second:
+		case o.State == engine.StateRunning && svc.GetHealthcheck() == nil && s.now.Sub(o.StartedAt) >= 5*time.Second:
 			return
 		}
 	}
@@ -158,13 +159,13 @@ func held(t *testing.T, e *world, w *Want) {
 		if c == nil && s.completion(svc) != nil {
 			continue
 		}
-		if s.replacing() && c != nil && c.State != StateRunning && s.previous(svc) == nil {
+		if s.replacing() && c != nil && c.State != engine.StateRunning && s.previous(svc) == nil {
 			continue // its update brought nothing up, and others serve
 		}
 		if c == nil && s.replacing() {
 			continue
 		}
-		if c == nil || c.State != StateRunning && !s.done(svc, c) && s.blocked(svc) == "" {
+		if c == nil || c.State != engine.StateRunning && !s.done(svc, c) && s.blocked(svc) == "" {
 			t.Fatalf("service %s does not serve: %+v", svc.GetName(), e.containers)
 		}
 	}
@@ -211,9 +212,9 @@ func property(t *testing.T, seed uint64) {
 	c := &e.containers[r.IntN(len(e.containers))]
 	switch r.IntN(4) {
 	case 0:
-		c.State, c.ExitCode, c.FinishedAt = StateExited, 137, e.now
+		c.State, c.ExitCode, c.FinishedAt = engine.StateExited, 137, e.now
 	case 1:
-		c.State = StateRemoving
+		c.State = engine.StateRemoving
 	case 2:
 		c.Labels[labelRunHash] = "v1:old"
 	case 3:

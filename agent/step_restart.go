@@ -3,6 +3,7 @@ package agent
 import (
 	"time"
 
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -31,15 +32,15 @@ func (w *Want) restartWanted(service, token string) bool {
 }
 
 // restartedFor is the token that a container was made or restarted for.
-func (s *step) restartedFor(c *Container) string {
-	if r, ok := s.h.Record.InPlace[c.ID]; ok && !r.Run.Equal(c.engineStart()) {
+func (s *step) restartedFor(c *engine.Container) string {
+	if r, ok := s.h.Record.InPlace[c.ID]; ok && !r.Run.Equal(c.EngineStart()) {
 		return r.Token
 	}
 	return c.Labels[labelRestart]
 }
 
 // inPlace reports whether a container is to be restarted in place.
-func (s *step) inPlace(svc *carav1.Service, c *Container) bool {
+func (s *step) inPlace(svc *carav1.Service, c *engine.Container) bool {
 	switch {
 	case !s.w.restartWanted(svc.GetName(), s.restartedFor(c)) || c.StartedAt.IsZero():
 		return false
@@ -48,17 +49,17 @@ func (s *step) inPlace(svc *carav1.Service, c *Container) bool {
 	case !s.madeAs(svc, c) || len(s.w.changedSecrets(svc, c)) > 0 || s.wrongLimits(svc, c) && !s.changeable(svc, c):
 		return false
 	}
-	return up(*c) || s.restarting(svc, c) && c.State == StateExited
+	return up(*c) || s.restarting(svc, c) && c.State == engine.StateExited
 }
 
 // restarting reports whether the restart that is wanted now has begun with this container.
-func (s *step) restarting(svc *carav1.Service, c *Container) bool {
+func (s *step) restarting(svc *carav1.Service, c *engine.Container) bool {
 	r, ok := s.h.Record.InPlace[c.ID]
 	return ok && r.Token == s.w.Restarts[svc.GetName()]
 }
 
 // restart restarts a container in place, once it is its turn.
-func (s *step) restart(svc *carav1.Service, c *Container, network *Network) {
+func (s *step) restart(svc *carav1.Service, c *engine.Container, network *engine.Network) {
 	const reason = "an operator asked for a restart"
 	token := s.w.Restarts[svc.GetName()]
 	if up(*c) {
@@ -89,7 +90,7 @@ func (r Record) recordInPlace(h *Have, actions []Action) map[string]InPlace {
 	}
 	for _, a := range actions {
 		if c := h.find(a.ID); a.Kind == KindStopContainer && a.Restart != "" && c.ID != "" {
-			out[a.ID] = InPlace{Token: a.Restart, Run: c.engineStart()}
+			out[a.ID] = InPlace{Token: a.Restart, Run: c.EngineStart()}
 		}
 	}
 	return out

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -33,7 +34,7 @@ func TestRestartInPlace(t *testing.T) {
 		want    string // of the step after an operator asked to restart a
 	}{
 		"a running container":         {want: "StopContainer a"},
-		"a paused one":                {edit: func(_ *Want, e *world) { e.of("a").State = StatePaused }, want: "StopContainer a"},
+		"a paused one":                {edit: func(_ *Want, e *world) { e.of("a").State = engine.StatePaused }, want: "StopContainer a"},
 		"start-first goes on serving": {service: func(a *carav1.Service) { a.Update = &carav1.Update{Order: api.UpdateStartFirst} }, want: "CreateContainer a"},
 		"an image that is pulled anew": {
 			service: func(a *carav1.Service) { a.PullPolicy = api.PullAlways }, want: "Pull a",
@@ -109,7 +110,7 @@ func TestRestartInPlaceOnce(t *testing.T) {
 				}
 				do(actions)
 			}
-			if c := e.of("a"); c.ID != id || c.State != StateRunning || stops != 1 || starts != 1 {
+			if c := e.of("a"); c.ID != id || c.State != engine.StateRunning || stops != 1 || starts != 1 {
 				t.Errorf("container %s %s after %d stops and %d starts; want %s running after one of each", c.ID, c.State, stops, starts, id)
 			}
 			if r := e.memory.Restarts["a"]; r.Total != 0 {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -52,7 +53,7 @@ func (s *step) volumes() map[string]bool {
 	return have
 }
 
-func (s *step) service(svc *carav1.Service, network *Network, volumes map[string]bool) {
+func (s *step) service(svc *carav1.Service, network *engine.Network, volumes map[string]bool) {
 	if old := s.previous(svc); old != nil {
 		s.beside(svc, old, network, volumes)
 		return
@@ -71,7 +72,7 @@ func (s *step) service(svc *carav1.Service, network *Network, volumes map[string
 		}
 	case c == nil:
 		s.create(svc, volumes, "the service has no container")
-	case c.State == StateRemoving || c.State == StateDead:
+	case c.State == engine.StateRemoving || c.State == engine.StateDead:
 		s.delete(*c, "the engine could not remove it")
 	case s.inPlace(svc, c):
 		s.restart(svc, c, network)
@@ -170,7 +171,7 @@ func (s *step) image(svc *carav1.Service) bool {
 
 // replace takes an outdated container away once its successor could start: a running one not before, so that a slow
 // or impossible pull does not cost what works.
-func (s *step) replace(svc *carav1.Service, c *Container, reason string) {
+func (s *step) replace(svc *carav1.Service, c *engine.Container, reason string) {
 	if !s.ingredients(svc) {
 		return
 	}
@@ -181,8 +182,8 @@ func (s *step) replace(svc *carav1.Service, c *Container, reason string) {
 	s.delete(*c, reason)
 }
 
-func (s *step) running(svc *carav1.Service, c *Container, network *Network) {
-	if c.State == StatePaused {
+func (s *step) running(svc *carav1.Service, c *engine.Container, network *engine.Network) {
+	if c.State == engine.StatePaused {
 		s.unpause(svc, c)
 		return
 	}
@@ -205,13 +206,13 @@ func (s *step) running(svc *carav1.Service, c *Container, network *Network) {
 	}
 }
 
-func (s *step) unpause(svc *carav1.Service, c *Container) {
+func (s *step) unpause(svc *carav1.Service, c *engine.Container) {
 	s.attempt(Action{
 		Kind: KindUnpauseContainer, Service: svc.GetName(), ID: c.ID, Name: c.Name, Reason: "somebody paused it",
 	}, "")
 }
 
-func (s *step) connect(svc *carav1.Service, c *Container) {
+func (s *step) connect(svc *carav1.Service, c *engine.Container) {
 	s.attempt(Action{
 		Kind: KindConnectContainer, Service: svc.GetName(), ID: c.ID, Name: c.Name, Reason: "it is not on the project's network",
 	}, "")
@@ -219,14 +220,14 @@ func (s *step) connect(svc *carav1.Service, c *Container) {
 
 // settle waits until a container that was restarted has been up for as long as it was waited for: one that exits again
 // and again is not up each time it has just begun. A successor without a check has some time to prove itself.
-func (s *step) settle(svc *carav1.Service, c *Container) {
+func (s *step) settle(svc *carav1.Service, c *engine.Container) {
 	if until, unsettled := s.unsettled(svc, c, s.previous(svc) != nil); unsettled {
 		s.wait(svc.GetName(), until, "service %s was started %s ago", svc.GetName(), s.now.Sub(c.StartedAt).Round(time.Second))
 	}
 }
 
 // stopped decides about a container that was made and does not run.
-func (s *step) stopped(svc *carav1.Service, c *Container, network *Network) {
+func (s *step) stopped(svc *carav1.Service, c *engine.Container, network *engine.Network) {
 	at, attached := c.Networks[networkName(s.w.Project)]
 	switch {
 	case network == nil:
@@ -250,7 +251,7 @@ func (s *step) stopped(svc *carav1.Service, c *Container, network *Network) {
 }
 
 // launch starts a container for the first time. What it takes the place of is stopped before.
-func (s *step) launch(svc *carav1.Service, c *Container) {
+func (s *step) launch(svc *carav1.Service, c *engine.Container) {
 	way := s.inTheWay(svc)
 	for _, old := range way {
 		s.attempt(Action{
@@ -266,7 +267,7 @@ func (s *step) launch(svc *carav1.Service, c *Container) {
 	}, api.ReasonStartFailed)
 }
 
-func (s *step) exited(svc *carav1.Service, c *Container) {
+func (s *step) exited(svc *carav1.Service, c *engine.Container) {
 	if svc.GetRestartPolicy() == api.RestartNever {
 		s.fail(svc.GetName(), api.ReasonExited, "service %s %s and its restartPolicy is Never", svc.GetName(), exitText(c))
 		return

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -46,7 +47,7 @@ func TestStep(t *testing.T) {
 		"list order is start order": {
 			spec: two(), edit: func(_ *Want, e *world) {
 				for i := range e.containers {
-					e.containers[i].State, e.containers[i].StartedAt = StateCreated, time.Time{}
+					e.containers[i].State, e.containers[i].StartedAt = engine.StateCreated, time.Time{}
 				}
 			}, want: "StartContainer a, Wait b",
 		},
@@ -54,7 +55,7 @@ func TestStep(t *testing.T) {
 			spec: two(func(a, _ *carav1.Service) { a.DependsOn = []*carav1.Dependency{{Service: "b"}} }),
 			edit: func(_ *Want, e *world) {
 				for i := range e.containers {
-					e.containers[i].State, e.containers[i].StartedAt = StateCreated, time.Time{}
+					e.containers[i].State, e.containers[i].StartedAt = engine.StateCreated, time.Time{}
 				}
 			}, want: "Wait a, StartContainer b",
 		},
@@ -164,7 +165,7 @@ func TestStep(t *testing.T) {
 		},
 		"limits of one that never ran": {
 			spec: two(), edit: func(w *Want, e *world) {
-				e.containers[0].State, e.containers[0].StartedAt = StateCreated, time.Time{}
+				e.containers[0].State, e.containers[0].StartedAt = engine.StateCreated, time.Time{}
 				w.Spec.Services[0].Resources, w.Hashes["a"] = limited("1", ""), "v1:new"
 			}, want: "DeleteContainer a",
 		},
@@ -182,25 +183,25 @@ func TestStep(t *testing.T) {
 			}, want: "DeleteContainer a",
 		},
 		"limits changed by hand": {
-			spec: two(), edit: func(_ *Want, e *world) { e.containers[1].Limits = ContainerLimits{Memory: 1 << 20} },
+			spec: two(), edit: func(_ *Want, e *world) { e.containers[1].Limits = engine.Limits{Memory: 1 << 20} },
 			want: "DeleteContainer b",
 		},
 		"paused by hand": {
-			spec: two(), edit: func(_ *Want, e *world) { e.containers[0].State = StatePaused }, want: "UnpauseContainer a",
+			spec: two(), edit: func(_ *Want, e *world) { e.containers[0].State = engine.StatePaused }, want: "UnpauseContainer a",
 		},
 		"disconnected by hand": {
 			spec: two(), edit: func(_ *Want, e *world) { e.containers[0].Networks = nil }, want: "ConnectContainer a",
 		},
 		"two networks of one name: the one in use stays": {
 			spec: two(), edit: func(w *Want, e *world) {
-				e.networks = append([]Network{{ID: "id000", Name: "cara-shop", Labels: w.owner()}}, e.networks...)
+				e.networks = append([]engine.Network{{ID: "id000", Name: "cara-shop", Labels: w.owner()}}, e.networks...)
 			}, want: "RemoveNetwork",
 		},
 		"two networks of one name and nothing on them: nothing starts": {
 			spec: two(), edit: func(w *Want, e *world) {
-				e.networks = append(e.networks, Network{ID: "id999", Name: "cara-shop", Labels: w.owner()})
+				e.networks = append(e.networks, engine.Network{ID: "id999", Name: "cara-shop", Labels: w.owner()})
 				for i := range e.containers {
-					e.containers[i].State, e.containers[i].StartedAt, e.containers[i].Networks = StateCreated, time.Time{}, map[string]Attachment{"cara-shop": {}}
+					e.containers[i].State, e.containers[i].StartedAt, e.containers[i].Networks = engine.StateCreated, time.Time{}, map[string]engine.Attachment{"cara-shop": {}}
 				}
 			}, want: "RemoveNetwork",
 		},
@@ -264,7 +265,7 @@ func TestStep(t *testing.T) {
 // exit ends a container.
 func (e *world) exit(i int, code int32) {
 	c := &e.containers[i]
-	c.State, c.ExitCode, c.FinishedAt = StateExited, code, e.now
+	c.State, c.ExitCode, c.FinishedAt = engine.StateExited, code, e.now
 }
 
 func TestStepWaitsForHealth(t *testing.T) {

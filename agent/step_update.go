@@ -3,6 +3,7 @@ package agent
 import (
 	"fmt"
 
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -26,7 +27,7 @@ import (
 
 // previous is the container that serves, or would again, while the service's successor is not ready; nil where there is
 // none, or where the service is replaced without one.
-func (s *step) previous(svc *carav1.Service) *Container {
+func (s *step) previous(svc *carav1.Service) *engine.Container {
 	failed, netted := s.h.Memory.Update != nil, s.netted(svc)
 	if !netted && !failed {
 		return nil
@@ -53,7 +54,7 @@ func (s *step) netted(svc *carav1.Service) bool {
 }
 
 // serving is the container of a service that gets its requests.
-func (s *step) serving(svc *carav1.Service) *Container {
+func (s *step) serving(svc *carav1.Service) *engine.Container {
 	old, next := s.previous(svc), s.best(svc, true)
 	switch {
 	case old == nil:
@@ -65,7 +66,7 @@ func (s *step) serving(svc *carav1.Service) *Container {
 }
 
 // ready says whether a successor can take over.
-func (s *step) ready(svc *carav1.Service, next *Container) bool {
+func (s *step) ready(svc *carav1.Service, next *engine.Container) bool {
 	if f := s.h.Memory.Update; f != nil && f.Service == svc.GetName() {
 		return false
 	}
@@ -73,8 +74,8 @@ func (s *step) ready(svc *carav1.Service, next *Container) bool {
 }
 
 // comesBack says whether a container that is not as wanted any more is started again once it has ended.
-func comesBack(svc *carav1.Service, c *Container) bool {
-	if c.State != StateExited || c.StartedAt.IsZero() {
+func comesBack(svc *carav1.Service, c *engine.Container) bool {
+	if c.State != engine.StateExited || c.StartedAt.IsZero() {
 		return false
 	}
 	return svc.GetRestartPolicy() != api.RestartNever && (svc.GetRestartPolicy() != api.RestartOnFailure || c.ExitCode != 0)
@@ -104,7 +105,7 @@ func (s *step) besideEachOther() bool {
 }
 
 // beside keeps the previous container of a service up and brings its successor to where it can take over.
-func (s *step) beside(svc *carav1.Service, old *Container, network *Network, volumes map[string]bool) {
+func (s *step) beside(svc *carav1.Service, old *engine.Container, network *engine.Network, volumes map[string]bool) {
 	next, failed := s.best(svc, true), s.h.Memory.Update
 	if failed == nil && (next == nil || next.StartedAt.IsZero()) && s.uncheckable(svc) {
 		return
@@ -125,7 +126,7 @@ func (s *step) beside(svc *carav1.Service, old *Container, network *Network, vol
 		s.makeWay(svc, old)
 	case next == nil:
 		s.create(svc, volumes, s.outdated(svc, old)+", and its container serves until the new one is ready")
-	case next.State == StateRemoving || next.State == StateDead:
+	case next.State == engine.StateRemoving || next.State == engine.StateDead:
 		s.delete(*next, "the engine could not remove it")
 	case s.wrongLimits(svc, next):
 		s.update(svc, next)
@@ -137,7 +138,7 @@ func (s *step) beside(svc *carav1.Service, old *Container, network *Network, vol
 }
 
 // yields reports whether the previous container of a service may be down, as its successor starts or runs.
-func (s *step) yields(svc *carav1.Service, old, next *Container) bool {
+func (s *step) yields(svc *carav1.Service, old, next *engine.Container) bool {
 	switch {
 	case startFirst(svc) || up(*old):
 		return false
@@ -148,7 +149,7 @@ func (s *step) yields(svc *carav1.Service, old, next *Container) bool {
 }
 
 // makeWay gives the previous container the second name, so that its successor has the service's own.
-func (s *step) makeWay(svc *carav1.Service, old *Container) {
+func (s *step) makeWay(svc *carav1.Service, old *engine.Container) {
 	alone := 0
 	for _, c := range s.h.Containers {
 		if c.Labels[api.LabelService] == svc.GetName() {
@@ -166,7 +167,7 @@ func (s *step) makeWay(svc *carav1.Service, old *Container) {
 
 // giveUp leaves of the successors, once one of them has failed, that one alone, stopped, for its log. A service that may
 // end well would seem to have done so when it is stopped, so it is not kept.
-func (s *step) giveUp(svc *carav1.Service, next *Container, failed *Failure) {
+func (s *step) giveUp(svc *carav1.Service, next *engine.Container, failed *Failure) {
 	switch {
 	case failed.Service != svc.GetName():
 		s.delete(*next, "the update of service "+failed.Service+" failed")
@@ -181,11 +182,11 @@ func (s *step) giveUp(svc *carav1.Service, next *Container, failed *Failure) {
 }
 
 // keep keeps a container up that is not as wanted any more.
-func (s *step) keep(svc *carav1.Service, old *Container, network *Network) {
+func (s *step) keep(svc *carav1.Service, old *engine.Container, network *engine.Network) {
 	at, attached := old.Networks[networkName(s.w.Project)]
 	next := s.best(svc, true)
 	switch {
-	case old.State == StatePaused:
+	case old.State == engine.StatePaused:
 		s.unpause(svc, old)
 	case network == nil: // it comes first
 	case up(*old) && !attached:
@@ -193,7 +194,7 @@ func (s *step) keep(svc *carav1.Service, old *Container, network *Network) {
 	case up(*old):
 	case !attached || at.NetworkID != network.ID:
 		s.lost(svc, old, "its network is gone")
-	case next != nil && next.State == StateRunning && s.check(svc, next) != nil && s.h.Health[next.ID] == (Health{}):
+	case next != nil && next.State == engine.StateRunning && s.check(svc, next) != nil && s.h.Health[next.ID] == (Health{}):
 		// An agent that has just begun does not know yet whether the successor has taken over.
 	default:
 		s.again(svc, old)
@@ -201,7 +202,7 @@ func (s *step) keep(svc *carav1.Service, old *Container, network *Network) {
 }
 
 // again starts a container that is not as wanted any more once more, under the limits of restarts.
-func (s *step) again(svc *carav1.Service, old *Container) {
+func (s *step) again(svc *carav1.Service, old *engine.Container) {
 	a := Action{
 		Kind: KindRestartContainer, Service: svc.GetName(), ID: old.ID, Name: old.Name, Reason: exitText(old), Previous: true,
 	}
@@ -221,7 +222,7 @@ func (s *step) again(svc *carav1.Service, old *Container) {
 }
 
 // lost fails the project where the previous container cannot be kept up and there is no successor any more to wait for.
-func (s *step) lost(svc *carav1.Service, old *Container, why string) {
+func (s *step) lost(svc *carav1.Service, old *engine.Container, why string) {
 	failed := s.h.Memory.Update
 	if failed == nil {
 		return

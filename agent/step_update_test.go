@@ -7,18 +7,19 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // beside is a service in the middle of a start-first update: its container serves, and a successor runs beside it.
-func (e *world) beside(w *Want, service string) (old, next *Container) {
+func (e *world) beside(w *Want, service string) (old, next *engine.Container) {
 	w.RunHashes[service] = "v1:new"
-	i := slices.IndexFunc(e.containers, func(c Container) bool { return c.Labels[api.LabelService] == service })
+	i := slices.IndexFunc(e.containers, func(c engine.Container) bool { return c.Labels[api.LabelService] == service })
 	n := e.containers[i]
 	n.ID, n.Name, n.CreatedAt, n.StartedAt = e.id(), successorName(w.Project, service), e.now, e.now
 	n.Labels = w.containerLabels(w.service(service))
-	n.Networks = map[string]Attachment{networkName(w.Project): {NetworkID: e.networks[0].ID, IP: "10.0.0.9"}}
+	n.Networks = map[string]engine.Attachment{networkName(w.Project): {NetworkID: e.networks[0].ID, IP: "10.0.0.9"}}
 	e.containers = append(e.containers, n)
 	return &e.containers[i], &e.containers[len(e.containers)-1]
 }
@@ -60,7 +61,7 @@ func TestStepStartFirst(t *testing.T) {
 			edit: func(w *Want, e *world) {
 				for _, service := range []string{"a", "b"} {
 					_, next := e.beside(w, service)
-					next.State, next.StartedAt = StateCreated, time.Time{}
+					next.State, next.StartedAt = engine.StateCreated, time.Time{}
 				}
 			}, want: "StartContainer a, Wait b", to: "old",
 		},
@@ -68,7 +69,7 @@ func TestStepStartFirst(t *testing.T) {
 			edit: func(w *Want, e *world) {
 				e.beside(w, "a")
 				_, next := e.beside(w, "b")
-				next.State, next.StartedAt = StateCreated, time.Time{}
+				next.State, next.StartedAt = engine.StateCreated, time.Time{}
 			}, want: "Wait a, StartContainer b", to: "old",
 		},
 		"a dependency on health counts the successor": {
@@ -78,7 +79,7 @@ func TestStepStartFirst(t *testing.T) {
 			edit: func(w *Want, e *world) {
 				e.beside(w, "a")
 				_, next := e.beside(w, "b")
-				next.State, next.StartedAt, e.warm = StateCreated, time.Time{}, time.Second
+				next.State, next.StartedAt, e.warm = engine.StateCreated, time.Time{}, time.Second
 			}, want: "Wait a, Wait b", to: "old",
 		},
 		"one without a check has to prove itself": {
@@ -150,7 +151,7 @@ func TestStepStartFirst(t *testing.T) {
 		"paused by hand, both": {
 			edit: func(w *Want, e *world) {
 				old, next := e.beside(w, "a")
-				old.State, next.State = StatePaused, StatePaused
+				old.State, next.State = engine.StatePaused, engine.StatePaused
 			}, want: "UnpauseContainer a, UnpauseContainer a",
 		},
 		"where none runs it is replaced as ever": {

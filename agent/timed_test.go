@@ -9,19 +9,19 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/engine"
 )
 
 // timed counts an engine's calls and their time.
 type timed struct {
-	agent.Engine
+	engine.Engine
 	mu    sync.Mutex
 	calls map[string]int
 	took  map[string]time.Duration
 }
 
-func newTimed(engine agent.Engine) *timed {
-	return &timed{Engine: engine, calls: map[string]int{}, took: map[string]time.Duration{}}
+func newTimed(eng engine.Engine) *timed {
+	return &timed{Engine: eng, calls: map[string]int{}, took: map[string]time.Duration{}}
 }
 
 func (e *timed) count(call string) func() {
@@ -49,17 +49,17 @@ func (e *timed) report(b *testing.B, n int) {
 	b.Log(strings.Join(out, ", "))
 }
 
-func (e *timed) ListContainers(ctx context.Context, labels map[string]string) ([]agent.Container, error) {
+func (e *timed) ListContainers(ctx context.Context, labels map[string]string) ([]engine.Container, error) {
 	defer e.count("ListContainers")()
 	return e.Engine.ListContainers(ctx, labels)
 }
 
-func (e *timed) InspectContainer(ctx context.Context, id string) (agent.Container, error) {
+func (e *timed) InspectContainer(ctx context.Context, id string) (engine.Container, error) {
 	defer e.count("InspectContainer")()
 	return e.Engine.InspectContainer(ctx, id)
 }
 
-func (e *timed) CreateContainer(ctx context.Context, spec agent.ContainerSpec) (string, error) {
+func (e *timed) CreateContainer(ctx context.Context, spec engine.ContainerSpec) (string, error) {
 	defer e.count("CreateContainer")()
 	return e.Engine.CreateContainer(ctx, spec)
 }
@@ -79,12 +79,12 @@ func (e *timed) StopContainer(ctx context.Context, id string, grace time.Duratio
 	return e.Engine.StopContainer(ctx, id, grace)
 }
 
-func (e *timed) ListNetworks(ctx context.Context, labels map[string]string) ([]agent.Network, error) {
+func (e *timed) ListNetworks(ctx context.Context, labels map[string]string) ([]engine.Network, error) {
 	defer e.count("ListNetworks")()
 	return e.Engine.ListNetworks(ctx, labels)
 }
 
-func (e *timed) CreateNetwork(ctx context.Context, name string, labels map[string]string, containers int) (agent.Network, error) {
+func (e *timed) CreateNetwork(ctx context.Context, name string, labels map[string]string, containers int) (engine.Network, error) {
 	defer e.count("CreateNetwork")()
 	return e.Engine.CreateNetwork(ctx, name, labels, containers)
 }
@@ -94,12 +94,12 @@ func (e *timed) RemoveNetwork(ctx context.Context, id string) error {
 	return e.Engine.RemoveNetwork(ctx, id)
 }
 
-func (e *timed) ListVolumes(ctx context.Context, labels map[string]string) ([]agent.Volume, error) {
+func (e *timed) ListVolumes(ctx context.Context, labels map[string]string) ([]engine.Volume, error) {
 	defer e.count("ListVolumes")()
 	return e.Engine.ListVolumes(ctx, labels)
 }
 
-func (e *timed) InspectImage(ctx context.Context, ref string) (agent.Image, error) {
+func (e *timed) InspectImage(ctx context.Context, ref string) (engine.Image, error) {
 	defer e.count("InspectImage")()
 	return e.Engine.InspectImage(ctx, ref)
 }

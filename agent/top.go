@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -56,13 +57,13 @@ type meter struct {
 }
 
 // running are the containers to measure.
-func (m *meter) running(ctx context.Context) ([]Container, error) {
+func (m *meter) running(ctx context.Context) ([]engine.Container, error) {
 	labels := m.agent.ownLabels()
 	labels[api.LabelProject] = m.request.GetName()
 	all, err := m.agent.engine.ListContainers(ctx, labels)
-	return slices.DeleteFunc(all, func(c Container) bool {
+	return slices.DeleteFunc(all, func(c engine.Container) bool {
 		asked := len(m.request.GetServices()) == 0 || slices.Contains(m.request.GetServices(), c.Labels[api.LabelService])
-		return c.State != StateRunning || !asked
+		return c.State != engine.StateRunning || !asked
 	}), err
 }
 
@@ -93,7 +94,7 @@ func (m *meter) follow(ctx context.Context, server *serverEnd) error {
 }
 
 // readOnly follows these containers, and no others.
-func (m *meter) readOnly(ctx context.Context, now []Container) {
+func (m *meter) readOnly(ctx context.Context, now []engine.Container) {
 	ids := map[string]bool{}
 	for _, c := range now {
 		ids[c.ID] = true
@@ -119,8 +120,8 @@ func (m *meter) readOnly(ctx context.Context, now []Container) {
 	maps.DeleteFunc(m.usage, func(id string, _ *carav1.ServiceUsage) bool { return !ids[id] })
 }
 
-func (m *meter) read(ctx context.Context, c Container, follow bool) error {
-	return m.agent.engine.Stats(ctx, c.ID, follow, func(u ContainerUsage) {
+func (m *meter) read(ctx context.Context, c engine.Container, follow bool) error {
+	return m.agent.engine.Stats(ctx, c.ID, follow, func(u engine.ContainerUsage) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		m.usage[c.ID] = &carav1.ServiceUsage{

@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -52,7 +52,7 @@ func TestUpdateThatFails(t *testing.T) {
 	missing := f.watchEndpoint(t)
 	same := func(what string) {
 		t.Helper()
-		if c := f.containers(t)["cara-p.a"]; c.ID != before.ID || !c.StartedAt.Equal(before.StartedAt) || c.State != agent.StateRunning {
+		if c := f.containers(t)["cara-p.a"]; c.ID != before.ID || !c.StartedAt.Equal(before.StartedAt) || c.State != engine.StateRunning {
 			t.Fatalf("%s: %+v, before %+v", what, c, before)
 		}
 	}
@@ -69,7 +69,7 @@ func TestUpdateThatFails(t *testing.T) {
 		if phase := p.GetStatus().GetPhase(); phase != api.PhaseScheduled && phase != api.PhaseRunning {
 			t.Errorf("%s: the project is %s", what, phase)
 		}
-		waitUntil(t, func() bool { return f.containers(t)["cara-p.a.2"].State == agent.StateExited })
+		waitUntil(t, func() bool { return f.containers(t)["cara-p.a.2"].State == engine.StateExited })
 	}
 	f.put("p", startFirst("job", "-lines", "2", "-exit", "3"))
 	failed("an update")
@@ -110,7 +110,7 @@ func TestPreviousThatCannotBeKeptUp(t *testing.T) {
 		return f.projects["p"]
 	}
 	waitUntil(t, func() bool {
-		if c := f.containers(t)["cara-p.a"]; c.ID == before.ID && c.State == agent.StateRunning && kills < 6 {
+		if c := f.containers(t)["cara-p.a"]; c.ID == before.ID && c.State == engine.StateRunning && kills < 6 {
 			f.engine.Kill(c.ID)
 			kills++
 		}
@@ -136,7 +136,7 @@ func TestAgentEndsInAnUpdate(t *testing.T) {
 					dead.Store(true)
 				}
 				if dead.Load() {
-					return agent.ErrUnavailable
+					return engine.ErrUnavailable
 				}
 				return nil
 			})
@@ -153,7 +153,7 @@ func TestAgentEndsInAnUpdate(t *testing.T) {
 			f.engine.Fault(nil)
 			f.run(t)
 			f.wait(t, "p", phase(api.PhaseRunning))
-			waitUntil(t, func() bool { c := f.containers(t); return len(c) == 1 && c["cara-p.a.2"].State == agent.StateRunning })
+			waitUntil(t, func() bool { c := f.containers(t); return len(c) == 1 && c["cara-p.a.2"].State == engine.StateRunning })
 		})
 	}
 }

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/test/testimage"
@@ -50,7 +50,7 @@ func runs(t *testing.T, r *rig) bool {
 		t.Fatal(err)
 	}
 	for _, c := range list {
-		if c.State == agent.StateRunning {
+		if c.State == engine.StateRunning {
 			return true
 		}
 	}
@@ -117,7 +117,7 @@ func TestRealFilesOfAReadOnlyService(t *testing.T) {
 	var lines []string
 	waitUntil(t, func() bool {
 		lines = nil
-		if err := r.cfg.Engine.Logs(t.Context(), p.Status.Services[0].GetContainerId(), agent.LogOptions{}, func(l agent.LogLine) error {
+		if err := r.cfg.Engine.Logs(t.Context(), p.Status.Services[0].GetContainerId(), engine.LogOptions{}, func(l engine.LogLine) error {
 			lines = append(lines, l.Text)
 			return nil
 		}); err != nil {

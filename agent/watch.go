@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/internal/loop"
 )
@@ -37,7 +38,7 @@ func (h *health) set(err error) (changed bool) {
 
 // engineSaid takes in the outcome of a call: only silence and answers count, not what was answered.
 func (a *Agent) engineSaid(err error) {
-	if err != nil && !errors.Is(err, ErrUnavailable) {
+	if err != nil && !errors.Is(err, engine.ErrUnavailable) {
 		return
 	}
 	if !a.health.set(err) {
@@ -61,11 +62,11 @@ func (a *Agent) watchEngine(ctx context.Context) error {
 			a.everyProject()
 			kick(a.relist)
 		}
-		err := a.engine.Events(ctx, a.ownLabels(), subscribed, func(e Event) { a.hint(e.Project) })
+		err := a.engine.Events(ctx, a.ownLabels(), subscribed, func(e engine.Event) { a.hint(e.Project) })
 		if ctx.Err() != nil {
 			return nil
 		}
-		a.engineSaid(fmt.Errorf("%w: %w", ErrUnavailable, err))
+		a.engineSaid(fmt.Errorf("%w: %w", engine.ErrUnavailable, err))
 		backoff.Wait(ctx)
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -23,17 +24,17 @@ type workspace struct {
 	deeds   deeds
 	// sightings are those of the last look, by container.
 	sightings map[string]sighting
-	record    Record             // of the assignment
-	noted     Record             // what of it is on disk
-	facts     map[string]Image   // of images that containers were made from, by id
-	digests   map[string]string  // of images that containers were made from, by image id
-	saved     *carav1.Assignment // what is on disk; nil: nothing
-	told      string             // which changed Secrets an event told of, see tellSecrets
-	cleared   bool               // nothing is on disk for certain
+	record    Record                  // of the assignment
+	noted     Record                  // what of it is on disk
+	facts     map[string]engine.Image // of images that containers were made from, by id
+	digests   map[string]string       // of images that containers were made from, by image id
+	saved     *carav1.Assignment      // what is on disk; nil: nothing
+	told      string                  // which changed Secrets an event told of, see tellSecrets
+	cleared   bool                    // nothing is on disk for certain
 	// Of this turn: the networks and volumes, as long as only actions that cannot change them have succeeded since they
 	// were read; nil where they must be read.
-	networks []Network
-	volumes  []Volume
+	networks []engine.Network
+	volumes  []engine.Volume
 	// Of this turn, too: the containers that nothing was done to since they were inspected, by id.
 	looks map[string]look
 	// leaving are the containers that are to be stopped, by id, with the time from which on they get no requests.
@@ -227,7 +228,7 @@ func routable(want *Want, have *Have, actions []Action, now time.Time) map[strin
 	s := &step{w: want, h: have, now: now}
 	for _, svc := range want.Spec.GetServices() {
 		c := s.serving(svc)
-		if c == nil || c.State != StateRunning {
+		if c == nil || c.State != engine.StateRunning {
 			continue
 		}
 		leaving := slices.ContainsFunc(actions, func(x Action) bool {
@@ -295,7 +296,7 @@ func (a *Agent) execute(ctx context.Context, want *Want, have *Have, w *workspac
 		}
 	}
 	w.reread(todo, errs)
-	if err := errors.Join(errs...); err != nil && (ctx.Err() != nil || errors.Is(err, ErrUnavailable)) {
+	if err := errors.Join(errs...); err != nil && (ctx.Err() != nil || errors.Is(err, engine.ErrUnavailable)) {
 		return err
 	}
 	return nil
@@ -322,10 +323,10 @@ func (w *workspace) remember(want *Want, have *Have, action Action, err error, n
 	switch {
 	case err == nil:
 		delete(w.memory.Tries, action.Key())
-	case errors.Is(err, ErrUnavailable), errors.Is(err, context.Canceled):
+	case errors.Is(err, engine.ErrUnavailable), errors.Is(err, context.Canceled):
 		return
 	default:
-		t, noRoom := w.memory.Tries[action.Key()], errors.Is(err, ErrNoRoom)
+		t, noRoom := w.memory.Tries[action.Key()], errors.Is(err, engine.ErrNoRoom)
 		if t.NoRoom != noRoom { // attempts that found no room do not count against the others
 			t = Try{NoRoom: noRoom}
 		}
@@ -335,8 +336,8 @@ func (w *workspace) remember(want *Want, have *Have, action Action, err error, n
 			pause = min(pause, longestPause)
 		}
 		t.Err, t.Next = err.Error(), now.Add(pause)
-		t.Foreign = errors.Is(err, ErrForeign)
-		t.Final = t.Foreign || errors.Is(err, ErrInvalid)
+		t.Foreign = errors.Is(err, engine.ErrForeign)
+		t.Final = t.Foreign || errors.Is(err, engine.ErrInvalid)
 		w.memory.Tries[action.Key()] = t
 		return
 	}

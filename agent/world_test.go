@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -18,9 +19,9 @@ type world struct {
 	leaving    map[string]time.Time
 	now        time.Time
 	next       int
-	networks   []Network
-	volumes    []Volume
-	containers []Container
+	networks   []engine.Network
+	volumes    []engine.Volume
+	containers []engine.Container
 	images     map[string]bool
 	taken      map[string]bool // names that something foreign has
 	memory     Memory
@@ -46,7 +47,7 @@ func (e *world) have(w *Want) *Have {
 	}
 	for _, c := range e.containers {
 		switch {
-		case c.State != StateRunning || e.unprobed:
+		case c.State != engine.StateRunning || e.unprobed:
 		case e.fails(w, c) == "sick":
 			h.Health[c.ID] = Health{State: api.HealthUnhealthy}
 		case e.now.Sub(c.StartedAt) < e.warm:
@@ -59,7 +60,7 @@ func (e *world) have(w *Want) *Have {
 }
 
 // fails says how a container of a broken service fails; one that is not as wanted any more does not.
-func (e *world) fails(w *Want, c Container) string {
+func (e *world) fails(w *Want, c engine.Container) string {
 	s := &step{w: w, h: &Have{Memory: e.memory, Record: e.record}}
 	if svc := w.service(c.Labels[api.LabelService]); svc == nil || s.outdated(svc, &c) != "" {
 		return ""
@@ -72,7 +73,7 @@ func (e *world) id() string {
 	return fmt.Sprintf("id%03d", e.next)
 }
 
-func (e *world) container(id string) *Container {
+func (e *world) container(id string) *engine.Container {
 	for i := range e.containers {
 		if e.containers[i].ID == id {
 			return &e.containers[i]
@@ -128,12 +129,12 @@ func (e *world) do(w *Want, actions []Action) {
 	for i := len(e.containers) - 1; i >= 0; i-- {
 		c := &e.containers[i]
 		switch {
-		case c.State == StateRemoving:
+		case c.State == engine.StateRemoving:
 			e.containers = slices.Delete(e.containers, i, i+1)
-		case c.State == StateRunning && e.fails(w, *c) == "crash":
-			c.State, c.FinishedAt, c.ExitCode = StateExited, e.now, 1
-		case c.State == StateRunning && w.service(c.Labels[api.LabelService]).GetImage() == "job":
-			c.State, c.FinishedAt = StateExited, e.now
+		case c.State == engine.StateRunning && e.fails(w, *c) == "crash":
+			c.State, c.FinishedAt, c.ExitCode = engine.StateExited, e.now, 1
+		case c.State == engine.StateRunning && w.service(c.Labels[api.LabelService]).GetImage() == "job":
+			c.State, c.FinishedAt = engine.StateExited, e.now
 		}
 	}
 }
@@ -143,67 +144,67 @@ func (e *world) act(w *Want, a Action) error {
 	switch a.Kind {
 	case KindCreateNetwork:
 		if e.taken[a.Name] {
-			return ErrForeign
+			return engine.ErrForeign
 		}
-		e.networks = append(e.networks, Network{ID: e.id(), Name: a.Name, Labels: w.owner()})
+		e.networks = append(e.networks, engine.Network{ID: e.id(), Name: a.Name, Labels: w.owner()})
 	case KindRemoveNetwork:
-		if slices.ContainsFunc(e.containers, func(c Container) bool { return up(c) && c.Networks[a.Name].NetworkID == a.ID }) {
+		if slices.ContainsFunc(e.containers, func(c engine.Container) bool { return up(c) && c.Networks[a.Name].NetworkID == a.ID }) {
 			return fmt.Errorf("network %s has active endpoints", a.ID)
 		}
-		e.networks = slices.DeleteFunc(e.networks, func(n Network) bool { return n.ID == a.ID })
+		e.networks = slices.DeleteFunc(e.networks, func(n engine.Network) bool { return n.ID == a.ID })
 	case KindCreateVolume:
-		e.volumes = append(e.volumes, Volume{Name: a.Name, Labels: w.owner()})
+		e.volumes = append(e.volumes, engine.Volume{Name: a.Name, Labels: w.owner()})
 	case KindRemoveVolume:
-		e.volumes = slices.DeleteFunc(e.volumes, func(v Volume) bool { return v.Name == a.Name })
+		e.volumes = slices.DeleteFunc(e.volumes, func(v engine.Volume) bool { return v.Name == a.Name })
 	case KindCreateContainer:
 		if e.taken[a.Name] {
-			return ErrForeign
+			return engine.ErrForeign
 		}
-		if slices.ContainsFunc(e.containers, func(c Container) bool { return c.Name == a.Name }) {
+		if slices.ContainsFunc(e.containers, func(c engine.Container) bool { return c.Name == a.Name }) {
 			return fmt.Errorf("name %s in use", a.Name)
 		}
-		limits, err := LimitsOf(w.service(a.Service))
+		limits, err := engine.LimitsOf(w.service(a.Service))
 		if err != nil {
 			return err
 		}
 		if e.rigid {
 			limits.Memory = 0 // a kernel without them
 		}
-		e.containers = append(e.containers, Container{
-			ID: e.id(), CreatedAt: e.now, Limits: limits, Name: a.Name, State: StateCreated, Labels: w.containerLabels(w.service(a.Service)),
-			Networks: map[string]Attachment{networkName(w.Project): {}},
+		e.containers = append(e.containers, engine.Container{
+			ID: e.id(), CreatedAt: e.now, Limits: limits, Name: a.Name, State: engine.StateCreated, Labels: w.containerLabels(w.service(a.Service)),
+			Networks: map[string]engine.Attachment{networkName(w.Project): {}},
 		})
 	case KindStartContainer, KindRestartContainer:
 		if len(e.networks) != 1 {
 			return fmt.Errorf("no network, or an ambiguous one")
 		}
-		c.State, c.StartedAt, c.ExitCode = StateRunning, e.now, 0
-		c.Networks = map[string]Attachment{networkName(w.Project): {NetworkID: e.networks[0].ID, IP: "10.0.0.2"}}
+		c.State, c.StartedAt, c.ExitCode = engine.StateRunning, e.now, 0
+		c.Networks = map[string]engine.Attachment{networkName(w.Project): {NetworkID: e.networks[0].ID, IP: "10.0.0.2"}}
 	case KindUpdateContainer:
 		if e.rigid {
 			return errors.New("the engine cannot update")
 		}
-		if c.State == StateRemoving || c.State == StateDead {
+		if c.State == engine.StateRemoving || c.State == engine.StateDead {
 			return errors.New("update of a container that goes")
 		}
-		limits, err := LimitsOf(w.service(a.Service))
-		if err != nil || !c.Limits.inPlace(limits) {
+		limits, err := engine.LimitsOf(w.service(a.Service))
+		if err != nil || !c.Limits.InPlace(limits) {
 			return fmt.Errorf("update from %v to %v: %w", c.Limits, limits, err)
 		}
 		c.Limits = limits
 	case KindRenameContainer:
-		if slices.ContainsFunc(e.containers, func(c Container) bool { return c.Name == a.Name && c.ID != a.ID }) {
+		if slices.ContainsFunc(e.containers, func(c engine.Container) bool { return c.Name == a.Name && c.ID != a.ID }) {
 			return fmt.Errorf("name %s in use", a.Name)
 		}
 		c.Name = a.Name
 	case KindUnpauseContainer:
-		c.State = StateRunning
+		c.State = engine.StateRunning
 	case KindConnectContainer:
-		c.Networks = map[string]Attachment{networkName(w.Project): {NetworkID: e.networks[0].ID, IP: "10.0.0.2"}}
+		c.Networks = map[string]engine.Attachment{networkName(w.Project): {NetworkID: e.networks[0].ID, IP: "10.0.0.2"}}
 	case KindStopContainer:
-		c.State, c.FinishedAt, c.ExitCode = StateExited, e.now, 143
+		c.State, c.FinishedAt, c.ExitCode = engine.StateExited, e.now, 143
 	case KindDeleteContainer:
-		e.containers = slices.DeleteFunc(e.containers, func(c Container) bool { return c.ID == a.ID })
+		e.containers = slices.DeleteFunc(e.containers, func(c engine.Container) bool { return c.ID == a.ID })
 	default:
 		return fmt.Errorf("the world does not know %v", a)
 	}
@@ -278,22 +279,22 @@ func (e *world) scramble(r *rand.Rand, w *Want) {
 		return labels
 	}
 	if r.IntN(3) > 0 {
-		e.networks = append(e.networks, Network{ID: e.id(), Name: networkName(w.Project), Labels: label(w.owner())})
+		e.networks = append(e.networks, engine.Network{ID: e.id(), Name: networkName(w.Project), Labels: label(w.owner())})
 	}
 	if r.IntN(6) == 0 {
-		e.networks = append(e.networks, Network{ID: e.id(), Name: networkName(w.Project), Labels: w.owner()})
+		e.networks = append(e.networks, engine.Network{ID: e.id(), Name: networkName(w.Project), Labels: w.owner()})
 	}
 	for _, v := range append(w.Spec.GetVolumes(), &carav1.Volume{Name: "old"}) {
 		if r.IntN(2) == 0 {
-			e.volumes = append(e.volumes, Volume{Name: volumeName(w.Project, v.GetName()), Labels: label(w.owner())})
+			e.volumes = append(e.volumes, engine.Volume{Name: volumeName(w.Project, v.GetName()), Labels: label(w.owner())})
 		}
 	}
 	services := append(slices.Clone(w.Spec.GetServices()), &carav1.Service{Name: "left"})
 	for range r.IntN(7) {
 		s := services[r.IntN(len(services))]
-		c := Container{ID: e.id(), Labels: label(w.containerLabels(s)), Networks: map[string]Attachment{}}
+		c := engine.Container{ID: e.id(), Labels: label(w.containerLabels(s)), Networks: map[string]engine.Attachment{}}
 		c.Name = containerName(w.Project, s.GetName())
-		taken := func(o Container) bool { return o.Name == c.Name }
+		taken := func(o engine.Container) bool { return o.Name == c.Name }
 		if slices.ContainsFunc(e.containers, taken) || r.IntN(4) == 0 {
 			c.Name = successorName(w.Project, s.GetName())
 		}
@@ -309,25 +310,25 @@ func (e *world) scramble(r *rand.Rand, w *Want) {
 		if r.IntN(8) == 0 {
 			delete(c.Labels, labelRunHash) // of an older agent
 		}
-		if limits, err := LimitsOf(s); err == nil && r.IntN(4) > 0 {
+		if limits, err := engine.LimitsOf(s); err == nil && r.IntN(4) > 0 {
 			c.Limits = limits
 		} else if r.IntN(2) == 0 {
-			c.Limits = ContainerLimits{NanoCPUs: 1e9, Memory: 1 << 29}
+			c.Limits = engine.Limits{NanoCPUs: 1e9, Memory: 1 << 29}
 		}
-		c.State = []string{StateCreated, StateRunning, StateRunning, StatePaused, StateExited, StateExited, StateRemoving, StateDead}[r.IntN(8)]
+		c.State = []string{engine.StateCreated, engine.StateRunning, engine.StateRunning, engine.StatePaused, engine.StateExited, engine.StateExited, engine.StateRemoving, engine.StateDead}[r.IntN(8)]
 		c.CreatedAt = e.now.Add(-time.Hour - time.Duration(r.IntN(5))*time.Second)
-		if c.State != StateCreated {
+		if c.State != engine.StateCreated {
 			c.StartedAt = e.now.Add(-time.Duration(r.IntN(3600)) * time.Second)
 		}
-		if c.State == StateExited {
+		if c.State == engine.StateExited {
 			c.FinishedAt, c.ExitCode = e.now.Add(-time.Second), []int32{0, 1, 137}[r.IntN(3)]
 		}
 		switch r.IntN(4) {
 		case 0:
-			c.Networks[networkName(w.Project)] = Attachment{NetworkID: "gone"}
+			c.Networks[networkName(w.Project)] = engine.Attachment{NetworkID: "gone"}
 		case 1, 2:
-			at := Attachment{}
-			if len(e.networks) > 0 && c.State != StateCreated {
+			at := engine.Attachment{}
+			if len(e.networks) > 0 && c.State != engine.StateCreated {
 				at.NetworkID, at.IP = e.networks[0].ID, "10.0.0.2"
 			}
 			c.Networks[networkName(w.Project)] = at
@@ -339,6 +340,6 @@ func (e *world) scramble(r *rand.Rand, w *Want) {
 	e.warm = time.Duration(r.IntN(3)) * time.Second
 	if r.IntN(8) == 0 {
 		e.taken[containerName(w.Project, "s0")] = true
-		e.containers = slices.DeleteFunc(e.containers, func(c Container) bool { return c.Name == containerName(w.Project, "s0") })
+		e.containers = slices.DeleteFunc(e.containers, func(c engine.Container) bool { return c.Name == containerName(w.Project, "s0") })
 	}
 }

@@ -10,11 +10,11 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/network"
 
-	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/engine"
 )
 
-// ListContainers implements agent.Containers.
-func (e *Engine) ListContainers(ctx context.Context, labels map[string]string) ([]agent.Container, error) {
+// ListContainers implements engine.Containers.
+func (e *Engine) ListContainers(ctx context.Context, labels map[string]string) ([]engine.Container, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
 	defer cancel()
 	docker, err := e.api(ctx)
@@ -25,9 +25,9 @@ func (e *Engine) ListContainers(ctx context.Context, labels map[string]string) (
 	if err != nil {
 		return nil, wrap(err, "list containers")
 	}
-	out := make([]agent.Container, 0, len(list))
+	out := make([]engine.Container, 0, len(list))
 	for _, c := range list {
-		found := agent.Container{
+		found := engine.Container{
 			ID: c.ID, Labels: c.Labels, State: c.State, CreatedAt: time.Unix(c.Created, 0), Image: c.Image, ImageID: c.ImageID,
 		}
 		if len(c.Names) > 0 {
@@ -41,19 +41,19 @@ func (e *Engine) ListContainers(ctx context.Context, labels map[string]string) (
 	return out, nil
 }
 
-// InspectContainer implements agent.Containers.
-func (e *Engine) InspectContainer(ctx context.Context, id string) (agent.Container, error) {
+// InspectContainer implements engine.Containers.
+func (e *Engine) InspectContainer(ctx context.Context, id string) (engine.Container, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
 	defer cancel()
 	docker, err := e.api(ctx)
 	if err != nil {
-		return agent.Container{}, err
+		return engine.Container{}, err
 	}
 	c, err := docker.ContainerInspect(ctx, id)
 	if err != nil {
-		return agent.Container{}, wrap(err, "inspect container %.12s", id)
+		return engine.Container{}, wrap(err, "inspect container %.12s", id)
 	}
-	out := agent.Container{
+	out := engine.Container{
 		ID: c.ID, Name: strings.TrimPrefix(c.Name, "/"), Labels: c.Config.Labels,
 		State: c.State.Status, ExitCode: int32(c.State.ExitCode), OOMKilled: c.State.OOMKilled,
 		StartError: c.State.Error, StartedAt: parseTime(c.State.StartedAt), FinishedAt: parseTime(c.State.FinishedAt),
@@ -63,7 +63,7 @@ func (e *Engine) InspectContainer(ctx context.Context, id string) (agent.Contain
 		out.Networks = attachments(c.NetworkSettings.Networks)
 	}
 	if c.HostConfig != nil {
-		out.Limits = agent.ContainerLimits{NanoCPUs: c.HostConfig.NanoCPUs, Memory: c.HostConfig.Memory}
+		out.Limits = engine.Limits{NanoCPUs: c.HostConfig.NanoCPUs, Memory: c.HostConfig.Memory}
 		if pids := c.HostConfig.PidsLimit; pids != nil && *pids > 0 {
 			out.Limits.PIDs = *pids
 		}
@@ -83,15 +83,15 @@ func parseTime(s string) time.Time {
 	return t
 }
 
-func attachments(networks map[string]*network.EndpointSettings) map[string]agent.Attachment {
-	out := map[string]agent.Attachment{}
+func attachments(networks map[string]*network.EndpointSettings) map[string]engine.Attachment {
+	out := map[string]engine.Attachment{}
 	for name, n := range networks {
-		out[name] = agent.Attachment{NetworkID: n.NetworkID, IP: n.IPAddress}
+		out[name] = engine.Attachment{NetworkID: n.NetworkID, IP: n.IPAddress}
 	}
 	return out
 }
 
-// RemoveContainer implements agent.Containers.
+// RemoveContainer implements engine.Containers.
 func (e *Engine) RemoveContainer(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()
@@ -106,7 +106,7 @@ func (e *Engine) RemoveContainer(ctx context.Context, id string) error {
 	return wrap(unlessGone(err), "remove container %.12s", id)
 }
 
-// StartContainer implements agent.Lifecycle.
+// StartContainer implements engine.Lifecycle.
 func (e *Engine) StartContainer(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()
@@ -124,7 +124,7 @@ func (e *Engine) StartContainer(ctx context.Context, id string) error {
 	return wrap(err, "start container %.12s", id)
 }
 
-// StopContainer implements agent.Lifecycle.
+// StopContainer implements engine.Lifecycle.
 func (e *Engine) StopContainer(ctx context.Context, id string, grace time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, grace+e.cfg.WorkTimeout)
 	defer cancel()
@@ -139,7 +139,7 @@ func (e *Engine) StopContainer(ctx context.Context, id string, grace time.Durati
 // wholeSeconds rounds up: a container gets at least the time it was promised.
 func wholeSeconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
 
-// RenameContainer implements agent.Lifecycle.
+// RenameContainer implements engine.Lifecycle.
 func (e *Engine) RenameContainer(ctx context.Context, id, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()
@@ -154,7 +154,7 @@ func (e *Engine) RenameContainer(ctx context.Context, id, name string) error {
 	return wrap(err, "rename container %.12s to %s", id, name)
 }
 
-// UnpauseContainer implements agent.Lifecycle.
+// UnpauseContainer implements engine.Lifecycle.
 func (e *Engine) UnpauseContainer(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()
@@ -165,9 +165,9 @@ func (e *Engine) UnpauseContainer(ctx context.Context, id string) error {
 	return wrap(docker.ContainerUnpause(ctx, id), "unpause container %.12s", id)
 }
 
-// UpdateContainer implements agent.Lifecycle. Swap follows the memory as it does for a container that is made: the
+// UpdateContainer implements engine.Lifecycle. Swap follows the memory as it does for a container that is made: the
 // engine refuses a limit of memory above that of both.
-func (e *Engine) UpdateContainer(ctx context.Context, id string, limits agent.ContainerLimits) error {
+func (e *Engine) UpdateContainer(ctx context.Context, id string, limits engine.Limits) error {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()
 	docker, err := e.api(ctx)
@@ -192,14 +192,14 @@ func (e *Engine) UpdateContainer(ctx context.Context, id string, limits agent.Co
 }
 
 // pidsLimit leaves a limit that is not given to the engine, or as it is.
-func pidsLimit(limits agent.ContainerLimits) *int64 {
+func pidsLimit(limits engine.Limits) *int64 {
 	if limits.PIDs == 0 {
 		return nil
 	}
 	return &limits.PIDs
 }
 
-// ConnectContainer implements agent.Lifecycle.
+// ConnectContainer implements engine.Lifecycle.
 func (e *Engine) ConnectContainer(ctx context.Context, networkName, id, alias string) error {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()

@@ -12,20 +12,20 @@ import (
 	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/network"
 
-	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// CreateContainer implements agent.Containers.
-func (e *Engine) CreateContainer(ctx context.Context, spec agent.ContainerSpec) (string, error) {
+// CreateContainer implements engine.Containers.
+func (e *Engine) CreateContainer(ctx context.Context, spec engine.ContainerSpec) (string, error) {
 	config, err := containerConfig(spec)
 	if err != nil {
-		return "", fmt.Errorf("create container %s: %w: %w", spec.Name, agent.ErrInvalid, err)
+		return "", fmt.Errorf("create container %s: %w: %w", spec.Name, engine.ErrInvalid, err)
 	}
 	host, err := hostConfig(spec)
 	if err != nil {
-		return "", fmt.Errorf("create container %s: %w: %w", spec.Name, agent.ErrInvalid, err)
+		return "", fmt.Errorf("create container %s: %w: %w", spec.Name, engine.ErrInvalid, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()
@@ -47,10 +47,10 @@ func (e *Engine) CreateContainer(ctx context.Context, spec agent.ContainerSpec) 
 }
 
 // adopt decides about a container that has the name already.
-func (e *Engine) adopt(ctx context.Context, spec agent.ContainerSpec, conflict error) (string, error) {
+func (e *Engine) adopt(ctx context.Context, spec engine.ContainerSpec, conflict error) (string, error) {
 	found, err := e.InspectContainer(ctx, spec.Name)
 	switch {
-	case errors.Is(err, agent.ErrNotFound):
+	case errors.Is(err, engine.ErrNotFound):
 		return "", wrap(conflict, "create container %s", spec.Name) // gone meanwhile: the next try succeeds
 	case err != nil:
 		return "", err
@@ -60,7 +60,7 @@ func (e *Engine) adopt(ctx context.Context, spec agent.ContainerSpec, conflict e
 		return "", wrap(conflict, "create container %s", spec.Name) // an older one of ours: the next look finds it
 	}
 	return "", fmt.Errorf("create container %s: %w: container %.12s has this name; remove or rename it, or rename the project",
-		spec.Name, agent.ErrForeign, found.ID)
+		spec.Name, engine.ErrForeign, found.ID)
 }
 
 // ours says whether labels are of the cluster, node and project that want speaks of.
@@ -73,7 +73,7 @@ func ours(labels, want map[string]string) bool {
 	return true
 }
 
-func containerConfig(spec agent.ContainerSpec) (*container.Config, error) {
+func containerConfig(spec engine.ContainerSpec) (*container.Config, error) {
 	s := spec.Service
 	grace, err := api.ParseDuration(s.GetStopGracePeriod(), api.DefaultStopGracePeriod)
 	if err != nil {
@@ -94,7 +94,7 @@ func containerConfig(spec agent.ContainerSpec) (*container.Config, error) {
 
 const maxGrace = time.Hour
 
-func hostConfig(spec agent.ContainerSpec) (*container.HostConfig, error) {
+func hostConfig(spec engine.ContainerSpec) (*container.HostConfig, error) {
 	s := spec.Service
 	host := &container.HostConfig{
 		NetworkMode:    container.NetworkMode(spec.Network),
@@ -131,7 +131,7 @@ func hostConfig(spec agent.ContainerSpec) (*container.HostConfig, error) {
 }
 
 func limit(host *container.HostConfig, s *carav1.Service) error {
-	limits, err := agent.LimitsOf(s)
+	limits, err := engine.LimitsOf(s)
 	if err != nil {
 		return err
 	}

@@ -4,10 +4,10 @@
 // What holds:
 //
 //   - Every call that answers has a time-out; streams, pulls and waits have an inactivity limit and no total.
-//   - An engine that did not answer is agent.ErrUnavailable, and never agent.ErrNotFound: only the engine's own 404 is.
+//   - An engine that did not answer is engine.ErrUnavailable, and never engine.ErrNotFound: only the engine's own 404 is.
 //   - A name that is taken is adopted where the labels are the very ones asked for (an earlier call succeeded and its
-//     answer was lost), and agent.ErrForeign where they are not ours. Docker's own restart policy is always `no`.
+//     answer was lost), and engine.ErrForeign where they are not ours. Docker's own restart policy is always `no`.
 //   - Subnets come from the agent's pool, the lowest free one first, and never overlap with any network of the engine.
 //
-// No decision is made here: agent.Step has decided.
+// No decision is made here: the agent has decided.
 package docker

@@ -17,7 +17,7 @@ import (
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/client"
 
-	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/engine"
 )
 
 // Config says which engine, and where its networks lie.
@@ -61,7 +61,7 @@ func (c *Config) Validate() error {
 	return nil
 }
 
-// Engine is a Docker engine behind agent.Engine.
+// Engine is a Docker engine behind engine.Engine.
 type Engine struct {
 	cfg    Config
 	docker *client.Client
@@ -71,7 +71,7 @@ type Engine struct {
 	reserved   map[netip.Prefix]bool // subnets of networks that are being made
 }
 
-var _ agent.Engine = (*Engine)(nil)
+var _ engine.Engine = (*Engine)(nil)
 
 // New returns an adapter. It asks nothing of the engine yet. The caller closes it.
 func New(cfg Config) (*Engine, error) {
@@ -129,13 +129,13 @@ func wrap(err error, format string, args ...any) error {
 	case errors.Is(err, context.Canceled):
 		return fmt.Errorf("%s: %w", what, err)
 	case unanswered(err):
-		means = agent.ErrUnavailable
+		means = engine.ErrUnavailable
 	case diskFull(err):
-		means = agent.ErrNoRoom
+		means = engine.ErrNoRoom
 	case errdefs.IsNotFound(err):
-		means = agent.ErrNotFound
+		means = engine.ErrNotFound
 	case errdefs.IsInvalidArgument(err), errdefs.IsUnauthorized(err), errdefs.IsPermissionDenied(err):
-		means = agent.ErrInvalid
+		means = engine.ErrInvalid
 	default:
 		return fmt.Errorf("%s: %w", what, tidy(err))
 	}

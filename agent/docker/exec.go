@@ -13,7 +13,7 @@ import (
 	"github.com/docker/docker/client"
 	"github.com/docker/docker/pkg/stdcopy"
 
-	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/engine"
 )
 
 const (
@@ -39,8 +39,8 @@ type process struct {
 	ended     bool // Wait saw its end
 }
 
-// Start implements agent.Streams.
-func (e *Engine) Start(ctx context.Context, id string, command agent.Command) (agent.Process, error) {
+// Start implements engine.Streams.
+func (e *Engine) Start(ctx context.Context, id string, command engine.Command) (engine.Process, error) {
 	docker, err := e.api(ctx)
 	if err != nil {
 		return nil, err
@@ -65,14 +65,14 @@ func (e *Engine) Start(ctx context.Context, id string, command agent.Command) (a
 	return &process{engine: e, docker: docker, id: made.ID, container: id, tty: command.TTY, stream: stream}, nil
 }
 
-// Write implements agent.Process.
+// Write implements engine.Process.
 func (p *process) Write(data []byte) (int, error) { return p.stream.Conn.Write(data) }
 
-// CloseInput implements agent.Process.
+// CloseInput implements engine.Process.
 func (p *process) CloseInput() error { return p.stream.CloseWrite() }
 
-// Resize implements agent.Process. The engine refuses until the process is there.
-func (p *process) Resize(ctx context.Context, size agent.Size) (err error) {
+// Resize implements engine.Process. The engine refuses until the process is there.
+func (p *process) Resize(ctx context.Context, size engine.Size) (err error) {
 	for range resizeTries {
 		err = p.docker.ContainerExecResize(ctx, p.id, container.ResizeOptions{Height: uint(size.Rows), Width: uint(size.Columns)})
 		if err == nil || pause(ctx, resizePause) != nil {
@@ -82,7 +82,7 @@ func (p *process) Resize(ctx context.Context, size agent.Size) (err error) {
 	return wrap(err, "resize the terminal of a command in container %.12s", p.container)
 }
 
-// Wait implements agent.Process.
+// Wait implements engine.Process.
 func (p *process) Wait(ctx context.Context, emit func(data []byte, stderr bool) error) (int, error) {
 	defer context.AfterFunc(ctx, p.stream.Close)()
 	var head []byte // the beginning of all output: where the engine says that it cannot run the command

@@ -13,13 +13,13 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 
-	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/engine"
 )
 
-// CopyFiles implements agent.Containers: one archive for each volume that files go into, unpacked there, and one for all
+// CopyFiles implements engine.Containers: one archive for each volume that files go into, unpacked there, and one for all
 // others, unpacked at the root.
-func (e *Engine) CopyFiles(ctx context.Context, id string, files []agent.File) error {
-	roots := map[string][]agent.File{}
+func (e *Engine) CopyFiles(ctx context.Context, id string, files []engine.File) error {
+	roots := map[string][]engine.File{}
 	for _, f := range files {
 		root := "/"
 		if f.Root != "" {
@@ -35,7 +35,7 @@ func (e *Engine) CopyFiles(ctx context.Context, id string, files []agent.File) e
 	return nil
 }
 
-func (e *Engine) copyFiles(ctx context.Context, id, root string, files []agent.File) error {
+func (e *Engine) copyFiles(ctx context.Context, id, root string, files []engine.File) error {
 	archive, err := pack(root, files)
 	if err != nil {
 		return err
@@ -49,13 +49,13 @@ func (e *Engine) copyFiles(ctx context.Context, id, root string, files []agent.F
 	err = docker.CopyToContainer(ctx, id, root, archive, container.CopyToContainerOptions{})
 	if err != nil && strings.Contains(err.Error(), "read-only") {
 		return fmt.Errorf("copy files into container %.12s: %w: the service is readOnly; put its files under a volume, or drop readOnly: %w",
-			id, agent.ErrInvalid, err)
+			id, engine.ErrInvalid, err)
 	}
 	return wrap(err, "copy files into container %.12s", id)
 }
 
 // pack makes an archive of files that lie below root. Directories on the way are the engine's to make.
-func pack(root string, files []agent.File) (io.Reader, error) {
+func pack(root string, files []engine.File) (io.Reader, error) {
 	var archive bytes.Buffer
 	w := tar.NewWriter(&archive)
 	for _, f := range files {

@@ -11,7 +11,7 @@ import (
 
 	"github.com/docker/docker/pkg/stdcopy"
 
-	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/engine"
 )
 
 // maxLine is where a line of a log is cut.
@@ -20,9 +20,9 @@ const maxLine = 16 << 10
 // readFrames reads a container's log as the engine frames it: a header of eight bytes (stream, length), then a time
 // stamp, a space and a line. A line of more than 16 KiB comes in several frames with one time stamp, of which only the last ends in a newline.
 // The last line of a run may have no newline either; what follows it has another time stamp. With whole, a last line that may go on is left out.
-func readFrames(r io.Reader, whole bool, emit func(agent.LogLine) error) (frames int, err error) {
+func readFrames(r io.Reader, whole bool, emit func(engine.LogLine) error) (frames int, err error) {
 	in := bufio.NewReaderSize(r, 32<<10)
-	var open [3]*agent.LogLine // by stream: the line whose end has not come
+	var open [3]*engine.LogLine // by stream: the line whose end has not come
 	end := func(stream int) error {
 		line := open[stream]
 		open[stream] = nil
@@ -106,8 +106,8 @@ func readText(in *bufio.Reader, size int64) (text string, ended bool, err error)
 }
 
 // parseLine also returns how many bytes before the line are the time stamp.
-func parseLine(text string, stderr bool) (line agent.LogLine, stamped int) {
-	line = agent.LogLine{Stderr: stderr}
+func parseLine(text string, stderr bool) (line engine.LogLine, stamped int) {
+	line = engine.LogLine{Stderr: stderr}
 	if stamp, rest, ok := strings.Cut(text, " "); ok {
 		if t, err := time.Parse(time.RFC3339Nano, stamp); err == nil {
 			line.Time, text, stamped = t, rest, len(stamp)+1

@@ -16,7 +16,7 @@ const (
 	killAfter   = 10 * time.Second
 )
 
-// End implements agent.Process. Docker has no call that ends a command, and knows no hangup: a terminal whose connection
+// End implements engine.Process. Docker has no call that ends a command, and knows no hangup: a terminal whose connection
 // is closed stays open for what runs in it. Where the agent sees the engine's processes (it runs on the same machine, in
 // the same PID namespace, and may signal them) it does what a terminal's end does. Elsewhere the end of its input has to
 // be enough.

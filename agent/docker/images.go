@@ -17,23 +17,23 @@ import (
 	"github.com/docker/docker/api/types/registry"
 	"github.com/docker/docker/pkg/jsonmessage"
 
-	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/engine"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// InspectImage implements agent.Images.
-func (e *Engine) InspectImage(ctx context.Context, ref string) (agent.Image, error) {
+// InspectImage implements engine.Images.
+func (e *Engine) InspectImage(ctx context.Context, ref string) (engine.Image, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
 	defer cancel()
 	docker, err := e.api(ctx)
 	if err != nil {
-		return agent.Image{}, err
+		return engine.Image{}, err
 	}
 	found, err := docker.ImageInspect(ctx, ref)
 	if err != nil {
-		return agent.Image{}, wrap(err, "inspect image %s", ref)
+		return engine.Image{}, wrap(err, "inspect image %s", ref)
 	}
-	out := agent.Image{ID: found.ID}
+	out := engine.Image{ID: found.ID}
 	if found.Config != nil {
 		out.Check = checkOf(found.Config.Healthcheck, found.Config.Shell)
 		out.Volumes = slices.Sorted(maps.Keys(found.Config.Volumes))
@@ -51,8 +51,8 @@ func (e *Engine) InspectImage(ctx context.Context, ref string) (agent.Image, err
 	return out, nil
 }
 
-// ListImages implements agent.Images.
-func (e *Engine) ListImages(ctx context.Context) ([]agent.StoredImage, error) {
+// ListImages implements engine.Images.
+func (e *Engine) ListImages(ctx context.Context) ([]engine.StoredImage, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
 	defer cancel()
 	docker, err := e.api(ctx)
@@ -63,15 +63,15 @@ func (e *Engine) ListImages(ctx context.Context) ([]agent.StoredImage, error) {
 	if err != nil {
 		return nil, wrap(err, "list images")
 	}
-	out := make([]agent.StoredImage, 0, len(list))
+	out := make([]engine.StoredImage, 0, len(list))
 	for _, i := range list {
 		tags := slices.DeleteFunc(slices.Clone(i.RepoTags), func(tag string) bool { return tag == "<none>:<none>" })
-		out = append(out, agent.StoredImage{ID: i.ID, Tags: tags, Size: i.Size})
+		out = append(out, engine.StoredImage{ID: i.ID, Tags: tags, Size: i.Size})
 	}
 	return out, nil
 }
 
-// RemoveImage implements agent.Images. Never by force, which takes images away from under stopped containers.
+// RemoveImage implements engine.Images. Never by force, which takes images away from under stopped containers.
 func (e *Engine) RemoveImage(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()
@@ -83,28 +83,28 @@ func (e *Engine) RemoveImage(ctx context.Context, name string) error {
 	return wrap(unlessGone(err), "remove image %s", name)
 }
 
-// PullImage implements agent.Images. It has no time-out: it ends when nothing has moved for the inactivity limit.
-func (e *Engine) PullImage(ctx context.Context, ref string, auth *carav1.RegistryAuth, progress func(agent.Progress)) (agent.Image, error) {
+// PullImage implements engine.Images. It has no time-out: it ends when nothing has moved for the inactivity limit.
+func (e *Engine) PullImage(ctx context.Context, ref string, auth *carav1.RegistryAuth, progress func(engine.Progress)) (engine.Image, error) {
 	if err := e.cfg.mayPull(ref); err != nil {
-		return agent.Image{}, err
+		return engine.Image{}, err
 	}
 	options, err := pullOptions(auth)
 	if err != nil {
-		return agent.Image{}, fmt.Errorf("pull image %s: %w", ref, err)
+		return engine.Image{}, fmt.Errorf("pull image %s: %w", ref, err)
 	}
 	pull, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	idle := time.AfterFunc(e.cfg.Inactivity, func() { cancel(errIdle) })
 	defer idle.Stop()
-	err = e.follow(pull, ref, options, func(p agent.Progress) {
+	err = e.follow(pull, ref, options, func(p engine.Progress) {
 		idle.Reset(e.cfg.Inactivity)
 		progress(p)
 	})
 	switch {
 	case err != nil && ctx.Err() == nil && errors.Is(context.Cause(pull), errIdle):
-		return agent.Image{}, fmt.Errorf("pull image %s: %w: nothing moved for %s", ref, agent.ErrRegistry, e.cfg.Inactivity)
+		return engine.Image{}, fmt.Errorf("pull image %s: %w: nothing moved for %s", ref, engine.ErrRegistry, e.cfg.Inactivity)
 	case err != nil:
-		return agent.Image{}, pullError(ref, err)
+		return engine.Image{}, pullError(ref, err)
 	}
 	return e.InspectImage(ctx, ref)
 }
@@ -120,7 +120,7 @@ func pullOptions(auth *carav1.RegistryAuth) (image.PullOptions, error) {
 }
 
 // follow reads the engine's account of a pull to its end.
-func (e *Engine) follow(ctx context.Context, ref string, options image.PullOptions, progress func(agent.Progress)) error {
+func (e *Engine) follow(ctx context.Context, ref string, options image.PullOptions, progress func(engine.Progress)) error {
 	docker, err := e.api(ctx)
 	if err != nil {
 		return err
@@ -175,8 +175,8 @@ func (l layer) with(m jsonmessage.JSONMessage) layer {
 	return l
 }
 
-func sum(layers map[string]layer) agent.Progress {
-	var p agent.Progress
+func sum(layers map[string]layer) engine.Progress {
+	var p engine.Progress
 	for _, l := range layers {
 		if !l.counts {
 			continue
@@ -206,15 +206,15 @@ func pullError(ref string, err error) error {
 	case errors.Is(err, context.Canceled):
 		return fmt.Errorf("pull image %s: %w", ref, err)
 	case unanswered(err):
-		return fmt.Errorf("pull image %s: %w: %w", ref, agent.ErrUnavailable, tidy(err))
+		return fmt.Errorf("pull image %s: %w: %w", ref, engine.ErrUnavailable, tidy(err))
 	case diskFull(err):
-		return fmt.Errorf("pull image %s: %w: %w", ref, agent.ErrNoRoom, tidy(err))
+		return fmt.Errorf("pull image %s: %w: %w", ref, engine.ErrNoRoom, tidy(err))
 	case contains("toomanyrequests", "too many requests", "http status: 5", "http status: 429", "no such host", "timeout", "service unavailable"):
-		return fmt.Errorf("pull image %s: %w: %w", ref, agent.ErrRegistry, tidy(err))
+		return fmt.Errorf("pull image %s: %w: %w", ref, engine.ErrRegistry, tidy(err))
 	case errdefs.IsNotFound(err), errdefs.IsInvalidArgument(err), errdefs.IsUnauthorized(err), errdefs.IsPermissionDenied(err),
 		contains("manifest unknown", "not found", "access denied", "unauthorized", "denied:", "no matching manifest",
 			"no basic auth credentials", "invalid reference"):
-		return fmt.Errorf("pull image %s: %w: %w", ref, agent.ErrInvalid, tidy(err))
+		return fmt.Errorf("pull image %s: %w: %w", ref, engine.ErrInvalid, tidy(err))
 	}
-	return fmt.Errorf("pull image %s: %w: %w", ref, agent.ErrRegistry, tidy(err))
+	return fmt.Errorf("pull image %s: %w: %w", ref, engine.ErrRegistry, tidy(err))
 }

@@ -3,22 +3,22 @@ package docker
 import (
 	"context"
 
-	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/engine"
 )
 
-// Info implements agent.Machine.
-func (e *Engine) Info(ctx context.Context) (agent.Info, error) {
+// Info implements engine.Machine.
+func (e *Engine) Info(ctx context.Context) (engine.Info, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()
 	docker, err := e.api(ctx)
 	if err != nil {
-		return agent.Info{}, err
+		return engine.Info{}, err
 	}
 	info, err := docker.Info(ctx)
 	if err != nil {
-		return agent.Info{}, wrap(err, "ask the engine about its machine")
+		return engine.Info{}, wrap(err, "ask the engine about its machine")
 	}
-	return agent.Info{
+	return engine.Info{
 		Platform: info.OSType + "/" + goArch(info.Architecture), Version: info.ServerVersion, Hostname: info.Name,
 		CPUs: info.NCPU, Memory: info.MemTotal, Root: info.DockerRootDir,
 	}, nil

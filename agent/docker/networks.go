@@ -10,11 +10,11 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/network"
 
-	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/engine"
 )
 
-// ListNetworks implements agent.Networks.
-func (e *Engine) ListNetworks(ctx context.Context, labels map[string]string) ([]agent.Network, error) {
+// ListNetworks implements engine.Networks.
+func (e *Engine) ListNetworks(ctx context.Context, labels map[string]string) ([]engine.Network, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
 	defer cancel()
 	docker, err := e.api(ctx)
@@ -25,9 +25,9 @@ func (e *Engine) ListNetworks(ctx context.Context, labels map[string]string) ([]
 	if err != nil {
 		return nil, wrap(err, "list networks")
 	}
-	out := make([]agent.Network, 0, len(list))
+	out := make([]engine.Network, 0, len(list))
 	for _, n := range list {
-		found := agent.Network{ID: n.ID, Name: n.Name, Labels: n.Labels}
+		found := engine.Network{ID: n.ID, Name: n.Name, Labels: n.Labels}
 		if len(n.IPAM.Config) > 0 {
 			found.Subnet = n.IPAM.Config[0].Subnet
 		}
@@ -39,19 +39,19 @@ func (e *Engine) ListNetworks(ctx context.Context, labels map[string]string) ([]
 // overlapRetries bounds how often a subnet that turned out to be taken is replaced by the next.
 const overlapRetries = 16
 
-// CreateNetwork implements agent.Networks.
-func (e *Engine) CreateNetwork(ctx context.Context, name string, labels map[string]string, containers int) (agent.Network, error) {
+// CreateNetwork implements engine.Networks.
+func (e *Engine) CreateNetwork(ctx context.Context, name string, labels map[string]string, containers int) (engine.Network, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()
 	docker, err := e.api(ctx)
 	if err != nil {
-		return agent.Network{}, err
+		return engine.Network{}, err
 	}
 	refused := map[netip.Prefix]bool{}
 	for {
 		subnet, release, err := e.reserve(ctx, bitsFor(containers), refused)
 		if err != nil {
-			return agent.Network{}, fmt.Errorf("create network %s: %w", name, err)
+			return engine.Network{}, fmt.Errorf("create network %s: %w", name, err)
 		}
 		made, err := docker.NetworkCreate(ctx, name, network.CreateOptions{
 			Driver: "bridge", Labels: labels,
@@ -60,13 +60,13 @@ func (e *Engine) CreateNetwork(ctx context.Context, name string, labels map[stri
 		release()
 		switch {
 		case err == nil:
-			return agent.Network{ID: made.ID, Name: name, Labels: labels, Subnet: subnet.String()}, nil
+			return engine.Network{ID: made.ID, Name: name, Labels: labels, Subnet: subnet.String()}, nil
 		case errdefs.IsConflict(err) || strings.Contains(err.Error(), "network with name "+name+" already exists"):
 			return e.adoptNetwork(ctx, name, labels, err)
 		case overlaps(err) && len(refused) < overlapRetries:
 			refused[subnet] = true // somebody was faster, or a route of the machine lies there
 		default:
-			return agent.Network{}, wrap(err, "create network %s", name)
+			return engine.Network{}, wrap(err, "create network %s", name)
 		}
 	}
 }
@@ -77,28 +77,28 @@ func overlaps(err error) bool {
 		strings.Contains(text, "Address already in use")
 }
 
-func (e *Engine) adoptNetwork(ctx context.Context, name string, labels map[string]string, conflict error) (agent.Network, error) {
+func (e *Engine) adoptNetwork(ctx context.Context, name string, labels map[string]string, conflict error) (engine.Network, error) {
 	docker, err := e.api(ctx)
 	if err != nil {
-		return agent.Network{}, err
+		return engine.Network{}, err
 	}
 	n, err := docker.NetworkInspect(ctx, name, network.InspectOptions{})
 	err = wrap(err, "inspect network %s", name)
 	switch {
-	case errors.Is(err, agent.ErrNotFound), err != nil && strings.Contains(err.Error(), "is ambiguous"): // the next look tells
-		return agent.Network{}, wrap(conflict, "create network %s", name)
+	case errors.Is(err, engine.ErrNotFound), err != nil && strings.Contains(err.Error(), "is ambiguous"): // the next look tells
+		return engine.Network{}, wrap(conflict, "create network %s", name)
 	case err != nil:
-		return agent.Network{}, err
+		return engine.Network{}, err
 	case has(n.Labels, labels):
-		return agent.Network{ID: n.ID, Name: n.Name, Labels: n.Labels}, nil
+		return engine.Network{ID: n.ID, Name: n.Name, Labels: n.Labels}, nil
 	case ours(n.Labels, labels):
-		return agent.Network{}, wrap(conflict, "create network %s", name)
+		return engine.Network{}, wrap(conflict, "create network %s", name)
 	}
-	return agent.Network{}, fmt.Errorf("create network %s: %w: network %.12s has this name; remove it, or rename the project",
-		name, agent.ErrForeign, n.ID)
+	return engine.Network{}, fmt.Errorf("create network %s: %w: network %.12s has this name; remove it, or rename the project",
+		name, engine.ErrForeign, n.ID)
 }
 
-// RemoveNetwork implements agent.Networks.
+// RemoveNetwork implements engine.Networks.
 func (e *Engine) RemoveNetwork(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()
@@ -113,7 +113,7 @@ func (e *Engine) RemoveNetwork(ctx context.Context, id string) error {
 	return wrap(unlessGone(err), "remove network %s", id)
 }
 
-// SubnetCapacity implements agent.Machine.
+// SubnetCapacity implements engine.Machine.
 func (e *Engine) SubnetCapacity() int { return 1 << (subnetBits - e.cfg.NetworkPool.Bits()) }
 
 // reserve picks the lowest free subnet and keeps it from other callers until release.
@@ -149,7 +149,7 @@ func (e *Engine) reserve(ctx context.Context, bits int, refused map[netip.Prefix
 			what = fmt.Sprintf("the network pool %s has no free /%d, which this project's services need", e.cfg.NetworkPool, bits)
 		}
 		return netip.Prefix{}, nil, fmt.Errorf("%w: %s; it is tried again, but "+
-			"start the agent with a larger --network-pool, with one that nobody else uses, or move projects", agent.ErrNoRoom, what)
+			"start the agent with a larger --network-pool, with one that nobody else uses, or move projects", engine.ErrNoRoom, what)
 	}
 	e.reserved[subnet] = true
 	return subnet, func() {
@@ -159,11 +159,10 @@ func (e *Engine) reserve(ctx context.Context, bits int, refused map[netip.Prefix
 	}, nil
 }
 
-// bitsFor is the length of the smallest prefix, /27 or larger, that has an address for each of so many containers. The
-// network's own address, its gateway and its broadcast address are nobody's.
+// bitsFor is the length of the smallest prefix, /27 or larger, that has an address for each of so many containers.
 func bitsFor(containers int) int {
 	bits := subnetBits
-	for bits > 8 && agent.Addresses(bits) < containers {
+	for bits > 8 && engine.Addresses(bits) < containers {
 		bits--
 	}
 	return bits

@@ -7,7 +7,7 @@ import (
 
 	"github.com/distribution/reference"
 
-	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 )
 
@@ -19,14 +19,14 @@ func (c Config) mayPull(ref string) error {
 	}
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
-		return fmt.Errorf("pull image %s: %w: %w", ref, agent.ErrInvalid, err)
+		return fmt.Errorf("pull image %s: %w: %w", ref, engine.ErrInvalid, err)
 	}
 	registry := strings.ToLower(reference.Domain(named))
 	if api.MatchAny(c.AllowRegistries, registry) {
 		return nil
 	}
 	return fmt.Errorf("pull image %s: %w: this node pulls from %s only; use such an image, or run cara-agent with --allow-registry %s",
-		ref, agent.ErrInvalid, strings.Join(c.AllowRegistries, ", "), registry)
+		ref, engine.ErrInvalid, strings.Join(c.AllowRegistries, ", "), registry)
 }
 
 // RegistryPattern returns what is wrong with a pattern of registries, or an empty text. A registry is a host, with a port

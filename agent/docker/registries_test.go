@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/engine"
 )
 
 func TestOnlyAllowedRegistriesAreAsked(t *testing.T) {
@@ -36,7 +36,7 @@ func TestOnlyAllowedRegistriesAreAsked(t *testing.T) {
 			continue
 		}
 		_, err := e.PullImage(t.Context(), tt.ref, nil, nil)
-		if !errors.Is(err, agent.ErrInvalid) || !strings.Contains(err.Error(), "--allow-registry") {
+		if !errors.Is(err, engine.ErrInvalid) || !strings.Contains(err.Error(), "--allow-registry") {
 			t.Errorf("pull of %s: %v", tt.ref, err)
 		}
 	}

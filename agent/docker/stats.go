@@ -8,11 +8,11 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 
-	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/engine"
 )
 
-// Stats implements agent.Streams.
-func (e *Engine) Stats(ctx context.Context, id string, follow bool, emit func(agent.ContainerUsage)) error {
+// Stats implements engine.Streams.
+func (e *Engine) Stats(ctx context.Context, id string, follow bool, emit func(engine.ContainerUsage)) error {
 	docker, err := e.api(ctx)
 	if err != nil {
 		return err
@@ -44,8 +44,8 @@ func (e *Engine) Stats(ctx context.Context, id string, follow bool, emit func(ag
 	}
 }
 
-func usageOf(s *container.StatsResponse) agent.ContainerUsage {
-	u := agent.ContainerUsage{
+func usageOf(s *container.StatsResponse) engine.ContainerUsage {
+	u := engine.ContainerUsage{
 		MemoryLimit: int64(s.MemoryStats.Limit), PIDs: int64(s.PidsStats.Current),
 		Memory: int64(s.MemoryStats.Usage - droppable(s.MemoryStats)),
 	}

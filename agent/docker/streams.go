@@ -11,12 +11,12 @@ import (
 	"github.com/docker/docker/api/types/events"
 	"github.com/docker/docker/api/types/filters"
 
-	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 )
 
-// Logs implements agent.Streams.
-func (e *Engine) Logs(ctx context.Context, id string, o agent.LogOptions, emit func(agent.LogLine) error) error {
+// Logs implements engine.Streams.
+func (e *Engine) Logs(ctx context.Context, id string, o engine.LogOptions, emit func(engine.LogLine) error) error {
 	if o.Tail > 0 && !o.Follow {
 		return e.tail(ctx, id, o, emit)
 	}
@@ -32,7 +32,7 @@ func (e *Engine) Logs(ctx context.Context, id string, o agent.LogOptions, emit f
 }
 
 // logs reads a log once, from its last frames on, and returns how many frames that were.
-func (e *Engine) logs(ctx context.Context, id string, o agent.LogOptions, last string, emit func(agent.LogLine) error) (frames int, err error) {
+func (e *Engine) logs(ctx context.Context, id string, o engine.LogOptions, last string, emit func(engine.LogLine) error) (frames int, err error) {
 	docker, err := e.api(ctx)
 	if err != nil {
 		return 0, err
@@ -58,11 +58,11 @@ func (e *Engine) logs(ctx context.Context, id string, o agent.LogOptions, last s
 
 // tail reads the last lines. The engine counts frames, and a long line has many, so more are asked for until there are enough lines. The first
 // of a read may be the rest of a line, and does not count unless the whole log was read.
-func (e *Engine) tail(ctx context.Context, id string, o agent.LogOptions, emit func(agent.LogLine) error) error {
+func (e *Engine) tail(ctx context.Context, id string, o engine.LogOptions, emit func(engine.LogLine) error) error {
 	for ask := o.Tail + 1; ; ask *= 4 {
-		var kept []agent.LogLine
+		var kept []engine.LogLine
 		lines := 0
-		frames, err := e.logs(ctx, id, o, strconv.Itoa(ask), func(l agent.LogLine) error {
+		frames, err := e.logs(ctx, id, o, strconv.Itoa(ask), func(l engine.LogLine) error {
 			if len(kept) < o.Tail {
 				kept = append(kept, l)
 			} else {
@@ -91,9 +91,9 @@ func nanos(t time.Time) string {
 	return strings.Repeat("0", 9-len(s)) + s
 }
 
-// Events implements agent.Streams. The engine answers before it subscribes, so it is asked for all that it remembers, which are 256 events at
+// Events implements engine.Streams. The engine answers before it subscribes, so it is asked for all that it remembers, which are 256 events at
 // most: one that is heard twice costs a look. It is not asked for events since a time, as its clock may differ from the agent's.
-func (e *Engine) Events(ctx context.Context, labels map[string]string, subscribed func(), emit func(agent.Event)) error {
+func (e *Engine) Events(ctx context.Context, labels map[string]string, subscribed func(), emit func(engine.Event)) error {
 	match := filters.NewArgs(filters.Arg("type", string(events.ContainerEventType))) // a network's events carry no labels
 	match.Add("type", string(events.NetworkEventType))
 	for _, action := range []events.Action{
@@ -119,7 +119,7 @@ func (e *Engine) Events(ctx context.Context, labels map[string]string, subscribe
 		select {
 		case m := <-messages:
 			if project, ours := projectOf(m, labels); ours {
-				emit(agent.Event{Project: project, Action: string(m.Action)})
+				emit(engine.Event{Project: project, Action: string(m.Action)})
 			}
 		case err := <-failed:
 			if err == nil {
@@ -134,7 +134,7 @@ func (e *Engine) Events(ctx context.Context, labels map[string]string, subscribe
 // given: a look at the project tells.
 func projectOf(m events.Message, labels map[string]string) (project string, ours bool) {
 	if m.Type == events.NetworkEventType {
-		return strings.CutPrefix(m.Actor.Attributes["name"], agent.NetworkPrefix)
+		return strings.CutPrefix(m.Actor.Attributes["name"], engine.NetworkPrefix)
 	}
 	return m.Actor.Attributes[api.LabelProject], has(m.Actor.Attributes, labels)
 }

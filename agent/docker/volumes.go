@@ -6,11 +6,11 @@ import (
 
 	"github.com/docker/docker/api/types/volume"
 
-	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/engine"
 )
 
-// ListVolumes implements agent.Volumes.
-func (e *Engine) ListVolumes(ctx context.Context, labels map[string]string) ([]agent.Volume, error) {
+// ListVolumes implements engine.Volumes.
+func (e *Engine) ListVolumes(ctx context.Context, labels map[string]string) ([]engine.Volume, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
 	defer cancel()
 	docker, err := e.api(ctx)
@@ -21,14 +21,14 @@ func (e *Engine) ListVolumes(ctx context.Context, labels map[string]string) ([]a
 	if err != nil {
 		return nil, wrap(err, "list volumes")
 	}
-	out := make([]agent.Volume, 0, len(list.Volumes))
+	out := make([]engine.Volume, 0, len(list.Volumes))
 	for _, v := range list.Volumes {
-		out = append(out, agent.Volume{Name: v.Name, Labels: v.Labels})
+		out = append(out, engine.Volume{Name: v.Name, Labels: v.Labels})
 	}
 	return out, nil
 }
 
-// CreateVolume implements agent.Volumes. The engine answers with the volume of that name, whoever made it.
+// CreateVolume implements engine.Volumes. The engine answers with the volume of that name, whoever made it.
 func (e *Engine) CreateVolume(ctx context.Context, name string, labels map[string]string) error {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()
@@ -45,10 +45,10 @@ func (e *Engine) CreateVolume(ctx context.Context, name string, labels map[strin
 	case ours(v.Labels, labels):
 		return fmt.Errorf("create volume %s: an older one of the project is still there", name)
 	}
-	return fmt.Errorf("create volume %s: %w: remove the volume of this name, or rename the project or the volume", name, agent.ErrForeign)
+	return fmt.Errorf("create volume %s: %w: remove the volume of this name, or rename the project or the volume", name, engine.ErrForeign)
 }
 
-// RemoveVolume implements agent.Volumes.
+// RemoveVolume implements engine.Volumes.
 func (e *Engine) RemoveVolume(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -29,7 +29,7 @@ func (s *suite) tools(t *testing.T) string {
 	return id
 }
 
-func (s *suite) command(t *testing.T, id string, command agent.Command) agent.Process {
+func (s *suite) command(t *testing.T, id string, command engine.Command) engine.Process {
 	t.Helper()
 	p, err := s.Engine.Start(t.Context(), id, command)
 	must(t, err)
@@ -38,7 +38,7 @@ func (s *suite) command(t *testing.T, id string, command agent.Command) agent.Pr
 }
 
 // ending collects what a command says until it has ended.
-func ending(t *testing.T, p agent.Process) (code int, stdout, stderr []byte) {
+func ending(t *testing.T, p engine.Process) (code int, stdout, stderr []byte) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -60,28 +60,28 @@ func ending(t *testing.T, p agent.Process) (code int, stdout, stderr []byte) {
 func commandOutput(t *testing.T, s *suite) {
 	s.network(t)
 	id := s.start(t, "-after", "1h")
-	code, stdout, stderr := ending(t, s.command(t, id, agent.Command{Args: []string{s.Job, "-lines", "2", "-exit", "3"}}))
+	code, stdout, stderr := ending(t, s.command(t, id, engine.Command{Args: []string{s.Job, "-lines", "2", "-exit", "3"}}))
 	if code != 3 || string(stdout) != "job v1 line 1 of 2\njob v1 line 2 of 2\n" || string(stderr) != "job v1: exit 3\n" {
 		t.Errorf("code %d, stdout %q, stderr %q", code, stdout, stderr)
 	}
-	code, stdout, stderr = ending(t, s.command(t, id, agent.Command{Args: []string{"/nothing/here"}}))
+	code, stdout, stderr = ending(t, s.command(t, id, engine.Command{Args: []string{"/nothing/here"}}))
 	if code != 127 || !strings.Contains(string(stdout)+string(stderr), "no such file") {
 		t.Errorf("a command that is not there: code %d, it says %q %q", code, stdout, stderr)
 	}
 	stop := errors.New("enough")
-	p := s.command(t, id, agent.Command{Args: []string{s.Job, "-lines", "2"}})
+	p := s.command(t, id, engine.Command{Args: []string{s.Job, "-lines", "2"}})
 	_, err := p.Wait(t.Context(), func([]byte, bool) error { return stop })
 	wantErr(t, err, stop)
-	_, err = s.Engine.Start(t.Context(), "nothing", agent.Command{Args: []string{s.Job}})
-	wantErr(t, err, agent.ErrNotFound)
+	_, err = s.Engine.Start(t.Context(), "nothing", engine.Command{Args: []string{s.Job}})
+	wantErr(t, err, engine.ErrNotFound)
 	must(t, s.Engine.StopContainer(t.Context(), id, time.Second))
-	if _, err := s.Engine.Start(t.Context(), id, agent.Command{Args: []string{s.Job}}); err == nil {
+	if _, err := s.Engine.Start(t.Context(), id, engine.Command{Args: []string{s.Job}}); err == nil {
 		t.Error("a command was started in a container that does not run")
 	}
 }
 
 func commandInput(t *testing.T, s *suite) {
-	p := s.command(t, s.tools(t), agent.Command{Args: []string{"cat"}, Stdin: true})
+	p := s.command(t, s.tools(t), engine.Command{Args: []string{"cat"}, Stdin: true})
 	sent := make([]byte, 3<<20) // more than all pipes between hold
 	_, _ = rand.Read(sent)
 	written := make(chan error, 1)
@@ -97,9 +97,9 @@ func commandInput(t *testing.T, s *suite) {
 }
 
 func commandTerminal(t *testing.T, s *suite) {
-	p := s.command(t, s.tools(t), agent.Command{Args: s.Sized, Stdin: true, TTY: true})
-	must(t, p.Resize(t.Context(), agent.Size{Rows: 20, Columns: 50}))
-	must(t, p.Resize(t.Context(), agent.Size{Rows: 30, Columns: 100}))
+	p := s.command(t, s.tools(t), engine.Command{Args: s.Sized, Stdin: true, TTY: true})
+	must(t, p.Resize(t.Context(), engine.Size{Rows: 20, Columns: 50}))
+	must(t, p.Resize(t.Context(), engine.Size{Rows: 30, Columns: 100}))
 	if code, stdout, _ := ending(t, p); code != 0 {
 		t.Errorf("code %d, it says %q", code, stdout)
 	}
@@ -109,7 +109,7 @@ func commandTerminal(t *testing.T, s *suite) {
 func commandLeft(t *testing.T, s *suite) {
 	id := s.tools(t)
 	for name, tty := range map[string]bool{"with a terminal": true, "without": false} {
-		p := s.command(t, id, agent.Command{Args: []string{"sleep", "3600"}, Stdin: true, TTY: tty})
+		p := s.command(t, id, engine.Command{Args: []string{"sleep", "3600"}, Stdin: true, TTY: tty})
 		ctx, leave := context.WithCancel(t.Context())
 		waited := make(chan error, 1)
 		go func() {
@@ -126,7 +126,7 @@ func commandLeft(t *testing.T, s *suite) {
 			t.Log(name)
 		}
 	}
-	if c := s.inspect(t, id); c.State != agent.StateRunning || c.Labels[api.LabelProject] != s.project {
+	if c := s.inspect(t, id); c.State != engine.StateRunning || c.Labels[api.LabelProject] != s.project {
 		t.Errorf("the container itself: %+v", c)
 	}
 }
@@ -138,15 +138,15 @@ func stats(t *testing.T, s *suite) {
 	id, err := s.Engine.CreateContainer(t.Context(), spec)
 	must(t, err)
 	must(t, s.Engine.StartContainer(t.Context(), id))
-	var once []agent.ContainerUsage
-	must(t, s.Engine.Stats(t.Context(), id, false, func(u agent.ContainerUsage) { once = append(once, u) }))
+	var once []engine.ContainerUsage
+	must(t, s.Engine.Stats(t.Context(), id, false, func(u engine.ContainerUsage) { once = append(once, u) }))
 	if len(once) != 1 || once[0].Memory <= 0 || once[0].MemoryLimit <= once[0].Memory || once[0].PIDs < 1 || once[0].CPUMillis < 0 {
 		t.Errorf("it uses %+v", once)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	followed := 0
-	err = s.Engine.Stats(ctx, id, true, func(agent.ContainerUsage) {
+	err = s.Engine.Stats(ctx, id, true, func(engine.ContainerUsage) {
 		if followed++; followed == 3 {
 			cancel()
 		}
@@ -155,6 +155,6 @@ func stats(t *testing.T, s *suite) {
 		t.Errorf("%d figures came, then %v", followed, err)
 	}
 	must(t, s.Engine.StopContainer(t.Context(), id, time.Second))
-	must(t, s.Engine.Stats(t.Context(), id, false, func(u agent.ContainerUsage) { t.Errorf("when stopped it uses %+v", u) }))
-	wantErr(t, s.Engine.Stats(t.Context(), "nothing", false, func(agent.ContainerUsage) {}), agent.ErrNotFound)
+	must(t, s.Engine.Stats(t.Context(), id, false, func(u engine.ContainerUsage) { t.Errorf("when stopped it uses %+v", u) }))
+	wantErr(t, s.Engine.Stats(t.Context(), "nothing", false, func(engine.ContainerUsage) {}), engine.ErrNotFound)
 }

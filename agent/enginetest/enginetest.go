@@ -1,4 +1,4 @@
-// Package enginetest holds what every agent.Engine must do, as tests: the in-memory one of enginetest/fake and
+// Package enginetest holds what every engine.Engine must do, as tests: the in-memory one of enginetest/fake and
 // agent/docker over a real engine both pass it, so that what is tested on the one holds on the other.
 //
 // It stands outside the line from a git push to a running container, beside its last station.
@@ -17,14 +17,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // Fixture is an engine under test.
 type Fixture struct {
-	Engine agent.Engine
+	Engine engine.Engine
 	// Image runs the fixtures' job.
 	Image string
 	// Job is the path of the job in the image.
@@ -102,14 +102,14 @@ func (s *suite) older() map[string]string {
 
 func (s *suite) name() string { return "cara-" + s.project }
 
-func (s *suite) spec(args ...string) agent.ContainerSpec {
-	return agent.ContainerSpec{
+func (s *suite) spec(args ...string) engine.ContainerSpec {
+	return engine.ContainerSpec{
 		Name: s.name() + ".a", Labels: s.labels, Network: s.name(),
 		Service: &carav1.Service{Name: "a", Image: s.Image, Args: args, StopGracePeriod: "1s"},
 	}
 }
 
-func (s *suite) network(t *testing.T) agent.Network {
+func (s *suite) network(t *testing.T) engine.Network {
 	t.Helper()
 	n, err := s.Engine.CreateNetwork(t.Context(), s.name(), s.labels, 3)
 	if err != nil {
@@ -134,7 +134,7 @@ func (s *suite) start(t *testing.T, args ...string) string {
 	return id
 }
 
-func (s *suite) inspect(t *testing.T, id string) agent.Container {
+func (s *suite) inspect(t *testing.T, id string) engine.Container {
 	t.Helper()
 	c, err := s.Engine.InspectContainer(t.Context(), id)
 	if err != nil {
@@ -172,7 +172,7 @@ func waitFor(t *testing.T, done func() bool) {
 func life(t *testing.T, s *suite) {
 	n := s.network(t)
 	id := s.create(t, "-after", "1h")
-	if c := s.inspect(t, id); c.State != agent.StateCreated || !c.StartedAt.IsZero() || c.Name != s.spec().Name {
+	if c := s.inspect(t, id); c.State != engine.StateCreated || !c.StartedAt.IsZero() || c.Name != s.spec().Name {
 		t.Errorf("created: %+v", c)
 	}
 	listed, err := s.Engine.ListContainers(t.Context(), s.labels)
@@ -183,14 +183,14 @@ func life(t *testing.T, s *suite) {
 	for i := range listed {
 		listed[i].Grace, listed[i].CreatedAt = 0, listed[i].CreatedAt.Truncate(time.Second).UTC()
 	}
-	if diff := cmp.Diff([]agent.Container{inspected}, listed); diff != "" { // nobody inspects one that never ran
+	if diff := cmp.Diff([]engine.Container{inspected}, listed); diff != "" { // nobody inspects one that never ran
 		t.Errorf("a container that was never started (-inspected +listed):\n%s", diff)
 	}
 	must(t, s.Engine.StartContainer(t.Context(), id))
 	must(t, s.Engine.StartContainer(t.Context(), id)) // it runs: no error
 	c := s.inspect(t, id)
 	at := c.Networks[s.name()]
-	if c.State != agent.StateRunning || c.StartedAt.IsZero() || at.IP == "" || at.NetworkID != n.ID {
+	if c.State != engine.StateRunning || c.StartedAt.IsZero() || at.IP == "" || at.NetworkID != n.ID {
 		t.Errorf("running: %+v", c)
 	}
 	if !c.CreatedAt.Equal(created) || !c.CreatedAt.Before(c.StartedAt) || c.Image != s.Image {
@@ -198,12 +198,12 @@ func life(t *testing.T, s *suite) {
 	}
 	list, err := s.Engine.ListContainers(t.Context(), map[string]string{api.LabelCluster: s.labels[api.LabelCluster]})
 	must(t, err)
-	if len(list) != 1 || list[0].ID != id || list[0].State != agent.StateRunning || list[0].Labels[api.LabelProject] != s.project {
+	if len(list) != 1 || list[0].ID != id || list[0].State != engine.StateRunning || list[0].Labels[api.LabelProject] != s.project {
 		t.Errorf("listed: %+v", list)
 	}
 	must(t, s.Engine.StopContainer(t.Context(), id, time.Second))
 	must(t, s.Engine.StopContainer(t.Context(), id, time.Second)) // it is stopped: no error
-	if c := s.inspect(t, id); c.State != agent.StateExited || c.FinishedAt.Before(c.StartedAt) {
+	if c := s.inspect(t, id); c.State != engine.StateExited || c.FinishedAt.Before(c.StartedAt) {
 		t.Errorf("stopped: %+v", c)
 	}
 	must(t, s.Engine.StartContainer(t.Context(), id))
@@ -213,13 +213,13 @@ func life(t *testing.T, s *suite) {
 	must(t, s.Engine.RemoveContainer(t.Context(), id)) // running
 	must(t, s.Engine.RemoveContainer(t.Context(), id)) // gone: no error
 	_, err = s.Engine.InspectContainer(t.Context(), id)
-	wantErr(t, err, agent.ErrNotFound)
+	wantErr(t, err, engine.ErrNotFound)
 }
 
 func exits(t *testing.T, s *suite) {
 	s.network(t)
 	id := s.start(t, "-exit", "7")
-	waitFor(t, func() bool { return s.inspect(t, id).State == agent.StateExited })
+	waitFor(t, func() bool { return s.inspect(t, id).State == engine.StateExited })
 	if c := s.inspect(t, id); c.ExitCode != 7 || c.FinishedAt.IsZero() || c.Networks[s.name()].IP != "" {
 		t.Errorf("exited: %+v", c)
 	}
@@ -234,20 +234,20 @@ func limits(t *testing.T, s *suite) {
 	must(t, err)
 	must(t, s.Engine.StartContainer(t.Context(), id))
 	before := s.inspect(t, id)
-	if want := (agent.ContainerLimits{Memory: 64 << 20, PIDs: 50}); before.Limits != want {
+	if want := (engine.Limits{Memory: 64 << 20, PIDs: 50}); before.Limits != want {
 		t.Errorf("limits %+v, want %+v", before.Limits, want)
 	}
-	for _, to := range []agent.ContainerLimits{{NanoCPUs: 5e8, Memory: 256 << 20, PIDs: 60}, {NanoCPUs: 1e9, Memory: 32 << 20, PIDs: 40}} {
+	for _, to := range []engine.Limits{{NanoCPUs: 5e8, Memory: 256 << 20, PIDs: 60}, {NanoCPUs: 1e9, Memory: 32 << 20, PIDs: 40}} {
 		must(t, s.Engine.UpdateContainer(t.Context(), id, to))
-		if c := s.inspect(t, id); c.Limits != to || !c.StartedAt.Equal(before.StartedAt) || c.State != agent.StateRunning {
+		if c := s.inspect(t, id); c.Limits != to || !c.StartedAt.Equal(before.StartedAt) || c.State != engine.StateRunning {
 			t.Errorf("updated to %+v: %+v", to, c)
 		}
 	}
-	must(t, s.Engine.UpdateContainer(t.Context(), id, agent.ContainerLimits{NanoCPUs: 2e9}))
-	if c := s.inspect(t, id); c.Limits != (agent.ContainerLimits{NanoCPUs: 2e9, Memory: 32 << 20, PIDs: 40}) {
+	must(t, s.Engine.UpdateContainer(t.Context(), id, engine.Limits{NanoCPUs: 2e9}))
+	if c := s.inspect(t, id); c.Limits != (engine.Limits{NanoCPUs: 2e9, Memory: 32 << 20, PIDs: 40}) {
 		t.Errorf("a limit that was not given: %+v", c.Limits)
 	}
-	wantErr(t, s.Engine.UpdateContainer(t.Context(), "nothing", agent.ContainerLimits{NanoCPUs: 2e9}), agent.ErrNotFound)
+	wantErr(t, s.Engine.UpdateContainer(t.Context(), "nothing", engine.Limits{NanoCPUs: 2e9}), engine.ErrNotFound)
 }
 
 func takenName(t *testing.T, s *suite) {
@@ -258,12 +258,12 @@ func takenName(t *testing.T, s *suite) {
 	spec := s.spec()
 	spec.Labels = s.older()
 	spec.Labels[api.LabelEpoch] = "2"
-	if _, err := s.Engine.CreateContainer(t.Context(), spec); err == nil || errors.Is(err, agent.ErrForeign) {
+	if _, err := s.Engine.CreateContainer(t.Context(), spec); err == nil || errors.Is(err, engine.ErrForeign) {
 		t.Errorf("an older one of ours: %v, want an error that is not ErrForeign", err)
 	}
 	spec.Labels = s.foreign()
 	_, err := s.Engine.CreateContainer(t.Context(), spec)
-	wantErr(t, err, agent.ErrForeign)
+	wantErr(t, err, engine.ErrForeign)
 }
 
 func networks(t *testing.T, s *suite) {
@@ -277,8 +277,8 @@ func networks(t *testing.T, s *suite) {
 		t.Errorf("subnets %q and %q", n.Subnet, other.Subnet)
 	}
 	_, err = s.Engine.CreateNetwork(t.Context(), s.name(), s.foreign(), 3)
-	wantErr(t, err, agent.ErrForeign)
-	if _, err = s.Engine.CreateNetwork(t.Context(), s.name(), s.older(), 3); err == nil || errors.Is(err, agent.ErrForeign) {
+	wantErr(t, err, engine.ErrForeign)
+	if _, err = s.Engine.CreateNetwork(t.Context(), s.name(), s.older(), 3); err == nil || errors.Is(err, engine.ErrForeign) {
 		t.Errorf("an older one of ours: %v", err)
 	}
 	list, err := s.Engine.ListNetworks(t.Context(), s.labels)
@@ -301,7 +301,7 @@ func busyNetwork(t *testing.T, s *suite) {
 	if err := s.Engine.RemoveNetwork(t.Context(), n.ID); err == nil || !strings.Contains(err.Error(), s.name()+".guest") {
 		t.Errorf("a network in use: %v", err)
 	}
-	if c := s.inspect(t, id); c.State != agent.StateRunning || c.Networks[s.name()].IP == "" {
+	if c := s.inspect(t, id); c.State != engine.StateRunning || c.Networks[s.name()].IP == "" {
 		t.Errorf("the guest: %+v", c)
 	}
 	must(t, s.Engine.StopContainer(t.Context(), id, 0))
@@ -312,8 +312,8 @@ func busyNetwork(t *testing.T, s *suite) {
 func volumes(t *testing.T, s *suite) {
 	must(t, s.Engine.CreateVolume(t.Context(), s.name()+".v", s.labels))
 	must(t, s.Engine.CreateVolume(t.Context(), s.name()+".v", s.labels))
-	wantErr(t, s.Engine.CreateVolume(t.Context(), s.name()+".v", s.foreign()), agent.ErrForeign)
-	if err := s.Engine.CreateVolume(t.Context(), s.name()+".v", s.older()); err == nil || errors.Is(err, agent.ErrForeign) {
+	wantErr(t, s.Engine.CreateVolume(t.Context(), s.name()+".v", s.foreign()), engine.ErrForeign)
+	if err := s.Engine.CreateVolume(t.Context(), s.name()+".v", s.older()); err == nil || errors.Is(err, engine.ErrForeign) {
 		t.Errorf("an older one of ours: %v", err)
 	}
 	list, err := s.Engine.ListVolumes(t.Context(), s.labels)
@@ -339,7 +339,7 @@ func beforeNetwork(t *testing.T, s *suite) {
 	if err := s.Engine.StartContainer(t.Context(), id); err == nil {
 		t.Error("started without its network")
 	}
-	if c := s.inspect(t, id); c.State == agent.StateRunning || !c.StartedAt.IsZero() {
+	if c := s.inspect(t, id); c.State == engine.StateRunning || !c.StartedAt.IsZero() {
 		t.Errorf("not started: %+v", c)
 	}
 	n := s.network(t)
@@ -351,9 +351,9 @@ func beforeNetwork(t *testing.T, s *suite) {
 
 func gone(t *testing.T, s *suite) {
 	_, err := s.Engine.InspectContainer(t.Context(), s.name())
-	wantErr(t, err, agent.ErrNotFound)
-	wantErr(t, s.Engine.StartContainer(t.Context(), s.name()), agent.ErrNotFound)
-	wantErr(t, s.Engine.Logs(t.Context(), s.name(), agent.LogOptions{}, func(agent.LogLine) error { return nil }), agent.ErrNotFound)
+	wantErr(t, err, engine.ErrNotFound)
+	wantErr(t, s.Engine.StartContainer(t.Context(), s.name()), engine.ErrNotFound)
+	wantErr(t, s.Engine.Logs(t.Context(), s.name(), engine.LogOptions{}, func(engine.LogLine) error { return nil }), engine.ErrNotFound)
 	must(t, s.Engine.StopContainer(t.Context(), s.name(), time.Second))
 	must(t, s.Engine.RemoveVolume(t.Context(), s.name()))
 }
@@ -365,12 +365,12 @@ func images(t *testing.T, s *suite) {
 		t.Errorf("image %+v", image)
 	}
 	_, err = s.Engine.InspectImage(t.Context(), "localhost:1/nothing:here")
-	wantErr(t, err, agent.ErrNotFound)
+	wantErr(t, err, engine.ErrNotFound)
 	spec := s.spec()
 	spec.Service.Image = "localhost:1/nothing:here"
 	_, err = s.Engine.CreateContainer(t.Context(), spec)
-	wantErr(t, err, agent.ErrNotFound)
-	if _, err := s.Engine.PullImage(t.Context(), "localhost:1/nothing:here", nil, func(agent.Progress) {}); !errors.Is(err, agent.ErrRegistry) && !errors.Is(err, agent.ErrInvalid) {
+	wantErr(t, err, engine.ErrNotFound)
+	if _, err := s.Engine.PullImage(t.Context(), "localhost:1/nothing:here", nil, func(engine.Progress) {}); !errors.Is(err, engine.ErrRegistry) && !errors.Is(err, engine.ErrInvalid) {
 		t.Errorf("pull of nothing: %v", err)
 	}
 }
@@ -388,7 +388,7 @@ func imageStore(t *testing.T, s *suite) {
 	}
 	stored, err := s.Engine.ListImages(t.Context())
 	must(t, err)
-	i := slices.IndexFunc(stored, func(i agent.StoredImage) bool { return i.ID == image.ID })
+	i := slices.IndexFunc(stored, func(i engine.StoredImage) bool { return i.ID == image.ID })
 	if i < 0 || !slices.Contains(stored[i].Tags, s.Image) || stored[i].Size <= 0 {
 		t.Errorf("image %s is not in %+v", image.ID, stored)
 	}
@@ -398,15 +398,15 @@ func imageStore(t *testing.T, s *suite) {
 func logs(t *testing.T, s *suite) {
 	s.network(t)
 	id := s.start(t, "-lines", "5", "-exit", "1")
-	waitFor(t, func() bool { return s.inspect(t, id).State == agent.StateExited })
-	read := func(o agent.LogOptions) (out []agent.LogLine) {
-		must(t, s.Engine.Logs(t.Context(), id, o, func(l agent.LogLine) error {
+	waitFor(t, func() bool { return s.inspect(t, id).State == engine.StateExited })
+	read := func(o engine.LogOptions) (out []engine.LogLine) {
+		must(t, s.Engine.Logs(t.Context(), id, o, func(l engine.LogLine) error {
 			out = append(out, l)
 			return nil
 		}))
 		return out
 	}
-	all := read(agent.LogOptions{Follow: true})
+	all := read(engine.LogOptions{Follow: true})
 	for _, l := range all { // the two outputs may come in any order
 		if l.Stderr != strings.HasSuffix(l.Text, ": exit 1") || l.Time.IsZero() {
 			t.Errorf("line %+v", l)
@@ -415,14 +415,14 @@ func logs(t *testing.T, s *suite) {
 	if len(all) != 6 {
 		t.Errorf("all: %+v", all)
 	}
-	if last := read(agent.LogOptions{Tail: 1}); len(last) != 1 || last[0] != all[5] {
+	if last := read(engine.LogOptions{Tail: 1}); len(last) != 1 || last[0] != all[5] {
 		t.Errorf("the last: %+v", last)
 	}
-	if none := read(agent.LogOptions{Tail: -1}); len(none) != 0 {
+	if none := read(engine.LogOptions{Tail: -1}); len(none) != 0 {
 		t.Errorf("none: %+v", none)
 	}
 	stop := errors.New("enough")
-	wantErr(t, s.Engine.Logs(t.Context(), id, agent.LogOptions{}, func(agent.LogLine) error { return stop }), stop)
+	wantErr(t, s.Engine.Logs(t.Context(), id, engine.LogOptions{}, func(engine.LogLine) error { return stop }), stop)
 }
 
 func events(t *testing.T, s *suite) {
@@ -430,10 +430,10 @@ func events(t *testing.T, s *suite) {
 	id := s.create(t, "-after", "1h")
 	ctx, cancel := context.WithCancel(t.Context())
 	subscribed := make(chan struct{})
-	heard := make(chan agent.Event, 100)
+	heard := make(chan engine.Event, 100)
 	ended := make(chan error, 1)
 	go func() {
-		ended <- s.Engine.Events(ctx, s.labels, func() { close(subscribed) }, func(e agent.Event) { heard <- e })
+		ended <- s.Engine.Events(ctx, s.labels, func() { close(subscribed) }, func(e engine.Event) { heard <- e })
 	}()
 	<-subscribed
 	must(t, s.Engine.StartContainer(t.Context(), id))
@@ -463,7 +463,7 @@ func noAnswer(t *testing.T, s *suite) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := s.Engine.InspectContainer(ctx, s.name())
-	if err == nil || errors.Is(err, agent.ErrNotFound) {
+	if err == nil || errors.Is(err, engine.ErrNotFound) {
 		t.Errorf("a call that was given up says %v", err)
 	}
 	if _, err := s.Engine.ListContainers(ctx, s.labels); err == nil {

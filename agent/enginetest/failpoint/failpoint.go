@@ -1,6 +1,6 @@
 // Package failpoint ends a process at a chosen call of its engine, as kill -9 would.
 //
-// It is a decorator over agent.Engine for tests, so that what is shipped carries no failpoints. Each call that changes
+// It is a decorator over engine.Engine for tests, so that what is shipped carries no failpoints. Each call that changes
 // something, and each that reads where asked for, has a label: its name and which of that name it is since the process
 // began, such as `StartContainer#2`. Signs of life and streams have none: they come when they like.
 package failpoint
@@ -11,7 +11,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/engine"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -44,7 +44,7 @@ type Config struct {
 
 // Engine is an engine with a failpoint.
 type Engine struct {
-	agent.Engine
+	engine.Engine
 	cfg Config
 
 	mu    sync.Mutex
@@ -52,7 +52,7 @@ type Engine struct {
 }
 
 // New returns inner with a failpoint.
-func New(inner agent.Engine, cfg Config) *Engine {
+func New(inner engine.Engine, cfg Config) *Engine {
 	return &Engine{Engine: inner, cfg: cfg, calls: map[string]int{}}
 }
 
@@ -89,97 +89,97 @@ func (e *Engine) read(call string, do func() error) error {
 	return e.change(call, do)
 }
 
-// ListContainers implements agent.Engine.
-func (e *Engine) ListContainers(ctx context.Context, labels map[string]string) (list []agent.Container, err error) {
+// ListContainers implements engine.Engine.
+func (e *Engine) ListContainers(ctx context.Context, labels map[string]string) (list []engine.Container, err error) {
 	return list, e.read("ListContainers", func() error { list, err = e.Engine.ListContainers(ctx, labels); return err })
 }
 
-// InspectContainer implements agent.Engine.
-func (e *Engine) InspectContainer(ctx context.Context, id string) (c agent.Container, err error) {
+// InspectContainer implements engine.Engine.
+func (e *Engine) InspectContainer(ctx context.Context, id string) (c engine.Container, err error) {
 	return c, e.read("InspectContainer", func() error { c, err = e.Engine.InspectContainer(ctx, id); return err })
 }
 
-// CreateContainer implements agent.Engine.
-func (e *Engine) CreateContainer(ctx context.Context, spec agent.ContainerSpec) (id string, err error) {
+// CreateContainer implements engine.Engine.
+func (e *Engine) CreateContainer(ctx context.Context, spec engine.ContainerSpec) (id string, err error) {
 	return id, e.change("CreateContainer", func() error { id, err = e.Engine.CreateContainer(ctx, spec); return err })
 }
 
-// RemoveContainer implements agent.Engine.
+// RemoveContainer implements engine.Engine.
 func (e *Engine) RemoveContainer(ctx context.Context, id string) error {
 	return e.change("RemoveContainer", func() error { return e.Engine.RemoveContainer(ctx, id) })
 }
 
-// CopyFiles implements agent.Engine.
-func (e *Engine) CopyFiles(ctx context.Context, id string, files []agent.File) error {
+// CopyFiles implements engine.Engine.
+func (e *Engine) CopyFiles(ctx context.Context, id string, files []engine.File) error {
 	return e.change("CopyFiles", func() error { return e.Engine.CopyFiles(ctx, id, files) })
 }
 
-// StartContainer implements agent.Engine.
+// StartContainer implements engine.Engine.
 func (e *Engine) StartContainer(ctx context.Context, id string) error {
 	return e.change("StartContainer", func() error { return e.Engine.StartContainer(ctx, id) })
 }
 
-// StopContainer implements agent.Engine.
+// StopContainer implements engine.Engine.
 func (e *Engine) StopContainer(ctx context.Context, id string, grace time.Duration) error {
 	return e.change("StopContainer", func() error { return e.Engine.StopContainer(ctx, id, grace) })
 }
 
-// RenameContainer implements agent.Engine.
+// RenameContainer implements engine.Engine.
 func (e *Engine) RenameContainer(ctx context.Context, id, name string) error {
 	return e.change("RenameContainer", func() error { return e.Engine.RenameContainer(ctx, id, name) })
 }
 
-// UnpauseContainer implements agent.Engine.
+// UnpauseContainer implements engine.Engine.
 func (e *Engine) UnpauseContainer(ctx context.Context, id string) error {
 	return e.change("UnpauseContainer", func() error { return e.Engine.UnpauseContainer(ctx, id) })
 }
 
-// UpdateContainer implements agent.Engine.
-func (e *Engine) UpdateContainer(ctx context.Context, id string, limits agent.ContainerLimits) error {
+// UpdateContainer implements engine.Engine.
+func (e *Engine) UpdateContainer(ctx context.Context, id string, limits engine.Limits) error {
 	return e.change("UpdateContainer", func() error { return e.Engine.UpdateContainer(ctx, id, limits) })
 }
 
-// ConnectContainer implements agent.Engine.
+// ConnectContainer implements engine.Engine.
 func (e *Engine) ConnectContainer(ctx context.Context, network, id, alias string) error {
 	return e.change("ConnectContainer", func() error { return e.Engine.ConnectContainer(ctx, network, id, alias) })
 }
 
-// ListNetworks implements agent.Engine.
-func (e *Engine) ListNetworks(ctx context.Context, labels map[string]string) (list []agent.Network, err error) {
+// ListNetworks implements engine.Engine.
+func (e *Engine) ListNetworks(ctx context.Context, labels map[string]string) (list []engine.Network, err error) {
 	return list, e.read("ListNetworks", func() error { list, err = e.Engine.ListNetworks(ctx, labels); return err })
 }
 
-// CreateNetwork implements agent.Engine.
-func (e *Engine) CreateNetwork(ctx context.Context, name string, labels map[string]string, containers int) (n agent.Network, err error) {
+// CreateNetwork implements engine.Engine.
+func (e *Engine) CreateNetwork(ctx context.Context, name string, labels map[string]string, containers int) (n engine.Network, err error) {
 	return n, e.change("CreateNetwork", func() error { n, err = e.Engine.CreateNetwork(ctx, name, labels, containers); return err })
 }
 
-// RemoveNetwork implements agent.Engine.
+// RemoveNetwork implements engine.Engine.
 func (e *Engine) RemoveNetwork(ctx context.Context, id string) error {
 	return e.change("RemoveNetwork", func() error { return e.Engine.RemoveNetwork(ctx, id) })
 }
 
-// ListVolumes implements agent.Engine.
-func (e *Engine) ListVolumes(ctx context.Context, labels map[string]string) (list []agent.Volume, err error) {
+// ListVolumes implements engine.Engine.
+func (e *Engine) ListVolumes(ctx context.Context, labels map[string]string) (list []engine.Volume, err error) {
 	return list, e.read("ListVolumes", func() error { list, err = e.Engine.ListVolumes(ctx, labels); return err })
 }
 
-// CreateVolume implements agent.Engine.
+// CreateVolume implements engine.Engine.
 func (e *Engine) CreateVolume(ctx context.Context, name string, labels map[string]string) error {
 	return e.change("CreateVolume", func() error { return e.Engine.CreateVolume(ctx, name, labels) })
 }
 
-// RemoveVolume implements agent.Engine.
+// RemoveVolume implements engine.Engine.
 func (e *Engine) RemoveVolume(ctx context.Context, name string) error {
 	return e.change("RemoveVolume", func() error { return e.Engine.RemoveVolume(ctx, name) })
 }
 
-// InspectImage implements agent.Engine.
-func (e *Engine) InspectImage(ctx context.Context, ref string) (image agent.Image, err error) {
+// InspectImage implements engine.Engine.
+func (e *Engine) InspectImage(ctx context.Context, ref string) (image engine.Image, err error) {
 	return image, e.read("InspectImage", func() error { image, err = e.Engine.InspectImage(ctx, ref); return err })
 }
 
-// PullImage implements agent.Engine.
-func (e *Engine) PullImage(ctx context.Context, ref string, auth *carav1.RegistryAuth, progress func(agent.Progress)) (image agent.Image, err error) {
+// PullImage implements engine.Engine.
+func (e *Engine) PullImage(ctx context.Context, ref string, auth *carav1.RegistryAuth, progress func(engine.Progress)) (image engine.Image, err error) {
 	return image, e.change("PullImage", func() error { image, err = e.Engine.PullImage(ctx, ref, auth, progress); return err })
 }

@@ -8,7 +8,7 @@ import (
 	"maps"
 	"time"
 
-	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/engine"
 )
 
 // find is called with mu held.
@@ -18,10 +18,10 @@ func (e *Engine) find(id string) (*container, error) {
 			return c, nil
 		}
 	}
-	return nil, fmt.Errorf("container %s: %w", id, agent.ErrNotFound)
+	return nil, fmt.Errorf("container %s: %w", id, engine.ErrNotFound)
 }
 
-func (c *container) copied() agent.Container {
+func (c *container) copied() engine.Container {
 	out := c.Container
 	out.Labels, out.Networks = maps.Clone(c.Labels), maps.Clone(c.Networks)
 	return out
@@ -32,8 +32,8 @@ func (c *container) changed() {
 	c.wrote = make(chan struct{})
 }
 
-// ListContainers implements agent.Containers.
-func (e *Engine) ListContainers(ctx context.Context, labels map[string]string) (out []agent.Container, err error) {
+// ListContainers implements engine.Containers.
+func (e *Engine) ListContainers(ctx context.Context, labels map[string]string) (out []engine.Container, err error) {
 	defer e.end("ListContainers", &err)
 	if err := e.begin(ctx, "ListContainers"); err != nil {
 		return nil, err
@@ -46,21 +46,21 @@ func (e *Engine) ListContainers(ctx context.Context, labels map[string]string) (
 	return out, nil
 }
 
-// InspectContainer implements agent.Containers.
-func (e *Engine) InspectContainer(ctx context.Context, id string) (_ agent.Container, err error) {
+// InspectContainer implements engine.Containers.
+func (e *Engine) InspectContainer(ctx context.Context, id string) (_ engine.Container, err error) {
 	defer e.end("InspectContainer", &err)
 	if err := e.begin(ctx, "InspectContainer"); err != nil {
-		return agent.Container{}, err
+		return engine.Container{}, err
 	}
 	c, err := e.find(id)
 	if err != nil {
-		return agent.Container{}, err
+		return engine.Container{}, err
 	}
 	return c.copied(), nil
 }
 
-// CreateContainer implements agent.Containers.
-func (e *Engine) CreateContainer(ctx context.Context, spec agent.ContainerSpec) (_ string, err error) {
+// CreateContainer implements engine.Containers.
+func (e *Engine) CreateContainer(ctx context.Context, spec engine.ContainerSpec) (_ string, err error) {
 	defer e.end("CreateContainer", &err)
 	if err := e.begin(ctx, "CreateContainer"); err != nil {
 		return "", err
@@ -73,25 +73,25 @@ func (e *Engine) CreateContainer(ctx context.Context, spec agent.ContainerSpec) 
 	}
 	image, ok := e.images[spec.Service.GetImage()]
 	if !ok {
-		return "", fmt.Errorf("create container %s: image %s: %w", spec.Name, spec.Service.GetImage(), agent.ErrNotFound)
+		return "", fmt.Errorf("create container %s: image %s: %w", spec.Name, spec.Service.GetImage(), engine.ErrNotFound)
 	}
-	limits, err := agent.LimitsOf(spec.Service)
+	limits, err := engine.LimitsOf(spec.Service)
 	if err != nil {
-		return "", fmt.Errorf("create container %s: %w: %w", spec.Name, agent.ErrInvalid, err)
+		return "", fmt.Errorf("create container %s: %w: %w", spec.Name, engine.ErrInvalid, err)
 	}
 	id := e.id()
 	e.containers[id] = &container{
-		Container: agent.Container{
-			ID: id, Name: spec.Name, Labels: maps.Clone(spec.Labels), State: agent.StateCreated,
+		Container: engine.Container{
+			ID: id, Name: spec.Name, Labels: maps.Clone(spec.Labels), State: engine.StateCreated,
 			CreatedAt: e.now(), Image: spec.Service.GetImage(), ImageID: image.ID,
-			Networks: map[string]agent.Attachment{spec.Network: {}}, Limits: limits,
+			Networks: map[string]engine.Attachment{spec.Network: {}}, Limits: limits,
 		},
 		spec: spec, wrote: make(chan struct{}),
 	}
 	return id, nil
 }
 
-// RemoveContainer implements agent.Containers.
+// RemoveContainer implements engine.Containers.
 func (e *Engine) RemoveContainer(ctx context.Context, id string) (err error) {
 	defer e.end("RemoveContainer", &err)
 	if err := e.begin(ctx, "RemoveContainer"); err != nil {
@@ -105,8 +105,8 @@ func (e *Engine) RemoveContainer(ctx context.Context, id string) (err error) {
 	return nil
 }
 
-// CopyFiles implements agent.Containers.
-func (e *Engine) CopyFiles(ctx context.Context, id string, files []agent.File) (err error) {
+// CopyFiles implements engine.Containers.
+func (e *Engine) CopyFiles(ctx context.Context, id string, files []engine.File) (err error) {
 	defer e.end("CopyFiles", &err)
 	if err := e.begin(ctx, "CopyFiles"); err != nil {
 		return err
@@ -120,13 +120,13 @@ func (e *Engine) CopyFiles(ctx context.Context, id string, files []agent.File) (
 }
 
 // Files are those that were copied into a container.
-func (e *Engine) Files(id string) []agent.File {
+func (e *Engine) Files(id string) []engine.File {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.containers[id].files
 }
 
-// StartContainer implements agent.Lifecycle.
+// StartContainer implements engine.Lifecycle.
 func (e *Engine) StartContainer(ctx context.Context, id string) (err error) {
 	defer e.end("StartContainer", &err)
 	if err := e.begin(ctx, "StartContainer"); err != nil {
@@ -136,20 +136,20 @@ func (e *Engine) StartContainer(ctx context.Context, id string) (err error) {
 	if err != nil {
 		return err
 	}
-	if c.State == agent.StateRunning {
+	if c.State == engine.StateRunning {
 		return nil
 	}
 	for name := range c.Networks {
 		n, ok := e.networkNamed(name)
 		if !ok {
-			return fmt.Errorf("start container %s: network %s: %w", c.Name, name, agent.ErrNotFound)
+			return fmt.Errorf("start container %s: network %s: %w", c.Name, name, engine.ErrNotFound)
 		}
-		c.Networks[name] = agent.Attachment{NetworkID: n.ID, IP: "127.0.0.1"}
+		c.Networks[name] = engine.Attachment{NetworkID: n.ID, IP: "127.0.0.1"}
 	}
 	job := parse(append(append([]string{}, c.spec.Service.GetCommand()...), c.spec.Service.GetArgs()...))
-	c.State, c.StartedAt, c.ExitCode = agent.StateRunning, e.now(), 0
+	c.State, c.StartedAt, c.ExitCode = engine.StateRunning, e.now(), 0
 	for i := range job.lines {
-		c.log = append(c.log, agent.LogLine{Time: e.now(), Text: fmt.Sprintf("job v1 line %d of %d", i+1, job.lines)})
+		c.log = append(c.log, engine.LogLine{Time: e.now(), Text: fmt.Sprintf("job v1 line %d of %d", i+1, job.lines)})
 	}
 	c.changed()
 	e.emit(c, "start")
@@ -157,7 +157,7 @@ func (e *Engine) StartContainer(ctx context.Context, id string) (err error) {
 		c.ends = time.AfterFunc(job.after, func() {
 			e.mu.Lock()
 			defer e.mu.Unlock()
-			c.log = append(c.log, agent.LogLine{Time: e.now(), Stderr: true, Text: fmt.Sprintf("job v1: exit %d", job.code)})
+			c.log = append(c.log, engine.LogLine{Time: e.now(), Stderr: true, Text: fmt.Sprintf("job v1: exit %d", job.code)})
 			e.exit(c, job.code)
 		})
 	}
@@ -190,12 +190,12 @@ func (e *Engine) exit(c *container, code int32) {
 	if c.ends != nil {
 		c.ends.Stop()
 	}
-	if c.State != agent.StateRunning && c.State != agent.StatePaused {
+	if c.State != engine.StateRunning && c.State != engine.StatePaused {
 		return
 	}
-	c.State, c.ExitCode, c.FinishedAt = agent.StateExited, code, e.now()
+	c.State, c.ExitCode, c.FinishedAt = engine.StateExited, code, e.now()
 	for name, at := range c.Networks {
-		c.Networks[name] = agent.Attachment{NetworkID: at.NetworkID}
+		c.Networks[name] = engine.Attachment{NetworkID: at.NetworkID}
 	}
 	c.changed()
 	e.emit(c, "die")
@@ -210,7 +210,7 @@ func (e *Engine) Kill(id string) {
 	}
 }
 
-// StopContainer implements agent.Lifecycle.
+// StopContainer implements engine.Lifecycle.
 func (e *Engine) StopContainer(ctx context.Context, id string, _ time.Duration) (err error) {
 	defer e.end("StopContainer", &err)
 	if err := e.begin(ctx, "StopContainer"); err != nil {
@@ -222,7 +222,7 @@ func (e *Engine) StopContainer(ctx context.Context, id string, _ time.Duration) 
 	return nil
 }
 
-// RenameContainer implements agent.Lifecycle.
+// RenameContainer implements engine.Lifecycle.
 func (e *Engine) RenameContainer(ctx context.Context, id, name string) (err error) {
 	defer e.end("RenameContainer", &err)
 	if err := e.begin(ctx, "RenameContainer"); err != nil {
@@ -240,7 +240,7 @@ func (e *Engine) RenameContainer(ctx context.Context, id, name string) (err erro
 	return nil
 }
 
-// UnpauseContainer implements agent.Lifecycle.
+// UnpauseContainer implements engine.Lifecycle.
 func (e *Engine) UnpauseContainer(ctx context.Context, id string) (err error) {
 	defer e.end("UnpauseContainer", &err)
 	if err := e.begin(ctx, "UnpauseContainer"); err != nil {
@@ -250,13 +250,13 @@ func (e *Engine) UnpauseContainer(ctx context.Context, id string) (err error) {
 	if err != nil {
 		return err
 	}
-	c.State = agent.StateRunning
+	c.State = engine.StateRunning
 	e.emit(c, "unpause")
 	return nil
 }
 
-// UpdateContainer implements agent.Lifecycle.
-func (e *Engine) UpdateContainer(ctx context.Context, id string, limits agent.ContainerLimits) (err error) {
+// UpdateContainer implements engine.Lifecycle.
+func (e *Engine) UpdateContainer(ctx context.Context, id string, limits engine.Limits) (err error) {
 	defer e.end("UpdateContainer", &err)
 	if err := e.begin(ctx, "UpdateContainer"); err != nil {
 		return err
@@ -277,7 +277,7 @@ func (e *Engine) UpdateContainer(ctx context.Context, id string, limits agent.Co
 	return nil
 }
 
-// ConnectContainer implements agent.Lifecycle.
+// ConnectContainer implements engine.Lifecycle.
 func (e *Engine) ConnectContainer(ctx context.Context, network, id, _ string) (err error) {
 	defer e.end("ConnectContainer", &err)
 	if err := e.begin(ctx, "ConnectContainer"); err != nil {
@@ -289,8 +289,8 @@ func (e *Engine) ConnectContainer(ctx context.Context, network, id, _ string) (e
 	}
 	n, ok := e.networkNamed(network)
 	if !ok {
-		return fmt.Errorf("network %s: %w", network, agent.ErrNotFound)
+		return fmt.Errorf("network %s: %w", network, engine.ErrNotFound)
 	}
-	c.Networks[n.Name] = agent.Attachment{NetworkID: n.ID, IP: "127.0.0.1"}
+	c.Networks[n.Name] = engine.Attachment{NetworkID: n.ID, IP: "127.0.0.1"}
 	return nil
 }

@@ -11,7 +11,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/engine"
 )
 
 // process is a command in memory. It knows `cat`, `sleep`, `sized` (which ends once its terminal is 30 by 100) and the
@@ -25,12 +25,12 @@ type process struct {
 	changed chan struct{} // closed at the next change of what follows
 	input   []byte
 	closed  bool
-	size    agent.Size
+	size    engine.Size
 	ended   bool
 }
 
-// Start implements agent.Streams.
-func (e *Engine) Start(ctx context.Context, id string, command agent.Command) (_ agent.Process, err error) {
+// Start implements engine.Streams.
+func (e *Engine) Start(ctx context.Context, id string, command engine.Command) (_ engine.Process, err error) {
 	defer e.end("Start", &err)
 	if err := e.begin(ctx, "Start"); err != nil {
 		return nil, err
@@ -39,7 +39,7 @@ func (e *Engine) Start(ctx context.Context, id string, command agent.Command) (_
 	if err != nil {
 		return nil, err
 	}
-	if c.State != agent.StateRunning {
+	if c.State != engine.StateRunning {
 		return nil, fmt.Errorf("container %s is not running", id)
 	}
 	return &process{engine: e, name: path.Base(command.Args[0]), args: command.Args[1:], changed: make(chan struct{}), closed: !command.Stdin}, nil
@@ -54,7 +54,7 @@ func (p *process) change(change func()) {
 	p.changed = make(chan struct{})
 }
 
-// Write implements agent.Process: as with a pipe, there is room for 64 KiB.
+// Write implements engine.Process: as with a pipe, there is room for 64 KiB.
 func (p *process) Write(data []byte) (int, error) {
 	for {
 		p.mu.Lock()
@@ -72,19 +72,19 @@ func (p *process) Write(data []byte) (int, error) {
 	}
 }
 
-// CloseInput implements agent.Process.
+// CloseInput implements engine.Process.
 func (p *process) CloseInput() error {
 	p.change(func() { p.closed = true })
 	return nil
 }
 
-// Resize implements agent.Process.
-func (p *process) Resize(_ context.Context, size agent.Size) error {
+// Resize implements engine.Process.
+func (p *process) Resize(_ context.Context, size engine.Size) error {
 	p.change(func() { p.size = size })
 	return nil
 }
 
-// Wait implements agent.Process.
+// Wait implements engine.Process.
 func (p *process) Wait(ctx context.Context, emit func(data []byte, stderr bool) error) (int, error) {
 	code, err := p.wait(ctx, emit)
 	p.change(func() { p.ended = true })
@@ -108,7 +108,7 @@ func (p *process) wait(ctx context.Context, emit func(data []byte, stderr bool) 
 	case "sleep":
 		return 0, p.await(ctx, func() bool { return false })
 	case "sized":
-		return 0, p.await(ctx, func() bool { return p.size == agent.Size{Rows: 30, Columns: 100} })
+		return 0, p.await(ctx, func() bool { return p.size == engine.Size{Rows: 30, Columns: 100} })
 	case "job":
 		j := parse(p.args)
 		for i := range j.lines {
@@ -153,7 +153,7 @@ func (p *process) await(ctx context.Context, so func() bool) error {
 	}
 }
 
-// End implements agent.Process.
+// End implements engine.Process.
 func (p *process) End(context.Context) {
 	p.change(func() { p.ended = true })
 	p.engine.mu.Lock()

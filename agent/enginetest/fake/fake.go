@@ -1,4 +1,4 @@
-// Package fake is a Docker engine in memory, for tests of what stands on agent.Engine without a real one. It runs one
+// Package fake is a Docker engine in memory, for tests of what stands on engine.Engine without a real one. It runs one
 // program, the fixtures' job (`-lines N -after D -exit C`), and can be told to fail or to lose its answers.
 //
 // It stands outside the line from a git push to a running container. What it does where it does anything is what the
@@ -14,7 +14,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/engine"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -23,11 +23,11 @@ type Engine struct {
 	mu         sync.Mutex
 	next       int
 	containers map[string]*container
-	networks   map[string]agent.Network
-	volumes    map[string]agent.Volume
-	images     map[string]agent.Image
+	networks   map[string]engine.Network
+	volumes    map[string]engine.Volume
+	images     map[string]engine.Image
 	remote     map[string]error // references that can be pulled, with what the registry says
-	listeners  map[chan agent.Event]map[string]string
+	listeners  map[chan engine.Event]map[string]string
 	calls      map[string]int
 	fault      func(call string) error
 	lost       func(call string) error
@@ -37,25 +37,25 @@ type Engine struct {
 }
 
 type container struct {
-	agent.Container
-	spec  agent.ContainerSpec
-	files []agent.File
-	log   []agent.LogLine
+	engine.Container
+	spec  engine.ContainerSpec
+	files []engine.File
+	log   []engine.LogLine
 	ends  *time.Timer
 	wrote chan struct{} // closed at the next change of the log or the state
 }
 
-var _ agent.Engine = (*Engine)(nil)
+var _ engine.Engine = (*Engine)(nil)
 
 // New returns an engine that has the given images.
 func New(images ...string) *Engine {
 	e := &Engine{
-		containers: map[string]*container{}, networks: map[string]agent.Network{}, volumes: map[string]agent.Volume{},
-		images: map[string]agent.Image{}, remote: map[string]error{},
-		listeners: map[chan agent.Event]map[string]string{}, calls: map[string]int{},
+		containers: map[string]*container{}, networks: map[string]engine.Network{}, volumes: map[string]engine.Volume{},
+		images: map[string]engine.Image{}, remote: map[string]error{},
+		listeners: map[chan engine.Event]map[string]string{}, calls: map[string]int{},
 	}
 	for _, ref := range images {
-		e.images[ref] = agent.Image{ID: "image-" + ref}
+		e.images[ref] = engine.Image{ID: "image-" + ref}
 	}
 	return e
 }
@@ -94,7 +94,7 @@ func (e *Engine) Down(yes bool) {
 	defer e.mu.Unlock()
 	e.down = nil
 	if yes {
-		e.down = fmt.Errorf("connect: %w", agent.ErrUnavailable)
+		e.down = fmt.Errorf("connect: %w", engine.ErrUnavailable)
 		for l := range e.listeners {
 			delete(e.listeners, l)
 			close(l)
@@ -120,7 +120,7 @@ func (e *Engine) Calls(call string) int {
 }
 
 // Edit changes a container behind the agent's back, without an event.
-func (e *Engine) Edit(id string, change func(*agent.Container)) {
+func (e *Engine) Edit(id string, change func(*engine.Container)) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	change(&e.containers[id].Container)
@@ -173,26 +173,26 @@ func conflict(what, name string, labels, want map[string]string) error {
 	if ours(labels, want) {
 		return fmt.Errorf("create %s %s: the name is in use", what, name)
 	}
-	return fmt.Errorf("create %s %s: %w", what, name, agent.ErrForeign)
+	return fmt.Errorf("create %s %s: %w", what, name, engine.ErrForeign)
 }
 
-// Ping implements agent.Machine.
+// Ping implements engine.Machine.
 func (e *Engine) Ping(ctx context.Context) (err error) {
 	defer e.end("Ping", &err)
 	return e.begin(ctx, "Ping")
 }
 
-// Info implements agent.Machine.
-func (e *Engine) Info(ctx context.Context) (_ agent.Info, err error) {
+// Info implements engine.Machine.
+func (e *Engine) Info(ctx context.Context) (_ engine.Info, err error) {
 	defer e.end("Info", &err)
-	return agent.Info{Platform: "linux/amd64", Version: "fake", Hostname: "fake", CPUs: 4, Memory: 8 << 30, Root: os.TempDir()}, e.begin(ctx, "Info")
+	return engine.Info{Platform: "linux/amd64", Version: "fake", Hostname: "fake", CPUs: 4, Memory: 8 << 30, Root: os.TempDir()}, e.begin(ctx, "Info")
 }
 
-// SubnetCapacity implements agent.Machine.
+// SubnetCapacity implements engine.Machine.
 func (e *Engine) SubnetCapacity() int { return 2048 }
 
-// ListNetworks implements agent.Networks.
-func (e *Engine) ListNetworks(ctx context.Context, labels map[string]string) (out []agent.Network, err error) {
+// ListNetworks implements engine.Networks.
+func (e *Engine) ListNetworks(ctx context.Context, labels map[string]string) (out []engine.Network, err error) {
 	defer e.end("ListNetworks", &err)
 	if err := e.begin(ctx, "ListNetworks"); err != nil {
 		return nil, err
@@ -205,41 +205,41 @@ func (e *Engine) ListNetworks(ctx context.Context, labels map[string]string) (ou
 	return out, nil
 }
 
-// CreateNetwork implements agent.Networks.
-func (e *Engine) CreateNetwork(ctx context.Context, name string, labels map[string]string, _ int) (_ agent.Network, err error) {
+// CreateNetwork implements engine.Networks.
+func (e *Engine) CreateNetwork(ctx context.Context, name string, labels map[string]string, _ int) (_ engine.Network, err error) {
 	defer e.end("CreateNetwork", &err)
 	if err := e.begin(ctx, "CreateNetwork"); err != nil {
-		return agent.Network{}, err
+		return engine.Network{}, err
 	}
 	if n, ok := e.networkNamed(name); ok {
 		if has(n.Labels, labels) {
 			return n, nil
 		}
-		return agent.Network{}, conflict("network", name, n.Labels, labels)
+		return engine.Network{}, conflict("network", name, n.Labels, labels)
 	}
 	id := e.id()
-	n := agent.Network{ID: id, Name: name, Labels: maps.Clone(labels), Subnet: "10.213." + strconv.Itoa(e.next%256) + ".0/27"}
+	n := engine.Network{ID: id, Name: name, Labels: maps.Clone(labels), Subnet: "10.213." + strconv.Itoa(e.next%256) + ".0/27"}
 	e.networks[id] = n
 	return n, nil
 }
 
-func (e *Engine) networkNamed(name string) (agent.Network, bool) {
+func (e *Engine) networkNamed(name string) (engine.Network, bool) {
 	for _, n := range e.networks {
 		if n.Name == name || n.ID == name {
 			return n, true
 		}
 	}
-	return agent.Network{}, false
+	return engine.Network{}, false
 }
 
-// RemoveNetwork implements agent.Networks.
+// RemoveNetwork implements engine.Networks.
 func (e *Engine) RemoveNetwork(ctx context.Context, id string) (err error) {
 	defer e.end("RemoveNetwork", &err)
 	if err := e.begin(ctx, "RemoveNetwork"); err != nil {
 		return err
 	}
 	for _, c := range e.containers {
-		if c.State != agent.StateRunning {
+		if c.State != engine.StateRunning {
 			continue
 		}
 		for _, at := range c.Networks {
@@ -252,8 +252,8 @@ func (e *Engine) RemoveNetwork(ctx context.Context, id string) (err error) {
 	return nil
 }
 
-// ListVolumes implements agent.Volumes.
-func (e *Engine) ListVolumes(ctx context.Context, labels map[string]string) (out []agent.Volume, err error) {
+// ListVolumes implements engine.Volumes.
+func (e *Engine) ListVolumes(ctx context.Context, labels map[string]string) (out []engine.Volume, err error) {
 	defer e.end("ListVolumes", &err)
 	if err := e.begin(ctx, "ListVolumes"); err != nil {
 		return nil, err
@@ -266,7 +266,7 @@ func (e *Engine) ListVolumes(ctx context.Context, labels map[string]string) (out
 	return out, nil
 }
 
-// CreateVolume implements agent.Volumes.
+// CreateVolume implements engine.Volumes.
 func (e *Engine) CreateVolume(ctx context.Context, name string, labels map[string]string) (err error) {
 	defer e.end("CreateVolume", &err)
 	if err := e.begin(ctx, "CreateVolume"); err != nil {
@@ -278,11 +278,11 @@ func (e *Engine) CreateVolume(ctx context.Context, name string, labels map[strin
 		}
 		return conflict("volume", name, v.Labels, labels)
 	}
-	e.volumes[name] = agent.Volume{Name: name, Labels: maps.Clone(labels)}
+	e.volumes[name] = engine.Volume{Name: name, Labels: maps.Clone(labels)}
 	return nil
 }
 
-// RemoveVolume implements agent.Volumes.
+// RemoveVolume implements engine.Volumes.
 func (e *Engine) RemoveVolume(ctx context.Context, name string) (err error) {
 	defer e.end("RemoveVolume", &err)
 	if err := e.begin(ctx, "RemoveVolume"); err != nil {
@@ -299,22 +299,22 @@ func (e *Engine) RemoveVolume(ctx context.Context, name string) (err error) {
 	return nil
 }
 
-// InspectImage implements agent.Images.
-func (e *Engine) InspectImage(ctx context.Context, ref string) (_ agent.Image, err error) {
+// InspectImage implements engine.Images.
+func (e *Engine) InspectImage(ctx context.Context, ref string) (_ engine.Image, err error) {
 	defer e.end("InspectImage", &err)
 	if err := e.begin(ctx, "InspectImage"); err != nil {
-		return agent.Image{}, err
+		return engine.Image{}, err
 	}
 	image, ok := e.images[ref]
 	if !ok {
-		return agent.Image{}, fmt.Errorf("image %s: %w", ref, agent.ErrNotFound)
+		return engine.Image{}, fmt.Errorf("image %s: %w", ref, engine.ErrNotFound)
 	}
 	return image, nil
 }
 
-// PullImage implements agent.Images.
-func (e *Engine) PullImage(ctx context.Context, ref string, _ *carav1.RegistryAuth, progress func(agent.Progress)) (_ agent.Image, err error) {
-	progress(agent.Progress{Done: 1, Total: 2, Layers: 1})
+// PullImage implements engine.Images.
+func (e *Engine) PullImage(ctx context.Context, ref string, _ *carav1.RegistryAuth, progress func(engine.Progress)) (_ engine.Image, err error) {
+	progress(engine.Progress{Done: 1, Total: 2, Layers: 1})
 	e.mu.Lock()
 	gate := e.gate
 	e.mu.Unlock()
@@ -325,37 +325,37 @@ func (e *Engine) PullImage(ctx context.Context, ref string, _ *carav1.RegistryAu
 			e.mu.Lock()
 			defer e.mu.Unlock()
 			e.calls["PullImage given up"]++
-			return agent.Image{}, ctx.Err()
+			return engine.Image{}, ctx.Err()
 		}
 	}
 	defer e.end("PullImage", &err)
 	if err := e.begin(ctx, "PullImage"); err != nil {
-		return agent.Image{}, err
+		return engine.Image{}, err
 	}
 	answer, ok := e.remote[ref]
 	switch {
 	case !ok:
-		return agent.Image{}, fmt.Errorf("pull image %s: %w: manifest unknown", ref, agent.ErrInvalid)
+		return engine.Image{}, fmt.Errorf("pull image %s: %w: manifest unknown", ref, engine.ErrInvalid)
 	case answer != nil:
-		return agent.Image{}, fmt.Errorf("pull image %s: %w", ref, answer)
+		return engine.Image{}, fmt.Errorf("pull image %s: %w", ref, answer)
 	}
-	e.images[ref] = agent.Image{ID: "image-" + ref, Digest: ref + "@sha256:1"}
+	e.images[ref] = engine.Image{ID: "image-" + ref, Digest: ref + "@sha256:1"}
 	return e.images[ref], nil
 }
 
-// ListImages implements agent.Images.
-func (e *Engine) ListImages(ctx context.Context) (out []agent.StoredImage, err error) {
+// ListImages implements engine.Images.
+func (e *Engine) ListImages(ctx context.Context) (out []engine.StoredImage, err error) {
 	defer e.end("ListImages", &err)
 	if err := e.begin(ctx, "ListImages"); err != nil {
 		return nil, err
 	}
 	for ref, image := range e.images {
-		out = append(out, agent.StoredImage{ID: image.ID, Tags: []string{ref}, Size: 1 << 20})
+		out = append(out, engine.StoredImage{ID: image.ID, Tags: []string{ref}, Size: 1 << 20})
 	}
 	return out, nil
 }
 
-// RemoveImage implements agent.Images.
+// RemoveImage implements engine.Images.
 func (e *Engine) RemoveImage(ctx context.Context, name string) (err error) {
 	defer e.end("RemoveImage", &err)
 	if err := e.begin(ctx, "RemoveImage"); err != nil {

@@ -4,21 +4,21 @@ import (
 	"context"
 	"time"
 
-	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/engine"
 )
 
 // StatsEvery is how often the figures of a container come.
 const StatsEvery = 20 * time.Millisecond
 
-// Stats implements agent.Streams: every container uses the same.
-func (e *Engine) Stats(ctx context.Context, id string, follow bool, emit func(agent.ContainerUsage)) error {
+// Stats implements engine.Streams: every container uses the same.
+func (e *Engine) Stats(ctx context.Context, id string, follow bool, emit func(engine.ContainerUsage)) error {
 	for {
 		err := e.begin(ctx, "Stats")
 		var c *container
 		if err == nil {
 			c, err = e.find(id)
 		}
-		running := err == nil && c.State == agent.StateRunning
+		running := err == nil && c.State == engine.StateRunning
 		e.mu.Unlock()
 		if err != nil || !running && !follow {
 			return err
@@ -29,7 +29,7 @@ func (e *Engine) Stats(ctx context.Context, id string, follow bool, emit func(ag
 			return ctx.Err()
 		}
 		if running {
-			emit(agent.ContainerUsage{CPUMillis: 250, Memory: 64 << 20, MemoryLimit: 8 << 30, Received: 1000, Sent: 2000, PIDs: 3})
+			emit(engine.ContainerUsage{CPUMillis: 250, Memory: 64 << 20, MemoryLimit: 8 << 30, Received: 1000, Sent: 2000, PIDs: 3})
 		}
 		if !follow {
 			return nil

@@ -4,11 +4,11 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/caravanserai/cara/agent"
+	"github.com/caravanserai/cara/agent/engine"
 )
 
-// Logs implements agent.Streams.
-func (e *Engine) Logs(ctx context.Context, id string, options agent.LogOptions, emit func(agent.LogLine) error) error {
+// Logs implements engine.Streams.
+func (e *Engine) Logs(ctx context.Context, id string, options engine.LogOptions, emit func(engine.LogLine) error) error {
 	err := e.begin(ctx, "Logs")
 	defer func() {
 		e.mu.Lock()
@@ -28,7 +28,7 @@ func (e *Engine) Logs(ctx context.Context, id string, options agent.LogOptions, 
 		at = max(0, len(c.log)-max(options.Tail, 0))
 	}
 	for {
-		lines, wrote, running := c.log[at:], c.wrote, c.State == agent.StateRunning
+		lines, wrote, running := c.log[at:], c.wrote, c.State == engine.StateRunning
 		at = len(c.log)
 		e.mu.Unlock()
 		for _, l := range lines {
@@ -51,13 +51,13 @@ func (e *Engine) Logs(ctx context.Context, id string, options agent.LogOptions, 
 	}
 }
 
-// Events implements agent.Streams.
-func (e *Engine) Events(ctx context.Context, labels map[string]string, subscribed func(), emit func(agent.Event)) error {
+// Events implements engine.Streams.
+func (e *Engine) Events(ctx context.Context, labels map[string]string, subscribed func(), emit func(engine.Event)) error {
 	if err := e.begin(ctx, "Events"); err != nil {
 		e.mu.Unlock()
 		return err
 	}
-	events := make(chan agent.Event, 256) // as many as the real engine keeps; it drops what a slow reader leaves, too
+	events := make(chan engine.Event, 256) // as many as the real engine keeps; it drops what a slow reader leaves, too
 	e.listeners[events] = labels
 	e.mu.Unlock()
 	defer func() {
@@ -70,7 +70,7 @@ func (e *Engine) Events(ctx context.Context, labels map[string]string, subscribe
 		select {
 		case event, open := <-events:
 			if !open {
-				return fmt.Errorf("read events: %w", agent.ErrUnavailable)
+				return fmt.Errorf("read events: %w", engine.ErrUnavailable)
 			}
 			emit(event)
 		case <-ctx.Done():
@@ -84,7 +84,7 @@ func (e *Engine) emit(c *container, action string) {
 	for l, labels := range e.listeners {
 		if has(c.Labels, labels) {
 			select {
-			case l <- agent.Event{Project: c.Labels["cara.project"], Action: action}:
+			case l <- engine.Event{Project: c.Labels["cara.project"], Action: action}:
 			default:
 			}
 		}

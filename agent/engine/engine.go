@@ -1,4 +1,9 @@
-package agent
+// Package engine is the interface between the agent and a container engine, and the types that cross it. On the straight line
+// it stands between the agent's loop, which calls it, and agent/docker, which implements it.
+//
+// What holds: an error says whether the engine answered (ErrUnavailable) and what it answered (ErrNotFound, ErrForeign, ErrInvalid,
+// ErrNoRoom), so no caller reads an error's text. agent/enginetest is the contract suite that every engine passes.
+package engine
 
 import (
 	"cmp"
@@ -10,25 +15,24 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// What an engine's errors mean. Whatever else it says is wrapped in none of these and is retried a few times.
+// The kinds of an engine's errors. The agent retries any other error a few times.
 var (
 	// ErrUnavailable: the engine did not answer, or not in time. It says nothing about any container.
 	ErrUnavailable = errors.New("engine unavailable")
-	// ErrNotFound: the engine answered that there is no such thing.
+	// ErrNotFound: the engine answered that the thing does not exist.
 	ErrNotFound = errors.New("not found in the engine")
-	// ErrForeign: a thing that is not ours has the name that we need.
+	// ErrForeign: the name that we need is taken by a thing that this agent did not make.
 	ErrForeign = errors.New("name taken by something that is not of this cluster and node")
 	// ErrInvalid: the engine, or a registry, will never accept this, however often it is asked.
 	ErrInvalid = errors.New("refused")
-	// ErrNoRoom: the node has none left of what is asked for, until something else gives it back.
+	// ErrNoRoom: the node has no more of what is asked for until something else gives it back.
 	ErrNoRoom = errors.New("no room")
 	// ErrRegistry: the registry did not answer, or answered that it cannot now.
 	ErrRegistry = errors.New("registry unavailable")
 )
 
-// Engine is a container engine, as much of it as the agent uses. Every call ends in bounded time: those that answer
-// fail with ErrUnavailable, streams and pulls end when nothing moves for long. agent/docker is the real one;
-// agent/enginetest holds what each must do.
+// Engine is what the agent uses of a container engine. Every call ends in bounded time: a call that waits for one answer fails with
+// ErrUnavailable, and streams and pulls end when nothing has moved for long.
 type Engine interface {
 	Containers
 	Lifecycle
@@ -65,7 +69,7 @@ type Lifecycle interface {
 	// UnpauseContainer lets a paused one go on.
 	UnpauseContainer(ctx context.Context, id string) error
 	// UpdateContainer gives it other limits, running or not; 0 leaves what there is.
-	UpdateContainer(ctx context.Context, id string, limits ContainerLimits) error
+	UpdateContainer(ctx context.Context, id string, limits Limits) error
 	// ConnectContainer attaches it to a network under an alias; one that is attached is no error.
 	ConnectContainer(ctx context.Context, network, id, alias string) error
 }
@@ -80,6 +84,13 @@ type Networks interface {
 	// RemoveNetwork removes it. One that is gone is no error.
 	RemoveNetwork(ctx context.Context, id string) error
 }
+
+// NetworkPrefix begins the name of a project's network; the project's name follows.
+const NetworkPrefix = "cara-"
+
+// Addresses is how many containers fit in a network whose prefix has this length. The network's own address, its gateway and its
+// broadcast address cannot be used.
+func Addresses(bits int) int { return 1<<(32-bits) - 3 }
 
 // Volumes finds, makes and removes volumes.
 type Volumes interface {
@@ -182,13 +193,13 @@ type Container struct {
 	Image   string
 	ImageID string
 	// Limits it has now.
-	Limits ContainerLimits
+	Limits Limits
 	// Grace it was made with: how long it may take to stop.
 	Grace time.Duration
 }
 
-// engineStart is when the container was started last, by the engine's clock: it names a run.
-func (c *Container) engineStart() time.Time { return cmp.Or(c.ReportedStart, c.StartedAt) }
+// EngineStart is when the container was started last, by the engine's clock: it names a run.
+func (c *Container) EngineStart() time.Time { return cmp.Or(c.ReportedStart, c.StartedAt) }
 
 // Attachment is a container's place on a network.
 type Attachment struct {
