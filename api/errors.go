@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -65,6 +66,14 @@ func Invalid(what string, fields []*carav1.FieldError) error {
 	return problemError(codes.InvalidArgument, &carav1.Problem{Title: TitleInvalid, Detail: detail, Errors: fields})
 }
 
+// Field returns the one error of a field, for Invalid.
+func Field(field, format string, args ...any) []*carav1.FieldError {
+	return []*carav1.FieldError{{Field: field, Message: fmt.Sprintf(format, args...)}}
+}
+
+// Element names an element of a repeated field: `services[2]`.
+func Element(field string, i int) string { return field + "[" + strconv.Itoa(i) + "]" }
+
 func fieldText(f *carav1.FieldError) string {
 	if f.GetField() == "" {
 		return f.GetMessage()
@@ -110,6 +119,23 @@ func statusOf(err error) *status.Status {
 		return status.New(codes.DeadlineExceeded, err.Error())
 	}
 	return status.New(codes.Unknown, err.Error())
+}
+
+// Wire returns err as a status that may leave the server. The errors of contexts get their codes; any other error
+// without a status becomes Internal. Nil for nil.
+func Wire(err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, ok := status.FromError(err); ok {
+		return err
+	}
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return status.FromContextError(err).Err()
+	default:
+		return Internal("%v", err)
+	}
 }
 
 // Code returns the gRPC code of an error, looking through wrapping; OK for nil.

@@ -40,7 +40,7 @@ type meeting struct {
 
 // expect makes a meeting with an agent, which lasts until finish. A caller may have so many of them: each.
 func (m *meetings) expect(ctx context.Context, node string, each int) (*meeting, error) {
-	caller := actorOf(ctx).Name
+	caller := identity.ActorOf(ctx).Name
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.of[caller] >= each {
@@ -87,7 +87,7 @@ func (s nodeService) Attach(stream carav1.NodeService_AttachServer) error {
 	if err != nil {
 		return err
 	}
-	w, err := s.meetings.find(first.GetStreamId(), actorOf(stream.Context()).Node())
+	w, err := s.meetings.find(first.GetStreamId(), identity.ActorOf(stream.Context()).Node())
 	if err != nil {
 		return err
 	}

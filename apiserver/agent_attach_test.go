@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/store"
 )
@@ -110,7 +111,7 @@ func TestMeetingsAreBounded(t *testing.T) {
 func TestMeetingsAreBoundedForEachCaller(t *testing.T) {
 	var m meetings
 	as := func(name string) context.Context {
-		return withActor(t.Context(), Actor{Name: name, Role: api.RoleViewer})
+		return identity.WithActor(t.Context(), identity.Actor{Name: name, Role: api.RoleViewer})
 	}
 	var last *meeting
 	for range 3 {

@@ -21,13 +21,13 @@ var errLeft = errors.New("the agent has left")
 // changes, worked out from the cache as transactions come by, so that an agent that reads slowly gets the newest state
 // and not every step to it. Up come heartbeats.
 func (s nodeService) Connect(stream carav1.NodeService_ConnectServer) error {
-	node := actorOf(stream.Context()).Node()
+	node := identity.ActorOf(stream.Context()).Node()
 	hello, err := stream.Recv()
 	if err != nil {
 		return err
 	}
 	if hello.GetHeartbeat().GetInfo() == nil || hello.GetInstanceId() == "" {
-		return api.Invalid("the first message", fieldError("heartbeat", "needs info, and the message an instanceId"))
+		return api.Invalid("the first message", api.Field("heartbeat", "needs info, and the message an instanceId"))
 	}
 	if err := s.heartbeat(stream.Context(), node, hello.GetHeartbeat(), true); err != nil {
 		return err

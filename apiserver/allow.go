@@ -101,10 +101,10 @@ func (t *tx) declaredBySource(source string, p *carav1.Project) error {
 
 // mayDeclare applies all rules to what a person declares.
 func (t *tx) mayDeclare(p *carav1.Project) error {
-	if err := t.actor.mayUse(p); err != nil {
+	if err := t.actor.MayUse(p); err != nil {
 		return err
 	}
-	if err := t.actor.mayClaim(t.server.hostsOf(p.GetSpec()), t.server.cfg.Hosts); err != nil {
+	if err := t.actor.MayClaim(t.server.hostsOf(p.GetSpec()), t.server.cfg.Hosts); err != nil {
 		return err
 	}
 	return t.permitted(p)

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -302,21 +303,21 @@ func TestReservedHosts(t *testing.T) {
 func TestATokensHosts(t *testing.T) {
 	template := api.HostTemplate{BaseDomain: "example.test", Environment: "dev"}
 	for name, tt := range map[string]struct {
-		actor Actor
+		actor identity.Actor
 		host  string
 		ok    bool
 	}{
-		"no bound":                            {Actor{}, "www.bank.example", true},
-		"a prefix bounds hosts too":           {Actor{NamePrefix: "pr-"}, "www.bank.example", false},
-		"a host with the prefix":              {Actor{NamePrefix: "pr-"}, "pr-1.dev.example.test", true},
-		"the prefix in another's domain":      {Actor{NamePrefix: "pr-"}, "pr-1.bank.example", false},
-		"patterns":                            {Actor{Hosts: []string{"*.team.example"}}, "a.team.example", true},
-		"outside of the patterns":             {Actor{Hosts: []string{"*.team.example"}}, "www.bank.example", false},
-		"patterns in the place of the prefix": {Actor{NamePrefix: "pr-", Hosts: []string{"*.team.example"}}, "pr-1.dev.example.test", false},
-		"everything, said so":                 {Actor{NamePrefix: "pr-", Hosts: []string{"*"}}, "www.bank.example", true},
+		"no bound":                            {identity.Actor{}, "www.bank.example", true},
+		"a prefix bounds hosts too":           {identity.Actor{NamePrefix: "pr-"}, "www.bank.example", false},
+		"a host with the prefix":              {identity.Actor{NamePrefix: "pr-"}, "pr-1.dev.example.test", true},
+		"the prefix in another's domain":      {identity.Actor{NamePrefix: "pr-"}, "pr-1.bank.example", false},
+		"patterns":                            {identity.Actor{Hosts: []string{"*.team.example"}}, "a.team.example", true},
+		"outside of the patterns":             {identity.Actor{Hosts: []string{"*.team.example"}}, "www.bank.example", false},
+		"patterns in the place of the prefix": {identity.Actor{NamePrefix: "pr-", Hosts: []string{"*.team.example"}}, "pr-1.dev.example.test", false},
+		"everything, said so":                 {identity.Actor{NamePrefix: "pr-", Hosts: []string{"*"}}, "www.bank.example", true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if err := tt.actor.mayClaim([]string{tt.host}, template); (err == nil) != tt.ok {
+			if err := tt.actor.MayClaim([]string{tt.host}, template); (err == nil) != tt.ok {
 				t.Error(err)
 			}
 		})

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -38,7 +39,7 @@ func (s applyService) Apply(ctx context.Context, req *carav1.ApplyRequest) (*car
 			key = state.KindName(m) + "/" + api.Meta(m).GetName()
 		}
 		if first, twice := named[key]; twice && m != nil {
-			out.Results[i] = refused(m, api.Invalid(describe(m), fieldError(fieldIndex("objects", i), "is the same object as objects[%d]", first)))
+			out.Results[i] = refused(m, api.Invalid(describe(m), api.Field(api.Element("objects", i), "is the same object as objects[%d]", first)))
 			continue
 		}
 		named[key] = i
@@ -55,17 +56,17 @@ func (s applyService) Apply(ctx context.Context, req *carav1.ApplyRequest) (*car
 
 // applyTerms checks the request as a whole.
 func (s *Server) applyTerms(ctx context.Context, req *carav1.ApplyRequest) (applyTerms, error) {
-	actor := actorOf(ctx)
+	actor := identity.ActorOf(ctx)
 	how := applyTerms{source: req.GetSource(), adopt: req.GetAdopt(), handOver: req.GetHandOver(), override: req.GetOverride()}
 	switch {
 	case len(req.GetObjects()) > maxApply:
-		return how, api.Invalid("the request", fieldError("objects", "has %d entries, at most %d are allowed; apply them in parts", len(req.GetObjects()), maxApply))
+		return how, api.Invalid("the request", api.Field("objects", "has %d entries, at most %d are allowed; apply them in parts", len(req.GetObjects()), maxApply))
 	case actor.Role == api.RoleReconciler && how.source == "":
-		return how, api.Invalid("the request", fieldError("source", "is required: the reconciler applies for a source"))
+		return how, api.Invalid("the request", api.Field("source", "is required: the reconciler applies for a source"))
 	case actor.Role != api.RoleReconciler && (how.source != "" || how.adopt != "" || len(how.handOver) > 0):
 		return how, api.Forbidden("only the reconciler applies on behalf of a source")
 	case !slices.Contains([]string{"", api.AdoptNever, api.AdoptIfUnowned, api.AdoptAlways}, how.adopt):
-		return how, api.Invalid("the request", fieldError("adopt", "is %q; it must be Never, IfUnowned or Always", how.adopt))
+		return how, api.Invalid("the request", api.Field("adopt", "is %q; it must be Never, IfUnowned or Always", how.adopt))
 	}
 	if how.override != nil {
 		if fields := api.Validate(how.override); len(fields) > 0 {
@@ -102,7 +103,7 @@ func (s *Server) mayApply(ctx context.Context, m proto.Message, how applyTerms) 
 	if m == nil {
 		return api.BadRequest("the request has an entry without an object")
 	}
-	kind, actor := state.KindName(m), actorOf(ctx)
+	kind, actor := state.KindName(m), identity.ActorOf(ctx)
 	if s.appliers[kind] == nil || how.source != "" && kind != api.KindProject {
 		return api.BadRequest("objects of kind %s cannot be applied", kind)
 	}
@@ -110,7 +111,7 @@ func (s *Server) mayApply(ctx context.Context, m proto.Message, how applyTerms) 
 		if err := authorise(actor, "/cara.v1."+kind+"Service/Put"+kind); err != nil {
 			return err
 		}
-		if name := api.Meta(m).GetName(); !actor.mayName(name) {
+		if name := api.Meta(m).GetName(); !actor.MayName(name) {
 			return errPrefix(actor, name)
 		}
 	}
@@ -118,7 +119,7 @@ func (s *Server) mayApply(ctx context.Context, m proto.Message, how applyTerms) 
 }
 
 func refused(m proto.Message, err error) *carav1.ApplyResult {
-	r := &carav1.ApplyResult{Action: api.ApplyRefused, Problem: api.ProblemOf(wireError(err))}
+	r := &carav1.ApplyResult{Action: api.ApplyRefused, Problem: api.ProblemOf(api.Wire(err))}
 	if m != nil {
 		r.Kind, r.Name = state.KindName(m), api.Meta(m).GetName()
 	}

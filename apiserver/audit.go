@@ -10,7 +10,9 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 const (
@@ -23,7 +25,7 @@ const (
 // audit writes one line for each call that changes something, or tried to. What agents and loops report all the time
 // goes out at debug level. Texts from outside are cut, and failures of callers without an identity are sampled: anybody
 // can make them.
-func (s *Server) audit(ctx context.Context, actor Actor, method string, req any, err error) {
+func (s *Server) audit(ctx context.Context, actor identity.Actor, method string, req any, err error) {
 	m := methods[method]
 	if !m.write {
 		return
@@ -56,15 +58,15 @@ func (s *Server) audit(ctx context.Context, actor Actor, method string, req any,
 	attrs := []slog.Attr{
 		slog.String("actor", actor.Name),
 		slog.String("method", shortMethod(method)),
-		slog.String("object", bounded(object, maxAuditName)),
+		slog.String("object", text.Printable(object, maxAuditName)),
 		slog.String("outcome", api.Code(err).String()),
 		slog.String("client", clientAddr(ctx)),
 	}
 	if joins {
-		attrs = append(attrs, slog.String("token", bounded(join.GetTokenId(), maxAuditName)))
+		attrs = append(attrs, slog.String("token", text.Printable(join.GetTokenId(), maxAuditName)))
 	}
 	if err != nil {
-		attrs = append(attrs, slog.String("detail", bounded(api.ProblemOf(err).GetDetail(), maxAuditDetail)))
+		attrs = append(attrs, slog.String("detail", text.Printable(api.ProblemOf(err).GetDetail(), maxAuditDetail)))
 	}
 	if left > 0 {
 		attrs = append(attrs, slog.Int64("left_out", left))

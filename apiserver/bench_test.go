@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/store/pebble"
 )
@@ -205,7 +206,7 @@ func fill(b *testing.B, h *house, n int) {
 
 func fillOne(b *testing.B, h *house, i int) {
 	b.Helper()
-	err := h.transact(withActor(b.Context(), Actor{Name: "user/admin", Role: api.RoleAdmin}), func(t *tx) error {
+	err := h.transact(identity.WithActor(b.Context(), identity.Actor{Name: "user/admin", Role: api.RoleAdmin}), func(t *tx) error {
 		_, _, err := t.declare(web(fmt.Sprintf("p-%d", i)), nil)
 		return err
 	})

@@ -33,7 +33,7 @@ type Config struct {
 	// Store keeps the objects. The caller opens it before Run and closes it after.
 	Store store.Store
 	// Authenticator decides who calls over the network; nil is the tokens in the store and the certificates of Identity.
-	Authenticator Authenticator
+	Authenticator identity.Authenticator
 	// Identity signs nodes and keeps secrets; without it agents cannot join and there are no secrets.
 	Identity *identity.Identity
 	// Logger gets the audit lines and the troubles; nil is silent.

@@ -22,6 +22,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -121,7 +122,7 @@ func TestPanicInHandlerIsThatRequestsError(t *testing.T) {
 func TestTransactionReadsOneView(t *testing.T) {
 	h := newHouse(t, nil)
 	fillWith(t, h, web("a"))
-	ctx := withActor(t.Context(), Actor{Name: "user/admin", Role: api.RoleAdmin})
+	ctx := identity.WithActor(t.Context(), identity.Actor{Name: "user/admin", Role: api.RoleAdmin})
 	runs := 0
 	err := h.transact(ctx, func(t *tx) error {
 		runs++

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/internal/connlimit"
 )
 
@@ -116,12 +117,12 @@ func (d *door) identify(r *http.Request, v *visit, route route) error {
 		if route.method == "" {
 			return nil
 		}
-		return authorise(Actor{}, route.method)
+		return authorise(identity.Actor{}, route.method)
 	}
 	if err := d.filledSoon(ctx); err != nil {
 		return err
 	}
-	v.again = func() (Actor, error) { return d.network(ctx) }
+	v.again = func() (identity.Actor, error) { return d.network(ctx) }
 	actor, err := d.network(ctx)
 	if route.method == "" && err != nil {
 		return nil
@@ -240,7 +241,7 @@ func refuse(w http.ResponseWriter, r *http.Request, route route, err error, quie
 	case route.grpc:
 		refuseGRPC(w, err)
 	case quiet:
-		p := api.ProblemOf(wireError(err))
+		p := api.ProblemOf(api.Wire(err))
 		w.Header().Set("Content-Length", "0")
 		w.WriteHeader(int(p.GetStatus()))
 	default:
@@ -248,13 +249,13 @@ func refuse(w http.ResponseWriter, r *http.Request, route route, err error, quie
 			w.Header().Set("Connection", "close")
 			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(time.Second))
 		}
-		writeProblem(w, problemOf(wireError(err)))
+		writeProblem(w, problemOf(api.Wire(err)))
 	}
 }
 
 // refuseGRPC answers a call with its status alone: headers and trailers, which no client can hold up by not reading.
 func refuseGRPC(w http.ResponseWriter, err error) {
-	st, _ := status.FromError(wireError(err))
+	st, _ := status.FromError(api.Wire(err))
 	h := w.Header()
 	h.Set("Content-Type", "application/grpc")
 	h.Set("Trailer", "Grpc-Status, Grpc-Message, Grpc-Status-Details-Bin")

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 const (
@@ -114,7 +115,7 @@ func (f *frames) piece(p []byte) (n int, err error) {
 		}
 		f.left = int64(binary.BigEndian.Uint32(p[1:frameHeader]))
 		if f.left > f.limit {
-			return 0, f.blame(api.TooLarge("a message of this call is larger than %s", sizeText(f.limit)))
+			return 0, f.blame(api.TooLarge("a message of this call is larger than %s", text.Size(f.limit)))
 		}
 	}
 	want := p[n:min(int64(len(p)), int64(n)+f.left)]

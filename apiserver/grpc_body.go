@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 const (
@@ -41,7 +43,7 @@ func (d *door) grpcBody(w http.ResponseWriter, r *http.Request, v *visit, route 
 }
 
 // bodyLimit is how large a request of a caller may be.
-func (s *Server) bodyLimit(a Actor) int64 {
+func (s *Server) bodyLimit(a identity.Actor) int64 {
 	if a.Role == api.RoleNone {
 		return min(maxJoin, int64(s.cfg.MaxBodyBytes))
 	}
@@ -76,7 +78,7 @@ func (d *door) readMessage(w http.ResponseWriter, r *http.Request, v *visit) ([]
 	}
 	size, limit := int64(binary.BigEndian.Uint32(header[1:])), d.bodyLimit(v.actor)
 	if size > limit {
-		return nil, nil, api.TooLarge("the request is larger than %s: send it in parts", sizeText(limit))
+		return nil, nil, api.TooLarge("the request is larger than %s: send it in parts", text.Size(limit))
 	}
 	release, err := d.roomFor(r.Context(), v, size)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -170,7 +171,7 @@ func TestALostNodeHoldsNothing(t *testing.T) {
 	if a := p.two.assignment(); a.GetProject().GetMetadata().GetName() != "shop" {
 		t.Errorf("assigned %v", a)
 	}
-	err = c.transact(withActor(t.Context(), Actor{Name: "user/admin", Role: api.RoleAdmin}), func(x *tx) error {
+	err = c.transact(identity.WithActor(t.Context(), identity.Actor{Name: "user/admin", Role: api.RoleAdmin}), func(x *tx) error {
 		shop, _ := read[*carav1.Project](x, "shop")
 		next := proto.CloneOf(shop)
 		next.Status.HeldBy = "n1"

@@ -6,6 +6,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/caravanserai/cara/apiserver/identity"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -15,6 +16,6 @@ func (s infoService) GetInfo(ctx context.Context, _ *emptypb.Empty) (*carav1.Inf
 		Version:   s.cfg.Version,
 		ClusterId: s.cfg.ClusterID,
 		Time:      timestamppb.New(s.cfg.Now()),
-		Actor:     actorOf(ctx).Name,
+		Actor:     identity.ActorOf(ctx).Name,
 	}, nil
 }

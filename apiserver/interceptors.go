@@ -13,23 +13,24 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/state"
 )
 
 // identify says who calls.
-type identify func(context.Context) (Actor, error)
+type identify func(context.Context) (identity.Actor, error)
 
 // unary is what every call with one request and one answer passes, in this order: recover, measure, audit,
 // authenticate, authorise, validate.
 func (s *Server) unary(who identify) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
 		start := time.Now()
-		var actor Actor
+		var actor identity.Actor
 		defer func() {
 			if p := recover(); p != nil {
 				err = s.panicked(info.FullMethod, p)
 			}
-			err = wireError(err)
+			err = api.Wire(err)
 			s.metrics.observe(info.FullMethod, err, time.Since(start))
 			s.audit(ctx, actor, info.FullMethod, req, err)
 		}()
@@ -39,7 +40,7 @@ func (s *Server) unary(who identify) grpc.UnaryServerInterceptor {
 		if err := s.check(actor, info.FullMethod, req); err != nil {
 			return nil, err
 		}
-		return handler(withActor(ctx, actor), req)
+		return handler(identity.WithActor(ctx, actor), req)
 	}
 }
 
@@ -52,14 +53,14 @@ func (s *Server) stream(who identify) grpc.StreamServerInterceptor {
 			if p := recover(); p != nil {
 				err = s.panicked(info.FullMethod, p)
 			}
-			err = wireError(err)
+			err = api.Wire(err)
 			s.metrics.observe(info.FullMethod, err, time.Since(start))
 			s.audit(ss.Context(), checked.actor, info.FullMethod, checked.first, err)
 		}()
 		if checked.actor, err = s.admit(ss.Context(), who, info.FullMethod); err != nil {
 			return err
 		}
-		ctx, end := context.WithCancelCause(withActor(ss.Context(), checked.actor))
+		ctx, end := context.WithCancelCause(identity.WithActor(ss.Context(), checked.actor))
 		defer end(nil)
 		if v := visitOf(ss.Context()); v != nil {
 			defer s.atEnd(v.over, info.FullMethod, func() { end(context.Cause(v.over)) })()
@@ -73,13 +74,13 @@ func (s *Server) stream(who identify) grpc.StreamServerInterceptor {
 }
 
 // admit waits for the cache, authenticates the caller and asks the table whether the method is for it.
-func (s *Server) admit(ctx context.Context, who identify, method string) (Actor, error) {
+func (s *Server) admit(ctx context.Context, who identify, method string) (identity.Actor, error) {
 	if err := s.filled(ctx); err != nil {
-		return Actor{}, err
+		return identity.Actor{}, err
 	}
 	actor, err := who(ctx)
 	if err != nil {
-		return Actor{}, err
+		return identity.Actor{}, err
 	}
 	return actor, authorise(actor, method)
 }
@@ -97,12 +98,12 @@ func (s *Server) filled(ctx context.Context) error {
 }
 
 // check bounds what the caller may name, and validates the request.
-func (s *Server) check(actor Actor, method string, req any) error {
+func (s *Server) check(actor identity.Actor, method string, req any) error {
 	m, ok := req.(proto.Message)
 	if !ok {
 		return status.Errorf(codes.Internal, "%s takes a %T, which is no message", method, req)
 	}
-	if name := objectName(m); name != "" && methods[method].write && !actor.mayName(name) {
+	if name := objectName(m); name != "" && methods[method].write && !actor.MayName(name) {
 		return api.Forbidden("%s may only change what begins with %q, and %q does not", actor.Name, actor.NamePrefix, name)
 	}
 	return s.validate(m)
@@ -113,28 +114,12 @@ func (s *Server) panicked(method string, p any) error {
 	return api.Internal("the server made a mistake in %s; its log has the details", method)
 }
 
-// wireError gives errors of contexts their codes, and lets nothing else go out without one.
-func wireError(err error) error {
-	if err == nil {
-		return nil
-	}
-	if _, ok := status.FromError(err); ok {
-		return err
-	}
-	switch {
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return status.FromContextError(err).Err()
-	default:
-		return api.Internal("%v", err)
-	}
-}
-
 // checkedStream validates what comes in, and carries the actor.
 type checkedStream struct {
 	grpc.ServerStream
 	ctx    context.Context //nolint:containedctx // a ServerStream is where gRPC keeps it
 	server *Server
-	actor  Actor
+	actor  identity.Actor
 	method string
 	first  any
 }

@@ -17,7 +17,7 @@ func (s projectService) Logs(req *carav1.LogsRequest, out carav1.ProjectService_
 		return err
 	}
 	if req.GetPrevious() && req.GetFollow() {
-		return api.Invalid("the request", fieldError("previous", "and follow do not go together: a previous run has ended"))
+		return api.Invalid("the request", api.Field("previous", "and follow do not go together: a previous run has ended"))
 	}
 	ask := &carav1.OpenStream{Kind: &carav1.OpenStream_Logs{Logs: proto.CloneOf(req)}}
 	return s.relay(out.Context(), p.GetStatus().GetNodeRef(), ask, talk{down: func(msg *carav1.AttachRequest) error {

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/store/pebble"
 )
@@ -22,19 +23,19 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // names is an authenticator that believes what the caller says: `Bearer ROLE:NAME[:PREFIX]`.
 type names struct{}
 
-func (names) Authenticate(ctx context.Context) (Actor, error) {
+func (names) Authenticate(ctx context.Context) (identity.Actor, error) {
 	values := metadata.ValueFromIncomingContext(ctx, "authorization")
 	if len(values) == 0 {
-		return Actor{}, nil
+		return identity.Actor{}, nil
 	}
 	actor, ok := callers[values[0]]
 	if !ok {
-		return Actor{}, api.Unauthenticated("unknown token")
+		return identity.Actor{}, api.Unauthenticated("unknown token")
 	}
 	return actor, nil
 }
 
-var callers = map[string]Actor{
+var callers = map[string]identity.Actor{
 	"Bearer admin":    {Name: "user/admin", Role: api.RoleAdmin},
 	"Bearer ci":       {Name: "user/ci", Role: api.RoleDeployer, NamePrefix: "pr-"},
 	"Bearer viewer":   {Name: "user/viewer", Role: api.RoleViewer},

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -123,7 +124,7 @@ var methods = map[string]method{ //nolint:gochecknoglobals // a table that never
 }
 
 // authorise asks the table.
-func authorise(actor Actor, name string) error {
+func authorise(actor identity.Actor, name string) error {
 	m, ok := methods[name]
 	switch {
 	case ok && slices.Contains(m.roles, actor.Role):

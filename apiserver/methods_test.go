@@ -6,6 +6,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -34,7 +35,7 @@ func TestMethodTableKeepsItsPromises(t *testing.T) {
 	person := func(r api.Role) bool { return r == api.RoleAdmin || r == api.RoleDeployer || r == api.RoleViewer }
 	for name, m := range methods {
 		for _, role := range m.roles {
-			actor := Actor{Name: "x", Role: role}
+			actor := identity.Actor{Name: "x", Role: role}
 			switch {
 			case role == api.RoleNone && shortMethod(name) != "Join":
 				t.Errorf("%s lets nobody in", name)
@@ -50,9 +51,9 @@ func TestMethodTableKeepsItsPromises(t *testing.T) {
 			}
 		}
 	}
-	wantCode(t, authorise(Actor{}, "/cara.v1.ProjectService/GetProject"), codes.Unauthenticated, api.TitleUnauthenticated)
-	wantCode(t, authorise(Actor{Name: "user/v", Role: api.RoleViewer}, "/cara.v1.ProjectService/PutProject"), codes.PermissionDenied, api.TitleForbidden)
-	wantCode(t, authorise(Actor{Name: "user/a", Role: api.RoleAdmin}, "/cara.v1.ProjectService/Explode"), codes.Unimplemented, api.TitleUnimplemented)
+	wantCode(t, authorise(identity.Actor{}, "/cara.v1.ProjectService/GetProject"), codes.Unauthenticated, api.TitleUnauthenticated)
+	wantCode(t, authorise(identity.Actor{Name: "user/v", Role: api.RoleViewer}, "/cara.v1.ProjectService/PutProject"), codes.PermissionDenied, api.TitleForbidden)
+	wantCode(t, authorise(identity.Actor{Name: "user/a", Role: api.RoleAdmin}, "/cara.v1.ProjectService/Explode"), codes.Unimplemented, api.TitleUnimplemented)
 }
 
 func TestOnlyLoopsAreLetInByClient(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/store"
@@ -63,7 +64,7 @@ func TestReportOfAnotherEpochIsRefused(t *testing.T) {
 	for epoch, refused := range map[int32]bool{4: true, 5: false, 6: true} {
 		req := &carav1.UpdateProjectStatusRequest{Name: "p", Uid: "u", ObservedGeneration: 3}
 		req.Epoch = epoch
-		err := mayReport(Actor{Name: "node/n1", Role: api.RoleNode}, p, req)
+		err := mayReport(identity.Actor{Name: "node/n1", Role: api.RoleNode}, p, req)
 		if refused {
 			wantCode(t, err, codes.Aborted, api.TitleStaleEpoch)
 		} else if err != nil {
@@ -75,7 +76,7 @@ func TestReportOfAnotherEpochIsRefused(t *testing.T) {
 // Apply holds a token's name prefix against every kind that the token may write.
 func TestApplyHoldsTheNamePrefix(t *testing.T) {
 	h := newHouse(t, nil)
-	ctx := withActor(t.Context(), callers["Bearer ci"])
+	ctx := identity.WithActor(t.Context(), callers["Bearer ci"])
 	secret := func(name string) *carav1.Secret {
 		return &carav1.Secret{
 			ApiVersion: api.APIVersion, Kind: api.KindSecret, Type: "opaque", Metadata: &carav1.ObjectMeta{Name: name},

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -19,7 +20,7 @@ var nodeConditions = []string{api.CondEngineReady, api.CondDiskPressure, api.Con
 // Heartbeat takes what the node itself says of its machine. It is no sign of life: only the agent's connection is, since
 // a node without one can be told of no project.
 func (s nodeService) Heartbeat(ctx context.Context, req *carav1.HeartbeatRequest) (*emptypb.Empty, error) {
-	if node := actorOf(ctx).Node(); node != req.GetName() {
+	if node := identity.ActorOf(ctx).Node(); node != req.GetName() {
 		return nil, api.Forbidden("node %q may not speak for node %q", node, req.GetName())
 	}
 	return &emptypb.Empty{}, s.heartbeat(ctx, req.GetName(), req.GetHeartbeat(), false)
@@ -30,7 +31,7 @@ func (s nodeService) Heartbeat(ctx context.Context, req *carav1.HeartbeatRequest
 func (s *Server) heartbeat(ctx context.Context, node string, hb *carav1.Heartbeat, connected bool) error {
 	for _, c := range hb.GetConditions() {
 		if !slices.Contains(nodeConditions, c.GetType()) {
-			return api.Invalid("the heartbeat", fieldError("conditions", "has the type %q; an agent reports %v", c.GetType(), nodeConditions))
+			return api.Invalid("the heartbeat", api.Field("conditions", "has the type %q; an agent reports %v", c.GetType(), nodeConditions))
 		}
 	}
 	n, ok := state.Get[*carav1.Node](s.cache, node)

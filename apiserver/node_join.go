@@ -193,7 +193,7 @@ func (s nodeService) RenewCertificate(ctx context.Context, req *carav1.RenewCert
 
 func signError(err error) error {
 	if errors.Is(err, identity.ErrRequest) {
-		return api.Invalid("the request", fieldError("csr", "%v", err))
+		return api.Invalid("the request", api.Field("csr", "%v", err))
 	}
 	return err
 }

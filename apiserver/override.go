@@ -59,7 +59,7 @@ func (t *tx) term(name, source string, terms *carav1.OverrideTerms) (*timestampp
 		}
 	}
 	invalid := func(field, format string, args ...any) (*timestamppb.Timestamp, string, error) {
-		return nil, "", api.Invalid("the override", fieldError(field, format, args...))
+		return nil, "", api.Invalid("the override", api.Field(field, format, args...))
 	}
 	switch {
 	case terms.GetReason() == "":
@@ -124,7 +124,7 @@ func (s projectService) OverrideProject(ctx context.Context, req *carav1.Overrid
 		case !ok:
 			return notFound(api.KindProject, req.GetName())
 		case req.GetTerms() == nil:
-			return api.Invalid("the request", fieldError("terms", "are required: say why, and for how long"))
+			return api.Invalid("the request", api.Field("terms", "are required: say why, and for how long"))
 		case sourceOf(old) == "":
 			return api.BadState("project %q belongs to no source: there is nothing to override, change it", req.GetName())
 		}

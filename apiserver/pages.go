@@ -42,7 +42,7 @@ func (s *Server) pages(mux *http.ServeMux) {
 	figures := promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{})
 	get("/metrics", func(w http.ResponseWriter, r *http.Request) {
 		if err := s.mayRead(r); err != nil { //nolint:contextcheck // the request has it
-			writeProblem(w, api.ProblemOf(wireError(err)))
+			writeProblem(w, api.ProblemOf(api.Wire(err)))
 			return
 		}
 		figures.ServeHTTP(w, r)

@@ -57,7 +57,7 @@ func (in *portInput) next() (*carav1.AttachResponse, error) {
 	case err != nil:
 		return nil, err
 	case req.GetStart() != nil:
-		return nil, api.Invalid("the request", fieldError("start", "is for the first message alone"))
+		return nil, api.Invalid("the request", api.Field("start", "is for the first message alone"))
 	}
 	return &carav1.AttachResponse{PortForward: req}, nil
 }

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -69,7 +70,7 @@ func (t *tx) mustMatch(kind string, in proto.Message, want string) error {
 // may change what a source owns, and records the override.
 func (t *tx) declare(in *carav1.Project, terms *carav1.OverrideTerms) (before, after *carav1.Project, err error) {
 	name := in.GetMetadata().GetName()
-	if !t.actor.mayName(name) {
+	if !t.actor.MayName(name) {
 		return nil, nil, errPrefix(t.actor, name)
 	}
 	if _, exists := read[*carav1.Project](t, name); !exists {
@@ -128,11 +129,11 @@ func (t *tx) create(in *carav1.Project, owner string, origin *carav1.Origin) (*c
 func (t *tx) errExpired(in *carav1.Project, at time.Time, owner string) error {
 	when := at.UTC().Format(time.RFC3339)
 	if t.actor.Person() {
-		return api.Invalid(describe(in), fieldError("spec.expireAt", "is %s, which is in the past; set a later time or leave it out", when))
+		return api.Invalid(describe(in), api.Field("spec.expireAt", "is %s, which is in the past; set a later time or leave it out", when))
 	}
 	return api.Expired("project %q of %s expired at %s: it is not created", in.GetMetadata().GetName(), owner, when)
 }
 
-func errPrefix(a Actor, name string) error {
+func errPrefix(a identity.Actor, name string) error {
 	return api.Forbidden("%s may only change what begins with %q, and %q does not", a.Name, a.NamePrefix, name)
 }

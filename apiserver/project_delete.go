@@ -106,7 +106,7 @@ func (t *tx) mayDelete(p *carav1.Project, req *carav1.DeleteProjectRequest) erro
 		return t.stillDue(p, req.GetReason())
 	}
 	if reason := req.GetReason(); reason != "" && reason != api.ReasonDeleted {
-		return api.Invalid("the request", fieldError("reason", "is %q; people delete with the reason Deleted", reason))
+		return api.Invalid("the request", api.Field("reason", "is %q; people delete with the reason Deleted", reason))
 	}
 	source := sourceOf(p)
 	switch {

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -77,7 +78,7 @@ func TestAClaimAtTheSameMoment(t *testing.T) {
 	w.declares(t, "team", "stays-2")
 	w.applyFor(t, "platform", "", web("web"))
 	tries := 0
-	err := w.transact(withActor(t.Context(), Actor{Name: "system/reconciler", Role: api.RoleReconciler}), func(x *tx) error {
+	err := w.transact(identity.WithActor(t.Context(), identity.Actor{Name: "system/reconciler", Role: api.RoleReconciler}), func(x *tx) error {
 		_, err := x.deleteProject(&carav1.DeleteProjectRequest{Name: "web", Owner: "source/platform", Reason: "Pruned"})
 		if tries++; tries == 1 {
 			if err != nil {

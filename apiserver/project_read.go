@@ -112,7 +112,7 @@ type projectFilter interface {
 func projectMatch(f projectFilter) (func(*carav1.Project) bool, error) {
 	for i, phase := range f.GetPhase() {
 		if !api.KnownPhase(api.Phase(phase)) {
-			return nil, api.Invalid("the request", fieldError(fieldIndex("phase", i), "is %q; it must be one of %v", phase, api.Phases()))
+			return nil, api.Invalid("the request", api.Field(api.Element("phase", i), "is %q; it must be one of %v", phase, api.Phases()))
 		}
 	}
 	byLabel, err := labelMatch[*carav1.Project](f.GetLabelSelector())

@@ -55,7 +55,7 @@ func (t *tx) schedule(p *carav1.Project, req *carav1.ScheduleProjectRequest) err
 		return t.move(p, api.PhaseTerminated, api.RoleScheduler, api.Reason(cmp.Or(req.GetReason(), api.ReasonAbandoned)),
 			cmp.Or(req.GetMessage(), "its node is lost: what it ran is swept when it comes back"))
 	}
-	return api.Invalid("the request", fieldError("action", "is %q; it must be Bind, Move, Explain, Evict or Abandon", req.GetAction()))
+	return api.Invalid("the request", api.Field("action", "is %q; it must be Bind, Move, Explain, Evict or Abandon", req.GetAction()))
 }
 
 func (t *tx) bind(p *carav1.Project, req *carav1.ScheduleProjectRequest) error {

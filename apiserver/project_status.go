@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -40,7 +41,7 @@ func (s projectService) UpdateProjectStatus(ctx context.Context, req *carav1.Upd
 
 // mayReport is the fence: only the node that the project is assigned to, only for this assignment, and nothing that is
 // older than what was reported before. An agent that is refused is out of date and will be told so on its stream.
-func mayReport(actor Actor, p *carav1.Project, req *carav1.UpdateProjectStatusRequest) error {
+func mayReport(actor identity.Actor, p *carav1.Project, req *carav1.UpdateProjectStatusRequest) error {
 	st, meta := p.GetStatus(), p.GetMetadata()
 	stale := func(title, format string, args ...any) error {
 		return api.Errorf(codes.Aborted, title, format, args...)
@@ -57,7 +58,7 @@ func mayReport(actor Actor, p *carav1.Project, req *carav1.UpdateProjectStatusRe
 		return api.Forbidden("project %q is assigned to node %s: %s may not report on it",
 			meta.GetName(), st.GetNodeRef(), actor.Name)
 	case req.GetObservedGeneration() > meta.GetGeneration():
-		return api.Invalid("the report", fieldError("observedGeneration", "is %d; project %q is at generation %d",
+		return api.Invalid("the report", api.Field("observedGeneration", "is %d; project %q is at generation %d",
 			req.GetObservedGeneration(), meta.GetName(), meta.GetGeneration()))
 	case req.GetObservedGeneration() < st.GetObservedGeneration():
 		return stale(api.TitleStaleGeneration, "project %q was reported at generation %d already, this report is from %d",
@@ -95,7 +96,7 @@ func (t *tx) report(p *carav1.Project, req *carav1.UpdateProjectStatusRequest) e
 				why = c
 			}
 		default:
-			return api.Invalid("the report", fieldError("conditions", "has %q; an agent sets Ready, ImagesReady, SecretChanged, UnmountedVolume and, for a move, Phase", c.GetType()))
+			return api.Invalid("the report", api.Field("conditions", "has %q; an agent sets Ready, ImagesReady, SecretChanged, UnmountedVolume and, for a move, Phase", c.GetType()))
 		}
 	}
 	for _, warning := range warnings() {

@@ -89,7 +89,7 @@ func (s projectService) RestartProject(ctx context.Context, req *carav1.RestartP
 		}
 		for i, name := range req.GetServices() {
 			if !slices.ContainsFunc(p.GetSpec().GetServices(), func(svc *carav1.Service) bool { return svc.GetName() == name }) {
-				return api.Invalid("the request", fieldError(fieldIndex("services", i), "is %q; project %q has no such service", name, req.GetName()))
+				return api.Invalid("the request", api.Field(api.Element("services", i), "is %q; project %q has no such service", name, req.GetName()))
 			}
 		}
 		what := "all services"
@@ -148,7 +148,7 @@ func mayExtend(p *carav1.Project, until time.Time) error {
 		return api.BadState("project %q of %s has no expireAt: there is nothing to extend, it lives until git says otherwise",
 			p.GetMetadata().GetName(), whence(p.GetMetadata().GetOwner(), p.GetMetadata().GetOrigin()))
 	case !until.After(declared.AsTime()):
-		return api.Invalid("the request", fieldError("until", "is %s, and git gives project %q until %s: name a later time, or change git",
+		return api.Invalid("the request", api.Field("until", "is %s, and git gives project %q until %s: name a later time, or change git",
 			until.UTC().Format(time.RFC3339), p.GetMetadata().GetName(), utc(declared)))
 	}
 	return nil
@@ -160,7 +160,7 @@ func utc(at *timestamppb.Timestamp) string { return at.AsTime().UTC().Format(tim
 func (t *tx) extension(p *carav1.Project, req *carav1.ExtendProjectRequest) (time.Time, error) {
 	var until time.Time
 	invalid := func(field, format string, args ...any) (time.Time, error) {
-		return until, api.Invalid("the request", fieldError(field, format, args...))
+		return until, api.Invalid("the request", api.Field(field, format, args...))
 	}
 	switch {
 	case (req.GetUntil() == nil) == (req.GetBy() == nil):

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
@@ -14,6 +13,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // bodyTimeout is how long a client may take to send a body.
@@ -52,7 +52,7 @@ func (s *Server) takeBody(w http.ResponseWriter, r *http.Request, v *visit) (bod
 	limit := s.bodyLimit(v.actor)
 	tooLarge := &carav1.Problem{
 		Title: api.TitleTooLarge, Status: http.StatusRequestEntityTooLarge,
-		Detail: "the request's body is larger than " + sizeText(limit) + ": apply the objects in parts",
+		Detail: "the request's body is larger than " + text.Size(limit) + ": apply the objects in parts",
 	}
 	if r.ContentLength > limit {
 		w.Header().Set("Connection", "close")
@@ -94,14 +94,6 @@ func readBody(w http.ResponseWriter, r *http.Request, v *visit, limit int64) ([]
 	return body, conn.SetReadDeadline(time.Time{})
 }
 
-// sizeText is a bound for people.
-func sizeText(n int64) string {
-	if n < 1<<20 {
-		return strconv.FormatInt(n>>10, 10) + " KiB"
-	}
-	return strconv.FormatInt(n>>20, 10) + " MiB"
-}
-
 // sameName refuses a PUT whose path names another object than its body: the gateway would let the path win in silence.
 func sameName(r *http.Request, body []byte, params map[string]string) error {
 	if r.Method != http.MethodPut {
@@ -117,7 +109,7 @@ func sameName(r *http.Request, body []byte, params map[string]string) error {
 	}
 	for key, name := range params {
 		if strings.HasSuffix(key, "metadata.name") && name != in.Metadata.Name {
-			return api.Invalid("the request", fieldError("metadata.name", "is %q, and the path says %q", in.Metadata.Name, name))
+			return api.Invalid("the request", api.Field("metadata.name", "is %q, and the path says %q", in.Metadata.Name, name))
 		}
 	}
 	return nil

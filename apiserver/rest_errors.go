@@ -55,9 +55,9 @@ func problemOf(err error) *carav1.Problem {
 	detail := strings.TrimLeft(strings.TrimPrefix(strings.ReplaceAll(p.GetDetail(), "\u00a0", " "), "proto:"), " ")
 	p = &carav1.Problem{Title: p.GetTitle(), Status: p.GetStatus(), Detail: detail}
 	if m := unknownField.FindStringSubmatch(detail); m != nil {
-		p.Errors = fieldError(m[1], "is not a field here; remove it or check its spelling")
+		p.Errors = api.Field(m[1], "is not a field here; remove it or check its spelling")
 		if policy, why := api.RefusedField(m[1]); policy != "" {
-			p.Errors = fieldError(m[1], "%s", api.PolicyText(policy, why))
+			p.Errors = api.Field(m[1], "%s", api.PolicyText(policy, why))
 		}
 	}
 	return p

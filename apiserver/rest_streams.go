@@ -18,6 +18,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // maxStreamLine bounds one line of a stream's request: 64 KiB in base64, or a long command.
@@ -80,7 +81,7 @@ func duplex[Q, A any, PQ interface {
 		writeProblem(w, problemOf(noStart(nil)))
 		return
 	case *name != "" && *name != r.PathValue("name"):
-		writeProblem(w, problemOf(api.Invalid("the request", fieldError("start.name", "is %q, and the path says %q", *name, r.PathValue("name")))))
+		writeProblem(w, problemOf(api.Invalid("the request", api.Field("start.name", "is %q, and the path says %q", *name, r.PathValue("name")))))
 		return
 	}
 	*name = r.PathValue("name")
@@ -183,7 +184,7 @@ func (l *lineReader) next(m proto.Message) error {
 		line = append(line, part...)
 		switch {
 		case len(line) > maxStreamLine:
-			return api.BadRequest("a line of the request is larger than %s", sizeText(maxStreamLine))
+			return api.BadRequest("a line of the request is larger than %s", text.Size(maxStreamLine))
 		case errors.Is(err, bufio.ErrBufferFull):
 			continue
 		case err != nil && !errors.Is(err, io.EOF):

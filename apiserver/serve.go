@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
 )
 
 const (
@@ -140,13 +141,13 @@ func (s *Server) door(ctx context.Context, gs *grpc.Server) (http.Handler, error
 
 // network authenticates who calls from outside of the process. Whatever the authenticator says, nobody comes in as one
 // of the loops.
-func (s *Server) network(ctx context.Context) (Actor, error) {
+func (s *Server) network(ctx context.Context) (identity.Actor, error) {
 	actor, err := s.cfg.Authenticator.Authenticate(ctx)
 	if err != nil {
-		return Actor{}, err
+		return identity.Actor{}, err
 	}
-	if actor.system() || strings.HasPrefix(actor.Name, api.PrefixSystem) {
-		return Actor{}, api.Unauthenticated("the loops of the server do not call over the network")
+	if actor.System() || strings.HasPrefix(actor.Name, api.PrefixSystem) {
+		return identity.Actor{}, api.Unauthenticated("the loops of the server do not call over the network")
 	}
 	return actor, nil
 }

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -72,15 +73,15 @@ func New(cfg Config) (*Server, error) {
 // Client is a connection for one loop of this process, whose identity is system/NAME: `scheduler`, `gc`, `reconciler`
 // or `sources`. Everything else than how the call travels is as over the network.
 func (s *Server) Client(name string) (grpc.ClientConnInterface, error) {
-	actor := Actor{Name: api.PrefixSystem + name, Role: api.Role(name)}
-	if !actor.system() {
+	actor := identity.Actor{Name: api.PrefixSystem + name, Role: api.Role(name)}
+	if !actor.System() {
 		return nil, fmt.Errorf("apiserver: there is no loop %q: want scheduler, gc, reconciler or sources", name)
 	}
-	return s.channel(func(context.Context) (Actor, error) { return actor, nil }, loopCloner{}), nil
+	return s.channel(func(context.Context) (identity.Actor, error) { return actor, nil }, loopCloner{}), nil
 }
 
 // channel is a connection inside the process whose caller is who identify says.
-func (s *Server) channel(identify func(context.Context) (Actor, error), cloner inprocgrpc.Cloner) *inprocgrpc.Channel {
+func (s *Server) channel(identify func(context.Context) (identity.Actor, error), cloner inprocgrpc.Cloner) *inprocgrpc.Channel {
 	ch := new(inprocgrpc.Channel).
 		WithCloner(cloner).
 		WithServerUnaryInterceptor(s.unary(identify)).

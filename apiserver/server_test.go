@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/store"
@@ -74,7 +75,9 @@ func TestRunFailsWithItsStore(t *testing.T) {
 
 func TestAPanicIsAnAnswer(t *testing.T) {
 	h := newHouse(t, nil)
-	admin := func(context.Context) (Actor, error) { return Actor{Name: "user/admin", Role: api.RoleAdmin}, nil }
+	admin := func(context.Context) (identity.Actor, error) {
+		return identity.Actor{Name: "user/admin", Role: api.RoleAdmin}, nil
+	}
 	_, err := h.unary(admin)(t.Context(), &carav1.GetRequest{Name: "x"}, &grpc.UnaryServerInfo{FullMethod: "/cara.v1.ProjectService/GetProject"},
 		func(context.Context, any) (any, error) { panic("boom") })
 	wantCode(t, err, codes.Internal, api.TitleInternal)

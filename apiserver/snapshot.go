@@ -69,7 +69,7 @@ func collect(stream carav1.SourceService_PublishSnapshotServer) (*published, err
 		}
 	}
 	if in.head == nil || in.source == "" {
-		return nil, api.Invalid("the snapshot", fieldError("head", "is required in the first message, with the source"))
+		return nil, api.Invalid("the snapshot", api.Field("head", "is required in the first message, with the source"))
 	}
 	if fields := api.Validate(in.head); len(fields) > 0 {
 		return nil, api.Invalid("the snapshot", fields)
@@ -124,7 +124,7 @@ func (t *tx) publish(in *published) (*carav1.Source, error) {
 func (t *tx) claim(in *published, spec *carav1.ClaimSpec) error {
 	project := spec.GetProject().GetMetadata().GetName()
 	if project == "" {
-		return api.Invalid("the snapshot", fieldError("upserts", "has a claim without a project's name"))
+		return api.Invalid("the snapshot", api.Field("upserts", "has a claim without a project's name"))
 	}
 	name := in.source + "/" + project
 	spec = proto.CloneOf(spec)

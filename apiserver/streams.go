@@ -146,9 +146,9 @@ func oneService(p *carav1.Project, service string) (string, error) {
 	case service == "" && len(all) == 1:
 		return all[0], nil
 	case service == "":
-		return "", api.Invalid("the request", fieldError("service", "say which: project %q has %s", p.GetMetadata().GetName(), strings.Join(all, ", ")))
+		return "", api.Invalid("the request", api.Field("service", "say which: project %q has %s", p.GetMetadata().GetName(), strings.Join(all, ", ")))
 	case !slices.Contains(all, service):
-		return "", api.Invalid("the request", fieldError("service", "is %q; project %q has %s", service, p.GetMetadata().GetName(), strings.Join(all, ", ")))
+		return "", api.Invalid("the request", api.Field("service", "is %q; project %q has %s", service, p.GetMetadata().GetName(), strings.Join(all, ", ")))
 	}
 	return service, nil
 }
@@ -158,7 +158,7 @@ func knownServices(p *carav1.Project, services []string) error {
 	all := serviceNames(p)
 	for i, service := range services {
 		if !slices.Contains(all, service) {
-			return api.Invalid("the request", fieldError(fieldIndex("services", i), "is %q; project %q has %s",
+			return api.Invalid("the request", api.Field(api.Element("services", i), "is %q; project %q has %s",
 				service, p.GetMetadata().GetName(), strings.Join(all, ", ")))
 		}
 	}

@@ -70,19 +70,19 @@ func checkToken(in *carav1.Token, name string, now time.Time) error {
 	var fields []*carav1.FieldError
 	// No dot: names with dots are those of the nodes' certificates.
 	if bad := validation.IsDNS1123Label(name); len(bad) > 0 {
-		fields = append(fields, fieldError("metadata.name", "is %q; %s", name, bad[0])...)
+		fields = append(fields, api.Field("metadata.name", "is %q; %s", name, bad[0])...)
 	}
 	if _, ok := tokenRoles[in.GetRole()]; !ok && in.GetRole() != api.RoleJoin {
-		fields = append(fields, fieldError("role", "is %q; it must be admin, deployer, viewer or join", in.GetRole())...)
+		fields = append(fields, api.Field("role", "is %q; it must be admin, deployer, viewer or join", in.GetRole())...)
 	}
 	if at := in.GetExpireAt(); at != nil && !at.AsTime().After(now) {
-		fields = append(fields, fieldError("expireAt", "is %s, which is in the past", at.AsTime().UTC().Format(time.RFC3339))...)
+		fields = append(fields, api.Field("expireAt", "is %s, which is in the past", at.AsTime().UTC().Format(time.RFC3339))...)
 	}
 	if in.GetUsesLeft() < 0 || in.GetUsesLeft() > 0 && in.GetRole() != api.RoleJoin {
-		fields = append(fields, fieldError("usesLeft", "is %d; it is for join tokens, and 1 or more (10 where it is left out)", in.GetUsesLeft())...)
+		fields = append(fields, api.Field("usesLeft", "is %d; it is for join tokens, and 1 or more (10 where it is left out)", in.GetUsesLeft())...)
 	}
 	if prefix := in.GetNamePrefix(); prefix != "" && (in.GetRole() != api.RoleDeployer || len(prefix) > 63) {
-		fields = append(fields, fieldError("namePrefix", "is for deployers, and at most 63 characters long")...)
+		fields = append(fields, api.Field("namePrefix", "is for deployers, and at most 63 characters long")...)
 	}
 	fields = append(fields, tokenPatterns(in)...)
 	if len(fields) > 0 {
@@ -95,10 +95,10 @@ func checkToken(in *carav1.Token, name string, now time.Time) error {
 func tokenPatterns(in *carav1.Token) []*carav1.FieldError {
 	fields := api.ValidateToken(in)
 	if len(in.GetHosts()) > 0 && in.GetRole() != api.RoleDeployer {
-		fields = append(fields, fieldError("hosts", "are for deployers; the role is %q", in.GetRole())...)
+		fields = append(fields, api.Field("hosts", "are for deployers; the role is %q", in.GetRole())...)
 	}
 	if in.GetRole() != api.RoleJoin && len(in.GetNodeNames())+len(in.GetLabels()) > 0 {
-		fields = append(fields, fieldError("nodeNames", "and labels are for join tokens; the role is %q", in.GetRole())...)
+		fields = append(fields, api.Field("nodeNames", "and labels are for join tokens; the role is %q", in.GetRole())...)
 	}
 	return fields
 }

@@ -25,43 +25,43 @@ var tokenRoles = map[string]api.Role{ //nolint:gochecknoglobals // a table that 
 type tokens struct{ *Server }
 
 // Authenticate says who calls.
-func (s tokens) Authenticate(ctx context.Context) (Actor, error) {
+func (s tokens) Authenticate(ctx context.Context) (identity.Actor, error) {
 	if values := metadata.ValueFromIncomingContext(ctx, "authorization"); len(values) > 0 {
 		if len(values) > 1 {
-			return Actor{}, api.Unauthenticated("there is more than one Authorization header: send one")
+			return identity.Actor{}, api.Unauthenticated("there is more than one Authorization header: send one")
 		}
 		return s.bearer(values[0])
 	}
 	cert, ok, err := s.cfg.Identity.PeerNode(peerTLS(ctx))
 	switch {
 	case err != nil:
-		return Actor{}, api.Unauthenticated("%v", err)
+		return identity.Actor{}, api.Unauthenticated("%v", err)
 	case !ok:
-		return Actor{}, nil
+		return identity.Actor{}, nil
 	case !s.accepted(cert):
-		return Actor{}, errFenced(cert.Node)
+		return identity.Actor{}, errFenced(cert.Node)
 	}
-	return Actor{Name: api.PrefixNode + cert.Node, Role: api.RoleNode, Token: cert.TokenName(), Expires: cert.NotAfter}, nil
+	return identity.Actor{Name: api.PrefixNode + cert.Node, Role: api.RoleNode, Token: cert.TokenName(), Expires: cert.NotAfter}, nil
 }
 
-func (s tokens) bearer(header string) (Actor, error) {
+func (s tokens) bearer(header string) (identity.Actor, error) {
 	id, secret, err := identity.ParseBearer(header)
 	if err != nil {
-		return Actor{}, api.Unauthenticated("%v", err)
+		return identity.Actor{}, api.Unauthenticated("%v", err)
 	}
 	token, ok := state.Get[*carav1.Token](s.cache, id)
 	if !ok || !identity.SecretMatches(token.GetSecretHash(), secret) {
-		return Actor{}, api.Unauthenticated("the token is not valid here: it was revoked, or is of another cluster")
+		return identity.Actor{}, api.Unauthenticated("the token is not valid here: it was revoked, or is of another cluster")
 	}
 	if at := token.GetExpireAt(); at != nil && !at.AsTime().After(s.cfg.Now()) {
-		return Actor{}, api.Unauthenticated("token %q ended at %s: ask an administrator for another one",
+		return identity.Actor{}, api.Unauthenticated("token %q ended at %s: ask an administrator for another one",
 			id, at.AsTime().UTC().Format(time.RFC3339))
 	}
 	role, ok := tokenRoles[token.GetRole()]
 	if !ok {
-		return Actor{}, api.Unauthenticated("token %q is for agents to join with, not for calls", id)
+		return identity.Actor{}, api.Unauthenticated("token %q is for agents to join with, not for calls", id)
 	}
-	actor := Actor{Name: api.PrefixUser + id, Role: role, NamePrefix: token.GetNamePrefix(), Hosts: token.GetHosts(), Token: id}
+	actor := identity.Actor{Name: api.PrefixUser + id, Role: role, NamePrefix: token.GetNamePrefix(), Hosts: token.GetHosts(), Token: id}
 	if at := token.GetExpireAt(); at != nil {
 		actor.Expires = at.AsTime()
 	}

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/state"
 	"github.com/caravanserai/cara/store"
 )
@@ -23,7 +24,7 @@ const conflictWait = time.Second
 type tx struct {
 	*state.Tx
 	server *Server
-	actor  Actor
+	actor  identity.Actor
 	now    time.Time
 }
 
@@ -72,7 +73,7 @@ func (s *Server) awaitNewer(ctx context.Context, seen int64) error {
 
 // begin makes an empty change. Whoever drops it instead of committing it has done a dry run.
 func (s *Server) begin(ctx context.Context) *tx {
-	return &tx{Tx: state.Begin(s.cache.View()), server: s, actor: actorOf(ctx), now: s.cfg.Now()}
+	return &tx{Tx: state.Begin(s.cache.View()), server: s, actor: identity.ActorOf(ctx), now: s.cfg.Now()}
 }
 
 // storeError gives the store's errors the codes of the API.

@@ -10,6 +10,7 @@ import (
 	"github.com/fullstorydev/grpchan/inprocgrpc"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/connlimit"
@@ -25,7 +26,7 @@ const (
 // visit is one call from outside, from its headers to the end of its answer. The door makes it, and every service finds
 // the caller there.
 type visit struct {
-	actor  Actor
+	actor  identity.Actor
 	method string // full name of the RPC; empty where the request is for a page
 	from   netip.Prefix
 	addr   string
@@ -33,7 +34,7 @@ type visit struct {
 	conn   *connState
 
 	// again authenticates the caller once more, with the credentials of this call.
-	again func() (Actor, error)
+	again func() (identity.Actor, error)
 	// over ends when the caller's credentials are no longer valid; its cause is what the caller is told.
 	over context.Context //nolint:containedctx // the visit's own life, which the door and the services share
 	end  context.CancelCauseFunc
@@ -57,10 +58,10 @@ func visitOf(ctx context.Context) *visit {
 }
 
 // visitor is who calls from outside: the door has found out already.
-func visitor(ctx context.Context) (Actor, error) {
+func visitor(ctx context.Context) (identity.Actor, error) {
 	v := visitOf(ctx)
 	if v == nil {
-		return Actor{}, api.Internal("this call did not come through the server's door")
+		return identity.Actor{}, api.Internal("this call did not come through the server's door")
 	}
 	return v.actor, nil
 }

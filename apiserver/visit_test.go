@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -186,11 +187,11 @@ func (w *execWorld) restLines(t *testing.T, token, method, path string, body io.
 // was counted, is refused. The deletion ends only calls that are counted.
 func TestATokenMayGoBeforeItsStreamCounts(t *testing.T) {
 	d := newDoor(t, newHouse(t, nil))
-	guest := Actor{Name: "user/guest", Role: api.RoleViewer}
+	guest := identity.Actor{Name: "user/guest", Role: api.RoleViewer}
 	for gone, want := range map[bool]codes.Code{true: codes.Unauthenticated, false: codes.OK} {
-		v := &visit{actor: guest, again: func() (Actor, error) {
+		v := &visit{actor: guest, again: func() (identity.Actor, error) {
 			if gone {
-				return Actor{}, api.Unauthenticated("the token was deleted")
+				return identity.Actor{}, api.Unauthenticated("the token was deleted")
 			}
 			return guest, nil
 		}}

@@ -91,7 +91,7 @@ func (s *Server) start(f follower) (int64, error) {
 	}
 	at, ok := api.ParseRevision(f.from)
 	if !ok {
-		return 0, api.Invalid("the request", fieldError("resourceVersion", "is %q; it must be one that an answer had", f.from))
+		return 0, api.Invalid("the request", api.Field("resourceVersion", "is %q; it must be one that an answer had", f.from))
 	}
 	if at > s.cache.Revision() {
 		return 0, errGone(at)

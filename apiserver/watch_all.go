@@ -19,7 +19,7 @@ var watchable = []string{ //nolint:gochecknoglobals // a table that never change
 func (s watchService) Watch(req *carav1.WatchRequest, out grpc.ServerStreamingServer[carav1.WatchResponse]) error {
 	for i, kind := range req.GetKinds() {
 		if !slices.Contains(watchable, kind) {
-			return api.Invalid("the request", fieldError(fieldIndex("kinds", i), "is %q; it must be one of %v", kind, watchable))
+			return api.Invalid("the request", api.Field(api.Element("kinds", i), "is %q; it must be one of %v", kind, watchable))
 		}
 	}
 	kinds := slices.Compact(slices.Sorted(slices.Values(req.GetKinds())))

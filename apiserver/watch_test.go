@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -276,7 +277,7 @@ func TestBookmarksAndDrain(t *testing.T) {
 
 func fillWith(t testing.TB, h *house, p *carav1.Project) {
 	t.Helper()
-	err := h.transact(withActor(t.Context(), Actor{Name: "user/admin", Role: api.RoleAdmin}), func(t *tx) error {
+	err := h.transact(identity.WithActor(t.Context(), identity.Actor{Name: "user/admin", Role: api.RoleAdmin}), func(t *tx) error {
 		_, _, err := t.declare(p, nil)
 		return err
 	})

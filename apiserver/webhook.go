@@ -15,13 +15,13 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 const (
@@ -94,10 +94,10 @@ func (s *Server) webhook(w http.ResponseWriter, r *http.Request) {
 	case errors.As(err, &over):
 		writeProblem(w, &carav1.Problem{
 			Title: api.TitleTooLarge, Status: http.StatusRequestEntityTooLarge,
-			Detail: "the delivery is larger than " + sizeText(maxWebhook) + ": push fewer commits at once; the next poll finds these",
+			Detail: "the delivery is larger than " + text.Size(maxWebhook) + ": push fewer commits at once; the next poll finds these",
 		})
 	case err != nil:
-		writeProblem(w, api.ProblemOf(wireError(err)))
+		writeProblem(w, api.ProblemOf(api.Wire(err)))
 	default:
 		w.WriteHeader(http.StatusAccepted)
 		writeText(w, delivery.GetResult()+"\n")
@@ -114,7 +114,7 @@ func (s *Server) deliver(w http.ResponseWriter, r *http.Request) (*carav1.Delive
 	name := r.PathValue("name")
 	refuse := func(why string) error { //nolint:contextcheck // the request carries it
 		if left, ok := s.anonymous.take(s.cfg.Now()); ok {
-			s.cfg.Logger.Info("delivery refused", "source", bounded(name, maxAuditName), "client", clientAddr(r.Context()), "reason", why, "left_out", left)
+			s.cfg.Logger.Info("delivery refused", "source", text.Printable(name, maxAuditName), "client", clientAddr(r.Context()), "reason", why, "left_out", left)
 		}
 		return api.Unauthenticated("the delivery is not signed with the secret of a source of this name: compare the source's name, provider and secret with those of the webhook")
 	}
@@ -133,7 +133,7 @@ func (s *Server) deliver(w http.ResponseWriter, r *http.Request) (*carav1.Delive
 		return nil, refuse("the signature does not match")
 	}
 	d := &carav1.Delivery{
-		Time: timestamppb.New(s.cfg.Now()), Event: bounded(r.Header.Get(p.event), 64), Id: bounded(cmp.Or(r.Header.Get(p.id), r.Header.Get(p.otherID)), 128),
+		Time: timestamppb.New(s.cfg.Now()), Event: text.Printable(r.Header.Get(p.event), 64), Id: text.Printable(cmp.Or(r.Header.Get(p.id), r.Header.Get(p.otherID)), 128),
 	}
 	defer func() { s.hints.note(name, d) }()
 	switch {
@@ -225,18 +225,6 @@ func (s *Server) webhookSecret(source *carav1.Source) ([]byte, error) {
 		err = api.BadState("secret %q has nothing under the key %q: set it", ref, webhookKey)
 	}
 	return value, err
-}
-
-// bounded is text from outside as it can be stored and shown: printable, valid, at most so many bytes.
-func bounded(text string, most int) string {
-	text = text[:min(len(text), 4*most)] // before it is looked at: it may be megabytes
-	text = strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return -1
-	}, text)
-	return strings.ToValidUTF8(text[:min(len(text), most)], "")
 }
 
 // WatchHints streams the sources that a delivery has spoken of since the stream began. What comes faster than it is

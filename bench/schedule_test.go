@@ -14,6 +14,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver"
+	"github.com/caravanserai/cara/apiserver/identity"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/loop"
 	"github.com/caravanserai/cara/scheduler"
@@ -97,15 +98,15 @@ func (h *house) nodes(b *testing.B, n int) {
 // byName lets everybody be who the token says. It saves a thousand nodes the joining, which is not measured here.
 type byName struct{}
 
-func (byName) Authenticate(ctx context.Context) (apiserver.Actor, error) {
+func (byName) Authenticate(ctx context.Context) (identity.Actor, error) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	name := strings.TrimPrefix(strings.Join(md.Get("authorization"), ""), "Bearer ")
 	switch {
 	case strings.HasPrefix(name, "node/"):
-		return apiserver.Actor{Name: name, Role: api.RoleNode}, nil
+		return identity.Actor{Name: name, Role: api.RoleNode}, nil
 	case name == "admin":
-		return apiserver.Actor{Name: "user/admin", Role: api.RoleAdmin}, nil
+		return identity.Actor{Name: "user/admin", Role: api.RoleAdmin}, nil
 	default:
-		return apiserver.Actor{}, api.Unauthenticated("nobody is called %q", name)
+		return identity.Actor{}, api.Unauthenticated("nobody is called %q", name)
 	}
 }

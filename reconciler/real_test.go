@@ -19,6 +19,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver"
+	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/gc"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/loop"
@@ -355,8 +356,8 @@ func (someToken) RequireTransportSecurity() bool { return false }
 // anybody is an administrator.
 type anybody struct{}
 
-func (anybody) Authenticate(context.Context) (apiserver.Actor, error) {
-	return apiserver.Actor{Name: "user/ada", Role: api.RoleAdmin}, nil
+func (anybody) Authenticate(context.Context) (identity.Actor, error) {
+	return identity.Actor{Name: "user/ada", Role: api.RoleAdmin}, nil
 }
 
 // pipes is a listener whose connections never leave the process.

@@ -4,6 +4,7 @@ package text
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"unicode"
 )
@@ -15,6 +16,26 @@ func Clip(s string, n int) string {
 		return s
 	}
 	return strings.ToValidUTF8(s[:max(n-len(dots), 0)], "") + dots
+}
+
+// Printable keeps the printable characters of text that came from outside, and at most so many bytes of them.
+func Printable(s string, most int) string {
+	s = s[:min(len(s), 4*most)] // first, since it may be megabytes
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return -1
+	}, s)
+	return strings.ToValidUTF8(s[:min(len(s), most)], "")
+}
+
+// Size writes a number of bytes for people, in KiB or MiB.
+func Size(n int64) string {
+	if n < 1<<20 {
+		return strconv.FormatInt(n>>10, 10) + " KiB"
+	}
+	return strconv.FormatInt(n>>20, 10) + " MiB"
 }
 
 // Count is a number of things in words: `1 project`, `2 projects`.

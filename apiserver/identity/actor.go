@@ -1,4 +1,4 @@
-package apiserver
+package identity
 
 import (
 	"context"
@@ -45,8 +45,8 @@ func (a Actor) Node() string {
 	return strings.TrimPrefix(a.Name, api.PrefixNode)
 }
 
-// system says whether a loop in this process calls.
-func (a Actor) system() bool {
+// System says whether a loop in this process calls.
+func (a Actor) System() bool {
 	switch a.Role {
 	case api.RoleScheduler, api.RoleGC, api.RoleReconciler, api.RoleSources:
 		return true
@@ -55,14 +55,14 @@ func (a Actor) system() bool {
 	}
 }
 
-// mayName says whether the actor's name prefix allows to change an object of this name.
-func (a Actor) mayName(name string) bool { return strings.HasPrefix(name, a.NamePrefix) }
+// MayName says whether the actor's name prefix allows to change an object of this name.
+func (a Actor) MayName(name string) bool { return strings.HasPrefix(name, a.NamePrefix) }
 
-// mayUse bounds who has a name prefix to secrets that bear it too. Without this bound a pipeline that may change its
+// MayUse bounds who has a name prefix to secrets that bear it too. Without this bound a pipeline that may change its
 // previews could print the secrets of everything else from a container of its own.
-func (a Actor) mayUse(p *carav1.Project) error {
+func (a Actor) MayUse(p *carav1.Project) error {
 	for _, secret := range api.SecretNames(p.GetSpec()) {
-		if !a.mayName(secret) {
+		if !a.MayName(secret) {
 			return api.Forbidden("%s may only use secrets whose names begin with %q, and project %q names secret %q: copy what it needs into a secret of such a name",
 				a.Name, a.NamePrefix, p.GetMetadata().GetName(), secret)
 		}
@@ -70,8 +70,8 @@ func (a Actor) mayUse(p *carav1.Project) error {
 	return nil
 }
 
-// mayClaim bounds the hosts of what the actor declares. hosts are spelled out.
-func (a Actor) mayClaim(hosts []string, t api.HostTemplate) error {
+// MayClaim bounds the hosts of what the actor declares. hosts are spelled out.
+func (a Actor) MayClaim(hosts []string, t api.HostTemplate) error {
 	patterns := a.Hosts
 	if len(patterns) == 0 {
 		patterns = []string{a.NamePrefix + api.Everything}
@@ -87,12 +87,12 @@ func (a Actor) mayClaim(hosts []string, t api.HostTemplate) error {
 
 type actorKey struct{}
 
-func withActor(ctx context.Context, a Actor) context.Context {
+func WithActor(ctx context.Context, a Actor) context.Context {
 	return context.WithValue(ctx, actorKey{}, a)
 }
 
-// actorOf is who calls; the interceptors have put it there before any service runs.
-func actorOf(ctx context.Context) Actor {
+// ActorOf is who calls; the interceptors have put it there before any service runs.
+func ActorOf(ctx context.Context) Actor {
 	a, _ := ctx.Value(actorKey{}).(Actor)
 	return a
 }
