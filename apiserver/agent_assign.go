@@ -31,7 +31,7 @@ type sentAssignment struct {
 
 // project tells the agent about a project, if there is something to tell.
 func (a *assignments) project(name string) error {
-	p, ok := state.Get[*carav1.Project](a.server.cache, name)
+	p, ok := state.Get[*carav1.Project](a.server.db.Cache, name)
 	if err := a.held(name, p); err != nil {
 		return err
 	}
@@ -131,7 +131,7 @@ func (s *Server) assignment(p *carav1.Project) *carav1.Assignment {
 	if p.GetStatus().GetPhase() == api.PhaseTerminating {
 		return out
 	}
-	withheld := sourceSecrets(s.cache)
+	withheld := sourceSecrets(s.db.Cache)
 	for _, use := range api.SecretUses(p.GetSpec()) {
 		if withheld[use.Name] != "" || use.Key == "" {
 			continue
@@ -141,7 +141,7 @@ func (s *Server) assignment(p *carav1.Project) *carav1.Assignment {
 				out.Secrets, out.SecretVersions = make(map[string][]byte), make(map[string]string)
 			}
 			name := sealName(use.Name, use.Key)
-			out.Secrets[name], out.SecretVersions[name] = value, s.cfg.Identity.Vault().Version(name, value)
+			out.Secrets[name], out.SecretVersions[name] = value, s.db.Vault.Version(name, value)
 		}
 	}
 	for _, name := range p.GetSpec().GetImagePullSecrets() {
@@ -158,7 +158,7 @@ func (s *Server) assignment(p *carav1.Project) *carav1.Assignment {
 func (s *Server) pullSecret(out *carav1.Assignment, name string) {
 	said := &carav1.PullSecret{Name: name}
 	out.PullSecrets = append(out.PullSecrets, said)
-	if _, exists := state.Get[*carav1.Secret](s.cache, name); !exists {
+	if _, exists := state.Get[*carav1.Secret](s.db.Cache, name); !exists {
 		said.Missing, said.Problem = true, "does not exist"
 		return
 	}
@@ -184,14 +184,14 @@ func (s *Server) pullSecret(out *carav1.Assignment, name string) {
 
 // secretVersion changes with each value of a Secret, and with nothing else.
 func (s *Server) secretVersion(name string) string {
-	secret, ok := state.Get[*carav1.Secret](s.cache, name)
+	secret, ok := state.Get[*carav1.Secret](s.db.Cache, name)
 	if !ok {
 		return "missing"
 	}
 	var all strings.Builder
 	for _, key := range slices.Sorted(maps.Keys(secret.GetData())) {
 		if value, ok := s.value(name, key); ok {
-			all.WriteString(key + "=" + s.cfg.Identity.Vault().Version(sealName(name, key), value) + ",")
+			all.WriteString(key + "=" + s.db.Vault.Version(sealName(name, key), value) + ",")
 		}
 	}
 	return all.String()
@@ -200,11 +200,11 @@ func (s *Server) secretVersion(name string) string {
 // value opens one value of a secret, if it is there. One that cannot be opened is reported here, since nobody waits for
 // an answer, and is missing for the agent.
 func (s *Server) value(name, key string) ([]byte, bool) {
-	secret, ok := state.Get[*carav1.Secret](s.cache, name)
+	secret, ok := state.Get[*carav1.Secret](s.db.Cache, name)
 	if !ok || secret.GetData()[key] == nil {
 		return nil, false
 	}
-	value, err := s.secretValue(secret, key)
+	value, err := secretValue(s.db.Vault, secret, key)
 	if err != nil {
 		s.cfg.Logger.Error("secret cannot be opened", "secret", name, "key", key, "error", err)
 		return nil, false

@@ -92,7 +92,7 @@ func (s nodeService) Attach(stream carav1.NodeService_AttachServer) error {
 		return err
 	}
 	end := newAgentEnd(stream)
-	s.spawn("Attach", func() error { // ends with this call, which ends the stream
+	s.guard.Go("Attach", func() error { // ends with this call, which ends the stream
 		end.Run(w.over)
 		return nil
 	}, func(err error) {
@@ -126,7 +126,7 @@ func (s *Server) openStream(ctx context.Context, w *meeting, ask *carav1.OpenStr
 	ask.StreamId, ask.Window = w.id, streamWindow
 	// An agent that does not read holds up its own stream, and not this caller.
 	sent := make(chan error, 1)
-	s.spawn("open stream", func() error {
+	s.guard.Go("open stream", func() error {
 		return agent.send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_OpenStream{OpenStream: ask}})
 	}, func(err error) { sent <- err })
 	timeout := time.NewTimer(attachTimeout)
@@ -144,7 +144,7 @@ func (s *Server) openStream(ctx context.Context, w *meeting, ask *carav1.OpenStr
 			return nil, errNodeLeft(w.node)
 		case <-timeout.C:
 			return nil, api.Errorf(codes.Unavailable, api.TitleTimeout, "node %s did not answer within %s: look at the log of cara-agent there", w.node, attachTimeout)
-		case <-s.draining:
+		case <-s.db.Draining:
 			return nil, state.ErrDraining()
 		case <-ctx.Done():
 			return nil, ctx.Err()

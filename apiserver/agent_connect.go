@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/guard"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -39,7 +40,7 @@ func (s nodeService) Connect(stream carav1.NodeService_ConnectServer) error {
 	s.cfg.Logger.Info("agent connected", "node", node, "instance", me.instance)
 
 	// Only the heartbeats' goroutine reads from the stream, and it ends when the handler returns: gRPC then fails Recv.
-	s.spawn("Connect", func() error { return s.listen(ctx, me) }, end)
+	s.guard.Go("Connect", func() error { return s.listen(ctx, me) }, end)
 	end(s.serveAgent(ctx, me))
 	err = context.Cause(ctx)
 	s.cfg.Logger.Info("agent disconnected", "node", node, "instance", me.instance, "reason", err)
@@ -88,19 +89,19 @@ func (s *Server) serveAgent(ctx context.Context, me *session) error {
 	err := me.send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Welcome{Welcome: &carav1.Welcome{
 		ClusterId:         s.cfg.ClusterID,
 		HeartbeatInterval: durationpb.New(heartbeatInterval),
-		ServerTime:        timestamppb.New(s.cfg.Now()),
+		ServerTime:        timestamppb.New(s.db.Now()),
 	}}})
 	if err != nil {
 		return err
 	}
-	work, ctx := s.newCrew(ctx, "Connect", unlimited)
+	work, ctx := s.guard.Group(ctx, "Connect", guard.Unlimited)
 	assigned := &assignments{server: s, me: me, sent: map[string]sentAssignment{}, asked: map[string]int32{}}
 	routes := newRouteFeed(s, me)
 	work.Go(func() error { return routes.run(ctx) })
 	work.Go(func() error {
-		return s.follow(ctx, follower{
-			kinds: []string{api.KindProject},
-			first: func(objects []state.Change) error {
+		return s.db.Follow(ctx, state.Follower{
+			Kinds: []string{api.KindProject},
+			First: func(objects []state.Change) error {
 				for i := range objects {
 					routes.project(objects[i].Name)
 					if err := assigned.project(objects[i].Name); err != nil {
@@ -109,8 +110,8 @@ func (s *Server) serveAgent(ctx context.Context, me *session) error {
 				}
 				return nil
 			},
-			synced: func(int64) error {
-				nodes, _ := state.List[*carav1.Node](s.cache, "", "")
+			Synced: func(int64) error {
+				nodes, _ := state.List[*carav1.Node](s.db.Cache, "", "")
 				for _, n := range nodes {
 					routes.node(n.GetMetadata().GetName())
 				}
@@ -119,7 +120,7 @@ func (s *Server) serveAgent(ctx context.Context, me *session) error {
 				}
 				return me.send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Synced{Synced: &carav1.Synced{}}})
 			},
-			commit: func(tx state.Transaction) error {
+			Commit: func(tx state.Transaction) error {
 				for i := range tx.Changes {
 					if err := s.agentChange(&tx.Changes[i], assigned, routes); err != nil {
 						return err
@@ -127,7 +128,7 @@ func (s *Server) serveAgent(ctx context.Context, me *session) error {
 				}
 				return nil
 			},
-			bookmark: func(int64) error { return nil },
+			Bookmark: func(int64) error { return nil },
 		})
 	})
 	return work.Wait()
@@ -146,7 +147,7 @@ func (s *Server) agentChange(ch *state.Change, assigned *assignments, routes *ro
 			routes.node(node)
 		}
 	case api.KindNode:
-		for _, project := range s.cache.ProjectsOnNode(ch.Name) {
+		for _, project := range s.db.Cache.ProjectsOnNode(ch.Name) {
 			routes.project(project)
 		}
 	}

@@ -166,7 +166,7 @@ func TestAssignmentsAtConnect(t *testing.T) {
 		t.Errorf("after the secret was made: %v", again.GetSecrets())
 	}
 	// Evicted: no longer this node's.
-	p, _ := state.Get[*carav1.Project](c.cache, "a")
+	p, _ := state.Get[*carav1.Project](c.db.Cache, "a")
 	loop, err := c.Client("scheduler")
 	if err != nil {
 		t.Fatal(err)

@@ -155,7 +155,7 @@ func (f *routeFeed) flush(full bool) error {
 // flushPeers adds the nodes whose accepted certificates are not those that the agent was told of. sending is held.
 func (f *routeFeed) flushPeers(msg *carav1.Routes, nodes map[string]struct{}) {
 	for _, node := range slices.Sorted(maps.Keys(nodes)) {
-		now, old := acceptedPeer(f.server.cache, node), f.peers[node]
+		now, old := acceptedPeer(f.server.db.Cache, node), f.peers[node]
 		switch {
 		case now == nil && old != nil:
 			msg.RemovedPeers = append(msg.RemovedPeers, node)
@@ -188,7 +188,7 @@ func acceptedPeer(r state.Reader, node string) *carav1.Peer {
 // known to the agent that runs it: sooner than here, and while this server is away. A host without a service that
 // answers is unavailable, not unknown.
 func (s *Server) routes(name string, here bool) []*carav1.Route {
-	p, ok := state.Get[*carav1.Project](s.cache, name)
+	p, ok := state.Get[*carav1.Project](s.db.Cache, name)
 	if !ok {
 		return nil
 	}
@@ -196,10 +196,10 @@ func (s *Server) routes(name string, here bool) []*carav1.Route {
 	if st.GetPhase() == api.PhaseTerminating || st.GetPhase() == api.PhaseTerminated {
 		return nil
 	}
-	node, _ := state.Get[*carav1.Node](s.cache, st.GetNodeRef())
+	node, _ := state.Get[*carav1.Node](s.db.Cache, st.GetNodeRef())
 	var routes []*carav1.Route
 	for _, in := range p.GetSpec().GetIngress() {
-		host := s.cfg.Hosts.Host(in.GetHost())
+		host := s.db.Hosts.Template.Host(in.GetHost())
 		if !slices.Contains(st.GetHosts(), host) {
 			continue
 		}

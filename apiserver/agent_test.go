@@ -97,7 +97,7 @@ func openCluster(t *testing.T, dir string, change func(*Config)) *cluster {
 		}
 	})
 	t.Cleanup(c.stop)
-	<-s.cache.Loaded
+	<-s.db.Cache.Loaded
 	return c
 }
 
@@ -299,7 +299,7 @@ func (a *fakeAgent) routes(holds func(*carav1.Routes) bool) *carav1.Routes {
 // bind places a project as the scheduler would.
 func (c *cluster) bind(t *testing.T, project, node string) *carav1.Project {
 	t.Helper()
-	p, ok := state.Get[*carav1.Project](c.cache, project)
+	p, ok := state.Get[*carav1.Project](c.db.Cache, project)
 	if !ok {
 		t.Fatalf("there is no project %s", project)
 	}

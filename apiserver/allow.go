@@ -19,13 +19,13 @@ const maxDenials = 5
 
 // permitted refuses what no project may have, whoever writes it: a reserved host, a capability that no node allows, and a
 // Secret that a source itself uses.
-func (t *tx) permitted(p *carav1.Project) error {
-	for _, host := range t.server.hostsOf(p.GetSpec()) {
-		if t.server.reservedHost(host) {
+func permitted(t *state.Tx, p *carav1.Project) error {
+	for _, host := range t.Hosts.Of(p.GetSpec()) {
+		if t.Hosts.Reserves(host) {
 			return api.NotAllowed("host %q is reserved: it is a name of the server, or cara-server runs with a --reserve-host that covers it; choose another host", host)
 		}
 	}
-	if err := t.offered(p); err != nil {
+	if err := offered(t, p); err != nil {
 		return err
 	}
 	secrets := api.SecretNames(p.GetSpec())
@@ -44,7 +44,7 @@ func (t *tx) permitted(p *carav1.Project) error {
 
 // offered refuses capabilities that no node allows, whether it is Ready or not. Which node has them all is the scheduler's
 // matter.
-func (t *tx) offered(p *carav1.Project) error {
+func offered(t *state.Tx, p *carav1.Project) error {
 	if len(api.ExtraCapabilities(p.GetSpec())) == 0 {
 		return nil
 	}
@@ -57,11 +57,6 @@ func (t *tx) offered(p *carav1.Project) error {
 		return api.Invalid(describe(p), bad)
 	}
 	return nil
-}
-
-// reservedHost reports whether a host, spelled out, is the server's own or one of --reserve-host.
-func (s *Server) reservedHost(host string) bool {
-	return api.MatchAny(s.cfg.ownHosts, host) || s.cfg.Hosts.MatchHost(s.cfg.ReservedHosts, host)
 }
 
 // sourceSecrets maps each Secret that a source uses for git or webhooks to such a source. A source that is created at
@@ -79,12 +74,12 @@ func sourceSecrets(r state.Reader) map[string]string {
 
 // sourceMay refuses a project that the source's spec.allow does not cover. The source is a condition of the commit: a
 // source that is narrowed at the same moment wins.
-func (t *tx) sourceMay(source string, p *carav1.Project) error {
-	src, ok := read[*carav1.Source](t, source)
+func sourceMay(t *state.Tx, source string, p *carav1.Project) error {
+	src, ok := state.Read[*carav1.Source](t, source)
 	if !ok {
 		return api.Conflict("source %q does not exist any more", source)
 	}
-	denials := api.SourceDenials(source, src.GetSpec().GetAllow(), p, t.server.hostsOf(p.GetSpec()), t.server.cfg.Hosts)
+	denials := api.SourceDenials(source, src.GetSpec().GetAllow(), p, t.Hosts.Of(p.GetSpec()), t.Hosts.Template)
 	if len(denials) == 0 {
 		return nil
 	}
@@ -92,37 +87,37 @@ func (t *tx) sourceMay(source string, p *carav1.Project) error {
 }
 
 // declaredBySource applies all rules to what a source declares.
-func (t *tx) declaredBySource(source string, p *carav1.Project) error {
-	if err := t.permitted(p); err != nil { // first: adding it to spec.allow would not help
+func declaredBySource(t *state.Tx, source string, p *carav1.Project) error {
+	if err := permitted(t, p); err != nil { // first: adding it to spec.allow would not help
 		return err
 	}
-	return t.sourceMay(source, p)
+	return sourceMay(t, source, p)
 }
 
 // mayDeclare applies all rules to what a person declares.
-func (t *tx) mayDeclare(p *carav1.Project) error {
-	if err := t.actor.MayUse(p); err != nil {
+func mayDeclare(t *state.Tx, p *carav1.Project) error {
+	if err := t.Actor.MayUse(p); err != nil {
 		return err
 	}
-	if err := t.actor.MayClaim(t.server.hostsOf(p.GetSpec()), t.server.cfg.Hosts); err != nil {
+	if err := t.Actor.MayClaim(t.Hosts.Of(p.GetSpec()), t.Hosts.Template); err != nil {
 		return err
 	}
-	return t.permitted(p)
+	return permitted(t, p)
 }
 
 // mayRunAgain applies the rules to a project that does not run and that a person wants to run as it is. Its source
 // answers for it, unless a person has overridden the source.
-func (t *tx) mayRunAgain(p *carav1.Project) error {
+func mayRunAgain(t *state.Tx, p *carav1.Project) error {
 	source := sourceOf(p)
-	o, _ := read[*carav1.Override](t, p.GetMetadata().GetName())
-	if source == "" || o.GetScope() == api.OverrideSpec && plan.InForce(o, t.now) {
-		return t.mayDeclare(p)
+	o, _ := state.Read[*carav1.Override](t, p.GetMetadata().GetName())
+	if source == "" || o.GetScope() == api.OverrideSpec && plan.InForce(o, t.Now) {
+		return mayDeclare(t, p)
 	}
-	return t.declaredBySource(source, p)
+	return declaredBySource(t, source, p)
 }
 
 // unusedByProjects refuses a source that begins to use a Secret for git or webhooks which a project uses.
-func (t *tx) unusedByProjects(old, in *carav1.Source) error {
+func unusedByProjects(t *state.Tx, old, in *carav1.Source) error {
 	had := api.SourceSecretNames(old.GetSpec())
 	fresh := slices.DeleteFunc(api.SourceSecretNames(in.GetSpec()), func(name string) bool { return slices.Contains(had, name) })
 	if len(fresh) == 0 {

@@ -36,11 +36,11 @@ func at(name, host string) *carav1.Project {
 // allow sets what a source's projects may have.
 func allow(t testing.TB, h *Server, source string, spec *carav1.SourceSpec) {
 	t.Helper()
-	err := h.transact(t.Context(), func(x *tx) error {
+	err := h.db.Transact(t.Context(), func(x *state.Tx) error {
 		src := &carav1.Source{
-			ApiVersion: api.APIVersion, Kind: api.KindSource, Metadata: &carav1.ObjectMeta{Name: source, Uid: newUID()}, Status: &carav1.SourceStatus{},
+			ApiVersion: api.APIVersion, Kind: api.KindSource, Metadata: &carav1.ObjectMeta{Name: source, Uid: state.NewUID()}, Status: &carav1.SourceStatus{},
 		}
-		if old, ok := read[*carav1.Source](x, source); ok {
+		if old, ok := state.Read[*carav1.Source](x, source); ok {
 			src = proto.CloneOf(old)
 		}
 		src.Spec = spec
@@ -84,7 +84,7 @@ func TestASourceHasWhatItsAllowLists(t *testing.T) {
 				return
 			}
 			wantDenied(t, got, tt.want)
-			if _, exists := state.Get[*carav1.Project](w.cache, "web"); exists {
+			if _, exists := state.Get[*carav1.Project](w.db.Cache, "web"); exists {
 				t.Error("the project was created")
 			}
 		})
@@ -171,8 +171,8 @@ func TestEveryWayInAsksTheSource(t *testing.T) {
 // owned gives a project another owner, whatever the rules say.
 func (w *town) owned(t testing.TB, name, owner string) {
 	t.Helper()
-	err := w.transact(t.Context(), func(x *tx) error {
-		p, _ := read[*carav1.Project](x, name)
+	err := w.db.Transact(t.Context(), func(x *state.Tx) error {
+		p, _ := state.Read[*carav1.Project](x, name)
 		p = proto.CloneOf(p)
 		p.Metadata.Owner = owner
 		x.Put(p)
@@ -295,7 +295,7 @@ func TestReservedHosts(t *testing.T) {
 			}
 		})
 	}
-	if err := (Config{ReservedHosts: []string{"https://x"}, Store: w.cfg.Store, Authenticator: names{}}).Validate(); err == nil {
+	if err := (Config{ReservedHosts: []string{"https://x"}, Store: w.db.Store, Authenticator: names{}}).Validate(); err == nil {
 		t.Error("a reserved host that is not a pattern was accepted")
 	}
 }

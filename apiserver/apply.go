@@ -30,7 +30,7 @@ func (s applyService) Apply(ctx context.Context, req *carav1.ApplyRequest) (*car
 		return nil, err
 	}
 	out := &carav1.ApplyResponse{Results: make([]*carav1.ApplyResult, len(req.GetObjects()))}
-	work, _ := s.newCrew(ctx, "Apply", defaultApplyParallel)
+	work, _ := s.guard.Group(ctx, "Apply", defaultApplyParallel)
 	named := map[string]int{}
 	for i, o := range req.GetObjects() {
 		m := api.Unwrap(o)
@@ -82,15 +82,15 @@ func (s *Server) applyOne(ctx context.Context, m proto.Message, how applyTerms, 
 		return refused(m, err)
 	}
 	var before, after proto.Message
-	plan := func(t *tx) (err error) {
+	plan := func(t *state.Tx) (err error) {
 		before, after, err = s.appliers[state.KindName(m)](t, m, how)
 		return err
 	}
 	var err error
 	if dryRun {
-		err = plan(s.begin(ctx))
+		err = plan(s.db.Begin(ctx))
 	} else {
-		err = s.transact(ctx, plan)
+		err = s.db.Transact(ctx, plan)
 	}
 	if err != nil {
 		return refused(m, err)

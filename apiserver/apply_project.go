@@ -4,21 +4,22 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/plan"
 )
 
 // applyProject is the applier of projects: a person's declaration, or a source's.
-func (s *Server) applyProject(t *tx, m proto.Message, how applyTerms) (before, after proto.Message, err error) {
+func (s *Server) applyProject(t *state.Tx, m proto.Message, how applyTerms) (before, after proto.Message, err error) {
 	in := m.(*carav1.Project)
 	var old, p *carav1.Project
 	if how.source != "" {
-		old, p, err = t.declareFor(in, how)
+		old, p, err = declareFor(t, in, how)
 	} else {
-		if err := t.mustMatch(api.KindProject, in, in.GetMetadata().GetResourceVersion()); err != nil {
+		if err := mustMatch(t, api.KindProject, in, in.GetMetadata().GetResourceVersion()); err != nil {
 			return nil, nil, err
 		}
-		old, p, err = t.declare(in, how.override)
+		old, p, err = declareProject(t, in, how.override)
 	}
 	if err != nil {
 		return nil, nil, err
@@ -31,30 +32,30 @@ func (s *Server) applyProject(t *tx, m proto.Message, how applyTerms) (before, a
 
 // declareFor is a source's word on a project. Where it says what the project is already, nothing is written, also
 // where only the commit is another one.
-func (t *tx) declareFor(in *carav1.Project, how applyTerms) (before, after *carav1.Project, err error) {
+func declareFor(t *state.Tx, in *carav1.Project, how applyTerms) (before, after *carav1.Project, err error) {
 	owner, name := api.PrefixSource+how.source, in.GetMetadata().GetName()
 	origin := proto.CloneOf(in.GetMetadata().GetOrigin())
 	if origin == nil {
 		origin = &carav1.Origin{}
 	}
 	origin.Source = how.source
-	if err := t.declaredBySource(how.source, in); err != nil {
+	if err := declaredBySource(t, how.source, in); err != nil {
 		return nil, nil, err
 	}
-	o, err := t.gitsSay(in)
+	o, err := yieldsToGit(t, in)
 	if err != nil {
 		return nil, nil, err
 	}
-	old, exists := read[*carav1.Project](t, name)
+	old, exists := state.Read[*carav1.Project](t, name)
 	if !exists {
-		p, err := t.create(in, owner, origin)
+		p, err := createProject(t, in, owner, origin)
 		return nil, p, err
 	}
 	if err := mayTake(old, owner, how.adopt, how.handOver); err != nil {
 		return nil, nil, err
 	}
 	p := proto.CloneOf(old)
-	changed, err := t.redeclare(old, p, in, "changed by "+whence(owner, origin))
+	changed, err := redeclare(t, old, p, in, "changed by "+whence(owner, origin))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -62,12 +63,12 @@ func (t *tx) declareFor(in *carav1.Project, how applyTerms) (before, after *cara
 		if api.GoingAway(old) {
 			return nil, nil, errTerminating(old)
 		}
-		t.event(refTo(p), api.EventNormal, api.ReasonAdopted, "now belongs to "+whence(owner, origin)+", before to "+api.OrNobody(old.GetMetadata().GetOwner()))
+		recordEvent(t, refTo(p), api.EventNormal, api.ReasonAdopted, "now belongs to "+whence(owner, origin)+", before to "+api.OrNobody(old.GetMetadata().GetOwner()))
 		p.Metadata.Owner, changed = owner, true
 	}
 	if o == nil && api.IsTrue(p.GetStatus().GetConditions(), api.CondOverridden) { // its record has just ended, or is gone
 		p.Status.Conditions, _ = api.RemoveCondition(p.GetStatus().GetConditions(), api.CondOverridden)
-		t.setExpiry(p)
+		setExpiry(t, p)
 		if !changed {
 			t.Put(p)
 			return old, old, nil
@@ -78,22 +79,22 @@ func (t *tx) declareFor(in *carav1.Project, how applyTerms) (before, after *cara
 	}
 	p.Metadata.Origin = origin
 	if p.GetMetadata().GetGeneration() != old.GetMetadata().GetGeneration() {
-		t.remember(p, "")
+		keepRevision(t, p, "")
 	}
 	t.Put(p)
 	return old, p, nil
 }
 
-// gitsSay returns the override of a project that does not keep git from changing it, or nil; one that does is the
+// yieldsToGit returns the override of a project that does not keep git from changing it, or nil; one that does is the
 // refusal. An override that has ended goes, and an extension that git's own expiry has caught up with.
-func (t *tx) gitsSay(in *carav1.Project) (*carav1.Override, error) {
+func yieldsToGit(t *state.Tx, in *carav1.Project) (*carav1.Override, error) {
 	name := in.GetMetadata().GetName()
-	o, ok := read[*carav1.Override](t, name)
+	o, ok := state.Read[*carav1.Override](t, name)
 	if !ok {
 		return nil, nil
 	}
-	if why := t.ended(o, in); why != "" {
-		t.endOverride(o, why)
+	if why := endedByGit(t, o, in); why != "" {
+		endOverride(t, o, why)
 		return nil, nil
 	}
 	if o.GetScope() == api.OverrideExpiry {
@@ -102,13 +103,13 @@ func (t *tx) gitsSay(in *carav1.Project) (*carav1.Override, error) {
 	return nil, api.Overridden("project %q: %s", name, overrideText(o))
 }
 
-// ended says why an override no longer stands now that git says in; empty where it stands.
-func (t *tx) ended(o *carav1.Override, in *carav1.Project) string {
+// endedByGit says why an override no longer stands now that git says in; empty where it stands.
+func endedByGit(t *state.Tx, o *carav1.Override, in *carav1.Project) string {
 	declared := in.GetSpec().GetExpireAt()
 	switch {
-	case !plan.InForce(o, t.now):
+	case !plan.InForce(o, t.Now):
 		return "its time is over"
-	case !plan.InForce(o, t.now, api.ClaimHash(in)):
+	case !plan.InForce(o, t.Now, api.ClaimHash(in)):
 		return "git has changed the project"
 	case o.GetScope() == api.OverrideExpiry && (declared == nil || !declared.AsTime().Before(o.GetExpireAt().AsTime())):
 		return "git lets the project live longer"

@@ -66,12 +66,12 @@ func TestOwnership(t *testing.T) {
 			w := newTown(t)
 			tt.made(t, w)
 			w.haveSource(t, tt.source)
-			before := w.cache.Revision()
+			before := w.db.Cache.Revision()
 			r := w.applyFor(t, tt.source, tt.adopt, image("web", "nginx:1"), tt.handOver...)
 			if r.GetAction() != tt.action || r.GetProblem().GetTitle() != tt.title {
 				t.Fatalf("got %v, want %s %s", r, tt.action, tt.title)
 			}
-			if wrote := w.cache.Revision() != before; wrote == (tt.action == api.ApplyUnchanged || tt.action == api.ApplyRefused) {
+			if wrote := w.db.Cache.Revision() != before; wrote == (tt.action == api.ApplyUnchanged || tt.action == api.ApplyRefused) {
 				t.Errorf("%s wrote: %v", tt.action, wrote)
 			}
 			if tt.action == api.ApplyCreated || tt.action == api.ApplyConfigured {
@@ -184,7 +184,7 @@ func TestPreconditionsOfADeletion(t *testing.T) {
 	if err != nil || !answer.GetGone() {
 		t.Fatalf("%v %v", answer, err)
 	}
-	if grave, _ := state.Get[*carav1.Tombstone](w.cache, "web"); grave.GetReason() != "Pruned" || grave.GetActor() != "system/reconciler" {
+	if grave, _ := state.Get[*carav1.Tombstone](w.db.Cache, "web"); grave.GetReason() != "Pruned" || grave.GetActor() != "system/reconciler" {
 		t.Errorf("tombstone %v", grave)
 	}
 }
@@ -230,7 +230,7 @@ func TestAHostIsOneProjects(t *testing.T) {
 func TestDryRunWritesNothing(t *testing.T) {
 	w := newTown(t)
 	fillWith(t, w.house, image("web", "nginx:1"))
-	before := w.cache.Revision()
+	before := w.db.Cache.Revision()
 	out, err := w.person.Apply(t.Context(), &carav1.ApplyRequest{DryRun: true, Objects: []*carav1.Object{
 		api.Wrap(image("web", "nginx:2")), api.Wrap(web("new")), api.Wrap(image("web", "nginx:3")), api.Wrap(&carav1.Event{}),
 		{},
@@ -248,7 +248,7 @@ func TestDryRunWritesNothing(t *testing.T) {
 	if d := out.GetResults()[0].GetDiff(); len(d) != 1 || d[0].GetPath() != "spec.services[web].image" {
 		t.Errorf("diff %v", d)
 	}
-	if w.cache.Revision() != before {
+	if w.db.Cache.Revision() != before {
 		t.Error("a dry run wrote")
 	}
 }

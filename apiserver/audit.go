@@ -50,7 +50,7 @@ func (s *Server) audit(ctx context.Context, actor identity.Actor, method string,
 	}
 	left, sampled := int64(0), true
 	if err != nil && actor.Name == "" {
-		left, sampled = s.anonymous.take(s.cfg.Now())
+		left, sampled = s.anonymous.take(s.db.Now())
 	}
 	if !sampled {
 		return

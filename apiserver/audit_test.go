@@ -47,7 +47,7 @@ func TestAnonymousFailuresAreSampled(t *testing.T) {
 	left, ok := int64(0), 0
 	s := newSampler()
 	for range 50 {
-		if _, yes := s.take(c.cfg.Now()); yes {
+		if _, yes := s.take(c.db.Now()); yes {
 			ok++
 		}
 	}

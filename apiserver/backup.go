@@ -31,7 +31,7 @@ type checkpointer interface {
 
 // Backup streams a data directory as a tar archive: the store as of one moment, and the identity's files.
 func (s infoService) Backup(_ *emptypb.Empty, out grpc.ServerStreamingServer[carav1.BackupChunk]) error {
-	st, ok := s.cfg.Store.(checkpointer)
+	st, ok := s.db.Store.(checkpointer)
 	if !ok || s.cfg.Identity == nil {
 		return api.Errorf(codes.Unimplemented, api.TitleUnavailable, "this server's store cannot be backed up while it runs")
 	}

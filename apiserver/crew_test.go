@@ -51,7 +51,7 @@ func (l *lines) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, n
 func TestPanicInApplyIsThatCallsError(t *testing.T) {
 	log := &lines{}
 	h := newHouse(t, func(c *Config) { c.Logger = log.logger() })
-	h.appliers[api.KindNode] = func(*tx, proto.Message, applyTerms) (before, after proto.Message, err error) {
+	h.appliers[api.KindNode] = func(*state.Tx, proto.Message, applyTerms) (before, after proto.Message, err error) {
 		panic("a mistake")
 	}
 	apply := carav1.NewApplyServiceClient(h.as(t, "admin"))
@@ -69,13 +69,13 @@ func TestPanicInApplyIsThatCallsError(t *testing.T) {
 func TestSpawnGuards(t *testing.T) {
 	h := newHouse(t, nil)
 	var got error
-	<-h.spawn("test", func() error { panic("no") }, func(err error) { got = err })
+	<-h.guard.Go("test", func() error { panic("no") }, func(err error) { got = err })
 	wantCode(t, got, codes.Internal, api.TitleInternal)
-	<-h.spawn("test", func() error { return io.EOF }, func(err error) { got = err })
+	<-h.guard.Go("test", func() error { return io.EOF }, func(err error) { got = err })
 	if !errors.Is(got, io.EOF) {
 		t.Errorf("got %v, want the function's own error", got)
 	}
-	work, ctx := h.newCrew(t.Context(), "test", 1)
+	work, ctx := h.guard.Group(t.Context(), "test", 1)
 	work.Go(func() error { panic("no") })
 	wantCode(t, work.Wait(), codes.Internal, api.TitleInternal)
 	if ctx.Err() == nil {
@@ -124,16 +124,16 @@ func TestTransactionReadsOneView(t *testing.T) {
 	fillWith(t, h, web("a"))
 	ctx := identity.WithActor(t.Context(), identity.Actor{Name: "user/admin", Role: api.RoleAdmin})
 	runs := 0
-	err := h.transact(ctx, func(t *tx) error {
+	err := h.db.Transact(ctx, func(t *state.Tx) error {
 		runs++
-		before, had := read[*carav1.Project](t, "a")
+		before, had := state.Read[*carav1.Project](t, "a")
 		all, _ := state.List[*carav1.Project](t.Seen, "", "")
 		if runs == 1 {
-			if err := h.transact(ctx, func(t *tx) error { t.Remove(api.KindProject, "a"); return nil }); err != nil {
+			if err := h.db.Transact(ctx, func(t *state.Tx) error { t.Remove(api.KindProject, "a"); return nil }); err != nil {
 				return err
 			}
 		}
-		after, has := read[*carav1.Project](t, "a")
+		after, has := state.Read[*carav1.Project](t, "a")
 		again, _ := state.List[*carav1.Project](t.Seen, "", "")
 		if before != after || had != has || len(all) != len(again) {
 			return fmt.Errorf("run %d: read %v (%v, %d projects), then %v (%v, %d projects)", runs, before, had, len(all), after, has, len(again))
@@ -156,7 +156,7 @@ func TestTransactionReadsOneView(t *testing.T) {
 func TestTransactionReadsItsWrites(t *testing.T) {
 	h := newHouse(t, nil)
 	fillWith(t, h, web("a"))
-	s := h.begin(t.Context())
+	s := h.db.Begin(t.Context())
 	s.Remove(api.KindProject, "a")
 	s.Put(web("b"))
 	if s.Object(api.KindProject, "a") != nil || s.Object(api.KindProject, "b") == nil {
@@ -166,11 +166,11 @@ func TestTransactionReadsItsWrites(t *testing.T) {
 
 // bare are the files that start goroutines without a guard, and why they may.
 var bare = map[string]string{
-	"crew.go":              "the guard itself",
+	"guard/guard.go":       "the guard itself",
 	"identity/listener.go": "it accepts connections, before there is a call",
 }
 
-// TestGoroutinesAreGuarded reads this room's code: a goroutine that is started past crew.go ends the process when it
+// TestGoroutinesAreGuarded reads this room's code: a goroutine that is started past package guard ends the process when it
 // panics, and everybody's calls with it. A transaction that looks at the live cache can see two states of one object.
 func TestGoroutinesAreGuarded(t *testing.T) {
 	err := filepath.WalkDir(".", func(path string, _ fs.DirEntry, err error) error {
@@ -198,15 +198,15 @@ func TestUnguardedFindsEachWay(t *testing.T) {
 		"wait group":          "func f() { var g sync.WaitGroup; g.Go(f) }",
 		"timer":               "func f() { time.AfterFunc(1, f) }",
 		"context":             "func f() { context.AfterFunc(nil, f) }",
-		"method of tx":        "func (t *tx) f() { t.server.cache.View() }",
-		"function of tx":      "func f(t *tx) { t.server.cache.View() }",
-		"transaction's cache": "func f(s *Server) { s.transact(nil, func(t *tx) error { return s.cache.wait() }) }",
+		"method of Tx":        "func (t *Tx) f() { t.db.Cache.View() }",
+		"function of Tx":      "func f(t *state.Tx) { t.db.Cache.View() }",
+		"transaction's cache": "func f(s *Server) { s.db.Transact(nil, func(t *state.Tx) error { return s.db.Cache.Wait() }) }",
 	} {
 		if got := unguarded("x.go", "package x\n"+body); len(got) == 0 {
 			t.Errorf("%s: not found", name)
 		}
 	}
-	if got := unguarded("x.go", "package x\nfunc f(s *Server) { s.cache.View(); s.spawn(nil) }"); len(got) > 0 {
+	if got := unguarded("x.go", "package x\nfunc f(s *Server) { s.db.Cache.View(); s.guard.Go(nil) }"); len(got) > 0 {
 		t.Errorf("found in good code: %q", got)
 	}
 }
@@ -225,11 +225,11 @@ func unguarded(path, source string) (problems []string) {
 		switch n := n.(type) {
 		case *ast.GoStmt:
 			if bare[path] == "" {
-				report(n, "a bare go statement: use Server.spawn or Server.newCrew")
+				report(n, "a bare go statement: use guard.Guard")
 			}
 		case *ast.SelectorExpr:
 			if x, ok := n.X.(*ast.Ident); ok && starts[x.Name+"."+n.Sel.Name] && bare[path] == "" {
-				report(n, x.Name+"."+n.Sel.Name+" starts goroutines without a guard: use Server.spawn or Server.newCrew")
+				report(n, x.Name+"."+n.Sel.Name+" starts goroutines without a guard: use guard.Guard")
 			}
 		case *ast.FuncDecl:
 			if takesTx(n.Recv) || takesTx(n.Type.Params) {
@@ -251,19 +251,26 @@ func takesTx(fields *ast.FieldList) bool {
 	}
 	for _, f := range fields.List {
 		if star, ok := f.Type.(*ast.StarExpr); ok {
-			if name, ok := star.X.(*ast.Ident); ok && name.Name == "tx" {
-				return true
+			switch x := star.X.(type) {
+			case *ast.SelectorExpr:
+				if x.Sel.Name == "Tx" {
+					return true
+				}
+			case *ast.Ident:
+				if x.Name == "Tx" {
+					return true
+				}
 			}
 		}
 	}
 	return false
 }
 
-// readsCache reports every use of a field cache but the wait for a revision after the commit.
+// readsCache reports every use of a field Cache.
 func readsCache(body ast.Node, report func(ast.Node, string)) {
 	ast.Inspect(body, func(n ast.Node) bool {
-		if sel, ok := n.(*ast.SelectorExpr); ok && sel.Sel.Name == "cache" {
-			report(sel, "a transaction looks at the live cache: use its view, tx.Seen")
+		if sel, ok := n.(*ast.SelectorExpr); ok && sel.Sel.Name == "Cache" {
+			report(sel, "a transaction looks at the live cache: use its view, Tx.Seen")
 		}
 		return true
 	})

@@ -143,7 +143,7 @@ func (d *door) identify(r *http.Request, v *visit, route route) error {
 // filledSoon waits for the cache. So many calls may wait, no more: nobody knows yet whose they are.
 func (d *door) filledSoon(ctx context.Context) error {
 	select {
-	case <-d.cache.Loaded:
+	case <-d.db.Cache.Loaded:
 		return nil
 	default:
 	}

@@ -25,20 +25,20 @@ const (
 	maxEventMessage = 4096
 )
 
-// event records something that happened to an object, in the transaction of what made it happen. An equal one of the
+// recordEvent records something that happened to an object, in the transaction of what made it happen. An equal one of the
 // last hour is counted up.
-func (t *tx) event(object *carav1.ObjectRef, typ api.EventType, reason api.Reason, message string) *carav1.Event {
+func recordEvent(t *state.Tx, object *carav1.ObjectRef, typ api.EventType, reason api.Reason, message string) *carav1.Event {
 	message = text.Clip(message, maxEventMessage)
-	now := timestamppb.New(t.now)
+	now := timestamppb.New(t.Now)
 	names := t.Seen.EventsOn(object.GetKind(), object.GetName())
 	for _, name := range slices.Backward(names) {
 		old, ok := state.Get[*carav1.Event](t.Seen, name)
 		if !ok || old.GetType() != string(typ) || old.GetReason() != string(reason) || old.GetMessage() != message ||
-			old.GetActor() != t.actor.Name || old.GetObject().GetUid() != object.GetUid() ||
-			t.now.Sub(old.GetLastTime().AsTime()) > countWithin {
+			old.GetActor() != t.Actor.Name || old.GetObject().GetUid() != object.GetUid() ||
+			t.Now.Sub(old.GetLastTime().AsTime()) > countWithin {
 			continue
 		}
-		if old, ok = read[*carav1.Event](t, name); !ok {
+		if old, ok = state.Read[*carav1.Event](t, name); !ok {
 			continue
 		}
 		again := proto.CloneOf(old)
@@ -53,8 +53,8 @@ func (t *tx) event(object *carav1.ObjectRef, typ api.EventType, reason api.Reaso
 	e := &carav1.Event{
 		ApiVersion: api.APIVersion,
 		Kind:       api.KindEvent,
-		Metadata:   &carav1.ObjectMeta{Name: eventName(t.now.Add(time.Duration(t.WritesSoFar()))), CreationTimestamp: now},
-		Type:       string(typ), Reason: string(reason), Message: message, Object: object, Actor: t.actor.Name,
+		Metadata:   &carav1.ObjectMeta{Name: eventName(t.Now.Add(time.Duration(t.WritesSoFar()))), CreationTimestamp: now},
+		Type:       string(typ), Reason: string(reason), Message: message, Object: object, Actor: t.Actor.Name,
 		Count: 1, FirstTime: now, LastTime: now,
 	}
 	t.Put(e)
@@ -74,8 +74,8 @@ func refTo(m proto.Message) *carav1.ObjectRef {
 }
 
 // mayTellOf bounds a node to events about itself and what is assigned to it.
-func (t *tx) mayTellOf(object *carav1.ObjectRef) error {
-	node := t.actor.Node()
+func mayTellOf(t *state.Tx, object *carav1.ObjectRef) error {
+	node := t.Actor.Node()
 	if node == "" || object.GetKind() == api.KindNode && object.GetName() == node {
 		return nil
 	}
@@ -83,18 +83,18 @@ func (t *tx) mayTellOf(object *carav1.ObjectRef) error {
 		return nil
 	}
 	return api.Forbidden("%s tells of itself and of its own projects, not of %s %q",
-		t.actor.Name, lowerKind(object.GetKind()), object.GetName())
+		t.Actor.Name, lowerKind(object.GetKind()), object.GetName())
 }
 
 // CreateEvent records an event of an agent or a loop.
 func (s eventService) CreateEvent(ctx context.Context, req *carav1.CreateEventRequest) (*carav1.Event, error) {
 	in := req.GetEvent()
 	var out *carav1.Event
-	err := s.transact(ctx, func(t *tx) error {
-		if err := t.mayTellOf(in.GetObject()); err != nil {
+	err := s.db.Transact(ctx, func(t *state.Tx) error {
+		if err := mayTellOf(t, in.GetObject()); err != nil {
 			return err
 		}
-		out = t.event(proto.CloneOf(in.GetObject()), api.EventType(in.GetType()), api.Reason(in.GetReason()), in.GetMessage())
+		out = recordEvent(t, proto.CloneOf(in.GetObject()), api.EventType(in.GetType()), api.Reason(in.GetReason()), in.GetMessage())
 		return nil
 	})
 	return out, err
@@ -102,7 +102,7 @@ func (s eventService) CreateEvent(ctx context.Context, req *carav1.CreateEventRe
 
 // ListEvents returns events, oldest first, of everything or of one object.
 func (s eventService) ListEvents(_ context.Context, req *carav1.ListEventsRequest) (*carav1.ListEventsResponse, error) {
-	items, meta := state.Page(s.cache, "", req.GetPageToken(), req.GetLimit(), func(e *carav1.Event) bool {
+	items, meta := state.Page(s.db.Cache, "", req.GetPageToken(), req.GetLimit(), func(e *carav1.Event) bool {
 		return (req.GetKind() == "" || req.GetKind() == e.GetObject().GetKind()) &&
 			(req.GetName() == "" || req.GetName() == e.GetObject().GetName())
 	})

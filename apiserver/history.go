@@ -20,12 +20,12 @@ func (s eventService) TrimHistory(ctx context.Context, req *carav1.TrimHistoryRe
 	out := &carav1.TrimHistoryResponse{}
 	for {
 		events, tombstones, overrides := 0, 0, 0
-		err := s.transact(ctx, func(t *tx) error {
+		err := s.db.Transact(ctx, func(t *state.Tx) error {
 			events = dropOld(t, req.GetEventsBefore(), func(e *carav1.Event) (*timestamppb.Timestamp, bool) { return e.GetLastTime(), true })
 			tombstones = dropOld(t, req.GetTombstonesBefore(), func(g *carav1.Tombstone) (*timestamppb.Timestamp, bool) {
-				return g.GetTime(), !t.holdsBack(g)
+				return g.GetTime(), !keepsExpired(t, g)
 			})
-			overrides = t.dropEnded()
+			overrides = dropEndedOverrides(t)
 			return nil
 		})
 		if err != nil {
@@ -41,7 +41,7 @@ func (s eventService) TrimHistory(ctx context.Context, req *carav1.TrimHistoryRe
 }
 
 // dropOld removes up to a batch of objects whose time is before a bound.
-func dropOld[T proto.Message](t *tx, before *timestamppb.Timestamp, when func(T) (*timestamppb.Timestamp, bool)) int {
+func dropOld[T proto.Message](t *state.Tx, before *timestamppb.Timestamp, when func(T) (*timestamppb.Timestamp, bool)) int {
 	if before == nil {
 		return 0
 	}
@@ -51,7 +51,7 @@ func dropOld[T proto.Message](t *tx, before *timestamppb.Timestamp, when func(T)
 	})
 	n := 0
 	for _, m := range items {
-		if _, ok := read[T](t, api.Meta(m).GetName()); ok {
+		if _, ok := state.Read[T](t, api.Meta(m).GetName()); ok {
 			t.Remove(state.KindName(m), api.Meta(m).GetName())
 			n++
 		}
@@ -59,21 +59,21 @@ func dropOld[T proto.Message](t *tx, before *timestamppb.Timestamp, when func(T)
 	return n
 }
 
-// holdsBack says whether a tombstone keeps an expired project from coming back: some source still declares it.
-func (t *tx) holdsBack(g *carav1.Tombstone) bool {
+// keepsExpired says whether a tombstone keeps an expired project from coming back: some source still declares it.
+func keepsExpired(t *state.Tx, g *carav1.Tombstone) bool {
 	return g.GetReason() == api.ReasonExpired && len(t.Seen.ClaimsOn(g.GetMetadata().GetName())) > 0
 }
 
-// dropEnded removes overrides whose time is over and whose project is gone; where there is a project, the override is
+// dropEndedOverrides removes overrides whose time is over and whose project is gone; where there is a project, the override is
 // cleared through OverrideProject, which puts the project right.
-func (t *tx) dropEnded() int {
+func dropEndedOverrides(t *state.Tx) int {
 	items, _ := state.Page(t.Seen, "", "", trimBatch, func(o *carav1.Override) bool {
-		return t.Seen.Entry(api.KindProject, o.GetMetadata().GetName()) == nil && !plan.InForce(o, t.now)
+		return t.Seen.Entry(api.KindProject, o.GetMetadata().GetName()) == nil && !plan.InForce(o, t.Now)
 	})
 	for _, o := range items {
 		t.Object(api.KindProject, o.GetMetadata().GetName())
 		t.Object(api.KindOverride, o.GetMetadata().GetName())
-		t.endOverride(o, "its time is over")
+		endOverride(t, o, "its time is over")
 	}
 	return len(items)
 }

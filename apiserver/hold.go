@@ -15,28 +15,28 @@ import (
 // next node's agent told of the project. So no two nodes that can be reached run one project, however long the first
 // takes to stop it. A node that is not heard of holds nothing: what it runs is stopped when it comes back.
 
-// hold notes that the project's node, which it leaves now, still has its containers. A node that was itself waiting has
+// holdOnNode notes that the project's node, which it leaves now, still has its containers. A node that was itself waiting has
 // none.
-func (t *tx) hold(p *carav1.Project) {
+func holdOnNode(t *state.Tx, p *carav1.Project) {
 	st := p.GetStatus()
 	if st.GetHeldBy() != "" || st.GetNodeRef() == "" {
 		return
 	}
-	if n, ok := read[*carav1.Node](t, st.GetNodeRef()); ok && n.GetStatus().GetState() != api.NodeNotReady {
+	if n, ok := state.Read[*carav1.Node](t, st.GetNodeRef()); ok && n.GetStatus().GetState() != api.NodeNotReady {
 		st.HeldBy = st.GetNodeRef()
 	}
 }
 
-// await says on a project that was given a node what it still waits for there. The node that holds it waits for nobody:
+// awaitHolder says on a project that was given a node what it still waits for there. The node that holds it waits for nobody:
 // its agent replaces what is of an older epoch.
-func (t *tx) await(p *carav1.Project) {
+func awaitHolder(t *state.Tx, p *carav1.Project) {
 	st := p.GetStatus()
 	switch st.GetHeldBy() {
 	case "":
 	case st.GetNodeRef():
 		st.HeldBy = ""
 	default:
-		t.condition(p, &carav1.Condition{
+		setCondition(t, p, &carav1.Condition{
 			Type: api.CondReady, Status: api.StatusFalse, Reason: api.ReasonMoving,
 			Message: "waits until node " + st.GetHeldBy() + " has stopped what it ran of it",
 		})
@@ -47,7 +47,7 @@ func (t *tx) await(p *carav1.Project) {
 // before the project was there once more.
 func (s *Server) release(ctx context.Context, node string, released []*carav1.Released) error {
 	for _, r := range released {
-		err := s.unhold(ctx, r.GetName(), func(_ *tx, p *carav1.Project) bool {
+		err := s.unhold(ctx, r.GetName(), func(_ *state.Tx, p *carav1.Project) bool {
 			return p.GetStatus().GetHeldBy() == node && p.GetMetadata().GetUid() == r.GetUid() && p.GetStatus().GetEpoch() == r.GetEpoch()
 		})
 		if err != nil {
@@ -60,9 +60,9 @@ func (s *Server) release(ctx context.Context, node string, released []*carav1.Re
 // releaseLost lets go of what is held by nodes that are not heard of. It is called once such a node is known to the
 // cache: whoever saw it otherwise when he noted the hold has committed before, and is seen here.
 func (s *Server) releaseLost(ctx context.Context) error {
-	for _, p := range held(s.cache) {
-		err := s.unhold(ctx, p.GetMetadata().GetName(), func(t *tx, p *carav1.Project) bool {
-			n, ok := read[*carav1.Node](t, p.GetStatus().GetHeldBy())
+	for _, p := range held(s.db.Cache) {
+		err := s.unhold(ctx, p.GetMetadata().GetName(), func(t *state.Tx, p *carav1.Project) bool {
+			n, ok := state.Read[*carav1.Node](t, p.GetStatus().GetHeldBy())
 			return p.GetStatus().GetHeldBy() != "" && (!ok || n.GetStatus().GetState() == api.NodeNotReady)
 		})
 		if err != nil {
@@ -73,9 +73,9 @@ func (s *Server) releaseLost(ctx context.Context) error {
 }
 
 // unhold lets a project's new node have it, if over says that the old one is done.
-func (s *Server) unhold(ctx context.Context, project string, over func(*tx, *carav1.Project) bool) error {
-	return s.transact(ctx, func(t *tx) error {
-		p, ok := read[*carav1.Project](t, project)
+func (s *Server) unhold(ctx context.Context, project string, over func(*state.Tx, *carav1.Project) bool) error {
+	return s.db.Transact(ctx, func(t *state.Tx) error {
+		p, ok := state.Read[*carav1.Project](t, project)
 		if !ok || !over(t, p) {
 			return nil
 		}

@@ -40,7 +40,7 @@ func newPair(t *testing.T, c *cluster) *pair {
 
 func (c *cluster) shop(t *testing.T) *carav1.Project {
 	t.Helper()
-	p, ok := state.Get[*carav1.Project](c.cache, "shop")
+	p, ok := state.Get[*carav1.Project](c.db.Cache, "shop")
 	if !ok {
 		t.Fatal("there is no project shop")
 	}
@@ -161,7 +161,7 @@ func TestALostNodeHoldsNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n1, _ := state.Get[*carav1.Node](c.cache, "n1")
+	n1, _ := state.Get[*carav1.Node](c.db.Cache, "n1")
 	_, err = carav1.NewNodeServiceClient(loop).MarkNodeNotReady(t.Context(), &carav1.MarkNodeNotReadyRequest{
 		Name: "n1", LastHeartbeat: c.overlayNode(n1).GetStatus().GetLastHeartbeat(), Message: "no heartbeat for 20s",
 	})
@@ -171,8 +171,8 @@ func TestALostNodeHoldsNothing(t *testing.T) {
 	if a := p.two.assignment(); a.GetProject().GetMetadata().GetName() != "shop" {
 		t.Errorf("assigned %v", a)
 	}
-	err = c.transact(identity.WithActor(t.Context(), identity.Actor{Name: "user/admin", Role: api.RoleAdmin}), func(x *tx) error {
-		shop, _ := read[*carav1.Project](x, "shop")
+	err = c.db.Transact(identity.WithActor(t.Context(), identity.Actor{Name: "user/admin", Role: api.RoleAdmin}), func(x *state.Tx) error {
+		shop, _ := state.Read[*carav1.Project](x, "shop")
 		next := proto.CloneOf(shop)
 		next.Status.HeldBy = "n1"
 		x.Put(next)

@@ -3,7 +3,6 @@ package apiserver
 import (
 	"slices"
 
-	"github.com/google/uuid"
 	"google.golang.org/grpc/codes"
 
 	"github.com/caravanserai/cara/api"
@@ -11,22 +10,10 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-func newUID() string { return uuid.NewString() }
-
-// hostsOf spells out the ingress hosts of a spec, sorted.
-func (s *Server) hostsOf(spec *carav1.ProjectSpec) []string {
-	var hosts []string
-	for _, in := range spec.GetIngress() {
-		hosts = append(hosts, s.cfg.Hosts.Host(in.GetHost()))
-	}
-	slices.Sort(hosts)
-	return slices.Compact(hosts)
-}
-
 // claimHosts makes the hosts of p its own, in its transaction, and lets go of those that only old had. A host that
 // another project has is refused: hosts/HOST is one key, so of two claims at once one meets the other. Either project may
 // be nil.
-func (t *tx) claimHosts(old, p *carav1.Project) error {
+func claimHosts(t *state.Tx, old, p *carav1.Project) error {
 	wanted := p.GetStatus().GetHosts()
 	for _, host := range old.GetStatus().GetHosts() {
 		if !slices.Contains(wanted, host) {
@@ -34,7 +21,7 @@ func (t *tx) claimHosts(old, p *carav1.Project) error {
 		}
 	}
 	for _, host := range wanted {
-		holder, taken := read[*carav1.ObjectRef](t, host)
+		holder, taken := state.Read[*carav1.ObjectRef](t, host)
 		name := p.GetMetadata().GetName()
 		if taken && holder.GetName() != name {
 			return api.Errorf(codes.AlreadyExists, api.TitleConflict,

@@ -15,7 +15,7 @@ func (s infoService) GetInfo(ctx context.Context, _ *emptypb.Empty) (*carav1.Inf
 	return &carav1.Info{
 		Version:   s.cfg.Version,
 		ClusterId: s.cfg.ClusterID,
-		Time:      timestamppb.New(s.cfg.Now()),
+		Time:      timestamppb.New(s.db.Now()),
 		Actor:     identity.ActorOf(ctx).Name,
 	}, nil
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"runtime/debug"
 	"time"
 
 	"google.golang.org/grpc"
@@ -28,7 +27,7 @@ func (s *Server) unary(who identify) grpc.UnaryServerInterceptor {
 		var actor identity.Actor
 		defer func() {
 			if p := recover(); p != nil {
-				err = s.panicked(info.FullMethod, p)
+				err = s.guard.Panicked(info.FullMethod, p)
 			}
 			err = api.Wire(err)
 			s.metrics.observe(info.FullMethod, err, time.Since(start))
@@ -51,7 +50,7 @@ func (s *Server) stream(who identify) grpc.StreamServerInterceptor {
 		checked := &checkedStream{ServerStream: ss, server: s, method: info.FullMethod}
 		defer func() {
 			if p := recover(); p != nil {
-				err = s.panicked(info.FullMethod, p)
+				err = s.guard.Panicked(info.FullMethod, p)
 			}
 			err = api.Wire(err)
 			s.metrics.observe(info.FullMethod, err, time.Since(start))
@@ -63,7 +62,7 @@ func (s *Server) stream(who identify) grpc.StreamServerInterceptor {
 		ctx, end := context.WithCancelCause(identity.WithActor(ss.Context(), checked.actor))
 		defer end(nil)
 		if v := visitOf(ss.Context()); v != nil {
-			defer s.atEnd(v.over, info.FullMethod, func() { end(context.Cause(v.over)) })()
+			defer s.guard.AtEnd(v.over, info.FullMethod, func() { end(context.Cause(v.over)) })()
 		}
 		checked.ctx = ctx
 		if err = handler(srv, checked); ctx.Err() != nil {
@@ -88,9 +87,9 @@ func (s *Server) admit(ctx context.Context, who identify, method string) (identi
 // filled waits for the cache: before, there is nothing to answer with.
 func (s *Server) filled(ctx context.Context) error {
 	select {
-	case <-s.cache.Loaded:
+	case <-s.db.Cache.Loaded:
 		return nil
-	case <-s.cache.Ended:
+	case <-s.db.Cache.Ended:
 		return state.ErrDraining()
 	case <-ctx.Done():
 		return ctx.Err()
@@ -107,11 +106,6 @@ func (s *Server) check(actor identity.Actor, method string, req any) error {
 		return api.Forbidden("%s may only change what begins with %q, and %q does not", actor.Name, actor.NamePrefix, name)
 	}
 	return s.validate(m)
-}
-
-func (s *Server) panicked(method string, p any) error {
-	s.cfg.Logger.Error("call panicked", "method", method, "panic", p, "stack", string(debug.Stack()))
-	return api.Internal("the server made a mistake in %s; its log has the details", method)
 }
 
 // checkedStream validates what comes in, and carries the actor.

@@ -115,14 +115,14 @@ func TestAJoinTokenBoundsNamesAndLabels(t *testing.T) {
 	if err := try("rack7-a", nil); err != nil {
 		t.Fatal(err)
 	}
-	n, _ := state.Get[*carav1.Node](c.cache, "rack7-a")
+	n, _ := state.Get[*carav1.Node](c.db.Cache, "rack7-a")
 	if n.GetMetadata().GetLabels()["rack"] != "7" {
 		t.Errorf("labels %v", n.GetMetadata().GetLabels())
 	}
-	if _, exists := state.Get[*carav1.Node](c.cache, "n1"); exists {
+	if _, exists := state.Get[*carav1.Node](c.db.Cache, "n1"); exists {
 		t.Error("a refused join has registered the node")
 	}
-	left, _ := state.Get[*carav1.Token](c.cache, "rack7")
+	left, _ := state.Get[*carav1.Token](c.db.Cache, "rack7")
 	if left.GetUsesLeft() != 9 {
 		t.Errorf("%d uses left: a refused join must not cost one", left.GetUsesLeft())
 	}

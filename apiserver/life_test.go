@@ -38,7 +38,7 @@ func newTown(t *testing.T) *town {
 
 func (w *town) get(t testing.TB, name string) *carav1.Project {
 	t.Helper()
-	p, ok := state.Get[*carav1.Project](w.cache, name)
+	p, ok := state.Get[*carav1.Project](w.db.Cache, name)
 	if !ok {
 		t.Fatalf("project %s is not there", name)
 	}
@@ -136,7 +136,7 @@ func TestLifeOfAProject(t *testing.T) {
 	if _, err := w.gc.RemoveProject(t.Context(), &carav1.RemoveProjectRequest{Name: "shop", Uid: w.get(t, "shop").GetMetadata().GetUid()}); err != nil {
 		t.Fatal(err)
 	}
-	grave, ok := state.Get[*carav1.Tombstone](w.cache, "shop")
+	grave, ok := state.Get[*carav1.Tombstone](w.db.Cache, "shop")
 	if !ok || grave.GetActor() != "user/admin" || grave.GetReason() != "Deleted" {
 		t.Errorf("tombstone: %v", grave)
 	}
@@ -148,7 +148,7 @@ func TestDeleteWaitsForTheEnd(t *testing.T) {
 	fillWith(t, w.house, web("shop"))
 	w.running(t, "shop")
 	go func() {
-		_ = w.cache.Await(t.Context(), func() bool { return w.get(t, "shop").GetStatus().GetPhase() == api.PhaseTerminating })
+		_ = w.db.Cache.Await(t.Context(), func() bool { return w.get(t, "shop").GetStatus().GetPhase() == api.PhaseTerminating })
 		_, _ = w.n1.UpdateProjectStatus(t.Context(), w.reportOf(t, "shop", api.PhaseTerminated))
 		_, _ = w.gc.RemoveProject(t.Context(), &carav1.RemoveProjectRequest{Name: "shop", Uid: w.get(t, "shop").GetMetadata().GetUid()})
 	}()
@@ -172,7 +172,7 @@ func TestReportThatSaysNothingNewWritesNothing(t *testing.T) {
 	w := newTown(t)
 	fillWith(t, w.house, web("shop"))
 	w.running(t, "shop")
-	before := w.cache.Revision()
+	before := w.db.Cache.Revision()
 	for range 3 {
 		if _, err := w.n1.UpdateProjectStatus(t.Context(), w.reportOf(t, "shop", "")); err != nil {
 			t.Fatal(err)
@@ -181,7 +181,7 @@ func TestReportThatSaysNothingNewWritesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if after := w.cache.Revision(); after != before {
+	if after := w.db.Cache.Revision(); after != before {
 		t.Errorf("%d writes for nothing", after-before)
 	}
 }
@@ -226,11 +226,11 @@ func TestExpiry(t *testing.T) {
 	if got := p.GetStatus().GetExpireAt().AsTime().Sub(p.GetSpec().GetExpireAt().AsTime()); got != time.Hour {
 		t.Errorf("status.expireAt is %s after the spec's", got)
 	}
-	if o, ok := state.Get[*carav1.Override](w.cache, "soon"); !ok || o.GetScope() != api.OverrideExpiry {
+	if o, ok := state.Get[*carav1.Override](w.db.Cache, "soon"); !ok || o.GetScope() != api.OverrideExpiry {
 		t.Errorf("override %v", o)
 	}
-	before := w.cache.Revision()
-	if r := w.applyFor(t, "platform", "", soon); r.GetAction() != api.ApplyUnchanged || w.cache.Revision() != before {
+	before := w.db.Cache.Revision()
+	if r := w.applyFor(t, "platform", "", soon); r.GetAction() != api.ApplyUnchanged || w.db.Cache.Revision() != before {
 		t.Errorf("git's next pass: %v", r)
 	}
 	later := proto.CloneOf(soon)
@@ -238,7 +238,7 @@ func TestExpiry(t *testing.T) {
 	if r := w.applyFor(t, "platform", "", later); r.GetAction() != api.ApplyConfigured {
 		t.Errorf("a later expiry in git: %v", r)
 	}
-	if _, ok := state.Get[*carav1.Override](w.cache, "soon"); ok {
+	if _, ok := state.Get[*carav1.Override](w.db.Cache, "soon"); ok {
 		t.Error("the extension outlived a later expiry in git")
 	}
 	if got := w.get(t, "soon").GetStatus().GetExpireAt(); !proto.Equal(got, later.GetSpec().GetExpireAt()) {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/store/pebble"
 )
@@ -47,10 +48,10 @@ var callers = map[string]identity.Actor{
 // haveSource makes a source with the defaults, unless there is one.
 func (h *house) haveSource(t testing.TB, name string) {
 	t.Helper()
-	err := h.transact(t.Context(), func(x *tx) error {
-		if _, ok := read[*carav1.Source](x, name); !ok {
+	err := h.db.Transact(t.Context(), func(x *state.Tx) error {
+		if _, ok := state.Read[*carav1.Source](x, name); !ok {
 			x.Put(&carav1.Source{
-				ApiVersion: api.APIVersion, Kind: api.KindSource, Metadata: &carav1.ObjectMeta{Name: name, Uid: newUID(), Generation: 1},
+				ApiVersion: api.APIVersion, Kind: api.KindSource, Metadata: &carav1.ObjectMeta{Name: name, Uid: state.NewUID(), Generation: 1},
 				Spec: &carav1.SourceSpec{Dir: &carav1.DirSource{Path: "/srv"}}, Status: &carav1.SourceStatus{},
 			})
 		}
@@ -110,7 +111,7 @@ func newHouse(t testing.TB, change func(*Config)) *house {
 			t.Errorf("close: %v", err)
 		}
 	})
-	<-s.cache.Loaded
+	<-s.db.Cache.Loaded
 	return h
 }
 

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 )
 
 // metrics counts calls; /metrics shows it.
@@ -14,10 +15,9 @@ type metrics struct {
 	registry *prometheus.Registry
 	calls    *prometheus.CounterVec
 	latency  *prometheus.HistogramVec
-	watchers prometheus.Gauge
 }
 
-func newMetrics(others ...prometheus.Collector) *metrics {
+func newMetrics(db *state.DB, others ...prometheus.Collector) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -27,11 +27,10 @@ func newMetrics(others ...prometheus.Collector) *metrics {
 			Name: "cara_call_seconds", Help: "Time a call took, streams included.",
 			Buckets: prometheus.ExponentialBuckets(0.0001, 4, 10),
 		}, []string{"method"}),
-		watchers: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "cara_watchers", Help: "Watches that are open.",
-		}),
 	}
-	m.registry.MustRegister(m.calls, m.latency, m.watchers,
+	watchers := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "cara_watchers", Help: "Watches that are open."},
+		func() float64 { return float64(db.Watches()) })
+	m.registry.MustRegister(m.calls, m.latency, watchers,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.registry.MustRegister(others...)
 	return m

@@ -29,17 +29,17 @@ import (
 
 // A watch that is several chunks of the ring behind hears every transaction, once, in order.
 func TestFollowHearsAllChunks(t *testing.T) {
-	s := &Server{cfg: Config{BookmarkInterval: time.Hour}, cache: state.NewCache(1 << 20), metrics: newMetrics(), draining: make(chan struct{})}
+	db := &state.DB{Bookmarks: time.Hour, Cache: state.NewCache(1 << 20), Draining: make(chan struct{})}
 	const last = 3*state.ReadChunk + 1
 	for rev := int64(1); rev <= last; rev++ {
-		s.cache.Apply(state.Transaction{Rev: rev, Changes: []state.Change{{Kind: api.KindProject, Name: "p", New: web("p")}}})
+		db.Cache.Apply(state.Transaction{Rev: rev, Changes: []state.Change{{Kind: api.KindProject, Name: "p", New: web("p")}}})
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	next := int64(1)
-	err := s.follow(ctx, follower{
-		from:   "0",
-		synced: func(int64) error { return nil },
-		commit: func(tx state.Transaction) error {
+	err := db.Follow(ctx, state.Follower{
+		From:   "0",
+		Synced: func(int64) error { return nil },
+		Commit: func(tx state.Transaction) error {
 			if tx.Rev != next {
 				return errors.New("revision " + strconv.FormatInt(tx.Rev, 10) + " comes instead of " + strconv.FormatInt(next, 10))
 			}
@@ -48,7 +48,7 @@ func TestFollowHearsAllChunks(t *testing.T) {
 			}
 			return nil
 		},
-		bookmark: func(int64) error { return nil },
+		Bookmark: func(int64) error { return nil },
 	})
 	if !errors.Is(err, context.Canceled) || next != last+1 {
 		t.Errorf("the watch ended before revision %d of %d: %v", next, last, err)
@@ -113,8 +113,8 @@ func TestHandOverNamesItsOwners(t *testing.T) {
 // A new override lasts as long as it was asked for.
 func TestOverrideTerm(t *testing.T) {
 	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
-	change := &tx{now: now}
-	end, _, err := change.term("p", "s", &carav1.OverrideTerms{Reason: "why", For: durationpb.New(time.Hour)})
+	change := &state.Tx{Now: now}
+	end, _, err := overrideEnd(change, "p", "s", &carav1.OverrideTerms{Reason: "why", For: durationpb.New(time.Hour)})
 	if err != nil || !end.AsTime().Equal(now.Add(time.Hour)) {
 		t.Errorf("for an hour ends at %v (%v), want in an hour", end.AsTime(), err)
 	}
@@ -122,7 +122,7 @@ func TestOverrideTerm(t *testing.T) {
 		"negative": {Reason: "why", For: durationpb.New(-time.Hour)},
 		"past":     {Reason: "why", Until: timestamppb.New(now.Add(-time.Hour))},
 	} {
-		if _, _, err := change.term("p", "s", terms); err == nil {
+		if _, _, err := overrideEnd(change, "p", "s", terms); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}
@@ -143,7 +143,7 @@ func TestSecretsAreSealed(t *testing.T) {
 		}
 	}
 	found := false
-	for ch, err := range c.cfg.Store.Watch(t.Context(), "", 0) {
+	for ch, err := range c.db.Store.Watch(t.Context(), "", 0) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -155,7 +155,7 @@ func TestSecretsAreSealed(t *testing.T) {
 				}
 			}
 		}
-		if ch.Revision >= c.cache.Revision() {
+		if ch.Revision >= c.db.Cache.Revision() {
 			break
 		}
 	}

@@ -17,12 +17,12 @@ import (
 // CreateNode registers a node before its agent joins.
 func (s nodeService) CreateNode(ctx context.Context, req *carav1.CreateNodeRequest) (*carav1.Node, error) {
 	var out *carav1.Node
-	err := s.transact(ctx, func(t *tx) error {
+	err := s.db.Transact(ctx, func(t *state.Tx) error {
 		name := req.GetNode().GetMetadata().GetName()
-		if _, exists := read[*carav1.Node](t, name); exists {
+		if _, exists := state.Read[*carav1.Node](t, name); exists {
 			return api.AlreadyExists("node %q already exists", name)
 		}
-		_, out = t.declareNode(req.GetNode())
+		_, out = declareNode(t, req.GetNode())
 		return nil
 	})
 	if err != nil {
@@ -35,11 +35,11 @@ func (s nodeService) CreateNode(ctx context.Context, req *carav1.CreateNodeReque
 func (s nodeService) PutNode(ctx context.Context, req *carav1.PutNodeRequest) (*carav1.Node, error) {
 	want := ifMatch(ctx, req.GetNode().GetMetadata().GetResourceVersion())
 	var before, out *carav1.Node
-	err := s.transact(ctx, func(t *tx) error {
-		if err := t.mustMatch(api.KindNode, req.GetNode(), want); err != nil {
+	err := s.db.Transact(ctx, func(t *state.Tx) error {
+		if err := mustMatch(t, api.KindNode, req.GetNode(), want); err != nil {
 			return err
 		}
-		before, out = t.declareNode(req.GetNode())
+		before, out = declareNode(t, req.GetNode())
 		return nil
 	})
 	if err != nil {
@@ -53,7 +53,7 @@ func (s nodeService) PutNode(ctx context.Context, req *carav1.PutNodeRequest) (*
 
 // GetNode returns one node.
 func (s nodeService) GetNode(_ context.Context, req *carav1.GetRequest) (*carav1.Node, error) {
-	n, ok := state.Get[*carav1.Node](s.cache, req.GetName())
+	n, ok := state.Get[*carav1.Node](s.db.Cache, req.GetName())
 	if !ok {
 		return nil, notFound(api.KindNode, req.GetName())
 	}
@@ -66,7 +66,7 @@ func (s nodeService) ListNodes(_ context.Context, req *carav1.ListRequest) (*car
 	if err != nil {
 		return nil, err
 	}
-	items, meta := state.Page(s.cache, "", req.GetPageToken(), req.GetLimit(), match)
+	items, meta := state.Page(s.db.Cache, "", req.GetPageToken(), req.GetLimit(), match)
 	for i, n := range items {
 		items[i] = s.overlayNode(n)
 	}
@@ -91,8 +91,8 @@ func (s nodeService) WatchNodes(req *carav1.WatchObjectsRequest, out carav1.Node
 // out until it joins again.
 func (s nodeService) DeleteNode(ctx context.Context, req *carav1.DeleteRequest) (*emptypb.Empty, error) {
 	name := req.GetName()
-	err := s.transact(ctx, func(t *tx) error {
-		n, ok := read[*carav1.Node](t, name)
+	err := s.db.Transact(ctx, func(t *state.Tx) error {
+		n, ok := state.Read[*carav1.Node](t, name)
 		if !ok {
 			return notFound(api.KindNode, name)
 		}
@@ -107,9 +107,9 @@ func (s nodeService) DeleteNode(ctx context.Context, req *carav1.DeleteRequest) 
 				return api.BadState("node %q still stops project %q, which has moved: try again in a moment", name, p.GetMetadata().GetName())
 			}
 		}
-		t.event(refTo(n), api.EventNormal, api.ReasonDeleted, "deleted by "+t.actor.Name)
+		recordEvent(t, refTo(n), api.EventNormal, api.ReasonDeleted, "deleted by "+t.Actor.Name)
 		t.Remove(api.KindNode, name)
-		t.removeTokens(identity.NodeTokenPrefix(name), "")
+		removeTokens(t, identity.NodeTokenPrefix(name), "")
 		return nil
 	})
 	if err != nil {
@@ -122,10 +122,10 @@ func (s nodeService) DeleteNode(ctx context.Context, req *carav1.DeleteRequest) 
 }
 
 // declareNode creates or changes a node as its operator wants it.
-func (t *tx) declareNode(in *carav1.Node) (before, after *carav1.Node) {
-	old, exists := read[*carav1.Node](t, in.GetMetadata().GetName())
+func declareNode(t *state.Tx, in *carav1.Node) (before, after *carav1.Node) {
+	old, exists := state.Read[*carav1.Node](t, in.GetMetadata().GetName())
 	if !exists {
-		n := t.newNode(in.GetMetadata(), in.GetSpec())
+		n := newNode(t, in.GetMetadata(), in.GetSpec())
 		t.Put(n)
 		return nil, n
 	}
@@ -144,16 +144,16 @@ func (t *tx) declareNode(in *carav1.Node) (before, after *carav1.Node) {
 	if !sameSpec {
 		n.Spec = proto.CloneOf(spec)
 		n.Metadata.Generation++
-		t.event(refTo(n), api.EventNormal, api.ReasonSpecChanged, "changed by "+t.actor.Name+": "+specWords(n.GetSpec()))
+		recordEvent(t, refTo(n), api.EventNormal, api.ReasonSpecChanged, "changed by "+t.Actor.Name+": "+specWords(n.GetSpec()))
 	}
 	n.Status.State = nodeState(n, n.GetStatus().GetState() != api.NodeNotReady)
-	t.beginDrain(n)
+	beginDrain(t, n)
 	t.Put(n)
 	return old, n
 }
 
 // newNode makes the record of a node that has not been heard of.
-func (t *tx) newNode(meta *carav1.ObjectMeta, spec *carav1.NodeSpec) *carav1.Node {
+func newNode(t *state.Tx, meta *carav1.ObjectMeta, spec *carav1.NodeSpec) *carav1.Node {
 	meta = proto.CloneOf(meta)
 	if spec == nil {
 		spec = &carav1.NodeSpec{}
@@ -162,7 +162,7 @@ func (t *tx) newNode(meta *carav1.ObjectMeta, spec *carav1.NodeSpec) *carav1.Nod
 		ApiVersion: api.APIVersion,
 		Kind:       api.KindNode,
 		Metadata: &carav1.ObjectMeta{
-			Name: meta.GetName(), Uid: newUID(), Generation: 1, CreationTimestamp: timestamppb.New(t.now),
+			Name: meta.GetName(), Uid: state.NewUID(), Generation: 1, CreationTimestamp: timestamppb.New(t.Now),
 			Labels: meta.GetLabels(), Annotations: meta.GetAnnotations(),
 		},
 		Spec:   proto.CloneOf(spec),
@@ -170,9 +170,9 @@ func (t *tx) newNode(meta *carav1.ObjectMeta, spec *carav1.NodeSpec) *carav1.Nod
 	}
 	n.Status.Conditions, _ = api.SetCondition(nil, &carav1.Condition{
 		Type: api.CondReady, Status: api.StatusFalse, Reason: api.ReasonNeverConnected, Message: "no agent has connected as this node yet",
-	}, t.now)
-	t.beginDrain(n)
-	t.event(refTo(n), api.EventNormal, api.ReasonCreated, "registered")
+	}, t.Now)
+	beginDrain(t, n)
+	recordEvent(t, refTo(n), api.EventNormal, api.ReasonCreated, "registered")
 	return n
 }
 
@@ -193,8 +193,8 @@ func specWords(spec *carav1.NodeSpec) string {
 }
 
 // applyNode is Apply for a node.
-func (s *Server) applyNode(t *tx, m proto.Message, _ applyTerms) (before, after proto.Message, err error) {
-	old, now := t.declareNode(m.(*carav1.Node))
+func (s *Server) applyNode(t *state.Tx, m proto.Message, _ applyTerms) (before, after proto.Message, err error) {
+	old, now := declareNode(t, m.(*carav1.Node))
 	if old == nil {
 		return nil, now, nil
 	}

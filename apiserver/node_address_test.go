@@ -139,7 +139,7 @@ func TestIngressAddressesThatArePassedOn(t *testing.T) {
 					t.Errorf("an agent is told %q, want %q", got, want)
 				}
 			}
-			n, _ := state.Get[*carav1.Node](c.cache, tt.name)
+			n, _ := state.Get[*carav1.Node](c.db.Cache, tt.name)
 			condition := api.FindCondition(n.GetStatus().GetConditions(), api.CondIngressReachable)
 			if refused := condition.GetStatus() == api.StatusFalse; refused != tt.refused || refused && !strings.Contains(condition.GetMessage(), tt.address) {
 				t.Errorf("the node's condition is %v", condition)

@@ -6,12 +6,13 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // beginDrain makes the condition Drained go with the spec: absent while the node is not draining, False from the moment
 // that it is. Only the scheduler makes it True.
-func (t *tx) beginDrain(n *carav1.Node) {
+func beginDrain(t *state.Tx, n *carav1.Node) {
 	st := n.GetStatus()
 	switch have := api.FindCondition(st.GetConditions(), api.CondDrained); {
 	case !n.GetSpec().GetDraining():
@@ -19,7 +20,7 @@ func (t *tx) beginDrain(n *carav1.Node) {
 	case have == nil:
 		st.Conditions, _ = api.SetCondition(st.GetConditions(), &carav1.Condition{
 			Type: api.CondDrained, Status: api.StatusFalse, Reason: api.ReasonDraining, Message: "its projects are leaving",
-		}, t.now)
+		}, t.Now)
 	}
 }
 
@@ -27,8 +28,8 @@ func (t *tx) beginDrain(n *carav1.Node) {
 // looked at.
 func (s nodeService) MarkNodeDrained(ctx context.Context, req *carav1.MarkNodeDrainedRequest) (*carav1.Node, error) {
 	var out *carav1.Node
-	err := s.transact(ctx, func(t *tx) error {
-		n, ok := read[*carav1.Node](t, req.GetName())
+	err := s.db.Transact(ctx, func(t *state.Tx) error {
+		n, ok := state.Read[*carav1.Node](t, req.GetName())
 		if !ok {
 			return notFound(api.KindNode, req.GetName())
 		}
@@ -39,7 +40,7 @@ func (s nodeService) MarkNodeDrained(ctx context.Context, req *carav1.MarkNodeDr
 			return api.Conflict("node %q is not draining", req.GetName())
 		}
 		for _, name := range t.Seen.ProjectsOnNode(req.GetName()) {
-			p, _ := read[*carav1.Project](t, name)
+			p, _ := state.Read[*carav1.Project](t, name)
 			if phase := p.GetStatus().GetPhase(); phase != api.PhaseFailed && phase != api.PhaseTerminated {
 				return api.Conflict("node %q is not drained: project %q is still there, %s",
 					req.GetName(), name, phase)
@@ -47,13 +48,13 @@ func (s nodeService) MarkNodeDrained(ctx context.Context, req *carav1.MarkNodeDr
 		}
 		conditions, changed := api.SetCondition(n.GetStatus().GetConditions(), &carav1.Condition{
 			Type: api.CondDrained, Status: api.StatusTrue, Reason: api.ReasonDrained, Message: req.GetMessage(),
-		}, t.now)
+		}, t.Now)
 		if out = n; !changed {
 			return nil
 		}
 		out = proto.CloneOf(n)
 		out.Status.Conditions = conditions
-		t.event(refTo(n), api.EventNormal, api.ReasonDrained, req.GetMessage())
+		recordEvent(t, refTo(n), api.EventNormal, api.ReasonDrained, req.GetMessage())
 		t.Put(out)
 		return nil
 	})

@@ -24,13 +24,13 @@ func TestAMoveIsOneCommitAndKeepsWhereItCameFrom(t *testing.T) {
 	}
 	wantCode(t, move("n1"), codes.Aborted, api.TitleConflict)
 	wantCode(t, move("nowhere"), codes.NotFound, api.TitleNotFound)
-	before := w.cache.Revision()
+	before := w.db.Cache.Revision()
 	if err := move("n2"); err != nil {
 		t.Fatal(err)
 	}
 	st := w.get(t, "shop").GetStatus()
 	c := api.FindCondition(st.GetConditions(), api.CondScheduled)
-	if w.cache.Revision() != before+1 || st.GetPhase() != api.PhaseScheduled || st.GetNodeRef() != "n2" || st.GetEpoch() != 2 ||
+	if w.db.Cache.Revision() != before+1 || st.GetPhase() != api.PhaseScheduled || st.GetNodeRef() != "n2" || st.GetEpoch() != 2 ||
 		st.GetMovedFrom() != "n1" || c.GetStatus() != api.StatusTrue || c.GetMessage() != "assigned to n2: node n1 is draining" {
 		t.Fatalf("after the move: %v", st)
 	}
@@ -66,14 +66,14 @@ func TestTheConditionDrainedGoesWithTheSpec(t *testing.T) {
 		}
 	}
 	mark := func() error {
-		n, _ := state.Get[*carav1.Node](w.cache, "n1")
+		n, _ := state.Get[*carav1.Node](w.db.Cache, "n1")
 		_, err := scheduler.MarkNodeDrained(t.Context(), &carav1.MarkNodeDrainedRequest{
 			Name: "n1", ResourceVersion: n.GetMetadata().GetResourceVersion(), Message: "nothing runs here any more",
 		})
 		return err
 	}
 	drained := func() string {
-		n, _ := state.Get[*carav1.Node](w.cache, "n1")
+		n, _ := state.Get[*carav1.Node](w.db.Cache, "n1")
 		return api.FindCondition(n.GetStatus().GetConditions(), api.CondDrained).GetStatus()
 	}
 	wantCode(t, mark(), codes.Aborted, api.TitleConflict)

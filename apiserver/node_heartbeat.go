@@ -3,6 +3,7 @@ package apiserver
 import (
 	"context"
 	"slices"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
@@ -34,31 +35,31 @@ func (s *Server) heartbeat(ctx context.Context, node string, hb *carav1.Heartbea
 			return api.Invalid("the heartbeat", api.Field("conditions", "has the type %q; an agent reports %v", c.GetType(), nodeConditions))
 		}
 	}
-	n, ok := state.Get[*carav1.Node](s.cache, node)
+	n, ok := state.Get[*carav1.Node](s.db.Cache, node)
 	if !ok {
 		return api.NotFound("node %q is not registered: it was deleted, join again", node)
 	}
 	if connected {
-		s.beats.note(node, s.cfg.Now())
+		s.beats.note(node, s.db.Now())
 	}
 	if hb.GetInfo() != nil {
 		s.infos.note(node, hb.GetInfo())
 	}
 	here := onThisHost(ctx)
-	if next := (&tx{now: s.cfg.Now()}).heard(n, hb, connected, here); next == n {
+	if next := afterHeartbeat(n, hb, connected, here, s.db.Now()); next == n {
 		return nil
 	}
-	err := s.transact(ctx, func(t *tx) error {
-		n, ok := read[*carav1.Node](t, node)
+	err := s.db.Transact(ctx, func(t *state.Tx) error {
+		n, ok := state.Read[*carav1.Node](t, node)
 		if !ok {
 			return notFound(api.KindNode, node)
 		}
-		next := t.heard(n, hb, connected, here)
+		next := afterHeartbeat(n, hb, connected, here, t.Now)
 		if next == n {
 			return nil
 		}
 		if connected && n.GetStatus().GetState() == api.NodeNotReady {
-			t.event(refTo(n), api.EventNormal, api.ReasonNodeReady, "the agent has connected")
+			recordEvent(t, refTo(n), api.EventNormal, api.ReasonNodeReady, "the agent has connected")
 		}
 		t.Put(next)
 		return nil
@@ -69,19 +70,19 @@ func (s *Server) heartbeat(ctx context.Context, node string, hb *carav1.Heartbea
 	return err
 }
 
-// heard is the node after a heartbeat: n itself where it says nothing that is worth a write. Only one over the agent's
+// afterHeartbeat is the node after a heartbeat: n itself where it says nothing that is worth a write. Only one over the agent's
 // connection makes it Ready. here tells whether it came from the server's host.
-func (t *tx) heard(n *carav1.Node, hb *carav1.Heartbeat, connected, here bool) *carav1.Node {
+func afterHeartbeat(n *carav1.Node, hb *carav1.Heartbeat, connected, here bool, now time.Time) *carav1.Node {
 	conditions, state, changed := n.GetStatus().GetConditions(), n.GetStatus().GetState(), false
 	if connected {
 		state = nodeState(n, true)
 		conditions, changed = api.SetCondition(conditions, &carav1.Condition{
 			Type: api.CondReady, Status: api.StatusTrue, Reason: api.ReasonHeartbeat, Message: "the agent is connected",
-		}, t.now)
+		}, now)
 	}
 	for _, c := range hb.GetConditions() {
 		var more bool
-		conditions, more = api.SetCondition(conditions, c, t.now)
+		conditions, more = api.SetCondition(conditions, c, now)
 		changed = changed || more
 	}
 	info := n.GetStatus().GetInfo()
@@ -91,7 +92,7 @@ func (t *tx) heard(n *carav1.Node, hb *carav1.Heartbeat, connected, here bool) *
 	if hb.GetInfo() != nil {
 		var more bool
 		if bad := ingressCondition(hb.GetInfo(), here); bad != nil {
-			conditions, more = api.SetCondition(conditions, bad, t.now)
+			conditions, more = api.SetCondition(conditions, bad, now)
 		} else {
 			conditions, more = api.RemoveCondition(conditions, api.CondIngressReachable)
 		}
@@ -103,7 +104,7 @@ func (t *tx) heard(n *carav1.Node, hb *carav1.Heartbeat, connected, here bool) *
 	next := proto.CloneOf(n)
 	next.Status.State, next.Status.Conditions, next.Status.Info = state, conditions, proto.CloneOf(info)
 	if connected {
-		next.Status.LastHeartbeat = timestamppb.New(t.now)
+		next.Status.LastHeartbeat = timestamppb.New(now)
 	}
 	return next
 }
@@ -127,8 +128,8 @@ func sameInfo(a, b *carav1.NodeInfo) bool {
 // that one that came meanwhile counts.
 func (s nodeService) MarkNodeNotReady(ctx context.Context, req *carav1.MarkNodeNotReadyRequest) (*carav1.Node, error) {
 	var out *carav1.Node
-	err := s.transact(ctx, func(t *tx) error {
-		n, ok := read[*carav1.Node](t, req.GetName())
+	err := s.db.Transact(ctx, func(t *state.Tx) error {
+		n, ok := state.Read[*carav1.Node](t, req.GetName())
 		if !ok {
 			return notFound(api.KindNode, req.GetName())
 		}
@@ -148,8 +149,8 @@ func (s nodeService) MarkNodeNotReady(ctx context.Context, req *carav1.MarkNodeN
 		}
 		out.Status.Conditions, _ = api.SetCondition(out.GetStatus().GetConditions(), &carav1.Condition{
 			Type: api.CondReady, Status: api.StatusFalse, Reason: api.ReasonHeartbeatsStopped, Message: req.GetMessage(),
-		}, t.now)
-		t.event(refTo(n), api.EventWarning, api.ReasonNodeNotReady, req.GetMessage())
+		}, t.Now)
+		recordEvent(t, refTo(n), api.EventWarning, api.ReasonNodeNotReady, req.GetMessage())
 		t.Put(out)
 		return nil
 	})

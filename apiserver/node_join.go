@@ -36,16 +36,16 @@ func (s nodeService) Join(ctx context.Context, req *carav1.JoinRequest) (*carav1
 		return nil, api.Invalid(describe(asked), fields)
 	}
 	var certificate []byte
-	err := s.transact(ctx, func(t *tx) error {
-		token, err := t.useJoinToken(req.GetTokenId(), req.GetSecret())
+	err := s.db.Transact(ctx, func(t *state.Tx) error {
+		token, err := useJoinToken(t, req.GetTokenId(), req.GetSecret())
 		if err != nil {
 			return err
 		}
 		if err := joinsAs(token, name); err != nil {
 			return err
 		}
-		t.actor.Name = api.PrefixNode + name // who knows the token's secret speaks for the node from here on
-		n, exists := read[*carav1.Node](t, name)
+		t.Actor.Name = api.PrefixNode + name // who knows the token's secret speaks for the node from here on
+		n, exists := state.Read[*carav1.Node](t, name)
 		if exists && s.heardOf(n) {
 			return api.Errorf(codes.AlreadyExists, api.TitleConflict,
 				"node %q is there and answered within the last %s: stop the agent that runs under this name and wait as long, or join with another --node-name",
@@ -56,7 +56,7 @@ func (s nodeService) Join(ctx context.Context, req *carav1.JoinRequest) (*carav1
 			if err != nil {
 				return err
 			}
-			n = t.newNode(&carav1.ObjectMeta{Name: name, Labels: labels}, nil)
+			n = newNode(t, &carav1.ObjectMeta{Name: name, Labels: labels}, nil)
 			t.Put(n)
 		}
 		text, made, err := id.SignNode(req.GetCsr(), name)
@@ -64,8 +64,8 @@ func (s nodeService) Join(ctx context.Context, req *carav1.JoinRequest) (*carav1
 			return signError(err)
 		}
 		certificate = text
-		t.joined(ctx, n, req.GetTokenId())
-		t.acceptCertificate(made, "")
+		recordJoin(t, ctx, n, req.GetTokenId())
+		acceptCertificate(t, made, "")
 		return nil
 	})
 	if err != nil {
@@ -79,27 +79,27 @@ func (s nodeService) Join(ctx context.Context, req *carav1.JoinRequest) (*carav1
 // node, the state that is stored counts: the scheduler corrects it within one lease.
 func (s *Server) heardOf(n *carav1.Node) bool {
 	if last := s.beats.of(n.GetMetadata().GetName()); !last.IsZero() {
-		return s.cfg.Now().Sub(last) < nodeLease
+		return s.db.Now().Sub(last) < nodeLease
 	}
 	return n.GetStatus().GetState() != api.NodeNotReady
 }
 
-// joined writes the event of a join, before the node's certificates of before are dropped. A node that had one gets a
+// recordJoin writes the event of a join, before the node's certificates of before are dropped. A node that had one gets a
 // Warning: whoever has the token now speaks for it, runs its projects and gets their Secrets.
-func (t *tx) joined(ctx context.Context, n *carav1.Node, token string) {
+func recordJoin(t *state.Tx, ctx context.Context, n *carav1.Node, token string) {
 	node := n.GetMetadata().GetName()
 	from := "joined with token " + token + " from " + callerAddress(ctx)
-	if !t.hasCertificate(node) {
-		t.event(refTo(n), api.EventNormal, api.ReasonJoined, from)
+	if !hasCertificate(t, node) {
+		recordEvent(t, refTo(n), api.EventNormal, api.ReasonJoined, from)
 		return
 	}
-	t.event(refTo(n), api.EventWarning, api.ReasonRejoined, from+" though it had joined before: the certificate that it had is no longer accepted, "+
+	recordEvent(t, refTo(n), api.EventWarning, api.ReasonRejoined, from+" though it had joined before: the certificate that it had is no longer accepted, "+
 		"and the projects of the node and their Secrets go to the one that has joined now. If you did not do this: caractrl cordon "+node+
 		", caractrl delete token "+token)
 }
 
 // hasCertificate reports whether a certificate of the node is accepted.
-func (t *tx) hasCertificate(node string) bool {
+func hasCertificate(t *state.Tx, node string) bool {
 	certificates, _ := state.List[*carav1.Token](t.Seen, identity.NodeTokenPrefix(node), "")
 	return len(certificates) > 0
 }
@@ -119,12 +119,12 @@ func callerAddress(ctx context.Context) string {
 
 // useJoinToken checks a join token, counts the use and returns the token. What is wrong with it is told only to a caller
 // that knows its secret.
-func (t *tx) useJoinToken(name, secret string) (*carav1.Token, error) {
-	token, ok := read[*carav1.Token](t, name)
+func useJoinToken(t *state.Tx, name, secret string) (*carav1.Token, error) {
+	token, ok := state.Read[*carav1.Token](t, name)
 	if !ok || token.GetRole() != api.RoleJoin || !identity.SecretMatches(token.GetSecretHash(), secret) {
 		return nil, api.Unauthenticated("the join token is not valid here: it was revoked, or is of another cluster; make one with caractrl create token NAME --role join")
 	}
-	if at := joinEnd(token); at != nil && !at.AsTime().After(t.now) {
+	if at := joinEnd(token); at != nil && !at.AsTime().After(t.Now) {
 		return nil, api.Unauthenticated("join token %q ended at %s; make another one with caractrl create token NAME --role join",
 			name, at.AsTime().UTC().Format(time.RFC3339))
 	}
@@ -142,10 +142,10 @@ func (t *tx) useJoinToken(name, secret string) (*carav1.Token, error) {
 }
 
 // acceptCertificate makes a node's new certificate one that is accepted, and the only one but keep.
-func (t *tx) acceptCertificate(c identity.NodeCertificate, keep string) {
-	t.removeTokens(identity.NodeTokenPrefix(c.Node), keep)
+func acceptCertificate(t *state.Tx, c identity.NodeCertificate, keep string) {
+	removeTokens(t, identity.NodeTokenPrefix(c.Node), keep)
 	t.Put(&carav1.Token{
-		Metadata:   &carav1.ObjectMeta{Name: c.TokenName(), Uid: newUID(), CreationTimestamp: timestamppb.New(t.now)},
+		Metadata:   &carav1.ObjectMeta{Name: c.TokenName(), Uid: state.NewUID(), CreationTimestamp: timestamppb.New(t.Now)},
 		Role:       api.RoleNode,
 		ExpireAt:   timestamppb.New(c.NotAfter),
 		SecretHash: c.Hash,
@@ -153,11 +153,11 @@ func (t *tx) acceptCertificate(c identity.NodeCertificate, keep string) {
 }
 
 // removeTokens takes the tokens away whose names begin with prefix, but keep.
-func (t *tx) removeTokens(prefix, keep string) {
+func removeTokens(t *state.Tx, prefix, keep string) {
 	tokens, _ := state.List[*carav1.Token](t.Seen, prefix, "")
 	for _, token := range tokens {
 		name := token.GetMetadata().GetName()
-		if _, ok := read[*carav1.Token](t, name); ok && name != keep {
+		if _, ok := state.Read[*carav1.Token](t, name); ok && name != keep {
 			t.Remove(api.KindToken, name)
 		}
 	}
@@ -178,11 +178,11 @@ func (s nodeService) RenewCertificate(ctx context.Context, req *carav1.RenewCert
 	if err != nil {
 		return nil, signError(err)
 	}
-	err = s.transact(ctx, func(t *tx) error {
-		if _, ok := read[*carav1.Token](t, current.TokenName()); !ok {
+	err = s.db.Transact(ctx, func(t *state.Tx) error {
+		if _, ok := state.Read[*carav1.Token](t, current.TokenName()); !ok {
 			return errFenced(current.Node)
 		}
-		t.acceptCertificate(made, current.TokenName())
+		acceptCertificate(t, made, current.TokenName())
 		return nil
 	})
 	if err != nil {

@@ -113,8 +113,8 @@ func TestJoinRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	short := create("short", &carav1.Token{ExpireAt: timestamppb.New(time.Now().Add(time.Hour))})
-	err := c.transact(t.Context(), func(x *tx) error { // time goes by
-		token, _ := read[*carav1.Token](x, "short")
+	err := c.db.Transact(t.Context(), func(x *state.Tx) error { // time goes by
+		token, _ := state.Read[*carav1.Token](x, "short")
 		x.Put(&carav1.Token{
 			Metadata: token.GetMetadata(), Role: token.GetRole(), SecretHash: token.GetSecretHash(),
 			ExpireAt: timestamppb.New(time.Now().Add(-time.Second)),
@@ -146,7 +146,7 @@ func TestJoinRefused(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("%v, want %q", err, test.want)
 			}
-			if _, ok := state.Get[*carav1.Node](c.cache, test.node); ok {
+			if _, ok := state.Get[*carav1.Node](c.db.Cache, test.node); ok {
 				t.Error("there is a node now")
 			}
 		})
@@ -218,7 +218,7 @@ func TestRenew(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- later.RenewLoop(ctx, conn) }()
 	eventually(t, "a second certificate", func() bool {
-		held, _ := state.List[*carav1.Token](c.cache, identity.NodeTokenPrefix("n1"), "")
+		held, _ := state.List[*carav1.Token](c.db.Cache, identity.NodeTokenPrefix("n1"), "")
 		return len(held) == 2
 	})
 	eventually(t, "the new file", func() bool {
@@ -332,7 +332,7 @@ func TestPeersAreTold(t *testing.T) {
 	c := newCluster(t, nil)
 	agent := connectAgent(t, c.node(t, "n1"), "a")
 	_, first := agent.synced()
-	began := func(node string) *timestamppb.Timestamp { return acceptedPeer(c.cache, node).GetNotBefore() }
+	began := func(node string) *timestamppb.Timestamp { return acceptedPeer(c.db.Cache, node).GetNotBefore() }
 	want := []*carav1.Peer{{Node: "n1", NotBefore: began("n1")}}
 	if d := cmp.Diff(want, first.GetPeers(), protocmp.Transform()); d != "" {
 		t.Error(d)

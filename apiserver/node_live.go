@@ -26,7 +26,7 @@ func (s *Server) overlayNode(n *carav1.Node) *carav1.Node {
 	if out.Status == nil {
 		out.Status = &carav1.NodeStatus{}
 	}
-	out.Status.Projects = int32(len(s.cache.ProjectsOnNode(name)))
+	out.Status.Projects = int32(len(s.db.Cache.ProjectsOnNode(name)))
 	if last := s.beats.of(name); !last.IsZero() {
 		out.Status.LastHeartbeat = timestamppb.New(last)
 	} else if out.GetStatus().GetState() != api.NodeNotReady {

@@ -16,7 +16,7 @@ func (s *Server) overlayProject(p *carav1.Project) *carav1.Project {
 	if ref == "" {
 		return p
 	}
-	node, ok := state.Get[*carav1.Node](s.cache, ref)
+	node, ok := state.Get[*carav1.Node](s.db.Cache, ref)
 	if ok && node.GetStatus().GetState() != api.NodeNotReady {
 		return p
 	}

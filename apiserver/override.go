@@ -9,49 +9,50 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/plan"
 )
 
 // overrideSpec lets a person change what a source owns: an override that stands already, or new terms. p is the
 // transaction's own copy of the project.
-func (t *tx) overrideSpec(p *carav1.Project, terms *carav1.OverrideTerms) error {
-	o, _ := read[*carav1.Override](t, p.GetMetadata().GetName())
+func overrideSpec(t *state.Tx, p *carav1.Project, terms *carav1.OverrideTerms) error {
+	o, _ := state.Read[*carav1.Override](t, p.GetMetadata().GetName())
 	if terms == nil {
-		if o.GetScope() == api.OverrideSpec && plan.InForce(o, t.now) {
+		if o.GetScope() == api.OverrideSpec && plan.InForce(o, t.Now) {
 			return nil
 		}
 		return errSourceOwned(p)
 	}
-	o, err := t.override(p.GetMetadata().GetName(), sourceOf(p), api.OverrideSpec, terms)
+	o, err := recordOverride(t, p.GetMetadata().GetName(), sourceOf(p), api.OverrideSpec, terms)
 	if err != nil {
 		return err
 	}
-	t.showOverride(p, o)
+	showOverride(t, p, o)
 	return nil
 }
 
-// override records a decision about a project of a source.
-func (t *tx) override(name, source, scope string, terms *carav1.OverrideTerms) (*carav1.Override, error) {
-	until, hash, err := t.term(name, source, terms)
+// recordOverride records a decision about a project of a source.
+func recordOverride(t *state.Tx, name, source, scope string, terms *carav1.OverrideTerms) (*carav1.Override, error) {
+	until, hash, err := overrideEnd(t, name, source, terms)
 	if err != nil {
 		return nil, err
 	}
 	o := &carav1.Override{
-		Metadata: &carav1.ObjectMeta{Name: name, CreationTimestamp: timestamppb.New(t.now)},
-		Scope:    scope, Actor: t.actor.Name, Reason: terms.GetReason(),
-		Since: timestamppb.New(t.now), Until: until, UntilHash: hash,
+		Metadata: &carav1.ObjectMeta{Name: name, CreationTimestamp: timestamppb.New(t.Now)},
+		Scope:    scope, Actor: t.Actor.Name, Reason: terms.GetReason(),
+		Since: timestamppb.New(t.Now), Until: until, UntilHash: hash,
 	}
-	if before, ok := read[*carav1.Override](t, name); ok && scope == api.OverrideSpec && plan.InForce(before, t.now) {
+	if before, ok := state.Read[*carav1.Override](t, name); ok && scope == api.OverrideSpec && plan.InForce(before, t.Now) {
 		o.ExpireAt = before.GetExpireAt() // who overrides the rest does not mean to end an extension, and the project with it
 	}
 	t.Put(o)
-	t.event(&carav1.ObjectRef{Kind: api.KindProject, Name: name}, api.EventNormal, api.ReasonOverridden, overrideText(o))
+	recordEvent(t, &carav1.ObjectRef{Kind: api.KindProject, Name: name}, api.EventNormal, api.ReasonOverridden, overrideText(o))
 	return o, nil
 }
 
-// term is when an override ends.
-func (t *tx) term(name, source string, terms *carav1.OverrideTerms) (*timestamppb.Timestamp, string, error) {
+// overrideEnd is when an override ends.
+func overrideEnd(t *state.Tx, name, source string, terms *carav1.OverrideTerms) (*timestamppb.Timestamp, string, error) {
 	given := 0
 	for _, is := range []bool{terms.GetUntil() != nil, terms.GetFor() != nil, terms.GetUntilNextChange()} {
 		if is {
@@ -67,7 +68,7 @@ func (t *tx) term(name, source string, terms *carav1.OverrideTerms) (*timestampp
 	case given > 1:
 		return invalid("override", "has more than one of until, for and untilNextChange; give one")
 	case terms.GetUntil() != nil:
-		if !terms.GetUntil().AsTime().After(t.now) {
+		if !terms.GetUntil().AsTime().After(t.Now) {
 			return invalid("override.until", "is in the past")
 		}
 		return terms.GetUntil(), "", nil
@@ -75,9 +76,9 @@ func (t *tx) term(name, source string, terms *carav1.OverrideTerms) (*timestampp
 		if terms.GetFor().AsDuration() <= 0 {
 			return invalid("override.for", "is %s; it must be more than nothing", terms.GetFor().AsDuration())
 		}
-		return timestamppb.New(t.now.Add(terms.GetFor().AsDuration())), "", nil
+		return timestamppb.New(t.Now.Add(terms.GetFor().AsDuration())), "", nil
 	case terms.GetUntilNextChange():
-		claim, ok := read[*carav1.Claim](t, source+"/"+name)
+		claim, ok := state.Read[*carav1.Claim](t, source+"/"+name)
 		if !ok {
 			return invalid("override.untilNextChange", "has nothing to wait for: source %q does not declare project %q", source, name)
 		}
@@ -87,17 +88,17 @@ func (t *tx) term(name, source string, terms *carav1.OverrideTerms) (*timestampp
 }
 
 // endOverride takes an override away: git has its say again.
-func (t *tx) endOverride(o *carav1.Override, why string) {
+func endOverride(t *state.Tx, o *carav1.Override, why string) {
 	name := o.GetMetadata().GetName()
 	t.Remove(api.KindOverride, name)
-	t.event(&carav1.ObjectRef{Kind: api.KindProject, Name: name}, api.EventNormal, api.ReasonOverrideEnded,
+	recordEvent(t, &carav1.ObjectRef{Kind: api.KindProject, Name: name}, api.EventNormal, api.ReasonOverrideEnded,
 		fmt.Sprintf("%s: git has its say again (%s by %s since %s: %s)", why, o.GetScope(), o.GetActor(),
 			o.GetSince().AsTime().UTC().Format(time.RFC3339), o.GetReason()))
 }
 
 // showOverride says on the project that git has no say, and why.
-func (t *tx) showOverride(p *carav1.Project, o *carav1.Override) {
-	t.condition(p, &carav1.Condition{Type: api.CondOverridden, Status: api.StatusTrue, Reason: o.GetScope(), Message: overrideText(o)})
+func showOverride(t *state.Tx, p *carav1.Project, o *carav1.Override) {
+	setCondition(t, p, &carav1.Condition{Type: api.CondOverridden, Status: api.StatusTrue, Reason: o.GetScope(), Message: overrideText(o)})
 }
 
 func overrideText(o *carav1.Override) string {
@@ -114,12 +115,12 @@ func overrideText(o *carav1.Override) string {
 // OverrideProject records or clears the override of a project.
 func (s projectService) OverrideProject(ctx context.Context, req *carav1.OverrideProjectRequest) (*carav1.Override, error) {
 	var out *carav1.Override
-	err := s.transact(ctx, func(t *tx) (err error) {
+	err := s.db.Transact(ctx, func(t *state.Tx) (err error) {
 		if req.GetClear() {
-			out, err = t.clearOverride(req.GetName())
+			out, err = clearOverride(t, req.GetName())
 			return err
 		}
-		old, ok := read[*carav1.Project](t, req.GetName())
+		old, ok := state.Read[*carav1.Project](t, req.GetName())
 		switch {
 		case !ok:
 			return notFound(api.KindProject, req.GetName())
@@ -129,11 +130,11 @@ func (s projectService) OverrideProject(ctx context.Context, req *carav1.Overrid
 			return api.BadState("project %q belongs to no source: there is nothing to override, change it", req.GetName())
 		}
 		p := proto.CloneOf(old)
-		if out, err = t.override(req.GetName(), sourceOf(old), api.OverrideSpec, req.GetTerms()); err != nil {
+		if out, err = recordOverride(t, req.GetName(), sourceOf(old), api.OverrideSpec, req.GetTerms()); err != nil {
 			return err
 		}
-		t.derive(p)
-		t.showOverride(p, out)
+		derive(t, p)
+		showOverride(t, p, out)
 		t.Put(p)
 		return nil
 	})
@@ -141,21 +142,21 @@ func (s projectService) OverrideProject(ctx context.Context, req *carav1.Overrid
 }
 
 // clearOverride ends an override. A loop ends only what has ended: a person may have renewed it since the loop looked.
-func (t *tx) clearOverride(name string) (*carav1.Override, error) {
-	o, ok := read[*carav1.Override](t, name)
+func clearOverride(t *state.Tx, name string) (*carav1.Override, error) {
+	o, ok := state.Read[*carav1.Override](t, name)
 	if !ok {
 		return nil, notFound(api.KindOverride, name)
 	}
-	why := "cleared by " + t.actor.Name
-	if !t.actor.Person() {
-		if why = t.outlived(o); why == "" {
+	why := "cleared by " + t.Actor.Name
+	if !t.Actor.Person() {
+		if why = outlived(t, o); why == "" {
 			return nil, api.Conflict("the override of project %q stands: %s", name, overrideText(o))
 		}
 	}
-	t.endOverride(o, why)
-	if old, ok := read[*carav1.Project](t, name); ok {
+	endOverride(t, o, why)
+	if old, ok := state.Read[*carav1.Project](t, name); ok {
 		p := proto.CloneOf(old)
-		t.derive(p)
+		derive(t, p)
 		p.Status.Conditions, _ = api.RemoveCondition(p.GetStatus().GetConditions(), api.CondOverridden)
 		t.Put(p)
 	}
@@ -164,20 +165,20 @@ func (t *tx) clearOverride(name string) (*carav1.Override, error) {
 
 // outlived says why an override has ended by itself: by time, or because no source says any more what it was made
 // against. Empty where it stands.
-func (t *tx) outlived(o *carav1.Override) string {
-	if !plan.InForce(o, t.now) {
+func outlived(t *state.Tx, o *carav1.Override) string {
+	if !plan.InForce(o, t.Now) {
 		return "its time is over"
 	}
 	if o.GetUntilHash() == "" {
 		return ""
 	}
 	declared := []string{""}
-	for _, c := range t.claimsOn(o.GetMetadata().GetName()) {
+	for _, c := range claimsOn(t, o.GetMetadata().GetName()) {
 		if c.GetSpec().GetPresent() {
 			declared = append(declared, c.GetSpec().GetHash())
 		}
 	}
-	if plan.InForce(o, t.now, declared...) {
+	if plan.InForce(o, t.Now, declared...) {
 		return ""
 	}
 	return "git has changed the project"

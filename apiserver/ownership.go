@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/plan"
 )
@@ -80,7 +81,7 @@ func sameMap(a, b map[string]string) bool {
 
 // redeclare gives a project the declared spec, labels and annotations; p is the transaction's own copy of old. It says
 // whether anything is new.
-func (t *tx) redeclare(old, p, declared *carav1.Project, what string) (bool, error) {
+func redeclare(t *state.Tx, old, p, declared *carav1.Project, what string) (bool, error) {
 	if sameDeclaration(old, declared) {
 		return false, nil
 	}
@@ -92,5 +93,5 @@ func (t *tx) redeclare(old, p, declared *carav1.Project, what string) (bool, err
 	if api.Hash(old.GetSpec()) == api.Hash(declared.GetSpec()) {
 		return true, nil
 	}
-	return true, t.change(old, p, declared.GetSpec(), what)
+	return true, changeSpec(t, old, p, declared.GetSpec(), what)
 }

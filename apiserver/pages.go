@@ -52,18 +52,18 @@ func (s *Server) pages(mux *http.ServeMux) {
 // ready says whether calls are answered now, and whether the store can keep what they bring.
 func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
 	select {
-	case <-s.draining:
+	case <-s.db.Draining:
 		writeProblem(w, api.ProblemOf(state.ErrDraining()))
 		return
 	default:
 	}
 	select {
-	case <-s.cache.Loaded:
+	case <-s.db.Cache.Loaded:
 	default:
 		writeProblem(w, api.ProblemOf(api.Unavailable("the server is still reading its store")))
 		return
 	}
-	if st, ok := s.cfg.Store.(healthy); ok {
+	if st, ok := s.db.Store.(healthy); ok {
 		if err := st.Err(); err != nil {
 			writeProblem(w, api.ProblemOf(api.Unavailable("the store is not well: %v", err)))
 			return

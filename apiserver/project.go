@@ -8,18 +8,19 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // CreateProject accepts a new project.
 func (s projectService) CreateProject(ctx context.Context, req *carav1.CreateProjectRequest) (*carav1.Project, error) {
 	var out *carav1.Project
-	err := s.transact(ctx, func(t *tx) error {
+	err := s.db.Transact(ctx, func(t *state.Tx) error {
 		name := req.GetProject().GetMetadata().GetName()
-		if _, exists := read[*carav1.Project](t, name); exists {
+		if _, exists := state.Read[*carav1.Project](t, name); exists {
 			return api.AlreadyExists("project %q already exists", name)
 		}
-		_, after, err := t.declare(req.GetProject(), nil)
+		_, after, err := declareProject(t, req.GetProject(), nil)
 		out = after
 		return err
 	})
@@ -33,11 +34,11 @@ func (s projectService) CreateProject(ctx context.Context, req *carav1.CreatePro
 func (s projectService) PutProject(ctx context.Context, req *carav1.PutProjectRequest) (*carav1.Project, error) {
 	want := ifMatch(ctx, req.GetProject().GetMetadata().GetResourceVersion())
 	var before, out *carav1.Project
-	err := s.transact(ctx, func(t *tx) (err error) {
-		if err := t.mustMatch(api.KindProject, req.GetProject(), want); err != nil {
+	err := s.db.Transact(ctx, func(t *state.Tx) (err error) {
+		if err := mustMatch(t, api.KindProject, req.GetProject(), want); err != nil {
 			return err
 		}
-		before, out, err = t.declare(req.GetProject(), nil)
+		before, out, err = declareProject(t, req.GetProject(), nil)
 		return err
 	})
 	if err != nil {
@@ -50,7 +51,7 @@ func (s projectService) PutProject(ctx context.Context, req *carav1.PutProjectRe
 }
 
 // mustMatch holds what a caller sent against what there is, where it asks for a compare-and-swap.
-func (t *tx) mustMatch(kind string, in proto.Message, want string) error {
+func mustMatch(t *state.Tx, kind string, in proto.Message, want string) error {
 	meta := api.Meta(in)
 	uid := meta.GetUid()
 	if want == "" && uid == "" {
@@ -66,69 +67,69 @@ func (t *tx) mustMatch(kind string, in proto.Message, want string) error {
 	return mustBe(m, uid, want)
 }
 
-// declare is a person's create or change of a project. It returns the project before, or nil, and after. With terms it
+// declareProject is a person's create or change of a project. It returns the project before, or nil, and after. With terms it
 // may change what a source owns, and records the override.
-func (t *tx) declare(in *carav1.Project, terms *carav1.OverrideTerms) (before, after *carav1.Project, err error) {
+func declareProject(t *state.Tx, in *carav1.Project, terms *carav1.OverrideTerms) (before, after *carav1.Project, err error) {
 	name := in.GetMetadata().GetName()
-	if !t.actor.MayName(name) {
-		return nil, nil, errPrefix(t.actor, name)
+	if !t.Actor.MayName(name) {
+		return nil, nil, errPrefix(t.Actor, name)
 	}
-	if _, exists := read[*carav1.Project](t, name); !exists {
-		if err := t.mayDeclare(in); err != nil {
+	if _, exists := state.Read[*carav1.Project](t, name); !exists {
+		if err := mayDeclare(t, in); err != nil {
 			return nil, nil, err
 		}
-		after, err = t.create(in, t.actor.Name, nil)
+		after, err = createProject(t, in, t.Actor.Name, nil)
 		return nil, after, err
 	}
-	return t.redeclareBy(in, terms, "changed by "+t.actor.Name, terms.GetReason())
+	return redeclareBy(t, in, terms, "changed by "+t.Actor.Name, terms.GetReason())
 }
 
 // redeclareBy is a person's change of a project that exists: what happens is told in the event, the reason stays in its
 // history.
-func (t *tx) redeclareBy(in *carav1.Project, terms *carav1.OverrideTerms, what, reason string) (before, after *carav1.Project, err error) {
-	old, _ := read[*carav1.Project](t, in.GetMetadata().GetName())
+func redeclareBy(t *state.Tx, in *carav1.Project, terms *carav1.OverrideTerms, what, reason string) (before, after *carav1.Project, err error) {
+	old, _ := state.Read[*carav1.Project](t, in.GetMetadata().GetName())
 	p := proto.CloneOf(old)
-	changed, err := t.redeclare(old, p, in, what)
+	changed, err := redeclare(t, old, p, in, what)
 	if err != nil {
 		return nil, nil, err
 	}
 	if !changed {
 		return old, old, nil
 	}
-	if err := t.mayDeclare(in); err != nil {
+	if err := mayDeclare(t, in); err != nil {
 		return nil, nil, err
 	}
 	if sourceOf(old) != "" {
-		if err := t.overrideSpec(p, terms); err != nil {
+		if err := overrideSpec(t, p, terms); err != nil {
 			return nil, nil, err
 		}
 	}
 	if p.GetMetadata().GetGeneration() != old.GetMetadata().GetGeneration() {
-		t.remember(p, reason)
+		keepRevision(t, p, reason)
 	}
 	t.Put(p)
 	return old, p, nil
 }
 
-// create is the first word on a project, a person's or a source's.
-func (t *tx) create(in *carav1.Project, owner string, origin *carav1.Origin) (*carav1.Project, error) {
-	if at := in.GetSpec().GetExpireAt(); at != nil && !at.AsTime().After(t.now) {
-		return nil, t.errExpired(in, at.AsTime(), owner)
+// createProject is the first word on a project, a person's or a source's.
+func createProject(t *state.Tx, in *carav1.Project, owner string, origin *carav1.Origin) (*carav1.Project, error) {
+	if at := in.GetSpec().GetExpireAt(); at != nil && !at.AsTime().After(t.Now) {
+		return nil, errExpired(t, in, at.AsTime(), owner)
 	}
-	p, err := t.accept(in, owner, origin)
+	p, err := newProject(t, in, owner, origin)
 	if err != nil {
 		return nil, err
 	}
-	if _, ok := read[*carav1.Tombstone](t, p.GetMetadata().GetName()); ok {
+	if _, ok := state.Read[*carav1.Tombstone](t, p.GetMetadata().GetName()); ok {
 		t.Remove(api.KindTombstone, p.GetMetadata().GetName())
 	}
 	t.Put(p)
 	return p, nil
 }
 
-func (t *tx) errExpired(in *carav1.Project, at time.Time, owner string) error {
+func errExpired(t *state.Tx, in *carav1.Project, at time.Time, owner string) error {
 	when := at.UTC().Format(time.RFC3339)
-	if t.actor.Person() {
+	if t.Actor.Person() {
 		return api.Invalid(describe(in), api.Field("spec.expireAt", "is %s, which is in the past; set a later time or leave it out", when))
 	}
 	return api.Expired("project %q of %s expired at %s: it is not created", in.GetMetadata().GetName(), owner, when)

@@ -18,15 +18,15 @@ import (
 // DeleteProject begins a project's deletion and waits a little for its end. What never had a node is gone at once.
 func (s projectService) DeleteProject(ctx context.Context, req *carav1.DeleteProjectRequest) (*carav1.DeleteProjectResponse, error) {
 	var uid string
-	err := s.transact(ctx, func(t *tx) (err error) {
-		uid, err = t.deleteProject(req)
+	err := s.db.Transact(ctx, func(t *state.Tx) (err error) {
+		uid, err = deleteProject(t, req)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	gone := func() bool {
-		p, ok := state.Get[*carav1.Project](s.cache, req.GetName())
+		p, ok := state.Get[*carav1.Project](s.db.Cache, req.GetName())
 		return !ok || p.GetMetadata().GetUid() != uid
 	}
 	if !gone() && !req.GetNoWait() {
@@ -44,7 +44,7 @@ func (s projectService) DeleteProject(ctx context.Context, req *carav1.DeletePro
 func (s *Server) awaitGone(ctx context.Context, gone func() bool) error {
 	bounded, cancel := context.WithTimeout(ctx, s.cfg.DeleteWait)
 	defer cancel()
-	err := s.cache.Await(bounded, gone)
+	err := s.db.Cache.Await(bounded, gone)
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 		return nil
 	}
@@ -52,25 +52,25 @@ func (s *Server) awaitGone(ctx context.Context, gone func() bool) error {
 }
 
 // deleteProject is the transaction of DeleteProject; it returns the uid of the project that is to go.
-func (t *tx) deleteProject(req *carav1.DeleteProjectRequest) (string, error) {
-	old, ok := read[*carav1.Project](t, req.GetName())
+func deleteProject(t *state.Tx, req *carav1.DeleteProjectRequest) (string, error) {
+	old, ok := state.Read[*carav1.Project](t, req.GetName())
 	if !ok {
 		return "", notFound(api.KindProject, req.GetName())
 	}
-	if err := t.mayDelete(old, req); err != nil {
+	if err := mayDelete(t, old, req); err != nil {
 		return "", err
 	}
 	uid, st := old.GetMetadata().GetUid(), old.GetStatus()
 	p := proto.CloneOf(old)
 	if st.GetPhase() != api.PhaseTerminating && st.GetPhase() != api.PhaseTerminated {
-		p.Metadata.DeletionTimestamp = timestamppb.New(t.now)
+		p.Metadata.DeletionTimestamp = timestamppb.New(t.Now)
 		p.Status.DeletionReason = cmp.Or(req.GetReason(), api.ReasonDeleted)
-		p.Status.DeletionActor = t.actor.Name
+		p.Status.DeletionActor = t.Actor.Name
 		why := deletionText(p)
 		if st.GetNodeRef() == "" {
-			return uid, t.gone(p, api.RoleServer, why+"; it had no node")
+			return uid, removeProject(t, p, api.RoleServer, why+"; it had no node")
 		}
-		if err := t.move(p, api.PhaseTerminating, api.RoleServer, api.ReasonTerminating, why); err != nil {
+		if err := movePhase(t, p, api.PhaseTerminating, api.RoleServer, api.ReasonTerminating, why); err != nil {
 			return "", err
 		}
 		t.Put(p)
@@ -78,23 +78,23 @@ func (t *tx) deleteProject(req *carav1.DeleteProjectRequest) (string, error) {
 	if !req.GetForce() {
 		return uid, nil
 	}
-	return uid, t.force(p)
+	return uid, forceRemoval(t, p)
 }
 
-// force walks a project to its end without its agent. The agent sweeps what is left when it hears that nothing of the
+// forceRemoval walks a project to its end without its agent. The agent sweeps what is left when it hears that nothing of the
 // project is its own.
-func (t *tx) force(p *carav1.Project) error {
-	why := "forced by " + t.actor.Name + ": its node was not asked"
+func forceRemoval(t *state.Tx, p *carav1.Project) error {
+	why := "forced by " + t.Actor.Name + ": its node was not asked"
 	if p.GetStatus().GetPhase() == api.PhaseTerminating {
-		if err := t.move(p, api.PhaseTerminated, api.RoleScheduler, api.ReasonForced, why); err != nil {
+		if err := movePhase(t, p, api.PhaseTerminated, api.RoleScheduler, api.ReasonForced, why); err != nil {
 			return err
 		}
 	}
-	return t.gone(p, api.RoleGC, why)
+	return removeProject(t, p, api.RoleGC, why)
 }
 
 // mayDelete holds a deletion against its preconditions, and against git's word.
-func (t *tx) mayDelete(p *carav1.Project, req *carav1.DeleteProjectRequest) error {
+func mayDelete(t *state.Tx, p *carav1.Project, req *carav1.DeleteProjectRequest) error {
 	owner, name := p.GetMetadata().GetOwner(), p.GetMetadata().GetName()
 	if err := mustBe(p, req.GetUid(), ""); err != nil {
 		return err
@@ -102,8 +102,8 @@ func (t *tx) mayDelete(p *carav1.Project, req *carav1.DeleteProjectRequest) erro
 	if want := req.GetOwner(); want != "" && want != owner {
 		return api.Errorf(codes.Aborted, api.TitleOwned, "project %q belongs to %s, not to %s: it is not deleted", name, api.OrNobody(owner), want)
 	}
-	if !t.actor.Person() {
-		return t.stillDue(p, req.GetReason())
+	if !t.Actor.Person() {
+		return stillDue(t, p, req.GetReason())
 	}
 	if reason := req.GetReason(); reason != "" && reason != api.ReasonDeleted {
 		return api.Invalid("the request", api.Field("reason", "is %q; people delete with the reason Deleted", reason))
@@ -113,7 +113,7 @@ func (t *tx) mayDelete(p *carav1.Project, req *carav1.DeleteProjectRequest) erro
 	case source == "":
 		return nil
 	case req.GetOverride() != nil:
-		_, err := t.override(name, source, api.OverrideDeletion, req.GetOverride())
+		_, err := recordOverride(t, name, source, api.OverrideDeletion, req.GetOverride())
 		return err
 	case p.GetMetadata().GetDeletionTimestamp() != nil:
 		return nil // it is going already, by git's word or an override: force may help
@@ -136,41 +136,41 @@ func deletionText(p *carav1.Project) string {
 	return "deleted by " + p.GetStatus().GetDeletionActor()
 }
 
-// gone takes the record away, lets go of its hosts and leaves a tombstone. An override of the deletion stays: it holds
+// removeProject takes the record away, lets go of its hosts and leaves a tombstone. An override of the deletion stays: it holds
 // the project down. Any other has lost its object.
-func (t *tx) gone(p *carav1.Project, by api.Role, why string) error {
+func removeProject(t *state.Tx, p *carav1.Project, by api.Role, why string) error {
 	meta, st := p.GetMetadata(), p.GetStatus()
 	if err := api.CheckMove(api.Phase(st.GetPhase()), "", by); err != nil {
 		return api.Conflict("project %q: %v", meta.GetName(), err)
 	}
 	t.Remove(api.KindProject, meta.GetName())
-	t.forget(p)
+	dropRevisions(t, p)
 	for _, host := range st.GetHosts() {
 		t.Remove(state.KindHost, host)
 	}
-	if o, ok := read[*carav1.Override](t, meta.GetName()); ok && o.GetScope() != api.OverrideDeletion {
-		t.endOverride(o, "the project is gone")
+	if o, ok := state.Read[*carav1.Override](t, meta.GetName()); ok && o.GetScope() != api.OverrideDeletion {
+		endOverride(t, o, "the project is gone")
 	}
 	t.Put(&carav1.Tombstone{
-		Metadata:   &carav1.ObjectMeta{Name: meta.GetName(), CreationTimestamp: timestamppb.New(t.now), Origin: meta.GetOrigin()},
+		Metadata:   &carav1.ObjectMeta{Name: meta.GetName(), CreationTimestamp: timestamppb.New(t.Now), Origin: meta.GetOrigin()},
 		ProjectUid: meta.GetUid(), Reason: st.GetDeletionReason(), Actor: st.GetDeletionActor(),
-		Owner: meta.GetOwner(), ExpireAt: p.GetSpec().GetExpireAt(), Time: timestamppb.New(t.now),
+		Owner: meta.GetOwner(), ExpireAt: p.GetSpec().GetExpireAt(), Time: timestamppb.New(t.Now),
 	})
-	t.event(refTo(p), api.EventNormal, api.ReasonRemoved, why)
+	recordEvent(t, refTo(p), api.EventNormal, api.ReasonRemoved, why)
 	return nil
 }
 
 // RemoveProject takes a Terminated project's record away.
 func (s projectService) RemoveProject(ctx context.Context, req *carav1.RemoveProjectRequest) (*empty, error) {
-	err := s.transact(ctx, func(t *tx) error {
-		p, ok := read[*carav1.Project](t, req.GetName())
+	err := s.db.Transact(ctx, func(t *state.Tx) error {
+		p, ok := state.Read[*carav1.Project](t, req.GetName())
 		if !ok {
 			return notFound(api.KindProject, req.GetName())
 		}
 		if err := mustBe(p, req.GetUid(), ""); err != nil {
 			return err
 		}
-		return t.gone(p, api.RoleGC, "nothing is left of it")
+		return removeProject(t, p, api.RoleGC, "nothing is left of it")
 	})
 	return &empty{}, err
 }

@@ -9,12 +9,12 @@ import (
 // stillDue holds a loop's deletion against what may have happened since it was decided: a manifest that came back or
 // that another source has now, a source that was suspended, a person who overrode git, an expiry that was moved. What it
 // reads must hold at the commit. The loop is told ABORTED and decides anew.
-func (t *tx) stillDue(p *carav1.Project, reason string) error {
+func stillDue(t *state.Tx, p *carav1.Project, reason string) error {
 	switch reason {
 	case api.ReasonPruned, api.ReasonSourceDeleted:
-		return t.stillUnwanted(p, reason)
+		return stillUnwanted(t, p, reason)
 	case api.ReasonExpired:
-		if at := p.GetStatus().GetExpireAt(); at == nil || at.AsTime().After(t.now) {
+		if at := p.GetStatus().GetExpireAt(); at == nil || at.AsTime().After(t.Now) {
 			return notDue(p, "its expiry was moved")
 		}
 	}
@@ -22,15 +22,15 @@ func (t *tx) stillDue(p *carav1.Project, reason string) error {
 }
 
 // stillUnwanted says whether git wants a project no more. It fails where a source that is there to stay declares it.
-func (t *tx) stillUnwanted(p *carav1.Project, reason string) error {
+func stillUnwanted(t *state.Tx, p *carav1.Project, reason string) error {
 	name := p.GetMetadata().GetName()
-	for _, c := range t.claimsOn(name) {
-		src, ok := read[*carav1.Source](t, c.GetSpec().GetSource())
+	for _, c := range claimsOn(t, name) {
+		src, ok := state.Read[*carav1.Source](t, c.GetSpec().GetSource())
 		at := c.GetSpec().GetProject().GetSpec().GetExpireAt()
-		if at != nil && !at.AsTime().After(t.now) && c.GetSpec().GetSource() != sourceOf(p) {
+		if at != nil && !at.AsTime().After(t.Now) && c.GetSpec().GetSource() != sourceOf(p) {
 			continue // it has expired there: nobody would take it over
 		}
-		if c.GetSpec().GetSource() != sourceOf(p) && t.declaredBySource(c.GetSpec().GetSource(), c.GetSpec().GetProject()) != nil {
+		if c.GetSpec().GetSource() != sourceOf(p) && declaredBySource(t, c.GetSpec().GetSource(), c.GetSpec().GetProject()) != nil {
 			continue // that source may not have it
 		}
 		if c.GetSpec().GetPresent() && ok && src.GetMetadata().GetDeletionTimestamp() == nil && src.GetMetadata().GetUid() == c.GetSpec().GetSourceUid() {
@@ -40,11 +40,11 @@ func (t *tx) stillUnwanted(p *carav1.Project, reason string) error {
 	if reason != api.ReasonPruned {
 		return nil
 	}
-	if src, ok := read[*carav1.Source](t, sourceOf(p)); ok && src.GetSpec().GetSuspend() {
+	if src, ok := state.Read[*carav1.Source](t, sourceOf(p)); ok && src.GetSpec().GetSuspend() {
 		return notDue(p, "its source %q is suspended", src.GetMetadata().GetName())
 	}
-	o, ok := read[*carav1.Override](t, name)
-	if ok && o.GetScope() != api.OverrideExpiry && t.outlived(o) == "" {
+	o, ok := state.Read[*carav1.Override](t, name)
+	if ok && o.GetScope() != api.OverrideExpiry && outlived(t, o) == "" {
 		return notDue(p, "%s", overrideText(o))
 	}
 	return nil
@@ -57,11 +57,11 @@ func notDue(p *carav1.Project, why string, args ...any) error {
 
 // claimsOn returns what the sources there are say of a project. That the others say nothing is a condition as well: a
 // manifest that comes at the same moment makes the transaction run again.
-func (t *tx) claimsOn(project string) []*carav1.Claim {
+func claimsOn(t *state.Tx, project string) []*carav1.Claim {
 	var claims []*carav1.Claim
 	sources, _ := state.List[*carav1.Source](t.Seen, "", "")
 	for _, src := range sources {
-		if c, ok := read[*carav1.Claim](t, src.GetMetadata().GetName()+"/"+project); ok {
+		if c, ok := state.Read[*carav1.Claim](t, src.GetMetadata().GetName()+"/"+project); ok {
 			claims = append(claims, c)
 		}
 	}

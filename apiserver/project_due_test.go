@@ -11,6 +11,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -78,8 +79,8 @@ func TestAClaimAtTheSameMoment(t *testing.T) {
 	w.declares(t, "team", "stays-2")
 	w.applyFor(t, "platform", "", web("web"))
 	tries := 0
-	err := w.transact(identity.WithActor(t.Context(), identity.Actor{Name: "system/reconciler", Role: api.RoleReconciler}), func(x *tx) error {
-		_, err := x.deleteProject(&carav1.DeleteProjectRequest{Name: "web", Owner: "source/platform", Reason: "Pruned"})
+	err := w.db.Transact(identity.WithActor(t.Context(), identity.Actor{Name: "system/reconciler", Role: api.RoleReconciler}), func(x *state.Tx) error {
+		_, err := deleteProject(x, &carav1.DeleteProjectRequest{Name: "web", Owner: "source/platform", Reason: "Pruned"})
 		if tries++; tries == 1 {
 			if err != nil {
 				t.Fatal(err)
@@ -103,7 +104,7 @@ func TestAnExpiryThatWasMoved(t *testing.T) {
 	}
 	clock := newClock()
 	w := newTown(t)
-	w.cfg.Now = clock.now
+	w.db.Now = clock.now
 	p := web("pr-1")
 	p.Spec.ExpireAt = timestamppb.New(at)
 	w.applyFor(t, "platform", "", p)
@@ -188,9 +189,9 @@ func TestExpiringGoesWhenTheExpiryMoves(t *testing.T) {
 				tt.first(t, w, p)
 			}
 			notice(t, w)
-			before, at := w.cache.Revision(), w.get(t, "pr-1").GetStatus().GetExpireAt().AsTime()
+			before, at := w.db.Cache.Revision(), w.get(t, "pr-1").GetStatus().GetExpireAt().AsTime()
 			notice(t, w)
-			if w.cache.Revision() != before {
+			if w.db.Cache.Revision() != before {
 				t.Error("a second notice was written")
 			}
 			if c := api.FindCondition(w.get(t, "pr-1").GetStatus().GetConditions(), api.CondExpiring); !strings.Contains(c.GetMessage(), at.UTC().Format(time.RFC3339)) {

@@ -28,23 +28,23 @@ func revisionKey(project string, generation int32) string {
 	return fmt.Sprintf("revisions/%s/%010d", project, generation)
 }
 
-// remember keeps the spec that a project has now, and forgets the one that is too old. It goes with every write of a
+// keepRevision keeps the spec that a project has now, and forgets the one that is too old. It goes with every write of a
 // new generation, in the same transaction.
-func (t *tx) remember(p *carav1.Project, reason string) {
+func keepRevision(t *state.Tx, p *carav1.Project, reason string) {
 	meta := p.GetMetadata()
 	generation := meta.GetGeneration()
-	actor := t.actor.Name
-	if !t.actor.Person() && meta.GetOwner() != "" {
+	actor := t.Actor.Name
+	if !t.Actor.Person() && meta.GetOwner() != "" {
 		actor = meta.GetOwner()
 	}
 	r := &carav1.Revision{
-		Metadata: &carav1.ObjectMeta{Name: fmt.Sprintf("%s/%d", meta.GetName(), generation), CreationTimestamp: timestamppb.New(t.now)},
+		Metadata: &carav1.ObjectMeta{Name: fmt.Sprintf("%s/%d", meta.GetName(), generation), CreationTimestamp: timestamppb.New(t.Now)},
 		Project: &carav1.Project{
 			ApiVersion: api.APIVersion, Kind: api.KindProject,
 			Metadata: &carav1.ObjectMeta{Name: meta.GetName(), Labels: meta.GetLabels(), Annotations: meta.GetAnnotations()},
 			Spec:     p.GetSpec(),
 		},
-		Generation: generation, SpecHash: p.GetStatus().GetSpecHash(), Actor: actor, Time: timestamppb.New(t.now), Reason: reason,
+		Generation: generation, SpecHash: p.GetStatus().GetSpecHash(), Actor: actor, Time: timestamppb.New(t.Now), Reason: reason,
 	}
 	if strings.HasPrefix(actor, api.PrefixSource) {
 		r.Origin = meta.GetOrigin()
@@ -55,8 +55,8 @@ func (t *tx) remember(p *carav1.Project, reason string) {
 	}
 }
 
-// forget drops the history of a project that goes: a namesake has another one.
-func (t *tx) forget(p *carav1.Project) {
+// dropRevisions drops the history of a project that goes: a namesake has another one.
+func dropRevisions(t *state.Tx, p *carav1.Project) {
 	newest := p.GetMetadata().GetGeneration()
 	for g := max(1, newest-historyLength+1); g <= newest; g++ {
 		t.Write(revisionKey(p.GetMetadata().GetName(), g), nil)
@@ -71,13 +71,13 @@ func (s projectService) GetProjectHistory(ctx context.Context, req *carav1.GetRe
 
 // revisions reads a project's history, and says whose it is.
 func (s *Server) revisions(ctx context.Context, project string) (uid string, items []*carav1.Revision, err error) {
-	p, ok := state.Get[*carav1.Project](s.cache, project)
+	p, ok := state.Get[*carav1.Project](s.db.Cache, project)
 	if !ok {
 		return "", nil, notFound(api.KindProject, project)
 	}
-	page, err := s.cfg.Store.List(ctx, "revisions/"+project+"/", store.ListOptions{Limit: 2 * historyLength})
+	page, err := s.db.Store.List(ctx, "revisions/"+project+"/", store.ListOptions{Limit: 2 * historyLength})
 	if err != nil {
-		return "", nil, storeError(err)
+		return "", nil, state.StoreError(err)
 	}
 	for _, kv := range slices.Backward(page.KVs) {
 		m, err := state.Decode(&carav1.Revision{}, kv.Value, kv.Modified)
@@ -100,17 +100,17 @@ func (s projectService) RollbackProject(ctx context.Context, req *carav1.Rollbac
 		return nil, err
 	}
 	var out *carav1.Project
-	err = s.transact(ctx, func(t *tx) error {
-		out, err = t.rollback(uid, to, req.GetTerms())
+	err = s.db.Transact(ctx, func(t *state.Tx) error {
+		out, err = rollback(t, uid, to, req.GetTerms())
 		return err
 	})
 	return out, err
 }
 
 // rollback gives the project with the uid a spec that it had.
-func (t *tx) rollback(uid string, to *carav1.Revision, terms *carav1.OverrideTerms) (*carav1.Project, error) {
+func rollback(t *state.Tx, uid string, to *carav1.Revision, terms *carav1.OverrideTerms) (*carav1.Project, error) {
 	name := to.GetProject().GetMetadata().GetName()
-	p, ok := read[*carav1.Project](t, name)
+	p, ok := state.Read[*carav1.Project](t, name)
 	if !ok {
 		return nil, notFound(api.KindProject, name)
 	}
@@ -118,7 +118,7 @@ func (t *tx) rollback(uid string, to *carav1.Revision, terms *carav1.OverrideTer
 		return nil, err
 	}
 	what := "rolled back to " + revisionText(to)
-	if at := to.GetProject().GetSpec().GetExpireAt(); at != nil && !at.AsTime().After(t.now) {
+	if at := to.GetProject().GetSpec().GetExpireAt(); at != nil && !at.AsTime().After(t.Now) {
 		return nil, api.Expired("project %q cannot be %s: it would expire at once, that spec ended at %s; apply it with a later expireAt",
 			name, what, utc(at))
 	}
@@ -126,7 +126,7 @@ func (t *tx) rollback(uid string, to *carav1.Revision, terms *carav1.OverrideTer
 	if why := terms.GetReason(); why != "" {
 		reason += ": " + why
 	}
-	_, after, err := t.redeclareBy(proto.CloneOf(to.GetProject()), terms, what+" by "+t.actor.Name, reason)
+	_, after, err := redeclareBy(t, proto.CloneOf(to.GetProject()), terms, what+" by "+t.Actor.Name, reason)
 	return after, err
 }
 

@@ -54,12 +54,12 @@ func TestHistoryOfAProject(t *testing.T) {
 			t.Errorf("revision %d: %v", i, r)
 		}
 	}
-	before := w.cache.Revision()
+	before := w.db.Cache.Revision()
 	w.commit(t, "web", "nginx:12", strings.Repeat("f", 40))
-	if len(w.history(t, "web")) != historyLength || w.cache.Revision() != before {
+	if len(w.history(t, "web")) != historyLength || w.db.Cache.Revision() != before {
 		t.Error("another commit with the same spec made history")
 	}
-	now := w.cache.View()
+	now := w.db.Cache.View()
 	for _, kind := range now.Kinds() {
 		now.Ascend(kind, "web/", "", func(e *state.Entry) bool {
 			if strings.Contains(e.Name, "00000000") {
@@ -111,7 +111,7 @@ func TestRollback(t *testing.T) {
 	if err != nil || p.GetSpec().GetServices()[0].GetImage() != "nginx:1" || p.GetMetadata().GetGeneration() != 4 {
 		t.Fatalf("%v %v", p, err)
 	}
-	if o, ok := state.Get[*carav1.Override](w.cache, "web"); !ok || o.GetReason() != "the new one burns" || o.GetScope() != api.OverrideSpec {
+	if o, ok := state.Get[*carav1.Override](w.db.Cache, "web"); !ok || o.GetReason() != "the new one burns" || o.GetScope() != api.OverrideSpec {
 		t.Errorf("override %v", o)
 	}
 	r := w.history(t, "web")[0]

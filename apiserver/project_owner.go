@@ -7,13 +7,14 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // AdoptProject gives a project that somebody made by hand to a source that claims it. The compare-and-swap is the
 // transaction's: of two sources the first one wins. Until the source's next pass the project stays as it is.
 func (s projectService) AdoptProject(ctx context.Context, req *carav1.AdoptProjectRequest) (*carav1.Project, error) {
-	return s.editProject(ctx, req.GetName(), func(t *tx, p *carav1.Project) error {
+	return s.editProject(ctx, req.GetName(), func(t *state.Tx, p *carav1.Project) error {
 		if api.GoingAway(p) {
 			return errTerminating(p)
 		}
@@ -22,7 +23,7 @@ func (s projectService) AdoptProject(ctx context.Context, req *carav1.AdoptProje
 			return api.Owned("project %q belongs to %s: release it first (caractrl release %s)",
 				req.GetName(), whence(have, p.GetMetadata().GetOrigin()), req.GetName())
 		}
-		claim, err := t.claimant(req)
+		claim, err := claimant(t, req)
 		if err != nil {
 			return err
 		}
@@ -30,26 +31,26 @@ func (s projectService) AdoptProject(ctx context.Context, req *carav1.AdoptProje
 		if have == owner {
 			return nil
 		}
-		if err := t.declaredBySource(claim.GetSource(), claim.GetProject()); err != nil {
+		if err := declaredBySource(t, claim.GetSource(), claim.GetProject()); err != nil {
 			return err
 		}
 		p.Metadata.Owner, p.Metadata.Origin = owner, originOf(claim)
-		t.event(refTo(p), api.EventNormal, api.ReasonAdopted, "given to "+whence(owner, p.GetMetadata().GetOrigin())+" by "+t.actor.Name+", before it belonged to "+api.OrNobody(have))
+		recordEvent(t, refTo(p), api.EventNormal, api.ReasonAdopted, "given to "+whence(owner, p.GetMetadata().GetOrigin())+" by "+t.Actor.Name+", before it belonged to "+api.OrNobody(have))
 		return nil
 	})
 }
 
 // claimant is the claim of the source that is to own a project: the one that was named, or the only one there is. What
 // all sources say of the project must still hold at the commit.
-func (t *tx) claimant(req *carav1.AdoptProjectRequest) (*carav1.ClaimSpec, error) {
+func claimant(t *state.Tx, req *carav1.AdoptProjectRequest) (*carav1.ClaimSpec, error) {
 	refuse := func(format string, args ...any) (*carav1.ClaimSpec, error) {
 		return nil, api.BadState(format, args...)
 	}
 	var claims []*carav1.ClaimSpec
 	var names []string
-	for _, c := range t.claimsOn(req.GetName()) {
+	for _, c := range claimsOn(t, req.GetName()) {
 		c := c.GetSpec()
-		src, ok := read[*carav1.Source](t, c.GetSource())
+		src, ok := state.Read[*carav1.Source](t, c.GetSource())
 		stays := ok && src.GetMetadata().GetDeletionTimestamp() == nil && src.GetMetadata().GetUid() == c.GetSourceUid()
 		if c.GetPresent() && stays && (req.GetSource() == "" || c.GetSource() == req.GetSource()) {
 			claims, names = append(claims, c), append(names, c.GetSource())
@@ -77,7 +78,7 @@ func originOf(c *carav1.ClaimSpec) *carav1.Origin {
 // ReleaseProject takes a project from its source and gives it to the caller. Git has no say over it any more, so there
 // is nothing to override: the record goes, and what an extension had added to the project's life is the project's own.
 func (s projectService) ReleaseProject(ctx context.Context, req *carav1.ReleaseProjectRequest) (*carav1.Project, error) {
-	return s.editProject(ctx, req.GetName(), func(t *tx, p *carav1.Project) error {
+	return s.editProject(ctx, req.GetName(), func(t *state.Tx, p *carav1.Project) error {
 		have := p.GetMetadata().GetOwner()
 		switch {
 		case api.GoingAway(p):
@@ -86,32 +87,32 @@ func (s projectService) ReleaseProject(ctx context.Context, req *carav1.ReleaseP
 			return api.BadState("project %q belongs to %s: only what a source owns is released",
 				req.GetName(), api.OrNobody(have))
 		}
-		if err := t.mayDeclare(p); err != nil {
+		if err := mayDeclare(t, p); err != nil {
 			return err
 		}
-		t.event(refTo(p), api.EventNormal, api.ReasonReleased, "released from "+whence(have, p.GetMetadata().GetOrigin())+" by "+t.actor.Name+", who owns it now")
-		p.Metadata.Owner, p.Metadata.Origin = t.actor.Name, nil
-		return t.settleOverride(p, "the project was released")
+		recordEvent(t, refTo(p), api.EventNormal, api.ReasonReleased, "released from "+whence(have, p.GetMetadata().GetOrigin())+" by "+t.Actor.Name+", who owns it now")
+		p.Metadata.Owner, p.Metadata.Origin = t.Actor.Name, nil
+		return settleOverride(t, p, "the project was released")
 	})
 }
 
 // settleOverride ends the override of a project that no source owns any more.
-func (t *tx) settleOverride(p *carav1.Project, why string) error {
-	o, ok := read[*carav1.Override](t, p.GetMetadata().GetName())
+func settleOverride(t *state.Tx, p *carav1.Project, why string) error {
+	o, ok := state.Read[*carav1.Override](t, p.GetMetadata().GetName())
 	if !ok {
 		return nil
 	}
-	expireAt := t.expiryOf(p)
-	t.endOverride(o, why)
+	expireAt := expiryOf(t, p)
+	endOverride(t, o, why)
 	p.Status.Conditions, _ = api.RemoveCondition(p.GetStatus().GetConditions(), api.CondOverridden)
 	if proto.Equal(expireAt, p.GetSpec().GetExpireAt()) {
 		return nil
 	}
 	old, spec := proto.CloneOf(p), proto.CloneOf(p.GetSpec())
 	spec.ExpireAt = expireAt
-	if err := t.change(old, p, spec, "it keeps the expiry that "+o.GetActor()+" extended it to"); err != nil {
+	if err := changeSpec(t, old, p, spec, "it keeps the expiry that "+o.GetActor()+" extended it to"); err != nil {
 		return err
 	}
-	t.remember(p, o.GetReason())
+	keepRevision(t, p, o.GetReason())
 	return nil
 }

@@ -54,7 +54,7 @@ func (w *town) publishAs(t testing.TB, src *carav1.Source, sequence int64, upser
 
 func (w *town) source(t testing.TB, name string) *carav1.Source {
 	t.Helper()
-	src, ok := state.Get[*carav1.Source](w.cache, name)
+	src, ok := state.Get[*carav1.Source](w.db.Cache, name)
 	if !ok {
 		t.Fatalf("source %s is not there", name)
 	}
@@ -155,7 +155,7 @@ func TestRelease(t *testing.T) {
 	if p.GetMetadata().GetOwner() != "user/admin" || p.GetMetadata().GetOrigin() != nil || api.IsTrue(p.GetStatus().GetConditions(), api.CondOverridden) {
 		t.Errorf("released: %v", p)
 	}
-	if _, ok := state.Get[*carav1.Override](w.cache, "web"); ok {
+	if _, ok := state.Get[*carav1.Override](w.db.Cache, "web"); ok {
 		t.Error("an override of nothing stands")
 	}
 	wantCode(t, release("admin"), codes.FailedPrecondition, api.TitleConflict)

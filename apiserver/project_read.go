@@ -13,7 +13,7 @@ import (
 
 // GetProject returns one project.
 func (s projectService) GetProject(_ context.Context, req *carav1.GetRequest) (*carav1.Project, error) {
-	p, ok := state.Get[*carav1.Project](s.cache, req.GetName())
+	p, ok := state.Get[*carav1.Project](s.db.Cache, req.GetName())
 	if !ok {
 		return nil, notFound(api.KindProject, req.GetName())
 	}
@@ -26,7 +26,7 @@ func (s projectService) ListProjects(_ context.Context, req *carav1.ListProjects
 	if err != nil {
 		return nil, err
 	}
-	items, meta := state.Page(s.cache, "", req.GetPageToken(), req.GetLimit(), match)
+	items, meta := state.Page(s.db.Cache, "", req.GetPageToken(), req.GetLimit(), match)
 	for i, p := range items {
 		items[i] = s.overlayProject(p)
 	}
@@ -63,8 +63,8 @@ func (s *Server) besideNodes(tx state.Transaction) []*carav1.Project {
 		if ch.Kind != api.KindNode || ch.Old != nil && missed(ch.Old) == missed(ch.New) {
 			continue
 		}
-		for _, name := range s.cache.ProjectsOnNode(ch.Name) {
-			if p, ok := state.Get[*carav1.Project](s.cache, name); ok {
+		for _, name := range s.db.Cache.ProjectsOnNode(ch.Name) {
+			if p, ok := state.Get[*carav1.Project](s.db.Cache, name); ok {
 				if at, ok := api.ParseRevision(p.GetMetadata().GetResourceVersion()); ok && at <= tx.Rev {
 					out = append(out, p)
 				}
@@ -86,7 +86,7 @@ func (s projectService) ListOverrides(_ context.Context, req *carav1.ListRequest
 	if err != nil {
 		return nil, err
 	}
-	items, meta := state.Page(s.cache, "", req.GetPageToken(), req.GetLimit(), match)
+	items, meta := state.Page(s.db.Cache, "", req.GetPageToken(), req.GetLimit(), match)
 	return &carav1.ListOverridesResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindOverride), Items: items, Metadata: meta}, nil
 }
 
@@ -96,7 +96,7 @@ func (s projectService) ListTombstones(_ context.Context, req *carav1.ListReques
 	if err != nil {
 		return nil, err
 	}
-	items, meta := state.Page(s.cache, "", req.GetPageToken(), req.GetLimit(), match)
+	items, meta := state.Page(s.db.Cache, "", req.GetPageToken(), req.GetLimit(), match)
 	return &carav1.ListTombstonesResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindTombstone), Items: items, Metadata: meta}, nil
 }
 

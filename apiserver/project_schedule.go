@@ -7,14 +7,15 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // ScheduleProject takes one decision of the scheduler, on exactly the state that it was made on.
 func (s projectService) ScheduleProject(ctx context.Context, req *carav1.ScheduleProjectRequest) (*carav1.Project, error) {
 	var out *carav1.Project
-	err := s.transact(ctx, func(t *tx) error {
-		old, ok := read[*carav1.Project](t, req.GetName())
+	err := s.db.Transact(ctx, func(t *state.Tx) error {
+		old, ok := state.Read[*carav1.Project](t, req.GetName())
 		if !ok {
 			return notFound(api.KindProject, req.GetName())
 		}
@@ -22,7 +23,7 @@ func (s projectService) ScheduleProject(ctx context.Context, req *carav1.Schedul
 			return err
 		}
 		p := proto.CloneOf(old)
-		if err := t.schedule(p, req); err != nil {
+		if err := applyDecision(t, p, req); err != nil {
 			return err
 		}
 		if out = old; !proto.Equal(old, p) {
@@ -34,33 +35,33 @@ func (s projectService) ScheduleProject(ctx context.Context, req *carav1.Schedul
 	return out, err
 }
 
-func (t *tx) schedule(p *carav1.Project, req *carav1.ScheduleProjectRequest) error {
+func applyDecision(t *state.Tx, p *carav1.Project, req *carav1.ScheduleProjectRequest) error {
 	st := p.GetStatus()
 	switch req.GetAction() {
 	case api.ScheduleBind:
-		return t.bind(p, req)
+		return bindProject(t, p, req)
 	case api.ScheduleMove:
 		if req.GetNodeRef() == st.GetNodeRef() {
 			return api.Conflict("project %q is on node %s already", req.GetName(), st.GetNodeRef())
 		}
-		if err := t.evict(p, req); err != nil {
+		if err := evictProject(t, p, req); err != nil {
 			return err
 		}
-		return t.bind(p, &carav1.ScheduleProjectRequest{Name: req.GetName(), NodeRef: req.GetNodeRef(), Message: "assigned to " + req.GetNodeRef() + ": " + req.GetMessage()})
+		return bindProject(t, p, &carav1.ScheduleProjectRequest{Name: req.GetName(), NodeRef: req.GetNodeRef(), Message: "assigned to " + req.GetNodeRef() + ": " + req.GetMessage()})
 	case api.ScheduleExplain:
-		return t.explain(p, req)
+		return explainProject(t, p, req)
 	case api.ScheduleEvict:
-		return t.evict(p, req)
+		return evictProject(t, p, req)
 	case api.ScheduleAbandon:
-		return t.move(p, api.PhaseTerminated, api.RoleScheduler, api.Reason(cmp.Or(req.GetReason(), api.ReasonAbandoned)),
+		return movePhase(t, p, api.PhaseTerminated, api.RoleScheduler, api.Reason(cmp.Or(req.GetReason(), api.ReasonAbandoned)),
 			cmp.Or(req.GetMessage(), "its node is lost: what it ran is swept when it comes back"))
 	}
 	return api.Invalid("the request", api.Field("action", "is %q; it must be Bind, Move, Explain, Evict or Abandon", req.GetAction()))
 }
 
-func (t *tx) bind(p *carav1.Project, req *carav1.ScheduleProjectRequest) error {
+func bindProject(t *state.Tx, p *carav1.Project, req *carav1.ScheduleProjectRequest) error {
 	st := p.GetStatus()
-	if _, ok := read[*carav1.Node](t, req.GetNodeRef()); !ok {
+	if _, ok := state.Read[*carav1.Node](t, req.GetNodeRef()); !ok {
 		return notFound(api.KindNode, req.GetNodeRef())
 	}
 	if st.GetPhase() == api.PhaseScheduled { // no move for CheckMove, yet it would start a second copy
@@ -68,14 +69,14 @@ func (t *tx) bind(p *carav1.Project, req *carav1.ScheduleProjectRequest) error {
 	}
 	st.NodeRef, st.Epoch = req.GetNodeRef(), st.GetEpoch()+1
 	message := cmp.Or(req.GetMessage(), "assigned to "+req.GetNodeRef())
-	t.condition(p, &carav1.Condition{Type: api.CondScheduled, Status: api.StatusTrue, Reason: cmp.Or(req.GetReason(), api.ReasonScheduled), Message: message})
-	t.await(p)
-	return t.move(p, api.PhaseScheduled, api.RoleScheduler, api.ReasonScheduled, message)
+	setCondition(t, p, &carav1.Condition{Type: api.CondScheduled, Status: api.StatusTrue, Reason: cmp.Or(req.GetReason(), api.ReasonScheduled), Message: message})
+	awaitHolder(t, p)
+	return movePhase(t, p, api.PhaseScheduled, api.RoleScheduler, api.ReasonScheduled, message)
 }
 
-// evict takes a project off its node. Where it comes from is kept until it runs again: who moves many of them one after
+// evictProject takes a project off its node. Where it comes from is kept until it runs again: who moves many of them one after
 // the other knows by it which are still on their way, even after a restart.
-func (t *tx) evict(p *carav1.Project, req *carav1.ScheduleProjectRequest) error {
+func evictProject(t *state.Tx, p *carav1.Project, req *carav1.ScheduleProjectRequest) error {
 	st := p.GetStatus()
 	if st.GetPhase() == api.PhasePending {
 		return nil
@@ -83,16 +84,16 @@ func (t *tx) evict(p *carav1.Project, req *carav1.ScheduleProjectRequest) error 
 	from := st.GetNodeRef()
 	message := cmp.Or(req.GetMessage(), "taken off "+from)
 	reason := api.Reason(cmp.Or(req.GetReason(), api.ReasonEvicted))
-	t.leave(p, reason, message)
-	if err := t.move(p, api.PhasePending, api.RoleScheduler, reason, message); err != nil {
+	leaveNode(t, p, reason, message)
+	if err := movePhase(t, p, api.PhasePending, api.RoleScheduler, reason, message); err != nil {
 		return err
 	}
 	st.MovedFrom = cmp.Or(st.GetMovedFrom(), from)
 	return nil
 }
 
-// explain says why a project is where it is: why it waits for a node, or stays on one that it should leave.
-func (t *tx) explain(p *carav1.Project, req *carav1.ScheduleProjectRequest) error {
+// explainProject says why a project is where it is: why it waits for a node, or stays on one that it should leave.
+func explainProject(t *state.Tx, p *carav1.Project, req *carav1.ScheduleProjectRequest) error {
 	c := &carav1.Condition{Type: api.CondScheduled, Reason: cmp.Or(req.GetReason(), api.ReasonUnschedulable), Message: req.GetMessage()}
 	switch p.GetStatus().GetPhase() {
 	case api.PhasePending:
@@ -102,6 +103,6 @@ func (t *tx) explain(p *carav1.Project, req *carav1.ScheduleProjectRequest) erro
 	default:
 		return api.Conflict("project %q is %s: the scheduler has nothing to say of it", req.GetName(), p.GetStatus().GetPhase())
 	}
-	t.condition(p, c)
+	setCondition(t, p, c)
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -18,16 +19,16 @@ type empty = emptypb.Empty
 
 // UpdateProjectStatus takes the report of the project's own node. One that says nothing new writes nothing.
 func (s projectService) UpdateProjectStatus(ctx context.Context, req *carav1.UpdateProjectStatusRequest) (*empty, error) {
-	err := s.transact(ctx, func(t *tx) error {
-		old, ok := read[*carav1.Project](t, req.GetName())
+	err := s.db.Transact(ctx, func(t *state.Tx) error {
+		old, ok := state.Read[*carav1.Project](t, req.GetName())
 		if !ok {
 			return notFound(api.KindProject, req.GetName())
 		}
-		if err := mayReport(t.actor, old, req); err != nil {
+		if err := mayReport(t.Actor, old, req); err != nil {
 			return err
 		}
 		p := proto.CloneOf(old)
-		if err := t.report(p, req); err != nil {
+		if err := applyReport(t, p, req); err != nil {
 			return err
 		}
 		if proto.Equal(old, p) {
@@ -74,9 +75,9 @@ func mayReport(actor identity.Actor, p *carav1.Project, req *carav1.UpdateProjec
 // warnings are the conditions that stand for as long as each report has them, and that begin with an event.
 func warnings() []string { return []string{api.CondSecretChanged, api.CondUnmountedVolume} }
 
-// report writes the agent's part of the status. The reason of a move is in a condition `Phase` of the report, or else
+// applyReport writes the agent's part of the status. The reason of a move is in a condition `Phase` of the report, or else
 // in its `Ready`.
-func (t *tx) report(p *carav1.Project, req *carav1.UpdateProjectStatusRequest) error {
+func applyReport(t *state.Tx, p *carav1.Project, req *carav1.UpdateProjectStatusRequest) error {
 	why := &carav1.Condition{}
 	for _, c := range req.GetConditions() {
 		switch c.GetType() {
@@ -86,12 +87,12 @@ func (t *tx) report(p *carav1.Project, req *carav1.UpdateProjectStatusRequest) e
 			mine := proto.CloneOf(c)
 			mine.ObservedGeneration = req.GetObservedGeneration()
 			if c.GetReason() == api.ReasonUpdateFailed && !api.UpdateFailed(p) {
-				t.event(refTo(p), api.EventWarning, api.Reason(c.GetReason()), c.GetMessage())
+				recordEvent(t, refTo(p), api.EventWarning, api.Reason(c.GetReason()), c.GetMessage())
 			}
 			if slices.Contains(warnings(), c.GetType()) && !api.IsTrue(p.GetStatus().GetConditions(), c.GetType()) {
-				t.event(refTo(p), api.EventWarning, api.Reason(c.GetReason()), c.GetMessage())
+				recordEvent(t, refTo(p), api.EventWarning, api.Reason(c.GetReason()), c.GetMessage())
 			}
-			p.Status.Conditions, _ = api.SetCondition(p.GetStatus().GetConditions(), mine, t.now)
+			p.Status.Conditions, _ = api.SetCondition(p.GetStatus().GetConditions(), mine, t.Now)
 			if why.GetType() == "" && c.GetType() == api.CondReady {
 				why = c
 			}
@@ -113,7 +114,7 @@ func (t *tx) report(p *carav1.Project, req *carav1.UpdateProjectStatusRequest) e
 	}
 	reason, message := cmp.Or(why.GetReason(), req.GetPhase()), why.GetMessage()
 	if message == "" {
-		message = t.actor.Name + " says that it is " + req.GetPhase()
+		message = t.Actor.Name + " says that it is " + req.GetPhase()
 	}
-	return t.move(p, api.Phase(req.GetPhase()), api.RoleAgent, api.Reason(reason), message)
+	return movePhase(t, p, api.Phase(req.GetPhase()), api.RoleAgent, api.Reason(reason), message)
 }

@@ -10,15 +10,16 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/plan"
 )
 
 // editProject runs change on the transaction's own copy of a project, and writes the copy if it differs.
-func (s *Server) editProject(ctx context.Context, name string, change func(t *tx, p *carav1.Project) error) (*carav1.Project, error) {
+func (s *Server) editProject(ctx context.Context, name string, change func(t *state.Tx, p *carav1.Project) error) (*carav1.Project, error) {
 	var out *carav1.Project
-	err := s.transact(ctx, func(t *tx) error {
-		old, ok := read[*carav1.Project](t, name)
+	err := s.db.Transact(ctx, func(t *state.Tx) error {
+		old, ok := state.Read[*carav1.Project](t, name)
 		if !ok {
 			return notFound(api.KindProject, name)
 		}
@@ -38,20 +39,20 @@ func (s *Server) editProject(ctx context.Context, name string, change func(t *tx
 // RetryProject moves a Failed project back to Pending. Where an update failed and the previous version serves, the update
 // begins anew, on the same node.
 func (s projectService) RetryProject(ctx context.Context, req *carav1.RetryProjectRequest) (*carav1.Project, error) {
-	return s.editProject(ctx, req.GetName(), func(t *tx, p *carav1.Project) error {
-		if err := t.mayRunAgain(p); err != nil {
+	return s.editProject(ctx, req.GetName(), func(t *state.Tx, p *carav1.Project) error {
+		if err := mayRunAgain(t, p); err != nil {
 			return err
 		}
 		if api.UpdateFailed(p) {
-			t.restart(p, notUpdated(p), api.ReasonRetry, "retry of the update asked for by "+t.actor.Name)
+			requestRestart(t, p, notUpdated(p), api.ReasonRetry, "retry of the update asked for by "+t.Actor.Name)
 			return nil
 		}
 		if phase := p.GetStatus().GetPhase(); phase != api.PhaseFailed {
 			return api.BadState("project %q is %s: only a Failed one is retried, and one whose update failed", req.GetName(), phase)
 		}
-		t.leave(p, api.ReasonRetry, "waiting for the scheduler")
+		leaveNode(t, p, api.ReasonRetry, "waiting for the scheduler")
 		p.Status.Services = nil // who tries again wants what the tag leads to now
-		return t.move(p, api.PhasePending, api.RoleServer, api.ReasonRetry, "retry asked for by "+t.actor.Name)
+		return movePhase(t, p, api.PhasePending, api.RoleServer, api.ReasonRetry, "retry asked for by "+t.Actor.Name)
 	})
 }
 
@@ -70,20 +71,20 @@ func notUpdated(p *carav1.Project) []string {
 	return out
 }
 
-// restart asks the project's agent to restart services, all where none is named. What it said of the update before is over.
-func (t *tx) restart(p *carav1.Project, services []string, reason api.Reason, message string) {
-	token := newUID()
+// requestRestart asks the project's agent to restart services, all where none is named. What it said of the update before is over.
+func requestRestart(t *state.Tx, p *carav1.Project, services []string, reason api.Reason, message string) {
+	token := state.NewUID()
 	p.Status.Restarts = api.AddRestart(p, services, token) // before the older fields change, which it may read
 	p.Status.RestartToken, p.Status.RestartServices = token, slices.Clone(services)
 	if api.UpdateFailed(p) {
-		t.condition(p, &carav1.Condition{Type: api.CondReady, Status: api.StatusFalse, Reason: string(reason), Message: message})
+		setCondition(t, p, &carav1.Condition{Type: api.CondReady, Status: api.StatusFalse, Reason: string(reason), Message: message})
 	}
-	t.event(refTo(p), api.EventNormal, reason, message)
+	recordEvent(t, refTo(p), api.EventNormal, reason, message)
 }
 
 // RestartProject asks the project's agent to restart its containers, or some of them.
 func (s projectService) RestartProject(ctx context.Context, req *carav1.RestartProjectRequest) (*carav1.Project, error) {
-	return s.editProject(ctx, req.GetName(), func(t *tx, p *carav1.Project) error {
+	return s.editProject(ctx, req.GetName(), func(t *state.Tx, p *carav1.Project) error {
 		if phase := p.GetStatus().GetPhase(); phase != api.PhaseRunning && phase != api.PhaseScheduled {
 			return api.BadState("project %q is %s: there is nothing to restart", req.GetName(), phase)
 		}
@@ -96,46 +97,46 @@ func (s projectService) RestartProject(ctx context.Context, req *carav1.RestartP
 		if len(req.GetServices()) > 0 {
 			what = strings.Join(req.GetServices(), ", ")
 		}
-		t.restart(p, req.GetServices(), api.ReasonRestart, "restart of "+what+" asked for by "+t.actor.Name)
+		requestRestart(t, p, req.GetServices(), api.ReasonRestart, "restart of "+what+" asked for by "+t.Actor.Name)
 		return nil
 	})
 }
 
 // ExtendProject moves a project's expiry: in the spec where it is the users' own, as an override where it is git's.
 func (s projectService) ExtendProject(ctx context.Context, req *carav1.ExtendProjectRequest) (*carav1.Project, error) {
-	return s.editProject(ctx, req.GetName(), func(t *tx, p *carav1.Project) error {
+	return s.editProject(ctx, req.GetName(), func(t *state.Tx, p *carav1.Project) error {
 		switch p.GetStatus().GetPhase() {
 		case api.PhaseTerminating, api.PhaseTerminated:
 			return errTerminating(p)
 		}
-		until, err := t.extension(p, req)
+		until, err := extension(t, p, req)
 		if err != nil {
 			return err
 		}
-		o, _ := read[*carav1.Override](t, req.GetName())
-		message := "expires at " + until.UTC().Format(time.RFC3339) + ", says " + t.actor.Name
-		if sourceOf(p) == "" || o.GetScope() == api.OverrideSpec && plan.InForce(o, t.now) {
+		o, _ := state.Read[*carav1.Override](t, req.GetName())
+		message := "expires at " + until.UTC().Format(time.RFC3339) + ", says " + t.Actor.Name
+		if sourceOf(p) == "" || o.GetScope() == api.OverrideSpec && plan.InForce(o, t.Now) {
 			old := proto.CloneOf(p)
 			spec := proto.CloneOf(p.GetSpec())
 			spec.ExpireAt = timestamppb.New(until)
-			if err := t.change(old, p, spec, message); err != nil {
+			if err := changeSpec(t, old, p, spec, message); err != nil {
 				return err
 			}
-			t.remember(p, req.GetReason())
+			keepRevision(t, p, req.GetReason())
 			return nil
 		}
 		if err := mayExtend(p, until); err != nil {
 			return err
 		}
 		o = &carav1.Override{
-			Metadata: &carav1.ObjectMeta{Name: req.GetName(), CreationTimestamp: timestamppb.New(t.now)},
-			Scope:    api.OverrideExpiry, Actor: t.actor.Name, Reason: req.GetReason(),
-			Since: timestamppb.New(t.now), Until: timestamppb.New(until), ExpireAt: timestamppb.New(until),
+			Metadata: &carav1.ObjectMeta{Name: req.GetName(), CreationTimestamp: timestamppb.New(t.Now)},
+			Scope:    api.OverrideExpiry, Actor: t.Actor.Name, Reason: req.GetReason(),
+			Since: timestamppb.New(t.Now), Until: timestamppb.New(until), ExpireAt: timestamppb.New(until),
 		}
 		t.Put(o)
-		t.setExpiry(p)
-		t.event(refTo(p), api.EventNormal, api.ReasonExtended, message)
-		t.showOverride(p, o)
+		setExpiry(t, p)
+		recordEvent(t, refTo(p), api.EventNormal, api.ReasonExtended, message)
+		showOverride(t, p, o)
 		return nil
 	})
 }
@@ -157,7 +158,7 @@ func mayExtend(p *carav1.Project, until time.Time) error {
 func utc(at *timestamppb.Timestamp) string { return at.AsTime().UTC().Format(time.RFC3339) }
 
 // extension is the new expiry that a request asks for.
-func (t *tx) extension(p *carav1.Project, req *carav1.ExtendProjectRequest) (time.Time, error) {
+func extension(t *state.Tx, p *carav1.Project, req *carav1.ExtendProjectRequest) (time.Time, error) {
 	var until time.Time
 	invalid := func(field, format string, args ...any) (time.Time, error) {
 		return until, api.Invalid("the request", api.Field(field, format, args...))
@@ -172,7 +173,7 @@ func (t *tx) extension(p *carav1.Project, req *carav1.ExtendProjectRequest) (tim
 	default:
 		until = p.GetStatus().GetExpireAt().AsTime().Add(req.GetBy().AsDuration())
 	}
-	if !until.After(t.now) {
+	if !until.After(t.Now) {
 		return invalid("until", "is %s, which is in the past", until.UTC().Format(time.RFC3339))
 	}
 	return until, nil

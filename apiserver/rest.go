@@ -15,7 +15,7 @@ import (
 // pages beside it.
 func (s *Server) rest(ctx context.Context, paths pathTable) (http.Handler, error) {
 	mux := runtime.NewServeMux(
-		runtime.WithMarshalerOption(runtime.MIMEWildcard, marshaler{cache: s.cache}),
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, marshaler{cache: s.db.Cache}),
 		runtime.WithMiddlewares(s.boundBody, holdStream),
 		runtime.WithMetadata(requestMetadata),
 		runtime.WithIncomingHeaderMatcher(func(string) (string, bool) { return "", false }),

@@ -93,7 +93,7 @@ func duplex[Q, A any, PQ interface {
 		writeProblem(w, problemOf(err))
 		return
 	}
-	sent := s.spawn(r.URL.Path, func() error { return sendLines[Q, A, PQ](stream, first, &lines) }, func(err error) {
+	sent := s.guard.Go(r.URL.Path, func() error { return sendLines[Q, A, PQ](stream, first, &lines) }, func(err error) {
 		if err != nil {
 			cancel(err)
 		}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -264,8 +265,8 @@ func TestRESTWatchStreamsLines(t *testing.T) {
 // addNode puts a node into the store as its join would.
 func addNode(t testing.TB, h *house, name string) {
 	t.Helper()
-	err := h.transact(t.Context(), func(t *tx) error {
-		t.Put(&carav1.Node{Metadata: &carav1.ObjectMeta{Name: name, Uid: newUID()}, Status: &carav1.NodeStatus{State: "Ready"}})
+	err := h.db.Transact(t.Context(), func(t *state.Tx) error {
+		t.Put(&carav1.Node{Metadata: &carav1.ObjectMeta{Name: name, Uid: state.NewUID()}, Status: &carav1.NodeStatus{State: "Ready"}})
 		return nil
 	})
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -22,12 +23,12 @@ import (
 // CreateSecret accepts a new secret.
 func (s secretService) CreateSecret(ctx context.Context, req *carav1.CreateSecretRequest) (*carav1.Secret, error) {
 	var out *carav1.Secret
-	err := s.transact(ctx, func(t *tx) (err error) {
+	err := s.db.Transact(ctx, func(t *state.Tx) (err error) {
 		name := req.GetSecret().GetMetadata().GetName()
-		if _, exists := read[*carav1.Secret](t, name); exists {
+		if _, exists := state.Read[*carav1.Secret](t, name); exists {
 			return api.AlreadyExists("secret %q already exists", name)
 		}
-		_, out, err = t.declareSecret(req.GetSecret())
+		_, out, err = declareSecret(t, req.GetSecret())
 		return err
 	})
 	if err != nil {
@@ -40,11 +41,11 @@ func (s secretService) CreateSecret(ctx context.Context, req *carav1.CreateSecre
 func (s secretService) PutSecret(ctx context.Context, req *carav1.PutSecretRequest) (*carav1.Secret, error) {
 	want := ifMatch(ctx, req.GetSecret().GetMetadata().GetResourceVersion())
 	var before, out *carav1.Secret
-	err := s.transact(ctx, func(t *tx) (err error) {
-		if err := t.mustMatch(api.KindSecret, req.GetSecret(), want); err != nil {
+	err := s.db.Transact(ctx, func(t *state.Tx) (err error) {
+		if err := mustMatch(t, api.KindSecret, req.GetSecret(), want); err != nil {
 			return err
 		}
-		before, out, err = t.declareSecret(req.GetSecret())
+		before, out, err = declareSecret(t, req.GetSecret())
 		return err
 	})
 	if err != nil {
@@ -58,7 +59,7 @@ func (s secretService) PutSecret(ctx context.Context, req *carav1.PutSecretReque
 
 // GetSecret returns a secret's keys.
 func (s secretService) GetSecret(_ context.Context, req *carav1.GetRequest) (*carav1.Secret, error) {
-	secret, ok := state.Get[*carav1.Secret](s.cache, req.GetName())
+	secret, ok := state.Get[*carav1.Secret](s.db.Cache, req.GetName())
 	if !ok {
 		return nil, notFound(api.KindSecret, req.GetName())
 	}
@@ -71,7 +72,7 @@ func (s secretService) ListSecrets(_ context.Context, req *carav1.ListRequest) (
 	if err != nil {
 		return nil, err
 	}
-	items, meta := state.Page(s.cache, "", req.GetPageToken(), req.GetLimit(), match)
+	items, meta := state.Page(s.db.Cache, "", req.GetPageToken(), req.GetLimit(), match)
 	for i, secret := range items {
 		items[i] = keysOnly(secret)
 	}
@@ -80,15 +81,15 @@ func (s secretService) ListSecrets(_ context.Context, req *carav1.ListRequest) (
 
 // DeleteSecret removes a secret. What runs with its values goes on; what starts without them says which one is missing.
 func (s secretService) DeleteSecret(ctx context.Context, req *carav1.DeleteRequest) (*emptypb.Empty, error) {
-	err := s.transact(ctx, func(t *tx) error {
-		secret, ok := read[*carav1.Secret](t, req.GetName())
+	err := s.db.Transact(ctx, func(t *state.Tx) error {
+		secret, ok := state.Read[*carav1.Secret](t, req.GetName())
 		if !ok {
 			return notFound(api.KindSecret, req.GetName())
 		}
 		if err := mustBe(secret, req.GetUid(), ""); err != nil {
 			return err
 		}
-		t.event(refTo(secret), api.EventNormal, api.ReasonDeleted, "deleted by "+t.actor.Name)
+		recordEvent(t, refTo(secret), api.EventNormal, api.ReasonDeleted, "deleted by "+t.Actor.Name)
 		t.Remove(api.KindSecret, req.GetName())
 		return nil
 	})
@@ -99,16 +100,16 @@ func (s secretService) DeleteSecret(ctx context.Context, req *carav1.DeleteReque
 }
 
 // declareSecret creates or changes a secret. Both results are as stored: sealed.
-func (t *tx) declareSecret(in *carav1.Secret) (before, after *carav1.Secret, err error) {
-	if t.server.cfg.Identity == nil {
+func declareSecret(t *state.Tx, in *carav1.Secret) (before, after *carav1.Secret, err error) {
+	if t.Vault == nil {
 		return nil, nil, errNoIdentity()
 	}
 	meta := in.GetMetadata()
-	old, exists := read[*carav1.Secret](t, meta.GetName())
+	old, exists := state.Read[*carav1.Secret](t, meta.GetName())
 	values := plainValues(in)
 	if exists && sameMap(old.GetMetadata().GetLabels(), meta.GetLabels()) &&
 		sameMap(old.GetMetadata().GetAnnotations(), meta.GetAnnotations()) &&
-		old.GetType() == in.GetType() && t.server.sameValues(old, values) {
+		old.GetType() == in.GetType() && sameValues(t.Vault, old, values) {
 		return old, old, nil
 	}
 	next := &carav1.Secret{ApiVersion: api.APIVersion, Kind: api.KindSecret, Type: in.GetType(), Data: make(map[string][]byte, len(values))}
@@ -116,18 +117,18 @@ func (t *tx) declareSecret(in *carav1.Secret) (before, after *carav1.Secret, err
 		next.Metadata = proto.CloneOf(old.GetMetadata())
 		next.Metadata.Generation++
 	} else {
-		next.Metadata = &carav1.ObjectMeta{Name: meta.GetName(), Uid: newUID(), Generation: 1, CreationTimestamp: timestamppb.New(t.now)}
+		next.Metadata = &carav1.ObjectMeta{Name: meta.GetName(), Uid: state.NewUID(), Generation: 1, CreationTimestamp: timestamppb.New(t.Now)}
 	}
 	meta = proto.CloneOf(meta)
 	next.Metadata.Labels, next.Metadata.Annotations = meta.GetLabels(), meta.GetAnnotations()
 	for key, value := range values {
-		next.Data[key] = t.server.cfg.Identity.Vault().Seal(sealName(meta.GetName(), key), value)
+		next.Data[key] = t.Vault.Seal(sealName(meta.GetName(), key), value)
 	}
 	reason, word := api.Reason(api.ReasonCreated), "created by "
 	if exists {
 		reason, word = api.ReasonChanged, "changed by "
 	}
-	t.event(refTo(next), api.EventNormal, reason, word+t.actor.Name)
+	recordEvent(t, refTo(next), api.EventNormal, reason, word+t.Actor.Name)
 	t.Put(next)
 	if !exists {
 		return nil, next, nil
@@ -147,12 +148,12 @@ func plainValues(in *carav1.Secret) map[string][]byte {
 
 // sameValues says whether a stored secret has exactly these values. One that cannot be opened has not: it is written
 // anew, which mends it.
-func (s *Server) sameValues(stored *carav1.Secret, values map[string][]byte) bool {
+func sameValues(vault *identity.Vault, stored *carav1.Secret, values map[string][]byte) bool {
 	if len(stored.GetData()) != len(values) {
 		return false
 	}
 	for key, value := range values {
-		have, err := s.secretValue(stored, key)
+		have, err := secretValue(vault, stored, key)
 		if err != nil || !bytes.Equal(have, value) {
 			return false
 		}
@@ -161,16 +162,16 @@ func (s *Server) sameValues(stored *carav1.Secret, values map[string][]byte) boo
 }
 
 // secretValue opens one value of a stored secret. The error names the secret and never tells a value.
-func (s *Server) secretValue(stored *carav1.Secret, key string) ([]byte, error) {
+func secretValue(vault *identity.Vault, stored *carav1.Secret, key string) ([]byte, error) {
 	name := stored.GetMetadata().GetName()
 	sealed, ok := stored.GetData()[key]
 	switch {
-	case s.cfg.Identity == nil:
+	case vault == nil:
 		return nil, errNoIdentity()
 	case !ok:
 		return nil, api.NotFound("secret %q has no key %q", name, key)
 	}
-	value, err := s.cfg.Identity.Vault().Open(sealName(name, key), sealed)
+	value, err := vault.Open(sealName(name, key), sealed)
 	if err != nil {
 		return nil, api.Errorf(codes.DataLoss, api.TitleInternal, "secret %v: set the secret again", err)
 	}
@@ -189,7 +190,7 @@ func keysOnly(stored *carav1.Secret) *carav1.Secret {
 
 // GetSourceSecret returns the values of the Secret that a source names for git.
 func (s sourceService) GetSourceSecret(_ context.Context, req *carav1.GetSourceSecretRequest) (*carav1.GetSourceSecretResponse, error) {
-	source, ok := state.Get[*carav1.Source](s.cache, req.GetName())
+	source, ok := state.Get[*carav1.Source](s.db.Cache, req.GetName())
 	if !ok {
 		return nil, notFound(api.KindSource, req.GetName())
 	}
@@ -198,14 +199,14 @@ func (s sourceService) GetSourceSecret(_ context.Context, req *carav1.GetSourceS
 	if ref == "" {
 		return out, nil
 	}
-	secret, ok := state.Get[*carav1.Secret](s.cache, ref)
+	secret, ok := state.Get[*carav1.Secret](s.db.Cache, ref)
 	if !ok {
 		return nil, api.NotFound("source %q names secret %q in spec.git.secretRef, which does not exist: create it",
 			req.GetName(), ref)
 	}
 	out.Git = make(map[string][]byte, len(secret.GetData()))
 	for key := range secret.GetData() {
-		value, err := s.secretValue(secret, key)
+		value, err := secretValue(s.db.Vault, secret, key)
 		if err != nil {
 			return nil, err
 		}
@@ -215,8 +216,8 @@ func (s sourceService) GetSourceSecret(_ context.Context, req *carav1.GetSourceS
 }
 
 // applySecret is Apply for a secret. What it returns is compared for the answer's diff, so it has no values.
-func (s *Server) applySecret(t *tx, m proto.Message, _ applyTerms) (before, after proto.Message, err error) {
-	old, now, err := t.declareSecret(m.(*carav1.Secret))
+func (s *Server) applySecret(t *state.Tx, m proto.Message, _ applyTerms) (before, after proto.Message, err error) {
+	old, now, err := declareSecret(t, m.(*carav1.Secret))
 	switch {
 	case err != nil:
 		return nil, nil, err

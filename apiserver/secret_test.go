@@ -159,9 +159,9 @@ func TestSealedValuesStayWhereTheyAre(t *testing.T) {
 	c := newCluster(t, nil)
 	c.secret(t, "prod", "", map[string]string{"k": "v"})
 	c.secret(t, "test", "", map[string]string{"k": "w"})
-	prod, _ := state.Get[*carav1.Secret](c.cache, "prod")
-	err := c.transact(t.Context(), func(x *tx) error {
-		test, _ := read[*carav1.Secret](x, "test")
+	prod, _ := state.Get[*carav1.Secret](c.db.Cache, "prod")
+	err := c.db.Transact(t.Context(), func(x *state.Tx) error {
+		test, _ := state.Read[*carav1.Secret](x, "test")
 		forged := proto.CloneOf(test)
 		forged.Data["k"] = prod.GetData()["k"]
 		x.Put(forged)
@@ -170,8 +170,8 @@ func TestSealedValuesStayWhereTheyAre(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	forged, _ := state.Get[*carav1.Secret](c.cache, "test")
-	if value, err := c.secretValue(forged, "k"); err == nil || value != nil {
+	forged, _ := state.Get[*carav1.Secret](c.db.Cache, "test")
+	if value, err := secretValue(c.db.Vault, forged, "k"); err == nil || value != nil {
 		t.Errorf("the value moved: %q, %v", value, err)
 	}
 }

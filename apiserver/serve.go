@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/guard"
 	"github.com/caravanserai/cara/apiserver/identity"
 )
 
@@ -41,12 +42,12 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	}
 	feedCtx, stopFeed := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopFeed()
-	work, workCtx := s.newCrew(feedCtx, "Run", unlimited)
-	work.Go(func() error { return s.cache.Feed(workCtx, s.cfg.Store) })
+	work, workCtx := s.guard.Group(feedCtx, "Run", guard.Unlimited)
+	work.Go(func() error { return s.db.Cache.Feed(workCtx, s.db.Store) })
 	work.Go(func() error { return s.endWithTokens(workCtx) })
 	work.Go(func() error {
 		select {
-		case <-s.cache.Loaded: // a server that was killed may have left it undone
+		case <-s.db.Cache.Loaded: // a server that was killed may have left it undone
 			return s.releaseLost(workCtx)
 		case <-workCtx.Done():
 			return nil
@@ -87,7 +88,7 @@ func serverLog(l *slog.Logger) *log.Logger { return slog.NewLogLogger(l.Handler(
 
 // drain ends what runs: long streams at once, other calls when they are done or the time is over.
 func (s *Server) drain(ctx context.Context, hs *http.Server) error {
-	close(s.draining)
+	close(s.db.Draining)
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainTimeout)
 	defer cancel()
 	err := hs.Shutdown(bounded)

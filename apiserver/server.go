@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/guard"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -19,7 +20,8 @@ import (
 // Server is the door. New makes it, Run serves it, Client lets the loops of this process in.
 type Server struct {
 	cfg       Config
-	cache     *state.Cache
+	db        *state.DB
+	guard     guard.Guard
 	metrics   *metrics
 	beats     latest[time.Time]          // when each node was heard of
 	infos     latest[*carav1.NodeInfo]   // what each agent said of its machine: free disk changes all the time
@@ -32,14 +34,13 @@ type Server struct {
 	filling   chan struct{} // a slot for each call that waits for the cache before it is known whose it is
 	sessions  sessions
 	meetings  meetings
-	backup    sync.Mutex    // held while a backup is made
-	draining  chan struct{} // closed when Run begins to end: long streams end themselves
+	backup    sync.Mutex // held while a backup is made
 	appliers  map[string]applier
 }
 
 // applier plans what Apply does with an object of one kind: it reads and writes through the transaction and returns
 // the object before (nil where there was none) and after.
-type applier func(t *tx, m proto.Message, how applyTerms) (before, after proto.Message, err error)
+type applier func(t *state.Tx, m proto.Message, how applyTerms) (before, after proto.Message, err error)
 
 // New makes a server. It does no I/O and starts nothing; calls through Client wait until Run has filled the cache.
 func New(cfg Config) (*Server, error) {
@@ -48,15 +49,22 @@ func New(cfg Config) (*Server, error) {
 	}
 	cfg = cfg.withDefaults()
 	s := &Server{
-		cfg:       cfg,
-		cache:     state.NewCache(cfg.RecentChanges),
-		metrics:   newMetrics(cfg.Figures...),
-		draining:  make(chan struct{}),
+		cfg: cfg,
+		db: &state.DB{
+			Cache: state.NewCache(cfg.RecentChanges), Store: cfg.Store, Now: cfg.Now, Logger: cfg.Logger,
+			Hosts:     state.Hosts{Template: cfg.Hosts, Own: cfg.ownHosts, Reserved: cfg.ReservedHosts},
+			Bookmarks: cfg.BookmarkInterval, Draining: make(chan struct{}),
+		},
+		guard:     guard.Guard{Logger: cfg.Logger},
 		hints:     newHints(),
 		bodies:    newBodies(int64(cfg.MaxBodiesBytes)),
 		joins:     newTurns(maxJoins, maxJoinsEach),
 		anonymous: newSampler(),
 		filling:   make(chan struct{}, maxFilling),
+	}
+	s.metrics = newMetrics(s.db, cfg.Figures...)
+	if cfg.Identity != nil {
+		s.db.Vault = cfg.Identity.Vault()
 	}
 	if cfg.Authenticator == nil {
 		s.cfg.Authenticator = tokens{s}

@@ -27,12 +27,12 @@ func TestStateOutlivesTheServer(t *testing.T) {
 	t.Cleanup(func() { st.Close() })
 	first := newHouse(t, func(c *Config) { c.Store = st })
 	fillWith(t, first, web("shop"))
-	want, _ := state.Get[*carav1.Project](first.cache, "shop")
+	want, _ := state.Get[*carav1.Project](first.db.Cache, "shop")
 	if err := first.stop(); err != nil {
 		t.Fatal(err)
 	}
 	second := newHouse(t, func(c *Config) { c.Store = st })
-	got, ok := state.Get[*carav1.Project](second.cache, "shop")
+	got, ok := state.Get[*carav1.Project](second.db.Cache, "shop")
 	if !ok || !proto.Equal(want, got) {
 		t.Errorf("got %v, want %v", got, want)
 	}

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -33,8 +34,8 @@ func (s sourceService) PublishSnapshot(stream carav1.SourceService_PublishSnapsh
 		return err
 	}
 	var src *carav1.Source
-	err = s.transact(stream.Context(), func(t *tx) (err error) {
-		if src, err = t.publish(in); err != nil {
+	err = s.db.Transact(stream.Context(), func(t *state.Tx) (err error) {
+		if src, err = publishSnapshot(t, in); err != nil {
 			return err
 		}
 		t.Put(src)
@@ -77,9 +78,9 @@ func collect(stream carav1.SourceService_PublishSnapshotServer) (*published, err
 	return in, nil
 }
 
-// publish plans the snapshot and returns the source with its new head.
-func (t *tx) publish(in *published) (*carav1.Source, error) {
-	old, ok := read[*carav1.Source](t, in.source)
+// publishSnapshot plans the snapshot and returns the source with its new head.
+func publishSnapshot(t *state.Tx, in *published) (*carav1.Source, error) {
+	old, ok := state.Read[*carav1.Source](t, in.source)
 	if !ok {
 		return nil, notFound(api.KindSource, in.source)
 	}
@@ -95,12 +96,12 @@ func (t *tx) publish(in *published) (*carav1.Source, error) {
 			in.source, have, have+1, in.head.GetSequence())
 	}
 	for _, spec := range in.upserts {
-		if err := t.claim(in, spec); err != nil {
+		if err := putClaim(t, in, spec); err != nil {
 			return nil, err
 		}
 	}
 	for _, project := range in.absent {
-		c, ok := read[*carav1.Claim](t, in.source+"/"+project)
+		c, ok := state.Read[*carav1.Claim](t, in.source+"/"+project)
 		if !ok || !c.GetSpec().GetPresent() {
 			continue
 		}
@@ -113,15 +114,15 @@ func (t *tx) publish(in *published) (*carav1.Source, error) {
 		src.Status = &carav1.SourceStatus{}
 	}
 	src.Status.Snapshot = proto.CloneOf(in.head)
-	src.Status.Snapshot.PublishTime = timestamppb.New(t.now)
+	src.Status.Snapshot.PublishTime = timestamppb.New(t.Now)
 	for _, c := range in.conditions {
-		src.Status.Conditions, _ = api.SetCondition(src.Status.GetConditions(), proto.CloneOf(c), t.now)
+		src.Status.Conditions, _ = api.SetCondition(src.Status.GetConditions(), proto.CloneOf(c), t.Now)
 	}
 	return src, nil
 }
 
-// claim writes one claim, unless it is there as it is.
-func (t *tx) claim(in *published, spec *carav1.ClaimSpec) error {
+// putClaim writes one claim, unless it is there as it is.
+func putClaim(t *state.Tx, in *published, spec *carav1.ClaimSpec) error {
 	project := spec.GetProject().GetMetadata().GetName()
 	if project == "" {
 		return api.Invalid("the snapshot", api.Field("upserts", "has a claim without a project's name"))
@@ -129,11 +130,11 @@ func (t *tx) claim(in *published, spec *carav1.ClaimSpec) error {
 	name := in.source + "/" + project
 	spec = proto.CloneOf(spec)
 	spec.Source, spec.SourceUid = in.source, in.uid
-	old, ok := read[*carav1.Claim](t, name)
+	old, ok := state.Read[*carav1.Claim](t, name)
 	if ok && proto.Equal(old.GetSpec(), spec) {
 		return nil
 	}
-	c := &carav1.Claim{Metadata: &carav1.ObjectMeta{Name: name, Uid: newUID(), CreationTimestamp: timestamppb.New(t.now)}}
+	c := &carav1.Claim{Metadata: &carav1.ObjectMeta{Name: name, Uid: state.NewUID(), CreationTimestamp: timestamppb.New(t.Now)}}
 	if ok {
 		c = proto.CloneOf(old)
 	}

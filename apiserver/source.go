@@ -15,12 +15,12 @@ import (
 // CreateSource accepts a new source.
 func (s sourceService) CreateSource(ctx context.Context, req *carav1.CreateSourceRequest) (*carav1.Source, error) {
 	var out *carav1.Source
-	err := s.transact(ctx, func(t *tx) (err error) {
+	err := s.db.Transact(ctx, func(t *state.Tx) (err error) {
 		name := req.GetSource().GetMetadata().GetName()
-		if _, exists := read[*carav1.Source](t, name); exists {
+		if _, exists := state.Read[*carav1.Source](t, name); exists {
 			return api.AlreadyExists("source %q already exists", name)
 		}
-		_, out, err = t.declareSource(req.GetSource())
+		_, out, err = declareSource(t, req.GetSource())
 		return err
 	})
 	if err != nil {
@@ -33,11 +33,11 @@ func (s sourceService) CreateSource(ctx context.Context, req *carav1.CreateSourc
 func (s sourceService) PutSource(ctx context.Context, req *carav1.PutSourceRequest) (*carav1.Source, error) {
 	want := ifMatch(ctx, req.GetSource().GetMetadata().GetResourceVersion())
 	var before, out *carav1.Source
-	err := s.transact(ctx, func(t *tx) (err error) {
-		if err := t.mustMatch(api.KindSource, req.GetSource(), want); err != nil {
+	err := s.db.Transact(ctx, func(t *state.Tx) (err error) {
+		if err := mustMatch(t, api.KindSource, req.GetSource(), want); err != nil {
 			return err
 		}
-		before, out, err = t.declareSource(req.GetSource())
+		before, out, err = declareSource(t, req.GetSource())
 		return err
 	})
 	if err != nil {
@@ -50,12 +50,12 @@ func (s sourceService) PutSource(ctx context.Context, req *carav1.PutSourceReque
 }
 
 // applySource is the applier of sources.
-func (s *Server) applySource(t *tx, m proto.Message, _ applyTerms) (before, after proto.Message, err error) {
+func (s *Server) applySource(t *state.Tx, m proto.Message, _ applyTerms) (before, after proto.Message, err error) {
 	in := m.(*carav1.Source)
-	if err := t.mustMatch(api.KindSource, in, in.GetMetadata().GetResourceVersion()); err != nil {
+	if err := mustMatch(t, api.KindSource, in, in.GetMetadata().GetResourceVersion()); err != nil {
 		return nil, nil, err
 	}
-	old, out, err := t.declareSource(in)
+	old, out, err := declareSource(t, in)
 	if err != nil || old == nil {
 		return nil, out, err
 	}
@@ -63,24 +63,24 @@ func (s *Server) applySource(t *tx, m proto.Message, _ applyTerms) (before, afte
 }
 
 // declareSource creates or changes a source; it returns the source before, or nil, and after.
-func (t *tx) declareSource(in *carav1.Source) (before, after *carav1.Source, err error) {
+func declareSource(t *state.Tx, in *carav1.Source) (before, after *carav1.Source, err error) {
 	name := in.GetMetadata().GetName()
-	old, exists := read[*carav1.Source](t, name)
-	if err := t.unusedByProjects(old, in); err != nil {
+	old, exists := state.Read[*carav1.Source](t, name)
+	if err := unusedByProjects(t, old, in); err != nil {
 		return nil, nil, err
 	}
 	if !exists {
 		p := &carav1.Source{
 			ApiVersion: api.APIVersion, Kind: api.KindSource,
 			Metadata: &carav1.ObjectMeta{
-				Name: name, Uid: newUID(), Generation: 1, CreationTimestamp: timestamppb.New(t.now), Owner: t.actor.Name,
+				Name: name, Uid: state.NewUID(), Generation: 1, CreationTimestamp: timestamppb.New(t.Now), Owner: t.Actor.Name,
 				Labels: in.GetMetadata().GetLabels(), Annotations: in.GetMetadata().GetAnnotations(),
 			},
 			Spec:   proto.CloneOf(in.GetSpec()),
 			Status: &carav1.SourceStatus{},
 		}
 		t.Put(p)
-		t.event(refTo(p), api.EventNormal, api.ReasonCreated, "accepted by "+t.actor.Name)
+		recordEvent(t, refTo(p), api.EventNormal, api.ReasonCreated, "accepted by "+t.Actor.Name)
 		return nil, p, nil
 	}
 	if err := notDeleted(old); err != nil {
@@ -91,7 +91,7 @@ func (t *tx) declareSource(in *carav1.Source) (before, after *carav1.Source, err
 	if !proto.Equal(old.GetSpec(), in.GetSpec()) {
 		p.Spec = proto.CloneOf(in.GetSpec())
 		p.Metadata.Generation++
-		t.event(refTo(p), api.EventNormal, api.ReasonSpecChanged, "changed by "+t.actor.Name)
+		recordEvent(t, refTo(p), api.EventNormal, api.ReasonSpecChanged, "changed by "+t.Actor.Name)
 	}
 	if proto.Equal(old, p) {
 		return old, old, nil
@@ -109,7 +109,7 @@ func notDeleted(src *carav1.Source) error {
 
 // GetSource returns one source.
 func (s sourceService) GetSource(_ context.Context, req *carav1.GetRequest) (*carav1.Source, error) {
-	src, ok := state.Get[*carav1.Source](s.cache, req.GetName())
+	src, ok := state.Get[*carav1.Source](s.db.Cache, req.GetName())
 	if !ok {
 		return nil, notFound(api.KindSource, req.GetName())
 	}
@@ -122,7 +122,7 @@ func (s sourceService) ListSources(_ context.Context, req *carav1.ListRequest) (
 	if err != nil {
 		return nil, err
 	}
-	items, meta := state.Page(s.cache, "", req.GetPageToken(), req.GetLimit(), match)
+	items, meta := state.Page(s.db.Cache, "", req.GetPageToken(), req.GetLimit(), match)
 	for i, src := range items {
 		items[i] = s.overlaySource(src)
 	}
@@ -131,15 +131,15 @@ func (s sourceService) ListSources(_ context.Context, req *carav1.ListRequest) (
 
 // DeleteSource begins a source's deletion; the reconciler does the rest and calls RemoveSource.
 func (s sourceService) DeleteSource(ctx context.Context, req *carav1.DeleteRequest) (*empty, error) {
-	_, err := s.editSource(ctx, req.GetName(), func(t *tx, src *carav1.Source) error {
+	_, err := s.editSource(ctx, req.GetName(), func(t *state.Tx, src *carav1.Source) error {
 		if err := mustBe(src, req.GetUid(), ""); err != nil {
 			return err
 		}
 		if src.GetMetadata().GetDeletionTimestamp() != nil {
 			return nil
 		}
-		src.Metadata.DeletionTimestamp = timestamppb.New(t.now)
-		t.event(refTo(src), api.EventNormal, api.ReasonTerminating, "deleted by "+t.actor.Name)
+		src.Metadata.DeletionTimestamp = timestamppb.New(t.Now)
+		recordEvent(t, refTo(src), api.EventNormal, api.ReasonTerminating, "deleted by "+t.Actor.Name)
 		return nil
 	})
 	return &empty{}, err
@@ -148,8 +148,8 @@ func (s sourceService) DeleteSource(ctx context.Context, req *carav1.DeleteReque
 // RemoveSource takes a deleted source's record and claims away. Projects that it still owns belong to nobody from then
 // on, unless they were to be deleted with it: then it stays until they are gone.
 func (s sourceService) RemoveSource(ctx context.Context, req *carav1.DeleteRequest) (*empty, error) {
-	err := s.transact(ctx, func(t *tx) error {
-		src, ok := read[*carav1.Source](t, req.GetName())
+	err := s.db.Transact(ctx, func(t *state.Tx) error {
+		src, ok := state.Read[*carav1.Source](t, req.GetName())
 		if !ok {
 			return notFound(api.KindSource, req.GetName())
 		}
@@ -159,7 +159,7 @@ func (s sourceService) RemoveSource(ctx context.Context, req *carav1.DeleteReque
 		if src.GetMetadata().GetDeletionTimestamp() == nil {
 			return api.BadState("%s is not being deleted", describe(src))
 		}
-		if err := t.orphan(src); err != nil {
+		if err := orphanProjects(t, src); err != nil {
 			return err
 		}
 		claims, _ := state.Page[*carav1.Claim](t.Seen, req.GetName()+"/", "", 0, nil)
@@ -176,8 +176,8 @@ func (s sourceService) RemoveSource(ctx context.Context, req *carav1.DeleteReque
 	return &empty{}, err
 }
 
-// orphan makes the projects of a source nobody's, and says so.
-func (t *tx) orphan(src *carav1.Source) error {
+// orphanProjects makes the projects of a source nobody's, and says so.
+func orphanProjects(t *state.Tx, src *carav1.Source) error {
 	owner := api.PrefixSource + src.GetMetadata().GetName()
 	orphans := 0
 	names := t.Seen.ProjectsOfOwner(owner)
@@ -185,19 +185,19 @@ func (t *tx) orphan(src *carav1.Source) error {
 		return api.BadState("%s still owns %d projects, which go before it", describe(src), len(names))
 	}
 	for _, name := range names {
-		old, ok := read[*carav1.Project](t, name)
+		old, ok := state.Read[*carav1.Project](t, name)
 		if !ok || old.GetMetadata().GetOwner() != owner {
 			continue
 		}
 		p := proto.CloneOf(old)
 		p.Metadata.Owner = ""
-		if err := t.settleOverride(p, "its source was deleted"); err != nil {
+		if err := settleOverride(t, p, "its source was deleted"); err != nil {
 			return err
 		}
-		t.event(refTo(p), api.EventNormal, api.ReasonOrphaned, "its source "+src.GetMetadata().GetName()+" was deleted; nobody owns it now")
+		recordEvent(t, refTo(p), api.EventNormal, api.ReasonOrphaned, "its source "+src.GetMetadata().GetName()+" was deleted; nobody owns it now")
 		t.Put(p)
 		orphans++
 	}
-	t.event(refTo(src), api.EventNormal, api.ReasonRemoved, fmt.Sprintf("the source is gone; %d projects belong to nobody now", orphans))
+	recordEvent(t, refTo(src), api.EventNormal, api.ReasonRemoved, fmt.Sprintf("the source is gone; %d projects belong to nobody now", orphans))
 	return nil
 }

@@ -15,7 +15,7 @@ import (
 
 // PlanSource returns what a pass over a source would do now. It is the reconciler's own plan, made of one view.
 func (s sourceService) PlanSource(_ context.Context, req *carav1.GetRequest) (*carav1.SourcePlan, error) {
-	v := s.cache.View()
+	v := s.db.Cache.View()
 	src, ok := state.Get[*carav1.Source](v, req.GetName())
 	if !ok {
 		return nil, notFound(api.KindSource, req.GetName())
@@ -24,7 +24,7 @@ func (s sourceService) PlanSource(_ context.Context, req *carav1.GetRequest) (*c
 		src = proto.CloneOf(src)
 		src.Spec.Suspend = false
 	}
-	in := planInput(v, src, s.cfg.Now())
+	in := planInput(v, src, s.db.Now())
 	p := plan.Diff(in)
 	out := &carav1.SourcePlan{
 		Source: p.Source, Revision: p.Revision, Settled: int32(p.Settled), PruneBlocked: p.Prune.Reasons,

@@ -93,8 +93,8 @@ func TestSnapshotIsOneTransaction(t *testing.T) {
 	if err := f.publish(t, 2, []*carav1.ClaimSpec{claim("a")}, "b", "never-there"); err != nil {
 		t.Fatal(err)
 	}
-	b, _ := state.Get[*carav1.Claim](f.cache, "platform/b")
-	a, _ := state.Get[*carav1.Claim](f.cache, "platform/a")
+	b, _ := state.Get[*carav1.Claim](f.db.Cache, "platform/b")
+	a, _ := state.Get[*carav1.Claim](f.db.Cache, "platform/a")
 	if b.GetSpec().GetPresent() || !a.GetSpec().GetPresent() {
 		t.Errorf("a present %v, b present %v", a.GetSpec().GetPresent(), b.GetSpec().GetPresent())
 	}
@@ -130,7 +130,7 @@ func TestSnapshotIsBounded(t *testing.T) {
 
 func TestPollsStayInMemory(t *testing.T) {
 	f := newFarm(t)
-	before := f.cache.Revision()
+	before := f.db.Cache.Revision()
 	for range 3 {
 		src, err := f.sources.UpdateSourceStatus(t.Context(), &carav1.UpdateSourceStatusRequest{
 			Name: "platform", Uid: f.uid, Poll: &carav1.PollStatus{LastTime: timestamppb.Now(), ObservedRevision: "abc"},
@@ -139,7 +139,7 @@ func TestPollsStayInMemory(t *testing.T) {
 			t.Fatalf("%v %v", src, err)
 		}
 	}
-	if f.cache.Revision() != before {
+	if f.db.Cache.Revision() != before {
 		t.Error("a poll was written")
 	}
 	token, applied := "t1", "r1"
@@ -223,7 +223,7 @@ func TestEventsAreCounted(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := len(f.cache.View().EventsOn(api.KindSource, "platform")); n != eventsPerObject {
+	if n := len(f.db.Cache.View().EventsOn(api.KindSource, "platform")); n != eventsPerObject {
 		t.Errorf("%d events are kept of one object", n)
 	}
 	out, err := f.gcEvents.TrimHistory(t.Context(), &carav1.TrimHistoryRequest{EventsBefore: timestamppb.New(time.Now().Add(time.Minute))})
@@ -234,7 +234,7 @@ func TestEventsAreCounted(t *testing.T) {
 
 func TestTrimKeepsWhatHoldsBack(t *testing.T) {
 	f := newFarm(t)
-	err := f.transact(t.Context(), func(t *tx) error {
+	err := f.db.Transact(t.Context(), func(t *state.Tx) error {
 		for _, name := range []string{"claimed", "forgotten"} {
 			t.Put(&carav1.Tombstone{Metadata: &carav1.ObjectMeta{Name: name}, Reason: "Expired", Time: timestamppb.New(time.Unix(1, 0))})
 		}
@@ -252,7 +252,7 @@ func TestTrimKeepsWhatHoldsBack(t *testing.T) {
 	if err != nil || out.GetTombstones() != 1 || out.GetOverrides() != 1 {
 		t.Errorf("%v %v", out, err)
 	}
-	if _, ok := state.Get[*carav1.Tombstone](f.cache, "claimed"); !ok {
+	if _, ok := state.Get[*carav1.Tombstone](f.db.Cache, "claimed"); !ok {
 		t.Error("the tombstone that keeps an expired project away is gone")
 	}
 }

@@ -9,14 +9,15 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // editSource runs change on the transaction's own copy of a source, and writes the copy if it differs.
-func (s *Server) editSource(ctx context.Context, name string, change func(t *tx, src *carav1.Source) error) (*carav1.Source, error) {
+func (s *Server) editSource(ctx context.Context, name string, change func(t *state.Tx, src *carav1.Source) error) (*carav1.Source, error) {
 	var out *carav1.Source
-	err := s.transact(ctx, func(t *tx) error {
-		old, ok := read[*carav1.Source](t, name)
+	err := s.db.Transact(ctx, func(t *state.Tx) error {
+		old, ok := state.Read[*carav1.Source](t, name)
 		if !ok {
 			return notFound(api.KindSource, name)
 		}
@@ -42,7 +43,7 @@ func (s *Server) editSource(ctx context.Context, name string, change func(t *tx,
 // ReconcileSource asks for a probe and a pass now.
 func (s sourceService) ReconcileSource(ctx context.Context, req *carav1.GetRequest) (*carav1.ReconcileSourceResponse, error) {
 	token := ""
-	src, err := s.editSource(ctx, req.GetName(), func(_ *tx, src *carav1.Source) error {
+	src, err := s.editSource(ctx, req.GetName(), func(_ *state.Tx, src *carav1.Source) error {
 		if src.GetSpec().GetSuspend() {
 			return api.BadState("source %q is suspended: resume it first (caractrl resume %s)", req.GetName(), req.GetName())
 		}
@@ -78,27 +79,27 @@ func (s sourceService) ResumeSource(ctx context.Context, req *carav1.GetRequest)
 }
 
 func (s *Server) suspend(ctx context.Context, name string, suspend bool, reason api.Reason) (*carav1.Source, error) {
-	return s.editSource(ctx, name, func(t *tx, src *carav1.Source) error {
+	return s.editSource(ctx, name, func(t *state.Tx, src *carav1.Source) error {
 		if src.GetSpec().GetSuspend() == suspend {
 			return nil
 		}
 		src.Spec.Suspend = suspend
 		src.Metadata.Generation++
-		t.event(refTo(src), api.EventNormal, reason, "by "+t.actor.Name)
+		recordEvent(t, refTo(src), api.EventNormal, reason, "by "+t.Actor.Name)
 		return notDeleted(src)
 	})
 }
 
 // ConfirmSource releases the prune of exactly one revision: the one that the source's snapshot has.
 func (s sourceService) ConfirmSource(ctx context.Context, req *carav1.ConfirmSourceRequest) (*carav1.Source, error) {
-	return s.editSource(ctx, req.GetName(), func(t *tx, src *carav1.Source) error {
+	return s.editSource(ctx, req.GetName(), func(t *state.Tx, src *carav1.Source) error {
 		have := src.GetStatus().GetSnapshot().GetRevision()
 		if have == "" || !strings.HasPrefix(have, req.GetRevision()) {
 			return api.BadState("source %q is at revision %q, not at %q: look at what would be pruned there, then confirm that one", req.GetName(), have, req.GetRevision())
 		}
 		if src.GetStatus().GetConfirmedRevision() != have {
 			src.Status.ConfirmedRevision = have
-			t.event(refTo(src), api.EventNormal, api.ReasonPruneConfirmed, "prune at "+have+" released by "+t.actor.Name)
+			recordEvent(t, refTo(src), api.EventNormal, api.ReasonPruneConfirmed, "prune at "+have+" released by "+t.Actor.Name)
 		}
 		return notDeleted(src)
 	})
@@ -109,11 +110,11 @@ const maxRuns = 10
 
 // UpdateSourceStatus writes what a loop knows of a source. What was polled stays in memory.
 func (s sourceService) UpdateSourceStatus(ctx context.Context, req *carav1.UpdateSourceStatusRequest) (*carav1.Source, error) {
-	src, err := s.editSource(ctx, req.GetName(), func(t *tx, src *carav1.Source) error {
+	src, err := s.editSource(ctx, req.GetName(), func(t *state.Tx, src *carav1.Source) error {
 		if err := mustBe(src, req.GetUid(), ""); err != nil {
 			return err
 		}
-		t.sourceStatus(src.Status, req)
+		updateSource(t, src.Status, req)
 		return nil
 	})
 	if err != nil || req.GetPoll() == nil {
@@ -123,9 +124,9 @@ func (s sourceService) UpdateSourceStatus(ctx context.Context, req *carav1.Updat
 	return s.overlaySource(src), nil
 }
 
-func (t *tx) sourceStatus(st *carav1.SourceStatus, req *carav1.UpdateSourceStatusRequest) {
+func updateSource(t *state.Tx, st *carav1.SourceStatus, req *carav1.UpdateSourceStatusRequest) {
 	for _, c := range req.GetConditions() {
-		st.Conditions, _ = api.SetCondition(st.GetConditions(), c, t.now)
+		st.Conditions, _ = api.SetCondition(st.GetConditions(), c, t.Now)
 	}
 	if req.ObservedGeneration != nil {
 		st.ObservedGeneration = req.GetObservedGeneration()

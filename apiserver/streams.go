@@ -47,16 +47,16 @@ func (s *Server) relay(ctx context.Context, node string, ask *carav1.OpenStream,
 	if err != nil {
 		return err
 	}
-	s.spawn("relay", func() error {
+	s.guard.Go("relay", func() error {
 		select {
-		case <-s.draining:
+		case <-s.db.Draining:
 		case <-w.over.Done():
 		}
 		return nil
 	}, func(error) { w.finish() })
 	refused := make(chan error, 1)
 	if c.up != nil {
-		s.spawn("relay", func() error { return pump(w.over, agent, c.up) }, func(err error) {
+		s.guard.Go("relay", func() error { return pump(w.over, agent, c.up) }, func(err error) {
 			if err != nil {
 				refused <- err
 				w.finish()
@@ -128,7 +128,7 @@ func agentError(node string, msg *carav1.AttachRequest) error {
 
 // placed is where a stream leads: a project with the node that has it.
 func (s *Server) placed(name, forWhat string) (*carav1.Project, error) {
-	p, ok := state.Get[*carav1.Project](s.cache, name)
+	p, ok := state.Get[*carav1.Project](s.db.Cache, name)
 	if !ok {
 		return nil, notFound(api.KindProject, name)
 	}
@@ -174,7 +174,7 @@ func serviceNames(p *carav1.Project) (names []string) {
 
 func (s *Server) isDraining() bool {
 	select {
-	case <-s.draining:
+	case <-s.db.Draining:
 		return true
 	default:
 		return false

@@ -21,22 +21,22 @@ func (s tokenService) CreateToken(ctx context.Context, req *carav1.CreateTokenRe
 	if name == "" {
 		name = identity.NewTokenID()
 	}
-	if err := checkToken(in, name, s.cfg.Now()); err != nil {
+	if err := checkToken(in, name, s.db.Now()); err != nil {
 		return nil, err
 	}
 	if in.GetRole() == api.RoleJoin {
 		if s.cfg.Identity == nil {
 			return nil, errNoIdentity()
 		}
-		in = withJoinLimits(in, s.cfg.Now())
+		in = withJoinLimits(in, s.db.Now())
 	}
 	secret := identity.NewSecret()
 	var out *carav1.Token
-	err := s.transact(ctx, func(t *tx) error {
-		if _, exists := read[*carav1.Token](t, name); exists {
+	err := s.db.Transact(ctx, func(t *state.Tx) error {
+		if _, exists := state.Read[*carav1.Token](t, name); exists {
 			return api.AlreadyExists("token %q already exists: revoke it first, or choose another name", name)
 		}
-		out = t.putToken(name, secret, in)
+		out = putToken(t, name, secret, in)
 		return nil
 	})
 	if err != nil {
@@ -50,9 +50,9 @@ func (s tokenService) CreateToken(ctx context.Context, req *carav1.CreateTokenRe
 }
 
 // putToken writes a token of the terms of in.
-func (t *tx) putToken(name, secret string, in *carav1.Token) *carav1.Token {
+func putToken(t *state.Tx, name, secret string, in *carav1.Token) *carav1.Token {
 	token := &carav1.Token{
-		Metadata:   &carav1.ObjectMeta{Name: name, Uid: newUID(), CreationTimestamp: timestamppb.New(t.now)},
+		Metadata:   &carav1.ObjectMeta{Name: name, Uid: state.NewUID(), CreationTimestamp: timestamppb.New(t.Now)},
 		Role:       in.GetRole(),
 		NamePrefix: in.GetNamePrefix(),
 		ExpireAt:   in.GetExpireAt(),
@@ -118,7 +118,7 @@ func (s tokenService) ListTokens(_ context.Context, req *carav1.ListRequest) (*c
 	if err != nil {
 		return nil, err
 	}
-	items, meta := state.Page(s.cache, "", req.GetPageToken(), req.GetLimit(), match)
+	items, meta := state.Page(s.db.Cache, "", req.GetPageToken(), req.GetLimit(), match)
 	for i, token := range items {
 		items[i] = hashless(token)
 	}
@@ -127,15 +127,15 @@ func (s tokenService) ListTokens(_ context.Context, req *carav1.ListRequest) (*c
 
 // DeleteToken revokes a token. It counts from the next call on. The last administrator cannot shut everybody out.
 func (s tokenService) DeleteToken(ctx context.Context, req *carav1.DeleteRequest) (*emptypb.Empty, error) {
-	err := s.transact(ctx, func(t *tx) error {
-		token, ok := read[*carav1.Token](t, req.GetName())
+	err := s.db.Transact(ctx, func(t *state.Tx) error {
+		token, ok := state.Read[*carav1.Token](t, req.GetName())
 		if !ok {
 			return notFound(api.KindToken, req.GetName())
 		}
 		if err := mustBe(token, req.GetUid(), ""); err != nil {
 			return err
 		}
-		if token.GetRole() == api.RoleAdmin && token.GetExpireAt() == nil && !t.otherAdmin(req.GetName()) {
+		if token.GetRole() == api.RoleAdmin && token.GetExpireAt() == nil && !otherAdmin(t, req.GetName()) {
 			return api.BadState("token %q is the last of an administrator that does not expire: create another one first", req.GetName())
 		}
 		t.Remove(api.KindToken, req.GetName())
@@ -149,14 +149,14 @@ func (s tokenService) DeleteToken(ctx context.Context, req *carav1.DeleteRequest
 
 // otherAdmin says whether an administrator is left without the token of this name. The one it finds is read, so that
 // two who revoke each other's tokens do not both succeed.
-func (t *tx) otherAdmin(name string) bool {
+func otherAdmin(t *state.Tx, name string) bool {
 	tokens, _ := state.List[*carav1.Token](t.Seen, "", "")
 	for _, token := range tokens {
 		other := token.GetMetadata().GetName()
 		if other == name || token.GetRole() != api.RoleAdmin || token.GetExpireAt() != nil {
 			continue
 		}
-		if _, ok := read[*carav1.Token](t, other); ok {
+		if _, ok := state.Read[*carav1.Token](t, other); ok {
 			return true
 		}
 	}

@@ -49,11 +49,11 @@ func (s tokens) bearer(header string) (identity.Actor, error) {
 	if err != nil {
 		return identity.Actor{}, api.Unauthenticated("%v", err)
 	}
-	token, ok := state.Get[*carav1.Token](s.cache, id)
+	token, ok := state.Get[*carav1.Token](s.db.Cache, id)
 	if !ok || !identity.SecretMatches(token.GetSecretHash(), secret) {
 		return identity.Actor{}, api.Unauthenticated("the token is not valid here: it was revoked, or is of another cluster")
 	}
-	if at := token.GetExpireAt(); at != nil && !at.AsTime().After(s.cfg.Now()) {
+	if at := token.GetExpireAt(); at != nil && !at.AsTime().After(s.db.Now()) {
 		return identity.Actor{}, api.Unauthenticated("token %q ended at %s: ask an administrator for another one",
 			id, at.AsTime().UTC().Format(time.RFC3339))
 	}
@@ -70,7 +70,7 @@ func (s tokens) bearer(header string) (identity.Actor, error) {
 
 // accepted says whether a node's certificate is one of those that the node has.
 func (s *Server) accepted(cert identity.NodeCertificate) bool {
-	token, ok := state.Get[*carav1.Token](s.cache, cert.TokenName())
+	token, ok := state.Get[*carav1.Token](s.db.Cache, cert.TokenName())
 	return ok && token.GetRole() == api.RoleNode && identity.HashMatches(token.GetSecretHash(), cert.Hash)
 }
 

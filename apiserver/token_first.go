@@ -29,7 +29,7 @@ func (s *Server) FirstStart(ctx context.Context) error {
 	if s.cfg.Identity == nil {
 		return nil
 	}
-	page, err := s.cfg.Store.List(ctx, state.Key(api.KindToken, ""), store.ListOptions{})
+	page, err := s.db.Store.List(ctx, state.Key(api.KindToken, ""), store.ListOptions{})
 	if err != nil {
 		return fmt.Errorf("list tokens: %w", err)
 	}
@@ -55,11 +55,11 @@ func (s *Server) FirstStart(ctx context.Context) error {
 		terms        *carav1.Token
 	}{
 		{firstAdmin, adminSecret, &carav1.Token{Role: api.RoleAdmin}},
-		{firstJoin, joinSecret, withJoinLimits(&carav1.Token{Role: api.RoleJoin}, s.cfg.Now())},
+		{firstJoin, joinSecret, withJoinLimits(&carav1.Token{Role: api.RoleJoin}, s.db.Now())},
 	} {
 		key := state.Key(api.KindToken, first.name)
 		token := proto.CloneOf(first.terms)
-		token.Metadata = &carav1.ObjectMeta{Name: first.name, Uid: newUID(), CreationTimestamp: timestamppb.New(s.cfg.Now())}
+		token.Metadata = &carav1.ObjectMeta{Name: first.name, Uid: state.NewUID(), CreationTimestamp: timestamppb.New(s.db.Now())}
 		token.SecretHash = identity.HashSecret(first.secret)
 		value, err := state.Encode(token)
 		if err != nil {
@@ -68,7 +68,7 @@ func (s *Server) FirstStart(ctx context.Context) error {
 		txn.If = append(txn.If, store.Condition{Key: key, Modified: have[first.name]})
 		txn.Do = append(txn.Do, store.Op{Key: key, Value: value})
 	}
-	if _, err := s.cfg.Store.Commit(ctx, txn); err != nil && !errors.Is(err, store.ErrConflict) {
+	if _, err := s.db.Store.Commit(ctx, txn); err != nil && !errors.Is(err, store.ErrConflict) {
 		return fmt.Errorf("store the first tokens: %w", err)
 	}
 	return nil // a conflict: another call was first

@@ -5,13 +5,14 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/plan"
 )
 
-// move is the only place where a project's phase changes. It asks the table, and writes the Phase condition and an
+// movePhase is the only place where a project's phase changes. It asks the table, and writes the Phase condition and an
 // event with the reason. p is the transaction's own copy, which the caller puts.
-func (t *tx) move(p *carav1.Project, to api.Phase, by api.Role, reason api.Reason, message string) error {
+func movePhase(t *state.Tx, p *carav1.Project, to api.Phase, by api.Role, reason api.Reason, message string) error {
 	st := p.GetStatus()
 	from := api.Phase(st.GetPhase())
 	if err := api.CheckMove(from, to, by); err != nil {
@@ -25,23 +26,23 @@ func (t *tx) move(p *carav1.Project, to api.Phase, by api.Role, reason api.Reaso
 		st.MovedFrom = ""
 	}
 	st.Conditions, _ = api.RemoveCondition(st.GetConditions(), api.CondPhase) // every move is a transition, though the status stays True
-	t.condition(p, &carav1.Condition{Type: api.CondPhase, Status: api.StatusTrue, Reason: string(reason), Message: message})
+	setCondition(t, p, &carav1.Condition{Type: api.CondPhase, Status: api.StatusTrue, Reason: string(reason), Message: message})
 	typ := api.EventType(api.EventNormal)
 	if to == api.PhaseFailed {
 		typ = api.EventWarning
 	}
-	t.event(refTo(p), typ, reason, message)
+	recordEvent(t, refTo(p), typ, reason, message)
 	return nil
 }
 
-// leave takes the project off its node, where it comes to wait for a new one.
-func (t *tx) leave(p *carav1.Project, reason api.Reason, message string) {
+// leaveNode takes the project off its node, where it comes to wait for a new one.
+func leaveNode(t *state.Tx, p *carav1.Project, reason api.Reason, message string) {
 	st := p.GetStatus()
-	t.hold(p)
+	holdOnNode(t, p)
 	st.NodeRef, st.Services = "", lastRun(st.GetServices())
 	st.Conditions, _ = api.RemoveCondition(st.GetConditions(), api.CondImagesReady)
 	st.Conditions, _ = api.RemoveCondition(st.GetConditions(), api.CondReady)
-	t.condition(p, &carav1.Condition{Type: api.CondScheduled, Status: api.StatusFalse, Reason: string(reason), Message: message})
+	setCondition(t, p, &carav1.Condition{Type: api.CondScheduled, Status: api.StatusFalse, Reason: string(reason), Message: message})
 }
 
 // lastRun is what stays of services that have left their node: which image each was made from, so that the next node runs
@@ -72,77 +73,77 @@ func keepDigests(before, reported []*carav1.ServiceStatus) {
 	}
 }
 
-// condition sets a condition of the generation at hand.
-func (t *tx) condition(p *carav1.Project, c *carav1.Condition) {
+// setCondition sets a condition of the generation at hand.
+func setCondition(t *state.Tx, p *carav1.Project, c *carav1.Condition) {
 	c.ObservedGeneration = p.GetMetadata().GetGeneration()
-	p.Status.Conditions, _ = api.SetCondition(p.GetStatus().GetConditions(), c, t.now)
+	p.Status.Conditions, _ = api.SetCondition(p.GetStatus().GetConditions(), c, t.Now)
 }
 
-// accept makes the record of a new project.
-func (t *tx) accept(in *carav1.Project, owner string, origin *carav1.Origin) (*carav1.Project, error) {
+// newProject makes the record of a new project.
+func newProject(t *state.Tx, in *carav1.Project, owner string, origin *carav1.Origin) (*carav1.Project, error) {
 	p := &carav1.Project{
 		ApiVersion: api.APIVersion,
 		Kind:       api.KindProject,
 		Metadata: &carav1.ObjectMeta{
-			Name: in.GetMetadata().GetName(), Uid: newUID(), Generation: 1,
+			Name: in.GetMetadata().GetName(), Uid: state.NewUID(), Generation: 1,
 			Labels: in.GetMetadata().GetLabels(), Annotations: in.GetMetadata().GetAnnotations(),
-			CreationTimestamp: timestamppb.New(t.now), Owner: owner, Origin: origin,
+			CreationTimestamp: timestamppb.New(t.Now), Owner: owner, Origin: origin,
 		},
 		Spec:   proto.CloneOf(in.GetSpec()),
 		Status: &carav1.ProjectStatus{},
 	}
-	t.derive(p)
-	by := "by " + t.actor.Name
+	derive(t, p)
+	by := "by " + t.Actor.Name
 	if origin != nil {
 		by = "from " + whence(owner, origin)
 	}
-	if err := t.move(p, api.PhasePending, api.RoleServer, api.ReasonCreated, "accepted "+by); err != nil {
+	if err := movePhase(t, p, api.PhasePending, api.RoleServer, api.ReasonCreated, "accepted "+by); err != nil {
 		return nil, err
 	}
-	t.condition(p, &carav1.Condition{
+	setCondition(t, p, &carav1.Condition{
 		Type: api.CondScheduled, Status: api.StatusFalse, Reason: api.ReasonWaiting, Message: "waiting for the scheduler",
 	})
-	t.remember(p, "")
-	return p, t.claimHosts(nil, p)
+	keepRevision(t, p, "")
+	return p, claimHosts(t, nil, p)
 }
 
-// change gives a project a new spec, in place where it runs. p is the transaction's own copy of old.
-func (t *tx) change(old, p *carav1.Project, spec *carav1.ProjectSpec, what string) error {
+// changeSpec gives a project a new spec, in place where it runs. p is the transaction's own copy of old.
+func changeSpec(t *state.Tx, old, p *carav1.Project, spec *carav1.ProjectSpec, what string) error {
 	p.Spec = proto.CloneOf(spec)
 	p.Metadata.Generation++
-	t.derive(p)
-	if err := t.claimHosts(old, p); err != nil {
+	derive(t, p)
+	if err := claimHosts(t, old, p); err != nil {
 		return err
 	}
 	if sameContainers(old.GetSpec(), spec) {
-		t.event(refTo(p), api.EventNormal, api.ReasonSpecChanged, what)
+		recordEvent(t, refTo(p), api.EventNormal, api.ReasonSpecChanged, what)
 		return nil
 	}
 	switch p.GetStatus().GetPhase() {
 	case api.PhaseRunning:
-		return t.move(p, api.PhaseScheduled, api.RoleServer, api.ReasonSpecChanged, what)
+		return movePhase(t, p, api.PhaseScheduled, api.RoleServer, api.ReasonSpecChanged, what)
 	case api.PhaseFailed:
-		t.leave(p, api.ReasonWaiting, "waiting for the scheduler")
-		return t.move(p, api.PhasePending, api.RoleServer, api.ReasonSpecChanged, what)
+		leaveNode(t, p, api.ReasonWaiting, "waiting for the scheduler")
+		return movePhase(t, p, api.PhasePending, api.RoleServer, api.ReasonSpecChanged, what)
 	case api.PhaseTerminating, api.PhaseTerminated:
 		return errTerminating(p)
 	}
-	t.event(refTo(p), api.EventNormal, api.ReasonSpecChanged, what)
+	recordEvent(t, refTo(p), api.EventNormal, api.ReasonSpecChanged, what)
 	return nil
 }
 
 // derive fills in what follows from the spec, and from the override that stands as far as this transaction knows.
-func (t *tx) derive(p *carav1.Project) {
+func derive(t *state.Tx, p *carav1.Project) {
 	st := p.GetStatus()
 	st.SpecHash = api.Hash(p.GetSpec())
-	st.Hosts = t.server.hostsOf(p.GetSpec())
-	t.setExpiry(p)
+	st.Hosts = t.Hosts.Of(p.GetSpec())
+	setExpiry(t, p)
 }
 
 // setExpiry is the only place where a project's expiry changes. Who moves it takes the notice of the old one away; the
 // collector gives another one in its time.
-func (t *tx) setExpiry(p *carav1.Project) {
-	at := t.expiryOf(p)
+func setExpiry(t *state.Tx, p *carav1.Project) {
+	at := expiryOf(t, p)
 	if proto.Equal(at, p.GetStatus().GetExpireAt()) {
 		return
 	}
@@ -151,10 +152,10 @@ func (t *tx) setExpiry(p *carav1.Project) {
 }
 
 // expiryOf is what the spec says, or what a person extended it to. An extension is never earlier than the spec.
-func (t *tx) expiryOf(p *carav1.Project) *timestamppb.Timestamp {
+func expiryOf(t *state.Tx, p *carav1.Project) *timestamppb.Timestamp {
 	declared := p.GetSpec().GetExpireAt()
-	o, ok := read[*carav1.Override](t, p.GetMetadata().GetName())
-	if !ok || declared == nil || !plan.InForce(o, t.now) || !o.GetExpireAt().AsTime().After(declared.AsTime()) {
+	o, ok := state.Read[*carav1.Override](t, p.GetMetadata().GetName())
+	if !ok || declared == nil || !plan.InForce(o, t.Now) || !o.GetExpireAt().AsTime().After(declared.AsTime()) {
 		return declared
 	}
 	return timestamppb.New(o.GetExpireAt().AsTime())

@@ -92,7 +92,7 @@ func newVisit(w http.ResponseWriter, r *http.Request, method string) *visit {
 // stream whose caller does not read, is cut off.
 func (s *Server) reject(v *visit, why error) {
 	v.end(why)
-	s.later(v.method, endGrace, v.cut)
+	s.guard.After(v.method, endGrace, v.cut)
 }
 
 func (v *visit) cut() {
@@ -161,17 +161,17 @@ func (s *visits) which(want func(*visit) bool) (out []*visit) {
 // endWithTokens ends the open calls whose token was deleted, was changed or has expired, until ctx ends.
 func (s *Server) endWithTokens(ctx context.Context) error {
 	select {
-	case <-s.cache.Loaded:
+	case <-s.db.Cache.Loaded:
 	case <-ctx.Done():
 		return nil
 	}
 	expired := time.NewTicker(expiryCheck)
 	defer expired.Stop()
-	for at := s.cache.Revision(); ; {
-		txs, wake, ok := s.cache.After(at)
+	for at := s.db.Cache.Revision(); ; {
+		txs, wake, ok := s.db.Cache.After(at)
 		switch {
 		case !ok: // too far behind: look at every call
-			at = s.cache.Revision()
+			at = s.db.Cache.Revision()
 			s.recheck(func(*visit) bool { return true })
 			continue
 		case len(txs) > 0:
@@ -184,7 +184,7 @@ func (s *Server) endWithTokens(ctx context.Context) error {
 		select {
 		case <-wake:
 		case <-expired.C:
-			now := s.cfg.Now()
+			now := s.db.Now()
 			s.recheck(func(v *visit) bool { return !v.actor.Expires.IsZero() && !v.actor.Expires.After(now) })
 		case <-ctx.Done():
 			return nil
@@ -213,7 +213,7 @@ func (s *Server) recheck(which func(*visit) bool) {
 		switch {
 		case err == nil:
 		case v.method == carav1.NodeService_Connect_FullMethodName:
-			s.later(v.method, endGrace, func() { s.reject(v, err) })
+			s.guard.After(v.method, endGrace, func() { s.reject(v, err) })
 		default:
 			s.reject(v, err)
 		}

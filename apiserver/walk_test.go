@@ -58,7 +58,7 @@ func TestRandomCallsNeverBreakTheTable(t *testing.T) {
 // randomCall makes one call, most of which are refused; that is the point.
 func randomCall(t *testing.T, h *house, rnd *rand.Rand, c caller) {
 	name := "pr-" + strconv.Itoa(rnd.IntN(5))
-	seen, _ := state.Get[*carav1.Project](h.cache, name)
+	seen, _ := state.Get[*carav1.Project](h.db.Cache, name)
 	seen = proto.CloneOf(seen)
 	if seen == nil {
 		seen = &carav1.Project{Status: &carav1.ProjectStatus{}, Metadata: &carav1.ObjectMeta{}}
@@ -88,7 +88,7 @@ func randomCall(t *testing.T, h *house, rnd *rand.Rand, c caller) {
 		})
 		if err == nil && (epoch != seen.GetStatus().GetEpoch() || c.name != seen.GetStatus().GetNodeRef()) {
 			// The project may have moved between the look and the call; then only the current node and epoch are accepted.
-			now, ok := state.Get[*carav1.Project](h.cache, name)
+			now, ok := state.Get[*carav1.Project](h.db.Cache, name)
 			if ok && now.GetStatus().GetEpoch() > epoch+1 {
 				t.Errorf("a report of %s in epoch %d was accepted for %s", c.name, epoch, name)
 			}
@@ -141,12 +141,12 @@ type judge struct {
 
 func newJudge(t *testing.T, h *house) *judge {
 	j := &judge{done: make(chan struct{}), stop: make(chan struct{})}
-	_, from := state.Page[*carav1.Project](h.cache, "", "", 0, nil)
+	_, from := state.Page[*carav1.Project](h.db.Cache, "", "", 0, nil)
 	at, _ := api.ParseRevision(from.GetResourceVersion())
 	go func() {
 		defer close(j.done)
 		for {
-			txs, wake, ok := h.cache.After(at)
+			txs, wake, ok := h.db.Cache.After(at)
 			if !ok {
 				j.bad = append(j.bad, "the ring was too short for the test")
 				return
@@ -223,7 +223,7 @@ func (j *judge) finish(t *testing.T, h *house) {
 		t.Errorf("only %d changes of projects: the walk proves nothing", j.n)
 	}
 	hosts := map[string]string{}
-	projects, _ := state.Page[*carav1.Project](h.cache, "", "", 0, nil)
+	projects, _ := state.Page[*carav1.Project](h.db.Cache, "", "", 0, nil)
 	for _, p := range projects {
 		for _, host := range p.GetStatus().GetHosts() {
 			if other, twice := hosts[host]; twice {
@@ -232,7 +232,7 @@ func (j *judge) finish(t *testing.T, h *house) {
 			hosts[host] = p.GetMetadata().GetName()
 		}
 	}
-	h.cache.View().Ascend(state.KindHost, "", "", func(e *state.Entry) bool {
+	h.db.Cache.View().Ascend(state.KindHost, "", "", func(e *state.Entry) bool {
 		if hosts[e.Name] != e.Msg.(*carav1.ObjectRef).GetName() {
 			t.Errorf("host %s is claimed by %v, and its project is %q", e.Name, e.Msg, hosts[e.Name])
 		}

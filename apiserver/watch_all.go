@@ -23,20 +23,20 @@ func (s watchService) Watch(req *carav1.WatchRequest, out grpc.ServerStreamingSe
 		}
 	}
 	kinds := slices.Compact(slices.Sorted(slices.Values(req.GetKinds())))
-	return s.follow(out.Context(), follower{
-		kinds: kinds,
-		from:  req.GetResourceVersion(),
-		first: func(objects []state.Change) error {
+	return s.db.Follow(out.Context(), state.Follower{
+		Kinds: kinds,
+		From:  req.GetResourceVersion(),
+		First: func(objects []state.Change) error {
 			msg := &carav1.WatchResponse{Changes: make([]*carav1.Change, len(objects))}
 			for i := range objects {
 				msg.Changes[i] = &carav1.Change{Object: api.Wrap(objects[i].New)}
 			}
 			return out.Send(msg)
 		},
-		synced: func(rev int64) error {
+		Synced: func(rev int64) error {
 			return out.Send(&carav1.WatchResponse{ResourceVersion: api.FormatRevision(rev), Synced: true})
 		},
-		commit: func(tx state.Transaction) error {
+		Commit: func(tx state.Transaction) error {
 			msg := &carav1.WatchResponse{ResourceVersion: api.FormatRevision(tx.Rev)}
 			for i := range tx.Changes {
 				if slices.Contains(kinds, tx.Changes[i].Kind) {
@@ -48,7 +48,7 @@ func (s watchService) Watch(req *carav1.WatchRequest, out grpc.ServerStreamingSe
 			}
 			return out.Send(msg)
 		},
-		bookmark: func(rev int64) error {
+		Bookmark: func(rev int64) error {
 			return out.Send(&carav1.WatchResponse{ResourceVersion: api.FormatRevision(rev)})
 		},
 	})

@@ -22,12 +22,12 @@ func watchBeside[T proto.Message](ctx context.Context, s *Server, from string, m
 	kind := state.KindOf[T]()
 	var none T
 	bookmark := func(rev int64) error { return send(api.WatchBookmark, none, api.FormatRevision(rev)) }
-	return s.follow(ctx, follower{
-		kinds:    []string{kind},
-		from:     from,
-		synced:   bookmark,
-		bookmark: bookmark,
-		first: func(objects []state.Change) error {
+	return s.db.Follow(ctx, state.Follower{
+		Kinds:    []string{kind},
+		From:     from,
+		Synced:   bookmark,
+		Bookmark: bookmark,
+		First: func(objects []state.Change) error {
 			for i := range objects {
 				if object := objects[i].New.(T); match(object) {
 					if err := send(api.WatchAdded, object, ""); err != nil {
@@ -37,7 +37,7 @@ func watchBeside[T proto.Message](ctx context.Context, s *Server, from string, m
 			}
 			return nil
 		},
-		commit: func(tx state.Transaction) error {
+		Commit: func(tx state.Transaction) error {
 			rev := api.FormatRevision(tx.Rev)
 			for i := range tx.Changes {
 				if tx.Changes[i].Kind != kind {

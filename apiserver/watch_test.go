@@ -103,7 +103,7 @@ func TestWatchHasNoGap(t *testing.T) {
 				compare(t, h, r)
 			})
 			writers.Wait()
-			last = api.FormatRevision(h.cache.Revision())
+			last = api.FormatRevision(h.db.Cache.Revision())
 			// one more project change, so that every watcher gets to `last` by an answer that it waits for
 			out, err := carav1.NewProjectServiceClient(conn).PutProject(t.Context(), &carav1.PutProjectRequest{Project: web("end")})
 			if err != nil {
@@ -159,7 +159,7 @@ func open(ctx context.Context, t *testing.T, h *house, from string) carav1.Watch
 func compare(t *testing.T, h *house, r *replay) {
 	t.Helper()
 	want := map[string]string{}
-	items, _ := state.Page[*carav1.Project](h.cache, "", "", 0, nil)
+	items, _ := state.Page[*carav1.Project](h.db.Cache, "", "", 0, nil)
 	for _, p := range items {
 		want[p.GetMetadata().GetName()] = p.GetMetadata().GetResourceVersion()
 	}
@@ -204,7 +204,7 @@ func TestWatchTooFarBehindIsGone(t *testing.T) {
 	for i := range 5 {
 		fillWith(t, h, web("p-"+strconv.Itoa(i)))
 	}
-	if err := h.cfg.Store.Compact(t.Context(), 3); err != nil {
+	if err := h.db.Store.Compact(t.Context(), 3); err != nil {
 		t.Fatal(err)
 	}
 	stream := open(t.Context(), t, h, "1")
@@ -277,8 +277,8 @@ func TestBookmarksAndDrain(t *testing.T) {
 
 func fillWith(t testing.TB, h *house, p *carav1.Project) {
 	t.Helper()
-	err := h.transact(identity.WithActor(t.Context(), identity.Actor{Name: "user/admin", Role: api.RoleAdmin}), func(t *tx) error {
-		_, _, err := t.declare(p, nil)
+	err := h.db.Transact(identity.WithActor(t.Context(), identity.Actor{Name: "user/admin", Role: api.RoleAdmin}), func(t *state.Tx) error {
+		_, _, err := declareProject(t, p, nil)
 		return err
 	})
 	if err != nil {

@@ -113,7 +113,7 @@ func (s *Server) deliver(w http.ResponseWriter, r *http.Request) (*carav1.Delive
 	}
 	name := r.PathValue("name")
 	refuse := func(why string) error { //nolint:contextcheck // the request carries it
-		if left, ok := s.anonymous.take(s.cfg.Now()); ok {
+		if left, ok := s.anonymous.take(s.db.Now()); ok {
 			s.cfg.Logger.Info("delivery refused", "source", text.Printable(name, maxAuditName), "client", clientAddr(r.Context()), "reason", why, "left_out", left)
 		}
 		return api.Unauthenticated("the delivery is not signed with the secret of a source of this name: compare the source's name, provider and secret with those of the webhook")
@@ -133,7 +133,7 @@ func (s *Server) deliver(w http.ResponseWriter, r *http.Request) (*carav1.Delive
 		return nil, refuse("the signature does not match")
 	}
 	d := &carav1.Delivery{
-		Time: timestamppb.New(s.cfg.Now()), Event: text.Printable(r.Header.Get(p.event), 64), Id: text.Printable(cmp.Or(r.Header.Get(p.id), r.Header.Get(p.otherID)), 128),
+		Time: timestamppb.New(s.db.Now()), Event: text.Printable(r.Header.Get(p.event), 64), Id: text.Printable(cmp.Or(r.Header.Get(p.id), r.Header.Get(p.otherID)), 128),
 	}
 	defer func() { s.hints.note(name, d) }()
 	switch {
@@ -198,7 +198,7 @@ func (s *Server) readDelivery(w http.ResponseWriter, r *http.Request) ([]byte, e
 // webhookOf finds the source that takes deliveries under a name, and what they are signed with. why is what is missing,
 // for the source's own people.
 func (s *Server) webhookOf(name string) (source *carav1.Source, p provider, secret []byte, why string) {
-	source, ok := state.Get[*carav1.Source](s.cache, name)
+	source, ok := state.Get[*carav1.Source](s.db.Cache, name)
 	p, known := providers[source.GetSpec().GetWebhook().GetProvider()]
 	switch {
 	case !ok:
@@ -216,11 +216,11 @@ func (s *Server) webhookOf(name string) (source *carav1.Source, p provider, secr
 // webhookSecret is what the source's deliveries are signed with. An empty one would make everybody's signature right.
 func (s *Server) webhookSecret(source *carav1.Source) ([]byte, error) {
 	ref := source.GetSpec().GetWebhook().GetSecretRef()
-	secret, ok := state.Get[*carav1.Secret](s.cache, ref)
+	secret, ok := state.Get[*carav1.Secret](s.db.Cache, ref)
 	if !ok {
 		return nil, api.BadState("secret %q of spec.webhook.secretRef does not exist: create it", ref)
 	}
-	value, err := s.secretValue(secret, webhookKey)
+	value, err := secretValue(s.db.Vault, secret, webhookKey)
 	if err == nil && len(value) == 0 {
 		err = api.BadState("secret %q has nothing under the key %q: set it", ref, webhookKey)
 	}
@@ -240,7 +240,7 @@ func (s sourceService) WatchHints(_ *empty, stream carav1.SourceService_WatchHin
 		}
 		select {
 		case <-sub.wake:
-		case <-s.draining:
+		case <-s.db.Draining:
 			return state.ErrDraining()
 		case <-stream.Context().Done():
 			return context.Cause(stream.Context())

@@ -126,7 +126,7 @@ func TestWebhookOfEachProvider(t *testing.T) {
 		t.Run(provider, func(t *testing.T) {
 			c := hooked(t, provider)
 			hints := c.hints(t)
-			before := c.cache.Revision()
+			before := c.db.Cache.Revision()
 			if a := c.deliver(t, "platform", push, headers(provider, "id-1", hookSecret, push)...); a.code != http.StatusAccepted || a.body != "Accepted\n" {
 				t.Fatalf("%d %s", a.code, a.body)
 			}
@@ -147,7 +147,7 @@ func TestWebhookOfEachProvider(t *testing.T) {
 			if last := c.last(t, "platform"); last.GetId() != "id-1" {
 				t.Errorf("what a stranger sent is the last delivery: %v", last)
 			}
-			if c.cache.Revision() != before {
+			if c.db.Cache.Revision() != before {
 				t.Error("a delivery was written to the store")
 			}
 			if len(hints) > 0 {
@@ -258,7 +258,7 @@ func TestPollAndDeliveryAreLaidOverTogether(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.deliver(t, "platform", push, headers("Generic", "1", hookSecret, push)...)
-	src, _ := state.Get[*carav1.Source](c.cache, "platform")
+	src, _ := state.Get[*carav1.Source](c.db.Cache, "platform")
 	out, err := carav1.NewSourceServiceClient(loop).UpdateSourceStatus(t.Context(), &carav1.UpdateSourceStatusRequest{
 		Name: "platform", Uid: src.GetMetadata().GetUid(), Poll: &carav1.PollStatus{LastTime: timestamppb.Now(), ObservedRevision: "abc"},
 	})

@@ -2,10 +2,12 @@ package state
 
 import (
 	"context"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/store"
 )
 
@@ -13,6 +15,11 @@ import (
 // it writes. All of its reads are of one view and of its own writes, never of the cache: what it has read once it reads
 // again.
 type Tx struct {
+	Actor identity.Actor // who makes the change
+	Now   time.Time
+	Hosts Hosts
+	Vault *identity.Vault // nil for a server without an identity
+
 	Seen   *View
 	reads  map[string]int64 // key -> revision; 0 where there was nothing
 	writes map[string]proto.Message
