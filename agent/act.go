@@ -1,60 +1,55 @@
 package agent
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strconv"
-	"time"
 
 	"github.com/caravanserai/cara/agent/engine"
-	"github.com/caravanserai/cara/api"
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/agent/step"
 )
 
 // act does one action.
-func (a *Agent) act(ctx context.Context, want *Want, have *Have, x Action) (err error) {
+func (a *Agent) act(ctx context.Context, want *step.Want, have *step.Have, x step.Action) (err error) {
 	a.log.Debug("act", "project", want.Project, "epoch", want.Epoch, "kind", string(x.Kind), "service", x.Service,
 		"name", x.Name, "reason", x.Reason)
 	eng := a.engineOf(want)
 	switch x.Kind {
-	case KindPull:
-		a.pulls.ask(ctx, want.Project, x.Name, want.authFor(x.Name))
-	case KindCreateNetwork:
-		_, err = eng.CreateNetwork(ctx, x.Name, want.owner(), 2*len(want.Spec.GetServices()))
-	case KindRemoveNetwork:
+	case step.KindPull:
+		a.pulls.ask(ctx, want.Project, x.Name, want.AuthFor(x.Name))
+	case step.KindCreateNetwork:
+		_, err = eng.CreateNetwork(ctx, x.Name, want.Owner(), 2*len(want.Spec.GetServices()))
+	case step.KindRemoveNetwork:
 		err = eng.RemoveNetwork(ctx, x.ID)
-	case KindCreateVolume:
-		err = eng.CreateVolume(ctx, x.Name, want.owner())
-	case KindRemoveVolume:
+	case step.KindCreateVolume:
+		err = eng.CreateVolume(ctx, x.Name, want.Owner())
+	case step.KindRemoveVolume:
 		err = eng.RemoveVolume(ctx, x.Name)
-	case KindCreateContainer:
-		_, err = eng.CreateContainer(ctx, want.containerSpec(x.Name, want.service(x.Service)))
-	case KindStartContainer:
+	case step.KindCreateContainer:
+		_, err = eng.CreateContainer(ctx, want.ContainerSpec(x.Name, want.Service(x.Service)))
+	case step.KindStartContainer:
 		err = a.start(ctx, want, x)
-	case KindRestartContainer:
+	case step.KindRestartContainer:
 		err = eng.StartContainer(ctx, x.ID)
-	case KindRenameContainer:
+	case step.KindRenameContainer:
 		err = eng.RenameContainer(ctx, x.ID, x.Name)
-	case KindUnpauseContainer:
+	case step.KindUnpauseContainer:
 		err = eng.UnpauseContainer(ctx, x.ID)
-	case KindUpdateContainer:
+	case step.KindUpdateContainer:
 		var limits engine.Limits
-		if limits, err = engine.LimitsOf(want.service(x.Service)); err == nil {
+		if limits, err = engine.LimitsOf(want.Service(x.Service)); err == nil {
 			err = eng.UpdateContainer(ctx, x.ID, limits)
 		}
-	case KindConnectContainer:
-		err = eng.ConnectContainer(ctx, networkName(want.Project), x.ID, x.Service)
-	case KindStopContainer:
-		err = eng.StopContainer(ctx, x.ID, have.grace(x.ID))
-	case KindDeleteContainer:
-		if have.up(x.ID) {
-			err = eng.StopContainer(ctx, x.ID, have.grace(x.ID))
+	case step.KindConnectContainer:
+		err = eng.ConnectContainer(ctx, step.NetworkName(want.Project), x.ID, x.Service)
+	case step.KindStopContainer:
+		err = eng.StopContainer(ctx, x.ID, have.Grace(x.ID))
+	case step.KindDeleteContainer:
+		if have.Up(x.ID) {
+			err = eng.StopContainer(ctx, x.ID, have.Grace(x.ID))
 		}
 		if err == nil {
-			a.keepLog(ctx, want, have.find(x.ID))
+			a.keepLog(ctx, want, have.Find(x.ID))
 			err = eng.RemoveContainer(ctx, x.ID)
 		}
 	default:
@@ -65,9 +60,9 @@ func (a *Agent) act(ctx context.Context, want *Want, have *Have, x Action) (err 
 
 // start puts the service's files in first: an agent that died between create and copy leaves a container without them,
 // and nothing tells, so it is done before every first start.
-func (a *Agent) start(ctx context.Context, want *Want, x Action) error {
+func (a *Agent) start(ctx context.Context, want *step.Want, x step.Action) error {
 	eng := a.engineOf(want)
-	if files := want.files(want.service(x.Service)); len(files) > 0 {
+	if files := want.Files(want.Service(x.Service)); len(files) > 0 {
 		if err := eng.CopyFiles(ctx, x.ID, files); err != nil {
 			return err
 		}
@@ -82,55 +77,6 @@ func (a *Agent) start(ctx context.Context, want *Want, x Action) error {
 		return fmt.Errorf("%w; %w", err, gone)
 	}
 	return err
-}
-
-func (h *Have) find(id string) engine.Container {
-	i := slices.IndexFunc(h.Containers, func(c engine.Container) bool { return c.ID == id })
-	if i < 0 {
-		return engine.Container{}
-	}
-	return h.Containers[i]
-}
-
-func (h *Have) up(id string) bool { return up(h.find(id)) }
-
-func (h *Have) grace(id string) time.Duration {
-	return cmp.Or(h.find(id).Grace, api.DefaultStopGracePeriod)
-}
-
-// containerSpec is a service's container with all that only the agent knows.
-func (w *Want) containerSpec(name string, s *carav1.Service) engine.ContainerSpec {
-	spec := engine.ContainerSpec{
-		Name: name, Labels: w.containerLabels(s), Network: networkName(w.Project),
-		Service: s, Volumes: map[string]string{},
-	}
-	for _, e := range s.GetEnv() {
-		value := e.GetValue()
-		if r := e.GetValueFrom().GetSecretKeyRef(); r != nil {
-			value = string(w.Secrets[r.GetName()+"/"+r.GetKey()])
-		}
-		spec.Env = append(spec.Env, e.GetName()+"="+value)
-	}
-	for _, m := range s.GetVolumeMounts() {
-		spec.Volumes[m.GetName()] = volumeName(w.Project, m.GetName())
-	}
-	return spec
-}
-
-func (w *Want) files(s *carav1.Service) []engine.File {
-	var out []engine.File
-	for _, f := range s.GetFiles() {
-		mode, err := strconv.ParseInt(f.GetMode(), 8, 32)
-		if err != nil {
-			mode = 0o444 // the server has refused it
-		}
-		content := []byte(f.GetContent())
-		if r := f.GetSecretKeyRef(); r != nil {
-			content = w.Secrets[r.GetName()+"/"+r.GetKey()]
-		}
-		out = append(out, engine.File{Path: f.GetPath(), Root: api.MountOf(s.GetVolumeMounts(), f.GetPath()).GetMountPath(), Content: content, Mode: mode})
-	}
-	return out
 }
 
 // sortedKeys of a map, for what is written out.

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/agent/engine"
+	"github.com/caravanserai/cara/agent/step"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/loop"
@@ -58,7 +59,7 @@ type Agent struct {
 // task is one project at this node.
 type task struct {
 	// want is what it should be; guarded by Agent.mu. The worker reads it anew at each pass.
-	want *Want
+	want *step.Want
 	// project is what want was made from, to be kept on disk; nil with a quiet want.
 	project *carav1.Project
 	// held: read from disk and not yet confirmed; guarded by Agent.mu.
@@ -69,7 +70,7 @@ type task struct {
 	hinted bool
 	// settled is the want for which the last look found nothing to do, until due (zero: until something happens); nil
 	// where that is not known. Guarded by Agent.mu.
-	settled *Want
+	settled *step.Want
 	due     time.Time
 	// Only the worker of the project uses these.
 	work workspace
@@ -131,7 +132,7 @@ func (a *Agent) load() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, k := range kept {
-		want := newWant(a.cfg, k, false)
+		want := step.NewWant(a.cfg.node(), k, false)
 		record := a.disk.loadRecord(want.Project)
 		a.tasks[want.Project] = &task{
 			want: want, project: k.GetProject(), held: true, work: workspace{saved: k, record: record, noted: record},
@@ -176,7 +177,7 @@ func (a *Agent) releaseHeld(ctx context.Context) error {
 
 // assign takes an assignment in. One with an older epoch than the one in force is refused.
 func (a *Agent) assign(assignment *carav1.Assignment) {
-	want := newWant(a.cfg, assignment, true)
+	want := step.NewWant(a.cfg.node(), assignment, true)
 	log := a.log.With("project", want.Project, "epoch", want.Epoch)
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -193,7 +194,7 @@ func (a *Agent) assign(assignment *carav1.Assignment) {
 		t = &task{}
 		a.tasks[want.Project] = t
 	}
-	want.remember(t.want)
+	want.Remember(t.want)
 	t.want, t.project, t.held, t.older = want, assignment.GetProject(), false, nil
 	log.Info("assigned", "generation", want.Generation, "phase", want.Phase)
 	a.queue.Add(want.Project)
@@ -215,14 +216,14 @@ func (a *Agent) unassign(project, uid string, epoch int32) {
 	if t.want == nil || !t.want.Quiet {
 		a.log.Info("unassigned", "project", project)
 	}
-	t.want, t.project, t.held, t.older = unwanted(a.cfg, project, uid, epoch), nil, false, nil
+	t.want, t.project, t.held, t.older = step.Unwanted(a.cfg.node(), project, uid, epoch), nil, false, nil
 	a.queue.Add(project)
 }
 
 // sync ends the server's first list: what it did not name is not ours.
 func (a *Agent) sync(named map[string]bool) {
 	a.mu.Lock()
-	var lost []*Want
+	var lost []*step.Want
 	for name, t := range a.tasks {
 		if !named[name] {
 			lost = append(lost, t.want)
@@ -263,7 +264,7 @@ func (a *Agent) hint(project string) {
 // where nothing happened since the last look found all as wanted: what a look covers, it covers once, and the events
 // of what the agent itself did are old by the time of the next. Where look is false, again is when to look: the queue keeps
 // only the earliest of a key's times, and one that came before it was due must not be the last.
-func (a *Agent) current(project string, now time.Time) (t *task, want *Want, look bool, again time.Duration) {
+func (a *Agent) current(project string, now time.Time) (t *task, want *step.Want, look bool, again time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	t = a.tasks[project]
@@ -280,7 +281,7 @@ func (a *Agent) current(project string, now time.Time) (t *task, want *Want, loo
 }
 
 // settle remembers that a look found nothing to do.
-func (a *Agent) settle(t *task, want *Want, now time.Time, again time.Duration) {
+func (a *Agent) settle(t *task, want *step.Want, now time.Time, again time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	t.settled, t.due = want, time.Time{}
@@ -291,7 +292,7 @@ func (a *Agent) settle(t *task, want *Want, now time.Time, again time.Duration) 
 
 // release lets the server know that nothing is left of a project that another node waits for. Where this is not heard, as
 // the stream breaks, the server asks again on the next.
-func (a *Agent) release(want *Want) {
+func (a *Agent) release(want *step.Want) {
 	if want.Epoch == 0 {
 		return
 	}
@@ -311,7 +312,7 @@ func (a *Agent) gone() []*carav1.Released {
 }
 
 // drop forgets a project of which nothing is left, unless it was assigned anew meanwhile.
-func (a *Agent) drop(project string, want *Want) {
+func (a *Agent) drop(project string, want *step.Want) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if t := a.tasks[project]; t != nil && t.want == want {
@@ -341,7 +342,7 @@ func (a *Agent) reported(project string, r *carav1.UpdateProjectStatusRequest) {
 		p.Status.Phase, p.Status.ObservedGeneration = r.GetPhase(), r.GetObservedGeneration()
 		if r.GetPhase() == api.PhaseRunning {
 			p.Status.Services, p.Status.MovedFrom = r.GetServices(), ""
-			next.pinAnew(p.GetStatus())
+			next.PinAnew(p.GetStatus())
 		}
 		for _, c := range r.GetConditions() {
 			p.Status.Conditions, _ = api.SetCondition(p.GetStatus().GetConditions(), c, time.Now())

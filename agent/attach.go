@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/caravanserai/cara/agent/engine"
+	"github.com/caravanserai/cara/agent/step"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/flow"
@@ -111,7 +112,7 @@ func codeOf(err error) codes.Code {
 
 // runningContainer is the container of a service that runs, and serves where several do.
 func (a *Agent) runningContainer(ctx context.Context, project, service string) (engine.Container, error) {
-	labels := a.ownLabels()
+	labels := a.cfg.node().Labels()
 	labels[api.LabelProject], labels[api.LabelService] = project, service
 	all, err := a.engine.ListContainers(ctx, labels)
 	if err != nil {
@@ -133,7 +134,7 @@ func (a *Agent) runningContainer(ctx context.Context, project, service string) (
 		return engine.Container{}, streamError{codes.FailedPrecondition, fmt.Errorf("service %s of project %s is not running: %s", service, project, state)}
 	}
 	serves, _ := a.endpoints.IP(project, service)
-	return serving(running, networkName(project), serves), nil
+	return serving(running, step.NetworkName(project), serves), nil
 }
 
 // serving is the container that gets the service's requests, which has the address ip; without such a one, the container

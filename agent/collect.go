@@ -8,8 +8,6 @@ import (
 
 	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/api"
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/text"
 )
 
 // collectLoop looks after the disk that the engine keeps its images on.
@@ -95,7 +93,7 @@ func (a *Agent) assignedImages() map[string]bool {
 	out := map[string]bool{}
 	for _, t := range a.tasks {
 		for _, svc := range t.want.Spec.GetServices() {
-			out[fullName(svc.GetImage())], out[fullName(t.want.named(svc))] = true, true
+			out[fullName(svc.GetImage())], out[fullName(t.want.ImageOf(svc))] = true, true
 		}
 	}
 	return out
@@ -111,21 +109,4 @@ func (a *Agent) removeImage(ctx context.Context, image removal) error {
 	}
 	a.log.Info("removed an unused image", "image", image.names[0], "id", image.id)
 	return nil
-}
-
-// tell records an event about this node.
-func (a *Agent) tell(ctx context.Context, typ api.EventType, reason api.Reason, message string) {
-	a.tellOf(ctx, &carav1.ObjectRef{Kind: api.KindNode, Name: a.cfg.NodeName}, typ, reason, message)
-}
-
-// tellOf records an event. One that cannot be told is in the log.
-func (a *Agent) tellOf(ctx context.Context, object *carav1.ObjectRef, typ api.EventType, reason api.Reason, message string) {
-	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
-	defer cancel()
-	_, err := a.events.CreateEvent(ctx, &carav1.CreateEventRequest{Event: &carav1.Event{
-		Type: string(typ), Reason: string(reason), Message: text.Clip(message, maxMessage), Object: object,
-	}})
-	if err != nil {
-		a.log.Warn("an event was not taken", "reason", reason, "message", message, "error", err)
-	}
 }

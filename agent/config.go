@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/caravanserai/cara/agent/engine"
+	"github.com/caravanserai/cara/agent/step"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/loop"
 )
@@ -56,11 +57,16 @@ type Config struct {
 	// CollectEvery is how often the disk is looked at for images to collect; 1 min where 0.
 	CollectEvery time.Duration
 	// Hardening is what every container of this node gets.
-	Hardening Hardening
+	Hardening step.Hardening
 	// Restart says how containers that exit are restarted.
-	Restart RestartLimits
+	Restart step.RestartLimits
 	// Limits say when the node is short of disk or memory.
 	Limits Limits
+}
+
+// node is what the node of this agent makes of every assignment.
+func (c *Config) node() step.Node {
+	return step.Node{Cluster: c.ClusterID, Name: c.NodeName, Hardening: c.Hardening, Restart: c.Restart}
 }
 
 // Validate fills in defaults and says what is missing.
@@ -85,8 +91,8 @@ func (c *Config) Validate() error {
 	c.MaxBackoff = cmp.Or(c.MaxBackoff, 10*time.Second)
 	c.ProbeEvery = cmp.Or(c.ProbeEvery, time.Second)
 	c.CollectEvery = cmp.Or(c.CollectEvery, time.Minute)
-	c.Hardening.PIDsLimit = cmp.Or(c.Hardening.PIDsLimit, defaultPIDsLimit)
-	c.Restart = c.Restart.withDefaults()
+	c.Hardening = c.Hardening.WithDefaults()
+	c.Restart = c.Restart.WithDefaults()
 	errs = append(errs, c.Limits.validate())
 	return errors.Join(errs...)
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/loop"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // ErrSuperseded says that a newer agent took this node's name over: two would fight over the same containers.
@@ -163,4 +164,14 @@ func (a *Agent) heartbeats(ctx context.Context, stream grpc.BidiStreamingClient[
 		case <-time.After(every):
 		}
 	}
+}
+
+// refused says whether a name from the server is none. It becomes a part of names of files and of what the engine has,
+// so that nothing may be done for it, not even report.
+func (a *Agent) refused(name string) bool {
+	if api.IsName(name) {
+		return false
+	}
+	a.log.Error("refused an assignment: its project has no valid name", "project", text.Line(text.Clip(name, 100)))
+	return true
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/google/renameio/v2"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"github.com/caravanserai/cara/agent/step"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -76,7 +77,7 @@ func readAssignment(path string) (*carav1.Assignment, error) {
 }
 
 // keptOf is what of an assignment is kept on disk: no value of a Secret, and no credentials.
-func keptOf(project *carav1.Project, want *Want) *carav1.Assignment {
+func keptOf(project *carav1.Project, want *step.Want) *carav1.Assignment {
 	return &carav1.Assignment{Project: project, SecretVersions: want.SecretVersions}
 }
 
@@ -130,16 +131,16 @@ func (d *disk) recordPath(project string) string {
 }
 
 // loadRecord returns what was noted of a project. What cannot be read counts for nothing: it costs an update's net.
-func (d *disk) loadRecord(project string) Record {
-	var r Record
+func (d *disk) loadRecord(project string) step.Record {
+	var r step.Record
 	data, err := os.ReadFile(d.recordPath(project))
 	if err != nil || len(data) > maxAssignment || json.Unmarshal(data, &r) != nil {
-		return Record{}
+		return step.Record{}
 	}
 	return r
 }
 
-func (d *disk) saveRecord(project string, r Record) error {
+func (d *disk) saveRecord(project string, r step.Record) error {
 	data, err := json.Marshal(r)
 	if err == nil {
 		err = os.MkdirAll(filepath.Dir(d.recordPath(project)), 0o700)

@@ -3,13 +3,15 @@ package agent
 import (
 	"testing"
 	"time"
+
+	"github.com/caravanserai/cara/agent/step"
 )
 
 // A key's times in the queue are one: the earliest. When that one comes before the task is due, for what it was due at a
 // look before, the time that is left must be asked for again, or nothing ever wakes the project.
 func TestALookThatIsNotDueYetIsAskedForAgain(t *testing.T) {
 	now := time.Now()
-	want := &Want{}
+	want := &step.Want{}
 	a := &Agent{tasks: map[string]*task{"p": {want: want, settled: want, due: now.Add(8 * time.Second)}}}
 	if _, _, look, again := a.current("p", now.Add(3*time.Second)); look || again != 5*time.Second {
 		t.Errorf("look %v, again %s; want false and 5s", look, again)

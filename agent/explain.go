@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/caravanserai/cara/agent/engine"
+	"github.com/caravanserai/cara/agent/step"
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/internal/text"
 )
@@ -15,14 +16,14 @@ import (
 const logTail = 20
 
 // explain adds the last lines of the container's log to a failure.
-func (a *Agent) explain(ctx context.Context, want *Want, have *Have, f *Failure) *Failure {
+func (a *Agent) explain(ctx context.Context, want *step.Want, have *step.Have, f *step.Failure) *step.Failure {
 	out := *f
-	c := have.find(f.Container)
+	c := have.Find(f.Container)
 	if c.ID == "" {
 		return &out
 	}
-	if svc := want.service(c.Labels[api.LabelService]); svc != nil && !want.knows(svc, &c) {
-		out.Message += "\nits log " + notShown
+	if svc := want.Service(c.Labels[api.LabelService]); svc != nil && !want.Knows(svc, &c) {
+		out.Message += "\nits log " + step.NotShown
 		return &out
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/caravanserai/cara/agent/step"
 )
 
 // goBack takes the server's word on projects that it names with an epoch below the one in force here. Only one that was
@@ -23,7 +25,7 @@ func (a *Agent) goBack(now time.Time) (time.Duration, string) {
 		if left := a.cfg.OrphanGrace - now.Sub(a.syncedAt); left > 0 {
 			return left, ""
 		}
-		want := newWant(a.cfg, t.older, true)
+		want := step.NewWant(a.cfg.node(), t.older, true)
 		a.log.Warn("the server has gone back to an older assignment", "project", project, "epoch", want.Epoch, "in_force", t.want.Epoch)
 		back = append(back, fmt.Sprintf("%s from epoch %d to %d", project, t.want.Epoch, want.Epoch))
 		t.want, t.project, t.held, t.older = want, t.older.GetProject(), false, nil

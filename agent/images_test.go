@@ -7,8 +7,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caravanserai/cara/agent/engine"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/caravanserai/cara/agent/engine"
 )
 
 func TestCollectable(t *testing.T) {

@@ -71,8 +71,7 @@ func logOptions(request *carav1.LogsRequest) engine.LogOptions {
 
 // logged are the containers whose logs are asked for, one for each service.
 func (a *Agent) logged(ctx context.Context, request *carav1.LogsRequest) ([]engine.Container, error) {
-	labels := a.ownLabels()
-	labels[api.LabelProject] = request.GetName()
+	labels := a.cfg.node().ProjectLabels(request.GetName())
 	all, err := a.engine.ListContainers(ctx, labels)
 	if err != nil {
 		return nil, err

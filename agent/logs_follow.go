@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/caravanserai/cara/agent/engine"
+	"github.com/caravanserai/cara/agent/step"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -60,8 +61,7 @@ func (a *Agent) followLogs(ctx context.Context, request *carav1.LogsRequest, lin
 // look reads the log of each container that has something to say, and says whether that was all there will be.
 func (f *logFollower) look(ctx context.Context) (over bool, err error) {
 	want := f.agent.wanted(f.request.GetName()) // before the list: what is wanted later is looked at later
-	labels := f.agent.ownLabels()
-	labels[api.LabelProject] = f.request.GetName()
+	labels := f.agent.cfg.node().ProjectLabels(f.request.GetName())
 	all, err := f.agent.engine.ListContainers(ctx, labels)
 	if err != nil {
 		return false, err
@@ -96,7 +96,7 @@ func (f *logFollower) look(ctx context.Context) (over bool, err error) {
 }
 
 // container reads on where there is more, and says whether more may come.
-func (f *logFollower) container(ctx context.Context, c engine.Container, want *Want) (more bool, err error) {
+func (f *logFollower) container(ctx context.Context, c engine.Container, want *step.Want) (more bool, err error) {
 	p := f.places[c.ID]
 	if p != nil && p.reading {
 		return true, nil
@@ -113,7 +113,7 @@ func (f *logFollower) container(ctx context.Context, c engine.Container, want *W
 		f.read(ctx, c, p)
 		return true, nil
 	}
-	return writesAgain(c, want), nil
+	return want.StartsAgain(c), nil
 }
 
 // read begins a reader.
@@ -161,7 +161,7 @@ func (f *logFollower) read(ctx context.Context, c engine.Container, p *logPlace)
 }
 
 // awaited says whether a service that has no container now is to have one.
-func (f *logFollower) awaited(want *Want, there map[string]bool) bool {
+func (f *logFollower) awaited(want *step.Want, there map[string]bool) bool {
 	if want == nil || want.Remove || want.Phase == api.PhaseFailed {
 		return false
 	}
@@ -174,29 +174,8 @@ func (f *logFollower) awaited(want *Want, there map[string]bool) bool {
 	return false
 }
 
-// writesAgain says whether a container that does not run will, or one that takes its place.
-func writesAgain(c engine.Container, want *Want) bool {
-	if want == nil || want.Remove || want.Phase == api.PhaseFailed {
-		return false
-	}
-	i := slices.IndexFunc(want.Spec.GetServices(), func(svc *carav1.Service) bool { return svc.GetName() == c.Labels[api.LabelService] })
-	if i < 0 {
-		return false // an update took the service away
-	}
-	if c.StartedAt.IsZero() || c.Labels[labelRunHash] != want.RunHashes[want.Spec.GetServices()[i].GetName()] {
-		return true // not started yet, or another takes its place
-	}
-	switch want.Spec.GetServices()[i].GetRestartPolicy() {
-	case api.RestartNever:
-		return false
-	case api.RestartOnFailure:
-		return c.ExitCode != 0
-	}
-	return true
-}
-
 // wanted is what a project should be on this node; nil where it is none of ours.
-func (a *Agent) wanted(project string) *Want {
+func (a *Agent) wanted(project string) *step.Want {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if t := a.tasks[project]; t != nil {

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/caravanserai/cara/agent/engine"
+	"github.com/caravanserai/cara/agent/step"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -148,14 +149,14 @@ type keptLog struct {
 
 // keepLog keeps the end of a container's log. A container that had values of Secrets which this agent does not know is
 // not kept: they could not be taken out. That a log cannot be kept delays nothing.
-func (a *Agent) keepLog(ctx context.Context, want *Want, c engine.Container) {
+func (a *Agent) keepLog(ctx context.Context, want *step.Want, c engine.Container) {
 	service := c.Labels[api.LabelService]
-	svc := want.service(service)
+	svc := want.Service(service)
 	if want.Remove || c.StartedAt.IsZero() || c.Labels[api.LabelUID] != want.UID || !api.IsName(service) {
 		return
 	}
 	kept := keptLog{UID: want.UID, Container: c.ID}
-	if svc == nil || !want.knows(svc, &c) {
+	if svc == nil || !want.Knows(svc, &c) {
 		a.disk.removeLog(want.Project, service)
 		return
 	}

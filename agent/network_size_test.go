@@ -3,25 +3,12 @@ package agent
 import (
 	"context"
 	"log/slog"
-	"slices"
 	"testing"
 
 	"github.com/caravanserai/cara/agent/engine"
-	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/agent/step"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
-
-// TestNetworkTooSmall: a service that would have no address is not made, and nothing that runs is stopped for it.
-func TestNetworkTooSmall(t *testing.T) {
-	for subnet, want := range map[string]string{"10.0.0.0/29": "CreateContainer b", "10.0.0.0/30": "Fail b", "": "CreateContainer b"} {
-		w, e := pair(t, nil)
-		e.networks[0].Subnet = subnet
-		e.containers = slices.DeleteFunc(e.containers, func(c engine.Container) bool { return c.Labels[api.LabelService] == "b" })
-		if got := kinds(Step(w, e.have(w), e.now)); got != want {
-			t.Errorf("on %q it does %q, want %q", subnet, got, want)
-		}
-	}
-}
 
 // networkMaker notes how many addresses it was asked for.
 type networkMaker struct {
@@ -36,10 +23,10 @@ func (e *networkMaker) CreateNetwork(_ context.Context, _ string, _ map[string]s
 
 // TestNetworkHasRoomForSuccessors: each service and its start-first successor have an address.
 func TestNetworkHasRoomForSuccessors(t *testing.T) {
-	w := wantOf(&carav1.ProjectSpec{Services: []*carav1.Service{{Name: "a", Image: "web"}, {Name: "b", Image: "web"}, {Name: "c", Image: "web"}}})
+	w := &step.Want{Spec: &carav1.ProjectSpec{Services: []*carav1.Service{{Name: "a", Image: "web"}, {Name: "b", Image: "web"}, {Name: "c", Image: "web"}}}}
 	eng := &networkMaker{}
 	a := &Agent{engine: eng, log: slog.New(slog.DiscardHandler)}
-	if err := a.act(t.Context(), w, &Have{}, Action{Kind: KindCreateNetwork, Name: "n"}); err != nil {
+	if err := a.act(t.Context(), w, &step.Have{}, step.Action{Kind: step.KindCreateNetwork, Name: "n"}); err != nil {
 		t.Fatal(err)
 	}
 	if eng.addresses != 6 {

@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/caravanserai/cara/agent/step"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/text"
@@ -53,9 +54,9 @@ func (a *Agent) readMachine(ctx context.Context) error {
 
 func (a *Agent) engineCondition() *carav1.Condition {
 	if err := a.health.error(); err != nil {
-		return condition(api.CondEngineReady, api.StatusFalse, api.ReasonNoAnswer, text.Clip(text.Line(err.Error()), maxMessage))
+		return api.NewCondition(api.CondEngineReady, api.StatusFalse, api.ReasonNoAnswer, text.Clip(text.Line(err.Error()), step.MaxMessage))
 	}
-	return condition(api.CondEngineReady, api.StatusTrue, api.ReasonAnswers, "the engine answers")
+	return api.NewCondition(api.CondEngineReady, api.StatusTrue, api.ReasonAnswers, "the engine answers")
 }
 
 // conditions of the node, given those that it sent last.
@@ -66,7 +67,7 @@ func (a *Agent) conditions(before []*carav1.Condition) []*carav1.Condition {
 	}
 	out := append(pressure(a.cfg.Limits, disk, memory, before), a.engineCondition())
 	if err := a.kept.error(); err != nil {
-		out[0] = condition(api.CondDiskPressure, api.StatusTrue, api.ReasonNotKept, text.Clip(text.Line(err.Error()), maxMessage)+
+		out[0] = api.NewCondition(api.CondDiskPressure, api.StatusTrue, api.ReasonNotKept, text.Clip(text.Line(err.Error()), step.MaxMessage)+
 			": what runs is kept up, what is new or changed waits until there is room")
 	}
 	return out

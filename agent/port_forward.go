@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/caravanserai/cara/agent/step"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -62,7 +63,7 @@ func (a *Agent) dialService(ctx context.Context, start *carav1.PortForwardStart)
 	if err != nil {
 		return nil, err
 	}
-	ip := c.Networks[networkName(start.GetName())].IP
+	ip := c.Networks[step.NetworkName(start.GetName())].IP
 	if ip == "" {
 		return nil, streamError{codes.FailedPrecondition, fmt.Errorf("service %s of project %s has no address on its network", start.GetService(), start.GetName())}
 	}

@@ -68,16 +68,16 @@ func pressure(l Limits, disk, memory Usage, before []*carav1.Condition) []*carav
 
 func pressed(typ string, u Usage, limit float64, before []*carav1.Condition, what string) *carav1.Condition {
 	if u.Total == 0 {
-		return condition(typ, api.StatusUnknown, api.ReasonNotSeen, "the agent cannot see this from where it runs")
+		return api.NewCondition(typ, api.StatusUnknown, api.ReasonNotSeen, "the agent cannot see this from where it runs")
 	}
 	end := limit
 	if api.FindCondition(before, typ).GetStatus() == api.StatusTrue {
 		end = limit - slack
 	}
 	if u.percent() > end {
-		return condition(typ, api.StatusTrue, api.ReasonAboveLimit, fmt.Sprintf("more than %g %% %s; it ends at %g %%", limit, what, limit-slack))
+		return api.NewCondition(typ, api.StatusTrue, api.ReasonAboveLimit, fmt.Sprintf("more than %g %% %s; it ends at %g %%", limit, what, limit-slack))
 	}
-	return condition(typ, api.StatusFalse, api.ReasonBelowLimit, fmt.Sprintf("no more than %g %% %s", limit, what))
+	return api.NewCondition(typ, api.StatusFalse, api.ReasonBelowLimit, fmt.Sprintf("no more than %g %% %s", limit, what))
 }
 
 // usage reads this machine: the disk that holds root, and the memory. Where root is not here, the engine is on another

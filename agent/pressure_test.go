@@ -32,7 +32,7 @@ func TestPressure(t *testing.T) {
 			}
 			var before []*carav1.Condition
 			if c.before != "" {
-				before = append(before, condition(api.CondDiskPressure, c.before, "", ""), condition(api.CondMemoryPressure, c.before, "", ""))
+				before = append(before, api.NewCondition(api.CondDiskPressure, c.before, "", ""), api.NewCondition(api.CondMemoryPressure, c.before, "", ""))
 			}
 			got := pressure(l, c.disk, c.memory, before)
 			if got[0].GetStatus() != c.wantDisk || got[1].GetStatus() != c.wantMemory {

@@ -13,9 +13,9 @@ import (
 	"time"
 
 	"github.com/caravanserai/cara/agent/engine"
+	"github.com/caravanserai/cara/agent/step"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/scrub"
 	"github.com/caravanserai/cara/internal/text"
 )
 
@@ -30,32 +30,14 @@ type prober struct {
 	start  chan *probe
 
 	mu     sync.Mutex
-	probes map[probeKey]*probe
-}
-
-// probeKey is one run of one container: after a restart everything is open again.
-type probeKey struct {
-	id      string
-	started time.Time
-}
-
-// target is a running container with a check.
-type target struct {
-	key     probeKey
-	service string
-	ip      string
-	// values are taken out of what the check says. mute says that it may say others. Guarded by prober.mu.
-	values *scrub.List
-	mute   bool
-	// check to make; nil for the one that is made already, if any.
-	check *carav1.Healthcheck
+	probes map[step.Run]*probe
 }
 
 type probe struct {
-	target
+	step.Check
 	project string
 	// Guarded by prober.mu.
-	health  Health
+	health  step.Health
 	probed  bool
 	ended   bool
 	cancel  context.CancelFunc // nil until it begins
@@ -64,7 +46,7 @@ type probe struct {
 
 func newProber(eng engine.Streams, every time.Duration, notify func(string)) *prober {
 	return &prober{
-		engine: eng, every: every, notify: notify, start: make(chan *probe), probes: map[probeKey]*probe{},
+		engine: eng, every: every, notify: notify, start: make(chan *probe), probes: map[step.Run]*probe{},
 	}
 }
 
@@ -81,32 +63,32 @@ func (p *prober) run(ctx context.Context) error {
 	}
 }
 
-// sync makes the targets those of a project, and returns what is known of each, by container id.
-func (p *prober) sync(ctx context.Context, project string, targets []target) map[string]Health {
-	known := map[string]Health{}
-	wanted := map[probeKey]bool{}
+// sync makes these the checks of a project, and returns what is known of each, by container id.
+func (p *prober) sync(ctx context.Context, project string, checks []step.Check) map[string]step.Health {
+	known := map[string]step.Health{}
+	wanted := map[step.Run]bool{}
 	var begin []*probe
 	p.mu.Lock()
-	for _, t := range targets {
-		wanted[t.key] = true
-		one := p.probes[t.key]
-		if t.check == nil && one != nil {
-			t.check = one.check
+	for _, t := range checks {
+		wanted[t.Run] = true
+		one := p.probes[t.Run]
+		if t.How == nil && one != nil {
+			t.How = one.How
 		}
-		if one != nil && one.ip != t.ip {
+		if one != nil && one.IP != t.IP {
 			p.end(one)
 			one = nil
 		}
 		if one != nil {
-			one.values, one.mute = t.values, t.mute
+			one.Values, one.Mute = t.Values, t.Mute
 		}
-		if one == nil && t.check != nil {
-			one = &probe{target: t, project: project, health: Health{State: api.HealthStarting}}
-			p.probes[t.key] = one
+		if one == nil && t.How != nil {
+			one = &probe{Check: t, project: project, health: step.Health{State: api.HealthStarting}}
+			p.probes[t.Run] = one
 			begin = append(begin, one)
 		}
 		if one != nil && one.probed {
-			known[t.key.id] = one.health
+			known[t.Run.ID] = one.health
 		}
 	}
 	for key, one := range p.probes {
@@ -130,7 +112,7 @@ func (p *prober) end(one *probe) {
 	if one.cancel != nil {
 		one.cancel()
 	}
-	delete(p.probes, one.key)
+	delete(p.probes, one.Run)
 }
 
 // timing of a check, from a normalised spec.
@@ -163,13 +145,13 @@ func (p *prober) watch(ctx context.Context, one *probe) {
 	if ended {
 		return
 	}
-	if one.check.GetExec() != nil {
-		one.command = &checkCommand{engine: p.engine, container: one.key.id, args: one.check.GetExec().GetCommand()}
+	if one.How.GetExec() != nil {
+		one.command = &checkCommand{engine: p.engine, container: one.Run.ID, args: one.How.GetExec().GetCommand()}
 		defer one.command.wait()
 		defer cancel() // before the wait: a command that still runs is ended
 	}
-	t := timingOf(one.check)
-	deadline := one.key.started.Add(t.startPeriod + time.Duration(t.retries)*t.interval)
+	t := timingOf(one.How)
+	deadline := one.Run.Started.Add(t.startPeriod + time.Duration(t.retries)*t.interval)
 	pause := min(50*time.Millisecond, p.every)
 	failures := 0
 	for ctx.Err() == nil {
@@ -180,15 +162,15 @@ func (p *prober) watch(ctx context.Context, one *probe) {
 		next := one.health
 		switch {
 		case err == nil:
-			next, failures = Health{State: api.HealthHealthy, Ever: true}, 0
+			next, failures = step.Health{State: api.HealthHealthy, Ever: true}, 0
 		case one.health.Ever:
 			if failures++; failures >= t.retries {
-				next = Health{State: api.HealthUnhealthy, Ever: true, Message: err.Error()}
+				next = step.Health{State: api.HealthUnhealthy, Ever: true, Message: err.Error()}
 			}
 		case time.Now().After(deadline):
-			next = Health{State: api.HealthUnhealthy, Message: err.Error()}
+			next = step.Health{State: api.HealthUnhealthy, Message: err.Error()}
 		default:
-			next = Health{State: api.HealthStarting, Message: err.Error()}
+			next = step.Health{State: api.HealthStarting, Message: err.Error()}
 		}
 		p.publish(one, next)
 		wait := t.interval
@@ -209,15 +191,15 @@ func (p *prober) heard(one *probe, err error) error {
 		return nil
 	}
 	p.mu.Lock()
-	values, mute := one.values, one.mute
+	values, mute := one.Values, one.Mute
 	p.mu.Unlock()
 	if mute {
-		return errors.New("the check fails; what it said " + notShown)
+		return errors.New("the check fails; what it said " + step.NotShown)
 	}
 	return errors.New(text.Line(values.Text(err.Error())))
 }
 
-func (p *prober) publish(one *probe, next Health) {
+func (p *prober) publish(one *probe, next step.Health) {
 	p.mu.Lock()
 	changed := !one.probed || one.health != next
 	one.health, one.probed = next, true
@@ -233,11 +215,11 @@ func (p *prober) check(ctx context.Context, one *probe, timeout time.Duration) e
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	switch c := one.check; {
+	switch c := one.How; {
 	case c.GetHttp() != nil:
-		return p.get(ctx, net.JoinHostPort(one.ip, strconv.Itoa(int(c.GetHttp().GetPort()))), c.GetHttp().GetPath())
+		return p.get(ctx, net.JoinHostPort(one.IP, strconv.Itoa(int(c.GetHttp().GetPort()))), c.GetHttp().GetPath())
 	default:
-		conn, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(one.ip, strconv.Itoa(int(c.GetTcp().GetPort()))))
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(one.IP, strconv.Itoa(int(c.GetTcp().GetPort()))))
 		if err != nil {
 			return err
 		}

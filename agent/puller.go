@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -168,28 +167,4 @@ func keys(m map[string]bool) []string {
 		out = append(out, k)
 	}
 	return out
-}
-
-// after says what to remember of a pull, given what was remembered before.
-func (p Pull) after(job pullJob, limits RestartLimits, now time.Time) Pull {
-	p.Progress = job.progress
-	if !job.done {
-		return p
-	}
-	p.Running = false
-	switch {
-	case job.err == nil:
-		return Pull{Done: true, Digest: job.image.Digest, Progress: job.progress}
-	case errors.Is(job.err, context.Canceled):
-		return Pull{}
-	}
-	p.Count++
-	p.Err = job.err.Error()
-	p.Final = errors.Is(job.err, engine.ErrInvalid)
-	pause := limits.delay(p.Count)
-	if errors.Is(job.err, engine.ErrNoRoom) {
-		pause = min(pause, longestPause)
-	}
-	p.Next = now.Add(pause)
-	return p
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/caravanserai/cara/agent/engine"
+	"github.com/caravanserai/cara/agent/step"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/scrub"
 )
@@ -19,7 +20,7 @@ type quiet struct {
 }
 
 // engineOf is the engine for what is done and seen for want.
-func (a *Agent) engineOf(want *Want) engine.Engine {
+func (a *Agent) engineOf(want *step.Want) engine.Engine {
 	if want.Values.Empty() {
 		return a.engine
 	}

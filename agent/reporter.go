@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/caravanserai/cara/agent/step"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/loop"
@@ -105,20 +106,9 @@ func (r *reporter) send(ctx context.Context, project string) (time.Duration, err
 	return 0, nil
 }
 
-// report puts the word on a project, unless it would only say that a check has not ended yet since the agent began.
-func (a *Agent) report(want *Want, have *Have, actions []Action, now time.Time) {
-	if want.Quiet {
-		return
+// report sends what there is to say about a project.
+func (a *Agent) report(want *step.Want, have *step.Have, actions []step.Action, now time.Time) {
+	if step.Reportable(want, have) {
+		a.reports.put(step.Report(want, have, actions, now))
 	}
-	if f := have.Memory.Update; f != nil && f.Forgotten && !want.HaveSecrets {
-		return // the server has better words for it, and has not spoken yet
-	}
-	if want.Phase == api.PhaseRunning {
-		for _, t := range targets(want, have) {
-			if _, probed := have.Health[t.key.id]; !probed && t.check != nil {
-				return
-			}
-		}
-	}
-	a.reports.put(Report(want, have, actions, now))
 }

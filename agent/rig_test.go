@@ -10,6 +10,7 @@ import (
 
 	"github.com/caravanserai/cara/agent"
 	"github.com/caravanserai/cara/agent/engine"
+	"github.com/caravanserai/cara/agent/step"
 )
 
 // rig is an agent over some engine, with a server of its own.
@@ -31,7 +32,7 @@ func rigConfig(conn grpc.ClientConnInterface, eng engine.Engine, cluster, dir st
 	return agent.Config{
 		Conn: conn, Engine: eng, NodeName: "n1", ClusterID: cluster, DataDir: dir,
 		Logger: log, MaxBackoff: 500 * time.Millisecond, Relist: 2 * time.Second, OrphanGrace: time.Second,
-		ServerGrace: time.Second, Restart: agent.RestartLimits{Base: 20 * time.Millisecond, Limit: 5, Settle: 50 * time.Millisecond},
+		ServerGrace: time.Second, Restart: step.RestartLimits{Base: 20 * time.Millisecond, Limit: 5, Settle: 50 * time.Millisecond},
 	}
 }
 

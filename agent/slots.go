@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/caravanserai/cara/agent/step"
 )
 
 // stopTurn is how long a stop keeps its slots: one that takes longer waits for the container, which costs the engine
@@ -24,23 +26,19 @@ type turns struct {
 }
 
 // turns counts what will be stopped.
-func (a *Agent) turns(todo []Action, have *Have) *turns {
+func (a *Agent) turns(todo []step.Action, have *step.Have) *turns {
 	t := &turns{agent: a}
 	for _, x := range todo {
-		if have.stops(x) {
+		if have.Stops(x) {
 			t.stops++
 		}
 	}
 	return t
 }
 
-func (h *Have) stops(x Action) bool {
-	return x.Kind == KindStopContainer || x.Kind == KindDeleteContainer && h.up(x.ID)
-}
-
 // take waits for the turn of the next action. done ends it, and may be called more than once.
-func (t *turns) take(ctx context.Context, x Action, have *Have) (done func(), err error) {
-	if !have.stops(x) {
+func (t *turns) take(ctx context.Context, x step.Action, have *step.Have) (done func(), err error) {
+	if !have.Stops(x) {
 		select {
 		case t.agent.calls <- struct{}{}:
 			return sync.OnceFunc(func() { <-t.agent.calls }), nil

@@ -8,18 +8,20 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/caravanserai/cara/agent/engine"
 	"golang.org/x/sync/semaphore"
+
+	"github.com/caravanserai/cara/agent/engine"
+	"github.com/caravanserai/cara/agent/step"
 )
 
 // ending is a project that stops all its containers, each of which takes so long.
-func ending(n int) (*Have, []Action) {
-	have := &Have{}
-	var todo []Action
+func ending(n int) (*step.Have, []step.Action) {
+	have := &step.Have{}
+	var todo []step.Action
 	for i := range n {
 		id := fmt.Sprint(i)
 		have.Containers = append(have.Containers, engine.Container{ID: id, State: engine.StateRunning})
-		todo = append(todo, Action{Kind: KindDeleteContainer, ID: id})
+		todo = append(todo, step.Action{Kind: step.KindDeleteContainer, ID: id})
 	}
 	return have, todo
 }

@@ -58,8 +58,7 @@ type meter struct {
 
 // running are the containers to measure.
 func (m *meter) running(ctx context.Context) ([]engine.Container, error) {
-	labels := m.agent.ownLabels()
-	labels[api.LabelProject] = m.request.GetName()
+	labels := m.agent.cfg.node().ProjectLabels(m.request.GetName())
 	all, err := m.agent.engine.ListContainers(ctx, labels)
 	return slices.DeleteFunc(all, func(c engine.Container) bool {
 		asked := len(m.request.GetServices()) == 0 || slices.Contains(m.request.GetServices(), c.Labels[api.LabelService])

@@ -62,7 +62,7 @@ func (a *Agent) watchEngine(ctx context.Context) error {
 			a.everyProject()
 			kick(a.relist)
 		}
-		err := a.engine.Events(ctx, a.ownLabels(), subscribed, func(e engine.Event) { a.hint(e.Project) })
+		err := a.engine.Events(ctx, a.cfg.node().Labels(), subscribed, func(e engine.Event) { a.hint(e.Project) })
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -128,7 +128,7 @@ func (a *Agent) relistLoop(ctx context.Context) error {
 // fingerprints says, for each project that the engine has something of, what that is.
 func (a *Agent) fingerprints(ctx context.Context) (map[string]string, error) {
 	parts := map[string][]string{}
-	containers, err := a.engine.ListContainers(ctx, a.ownLabels())
+	containers, err := a.engine.ListContainers(ctx, a.cfg.node().Labels())
 	if err != nil {
 		return nil, err
 	}
@@ -137,14 +137,14 @@ func (a *Agent) fingerprints(ctx context.Context) (map[string]string, error) {
 		project := c.Labels[api.LabelProject]
 		parts[project] = append(parts[project], c.ID+" "+c.Name+" "+c.State+" "+strings.Join(slices.Sorted(maps.Keys(c.Networks)), ","))
 	}
-	networks, err := a.engine.ListNetworks(ctx, a.ownLabels())
+	networks, err := a.engine.ListNetworks(ctx, a.cfg.node().Labels())
 	if err != nil {
 		return nil, err
 	}
 	for _, n := range networks {
 		parts[n.Labels[api.LabelProject]] = append(parts[n.Labels[api.LabelProject]], n.ID)
 	}
-	volumes, err := a.engine.ListVolumes(ctx, a.ownLabels())
+	volumes, err := a.engine.ListVolumes(ctx, a.cfg.node().Labels())
 	if err != nil {
 		return nil, err
 	}

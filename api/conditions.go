@@ -60,6 +60,11 @@ func UpdateFailed(p *carav1.Project) bool {
 	return (phase == PhaseScheduled || phase == PhaseRunning) && ready.GetStatus() == StatusFalse && ready.GetReason() == ReasonUpdateFailed
 }
 
+// NewCondition returns a condition that SetCondition has not dated yet.
+func NewCondition(typ, status string, reason Reason, message string) *carav1.Condition {
+	return &carav1.Condition{Type: typ, Status: status, Reason: string(reason), Message: message}
+}
+
 // FindCondition returns the condition of a type as it stands in cs; nil where there is none.
 func FindCondition(cs []*carav1.Condition, typ string) *carav1.Condition {
 	for _, c := range cs {

@@ -24,6 +24,7 @@ import (
 	"github.com/caravanserai/cara/agent/docker"
 	"github.com/caravanserai/cara/agent/ingress"
 	"github.com/caravanserai/cara/agent/join"
+	"github.com/caravanserai/cara/agent/step"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/loop"
@@ -58,7 +59,7 @@ type AgentConfig struct {
 	// RestartDelay is the first wait of the backoff of containers that exit; the agent's default where 0.
 	RestartDelay time.Duration
 	// Hardening is what every container of this node gets.
-	Hardening agent.Hardening
+	Hardening step.Hardening
 	// Limits say when the node is short of disk or memory, and when images are removed; CollectEvery how often that is
 	// looked at. The agent's defaults where 0.
 	Limits       agent.Limits
@@ -178,7 +179,7 @@ func (c *AgentConfig) Run(ctx context.Context) error {
 	defer engine.Close()
 	return c.run(ctx, who, conn, agent.Config{
 		Conn: conn, Engine: engine, NodeName: c.NodeName, ClusterID: who.ClusterID(), DataDir: c.DataDir,
-		Version: c.Version, Logger: c.Logger, Restart: agent.RestartLimits{Base: c.RestartDelay},
+		Version: c.Version, Logger: c.Logger, Restart: step.RestartLimits{Base: c.RestartDelay},
 		Limits: c.Limits, CollectEvery: c.CollectEvery, Hardening: c.Hardening,
 	})
 }

@@ -1,0 +1,218 @@
+package step
+
+import (
+	"maps"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/caravanserai/cara/agent/engine"
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Record is what the agent must know of an assignment and cannot read from the engine. It outlives a rollout, and it is
+// on disk, so the next agent knows it too. It holds no text of a container or of the engine, which may quote a Secret.
+type Record struct {
+	// UID and Epoch say which assignment it is about. A record of another one counts for nothing.
+	UID   string `json:"uid"`
+	Epoch int32  `json:"epoch"`
+	// Served is the version whose services all came up last; nil where none has.
+	Served *Served `json:"served,omitempty"`
+	// Completed are the services that ended well, by name, as they were when they did. Such a service does not run again
+	// because somebody removes its container.
+	Completed map[string]Completion `json:"completed,omitempty"`
+	// Yielded are the containers, by id, that were stopped to make room for their successors. They are started again
+	// where the update fails.
+	Yielded map[string]bool `json:"yielded,omitempty"`
+	// InPlace are the containers, by id, that are or were restarted in place.
+	InPlace map[string]InPlace `json:"inPlace,omitempty"`
+	// Failed is the update that failed, as long as it is the newest.
+	Failed *FailedUpdate `json:"failed,omitempty"`
+}
+
+// Served is a version of a project: a rollout that ended well.
+type Served struct {
+	Generation int32             `json:"generation"`
+	Restart    string            `json:"restart,omitempty"`
+	Restarts   map[string]string `json:"restarts,omitempty"` // by service; an older agent knew Restart alone
+	Hashes     map[string]string `json:"hashes"`             // run hashes, by service
+}
+
+// Completion of a service.
+type Completion struct {
+	RunHash     string    `json:"runHash"`
+	Restart     string    `json:"restart,omitempty"`
+	ImageDigest string    `json:"imageDigest,omitempty"`
+	ContainerID string    `json:"containerId"`
+	StartedAt   time.Time `json:"startedAt"`
+}
+
+// FailedUpdate names an update that failed. What there is to say of it is in the project's conditions.
+type FailedUpdate struct {
+	Generation int32      `json:"generation"`
+	Restart    string     `json:"restart,omitempty"`
+	Service    string     `json:"service"`
+	Reason     api.Reason `json:"reason"`
+}
+
+// Same reports whether two records say the same.
+func (r Record) Same(other Record) bool {
+	if len(r.Completed) != len(other.Completed) || !maps.Equal(r.Yielded, other.Yielded) {
+		return false
+	}
+	for service, c := range r.Completed {
+		d, ok := other.Completed[service]
+		if !ok || c.ContainerID != d.ContainerID || c.RunHash != d.RunHash || c.ImageDigest != d.ImageDigest || c.Restart != d.Restart {
+			return false
+		}
+	}
+	if !maps.EqualFunc(r.InPlace, other.InPlace, func(x, y InPlace) bool { return x.Token == y.Token && x.Run.Equal(y.Run) }) {
+		return false
+	}
+	return r.UID == other.UID && r.Epoch == other.Epoch && reflect.DeepEqual(r.Served, other.Served) && reflect.DeepEqual(r.Failed, other.Failed)
+}
+
+// of reports whether the record is about the assignment of w.
+func (r Record) of(w *Want) bool { return r.UID == w.UID && r.Epoch == w.Epoch }
+
+// UpdateFailure is why the update that w asks for failed when the agent saw that; nil where it did not. The words are those that
+// the server has.
+func (r Record) UpdateFailure(w *Want) *Failure {
+	f := r.Failed
+	if f == nil || !r.of(w) || f.Generation != w.Generation || f.Restart != w.RestartToken {
+		return nil
+	}
+	message, told := strings.CutPrefix(w.Said, updateFailed(f.Service))
+	if !told {
+		message = "the agent saw it before it was started anew; apply a change, or restart the service, to try again"
+	}
+	return &Failure{Service: f.Service, Reason: f.Reason, Message: message, Update: true, Forgotten: !told}
+}
+
+// Next is the record after a look, with what was decided upon. It changes only where something happened that must not be
+// forgotten.
+func (r Record) Next(w *Want, h *Have, actions []Action, now time.Time) Record {
+	out := Record{UID: w.UID, Epoch: w.Epoch, Completed: map[string]Completion{}, Yielded: map[string]bool{}}
+	if r.of(w) {
+		out.Served = r.Served
+		maps.Copy(out.Completed, r.Completed)
+		for id := range r.Yielded {
+			if h.Find(id).ID != "" {
+				out.Yielded[id] = true
+			}
+		}
+	}
+	out.InPlace = r.recordInPlace(h, actions)
+	for _, a := range actions {
+		if a.Kind == KindStopContainer && a.Previous {
+			out.Yielded[a.ID] = true
+		}
+	}
+	s := &step{w: w, h: h, now: now}
+	s.recordCompleted(out.Completed)
+	if f := h.Memory.Update; f != nil {
+		out.Failed = &FailedUpdate{Generation: w.Generation, Restart: w.RestartToken, Service: f.Service, Reason: f.Reason}
+	} else if s.servesAll() {
+		out.Served = &Served{Generation: w.Generation, Restart: w.RestartToken, Restarts: w.Restarts, Hashes: w.RunHashes}
+	}
+	return out
+}
+
+// recordCompleted puts down the services that have ended well, and forgets those that left the manifest.
+func (s *step) recordCompleted(completed map[string]Completion) {
+	maps.DeleteFunc(completed, func(service string, _ Completion) bool { return s.w.Service(service) == nil })
+	for _, svc := range s.w.Spec.GetServices() {
+		c := s.best(svc, true)
+		if c == nil || !s.done(svc, c) {
+			continue
+		}
+		completed[svc.GetName()] = Completion{
+			RunHash: s.w.RunHashes[svc.GetName()], Restart: s.restartedFor(c), ImageDigest: s.h.Digests[c.ImageID],
+			ContainerID: c.ID, StartedAt: c.StartedAt,
+		}
+	}
+}
+
+// completion returns how a service ended well whose container is gone; nil where it has to run.
+func (s *step) completion(svc *carav1.Service) *Completion {
+	c, ok := s.h.Record.Completed[svc.GetName()]
+	switch {
+	case !ok || !s.h.Record.of(s.w) || !ends(svc) || c.RunHash != s.w.RunHashes[svc.GetName()]:
+		return nil
+	case s.w.restartWanted(svc.GetName(), c.Restart):
+		return nil
+	case strings.Contains(svc.GetImage(), "@") && c.ImageDigest != "" && c.ImageDigest != svc.GetImage():
+		return nil // the image is another one
+	case s.best(svc, true) != nil:
+		return nil // its container says more
+	}
+	return &c
+}
+
+// ends reports whether a service is one that may end well.
+func ends(svc *carav1.Service) bool {
+	return svc.GetRestartPolicy() == api.RestartNever || svc.GetRestartPolicy() == api.RestartOnFailure
+}
+
+// replacing reports whether this rollout is an update: another version of the project served here before.
+func (s *step) replacing() bool {
+	served := s.h.Record.Served
+	return served != nil && s.h.Record.of(s.w) &&
+		(served.Generation != s.w.Generation || served.Restart != s.w.RestartToken || !maps.Equal(served.Hashes, s.w.RunHashes))
+}
+
+// untouched reports whether an update leaves a service as it served before.
+func (s *step) untouched(svc *carav1.Service) bool {
+	served := s.h.Record.Served
+	return served != nil && served.Hashes[svc.GetName()] == s.w.RunHashes[svc.GetName()] &&
+		(served.Restart == s.w.RestartToken || served.Restarts[svc.GetName()] == s.w.Restarts[svc.GetName()])
+}
+
+// servesAll reports whether the version at hand has come up for good: later trouble is not the update's.
+func (s *step) servesAll() bool {
+	if s.w.Phase != api.PhaseRunning || s.w.Failure != nil || s.h.Memory.Failure != nil || s.updating() {
+		return false
+	}
+	for _, svc := range s.w.Spec.GetServices() {
+		if _, proven := s.proven(svc); !proven {
+			return false
+		}
+	}
+	return true
+}
+
+// provenAfter is how long a service must have run that may end, and may fail.
+const provenAfter = time.Minute
+
+// proven reports whether a service of the version at hand does what it should, and would not fail at once. until is when
+// it will be, where only time is needed.
+func (s *step) proven(svc *carav1.Service) (until time.Time, proven bool) {
+	c := s.best(svc, true)
+	switch {
+	case c == nil:
+		return time.Time{}, s.completion(svc) != nil
+	case s.done(svc, c):
+		return time.Time{}, true
+	case c.State != engine.StateRunning || svc.GetRestartPolicy() == api.RestartNever:
+		return time.Time{}, false
+	}
+	until, unsettled := s.unsettled(svc, c, true)
+	if svc.GetRestartPolicy() == api.RestartOnFailure {
+		until = c.StartedAt.Add(provenAfter)
+		unsettled = s.now.Before(until)
+	}
+	return until, !unsettled && s.works(svc, c, true)
+}
+
+// prove looks again once the services of a new version have run for long enough to say that it serves.
+func (s *step) prove() {
+	if s.w.Phase != api.PhaseRunning || s.h.Memory.Update != nil || s.h.Record.Served != nil && !s.replacing() {
+		return
+	}
+	for _, svc := range s.w.Spec.GetServices() {
+		if until, proven := s.proven(svc); !proven && s.now.Before(until) {
+			s.wait(svc.GetName(), until, "service %s has to stay up for a while before its update counts as done", svc.GetName())
+		}
+	}
+}

@@ -1,0 +1,117 @@
+package step
+
+import (
+	"time"
+
+	"github.com/caravanserai/cara/agent/engine"
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// An operator's restart, as Step sees it. Each service has the token of the last request that named it, and its container
+// has the token that it was made or restarted for. Where the two differ, the service is to be restarted.
+//
+// A running container that is otherwise as wanted is restarted in place: it is stopped and started again, so it keeps its
+// log and its files. Before it is stopped, the record says which run has to end. An agent that dies at any point between
+// leaves that run, which the next agent ends; the run stopped, which the next agent follows by a new one; or a later run,
+// which says that all is done.
+//
+// A new container is made instead where the service is updated start-first, as it must go on serving; where a new one
+// would not be the same, as its image is pulled anew or a Secret has another value; and where the container does not run.
+
+// InPlace is a restart in place of one container.
+type InPlace struct {
+	Token string `json:"token"`
+	// Run is the start, by the engine's clock, of the run that has to end.
+	Run time.Time `json:"run"`
+}
+
+// restartWanted reports whether a service has to be restarted whose container was made or restarted for this token.
+func (w *Want) restartWanted(service, token string) bool {
+	return w.Restarts[service] != "" && w.Restarts[service] != token
+}
+
+// restartedFor is the token that a container was made or restarted for.
+func (s *step) restartedFor(c *engine.Container) string {
+	if r, ok := s.h.Record.InPlace[c.ID]; ok && !r.Run.Equal(c.EngineStart()) {
+		return r.Token
+	}
+	return c.Labels[labelRestart]
+}
+
+// inPlace reports whether a container is to be restarted in place.
+func (s *step) inPlace(svc *carav1.Service, c *engine.Container) bool {
+	switch {
+	case !s.w.restartWanted(svc.GetName(), s.restartedFor(c)) || c.StartedAt.IsZero():
+		return false
+	case startFirst(svc) || svc.GetPullPolicy() == api.PullAlways:
+		return false
+	case !s.madeAs(svc, c) || len(s.w.changedSecrets(svc, c)) > 0 || s.wrongLimits(svc, c) && !s.changeable(svc, c):
+		return false
+	}
+	return up(*c) || s.restarting(svc, c) && c.State == engine.StateExited
+}
+
+// restarting reports whether the restart that is wanted now has begun with this container.
+func (s *step) restarting(svc *carav1.Service, c *engine.Container) bool {
+	r, ok := s.h.Record.InPlace[c.ID]
+	return ok && r.Token == s.w.Restarts[svc.GetName()]
+}
+
+// restart restarts a container in place, once it is its turn.
+func (s *step) restart(svc *carav1.Service, c *engine.Container, network *engine.Network) {
+	const reason = "an operator asked for a restart"
+	token := s.w.Restarts[svc.GetName()]
+	if up(*c) {
+		if why := s.blocked(svc); why != "" {
+			s.wait(svc.GetName(), time.Time{}, "%s", why)
+			return
+		}
+		s.attempt(Action{Kind: KindStopContainer, Service: svc.GetName(), ID: c.ID, Name: c.Name, Reason: reason, Restart: token}, "")
+		return
+	}
+	at, attached := c.Networks[NetworkName(s.w.Project)]
+	switch {
+	case network == nil: // it comes first
+	case !attached || at.NetworkID != "" && at.NetworkID != network.ID:
+		s.delete(*c, "its network is gone")
+	default:
+		s.attempt(Action{Kind: KindRestartContainer, Service: svc.GetName(), ID: c.ID, Name: c.Name, Reason: reason, Restart: token}, api.ReasonStartFailed)
+	}
+}
+
+// recordInPlace keeps the restarts in place of containers that are there, and puts down those that begin now.
+func (r Record) recordInPlace(h *Have, actions []Action) map[string]InPlace {
+	out := map[string]InPlace{}
+	for id, restart := range r.InPlace {
+		if h.Find(id).ID != "" {
+			out[id] = restart
+		}
+	}
+	for _, a := range actions {
+		if c := h.Find(a.ID); a.Kind == KindStopContainer && a.Restart != "" && c.ID != "" {
+			out[a.ID] = InPlace{Token: a.Restart, Run: c.EngineStart()}
+		}
+	}
+	return out
+}
+
+// StartsAgain reports whether a container that does not run will be started, or replaced by another. A nil Want is that of a project which
+// this node no longer has.
+func (w *Want) StartsAgain(c engine.Container) bool {
+	if w == nil || w.Remove || w.Phase == api.PhaseFailed {
+		return false
+	}
+	svc := w.Service(c.Labels[api.LabelService])
+	switch {
+	case svc == nil: // an update took the service away
+		return false
+	case c.StartedAt.IsZero() || c.Labels[labelRunHash] != w.RunHashes[svc.GetName()]:
+		return true
+	case svc.GetRestartPolicy() == api.RestartNever:
+		return false
+	case svc.GetRestartPolicy() == api.RestartOnFailure:
+		return c.ExitCode != 0
+	}
+	return true
+}

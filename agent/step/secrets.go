@@ -1,0 +1,251 @@
+package step
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/caravanserai/cara/agent/engine"
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/scrub"
+)
+
+// Secrets, as the agent has them. What holds:
+//
+//   - Values are in memory and in containers, never on disk. A restarted agent keeps containers up without them, and gets
+//     them anew from the server.
+//   - A container has a label with the version of each value that it was made with. Where one is another now, the
+//     container is outdated, and Step replaces it like after a change of the manifest. A value that is not at hand makes
+//     no container outdated.
+//   - A value that no process can be given is never sent to the engine: it would quote it.
+
+// labelSecrets holds the versions of the Secrets' values that a container was made with: `NAME/KEY=VERSION`, by commas.
+const labelSecrets = "cara.secrets"
+
+// secretsLabel is labelSecrets for a container that is made now; empty for a service without Secrets.
+func (w *Want) secretsLabel(s *carav1.Service) string {
+	var all []string
+	for _, ref := range secretRefs(s) {
+		if v := w.SecretVersions[ref]; v != "" {
+			all = append(all, ref+"="+v)
+		}
+	}
+	slices.Sort(all)
+	return strings.Join(slices.Compact(all), ",")
+}
+
+// changedSecrets names the Secrets of which a container of the service has an old value.
+func (w *Want) changedSecrets(s *carav1.Service, c *engine.Container) []string {
+	var names []string
+	for made := range strings.SplitSeq(c.Labels[labelSecrets], ",") {
+		ref, version, _ := strings.Cut(made, "=")
+		now := w.SecretVersions[ref]
+		if now != "" && now != version && slices.Contains(secretRefs(s), ref) {
+			name, _, _ := strings.Cut(ref, "/")
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// newValues says which Secrets a container must be made anew for; empty for none.
+func (s *step) newValues(svc *carav1.Service, c *engine.Container) string {
+	if s.w.ManualSecrets {
+		return ""
+	}
+	return secretsChanged(s.w.changedSecrets(svc, c))
+}
+
+func secretsChanged(names []string) string {
+	switch len(names) {
+	case 0:
+		return ""
+	case 1:
+		return "the Secret " + names[0] + " changed"
+	}
+	return "the Secrets " + strings.Join(names, ", ") + " changed"
+}
+
+// oldValues are the services that run with old values, and the Secrets that these are of.
+func (s *step) oldValues() (services, secrets []string) {
+	for _, svc := range s.w.Spec.GetServices() {
+		c := s.serving(svc)
+		if c == nil {
+			continue
+		}
+		if names := s.w.changedSecrets(svc, c); len(names) > 0 {
+			services, secrets = append(services, svc.GetName()), append(secrets, names...)
+		}
+	}
+	slices.Sort(secrets)
+	return services, slices.Compact(secrets)
+}
+
+// NewSecrets says which services are replaced because Secrets have new values; empty for none. version changes with each of the values.
+func NewSecrets(w *Want, h *Have) (version, message string) {
+	if w.Remove || w.ManualSecrets || w.Failure != nil || h.Memory.Failure != nil || !w.HaveSecrets {
+		return "", ""
+	}
+	services, secrets := (&step{w: w, h: h}).oldValues()
+	if len(services) == 0 {
+		return "", ""
+	}
+	return valuesVersion(w.SecretVersions, false), fmt.Sprintf("%s: recreating services %s", secretsChanged(secrets), strings.Join(services, ", "))
+}
+
+// secretChanged is the condition of a project whose containers keep old values until somebody does something; nil where
+// none do.
+func (s *step) secretChanged(failed bool) *carav1.Condition {
+	services, secrets := s.oldValues()
+	if len(services) == 0 || !s.w.ManualSecrets && !failed {
+		return nil
+	}
+	what := fmt.Sprintf("%s; services with the old value: %s. ", secretsChanged(secrets), strings.Join(services, ", "))
+	if failed {
+		what += "To try again with the new one: caractrl retry project/" + s.w.Project
+	} else {
+		what += "To give them the new one: caractrl restart project/" + s.w.Project
+	}
+	return api.NewCondition(api.CondSecretChanged, api.StatusTrue, api.ReasonSecretChanged, what)
+}
+
+// valuesVersion is another one whenever a Secret's value changed that makes containers be made anew.
+func valuesVersion(versions map[string]string, manual bool) string {
+	var all strings.Builder
+	if !manual {
+		for _, ref := range slices.Sorted(maps.Keys(versions)) {
+			all.WriteString(ref + "=" + versions[ref] + ",")
+		}
+	}
+	return all.String()
+}
+
+// missingValue says what is wrong with the Secrets that a service needs; empty where all can be used. It has no part of a value.
+func (w *Want) missingValue(s *carav1.Service) string {
+	if ref := w.missingSecret(s); ref != "" {
+		if w.HaveSecrets {
+			return fmt.Sprintf("secret %s does not exist: create it, or take it out of the manifest", ref)
+		}
+		return fmt.Sprintf("secret %s comes with the connection to the server", ref)
+	}
+	size := 0
+	for _, e := range s.GetEnv() {
+		r := e.GetValueFrom().GetSecretKeyRef()
+		if r == nil {
+			continue
+		}
+		value := w.Secrets[r.GetName()+"/"+r.GetKey()]
+		if bad := api.EnvProblem(e.GetName(), value); bad != "" {
+			return fmt.Sprintf("the value of key %s in Secret %s, for the variable %s, %s", r.GetKey(), r.GetName(), e.GetName(), bad)
+		}
+		size += len(value)
+	}
+	return api.WordsProblem(s, size)
+}
+
+// missingPullSecret says which Secret of imagePullSecrets an image waits for: one that does not exist may be the one that
+// it needs. Empty where the image's registry has credentials, or all Secrets are there.
+func (w *Want) missingPullSecret(ref string) string {
+	if w.AuthFor(ref) != nil {
+		return ""
+	}
+	if !w.HaveSecrets && len(w.Spec.GetImagePullSecrets()) > 0 {
+		return "its credentials come with the connection to the server"
+	}
+	for _, p := range w.PullSecrets {
+		if p.GetMissing() {
+			return fmt.Sprintf("the Secret %s of imagePullSecrets does not exist: create it, or take it out of the manifest", p.GetName())
+		}
+	}
+	return ""
+}
+
+// unusedPullSecrets says which Secrets of imagePullSecrets are used for no image, and why.
+func (w *Want) unusedPullSecrets() string {
+	var said []string
+	for _, p := range w.PullSecrets {
+		switch {
+		case p.GetMissing():
+		case p.GetProblem() != "":
+			said = append(said, fmt.Sprintf("the Secret %s of imagePullSecrets is not used: it %s", p.GetName(), p.GetProblem()))
+		case !slices.ContainsFunc(w.Spec.GetServices(), func(s *carav1.Service) bool {
+			return slices.Contains(api.RegistriesOf(s.GetImage()), p.GetRegistry())
+		}):
+			said = append(said, fmt.Sprintf("the Secret %s of imagePullSecrets is not used: no image comes from the registry in its key server", p.GetName()))
+		}
+	}
+	return strings.Join(said, "; ")
+}
+
+// AuthFor returns the credentials for an image's registry; nil where there are none.
+func (w *Want) AuthFor(ref string) *carav1.RegistryAuth {
+	for _, registry := range api.RegistriesOf(ref) {
+		if auth := w.Auth[registry]; auth != nil {
+			return auth
+		}
+	}
+	return nil
+}
+
+// valuesOf are the values to scrub from all that is said about a project: those of its Secrets and its credentials for pulls.
+func valuesOf(a *carav1.Assignment) *scrub.List {
+	var values [][]byte
+	for _, v := range a.GetSecrets() {
+		values = append(values, v)
+	}
+	for _, auth := range a.GetRegistryAuth() {
+		values = append(values, []byte(auth.GetUsername()), []byte(auth.GetPassword()))
+	}
+	public := []string{a.GetProject().GetMetadata().GetName()}
+	for _, v := range a.GetProject().GetSpec().GetVolumes() {
+		public = append(public, v.GetName())
+	}
+	for _, s := range a.GetProject().GetSpec().GetServices() {
+		public = append(public, s.GetName())
+		public = append(public, strings.FieldsFunc(s.GetImage(), func(r rune) bool { return strings.ContainsRune("/:@", r) })...)
+	}
+	return scrub.New(values, public)
+}
+
+// NotShown ends a message in the place of what a container said.
+const NotShown = "is not shown: it may have values of Secrets that this agent does not know, as it was started after the container"
+
+// knownOf are the versions of the values at hand.
+func knownOf(a *carav1.Assignment) map[string]bool {
+	known := map[string]bool{}
+	for ref, version := range a.GetSecretVersions() {
+		if _, have := a.GetSecrets()[ref]; have {
+			known[ref+"="+version] = true
+		}
+	}
+	return known
+}
+
+// maxKnown bounds the values of before that are remembered.
+const maxKnown = 1000
+
+// Remember keeps, beside the values of now, those of before: containers may still have them.
+func (w *Want) Remember(before *Want) {
+	if before == nil || before.UID != w.UID || len(before.Known) > maxKnown {
+		return
+	}
+	maps.Copy(w.Known, before.Known)
+	w.Values = w.Values.After(before.Values)
+}
+
+// Knows says whether every value that a container was made with is taken out of what it says.
+func (w *Want) Knows(s *carav1.Service, c *engine.Container) bool {
+	made := c.Labels[labelSecrets]
+	if made == "" { // it has none, or is of an older agent or server
+		return w.HaveSecrets || len(secretRefs(s)) == 0
+	}
+	for one := range strings.SplitSeq(made, ",") {
+		if !w.Known[one] {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,205 @@
+package step
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caravanserai/cara/agent/engine"
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Kind of an action.
+type Kind string
+
+// What the agent can do for one project. DeleteContainer stops it first, within its grace. Wait and Fail do nothing to
+// the engine: they say when to look again, and that the rollout has failed for good.
+const (
+	KindPull             Kind = "Pull"
+	KindCreateNetwork    Kind = "CreateNetwork"
+	KindRemoveNetwork    Kind = "RemoveNetwork"
+	KindCreateVolume     Kind = "CreateVolume"
+	KindRemoveVolume     Kind = "RemoveVolume"
+	KindCreateContainer  Kind = "CreateContainer"
+	KindStartContainer   Kind = "StartContainer"
+	KindRestartContainer Kind = "RestartContainer"
+	KindUnpauseContainer Kind = "UnpauseContainer"
+	KindConnectContainer Kind = "ConnectContainer"
+	KindRenameContainer  Kind = "RenameContainer"
+	KindUpdateContainer  Kind = "UpdateContainer"
+	KindStopContainer    Kind = "StopContainer"
+	KindDeleteContainer  Kind = "DeleteContainer"
+	KindWait             Kind = "Wait"
+	KindFail             Kind = "Fail"
+)
+
+// Action is one thing to do, with the reason for it.
+type Action struct {
+	Kind    Kind
+	Service string // of a container, and of what it waits for
+	ID      string // of a container or network
+	Name    string // of an image, network or volume
+	Reason  string
+	// Previous says that it is about the container that a successor is to take over from, or about one of a service that
+	// left the manifest. Stopped, it is started again where the update fails.
+	Previous bool
+	// Restart is the token of the request that a restart in place is for; empty for every other action.
+	Restart string
+	// Until ends a Wait; zero where something else than time will end it.
+	Until time.Time
+	// Failure of a Fail.
+	Failure *Failure
+}
+
+// Key tells one action from another across passes.
+func (a Action) Key() string { return string(a.Kind) + "/" + a.Service + "/" + a.Name }
+
+func (a Action) String() string {
+	return strings.Join(strings.Fields(string(a.Kind)+" "+a.Service+" "+a.Name), " ") + ": " + a.Reason
+}
+
+// Step decides what to do next: actions that may run side by side, begun in this order. After them it is asked again
+// with fresh state. None at all means that the engine is as wanted and stays so until something happens.
+//
+// It never names a container that is as wanted, nor anything that is not ours: Have holds only what carries our labels.
+func Step(w *Want, h *Have, now time.Time) []Action {
+	s := &step{w: w, h: h, now: now}
+	switch {
+	case w.Remove:
+		s.remove(h.Containers, h.Networks, h.Volumes, "the project is being deleted")
+	case s.removeStale():
+	case w.Failure != nil || h.Memory.Failure != nil:
+		s.halt()
+	default:
+		s.rollOut()
+	}
+	return s.actions
+}
+
+type step struct {
+	w       *Want
+	h       *Have
+	now     time.Time
+	actions []Action
+}
+
+func (s *step) add(a Action) { s.actions = append(s.actions, a) }
+
+// attempt adds an action. If the action failed before, attempt waits for its next try, or fails the rollout with the reason failure
+// (empty: it never fails the rollout). An action that found no room never fails the rollout, because room comes back.
+func (s *step) attempt(a Action, failure api.Reason) {
+	t, tried := s.h.Memory.Tries[a.Key()]
+	if t.Foreign && failure != "" {
+		failure = api.ReasonNameTaken
+	}
+	switch {
+	case tried && !t.NoRoom && (t.Final || t.Count > s.w.Limits.Limit) && failure != "":
+		s.fail(a.Service, failure, "%s", t.Err)
+	case tried && s.now.Before(t.Next):
+		s.add(Action{Kind: KindWait, Service: a.Service, Name: a.Name, Until: t.Next, Reason: t.Err})
+	default:
+		s.add(a)
+	}
+}
+
+// fail ends the rollout. Where an update has failed already, what else of it fails is told and stops nothing.
+func (s *step) fail(service string, reason api.Reason, format string, args ...any) {
+	f := &Failure{Service: service, Reason: reason, Message: fmt.Sprintf(format, args...)}
+	if svc := s.w.Service(service); svc != nil {
+		if s.h.Memory.Update != nil && s.replacing() && !s.untouched(svc) {
+			s.wait(service, time.Time{}, "%s", f.Message)
+			return
+		}
+		f.Update = s.keeps(svc)
+		if c := s.best(svc, true); c != nil {
+			f.Container = c.ID
+		}
+	}
+	s.add(Action{Kind: KindFail, Service: service, Failure: f, Reason: f.Message})
+}
+
+func (s *step) wait(service string, until time.Time, format string, args ...any) {
+	s.add(Action{Kind: KindWait, Service: service, Until: until, Reason: fmt.Sprintf(format, args...)})
+}
+
+// removeStale takes away what was made for another assignment: an older epoch, or a namesake that was deleted.
+func (s *step) removeStale() bool {
+	networks := slices.DeleteFunc(slices.Clone(s.h.Networks), func(n engine.Network) bool { return s.w.sameAssignment(n.Labels) })
+	containers := slices.DeleteFunc(slices.Clone(s.h.Containers), func(c engine.Container) bool {
+		return s.w.sameAssignment(c.Labels) && !slices.ContainsFunc(networks, func(n engine.Network) bool { return on(c, &n) })
+	})
+	volumes := slices.DeleteFunc(slices.Clone(s.h.Volumes), func(v engine.Volume) bool { return s.w.sameAssignment(v.Labels) })
+	s.remove(containers, networks, volumes, "it belongs to an older assignment")
+	return len(s.actions) > 0
+}
+
+// remove takes containers away in reverse order, then networks and volumes. Without dependsOn all are told to stop at
+// once, the last one first, as they were started without waiting for one another; with it, dependents go first.
+func (s *step) remove(containers []engine.Container, networks []engine.Network, volumes []engine.Volume, reason string) {
+	for _, c := range s.reversed(containers) {
+		if !slices.ContainsFunc(containers, func(d engine.Container) bool { return s.dependsOn(d, c) }) {
+			s.delete(c, reason)
+		}
+	}
+	if len(containers) > 0 {
+		return
+	}
+	for _, n := range networks {
+		s.attempt(Action{Kind: KindRemoveNetwork, ID: n.ID, Name: n.Name, Reason: reason}, "")
+	}
+	for _, v := range volumes {
+		s.attempt(Action{Kind: KindRemoveVolume, Name: v.Name, Reason: reason}, "")
+	}
+}
+
+func (s *step) delete(c engine.Container, reason string) {
+	if slices.ContainsFunc(s.actions, func(a Action) bool { return a.ID == c.ID && a.Kind == KindDeleteContainer }) {
+		return
+	}
+	if c.State == engine.StateRemoving {
+		s.wait(c.Labels[api.LabelService], s.now.Add(removingPause), "the engine is removing container %s", c.Name)
+		return
+	}
+	s.attempt(Action{Kind: KindDeleteContainer, Service: c.Labels[api.LabelService], ID: c.ID, Name: c.Name, Reason: reason}, "")
+}
+
+// removingPause is how long to wait before asking again for a container that the engine is removing.
+const removingPause = 200 * time.Millisecond
+
+// reversed orders containers by their services, the last one first; those of unknown services come before.
+func (s *step) reversed(containers []engine.Container) []engine.Container {
+	place := func(c engine.Container) int {
+		i := slices.IndexFunc(s.w.Spec.GetServices(), func(v *carav1.Service) bool { return v.GetName() == c.Labels[api.LabelService] })
+		if i < 0 {
+			return len(s.w.Spec.GetServices())
+		}
+		return i
+	}
+	out := slices.Clone(containers)
+	slices.SortStableFunc(out, func(a, b engine.Container) int { return place(b) - place(a) })
+	return out
+}
+
+// dependsOn says whether the service of container d waits for that of c.
+func (s *step) dependsOn(d, c engine.Container) bool {
+	if d.ID == c.ID || s.w.Spec == nil {
+		return false
+	}
+	return slices.ContainsFunc(s.w.Service(d.Labels[api.LabelService]).GetDependsOn(), func(dep *carav1.Dependency) bool {
+		return dep.GetService() == c.Labels[api.LabelService]
+	})
+}
+
+// halt stops what still runs of a failed rollout and keeps it, for its logs.
+func (s *step) halt() {
+	for _, c := range s.reversed(s.h.Containers) {
+		if up(c) {
+			s.attempt(Action{
+				Kind: KindStopContainer, Service: c.Labels[api.LabelService], ID: c.ID, Name: c.Name,
+				Reason: "the project has failed",
+			}, "")
+		}
+	}
+}
