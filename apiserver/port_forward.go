@@ -10,7 +10,8 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// PortForward carries one connection to a port of a service. Each half ends by itself; the call ends with both.
+// PortForward carries one connection to a port of a service. Its header says that the request is valid and that the caller
+// may send. Each half ends by itself; the call ends with both.
 func (s projectService) PortForward(stream carav1.ProjectService_PortForwardServer) error {
 	first, err := stream.Recv()
 	if err != nil {
@@ -25,6 +26,9 @@ func (s projectService) PortForward(stream carav1.ProjectService_PortForwardServ
 		return err
 	}
 	if start.Service, err = oneService(p, start.GetService()); err != nil {
+		return err
+	}
+	if err := stream.SendHeader(nil); err != nil { // the caller sends no bytes before it: see cli
 		return err
 	}
 	in := portInput{stream: stream}

@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
 	"github.com/caravanserai/cara/api"
@@ -184,20 +185,12 @@ func (f *forwarder) carry(ctx context.Context, conn *net.TCPConn, port int) erro
 	var sender sync.WaitGroup
 	defer sender.Wait()
 	defer cancel(nil)
-	link, err := access.Dial(f.server)
+	link, stream, err := f.open(ctx, port)
 	if err != nil {
 		abort()
 		return err
 	}
 	defer link.Close()
-	stream, err := carav1.NewProjectServiceClient(link).PortForward(ctx)
-	if err != nil {
-		abort()
-		return err
-	}
-	_ = stream.Send(&carav1.PortForwardRequest{Message: &carav1.PortForwardRequest_Start{Start: &carav1.PortForwardStart{
-		Name: f.to.project, Service: f.to.service, Port: int32(port),
-	}}}) // a failed send says only that the stream has ended; what is received says why
 	sender.Go(func() {
 		if !sendConn(stream, conn) {
 			cancel(errProgramGone)
@@ -213,6 +206,37 @@ func (f *forwarder) carry(ctx context.Context, conn *net.TCPConn, port int) erro
 		_ = conn.Close()
 	}
 	return err
+}
+
+// open begins the call and waits until the server has taken it. A connection to the server that breaks before that, as one
+// does that a busy server closes, has carried no byte of the program: open tries a second one.
+func (f *forwarder) open(ctx context.Context, port int) (*grpc.ClientConn, carav1.ProjectService_PortForwardClient, error) {
+	link, stream, err := f.begin(ctx, port)
+	if _, broken := unreachable(err); broken {
+		link, stream, err = f.begin(ctx, port)
+	}
+	return link, stream, err
+}
+
+func (f *forwarder) begin(ctx context.Context, port int) (*grpc.ClientConn, carav1.ProjectService_PortForwardClient, error) {
+	link, err := access.Dial(f.server)
+	if err != nil {
+		return nil, nil, err
+	}
+	stream, err := carav1.NewProjectServiceClient(link).PortForward(ctx)
+	if err == nil {
+		_ = stream.Send(&carav1.PortForwardRequest{Message: &carav1.PortForwardRequest_Start{Start: &carav1.PortForwardStart{
+			Name: f.to.project, Service: f.to.service, Port: int32(port),
+		}}}) // a failed send says only that the stream has ended; what is received says why
+		if header, _ := stream.Header(); header == nil {
+			_, err = stream.Recv()
+		}
+	}
+	if err != nil {
+		_ = link.Close()
+		return nil, nil, err
+	}
+	return link, stream, nil
 }
 
 // sendConn passes on what a program says, to the end of its half. It returns false where the connection broke.
