@@ -90,15 +90,27 @@ func TestRealAgentKilledAtEachCall(t *testing.T) {
 				if !strings.HasPrefix(label, c.only) {
 					continue
 				}
-				points := []failpoint.When{failpoint.Before, failpoint.During}
-				if soaking() || c.only != "" || i == len(labels)-1 { // for the engine, after a call is before the next
-					points = append(points, failpoint.After)
-				}
-				for _, when := range points {
+				for _, when := range deaths(i, len(labels), c.only != "") {
 					t.Run(string(when)+" "+label, func(t *testing.T) { w.die(t, failpoint.Config{Label: label, When: when, Reads: soaking()}) })
 				}
 			}
 		})
+	}
+}
+
+// deaths are the moments of call i of n at which an agent dies. For the engine, after a call is before the next: so every
+// second call is walked during it alone, the others before it, too. A soak, and a kind of call that is walked alone, has
+// all three moments.
+func deaths(i, n int, alone bool) []failpoint.When {
+	switch {
+	case soaking() || alone:
+		return []failpoint.When{failpoint.Before, failpoint.During, failpoint.After}
+	case i == n-1:
+		return []failpoint.When{failpoint.During, failpoint.After}
+	case i%2 == 0:
+		return []failpoint.When{failpoint.Before, failpoint.During}
+	default:
+		return []failpoint.When{failpoint.During}
 	}
 }
 

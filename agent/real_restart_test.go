@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caravanserai/cara/agent/enginetest/failpoint"
 	"github.com/caravanserai/cara/api"
@@ -93,9 +94,14 @@ func TestRealRestartKilled(t *testing.T) {
 				if after.GetContainerId() != before.GetContainerId() {
 					t.Error("the container was made anew")
 				}
-				stream := project + "-all"
-				r.open(stream, &carav1.OpenStream{Kind: &carav1.OpenStream_Logs{Logs: &carav1.LogsRequest{Name: project}}})
-				if log := r.heard(t, stream, func([]*carav1.AttachRequest) bool { return r.closed[stream] }); len(log) != 2 {
+				var log []*carav1.AttachRequest
+				waitUntil(t, func() bool { // the second run writes its line after it has started
+					stream := fmt.Sprint(project, "-all-", time.Now().UnixNano())
+					r.open(stream, &carav1.OpenStream{Kind: &carav1.OpenStream_Logs{Logs: &carav1.LogsRequest{Name: project}}})
+					log = r.heard(t, stream, func([]*carav1.AttachRequest) bool { return r.closed[stream] })
+					return len(log) > 1
+				})
+				if len(log) != 2 {
 					t.Errorf("it has run %d times, want 2: %v", len(log), log)
 				}
 				r.terminate(project)
