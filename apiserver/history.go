@@ -13,31 +13,30 @@ import (
 )
 
 // trimBatch bounds what one transaction of TrimHistory takes away.
-const trimBatch = 5000
+const trimBatch = 25
 
 // TrimHistory drops what is too old: events, tombstones, and overrides that have ended and have no project.
 func (s eventService) TrimHistory(ctx context.Context, req *carav1.TrimHistoryRequest) (*carav1.TrimHistoryResponse, error) {
 	out := &carav1.TrimHistoryResponse{}
-	for {
-		events, tombstones, overrides := 0, 0, 0
-		err := s.db.Transact(ctx, func(t *state.Tx) error {
-			events = dropOld(t, req.GetEventsBefore(), func(e *carav1.Event) (*timestamppb.Timestamp, bool) { return e.GetLastTime(), true })
-			tombstones = dropOld(t, req.GetTombstonesBefore(), func(g *carav1.Tombstone) (*timestamppb.Timestamp, bool) {
-				return g.GetTime(), !keepsExpired(t, g)
-			})
-			overrides = dropEndedOverrides(t)
-			return nil
-		})
-		if err != nil {
-			return nil, err
-		}
-		out.Events += int32(events)
-		out.Tombstones += int32(tombstones)
-		out.Overrides += int32(overrides)
-		if events+tombstones+overrides == 0 {
-			return out, nil
+	for _, of := range []struct {
+		count *int32
+		drop  func(*state.Tx) int
+	}{
+		{&out.Events, func(t *state.Tx) int {
+			return dropOld(t, req.GetEventsBefore(), func(e *carav1.Event) (*timestamppb.Timestamp, bool) { return e.GetLastTime(), true })
+		}},
+		{&out.Tombstones, func(t *state.Tx) int {
+			return dropOld(t, req.GetTombstonesBefore(), func(g *carav1.Tombstone) (*timestamppb.Timestamp, bool) { return g.GetTime(), !keepsExpired(t, g) })
+		}},
+		{&out.Overrides, dropEndedOverrides},
+	} {
+		for n := 1; n > 0; *of.count += int32(n) {
+			if err := s.db.Transact(ctx, func(t *state.Tx) error { n = of.drop(t); return nil }); err != nil {
+				return nil, err
+			}
 		}
 	}
+	return out, nil
 }
 
 // dropOld removes up to a batch of objects whose time is before a bound.

@@ -40,7 +40,7 @@ func (s nodeService) MarkNodeDrained(ctx context.Context, req *carav1.MarkNodeDr
 			return api.Conflict("node %q is not draining", req.GetName())
 		}
 		for _, name := range t.Seen.ProjectsOnNode(req.GetName()) {
-			p, _ := state.Read[*carav1.Project](t, name)
+			p, _ := state.Get[*carav1.Project](t.Seen, name) // while the node drains, none comes to it
 			if phase := p.GetStatus().GetPhase(); phase != api.PhaseFailed && phase != api.PhaseTerminated {
 				return api.Conflict("node %q is not drained: project %q is still there, %s",
 					req.GetName(), name, phase)

@@ -1,6 +1,8 @@
 package apiserver
 
 import (
+	"strings"
+
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -55,13 +57,18 @@ func notDue(p *carav1.Project, why string, args ...any) error {
 	return api.Conflict("project %q is not deleted: "+why, args...)
 }
 
-// claimsOn returns what the sources there are say of a project. That the others say nothing is a condition as well: a
-// manifest that comes at the same moment makes the transaction run again.
+// guardClaims is the guard of all claims.
+const guardClaims = "claims"
+
+// claimsOn returns what sources say of a project. That the others say nothing is a condition as well: a manifest that comes
+// at the same moment makes the transaction run again.
 func claimsOn(t *state.Tx, project string) []*carav1.Claim {
+	t.Object(state.KindGuard, guardClaims)
 	var claims []*carav1.Claim
-	sources, _ := state.List[*carav1.Source](t.Seen, "", "")
-	for _, src := range sources {
-		if c, ok := state.Read[*carav1.Claim](t, src.GetMetadata().GetName()+"/"+project); ok {
+	for _, name := range t.Seen.ClaimsOn(project) {
+		source, _, _ := strings.Cut(name, "/")
+		_, known := state.Get[*carav1.Source](t.Seen, source)
+		if c, ok := state.Read[*carav1.Claim](t, name); ok && known {
 			claims = append(claims, c)
 		}
 	}

@@ -3,6 +3,8 @@ package apiserver
 import (
 	"errors"
 	"io"
+	"maps"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -26,21 +28,34 @@ type published struct {
 	absent      []string
 }
 
-// PublishSnapshot takes what changed in a source against its last snapshot, and commits it in one transaction: whoever
-// sees the head sees its claims.
+// PublishSnapshot takes what changed in a source against its last snapshot. Whoever sees the head sees its claims, also of
+// a snapshot that is stored in parts.
 func (s sourceService) PublishSnapshot(stream carav1.SourceService_PublishSnapshotServer) error {
 	in, err := collect(stream)
 	if err != nil {
 		return err
 	}
+	ctx := stream.Context()
+	if err := s.settleStaged(ctx, in.source); err != nil {
+		return err
+	}
 	var src *carav1.Source
-	err = s.db.Transact(stream.Context(), func(t *state.Tx) (err error) {
-		if src, err = publishSnapshot(t, in); err != nil {
+	var large []*carav1.Claim
+	err = s.db.Transact(ctx, func(t *state.Tx) error {
+		claims, err := changedClaims(t, in)
+		if large = claims; err != nil || !fitsOne(claims) {
 			return err
 		}
-		t.Put(src)
-		return nil
+		for _, c := range claims {
+			_, _ = state.Read[*carav1.Claim](t, c.GetMetadata().GetName()) // its status may change meanwhile
+			t.Put(c)
+		}
+		src, err = publishHead(t, in)
+		return err
 	})
+	if err == nil && src == nil {
+		src, err = s.publishParts(ctx, in, large)
+	}
 	if err != nil {
 		return err
 	}
@@ -78,8 +93,50 @@ func collect(stream carav1.SourceService_PublishSnapshotServer) (*published, err
 	return in, nil
 }
 
-// publishSnapshot plans the snapshot and returns the source with its new head.
-func publishSnapshot(t *state.Tx, in *published) (*carav1.Source, error) {
+// changedClaims returns the claims that the snapshot changes, in the order of their projects' names.
+func changedClaims(t *state.Tx, in *published) ([]*carav1.Claim, error) {
+	claims := map[string]*carav1.Claim{}
+	for _, spec := range in.upserts {
+		project := spec.GetProject().GetMetadata().GetName()
+		if project == "" {
+			return nil, api.Invalid("the snapshot", api.Field("upserts", "has a claim without a project's name"))
+		}
+		if c := changedClaim(t, in, project, spec); c != nil {
+			claims[project] = c
+		}
+	}
+	for _, project := range in.absent {
+		if c, ok := state.Get[*carav1.Claim](t.Seen, in.source+"/"+project); ok && c.GetSpec().GetPresent() {
+			c = proto.CloneOf(c)
+			c.Spec.Present, c.Spec.Revision = false, in.head.GetRevision()
+			claims[project] = c
+		}
+	}
+	sorted := make([]*carav1.Claim, 0, len(claims))
+	for _, project := range slices.Sorted(maps.Keys(claims)) {
+		sorted = append(sorted, claims[project])
+	}
+	return sorted, nil
+}
+
+// changedClaim returns a claim with a new spec; nil where it has that spec already.
+func changedClaim(t *state.Tx, in *published, project string, spec *carav1.ClaimSpec) *carav1.Claim {
+	name := in.source + "/" + project
+	spec = proto.CloneOf(spec)
+	spec.Source, spec.SourceUid = in.source, in.uid
+	c := &carav1.Claim{Metadata: &carav1.ObjectMeta{Name: name, Uid: state.NewUID(), CreationTimestamp: timestamppb.New(t.Now)}}
+	if old, ok := state.Get[*carav1.Claim](t.Seen, name); ok {
+		if proto.Equal(old.GetSpec(), spec) {
+			return nil
+		}
+		c = proto.CloneOf(old)
+	}
+	c.Spec = spec
+	return c
+}
+
+// publishHead writes the source's new head.
+func publishHead(t *state.Tx, in *published) (*carav1.Source, error) {
 	old, ok := state.Read[*carav1.Source](t, in.source)
 	if !ok {
 		return nil, notFound(api.KindSource, in.source)
@@ -95,20 +152,6 @@ func publishSnapshot(t *state.Tx, in *published) (*carav1.Source, error) {
 		return nil, api.Conflict("source %q has snapshot %d: the next is %d, not %d",
 			in.source, have, have+1, in.head.GetSequence())
 	}
-	for _, spec := range in.upserts {
-		if err := putClaim(t, in, spec); err != nil {
-			return nil, err
-		}
-	}
-	for _, project := range in.absent {
-		c, ok := state.Read[*carav1.Claim](t, in.source+"/"+project)
-		if !ok || !c.GetSpec().GetPresent() {
-			continue
-		}
-		c = proto.CloneOf(c)
-		c.Spec.Present, c.Spec.Revision = false, in.head.GetRevision()
-		t.Put(c)
-	}
 	src := proto.CloneOf(old)
 	if src.Status == nil {
 		src.Status = &carav1.SourceStatus{}
@@ -118,27 +161,7 @@ func publishSnapshot(t *state.Tx, in *published) (*carav1.Source, error) {
 	for _, c := range in.conditions {
 		src.Status.Conditions, _ = api.SetCondition(src.Status.GetConditions(), proto.CloneOf(c), t.Now)
 	}
+	t.Put(src)
+	t.Write(state.Key(state.KindGuard, guardClaims), &carav1.ObjectMeta{Name: guardClaims})
 	return src, nil
-}
-
-// putClaim writes one claim, unless it is there as it is.
-func putClaim(t *state.Tx, in *published, spec *carav1.ClaimSpec) error {
-	project := spec.GetProject().GetMetadata().GetName()
-	if project == "" {
-		return api.Invalid("the snapshot", api.Field("upserts", "has a claim without a project's name"))
-	}
-	name := in.source + "/" + project
-	spec = proto.CloneOf(spec)
-	spec.Source, spec.SourceUid = in.source, in.uid
-	old, ok := state.Read[*carav1.Claim](t, name)
-	if ok && proto.Equal(old.GetSpec(), spec) {
-		return nil
-	}
-	c := &carav1.Claim{Metadata: &carav1.ObjectMeta{Name: name, Uid: state.NewUID(), CreationTimestamp: timestamppb.New(t.Now)}}
-	if ok {
-		c = proto.CloneOf(old)
-	}
-	c.Spec = spec
-	t.Put(c)
-	return nil
 }

@@ -145,48 +145,70 @@ func (s sourceService) DeleteSource(ctx context.Context, req *carav1.DeleteReque
 	return &empty{}, err
 }
 
+// removeBatch bounds what one transaction of RemoveSource changes.
+const removeBatch = 20
+
 // RemoveSource takes a deleted source's record and claims away. Projects that it still owns belong to nobody from then
-// on, unless they were to be deleted with it: then it stays until they are gone.
+// on, unless they were to be deleted with it: then it stays until they are gone. What does not fit into one transaction
+// goes before the record, so that a call that was interrupted can be made again.
 func (s sourceService) RemoveSource(ctx context.Context, req *carav1.DeleteRequest) (*empty, error) {
-	err := s.db.Transact(ctx, func(t *state.Tx) error {
-		src, ok := state.Read[*carav1.Source](t, req.GetName())
-		if !ok {
-			return notFound(api.KindSource, req.GetName())
-		}
-		if err := mustBe(src, req.GetUid(), ""); err != nil {
+	for orphaned, left := 0, true; left; {
+		batch := 0
+		err := s.db.Transact(ctx, func(t *state.Tx) (err error) {
+			batch, left, err = removeSource(t, req, orphaned)
 			return err
+		})
+		if err != nil {
+			return nil, err
 		}
-		if src.GetMetadata().GetDeletionTimestamp() == nil {
-			return api.BadState("%s is not being deleted", describe(src))
-		}
-		if err := orphanProjects(t, src); err != nil {
-			return err
-		}
-		claims, _ := state.Page[*carav1.Claim](t.Seen, req.GetName()+"/", "", 0, nil)
-		for _, c := range claims {
-			t.Remove(api.KindClaim, c.GetMetadata().GetName())
-		}
-		t.Remove(api.KindSource, req.GetName())
-		return nil
-	})
-	if err == nil {
-		s.polls.forget(req.GetName())
-		s.hints.forget(req.GetName())
+		orphaned += batch
 	}
-	return &empty{}, err
+	s.polls.forget(req.GetName())
+	s.hints.forget(req.GetName())
+	return &empty{}, nil
 }
 
-// orphanProjects makes the projects of a source nobody's, and says so.
-func orphanProjects(t *state.Tx, src *carav1.Source) error {
-	owner := api.PrefixSource + src.GetMetadata().GetName()
-	orphans := 0
-	names := t.Seen.ProjectsOfOwner(owner)
-	if len(names) > 0 && src.GetSpec().GetOnDelete() == api.OnDeleteDelete {
-		return api.BadState("%s still owns %d projects, which go before it", describe(src), len(names))
+// removeSource does a part of it, and says how many projects it made nobody's and whether something is left to do.
+func removeSource(t *state.Tx, req *carav1.DeleteRequest, before int) (orphaned int, left bool, err error) {
+	src, ok := state.Read[*carav1.Source](t, req.GetName())
+	if !ok {
+		return 0, false, notFound(api.KindSource, req.GetName())
 	}
-	for _, name := range names {
+	if err := mustBe(src, req.GetUid(), ""); err != nil {
+		return 0, false, err
+	}
+	if src.GetMetadata().GetDeletionTimestamp() == nil {
+		return 0, false, api.BadState("%s is not being deleted", describe(src))
+	}
+	projects := t.Seen.ProjectsOfOwner(api.PrefixSource + req.GetName())
+	if len(projects) > 0 && src.GetSpec().GetOnDelete() == api.OnDeleteDelete {
+		return 0, false, api.BadState("%s still owns %d projects, which go before it", describe(src), len(projects))
+	}
+	if len(projects) > 0 {
+		projects = projects[:min(len(projects), removeBatch)]
+		return len(projects), true, orphanProjects(t, src, projects)
+	}
+	staged := t.Seen.Staged(req.GetName())
+	for _, name := range staged[:min(len(staged), removeBatch)] {
+		t.Remove(state.KindStaged, name)
+	}
+	claims, _ := state.Page[*carav1.Claim](t.Seen, req.GetName()+"/", "", removeBatch, nil)
+	for _, c := range claims {
+		t.Remove(api.KindClaim, c.GetMetadata().GetName())
+	}
+	if len(staged)+len(claims) > 0 {
+		return 0, true, nil
+	}
+	recordEvent(t, refTo(src), api.EventNormal, api.ReasonRemoved, fmt.Sprintf("the source is gone; %d projects belong to nobody now", before))
+	t.Remove(api.KindSource, req.GetName())
+	return 0, false, nil
+}
+
+// orphanProjects makes projects of a source nobody's, and says so.
+func orphanProjects(t *state.Tx, src *carav1.Source, projects []string) error {
+	for _, name := range projects {
 		old, ok := state.Read[*carav1.Project](t, name)
-		if !ok || old.GetMetadata().GetOwner() != owner {
+		if !ok {
 			continue
 		}
 		p := proto.CloneOf(old)
@@ -196,8 +218,6 @@ func orphanProjects(t *state.Tx, src *carav1.Source) error {
 		}
 		recordEvent(t, refTo(p), api.EventNormal, api.ReasonOrphaned, "its source "+src.GetMetadata().GetName()+" was deleted; nobody owns it now")
 		t.Put(p)
-		orphans++
 	}
-	recordEvent(t, refTo(src), api.EventNormal, api.ReasonRemoved, fmt.Sprintf("the source is gone; %d projects belong to nobody now", orphans))
 	return nil
 }

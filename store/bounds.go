@@ -7,11 +7,11 @@ const (
 	// MaxKey is the longest key or prefix, in bytes.
 	MaxKey = 512
 	// MaxValue is the largest value, in bytes.
-	MaxValue = 8 << 20
+	MaxValue = 512 << 10
 	// MaxOps is how many operations, and how many conditions, one transaction may have.
-	MaxOps = 65536
+	MaxOps = 128
 	// MaxTxn is how many bytes of keys and values one transaction may have in all.
-	MaxTxn = 80 << 20
+	MaxTxn = 1 << 20
 )
 
 // ValidateKey returns ErrInvalid for an empty or too long key.

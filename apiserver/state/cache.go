@@ -107,6 +107,9 @@ func (c *Cache) Feed(ctx context.Context, st store.Store) error {
 	for i := range first.Changes {
 		filled.set(&first.Changes[i], revisions[i])
 	}
+	for _, name := range filled.StagedSources() {
+		filled.enforce(name, page.Revision)
+	}
 	c.newest.Store(filled)
 	c.mu.Lock()
 	c.recent.floor = page.Revision
@@ -129,7 +132,8 @@ func (c *Cache) Feed(ctx context.Context, st store.Store) error {
 func (c *Cache) Apply(tx Transaction) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.newest.Store(c.newest.Load().with(tx))
+	next, tx := c.newest.Load().with(tx)
+	c.newest.Store(next)
 	if len(tx.Changes) > 0 {
 		c.recent.push(tx)
 		close(c.wake)

@@ -46,7 +46,7 @@ func decodeEvent(ev store.Event) (ch Change, ok bool, err error) {
 // Complete makes the form that watchers send. Secrets and tokens are never watched.
 func (ch *Change) Complete() {
 	switch ch.Kind {
-	case api.KindSecret, api.KindToken, KindHost:
+	case api.KindSecret, api.KindToken, KindHost, KindStaged, KindGuard:
 		return
 	}
 	switch {

@@ -125,6 +125,9 @@ func (d *DB) followLog(ctx context.Context, at int64, commit func(Transaction) e
 			return at, err
 		}
 		for i := range tx.Changes {
+			if tx.Changes[i].Kind == KindStaged { // the log has no change for the claims that a head put into effect
+				return at, errGone(at)
+			}
 			tx.Changes[i].Complete()
 		}
 		if err := commit(tx); err != nil {

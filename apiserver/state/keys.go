@@ -14,6 +14,13 @@ import (
 // of the API.
 const KindHost = "ObjectRef"
 
+// KindGuard is a key without content that stands for many objects: guards/claims is written with each change of claims. A
+// transaction that relies on what is not claimed insists on it. It is no kind of the API.
+const KindGuard = "ObjectMeta"
+
+// KindStaged is a claim of a snapshot that is stored in parts: see StagedClaim. It is no kind of the API.
+const KindStaged = "StagedClaim"
+
 // Encoding is the first byte of every value: protobuf follows. A value that begins with another was written by a newer
 // server.
 const Encoding = 1
@@ -27,12 +34,14 @@ var kinds = []struct { //nolint:gochecknoglobals // a table that never changes
 	{api.KindNode, "nodes/", &carav1.Node{}},
 	{api.KindSource, "sources/", &carav1.Source{}},
 	{api.KindClaim, "claims/", &carav1.Claim{}},
+	{KindStaged, "staged/", &carav1.StagedClaim{}},
 	{api.KindSecret, "secrets/", &carav1.Secret{}},
 	{api.KindEvent, "events/", &carav1.Event{}},
 	{api.KindOverride, "overrides/", &carav1.Override{}},
 	{api.KindTombstone, "tombstones/", &carav1.Tombstone{}},
 	{api.KindToken, "tokens/", &carav1.Token{}},
 	{KindHost, "hosts/", &carav1.ObjectRef{}},
+	{KindGuard, "guards/", &carav1.ObjectMeta{}},
 }
 
 // KindOf is the kind that messages of type T have; the generated type's own name.

@@ -33,19 +33,29 @@ func newView() *View {
 	return v
 }
 
-// with returns the view after tx, and completes the changes of tx with the state before. v stays as it is.
-func (v *View) with(tx Transaction) *View {
+// with returns the view after tx, and the changes of tx completed with the state before. v stays as it is.
+func (v *View) with(tx Transaction) (*View, Transaction) {
 	if len(tx.Changes) == 0 {
-		return &View{Rev: tx.Rev, tables: v.tables, index: v.index}
+		return &View{Rev: tx.Rev, tables: v.tables, index: v.index}, tx
 	}
 	next := &View{Rev: tx.Rev, tables: maps.Clone(v.tables), index: v.index.clone()}
-	for i := range tx.Changes {
-		if kind := tx.Changes[i].Kind; next.tables[kind] == v.tables[kind] {
+	own := func(kind string) {
+		if next.tables[kind] == v.tables[kind] {
 			next.tables[kind] = v.tables[kind].clone()
 		}
+	}
+	for i := range tx.Changes {
+		own(tx.Changes[i].Kind)
+	}
+	if !v.unstaged() {
+		own(api.KindClaim)
+		tx.Changes = next.setStaged(tx.Changes, tx.Rev)
+		return next, tx
+	}
+	for i := range tx.Changes {
 		next.set(&tx.Changes[i], tx.Rev)
 	}
-	return next
+	return next, tx
 }
 
 // set puts one change into its table and the indexes of a view that is not published yet.

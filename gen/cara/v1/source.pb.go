@@ -1019,7 +1019,9 @@ type Snapshot struct {
 	// Token is the reconcile request that this snapshot answers.
 	Token string `protobuf:"bytes,14,opt,name=token,proto3" json:"token,omitempty"`
 	// SpecHash is the hash of the source's spec that was read with; another spec means: read again.
-	SpecHash      string `protobuf:"bytes,15,opt,name=spec_hash,json=specHash,proto3" json:"spec_hash,omitempty"`
+	SpecHash string `protobuf:"bytes,15,opt,name=spec_hash,json=specHash,proto3" json:"spec_hash,omitempty"`
+	// Generation names the staged claims of a snapshot that one transaction cannot hold. The server sets it.
+	Generation    string `protobuf:"bytes,16,opt,name=generation,proto3" json:"generation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1155,6 +1157,13 @@ func (x *Snapshot) GetToken() string {
 func (x *Snapshot) GetSpecHash() string {
 	if x != nil {
 		return x.SpecHash
+	}
+	return ""
+}
+
+func (x *Snapshot) GetGeneration() string {
+	if x != nil {
+		return x.Generation
 	}
 	return ""
 }
@@ -1307,6 +1316,62 @@ func (x *Claim) GetStatus() *ClaimStatus {
 	return nil
 }
 
+// StagedClaim is a claim of a snapshot that is stored in parts. It takes effect with the head of its source that names its
+// generation. Its name is `SOURCE/GENERATION/PROJECT`. It is internal to the server.
+type StagedClaim struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Metadata names it.
+	Metadata *ObjectMeta `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	// Claim has the new spec, and the metadata of a claim that is new.
+	Claim         *Claim `protobuf:"bytes,2,opt,name=claim,proto3" json:"claim,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StagedClaim) Reset() {
+	*x = StagedClaim{}
+	mi := &file_cara_v1_source_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StagedClaim) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StagedClaim) ProtoMessage() {}
+
+func (x *StagedClaim) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_source_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StagedClaim.ProtoReflect.Descriptor instead.
+func (*StagedClaim) Descriptor() ([]byte, []int) {
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *StagedClaim) GetMetadata() *ObjectMeta {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *StagedClaim) GetClaim() *Claim {
+	if x != nil {
+		return x.Claim
+	}
+	return nil
+}
+
 // ClaimSpec is what a source declares.
 type ClaimSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1343,7 +1408,7 @@ type ClaimSpec struct {
 
 func (x *ClaimSpec) Reset() {
 	*x = ClaimSpec{}
-	mi := &file_cara_v1_source_proto_msgTypes[14]
+	mi := &file_cara_v1_source_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1355,7 +1420,7 @@ func (x *ClaimSpec) String() string {
 func (*ClaimSpec) ProtoMessage() {}
 
 func (x *ClaimSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[14]
+	mi := &file_cara_v1_source_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1368,7 +1433,7 @@ func (x *ClaimSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimSpec.ProtoReflect.Descriptor instead.
 func (*ClaimSpec) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{14}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ClaimSpec) GetSource() string {
@@ -1484,7 +1549,7 @@ type ClaimStatus struct {
 
 func (x *ClaimStatus) Reset() {
 	*x = ClaimStatus{}
-	mi := &file_cara_v1_source_proto_msgTypes[15]
+	mi := &file_cara_v1_source_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1496,7 +1561,7 @@ func (x *ClaimStatus) String() string {
 func (*ClaimStatus) ProtoMessage() {}
 
 func (x *ClaimStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_source_proto_msgTypes[15]
+	mi := &file_cara_v1_source_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1509,7 +1574,7 @@ func (x *ClaimStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimStatus.ProtoReflect.Descriptor instead.
 func (*ClaimStatus) Descriptor() ([]byte, []int) {
-	return file_cara_v1_source_proto_rawDescGZIP(), []int{15}
+	return file_cara_v1_source_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ClaimStatus) GetState() string {
@@ -1649,7 +1714,7 @@ const file_cara_v1_source_proto_rawDesc = "" +
 	"\aupdated\x18\x05 \x01(\x05R\aupdated\x12\x16\n" +
 	"\x06pruned\x18\x06 \x01(\x05R\x06pruned\x12\x16\n" +
 	"\x06failed\x18\a \x01(\x05R\x06failed\x12\"\n" +
-	"\amessage\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\amessage\"\xdc\x04\n" +
+	"\amessage\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\amessage\"\x85\x05\n" +
 	"\bSnapshot\x12$\n" +
 	"\brevision\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\brevision\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x03R\bsequence\x12\x1a\n" +
@@ -1669,7 +1734,10 @@ const file_cara_v1_source_proto_rawDesc = "" +
 	"errorCount\x12:\n" +
 	"\bwarnings\x18\r \x03(\v2\x14.cara.v1.FileProblemB\b\xbaH\x05\x92\x01\x02\x10dR\bwarnings\x12\x1d\n" +
 	"\x05token\x18\x0e \x01(\tB\a\xbaH\x04r\x02\x18@R\x05token\x12%\n" +
-	"\tspec_hash\x18\x0f \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\bspecHash\"\x99\x01\n" +
+	"\tspec_hash\x18\x0f \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\bspecHash\x12'\n" +
+	"\n" +
+	"generation\x18\x10 \x01(\tB\a\xbaH\x04r\x02\x18@R\n" +
+	"generation\"\x99\x01\n" +
 	"\vFileProblem\x12\x1c\n" +
 	"\x04file\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x04file\x12\x12\n" +
 	"\x04line\x18\x02 \x01(\x05R\x04line\x12\x16\n" +
@@ -1679,7 +1747,10 @@ const file_cara_v1_source_proto_rawDesc = "" +
 	"\x05Claim\x12/\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x13.cara.v1.ObjectMetaR\bmetadata\x12&\n" +
 	"\x04spec\x18\x02 \x01(\v2\x12.cara.v1.ClaimSpecR\x04spec\x12,\n" +
-	"\x06status\x18\x03 \x01(\v2\x14.cara.v1.ClaimStatusR\x06status\"\x80\x03\n" +
+	"\x06status\x18\x03 \x01(\v2\x14.cara.v1.ClaimStatusR\x06status\"d\n" +
+	"\vStagedClaim\x12/\n" +
+	"\bmetadata\x18\x01 \x01(\v2\x13.cara.v1.ObjectMetaR\bmetadata\x12$\n" +
+	"\x05claim\x18\x02 \x01(\v2\x0e.cara.v1.ClaimR\x05claim\"\x80\x03\n" +
 	"\tClaimSpec\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1d\n" +
 	"\n" +
@@ -1718,7 +1789,7 @@ func file_cara_v1_source_proto_rawDescGZIP() []byte {
 	return file_cara_v1_source_proto_rawDescData
 }
 
-var file_cara_v1_source_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_cara_v1_source_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_cara_v1_source_proto_goTypes = []any{
 	(*Source)(nil),                // 0: cara.v1.Source
 	(*SourceSpec)(nil),            // 1: cara.v1.SourceSpec
@@ -1734,15 +1805,16 @@ var file_cara_v1_source_proto_goTypes = []any{
 	(*Snapshot)(nil),              // 11: cara.v1.Snapshot
 	(*FileProblem)(nil),           // 12: cara.v1.FileProblem
 	(*Claim)(nil),                 // 13: cara.v1.Claim
-	(*ClaimSpec)(nil),             // 14: cara.v1.ClaimSpec
-	(*ClaimStatus)(nil),           // 15: cara.v1.ClaimStatus
-	(*ObjectMeta)(nil),            // 16: cara.v1.ObjectMeta
-	(*Condition)(nil),             // 17: cara.v1.Condition
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
-	(*Project)(nil),               // 19: cara.v1.Project
+	(*StagedClaim)(nil),           // 14: cara.v1.StagedClaim
+	(*ClaimSpec)(nil),             // 15: cara.v1.ClaimSpec
+	(*ClaimStatus)(nil),           // 16: cara.v1.ClaimStatus
+	(*ObjectMeta)(nil),            // 17: cara.v1.ObjectMeta
+	(*Condition)(nil),             // 18: cara.v1.Condition
+	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
+	(*Project)(nil),               // 20: cara.v1.Project
 }
 var file_cara_v1_source_proto_depIdxs = []int32{
-	16, // 0: cara.v1.Source.metadata:type_name -> cara.v1.ObjectMeta
+	17, // 0: cara.v1.Source.metadata:type_name -> cara.v1.ObjectMeta
 	1,  // 1: cara.v1.Source.spec:type_name -> cara.v1.SourceSpec
 	7,  // 2: cara.v1.Source.status:type_name -> cara.v1.SourceStatus
 	3,  // 3: cara.v1.SourceSpec.git:type_name -> cara.v1.GitSource
@@ -1750,31 +1822,33 @@ var file_cara_v1_source_proto_depIdxs = []int32{
 	6,  // 5: cara.v1.SourceSpec.webhook:type_name -> cara.v1.Webhook
 	2,  // 6: cara.v1.SourceSpec.allow:type_name -> cara.v1.SourceAllow
 	4,  // 7: cara.v1.GitSource.ref:type_name -> cara.v1.GitRef
-	17, // 8: cara.v1.SourceStatus.conditions:type_name -> cara.v1.Condition
+	18, // 8: cara.v1.SourceStatus.conditions:type_name -> cara.v1.Condition
 	11, // 9: cara.v1.SourceStatus.snapshot:type_name -> cara.v1.Snapshot
 	8,  // 10: cara.v1.SourceStatus.poll:type_name -> cara.v1.PollStatus
 	10, // 11: cara.v1.SourceStatus.runs:type_name -> cara.v1.Run
-	18, // 12: cara.v1.PollStatus.last_time:type_name -> google.protobuf.Timestamp
-	18, // 13: cara.v1.PollStatus.next_time:type_name -> google.protobuf.Timestamp
+	19, // 12: cara.v1.PollStatus.last_time:type_name -> google.protobuf.Timestamp
+	19, // 13: cara.v1.PollStatus.next_time:type_name -> google.protobuf.Timestamp
 	9,  // 14: cara.v1.PollStatus.last_delivery:type_name -> cara.v1.Delivery
-	18, // 15: cara.v1.Delivery.time:type_name -> google.protobuf.Timestamp
-	18, // 16: cara.v1.Run.start_time:type_name -> google.protobuf.Timestamp
-	18, // 17: cara.v1.Run.end_time:type_name -> google.protobuf.Timestamp
-	18, // 18: cara.v1.Snapshot.commit_time:type_name -> google.protobuf.Timestamp
-	18, // 19: cara.v1.Snapshot.publish_time:type_name -> google.protobuf.Timestamp
+	19, // 15: cara.v1.Delivery.time:type_name -> google.protobuf.Timestamp
+	19, // 16: cara.v1.Run.start_time:type_name -> google.protobuf.Timestamp
+	19, // 17: cara.v1.Run.end_time:type_name -> google.protobuf.Timestamp
+	19, // 18: cara.v1.Snapshot.commit_time:type_name -> google.protobuf.Timestamp
+	19, // 19: cara.v1.Snapshot.publish_time:type_name -> google.protobuf.Timestamp
 	12, // 20: cara.v1.Snapshot.file_errors:type_name -> cara.v1.FileProblem
 	12, // 21: cara.v1.Snapshot.warnings:type_name -> cara.v1.FileProblem
-	16, // 22: cara.v1.Claim.metadata:type_name -> cara.v1.ObjectMeta
-	14, // 23: cara.v1.Claim.spec:type_name -> cara.v1.ClaimSpec
-	15, // 24: cara.v1.Claim.status:type_name -> cara.v1.ClaimStatus
-	19, // 25: cara.v1.ClaimSpec.project:type_name -> cara.v1.Project
-	18, // 26: cara.v1.ClaimSpec.commit_time:type_name -> google.protobuf.Timestamp
-	18, // 27: cara.v1.ClaimStatus.applied_time:type_name -> google.protobuf.Timestamp
-	28, // [28:28] is the sub-list for method output_type
-	28, // [28:28] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	17, // 22: cara.v1.Claim.metadata:type_name -> cara.v1.ObjectMeta
+	15, // 23: cara.v1.Claim.spec:type_name -> cara.v1.ClaimSpec
+	16, // 24: cara.v1.Claim.status:type_name -> cara.v1.ClaimStatus
+	17, // 25: cara.v1.StagedClaim.metadata:type_name -> cara.v1.ObjectMeta
+	13, // 26: cara.v1.StagedClaim.claim:type_name -> cara.v1.Claim
+	20, // 27: cara.v1.ClaimSpec.project:type_name -> cara.v1.Project
+	19, // 28: cara.v1.ClaimSpec.commit_time:type_name -> google.protobuf.Timestamp
+	19, // 29: cara.v1.ClaimStatus.applied_time:type_name -> google.protobuf.Timestamp
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_source_proto_init() }
@@ -1791,7 +1865,7 @@ func file_cara_v1_source_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_source_proto_rawDesc), len(file_cara_v1_source_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,125 @@
+package state
+
+import (
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// A snapshot that one transaction cannot hold is stored in three steps. Its claims are written as staged claims under a
+// generation, in as many transactions as it takes; nobody sees them. One transaction then writes the source's head with
+// that generation: from there on every view has the staged claims in the place of the stored ones, all at once. At last
+// the staged claims are folded: written as claims and removed. A server that is killed before the second step leaves the
+// older snapshot in force; the next one sweeps what was staged.
+
+// StagedName is the name of a staged claim.
+func StagedName(source, generation, project string) string {
+	return source + "/" + generation + "/" + project
+}
+
+// stagedOf returns the staged claim that is in force for a claim, or nil.
+func (v *View) stagedOf(claim string) *carav1.Claim {
+	source, project, _ := strings.Cut(claim, "/")
+	src, _ := Get[*carav1.Source](v, source)
+	staged, _ := Get[*carav1.StagedClaim](v, StagedName(source, src.GetStatus().GetSnapshot().GetGeneration(), project))
+	return staged.GetClaim()
+}
+
+// unstaged says whether the view has no staged claims, as it nearly always has none.
+func (v *View) unstaged() bool { return v.tables[KindStaged].sorted.Len() == 0 }
+
+// Staged returns the names of a source's staged claims, sorted; of every source where it is empty.
+func (v *View) Staged(source string) []string {
+	prefix := ""
+	if source != "" {
+		prefix = source + "/"
+	}
+	var names []string
+	v.Ascend(KindStaged, prefix, "", func(e *Entry) bool {
+		names = append(names, e.Name)
+		return true
+	})
+	return names
+}
+
+// StagedSources returns the names of the sources that have staged claims, sorted.
+func (v *View) StagedSources() []string {
+	var sources []string
+	for _, name := range v.Staged("") {
+		source, _, _ := strings.Cut(name, "/")
+		if len(sources) == 0 || sources[len(sources)-1] != source {
+			sources = append(sources, source)
+		}
+	}
+	return sources
+}
+
+// setStaged puts changes into a view that has staged claims, and returns them with those that the changed heads bring.
+func (v *View) setStaged(changes []Change, rev int64) []Change {
+	all := make([]Change, 0, len(changes))
+	var claims []Change
+	var heads []string
+	for _, ch := range changes {
+		if ch.Kind == api.KindClaim {
+			claims = append(claims, ch)
+			continue
+		}
+		v.set(&ch, rev)
+		all = append(all, ch)
+		if ch.Kind == api.KindSource && generation(ch.Old) != generation(ch.New) {
+			heads = append(heads, ch.Name)
+		}
+	}
+	for _, source := range heads {
+		all = append(all, v.enforce(source, rev)...)
+	}
+	for _, ch := range claims {
+		stored := rev
+		if ch.New == nil {
+			stored = 0
+		}
+		if staged := v.stagedOf(ch.Name); staged != nil {
+			ch.New = inForce(As[*carav1.Claim](ch.New), staged, rev)
+		}
+		v.set(&ch, stored)
+		all = append(all, ch)
+	}
+	return all
+}
+
+// enforce puts the staged claims of a source's head in the place of the stored ones. An entry keeps the revision of the
+// stored claim, which is what a transaction insists on.
+func (v *View) enforce(source string, rev int64) []Change {
+	src, _ := Get[*carav1.Source](v, source)
+	prefix := StagedName(source, src.GetStatus().GetSnapshot().GetGeneration(), "")
+	var changes []Change
+	v.Ascend(KindStaged, prefix, "", func(e *Entry) bool {
+		ch := Change{Kind: api.KindClaim, Name: source + "/" + strings.TrimPrefix(e.Name, prefix)}
+		stored, at := (*carav1.Claim)(nil), int64(0)
+		if have := v.Entry(api.KindClaim, ch.Name); have != nil {
+			stored, at = As[*carav1.Claim](have.Msg), have.Rev
+		}
+		ch.New = inForce(stored, As[*carav1.StagedClaim](e.Msg).GetClaim(), rev)
+		v.set(&ch, at)
+		changes = append(changes, ch)
+		return true
+	})
+	return changes
+}
+
+// inForce is a stored claim, nil where there is none, with the spec of the staged one.
+func inForce(stored, staged *carav1.Claim, rev int64) *carav1.Claim {
+	c := proto.CloneOf(staged)
+	if stored != nil {
+		c.Metadata, c.Status = proto.CloneOf(stored.GetMetadata()), proto.CloneOf(stored.GetStatus())
+	}
+	c.Metadata.ResourceVersion = api.FormatRevision(rev)
+	return c
+}
+
+func generation(source proto.Message) string {
+	return As[*carav1.Source](source).GetStatus().GetSnapshot().GetGeneration()
+}
