@@ -143,7 +143,7 @@ func TestSecretsAreSealed(t *testing.T) {
 		}
 	}
 	found := false
-	for ch, err := range c.db.Store.Watch(t.Context(), "", 0) {
+	for ch, err := range c.db.Store.Watch(t.Context(), 0) {
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -7,8 +7,8 @@
 // What every backend keeps:
 //
 //  1. Acknowledged is durable: when Commit returns a revision, the transaction survives kill -9 and power loss.
-//  2. Revisions have no holes: each transaction that changes something takes the next number, and whoever sees
-//     revision R, by Get, List, Commit or Watch, can already see everything below R.
+//  2. Revisions increase strictly and may have holes: each transaction that changes something takes a newer one, and
+//     whoever sees revision R, by Get, List, Commit or Watch, can already see everything below R.
 //  3. A transaction is seen whole or not at all, by readers, by watchers and after a crash.
 //  4. List at R, then Watch after R: nothing is missed and nothing is told twice.
 package store
@@ -33,8 +33,7 @@ type Event struct {
 	KV     KV
 }
 
-// Change is one committed transaction as a watcher sees it: the events that match the watcher's prefix, in the order
-// of Txn.Do. A Change without events is progress: nothing under the prefix changed up to and including Revision.
+// Change is one committed transaction as a watcher sees it: its events in the order of Txn.Do.
 type Change struct {
 	Revision int64
 	Events   []Event
@@ -91,15 +90,13 @@ type Store interface {
 	// read before trying again. The store may still be reading t then, so the caller never reuses its slices.
 	Commit(ctx context.Context, t Txn) (int64, error)
 
-	// Watch yields every change with Revision > after that touches prefix, in order, each once, and then waits for
-	// more until ctx ends, whose error it yields last. 0 begins at the store's first transaction. Whenever it has
-	// caught up with the newest revision and the last changes before it did not match, it yields that revision
-	// once as a Change without events, so that the consumer knows how far it has seen.
+	// Watch yields every change with Revision > after, in order, each once, and then waits for more until ctx ends,
+	// whose error it yields last. 0 begins at the store's first transaction.
 	//
 	// ErrCompacted when the log no longer has what follows after, or has never had it (after lies ahead of the
 	// store, as with a restored backup): List again and watch from there. This can also end a watch that reads too
 	// slowly. After an error the sequence ends.
-	Watch(ctx context.Context, prefix string, after int64) iter.Seq2[Change, error]
+	Watch(ctx context.Context, after int64) iter.Seq2[Change, error]
 
 	// Compact forgets the change log up to and including revision. Objects stay. A revision that is already
 	// compacted is fine; one that the store has not reached is ErrInvalid.

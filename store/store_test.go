@@ -38,7 +38,7 @@ func TestValidateNamesTheBound(t *testing.T) {
 		{"nothing to do", Txn{}, "without operations"},
 		{"empty key", put("", 1), "empty key"},
 		{"long key", put(strings.Repeat("k", MaxKey+1), 1), "has 513 bytes, at most 512"},
-		{"large value", put("big", MaxValue+1), "value of big has 8388609 bytes, at most 8388608"},
+		{"large value", put("big", MaxValue+1), "value of big has 524289 bytes, at most 524288"},
 		{"twice", Txn{Do: []Op{{Key: "a"}, {Key: "b"}, {Key: "a", Delete: true}}}, "key a appears twice"},
 		{"delete with value", Txn{Do: []Op{{Key: "a", Value: []byte("x"), Delete: true}}}, "delete of a carries a value"},
 		{"condition", Txn{If: []Condition{{Key: "a", Modified: -2}}, Do: []Op{{Key: "a"}}}, "negative revision -2"},

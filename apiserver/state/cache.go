@@ -115,7 +115,7 @@ func (c *Cache) Feed(ctx context.Context, st store.Store) error {
 	c.recent.floor = page.Revision
 	c.mu.Unlock()
 	close(c.Loaded)
-	for sc, err := range st.Watch(ctx, "", page.Revision) {
+	for sc, err := range st.Watch(ctx, page.Revision) {
 		if err != nil {
 			return fmt.Errorf("follow the store: %w", err)
 		}

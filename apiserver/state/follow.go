@@ -113,7 +113,7 @@ func chunk(objects []Change) int {
 func (d *DB) followLog(ctx context.Context, at int64, commit func(Transaction) error) (int64, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	for sc, err := range d.Store.Watch(ctx, "", at) {
+	for sc, err := range d.Store.Watch(ctx, at) {
 		switch {
 		case errors.Is(err, store.ErrCompacted):
 			return at, errGone(at)

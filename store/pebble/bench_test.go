@@ -176,7 +176,7 @@ func BenchmarkWatch(b *testing.B) {
 		}
 		wg.Wait()
 		for b.Loop() {
-			for c, err := range s.Watch(b.Context(), "projects/", 0) {
+			for c, err := range s.Watch(b.Context(), 0) {
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -198,7 +198,7 @@ func fanOut(b *testing.B, watchers int) {
 	seen := make(chan struct{}, watchers)
 	for range watchers {
 		wg.Go(func() {
-			for _, err := range s.Watch(ctx, "projects/", 0) {
+			for _, err := range s.Watch(ctx, 0) {
 				if err != nil {
 					return // the benchmark is over
 				}

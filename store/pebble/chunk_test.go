@@ -13,7 +13,14 @@ func TestWatchChunkEnds(t *testing.T) {
 	for _, first := range []int{chunkEntries - 1, chunkEntries, chunkEntries + 1} {
 		t.Run(fmt.Sprint(first), func(t *testing.T) {
 			s := openTest(t, Config{})
-			for _, n := range []int{first, 1, first, 1, 1} {
+			var txns []int // how many entries each has
+			for _, entries := range []int{first, 1, first, 1, 1} {
+				for ; entries > store.MaxOps; entries -= store.MaxOps {
+					txns = append(txns, store.MaxOps)
+				}
+				txns = append(txns, entries)
+			}
+			for _, n := range txns {
 				var txn store.Txn
 				for i := range n {
 					txn.Do = append(txn.Do, store.Op{Key: fmt.Sprintf("k/%d", i), Value: []byte("v")})
@@ -22,15 +29,15 @@ func TestWatchChunkEnds(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			next := int64(1)
-			for c, err := range s.Watch(t.Context(), "", 0) {
+			seen := 0
+			for c, err := range s.Watch(t.Context(), 0) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if c.Revision != next {
-					t.Fatalf("revision %d comes instead of %d", c.Revision, next)
+				if c.Revision != int64(seen+1) || len(c.Events) != txns[seen] {
+					t.Fatalf("revision %d with %d events comes instead of %d with %d", c.Revision, len(c.Events), seen+1, txns[seen])
 				}
-				if next++; next > 5 {
+				if seen++; seen == len(txns) {
 					break
 				}
 			}

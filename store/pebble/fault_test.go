@@ -128,7 +128,7 @@ func expectAll(t *testing.T, s *Store, acked map[int64]string, revision int64) {
 	seen := int64(0)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	for c, err := range s.Watch(ctx, "", 0) {
+	for c, err := range s.Watch(ctx, 0) {
 		if err != nil {
 			if !errors.Is(err, context.Canceled) {
 				t.Fatal(err)
@@ -168,7 +168,7 @@ func TestReadFails(t *testing.T) {
 	if got, err := s.List(t.Context(), "one/", store.ListOptions{}); err == nil {
 		t.Errorf("list = %d objects, want the disk's error", len(got.KVs))
 	}
-	for c, err := range s.Watch(t.Context(), "", 0) {
+	for c, err := range s.Watch(t.Context(), 0) {
 		if err == nil || errors.Is(err, store.ErrCompacted) {
 			t.Fatalf("watch = %v, %v; want the disk's error", c, err)
 		}

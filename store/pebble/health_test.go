@@ -277,9 +277,9 @@ func TestRealFullDisk(t *testing.T) {
 	if !errors.Is(err, syscall.ENOSPC) {
 		t.Fatalf("fill the disk: %v", err)
 	}
-	value := make([]byte, 1<<20)
+	value := make([]byte, store.MaxValue)
 	acked := at
-	for i := range 40 { // the log may have room set aside
+	for i := range 80 { // the log may have room set aside
 		revision, err := s.Commit(t.Context(), store.Txn{Do: []store.Op{{Key: fmt.Sprint("k/", i), Value: value}}})
 		if err != nil {
 			break

@@ -105,7 +105,7 @@ func (m *model) checkLog(t *testing.T, s *Store, compacted int64) {
 	t.Helper()
 	if compacted < m.revision() {
 		var got []store.Change
-		for c, err := range s.Watch(t.Context(), "", compacted) {
+		for c, err := range s.Watch(t.Context(), compacted) {
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -118,7 +118,7 @@ func (m *model) checkLog(t *testing.T, s *Store, compacted int64) {
 		}
 	}
 	if compacted > 0 {
-		for _, err := range s.Watch(t.Context(), "", compacted-1) {
+		for _, err := range s.Watch(t.Context(), compacted-1) {
 			if !errors.Is(err, store.ErrCompacted) {
 				t.Fatalf("watch after %d with the log compacted to %d: %v, want ErrCompacted", compacted-1, compacted, err)
 			}

@@ -159,7 +159,7 @@ func TestLogHole(t *testing.T) {
 		t.Fatal(err)
 	}
 	put1(t, s, "d") // shows what was done behind the committer's back
-	for c, err := range s.Watch(t.Context(), "", 0) {
+	for c, err := range s.Watch(t.Context(), 0) {
 		if err == nil || !strings.Contains(err.Error(), "revision 2 is missing") {
 			t.Fatalf("watch over a hole = %v, %v", c, err)
 		}
@@ -221,7 +221,7 @@ func TestClose(t *testing.T) {
 	watching := make(chan struct{})
 	wg.Go(func() {
 		var last error
-		for c, err := range s.Watch(t.Context(), "", 0) {
+		for c, err := range s.Watch(t.Context(), 0) {
 			if last = err; c.Revision == 1 {
 				close(watching)
 			}

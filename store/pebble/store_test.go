@@ -38,3 +38,7 @@ func TestContractOnDisk(t *testing.T) {
 func TestContractInMemory(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) store.Store { return openTest(t, Config{}) })
 }
+
+func TestContractWithHoles(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) store.Store { return storetest.WithHoles(openTest(t, Config{})) })
+}

@@ -2,7 +2,7 @@ package pebble
 
 import (
 	"bytes"
-	"strings"
+	"slices"
 
 	"github.com/caravanserai/cara/store"
 )
@@ -36,19 +36,13 @@ func (l *tail) continues(at int64) bool {
 	return at == l.from && len(l.changes) > 0 && l.size <= chunkBytes
 }
 
-// match returns copies of the changes under prefix.
-func (l *tail) match(prefix string) []store.Change {
-	var out []store.Change
-	for _, c := range l.changes {
-		var events []store.Event
-		for _, e := range c.Events {
-			if strings.HasPrefix(e.KV.Key, prefix) {
-				e.KV.Value = bytes.Clone(e.KV.Value)
-				events = append(events, e)
-			}
-		}
-		if len(events) > 0 {
-			out = append(out, store.Change{Revision: c.Revision, Events: events})
+// copies returns copies of the changes.
+func (l *tail) copies() []store.Change {
+	out := make([]store.Change, len(l.changes))
+	for i, c := range l.changes {
+		out[i] = store.Change{Revision: c.Revision, Events: slices.Clone(c.Events)}
+		for j := range c.Events {
+			out[i].Events[j].KV.Value = bytes.Clone(c.Events[j].KV.Value)
 		}
 	}
 	return out

@@ -1,7 +1,6 @@
 package pebble
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,28 +19,23 @@ const (
 )
 
 // Watch is store.Store's.
-func (s *Store) Watch(ctx context.Context, prefix string, from int64) iter.Seq2[store.Change, error] {
+func (s *Store) Watch(ctx context.Context, from int64) iter.Seq2[store.Change, error] {
 	return func(yield func(store.Change, error) bool) {
-		w := watcher{views: s.views, prefix: prefix, at: from, told: from}
+		w := watcher{views: s.views, at: from}
 		if err := w.run(ctx, func(c store.Change) bool { return yield(c, nil) }); err != nil {
-			yield(store.Change{}, fmt.Errorf("watch %q after revision %d: %w", prefix, w.at, err))
+			yield(store.Change{}, fmt.Errorf("watch after revision %d: %w", w.at, err))
 		}
 	}
 }
 
 // watcher walks the change log for one consumer.
 type watcher struct {
-	views  *views
-	prefix string
-	at     int64 // everything up to here has been read
-	told   int64 // the newest revision that the consumer has been given
+	views *views
+	at    int64 // everything up to here has been read
 }
 
 // run returns nil when tell says that the consumer has had enough.
 func (w *watcher) run(ctx context.Context, tell func(store.Change) bool) error {
-	if err := store.ValidatePrefix(w.prefix); err != nil {
-		return err
-	}
 	if w.at < 0 {
 		return fmt.Errorf("%w: negative revision", store.ErrInvalid)
 	}
@@ -57,15 +51,9 @@ func (w *watcher) run(ctx context.Context, tell func(store.Change) bool) error {
 			if !tell(c) {
 				return nil
 			}
-			w.told = c.Revision
 		}
 		if wake == nil {
 			continue
-		}
-		if w.told < w.at {
-			if w.told = w.at; !tell(store.Change{Revision: w.at}) {
-				return nil
-			}
 		}
 		select {
 		case <-wake:
@@ -74,7 +62,7 @@ func (w *watcher) run(ctx context.Context, tell func(store.Change) bool) error {
 	}
 }
 
-// read takes the next chunk of matching changes. Once it has reached the newest revision it also returns what to wait
+// read takes the next chunk of changes. Once it has reached the newest revision it also returns what to wait
 // for.
 func (w *watcher) read(ctx context.Context) ([]store.Change, <-chan struct{}, error) {
 	v, err := w.views.acquire()
@@ -90,9 +78,9 @@ func (w *watcher) read(ctx context.Context) ([]store.Change, <-chan struct{}, er
 	}
 	if v.tail.continues(w.at) {
 		w.at = v.revision
-		return v.tail.match(w.prefix), v.next, nil
+		return v.tail.copies(), v.next, nil
 	}
-	c, err := readLog(ctx, v, []byte(w.prefix), w.at)
+	c, err := readLog(ctx, v, w.at)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -103,7 +91,7 @@ func (w *watcher) read(ctx context.Context) ([]store.Change, <-chan struct{}, er
 	return c.changes, v.next, nil
 }
 
-// chunk is a stretch of the log: its changes under a prefix, and the revision up to which it was read.
+// chunk is a stretch of the log: its changes, and the revision up to which it was read.
 type chunk struct {
 	changes        []store.Change
 	reached        int64
@@ -113,7 +101,7 @@ type chunk struct {
 func (c *chunk) full() bool { return c.entries >= chunkEntries || c.bytes >= chunkBytes }
 
 // readLog reads whole transactions after from, until the chunk is full or the view ends.
-func readLog(ctx context.Context, v *view, prefix []byte, from int64) (chunk, error) {
+func readLog(ctx context.Context, v *view, from int64) (chunk, error) {
 	it, err := v.snapshot.NewIterWithContext(ctx, &pebbledb.IterOptions{
 		LowerBound: logStart(from + 1),
 		UpperBound: logStart(v.revision + 1),
@@ -123,7 +111,7 @@ func readLog(ctx context.Context, v *view, prefix []byte, from int64) (chunk, er
 	}
 	c := chunk{reached: from}
 	for it.First(); it.Valid(); it.Next() {
-		done, err := c.add(it, prefix)
+		done, err := c.add(it)
 		if err != nil {
 			return chunk{}, errors.Join(err, it.Close())
 		}
@@ -141,7 +129,7 @@ func readLog(ctx context.Context, v *view, prefix []byte, from int64) (chunk, er
 }
 
 // add takes the entry under it, unless it begins another transaction and the chunk is full: then it is done.
-func (c *chunk) add(it *pebbledb.Iterator, prefix []byte) (done bool, err error) {
+func (c *chunk) add(it *pebbledb.Iterator) (done bool, err error) {
 	revision, key, err := decodeLogKey(it.Key())
 	if err != nil {
 		return false, err
@@ -156,9 +144,6 @@ func (c *chunk) add(it *pebbledb.Iterator, prefix []byte) (done bool, err error)
 		c.reached = revision
 	}
 	c.entries++
-	if !bytes.HasPrefix(key, prefix) {
-		return false, nil
-	}
 	value, err := it.ValueAndErr()
 	if err != nil {
 		return false, err
