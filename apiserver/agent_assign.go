@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/objects"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -131,7 +132,7 @@ func (s *Server) assignment(p *carav1.Project) *carav1.Assignment {
 	if p.GetStatus().GetPhase() == api.PhaseTerminating {
 		return out
 	}
-	withheld := sourceSecrets(s.db.Cache)
+	withheld := objects.SourceSecrets(s.db.Cache)
 	for _, use := range api.SecretUses(p.GetSpec()) {
 		if withheld[use.Name] != "" || use.Key == "" {
 			continue
@@ -140,7 +141,7 @@ func (s *Server) assignment(p *carav1.Project) *carav1.Assignment {
 			if out.Secrets == nil {
 				out.Secrets, out.SecretVersions = make(map[string][]byte), make(map[string]string)
 			}
-			name := sealName(use.Name, use.Key)
+			name := objects.SealName(use.Name, use.Key)
 			out.Secrets[name], out.SecretVersions[name] = value, s.db.Vault.Version(name, value)
 		}
 	}
@@ -191,7 +192,7 @@ func (s *Server) secretVersion(name string) string {
 	var all strings.Builder
 	for _, key := range slices.Sorted(maps.Keys(secret.GetData())) {
 		if value, ok := s.value(name, key); ok {
-			all.WriteString(key + "=" + s.db.Vault.Version(sealName(name, key), value) + ",")
+			all.WriteString(key + "=" + s.db.Vault.Version(objects.SealName(name, key), value) + ",")
 		}
 	}
 	return all.String()
@@ -204,7 +205,7 @@ func (s *Server) value(name, key string) ([]byte, bool) {
 	if !ok || secret.GetData()[key] == nil {
 		return nil, false
 	}
-	value, err := secretValue(s.db.Vault, secret, key)
+	value, err := objects.SecretValue(s.db.Vault, secret, key)
 	if err != nil {
 		s.cfg.Logger.Error("secret cannot be opened", "secret", name, "key", key, "error", err)
 		return nil, false

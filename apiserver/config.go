@@ -16,15 +16,14 @@ import (
 )
 
 const (
-	defaultMaxBody       = 4 << 20
-	defaultMaxBodies     = 64 << 20
-	defaultMaxCalls      = 4096
-	defaultMaxStreams    = 256
-	defaultRing          = 16384
-	defaultBookmark      = 30 * time.Second
-	defaultDrain         = 10 * time.Second
-	defaultDeleteWait    = 2 * time.Second
-	defaultApplyParallel = 128
+	defaultMaxBody    = 4 << 20
+	defaultMaxBodies  = 64 << 20
+	defaultMaxCalls   = 4096
+	defaultMaxStreams = 256
+	defaultRing       = 16384
+	defaultBookmark   = 30 * time.Second
+	defaultDrain      = 10 * time.Second
+	defaultDeleteWait = 2 * time.Second
 )
 
 // Config says what the server serves. Store, and Identity or Authenticator, are required; the rest has a working zero

@@ -19,7 +19,6 @@ import (
 	"testing"
 
 	"google.golang.org/grpc/codes"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
@@ -51,8 +50,11 @@ func (l *lines) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, n
 func TestPanicInApplyIsThatCallsError(t *testing.T) {
 	log := &lines{}
 	h := newHouse(t, func(c *Config) { c.Logger = log.logger() })
-	h.appliers[api.KindNode] = func(*state.Tx, proto.Message, applyTerms) (before, after proto.Message, err error) {
-		panic("a mistake")
+	h.objects.MayCall = func(_ identity.Actor, method string) error {
+		if method == carav1.NodeService_PutNode_FullMethodName {
+			panic("a mistake")
+		}
+		return nil
 	}
 	apply := carav1.NewApplyServiceClient(h.as(t, "admin"))
 	node := &carav1.Node{ApiVersion: api.APIVersion, Kind: api.KindNode, Metadata: &carav1.ObjectMeta{Name: "n1"}}

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/objects"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -60,7 +61,7 @@ func (s projectService) Exec(stream carav1.ProjectService_ExecServer) error {
 // tellExec leaves an event. Of the command it has the first word alone: the others may hold what nobody should read.
 func (s projectService) tellExec(ctx context.Context, p *carav1.Project, start *carav1.ExecStart) error {
 	return s.db.Transact(ctx, func(t *state.Tx) error {
-		recordEvent(t, refTo(p), api.EventNormal, api.ReasonExec, fmt.Sprintf("%s runs %.64q in service %s", t.Actor.Name, path.Base(start.GetCommand()[0]), start.GetService()))
+		objects.RecordEvent(t, objects.RefTo(p), api.EventNormal, api.ReasonExec, fmt.Sprintf("%s runs %.64q in service %s", t.Actor.Name, path.Base(start.GetCommand()[0]), start.GetService()))
 		return nil
 	})
 }

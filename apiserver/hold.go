@@ -15,34 +15,6 @@ import (
 // next node's agent told of the project. So no two nodes that can be reached run one project, however long the first
 // takes to stop it. A node that is not heard of holds nothing: what it runs is stopped when it comes back.
 
-// holdOnNode notes that the project's node, which it leaves now, still has its containers. A node that was itself waiting has
-// none.
-func holdOnNode(t *state.Tx, p *carav1.Project) {
-	st := p.GetStatus()
-	if st.GetHeldBy() != "" || st.GetNodeRef() == "" {
-		return
-	}
-	if n, ok := state.Read[*carav1.Node](t, st.GetNodeRef()); ok && n.GetStatus().GetState() != api.NodeNotReady {
-		st.HeldBy = st.GetNodeRef()
-	}
-}
-
-// awaitHolder says on a project that was given a node what it still waits for there. The node that holds it waits for nobody:
-// its agent replaces what is of an older epoch.
-func awaitHolder(t *state.Tx, p *carav1.Project) {
-	st := p.GetStatus()
-	switch st.GetHeldBy() {
-	case "":
-	case st.GetNodeRef():
-		st.HeldBy = ""
-	default:
-		setCondition(t, p, &carav1.Condition{
-			Type: api.CondReady, Status: api.StatusFalse, Reason: api.ReasonMoving,
-			Message: "waits until node " + st.GetHeldBy() + " has stopped what it ran of it",
-		})
-	}
-}
-
 // release takes an agent's word that nothing is left of some projects on its node. What it says of another epoch is from
 // before the project was there once more.
 func (s *Server) release(ctx context.Context, node string, released []*carav1.Released) error {

@@ -163,7 +163,7 @@ func TestALostNodeHoldsNothing(t *testing.T) {
 	}
 	n1, _ := state.Get[*carav1.Node](c.db.Cache, "n1")
 	_, err = carav1.NewNodeServiceClient(loop).MarkNodeNotReady(t.Context(), &carav1.MarkNodeNotReadyRequest{
-		Name: "n1", LastHeartbeat: c.overlayNode(n1).GetStatus().GetLastHeartbeat(), Message: "no heartbeat for 20s",
+		Name: "n1", LastHeartbeat: c.objects.OverlayNode(n1).GetStatus().GetLastHeartbeat(), Message: "no heartbeat for 20s",
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/objects"
 	"github.com/caravanserai/cara/apiserver/state"
 )
 
@@ -105,7 +106,7 @@ func (s *Server) check(actor identity.Actor, method string, req any) error {
 	if name := objectName(m); name != "" && methods[method].write && !actor.MayName(name) {
 		return api.Forbidden("%s may only change what begins with %q, and %q does not", actor.Name, actor.NamePrefix, name)
 	}
-	return s.validate(m)
+	return objects.Validate(m)
 }
 
 // checkedStream validates what comes in, and carries the actor.

@@ -4,41 +4,10 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
-
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
-
-// Limits of a join token that names none.
-const (
-	joinTokenLife = 24 * time.Hour
-	joinTokenUses = 10
-)
-
-// withJoinLimits returns the terms of a join token with an end and a number of uses.
-func withJoinLimits(in *carav1.Token, now time.Time) *carav1.Token {
-	out := proto.CloneOf(in)
-	if out.GetExpireAt() == nil {
-		out.ExpireAt = timestamppb.New(now.Add(joinTokenLife))
-	}
-	if out.GetUsesLeft() == 0 {
-		out.UsesLeft = joinTokenUses
-	}
-	return out
-}
-
-// joinEnd is when a token ends; nil for never. A join token of an older version of Cara has no end of its own.
-func joinEnd(token *carav1.Token) *timestamppb.Timestamp {
-	born := token.GetMetadata().GetCreationTimestamp()
-	if token.GetExpireAt() != nil || token.GetRole() != api.RoleJoin || born == nil {
-		return token.GetExpireAt()
-	}
-	return timestamppb.New(born.AsTime().Add(joinTokenLife))
-}
 
 // joinsAs refuses a node's name that the join token does not cover.
 func joinsAs(token *carav1.Token, node string) error {

@@ -7,7 +7,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/agent/join"
 	"github.com/caravanserai/cara/api"
@@ -77,18 +76,6 @@ func TestJoinTokensHaveAnEndAndUses(t *testing.T) {
 	wantCode(t, err, codes.Unauthenticated, "")
 	if err == nil || !strings.Contains(err.Error(), "ended at") {
 		t.Errorf("after a day: %v", err)
-	}
-}
-
-func TestAnOldJoinTokenEndsToo(t *testing.T) {
-	born := time.Unix(1_000_000, 0)
-	old := &carav1.Token{Metadata: &carav1.ObjectMeta{CreationTimestamp: timestamppb.New(born)}, Role: api.RoleJoin}
-	if got := joinEnd(old).AsTime(); !got.Equal(born.Add(24 * time.Hour)) {
-		t.Errorf("ends at %v", got)
-	}
-	old.Role = api.RoleAdmin
-	if joinEnd(old) != nil {
-		t.Error("an administrator's token ends")
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/emptypb"
+
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
@@ -82,7 +84,7 @@ func TestMatrix(t *testing.T) {
 		t.Fatal(err)
 	}
 	await(t, func() bool {
-		_, err := carav1.NewInfoServiceClient(all["expired token"].conn).GetInfo(t.Context(), &empty{})
+		_, err := carav1.NewInfoServiceClient(all["expired token"].conn).GetInfo(t.Context(), &emptypb.Empty{})
 		return api.Code(err) == codes.Unauthenticated
 	})
 	for method, desc := range rpcs() {

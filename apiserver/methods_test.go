@@ -3,6 +3,8 @@ package apiserver
 import (
 	"testing"
 
+	"google.golang.org/protobuf/types/known/emptypb"
+
 	"google.golang.org/grpc/codes"
 
 	"github.com/caravanserai/cara/api"
@@ -63,7 +65,7 @@ func TestOnlyLoopsAreLetInByClient(t *testing.T) {
 			t.Errorf("Client(%q) gave a connection", name)
 		}
 	}
-	info, err := carav1.NewInfoServiceClient(h.loop(t, "gc")).GetInfo(t.Context(), &empty{})
+	info, err := carav1.NewInfoServiceClient(h.loop(t, "gc")).GetInfo(t.Context(), &emptypb.Empty{})
 	if err != nil || info.GetActor() != "system/gc" {
 		t.Errorf("got %v, %v", info, err)
 	}

@@ -14,12 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/timestamppb"
-
 	"github.com/caravanserai/cara/api"
-	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/store"
@@ -52,79 +47,6 @@ func TestFollowHearsAllChunks(t *testing.T) {
 	})
 	if !errors.Is(err, context.Canceled) || next != last+1 {
 		t.Errorf("the watch ended before revision %d of %d: %v", next, last, err)
-	}
-}
-
-// A report counts only for the assignment that it is about, also from the node that has the project.
-func TestReportOfAnotherEpochIsRefused(t *testing.T) {
-	p := &carav1.Project{
-		Metadata: &carav1.ObjectMeta{Name: "p", Uid: "u", Generation: 3},
-		Status:   &carav1.ProjectStatus{NodeRef: "n1", Epoch: 5},
-	}
-	for epoch, refused := range map[int32]bool{4: true, 5: false, 6: true} {
-		req := &carav1.UpdateProjectStatusRequest{Name: "p", Uid: "u", ObservedGeneration: 3}
-		req.Epoch = epoch
-		err := mayReport(identity.Actor{Name: "node/n1", Role: api.RoleNode}, p, req)
-		if refused {
-			wantCode(t, err, codes.Aborted, api.TitleStaleEpoch)
-		} else if err != nil {
-			t.Errorf("epoch %d: %v", epoch, err)
-		}
-	}
-}
-
-// Apply holds a token's name prefix against every kind that the token may write.
-func TestApplyHoldsTheNamePrefix(t *testing.T) {
-	h := newHouse(t, nil)
-	ctx := identity.WithActor(t.Context(), callers["Bearer ci"])
-	secret := func(name string) *carav1.Secret {
-		return &carav1.Secret{
-			ApiVersion: api.APIVersion, Kind: api.KindSecret, Type: "opaque", Metadata: &carav1.ObjectMeta{Name: name},
-			StringData: map[string]string{"k": "v"},
-		}
-	}
-	wantCode(t, h.mayApply(ctx, secret("prod-db"), applyTerms{}), codes.PermissionDenied, api.TitleForbidden)
-	wantCode(t, h.mayApply(ctx, web("prod"), applyTerms{}), codes.PermissionDenied, api.TitleForbidden)
-	if err := h.mayApply(ctx, secret("pr-db"), applyTerms{}); api.Code(err) == codes.PermissionDenied {
-		t.Errorf("within the prefix: %v", err)
-	}
-}
-
-// A source takes a project only from the owners that the call names.
-func TestHandOverNamesItsOwners(t *testing.T) {
-	p := &carav1.Project{Metadata: &carav1.ObjectMeta{Name: "p", Owner: "source/a"}}
-	for _, tt := range []struct {
-		name     string
-		owner    string
-		handOver []string
-		refused  bool
-	}{
-		{"its own", "source/a", nil, false},
-		{"nobody lets go", "source/b", nil, true},
-		{"another lets go", "source/b", []string{"source/c"}, true},
-		{"the owner lets go", "source/b", []string{"source/c", "source/a"}, false},
-	} {
-		if err := mayTake(p, tt.owner, api.AdoptAlways, tt.handOver); (err != nil) != tt.refused {
-			t.Errorf("%s: %v, refused should be %v", tt.name, err, tt.refused)
-		}
-	}
-}
-
-// A new override lasts as long as it was asked for.
-func TestOverrideTerm(t *testing.T) {
-	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
-	change := &state.Tx{Now: now}
-	end, _, err := overrideEnd(change, "p", "s", &carav1.OverrideTerms{Reason: "why", For: durationpb.New(time.Hour)})
-	if err != nil || !end.AsTime().Equal(now.Add(time.Hour)) {
-		t.Errorf("for an hour ends at %v (%v), want in an hour", end.AsTime(), err)
-	}
-	for name, terms := range map[string]*carav1.OverrideTerms{
-		"negative": {Reason: "why", For: durationpb.New(-time.Hour)},
-		"past":     {Reason: "why", Until: timestamppb.New(now.Add(-time.Hour))},
-	} {
-		if _, _, err := overrideEnd(change, "p", "s", terms); err == nil {
-			t.Errorf("%s: accepted", name)
-		}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/objects"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -40,10 +41,10 @@ func (s *Server) heartbeat(ctx context.Context, node string, hb *carav1.Heartbea
 		return api.NotFound("node %q is not registered: it was deleted, join again", node)
 	}
 	if connected {
-		s.beats.note(node, s.db.Now())
+		s.live.Beats.Note(node, s.db.Now())
 	}
 	if hb.GetInfo() != nil {
-		s.infos.note(node, hb.GetInfo())
+		s.live.Infos.Note(node, hb.GetInfo())
 	}
 	here := onThisHost(ctx)
 	if next := afterHeartbeat(n, hb, connected, here, s.db.Now()); next == n {
@@ -52,14 +53,14 @@ func (s *Server) heartbeat(ctx context.Context, node string, hb *carav1.Heartbea
 	err := s.db.Transact(ctx, func(t *state.Tx) error {
 		n, ok := state.Read[*carav1.Node](t, node)
 		if !ok {
-			return notFound(api.KindNode, node)
+			return objects.NotFound(api.KindNode, node)
 		}
 		next := afterHeartbeat(n, hb, connected, here, t.Now)
 		if next == n {
 			return nil
 		}
 		if connected && n.GetStatus().GetState() == api.NodeNotReady {
-			recordEvent(t, refTo(n), api.EventNormal, api.ReasonNodeReady, "the agent has connected")
+			objects.RecordEvent(t, objects.RefTo(n), api.EventNormal, api.ReasonNodeReady, "the agent has connected")
 		}
 		t.Put(next)
 		return nil
@@ -75,7 +76,7 @@ func (s *Server) heartbeat(ctx context.Context, node string, hb *carav1.Heartbea
 func afterHeartbeat(n *carav1.Node, hb *carav1.Heartbeat, connected, here bool, now time.Time) *carav1.Node {
 	conditions, state, changed := n.GetStatus().GetConditions(), n.GetStatus().GetState(), false
 	if connected {
-		state = nodeState(n, true)
+		state = objects.NodeState(n, true)
 		conditions, changed = api.SetCondition(conditions, &carav1.Condition{
 			Type: api.CondReady, Status: api.StatusTrue, Reason: api.ReasonHeartbeat, Message: "the agent is connected",
 		}, now)
@@ -124,41 +125,9 @@ func sameInfo(a, b *carav1.NodeInfo) bool {
 	return proto.Equal(bare(a), bare(b))
 }
 
-// MarkNodeNotReady is how the scheduler says that heartbeats stopped. It says on which last heartbeat it decided, so
-// that one that came meanwhile counts.
-func (s nodeService) MarkNodeNotReady(ctx context.Context, req *carav1.MarkNodeNotReadyRequest) (*carav1.Node, error) {
-	var out *carav1.Node
-	err := s.db.Transact(ctx, func(t *state.Tx) error {
-		n, ok := state.Read[*carav1.Node](t, req.GetName())
-		if !ok {
-			return notFound(api.KindNode, req.GetName())
-		}
-		out = n
-		if n.GetStatus().GetState() == api.NodeNotReady {
-			return nil
-		}
-		last := s.beats.of(req.GetName())
-		heard := !last.IsZero()
-		if heard != (req.GetLastHeartbeat() != nil) || heard && !last.Equal(req.GetLastHeartbeat().AsTime()) {
-			return api.Conflict("node %q was heard of since: it stays as it is", req.GetName())
-		}
-		out = proto.CloneOf(n)
-		out.Status.State = api.NodeNotReady
-		if heard {
-			out.Status.LastHeartbeat = timestamppb.New(last)
-		}
-		out.Status.Conditions, _ = api.SetCondition(out.GetStatus().GetConditions(), &carav1.Condition{
-			Type: api.CondReady, Status: api.StatusFalse, Reason: api.ReasonHeartbeatsStopped, Message: req.GetMessage(),
-		}, t.Now)
-		recordEvent(t, refTo(n), api.EventWarning, api.ReasonNodeNotReady, req.GetMessage())
-		t.Put(out)
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	if err := s.releaseLost(ctx); err != nil {
-		return nil, err
-	}
-	return s.overlayNode(out), nil
-}
+const (
+	// heartbeatInterval is what agents are told to keep.
+	heartbeatInterval = 5 * time.Second
+	// nodeLease is how long a node counts as there after its last heartbeat.
+	nodeLease = 20 * time.Second
+)

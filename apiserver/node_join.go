@@ -13,6 +13,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/objects"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -25,7 +26,7 @@ const usedUp = -1
 func (s nodeService) Join(ctx context.Context, req *carav1.JoinRequest) (*carav1.JoinResponse, error) {
 	id := s.cfg.Identity
 	if id == nil {
-		return nil, errNoIdentity()
+		return nil, objects.ErrNoIdentity()
 	}
 	name := req.GetNodeName()
 	asked := &carav1.Node{
@@ -33,7 +34,7 @@ func (s nodeService) Join(ctx context.Context, req *carav1.JoinRequest) (*carav1
 		Metadata: &carav1.ObjectMeta{Name: name, Labels: req.GetLabels()}, Spec: &carav1.NodeSpec{},
 	}
 	if fields := api.Validate(asked); len(fields) > 0 {
-		return nil, api.Invalid(describe(asked), fields)
+		return nil, api.Invalid(objects.Describe(asked), fields)
 	}
 	var certificate []byte
 	err := s.db.Transact(ctx, func(t *state.Tx) error {
@@ -56,7 +57,7 @@ func (s nodeService) Join(ctx context.Context, req *carav1.JoinRequest) (*carav1
 			if err != nil {
 				return err
 			}
-			n = newNode(t, &carav1.ObjectMeta{Name: name, Labels: labels}, nil)
+			n = objects.NewNode(t, &carav1.ObjectMeta{Name: name, Labels: labels}, nil)
 			t.Put(n)
 		}
 		text, made, err := id.SignNode(req.GetCsr(), name)
@@ -78,7 +79,7 @@ func (s nodeService) Join(ctx context.Context, req *carav1.JoinRequest) (*carav1
 // heardOf says whether an agent answers for the node. After a restart of the server, when nothing has been heard of any
 // node, the state that is stored counts: the scheduler corrects it within one lease.
 func (s *Server) heardOf(n *carav1.Node) bool {
-	if last := s.beats.of(n.GetMetadata().GetName()); !last.IsZero() {
+	if last := s.live.Beats.Of(n.GetMetadata().GetName()); !last.IsZero() {
 		return s.db.Now().Sub(last) < nodeLease
 	}
 	return n.GetStatus().GetState() != api.NodeNotReady
@@ -90,10 +91,10 @@ func recordJoin(t *state.Tx, ctx context.Context, n *carav1.Node, token string) 
 	node := n.GetMetadata().GetName()
 	from := "joined with token " + token + " from " + callerAddress(ctx)
 	if !hasCertificate(t, node) {
-		recordEvent(t, refTo(n), api.EventNormal, api.ReasonJoined, from)
+		objects.RecordEvent(t, objects.RefTo(n), api.EventNormal, api.ReasonJoined, from)
 		return
 	}
-	recordEvent(t, refTo(n), api.EventWarning, api.ReasonRejoined, from+" though it had joined before: the certificate that it had is no longer accepted, "+
+	objects.RecordEvent(t, objects.RefTo(n), api.EventWarning, api.ReasonRejoined, from+" though it had joined before: the certificate that it had is no longer accepted, "+
 		"and the projects of the node and their Secrets go to the one that has joined now. If you did not do this: caractrl cordon "+node+
 		", caractrl delete token "+token)
 }
@@ -124,7 +125,7 @@ func useJoinToken(t *state.Tx, name, secret string) (*carav1.Token, error) {
 	if !ok || token.GetRole() != api.RoleJoin || !identity.SecretMatches(token.GetSecretHash(), secret) {
 		return nil, api.Unauthenticated("the join token is not valid here: it was revoked, or is of another cluster; make one with caractrl create token NAME --role join")
 	}
-	if at := joinEnd(token); at != nil && !at.AsTime().After(t.Now) {
+	if at := objects.JoinEnd(token); at != nil && !at.AsTime().After(t.Now) {
 		return nil, api.Unauthenticated("join token %q ended at %s; make another one with caractrl create token NAME --role join",
 			name, at.AsTime().UTC().Format(time.RFC3339))
 	}
@@ -168,7 +169,7 @@ func removeTokens(t *state.Tx, prefix, keep string) {
 func (s nodeService) RenewCertificate(ctx context.Context, req *carav1.RenewCertificateRequest) (*carav1.JoinResponse, error) {
 	id := s.cfg.Identity
 	if id == nil {
-		return nil, errNoIdentity()
+		return nil, objects.ErrNoIdentity()
 	}
 	current, ok, err := id.PeerNode(peerTLS(ctx))
 	if err != nil || !ok {
@@ -196,10 +197,6 @@ func signError(err error) error {
 		return api.Invalid("the request", api.Field("csr", "%v", err))
 	}
 	return err
-}
-
-func errNoIdentity() error {
-	return api.Errorf(codes.FailedPrecondition, api.TitleUnavailable, "this server was started without an identity: it keeps no secrets and lets no node join")
 }
 
 func errFenced(node string) error {

@@ -185,7 +185,7 @@ func TestJoinTakenName(t *testing.T) {
 	}
 
 	// When it has not been heard of for a lease, the name can be taken, and the older certificate is out.
-	c.beats.note("n1", time.Now().Add(-nodeLease))
+	c.live.Beats.Note("n1", time.Now().Add(-nodeLease))
 	second := c.node(t, "n1")
 	wantCode(t, agent.ended(), codes.Aborted, api.TitleTakenOver)
 	_, err = carav1.NewInfoServiceClient(first).GetInfo(t.Context(), &emptypb.Empty{})

@@ -7,7 +7,9 @@ import (
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/caravanserai/cara/apiserver/objects"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -97,7 +99,7 @@ func (a remoteAddr) String() string { return string(a) }
 // requestMetadata is what of a request's headers the services want to know; the gateway adds the authorization.
 func requestMetadata(_ context.Context, r *http.Request) metadata.MD {
 	if v := r.Header.Get("If-Match"); v != "" {
-		return metadata.Pairs(headerIfMatch, v)
+		return metadata.Pairs(objects.HeaderIfMatch, v)
 	}
 	return nil
 }
@@ -105,7 +107,7 @@ func requestMetadata(_ context.Context, r *http.Request) metadata.MD {
 // answerHeaders gives an answer its status and its ETag.
 func answerHeaders(ctx context.Context, w http.ResponseWriter, m proto.Message) error {
 	switch m := m.(type) {
-	case *empty:
+	case *emptypb.Empty:
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	case *carav1.DeleteProjectResponse:
@@ -120,7 +122,7 @@ func answerHeaders(ctx context.Context, w http.ResponseWriter, m proto.Message) 
 			w.Header().Set("ETag", `"`+rev+`"`)
 		}
 	}
-	if md, ok := runtime.ServerMetadataFromContext(ctx); ok && len(md.HeaderMD.Get(headerStatus)) > 0 {
+	if md, ok := runtime.ServerMetadataFromContext(ctx); ok && len(md.HeaderMD.Get(objects.HeaderStatus)) > 0 {
 		w.WriteHeader(http.StatusCreated)
 	}
 	return nil

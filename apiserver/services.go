@@ -3,58 +3,38 @@ package apiserver
 import (
 	"google.golang.org/grpc"
 
+	"github.com/caravanserai/cara/apiserver/objects"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// The services are thin: each is the server, seen through one service's methods.
+// A service is put together of the parts that the packages serve. Each method of the contract is in exactly one part; the
+// Unsafe interface keeps a method that is in none from compiling.
 type (
 	projectService struct {
+		objects.Projects
 		*Server
-		carav1.UnimplementedProjectServiceServer
-	}
-	applyService struct {
-		*Server
-		carav1.UnimplementedApplyServiceServer
+		carav1.UnsafeProjectServiceServer
 	}
 	nodeService struct {
+		objects.Nodes
 		*Server
-		carav1.UnimplementedNodeServiceServer
-	}
-	secretService struct {
-		*Server
-		carav1.UnimplementedSecretServiceServer
-	}
-	tokenService struct {
-		*Server
-		carav1.UnimplementedTokenServiceServer
-	}
-	sourceService struct {
-		*Server
-		carav1.UnimplementedSourceServiceServer
-	}
-	eventService struct {
-		*Server
-		carav1.UnimplementedEventServiceServer
-	}
-	watchService struct {
-		*Server
-		carav1.UnimplementedWatchServiceServer
+		carav1.UnsafeNodeServiceServer
 	}
 	infoService struct {
 		*Server
-		carav1.UnimplementedInfoServiceServer
+		carav1.UnsafeInfoServiceServer
 	}
 )
 
 // register puts every service on a gRPC server or an in-process channel.
 func (s *Server) register(r grpc.ServiceRegistrar) {
-	carav1.RegisterProjectServiceServer(r, projectService{Server: s})
-	carav1.RegisterApplyServiceServer(r, applyService{Server: s})
-	carav1.RegisterNodeServiceServer(r, nodeService{Server: s})
-	carav1.RegisterSecretServiceServer(r, secretService{Server: s})
-	carav1.RegisterTokenServiceServer(r, tokenService{Server: s})
-	carav1.RegisterSourceServiceServer(r, sourceService{Server: s})
-	carav1.RegisterEventServiceServer(r, eventService{Server: s})
-	carav1.RegisterWatchServiceServer(r, watchService{Server: s})
+	carav1.RegisterProjectServiceServer(r, projectService{Projects: objects.Projects{Service: s.objects}, Server: s})
+	carav1.RegisterApplyServiceServer(r, objects.Applier{Service: s.objects})
+	carav1.RegisterNodeServiceServer(r, nodeService{Nodes: objects.Nodes{Service: s.objects}, Server: s})
+	carav1.RegisterSecretServiceServer(r, objects.Secrets{Service: s.objects})
+	carav1.RegisterTokenServiceServer(r, objects.Tokens{Service: s.objects})
+	carav1.RegisterSourceServiceServer(r, objects.Sources{Service: s.objects})
+	carav1.RegisterEventServiceServer(r, objects.Events{Service: s.objects})
+	carav1.RegisterWatchServiceServer(r, objects.Watches{Service: s.objects})
 	carav1.RegisterInfoServiceServer(r, infoService{Server: s})
 }

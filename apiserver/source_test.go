@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/objects"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -118,12 +119,12 @@ func TestSnapshotIsOneTransaction(t *testing.T) {
 
 func TestSnapshotIsBounded(t *testing.T) {
 	f := newFarm(t)
-	many := make([]*carav1.ClaimSpec, maxSnapshotClaims+1)
+	many := make([]*carav1.ClaimSpec, objects.MaxSnapshotClaims+1)
 	for i := range many {
 		many[i] = claim(fmt.Sprintf("p-%d", i))
 	}
 	wantCode(t, f.publish(t, 1, many), codes.ResourceExhausted, "TooLarge")
-	if err := f.publish(t, 1, many[:maxSnapshotClaims]); err != nil {
+	if err := f.publish(t, 1, many[:objects.MaxSnapshotClaims]); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -156,7 +157,7 @@ func TestPollsStayInMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	st := src.GetStatus()
-	if st.GetHandledToken() != token || len(st.GetRuns()) != maxRuns || st.GetRuns()[0].GetCreated() != 11 || st.GetPoll() == nil {
+	if st.GetHandledToken() != token || len(st.GetRuns()) != objects.MaxRuns || st.GetRuns()[0].GetCreated() != 11 || st.GetPoll() == nil {
 		t.Errorf("status %v", st)
 	}
 }
@@ -183,8 +184,8 @@ func TestRequestsAreAnsweredInOrder(t *testing.T) {
 			t.Errorf("handled %q, %v", src.GetStatus().GetHandledToken(), err)
 		}
 	}
-	if first := requestToken("f47ac10b-58cc-4372-a567-0e02b2c3d479"); first <= "f47ac10b-58cc-4372-a567-0e02b2c3d479" || first != tokens[0] {
-		t.Errorf("after a token of an earlier version comes %q", first)
+	if tokens[0] != "r0000000000000000001" {
+		t.Errorf("the first request of a source has token %q", tokens[0])
 	}
 }
 
@@ -216,18 +217,18 @@ func TestEventsAreCounted(t *testing.T) {
 	if err != nil || len(list.GetItems()) != 2 || list.GetItems()[1].GetCount() != 3 || list.GetItems()[1].GetActor() != "system/sources" {
 		t.Fatalf("%v %v", list, err)
 	}
-	for i := range 2 * eventsPerObject {
+	for i := range 2 * objects.EventsPerObject {
 		other := proto.CloneOf(e)
 		other.Message = fmt.Sprint("no route ", i)
 		if _, err := f.loopEvent.CreateEvent(t.Context(), &carav1.CreateEventRequest{Event: other}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if n := len(f.db.Cache.View().EventsOn(api.KindSource, "platform")); n != eventsPerObject {
+	if n := len(f.db.Cache.View().EventsOn(api.KindSource, "platform")); n != objects.EventsPerObject {
 		t.Errorf("%d events are kept of one object", n)
 	}
 	out, err := f.gcEvents.TrimHistory(t.Context(), &carav1.TrimHistoryRequest{EventsBefore: timestamppb.New(time.Now().Add(time.Minute))})
-	if err != nil || out.GetEvents() != eventsPerObject {
+	if err != nil || out.GetEvents() != objects.EventsPerObject {
 		t.Errorf("%v %v", out, err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/objects"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/flow"
@@ -130,7 +131,7 @@ func agentError(node string, msg *carav1.AttachRequest) error {
 func (s *Server) placed(name, forWhat string) (*carav1.Project, error) {
 	p, ok := state.Get[*carav1.Project](s.db.Cache, name)
 	if !ok {
-		return nil, notFound(api.KindProject, name)
+		return nil, objects.NotFound(api.KindProject, name)
 	}
 	if p.GetStatus().GetNodeRef() == "" {
 		return nil, api.BadState("project %q is %s and on no node: there %s",

@@ -11,14 +11,10 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/objects"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
-
-// tokenRoles are the roles that a token lets a person or a pipeline in with.
-var tokenRoles = map[string]api.Role{ //nolint:gochecknoglobals // a table that never changes
-	api.RoleAdmin: api.RoleAdmin, api.RoleDeployer: api.RoleDeployer, api.RoleViewer: api.RoleViewer,
-}
 
 // tokens is the Authenticator of a server with an identity: bearer tokens for people and pipelines, client certificates
 // for nodes. Both are looked up with every call, so that what is revoked is refused from the next call on.
@@ -57,7 +53,7 @@ func (s tokens) bearer(header string) (identity.Actor, error) {
 		return identity.Actor{}, api.Unauthenticated("token %q ended at %s: ask an administrator for another one",
 			id, at.AsTime().UTC().Format(time.RFC3339))
 	}
-	role, ok := tokenRoles[token.GetRole()]
+	role, ok := objects.TokenRole(token.GetRole())
 	if !ok {
 		return identity.Actor{}, api.Unauthenticated("token %q is for agents to join with, not for calls", id)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/objects"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/store"
@@ -55,7 +56,7 @@ func (s *Server) FirstStart(ctx context.Context) error {
 		terms        *carav1.Token
 	}{
 		{firstAdmin, adminSecret, &carav1.Token{Role: api.RoleAdmin}},
-		{firstJoin, joinSecret, withJoinLimits(&carav1.Token{Role: api.RoleJoin}, s.db.Now())},
+		{firstJoin, joinSecret, objects.WithJoinLimits(&carav1.Token{Role: api.RoleJoin}, s.db.Now())},
 	} {
 		key := state.Key(api.KindToken, first.name)
 		token := proto.CloneOf(first.terms)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/objects"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -215,38 +216,6 @@ func TestWatchTooFarBehindIsGone(t *testing.T) {
 	wantCode(t, err, codes.OutOfRange, api.TitleGone)
 }
 
-func TestWatchFiltersOneKind(t *testing.T) {
-	running := func(p *carav1.Project) bool { return p.GetStatus().GetPhase() == api.PhaseRunning }
-	p := func(phase string) *carav1.Project {
-		return &carav1.Project{Metadata: &carav1.ObjectMeta{Name: "x"}, Status: &carav1.ProjectStatus{Phase: phase}}
-	}
-	tests := []struct {
-		name string
-		ch   state.Change
-		want string
-	}{
-		{"new and matches", state.Change{New: p("Running"), Created: true}, api.WatchAdded},
-		{"new and does not", state.Change{New: p("Pending"), Created: true}, ""},
-		{"comes to match", state.Change{Old: p("Pending"), New: p("Running")}, api.WatchAdded},
-		{"goes on matching", state.Change{Old: p("Running"), New: p("Running")}, api.WatchModified},
-		{"matches no longer", state.Change{Old: p("Running"), New: p("Failed")}, api.WatchDeleted},
-		{"never matched", state.Change{Old: p("Pending"), New: p("Failed")}, ""},
-		{"deleted", state.Change{Old: p("Running")}, api.WatchDeleted},
-		{"deleted, never matched", state.Change{Old: p("Pending")}, ""},
-		{"from the log, matches", state.Change{New: p("Running")}, api.WatchModified},
-		{"from the log, does not", state.Change{New: p("Failed")}, api.WatchDeleted},
-		{"from the log, deleted", state.Change{}, api.WatchDeleted},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			tt.ch.Kind, tt.ch.Name = api.KindProject, "x"
-			if got, _ := filtered(&tt.ch, running); got != tt.want {
-				t.Errorf("got %q, want %q", got, tt.want)
-			}
-		})
-	}
-}
-
 func TestBookmarksAndDrain(t *testing.T) {
 	h := newHouse(t, func(c *Config) { c.BookmarkInterval = time.Millisecond })
 	stream := open(t.Context(), t, h, "")
@@ -278,7 +247,7 @@ func TestBookmarksAndDrain(t *testing.T) {
 func fillWith(t testing.TB, h *house, p *carav1.Project) {
 	t.Helper()
 	err := h.db.Transact(identity.WithActor(t.Context(), identity.Actor{Name: "user/admin", Role: api.RoleAdmin}), func(t *state.Tx) error {
-		_, _, err := declareProject(t, p, nil)
+		_, _, err := objects.DeclareProject(t, p, nil)
 		return err
 	})
 	if err != nil {

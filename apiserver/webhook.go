@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/objects"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/text"
@@ -135,7 +136,7 @@ func (s *Server) deliver(w http.ResponseWriter, r *http.Request) (*carav1.Delive
 	d := &carav1.Delivery{
 		Time: timestamppb.New(s.db.Now()), Event: text.Printable(r.Header.Get(p.event), 64), Id: text.Printable(cmp.Or(r.Header.Get(p.id), r.Header.Get(p.otherID)), 128),
 	}
-	defer func() { s.hints.note(name, d) }()
+	defer func() { s.live.Hints.Note(name, d) }()
 	switch {
 	case source.GetMetadata().GetDeletionTimestamp() != nil:
 		d.Result = api.DeliveryIgnored + ": the source is being deleted"
@@ -143,11 +144,11 @@ func (s *Server) deliver(w http.ResponseWriter, r *http.Request) (*carav1.Delive
 		d.Result = api.DeliveryIgnored + ": the source is suspended"
 	case p.events != nil && !slices.Contains(p.events, d.GetEvent()):
 		d.Result = fmt.Sprintf("%s: %q brings nothing new", api.DeliveryIgnored, d.GetEvent())
-	case s.hints.seen(name, d.GetId()):
+	case s.live.Hints.Seen(name, d.GetId()):
 		d.Result = api.DeliveryDuplicate
 	default:
 		d.Result = api.DeliveryAccepted
-		s.hints.tell(name, d)
+		s.live.Hints.Tell(name, d)
 	}
 	return d, nil
 }
@@ -179,10 +180,10 @@ func (s *Server) readDelivery(w http.ResponseWriter, r *http.Request) ([]byte, e
 	if v := visitOf(r.Context()); v != nil {
 		from = v.from
 	}
-	if err := s.hints.reading.take(ctx, from); err != nil {
+	if err := s.deliveries.take(ctx, from); err != nil {
 		return nil, api.Unavailable("too many deliveries are being read: send it again later")
 	}
-	defer s.hints.reading.done(from)
+	defer s.deliveries.done(from)
 	conn, until := http.NewResponseController(w), time.Now().Add(webhookTimeout)
 	if err := errors.Join(conn.SetReadDeadline(until), conn.SetWriteDeadline(until.Add(webhookTimeout))); err != nil {
 		return nil, api.Internal("bound the time to read the delivery: %v", err)
@@ -220,30 +221,9 @@ func (s *Server) webhookSecret(source *carav1.Source) ([]byte, error) {
 	if !ok {
 		return nil, api.BadState("secret %q of spec.webhook.secretRef does not exist: create it", ref)
 	}
-	value, err := secretValue(s.db.Vault, secret, webhookKey)
+	value, err := objects.SecretValue(s.db.Vault, secret, webhookKey)
 	if err == nil && len(value) == 0 {
 		err = api.BadState("secret %q has nothing under the key %q: set it", ref, webhookKey)
 	}
 	return value, err
-}
-
-// WatchHints streams the sources that a delivery has spoken of since the stream began. What comes faster than it is
-// read is one hint for each source.
-func (s sourceService) WatchHints(_ *empty, stream carav1.SourceService_WatchHintsServer) error {
-	sub := s.hints.subscribe()
-	defer s.hints.unsubscribe(sub)
-	for {
-		for source, d := range sub.take() {
-			if err := stream.Send(&carav1.Hint{Source: source, Delivery: d}); err != nil {
-				return err
-			}
-		}
-		select {
-		case <-sub.wake:
-		case <-s.db.Draining:
-			return state.ErrDraining()
-		case <-stream.Context().Done():
-			return context.Cause(stream.Context())
-		}
-	}
 }

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/emptypb"
+
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -82,11 +84,12 @@ func (c *cluster) hints(t *testing.T) <-chan *carav1.Hint {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	stream, err := carav1.NewSourceServiceClient(loop).WatchHints(ctx, &empty{})
+	stream, err := carav1.NewSourceServiceClient(loop).WatchHints(ctx, &emptypb.Empty{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, done := make(chan *carav1.Hint, 1000), make(chan struct{})
+	out, done, listens := make(chan *carav1.Hint, 1000), make(chan struct{}), make(chan struct{})
+	var once sync.Once
 	go func() {
 		defer close(done)
 		for {
@@ -94,15 +97,22 @@ func (c *cluster) hints(t *testing.T) <-chan *carav1.Hint {
 			if err != nil {
 				return
 			}
+			if hint.GetSource() == "listening" {
+				once.Do(func() { close(listens) })
+				continue
+			}
 			out <- hint
 		}
 	}()
 	t.Cleanup(func() { cancel(); <-done })
 	await(t, func() bool {
-		h := c.Server.hints
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		return len(h.subscribers) > 0
+		c.live.Hints.Tell("listening", &carav1.Delivery{})
+		select {
+		case <-listens:
+			return true
+		default:
+			return false
+		}
 	})
 	return out
 }
@@ -240,12 +250,12 @@ func TestAStormOfDeliveries(t *testing.T) {
 		t.Errorf("%d hints more for 200 deliveries", n)
 	}
 	// One who does not read meanwhile has one hint for all of them.
-	sub := c.Server.hints.subscribe()
-	defer c.Server.hints.unsubscribe(sub)
+	sub := c.live.Hints.Subscribe()
+	defer c.live.Hints.Unsubscribe(sub)
 	for i := range 200 {
 		c.deliver(t, "platform", push, headers("GitHub", fmt.Sprint("again-", i), hookSecret, push)...)
 	}
-	if got := sub.take(); len(got) != 1 || got["platform"].GetId() != "again-199" {
+	if got := sub.Take(); len(got) != 1 || got["platform"].GetId() != "again-199" {
 		t.Errorf("pending %v", got)
 	}
 }
@@ -278,7 +288,7 @@ func TestPollAndDeliveryAreLaidOverTogether(t *testing.T) {
 	if d := list.GetItems()[0].GetStatus().GetPoll().GetLastDelivery(); d.GetId() != "1" || d.GetResult() != "Accepted" {
 		t.Errorf("delivery %v", d)
 	}
-	c.Server.hints.forget("platform")
+	c.live.Hints.Forget("platform")
 	if c.last(t, "platform") != nil {
 		t.Error("it outlives its source")
 	}
@@ -291,7 +301,7 @@ func TestHintsEndWithTheServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stream, err := carav1.NewSourceServiceClient(loop).WatchHints(t.Context(), &empty{})
+	stream, err := carav1.NewSourceServiceClient(loop).WatchHints(t.Context(), &emptypb.Empty{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,8 +6,6 @@ import (
 	"encoding/hex"
 	"net/http"
 	"testing"
-
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 func sign(secret, body string) string {
@@ -47,20 +45,5 @@ func TestProvidersTellTheRealFromTheForged(t *testing.T) {
 				t.Errorf("authentic is %v, want %v", got, tt.want)
 			}
 		})
-	}
-}
-
-func TestHintsCoalesceForEachSource(t *testing.T) {
-	h := newHints()
-	sub := h.subscribe()
-	for range 200 {
-		h.tell("a", &carav1.Delivery{})
-	}
-	h.tell("b", &carav1.Delivery{})
-	if got := len(sub.take()); got != 2 {
-		t.Errorf("%d hints, want one for each of 2 sources", got)
-	}
-	if h.seen("a", "1") || !h.seen("a", "1") || h.seen("b", "1") || h.seen("a", "") || h.seen("a", "") {
-		t.Error("an id is known again for its own source only, and an empty one never")
 	}
 }

@@ -13,5 +13,6 @@
 //  4. The authority signs the server for server authentication and nodes for client authentication, never both, so
 //     that no node can pass for the server.
 //
-// It knows nothing of the store, and nothing of gRPC: the apiserver looks tokens up and turns errors into statuses.
+// It knows nothing of the store: the apiserver looks tokens up. An Actor is who the caller turned out to be, and what his
+// token bounds him to.
 package identity

@@ -1,0 +1,88 @@
+package apiserver
+
+import (
+	"context"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/objects"
+	"github.com/caravanserai/cara/apiserver/state"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/emptypb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// DeleteNode removes a node that has no projects. Its certificates go with it: an agent that still runs there is shut
+// out until it joins again.
+func (s nodeService) DeleteNode(ctx context.Context, req *carav1.DeleteRequest) (*emptypb.Empty, error) {
+	name := req.GetName()
+	err := s.db.Transact(ctx, func(t *state.Tx) error {
+		n, ok := state.Read[*carav1.Node](t, name)
+		if !ok {
+			return objects.NotFound(api.KindNode, name)
+		}
+		if err := objects.MustBe(n, req.GetUid(), ""); err != nil {
+			return err
+		}
+		if count := len(t.Seen.ProjectsOnNode(name)); count > 0 {
+			return api.BadState("node %q has %d projects: drain it first (caractrl drain %s)", name, count, name)
+		}
+		for _, p := range held(t.Seen) {
+			if p.GetStatus().GetHeldBy() == name {
+				return api.BadState("node %q still stops project %q, which has moved: try again in a moment", name, p.GetMetadata().GetName())
+			}
+		}
+		objects.RecordEvent(t, objects.RefTo(n), api.EventNormal, api.ReasonDeleted, "deleted by "+t.Actor.Name)
+		t.Remove(api.KindNode, name)
+		removeTokens(t, identity.NodeTokenPrefix(name), "")
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.live.Beats.Forget(name)
+	s.live.Infos.Forget(name)
+	s.sessions.end(name, api.Forbidden("node %q was deleted: join again to come back", name))
+	return &emptypb.Empty{}, nil
+}
+
+// MarkNodeNotReady is how the scheduler says that heartbeats stopped. It says on which last heartbeat it decided, so
+// that one that came meanwhile counts.
+func (s nodeService) MarkNodeNotReady(ctx context.Context, req *carav1.MarkNodeNotReadyRequest) (*carav1.Node, error) {
+	var out *carav1.Node
+	err := s.db.Transact(ctx, func(t *state.Tx) error {
+		n, ok := state.Read[*carav1.Node](t, req.GetName())
+		if !ok {
+			return objects.NotFound(api.KindNode, req.GetName())
+		}
+		out = n
+		if n.GetStatus().GetState() == api.NodeNotReady {
+			return nil
+		}
+		last := s.live.Beats.Of(req.GetName())
+		heard := !last.IsZero()
+		if heard != (req.GetLastHeartbeat() != nil) || heard && !last.Equal(req.GetLastHeartbeat().AsTime()) {
+			return api.Conflict("node %q was heard of since: it stays as it is", req.GetName())
+		}
+		out = proto.CloneOf(n)
+		out.Status.State = api.NodeNotReady
+		if heard {
+			out.Status.LastHeartbeat = timestamppb.New(last)
+		}
+		out.Status.Conditions, _ = api.SetCondition(out.GetStatus().GetConditions(), &carav1.Condition{
+			Type: api.CondReady, Status: api.StatusFalse, Reason: api.ReasonHeartbeatsStopped, Message: req.GetMessage(),
+		}, t.Now)
+		objects.RecordEvent(t, objects.RefTo(n), api.EventWarning, api.ReasonNodeNotReady, req.GetMessage())
+		t.Put(out)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.releaseLost(ctx); err != nil {
+		return nil, err
+	}
+	return s.objects.OverlayNode(out), nil
+}

@@ -1,0 +1,161 @@
+package objects
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/plan"
+	"google.golang.org/grpc/codes"
+)
+
+// What a project may be called and may use is decided here, in the transaction that writes it, for every way in. Three
+// rules meet: what no project may have (permitted), what the project's source may have (sourceMay), and what the person
+// who writes may have (mayDeclare).
+
+// maxDenials bounds how many refusals one answer spells out.
+const maxDenials = 5
+
+// permitted refuses what no project may have, whoever writes it: a reserved host, a capability that no node allows, and a
+// Secret that a source itself uses.
+func permitted(t *state.Tx, p *carav1.Project) error {
+	for _, host := range t.Hosts.Of(p.GetSpec()) {
+		if t.Hosts.Reserves(host) {
+			return api.NotAllowed("host %q is reserved: it is a name of the server, or cara-server runs with a --reserve-host that covers it; choose another host", host)
+		}
+	}
+	if err := offered(t, p); err != nil {
+		return err
+	}
+	secrets := api.SecretNames(p.GetSpec())
+	if len(secrets) == 0 {
+		return nil
+	}
+	users := SourceSecrets(t.Seen)
+	for _, secret := range secrets {
+		if source, used := users[secret]; used {
+			return api.NotAllowed("source %q uses Secret %q for git or webhooks, so no project may use it; put what project %q needs into a Secret of its own",
+				source, secret, p.GetMetadata().GetName())
+		}
+	}
+	return nil
+}
+
+// offered refuses capabilities that no node allows, whether it is Ready or not. Which node has them all is the scheduler's
+// matter.
+func offered(t *state.Tx, p *carav1.Project) error {
+	if len(api.ExtraCapabilities(p.GetSpec())) == 0 {
+		return nil
+	}
+	var more []string
+	nodes, _ := state.List[*carav1.Node](t.Seen, "", "")
+	for _, n := range nodes {
+		more = append(more, n.GetStatus().GetInfo().GetAllowedCapabilities()...)
+	}
+	if bad := api.CapabilityViolations(p, more); len(bad) > 0 {
+		return api.Invalid(Describe(p), bad)
+	}
+	return nil
+}
+
+// SourceSecrets maps each Secret that a source uses for git or webhooks to such a source. A source that is created at
+// the very same moment as a project can be missing here; assignment withholds the values then.
+func SourceSecrets(r state.Reader) map[string]string {
+	users := map[string]string{}
+	sources, _ := state.List[*carav1.Source](r, "", "")
+	for _, src := range sources {
+		for _, secret := range api.SourceSecretNames(src.GetSpec()) {
+			users[secret] = src.GetMetadata().GetName()
+		}
+	}
+	return users
+}
+
+// sourceMay refuses a project that the source's spec.allow does not cover. The source is a condition of the commit: a
+// source that is narrowed at the same moment wins.
+func sourceMay(t *state.Tx, source string, p *carav1.Project) error {
+	src, ok := state.Read[*carav1.Source](t, source)
+	if !ok {
+		return api.Conflict("source %q does not exist any more", source)
+	}
+	denials := api.SourceDenials(source, src.GetSpec().GetAllow(), p, t.Hosts.Of(p.GetSpec()), t.Hosts.Template)
+	if len(denials) == 0 {
+		return nil
+	}
+	return api.NotAllowed("%s", strings.Join(denials[:min(len(denials), maxDenials)], "; "))
+}
+
+// declaredBySource applies all rules to what a source declares.
+func declaredBySource(t *state.Tx, source string, p *carav1.Project) error {
+	if err := permitted(t, p); err != nil { // first: adding it to spec.allow would not help
+		return err
+	}
+	return sourceMay(t, source, p)
+}
+
+// mayDeclare applies all rules to what a person declares.
+func mayDeclare(t *state.Tx, p *carav1.Project) error {
+	if err := t.Actor.MayUse(p); err != nil {
+		return err
+	}
+	if err := t.Actor.MayClaim(t.Hosts.Of(p.GetSpec()), t.Hosts.Template); err != nil {
+		return err
+	}
+	return permitted(t, p)
+}
+
+// mayRunAgain applies the rules to a project that does not run and that a person wants to run as it is. Its source
+// answers for it, unless a person has overridden the source.
+func mayRunAgain(t *state.Tx, p *carav1.Project) error {
+	source := sourceOf(p)
+	o, _ := state.Read[*carav1.Override](t, p.GetMetadata().GetName())
+	if source == "" || o.GetScope() == api.OverrideSpec && plan.InForce(o, t.Now) {
+		return mayDeclare(t, p)
+	}
+	return declaredBySource(t, source, p)
+}
+
+// unusedByProjects refuses a source that begins to use a Secret for git or webhooks which a project uses.
+func unusedByProjects(t *state.Tx, old, in *carav1.Source) error {
+	had := api.SourceSecretNames(old.GetSpec())
+	fresh := slices.DeleteFunc(api.SourceSecretNames(in.GetSpec()), func(name string) bool { return slices.Contains(had, name) })
+	if len(fresh) == 0 {
+		return nil
+	}
+	projects, _ := state.List[*carav1.Project](t.Seen, "", "")
+	for _, p := range projects {
+		for _, secret := range api.SecretNames(p.GetSpec()) {
+			if slices.Contains(fresh, secret) {
+				return api.BadState("project %q uses Secret %q, so source %q cannot use it for git or webhooks; give the source a Secret of its own",
+					p.GetMetadata().GetName(), secret, in.GetMetadata().GetName())
+			}
+		}
+	}
+	return nil
+}
+
+// claimHosts makes the hosts of p its own, in its transaction, and lets go of those that only old had. A host that
+// another project has is refused: hosts/HOST is one key, so of two claims at once one meets the other. Either project may
+// be nil.
+func claimHosts(t *state.Tx, old, p *carav1.Project) error {
+	wanted := p.GetStatus().GetHosts()
+	for _, host := range old.GetStatus().GetHosts() {
+		if !slices.Contains(wanted, host) {
+			t.Remove(state.KindHost, host)
+		}
+	}
+	for _, host := range wanted {
+		holder, taken := state.Read[*carav1.ObjectRef](t, host)
+		name := p.GetMetadata().GetName()
+		if taken && holder.GetName() != name {
+			return api.Errorf(codes.AlreadyExists, api.TitleConflict,
+				"ingress host %q belongs to project %q: choose another host, or delete that project first", host, holder.GetName())
+		}
+		if !taken || holder.GetUid() != p.GetMetadata().GetUid() {
+			t.Write(state.Key(state.KindHost, host), &carav1.ObjectRef{Kind: api.KindProject, Name: name, Uid: p.GetMetadata().GetUid()})
+		}
+	}
+	return nil
+}

@@ -1,0 +1,165 @@
+package objects
+
+import (
+	"context"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/state"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+const (
+	maxApply = 10_000
+	// applyParallel is how many objects of one Apply are committed side by side.
+	applyParallel = 128
+)
+
+// applyTerms are on whose behalf, and on what terms, objects are applied.
+type applyTerms struct {
+	source   string // empty: a person's apply
+	adopt    string
+	handOver []string
+	override *carav1.OverrideTerms
+}
+
+// Apply creates or changes each object, and says of each what it did. Objects are committed each on its own and many at
+// once, so that the store can sync them together; one that is refused holds up no other.
+func (s Applier) Apply(ctx context.Context, req *carav1.ApplyRequest) (*carav1.ApplyResponse, error) {
+	how, err := s.applyTerms(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	out := &carav1.ApplyResponse{Results: make([]*carav1.ApplyResult, len(req.GetObjects()))}
+	work, _ := s.Guard.Group(ctx, "Apply", applyParallel)
+	named := map[string]int{}
+	for i, o := range req.GetObjects() {
+		m := api.Unwrap(o)
+		key := ""
+		if m != nil {
+			key = state.KindName(m) + "/" + api.Meta(m).GetName()
+		}
+		if first, twice := named[key]; twice && m != nil {
+			out.Results[i] = refused(m, api.Invalid(Describe(m), api.Field(api.Element("objects", i), "is the same object as objects[%d]", first)))
+			continue
+		}
+		named[key] = i
+		work.Go(func() error {
+			out.Results[i] = s.applyOne(ctx, m, how, req.GetDryRun())
+			return nil
+		})
+	}
+	if err := work.Wait(); err != nil {
+		return nil, err
+	}
+	return out, ctx.Err()
+}
+
+// applyTerms checks the request as a whole.
+func (s *Service) applyTerms(ctx context.Context, req *carav1.ApplyRequest) (applyTerms, error) {
+	actor := identity.ActorOf(ctx)
+	how := applyTerms{source: req.GetSource(), adopt: req.GetAdopt(), handOver: req.GetHandOver(), override: req.GetOverride()}
+	switch {
+	case len(req.GetObjects()) > maxApply:
+		return how, api.Invalid("the request", api.Field("objects", "has %d entries, at most %d are allowed; apply them in parts", len(req.GetObjects()), maxApply))
+	case actor.Role == api.RoleReconciler && how.source == "":
+		return how, api.Invalid("the request", api.Field("source", "is required: the reconciler applies for a source"))
+	case actor.Role != api.RoleReconciler && (how.source != "" || how.adopt != "" || len(how.handOver) > 0):
+		return how, api.Forbidden("only the reconciler applies on behalf of a source")
+	case !slices.Contains([]string{"", api.AdoptNever, api.AdoptIfUnowned, api.AdoptAlways}, how.adopt):
+		return how, api.Invalid("the request", api.Field("adopt", "is %q; it must be Never, IfUnowned or Always", how.adopt))
+	}
+	if how.override != nil {
+		if fields := api.Validate(how.override); len(fields) > 0 {
+			return how, api.Invalid("the override", fields)
+		}
+	}
+	return how, nil
+}
+
+// applyOne plans one object and, unless it is a dry run, commits it.
+func (s *Service) applyOne(ctx context.Context, m proto.Message, how applyTerms, dryRun bool) *carav1.ApplyResult {
+	if err := s.mayApply(ctx, m, how); err != nil {
+		return refused(m, err)
+	}
+	var before, after proto.Message
+	plan := func(t *state.Tx) (err error) {
+		before, after, err = s.appliers[state.KindName(m)](t, m, how)
+		return err
+	}
+	var err error
+	if dryRun {
+		err = plan(s.DB.Begin(ctx))
+	} else {
+		err = s.DB.Transact(ctx, plan)
+	}
+	if err != nil {
+		return refused(m, err)
+	}
+	return applied(before, after)
+}
+
+// mayApply says whether the caller may apply an object of this kind, and whether the object is valid.
+func (s *Service) mayApply(ctx context.Context, m proto.Message, how applyTerms) error {
+	if m == nil {
+		return api.BadRequest("the request has an entry without an object")
+	}
+	kind, actor := state.KindName(m), identity.ActorOf(ctx)
+	if s.appliers[kind] == nil || how.source != "" && kind != api.KindProject {
+		return api.BadRequest("objects of kind %s cannot be applied", kind)
+	}
+	if how.source == "" {
+		if err := s.MayCall(actor, "/cara.v1."+kind+"Service/Put"+kind); err != nil {
+			return err
+		}
+		if name := api.Meta(m).GetName(); !actor.MayName(name) {
+			return errPrefix(actor, name)
+		}
+	}
+	return validateObject(m)
+}
+
+func refused(m proto.Message, err error) *carav1.ApplyResult {
+	r := &carav1.ApplyResult{Action: api.ApplyRefused, Problem: api.ProblemOf(api.Wire(err))}
+	if m != nil {
+		r.Kind, r.Name = state.KindName(m), api.Meta(m).GetName()
+	}
+	return r
+}
+
+// applied compares before and after.
+func applied(before, after proto.Message) *carav1.ApplyResult {
+	meta := api.Meta(after)
+	r := &carav1.ApplyResult{
+		Kind: state.KindName(after), Name: meta.GetName(), Uid: meta.GetUid(), ResourceVersion: meta.GetResourceVersion(),
+		Action: api.ApplyConfigured,
+	}
+	switch {
+	case before == nil || !before.ProtoReflect().IsValid():
+		r.Action = api.ApplyCreated
+		return r
+	case before == after:
+		r.Action = api.ApplyUnchanged
+		return r
+	}
+	if p, ok := after.(*carav1.Project); ok {
+		r.Diff = api.Diff(before.(*carav1.Project), p)
+	} else {
+		r.Diff = api.DiffMessages(declared(before), declared(after))
+	}
+	return r
+}
+
+// declared is the part of an object that manifests speak of.
+func declared(m proto.Message) proto.Message {
+	out := proto.Clone(m)
+	meta := api.Meta(m)
+	state.SetMeta(out, &carav1.ObjectMeta{Name: meta.GetName(), Labels: meta.GetLabels(), Annotations: meta.GetAnnotations()})
+	if f := out.ProtoReflect().Descriptor().Fields().ByName("status"); f != nil {
+		out.ProtoReflect().Clear(f)
+	}
+	return out
+}

@@ -1,0 +1,70 @@
+package objects
+
+import (
+	"context"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// ListClaims returns what a source declares, with what became of it.
+func (s Sources) ListClaims(_ context.Context, req *carav1.ListClaimsRequest) (*carav1.ListClaimsResponse, error) {
+	if _, ok := state.Get[*carav1.Source](s.DB.Cache, req.GetSource()); !ok {
+		return nil, NotFound(api.KindSource, req.GetSource())
+	}
+	items, meta := state.Page[*carav1.Claim](s.DB.Cache, req.GetSource()+"/", req.GetPageToken(), req.GetLimit(), nil)
+	return &carav1.ListClaimsResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindClaim), Items: items, Metadata: meta}, nil
+}
+
+// updateBatch is how many claims one transaction of UpdateClaims writes.
+const updateBatch = 50
+
+// UpdateClaims writes what became of claims, and takes away those that are settled. A claim that is gone needs no status
+// any more; one that came back is not taken away. An error can leave the first updates done.
+func (s Sources) UpdateClaims(ctx context.Context, req *carav1.UpdateClaimsRequest) (*empty, error) {
+	for updates := range slices.Chunk(req.GetUpdates(), updateBatch) {
+		err := s.DB.Transact(ctx, func(t *state.Tx) error {
+			for _, u := range updates {
+				if err := updateClaim(t, req.GetSource(), u); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return &empty{}, nil
+}
+
+func updateClaim(t *state.Tx, source string, u *carav1.ClaimUpdate) error {
+	name := source + "/" + u.GetProject()
+	old, ok := state.Read[*carav1.Claim](t, name)
+	switch {
+	case !ok:
+	case u.GetRemove() && old.GetSpec().GetPresent():
+		return api.Conflict("claim %q is present again: it is not taken away", name)
+	case u.GetRemove():
+		removeClaim(t, source, u.GetProject())
+	case !proto.Equal(old.GetStatus(), u.GetStatus()):
+		c := proto.CloneOf(old)
+		c.Status = proto.CloneOf(u.GetStatus())
+		t.Put(c)
+	}
+	return nil
+}
+
+// removeClaim takes a claim away, with the staged one that stands in for it.
+func removeClaim(t *state.Tx, source, project string) {
+	t.Remove(api.KindClaim, source+"/"+project)
+	src, _ := state.Get[*carav1.Source](t.Seen, source)
+	staged := state.StagedName(source, src.GetStatus().GetSnapshot().GetGeneration(), project)
+	if _, ok := state.Read[*carav1.StagedClaim](t, staged); ok {
+		t.Remove(state.KindStaged, staged)
+	}
+}

@@ -1,0 +1,110 @@
+package objects
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
+)
+
+const (
+
+	// countWithin is how long an event is counted up instead of told again.
+	countWithin = time.Hour
+	// EventsPerObject bounds the history of one object; the oldest goes.
+	EventsPerObject = 100
+	maxEventMessage = 4096
+)
+
+// RecordEvent records something that happened to an object, in the transaction of what made it happen. An equal one of the
+// last hour is counted up.
+func RecordEvent(t *state.Tx, object *carav1.ObjectRef, typ api.EventType, reason api.Reason, message string) *carav1.Event {
+	message = text.Clip(message, maxEventMessage)
+	now := timestamppb.New(t.Now)
+	names := t.Seen.EventsOn(object.GetKind(), object.GetName())
+	for _, name := range slices.Backward(names) {
+		old, ok := state.Get[*carav1.Event](t.Seen, name)
+		if !ok || old.GetType() != string(typ) || old.GetReason() != string(reason) || old.GetMessage() != message ||
+			old.GetActor() != t.Actor.Name || old.GetObject().GetUid() != object.GetUid() ||
+			t.Now.Sub(old.GetLastTime().AsTime()) > countWithin {
+			continue
+		}
+		if old, ok = state.Read[*carav1.Event](t, name); !ok {
+			continue
+		}
+		again := proto.CloneOf(old)
+		again.Count++
+		again.LastTime = now
+		t.Put(again)
+		return again
+	}
+	if len(names) >= EventsPerObject {
+		t.Remove(api.KindEvent, names[0])
+	}
+	e := &carav1.Event{
+		ApiVersion: api.APIVersion,
+		Kind:       api.KindEvent,
+		Metadata:   &carav1.ObjectMeta{Name: eventName(t.Now.Add(time.Duration(t.WritesSoFar()))), CreationTimestamp: now},
+		Type:       string(typ), Reason: string(reason), Message: message, Object: object, Actor: t.Actor.Name,
+		Count: 1, FirstTime: now, LastTime: now,
+	}
+	t.Put(e)
+	return e
+}
+
+// eventName sorts by time; what one transaction tells is a nanosecond apart, so that it stays in its order.
+func eventName(now time.Time) string {
+	id := uuid.New()
+	return fmt.Sprintf("%016x-%x", uint64(now.UnixNano()), id[:4])
+}
+
+// RefTo names an object for an event.
+func RefTo(m proto.Message) *carav1.ObjectRef {
+	meta := api.Meta(m)
+	return &carav1.ObjectRef{Kind: state.KindName(m), Name: meta.GetName(), Uid: meta.GetUid()}
+}
+
+// mayTellOf bounds a node to events about itself and what is assigned to it.
+func mayTellOf(t *state.Tx, object *carav1.ObjectRef) error {
+	node := t.Actor.Node()
+	if node == "" || object.GetKind() == api.KindNode && object.GetName() == node {
+		return nil
+	}
+	if p, ok := state.Get[*carav1.Project](t.Seen, object.GetName()); object.GetKind() == api.KindProject && ok && p.GetStatus().GetNodeRef() == node {
+		return nil
+	}
+	return api.Forbidden("%s tells of itself and of its own projects, not of %s %q",
+		t.Actor.Name, lowerKind(object.GetKind()), object.GetName())
+}
+
+// CreateEvent records an event of an agent or a loop.
+func (s Events) CreateEvent(ctx context.Context, req *carav1.CreateEventRequest) (*carav1.Event, error) {
+	in := req.GetEvent()
+	var out *carav1.Event
+	err := s.DB.Transact(ctx, func(t *state.Tx) error {
+		if err := mayTellOf(t, in.GetObject()); err != nil {
+			return err
+		}
+		out = RecordEvent(t, proto.CloneOf(in.GetObject()), api.EventType(in.GetType()), api.Reason(in.GetReason()), in.GetMessage())
+		return nil
+	})
+	return out, err
+}
+
+// ListEvents returns events, oldest first, of everything or of one object.
+func (s Events) ListEvents(_ context.Context, req *carav1.ListEventsRequest) (*carav1.ListEventsResponse, error) {
+	items, meta := state.Page(s.DB.Cache, "", req.GetPageToken(), req.GetLimit(), func(e *carav1.Event) bool {
+		return (req.GetKind() == "" || req.GetKind() == e.GetObject().GetKind()) &&
+			(req.GetName() == "" || req.GetName() == e.GetObject().GetName())
+	})
+	return &carav1.ListEventsResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindEvent), Items: items, Metadata: meta}, nil
+}

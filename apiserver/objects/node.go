@@ -1,0 +1,220 @@
+package objects
+
+import (
+	"context"
+	"strconv"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// CreateNode registers a node before its agent joins.
+func (s Nodes) CreateNode(ctx context.Context, req *carav1.CreateNodeRequest) (*carav1.Node, error) {
+	var out *carav1.Node
+	err := s.DB.Transact(ctx, func(t *state.Tx) error {
+		name := req.GetNode().GetMetadata().GetName()
+		if _, exists := state.Read[*carav1.Node](t, name); exists {
+			return api.AlreadyExists("node %q already exists", name)
+		}
+		_, out = declareNode(t, req.GetNode())
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s.OverlayNode(out), answerCreated(ctx)
+}
+
+// PutNode creates or replaces a node's labels, annotations and spec.
+func (s Nodes) PutNode(ctx context.Context, req *carav1.PutNodeRequest) (*carav1.Node, error) {
+	want := ifMatch(ctx, req.GetNode().GetMetadata().GetResourceVersion())
+	var before, out *carav1.Node
+	err := s.DB.Transact(ctx, func(t *state.Tx) error {
+		if err := mustMatch(t, api.KindNode, req.GetNode(), want); err != nil {
+			return err
+		}
+		before, out = declareNode(t, req.GetNode())
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if before == nil {
+		return s.OverlayNode(out), answerCreated(ctx)
+	}
+	return s.OverlayNode(out), nil
+}
+
+// GetNode returns one node.
+func (s Nodes) GetNode(_ context.Context, req *carav1.GetRequest) (*carav1.Node, error) {
+	n, ok := state.Get[*carav1.Node](s.DB.Cache, req.GetName())
+	if !ok {
+		return nil, NotFound(api.KindNode, req.GetName())
+	}
+	return s.OverlayNode(n), nil
+}
+
+// ListNodes returns nodes in the order of their names.
+func (s Nodes) ListNodes(_ context.Context, req *carav1.ListRequest) (*carav1.ListNodesResponse, error) {
+	match, err := labelMatch[*carav1.Node](req.GetLabelSelector())
+	if err != nil {
+		return nil, err
+	}
+	items, meta := state.Page(s.DB.Cache, "", req.GetPageToken(), req.GetLimit(), match)
+	for i, n := range items {
+		items[i] = s.OverlayNode(n)
+	}
+	return &carav1.ListNodesResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindNode), Items: items, Metadata: meta}, nil
+}
+
+// WatchNodes streams nodes. Heartbeats are no change.
+func (s Nodes) WatchNodes(req *carav1.WatchObjectsRequest, out carav1.NodeService_WatchNodesServer) error {
+	match, err := labelMatch[*carav1.Node](req.GetLabelSelector())
+	if err != nil {
+		return err
+	}
+	return watchKind(out.Context(), s.DB, req.GetResourceVersion(), match, func(typ string, object *carav1.Node, rev string) error {
+		if object != nil && typ != api.WatchDeleted {
+			object = s.OverlayNode(object)
+		}
+		return out.Send(&carav1.NodeEvent{Type: typ, Object: object, ResourceVersion: rev})
+	})
+}
+
+// declareNode creates or changes a node as its operator wants it.
+func declareNode(t *state.Tx, in *carav1.Node) (before, after *carav1.Node) {
+	old, exists := state.Read[*carav1.Node](t, in.GetMetadata().GetName())
+	if !exists {
+		n := NewNode(t, in.GetMetadata(), in.GetSpec())
+		t.Put(n)
+		return nil, n
+	}
+	labels, notes := in.GetMetadata().GetLabels(), in.GetMetadata().GetAnnotations()
+	spec := in.GetSpec()
+	if spec == nil {
+		spec = &carav1.NodeSpec{}
+	}
+	sameSpec := proto.Equal(old.GetSpec(), spec)
+	if sameSpec && sameMap(old.GetMetadata().GetLabels(), labels) && sameMap(old.GetMetadata().GetAnnotations(), notes) {
+		return old, old
+	}
+	n := proto.CloneOf(old)
+	meta := proto.CloneOf(in.GetMetadata())
+	n.Metadata.Labels, n.Metadata.Annotations = meta.GetLabels(), meta.GetAnnotations()
+	if !sameSpec {
+		n.Spec = proto.CloneOf(spec)
+		n.Metadata.Generation++
+		RecordEvent(t, RefTo(n), api.EventNormal, api.ReasonSpecChanged, "changed by "+t.Actor.Name+": "+specWords(n.GetSpec()))
+	}
+	n.Status.State = NodeState(n, n.GetStatus().GetState() != api.NodeNotReady)
+	beginDrain(t, n)
+	t.Put(n)
+	return old, n
+}
+
+// NewNode makes the record of a node that has not been heard of.
+func NewNode(t *state.Tx, meta *carav1.ObjectMeta, spec *carav1.NodeSpec) *carav1.Node {
+	meta = proto.CloneOf(meta)
+	if spec == nil {
+		spec = &carav1.NodeSpec{}
+	}
+	n := &carav1.Node{
+		ApiVersion: api.APIVersion,
+		Kind:       api.KindNode,
+		Metadata: &carav1.ObjectMeta{
+			Name: meta.GetName(), Uid: state.NewUID(), Generation: 1, CreationTimestamp: timestamppb.New(t.Now),
+			Labels: meta.GetLabels(), Annotations: meta.GetAnnotations(),
+		},
+		Spec:   proto.CloneOf(spec),
+		Status: &carav1.NodeStatus{State: api.NodeNotReady},
+	}
+	n.Status.Conditions, _ = api.SetCondition(nil, &carav1.Condition{
+		Type: api.CondReady, Status: api.StatusFalse, Reason: api.ReasonNeverConnected, Message: "no agent has connected as this node yet",
+	}, t.Now)
+	beginDrain(t, n)
+	RecordEvent(t, RefTo(n), api.EventNormal, api.ReasonCreated, "registered")
+	return n
+}
+
+// NodeState is the state of a node whose agent is heard of, or not.
+func NodeState(n *carav1.Node, alive bool) string {
+	switch {
+	case !alive:
+		return api.NodeNotReady
+	case n.GetSpec().GetDraining():
+		return api.NodeDraining
+	default:
+		return api.NodeReady
+	}
+}
+
+func specWords(spec *carav1.NodeSpec) string {
+	return "unschedulable=" + strconv.FormatBool(spec.GetUnschedulable()) + " draining=" + strconv.FormatBool(spec.GetDraining())
+}
+
+// applyNode is Apply for a node.
+func applyNode(t *state.Tx, m proto.Message, _ applyTerms) (before, after proto.Message, err error) {
+	old, now := declareNode(t, m.(*carav1.Node))
+	if old == nil {
+		return nil, now, nil
+	}
+	return old, now, nil
+}
+
+// beginDrain makes the condition Drained go with the spec: absent while the node is not draining, False from the moment
+// that it is. Only the scheduler makes it True.
+func beginDrain(t *state.Tx, n *carav1.Node) {
+	st := n.GetStatus()
+	switch have := api.FindCondition(st.GetConditions(), api.CondDrained); {
+	case !n.GetSpec().GetDraining():
+		st.Conditions, _ = api.RemoveCondition(st.GetConditions(), api.CondDrained)
+	case have == nil:
+		st.Conditions, _ = api.SetCondition(st.GetConditions(), &carav1.Condition{
+			Type: api.CondDrained, Status: api.StatusFalse, Reason: api.ReasonDraining, Message: "its projects are leaving",
+		}, t.Now)
+	}
+}
+
+// MarkNodeDrained is how the scheduler says that nothing runs on a draining node any more, on exactly the state that it
+// looked at.
+func (s Nodes) MarkNodeDrained(ctx context.Context, req *carav1.MarkNodeDrainedRequest) (*carav1.Node, error) {
+	var out *carav1.Node
+	err := s.DB.Transact(ctx, func(t *state.Tx) error {
+		n, ok := state.Read[*carav1.Node](t, req.GetName())
+		if !ok {
+			return NotFound(api.KindNode, req.GetName())
+		}
+		if err := MustBe(n, "", req.GetResourceVersion()); err != nil {
+			return err
+		}
+		if !n.GetSpec().GetDraining() {
+			return api.Conflict("node %q is not draining", req.GetName())
+		}
+		for _, name := range t.Seen.ProjectsOnNode(req.GetName()) {
+			p, _ := state.Get[*carav1.Project](t.Seen, name) // while the node drains, none comes to it
+			if phase := p.GetStatus().GetPhase(); phase != api.PhaseFailed && phase != api.PhaseTerminated {
+				return api.Conflict("node %q is not drained: project %q is still there, %s",
+					req.GetName(), name, phase)
+			}
+		}
+		conditions, changed := api.SetCondition(n.GetStatus().GetConditions(), &carav1.Condition{
+			Type: api.CondDrained, Status: api.StatusTrue, Reason: api.ReasonDrained, Message: req.GetMessage(),
+		}, t.Now)
+		if out = n; !changed {
+			return nil
+		}
+		out = proto.CloneOf(n)
+		out.Status.Conditions = conditions
+		RecordEvent(t, RefTo(n), api.EventNormal, api.ReasonDrained, req.GetMessage())
+		t.Put(out)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s.OverlayNode(out), nil
+}

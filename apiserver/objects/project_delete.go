@@ -1,0 +1,244 @@
+package objects
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// DeleteProject begins a project's deletion and waits a little for its end. What never had a node is gone at once.
+func (s Projects) DeleteProject(ctx context.Context, req *carav1.DeleteProjectRequest) (*carav1.DeleteProjectResponse, error) {
+	var uid string
+	err := s.DB.Transact(ctx, func(t *state.Tx) (err error) {
+		uid, err = DeleteProject(t, req)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	gone := func() bool {
+		p, ok := state.Get[*carav1.Project](s.DB.Cache, req.GetName())
+		return !ok || p.GetMetadata().GetUid() != uid
+	}
+	if !gone() && !req.GetNoWait() {
+		if err := s.awaitGone(ctx, gone); err != nil {
+			return nil, err
+		}
+	}
+	if gone() {
+		return &carav1.DeleteProjectResponse{Gone: true, Message: fmt.Sprintf("project %q deleted", req.GetName())}, nil
+	}
+	return &carav1.DeleteProjectResponse{Message: fmt.Sprintf("project %q is being deleted", req.GetName())}, nil
+}
+
+// awaitGone waits until gone says so or the time for it is over, which is no error.
+func (s *Service) awaitGone(ctx context.Context, gone func() bool) error {
+	bounded, cancel := context.WithTimeout(ctx, s.DeleteWait)
+	defer cancel()
+	err := s.DB.Cache.Await(bounded, gone)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return nil
+	}
+	return err
+}
+
+// DeleteProject is the transaction of DeleteProject; it returns the uid of the project that is to go.
+func DeleteProject(t *state.Tx, req *carav1.DeleteProjectRequest) (string, error) {
+	old, ok := state.Read[*carav1.Project](t, req.GetName())
+	if !ok {
+		return "", NotFound(api.KindProject, req.GetName())
+	}
+	if err := mayDelete(t, old, req); err != nil {
+		return "", err
+	}
+	uid, st := old.GetMetadata().GetUid(), old.GetStatus()
+	p := proto.CloneOf(old)
+	if st.GetPhase() != api.PhaseTerminating && st.GetPhase() != api.PhaseTerminated {
+		p.Metadata.DeletionTimestamp = timestamppb.New(t.Now)
+		p.Status.DeletionReason = cmp.Or(req.GetReason(), api.ReasonDeleted)
+		p.Status.DeletionActor = t.Actor.Name
+		why := deletionText(p)
+		if st.GetNodeRef() == "" {
+			return uid, removeProject(t, p, api.RoleServer, why+"; it had no node")
+		}
+		if err := movePhase(t, p, api.PhaseTerminating, api.RoleServer, api.ReasonTerminating, why); err != nil {
+			return "", err
+		}
+		t.Put(p)
+	}
+	if !req.GetForce() {
+		return uid, nil
+	}
+	return uid, forceRemoval(t, p)
+}
+
+// forceRemoval walks a project to its end without its agent. The agent sweeps what is left when it hears that nothing of the
+// project is its own.
+func forceRemoval(t *state.Tx, p *carav1.Project) error {
+	why := "forced by " + t.Actor.Name + ": its node was not asked"
+	if p.GetStatus().GetPhase() == api.PhaseTerminating {
+		if err := movePhase(t, p, api.PhaseTerminated, api.RoleScheduler, api.ReasonForced, why); err != nil {
+			return err
+		}
+	}
+	return removeProject(t, p, api.RoleGC, why)
+}
+
+// mayDelete holds a deletion against its preconditions, and against git's word.
+func mayDelete(t *state.Tx, p *carav1.Project, req *carav1.DeleteProjectRequest) error {
+	owner, name := p.GetMetadata().GetOwner(), p.GetMetadata().GetName()
+	if err := MustBe(p, req.GetUid(), ""); err != nil {
+		return err
+	}
+	if want := req.GetOwner(); want != "" && want != owner {
+		return api.Errorf(codes.Aborted, api.TitleOwned, "project %q belongs to %s, not to %s: it is not deleted", name, api.OrNobody(owner), want)
+	}
+	if !t.Actor.Person() {
+		return stillDue(t, p, req.GetReason())
+	}
+	if reason := req.GetReason(); reason != "" && reason != api.ReasonDeleted {
+		return api.Invalid("the request", api.Field("reason", "is %q; people delete with the reason Deleted", reason))
+	}
+	source := sourceOf(p)
+	switch {
+	case source == "":
+		return nil
+	case req.GetOverride() != nil:
+		_, err := recordOverride(t, name, source, api.OverrideDeletion, req.GetOverride())
+		return err
+	case p.GetMetadata().GetDeletionTimestamp() != nil:
+		return nil // it is going already, by git's word or an override: force may help
+	default:
+		return errSourceOwned(p)
+	}
+}
+
+func deletionText(p *carav1.Project) string {
+	words := map[string]string{
+		api.ReasonPruned: "its manifest left the source", api.ReasonExpired: "it expired", api.ReasonSourceDeleted: "its source was deleted",
+	}
+	reason := p.GetStatus().GetDeletionReason()
+	if text, ok := words[reason]; ok {
+		if sourceOf(p) != "" {
+			text += ": " + whence(p.GetMetadata().GetOwner(), p.GetMetadata().GetOrigin())
+		}
+		return fmt.Sprintf("%s (%s)", text, p.GetStatus().GetDeletionActor())
+	}
+	return "deleted by " + p.GetStatus().GetDeletionActor()
+}
+
+// removeProject takes the record away, lets go of its hosts and leaves a tombstone. An override of the deletion stays: it holds
+// the project down. Any other has lost its object.
+func removeProject(t *state.Tx, p *carav1.Project, by api.Role, why string) error {
+	meta, st := p.GetMetadata(), p.GetStatus()
+	if err := api.CheckMove(api.Phase(st.GetPhase()), "", by); err != nil {
+		return api.Conflict("project %q: %v", meta.GetName(), err)
+	}
+	t.Remove(api.KindProject, meta.GetName())
+	dropRevisions(t, p)
+	for _, host := range st.GetHosts() {
+		t.Remove(state.KindHost, host)
+	}
+	if o, ok := state.Read[*carav1.Override](t, meta.GetName()); ok && o.GetScope() != api.OverrideDeletion {
+		endOverride(t, o, "the project is gone")
+	}
+	t.Put(&carav1.Tombstone{
+		Metadata:   &carav1.ObjectMeta{Name: meta.GetName(), CreationTimestamp: timestamppb.New(t.Now), Origin: meta.GetOrigin()},
+		ProjectUid: meta.GetUid(), Reason: st.GetDeletionReason(), Actor: st.GetDeletionActor(),
+		Owner: meta.GetOwner(), ExpireAt: p.GetSpec().GetExpireAt(), Time: timestamppb.New(t.Now),
+	})
+	RecordEvent(t, RefTo(p), api.EventNormal, api.ReasonRemoved, why)
+	return nil
+}
+
+// RemoveProject takes a Terminated project's record away.
+func (s Projects) RemoveProject(ctx context.Context, req *carav1.RemoveProjectRequest) (*empty, error) {
+	err := s.DB.Transact(ctx, func(t *state.Tx) error {
+		p, ok := state.Read[*carav1.Project](t, req.GetName())
+		if !ok {
+			return NotFound(api.KindProject, req.GetName())
+		}
+		if err := MustBe(p, req.GetUid(), ""); err != nil {
+			return err
+		}
+		return removeProject(t, p, api.RoleGC, "nothing is left of it")
+	})
+	return &empty{}, err
+}
+
+// stillDue holds a loop's deletion against what may have happened since it was decided: a manifest that came back or
+// that another source has now, a source that was suspended, a person who overrode git, an expiry that was moved. What it
+// reads must hold at the commit. The loop is told ABORTED and decides anew.
+func stillDue(t *state.Tx, p *carav1.Project, reason string) error {
+	switch reason {
+	case api.ReasonPruned, api.ReasonSourceDeleted:
+		return stillUnwanted(t, p, reason)
+	case api.ReasonExpired:
+		if at := p.GetStatus().GetExpireAt(); at == nil || at.AsTime().After(t.Now) {
+			return notDue(p, "its expiry was moved")
+		}
+	}
+	return nil
+}
+
+// stillUnwanted says whether git wants a project no more. It fails where a source that is there to stay declares it.
+func stillUnwanted(t *state.Tx, p *carav1.Project, reason string) error {
+	name := p.GetMetadata().GetName()
+	for _, c := range claimsOn(t, name) {
+		src, ok := state.Read[*carav1.Source](t, c.GetSpec().GetSource())
+		at := c.GetSpec().GetProject().GetSpec().GetExpireAt()
+		if at != nil && !at.AsTime().After(t.Now) && c.GetSpec().GetSource() != sourceOf(p) {
+			continue // it has expired there: nobody would take it over
+		}
+		if c.GetSpec().GetSource() != sourceOf(p) && declaredBySource(t, c.GetSpec().GetSource(), c.GetSpec().GetProject()) != nil {
+			continue // that source may not have it
+		}
+		if c.GetSpec().GetPresent() && ok && src.GetMetadata().GetDeletionTimestamp() == nil && src.GetMetadata().GetUid() == c.GetSpec().GetSourceUid() {
+			return notDue(p, "source %q declares it in %s", c.GetSpec().GetSource(), c.GetSpec().GetFile())
+		}
+	}
+	if reason != api.ReasonPruned {
+		return nil
+	}
+	if src, ok := state.Read[*carav1.Source](t, sourceOf(p)); ok && src.GetSpec().GetSuspend() {
+		return notDue(p, "its source %q is suspended", src.GetMetadata().GetName())
+	}
+	o, ok := state.Read[*carav1.Override](t, name)
+	if ok && o.GetScope() != api.OverrideExpiry && outlived(t, o) == "" {
+		return notDue(p, "%s", overrideText(o))
+	}
+	return nil
+}
+
+func notDue(p *carav1.Project, why string, args ...any) error {
+	args = append([]any{p.GetMetadata().GetName()}, args...)
+	return api.Conflict("project %q is not deleted: "+why, args...)
+}
+
+// guardClaims is the guard of all claims.
+const guardClaims = "claims"
+
+// claimsOn returns what sources say of a project. That the others say nothing is a condition as well: a manifest that comes
+// at the same moment makes the transaction run again.
+func claimsOn(t *state.Tx, project string) []*carav1.Claim {
+	t.Object(state.KindGuard, guardClaims)
+	var claims []*carav1.Claim
+	for _, name := range t.Seen.ClaimsOn(project) {
+		source, _, _ := strings.Cut(name, "/")
+		_, known := state.Get[*carav1.Source](t.Seen, source)
+		if c, ok := state.Read[*carav1.Claim](t, name); ok && known {
+			claims = append(claims, c)
+		}
+	}
+	return claims
+}

@@ -1,0 +1,108 @@
+package objects
+
+import (
+	"cmp"
+	"context"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// ScheduleProject takes one decision of the scheduler, on exactly the state that it was made on.
+func (s Projects) ScheduleProject(ctx context.Context, req *carav1.ScheduleProjectRequest) (*carav1.Project, error) {
+	var out *carav1.Project
+	err := s.DB.Transact(ctx, func(t *state.Tx) error {
+		old, ok := state.Read[*carav1.Project](t, req.GetName())
+		if !ok {
+			return NotFound(api.KindProject, req.GetName())
+		}
+		if err := MustBe(old, "", req.GetResourceVersion()); err != nil {
+			return err
+		}
+		p := proto.CloneOf(old)
+		if err := applyDecision(t, p, req); err != nil {
+			return err
+		}
+		if out = old; !proto.Equal(old, p) {
+			out = p
+			t.Put(p)
+		}
+		return nil
+	})
+	return out, err
+}
+
+func applyDecision(t *state.Tx, p *carav1.Project, req *carav1.ScheduleProjectRequest) error {
+	st := p.GetStatus()
+	switch req.GetAction() {
+	case api.ScheduleBind:
+		return bindProject(t, p, req)
+	case api.ScheduleMove:
+		if req.GetNodeRef() == st.GetNodeRef() {
+			return api.Conflict("project %q is on node %s already", req.GetName(), st.GetNodeRef())
+		}
+		if err := evictProject(t, p, req); err != nil {
+			return err
+		}
+		return bindProject(t, p, &carav1.ScheduleProjectRequest{Name: req.GetName(), NodeRef: req.GetNodeRef(), Message: "assigned to " + req.GetNodeRef() + ": " + req.GetMessage()})
+	case api.ScheduleExplain:
+		return explainProject(t, p, req)
+	case api.ScheduleEvict:
+		return evictProject(t, p, req)
+	case api.ScheduleAbandon:
+		return movePhase(t, p, api.PhaseTerminated, api.RoleScheduler, api.Reason(cmp.Or(req.GetReason(), api.ReasonAbandoned)),
+			cmp.Or(req.GetMessage(), "its node is lost: what it ran is swept when it comes back"))
+	}
+	return api.Invalid("the request", api.Field("action", "is %q; it must be Bind, Move, Explain, Evict or Abandon", req.GetAction()))
+}
+
+func bindProject(t *state.Tx, p *carav1.Project, req *carav1.ScheduleProjectRequest) error {
+	st := p.GetStatus()
+	if _, ok := state.Read[*carav1.Node](t, req.GetNodeRef()); !ok {
+		return NotFound(api.KindNode, req.GetNodeRef())
+	}
+	if st.GetPhase() == api.PhaseScheduled { // no move for CheckMove, yet it would start a second copy
+		return api.Conflict("project %q is on node %s already", req.GetName(), st.GetNodeRef())
+	}
+	st.NodeRef, st.Epoch = req.GetNodeRef(), st.GetEpoch()+1
+	message := cmp.Or(req.GetMessage(), "assigned to "+req.GetNodeRef())
+	setCondition(t, p, &carav1.Condition{Type: api.CondScheduled, Status: api.StatusTrue, Reason: cmp.Or(req.GetReason(), api.ReasonScheduled), Message: message})
+	awaitHolder(t, p)
+	return movePhase(t, p, api.PhaseScheduled, api.RoleScheduler, api.ReasonScheduled, message)
+}
+
+// evictProject takes a project off its node. Where it comes from is kept until it runs again: who moves many of them one after
+// the other knows by it which are still on their way, even after a restart.
+func evictProject(t *state.Tx, p *carav1.Project, req *carav1.ScheduleProjectRequest) error {
+	st := p.GetStatus()
+	if st.GetPhase() == api.PhasePending {
+		return nil
+	}
+	from := st.GetNodeRef()
+	message := cmp.Or(req.GetMessage(), "taken off "+from)
+	reason := api.Reason(cmp.Or(req.GetReason(), api.ReasonEvicted))
+	leaveNode(t, p, reason, message)
+	if err := movePhase(t, p, api.PhasePending, api.RoleScheduler, reason, message); err != nil {
+		return err
+	}
+	st.MovedFrom = cmp.Or(st.GetMovedFrom(), from)
+	return nil
+}
+
+// explainProject says why a project is where it is: why it waits for a node, or stays on one that it should leave.
+func explainProject(t *state.Tx, p *carav1.Project, req *carav1.ScheduleProjectRequest) error {
+	c := &carav1.Condition{Type: api.CondScheduled, Reason: cmp.Or(req.GetReason(), api.ReasonUnschedulable), Message: req.GetMessage()}
+	switch p.GetStatus().GetPhase() {
+	case api.PhasePending:
+		c.Status = api.StatusFalse
+	case api.PhaseScheduled, api.PhaseRunning:
+		c.Status = api.StatusTrue
+	default:
+		return api.Conflict("project %q is %s: the scheduler has nothing to say of it", req.GetName(), p.GetStatus().GetPhase())
+	}
+	setCondition(t, p, c)
+	return nil
+}

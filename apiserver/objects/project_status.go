@@ -1,0 +1,120 @@
+package objects
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/state"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+type empty = emptypb.Empty
+
+// UpdateProjectStatus takes the report of the project's own node. One that says nothing new writes nothing.
+func (s Projects) UpdateProjectStatus(ctx context.Context, req *carav1.UpdateProjectStatusRequest) (*empty, error) {
+	err := s.DB.Transact(ctx, func(t *state.Tx) error {
+		old, ok := state.Read[*carav1.Project](t, req.GetName())
+		if !ok {
+			return NotFound(api.KindProject, req.GetName())
+		}
+		if err := mayReport(t.Actor, old, req); err != nil {
+			return err
+		}
+		p := proto.CloneOf(old)
+		if err := applyReport(t, p, req); err != nil {
+			return err
+		}
+		if proto.Equal(old, p) {
+			return nil
+		}
+		t.Put(p)
+		return nil
+	})
+	return &empty{}, err
+}
+
+// mayReport is the fence: only the node that the project is assigned to, only for this assignment, and nothing that is
+// older than what was reported before. An agent that is refused is out of date and will be told so on its stream.
+func mayReport(actor identity.Actor, p *carav1.Project, req *carav1.UpdateProjectStatusRequest) error {
+	st, meta := p.GetStatus(), p.GetMetadata()
+	stale := func(title, format string, args ...any) error {
+		return api.Errorf(codes.Aborted, title, format, args...)
+	}
+	switch {
+	case req.GetUid() != meta.GetUid():
+		return stale(api.TitleConflict, "project %q has uid %s, the report is about %s", meta.GetName(), meta.GetUid(), req.GetUid())
+	case req.GetEpoch() != st.GetEpoch():
+		return stale(api.TitleStaleEpoch, "project %q is in epoch %d on %s, the report is from epoch %d",
+			meta.GetName(), st.GetEpoch(), api.OrNobody(st.GetNodeRef()), req.GetEpoch())
+	case st.GetNodeRef() == "":
+		return stale(api.TitleStaleEpoch, "project %q is assigned to no node", meta.GetName())
+	case actor.Node() != st.GetNodeRef():
+		return api.Forbidden("project %q is assigned to node %s: %s may not report on it",
+			meta.GetName(), st.GetNodeRef(), actor.Name)
+	case req.GetObservedGeneration() > meta.GetGeneration():
+		return api.Invalid("the report", api.Field("observedGeneration", "is %d; project %q is at generation %d",
+			req.GetObservedGeneration(), meta.GetName(), meta.GetGeneration()))
+	case req.GetObservedGeneration() < st.GetObservedGeneration():
+		return stale(api.TitleStaleGeneration, "project %q was reported at generation %d already, this report is from %d",
+			meta.GetName(), st.GetObservedGeneration(), req.GetObservedGeneration())
+	}
+	if phase := req.GetPhase(); (phase == api.PhaseRunning || phase == api.PhaseFailed) && req.GetObservedGeneration() != meta.GetGeneration() {
+		return stale(api.TitleStaleGeneration, "project %q is at generation %d: what %s is generation %d",
+			meta.GetName(), meta.GetGeneration(), phase, req.GetObservedGeneration())
+	}
+	return nil
+}
+
+// warnings are the conditions that stand for as long as each report has them, and that begin with an event.
+func warnings() []string { return []string{api.CondSecretChanged, api.CondUnmountedVolume} }
+
+// applyReport writes the agent's part of the status. The reason of a move is in a condition `Phase` of the report, or else
+// in its `Ready`.
+func applyReport(t *state.Tx, p *carav1.Project, req *carav1.UpdateProjectStatusRequest) error {
+	why := &carav1.Condition{}
+	for _, c := range req.GetConditions() {
+		switch c.GetType() {
+		case api.CondPhase:
+			why = c
+		case api.CondReady, api.CondImagesReady, api.CondSecretChanged, api.CondUnmountedVolume:
+			mine := proto.CloneOf(c)
+			mine.ObservedGeneration = req.GetObservedGeneration()
+			if c.GetReason() == api.ReasonUpdateFailed && !api.UpdateFailed(p) {
+				RecordEvent(t, RefTo(p), api.EventWarning, api.Reason(c.GetReason()), c.GetMessage())
+			}
+			if slices.Contains(warnings(), c.GetType()) && !api.IsTrue(p.GetStatus().GetConditions(), c.GetType()) {
+				RecordEvent(t, RefTo(p), api.EventWarning, api.Reason(c.GetReason()), c.GetMessage())
+			}
+			p.Status.Conditions, _ = api.SetCondition(p.GetStatus().GetConditions(), mine, t.Now)
+			if why.GetType() == "" && c.GetType() == api.CondReady {
+				why = c
+			}
+		default:
+			return api.Invalid("the report", api.Field("conditions", "has %q; an agent sets Ready, ImagesReady, SecretChanged, UnmountedVolume and, for a move, Phase", c.GetType()))
+		}
+	}
+	for _, warning := range warnings() {
+		if api.FindCondition(req.GetConditions(), warning) == nil {
+			p.Status.Conditions, _ = api.RemoveCondition(p.GetStatus().GetConditions(), warning)
+		}
+	}
+	p.Status.ObservedGeneration = req.GetObservedGeneration()
+	before := p.GetStatus().GetServices()
+	p.Status.Services = proto.CloneOf(req).GetServices()
+	keepDigests(before, p.GetStatus().GetServices())
+	if req.GetPhase() == "" {
+		return nil
+	}
+	reason, message := cmp.Or(why.GetReason(), req.GetPhase()), why.GetMessage()
+	if message == "" {
+		message = t.Actor.Name + " says that it is " + req.GetPhase()
+	}
+	return movePhase(t, p, api.Phase(req.GetPhase()), api.RoleAgent, api.Reason(reason), message)
+}

@@ -1,0 +1,115 @@
+package objects
+
+import (
+	"google.golang.org/protobuf/proto"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+)
+
+// labelMatch reads a label selector as Kubernetes has them; the empty one matches everything.
+func labelMatch[T proto.Message](selector string) (func(T) bool, error) {
+	if selector == "" {
+		return func(T) bool { return true }, nil
+	}
+	sel, err := labels.Parse(selector)
+	if err != nil {
+		return nil, api.Invalid("the request", api.Field("labelSelector", "is no label selector such as `app=web,tier in (a,b)`: %v", err))
+	}
+	return func(m T) bool { return sel.Matches(labels.Set(api.Meta(m).GetLabels())) }, nil
+}
+
+// Validate checks a request against the contract. A request around one object is judged by the object, so that the
+// fields in the answer are spelled as in the manifest.
+func Validate(req proto.Message) error {
+	switch r := req.(type) {
+	case interface{ GetProject() *carav1.Project }:
+		return validateObject(r.GetProject())
+	case interface{ GetNode() *carav1.Node }:
+		return validateObject(r.GetNode())
+	case interface{ GetSource() *carav1.Source }:
+		return validateObject(r.GetSource())
+	case interface{ GetSecret() *carav1.Secret }:
+		return validateObject(r.GetSecret())
+	case *carav1.ApplyRequest, *carav1.PublishSnapshotRequest:
+		return nil // many objects: each is judged by itself, where it is used
+	}
+	if fields := api.Validate(req); len(fields) > 0 {
+		return api.Invalid("the request", fields)
+	}
+	return nil
+}
+
+// validateObject checks one whole object.
+func validateObject(m proto.Message) error {
+	if m == nil || !m.ProtoReflect().IsValid() {
+		return api.BadRequest("the request has no object")
+	}
+	if fields := api.Validate(m); len(fields) > 0 {
+		return api.Invalid(Describe(m), fields)
+	}
+	return nil
+}
+
+// Describe names an object for people: `project "web"`.
+func Describe(m proto.Message) string {
+	return fmt.Sprintf("%s %q", lowerKind(state.KindName(m)), api.Meta(m).GetName())
+}
+
+func lowerKind(kind string) string {
+	if kind == "" {
+		return "object"
+	}
+	return string(kind[0]|0x20) + kind[1:]
+}
+
+func NotFound(kind, name string) error {
+	return api.NotFound("%s %q not found", lowerKind(kind), name)
+}
+
+// MustBe says whether the object is the one that the caller means: its uid and its resourceVersion, where given.
+func MustBe(m proto.Message, uid, resourceVersion string) error {
+	meta := api.Meta(m)
+	if uid != "" && uid != meta.GetUid() {
+		return api.Conflict("%s has uid %s, not %s: it was deleted and created again",
+			Describe(m), meta.GetUid(), uid)
+	}
+	if resourceVersion != "" && resourceVersion != meta.GetResourceVersion() {
+		return api.Conflict("%s is at resourceVersion %s, not %s: read it again and redo the change",
+			Describe(m), meta.GetResourceVersion(), resourceVersion)
+	}
+	return nil
+}
+
+// Headers between the gateway and the services. What a gRPC client sends or makes of them is its own affair.
+const (
+	HeaderStatus  = "x-cara-http-status"
+	HeaderIfMatch = "x-cara-if-match"
+)
+
+// answerCreated makes the REST answer a 201.
+func answerCreated(ctx context.Context) error { return answerStatus(ctx, 201) }
+
+func answerStatus(ctx context.Context, code int) error {
+	return grpc.SetHeader(ctx, metadata.Pairs(HeaderStatus, strconv.Itoa(code)))
+}
+
+// ifMatch is the resourceVersion that a change insists on: the object's own, or REST's If-Match.
+func ifMatch(ctx context.Context, resourceVersion string) string {
+	if resourceVersion != "" {
+		return resourceVersion
+	}
+	for _, v := range metadata.ValueFromIncomingContext(ctx, HeaderIfMatch) {
+		return strings.Trim(strings.TrimPrefix(v, "W/"), `"`)
+	}
+	return ""
+}

@@ -1,0 +1,235 @@
+package objects
+
+import (
+	"bytes"
+	"context"
+	"maps"
+	"slices"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/emptypb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/state"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// A secret is stored with its values sealed, in data. Its values leave this process in two ways only: to the node that
+// runs a project that names them, and to `sources` for the source that names them.
+
+// CreateSecret accepts a new secret.
+func (s Secrets) CreateSecret(ctx context.Context, req *carav1.CreateSecretRequest) (*carav1.Secret, error) {
+	var out *carav1.Secret
+	err := s.DB.Transact(ctx, func(t *state.Tx) (err error) {
+		name := req.GetSecret().GetMetadata().GetName()
+		if _, exists := state.Read[*carav1.Secret](t, name); exists {
+			return api.AlreadyExists("secret %q already exists", name)
+		}
+		_, out, err = declareSecret(t, req.GetSecret())
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return keysOnly(out), answerCreated(ctx)
+}
+
+// PutSecret creates or replaces a secret, all of its values.
+func (s Secrets) PutSecret(ctx context.Context, req *carav1.PutSecretRequest) (*carav1.Secret, error) {
+	want := ifMatch(ctx, req.GetSecret().GetMetadata().GetResourceVersion())
+	var before, out *carav1.Secret
+	err := s.DB.Transact(ctx, func(t *state.Tx) (err error) {
+		if err := mustMatch(t, api.KindSecret, req.GetSecret(), want); err != nil {
+			return err
+		}
+		before, out, err = declareSecret(t, req.GetSecret())
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if before == nil {
+		return keysOnly(out), answerCreated(ctx)
+	}
+	return keysOnly(out), nil
+}
+
+// GetSecret returns a secret's keys.
+func (s Secrets) GetSecret(_ context.Context, req *carav1.GetRequest) (*carav1.Secret, error) {
+	secret, ok := state.Get[*carav1.Secret](s.DB.Cache, req.GetName())
+	if !ok {
+		return nil, NotFound(api.KindSecret, req.GetName())
+	}
+	return keysOnly(secret), nil
+}
+
+// ListSecrets returns secrets, by their keys, in the order of their names.
+func (s Secrets) ListSecrets(_ context.Context, req *carav1.ListRequest) (*carav1.ListSecretsResponse, error) {
+	match, err := labelMatch[*carav1.Secret](req.GetLabelSelector())
+	if err != nil {
+		return nil, err
+	}
+	items, meta := state.Page(s.DB.Cache, "", req.GetPageToken(), req.GetLimit(), match)
+	for i, secret := range items {
+		items[i] = keysOnly(secret)
+	}
+	return &carav1.ListSecretsResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindSecret), Items: items, Metadata: meta}, nil
+}
+
+// DeleteSecret removes a secret. What runs with its values goes on; what starts without them says which one is missing.
+func (s Secrets) DeleteSecret(ctx context.Context, req *carav1.DeleteRequest) (*emptypb.Empty, error) {
+	err := s.DB.Transact(ctx, func(t *state.Tx) error {
+		secret, ok := state.Read[*carav1.Secret](t, req.GetName())
+		if !ok {
+			return NotFound(api.KindSecret, req.GetName())
+		}
+		if err := MustBe(secret, req.GetUid(), ""); err != nil {
+			return err
+		}
+		RecordEvent(t, RefTo(secret), api.EventNormal, api.ReasonDeleted, "deleted by "+t.Actor.Name)
+		t.Remove(api.KindSecret, req.GetName())
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &emptypb.Empty{}, nil
+}
+
+// declareSecret creates or changes a secret. Both results are as stored: sealed.
+func declareSecret(t *state.Tx, in *carav1.Secret) (before, after *carav1.Secret, err error) {
+	if t.Vault == nil {
+		return nil, nil, ErrNoIdentity()
+	}
+	meta := in.GetMetadata()
+	old, exists := state.Read[*carav1.Secret](t, meta.GetName())
+	values := plainValues(in)
+	if exists && sameMap(old.GetMetadata().GetLabels(), meta.GetLabels()) &&
+		sameMap(old.GetMetadata().GetAnnotations(), meta.GetAnnotations()) &&
+		old.GetType() == in.GetType() && sameValues(t.Vault, old, values) {
+		return old, old, nil
+	}
+	next := &carav1.Secret{ApiVersion: api.APIVersion, Kind: api.KindSecret, Type: in.GetType(), Data: make(map[string][]byte, len(values))}
+	if exists {
+		next.Metadata = proto.CloneOf(old.GetMetadata())
+		next.Metadata.Generation++
+	} else {
+		next.Metadata = &carav1.ObjectMeta{Name: meta.GetName(), Uid: state.NewUID(), Generation: 1, CreationTimestamp: timestamppb.New(t.Now)}
+	}
+	meta = proto.CloneOf(meta)
+	next.Metadata.Labels, next.Metadata.Annotations = meta.GetLabels(), meta.GetAnnotations()
+	for key, value := range values {
+		next.Data[key] = t.Vault.Seal(SealName(meta.GetName(), key), value)
+	}
+	reason, word := api.Reason(api.ReasonCreated), "created by "
+	if exists {
+		reason, word = api.ReasonChanged, "changed by "
+	}
+	RecordEvent(t, RefTo(next), api.EventNormal, reason, word+t.Actor.Name)
+	t.Put(next)
+	if !exists {
+		return nil, next, nil
+	}
+	return old, next, nil
+}
+
+// plainValues are the values as the caller sent them.
+func plainValues(in *carav1.Secret) map[string][]byte {
+	values := make(map[string][]byte, len(in.GetData())+len(in.GetStringData()))
+	maps.Copy(values, in.GetData())
+	for key, value := range in.GetStringData() {
+		values[key] = []byte(value)
+	}
+	return values
+}
+
+// sameValues says whether a stored secret has exactly these values. One that cannot be opened has not: it is written
+// anew, which mends it.
+func sameValues(vault *identity.Vault, stored *carav1.Secret, values map[string][]byte) bool {
+	if len(stored.GetData()) != len(values) {
+		return false
+	}
+	for key, value := range values {
+		have, err := SecretValue(vault, stored, key)
+		if err != nil || !bytes.Equal(have, value) {
+			return false
+		}
+	}
+	return true
+}
+
+// SecretValue opens one value of a stored secret. The error names the secret and never tells a value.
+func SecretValue(vault *identity.Vault, stored *carav1.Secret, key string) ([]byte, error) {
+	name := stored.GetMetadata().GetName()
+	sealed, ok := stored.GetData()[key]
+	switch {
+	case vault == nil:
+		return nil, ErrNoIdentity()
+	case !ok:
+		return nil, api.NotFound("secret %q has no key %q", name, key)
+	}
+	value, err := vault.Open(SealName(name, key), sealed)
+	if err != nil {
+		return nil, api.Errorf(codes.DataLoss, api.TitleInternal, "secret %v: set the secret again", err)
+	}
+	return value, nil
+}
+
+func SealName(secret, key string) string { return secret + "/" + key }
+
+// keysOnly is what anybody gets to see of a stored secret.
+func keysOnly(stored *carav1.Secret) *carav1.Secret {
+	return &carav1.Secret{
+		ApiVersion: stored.GetApiVersion(), Kind: stored.GetKind(), Metadata: stored.GetMetadata(), Type: stored.GetType(),
+		Keys: slices.Sorted(maps.Keys(stored.GetData())),
+	}
+}
+
+// GetSourceSecret returns the values of the Secret that a source names for git.
+func (s Sources) GetSourceSecret(_ context.Context, req *carav1.GetSourceSecretRequest) (*carav1.GetSourceSecretResponse, error) {
+	source, ok := state.Get[*carav1.Source](s.DB.Cache, req.GetName())
+	if !ok {
+		return nil, NotFound(api.KindSource, req.GetName())
+	}
+	ref := source.GetSpec().GetGit().GetSecretRef()
+	out := &carav1.GetSourceSecretResponse{}
+	if ref == "" {
+		return out, nil
+	}
+	secret, ok := state.Get[*carav1.Secret](s.DB.Cache, ref)
+	if !ok {
+		return nil, api.NotFound("source %q names secret %q in spec.git.secretRef, which does not exist: create it",
+			req.GetName(), ref)
+	}
+	out.Git = make(map[string][]byte, len(secret.GetData()))
+	for key := range secret.GetData() {
+		value, err := SecretValue(s.DB.Vault, secret, key)
+		if err != nil {
+			return nil, err
+		}
+		out.Git[key] = value
+	}
+	return out, nil
+}
+
+// applySecret is Apply for a secret. What it returns is compared for the answer's diff, so it has no values.
+func applySecret(t *state.Tx, m proto.Message, _ applyTerms) (before, after proto.Message, err error) {
+	old, now, err := declareSecret(t, m.(*carav1.Secret))
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case old == nil:
+		return nil, keysOnly(now), nil
+	case old == now:
+		same := keysOnly(now)
+		return same, same, nil
+	}
+	return keysOnly(old), keysOnly(now), nil
+}
+
+func ErrNoIdentity() error {
+	return api.Errorf(codes.FailedPrecondition, api.TitleUnavailable, "this server was started without an identity: it keeps no secrets and lets no node join")
+}

@@ -1,0 +1,167 @@
+package objects
+
+import (
+	"errors"
+	"io"
+	"maps"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+const (
+	maxSnapshotBytes  = 64 << 20
+	MaxSnapshotClaims = 10_000
+)
+
+// published is what a stream of PublishSnapshot brought.
+type published struct {
+	source, uid string
+	head        *carav1.Snapshot
+	conditions  []*carav1.Condition
+	upserts     []*carav1.ClaimSpec
+	absent      []string
+}
+
+// PublishSnapshot takes what changed in a source against its last snapshot. Whoever sees the head sees its claims, also of
+// a snapshot that is stored in parts.
+func (s Sources) PublishSnapshot(stream carav1.SourceService_PublishSnapshotServer) error {
+	in, err := collect(stream)
+	if err != nil {
+		return err
+	}
+	ctx := stream.Context()
+	if err := s.settleStaged(ctx, in.source); err != nil {
+		return err
+	}
+	var src *carav1.Source
+	var large []*carav1.Claim
+	err = s.DB.Transact(ctx, func(t *state.Tx) error {
+		claims, err := changedClaims(t, in)
+		if large = claims; err != nil || !fitsOne(claims) {
+			return err
+		}
+		for _, c := range claims {
+			_, _ = state.Read[*carav1.Claim](t, c.GetMetadata().GetName()) // its status may change meanwhile
+			t.Put(c)
+		}
+		src, err = publishHead(t, in)
+		return err
+	})
+	if err == nil && src == nil {
+		src, err = s.publishParts(ctx, in, large)
+	}
+	if err != nil {
+		return err
+	}
+	return stream.SendAndClose(&carav1.PublishSnapshotResponse{ResourceVersion: src.GetMetadata().GetResourceVersion()})
+}
+
+// collect reads the stream to its end, within bounds.
+func collect(stream carav1.SourceService_PublishSnapshotServer) (*published, error) {
+	in, size := &published{}, 0
+	for {
+		msg, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		if in.head == nil {
+			in.source, in.uid, in.head, in.conditions = msg.GetSource(), msg.GetSourceUid(), msg.GetHead(), msg.GetConditions()
+		}
+		in.upserts = append(in.upserts, msg.GetUpserts()...)
+		in.absent = append(in.absent, msg.GetAbsent()...)
+		size += proto.Size(msg)
+		if size > maxSnapshotBytes || len(in.upserts)+len(in.absent) > MaxSnapshotClaims {
+			return nil, api.TooLarge("a snapshot may have %d claims and %d MiB: this one has more",
+				MaxSnapshotClaims, maxSnapshotBytes>>20)
+		}
+	}
+	if in.head == nil || in.source == "" {
+		return nil, api.Invalid("the snapshot", api.Field("head", "is required in the first message, with the source"))
+	}
+	if fields := api.Validate(in.head); len(fields) > 0 {
+		return nil, api.Invalid("the snapshot", fields)
+	}
+	return in, nil
+}
+
+// changedClaims returns the claims that the snapshot changes, in the order of their projects' names.
+func changedClaims(t *state.Tx, in *published) ([]*carav1.Claim, error) {
+	claims := map[string]*carav1.Claim{}
+	for _, spec := range in.upserts {
+		project := spec.GetProject().GetMetadata().GetName()
+		if project == "" {
+			return nil, api.Invalid("the snapshot", api.Field("upserts", "has a claim without a project's name"))
+		}
+		if c := changedClaim(t, in, project, spec); c != nil {
+			claims[project] = c
+		}
+	}
+	for _, project := range in.absent {
+		if c, ok := state.Get[*carav1.Claim](t.Seen, in.source+"/"+project); ok && c.GetSpec().GetPresent() {
+			c = proto.CloneOf(c)
+			c.Spec.Present, c.Spec.Revision = false, in.head.GetRevision()
+			claims[project] = c
+		}
+	}
+	sorted := make([]*carav1.Claim, 0, len(claims))
+	for _, project := range slices.Sorted(maps.Keys(claims)) {
+		sorted = append(sorted, claims[project])
+	}
+	return sorted, nil
+}
+
+// changedClaim returns a claim with a new spec; nil where it has that spec already.
+func changedClaim(t *state.Tx, in *published, project string, spec *carav1.ClaimSpec) *carav1.Claim {
+	name := in.source + "/" + project
+	spec = proto.CloneOf(spec)
+	spec.Source, spec.SourceUid = in.source, in.uid
+	c := &carav1.Claim{Metadata: &carav1.ObjectMeta{Name: name, Uid: state.NewUID(), CreationTimestamp: timestamppb.New(t.Now)}}
+	if old, ok := state.Get[*carav1.Claim](t.Seen, name); ok {
+		if proto.Equal(old.GetSpec(), spec) {
+			return nil
+		}
+		c = proto.CloneOf(old)
+	}
+	c.Spec = spec
+	return c
+}
+
+// publishHead writes the source's new head.
+func publishHead(t *state.Tx, in *published) (*carav1.Source, error) {
+	old, ok := state.Read[*carav1.Source](t, in.source)
+	if !ok {
+		return nil, NotFound(api.KindSource, in.source)
+	}
+	if err := MustBe(old, in.uid, ""); err != nil {
+		return nil, err
+	}
+	if err := notDeleted(old); err != nil {
+		return nil, err
+	}
+	have := old.GetStatus().GetSnapshot().GetSequence()
+	if in.head.GetSequence() != have+1 {
+		return nil, api.Conflict("source %q has snapshot %d: the next is %d, not %d",
+			in.source, have, have+1, in.head.GetSequence())
+	}
+	src := proto.CloneOf(old)
+	if src.Status == nil {
+		src.Status = &carav1.SourceStatus{}
+	}
+	src.Status.Snapshot = proto.CloneOf(in.head)
+	src.Status.Snapshot.PublishTime = timestamppb.New(t.Now)
+	for _, c := range in.conditions {
+		src.Status.Conditions, _ = api.SetCondition(src.Status.GetConditions(), proto.CloneOf(c), t.Now)
+	}
+	t.Put(src)
+	t.Write(state.Key(state.KindGuard, guardClaims), &carav1.ObjectMeta{Name: guardClaims})
+	return src, nil
+}

@@ -1,0 +1,124 @@
+package objects
+
+import (
+	"context"
+	"iter"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Bounds of one part of a snapshot, so that a transaction with two writes for each claim stays within those of the store.
+const (
+	partClaims = 50
+	partBytes  = 256 << 10
+)
+
+// parts cuts claims into parts that a transaction can hold; a part has at least one claim.
+func parts(claims []*carav1.Claim) iter.Seq[[]*carav1.Claim] {
+	return func(yield func([]*carav1.Claim) bool) {
+		for len(claims) > 0 {
+			n, size := 0, 0
+			for n < min(len(claims), partClaims) {
+				if size += proto.Size(claims[n]); size > partBytes && n > 0 {
+					break
+				}
+				n++
+			}
+			if !yield(claims[:n]) {
+				return
+			}
+			claims = claims[n:]
+		}
+	}
+}
+
+// fitsOne says whether the head and its claims can be one transaction.
+func fitsOne(claims []*carav1.Claim) bool {
+	for part := range parts(claims) {
+		return len(part) == len(claims)
+	}
+	return true
+}
+
+// publishParts stages the claims, writes the head that puts them into effect, and folds them: see package state. It returns
+// the source with its new head.
+func (s *Service) publishParts(ctx context.Context, in *published, claims []*carav1.Claim) (src *carav1.Source, err error) {
+	in.head.Generation = state.NewUID()
+	name := func(c *carav1.Claim) string {
+		return state.StagedName(in.source, in.head.GetGeneration(), c.GetSpec().GetProject().GetMetadata().GetName())
+	}
+	for part := range parts(claims) {
+		err := s.DB.Transact(ctx, func(t *state.Tx) error {
+			for _, c := range part {
+				t.Put(&carav1.StagedClaim{Metadata: &carav1.ObjectMeta{Name: name(c)}, Claim: c})
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	err = s.DB.Transact(ctx, func(t *state.Tx) error {
+		if _, ok := state.Read[*carav1.StagedClaim](t, name(claims[0])); !ok { // a sweep begins with the first of a generation
+			return api.Conflict("another snapshot of source %q was published meanwhile", in.source)
+		}
+		src, err = publishHead(t, in)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return src, s.settleStaged(ctx, in.source)
+}
+
+// SettleAllStaged settles what a server that was killed has left.
+func (s *Service) SettleAllStaged(ctx context.Context) error {
+	for _, source := range s.DB.Cache.View().StagedSources() {
+		if err := s.settleStaged(ctx, source); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// settleStaged folds the staged claims of a source that are in effect and sweeps the others, which an interrupted
+// publication left.
+func (s *Service) settleStaged(ctx context.Context, source string) error {
+	for {
+		names := s.DB.Cache.View().Staged(source)
+		if len(names) == 0 {
+			return nil
+		}
+		if err := s.DB.Transact(ctx, func(t *state.Tx) error { return settleStaged(t, source, names) }); err != nil {
+			return err
+		}
+	}
+}
+
+// settleStaged settles as many of the staged claims of these names as one transaction can hold.
+func settleStaged(t *state.Tx, source string, names []string) error {
+	src, _ := state.Read[*carav1.Source](t, source)
+	inForce := state.StagedName(source, src.GetStatus().GetSnapshot().GetGeneration(), "")
+	var claims []*carav1.Claim
+	for _, name := range names[:min(len(names), partClaims)] {
+		project, folds := strings.CutPrefix(name, inForce)
+		staged, ok := state.Read[*carav1.StagedClaim](t, name)
+		if !ok {
+			continue // settled by another call
+		}
+		if claims = append(claims, staged.GetClaim()); !fitsOne(claims) {
+			return nil
+		}
+		if folds {
+			c, _ := state.Read[*carav1.Claim](t, source+"/"+project)
+			t.Put(proto.CloneOf(c))
+		}
+		t.Remove(state.KindStaged, name)
+	}
+	return nil
+}

@@ -1,0 +1,223 @@
+package objects
+
+import (
+	"context"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// CreateSource accepts a new source.
+func (s Sources) CreateSource(ctx context.Context, req *carav1.CreateSourceRequest) (*carav1.Source, error) {
+	var out *carav1.Source
+	err := s.DB.Transact(ctx, func(t *state.Tx) (err error) {
+		name := req.GetSource().GetMetadata().GetName()
+		if _, exists := state.Read[*carav1.Source](t, name); exists {
+			return api.AlreadyExists("source %q already exists", name)
+		}
+		_, out, err = declareSource(t, req.GetSource())
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, answerCreated(ctx)
+}
+
+// PutSource creates or replaces a source.
+func (s Sources) PutSource(ctx context.Context, req *carav1.PutSourceRequest) (*carav1.Source, error) {
+	want := ifMatch(ctx, req.GetSource().GetMetadata().GetResourceVersion())
+	var before, out *carav1.Source
+	err := s.DB.Transact(ctx, func(t *state.Tx) (err error) {
+		if err := mustMatch(t, api.KindSource, req.GetSource(), want); err != nil {
+			return err
+		}
+		before, out, err = declareSource(t, req.GetSource())
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if before == nil {
+		return out, answerCreated(ctx)
+	}
+	return s.overlaySource(out), nil
+}
+
+// applySource is the applier of sources.
+func applySource(t *state.Tx, m proto.Message, _ applyTerms) (before, after proto.Message, err error) {
+	in := m.(*carav1.Source)
+	if err := mustMatch(t, api.KindSource, in, in.GetMetadata().GetResourceVersion()); err != nil {
+		return nil, nil, err
+	}
+	old, out, err := declareSource(t, in)
+	if err != nil || old == nil {
+		return nil, out, err
+	}
+	return old, out, nil
+}
+
+// declareSource creates or changes a source; it returns the source before, or nil, and after.
+func declareSource(t *state.Tx, in *carav1.Source) (before, after *carav1.Source, err error) {
+	name := in.GetMetadata().GetName()
+	old, exists := state.Read[*carav1.Source](t, name)
+	if err := unusedByProjects(t, old, in); err != nil {
+		return nil, nil, err
+	}
+	if !exists {
+		p := &carav1.Source{
+			ApiVersion: api.APIVersion, Kind: api.KindSource,
+			Metadata: &carav1.ObjectMeta{
+				Name: name, Uid: state.NewUID(), Generation: 1, CreationTimestamp: timestamppb.New(t.Now), Owner: t.Actor.Name,
+				Labels: in.GetMetadata().GetLabels(), Annotations: in.GetMetadata().GetAnnotations(),
+			},
+			Spec:   proto.CloneOf(in.GetSpec()),
+			Status: &carav1.SourceStatus{},
+		}
+		t.Put(p)
+		RecordEvent(t, RefTo(p), api.EventNormal, api.ReasonCreated, "accepted by "+t.Actor.Name)
+		return nil, p, nil
+	}
+	if err := notDeleted(old); err != nil {
+		return nil, nil, err
+	}
+	p := proto.CloneOf(old)
+	p.Metadata.Labels, p.Metadata.Annotations = in.GetMetadata().GetLabels(), in.GetMetadata().GetAnnotations()
+	if !proto.Equal(old.GetSpec(), in.GetSpec()) {
+		p.Spec = proto.CloneOf(in.GetSpec())
+		p.Metadata.Generation++
+		RecordEvent(t, RefTo(p), api.EventNormal, api.ReasonSpecChanged, "changed by "+t.Actor.Name)
+	}
+	if proto.Equal(old, p) {
+		return old, old, nil
+	}
+	t.Put(p)
+	return old, p, nil
+}
+
+func notDeleted(src *carav1.Source) error {
+	if src.GetMetadata().GetDeletionTimestamp() == nil {
+		return nil
+	}
+	return api.Terminating("%s is being deleted: try again when it is gone", Describe(src))
+}
+
+// GetSource returns one source.
+func (s Sources) GetSource(_ context.Context, req *carav1.GetRequest) (*carav1.Source, error) {
+	src, ok := state.Get[*carav1.Source](s.DB.Cache, req.GetName())
+	if !ok {
+		return nil, NotFound(api.KindSource, req.GetName())
+	}
+	return s.overlaySource(src), nil
+}
+
+// ListSources returns sources in the order of their names.
+func (s Sources) ListSources(_ context.Context, req *carav1.ListRequest) (*carav1.ListSourcesResponse, error) {
+	match, err := labelMatch[*carav1.Source](req.GetLabelSelector())
+	if err != nil {
+		return nil, err
+	}
+	items, meta := state.Page(s.DB.Cache, "", req.GetPageToken(), req.GetLimit(), match)
+	for i, src := range items {
+		items[i] = s.overlaySource(src)
+	}
+	return &carav1.ListSourcesResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindSource), Items: items, Metadata: meta}, nil
+}
+
+// DeleteSource begins a source's deletion; the reconciler does the rest and calls RemoveSource.
+func (s Sources) DeleteSource(ctx context.Context, req *carav1.DeleteRequest) (*empty, error) {
+	_, err := s.editSource(ctx, req.GetName(), func(t *state.Tx, src *carav1.Source) error {
+		if err := MustBe(src, req.GetUid(), ""); err != nil {
+			return err
+		}
+		if src.GetMetadata().GetDeletionTimestamp() != nil {
+			return nil
+		}
+		src.Metadata.DeletionTimestamp = timestamppb.New(t.Now)
+		RecordEvent(t, RefTo(src), api.EventNormal, api.ReasonTerminating, "deleted by "+t.Actor.Name)
+		return nil
+	})
+	return &empty{}, err
+}
+
+// removeBatch bounds what one transaction of RemoveSource changes.
+const removeBatch = 20
+
+// RemoveSource takes a deleted source's record and claims away. Projects that it still owns belong to nobody from then
+// on, unless they were to be deleted with it: then it stays until they are gone. What does not fit into one transaction
+// goes before the record, so that a call that was interrupted can be made again.
+func (s Sources) RemoveSource(ctx context.Context, req *carav1.DeleteRequest) (*empty, error) {
+	for orphaned, left := 0, true; left; {
+		batch := 0
+		err := s.DB.Transact(ctx, func(t *state.Tx) (err error) {
+			batch, left, err = removeSource(t, req, orphaned)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		orphaned += batch
+	}
+	s.Live.Polls.Forget(req.GetName())
+	s.Live.Hints.Forget(req.GetName())
+	return &empty{}, nil
+}
+
+// removeSource does a part of it, and says how many projects it made nobody's and whether something is left to do.
+func removeSource(t *state.Tx, req *carav1.DeleteRequest, before int) (orphaned int, left bool, err error) {
+	src, ok := state.Read[*carav1.Source](t, req.GetName())
+	if !ok {
+		return 0, false, NotFound(api.KindSource, req.GetName())
+	}
+	if err := MustBe(src, req.GetUid(), ""); err != nil {
+		return 0, false, err
+	}
+	if src.GetMetadata().GetDeletionTimestamp() == nil {
+		return 0, false, api.BadState("%s is not being deleted", Describe(src))
+	}
+	projects := t.Seen.ProjectsOfOwner(api.PrefixSource + req.GetName())
+	if len(projects) > 0 && src.GetSpec().GetOnDelete() == api.OnDeleteDelete {
+		return 0, false, api.BadState("%s still owns %d projects, which go before it", Describe(src), len(projects))
+	}
+	if len(projects) > 0 {
+		projects = projects[:min(len(projects), removeBatch)]
+		return len(projects), true, orphanProjects(t, src, projects)
+	}
+	staged := t.Seen.Staged(req.GetName())
+	for _, name := range staged[:min(len(staged), removeBatch)] {
+		t.Remove(state.KindStaged, name)
+	}
+	claims, _ := state.Page[*carav1.Claim](t.Seen, req.GetName()+"/", "", removeBatch, nil)
+	for _, c := range claims {
+		t.Remove(api.KindClaim, c.GetMetadata().GetName())
+	}
+	if len(staged)+len(claims) > 0 {
+		return 0, true, nil
+	}
+	RecordEvent(t, RefTo(src), api.EventNormal, api.ReasonRemoved, fmt.Sprintf("the source is gone; %d projects belong to nobody now", before))
+	t.Remove(api.KindSource, req.GetName())
+	return 0, false, nil
+}
+
+// orphanProjects makes projects of a source nobody's, and says so.
+func orphanProjects(t *state.Tx, src *carav1.Source, projects []string) error {
+	for _, name := range projects {
+		old, ok := state.Read[*carav1.Project](t, name)
+		if !ok {
+			continue
+		}
+		p := proto.CloneOf(old)
+		p.Metadata.Owner = ""
+		if err := settleOverride(t, p, "its source was deleted"); err != nil {
+			return err
+		}
+		RecordEvent(t, RefTo(p), api.EventNormal, api.ReasonOrphaned, "its source "+src.GetMetadata().GetName()+" was deleted; nobody owns it now")
+		t.Put(p)
+	}
+	return nil
+}

@@ -1,0 +1,205 @@
+package objects
+
+import (
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/plan"
+)
+
+// movePhase is the only place where a project's phase changes. It asks the table, and writes the Phase condition and an
+// event with the reason. p is the transaction's own copy, which the caller puts.
+func movePhase(t *state.Tx, p *carav1.Project, to api.Phase, by api.Role, reason api.Reason, message string) error {
+	st := p.GetStatus()
+	from := api.Phase(st.GetPhase())
+	if err := api.CheckMove(from, to, by); err != nil {
+		return api.Conflict("project %q: %v", p.GetMetadata().GetName(), err)
+	}
+	if from == to {
+		return nil
+	}
+	st.Phase = string(to)
+	if to != api.PhasePending && to != api.PhaseScheduled {
+		st.MovedFrom = ""
+	}
+	st.Conditions, _ = api.RemoveCondition(st.GetConditions(), api.CondPhase) // every move is a transition, though the status stays True
+	setCondition(t, p, &carav1.Condition{Type: api.CondPhase, Status: api.StatusTrue, Reason: string(reason), Message: message})
+	typ := api.EventType(api.EventNormal)
+	if to == api.PhaseFailed {
+		typ = api.EventWarning
+	}
+	RecordEvent(t, RefTo(p), typ, reason, message)
+	return nil
+}
+
+// leaveNode takes the project off its node, where it comes to wait for a new one.
+func leaveNode(t *state.Tx, p *carav1.Project, reason api.Reason, message string) {
+	st := p.GetStatus()
+	holdOnNode(t, p)
+	st.NodeRef, st.Services = "", lastRun(st.GetServices())
+	st.Conditions, _ = api.RemoveCondition(st.GetConditions(), api.CondImagesReady)
+	st.Conditions, _ = api.RemoveCondition(st.GetConditions(), api.CondReady)
+	setCondition(t, p, &carav1.Condition{Type: api.CondScheduled, Status: api.StatusFalse, Reason: string(reason), Message: message})
+}
+
+// lastRun is what stays of services that have left their node: which image each was made from, so that the next node runs
+// the very same.
+func lastRun(services []*carav1.ServiceStatus) []*carav1.ServiceStatus {
+	var out []*carav1.ServiceStatus
+	for _, s := range services {
+		if s.GetImageDigest() != "" {
+			out = append(out, &carav1.ServiceStatus{
+				Name: s.GetName(), State: api.ReasonWaiting, Image: s.GetImage(), ImageDigest: s.GetImageDigest(), SpecHash: s.GetSpecHash(),
+			})
+		}
+	}
+	return out
+}
+
+// keepDigests lays what services were last made from under a report on those that have no container yet.
+func keepDigests(before, reported []*carav1.ServiceStatus) {
+	for _, s := range reported {
+		if s.GetContainerId() != "" || s.GetImageDigest() != "" {
+			continue
+		}
+		for _, was := range before {
+			if was.GetName() == s.GetName() && was.GetImage() == s.GetImage() {
+				s.ImageDigest, s.SpecHash = was.GetImageDigest(), was.GetSpecHash()
+			}
+		}
+	}
+}
+
+// setCondition sets a condition of the generation at hand.
+func setCondition(t *state.Tx, p *carav1.Project, c *carav1.Condition) {
+	c.ObservedGeneration = p.GetMetadata().GetGeneration()
+	p.Status.Conditions, _ = api.SetCondition(p.GetStatus().GetConditions(), c, t.Now)
+}
+
+// newProject makes the record of a new project.
+func newProject(t *state.Tx, in *carav1.Project, owner string, origin *carav1.Origin) (*carav1.Project, error) {
+	p := &carav1.Project{
+		ApiVersion: api.APIVersion,
+		Kind:       api.KindProject,
+		Metadata: &carav1.ObjectMeta{
+			Name: in.GetMetadata().GetName(), Uid: state.NewUID(), Generation: 1,
+			Labels: in.GetMetadata().GetLabels(), Annotations: in.GetMetadata().GetAnnotations(),
+			CreationTimestamp: timestamppb.New(t.Now), Owner: owner, Origin: origin,
+		},
+		Spec:   proto.CloneOf(in.GetSpec()),
+		Status: &carav1.ProjectStatus{},
+	}
+	derive(t, p)
+	by := "by " + t.Actor.Name
+	if origin != nil {
+		by = "from " + whence(owner, origin)
+	}
+	if err := movePhase(t, p, api.PhasePending, api.RoleServer, api.ReasonCreated, "accepted "+by); err != nil {
+		return nil, err
+	}
+	setCondition(t, p, &carav1.Condition{
+		Type: api.CondScheduled, Status: api.StatusFalse, Reason: api.ReasonWaiting, Message: "waiting for the scheduler",
+	})
+	keepRevision(t, p, "")
+	return p, claimHosts(t, nil, p)
+}
+
+// changeSpec gives a project a new spec, in place where it runs. p is the transaction's own copy of old.
+func changeSpec(t *state.Tx, old, p *carav1.Project, spec *carav1.ProjectSpec, what string) error {
+	p.Spec = proto.CloneOf(spec)
+	p.Metadata.Generation++
+	derive(t, p)
+	if err := claimHosts(t, old, p); err != nil {
+		return err
+	}
+	if sameContainers(old.GetSpec(), spec) {
+		RecordEvent(t, RefTo(p), api.EventNormal, api.ReasonSpecChanged, what)
+		return nil
+	}
+	switch p.GetStatus().GetPhase() {
+	case api.PhaseRunning:
+		return movePhase(t, p, api.PhaseScheduled, api.RoleServer, api.ReasonSpecChanged, what)
+	case api.PhaseFailed:
+		leaveNode(t, p, api.ReasonWaiting, "waiting for the scheduler")
+		return movePhase(t, p, api.PhasePending, api.RoleServer, api.ReasonSpecChanged, what)
+	case api.PhaseTerminating, api.PhaseTerminated:
+		return errTerminating(p)
+	}
+	RecordEvent(t, RefTo(p), api.EventNormal, api.ReasonSpecChanged, what)
+	return nil
+}
+
+// derive fills in what follows from the spec, and from the override that stands as far as this transaction knows.
+func derive(t *state.Tx, p *carav1.Project) {
+	st := p.GetStatus()
+	st.SpecHash = api.Hash(p.GetSpec())
+	st.Hosts = t.Hosts.Of(p.GetSpec())
+	setExpiry(t, p)
+}
+
+// setExpiry is the only place where a project's expiry changes. Who moves it takes the notice of the old one away; the
+// collector gives another one in its time.
+func setExpiry(t *state.Tx, p *carav1.Project) {
+	at := expiryOf(t, p)
+	if proto.Equal(at, p.GetStatus().GetExpireAt()) {
+		return
+	}
+	p.Status.ExpireAt = at
+	p.Status.Conditions, _ = api.RemoveCondition(p.GetStatus().GetConditions(), api.CondExpiring)
+}
+
+// expiryOf is what the spec says, or what a person extended it to. An extension is never earlier than the spec.
+func expiryOf(t *state.Tx, p *carav1.Project) *timestamppb.Timestamp {
+	declared := p.GetSpec().GetExpireAt()
+	o, ok := state.Read[*carav1.Override](t, p.GetMetadata().GetName())
+	if !ok || declared == nil || !plan.InForce(o, t.Now) || !o.GetExpireAt().AsTime().After(declared.AsTime()) {
+		return declared
+	}
+	return timestamppb.New(o.GetExpireAt().AsTime())
+}
+
+// sameContainers says whether two specs differ in nothing that an agent would see.
+func sameContainers(a, b *carav1.ProjectSpec) bool {
+	bare := func(s *carav1.ProjectSpec) *carav1.ProjectSpec {
+		return &carav1.ProjectSpec{
+			Services: s.GetServices(), Volumes: s.GetVolumes(), Ingress: s.GetIngress(),
+			NodeSelector: s.GetNodeSelector(), ImagePullSecrets: s.GetImagePullSecrets(),
+		}
+	}
+	return api.Hash(bare(a)) == api.Hash(bare(b))
+}
+
+func errTerminating(p *carav1.Project) error {
+	return api.Terminating("project %q is being deleted: try again when it is gone", p.GetMetadata().GetName())
+}
+
+// holdOnNode notes that the project's node, which it leaves now, still has its containers. A node that was itself waiting has
+// none.
+func holdOnNode(t *state.Tx, p *carav1.Project) {
+	st := p.GetStatus()
+	if st.GetHeldBy() != "" || st.GetNodeRef() == "" {
+		return
+	}
+	if n, ok := state.Read[*carav1.Node](t, st.GetNodeRef()); ok && n.GetStatus().GetState() != api.NodeNotReady {
+		st.HeldBy = st.GetNodeRef()
+	}
+}
+
+// awaitHolder says on a project that was given a node what it still waits for there. The node that holds it waits for nobody:
+// its agent replaces what is of an older epoch.
+func awaitHolder(t *state.Tx, p *carav1.Project) {
+	st := p.GetStatus()
+	switch st.GetHeldBy() {
+	case "":
+	case st.GetNodeRef():
+		st.HeldBy = ""
+	default:
+		setCondition(t, p, &carav1.Condition{
+			Type: api.CondReady, Status: api.StatusFalse, Reason: api.ReasonMoving,
+			Message: "waits until node " + st.GetHeldBy() + " has stopped what it ran of it",
+		})
+	}
+}

@@ -1,0 +1,78 @@
+package objects
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/plan"
+)
+
+// trimBatch bounds what one transaction of TrimHistory takes away.
+const trimBatch = 25
+
+// TrimHistory drops what is too old: events, tombstones, and overrides that have ended and have no project.
+func (s Events) TrimHistory(ctx context.Context, req *carav1.TrimHistoryRequest) (*carav1.TrimHistoryResponse, error) {
+	out := &carav1.TrimHistoryResponse{}
+	for _, of := range []struct {
+		count *int32
+		drop  func(*state.Tx) int
+	}{
+		{&out.Events, func(t *state.Tx) int {
+			return dropOld(t, req.GetEventsBefore(), func(e *carav1.Event) (*timestamppb.Timestamp, bool) { return e.GetLastTime(), true })
+		}},
+		{&out.Tombstones, func(t *state.Tx) int {
+			return dropOld(t, req.GetTombstonesBefore(), func(g *carav1.Tombstone) (*timestamppb.Timestamp, bool) { return g.GetTime(), !keepsExpired(t, g) })
+		}},
+		{&out.Overrides, dropEndedOverrides},
+	} {
+		for n := 1; n > 0; *of.count += int32(n) {
+			if err := s.DB.Transact(ctx, func(t *state.Tx) error { n = of.drop(t); return nil }); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return out, nil
+}
+
+// dropOld removes up to a batch of objects whose time is before a bound.
+func dropOld[T proto.Message](t *state.Tx, before *timestamppb.Timestamp, when func(T) (*timestamppb.Timestamp, bool)) int {
+	if before == nil {
+		return 0
+	}
+	items, _ := state.Page(t.Seen, "", "", trimBatch, func(m T) bool {
+		at, may := when(m)
+		return may && at.AsTime().Before(before.AsTime())
+	})
+	n := 0
+	for _, m := range items {
+		if _, ok := state.Read[T](t, api.Meta(m).GetName()); ok {
+			t.Remove(state.KindName(m), api.Meta(m).GetName())
+			n++
+		}
+	}
+	return n
+}
+
+// keepsExpired says whether a tombstone keeps an expired project from coming back: some source still declares it.
+func keepsExpired(t *state.Tx, g *carav1.Tombstone) bool {
+	return g.GetReason() == api.ReasonExpired && len(t.Seen.ClaimsOn(g.GetMetadata().GetName())) > 0
+}
+
+// dropEndedOverrides removes overrides whose time is over and whose project is gone; where there is a project, the override is
+// cleared through OverrideProject, which puts the project right.
+func dropEndedOverrides(t *state.Tx) int {
+	items, _ := state.Page(t.Seen, "", "", trimBatch, func(o *carav1.Override) bool {
+		return t.Seen.Entry(api.KindProject, o.GetMetadata().GetName()) == nil && !plan.InForce(o, t.Now)
+	})
+	for _, o := range items {
+		t.Object(api.KindProject, o.GetMetadata().GetName())
+		t.Object(api.KindOverride, o.GetMetadata().GetName())
+		endOverride(t, o, "its time is over")
+	}
+	return len(items)
+}

@@ -1,0 +1,161 @@
+package objects
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/proto"
+
+	"slices"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"google.golang.org/grpc"
+)
+
+// watchKind is one kind's watch with a filter: an object that comes to match is Added, one that no longer matches is
+// Deleted. The first state is a run of Added, closed by a Bookmark.
+func watchKind[T proto.Message](ctx context.Context, db *state.DB, from string, match func(T) bool, send func(typ string, object T, rev string) error) error {
+	return watchBeside(ctx, db, from, match, nil, send)
+}
+
+// watchBeside is watchKind for a kind whose answers depend on others: beside returns those that are other than they
+// were after a transaction, though it did not touch them. Nil for none.
+func watchBeside[T proto.Message](ctx context.Context, db *state.DB, from string, match func(T) bool, beside func(tx state.Transaction) []T, send func(typ string, object T, rev string) error) error {
+	kind := state.KindOf[T]()
+	var none T
+	bookmark := func(rev int64) error { return send(api.WatchBookmark, none, api.FormatRevision(rev)) }
+	return db.Follow(ctx, state.Follower{
+		Kinds:    []string{kind},
+		From:     from,
+		Synced:   bookmark,
+		Bookmark: bookmark,
+		First: func(objects []state.Change) error {
+			for i := range objects {
+				if object := objects[i].New.(T); match(object) {
+					if err := send(api.WatchAdded, object, ""); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		},
+		Commit: func(tx state.Transaction) error {
+			rev := api.FormatRevision(tx.Rev)
+			for i := range tx.Changes {
+				if tx.Changes[i].Kind != kind {
+					continue
+				}
+				typ, object := filtered(&tx.Changes[i], match)
+				if typ == "" {
+					continue
+				}
+				if err := send(typ, object, rev); err != nil {
+					return err
+				}
+			}
+			if beside == nil {
+				return nil
+			}
+			for _, object := range beside(tx) {
+				if match(object) {
+					if err := send(api.WatchModified, object, rev); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		},
+	})
+}
+
+// filtered says what a change is to a watcher that only sees what matches; empty: nothing. Where the state before is
+// not known, since the change was read from the log, an object that does not match is Deleted: to delete what was never
+// there harms nobody.
+func filtered[T proto.Message](ch *state.Change, match func(T) bool) (string, T) {
+	var none T
+	matches := ch.New != nil && match(ch.New.(T))
+	matched := ch.Old != nil && match(ch.Old.(T))
+	switch {
+	case matches && matched:
+		return api.WatchModified, ch.New.(T)
+	case matches && ch.Old == nil && !ch.Created:
+		return api.WatchModified, ch.New.(T)
+	case matches:
+		return api.WatchAdded, ch.New.(T)
+	case ch.New == nil && ch.Old == nil:
+		return api.WatchDeleted, state.NameOnly(ch.Kind, ch.Name).(T)
+	case ch.New == nil && matched:
+		return api.WatchDeleted, ch.Old.(T)
+	case matched, ch.Old == nil && !ch.Created:
+		return api.WatchDeleted, ch.New.(T)
+	default:
+		return "", none
+	}
+}
+
+// WatchSources streams sources.
+func (s Sources) WatchSources(req *carav1.WatchObjectsRequest, out carav1.SourceService_WatchSourcesServer) error {
+	match, err := labelMatch[*carav1.Source](req.GetLabelSelector())
+	if err != nil {
+		return err
+	}
+	return watchKind(out.Context(), s.DB, req.GetResourceVersion(), match, func(typ string, object *carav1.Source, rev string) error {
+		return out.Send(&carav1.SourceEvent{Type: typ, Object: object, ResourceVersion: rev})
+	})
+}
+
+// WatchEvents streams events.
+func (s Events) WatchEvents(req *carav1.WatchObjectsRequest, out carav1.EventService_WatchEventsServer) error {
+	match, err := labelMatch[*carav1.Event](req.GetLabelSelector())
+	if err != nil {
+		return err
+	}
+	return watchKind(out.Context(), s.DB, req.GetResourceVersion(), match, func(typ string, object *carav1.Event, rev string) error {
+		return out.Send(&carav1.EventEvent{Type: typ, Object: object, ResourceVersion: rev})
+	})
+}
+
+// watchable are the kinds that may be watched: no values of secrets and no tokens pass a stream.
+var watchable = []string{ //nolint:gochecknoglobals // a table that never changes
+	api.KindProject, api.KindNode, api.KindSource, api.KindEvent, api.KindClaim, api.KindOverride, api.KindTombstone,
+}
+
+// Watch streams several kinds, a whole transaction in each message.
+func (s Watches) Watch(req *carav1.WatchRequest, out grpc.ServerStreamingServer[carav1.WatchResponse]) error {
+	for i, kind := range req.GetKinds() {
+		if !slices.Contains(watchable, kind) {
+			return api.Invalid("the request", api.Field(api.Element("kinds", i), "is %q; it must be one of %v", kind, watchable))
+		}
+	}
+	kinds := slices.Compact(slices.Sorted(slices.Values(req.GetKinds())))
+	return s.DB.Follow(out.Context(), state.Follower{
+		Kinds: kinds,
+		From:  req.GetResourceVersion(),
+		First: func(objects []state.Change) error {
+			msg := &carav1.WatchResponse{Changes: make([]*carav1.Change, len(objects))}
+			for i := range objects {
+				msg.Changes[i] = &carav1.Change{Object: api.Wrap(objects[i].New)}
+			}
+			return out.Send(msg)
+		},
+		Synced: func(rev int64) error {
+			return out.Send(&carav1.WatchResponse{ResourceVersion: api.FormatRevision(rev), Synced: true})
+		},
+		Commit: func(tx state.Transaction) error {
+			msg := &carav1.WatchResponse{ResourceVersion: api.FormatRevision(tx.Rev)}
+			for i := range tx.Changes {
+				if slices.Contains(kinds, tx.Changes[i].Kind) {
+					msg.Changes = append(msg.Changes, tx.Changes[i].Wire)
+				}
+			}
+			if len(msg.Changes) == 0 {
+				return nil
+			}
+			return out.Send(msg)
+		},
+		Bookmark: func(rev int64) error {
+			return out.Send(&carav1.WatchResponse{ResourceVersion: api.FormatRevision(rev)})
+		},
+	})
+}
