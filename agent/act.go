@@ -16,7 +16,7 @@ func (a *Agent) act(ctx context.Context, want *step.Want, have *step.Have, x ste
 	eng := a.engineOf(want)
 	switch x.Kind {
 	case step.KindPull:
-		a.pulls.ask(ctx, want.Project, x.Name, want.AuthFor(x.Name))
+		a.pulls.Ask(ctx, want.Project, x.Name, want.AuthFor(x.Name))
 	case step.KindCreateNetwork:
 		_, err = eng.CreateNetwork(ctx, x.Name, want.Owner(), 2*len(want.Spec.GetServices()))
 	case step.KindRemoveNetwork:

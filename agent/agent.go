@@ -14,6 +14,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/agent/engine"
+	"github.com/caravanserai/cara/agent/image"
+	"github.com/caravanserai/cara/agent/probe"
 	"github.com/caravanserai/cara/agent/step"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -29,11 +31,12 @@ type Agent struct {
 	instance     string
 	events       carav1.EventServiceClient
 	disk         *disk
-	images       *imageBook
+	images       *image.Book
 	queue        *loop.Queue
 	reports      *reporter
-	pulls        *puller
-	probes       *prober
+	pulls        *image.Puller
+	collector    *image.Collector
+	probes       *probe.Prober
 	endpoints    *Endpoints
 	calls        chan struct{}               // a slot for each engine call that changes something
 	stops        *semaphore.Weighted         // a slot for each container that is told to stop
@@ -84,7 +87,7 @@ func New(cfg Config) (*Agent, error) {
 	a := &Agent{
 		cfg: cfg, log: cfg.Logger.With("node", cfg.NodeName), engine: cfg.Engine,
 		nodes: carav1.NewNodeServiceClient(cfg.Conn), instance: uuid.NewString(),
-		events: carav1.NewEventServiceClient(cfg.Conn), disk: &disk{dir: cfg.DataDir}, images: newImageBook(cfg.DataDir),
+		events: carav1.NewEventServiceClient(cfg.Conn), disk: &disk{dir: cfg.DataDir}, images: image.NewBook(cfg.DataDir),
 		machineKnown: make(chan struct{}), calls: make(chan struct{}, cfg.EngineCalls), stops: semaphore.NewWeighted(int64(cfg.Stops)),
 		relist: make(chan struct{}, 1), beat: make(chan struct{}, 1), nobody: make(chan struct{}, 1),
 		tasks: map[string]*task{}, listeners: map[chan struct{}]string{},
@@ -97,8 +100,15 @@ func New(cfg Config) (*Agent, error) {
 		},
 	})
 	a.reports = newReporter(carav1.NewProjectServiceClient(cfg.Conn), cfg, a.log, &a.counts, a.reported)
-	a.pulls = newPuller(recordedPulls{cfg.Engine, a.images, a.log, &a.counts}, cfg.Pulls, a.hint)
-	a.probes = newProber(cfg.Engine, cfg.ProbeEvery, a.hint)
+	a.pulls = image.NewPuller(cfg.Engine, a.images, a.log, cfg.Pulls, a.hint)
+	a.collector = &image.Collector{
+		Engine: cfg.Engine, Book: a.images, Log: a.log, Every: cfg.CollectEvery, Above: cfg.Limits.CollectAbove, To: cfg.Limits.CollectTo,
+		Disk: a.diskUsed, Assigned: a.assignedImages,
+		Tell: func(ctx context.Context, message string) {
+			a.tell(ctx, api.EventNormal, api.ReasonImagesCollected, message)
+		},
+	}
+	a.probes = probe.New(cfg.Engine, cfg.ProbeEvery, a.hint)
 	return a, nil
 }
 
@@ -113,7 +123,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	for _, run := range []func(context.Context) error{
-		a.queue.Run, a.reports.run, a.pulls.run, a.probes.run, a.watchEngine, a.watchMachine, a.relistLoop, a.releaseHeld, a.connect, a.collectLoop,
+		a.queue.Run, a.reports.run, a.pulls.Run, a.probes.Run, a.watchEngine, a.watchMachine, a.relistLoop, a.releaseHeld, a.connect, a.collector.Run,
 	} {
 		g.Go(func() error { return run(ctx) })
 	}
@@ -126,7 +136,7 @@ func (a *Agent) load() error {
 	if err != nil {
 		return err
 	}
-	if err := a.images.load(); err != nil {
+	if err := a.images.Load(); err != nil {
 		return err
 	}
 	a.mu.Lock()
@@ -351,6 +361,19 @@ func (a *Agent) reported(project string, r *carav1.UpdateProjectStatusRequest) {
 	}
 	a.wake(project)
 	a.queue.Add(project) // to have it on disk: a project that failed must not start anew with the next agent
+}
+
+// assignedImages are those that projects of this node name, whether they run or not.
+func (a *Agent) assignedImages() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var out []string
+	for _, t := range a.tasks {
+		for _, svc := range t.want.Spec.GetServices() {
+			out = append(out, svc.GetImage(), t.want.ImageOf(svc))
+		}
+	}
+	return out
 }
 
 // kick wakes whoever waits at c; one that is awake already hears it next.

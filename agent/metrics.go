@@ -11,8 +11,6 @@ import (
 type counts struct {
 	containers     atomic.Int64 // that carry our labels, at the last look at the engine
 	swept          atomic.Int64 // projects that nobody owned
-	pulled         atomic.Int64
-	pullsFailed    atomic.Int64
 	reportsTaken   atomic.Int64
 	reportsDropped atomic.Int64
 	reportsFailed  atomic.Int64
@@ -69,12 +67,12 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	gauge(c.engine, one(a.health.error() == nil))
 	gauge(c.containers, int(a.counts.containers.Load()))
 	gauge(c.waiting, a.reports.waiting())
-	gauge(c.pulling, a.pulls.running())
+	gauge(c.pulling, a.pulls.Running())
 	counter(c.reports, &a.counts.reportsTaken, "taken")
 	counter(c.reports, &a.counts.reportsDropped, "dropped")
 	counter(c.reports, &a.counts.reportsFailed, "failed")
-	counter(c.pulls, &a.counts.pulled, "done")
-	counter(c.pulls, &a.counts.pullsFailed, "failed")
+	counter(c.pulls, &a.pulls.Pulled, "done")
+	counter(c.pulls, &a.pulls.Failed, "failed")
 	counter(c.swept, &a.counts.swept)
 }
 
@@ -100,16 +98,4 @@ func (r *reporter) waiting() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.pending)
-}
-
-func (p *puller) running() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	n := 0
-	for _, j := range p.jobs {
-		if !j.done {
-			n++
-		}
-	}
-	return n
 }

@@ -113,3 +113,12 @@ func readDisk(info *carav1.NodeInfo, root string) {
 	info.Capacity.Disk = strconv.FormatUint(fs.Blocks*block, 10)
 	info.Capacity.DiskFree = strconv.FormatUint(fs.Bavail*block/diskStep*diskStep, 10)
 }
+
+// diskUsed is how much of the disk with the engine's data is used; 0, 0 while nobody can tell.
+func (a *Agent) diskUsed() (used, total uint64) {
+	if m := a.machine.Load(); m != nil {
+		u, _ := diskUsage(m.Root)
+		return u.Used, u.Total
+	}
+	return 0, 0
+}

@@ -51,7 +51,7 @@ func (a *Agent) observe(ctx context.Context, want *step.Want, w *workspace) (*st
 	}
 	a.observePulls(want, w)
 	have.Memory, have.Leaving = w.memory.Snapshot(), w.leaving
-	have.Health = a.probes.sync(ctx, want.Project, step.Checks(want, have))
+	have.Health = a.probes.Sync(ctx, want.Project, step.Checks(want, have))
 	have.Digests = maps.Clone(w.digests)
 	return have, nil
 }

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/caravanserai/cara/agent/engine"
+	"github.com/caravanserai/cara/agent/image"
 	"github.com/caravanserai/cara/agent/step"
 	"github.com/caravanserai/cara/api"
 )
@@ -55,14 +56,14 @@ func (a *Agent) observeImages(ctx context.Context, want *step.Want, have *step.H
 	g.SetLimit(8)
 	look := func(ref string) {
 		g.Go(func() error {
-			image, err := a.engineOf(want).InspectImage(ctx, ref)
+			img, err := a.engineOf(want).InspectImage(ctx, ref)
 			if err != nil && !errors.Is(err, engine.ErrNotFound) {
 				return err
 			}
 			mu.Lock()
 			defer mu.Unlock()
 			have.Images[ref] = err == nil
-			w.digests[image.ID] = image.Digest
+			w.digests[img.ID] = img.Digest
 			return nil
 		})
 	}
@@ -85,23 +86,23 @@ func (a *Agent) observeImages(ctx context.Context, want *step.Want, have *step.H
 
 // observePulls takes in what became of the pulls that this rollout asked for, and ends those of an older one.
 func (a *Agent) observePulls(want *step.Want, w *workspace) {
-	keep := map[pullKey]bool{}
+	keep := map[image.Key]bool{}
 	now := time.Now()
 	for ref, pull := range w.memory.Pulls {
 		if !pull.Running || want.Remove {
 			continue
 		}
-		job, found := a.pulls.state(want.Project, ref, want.AuthFor(ref))
+		job, found := a.pulls.State(want.Project, ref, want.AuthFor(ref))
 		if !found {
 			delete(w.memory.Pulls, ref) // other credentials by now: ask again
 			continue
 		}
-		pull.Progress = job.progress
-		if job.done {
-			pull = pull.Ended(want.Values.Error(job.err), want.Limits, now)
+		pull.Progress = job.Progress
+		if job.Done {
+			pull = pull.Ended(want.Values.Error(job.Err), want.Limits, now)
 		}
 		w.memory.Pulls[ref] = pull
-		keep[keyOf(ref, want.AuthFor(ref))] = true
+		keep[image.KeyOf(ref, want.AuthFor(ref))] = true
 	}
-	a.pulls.forget(want.Project, keep)
+	a.pulls.Forget(want.Project, keep)
 }

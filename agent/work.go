@@ -175,7 +175,7 @@ func (w *workspace) covers(want *step.Want) bool {
 
 // forget lets go of a project that is not ours and of which nothing is left.
 func (a *Agent) forget(want *step.Want) {
-	a.pulls.forget(want.Project, nil)
+	a.pulls.Forget(want.Project, nil)
 	a.endpoints.set(want.Project, nil)
 	a.reports.forget(want.Project)
 	a.drop(want.Project, want)

@@ -1,4 +1,4 @@
-package agent
+package probe
 
 import (
 	"context"
@@ -9,14 +9,14 @@ import (
 	"github.com/caravanserai/cara/agent/engine"
 )
 
-// checkCommand runs the command of one container's exec check. Docker cannot end a command, so one that hangs would stay when its check is
+// command runs the command of one container's exec check. Docker cannot end a command, so one that hangs would stay when its check is
 // given up, and each further check would add another. Therefore:
 //
 //   - A command that does not end in time is ended like an exec whose caller has gone: it is hung up on, and killed after a while.
 //   - While it is still there, no other is begun. Each check that falls into that time fails.
 //
 // Where the agent cannot reach the engine's processes, there is one hanging command for each container at most.
-type checkCommand struct {
+type command struct {
 	engine    engine.Streams
 	container string
 	args      []string
@@ -24,7 +24,7 @@ type checkCommand struct {
 }
 
 // run runs the command once. ctx ends with the container or the agent; the command, not its end, has to fit in the time-out.
-func (c *checkCommand) run(ctx context.Context, timeout time.Duration) error {
+func (c *command) run(ctx context.Context, timeout time.Duration) error {
 	if !c.idle() {
 		return fmt.Errorf("%q still runs since an earlier check and is being ended", c)
 	}
@@ -52,7 +52,7 @@ func (c *checkCommand) run(ctx context.Context, timeout time.Duration) error {
 
 // once starts a command, waits for its end and makes sure that it is gone. Starting it is not cut short by the time-out: the engine may have
 // started what nobody would know of then.
-func (c *checkCommand) once(ctx, bounded context.Context) error {
+func (c *command) once(ctx, bounded context.Context) error {
 	process, err := c.engine.Start(ctx, c.container, engine.Command{Args: c.args})
 	if err != nil {
 		return err
@@ -73,7 +73,7 @@ func (c *checkCommand) once(ctx, bounded context.Context) error {
 const maxCheckOutput = 4096
 
 // idle tells whether no command of an earlier check is left.
-func (c *checkCommand) idle() bool {
+func (c *command) idle() bool {
 	if c.over == nil {
 		return true
 	}
@@ -86,10 +86,10 @@ func (c *checkCommand) idle() bool {
 }
 
 // wait waits until no command is left.
-func (c *checkCommand) wait() {
+func (c *command) wait() {
 	if c.over != nil {
 		<-c.over
 	}
 }
 
-func (c *checkCommand) String() string { return strings.Join(c.args, " ") }
+func (c *command) String() string { return strings.Join(c.args, " ") }

@@ -1,4 +1,4 @@
-package agent
+package probe
 
 import (
 	"context"
@@ -48,7 +48,7 @@ func (p *stuckProcess) End(ctx context.Context) {
 func TestHangingCheck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		eng := &stuck{ending: 12 * time.Second}
-		command := &checkCommand{engine: eng, container: "1", args: []string{"sleep", "3600"}}
+		command := &command{engine: eng, container: "1", args: []string{"sleep", "3600"}}
 		ctx, cancel := context.WithCancel(t.Context())
 		for i := range 100 {
 			began := time.Now()
@@ -78,7 +78,7 @@ func TestHangingCheck(t *testing.T) {
 // TestCheckCommandFails: what the engine says is the check's result.
 func TestCheckCommandFails(t *testing.T) {
 	no := errors.New("no such container")
-	command := &checkCommand{engine: refusing{err: no}, container: "1", args: []string{"true"}}
+	command := &command{engine: refusing{err: no}, container: "1", args: []string{"true"}}
 	for range 2 {
 		if err := command.run(t.Context(), time.Second); !errors.Is(err, no) {
 			t.Errorf("%v, want %v", err, no)

@@ -1,4 +1,9 @@
-package agent
+// Package probe checks the health of containers: with HTTP, TCP or a command in the container. On the straight line it stands beside the
+// engine: what it finds is a part of the state from which agent/step decides.
+//
+// What holds: each run of a container with a check has one goroutine, which ends with the run. Prober.Run owns all of them. What a check says has no
+// value of a Secret and no control character.
+package probe
 
 import (
 	"bufio"
@@ -19,11 +24,10 @@ import (
 	"github.com/caravanserai/cara/internal/text"
 )
 
-// prober checks the health of containers, one goroutine for each that has a check. A container that has not been
-// healthy yet is probed often, so that a quick start is seen quickly; its failures count once its deadline has passed:
-// startPeriod and then retries times interval. After that it is probed every interval, and retries failures in a row
-// make it unhealthy.
-type prober struct {
+// Prober checks the health of containers. A container that has not been healthy yet is probed often, so that a quick start is
+// seen quickly. Its failures count once its deadline has passed, which is startPeriod and then retries times interval after its
+// start. A container that has been healthy is probed every interval, and retries failures in a row make it unhealthy.
+type Prober struct {
 	engine engine.Streams
 	every  time.Duration
 	notify func(project string)
@@ -36,21 +40,24 @@ type prober struct {
 type probe struct {
 	step.Check
 	project string
-	// Guarded by prober.mu.
+	// Guarded by Prober.mu.
 	health  step.Health
 	probed  bool
 	ended   bool
 	cancel  context.CancelFunc // nil until it begins
-	command *checkCommand      // of an exec check; only the probe's goroutine uses it
+	command *command           // of an exec check; only the probe's goroutine uses it
 }
 
-func newProber(eng engine.Streams, every time.Duration, notify func(string)) *prober {
-	return &prober{
+// New returns a Prober that does nothing until Run. It calls notify when the health of a project's container changes. A container that
+// has not been healthy yet is probed at least this often.
+func New(eng engine.Streams, every time.Duration, notify func(string)) *Prober {
+	return &Prober{
 		engine: eng, every: every, notify: notify, start: make(chan *probe), probes: map[step.Run]*probe{},
 	}
 }
 
-func (p *prober) run(ctx context.Context) error {
+// Run probes until ctx ends.
+func (p *Prober) Run(ctx context.Context) error {
 	var probes sync.WaitGroup
 	defer probes.Wait()
 	for {
@@ -63,8 +70,8 @@ func (p *prober) run(ctx context.Context) error {
 	}
 }
 
-// sync makes these the checks of a project, and returns what is known of each, by container id.
-func (p *prober) sync(ctx context.Context, project string, checks []step.Check) map[string]step.Health {
+// Sync replaces the checks of a project, and returns what is known of each container's health, by id.
+func (p *Prober) Sync(ctx context.Context, project string, checks []step.Check) map[string]step.Health {
 	known := map[string]step.Health{}
 	wanted := map[step.Run]bool{}
 	var begin []*probe
@@ -106,8 +113,8 @@ func (p *prober) sync(ctx context.Context, project string, checks []step.Check) 
 	return known
 }
 
-// end is called with mu held.
-func (p *prober) end(one *probe) {
+// end ends a probe. The caller holds mu.
+func (p *Prober) end(one *probe) {
 	one.ended = true
 	if one.cancel != nil {
 		one.cancel()
@@ -135,7 +142,7 @@ func timingOf(c *carav1.Healthcheck) timing {
 	}
 }
 
-func (p *prober) watch(ctx context.Context, one *probe) {
+func (p *Prober) watch(ctx context.Context, one *probe) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	p.mu.Lock()
@@ -146,7 +153,7 @@ func (p *prober) watch(ctx context.Context, one *probe) {
 		return
 	}
 	if one.How.GetExec() != nil {
-		one.command = &checkCommand{engine: p.engine, container: one.Run.ID, args: one.How.GetExec().GetCommand()}
+		one.command = &command{engine: p.engine, container: one.Run.ID, args: one.How.GetExec().GetCommand()}
 		defer one.command.wait()
 		defer cancel() // before the wait: a command that still runs is ended
 	}
@@ -186,7 +193,7 @@ func (p *prober) watch(ctx context.Context, one *probe) {
 }
 
 // heard is what a check said, without the values of Secrets and control characters.
-func (p *prober) heard(one *probe, err error) error {
+func (p *Prober) heard(one *probe, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -199,7 +206,7 @@ func (p *prober) heard(one *probe, err error) error {
 	return errors.New(text.Line(values.Text(err.Error())))
 }
 
-func (p *prober) publish(one *probe, next step.Health) {
+func (p *Prober) publish(one *probe, next step.Health) {
 	p.mu.Lock()
 	changed := !one.probed || one.health != next
 	one.health, one.probed = next, true
@@ -209,7 +216,7 @@ func (p *prober) publish(one *probe, next step.Health) {
 	}
 }
 
-func (p *prober) check(ctx context.Context, one *probe, timeout time.Duration) error {
+func (p *Prober) check(ctx context.Context, one *probe, timeout time.Duration) error {
 	if one.command != nil {
 		return one.command.run(ctx, timeout)
 	}
@@ -227,8 +234,8 @@ func (p *prober) check(ctx context.Context, one *probe, timeout time.Duration) e
 	}
 }
 
-// get is one GET on a connection of its own: a pool's dials go on after the check has been given up.
-func (p *prober) get(ctx context.Context, address, path string) error {
+// get sends one GET on a connection of its own, because a pool goes on dialing after the check has been given up.
+func (p *Prober) get(ctx context.Context, address, path string) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+path, nil)
 	if err != nil {
 		return err

@@ -1,4 +1,4 @@
-package agent
+package image
 
 import (
 	"os"
@@ -51,12 +51,8 @@ func TestCollectable(t *testing.T) {
 		"one that is gone":                  {used: 90, stored: stored()[1:], want: "mid:1"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var l Limits
-			if err := l.validate(); err != nil {
-				t.Fatal(err)
-			}
 			var got []string
-			for _, r := range collectable(l, Usage{Used: c.used, Total: 100}, pulled, c.stored, c.inUse, c.assigned) {
+			for _, r := range collectable(excess(c.used, 100, 80), pulled, c.stored, c.inUse, c.assigned) {
 				got = append(got, r.names...)
 			}
 			if diff := cmp.Diff(c.want, strings.Join(got, " ")); diff != "" {
@@ -69,9 +65,9 @@ func TestCollectable(t *testing.T) {
 func TestImageBook(t *testing.T) {
 	dir := t.TempDir()
 	now := time.Unix(1_800_000_000, 0).UTC()
-	b := newImageBook(dir)
+	b := NewBook(dir)
 	for _, err := range []error{
-		b.load(),
+		b.Load(),
 		b.add("a", "a:1", false, now), b.add("a", "a:2", true, now), b.add("b", "b:1", false, now.Add(time.Second)),
 		b.add("theirs", "theirs:1", true, now), b.add("gone", "gone:1", false, now),
 		b.use(map[string]bool{"a": true}, map[string]bool{"a": true, "b": true}, now.Add(time.Hour)),
@@ -80,8 +76,8 @@ func TestImageBook(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	again := newImageBook(dir)
-	if err := again.load(); err != nil {
+	again := NewBook(dir)
+	if err := again.Load(); err != nil {
 		t.Fatal(err)
 	}
 	want := []pulledImage{
@@ -94,8 +90,8 @@ func TestImageBook(t *testing.T) {
 	if err := os.WriteFile(again.path, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	broken := newImageBook(dir)
-	if err := broken.load(); err != nil || len(broken.list()) != 0 {
+	broken := NewBook(dir)
+	if err := broken.Load(); err != nil || len(broken.list()) != 0 {
 		t.Errorf("a broken book: %v, %v", err, broken.list())
 	}
 	if _, err := os.Stat(filepath.Join(dir, "images.json.broken")); err != nil {

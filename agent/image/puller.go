@@ -1,0 +1,214 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caravanserai/cara/agent/engine"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Puller pulls images, a few side by side, and each reference with the same credentials once, however many projects ask. It gives up a pull
+// that no project waits for any more. It pulls once: agent/step decides whether and when a failed pull is tried again (step.Pull).
+type Puller struct {
+	engine engine.Images
+	book   *Book
+	log    *slog.Logger
+	notify func(project string)
+	slots  chan struct{}
+	start  chan *pullJob
+
+	// Counts of pulls that have ended, one way or the other.
+	Pulled, Failed atomic.Int64
+
+	mu   sync.Mutex
+	jobs map[Key]*pullJob
+}
+
+// Key tells one pull from another: the same image may be pulled with several credentials.
+type Key struct{ ref, user, password string }
+
+// Pull is the state of one pull. Err is why it failed; nil until Done.
+type Pull struct {
+	Progress engine.Progress
+	Done     bool
+	Err      error
+}
+
+type pullJob struct {
+	key  Key
+	auth *carav1.RegistryAuth
+	// Guarded by Puller.mu.
+	waiting map[string]bool // projects
+	Pull
+	told   time.Time          // when progress was last told
+	cancel context.CancelFunc // nil until it begins
+}
+
+// NewPuller returns a puller that does nothing until run. It calls notify when a pull has got on that a project waits for.
+func NewPuller(eng engine.Images, book *Book, log *slog.Logger, slots int, notify func(string)) *Puller {
+	return &Puller{
+		engine: eng, book: book, log: log, notify: notify, slots: make(chan struct{}, slots),
+		start: make(chan *pullJob), jobs: map[Key]*pullJob{},
+	}
+}
+
+// Run pulls until ctx ends.
+func (p *Puller) Run(ctx context.Context) error {
+	var jobs sync.WaitGroup
+	defer jobs.Wait()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case job := <-p.start:
+			jobs.Go(func() { p.pull(ctx, job) })
+		}
+	}
+}
+
+// KeyOf is the key of a pull.
+func KeyOf(ref string, auth *carav1.RegistryAuth) Key {
+	return Key{ref: ref, user: auth.GetUsername(), password: auth.GetPassword()}
+}
+
+// Ask makes project wait for an image.
+func (p *Puller) Ask(ctx context.Context, project, ref string, auth *carav1.RegistryAuth) {
+	key := KeyOf(ref, auth)
+	p.mu.Lock()
+	if job := p.jobs[key]; job != nil && !job.Done {
+		job.waiting[project] = true
+		p.mu.Unlock()
+		return
+	}
+	job := &pullJob{key: key, auth: auth, waiting: map[string]bool{project: true}}
+	p.jobs[key] = job
+	p.mu.Unlock()
+	select {
+	case p.start <- job:
+	case <-ctx.Done():
+	}
+}
+
+// State of a pull that project asked for. One that is done is handed over once; found is false where it never asked.
+func (p *Puller) State(project, ref string, auth *carav1.RegistryAuth) (pull Pull, found bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	j := p.jobs[KeyOf(ref, auth)]
+	if j == nil || !j.waiting[project] {
+		return Pull{}, false
+	}
+	if j.Done {
+		p.leave(j, project)
+	}
+	return j.Pull, true
+}
+
+// Forget ends a project's interest in all images but those of keep.
+func (p *Puller) Forget(project string, keep map[Key]bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for key, j := range p.jobs {
+		if j.waiting[project] && !keep[key] {
+			p.leave(j, project)
+		}
+	}
+}
+
+// leave ends a project's interest in a pull. The caller holds mu.
+func (p *Puller) leave(j *pullJob, project string) {
+	delete(j.waiting, project)
+	if len(j.waiting) > 0 {
+		return
+	}
+	delete(p.jobs, j.key)
+	if j.cancel != nil {
+		j.cancel()
+	}
+}
+
+func (p *Puller) pull(ctx context.Context, job *pullJob) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	p.mu.Lock()
+	job.cancel = cancel
+	abandoned := len(job.waiting) == 0
+	p.mu.Unlock()
+	err := context.Canceled
+	if !abandoned {
+		select {
+		case p.slots <- struct{}{}:
+			err = p.fetch(ctx, job)
+			<-p.slots
+		case <-ctx.Done():
+		}
+	}
+	p.mu.Lock()
+	job.Done, job.Err = true, err
+	waiting := slices.Collect(maps.Keys(job.waiting))
+	p.mu.Unlock()
+	p.tellAll(waiting)
+}
+
+// fetch pulls an image and writes into the book that it is ours. It looks at what is there first: a pull that brings nothing new makes nothing
+// ours.
+func (p *Puller) fetch(ctx context.Context, job *pullJob) error {
+	before, err := p.engine.ListImages(ctx)
+	if err != nil {
+		return err
+	}
+	img, err := p.engine.PullImage(ctx, job.key.ref, job.auth, func(progress engine.Progress) { p.tell(job, progress) })
+	if err != nil {
+		if !errors.Is(err, context.Canceled) {
+			p.Failed.Add(1)
+		}
+		return err
+	}
+	p.Pulled.Add(1)
+	wasThere := slices.ContainsFunc(before, func(s engine.StoredImage) bool { return s.ID == img.ID })
+	if err := p.book.add(img.ID, job.key.ref, wasThere, time.Now()); err != nil {
+		p.log.Warn("a pulled image is not in the book: it will never be collected", "image", job.key.ref, "error", err)
+	}
+	return nil
+}
+
+// progressEvery is how often progress is worth telling.
+const progressEvery = time.Second
+
+func (p *Puller) tell(job *pullJob, progress engine.Progress) {
+	p.mu.Lock()
+	job.Progress = progress
+	due := time.Since(job.told) >= progressEvery
+	var waiting []string
+	if due {
+		job.told = time.Now()
+		waiting = slices.Collect(maps.Keys(job.waiting))
+	}
+	p.mu.Unlock()
+	p.tellAll(waiting)
+}
+
+func (p *Puller) tellAll(projects []string) {
+	for _, project := range projects {
+		p.notify(project)
+	}
+}
+
+// Running counts the pulls that have not ended.
+func (p *Puller) Running() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := 0
+	for _, j := range p.jobs {
+		if !j.Done {
+			n++
+		}
+	}
+	return n
+}
