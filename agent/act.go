@@ -49,7 +49,9 @@ func (a *Agent) act(ctx context.Context, want *step.Want, have *step.Have, x ste
 			err = eng.StopContainer(ctx, x.ID, have.Grace(x.ID))
 		}
 		if err == nil {
-			a.keepLog(ctx, want, have.Find(x.ID))
+			if kept := a.streams.Kept.Keep(ctx, eng, want, have.Find(x.ID)); kept != nil {
+				a.log.Warn("the log of a container that is removed could not be kept", "project", want.Project, "service", x.Service, "error", kept)
+			}
 			err = eng.RemoveContainer(ctx, x.ID)
 		}
 	default:

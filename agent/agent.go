@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/caravanserai/cara/agent/image"
 	"github.com/caravanserai/cara/agent/probe"
 	"github.com/caravanserai/cara/agent/step"
+	"github.com/caravanserai/cara/agent/stream"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/loop"
@@ -36,6 +38,7 @@ type Agent struct {
 	reports      *reporter
 	pulls        *image.Puller
 	collector    *image.Collector
+	streams      *stream.Server
 	probes       *probe.Prober
 	endpoints    *Endpoints
 	calls        chan struct{}               // a slot for each engine call that changes something
@@ -107,6 +110,10 @@ func New(cfg Config) (*Agent, error) {
 		Tell: func(ctx context.Context, message string) {
 			a.tell(ctx, api.EventNormal, api.ReasonImagesCollected, message)
 		},
+	}
+	a.streams = &stream.Server{
+		Nodes: a.nodes, Engine: cfg.Engine, Node: cfg.node(), Log: a.log, Kept: stream.KeptLogsIn(filepath.Join(cfg.DataDir, "logs")),
+		Want: a.wanted, Listen: a.listen, Endpoint: a.endpoints.IP,
 	}
 	a.probes = probe.New(cfg.Engine, cfg.ProbeEvery, a.hint)
 	return a, nil
@@ -381,5 +388,37 @@ func kick(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:
+	}
+}
+
+// wanted is what a project should be on this node; nil where it is none of ours.
+func (a *Agent) wanted(project string) *step.Want {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if t := a.tasks[project]; t != nil {
+		return t.want
+	}
+	return nil
+}
+
+// listen returns a channel that is kicked when something may have happened to a project.
+func (a *Agent) listen(project string) (wake <-chan struct{}, stop func()) {
+	c := make(chan struct{}, 1)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.listeners[c] = project
+	return c, func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		delete(a.listeners, c)
+	}
+}
+
+// wake kicks who listens to a project; mu is held.
+func (a *Agent) wake(project string) {
+	for c, name := range a.listeners {
+		if name == project {
+			kick(c)
+		}
 	}
 }

@@ -127,7 +127,7 @@ func (a *Agent) hear(ctx context.Context, m *carav1.ConnectResponse, named map[s
 			a.cfg.OnRoutes(m.Routes)
 		}
 	case *carav1.ConnectResponse_OpenStream:
-		serve(func(outer context.Context) { a.attach(ctx, outer, m.OpenStream) })
+		serve(func(outer context.Context) { a.streams.Serve(ctx, outer, m.OpenStream) })
 	}
 }
 

@@ -114,11 +114,7 @@ func (d *disk) try() error {
 }
 
 func (d *disk) remove(project string) error {
-	logs, err := filepath.Glob(d.logPath(project, "*"))
-	if err != nil {
-		return fmt.Errorf("find the logs that were kept of %s: %w", project, err)
-	}
-	for _, path := range append(logs, d.path(project), d.recordPath(project)) {
+	for _, path := range []string{d.path(project), d.recordPath(project)} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove the assignment of %s: %w", project, err)
 		}
@@ -150,32 +146,3 @@ func (d *disk) saveRecord(project string, r step.Record) error {
 	}
 	return d.notKept(err)
 }
-
-// logPath is where the log of a service's container before is kept. Neither name has a dot.
-func (d *disk) logPath(project, service string) string {
-	return filepath.Join(d.dir, "logs", project+"."+service+".json")
-}
-
-func (d *disk) saveLog(project, service string, kept keptLog) error {
-	data, err := json.Marshal(kept)
-	if err == nil {
-		err = os.MkdirAll(filepath.Dir(d.logPath(project, service)), 0o700)
-	}
-	if err == nil {
-		err = renameio.WriteFile(d.logPath(project, service), data, 0o600)
-	}
-	return d.notKept(err)
-}
-
-// loadLog returns the log that is kept; an empty one where none is, or where it cannot be read.
-func (d *disk) loadLog(project, service string) keptLog {
-	var kept keptLog
-	data, err := os.ReadFile(d.logPath(project, service))
-	if err != nil || len(data) > maxAssignment || json.Unmarshal(data, &kept) != nil {
-		return keptLog{}
-	}
-	return kept
-}
-
-// removeLog removes a log that is kept, if there is one. What stays for want of a working disk is older than it seems, and no more.
-func (d *disk) removeLog(project, service string) { _ = os.Remove(d.logPath(project, service)) }

@@ -145,7 +145,7 @@ func (a *Agent) keep(t *task, want *step.Want) error {
 			return nil
 		}
 		w.saved, w.cleared, w.record, w.noted = nil, true, step.Record{}, step.Record{}
-		return a.disk.remove(want.Project)
+		return errors.Join(a.disk.remove(want.Project), a.streams.Kept.Remove(want.Project))
 	}
 	a.mu.Lock()
 	project := t.project

@@ -1,9 +1,16 @@
-package agent
+// Package stream serves what callers ask of the containers of a node: exec, logs, port-forward and top. It stands beside the straight line: the
+// server asks for a stream over the agent's connection, the agent opens it, so that a node needs no open port, and Server serves it.
+//
+// What holds: a stream changes nothing about a project. A slow caller delays only its own stream. When a caller leaves, what was started for it ends.
+// No error that a stream sends has a value of a Secret; what a container itself writes is passed on as it is.
+package stream
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"slices"
 
 	"google.golang.org/grpc/codes"
 
@@ -19,13 +26,28 @@ import (
 // serverEnd is the agent's side of a stream with the server.
 type serverEnd = flow.End[*carav1.AttachRequest, *carav1.AttachResponse]
 
-// attach serves one stream that the server asked for, until it is at its end or the server closes it. What it leaves
-// behind is cleared away with outer, which outlives the connection.
-func (a *Agent) attach(ctx, outer context.Context, open *carav1.OpenStream) {
+// Server serves the streams that callers open to the projects of this node.
+type Server struct {
+	Nodes  carav1.NodeServiceClient
+	Engine engine.Engine
+	Node   step.Node
+	Log    *slog.Logger
+	Kept   *KeptLogs
+	// Want is what a project should be on this node; nil for a project that this node does not have.
+	Want func(project string) *step.Want
+	// Listen returns a channel that gets a value when something may have happened to a project, until stop is called.
+	Listen func(project string) (wake <-chan struct{}, stop func())
+	// Endpoint is the address of a service that may get requests.
+	Endpoint func(project, service string) (ip string, ok bool)
+}
+
+// Serve serves one stream that the server asked for, until it ends or the server closes it. What the stream leaves behind is cleared away with
+// outer, which outlives the connection.
+func (s *Server) Serve(ctx, outer context.Context, open *carav1.OpenStream) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	log := a.log.With("stream", open.GetStreamId())
-	stream, err := a.nodes.Attach(ctx)
+	log := s.Log.With("stream", open.GetStreamId())
+	stream, err := s.Nodes.Attach(ctx)
 	if err == nil {
 		err = stream.Send(&carav1.AttachRequest{StreamId: open.GetStreamId()})
 	}
@@ -42,7 +64,11 @@ func (a *Agent) attach(ctx, outer context.Context, open *carav1.OpenStream) {
 		server.Run(ctx)
 		cancel() // the caller has left
 	}()
-	err = a.secretsOf(projectOf(open)).Error(a.stream(ctx, outer, open, server))
+	var values *scrub.List // that no error may have
+	if want := s.Want(projectOf(open)); want != nil {
+		values = want.Values
+	}
+	err = values.Error(s.stream(ctx, outer, open, server))
 	if err != nil && ctx.Err() == nil {
 		err = server.Send(ctx, &carav1.AttachRequest{Error: text.Clip(text.Line(err.Error()), 4000), Code: int32(codeOf(err))})
 	}
@@ -67,31 +93,21 @@ func projectOf(open *carav1.OpenStream) string {
 	return ""
 }
 
-// secretsOf are the values that no error about a project may have; nil if the project is not here.
-func (a *Agent) secretsOf(project string) *scrub.List {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if t := a.tasks[project]; t != nil {
-		return t.want.Values
-	}
-	return nil
-}
-
-func (a *Agent) stream(ctx, outer context.Context, open *carav1.OpenStream, server *serverEnd) error {
+func (s *Server) stream(ctx, outer context.Context, open *carav1.OpenStream, server *serverEnd) error {
 	switch kind := open.GetKind().(type) {
 	case *carav1.OpenStream_Logs:
-		return a.sendLogs(ctx, kind.Logs, server)
+		return s.sendLogs(ctx, kind.Logs, server)
 	case *carav1.OpenStream_Exec:
-		return a.exec(ctx, outer, kind.Exec, server)
+		return s.exec(ctx, outer, kind.Exec, server)
 	case *carav1.OpenStream_PortForward:
-		return a.portForward(ctx, kind.PortForward, server)
+		return s.portForward(ctx, kind.PortForward, server)
 	case *carav1.OpenStream_Top:
-		return a.top(ctx, kind.Top, server)
+		return s.top(ctx, kind.Top, server)
 	}
 	return streamError{codes.Unimplemented, errors.New("this agent does not know that kind of stream: it is older than the server")}
 }
 
-// streamError is an error whose code the caller is to know.
+// streamError is an error whose code is sent to the caller.
 type streamError struct {
 	code codes.Code
 	error
@@ -110,11 +126,20 @@ func codeOf(err error) codes.Code {
 	return codes.Unavailable
 }
 
-// runningContainer is the container of a service that runs, and serves where several do.
-func (a *Agent) runningContainer(ctx context.Context, project, service string) (engine.Container, error) {
-	labels := a.cfg.node().Labels()
-	labels[api.LabelProject], labels[api.LabelService] = project, service
-	all, err := a.engine.ListContainers(ctx, labels)
+// containers are those of some services of a project; of all services if none is named.
+func (s *Server) containers(ctx context.Context, project string, services []string) ([]engine.Container, error) {
+	all, err := s.Engine.ListContainers(ctx, s.Node.ProjectLabels(project))
+	return slices.DeleteFunc(all, func(c engine.Container) bool { return !asked(services, c.Labels[api.LabelService]) }), err
+}
+
+// asked reports whether a service is among those that a request names. A request that names none means all.
+func asked(services []string, service string) bool {
+	return len(services) == 0 || slices.Contains(services, service)
+}
+
+// runningContainer is the running container of a service. If several run, it is the one that serves.
+func (s *Server) runningContainer(ctx context.Context, project, service string) (engine.Container, error) {
+	all, err := s.containers(ctx, project, []string{service})
 	if err != nil {
 		return engine.Container{}, err
 	}
@@ -125,7 +150,7 @@ func (a *Agent) runningContainer(ctx context.Context, project, service string) (
 			state = "its container is " + c.State
 			continue
 		}
-		if c, err = a.engine.InspectContainer(ctx, c.ID); err != nil {
+		if c, err = s.Engine.InspectContainer(ctx, c.ID); err != nil {
 			return engine.Container{}, err
 		}
 		running = append(running, c)
@@ -133,7 +158,7 @@ func (a *Agent) runningContainer(ctx context.Context, project, service string) (
 	if len(running) == 0 {
 		return engine.Container{}, streamError{codes.FailedPrecondition, fmt.Errorf("service %s of project %s is not running: %s", service, project, state)}
 	}
-	serves, _ := a.endpoints.IP(project, service)
+	serves, _ := s.Endpoint(project, service)
 	return serving(running, step.NetworkName(project), serves), nil
 }
 

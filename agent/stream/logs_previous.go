@@ -1,4 +1,4 @@
-package agent
+package stream
 
 import (
 	"context"
@@ -10,7 +10,6 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/caravanserai/cara/agent/engine"
-	"github.com/caravanserai/cara/agent/step"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -25,8 +24,8 @@ const (
 
 // previousLogs reads what was written before the last start of each container, and where that is nothing, what was kept
 // of the container that it replaced.
-func (a *Agent) previousLogs(ctx context.Context, request *carav1.LogsRequest, lines chan<- *carav1.LogLine) error {
-	containers, err := a.logged(ctx, request)
+func (s *Server) previousLogs(ctx context.Context, request *carav1.LogsRequest, lines chan<- *carav1.LogLine) error {
+	containers, err := s.logged(ctx, request)
 	if err != nil {
 		return err
 	}
@@ -45,7 +44,7 @@ func (a *Agent) previousLogs(ctx context.Context, request *carav1.LogsRequest, l
 	}
 	for _, c := range containers {
 		service := c.Labels[api.LabelService]
-		last, err := a.previousRun(ctx, c.ID, request)
+		last, err := s.previousRun(ctx, c.ID, request)
 		if err != nil {
 			return err
 		}
@@ -59,7 +58,7 @@ func (a *Agent) previousLogs(ctx context.Context, request *carav1.LogsRequest, l
 		if found[service] {
 			continue
 		}
-		if err := send(service, a.disk.loadLog(request.GetName(), service).since(replaced[service], request)); err != nil {
+		if err := send(service, s.Kept.load(request.GetName(), service).since(replaced[service], request)); err != nil {
 			return err
 		}
 	}
@@ -73,9 +72,9 @@ func (a *Agent) previousLogs(ctx context.Context, request *carav1.LogsRequest, l
 }
 
 // previousRun reads what a container wrote before its last start.
-func (a *Agent) previousRun(ctx context.Context, id string, request *carav1.LogsRequest) (*lastLines, error) {
+func (s *Server) previousRun(ctx context.Context, id string, request *carav1.LogsRequest) (*lastLines, error) {
 	last := &lastLines{most: int(request.GetTail())}
-	c, err := a.engine.InspectContainer(ctx, id)
+	c, err := s.Engine.InspectContainer(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +85,7 @@ func (a *Agent) previousRun(ctx context.Context, id string, request *carav1.Logs
 	if options.Until.IsZero() {
 		return last, nil // it has never been started
 	}
-	err = a.engine.Logs(ctx, c.ID, options, func(l engine.LogLine) error { last.add(l); return nil })
+	err = s.Engine.Logs(ctx, c.ID, options, func(l engine.LogLine) error { last.add(l); return nil })
 	return last, err
 }
 
@@ -130,74 +129,4 @@ func (k *lastLines) lines() []engine.LogLine {
 		first = k.count % len(k.kept)
 	}
 	return append(slices.Clone(k.kept[first:]), k.kept[:first]...)
-}
-
-// A log that is kept: the last lines of the container that a service had before. The engine drops a container's log with
-// the container, so the agent keeps them right before it removes one whose service stays. It has no value of a Secret.
-
-const (
-	keptLines = 1000
-	keptBytes = 256 << 10 // of text
-)
-
-// keptLog is the end of a container's log.
-type keptLog struct {
-	UID       string           `json:"uid"` // of the project
-	Container string           `json:"container"`
-	Lines     []engine.LogLine `json:"lines"`
-}
-
-// keepLog keeps the end of a container's log. A container that had values of Secrets which this agent does not know is
-// not kept: they could not be taken out. That a log cannot be kept delays nothing.
-func (a *Agent) keepLog(ctx context.Context, want *step.Want, c engine.Container) {
-	service := c.Labels[api.LabelService]
-	svc := want.Service(service)
-	if want.Remove || c.StartedAt.IsZero() || c.Labels[api.LabelUID] != want.UID || !api.IsName(service) {
-		return
-	}
-	kept := keptLog{UID: want.UID, Container: c.ID}
-	if svc == nil || !want.Knows(svc, &c) {
-		a.disk.removeLog(want.Project, service)
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	err := a.engineOf(want).Logs(ctx, c.ID, engine.LogOptions{Tail: keptLines}, func(l engine.LogLine) error {
-		kept.Lines = append(kept.Lines, l)
-		return nil
-	})
-	if err == nil {
-		kept.Lines = lastOf(kept.Lines, keptBytes)
-		err = a.disk.saveLog(want.Project, service, kept)
-	}
-	if err != nil {
-		a.log.Warn("the log of a container that is removed could not be kept", "project", want.Project, "service", service, "error", err)
-	}
-}
-
-// lastOf are the last lines whose text has at most so many bytes.
-func lastOf(lines []engine.LogLine, bytes int) []engine.LogLine {
-	for i, l := range slices.Backward(lines) {
-		if bytes -= len(l.Text); bytes < 0 {
-			return lines[i+1:]
-		}
-	}
-	return lines
-}
-
-// since returns the lines that a request asks for; none where the log is that of one of these containers, or of another
-// project with the same name.
-func (k keptLog) since(now []engine.Container, request *carav1.LogsRequest) *lastLines {
-	last := &lastLines{most: int(request.GetTail())}
-	for _, c := range now {
-		if c.ID == k.Container || c.Labels[api.LabelUID] != k.UID {
-			return last
-		}
-	}
-	for _, l := range k.Lines {
-		if request.GetSince() == nil || !l.Time.Before(request.GetSince().AsTime()) {
-			last.add(l)
-		}
-	}
-	return last
 }

@@ -1,4 +1,4 @@
-package agent
+package stream
 
 import (
 	"context"
@@ -9,12 +9,12 @@ import (
 
 // exec runs a command in a service's container. Its input is passed on in a goroutine of its own, so that a command that
 // does not read can still be heard, and hung up on when its caller leaves.
-func (a *Agent) exec(ctx, outer context.Context, start *carav1.ExecStart, server *serverEnd) error {
-	c, err := a.runningContainer(ctx, start.GetName(), start.GetService())
+func (s *Server) exec(ctx, outer context.Context, start *carav1.ExecStart, server *serverEnd) error {
+	c, err := s.runningContainer(ctx, start.GetName(), start.GetService())
 	if err != nil {
 		return err
 	}
-	p, err := a.engine.Start(ctx, c.ID, engine.Command{
+	p, err := s.Engine.Start(ctx, c.ID, engine.Command{
 		Args: start.GetCommand(), Stdin: start.GetStdin(), TTY: start.GetTty(), User: start.GetUser(), WorkingDir: start.GetWorkingDir(),
 	})
 	if err != nil {
@@ -29,9 +29,9 @@ func (a *Agent) exec(ctx, outer context.Context, start *carav1.ExecStart, server
 	go func() {
 		defer close(fed)
 		if start.GetTty() && start.GetSize() != nil {
-			a.resize(input, p, start.GetSize())
+			s.resize(input, p, start.GetSize())
 		}
-		a.feed(input, server, p, start.GetStdin())
+		s.feed(input, server, p, start.GetStdin())
 	}()
 	code, err := p.Wait(ctx, func(data []byte, stderr bool) error {
 		return server.Send(ctx, &carav1.AttachRequest{Exec: said(data, stderr)})
@@ -54,7 +54,7 @@ func said(data []byte, stderr bool) *carav1.ExecResponse {
 
 // feed passes on a command's input, where it is wanted, until there is no more. What a command does not take, because it
 // has closed its input or has ended, is dropped.
-func (a *Agent) feed(ctx context.Context, server *serverEnd, p engine.Process, wanted bool) {
+func (s *Server) feed(ctx context.Context, server *serverEnd, p engine.Process, wanted bool) {
 	for {
 		msg, err := server.Recv(ctx)
 		if err != nil {
@@ -70,16 +70,16 @@ func (a *Agent) feed(ctx context.Context, server *serverEnd, p engine.Process, w
 				err = p.CloseInput()
 			}
 		case *carav1.ExecRequest_Resize:
-			a.resize(ctx, p, m.Resize)
+			s.resize(ctx, p, m.Resize)
 		}
 		if err != nil {
-			a.log.Debug("a command does not take its input", "error", err)
+			s.Log.Debug("a command does not take its input", "error", err)
 		}
 	}
 }
 
-func (a *Agent) resize(ctx context.Context, p engine.Process, size *carav1.TerminalSize) {
+func (s *Server) resize(ctx context.Context, p engine.Process, size *carav1.TerminalSize) {
 	if err := p.Resize(ctx, engine.Size{Rows: int(size.GetRows()), Columns: int(size.GetColumns())}); err != nil {
-		a.log.Debug("a terminal keeps its size", "error", err)
+		s.Log.Debug("a terminal keeps its size", "error", err)
 	}
 }

@@ -1,4 +1,4 @@
-package agent
+package stream
 
 import (
 	"context"
@@ -20,8 +20,8 @@ const topEvery = time.Second
 
 // top measures the services of a project: once, or until its caller leaves. The engine is asked for figures only while
 // somebody looks at them.
-func (a *Agent) top(ctx context.Context, request *carav1.TopRequest, server *serverEnd) error {
-	m := &meter{agent: a, request: request, readers: map[string]context.CancelFunc{}, usage: map[string]*carav1.ServiceUsage{}}
+func (s *Server) top(ctx context.Context, request *carav1.TopRequest, server *serverEnd) error {
+	m := &meter{server: s, request: request, readers: map[string]context.CancelFunc{}, usage: map[string]*carav1.ServiceUsage{}}
 	if request.GetFollow() {
 		return m.follow(ctx, server)
 	}
@@ -47,7 +47,7 @@ func (a *Agent) top(ctx context.Context, request *carav1.TopRequest, server *ser
 
 // meter has what the containers of a project used when they were last measured.
 type meter struct {
-	agent   *Agent
+	server  *Server
 	request *carav1.TopRequest
 	readers map[string]context.CancelFunc // by container, of those that are followed
 	reading sync.WaitGroup
@@ -58,12 +58,8 @@ type meter struct {
 
 // running are the containers to measure.
 func (m *meter) running(ctx context.Context) ([]engine.Container, error) {
-	labels := m.agent.cfg.node().ProjectLabels(m.request.GetName())
-	all, err := m.agent.engine.ListContainers(ctx, labels)
-	return slices.DeleteFunc(all, func(c engine.Container) bool {
-		asked := len(m.request.GetServices()) == 0 || slices.Contains(m.request.GetServices(), c.Labels[api.LabelService])
-		return c.State != engine.StateRunning || !asked
-	}), err
+	all, err := m.server.containers(ctx, m.request.GetName(), m.request.GetServices())
+	return slices.DeleteFunc(all, func(c engine.Container) bool { return c.State != engine.StateRunning }), err
 }
 
 // follow tells the figures each second. Containers come and go meanwhile.
@@ -104,7 +100,7 @@ func (m *meter) readOnly(ctx context.Context, now []engine.Container) {
 		m.readers[c.ID] = stop
 		m.reading.Go(func() {
 			if err := m.read(reader, c, true); err != nil && reader.Err() == nil {
-				m.agent.log.Debug("a container is not measured", "error", err)
+				m.server.Log.Debug("a container is not measured", "error", err)
 			}
 		})
 	}
@@ -120,7 +116,7 @@ func (m *meter) readOnly(ctx context.Context, now []engine.Container) {
 }
 
 func (m *meter) read(ctx context.Context, c engine.Container, follow bool) error {
-	return m.agent.engine.Stats(ctx, c.ID, follow, func(u engine.ContainerUsage) {
+	return m.server.Engine.Stats(ctx, c.ID, follow, func(u engine.ContainerUsage) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		m.usage[c.ID] = &carav1.ServiceUsage{

@@ -1,10 +1,9 @@
-package agent
+package stream
 
 import (
 	"context"
 	"errors"
 	"hash/maphash"
-	"slices"
 	"sync"
 	"time"
 
@@ -21,7 +20,7 @@ const logLook = 2 * time.Second
 // logFollower follows the logs of some services: over restarts of their containers and over containers that take their
 // place, until none of them will write any more.
 type logFollower struct {
-	agent   *Agent
+	server  *Server
 	request *carav1.LogsRequest
 	lines   chan<- *carav1.LogLine
 	places  map[string]*logPlace // by container
@@ -33,12 +32,12 @@ type logFollower struct {
 }
 
 // followLogs reads what is written until no followed service can write any more.
-func (a *Agent) followLogs(ctx context.Context, request *carav1.LogsRequest, lines chan<- *carav1.LogLine) error {
+func (s *Server) followLogs(ctx context.Context, request *carav1.LogsRequest, lines chan<- *carav1.LogLine) error {
 	ctx, cancel := context.WithCancel(ctx)
-	f := &logFollower{agent: a, request: request, lines: lines, places: map[string]*logPlace{}, seed: maphash.MakeSeed(), ended: make(chan string), failed: make(chan error)}
+	f := &logFollower{server: s, request: request, lines: lines, places: map[string]*logPlace{}, seed: maphash.MakeSeed(), ended: make(chan string), failed: make(chan error)}
 	defer f.readers.Wait()
 	defer cancel()
-	wake, stop := a.listen(request.GetName())
+	wake, stop := s.Listen(request.GetName())
 	defer stop()
 	for {
 		over, err := f.look(ctx)
@@ -60,18 +59,14 @@ func (a *Agent) followLogs(ctx context.Context, request *carav1.LogsRequest, lin
 
 // look reads the log of each container that has something to say, and says whether that was all there will be.
 func (f *logFollower) look(ctx context.Context) (over bool, err error) {
-	want := f.agent.wanted(f.request.GetName()) // before the list: what is wanted later is looked at later
-	labels := f.agent.cfg.node().ProjectLabels(f.request.GetName())
-	all, err := f.agent.engine.ListContainers(ctx, labels)
+	want := f.server.Want(f.request.GetName()) // before the list: what is wanted later is looked at later
+	all, err := f.server.containers(ctx, f.request.GetName(), f.request.GetServices())
 	if err != nil {
 		return false, err
 	}
 	there := map[string]bool{} // by service: whether one of its containers may still write
 	for _, c := range all {
 		service := c.Labels[api.LabelService]
-		if len(f.request.GetServices()) > 0 && !slices.Contains(f.request.GetServices(), service) {
-			continue
-		}
 		more, err := f.container(ctx, c, want)
 		if err != nil {
 			return false, err
@@ -79,7 +74,7 @@ func (f *logFollower) look(ctx context.Context) (over bool, err error) {
 		there[service] = there[service] || more
 	}
 	if !f.begun && len(there) == 0 && !f.awaited(want, there) {
-		return false, f.agent.noContainer(f.request)
+		return false, f.server.noContainer(f.request)
 	}
 	f.begun = true
 	for _, p := range f.places {
@@ -101,7 +96,7 @@ func (f *logFollower) container(ctx context.Context, c engine.Container, want *s
 	if p != nil && p.reading {
 		return true, nil
 	}
-	c, err = f.agent.engine.InspectContainer(ctx, c.ID)
+	c, err = f.server.Engine.InspectContainer(ctx, c.ID)
 	if errors.Is(err, engine.ErrNotFound) {
 		return false, nil
 	}
@@ -131,7 +126,7 @@ func (f *logFollower) read(ctx context.Context, c engine.Container, p *logPlace)
 	f.readers.Go(func() {
 		send := &logSender{service: c.Labels[api.LabelService], lines: f.lines}
 		reader := &logReader{
-			engine: f.agent.engine, id: c.ID, seed: f.seed, place: p,
+			engine: f.server.Engine, id: c.ID, seed: f.seed, place: p,
 			emit: func(l engine.LogLine, lost int32) error { send.lost += lost; return send.send(ctx, l) },
 		}
 		err := error(nil)
@@ -167,41 +162,9 @@ func (f *logFollower) awaited(want *step.Want, there map[string]bool) bool {
 	}
 	for _, svc := range want.Spec.GetServices() {
 		_, is := there[svc.GetName()]
-		if !is && (len(f.request.GetServices()) == 0 || slices.Contains(f.request.GetServices(), svc.GetName())) {
+		if !is && asked(f.request.GetServices(), svc.GetName()) {
 			return true
 		}
 	}
 	return false
-}
-
-// wanted is what a project should be on this node; nil where it is none of ours.
-func (a *Agent) wanted(project string) *step.Want {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if t := a.tasks[project]; t != nil {
-		return t.want
-	}
-	return nil
-}
-
-// listen returns a channel that is kicked when something may have happened to a project.
-func (a *Agent) listen(project string) (wake <-chan struct{}, stop func()) {
-	c := make(chan struct{}, 1)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.listeners[c] = project
-	return c, func() {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		delete(a.listeners, c)
-	}
-}
-
-// wake kicks who listens to a project; mu is held.
-func (a *Agent) wake(project string) {
-	for c, name := range a.listeners {
-		if name == project {
-			kick(c)
-		}
-	}
 }

@@ -1,4 +1,4 @@
-package agent
+package stream
 
 import (
 	"context"
@@ -22,13 +22,13 @@ const (
 
 // sendLogs sends the lines of some services as they come. A slow reader holds the engine up for a moment and is then
 // told how many lines it lost.
-func (a *Agent) sendLogs(ctx context.Context, request *carav1.LogsRequest, server *serverEnd) error {
-	read := a.storedLogs
+func (s *Server) sendLogs(ctx context.Context, request *carav1.LogsRequest, server *serverEnd) error {
+	read := s.storedLogs
 	switch {
 	case request.GetPrevious():
-		read = a.previousLogs
+		read = s.previousLogs
 	case request.GetFollow():
-		read = a.followLogs
+		read = s.followLogs
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	lines := make(chan *carav1.LogLine, logBuffer)
@@ -49,14 +49,14 @@ func (a *Agent) sendLogs(ctx context.Context, request *carav1.LogsRequest, serve
 }
 
 // storedLogs reads what has been written so far.
-func (a *Agent) storedLogs(ctx context.Context, request *carav1.LogsRequest, lines chan<- *carav1.LogLine) error {
-	containers, err := a.logged(ctx, request)
+func (s *Server) storedLogs(ctx context.Context, request *carav1.LogsRequest, lines chan<- *carav1.LogLine) error {
+	containers, err := s.logged(ctx, request)
 	if err != nil {
 		return err
 	}
 	var readers errgroup.Group
 	for _, c := range containers {
-		readers.Go(func() error { return a.readLog(ctx, c, logOptions(request), lines) })
+		readers.Go(func() error { return s.readLog(ctx, c, logOptions(request), lines) })
 	}
 	return readers.Wait()
 }
@@ -70,38 +70,30 @@ func logOptions(request *carav1.LogsRequest) engine.LogOptions {
 }
 
 // logged are the containers whose logs are asked for, one for each service.
-func (a *Agent) logged(ctx context.Context, request *carav1.LogsRequest) ([]engine.Container, error) {
-	labels := a.cfg.node().ProjectLabels(request.GetName())
-	all, err := a.engine.ListContainers(ctx, labels)
+func (s *Server) logged(ctx context.Context, request *carav1.LogsRequest) ([]engine.Container, error) {
+	out, err := s.containers(ctx, request.GetName(), request.GetServices())
 	if err != nil {
 		return nil, err
 	}
-	var out []engine.Container
-	for _, c := range all {
-		service := c.Labels[api.LabelService]
-		if len(request.GetServices()) == 0 || slices.Contains(request.GetServices(), service) {
-			out = append(out, c)
-		}
-	}
 	for _, service := range request.GetServices() {
 		if !slices.ContainsFunc(out, func(c engine.Container) bool { return c.Labels[api.LabelService] == service }) {
-			return nil, fmt.Errorf("service %s of project %s has no container on node %s", service, request.GetName(), a.cfg.NodeName)
+			return nil, fmt.Errorf("service %s of project %s has no container on node %s", service, request.GetName(), s.Node.Name)
 		}
 	}
 	if len(out) == 0 {
-		return nil, a.noContainer(request)
+		return nil, s.noContainer(request)
 	}
 	return out, nil
 }
 
-func (a *Agent) noContainer(request *carav1.LogsRequest) error {
-	return fmt.Errorf("project %s has no container on node %s yet", request.GetName(), a.cfg.NodeName)
+func (s *Server) noContainer(request *carav1.LogsRequest) error {
+	return fmt.Errorf("project %s has no container on node %s yet", request.GetName(), s.Node.Name)
 }
 
 // readLog passes on the lines of one container.
-func (a *Agent) readLog(ctx context.Context, c engine.Container, options engine.LogOptions, lines chan<- *carav1.LogLine) error {
+func (s *Server) readLog(ctx context.Context, c engine.Container, options engine.LogOptions, lines chan<- *carav1.LogLine) error {
 	send := &logSender{service: c.Labels[api.LabelService], lines: lines}
-	err := a.engine.Logs(ctx, c.ID, options, func(l engine.LogLine) error { return send.send(ctx, l) })
+	err := s.Engine.Logs(ctx, c.ID, options, func(l engine.LogLine) error { return send.send(ctx, l) })
 	if ctx.Err() != nil {
 		return nil // the reader has gone, or another service's log failed
 	}

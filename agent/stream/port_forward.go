@@ -1,4 +1,4 @@
-package agent
+package stream
 
 import (
 	"context"
@@ -25,8 +25,8 @@ const (
 
 // portForward connects to a port of a service on its project's network, and carries the connection: each half until its
 // own end. A connection that breaks is an error, so that nobody takes it for one that came to its end.
-func (a *Agent) portForward(ctx context.Context, start *carav1.PortForwardStart, server *serverEnd) error {
-	conn, err := a.dialService(ctx, start)
+func (s *Server) portForward(ctx context.Context, start *carav1.PortForwardStart, server *serverEnd) error {
+	conn, err := s.dialService(ctx, start)
 	if err != nil {
 		return err
 	}
@@ -58,8 +58,8 @@ func (a *Agent) portForward(ctx context.Context, start *carav1.PortForwardStart,
 	return nil
 }
 
-func (a *Agent) dialService(ctx context.Context, start *carav1.PortForwardStart) (*net.TCPConn, error) {
-	c, err := a.runningContainer(ctx, start.GetName(), start.GetService())
+func (s *Server) dialService(ctx context.Context, start *carav1.PortForwardStart) (*net.TCPConn, error) {
+	c, err := s.runningContainer(ctx, start.GetName(), start.GetService())
 	if err != nil {
 		return nil, err
 	}
