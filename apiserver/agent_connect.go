@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/admission"
 	"github.com/caravanserai/cara/apiserver/guard"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/state"
@@ -34,7 +35,7 @@ func (s nodeService) Connect(stream carav1.NodeService_ConnectServer) error {
 		return err
 	}
 	ctx, end := context.WithCancelCause(stream.Context())
-	me := &session{node: node, instance: hello.GetInstanceId(), here: onThisHost(ctx), end: end, ended: ctx.Done(), stream: stream}
+	me := &session{node: node, instance: hello.GetInstanceId(), here: admission.OnThisHost(ctx), end: end, ended: ctx.Done(), stream: stream}
 	s.sessions.enter(me)
 	defer s.sessions.leave(me)
 	s.cfg.Logger.Info("agent connected", "node", node, "instance", me.instance)

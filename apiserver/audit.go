@@ -3,13 +3,11 @@ package apiserver
 import (
 	"context"
 	"log/slog"
-	"sync/atomic"
-	"time"
 
-	"golang.org/x/time/rate"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/admission"
 	"github.com/caravanserai/cara/apiserver/identity"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/text"
@@ -18,8 +16,6 @@ import (
 const (
 	maxAuditName   = 128 // bytes of a name in a line
 	maxAuditDetail = 512
-	sampleRate     = 1 // lines a second about callers without an identity
-	sampleBurst    = 10
 )
 
 // audit writes one line for each call that changes something, or tried to. What agents and loops report all the time
@@ -50,7 +46,7 @@ func (s *Server) audit(ctx context.Context, actor identity.Actor, method string,
 	}
 	left, sampled := int64(0), true
 	if err != nil && actor.Name == "" {
-		left, sampled = s.anonymous.take(s.db.Now())
+		left, sampled = s.anonymous.Take(s.db.Now())
 	}
 	if !sampled {
 		return
@@ -60,7 +56,7 @@ func (s *Server) audit(ctx context.Context, actor identity.Actor, method string,
 		slog.String("method", shortMethod(method)),
 		slog.String("object", text.Printable(object, maxAuditName)),
 		slog.String("outcome", api.Code(err).String()),
-		slog.String("client", clientAddr(ctx)),
+		slog.String("client", admission.ClientAddr(ctx)),
 	}
 	if joins {
 		attrs = append(attrs, slog.String("token", text.Printable(join.GetTokenId(), maxAuditName)))
@@ -72,21 +68,4 @@ func (s *Server) audit(ctx context.Context, actor identity.Actor, method string,
 		attrs = append(attrs, slog.Int64("left_out", left))
 	}
 	s.cfg.Logger.LogAttrs(ctx, level, "audit", attrs...)
-}
-
-// sampler lets some of many lines through, and counts those that it leaves out.
-type sampler struct {
-	limit *rate.Limiter
-	left  atomic.Int64
-}
-
-func newSampler() *sampler { return &sampler{limit: rate.NewLimiter(sampleRate, sampleBurst)} }
-
-// take says whether the line is written, and how many were left out before it.
-func (s *sampler) take(now time.Time) (left int64, ok bool) {
-	if !s.limit.AllowN(now, 1) {
-		s.left.Add(1)
-		return 0, false
-	}
-	return s.left.Swap(0), true
 }

@@ -48,12 +48,12 @@ func TestBodiesUnderWayAreCounted(t *testing.T) {
 			}
 		}()
 		go func() { _, _ = io.WriteString(send, header+"{") }()
-		await(t, func() bool { return h.bodies.of("user/admin") == size })
+		await(t, func() bool { return h.bodies.InUse("user/admin") == size })
 		return func() {
 			cancel()
 			_ = send.Close()
 			<-done
-			await(t, func() bool { return h.bodies.of("user/admin") == 0 })
+			await(t, func() bool { return h.bodies.InUse("user/admin") == 0 })
 		}
 	}
 	frame := string(binary.BigEndian.AppendUint32([]byte{0}, size))
@@ -77,11 +77,4 @@ func TestBodiesUnderWayAreCounted(t *testing.T) {
 			}
 		})
 	}
-}
-
-// of returns the bytes of a caller's bodies that are in memory.
-func (b *bodies) of(caller string) int64 {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.callers[caller]
 }

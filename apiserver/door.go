@@ -1,38 +1,32 @@
 package apiserver
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"fmt"
-	"net"
+	"io"
 	"net/http"
-	"net/netip"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/admission"
 	"github.com/caravanserai/cara/apiserver/identity"
-	"github.com/caravanserai/cara/internal/connlimit"
 )
 
 const (
-	// strangerTimeout bounds the whole of a request of a caller that has not authenticated.
-	strangerTimeout = 10 * time.Second
+
 	// maxStrangerAnswers is how many such requests of one address get an answer with a body at the same time. Those
 	// beyond get the status alone, which no client can hold up by not reading.
 	maxStrangerAnswers = 16
-	// maxStrangers is how many such requests one address may have at the same time. One more closes its connection.
-	maxStrangers = 128
-	// maxAllStrangers is the same for all addresses together. One more is cut off.
-	maxAllStrangers = 2048
 	// maxFilling is how many calls wait for the cache while the server starts.
 	maxFilling = 1024
 )
@@ -49,20 +43,7 @@ type door struct {
 	routes    routes
 	grpc      http.Handler
 	rest      http.Handler
-	strangers *strangers
-}
-
-// connState is what the door knows of one connection.
-type connState struct {
-	counted *connlimit.Conn // nil where the listener does not count
-	known   atomic.Bool
-}
-
-type connKey struct{}
-
-// withConn is net/http's ConnContext.
-func withConn(ctx context.Context, c net.Conn) context.Context {
-	return context.WithValue(ctx, connKey{}, &connState{counted: connlimit.Of(c)})
+	strangers *admission.Strangers
 }
 
 // ServeHTTP answers a request, or says why not.
@@ -70,14 +51,14 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
 	r = withPeer(r)
 	route := d.routes.of(r)
-	v := newVisit(w, r, route.method)
-	defer v.leave()
+	v := admission.NewVisit(w, r, route.method)
+	defer v.Leave()
 	err := d.identify(r, v, route) //nolint:contextcheck // the request carries it
 	switch {
 	case route.open: // it has bounds of its own
-	case v.actor.Role == api.RoleNone || err != nil:
+	case v.Actor.Role == api.RoleNone || err != nil:
 		quiet := d.admitStranger(v)
-		defer d.strangers.leave(v.from)
+		defer d.strangers.Leave(v.From)
 		defer boundStranger(w, r)()
 		if err != nil {
 			d.refused(r, v, err, began)
@@ -90,9 +71,9 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			refuse(w, r, route, err, false)
 			return
 		}
-		defer d.visits.leave(v)
+		defer d.visits.Leave(v)
 	}
-	r = r.WithContext(context.WithValue(r.Context(), visitKey{}, v)) //nolint:contextcheck // the request carries it
+	r = r.WithContext(admission.WithVisit(r.Context(), v)) //nolint:contextcheck // the request carries it
 	if !route.grpc {
 		d.rest.ServeHTTP(w, r)
 		return
@@ -108,7 +89,7 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // identify finds out who calls, and whether he may. For a page without a method everybody is welcome, known or not.
-func (d *door) identify(r *http.Request, v *visit, route route) error {
+func (d *door) identify(r *http.Request, v *admission.Visit, route route) error {
 	if route.open {
 		return nil
 	}
@@ -122,7 +103,7 @@ func (d *door) identify(r *http.Request, v *visit, route route) error {
 	if err := d.filledSoon(ctx); err != nil {
 		return err
 	}
-	v.again = func() (identity.Actor, error) { return d.network(ctx) }
+	v.Again = func() (identity.Actor, error) { return d.network(ctx) }
 	actor, err := d.network(ctx)
 	if route.method == "" && err != nil {
 		return nil
@@ -130,9 +111,9 @@ func (d *door) identify(r *http.Request, v *visit, route route) error {
 	if err != nil {
 		return err
 	}
-	v.actor = actor
-	if v.actor.Role != api.RoleNone && !v.conn.known.Swap(true) && v.conn.counted != nil {
-		v.conn.counted.Known()
+	v.Actor = actor
+	if v.Actor.Role != api.RoleNone && !v.Conn.Known.Swap(true) && v.Conn.Counted != nil {
+		v.Conn.Counted.Known()
 	}
 	if route.method == "" {
 		return nil
@@ -150,22 +131,22 @@ func (d *door) filledSoon(ctx context.Context) error {
 	select {
 	case d.filling <- struct{}{}:
 		defer func() { <-d.filling }()
-		return d.filled(ctx)
+		return d.db.Cache.Filled(ctx)
 	default:
 		return api.Unavailable("the server is still reading its store: try again later")
 	}
 }
 
 // enter counts the call of a known caller.
-func (d *door) enter(v *visit, route route) error {
-	if err := d.visits.enter(v, d.cfg.MaxCallsPerCaller); err != nil {
+func (d *door) enter(v *admission.Visit, route route) error {
+	if err := d.visits.Enter(v, d.cfg.MaxCallsPerCaller); err != nil {
 		return err
 	}
 	if !route.stream {
 		return nil
 	}
-	if err := v.stillValid(); err != nil { // the token may have gone before the call was counted
-		d.visits.leave(v)
+	if err := v.StillValid(); err != nil { // the token may have gone before the call was counted
+		d.visits.Leave(v)
 		return err
 	}
 	return nil
@@ -173,11 +154,11 @@ func (d *door) enter(v *visit, route route) error {
 
 // admitStranger counts a request of a caller that has not authenticated. quiet is true where the answer is to have no
 // body. With too many of them from one address, the connection is closed.
-func (d *door) admitStranger(v *visit) (quiet bool) {
-	here, ok := d.strangers.enter(v.from)
+func (d *door) admitStranger(v *admission.Visit) (quiet bool) {
+	here, ok := d.strangers.Enter(v.From)
 	if !ok {
-		if v.conn.counted != nil && !v.conn.known.Load() {
-			_ = v.conn.counted.Close()
+		if v.Conn.Counted != nil && !v.Conn.Known.Load() {
+			_ = v.Conn.Counted.Close()
 		}
 		panic(http.ErrAbortHandler) // ends the request without an answer
 	}
@@ -187,7 +168,7 @@ func (d *door) admitStranger(v *visit) (quiet bool) {
 // boundStranger bounds the time of a request. done sends the answer off while the request still counts: over HTTP/2, a
 // client can hold it up.
 func boundStranger(w http.ResponseWriter, r *http.Request) (done func()) {
-	conn, until := http.NewResponseController(w), time.Now().Add(strangerTimeout)
+	conn, until := http.NewResponseController(w), time.Now().Add(admission.StrangerTimeout)
 	_, _ = conn.SetReadDeadline(until), conn.SetWriteDeadline(until) // where they fail, the bounds on the number are left
 	if r.ProtoMajor >= 2 {
 		return func() { _ = conn.Flush() }
@@ -198,41 +179,29 @@ func boundStranger(w http.ResponseWriter, r *http.Request) (done func()) {
 	return func() { _ = conn.SetWriteDeadline(time.Time{}) } // the connection may serve other requests
 }
 
-// strangers counts the requests of callers that have not authenticated.
-type strangers struct {
-	mu   sync.Mutex
-	all  int
-	from map[netip.Prefix]int
-}
-
-// enter returns how many the address has now. It is not ok where that is too many.
-func (s *strangers) enter(from netip.Prefix) (here int, ok bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.all >= maxAllStrangers || s.from[from] >= maxStrangers {
-		return 0, false
+// grpcBody prepares the body of a call that may be made. The body of a call with one message is read here, in bounded
+// time and within the budget: gRPC over net/http would read it without bounds, and keep a buffer of 16 KiB for each
+// piece of it, however small. A call that streams reads as it goes: see frames.
+func (d *door) grpcBody(w http.ResponseWriter, r *http.Request, v *admission.Visit, route route) (*http.Request, func(), error) {
+	if route.sends {
+		m := methods[route.method]
+		return admission.HoldBack(r, m.message, m.pace, m.burst), func() {}, nil
 	}
-	s.all++
-	s.from[from]++
-	return s.from[from], true
-}
-
-func (s *strangers) leave(from netip.Prefix) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.all--
-	if s.from[from]--; s.from[from] == 0 {
-		delete(s.from, from)
+	message, release, err := d.bodies.ReadMessage(w, r, v)
+	if err != nil {
+		return r, nil, err
 	}
+	r.Body = io.NopCloser(bytes.NewReader(message))
+	return r, release, nil
 }
 
 // refused counts and records a call that went no further than the door.
-func (d *door) refused(r *http.Request, v *visit, err error, began time.Time) {
-	if _, ok := methods[v.method]; !ok {
+func (d *door) refused(r *http.Request, v *admission.Visit, err error, began time.Time) {
+	if _, ok := methods[v.Method]; !ok {
 		return
 	}
-	d.metrics.observe(v.method, err, time.Since(began))
-	d.audit(context.WithValue(r.Context(), visitKey{}, v), v.actor, v.method, nil, err)
+	d.metrics.observe(v.Method, err, time.Since(began))
+	d.audit(admission.WithVisit(r.Context(), v), v.Actor, v.Method, nil, err)
 }
 
 // refuse answers with an error before the body was read.
@@ -291,3 +260,14 @@ func withPeer(r *http.Request) *http.Request {
 	}
 	return r.WithContext(peer.NewContext(r.Context(), p))
 }
+
+// requestContext has a request's credentials where gRPC has them.
+func requestContext(r *http.Request) context.Context {
+	return metadata.NewIncomingContext(r.Context(), metadata.MD{"authorization": r.Header.Values("Authorization")})
+}
+
+// remoteAddr is the address that net/http has as text.
+type remoteAddr string
+
+func (remoteAddr) Network() string  { return "tcp" }
+func (a remoteAddr) String() string { return string(a) }

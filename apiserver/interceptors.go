@@ -12,9 +12,9 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/admission"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/objects"
-	"github.com/caravanserai/cara/apiserver/state"
 )
 
 // identify says who calls.
@@ -62,8 +62,8 @@ func (s *Server) stream(who identify) grpc.StreamServerInterceptor {
 		}
 		ctx, end := context.WithCancelCause(identity.WithActor(ss.Context(), checked.actor))
 		defer end(nil)
-		if v := visitOf(ss.Context()); v != nil {
-			defer s.guard.AtEnd(v.over, info.FullMethod, func() { end(context.Cause(v.over)) })()
+		if v := admission.VisitOf(ss.Context()); v != nil {
+			defer s.guard.AtEnd(v.Over, info.FullMethod, func() { end(context.Cause(v.Over)) })()
 		}
 		checked.ctx = ctx
 		if err = handler(srv, checked); ctx.Err() != nil {
@@ -75,7 +75,7 @@ func (s *Server) stream(who identify) grpc.StreamServerInterceptor {
 
 // admit waits for the cache, authenticates the caller and asks the table whether the method is for it.
 func (s *Server) admit(ctx context.Context, who identify, method string) (identity.Actor, error) {
-	if err := s.filled(ctx); err != nil {
+	if err := s.db.Cache.Filled(ctx); err != nil {
 		return identity.Actor{}, err
 	}
 	actor, err := who(ctx)
@@ -83,18 +83,6 @@ func (s *Server) admit(ctx context.Context, who identify, method string) (identi
 		return identity.Actor{}, err
 	}
 	return actor, authorise(actor, method)
-}
-
-// filled waits for the cache: before, there is nothing to answer with.
-func (s *Server) filled(ctx context.Context) error {
-	select {
-	case <-s.db.Cache.Loaded:
-		return nil
-	case <-s.db.Cache.Ended:
-		return state.ErrDraining()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // check bounds what the caller may name, and validates the request.
@@ -138,7 +126,7 @@ func (c *checkedStream) SendMsg(m any) error {
 }
 
 func (c *checkedStream) RecvMsg(m any) error {
-	err := receive(c.ServerStream, m)
+	err := admission.Receive(c.ServerStream, m)
 	if rejected := c.rejected(); rejected != nil {
 		return rejected
 	}

@@ -1,6 +1,8 @@
 package apiserver
 
 import (
+	"net/http"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -40,4 +42,20 @@ func (m *metrics) observe(method string, err error, took time.Duration) {
 	name := shortMethod(method)
 	m.calls.WithLabelValues(name, api.Code(err).String()).Inc()
 	m.latency.WithLabelValues(name).Observe(took.Seconds())
+}
+
+// mayRead authenticates a request that is no call, and asks for a role that reads.
+func (s *Server) mayRead(r *http.Request) error {
+	actor, err := s.network(requestContext(r))
+	if err != nil {
+		return err
+	}
+	switch {
+	case slices.Contains(readers, actor.Role):
+		return nil
+	case actor.Role == api.RoleNone:
+		return errNobody()
+	default:
+		return api.Forbidden("%s has the role %s, which may not read this", actor.Name, actor.Role)
+	}
 }

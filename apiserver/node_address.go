@@ -1,9 +1,7 @@
 package apiserver
 
 import (
-	"context"
 	"net"
-	"net/http"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -112,29 +110,4 @@ func ingressAddress(n *carav1.Node, here bool) string {
 		return ""
 	}
 	return address
-}
-
-// onThisHost reports whether the caller runs on the server's host: in its process, or over a connection that begins and
-// ends on one machine.
-func onThisHost(ctx context.Context) bool {
-	v := visitOf(ctx)
-	return v == nil || v.here
-}
-
-// sameHost reports whether a request came from the machine that it arrived at.
-func sameHost(r *http.Request) bool {
-	remote, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return false
-	}
-	from := remote.Addr().WithZone("").Unmap()
-	if from.IsLoopback() {
-		return true
-	}
-	local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
-	if !ok {
-		return false
-	}
-	at, err := netip.ParseAddrPort(local.String())
-	return err == nil && at.Addr().WithZone("").Unmap() == from
 }

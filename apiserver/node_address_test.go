@@ -3,7 +3,6 @@ package apiserver
 import (
 	"context"
 	"net"
-	"net/http"
 	"strings"
 	"testing"
 
@@ -157,32 +156,5 @@ func TestIngressAddressesThatArePassedOn(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-func TestSameHost(t *testing.T) {
-	for _, tt := range []struct {
-		from, at string
-		want     bool
-	}{
-		{"127.0.0.1:5", "127.0.0.1:8080", true},
-		{"[::1]:5", "[::1]:8080", true},
-		{"10.0.0.5:5", "10.0.0.5:8080", true},
-		{"[::ffff:10.0.0.5]:5", "10.0.0.5:8080", true},
-		{"10.0.0.6:5", "10.0.0.5:8080", false},
-		{"10.0.0.6:5", "", false},
-		{"@", "10.0.0.5:8080", false},
-	} {
-		r := &http.Request{RemoteAddr: tt.from}
-		if tt.at != "" {
-			local, err := net.ResolveTCPAddr("tcp", tt.at)
-			if err != nil {
-				t.Fatal(err)
-			}
-			r = r.WithContext(context.WithValue(t.Context(), http.LocalAddrContextKey, local))
-		}
-		if got := sameHost(r); got != tt.want {
-			t.Errorf("a caller from %s at %q is on the same host: %v, want %v", tt.from, tt.at, got, tt.want)
-		}
 	}
 }

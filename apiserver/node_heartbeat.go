@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/admission"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/objects"
 	"github.com/caravanserai/cara/apiserver/state"
@@ -46,7 +47,7 @@ func (s *Server) heartbeat(ctx context.Context, node string, hb *carav1.Heartbea
 	if hb.GetInfo() != nil {
 		s.live.Infos.Note(node, hb.GetInfo())
 	}
-	here := onThisHost(ctx)
+	here := admission.OnThisHost(ctx)
 	if next := afterHeartbeat(n, hb, connected, here, s.db.Now()); next == n {
 		return nil
 	}

@@ -1,15 +1,12 @@
 package apiserver
 
 import (
-	"context"
 	"io/fs"
 	"net/http"
 	"path"
-	"slices"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"google.golang.org/grpc/metadata"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/state"
@@ -90,27 +87,6 @@ func schema(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	writePage(w, "application/schema+json", body)
-}
-
-// mayRead authenticates a request that is no call, and asks for a role that reads.
-func (s *Server) mayRead(r *http.Request) error {
-	actor, err := s.network(requestContext(r))
-	if err != nil {
-		return err
-	}
-	switch {
-	case slices.Contains(readers, actor.Role):
-		return nil
-	case actor.Role == api.RoleNone:
-		return errNobody()
-	default:
-		return api.Forbidden("%s has the role %s, which may not read this", actor.Name, actor.Role)
-	}
-}
-
-// requestContext has a request's credentials where gRPC has them.
-func requestContext(r *http.Request) context.Context {
-	return metadata.NewIncomingContext(r.Context(), metadata.MD{"authorization": r.Header.Values("Authorization")})
 }
 
 func writeText(w http.ResponseWriter, text string) {

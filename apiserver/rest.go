@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/caravanserai/cara/apiserver/admission"
 	"github.com/caravanserai/cara/apiserver/objects"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -42,7 +43,7 @@ func (s *Server) rest(ctx context.Context, paths pathTable) (http.Handler, error
 
 // connect ties the gateway's patterns with the services.
 func (s *Server) connect(ctx context.Context, mux *runtime.ServeMux) error {
-	conn := s.channel(visitor, shareCloner{}) //nolint:contextcheck // each call brings its own context
+	conn := s.channel(admission.Visitor, shareCloner{}) //nolint:contextcheck // each call brings its own context
 	for _, register := range []func() error{
 		func() error {
 			return carav1.RegisterProjectServiceHandlerClient(ctx, mux, carav1.NewProjectServiceClient(conn))
@@ -89,12 +90,6 @@ func headAsGet(next http.Handler) http.Handler {
 		next.ServeHTTP(w, r)
 	})
 }
-
-// remoteAddr is the address that net/http has as text.
-type remoteAddr string
-
-func (remoteAddr) Network() string  { return "tcp" }
-func (a remoteAddr) String() string { return string(a) }
 
 // requestMetadata is what of a request's headers the services want to know; the gateway adds the authorization.
 func requestMetadata(_ context.Context, r *http.Request) metadata.MD {

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/admission"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/text"
 )
@@ -27,7 +28,7 @@ const maxStreamLine = 1 << 20
 // streamPages are the calls that speak in both directions at once, for which the gateway has no way: the request and the
 // answer are lines of JSON, a message each. The calls behind them are those of gRPC, with the same rights and bounds.
 func (s *Server) streamPages(mux *http.ServeMux) {
-	projects := carav1.NewProjectServiceClient(s.channel(visitor, shareCloner{}))
+	projects := carav1.NewProjectServiceClient(s.channel(admission.Visitor, shareCloner{}))
 	mux.HandleFunc("/api/v1/projects/{name}/exec", func(w http.ResponseWriter, r *http.Request) {
 		duplex(s, w, r, projects.Exec, func(first *carav1.ExecRequest) *string {
 			if first.GetStart() == nil {
@@ -106,7 +107,7 @@ func duplex[Q, A any, PQ interface {
 
 // firstLine reads the message that a request begins with, in bounded time.
 func firstLine(conn *http.ResponseController, lines *lineReader, first proto.Message) error {
-	if err := conn.SetReadDeadline(time.Now().Add(bodyTimeout)); err != nil {
+	if err := conn.SetReadDeadline(time.Now().Add(admission.BodyTimeout)); err != nil {
 		return err
 	}
 	if err := lines.next(first); err != nil {

@@ -8,13 +8,13 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"strings"
 	"time"
 
 	"google.golang.org/grpc"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/admission"
 	"github.com/caravanserai/cara/apiserver/guard"
 	"github.com/caravanserai/cara/apiserver/identity"
 )
@@ -44,7 +44,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	defer stopFeed()
 	work, workCtx := s.guard.Group(feedCtx, "Run", guard.Unlimited)
 	work.Go(func() error { return s.db.Cache.Feed(workCtx, s.db.Store) })
-	work.Go(func() error { return s.endWithTokens(workCtx) })
+	work.Go(func() error { return s.visits.EndWithTokens(workCtx) })
 	work.Go(func() error {
 		select {
 		case <-s.db.Cache.Loaded: // a server that was killed may have left it undone
@@ -55,8 +55,8 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	})
 
 	gs := grpc.NewServer(
-		grpc.UnaryInterceptor(s.unary(visitor)),
-		grpc.StreamInterceptor(s.stream(visitor)), //nolint:contextcheck // each stream has its own
+		grpc.UnaryInterceptor(s.unary(admission.Visitor)),
+		grpc.StreamInterceptor(s.stream(admission.Visitor)), //nolint:contextcheck // each stream has its own
 		grpc.MaxRecvMsgSize(s.cfg.MaxBodyBytes),
 	)
 	s.register(gs)
@@ -115,7 +115,7 @@ func (s *Server) httpServer(h http.Handler) *http.Server {
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaders,
-		ConnContext:       withConn,
+		ConnContext:       admission.WithConn,
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams:      maxStreams,
 			MaxReceiveBufferPerStream: streamBuffer,
@@ -137,7 +137,7 @@ func (s *Server) door(ctx context.Context, gs *grpc.Server) (http.Handler, error
 	if err != nil {
 		return nil, err
 	}
-	return &door{Server: s, routes: routes, grpc: gs, rest: s.guardHTTP(rest), strangers: &strangers{from: map[netip.Prefix]int{}}}, nil
+	return &door{Server: s, routes: routes, grpc: gs, rest: s.guardHTTP(rest), strangers: admission.NewStrangers()}, nil
 }
 
 // network authenticates who calls from outside of the process. Whatever the authenticator says, nobody comes in as one

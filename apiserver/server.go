@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/admission"
 	"github.com/caravanserai/cara/apiserver/guard"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/objects"
@@ -23,12 +24,11 @@ type Server struct {
 	metrics    *metrics
 	objects    *objects.Service
 	live       *objects.Live
-	deliveries *turns // of webhooks that are being read
-	visits     visits
-	bodies     *bodies
-	joins      *turns        // calls of Join that are being read
-	anonymous  *sampler      // of lines about callers without an identity
-	filling    chan struct{} // a slot for each call that waits for the cache before it is known whose it is
+	deliveries *admission.Turns // of webhooks that are being read
+	visits     *admission.Visits
+	bodies     *admission.Bodies
+	anonymous  *admission.Sampler // of lines about callers without an identity
+	filling    chan struct{}      // a slot for each call that waits for the cache before it is known whose it is
 	sessions   sessions
 	meetings   meetings
 	backup     sync.Mutex // held while a backup is made
@@ -48,12 +48,12 @@ func New(cfg Config) (*Server, error) {
 			Bookmarks: cfg.BookmarkInterval, Draining: make(chan struct{}),
 		},
 		guard:      guard.Guard{Logger: cfg.Logger},
-		deliveries: newTurns(maxWebhooks, maxWebhooksEach),
-		bodies:     newBodies(int64(cfg.MaxBodiesBytes)),
-		joins:      newTurns(maxJoins, maxJoinsEach),
-		anonymous:  newSampler(),
+		deliveries: admission.NewTurns(maxWebhooks, maxWebhooksEach),
+		bodies:     admission.NewBodies(int64(cfg.MaxBodyBytes), int64(cfg.MaxBodiesBytes)),
+		anonymous:  admission.NewSampler(),
 		filling:    make(chan struct{}, maxFilling),
 	}
+	s.visits = &admission.Visits{DB: s.db, Guard: s.guard}
 	s.metrics = newMetrics(s.db, cfg.Figures...)
 	if cfg.Identity != nil {
 		s.db.Vault = cfg.Identity.Vault()

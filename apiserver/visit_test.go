@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/admission"
 	"github.com/caravanserai/cara/apiserver/identity"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -189,7 +190,7 @@ func TestATokenMayGoBeforeItsStreamCounts(t *testing.T) {
 	d := newDoor(t, newHouse(t, nil))
 	guest := identity.Actor{Name: "user/guest", Role: api.RoleViewer}
 	for gone, want := range map[bool]codes.Code{true: codes.Unauthenticated, false: codes.OK} {
-		v := &visit{actor: guest, again: func() (identity.Actor, error) {
+		v := &admission.Visit{Actor: guest, Again: func() (identity.Actor, error) {
 			if gone {
 				return identity.Actor{}, api.Unauthenticated("the token was deleted")
 			}
@@ -198,9 +199,11 @@ func TestATokenMayGoBeforeItsStreamCounts(t *testing.T) {
 		if err := d.enter(v, route{stream: true}); api.Code(err) != want {
 			t.Errorf("the token is gone: %v; enter: %v, want %v", gone, err, want)
 		}
-		if counted := len(d.visits.which(func(*visit) bool { return true })); counted != 0 == gone {
-			t.Errorf("the token is gone: %v; %d calls are counted", gone, counted)
+		probe := &admission.Visit{Actor: guest}
+		if counted := d.visits.Enter(probe, 1) != nil; counted == gone {
+			t.Errorf("the token is gone: %v; the call is counted: %v", gone, counted)
 		}
-		d.visits.leave(v)
+		d.visits.Leave(probe)
+		d.visits.Leave(v)
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/admission"
 	"github.com/caravanserai/cara/apiserver/objects"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -109,13 +110,13 @@ func (s *Server) webhook(w http.ResponseWriter, r *http.Request) {
 // that it takes no webhooks, that its secret is missing, or that the signature does not match. The log has the reason.
 // Nothing that is not signed changes what the source's status says of its last delivery.
 func (s *Server) deliver(w http.ResponseWriter, r *http.Request) (*carav1.Delivery, error) {
-	if err := s.filled(r.Context()); err != nil {
+	if err := s.db.Cache.Filled(r.Context()); err != nil {
 		return nil, err
 	}
 	name := r.PathValue("name")
 	refuse := func(why string) error { //nolint:contextcheck // the request carries it
-		if left, ok := s.anonymous.take(s.db.Now()); ok {
-			s.cfg.Logger.Info("delivery refused", "source", text.Printable(name, maxAuditName), "client", clientAddr(r.Context()), "reason", why, "left_out", left)
+		if left, ok := s.anonymous.Take(s.db.Now()); ok {
+			s.cfg.Logger.Info("delivery refused", "source", text.Printable(name, maxAuditName), "client", admission.ClientAddr(r.Context()), "reason", why, "left_out", left)
 		}
 		return api.Unauthenticated("the delivery is not signed with the secret of a source of this name: compare the source's name, provider and secret with those of the webhook")
 	}
@@ -177,13 +178,13 @@ func (s *Server) readDelivery(w http.ResponseWriter, r *http.Request) ([]byte, e
 	ctx, cancel := context.WithTimeout(r.Context(), webhookTimeout)
 	defer cancel()
 	var from netip.Prefix
-	if v := visitOf(r.Context()); v != nil {
-		from = v.from
+	if v := admission.VisitOf(r.Context()); v != nil {
+		from = v.From
 	}
-	if err := s.deliveries.take(ctx, from); err != nil {
+	if err := s.deliveries.Take(ctx, from); err != nil {
 		return nil, api.Unavailable("too many deliveries are being read: send it again later")
 	}
-	defer s.deliveries.done(from)
+	defer s.deliveries.Done(from)
 	conn, until := http.NewResponseController(w), time.Now().Add(webhookTimeout)
 	if err := errors.Join(conn.SetReadDeadline(until), conn.SetWriteDeadline(until.Add(webhookTimeout))); err != nil {
 		return nil, api.Internal("bound the time to read the delivery: %v", err)

@@ -171,6 +171,18 @@ func (c *Cache) Wait(ctx context.Context, rev int64) error {
 	}
 }
 
+// Filled waits for the cache: before, there is nothing to answer with.
+func (c *Cache) Filled(ctx context.Context) error {
+	select {
+	case <-c.Loaded:
+		return nil
+	case <-c.Ended:
+		return ErrDraining()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // Await returns when done says so, asking it at every transaction, or when ctx ends.
 func (c *Cache) Await(ctx context.Context, done func() bool) error {
 	for {

@@ -1,8 +1,10 @@
-package apiserver
+package admission
 
 import (
+	"context"
 	"encoding/binary"
 	"io"
+	"net/http"
 	"sync"
 
 	"golang.org/x/time/rate"
@@ -55,13 +57,22 @@ type frames struct {
 
 type framesKey struct{}
 
-func newFrames(body io.ReadCloser, m method) *frames {
+// HoldBack makes a request's body frames. message bounds the bytes of one message, pace and burst the messages a second;
+// zero is the default, or no bound.
+func HoldBack(r *http.Request, message int64, pace rate.Limit, burst int) *http.Request {
+	body := newFrames(r.Body, message, pace, burst)
+	r = r.WithContext(context.WithValue(r.Context(), framesKey{}, body))
+	r.Body = body
+	return r
+}
+
+func newFrames(body io.ReadCloser, message int64, pace rate.Limit, burst int) *frames {
 	f := &frames{ReadCloser: body, limit: maxStreamMessage, changed: make(chan struct{})}
-	if m.message > 0 {
-		f.limit = m.message
+	if message > 0 {
+		f.limit = message
 	}
-	if m.pace > 0 {
-		f.pace = rate.NewLimiter(m.pace, m.burst)
+	if pace > 0 {
+		f.pace = rate.NewLimiter(pace, burst)
 	}
 	return f
 }
@@ -137,8 +148,8 @@ func (f *frames) Close() error {
 	return f.ReadCloser.Close()
 }
 
-// receive takes a message of a call, and makes room for as much.
-func receive(ss grpc.ServerStream, m any) error {
+// Receive takes a message of a call, and makes room for as much.
+func Receive(ss grpc.ServerStream, m any) error {
 	f, _ := ss.Context().Value(framesKey{}).(*frames)
 	if f == nil {
 		return ss.RecvMsg(m)

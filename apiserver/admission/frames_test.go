@@ -1,4 +1,4 @@
-package apiserver
+package admission
 
 import (
 	"bytes"
@@ -32,7 +32,7 @@ func TestFramesHoldBack(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				// each byte comes by itself
-				f := newFrames(io.NopCloser(iotest.OneByteReader(bytes.NewReader(bytes.Repeat(frame(tt.message), 100)))), method{})
+				f := newFrames(io.NopCloser(iotest.OneByteReader(bytes.NewReader(bytes.Repeat(frame(tt.message), 100)))), 0, 0, 0)
 				reads := make(chan int, 10000)
 				go func() {
 					defer close(reads)
@@ -63,7 +63,7 @@ func TestFramesHoldBack(t *testing.T) {
 
 func TestFramesKeepMessagesApart(t *testing.T) {
 	body := append(append(frame(0), frame(20000)...), frame(3)...)
-	f := newFrames(io.NopCloser(bytes.NewReader(body)), method{})
+	f := newFrames(io.NopCloser(bytes.NewReader(body)), 0, 0, 0)
 	var got []byte
 	var sizes []int
 	for p := make([]byte, pieceCost); ; {
@@ -85,11 +85,11 @@ func TestFramesKeepMessagesApart(t *testing.T) {
 }
 
 func TestFramesBoundAMessage(t *testing.T) {
-	f := newFrames(io.NopCloser(bytes.NewReader(frame(11))), method{message: 10})
+	f := newFrames(io.NopCloser(bytes.NewReader(frame(11))), 10, 0, 0)
 	if n, err := f.Read(make([]byte, pieceCost)); n != 0 || !errors.Is(err, io.EOF) {
 		t.Errorf("read %d, %v", n, err)
 	}
-	wantCode(t, f.err, codes.ResourceExhausted, "TooLarge")
+	wantRefusal(t, f.err, codes.ResourceExhausted, "TooLarge")
 	if api.ProblemOf(f.err).GetDetail() == "" {
 		t.Error("the caller is not told why")
 	}

@@ -1,4 +1,4 @@
-package apiserver
+package admission
 
 import (
 	"context"
@@ -10,9 +10,9 @@ import (
 // maxWaiting is how many wait for one sort of turn.
 const maxWaiting = 512
 
-// turns bounds what strangers may do side by side: so many in all, and so many from one address, so that one address
+// Turns bounds what strangers may do side by side: so many in all, and so many from one address, so that one address
 // cannot keep out the others. Who comes too many waits for a turn, and at most maxWaiting may wait.
-type turns struct {
+type Turns struct {
 	all, each int
 
 	mu      sync.Mutex
@@ -22,15 +22,15 @@ type turns struct {
 	from    map[netip.Prefix]int
 }
 
-func newTurns(all, each int) *turns {
-	return &turns{all: all, each: each, changed: make(chan struct{}), from: map[netip.Prefix]int{}}
+func NewTurns(all, each int) *Turns {
+	return &Turns{all: all, each: each, changed: make(chan struct{}), from: map[netip.Prefix]int{}}
 }
 
 // errTooManyWait is the answer to one more who would have to wait.
 var errTooManyWait = errors.New("too many wait for a turn")
 
-// take waits for a turn. The error is that of ctx, or errTooManyWait.
-func (t *turns) take(ctx context.Context, from netip.Prefix) error {
+// Take waits for a turn. The error is that of ctx, or errTooManyWait.
+func (t *Turns) Take(ctx context.Context, from netip.Prefix) error {
 	for {
 		t.mu.Lock()
 		if t.taken < t.all && t.from[from] < t.each {
@@ -61,8 +61,8 @@ func (t *turns) take(ctx context.Context, from netip.Prefix) error {
 	}
 }
 
-// done gives a turn back.
-func (t *turns) done(from netip.Prefix) {
+// Done gives a turn back.
+func (t *Turns) Done(from netip.Prefix) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.taken--

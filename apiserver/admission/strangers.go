@@ -1,0 +1,43 @@
+package admission
+
+import (
+	"net/netip"
+	"sync"
+)
+
+const (
+	// maxStrangers is how many such requests one address may have at the same time. One more closes its connection.
+	maxStrangers = 128
+	// maxAllStrangers is the same for all addresses together. One more is cut off.
+	maxAllStrangers = 2048
+)
+
+// Strangers counts the requests of callers that have not authenticated.
+type Strangers struct {
+	mu   sync.Mutex
+	all  int
+	from map[netip.Prefix]int
+}
+
+func NewStrangers() *Strangers { return &Strangers{from: map[netip.Prefix]int{}} }
+
+// Enter returns how many the address has now. It is not ok where that is too many.
+func (s *Strangers) Enter(from netip.Prefix) (here int, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.all >= maxAllStrangers || s.from[from] >= maxStrangers {
+		return 0, false
+	}
+	s.all++
+	s.from[from]++
+	return s.from[from], true
+}
+
+func (s *Strangers) Leave(from netip.Prefix) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all--
+	if s.from[from]--; s.from[from] == 0 {
+		delete(s.from, from)
+	}
+}
