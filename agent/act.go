@@ -4,16 +4,62 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"sync"
+	"time"
 
 	"github.com/caravanserai/cara/agent/engine"
+	"github.com/caravanserai/cara/agent/image"
 	"github.com/caravanserai/cara/agent/step"
+	"github.com/caravanserai/cara/agent/stream"
 )
 
+// actor carries out what step.Step decided.
+type actor struct {
+	log    *slog.Logger
+	engine engine.Engine
+	pulls  *image.Puller
+	kept   *stream.KeptLogs
+	slots  *slots
+}
+
+// execute does what Step said, side by side, begun in order. An engine that did not answer ends the pass; any other
+// error is remembered for Step to weigh.
+func (a *actor) execute(ctx context.Context, want *step.Want, have *step.Have, ws *workspace, todo []step.Action) error {
+	errs := make([]error, len(todo))
+	var acts sync.WaitGroup
+	turns := a.slots.turns(todo, have)
+	for i, action := range todo {
+		done, err := turns.take(ctx, action, have) // here, so that they begin in order
+		if err != nil {
+			errs[i] = err
+			continue
+		}
+		acts.Go(func() {
+			defer done()
+			errs[i] = a.act(ctx, want, have, action)
+		})
+	}
+	acts.Wait()
+	now := time.Now()
+	for i, action := range todo {
+		ws.memory.Remember(want, have, action, errs[i], now)
+		if errs[i] == nil {
+			ws.history.Add(action, have, want.Limits, now)
+		}
+	}
+	ws.reread(todo, errs)
+	if err := errors.Join(errs...); err != nil && (ctx.Err() != nil || errors.Is(err, engine.ErrUnavailable)) {
+		return err
+	}
+	return nil
+}
+
 // act does one action.
-func (a *Agent) act(ctx context.Context, want *step.Want, have *step.Have, x step.Action) (err error) {
+func (a *actor) act(ctx context.Context, want *step.Want, have *step.Have, x step.Action) (err error) {
 	a.log.Debug("act", "project", want.Project, "epoch", want.Epoch, "kind", string(x.Kind), "service", x.Service,
 		"name", x.Name, "reason", x.Reason)
-	eng := a.engineOf(want)
+	eng := scrubbedFor(want, a.engine)
 	switch x.Kind {
 	case step.KindPull:
 		a.pulls.Ask(ctx, want.Project, x.Name, want.AuthFor(x.Name))
@@ -49,7 +95,7 @@ func (a *Agent) act(ctx context.Context, want *step.Want, have *step.Have, x ste
 			err = eng.StopContainer(ctx, x.ID, have.Grace(x.ID))
 		}
 		if err == nil {
-			if kept := a.streams.Kept.Keep(ctx, eng, want, have.Find(x.ID)); kept != nil {
+			if kept := a.kept.Keep(ctx, eng, want, have.Find(x.ID)); kept != nil {
 				a.log.Warn("the log of a container that is removed could not be kept", "project", want.Project, "service", x.Service, "error", kept)
 			}
 			err = eng.RemoveContainer(ctx, x.ID)
@@ -62,8 +108,8 @@ func (a *Agent) act(ctx context.Context, want *step.Want, have *step.Have, x ste
 
 // start puts the service's files in first: an agent that died between create and copy leaves a container without them,
 // and nothing tells, so it is done before every first start.
-func (a *Agent) start(ctx context.Context, want *step.Want, x step.Action) error {
-	eng := a.engineOf(want)
+func (a *actor) start(ctx context.Context, want *step.Want, x step.Action) error {
+	eng := scrubbedFor(want, a.engine)
 	if files := want.Files(want.Service(x.Service)); len(files) > 0 {
 		if err := eng.CopyFiles(ctx, x.ID, files); err != nil {
 			return err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"strings"
 	"sync"
 	"syscall"
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/caravanserai/cara/agent/stream"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/loop"
@@ -24,16 +26,31 @@ import (
 // ErrSuperseded says that a newer agent took this node's name over: two would fight over the same containers.
 var ErrSuperseded = errors.New("another agent has taken over this node's name")
 
-// connect keeps a stream to the server open for as long as ctx lasts.
-func (a *Agent) connect(ctx context.Context) error {
-	backoff := loop.NewBackoff(200*time.Millisecond, min(a.cfg.MaxBackoff, maxReconnect))
+// connection keeps a stream to the server open. On it the server names what this node should run, and the agent sends heartbeats.
+type connection struct {
+	cfg         Config
+	log         *slog.Logger
+	nodes       carav1.NodeServiceClient
+	instance    string // tells the server this run of the agent from another
+	assignments *assignments
+	machine     *machine
+	reports     *reporter
+	released    *released
+	streams     *stream.Server
+	relist      chan<- struct{} // asks for a list of the engine, now
+	beat        <-chan struct{} // asks for a heartbeat, now
+}
+
+// run keeps a stream to the server open for as long as ctx lasts.
+func (c *connection) run(ctx context.Context) error {
+	backoff := loop.NewBackoff(200*time.Millisecond, min(c.cfg.MaxBackoff, maxReconnect))
 	told := false
 	var streams sync.WaitGroup // they outlive their session by what they have to clear away
 	defer streams.Wait()
-	serve := func(stream func(outer context.Context)) { streams.Go(func() { stream(ctx) }) }
+	serve := func(do func(outer context.Context)) { streams.Go(func() { do(ctx) }) }
 	for ctx.Err() == nil {
-		err := a.session(ctx, serve, func() { told = false })
-		a.link(false)
+		err := c.session(ctx, serve, func() { told = false })
+		c.assignments.link(false)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -41,10 +58,10 @@ func (a *Agent) connect(ctx context.Context) error {
 			return fmt.Errorf("%w: %w", ErrSuperseded, err)
 		}
 		if nobodyListens(err) {
-			kick(a.nobody)
+			kick(c.assignments.nobody)
 		}
 		if !told {
-			a.log.Warn("connection to the server lost", "error", err)
+			c.log.Warn("connection to the server lost", "error", err)
 			told = true
 		}
 		backoff.Wait(ctx)
@@ -62,19 +79,19 @@ func nobodyListens(err error) bool {
 }
 
 // session is one stream, from its first message to its end. What the server asks for on it is served in goroutines.
-func (a *Agent) session(ctx context.Context, serve func(func(outer context.Context)), connected func()) error {
+func (c *connection) session(ctx context.Context, serve func(func(outer context.Context)), connected func()) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var helpers sync.WaitGroup
 	defer helpers.Wait()
 	defer cancel()
-	stream, err := a.nodes.Connect(ctx)
+	stream, err := c.nodes.Connect(ctx)
 	if err != nil {
 		return fmt.Errorf("connect to the server: %w", err)
 	}
 	interval := make(chan time.Duration, 1)
 	broken := make(chan error, 1)
 	helpers.Go(func() {
-		if err := a.heartbeats(ctx, stream, interval); err != nil {
+		if err := c.heartbeats(ctx, stream, interval); err != nil {
 			broken <- err
 			cancel()
 		}
@@ -93,41 +110,42 @@ func (a *Agent) session(ctx context.Context, serve func(func(outer context.Conte
 			return fmt.Errorf("hear from the server: %w", err)
 		}
 		if w := m.GetWelcome(); w != nil {
-			if w.GetClusterId() != a.cfg.ClusterID {
+			if w.GetClusterId() != c.cfg.ClusterID {
 				return fmt.Errorf("the server is of cluster %q, this node of %q: nothing is changed; join this node to the new cluster",
-					w.GetClusterId(), a.cfg.ClusterID)
+					w.GetClusterId(), c.cfg.ClusterID)
 			}
 			connected()
-			a.link(true)
-			a.reports.renew()
-			a.log.Info("connected")
+			c.assignments.link(true)
+			c.reports.renew()
+			c.log.Info("connected")
 			interval <- w.GetHeartbeatInterval().AsDuration()
 			continue
 		}
-		a.hear(ctx, m, named, serve)
+		c.hear(ctx, m, named, serve)
 	}
 }
 
 // hear takes in one message. named collects what the server has named so far; nil once it is synced.
-func (a *Agent) hear(ctx context.Context, m *carav1.ConnectResponse, named map[string]bool, serve func(func(outer context.Context))) {
+func (c *connection) hear(ctx context.Context, m *carav1.ConnectResponse, named map[string]bool, serve func(func(outer context.Context))) {
 	switch m := m.GetMessage().(type) {
 	case *carav1.ConnectResponse_Assignment:
-		if name := m.Assignment.GetProject().GetMetadata().GetName(); !a.refused(name) {
+		if name := m.Assignment.GetProject().GetMetadata().GetName(); !c.refuses(name) {
 			named[name] = true
-			a.assign(m.Assignment)
+			c.assignments.assign(m.Assignment)
 		}
 	case *carav1.ConnectResponse_Unassigned:
-		if name := m.Unassigned.GetName(); !a.refused(name) {
-			a.unassign(name, m.Unassigned.GetUid(), m.Unassigned.GetEpoch())
+		if name := m.Unassigned.GetName(); !c.refuses(name) {
+			c.assignments.unassign(name, m.Unassigned.GetUid(), m.Unassigned.GetEpoch())
 		}
 	case *carav1.ConnectResponse_Synced:
-		a.sync(named)
+		c.assignments.sync(named)
+		kick(c.relist)
 	case *carav1.ConnectResponse_Routes:
-		if a.cfg.OnRoutes != nil {
-			a.cfg.OnRoutes(m.Routes)
+		if c.cfg.OnRoutes != nil {
+			c.cfg.OnRoutes(m.Routes)
 		}
 	case *carav1.ConnectResponse_OpenStream:
-		serve(func(outer context.Context) { a.streams.Serve(ctx, outer, m.OpenStream) })
+		serve(func(outer context.Context) { c.streams.Serve(ctx, outer, m.OpenStream) })
 	}
 }
 
@@ -136,23 +154,23 @@ const infoPatience = 3 * time.Second
 
 // heartbeats sends signs of life: the first at once and with the node's info, which the server answers with its
 // welcome; then one each interval, and one whenever the engine goes away or comes back. None of them waits for the engine.
-func (a *Agent) heartbeats(ctx context.Context, stream grpc.BidiStreamingClient[carav1.ConnectRequest, carav1.ConnectResponse], interval <-chan time.Duration) error {
+func (c *connection) heartbeats(ctx context.Context, stream grpc.BidiStreamingClient[carav1.ConnectRequest, carav1.ConnectResponse], interval <-chan time.Duration) error {
 	select {
 	case <-ctx.Done():
 		return nil
-	case <-a.machineKnown:
+	case <-c.machine.known:
 	case <-time.After(infoPatience):
 	}
 	var told *carav1.NodeInfo
 	var conditions []*carav1.Condition
 	every := 5 * time.Second
 	for {
-		conditions = a.conditions(conditions)
+		conditions = c.machine.conditions(conditions)
 		beat := &carav1.Heartbeat{Conditions: conditions}
-		if info := a.info(); !proto.Equal(info, told) {
+		if info := c.machine.describe(); !proto.Equal(info, told) {
 			beat.Info, told = info, info
 		}
-		if err := stream.Send(&carav1.ConnectRequest{Heartbeat: beat, InstanceId: a.instance, Released: a.gone()}); err != nil {
+		if err := stream.Send(&carav1.ConnectRequest{Heartbeat: beat, InstanceId: c.instance, Released: c.released.take()}); err != nil {
 			return fmt.Errorf("send a heartbeat: %w", err)
 		}
 		select {
@@ -160,18 +178,18 @@ func (a *Agent) heartbeats(ctx context.Context, stream grpc.BidiStreamingClient[
 			return nil
 		case d := <-interval:
 			every = cmp.Or(d, every)
-		case <-a.beat:
+		case <-c.beat:
 		case <-time.After(every):
 		}
 	}
 }
 
-// refused says whether a name from the server is none. It becomes a part of names of files and of what the engine has,
-// so that nothing may be done for it, not even report.
-func (a *Agent) refused(name string) bool {
+// refuses reports whether a name from the server cannot be used. A name becomes a part of names of files and of what the engine has, so nothing
+// may be done for a bad one, not even report.
+func (c *connection) refuses(name string) bool {
 	if api.IsName(name) {
 		return false
 	}
-	a.log.Error("refused an assignment: its project has no valid name", "project", text.Line(text.Clip(name, 100)))
+	c.log.Error("refused an assignment: its project has no valid name", "project", text.Line(text.Clip(name, 100)))
 	return true
 }

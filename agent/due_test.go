@@ -12,7 +12,7 @@ import (
 func TestALookThatIsNotDueYetIsAskedForAgain(t *testing.T) {
 	now := time.Now()
 	want := &step.Want{}
-	a := &Agent{tasks: map[string]*task{"p": {want: want, settled: want, due: now.Add(8 * time.Second)}}}
+	a := &assignments{tasks: map[string]*task{"p": {want: want, settled: want, due: now.Add(8 * time.Second)}}}
 	if _, _, look, again := a.current("p", now.Add(3*time.Second)); look || again != 5*time.Second {
 		t.Errorf("look %v, again %s; want false and 5s", look, again)
 	}

@@ -16,7 +16,7 @@ import (
 const logTail = 20
 
 // explain adds the last lines of the container's log to a failure.
-func (a *Agent) explain(ctx context.Context, want *step.Want, have *step.Have, f *step.Failure) *step.Failure {
+func (o *observer) explain(ctx context.Context, want *step.Want, have *step.Have, f *step.Failure) *step.Failure {
 	out := *f
 	c := have.Find(f.Container)
 	if c.ID == "" {
@@ -29,7 +29,7 @@ func (a *Agent) explain(ctx context.Context, want *step.Want, have *step.Have, f
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	var lines []string
-	err := a.engineOf(want).Logs(ctx, f.Container, engine.LogOptions{Tail: logTail}, func(l engine.LogLine) error {
+	err := scrubbedFor(want, o.engine).Logs(ctx, f.Container, engine.LogOptions{Tail: logTail}, func(l engine.LogLine) error {
 		lines = append(lines, text.Clip(text.Line(l.Text), 300))
 		return nil
 	})

@@ -1,20 +1,10 @@
 package agent
 
 import (
-	"cmp"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
-
-// counts are what the agent has done since it began. The rest of its figures are read when somebody asks.
-type counts struct {
-	containers     atomic.Int64 // that carry our labels, at the last look at the engine
-	swept          atomic.Int64 // projects that nobody owned
-	reportsTaken   atomic.Int64
-	reportsDropped atomic.Int64
-	reportsFailed  atomic.Int64
-}
 
 // Metrics are the agent's figures for Prometheus. None has a label that grows with the projects.
 func (a *Agent) Metrics() prometheus.Collector {
@@ -53,7 +43,7 @@ func (c collector) Describe(out chan<- *prometheus.Desc) {
 // Collect reads them. It asks the engine nothing.
 func (c collector) Collect(out chan<- prometheus.Metric) {
 	a := c.agent
-	phases, synced := a.census()
+	phases, synced := a.assignments.census()
 	gauge := func(d *prometheus.Desc, v int, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), labels...)
 	}
@@ -64,27 +54,16 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		gauge(c.projects, n, phase)
 	}
 	gauge(c.connected, one(synced))
-	gauge(c.engine, one(a.health.error() == nil))
-	gauge(c.containers, int(a.counts.containers.Load()))
+	gauge(c.engine, one(a.machine.engine.error() == nil))
+	gauge(c.containers, int(a.watcher.containers.Load()))
 	gauge(c.waiting, a.reports.waiting())
 	gauge(c.pulling, a.pulls.Running())
-	counter(c.reports, &a.counts.reportsTaken, "taken")
-	counter(c.reports, &a.counts.reportsDropped, "dropped")
-	counter(c.reports, &a.counts.reportsFailed, "failed")
+	counter(c.reports, &a.reports.taken, "taken")
+	counter(c.reports, &a.reports.dropped, "dropped")
+	counter(c.reports, &a.reports.failed, "failed")
 	counter(c.pulls, &a.pulls.Pulled, "done")
 	counter(c.pulls, &a.pulls.Failed, "failed")
-	counter(c.swept, &a.counts.swept)
-}
-
-// census counts the projects by phase. Those that are not ours, and only await their removal, have none: "Unassigned".
-func (a *Agent) census() (phases map[string]int, synced bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	phases = map[string]int{}
-	for _, t := range a.tasks {
-		phases[cmp.Or(t.want.Phase, "Unassigned")]++
-	}
-	return phases, a.synced
+	counter(c.swept, &a.watcher.swept)
 }
 
 func one(b bool) int {
@@ -92,10 +71,4 @@ func one(b bool) int {
 		return 1
 	}
 	return 0
-}
-
-func (r *reporter) waiting() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(r.pending)
 }

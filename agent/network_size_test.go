@@ -25,7 +25,7 @@ func (e *networkMaker) CreateNetwork(_ context.Context, _ string, _ map[string]s
 func TestNetworkHasRoomForSuccessors(t *testing.T) {
 	w := &step.Want{Spec: &carav1.ProjectSpec{Services: []*carav1.Service{{Name: "a", Image: "web"}, {Name: "b", Image: "web"}, {Name: "c", Image: "web"}}}}
 	eng := &networkMaker{}
-	a := &Agent{engine: eng, log: slog.New(slog.DiscardHandler)}
+	a := &actor{engine: eng, log: slog.New(slog.DiscardHandler)}
 	if err := a.act(t.Context(), w, &step.Have{}, step.Action{Kind: step.KindCreateNetwork, Name: "n"}); err != nil {
 		t.Fatal(err)
 	}

@@ -11,19 +11,29 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/caravanserai/cara/agent/engine"
+	"github.com/caravanserai/cara/agent/image"
+	"github.com/caravanserai/cara/agent/probe"
 	"github.com/caravanserai/cara/agent/step"
 )
 
+// observer reads the state of a project: what the engine holds, and what the puller and the prober know.
+type observer struct {
+	node   step.Node
+	engine engine.Engine
+	pulls  *image.Puller
+	probes *probe.Prober
+}
+
 // observe reads all that the engine has of a project. An error means that nothing is known, never that nothing is there.
-func (a *Agent) observe(ctx context.Context, want *step.Want, w *workspace) (*step.Have, error) {
-	labels := a.cfg.node().ProjectLabels(want.Project)
-	have, eng := &step.Have{Images: map[string]bool{}, Record: w.record}, a.engineOf(want)
+func (o *observer) observe(ctx context.Context, want *step.Want, ws *workspace) (*step.Have, error) {
+	labels := o.node.ProjectLabels(want.Project)
+	have, eng := &step.Have{Images: map[string]bool{}, Record: ws.record}, scrubbedFor(want, o.engine)
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
-		have.Containers, w.looks, err = containers(gctx, eng, labels, w.looks)
+		have.Containers, ws.looks, err = containers(gctx, eng, labels, ws.looks)
 		return err
 	})
-	have.Networks, have.Volumes = w.networks, w.volumes
+	have.Networks, have.Volumes = ws.networks, ws.volumes
 	if have.Networks == nil || want.Remove { // gone is said only of what was looked for just now
 		g.Go(func() (err error) {
 			have.Networks, err = eng.ListNetworks(gctx, labels)
@@ -39,20 +49,20 @@ func (a *Agent) observe(ctx context.Context, want *step.Want, w *workspace) (*st
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	w.networks, w.volumes = have.Networks, have.Volumes
-	w.sightings = step.Sight(have.Containers, w.sightings, time.Now())
+	ws.networks, ws.volumes = have.Networks, have.Volumes
+	ws.sightings = step.Sight(have.Containers, ws.sightings, time.Now())
 	if !want.Remove {
-		if err := a.observeImages(ctx, want, have, w); err != nil {
+		if err := o.observeImages(ctx, want, have, ws); err != nil {
 			return nil, err
 		}
-		if err := a.observeFacts(ctx, want, have, w); err != nil {
+		if err := o.observeFacts(ctx, want, have, ws); err != nil {
 			return nil, err
 		}
 	}
-	a.observePulls(want, w)
-	have.Memory, have.Leaving = w.memory.Snapshot(), w.leaving
-	have.Health = a.probes.Sync(ctx, want.Project, step.Checks(want, have))
-	have.Digests = maps.Clone(w.digests)
+	o.observePulls(want, ws)
+	have.Memory, have.Leaving = ws.memory.Snapshot(), ws.leaving
+	have.Health = o.probes.Sync(ctx, want.Project, step.Checks(want, have))
+	have.Digests = maps.Clone(ws.digests)
 	return have, nil
 }
 

@@ -4,12 +4,12 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/caravanserai/cara/agent/step"
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/loop"
@@ -21,8 +21,10 @@ type reporter struct {
 	client carav1.ProjectServiceClient
 	log    *slog.Logger
 	queue  *loop.Queue
-	counts *counts
 	took   func(project string, r *carav1.UpdateProjectStatusRequest)
+
+	// Counts of reports, by what became of them.
+	taken, dropped, failed atomic.Int64
 
 	mu      sync.Mutex
 	pending map[string]*carav1.UpdateProjectStatusRequest
@@ -32,9 +34,9 @@ type reporter struct {
 // reportTimeout of one call.
 const reportTimeout = 10 * time.Second
 
-func newReporter(client carav1.ProjectServiceClient, cfg Config, log *slog.Logger, counts *counts, took func(string, *carav1.UpdateProjectStatusRequest)) *reporter {
+func newReporter(cfg Config, log *slog.Logger, took func(string, *carav1.UpdateProjectStatusRequest)) *reporter {
 	r := &reporter{
-		client: client, log: log, counts: counts, took: took,
+		client: carav1.NewProjectServiceClient(cfg.Conn), log: log, took: took,
 		pending: map[string]*carav1.UpdateProjectStatusRequest{}, sent: map[string]*carav1.UpdateProjectStatusRequest{},
 	}
 	r.queue = loop.NewQueue(loop.QueueConfig{
@@ -87,14 +89,14 @@ func (r *reporter) send(ctx context.Context, project string) (time.Duration, err
 	_, err := r.client.UpdateProjectStatus(ctx, report)
 	switch api.Code(err) {
 	case codes.OK:
-		r.counts.reportsTaken.Add(1)
+		r.taken.Add(1)
 		r.took(project, report)
 	case codes.Aborted, codes.FailedPrecondition, codes.NotFound, codes.InvalidArgument, codes.PermissionDenied:
-		r.counts.reportsDropped.Add(1)
+		r.dropped.Add(1)
 		// It speaks of an assignment or a generation that is not in force any more; the stream says what is.
 		r.log.Info("report dropped", "project", project, "epoch", report.Epoch, "phase", report.Phase, "error", err)
 	default:
-		r.counts.reportsFailed.Add(1)
+		r.failed.Add(1)
 		return 0, err
 	}
 	r.mu.Lock()
@@ -106,9 +108,9 @@ func (r *reporter) send(ctx context.Context, project string) (time.Duration, err
 	return 0, nil
 }
 
-// report sends what there is to say about a project.
-func (a *Agent) report(want *step.Want, have *step.Have, actions []step.Action, now time.Time) {
-	if step.Reportable(want, have) {
-		a.reports.put(step.Report(want, have, actions, now))
-	}
+// waiting counts the projects of which the server has not taken the newest report.
+func (r *reporter) waiting() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.pending)
 }

@@ -8,8 +8,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"golang.org/x/sync/semaphore"
-
 	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/agent/step"
 )
@@ -29,13 +27,13 @@ func ending(n int) (*step.Have, []step.Action) {
 // TestProjectsEndOneAfterTheOther: the first is done long before the last, whatever stops side by side.
 func TestProjectsEndOneAfterTheOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := &Agent{cfg: Config{Stops: 6}, calls: make(chan struct{}, 1), stops: semaphore.NewWeighted(6)}
+		s := newSlots(Config{Stops: 6, EngineCalls: 1})
 		begun := time.Now()
 		ended := make(chan time.Duration, 4)
 		for range 4 {
 			go func() {
 				have, todo := ending(3)
-				turns := a.turns(todo, have)
+				turns := s.turns(todo, have)
 				each := make(chan struct{})
 				for _, x := range todo {
 					done, err := turns.take(t.Context(), x, have)
@@ -66,10 +64,10 @@ func TestProjectsEndOneAfterTheOther(t *testing.T) {
 // TestAContainerThatTakesItsTimeHoldsUpNobody else that stops, also where a project has more containers than there are slots.
 func TestAContainerThatTakesItsTimeHoldsUpNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := &Agent{cfg: Config{Stops: 2}, calls: make(chan struct{}, 1), stops: semaphore.NewWeighted(2)}
+		s := newSlots(Config{Stops: 2, EngineCalls: 1})
 		begun := time.Now()
 		have, todo := ending(5)
-		turns := a.turns(todo, have)
+		turns := s.turns(todo, have)
 		for n, x := range todo {
 			done, err := turns.take(t.Context(), x, have)
 			if err != nil {
@@ -81,12 +79,12 @@ func TestAContainerThatTakesItsTimeHoldsUpNobody(t *testing.T) {
 			time.AfterFunc(time.Hour, done)
 		}
 		have, todo = ending(1)
-		if _, err := a.turns(todo, have).take(t.Context(), todo[0], have); err != nil {
+		if _, err := s.turns(todo, have).take(t.Context(), todo[0], have); err != nil {
 			t.Error(err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if _, err := a.turns(todo, have).take(ctx, todo[0], have); !errors.Is(err, context.Canceled) {
+		if _, err := s.turns(todo, have).take(ctx, todo[0], have); !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v where nobody waits any more", err)
 		}
 		<-time.After(2 * time.Hour)

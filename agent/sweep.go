@@ -11,16 +11,8 @@ import (
 // sweep takes away what carries our labels and belongs to no assignment: only while the server is connected and has
 // named all that is ours, and only what has been so for the grace. It returns when to look again, 0 for no need, and
 // what to tell of it, empty for nothing.
-func (a *Agent) sweep(seen map[string]string, orphans map[string]time.Time, now time.Time) (time.Duration, string) {
-	a.mu.Lock()
-	synced := a.synced
-	unowned := map[string]bool{}
-	for project := range seen {
-		if a.tasks[project] == nil {
-			unowned[project] = true
-		}
-	}
-	a.mu.Unlock()
+func (w *watcher) sweep(seen map[string]string, orphans map[string]time.Time, now time.Time) (time.Duration, string) {
+	unowned, synced := w.assignments.unowned(seen)
 	maps.DeleteFunc(orphans, func(project string, _ time.Time) bool { return !synced || !unowned[project] })
 	if !synced {
 		return 0, ""
@@ -30,11 +22,11 @@ func (a *Agent) sweep(seen map[string]string, orphans map[string]time.Time, now 
 			orphans[project] = now
 		}
 	}
-	due, wait := dueOrphans(orphans, len(seen), a.cfg.OrphanGrace, now)
+	due, wait := dueOrphans(orphans, len(seen), w.cfg.OrphanGrace, now)
 	for _, project := range due {
-		a.log.Warn("sweeping an orphan", "project", project)
-		a.unassign(project, "", 0)
-		a.counts.swept.Add(1)
+		w.log.Warn("sweeping an orphan", "project", project)
+		w.assignments.unassign(project, "", 0)
+		w.swept.Add(1)
 		delete(orphans, project)
 	}
 	return wait, sweptText(due, len(orphans), seen)

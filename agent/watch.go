@@ -2,12 +2,13 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caravanserai/cara/agent/engine"
@@ -15,76 +16,42 @@ import (
 	"github.com/caravanserai/cara/internal/loop"
 )
 
-// health is what the last answer of the engine, or of the disk, means for the node.
-type health struct {
-	mu   sync.Mutex
-	down error // nil: it answers
+// watcher looks at the whole engine: it passes on what the engine says about projects, and finds what belongs to no assignment.
+type watcher struct {
+	cfg         Config
+	log         *slog.Logger
+	assignments *assignments
+	machine     *machine
+	events      *events
+	relist      chan struct{} // asks for a list of the engine, now
+	containers  atomic.Int64  // that carry our labels, at the last look
+	swept       atomic.Int64  // projects that nobody owned
 }
 
-func (h *health) error() error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.down
-}
-
-// set returns whether it went away or came back.
-func (h *health) set(err error) (changed bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	changed = (h.down == nil) != (err == nil)
-	h.down = err
-	return changed
-}
-
-// engineSaid takes in the outcome of a call: only silence and answers count, not what was answered.
-func (a *Agent) engineSaid(err error) {
-	if err != nil && !errors.Is(err, engine.ErrUnavailable) {
-		return
-	}
-	if !a.health.set(err) {
-		return
-	}
-	if err != nil {
-		a.log.Warn("the engine does not answer: nothing is torn down, nothing is started", "error", err)
-	} else {
-		a.log.Info("the engine answers")
-	}
-	kick(a.beat)
-}
-
-// watchEngine listens to the engine's events: hints to look at a project now. Each time it has subscribed it lists, so
+// listen listens to the engine's events: hints to look at a project now. Each time it has subscribed it lists, so
 // that nothing which happened before is missed.
-func (a *Agent) watchEngine(ctx context.Context) error {
-	backoff := loop.NewBackoff(100*time.Millisecond, a.cfg.MaxBackoff)
+func (w *watcher) listen(ctx context.Context) error {
+	backoff := loop.NewBackoff(100*time.Millisecond, w.cfg.MaxBackoff)
 	for ctx.Err() == nil {
 		subscribed := func() {
-			a.engineSaid(nil)
-			a.everyProject()
-			kick(a.relist)
+			w.machine.engineSaid(nil)
+			w.assignments.hintAll()
+			kick(w.relist)
 		}
-		err := a.engine.Events(ctx, a.cfg.node().Labels(), subscribed, func(e engine.Event) { a.hint(e.Project) })
+		err := w.cfg.Engine.Events(ctx, w.cfg.node().Labels(), subscribed, func(e engine.Event) { w.assignments.hint(e.Project) })
 		if ctx.Err() != nil {
 			return nil
 		}
-		a.engineSaid(fmt.Errorf("%w: %w", engine.ErrUnavailable, err))
+		w.machine.engineSaid(fmt.Errorf("%w: %w", engine.ErrUnavailable, err))
 		backoff.Wait(ctx)
 	}
 	return nil
 }
 
-func (a *Agent) everyProject() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for project, t := range a.tasks {
-		t.hinted = true
-		a.queue.Add(project)
-	}
-}
-
 // relistLoop compares the engine with what it was at the last look. It is what makes a lost event cost one interval,
 // and what finds orphans.
-func (a *Agent) relistLoop(ctx context.Context) error {
-	ticker := time.NewTicker(a.cfg.Relist)
+func (w *watcher) relistLoop(ctx context.Context) error {
+	ticker := time.NewTicker(w.cfg.Relist)
 	defer ticker.Stop()
 	var last map[string]string
 	orphans := map[string]time.Time{}
@@ -95,56 +62,56 @@ func (a *Agent) relistLoop(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
-		case <-a.relist:
+		case <-w.relist:
 		}
-		seen, err := a.fingerprints(ctx)
+		seen, err := w.fingerprints(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
-		a.engineSaid(err)
+		w.machine.engineSaid(err)
 		if err != nil {
 			continue
 		}
 		for _, project := range differing(last, seen) {
-			a.hint(project)
+			w.assignments.hint(project)
 		}
 		last = seen
 		now := time.Now()
-		sweepAgain, swept := a.sweep(seen, orphans, now)
-		backAgain, back := a.goBack(now)
+		sweepAgain, swept := w.sweep(seen, orphans, now)
+		backAgain, back := w.assignments.goBack(now)
 		for _, wait := range []time.Duration{sweepAgain, backAgain} {
 			if wait > 0 {
-				time.AfterFunc(wait, func() { kick(a.relist) })
+				time.AfterFunc(wait, func() { kick(w.relist) })
 			}
 		}
 		for reason, message := range map[api.Reason]string{api.ReasonOrphansSwept: swept, api.ReasonEpochWentBack: back} {
 			if message != "" {
-				words.Go(func() { a.tell(ctx, api.EventWarning, reason, message) })
+				words.Go(func() { w.events.ofNode(ctx, api.EventWarning, reason, message) })
 			}
 		}
 	}
 }
 
 // fingerprints says, for each project that the engine has something of, what that is.
-func (a *Agent) fingerprints(ctx context.Context) (map[string]string, error) {
-	parts := map[string][]string{}
-	containers, err := a.engine.ListContainers(ctx, a.cfg.node().Labels())
+func (w *watcher) fingerprints(ctx context.Context) (map[string]string, error) {
+	parts, labels := map[string][]string{}, w.cfg.node().Labels()
+	containers, err := w.cfg.Engine.ListContainers(ctx, labels)
 	if err != nil {
 		return nil, err
 	}
-	a.counts.containers.Store(int64(len(containers)))
+	w.containers.Store(int64(len(containers)))
 	for _, c := range containers {
 		project := c.Labels[api.LabelProject]
 		parts[project] = append(parts[project], c.ID+" "+c.Name+" "+c.State+" "+strings.Join(slices.Sorted(maps.Keys(c.Networks)), ","))
 	}
-	networks, err := a.engine.ListNetworks(ctx, a.cfg.node().Labels())
+	networks, err := w.cfg.Engine.ListNetworks(ctx, labels)
 	if err != nil {
 		return nil, err
 	}
 	for _, n := range networks {
 		parts[n.Labels[api.LabelProject]] = append(parts[n.Labels[api.LabelProject]], n.ID)
 	}
-	volumes, err := a.engine.ListVolumes(ctx, a.cfg.node().Labels())
+	volumes, err := w.cfg.Engine.ListVolumes(ctx, labels)
 	if err != nil {
 		return nil, err
 	}

@@ -4,16 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/agent/step"
+	"github.com/caravanserai/cara/agent/stream"
+	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -41,16 +43,32 @@ type workspace struct {
 	leaving map[string]time.Time
 }
 
+// worker brings one project at a time to where it should be: it observes, asks step.Step, reports and acts. The queue never gives it the same
+// project twice at once.
+type worker struct {
+	log         *slog.Logger
+	assignments *assignments
+	disk        *disk
+	kept        *stream.KeptLogs
+	machine     *machine
+	observer    *observer
+	actor       *actor
+	reports     *reporter
+	endpoints   *Endpoints
+	events      *events
+	released    *released
+}
+
 // maxPasses bounds the passes of one call. No project needs as many: what goes on is tried again with backoff.
 const maxPasses = 200
 
 var errNoRest = fmt.Errorf("there was still something to do after %d looks", maxPasses)
 
 // work brings one project as far as it goes without waiting, and says when to look again.
-func (a *Agent) work(ctx context.Context, project string) (time.Duration, error) {
+func (w *worker) work(ctx context.Context, project string) (time.Duration, error) {
 	for n := range maxPasses {
 		now := time.Now()
-		t, want, look, due := a.current(project, now)
+		t, want, look, due := w.assignments.current(project, now)
 		if t == nil {
 			return 0, nil
 		}
@@ -58,11 +76,11 @@ func (a *Agent) work(ctx context.Context, project string) (time.Duration, error)
 			t.work.networks, t.work.volumes, t.work.looks = nil, nil, nil
 		}
 		if !look {
-			return due, a.keep(t, want)
+			return due, w.keep(t, want)
 		}
-		again, more, err := a.pass(ctx, t, want)
+		again, more, err := w.pass(ctx, t, want)
 		if err == nil && !more {
-			a.settle(t, want, now, again)
+			w.assignments.settle(t, want, now, again)
 		}
 		if err != nil || !more {
 			return again, err
@@ -72,85 +90,83 @@ func (a *Agent) work(ctx context.Context, project string) (time.Duration, error)
 }
 
 // pass looks, decides, reports and acts once. more says that it should be done again right away.
-func (a *Agent) pass(ctx context.Context, t *task, want *step.Want) (again time.Duration, more bool, err error) {
-	w := &t.work
-	if w.begin(want) { // a rollout's end that the agent before saw is in the record
-		a.reports.forget(want.Project) // what was said of another rollout, the server has put away: say it again, also where it comes to the same
+func (w *worker) pass(ctx context.Context, t *task, want *step.Want) (again time.Duration, more bool, err error) {
+	ws := &t.work
+	if ws.begin(want) { // a rollout's end that the agent before saw is in the record
+		w.reports.forget(want.Project) // what was said of another rollout, the server has put away: say it again, also where it comes to the same
 	}
-	unkept := a.keep(t, want)
+	unkept := w.keep(t, want)
 	if unkept != nil && want.Remove {
 		return 0, false, unkept
 	}
-	have, err := a.observe(ctx, want, w)
+	have, err := w.observer.observe(ctx, want, ws)
 	if err != nil {
 		return 0, false, err
 	}
-	if a.unpin(ctx, t, want, w) {
+	if w.unpin(ctx, t, want, ws) {
 		return 0, true, nil
 	}
-	w.history.Judge(have)
+	ws.history.Judge(have)
 	now := time.Now()
-	actions := w.history.Pace(step.Step(want, have, now), want.Limits, now)
+	actions := ws.history.Pace(step.Step(want, have, now), want.Limits, now)
 	if i := slices.IndexFunc(actions, func(x step.Action) bool { return x.Kind == step.KindFail }); i >= 0 {
-		f := a.explain(ctx, want, have, actions[i].Failure)
-		if f.Update && w.memory.Update == nil {
-			w.memory.Update = f
+		f := w.observer.explain(ctx, want, have, actions[i].Failure)
+		if f.Update && ws.memory.Update == nil {
+			ws.memory.Update = f
 		} else {
-			w.memory.Failure = f
+			ws.memory.Failure = f
 		}
-		a.log.Warn("failed", "project", want.Project, "epoch", want.Epoch, "service", f.Service, "reason", string(f.Reason), "update", f.Update)
+		w.log.Warn("failed", "project", want.Project, "epoch", want.Epoch, "service", f.Service, "reason", string(f.Reason), "update", f.Update)
 		return 0, true, nil
 	}
-	if unkept != nil && !w.covers(want) {
+	if unkept != nil && !ws.covers(want) {
 		actions = step.Postponed(actions, unkept)
 	}
-	a.note(want, w, w.record.Next(want, have, actions, now))
-	a.endpoints.set(want.Project, step.Routable(want, have, actions, now))
-	actions = a.drained(want, have, w, actions, now)
-	a.report(want, have, actions, now)
-	a.tellSecrets(ctx, want, have, w)
+	w.note(want, ws, ws.record.Next(want, have, actions, now))
+	w.endpoints.set(want.Project, step.Routable(want, have, actions, now))
+	actions = w.drained(want, have, ws, actions, now)
+	w.report(want, have, actions, now)
+	w.tellSecrets(ctx, want, have, ws)
 	todo := slices.DeleteFunc(slices.Clone(actions), func(x step.Action) bool { return x.Kind == step.KindWait })
 	if len(todo) == 0 {
 		if want.Quiet && len(actions) == 0 {
-			a.forget(want)
-			a.release(want)
+			w.forget(want)
+			w.released.add(want)
 		}
 		return step.NextLook(actions, now), false, unkept
 	}
-	return 0, true, a.execute(ctx, want, have, w, todo)
+	return 0, true, w.actor.execute(ctx, want, have, ws, todo)
 }
 
 // begin opens a rollout's bookkeeping anew where want is of another one, and says whether it did.
-func (w *workspace) begin(want *step.Want) bool {
-	if w.rollout == want.Rollout() && w.memory.Pulls != nil {
-		if f := w.memory.Update; f != nil && f.Forgotten {
-			w.memory.Update = w.record.UpdateFailure(want) // the server may know more by now
+func (ws *workspace) begin(want *step.Want) bool {
+	if ws.rollout == want.Rollout() && ws.memory.Pulls != nil {
+		if f := ws.memory.Update; f != nil && f.Forgotten {
+			ws.memory.Update = ws.record.UpdateFailure(want) // the server may know more by now
 		}
 		return false
 	}
-	w.rollout, w.history = want.Rollout(), step.History{}
-	w.memory = step.Memory{Pulls: map[string]step.Pull{}, Restarts: map[string]step.Restarts{}, Tries: map[string]step.Try{}}
-	w.memory.Update = w.record.UpdateFailure(want)
-	if w.digests == nil {
-		w.digests = map[string]string{}
+	ws.rollout, ws.history = want.Rollout(), step.History{}
+	ws.memory = step.Memory{Pulls: map[string]step.Pull{}, Restarts: map[string]step.Restarts{}, Tries: map[string]step.Try{}}
+	ws.memory.Update = ws.record.UpdateFailure(want)
+	if ws.digests == nil {
+		ws.digests = map[string]string{}
 	}
 	return true
 }
 
 // keep has on disk what is in force before anything is done about it, and nothing of what is on its way out.
-func (a *Agent) keep(t *task, want *step.Want) error {
-	w := &t.work
+func (w *worker) keep(t *task, want *step.Want) error {
+	ws := &t.work
 	if want.Remove {
-		if w.cleared {
+		if ws.cleared {
 			return nil
 		}
-		w.saved, w.cleared, w.record, w.noted = nil, true, step.Record{}, step.Record{}
-		return errors.Join(a.disk.remove(want.Project), a.streams.Kept.Remove(want.Project))
+		ws.saved, ws.cleared, ws.record, ws.noted = nil, true, step.Record{}, step.Record{}
+		return errors.Join(w.kept.Remove(want.Project), w.disk.remove(want.Project)) // the assignment last: while it is there, this is tried again
 	}
-	a.mu.Lock()
-	project := t.project
-	a.mu.Unlock()
-	kept := w.saved
+	project := w.assignments.project(t)
+	kept := ws.saved
 	if project == nil || kept != nil && project == kept.GetProject() && maps.Equal(want.SecretVersions, kept.GetSecretVersions()) {
 		return nil
 	}
@@ -158,27 +174,27 @@ func (a *Agent) keep(t *task, want *step.Want) error {
 	if proto.Equal(next, kept) {
 		return nil
 	}
-	w.cleared = false
-	err := a.disk.save(next)
-	a.diskSaid(err)
+	ws.cleared = false
+	err := w.disk.save(next)
+	w.machine.diskSaid(err)
 	if err == nil {
-		w.saved = next
+		ws.saved = next
 	}
 	return err
 }
 
 // covers says whether the next agent would do with what is on disk as this one does with want: the newest word on how it
 // went may be missing there, and nothing else.
-func (w *workspace) covers(want *step.Want) bool {
-	return w.saved.GetProject() != nil && want.Rollout() == step.RolloutOf(w.saved)
+func (ws *workspace) covers(want *step.Want) bool {
+	return ws.saved.GetProject() != nil && want.Rollout() == step.RolloutOf(ws.saved)
 }
 
 // forget lets go of a project that is not ours and of which nothing is left.
-func (a *Agent) forget(want *step.Want) {
-	a.pulls.Forget(want.Project, nil)
-	a.endpoints.set(want.Project, nil)
-	a.reports.forget(want.Project)
-	a.drop(want.Project, want)
+func (w *worker) forget(want *step.Want) {
+	w.actor.pulls.Forget(want.Project, nil)
+	w.endpoints.set(want.Project, nil)
+	w.reports.forget(want.Project)
+	w.assignments.drop(want.Project, want)
 }
 
 // drainPatience bounds how long a container's signal waits for the requests that the ingress sent it.
@@ -186,84 +202,83 @@ const drainPatience = 10 * time.Second
 
 // drained puts a container's signal off while it answers requests that it was sent when it still got some, for as long as
 // its grace at most. Nothing else of the project waits for that.
-func (a *Agent) drained(want *step.Want, have *step.Have, w *workspace, actions []step.Action, now time.Time) []step.Action {
+func (w *worker) drained(want *step.Want, have *step.Have, ws *workspace, actions []step.Action, now time.Time) []step.Action {
 	leaving := map[string]time.Time{}
 	out := slices.Clone(actions)
 	for i, x := range out {
 		if !have.Stops(x) {
 			continue
 		}
-		since, known := w.leaving[x.ID]
+		since, known := ws.leaving[x.ID]
 		if !known {
 			since = now
 		}
 		leaving[x.ID] = since
 		until := since.Add(min(have.Grace(x.ID), drainPatience))
-		if now.Before(until) && a.endpoints.busy(have.Find(x.ID).Networks[step.NetworkName(want.Project)].IP, want.Project) {
+		if now.Before(until) && w.endpoints.busy(have.Find(x.ID).Networks[step.NetworkName(want.Project)].IP, want.Project) {
 			out[i] = step.Action{Kind: step.KindWait, Service: x.Service, Until: until, Reason: x.Reason + ", once it has answered its requests"}
 		}
 	}
-	w.leaving = leaving
+	ws.leaving = leaving
 	return out
 }
 
-// execute does what Step said, side by side, begun in order. An engine that did not answer ends the pass; any other
-// error is remembered for Step to weigh.
-func (a *Agent) execute(ctx context.Context, want *step.Want, have *step.Have, w *workspace, todo []step.Action) error {
-	errs := make([]error, len(todo))
-	var acts sync.WaitGroup
-	turns := a.turns(todo, have)
-	for i, action := range todo {
-		done, err := turns.take(ctx, action, have) // here, so that they begin in order
-		if err != nil {
-			errs[i] = err
-			continue
-		}
-		acts.Go(func() {
-			defer done()
-			errs[i] = a.act(ctx, want, have, action)
-		})
-	}
-	acts.Wait()
-	now := time.Now()
-	for i, action := range todo {
-		w.memory.Remember(want, have, action, errs[i], now)
-		if errs[i] == nil {
-			w.history.Add(action, have, want.Limits, now)
-		}
-	}
-	w.reread(todo, errs)
-	if err := errors.Join(errs...); err != nil && (ctx.Err() != nil || errors.Is(err, engine.ErrUnavailable)) {
-		return err
-	}
-	return nil
-}
-
 // reread forgets the networks, volumes and containers that may not be as they were read.
-func (w *workspace) reread(done []step.Action, errs []error) {
+func (ws *workspace) reread(done []step.Action, errs []error) {
 	for i, action := range done {
-		delete(w.looks, action.ID)
+		delete(ws.looks, action.ID)
 		if errs[i] != nil {
-			w.looks = nil
+			ws.looks = nil
 		}
 		if errs[i] != nil || strings.HasSuffix(string(action.Kind), "Network") {
-			w.networks = nil
+			ws.networks = nil
 		}
 		if errs[i] != nil || strings.HasSuffix(string(action.Kind), "Volume") {
-			w.volumes = nil
+			ws.volumes = nil
 		}
 	}
 }
 
 // note keeps the record, in memory at once and on disk as soon as that is possible.
-func (a *Agent) note(want *step.Want, w *workspace, next step.Record) {
-	w.record = next
-	if want.Remove || next.Same(w.noted) {
+func (w *worker) note(want *step.Want, ws *workspace, next step.Record) {
+	ws.record = next
+	if want.Remove || next.Same(ws.noted) {
 		return
 	}
-	err := a.disk.saveRecord(want.Project, next)
-	a.diskSaid(err)
+	err := w.disk.saveRecord(want.Project, next)
+	w.machine.diskSaid(err)
 	if err == nil {
-		w.noted = next
+		ws.noted = next
 	}
+}
+
+// report sends what there is to say about a project.
+func (w *worker) report(want *step.Want, have *step.Have, actions []step.Action, now time.Time) {
+	if step.Reportable(want, have) {
+		w.reports.put(step.Report(want, have, actions, now))
+	}
+}
+
+// tellSecrets records an event when containers are replaced because Secrets have new values.
+func (w *worker) tellSecrets(ctx context.Context, want *step.Want, have *step.Have, ws *workspace) {
+	version, message := step.NewSecrets(want, have)
+	if message == "" || ws.told == version {
+		return
+	}
+	ws.told = version
+	w.events.ofProject(ctx, want, api.EventNormal, api.ReasonSecretChanged, message)
+}
+
+// unpin goes back to the tag of each service whose digest the registry no longer has, and says so.
+func (w *worker) unpin(ctx context.Context, t *task, want *step.Want, ws *workspace) (unpinned bool) {
+	next, said := want.Unpin(ws.memory.Pulls)
+	for _, message := range said {
+		w.log.Warn("the digest of an image is gone", "project", want.Project, "detail", message)
+		w.events.ofProject(ctx, want, api.EventWarning, api.ReasonImageDigestGone, message)
+	}
+	if next == nil {
+		return false
+	}
+	w.assignments.replace(t, want, next)
+	return true
 }

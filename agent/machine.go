@@ -1,0 +1,184 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"runtime"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/caravanserai/cara/agent/engine"
+	"github.com/caravanserai/cara/agent/step"
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
+)
+
+// machine knows how the node is: whether its engine answers, whether its disk keeps assignments, and whether it is short of disk or memory. The
+// heartbeats read it and never wait for the engine.
+type machine struct {
+	cfg    Config
+	log    *slog.Logger
+	disk   *disk
+	beat   chan<- struct{} // asks for a heartbeat, now
+	engine health
+	keeps  health                      // of the disk
+	info   atomic.Pointer[engine.Info] // what the engine said of its machine; nil: not since it came back
+	once   sync.Once                   // guards the close of known
+	known  chan struct{}               // closed once the engine has said what the machine is
+}
+
+func newMachine(cfg Config, log *slog.Logger, d *disk, beat chan<- struct{}) *machine {
+	return &machine{cfg: cfg, log: log, disk: d, beat: beat, known: make(chan struct{})}
+}
+
+// health is what the last answer of the engine, or of the disk, means for the node.
+type health struct {
+	mu   sync.Mutex
+	down error // nil: it answers
+}
+
+func (h *health) error() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.down
+}
+
+// set returns whether it went away or came back.
+func (h *health) set(err error) (changed bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	changed = (h.down == nil) != (err == nil)
+	h.down = err
+	return changed
+}
+
+// run asks the engine how it is, apart from the heartbeats: an engine that hangs must not make the node look
+// dead. What the machine is, is asked once after each time that the engine came back.
+func (m *machine) run(ctx context.Context) error {
+	ticker := time.NewTicker(m.cfg.Ping)
+	defer ticker.Stop()
+	for {
+		if m.engine.error() != nil {
+			m.info.Store(nil)
+		}
+		err := m.cfg.Engine.Ping(ctx)
+		if err == nil && m.info.Load() == nil {
+			err = m.read(ctx)
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		m.engineSaid(err)
+		if m.keeps.error() != nil {
+			m.diskSaid(m.disk.try())
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
+func (m *machine) read(ctx context.Context) error {
+	info, err := m.cfg.Engine.Info(ctx)
+	if err != nil {
+		return err
+	}
+	m.info.Store(&info)
+	m.once.Do(func() { close(m.known) })
+	kick(m.beat)
+	return nil
+}
+
+// engineSaid takes in the outcome of a call: only silence and answers count, not what was answered.
+func (m *machine) engineSaid(err error) {
+	if err != nil && !errors.Is(err, engine.ErrUnavailable) {
+		return
+	}
+	if !m.engine.set(err) {
+		return
+	}
+	if err != nil {
+		m.log.Warn("the engine does not answer: nothing is torn down, nothing is started", "error", err)
+	} else {
+		m.log.Info("the engine answers")
+	}
+	kick(m.beat)
+}
+
+func (m *machine) engineCondition() *carav1.Condition {
+	if err := m.engine.error(); err != nil {
+		return api.NewCondition(api.CondEngineReady, api.StatusFalse, api.ReasonNoAnswer, text.Clip(text.Line(err.Error()), step.MaxMessage))
+	}
+	return api.NewCondition(api.CondEngineReady, api.StatusTrue, api.ReasonAnswers, "the engine answers")
+}
+
+// conditions of the node, given those that it sent last.
+func (m *machine) conditions(before []*carav1.Condition) []*carav1.Condition {
+	var disk, memory Usage
+	if is := m.info.Load(); is != nil {
+		disk, memory = usage(is.Root)
+	}
+	out := append(pressure(m.cfg.Limits, disk, memory, before), m.engineCondition())
+	if err := m.keeps.error(); err != nil {
+		out[0] = api.NewCondition(api.CondDiskPressure, api.StatusTrue, api.ReasonNotKept, text.Clip(text.Line(err.Error()), step.MaxMessage)+
+			": what runs is kept up, what is new or changed waits until there is room")
+	}
+	return out
+}
+
+// diskSaid takes in whether the disk could keep an assignment.
+func (m *machine) diskSaid(err error) {
+	if !m.keeps.set(err) {
+		return
+	}
+	if err != nil {
+		m.log.Error("assignments cannot be kept on disk: what is new or changed waits", "error", err)
+	} else {
+		m.log.Info("assignments can be kept on disk again")
+	}
+	kick(m.beat)
+}
+
+// describe describes the node as far as it is known: an engine that has not answered yet leaves out what it would say.
+func (m *machine) describe() *carav1.NodeInfo {
+	out := &carav1.NodeInfo{
+		Platform: runtime.GOOS + "/" + runtime.GOARCH, AgentVersion: m.cfg.Version, IngressAddress: m.cfg.IngressAddress,
+		AllowedCapabilities: m.cfg.Hardening.AllowCaps, Capacity: &carav1.NodeCapacity{Subnets: int32(m.cfg.Engine.SubnetCapacity())},
+	}
+	if is := m.info.Load(); is != nil {
+		out.Platform, out.EngineVersion, out.Hostname = is.Platform, is.Version, is.Hostname
+		out.Capacity.Cpu, out.Capacity.Memory = strconv.Itoa(is.CPUs), strconv.FormatInt(is.Memory, 10)
+		readDisk(out, is.Root)
+	}
+	return out
+}
+
+// diskStep is what free space is rounded down to: a node that writes a little has nothing new to say.
+const diskStep = 256 << 20
+
+// readDisk fills in the disk of the engine's root, where this machine can see it.
+func readDisk(info *carav1.NodeInfo, root string) {
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(root, &fs); err != nil {
+		return // an engine on another machine
+	}
+	block := uint64(fs.Bsize)
+	info.Capacity.Disk = strconv.FormatUint(fs.Blocks*block, 10)
+	info.Capacity.DiskFree = strconv.FormatUint(fs.Bavail*block/diskStep*diskStep, 10)
+}
+
+// diskUsed is how much of the disk with the engine's data is used; 0, 0 while nobody can tell.
+func (m *machine) diskUsed() (used, total uint64) {
+	if is := m.info.Load(); is != nil {
+		u, _ := diskUsage(is.Root)
+		return u.Used, u.Total
+	}
+	return 0, 0
+}
