@@ -21,43 +21,46 @@ const (
 )
 
 type applyOptions struct {
+	*app
 	files    []string
 	dryRun   bool
 	wait     bool
 	timeout  time.Duration
-	override overrideOptions
+	override overrideFlags
+	terms    *carav1.OverrideTerms
 }
 
-func (a *app) applyCommand() *cobra.Command {
-	o := applyOptions{}
-	cmd := &cobra.Command{
+func newApply(a *app) *cobra.Command {
+	o := &applyOptions{app: a}
+	cmd := command(&cobra.Command{
 		Use: "apply -f FILE|DIR|-", Short: "Create or change what the manifests describe", Args: cobra.NoArgs,
 		Long: "Create or change what the manifests describe. With --wait the exit code tells how it ended:\n" +
 			"0 running, 2 unschedulable, 3 failed, 4 timed out, 1 anything else.",
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.apply(cmd.Context(), o) },
-	}
+		Example: "  caractrl apply -f deploy/\n  caractrl apply -f shop.yaml --wait --timeout 2m\n  caractrl apply -f shop.yaml --dry-run",
+	}, o)
 	f := cmd.Flags()
 	f.StringArrayVarP(&o.files, "filename", "f", nil, "file, directory, or - for standard input")
-	f.BoolVar(&o.dryRun, "dry-run", false, "say what would happen, and do nothing")
+	f.BoolVar(&o.dryRun, "dry-run", false, "show what would happen, and change nothing")
 	f.BoolVar(&o.wait, "wait", false, "wait until the projects run")
 	f.DurationVar(&o.timeout, "timeout", 5*time.Minute, "how long to wait")
-	o.override.flags(cmd)
+	o.override.add(cmd)
 	return cmd
 }
 
-func (a *app) apply(ctx context.Context, o applyOptions) error {
-	terms, err := o.override.terms()
-	if err != nil {
-		return err
-	}
-	objects, err := a.readManifests(o.files)
+func (o *applyOptions) parse([]string) (err error) {
+	o.terms, err = o.override.terms()
+	return err
+}
+
+func (o *applyOptions) run(ctx context.Context) error {
+	objects, err := o.readManifests(o.files)
 	if err != nil {
 		return err
 	}
 	refused := 0
 	var projects []string
-	err = a.applyAll(ctx, objects, &carav1.ApplyRequest{DryRun: o.dryRun, Override: terms}, func(r *carav1.ApplyResult) {
-		a.printResult(r, o.dryRun)
+	err = o.applyAll(ctx, objects, &carav1.ApplyRequest{DryRun: o.dryRun, Override: o.terms}, func(r *carav1.ApplyResult) {
+		o.printResult(r, o.dryRun)
 		switch {
 		case r.Action == api.ApplyRefused:
 			refused++
@@ -71,14 +74,14 @@ func (a *app) apply(ctx context.Context, o applyOptions) error {
 	case refused > 0:
 		return Exit{Code: 1, Message: fmt.Sprintf("%d of %s refused", refused, term.Plural(len(objects), "object"))}
 	case o.wait && !o.dryRun:
-		return a.waitRunning(ctx, projects, o.timeout)
+		return o.waitRunning(ctx, projects, o.timeout)
 	}
 	return nil
 }
 
-// applyAll applies objects on the terms of a request, in as many calls as it takes, and tells of each result in order.
+// applyAll applies objects with the fields of terms, in as many calls as it takes, and calls tell with each result in order.
 func (a *app) applyAll(ctx context.Context, objects []proto.Message, terms *carav1.ApplyRequest, tell func(*carav1.ApplyResult)) error {
-	c, err := a.applier()
+	conn, err := a.dial()
 	if err != nil {
 		return err
 	}
@@ -94,7 +97,7 @@ func (a *app) applyAll(ctx context.Context, objects []proto.Message, terms *cara
 			n++
 		}
 		objects = objects[n:]
-		resp, err := c.Apply(ctx, req)
+		resp, err := carav1.NewApplyServiceClient(conn).Apply(ctx, req)
 		if err != nil {
 			return err
 		}
@@ -105,11 +108,11 @@ func (a *app) applyAll(ctx context.Context, objects []proto.Message, terms *cara
 	return nil
 }
 
-// printResult says what became of one object: done on standard output, refused on standard error.
+// printResult says what became of one object: on standard output if it was applied, on standard error if it was refused.
 func (a *app) printResult(r *carav1.ApplyResult, dryRun bool) {
-	k := kind.Kind{Name: r.Kind}
+	ref := kind.Ref{Kind: kind.Kind{Name: r.Kind}, Name: r.Name}
 	if r.Action == api.ApplyRefused {
-		fmt.Fprintf(a.Err, "%s refused: %s\n", kind.Ref{Kind: k, Name: r.Name}, term.Line(r.Problem.GetDetail()))
+		fmt.Fprintf(a.Err, "%s refused: %s\n", ref, term.Line(r.Problem.GetDetail()))
 		if len(r.Problem.GetErrors()) > 1 {
 			a.printFields(r.Problem)
 		}
@@ -119,5 +122,5 @@ func (a *app) printResult(r *carav1.ApplyResult, dryRun bool) {
 	if dryRun {
 		note = " (dry run)"
 	}
-	fmt.Fprintf(a.Out, "%s %s%s\n", kind.Ref{Kind: k, Name: r.Name}, term.Line(r.Action), note)
+	fmt.Fprintf(a.Out, "%s %s%s\n", ref, term.Line(r.Action), note)
 }

@@ -13,51 +13,65 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/caravanserai/cara/cli/term"
-
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-func (a *app) backupCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "backup FILE|-", Short: "Write a backup of the running server", Args: cobra.ExactArgs(1),
-		Long: `Write everything that the server keeps, as of one moment, into a tar archive. The server goes on meanwhile.
+type backupOptions struct {
+	*app
+	file string // - for standard output
+}
 
-The archive holds the keys and tokens of the cluster: keep it as you keep keys. To restore, unpack it into an empty data
-directory and start cara-server there.`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if args[0] == "-" {
-				if term.IsTerminal(a.Out) {
-					return errors.New("a backup is binary, and the output is a terminal: name a file, or pipe it")
-				}
-				_, err := a.backup(cmd.Context(), a.Out)
-				return err
-			}
-			if _, err := os.Lstat(args[0]); err == nil {
-				return fmt.Errorf("%s exists: name a file that does not", args[0])
-			}
-			// It gets its name once it is whole.
-			f, err := renameio.NewPendingFile(args[0], renameio.WithPermissions(0o600))
-			if err != nil {
-				return fmt.Errorf("write %s: %w", args[0], err)
-			}
-			size, err := a.backup(cmd.Context(), f)
-			if err != nil {
-				return errors.Join(err, f.Cleanup())
-			}
-			if err := f.CloseAtomicallyReplace(); err != nil {
-				return fmt.Errorf("write %s: %w", args[0], err)
-			}
-			fmt.Fprintf(a.Err, "%s written, %s\n", args[0], mebibytes(size))
-			return nil
-		},
+func newBackup(a *app) *cobra.Command {
+	return command(&cobra.Command{
+		Use: "backup FILE|-", Short: "Write a backup of the running server", Args: cobra.ExactArgs(1),
+		Long: `Write everything that the server keeps, as of one moment, into a tar archive. The server keeps working meanwhile.
+
+The archive contains the keys and tokens of the cluster: protect it as you protect keys. To restore, unpack it into an empty
+data directory and start cara-server there.`,
+		Example: "  caractrl backup cara.tar\n  caractrl backup - >cara.tar",
+	}, &backupOptions{app: a})
+}
+
+func (o *backupOptions) parse(args []string) error {
+	o.file = args[0]
+	if o.file == "-" {
+		if term.IsTerminal(o.Out) {
+			return errors.New("a backup is binary, and the output is a terminal: name a file, or pipe it")
+		}
+		return nil
 	}
+	if _, err := os.Lstat(o.file); err == nil {
+		return fmt.Errorf("%s exists: name a file that does not", o.file)
+	}
+	return nil
+}
+
+func (o *backupOptions) run(ctx context.Context) error {
+	if o.file == "-" {
+		_, err := o.copy(ctx, o.Out)
+		return err
+	}
+	// The file gets its name when it is complete.
+	f, err := renameio.NewPendingFile(o.file, renameio.WithPermissions(0o600))
+	if err != nil {
+		return fmt.Errorf("write %s: %w", o.file, err)
+	}
+	size, err := o.copy(ctx, f)
+	if err != nil {
+		return errors.Join(err, f.Cleanup())
+	}
+	if err := f.CloseAtomicallyReplace(); err != nil {
+		return fmt.Errorf("write %s: %w", o.file, err)
+	}
+	fmt.Fprintf(o.Err, "%s written, %s\n", o.file, mebibytes(size))
+	return nil
 }
 
 func mebibytes(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
 
-// backup copies the archive to w and says on the way how far it is.
-func (a *app) backup(ctx context.Context, w io.Writer) (size int64, err error) {
-	conn, err := a.dial()
+// copy writes the archive to w, and shows its progress once a second.
+func (o *backupOptions) copy(ctx context.Context, w io.Writer) (size int64, err error) {
+	conn, err := o.dial()
 	if err != nil {
 		return 0, err
 	}
@@ -65,7 +79,7 @@ func (a *app) backup(ctx context.Context, w io.Writer) (size int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	said := a.now()
+	shown := o.now()
 	for {
 		chunk, err := stream.Recv()
 		switch {
@@ -78,9 +92,9 @@ func (a *app) backup(ctx context.Context, w io.Writer) (size int64, err error) {
 		if size += int64(n); err != nil {
 			return size, fmt.Errorf("write the backup: %w", err)
 		}
-		if now := a.now(); now.Sub(said) >= time.Second {
-			said = now
-			fmt.Fprintf(a.Err, "%s so far\n", mebibytes(size))
+		if now := o.now(); now.Sub(shown) >= time.Second {
+			shown = now
+			fmt.Fprintf(o.Err, "%s so far\n", mebibytes(size))
 		}
 	}
 }

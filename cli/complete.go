@@ -16,21 +16,21 @@ import (
 	"github.com/caravanserai/cara/internal/settings"
 )
 
-// completeWithin bounds how long a person who pressed the tab key waits for a server that does not answer.
+// completeWithin limits how long the tab key waits for a server that does not answer.
 const completeWithin = 2 * time.Second
 
 const noFiles = cobra.ShellCompDirectiveNoFileComp
 
-// offer gives a flag its completion.
+// offer adds a completion to a flag.
 func offer(cmd *cobra.Command, flag string, complete cobra.CompletionFunc) {
 	if err := cmd.RegisterFlagCompletionFunc(flag, complete); err != nil {
 		panic(err) // the flag is defined where offer is called
 	}
 }
 
-// names are the names that there are of a kind. A server that does not answer, or a user whom it refuses, has none.
+// names returns the names of all objects of a kind; nil if the server does not answer or refuses the user.
 func (a *app) names(cmd *cobra.Command, k kind.Kind) []string {
-	if err := settings.Load(cmd.Flags()); err != nil { // completion skips what runs before commands
+	if err := settings.Load(cmd.Flags()); err != nil { // completion runs without PersistentPreRun
 		return nil
 	}
 	conn, err := a.dial()
@@ -50,7 +50,7 @@ func (a *app) names(cmd *cobra.Command, k kind.Kind) []string {
 	return names
 }
 
-// completeNames offers the names of one kind to a command that takes one of them.
+// completeNames completes the name of one object.
 func (a *app) completeNames(k kind.Kind) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
 		if len(args) > 0 {
@@ -60,16 +60,16 @@ func (a *app) completeNames(k kind.Kind) cobra.CompletionFunc {
 	}
 }
 
-// completeFlag offers them to a flag.
+// completeFlag completes a flag that names an object.
 func (a *app) completeFlag(k kind.Kind) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
 		return matching(a.names(cmd, k), prefix, nil), noFiles
 	}
 }
 
-// services are the services of a project, or none if the server does not tell.
+// services returns the services of a project; nil if the server does not answer.
 func (a *app) services(cmd *cobra.Command, project string) []string {
-	if err := settings.Load(cmd.Flags()); err != nil { // completion skips what runs before commands
+	if err := settings.Load(cmd.Flags()); err != nil { // completion runs without PersistentPreRun
 		return nil
 	}
 	c, err := a.projects()
@@ -89,7 +89,7 @@ func (a *app) services(cmd *cobra.Command, project string) []string {
 	return names
 }
 
-// completeServices offers projects, and after one of them its services: as `project/service`, and as words of their own.
+// completeServices completes PROJECT[/SERVICE] [SERVICE...].
 func (a *app) completeServices(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
 	if len(args) > 0 {
 		t, err := parseTarget(args[0], "")
@@ -101,7 +101,7 @@ func (a *app) completeServices(cmd *cobra.Command, args []string, prefix string)
 	return a.completeTarget(cmd, args, prefix)
 }
 
-// completeTarget offers projects, and the services of one as `project/service`, to a command that takes one of them.
+// completeTarget completes PROJECT[/SERVICE].
 func (a *app) completeTarget(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
 	project, _, begun := strings.Cut(prefix, "/")
 	switch {
@@ -117,7 +117,7 @@ func (a *app) completeTarget(cmd *cobra.Command, args []string, prefix string) (
 	return matching(targets, prefix, nil), noFiles
 }
 
-// completeServiceFlag offers the services of the project that the command line names already.
+// completeServiceFlag completes --service with the services of the project on the command line.
 func (a *app) completeServiceFlag(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
 	if len(args) == 0 {
 		return nil, noFiles
@@ -129,7 +129,7 @@ func (a *app) completeServiceFlag(cmd *cobra.Command, args []string, prefix stri
 	return matching(a.services(cmd, t.project), prefix, nil), noFiles
 }
 
-// completeRefs offers kinds, then names of the kind; and `kind/name` to who began so.
+// completeRefs completes KIND NAME... and KIND/NAME... for the kinds that fit.
 func (a *app) completeRefs(fits func(kind.Kind) bool) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
 		if typ, _, ok := strings.Cut(prefix, "/"); ok {

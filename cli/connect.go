@@ -15,12 +15,12 @@ import (
 	"github.com/caravanserai/cara/internal/access"
 )
 
-// dial connects to the server of the flags, or of the context. It is made once.
+// dial connects to the server of the flags or of the context. Later calls return the same connection.
 func (a *app) dial() (*grpc.ClientConn, error) {
 	if a.conn != nil {
 		return a.conn, nil
 	}
-	target, err := a.target()
+	target, err := a.access()
 	if err != nil {
 		return nil, err
 	}
@@ -31,7 +31,7 @@ func (a *app) dial() (*grpc.ClientConn, error) {
 	return a.conn, nil
 }
 
-// close lets go of the connection. The program is about to end and has said all it had to.
+// close closes the connection, if there is one. The program is about to end, so an error changes nothing.
 func (a *app) close() {
 	if a.conn != nil {
 		_ = a.conn.Close()
@@ -45,9 +45,9 @@ func (a *app) contextsFile() (string, error) {
 	return access.File()
 }
 
-// target is the context that was chosen, with what the flags say laid over it. A token goes to no other server than the
-// one that it was stored with: --server takes it from the context that has the same address, and from no other.
-func (a *app) target() (access.Context, error) {
+// access returns the context in use, with the flags applied to it. A token is only sent to the server that it was stored
+// with: --server uses the token of the context that has the same address.
+func (a *app) access() (access.Context, error) {
 	var c access.Context
 	a.server = access.Address(a.server)
 	file, err := a.contextsFile()
@@ -79,7 +79,7 @@ func (a *app) target() (access.Context, error) {
 	return c, nil
 }
 
-// chosen is the context of --context, else the one of --server, else the current one.
+// chosen returns the context of --context, else the one of --server, else the current one.
 func (a *app) chosen(file string) (access.Context, error) {
 	contexts, err := access.Load(file)
 	switch {
@@ -112,8 +112,8 @@ func (a *app) chosen(file string) (access.Context, error) {
 	return access.Context{}, nil
 }
 
-// nameCluster tells a person which cluster a command is about to change for good, so that a wrong context shows at once.
-// A script's output stays as it is.
+// nameCluster shows a person which cluster a command is about to change for good, so that a wrong context is seen at once.
+// The output of scripts does not change.
 func (a *app) nameCluster() error {
 	if _, err := a.dial(); err != nil {
 		return err
@@ -124,7 +124,7 @@ func (a *app) nameCluster() error {
 	return nil
 }
 
-// clusterText is the context in use and its address; the address alone if no context was chosen.
+// clusterText returns the context in use and its address; the address alone without a context.
 func (a *app) clusterText() string {
 	if a.cluster == "" {
 		return term.Clean(a.reached)
@@ -132,7 +132,7 @@ func (a *app) clusterText() string {
 	return fmt.Sprintf("%s (%s)", term.Clean(a.cluster), term.Clean(a.reached))
 }
 
-// printError shows an error as the server meant it: the detail, then each field where there are several.
+// printError shows the detail of an error, then each field if there are several.
 func (a *app) printError(err error) {
 	p := api.ProblemOf(err)
 	detail := p.GetDetail()
@@ -151,7 +151,7 @@ func (a *app) printFields(p *carav1.Problem) {
 	}
 }
 
-// unreachable tells whether err is the connection's own and not the server's, and what lies behind it in plain words.
+// unreachable reports whether err comes from the connection and not from the server, and says what caused it.
 func unreachable(err error) (cause string, ok bool) {
 	if api.Code(err) != codes.Unavailable {
 		return "", false
@@ -165,7 +165,7 @@ func unreachable(err error) (cause string, ok bool) {
 		cause = strings.TrimPrefix(cause, "authentication handshake failed: ")
 	case strings.HasPrefix(cause, "error reading from server"), strings.HasPrefix(cause, "connection error"):
 	default:
-		return "", false // the server's own words
+		return "", false // the server said so
 	}
 	hints := []struct{ part, hint string }{
 		{"unknown authority", "; give --ca-file (ca.crt in the server's data directory)"},
@@ -181,24 +181,12 @@ func unreachable(err error) (cause string, ok bool) {
 	return cause, true
 }
 
-// The services, one method each, so that a command says what it talks to.
-
 func (a *app) projects() (carav1.ProjectServiceClient, error) {
 	conn, err := a.dial()
 	return carav1.NewProjectServiceClient(conn), err
 }
 
-func (a *app) nodes() (carav1.NodeServiceClient, error) {
-	conn, err := a.dial()
-	return carav1.NewNodeServiceClient(conn), err
-}
-
 func (a *app) sources() (carav1.SourceServiceClient, error) {
 	conn, err := a.dial()
 	return carav1.NewSourceServiceClient(conn), err
-}
-
-func (a *app) applier() (carav1.ApplyServiceClient, error) {
-	conn, err := a.dial()
-	return carav1.NewApplyServiceClient(conn), err
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -14,49 +15,80 @@ import (
 	"github.com/caravanserai/cara/internal/access"
 )
 
-func (a *app) contextCommand() *cobra.Command {
-	list := group(&cobra.Command{
-		Use: "context", Short: "Show the servers that are known",
-		RunE: func(*cobra.Command, []string) error { return a.listContexts() },
-	})
-	use := &cobra.Command{
-		Use: "use NAME", Short: "Choose the server to talk to", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeContexts,
-		RunE: func(_ *cobra.Command, args []string) error {
-			file, err := a.contextsFile()
-			if err != nil {
-				return err
-			}
-			if err := access.Use(file, args[0]); err != nil {
-				return err
-			}
-			fmt.Fprintf(a.Out, "context/%s is in use\n", term.Clean(args[0]))
-			return nil
-		},
+// contextOptions are for the commands that change the file of contexts.
+type contextOptions struct {
+	*app
+	file, name string
+	change     func(*contextOptions) (done string, err error)
+}
+
+func newContext(a *app) *cobra.Command {
+	list := command(group(&cobra.Command{
+		Use: "context", Short: "Show the known servers; choose, add or remove one", Example: "  caractrl context",
+	}), &listContextsOptions{noArgs{a}})
+	change := func(cmd *cobra.Command, change func(*contextOptions) (string, error)) {
+		cmd.Args = cobra.ExactArgs(1)
+		list.AddCommand(command(cmd, &contextOptions{app: a, change: change}))
 	}
-	add := &cobra.Command{
-		Use: "add NAME --server URL --token-file FILE [--ca-file FILE]", Short: "Remember a server, and use it", Args: cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error { return a.addContext(args[0]) },
-	}
-	remove := &cobra.Command{
-		Use: "remove NAME", Short: "Forget a server", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeContexts,
-		RunE: func(_ *cobra.Command, args []string) error {
-			file, err := a.contextsFile()
-			if err != nil {
-				return err
-			}
-			if err := access.Remove(file, args[0]); err != nil {
-				return err
-			}
-			fmt.Fprintf(a.Out, "context/%s removed\n", term.Clean(args[0]))
-			return nil
-		},
-	}
-	list.AddCommand(use, add, remove)
+	change(&cobra.Command{
+		Use: "use NAME", Short: "Choose the server to talk to", ValidArgsFunction: a.completeContexts, Example: "  caractrl context use prod",
+	}, func(o *contextOptions) (string, error) { return "is in use", access.Use(o.file, o.name) })
+	change(&cobra.Command{
+		Use: "add NAME --server URL --token-file FILE [--ca-file FILE]", Short: "Remember a server, and use it",
+		Example: "  caractrl context add prod --server https://cara.example.com --token-file token --ca-file ca.crt",
+	}, (*contextOptions).add)
+	change(&cobra.Command{
+		Use: "remove NAME", Short: "Forget a server", ValidArgsFunction: a.completeContexts, Example: "  caractrl context remove prod",
+	}, func(o *contextOptions) (string, error) { return "removed", access.Remove(o.file, o.name) })
 	return list
 }
 
-func (a *app) listContexts() error {
-	file, err := a.contextsFile()
+func (o *contextOptions) parse(args []string) (err error) {
+	o.name = args[0]
+	o.file, err = o.contextsFile()
+	return err
+}
+
+func (o *contextOptions) run(context.Context) error {
+	done, err := o.change(o)
+	if err == nil {
+		fmt.Fprintf(o.Out, "context/%s %s\n", term.Clean(o.name), done)
+	}
+	return err
+}
+
+// add keeps the token itself, not the name of its file, which may be temporary.
+func (o *contextOptions) add() (done string, err error) {
+	if o.server == "" || o.tokenFile == "" {
+		return "", errors.New("name the server with --server URL, and give your token with --token-file FILE")
+	}
+	token, err := os.ReadFile(o.tokenFile)
+	if err != nil {
+		return "", fmt.Errorf("read token: %w", err)
+	}
+	c := access.Context{Server: access.Address(o.server), Token: strings.TrimSpace(string(token))}
+	if o.caFile != "" {
+		pem, err := os.ReadFile(o.caFile)
+		if err != nil {
+			return "", fmt.Errorf("read certificate authority: %w", err)
+		}
+		c.CA = string(pem)
+	}
+	conn, err := access.Dial(c) // checks the address and the authority; nothing is sent
+	if err != nil {
+		return "", err
+	}
+	_, err = access.Put(o.file, o.name, c)
+	if err := errors.Join(conn.Close(), err); err != nil {
+		return "", err
+	}
+	return "added, and is in use", access.Use(o.file, o.name)
+}
+
+type listContextsOptions struct{ noArgs }
+
+func (o *listContextsOptions) run(context.Context) error {
+	file, err := o.contextsFile()
 	if err != nil {
 		return err
 	}
@@ -73,45 +105,9 @@ func (a *app) listContexts() error {
 		rows = append(rows, []term.Cell{{Text: current}, term.Text(name), term.Text(contexts.Contexts[name].Server)})
 	}
 	if len(rows) == 1 {
-		fmt.Fprintf(a.Err, "no contexts in %s\n", file)
+		fmt.Fprintf(o.Err, "no contexts in %s\n", file)
 		return nil
 	}
-	term.NewTable(a.Out).Print(rows...)
-	return nil
-}
-
-// addContext keeps the token itself, not the name of its file: that may be somebody's download.
-func (a *app) addContext(name string) error {
-	if a.server == "" || a.tokenFile == "" {
-		return errors.New("say which server with --server URL, and who you are with --token-file FILE")
-	}
-	file, err := a.contextsFile()
-	if err != nil {
-		return err
-	}
-	token, err := os.ReadFile(a.tokenFile)
-	if err != nil {
-		return fmt.Errorf("read token: %w", err)
-	}
-	c := access.Context{Server: access.Address(a.server), Token: strings.TrimSpace(string(token))}
-	if a.caFile != "" {
-		pem, err := os.ReadFile(a.caFile)
-		if err != nil {
-			return fmt.Errorf("read certificate authority: %w", err)
-		}
-		c.CA = string(pem)
-	}
-	conn, err := access.Dial(c) // checks the address and the authority; nothing is sent
-	if err != nil {
-		return err
-	}
-	_, err = access.Put(file, name, c)
-	if err := errors.Join(conn.Close(), err); err != nil {
-		return err
-	}
-	if err := access.Use(file, name); err != nil {
-		return err
-	}
-	fmt.Fprintf(a.Out, "context/%s added, and is in use\n", term.Clean(name))
+	term.NewTable(o.Out).Print(rows...)
 	return nil
 }

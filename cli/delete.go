@@ -17,51 +17,54 @@ import (
 )
 
 type deleteOptions struct {
-	files    []string
-	force    bool
-	absent   bool
-	wait     bool
-	timeout  time.Duration
-	override overrideOptions
+	*app
+	args, files []string
+	force       bool
+	absent      bool
+	wait        bool
+	timeout     time.Duration
+	override    overrideFlags
+	terms       *carav1.OverrideTerms
 }
 
-func (a *app) deleteCommand() *cobra.Command {
-	o := deleteOptions{}
+func newDelete(a *app) *cobra.Command {
+	o := &deleteOptions{app: a}
 	deletable := func(k kind.Kind) bool { return k.Name == api.KindProject || k.Remove != nil }
-	cmd := &cobra.Command{
+	cmd := command(&cobra.Command{
 		Use: "delete KIND NAME... | delete KIND/NAME... | delete -f FILE|DIR|-", Short: "Delete objects",
 		Example:           "  caractrl delete project web\n  caractrl delete project/web source/platform\n  caractrl delete -f deploy/",
 		ValidArgsFunction: a.completeRefs(deletable),
-		RunE:              func(cmd *cobra.Command, args []string) error { return a.delete(cmd.Context(), o, args) },
-	}
+	}, o)
 	f := cmd.Flags()
 	f.StringArrayVarP(&o.files, "filename", "f", nil, "delete what these manifests describe")
-	f.BoolVar(&o.force, "force", false, "take a project's record away although its node does not answer")
-	f.BoolVar(&o.absent, "ignore-not-found", false, "what is not there is no error")
-	f.BoolVar(&o.wait, "wait", false, "wait until it is gone")
+	f.BoolVar(&o.force, "force", false, "remove a project's record although its node does not answer")
+	f.BoolVar(&o.absent, "ignore-not-found", false, "succeed if an object does not exist")
+	f.BoolVar(&o.wait, "wait", false, "wait until the objects are gone")
 	f.DurationVar(&o.timeout, "timeout", 5*time.Minute, "how long to wait")
-	o.override.flags(cmd)
+	o.override.add(cmd)
 	return cmd
 }
 
-// delete deletes each object, also where another one was refused, and fails if any was. Projects that stand next to one
-// another are deleted side by side, as nothing in one depends on another; all else goes in the order given.
-func (a *app) delete(ctx context.Context, o deleteOptions, args []string) error {
-	terms, err := o.override.terms()
+func (o *deleteOptions) parse(args []string) (err error) {
+	o.args = args
+	o.terms, err = o.override.terms()
+	return err
+}
+
+// run deletes each object, also after another one was refused, and fails if any was. Projects that are named one after the
+// other are deleted at the same time, since they do not depend on each other; everything else goes in the order given.
+func (o *deleteOptions) run(ctx context.Context) error {
+	refs, err := o.targets()
 	if err != nil {
 		return err
 	}
-	refs, err := a.toDelete(o.files, args)
-	if err != nil {
-		return err
-	}
-	if err := a.nameCluster(); err != nil {
+	if err := o.nameCluster(); err != nil {
 		return err
 	}
 	code := 0
 	for len(refs) > 0 {
 		if refs[0].Kind.Name != api.KindProject {
-			code = max(code, a.deleted(o, a.deleteOther(ctx, refs[0])))
+			code = max(code, o.report(o.deleteOther(ctx, refs[0])))
 			refs = refs[1:]
 			continue
 		}
@@ -69,7 +72,7 @@ func (a *app) delete(ctx context.Context, o deleteOptions, args []string) error 
 		for ; len(refs) > 0 && refs[0].Kind.Name == api.KindProject; refs = refs[1:] {
 			names = append(names, refs[0].Name)
 		}
-		exit, err := a.deleteProjects(ctx, o, terms, names)
+		exit, err := o.deleteProjects(ctx, names)
 		if err != nil {
 			return err
 		}
@@ -81,27 +84,27 @@ func (a *app) delete(ctx context.Context, o deleteOptions, args []string) error 
 	return nil
 }
 
-// deleted prints why an object was not deleted, and returns the exit code for it; 0 where there is nothing to say.
-func (a *app) deleted(o deleteOptions, err error) int {
+// report prints why an object was not deleted, and returns the exit code for it; 0 without an error.
+func (o *deleteOptions) report(err error) int {
 	exit := Exit{Code: 1}
 	switch {
 	case err == nil, o.absent && api.IsNotFound(err):
 		return 0
 	case errors.As(err, &exit):
-		fmt.Fprintln(a.Err, "error:", term.Clean(exit.Message))
+		fmt.Fprintln(o.Err, "error:", term.Clean(exit.Message))
 	default:
-		a.printError(err)
+		o.printError(err)
 	}
 	return exit.Code
 }
 
-// toDelete is what the arguments or the manifests name.
-func (a *app) toDelete(files, args []string) ([]kind.Ref, error) {
-	if len(files) > 0 && len(args) > 0 {
-		return nil, errors.New("say what to delete by name or with -f, not both")
+// targets are the objects that the arguments or the manifests name.
+func (o *deleteOptions) targets() ([]kind.Ref, error) {
+	if len(o.files) > 0 && len(o.args) > 0 {
+		return nil, errors.New("name the objects or give manifests with -f, not both")
 	}
-	if len(files) > 0 {
-		objects, err := a.readManifests(files)
+	if len(o.files) > 0 {
+		objects, err := o.readManifests(o.files)
 		if err != nil {
 			return nil, err
 		}
@@ -115,42 +118,42 @@ func (a *app) toDelete(files, args []string) ([]kind.Ref, error) {
 		}
 		return refs, nil
 	}
-	refs, err := kind.ParseRefs(args)
+	refs, err := kind.ParseRefs(o.args)
 	if err != nil {
 		return nil, err
 	}
 	for _, r := range refs {
 		switch {
 		case r.Name == "":
-			return nil, fmt.Errorf("say which: delete %s NAME", r.Kind.Lower())
+			return nil, fmt.Errorf("name the object: delete %s NAME", r.Kind.Lower())
 		case r.Kind.Remove == nil && r.Kind.Name != api.KindProject:
-			return nil, fmt.Errorf("%s are not deleted by hand", r.Kind.Plural)
+			return nil, fmt.Errorf("%s cannot be deleted by hand", r.Kind.Plural)
 		}
 	}
 	return refs, nil
 }
 
-// deleteOther deletes an object that is no project.
-func (a *app) deleteOther(ctx context.Context, r kind.Ref) error {
-	conn, err := a.dial()
+// deleteOther deletes an object of any other kind than Project.
+func (o *deleteOptions) deleteOther(ctx context.Context, r kind.Ref) error {
+	conn, err := o.dial()
 	if err != nil {
 		return err
 	}
 	if err := r.Kind.Remove(ctx, conn, r.Name); err != nil {
 		return err
 	}
-	if r.Kind.Name == api.KindSource { // its record goes when the reconciler has let go of its projects
-		fmt.Fprintf(a.Out, "source %q is being deleted\n", r.Name)
+	if r.Kind.Name == api.KindSource { // its record goes after the reconciler has released its projects
+		fmt.Fprintf(o.Out, "source %q is being deleted\n", r.Name)
 		return nil
 	}
-	fmt.Fprintf(a.Out, "%s %q deleted\n", r.Kind.Lower(), r.Name)
+	fmt.Fprintf(o.Out, "%s %q deleted\n", r.Kind.Lower(), r.Name)
 	return nil
 }
 
-// deleteProjects asks for the deletion of projects side by side, and then waits for their end if it is to. It prints in
-// the order given, and returns the worst exit code.
-func (a *app) deleteProjects(ctx context.Context, o deleteOptions, terms *carav1.OverrideTerms, names []string) (code int, err error) {
-	c, err := a.projects()
+// deleteProjects deletes projects at the same time, and with --wait waits for their end. It prints in the order given, and
+// returns the worst exit code.
+func (o *deleteOptions) deleteProjects(ctx context.Context, names []string) (code int, err error) {
+	c, err := o.projects()
 	if err != nil {
 		return 0, err
 	}
@@ -159,49 +162,49 @@ func (a *app) deleteProjects(ctx context.Context, o deleteOptions, terms *carav1
 		err error
 	}
 	var rest []string
-	sideBySide(names, func(name string) answer {
-		resp, err := c.DeleteProject(ctx, &carav1.DeleteProjectRequest{Name: name, Force: o.force, Override: terms})
+	inParallel(names, func(name string) answer {
+		resp, err := c.DeleteProject(ctx, &carav1.DeleteProjectRequest{Name: name, Force: o.force, Override: o.terms})
 		return answer{resp, err}
 	}, func(name string, got answer) {
-		code = max(code, a.deleted(o, got.err))
+		code = max(code, o.report(got.err))
 		if got.err != nil {
 			return
 		}
-		fmt.Fprintln(a.Out, term.Clean(got.Message))
+		fmt.Fprintln(o.Out, term.Clean(got.Message))
 		if o.wait && !got.Gone {
 			rest = append(rest, name)
 		}
 	})
-	sideBySide(rest, func(name string) error { return waitGone(ctx, c, name, o.timeout) }, func(name string, err error) {
-		code = max(code, a.deleted(o, err))
+	inParallel(rest, func(name string) error { return waitGone(ctx, c, name, o.timeout) }, func(name string, err error) {
+		code = max(code, o.report(err))
 		if err == nil {
-			fmt.Fprintf(a.Out, "project %q deleted\n", name)
+			fmt.Fprintf(o.Out, "project %q deleted\n", name)
 		}
 	})
 	return code, nil
 }
 
-// maxDeletions is how many deletions are asked for, or waited for, at a time.
+// maxDeletions is how many deletions are requested, or waited for, at a time.
 const maxDeletions = 16
 
-// sideBySide calls do for each name, several at a time, and tell with what came of it, in the order of the names.
-func sideBySide[T any](names []string, do func(name string) T, tell func(name string, came T)) {
-	came := make([]chan T, len(names))
-	for i := range came {
-		came[i] = make(chan T, 1)
+// inParallel calls do for each name, several at a time, and tell with each result, in the order of the names.
+func inParallel[T any](names []string, do func(name string) T, tell func(name string, result T)) {
+	results := make([]chan T, len(names))
+	for i := range results {
+		results[i] = make(chan T, 1)
 	}
-	var begun atomic.Int64
+	var next atomic.Int64
 	var workers sync.WaitGroup
 	defer workers.Wait()
 	for range min(maxDeletions, len(names)) {
 		workers.Go(func() {
-			for i := begun.Add(1) - 1; i < int64(len(names)); i = begun.Add(1) - 1 {
-				came[i] <- do(names[i])
+			for i := next.Add(1) - 1; i < int64(len(names)); i = next.Add(1) - 1 {
+				results[i] <- do(names[i])
 			}
 		})
 	}
 	for i, name := range names {
-		tell(name, <-came[i])
+		tell(name, <-results[i])
 	}
 }
 
@@ -216,7 +219,7 @@ func waitGone(ctx context.Context, c carav1.ProjectServiceClient, name string, t
 	for seen := false; ; {
 		e, err := stream.Recv()
 		switch {
-		case waited(err):
+		case timedOut(err):
 			return Exit{Code: exitTimeout, Message: fmt.Sprintf("project %q is still being deleted after %s; caractrl describe project %s tells more", name, timeout, name)}
 		case err != nil:
 			return err

@@ -9,7 +9,7 @@ import (
 )
 
 // Each deletion ends only when as many as are allowed have begun; one after the other they would never end.
-func TestDeletionsRunSideBySide(t *testing.T) {
+func TestDeletionsRunInParallel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		names := make([]string, 3*maxDeletions)
 		for i := range names {
@@ -18,7 +18,7 @@ func TestDeletionsRunSideBySide(t *testing.T) {
 		var running, most atomic.Int64
 		all := make(chan struct{})
 		var told []string
-		sideBySide(names, func(name string) string {
+		inParallel(names, func(name string) string {
 			defer running.Add(-1)
 			if n := running.Add(1); n > most.Load() {
 				most.Store(n)
@@ -41,7 +41,7 @@ func TestDeletionsRunSideBySide(t *testing.T) {
 }
 
 func TestDeleteSeveral(t *testing.T) {
-	h := newHouse(t)
+	h := newTestServer(t)
 	must(t, h.node(t.Context(), "n1"))
 	for _, p := range []string{"a", "b", "free"} {
 		h.apply(t, p, "nginx:1")

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/proto"
@@ -12,98 +14,110 @@ import (
 	"github.com/caravanserai/cara/cli/kind"
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/manifest"
 )
 
-// Exit codes of diff: 0 nothing differs, 1 something does, above that it cannot be told.
+// Exit codes of diff: 0 nothing differs, 1 something differs, 2 the difference is not known.
 const (
 	exitDiffers = 1
 	exitNoDiff  = 2
 )
 
-func (a *app) diffCommand() *cobra.Command {
-	var files []string
-	cmd := &cobra.Command{
+type diffOptions struct {
+	*app
+	files   []string
+	sources []kind.Ref
+}
+
+func newDiff(a *app) *cobra.Command {
+	o := &diffOptions{app: a}
+	cmd := command(&cobra.Command{
 		Use: "diff -f FILE|DIR|- | diff source/NAME...", Short: "Show what apply would change, or what a source would, field by field",
 		Long: "Show, field by field, what apply would change; or how the cluster differs from what a source declares now. The exit code\n" +
-			"is 0 where nothing differs, 1 where something does, and 2 where it cannot be told.",
+			"is 0 if nothing differs, 1 if something differs, and 2 if that is not known.",
 		Example:           "  caractrl diff -f deploy/\n  caractrl diff source/platform",
 		ValidArgsFunction: a.completeRefs(func(k kind.Kind) bool { return k.Name == api.KindSource }),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			switch {
-			case len(args) > 0 && len(files) > 0:
-				return errors.New("say what to compare by name or with -f, not both")
-			case len(args) > 0:
-				return a.diffSources(cmd.Context(), args)
-			}
-			return a.diff(cmd.Context(), files)
-		},
-	}
-	cmd.Flags().StringArrayVarP(&files, "filename", "f", nil, "file, directory, or - for standard input")
+	}, o)
+	cmd.Flags().StringArrayVarP(&o.files, "filename", "f", nil, "file, directory, or - for standard input")
 	return cmd
 }
 
-func (a *app) diffSources(ctx context.Context, args []string) error {
-	refs, err := kind.ParseRefs(args)
-	if err != nil {
+func (o *diffOptions) parse(args []string) (err error) {
+	switch {
+	case len(args) > 0 && len(o.files) > 0:
+		return errors.New("name a source or give manifests with -f, not both")
+	case len(args) == 0:
+		return nil
+	}
+	if o.sources, err = kind.ParseRefs(args); err != nil {
 		return err
 	}
-	code := 0
-	for _, r := range refs {
+	for _, r := range o.sources {
 		switch {
 		case r.Kind.Name != api.KindSource:
 			return fmt.Errorf("%s have no diff: name a source, as in diff source/NAME, or manifests with -f", r.Kind.Plural)
 		case r.Name == "":
-			return errors.New("say which: diff source/NAME")
+			return errors.New("name the source: diff source/NAME")
 		}
-		c, err := a.diffSource(ctx, r.Name)
+	}
+	return nil
+}
+
+func (o *diffOptions) run(ctx context.Context) error {
+	code := 0
+	for _, r := range o.sources {
+		c, err := o.diffSource(ctx, r.Name)
 		if err != nil {
 			return err
 		}
 		code = max(code, c)
 	}
+	if len(o.sources) == 0 {
+		var err error
+		if code, err = o.diffFiles(ctx); err != nil {
+			return err
+		}
+	}
 	if code != 0 {
 		return Exit{Code: code}
 	}
 	return nil
 }
 
-func (a *app) diff(ctx context.Context, files []string) error {
-	objects, err := a.readManifests(files)
+// diffFiles shows what apply would change, and returns the exit code.
+func (o *diffOptions) diffFiles(ctx context.Context) (code int, err error) {
+	objects, err := o.readManifests(o.files)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	results, err := a.planned(ctx, objects)
+	results, err := o.planned(ctx, objects)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	code := 0
 	for _, r := range results {
 		switch r.Action {
 		case api.ApplyUnchanged:
 		case api.ApplyRefused:
 			code = exitNoDiff
-			a.printResult(r, true)
+			o.printResult(r, true)
 		default:
 			code = max(code, exitDiffers)
-			a.printDiff(r)
+			o.printDiff(r)
 		}
 		if r.Problem != nil && r.Action != api.ApplyRefused {
-			fmt.Fprintf(a.Err, "note: %s\n", term.Line(r.Problem.GetDetail()))
+			fmt.Fprintf(o.Err, "note: %s\n", term.Line(r.Problem.GetDetail()))
 		}
 	}
-	if code != 0 {
-		return Exit{Code: code}
-	}
-	return nil
+	return code, nil
 }
 
-// planned is what apply would do. Where it would refuse since a source owns the project, the plan is that of an override,
-// with the refusal as its problem: what would change can be seen without deciding to do it.
-func (a *app) planned(ctx context.Context, objects []proto.Message) ([]*carav1.ApplyResult, error) {
+// planned returns what apply would do. If apply would refuse because a source owns the project, the plan is that of an
+// override, with the refusal as its problem: people see what would change without deciding to do it.
+func (o *diffOptions) planned(ctx context.Context, objects []proto.Message) ([]*carav1.ApplyResult, error) {
 	var results []*carav1.ApplyResult
 	var owned []proto.Message
 	var at []int
-	err := a.applyAll(ctx, objects, &carav1.ApplyRequest{DryRun: true}, func(r *carav1.ApplyResult) {
+	err := o.applyAll(ctx, objects, &carav1.ApplyRequest{DryRun: true}, func(r *carav1.ApplyResult) {
 		if r.Action == api.ApplyRefused && r.Problem.GetTitle() == api.TitleOwned {
 			owned, at = append(owned, objects[len(results)]), append(at, len(results))
 		}
@@ -113,7 +127,7 @@ func (a *app) planned(ctx context.Context, objects []proto.Message) ([]*carav1.A
 		return nil, err
 	}
 	terms := &carav1.ApplyRequest{DryRun: true, Override: &carav1.OverrideTerms{Reason: "caractrl diff"}}
-	err = a.applyAll(ctx, owned, terms, func(r *carav1.ApplyResult) {
+	err = o.applyAll(ctx, owned, terms, func(r *carav1.ApplyResult) {
 		i := at[0]
 		at = at[1:]
 		if r.Action != api.ApplyRefused {
@@ -124,26 +138,120 @@ func (a *app) planned(ctx context.Context, objects []proto.Message) ([]*carav1.A
 	return results, err
 }
 
-// printDiff shows each field as a diff does: what goes, then what comes.
-func (a *app) printDiff(r *carav1.ApplyResult) {
-	fmt.Fprintf(a.Out, "%s would be %s\n", kind.Ref{Kind: kind.Kind{Name: r.Kind}, Name: r.Name}, term.Line(r.Action))
-	a.printFieldDiffs(r.Diff)
+func (o *diffOptions) printDiff(r *carav1.ApplyResult) {
+	fmt.Fprintf(o.Out, "%s would be %s\n", kind.Ref{Kind: kind.Kind{Name: r.Kind}, Name: r.Name}, term.Line(r.Action))
+	kind.PrintDiff(o.Out, r.Diff)
 }
 
-func (a *app) printFieldDiffs(diff []*carav1.FieldDiff) {
-	colour := term.Colourful(a.Out)
-	show := func(sign, paint, path, value string) {
-		if value == "" {
-			return
-		}
-		s := fmt.Sprintf("  %s %s: %s", sign, term.Line(path), term.Line(value))
-		if colour {
-			s = paint + s + term.Reset
-		}
-		fmt.Fprintln(a.Out, s)
+// diffSource shows how the cluster differs from what a source declares, and returns the exit code. The plan is the server's.
+func (o *diffOptions) diffSource(ctx context.Context, name string) (int, error) {
+	c, err := o.app.sources()
+	if err != nil {
+		return 0, err
 	}
-	for _, d := range diff {
-		show("-", term.Red, d.Path, d.Old)
-		show("+", term.Green, d.Path, d.New)
+	source, err := c.GetSource(ctx, kind.ByName(name))
+	if err != nil {
+		return 0, err
 	}
+	plan, err := c.PlanSource(ctx, kind.ByName(name))
+	if err != nil {
+		return 0, err
+	}
+	code := 0
+	for _, trouble := range troubles(source) {
+		fmt.Fprintf(o.Err, "source/%s: %s\n", term.Clean(name), term.Line(trouble))
+		code = exitNoDiff
+	}
+	if source.GetSpec().GetSuspend() {
+		fmt.Fprintf(o.Err, "source/%s is suspended: nothing of this happens before caractrl resume %s\n", term.Clean(name), term.Clean(name))
+	}
+	return o.printPlan(plan, code), nil
+}
+
+// printPlan shows a source's plan in the order of the projects' names, and returns the exit code.
+func (o *diffOptions) printPlan(plan *carav1.SourcePlan, code int) int {
+	steps := plan.GetSteps()
+	slices.SortStableFunc(steps, func(x, y *carav1.PlanStep) int { return strings.Compare(x.GetProject(), y.GetProject()) })
+	blocked := false
+	for _, s := range steps {
+		switch {
+		case s.GetReason() == api.ClaimHeld:
+			code = exitNoDiff
+			fmt.Fprintf(o.Err, "project/%s is kept as it is: %s\n", term.Line(s.GetProject()), term.Line(s.GetMessage()))
+			continue
+		case !s.GetDiffers():
+			continue
+		}
+		blocked = blocked || s.GetReason() == api.ClaimPruneBlocked && !pruneIsOff(plan)
+		code = max(code, exitDiffers)
+		fmt.Fprintf(o.Out, "project/%s %s\n", term.Line(s.GetProject()), term.Line(stepText(s, plan)))
+		kind.PrintDiff(o.Out, s.GetDiff())
+	}
+	if blocked {
+		fmt.Fprintf(o.Err, "source/%s: the prune is blocked: %s\n", term.Clean(plan.GetSource()), term.Line(strings.Join(plan.GetPruneBlocked(), "; ")))
+	}
+	return code
+}
+
+// stepText says what a step does, or why it does nothing.
+func stepText(s *carav1.PlanStep, plan *carav1.SourcePlan) string {
+	owner := api.OrNobody(s.GetOwner())
+	switch s.GetAction() {
+	case api.PlanCreate:
+		return "would be created" + lastAttempt(s)
+	case api.PlanUpdate:
+		return "would be configured" + lastAttempt(s)
+	case api.PlanAdopt:
+		return "would be adopted, it belongs to " + owner + lastAttempt(s)
+	case api.PlanHandOver:
+		return "would be taken over from " + owner + lastAttempt(s)
+	case api.PlanDelete:
+		return "would be pruned"
+	}
+	switch s.GetReason() {
+	case api.ReasonDeleting:
+		return "is being deleted: git would create it again"
+	case api.ClaimOverridden:
+		return "is " + s.GetMessage()
+	case api.ClaimPruneBlocked:
+		if pruneIsOff(plan) {
+			return "is kept, it left the source: " + plan.GetPruneBlocked()[0]
+		}
+		return "would be pruned, and is not: the prune is blocked"
+	case api.ReasonUnclaimed:
+		return "is kept: " + s.GetMessage()
+	case api.ReasonLeftToOther, api.ReasonInventory:
+		return "is kept, it left the source: " + s.GetMessage()
+	}
+	return "stays as it is: " + s.GetMessage()
+}
+
+// pruneIsOff reports whether nothing is pruned only because the source says so.
+func pruneIsOff(plan *carav1.SourcePlan) bool {
+	return len(plan.GetPruneBlocked()) == 1 && plan.GetPruneBlocked()[0] == api.PruneOff
+}
+
+// lastAttempt says how the last attempt to apply a project failed; empty if it did not.
+func lastAttempt(s *carav1.PlanStep) string {
+	switch state := s.GetClaimState(); state {
+	case api.ClaimRefused, api.ClaimNotAllowed, api.ClaimStalled:
+		return ", and is not (" + state + "): " + s.GetClaimMessage()
+	}
+	return ""
+}
+
+// troubles says why it is not known what a source declares now.
+func troubles(source *carav1.Source) []string {
+	st := source.GetStatus()
+	if st.GetSnapshot() == nil {
+		return []string{"it has not been read yet"}
+	}
+	var out []string
+	if c := api.FindCondition(st.GetConditions(), api.CondFetchFailed); c.GetStatus() == api.StatusTrue {
+		out = append(out, fmt.Sprintf("it cannot be read, so this is the state of %s: %s", api.ShortRevision(st.GetSnapshot().GetRevision()), c.GetMessage()))
+	}
+	for _, p := range st.GetSnapshot().GetFileErrors() {
+		out = append(out, manifest.Format(p))
+	}
+	return out
 }

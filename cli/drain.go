@@ -7,7 +7,9 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/cli/kind"
@@ -15,71 +17,119 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-func (a *app) drainCommand() *cobra.Command {
-	var timeout time.Duration
-	var parallel int32
-	cmd := &cobra.Command{
-		Use: "drain NODE", Short: "Move a node's projects elsewhere, wait until all run there, and let it get no new ones",
-		Long: "Move a node's projects elsewhere, and let it get no new ones. A project leaves once the one before it runs\n" +
-			"elsewhere, or has failed there; one that fits nowhere else stays, and says why.\n\n" +
+func newCordon(a *app) *cobra.Command {
+	return newVerb(aboutNode(a), &cobra.Command{
+		Use: "cordon NODE", Short: "Keep new projects away from a node", Example: "  caractrl cordon n1",
+	}, func(ctx context.Context, conn grpc.ClientConnInterface, name string) (string, error) {
+		return "cordoned", changeNode(ctx, conn, name, func(s *carav1.NodeSpec) { s.Unschedulable = true })
+	})
+}
+
+func newUncordon(a *app) *cobra.Command {
+	return newVerb(aboutNode(a), &cobra.Command{
+		Use: "uncordon NODE", Short: "Let a node get projects again, and end a drain", Example: "  caractrl uncordon n1",
+	}, func(ctx context.Context, conn grpc.ClientConnInterface, name string) (string, error) {
+		return "uncordoned", changeNode(ctx, conn, name, func(s *carav1.NodeSpec) {
+			s.Unschedulable, s.Draining, s.DrainMaxParallel = false, false, 0
+		})
+	})
+}
+
+// changeNode changes a node's spec by compare-and-swap. If somebody else wrote in between, it tries again, a few times.
+func changeNode(ctx context.Context, conn grpc.ClientConnInterface, name string, change func(*carav1.NodeSpec)) error {
+	const attempts = 5
+	c := carav1.NewNodeServiceClient(conn)
+	for attempt := 1; ; attempt++ {
+		have, err := c.GetNode(ctx, kind.ByName(name))
+		if err != nil {
+			return err
+		}
+		n := proto.CloneOf(have)
+		if n.Spec == nil {
+			n.Spec = &carav1.NodeSpec{}
+		}
+		change(n.Spec)
+		_, err = c.PutNode(ctx, &carav1.PutNodeRequest{Node: n})
+		if err == nil || !api.IsConflict(err) || attempt == attempts {
+			return err
+		}
+	}
+}
+
+type drainOptions struct {
+	named
+	timeout  time.Duration
+	parallel int32
+}
+
+func newDrain(a *app) *cobra.Command {
+	o := &drainOptions{named: aboutNode(a)}
+	cmd := o.one(&cobra.Command{
+		Use: "drain NODE", Short: "Move a node's projects to other nodes, and wait until all run there",
+		Long: "Move a node's projects to other nodes, and keep new ones away. A project moves after the one before it runs\n" +
+			"elsewhere, or has failed there; a project that fits on no other node stays, and says why.\n\n" +
 			"The server does the work: when this command ends before the drain does, the drain goes on. Run it again to\n" +
 			"watch it again; caractrl uncordon NODE ends it, and what has moved stays where it is.\n\n" +
 			"Exit codes: 0 nothing runs on the node any more, 4 --timeout was over, 1 anything else.",
-		Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeNames(kind.Node()),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if parallel < 1 || timeout < 0 {
-				return errors.New("--max-parallel must be at least 1, and --timeout not negative; see caractrl drain --help")
-			}
-			if err := a.nameCluster(); err != nil {
-				return err
-			}
-			c, err := a.nodes()
-			if err != nil {
-				return err
-			}
-			name := kind.Bare(kind.Node(), args[0])
-			err = changeNode(cmd.Context(), c, name, func(s *carav1.NodeSpec) {
-				s.Unschedulable, s.Draining, s.DrainMaxParallel = true, true, parallel
-			})
-			if err != nil {
-				return err
-			}
-			return a.waitDrained(cmd.Context(), name, timeout)
-		},
-	}
-	cmd.Flags().DurationVar(&timeout, "timeout", 0, "how long to wait; 0 is as long as it takes")
-	cmd.Flags().Int32Var(&parallel, "max-parallel", 1, "how many projects may be on their way at a time")
+		Example: "  caractrl drain n1\n  caractrl drain n1 --max-parallel 4 --timeout 30m",
+	}, o)
+	cmd.Flags().DurationVar(&o.timeout, "timeout", 0, "how long to wait; 0 is as long as it takes")
+	cmd.Flags().Int32Var(&o.parallel, "max-parallel", 1, "how many projects may move at a time")
 	return cmd
 }
 
-// waitDrained follows a drain to its end. A server that goes away meanwhile is waited for: it goes on with the drain
-// when it is back.
-func (a *app) waitDrained(ctx context.Context, node string, timeout time.Duration) error {
+func (o *drainOptions) parse(args []string) error {
+	if o.parallel < 1 || o.timeout < 0 {
+		return errors.New("--max-parallel must be at least 1, and --timeout not negative; see caractrl drain --help")
+	}
+	return o.named.parse(args)
+}
+
+func (o *drainOptions) run(ctx context.Context) error {
+	if err := o.nameCluster(); err != nil {
+		return err
+	}
+	conn, err := o.dial()
+	if err != nil {
+		return err
+	}
+	err = changeNode(ctx, conn, o.name, func(s *carav1.NodeSpec) {
+		s.Unschedulable, s.Draining, s.DrainMaxParallel = true, true, o.parallel
+	})
+	if err != nil {
+		return err
+	}
+	return o.wait(ctx, conn)
+}
+
+// wait follows a drain to its end. If the connection to the server is lost, it waits for the server, which continues the
+// drain when it is back.
+func (o *drainOptions) wait(ctx context.Context, conn grpc.ClientConnInterface) error {
 	interrupted := ctx
-	if timeout > 0 {
+	if o.timeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, timeout)
+		ctx, cancel = context.WithTimeout(ctx, o.timeout)
 		defer cancel()
 	}
-	d := newDeparture(node)
+	d := newDrainProgress(o.name)
 	for {
-		err := a.followDrain(ctx, d)
+		err := o.follow(ctx, conn, d)
 		switch {
 		case err == nil:
 			for _, note := range d.notes() {
-				fmt.Fprintln(a.Err, note)
+				fmt.Fprintln(o.Err, note)
 			}
-			fmt.Fprintf(a.Out, "node/%s drained\n", node)
+			o.done("drained")
 			return nil
 		case interrupted.Err() != nil:
 			return Exit{Code: exitInterrupted, Message: "interrupted: " + d.remains()}
-		case ctx.Err() != nil, timeout > 0 && waited(err):
-			return Exit{Code: exitTimeout, Message: fmt.Sprintf("after %s %s", timeout, d.remains())}
+		case ctx.Err() != nil, o.timeout > 0 && timedOut(err):
+			return Exit{Code: exitTimeout, Message: fmt.Sprintf("after %s %s", o.timeout, d.remains())}
 		case api.Code(err) != codes.Unavailable:
 			return err
 		}
 		if cause, _ := unreachable(err); d.once("server", "gone") {
-			fmt.Fprintln(a.Err, "the connection to the server is lost: waiting for it", term.Line(cause))
+			fmt.Fprintln(o.Err, "the connection to the server is lost: waiting for it", term.Line(cause))
 		}
 		select {
 		case <-ctx.Done():
@@ -88,12 +138,8 @@ func (a *app) waitDrained(ctx context.Context, node string, timeout time.Duratio
 	}
 }
 
-// followDrain shows what happens until the node is drained (nil) or the watch ends.
-func (a *app) followDrain(ctx context.Context, d *departure) error {
-	conn, err := a.dial()
-	if err != nil {
-		return err
-	}
+// follow shows what happens until the node is drained (nil) or the watch ends.
+func (o *drainOptions) follow(ctx context.Context, conn grpc.ClientConnInterface, d *drainProgress) error {
 	stream, err := carav1.NewWatchServiceClient(conn).Watch(ctx, &carav1.WatchRequest{Kinds: []string{api.KindNode, api.KindProject}})
 	if err != nil {
 		return err
@@ -106,7 +152,7 @@ func (a *app) followDrain(ctx context.Context, d *departure) error {
 		}
 		steps, err := d.take(m)
 		for _, step := range steps {
-			fmt.Fprintln(a.Err, step)
+			fmt.Fprintln(o.Err, step)
 		}
 		if err != nil || d.drained {
 			return err

@@ -6,7 +6,7 @@ import (
 )
 
 func TestDrainShowsEachProjectThatLeaves(t *testing.T) {
-	h := newHouse(t)
+	h := newTestServer(t)
 	for _, n := range []string{"n1", "n2"} {
 		must(t, h.node(t.Context(), n))
 	}
@@ -64,8 +64,8 @@ func TestDrainShowsEachProjectThatLeaves(t *testing.T) {
 	again.until(t, "project/e has failed and stays on n1, stopped, for its logs")
 }
 
-func TestADrainOfANodeThatIsNotHeardOf(t *testing.T) {
-	h := newHouse(t)
+func TestADrainOfANodeThatDoesNotAnswer(t *testing.T) {
+	h := newTestServer(t)
 	for _, n := range []string{"n1", "n2"} {
 		must(t, h.node(t.Context(), n))
 	}
@@ -73,11 +73,11 @@ func TestADrainOfANodeThatIsNotHeardOf(t *testing.T) {
 	must(t, h.schedule(t.Context(), "a", "Bind", "n1", ""))
 	must(t, h.silent(t.Context(), "n1"))
 	out, stop := h.start(t, "drain", "n1")
-	out.until(t, "node/n1 is not heard of: its projects move when their rescheduleAfter is over")
+	out.until(t, "node/n1 does not answer: its projects move when their rescheduleAfter is over")
 	must(t, h.schedule(t.Context(), "a", "Move", "n2", "node n1 is lost"))
 	must(t, h.report(t.Context(), "a", "Running", "Running", "Ready", ""))
 	out.until(t, "project/a moved to n2 (1 of 1)")
-	out.until(t, "nothing is assigned to it, but what it ran may run there still")
+	out.until(t, "nothing is assigned to it, but its containers may still run")
 	out.until(t, "node/n1 drained")
 	if code := stop(); code != 0 {
 		t.Errorf("ended with %d", code)
@@ -85,7 +85,7 @@ func TestADrainOfANodeThatIsNotHeardOf(t *testing.T) {
 }
 
 func TestADrainThatSomebodyEnds(t *testing.T) {
-	h := newHouse(t)
+	h := newTestServer(t)
 	must(t, h.node(t.Context(), "n1"))
 	h.apply(t, "a", "nginx:1")
 	must(t, h.schedule(t.Context(), "a", "Bind", "n1", ""))
@@ -94,5 +94,5 @@ func TestADrainThatSomebodyEnds(t *testing.T) {
 	if r := h.ctl(t.Context(), "", "uncordon", "n1"); r.code != 0 {
 		t.Fatalf("uncordon: %+v", r)
 	}
-	out.until(t, `error: node "n1" is not draining any more: somebody has ended it; 1 of 1 project to move (a)`)
+	out.until(t, `error: node "n1" is not draining any more: somebody ended the drain; 1 of 1 project to move (a)`)
 }

@@ -13,46 +13,42 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// exitNoExec is the exit code where the command could not be run at all, or its end is not known; Docker's is the same.
+// exitNoExec is the exit code if the command could not be run, or its end is not known. Docker uses the same one.
 const exitNoExec = 125
 
 type execOptions struct {
-	target
+	serviceOptions
 	command         []string
 	stdin, tty      bool
 	user, directory string
 }
 
-func (a *app) execCommand() *cobra.Command {
-	o := execOptions{}
-	var service string
-	cmd := &cobra.Command{
+func newExec(a *app) *cobra.Command {
+	o := &execOptions{serviceOptions: serviceOptions{app: a}}
+	cmd := command(&cobra.Command{
 		Use: "exec PROJECT[/SERVICE] -- COMMAND [ARG...]", Short: "Run a command in a container of a project",
-		Long: "Run a command in a container of a project. No shell reads it: for one, run one.\n\n" +
-			"The exit code is the command's own; 126 and 127 are for a command that cannot be run or is not there, 125 for one whose\n" +
-			"end is not known, because the server, the node or the project was not there.",
-		Example:           "  caractrl exec -it project/shop -s web -- sh\n  caractrl exec -i shop -s db -- psql < schema.sql",
-		Args:              cobra.MinimumNArgs(2),
-		ValidArgsFunction: a.completeTarget,
-		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			if o.target, err = parseTarget(args[0], service); err != nil {
-				return err
-			}
-			o.command = args[1:]
-			return a.exec(cmd.Context(), o)
-		},
-	}
+		Long: "Run a command in a container of a project. No shell interprets it; to use one, run it: sh -c '...'.\n\n" +
+			"The exit code is the command's own. 126 and 127 mean that the command cannot be run or does not exist; 125 means that\n" +
+			"its end is not known, because the server, the node or the project was not there.",
+		Example: "  caractrl exec -it project/shop -s web -- sh\n  caractrl exec -i shop -s db -- psql < schema.sql",
+		Args:    cobra.MinimumNArgs(2),
+	}, o)
+	o.flag(cmd, "the service, if the project has several")
 	f := cmd.Flags()
-	a.serviceFlag(cmd, &service, "the service, where the project has several")
-	f.BoolVarP(&o.stdin, "stdin", "i", false, "pass standard input on")
-	f.BoolVarP(&o.tty, "tty", "t", false, "give the command a terminal; standard error then comes with standard output")
+	f.BoolVarP(&o.stdin, "stdin", "i", false, "pass standard input to the command")
+	f.BoolVarP(&o.tty, "tty", "t", false, "give the command a terminal; its standard error then comes with its standard output")
 	f.StringVarP(&o.user, "user", "u", "", "run as this user (default: the container's)")
 	f.StringVarP(&o.directory, "workdir", "w", "", "run in this directory (default: the container's)")
 	return cmd
 }
 
-func (a *app) exec(ctx context.Context, o execOptions) error {
-	c, err := a.projects()
+func (o *execOptions) parse(args []string) error {
+	o.command = args[1:]
+	return o.serviceOptions.parse(args)
+}
+
+func (o *execOptions) run(ctx context.Context) error {
+	c, err := o.projects()
 	if err != nil {
 		return err
 	}
@@ -61,7 +57,7 @@ func (a *app) exec(ctx context.Context, o execOptions) error {
 	}
 	var terminal *term.Screen
 	if o.tty {
-		if terminal, err = term.OpenScreen(a.In, a.Out, o.stdin); err != nil {
+		if terminal, err = term.OpenScreen(o.In, o.Out, o.stdin); err != nil {
 			return err
 		}
 		defer terminal.Restore()
@@ -74,10 +70,10 @@ func (a *app) exec(ctx context.Context, o execOptions) error {
 		return err
 	}
 	in := &execSender{stream: stream}
-	// A failed send says only that the stream has ended; receive says why.
+	// If the send fails the stream has ended; receive returns the reason.
 	_ = in.send(&carav1.ExecRequest{Message: &carav1.ExecRequest_Start{Start: start}})
 	if o.stdin {
-		go in.copy(a.In) // ends with the input; a terminal's has no end, and the program ends without waiting for it
+		go in.copy(o.In) // ends with the input; the input of a terminal does not end, so nothing waits for this
 	}
 	if terminal != nil {
 		var resizing sync.WaitGroup
@@ -89,15 +85,15 @@ func (a *app) exec(ctx context.Context, o execOptions) error {
 			})
 		})
 	}
-	code, err := a.receive(stream)
+	code, err := o.receive(stream)
 	if err == nil && code != 0 {
 		return Exit{Code: int(code)}
 	}
 	return err
 }
 
-// receive writes what the command says, as it is: it may be anything. It returns the command's exit code.
-func (a *app) receive(stream carav1.ProjectService_ExecClient) (code int32, err error) {
+// receive writes the command's output unchanged, since it may be binary, and returns the exit code.
+func (o *execOptions) receive(stream carav1.ProjectService_ExecClient) (code int32, err error) {
 	for {
 		msg, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
@@ -108,9 +104,9 @@ func (a *app) receive(stream carav1.ProjectService_ExecClient) (code int32, err 
 		}
 		switch m := msg.GetMessage().(type) {
 		case *carav1.ExecResponse_Stdout:
-			_, err = a.Out.Write(m.Stdout)
+			_, err = o.Out.Write(m.Stdout)
 		case *carav1.ExecResponse_Stderr:
-			_, err = a.Err.Write(m.Stderr)
+			_, err = o.Err.Write(m.Stderr)
 		case *carav1.ExecResponse_ExitCode:
 			return m.ExitCode, nil
 		}
@@ -120,7 +116,7 @@ func (a *app) receive(stream carav1.ProjectService_ExecClient) (code int32, err 
 	}
 }
 
-// inputChunk is the most that is sent at a time.
+// inputChunk is how many bytes are sent at a time, at most.
 const inputChunk = 32 << 10
 
 // execSender sends to a command; gRPC allows one sender at a time.
@@ -135,7 +131,7 @@ func (s *execSender) send(m *carav1.ExecRequest) error {
 	return s.stream.Send(m)
 }
 
-// copy sends input until its end, or that of the stream.
+// copy sends input until it or the stream ends.
 func (s *execSender) copy(in io.Reader) {
 	for {
 		data := make([]byte, inputChunk)

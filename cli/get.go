@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 
@@ -17,6 +18,7 @@ import (
 )
 
 type getOptions struct {
+	*app
 	kind.Filter
 	kind   kind.Kind
 	names  []string
@@ -26,35 +28,29 @@ type getOptions struct {
 	sortBy string
 }
 
-func (a *app) getCommand() *cobra.Command {
-	o := getOptions{}
-	cmd := &cobra.Command{
+func newGet(a *app) *cobra.Command {
+	o := &getOptions{app: a}
+	cmd := command(&cobra.Command{
 		Use: "get KIND [NAME...] | get KIND/NAME...", Short: "Show objects as a table, or as JSON or YAML",
 		Long:              "Show objects as a table, or as JSON or YAML. Kinds are " + kindWords() + ".",
 		Example:           "  caractrl get projects -l team=shop\n  caractrl get project/web -o json\n  caractrl get projects --phase Failed -w",
 		ValidArgsFunction: a.completeRefs(func(kind.Kind) bool { return true }),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := o.parse(args); err != nil {
-				return err
-			}
-			return a.get(cmd.Context(), o)
-		},
-	}
+	}, o)
 	f := cmd.Flags()
-	f.StringVarP(&o.output, "output", "o", "", formats)
+	f.StringVarP(&o.output, "output", "o", "", kind.Formats)
 	f.StringVarP(&o.Selector, "selector", "l", "", "label selector, such as 'app=web,tier in (a,b)'")
 	f.StringVar(&o.sortBy, "sort-by", "", "column such as AGE, or jsonpath such as .metadata.creationTimestamp (default: by name)")
-	f.BoolVarP(&o.watch, "watch", "w", false, "stay and show every change")
+	f.BoolVarP(&o.watch, "watch", "w", false, "keep running and show every change")
 	f.StringSliceVar(&o.Phases, "phase", nil, "only projects in one of these phases")
 	f.StringVar(&o.Node, "node", "", "only projects on this node")
 	f.StringVar(&o.Owner, "owner", "", "only projects of this owner, such as source/platform")
 	f.StringVar(&o.object, "for", "", "only events of this object, such as project/web")
-	offer(cmd, "output", cobra.FixedCompletions([]string{"table", "json", "yaml", "wide", "name"}, cobra.ShellCompDirectiveNoFileComp))
+	offer(cmd, "output", cobra.FixedCompletions([]string{"table", "json", "yaml", "wide", "name"}, noFiles))
 	var phases []string
 	for _, phase := range api.Phases() {
 		phases = append(phases, string(phase))
 	}
-	offer(cmd, "phase", cobra.FixedCompletions(phases, cobra.ShellCompDirectiveNoFileComp))
+	offer(cmd, "phase", cobra.FixedCompletions(phases, noFiles))
 	offer(cmd, "node", a.completeFlag(kind.Node()))
 	return cmd
 }
@@ -67,7 +63,6 @@ func kindWords() string {
 	return strings.Join(words, ", ")
 }
 
-// parse checks what the command line says.
 func (o *getOptions) parse(args []string) error {
 	refs, err := kind.ParseRefs(args)
 	if err != nil {
@@ -76,13 +71,13 @@ func (o *getOptions) parse(args []string) error {
 	o.kind = refs[0].Kind
 	for _, r := range refs {
 		if r.Kind.Name != o.kind.Name {
-			return fmt.Errorf("one kind at a time: %s and %s are two", o.kind.Plural, r.Kind.Plural)
+			return fmt.Errorf("give objects of one kind: %s and %s are two kinds", o.kind.Plural, r.Kind.Plural)
 		}
 		if r.Name != "" {
 			o.names = append(o.names, r.Name)
 		}
 	}
-	if o.output, err = parseFormat(o.output); err != nil {
+	if o.output, err = kind.ParseFormat(o.output); err != nil {
 		return err
 	}
 	ofProjects := len(o.Phases) > 0 || o.Node != "" || o.Owner != ""
@@ -94,9 +89,9 @@ func (o *getOptions) parse(args []string) error {
 	case o.watch && o.kind.Watch == nil:
 		return fmt.Errorf("%s cannot be watched", o.kind.Plural)
 	case o.watch && o.sortBy != "":
-		return errors.New("--sort-by and --watch do not go together: changes come in their own order")
+		return errors.New("--sort-by cannot be used with --watch: changes are shown in the order in which they happen")
 	case len(o.names) > 0 && (ofProjects || o.Selector != ""):
-		return errors.New("names and filters do not go together")
+		return errors.New("give names or filters, not both")
 	case o.object == "":
 		return nil
 	}
@@ -107,40 +102,40 @@ func (o *getOptions) parse(args []string) error {
 	return err
 }
 
-func (a *app) get(ctx context.Context, o getOptions) error {
-	conn, err := a.dial()
+func (o *getOptions) run(ctx context.Context) error {
+	conn, err := o.dial()
 	if err != nil {
 		return err
 	}
 	if o.watch {
-		return a.watchKind(ctx, conn, o)
+		return o.follow(ctx, conn)
 	}
-	objects, err := fetch(ctx, conn, o)
+	objects, err := o.fetch(ctx, conn)
 	if err != nil {
 		return err
 	}
-	if err := sortObjects(o.kind, objects, o.sortBy, a.now()); err != nil {
+	if err := kind.Sort(o.kind, objects, o.sortBy, o.now()); err != nil {
 		return err
 	}
 	if !o.table() {
-		return printObjects(a.Out, o.output, len(o.names) != 1, objects)
+		return kind.Print(o.Out, o.output, len(o.names) != 1, objects)
 	}
 	if len(objects) == 0 {
-		fmt.Fprintf(a.Err, "no %s found\n", o.kind.Plural)
+		fmt.Fprintf(o.Err, "no %s found\n", o.kind.Plural)
 		return nil
 	}
-	rows := [][]term.Cell{term.Header(o.kind.Head(o.output == wide)...)}
+	rows := [][]term.Cell{term.Header(o.kind.Head(o.output == kind.Wide)...)}
 	for _, obj := range objects {
-		rows = append(rows, a.row(o, obj))
+		rows = append(rows, o.row(obj))
 	}
-	term.NewTable(a.Out).Print(rows...)
+	term.NewTable(o.Out).Print(rows...)
 	return nil
 }
 
-func (o getOptions) table() bool { return o.output == "" || o.output == wide }
+func (o *getOptions) table() bool { return o.output == "" || o.output == kind.Wide }
 
-// fetch returns the objects that were named, or all that the filters leave.
-func fetch(ctx context.Context, conn grpc.ClientConnInterface, o getOptions) ([]proto.Message, error) {
+// fetch returns the named objects, or all that match the filters.
+func (o *getOptions) fetch(ctx context.Context, conn grpc.ClientConnInterface) ([]proto.Message, error) {
 	if len(o.names) == 0 {
 		return o.kind.List(ctx, conn, o.Filter)
 	}
@@ -162,7 +157,7 @@ func fetch(ctx context.Context, conn grpc.ClientConnInterface, o getOptions) ([]
 	return found, nil
 }
 
-// pickFrom takes one object out of a list, for kinds that have no call for one.
+// pickFrom finds an object in a list, for kinds that have no call for a single object.
 func pickFrom(k kind.Kind, all []proto.Message) func(context.Context, grpc.ClientConnInterface, string) (proto.Message, error) {
 	return func(_ context.Context, _ grpc.ClientConnInterface, name string) (proto.Message, error) {
 		i := slices.IndexFunc(all, func(m proto.Message) bool { return api.Meta(m).GetName() == name })
@@ -173,10 +168,78 @@ func pickFrom(k kind.Kind, all []proto.Message) func(context.Context, grpc.Clien
 	}
 }
 
-func (a *app) row(o getOptions, obj proto.Message) []term.Cell {
-	row := o.kind.Row(obj, a.now())
-	if o.output != wide {
+func (o *getOptions) row(obj proto.Message) []term.Cell {
+	row := o.kind.Row(obj, o.now())
+	if o.output != kind.Wide {
 		return row[:len(o.kind.Columns)]
 	}
 	return row
+}
+
+// follow shows the objects in one table, then every change as a row, until it is interrupted.
+func (o *getOptions) follow(ctx context.Context, conn grpc.ClientConnInterface) error {
+	if len(o.names) == 1 {
+		o.Name = o.names[0]
+	}
+	recv, err := o.kind.Watch(ctx, conn, o.Filter)
+	if err != nil {
+		return err
+	}
+	t := term.NewTable(o.Out)
+	t.Reserve(o.kind.Head(o.output == kind.Wide))
+	last := map[string]string{} // row of each object
+	first := [][]term.Cell{term.Header(o.kind.Head(o.output == kind.Wide)...)}
+	for synced := false; ; {
+		e, err := recv()
+		switch {
+		case errors.Is(err, io.EOF), err != nil && ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return err
+		case e.Type == api.WatchBookmark:
+			if !synced && o.table() {
+				t.Print(first...)
+			}
+			synced = true
+			continue
+		case len(o.names) > 0 && !slices.Contains(o.names, api.Meta(e.Object).GetName()):
+			continue
+		case !o.table():
+			if err := kind.Print(o.Out, o.output, false, []proto.Message{e.Object}); err != nil {
+				return err
+			}
+			continue
+		}
+		row := o.row(e.Object)
+		if e.Type == api.WatchDeleted && !o.filtered() {
+			row[1] = term.Cell{Text: "(gone)", Colour: term.Faint}
+		}
+		name, now := api.Meta(e.Object).GetName(), standing(row)
+		if last[name] == now {
+			continue
+		}
+		last[name] = now
+		if synced {
+			t.Print(row)
+		} else {
+			first = append(first, row)
+		}
+	}
+}
+
+// standing is the text of a row without its clocks. It stays the same if no column shows the change.
+func standing(row []term.Cell) string {
+	var b strings.Builder
+	for _, c := range row {
+		if !c.Clock {
+			b.WriteString(c.Text)
+		}
+		b.WriteByte('\t')
+	}
+	return b.String()
+}
+
+// filtered reports whether an object may leave the watch without being deleted. Its row then shows its present state.
+func (o *getOptions) filtered() bool {
+	return o.Selector != "" || len(o.Phases) > 0 || o.Node != "" || o.Owner != ""
 }

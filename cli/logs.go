@@ -15,12 +15,13 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/kind"
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 type logsOptions struct {
-	services   []string
+	servicesOptions
 	follow     bool
 	tail       int32
 	since      time.Duration
@@ -28,38 +29,27 @@ type logsOptions struct {
 	previous   bool
 }
 
-func (a *app) logsCommand() *cobra.Command {
-	o := logsOptions{}
-	cmd := &cobra.Command{
+func newLogs(a *app) *cobra.Command {
+	o := &logsOptions{servicesOptions: servicesOptions{app: a}}
+	cmd := command(&cobra.Command{
 		Use: "logs PROJECT[/SERVICE] [SERVICE...]", Short: "Show what a project's containers wrote", Args: cobra.MinimumNArgs(1),
-		Long: "Show what a project's containers wrote. The lines of several services are in the order of their times; where they are\n" +
-			"more than 8 MiB, what is further apart than that comes as the node sends it. With -f lines are shown as they come, over restarts and updates, until\n" +
-			"the project is gone or none of its services will run again.",
+		Long: "Show what a project's containers wrote. The lines of several services are sorted by time, as far as they are within\n" +
+			"8 MiB of each other. With -f lines are shown as they come, over restarts and updates, until the project is gone or\n" +
+			"none of its services will run again.",
+		Example:           "  caractrl logs shop -f\n  caractrl logs shop/web --since 10m --tail 100\n  caractrl logs shop --previous",
 		ValidArgsFunction: a.completeServices,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			t, err := parseTarget(args[0], "")
-			if err != nil {
-				return err
-			}
-			if t.service != "" {
-				o.services = append(o.services, t.service)
-			}
-			o.services = append(o.services, args[1:]...)
-			return a.logs(cmd.Context(), t.project, o)
-		},
-	}
+	}, o)
+	o.flag(cmd)
 	f := cmd.Flags()
-	f.StringSliceVarP(&o.services, "service", "s", nil, "only these services")
-	offer(cmd, "service", a.completeServiceFlag)
-	f.BoolVarP(&o.follow, "follow", "f", false, "stay and show new lines")
-	f.Int32Var(&o.tail, "tail", -1, "only so many of each service's last lines; -1 shows all")
+	f.BoolVarP(&o.follow, "follow", "f", false, "keep running and show new lines")
+	f.Int32Var(&o.tail, "tail", -1, "only this many of each service's last lines; -1 shows all")
 	f.DurationVar(&o.since, "since", 0, "only lines of the last while, such as 10m")
-	f.BoolVarP(&o.previous, "previous", "p", false, "what was written before each container's last start")
+	f.BoolVarP(&o.previous, "previous", "p", false, "show what was written before each container's last start")
 	f.BoolVar(&o.timestamps, "timestamps", false, "begin each line with its time")
 	return cmd
 }
 
-// tailOf is what the API calls it: 0 for all, below 0 for none.
+// tailOf converts --tail for the API, where 0 means all lines and a negative number none.
 func tailOf(lines int32) int32 {
 	switch {
 	case lines < 0:
@@ -70,20 +60,20 @@ func tailOf(lines int32) int32 {
 	return lines
 }
 
-func (a *app) logs(ctx context.Context, project string, o logsOptions) error {
-	c, err := a.projects()
+func (o *logsOptions) run(ctx context.Context) error {
+	c, err := o.projects()
 	if err != nil {
 		return err
 	}
-	req := &carav1.LogsRequest{Name: project, Services: o.services, Follow: o.follow, Tail: tailOf(o.tail), Previous: o.previous}
+	req := &carav1.LogsRequest{Name: o.project, Services: o.services, Follow: o.follow, Tail: tailOf(o.tail), Previous: o.previous}
 	if o.since > 0 {
-		req.Since = timestamppb.New(a.now().Add(-o.since))
+		req.Since = timestamppb.New(o.now().Add(-o.since))
 	}
-	p, err := c.GetProject(ctx, &carav1.GetRequest{Name: project})
+	p, err := c.GetProject(ctx, kind.ByName(o.project))
 	if err != nil {
 		return err
 	}
-	show := newLogPrinter(a.Out, p, o)
+	show := newLogPrinter(o.Out, p, o)
 	order := &logOrder{emit: show.print}
 	if show.prefix && !o.follow {
 		order.most = maxHeldLogs
@@ -91,8 +81,8 @@ func (a *app) logs(ctx context.Context, project string, o logsOptions) error {
 	mark := logMark{}
 	for {
 		opened := time.Now()
-		err := a.copyLogs(ctx, c, req, order, mark)
-		order.flush() // what came before an error, too
+		err := o.copy(ctx, c, req, order, mark)
+		order.flush() // also what came before an error
 		switch {
 		case err == nil || ctx.Err() != nil:
 			return nil
@@ -100,7 +90,7 @@ func (a *app) logs(ctx context.Context, project string, o logsOptions) error {
 			return err
 		}
 		if mark.away() {
-			fmt.Fprintf(a.Err, "(%s; the logs go on when it is back)\n", term.Line(api.ProblemOf(err).GetDetail()))
+			fmt.Fprintf(o.Err, "(%s; the logs go on when it is back)\n", term.Line(api.ProblemOf(err).GetDetail()))
 		}
 		select {
 		case <-ctx.Done():
@@ -110,11 +100,11 @@ func (a *app) logs(ctx context.Context, project string, o logsOptions) error {
 	}
 }
 
-// resumeAfter is the pause before logs that broke off are asked for again.
+// resumeAfter is the pause before logs are requested again after the stream broke.
 const resumeAfter = time.Second
 
-// copyLogs copies one stream of logs to its end, without what mark has of an earlier one.
-func (a *app) copyLogs(ctx context.Context, c carav1.ProjectServiceClient, req *carav1.LogsRequest, order *logOrder, mark logMark) error {
+// copy copies one stream of logs to its end, without the lines that mark knows from an earlier one.
+func (o *logsOptions) copy(ctx context.Context, c carav1.ProjectServiceClient, req *carav1.LogsRequest, order *logOrder, mark logMark) error {
 	stream, err := c.Logs(ctx, req)
 	if err != nil {
 		return err
@@ -128,7 +118,7 @@ func (a *app) copyLogs(ctx context.Context, c carav1.ProjectServiceClient, req *
 			return err
 		}
 		if l.Lost > 0 {
-			fmt.Fprintf(a.Err, "(%d lines of %s were lost: they came faster than they were read)\n", l.Lost, term.Clean(l.Service))
+			fmt.Fprintf(o.Err, "(%d lines of %s were lost: they came faster than they were read)\n", l.Lost, term.Clean(l.Service))
 		}
 		if mark.isNew(l) {
 			order.add(l)
@@ -136,16 +126,16 @@ func (a *app) copyLogs(ctx context.Context, c carav1.ProjectServiceClient, req *
 	}
 }
 
-// logPrinter puts a prefix before each line where there is more than one service.
+// logPrinter prints lines, with a prefix if there is more than one service.
 type logPrinter struct {
 	w      io.Writer
-	o      logsOptions
+	o      *logsOptions
 	prefix bool
 	width  int
 	colour bool
 }
 
-func newLogPrinter(w io.Writer, p *carav1.Project, o logsOptions) *logPrinter {
+func newLogPrinter(w io.Writer, p *carav1.Project, o *logsOptions) *logPrinter {
 	lp := &logPrinter{w: w, o: o, colour: term.Colourful(w)}
 	shown := 0
 	for _, s := range p.GetSpec().GetServices() {
@@ -174,7 +164,7 @@ func (lp *logPrinter) print(l *carav1.LogLine) {
 	fmt.Fprintln(lp.w, b.String())
 }
 
-// serviceColour is always the same for one name.
+// serviceColour returns the same colour for the same name.
 func serviceColour(name string) string {
 	colours := []string{"\x1b[36m", "\x1b[35m", "\x1b[34m", "\x1b[32m", "\x1b[33m"}
 	h := fnv.New32a()

@@ -5,14 +5,16 @@ import (
 	"container/heap"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// maxHeldLogs bounds the lines that wait for an earlier one, in bytes.
+// maxHeldLogs limits the lines that are held back to be sorted, in bytes.
 const maxHeldLogs = 8 << 20
 
-// logOrder brings the lines of several services into the order of their times. It holds back at most so many bytes: what
-// comes later than that stands where it came. With most 0 every line goes through at once.
+// logOrder sorts the lines of several services by time. It holds back at most the given number of bytes; a line that comes
+// later than that is shown when it comes. With most 0 no line is held back.
 type logOrder struct {
 	emit func(*carav1.LogLine)
 	most int
@@ -20,10 +22,10 @@ type logOrder struct {
 	held  logHeap
 	bytes int
 	count int
-	last  time.Time // of the line before
+	last  time.Time // of the previous line
 }
 
-// heldLine is a line with its place among those that came.
+// heldLine is a line with its position among the received lines.
 type heldLine struct {
 	*carav1.LogLine
 	at    time.Time
@@ -54,10 +56,10 @@ func (o *logOrder) next() {
 	o.emit(l.LogLine)
 }
 
-// weight is about what a line takes of memory.
+// weight is about how much memory a line takes.
 func weight(l *carav1.LogLine) int { return len(l.GetLine()) + 256 }
 
-// logHeap has the earliest line first; of two at one time, the one that came first.
+// logHeap has the earliest line first; of two lines with one time, the one that came first.
 type logHeap []heldLine
 
 func (h logHeap) Len() int { return len(h) }
@@ -69,7 +71,68 @@ func (h *logHeap) Push(x any)   { *h = append(*h, x.(heldLine)) }
 func (h *logHeap) Pop() any {
 	last := len(*h) - 1
 	x := (*h)[last]
-	(*h)[last] = heldLine{} // let go of the line
+	(*h)[last] = heldLine{} // release the line
 	*h = (*h)[:last]
 	return x
+}
+
+// logMark records how far the log of each service was read, so that after a broken stream the next one continues with the
+// next line: no line is shown twice, and none is left out.
+type logMark map[string]*logPlace
+
+// logPlace is the last line that was read of one service.
+type logPlace struct {
+	at   time.Time
+	read int // how many lines of that time were read
+	seen int // how many of them the present stream has sent again
+	away bool
+}
+
+// isNew reports whether a line is new, and records it as read. A line without a time is always new.
+func (m logMark) isNew(l *carav1.LogLine) bool {
+	if l.GetTime() == nil {
+		return true
+	}
+	at, p := l.GetTime().AsTime(), m[l.GetService()]
+	switch {
+	case p == nil:
+		m[l.GetService()] = &logPlace{at: at, read: 1, seen: 1}
+		return true
+	case at.Before(p.at):
+		return false
+	case at.After(p.at):
+		*p = logPlace{at: at, read: 1, seen: 1}
+		return true
+	}
+	p.away = false
+	p.seen++
+	if p.seen <= p.read {
+		return false
+	}
+	p.read = p.seen
+	return true
+}
+
+// away reports the first break of a stream; false for later ones until lines have come again.
+func (m logMark) away() bool {
+	first := false
+	for _, p := range m {
+		first = first || !p.away
+		p.away = true
+	}
+	return first || len(m) == 0
+}
+
+// resume makes req ask for what comes after the mark. Lines of the marked times come again, and isNew recognises them.
+func (m logMark) resume(req *carav1.LogsRequest) {
+	var since time.Time
+	for _, p := range m {
+		p.seen = 0
+		if since.IsZero() || p.at.Before(since) {
+			since = p.at
+		}
+	}
+	if !since.IsZero() {
+		req.Since, req.Tail = timestamppb.New(since), 0
+	}
 }

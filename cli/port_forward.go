@@ -21,41 +21,43 @@ import (
 	"github.com/caravanserai/cara/internal/access"
 )
 
-// maxForwarded bounds the connections of one port-forward; more wait until one of them ends.
+// maxForwarded limits the connections of one port-forward; further ones wait until one of them ends.
 const maxForwarded = 250
 
-// mapping is a port of this machine (0: any) and the service's port that it leads to.
+// mapping is a port of this machine (0: any free one) and the port of the service behind it.
 type mapping struct{ local, remote int }
 
-func (a *app) portForwardCommand() *cobra.Command {
-	var service string
-	cmd := &cobra.Command{
+type portForwardOptions struct {
+	serviceOptions
+	mappings []mapping
+}
+
+func newPortForward(a *app) *cobra.Command {
+	o := &portForwardOptions{serviceOptions: serviceOptions{app: a}}
+	cmd := command(&cobra.Command{
 		Use: "port-forward PROJECT[/SERVICE] [LOCAL:]PORT...", Short: "Let programs on this machine connect to ports of a service",
-		Long: "Let programs on this machine connect to ports of a service, until Ctrl-C. Any TCP port on which the service listens in\n" +
-			"its container will do, whether an ingress leads to it or not. LOCAL is the port of 127.0.0.1: the same one where it is\n" +
-			"left out, any free one where it is 0.",
-		Example:           "  caractrl port-forward shop/db 5432\n  caractrl port-forward project/shop/web 8080:80 0:9090",
-		Args:              cobra.MinimumNArgs(2),
-		ValidArgsFunction: a.completeTarget,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			t, err := parseTarget(args[0], service)
-			if err != nil {
-				return err
-			}
-			mappings := make([]mapping, len(args)-1)
-			for i, arg := range args[1:] {
-				if mappings[i], err = parseMapping(arg); err != nil {
-					return err
-				}
-			}
-			return a.portForward(cmd.Context(), t, mappings)
-		},
-	}
-	a.serviceFlag(cmd, &service, "the service, where the project has several")
+		Long: "Let programs on this machine connect to ports of a service, until Ctrl-C. PORT is any TCP port on which the service\n" +
+			"listens in its container, with or without an ingress. LOCAL is the port of 127.0.0.1: PORT if it is left out, any\n" +
+			"free one if it is 0.",
+		Example: "  caractrl port-forward shop/db 5432\n  caractrl port-forward project/shop/web 8080:80 0:9090",
+		Args:    cobra.MinimumNArgs(2),
+	}, o)
+	o.flag(cmd, "the service, if the project has several")
 	return cmd
 }
 
-// parseMapping takes `80`, `8080:80` and `0:80`; `:80` is the last of them.
+func (o *portForwardOptions) parse(args []string) error {
+	for _, arg := range args[1:] {
+		m, err := parseMapping(arg)
+		if err != nil {
+			return err
+		}
+		o.mappings = append(o.mappings, m)
+	}
+	return o.serviceOptions.parse(args)
+}
+
+// parseMapping reads `80`, `8080:80` or `0:80`; `:80` means `0:80`.
 func parseMapping(arg string) (mapping, error) {
 	local, remote, both := strings.Cut(arg, ":")
 	if !both {
@@ -66,28 +68,29 @@ func parseMapping(arg string) (mapping, error) {
 	l, lerr := strconv.ParseUint(local, 10, 16)
 	r, rerr := strconv.ParseUint(remote, 10, 16)
 	if lerr != nil || rerr != nil || r == 0 {
-		return mapping{}, fmt.Errorf("%q is no pair of ports: write PORT, or LOCAL:PORT, such as 8080:80, each up to 65535", arg)
+		return mapping{}, fmt.Errorf("%q does not name ports: write PORT or LOCAL:PORT, such as 8080:80, each up to 65535", arg)
 	}
 	return mapping{int(l), int(r)}, nil
 }
 
-func (a *app) portForward(ctx context.Context, t target, mappings []mapping) error {
-	c, err := a.projects()
+func (o *portForwardOptions) run(ctx context.Context) error {
+	c, err := o.projects()
 	if err != nil {
 		return err
 	}
-	if t, err = t.resolve(ctx, c); err != nil {
-		return err
-	}
-	server, err := a.target()
+	t, err := o.resolve(ctx, c)
 	if err != nil {
 		return err
 	}
-	f := &forwarder{app: a, server: server, to: t, room: make(chan struct{}, maxForwarded)}
+	server, err := o.access()
+	if err != nil {
+		return err
+	}
+	f := &forwarder{app: o.app, server: server, to: t, room: make(chan struct{}, maxForwarded)}
 	ctx, f.end = context.WithCancelCause(ctx)
 	defer f.end(nil)
 	defer f.running.Wait()
-	for _, m := range mappings {
+	for _, m := range o.mappings {
 		listener, err := listenLocal(m.local)
 		if err != nil {
 			f.end(err)
@@ -95,14 +98,14 @@ func (a *app) portForward(ctx context.Context, t target, mappings []mapping) err
 		}
 		defer context.AfterFunc(ctx, func() { _ = listener.Close() })()
 		defer listener.Close()
-		fmt.Fprintf(a.Out, "Forwarding from %s -> %s:%d\n", listener.Addr(), t.service, m.remote)
+		fmt.Fprintf(o.Out, "Forwarding from %s -> %s:%d\n", listener.Addr(), t.service, m.remote)
 		f.running.Go(func() { f.accept(ctx, listener, m.remote) })
 	}
 	<-ctx.Done()
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 		return cause
 	}
-	return nil // Ctrl-C is how it ends
+	return nil // Ctrl-C is the normal end
 }
 
 func listenLocal(port int) (*net.TCPListener, error) {
@@ -111,7 +114,7 @@ func listenLocal(port int) (*net.TCPListener, error) {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return nil, fmt.Errorf("port %d of this machine is in use: choose another, as in 0:PORT for any that is free", port)
 	case errors.Is(err, syscall.EACCES):
-		return nil, fmt.Errorf("port %d of this machine is for the administrator alone: choose another, as in 0:PORT for any that is free", port)
+		return nil, fmt.Errorf("only the administrator of this machine may use port %d: choose another, as in 0:PORT for any that is free", port)
 	case err != nil:
 		return nil, fmt.Errorf("listen: %w", err)
 	}
@@ -123,7 +126,7 @@ type forwarder struct {
 	*app
 	server  access.Context
 	to      target
-	room    chan struct{} // has an element for each connection
+	room    chan struct{} // holds an element for each connection
 	end     context.CancelCauseFunc
 	running sync.WaitGroup
 	saying  sync.Mutex
@@ -150,10 +153,10 @@ func (f *forwarder) accept(ctx context.Context, l *net.TCPListener, port int) {
 	}
 }
 
-// serve carries one connection and says in one line what went wrong with it. What will go wrong with every other, too,
-// ends the command.
+// serve forwards one connection, and prints an error of it in one line. An error that all connections would have ends the
+// command.
 func (f *forwarder) serve(ctx context.Context, conn *net.TCPConn, port int) {
-	err := f.carry(ctx, conn, port)
+	err := f.forward(ctx, conn, port)
 	if err == nil || ctx.Err() != nil {
 		return
 	}
@@ -170,15 +173,15 @@ func (f *forwarder) serve(ctx context.Context, conn *net.TCPConn, port int) {
 	fmt.Fprintf(f.Err, "error: %s:%d: %s\n", f.to.service, port, term.Line(detail))
 }
 
-// errProgramGone says that a program of this machine broke its connection off.
+// errProgramGone means that the local program broke its connection.
 var errProgramGone = errors.New("the program has gone")
 
-// carry is a call on a connection to the server of its own: TCP holds up each by itself, and a program that does not read
-// is in nobody's way. It closes conn: a connection that broke in a way that does not look like its end.
-func (f *forwarder) carry(ctx context.Context, conn *net.TCPConn, port int) error {
+// forward uses a connection of its own to the server, so that a program that does not read does not slow down the others. It
+// closes conn; if the forwarding failed it resets conn, so that the program does not take it for a normal end.
+func (f *forwarder) forward(ctx context.Context, conn *net.TCPConn, port int) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	abort := func() {
-		_ = conn.SetLinger(0) // no harm where it is closed already
+		_ = conn.SetLinger(0) // it may be closed already
 		_ = conn.Close()
 	}
 	defer context.AfterFunc(ctx, abort)()
@@ -208,8 +211,8 @@ func (f *forwarder) carry(ctx context.Context, conn *net.TCPConn, port int) erro
 	return err
 }
 
-// open begins the call and waits until the server has taken it. A connection to the server that breaks before that, as one
-// does that a busy server closes, has carried no byte of the program: open tries a second one.
+// open starts the call and waits until the server has accepted it. A connection to the server that breaks before that, such
+// as one that a busy server closes, has carried no byte of the program, so open tries a second one.
 func (f *forwarder) open(ctx context.Context, port int) (*grpc.ClientConn, carav1.ProjectService_PortForwardClient, error) {
 	link, stream, err := f.begin(ctx, port)
 	if _, broken := unreachable(err); broken {
@@ -227,7 +230,7 @@ func (f *forwarder) begin(ctx context.Context, port int) (*grpc.ClientConn, cara
 	if err == nil {
 		_ = stream.Send(&carav1.PortForwardRequest{Message: &carav1.PortForwardRequest_Start{Start: &carav1.PortForwardStart{
 			Name: f.to.project, Service: f.to.service, Port: int32(port),
-		}}}) // a failed send says only that the stream has ended; what is received says why
+		}}}) // if the send fails the stream has ended; receiving returns the reason
 		if header, _ := stream.Header(); header == nil {
 			_, err = stream.Recv()
 		}
@@ -239,13 +242,13 @@ func (f *forwarder) begin(ctx context.Context, port int) (*grpc.ClientConn, cara
 	return link, stream, nil
 }
 
-// sendConn passes on what a program says, to the end of its half. It returns false where the connection broke.
+// sendConn sends what the program writes, until it closes its half. It returns false if the connection broke.
 func sendConn(stream carav1.ProjectService_PortForwardClient, conn *net.TCPConn) (whole bool) {
 	for {
 		data := make([]byte, inputChunk)
 		n, err := conn.Read(data)
 		if n > 0 && stream.Send(&carav1.PortForwardRequest{Message: &carav1.PortForwardRequest_Data{Data: data[:n]}}) != nil {
-			return true // the stream has ended, which the receiver knows
+			return true // the stream has ended; the receiver sees it too
 		}
 		switch {
 		case errors.Is(err, io.EOF):
@@ -257,7 +260,7 @@ func sendConn(stream carav1.ProjectService_PortForwardClient, conn *net.TCPConn)
 	}
 }
 
-// receiveConn passes on what the service says, until both halves are at their end.
+// receiveConn writes what the service sends, until both halves are closed.
 func receiveConn(stream carav1.ProjectService_PortForwardClient, conn *net.TCPConn) error {
 	for {
 		msg, err := stream.Recv()
@@ -270,10 +273,10 @@ func receiveConn(stream carav1.ProjectService_PortForwardClient, conn *net.TCPCo
 		switch m := msg.GetMessage().(type) {
 		case *carav1.PortForwardResponse_Data:
 			if _, err := conn.Write(m.Data); err != nil {
-				return nil // the program takes no more: it knows
+				return nil // the program reads no more
 			}
 		case *carav1.PortForwardResponse_Closed:
-			_ = conn.CloseWrite() // a program that has gone needs no end
+			_ = conn.CloseWrite() // the program may be gone already
 		}
 	}
 }

@@ -77,7 +77,7 @@ func TestForwardedConnectionIsTriedTwice(t *testing.T) {
 		program, conn := tcpPair(t)
 		f := &forwarder{server: access.Context{Server: "http://" + l.Addr().String()}, to: target{project: "p", service: "s"}}
 		done := make(chan error, 1)
-		go func() { done <- f.carry(t.Context(), conn, 80) }()
+		go func() { done <- f.forward(t.Context(), conn, 80) }()
 		_, _ = io.WriteString(program, "hello")
 		_ = program.CloseWrite()
 		got, _ := io.ReadAll(program)

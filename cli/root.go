@@ -1,9 +1,9 @@
-// Package cli is caractrl: what a person sees of the cluster, and what a person may do about it. It stands at the end
-// of the straight line. One file a command; each is options, parse, run. The server decides, the command shows: colour
-// and columns exist only here.
+// Package cli is caractrl, which people and pipelines use to see and change a cluster. It is the end of the way from a push
+// to a container. The server decides; a command sends requests and shows what comes back. Each command is an options struct
+// with parse and run (command.go).
 //
-// What came from outside (names, messages, log lines) is stripped of control characters before it reaches a terminal.
-// Results go to standard output, everything else to standard error, so that a pipe gets what it asked for.
+// Text from outside (names, messages, log lines) is stripped of control characters before it reaches a terminal. Results go
+// to standard output and everything else to standard error, so that a pipe receives only results.
 package cli
 
 import (
@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -26,7 +27,7 @@ type Streams struct {
 	Out, Err io.Writer
 }
 
-// Exit is an error with the exit code that it stands for. An empty message prints nothing.
+// Exit is an error with its exit code. An empty message prints nothing.
 type Exit struct {
 	Code    int
 	Message string
@@ -34,7 +35,7 @@ type Exit struct {
 
 func (e Exit) Error() string { return e.Message }
 
-// exitInterrupted is what shells give a command that SIGINT ended.
+// exitInterrupted is the exit code that shells give to a command that SIGINT ended.
 const exitInterrupted = 130
 
 // Run runs caractrl with its arguments and returns the exit code.
@@ -64,14 +65,14 @@ func run(ctx context.Context, args []string, a *app) int {
 	a.printError(err)
 	switch cmd.Name() {
 	case "diff":
-		return exitNoDiff // 1 says that something differs
+		return exitNoDiff // 1 means that something differs
 	case "exec":
-		return exitNoExec // 1 may be the command's own
+		return exitNoExec // 1 may be the exit code of the command that ran
 	}
 	return 1
 }
 
-// app is what every command shares.
+// app is what all commands share.
 type app struct {
 	Streams
 	args      []string
@@ -83,14 +84,14 @@ type app struct {
 	file      string
 	now       func() time.Time
 	conn      *grpc.ClientConn // made by the first dial
-	reached   string           // the server that conn leads to
-	cluster   string           // name of the context that was chosen; empty without one
+	reached   string           // address of the server behind conn
+	cluster   string           // name of the context in use; empty if there is none
 }
 
 func newRoot(a *app) *cobra.Command {
 	root := group(&cobra.Command{
 		Use:           "caractrl",
-		Short:         "Show and steer a Cara cluster",
+		Short:         "See and change a Cara cluster",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
@@ -101,7 +102,7 @@ func newRoot(a *app) *cobra.Command {
 	root.SetOut(a.Out)
 	root.SetErr(a.Err)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		// A misspelt command leaves its flags to the group above it, which knows none of them.
+		// The flags of a misspelt command are parsed by the group above it, which does not have them.
 		if word := firstWord(cmd, a.args); cmd.HasSubCommands() && word != "" && known(cmd, []string{word}) != nil {
 			return known(cmd, []string{word})
 		}
@@ -116,14 +117,33 @@ func newRoot(a *app) *cobra.Command {
 	flags.StringVar(&a.context, "context", "", "context to use instead of the current one")
 	flags.StringVar(&a.file, "contexts-file", "", "file that holds the contexts")
 	offer(root, "context", a.completeContexts)
-	root.AddCommand(
-		a.applyCommand(), a.getCommand(), a.describeCommand(), a.deleteCommand(), a.logsCommand(), a.diffCommand(),
-		a.execCommand(), a.portForwardCommand(), a.topCommand(),
-		a.createCommand(), a.versionCommand(), a.contextCommand(),
-		a.retryCommand(), a.restartCommand(), a.extendCommand(), a.overrideCommand(),
-		a.adoptCommand(), a.releaseCommand(), a.historyCommand(), a.rollbackCommand(), a.traceCommand(),
-		a.reconcileCommand(), a.suspendCommand(), a.resumeCommand(), a.confirmCommand(),
-		a.cordonCommand(), a.uncordonCommand(), a.drainCommand(), a.backupCommand(),
-	)
+	for i, task := range tasks() {
+		id := strconv.Itoa(i)
+		root.AddGroup(&cobra.Group{ID: id, Title: task.title})
+		for _, create := range task.commands {
+			cmd := create(a)
+			cmd.GroupID = id
+			root.AddCommand(cmd)
+		}
+		root.SetHelpCommandGroupID(id) // of the last group: caractrl itself
+		root.SetCompletionCommandGroupID(id)
+	}
 	return root
+}
+
+type task struct {
+	title    string
+	commands []func(*app) *cobra.Command
+}
+
+// tasks are the commands in the order of the help, by what a person wants to do.
+func tasks() []task {
+	return []task{
+		{"See what there is:", []func(*app) *cobra.Command{newGet, newDescribe, newTrace, newHistory, newDiff}},
+		{"Change what runs:", []func(*app) *cobra.Command{newApply, newCreate, newDelete, newRestart, newRetry, newExtend, newRollback}},
+		{"Look into containers:", []func(*app) *cobra.Command{newLogs, newExec, newPortForward, newTop}},
+		{"Work with git:", []func(*app) *cobra.Command{newReconcile, newSuspend, newResume, newConfirm, newOverride, newAdopt, newRelease}},
+		{"Run nodes and the server:", []func(*app) *cobra.Command{newCordon, newUncordon, newDrain, newBackup}},
+		{"Set up caractrl:", []func(*app) *cobra.Command{newContext, newVersion}},
+	}
 }

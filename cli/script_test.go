@@ -45,7 +45,7 @@ func TestScripts(t *testing.T) {
 					t.Error(err)
 				}
 			})
-			env.Values[houseKey{}] = h
+			env.Values[serverKey{}] = h
 			env.Setenv("CARA_SERVER", h.url)
 			env.Setenv("CARA_TOKEN_FILE", h.tokenFile())
 			env.Setenv("ADDRESS", h.address)
@@ -57,49 +57,49 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code": code,
-			"node": act(1, func(ctx context.Context, h *house, a []string) error { return h.node(ctx, a[0]) }),
-			"bind": act(2, func(ctx context.Context, h *house, a []string) error { return h.schedule(ctx, a[0], "Bind", a[1], "") }),
-			"explain": act(2, func(ctx context.Context, h *house, a []string) error {
+			"node": act(1, func(ctx context.Context, h *testServer, a []string) error { return h.node(ctx, a[0]) }),
+			"bind": act(2, func(ctx context.Context, h *testServer, a []string) error { return h.schedule(ctx, a[0], "Bind", a[1], "") }),
+			"explain": act(2, func(ctx context.Context, h *testServer, a []string) error {
 				return h.schedule(ctx, a[0], "Explain", "", a[1])
 			}),
-			"report": act(5, func(ctx context.Context, h *house, a []string) error {
+			"report": act(5, func(ctx context.Context, h *testServer, a []string) error {
 				if a[1] == "-" {
 					a[1] = ""
 				}
 				return h.report(ctx, a[0], a[1], a[2], a[3], a[4])
 			}),
-			"remove": act(1, func(ctx context.Context, h *house, a []string) error { return h.remove(ctx, a[0]) }),
-			"empty":  act(1, func(ctx context.Context, h *house, a []string) error { return h.empty(ctx, a[0]) }),
-			"silent": act(1, func(ctx context.Context, h *house, a []string) error { return h.silent(ctx, a[0]) }),
-			"says": act(4, func(ctx context.Context, h *house, a []string) error {
+			"remove": act(1, func(ctx context.Context, h *testServer, a []string) error { return h.remove(ctx, a[0]) }),
+			"empty":  act(1, func(ctx context.Context, h *testServer, a []string) error { return h.empty(ctx, a[0]) }),
+			"silent": act(1, func(ctx context.Context, h *testServer, a []string) error { return h.silent(ctx, a[0]) }),
+			"says": act(4, func(ctx context.Context, h *testServer, a []string) error {
 				return h.sourceSays(ctx, a[0], a[1], a[2], a[3])
 			}),
-			"publish": act(3, func(ctx context.Context, h *house, a []string) error { return h.publish(ctx, a[0], a[1], a[2:]...) }),
+			"publish": act(3, func(ctx context.Context, h *testServer, a []string) error { return h.publish(ctx, a[0], a[1], a[2:]...) }),
 			"declare": declare,
-			"deliver": act(3, func(ctx context.Context, h *house, a []string) error { return h.deliver(ctx, a[0], a[1], a[2]) }),
-			"pass":    act(1, func(ctx context.Context, h *house, a []string) error { return h.pass(ctx, a[0]) }),
+			"deliver": act(3, func(ctx context.Context, h *testServer, a []string) error { return h.deliver(ctx, a[0], a[1], a[2]) }),
+			"pass":    act(1, func(ctx context.Context, h *testServer, a []string) error { return h.pass(ctx, a[0]) }),
 			"clock":   passTime,
 		},
 	})
 }
 
-type houseKey struct{}
+type serverKey struct{}
 
-func act(args int, do func(context.Context, *house, []string) error) func(*testscript.TestScript, bool, []string) {
+func act(args int, do func(context.Context, *testServer, []string) error) func(*testscript.TestScript, bool, []string) {
 	return func(ts *testscript.TestScript, neg bool, a []string) {
 		if neg || len(a) < args {
 			ts.Fatalf("want %d arguments and no !", args)
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
-		ts.Check(do(ctx, ts.Value(houseKey{}).(*house), a))
+		ts.Check(do(ctx, ts.Value(serverKey{}).(*testServer), a))
 	}
 }
 
 func passTime(ts *testscript.TestScript, _ bool, args []string) {
 	d, err := time.ParseDuration(args[0])
 	ts.Check(err)
-	h := ts.Value(houseKey{}).(*house)
+	h := ts.Value(serverKey{}).(*testServer)
 	h.clock.add(d)
 	ts.Setenv(clockVar, h.clock.text())
 }

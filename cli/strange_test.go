@@ -59,18 +59,20 @@ func TestNothingThatATerminalObeysComesThrough(t *testing.T) {
 			ApiVersion: "caravanserai/v1", Kind: "Project", Metadata: &carav1.ObjectMeta{Name: clean.Metadata.Name, Owner: clean.Metadata.Owner},
 			Status: &carav1.ProjectStatus{Phase: clean.Status.Phase},
 		}
-		if err := printObjects(&b, format, false, []proto.Message{only}); err != nil {
+		if err := kind.Print(&b, format, false, []proto.Message{only}); err != nil {
 			t.Errorf("%s: %v", format, err)
 		}
 		harmless(t, format, b.String())
 	}
 	var b strings.Builder
 	a := &app{Streams: Streams{Out: &b, Err: &b}, now: time.Now}
-	a.describeProject(p)
+	if err := kind.Project().Describe(t.Context(), kind.Page{Out: &b, Now: now}, p); err != nil {
+		t.Error(err)
+	}
 	a.printError(Exit{Message: evil})
 	a.printResult(&carav1.ApplyResult{Kind: evil, Name: evil, Action: evil, Diff: []*carav1.FieldDiff{{Path: evil, Old: evil, New: evil}}}, false)
-	a.printDiff(&carav1.ApplyResult{Kind: evil, Name: evil, Action: evil, Diff: []*carav1.FieldDiff{{Path: evil, Old: evil, New: evil}}})
-	newLogPrinter(&b, p, logsOptions{}).print(&carav1.LogLine{Service: evil, Line: evil})
+	(&diffOptions{app: a}).printDiff(&carav1.ApplyResult{Kind: evil, Name: evil, Action: evil, Diff: []*carav1.FieldDiff{{Path: evil, Old: evil, New: evil}}})
+	newLogPrinter(&b, p, &logsOptions{}).print(&carav1.LogLine{Service: evil, Line: evil})
 	harmless(t, "text", b.String())
 }
 
@@ -86,7 +88,7 @@ func harmless(t *testing.T, what, s string) {
 func TestJSONLosesNothing(t *testing.T) {
 	name := "a\x1b\u009b\u202e\x7f<&>b"
 	var b strings.Builder
-	if err := printObjects(&b, "json", false, []proto.Message{&carav1.Project{Metadata: &carav1.ObjectMeta{Name: name}}}); err != nil {
+	if err := kind.Print(&b, "json", false, []proto.Message{&carav1.Project{Metadata: &carav1.ObjectMeta{Name: name}}}); err != nil {
 		t.Fatal(err)
 	}
 	if want := `"name": "a\u001b\u009b\u202e\u007f<&>b"`; !strings.Contains(b.String(), want) {

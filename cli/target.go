@@ -14,16 +14,52 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// target is a service of a project, as a command line names it. The service is empty where it names none.
+// target is a service of a project, as a command line names it. An empty service means that none was named.
 type target struct{ project, service string }
 
-// serviceFlag is how commands about one service let it be named, apart from project/NAME/SERVICE.
-func (a *app) serviceFlag(cmd *cobra.Command, service *string, usage string) {
-	cmd.Flags().StringVarP(service, "service", "s", "", usage)
-	offer(cmd, "service", a.completeServiceFlag)
+// serviceOptions are for commands about one service: PROJECT, PROJECT/SERVICE, or PROJECT with --service.
+type serviceOptions struct {
+	*app
+	target
+	flagged string
 }
 
-// parseTarget takes `shop`, `project/shop`, `shop/web` and `project/shop/web`, and what --service says.
+func (o *serviceOptions) flag(cmd *cobra.Command, usage string) {
+	cmd.Flags().StringVarP(&o.flagged, "service", "s", "", usage)
+	offer(cmd, "service", o.completeServiceFlag)
+	cmd.ValidArgsFunction = o.completeTarget
+}
+
+func (o *serviceOptions) parse(args []string) (err error) {
+	o.target, err = parseTarget(args[0], o.flagged)
+	return err
+}
+
+// servicesOptions are for commands about some services of a project.
+type servicesOptions struct {
+	*app
+	project  string
+	services []string
+}
+
+func (o *servicesOptions) flag(cmd *cobra.Command) {
+	cmd.Flags().StringSliceVarP(&o.services, "service", "s", nil, "only these services")
+	offer(cmd, "service", o.completeServiceFlag)
+}
+
+func (o *servicesOptions) parse(args []string) error {
+	t, err := parseTarget(args[0], "")
+	if err != nil {
+		return err
+	}
+	if o.project = t.project; t.service != "" {
+		o.services = append(o.services, t.service)
+	}
+	o.services = append(o.services, args[1:]...)
+	return nil
+}
+
+// parseTarget reads `shop`, `project/shop`, `shop/web` or `project/shop/web`, and the value of --service.
 func parseTarget(arg, service string) (target, error) {
 	parts := strings.Split(arg, "/")
 	if k, err := kind.Find(parts[0]); err == nil && k.Name == api.KindProject && len(parts) > 1 {
@@ -34,13 +70,13 @@ func parseTarget(arg, service string) (target, error) {
 	}
 	t := target{parts[0], strings.Join(parts[1:], "")}
 	if t.service != "" && service != "" && t.service != service {
-		return target{}, fmt.Errorf("%q names the service %s, and --service names %s: say one", arg, t.service, service)
+		return target{}, fmt.Errorf("%q names the service %s, and --service names %s: name one", arg, t.service, service)
 	}
 	t.service = cmp.Or(t.service, service)
 	return t, nil
 }
 
-// resolve fills in the only service there is, and refuses one that there is not.
+// resolve fills in the service of a project that has only one, and refuses a service that does not exist.
 func (t target) resolve(ctx context.Context, c carav1.ProjectServiceClient) (target, error) {
 	p, err := c.GetProject(ctx, kind.ByName(t.project))
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/cli/kind"
@@ -16,40 +15,37 @@ import (
 )
 
 type topOptions struct {
-	target
+	serviceOptions
 	watch  bool
 	output string
 }
 
-func (a *app) topCommand() *cobra.Command {
-	o := topOptions{}
-	var service string
-	cmd := &cobra.Command{
+func newTop(a *app) *cobra.Command {
+	o := &topOptions{serviceOptions: serviceOptions{app: a}}
+	cmd := command(&cobra.Command{
 		Use: "top PROJECT[/SERVICE]", Short: "Show what the services of a project use", Args: cobra.ExactArgs(1),
 		Long: "Show what the running services of a project use: CPU in thousandths of a core over the last second, memory without the\n" +
-			"cache that can be dropped and its share of the limit (of the machine, where there is none), bytes over the network since\n" +
+			"cache that can be dropped and its share of the limit (of the machine, without a limit), bytes over the network since\n" +
 			"the container started, processes and threads. It takes a second or two to measure.",
-		ValidArgsFunction: a.completeTarget,
-		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			if o.target, err = parseTarget(args[0], service); err != nil {
-				return err
-			}
-			if o.output != "" && o.output != "json" && o.output != "yaml" {
-				return fmt.Errorf("unknown output format %q: want json or yaml", o.output)
-			}
-			return a.top(cmd.Context(), o)
-		},
-	}
+		Example: "  caractrl top shop\n  caractrl top shop/web -w",
+	}, o)
+	o.flag(cmd, "only this service")
 	f := cmd.Flags()
-	a.serviceFlag(cmd, &service, "only this service")
-	f.BoolVarP(&o.watch, "watch", "w", false, "stay and show new figures each second: in place at a terminal, else one after the other")
+	f.BoolVarP(&o.watch, "watch", "w", false, "keep running and show new figures each second: in place on a terminal, else one after the other")
 	f.StringVarP(&o.output, "output", "o", "", "json|yaml; with -w, JSON is one line each second")
-	offer(cmd, "output", cobra.FixedCompletions([]string{"json", "yaml"}, cobra.ShellCompDirectiveNoFileComp))
+	offer(cmd, "output", cobra.FixedCompletions([]string{"json", "yaml"}, noFiles))
 	return cmd
 }
 
-func (a *app) top(ctx context.Context, o topOptions) error {
-	c, err := a.projects()
+func (o *topOptions) parse(args []string) error {
+	if o.output != "" && o.output != "json" && o.output != "yaml" {
+		return fmt.Errorf("unknown output format %q: want json or yaml", o.output)
+	}
+	return o.serviceOptions.parse(args)
+}
+
+func (o *topOptions) run(ctx context.Context) error {
+	c, err := o.projects()
 	if err != nil {
 		return err
 	}
@@ -57,69 +53,66 @@ func (a *app) top(ctx context.Context, o topOptions) error {
 	if o.service != "" {
 		req.Services = []string{o.service}
 	}
-	if term.IsTerminal(a.Err) {
-		fmt.Fprint(a.Err, "measuring...\r")
-		defer fmt.Fprint(a.Err, clearLine) // also where no figures came
+	if term.IsTerminal(o.Err) {
+		fmt.Fprint(o.Err, "measuring...\r")
+		defer fmt.Fprint(o.Err, clearLine) // also if no figures came
 	}
 	stream, err := c.Top(ctx, req)
 	if err != nil {
 		return err
 	}
-	show := topScreen{app: a, o: o, table: term.NewTable(a.Out)}
+	screen := newTopScreen(o)
 	for {
-		look, err := stream.Recv()
+		sample, err := stream.Recv()
 		switch {
 		case errors.Is(err, io.EOF), err != nil && ctx.Err() != nil && o.watch:
 			return nil
 		case err != nil:
 			return err
 		}
-		if err := show.show(look); err != nil {
+		if err := screen.show(sample); err != nil {
 			return err
 		}
 	}
 }
 
-const (
-	clearLine = "\x1b[K"
-	clearDown = "\x1b[J"
-)
+const clearLine = "\x1b[K"
 
-// topScreen shows one look after the other.
+// topScreen shows one sample after the other.
 type topScreen struct {
-	*app
-	o     topOptions
-	table *term.Table
-	lines int // that the look before took
+	*topOptions
+	live  *term.Live  // nil if the table is not drawn in place
+	table *term.Table // of all samples, if they are shown one after the other
 }
 
-func (s *topScreen) show(look *carav1.TopResponse) error {
+func newTopScreen(o *topOptions) *topScreen {
+	return &topScreen{topOptions: o, live: term.NewLive(o.Out)}
+}
+
+func (s *topScreen) show(sample *carav1.TopResponse) error {
 	switch {
-	case s.o.output == "json" && s.o.watch:
-		data, err := protojson.Marshal(look)
-		if err != nil {
-			return fmt.Errorf("encode as JSON: %w", err)
+	case s.output == "json" && s.watch:
+		return kind.PrintLine(s.Out, sample)
+	case s.output != "":
+		if s.watch {
+			fmt.Fprintln(s.Out, "---")
 		}
-		return write(s.Out, escape(string(data))+"\n")
-	case s.o.output != "":
-		if s.o.watch {
-			if err := write(s.Out, "---\n"); err != nil {
-				return err
-			}
-		}
-		return printObjects(s.Out, s.o.output, false, []proto.Message{look})
+		return kind.Print(s.Out, s.output, false, []proto.Message{sample})
 	}
 	var rows [][]term.Cell
-	if s.lines == 0 || term.IsTerminal(s.Out) {
+	if s.table == nil || s.live != nil {
 		rows = append(rows, term.Header("SERVICE", "CPU", "MEMORY", "MEM%", "NET RX/TX", "PIDS"))
 	}
-	for _, u := range look.GetServices() {
+	for _, u := range sample.GetServices() {
 		rows = append(rows, usageRow(u))
 	}
-	if s.lines > 0 && term.IsTerminal(s.Out) {
-		fmt.Fprintf(s.Out, "\x1b[%dA%s", s.lines, clearDown)
+	if s.live != nil {
+		s.live.Draw(rows)
+		return nil
 	}
-	s.lines = len(rows)
+	if s.table == nil {
+		s.table = term.NewTable(s.Out)
+	}
 	s.table.Print(rows...)
 	return nil
 }

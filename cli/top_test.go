@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"testing"
 
-	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -28,7 +27,8 @@ func TestTopScreen(t *testing.T) {
 		"lines": {topOptions{watch: true, output: "json"}, ""},
 	} {
 		var b bytes.Buffer
-		s := &topScreen{app: &app{Streams: Streams{Out: &b}}, o: c.o, table: term.NewTable(&b)}
+		c.o.app = &app{Streams: Streams{Out: &b}}
+		s := newTopScreen(&c.o)
 		for range 2 {
 			must(t, s.show(look))
 		}

@@ -14,54 +14,56 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-func (a *app) traceCommand() *cobra.Command {
-	return &cobra.Command{
+type traceOptions struct{ named }
+
+func newTrace(a *app) *cobra.Command {
+	o := &traceOptions{aboutProject(a)}
+	return o.one(&cobra.Command{
 		Use: "trace PROJECT", Short: "Show where a project comes from: file, commit, source, when it was applied, where it runs",
-		Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeNames(kind.Project()),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.trace(cmd.Context(), kind.Bare(kind.Project(), args[0]))
-		},
-	}
+		Example: "  caractrl trace web",
+	}, o)
 }
 
-func (a *app) trace(ctx context.Context, name string) error {
-	c, err := a.projects()
+func (o *traceOptions) run(ctx context.Context) error {
+	c, err := o.projects()
 	if err != nil {
 		return err
 	}
-	p, err := c.GetProject(ctx, kind.ByName(name))
+	p, err := c.GetProject(ctx, kind.ByName(o.name))
 	if api.IsNotFound(err) {
-		return a.traceGone(ctx, name, err)
+		return o.gone(ctx, c, err)
 	}
 	if err != nil {
 		return err
 	}
-	claim, err := a.claimOn(ctx, p)
+	claim, err := kind.ClaimOn(ctx, o.conn, p)
 	if err != nil {
 		return err
 	}
-	history, err := c.GetProjectHistory(ctx, kind.ByName(name))
+	history, err := c.GetProjectHistory(ctx, kind.ByName(o.name))
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(a.Out, "project/%s\n", term.Line(name))
-	source, err := a.sourceText(ctx, p, claim)
+	fmt.Fprintf(o.Out, "project/%s\n", term.Line(o.name))
+	source, err := o.source(ctx, p, claim)
 	if err != nil {
 		return err
 	}
-	a.traceOrigin(p, claim)
-	a.field("  Source", source)
-	a.traceApplied(history.GetItems())
-	a.field("  Runs", a.whereabouts(p))
+	o.origin(p, claim)
+	o.field("  Source", source)
+	o.applied(history.GetItems())
+	o.field("  Runs", o.place(p))
 	if why := api.FindCondition(p.GetStatus().GetConditions(), api.CondOverridden); why.GetStatus() == api.StatusTrue {
-		a.field("  Override", why.GetMessage())
+		o.field("  Override", why.GetMessage())
 	}
 	return nil
 }
 
-// traceOrigin shows the manifest that a project is, and the one that its source declares now where that is another. A
-// file that was moved changes nothing, so that the claim knows its place and the project does not.
-func (a *app) traceOrigin(p *carav1.Project, claim *carav1.Claim) {
+func (o *traceOptions) field(name, value string) { kind.Page{Out: o.Out}.Field(name, value) }
+
+// origin shows the manifest that was applied, and the one that the source declares now if it differs. If a file is only
+// moved, nothing is applied: the claim has the new place, and the project the old one.
+func (o *traceOptions) origin(p *carav1.Project, claim *carav1.Claim) {
 	spec, origin := claim.GetSpec(), p.GetMetadata().GetOrigin()
 	now := &carav1.Origin{
 		File: spec.GetFile(), Line: spec.GetLine(), Revision: spec.GetRevision(),
@@ -73,40 +75,40 @@ func (a *app) traceOrigin(p *carav1.Project, claim *carav1.Claim) {
 	if origin.GetFile() == "" {
 		return
 	}
-	a.field("  Manifest", fmt.Sprintf("%s:%d", origin.GetFile(), origin.GetLine()))
-	a.field("  Commit", a.commitText(origin))
+	o.field("  Manifest", fmt.Sprintf("%s:%d", origin.GetFile(), origin.GetLine()))
+	o.field("  Commit", o.commit(origin))
 	switch {
 	case claim == nil, origin == now:
 	case !spec.GetPresent():
-		a.field("  Declared", "no more: its manifest left the source")
+		o.field("  Declared", "no longer: its manifest left the source")
 	default:
-		a.field("  Declared", fmt.Sprintf("%s:%d, %s", now.GetFile(), now.GetLine(), a.commitText(now)))
+		o.field("  Declared", fmt.Sprintf("%s:%d, %s", now.GetFile(), now.GetLine(), o.commit(now)))
 	}
 }
 
-// commitText is a revision with what is known of it: of a directory, nothing more.
-func (a *app) commitText(o *carav1.Origin) string {
-	s := api.ShortRevision(o.GetRevision())
-	if o.GetAuthor() != "" {
-		s += " by " + o.GetAuthor()
+// commit shows a revision with its author, time and subject, if it has them.
+func (o *traceOptions) commit(from *carav1.Origin) string {
+	s := api.ShortRevision(from.GetRevision())
+	if from.GetAuthor() != "" {
+		s += " by " + from.GetAuthor()
 	}
-	if o.GetCommitTime() != nil {
-		s += ", " + term.Ago(a.now(), o.GetCommitTime()).Text
+	if from.GetCommitTime() != nil {
+		s += ", " + term.Ago(o.now(), from.GetCommitTime()).Text
 	}
-	if o.GetSubject() != "" {
-		s += ": " + o.GetSubject()
+	if from.GetSubject() != "" {
+		s += ": " + from.GetSubject()
 	}
 	return s
 }
 
-// sourceText is the source with its address and what it made of its claim.
-func (a *app) sourceText(ctx context.Context, p *carav1.Project, claim *carav1.Claim) (string, error) {
+// source shows the source with its address and the state of its claim.
+func (o *traceOptions) source(ctx context.Context, p *carav1.Project, claim *carav1.Claim) (string, error) {
 	owner := p.GetMetadata().GetOwner()
 	name, owned := api.SourceOf(owner)
 	if !owned {
 		return "none, it belongs to " + api.OrNobody(owner), nil
 	}
-	c, err := a.sources()
+	c, err := o.sources()
 	if err != nil {
 		return "", err
 	}
@@ -128,46 +130,42 @@ func (a *app) sourceText(ctx context.Context, p *carav1.Project, claim *carav1.C
 	return text, nil
 }
 
-// traceApplied shows the last write of the project's spec.
-func (a *app) traceApplied(history []*carav1.Revision) {
+// applied shows the last write of the project's spec.
+func (o *traceOptions) applied(history []*carav1.Revision) {
 	if len(history) == 0 {
 		return
 	}
 	last := history[0]
-	s := fmt.Sprintf("%s by %s, generation %d", term.Ago(a.now(), last.GetTime()).Text, last.GetActor(), last.GetGeneration())
+	s := fmt.Sprintf("%s by %s, generation %d", term.Ago(o.now(), last.GetTime()).Text, last.GetActor(), last.GetGeneration())
 	if last.GetReason() != "" {
 		s += ": " + last.GetReason()
 	}
-	a.field("  Applied", s)
+	o.field("  Applied", s)
 }
 
-// whereabouts is the phase with its node, and since when.
-func (a *app) whereabouts(p *carav1.Project) string {
-	s := kind.PhaseCell(p, a.now()).Text
+// place shows the phase with its node, and since when.
+func (o *traceOptions) place(p *carav1.Project) string {
+	s := kind.PhaseCell(p, o.now()).Text
 	if node := p.GetStatus().GetNodeRef(); node != "" {
 		s += " on " + node
 	}
 	if at := api.FindCondition(p.GetStatus().GetConditions(), api.CondPhase).GetLastTransitionTime(); at != nil {
-		s += " for " + term.Since(a.now(), at).Text
+		s += " for " + term.Since(o.now(), at).Text
 	}
 	return s + ", " + kind.ReadyText(p) + " ready"
 }
 
-// traceGone says what became of a project that is not there, as far as that is still known.
-func (a *app) traceGone(ctx context.Context, name string, notFound error) error {
-	c, err := a.projects()
-	if err != nil {
-		return err
-	}
+// gone says what happened to a project that does not exist any more, from its tombstone.
+func (o *traceOptions) gone(ctx context.Context, c carav1.ProjectServiceClient, notFound error) error {
 	all, err := c.ListTombstones(ctx, &carav1.ListRequest{})
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(all.GetItems(), func(t *carav1.Tombstone) bool { return t.GetMetadata().GetName() == name })
+	i := slices.IndexFunc(all.GetItems(), func(t *carav1.Tombstone) bool { return t.GetMetadata().GetName() == o.name })
 	if i < 0 {
 		return notFound
 	}
 	t := all.GetItems()[i]
 	return fmt.Errorf("project %q is gone: %s by %s %s; it belonged to %s",
-		name, t.GetReason(), t.GetActor(), term.Ago(a.now(), t.GetTime()).Text, api.OrNobody(t.GetOwner()))
+		o.name, t.GetReason(), t.GetActor(), term.Ago(o.now(), t.GetTime()).Text, api.OrNobody(t.GetOwner()))
 }

@@ -23,9 +23,9 @@ const (
 	exitTimeout       = 4
 )
 
-// waited tells whether a watch ended because the time was up. Nothing else sets a deadline; the server knows it and may
-// say so before our own clock does.
-func waited(err error) bool { return api.Code(err) == codes.DeadlineExceeded }
+// timedOut reports whether a watch ended because of --timeout. The server knows the deadline too, and may report it before
+// the local clock does.
+func timedOut(err error) bool { return api.Code(err) == codes.DeadlineExceeded }
 
 // waitRunning waits until every project runs at its newest generation, or has failed, and shows each step on the way.
 func (a *app) waitRunning(ctx context.Context, names []string, timeout time.Duration) error {
@@ -46,26 +46,33 @@ func (a *app) waitRunning(ctx context.Context, names []string, timeout time.Dura
 	if err != nil {
 		return err
 	}
-	w, shown := newWaiting(names), newProgress(a.Err)
+	w, live := newWaiting(names), term.NewLive(a.Err)
 	for len(w.open) > 0 {
 		e, err := stream.Recv()
 		switch {
-		case waited(err):
+		case timedOut(err):
 			return w.verdict(timeout)
 		case err != nil:
 			return err
 		}
-		shown.show(w.take(e), w.last)
+		steps := w.take(e)
+		if live != nil { // a terminal shows a table that changes in place, everything else one line for each step
+			live.Draw(kind.ServiceRows(w.last))
+			continue
+		}
+		for _, step := range steps {
+			fmt.Fprintln(a.Err, step)
+		}
 	}
 	return w.verdict(timeout)
 }
 
-// waiting is how far the projects are that somebody waits for. It decides and does nothing.
+// waiting knows how far the awaited projects are. It decides what to show, and does no I/O.
 type waiting struct {
-	open   map[string]*carav1.Project // as they were last seen; nil: not yet
-	last   map[string]*carav1.Project // each project as it was last seen, also when it is done
+	open   map[string]*carav1.Project // the last known state; nil if it is not known yet
+	last   map[string]*carav1.Project // the last known state, also of projects that are done
 	shown  map[string]string
-	failed []string // what to tell of those that failed or are gone
+	failed []string // messages about projects that failed or are gone
 	code   int
 }
 
@@ -77,11 +84,11 @@ func newWaiting(names []string) *waiting {
 	return w
 }
 
-// take looks at one event of the watch and returns the lines to show.
+// take reads one event of the watch and returns the lines to show.
 func (w *waiting) take(e *carav1.ProjectEvent) []string {
 	if e.Type == api.WatchBookmark {
 		for _, name := range slices.Sorted(maps.Keys(w.open)) {
-			if w.open[name] == nil { // it was there when it was applied
+			if w.open[name] == nil { // it existed when it was applied
 				w.settle(name, 1, fmt.Sprintf("project %q was deleted meanwhile", name))
 			}
 		}
@@ -129,8 +136,8 @@ func (w *waiting) settle(name string, code int, message string) {
 	w.code = max(w.code, code)
 }
 
-// verdict is how it ended: failures first, then what the time ran out for. Where all of those could not be placed, that
-// is the reason.
+// verdict returns how it ended: failures first, then the projects that were not done in time. If none of those could be
+// placed on a node, the exit code says so.
 func (w *waiting) verdict(timeout time.Duration) error {
 	messages, code := w.failed, exitUnschedulable
 	for _, name := range slices.Sorted(maps.Keys(w.open)) {
@@ -157,8 +164,7 @@ func (w *waiting) verdict(timeout time.Duration) error {
 	return Exit{Code: code, Message: strings.Join(messages, "\n       ")} // under the first one, which "error: " begins
 }
 
-// openJobs are the services that should end, and have not. A service that may end but serves, as its check or its ingress
-// says, is no job.
+// openJobs returns the jobs of a project that have not completed.
 func openJobs(p *carav1.Project) []string {
 	completed := map[string]bool{}
 	for _, s := range p.GetStatus().GetServices() {
@@ -177,7 +183,7 @@ func waitsForJobs(jobs []string) string {
 	return "waiting for " + strings.Join(jobs, ", ") + " to complete"
 }
 
-// unschedulable tells whether the scheduler has looked at a project and found no node for it.
+// unschedulable reports whether the scheduler found no node for a project.
 func unschedulable(p *carav1.Project) bool {
 	c := api.FindCondition(p.GetStatus().GetConditions(), api.CondScheduled)
 	return p.GetStatus().GetPhase() == api.PhasePending && c.GetStatus() == api.StatusFalse && c.GetReason() != api.ReasonWaiting

@@ -64,7 +64,7 @@ func (f *flow) until(t *testing.T, s string) {
 }
 
 // start runs a command that stays; stop interrupts it and returns its exit code.
-func (h *house) start(t *testing.T, args ...string) (out *flow, stop func() int) {
+func (h *testServer) start(t *testing.T, args ...string) (out *flow, stop func() int) {
 	t.Helper()
 	out = newFlow()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -85,7 +85,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-func (h *house) apply(t *testing.T, name, image string) {
+func (h *testServer) apply(t *testing.T, name, image string) {
 	t.Helper()
 	r := h.ctl(t.Context(), `{"apiVersion":"caravanserai/v1","kind":"Project","metadata":{"name":"`+name+`","labels":{"app":"`+name+`"}},
 		"spec":{"services":[{"name":"web","image":"`+image+`"}]}}`, "apply", "-f", "-")
@@ -95,7 +95,7 @@ func (h *house) apply(t *testing.T, name, image string) {
 }
 
 func TestWatchShowsWhatThereIsThenEachChange(t *testing.T) {
-	h := newHouse(t)
+	h := newTestServer(t)
 	must(t, h.node(t.Context(), "n1"))
 	h.apply(t, "web", "nginx:1")
 	h.apply(t, "a-longer-name", "nginx:1")
@@ -128,7 +128,7 @@ late                       (gone)        0/1     -              Waiting         
 }
 
 func TestWatchShowsHowOldAStatusIs(t *testing.T) {
-	h := newHouse(t)
+	h := newTestServer(t)
 	for _, n := range []string{"n1", "n2"} {
 		must(t, h.node(t.Context(), n))
 	}
@@ -172,7 +172,7 @@ func waitFor(t *testing.T, done func() bool) {
 }
 
 func TestWatchOfSome(t *testing.T) {
-	h := newHouse(t)
+	h := newTestServer(t)
 	must(t, h.node(t.Context(), "n1"))
 	h.apply(t, "web", "nginx:1")
 	h.apply(t, "api", "nginx:1")
@@ -199,7 +199,7 @@ func TestWatchOfSome(t *testing.T) {
 }
 
 func TestWatchEndsWithTheServer(t *testing.T) {
-	h := newHouse(t)
+	h := newTestServer(t)
 	h.apply(t, "web", "nginx:1")
 	out, stop := h.start(t, "get", "projects", "-w")
 	out.until(t, "web ")
@@ -211,7 +211,7 @@ func TestWatchEndsWithTheServer(t *testing.T) {
 }
 
 func TestApplyWaitFollowsTheWay(t *testing.T) {
-	h := newHouse(t)
+	h := newTestServer(t)
 	must(t, h.node(t.Context(), "n1"))
 	h.apply(t, "web", "nginx:1")
 	must(t, h.schedule(t.Context(), "web", "Bind", "n1", ""))
@@ -228,7 +228,7 @@ func TestApplyWaitFollowsTheWay(t *testing.T) {
 
 // Two people ask one after the other, and one pass answers both.
 func TestReconcileWaitsForItsToken(t *testing.T) {
-	h := newHouse(t)
+	h := newTestServer(t)
 	if r := h.ctl(t.Context(), "", "create", "source", "dir", "platform", t.TempDir()); r.code != 0 {
 		t.Fatal(r.err)
 	}
@@ -246,7 +246,7 @@ func TestReconcileWaitsForItsToken(t *testing.T) {
 	}
 	must(t, h.sourceSays(t.Context(), "platform", api.CondFetchFailed, api.StatusTrue, "the directory is not there"))
 	r := h.ctl(t.Context(), "", "reconcile", "platform", "--no-wait")
-	if r.code != 0 || !strings.Contains(r.out, "source/platform is asked") {
+	if r.code != 0 || !strings.Contains(r.out, "source/platform is being checked") {
 		t.Errorf("reconcile --no-wait: %+v", r)
 	}
 }
@@ -320,12 +320,12 @@ func TestWaitingDecides(t *testing.T) {
 }
 
 func TestOverrideTerms(t *testing.T) {
-	o := overrideOptions{override: true, reason: "it burns", length: time.Hour}
+	o := overrideFlags{override: true, reason: "it burns", length: time.Hour}
 	terms, err := o.terms()
 	if err != nil || terms.GetFor().AsDuration() != durationpb.New(time.Hour).AsDuration() || terms.GetReason() != "it burns" {
 		t.Errorf("got %v, %v", terms, err)
 	}
-	for _, bad := range []overrideOptions{{reason: "x"}, {override: true}, {override: true, reason: " "}, {override: true, reason: "x", length: -1}, {untilNextChange: true}} {
+	for _, bad := range []overrideFlags{{reason: "x"}, {override: true}, {override: true, reason: " "}, {override: true, reason: "x", length: -1}, {untilNextChange: true}} {
 		if _, err := bad.terms(); err == nil {
 			t.Errorf("%+v is taken", bad)
 		}
@@ -334,7 +334,7 @@ func TestOverrideTerms(t *testing.T) {
 
 // A change that no column shows, such as a new label, adds no row.
 func TestWatchShowsNoRowTwice(t *testing.T) {
-	h := newHouse(t)
+	h := newTestServer(t)
 	h.apply(t, "web", "nginx:1")
 	out, _ := h.start(t, "get", "projects", "-w")
 	out.until(t, "web ")

@@ -5,6 +5,7 @@ package kind
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -24,7 +25,9 @@ type Kind struct {
 	Columns []string // of the plain table
 	wide    []string // added with -o wide
 	Row     func(m proto.Message, now time.Time) []term.Cell
-	List    func(ctx context.Context, conn grpc.ClientConnInterface, f Filter) ([]proto.Message, error)
+	// Describe is nil for kinds whose table shows all there is.
+	Describe func(ctx context.Context, p Page, m proto.Message) error
+	List     func(ctx context.Context, conn grpc.ClientConnInterface, f Filter) ([]proto.Message, error)
 	// Get is nil where the API has no call for one object: it is picked out of the list.
 	Get func(ctx context.Context, conn grpc.ClientConnInterface, name string) (proto.Message, error)
 	// Watch is nil for kinds that cannot be watched.
@@ -74,7 +77,7 @@ func Find(name string) (Kind, error) {
 		}
 		known = append(known, k.Plural)
 	}
-	return Kind{}, fmt.Errorf("%q is no kind of object: there are %s", name, strings.Join(known, ", "))
+	return Kind{}, fmt.Errorf("unknown kind %q; the kinds are %s", name, strings.Join(known, ", "))
 }
 
 // Ref names an object, or a whole kind where name is empty.
@@ -88,7 +91,7 @@ func (r Ref) String() string { return term.Line(r.Kind.Lower()) + "/" + term.Lin
 // ParseRefs takes `KIND`, `KIND NAME...` and `KIND/NAME...`.
 func ParseRefs(args []string) ([]Ref, error) {
 	if len(args) == 0 {
-		return nil, fmt.Errorf("say what, as in `project NAME` or `project/NAME`")
+		return nil, fmt.Errorf("name an object, as in `project NAME` or `project/NAME`")
 	}
 	if !strings.Contains(args[0], "/") {
 		k, err := Find(args[0])
@@ -108,7 +111,7 @@ func ParseRefs(args []string) ([]Ref, error) {
 	for i, arg := range args {
 		typ, name, ok := strings.Cut(arg, "/")
 		if !ok || name == "" {
-			return nil, fmt.Errorf("%q is no reference such as project/web", arg)
+			return nil, fmt.Errorf("%q does not name an object: write KIND/NAME, such as project/web", arg)
 		}
 		k, err := Find(typ)
 		if err != nil {
@@ -170,3 +173,12 @@ func byLabel(f Filter) *carav1.ListRequest { return &carav1.ListRequest{LabelSel
 
 // removing drops the answer of a deletion, which says nothing.
 func removing[T any](_ T, err error) error { return err }
+
+// Pairs are labels as people write them: `a=b,c=d`.
+func Pairs(m map[string]string) string {
+	var out []string
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		out = append(out, k+"="+m[k])
+	}
+	return strings.Join(out, ", ")
+}

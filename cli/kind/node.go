@@ -20,7 +20,7 @@ func Node() Kind {
 		Name: api.KindNode, Plural: "nodes", aliases: []string{"no"},
 		Columns: []string{"NAME", "STATE", "PROJECTS", "CPU", "MEMORY", "HEARTBEAT", "AGE"},
 		wide:    []string{"PLATFORM", "ENGINE", "AGENT", "INGRESS", "REASON"},
-		Row:     nodeRow,
+		Row:     nodeRow, Describe: describeNode,
 		List: func(ctx context.Context, conn grpc.ClientConnInterface, f Filter) ([]proto.Message, error) {
 			l, err := carav1.NewNodeServiceClient(conn).ListNodes(ctx, byLabel(f))
 			return messages(l.GetItems(), err)
@@ -35,6 +35,35 @@ func Node() Kind {
 			return removing(carav1.NewNodeServiceClient(conn).DeleteNode(ctx, &carav1.DeleteRequest{Name: name}))
 		},
 	}
+}
+
+func describeNode(ctx context.Context, p Page, m proto.Message) error {
+	n := m.(*carav1.Node)
+	st := n.GetStatus()
+	info := st.GetInfo()
+	p.meta(n.GetMetadata())
+	p.Field("State", StateCell(n).Text)
+	p.Field("Heartbeat", term.Ago(p.Now, st.GetLastHeartbeat()).Text)
+	p.Field("Platform", info.GetPlatform())
+	p.Field("Engine", info.GetEngineVersion())
+	p.Field("Agent", info.GetAgentVersion())
+	p.Field("Ingress", info.GetIngressAddress())
+	if more := info.GetAllowedCapabilities(); len(more) > 0 {
+		p.Field("Allows", "capabilities "+strings.Join(more, ", "))
+	}
+	c := info.GetCapacity()
+	p.Field("Capacity", fmt.Sprintf("cpu %s, memory %s, disk %s (%s free), %d project networks",
+		term.Dash(c.GetCpu()), Quantity(c.GetMemory()).Text, Quantity(c.GetDisk()).Text, Quantity(c.GetDiskFree()).Text, c.GetSubnets()))
+	p.conditions(st.GetConditions())
+	projects, err := Project().List(ctx, p.Conn, Filter{Node: n.GetMetadata().GetName()})
+	if err != nil {
+		return err
+	}
+	p.section(fmt.Sprintf("Projects (%d)", len(projects)))
+	for _, project := range projects {
+		fmt.Fprintf(p.Out, "  %s %s\n", term.Line(api.Meta(project).GetName()), term.Line(project.(*carav1.Project).GetStatus().GetPhase()))
+	}
+	return nil
 }
 
 func nodeRow(m proto.Message, now time.Time) []term.Cell {

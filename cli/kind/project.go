@@ -21,7 +21,7 @@ func Project() Kind {
 		Name: api.KindProject, Plural: "projects", aliases: []string{"proj", "p"},
 		Columns: []string{"NAME", "PHASE", "READY", "NODE", "CONDITIONS", "SOURCE", "EXPIRES", "AGE"},
 		wide:    []string{"GENERATION", "EPOCH", "REVISION", "HOSTS", "MESSAGE"},
-		Row:     projectRow,
+		Row:     projectRow, Describe: describeProject,
 		List: func(ctx context.Context, conn grpc.ClientConnInterface, f Filter) ([]proto.Message, error) {
 			l, err := carav1.NewProjectServiceClient(conn).ListProjects(ctx, &carav1.ListProjectsRequest{
 				Phase: f.Phases, NodeRef: f.Node, Owner: f.Owner, LabelSelector: f.Selector,
@@ -37,6 +37,41 @@ func Project() Kind {
 			}))
 		},
 	}
+}
+
+func describeProject(ctx context.Context, p Page, m proto.Message) error {
+	obj := m.(*carav1.Project)
+	meta, st := obj.GetMetadata(), obj.GetStatus()
+	p.meta(meta)
+	p.Field("Phase", PhaseCell(obj, p.Now).Text)
+	p.Field("Node", st.GetNodeRef())
+	p.Field("Generation", fmt.Sprintf("%d (observed %d), epoch %d", meta.GetGeneration(), st.GetObservedGeneration(), st.GetEpoch()))
+	p.Field("Expires", deadline(p.Now, Expiry(obj)))
+	p.Field("Hosts", strings.Join(st.GetHosts(), ", "))
+	p.section("Services")
+	byName := map[string]*carav1.ServiceStatus{}
+	for _, s := range st.GetServices() {
+		byName[s.Name] = s
+	}
+	var rows [][]term.Cell
+	for _, want := range obj.GetSpec().GetServices() {
+		s := byName[want.Name]
+		rows = append(rows, []term.Cell{
+			term.Text(want.Name), term.Text(s.GetState()), term.Text(s.GetHealth()), term.Count(s.GetRestarts()),
+			term.Text(want.Image), term.Text(term.Short(s.GetContainerId(), 13)), term.Text(term.Short(term.Line(s.GetMessage()), 100)),
+		})
+	}
+	p.table([]string{"NAME", "STATE", "HEALTH", "RESTARTS", "IMAGE", "CONTAINER", "MESSAGE"}, rows)
+	p.conditions(st.GetConditions())
+	return describeOverride(ctx, p, obj)
+}
+
+// deadline shows when something ends, as a distance and as a time; empty for never.
+func deadline(now time.Time, at *timestamppb.Timestamp) string {
+	if at == nil {
+		return ""
+	}
+	return term.Until(now, at).Text + " (" + at.AsTime().UTC().Format(time.RFC3339) + ")"
 }
 
 func projectRow(m proto.Message, now time.Time) []term.Cell {
@@ -148,4 +183,20 @@ func Expiry(p *carav1.Project) *timestamppb.Timestamp {
 func UpdateFailed(p *carav1.Project) bool {
 	c := api.FindCondition(p.GetStatus().GetConditions(), api.CondReady)
 	return c.GetStatus() == api.StatusFalse && c.GetReason() == api.ReasonUpdateFailed && c.GetObservedGeneration() >= p.GetMetadata().GetGeneration()
+}
+
+// Tombstone is the kind Tombstone: projects that are gone, and why.
+func Tombstone() Kind {
+	return Kind{
+		Name: api.KindTombstone, Plural: "tombstones",
+		Columns: []string{"PROJECT", "REASON", "ACTOR", "OWNER", "WHEN"},
+		Row: func(m proto.Message, now time.Time) []term.Cell {
+			t := m.(*carav1.Tombstone)
+			return []term.Cell{term.Text(t.GetMetadata().GetName()), term.Text(t.Reason), term.Text(t.Actor), term.Text(t.Owner), term.Ago(now, t.Time)}
+		},
+		List: func(ctx context.Context, conn grpc.ClientConnInterface, f Filter) ([]proto.Message, error) {
+			l, err := carav1.NewProjectServiceClient(conn).ListTombstones(ctx, byLabel(f))
+			return messages(l.GetItems(), err)
+		},
+	}
 }

@@ -2,6 +2,7 @@ package kind
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/manifest"
 )
 
 // Source is the kind Source.
@@ -19,7 +21,7 @@ func Source() Kind {
 		Name: api.KindSource, Plural: "sources", aliases: []string{"src"},
 		Columns: []string{"NAME", "READY", "PROJECTS", "REVISION", "STATUS", "AGE"},
 		wide:    []string{"FROM", "REF", "POLLED", "NEXT", "LAST DELIVERY"},
-		Row:     sourceRow,
+		Row:     sourceRow, Describe: describeSource,
 		List: func(ctx context.Context, conn grpc.ClientConnInterface, f Filter) ([]proto.Message, error) {
 			l, err := carav1.NewSourceServiceClient(conn).ListSources(ctx, byLabel(f))
 			return messages(l.GetItems(), err)
@@ -34,6 +36,92 @@ func Source() Kind {
 			return removing(carav1.NewSourceServiceClient(conn).DeleteSource(ctx, &carav1.DeleteRequest{Name: name}))
 		},
 	}
+}
+
+func describeSource(ctx context.Context, p Page, m proto.Message) error {
+	s := m.(*carav1.Source)
+	st, spec := s.GetStatus(), s.GetSpec()
+	p.meta(s.GetMetadata())
+	if g := spec.GetGit(); g != nil {
+		p.Field("Git", g.Url+" "+RefText(g.Ref))
+	}
+	p.Field("Directory", spec.GetDir().GetPath())
+	p.Field("Path", spec.GetPath())
+	p.Field("May declare", limit(spec.GetAllow().GetNames(), "projects of every name"))
+	p.Field("May claim", limit(spec.GetAllow().GetHosts(), "every host that is not reserved"))
+	p.Field("May use", limit(spec.GetAllow().GetSecrets(), "no Secret"))
+	snap := st.GetSnapshot()
+	if snap != nil {
+		p.Field("Snapshot", fmt.Sprintf("%s (%s, %s) %s", term.Dash(api.ShortRevision(snap.Revision)),
+			term.Plural(int(snap.Files), "file"), term.Plural(int(snap.Projects), "project"), snap.Subject))
+	}
+	p.Field("Author", snap.GetAuthor())
+	p.Field("Observed", api.ShortRevision(st.GetPoll().GetObservedRevision()))
+	p.Field("Attempted", api.ShortRevision(st.GetAttemptedRevision()))
+	p.Field("Applied", api.ShortRevision(st.GetAppliedRevision()))
+	p.Field("Last poll", term.Ago(p.Now, st.GetPoll().GetLastTime()).Text)
+	p.Field("Next poll", term.Until(p.Now, st.GetPoll().GetNextTime()).Text)
+	if w := spec.GetWebhook(); w != nil {
+		p.Field("Webhook", w.GetProvider()+", POST /api/v1/sources/"+s.GetMetadata().GetName()+"/webhook")
+		p.Field("Delivery", Delivered(p.Now, st.GetPoll().GetLastDelivery()).Text)
+	}
+	p.conditions(st.GetConditions())
+	p.fileProblems("Errors", snap.GetFileErrors(), snap.GetErrorCount())
+	p.fileProblems("Warnings", snap.GetWarnings(), int32(len(snap.GetWarnings())))
+	claims, err := carav1.NewSourceServiceClient(p.Conn).ListClaims(ctx, &carav1.ListClaimsRequest{Source: s.GetMetadata().GetName()})
+	if err != nil {
+		return err
+	}
+	p.section(fmt.Sprintf("Projects (%d)", len(claims.Items)))
+	var rows [][]term.Cell
+	for _, claim := range claims.Items {
+		rows = append(rows, claimRow(p.Now, claim))
+	}
+	p.table([]string{"PROJECT", "STATE", "FILE", "REVISION", "APPLIED", "MESSAGE"}, rows)
+	p.runs(st.GetRuns())
+	return nil
+}
+
+func claimRow(now time.Time, c *carav1.Claim) []term.Cell {
+	file := fmt.Sprintf("%s:%d", c.GetSpec().GetFile(), c.GetSpec().GetLine())
+	if !c.GetSpec().GetPresent() {
+		file = "(left) " + file
+	}
+	message := c.GetStatus().GetMessage()
+	if message == "" {
+		message = c.GetSpec().GetHeld()
+	}
+	return []term.Cell{
+		term.Text(c.GetSpec().GetProject().GetMetadata().GetName()),
+		term.Text(c.GetStatus().GetState()), term.Text(file),
+		term.Text(api.ShortRevision(c.GetSpec().GetRevision())), term.Ago(now, c.GetStatus().GetAppliedTime()), term.Text(message),
+	}
+}
+
+func (p Page) fileProblems(title string, problems []*carav1.FileProblem, all int32) {
+	if len(problems) == 0 {
+		return
+	}
+	p.section(fmt.Sprintf("%s (%d)", title, all))
+	for _, problem := range problems {
+		fmt.Fprintf(p.Out, "  %s\n", term.Line(manifest.Format(problem)))
+	}
+}
+
+func (p Page) runs(runs []*carav1.Run) {
+	if len(runs) == 0 {
+		return
+	}
+	p.section("Last passes")
+	var rows [][]term.Cell
+	for _, r := range runs {
+		took := r.GetEndTime().AsTime().Sub(r.GetStartTime().AsTime())
+		rows = append(rows, []term.Cell{
+			term.Text(api.ShortRevision(r.Revision)), term.Ago(p.Now, r.StartTime), term.Text(took.Round(time.Millisecond).String()),
+			term.Count(r.Created), term.Count(r.Updated), term.Count(r.Pruned), term.Count(r.Failed), term.Text(r.Message),
+		})
+	}
+	p.table([]string{"REVISION", "WHEN", "TOOK", "CREATED", "UPDATED", "PRUNED", "FAILED", "MESSAGE"}, rows)
 }
 
 func sourceRow(m proto.Message, now time.Time) []term.Cell {

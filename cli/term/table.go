@@ -70,7 +70,7 @@ func timed(t *timestamppb.Timestamp, s string, order time.Duration) Cell {
 type Table struct {
 	w      io.Writer
 	Colour bool
-	Widths []int
+	widths []int
 }
 
 // NewTable returns a table that prints to w, in colour where that is wanted.
@@ -90,8 +90,8 @@ func IsTerminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// SizeOf returns how many columns and rows a terminal has. ok is false for everything else.
-func SizeOf(w io.Writer) (columns, rows int, ok bool) {
+// sizeOf returns how many columns and rows a terminal has. ok is false for everything else.
+func sizeOf(w io.Writer) (columns, rows int, ok bool) {
 	f, isFile := w.(*os.File)
 	if !isFile {
 		return 0, 0, false
@@ -106,35 +106,35 @@ func (t *Table) Reserve(columns []string) {
 		"NAME": 24, "PHASE": len("Terminating"), "NODE": 12, "CONDITIONS": 20, "SOURCE": 16, "EXPIRES": len("10h ago"), "AGE": 6, "STATE": len("Draining"),
 	}
 	for _, name := range columns {
-		t.Widths = append(t.Widths, max(len(name), usual[name]))
+		t.widths = append(t.widths, max(len(name), usual[name]))
 	}
 }
 
-// ColumnGap is the space between two columns.
-const ColumnGap = 3
+// columnGap is the space between two columns.
+const columnGap = 3
 
 // Print prints rows.
 func (t *Table) Print(rows ...[]Cell) {
-	t.Measure(rows)
+	t.measure(rows)
 	for _, row := range rows {
-		fmt.Fprintln(t.w, t.Format(row))
+		fmt.Fprintln(t.w, t.format(row))
 	}
 }
 
-// Measure widens the columns to hold the rows.
-func (t *Table) Measure(rows [][]Cell) {
+// measure widens the columns to hold the rows.
+func (t *Table) measure(rows [][]Cell) {
 	for _, row := range rows {
-		for len(t.Widths) < len(row) {
-			t.Widths = append(t.Widths, 0)
+		for len(t.widths) < len(row) {
+			t.widths = append(t.widths, 0)
 		}
 		for i, c := range row {
-			t.Widths[i] = max(t.Widths[i], utf8.RuneCountInString(c.Text))
+			t.widths[i] = max(t.widths[i], utf8.RuneCountInString(c.Text))
 		}
 	}
 }
 
-// Format is one row, without the spaces at its end.
-func (t *Table) Format(row []Cell) string {
+// format is one row, without the spaces at its end.
+func (t *Table) format(row []Cell) string {
 	var b strings.Builder
 	for i, c := range row {
 		if t.Colour && c.Colour != plain {
@@ -142,7 +142,7 @@ func (t *Table) Format(row []Cell) string {
 		} else {
 			b.WriteString(c.Text)
 		}
-		b.WriteString(strings.Repeat(" ", max(t.Widths[i]-utf8.RuneCountInString(c.Text), 0)+ColumnGap))
+		b.WriteString(strings.Repeat(" ", max(t.widths[i]-utf8.RuneCountInString(c.Text), 0)+columnGap))
 	}
 	return strings.TrimRight(b.String(), " ")
 }

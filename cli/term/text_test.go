@@ -55,8 +55,8 @@ func TestTableKeepsItsColumns(t *testing.T) {
 
 // Colour is for terminals. That NO_COLOR is heeded there can be told without one: the test is the same for both.
 func TestColour(t *testing.T) {
-	tab := &Table{w: &strings.Builder{}, Colour: true, Widths: []int{7}}
-	if got := tab.Format([]Cell{{Text: "Running", Colour: Green}}); got != Green+"Running"+Reset {
+	tab := &Table{w: &strings.Builder{}, Colour: true, widths: []int{7}}
+	if got := tab.format([]Cell{{Text: "Running", Colour: Green}}); got != Green+"Running"+Reset {
 		t.Errorf("got %q on a terminal", got)
 	}
 	f, err := os.Create(t.TempDir() + "/out")

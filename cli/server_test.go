@@ -17,9 +17,9 @@ import (
 	"github.com/caravanserai/cara/store/pebble"
 )
 
-// house is the real server on a real listener, over a real store, with a clock of its own. There are no loops: a test
+// testServer is the real server on a real listener, over a real store, with a clock of its own. There are no loops: a test
 // says what the scheduler decides and what a node reports.
-type house struct {
+type testServer struct {
 	*apiserver.Server
 	url, address, dir string
 	clock             *clock
@@ -50,8 +50,8 @@ func (c *clock) add(d time.Duration) {
 }
 
 // open starts a server over dir. The caller closes it.
-func open(dir string) (*house, error) {
-	h := &house{dir: dir, clock: &clock{at: time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)}}
+func open(dir string) (*testServer, error) {
+	h := &testServer{dir: dir, clock: &clock{at: time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)}}
 	st, err := pebble.Open(pebble.Config{Dir: filepath.Join(dir, "store")})
 	if err != nil {
 		return nil, err
@@ -86,7 +86,7 @@ func open(dir string) (*house, error) {
 	return h, nil
 }
 
-func newHouse(t *testing.T) *house {
+func newTestServer(t *testing.T) *testServer {
 	t.Helper()
 	h, err := open(t.TempDir())
 	if err != nil {
@@ -100,7 +100,7 @@ func newHouse(t *testing.T) *house {
 	return h
 }
 
-func (h *house) tokenFile() string { return filepath.Join(h.dir, identity.AdminTokenFile) }
+func (h *testServer) tokenFile() string { return filepath.Join(h.dir, identity.AdminTokenFile) }
 
 // result is how a command ended.
 type result struct {
@@ -109,7 +109,7 @@ type result struct {
 }
 
 // ctl runs caractrl in this process, as the administrator.
-func (h *house) ctl(ctx context.Context, stdin string, args ...string) result {
+func (h *testServer) ctl(ctx context.Context, stdin string, args ...string) result {
 	var out, errs bytes.Buffer
 	a := &app{Streams: Streams{In: strings.NewReader(stdin), Out: &out, Err: &errs}, version: "v1", now: h.clock.now}
 	code := run(ctx, append([]string{"--server", h.url, "--token-file", h.tokenFile()}, args...), a)

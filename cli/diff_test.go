@@ -7,7 +7,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-func TestPlanned(t *testing.T) {
+func TestStepText(t *testing.T) {
 	for _, tt := range []struct {
 		step    *carav1.PlanStep
 		blocked []string
@@ -31,7 +31,7 @@ func TestPlanned(t *testing.T) {
 		{step: keeps(api.ReasonUnclaimed, "the source owns it and never declared it"), want: "is kept: the source owns it and never declared it"},
 		{step: keeps(api.ClaimConflict, "project web is owned by source/b"), want: "stays as it is: project web is owned by source/b"},
 	} {
-		if got := planned(tt.step, &carav1.SourcePlan{PruneBlocked: tt.blocked}); got != tt.want {
+		if got := stepText(tt.step, &carav1.SourcePlan{PruneBlocked: tt.blocked}); got != tt.want {
 			t.Errorf("%v is %q, want %q", tt.step, got, tt.want)
 		}
 	}

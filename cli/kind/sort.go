@@ -1,4 +1,4 @@
-package cli
+package kind
 
 import (
 	"cmp"
@@ -10,12 +10,11 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/caravanserai/cara/cli/kind"
 	"github.com/caravanserai/cara/cli/term"
 )
 
-// sortObjects sorts by a column as people read it (numbers by value, AGE youngest first), or by a jsonpath.
-func sortObjects(k kind.Kind, objects []proto.Message, by string, now time.Time) error {
+// Sort sorts objects by a column (numbers by value, AGE youngest first) or by a jsonpath.
+func Sort(k Kind, objects []proto.Message, by string, now time.Time) error {
 	if by == "" {
 		return nil
 	}
@@ -40,7 +39,7 @@ func sortObjects(k kind.Kind, objects []proto.Message, by string, now time.Time)
 	return nil
 }
 
-func sortKey(k kind.Kind, obj proto.Message, by string, now time.Time) (term.Cell, error) {
+func sortKey(k Kind, obj proto.Message, by string, now time.Time) (term.Cell, error) {
 	if !strings.ContainsAny(by, ".{") {
 		head := k.Head(true)
 		i := slices.IndexFunc(head, func(h string) bool { return strings.EqualFold(h, by) })

@@ -16,14 +16,14 @@ import (
 	"github.com/caravanserai/cara/manifest"
 )
 
-// maxInput bounds what is read of one file. It is more than manifest.Parse takes, which then says what its limit is.
+// maxInput limits what is read from one file. It is more than manifest.Parse accepts, so that Parse reports its own limit.
 const maxInput = 8 << 20
 
-// readManifests reads what -f named: files, directories (all manifests below), or - for standard input. Every problem is
-// shown; with any problem nothing is returned, since half of what somebody meant is not what he meant.
+// readManifests reads what -f names: files, directories (all manifests below), or - for standard input. It shows every
+// problem. With any problem it returns nothing, since a part of the manifests may not be what the user means.
 func (a *app) readManifests(paths []string) ([]proto.Message, error) {
 	if len(paths) == 0 {
-		return nil, errors.New("say what to read with -f FILE, -f DIR or -f -")
+		return nil, errors.New("name the manifests with -f FILE, -f DIR or -f -")
 	}
 	var docs []manifest.Document
 	var problems []*carav1.FileProblem
@@ -40,7 +40,7 @@ func (a *app) readManifests(paths []string) ([]proto.Message, error) {
 			if looks, foreign := manifest.Foreign(display(file), data); foreign && file == path {
 				problems = append(problems, &carav1.FileProblem{File: display(file), Message: foreignAdvice(looks)})
 				continue
-			} else if foreign { // a directory holds files of other tools, too
+			} else if foreign { // a directory may hold files of other tools
 				fmt.Fprintf(a.Err, "warning: %s is skipped: it looks like %s\n", term.Line(display(file)), term.Line(looks))
 				continue
 			}
@@ -69,7 +69,7 @@ func (a *app) readManifests(paths []string) ([]proto.Message, error) {
 	return objects, nil
 }
 
-// foreignAdvice says what to do with a file of another tool that was given for a manifest.
+// foreignAdvice says what to do with a file of another tool that was given as a manifest.
 func foreignAdvice(looks string) string {
 	switch {
 	case strings.Contains(looks, "Compose"):
@@ -80,7 +80,7 @@ func foreignAdvice(looks string) string {
 	return "looks like " + looks + ", not a manifest of Cara: a manifest has apiVersion: caravanserai/v1 and a kind such as Project"
 }
 
-// display is what messages call a file.
+// display returns the name of a file in messages.
 func display(file string) string {
 	if file == "-" {
 		return "standard input"
@@ -88,28 +88,25 @@ func display(file string) string {
 	return file
 }
 
-// readFile reads one file, or standard input. No file is read much further than a manifest may be long.
+// readFile reads one file, or standard input, up to a little more than maxInput.
 func (a *app) readFile(file string) ([]byte, error) {
-	if file == "-" {
-		data, err := io.ReadAll(io.LimitReader(a.In, maxInput+1))
+	in := a.In
+	if file != "-" {
+		f, err := os.Open(file)
 		if err != nil {
-			return nil, fmt.Errorf("read standard input: %w", err)
+			return nil, fmt.Errorf("read file: %w", err)
 		}
-		return data, nil
+		defer f.Close()
+		in = f
 	}
-	f, err := os.Open(file)
+	data, err := io.ReadAll(io.LimitReader(in, maxInput+1))
 	if err != nil {
-		return nil, fmt.Errorf("read file: %w", err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxInput+1))
-	if err != nil {
-		return nil, fmt.Errorf("read file: %w", err)
+		return nil, fmt.Errorf("read %s: %w", display(file), err)
 	}
 	return data, nil
 }
 
-// expand names the manifest files of a path, in the order of their names.
+// expand lists the manifest files of a path, sorted by name.
 func expand(path string) ([]string, error) {
 	if path == "-" {
 		return []string{path}, nil

@@ -21,7 +21,7 @@ import (
 // source that says how it is.
 
 // node joins as name and says what machine it is.
-func (h *house) node(ctx context.Context, name string) error {
+func (h *testServer) node(ctx context.Context, name string) error {
 	conn, err := h.as(ctx, name)
 	if err != nil {
 		return err
@@ -49,12 +49,12 @@ func (h *house) node(ctx context.Context, name string) error {
 }
 
 // loop is a connection as one of the server's loops.
-func (h *house) loop(_ context.Context, name string) (grpc.ClientConnInterface, error) {
+func (h *testServer) loop(_ context.Context, name string) (grpc.ClientConnInterface, error) {
 	return h.Client(name) //nolint:contextcheck // each call brings its own context
 }
 
 // as is a connection as a node, which joins where it has not yet.
-func (h *house) as(ctx context.Context, node string) (*grpc.ClientConn, error) {
+func (h *testServer) as(ctx context.Context, node string) (*grpc.ClientConn, error) {
 	token, err := os.ReadFile(filepath.Join(h.dir, identity.JoinTokenFile))
 	if err != nil {
 		return nil, err
@@ -68,7 +68,7 @@ func (h *house) as(ctx context.Context, node string) (*grpc.ClientConn, error) {
 	return c.Dial()
 }
 
-func (h *house) project(ctx context.Context, name string) (*carav1.Project, error) {
+func (h *testServer) project(ctx context.Context, name string) (*carav1.Project, error) {
 	conn, err := h.loop(ctx, "scheduler")
 	if err != nil {
 		return nil, err
@@ -77,7 +77,7 @@ func (h *house) project(ctx context.Context, name string) (*carav1.Project, erro
 }
 
 // schedule is one decision of the scheduler: Bind to a node, or Explain.
-func (h *house) schedule(ctx context.Context, project, action, node, message string) error {
+func (h *testServer) schedule(ctx context.Context, project, action, node, message string) error {
 	p, err := h.project(ctx, project)
 	if err != nil {
 		return err
@@ -97,7 +97,7 @@ func (h *house) schedule(ctx context.Context, project, action, node, message str
 }
 
 // empty is the scheduler's word that nothing runs on a draining node any more.
-func (h *house) empty(ctx context.Context, node string) error {
+func (h *testServer) empty(ctx context.Context, node string) error {
 	conn, err := h.loop(ctx, "scheduler")
 	if err != nil {
 		return err
@@ -114,7 +114,7 @@ func (h *house) empty(ctx context.Context, node string) error {
 }
 
 // report is what a project's node says of it: all services in one state, and maybe a move to a phase.
-func (h *house) report(ctx context.Context, project, phase, state, reason, message string) error {
+func (h *testServer) report(ctx context.Context, project, phase, state, reason, message string) error {
 	p, err := h.project(ctx, project)
 	if err != nil {
 		return err
@@ -143,7 +143,7 @@ func (h *house) report(ctx context.Context, project, phase, state, reason, messa
 }
 
 // remove is the end of a project that its node has torn down.
-func (h *house) remove(ctx context.Context, project string) error {
+func (h *testServer) remove(ctx context.Context, project string) error {
 	if err := h.report(ctx, project, api.PhaseTerminated, "Stopped", "Stopped", ""); err != nil {
 		return err
 	}
@@ -160,7 +160,7 @@ func (h *house) remove(ctx context.Context, project string) error {
 }
 
 // silent is the scheduler's word that a node is not heard of.
-func (h *house) silent(ctx context.Context, node string) error {
+func (h *testServer) silent(ctx context.Context, node string) error {
 	conn, err := h.loop(ctx, "scheduler")
 	if err != nil {
 		return err
@@ -176,7 +176,7 @@ func (h *house) silent(ctx context.Context, node string) error {
 }
 
 // sourceSays sets one condition of a source, and answers a reconcile that was asked for.
-func (h *house) sourceSays(ctx context.Context, source, typ, status, message string) error {
+func (h *testServer) sourceSays(ctx context.Context, source, typ, status, message string) error {
 	conn, err := h.loop(ctx, "reconciler")
 	if err != nil {
 		return err
@@ -195,7 +195,7 @@ func (h *house) sourceSays(ctx context.Context, source, typ, status, message str
 }
 
 // publish is a source's word on projects: each claimed by a file of its name, all the same, at a revision.
-func (h *house) publish(ctx context.Context, source, revision string, projects ...string) error {
+func (h *testServer) publish(ctx context.Context, source, revision string, projects ...string) error {
 	conn, err := h.loop(ctx, "sources")
 	if err != nil {
 		return err
@@ -237,7 +237,7 @@ func (h *house) publish(ctx context.Context, source, revision string, projects .
 }
 
 // applyFor makes a project belong to a source.
-func (h *house) applyFor(ctx context.Context, source, revision string, p *carav1.Project) error {
+func (h *testServer) applyFor(ctx context.Context, source, revision string, p *carav1.Project) error {
 	conn, err := h.loop(ctx, "reconciler")
 	if err != nil {
 		return err

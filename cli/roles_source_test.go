@@ -24,7 +24,7 @@ import (
 // declare is a source's next snapshot, out of the script's own files; what it declared before and these do not is gone
 // from it. Nothing is applied.
 func declare(ts *testscript.TestScript, neg bool, args []string) {
-	act(2, func(ctx context.Context, h *house, a []string) error {
+	act(2, func(ctx context.Context, h *testServer, a []string) error {
 		files := map[string][]byte{}
 		for _, name := range a[2:] {
 			data, err := os.ReadFile(ts.MkAbs(name))
@@ -37,7 +37,7 @@ func declare(ts *testscript.TestScript, neg bool, args []string) {
 	})(ts, neg, args)
 }
 
-func (h *house) declare(ctx context.Context, source, rev string, files map[string][]byte) error {
+func (h *testServer) declare(ctx context.Context, source, rev string, files map[string][]byte) error {
 	conn, err := h.loop(ctx, "sources")
 	if err != nil {
 		return err
@@ -90,7 +90,7 @@ func (h *house) declare(ctx context.Context, source, rev string, files map[strin
 }
 
 // deliver is a git server's webhook, in the way that GitHub signs it.
-func (h *house) deliver(ctx context.Context, source, secret, event string) error {
+func (h *testServer) deliver(ctx context.Context, source, secret, event string) error {
 	body := `{"ref":"refs/heads/main"}`
 	mac := hmac.New(sha256.New, []byte(secret))
 	mac.Write([]byte(body))
@@ -108,7 +108,7 @@ func (h *house) deliver(ctx context.Context, source, secret, event string) error
 }
 
 // pass applies what a source declares, and writes down what became of it. It prunes nothing.
-func (h *house) pass(ctx context.Context, source string) error {
+func (h *testServer) pass(ctx context.Context, source string) error {
 	conn, err := h.loop(ctx, "reconciler")
 	if err != nil {
 		return err
@@ -141,7 +141,7 @@ func (h *house) pass(ctx context.Context, source string) error {
 	return err
 }
 
-func (h *house) applyClaim(ctx context.Context, spec *carav1.ClaimSpec, adopt string) (*carav1.ClaimStatus, error) {
+func (h *testServer) applyClaim(ctx context.Context, spec *carav1.ClaimSpec, adopt string) (*carav1.ClaimStatus, error) {
 	conn, err := h.loop(ctx, "reconciler")
 	if err != nil {
 		return nil, err

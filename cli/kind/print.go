@@ -1,4 +1,4 @@
-package cli
+package kind
 
 import (
 	"bytes"
@@ -17,28 +17,28 @@ import (
 	"github.com/caravanserai/cara/manifest"
 )
 
-// formats that -o takes; the empty one is the table.
+// Formats are what -o takes; the empty one is the table, and Wide a table with more columns.
 const (
-	wide    = "wide"
-	formats = "table|json|yaml|wide|name|jsonpath=TEMPLATE"
+	Wide    = "wide"
+	Formats = "table|json|yaml|wide|name|jsonpath=TEMPLATE"
 )
 
-// parseFormat checks what -o says. "table" is another name of the default.
-func parseFormat(output string) (string, error) {
+// ParseFormat checks what -o says. "table" is another name of the default.
+func ParseFormat(output string) (string, error) {
 	switch output {
 	case "", "table":
 		return "", nil
-	case "json", "yaml", wide, "name":
+	case "json", "yaml", Wide, "name":
 		return output, nil
 	}
 	if strings.HasPrefix(output, "jsonpath=") {
 		return output, nil
 	}
-	return "", fmt.Errorf("unknown output format %q: want one of %s", output, formats)
+	return "", fmt.Errorf("unknown output format %q: want one of %s", output, Formats)
 }
 
-// printObjects prints objects in a format other than a table: one as itself, several (or a list of one) as a list.
-func printObjects(w io.Writer, output string, list bool, objects []proto.Message) error {
+// Print prints objects in a format other than a table: one as itself, several (or a list of one) as a list.
+func Print(w io.Writer, output string, list bool, objects []proto.Message) error {
 	switch output {
 	case "name":
 		for _, o := range objects {
@@ -73,6 +73,15 @@ func printObjects(w io.Writer, output string, list bool, objects []proto.Message
 	return write(w, escape(b.String()))
 }
 
+// PrintLine prints an object as one line of JSON.
+func PrintLine(w io.Writer, m proto.Message) error {
+	data, err := protojson.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("encode as JSON: %w", err)
+	}
+	return write(w, escape(string(data))+"\n")
+}
+
 func write(w io.Writer, s string) error {
 	if _, err := io.WriteString(w, s); err != nil {
 		return fmt.Errorf("write output: %w", err)
@@ -80,8 +89,8 @@ func write(w io.Writer, s string) error {
 	return nil
 }
 
-// escape writes the control characters that JSON leaves as they are, which are only ever inside of its strings, as \u
-// escapes: nothing is lost, and no terminal obeys them.
+// escape replaces the control characters that JSON leaves in strings by \u escapes: nothing is lost, and no terminal obeys
+// them.
 func escape(s string) string {
 	var b strings.Builder
 	for _, r := range s {
@@ -94,7 +103,7 @@ func escape(s string) string {
 	return b.String()
 }
 
-// document is what JSON shows: the object, or {"items": [...]}.
+// document returns what JSON shows: the object, or {"items": [...]}.
 func document(list bool, objects []proto.Message) (any, error) {
 	items := make([]any, 0, len(objects))
 	for _, o := range objects {

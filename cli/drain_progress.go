@@ -12,27 +12,27 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// departure is how far the projects of a draining node are. It decides and does nothing.
-type departure struct {
+// drainProgress knows how far the drain of a node is. It decides what to show, and does no I/O.
+type drainProgress struct {
 	node    string
-	open    map[string]*carav1.Project // on the node, or gone from it and not up elsewhere
+	open    map[string]*carav1.Project // on the node, or moved away and not up yet
 	failed  map[string]bool            // stopped on the node, kept for their logs
 	total   int
 	shown   map[string]string
-	seen    map[string]bool // while the first picture of a watch comes in; nil afterwards
+	seen    map[string]bool // of the objects that a watch starts with; nil once it has sent them all
 	state   *carav1.Node
 	drained bool
 }
 
-func newDeparture(node string) *departure {
-	return &departure{node: node, open: map[string]*carav1.Project{}, failed: map[string]bool{}, shown: map[string]string{}}
+func newDrainProgress(node string) *drainProgress {
+	return &drainProgress{node: node, open: map[string]*carav1.Project{}, failed: map[string]bool{}, shown: map[string]string{}}
 }
 
-// begin is called when a watch begins, with a whole picture to come.
-func (d *departure) begin() { d.seen, d.state = map[string]bool{}, nil }
+// begin must be called before the first message of a watch, which starts with all objects.
+func (d *drainProgress) begin() { d.seen, d.state = map[string]bool{}, nil }
 
-// once says whether a text about something is new.
-func (d *departure) once(about, text string) bool {
+// once reports whether a text about something is new.
+func (d *drainProgress) once(about, text string) bool {
 	if d.shown[about] == text {
 		return false
 	}
@@ -40,8 +40,8 @@ func (d *departure) once(about, text string) bool {
 	return true
 }
 
-// take looks at one message of the watch and returns the lines to show. The error says that the drain will not end.
-func (d *departure) take(m *carav1.WatchResponse) (steps []string, err error) {
+// take reads one message of the watch and returns the lines to show. An error means that the drain will not end.
+func (d *drainProgress) take(m *carav1.WatchResponse) (steps []string, err error) {
 	for _, c := range m.GetChanges() {
 		switch o := api.Unwrap(c.GetObject()).(type) {
 		case *carav1.Node:
@@ -68,8 +68,8 @@ func (d *departure) take(m *carav1.WatchResponse) (steps []string, err error) {
 	return steps, d.judge(&steps)
 }
 
-// complete ends the first picture of a watch: what was open and is not in it was deleted while nobody watched.
-func (d *departure) complete() (steps []string) {
+// complete is called when the watch has sent all objects: an open project that is not among them was deleted in between.
+func (d *drainProgress) complete() (steps []string) {
 	seen := d.seen
 	d.seen = nil
 	for _, name := range slices.Sorted(maps.Keys(d.open)) {
@@ -84,18 +84,18 @@ func (d *departure) complete() (steps []string) {
 	return steps
 }
 
-// judge looks at the node itself.
-func (d *departure) judge(steps *[]string) error {
+// judge decides from the node's own state whether it is drained.
+func (d *drainProgress) judge(steps *[]string) error {
 	switch st := d.state.GetStatus(); {
 	case d.state == nil:
 		return fmt.Errorf("node %q was deleted meanwhile", d.node)
 	case !d.state.GetSpec().GetDraining():
-		return fmt.Errorf("node %q is not draining any more: somebody has ended it; %s", d.node, d.left())
+		return fmt.Errorf("node %q is not draining any more: somebody ended the drain; %s", d.node, d.left())
 	case st.GetState() == api.NodeNotReady:
 		if d.once("node", api.NodeNotReady) {
-			*steps = append(*steps, fmt.Sprintf("node/%s is not heard of: its projects move when their rescheduleAfter is over", d.node))
+			*steps = append(*steps, fmt.Sprintf("node/%s does not answer: its projects move when their rescheduleAfter is over", d.node))
 		}
-		d.drained = len(d.open) == 0 // nobody can look; notes says so
+		d.drained = len(d.open) == 0 // its agent cannot confirm it; notes says so
 	default:
 		delete(d.shown, "node")
 		d.drained = api.IsTrue(st.GetConditions(), api.CondDrained)
@@ -103,8 +103,8 @@ func (d *departure) judge(steps *[]string) error {
 	return nil
 }
 
-// project takes in one project as it is now.
-func (d *departure) project(name string, p *carav1.Project, deleted bool) []string {
+// project reads the state of one project.
+func (d *drainProgress) project(name string, p *carav1.Project, deleted bool) []string {
 	st := p.GetStatus()
 	there := st.GetNodeRef() == d.node
 	stopped := st.GetPhase() == api.PhaseFailed || st.GetPhase() == api.PhaseTerminated
@@ -135,8 +135,8 @@ func (d *departure) project(name string, p *carav1.Project, deleted bool) []stri
 	return []string{fmt.Sprintf("project/%s %s (%d of %d)", term.Line(name), what, d.total-len(d.open), d.total)}
 }
 
-// waits says what an open project waits for, where that needs somebody's eye.
-func (d *departure) waits(name string, p *carav1.Project) []string {
+// waits says what an open project waits for, if somebody should know.
+func (d *drainProgress) waits(name string, p *carav1.Project) []string {
 	c := api.FindCondition(p.GetStatus().GetConditions(), api.CondScheduled)
 	stuck := p.GetStatus().GetPhase() == api.PhasePending || p.GetStatus().GetNodeRef() == d.node && c.GetReason() == api.ReasonNodeDraining
 	if !stuck {
@@ -152,8 +152,8 @@ func (d *departure) waits(name string, p *carav1.Project) []string {
 
 const maxNamed = 10
 
-// left says what is still to move, the first of it by name.
-func (d *departure) left() string {
+// left says what is still to move, with the first names.
+func (d *drainProgress) left() string {
 	names := slices.Sorted(maps.Keys(d.open))
 	text := fmt.Sprintf("%d of %s to move", len(names), term.Plural(d.total, "project"))
 	if more := len(names) - maxNamed; more > 0 {
@@ -165,8 +165,8 @@ func (d *departure) left() string {
 	return text
 }
 
-// remains is what to tell of a drain that goes on when nobody watches it any more.
-func (d *departure) remains() string {
+// remains describes a drain that continues after this command ends.
+func (d *drainProgress) remains() string {
 	lines := []string{fmt.Sprintf("node %s stays draining, %s", d.node, d.left())}
 	for _, name := range slices.Sorted(maps.Keys(d.open)) {
 		p := d.open[name]
@@ -181,10 +181,10 @@ func (d *departure) remains() string {
 	return strings.Join(lines, "\n       ") // under the first one, which "error: " begins
 }
 
-// notes are what to know of a node that is drained.
-func (d *departure) notes() (notes []string) {
+// notes say what else to know about a drained node.
+func (d *drainProgress) notes() (notes []string) {
 	if d.state.GetStatus().GetState() == api.NodeNotReady {
-		notes = append(notes, fmt.Sprintf("node/%s is not heard of: nothing is assigned to it, but what it ran may run there still, until it comes back", d.node))
+		notes = append(notes, fmt.Sprintf("node/%s does not answer: nothing is assigned to it, but its containers may still run until it comes back", d.node))
 	}
 	for _, name := range slices.Sorted(maps.Keys(d.failed)) {
 		notes = append(notes, fmt.Sprintf("project/%s has failed and stays on %s, stopped, for its logs: delete it, or caractrl retry %s to have it elsewhere",

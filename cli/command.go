@@ -1,0 +1,133 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+
+	"github.com/caravanserai/cara/cli/kind"
+	"github.com/caravanserai/cara/cli/term"
+)
+
+// options are what one command was told. Each command is a struct of them: flags fill its fields, parse checks the command
+// line and sends nothing, run does the work.
+type options interface {
+	parse(args []string) error
+	run(ctx context.Context) error
+}
+
+// command makes cmd parse and run o.
+func command(cmd *cobra.Command, o options) *cobra.Command {
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := o.parse(args); err != nil {
+			return err
+		}
+		return o.run(cmd.Context())
+	}
+	return cmd
+}
+
+// noArgs is for commands whose flags need no check before the run.
+type noArgs struct{ *app }
+
+func (noArgs) parse([]string) error { return nil }
+
+// named is for commands about one object, which the first argument names.
+type named struct {
+	*app
+	kind kind.Kind
+	name string
+}
+
+func (o *named) parse(args []string) error {
+	o.name = kind.Bare(o.kind, args[0])
+	return nil
+}
+
+// done says what became of the object.
+func (o *named) done(what string) {
+	fmt.Fprintf(o.Out, "%s %s\n", kind.Ref{Kind: o.kind, Name: o.name}, term.Line(what))
+}
+
+// one makes cmd run o, which is about one object of a kind.
+func (o *named) one(cmd *cobra.Command, of options) *cobra.Command {
+	if cmd.Args == nil {
+		cmd.Args = cobra.ExactArgs(1)
+	}
+	cmd.ValidArgsFunction = o.completeNames(o.kind)
+	return command(cmd, of)
+}
+
+func aboutProject(a *app) named { return named{app: a, kind: kind.Project()} }
+func aboutSource(a *app) named  { return named{app: a, kind: kind.Source()} }
+func aboutNode(a *app) named    { return named{app: a, kind: kind.Node()} }
+
+// verbOptions are for commands that change one object in one way, and say so.
+type verbOptions struct {
+	named
+	change func(ctx context.Context, conn grpc.ClientConnInterface, name string) (done string, err error)
+}
+
+func (o *verbOptions) run(ctx context.Context) error {
+	conn, err := o.dial()
+	if err != nil {
+		return err
+	}
+	done, err := o.change(ctx, conn, o.name)
+	if err == nil {
+		o.done(done)
+	}
+	return err
+}
+
+func newVerb(about named, cmd *cobra.Command, change func(context.Context, grpc.ClientConnInterface, string) (string, error)) *cobra.Command {
+	o := &verbOptions{named: about, change: change}
+	return o.one(cmd, o)
+}
+
+// group is a command that only has others below it: alone it shows them, and any other word is refused.
+func group(cmd *cobra.Command) *cobra.Command {
+	cmd.Args = known
+	cmd.SuggestionsMinimumDistance = 2
+	if cmd.RunE == nil {
+		cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	}
+	return cmd
+}
+
+// firstWord returns the first word after the command's own path that is neither a flag nor the value of a known flag;
+// "" if there is none.
+func firstWord(cmd *cobra.Command, args []string) string {
+	path := strings.Fields(cmd.CommandPath())[1:]
+	for i := 0; i < len(args); i++ {
+		flag, isFlag := strings.CutPrefix(args[i], "--")
+		switch {
+		case isFlag:
+			if f := cmd.Flag(flag); f != nil && f.NoOptDefVal == "" {
+				i++ // its value
+			}
+		case strings.HasPrefix(args[i], "-"):
+		case len(path) > 0 && args[i] == path[0]:
+			path = path[1:]
+		default:
+			return args[i]
+		}
+	}
+	return ""
+}
+
+// known refuses a word that is not a command, and suggests the command that may be meant.
+func known(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	hint := ""
+	if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
+		hint = ", did you mean " + strings.Join(like, " or ") + "?"
+	}
+	return fmt.Errorf("there is no command %q%s (%s --help lists the commands)",
+		strings.TrimSpace(cmd.CommandPath()+" "+args[0]), hint, cmd.CommandPath())
+}

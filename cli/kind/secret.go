@@ -1,0 +1,43 @@
+package kind
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/term"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Secret is the kind Secret. Its values never leave the server.
+func Secret() Kind {
+	return Kind{
+		Name: api.KindSecret, Plural: "secrets",
+		Columns: []string{"NAME", "TYPE", "KEYS", "AGE"},
+		Row: func(m proto.Message, now time.Time) []term.Cell {
+			s := m.(*carav1.Secret)
+			typ := s.Type
+			if typ == "" {
+				typ = api.SecretOpaque
+			}
+			return []term.Cell{
+				term.Text(s.GetMetadata().GetName()), term.Text(typ), term.Text(strings.Join(s.Keys, ",")),
+				term.Since(now, s.GetMetadata().GetCreationTimestamp()),
+			}
+		},
+		List: func(ctx context.Context, conn grpc.ClientConnInterface, f Filter) ([]proto.Message, error) {
+			l, err := carav1.NewSecretServiceClient(conn).ListSecrets(ctx, byLabel(f))
+			return messages(l.GetItems(), err)
+		},
+		Get: func(ctx context.Context, conn grpc.ClientConnInterface, name string) (proto.Message, error) {
+			return message(carav1.NewSecretServiceClient(conn).GetSecret(ctx, ByName(name)))
+		},
+		Remove: func(ctx context.Context, conn grpc.ClientConnInterface, name string) error {
+			return removing(carav1.NewSecretServiceClient(conn).DeleteSecret(ctx, &carav1.DeleteRequest{Name: name}))
+		},
+	}
+}

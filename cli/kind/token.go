@@ -1,0 +1,87 @@
+package kind
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/term"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Token is the kind Token, without its secret.
+func Token() Kind {
+	return Kind{
+		Name: api.KindToken, Plural: "tokens",
+		Columns: []string{"NAME", "ROLE", "PREFIX", "USES", "EXPIRES", "AGE"},
+		wide:    []string{"HOSTS", "NODES", "LABELS"},
+		Row: func(m proto.Message, now time.Time) []term.Cell {
+			t := m.(*carav1.Token)
+			uses := "-"
+			switch {
+			case t.UsesLeft > 0:
+				uses = strconv.Itoa(int(t.UsesLeft))
+			case t.UsesLeft < 0:
+				uses = "none left"
+			}
+			return []term.Cell{
+				term.Text(t.GetMetadata().GetName()), term.Text(t.Role), term.Text(t.NamePrefix), term.Text(uses),
+				term.Until(now, t.ExpireAt), term.Since(now, t.GetMetadata().GetCreationTimestamp()),
+				term.Text(strings.Join(t.Hosts, ",")), term.Text(strings.Join(t.NodeNames, ",")), term.Text(Pairs(t.Labels)),
+			}
+		},
+		Describe: describeToken,
+		List: func(ctx context.Context, conn grpc.ClientConnInterface, f Filter) ([]proto.Message, error) {
+			l, err := carav1.NewTokenServiceClient(conn).ListTokens(ctx, byLabel(f))
+			return messages(l.GetItems(), err)
+		},
+		Get: func(ctx context.Context, conn grpc.ClientConnInterface, name string) (proto.Message, error) {
+			l, err := carav1.NewTokenServiceClient(conn).ListTokens(ctx, &carav1.ListRequest{})
+			for _, t := range l.GetItems() {
+				if t.GetMetadata().GetName() == name {
+					return t, nil
+				}
+			}
+			return nil, cmp.Or(err, fmt.Errorf("token %q not found", name))
+		},
+		Remove: func(ctx context.Context, conn grpc.ClientConnInterface, name string) error {
+			return removing(carav1.NewTokenServiceClient(conn).DeleteToken(ctx, &carav1.DeleteRequest{Name: name}))
+		},
+	}
+}
+
+// describeToken shows what a token lets its bearer do.
+func describeToken(_ context.Context, p Page, m proto.Message) error {
+	t := m.(*carav1.Token)
+	p.meta(t.GetMetadata())
+	p.Field("Role", t.GetRole())
+	p.Field("Expires", cmp.Or(deadline(p.Now, t.GetExpireAt()), "never"))
+	switch prefix := t.GetNamePrefix(); t.GetRole() {
+	case api.RoleDeployer:
+		names, hosts := "projects and Secrets of every name", t.GetHosts()
+		if prefix != "" {
+			names = "what begins with " + strconv.Quote(prefix)
+		}
+		if prefix != "" && len(hosts) == 0 {
+			hosts = []string{prefix + "*"}
+		}
+		p.Field("May change", names)
+		p.Field("May claim", limit(hosts, "every host that is not reserved"))
+	case api.RoleJoin:
+		uses := "none left"
+		if t.GetUsesLeft() > 0 {
+			uses = strconv.Itoa(int(t.GetUsesLeft())) + " left"
+		}
+		p.Field("Uses", uses)
+		p.Field("Nodes", limit(t.GetNodeNames(), "every name"))
+		p.Field("Node labels", cmp.Or(Pairs(t.GetLabels()), "none"))
+	}
+	return nil
+}
