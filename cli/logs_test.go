@@ -118,7 +118,9 @@ func TestLogs(t *testing.T) {
 				asked <- req
 			}()
 			// The node connects anew for each case: the call may find it away, or still find the connection of the case before.
-			away := func(r result) bool { return strings.Contains(r.err, "not connected") || strings.Contains(r.err, "has disconnected") }
+			away := func(r result) bool {
+				return strings.Contains(r.err, "not connected") || strings.Contains(r.err, "has disconnected")
+			}
 			r := h.ctl(t.Context(), "", append([]string{"logs", "project/shop"}, tt.args...)...)
 			for away(r) {
 				r = h.ctl(t.Context(), "", append([]string{"logs", "project/shop"}, tt.args...)...)

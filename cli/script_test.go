@@ -58,7 +58,9 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code": code,
 			"node": act(1, func(ctx context.Context, h *testServer, a []string) error { return h.node(ctx, a[0]) }),
-			"bind": act(2, func(ctx context.Context, h *testServer, a []string) error { return h.schedule(ctx, a[0], "Bind", a[1], "") }),
+			"bind": act(2, func(ctx context.Context, h *testServer, a []string) error {
+				return h.schedule(ctx, a[0], "Bind", a[1], "")
+			}),
 			"explain": act(2, func(ctx context.Context, h *testServer, a []string) error {
 				return h.schedule(ctx, a[0], "Explain", "", a[1])
 			}),
@@ -74,7 +76,9 @@ func TestScripts(t *testing.T) {
 			"says": act(4, func(ctx context.Context, h *testServer, a []string) error {
 				return h.sourceSays(ctx, a[0], a[1], a[2], a[3])
 			}),
-			"publish": act(3, func(ctx context.Context, h *testServer, a []string) error { return h.publish(ctx, a[0], a[1], a[2:]...) }),
+			"publish": act(3, func(ctx context.Context, h *testServer, a []string) error {
+				return h.publish(ctx, a[0], a[1], a[2:]...)
+			}),
 			"declare": declare,
 			"deliver": act(3, func(ctx context.Context, h *testServer, a []string) error { return h.deliver(ctx, a[0], a[1], a[2]) }),
 			"pass":    act(1, func(ctx context.Context, h *testServer, a []string) error { return h.pass(ctx, a[0]) }),
