@@ -236,8 +236,8 @@ func (e *fieldErrors) labels(field string, labels map[string]string) {
 	}
 }
 
-// maxAnnotations bounds all keys and values together, as in Kubernetes.
-const maxAnnotations = 256 << 10
+// maxAnnotations bounds all keys and values together.
+const maxAnnotations = 64 << 10
 
 func (e *fieldErrors) annotations(field string, all map[string]string) {
 	total := 0

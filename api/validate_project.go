@@ -5,9 +5,15 @@ import (
 	"strings"
 	"time"
 
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"google.golang.org/protobuf/proto"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
+
+// MaxProject bounds a project's spec, in bytes of protobuf. The store keeps values of at most 512 KiB, and a claim and the
+// project's status need room beside it.
+const MaxProject = 256 << 10
 
 func (e *fieldErrors) project(s *carav1.ProjectSpec) {
 	if s == nil {
@@ -47,6 +53,9 @@ func (e *fieldErrors) project(s *carav1.ProjectSpec) {
 		}
 		e.dnsLabel(at, n)
 		e.unique(names, n, "secret name", "spec.imagePullSecrets", i, "")
+	}
+	if size := proto.Size(s); size > MaxProject && len(e.list) == 0 { // another error is more precise
+		e.add("spec", "has %d KiB, at most %d KiB are allowed; make several projects of it", size>>10, MaxProject>>10)
 	}
 }
 

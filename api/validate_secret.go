@@ -5,8 +5,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
-// MaxSecret bounds all keys and values of one Secret together, in bytes.
-const MaxSecret = 1 << 20
+// MaxSecret bounds all keys and values of one Secret together, in bytes. The store keeps values of at most 512 KiB.
+const MaxSecret = 384 << 10
 
 // RegistryKeys are the keys that a Secret of type registry must have.
 func RegistryKeys() []string { return []string{"server", "username", "password"} }

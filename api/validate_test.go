@@ -362,6 +362,17 @@ func TestValidateSecretAndNode(t *testing.T) {
 		"metadata.labels[a]: is no label value")
 }
 
+// TestValidateSize: a project whose parts are all within their bounds can be too large as a whole.
+func TestValidateSize(t *testing.T) {
+	for args, want := range map[int][]string{2: nil, 3: {"spec: has 293 KiB, at most 256 KiB"}} {
+		p := validProject()
+		for range args {
+			p.Spec.Services[0].Args = append(p.Spec.Services[0].Args, strings.Repeat("x", 100_000))
+		}
+		check(t, p, want...)
+	}
+}
+
 // TestValidateIsBounded: an object that is wrong in a hundred thousand places yields few errors, at once.
 func TestValidateIsBounded(t *testing.T) {
 	p := validProject()

@@ -26,13 +26,23 @@ type farm struct {
 
 func newFarm(t *testing.T) *farm {
 	t.Helper()
-	h := newHouse(t, nil)
-	f := &farm{
+	f := farmOn(t, newHouse(t, nil))
+	f.createSource(t)
+	return f
+}
+
+func farmOn(t *testing.T, h *house) *farm {
+	t.Helper()
+	return &farm{
 		house: h, admin: carav1.NewSourceServiceClient(h.as(t, "admin")),
 		sources: carav1.NewSourceServiceClient(h.loop(t, "sources")), reconciler: carav1.NewSourceServiceClient(h.loop(t, "reconciler")),
 		events: carav1.NewEventServiceClient(h.as(t, "viewer")), gcEvents: carav1.NewEventServiceClient(h.loop(t, "gc")),
 		loopEvent: carav1.NewEventServiceClient(h.loop(t, "sources")),
 	}
+}
+
+func (f *farm) createSource(t *testing.T) {
+	t.Helper()
 	src, err := f.admin.CreateSource(t.Context(), &carav1.CreateSourceRequest{Source: &carav1.Source{
 		ApiVersion: api.APIVersion, Kind: api.KindSource, Metadata: &carav1.ObjectMeta{Name: "platform"},
 		Spec: &carav1.SourceSpec{Dir: &carav1.DirSource{Path: "/srv"}},
@@ -41,7 +51,6 @@ func newFarm(t *testing.T) *farm {
 		t.Fatal(err)
 	}
 	f.uid = src.GetMetadata().GetUid()
-	return f
 }
 
 func (f *farm) publish(t *testing.T, sequence int64, upserts []*carav1.ClaimSpec, absent ...string) error {

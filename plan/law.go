@@ -72,7 +72,7 @@ func Law() []Rule {
 		{
 			Situation: "a Secret's value changed",
 			Behaviour: "Exactly the services that use it are recreated, by their `update.order`, with an event that names the Secret. With `annotations: {cara.dev/secret-rollout: Manual}` the project only gets condition `SecretChanged`.",
-			Test:      "agent.TestStepRollsOutSecrets",
+			Test:      "agent/step.TestStepRollsOutSecrets",
 		},
 		{
 			Situation: "several people ask to reconcile at once",

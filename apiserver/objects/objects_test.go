@@ -1,6 +1,7 @@
 package objects
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -163,5 +164,17 @@ func wantStatus(t testing.TB, err error, code codes.Code, title string) {
 	}
 	if got := api.ProblemOf(err).GetTitle(); title != "" && got != title {
 		t.Fatalf("got title %q (%v), want %q", got, err, title)
+	}
+}
+
+// A head with more and longer errors than the store can keep has the first of them.
+func TestHeadIsShortened(t *testing.T) {
+	head := &carav1.Snapshot{Sequence: 1, ErrorCount: 100}
+	for i := range 100 {
+		head.FileErrors = append(head.FileErrors, &carav1.FileProblem{File: strings.Repeat("f", 4096), Line: int32(i + 1), Message: strings.Repeat("m", 2048)})
+	}
+	got := shortened(head)
+	if len(got.GetFileErrors()) != 12 || got.GetFileErrors()[0].GetLine() != 1 || got.GetErrorCount() != 100 || len(head.GetFileErrors()) != 100 {
+		t.Errorf("%d errors of %d are kept, want the first 12", len(got.GetFileErrors()), got.GetErrorCount())
 	}
 }

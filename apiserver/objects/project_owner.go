@@ -2,12 +2,11 @@ package objects
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
-
-	"fmt"
-	"slices"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/state"

@@ -1,13 +1,13 @@
 package objects
 
 import (
-	"google.golang.org/protobuf/proto"
-	"k8s.io/apimachinery/pkg/labels"
-
 	"context"
 	"fmt"
 	"strconv"
 	"strings"
+
+	"google.golang.org/protobuf/proto"
+	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/state"

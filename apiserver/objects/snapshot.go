@@ -17,6 +17,8 @@ import (
 const (
 	maxSnapshotBytes  = 64 << 20
 	MaxSnapshotClaims = 10_000
+	// maxHead bounds a head, which is a part of its source, in bytes.
+	maxHead = 128 << 10
 )
 
 // published is what a stream of PublishSnapshot brought.
@@ -156,7 +158,7 @@ func publishHead(t *state.Tx, in *published) (*carav1.Source, error) {
 	if src.Status == nil {
 		src.Status = &carav1.SourceStatus{}
 	}
-	src.Status.Snapshot = proto.CloneOf(in.head)
+	src.Status.Snapshot = shortened(in.head)
 	src.Status.Snapshot.PublishTime = timestamppb.New(t.Now)
 	for _, c := range in.conditions {
 		src.Status.Conditions, _ = api.SetCondition(src.Status.GetConditions(), proto.CloneOf(c), t.Now)
@@ -164,4 +166,13 @@ func publishHead(t *state.Tx, in *published) (*carav1.Source, error) {
 	t.Put(src)
 	t.Write(state.Key(state.KindGuard, guardClaims), &carav1.ObjectMeta{Name: guardClaims})
 	return src, nil
+}
+
+// shortened is a head without the last of its errors and warnings where it is too large; its count of errors stays.
+func shortened(head *carav1.Snapshot) *carav1.Snapshot {
+	head = proto.CloneOf(head)
+	for proto.Size(head) > maxHead && len(head.GetFileErrors())+len(head.GetWarnings()) > 0 {
+		head.FileErrors, head.Warnings = head.GetFileErrors()[:len(head.GetFileErrors())/2], head.GetWarnings()[:len(head.GetWarnings())/2]
+	}
+	return head
 }

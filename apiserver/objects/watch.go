@@ -2,10 +2,9 @@ package objects
 
 import (
 	"context"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
-
-	"slices"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/state"

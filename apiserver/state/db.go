@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"google.golang.org/grpc/codes"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
@@ -90,7 +91,7 @@ func (d *DB) Begin(ctx context.Context) *Tx {
 // StoreError gives the store's errors the codes of the API.
 func StoreError(err error) error {
 	switch {
-	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), api.Code(err) == codes.ResourceExhausted:
 		return err
 	case errors.Is(err, store.ErrInvalid):
 		return api.BadRequest("%v", err)

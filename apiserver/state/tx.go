@@ -50,6 +50,9 @@ func (t *Tx) Commit(ctx context.Context, to store.Store) (int64, error) {
 		if err != nil {
 			return 0, err
 		}
+		if len(value) > store.MaxValue {
+			return 0, api.TooLarge("%s %q has %d KiB, at most %d KiB can be stored: split it", KindName(m), api.Meta(m).GetName(), len(value)>>10, store.MaxValue>>10)
+		}
 		txn.Do = append(txn.Do, store.Op{Key: key, Value: value})
 	}
 	rev, err := to.Commit(ctx, txn)

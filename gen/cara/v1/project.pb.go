@@ -1907,7 +1907,7 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\bservices\x18\x01 \x03(\v2\x10.cara.v1.ServiceB\n" +
 	"\xbaH\a\x92\x01\x04\b\x01\x10dR\bservices\x123\n" +
 	"\avolumes\x18\x02 \x03(\v2\x0f.cara.v1.VolumeB\b\xbaH\x05\x92\x01\x02\x10dR\avolumes\x124\n" +
-	"\aingress\x18\x03 \x03(\v2\x10.cara.v1.IngressB\b\xbaH\x05\x92\x01\x02\x10dR\aingress\x127\n" +
+	"\aingress\x18\x03 \x03(\v2\x10.cara.v1.IngressB\b\xbaH\x05\x92\x01\x02\x102R\aingress\x127\n" +
 	"\texpire_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bexpireAt\x12U\n" +
 	"\rnode_selector\x18\x05 \x03(\v2&.cara.v1.ProjectSpec.NodeSelectorEntryB\b\xbaH\x05\x9a\x01\x02\x10@R\fnodeSelector\x122\n" +
 	"\x10reschedule_after\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18 R\x0frescheduleAfter\x126\n" +

@@ -1,0 +1,183 @@
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/store"
+	"github.com/caravanserai/cara/store/pebble"
+)
+
+// killed is a store that takes some commits and then none, as if the server was killed after them.
+type killed struct {
+	store.Store
+	left int // commits that are still taken; a negative number is any
+}
+
+func (k *killed) Commit(ctx context.Context, t store.Txn) (int64, error) {
+	if k.left == 0 {
+		return 0, errors.New("the server was killed")
+	}
+	k.left--
+	return k.Store.Commit(ctx, t)
+}
+
+// versioned are the claims of a source with n projects in a version.
+func versioned(n int, version string) []*carav1.ClaimSpec {
+	specs := make([]*carav1.ClaimSpec, n)
+	for i := range specs {
+		specs[i] = claim(fmt.Sprintf("p-%03d", i))
+		specs[i].Hash = version
+	}
+	return specs
+}
+
+// shown is what a view has of a source: the sequence of its head, and how many claims have which hash.
+func shown(v *state.View, source string) string {
+	src, _ := state.Get[*carav1.Source](v, source)
+	hashes := map[string]int{}
+	claims, _ := state.List[*carav1.Claim](v, source+"/", "")
+	for _, c := range claims {
+		switch {
+		case c.GetStatus().GetState() == api.ClaimApplied:
+			hashes[c.GetSpec().GetHash()+" applied"]++
+		case c.GetSpec().GetPresent():
+			hashes[c.GetSpec().GetHash()]++
+		default:
+			hashes["absent"]++
+		}
+	}
+	return fmt.Sprintf("%d %v", src.GetStatus().GetSnapshot().GetSequence(), hashes)
+}
+
+// A snapshot that one transaction cannot hold is seen whole or not at all, by every view and by a server that starts again
+// after one was killed at any of its commits. Nothing staged is left, and the source can publish again.
+func TestLargeSnapshotIsWhole(t *testing.T) {
+	const before, after = "1 map[old:2 old applied:1]", "2 map[absent:1 new:129 new applied:1]"
+	for survived, whole := 0, false; !whole; survived++ {
+		st, err := pebble.Open(pebble.Config{Dir: t.TempDir()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		k := &killed{Store: st, left: -1}
+		f := farmOn(t, newHouse(t, func(c *Config) { c.Store = k }))
+		f.createSource(t)
+		if err := f.publish(t, 1, append(versioned(2, "old"), &carav1.ClaimSpec{Project: web("gone"), Hash: "old", Present: true})); err != nil {
+			t.Fatal(err)
+		}
+		_, err = f.reconciler.UpdateClaims(t.Context(), &carav1.UpdateClaimsRequest{Source: "platform", Updates: []*carav1.ClaimUpdate{
+			{Project: "p-000", Status: &carav1.ClaimStatus{State: api.ClaimApplied}},
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		from := f.db.Cache.Revision()
+		k.left = survived
+		err = f.publish(t, 2, versioned(130, "new"), "gone")
+		whole = err == nil
+		txs, _, _ := f.db.Cache.After(from)
+		heads := 0
+		for _, tx := range txs {
+			count := map[string]int{}
+			for _, ch := range tx.Changes {
+				count[ch.Kind]++
+			}
+			heads += count[api.KindSource]
+			if claims := count[api.KindClaim]; count[api.KindSource] == 1 && claims != 131 || heads == 0 && claims > 0 {
+				t.Errorf("killed after %d commits: a transaction has %d claims and %d heads, after %d heads", survived, claims, count[api.KindSource], heads)
+			}
+		}
+		if got := shown(f.db.Cache.View(), "platform"); got != before && got != after {
+			t.Errorf("killed after %d commits, a view has %s", survived, got)
+		}
+		if err := f.stop(); err != nil {
+			t.Fatal(err)
+		}
+
+		again := farmOn(t, newHouse(t, func(c *Config) { c.Store = st }))
+		again.uid = f.uid
+		eventually(t, "nothing staged is left", func() bool { return len(again.db.Cache.View().Staged("")) == 0 })
+		got := shown(again.db.Cache.View(), "platform")
+		if got != before && (got != after || heads == 0) {
+			t.Errorf("killed after %d commits, the next server has %s", survived, got)
+		}
+		if got == before {
+			if err := again.publish(t, 2, versioned(130, "new"), "gone"); err != nil {
+				t.Errorf("killed after %d commits, the next server: %v", survived, err)
+			}
+			got = shown(again.db.Cache.View(), "platform")
+		}
+		if got != after {
+			t.Errorf("killed after %d commits, the next snapshot shows %s, want %s", survived, got, after)
+		}
+		if whole && survived < 7 {
+			t.Errorf("the snapshot took %d commits, want several parts", survived)
+		}
+		if err := again.stop(); err != nil {
+			t.Fatal(err)
+		}
+		if err := st.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// What happens to claims between the head and the end of folding is kept: a status that is written, a claim that is removed.
+func TestStagedClaimsAreWritten(t *testing.T) {
+	st, err := pebble.Open(pebble.Config{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := &killed{Store: st, left: -1}
+	f := farmOn(t, newHouse(t, func(c *Config) { c.Store = k }))
+	t.Cleanup(func() {
+		if err := errors.Join(f.stop(), st.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	f.createSource(t)
+	if err := f.publish(t, 1, versioned(1, "old")); err != nil {
+		t.Fatal(err)
+	}
+	k.left = 4 // three parts and the head
+	if err := f.publish(t, 2, versioned(130, "new")[1:], "p-000"); err == nil {
+		t.Fatal("the snapshot was folded")
+	}
+	k.left = -1
+	if got, want := shown(f.db.Cache.View(), "platform"), "2 map[absent:1 new:129]"; got != want {
+		t.Fatalf("the head shows %s, want %s", got, want)
+	}
+	_, err = f.reconciler.UpdateClaims(t.Context(), &carav1.UpdateClaimsRequest{Source: "platform", Updates: []*carav1.ClaimUpdate{
+		{Project: "p-000", Remove: true},
+		{Project: "p-001", Status: &carav1.ClaimStatus{State: api.ClaimApplied}},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = "2 map[new:128 new applied:1]"
+	if got := shown(f.db.Cache.View(), "platform"); got != want {
+		t.Errorf("before folding: %s, want %s", got, want)
+	}
+	if err := f.objects.SettleAllStaged(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := shown(f.db.Cache.View(), "platform"); got != want {
+		t.Errorf("after folding: %s, want %s", got, want)
+	}
+}
+
+// An object that the store cannot keep is refused with its size and the bound.
+func TestObjectTooLarge(t *testing.T) {
+	f := newFarm(t)
+	p := claim("p")
+	p.Project.Metadata.Annotations = map[string]string{"note": strings.Repeat("x", store.MaxValue)}
+	wantCode(t, f.publish(t, 1, []*carav1.ClaimSpec{p}), codes.ResourceExhausted, "TooLarge")
+}
