@@ -14,7 +14,7 @@ import (
 )
 
 // ListContainers implements engine.Containers.
-func (e *Engine) ListContainers(ctx context.Context, labels map[string]string) ([]engine.Container, error) {
+func (e *containers) ListContainers(ctx context.Context, labels map[string]string) ([]engine.Container, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
 	defer cancel()
 	docker, err := e.api(ctx)
@@ -42,7 +42,7 @@ func (e *Engine) ListContainers(ctx context.Context, labels map[string]string) (
 }
 
 // InspectContainer implements engine.Containers.
-func (e *Engine) InspectContainer(ctx context.Context, id string) (engine.Container, error) {
+func (e *containers) InspectContainer(ctx context.Context, id string) (engine.Container, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
 	defer cancel()
 	docker, err := e.api(ctx)
@@ -92,7 +92,7 @@ func attachments(networks map[string]*network.EndpointSettings) map[string]engin
 }
 
 // RemoveContainer implements engine.Containers.
-func (e *Engine) RemoveContainer(ctx context.Context, id string) error {
+func (e *containers) RemoveContainer(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()
 	docker, err := e.api(ctx)
@@ -107,7 +107,7 @@ func (e *Engine) RemoveContainer(ctx context.Context, id string) error {
 }
 
 // StartContainer implements engine.Lifecycle.
-func (e *Engine) StartContainer(ctx context.Context, id string) error {
+func (e *containers) StartContainer(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()
 	docker, err := e.api(ctx)
@@ -125,7 +125,7 @@ func (e *Engine) StartContainer(ctx context.Context, id string) error {
 }
 
 // StopContainer implements engine.Lifecycle.
-func (e *Engine) StopContainer(ctx context.Context, id string, grace time.Duration) error {
+func (e *containers) StopContainer(ctx context.Context, id string, grace time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, grace+e.cfg.WorkTimeout)
 	defer cancel()
 	docker, err := e.api(ctx)
@@ -140,7 +140,7 @@ func (e *Engine) StopContainer(ctx context.Context, id string, grace time.Durati
 func wholeSeconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
 
 // RenameContainer implements engine.Lifecycle.
-func (e *Engine) RenameContainer(ctx context.Context, id, name string) error {
+func (e *containers) RenameContainer(ctx context.Context, id, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()
 	docker, err := e.api(ctx)
@@ -155,7 +155,7 @@ func (e *Engine) RenameContainer(ctx context.Context, id, name string) error {
 }
 
 // UnpauseContainer implements engine.Lifecycle.
-func (e *Engine) UnpauseContainer(ctx context.Context, id string) error {
+func (e *containers) UnpauseContainer(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()
 	docker, err := e.api(ctx)
@@ -167,7 +167,7 @@ func (e *Engine) UnpauseContainer(ctx context.Context, id string) error {
 
 // UpdateContainer implements engine.Lifecycle. Swap follows the memory as it does for a container that is made: the
 // engine refuses a limit of memory above that of both.
-func (e *Engine) UpdateContainer(ctx context.Context, id string, limits engine.Limits) error {
+func (e *containers) UpdateContainer(ctx context.Context, id string, limits engine.Limits) error {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()
 	docker, err := e.api(ctx)
@@ -200,7 +200,7 @@ func pidsLimit(limits engine.Limits) *int64 {
 }
 
 // ConnectContainer implements engine.Lifecycle.
-func (e *Engine) ConnectContainer(ctx context.Context, networkName, id, alias string) error {
+func (e *containers) ConnectContainer(ctx context.Context, networkName, id, alias string) error {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()
 	docker, err := e.api(ctx)

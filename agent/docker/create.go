@@ -18,7 +18,7 @@ import (
 )
 
 // CreateContainer implements engine.Containers.
-func (e *Engine) CreateContainer(ctx context.Context, spec engine.ContainerSpec) (string, error) {
+func (e *containers) CreateContainer(ctx context.Context, spec engine.ContainerSpec) (string, error) {
 	config, err := containerConfig(spec)
 	if err != nil {
 		return "", fmt.Errorf("create container %s: %w: %w", spec.Name, engine.ErrInvalid, err)
@@ -47,7 +47,7 @@ func (e *Engine) CreateContainer(ctx context.Context, spec engine.ContainerSpec)
 }
 
 // adopt decides about a container that has the name already.
-func (e *Engine) adopt(ctx context.Context, spec engine.ContainerSpec, conflict error) (string, error) {
+func (e *containers) adopt(ctx context.Context, spec engine.ContainerSpec, conflict error) (string, error) {
 	found, err := e.InspectContainer(ctx, spec.Name)
 	switch {
 	case errors.Is(err, engine.ErrNotFound):

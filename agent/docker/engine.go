@@ -61,14 +61,36 @@ func (c *Config) Validate() error {
 	return nil
 }
 
-// Engine is a Docker engine behind engine.Engine.
+// Engine is a Docker engine behind engine.Engine. Each part has the calls for one kind of object.
 type Engine struct {
+	*connection
+	containers
+	images
+	networks
+	volumes
+	streams
+}
+
+type (
+	containers struct{ *connection }
+	images     struct{ *connection }
+	volumes    struct{ *connection }
+	streams    struct{ *connection }
+	networks   struct {
+		*connection
+
+		making   sync.Mutex
+		reserved map[netip.Prefix]bool // subnets of networks that are being made
+	}
+)
+
+// connection is the way to the engine.
+type connection struct {
 	cfg    Config
 	docker *client.Client
 
 	mu         sync.Mutex
 	negotiated bool
-	reserved   map[netip.Prefix]bool // subnets of networks that are being made
 }
 
 var _ engine.Engine = (*Engine)(nil)
@@ -82,15 +104,19 @@ func New(cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open engine %s: %w", cfg.Host, err)
 	}
-	return &Engine{cfg: cfg, docker: docker, reserved: map[netip.Prefix]bool{}}, nil
+	c := &connection{cfg: cfg, docker: docker}
+	return &Engine{
+		connection: c, containers: containers{c}, images: images{c}, volumes: volumes{c}, streams: streams{c},
+		networks: networks{connection: c, reserved: map[netip.Prefix]bool{}},
+	}, nil
 }
 
 // Close drops the connections to the engine.
-func (e *Engine) Close() error { return e.docker.Close() }
+func (e *connection) Close() error { return e.docker.Close() }
 
 // api returns the client once it speaks the engine's version. The client would find that out with its first call, but
 // not without a race between that call and those beside it.
-func (e *Engine) api(ctx context.Context) (*client.Client, error) {
+func (e *connection) api(ctx context.Context) (*client.Client, error) {
 	e.mu.Lock()
 	negotiated := e.negotiated
 	e.mu.Unlock()
@@ -111,7 +137,7 @@ func (e *Engine) api(ctx context.Context) (*client.Client, error) {
 }
 
 // Ping asks for a sign of life.
-func (e *Engine) Ping(ctx context.Context) error {
+func (e *connection) Ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
 	defer cancel()
 	_, err := e.docker.Ping(ctx)

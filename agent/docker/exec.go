@@ -30,7 +30,7 @@ const (
 
 // process is a command behind one hijacked connection. Closing that is the only thing that ends its reads and writes.
 type process struct {
-	engine    *Engine
+	engine    *connection
 	docker    *client.Client
 	id        string // of the exec
 	container string
@@ -40,7 +40,7 @@ type process struct {
 }
 
 // Start implements engine.Streams.
-func (e *Engine) Start(ctx context.Context, id string, command engine.Command) (engine.Process, error) {
+func (e *streams) Start(ctx context.Context, id string, command engine.Command) (engine.Process, error) {
 	docker, err := e.api(ctx)
 	if err != nil {
 		return nil, err
@@ -62,7 +62,7 @@ func (e *Engine) Start(ctx context.Context, id string, command engine.Command) (
 	if err != nil {
 		return nil, wrap(err, "exec in container %.12s", id)
 	}
-	return &process{engine: e, docker: docker, id: made.ID, container: id, tty: command.TTY, stream: stream}, nil
+	return &process{engine: e.connection, docker: docker, id: made.ID, container: id, tty: command.TTY, stream: stream}, nil
 }
 
 // Write implements engine.Process.

@@ -18,7 +18,7 @@ import (
 
 // CopyFiles implements engine.Containers: one archive for each volume that files go into, unpacked there, and one for all
 // others, unpacked at the root.
-func (e *Engine) CopyFiles(ctx context.Context, id string, files []engine.File) error {
+func (e *containers) CopyFiles(ctx context.Context, id string, files []engine.File) error {
 	roots := map[string][]engine.File{}
 	for _, f := range files {
 		root := "/"
@@ -35,7 +35,7 @@ func (e *Engine) CopyFiles(ctx context.Context, id string, files []engine.File) 
 	return nil
 }
 
-func (e *Engine) copyFiles(ctx context.Context, id, root string, files []engine.File) error {
+func (e *containers) copyFiles(ctx context.Context, id, root string, files []engine.File) error {
 	archive, err := pack(root, files)
 	if err != nil {
 		return err

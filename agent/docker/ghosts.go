@@ -20,7 +20,7 @@ func busy(err error) bool {
 // removeBusy removes a network that the engine takes for used. An engine that went down at the wrong moment keeps
 // endpoints of containers that are gone, for ever: those are taken off by force. A container that is there was connected
 // by somebody else, and is left alone.
-func (e *Engine) removeBusy(ctx context.Context, id string) error {
+func (e *connection) removeBusy(ctx context.Context, id string) error {
 	docker, err := e.api(ctx)
 	if err != nil {
 		return err
@@ -57,7 +57,7 @@ func (e *Engine) removeBusy(ctx context.Context, id string) error {
 
 // isGhost says whether an endpoint is that of no container. The engine files it under the container's id, or else under
 // one of its own.
-func (e *Engine) isGhost(ctx context.Context, key string) (bool, error) {
+func (e *connection) isGhost(ctx context.Context, key string) (bool, error) {
 	if strings.HasPrefix(key, "ep-") {
 		return true, nil
 	}

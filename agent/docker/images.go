@@ -22,7 +22,7 @@ import (
 )
 
 // InspectImage implements engine.Images.
-func (e *Engine) InspectImage(ctx context.Context, ref string) (engine.Image, error) {
+func (e *images) InspectImage(ctx context.Context, ref string) (engine.Image, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
 	defer cancel()
 	docker, err := e.api(ctx)
@@ -52,7 +52,7 @@ func (e *Engine) InspectImage(ctx context.Context, ref string) (engine.Image, er
 }
 
 // ListImages implements engine.Images.
-func (e *Engine) ListImages(ctx context.Context) ([]engine.StoredImage, error) {
+func (e *images) ListImages(ctx context.Context) ([]engine.StoredImage, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
 	defer cancel()
 	docker, err := e.api(ctx)
@@ -72,7 +72,7 @@ func (e *Engine) ListImages(ctx context.Context) ([]engine.StoredImage, error) {
 }
 
 // RemoveImage implements engine.Images. Never by force, which takes images away from under stopped containers.
-func (e *Engine) RemoveImage(ctx context.Context, name string) error {
+func (e *images) RemoveImage(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()
 	docker, err := e.api(ctx)
@@ -84,7 +84,7 @@ func (e *Engine) RemoveImage(ctx context.Context, name string) error {
 }
 
 // PullImage implements engine.Images. It has no time-out: it ends when nothing has moved for the inactivity limit.
-func (e *Engine) PullImage(ctx context.Context, ref string, auth *carav1.RegistryAuth, progress func(engine.Progress)) (engine.Image, error) {
+func (e *images) PullImage(ctx context.Context, ref string, auth *carav1.RegistryAuth, progress func(engine.Progress)) (engine.Image, error) {
 	if err := e.cfg.mayPull(ref); err != nil {
 		return engine.Image{}, err
 	}
@@ -120,7 +120,7 @@ func pullOptions(auth *carav1.RegistryAuth) (image.PullOptions, error) {
 }
 
 // follow reads the engine's account of a pull to its end.
-func (e *Engine) follow(ctx context.Context, ref string, options image.PullOptions, progress func(engine.Progress)) error {
+func (e *images) follow(ctx context.Context, ref string, options image.PullOptions, progress func(engine.Progress)) error {
 	docker, err := e.api(ctx)
 	if err != nil {
 		return err

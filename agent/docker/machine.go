@@ -7,7 +7,7 @@ import (
 )
 
 // Info implements engine.Machine.
-func (e *Engine) Info(ctx context.Context) (engine.Info, error) {
+func (e *connection) Info(ctx context.Context) (engine.Info, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()
 	docker, err := e.api(ctx)

@@ -14,7 +14,7 @@ import (
 )
 
 // ListNetworks implements engine.Networks.
-func (e *Engine) ListNetworks(ctx context.Context, labels map[string]string) ([]engine.Network, error) {
+func (e *networks) ListNetworks(ctx context.Context, labels map[string]string) ([]engine.Network, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
 	defer cancel()
 	docker, err := e.api(ctx)
@@ -40,7 +40,7 @@ func (e *Engine) ListNetworks(ctx context.Context, labels map[string]string) ([]
 const overlapRetries = 16
 
 // CreateNetwork implements engine.Networks.
-func (e *Engine) CreateNetwork(ctx context.Context, name string, labels map[string]string, containers int) (engine.Network, error) {
+func (e *networks) CreateNetwork(ctx context.Context, name string, labels map[string]string, containers int) (engine.Network, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()
 	docker, err := e.api(ctx)
@@ -77,7 +77,7 @@ func overlaps(err error) bool {
 		strings.Contains(text, "Address already in use")
 }
 
-func (e *Engine) adoptNetwork(ctx context.Context, name string, labels map[string]string, conflict error) (engine.Network, error) {
+func (e *networks) adoptNetwork(ctx context.Context, name string, labels map[string]string, conflict error) (engine.Network, error) {
 	docker, err := e.api(ctx)
 	if err != nil {
 		return engine.Network{}, err
@@ -99,7 +99,7 @@ func (e *Engine) adoptNetwork(ctx context.Context, name string, labels map[strin
 }
 
 // RemoveNetwork implements engine.Networks.
-func (e *Engine) RemoveNetwork(ctx context.Context, id string) error {
+func (e *networks) RemoveNetwork(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()
 	docker, err := e.api(ctx)
@@ -114,10 +114,10 @@ func (e *Engine) RemoveNetwork(ctx context.Context, id string) error {
 }
 
 // SubnetCapacity implements engine.Machine.
-func (e *Engine) SubnetCapacity() int { return 1 << (subnetBits - e.cfg.NetworkPool.Bits()) }
+func (e *networks) SubnetCapacity() int { return 1 << (subnetBits - e.cfg.NetworkPool.Bits()) }
 
 // reserve picks the lowest free subnet and keeps it from other callers until release.
-func (e *Engine) reserve(ctx context.Context, bits int, refused map[netip.Prefix]bool) (netip.Prefix, func(), error) {
+func (e *networks) reserve(ctx context.Context, bits int, refused map[netip.Prefix]bool) (netip.Prefix, func(), error) {
 	docker, err := e.api(ctx)
 	if err != nil {
 		return netip.Prefix{}, nil, err
@@ -134,8 +134,8 @@ func (e *Engine) reserve(ctx context.Context, bits int, refused map[netip.Prefix
 			}
 		}
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	e.making.Lock()
+	defer e.making.Unlock()
 	for p := range e.reserved {
 		taken = append(taken, p)
 	}
@@ -153,8 +153,8 @@ func (e *Engine) reserve(ctx context.Context, bits int, refused map[netip.Prefix
 	}
 	e.reserved[subnet] = true
 	return subnet, func() {
-		e.mu.Lock()
-		defer e.mu.Unlock()
+		e.making.Lock()
+		defer e.making.Unlock()
 		delete(e.reserved, subnet)
 	}, nil
 }

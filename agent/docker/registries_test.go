@@ -28,7 +28,7 @@ func TestOnlyAllowedRegistriesAreAsked(t *testing.T) {
 		{[]string{"ghcr.io"}, "ghcr.io.evil.test/a/b", false},
 	} {
 		// An engine that is never asked: the refusal comes before the first call.
-		e := &Engine{cfg: Config{AllowRegistries: tt.allow}}
+		e := images{&connection{cfg: Config{AllowRegistries: tt.allow}}}
 		if err := e.cfg.mayPull(tt.ref); (err == nil) != tt.ok {
 			t.Errorf("%v: pull of %s: %v", tt.allow, tt.ref, err)
 		}

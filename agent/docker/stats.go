@@ -12,7 +12,7 @@ import (
 )
 
 // Stats implements engine.Streams.
-func (e *Engine) Stats(ctx context.Context, id string, follow bool, emit func(engine.ContainerUsage)) error {
+func (e *streams) Stats(ctx context.Context, id string, follow bool, emit func(engine.ContainerUsage)) error {
 	docker, err := e.api(ctx)
 	if err != nil {
 		return err

@@ -16,7 +16,7 @@ import (
 )
 
 // Logs implements engine.Streams.
-func (e *Engine) Logs(ctx context.Context, id string, o engine.LogOptions, emit func(engine.LogLine) error) error {
+func (e *streams) Logs(ctx context.Context, id string, o engine.LogOptions, emit func(engine.LogLine) error) error {
 	if o.Tail > 0 && !o.Follow {
 		return e.tail(ctx, id, o, emit)
 	}
@@ -32,7 +32,7 @@ func (e *Engine) Logs(ctx context.Context, id string, o engine.LogOptions, emit 
 }
 
 // logs reads a log once, from its last frames on, and returns how many frames that were.
-func (e *Engine) logs(ctx context.Context, id string, o engine.LogOptions, last string, emit func(engine.LogLine) error) (frames int, err error) {
+func (e *streams) logs(ctx context.Context, id string, o engine.LogOptions, last string, emit func(engine.LogLine) error) (frames int, err error) {
 	docker, err := e.api(ctx)
 	if err != nil {
 		return 0, err
@@ -58,7 +58,7 @@ func (e *Engine) logs(ctx context.Context, id string, o engine.LogOptions, last 
 
 // tail reads the last lines. The engine counts frames, and a long line has many, so more are asked for until there are enough lines. The first
 // of a read may be the rest of a line, and does not count unless the whole log was read.
-func (e *Engine) tail(ctx context.Context, id string, o engine.LogOptions, emit func(engine.LogLine) error) error {
+func (e *streams) tail(ctx context.Context, id string, o engine.LogOptions, emit func(engine.LogLine) error) error {
 	for ask := o.Tail + 1; ; ask *= 4 {
 		var kept []engine.LogLine
 		lines := 0
@@ -93,7 +93,7 @@ func nanos(t time.Time) string {
 
 // Events implements engine.Streams. The engine answers before it subscribes, so it is asked for all that it remembers, which are 256 events at
 // most: one that is heard twice costs a look. It is not asked for events since a time, as its clock may differ from the agent's.
-func (e *Engine) Events(ctx context.Context, labels map[string]string, subscribed func(), emit func(engine.Event)) error {
+func (e *streams) Events(ctx context.Context, labels map[string]string, subscribed func(), emit func(engine.Event)) error {
 	match := filters.NewArgs(filters.Arg("type", string(events.ContainerEventType))) // a network's events carry no labels
 	match.Add("type", string(events.NetworkEventType))
 	for _, action := range []events.Action{

@@ -10,7 +10,7 @@ import (
 )
 
 // ListVolumes implements engine.Volumes.
-func (e *Engine) ListVolumes(ctx context.Context, labels map[string]string) ([]engine.Volume, error) {
+func (e *volumes) ListVolumes(ctx context.Context, labels map[string]string) ([]engine.Volume, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
 	defer cancel()
 	docker, err := e.api(ctx)
@@ -29,7 +29,7 @@ func (e *Engine) ListVolumes(ctx context.Context, labels map[string]string) ([]e
 }
 
 // CreateVolume implements engine.Volumes. The engine answers with the volume of that name, whoever made it.
-func (e *Engine) CreateVolume(ctx context.Context, name string, labels map[string]string) error {
+func (e *volumes) CreateVolume(ctx context.Context, name string, labels map[string]string) error {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()
 	docker, err := e.api(ctx)
@@ -49,7 +49,7 @@ func (e *Engine) CreateVolume(ctx context.Context, name string, labels map[strin
 }
 
 // RemoveVolume implements engine.Volumes.
-func (e *Engine) RemoveVolume(ctx context.Context, name string) error {
+func (e *volumes) RemoveVolume(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()
 	docker, err := e.api(ctx)
