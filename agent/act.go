@@ -37,7 +37,7 @@ func (a *actor) execute(ctx context.Context, want *step.Want, have *step.Have, w
 		}
 		acts.Go(func() {
 			defer done()
-			errs[i] = a.act(ctx, want, have, action)
+			errs[i] = want.Values.Error(a.act(ctx, want, have, action))
 		})
 	}
 	acts.Wait()
@@ -55,11 +55,11 @@ func (a *actor) execute(ctx context.Context, want *step.Want, have *step.Have, w
 	return nil
 }
 
-// act does one action.
+// act does one action. Its error may quote a Secret.
 func (a *actor) act(ctx context.Context, want *step.Want, have *step.Have, x step.Action) (err error) {
 	a.log.Debug("act", "project", want.Project, "epoch", want.Epoch, "kind", string(x.Kind), "service", x.Service,
 		"name", x.Name, "reason", x.Reason)
-	eng := scrubbedFor(want, a.engine)
+	eng := a.engine
 	switch x.Kind {
 	case step.KindPull:
 		a.pulls.Ask(ctx, want.Project, x.Name, want.AuthFor(x.Name))
@@ -96,7 +96,7 @@ func (a *actor) act(ctx context.Context, want *step.Want, have *step.Have, x ste
 		}
 		if err == nil {
 			if kept := a.kept.Keep(ctx, eng, want, have.Find(x.ID)); kept != nil {
-				a.log.Warn("the log of a container that is removed could not be kept", "project", want.Project, "service", x.Service, "error", kept)
+				a.log.Warn("the log of a container that is removed could not be kept", "project", want.Project, "service", x.Service, "error", want.Values.Error(kept))
 			}
 			err = eng.RemoveContainer(ctx, x.ID)
 		}
@@ -109,22 +109,19 @@ func (a *actor) act(ctx context.Context, want *step.Want, have *step.Have, x ste
 // start puts the service's files in first: an agent that died between create and copy leaves a container without them,
 // and nothing tells, so it is done before every first start.
 func (a *actor) start(ctx context.Context, want *step.Want, x step.Action) error {
-	eng := scrubbedFor(want, a.engine)
 	if files := want.Files(want.Service(x.Service)); len(files) > 0 {
-		if err := eng.CopyFiles(ctx, x.ID, files); err != nil {
+		if err := a.engine.CopyFiles(ctx, x.ID, files); err != nil {
 			return err
 		}
 	}
-	err := eng.StartContainer(ctx, x.ID)
+	err := a.engine.StartContainer(ctx, x.ID)
 	if err == nil || errors.Is(err, engine.ErrUnavailable) || errors.Is(err, engine.ErrInvalid) || ctx.Err() != nil {
 		return err
 	}
 	// It has never run, and nothing says that the next start of it would go better: an engine that went down while it
 	// started the container refuses it for ever ("task already exists"). The next try is another container's.
-	if gone := eng.RemoveContainer(ctx, x.ID); gone != nil {
+	if gone := a.engine.RemoveContainer(ctx, x.ID); gone != nil {
 		return fmt.Errorf("%w; %w", err, gone)
 	}
 	return err
 }
-
-// sortedKeys of a map, for what is written out.

@@ -29,12 +29,12 @@ func (o *observer) explain(ctx context.Context, want *step.Want, have *step.Have
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	var lines []string
-	err := scrubbedFor(want, o.engine).Logs(ctx, f.Container, engine.LogOptions{Tail: logTail}, func(l engine.LogLine) error {
-		lines = append(lines, text.Clip(text.Line(l.Text), 300))
+	err := o.engine.Logs(ctx, f.Container, engine.LogOptions{Tail: logTail}, func(l engine.LogLine) error {
+		lines = append(lines, text.Clip(text.Line(want.Values.Text(l.Text)), 300))
 		return nil
 	})
 	if err != nil {
-		out.Message += fmt.Sprintf(" (its log cannot be read: %v)", err)
+		out.Message += fmt.Sprintf(" (its log cannot be read: %v)", want.Values.Error(err))
 	}
 	if len(lines) > 0 {
 		out.Message += "\nlast lines of its log:\n  " + strings.Join(lines, "\n  ")

@@ -24,25 +24,31 @@ type observer struct {
 	probes *probe.Prober
 }
 
-// observe reads all that the engine has of a project. An error means that nothing is known, never that nothing is there.
+// observe reads all that the engine has of a project. An error means that nothing is known, never that nothing is there. Neither the error nor what
+// was read has a value of the project's Secrets.
 func (o *observer) observe(ctx context.Context, want *step.Want, ws *workspace) (*step.Have, error) {
+	have, err := o.read(ctx, want, ws)
+	return have, want.Values.Error(err)
+}
+
+func (o *observer) read(ctx context.Context, want *step.Want, ws *workspace) (*step.Have, error) {
 	labels := o.node.ProjectLabels(want.Project)
-	have, eng := &step.Have{Images: map[string]bool{}, Record: ws.record}, scrubbedFor(want, o.engine)
+	have := &step.Have{Images: map[string]bool{}, Record: ws.record}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
-		have.Containers, ws.looks, err = containers(gctx, eng, labels, ws.looks)
+		have.Containers, ws.looks, err = o.containers(gctx, want, ws.looks)
 		return err
 	})
 	have.Networks, have.Volumes = ws.networks, ws.volumes
 	if have.Networks == nil || want.Remove { // gone is said only of what was looked for just now
 		g.Go(func() (err error) {
-			have.Networks, err = eng.ListNetworks(gctx, labels)
+			have.Networks, err = o.engine.ListNetworks(gctx, labels)
 			return err
 		})
 	}
 	if have.Volumes == nil || want.Remove {
 		g.Go(func() (err error) {
-			have.Volumes, err = eng.ListVolumes(gctx, labels)
+			have.Volumes, err = o.engine.ListVolumes(gctx, labels)
 			return err
 		})
 	}
@@ -83,8 +89,8 @@ func (l look) holds(listed engine.Container, now time.Time) bool {
 
 // containers lists and inspects; a container that went between the two is gone. What is done rests on the inspection: an engine whose disk is
 // full still lists a container as created that runs. looks are those of earlier passes of this turn.
-func containers(ctx context.Context, eng engine.Containers, labels map[string]string, looks map[string]look) ([]engine.Container, map[string]look, error) {
-	list, err := eng.ListContainers(ctx, labels)
+func (o *observer) containers(ctx context.Context, want *step.Want, looks map[string]look) ([]engine.Container, map[string]look, error) {
+	list, err := o.engine.ListContainers(ctx, o.node.ProjectLabels(want.Project))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -98,11 +104,12 @@ func containers(ctx context.Context, eng engine.Containers, labels map[string]st
 			continue
 		}
 		g.Go(func() error {
-			c, err := eng.InspectContainer(ctx, list[i].ID)
+			c, err := o.engine.InspectContainer(ctx, list[i].ID)
 			if errors.Is(err, engine.ErrNotFound) {
 				gone[i] = true
 				return nil
 			}
+			c.StartError = want.Values.Text(c.StartError)
 			taken[i] = look{listed: list[i], found: c, at: now}
 			list[i] = c
 			return err

@@ -16,7 +16,7 @@ import (
 	"github.com/caravanserai/cara/api"
 )
 
-// observeFacts asks once about each image that a container was made from. Of an image that is gone nobody knows.
+// observeFacts asks once about each image that a container was made from. Nothing is known of an image that is gone.
 func (o *observer) observeFacts(ctx context.Context, want *step.Want, have *step.Have, ws *workspace) error {
 	var ids []string
 	for _, c := range have.Containers {
@@ -25,25 +25,12 @@ func (o *observer) observeFacts(ctx context.Context, want *step.Want, have *step
 			ids = append(ids, c.ImageID)
 		}
 	}
-	found := make([]engine.Image, len(ids))
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(8)
-	for i, id := range ids {
-		g.Go(func() (err error) {
-			if found[i], err = o.engine.InspectImage(ctx, id); errors.Is(err, engine.ErrNotFound) {
-				return nil
-			}
-			return err
-		})
-	}
-	if err := g.Wait(); err != nil {
+	found, err := o.images(ctx, ids)
+	if err != nil {
 		return err
 	}
-	if ws.facts == nil {
-		ws.facts = map[string]engine.Image{}
-	}
-	for i, id := range ids {
-		ws.facts[id] = found[i]
+	for _, id := range ids {
+		ws.facts[id] = found[id]
 	}
 	have.Facts = maps.Clone(ws.facts)
 	return nil
@@ -51,37 +38,48 @@ func (o *observer) observeFacts(ctx context.Context, want *step.Want, have *step
 
 // observeImages looks for the images of containers to be made, and once for the digest of each that was made.
 func (o *observer) observeImages(ctx context.Context, want *step.Want, have *step.Have, ws *workspace) error {
-	var mu sync.Mutex
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(8)
-	look := func(ref string) {
-		g.Go(func() error {
-			img, err := scrubbedFor(want, o.engine).InspectImage(ctx, ref)
-			if err != nil && !errors.Is(err, engine.ErrNotFound) {
-				return err
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			have.Images[ref] = err == nil
-			ws.digests[img.ID] = img.Digest
-			return nil
-		})
-	}
 	refs := want.Images(have)
 	for _, c := range have.Containers {
 		svc := want.Service(c.Labels[api.LabelService])
-		mu.Lock()
 		_, known := ws.digests[c.ImageID]
-		mu.Unlock()
 		if svc != nil && !known && !slices.Contains(refs, svc.GetImage()) {
 			refs = append(refs, svc.GetImage())
 			ws.digests[c.ImageID] = "" // asked once: the reference may lead to another image by now
 		}
 	}
+	found, err := o.images(ctx, refs)
 	for _, ref := range refs {
-		look(ref)
+		img, there := found[ref]
+		have.Images[ref] = there
+		if there {
+			ws.digests[img.ID] = img.Digest
+		}
 	}
-	return g.Wait()
+	return err
+}
+
+// images are those of these references that the engine has.
+func (o *observer) images(ctx context.Context, refs []string) (map[string]engine.Image, error) {
+	var mu sync.Mutex
+	found := map[string]engine.Image{}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(8)
+	for _, ref := range refs {
+		g.Go(func() error {
+			img, err := o.engine.InspectImage(ctx, ref)
+			if errors.Is(err, engine.ErrNotFound) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			found[ref] = img
+			return nil
+		})
+	}
+	return found, g.Wait()
 }
 
 // observePulls takes in what became of the pulls that this rollout asked for, and ends those of an older one.

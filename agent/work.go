@@ -44,7 +44,8 @@ type workspace struct {
 }
 
 // worker brings one project at a time to where it should be: it observes, asks step.Step, reports and acts. The queue never gives it the same
-// project twice at once.
+// project twice at once. What the engine says of a project passes through Want.Values, which take the values of its Secrets out, before anything of it
+// is cut, remembered, reported or logged.
 type worker struct {
 	log         *slog.Logger
 	assignments *assignments
@@ -150,7 +151,7 @@ func (ws *workspace) begin(want *step.Want) bool {
 	ws.memory = step.Memory{Pulls: map[string]step.Pull{}, Restarts: map[string]step.Restarts{}, Tries: map[string]step.Try{}}
 	ws.memory.Update = ws.record.UpdateFailure(want)
 	if ws.digests == nil {
-		ws.digests = map[string]string{}
+		ws.digests, ws.facts = map[string]string{}, map[string]engine.Image{}
 	}
 	return true
 }

@@ -56,6 +56,7 @@ func (k *KeptLogs) Keep(ctx context.Context, eng engine.Streams, want *step.Want
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	err := eng.Logs(ctx, c.ID, engine.LogOptions{Tail: keptLines}, func(l engine.LogLine) error {
+		l.Text = want.Values.Text(l.Text)
 		kept.Lines = append(kept.Lines, l)
 		return nil
 	})
