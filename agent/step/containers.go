@@ -69,7 +69,7 @@ func (s *step) outdated(svc *carav1.Service, c *engine.Container) string {
 	case s.newValues(svc, c) != "":
 		return s.newValues(svc, c)
 	case s.w.restartWanted(svc.GetName(), s.restartedFor(c)):
-		return "an operator asked for a restart"
+		return restartAsked
 	case s.wrongLimits(svc, c) && !s.changeable(svc, c):
 		return "its limits changed, and the engine cannot change them in place"
 	}

@@ -130,10 +130,7 @@ func (s *step) restore() {
 		case s.now.Before(at):
 			s.wait(service, at, "service %s, which the update took away, %s and is started again", service, exitText(&c))
 		default:
-			s.attempt(Action{
-				Kind: KindRestartContainer, Service: service, ID: c.ID, Name: c.Name, Previous: true,
-				Reason: "the update that took its place failed",
-			}, "")
+			s.attempt(about(KindRestartContainer, &c, "the update that took its place failed").previous(), "")
 		}
 	}
 }

@@ -26,12 +26,10 @@ func (s *step) wrongLimits(svc *carav1.Service, c *engine.Container) bool {
 		return false
 	}
 	made := c.Labels[api.LabelSpecHash] == s.w.Hashes[svc.GetName()]
-	return !made || s.h.Memory.Tries[updateOf(svc, c).Key()].Count < updateTries
+	return !made || s.h.Memory.Tries[updateOf(c).Key()].Count < updateTries
 }
 
-func updateOf(svc *carav1.Service, c *engine.Container) Action {
-	return Action{Kind: KindUpdateContainer, Service: svc.GetName(), ID: c.ID, Name: c.Name, Reason: "its limits changed"}
-}
+func updateOf(c *engine.Container) Action { return about(KindUpdateContainer, c, "its limits changed") }
 
 // updateTries is how often the engine is asked to change limits in place before the container is made anew.
 const updateTries = 3
@@ -39,8 +37,8 @@ const updateTries = 3
 // changeable says whether the engine can be asked to change a container's limits without a restart.
 func (s *step) changeable(svc *carav1.Service, c *engine.Container) bool {
 	limits, err := engine.LimitsOf(svc)
-	return err == nil && c.Limits.InPlace(limits) && s.h.Memory.Tries[updateOf(svc, c).Key()].Count < updateTries
+	return err == nil && c.Limits.InPlace(limits) && s.h.Memory.Tries[updateOf(c).Key()].Count < updateTries
 }
 
 // update gives a container its limits without a restart.
-func (s *step) update(svc *carav1.Service, c *engine.Container) { s.attempt(updateOf(svc, c), "") }
+func (s *step) update(c *engine.Container) { s.attempt(updateOf(c), "") }

@@ -58,16 +58,19 @@ func (s *step) restarting(svc *carav1.Service, c *engine.Container) bool {
 	return ok && r.Token == s.w.Restarts[svc.GetName()]
 }
 
+// restartAsked is why a service is restarted.
+const restartAsked = "an operator asked for a restart"
+
 // restart restarts a container in place, once it is its turn.
 func (s *step) restart(svc *carav1.Service, c *engine.Container, network *engine.Network) {
-	const reason = "an operator asked for a restart"
-	token := s.w.Restarts[svc.GetName()]
+	stop, start := about(KindStopContainer, c, restartAsked), about(KindRestartContainer, c, restartAsked)
+	stop.Restart, start.Restart = s.w.Restarts[svc.GetName()], s.w.Restarts[svc.GetName()]
 	if up(*c) {
 		if why := s.blocked(svc); why != "" {
 			s.wait(svc.GetName(), time.Time{}, "%s", why)
 			return
 		}
-		s.attempt(Action{Kind: KindStopContainer, Service: svc.GetName(), ID: c.ID, Name: c.Name, Reason: reason, Restart: token}, "")
+		s.attempt(stop, "")
 		return
 	}
 	at, attached := c.Networks[NetworkName(s.w.Project)]
@@ -76,7 +79,7 @@ func (s *step) restart(svc *carav1.Service, c *engine.Container, network *engine
 	case !attached || at.NetworkID != "" && at.NetworkID != network.ID:
 		s.delete(*c, "its network is gone")
 	default:
-		s.attempt(Action{Kind: KindRestartContainer, Service: svc.GetName(), ID: c.ID, Name: c.Name, Reason: reason, Restart: token}, api.ReasonStartFailed)
+		s.attempt(start, api.ReasonStartFailed)
 	}
 }
 

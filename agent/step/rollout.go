@@ -78,7 +78,7 @@ func (s *step) service(svc *carav1.Service, network *engine.Network, volumes map
 	case s.outdated(svc, c) != "":
 		s.replace(svc, c, s.outdated(svc, c))
 	case s.wrongLimits(svc, c):
-		s.update(svc, c)
+		s.update(c)
 	case up(*c):
 		s.running(svc, c, network)
 	default:
@@ -158,11 +158,11 @@ func (s *step) replace(svc *carav1.Service, c *engine.Container, reason string) 
 
 func (s *step) running(svc *carav1.Service, c *engine.Container, network *engine.Network) {
 	if c.State == engine.StatePaused {
-		s.unpause(svc, c)
+		s.unpause(c)
 		return
 	}
 	if _, attached := c.Networks[NetworkName(s.w.Project)]; !attached && network != nil {
-		s.connect(svc, c)
+		s.connect(c)
 		return
 	}
 	if s.check(svc, c) == nil {
@@ -180,16 +180,12 @@ func (s *step) running(svc *carav1.Service, c *engine.Container, network *engine
 	}
 }
 
-func (s *step) unpause(svc *carav1.Service, c *engine.Container) {
-	s.attempt(Action{
-		Kind: KindUnpauseContainer, Service: svc.GetName(), ID: c.ID, Name: c.Name, Reason: "somebody paused it",
-	}, "")
+func (s *step) unpause(c *engine.Container) {
+	s.attempt(about(KindUnpauseContainer, c, "somebody paused it"), "")
 }
 
-func (s *step) connect(svc *carav1.Service, c *engine.Container) {
-	s.attempt(Action{
-		Kind: KindConnectContainer, Service: svc.GetName(), ID: c.ID, Name: c.Name, Reason: "it is not on the project's network",
-	}, "")
+func (s *step) connect(c *engine.Container) {
+	s.attempt(about(KindConnectContainer, c, "it is not on the project's network"), "")
 }
 
 // settle waits until a container that was restarted has been up for as long as it was waited for: one that exits again
@@ -228,17 +224,12 @@ func (s *step) stopped(svc *carav1.Service, c *engine.Container, network *engine
 func (s *step) launch(svc *carav1.Service, c *engine.Container) {
 	way := s.inTheWay(svc)
 	for _, old := range way {
-		s.attempt(Action{
-			Kind: KindStopContainer, Service: old.Labels[api.LabelService], ID: old.ID, Name: old.Name, Previous: true,
-			Reason: "service " + svc.GetName() + " takes its place",
-		}, "")
+		s.attempt(about(KindStopContainer, &old, "service "+svc.GetName()+" takes its place").previous(), "")
 	}
 	if len(way) > 0 {
 		return
 	}
-	s.attempt(Action{
-		Kind: KindStartContainer, Service: svc.GetName(), ID: c.ID, Name: c.Name, Reason: "it is its turn",
-	}, api.ReasonStartFailed)
+	s.attempt(about(KindStartContainer, c, "it is its turn"), api.ReasonStartFailed)
 }
 
 func (s *step) exited(svc *carav1.Service, c *engine.Container) {
@@ -255,8 +246,6 @@ func (s *step) exited(svc *carav1.Service, c *engine.Container) {
 	case s.now.Before(at):
 		s.wait(svc.GetName(), at, "service %s %s and is started again at %s", svc.GetName(), exitText(c), at.UTC().Format("15:04:05"))
 	default:
-		s.attempt(Action{
-			Kind: KindRestartContainer, Service: svc.GetName(), ID: c.ID, Name: c.Name, Reason: exitText(c),
-		}, api.ReasonStartFailed)
+		s.attempt(about(KindRestartContainer, c, exitText(c)), api.ReasonStartFailed)
 	}
 }

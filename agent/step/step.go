@@ -60,6 +60,17 @@ func (a Action) String() string {
 	return strings.Join(strings.Fields(string(a.Kind)+" "+a.Service+" "+a.Name), " ") + ": " + a.Reason
 }
 
+// about is an action on a container.
+func about(kind Kind, c *engine.Container, reason string) Action {
+	return Action{Kind: kind, Service: c.Labels[api.LabelService], ID: c.ID, Name: c.Name, Reason: reason}
+}
+
+// previous marks an action as one on a container that a successor is to take over from.
+func (a Action) previous() Action {
+	a.Previous = true
+	return a
+}
+
 // Step decides what to do next: actions that may run side by side, begun in this order. After them it is asked again
 // with fresh state. None at all means that the engine is as wanted and stays so until something happens.
 //
@@ -162,7 +173,7 @@ func (s *step) delete(c engine.Container, reason string) {
 		s.wait(c.Labels[api.LabelService], s.now.Add(removingPause), "the engine is removing container %s", c.Name)
 		return
 	}
-	s.attempt(Action{Kind: KindDeleteContainer, Service: c.Labels[api.LabelService], ID: c.ID, Name: c.Name, Reason: reason}, "")
+	s.attempt(about(KindDeleteContainer, &c, reason), "")
 }
 
 // removingPause is how long to wait before asking again for a container that the engine is removing.
@@ -196,10 +207,7 @@ func (s *step) dependsOn(d, c engine.Container) bool {
 func (s *step) halt() {
 	for _, c := range s.reversed(s.h.Containers) {
 		if up(c) {
-			s.attempt(Action{
-				Kind: KindStopContainer, Service: c.Labels[api.LabelService], ID: c.ID, Name: c.Name,
-				Reason: "the project has failed",
-			}, "")
+			s.attempt(about(KindStopContainer, &c, "the project has failed"), "")
 		}
 	}
 }

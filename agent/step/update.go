@@ -129,7 +129,7 @@ func (s *step) beside(svc *carav1.Service, old *engine.Container, network *engin
 	case next.State == engine.StateRemoving || next.State == engine.StateDead:
 		s.delete(*next, "the engine could not remove it")
 	case s.wrongLimits(svc, next):
-		s.update(svc, next)
+		s.update(next)
 	case up(*next):
 		s.running(svc, next, network)
 	default:
@@ -159,10 +159,9 @@ func (s *step) makeWay(svc *carav1.Service, old *engine.Container) {
 	if alone > 1 || !s.ingredients(svc) { // what is left of an older generation goes first
 		return
 	}
-	s.attempt(Action{
-		Kind: KindRenameContainer, Service: svc.GetName(), ID: old.ID, Name: successorName(s.w.Project, svc.GetName()),
-		Reason: "its successor gets the service's name",
-	}, api.ReasonCreateFailed)
+	rename := about(KindRenameContainer, old, "its successor gets the service's name")
+	rename.Name = successorName(s.w.Project, svc.GetName())
+	s.attempt(rename, api.ReasonCreateFailed)
 }
 
 // giveUp leaves of the successors, once one of them has failed, that one alone, stopped, for its log. A service that may
@@ -175,9 +174,7 @@ func (s *step) giveUp(svc *carav1.Service, next *engine.Container, failed *Failu
 	case svc.GetRestartPolicy() == api.RestartNever || svc.GetRestartPolicy() == api.RestartOnFailure:
 		s.delete(*next, "its update failed")
 	default:
-		s.attempt(Action{
-			Kind: KindStopContainer, Service: svc.GetName(), ID: next.ID, Name: next.Name, Reason: "its update failed",
-		}, "")
+		s.attempt(about(KindStopContainer, next, "its update failed"), "")
 	}
 }
 
@@ -187,10 +184,10 @@ func (s *step) keep(svc *carav1.Service, old *engine.Container, network *engine.
 	next := s.best(svc, true)
 	switch {
 	case old.State == engine.StatePaused:
-		s.unpause(svc, old)
+		s.unpause(old)
 	case network == nil: // it comes first
 	case up(*old) && !attached:
-		s.connect(svc, old)
+		s.connect(old)
 	case up(*old):
 	case !attached || at.NetworkID != network.ID:
 		s.lost(svc, old, "its network is gone")
@@ -203,9 +200,7 @@ func (s *step) keep(svc *carav1.Service, old *engine.Container, network *engine.
 
 // again starts a container that is not as wanted any more once more, under the limits of restarts.
 func (s *step) again(svc *carav1.Service, old *engine.Container) {
-	a := Action{
-		Kind: KindRestartContainer, Service: svc.GetName(), ID: old.ID, Name: old.Name, Reason: exitText(old), Previous: true,
-	}
+	a := about(KindRestartContainer, old, exitText(old)).previous()
 	t := s.h.Memory.Tries[a.Key()]
 	at, exhausted := s.w.Limits.due(s.h.Memory.Restarts[old.ID], old.StartedAt, old.FinishedAt, s.now)
 	switch {
