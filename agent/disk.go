@@ -86,8 +86,16 @@ var errNotKept = errors.New("the agent's data directory cannot be written")
 
 func (d *disk) save(a *carav1.Assignment) error {
 	data, err := protojson.Marshal(a)
+	return d.write(d.path(a.GetProject().GetMetadata().GetName()), data, err)
+}
+
+// write replaces a file as a whole, unless its content could not be made.
+func (d *disk) write(path string, data []byte, err error) error {
 	if err == nil {
-		err = renameio.WriteFile(d.path(a.GetProject().GetMetadata().GetName()), data, 0o600)
+		err = os.MkdirAll(filepath.Dir(path), 0o700)
+	}
+	if err == nil {
+		err = renameio.WriteFile(path, data, 0o600)
 	}
 	return d.notKept(err)
 }
@@ -138,11 +146,5 @@ func (d *disk) loadRecord(project string) step.Record {
 
 func (d *disk) saveRecord(project string, r step.Record) error {
 	data, err := json.Marshal(r)
-	if err == nil {
-		err = os.MkdirAll(filepath.Dir(d.recordPath(project)), 0o700)
-	}
-	if err == nil {
-		err = renameio.WriteFile(d.recordPath(project), data, 0o600)
-	}
-	return d.notKept(err)
+	return d.write(d.recordPath(project), data, err)
 }

@@ -64,11 +64,12 @@ func (s *Server) Serve(ctx, outer context.Context, open *carav1.OpenStream) {
 		server.Run(ctx)
 		cancel() // the caller has left
 	}()
+	project, serve := s.handler(open)
 	var values *scrub.List // that no error may have
-	if want := s.Want(projectOf(open)); want != nil {
+	if want := s.Want(project); want != nil {
 		values = want.Values
 	}
-	err = values.Error(s.stream(ctx, outer, open, server))
+	err = values.Error(serve(ctx, outer, server))
 	if err != nil && ctx.Err() == nil {
 		err = server.Send(ctx, &carav1.AttachRequest{Error: text.Clip(text.Line(err.Error()), 4000), Code: int32(codeOf(err))})
 	}
@@ -78,33 +79,25 @@ func (s *Server) Serve(ctx, outer context.Context, open *carav1.OpenStream) {
 	<-closed // the server ends its side once its caller has read all of ours, which may take as long as it likes
 }
 
-// projectOf is the project that a stream is about.
-func projectOf(open *carav1.OpenStream) string {
+// handler returns the project that a stream is about and what serves it.
+func (s *Server) handler(open *carav1.OpenStream) (project string, serve func(ctx, outer context.Context, server *serverEnd) error) {
 	switch kind := open.GetKind().(type) {
 	case *carav1.OpenStream_Logs:
-		return kind.Logs.GetName()
+		return kind.Logs.GetName(), func(ctx, _ context.Context, server *serverEnd) error { return s.sendLogs(ctx, kind.Logs, server) }
 	case *carav1.OpenStream_Exec:
-		return kind.Exec.GetName()
+		return kind.Exec.GetName(), func(ctx, outer context.Context, server *serverEnd) error {
+			return s.exec(ctx, outer, kind.Exec, server)
+		}
 	case *carav1.OpenStream_PortForward:
-		return kind.PortForward.GetName()
+		return kind.PortForward.GetName(), func(ctx, _ context.Context, server *serverEnd) error {
+			return s.portForward(ctx, kind.PortForward, server)
+		}
 	case *carav1.OpenStream_Top:
-		return kind.Top.GetName()
+		return kind.Top.GetName(), func(ctx, _ context.Context, server *serverEnd) error { return s.top(ctx, kind.Top, server) }
 	}
-	return ""
-}
-
-func (s *Server) stream(ctx, outer context.Context, open *carav1.OpenStream, server *serverEnd) error {
-	switch kind := open.GetKind().(type) {
-	case *carav1.OpenStream_Logs:
-		return s.sendLogs(ctx, kind.Logs, server)
-	case *carav1.OpenStream_Exec:
-		return s.exec(ctx, outer, kind.Exec, server)
-	case *carav1.OpenStream_PortForward:
-		return s.portForward(ctx, kind.PortForward, server)
-	case *carav1.OpenStream_Top:
-		return s.top(ctx, kind.Top, server)
+	return "", func(context.Context, context.Context, *serverEnd) error {
+		return streamError{codes.Unimplemented, errors.New("this agent does not know that kind of stream: it is older than the server")}
 	}
-	return streamError{codes.Unimplemented, errors.New("this agent does not know that kind of stream: it is older than the server")}
 }
 
 // streamError is an error whose code is sent to the caller.
