@@ -197,7 +197,7 @@ func TestTakeover(t *testing.T) {
 	same := connectAgent(t, conn, "second")
 	same.synced()
 	wantCode(t, newer.ended(), codes.Unavailable, "")
-	eventually(t, "one session", func() bool { return c.sessions.of("n1") != nil })
+	eventually(t, "one session", func() bool { return c.agents.Sessions.Of("n1") != nil })
 }
 
 func TestConnectRefusesAnAgentThatDoesNotSayWhoItIs(t *testing.T) {
@@ -224,8 +224,8 @@ func TestFallBehind(t *testing.T) {
 	c.bind(t, "shop", "n1")
 	agent.assignment()
 
-	me := c.sessions.of("n1")
-	me.mu.Lock() // as if the agent did not read
+	me := c.agents.Sessions.Of("n1")
+	me.Sending.Lock() // as if the agent did not read
 	projects := carav1.NewProjectServiceClient(c.admin(t))
 	var last *carav1.Project
 	for i := range 60 {
@@ -233,11 +233,11 @@ func TestFallBehind(t *testing.T) {
 		p.Spec.Services[0].Image = "nginx:" + string(rune('a'+i%26)) + strings.Repeat("x", i/26)
 		var err error
 		if last, err = projects.PutProject(t.Context(), &carav1.PutProjectRequest{Project: p}); err != nil {
-			me.mu.Unlock()
+			me.Sending.Unlock()
 			t.Fatal(err)
 		}
 	}
-	me.mu.Unlock()
+	me.Sending.Unlock()
 	heard := 0
 	for {
 		a := agent.assignment()

@@ -19,6 +19,7 @@ import (
 
 	"github.com/caravanserai/cara/agent/join"
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/dispatch"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -245,7 +246,7 @@ func (a *fakeAgent) synced() (assigned []*carav1.Assignment, routes *carav1.Rout
 // syncedAfter is synced where projects are taken back that the node had.
 func (a *fakeAgent) syncedAfter(unassigned func(*carav1.Unassigned)) (assigned []*carav1.Assignment, routes *carav1.Routes) {
 	a.t.Helper()
-	if w := a.next().GetWelcome(); w.GetClusterId() == "" || w.GetHeartbeatInterval().AsDuration() != heartbeatInterval {
+	if w := a.next().GetWelcome(); w.GetClusterId() == "" || w.GetHeartbeatInterval().AsDuration() != dispatch.HeartbeatInterval {
 		a.t.Fatalf("the first message is no welcome: %v", w)
 	}
 	for {

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/relay"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/flow"
 )
@@ -248,7 +249,7 @@ func TestStreamsAreChanges(t *testing.T) {
 func TestSlowCallerHoldsTheAgent(t *testing.T) {
 	w := newExecWorld(t)
 	call, attach := w.begin(t.Context(), t)
-	agent := flow.New[*carav1.AttachRequest, *carav1.AttachResponse](attach, streamWindow, func(n int64) *carav1.AttachRequest {
+	agent := flow.New[*carav1.AttachRequest, *carav1.AttachResponse](attach, relay.StreamWindow, func(n int64) *carav1.AttachRequest {
 		return &carav1.AttachRequest{Taken: n}
 	})
 	go agent.Run(t.Context())
@@ -283,7 +284,7 @@ func TestSlowCallerHoldsTheAgent(t *testing.T) {
 func TestFastCallerIsHeld(t *testing.T) {
 	w := newExecWorld(t)
 	call, attach := w.begin(t.Context(), t)
-	agent := flow.New[*carav1.AttachRequest, *carav1.AttachResponse](attach, streamWindow, func(n int64) *carav1.AttachRequest {
+	agent := flow.New[*carav1.AttachRequest, *carav1.AttachResponse](attach, relay.StreamWindow, func(n int64) *carav1.AttachRequest {
 		return &carav1.AttachRequest{Taken: n}
 	})
 	go agent.Run(t.Context())

@@ -14,34 +14,6 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-func TestJoinLabels(t *testing.T) {
-	token := &carav1.Token{
-		Metadata: &carav1.ObjectMeta{Name: "rack7"},
-		Labels:   map[string]string{"rack": "7", "disk": "*", "zone": "eu-*"},
-	}
-	for name, tt := range map[string]struct {
-		asked, want map[string]string
-		err         string
-	}{
-		"none asked":              {nil, map[string]string{"rack": "7"}, ""},
-		"a choice":                {map[string]string{"disk": "ssd", "zone": "eu-1"}, map[string]string{"rack": "7", "disk": "ssd", "zone": "eu-1"}, ""},
-		"the token's own, again":  {map[string]string{"rack": "7"}, map[string]string{"rack": "7"}, ""},
-		"another value":           {map[string]string{"rack": "8"}, nil, "rack=8"},
-		"outside of the pattern":  {map[string]string{"zone": "us-1"}, nil, "zone=us-1"},
-		"a key that is not there": {map[string]string{"role": "db"}, nil, `join token "rack7" does not allow the label role=db; make a token with --label role=db`},
-	} {
-		t.Run(name, func(t *testing.T) {
-			got, err := joinLabels(token, tt.asked)
-			if (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
-				t.Fatalf("error %v, want %q", err, tt.err)
-			}
-			if diff := cmp.Diff(tt.want, got); diff != "" {
-				t.Error(diff)
-			}
-		})
-	}
-}
-
 func TestJoinTokensHaveAnEndAndUses(t *testing.T) {
 	now := time.Now().Truncate(time.Second)
 	c := newCluster(t, func(cfg *Config) { cfg.Now = func() time.Time { return now } })

@@ -50,61 +50,6 @@ func (c *cluster) distantNode(t *testing.T, node string) *grpc.ClientConn {
 	return conn
 }
 
-func TestAddressProblem(t *testing.T) {
-	const (
-		fine, here, never = "everywhere", "on the server's host", "nowhere"
-	)
-	for address, want := range map[string]string{
-		"":                            fine,
-		"10.0.0.5:8081":               fine,
-		"203.0.113.9:80":              fine,
-		"[2001:db8::5]:8081":          fine,
-		"[fd00::5]:8081":              fine,
-		"node-1.example.test:8081":    fine,
-		"127.0.0.1:8081":              here,
-		"127.9.9.9:8081":              here,
-		"[::1]:8081":                  here,
-		"[::ffff:127.0.0.1]:8081":     here,
-		"[::127.0.0.1]:8081":          here,
-		"localhost:8081":              here,
-		"LocalHost.:8081":             here,
-		"a.localhost:8081":            here,
-		"0.0.0.0:8081":                never,
-		"0.1.2.3:8081":                never,
-		"[::]:8081":                   never,
-		"169.254.169.254:80":          never,
-		"[::ffff:169.254.169.254]:80": never,
-		"[fe80::1]:8081":              never,
-		"[fe80::1%eth0]:8081":         never,
-		"224.0.0.1:8081":              never,
-		"[ff02::1]:8081":              never,
-		"255.255.255.255:8081":        never,
-		"2852039166:80":               never,
-		"0x7f000001:80":               never,
-		"127.1:80":                    never,
-		":8081":                       never,
-		"10.0.0.5":                    never,
-		"10.0.0.5:":                   never,
-		"10.0.0.5:0":                  never,
-		"10.0.0.5:http":               never,
-		"10.0.0.5:65536":              never,
-	} {
-		got := never
-		switch {
-		case addressProblem(address, false) == "":
-			got = fine
-		case addressProblem(address, true) == "":
-			got = here
-		}
-		if got != want {
-			t.Errorf("%q is passed on %s, want %s", address, got, want)
-		}
-		if why := addressProblem(address, false); why != "" && !strings.Contains(why, "--ingress-address") {
-			t.Errorf("%q: %s", address, why)
-		}
-	}
-}
-
 // What a node reports as its address reaches the other agents only if they may use it.
 func TestIngressAddressesThatArePassedOn(t *testing.T) {
 	c := newCluster(t, nil)

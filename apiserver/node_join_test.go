@@ -21,6 +21,7 @@ import (
 
 	"github.com/caravanserai/cara/agent/join"
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/dispatch"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -185,7 +186,7 @@ func TestJoinTakenName(t *testing.T) {
 	}
 
 	// When it has not been heard of for a lease, the name can be taken, and the older certificate is out.
-	c.live.Beats.Note("n1", time.Now().Add(-nodeLease))
+	c.live.Beats.Note("n1", time.Now().Add(-dispatch.NodeLease))
 	second := c.node(t, "n1")
 	wantCode(t, agent.ended(), codes.Aborted, api.TitleTakenOver)
 	_, err = carav1.NewInfoServiceClient(first).GetInfo(t.Context(), &emptypb.Empty{})
@@ -332,7 +333,9 @@ func TestPeersAreTold(t *testing.T) {
 	c := newCluster(t, nil)
 	agent := connectAgent(t, c.node(t, "n1"), "a")
 	_, first := agent.synced()
-	began := func(node string) *timestamppb.Timestamp { return acceptedPeer(c.db.Cache, node).GetNotBefore() }
+	began := func(node string) *timestamppb.Timestamp {
+		return dispatch.AcceptedPeer(c.db.Cache, node).GetNotBefore()
+	}
 	want := []*carav1.Peer{{Node: "n1", NotBefore: began("n1")}}
 	if d := cmp.Diff(want, first.GetPeers(), protocmp.Transform()); d != "" {
 		t.Error(d)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/admission"
+	"github.com/caravanserai/cara/apiserver/relay"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/text"
 )
@@ -79,7 +80,7 @@ func duplex[Q, A any, PQ interface {
 	name := nameOf(first)
 	switch {
 	case name == nil:
-		writeProblem(w, problemOf(noStart(nil)))
+		writeProblem(w, problemOf(relay.NoStart(nil)))
 		return
 	case *name != "" && *name != r.PathValue("name"):
 		writeProblem(w, problemOf(api.Invalid("the request", api.Field("start.name", "is %q, and the path says %q", *name, r.PathValue("name")))))
@@ -112,7 +113,7 @@ func firstLine(conn *http.ResponseController, lines *lineReader, first proto.Mes
 	}
 	if err := lines.next(first); err != nil {
 		if errors.Is(err, io.EOF) {
-			return noStart(nil)
+			return relay.NoStart(nil)
 		}
 		return err
 	}

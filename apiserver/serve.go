@@ -48,7 +48,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	work.Go(func() error {
 		select {
 		case <-s.db.Cache.Loaded: // a server that was killed may have left it undone
-			return errors.Join(s.releaseLost(workCtx), s.objects.SettleAllStaged(workCtx))
+			return errors.Join(s.agents.ReleaseLost(workCtx), s.objects.SettleAllStaged(workCtx))
 		case <-workCtx.Done():
 			return nil
 		}

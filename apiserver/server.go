@@ -10,9 +10,11 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/admission"
+	"github.com/caravanserai/cara/apiserver/dispatch"
 	"github.com/caravanserai/cara/apiserver/guard"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/objects"
+	"github.com/caravanserai/cara/apiserver/relay"
 	"github.com/caravanserai/cara/apiserver/state"
 )
 
@@ -29,8 +31,8 @@ type Server struct {
 	bodies     *admission.Bodies
 	anonymous  *admission.Sampler // of lines about callers without an identity
 	filling    chan struct{}      // a slot for each call that waits for the cache before it is known whose it is
-	sessions   sessions
-	meetings   meetings
+	agents     *dispatch.Dispatcher
+	streams    *relay.Relay
 	backup     sync.Mutex // held while a backup is made
 }
 
@@ -63,6 +65,8 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.objects = objects.New(objects.Service{DB: s.db, Guard: s.guard, Identity: cfg.Identity, DeleteWait: cfg.DeleteWait, MayCall: authorise})
 	s.live = s.objects.Live
+	s.agents = &dispatch.Dispatcher{DB: s.db, Objects: s.objects, Guard: s.guard, Identity: cfg.Identity, ClusterID: cfg.ClusterID, Authenticate: s.network}
+	s.streams = &relay.Relay{DB: s.db, Guard: s.guard, Sessions: &s.agents.Sessions, MaxPerCaller: cfg.MaxStreamsPerCaller}
 	return s, nil
 }
 

@@ -3,7 +3,9 @@ package apiserver
 import (
 	"google.golang.org/grpc"
 
+	"github.com/caravanserai/cara/apiserver/dispatch"
 	"github.com/caravanserai/cara/apiserver/objects"
+	"github.com/caravanserai/cara/apiserver/relay"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -12,12 +14,13 @@ import (
 type (
 	projectService struct {
 		objects.Projects
-		*Server
+		*relay.Relay
 		carav1.UnsafeProjectServiceServer
 	}
 	nodeService struct {
 		objects.Nodes
-		*Server
+		*dispatch.Dispatcher
+		*relay.Relay
 		carav1.UnsafeNodeServiceServer
 	}
 	infoService struct {
@@ -28,9 +31,9 @@ type (
 
 // register puts every service on a gRPC server or an in-process channel.
 func (s *Server) register(r grpc.ServiceRegistrar) {
-	carav1.RegisterProjectServiceServer(r, projectService{Projects: objects.Projects{Service: s.objects}, Server: s})
+	carav1.RegisterProjectServiceServer(r, projectService{Projects: objects.Projects{Service: s.objects}, Relay: s.streams})
 	carav1.RegisterApplyServiceServer(r, objects.Applier{Service: s.objects})
-	carav1.RegisterNodeServiceServer(r, nodeService{Nodes: objects.Nodes{Service: s.objects}, Server: s})
+	carav1.RegisterNodeServiceServer(r, nodeService{Nodes: objects.Nodes{Service: s.objects}, Dispatcher: s.agents, Relay: s.streams})
 	carav1.RegisterSecretServiceServer(r, objects.Secrets{Service: s.objects})
 	carav1.RegisterTokenServiceServer(r, objects.Tokens{Service: s.objects})
 	carav1.RegisterSourceServiceServer(r, objects.Sources{Service: s.objects})

@@ -2,14 +2,12 @@ package apiserver
 
 import (
 	"context"
-	"crypto/tls"
 	"time"
 
-	tlsinfo "google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/peer"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/dispatch"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/objects"
 	"github.com/caravanserai/cara/apiserver/state"
@@ -28,14 +26,14 @@ func (s tokens) Authenticate(ctx context.Context) (identity.Actor, error) {
 		}
 		return s.bearer(values[0])
 	}
-	cert, ok, err := s.cfg.Identity.PeerNode(peerTLS(ctx))
+	cert, ok, err := s.cfg.Identity.PeerNode(dispatch.PeerTLS(ctx))
 	switch {
 	case err != nil:
 		return identity.Actor{}, api.Unauthenticated("%v", err)
 	case !ok:
 		return identity.Actor{}, nil
 	case !s.accepted(cert):
-		return identity.Actor{}, errFenced(cert.Node)
+		return identity.Actor{}, dispatch.ErrFenced(cert.Node)
 	}
 	return identity.Actor{Name: api.PrefixNode + cert.Node, Role: api.RoleNode, Token: cert.TokenName(), Expires: cert.NotAfter}, nil
 }
@@ -68,17 +66,4 @@ func (s tokens) bearer(header string) (identity.Actor, error) {
 func (s *Server) accepted(cert identity.NodeCertificate) bool {
 	token, ok := state.Get[*carav1.Token](s.db.Cache, cert.TokenName())
 	return ok && token.GetRole() == api.RoleNode && identity.HashMatches(token.GetSecretHash(), cert.Hash)
-}
-
-// peerTLS is the caller's TLS state; nil where it speaks plaintext.
-func peerTLS(ctx context.Context) *tls.ConnectionState {
-	p, ok := peer.FromContext(ctx)
-	if !ok {
-		return nil
-	}
-	info, ok := p.AuthInfo.(tlsinfo.TLSInfo)
-	if !ok {
-		return nil
-	}
-	return &info.State
 }

@@ -1,4 +1,4 @@
-package apiserver
+package relay
 
 import (
 	"context"
@@ -16,32 +16,32 @@ import (
 )
 
 // Exec runs a command in a container of a project, on the agent that has it. The project's events say who did.
-func (s projectService) Exec(stream carav1.ProjectService_ExecServer) error {
+func (r *Relay) Exec(stream carav1.ProjectService_ExecServer) error {
 	first, err := stream.Recv()
 	if err != nil {
-		return noStart(err)
+		return NoStart(err)
 	}
 	if first.GetStart() == nil {
-		return noStart(nil)
+		return NoStart(nil)
 	}
 	start := proto.CloneOf(first.GetStart())
-	p, err := s.placed(start.GetName(), "is no container to run anything in")
+	p, err := r.placed(start.GetName(), "is no container to run anything in")
 	if err != nil {
 		return err
 	}
 	if start.Service, err = oneService(p, start.GetService()); err != nil {
 		return err
 	}
-	if node := p.GetStatus().GetNodeRef(); s.sessions.of(node) == nil { // an event that says "runs" must not be wrong
+	if node := p.GetStatus().GetNodeRef(); r.Sessions.Of(node) == nil { // an event that says "runs" must not be wrong
 		return errNotConnected(node)
 	}
-	if err := s.tellExec(stream.Context(), p, start); err != nil {
+	if err := r.tellExec(stream.Context(), p, start); err != nil {
 		return err
 	}
 	ended := false
 	in := execInput{stream: stream}
 	ask := &carav1.OpenStream{Kind: &carav1.OpenStream_Exec{Exec: start}}
-	err = s.relay(stream.Context(), p.GetStatus().GetNodeRef(), ask, talk{
+	err = r.carry(stream.Context(), p.GetStatus().GetNodeRef(), ask, talk{
 		up: in.next,
 		down: func(msg *carav1.AttachRequest) error {
 			if msg.GetExec() == nil {
@@ -59,8 +59,8 @@ func (s projectService) Exec(stream carav1.ProjectService_ExecServer) error {
 }
 
 // tellExec leaves an event. Of the command it has the first word alone: the others may hold what nobody should read.
-func (s projectService) tellExec(ctx context.Context, p *carav1.Project, start *carav1.ExecStart) error {
-	return s.db.Transact(ctx, func(t *state.Tx) error {
+func (r *Relay) tellExec(ctx context.Context, p *carav1.Project, start *carav1.ExecStart) error {
+	return r.DB.Transact(ctx, func(t *state.Tx) error {
 		objects.RecordEvent(t, objects.RefTo(p), api.EventNormal, api.ReasonExec, fmt.Sprintf("%s runs %.64q in service %s", t.Actor.Name, path.Base(start.GetCommand()[0]), start.GetService()))
 		return nil
 	})
@@ -88,8 +88,8 @@ func (in *execInput) next() (*carav1.AttachResponse, error) {
 	return &carav1.AttachResponse{Exec: req}, nil
 }
 
-// noStart is the answer to a stream that does not begin as it should.
-func noStart(err error) error {
+// NoStart is the answer to a stream that does not begin as it should.
+func NoStart(err error) error {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}

@@ -1,10 +1,16 @@
-package apiserver
+package dispatch
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
+	"maps"
 	"net"
+	"slices"
+	"strings"
 	"time"
+
+	"google.golang.org/grpc/credentials"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
@@ -23,8 +29,8 @@ import (
 const usedUp = -1
 
 // Join makes a node's certificate out of a join token. The certificates that the node had before are accepted no more.
-func (s nodeService) Join(ctx context.Context, req *carav1.JoinRequest) (*carav1.JoinResponse, error) {
-	id := s.cfg.Identity
+func (d *Dispatcher) Join(ctx context.Context, req *carav1.JoinRequest) (*carav1.JoinResponse, error) {
+	id := d.Identity
 	if id == nil {
 		return nil, objects.ErrNoIdentity()
 	}
@@ -37,7 +43,7 @@ func (s nodeService) Join(ctx context.Context, req *carav1.JoinRequest) (*carav1
 		return nil, api.Invalid(objects.Describe(asked), fields)
 	}
 	var certificate []byte
-	err := s.db.Transact(ctx, func(t *state.Tx) error {
+	err := d.DB.Transact(ctx, func(t *state.Tx) error {
 		token, err := useJoinToken(t, req.GetTokenId(), req.GetSecret())
 		if err != nil {
 			return err
@@ -47,10 +53,10 @@ func (s nodeService) Join(ctx context.Context, req *carav1.JoinRequest) (*carav1
 		}
 		t.Actor.Name = api.PrefixNode + name // who knows the token's secret speaks for the node from here on
 		n, exists := state.Read[*carav1.Node](t, name)
-		if exists && s.heardOf(n) {
+		if exists && d.heardOf(n) {
 			return api.Errorf(codes.AlreadyExists, api.TitleConflict,
 				"node %q is there and answered within the last %s: stop the agent that runs under this name and wait as long, or join with another --node-name",
-				name, nodeLease)
+				name, NodeLease)
 		}
 		if !exists {
 			labels, err := joinLabels(token, asked.GetMetadata().GetLabels())
@@ -72,15 +78,15 @@ func (s nodeService) Join(ctx context.Context, req *carav1.JoinRequest) (*carav1
 	if err != nil {
 		return nil, err
 	}
-	s.sessions.end(name, api.TakenOver("node %q has joined again with another certificate: this agent stops", name))
+	d.Sessions.end(name, api.TakenOver("node %q has joined again with another certificate: this agent stops", name))
 	return &carav1.JoinResponse{Certificate: certificate, Ca: id.CAPEM(), ClusterId: id.ClusterID()}, nil
 }
 
 // heardOf says whether an agent answers for the node. After a restart of the server, when nothing has been heard of any
 // node, the state that is stored counts: the scheduler corrects it within one lease.
-func (s *Server) heardOf(n *carav1.Node) bool {
-	if last := s.live.Beats.Of(n.GetMetadata().GetName()); !last.IsZero() {
-		return s.db.Now().Sub(last) < nodeLease
+func (d *Dispatcher) heardOf(n *carav1.Node) bool {
+	if last := d.Objects.Live.Beats.Of(n.GetMetadata().GetName()); !last.IsZero() {
+		return d.DB.Now().Sub(last) < NodeLease
 	}
 	return n.GetStatus().GetState() != api.NodeNotReady
 }
@@ -166,12 +172,12 @@ func removeTokens(t *state.Tx, prefix, keep string) {
 
 // RenewCertificate gives the calling node a certificate for a new key. The one that it calls with stays accepted until
 // the next renewal, so that an answer that is lost locks nobody out.
-func (s nodeService) RenewCertificate(ctx context.Context, req *carav1.RenewCertificateRequest) (*carav1.JoinResponse, error) {
-	id := s.cfg.Identity
+func (d *Dispatcher) RenewCertificate(ctx context.Context, req *carav1.RenewCertificateRequest) (*carav1.JoinResponse, error) {
+	id := d.Identity
 	if id == nil {
 		return nil, objects.ErrNoIdentity()
 	}
-	current, ok, err := id.PeerNode(peerTLS(ctx))
+	current, ok, err := id.PeerNode(PeerTLS(ctx))
 	if err != nil || !ok {
 		return nil, api.Unauthenticated("a certificate is renewed over a connection that was made with it")
 	}
@@ -179,9 +185,9 @@ func (s nodeService) RenewCertificate(ctx context.Context, req *carav1.RenewCert
 	if err != nil {
 		return nil, signError(err)
 	}
-	err = s.db.Transact(ctx, func(t *state.Tx) error {
+	err = d.DB.Transact(ctx, func(t *state.Tx) error {
 		if _, ok := state.Read[*carav1.Token](t, current.TokenName()); !ok {
-			return errFenced(current.Node)
+			return ErrFenced(current.Node)
 		}
 		acceptCertificate(t, made, current.TokenName())
 		return nil
@@ -199,6 +205,49 @@ func signError(err error) error {
 	return err
 }
 
-func errFenced(node string) error {
+func ErrFenced(node string) error {
 	return api.Unauthenticated("this certificate of node %q is no longer accepted: the node has joined again or was deleted; join it with a join token", node)
+}
+
+// PeerTLS is the caller's TLS state; nil where it speaks plaintext.
+func PeerTLS(ctx context.Context) *tls.ConnectionState {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return nil
+	}
+	info, ok := p.AuthInfo.(credentials.TLSInfo)
+	if !ok {
+		return nil
+	}
+	return &info.State
+}
+
+// joinsAs refuses a node's name that the join token does not cover.
+func joinsAs(token *carav1.Token, node string) error {
+	patterns := token.GetNodeNames()
+	if len(patterns) == 0 || api.MatchAny(patterns, node) {
+		return nil
+	}
+	return api.Forbidden("join token %q is for nodes named %s, not %q; use such a --node-name, or make a token with --node-name %s",
+		token.GetMetadata().GetName(), strings.Join(patterns, ", "), node, node)
+}
+
+// joinLabels returns the labels of a node that is new: those of its join token, which the node may choose within the
+// token's patterns.
+func joinLabels(token *carav1.Token, asked map[string]string) (map[string]string, error) {
+	labels := map[string]string{}
+	for _, key := range slices.Sorted(maps.Keys(asked)) {
+		value := asked[key]
+		if pattern, ok := token.GetLabels()[key]; !ok || !api.MatchPattern(pattern, value) {
+			return nil, api.Forbidden("join token %q does not allow the label %s=%s; make a token with --label %s=%s, or take the label away from cara-agent",
+				token.GetMetadata().GetName(), key, value, key, value)
+		}
+		labels[key] = value
+	}
+	for key, pattern := range token.GetLabels() {
+		if !strings.Contains(pattern, api.Everything) {
+			labels[key] = pattern
+		}
+	}
+	return labels, nil
 }

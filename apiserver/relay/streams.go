@@ -1,4 +1,4 @@
-package apiserver
+package relay
 
 import (
 	"context"
@@ -17,14 +17,14 @@ import (
 	"github.com/caravanserai/cara/internal/flow"
 )
 
-// streamWindow is how many bytes may be under way on a stream between an agent and its caller, each way.
-const streamWindow = 256 << 10
+// StreamWindow is how many bytes may be under way on a stream between an agent and its caller, each way.
+const StreamWindow = 256 << 10
 
 // agentEnd is the server's side of a stream with an agent.
 type agentEnd = flow.End[*carav1.AttachResponse, *carav1.AttachRequest]
 
 func newAgentEnd(stream carav1.NodeService_AttachServer) *agentEnd {
-	return flow.New[*carav1.AttachResponse, *carav1.AttachRequest](stream, streamWindow, func(bytes int64) *carav1.AttachResponse {
+	return flow.New[*carav1.AttachResponse, *carav1.AttachRequest](stream, StreamWindow, func(bytes int64) *carav1.AttachResponse {
 		return &carav1.AttachResponse{Taken: bytes}
 	})
 }
@@ -37,27 +37,27 @@ type talk struct {
 	up   func() (*carav1.AttachResponse, error)
 }
 
-// relay asks a node's agent for a stream and carries it until either side is done, or has gone.
-func (s *Server) relay(ctx context.Context, node string, ask *carav1.OpenStream, c talk) error {
-	w, err := s.meetings.expect(ctx, node, s.cfg.MaxStreamsPerCaller)
+// carry asks a node's agent for a stream and carries it until either side is done, or has gone.
+func (r *Relay) carry(ctx context.Context, node string, ask *carav1.OpenStream, c talk) error {
+	w, err := r.meetings.expect(ctx, node, r.MaxPerCaller)
 	if err != nil {
 		return err
 	}
 	defer w.finish()
-	agent, err := s.openStream(ctx, w, ask)
+	agent, err := r.openStream(ctx, w, ask)
 	if err != nil {
 		return err
 	}
-	s.guard.Go("relay", func() error {
+	r.Guard.Go("relay", func() error {
 		select {
-		case <-s.db.Draining:
+		case <-r.DB.Draining:
 		case <-w.over.Done():
 		}
 		return nil
 	}, func(error) { w.finish() })
 	refused := make(chan error, 1)
 	if c.up != nil {
-		s.guard.Go("relay", func() error { return pump(w.over, agent, c.up) }, func(err error) {
+		r.Guard.Go("relay", func() error { return pump(w.over, agent, c.up) }, func(err error) {
 			if err != nil {
 				refused <- err
 				w.finish()
@@ -70,7 +70,7 @@ func (s *Server) relay(ctx context.Context, node string, ask *carav1.OpenStream,
 		case errors.Is(err, io.EOF):
 			return nil
 		case err != nil:
-			return s.whyOver(ctx, node, refused)
+			return r.whyOver(ctx, node, refused)
 		case msg.GetError() != "":
 			return agentError(node, msg)
 		}
@@ -97,7 +97,7 @@ func pump(ctx context.Context, agent *agentEnd, next func() (*carav1.AttachRespo
 }
 
 // whyOver says what ended a stream before its end.
-func (s *Server) whyOver(ctx context.Context, node string, refused <-chan error) error {
+func (r *Relay) whyOver(ctx context.Context, node string, refused <-chan error) error {
 	select {
 	case err := <-refused: // the caller sent what it may not
 		if ctx.Err() == nil {
@@ -108,7 +108,7 @@ func (s *Server) whyOver(ctx context.Context, node string, refused <-chan error)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case s.isDraining():
+	case r.isDraining():
 		return state.ErrDraining()
 	default:
 		return errNodeLeft(node)
@@ -128,8 +128,8 @@ func agentError(node string, msg *carav1.AttachRequest) error {
 }
 
 // placed is where a stream leads: a project with the node that has it.
-func (s *Server) placed(name, forWhat string) (*carav1.Project, error) {
-	p, ok := state.Get[*carav1.Project](s.db.Cache, name)
+func (r *Relay) placed(name, forWhat string) (*carav1.Project, error) {
+	p, ok := state.Get[*carav1.Project](r.DB.Cache, name)
 	if !ok {
 		return nil, objects.NotFound(api.KindProject, name)
 	}
@@ -173,9 +173,9 @@ func serviceNames(p *carav1.Project) (names []string) {
 	return names
 }
 
-func (s *Server) isDraining() bool {
+func (r *Relay) isDraining() bool {
 	select {
-	case <-s.db.Draining:
+	case <-r.DB.Draining:
 		return true
 	default:
 		return false

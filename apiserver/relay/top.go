@@ -1,4 +1,4 @@
-package apiserver
+package relay
 
 import (
 	"slices"
@@ -9,8 +9,8 @@ import (
 )
 
 // Top streams what the services of a project use, as its agent measures it.
-func (s projectService) Top(req *carav1.TopRequest, out carav1.ProjectService_TopServer) error {
-	p, err := s.placed(req.GetName(), "is nothing to measure yet")
+func (r *Relay) Top(req *carav1.TopRequest, out carav1.ProjectService_TopServer) error {
+	p, err := r.placed(req.GetName(), "is nothing to measure yet")
 	if err != nil {
 		return err
 	}
@@ -18,7 +18,7 @@ func (s projectService) Top(req *carav1.TopRequest, out carav1.ProjectService_To
 		return err
 	}
 	ask := &carav1.OpenStream{Kind: &carav1.OpenStream_Top{Top: proto.CloneOf(req)}}
-	return s.relay(out.Context(), p.GetStatus().GetNodeRef(), ask, talk{down: func(msg *carav1.AttachRequest) error {
+	return r.carry(out.Context(), p.GetStatus().GetNodeRef(), ask, talk{down: func(msg *carav1.AttachRequest) error {
 		top := msg.GetTop()
 		if top == nil {
 			return nil

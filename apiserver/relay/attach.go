@@ -1,4 +1,4 @@
-package apiserver
+package relay
 
 import (
 	"context"
@@ -82,17 +82,17 @@ func (m *meetings) find(id, node string) (*meeting, error) {
 }
 
 // Attach carries one stream that the server asked for on Connect.
-func (s nodeService) Attach(stream carav1.NodeService_AttachServer) error {
+func (r *Relay) Attach(stream carav1.NodeService_AttachServer) error {
 	first, err := stream.Recv()
 	if err != nil {
 		return err
 	}
-	w, err := s.meetings.find(first.GetStreamId(), identity.ActorOf(stream.Context()).Node())
+	w, err := r.meetings.find(first.GetStreamId(), identity.ActorOf(stream.Context()).Node())
 	if err != nil {
 		return err
 	}
 	end := newAgentEnd(stream)
-	s.guard.Go("Attach", func() error { // ends with this call, which ends the stream
+	r.Guard.Go("Attach", func() error { // ends with this call, which ends the stream
 		end.Run(w.over)
 		return nil
 	}, func(err error) {
@@ -118,16 +118,16 @@ func (s nodeService) Attach(stream carav1.NodeService_AttachServer) error {
 
 // openStream asks a node's agent for a stream and waits until it is there. The stream lasts until the meeting is
 // finished, which is the caller's to do, also after an error.
-func (s *Server) openStream(ctx context.Context, w *meeting, ask *carav1.OpenStream) (*agentEnd, error) {
-	agent := s.sessions.of(w.node)
+func (r *Relay) openStream(ctx context.Context, w *meeting, ask *carav1.OpenStream) (*agentEnd, error) {
+	agent := r.Sessions.Of(w.node)
 	if agent == nil {
 		return nil, errNotConnected(w.node)
 	}
-	ask.StreamId, ask.Window = w.id, streamWindow
+	ask.StreamId, ask.Window = w.id, StreamWindow
 	// An agent that does not read holds up its own stream, and not this caller.
 	sent := make(chan error, 1)
-	s.guard.Go("open stream", func() error {
-		return agent.send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_OpenStream{OpenStream: ask}})
+	r.Guard.Go("open stream", func() error {
+		return agent.Send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_OpenStream{OpenStream: ask}})
 	}, func(err error) { sent <- err })
 	timeout := time.NewTimer(attachTimeout)
 	defer timeout.Stop()
@@ -140,11 +140,11 @@ func (s *Server) openStream(ctx context.Context, w *meeting, ask *carav1.OpenStr
 				return nil, errNodeLeft(w.node)
 			}
 			sent = nil
-		case <-agent.ended:
+		case <-agent.Ended:
 			return nil, errNodeLeft(w.node)
 		case <-timeout.C:
 			return nil, api.Errorf(codes.Unavailable, api.TitleTimeout, "node %s did not answer within %s: look at the log of cara-agent there", w.node, attachTimeout)
-		case <-s.db.Draining:
+		case <-r.DB.Draining:
 			return nil, state.ErrDraining()
 		case <-ctx.Done():
 			return nil, ctx.Err()

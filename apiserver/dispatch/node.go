@@ -1,4 +1,4 @@
-package apiserver
+package dispatch
 
 import (
 	"context"
@@ -16,9 +16,9 @@ import (
 
 // DeleteNode removes a node that has no projects. Its certificates go with it: an agent that still runs there is shut
 // out until it joins again.
-func (s nodeService) DeleteNode(ctx context.Context, req *carav1.DeleteRequest) (*emptypb.Empty, error) {
+func (d *Dispatcher) DeleteNode(ctx context.Context, req *carav1.DeleteRequest) (*emptypb.Empty, error) {
 	name := req.GetName()
-	err := s.db.Transact(ctx, func(t *state.Tx) error {
+	err := d.DB.Transact(ctx, func(t *state.Tx) error {
 		n, ok := state.Read[*carav1.Node](t, name)
 		if !ok {
 			return objects.NotFound(api.KindNode, name)
@@ -42,17 +42,17 @@ func (s nodeService) DeleteNode(ctx context.Context, req *carav1.DeleteRequest) 
 	if err != nil {
 		return nil, err
 	}
-	s.live.Beats.Forget(name)
-	s.live.Infos.Forget(name)
-	s.sessions.end(name, api.Forbidden("node %q was deleted: join again to come back", name))
+	d.Objects.Live.Beats.Forget(name)
+	d.Objects.Live.Infos.Forget(name)
+	d.Sessions.end(name, api.Forbidden("node %q was deleted: join again to come back", name))
 	return &emptypb.Empty{}, nil
 }
 
 // MarkNodeNotReady is how the scheduler says that heartbeats stopped. It says on which last heartbeat it decided, so
 // that one that came meanwhile counts.
-func (s nodeService) MarkNodeNotReady(ctx context.Context, req *carav1.MarkNodeNotReadyRequest) (*carav1.Node, error) {
+func (d *Dispatcher) MarkNodeNotReady(ctx context.Context, req *carav1.MarkNodeNotReadyRequest) (*carav1.Node, error) {
 	var out *carav1.Node
-	err := s.db.Transact(ctx, func(t *state.Tx) error {
+	err := d.DB.Transact(ctx, func(t *state.Tx) error {
 		n, ok := state.Read[*carav1.Node](t, req.GetName())
 		if !ok {
 			return objects.NotFound(api.KindNode, req.GetName())
@@ -61,7 +61,7 @@ func (s nodeService) MarkNodeNotReady(ctx context.Context, req *carav1.MarkNodeN
 		if n.GetStatus().GetState() == api.NodeNotReady {
 			return nil
 		}
-		last := s.live.Beats.Of(req.GetName())
+		last := d.Objects.Live.Beats.Of(req.GetName())
 		heard := !last.IsZero()
 		if heard != (req.GetLastHeartbeat() != nil) || heard && !last.Equal(req.GetLastHeartbeat().AsTime()) {
 			return api.Conflict("node %q was heard of since: it stays as it is", req.GetName())
@@ -81,8 +81,8 @@ func (s nodeService) MarkNodeNotReady(ctx context.Context, req *carav1.MarkNodeN
 	if err != nil {
 		return nil, err
 	}
-	if err := s.releaseLost(ctx); err != nil {
+	if err := d.ReleaseLost(ctx); err != nil {
 		return nil, err
 	}
-	return s.objects.OverlayNode(out), nil
+	return d.Objects.OverlayNode(out), nil
 }

@@ -1,4 +1,4 @@
-package apiserver
+package dispatch
 
 import (
 	"context"
@@ -23,8 +23,8 @@ const routeDelay = 5 * time.Millisecond
 // routeFeed keeps one agent's ingress table up to date. Projects that may have changed are noted by name, and what
 // their routes are is worked out when they are sent: the notes never hold more than there are projects.
 type routeFeed struct {
-	server *Server
-	me     *session
+	server *Dispatcher
+	me     *Session
 	noted  chan struct{} // has one entry while there is something to send
 
 	mu    sync.Mutex
@@ -38,7 +38,7 @@ type routeFeed struct {
 	peers   map[string]*carav1.Peer    // by node
 }
 
-func newRouteFeed(s *Server, me *session) *routeFeed {
+func newRouteFeed(s *Dispatcher, me *Session) *routeFeed {
 	return &routeFeed{
 		server: s, me: me, noted: make(chan struct{}, 1), dirty: map[string]struct{}{}, nodes: map[string]struct{}{},
 		hosts: map[string]*carav1.Route{}, of: map[string][]*carav1.Route{}, peers: map[string]*carav1.Peer{},
@@ -149,13 +149,13 @@ func (f *routeFeed) flush(full bool) error {
 	}
 	slices.Sort(msg.RemovedHosts)
 	slices.SortFunc(msg.Upserts, func(a, b *carav1.Route) int { return strings.Compare(a.GetHost(), b.GetHost()) })
-	return f.me.send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Routes{Routes: msg}})
+	return f.me.Send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Routes{Routes: msg}})
 }
 
 // flushPeers adds the nodes whose accepted certificates are not those that the agent was told of. sending is held.
 func (f *routeFeed) flushPeers(msg *carav1.Routes, nodes map[string]struct{}) {
 	for _, node := range slices.Sorted(maps.Keys(nodes)) {
-		now, old := acceptedPeer(f.server.db.Cache, node), f.peers[node]
+		now, old := AcceptedPeer(f.server.DB.Cache, node), f.peers[node]
 		switch {
 		case now == nil && old != nil:
 			msg.RemovedPeers = append(msg.RemovedPeers, node)
@@ -167,9 +167,9 @@ func (f *routeFeed) flushPeers(msg *carav1.Routes, nodes map[string]struct{}) {
 	}
 }
 
-// acceptedPeer is what other agents accept of a node; nil where no certificate of the node is accepted. A certificate that
+// AcceptedPeer is what other agents accept of a node; nil where no certificate of the node is accepted. A certificate that
 // is renewed stays accepted until the next renewal, so the earliest one counts.
-func acceptedPeer(r state.Reader, node string) *carav1.Peer {
+func AcceptedPeer(r state.Reader, node string) *carav1.Peer {
 	certificates, _ := state.List[*carav1.Token](r, identity.NodeTokenPrefix(node), "")
 	var from time.Time
 	for _, c := range certificates {
@@ -187,8 +187,8 @@ func acceptedPeer(r state.Reader, node string) *carav1.Peer {
 // to its project from the moment the project claims it until the project is being deleted. Whether a service answers is
 // known to the agent that runs it: sooner than here, and while this server is away. A host without a service that
 // answers is unavailable, not unknown.
-func (s *Server) routes(name string, here bool) []*carav1.Route {
-	p, ok := state.Get[*carav1.Project](s.db.Cache, name)
+func (d *Dispatcher) routes(name string, here bool) []*carav1.Route {
+	p, ok := state.Get[*carav1.Project](d.DB.Cache, name)
 	if !ok {
 		return nil
 	}
@@ -196,10 +196,10 @@ func (s *Server) routes(name string, here bool) []*carav1.Route {
 	if st.GetPhase() == api.PhaseTerminating || st.GetPhase() == api.PhaseTerminated {
 		return nil
 	}
-	node, _ := state.Get[*carav1.Node](s.db.Cache, st.GetNodeRef())
+	node, _ := state.Get[*carav1.Node](d.DB.Cache, st.GetNodeRef())
 	var routes []*carav1.Route
 	for _, in := range p.GetSpec().GetIngress() {
-		host := s.db.Hosts.Template.Host(in.GetHost())
+		host := d.DB.Hosts.Template.Host(in.GetHost())
 		if !slices.Contains(st.GetHosts(), host) {
 			continue
 		}

@@ -1,4 +1,4 @@
-package apiserver
+package dispatch
 
 import (
 	"fmt"
@@ -17,8 +17,8 @@ import (
 // assignments is what one connected agent has been told. It belongs to the goroutine that follows the cache. It looks
 // at the state of now, never at a change: an object that changed twice is looked at twice and sent once.
 type assignments struct {
-	server *Server
-	me     *session
+	server *Dispatcher
+	me     *Session
 	sent   map[string]sentAssignment // by project
 	asked  map[string]int32          // by project that this node holds: the epoch it was asked to release
 }
@@ -32,18 +32,18 @@ type sentAssignment struct {
 
 // project tells the agent about a project, if there is something to tell.
 func (a *assignments) project(name string) error {
-	p, ok := state.Get[*carav1.Project](a.server.db.Cache, name)
+	p, ok := state.Get[*carav1.Project](a.server.DB.Cache, name)
 	if err := a.held(name, p); err != nil {
 		return err
 	}
 	sent, known := a.sent[name]
-	if ok && !assignedTo(p, a.me.node) {
+	if ok && !assignedTo(p, a.me.Node) {
 		ok = false
 	}
 	if known && (!ok || p.GetMetadata().GetUid() != sent.uid) {
 		delete(a.sent, name)
 		known = false
-		err := a.me.send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Unassigned{
+		err := a.me.Send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Unassigned{
 			Unassigned: &carav1.Unassigned{Name: name, Uid: sent.uid},
 		}})
 		if err != nil {
@@ -58,13 +58,13 @@ func (a *assignments) project(name string) error {
 		return nil
 	}
 	a.sent[name] = now
-	return a.me.send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Assignment{Assignment: a.server.assignment(p)}})
+	return a.me.Send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Assignment{Assignment: a.server.Assignment(p)}})
 }
 
 // held asks the agent to say when nothing is left of a project that has another node by now, once for each epoch. It
 // comes before the assignment is taken back, which needs no second word then.
 func (a *assignments) held(name string, p *carav1.Project) error {
-	if p.GetStatus().GetHeldBy() != a.me.node {
+	if p.GetStatus().GetHeldBy() != a.me.Node {
 		delete(a.asked, name)
 		return nil
 	}
@@ -74,7 +74,7 @@ func (a *assignments) held(name string, p *carav1.Project) error {
 	}
 	a.asked[name] = epoch
 	delete(a.sent, name)
-	return a.me.send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Unassigned{
+	return a.me.Send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Unassigned{
 		Unassigned: &carav1.Unassigned{Name: name, Uid: p.GetMetadata().GetUid(), Epoch: epoch},
 	}})
 }
@@ -125,24 +125,24 @@ func (a *assignments) describe(p *carav1.Project) sentAssignment {
 	return out
 }
 
-// assignment is a project with the values that its services use and nothing else. A value that does not exist, or whose
+// Assignment is a project with the values that its services use and nothing else. A value that does not exist, or whose
 // Secret a source uses for git or webhooks, is left out: the agent says which one is missing.
-func (s *Server) assignment(p *carav1.Project) *carav1.Assignment {
+func (d *Dispatcher) Assignment(p *carav1.Project) *carav1.Assignment {
 	out := &carav1.Assignment{Project: proto.CloneOf(p)}
 	if p.GetStatus().GetPhase() == api.PhaseTerminating {
 		return out
 	}
-	withheld := objects.SourceSecrets(s.db.Cache)
+	withheld := objects.SourceSecrets(d.DB.Cache)
 	for _, use := range api.SecretUses(p.GetSpec()) {
 		if withheld[use.Name] != "" || use.Key == "" {
 			continue
 		}
-		if value, ok := s.value(use.Name, use.Key); ok {
+		if value, ok := d.value(use.Name, use.Key); ok {
 			if out.Secrets == nil {
 				out.Secrets, out.SecretVersions = make(map[string][]byte), make(map[string]string)
 			}
 			name := objects.SealName(use.Name, use.Key)
-			out.Secrets[name], out.SecretVersions[name] = value, s.db.Vault.Version(name, value)
+			out.Secrets[name], out.SecretVersions[name] = value, d.DB.Vault.Version(name, value)
 		}
 	}
 	for _, name := range p.GetSpec().GetImagePullSecrets() {
@@ -150,22 +150,22 @@ func (s *Server) assignment(p *carav1.Project) *carav1.Assignment {
 			out.PullSecrets = append(out.PullSecrets, &carav1.PullSecret{Name: name, Problem: "belongs to source " + source + ", and no project may use it"})
 			continue
 		}
-		s.pullSecret(out, name)
+		d.pullSecret(out, name)
 	}
 	return out
 }
 
 // pullSecret adds what a Secret of imagePullSecrets is for. Of two for one registry the first counts.
-func (s *Server) pullSecret(out *carav1.Assignment, name string) {
+func (d *Dispatcher) pullSecret(out *carav1.Assignment, name string) {
 	said := &carav1.PullSecret{Name: name}
 	out.PullSecrets = append(out.PullSecrets, said)
-	if _, exists := state.Get[*carav1.Secret](s.db.Cache, name); !exists {
+	if _, exists := state.Get[*carav1.Secret](d.DB.Cache, name); !exists {
 		said.Missing, said.Problem = true, "does not exist"
 		return
 	}
-	server, okServer := s.value(name, "server")
-	user, okUser := s.value(name, "username")
-	password, okPassword := s.value(name, "password")
+	server, okServer := d.value(name, "server")
+	user, okUser := d.value(name, "username")
+	password, okPassword := d.value(name, "password")
 	registry := api.Registry(string(server))
 	switch {
 	case !okServer || !okUser || !okPassword:
@@ -184,15 +184,15 @@ func (s *Server) pullSecret(out *carav1.Assignment, name string) {
 }
 
 // secretVersion changes with each value of a Secret, and with nothing else.
-func (s *Server) secretVersion(name string) string {
-	secret, ok := state.Get[*carav1.Secret](s.db.Cache, name)
+func (d *Dispatcher) secretVersion(name string) string {
+	secret, ok := state.Get[*carav1.Secret](d.DB.Cache, name)
 	if !ok {
 		return "missing"
 	}
 	var all strings.Builder
 	for _, key := range slices.Sorted(maps.Keys(secret.GetData())) {
-		if value, ok := s.value(name, key); ok {
-			all.WriteString(key + "=" + s.db.Vault.Version(objects.SealName(name, key), value) + ",")
+		if value, ok := d.value(name, key); ok {
+			all.WriteString(key + "=" + d.DB.Vault.Version(objects.SealName(name, key), value) + ",")
 		}
 	}
 	return all.String()
@@ -200,14 +200,14 @@ func (s *Server) secretVersion(name string) string {
 
 // value opens one value of a secret, if it is there. One that cannot be opened is reported here, since nobody waits for
 // an answer, and is missing for the agent.
-func (s *Server) value(name, key string) ([]byte, bool) {
-	secret, ok := state.Get[*carav1.Secret](s.db.Cache, name)
+func (d *Dispatcher) value(name, key string) ([]byte, bool) {
+	secret, ok := state.Get[*carav1.Secret](d.DB.Cache, name)
 	if !ok || secret.GetData()[key] == nil {
 		return nil, false
 	}
-	value, err := objects.SecretValue(s.db.Vault, secret, key)
+	value, err := objects.SecretValue(d.DB.Vault, secret, key)
 	if err != nil {
-		s.cfg.Logger.Error("secret cannot be opened", "secret", name, "key", key, "error", err)
+		d.DB.Logger.Error("secret cannot be opened", "secret", name, "key", key, "error", err)
 		return nil, false
 	}
 	return value, true

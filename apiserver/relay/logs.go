@@ -1,4 +1,4 @@
-package apiserver
+package relay
 
 import (
 	"google.golang.org/protobuf/proto"
@@ -8,8 +8,8 @@ import (
 )
 
 // Logs streams the logs of a project's containers from the agent that runs them.
-func (s projectService) Logs(req *carav1.LogsRequest, out carav1.ProjectService_LogsServer) error {
-	p, err := s.placed(req.GetName(), "are no logs yet")
+func (r *Relay) Logs(req *carav1.LogsRequest, out carav1.ProjectService_LogsServer) error {
+	p, err := r.placed(req.GetName(), "are no logs yet")
 	if err != nil {
 		return err
 	}
@@ -20,7 +20,7 @@ func (s projectService) Logs(req *carav1.LogsRequest, out carav1.ProjectService_
 		return api.Invalid("the request", api.Field("previous", "and follow do not go together: a previous run has ended"))
 	}
 	ask := &carav1.OpenStream{Kind: &carav1.OpenStream_Logs{Logs: proto.CloneOf(req)}}
-	return s.relay(out.Context(), p.GetStatus().GetNodeRef(), ask, talk{down: func(msg *carav1.AttachRequest) error {
+	return r.carry(out.Context(), p.GetStatus().GetNodeRef(), ask, talk{down: func(msg *carav1.AttachRequest) error {
 		if msg.GetLog() == nil {
 			return nil
 		}

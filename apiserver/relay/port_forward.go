@@ -1,4 +1,4 @@
-package apiserver
+package relay
 
 import (
 	"errors"
@@ -12,16 +12,16 @@ import (
 
 // PortForward carries one connection to a port of a service. Its header says that the request is valid and that the caller
 // may send. Each half ends by itself; the call ends with both.
-func (s projectService) PortForward(stream carav1.ProjectService_PortForwardServer) error {
+func (r *Relay) PortForward(stream carav1.ProjectService_PortForwardServer) error {
 	first, err := stream.Recv()
 	if err != nil {
-		return noStart(err)
+		return NoStart(err)
 	}
 	if first.GetStart() == nil {
-		return noStart(nil)
+		return NoStart(nil)
 	}
 	start := proto.CloneOf(first.GetStart())
-	p, err := s.placed(start.GetName(), "is nothing to connect to")
+	p, err := r.placed(start.GetName(), "is nothing to connect to")
 	if err != nil {
 		return err
 	}
@@ -33,7 +33,7 @@ func (s projectService) PortForward(stream carav1.ProjectService_PortForwardServ
 	}
 	in := portInput{stream: stream}
 	ask := &carav1.OpenStream{Kind: &carav1.OpenStream_PortForward{PortForward: start}}
-	return s.relay(stream.Context(), p.GetStatus().GetNodeRef(), ask, talk{
+	return r.carry(stream.Context(), p.GetStatus().GetNodeRef(), ask, talk{
 		up: in.next,
 		down: func(msg *carav1.AttachRequest) error {
 			if msg.GetPortForward() == nil {

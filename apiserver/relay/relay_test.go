@@ -1,4 +1,4 @@
-package apiserver
+package relay
 
 import (
 	"context"
@@ -6,13 +6,15 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/caravanserai/cara/apiserver/dispatch"
+	"github.com/caravanserai/cara/apiserver/state"
+
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/store"
 )
 
 // deafStream takes what is sent to the agent, or blocks as one that does not read.
@@ -30,9 +32,6 @@ func (d deafStream) Send(*carav1.ConnectResponse) error {
 
 func (deafStream) Recv() (*carav1.ConnectRequest, error) { return nil, context.Canceled }
 
-// unused is a store that nobody calls.
-type unused struct{ store.Store }
-
 func TestOpenStreamGivesUp(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -49,26 +48,23 @@ func TestOpenStreamGivesUp(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s, err := New(Config{Store: unused{}, Authenticator: names{}})
-				if err != nil {
-					t.Fatal(err)
-				}
+				r := &Relay{DB: &state.DB{Draining: make(chan struct{})}, Sessions: new(dispatch.Sessions)}
 				ctx, leave := context.WithCancel(t.Context())
 				defer leave()
 				agent, end := context.WithCancelCause(t.Context())
 				block := make(chan struct{})
-				me := &session{node: "n1", instance: "a", end: end, ended: agent.Done(), stream: deafStream{}}
+				me := &dispatch.Session{Node: "n1", Instance: "a", End: end, Ended: agent.Done(), Stream: deafStream{}}
 				if test.deaf {
-					me.stream = deafStream{block: block}
+					me.Stream = deafStream{block: block}
 				}
-				s.sessions.enter(me)
-				w, err := s.meetings.expect(ctx, "n1", maxAttached)
+				r.Sessions.Enter(me)
+				w, err := r.meetings.expect(ctx, "n1", maxAttached)
 				if err != nil {
 					t.Fatal(err)
 				}
 				result := make(chan error, 1)
 				go func() {
-					_, err := s.openStream(ctx, w, &carav1.OpenStream{})
+					_, err := r.openStream(ctx, w, &carav1.OpenStream{})
 					result <- err
 				}()
 				synctest.Wait()
@@ -80,7 +76,7 @@ func TestOpenStreamGivesUp(t *testing.T) {
 					t.Errorf("%v, want %v with %q", err, test.code, test.want)
 				}
 				w.finish()
-				if _, err := s.meetings.find(w.id, "n1"); err == nil {
+				if _, err := r.meetings.find(w.id, "n1"); err == nil {
 					t.Error("a stream that was given up can still be found")
 				}
 				close(block)
@@ -100,7 +96,7 @@ func TestMeetingsAreBounded(t *testing.T) {
 		last = w
 	}
 	_, err := m.expect(t.Context(), "n1", maxAttached)
-	wantCode(t, err, codes.ResourceExhausted, "")
+	wantRefusal(t, err, codes.ResourceExhausted, "")
 	last.finish()
 	if _, err := m.expect(t.Context(), "n1", maxAttached); err != nil {
 		t.Error(err)
@@ -122,7 +118,7 @@ func TestMeetingsAreBoundedForEachCaller(t *testing.T) {
 		last = w
 	}
 	_, err := m.expect(as("user/greedy"), "n1", 3)
-	wantCode(t, err, codes.ResourceExhausted, api.TitleTooMany)
+	wantRefusal(t, err, codes.ResourceExhausted, api.TitleTooMany)
 	if _, err := m.expect(as("user/other"), "n1", 3); err != nil {
 		t.Errorf("another caller: %v", err)
 	}
@@ -130,5 +126,15 @@ func TestMeetingsAreBoundedForEachCaller(t *testing.T) {
 	last.finish() // a second time changes nothing
 	if _, err := m.expect(as("user/greedy"), "n1", 3); err != nil {
 		t.Errorf("after one has ended: %v", err)
+	}
+}
+
+func wantRefusal(t testing.TB, err error, code codes.Code, title string) {
+	t.Helper()
+	if got := api.Code(err); got != code {
+		t.Fatalf("got %v (%v), want code %v", got, err, code)
+	}
+	if got := api.ProblemOf(err).GetTitle(); title != "" && got != title {
+		t.Fatalf("got title %q (%v), want %q", got, err, title)
 	}
 }

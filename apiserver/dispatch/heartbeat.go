@@ -1,4 +1,4 @@
-package apiserver
+package dispatch
 
 import (
 	"context"
@@ -22,36 +22,36 @@ var nodeConditions = []string{api.CondEngineReady, api.CondDiskPressure, api.Con
 
 // Heartbeat takes what the node itself says of its machine. It is no sign of life: only the agent's connection is, since
 // a node without one can be told of no project.
-func (s nodeService) Heartbeat(ctx context.Context, req *carav1.HeartbeatRequest) (*emptypb.Empty, error) {
+func (d *Dispatcher) Heartbeat(ctx context.Context, req *carav1.HeartbeatRequest) (*emptypb.Empty, error) {
 	if node := identity.ActorOf(ctx).Node(); node != req.GetName() {
 		return nil, api.Forbidden("node %q may not speak for node %q", node, req.GetName())
 	}
-	return &emptypb.Empty{}, s.heartbeat(ctx, req.GetName(), req.GetHeartbeat(), false)
+	return &emptypb.Empty{}, d.heartbeat(ctx, req.GetName(), req.GetHeartbeat(), false)
 }
 
 // heartbeat takes one heartbeat, over the agent's connection or not. It notes a sign of life in memory, and writes what is
 // more than that: a node that comes back, and what it says of itself where that is new.
-func (s *Server) heartbeat(ctx context.Context, node string, hb *carav1.Heartbeat, connected bool) error {
+func (d *Dispatcher) heartbeat(ctx context.Context, node string, hb *carav1.Heartbeat, connected bool) error {
 	for _, c := range hb.GetConditions() {
 		if !slices.Contains(nodeConditions, c.GetType()) {
 			return api.Invalid("the heartbeat", api.Field("conditions", "has the type %q; an agent reports %v", c.GetType(), nodeConditions))
 		}
 	}
-	n, ok := state.Get[*carav1.Node](s.db.Cache, node)
+	n, ok := state.Get[*carav1.Node](d.DB.Cache, node)
 	if !ok {
 		return api.NotFound("node %q is not registered: it was deleted, join again", node)
 	}
 	if connected {
-		s.live.Beats.Note(node, s.db.Now())
+		d.Objects.Live.Beats.Note(node, d.DB.Now())
 	}
 	if hb.GetInfo() != nil {
-		s.live.Infos.Note(node, hb.GetInfo())
+		d.Objects.Live.Infos.Note(node, hb.GetInfo())
 	}
 	here := admission.OnThisHost(ctx)
-	if next := afterHeartbeat(n, hb, connected, here, s.db.Now()); next == n {
+	if next := afterHeartbeat(n, hb, connected, here, d.DB.Now()); next == n {
 		return nil
 	}
-	err := s.db.Transact(ctx, func(t *state.Tx) error {
+	err := d.DB.Transact(ctx, func(t *state.Tx) error {
 		n, ok := state.Read[*carav1.Node](t, node)
 		if !ok {
 			return objects.NotFound(api.KindNode, node)
@@ -127,8 +127,8 @@ func sameInfo(a, b *carav1.NodeInfo) bool {
 }
 
 const (
-	// heartbeatInterval is what agents are told to keep.
-	heartbeatInterval = 5 * time.Second
-	// nodeLease is how long a node counts as there after its last heartbeat.
-	nodeLease = 20 * time.Second
+	// HeartbeatInterval is what agents are told to keep.
+	HeartbeatInterval = 5 * time.Second
+	// NodeLease is how long a node counts as there after its last heartbeat.
+	NodeLease = 20 * time.Second
 )

@@ -1,4 +1,4 @@
-package apiserver
+package dispatch
 
 import (
 	"net"

@@ -1,4 +1,4 @@
-package apiserver
+package dispatch
 
 import (
 	"context"
@@ -17,9 +17,9 @@ import (
 
 // release takes an agent's word that nothing is left of some projects on its node. What it says of another epoch is from
 // before the project was there once more.
-func (s *Server) release(ctx context.Context, node string, released []*carav1.Released) error {
+func (d *Dispatcher) release(ctx context.Context, node string, released []*carav1.Released) error {
 	for _, r := range released {
-		err := s.unhold(ctx, r.GetName(), func(_ *state.Tx, p *carav1.Project) bool {
+		err := d.unhold(ctx, r.GetName(), func(_ *state.Tx, p *carav1.Project) bool {
 			return p.GetStatus().GetHeldBy() == node && p.GetMetadata().GetUid() == r.GetUid() && p.GetStatus().GetEpoch() == r.GetEpoch()
 		})
 		if err != nil {
@@ -29,11 +29,11 @@ func (s *Server) release(ctx context.Context, node string, released []*carav1.Re
 	return nil
 }
 
-// releaseLost lets go of what is held by nodes that are not heard of. It is called once such a node is known to the
+// ReleaseLost lets go of what is held by nodes that are not heard of. It is called once such a node is known to the
 // cache: whoever saw it otherwise when he noted the hold has committed before, and is seen here.
-func (s *Server) releaseLost(ctx context.Context) error {
-	for _, p := range held(s.db.Cache) {
-		err := s.unhold(ctx, p.GetMetadata().GetName(), func(t *state.Tx, p *carav1.Project) bool {
+func (d *Dispatcher) ReleaseLost(ctx context.Context) error {
+	for _, p := range held(d.DB.Cache) {
+		err := d.unhold(ctx, p.GetMetadata().GetName(), func(t *state.Tx, p *carav1.Project) bool {
 			n, ok := state.Read[*carav1.Node](t, p.GetStatus().GetHeldBy())
 			return p.GetStatus().GetHeldBy() != "" && (!ok || n.GetStatus().GetState() == api.NodeNotReady)
 		})
@@ -45,8 +45,8 @@ func (s *Server) releaseLost(ctx context.Context) error {
 }
 
 // unhold lets a project's new node have it, if over says that the old one is done.
-func (s *Server) unhold(ctx context.Context, project string, over func(*state.Tx, *carav1.Project) bool) error {
-	return s.db.Transact(ctx, func(t *state.Tx) error {
+func (d *Dispatcher) unhold(ctx context.Context, project string, over func(*state.Tx, *carav1.Project) bool) error {
+	return d.DB.Transact(ctx, func(t *state.Tx) error {
 		p, ok := state.Read[*carav1.Project](t, project)
 		if !ok || !over(t, p) {
 			return nil

@@ -1,4 +1,4 @@
-package apiserver
+package dispatch
 
 import (
 	"context"
@@ -22,7 +22,7 @@ var errLeft = errors.New("the agent has left")
 // Connect is the agent's own stream. Down go the node's assignments and the ingress routes: all of them first, then what
 // changes, worked out from the cache as transactions come by, so that an agent that reads slowly gets the newest state
 // and not every step to it. Up come heartbeats.
-func (s nodeService) Connect(stream carav1.NodeService_ConnectServer) error {
+func (d *Dispatcher) Connect(stream carav1.NodeService_ConnectServer) error {
 	node := identity.ActorOf(stream.Context()).Node()
 	hello, err := stream.Recv()
 	if err != nil {
@@ -31,20 +31,20 @@ func (s nodeService) Connect(stream carav1.NodeService_ConnectServer) error {
 	if hello.GetHeartbeat().GetInfo() == nil || hello.GetInstanceId() == "" {
 		return api.Invalid("the first message", api.Field("heartbeat", "needs info, and the message an instanceId"))
 	}
-	if err := s.heartbeat(stream.Context(), node, hello.GetHeartbeat(), true); err != nil {
+	if err := d.heartbeat(stream.Context(), node, hello.GetHeartbeat(), true); err != nil {
 		return err
 	}
 	ctx, end := context.WithCancelCause(stream.Context())
-	me := &session{node: node, instance: hello.GetInstanceId(), here: admission.OnThisHost(ctx), end: end, ended: ctx.Done(), stream: stream}
-	s.sessions.enter(me)
-	defer s.sessions.leave(me)
-	s.cfg.Logger.Info("agent connected", "node", node, "instance", me.instance)
+	me := &Session{Node: node, Instance: hello.GetInstanceId(), here: admission.OnThisHost(ctx), End: end, Ended: ctx.Done(), Stream: stream}
+	d.Sessions.Enter(me)
+	defer d.Sessions.leave(me)
+	d.DB.Logger.Info("agent connected", "node", node, "instance", me.Instance)
 
 	// Only the heartbeats' goroutine reads from the stream, and it ends when the handler returns: gRPC then fails Recv.
-	s.guard.Go("Connect", func() error { return s.listen(ctx, me) }, end)
-	end(s.serveAgent(ctx, me))
+	d.Guard.Go("Connect", func() error { return d.listen(ctx, me) }, end)
+	end(d.serveAgent(ctx, me))
 	err = context.Cause(ctx)
-	s.cfg.Logger.Info("agent disconnected", "node", node, "instance", me.instance, "reason", err)
+	d.DB.Logger.Info("agent disconnected", "node", node, "instance", me.Instance, "reason", err)
 	if errors.Is(err, errLeft) {
 		return nil
 	}
@@ -53,29 +53,29 @@ func (s nodeService) Connect(stream carav1.NodeService_ConnectServer) error {
 
 // listen takes heartbeats until the stream ends. With each it looks whether the agent is still who it was: a stream
 // lives longer than a certificate that is revoked.
-func (s *Server) listen(ctx context.Context, me *session) error {
+func (d *Dispatcher) listen(ctx context.Context, me *Session) error {
 	for {
-		req, err := me.stream.Recv()
+		req, err := me.Stream.Recv()
 		if errors.Is(err, io.EOF) {
 			return errLeft
 		}
 		if err != nil {
 			return err
 		}
-		if err := s.stillTrusted(ctx, me.node); err != nil {
+		if err := d.stillTrusted(ctx, me.Node); err != nil {
 			return err
 		}
-		if err := s.heartbeat(ctx, me.node, req.GetHeartbeat(), true); err != nil {
+		if err := d.heartbeat(ctx, me.Node, req.GetHeartbeat(), true); err != nil {
 			return err
 		}
-		if err := s.release(ctx, me.node, req.GetReleased()); err != nil {
+		if err := d.release(ctx, me.Node, req.GetReleased()); err != nil {
 			return err
 		}
 	}
 }
 
-func (s *Server) stillTrusted(ctx context.Context, node string) error {
-	actor, err := s.network(ctx)
+func (d *Dispatcher) stillTrusted(ctx context.Context, node string) error {
+	actor, err := d.Authenticate(ctx)
 	if err != nil {
 		return err
 	}
@@ -86,21 +86,21 @@ func (s *Server) stillTrusted(ctx context.Context, node string) error {
 }
 
 // serveAgent sends what the node has to know until ctx ends.
-func (s *Server) serveAgent(ctx context.Context, me *session) error {
-	err := me.send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Welcome{Welcome: &carav1.Welcome{
-		ClusterId:         s.cfg.ClusterID,
-		HeartbeatInterval: durationpb.New(heartbeatInterval),
-		ServerTime:        timestamppb.New(s.db.Now()),
+func (d *Dispatcher) serveAgent(ctx context.Context, me *Session) error {
+	err := me.Send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Welcome{Welcome: &carav1.Welcome{
+		ClusterId:         d.ClusterID,
+		HeartbeatInterval: durationpb.New(HeartbeatInterval),
+		ServerTime:        timestamppb.New(d.DB.Now()),
 	}}})
 	if err != nil {
 		return err
 	}
-	work, ctx := s.guard.Group(ctx, "Connect", guard.Unlimited)
-	assigned := &assignments{server: s, me: me, sent: map[string]sentAssignment{}, asked: map[string]int32{}}
-	routes := newRouteFeed(s, me)
+	work, ctx := d.Guard.Group(ctx, "Connect", guard.Unlimited)
+	assigned := &assignments{server: d, me: me, sent: map[string]sentAssignment{}, asked: map[string]int32{}}
+	routes := newRouteFeed(d, me)
 	work.Go(func() error { return routes.run(ctx) })
 	work.Go(func() error {
-		return s.db.Follow(ctx, state.Follower{
+		return d.DB.Follow(ctx, state.Follower{
 			Kinds: []string{api.KindProject},
 			First: func(objects []state.Change) error {
 				for i := range objects {
@@ -112,18 +112,18 @@ func (s *Server) serveAgent(ctx context.Context, me *session) error {
 				return nil
 			},
 			Synced: func(int64) error {
-				nodes, _ := state.List[*carav1.Node](s.db.Cache, "", "")
+				nodes, _ := state.List[*carav1.Node](d.DB.Cache, "", "")
 				for _, n := range nodes {
 					routes.node(n.GetMetadata().GetName())
 				}
 				if err := routes.full(); err != nil {
 					return err
 				}
-				return me.send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Synced{Synced: &carav1.Synced{}}})
+				return me.Send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Synced{Synced: &carav1.Synced{}}})
 			},
 			Commit: func(tx state.Transaction) error {
 				for i := range tx.Changes {
-					if err := s.agentChange(&tx.Changes[i], assigned, routes); err != nil {
+					if err := d.agentChange(&tx.Changes[i], assigned, routes); err != nil {
 						return err
 					}
 				}
@@ -136,7 +136,7 @@ func (s *Server) serveAgent(ctx context.Context, me *session) error {
 }
 
 // agentChange passes on what one change means to one node.
-func (s *Server) agentChange(ch *state.Change, assigned *assignments, routes *routeFeed) error {
+func (d *Dispatcher) agentChange(ch *state.Change, assigned *assignments, routes *routeFeed) error {
 	switch ch.Kind {
 	case api.KindProject:
 		routes.project(ch.Name)
@@ -148,7 +148,7 @@ func (s *Server) agentChange(ch *state.Change, assigned *assignments, routes *ro
 			routes.node(node)
 		}
 	case api.KindNode:
-		for _, project := range s.db.Cache.ProjectsOnNode(ch.Name) {
+		for _, project := range d.DB.Cache.ProjectsOnNode(ch.Name) {
 			routes.project(project)
 		}
 	}
