@@ -13,27 +13,27 @@ import (
 // bad are files that no snapshot may be made of, and what is said of each.
 var bad = []struct {
 	name  string
-	put   func(*testgit.TestRepo, *world)
+	put   func(*testgit.TestRepo, *testCluster)
 	words []string // of the source's condition
 }{
-	{"alias bomb", func(r *testgit.TestRepo, _ *world) { r.Write("bad.yaml", aliasBomb()) }, []string{"bad.yaml:1:1", "unknown field"}},
-	{"merge bomb", func(r *testgit.TestRepo, _ *world) { r.Write("bad.yaml", mergeBomb()) }, []string{"bad.yaml:", "aliases are followed"}},
-	{"200,000 keys", func(r *testgit.TestRepo, _ *world) { r.Write("bad.yaml", manyKeys()) }, []string{"bad.yaml", "at most"}},
-	{"depth", func(r *testgit.TestRepo, _ *world) { r.Write("bad.yaml", strings.Repeat("[", 50_000)) }, []string{"bad.yaml:1:", "depth"}},
-	{"depth that is well-formed", func(r *testgit.TestRepo, _ *world) {
+	{"alias bomb", func(r *testgit.TestRepo, _ *testCluster) { r.Write("bad.yaml", aliasBomb()) }, []string{"bad.yaml:1:1", "unknown field"}},
+	{"merge bomb", func(r *testgit.TestRepo, _ *testCluster) { r.Write("bad.yaml", mergeBomb()) }, []string{"bad.yaml:", "aliases are followed"}},
+	{"200,000 keys", func(r *testgit.TestRepo, _ *testCluster) { r.Write("bad.yaml", manyKeys()) }, []string{"bad.yaml", "at most"}},
+	{"depth", func(r *testgit.TestRepo, _ *testCluster) { r.Write("bad.yaml", strings.Repeat("[", 50_000)) }, []string{"bad.yaml:1:", "depth"}},
+	{"depth that is well-formed", func(r *testgit.TestRepo, _ *testCluster) {
 		r.Write("bad.yaml", project("x", "services: "+strings.Repeat("[", 500)+strings.Repeat("]", 500)))
 	}, []string{"bad.yaml:", "64"}},
-	{"2 MiB manifest", func(r *testgit.TestRepo, w *world) {
+	{"2 MiB manifest", func(r *testgit.TestRepo, w *testCluster) {
 		r.Write("bad.yaml", w.web(w.name("large"), testimage.WebV1)+strings.Repeat("# nothing but air\n", 2<<20/18))
 	}, []string{"bad.yaml", "1 MiB"}},
-	{"binary file named .yaml", func(r *testgit.TestRepo, _ *world) {
+	{"binary file named .yaml", func(r *testgit.TestRepo, _ *testCluster) {
 		r.Write("bad.yaml", "\x7fELF\x02\x01\x01\x00\x00\x00\x00\xff\xfe")
 	}, []string{"bad.yaml:1:1", "no text"}},
-	{"symlink out of the tree", func(r *testgit.TestRepo, _ *world) { r.Symlink("bad.yaml", "/etc/passwd") }, []string{"bad.yaml", "link"}},
-	{"service name twice", func(r *testgit.TestRepo, w *world) {
+	{"symlink out of the tree", func(r *testgit.TestRepo, _ *testCluster) { r.Symlink("bad.yaml", "/etc/passwd") }, []string{"bad.yaml", "link"}},
+	{"service name twice", func(r *testgit.TestRepo, w *testCluster) {
 		r.Write("bad.yaml", project(w.name("twice"), "services:\n- name: web\n  image: a\n- name: web\n  image: b"))
 	}, []string{"bad.yaml:", "spec.services[1].name"}},
-	{"project twice", func(r *testgit.TestRepo, w *world) {
+	{"project twice", func(r *testgit.TestRepo, w *testCluster) {
 		r.Write("bad.yaml", w.web(w.name("good"), testimage.WebV2))
 	}, []string{"bad.yaml:", "good.yaml:"}},
 }

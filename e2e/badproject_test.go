@@ -121,7 +121,7 @@ func TestServerRefuses(t *testing.T) {
 		{"expired already", "x", one + "\nexpireAt: yesterday", []string{"spec.expireAt", "yesterday"}},
 	}
 	for _, tt := range tests {
-		w.sub(tt.name, func(w *world) {
+		w.sub(tt.name, func(w *testCluster) {
 			r := w.ctl(project(tt.project, tt.spec), "apply", "-f", "-")
 			if r.Code != 1 || r.Stdout != "" {
 				w.Errorf("exit code %d, stdout %q, want 1 and nothing", r.Code, r.Stdout)

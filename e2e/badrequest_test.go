@@ -16,12 +16,12 @@ import (
 )
 
 // rss is the server's memory in MiB.
-func (w *world) rss() int {
+func (w *testCluster) rss() int {
 	w.Helper()
 	return w.memory("VmRSS")
 }
 
-func (w *world) memory(field string) int {
+func (w *testCluster) memory(field string) int {
 	w.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", w.Server.Pid()))
 	w.must(err)
@@ -45,14 +45,14 @@ type problem struct {
 }
 
 // rest calls the REST API as the admin; with a body that is text, JSON.
-func (w *world) rest(method, path string, body io.Reader) (*http.Response, string) {
+func (w *testCluster) rest(method, path string, body io.Reader) (*http.Response, string) {
 	w.Helper()
 	token, err := w.Token()
 	w.must(err)
 	return w.restAs(token, method, path, body)
 }
 
-func (w *world) restAs(token, method, path string, body io.Reader, headers ...string) (*http.Response, string) {
+func (w *testCluster) restAs(token, method, path string, body io.Reader, headers ...string) (*http.Response, string) {
 	w.Helper()
 	req, err := http.NewRequestWithContext(w.Context(), method, w.URL()+path, body)
 	w.must(err)
@@ -74,7 +74,7 @@ func (w *world) restAs(token, method, path string, body io.Reader, headers ...st
 }
 
 // refused wants a problem of this status and title, and returns it.
-func (w *world) refused(resp *http.Response, body string, status int, title string) problem {
+func (w *testCluster) refused(resp *http.Response, body string, status int, title string) problem {
 	w.Helper()
 	var p problem
 	if err := json.Unmarshal([]byte(body), &p); err != nil {

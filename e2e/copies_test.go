@@ -17,23 +17,23 @@ type copies struct {
 	t    *testing.T
 	stop context.CancelFunc
 	done chan struct{}
-	seen []look // one for each change
-	err  error  // why it stopped looking early
+	seen []sample // one for each change
+	err  error    // why it stopped looking early
 }
 
-// look is how it stood at one moment. known says whether the server took the old node for reachable before and after it.
-type look struct {
+// sample is how it stood at one moment. known says whether the server took the old node for reachable before and after it.
+type sample struct {
 	old, new bool // a copy runs there
 	known    bool
 	at       time.Time
 }
 
-func (l look) String() string {
+func (l sample) String() string {
 	return fmt.Sprintf("%s old=%t new=%t reachable=%t", l.at.Format("15:04:05.000"), l.old, l.new, l.known)
 }
 
 // n2IsReady says whether the server takes n2 for reachable.
-func (w *world) n2IsReady() func(context.Context) (bool, error) {
+func (w *testCluster) n2IsReady() func(context.Context) (bool, error) {
 	w.Helper()
 	nodes, err := w.Nodes()
 	w.must(err)
@@ -44,7 +44,7 @@ func (w *world) n2IsReady() func(context.Context) (bool, error) {
 }
 
 // watchCopies looks as often as the engines answer at a project that moves from n2, on the engine from, to the engine to.
-func (w *world) watchCopies(name, to, from string, reachable func(context.Context) (bool, error)) *copies {
+func (w *testCluster) watchCopies(name, to, from string, reachable func(context.Context) (bool, error)) *copies {
 	w.Helper()
 	ctx, cancel := context.WithCancel(w.Context())
 	c := &copies{t: w.T, stop: cancel, done: make(chan struct{})}
@@ -65,7 +65,7 @@ func (w *world) watchCopies(name, to, from string, reachable func(context.Contex
 					return
 				}
 			}
-			l := look{old: old, new: next, known: before && after, at: time.Now()}
+			l := sample{old: old, new: next, known: before && after, at: time.Now()}
 			if n := len(c.seen); n == 0 || c.seen[n-1].old != l.old || c.seen[n-1].new != l.new || c.seen[n-1].known != l.known {
 				c.seen = append(c.seen, l)
 			}

@@ -195,7 +195,7 @@ func TestContainerDiesWhileTheServerIsDown(t *testing.T) {
 }
 
 // lives waits until the web container of a project runs.
-func (w *world) lives(host, name string) {
+func (w *testCluster) lives(host, name string) {
 	w.Helper()
 	ctx, cancel := w.patience()
 	defer cancel()

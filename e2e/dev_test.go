@@ -91,14 +91,14 @@ func TestDev(t *testing.T) {
 func TestDevFailsAtOnce(t *testing.T) {
 	host := testdocker.Engine(t)
 	t.Parallel()
-	taken, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	usage, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer taken.Close()
+	defer usage.Close()
 	for name, tt := range map[string]struct{ host, ingress, want string }{
 		"no engine":         {"unix:///nonexistent/docker.sock", "127.0.0.1:0", "no Docker engine answers at unix:///nonexistent/docker.sock; start Docker"},
-		"the port is taken": {host, taken.Addr().String(), "--ingress-listen " + taken.Addr().String() + " cannot be used; stop what listens there"},
+		"the port is taken": {host, usage.Addr().String(), "--ingress-listen " + usage.Addr().String() + " cannot be used; stop what listens there"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			data := t.TempDir()
@@ -117,7 +117,7 @@ func TestDevFailsAtOnce(t *testing.T) {
 }
 
 // devSays waits until cara-server dev has printed each of the texts.
-func (w *world) devSays(texts ...string) {
+func (w *testCluster) devSays(texts ...string) {
 	w.Helper()
 	ctx, cancel := w.patience()
 	defer cancel()
@@ -133,7 +133,7 @@ func (w *world) devSays(texts ...string) {
 }
 
 // devWorld is a cluster in which nothing runs yet.
-func devWorld(t *testing.T, host string) *world {
+func devWorld(t *testing.T, host string) *testCluster {
 	t.Helper()
 	cluster, err := testcluster.New(testcluster.Config{Dir: t.TempDir(), Bin: built(t)})
 	if err != nil {
@@ -146,7 +146,7 @@ func devWorld(t *testing.T, host string) *world {
 	return w
 }
 
-func (w *world) startDev(dir, host string) {
+func (w *testCluster) startDev(dir, host string) {
 	w.Helper()
 	ctx, cancel := w.patience()
 	defer cancel()

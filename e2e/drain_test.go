@@ -14,20 +14,20 @@ import (
 	"github.com/caravanserai/cara/internal/test/testimage"
 )
 
-// census follows every project, whole transactions at a time, and knows how many did not run at once, at most. It goes
+// copyCounter follows every project, whole transactions at a time, and knows how many did not run at once, at most. It goes
 // on with a server that was started again until ctx ends.
-type census struct {
-	w    *world
+type copyCounter struct {
+	w    *testCluster
 	run  map[string]bool
 	peak int
 	done chan struct{} // closed once it has ended: then its fields may be read
 }
 
-func (w *world) census(ctx context.Context) *census {
+func (w *testCluster) copyCounter(ctx context.Context) *copyCounter {
 	w.Helper()
 	conn, err := w.Conn()
 	w.must(err)
-	c := &census{w: w, run: map[string]bool{}, done: make(chan struct{})}
+	c := &copyCounter{w: w, run: map[string]bool{}, done: make(chan struct{})}
 	synced := make(chan struct{})
 	go func() {
 		defer close(c.done)
@@ -47,7 +47,7 @@ func (w *world) census(ctx context.Context) *census {
 	return c
 }
 
-func (c *census) follow(ctx context.Context, client carav1.WatchServiceClient, synced *chan struct{}) {
+func (c *copyCounter) follow(ctx context.Context, client carav1.WatchServiceClient, synced *chan struct{}) {
 	stream, err := client.Watch(ctx, &carav1.WatchRequest{Kinds: []string{api.KindProject}})
 	for err == nil {
 		var m *carav1.WatchResponse
@@ -118,7 +118,7 @@ ingress:
 	defer cancel()
 	watch, endWatch := context.WithCancel(ctx)
 	defer endWatch()
-	count := w.census(watch)
+	count := w.copyCounter(watch)
 	stubborn := w.watchCopies(names[0], w.engines[0], second.Host, func(context.Context) (bool, error) { return true, nil })
 	drained := make(chan testcluster.Result, 1)
 	go func() {

@@ -78,7 +78,7 @@ func engineEnds(t *testing.T, signal string) {
 }
 
 // engineAway ends an engine and brings it back: meanwhile the node says so, and no project is called Failed or gone.
-func (w *world) engineAway(second *testdocker.Second, signal string, projects []string) {
+func (w *testCluster) engineAway(second *testdocker.Second, signal string, projects []string) {
 	w.Helper()
 	start := w.stopEngine(second, signal)
 	w.engineReady("n1", api.StatusFalse)
@@ -92,7 +92,7 @@ func (w *world) engineAway(second *testdocker.Second, signal string, projects []
 }
 
 // engineReady waits until a node's condition EngineReady has this status.
-func (w *world) engineReady(node, status string) {
+func (w *testCluster) engineReady(node, status string) {
 	w.Helper()
 	client, err := w.Nodes()
 	w.must(err)
@@ -112,7 +112,7 @@ func (w *world) engineReady(node, status string) {
 
 // stopEngine ends the daemon of an engine by a signal, as an upgrade of its package would or a crash; start brings it
 // back with what it had.
-func (w *world) stopEngine(second *testdocker.Second, signal string) (start func()) {
+func (w *testCluster) stopEngine(second *testdocker.Second, signal string) (start func()) {
 	w.Helper()
 	dir := filepath.Dir(strings.TrimPrefix(second.Host, "unix://"))
 	pid, err := os.ReadFile(filepath.Join(dir, "docker.pid"))
@@ -142,7 +142,7 @@ func (w *world) stopEngine(second *testdocker.Second, signal string) (start func
 }
 
 // nulled reads a file of strings that end in NUL.
-func (w *world) nulled(second *testdocker.Second, file string) []string {
+func (w *testCluster) nulled(second *testdocker.Second, file string) []string {
 	w.Helper()
 	text, err := second.Command(w.Context(), "cat", file).Output()
 	w.must(err)
@@ -150,7 +150,7 @@ func (w *world) nulled(second *testdocker.Second, file string) []string {
 }
 
 // inside runs a command in an engine's network namespace to its end.
-func (w *world) inside(second *testdocker.Second, argv ...string) {
+func (w *testCluster) inside(second *testdocker.Second, argv ...string) {
 	w.Helper()
 	command := second.Command(w.Context(), argv[0], argv[1:]...)
 	out, err := os.CreateTemp(w.TempDir(), "out")
@@ -164,7 +164,7 @@ func (w *world) inside(second *testdocker.Second, argv ...string) {
 
 // cut takes the network between this machine and an engine's namespace away: containers and agent there live on.
 // heal brings it back.
-func (w *world) cut(second *testdocker.Second) (heal func()) {
+func (w *testCluster) cut(second *testdocker.Second) (heal func()) {
 	w.Helper()
 	link := func(state string) {
 		w.Helper()

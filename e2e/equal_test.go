@@ -10,7 +10,7 @@ import (
 
 // equal is how a fault ends: the engine of a node equals the assignments, and nothing else there carries our labels. It
 // returns the ids of the containers by `project.service`.
-func (w *world) equal(node, host string) map[string]string {
+func (w *testCluster) equal(node, host string) map[string]string {
 	w.Helper()
 	ctx, cancel := w.patience()
 	defer cancel()
@@ -28,7 +28,7 @@ func (w *world) equal(node, host string) map[string]string {
 }
 
 // calm says that a container still is the one that it was, and was not even restarted.
-func (w *world) calm(host, what, id, startedAt string) {
+func (w *testCluster) calm(host, what, id, startedAt string) {
 	w.Helper()
 	if s := w.state(host, id); !s.Running || s.StartedAt != startedAt {
 		w.Errorf("the container of %s was started at %s, and is %s since %s", what, startedAt, s.Status, s.StartedAt)

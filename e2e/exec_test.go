@@ -15,7 +15,7 @@ import (
 )
 
 // toolbox runs a project of one service that does nothing and has a shell, and returns its name.
-func (w *world) toolbox(short string) string {
+func (w *testCluster) toolbox(short string) string {
 	w.Helper()
 	for _, host := range w.engines {
 		testdocker.Images(w.T, host, testimage.Busybox)
@@ -33,7 +33,7 @@ services:
 }
 
 // alone waits until a service's container has no process but its own and that of its init.
-func (w *world) alone(project, service string) {
+func (w *testCluster) alone(project, service string) {
 	w.Helper()
 	docker, err := testdocker.Client(w.engines[0])
 	w.must(err)
@@ -51,7 +51,7 @@ func (w *world) alone(project, service string) {
 }
 
 // begin runs caractrl beside the test.
-func (w *world) begin(args ...string) *testcluster.Process {
+func (w *testCluster) begin(args ...string) *testcluster.Process {
 	w.Helper()
 	w.started++
 	p, err := testcluster.Start(filepath.Join(w.Dir, fmt.Sprintf("ctl-%d.out", w.started)), w.Env(), append([]string{
@@ -67,7 +67,7 @@ func (w *world) begin(args ...string) *testcluster.Process {
 }
 
 // prints waits until a program has printed a text.
-func (w *world) prints(p *testcluster.Process, text string) {
+func (w *testCluster) prints(p *testcluster.Process, text string) {
 	w.Helper()
 	ctx, cancel := w.patience()
 	defer cancel()

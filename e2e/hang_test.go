@@ -107,7 +107,7 @@ func TestLinkHeldLongerThanRescheduleAfter(t *testing.T) {
 	copies.fenced()
 }
 
-// linked starts a link that outlives the world that is made after it.
+// linked starts a link that outlives the cluster that is made after it.
 func linked(t *testing.T, from, to testlink.Address) *testlink.Link {
 	t.Helper()
 	link, err := testlink.Start(t.Context(), from, to)
@@ -123,7 +123,7 @@ func linked(t *testing.T, from, to testlink.Address) *testlink.Link {
 }
 
 // agentBehind starts an agent in an engine's namespace that reaches the server at an address of its own.
-func (w *world) agentBehind(name string, second *testdocker.Second, server string) {
+func (w *testCluster) agentBehind(name string, second *testdocker.Second, server string) {
 	w.Helper()
 	testdocker.Images(w.T, second.Host, testimage.WebV1, testimage.WebV2, testimage.KV, testimage.Job)
 	enter := second.Command(w.Context(), "true").Args

@@ -178,7 +178,7 @@ nodeSelector: {is: `+node+`}`))
 }
 
 // asNode is a connection with the certificate of a node's agent.
-func (w *world) asNode(node string) *grpc.ClientConn {
+func (w *testCluster) asNode(node string) *grpc.ClientConn {
 	w.Helper()
 	files, err := filepath.Glob(filepath.Join(w.Dir, "agent-"+node, "*.json"))
 	w.must(err)
@@ -211,7 +211,7 @@ func firstOf(ctx context.Context, conn *grpc.ClientConn) error {
 }
 
 // assignments are what the server tells an agent that connects: names, and all secret values together.
-func (w *world) assignments(ctx context.Context, nodes carav1.NodeServiceClient) (names []string, values string) {
+func (w *testCluster) assignments(ctx context.Context, nodes carav1.NodeServiceClient) (names []string, values string) {
 	w.Helper()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

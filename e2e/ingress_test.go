@@ -78,7 +78,7 @@ func logged(file, project string) error {
 }
 
 // figures waits until each line begins one of an agent's figures.
-func (w *world) figures(address, what string, lines ...string) {
+func (w *testCluster) figures(address, what string, lines ...string) {
 	w.Helper()
 	ctx, cancel := w.patience()
 	defer cancel()

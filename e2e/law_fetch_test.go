@@ -80,7 +80,7 @@ func TestLawSourceCannotBeRead(t *testing.T) {
 		w.claim(tt.name, tt.name, "Applied")
 	}
 	for _, tt := range tests {
-		w.sub(tt.name, func(w *world) {
+		w.sub(tt.name, func(w *testCluster) {
 			o := origins[tt.name]
 			good := o.head()
 			tt.spoil(o)
@@ -106,7 +106,7 @@ func (o *origin) git(args ...string) {
 }
 
 // driftIsHealed puts another version in force for a while, and wants git's back.
-func (w *world) driftIsHealed(name string) {
+func (w *testCluster) driftIsHealed(name string) {
 	w.Helper()
 	w.want(w.ctl(declared(name, "web:drift"), "apply", "-f", "-", "--override", "--reason", "test"), 0, "project/"+name+" configured\n", "")
 	w.asks(name, "web:drift")
@@ -154,7 +154,7 @@ func TestLawSourceCannotBeReadOverSSH(t *testing.T) {
 }
 
 // secret makes or replaces one.
-func (w *world) secret(name string, values map[string]string) {
+func (w *testCluster) secret(name string, values map[string]string) {
 	w.Helper()
 	args := []string{"create", "secret", name}
 	for key, value := range values {
@@ -215,7 +215,7 @@ func TestLawDirectoryUnmounted(t *testing.T) {
 }
 
 // directory registers one as a source.
-func (w *world) directory(name, path string, more ...string) {
+func (w *testCluster) directory(name, path string, more ...string) {
 	w.Helper()
 	w.apply("apiVersion: caravanserai/v1\nkind: Source\nmetadata:\n  name: " + name + "\nspec:\n" +
 		"  dir: {path: " + path + "}\n  interval: 1s\n" + indent(strings.Join(more, "\n")))

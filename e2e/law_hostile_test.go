@@ -42,14 +42,14 @@ func mirror(t *testing.T, secret string) (url string) {
 // line is one of git's, with its length before it.
 func line(text string) string { return fmt.Sprintf("%04x%s", len(text)+4, text) }
 
-// packing writes a pack object by object.
-type packing struct {
+// packWriter writes a pack object by object.
+type packWriter struct {
 	b bytes.Buffer
 	n uint32
 }
 
 // put packs one object whose content may be too large to hold, and returns its hash.
-func (p *packing) put(typ byte, name string, size int64, content io.Reader) []byte {
+func (p *packWriter) put(typ byte, name string, size int64, content io.Reader) []byte {
 	head := typ<<4 | byte(size&15)
 	for rest := size >> 4; ; rest >>= 7 {
 		if rest == 0 {
@@ -68,16 +68,16 @@ func (p *packing) put(typ byte, name string, size int64, content io.Reader) []by
 	return hash.Sum(nil)
 }
 
-func (p *packing) tree(entries string) []byte {
+func (p *packWriter) tree(entries string) []byte {
 	return p.put(2, "tree", int64(len(entries)), strings.NewReader(entries))
 }
 
-func (p *packing) commit(tree []byte) string {
+func (p *packWriter) commit(tree []byte) string {
 	text := "tree " + hex.EncodeToString(tree) + "\nauthor A <a@x> 1 +0000\ncommitter A <a@x> 1 +0000\n\nbomb\n"
 	return hex.EncodeToString(p.put(1, "commit", int64(len(text)), strings.NewReader(text)))
 }
 
-func (p *packing) bytes() []byte {
+func (p *packWriter) bytes() []byte {
 	all := binary.BigEndian.AppendUint32([]byte("PACK\x00\x00\x00\x02"), p.n)
 	all = append(all, p.b.Bytes()...)
 	sum := sha1.Sum(all)
@@ -85,9 +85,9 @@ func (p *packing) bytes() []byte {
 }
 
 // noughts never end.
-type noughts struct{}
+type endlessZeros struct{}
 
-func (noughts) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+func (endlessZeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
 // serving is a git server of one commit, whose pack is what send writes.
 func serving(t *testing.T, commit string, send func(w io.Writer, r *http.Request)) (url string) {
@@ -129,10 +129,10 @@ func band(w io.Writer, data []byte) {
 // the server less than 64 MiB, and other sources nothing.
 func TestLawHostileRepositories(t *testing.T) {
 	w := law(t)
-	bomb := &packing{}
-	big := bomb.put(3, "blob", 256<<20, io.LimitReader(noughts{}, 256<<20))
+	bomb := &packWriter{}
+	big := bomb.put(3, "blob", 256<<20, io.LimitReader(endlessZeros{}, 256<<20))
 	bombCommit := bomb.commit(bomb.tree("100644 big.yaml\x00" + string(big)))
-	trees := &packing{}
+	trees := &packWriter{}
 	below := trees.tree("")
 	for range 9 { // 10 folders of 10 folders of ...: 10^9 paths
 		var entries strings.Builder
@@ -155,7 +155,7 @@ func TestLawHostileRepositories(t *testing.T) {
 		below = trees.tree(entries.String())
 	}
 	treesCommit := trees.commit(below)
-	whole := func(p *packing) func(io.Writer, *http.Request) {
+	whole := func(p *packWriter) func(io.Writer, *http.Request) {
 		data := p.bytes()
 		return func(w io.Writer, _ *http.Request) { band(w, data) }
 	}
@@ -165,7 +165,7 @@ func TestLawHostileRepositories(t *testing.T) {
 		"tree-bomb": serving(t, treesCommit, whole(trees)),
 		"for-ever": serving(t, bombCommit, func(w io.Writer, r *http.Request) {
 			band(w, head)
-			p := &packing{}
+			p := &packWriter{}
 			noise := make([]byte, 1<<16)
 			_, _ = rand.Read(noise)
 			p.put(3, "blob", int64(len(noise)), bytes.NewReader(noise))

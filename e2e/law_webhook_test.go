@@ -55,7 +55,7 @@ func hooks() map[string]func(h http.Header, id, body string) {
 }
 
 // deliver sends a webhook as a git server does.
-func (w *world) deliver(source, id, body string, sign func(h http.Header, id, body string)) (status int, answer string) {
+func (w *testCluster) deliver(source, id, body string, sign func(h http.Header, id, body string)) (status int, answer string) {
 	w.Helper()
 	req, err := http.NewRequestWithContext(w.Context(), http.MethodPost, w.URL()+"/api/v1/sources/"+source+"/webhook", strings.NewReader(body))
 	w.must(err)
@@ -69,7 +69,7 @@ func (w *world) deliver(source, id, body string, sign func(h http.Header, id, bo
 }
 
 // hooked is a repository that is polled once in an hour, so that only deliveries bring news.
-func (w *world) hooked(source, provider string) *origin {
+func (w *testCluster) hooked(source, provider string) *origin {
 	w.Helper()
 	o := w.origin(source, only("web:1", source))
 	w.apply("apiVersion: caravanserai/v1\nkind: Source\nmetadata:\n  name: " + source + "\nspec:\n" +
@@ -87,7 +87,7 @@ func TestLawWebhooks(t *testing.T) {
 	w := law(t)
 	w.secret("hook", map[string]string{"secret": hookSecret})
 	for provider, sign := range hooks() {
-		w.sub(provider, func(w *world) {
+		w.sub(provider, func(w *testCluster) {
 			source := strings.ToLower(provider)
 			o := w.hooked(source, provider)
 			polled := w.poll(source)
@@ -165,7 +165,7 @@ func TestLawStormOfPushesAndDeliveries(t *testing.T) {
 }
 
 // nowhere wants a text in no log, event, status or metric.
-func (w *world) nowhere(planted string) {
+func (w *testCluster) nowhere(planted string) {
 	w.Helper()
 	for _, args := range [][]string{
 		{"get", "sources", "-o", "json"}, {"get", "projects", "-o", "json"}, {"get", "events", "-o", "json"}, {"get", "secrets", "-o", "json"},

@@ -28,7 +28,7 @@ type load struct {
 var versionOf = regexp.MustCompile(`web (v\d+) `)
 
 // load begins with eight clients. It ends with stop, or with the test.
-func (w *world) load(node, host string) *load {
+func (w *testCluster) load(node, host string) *load {
 	ctx, cancel := context.WithCancel(w.Context())
 	l := &load{versions: map[string]int{}}
 	var clients sync.WaitGroup
@@ -100,7 +100,7 @@ func (l *load) count(what, page string, err error) {
 }
 
 // none says that not one request failed so far.
-func (l *load) none(w *world) {
+func (l *load) none(w *testCluster) {
 	w.Helper()
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -116,7 +116,7 @@ type stream struct {
 }
 
 // dial opens one. headers are whole lines.
-func (w *world) dial(node, host, path, headers string) *stream {
+func (w *testCluster) dial(node, host, path, headers string) *stream {
 	w.Helper()
 	conn, err := new(net.Dialer).DialContext(w.Context(), "tcp", w.ingress[node])
 	w.must(err)

@@ -15,7 +15,7 @@ import (
 )
 
 // logged waits until a service has written something: a container runs before its program has said a word.
-func (w *world) logged(project, service, words string) {
+func (w *testCluster) logged(project, service, words string) {
 	w.Helper()
 	ctx, cancel := w.patience()
 	defer cancel()
@@ -29,7 +29,7 @@ func (w *world) logged(project, service, words string) {
 }
 
 // want is how a command must end, to the letter.
-func (w *world) want(r testcluster.Result, code int, stdout, stderr string) {
+func (w *testCluster) want(r testcluster.Result, code int, stdout, stderr string) {
 	w.Helper()
 	if r.Code != code || r.Stdout != stdout || r.Stderr != stderr {
 		w.Errorf("exit code %d\nstdout %q\nstderr %q\nwant %d\n%q\n%q", r.Code, r.Stdout, r.Stderr, code, stdout, stderr)
@@ -188,7 +188,7 @@ ingress:
 }
 
 // line waits for a line with these words.
-func (w *world) line(lines <-chan string, words string) {
+func (w *testCluster) line(lines <-chan string, words string) {
 	w.Helper()
 	ctx, cancel := w.patience()
 	defer cancel()

@@ -12,7 +12,7 @@ import (
 )
 
 // twoNodes is a cluster with n1 on the engine that the tests share, and n2 on one in a network namespace.
-func twoNodes(t *testing.T, serverFlags ...string) (*world, *testdocker.Second) {
+func twoNodes(t *testing.T, serverFlags ...string) (*testCluster, *testdocker.Second) {
 	t.Helper()
 	first, second := testdocker.Engine(t), testdocker.SecondEngine(t)
 	t.Parallel()

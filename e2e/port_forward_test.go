@@ -20,7 +20,7 @@ import (
 )
 
 // echo runs a project of one service that sends back on port 9000 what it is sent, and returns its name.
-func (w *world) echo(short string) string {
+func (w *testCluster) echo(short string) string {
 	w.Helper()
 	for _, host := range w.engines {
 		testdocker.Images(w.T, host, testimage.Echo)
@@ -36,7 +36,7 @@ services:
 }
 
 // forward begins a port-forward and returns the local addresses.
-func (w *world) forward(to string, ports ...string) (*testcluster.Process, []string) {
+func (w *testCluster) forward(to string, ports ...string) (*testcluster.Process, []string) {
 	w.Helper()
 	p := w.begin(append([]string{"port-forward", to}, ports...)...)
 	said := regexp.MustCompile(`Forwarding from (127\.0\.0\.1:\d+) -> \w+:\d+`)
@@ -92,8 +92,8 @@ func TestPortForward(t *testing.T) {
 	p, addresses := w.forward("project/"+name, "0:9000", "0:9001")
 	big := make([]byte, 100<<20)
 	_, _ = rand.Read(big)
-	w.sub("100 MB both ways", func(w *world) { w.must(bounce(addresses[0], big)) })
-	w.sub("200 connections at once", func(w *world) {
+	w.sub("100 MB both ways", func(w *testCluster) { w.must(bounce(addresses[0], big)) })
+	w.sub("200 connections at once", func(w *testCluster) {
 		var all sync.WaitGroup
 		for i := range 200 {
 			all.Go(func() {
@@ -104,7 +104,7 @@ func TestPortForward(t *testing.T) {
 		}
 		all.Wait()
 	})
-	w.sub("those that stand still are in nobody's way", func(w *world) {
+	w.sub("those that stand still are in nobody's way", func(w *testCluster) {
 		for range 20 { // each with more on its way than all buffers hold, and no reader
 			conn, err := dialLocal(addresses[0])
 			w.must(err)
@@ -114,7 +114,7 @@ func TestPortForward(t *testing.T) {
 		w.must(bounce(addresses[0], big[:1<<20]))
 		w.ready("n1")
 	})
-	w.sub("a refused connection is said, and the others go on", func(w *world) {
+	w.sub("a refused connection is said, and the others go on", func(w *testCluster) {
 		conn, err := dialLocal(addresses[1])
 		w.must(err)
 		defer conn.Close()
@@ -124,7 +124,7 @@ func TestPortForward(t *testing.T) {
 		w.prints(p, "error: echo:9001: node n1: connect to echo:9001: connect: connection refused")
 		w.must(bounce(addresses[0], []byte("hello")))
 	})
-	w.sub("what there is not", func(w *world) {
+	w.sub("what there is not", func(w *testCluster) {
 		for args, want := range map[string]string{
 			name + "/nope 80":      "has no service \"nope\"; its services are echo",
 			"nothing 80":           `project "nothing" not found`,
@@ -138,7 +138,7 @@ func TestPortForward(t *testing.T) {
 			}
 		}
 	})
-	w.sub("it outlives the agent and the server", func(w *world) {
+	w.sub("it outlives the agent and the server", func(w *testCluster) {
 		conn, err := dialLocal(addresses[0])
 		w.must(err)
 		defer conn.Close()

@@ -79,7 +79,7 @@ func TestGitServerDownThenBack(t *testing.T) {
 }
 
 // pushStory: a push runs, a change of one service replaces its container alone, a file that goes is pruned.
-func (w *world) pushStory(repo *testgit.TestRepo) {
+func (w *testCluster) pushStory(repo *testgit.TestRepo) {
 	name, other := w.name("shop"), w.name("blog")
 	shop := func(image string) string {
 		return project(name, `

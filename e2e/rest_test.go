@@ -35,7 +35,7 @@ func (l list) names() (names []string) {
 }
 
 // call wants a status and decodes the answer.
-func (w *world) call(method, path, body string, status int, into any, headers ...string) *http.Response {
+func (w *testCluster) call(method, path, body string, status int, into any, headers ...string) *http.Response {
 	w.Helper()
 	token, err := w.Token()
 	w.must(err)
@@ -52,7 +52,7 @@ func (w *world) call(method, path, body string, status int, into any, headers ..
 }
 
 // no wants a problem.
-func (w *world) no(method, path, body string, status int, title string, headers ...string) problem {
+func (w *testCluster) no(method, path, body string, status int, title string, headers ...string) problem {
 	w.Helper()
 	token, err := w.Token()
 	w.must(err)

@@ -27,7 +27,7 @@ ingress:
 }
 
 // notUpdated waits until an update came to nothing, and wants these words in the message.
-func (w *world) notUpdated(name string, words ...string) *carav1.Project {
+func (w *testCluster) notUpdated(name string, words ...string) *carav1.Project {
 	w.Helper()
 	p := w.until(name, "is not updated", func(p *carav1.Project) bool {
 		c := api.FindCondition(p.GetStatus().GetConditions(), api.CondReady)
@@ -58,7 +58,7 @@ func TestStartFirst(t *testing.T) {
 	w.must(events.event(1))
 	clients := w.load("n1", shop+".test")
 
-	w.sub("updates", func(w *world) {
+	w.sub("updates", func(w *testCluster) {
 		for n := range 4 {
 			image, version := testimage.WebV2, "web v2"
 			if n%2 == 1 {
@@ -75,7 +75,7 @@ func TestStartFirst(t *testing.T) {
 		}
 	})
 
-	w.sub("updates that fail", func(w *world) {
+	w.sub("updates that fail", func(w *testCluster) {
 		before := serves(w.project(shop))
 		for how, bad := range map[string]struct {
 			manifest string
@@ -106,7 +106,7 @@ func TestStartFirst(t *testing.T) {
 		}
 	})
 
-	w.sub("a retry", func(w *world) {
+	w.sub("a retry", func(w *testCluster) {
 		p := w.project(shop)
 		if r := w.ctl("", "retry", shop); r.Code != 0 {
 			w.Fatalf("%+v", r)
@@ -120,7 +120,7 @@ func TestStartFirst(t *testing.T) {
 		clients.none(w)
 	})
 
-	w.sub("a newer generation takes a half-made successor away", func(w *world) {
+	w.sub("a newer generation takes a half-made successor away", func(w *testCluster) {
 		before := serves(w.project(shop))
 		w.apply(rolling(shop, testimage.WebV2, "env:", "- {name: START_DELAY, value: 10m}"))
 		ctx, cancel := w.patience()
@@ -136,7 +136,7 @@ func TestStartFirst(t *testing.T) {
 		clients.none(w)
 	})
 
-	w.sub("a restart", func(w *world) {
+	w.sub("a restart", func(w *testCluster) {
 		before := serves(w.project(shop))
 		if r := w.ctl("", "restart", shop); r.Code != 0 {
 			w.Fatalf("%+v", r)

@@ -28,21 +28,21 @@ import (
 	"github.com/caravanserai/cara/store/pebble"
 )
 
-// plants are the values that were given to Cara, with the way that each took.
-type plants struct {
-	values []plant
+// secretValues are the values that were given to Cara, with the way that each took.
+type secretValues struct {
+	values []secretValue
 }
 
-type plant struct{ value, way string }
+type secretValue struct{ value, way string }
 
 // one makes a value and remembers it.
-func (p *plants) one(way string) string {
+func (p *secretValues) one(way string) string {
 	value := "s3cr3t" + strings.ReplaceAll(uuid.NewString(), "-", "")[:14]
-	p.values = append(p.values, plant{value, way})
+	p.values = append(p.values, secretValue{value, way})
 	return value
 }
 
-func (p *plants) some(way string, n int) []string {
+func (p *secretValues) some(way string, n int) []string {
 	out := make([]string, n)
 	for i := range out {
 		out[i] = p.one(way)
@@ -51,7 +51,7 @@ func (p *plants) some(way string, n int) []string {
 }
 
 // search looks for every value, as it is and in base64, and says where it found one.
-func (p *plants) search(t *testing.T, where string, text []byte) (found int) {
+func (p *secretValues) search(t *testing.T, where string, text []byte) (found int) {
 	t.Helper()
 	for _, v := range p.values {
 		for _, form := range []string{v.value, base64.StdEncoding.EncodeToString([]byte(v.value)), base64.StdEncoding.EncodeToString([]byte("x" + v.value))[2:16]} {
@@ -73,7 +73,7 @@ func TestPlantedSecrets(t *testing.T) {
 	w := newWorld(t, options{serverFlags: []string{"--log-level", "debug"}})
 	w.agent("n1", host, nil, "--log-level", "debug")
 	testdocker.Images(t, host, testimage.Busybox)
-	p := &plants{}
+	p := &secretValues{}
 	var said bytes.Buffer // by caractrl and REST
 	ctl := func(stdin string, args ...string) {
 		r := w.ctl(stdin, args...)
@@ -237,7 +237,7 @@ func malformed() []string {
 	}
 }
 
-func (p *plants) searchFiles(t *testing.T, dir string) (found int) {
+func (p *secretValues) searchFiles(t *testing.T, dir string) (found int) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
@@ -256,7 +256,7 @@ func (p *plants) searchFiles(t *testing.T, dir string) (found int) {
 	return found
 }
 
-func (p *plants) searchTar(t *testing.T, archive string) (found int) {
+func (p *secretValues) searchTar(t *testing.T, archive string) (found int) {
 	t.Helper()
 	file, err := os.Open(archive)
 	if err != nil {
@@ -280,7 +280,7 @@ func (p *plants) searchTar(t *testing.T, archive string) (found int) {
 }
 
 // searchEngine looks at every container of the engine. Of those of this cluster the environment is left out.
-func (p *plants) searchEngine(w *world, host string) (found int) {
+func (p *secretValues) searchEngine(w *testCluster, host string) (found int) {
 	w.Helper()
 	docker, err := testdocker.Client(host)
 	w.must(err)
@@ -303,7 +303,7 @@ func (p *plants) searchEngine(w *world, host string) (found int) {
 }
 
 // searchStore looks at every object of a server that does not run: its files are compressed.
-func (p *plants) searchStore(w *world) (found int) {
+func (p *secretValues) searchStore(w *testCluster) (found int) {
 	w.Helper()
 	s, err := pebble.Open(pebble.Config{Dir: w.DataDir() + "/store"})
 	w.must(err)

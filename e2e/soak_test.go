@@ -48,32 +48,32 @@ func TestCyclesLeaveNothing(t *testing.T) {
 	for range warm {
 		cycle()
 	}
-	agent, server := w.taken(w.Agents["n1"]), w.taken(w.Server)
+	agent, server := w.usage(w.Agents["n1"]), w.usage(w.Server)
 	begun := time.Now()
 	for n := warm; n < cycles; n++ {
 		cycle()
 		if n == cycles*2/3 { // by then the server has all the newest changes in memory that it keeps for watchers
-			server = w.taken(w.Server)
+			server = w.usage(w.Server)
 		}
 		if n%100 == 0 {
-			t.Logf("%d cycles: agent %v, server %v", n, w.taken(w.Agents["n1"]), w.taken(w.Server))
+			t.Logf("%d cycles: agent %v, server %v", n, w.usage(w.Agents["n1"]), w.usage(w.Server))
 		}
 	}
 	t.Logf("%d cycles, %s each; agent %v, then %v; server %v, then %v", cycles, (time.Since(begun) / time.Duration(cycles-warm)).Round(time.Millisecond),
-		agent, w.taken(w.Agents["n1"]), server, w.taken(w.Server))
-	w.grewNot("cara-agent", agent, func() taken { return w.taken(w.Agents["n1"]) })
-	w.grewNot("cara-server", server, func() taken { return w.taken(w.Server) })
+		agent, w.usage(w.Agents["n1"]), server, w.usage(w.Server))
+	w.grewNot("cara-agent", agent, func() usage { return w.usage(w.Agents["n1"]) })
+	w.grewNot("cara-server", server, func() usage { return w.usage(w.Server) })
 	w.equal("n1", host)
 }
 
-// taken is what a process takes of the machine, as /proc has it.
-type taken struct{ rssKiB, files, threads int }
+// usage is what a process takes of the machine, as /proc has it.
+type usage struct{ rssKiB, files, threads int }
 
-func (u taken) String() string {
+func (u usage) String() string {
 	return fmt.Sprintf("%.1f MiB, %d files, %d threads", float64(u.rssKiB)/1024, u.files, u.threads)
 }
 
-func (w *world) taken(p *testcluster.Process) taken {
+func (w *testCluster) usage(p *testcluster.Process) usage {
 	w.Helper()
 	proc := fmt.Sprintf("/proc/%d", p.Pid())
 	text, err := os.ReadFile(filepath.Join(proc, "status"))
@@ -86,7 +86,7 @@ func (w *world) taken(p *testcluster.Process) taken {
 		w.must(err)
 		return n
 	}
-	return taken{rssKiB: field("VmRSS"), files: len(files), threads: field("Threads")}
+	return usage{rssKiB: field("VmRSS"), files: len(files), threads: field("Threads")}
 }
 
 // Room for what comes and goes: memory that the garbage collector has not got back to, connections that idle.
@@ -96,7 +96,7 @@ const (
 )
 
 // grewNot waits until a process takes no more than it did, but for that room.
-func (w *world) grewNot(program string, before taken, now func() taken) {
+func (w *testCluster) grewNot(program string, before usage, now func() usage) {
 	w.Helper()
 	ctx, cancel := w.patience()
 	defer cancel()
@@ -133,7 +133,7 @@ func TestTwoHundredProjectsAtOnce(t *testing.T) {
 	begun := time.Now()
 	w.apply(manifests)
 	w.patiently(names, w.AwaitRunning)
-	t.Logf("%d projects Running: %s; agent %v, server %v", many, time.Since(begun).Round(time.Millisecond), w.taken(w.Agents["n1"]), w.taken(w.Server))
+	t.Logf("%d projects Running: %s; agent %v, server %v", many, time.Since(begun).Round(time.Millisecond), w.usage(w.Agents["n1"]), w.usage(w.Server))
 	if ids := w.equal("n1", host); len(ids) != many {
 		t.Errorf("%d containers, want %d", len(ids), many)
 	}
@@ -150,12 +150,12 @@ func TestTwoHundredProjectsAtOnce(t *testing.T) {
 	}
 	w.must(calls.Wait())
 	w.patiently(names, w.AwaitGone)
-	t.Logf("%d projects gone: %s; agent %v, server %v", many, time.Since(begun).Round(time.Millisecond), w.taken(w.Agents["n1"]), w.taken(w.Server))
+	t.Logf("%d projects gone: %s; agent %v, server %v", many, time.Since(begun).Round(time.Millisecond), w.usage(w.Agents["n1"]), w.usage(w.Server))
 	w.equal("n1", host)
 }
 
 // patiently waits as long as many projects may take.
-func (w *world) patiently(names []string, await func(context.Context, ...string) error) {
+func (w *testCluster) patiently(names []string, await func(context.Context, ...string) error) {
 	w.Helper()
 	ctx, cancel := context.WithTimeout(w.Context(), 10*time.Minute)
 	defer cancel()

@@ -19,7 +19,7 @@ import (
 
 // terminal is what a person sits at: caractrl runs in it as in a shell's foreground.
 type terminal struct {
-	*world
+	*testCluster
 	keys, screen *os.File // the person's end, the program's end
 	cmd          *exec.Cmd
 	read         chan struct{} // closed once nothing more will be shown
@@ -29,7 +29,7 @@ type terminal struct {
 }
 
 // sit runs caractrl in a terminal of 24 by 80.
-func (w *world) sit(args ...string) *terminal {
+func (w *testCluster) sit(args ...string) *terminal {
 	w.Helper()
 	keys, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
 	w.must(err)
@@ -38,7 +38,7 @@ func (w *world) sit(args ...string) *terminal {
 	w.must(err)
 	screen, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|syscall.O_NOCTTY, 0)
 	w.must(err)
-	tm := &terminal{world: w, keys: keys, screen: screen, read: make(chan struct{})}
+	tm := &terminal{testCluster: w, keys: keys, screen: screen, read: make(chan struct{})}
 	tm.resize(24, 80)
 	go func() {
 		defer close(tm.read)

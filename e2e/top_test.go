@@ -33,17 +33,17 @@ services:
 		`busy +\d+m +[0-9.]+\w* +[0-9.]+ +[0-9.]+\w*/[0-9.]+\w* +1\n$`).MatchString(r.Stdout) {
 		t.Errorf("top: code %d\n%s%s", r.Code, r.Stdout, r.Stderr)
 	}
-	var look struct {
+	var sample struct {
 		Services []struct{ Service, CPUMillis, MemoryLimitBytes string }
 	}
-	w.must(json.Unmarshal([]byte(w.ctl("", "top", name+"/idle", "-o", "json").Stdout), &look))
-	if len(look.Services) != 1 || look.Services[0].MemoryLimitBytes != "67108864" {
-		t.Errorf("one service as JSON: %+v", look)
+	w.must(json.Unmarshal([]byte(w.ctl("", "top", name+"/idle", "-o", "json").Stdout), &sample))
+	if len(sample.Services) != 1 || sample.Services[0].MemoryLimitBytes != "67108864" {
+		t.Errorf("one service as JSON: %+v", sample)
 	}
 	w.says("as YAML", w.ctl("", "top", name, "-o", "yaml").Stdout, "services:\n  - service: idle\n", "  - service: busy\n    cpuMillis: ")
-	w.call("GET", "/api/v1/projects/"+name+"/top", "", 200, &look)
-	if len(look.Services) != 2 || look.Services[1].CPUMillis == "" {
-		t.Errorf("over REST: %+v", look)
+	w.call("GET", "/api/v1/projects/"+name+"/top", "", 200, &sample)
+	if len(sample.Services) != 2 || sample.Services[1].CPUMillis == "" {
+		t.Errorf("over REST: %+v", sample)
 	}
 	watch := w.begin("top", "-w", "-o", "json", name)
 	w.prints(watch, `"service":"busy"`)

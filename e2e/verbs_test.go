@@ -32,7 +32,7 @@ func indent(text string) string {
 }
 
 // web is a project of one web service that answers to the host name.test.
-func (w *world) web(name, image string) string {
+func (w *testCluster) web(name, image string) string {
 	return project(name, `
 services:
 - name: web
@@ -44,7 +44,7 @@ ingress:
 }
 
 // repository is an empty one behind git http-backend, with a source that follows its branch main.
-func (w *world) repository(source string, more ...string) *testgit.TestRepo {
+func (w *testCluster) repository(source string, more ...string) *testgit.TestRepo {
 	w.Helper()
 	root := w.TempDir()
 	server := testgit.ServeHTTP(w.T, root, false)
@@ -56,14 +56,14 @@ func (w *world) repository(source string, more ...string) *testgit.TestRepo {
 
 // source registers a repository with caractrl. git is what stands within `git: {}` beside the ref, more are further
 // lines of its spec.
-func (w *world) source(name, git string, more ...string) {
+func (w *testCluster) source(name, git string, more ...string) {
 	w.Helper()
 	w.apply("apiVersion: caravanserai/v1\nkind: Source\nmetadata:\n  name: " + name + "\nspec:\n" +
 		"  git: {" + git + ", ref: {branch: main}}\n  interval: 1s\n" + indent(strings.Join(more, "\n")))
 }
 
 // push commits the whole work tree, pushes it, and waits until the source has applied it, with or without success.
-func (w *world) push(repo *testgit.TestRepo, message string) (revision string) {
+func (w *testCluster) push(repo *testgit.TestRepo, message string) (revision string) {
 	w.Helper()
 	revision = repo.Commit(message)
 	repo.Push()
@@ -74,7 +74,7 @@ func (w *world) push(repo *testgit.TestRepo, message string) (revision string) {
 }
 
 // apply sends manifests as a person does, and wants them accepted.
-func (w *world) apply(manifests string) {
+func (w *testCluster) apply(manifests string) {
 	w.Helper()
 	if r := w.ctl(manifests, "apply", "-f", "-"); r.Code != 0 {
 		w.Fatalf("caractrl apply: exit code %d\n%s%s\n%s", r.Code, r.Stdout, r.Stderr, manifests)
@@ -82,7 +82,7 @@ func (w *world) apply(manifests string) {
 }
 
 // ctl runs caractrl.
-func (w *world) ctl(stdin string, args ...string) testcluster.Result {
+func (w *testCluster) ctl(stdin string, args ...string) testcluster.Result {
 	w.Helper()
 	ctx, cancel := w.patience()
 	defer cancel()
@@ -92,7 +92,7 @@ func (w *world) ctl(stdin string, args ...string) testcluster.Result {
 }
 
 // running waits until each of these projects is Running and ready.
-func (w *world) running(names ...string) {
+func (w *testCluster) running(names ...string) {
 	w.Helper()
 	ctx, cancel := w.patience()
 	defer cancel()
@@ -100,7 +100,7 @@ func (w *world) running(names ...string) {
 }
 
 // gone waits until there is no such project, and the engines hold nothing of it.
-func (w *world) gone(names ...string) {
+func (w *testCluster) gone(names ...string) {
 	w.Helper()
 	ctx, cancel := w.patience()
 	defer cancel()
@@ -113,7 +113,7 @@ func (w *world) gone(names ...string) {
 }
 
 // until waits for what cond says of a project.
-func (w *world) until(name, what string, cond func(*carav1.Project) bool) *carav1.Project {
+func (w *testCluster) until(name, what string, cond func(*carav1.Project) bool) *carav1.Project {
 	w.Helper()
 	ctx, cancel := w.patience()
 	defer cancel()
@@ -123,7 +123,7 @@ func (w *world) until(name, what string, cond func(*carav1.Project) bool) *carav
 }
 
 // untilSource waits for what cond says of a source.
-func (w *world) untilSource(name, what string, cond func(*carav1.Source) bool) *carav1.Source {
+func (w *testCluster) untilSource(name, what string, cond func(*carav1.Source) bool) *carav1.Source {
 	w.Helper()
 	ctx, cancel := w.patience()
 	defer cancel()
@@ -133,7 +133,7 @@ func (w *world) untilSource(name, what string, cond func(*carav1.Source) bool) *
 }
 
 // failed waits until a project is Failed, and wants its reason and these words in its message.
-func (w *world) failed(name, reason string, words ...string) {
+func (w *testCluster) failed(name, reason string, words ...string) {
 	w.Helper()
 	p := w.until(name, "is Failed", func(p *carav1.Project) bool { return p.GetStatus().GetPhase() == api.PhaseFailed })
 	c := api.FindCondition(p.GetStatus().GetConditions(), api.CondPhase)
@@ -144,13 +144,13 @@ func (w *world) failed(name, reason string, words ...string) {
 }
 
 // write puts a file on this machine.
-func (w *world) write(path, text string) {
+func (w *testCluster) write(path, text string) {
 	w.Helper()
 	w.must(os.WriteFile(path, []byte(text), 0o600))
 }
 
 // says wants each of words in a text.
-func (w *world) says(who, text string, words ...string) {
+func (w *testCluster) says(who, text string, words ...string) {
 	w.Helper()
 	for _, word := range words {
 		if !strings.Contains(text, word) {
@@ -165,7 +165,7 @@ func condition(conditions []*carav1.Condition, typ string) *carav1.Condition {
 }
 
 // project returns one as it is now.
-func (w *world) project(name string) *carav1.Project {
+func (w *testCluster) project(name string) *carav1.Project {
 	w.Helper()
 	client, err := w.Projects()
 	w.must(err)
@@ -176,7 +176,7 @@ func (w *world) project(name string) *carav1.Project {
 
 // containers are the ids of a project's containers on an engine, by service. The stopped container of the version before
 // does not count: an update keeps it until the new one has proved itself.
-func (w *world) containers(host, project string) map[string]string {
+func (w *testCluster) containers(host, project string) map[string]string {
 	w.Helper()
 	held, err := w.Held(w.Context(), host, project)
 	w.must(err)
@@ -200,7 +200,7 @@ func (w *world) containers(host, project string) map[string]string {
 }
 
 // startTimes are when a project's containers were started last, by service.
-func (w *world) startTimes(host, project string) map[string]string {
+func (w *testCluster) startTimes(host, project string) map[string]string {
 	w.Helper()
 	docker, err := testdocker.Client(host)
 	w.must(err)
@@ -215,7 +215,7 @@ func (w *world) startTimes(host, project string) map[string]string {
 }
 
 // stopBehindBack ends a container as a crash would.
-func (w *world) stopBehindBack(host, id string) {
+func (w *testCluster) stopBehindBack(host, id string) {
 	w.Helper()
 	docker, err := testdocker.Client(host)
 	w.must(err)
@@ -224,7 +224,7 @@ func (w *world) stopBehindBack(host, id string) {
 }
 
 // state of a container, as the engine has it.
-func (w *world) state(host, id string) *container.State {
+func (w *testCluster) state(host, id string) *container.State {
 	w.Helper()
 	docker, err := testdocker.Client(host)
 	w.must(err)
@@ -235,7 +235,7 @@ func (w *world) state(host, id string) *container.State {
 }
 
 // answers waits until an agent's ingress answers for a host with this status and all these words, and returns the page.
-func (w *world) answers(node, host, path string, status int, words ...string) string {
+func (w *testCluster) answers(node, host, path string, status int, words ...string) string {
 	w.Helper()
 	ctx, cancel := w.patience()
 	defer cancel()

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -133,11 +132,7 @@ func Check(docs []Document) ([]Document, []*carav1.FileProblem) {
 func Format(p *carav1.FileProblem) string {
 	var b strings.Builder
 	if p.GetFile() != "" {
-		b.WriteString(p.GetFile())
-		if p.GetLine() > 0 {
-			b.WriteString(":" + strconv.Itoa(int(p.GetLine())) + ":" + strconv.Itoa(int(max(p.GetColumn(), 1))))
-		}
-		b.WriteString(": ")
+		b.WriteString(api.Place(p.GetFile(), p.GetLine(), max(p.GetColumn(), 1)) + ": ")
 	}
 	if p.GetPath() != "" {
 		b.WriteString(p.GetPath() + ": ")

@@ -12,15 +12,15 @@ import (
 	"github.com/caravanserai/cara/internal/test/testlaw"
 )
 
-// world is what one source sees: a row for each project, and what it sees of the source itself.
-type world struct {
+// sourceView is what one source sees: a row for each project, and what it sees of the source itself.
+type sourceView struct {
 	source *carav1.Source
 	rows   []Row
 }
 
-// spell makes a world out of bytes: one for the source, two for each project.
-func spell(data []byte) world {
-	w := world{source: testlaw.Source()}
+// spell makes a sourceView out of bytes: one for the source, two for each project.
+func spell(data []byte) sourceView {
+	w := sourceView{source: testlaw.Source()}
 	if len(data) == 0 {
 		return w
 	}
@@ -76,8 +76,8 @@ func spellRow(name string, c, p byte) Row {
 	return r
 }
 
-// do carries a plan out on a world, as the loop and the server do.
-func (w *world) do(p Plan) {
+// do carries a plan out on a sourceView, as the loop and the server do.
+func (w *sourceView) do(p Plan) {
 	for _, s := range p.Steps {
 		i := slices.IndexFunc(w.rows, func(r Row) bool { return r.Name == s.Project })
 		r := w.rows[i]
@@ -103,7 +103,7 @@ func (w *world) do(p Plan) {
 
 // meant is what a row's project must be after the plan was carried out, said once more and in another way than Diff
 // says it: image and owner, or empty where there must be none. Gate tells whether what left the source may go.
-func meant(w *world, r Row, gate bool) string {
+func meant(w *sourceView, r Row, gate bool) string {
 	if r.Project == nil && r.Claim == nil {
 		return ""
 	}

@@ -139,7 +139,7 @@ func (r *Row) Heir(now time.Time) *carav1.Claim {
 func (r *Row) letGo() (string, bool) {
 	other := strings.TrimPrefix(r.owner(), api.PrefixSource)
 	if c := r.rival(other); c != nil {
-		return "it is declared there in " + Place(c.Spec.File, c.Spec.Line), false
+		return "it is declared there in " + api.Place(c.Spec.File, c.Spec.Line, 0), false
 	}
 	o := r.Owner
 	switch {

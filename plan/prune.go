@@ -104,7 +104,7 @@ func spare(in PruneInput, r *Row) (reason, message string) {
 		return api.ReasonDeleting, "it is being deleted"
 	case r.Heir(in.Now) != nil:
 		c := r.Heir(in.Now).Spec
-		return api.ReasonLeftToOther, fmt.Sprintf("it is left to source/%s, which declares it in %s", c.Source, Place(c.File, c.Line))
+		return api.ReasonLeftToOther, fmt.Sprintf("it is left to source/%s, which declares it in %s", c.Source, api.Place(c.File, c.Line, 0))
 	}
 	if o := r.override(in.Now); Overrules(o) {
 		return api.ClaimOverridden, overrideText(o, "overridden") + "; git would delete it"
@@ -153,7 +153,7 @@ func notRead(held []Row) string {
 	var lines []string
 	for i := range held[:min(most, len(held))] {
 		c := held[i].Claim.GetSpec()
-		lines = append(lines, fmt.Sprintf("%s (%s): %s", held[i].Name, Place(c.GetFile(), c.GetLine()), text.Clip(c.GetHeld(), 300)))
+		lines = append(lines, fmt.Sprintf("%s (%s): %s", held[i].Name, api.Place(c.GetFile(), c.GetLine(), 0), text.Clip(c.GetHeld(), 300)))
 	}
 	if n := len(held) - most; n > 0 {
 		lines = append(lines, fmt.Sprintf("and %d more", n))
@@ -166,7 +166,7 @@ func FileErrors(s *carav1.Snapshot, n int) string {
 	out := fmt.Sprintf("%s in the files at %s", text.Count(int(n), "error"), api.ShortRevision(s.Revision))
 	if len(s.FileErrors) > 0 {
 		e := s.FileErrors[0]
-		out += fmt.Sprintf(", the first in %s: %s", Place(e.File, e.Line), text.Clip(e.Message, 200))
+		out += fmt.Sprintf(", the first in %s: %s", api.Place(e.File, e.Line, 0), text.Clip(e.Message, 200))
 	}
 	return out
 }

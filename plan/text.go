@@ -11,14 +11,6 @@ import (
 	"github.com/caravanserai/cara/internal/text"
 )
 
-// Place is a file and its line, as editors write it: `deploy/web.yaml:3`. The line is left out if it is 0.
-func Place(file string, line int32) string {
-	if line > 0 {
-		return fmt.Sprintf("%s:%d", file, line)
-	}
-	return file
-}
-
 // DiffText names the fields that differ, the first few with their values.
 func DiffText(diff []*carav1.FieldDiff) string {
 	const most, width = 5, 80

@@ -16,14 +16,14 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/test/fakecluster"
 	"github.com/caravanserai/cara/internal/loop"
+	"github.com/caravanserai/cara/internal/test/fakecluster"
 	"github.com/caravanserai/cara/internal/test/testlaw"
 	"github.com/caravanserai/cara/plan"
 )
 
-// witness sees every transaction of the real server, and holds what was deleted against the law in the state before.
-type witness struct {
+// deletionChecker sees every transaction of the real server, and holds what was deleted against the law in the state before.
+type deletionChecker struct {
 	now func() time.Time
 
 	mu     sync.Mutex
@@ -31,7 +31,7 @@ type witness struct {
 	crimes []string
 }
 
-func (w *witness) saw(changes []loop.Change) {
+func (w *deletionChecker) saw(changes []loop.Change) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	_ = w.seen.Update(func(tx *fakecluster.Tx) error { // cannot fail: it only copies
@@ -52,7 +52,7 @@ func (w *witness) saw(changes []loop.Change) {
 }
 
 // judge is about one project that has just gone.
-func (w *witness) judge(tx *fakecluster.Tx, stone *carav1.Tombstone) {
+func (w *deletionChecker) judge(tx *fakecluster.Tx, stone *carav1.Tombstone) {
 	name := stone.Metadata.Name
 	p := fakecluster.Get[*carav1.Project](tx, name)
 	if p == nil || p.Metadata.Uid != stone.ProjectUid {
@@ -271,7 +271,7 @@ func (h *realHistory) judge(declared map[string][]*carav1.Claim) {
 func playReal(t *testing.T, seed uint64, decide func(plan.Input) plan.Plan, judged bool) (crimes []string) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &liveServer{t: t, fs: vfs.NewMem(), decide: decide}
-		w := &witness{now: r.now, seen: fakecluster.New()}
+		w := &deletionChecker{now: r.now, seen: fakecluster.New()}
 		r.watch = w.saw
 		h := &realHistory{liveServer: r, rand: rand.New(rand.NewPCG(seed, 2))}
 		r.start()

@@ -114,7 +114,7 @@ func events(in plan.Input, p *plan.Plan, done *outcome, req *carav1.UpdateSource
 				typ = api.EventNormal
 			}
 			all = append(all, projectEvent(s, typ, res.State, fmt.Sprintf("source/%s, %s: %s",
-				p.Source, plan.Place(s.Row.Claim.GetSpec().GetFile(), s.Row.Claim.GetSpec().GetLine()), res.Message)))
+				p.Source, api.Place(s.Row.Claim.GetSpec().GetFile(), s.Row.Claim.GetSpec().GetLine(), 0), res.Message)))
 		}
 	}
 	for _, c := range req.GetConditions() {

@@ -25,12 +25,12 @@ func draining(n *carav1.Node, parallel int32) *carav1.Node {
 }
 
 // becomes is an agent's report of a phase.
-func (w *world) becomes(name, phase string) {
+func (w *fakeServer) becomes(name, phase string) {
 	w.change(name, func(p *carav1.Project) { p.Status.Phase, p.Status.MovedFrom = phase, "" })
 }
 
 // on names the projects of a node that are in a phase, sorted.
-func (w *world) on(node, phase string) []string {
+func (w *fakeServer) on(node, phase string) []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var names []string
@@ -43,7 +43,7 @@ func (w *world) on(node, phase string) []string {
 	return names
 }
 
-func (w *world) isDrained(node string) bool {
+func (w *fakeServer) isDrained(node string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return api.IsTrue(w.nodes[node].GetStatus().GetConditions(), api.CondDrained)
@@ -54,7 +54,7 @@ func TestADrainMovesSoManyAtATime(t *testing.T) {
 		t.Run(fmt.Sprint(parallel), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				const projects = 12
-				w := newWorld()
+				w := newFakeServer()
 				w.Put(node("n1", "64Gi"), node("n2", "64Gi"), node("n3", "64Gi"))
 				for i := range projects {
 					w.Put(running(fmt.Sprintf("p%02d", i), "n1", "1Gi"))
@@ -92,7 +92,7 @@ func TestADrainMovesSoManyAtATime(t *testing.T) {
 
 func TestADrainGoesOnPastWhatFailsOrGoesAndWaitsForWhatDoesNot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld()
+		w := newFakeServer()
 		w.Put(node("n1", "8Gi"), node("n2", "8Gi"), running("a", "n1", ""), running("b", "n1", ""), running("c", "n1", ""), running("d", "n1", ""))
 		defer live(w, "n1", "n2")()
 		stop := run(t, w, Config{})
@@ -128,7 +128,7 @@ func TestADrainGoesOnPastWhatFailsOrGoesAndWaitsForWhatDoesNot(t *testing.T) {
 
 func TestADrainingNodeKeepsWhatFitsNowhereElse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld()
+		w := newFakeServer()
 		w.Put(node("n1", "8Gi"), node("n2", "1Gi"), running("big", "n1", "2Gi"), running("small", "n1", "1Gi"))
 		defer live(w, "n1", "n2")()
 		stop := run(t, w, Config{})
@@ -152,7 +152,7 @@ func TestADrainingNodeKeepsWhatFitsNowhereElse(t *testing.T) {
 
 func TestADrainThatEndsLetsTheRestBe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld()
+		w := newFakeServer()
 		w.Put(node("n1", "8Gi"), node("n2", "1Gi"), running("big", "n1", "2Gi"), running("c", "n1", ""), running("d", "n1", ""))
 		defer live(w, "n1", "n2")()
 		stop := run(t, w, Config{})
@@ -172,7 +172,7 @@ func TestADrainThatEndsLetsTheRestBe(t *testing.T) {
 func TestADrainSurvivesARestartOfTheScheduler(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const projects = 6
-		w := newWorld()
+		w := newFakeServer()
 		w.Put(draining(node("n1", "8Gi"), 2), node("n2", "8Gi"))
 		for i := range projects {
 			w.Put(running(fmt.Sprint("p", i), "n1", "1Gi"))
@@ -195,7 +195,7 @@ func TestADrainSurvivesARestartOfTheScheduler(t *testing.T) {
 
 func TestAFailedProjectDoesNotHoldADrain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld()
+		w := newFakeServer()
 		broken, ending := running("broken", "n1", ""), running("ending", "n1", "")
 		broken.Status.Phase, ending.Status.Phase = api.PhaseFailed, api.PhaseTerminating
 		w.Put(draining(node("n1", "8Gi"), 1), node("n2", "8Gi"), broken, ending)

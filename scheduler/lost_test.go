@@ -46,7 +46,7 @@ func TestRelocate(t *testing.T) {
 // as if nothing had been.
 func TestALostNodeKeepsItsProjectsWhereNoOtherFits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld()
+		w := newFakeServer()
 		w.Put(node("n1", "8Gi"), running("p", "n1", "1Gi"))
 		silence := live(w, "n1")
 		stop := run(t, w, Config{})
@@ -77,7 +77,7 @@ func TestALostNodeKeepsItsProjectsWhereNoOtherFits(t *testing.T) {
 // TestARoomThatComesLaterIsUsed by a project whose node is lost.
 func TestARoomThatComesLaterIsUsed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld()
+		w := newFakeServer()
 		w.Put(node("n1", "8Gi"), node("n2", "1Gi"), running("p", "n1", "2Gi"))
 		defer live(w, "n2")()
 		stop := run(t, w, Config{})
@@ -94,7 +94,7 @@ func TestARoomThatComesLaterIsUsed(t *testing.T) {
 // what the others still run.
 func TestNothingMovesWhenAllNodesAreLostAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld()
+		w := newFakeServer()
 		names := []string{"n1", "n2", "n3"}
 		for _, n := range names {
 			w.Put(node(n, "64Gi"), running("on-"+n, n, "1Gi"))
@@ -125,7 +125,7 @@ func TestNothingMovesWhenAllNodesAreLostAtOnce(t *testing.T) {
 // TestANodeThatStaysAwayAfterAllWereLost is given as long as its projects wait, and then up.
 func TestANodeThatStaysAwayAfterAllWereLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld()
+		w := newFakeServer()
 		w.Put(node("n1", "64Gi"), node("n2", "64Gi"), running("p", "n2", "1Gi"))
 		stop := run(t, w, Config{})
 		pass(10 * time.Minute)
@@ -149,19 +149,19 @@ func TestAFailedUpdateMovesNowhere(t *testing.T) {
 		}
 	}
 	for name, tt := range map[string]struct {
-		befalls func(w *world, beat func())
+		befalls func(w *fakeServer, beat func())
 		reason  string
 	}{
-		"a drain":     {func(w *world, _ func()) { w.Put(draining(node("n1", "8Gi"), 1)) }, "NodeDraining"},
-		"a lost node": {func(_ *world, silence func()) { silence() }, "NodeLost"},
-		"no room": {func(w *world, _ func()) {
+		"a drain":     {func(w *fakeServer, _ func()) { w.Put(draining(node("n1", "8Gi"), 1)) }, "NodeDraining"},
+		"a lost node": {func(_ *fakeServer, silence func()) { silence() }, "NodeLost"},
+		"no room": {func(w *fakeServer, _ func()) {
 			w.Put(node("n1", "1Mi"))
 			w.change("p", func(p *carav1.Project) { p.Status.Phase = api.PhaseScheduled })
 		}, "NoLongerFits"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld()
+				w := newFakeServer()
 				p := running("p", "n1", "1Gi")
 				ready(api.StatusFalse, api.ReasonUpdateFailed)(p)
 				w.Put(node("n1", "8Gi"), node("n2", "8Gi"), p)

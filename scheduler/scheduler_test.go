@@ -38,7 +38,7 @@ func pending(name, memory string) *carav1.Project {
 }
 
 // live keeps nodes alive until stop is called.
-func live(w *world, names ...string) (stop func()) {
+func live(w *fakeServer, names ...string) (stop func()) {
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -60,7 +60,7 @@ func live(w *world, names ...string) (stop func()) {
 
 func pass(d time.Duration) { <-time.After(d); synctest.Wait() }
 
-func wantPhase(t *testing.T, w *world, name, phase, node, message string) {
+func wantPhase(t *testing.T, w *fakeServer, name, phase, node, message string) {
 	t.Helper()
 	p := w.project(name)
 	c := api.FindCondition(p.GetStatus().GetConditions(), api.CondScheduled)
@@ -71,7 +71,7 @@ func wantPhase(t *testing.T, w *world, name, phase, node, message string) {
 
 func TestPendingProjectsAreBoundWithinCapacity(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld()
+		w := newFakeServer()
 		w.Put(node("n1", "1Gi"), node("n2", "1Gi"))
 		defer live(w, "n1", "n2")()
 		for i := range 10 {
@@ -92,7 +92,7 @@ func TestPendingProjectsAreBoundWithinCapacity(t *testing.T) {
 
 func TestBinpackFillsOneNodeAfterTheOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld()
+		w := newFakeServer()
 		w.Put(node("n1", "1Gi"), node("n2", "1Gi"), node("n3", "1Gi"))
 		defer live(w, "n1", "n2", "n3")()
 		stop := run(t, w, Config{Strategy: Binpack})
@@ -112,7 +112,7 @@ func TestBinpackFillsOneNodeAfterTheOther(t *testing.T) {
 
 func TestAProjectThatWaitsSaysWhyAndGoesWhenThereIsRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld()
+		w := newFakeServer()
 		w.Put(pending("big", "2Gi"))
 		stop := run(t, w, Config{})
 		pass(time.Second)
@@ -138,7 +138,7 @@ func TestRoomThatIsFreedIsUsed(t *testing.T) {
 	for phase, frees := range map[string]bool{api.PhaseTerminating: false, api.PhaseTerminated: true} {
 		t.Run(phase, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld()
+				w := newFakeServer()
 				w.Put(node("n1", "1Gi"), pending("first", "1Gi"))
 				defer live(w, "n1")()
 				stop := run(t, w, Config{})
@@ -160,7 +160,7 @@ func TestRoomThatIsFreedIsUsed(t *testing.T) {
 
 func TestALostNodesProjectsMoveAfterTheirOwnTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld()
+		w := newFakeServer()
 		w.Put(node("n1", "8Gi"), node("n2", "8Gi"))
 		quick, never := pending("quick", ""), pending("never", "")
 		quick.Spec.RescheduleAfter, never.Spec.RescheduleAfter = "5s", "never"
@@ -200,7 +200,7 @@ func TestALostNodesProjectsMoveAfterTheirOwnTime(t *testing.T) {
 
 func TestARestartOfTheSchedulerMovesNothingBeforeOneTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld()
+		w := newFakeServer()
 		n := node("n1", "8Gi")
 		n.Status.State = api.NodeNotReady // as it was when the server went down, long ago
 		p := pending("p", "")
@@ -219,7 +219,7 @@ func TestARestartOfTheSchedulerMovesNothingBeforeOneTimeout(t *testing.T) {
 
 func TestTerminatingOnALostNodeIsAbandonedAfterTenMinutes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld()
+		w := newFakeServer()
 		p := pending("p", "")
 		p.Status.Phase, p.Status.NodeRef = api.PhaseTerminating, "n1"
 		w.Put(node("n1", "8Gi"), p)
@@ -234,7 +234,7 @@ func TestTerminatingOnALostNodeIsAbandonedAfterTenMinutes(t *testing.T) {
 
 func TestAProjectThatOutgrewItsNodeMoves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld()
+		w := newFakeServer()
 		w.Put(node("n1", "4Gi"), node("n2", "16Gi"), pending("other", "3Gi"), pending("p", ""))
 		n2 := node("n2", "16Gi")
 		n2.Spec = &carav1.NodeSpec{Unschedulable: true}

@@ -7,7 +7,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -20,9 +19,7 @@ import (
 // stream of hints, which ends at once here, is not opened again in one either.
 func TestSourcesAreNeverBusy(t *testing.T) {
 	const (
-		looks  = 60               // a poll each 30 s, or a backoff of up to 30 s, and the first tries
-		asked  = 300 + 60*20 + 10 // one key that is asked for all the time: see the budget of a loop.Queue
-		failed = 300/20 + 60 + 5  // one key that is asked for all the time and fails
+		looks = 60 // a poll each 30 s, or a backoff of up to 30 s, and the first tries
 	)
 	refused := api.Unavailable("no")
 	for name, tt := range map[string]struct {
@@ -36,15 +33,11 @@ func TestSourcesAreNeverBusy(t *testing.T) {
 		"without effect":                 {most: looks},
 		"without effect, broken":         {broken: true, most: looks},
 		"refused, broken":                {err: refused, broken: true, most: looks},
-		"without effect, but a change":   {touch: true, most: asked},
-		"refused, and it has a change":   {err: refused, touch: true, most: failed},
-		"a change each time, and broken": {broken: true, touch: true, most: asked},
+		"without effect, but a change":   {touch: true, most: fakecluster.MostChanges},
+		"refused, and it has a change":   {err: refused, touch: true, most: fakecluster.MostFailures},
+		"a change each time, and broken": {broken: true, touch: true, most: fakecluster.MostChanges},
 	} {
 		t.Run(name, func(t *testing.T) {
-			length := 10 * time.Minute
-			if tt.touch {
-				length = time.Minute
-			}
 			synctest.Test(t, func(t *testing.T) {
 				m := &memory{}
 				m.Write("web.yaml", sourcetest.Project("web", "web:1"))
@@ -63,7 +56,7 @@ func TestSourcesAreNeverBusy(t *testing.T) {
 					s.Put(src)
 				}
 				put()
-				conn := &fakecluster.Stubborn{ClientConnInterface: s.Conn(), Answer: func(method string) error {
+				conn := &fakecluster.Refusing{ClientConnInterface: s.Conn(), Answer: func(method string) error {
 					if method == "WatchHints" {
 						return nil
 					}
@@ -72,23 +65,18 @@ func TestSourcesAreNeverBusy(t *testing.T) {
 					}
 					return tt.err
 				}}
-				ctx, cancel := context.WithTimeout(t.Context(), length)
+				ctx, cancel := context.WithTimeout(t.Context(), fakecluster.BusyLength(tt.touch))
 				defer cancel()
 				if err := sources.New(sources.Config{Conn: conn, Git: m, Dir: m, Logger: slog.New(slog.DiscardHandler)}).Run(ctx); err != nil {
 					t.Fatal(err)
 				}
+				conn.AtMost(t, tt.most)
 				calls := conn.Calls()
-				t.Log(calls)
 				if len(calls) < 2 {
 					t.Error("nothing was written")
 				}
 				if n := calls["WatchHints"]; n == 0 || n > 60 {
-					t.Errorf("hints were asked for %d times in %s, want 1 to 60", n, length)
-				}
-				for method, n := range calls {
-					if n > tt.most {
-						t.Errorf("%s was called %d times in %s, want at most %d", method, n, length, tt.most)
-					}
+					t.Errorf("hints were asked for %d times, want 1 to 60", n)
 				}
 			})
 		})

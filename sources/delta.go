@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/text"
 )
@@ -67,7 +68,7 @@ type place struct {
 	doc  *Doc
 }
 
-func (p place) String() string { return fmt.Sprintf("%s:%d", p.file.Path, p.doc.Line) }
+func (p place) String() string { return api.Place(p.file.Path, p.doc.Line, 0) }
 
 // Delta computes what a reading changes. Its law:
 //
@@ -207,13 +208,5 @@ func byPlace(a, b *carav1.FileProblem) int {
 		strings.Compare(a.Message, b.Message))
 }
 
-// Place is where a problem is: `file:line:column`.
-func Place(p *carav1.FileProblem) string {
-	switch {
-	case p.Line == 0:
-		return p.File
-	case p.Column == 0:
-		return fmt.Sprintf("%s:%d", p.File, p.Line)
-	}
-	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
-}
+// Place is where a problem is.
+func Place(p *carav1.FileProblem) string { return api.Place(p.File, p.Line, p.Column) }

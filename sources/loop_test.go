@@ -105,7 +105,7 @@ func (m *memory) taken() (reads []string, trees int) {
 	return reads, trees
 }
 
-func start(t *testing.T, m *memory) *sourcetest.World {
+func start(t *testing.T, m *memory) *sourcetest.Harness {
 	w := sourcetest.New(t, m)
 	w.Start()
 	return w

@@ -20,14 +20,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// paper is where a log is written to, and may be out of ink.
-type paper struct {
+// logWriter is where a log is written to, and may be out of ink.
+type logWriter struct {
 	mu   sync.Mutex
 	text bytes.Buffer
 	err  error
 }
 
-func (p *paper) Write(b []byte) (int, error) {
+func (p *logWriter) Write(b []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.err != nil {
@@ -36,14 +36,14 @@ func (p *paper) Write(b []byte) (int, error) {
 	return p.text.Write(b)
 }
 
-func (p *paper) fail(err error) {
+func (p *logWriter) fail(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.err = err
 }
 
 // lines waits until there are n, and returns them without what changes.
-func (p *paper) lines(t *testing.T, n int) []map[string]any {
+func (p *logWriter) lines(t *testing.T, n int) []map[string]any {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); ; <-time.After(10 * time.Millisecond) {
 		p.mu.Lock()
@@ -74,7 +74,7 @@ func (p *paper) lines(t *testing.T, n int) []map[string]any {
 
 // TestAccessLog has a line for each request, with what was answered and no secret of the query.
 func TestAccessLog(t *testing.T) {
-	var p paper
+	var p logWriter
 	_, addr := one(t, Config{AccessLog: &p}, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/broken" {
 			w.Header().Set("Content-Length", "100")
@@ -114,7 +114,7 @@ func TestAccessLog(t *testing.T) {
 
 // TestAccessLogOfAnUpgrade comes when the connection ends, with what passed.
 func TestAccessLogOfAnUpgrade(t *testing.T) {
-	var p paper
+	var p logWriter
 	_, addr := one(t, Config{AccessLog: &p}, echoUpgrade)
 	c := raw(t, addr, "GET /ws HTTP/1.1\r\nHost: a.b\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
 	r := bufio.NewReader(c)
@@ -137,7 +137,7 @@ func TestAccessLogOfAnUpgrade(t *testing.T) {
 // TestAccessLogNeverWaits: lines that cannot be taken are lost, and counted.
 func TestAccessLogNeverWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var p paper
+		var p logWriter
 		a := newAccessLog(&p, "n1", slog.New(slog.DiscardHandler))
 		line := []byte(`{"msg":"line","pad":"` + strings.Repeat("x", 1000) + `"}` + "\n")
 		fits := maxQueued / len(line)

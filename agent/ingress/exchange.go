@@ -39,11 +39,11 @@ func (i *Ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer i.over(r.Context(), x, &whole) // an answer that breaks off comes here as a panic
 	in := r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
 	if r.ContentLength != 0 {
-		p := patience{control: http.NewResponseController(w), stall: i.cfg.Limits.Stall}
+		p := bodyDeadline{control: http.NewResponseController(w), stall: i.cfg.Limits.Stall}
 		if err := p.extend(); err != nil {
 			panic(http.ErrAbortHandler) // the connection is gone
 		}
-		in.Body = &body{ReadCloser: r.Body, x: x, patience: p}
+		in.Body = &body{ReadCloser: r.Body, x: x, bodyDeadline: p}
 	}
 	switch {
 	case r.Host == "": // HTTP/1.0 may leave it out
@@ -143,12 +143,12 @@ func (c *counted) CloseWrite() error {
 // body is a request's, with a limit on how long it stands still. The transport reads it, also after the answer came.
 type body struct {
 	io.ReadCloser
-	x        *exchange
-	patience patience
+	x            *exchange
+	bodyDeadline bodyDeadline
 }
 
 func (b *body) Read(p []byte) (int, error) {
-	if err := b.patience.extend(); err != nil {
+	if err := b.bodyDeadline.extend(); err != nil {
 		return 0, err
 	}
 	n, err := b.ReadCloser.Read(p)
@@ -157,7 +157,7 @@ func (b *body) Read(p []byte) (int, error) {
 	switch {
 	case err == io.EOF:
 		dropClaims(b.x.request.Trailer) // they are complete now, and are passed on next
-		if ended := b.patience.end(); ended != nil {
+		if ended := b.bodyDeadline.end(); ended != nil {
 			return n, ended
 		}
 	case errors.As(err, &late) && late.Timeout():

@@ -115,14 +115,14 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
-// patience moves the deadline of a request's body forward while it comes. A client that stops is not waited for.
-type patience struct {
+// bodyDeadline moves the deadline of a request's body forward while it comes. A client that stops is not waited for.
+type bodyDeadline struct {
 	control *http.ResponseController
 	stall   time.Duration
 	due     time.Time
 }
 
-func (p *patience) extend() error {
+func (p *bodyDeadline) extend() error {
 	due := time.Now().Add(p.stall)
 	if due.Sub(p.due) <= p.stall/8 {
 		return nil
@@ -132,7 +132,7 @@ func (p *patience) extend() error {
 }
 
 // end is for a body that was read to its end: whether the client is still there is for net/http to see from then on.
-func (p *patience) end() error { return p.control.SetReadDeadline(time.Time{}) }
+func (p *bodyDeadline) end() error { return p.control.SetReadDeadline(time.Time{}) }
 
 // logLimit lets something be said once a second, and counts what was not said.
 type logLimit struct {

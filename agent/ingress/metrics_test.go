@@ -129,7 +129,7 @@ func TestARequestThatLostItsRoute(t *testing.T) {
 // TestAcrossAgentsBothCount: each agent has what passed it, told apart, and a line that names the client.
 func TestAcrossAgentsBothCount(t *testing.T) {
 	ip, port := service(t, echo("web"))
-	var papers [2]paper
+	var papers [2]logWriter
 	registries := [2]*prometheus.Registry{prometheus.NewRegistry(), prometheus.NewRegistry()}
 	nodes := cluster(t)
 	second, addr2 := serving(t, Config{Node: "n2", Endpoint: up(ip), Peers: nodes("n2"), Metrics: registries[1], AccessLog: &papers[1]})

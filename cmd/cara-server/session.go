@@ -82,7 +82,7 @@ func (s *session) watchDirectory(ctx context.Context, conn *grpc.ClientConn) err
 
 // follow prints the banner once the node is ready, and then a line for each save and what came of it.
 func (s *session) follow(ctx context.Context, conn *grpc.ClientConn) error {
-	return s.watch(ctx, conn, func(m *carav1.WatchResponse, n *devlog.Narrator) bool {
+	return s.watch(ctx, conn, func(m *carav1.WatchResponse, n *devlog.Printer) bool {
 		for _, c := range m.GetChanges() {
 			node, ok := api.Unwrap(c.GetObject()).(*carav1.Node)
 			if ok && node.GetStatus().GetState() == api.NodeReady && !s.greeted {
@@ -98,8 +98,8 @@ func (s *session) follow(ctx context.Context, conn *grpc.ClientConn) error {
 }
 
 // watch calls take for each message until it returns false or ctx ends. A watch that breaks begins anew.
-func (s *session) watch(ctx context.Context, conn *grpc.ClientConn, take func(*carav1.WatchResponse, *devlog.Narrator) bool) error {
-	n := &devlog.Narrator{Ingress: s.agent.IngressListen}
+func (s *session) watch(ctx context.Context, conn *grpc.ClientConn, take func(*carav1.WatchResponse, *devlog.Printer) bool) error {
+	n := &devlog.Printer{Ingress: s.agent.IngressListen}
 	stream, err := carav1.NewWatchServiceClient(conn).Watch(ctx, &carav1.WatchRequest{Kinds: []string{api.KindNode, api.KindProject, api.KindSource}})
 	for err == nil {
 		var m *carav1.WatchResponse
@@ -139,7 +139,7 @@ func (s *session) takeDown(ctx context.Context, conn *grpc.ClientConn) error {
 	}
 	open, asked, synced := map[string]bool{}, map[string]bool{}, false
 	var failed error
-	err := s.watch(ctx, conn, func(m *carav1.WatchResponse, n *devlog.Narrator) bool {
+	err := s.watch(ctx, conn, func(m *carav1.WatchResponse, n *devlog.Printer) bool {
 		for _, line := range n.Take(m, time.Now()) {
 			fmt.Println(line)
 		}

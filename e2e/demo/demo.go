@@ -20,7 +20,7 @@ import (
 
 // demo is what the story makes, and end takes away.
 type demo struct {
-	out *teller
+	out *printer
 	bin string
 	dir string
 

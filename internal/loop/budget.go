@@ -11,12 +11,12 @@ import "time"
 // So a key that always fails, while every failure brings the hint to try again, is worked on 15 times at once and then once a second; one
 // that is asked for all the time, 20 times a second.
 type budget struct {
-	keys map[string]debt
+	keys map[string]keyBudget
 	runs int // since forgiven keys were dropped
 }
 
-// debt is what one key owes.
-type debt struct {
+// keyBudget is what one key owes.
+type keyBudget struct {
 	owed  float64
 	at    time.Time // when owed was true
 	asked bool      // something outside asked for the key since its work began last
@@ -29,7 +29,7 @@ const (
 	sweepEvery  = 1000 // pieces of work between two sweeps
 )
 
-func newBudget() *budget { return &budget{keys: map[string]debt{}} }
+func newBudget() *budget { return &budget{keys: map[string]keyBudget{}} }
 
 // ask records that something outside asks for a key.
 func (b *budget) ask(key string) {
@@ -38,7 +38,7 @@ func (b *budget) ask(key string) {
 	b.keys[key] = d
 }
 
-func (d debt) now(now time.Time) float64 { return max(0, d.owed-refill*now.Sub(d.at).Seconds()) }
+func (d keyBudget) now(now time.Time) float64 { return max(0, d.owed-refill*now.Sub(d.at).Seconds()) }
 
 // begin says how long work on a key must wait; 0: it begins now, and asked tells who wanted it.
 func (b *budget) begin(key string, now time.Time) (wait time.Duration, asked bool) {
@@ -59,7 +59,7 @@ func (b *budget) end(key string, asked, failed bool, now time.Time) {
 	if failed || !asked {
 		cost = unaskedCost
 	}
-	b.keys[key] = debt{owed: d.now(now) + cost, at: now, asked: d.asked}
+	b.keys[key] = keyBudget{owed: d.now(now) + cost, at: now, asked: d.asked}
 	if b.runs++; b.runs >= sweepEvery {
 		b.runs = 0
 		for key, d := range b.keys {

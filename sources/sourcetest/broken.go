@@ -92,7 +92,7 @@ func (d *breakableLive) Watch(ctx context.Context, changed func()) { d.live.Watc
 func (d *breakableLive) Degraded() string                          { return d.live.Degraded() }
 
 // anyError breaks the driver at each of its steps. Whatever the error is, the source must say that it was not read.
-func anyError(t *testing.T, w *World) {
+func anyError(t *testing.T, w *Harness) {
 	w.Stop()
 	b := &breakable{Subject: w.Subject}
 	b.at.Store("")

@@ -15,7 +15,7 @@ import (
 func Run(t *testing.T, subject func(t *testing.T) Subject) {
 	tests := []struct {
 		name string
-		test func(t *testing.T, w *World)
+		test func(t *testing.T, w *Harness)
 	}{
 		{"declares projects", declares},
 		{"nothing changed, nothing written", unchanged},
@@ -47,7 +47,7 @@ func Run(t *testing.T, subject func(t *testing.T) Subject) {
 	}
 }
 
-func (w *World) want(t *testing.T, claims ...string) {
+func (w *Harness) want(t *testing.T, claims ...string) {
 	t.Helper()
 	if diff := cmp.Diff(claims, w.Claims()); diff != "" {
 		t.Errorf("claims (-want +got):\n%s", diff)
@@ -55,7 +55,7 @@ func (w *World) want(t *testing.T, claims ...string) {
 }
 
 // two publishes a project each in two files.
-func (w *World) two() Publish {
+func (w *Harness) two() Publish {
 	w.tb.Helper()
 	w.Subject.Write("a.yaml", Project("a", "web:1"))
 	w.Subject.Write("deep/b.yml", Project("b", "web:1"))
@@ -64,7 +64,7 @@ func (w *World) two() Publish {
 	return w.Published(1)
 }
 
-func declares(t *testing.T, w *World) {
+func declares(t *testing.T, w *Harness) {
 	w.Subject.Write("README.md", "# not a manifest\n")
 	w.Subject.Write(".ci/workflow.yaml", "on: push\n")
 	p := w.two()
@@ -79,7 +79,7 @@ func declares(t *testing.T, w *World) {
 	w.Wait("poll", func() bool { return w.Server.Poll(Name).GetObservedRevision() == p.Head.Revision })
 }
 
-func unchanged(t *testing.T, w *World) {
+func unchanged(t *testing.T, w *Harness) {
 	w.two()
 	w.Looked()
 	before := w.Server.Writes()
@@ -94,7 +94,7 @@ func unchanged(t *testing.T, w *World) {
 	}
 }
 
-func oneChange(t *testing.T, w *World) {
+func oneChange(t *testing.T, w *Harness) {
 	first := w.two()
 	w.Subject.Write("a.yaml", Project("a", "web:2"))
 	w.Subject.Publish()
@@ -106,7 +106,7 @@ func oneChange(t *testing.T, w *World) {
 	}
 }
 
-func restart(t *testing.T, w *World) {
+func restart(t *testing.T, w *Harness) {
 	w.two()
 	w.Looked()
 	before := w.Server.Writes()
@@ -125,7 +125,7 @@ func restart(t *testing.T, w *World) {
 	}
 }
 
-func renamed(t *testing.T, w *World) {
+func renamed(t *testing.T, w *Harness) {
 	first := w.two()
 	w.Subject.Remove("a.yaml")
 	w.Subject.Write("apps/a.yaml", Project("a", "web:1"))
@@ -138,7 +138,7 @@ func renamed(t *testing.T, w *World) {
 	}
 }
 
-func badFile(t *testing.T, w *World) {
+func badFile(t *testing.T, w *Harness) {
 	w.two()
 	w.Subject.Write("a.yaml", strings.Replace(Project("a", "web:2"), "image:", "imgae:", 1))
 	w.Subject.Write("c.yaml", Project("c", "web:1"))
@@ -170,7 +170,7 @@ func badFile(t *testing.T, w *World) {
 	w.Wait("events of both", func() bool { return len(w.Server.Events()) == 2 })
 }
 
-func declaredTwice(t *testing.T, w *World) {
+func declaredTwice(t *testing.T, w *Harness) {
 	w.two()
 	w.Subject.Write("c.yaml", Project("c", "web:1")+"---\n"+Project("a", "web:9"))
 	w.Subject.Publish()
@@ -186,7 +186,7 @@ func declaredTwice(t *testing.T, w *World) {
 	}
 }
 
-func unreachable(t *testing.T, w *World) {
+func unreachable(t *testing.T, w *Harness) {
 	p := w.two()
 	w.Subject.Break()
 	w.Looked()
@@ -207,7 +207,7 @@ func unreachable(t *testing.T, w *World) {
 	})
 }
 
-func pathMissing(t *testing.T, w *World) {
+func pathMissing(t *testing.T, w *Harness) {
 	w.Subject.Write("a.yaml", Project("a", "web:1"))
 	w.Subject.Publish()
 	w.Create(func(s *carav1.SourceSpec) { s.Path = "deploy" })
@@ -220,7 +220,7 @@ func pathMissing(t *testing.T, w *World) {
 	}
 }
 
-func globs(t *testing.T, w *World) {
+func globs(t *testing.T, w *Harness) {
 	for _, f := range []string{"deploy/a.yaml", "deploy/x/b.yaml", "deploy/x/draft/c.yaml", "deploy/d.json.yaml", "other/e.yaml"} {
 		name := f[strings.LastIndexByte(f, '/')+1:][:1]
 		w.Subject.Write(f, Project(name, "web:1"))
@@ -233,7 +233,7 @@ func globs(t *testing.T, w *World) {
 	w.want(t, "a deploy/a.yaml:1", "b deploy/x/b.yaml:1")
 }
 
-func unreadable(t *testing.T, w *World) {
+func unreadable(t *testing.T, w *Harness) {
 	w.two()
 	w.Subject.Write("binary.yaml", "\x7fELF\x02\x01\x01\x00\x00\x00\x00")
 	w.Subject.Write("big.yaml", strings.Repeat("# padding\n", 210_000))
@@ -261,7 +261,7 @@ func unreadable(t *testing.T, w *World) {
 	}
 }
 
-func removed(t *testing.T, w *World) {
+func removed(t *testing.T, w *Harness) {
 	w.two()
 	w.Subject.Remove("a.yaml")
 	w.Subject.Publish()
@@ -278,7 +278,7 @@ func removed(t *testing.T, w *World) {
 	w.want(t, "a a.yaml:1", "b deep/b.yml:1")
 }
 
-func notRead(t *testing.T, w *World) {
+func notRead(t *testing.T, w *Harness) {
 	w.Subject.Write("apps/a.yaml", Project("a", "web:1"))
 	w.Subject.Write("b.yaml", Project("b", "web:1"))
 	w.Subject.Write("c.yaml", Project("c", "web:1"))
@@ -311,7 +311,7 @@ func notRead(t *testing.T, w *World) {
 	until("the hidden file is removed", "a apps/a.yaml:1 absent", "b b.yaml:1 absent", "c c.yaml:1")
 }
 
-func otherTools(t *testing.T, w *World) {
+func otherTools(t *testing.T, w *Harness) {
 	w.Subject.Write("package.json", `{"name": "shop"}`)
 	w.Subject.Write("package-lock.json", `{"packages": "`+strings.Repeat("x", 2<<20)+`"}`)
 	w.Subject.Write("docker-compose.yml", "services:\n  web:\n    image: nginx\n")
@@ -340,7 +340,7 @@ func otherTools(t *testing.T, w *World) {
 	})
 }
 
-func onlyProjects(t *testing.T, w *World) {
+func onlyProjects(t *testing.T, w *Harness) {
 	w.Subject.Write("s.yaml", "apiVersion: caravanserai/v1\nkind: Secret\nmetadata:\n  name: s\nstringData:\n  password: hunter2\n")
 	p := w.two()
 	w.want(t, "a a.yaml:1", "b deep/b.yml:1")
@@ -349,7 +349,7 @@ func onlyProjects(t *testing.T, w *World) {
 	}
 }
 
-func suspend(t *testing.T, w *World) {
+func suspend(t *testing.T, w *Harness) {
 	w.two()
 	w.Looked()
 	w.Change(func(s *carav1.Source) { s.Spec.Suspend = true })
@@ -365,7 +365,7 @@ func suspend(t *testing.T, w *World) {
 	w.want(t, "a a.yaml:1", "b deep/b.yml:1", "c c.yaml:1")
 }
 
-func request(t *testing.T, w *World) {
+func request(t *testing.T, w *Harness) {
 	p := w.two()
 	w.Change(func(s *carav1.Source) { s.Status.RequestedToken = "t1" })
 	again := w.Published(2)
@@ -379,7 +379,7 @@ func request(t *testing.T, w *World) {
 	w.Subject.Mend()
 }
 
-func tooMany(t *testing.T, w *World) {
+func tooMany(t *testing.T, w *Harness) {
 	w.Subject.Write("a.yaml", Project("a", "web:1")+"---\n"+Project("b", "web:1"))
 	w.Subject.Publish()
 	w.Create(func(s *carav1.SourceSpec) { s.MaxProjects = 1 })

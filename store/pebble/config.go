@@ -77,7 +77,7 @@ func (c Config) withDefaults() Config {
 }
 
 func (c Config) options(lock *pebbledb.Lock, h *health) *pebbledb.Options {
-	brake := &calm{CompactionScheduler: pebbledb.NewConcurrencyLimitSchedulerWithNoPeriodicGrantingForTest()}
+	brake := &compactionPause{CompactionScheduler: pebbledb.NewConcurrencyLimitSchedulerWithNoPeriodicGrantingForTest()}
 	o := &pebbledb.Options{
 		FS:                          h.disk,
 		Lock:                        lock,

@@ -238,7 +238,7 @@ func TestSayBoundsTheLog(t *testing.T) {
 
 // After a compaction that failed none is granted for a while, whichever way Pebble asks.
 func TestCalmHoldsCompactionsBack(t *testing.T) {
-	c := &calm{CompactionScheduler: pebbledb.NewConcurrencyLimitSchedulerWithNoPeriodicGrantingForTest()}
+	c := &compactionPause{CompactionScheduler: pebbledb.NewConcurrencyLimitSchedulerWithNoPeriodicGrantingForTest()}
 	if c.holds() {
 		t.Error("holds from the beginning")
 	}
@@ -246,7 +246,7 @@ func TestCalmHoldsCompactionsBack(t *testing.T) {
 	if ok, _ := c.TrySchedule(); ok {
 		t.Error("grants a compaction after a failure")
 	}
-	if ok, _ := (calmDB{nil, c}).GetWaitingCompaction(); ok {
+	if ok, _ := (pausedDB{nil, c}).GetWaitingCompaction(); ok {
 		t.Error("offers a waiting compaction after a failure")
 	}
 }

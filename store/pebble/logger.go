@@ -26,7 +26,7 @@ func (l logger) Fatalf(format string, args ...any) {
 }
 
 // listener keeps what an operator should hear of. Flushes and compactions that succeed are Pebble's own business.
-func listener(h *health, brake *calm) *pebbledb.EventListener {
+func listener(h *health, brake *compactionPause) *pebbledb.EventListener {
 	return &pebbledb.EventListener{
 		BackgroundError: h.background,
 		DataCorruption:  func(info pebbledb.DataCorruptionInfo) { h.corrupt(info.Path, info.Details) },

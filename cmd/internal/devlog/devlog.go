@@ -13,8 +13,8 @@ import (
 	"github.com/caravanserai/cara/internal/text"
 )
 
-// Narrator remembers what was told, so that it tells each thing once.
-type Narrator struct {
+// Printer remembers what was told, so that it tells each thing once.
+type Printer struct {
 	// Ingress is the address that serves HTTP by host name, `host:port`.
 	Ingress string
 
@@ -30,7 +30,7 @@ type told struct {
 }
 
 // Take looks at one message of the watch and returns the lines to print. Lines hold no control characters.
-func (n *Narrator) Take(m *carav1.WatchResponse, now time.Time) (lines []string) {
+func (n *Printer) Take(m *carav1.WatchResponse, now time.Time) (lines []string) {
 	if n.projects == nil {
 		n.projects = map[string]*told{}
 	}
@@ -47,7 +47,7 @@ func (n *Narrator) Take(m *carav1.WatchResponse, now time.Time) (lines []string)
 	return lines
 }
 
-func (n *Narrator) project(p *carav1.Project, deleted bool, now time.Time) []string {
+func (n *Printer) project(p *carav1.Project, deleted bool, now time.Time) []string {
 	name := p.GetMetadata().GetName()
 	t := n.projects[name]
 	if deleted {
@@ -81,7 +81,7 @@ func (n *Narrator) project(p *carav1.Project, deleted bool, now time.Time) []str
 }
 
 // state is what to say of a project at its newest generation; "" while there is nothing to say.
-func (n *Narrator) state(p *carav1.Project) string {
+func (n *Printer) state(p *carav1.Project) string {
 	name, status := p.GetMetadata().GetName(), p.GetStatus()
 	ready := api.FindCondition(status.GetConditions(), api.CondReady)
 	current := status.GetObservedGeneration() >= p.GetMetadata().GetGeneration()
@@ -105,7 +105,7 @@ func (n *Narrator) state(p *carav1.Project) string {
 
 // addresses are where a browser on this machine finds the hosts. Names below localhost lead to this machine by
 // themselves; any other needs its Host header.
-func (n *Narrator) addresses(hosts []string) (urls []string) {
+func (n *Printer) addresses(hosts []string) (urls []string) {
 	for _, host := range hosts {
 		_, port, _ := strings.Cut(n.Ingress, ":")
 		if host == "localhost" || strings.HasSuffix(host, ".localhost") {
@@ -118,10 +118,10 @@ func (n *Narrator) addresses(hosts []string) (urls []string) {
 }
 
 // source tells of each mistake in the newest snapshot that the one before did not have, and when all are mended.
-func (n *Narrator) source(s *carav1.Source) (lines []string) {
+func (n *Printer) source(s *carav1.Source) (lines []string) {
 	problems := map[string]bool{}
 	for _, p := range s.GetStatus().GetSnapshot().GetFileErrors() {
-		text := text.Line(place(p))
+		text := text.Line(api.Place(p.GetFile(), p.GetLine(), p.GetColumn()) + " " + p.GetMessage())
 		if !n.problems[text] {
 			lines = append(lines, text)
 		}
@@ -139,14 +139,6 @@ func (n *Narrator) source(s *carav1.Source) (lines []string) {
 	}
 	n.problems = problems
 	return lines
-}
-
-func place(p *carav1.FileProblem) string {
-	at := p.GetFile()
-	if p.GetLine() > 0 {
-		at = fmt.Sprintf("%s:%d:%d", at, p.GetLine(), p.GetColumn())
-	}
-	return at + " " + p.GetMessage()
 }
 
 func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", max(d, 0).Seconds()) }

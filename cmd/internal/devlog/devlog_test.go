@@ -58,7 +58,7 @@ func TestNarrator(t *testing.T) {
 		{400 * time.Millisecond, leaving, true, []string{"web gone 0.4 s"}},
 		{0, project(1, 0, api.PhasePending, condition(api.CondScheduled, "NoNodeFits", "0 of 1 nodes fit: 1 insufficient memory")), false, []string{"web Pending 0 of 1 nodes fit: 1 insufficient memory"}},
 	}
-	n, now := &Narrator{Ingress: "127.0.0.1:8081"}, time.Unix(1000, 0)
+	n, now := &Printer{Ingress: "127.0.0.1:8081"}, time.Unix(1000, 0)
 	for i, step := range steps {
 		now = now.Add(step.after)
 		got := n.Take(&carav1.WatchResponse{Changes: []*carav1.Change{{Object: api.Wrap(step.object), Deleted: step.deleted}}}, now)

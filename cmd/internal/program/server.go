@@ -134,14 +134,14 @@ func (c *ServerConfig) Run(ctx context.Context) (err error) {
 	return c.serve(ctx, server, identity.NewListener(connlimit.New(inner, c.Connections), id.TLSConfig()), db, queues)
 }
 
-// mortal is a store that may stop for good.
-type mortal interface {
+// stoppable is a store that may stop for good.
+type stoppable interface {
 	Done() <-chan struct{}
 	Err() error
 }
 
 // serve runs the server and its loops until ctx ends or one of them or the store fails, and stops the loops first.
-func (c *ServerConfig) serve(ctx context.Context, server *apiserver.Server, l net.Listener, db mortal, queues *loop.Metrics) error {
+func (c *ServerConfig) serve(ctx context.Context, server *apiserver.Server, l net.Listener, db stoppable, queues *loop.Metrics) error {
 	serverCtx, stopServer := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServer()
 	served := make(chan error, 1)
@@ -184,28 +184,28 @@ func (c *ServerConfig) serve(ctx context.Context, server *apiserver.Server, l ne
 	return errors.Join(loopErr, err)
 }
 
-// room is a loop: it blocks until its context ends.
-type room interface {
+// runner is a loop: it blocks until its context ends.
+type runner interface {
 	Run(ctx context.Context) error
 }
 
 func (c *ServerConfig) startLoops(ctx context.Context, loops *errgroup.Group, server *apiserver.Server, queues *loop.Metrics) error {
-	for name, build := range map[string]func(grpc.ClientConnInterface, *slog.Logger) (room, error){
-		"sources": func(conn grpc.ClientConnInterface, log *slog.Logger) (room, error) {
+	for name, build := range map[string]func(grpc.ClientConnInterface, *slog.Logger) (runner, error){
+		"sources": func(conn grpc.ClientConnInterface, log *slog.Logger) (runner, error) {
 			cfg := sources.Config{
 				Conn: conn, Logger: log, Metrics: queues, Dir: dir.New(dir.Config{}), Git: git.New(git.Config{AllowCIDRs: c.AllowSourceCIDRs, Proxy: c.SourceProxy}),
 			}
 			return sources.New(cfg), cfg.Validate()
 		},
-		"reconciler": func(conn grpc.ClientConnInterface, log *slog.Logger) (room, error) {
+		"reconciler": func(conn grpc.ClientConnInterface, log *slog.Logger) (runner, error) {
 			cfg := reconciler.Config{Conn: conn, Logger: log, Metrics: queues}
 			return reconciler.New(cfg), cfg.Validate()
 		},
-		"scheduler": func(conn grpc.ClientConnInterface, log *slog.Logger) (room, error) {
+		"scheduler": func(conn grpc.ClientConnInterface, log *slog.Logger) (runner, error) {
 			cfg := scheduler.Config{Conn: conn, Logger: log, Metrics: queues, Strategy: scheduler.Strategy(c.Placement)}
 			return scheduler.New(cfg), cfg.Validate()
 		},
-		"gc": func(conn grpc.ClientConnInterface, log *slog.Logger) (room, error) {
+		"gc": func(conn grpc.ClientConnInterface, log *slog.Logger) (runner, error) {
 			cfg := gc.Config{Conn: conn, Logger: log, Metrics: queues}
 			return gc.New(cfg), cfg.Validate()
 		},

@@ -84,32 +84,32 @@ func Differences(node string, projects []*carav1.Project, held testdocker.Held) 
 			d.project(p)
 		}
 	}
-	for _, thing := range things(held) {
-		if !d.explained[thing.id] {
-			d.add("%s is nobody's (uid %s, epoch %s)", thing, thing.labels[api.LabelUID], thing.labels[api.LabelEpoch])
+	for _, resource := range things(held) {
+		if !d.explained[resource.id] {
+			d.add("%s is nobody's (uid %s, epoch %s)", resource, resource.labels[api.LabelUID], resource.labels[api.LabelEpoch])
 		}
 	}
 	return d.found
 }
 
-// thing is a container, network or volume of the engine.
-type thing struct {
+// resource is a container, network or volume of the engine.
+type resource struct {
 	kind, id, name string
 	labels         map[string]string
 }
 
-func (t thing) String() string { return t.kind + " " + t.name }
+func (t resource) String() string { return t.kind + " " + t.name }
 
-func things(held testdocker.Held) []thing {
-	var out []thing
+func things(held testdocker.Held) []resource {
+	var out []resource
 	for i, c := range held.Containers {
-		out = append(out, thing{"container", c.ID, testdocker.Held{Containers: held.Containers[i : i+1]}.Names()[0], c.Labels})
+		out = append(out, resource{"container", c.ID, testdocker.Held{Containers: held.Containers[i : i+1]}.Names()[0], c.Labels})
 	}
 	for _, n := range held.Networks {
-		out = append(out, thing{"network", n.ID, n.Name, n.Labels})
+		out = append(out, resource{"network", n.ID, n.Name, n.Labels})
 	}
 	for _, v := range held.Volumes {
-		out = append(out, thing{"volume", "volume " + v.Name, v.Name, v.Labels})
+		out = append(out, resource{"volume", "volume " + v.Name, v.Name, v.Labels})
 	}
 	return out
 }
@@ -125,8 +125,8 @@ func (d *differ) add(format string, args ...any) {
 }
 
 // mine are the things of one kind that were made for this very assignment of a project.
-func (d *differ) mine(p *carav1.Project, kind string) []thing {
-	return slices.DeleteFunc(things(d.held), func(t thing) bool {
+func (d *differ) mine(p *carav1.Project, kind string) []resource {
+	return slices.DeleteFunc(things(d.held), func(t resource) bool {
 		return t.kind != kind || t.labels[api.LabelProject] != p.GetMetadata().GetName() || t.labels[api.LabelUID] != p.GetMetadata().GetUid() ||
 			t.labels[api.LabelEpoch] != strconv.Itoa(int(p.GetStatus().GetEpoch()))
 	})
@@ -169,10 +169,10 @@ func (d *differ) project(p *carav1.Project) {
 		d.add("project %s has the volumes %v, want %v", name, there, declared)
 	}
 	for _, svc := range p.GetSpec().GetServices() {
-		d.service(p, svc, networks[0], slices.DeleteFunc(slices.Clone(containers), func(c thing) bool {
+		d.service(p, svc, networks[0], slices.DeleteFunc(slices.Clone(containers), func(c resource) bool {
 			return c.labels[api.LabelService] != svc.GetName()
 		}))
-		containers = slices.DeleteFunc(containers, func(c thing) bool { return c.labels[api.LabelService] == svc.GetName() })
+		containers = slices.DeleteFunc(containers, func(c resource) bool { return c.labels[api.LabelService] == svc.GetName() })
 	}
 	for _, c := range containers {
 		d.add("%s is of service %q, which project %s does not have", c, c.labels[api.LabelService], name)
@@ -180,7 +180,7 @@ func (d *differ) project(p *carav1.Project) {
 }
 
 // service compares the containers of one service: there must be one.
-func (d *differ) service(p *carav1.Project, svc *carav1.Service, network thing, containers []thing) {
+func (d *differ) service(p *carav1.Project, svc *carav1.Service, network resource, containers []resource) {
 	at := p.GetMetadata().GetName() + "." + svc.GetName()
 	if len(containers) != 1 {
 		d.add("service %s has the containers %v, want one", at, containers)

@@ -107,7 +107,7 @@ func (r *Registry) Put(ctx context.Context, fixture, image string, padding int64
 	if err != nil {
 		return "", fmt.Errorf("push %s: %w", image, err)
 	}
-	if err := remote.Write(ref, built, remote.WithContext(ctx), remote.WithTransport(backDoor{r.store})); err != nil {
+	if err := remote.Write(ref, built, remote.WithContext(ctx), remote.WithTransport(direct{r.store})); err != nil {
 		return "", fmt.Errorf("push %s: %w", image, err)
 	}
 	return ref.String(), nil
@@ -119,7 +119,7 @@ func (r *Registry) Remove(ctx context.Context, image string) error {
 	if err != nil {
 		return fmt.Errorf("remove %s: %w", image, err)
 	}
-	door := []remote.Option{remote.WithContext(ctx), remote.WithTransport(backDoor{r.store})}
+	door := []remote.Option{remote.WithContext(ctx), remote.WithTransport(direct{r.store})}
 	found, err := remote.Head(tag, door...)
 	if err != nil {
 		return fmt.Errorf("remove %s: %w", image, err)
@@ -132,10 +132,10 @@ func (r *Registry) Remove(ctx context.Context, image string) error {
 	return nil
 }
 
-// backDoor calls the registry without a connection, hence without faults and uncounted.
-type backDoor struct{ store http.Handler }
+// direct calls the registry without a connection, hence without faults and uncounted.
+type direct struct{ store http.Handler }
 
-func (b backDoor) RoundTrip(request *http.Request) (*http.Response, error) {
+func (b direct) RoundTrip(request *http.Request) (*http.Response, error) {
 	if request.Body == nil {
 		request.Body = http.NoBody
 	}

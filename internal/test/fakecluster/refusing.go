@@ -6,14 +6,16 @@ import (
 	"maps"
 	"strings"
 	"sync"
+	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 )
 
-// Stubborn is a connection on which nothing that a loop writes has an effect. It passes reads (Get and Watch) on, and
+// Refusing is a connection on which nothing that a loop writes has an effect. It passes reads (Get and Watch) on, and
 // gives every other call Answer's answer: an error, or an empty success. It counts those calls, so a test can see that
 // a loop whose actions achieve nothing leaves time between them.
-type Stubborn struct {
+type Refusing struct {
 	grpc.ClientConnInterface
 	// Answer is called for each write; nil is an empty success.
 	Answer func(method string) error
@@ -23,10 +25,42 @@ type Stubborn struct {
 }
 
 // Calls returns how often each method was called.
-func (s *Stubborn) Calls() map[string]int {
+func (s *Refusing) Calls() map[string]int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return maps.Clone(s.calls)
+}
+
+// What a loop may do with one key in a minute in which every write is answered by a change of the key. See the budget of a
+// loop.Queue.
+const (
+	MostChanges  = 300 + 60*20 + 10
+	MostFailures = 300/20 + 60 + 5 // if the work on the key fails, too
+)
+
+// BusyLength is for how long a test watches a loop: ten minutes, or one if every write is answered by a change.
+func BusyLength(changes bool) time.Duration {
+	if changes {
+		return time.Minute
+	}
+	return 10 * time.Minute
+}
+
+// AtMost fails the test if a method was called more often, or if one of the needed methods was never called.
+func (s *Refusing) AtMost(tb testing.TB, most int, needed ...string) {
+	tb.Helper()
+	calls := s.Calls()
+	tb.Log(calls)
+	for _, method := range needed {
+		if calls[method] == 0 {
+			tb.Errorf("%s was never called", method)
+		}
+	}
+	for method, n := range calls {
+		if n > most {
+			tb.Errorf("%s was called %d times, want at most %d", method, n, most)
+		}
+	}
 }
 
 // endless is how many calls of a method are answered. The next ones wait for their end, so that a busy loop fails its
@@ -34,7 +68,7 @@ func (s *Stubborn) Calls() map[string]int {
 const endless = 50_000
 
 // answer reports whether the call is a write, and what it gets.
-func (s *Stubborn) answer(ctx context.Context, fullMethod string) (write bool, err error) {
+func (s *Refusing) answer(ctx context.Context, fullMethod string) (write bool, err error) {
 	method := fullMethod[strings.LastIndexByte(fullMethod, '/')+1:]
 	if strings.HasPrefix(method, "Get") || method == "Watch" {
 		return false, nil
@@ -57,7 +91,7 @@ func (s *Stubborn) answer(ctx context.Context, fullMethod string) (write bool, e
 }
 
 // Invoke is grpc.ClientConnInterface's.
-func (s *Stubborn) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+func (s *Refusing) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
 	if write, err := s.answer(ctx, method); write {
 		return err
 	}
@@ -65,7 +99,7 @@ func (s *Stubborn) Invoke(ctx context.Context, method string, args, reply any, o
 }
 
 // NewStream is grpc.ClientConnInterface's. A stream that the server would write ends at once.
-func (s *Stubborn) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+func (s *Refusing) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	if write, err := s.answer(ctx, method); write {
 		return ended{ctx: ctx, serverStream: desc.ServerStreams}, err
 	}

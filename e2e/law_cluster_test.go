@@ -24,7 +24,7 @@ import (
 // when it is deleted.
 
 // law is a server without any agent.
-func law(t *testing.T) *world {
+func law(t *testing.T) *testCluster {
 	t.Helper()
 	t.Parallel()
 	return newWorld(t, options{})
@@ -34,11 +34,11 @@ func law(t *testing.T) *world {
 type origin struct {
 	*testgit.TestRepo
 	server *testgit.HTTP
-	w      *world
+	w      *testCluster
 }
 
 // origin makes a repository that declares what files say, and a source that follows it and has applied it.
-func (w *world) origin(source string, files map[string]string, more ...string) *origin {
+func (w *testCluster) origin(source string, files map[string]string, more ...string) *origin {
 	w.Helper()
 	root := w.TempDir()
 	o := &origin{TestRepo: testgit.New(w.T, root, source), server: testgit.ServeHTTP(w.T, root, false), w: w}
@@ -96,7 +96,7 @@ func only(image string, names ...string) map[string]string {
 }
 
 // suffers waits until a source's condition is True with this reason and message.
-func (w *world) suffers(source, typ, reason, message string) {
+func (w *testCluster) suffers(source, typ, reason, message string) {
 	w.Helper()
 	w.untilSource(source, fmt.Sprintf("has %s %s %q", typ, reason, message), func(s *carav1.Source) bool {
 		c := condition(s.GetStatus().GetConditions(), typ)
@@ -105,7 +105,7 @@ func (w *world) suffers(source, typ, reason, message string) {
 }
 
 // well waits until a source is Ready and a condition of it is not True.
-func (w *world) well(source, typ string) {
+func (w *testCluster) well(source, typ string) {
 	w.Helper()
 	w.untilSource(source, "is Ready without "+typ, func(s *carav1.Source) bool {
 		c := s.GetStatus().GetConditions()
@@ -114,7 +114,7 @@ func (w *world) well(source, typ string) {
 }
 
 // claim waits until a source's word on a project has this state.
-func (w *world) claim(source, project, state string) *carav1.Claim {
+func (w *testCluster) claim(source, project, state string) *carav1.Claim {
 	w.Helper()
 	client, err := w.Sources()
 	w.must(err)
@@ -140,7 +140,7 @@ func (w *world) claim(source, project, state string) *carav1.Claim {
 }
 
 // claimSays is claim, and wants this message.
-func (w *world) claimSays(source, project, state, message string) {
+func (w *testCluster) claimSays(source, project, state, message string) {
 	w.Helper()
 	if got := w.claim(source, project, state).GetStatus().GetMessage(); got != message {
 		w.Errorf("claim %s/%s says\n%q, want\n%q", source, project, got, message)
@@ -148,7 +148,7 @@ func (w *world) claimSays(source, project, state, message string) {
 }
 
 // asks waits until a project asks for an image.
-func (w *world) asks(name, image string) *carav1.Project {
+func (w *testCluster) asks(name, image string) *carav1.Project {
 	w.Helper()
 	return w.until(name, "asks for "+image, func(p *carav1.Project) bool {
 		return p.GetSpec().GetServices()[0].GetImage() == image
@@ -156,13 +156,13 @@ func (w *world) asks(name, image string) *carav1.Project {
 }
 
 // owned waits until a project belongs to somebody.
-func (w *world) owned(name, owner string) {
+func (w *testCluster) owned(name, owner string) {
 	w.Helper()
 	w.until(name, "belongs to "+owner, func(p *carav1.Project) bool { return p.GetMetadata().GetOwner() == owner })
 }
 
 // names are the projects there are, and the revision of the whole store.
-func (w *world) names() (names []string, revision string) {
+func (w *testCluster) names() (names []string, revision string) {
 	w.Helper()
 	client, err := w.Projects()
 	w.must(err)
@@ -175,7 +175,7 @@ func (w *world) names() (names []string, revision string) {
 }
 
 // stay wants exactly these projects.
-func (w *world) stay(want ...string) {
+func (w *testCluster) stay(want ...string) {
 	w.Helper()
 	slices.Sort(want)
 	if names, _ := w.names(); !slices.Equal(names, want) {
@@ -184,7 +184,7 @@ func (w *world) stay(want ...string) {
 }
 
 // polled waits until a source was looked at twice from now on: the second look began after now.
-func (w *world) polled(source string) {
+func (w *testCluster) polled(source string) {
 	w.Helper()
 	for range 2 {
 		before := w.poll(source)
@@ -194,7 +194,7 @@ func (w *world) polled(source string) {
 	}
 }
 
-func (w *world) poll(source string) time.Time {
+func (w *testCluster) poll(source string) time.Time {
 	w.Helper()
 	client, err := w.Sources()
 	w.must(err)
@@ -204,7 +204,7 @@ func (w *world) poll(source string) time.Time {
 }
 
 // nothingWritten wants that not one write happens while a source is looked at twice.
-func (w *world) nothingWritten(source string) {
+func (w *testCluster) nothingWritten(source string) {
 	w.Helper()
 	w.quiet(source)
 	_, before := w.names()
@@ -215,7 +215,7 @@ func (w *world) nothingWritten(source string) {
 }
 
 // quiet waits until what was begun is written.
-func (w *world) quiet(source string) {
+func (w *testCluster) quiet(source string) {
 	w.Helper()
 	for range 20 {
 		_, before := w.names()
@@ -228,7 +228,7 @@ func (w *world) quiet(source string) {
 }
 
 // event waits for one of this reason about an object whose message is this.
-func (w *world) event(kind, name, reason string, messages ...string) *carav1.Event {
+func (w *testCluster) event(kind, name, reason string, messages ...string) *carav1.Event {
 	w.Helper()
 	client, err := w.Events()
 	w.must(err)
@@ -254,7 +254,7 @@ func (w *world) event(kind, name, reason string, messages ...string) *carav1.Eve
 }
 
 // deleteSource deletes one and waits until it is gone.
-func (w *world) deleteSource(name string) {
+func (w *testCluster) deleteSource(name string) {
 	w.Helper()
 	w.want(w.ctl("", "delete", "source", name), 0, "source \""+name+"\" is being deleted\n", "")
 	client, err := w.Sources()
@@ -271,7 +271,7 @@ func (w *world) deleteSource(name string) {
 }
 
 // tamper changes a project in the store of a server that does not run, as nobody may.
-func (w *world) tamper(name string, change func(*carav1.Project)) {
+func (w *testCluster) tamper(name string, change func(*carav1.Project)) {
 	w.Helper()
 	s, err := pebble.Open(pebble.Config{Dir: w.DataDir() + "/store"})
 	w.must(err)
@@ -291,12 +291,12 @@ func (w *world) tamper(name string, change func(*carav1.Project)) {
 }
 
 // crash ends the server as a power cut would.
-func (w *world) crash() {
+func (w *testCluster) crash() {
 	w.Helper()
 	w.must(w.Server.Kill())
 }
 
-func (w *world) start() {
+func (w *testCluster) start() {
 	w.Helper()
 	ctx, cancel := w.patience()
 	defer cancel()
@@ -304,7 +304,7 @@ func (w *world) start() {
 }
 
 // denied wants caractrl to fail and to say exactly this.
-func (w *world) denied(r testcluster.Result, message string) {
+func (w *testCluster) denied(r testcluster.Result, message string) {
 	w.Helper()
 	if got := strings.TrimSpace(r.Stderr); r.Code != 1 || got != message {
 		w.Errorf("exit code %d\n%s\nwant 1\n%s", r.Code, got, message)

@@ -21,8 +21,8 @@ import (
 // patience is how long a condition may take that should hold within a second or two on a machine that has time.
 const patience = 3 * time.Minute
 
-// world is one cluster with all it needs, and the verbs of the tests. What goes wrong in a verb ends the test.
-type world struct {
+// testCluster is one cluster with all it needs, and the verbs of the tests. What goes wrong in a verb ends the test.
+type testCluster struct {
 	*testing.T
 	*testcluster.Cluster
 	engines []string          // where the agents run containers; looked at when the test ends
@@ -42,7 +42,7 @@ var worlds atomic.Int64
 
 // newWorld starts a server without any agent. When the test ends everything in the cluster is deleted, nothing of it
 // may be left in the engines, and the programs stop.
-func newWorld(t *testing.T, o options) *world {
+func newWorld(t *testing.T, o options) *testCluster {
 	t.Helper()
 	cluster, err := testcluster.New(testcluster.Config{Dir: t.TempDir(), Bin: built(t), ServerFlags: o.serverFlags, Listen: o.listen})
 	if err != nil {
@@ -55,8 +55,8 @@ func newWorld(t *testing.T, o options) *world {
 	return w
 }
 
-func worldOf(t *testing.T, cluster *testcluster.Cluster) *world {
-	w := &world{
+func worldOf(t *testing.T, cluster *testcluster.Cluster) *testCluster {
+	w := &testCluster{
 		T: t, Cluster: cluster, ingress: map[string]string{}, pools: map[string]string{},
 		id: strconv.FormatInt(int64(os.Getpid()), 36) + strconv.FormatInt(worlds.Add(1), 36),
 	}
@@ -65,7 +65,7 @@ func worldOf(t *testing.T, cluster *testcluster.Cluster) *world {
 }
 
 // oneNode is a cluster with one agent, n1, on the engine that the tests share.
-func oneNode(t *testing.T, agentFlags ...string) *world {
+func oneNode(t *testing.T, agentFlags ...string) *testCluster {
 	t.Helper()
 	host := testdocker.Engine(t)
 	t.Parallel()
@@ -76,7 +76,7 @@ func oneNode(t *testing.T, agentFlags ...string) *world {
 
 // agent starts one on an engine and waits until its node is Ready. enter, where not nil, leads into the engine's
 // network namespace.
-func (w *world) agent(name, host string, second *testdocker.Second, flags ...string) {
+func (w *testCluster) agent(name, host string, second *testdocker.Second, flags ...string) {
 	w.Helper()
 	testdocker.Images(w.T, host, testimage.WebV1, testimage.WebV2, testimage.KV, testimage.Job)
 	a := testcluster.Agent{Name: name, DockerHost: host, Flags: flags}
@@ -94,7 +94,7 @@ func (w *world) agent(name, host string, second *testdocker.Second, flags ...str
 }
 
 // sub runs a part of the test under a name of its own, on the same cluster. The verbs end that part alone.
-func (w *world) sub(name string, part func(w *world)) {
+func (w *testCluster) sub(name string, part func(w *testCluster)) {
 	w.Helper()
 	w.Run(name, func(t *testing.T) {
 		same := *w
@@ -103,7 +103,7 @@ func (w *world) sub(name string, part func(w *world)) {
 	})
 }
 
-func (w *world) startAgent(a testcluster.Agent) {
+func (w *testCluster) startAgent(a testcluster.Agent) {
 	w.Helper()
 	var err error
 	w.ingress[a.Name], err = w.StartAgent(a)
@@ -111,29 +111,29 @@ func (w *world) startAgent(a testcluster.Agent) {
 	w.ready(a.Name)
 }
 
-func (w *world) ready(node string) {
+func (w *testCluster) ready(node string) {
 	w.Helper()
 	ctx, cancel := w.patience()
 	defer cancel()
 	w.must(w.AwaitNode(ctx, node, api.NodeReady))
 }
 
-func (w *world) must(err error) {
+func (w *testCluster) must(err error) {
 	w.Helper()
 	if err != nil {
 		w.Fatal(err)
 	}
 }
 
-func (w *world) patience() (context.Context, context.CancelFunc) {
+func (w *testCluster) patience() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(w.Context(), patience)
 }
 
 // name makes a project's name that no other test on this machine has: an engine's names are shared.
-func (w *world) name(short string) string { return short + "-" + w.id }
+func (w *testCluster) name(short string) string { return short + "-" + w.id }
 
 // end runs after the test, when its own context is over.
-func (w *world) end() {
+func (w *testCluster) end() {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(w.Context()), patience)
 	defer cancel()
 	if w.Server != nil && !w.Server.Exited() {
@@ -167,7 +167,7 @@ func (w *world) end() {
 	}
 }
 
-func (w *world) killAgents() {
+func (w *testCluster) killAgents() {
 	for _, a := range w.Agents {
 		if err := a.Kill(); err != nil {
 			w.Error(err)
@@ -176,7 +176,7 @@ func (w *world) killAgents() {
 }
 
 // noPanics looks for what no log of ours may ever have.
-func (w *world) noPanics() {
+func (w *testCluster) noPanics() {
 	files, err := filepath.Glob(filepath.Join(w.Dir, "*.log"))
 	if err != nil {
 		w.Error(err)
@@ -196,7 +196,7 @@ func (w *world) noPanics() {
 }
 
 // deleteAll empties the cluster as a person would, and waits until the engines have nothing left of it.
-func (w *world) deleteAll(ctx context.Context) error {
+func (w *testCluster) deleteAll(ctx context.Context) error {
 	sources, err := w.Sources()
 	if err != nil {
 		return err

@@ -13,8 +13,8 @@ import (
 	"github.com/docker/docker/api/types/network"
 )
 
-// ghostly is an engine that will not let go of a network. What it says is what Docker 20.10 says.
-type ghostly struct {
+// staleNetworkEngine is an engine that will not let go of a network. What it says is what Docker 20.10 says.
+type staleNetworkEngine struct {
 	endpoints  map[string]network.EndpointResource // that it shows
 	there      []string                            // ids of containers
 	hidden     bool                                // it counts one more, and does not show it
@@ -22,7 +22,7 @@ type ghostly struct {
 	removed    bool
 }
 
-func (g *ghostly) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (g *staleNetworkEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Api-Version", "1.41")
 	w.Header().Set("Content-Type", "application/json")
 	path := r.URL.Path[strings.Index(r.URL.Path[1:], "/")+1:] // without the version
@@ -71,23 +71,23 @@ func reply(w http.ResponseWriter, v any) {
 func TestRemoveBusyNetwork(t *testing.T) {
 	ghost, guest := network.EndpointResource{Name: "cara-p.a"}, network.EndpointResource{Name: "guest"}
 	for name, c := range map[string]struct {
-		engine     ghostly
+		engine     staleNetworkEngine
 		disconnect []string
 		err        string // none: the network goes
 	}{
 		"nothing is on it": {},
 		"an endpoint without a container": {
-			engine: ghostly{endpoints: map[string]network.EndpointResource{"ep-1": ghost}}, disconnect: []string{"cara-p.a"},
+			engine: staleNetworkEngine{endpoints: map[string]network.EndpointResource{"ep-1": ghost}}, disconnect: []string{"cara-p.a"},
 		},
 		"an endpoint of a container that is gone": {
-			engine: ghostly{endpoints: map[string]network.EndpointResource{"c0ffee": ghost}}, disconnect: []string{"cara-p.a"},
+			engine: staleNetworkEngine{endpoints: map[string]network.EndpointResource{"c0ffee": ghost}}, disconnect: []string{"cara-p.a"},
 		},
 		"somebody's container": {
-			engine: ghostly{endpoints: map[string]network.EndpointResource{"ep-1": ghost, "beef": guest}, there: []string{"beef"}}, disconnect: []string{"cara-p.a"},
+			engine: staleNetworkEngine{endpoints: map[string]network.EndpointResource{"ep-1": ghost, "beef": guest}, there: []string{"beef"}}, disconnect: []string{"cara-p.a"},
 			err: "remove network cara-p: it is in use by guest: docker network disconnect -f cara-p CONTAINER lets it go",
 		},
 		"what the engine does not show": {
-			engine: ghostly{hidden: true}, err: "names no container: restart the engine, which forgets them",
+			engine: staleNetworkEngine{hidden: true}, err: "names no container: restart the engine, which forgets them",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

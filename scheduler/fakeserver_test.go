@@ -19,8 +19,8 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// world is a server in memory, honest about compare-and-swap, behind a connection.
-type world struct {
+// fakeServer is a server in memory, honest about compare-and-swap, behind a connection.
+type fakeServer struct {
 	mu       sync.Mutex
 	revision int
 	projects map[string]*carav1.Project
@@ -32,12 +32,12 @@ type world struct {
 	peak     int // how many projects that ran once did not, at most
 }
 
-func newWorld() *world {
-	return &world{projects: map[string]*carav1.Project{}, nodes: map[string]*carav1.Node{}, beats: map[string]time.Time{}, wake: make(chan struct{})}
+func newFakeServer() *fakeServer {
+	return &fakeServer{projects: map[string]*carav1.Project{}, nodes: map[string]*carav1.Node{}, beats: map[string]time.Time{}, wake: make(chan struct{})}
 }
 
 // put commits objects; it is called with mu held.
-func (w *world) put(deleted bool, objects ...proto.Message) {
+func (w *fakeServer) put(deleted bool, objects ...proto.Message) {
 	w.revision++
 	msg := &carav1.WatchResponse{ResourceVersion: strconv.Itoa(w.revision)}
 	for _, o := range objects {
@@ -62,7 +62,7 @@ func (w *world) put(deleted bool, objects ...proto.Message) {
 	w.wake = make(chan struct{})
 }
 
-func (w *world) Put(objects ...proto.Message) {
+func (w *fakeServer) Put(objects ...proto.Message) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for i := range objects {
@@ -71,7 +71,7 @@ func (w *world) Put(objects ...proto.Message) {
 	w.put(false, objects...)
 }
 
-func (w *world) change(name string, f func(*carav1.Project)) {
+func (w *fakeServer) change(name string, f func(*carav1.Project)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	p := proto.CloneOf(w.projects[name])
@@ -79,13 +79,13 @@ func (w *world) change(name string, f func(*carav1.Project)) {
 	w.put(false, p)
 }
 
-func (w *world) project(name string) *carav1.Project {
+func (w *fakeServer) project(name string) *carav1.Project {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.projects[name]
 }
 
-func (w *world) beat(node string) {
+func (w *fakeServer) beat(node string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.beats[node] = time.Now()
@@ -97,7 +97,7 @@ func (w *world) beat(node string) {
 }
 
 // Invoke answers the scheduler's calls.
-func (w *world) Invoke(_ context.Context, method string, args, reply any, _ ...grpc.CallOption) error {
+func (w *fakeServer) Invoke(_ context.Context, method string, args, reply any, _ ...grpc.CallOption) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var out proto.Message
@@ -122,7 +122,7 @@ func (w *world) Invoke(_ context.Context, method string, args, reply any, _ ...g
 	return err
 }
 
-func (w *world) node(name string) (*carav1.Node, error) {
+func (w *fakeServer) node(name string) (*carav1.Node, error) {
 	n, ok := w.nodes[name]
 	if !ok {
 		return nil, api.NotFound("no node %q", name)
@@ -134,7 +134,7 @@ func (w *world) node(name string) (*carav1.Node, error) {
 	return n, nil
 }
 
-func (w *world) mark(req *carav1.MarkNodeNotReadyRequest) (*carav1.Node, error) {
+func (w *fakeServer) mark(req *carav1.MarkNodeNotReadyRequest) (*carav1.Node, error) {
 	n, err := w.node(req.Name)
 	if err != nil {
 		return nil, err
@@ -150,7 +150,7 @@ func (w *world) mark(req *carav1.MarkNodeNotReadyRequest) (*carav1.Node, error) 
 	return n, nil
 }
 
-func (w *world) drained(req *carav1.MarkNodeDrainedRequest) (*carav1.Node, error) {
+func (w *fakeServer) drained(req *carav1.MarkNodeDrainedRequest) (*carav1.Node, error) {
 	n, err := w.node(req.Name)
 	if err != nil {
 		return nil, err
@@ -166,7 +166,7 @@ func (w *world) drained(req *carav1.MarkNodeDrainedRequest) (*carav1.Node, error
 }
 
 // homeless counts the projects that ran somewhere and do not run now.
-func (w *world) homeless() int {
+func (w *fakeServer) homeless() int {
 	n := 0
 	for _, p := range w.projects {
 		if p.Status.MovedFrom != "" {
@@ -176,7 +176,7 @@ func (w *world) homeless() int {
 	return n
 }
 
-func (w *world) schedule(req *carav1.ScheduleProjectRequest) (*carav1.Project, error) {
+func (w *fakeServer) schedule(req *carav1.ScheduleProjectRequest) (*carav1.Project, error) {
 	p, ok := w.projects[req.Name]
 	if !ok || p.Metadata.ResourceVersion != req.ResourceVersion {
 		return nil, api.Conflict("changed since")
@@ -219,14 +219,14 @@ func (w *world) schedule(req *carav1.ScheduleProjectRequest) (*carav1.Project, e
 }
 
 // NewStream answers Watch.
-func (w *world) NewStream(ctx context.Context, _ *grpc.StreamDesc, _ string, _ ...grpc.CallOption) (grpc.ClientStream, error) {
+func (w *fakeServer) NewStream(ctx context.Context, _ *grpc.StreamDesc, _ string, _ ...grpc.CallOption) (grpc.ClientStream, error) {
 	return &watchStream{ctx: ctx, w: w}, nil
 }
 
 type watchStream struct {
 	grpc.ClientStream
 	ctx  context.Context
-	w    *world
+	w    *fakeServer
 	next int // of w.log; 0: the first state comes first
 	sent bool
 }
@@ -270,13 +270,13 @@ func (s *watchStream) message() *carav1.WatchResponse {
 	return s.w.log[s.next-1]
 }
 
-// run runs a scheduler over the world until the returned func is called.
-func run(t *testing.T, w *world, cfg Config) (stop func()) {
+// run runs a scheduler against the server until the returned func is called.
+func run(t *testing.T, w *fakeServer, cfg Config) (stop func()) {
 	t.Helper()
 	return runOn(t, w, cfg)
 }
 
-// runOn is run over a connection to a world.
+// runOn is run over a connection to a server.
 func runOn(t *testing.T, conn grpc.ClientConnInterface, cfg Config) (stop func()) {
 	t.Helper()
 	cfg.Conn, cfg.Logger = conn, slog.New(slog.DiscardHandler)

@@ -38,8 +38,8 @@ type Subject interface {
 	Mend()
 }
 
-// World is a running Sources over one subject.
-type World struct {
+// Harness is a running Sources over one subject.
+type Harness struct {
 	tb      testing.TB
 	Server  *Server
 	Subject Subject
@@ -50,14 +50,14 @@ type World struct {
 }
 
 // New makes a world whose source is not created yet.
-func New(tb testing.TB, s Subject) *World {
-	w := &World{tb: tb, Server: NewServer(), Subject: s, Log: &Log{}}
+func New(tb testing.TB, s Subject) *Harness {
+	w := &Harness{tb: tb, Server: NewServer(), Subject: s, Log: &Log{}}
 	tb.Cleanup(func() { w.Stop() })
 	return w
 }
 
 // Start runs Sources; again after Stop is a restart.
-func (w *World) Start() {
+func (w *Harness) Start() {
 	opener := w.Subject.Opener()
 	w.sources = sources.New(sources.Config{
 		Conn: w.Server.Conn(), Git: opener, Dir: opener, Logger: slog.New(slog.NewTextHandler(w.Log, nil)),
@@ -75,7 +75,7 @@ func (w *World) Start() {
 }
 
 // Stop ends Sources.
-func (w *World) Stop() {
+func (w *Harness) Stop() {
 	if w.stop != nil {
 		w.stop()
 		w.stop = nil
@@ -83,7 +83,7 @@ func (w *World) Stop() {
 }
 
 // Create puts the source into the cluster.
-func (w *World) Create(change ...func(*carav1.SourceSpec)) {
+func (w *Harness) Create(change ...func(*carav1.SourceSpec)) {
 	spec := w.Subject.Spec()
 	for _, c := range change {
 		c(spec)
@@ -98,12 +98,12 @@ func (w *World) Create(change ...func(*carav1.SourceSpec)) {
 }
 
 // Source as it is.
-func (w *World) Source() *carav1.Source {
+func (w *Harness) Source() *carav1.Source {
 	return fakecluster.Read[*carav1.Source](w.Server.Cluster, Name)
 }
 
 // Change changes the source, as a person would.
-func (w *World) Change(change func(*carav1.Source)) {
+func (w *Harness) Change(change func(*carav1.Source)) {
 	w.tb.Helper()
 	err := w.Server.Update(func(tx *fakecluster.Tx) error {
 		src := fakecluster.Get[*carav1.Source](tx, Name)
@@ -121,7 +121,7 @@ func (w *World) Change(change func(*carav1.Source)) {
 }
 
 // Ask requests a pass, as a person would.
-func (w *World) Ask() {
+func (w *Harness) Ask() {
 	w.tb.Helper()
 	w.asked++
 	w.Change(func(s *carav1.Source) {
@@ -133,10 +133,10 @@ func (w *World) Ask() {
 }
 
 // Hint pokes the source, as a webhook would.
-func (w *World) Hint() { w.sources.Poke(Name) }
+func (w *Harness) Hint() { w.sources.Poke(Name) }
 
 // Wait waits until ok holds; what says what is waited for.
-func (w *World) Wait(what string, ok func() bool) {
+func (w *Harness) Wait(what string, ok func() bool) {
 	w.tb.Helper()
 	deadline := time.NewTimer(20 * time.Second)
 	defer deadline.Stop()
@@ -152,14 +152,14 @@ func (w *World) Wait(what string, ok func() bool) {
 }
 
 // Published waits for the nth snapshot, from 1, and returns it.
-func (w *World) Published(n int) Publish {
+func (w *Harness) Published(n int) Publish {
 	w.tb.Helper()
 	w.Wait(fmt.Sprintf("snapshot %d", n), func() bool { return len(w.Server.Publishes()) >= n })
 	return w.Server.Publishes()[n-1]
 }
 
 // Looked waits until the source was looked at after now, and what it found was written.
-func (w *World) Looked() {
+func (w *Harness) Looked() {
 	w.tb.Helper()
 	before := w.Server.Polled(Name)
 	w.Hint()
@@ -167,7 +167,7 @@ func (w *World) Looked() {
 }
 
 // Condition waits until a condition has this status, and returns its reason and message.
-func (w *World) Condition(typ, status string) (reason, message string) {
+func (w *Harness) Condition(typ, status string) (reason, message string) {
 	w.tb.Helper()
 	var c *carav1.Condition
 	w.Wait(typ+" "+status, func() bool {
@@ -178,7 +178,7 @@ func (w *World) Condition(typ, status string) (reason, message string) {
 }
 
 // Claims as text: `project file:line` with ` absent` or ` held: why`.
-func (w *World) Claims() []string {
+func (w *Harness) Claims() []string {
 	var all []string
 	for _, c := range fakecluster.All[*carav1.Claim](w.Server.Cluster) {
 		s := c.Spec

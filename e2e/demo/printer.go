@@ -23,8 +23,8 @@ const (
 	erase = "\r\x1b[K"
 )
 
-// teller prints the story, keeps the time of each step, and shows what is being waited for.
-type teller struct {
+// printer prints the story, keeps the time of each step, and shows what is being waited for.
+type printer struct {
 	out      *os.File
 	terminal bool
 	colour   bool
@@ -39,8 +39,8 @@ type step struct {
 	ok    bool
 }
 
-func newTeller(out *os.File) *teller {
-	t := &teller{out: out, terminal: term.IsTerminal(int(out.Fd())), width: 100}
+func newTeller(out *os.File) *printer {
+	t := &printer{out: out, terminal: term.IsTerminal(int(out.Fd())), width: 100}
 	_, no := os.LookupEnv("NO_COLOR") // https://no-color.org
 	t.colour = t.terminal && !no
 	if w, _, err := term.GetSize(int(out.Fd())); err == nil && w > 20 {
@@ -49,7 +49,7 @@ func newTeller(out *os.File) *teller {
 	return t
 }
 
-func (t *teller) paint(colour, text string) string {
+func (t *printer) paint(colour, text string) string {
 	if !t.colour {
 		return text
 	}
@@ -57,7 +57,7 @@ func (t *teller) paint(colour, text string) string {
 }
 
 // step tells, does and times one step.
-func (t *teller) step(title string, do func() error) error {
+func (t *printer) step(title string, do func() error) error {
 	fmt.Fprintln(t.out, t.paint(bold, fmt.Sprintf("%2d. %s", len(t.steps)+1, title)))
 	began := time.Now()
 	err := do()
@@ -71,12 +71,12 @@ func (t *teller) step(title string, do func() error) error {
 }
 
 // say adds a line to a step.
-func (t *teller) say(format string, args ...any) {
+func (t *printer) say(format string, args ...any) {
 	fmt.Fprintf(t.out, "    "+format+"\n", args...)
 }
 
 // show adds what a command printed.
-func (t *teller) show(command, output string) {
+func (t *printer) show(command, output string) {
 	fmt.Fprintln(t.out, t.paint(faint, "    $ "+command))
 	for line := range strings.Lines(output) {
 		fmt.Fprint(t.out, "      "+line)
@@ -84,7 +84,7 @@ func (t *teller) show(command, output string) {
 }
 
 // wait waits for a condition and shows, on a terminal, for how long already and how it stands.
-func (t *teller) wait(ctx context.Context, what string, cond func(context.Context) error) error {
+func (t *printer) wait(ctx context.Context, what string, cond func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	began, shown := time.Now(), time.Now()
@@ -105,7 +105,7 @@ func (t *teller) wait(ctx context.Context, what string, cond func(context.Contex
 	return err
 }
 
-func (t *teller) progress(text string) {
+func (t *printer) progress(text string) {
 	if !t.terminal {
 		return
 	}
@@ -116,7 +116,7 @@ func (t *teller) progress(text string) {
 	fmt.Fprint(t.out, erase+t.paint(faint, "    "+text))
 }
 
-func (t *teller) failed(err error, dump string) {
+func (t *printer) failed(err error, dump string) {
 	if errors.Is(err, context.Canceled) {
 		fmt.Fprintln(t.out, "\nInterrupted.")
 		return
@@ -125,7 +125,7 @@ func (t *teller) failed(err error, dump string) {
 }
 
 // table ends the story: each step and its seconds.
-func (t *teller) table() {
+func (t *printer) table() {
 	width := 0
 	for _, s := range t.steps {
 		width = max(width, utf8.RuneCountInString(s.title))
