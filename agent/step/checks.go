@@ -32,7 +32,7 @@ func Checks(w *Want, h *Have) []Check {
 	if w.Remove {
 		return nil
 	}
-	s := &step{w: w, h: h}
+	s := &view{w: w, h: h}
 	var out []Check
 	for _, c := range h.Containers {
 		svc := w.Service(c.Labels[api.LabelService])
@@ -53,7 +53,7 @@ func Checks(w *Want, h *Have) []Check {
 
 // check is how the health of a service's container is found out: as the manifest says, or else as its image does
 // (HEALTHCHECK); nil where neither says anything, or where the manifest turns it off.
-func (s *step) check(svc *carav1.Service, c *engine.Container) *carav1.Healthcheck {
+func (s *view) check(svc *carav1.Service, c *engine.Container) *carav1.Healthcheck {
 	if own := svc.GetHealthcheck(); own != nil {
 		if own.GetDisable() {
 			return nil
@@ -65,7 +65,7 @@ func (s *step) check(svc *carav1.Service, c *engine.Container) *carav1.Healthche
 
 // uncheckable fails the services that wait for another to be healthy which nobody can check. It is known once the other's
 // image is.
-func (s *step) uncheckable(svc *carav1.Service) bool {
+func (s *plan) uncheckable(svc *carav1.Service) bool {
 	for _, d := range svc.GetDependsOn() {
 		on := s.w.Service(d.GetService())
 		if d.GetCondition() != api.DependsHealthy || on == nil || on.GetHealthcheck() != nil || s.completion(on) != nil {

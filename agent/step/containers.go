@@ -8,7 +8,7 @@ import (
 
 // strays are containers of services that left the manifest, and those of a service that neither serve nor will. What
 // left the manifest goes once nothing is there any more that may need it.
-func (s *step) strays() []engine.Container {
+func (s *progress) strays() []engine.Container {
 	kept := s.keepsLeft()
 	var out []engine.Container
 	for _, c := range s.h.Containers {
@@ -25,7 +25,7 @@ func (s *step) strays() []engine.Container {
 }
 
 // container returns the container of a service that counts: one that is as wanted, or else one that is not.
-func (s *step) container(service string) *engine.Container {
+func (s *view) container(service string) *engine.Container {
 	svc := s.w.Service(service)
 	if svc == nil {
 		return nil
@@ -37,7 +37,7 @@ func (s *step) container(service string) *engine.Container {
 }
 
 // best of a service's containers that are as wanted, or of those that are not: one that runs, and of those the oldest.
-func (s *step) best(svc *carav1.Service, asWanted bool) *engine.Container {
+func (s *view) best(svc *carav1.Service, asWanted bool) *engine.Container {
 	var best *engine.Container
 	for i := range s.h.Containers {
 		c := &s.h.Containers[i]
@@ -62,7 +62,7 @@ func older(c, than *engine.Container) bool {
 }
 
 // outdated says why a container must be made anew; empty where it is as wanted.
-func (s *step) outdated(svc *carav1.Service, c *engine.Container) string {
+func (s *view) outdated(svc *carav1.Service, c *engine.Container) string {
 	switch {
 	case !s.madeAs(svc, c):
 		return "the manifest changed"
@@ -78,7 +78,7 @@ func (s *step) outdated(svc *carav1.Service, c *engine.Container) string {
 
 // madeAs says whether a container was made as the manifest says, but for its limits: those can change without it. One
 // that never ran is not worth that, and one of an older agent does not say.
-func (s *step) madeAs(svc *carav1.Service, c *engine.Container) bool {
+func (s *view) madeAs(svc *carav1.Service, c *engine.Container) bool {
 	if made := c.Labels[labelRunHash]; made != "" && c.State != engine.StateCreated {
 		return made == s.w.RunHashes[svc.GetName()]
 	}

@@ -10,7 +10,7 @@ import (
 
 // keeps reports whether something of what served before still serves when an update fails with this service. If it does,
 // the update has failed and not the project.
-func (s *step) keeps(failing *carav1.Service) bool {
+func (s *progress) keeps(failing *carav1.Service) bool {
 	if s.previous(failing) != nil {
 		return true
 	}
@@ -37,13 +37,13 @@ func (s *step) keeps(failing *carav1.Service) bool {
 }
 
 // left reports whether a container is one of a service that left the manifest.
-func (s *step) left(c engine.Container) bool {
+func (s *view) left(c engine.Container) bool {
 	return s.w.Service(c.Labels[api.LabelService]) == nil && s.w.sameAssignment(c.Labels)
 }
 
 // keepsLeft reports whether containers of services that left the manifest stay: as long as the update has not come up,
 // and where it failed.
-func (s *step) keepsLeft() bool {
+func (s *progress) keepsLeft() bool {
 	if s.updating() {
 		return true
 	}
@@ -66,7 +66,7 @@ func (s *step) keepsLeft() bool {
 
 // inTheWay are the containers that must not run beside a service's new one: the previous one, and for a service that is
 // new in the manifest those that left it, whose volumes it may have taken over.
-func (s *step) inTheWay(svc *carav1.Service) []engine.Container {
+func (s *progress) inTheWay(svc *carav1.Service) []engine.Container {
 	if s.h.Memory.Update != nil || startFirst(svc) {
 		return nil
 	}
@@ -115,7 +115,7 @@ func (s *step) abandon(svc *carav1.Service, c *engine.Container, failed *Failure
 
 // restore starts what left the manifest and was stopped for the update that failed. It waits until what took its place
 // has stopped.
-func (s *step) restore() {
+func (s *plan) restore() {
 	if s.h.Memory.Update == nil || len(s.actions) > 0 {
 		return
 	}

@@ -20,7 +20,7 @@ func runHash(spec *carav1.ProjectSpec, service string) string {
 // wrongLimits says whether a container that is otherwise as wanted has other limits than the manifest says. One that
 // never ran is made anew instead, so nobody looks at its limits. A kernel without limits on memory leaves them out: one
 // that was made as the manifest says, and cannot be changed to it either, is as well as can be.
-func (s *step) wrongLimits(svc *carav1.Service, c *engine.Container) bool {
+func (s *view) wrongLimits(svc *carav1.Service, c *engine.Container) bool {
 	limits, err := engine.LimitsOf(svc)
 	if err != nil || c.Limits == limits || c.State == engine.StateCreated { // what cannot be read the server has refused
 		return false
@@ -35,10 +35,10 @@ func updateOf(c *engine.Container) Action { return about(KindUpdateContainer, c,
 const updateTries = 3
 
 // changeable says whether the engine can be asked to change a container's limits without a restart.
-func (s *step) changeable(svc *carav1.Service, c *engine.Container) bool {
+func (s *view) changeable(svc *carav1.Service, c *engine.Container) bool {
 	limits, err := engine.LimitsOf(svc)
 	return err == nil && c.Limits.InPlace(limits) && s.h.Memory.Tries[updateOf(c).Key()].Count < updateTries
 }
 
 // update gives a container its limits without a restart.
-func (s *step) update(c *engine.Container) { s.attempt(updateOf(c), "") }
+func (s *plan) update(c *engine.Container) { s.attempt(updateOf(c), "") }

@@ -10,7 +10,7 @@ import (
 // network returns the project's network, or asks for it. The engine looks for a name that is taken only as well as it
 // can: an agent that died while it made the network, and the one after it, may each have made one. Nothing can start
 // until the one that is in use, or else the first, is alone.
-func (s *step) network() *engine.Network {
+func (s *plan) network() *engine.Network {
 	keep := s.keeper()
 	if keep == nil {
 		s.attempt(Action{Kind: KindCreateNetwork, Name: NetworkName(s.w.Project), Reason: "the project has no network"}, api.ReasonNetworkFailed)
@@ -39,7 +39,7 @@ func (s *step) network() *engine.Network {
 }
 
 // keeper is the project's network: of several, the one that is in use, or else the first.
-func (s *step) keeper() *engine.Network {
+func (s *view) keeper() *engine.Network {
 	var keep *engine.Network
 	for i := range s.h.Networks {
 		n := &s.h.Networks[i]
@@ -55,13 +55,13 @@ func (s *step) keeper() *engine.Network {
 
 // roomy reports whether a network has an address for each service and one for the successor that an update starts beside
 // it. A network is never made anew for that: its containers would have to stop.
-func (s *step) roomy(n *engine.Network) bool {
+func (s *view) roomy(n *engine.Network) bool {
 	p, err := netip.ParsePrefix(n.Subnet)
 	return err != nil || engine.Addresses(p.Bits()) > len(s.w.Spec.GetServices())
 }
 
 // users counts the containers that run on a network.
-func (s *step) users(n *engine.Network) int {
+func (s *view) users(n *engine.Network) int {
 	users := 0
 	for _, c := range s.h.Containers {
 		if on(c, n) {

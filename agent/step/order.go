@@ -11,7 +11,7 @@ import (
 
 // blocked says what a service waits for before it may start; empty where it may. Where dependsOn is used it alone
 // counts; where not, each service waits until those before it in the list have started.
-func (s *step) blocked(svc *carav1.Service) string {
+func (s *progress) blocked(svc *carav1.Service) string {
 	if s.w.ordered() {
 		for _, d := range svc.GetDependsOn() {
 			if why := s.unmet(d); why != "" {
@@ -31,7 +31,7 @@ func (s *step) blocked(svc *carav1.Service) string {
 	return ""
 }
 
-func (s *step) unmet(d *carav1.Dependency) string {
+func (s *progress) unmet(d *carav1.Dependency) string {
 	svc := s.w.Service(d.GetService())
 	if svc == nil {
 		return d.GetService() + ", which is not in the manifest"
@@ -53,13 +53,13 @@ func (s *step) unmet(d *carav1.Dependency) string {
 }
 
 // launched says that the service's container is as wanted and has run: what became of it since is another matter.
-func (s *step) launched(svc *carav1.Service) bool {
+func (s *progress) launched(svc *carav1.Service) bool {
 	c := s.provider(svc)
 	return s.completion(svc) != nil || c != nil && !c.StartedAt.IsZero() && (s.outdated(svc, c) == "" || s.h.Memory.Update != nil)
 }
 
 // provider is the container of a service that others wait for: its successor, unless there will be none.
-func (s *step) provider(svc *carav1.Service) *engine.Container {
+func (s *progress) provider(svc *carav1.Service) *engine.Container {
 	if s.h.Memory.Update != nil {
 		return s.serving(svc)
 	}
@@ -67,13 +67,13 @@ func (s *step) provider(svc *carav1.Service) *engine.Container {
 }
 
 // done says that a service which should end has ended well.
-func (s *step) done(svc *carav1.Service, c *engine.Container) bool {
+func (s *view) done(svc *carav1.Service, c *engine.Container) bool {
 	return c.State == engine.StateExited && c.ExitCode == 0 && !c.StartedAt.IsZero() && ends(svc)
 }
 
 // unsettled says until when a container does not count as up that was restarted in this rollout, or that is to take over
 // from a previous one without a check that speaks for it.
-func (s *step) unsettled(svc *carav1.Service, c *engine.Container, successor bool) (until time.Time, unsettled bool) {
+func (s *view) unsettled(svc *carav1.Service, c *engine.Container, successor bool) (until time.Time, unsettled bool) {
 	var d time.Duration
 	if r := s.h.Memory.Restarts[svc.GetName()]; r.Row > 0 && (successor || s.w.Phase != api.PhaseRunning) {
 		d = s.w.Limits.delay(r.Row)
@@ -87,7 +87,7 @@ func (s *step) unsettled(svc *carav1.Service, c *engine.Container, successor boo
 
 // works says that a container, which is as wanted, does what it should: it is up, and healthy where it has a check, or
 // has ended well where it should end.
-func (s *step) works(svc *carav1.Service, c *engine.Container, successor bool) bool {
+func (s *view) works(svc *carav1.Service, c *engine.Container, successor bool) bool {
 	if s.done(svc, c) {
 		return true
 	}

@@ -32,7 +32,7 @@ func converge(t *testing.T, e *world, w *Want) {
 // unharmed: nothing is done to a container that is as wanted, and nobody acts on what is not there.
 func unharmed(t *testing.T, w *Want, h *Have, actions []Action, now time.Time) {
 	t.Helper()
-	s := &step{w: w, h: h, now: now}
+	s := &progress{view{w: w, h: h, now: now}}
 	for _, a := range actions {
 		c := h.Find(a.ID)
 		if a.Kind == KindCreateContainer {
@@ -65,7 +65,7 @@ func unharmed(t *testing.T, w *Want, h *Have, actions []Action, now time.Time) {
 }
 
 // lonely: a container is only made where none is as wanted, and at most one that is not.
-func lonely(t *testing.T, s *step, a Action) {
+func lonely(t *testing.T, s *progress, a Action) {
 	t.Helper()
 	others := 0
 	for _, c := range s.h.Containers {
@@ -83,7 +83,7 @@ func lonely(t *testing.T, s *step, a Action) {
 
 // succeeded: a container that serves start-first, though it is not as wanted any more, only goes once another one is
 // ready that is.
-func succeeded(t *testing.T, s *step, svc *carav1.Service, c engine.Container, a Action) {
+func succeeded(t *testing.T, s *progress, svc *carav1.Service, c engine.Container, a Action) {
 	t.Helper()
 	if svc.GetUpdate().GetOrder() != api.UpdateStartFirst || s.outdated(svc, &c) == "" || !up(c) {
 		return
@@ -128,7 +128,7 @@ func arrived(t *testing.T, e *world, w *Want) {
 		held(t, e, w)
 		return
 	}
-	s := &step{w: w, h: e.have(w), now: e.now}
+	s := &progress{view{w: w, h: e.have(w), now: e.now}}
 	gone := 0 // completed, and somebody removed the container
 	for _, svc := range w.Spec.GetServices() {
 		if s.completion(svc) != nil {
@@ -153,7 +153,7 @@ func held(t *testing.T, e *world, w *Want) {
 	t.Helper()
 	e.now = e.now.Add(e.warm) // what was started again is healthy by now
 	h := e.have(w)
-	s := &step{w: w, h: h, now: e.now}
+	s := &progress{view{w: w, h: h, now: e.now}}
 	for _, svc := range w.Spec.GetServices() {
 		c := s.serving(svc)
 		if c == nil && s.completion(svc) != nil {

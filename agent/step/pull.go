@@ -44,7 +44,7 @@ func (p Pull) Ended(err error, limits RestartLimits, now time.Time) Pull {
 	return p
 }
 
-func (s *step) image(svc *carav1.Service) bool {
+func (s *plan) image(svc *carav1.Service) bool {
 	ref, present := svc.GetImage(), s.h.Images[svc.GetImage()]
 	pull := s.h.Memory.Pulls[ref]
 	switch {
@@ -71,7 +71,7 @@ func (s *step) image(svc *carav1.Service) bool {
 
 // Images are the references of services whose container must be made: the ones to look for.
 func (w *Want) Images(h *Have) []string {
-	s := &step{w: w, h: h}
+	s := &view{w: w, h: h}
 	refs := map[string]bool{}
 	for _, svc := range w.Spec.GetServices() {
 		if s.completion(svc) != nil {

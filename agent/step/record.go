@@ -109,7 +109,7 @@ func (r Record) Next(w *Want, h *Have, actions []Action, now time.Time) Record {
 			out.Yielded[a.ID] = true
 		}
 	}
-	s := &step{w: w, h: h, now: now}
+	s := &progress{view{w: w, h: h, now: now}}
 	s.recordCompleted(out.Completed)
 	if f := h.Memory.Update; f != nil {
 		out.Failed = &FailedUpdate{Generation: w.Generation, Restart: w.RestartToken, Service: f.Service, Reason: f.Reason}
@@ -120,7 +120,7 @@ func (r Record) Next(w *Want, h *Have, actions []Action, now time.Time) Record {
 }
 
 // recordCompleted puts down the services that have ended well, and forgets those that left the manifest.
-func (s *step) recordCompleted(completed map[string]Completion) {
+func (s *progress) recordCompleted(completed map[string]Completion) {
 	maps.DeleteFunc(completed, func(service string, _ Completion) bool { return s.w.Service(service) == nil })
 	for _, svc := range s.w.Spec.GetServices() {
 		c := s.best(svc, true)
@@ -135,7 +135,7 @@ func (s *step) recordCompleted(completed map[string]Completion) {
 }
 
 // completion returns how a service ended well whose container is gone; nil where it has to run.
-func (s *step) completion(svc *carav1.Service) *Completion {
+func (s *view) completion(svc *carav1.Service) *Completion {
 	c, ok := s.h.Record.Completed[svc.GetName()]
 	switch {
 	case !ok || !s.h.Record.of(s.w) || !ends(svc) || c.RunHash != s.w.RunHashes[svc.GetName()]:
@@ -156,21 +156,21 @@ func ends(svc *carav1.Service) bool {
 }
 
 // replacing reports whether this rollout is an update: another version of the project served here before.
-func (s *step) replacing() bool {
+func (s *progress) replacing() bool {
 	served := s.h.Record.Served
 	return served != nil && s.h.Record.of(s.w) &&
 		(served.Generation != s.w.Generation || served.Restart != s.w.RestartToken || !maps.Equal(served.Hashes, s.w.RunHashes))
 }
 
 // untouched reports whether an update leaves a service as it served before.
-func (s *step) untouched(svc *carav1.Service) bool {
+func (s *progress) untouched(svc *carav1.Service) bool {
 	served := s.h.Record.Served
 	return served != nil && served.Hashes[svc.GetName()] == s.w.RunHashes[svc.GetName()] &&
 		(served.Restart == s.w.RestartToken || served.Restarts[svc.GetName()] == s.w.Restarts[svc.GetName()])
 }
 
 // servesAll reports whether the version at hand has come up for good: later trouble is not the update's.
-func (s *step) servesAll() bool {
+func (s *progress) servesAll() bool {
 	if s.w.Phase != api.PhaseRunning || s.w.Failure != nil || s.h.Memory.Failure != nil || s.updating() {
 		return false
 	}
@@ -187,7 +187,7 @@ const provenAfter = time.Minute
 
 // proven reports whether a service of the version at hand does what it should, and would not fail at once. until is when
 // it will be, where only time is needed.
-func (s *step) proven(svc *carav1.Service) (until time.Time, proven bool) {
+func (s *progress) proven(svc *carav1.Service) (until time.Time, proven bool) {
 	c := s.best(svc, true)
 	switch {
 	case c == nil:
@@ -206,7 +206,7 @@ func (s *step) proven(svc *carav1.Service) (until time.Time, proven bool) {
 }
 
 // prove looks again once the services of a new version have run for long enough to say that it serves.
-func (s *step) prove() {
+func (s *plan) prove() {
 	if s.w.Phase != api.PhaseRunning || s.h.Memory.Update != nil || s.h.Record.Served != nil && !s.replacing() {
 		return
 	}

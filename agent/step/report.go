@@ -19,6 +19,9 @@ import (
 // MaxMessage of a status, by the contract.
 const MaxMessage = 8000
 
+// report makes what the server is told.
+type report struct{ progress }
+
 // Reportable reports whether the server should be told of a project now. An agent that has just begun says nothing that the server knows better:
 // of an update that failed before, until the server has spoken, and of a running project, until each check has ended once.
 func Reportable(w *Want, h *Have) bool {
@@ -42,7 +45,7 @@ func Report(w *Want, h *Have, actions []Action, now time.Time) *carav1.UpdatePro
 	r := &carav1.UpdateProjectStatusRequest{
 		Name: w.Project, Uid: w.UID, Epoch: w.Epoch, ObservedGeneration: w.Generation,
 	}
-	s := &step{w: w, h: h, now: now}
+	s := &report{progress{view{w: w, h: h, now: now}}}
 	for _, svc := range w.Spec.GetServices() {
 		r.Services = append(r.Services, s.serviceStatus(svc, actions))
 	}
@@ -69,7 +72,7 @@ func Report(w *Want, h *Have, actions []Action, now time.Time) *carav1.UpdatePro
 	return r
 }
 
-func (s *step) reportRemoval(r *carav1.UpdateProjectStatusRequest, actions []Action) {
+func (s *report) reportRemoval(r *carav1.UpdateProjectStatusRequest, actions []Action) {
 	if len(actions) == 0 {
 		r.Phase = api.PhaseTerminated
 		r.Conditions = []*carav1.Condition{
@@ -80,7 +83,7 @@ func (s *step) reportRemoval(r *carav1.UpdateProjectStatusRequest, actions []Act
 	r.Conditions = []*carav1.Condition{api.NewCondition(api.CondReady, api.StatusFalse, api.ReasonTerminating, because(actions))}
 }
 
-func (s *step) reportFailure(r *carav1.UpdateProjectStatusRequest, f *Failure) {
+func (s *report) reportFailure(r *carav1.UpdateProjectStatusRequest, f *Failure) {
 	if s.w.Phase != api.PhaseFailed {
 		r.Phase = api.PhaseFailed
 	}
@@ -103,7 +106,7 @@ func (s *step) reportFailure(r *carav1.UpdateProjectStatusRequest, f *Failure) {
 	}
 }
 
-func (s *step) reportRollout(r *carav1.UpdateProjectStatusRequest, actions []Action) {
+func (s *report) reportRollout(r *carav1.UpdateProjectStatusRequest, actions []Action) {
 	r.Conditions = []*carav1.Condition{s.imagesReady(actions)}
 	up, total := 0, len(r.Services)
 	failed := s.h.Memory.Update
@@ -164,7 +167,7 @@ func because(actions []Action) string {
 	return strings.Join(reasons, "; ")
 }
 
-func (s *step) imagesReady(actions []Action) *carav1.Condition {
+func (s *report) imagesReady(actions []Action) *carav1.Condition {
 	var pulling, failing []string
 	for _, ref := range slices.Sorted(maps.Keys(s.h.Memory.Pulls)) {
 		switch p := s.h.Memory.Pulls[ref]; {
@@ -212,7 +215,7 @@ func progressText(p engine.Progress) string {
 }
 
 // isUp says that a service is where it should be at this generation and epoch.
-func (s *step) isUp(svc *carav1.Service) bool {
+func (s *progress) isUp(svc *carav1.Service) bool {
 	c := s.container(svc.GetName())
 	switch {
 	case c == nil:
@@ -226,7 +229,7 @@ func (s *step) isUp(svc *carav1.Service) bool {
 	return s.works(svc, c, false)
 }
 
-func (s *step) serviceStatus(svc *carav1.Service, actions []Action) *carav1.ServiceStatus {
+func (s *report) serviceStatus(svc *carav1.Service, actions []Action) *carav1.ServiceStatus {
 	pull := s.h.Memory.Pulls[svc.GetImage()]
 	out := &carav1.ServiceStatus{
 		Name: svc.GetName(), Image: s.w.ImageOf(svc), State: api.ServiceWaiting,

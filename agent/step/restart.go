@@ -32,7 +32,7 @@ func (w *Want) restartWanted(service, token string) bool {
 }
 
 // restartedFor is the token that a container was made or restarted for.
-func (s *step) restartedFor(c *engine.Container) string {
+func (s *view) restartedFor(c *engine.Container) string {
 	if r, ok := s.h.Record.InPlace[c.ID]; ok && !r.Run.Equal(c.EngineStart()) {
 		return r.Token
 	}
@@ -40,7 +40,7 @@ func (s *step) restartedFor(c *engine.Container) string {
 }
 
 // inPlace reports whether a container is to be restarted in place.
-func (s *step) inPlace(svc *carav1.Service, c *engine.Container) bool {
+func (s *view) inPlace(svc *carav1.Service, c *engine.Container) bool {
 	switch {
 	case !s.w.restartWanted(svc.GetName(), s.restartedFor(c)) || c.StartedAt.IsZero():
 		return false
@@ -53,7 +53,7 @@ func (s *step) inPlace(svc *carav1.Service, c *engine.Container) bool {
 }
 
 // restarting reports whether the restart that is wanted now has begun with this container.
-func (s *step) restarting(svc *carav1.Service, c *engine.Container) bool {
+func (s *view) restarting(svc *carav1.Service, c *engine.Container) bool {
 	r, ok := s.h.Record.InPlace[c.ID]
 	return ok && r.Token == s.w.Restarts[svc.GetName()]
 }

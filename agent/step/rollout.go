@@ -39,7 +39,7 @@ func (s *step) rollOut() {
 }
 
 // volumes returns which of the engine's volumes are there, and asks for the others.
-func (s *step) volumes() map[string]bool {
+func (s *plan) volumes() map[string]bool {
 	have := map[string]bool{}
 	for _, v := range s.h.Volumes {
 		have[v.Name] = true
@@ -88,7 +88,7 @@ func (s *step) service(svc *carav1.Service, network *engine.Network, volumes map
 
 // volumesFirst puts off what is slow until the volumes are there: they take a millisecond, and containers, which are
 // made side by side with the network, need them.
-func (s *step) volumesFirst() {
+func (s *plan) volumesFirst() {
 	if slices.ContainsFunc(s.actions, func(a Action) bool { return a.Kind == KindCreateVolume }) {
 		s.actions = slices.DeleteFunc(s.actions, func(a Action) bool { return a.Kind == KindCreateNetwork || a.Kind == KindCreateContainer })
 	}
@@ -117,7 +117,7 @@ func (s *step) create(svc *carav1.Service, volumes map[string]bool, reason strin
 
 // freeName is the one of a service's two names that no container has; empty while it has a container beside the one
 // that serves: what is left of an older generation goes first.
-func (s *step) freeName(service string) string {
+func (s *view) freeName(service string) string {
 	made := 0
 	taken := map[string]bool{}
 	for _, c := range s.h.Containers {
@@ -135,7 +135,7 @@ func (s *step) freeName(service string) string {
 }
 
 // ingredients says whether the service's image and secrets are at hand, and asks for them where not.
-func (s *step) ingredients(svc *carav1.Service) bool {
+func (s *plan) ingredients(svc *carav1.Service) bool {
 	if why := s.w.missingValue(svc); why != "" {
 		s.wait(svc.GetName(), time.Time{}, "%s", why)
 		return false
@@ -180,11 +180,11 @@ func (s *step) running(svc *carav1.Service, c *engine.Container, network *engine
 	}
 }
 
-func (s *step) unpause(c *engine.Container) {
+func (s *plan) unpause(c *engine.Container) {
 	s.attempt(about(KindUnpauseContainer, c, "somebody paused it"), "")
 }
 
-func (s *step) connect(c *engine.Container) {
+func (s *plan) connect(c *engine.Container) {
 	s.attempt(about(KindConnectContainer, c, "it is not on the project's network"), "")
 }
 

@@ -15,7 +15,7 @@ func Routable(want *Want, have *Have, actions []Action, now time.Time) map[strin
 	if want.Remove || want.Failure != nil || have.Memory.Failure != nil {
 		return out
 	}
-	s := &step{w: want, h: have, now: now}
+	s := &progress{view{w: want, h: have, now: now}}
 	for _, svc := range want.Spec.GetServices() {
 		c := s.serving(svc)
 		if c == nil || c.State != engine.StateRunning {

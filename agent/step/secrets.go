@@ -52,7 +52,7 @@ func (w *Want) changedSecrets(s *carav1.Service, c *engine.Container) []string {
 }
 
 // newValues says which Secrets a container must be made anew for; empty for none.
-func (s *step) newValues(svc *carav1.Service, c *engine.Container) string {
+func (s *view) newValues(svc *carav1.Service, c *engine.Container) string {
 	if s.w.ManualSecrets {
 		return ""
 	}
@@ -70,7 +70,7 @@ func secretsChanged(names []string) string {
 }
 
 // oldValues are the services that run with old values, and the Secrets that these are of.
-func (s *step) oldValues() (services, secrets []string) {
+func (s *progress) oldValues() (services, secrets []string) {
 	for _, svc := range s.w.Spec.GetServices() {
 		c := s.serving(svc)
 		if c == nil {
@@ -89,7 +89,7 @@ func NewSecrets(w *Want, h *Have) (version, message string) {
 	if w.Remove || w.ManualSecrets || w.Failure != nil || h.Memory.Failure != nil || !w.HaveSecrets {
 		return "", ""
 	}
-	services, secrets := (&step{w: w, h: h}).oldValues()
+	services, secrets := (&progress{view{w: w, h: h}}).oldValues()
 	if len(services) == 0 {
 		return "", ""
 	}
@@ -98,7 +98,7 @@ func NewSecrets(w *Want, h *Have) (version, message string) {
 
 // secretChanged is the condition of a project whose containers keep old values until somebody does something; nil where
 // none do.
-func (s *step) secretChanged(failed bool) *carav1.Condition {
+func (s *report) secretChanged(failed bool) *carav1.Condition {
 	services, secrets := s.oldValues()
 	if len(services) == 0 || !s.w.ManualSecrets && !failed {
 		return nil

@@ -76,7 +76,7 @@ func (a Action) previous() Action {
 //
 // It never names a container that is as wanted, nor anything that is not ours: Have holds only what carries our labels.
 func Step(w *Want, h *Have, now time.Time) []Action {
-	s := &step{w: w, h: h, now: now}
+	s := &step{plan{progress: progress{view{w: w, h: h, now: now}}}}
 	switch {
 	case w.Remove:
 		s.remove(h.Containers, h.Networks, h.Volumes, "the project is being deleted")
@@ -89,18 +89,30 @@ func Step(w *Want, h *Have, now time.Time) []Action {
 	return s.actions
 }
 
-type step struct {
-	w       *Want
-	h       *Have
-	now     time.Time
+// view answers what the containers of a project are, each compared with what the manifest wants.
+type view struct {
+	w   *Want
+	h   *Have
+	now time.Time
+}
+
+// progress answers how far the project has got: which services are up, which version serves, and who waits for whom.
+type progress struct{ view }
+
+// plan collects the actions of one decision.
+type plan struct {
+	progress
 	actions []Action
 }
 
-func (s *step) add(a Action) { s.actions = append(s.actions, a) }
+// step decides about each service in turn.
+type step struct{ plan }
+
+func (s *plan) add(a Action) { s.actions = append(s.actions, a) }
 
 // attempt adds an action. If the action failed before, attempt waits for its next try, or fails the rollout with the reason failure
 // (empty: it never fails the rollout). An action that found no room never fails the rollout, because room comes back.
-func (s *step) attempt(a Action, failure api.Reason) {
+func (s *plan) attempt(a Action, failure api.Reason) {
 	t, tried := s.h.Memory.Tries[a.Key()]
 	if t.Foreign && failure != "" {
 		failure = api.ReasonNameTaken
@@ -116,7 +128,7 @@ func (s *step) attempt(a Action, failure api.Reason) {
 }
 
 // fail ends the rollout. Where an update has failed already, what else of it fails is told and stops nothing.
-func (s *step) fail(service string, reason api.Reason, format string, args ...any) {
+func (s *plan) fail(service string, reason api.Reason, format string, args ...any) {
 	f := &Failure{Service: service, Reason: reason, Message: fmt.Sprintf(format, args...)}
 	if svc := s.w.Service(service); svc != nil {
 		if s.h.Memory.Update != nil && s.replacing() && !s.untouched(svc) {
@@ -131,12 +143,12 @@ func (s *step) fail(service string, reason api.Reason, format string, args ...an
 	s.add(Action{Kind: KindFail, Service: service, Failure: f, Reason: f.Message})
 }
 
-func (s *step) wait(service string, until time.Time, format string, args ...any) {
+func (s *plan) wait(service string, until time.Time, format string, args ...any) {
 	s.add(Action{Kind: KindWait, Service: service, Until: until, Reason: fmt.Sprintf(format, args...)})
 }
 
 // removeStale takes away what was made for another assignment: an older epoch, or a namesake that was deleted.
-func (s *step) removeStale() bool {
+func (s *plan) removeStale() bool {
 	networks := slices.DeleteFunc(slices.Clone(s.h.Networks), func(n engine.Network) bool { return s.w.sameAssignment(n.Labels) })
 	containers := slices.DeleteFunc(slices.Clone(s.h.Containers), func(c engine.Container) bool {
 		return s.w.sameAssignment(c.Labels) && !slices.ContainsFunc(networks, func(n engine.Network) bool { return on(c, &n) })
@@ -148,7 +160,7 @@ func (s *step) removeStale() bool {
 
 // remove takes containers away in reverse order, then networks and volumes. Without dependsOn all are told to stop at
 // once, the last one first, as they were started without waiting for one another; with it, dependents go first.
-func (s *step) remove(containers []engine.Container, networks []engine.Network, volumes []engine.Volume, reason string) {
+func (s *plan) remove(containers []engine.Container, networks []engine.Network, volumes []engine.Volume, reason string) {
 	for _, c := range s.reversed(containers) {
 		if !slices.ContainsFunc(containers, func(d engine.Container) bool { return s.dependsOn(d, c) }) {
 			s.delete(c, reason)
@@ -165,7 +177,7 @@ func (s *step) remove(containers []engine.Container, networks []engine.Network, 
 	}
 }
 
-func (s *step) delete(c engine.Container, reason string) {
+func (s *plan) delete(c engine.Container, reason string) {
 	if slices.ContainsFunc(s.actions, func(a Action) bool { return a.ID == c.ID && a.Kind == KindDeleteContainer }) {
 		return
 	}
@@ -180,7 +192,7 @@ func (s *step) delete(c engine.Container, reason string) {
 const removingPause = 200 * time.Millisecond
 
 // reversed orders containers by their services, the last one first; those of unknown services come before.
-func (s *step) reversed(containers []engine.Container) []engine.Container {
+func (s *view) reversed(containers []engine.Container) []engine.Container {
 	place := func(c engine.Container) int {
 		i := slices.IndexFunc(s.w.Spec.GetServices(), func(v *carav1.Service) bool { return v.GetName() == c.Labels[api.LabelService] })
 		if i < 0 {
@@ -194,7 +206,7 @@ func (s *step) reversed(containers []engine.Container) []engine.Container {
 }
 
 // dependsOn says whether the service of container d waits for that of c.
-func (s *step) dependsOn(d, c engine.Container) bool {
+func (s *view) dependsOn(d, c engine.Container) bool {
 	if d.ID == c.ID || s.w.Spec == nil {
 		return false
 	}
@@ -204,7 +216,7 @@ func (s *step) dependsOn(d, c engine.Container) bool {
 }
 
 // halt stops what still runs of a failed rollout and keeps it, for its logs.
-func (s *step) halt() {
+func (s *plan) halt() {
 	for _, c := range s.reversed(s.h.Containers) {
 		if up(c) {
 			s.attempt(about(KindStopContainer, &c, "the project has failed"), "")

@@ -32,7 +32,7 @@ const maxUnmounted = 10
 
 // unmountedVolumes is the condition of a project in which an image's volume loses its data whenever the container is
 // replaced; nil where there is none. It says nothing of jobs: they keep nothing for a next run.
-func (s *step) unmountedVolumes() *carav1.Condition {
+func (s *report) unmountedVolumes() *carav1.Condition {
 	var said []string
 	for _, svc := range s.w.Spec.GetServices() {
 		c := s.best(svc, true)

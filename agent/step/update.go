@@ -27,7 +27,7 @@ import (
 
 // previous is the container that serves, or would again, while the service's successor is not ready; nil where there is
 // none, or where the service is replaced without one.
-func (s *step) previous(svc *carav1.Service) *engine.Container {
+func (s *progress) previous(svc *carav1.Service) *engine.Container {
 	failed, netted := s.h.Memory.Update != nil, s.netted(svc)
 	if !netted && !failed {
 		return nil
@@ -49,12 +49,12 @@ func (s *step) previous(svc *carav1.Service) *engine.Container {
 func startFirst(svc *carav1.Service) bool { return svc.GetUpdate().GetOrder() == api.UpdateStartFirst }
 
 // netted reports whether the previous container of a service is kept until its successor is ready.
-func (s *step) netted(svc *carav1.Service) bool {
+func (s *progress) netted(svc *carav1.Service) bool {
 	return startFirst(svc) || s.replacing() && svc.GetRestartPolicy() != api.RestartNever
 }
 
 // serving is the container of a service that gets its requests.
-func (s *step) serving(svc *carav1.Service) *engine.Container {
+func (s *progress) serving(svc *carav1.Service) *engine.Container {
 	old, next := s.previous(svc), s.best(svc, true)
 	switch {
 	case old == nil:
@@ -66,7 +66,7 @@ func (s *step) serving(svc *carav1.Service) *engine.Container {
 }
 
 // ready says whether a successor can take over.
-func (s *step) ready(svc *carav1.Service, next *engine.Container) bool {
+func (s *progress) ready(svc *carav1.Service, next *engine.Container) bool {
 	if f := s.h.Memory.Update; f != nil && f.Service == svc.GetName() {
 		return false
 	}
@@ -82,7 +82,7 @@ func comesBack(svc *carav1.Service, c *engine.Container) bool {
 }
 
 // updating says whether anything of the previous version still serves.
-func (s *step) updating() bool {
+func (s *progress) updating() bool {
 	for _, svc := range s.w.Spec.GetServices() {
 		if s.previous(svc) != nil {
 			return true
@@ -92,7 +92,7 @@ func (s *step) updating() bool {
 }
 
 // besideEachOther reports whether an update leaves every service that it replaces up.
-func (s *step) besideEachOther() bool {
+func (s *progress) besideEachOther() bool {
 	besides := false
 	for _, svc := range s.w.Spec.GetServices() {
 		old := s.previous(svc)
@@ -138,7 +138,7 @@ func (s *step) beside(svc *carav1.Service, old *engine.Container, network *engin
 }
 
 // yields reports whether the previous container of a service may be down, as its successor starts or runs.
-func (s *step) yields(svc *carav1.Service, old, next *engine.Container) bool {
+func (s *progress) yields(svc *carav1.Service, old, next *engine.Container) bool {
 	switch {
 	case startFirst(svc) || up(*old):
 		return false

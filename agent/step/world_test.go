@@ -61,7 +61,7 @@ func (e *world) have(w *Want) *Have {
 
 // fails says how a container of a broken service fails; one that is not as wanted any more does not.
 func (e *world) fails(w *Want, c engine.Container) string {
-	s := &step{w: w, h: &Have{Memory: e.memory, Record: e.record}}
+	s := &view{w: w, h: &Have{Memory: e.memory, Record: e.record}}
 	if svc := w.Service(c.Labels[api.LabelService]); svc == nil || s.outdated(svc, &c) != "" {
 		return ""
 	}
