@@ -65,6 +65,7 @@ type Health struct {
 	Message string
 }
 
+// Find returns the container with an id; a zero one if it is gone.
 func (h *Have) Find(id string) engine.Container {
 	i := slices.IndexFunc(h.Containers, func(c engine.Container) bool { return c.ID == id })
 	if i < 0 {
@@ -73,12 +74,15 @@ func (h *Have) Find(id string) engine.Container {
 	return h.Containers[i]
 }
 
+// Up reports whether the container with an id runs, or would if somebody had not paused it.
 func (h *Have) Up(id string) bool { return up(h.Find(id)) }
 
+// Grace is how long a container may take to stop.
 func (h *Have) Grace(id string) time.Duration {
 	return cmp.Or(h.Find(id).Grace, api.DefaultStopGracePeriod)
 }
 
+// Stops reports whether an action stops a container that runs.
 func (h *Have) Stops(x Action) bool {
 	return x.Kind == KindStopContainer || x.Kind == KindDeleteContainer && h.Up(x.ID)
 }

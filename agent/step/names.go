@@ -20,7 +20,6 @@ const labelRunHash = "cara.run-hash"
 // start-first has two containers for a while: the one that is made takes the name that is free.
 func containerName(project, service string) string { return "cara-" + project + "." + service }
 func successorName(project, service string) string { return containerName(project, service) + ".2" }
-func NetworkName(project string) string            { return engine.NetworkPrefix + project }
 func volumeName(project, volume string) string     { return "cara-" + project + "." + volume }
 
 // Owner are the labels of everything that this agent makes for one assignment.
@@ -56,3 +55,6 @@ func (w *Want) containerLabels(s *carav1.Service) map[string]string {
 func (w *Want) sameAssignment(labels map[string]string) bool {
 	return labels[api.LabelUID] == w.UID && labels[api.LabelEpoch] == strconv.Itoa(int(w.Epoch))
 }
+
+// NetworkName is the name of a project's network.
+func NetworkName(project string) string { return engine.NetworkPrefix + project }

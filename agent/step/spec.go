@@ -27,6 +27,7 @@ func (w *Want) ContainerSpec(name string, s *carav1.Service) engine.ContainerSpe
 	return spec
 }
 
+// Files are what to put into a service's container before its first start.
 func (w *Want) Files(s *carav1.Service) []engine.File {
 	var out []engine.File
 	for _, f := range s.GetFiles() {

@@ -131,10 +131,12 @@ func RolloutOf(a *carav1.Assignment) Rollout {
 	}
 }
 
+// Rollout is what bookkeeping about w belongs to.
 func (w *Want) Rollout() Rollout {
 	return Rollout{uid: w.UID, epoch: w.Epoch, generation: w.Generation, restart: w.RestartToken, values: valuesVersion(w.SecretVersions, w.ManualSecrets)}
 }
 
+// Service returns a service of the project; nil if it has none of that name.
 func (w *Want) Service(name string) *carav1.Service {
 	i := slices.IndexFunc(w.Spec.GetServices(), func(s *carav1.Service) bool { return s.GetName() == name })
 	if i < 0 {
