@@ -6,7 +6,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// MaxItems is the bound that the contract puts on a list, 0 where there is none. It can be checked before the elements
+// MaxItems is the bound that the contract puts on a list, 0 if there is none. It can be checked before the elements
 // are looked at.
 func MaxItems(fd protoreflect.FieldDescriptor) int {
 	rules, ok := proto.GetExtension(fd.Options(), validate.E_Field).(*validate.FieldRules)

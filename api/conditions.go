@@ -65,7 +65,7 @@ func NewCondition(typ, status string, reason Reason, message string) *carav1.Con
 	return &carav1.Condition{Type: typ, Status: status, Reason: string(reason), Message: message}
 }
 
-// FindCondition returns the condition of a type as it stands in cs; nil where there is none.
+// FindCondition returns the condition of a type as it stands in cs; nil if there is none.
 func FindCondition(cs []*carav1.Condition, typ string) *carav1.Condition {
 	for _, c := range cs {
 		if c.GetType() == typ {
@@ -75,7 +75,7 @@ func FindCondition(cs []*carav1.Condition, typ string) *carav1.Condition {
 	return nil
 }
 
-// IsTrue says whether cs has the condition of a type with status True.
+// IsTrue reports whether cs has the condition of a type with status True.
 func IsTrue(cs []*carav1.Condition, typ string) bool {
 	return FindCondition(cs, typ).GetStatus() == StatusTrue
 }

@@ -74,7 +74,7 @@ func (d *differ) message(path string, a, b protoreflect.Message) {
 	}
 }
 
-// isTree says whether a message is compared field by field; a well-known type such as Timestamp is one value.
+// isTree reports whether a message is compared field by field; a well-known type such as Timestamp is one value.
 func isTree(fd protoreflect.FieldDescriptor) bool {
 	return fd.Message() != nil && !strings.HasPrefix(string(fd.Message().FullName()), "google.protobuf.")
 }
@@ -169,7 +169,7 @@ func (d *differ) places(path string, fd protoreflect.FieldDescriptor, a, b proto
 	}
 }
 
-// elementNames returns what tells the elements of a list of messages apart; false where nothing does.
+// elementNames returns what tells the elements of a list of messages apart; false if nothing does.
 func elementNames(fd protoreflect.FieldDescriptor, l protoreflect.List) ([]string, bool) {
 	if fd.Message() == nil {
 		return nil, false

@@ -146,16 +146,16 @@ func Code(err error) codes.Code {
 	return statusOf(err).Code()
 }
 
-// IsNotFound says whether the object is not there.
+// IsNotFound reports whether the object is not there.
 func IsNotFound(err error) bool { return Code(err) == codes.NotFound }
 
-// IsExists says whether the name is taken.
+// IsExists reports whether the name is taken.
 func IsExists(err error) bool { return Code(err) == codes.AlreadyExists }
 
-// IsConflict says whether a precondition no longer held: read again, decide again.
+// IsConflict reports whether a precondition no longer held: read again, decide again.
 func IsConflict(err error) bool { return Code(err) == codes.Aborted }
 
-// IsGone says whether a watch fell too far behind: list again.
+// IsGone reports whether a watch fell too far behind: list again.
 func IsGone(err error) bool { return Code(err) == codes.OutOfRange }
 
 type codeRow struct {

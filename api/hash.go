@@ -14,7 +14,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// hashVersion begins every hash. Raise it when the encoding below changes: every container is then made anew once.
+// hashVersion begins every hash. Raise it when the encoding below changes: every container is then created again once.
 //
 // A new field must not change the hash of specs that do not use it. The encoding writes only fields that are set, and
 // defaults are taken out before (eachDefault), so a new field is free as long as its default is in that list.

@@ -61,7 +61,7 @@ func knownSignal(s string) bool {
 	return slices.Contains(signals(), name)
 }
 
-// realTime says whether n is an offset that stays inside the real-time signals 34 to 64.
+// realTime reports whether n is an offset that stays inside the real-time signals 34 to 64.
 func realTime(n string) bool {
 	v, err := strconv.Atoi(n)
 	return err == nil && v >= 0 && v <= 30 && !strings.HasPrefix(n, "+")

@@ -32,7 +32,7 @@ func Wrap(m proto.Message) *carav1.Object {
 	return nil
 }
 
-// Unwrap takes the object out of an Object. It shares the message. Nil where there is none.
+// Unwrap takes the object out of an Object. It shares the message. Nil if there is none.
 func Unwrap(o *carav1.Object) proto.Message {
 	switch v := o.GetValue().(type) {
 	case *carav1.Object_Project:
@@ -70,7 +70,7 @@ func orNil[T any, P interface {
 	return m
 }
 
-// Meta returns an object's metadata as it stands in the object; nil where it has none.
+// Meta returns an object's metadata as it stands in the object; nil if it has none.
 func Meta(m proto.Message) *carav1.ObjectMeta {
 	if o, ok := m.(interface{ GetMetadata() *carav1.ObjectMeta }); ok {
 		return o.GetMetadata()

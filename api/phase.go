@@ -60,10 +60,10 @@ func Phases() []Phase {
 	return []Phase{PhasePending, PhaseScheduled, PhaseRunning, PhaseFailed, PhaseTerminating, PhaseTerminated}
 }
 
-// KnownPhase says whether phase is one of Phases.
+// KnownPhase reports whether phase is one of Phases.
 func KnownPhase(phase Phase) bool { return slices.Contains(Phases(), phase) }
 
-// CheckMove returns nil where the phase table lists the move, and an error that wraps ErrMove where it does not.
+// CheckMove returns nil if the phase table lists the move, and an error that wraps ErrMove where it does not.
 // A report that leaves the phase as it is, is no move and always allowed.
 func CheckMove(from, to Phase, by Role) error {
 	if from == to && KnownPhase(from) {
@@ -92,7 +92,7 @@ func phaseWord(phase Phase) string {
 	return string(phase)
 }
 
-// GoingAway reports whether a project is on its way out: it accepts no change, and its name is free once its record is gone.
+// GoingAway reports whether a project is being deleted: it accepts no change, and its name is free once its record is gone.
 func GoingAway(p *carav1.Project) bool {
 	phase := p.GetStatus().GetPhase()
 	return p.GetMetadata().GetDeletionTimestamp() != nil || phase == PhaseTerminating || phase == PhaseTerminated

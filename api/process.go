@@ -18,7 +18,7 @@ const (
 	MaxWords = 1 << 20
 )
 
-// EnvProblem says why no process can get a variable with this value; empty where it can. It has no part of the value.
+// EnvProblem says why no process can get a variable with this value; empty if it can. It has no part of the value.
 func EnvProblem(name string, value []byte) string {
 	switch size := len(name) + len("=") + len(value); {
 	case strings.IndexByte(string(value), 0) >= 0:
@@ -31,7 +31,7 @@ func EnvProblem(name string, value []byte) string {
 	return ""
 }
 
-// WordsProblem says why a service's words are too many, with the bytes of values that come from Secrets; empty where they
+// WordsProblem says why a service's words are too many, with the bytes of values that come from Secrets; empty if they
 // are not.
 func WordsProblem(s *carav1.Service, secrets int) string {
 	size := secrets

@@ -39,7 +39,7 @@ func Registry(server string) string {
 }
 
 // RegistriesOf returns the registries whose credentials are for an image, the most special first: those for the
-// beginnings of its name, and at last the one for its host. Nil where the reference cannot be read.
+// beginnings of its name, and at last the one for its host. Nil if the reference cannot be read.
 func RegistriesOf(image string) []string {
 	named, err := reference.ParseNormalizedNamed(image)
 	if err != nil {

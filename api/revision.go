@@ -16,7 +16,7 @@ func ParseRevision(s string) (r int64, ok bool) {
 	return r, err == nil && r >= 0
 }
 
-// RevisionOf returns the revision of an object's last write; 0 where it has none.
+// RevisionOf returns the revision of an object's last write; 0 if it has none.
 func RevisionOf(m proto.Message) int64 {
 	r, _ := ParseRevision(Meta(m).GetResourceVersion())
 	return r

@@ -13,7 +13,7 @@ const (
 	SecretRolloutManual = "Manual"
 )
 
-// ManualSecrets says whether the services of a project keep running with a Secret's old value until somebody restarts them.
+// ManualSecrets reports whether the services of a project keep running with a Secret's old value until somebody restarts them.
 func ManualSecrets(p *carav1.Project) bool {
 	return p.GetMetadata().GetAnnotations()[AnnotationSecretRollout] == SecretRolloutManual
 }

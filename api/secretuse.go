@@ -8,7 +8,7 @@ import (
 
 // SecretUse is one place in a project's spec that names a Secret.
 type SecretUse struct {
-	// Name of the Secret. Key of the value in it; empty where the whole Secret is used.
+	// Name of the Secret. Key of the value in it; empty if the whole Secret is used.
 	Name, Key string
 	// Field that names it: `spec.services[0].env[1].valueFrom.secretKeyRef`.
 	Field string

@@ -37,7 +37,7 @@ func (e *fieldErrors) secret(s *carav1.Secret) {
 	}
 }
 
-// IsSecretKey says whether a text can be a key of a Secret. One that cannot may be a value in the key's place.
+// IsSecretKey reports whether a text can be a key of a Secret. One that cannot may be a value in the key's place.
 func IsSecretKey(key string) bool { return len(validation.IsConfigMapKey(key)) == 0 }
 
 // key begins a message about a key that no Secret can have.

@@ -158,13 +158,13 @@ func kernelPath(p string) string {
 // belowDevShm reports whether a path is the container's shared memory, which is an ordinary tmpfs.
 func belowDevShm(p string) bool { return p == "/dev/shm" || strings.HasPrefix(p, "/dev/shm/") }
 
-// writable says whether a file is put into a volume that is not read-only itself.
+// writable reports whether a file is put into a volume that is not read-only itself.
 func writable(mounts []*carav1.VolumeMount, file string) bool {
 	m := MountOf(mounts, file)
 	return m != nil && !m.GetReadOnly()
 }
 
-// MountOf returns the innermost of mounts that a path lies below; nil where there is none.
+// MountOf returns the innermost of mounts that a path lies below; nil if there is none.
 func MountOf(mounts []*carav1.VolumeMount, file string) *carav1.VolumeMount {
 	var found *carav1.VolumeMount
 	for _, m := range mounts {
@@ -176,7 +176,7 @@ func MountOf(mounts []*carav1.VolumeMount, file string) *carav1.VolumeMount {
 	return found
 }
 
-// absolute says whether p is an absolute path that stays where it says; empty is left to the field's own rule.
+// absolute reports whether p is an absolute path that stays where it says; empty is left to the field's own rule.
 func (e *fieldErrors) absolute(field, p string) bool {
 	switch {
 	case p == "":

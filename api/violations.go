@@ -45,7 +45,7 @@ func Violations(p *carav1.Project, capabilities []string) []*carav1.FieldError {
 	return e.list
 }
 
-// IsName says whether a name is one that an object may have: it becomes a part of host names and of files' names.
+// IsName reports whether a name is one that an object may have: it becomes a part of host names and of files' names.
 func IsName(name string) bool { return len(validation.IsDNS1123Label(name)) == 0 }
 
 // policy is what Validate and Violations have in common.
@@ -89,7 +89,7 @@ func (e *fieldErrors) tmpfsOptions(field, options string) {
 	}
 }
 
-// tmpfsSize says what is wrong with a size as the kernel reads it; empty where nothing is.
+// tmpfsSize says what is wrong with a size as the kernel reads it; empty if nothing is.
 func tmpfsSize(value string) string {
 	digits := strings.TrimRight(value, "kmgKMG%")
 	unit := strings.ToLower(value[len(digits):])

@@ -1,5 +1,5 @@
-// Package gc ends what time ends: projects whose expiry has passed, records of projects that are torn down, overrides
-// that ran out, history that is old. On the straight line it stands at the way back down: watch -> due -> API.
+// Package gc ends what time ends: projects whose expiry has passed, records of projects that are removed, overrides
+// that ran out, history that is old. On the way from a push to a container it is at the way back down: watch -> due -> API.
 //
 // What must hold:
 //

@@ -15,7 +15,7 @@ type Verb string
 // Verbs of the garbage collector.
 const (
 	Expire        Verb = "Expire"        // delete a project whose expiry has passed
-	Remove        Verb = "Remove"        // take away the record of a project that is torn down
+	Remove        Verb = "Remove"        // remove the record of a Terminated project
 	ClearOverride Verb = "ClearOverride" // end an override that ran out
 	Notice        Verb = "Notice"        // say on a project that it expires soon
 )

@@ -31,20 +31,20 @@ type Config struct {
 	// Conn leads to the API, with the identity `system/gc`.
 	Conn   grpc.ClientConnInterface
 	Logger *slog.Logger
-	// Metrics count what the queue does; nil: nobody counts.
+	// Metrics count what the queue does; optional.
 	Metrics *loop.Metrics
-	// Workers is how many objects are worked on side by side; 16 where it is 0.
+	// Workers is how many objects are worked on at the same time. The default is 16.
 	Workers int
-	// KeepEvents is how long events are kept; 24 h where it is 0.
+	// KeepEvents is how long events are kept. The default is 24 h.
 	KeepEvents time.Duration
-	// KeepTombstones is how long tombstones are kept; 7 days where it is 0.
+	// KeepTombstones is how long tombstones are kept. The default is 7 days.
 	KeepTombstones time.Duration
-	// TrimEvery is how often history is trimmed; 1 h where it is 0.
+	// TrimEvery is how often history is trimmed. The default is 1 h.
 	TrimEvery time.Duration
 	// NoticeBefore is how long before its end a project says that it expires soon, at most half of its life; 15 min
 	// where it is 0.
 	NoticeBefore time.Duration
-	// Now is the wall clock; time.Now where it is nil.
+	// Now is the wall clock. The default is time.Now.
 	Now func() time.Time
 }
 

@@ -138,7 +138,7 @@ func textNode(s string) *yaml.Node {
 	return n
 }
 
-// blockSafe says whether a block keeps the text as it is.
+// blockSafe reports whether a block keeps the text as it is.
 func blockSafe(s string) bool {
 	return strings.TrimSpace(s) != "" && s[0] != ' ' && s[0] != '\n' && !strings.ContainsAny(s, "\r\t\u0085\u2028\u2029\uFEFF") &&
 		!strings.Contains(s, " \n") && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' && r != '\n' || r == 0x7f })

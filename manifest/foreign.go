@@ -13,7 +13,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Foreign tells whether a file has no document of ours, and what it looks like instead: `a Compose file`. A document is
+// Foreign reports whether a file has no document of ours, and what it looks like instead: `a Compose file`. A document is
 // ours if it has our apiVersion or one of our kinds, however much else is wrong with it. A file that cannot be parsed is
 // foreign only if it is recognised: it may be a manifest with a typing error.
 func Foreign(file string, data []byte) (looks string, foreign bool) {
@@ -67,7 +67,7 @@ func KnownName(file string) string {
 	return ""
 }
 
-// ours tells whether one document claims to be a manifest of Cara.
+// ours reports whether one document claims to be a manifest of Cara.
 func ours(root *yaml.Node) bool {
 	version, kind := value(root, "apiVersion"), value(root, "kind")
 	if strings.HasPrefix(strings.ToLower(version), strings.ToLower(group())) {
@@ -90,7 +90,7 @@ func kinds() []string {
 	return []string{api.KindProject, api.KindNode, api.KindSource, api.KindSecret, api.KindEvent, "Volume"}
 }
 
-// kubernetes tells whether an apiVersion is one of Kubernetes for a kind that has the name of one of ours.
+// kubernetes reports whether an apiVersion is one of Kubernetes for a kind that has the name of one of ours.
 func kubernetes(version, kind string) bool {
 	if version == "v1" {
 		return slices.Contains([]string{"secret", "node", "event"}, strings.ToLower(kind))
@@ -176,7 +176,7 @@ func foreignText(file string, text []byte) (looks string, foreign bool) {
 	return "", false
 }
 
-// template tells whether a text has the actions of a Helm chart's template. Some of them are valid YAML.
+// template reports whether a text has the actions of a Helm chart's template. Some of them are valid YAML.
 func template(text []byte) bool {
 	return regexp.MustCompile(`\{\{-?\s*(\.(Values|Release|Chart|Files|Capabilities)\b|(include|define|if|with|range|template|end)\b)`).Match(text)
 }

@@ -58,7 +58,7 @@ var (
 	errSurrogate = errors.New("half of a surrogate pair is not a character; write both halves, or the character itself")
 )
 
-// repaired says whether the decoder has put U+FFFD in the place of a \u escape that is no character: a value that is not
+// repaired reports whether the decoder has put U+FFFD in the place of a \u escape that is no character: a value that is not
 // what was written must not be used.
 func (r *jsonReader) repaired(value string, at int) bool {
 	const replacement = "\uFFFD"

@@ -65,7 +65,7 @@ func (d Document) Position(field string) (line, column int) {
 	return position(d.root, field, d.Line, d.Column)
 }
 
-// IsManifest says whether a file's name is that of a manifest.
+// IsManifest reports whether a file's name is that of a manifest.
 func IsManifest(name string) bool {
 	return slices.Contains([]string{".yaml", ".yml", ".json"}, strings.ToLower(path.Ext(name)))
 }

@@ -279,7 +279,7 @@ func (p *parser) value(n *yaml.Node, field string, fd protoreflect.FieldDescript
 	return protoreflect.ValueOfMessage(m), true
 }
 
-// header reads apiVersion and kind, and returns an empty object of that kind; nil where there is none.
+// header reads apiVersion and kind, and returns an empty object of that kind; nil if there is none.
 func (p *parser) header(root *yaml.Node) proto.Message {
 	if !p.bound(root, 1) {
 		return nil

@@ -55,7 +55,7 @@ func decideAbsent(p *Plan, r *Row, now time.Time) Step {
 	return attempt(p, r, now, Step{Action: Create, Reason: api.ReasonNew})
 }
 
-// decideGoing is about a project that is being torn down: it can only be made anew once it is gone.
+// decideGoing is about a project that is being removed: it can only be created again once it is gone.
 func decideGoing(r *Row, in Input) Step {
 	if r.owner() == Owner(in.Source.Metadata.Name) {
 		if o := r.override(in.Now); o != nil && o.Scope == api.OverrideDeletion {
@@ -103,7 +103,7 @@ func decideOwned(p *Plan, r *Row, in Input) Step {
 	return attempt(p, r, now, Step{Action: Update, Reason: reason, Diff: diff})
 }
 
-// stalled tells whether the loop breaker holds. It lets go when the manifest changes.
+// stalled reports whether the loop breaker holds. It lets go when the manifest changes.
 func stalled(r *Row, now time.Time) bool {
 	if r.Status.GetState() == api.ClaimStalled && r.Status.AppliedHash == r.Want {
 		return true
@@ -188,7 +188,7 @@ func AdoptPolicy(s *carav1.Source) string {
 	return api.AdoptIfUnowned
 }
 
-// gitWould says what git would change if it had its say.
+// gitWould says what git would change without the override.
 func gitWould(diff []*carav1.FieldDiff) string {
 	if len(diff) == 0 {
 		return "; git says the same"

@@ -4,7 +4,7 @@ import (
 	"github.com/caravanserai/cara/api"
 )
 
-// planDeletion lets go of everything that a deleted source owns. With onDelete Orphan the server takes the owner off
+// planDeletion releases everything that a deleted source owns. With onDelete Orphan the server takes the owner off
 // the source's projects when it removes the source. With Delete the projects go first, all but those that another
 // source declares: the source stays until those are handed over, since they are not to be deleted.
 func planDeletion(p *Plan, in Input) {

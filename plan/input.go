@@ -29,7 +29,7 @@ type Input struct {
 // Row is all that is known about one project that the source claims, claimed or owns. Absent parts are nil.
 type Row struct {
 	Name string
-	// Claim is this source's word. Nil where the source owns the project and has no word on it.
+	// Claim is what this source declares. Nil if the source owns the project and declares nothing about it.
 	Claim *carav1.Claim
 	// Want is the claim's hash, in the version that Live is in.
 	Want string
@@ -47,7 +47,7 @@ type Row struct {
 	// Override and Tombstone that bear the project's name.
 	Override  *carav1.Override
 	Tombstone *carav1.Tombstone
-	// Memory of earlier passes; nil where there is nothing to remember.
+	// Memory of earlier passes; nil if there is nothing to remember.
 	Memory *Memory
 }
 
@@ -75,7 +75,7 @@ func (r *Row) owner() string { return r.Project.GetMetadata().GetOwner() }
 // UID of the project that there is; empty without one.
 func (r *Row) UID() string { return r.Project.GetMetadata().GetUid() }
 
-// going tells whether the project is on its way out.
+// going reports whether the project is being deleted.
 func (r *Row) going() bool { return api.GoingAway(r.Project) }
 
 // base stands for everything about the project and the source that an attempt to apply may be refused for.
@@ -83,7 +83,7 @@ func (r *Row) base() string {
 	return r.UID() + " " + r.owner() + " " + r.Live + " " + strconv.Itoa(int(r.Generation))
 }
 
-// expired tells whether the claim must not be brought (back) to life, and why.
+// expired reports whether the claim must not be brought (back) to life, and why.
 func (r *Row) expired(now time.Time) (string, bool) {
 	at := r.Claim.GetSpec().GetProject().GetSpec().GetExpireAt()
 	if at != nil && !at.AsTime().After(now) {
@@ -94,7 +94,7 @@ func (r *Row) expired(now time.Time) (string, bool) {
 		return "", false
 	}
 	if born := r.Claim.GetMetadata().GetCreationTimestamp(); born != nil && born.AsTime().After(t.GetTime().AsTime()) {
-		return "", false // the manifest was removed and declared anew
+		return "", false // the manifest was removed and declared again
 	}
 	if later(at, t.ExpireAt) {
 		return "", false
@@ -102,7 +102,7 @@ func (r *Row) expired(now time.Time) (string, bool) {
 	return "expired on " + stamp(t.Time) + "; set a later expireAt in the manifest, or remove it", true
 }
 
-// later tells whether git's expiry lets a project live again that expired under the one before. None is for ever.
+// later reports whether git's expiry lets a project live again that expired under the one before. None is for ever.
 func later(at, before *timestamppb.Timestamp) bool {
 	switch {
 	case before == nil:
@@ -135,7 +135,7 @@ func (r *Row) Heir(now time.Time) *carav1.Claim {
 	return r.Rivals[i]
 }
 
-// letGo tells whether the other source that owns the project has let go of it for certain, and if not, why.
+// letGo reports whether the other source that owns the project has released it for certain, and if not, why.
 func (r *Row) letGo() (string, bool) {
 	other := strings.TrimPrefix(r.owner(), api.PrefixSource)
 	if c := r.rival(other); c != nil {
@@ -155,7 +155,7 @@ func (r *Row) letGo() (string, bool) {
 	return "", true
 }
 
-// Whole tells whether every file of a snapshot was read and understood.
+// Whole reports whether every file of a snapshot was read and understood.
 func Whole(s *carav1.Snapshot) bool {
 	return s.GetComplete() && s.ErrorCount == 0 && len(s.FileErrors) == 0
 }

@@ -25,7 +25,7 @@ func (m *Memory) NoteRefused(s *Step, state, message string, now time.Time) {
 	m.Retry, m.State, m.Message = now.Add(wait), state, message
 }
 
-// NoteApplied notes that the step was done; wrote is false where the server found nothing to change.
+// NoteApplied notes that the step was done; wrote is false if the server found nothing to change.
 func (m *Memory) NoteApplied(s *Step, wrote bool, now time.Time) {
 	times := m.kept(s.Row.Want)
 	if wrote {

@@ -39,7 +39,7 @@ func (r *Row) override(now time.Time) *carav1.Override {
 }
 
 // endedByGit reports whether git has changed the project since the override was made. What counts is what any source
-// declares: a project that is held down is nobody's.
+// declares: nobody owns a project that is held down.
 func (r *Row) endedByGit() bool {
 	if r.Override.GetUntilHash() == "" {
 		return false

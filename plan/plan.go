@@ -30,7 +30,7 @@ func (a Action) rank() int {
 	return slices.Index([]Action{Create, Adopt, HandOver, Update, Check, Delete, Keep, Forget}, a)
 }
 
-// Applies tells whether the step sends the claim's project to the server.
+// Applies reports whether the step sends the claim's project to the server.
 func (a Action) Applies() bool { return a.rank() <= Check.rank() }
 
 // Step is one thing to do about one project, or the reason to do nothing.
@@ -64,7 +64,7 @@ func (s *Step) Differs() bool {
 		return false
 	case api.ReasonDeleting:
 		return s.Row.Present() && s.State != api.ClaimExpired
-	case api.ClaimOverridden: // a manifest that says what there is, is no difference
+	case api.ClaimOverridden: // a manifest that equals the project changes nothing
 		return s.Row.Project == nil || s.Row.going() || !s.Row.Present() || len(s.Diff) > 0
 	}
 	return true
@@ -102,9 +102,9 @@ type Plan struct {
 	Owned int
 	// Prune is the verdict over what would be deleted.
 	Prune Verdict
-	// Ended are projects whose override ended because git changed its word: the record is to be cleared.
+	// Ended are projects whose override ended because git changed: the record must be removed.
 	Ended []string
-	// Remove is true where the source is deleted and has let go of everything.
+	// Remove is true where the source is deleted and has released everything.
 	Remove bool
 	// Next is when time alone changes the plan; zero for never.
 	Next time.Time

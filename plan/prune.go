@@ -49,7 +49,7 @@ type Verdict struct {
 // Spared is one project that is not deleted, and why.
 type Spared struct {
 	Project string
-	// Reason is a word. With ReasonSettled the source's inventory lets go of the project.
+	// Reason is a word. With ReasonSettled the source's inventory releases the project.
 	Reason  string
 	Message string
 
@@ -180,7 +180,7 @@ func pruneLimit(spec *carav1.SourceSpec, owned int) int {
 	return max(pruneFloor, owned*percent/100)
 }
 
-// confirmed tells whether a person released the prune of this very revision, named in full or by its beginning.
+// confirmed reports whether a person released the prune of this very revision, named in full or by its beginning.
 func confirmed(s *carav1.SourceStatus) bool {
 	const shortest = 7
 	c := s.GetConfirmedRevision()

@@ -88,7 +88,7 @@ func (e *executor) fail(err error) {
 	e.errs = append(e.errs, err)
 }
 
-// clearOverrides takes away the records of overrides that git ended, so that a later change back does not revive them.
+// clearOverrides removes the records of overrides that git ended, so that a later change back does not revive them.
 // The server refuses where a person has renewed one meanwhile; the watch will tell of it.
 func (e *executor) clearOverrides(ctx context.Context) {
 	for _, name := range e.todo.Ended {
@@ -99,7 +99,7 @@ func (e *executor) clearOverrides(ctx context.Context) {
 	}
 }
 
-// batches are the steps that apply, as requests that may go side by side; those of one group end before the next.
+// batches are the steps that apply, as requests that may go at the same time; those of one group end before the next.
 // Only requests of hand-overs may take projects from other sources.
 func (e *executor) batches() (groups [][][]int) {
 	var plain, handOver [][]int
@@ -256,7 +256,7 @@ func (e *executor) deleteAll(ctx context.Context) {
 			case err == nil:
 				out.Wrote = true
 			case api.IsNotFound(err): // gone already
-			case api.IsConflict(err): // another uid or owner by now: the watch will tell, and the next pass decide anew
+			case api.IsConflict(err): // the uid or the owner changed: the watch reports it, and the next pass decides again
 				out.failed = true
 			default:
 				out.State, out.Message, out.failed = api.ClaimPruneBlocked, "delete: "+api.ProblemOf(err).GetDetail(), true

@@ -78,7 +78,7 @@ func set[T any](m map[string]T, key string, v T, gone bool) {
 	m[key] = v
 }
 
-// changeSource concerns others too where the source begins or ceases to let go of what it has.
+// changeSource concerns others too where the source begins or ceases to release what it has.
 func (x *index) changeSource(s *carav1.Source, gone bool, dirty map[string]bool) {
 	name := s.GetMetadata().GetName()
 	old := x.sources[name]
@@ -172,7 +172,7 @@ func (x *index) concern(project string, dirty map[string]bool) {
 	}
 }
 
-// input returns what a plan for one source is made of; false where there is no such source.
+// input returns what a plan for one source is made of; false if there is no such source.
 // It has the rows that something happened to since they were last found in place; with whole, every one.
 func (x *index) input(source string, memories map[string]*plan.Memory, whole bool, now time.Time) (plan.Input, bool) {
 	x.mu.Lock()

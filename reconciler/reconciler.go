@@ -22,13 +22,13 @@ type Config struct {
 	// Conn leads to the API, with the identity `system/reconciler`.
 	Conn   grpc.ClientConnInterface
 	Logger *slog.Logger
-	// Metrics count what the queue does; nil: nobody counts.
+	// Metrics count what the queue does; optional.
 	Metrics *loop.Metrics
-	// Workers is how many sources are worked on side by side; 4 where it is 0.
+	// Workers is how many sources are worked on at the same time. The default is 4.
 	Workers int
-	// Resync is how long a source goes without a pass at most; 5 min where it is 0.
+	// Resync is how long a source goes without a pass at most. The default is 5 min.
 	Resync time.Duration
-	// Now is the wall clock; time.Now where it is nil.
+	// Now is the wall clock. The default is time.Now.
 	Now func() time.Time
 }
 

@@ -58,7 +58,7 @@ func summarise(p *plan.Plan, done *outcome) totals {
 	return t
 }
 
-// statusUpdate is the one write of the source's status that a pass ends with; nil where it would say nothing new.
+// statusUpdate is the one write of the source's status that a pass ends with; nil if it would say nothing new.
 func statusUpdate(in plan.Input, p *plan.Plan, done *outcome, now time.Time) *carav1.UpdateSourceStatusRequest {
 	meta, st := in.Source.Metadata, in.Source.GetStatus()
 	t := summarise(p, done)
@@ -119,7 +119,7 @@ func answered(in plan.Input, done *outcome) string {
 	return st.GetSnapshot().GetToken()
 }
 
-// newRun is the pass as one line of history; nil where it changed nothing, or failed just as the one before.
+// newRun is the pass as one line of history; nil if it changed nothing, or failed just as the one before.
 func newRun(in plan.Input, p *plan.Plan, done *outcome, t totals, now time.Time) *carav1.Run {
 	changed := t.created+t.updated+t.pruned > 0
 	if (!changed && t.failed == 0 && done.err == nil) || in.Source.GetSpec().GetSuspend() {

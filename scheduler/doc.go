@@ -1,4 +1,4 @@
-// Package scheduler places Pending projects, notices dead nodes and moves what they ran. On the straight line it stands
+// Package scheduler places Pending projects, notices dead nodes and moves what they ran. On the way from a push to a container it is
 // between the commit of a project and its agent: it writes which node, and epoch + 1.
 //
 // What must hold:

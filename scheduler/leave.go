@@ -10,14 +10,14 @@ type Resident struct {
 	Demand
 	// Running ones go first: another may never come up where it goes, and would keep them from leaving.
 	Running bool
-	// Stays is why it must not leave, wherever there is room; empty where it may.
+	// Stays is why it must not leave, wherever there is room; empty if it may.
 	Stays string
 }
 
 // Departure is what a draining node decides of one resident: where it goes, or why it stays.
 type Departure struct {
 	Project string
-	// Node is where it goes; empty where it stays, and Why says so.
+	// Node is where it goes; empty if it stays, and Why says so.
 	Node string
 	Why  string
 }

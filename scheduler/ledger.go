@@ -78,7 +78,7 @@ func (l *ledger) setNode(name string, n *carav1.Node) {
 	c.Labels, c.Unfit = n.GetMetadata().GetLabels(), unfit(n)
 	c.Capabilities = n.GetStatus().GetInfo().GetAllowedCapabilities()
 	capacity := n.GetStatus().GetInfo().GetCapacity()
-	c.CPU, _ = quantity(capacity.GetCpu(), api.MilliCPU) // what an agent reports and nobody can read is not counted
+	c.CPU, _ = quantity(capacity.GetCpu(), api.MilliCPU) // a quantity that cannot be read is not counted
 	c.Memory, _ = quantity(capacity.GetMemory(), api.Bytes)
 	c.Subnets = int64(capacity.GetSubnets())
 }

@@ -11,7 +11,7 @@ import (
 
 // Relocation is what becomes of a project whose node is lost.
 type Relocation struct {
-	// Node is where it goes; empty where it stays assigned to the node that is lost, and Why says so.
+	// Node is where it goes; empty if it stays assigned to the node that is lost, and Why says so.
 	Node string
 	Why  string
 }

@@ -44,7 +44,7 @@ type Candidate struct {
 // Why is the reason that a node was lost for a project. The order is that of the explanation.
 type Why int
 
-// Reasons; Fits is none.
+// Reasons why a node is not chosen. Fits means that it can be.
 const (
 	Fits Why = iota
 	NotReady

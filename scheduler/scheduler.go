@@ -22,15 +22,15 @@ type Config struct {
 	// Conn leads to the API, with the identity `system/scheduler`.
 	Conn   grpc.ClientConnInterface
 	Logger *slog.Logger
-	// Metrics count what the queue does; nil: nobody counts.
+	// Metrics count what the queue does; optional.
 	Metrics *loop.Metrics
 	// Strategy is Spread where it is empty.
 	Strategy Strategy
-	// HeartbeatTimeout is how long a node may be silent; 20 s where it is 0.
+	// HeartbeatTimeout is how long a node may be silent. The default is 20 s.
 	HeartbeatTimeout time.Duration
-	// AbandonAfter is how long a Terminating project waits for a lost node; 10 min where it is 0.
+	// AbandonAfter is how long a Terminating project waits for a lost node. The default is 10 min.
 	AbandonAfter time.Duration
-	// Workers is how many decisions are written side by side; 32 where it is 0.
+	// Workers is how many decisions are written at the same time. The default is 32.
 	Workers int
 }
 
@@ -154,7 +154,7 @@ func (s *Scheduler) changed(changes []loop.Change) {
 	}
 }
 
-// interesting tells whether a project's change may need a decision.
+// interesting reports whether a project's change may need a decision.
 func interesting(p *carav1.Project) bool {
 	switch p.GetStatus().GetPhase() {
 	case api.PhasePending, api.PhaseScheduled, api.PhaseTerminating:
@@ -187,7 +187,7 @@ func (s *Scheduler) pass(ctx context.Context, key string) (time.Duration, error)
 	return 0, nil
 }
 
-// schedule writes one decision. That the project changed meanwhile is no failure: its change is looked at next.
+// schedule writes one decision. A project that changed meanwhile is not a failure: its change is handled next.
 func (s *Scheduler) schedule(ctx context.Context, p *carav1.Project, req *carav1.ScheduleProjectRequest) (*carav1.Project, error) {
 	req.Name, req.ResourceVersion = p.GetMetadata().GetName(), p.GetMetadata().GetResourceVersion()
 	out, err := s.projects.ScheduleProject(ctx, req)

@@ -38,7 +38,7 @@ type Reading struct {
 	Source    string
 	SourceUID string
 	Revision  string
-	// Author, Subject and Time of the revision's commit, where there is one.
+	// Author, Subject and Time of the revision's commit, if there is one.
 	Author, Subject string
 	Time            *timestamppb.Timestamp
 	Files           []Parsed // sorted by path
@@ -59,7 +59,7 @@ type Change struct {
 	Projects int // declared now, held ones among them
 }
 
-// Complete tells whether everything was read and understood.
+// Complete reports whether everything was read and understood.
 func (c Change) Complete() bool { return len(c.Problems) == 0 }
 
 // place is where a project is declared.
@@ -177,7 +177,7 @@ func stands(r Reading, at place, was *carav1.ClaimSpec) bool {
 		was.File == at.file.Path && was.FileHash == at.file.Hash && was.Source == r.Source && was.SourceUid == r.SourceUID
 }
 
-// held is the claim as it last was good, with the reason why it is not followed; nil where it never was.
+// held is the claim as it last was good, with the reason why it is not followed; nil if it never was.
 func held(r Reading, was *carav1.ClaimSpec, why string) *carav1.ClaimSpec {
 	if was == nil {
 		return nil

@@ -26,7 +26,7 @@ func TooDeep(file string) *carav1.FileProblem {
 }
 
 // Opener makes the driver of one sort of source. It does no I/O. The secret holds the values that the source's
-// secretRef names, nil where it names none.
+// secretRef names, nil if it names none.
 type Opener interface {
 	Open(spec *carav1.SourceSpec, secret map[string][]byte) (Driver, error)
 }
@@ -39,7 +39,7 @@ type Driver interface {
 	// Tree lists the manifests at a revision that Probe returned. Its Revision is the one to publish: it differs where the
 	// probe found a name for it, such as an annotated tag. The caller closes it.
 	Tree(ctx context.Context, revision string) (*Tree, error)
-	// Close lets go of connections. Nothing is called after it.
+	// Close releases connections. Nothing is called after it.
 	Close()
 }
 
@@ -73,7 +73,7 @@ type Tree struct {
 	// Hidden lists the manifests whose names, or whose folders' names, begin with a dot. It is called only if a project
 	// would leave the source, because a file that was hidden is not removed. Read is not set. Nil if there are none.
 	Hidden func(ctx context.Context) ([]File, error)
-	// Close releases what Read needs; nil where there is nothing to release.
+	// Close releases what Read needs; nil if there is nothing to release.
 	Close func()
 }
 

@@ -50,7 +50,7 @@ func (h *hints) heard(now time.Time) time.Duration {
 	return h.at.Sub(now)
 }
 
-// due tells whether a look is due, and if not, how long until it is; 0 where nothing was heard. What is due is taken.
+// due reports whether a look is due, and if not, how long until it is; 0 if nothing was heard. What is due is taken.
 func (h *hints) due(now time.Time) (due bool, in time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -23,7 +23,7 @@ func newLanes(width int) *lanes {
 	return &lanes{width: max(1, width), busy: map[string]int{}, waiting: map[string][]string{}}
 }
 
-// enter takes a place in a lane. Where there is none, the source is told by leave when there may be one.
+// enter takes a place in a lane. If no place is free, leave wakes the source when one may be.
 func (l *lanes) enter(lane, source string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -15,7 +15,7 @@ import (
 )
 
 // Match says which files of a source are manifests: those in the subtree that end in .yaml, .yml or .json, that a
-// glob includes (all, where there is none) and no glob excludes. Globs are relative to the subtree; `**` crosses
+// glob includes (all, if there is none) and no glob excludes. Globs are relative to the subtree; `**` crosses
 // folders. Files and folders whose names begin with a dot are not looked at.
 type Match struct {
 	// Root is the subtree, without slashes at its ends; empty for everything.

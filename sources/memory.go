@@ -66,7 +66,7 @@ func recall(head *carav1.Snapshot, claims []*carav1.Claim) memory {
 	return m
 }
 
-// known builds a file from memory; ok is false where it must be read.
+// known builds a file from memory; ok is false if it must be read.
 func (m memory) known(f File, claims map[string]*carav1.ClaimSpec) (p Parsed, ok bool) {
 	k, ok := m[factKey(f.Hash, f.Path)]
 	if !ok {

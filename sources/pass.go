@@ -171,7 +171,7 @@ func (p *pass) read(ctx context.Context) (*carav1.Snapshot, error) {
 	return p.take(ctx, tree, head)
 }
 
-// known tells whether head is what the source has at a revision.
+// known reports whether head is what the source has at a revision.
 func (p *pass) known(head *carav1.Snapshot, revision string) bool {
 	return head != nil && head.Revision == revision && head.SpecHash == specHash(p.src.Spec)
 }
@@ -224,7 +224,7 @@ func (p *pass) take(ctx context.Context, tree *Tree, head *carav1.Snapshot) (*ca
 	return next, nil
 }
 
-// doubtful tells whether a live source should be looked at again before it is believed: a removal or an error that is
+// doubtful reports whether a live source should be looked at again before it is believed: a removal or an error that is
 // new may be a file half-written. A source that does not come to rest is believed in the end; an error prunes nothing.
 func (p *pass) doubtful(tree *Tree, change Change, head *carav1.Snapshot) bool {
 	if !p.live() || len(change.Absent) == 0 && !newProblems(change, head) {
@@ -254,7 +254,7 @@ func (p *pass) parse(ctx context.Context, tree *Tree, claims []*carav1.Claim) (*
 		Source: p.src.Metadata.Name, SourceUID: p.src.Metadata.Uid, Revision: tree.Revision,
 		Problems: tree.Problems, Warnings: tree.Warnings, Unread: tree.Unread,
 	}
-	if tree.Ref != "" || tree.Author != "" { // of a directory nobody knows who changed what
+	if tree.Ref != "" || tree.Author != "" { // a directory has no author
 		r.Author, r.Subject = text.Clip(tree.Author, 512), text.Clip(tree.Subject, 512)
 		if !tree.Time.IsZero() {
 			r.Time = timestamppb.New(tree.Time)

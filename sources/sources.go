@@ -22,12 +22,12 @@ type Config struct {
 	// Git and Dir open the drivers of their sorts. A source of a sort without an opener fails to fetch.
 	Git, Dir Opener
 	Logger   *slog.Logger
-	// Metrics count what the queue does; nil: nobody counts.
+	// Metrics count what the queue does; optional.
 	Metrics *loop.Metrics
-	// Workers is how many sources are looked at side by side; 16 where it is 0. A quarter of them at most are busy with
+	// Workers is how many sources are looked at at the same time. The default is 16. A quarter of them at most are busy with
 	// one host, or with sources that failed; half of them at most read what they found.
 	Workers int
-	// Now is the clock; time.Now where it is nil.
+	// Now is the clock. The default is time.Now.
 	Now func() time.Time
 }
 

@@ -42,7 +42,7 @@ type state struct {
 	moves      int       // times in a row that the source changed while it was read
 }
 
-// close lets go of the driver.
+// close releases the driver.
 func (st *state) close() {
 	if st.stopWatch != nil {
 		st.stopWatch()

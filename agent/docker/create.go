@@ -63,7 +63,7 @@ func (e *containers) adopt(ctx context.Context, spec engine.ContainerSpec, confl
 		spec.Name, engine.ErrForeign, found.ID)
 }
 
-// ours says whether labels are of the cluster, node and project that want speaks of.
+// ours reports whether labels are of the cluster, node and project that want speaks of.
 func ours(labels, want map[string]string) bool {
 	for _, key := range []string{api.LabelCluster, api.LabelNode, api.LabelProject} {
 		if labels[key] != want[key] {

@@ -168,7 +168,7 @@ func wrap(err error, format string, args ...any) error {
 	return fmt.Errorf("%s: %w: %w", what, means, tidy(err))
 }
 
-// diskFull tells whether the engine's disk is full. The engine passes on the kernel's error as text only.
+// diskFull reports whether the engine's disk is full. The engine passes on the kernel's error as text only.
 func diskFull(err error) bool {
 	text := err.Error()
 	return strings.Contains(text, syscall.ENOSPC.Error()) || strings.Contains(text, syscall.EDQUOT.Error())
@@ -214,7 +214,7 @@ func labelFilter(labels map[string]string) filters.Args {
 	return args
 }
 
-// has says whether labels holds all of want.
+// has reports whether labels holds all of want.
 func has(labels, want map[string]string) bool {
 	for key, value := range want {
 		if labels[key] != value {

@@ -19,7 +19,7 @@ import (
 const (
 	// outputChunk is the most that is passed on at a time.
 	outputChunk = 32 << 10
-	// noDetach takes the place of the keys that make an engine let go of a terminal (Ctrl-P Ctrl-Q, which hold Ctrl-P back
+	// noDetach takes the place of the keys that make an engine release a terminal (Ctrl-P Ctrl-Q, which hold Ctrl-P back
 	// until the next key): nobody types these.
 	noDetach = "ctrl-^,ctrl-@,ctrl-^,ctrl-@,ctrl-^,ctrl-@,ctrl-^,ctrl-@"
 

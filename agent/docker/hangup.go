@@ -73,7 +73,7 @@ func signalGroup(pid int, container string, signal syscall.Signal) bool {
 	return syscall.Kill(pid, signal) == nil
 }
 
-// inContainer says whether a process of this machine belongs to a container: its control group carries the whole id.
+// inContainer reports whether a process of this machine belongs to a container: its control group carries the whole id.
 func inContainer(pid int, container string) bool {
 	groups, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
 	return err == nil && len(container) == 64 && strings.Contains(string(groups), container)

@@ -55,7 +55,7 @@ func (e *connection) removeBusy(ctx context.Context, id string) error {
 	return wrap(err, "remove network %s", n.Name)
 }
 
-// isGhost says whether an endpoint is that of no container. The engine files it under the container's id, or else under
+// isGhost reports whether an endpoint is that of no container. The engine files it under the container's id, or else under
 // one of its own.
 func (e *connection) isGhost(ctx context.Context, key string) (bool, error) {
 	if strings.HasPrefix(key, "ep-") {

@@ -254,7 +254,7 @@ func unavailable(w http.ResponseWriter, r *http.Request, text string) {
 	page(w, r, http.StatusServiceUnavailable, text)
 }
 
-// answered lets go of a backend whose answer is a stream without an end.
+// answered releases a backend whose answer is a stream without an end.
 func answered(r *http.Response) error {
 	b := r.Request.Context().Value(backendKey{}).(backend)
 	endless := r.StatusCode == http.StatusSwitchingProtocols || strings.HasPrefix(r.Header.Get("Content-Type"), "text/event-stream")

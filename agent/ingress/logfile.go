@@ -7,7 +7,7 @@ import (
 )
 
 // LogFile is an access log on disk, which never takes more than twice Max: when it is full it is renamed to Path.1, in
-// place of an older one, and begun anew. It is for one writer at a time.
+// place of an older one, and begun again. It is for one writer at a time.
 type LogFile struct {
 	Path string
 	// Max bytes of one file; 64 MiB where 0.
@@ -31,7 +31,7 @@ func (l *LogFile) Open() error {
 	return nil
 }
 
-// Write appends. A file that is full, or that somebody moved away, is begun anew.
+// Write appends. A file that is full, or that somebody moved away, is begun again.
 func (l *LogFile) Write(p []byte) (int, error) {
 	if l.file != nil && l.moved() {
 		if err := l.Close(); err != nil {
@@ -53,7 +53,7 @@ func (l *LogFile) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// moved tells whether the file at the path is not the one that is written.
+// moved reports whether the file at the path is not the one that is written.
 func (l *LogFile) moved() bool {
 	mine, err := l.file.Stat()
 	if err != nil {

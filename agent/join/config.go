@@ -19,7 +19,7 @@ const defaultPort = "8080"
 type Config struct {
 	// Server is the server's URL or its host:port. The scheme does not matter: the connection is TLS.
 	Server string
-	// Token is the join token. It may be empty where the data directory holds a certificate already.
+	// Token is the join token. It may be empty if the data directory holds a certificate already.
 	Token string
 	// NodeName is the name to join as.
 	NodeName string

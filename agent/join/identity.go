@@ -101,7 +101,7 @@ func (i *identity) renewAt() time.Time {
 	return leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore) / 2)
 }
 
-// load reads the identity in dir; nil where there is none.
+// load reads the identity in dir; nil if there is none.
 func load(dir string) (*identity, error) {
 	path := filepath.Join(dir, fileName)
 	info, err := os.Stat(path)

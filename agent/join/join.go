@@ -62,8 +62,8 @@ func Join(ctx context.Context, cfg Config) (*Credentials, error) {
 	return c, nil
 }
 
-// holds says whether id can be used still: it has not ended, and is of the cluster that the token, where there is one,
-// is from. A server that was set up anew has another authority: then its token is the newer word.
+// holds reports whether id can be used still: it has not ended, and is of the cluster that the token, if there is one,
+// is from. A server that was set up again has another authority: then its token is the newer word.
 func (c *Credentials) holds(id *identity) bool {
 	if !c.cfg.Now().Before(id.cert.Leaf.NotAfter) {
 		return false

@@ -97,7 +97,7 @@ func (s *session) follow(ctx context.Context, conn *grpc.ClientConn) error {
 	})
 }
 
-// watch calls take for each message until it returns false or ctx ends. A watch that breaks begins anew.
+// watch calls take for each message until it returns false or ctx ends. A watch that breaks begins again.
 func (s *session) watch(ctx context.Context, conn *grpc.ClientConn, take func(*carav1.WatchResponse, *devlog.Printer) bool) error {
 	n := &devlog.Printer{Ingress: s.agent.IngressListen}
 	stream, err := carav1.NewWatchServiceClient(conn).Watch(ctx, &carav1.WatchRequest{Kinds: []string{api.KindNode, api.KindProject, api.KindSource}})

@@ -21,7 +21,7 @@ type Context struct {
 	// Token of the user; TokenFile, where set, holds it instead.
 	Token     string `json:"token,omitempty"`
 	TokenFile string `json:"tokenFile,omitempty"`
-	// CA is the certificate authority to trust, in PEM; the system's where it is empty.
+	// CA is the certificate authority to trust, in PEM. The default is the system's.
 	CA string `json:"ca,omitempty"`
 }
 

@@ -174,7 +174,7 @@ func (c *Conn) Known() {
 	c.listener.vouch(c)
 }
 
-// Of returns the counted connection under conn, such as under a *tls.Conn; nil where there is none.
+// Of returns the counted connection under conn, such as under a *tls.Conn; nil if there is none.
 func Of(conn net.Conn) *Conn {
 	for {
 		if c, ok := conn.(*Conn); ok {

@@ -7,7 +7,7 @@ import (
 )
 
 // Backoff spaces the attempts of a loop that must go on for as long as its program runs, such as a connection that is opened again whenever it
-// ends. The waits double from first to most. They begin anew only after an attempt that lasted at least as long as the longest wait: one that
+// ends. The waits double from first to most. They begin again only after an attempt that lasted at least as long as the longest wait: one that
 // succeeds and ends at once waits like one that fails, so the loop cannot be busy. Each wait is spread over its second half, so that programs
 // do not come back in step.
 //

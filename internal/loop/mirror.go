@@ -16,7 +16,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Change is one object before and after a transaction. Old is nil where the object is new, New is nil where it is gone.
+// Change is one object before and after a transaction. Old is nil if the object is new, New is nil if it is gone.
 type Change struct{ Old, New proto.Message }
 
 // Object returns the object as it is, or as it was before it went.
@@ -252,7 +252,7 @@ func (m *Mirror) commit(rev int64, changes []*carav1.Change) {
 	m.tell(done)
 }
 
-// replace shows a picture that was listed anew, and tells of what differs.
+// replace shows a picture that was listed again, and tells of what differs.
 func (m *Mirror) replace(rev int64, kinds map[string]*btree.BTreeG[entry]) {
 	var done []Change
 	m.mu.Lock()

@@ -19,16 +19,16 @@ import (
 type QueueConfig struct {
 	// Name of the queue, for logs and figures.
 	Name string
-	// Metrics count what the queue does; nil: nobody counts.
+	// Metrics count what the queue does; optional.
 	Metrics *Metrics
-	// Workers that run side by side; 1 where it is 0.
+	// Workers that run at the same time. The default is 1.
 	Workers int
 	// Do works on one key. An error means: again, with backoff; one of NeedsPerson means: again after SlowResync. A positive again means: again
 	// after that long. A panic is an error of its key.
 	Do func(ctx context.Context, key string) (again time.Duration, err error)
 	// MinBackoff after the first failure (100 ms where it is 0), doubling up to MaxBackoff (1 min where it is 0).
 	MinBackoff, MaxBackoff time.Duration
-	// SlowResync is how long a key rests after an error that needs a person, unless it is added before; 10 min where it is 0.
+	// SlowResync is how long a key rests after an error that needs a person, unless it is added before. The default is 10 min.
 	SlowResync time.Duration
 	// Quiet tells of errors that are said elsewhere, once: they are retried like all others, and logged at debug level.
 	Quiet  func(error) bool

@@ -1,5 +1,5 @@
 // Package scrub takes Secrets' values out of texts that come from outside: what an engine, a registry, a health check or a
-// container's log says. On the straight line it stands between them and everything that the agent remembers, reports and
+// container's log says. On the way from a push to a container it is between them and everything that the agent remembers, reports and
 // logs.
 //
 // What is recognised:
@@ -124,7 +124,7 @@ func lines(value []byte) []string {
 	return out
 }
 
-// Empty says whether there is nothing to take out.
+// Empty reports whether there is nothing to take out.
 func (l *List) Empty() bool {
 	return l == nil || len(l.whole) == 0 && len(l.words) == 0 && !l.long && len(l.older) == 0
 }

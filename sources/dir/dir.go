@@ -15,13 +15,13 @@ import (
 
 // Config says how directories are watched.
 type Config struct {
-	// Quiet is how long nothing may happen before a change is told; 150 ms where it is 0.
+	// Quiet is how long nothing may happen before a change is told. The default is 150 ms.
 	Quiet time.Duration
-	// AtMost is how long a change may wait for quiet; 1 s where it is 0.
+	// AtMost is how long a change may wait for quiet. The default is 1 s.
 	AtMost time.Duration
-	// NewWatcher makes the kernel's watcher; fsnotify.NewWatcher where it is nil.
+	// NewWatcher makes the kernel's watcher. The default is fsnotify.NewWatcher.
 	NewWatcher func() (*fsnotify.Watcher, error)
-	// Now is the clock; time.Now where it is nil.
+	// Now is the clock. The default is time.Now.
 	Now func() time.Time
 }
 
@@ -74,7 +74,7 @@ type driver struct {
 	watcher
 }
 
-// Close has nothing to let go of: Watch ends with its context.
+// Close has nothing to release: Watch ends with its context.
 func (d *driver) Close() {}
 
 // Probe scans the directory and returns the hash of what it holds.

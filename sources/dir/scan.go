@@ -43,7 +43,7 @@ type scan struct {
 	visited  int
 }
 
-// stamp tells whether a file can have changed without reading it.
+// stamp reports whether a file can have changed without reading it.
 type stamp struct {
 	size  int64
 	mtime time.Time
@@ -226,7 +226,7 @@ func (w *walker) leave(rel string, e fs.DirEntry) {
 	}
 }
 
-// swapped tells whether a link is one of those that Kubernetes makes: to the same name below ..data beside it.
+// swapped reports whether a link is one of those that Kubernetes makes: to the same name below ..data beside it.
 func swapped(root *os.Root, name string) bool {
 	to, err := root.Readlink(name)
 	return err == nil && strings.HasPrefix(to, dataDir+"/") && !strings.Contains(to, "/../")
@@ -332,7 +332,7 @@ func device(info fs.FileInfo) uint64 {
 	return 0
 }
 
-// temporary tells whether a name is one that editors use while they save.
+// temporary reports whether a name is one that editors use while they save.
 func temporary(name string) bool {
 	return name == "4913" || strings.HasSuffix(name, "~") || strings.HasPrefix(name, ".#") ||
 		strings.HasPrefix(name, "#") && strings.HasSuffix(name, "#") || !manifest.IsManifest(name) && strings.Contains(path.Ext(name), ".sw")

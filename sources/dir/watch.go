@@ -81,7 +81,7 @@ func (w *watcher) listen(ctx context.Context, notify *fsnotify.Watcher, changed 
 			if !w.concerns(e) {
 				continue
 			}
-		case _, ok := <-notify.Errors: // an overflow: something happened, nobody knows what
+		case _, ok := <-notify.Errors: // an overflow: something changed, but it is not known what
 			if !ok {
 				return
 			}
@@ -94,7 +94,7 @@ func (w *watcher) listen(ctx context.Context, notify *fsnotify.Watcher, changed 
 	}
 }
 
-// concerns tells whether an event can have changed what a scan finds.
+// concerns reports whether an event can have changed what a scan finds.
 func (w *watcher) concerns(e fsnotify.Event) bool {
 	if e.Op == fsnotify.Chmod {
 		return false

@@ -108,7 +108,7 @@ func (p *pack) settle(typ plumbing.ObjectType, hash plumbing.Hash, data []byte) 
 	return nil
 }
 
-// apply builds the object of a delta; nil where the result is larger than anything that is read.
+// apply builds the object of a delta; nil if the result is larger than anything that is read.
 func (p *pack) apply(scan *packfile.Scanner, s step) ([]byte, error) {
 	most := p.cap(s.on.typ)
 	if p.entries[s.entry].length > most+1024 {

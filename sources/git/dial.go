@@ -56,7 +56,7 @@ func checkHost(host string, allow []netip.Prefix) error {
 	return nil
 }
 
-// reachable tells whether sources may connect to an address: it is in allow, or it is public. An IPv6 address that
+// reachable reports whether sources may connect to an address: it is in allow, or it is public. An IPv6 address that
 // stands for an IPv4 one is judged by that too, whichever of its spellings is used.
 func reachable(addr netip.Addr, allow []netip.Prefix) bool {
 	addr = addr.Unmap().WithZone("")

@@ -25,16 +25,16 @@ type Config struct {
 	// Proxy is where http and https requests go through: `http://`, `https://` or `socks5://`. Nil is none: the proxy
 	// variables of the environment are not read. ssh does not use it.
 	Proxy *url.URL
-	// TempDir is where packs above 8 MiB lie while they are read; the system's where it is empty.
+	// TempDir is where packs above 8 MiB lie while they are read. The default is the system's.
 	TempDir string
-	// MaxWireBytes caps what one fetch may send; 128 MiB where it is 0.
+	// MaxWireBytes caps what one fetch may send. The default is 128 MiB.
 	MaxWireBytes int64
-	// ConnectTimeout of a connection and a TLS or ssh handshake; 10 s where it is 0.
+	// ConnectTimeout of a connection and a TLS or ssh handshake. The default is 10 s.
 	ConnectTimeout time.Duration
 	// IdleTimeout ends a stream that brings nothing for so long, or under 1 KiB in four times as long; 30 s where it
 	// is 0.
 	IdleTimeout time.Duration
-	// Now is the clock; time.Now where it is nil.
+	// Now is the clock. The default is time.Now.
 	Now func() time.Time
 }
 
@@ -155,7 +155,7 @@ type driver struct {
 	warnings []*carav1.FileProblem // about the Secret
 }
 
-// Close lets go of the connection.
+// Close releases the connection.
 func (d *driver) Close() { d.git.leave(d.shared) }
 
 // Probe returns the commit that the ref names.

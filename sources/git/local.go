@@ -16,7 +16,7 @@ import (
 // errCorrupt says that an object's content is not what its name stands for.
 var errCorrupt = errors.New("corrupt object")
 
-// localRemote reads a repository on this machine in-process. It is opened anew each time: go-git's repositories are
+// localRemote reads a repository on this machine in-process. It is opened again each time: go-git's repositories are
 // not safe for concurrent use, and an open one does not see packs that were written later.
 type localRemote struct{ addr address }
 

@@ -106,7 +106,7 @@ func beside(dir, path string) string {
 	return filepath.Join(dir, path)
 }
 
-// absent tells whether a path leads nowhere, also through a file where a folder is wanted.
+// absent reports whether a path leads nowhere, also through a file where a folder is wanted.
 func absent(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || err != nil && strings.HasSuffix(err.Error(), "not a directory")
 }

@@ -33,7 +33,7 @@ type object struct {
 type entry struct {
 	offset int64
 	length int64 // declared: of the object, or of the delta
-	base   int64 // offset of a delta's base; 0 where there is none
+	base   int64 // offset of a delta's base; 0 if there is none
 	typ    plumbing.ObjectType
 }
 

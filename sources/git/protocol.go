@@ -188,7 +188,7 @@ func (a *advert) fetch(want string) ([]byte, error) {
 	return pkt(strings.Join(append(caps, "agent="+agent), " "), "deepen 1", "", "done"), nil
 }
 
-// filters tells whether the server leaves large blobs out.
+// filters reports whether the server leaves large blobs out.
 func (a *advert) filters() bool {
 	return a.v2 && strings.Contains(" "+a.caps["fetch"]+" ", " filter ")
 }

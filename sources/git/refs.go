@@ -24,14 +24,14 @@ func (r ref) commit() string {
 // listing is what a repository has, or the part of it that was asked for.
 type listing struct {
 	refs map[string]ref
-	head string // where HEAD points, in full; empty where it is detached or unborn
+	head string // where HEAD points, in full; empty if it is detached or unborn
 }
 
 // target is what a source follows, found in a listing.
 type target struct {
 	name   string // full name of the ref; empty for a commit by hash
 	want   string // the object to ask for
-	commit string // the revision; empty where the tag's object must be read to know
+	commit string // the revision; empty if the tag's object must be read to know
 }
 
 // isHash reports whether s is a full commit hash.
@@ -84,7 +84,7 @@ func full(prefix, name string) string {
 	return prefix + name
 }
 
-// pick finds in a listing what a source follows. ok is false where it is not there.
+// pick finds in a listing what a source follows. ok is false if it is not there.
 func pick(r *carav1.GitRef, l *listing) (t target, ok bool) {
 	name := ""
 	switch {

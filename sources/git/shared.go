@@ -47,7 +47,7 @@ func (s *shared) list(ctx context.Context, prefixes []string, maxAge time.Durati
 	a := answer{began: s.now(), prefixes: s.ask(prefixes)}
 	a.listing, a.err = s.remote.list(ctx, a.prefixes)
 	if ctx.Err() != nil {
-		return nil, context.Cause(ctx) // this caller's end is nobody else's answer
+		return nil, context.Cause(ctx) // the end of this caller's context does not concern the others
 	}
 	s.mu.Lock()
 	s.last = a

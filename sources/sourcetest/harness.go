@@ -22,9 +22,9 @@ const Name = "platform"
 
 // Subject is one source of a sort, whose files the contract changes.
 type Subject interface {
-	// Spec of the source: where it is, everything else left out.
+	// Spec of the source, with nothing but its place.
 	Spec() *carav1.SourceSpec
-	// Secret that the spec names, nil where it names none.
+	// Secret that the spec names, nil if it names none.
 	Secret() map[string][]byte
 	// Opener that reads it.
 	Opener() sources.Opener

@@ -30,7 +30,7 @@ type Server struct {
 	polls     map[string]*carav1.PollStatus
 	polled    map[string]int
 	allPolls  int
-	nextPoll  chan struct{} // closed and made anew with each
+	nextPoll  chan struct{} // closed and created again with each
 	publishes []Publish
 	writes    int
 }

@@ -40,7 +40,7 @@ type committer struct {
 	tail      *tail                // of the group in the making, then of the published view
 	wedged    bool                 // Pebble panicked in a write: it cannot be closed
 	present   func() error         // says that the directory is still the one that was opened
-	broken    <-chan error         // what somebody else has found wrong, which ends the store
+	broken    <-chan error         // an error found elsewhere, which ends the store
 	mark      func(revision int64) // notes the newest revision that is durable, before anybody is answered
 	writing   atomic.Int64         // when the sync that runs began, in Unix nanoseconds; 0: none runs
 }
@@ -195,7 +195,7 @@ func (c *committer) sync(batch *pebbledb.Batch) (err error) {
 	if err := batch.SyncWait(); err != nil {
 		return err
 	}
-	if err := c.present(); err != nil { // what was synced is in files that nobody finds any more
+	if err := c.present(); err != nil { // the synced files were deleted
 		return err
 	}
 	c.mark(c.revision)

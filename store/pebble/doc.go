@@ -23,7 +23,7 @@
 //     A crash leaves a prefix of the acknowledged order, and perhaps more of it, but never a part of a transaction.
 //  4. After the first write that fails, nothing is written again. What Pebble then holds in memory may not be what the
 //     disk holds, so the failed group is never published, its callers get the error, and every later Commit is refused
-//     until the process starts anew, which Done tells. Reads go on, at the last revision that was durable. A full disk
+//     until the process starts again, which Done tells. Reads go on, at the last revision that was durable. A full disk
 //     is no failure: the write waits for room (see health), and Commit refuses meanwhile.
 //     (Pebble ends the process by itself when it cannot rotate its write-ahead log or write its MANIFEST.)
 //

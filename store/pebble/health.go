@@ -225,7 +225,7 @@ func (h *health) corrupt(path string, err error) {
 	h.say(h.log.Error, causeCorrupt, "store has found corrupt data: restore the data directory from a backup", "path", path, "error", err)
 }
 
-// present says whether the directory is still the one that was opened; first is the lock file's state then. A file that
+// present reports whether the directory is still the one that was opened; first is the lock file's state then. A file that
 // was deleted can still be written, by whoever has it open, and is gone with the process.
 func (h *health) present(first vfs.FileInfo) error {
 	now, err := h.fs.Stat(h.fs.PathJoin(h.dir, lockName))

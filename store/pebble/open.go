@@ -10,7 +10,7 @@ import (
 	pebbledb "github.com/cockroachdb/pebble/v2"
 )
 
-// Open opens the store in cfg.Dir, or makes one where there is none, and starts its committer: a store is the one
+// Open opens the store in cfg.Dir, or makes one if there is none, and starts its committer: a store is the one
 // room that is opened and closed instead of run, since it must outlive every loop. It reads every object once, to
 // know what exists. On a full disk it waits for room.
 func Open(cfg Config) (*Store, error) { return OpenContext(context.Background(), cfg) } //nolint:forbidigo // for callers that can wait

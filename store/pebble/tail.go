@@ -31,7 +31,7 @@ func (l *tail) add(revision int64, effects []effect) {
 	l.changes = append(l.changes, store.Change{Revision: revision, Events: events})
 }
 
-// continues says whether a watcher that has read up to at finds all that comes next in l.
+// continues reports whether a watcher that has read up to at finds all that comes next in l.
 func (l *tail) continues(at int64) bool {
 	return at == l.from && len(l.changes) > 0 && l.size <= chunkBytes
 }

@@ -44,13 +44,13 @@ type AgentConfig struct {
 	Labels   map[string]string
 	// DockerHost of the engine.
 	DockerHost string
-	// IngressListen is where HTTP is served; nowhere where it is empty. IngressAddress is where the other agents reach
+	// IngressListen is where HTTP is served. The default is nowhere. IngressAddress is where the other agents reach
 	// it, where that differs.
 	IngressListen, IngressAddress string
 	// AccessLog is the file that gets a line for each request to the ingress; "-" is standard output, "off" or empty
 	// is none.
 	AccessLog string
-	// MetricsListen is the address of loopback that serves figures for Prometheus; none where it is empty.
+	// MetricsListen is the address of loopback that serves figures for Prometheus. The default is none.
 	MetricsListen string
 	// AllowRegistries are patterns of the registries that images may be pulled from; all where empty.
 	AllowRegistries []string
@@ -184,7 +184,7 @@ func (c *AgentConfig) Run(ctx context.Context) error {
 	})
 }
 
-// run runs the agent, its ingress and the renewal of its certificate side by side.
+// run runs the agent, its ingress and the renewal of its certificate at the same time.
 func (c *AgentConfig) run(ctx context.Context, who *join.Credentials, conn *grpc.ClientConn, cfg agent.Config) error {
 	var a *agent.Agent
 	var serve []func(context.Context) error

@@ -29,7 +29,7 @@ type Cluster struct {
 	revision int64
 	objects  map[string]proto.Message // by kind/name
 	log      []*carav1.WatchResponse
-	more     chan struct{} // closed and made anew with each transaction
+	more     chan struct{} // closed and created again with each transaction
 	calls    map[string]int
 	refuse   map[string]error
 	held     bool // watches tell nothing

@@ -26,7 +26,7 @@ type Config struct {
 	Bin string
 	// ServerFlags are added to cara-server's own.
 	ServerFlags []string
-	// Listen is the server's address; a free port of loopback where it is empty.
+	// Listen is the server's address. The default is a free port of loopback.
 	Listen string
 }
 
@@ -163,7 +163,7 @@ type Agent struct {
 	Enter []string
 	// Server is the address that the agent reaches the server at, where that is not the cluster's own URL.
 	Server string
-	// Ingress is where its ingress listens; a free port of loopback where it is empty.
+	// Ingress is where its ingress listens. The default is a free port of loopback.
 	Ingress string
 	// Pool is its network pool.
 	Pool  string

@@ -48,7 +48,7 @@ func Start(logFile string, env []string, argv ...string) (*Process, error) {
 // Pid of the process.
 func (p *Process) Pid() int { return p.cmd.Process.Pid }
 
-// Exited tells whether the process is gone.
+// Exited reports whether the process is gone.
 func (p *Process) Exited() bool {
 	select {
 	case <-p.done:

@@ -34,7 +34,7 @@ var ErrNoSecond = errors.New("no second engine in a network namespace")
 func SecondEngine(tb testing.TB) *Second {
 	tb.Helper()
 	testneed.NotShort(tb)
-	// Names must differ between test binaries that run side by side, and within one.
+	// Names must differ between test binaries that run at the same time, and within one.
 	second, err := StartSecond(tb.Context(), "t"+strconv.FormatInt(int64(os.Getpid()), 36)+"-"+short(tb.Name()))
 	if errors.Is(err, ErrNoSecond) {
 		testneed.Missing(tb, "%v", err)

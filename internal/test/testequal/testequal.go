@@ -32,7 +32,7 @@ type Node struct {
 }
 
 // Await waits until the engine equals what is assigned to its node, and goes on to do so at a second look; then it returns
-// the ids of the containers by `project.service`. assigned is asked anew each time for all projects of the cluster. The
+// the ids of the containers by `project.service`. assigned is asked again each time for all projects of the cluster. The
 // error says in which points they differed last.
 func Await(ctx context.Context, node Node, assigned func(context.Context) ([]*carav1.Project, error)) (map[string]string, error) {
 	last := errors.New("never looked")

@@ -64,7 +64,7 @@ func programContent(program, version string) (string, error) {
 	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
-// binary returns the program's static binary, building it unless the cache has it. Callers side by side each build
+// binary returns the program's static binary, building it unless the cache has it. Callers at the same time each build
 // and then rename: whoever is last wins with the same bytes.
 func binary(ctx context.Context, program, version, content string) (string, error) {
 	cache, err := os.UserCacheDir()

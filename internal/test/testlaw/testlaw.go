@@ -53,7 +53,7 @@ func Manifest(name, image string) *carav1.Project {
 	}
 }
 
-// Terminating makes a project one that is being torn down.
+// Terminating makes a project one that is being removed.
 func Terminating(reason string) func(*carav1.Project) {
 	return func(p *carav1.Project) {
 		p.Metadata.DeletionTimestamp = timestamppb.New(Now)
