@@ -10,8 +10,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -82,40 +80,6 @@ func TestSpawnGuards(t *testing.T) {
 	wantCode(t, work.Wait(), codes.Internal, api.TitleInternal)
 	if ctx.Err() == nil {
 		t.Error("the others of a crew are not told to end")
-	}
-}
-
-func TestPanicInHandlerIsThatRequestsError(t *testing.T) {
-	h := newHouse(t, nil)
-	for name, tt := range map[string]struct {
-		handle http.HandlerFunc
-		status int // 0: the connection breaks
-	}{
-		"before the answer": {func(http.ResponseWriter, *http.Request) { panic("no") }, http.StatusInternalServerError},
-		"in the answer": {func(w http.ResponseWriter, _ *http.Request) {
-			_, _ = io.WriteString(w, "half")
-			w.(http.Flusher).Flush()
-			panic("no")
-		}, 0},
-		"on purpose": {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, 0},
-		"none":       {func(w http.ResponseWriter, _ *http.Request) { writeText(w, "ok") }, http.StatusOK},
-	} {
-		t.Run(name, func(t *testing.T) {
-			srv := httptest.NewServer(h.guardHTTP(tt.handle))
-			defer srv.Close()
-			srv.Config.ErrorLog = serverLog(slog.New(slog.DiscardHandler))
-			resp, err := srv.Client().Get(srv.URL)
-			if err == nil {
-				_, err = io.ReadAll(resp.Body)
-				_ = resp.Body.Close()
-			}
-			switch {
-			case tt.status == 0 && err == nil:
-				t.Error("the answer looks complete")
-			case tt.status != 0 && (err != nil || resp.StatusCode != tt.status):
-				t.Errorf("got %v, %v; want status %d", resp, err, tt.status)
-			}
-		})
 	}
 }
 

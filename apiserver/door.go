@@ -20,6 +20,7 @@ import (
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/admission"
 	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/rest"
 )
 
 const (
@@ -218,7 +219,7 @@ func refuse(w http.ResponseWriter, r *http.Request, route route, err error, quie
 			w.Header().Set("Connection", "close")
 			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(time.Second))
 		}
-		writeProblem(w, problemOf(api.Wire(err)))
+		rest.WriteProblem(w, rest.Problem(api.Wire(err)))
 	}
 }
 

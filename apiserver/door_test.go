@@ -16,6 +16,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/admission"
+	"github.com/caravanserai/cara/apiserver/rest"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -72,11 +73,11 @@ func TestBodiesAreNotReadBeforeTheCallerIsKnown(t *testing.T) {
 	}
 	for _, path := range d.routes.paths {
 		for token, role := range map[string]api.Role{"": api.RoleNone, "nonsense": api.RoleNone, "viewer": api.RoleViewer, "n1": api.RoleNode} {
-			if allows(methods[path.rpc], role) || path.method == http.MethodGet {
+			if allows(methods[path.RPC], role) || path.Method == http.MethodGet {
 				continue
 			}
 			body := &untouched{}
-			r := httptest.NewRequestWithContext(t.Context(), path.method, path.example(), body)
+			r := httptest.NewRequestWithContext(t.Context(), path.Method, example(path), body)
 			if token != "" {
 				r.Header.Set("Authorization", "Bearer "+token)
 			}
@@ -87,23 +88,23 @@ func TestBodiesAreNotReadBeforeTheCallerIsKnown(t *testing.T) {
 				want = http.StatusUnauthorized
 			}
 			if body.read || w.Code != want {
-				t.Errorf("%s %s as %q: %d, want %d; read: %v", path.method, path.example(), token, w.Code, want, body.read)
+				t.Errorf("%s %s as %q: %d, want %d; read: %v", path.Method, example(path), token, w.Code, want, body.read)
 			}
 		}
 	}
 }
 
 // example is a path that the pattern matches.
-func (p restPath) example() string {
-	out := make([]string, len(p.segments))
-	for i, s := range p.segments {
+func example(p rest.Path) string {
+	out := make([]string, len(p.Segments))
+	for i, s := range p.Segments {
 		if out[i] = s; strings.HasPrefix(s, "{") {
 			out[i] = "x"
 		}
 	}
 	path := strings.Join(out, "/")
-	if p.verb != "" {
-		path += ":" + p.verb
+	if p.Verb != "" {
+		path += ":" + p.Verb
 	}
 	return path
 }
@@ -133,11 +134,11 @@ func TestTheDoorKnowsEveryPathOfTheGateway(t *testing.T) {
 	h := newHouse(t, nil)
 	routes := newDoor(t, h).routes
 	for _, p := range routes.paths {
-		if routes.rpc(p.rpc, false).stream {
+		if routes.rpc(p.RPC, false).stream {
 			continue // it has no end; TestStreamsEndWithTheirToken and others open them
 		}
-		if a := h.do(t, "admin", p.method, p.example(), ""); a.code == http.StatusNotFound && strings.Contains(a.body, "there is nothing at") {
-			t.Errorf("%s %s: %s", p.method, p.example(), a.body)
+		if a := h.do(t, "admin", p.Method, example(p), ""); a.code == http.StatusNotFound && strings.Contains(a.body, "there is nothing at") {
+			t.Errorf("%s %s: %s", p.Method, example(p), a.body)
 		}
 	}
 }

@@ -204,13 +204,13 @@ func TestMatrixOfREST(t *testing.T) {
 	h := newHouse(t, nil)
 	routes := newDoor(t, h).routes
 	for _, p := range routes.paths {
-		if p.method == http.MethodGet && routes.rpc(p.rpc, false).stream {
+		if p.Method == http.MethodGet && routes.rpc(p.RPC, false).stream {
 			continue // it has no end; the matrix of gRPC has it, and the door is the same
 		}
-		row := matrix[shortMethod(p.rpc)]
+		row := matrix[shortMethod(p.RPC)]
 		for token, letter := range map[string]string{"": "", "nonsense": "", "admin": "A", "ci": "P", "viewer": "V", "n1": "N", "n2": "N"} {
-			path := strings.ReplaceAll(p.example(), "/x", "/pr-x")
-			a := h.do(t, token, p.method, path, "")
+			path := strings.ReplaceAll(example(p), "/x", "/pr-x")
+			a := h.do(t, token, p.Method, path, "")
 			want := "let in"
 			switch {
 			case row == "0" || letter != "" && strings.Contains(row, letter):
@@ -227,7 +227,7 @@ func TestMatrixOfREST(t *testing.T) {
 				got = "403"
 			}
 			if got != want && !(letter == "N" && want == "let in" && got == "403") {
-				t.Errorf("%s %s as %q: %d %s, want %s", p.method, path, token, a.code, a.body, want)
+				t.Errorf("%s %s as %q: %d %s, want %s", p.Method, path, token, a.code, a.body, want)
 			}
 		}
 	}

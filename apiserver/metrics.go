@@ -7,8 +7,10 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/rest"
 	"github.com/caravanserai/cara/apiserver/state"
 )
 
@@ -42,6 +44,18 @@ func (m *metrics) observe(method string, err error, took time.Duration) {
 	name := shortMethod(method)
 	m.calls.WithLabelValues(name, api.Code(err).String()).Inc()
 	m.latency.WithLabelValues(name).Observe(took.Seconds())
+}
+
+// figures shows the figures to those who may read.
+func (s *Server) figures() http.Handler {
+	show := promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := s.mayRead(r); err != nil { //nolint:contextcheck // the request has it
+			rest.WriteProblem(w, api.ProblemOf(api.Wire(err)))
+			return
+		}
+		show.ServeHTTP(w, r)
+	})
 }
 
 // mayRead authenticates a request that is no call, and asks for a role that reads.

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caravanserai/cara/apiserver/rest"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"google.golang.org/protobuf/proto"
 )
@@ -17,13 +18,13 @@ func TestRESTNeverQuotesASecret(t *testing.T) {
 		for message, text := range map[proto.Message]string{
 			&carav1.Secret{}: body, &carav1.ApplyRequest{}: `{"objects":[{"secret":` + body + `}]}`, &carav1.PutSecretRequest{}: `{"secret":` + body + `}`,
 		} {
-			err := marshaler{}.Unmarshal([]byte(text), message)
+			err := rest.Marshaler{}.Unmarshal([]byte(text), message)
 			if err == nil || strings.Contains(err.Error(), "unter2") || !strings.Contains(err.Error(), "line 1:") && !strings.Contains(err.Error(), "ends too early") {
 				t.Errorf("%s: %v", text, err)
 			}
 		}
 	}
-	if err := (marshaler{}).Unmarshal([]byte(`{"nmae":1}`), &carav1.Project{}); err == nil || !strings.Contains(err.Error(), "nmae") {
+	if err := (rest.Marshaler{}).Unmarshal([]byte(`{"nmae":1}`), &carav1.Project{}); err == nil || !strings.Contains(err.Error(), "nmae") {
 		t.Errorf("a project's error does not name the field: %v", err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/rest"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -120,7 +121,7 @@ func TestRESTExec(t *testing.T) {
 					t.Fatal(err)
 				}
 				if call.in == nil {
-					call.answer(200, contentStream)
+					call.answer(200, rest.ContentStream)
 				}
 				if got := call.next(); string(got.Stdout) != "world" {
 					t.Errorf("output: %+v", got)
@@ -159,7 +160,7 @@ func TestRESTExecEnds(t *testing.T) {
 		if err := agent.Send(stdout(nil)); err != nil {
 			t.Fatal(err)
 		}
-		call.answer(200, contentStream)
+		call.answer(200, rest.ContentStream)
 		call.next()
 		return call, agent
 	}
@@ -209,7 +210,7 @@ func TestRESTPortForward(t *testing.T) {
 		}
 	}
 	answer(&carav1.PortForwardResponse{Message: &carav1.PortForwardResponse_Connected{Connected: true}})
-	call.answer(200, contentStream)
+	call.answer(200, rest.ContentStream)
 	if !call.next().Connected {
 		t.Error("it is not connected")
 	}
@@ -259,7 +260,7 @@ func TestRESTStreamsRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := h.do(t, c.token, c.method, "/api/v1/projects/"+c.path, c.body)
-			if got.code != c.code || !strings.Contains(got.body, c.contains) || got.header.Get("Content-Type") != contentProblem {
+			if got.code != c.code || !strings.Contains(got.body, c.contains) || got.header.Get("Content-Type") != rest.ContentProblem {
 				t.Errorf("got %d %s %s, want %d with %q", got.code, got.header.Get("Content-Type"), got.body, c.code, c.contains)
 			}
 		})

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/caravanserai/cara/apiserver/rest"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -158,7 +159,7 @@ func TestRESTAnswers(t *testing.T) {
 			if err := json.Unmarshal([]byte(got.body), &p); err != nil {
 				t.Fatalf("error is no JSON: %v: %s", err, got.body)
 			}
-			if ct := got.header.Get("Content-Type"); ct != contentProblem || p.Status != tt.code || p.Detail == "" {
+			if ct := got.header.Get("Content-Type"); ct != rest.ContentProblem || p.Status != tt.code || p.Detail == "" {
 				t.Errorf("got %s %+v, want a whole problem", ct, p)
 			}
 			if tt.title != "" && p.Title != tt.title {

@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/caravanserai/cara/apiserver/rest"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -21,20 +22,13 @@ type route struct {
 // routes finds the RPC behind a request: by the path of gRPC, or by the REST paths of the contract.
 type routes struct {
 	rpcs  map[string]protoreflect.MethodDescriptor // by full name, as in a gRPC path
-	paths pathTable
+	paths rest.Paths
 }
 
 func newRoutes() (routes, error) {
-	paths, err := restPaths()
+	paths, err := rest.ReadPaths()
 	if err != nil {
 		return routes{}, err
-	}
-	// These have no way through the gateway: see streamPages.
-	for _, p := range []struct{ path, method string }{
-		{"/api/v1/projects/{name}/exec", carav1.ProjectService_Exec_FullMethodName},
-		{"/api/v1/projects/{name}/port-forward", carav1.ProjectService_PortForward_FullMethodName},
-	} {
-		paths = append(paths, restPath{method: http.MethodPost, rpc: p.method, segments: strings.Split(p.path, "/")})
 	}
 	return routes{rpcs: rpcs(), paths: paths}, nil
 }
@@ -46,14 +40,10 @@ func rpcs() map[string]protoreflect.MethodDescriptor {
 	for i := range services.Len() {
 		all := services.Get(i).Methods()
 		for j := range all.Len() {
-			out[fullMethod(all.Get(j))] = all.Get(j)
+			out[rest.FullMethod(all.Get(j))] = all.Get(j)
 		}
 	}
 	return out
-}
-
-func fullMethod(m protoreflect.MethodDescriptor) string {
-	return "/" + string(m.Parent().FullName()) + "/" + string(m.Name())
 }
 
 func (t routes) of(r *http.Request) route {
@@ -67,7 +57,7 @@ func (t routes) of(r *http.Request) route {
 	if method == http.MethodPost && isWebhook(r.URL.Path) {
 		return route{open: true}
 	}
-	return t.rpc(t.paths.rpc(method, r.URL.Path), false)
+	return t.rpc(t.paths.RPC(method, r.URL.Path), false)
 }
 
 func (t routes) rpc(name string, grpc bool) route {

@@ -17,6 +17,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/admission"
 	"github.com/caravanserai/cara/apiserver/guard"
 	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/rest"
 )
 
 const (
@@ -133,11 +134,14 @@ func (s *Server) door(ctx context.Context, gs *grpc.Server) (http.Handler, error
 	if err != nil {
 		return nil, err
 	}
-	rest, err := s.rest(ctx, routes.paths)
+	handler, err := rest.New(ctx, rest.Config{
+		DB: s.db, Guard: s.guard, Conn: s.channel(admission.Visitor, shareCloner{}), Bodies: s.bodies, Refusals: s.anonymous, //nolint:contextcheck // each call brings its own context
+		Hints: s.live.Hints, Metrics: s.figures(), Paths: routes.paths,
+	})
 	if err != nil {
 		return nil, err
 	}
-	return &door{Server: s, routes: routes, grpc: gs, rest: s.guardHTTP(rest), strangers: admission.NewStrangers()}, nil
+	return &door{Server: s, routes: routes, grpc: gs, rest: handler, strangers: admission.NewStrangers()}, nil
 }
 
 // network authenticates who calls from outside of the process. Whatever the authenticator says, nobody comes in as one

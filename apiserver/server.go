@@ -20,20 +20,19 @@ import (
 
 // Server is the door. New makes it, Run serves it, Client lets the loops of this process in.
 type Server struct {
-	cfg        Config
-	db         *state.DB
-	guard      guard.Guard
-	metrics    *metrics
-	objects    *objects.Service
-	live       *objects.Live
-	deliveries *admission.Turns // of webhooks that are being read
-	visits     *admission.Visits
-	bodies     *admission.Bodies
-	anonymous  *admission.Sampler // of lines about callers without an identity
-	filling    chan struct{}      // a slot for each call that waits for the cache before it is known whose it is
-	agents     *dispatch.Dispatcher
-	streams    *relay.Relay
-	backup     sync.Mutex // held while a backup is made
+	cfg       Config
+	db        *state.DB
+	guard     guard.Guard
+	metrics   *metrics
+	objects   *objects.Service
+	live      *objects.Live
+	visits    *admission.Visits
+	bodies    *admission.Bodies
+	anonymous *admission.Sampler // of lines about callers without an identity
+	filling   chan struct{}      // a slot for each call that waits for the cache before it is known whose it is
+	agents    *dispatch.Dispatcher
+	streams   *relay.Relay
+	backup    sync.Mutex // held while a backup is made
 }
 
 // New makes a server. It does no I/O and starts nothing; calls through Client wait until Run has filled the cache.
@@ -49,11 +48,10 @@ func New(cfg Config) (*Server, error) {
 			Hosts:     state.Hosts{Template: cfg.Hosts, Own: cfg.ownHosts, Reserved: cfg.ReservedHosts},
 			Bookmarks: cfg.BookmarkInterval, Draining: make(chan struct{}),
 		},
-		guard:      guard.Guard{Logger: cfg.Logger},
-		deliveries: admission.NewTurns(maxWebhooks, maxWebhooksEach),
-		bodies:     admission.NewBodies(int64(cfg.MaxBodyBytes), int64(cfg.MaxBodiesBytes)),
-		anonymous:  admission.NewSampler(),
-		filling:    make(chan struct{}, maxFilling),
+		guard:     guard.Guard{Logger: cfg.Logger},
+		bodies:    admission.NewBodies(int64(cfg.MaxBodyBytes), int64(cfg.MaxBodiesBytes)),
+		anonymous: admission.NewSampler(),
+		filling:   make(chan struct{}, maxFilling),
 	}
 	s.visits = &admission.Visits{DB: s.db, Guard: s.guard}
 	s.metrics = newMetrics(s.db, cfg.Figures...)

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/rest"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -181,7 +182,7 @@ func TestWebhookThatBringsNothing(t *testing.T) {
 	const notSigned = "not signed with the secret of a source of this name"
 	hints := c.hints(t)
 	sources := carav1.NewSourceServiceClient(c.admin(t))
-	big := strings.Repeat("x", maxWebhook+1)
+	big := strings.Repeat("x", rest.MaxWebhook+1)
 	ping := headers("GitHub", "p", hookSecret, push)
 	ping[1] = "ping"
 	tests := []struct {

@@ -1,4 +1,4 @@
-package apiserver
+package rest
 
 import (
 	"bytes"
@@ -22,18 +22,18 @@ import (
 
 const (
 	contentJSON    = "application/json"
-	contentProblem = "application/problem+json"
-	contentStream  = "application/x-ndjson"
+	ContentProblem = "application/problem+json"
+	ContentStream  = "application/x-ndjson"
 )
 
-// marshaler is the JSON of the API: camelCase, no empty fields, and nothing unknown let in. The JSON of a project is made
+// Marshaler is the JSON of the API: camelCase, no empty fields, and nothing unknown let in. The JSON of a project is made
 // once for each of its revisions and kept with it in the cache.
-type marshaler struct{ cache *state.Cache }
+type Marshaler struct{ cache *state.Cache }
 
-var _ runtime.Marshaler = marshaler{}
+var _ runtime.Marshaler = Marshaler{}
 
 // Marshal makes JSON of an answer, or of one message of a stream, which is a line.
-func (m marshaler) Marshal(v any) ([]byte, error) {
+func (m Marshaler) Marshal(v any) ([]byte, error) {
 	switch v := v.(type) {
 	case *carav1.Project:
 		return m.project(v)
@@ -73,7 +73,7 @@ func compact(m proto.Message) ([]byte, error) {
 
 // project is a project's JSON, from the cache where the project is what the cache has at that revision. One that
 // something was laid over is not.
-func (m marshaler) project(p *carav1.Project) ([]byte, error) {
+func (m Marshaler) project(p *carav1.Project) ([]byte, error) {
 	e := m.cache.Entry(api.KindProject, p.GetMetadata().GetName())
 	if e == nil || p.GetMetadata().GetResourceVersion() != api.FormatRevision(e.Rev) || p.GetStatus().GetLastSeen() != nil {
 		return compact(p)
@@ -81,7 +81,7 @@ func (m marshaler) project(p *carav1.Project) ([]byte, error) {
 	return e.JSON(func() ([]byte, error) { return compact(p) })
 }
 
-func (m marshaler) projects(list *carav1.ListProjectsResponse) ([]byte, error) {
+func (m Marshaler) projects(list *carav1.ListProjectsResponse) ([]byte, error) {
 	meta, err := compact(list.GetMetadata())
 	if err != nil {
 		return nil, err
@@ -105,7 +105,7 @@ func (m marshaler) projects(list *carav1.ListProjectsResponse) ([]byte, error) {
 	return append(append(out, meta...), '}'), nil
 }
 
-func (m marshaler) projectEvent(e *carav1.ProjectEvent) ([]byte, error) {
+func (m Marshaler) projectEvent(e *carav1.ProjectEvent) ([]byte, error) {
 	if e.GetObject() == nil {
 		return compact(e)
 	}
@@ -124,7 +124,7 @@ func (m marshaler) projectEvent(e *carav1.ProjectEvent) ([]byte, error) {
 }
 
 // Unmarshal reads a request's body; v is a message, or a pointer to one that may be nil.
-func (marshaler) Unmarshal(data []byte, v any) error {
+func (Marshaler) Unmarshal(data []byte, v any) error {
 	data = withoutServerTimes(data)
 	if m, ok := v.(proto.Message); ok {
 		return unmarshal(data, m)
@@ -197,7 +197,7 @@ func unmarshal(data []byte, m proto.Message) error {
 var jsonPlace = regexp.MustCompile(`\(line \d+:\d+\)`)
 
 // NewDecoder reads one whole body, which boundBody has bounded.
-func (m marshaler) NewDecoder(r io.Reader) runtime.Decoder {
+func (m Marshaler) NewDecoder(r io.Reader) runtime.Decoder {
 	return runtime.DecoderFunc(func(v any) error {
 		data, err := io.ReadAll(r)
 		if err != nil {
@@ -211,7 +211,7 @@ func (m marshaler) NewDecoder(r io.Reader) runtime.Decoder {
 }
 
 // NewEncoder writes one message.
-func (m marshaler) NewEncoder(w io.Writer) runtime.Encoder {
+func (m Marshaler) NewEncoder(w io.Writer) runtime.Encoder {
 	return runtime.EncoderFunc(func(v any) error {
 		data, err := m.Marshal(v)
 		if err != nil {
@@ -223,7 +223,7 @@ func (m marshaler) NewEncoder(w io.Writer) runtime.Encoder {
 }
 
 // ContentType of an answer.
-func (marshaler) ContentType(any) string { return contentJSON }
+func (Marshaler) ContentType(any) string { return contentJSON }
 
 // StreamContentType of a stream: a line of JSON for each message.
-func (marshaler) StreamContentType(any) string { return contentStream }
+func (Marshaler) StreamContentType(any) string { return ContentStream }

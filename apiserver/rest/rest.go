@@ -1,10 +1,23 @@
-package apiserver
+// Package rest serves everything that is not gRPC: the REST paths of the contract, problems, streams as lines of JSON, webhooks
+// and the pages beside them. On the line of a push it is where a webhook arrives, and where people's tools call.
+//
+// What must hold:
+//
+//   - A call over REST runs through the same services as one over gRPC, with the same rights and bounds: rest itself
+//     decides nothing about an object.
+//   - A path is served only if the door has found the same method behind it.
+//   - A delivery changes nothing but hints, and only if it is signed.
+package rest
 
 import (
 	"context"
 	"net/http"
 
+	"github.com/caravanserai/cara/apiserver/guard"
+	"github.com/caravanserai/cara/apiserver/state"
+
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
@@ -14,11 +27,31 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// rest is everything that is not gRPC: the gateway, which calls the same services over a channel in this process, and the
-// pages beside it.
-func (s *Server) rest(ctx context.Context, paths pathTable) (http.Handler, error) {
+// Config is what REST stands on.
+type Config struct {
+	DB    *state.DB
+	Guard guard.Guard
+	// Conn leads to the services, which see the caller's Visit.
+	Conn   grpc.ClientConnInterface
+	Bodies *admission.Bodies
+	// Refusals samples the lines about deliveries that are not signed.
+	Refusals *admission.Sampler
+	Hints    *objects.Hints
+	Metrics  http.Handler
+	Paths    Paths
+}
+
+// server is everything that is not gRPC: the gateway, which calls the same services over Conn, and the pages beside it.
+type server struct {
+	Config
+	deliveries *admission.Turns // of webhooks that are being read
+}
+
+// New returns a handler for every request that is not gRPC. A panic in it is the request's own error.
+func New(ctx context.Context, cfg Config) (http.Handler, error) {
+	s := &server{Config: cfg, deliveries: admission.NewTurns(maxWebhooks, maxWebhooksEach)}
 	mux := runtime.NewServeMux(
-		runtime.WithMarshalerOption(runtime.MIMEWildcard, marshaler{cache: s.db.Cache}),
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, Marshaler{cache: s.DB.Cache}),
 		runtime.WithMiddlewares(s.boundBody, holdStream),
 		runtime.WithMetadata(requestMetadata),
 		runtime.WithIncomingHeaderMatcher(func(string) (string, bool) { return "", false }),
@@ -26,7 +59,7 @@ func (s *Server) rest(ctx context.Context, paths pathTable) (http.Handler, error
 		runtime.WithForwardResponseOption(answerHeaders),
 		runtime.WithErrorHandler(answerError),
 		runtime.WithStreamErrorHandler(streamError),
-		runtime.WithRoutingErrorHandler(paths.routingError),
+		runtime.WithRoutingErrorHandler(cfg.Paths.routingError),
 		runtime.WithDisablePathLengthFallback(),
 		runtime.WithDisableHTTPMethodOverride(),
 		runtime.WithWriteContentLength(),
@@ -37,13 +70,13 @@ func (s *Server) rest(ctx context.Context, paths pathTable) (http.Handler, error
 	pages := http.NewServeMux()
 	s.pages(pages) //nolint:contextcheck // each call brings its own context
 	pages.Handle("/api/", mux)
-	pages.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { writeProblem(w, noRoute(r)) })
-	return headAsGet(pages), nil
+	pages.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { WriteProblem(w, noRoute(r)) })
+	return s.guardHTTP(headAsGet(pages)), nil
 }
 
 // connect ties the gateway's patterns with the services.
-func (s *Server) connect(ctx context.Context, mux *runtime.ServeMux) error {
-	conn := s.channel(admission.Visitor, shareCloner{}) //nolint:contextcheck // each call brings its own context
+func (s *server) connect(ctx context.Context, mux *runtime.ServeMux) error {
+	conn := s.Conn
 	for _, register := range []func() error{
 		func() error {
 			return carav1.RegisterProjectServiceHandlerClient(ctx, mux, carav1.NewProjectServiceClient(conn))

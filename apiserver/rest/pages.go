@@ -1,12 +1,10 @@
-package apiserver
+package rest
 
 import (
 	"io/fs"
 	"net/http"
 	"path"
 	"strings"
-
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/state"
@@ -17,12 +15,12 @@ import (
 
 // pages are what is served beside the API. Health is open to everybody, as is the description of the API; figures are
 // for those who may read.
-func (s *Server) pages(mux *http.ServeMux) {
+func (s *server) pages(mux *http.ServeMux) {
 	get := func(path string, h http.HandlerFunc) {
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
 			if r.Method != http.MethodGet {
 				w.Header().Set("Allow", http.MethodGet)
-				writeProblem(w, &carav1.Problem{
+				WriteProblem(w, &carav1.Problem{
 					Title: api.TitleMethodNotAllowed, Status: http.StatusMethodNotAllowed, Detail: r.Method + " " + r.URL.Path + ": this path takes GET",
 				})
 				return
@@ -36,33 +34,26 @@ func (s *Server) pages(mux *http.ServeMux) {
 	get("/schemas/", schema)
 	mux.HandleFunc("POST /api/v1/sources/{name}/webhook", s.webhook)
 	s.streamPages(mux)
-	figures := promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{})
-	get("/metrics", func(w http.ResponseWriter, r *http.Request) {
-		if err := s.mayRead(r); err != nil { //nolint:contextcheck // the request has it
-			writeProblem(w, api.ProblemOf(api.Wire(err)))
-			return
-		}
-		figures.ServeHTTP(w, r)
-	})
+	get("/metrics", s.Metrics.ServeHTTP)
 }
 
 // ready says whether calls are answered now, and whether the store can keep what they bring.
-func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
+func (s *server) ready(w http.ResponseWriter, _ *http.Request) {
 	select {
-	case <-s.db.Draining:
-		writeProblem(w, api.ProblemOf(state.ErrDraining()))
+	case <-s.DB.Draining:
+		WriteProblem(w, api.ProblemOf(state.ErrDraining()))
 		return
 	default:
 	}
 	select {
-	case <-s.db.Cache.Loaded:
+	case <-s.DB.Cache.Loaded:
 	default:
-		writeProblem(w, api.ProblemOf(api.Unavailable("the server is still reading its store")))
+		WriteProblem(w, api.ProblemOf(api.Unavailable("the server is still reading its store")))
 		return
 	}
-	if st, ok := s.db.Store.(healthy); ok {
+	if st, ok := s.DB.Store.(healthy); ok {
 		if err := st.Err(); err != nil {
-			writeProblem(w, api.ProblemOf(api.Unavailable("the store is not well: %v", err)))
+			WriteProblem(w, api.ProblemOf(api.Unavailable("the store is not well: %v", err)))
 			return
 		}
 	}
@@ -83,7 +74,7 @@ func schema(w http.ResponseWriter, r *http.Request) {
 		body, err = fs.ReadFile(jsonschema.Files, strings.TrimSuffix(name, ".json")+".schema.json")
 	}
 	if err != nil {
-		writeProblem(w, noRoute(r))
+		WriteProblem(w, noRoute(r))
 		return
 	}
 	writePage(w, "application/schema+json", body)

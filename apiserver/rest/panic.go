@@ -1,4 +1,4 @@
-package apiserver
+package rest
 
 import (
 	"errors"
@@ -9,7 +9,7 @@ import (
 
 // guardHTTP makes a panic of a handler the request's own error: a problem where nothing was written yet, else a
 // connection that breaks.
-func (s *Server) guardHTTP(next http.Handler) http.Handler {
+func (s *server) guardHTTP(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		out := &tracked{ResponseWriter: w}
 		defer func() {
@@ -20,11 +20,11 @@ func (s *Server) guardHTTP(next http.Handler) http.Handler {
 				}
 				return
 			}
-			err := s.guard.Panicked(r.Method+" "+r.URL.Path, p)
+			err := s.Guard.Panicked(r.Method+" "+r.URL.Path, p)
 			if out.begun {
 				panic(http.ErrAbortHandler)
 			}
-			writeProblem(w, api.ProblemOf(err))
+			WriteProblem(w, api.ProblemOf(err))
 		}()
 		next.ServeHTTP(out, r)
 	})

@@ -1,4 +1,4 @@
-package apiserver
+package rest
 
 import (
 	"cmp"
@@ -27,11 +27,12 @@ import (
 )
 
 const (
-	maxWebhook     = 1 << 20
+	MaxWebhook     = 1 << 20
 	webhookTimeout = 10 * time.Second
 	// maxWebhooks is how many are read side by side, and maxWebhooksEach how many of one address. Each may hold 1 MiB.
 	maxWebhooks, maxWebhooksEach = 16, 4
 	webhookKey                   = "secret"
+	maxName                      = 128 // bytes of a source's name in a line of the log
 )
 
 // provider is how one sort of git server signs and names its deliveries. The body is signed, never believed: which
@@ -89,17 +90,17 @@ func (p provider) authentic(h http.Header, body, secret []byte) bool {
 }
 
 // webhook takes a delivery for a source. Its signature is its identity.
-func (s *Server) webhook(w http.ResponseWriter, r *http.Request) {
+func (s *server) webhook(w http.ResponseWriter, r *http.Request) {
 	delivery, err := s.deliver(w, r)
 	var over *http.MaxBytesError
 	switch {
 	case errors.As(err, &over):
-		writeProblem(w, &carav1.Problem{
+		WriteProblem(w, &carav1.Problem{
 			Title: api.TitleTooLarge, Status: http.StatusRequestEntityTooLarge,
-			Detail: "the delivery is larger than " + text.Size(maxWebhook) + ": push fewer commits at once; the next poll finds these",
+			Detail: "the delivery is larger than " + text.Size(MaxWebhook) + ": push fewer commits at once; the next poll finds these",
 		})
 	case err != nil:
-		writeProblem(w, api.ProblemOf(api.Wire(err)))
+		WriteProblem(w, api.ProblemOf(api.Wire(err)))
 	default:
 		w.WriteHeader(http.StatusAccepted)
 		writeText(w, delivery.GetResult()+"\n")
@@ -109,14 +110,14 @@ func (s *Server) webhook(w http.ResponseWriter, r *http.Request) {
 // deliver checks a delivery and passes it on. Strangers hear the same whatever is wrong: that there is no such source,
 // that it takes no webhooks, that its secret is missing, or that the signature does not match. The log has the reason.
 // Nothing that is not signed changes what the source's status says of its last delivery.
-func (s *Server) deliver(w http.ResponseWriter, r *http.Request) (*carav1.Delivery, error) {
-	if err := s.db.Cache.Filled(r.Context()); err != nil {
+func (s *server) deliver(w http.ResponseWriter, r *http.Request) (*carav1.Delivery, error) {
+	if err := s.DB.Cache.Filled(r.Context()); err != nil {
 		return nil, err
 	}
 	name := r.PathValue("name")
 	refuse := func(why string) error { //nolint:contextcheck // the request carries it
-		if left, ok := s.anonymous.Take(s.db.Now()); ok {
-			s.cfg.Logger.Info("delivery refused", "source", text.Printable(name, maxAuditName), "client", admission.ClientAddr(r.Context()), "reason", why, "left_out", left)
+		if left, ok := s.Refusals.Take(s.DB.Now()); ok {
+			s.DB.Logger.Info("delivery refused", "source", text.Printable(name, maxName), "client", admission.ClientAddr(r.Context()), "reason", why, "left_out", left)
 		}
 		return api.Unauthenticated("the delivery is not signed with the secret of a source of this name: compare the source's name, provider and secret with those of the webhook")
 	}
@@ -135,9 +136,9 @@ func (s *Server) deliver(w http.ResponseWriter, r *http.Request) (*carav1.Delive
 		return nil, refuse("the signature does not match")
 	}
 	d := &carav1.Delivery{
-		Time: timestamppb.New(s.db.Now()), Event: text.Printable(r.Header.Get(p.event), 64), Id: text.Printable(cmp.Or(r.Header.Get(p.id), r.Header.Get(p.otherID)), 128),
+		Time: timestamppb.New(s.DB.Now()), Event: text.Printable(r.Header.Get(p.event), 64), Id: text.Printable(cmp.Or(r.Header.Get(p.id), r.Header.Get(p.otherID)), 128),
 	}
-	defer func() { s.live.Hints.Note(name, d) }()
+	defer func() { s.Hints.Note(name, d) }()
 	switch {
 	case source.GetMetadata().GetDeletionTimestamp() != nil:
 		d.Result = api.DeliveryIgnored + ": the source is being deleted"
@@ -145,11 +146,11 @@ func (s *Server) deliver(w http.ResponseWriter, r *http.Request) (*carav1.Delive
 		d.Result = api.DeliveryIgnored + ": the source is suspended"
 	case p.events != nil && !slices.Contains(p.events, d.GetEvent()):
 		d.Result = fmt.Sprintf("%s: %q brings nothing new", api.DeliveryIgnored, d.GetEvent())
-	case s.live.Hints.Seen(name, d.GetId()):
+	case s.Hints.Seen(name, d.GetId()):
 		d.Result = api.DeliveryDuplicate
 	default:
 		d.Result = api.DeliveryAccepted
-		s.live.Hints.Tell(name, d)
+		s.Hints.Tell(name, d)
 	}
 	return d, nil
 }
@@ -174,7 +175,7 @@ func signed(h http.Header) bool {
 
 // readDelivery reads a body in bounded time and memory: strangers send them too. Who waits too long for its turn is to
 // come again; git servers do.
-func (s *Server) readDelivery(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+func (s *server) readDelivery(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(r.Context(), webhookTimeout)
 	defer cancel()
 	var from netip.Prefix
@@ -189,7 +190,7 @@ func (s *Server) readDelivery(w http.ResponseWriter, r *http.Request) ([]byte, e
 	if err := errors.Join(conn.SetReadDeadline(until), conn.SetWriteDeadline(until.Add(webhookTimeout))); err != nil {
 		return nil, api.Internal("bound the time to read the delivery: %v", err)
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxWebhook))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxWebhook))
 	var over *http.MaxBytesError
 	if err != nil && !errors.As(err, &over) {
 		return nil, api.BadRequest("read the delivery: %v", err)
@@ -199,8 +200,8 @@ func (s *Server) readDelivery(w http.ResponseWriter, r *http.Request) ([]byte, e
 
 // webhookOf finds the source that takes deliveries under a name, and what they are signed with. why is what is missing,
 // for the source's own people.
-func (s *Server) webhookOf(name string) (source *carav1.Source, p provider, secret []byte, why string) {
-	source, ok := state.Get[*carav1.Source](s.db.Cache, name)
+func (s *server) webhookOf(name string) (source *carav1.Source, p provider, secret []byte, why string) {
+	source, ok := state.Get[*carav1.Source](s.DB.Cache, name)
 	p, known := providers[source.GetSpec().GetWebhook().GetProvider()]
 	switch {
 	case !ok:
@@ -216,13 +217,13 @@ func (s *Server) webhookOf(name string) (source *carav1.Source, p provider, secr
 }
 
 // webhookSecret is what the source's deliveries are signed with. An empty one would make everybody's signature right.
-func (s *Server) webhookSecret(source *carav1.Source) ([]byte, error) {
+func (s *server) webhookSecret(source *carav1.Source) ([]byte, error) {
 	ref := source.GetSpec().GetWebhook().GetSecretRef()
-	secret, ok := state.Get[*carav1.Secret](s.db.Cache, ref)
+	secret, ok := state.Get[*carav1.Secret](s.DB.Cache, ref)
 	if !ok {
 		return nil, api.BadState("secret %q of spec.webhook.secretRef does not exist: create it", ref)
 	}
-	value, err := objects.SecretValue(s.db.Vault, secret, webhookKey)
+	value, err := objects.SecretValue(s.DB.Vault, secret, webhookKey)
 	if err == nil && len(value) == 0 {
 		err = api.BadState("secret %q has nothing under the key %q: set it", ref, webhookKey)
 	}

@@ -1,4 +1,4 @@
-package apiserver
+package rest
 
 import (
 	"context"
@@ -15,8 +15,8 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// writeProblem answers with a problem as in RFC 9457.
-func writeProblem(w http.ResponseWriter, p *carav1.Problem) {
+// WriteProblem answers with a problem as in RFC 9457.
+func WriteProblem(w http.ResponseWriter, p *carav1.Problem) {
 	body, err := compact(p)
 	if err != nil {
 		body = []byte(`{"title":"Internal","status":500}`)
@@ -29,7 +29,7 @@ func writeProblem(w http.ResponseWriter, p *carav1.Problem) {
 	h.Del("Transfer-Encoding")
 	h.Del("Trailer")
 	h.Del("ETag")
-	h.Set("Content-Type", contentProblem)
+	h.Set("Content-Type", ContentProblem)
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	if code == http.StatusUnauthorized {
 		h.Set("WWW-Authenticate", `Bearer realm="cara"`)
@@ -40,13 +40,13 @@ func writeProblem(w http.ResponseWriter, p *carav1.Problem) {
 
 // answerError is every error of a call through the gateway.
 func answerError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, _ *http.Request, err error) {
-	writeProblem(w, problemOf(err))
+	WriteProblem(w, Problem(err))
 }
 
 var unknownField = regexp.MustCompile(`unknown field "([^"]*)"`)
 
-// problemOf gives what the gateway itself finds wrong with a request the same shape as the rest.
-func problemOf(err error) *carav1.Problem {
+// Problem gives what the gateway itself finds wrong with a request the same shape as the rest.
+func Problem(err error) *carav1.Problem {
 	p := api.ProblemOf(err)
 	if api.Code(err) != codes.InvalidArgument || len(p.GetErrors()) > 0 {
 		return p
@@ -64,19 +64,19 @@ func problemOf(err error) *carav1.Problem {
 }
 
 // routingError is a path or a method that there is not.
-func (t pathTable) routingError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, code int) {
+func (t Paths) routingError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, code int) {
 	switch code {
 	case http.StatusMethodNotAllowed:
 		allowed := t.methods(r.URL.Path)
 		w.Header().Set("Allow", strings.Join(allowed, ", "))
-		writeProblem(w, &carav1.Problem{
+		WriteProblem(w, &carav1.Problem{
 			Title: api.TitleMethodNotAllowed, Status: int32(code),
 			Detail: r.Method + " " + r.URL.Path + ": this path takes " + strings.Join(allowed, ", "),
 		})
 	case http.StatusNotFound:
-		writeProblem(w, noRoute(r))
+		WriteProblem(w, noRoute(r))
 	default:
-		writeProblem(w, &carav1.Problem{Title: api.TitleInvalid, Status: int32(code), Detail: "the path " + r.URL.Path + " is malformed"})
+		WriteProblem(w, &carav1.Problem{Title: api.TitleInvalid, Status: int32(code), Detail: "the path " + r.URL.Path + " is malformed"})
 	}
 }
 
@@ -113,7 +113,7 @@ func holdStream(next runtime.HandlerFunc) runtime.HandlerFunc {
 // streamError is told of a stream's end before the gateway writes it.
 func streamError(ctx context.Context, err error) *status.Status {
 	if hold, ok := ctx.Value(streamHoldKey{}).(*streamHold); ok && !hold.begun {
-		hold.problem = problemOf(err)
+		hold.problem = Problem(err)
 	}
 	return status.Convert(err)
 }
@@ -122,7 +122,7 @@ func streamError(ctx context.Context, err error) *status.Status {
 func (h *streamHold) WriteHeader(code int) {
 	if h.problem != nil && !h.begun {
 		h.begun, h.refused = true, true
-		writeProblem(h.ResponseWriter, h.problem)
+		WriteProblem(h.ResponseWriter, h.problem)
 		return
 	}
 	h.begun = true

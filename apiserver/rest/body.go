@@ -1,4 +1,4 @@
-package apiserver
+package rest
 
 import (
 	"bytes"
@@ -15,25 +15,25 @@ import (
 
 // boundBody reads a request's body within the bounds of its caller, before anybody decodes it. One that says that it is
 // larger is not read at all. A path that leads to a method only the gateway's way, and not the door's, is not served.
-func (s *Server) boundBody(next runtime.HandlerFunc) runtime.HandlerFunc {
+func (s *server) boundBody(next runtime.HandlerFunc) runtime.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request, params map[string]string) {
 		v := admission.VisitOf(r.Context())
 		if v == nil || v.Method == "" {
-			writeProblem(w, noRoute(r))
+			WriteProblem(w, noRoute(r))
 			return
 		}
 		if r.Method == http.MethodGet || r.Body == nil || r.Body == http.NoBody {
 			next(w, r, params)
 			return
 		}
-		body, release, problem := s.bodies.TakeBody(w, r, v)
+		body, release, problem := s.Bodies.TakeBody(w, r, v)
 		if problem != nil {
-			writeProblem(w, problem)
+			WriteProblem(w, problem)
 			return
 		}
 		defer release()
 		if err := sameName(r, body, params); err != nil {
-			writeProblem(w, api.ProblemOf(err))
+			WriteProblem(w, api.ProblemOf(err))
 			return
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))

@@ -1,4 +1,4 @@
-package apiserver
+package rest
 
 import (
 	"bufio"
@@ -28,8 +28,8 @@ const maxStreamLine = 1 << 20
 
 // streamPages are the calls that speak in both directions at once, for which the gateway has no way: the request and the
 // answer are lines of JSON, a message each. The calls behind them are those of gRPC, with the same rights and bounds.
-func (s *Server) streamPages(mux *http.ServeMux) {
-	projects := carav1.NewProjectServiceClient(s.channel(admission.Visitor, shareCloner{}))
+func (s *server) streamPages(mux *http.ServeMux) {
+	projects := carav1.NewProjectServiceClient(s.Conn)
 	mux.HandleFunc("/api/v1/projects/{name}/exec", func(w http.ResponseWriter, r *http.Request) {
 		duplex(s, w, r, projects.Exec, func(first *carav1.ExecRequest) *string {
 			if first.GetStart() == nil {
@@ -56,11 +56,11 @@ func duplex[Q, A any, PQ interface {
 }, PA interface {
 	*A
 	proto.Message
-}](s *Server, w http.ResponseWriter, r *http.Request, call func(context.Context, ...grpc.CallOption) (grpc.BidiStreamingClient[Q, A], error), nameOf func(PQ) *string,
+}](s *server, w http.ResponseWriter, r *http.Request, call func(context.Context, ...grpc.CallOption) (grpc.BidiStreamingClient[Q, A], error), nameOf func(PQ) *string,
 ) {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
-		writeProblem(w, &carav1.Problem{
+		WriteProblem(w, &carav1.Problem{
 			Title: api.TitleMethodNotAllowed, Status: http.StatusMethodNotAllowed, Detail: r.Method + " " + r.URL.Path + ": this path takes POST",
 		})
 		return
@@ -68,22 +68,22 @@ func duplex[Q, A any, PQ interface {
 	w.Header().Set("Connection", "close") // what is left of the body when the call is over is nobody's request
 	conn := http.NewResponseController(w)
 	if err := conn.EnableFullDuplex(); err != nil && r.ProtoMajor < 2 { // HTTP/2 always is
-		writeProblem(w, api.ProblemOf(fmt.Errorf("speak in both directions: %w", err)))
+		WriteProblem(w, api.ProblemOf(fmt.Errorf("speak in both directions: %w", err)))
 		return
 	}
 	lines := lineReader{in: bufio.NewReaderSize(r.Body, 64<<10)}
 	first := PQ(new(Q))
 	if err := firstLine(conn, &lines, first); err != nil {
-		writeProblem(w, problemOf(err))
+		WriteProblem(w, Problem(err))
 		return
 	}
 	name := nameOf(first)
 	switch {
 	case name == nil:
-		writeProblem(w, problemOf(relay.NoStart(nil)))
+		WriteProblem(w, Problem(relay.NoStart(nil)))
 		return
 	case *name != "" && *name != r.PathValue("name"):
-		writeProblem(w, problemOf(api.Invalid("the request", api.Field("start.name", "is %q, and the path says %q", *name, r.PathValue("name")))))
+		WriteProblem(w, Problem(api.Invalid("the request", api.Field("start.name", "is %q, and the path says %q", *name, r.PathValue("name")))))
 		return
 	}
 	*name = r.PathValue("name")
@@ -92,10 +92,10 @@ func duplex[Q, A any, PQ interface {
 	defer cancel(nil)
 	stream, err := call(ctx)
 	if err != nil {
-		writeProblem(w, problemOf(err))
+		WriteProblem(w, Problem(err))
 		return
 	}
-	sent := s.guard.Go(r.URL.Path, func() error { return sendLines[Q, A, PQ](stream, first, &lines) }, func(err error) {
+	sent := s.Guard.Go(r.URL.Path, func() error { return sendLines[Q, A, PQ](stream, first, &lines) }, func(err error) {
 		if err != nil {
 			cancel(err)
 		}
@@ -159,14 +159,14 @@ func answerLines[Q, A any, PA interface {
 		case errors.Is(err, io.EOF):
 			return
 		case err != nil && !begun:
-			writeProblem(w, problemOf(err))
+			WriteProblem(w, Problem(err))
 			return
 		case err != nil:
-			problem, _ := compact(problemOf(err)) // a problem always encodes
+			problem, _ := compact(Problem(err)) // a problem always encodes
 			_, _ = fmt.Fprintf(w, "{\"error\":%s}\n", problem)
 			return
 		case !begun:
-			w.Header().Set("Content-Type", contentStream)
+			w.Header().Set("Content-Type", ContentStream)
 			w.WriteHeader(http.StatusOK)
 		}
 		if _, err := w.Write(append(line, '\n')); err != nil || conn.Flush() != nil {
