@@ -1,7 +1,9 @@
 // Package apiserver is the one door to the cluster: gRPC and REST on one address, for people, agents and the loops.
 // On the line of a push it is where a plan becomes an object: the reconciler's apply is validated, authorised and
 // committed to the store at revision R here, and from here the watch goes out that wakes the scheduler, the agent and
-// caractrl. It is the only room that knows the store, and the only one that knows grpc-gateway.
+// caractrl. With the packages below it, it is the only room that knows the store. The objects and their rules are in
+// apiserver/objects, the agents in apiserver/dispatch, streams in apiserver/relay, REST in apiserver/rest; this package says
+// who may call what, keeps the audit log, and puts them together.
 //
 // # What holds
 //
@@ -18,7 +20,7 @@
 //  4. A change is a function from what was read to what is written. Everything that it read is a condition of its
 //     transaction, so it either commits on exactly that state or runs again on a newer one. What it does not change it
 //     does not write: unchanged is zero writes.
-//  5. A phase moves in one function, move, by the table in api.CheckMove; with it go the Phase condition and one event,
+//  5. A phase moves in one function, movePhase of objects, by the table in api.CheckMove; with it go the Phase condition and one event,
 //     in the same transaction. A project, its tombstone, its override and its claims on hosts change together or not at
 //     all.
 //  6. A watch has no queue. It walks the recent transactions in memory at its own revision, or the store's log where it
