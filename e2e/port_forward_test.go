@@ -128,9 +128,9 @@ func TestPortForward(t *testing.T) {
 		for args, want := range map[string]string{
 			name + "/nope 80":      "has no service \"nope\"; its services are echo",
 			"nothing 80":           `project "nothing" not found`,
-			name + " 80:x":         "is no pair of ports",
-			name + " 0":            "is no pair of ports",
-			name + " 1:2 99999:80": "is no pair of ports",
+			name + " 80:x":         "does not name ports",
+			name + " 0":            "does not name ports",
+			name + " 1:2 99999:80": "does not name ports",
 			name + " " + strings.TrimPrefix(addresses[0], "127.0.0.1:") + ":80": "of this machine is in use",
 		} {
 			if r := w.ctl("", append([]string{"port-forward"}, strings.Fields(args)...)...); r.Code != 1 || !strings.Contains(r.Stderr, want) {
