@@ -45,7 +45,7 @@ func Run(ctx context.Context, args []string, version string, streams Streams) in
 
 func run(ctx context.Context, args []string, a *app) int {
 	defer a.close()
-	root := newRoot(a) //nolint:contextcheck // each command is run with the context below
+	root := newRoot(a)
 	root.SetArgs(args)
 	a.args = args
 	cmd, err := root.ExecuteContextC(ctx)

@@ -49,6 +49,7 @@ type Bodies struct {
 	callers map[string]int64 // bytes by the actor's name
 }
 
+// NewBodies allows largest bytes for one body and total bytes for all bodies at a time.
 func NewBodies(largest, total int64) *Bodies {
 	return &Bodies{largest: largest, joins: NewTurns(maxJoins, maxJoinsEach), room: semaphore.NewWeighted(total), share: total / 2, callers: map[string]int64{}}
 }

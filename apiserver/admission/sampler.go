@@ -8,7 +8,8 @@ import (
 )
 
 const (
-	sampleRate  = 1 // lines a second
+	sampleRate = 1 // lines a second
+	// SampleBurst is how many lines go through at once.
 	SampleBurst = 10
 )
 
@@ -18,6 +19,7 @@ type Sampler struct {
 	left  atomic.Int64
 }
 
+// NewSampler returns a Sampler that has left out nothing.
 func NewSampler() *Sampler { return &Sampler{limit: rate.NewLimiter(sampleRate, SampleBurst)} }
 
 // Take says whether the line is written, and how many were left out before it.

@@ -19,6 +19,7 @@ type Strangers struct {
 	from map[netip.Prefix]int
 }
 
+// NewStrangers returns a count of zero.
 func NewStrangers() *Strangers { return &Strangers{from: map[netip.Prefix]int{}} }
 
 // Enter returns how many the address has now. It is not ok where that is too many.
@@ -33,6 +34,7 @@ func (s *Strangers) Enter(from netip.Prefix) (here int, ok bool) {
 	return s.from[from], true
 }
 
+// Leave ends what Enter has counted.
 func (s *Strangers) Leave(from netip.Prefix) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -22,6 +22,7 @@ type Turns struct {
 	from    map[netip.Prefix]int
 }
 
+// NewTurns allows all turns at a time, and each of them to one address.
 func NewTurns(all, each int) *Turns {
 	return &Turns{all: all, each: each, changed: make(chan struct{}), from: map[netip.Prefix]int{}}
 }

@@ -124,6 +124,7 @@ func (v *Visit) cut() {
 	_ = v.http.SetWriteDeadline(time.Unix(1, 0))
 }
 
+// Leave ends the visit. It no longer touches the connection.
 func (v *Visit) Leave() {
 	v.end(nil)
 	v.mu.Lock()
@@ -156,6 +157,7 @@ func (s *Visits) Enter(v *Visit, limit int) error {
 	return nil
 }
 
+// Leave ends what Enter has counted; a second call does nothing.
 func (s *Visits) Leave(v *Visit) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

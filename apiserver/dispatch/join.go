@@ -71,7 +71,7 @@ func (d *Dispatcher) Join(ctx context.Context, req *carav1.JoinRequest) (*carav1
 			return signError(err)
 		}
 		certificate = text
-		recordJoin(t, ctx, n, req.GetTokenId())
+		recordJoin(ctx, t, n, req.GetTokenId())
 		acceptCertificate(t, made, "")
 		return nil
 	})
@@ -93,7 +93,7 @@ func (d *Dispatcher) heardOf(n *carav1.Node) bool {
 
 // recordJoin writes the event of a join, before the node's certificates of before are dropped. A node that had one gets a
 // Warning: whoever has the token now speaks for it, runs its projects and gets their Secrets.
-func recordJoin(t *state.Tx, ctx context.Context, n *carav1.Node, token string) {
+func recordJoin(ctx context.Context, t *state.Tx, n *carav1.Node, token string) {
 	node := n.GetMetadata().GetName()
 	from := "joined with token " + token + " from " + callerAddress(ctx)
 	if !hasCertificate(t, node) {
@@ -205,6 +205,7 @@ func signError(err error) error {
 	return err
 }
 
+// ErrFenced is the error of a node whose certificate is no longer accepted.
 func ErrFenced(node string) error {
 	return api.Unauthenticated("this certificate of node %q is no longer accepted: the node has joined again or was deleted; join it with a join token", node)
 }

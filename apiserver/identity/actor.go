@@ -87,6 +87,7 @@ func (a Actor) MayClaim(hosts []string, t api.HostTemplate) error {
 
 type actorKey struct{}
 
+// WithActor returns a context that ActorOf finds the actor in.
 func WithActor(ctx context.Context, a Actor) context.Context {
 	return context.WithValue(ctx, actorKey{}, a)
 }

@@ -87,6 +87,7 @@ func (h *Hints) Tell(source string, d *carav1.Delivery) {
 	}
 }
 
+// Subscribe begins to keep hints for a subscriber until Unsubscribe.
 func (h *Hints) Subscribe() *subscriber {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -95,6 +96,7 @@ func (h *Hints) Subscribe() *subscriber {
 	return sub
 }
 
+// Unsubscribe ends it.
 func (h *Hints) Unsubscribe(sub *subscriber) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -45,30 +45,37 @@ type Service struct {
 // the object before (nil where there was none) and after.
 type applier func(t *state.Tx, m proto.Message, how applyTerms) (before, after proto.Message, err error)
 
-// The services of the contract. Of projects and nodes, other packages serve the rest.
 type (
+	// Projects serves the project service, except for what dispatch and relay serve.
 	Projects struct{ *Service }
-	Nodes    struct{ *Service }
-	Applier  struct {
+	// Nodes serves the node service, except for what dispatch serves.
+	Nodes struct{ *Service }
+	// Applier serves the apply service.
+	Applier struct {
 		*Service
 		carav1.UnsafeApplyServiceServer
 	}
+	// Secrets serves the secret service.
 	Secrets struct {
 		*Service
 		carav1.UnsafeSecretServiceServer
 	}
+	// Tokens serves the token service.
 	Tokens struct {
 		*Service
 		carav1.UnsafeTokenServiceServer
 	}
+	// Sources serves the source service.
 	Sources struct {
 		*Service
 		carav1.UnsafeSourceServiceServer
 	}
+	// Events serves the event service.
 	Events struct {
 		*Service
 		carav1.UnsafeEventServiceServer
 	}
+	// Watches serves the watch service.
 	Watches struct {
 		*Service
 		carav1.UnsafeWatchServiceServer

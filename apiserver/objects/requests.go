@@ -72,6 +72,7 @@ func lowerKind(kind string) string {
 	return string(kind[0]|0x20) + kind[1:]
 }
 
+// NotFound is the error of an object that does not exist.
 func NotFound(kind, name string) error {
 	return api.NotFound("%s %q not found", lowerKind(kind), name)
 }

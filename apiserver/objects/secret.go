@@ -178,6 +178,7 @@ func SecretValue(vault *identity.Vault, stored *carav1.Secret, key string) ([]by
 	return value, nil
 }
 
+// SealName is the name that a value of a Secret is sealed under.
 func SealName(secret, key string) string { return secret + "/" + key }
 
 // keysOnly is what anybody gets to see of a stored secret.
@@ -230,6 +231,7 @@ func applySecret(t *state.Tx, m proto.Message, _ applyTerms) (before, after prot
 	return keysOnly(old), keysOnly(now), nil
 }
 
+// ErrNoIdentity is the error of a server that has no keys.
 func ErrNoIdentity() error {
 	return api.Errorf(codes.FailedPrecondition, api.TitleUnavailable, "this server was started without an identity: it keeps no secrets and lets no node join")
 }

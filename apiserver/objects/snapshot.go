@@ -15,7 +15,8 @@ import (
 )
 
 const (
-	maxSnapshotBytes  = 64 << 20
+	maxSnapshotBytes = 64 << 20
+	// MaxSnapshotClaims bounds the claims that a snapshot changes.
 	MaxSnapshotClaims = 10_000
 	// maxHead bounds a head, which is a part of its source, in bytes.
 	maxHead = 128 << 10

@@ -21,9 +21,11 @@ import (
 )
 
 const (
-	contentJSON    = "application/json"
+	contentJSON = "application/json"
+	// ContentProblem is the type of a problem (RFC 9457).
 	ContentProblem = "application/problem+json"
-	ContentStream  = "application/x-ndjson"
+	// ContentStream is the type of a stream: one JSON object a line.
+	ContentStream = "application/x-ndjson"
 )
 
 // Marshaler is the JSON of the API: camelCase, no empty fields, and nothing unknown let in. The JSON of a project is made

@@ -16,6 +16,7 @@ import (
 // Paths has the REST paths of the contract, so that a wrong method can be told the right ones.
 type Paths []Path
 
+// Path is one REST path of a method.
 type Path struct {
 	Method   string
 	RPC      string   // full name of the method of gRPC
@@ -115,6 +116,7 @@ func (p Path) matches(path string) bool {
 	return true
 }
 
+// FullMethod is the name of a method as gRPC spells it: /PACKAGE.SERVICE/METHOD.
 func FullMethod(m protoreflect.MethodDescriptor) string {
 	return "/" + string(m.Parent().FullName()) + "/" + string(m.Name())
 }

@@ -68,7 +68,7 @@ func New(ctx context.Context, cfg Config) (http.Handler, error) {
 		return nil, err
 	}
 	pages := http.NewServeMux()
-	s.pages(pages) //nolint:contextcheck // each call brings its own context
+	s.pages(pages)
 	pages.Handle("/api/", mux)
 	pages.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { WriteProblem(w, noRoute(r)) })
 	return s.guardHTTP(headAsGet(pages)), nil

@@ -27,6 +27,7 @@ import (
 )
 
 const (
+	// MaxWebhook bounds the body of a delivery, in bytes.
 	MaxWebhook     = 1 << 20
 	webhookTimeout = 10 * time.Second
 	// maxWebhooks is how many are read side by side, and maxWebhooksEach how many of one address. Each may hold 1 MiB.
