@@ -9,9 +9,10 @@ import (
 	"slices"
 	"strings"
 
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // hashVersion begins every hash. Raise it when the encoding below changes: every container is then created again once.

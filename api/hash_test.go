@@ -5,13 +5,14 @@ import (
 	"strconv"
 	"testing"
 
-	"github.com/caravanserai/cara/api"
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 func fullSpec() *carav1.ProjectSpec {

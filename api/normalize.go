@@ -5,8 +5,9 @@ import (
 	"strings"
 	"time"
 
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"google.golang.org/protobuf/proto"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // Defaults that loops need as values.

@@ -1,8 +1,9 @@
 package api
 
 import (
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"google.golang.org/protobuf/proto"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // Wrap puts any one object into an Object. It shares the message. Nil for a message that is no object.

@@ -5,8 +5,9 @@ import (
 	"strconv"
 	"strings"
 
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // Bounds of one pattern. The number of stars bounds the work of a match.

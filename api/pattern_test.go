@@ -5,9 +5,10 @@ import (
 	"strings"
 	"testing"
 
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 func TestMatchPattern(t *testing.T) {

@@ -1,8 +1,9 @@
 package api
 
 import (
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // MaxSecret bounds all keys and values of one Secret together, in bytes. The store keeps values of at most 512 KiB.

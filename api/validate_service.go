@@ -8,9 +8,10 @@ import (
 	"time"
 	"unicode"
 
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/distribution/reference"
 	"google.golang.org/protobuf/proto"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 func (e *fieldErrors) service(at string, s *carav1.Service, x specIndex) {

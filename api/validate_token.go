@@ -3,8 +3,9 @@ package api
 import (
 	"strings"
 
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // ValidateToken returns what is wrong with the patterns and labels that a token is bounded to.

@@ -3,9 +3,8 @@ package apiserver
 import (
 	"testing"
 
-	"google.golang.org/protobuf/types/known/emptypb"
-
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"

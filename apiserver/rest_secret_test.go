@@ -4,9 +4,10 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/caravanserai/cara/apiserver/rest"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"google.golang.org/protobuf/proto"
 )
 
 // TestRESTNeverQuotesASecret: the answer goes to the caller, and from there to the log of a pipeline.

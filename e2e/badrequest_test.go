@@ -10,9 +10,10 @@ import (
 	"strings"
 	"testing"
 
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // rss is the server's memory in MiB.

@@ -9,8 +9,9 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/caravanserai/cara/api"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/caravanserai/cara/api"
 )
 
 // Foreign reports whether a file has no document of ours, and what it looks like instead: `a Compose file`. A document is

@@ -4,9 +4,10 @@ import (
 	"os"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/manifest"
-	"google.golang.org/protobuf/proto"
 )
 
 // FuzzParse: no panic, problems inside the file, and what is accepted is valid and survives being written and read.

@@ -7,9 +7,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/caravanserai/cara/manifest"
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/testing/protocmp"
+
+	"github.com/caravanserai/cara/manifest"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")

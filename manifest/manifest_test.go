@@ -7,12 +7,13 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/caravanserai/cara/api"
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/manifest"
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/manifest"
 )
 
 func parseFile(t *testing.T, file string) ([]manifest.Document, []*carav1.FileProblem) {

@@ -6,8 +6,9 @@ import (
 	"unicode"
 
 	"github.com/agnivade/levenshtein"
-	"github.com/caravanserai/cara/api"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/caravanserai/cara/api"
 )
 
 // unknownField says what is wrong with a key that a message does not have: a policy, a near miss, or what there is.

@@ -5,11 +5,12 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/caravanserai/cara/api"
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
 )
 
 // bound checks one document's tree against the limits before anything is made of it.

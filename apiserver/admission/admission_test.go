@@ -9,8 +9,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/caravanserai/cara/api"
 	"google.golang.org/grpc/codes"
+
+	"github.com/caravanserai/cara/api"
 )
 
 func TestBodiesHaveABudget(t *testing.T) {

@@ -11,13 +11,12 @@ import (
 	"sync"
 	"time"
 
-	"github.com/caravanserai/cara/apiserver/identity"
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"github.com/caravanserai/cara/internal/text"
-
 	"golang.org/x/sync/semaphore"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/identity"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
 )
 
 // bodyWait is how long a call waits for room for its body before it is refused.

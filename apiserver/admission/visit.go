@@ -19,11 +19,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/caravanserai/cara/apiserver/guard"
-
 	"github.com/fullstorydev/grpchan/inprocgrpc"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/guard"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"

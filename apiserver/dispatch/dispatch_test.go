@@ -4,8 +4,9 @@ import (
 	"strings"
 	"testing"
 
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/google/go-cmp/cmp"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 func TestJoinLabels(t *testing.T) {

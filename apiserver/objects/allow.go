@@ -4,11 +4,12 @@ import (
 	"slices"
 	"strings"
 
+	"google.golang.org/grpc/codes"
+
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/plan"
-	"google.golang.org/grpc/codes"
 )
 
 // What a project may be called and may use is decided here, in the transaction that writes it, for every way in. Three

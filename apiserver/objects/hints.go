@@ -7,7 +7,6 @@ import (
 	"sync"
 
 	"github.com/caravanserai/cara/apiserver/state"
-
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 

@@ -16,14 +16,13 @@ package objects
 import (
 	"time"
 
-	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/guard"
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/state"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // Service is what the services of this package share. New makes it.

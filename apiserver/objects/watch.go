@@ -4,12 +4,12 @@ import (
 	"context"
 	"slices"
 
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-	"google.golang.org/grpc"
 )
 
 // watchKind is one kind's watch with a filter: an object that comes to match is Added, one that no longer matches is
@@ -115,13 +115,9 @@ func (s Events) WatchEvents(req *carav1.WatchObjectsRequest, out carav1.EventSer
 	})
 }
 
-// watchable are the kinds that may be watched: no values of secrets and no tokens pass a stream.
-var watchable = []string{ //nolint:gochecknoglobals // a table that never changes
-	api.KindProject, api.KindNode, api.KindSource, api.KindEvent, api.KindClaim, api.KindOverride, api.KindTombstone,
-}
-
 // Watch streams several kinds, a whole transaction in each message.
 func (s Watches) Watch(req *carav1.WatchRequest, out grpc.ServerStreamingServer[carav1.WatchResponse]) error {
+	watchable := state.Watched()
 	for i, kind := range req.GetKinds() {
 		if !slices.Contains(watchable, kind) {
 			return api.Invalid("the request", api.Field(api.Element("kinds", i), "is %q; it must be one of %v", kind, watchable))

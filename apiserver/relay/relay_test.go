@@ -6,14 +6,13 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"github.com/caravanserai/cara/apiserver/dispatch"
-	"github.com/caravanserai/cara/apiserver/state"
-
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/dispatch"
 	"github.com/caravanserai/cara/apiserver/identity"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 

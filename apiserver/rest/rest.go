@@ -11,10 +11,8 @@ package rest
 
 import (
 	"context"
+	"errors"
 	"net/http"
-
-	"github.com/caravanserai/cara/apiserver/guard"
-	"github.com/caravanserai/cara/apiserver/state"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc"
@@ -23,7 +21,9 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/caravanserai/cara/apiserver/admission"
+	"github.com/caravanserai/cara/apiserver/guard"
 	"github.com/caravanserai/cara/apiserver/objects"
+	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -76,41 +76,25 @@ func New(ctx context.Context, cfg Config) (http.Handler, error) {
 
 // connect ties the gateway's patterns with the services.
 func (s *server) connect(ctx context.Context, mux *runtime.ServeMux) error {
-	conn := s.Conn
-	for _, register := range []func() error{
-		func() error {
-			return carav1.RegisterProjectServiceHandlerClient(ctx, mux, carav1.NewProjectServiceClient(conn))
-		},
-		func() error {
-			return carav1.RegisterApplyServiceHandlerClient(ctx, mux, carav1.NewApplyServiceClient(conn))
-		},
-		func() error {
-			return carav1.RegisterNodeServiceHandlerClient(ctx, mux, carav1.NewNodeServiceClient(conn))
-		},
-		func() error {
-			return carav1.RegisterSourceServiceHandlerClient(ctx, mux, carav1.NewSourceServiceClient(conn))
-		},
-		func() error {
-			return carav1.RegisterSecretServiceHandlerClient(ctx, mux, carav1.NewSecretServiceClient(conn))
-		},
-		func() error {
-			return carav1.RegisterEventServiceHandlerClient(ctx, mux, carav1.NewEventServiceClient(conn))
-		},
-		func() error {
-			return carav1.RegisterWatchServiceHandlerClient(ctx, mux, carav1.NewWatchServiceClient(conn))
-		},
-		func() error {
-			return carav1.RegisterTokenServiceHandlerClient(ctx, mux, carav1.NewTokenServiceClient(conn))
-		},
-		func() error {
-			return carav1.RegisterInfoServiceHandlerClient(ctx, mux, carav1.NewInfoServiceClient(conn))
-		},
-	} {
-		if err := register(); err != nil {
-			return err
-		}
-	}
-	return nil
+	return errors.Join(
+		connect(ctx, mux, s.Conn, carav1.RegisterProjectServiceHandlerClient, carav1.NewProjectServiceClient),
+		connect(ctx, mux, s.Conn, carav1.RegisterApplyServiceHandlerClient, carav1.NewApplyServiceClient),
+		connect(ctx, mux, s.Conn, carav1.RegisterNodeServiceHandlerClient, carav1.NewNodeServiceClient),
+		connect(ctx, mux, s.Conn, carav1.RegisterSourceServiceHandlerClient, carav1.NewSourceServiceClient),
+		connect(ctx, mux, s.Conn, carav1.RegisterSecretServiceHandlerClient, carav1.NewSecretServiceClient),
+		connect(ctx, mux, s.Conn, carav1.RegisterEventServiceHandlerClient, carav1.NewEventServiceClient),
+		connect(ctx, mux, s.Conn, carav1.RegisterWatchServiceHandlerClient, carav1.NewWatchServiceClient),
+		connect(ctx, mux, s.Conn, carav1.RegisterTokenServiceHandlerClient, carav1.NewTokenServiceClient),
+		connect(ctx, mux, s.Conn, carav1.RegisterInfoServiceHandlerClient, carav1.NewInfoServiceClient),
+	)
+}
+
+// connect ties the patterns of one service with a client of it.
+func connect[C any](
+	ctx context.Context, mux *runtime.ServeMux, conn grpc.ClientConnInterface,
+	register func(context.Context, *runtime.ServeMux, C) error, client func(grpc.ClientConnInterface) C,
+) error {
+	return register(ctx, mux, client(conn))
 }
 
 // headAsGet answers HEAD like GET: net/http keeps the request as it came, and sends no body.

@@ -43,10 +43,9 @@ func decodeEvent(ev store.Event) (ch Change, ok bool, err error) {
 	return ch, true, nil
 }
 
-// Complete makes the form that watchers send. Secrets and tokens are never watched.
+// Complete makes the form that watchers send, for a kind that is watched.
 func (ch *Change) Complete() {
-	switch ch.Kind {
-	case api.KindSecret, api.KindToken, KindHost, KindStaged, KindGuard:
+	if !watched(ch.Kind) {
 		return
 	}
 	switch {

@@ -25,23 +25,45 @@ const KindStaged = "StagedClaim"
 // server.
 const Encoding = 1
 
-// kinds has for each kind where its objects are kept, and an empty one.
+// kinds has for each kind where its objects are kept, an empty one, and whether it is watched: no Secret and no token passes
+// a stream.
 var kinds = []struct { //nolint:gochecknoglobals // a table that never changes
 	kind, prefix string
 	empty        proto.Message
+	watched      bool
 }{
-	{api.KindProject, "projects/", &carav1.Project{}},
-	{api.KindNode, "nodes/", &carav1.Node{}},
-	{api.KindSource, "sources/", &carav1.Source{}},
-	{api.KindClaim, "claims/", &carav1.Claim{}},
-	{KindStaged, "staged/", &carav1.StagedClaim{}},
-	{api.KindSecret, "secrets/", &carav1.Secret{}},
-	{api.KindEvent, "events/", &carav1.Event{}},
-	{api.KindOverride, "overrides/", &carav1.Override{}},
-	{api.KindTombstone, "tombstones/", &carav1.Tombstone{}},
-	{api.KindToken, "tokens/", &carav1.Token{}},
-	{KindHost, "hosts/", &carav1.ObjectRef{}},
-	{KindGuard, "guards/", &carav1.ObjectMeta{}},
+	{api.KindProject, "projects/", &carav1.Project{}, true},
+	{api.KindNode, "nodes/", &carav1.Node{}, true},
+	{api.KindSource, "sources/", &carav1.Source{}, true},
+	{api.KindEvent, "events/", &carav1.Event{}, true},
+	{api.KindClaim, "claims/", &carav1.Claim{}, true},
+	{api.KindOverride, "overrides/", &carav1.Override{}, true},
+	{api.KindTombstone, "tombstones/", &carav1.Tombstone{}, true},
+	{api.KindSecret, "secrets/", &carav1.Secret{}, false},
+	{api.KindToken, "tokens/", &carav1.Token{}, false},
+	{KindStaged, "staged/", &carav1.StagedClaim{}, false},
+	{KindHost, "hosts/", &carav1.ObjectRef{}, false},
+	{KindGuard, "guards/", &carav1.ObjectMeta{}, false},
+}
+
+// Watched are the kinds that may be watched.
+func Watched() []string {
+	var names []string
+	for _, k := range kinds {
+		if k.watched {
+			names = append(names, k.kind)
+		}
+	}
+	return names
+}
+
+func watched(kind string) bool {
+	for i := range kinds {
+		if kinds[i].kind == kind {
+			return kinds[i].watched
+		}
+	}
+	return false
 }
 
 // KindOf is the kind that messages of type T have; the generated type's own name.
@@ -63,7 +85,7 @@ func Key(kind, name string) string {
 	return "" // the store refuses an empty key
 }
 
-// parseKey is keyOf's inverse; ok is false for keys that are not objects of this room, such as the server's own
+// parseKey is the inverse of Key; ok is false for keys that are not objects of this room, such as the server's own
 // identity.
 func parseKey(key string) (kind, name string, empty proto.Message, ok bool) {
 	for i := range kinds {

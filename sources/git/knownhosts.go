@@ -12,7 +12,6 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
-
 	"github.com/caravanserai/cara/sources"
 )
 

@@ -14,10 +14,9 @@ import (
 	"net/url"
 	"path/filepath"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
-
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver"
