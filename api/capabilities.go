@@ -54,7 +54,7 @@ func CapabilityViolations(p *carav1.Project, more []string) []*carav1.FieldError
 }
 
 // added checks capAdd as far as that can be done without knowing the nodes.
-func (e *fieldErrors) added(at string, caps []string) {
+func (e serviceErrors) added(at string, caps []string) {
 	for i, c := range caps {
 		switch name := canonCap(c); {
 		case name == allCapabilities:

@@ -214,7 +214,7 @@ func TestSecretUsesKnowsEveryField(t *testing.T) {
 func TestAWholeTopLevelDomainIsNoHost(t *testing.T) {
 	for host, bad := range map[string]bool{"com.": true, "COM.": true, "com": false, "www.example.com.": false} {
 		e := &fieldErrors{seen: map[string]bool{}}
-		e.host("h", host)
+		projectErrors{e}.host("h", host)
 		if (len(e.list) > 0) != bad {
 			t.Errorf("host %q: %v", host, e.list)
 		}

@@ -50,7 +50,7 @@ func WordsProblem(s *carav1.Service, secrets int) string {
 }
 
 // words checks what a container's process gets.
-func (e *fieldErrors) words(at string, s *carav1.Service) {
+func (e serviceErrors) words(at string, s *carav1.Service) {
 	for field, words := range map[string][]string{".command": s.GetCommand(), ".args": s.GetArgs(), ".healthcheck.exec.command": s.GetHealthcheck().GetExec().GetCommand()} {
 		for i, w := range words {
 			e.word(elem(at+field, i), w)
@@ -61,7 +61,7 @@ func (e *fieldErrors) words(at string, s *carav1.Service) {
 	}
 }
 
-func (e *fieldErrors) word(field, w string) {
+func (e serviceErrors) word(field, w string) {
 	e.noNUL(field, w)
 	if len(w) > MaxWord {
 		e.add(field, "has %d bytes, at most %d are allowed; use a file", len(w), MaxWord)

@@ -34,10 +34,10 @@ func Validate(m proto.Message) []*carav1.FieldError {
 	case *carav1.Project:
 		e.metadata(m.GetMetadata())
 		e.secretRollout(m.GetMetadata())
-		e.project(m.GetSpec())
+		projectErrors{e}.project(m.GetSpec())
 	case *carav1.Source:
 		e.metadata(m.GetMetadata())
-		e.source(m.GetSpec())
+		sourceErrors{e}.source(m.GetSpec())
 	case *carav1.Secret:
 		e.metadata(m.GetMetadata())
 		e.secret(m)
@@ -54,6 +54,13 @@ type fieldErrors struct {
 	// unquoted says that the object is a Secret. Nothing of it is quoted: a value may stand where it does not belong.
 	unquoted bool
 }
+
+// Each of these has the rules for one part of the manifests.
+type (
+	projectErrors struct{ *fieldErrors }
+	serviceErrors struct{ *fieldErrors }
+	sourceErrors  struct{ *fieldErrors }
+)
 
 // quote is a text in quotes and a blank behind it; empty in a Secret.
 func (e *fieldErrors) quote(s string) string {

@@ -15,7 +15,7 @@ import (
 // project's status need room beside it.
 const MaxProject = 256 << 10
 
-func (e *fieldErrors) project(s *carav1.ProjectSpec) {
+func (e projectErrors) project(s *carav1.ProjectSpec) {
 	if s == nil {
 		return
 	}
@@ -34,7 +34,7 @@ func (e *fieldErrors) project(s *carav1.ProjectSpec) {
 		e.unique(x.volumes, v.GetName(), "volume name", "spec.volumes", i, ".name")
 	}
 	for i, svc := range s.GetServices() {
-		e.service(elem("spec.services", i), svc, x)
+		serviceErrors{e.fieldErrors}.service(elem("spec.services", i), svc, x)
 	}
 	e.cycles(s.GetServices(), x)
 	e.ingress(s.GetIngress(), x)
@@ -82,7 +82,7 @@ func (e *fieldErrors) unique(seen map[string]int, name, what, list string, i int
 	seen[name] = i
 }
 
-func (e *fieldErrors) ingress(rules []*carav1.Ingress, x specIndex) {
+func (e projectErrors) ingress(rules []*carav1.Ingress, x specIndex) {
 	names, hosts := map[string]int{}, map[string]int{}
 	for i, in := range rules {
 		at := elem("spec.ingress", i)
@@ -98,7 +98,7 @@ func (e *fieldErrors) ingress(rules []*carav1.Ingress, x specIndex) {
 	}
 }
 
-func (e *fieldErrors) host(field, host string) {
+func (e projectErrors) host(field, host string) {
 	full := strings.HasSuffix(host, ".")
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
 	switch {
@@ -123,7 +123,7 @@ func (e *fieldErrors) host(field, host string) {
 }
 
 // cycles refuses services that wait for each other, and shows the circle.
-func (e *fieldErrors) cycles(services []*carav1.Service, x specIndex) {
+func (e projectErrors) cycles(services []*carav1.Service, x specIndex) {
 	const unseen, open, done = 0, 1, 2
 	state := make([]int, len(services))
 	var path []int

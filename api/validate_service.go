@@ -14,7 +14,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-func (e *fieldErrors) service(at string, s *carav1.Service, x specIndex) {
+func (e serviceErrors) service(at string, s *carav1.Service, x specIndex) {
 	e.image(at+".image", s.GetImage())
 	e.env(at+".env", s.GetEnv())
 	e.mounts(at, s, x)
@@ -45,7 +45,7 @@ func (e *fieldErrors) service(at string, s *carav1.Service, x specIndex) {
 	}
 }
 
-func (e *fieldErrors) image(field, image string) {
+func (e serviceErrors) image(field, image string) {
 	if image == "" {
 		return
 	}
@@ -54,7 +54,7 @@ func (e *fieldErrors) image(field, image string) {
 	}
 }
 
-func (e *fieldErrors) env(at string, vars []*carav1.EnvVar) {
+func (e serviceErrors) env(at string, vars []*carav1.EnvVar) {
 	seen := map[string]int{}
 	for i, v := range vars {
 		field := elem(at, i)
@@ -86,7 +86,7 @@ func envName(name string) string {
 	return ""
 }
 
-func (e *fieldErrors) secretKey(at string, r *carav1.SecretKeyRef) {
+func (e serviceErrors) secretKey(at string, r *carav1.SecretKeyRef) {
 	if r == nil {
 		return
 	}
@@ -95,7 +95,7 @@ func (e *fieldErrors) secretKey(at string, r *carav1.SecretKeyRef) {
 }
 
 // mounts checks everything that occupies a path in the container: no two may meet.
-func (e *fieldErrors) mounts(at string, s *carav1.Service, x specIndex) {
+func (e serviceErrors) mounts(at string, s *carav1.Service, x specIndex) {
 	taken := map[string]string{}
 	take := func(field, p string) {
 		if !e.absolute(field, p) || p == "" {
@@ -195,19 +195,19 @@ func (e *fieldErrors) absolute(field, p string) bool {
 }
 
 // user checks what the engine looks up in the image's /etc/passwd: `user[:group]`.
-func (e *fieldErrors) user(field, user string) {
+func (e serviceErrors) user(field, user string) {
 	if strings.ContainsFunc(user, func(r rune) bool { return r <= ' ' || r == 0x7f || unicode.IsControl(r) || unicode.IsSpace(r) }) {
 		e.add(field, "%q contains white space or a control character; write a name or a number, such as 1000:1000", clip(user))
 	}
 }
 
-func (e *fieldErrors) noNUL(field, s string) {
+func (e serviceErrors) noNUL(field, s string) {
 	if strings.IndexByte(s, 0) >= 0 {
 		e.add(field, "contains a NUL byte, which no process can be given; take it out")
 	}
 }
 
-func (e *fieldErrors) healthcheck(at string, h *carav1.Healthcheck) {
+func (e serviceErrors) healthcheck(at string, h *carav1.Healthcheck) {
 	if h == nil {
 		return
 	}
@@ -239,7 +239,7 @@ func (e *fieldErrors) healthcheck(at string, h *carav1.Healthcheck) {
 	e.duration(at+".startPeriod", h.GetStartPeriod(), 0, 24*time.Hour)
 }
 
-func (e *fieldErrors) dependsOn(at string, s *carav1.Service, x specIndex) {
+func (e serviceErrors) dependsOn(at string, s *carav1.Service, x specIndex) {
 	seen := map[string]int{}
 	for i, d := range s.GetDependsOn() {
 		field := elem(at, i) + ".service"
@@ -258,7 +258,7 @@ func (e *fieldErrors) dependsOn(at string, s *carav1.Service, x specIndex) {
 }
 
 // condition refuses to wait for what never happens.
-func (e *fieldErrors) condition(field string, d *carav1.Dependency, on *carav1.Service) {
+func (e serviceErrors) condition(field string, d *carav1.Dependency, on *carav1.Service) {
 	switch {
 	case d.GetCondition() == DependsCompleted && (on.GetRestartPolicy() == "" || on.GetRestartPolicy() == RestartAlways):
 		e.add(field, "service %s never completes: its restartPolicy is Always; set restartPolicy: OnFailure or Never on it, or wait for Started or Healthy", on.GetName())
@@ -267,7 +267,7 @@ func (e *fieldErrors) condition(field string, d *carav1.Dependency, on *carav1.S
 	}
 }
 
-func (e *fieldErrors) resources(at string, r *carav1.Resources) {
+func (e serviceErrors) resources(at string, r *carav1.Resources) {
 	e.quantity(at+".requests.cpu", r.GetRequests().GetCpu(), MilliCPU)
 	e.quantity(at+".requests.memory", r.GetRequests().GetMemory(), Bytes)
 	e.quantity(at+".limits.cpu", r.GetLimits().GetCpu(), MilliCPU)
@@ -285,7 +285,7 @@ func (e *fieldErrors) resources(at string, r *carav1.Resources) {
 // minMemory is the least memory limit that Docker accepts.
 const minMemory = 6 << 20
 
-func (e *fieldErrors) within(field, request, limit string, read func(string) (int64, error)) {
+func (e serviceErrors) within(field, request, limit string, read func(string) (int64, error)) {
 	r, rErr := read(request)
 	l, lErr := read(limit)
 	if rErr == nil && lErr == nil && limit != "" && r > l {
@@ -293,7 +293,7 @@ func (e *fieldErrors) within(field, request, limit string, read func(string) (in
 	}
 }
 
-func (e *fieldErrors) quantity(field, q string, read func(string) (int64, error)) {
+func (e serviceErrors) quantity(field, q string, read func(string) (int64, error)) {
 	if _, err := read(q); err != nil {
 		e.add(field, "%v", err)
 	}
@@ -314,7 +314,7 @@ func (e *fieldErrors) duration(field, s string, least, most time.Duration) {
 	}
 }
 
-func (e *fieldErrors) ulimits(at string, all []*carav1.Ulimit) {
+func (e serviceErrors) ulimits(at string, all []*carav1.Ulimit) {
 	seen := map[string]int{}
 	for i, u := range all {
 		field := elem(at, i)
@@ -334,7 +334,7 @@ func (e *fieldErrors) ulimits(at string, all []*carav1.Ulimit) {
 	}
 }
 
-func (e *fieldErrors) dropped(at string, caps []string) {
+func (e serviceErrors) dropped(at string, caps []string) {
 	for i, c := range caps {
 		if !slices.Contains(knownCapabilities(), canonCap(c)) {
 			e.add(elem(at, i), "%q is no Linux capability; write one such as NET_RAW, or ALL", clip(c))

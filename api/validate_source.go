@@ -14,7 +14,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-func (e *fieldErrors) source(s *carav1.SourceSpec) {
+func (e sourceErrors) source(s *carav1.SourceSpec) {
 	switch {
 	case s == nil:
 		return
@@ -47,7 +47,7 @@ func (e *fieldErrors) source(s *carav1.SourceSpec) {
 const urlForms = "write https://host/path, http://host/path, ssh://user@host/path, user@host:path, file:///path or an absolute path"
 
 // gitURL never repeats the URL: it may hold a credential.
-func (e *fieldErrors) gitURL(field, raw string) {
+func (e sourceErrors) gitURL(field, raw string) {
 	switch {
 	case raw == "":
 	case strings.ContainsFunc(raw, func(r rune) bool { return r <= ' ' || r == 0x7f }):
@@ -68,7 +68,7 @@ func scpLike() *regexp.Regexp {
 	return regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]*@[A-Za-z0-9\[][A-Za-z0-9.:\]-]*:[^:].*$`)
 }
 
-func (e *fieldErrors) schemeURL(field, raw string) {
+func (e sourceErrors) schemeURL(field, raw string) {
 	u, err := url.Parse(raw)
 	if err != nil {
 		e.add(field, "is no URL; %s", urlForms)
@@ -91,7 +91,7 @@ func (e *fieldErrors) schemeURL(field, raw string) {
 	}
 }
 
-func (e *fieldErrors) gitRef(at string, r *carav1.GitRef) {
+func (e sourceErrors) gitRef(at string, r *carav1.GitRef) {
 	var set []string
 	for _, f := range []struct{ name, value string }{
 		{"branch", r.GetBranch()},
@@ -128,7 +128,7 @@ func fullHash(s string) bool {
 }
 
 // refName is git's check-ref-format, for a short name.
-func (e *fieldErrors) refName(field, name string) {
+func (e sourceErrors) refName(field, name string) {
 	if name == "" {
 		return
 	}
@@ -148,7 +148,7 @@ func (e *fieldErrors) refName(field, name string) {
 }
 
 // subtree is a relative slash-separated path that stays inside the source.
-func (e *fieldErrors) subtree(field, p string) {
+func (e sourceErrors) subtree(field, p string) {
 	trimmed := strings.TrimSuffix(strings.TrimPrefix(p, "./"), "/")
 	switch {
 	case p == "" || p == "." || p == "./":
@@ -163,7 +163,7 @@ func (e *fieldErrors) subtree(field, p string) {
 	}
 }
 
-func (e *fieldErrors) globs(at string, all []string) {
+func (e sourceErrors) globs(at string, all []string) {
 	for i, g := range all {
 		field := elem(at, i)
 		switch {

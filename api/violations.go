@@ -40,7 +40,7 @@ func Violations(p *carav1.Project, capabilities []string) []*carav1.FieldError {
 	for i, s := range p.GetSpec().GetServices() {
 		at := elem("spec.services", i)
 		e.dnsLabel(at+".name", s.GetName())
-		e.policy(at, s)
+		serviceErrors{e}.policy(at, s)
 	}
 	return e.list
 }
@@ -49,7 +49,7 @@ func Violations(p *carav1.Project, capabilities []string) []*carav1.FieldError {
 func IsName(name string) bool { return len(validation.IsDNS1123Label(name)) == 0 }
 
 // policy is what Validate and Violations have in common.
-func (e *fieldErrors) policy(at string, s *carav1.Service) {
+func (e serviceErrors) policy(at string, s *carav1.Service) {
 	for i, t := range s.GetTmpfs() {
 		_, options, _ := strings.Cut(t, ":")
 		e.tmpfsOptions(elem(at+".tmpfs", i), options)
@@ -69,7 +69,7 @@ func (e *fieldErrors) policy(at string, s *carav1.Service) {
 }
 
 // tmpfsOptions lets through what bounds or hardens a tmpfs.
-func (e *fieldErrors) tmpfsOptions(field, options string) {
+func (e serviceErrors) tmpfsOptions(field, options string) {
 	if options == "" {
 		return
 	}
