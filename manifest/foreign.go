@@ -19,13 +19,13 @@ import (
 // foreign only if it is recognised: it may be a manifest with a typing error.
 func Foreign(file string, data []byte) (looks string, foreign bool) {
 	p := &parser{file: file, limits: Limits{}.WithDefaults()}
-	text, ok := p.scan(data)
+	text, ok := trees{p}.scan(data)
 	if !ok {
 		return foreignLarge(file, data)
 	}
-	read := p.yamlTrees
+	read := trees{p}.yamlTrees
 	if strings.EqualFold(path.Ext(file), ".json") {
-		read = p.jsonTrees
+		read = trees{p}.jsonTrees
 	}
 	var first *yaml.Node
 	for root := range read(text) {

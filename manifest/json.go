@@ -15,7 +15,7 @@ import (
 
 // jsonTrees reads JSON documents, one behind the other, to the same tree that YAML gives: YAML is almost a superset of
 // JSON, but not where a character is written as two \u escapes.
-func (p *parser) jsonTrees(text []byte) iter.Seq[*yaml.Node] {
+func (p trees) jsonTrees(text []byte) iter.Seq[*yaml.Node] {
 	return func(yield func(*yaml.Node) bool) {
 		r := &jsonReader{text: text, dec: json.NewDecoder(bytes.NewReader(text)), depth: p.limits.Depth, line: 1}
 		r.dec.UseNumber()

@@ -75,13 +75,13 @@ func IsManifest(name string) bool {
 // end in .json are read as JSON, all others as YAML.
 func Parse(file string, data []byte, limits Limits) ([]Document, []*carav1.FileProblem) {
 	p := &parser{file: file, limits: limits.WithDefaults()}
-	text, ok := p.scan(data)
+	text, ok := trees{p}.scan(data)
 	if !ok {
 		return nil, p.problems
 	}
-	read := p.yamlTrees
+	read := trees{p}.yamlTrees
 	if strings.EqualFold(path.Ext(file), ".json") {
-		read = p.jsonTrees
+		read = trees{p}.jsonTrees
 	}
 	var docs []Document
 	for root := range read(text) {
@@ -92,7 +92,7 @@ func Parse(file string, data []byte, limits Limits) ([]Document, []*carav1.FileP
 			break
 		}
 	}
-	p.keepInside(text)
+	trees{p}.keepInside(text)
 	return docs, p.problems
 }
 
@@ -156,6 +156,13 @@ type parser struct {
 	// warnings of the document at hand.
 	warnings []*carav1.FileProblem
 }
+
+type (
+	// trees reads a text's documents.
+	trees struct{ *parser }
+	// scalars reads single values.
+	scalars struct{ *parser }
+)
 
 func (p *parser) full() bool { return p.stopped || len(p.problems) >= p.limits.Problems }
 

@@ -14,7 +14,7 @@ import (
 
 // scalar reads one scalar as the field's type, and as nothing else: what a reader takes for a number never becomes text
 // behind their back.
-func (p *parser) scalar(n *yaml.Node, field string, fd protoreflect.FieldDescriptor) (protoreflect.Value, bool) {
+func (p scalars) scalar(n *yaml.Node, field string, fd protoreflect.FieldDescriptor) (protoreflect.Value, bool) {
 	at := n
 	n = follow(n)
 	if n == nil || !p.charge(n) {
@@ -32,7 +32,7 @@ func (p *parser) scalar(n *yaml.Node, field string, fd protoreflect.FieldDescrip
 	return v, true
 }
 
-func (p *parser) convert(n *yaml.Node, fd protoreflect.FieldDescriptor) (v protoreflect.Value, bad string) {
+func (p scalars) convert(n *yaml.Node, fd protoreflect.FieldDescriptor) (v protoreflect.Value, bad string) {
 	switch fd.Kind() {
 	case protoreflect.StringKind:
 		if n.Tag == tagString || n.Tag == tagTimestamp || (takesNumbers(fd) && (n.Tag == tagInt || n.Tag == tagFloat)) {
@@ -95,7 +95,7 @@ func takesNumbers(fd protoreflect.FieldDescriptor) bool {
 	return false
 }
 
-func (p *parser) integer(n *yaml.Node, bits int) (int64, string) {
+func (p scalars) integer(n *yaml.Node, bits int) (int64, string) {
 	if n.Tag != tagInt {
 		return 0, fmt.Sprintf("must be a whole number, not %s", p.describe(n))
 	}
@@ -118,7 +118,7 @@ func dropSpace(r rune) rune {
 }
 
 // timestamp reads RFC 3339, with a zone: a time without one means another moment on every machine.
-func (p *parser) timestamp(n *yaml.Node, field string, into *timestamppb.Timestamp) bool {
+func (p scalars) timestamp(n *yaml.Node, field string, into *timestamppb.Timestamp) bool {
 	at := n
 	n = follow(n)
 	if n == nil || !p.charge(n) {
@@ -138,7 +138,7 @@ func (p *parser) timestamp(n *yaml.Node, field string, into *timestamppb.Timesta
 }
 
 // plainTag refuses tags of one's own on lists and maps.
-func (p *parser) plainTag(n *yaml.Node, field string) {
+func (p scalars) plainTag(n *yaml.Node, field string) {
 	if n.Tag != tagMap && n.Tag != tagSeq {
 		p.problem(n, field, "%s means nothing here; take it out", p.tagged(n))
 	}
@@ -158,14 +158,14 @@ func wanted(fd protoreflect.FieldDescriptor) string {
 }
 
 // describe says what a node is, in the words of somebody who reads the file. Nothing of a Secret is quoted.
-func (p *parser) describe(n *yaml.Node) string {
+func (p scalars) describe(n *yaml.Node) string {
 	if p.secret {
 		return describeKind(n)
 	}
 	return describe(n)
 }
 
-func (p *parser) tagged(n *yaml.Node) string {
+func (p scalars) tagged(n *yaml.Node) string {
 	if p.secret {
 		return "the tag"
 	}

@@ -7,7 +7,7 @@ import (
 )
 
 // scan looks at the raw text once, before any library sees it: size, encoding, and how many nodes it can have at most.
-func (p *parser) scan(data []byte) ([]byte, bool) {
+func (p trees) scan(data []byte) ([]byte, bool) {
 	if len(data) > p.limits.Bytes {
 		p.problemAt(0, 0, "", fmt.Sprintf("the file has %d bytes, at most %d are allowed; split it into several files", len(data), p.limits.Bytes))
 		return nil, false
@@ -104,7 +104,7 @@ func place(text []byte, offset int) (line, column int) {
 }
 
 // keepInside makes sure that every problem lies inside the file: the library counts a missing last line too.
-func (p *parser) keepInside(text []byte) {
+func (p trees) keepInside(text []byte) {
 	lines := bytes.Count(text, []byte("\n")) + 1
 	for _, bad := range p.problems {
 		if int(bad.GetLine()) > lines {

@@ -14,7 +14,7 @@ import (
 )
 
 // yamlTrees reads one document after the other to a tree of nodes. Empty documents are passed over.
-func (p *parser) yamlTrees(text []byte) iter.Seq[*yaml.Node] {
+func (p trees) yamlTrees(text []byte) iter.Seq[*yaml.Node] {
 	return func(yield func(*yaml.Node) bool) {
 		dec := yaml.NewDecoder(bytes.NewReader(text))
 		for count := 0; ; {
@@ -51,7 +51,7 @@ func decode(dec *yaml.Decoder, doc *yaml.Node) (err error) {
 	return dec.Decode(doc)
 }
 
-func (p *parser) tooManyDocuments(n *yaml.Node) {
+func (p trees) tooManyDocuments(n *yaml.Node) {
 	p.problem(n, "", "the file has more than %d documents; split it into several files", p.limits.Documents)
 }
 
@@ -60,7 +60,7 @@ var quotedAnchor = regexp.MustCompile(`anchor '.*'`)
 
 // syntax turns the library's error into a problem. Nobody knows the kind of a document that cannot be read, so nothing
 // of it is quoted. The library knows the line only; the column is the line's first character.
-func (p *parser) syntax(text []byte, err error) {
+func (p trees) syntax(text []byte, err error) {
 	message := strings.TrimPrefix(err.Error(), "yaml: ")
 	line := 0
 	if m := regexp.MustCompile(`^line (\d+): `).FindStringSubmatch(message); m != nil {

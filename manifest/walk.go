@@ -78,7 +78,7 @@ func (p *parser) pairs(n *yaml.Node, field string, depth int) []pair {
 			merged = append(merged, value)
 			continue
 		case key.Kind != yaml.ScalarNode || key.Tag == tagNull:
-			p.problem(n.Content[i], field, "a key must be a word, not %s", p.describe(key))
+			p.problem(n.Content[i], field, "a key must be a word, not %s", scalars{p}.describe(key))
 			continue
 		}
 		if first, twice := seen[key.Value]; twice {
@@ -142,7 +142,7 @@ func (p *parser) merge(n *yaml.Node, field string, depth int) []pair {
 		var all []pair
 		for _, c := range from.Content {
 			if m := follow(c); m == nil || m.Kind != yaml.MappingNode {
-				p.problem(c, field, "<< takes maps, not %s", p.describe(c))
+				p.problem(c, field, "<< takes maps, not %s", scalars{p}.describe(c))
 				continue
 			}
 			all = append(all, p.merge(c, field, depth+1)...)
@@ -150,7 +150,7 @@ func (p *parser) merge(n *yaml.Node, field string, depth int) []pair {
 		return all
 	case yaml.DocumentNode, yaml.ScalarNode, yaml.AliasNode:
 	}
-	p.problem(n, field, "<< takes a map or a list of maps, not %s", p.describe(from))
+	p.problem(n, field, "<< takes a map or a list of maps, not %s", scalars{p}.describe(from))
 	return nil
 }
 
@@ -173,10 +173,10 @@ func (p *parser) message(n *yaml.Node, field string, m protoreflect.Message) {
 		return
 	}
 	if n.Kind != yaml.MappingNode {
-		p.problem(at, field, "must be a map with %s, not %s", fieldNames(m.Descriptor()), p.describe(n))
+		p.problem(at, field, "must be a map with %s, not %s", fieldNames(m.Descriptor()), scalars{p}.describe(n))
 		return
 	}
-	p.plainTag(n, field)
+	scalars{p}.plainTag(n, field)
 	for _, kv := range p.pairs(n, field, 1) {
 		if p.full() {
 			return
@@ -216,10 +216,10 @@ func (p *parser) list(n *yaml.Node, field string, fd protoreflect.FieldDescripto
 		return
 	}
 	if n.Kind != yaml.SequenceNode {
-		p.problem(at, field, "must be a list, not %s; begin each entry with \"- \"", p.describe(n))
+		p.problem(at, field, "must be a list, not %s; begin each entry with \"- \"", scalars{p}.describe(n))
 		return
 	}
-	p.plainTag(n, field)
+	scalars{p}.plainTag(n, field)
 	if most := api.MaxItems(fd); most > 0 && len(n.Content) > most {
 		p.problem(at, field, "has %d entries, at most %d are allowed; take some away", len(n.Content), most)
 		return
@@ -246,10 +246,10 @@ func (p *parser) mapping(n *yaml.Node, field string, fd protoreflect.FieldDescri
 		return
 	}
 	if n.Kind != yaml.MappingNode {
-		p.problem(at, field, "must be a map of names to values, not %s", p.describe(n))
+		p.problem(at, field, "must be a map of names to values, not %s", scalars{p}.describe(n))
 		return
 	}
-	p.plainTag(n, field)
+	scalars{p}.plainTag(n, field)
 	for _, kv := range p.pairs(n, field, 1) {
 		if p.full() {
 			return
@@ -270,11 +270,11 @@ func (p *parser) mapping(n *yaml.Node, field string, fd protoreflect.FieldDescri
 // value reads one value that is neither list nor map: a message into what open makes, or a scalar.
 func (p *parser) value(n *yaml.Node, field string, fd protoreflect.FieldDescriptor, open func() protoreflect.Message) (protoreflect.Value, bool) {
 	if fd.Message() == nil {
-		return p.scalar(n, field, fd)
+		return scalars{p}.scalar(n, field, fd)
 	}
 	m := open()
 	if t, ok := m.Interface().(*timestamppb.Timestamp); ok {
-		return protoreflect.ValueOfMessage(m), p.timestamp(n, field, t)
+		return protoreflect.ValueOfMessage(m), scalars{p}.timestamp(n, field, t)
 	}
 	p.message(n, field, m)
 	return protoreflect.ValueOfMessage(m), true
