@@ -93,6 +93,7 @@ func collect(stream carav1.SourceService_PublishSnapshotServer) (*published, err
 	if fields := api.Validate(in.head); len(fields) > 0 {
 		return nil, api.Invalid("the snapshot", fields)
 	}
+	in.head.Generation = "" // the server sets it
 	return in, nil
 }
 
