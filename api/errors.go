@@ -149,9 +149,6 @@ func Code(err error) codes.Code {
 // IsNotFound reports whether the object is not there.
 func IsNotFound(err error) bool { return Code(err) == codes.NotFound }
 
-// IsExists reports whether the name is taken.
-func IsExists(err error) bool { return Code(err) == codes.AlreadyExists }
-
 // IsConflict reports whether a precondition no longer held: read again, decide again.
 func IsConflict(err error) bool { return Code(err) == codes.Aborted }
 

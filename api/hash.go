@@ -60,9 +60,6 @@ func ClaimHash(p *carav1.Project) string {
 	})
 }
 
-// HashMessage returns the canonical hash of any message as it stands, nothing defaulted and nothing left out.
-func HashMessage(m proto.Message) string { return hashOf(m) }
-
 // bare is the canonical clone with the defaults taken out.
 func bare(s *carav1.ProjectSpec) *carav1.ProjectSpec {
 	if s == nil {

@@ -23,7 +23,7 @@ func TestErrors(t *testing.T) {
 	if p.GetTitle() != "NotFound" || p.GetStatus() != 404 || p.GetDetail() != `there is no project "x"` {
 		t.Errorf("got %v", p)
 	}
-	if !api.IsNotFound(wrapped) || api.IsExists(wrapped) || api.IsNotFound(nil) {
+	if !api.IsNotFound(wrapped) || api.IsConflict(wrapped) || api.IsNotFound(nil) {
 		t.Error("wrong sort")
 	}
 	invalid := api.Invalid(`project "x"`, []*carav1.FieldError{{Field: "spec", Message: "is required"}, {Field: "kind", Message: "is wrong"}})
