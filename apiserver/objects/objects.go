@@ -38,6 +38,7 @@ type Service struct {
 	MayCall func(actor identity.Actor, method string) error
 
 	appliers map[string]applier // by kind
+	staging  chan struct{}      // has an element while staged claims are written or settled
 }
 
 // applier plans what Apply does with an object of one kind: it reads and writes through the transaction and returns
@@ -83,7 +84,7 @@ type (
 
 // New returns a service with what s gives it, and nothing in memory yet.
 func New(s Service) *Service {
-	s.Live, s.appliers = newLive(), appliers()
+	s.Live, s.appliers, s.staging = newLive(), appliers(), make(chan struct{}, 1)
 	return &s
 }
 

@@ -45,9 +45,30 @@ func fitsOne(claims []*carav1.Claim) bool {
 	return true
 }
 
+// alone runs work while no other call writes or settles staged claims, so that a sweep does not meet a publication.
+func (s *Service) alone(ctx context.Context, work func() error) error {
+	select {
+	case s.staging <- struct{}{}:
+		defer func() { <-s.staging }()
+		return work()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // publishParts stages the claims, writes the head that puts them into effect, and folds them: see package state. It returns
 // the source with its new head.
 func (s *Service) publishParts(ctx context.Context, in *published, claims []*carav1.Claim) (src *carav1.Source, err error) {
+	err = s.alone(ctx, func() error {
+		if src, err = s.publishStaged(ctx, in, claims); err != nil {
+			return err
+		}
+		return s.settleAlone(ctx, in.source)
+	})
+	return src, err
+}
+
+func (s *Service) publishStaged(ctx context.Context, in *published, claims []*carav1.Claim) (src *carav1.Source, err error) {
 	in.head.Generation = state.NewUID()
 	name := func(c *carav1.Claim) string {
 		return state.StagedName(in.source, in.head.GetGeneration(), c.GetSpec().GetProject().GetMetadata().GetName())
@@ -70,10 +91,7 @@ func (s *Service) publishParts(ctx context.Context, in *published, claims []*car
 		src, err = publishHead(t, in)
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	return src, s.settleStaged(ctx, in.source)
+	return src, err
 }
 
 // SettleAllStaged settles what a server that was killed has left.
@@ -89,6 +107,13 @@ func (s *Service) SettleAllStaged(ctx context.Context) error {
 // settleStaged folds the staged claims of a source that are in effect and sweeps the others, which an interrupted
 // publication left.
 func (s *Service) settleStaged(ctx context.Context, source string) error {
+	if len(s.DB.Cache.View().Staged(source)) == 0 {
+		return nil
+	}
+	return s.alone(ctx, func() error { return s.settleAlone(ctx, source) })
+}
+
+func (s *Service) settleAlone(ctx context.Context, source string) error {
 	for {
 		names := s.DB.Cache.View().Staged(source)
 		if len(names) == 0 {
