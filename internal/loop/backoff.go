@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// Backoff spaces the attempts of a loop that must go on for as long as its program runs, such as a connection that is opened again whenever it
-// ends. The waits double from first to most. They begin again only after an attempt that lasted at least as long as the longest wait: one that
-// succeeds and ends at once waits like one that fails, so the loop cannot be busy. Each wait is spread over its second half, so that programs
-// do not come back in step.
+// Backoff spaces the attempts of a loop that never gives up, such as a connection that is reopened whenever it ends.
+// The wait doubles from first to most. It starts again from first only after an attempt that lasted at least as long as
+// most, so an attempt that succeeds and ends immediately waits as long as one that fails. Jitter over the second half of
+// each wait keeps programs from retrying in step.
 //
-// It belongs to one goroutine.
+// A Backoff is not safe for concurrent use.
 type Backoff struct {
 	first, most, next time.Duration
-	began             time.Time // when the attempt at hand began
+	began             time.Time // start of the current attempt
 }
 
 // NewBackoff returns a Backoff whose first attempt begins now.
@@ -22,7 +22,7 @@ func NewBackoff(first, most time.Duration) *Backoff {
 	return &Backoff{first: first, most: most, next: first, began: time.Now()}
 }
 
-// Wait waits after an attempt, and begins the next. It returns early when ctx ends.
+// Wait waits before the next attempt. It returns early when ctx ends.
 func (b *Backoff) Wait(ctx context.Context) {
 	if time.Since(b.began) >= b.most {
 		b.next = b.first

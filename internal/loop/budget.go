@@ -2,36 +2,36 @@ package loop
 
 import "time"
 
-// budget bounds how often each key is worked on, whatever asks for it. A queue cannot know whether a piece of work had an effect. It can know
-// who asked for it, so work that nobody but the work itself asked for costs as much as work that failed:
+// budget limits how often each key is processed. A queue cannot tell whether a run had an effect, but it can tell who
+// requested it. So a run that only the previous run requested costs as much as a failed run:
 //
-//   - Each piece of work costs 1 if something outside of it asked for it, and unaskedCost if it failed or if only its own last result asked.
-//   - refill of the cost is forgiven each second. A key that owes more than burst waits until it does not.
+//   - A run costs 1 if a caller requested it, and unaskedCost if it failed or if only its own last result requested it.
+//   - The debt of a key shrinks by refill each second. A key that owes more than burst must wait.
 //
-// So a key that always fails, while every failure brings the hint to try again, is worked on 15 times at once and then once a second; one
-// that is asked for all the time, 20 times a second.
+// A key that always fails and is always retried immediately runs 15 times in a row and then once a second. A key that
+// callers request all the time runs 20 times a second.
 type budget struct {
 	keys map[string]keyBudget
-	runs int // since forgiven keys were dropped
+	runs int // runs since the last sweep
 }
 
-// keyBudget is what one key owes.
+// keyBudget is the debt of one key.
 type keyBudget struct {
 	owed  float64
-	at    time.Time // when owed was true
-	asked bool      // something outside asked for the key since its work began last
+	at    time.Time // when owed was computed
+	asked bool      // requested by a caller since its last run began
 }
 
 const (
 	burst       = 300
 	refill      = 20
 	unaskedCost = 20
-	sweepEvery  = 1000 // pieces of work between two sweeps
+	sweepEvery  = 1000 // runs between two sweeps
 )
 
 func newBudget() *budget { return &budget{keys: map[string]keyBudget{}} }
 
-// ask records that something outside asks for a key.
+// ask records that a caller requests a key.
 func (b *budget) ask(key string) {
 	d := b.keys[key]
 	d.asked = true
@@ -40,7 +40,7 @@ func (b *budget) ask(key string) {
 
 func (d keyBudget) now(now time.Time) float64 { return max(0, d.owed-refill*now.Sub(d.at).Seconds()) }
 
-// begin says how long work on a key must wait; 0: it begins now, and asked tells who wanted it.
+// begin returns how long a key must wait. If wait is 0, the run begins now, and asked reports whether a caller requested it.
 func (b *budget) begin(key string, now time.Time) (wait time.Duration, asked bool) {
 	d := b.keys[key]
 	if over := d.now(now) - burst; over > 0 {
@@ -52,7 +52,7 @@ func (b *budget) begin(key string, now time.Time) (wait time.Duration, asked boo
 	return 0, asked
 }
 
-// end charges for a piece of work.
+// end charges a key for one run.
 func (b *budget) end(key string, asked, failed bool, now time.Time) {
 	d := b.keys[key]
 	cost := 1.0

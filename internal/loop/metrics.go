@@ -5,15 +5,15 @@ import (
 	"k8s.io/client-go/util/workqueue"
 )
 
-// Metrics are the figures of all queues of a program, each by the name of its queue. They mean what those of Kubernetes' work queues mean. Nil
-// counts nothing.
+// Metrics holds the metrics of all queues of a program, labelled by queue. They mean the same as the metrics of Kubernetes'
+// work queues. A nil Metrics counts nothing.
 type Metrics struct {
 	depth, unfinished, longest *prometheus.GaugeVec
 	adds, retries, panics      *prometheus.CounterVec
 	latency, work              *prometheus.HistogramVec
 }
 
-// NewMetrics returns figures that a registry can collect.
+// NewMetrics returns Metrics that a registry can collect.
 func NewMetrics() *Metrics {
 	gauge := func(name, help string) *prometheus.GaugeVec {
 		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "cara_queue_" + name, Help: help}, []string{"queue"})
@@ -68,8 +68,8 @@ func (m *Metrics) panicked(queue string) {
 	}
 }
 
-// queueConfig makes client-go's queue count here. Its own figure of retries counts every key that is added for later, also those that did not
-// fail, so it is left out.
+// queueConfig makes client-go's queue report to m. Its retry counter is left out, because it counts every delayed key,
+// including keys that did not fail.
 func (m *Metrics) queueConfig(queue string) workqueue.TypedRateLimitingQueueConfig[string] {
 	if m == nil {
 		return workqueue.TypedRateLimitingQueueConfig[string]{}
@@ -77,7 +77,7 @@ func (m *Metrics) queueConfig(queue string) workqueue.TypedRateLimitingQueueConf
 	return workqueue.TypedRateLimitingQueueConfig[string]{Name: queue, MetricsProvider: provider{m}}
 }
 
-// provider hands client-go the figures of one queue at a time.
+// provider implements client-go's MetricsProvider.
 type provider struct{ m *Metrics }
 
 func (p provider) NewDepthMetric(queue string) workqueue.GaugeMetric {

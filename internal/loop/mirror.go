@@ -16,10 +16,10 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Change is one object before and after a transaction. Old is nil if the object is new, New is nil if it is gone.
+// Change is one object before and after a transaction. Old is nil for a new object. New is nil for a deleted one.
 type Change struct{ Old, New proto.Message }
 
-// Object returns the object as it is, or as it was before it went.
+// Object returns the new object, or the old one if the object was deleted.
 func (c Change) Object() proto.Message {
 	if c.New != nil {
 		return c.New
@@ -27,29 +27,30 @@ func (c Change) Object() proto.Message {
 	return c.Old
 }
 
-// MirrorConfig says what to mirror.
+// MirrorConfig configures a Mirror.
 type MirrorConfig struct {
 	Client carav1.WatchServiceClient
-	// Kinds to mirror, as api.Kind spells them.
+	// Kinds to mirror, as returned by api.Kind.
 	Kinds []string
-	// OnChange is called with each transaction, in order, while the mirror is locked: what a loop derives from the objects changes together
-	// with them. It must not block, and must not ask the mirror. A lock that it takes is never held around a call of the mirror.
+	// OnChange is called with each transaction, in order, while the mirror is locked. State that a loop derives from the
+	// objects therefore changes together with them. OnChange must not block and must not call the mirror. No lock that it takes
+	// may be held during a call of the mirror.
 	OnChange func([]Change)
-	// Wake is called with the keys for which Reached said no, once the picture shows their revision. It must not block, and must not ask the
-	// mirror.
+	// Wake is called with each key for which Reached returned false, once the mirror shows its revision. It must not block and
+	// must not call the mirror.
 	Wake   func(key string)
 	Logger *slog.Logger
 }
 
-// Mirror is a picture of some kinds of the cluster, kept by list and watch.
+// Mirror is a copy of all objects of some kinds, maintained by list and watch.
 type Mirror struct {
 	cfg    MirrorConfig
-	synced chan struct{} // closed once the picture was whole for the first time
+	synced chan struct{} // closed after the first complete list
 
 	mu       sync.RWMutex
 	kinds    map[string]*btree.BTreeG[entry]
 	revision int64
-	waiting  map[string]int64 // by key: the revision that it waits for
+	waiting  map[string]int64 // by key: the revision it waits for
 }
 
 type entry struct {
@@ -74,7 +75,7 @@ func emptyKinds(names []string) map[string]*btree.BTreeG[entry] {
 	return kinds
 }
 
-// WaitSynced waits until the picture was whole for the first time.
+// WaitSynced waits for the first complete list.
 func (m *Mirror) WaitSynced(ctx context.Context) error {
 	select {
 	case <-m.synced:
@@ -84,16 +85,16 @@ func (m *Mirror) WaitSynced(ctx context.Context) error {
 	}
 }
 
-// Revision is the store's revision that the picture shows.
+// Revision returns the store's revision that the mirror shows.
 func (m *Mirror) Revision() int64 {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	return m.revision
 }
 
-// Reached reports whether the picture, and all that OnChange derives from it, shows a revision. This is how a loop reads its own writes: it asks
-// for the revision of the newest one before it looks at anything else, and does nothing where the answer is no. Wake is then called with the key
-// as soon as the answer is yes.
+// Reached reports whether the mirror, and all that OnChange derives from it, shows a revision. This is how a loop reads its
+// own writes: it passes the revision of its newest write before it looks at anything, and does nothing if the result is
+// false. Once the mirror shows the revision, Wake is called with the key.
 func (m *Mirror) Reached(revision int64, key string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -104,7 +105,7 @@ func (m *Mirror) Reached(revision int64, key string) bool {
 	return false
 }
 
-// Get returns one object of T's kind by name.
+// Get returns the object of T's kind with the given name.
 func Get[T proto.Message](m *Mirror, name string) (T, bool) {
 	var zero T
 	m.mu.RLock()
@@ -116,10 +117,10 @@ func Get[T proto.Message](m *Mirror, name string) (T, bool) {
 	return e.obj.(T), true
 }
 
-// All returns every object of T's kind in the order of their names.
+// All returns every object of T's kind, ordered by name.
 func All[T proto.Message](m *Mirror) []T { return AllPrefix[T](m, "") }
 
-// AllPrefix returns the objects of T's kind whose names begin with prefix, in the order of their names.
+// AllPrefix returns the objects of T's kind whose names begin with prefix, ordered by name.
 func AllPrefix[T proto.Message](m *Mirror, prefix string) []T {
 	var zero T
 	m.mu.RLock()
@@ -139,7 +140,7 @@ func AllPrefix[T proto.Message](m *Mirror, prefix string) []T {
 	return all
 }
 
-// tree returns the tree of a message's kind; asking for a kind that is not mirrored is a mistake in the program.
+// tree returns the tree for a message's kind. It panics if the kind is not mirrored, since that is a bug in the caller.
 func (m *Mirror) tree(msg proto.Message) *btree.BTreeG[entry] {
 	tree, ok := m.kinds[api.Kind(msg)]
 	if !ok {
@@ -148,8 +149,8 @@ func (m *Mirror) tree(msg proto.Message) *btree.BTreeG[entry] {
 	return tree
 }
 
-// Run keeps the picture until ctx ends. It connects again after every failure, from where it was, or from the
-// beginning where the server no longer knows that revision.
+// Run maintains the mirror until ctx ends. After every failure it reconnects and resumes at its revision, or lists
+// everything again if the server no longer has that revision.
 func (m *Mirror) Run(ctx context.Context) error {
 	wait := NewBackoff(50*time.Millisecond, 5*time.Second)
 	down := false
@@ -174,7 +175,7 @@ func (m *Mirror) Run(ctx context.Context) error {
 	}
 }
 
-// stream follows one watch to its end. It tells whether anything came.
+// stream follows one watch until it ends. It reports whether it received anything.
 func (m *Mirror) stream(ctx context.Context) (progressed bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -199,7 +200,7 @@ func (m *Mirror) stream(ctx context.Context) (progressed bool, err error) {
 				return progressed, err
 			}
 			if !msg.Synced {
-				continue // a part of the first state names no revision: there is none to go on from
+				continue // a part of the first list has no revision to resume from
 			}
 		}
 		rev, ok := api.ParseRevision(msg.ResourceVersion)
@@ -227,7 +228,7 @@ func add(kinds map[string]*btree.BTreeG[entry], changes []*carav1.Change) error 
 	return nil
 }
 
-// commit shows one transaction.
+// commit applies one transaction.
 func (m *Mirror) commit(rev int64, changes []*carav1.Change) {
 	done := make([]Change, 0, len(changes))
 	m.mu.Lock()
@@ -252,7 +253,7 @@ func (m *Mirror) commit(rev int64, changes []*carav1.Change) {
 	m.tell(done)
 }
 
-// replace shows a picture that was listed again, and tells of what differs.
+// replace swaps in a new list and notifies OnChange of the differences.
 func (m *Mirror) replace(rev int64, kinds map[string]*btree.BTreeG[entry]) {
 	var done []Change
 	m.mu.Lock()
@@ -284,7 +285,7 @@ func (m *Mirror) replace(rev int64, kinds map[string]*btree.BTreeG[entry]) {
 
 func version(obj proto.Message) string { return api.Meta(obj).GetResourceVersion() }
 
-// tell passes on what changed, then wakes what waited for it. m.mu is held.
+// tell notifies OnChange, then wakes the keys that waited for this revision. m.mu is held.
 func (m *Mirror) tell(changes []Change) {
 	if len(changes) > 0 && m.cfg.OnChange != nil {
 		m.cfg.OnChange(changes)

@@ -15,38 +15,38 @@ import (
 	"github.com/caravanserai/cara/api"
 )
 
-// QueueConfig says how to work.
+// QueueConfig configures a Queue.
 type QueueConfig struct {
-	// Name of the queue, for logs and figures.
+	// Name of the queue in logs and metrics.
 	Name string
-	// Metrics count what the queue does; optional.
+	// Metrics is optional.
 	Metrics *Metrics
-	// Workers that run at the same time. The default is 1.
+	// Workers is the number of concurrent workers. The default is 1.
 	Workers int
-	// Do works on one key. An error means: again, with backoff; one of NeedsPerson means: again after SlowResync. A positive again means: again
-	// after that long. A panic is an error of its key.
+	// Do processes one key. After an error the key is retried with backoff, or after SlowResync if the error is from
+	// NeedsPerson. If again is positive, the key is processed again after that time. A panic counts as an error of its key.
 	Do func(ctx context.Context, key string) (again time.Duration, err error)
-	// MinBackoff after the first failure (100 ms where it is 0), doubling up to MaxBackoff (1 min where it is 0).
+	// MinBackoff is the wait after the first failure (default 100 ms). It doubles up to MaxBackoff (default 1 min).
 	MinBackoff, MaxBackoff time.Duration
-	// SlowResync is how long a key rests after an error that needs a person, unless it is added before. The default is 10 min.
+	// SlowResync is how long a key waits after an error that needs a person, unless it is added earlier. The default is 10 min.
 	SlowResync time.Duration
-	// Quiet tells of errors that are said elsewhere, once: they are retried like all others, and logged at debug level.
+	// Quiet reports errors that are already reported elsewhere. They are retried as usual but logged at debug level.
 	Quiet  func(error) bool
 	Logger *slog.Logger
 }
 
-// Queue works on keys: never on one twice at once, and again on one that was added meanwhile. No key can keep it busy, whatever Do returns and
-// however often the key is added: see budget.
+// Queue processes keys. It never processes a key twice concurrently, and processes a key again if it was added during its
+// run. The budget keeps one key from occupying the queue, whatever Do returns and however often the key is added.
 type Queue struct {
 	cfg QueueConfig
 
 	mu      sync.Mutex
 	budget  *budget
 	queue   workqueue.TypedRateLimitingInterface[string] // nil until Run
-	waiting map[string]time.Time                         // what was added before Run, with when it is due
+	waiting map[string]time.Time                         // keys added before Run, with their due times
 }
 
-// NewQueue returns a queue that works once Run is called. Keys may be added before.
+// NewQueue returns a queue that starts with Run. Keys may be added before.
 func NewQueue(cfg QueueConfig) *Queue {
 	cfg.Workers = max(cfg.Workers, 1)
 	if cfg.MinBackoff == 0 {
@@ -61,10 +61,10 @@ func NewQueue(cfg QueueConfig) *Queue {
 	return &Queue{cfg: cfg, budget: newBudget(), waiting: map[string]time.Time{}}
 }
 
-// Add asks for work on a key, now.
+// Add requests that a key be processed now.
 func (q *Queue) Add(key string) { q.AddAfter(key, 0) }
 
-// AddAfter asks for work on a key after d.
+// AddAfter requests that a key be processed after d.
 func (q *Queue) AddAfter(key string, d time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -79,7 +79,7 @@ func (q *Queue) AddAfter(key string, d time.Duration) {
 	}
 }
 
-// Run works until ctx ends and every worker has returned.
+// Run processes keys until ctx ends and every worker has returned.
 func (q *Queue) Run(ctx context.Context) error {
 	work := workqueue.NewTypedRateLimitingQueueWithConfig(
 		workqueue.NewTypedItemExponentialFailureRateLimiter[string](q.cfg.MinBackoff, q.cfg.MaxBackoff), q.cfg.Metrics.queueConfig(q.cfg.Name))
@@ -136,7 +136,7 @@ func (q *Queue) next(ctx context.Context, work workqueue.TypedRateLimitingInterf
 	return true
 }
 
-// do works on one key. Whatever goes wrong with one key must not end the work on all others, so a panic becomes the key's error.
+// do processes one key. It turns a panic into an error of the key, so that one key cannot stop the others.
 func (q *Queue) do(ctx context.Context, key string) (again time.Duration, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -148,7 +148,7 @@ func (q *Queue) do(ctx context.Context, key string) (again time.Duration, err er
 	return q.cfg.Do(ctx, key)
 }
 
-// failed logs an error and says when the key is worked on again.
+// failed logs an error and schedules the retry.
 func (q *Queue) failed(ctx context.Context, work workqueue.TypedRateLimitingInterface[string], key string, err error) {
 	if _, person := errors.AsType[needsPerson](err); person {
 		q.cfg.Logger.Warn("work needs a person", "queue", q.cfg.Name, "key", key, "again_in", q.cfg.SlowResync, "error", err)
@@ -165,8 +165,8 @@ func (q *Queue) failed(ctx context.Context, work workqueue.TypedRateLimitingInte
 	work.AddRateLimited(key)
 }
 
-// NeedsPerson marks an error that stays until a person changes something, such as a request that the server refuses as invalid: it is not
-// retried until its key is added again, or a slow resync.
+// NeedsPerson marks an error that persists until a person changes something, such as a request that the server rejects as
+// invalid. Its key is retried only after SlowResync or when it is added again.
 func NeedsPerson(err error) error {
 	if err == nil {
 		return nil
@@ -174,7 +174,7 @@ func NeedsPerson(err error) error {
 	return needsPerson{err}
 }
 
-// Refused marks an error of the API by its code: one that says that the request itself is wrong needs a person.
+// Refused marks an API error with NeedsPerson if its code means that the request itself is wrong.
 func Refused(err error) error {
 	switch api.Code(err) {
 	case codes.InvalidArgument, codes.PermissionDenied, codes.Unimplemented:
