@@ -1,14 +1,15 @@
-// Package flow bounds what is under way on a stream of messages between two programs, each way. It stands beside the
-// straight line, where a server and an agent pass on what a command or a connection says.
+// Package flow limits the bytes in flight on a stream of messages between two programs, in each direction. Server and agent use
+// it to relay commands and connections.
 //
-// gRPC alone does not do it: a server behind net/http reads a call's messages as fast as they come and keeps them, and a
-// receiver that stops reading hears no longer that the stream has ended. So each side counts what it has sent and the
-// other is not yet done with, and stops at a window that both know.
+// gRPC's own flow control is not enough: a server behind net/http reads and buffers a call's messages as fast as they
+// arrive, and a receiver that stops reading does not notice the end of the stream. So each side counts the bytes that it has
+// sent and the other side has not yet consumed, and stops at a window that both know.
 //
-//   - A side that receives always reads on: what may come is bounded by the window, so it has room for it.
-//   - What Recv returned counts as taken with the next call of Recv, and is told to the other side then, by the quarter
+//   - A receiver never stops reading. The window bounds what can arrive, so it can buffer all of it.
+//   - A message counts as consumed at the next call of Recv. Recv acknowledges consumed bytes once they add up to a quarter
 //     of a window.
-//   - A message too large for the window goes when less than a quarter is under way, of which nobody may ever hear.
+//   - A message larger than the window is sent when less than a quarter of the window is in flight, because the receiver may
+//     not acknowledge less than that.
 package flow
 
 import (
@@ -19,57 +20,56 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Message is what a stream carries; Taken is how many bytes its sender is done with, 0 in most.
+// Message is what a stream carries. GetTaken returns how many bytes its sender has consumed; it is 0 in most messages.
 type Message interface {
 	proto.Message
 	GetTaken() int64
 }
 
-// overhead is what a message takes beside its bytes: it keeps many small ones from costing nothing.
+// overhead is added to the size of each message, so that many small messages are not free.
 const overhead = 64
 
 func weight(m Message) int64 { return int64(proto.Size(m)) + overhead }
 
-// Stream is a gRPC stream of which one side sends S and receives R.
+// Stream is a gRPC stream that sends S and receives R.
 type Stream[S, R Message] interface {
 	Send(m S) error
 	Recv() (R, error)
 }
 
-// End is one side of a stream. One goroutine calls Run, one at a time Recv, any Send.
+// End is one side of a stream. One goroutine calls Run. Only one goroutine at a time may call Recv; any may call Send.
 type End[S, R Message] struct {
 	stream Stream[S, R]
-	taken  func(bytes int64) S // makes the message that says so
+	taken  func(bytes int64) S // makes an acknowledgement
 	window int64
 
-	sending sync.Mutex // held while sending: gRPC allows one sender at a time
+	sending sync.Mutex // gRPC allows one sender at a time
 
 	mu       sync.Mutex
-	changed  chan struct{} // closed at the next change of what follows
-	underWay int64         // bytes sent and not taken yet
+	changed  chan struct{} // closed at the next change of the fields below
+	underWay int64         // bytes sent and not acknowledged
 	queue    []R
 	queued   int64 // bytes in queue
-	err      error // the end of the stream, once it is read
+	err      error // how the stream ended
 
 	// Only Recv uses these.
-	last int64 // bytes of what it returned before
-	owed int64 // bytes taken that the other side has not heard of
+	last int64 // size of the message that Recv returned last
+	owed int64 // bytes consumed and not acknowledged
 }
 
-// New returns one side of a stream. taken makes the message that says how many bytes are taken. The other side must
-// have the same window, in bytes; 0 sets no bound and tells nothing, as with a side that knows no windows.
+// New returns one side of a stream. taken makes an acknowledgement for a number of bytes. Both sides must have the same
+// window, in bytes. With 0 there is no limit and no acknowledgement, for a peer that does not support windows.
 func New[S, R Message](stream Stream[S, R], window int64, taken func(bytes int64) S) *End[S, R] {
 	return &End[S, R]{stream: stream, taken: taken, window: window, changed: make(chan struct{})}
 }
 
-// change wakes all that wait; mu is held.
+// change wakes all waiters. mu is held.
 func (e *End[S, R]) change() {
 	close(e.changed)
 	e.changed = make(chan struct{})
 }
 
-// Run reads until the stream is at its end, which Recv and Send then return. A side that sends more than the window is
-// held up.
+// Run reads until the stream ends. Recv and Send then return its error. A peer that sends more than the window has to wait.
 func (e *End[S, R]) Run(ctx context.Context) {
 	for {
 		m, err := e.stream.Recv()
@@ -99,7 +99,7 @@ func (e *End[S, R]) Run(ctx context.Context) {
 	}
 }
 
-// await waits for what is so under mu, which is held before and after.
+// await waits until so returns true. mu is held when so runs, before and after.
 func (e *End[S, R]) await(ctx context.Context, so func() bool) error {
 	for !so() {
 		changed := e.changed
@@ -115,14 +115,14 @@ func (e *End[S, R]) await(ctx context.Context, so func() bool) error {
 	return nil
 }
 
-// Recv returns the next message; what it returned before counts as taken now. After the last it returns what ended the
-// stream: io.EOF where the other side closed it.
+// Recv returns the next message and marks the previous one as consumed. After the last message it returns the error that
+// ended the stream, which is io.EOF if the peer closed it.
 func (e *End[S, R]) Recv(ctx context.Context) (m R, err error) {
 	e.owed, e.last = e.owed+e.last, 0
 	if e.window > 0 && e.owed >= e.window/4 {
 		bytes := e.owed
 		e.owed = 0
-		_ = e.send(e.taken(bytes)) // where it fails Run hears why, and what came before is still to be taken
+		_ = e.send(e.taken(bytes)) // Run sees the error; queued messages are still returned
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -142,7 +142,7 @@ func (e *End[S, R]) Recv(ctx context.Context) (m R, err error) {
 	return m, nil
 }
 
-// Send sends a message once there is room for it in the window.
+// Send sends a message once the window has room for it.
 func (e *End[S, R]) Send(ctx context.Context, m S) error {
 	if err := e.reserve(ctx, weight(m)); err != nil {
 		return err
@@ -176,7 +176,7 @@ func (e *End[S, R]) send(m S) error {
 	return e.stream.Send(m)
 }
 
-// ending is why a send failed: what ended the stream says more than that it has ended.
+// ending returns the error that ended the stream, if known, since it says more than the error of a failed send.
 func (e *End[S, R]) ending(err error) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
