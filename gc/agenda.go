@@ -6,7 +6,7 @@ import (
 	"github.com/google/btree"
 )
 
-// Agenda has at most one action for each object, in the order of their time.
+// Agenda holds at most one action for each key, ordered by time.
 type Agenda struct {
 	byTime *btree.BTreeG[Action]
 	byKey  map[string]Action
@@ -22,14 +22,14 @@ func NewAgenda() *Agenda {
 	}
 }
 
-// Set puts an action in the place of the one that the agenda has for the same object.
+// Set replaces the action for the same key.
 func (a *Agenda) Set(action Action) {
 	a.Drop(action.key())
 	a.byKey[action.key()] = action
 	a.byTime.ReplaceOrInsert(action)
 }
 
-// Drop takes an object off the agenda.
+// Drop removes the action for a key.
 func (a *Agenda) Drop(key string) {
 	if old, ok := a.byKey[key]; ok {
 		a.byTime.Delete(old)
@@ -37,7 +37,7 @@ func (a *Agenda) Drop(key string) {
 	}
 }
 
-// Len is how many objects are on the agenda.
+// Len returns the number of actions.
 func (a *Agenda) Len() int { return len(a.byKey) }
 
 func (a *Agenda) first() (Action, bool) { return a.byTime.Min() }

@@ -9,31 +9,31 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Verb is what is done when an object's time comes.
+// Verb is what to do when an object is due.
 type Verb string
 
 // Verbs of the garbage collector.
 const (
 	Expire        Verb = "Expire"        // delete a project whose expiry has passed
 	Remove        Verb = "Remove"        // remove the record of a Terminated project
-	ClearOverride Verb = "ClearOverride" // end an override that ran out
+	ClearOverride Verb = "ClearOverride" // mark a project that expires soon
 	Notice        Verb = "Notice"        // say on a project that it expires soon
 )
 
-// notices is the part of the agenda that has notices: a project may have one and its end beside each other.
+// notices is the key prefix of notices, since a project may have both a notice and an expiry on the agenda.
 const notices = "Notice"
 
-// Action is one thing to do to one object, and when.
+// Action is one thing to do to one object at a given time.
 type Action struct {
 	Verb Verb
 	Name string
 	// UID of the project; empty for overrides.
 	UID string
-	// At is when it is due; zero for at once.
+	// At is when the action is due. Zero means immediately.
 	At time.Time
 }
 
-// key names the object that the action is about, and for a notice that it is one.
+// key identifies the object, and separates a project's notice from its other action.
 func (a Action) key() string {
 	switch a.Verb {
 	case ClearOverride:
@@ -45,7 +45,7 @@ func (a Action) key() string {
 	return api.KindProject + "/" + a.Name
 }
 
-// keysOf are all that an object may have on the agenda.
+// keysOf returns every key that an object may have on the agenda.
 func keysOf(m proto.Message) []string {
 	name := api.Meta(m).GetName()
 	if api.Kind(m) == api.KindProject {
@@ -54,7 +54,7 @@ func keysOf(m proto.Message) []string {
 	return []string{api.Kind(m) + "/" + name}
 }
 
-// ActionsFor says what time will do to an object. A project that expires gets its notice so long before.
+// ActionsFor returns the actions for an object. The notice of a project is due the given time before its expiry.
 func ActionsFor(m proto.Message, before time.Duration) []Action {
 	switch m := m.(type) {
 	case *carav1.Project:
@@ -74,7 +74,8 @@ func ActionsFor(m proto.Message, before time.Duration) []Action {
 	return nil
 }
 
-// noticeFor is when a project's end is to be announced: once, and never in the first half of a short life.
+// noticeFor returns the notice for a project's expiry. A project gets one notice for each expiry, and never in the first
+// half of its life.
 func noticeFor(p *carav1.Project, end Action, before time.Duration) (Action, bool) {
 	if end.Verb != Expire || api.IsTrue(p.GetStatus().GetConditions(), api.CondExpiring) {
 		return Action{}, false
@@ -97,9 +98,9 @@ func forProject(p *carav1.Project) (Action, bool) {
 		return a, true
 	}
 	if status.GetPhase() == api.PhaseTerminating || meta.GetDeletionTimestamp() != nil {
-		return Action{}, false // on its way already
+		return Action{}, false // already being deleted
 	}
-	at := status.GetExpireAt() // what an operator extended it to, or the spec's
+	at := status.GetExpireAt() // an operator's extension, or a copy of the spec's
 	if at == nil {
 		at = p.GetSpec().GetExpireAt()
 	}
@@ -110,7 +111,7 @@ func forProject(p *carav1.Project) (Action, bool) {
 	return a, true
 }
 
-// Due takes what is due off the agenda, the earliest first, and says when the next is due; zero for never.
+// Due removes the due actions from the agenda, earliest first, and returns when the next one is due. Zero means never.
 func Due(a *Agenda, now time.Time) (due []Action, next time.Time) {
 	for {
 		first, ok := a.first()

@@ -20,20 +20,20 @@ import (
 	"github.com/caravanserai/cara/internal/loop"
 )
 
-// glance is how long the agenda goes without a look at the wall clock.
+// glance is the longest time between two looks at the wall clock.
 const glance = 30 * time.Second
 
 // history is the queue's key for trimming.
 const history = "history"
 
-// Config says whom to talk to and what is old.
+// Config configures a Collector.
 type Config struct {
-	// Conn leads to the API, with the identity `system/gc`.
+	// Conn is the connection to the API, with the identity `system/gc`.
 	Conn   grpc.ClientConnInterface
 	Logger *slog.Logger
-	// Metrics count what the queue does; optional.
+	// Metrics is optional.
 	Metrics *loop.Metrics
-	// Workers is how many objects are worked on at the same time. The default is 16.
+	// Workers is the number of concurrent workers. The default is 16.
 	Workers int
 	// KeepEvents is how long events are kept. The default is 24 h.
 	KeepEvents time.Duration
@@ -41,8 +41,8 @@ type Config struct {
 	KeepTombstones time.Duration
 	// TrimEvery is how often history is trimmed. The default is 1 h.
 	TrimEvery time.Duration
-	// NoticeBefore is how long before its end a project says that it expires soon, at most half of its life; 15 min
-	// where it is 0.
+	// NoticeBefore is how long before its expiry a project is marked as expiring, at most half of its life. The default is 15
+	// min.
 	NoticeBefore time.Duration
 	// Now is the wall clock. The default is time.Now.
 	Now func() time.Time
@@ -61,7 +61,7 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// Collector ends what time ends.
+// Collector deletes what has expired.
 type Collector struct {
 	cfg      Config
 	projects carav1.ProjectServiceClient
@@ -72,10 +72,10 @@ type Collector struct {
 	mu     sync.Mutex
 	agenda *Agenda
 
-	sooner chan struct{} // a word that the agenda may begin earlier than the timer knows; one is enough
+	sooner chan struct{} // wakes tick when the agenda may start earlier than the timer
 }
 
-// New returns a Collector that does nothing before Run.
+// New returns a Collector. It does nothing until Run.
 func New(cfg Config) *Collector {
 	for value, fallback := range map[*time.Duration]time.Duration{
 		&cfg.KeepEvents: 24 * time.Hour, &cfg.KeepTombstones: 7 * 24 * time.Hour, &cfg.TrimEvery: time.Hour,
@@ -113,7 +113,7 @@ func (c *Collector) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// changed puts objects on the agenda, or takes them off.
+// changed updates the agenda after a transaction.
 func (c *Collector) changed(changes []loop.Change) {
 	c.mu.Lock()
 	for _, ch := range changes {
@@ -123,7 +123,7 @@ func (c *Collector) changed(changes []loop.Change) {
 	c.hurry()
 }
 
-// note brings one object's place on the agenda up to date. c.mu is held.
+// note updates the agenda for one object. c.mu is held.
 func (c *Collector) note(m proto.Message, gone bool) {
 	for _, key := range keysOf(m) {
 		c.agenda.Drop(key)
@@ -139,11 +139,11 @@ func (c *Collector) note(m proto.Message, gone bool) {
 func (c *Collector) hurry() {
 	select {
 	case c.sooner <- struct{}{}:
-	default: // a word is waiting already
+	default: // tick is already notified
 	}
 }
 
-// tick hands what is due to the queue, and sleeps until the next is due.
+// tick queues the due actions and sleeps until the next one is due.
 func (c *Collector) tick(ctx context.Context) {
 	timer := time.NewTimer(glance)
 	defer timer.Stop()
@@ -169,7 +169,7 @@ func (c *Collector) tick(ctx context.Context) {
 	}
 }
 
-// work does what is due to one object, as it is now.
+// work runs the action that is due for one key, if it is still due.
 func (c *Collector) work(ctx context.Context, key string) (time.Duration, error) {
 	if key == history {
 		return c.cfg.TrimEvery, c.trim(ctx)
@@ -189,18 +189,18 @@ func (c *Collector) work(ctx context.Context, key string) (time.Duration, error)
 	switch {
 	case err == nil:
 		due := action.At
-		if due.IsZero() { // not by the clock: what has terminated goes at once
+		if due.IsZero() { // removal of a Terminated project has no due time
 			due = c.cfg.Now()
 		}
 		c.cfg.Logger.Info("time is up", "do", action.Verb, "project", action.Name, "due", due)
-	case api.IsNotFound(err), api.IsConflict(err): // gone, or another one by now: the watch tells
+	case api.IsNotFound(err), api.IsConflict(err): // deleted or replaced: the watch reports it
 	default:
 		return 0, loop.Refused(err)
 	}
-	return glance, nil // the watch tells that it is done; if it does not, look once more
+	return glance, nil // look again in case the watch does not report the change
 }
 
-// look says what time does to an object as the mirror has it now.
+// look returns the current action for a key.
 func (c *Collector) look(key string) (Action, bool) {
 	kind, name, _ := strings.Cut(key, "/")
 	var actions []Action
@@ -235,7 +235,7 @@ func (c *Collector) do(ctx context.Context, a Action) (err error) {
 	return nil
 }
 
-// trim drops history that is old.
+// trim deletes old history.
 func (c *Collector) trim(ctx context.Context) error {
 	now := c.cfg.Now()
 	resp, err := c.events.TrimHistory(ctx, &carav1.TrimHistoryRequest{
