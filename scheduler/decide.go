@@ -12,7 +12,7 @@ import (
 	"github.com/caravanserai/cara/internal/loop"
 )
 
-// place finds a node for a Pending project and binds it there, or says why there is none.
+// place binds a Pending project to a node, or writes why no node fits.
 func (s *Scheduler) place(ctx context.Context, p *carav1.Project) error {
 	name := p.GetMetadata().GetName()
 	d, err := demand(p)
@@ -22,7 +22,7 @@ func (s *Scheduler) place(ctx context.Context, p *carav1.Project) error {
 	s.mu.Lock()
 	if r, ok := s.ledger.reserved[name]; ok && r.revision > api.RevisionOf(p) {
 		s.mu.Unlock()
-		return nil // this picture is older than our own bind
+		return nil // the mirror is older than our own bind
 	}
 	v := Place(d, s.ledger.order, s.cfg.Strategy)
 	if v.Node == "" {
@@ -38,7 +38,7 @@ func (s *Scheduler) place(ctx context.Context, p *carav1.Project) error {
 	return s.assign(ctx, p, &carav1.ScheduleProjectRequest{Action: api.ScheduleBind, NodeRef: v.Node})
 }
 
-// assign writes an assignment that was reserved, and keeps the reservation until its commit is heard of.
+// assign writes a reserved assignment, and keeps the reservation until the mirror shows the commit.
 func (s *Scheduler) assign(ctx context.Context, p *carav1.Project, req *carav1.ScheduleProjectRequest) error {
 	name := p.GetMetadata().GetName()
 	bound, err := s.schedule(ctx, p, req)
@@ -46,7 +46,7 @@ func (s *Scheduler) assign(ctx context.Context, p *carav1.Project, req *carav1.S
 	if bound != nil {
 		s.ledger.settle(name, api.RevisionOf(bound))
 		if now, ok := s.ledger.projects[name]; !ok || api.RevisionOf(now) >= api.RevisionOf(bound) {
-			s.ledger.drop(name) // the mirror was faster than the answer
+			s.ledger.drop(name) // the mirror was faster than the response
 		}
 	} else {
 		s.ledger.drop(name)
@@ -59,7 +59,7 @@ func (s *Scheduler) assign(ctx context.Context, p *carav1.Project, req *carav1.S
 	return err
 }
 
-// explain writes why a project is Pending, or stays on a node that it should leave, where that is not what it says
+// explain writes why a project is Pending, or stays on a node that it should leave. It writes nothing if the project says so
 // already.
 func (s *Scheduler) explain(ctx context.Context, p *carav1.Project, status, reason, message string) error {
 	c := api.FindCondition(p.GetStatus().GetConditions(), api.CondScheduled)
@@ -70,8 +70,8 @@ func (s *Scheduler) explain(ctx context.Context, p *carav1.Project, status, reas
 	return err
 }
 
-// keep leaves an assigned project where it is, unless its node was lost for too long, drains, or has no room for what
-// the project became.
+// keep leaves an assigned project on its node, unless the node was lost for too long, is draining, or has no room for the
+// project's new requests.
 func (s *Scheduler) keep(ctx context.Context, p *carav1.Project) (time.Duration, error) {
 	name, node := p.GetMetadata().GetName(), p.GetStatus().GetNodeRef()
 	s.mu.Lock()
@@ -84,7 +84,7 @@ func (s *Scheduler) keep(ctx context.Context, p *carav1.Project) (time.Duration,
 	case n.GetStatus().GetState() == api.NodeNotReady:
 		return s.keepLost(ctx, p, n)
 	case n.GetSpec().GetDraining():
-		return 0, nil // its turn comes with the node's pass
+		return 0, nil // the pass over the node moves it
 	}
 	s.mu.Lock()
 	why := s.misfit(p, s.ledger.nodes[node])
@@ -99,8 +99,8 @@ func (s *Scheduler) keep(ctx context.Context, p *carav1.Project) (time.Duration,
 	return 0, nil
 }
 
-// misfit tells why a project would not fit the node that it is on, were it placed there now. That the node gets no new
-// projects at the moment is no reason to move.
+// misfit returns why a project would not fit its node if it were placed there now. A node that takes no new projects at the
+// moment may still keep those that it has.
 func (s *Scheduler) misfit(p *carav1.Project, c *Candidate) Why {
 	d, err := demand(p)
 	if err != nil || c == nil {
@@ -113,8 +113,8 @@ func (s *Scheduler) misfit(p *carav1.Project, c *Candidate) Why {
 	return filter(&d, &at)
 }
 
-// moveIfFits gives a project that has outgrown its node to another one that would take it; else it stays, says so, and
-// is looked at again when there is room.
+// moveIfFits moves a project that has outgrown its node to another node with room. If there is none, the project stays, its
+// condition says so, and it is checked again when a node has room.
 func (s *Scheduler) moveIfFits(ctx context.Context, p *carav1.Project, message string) error {
 	if api.UpdateFailed(p) {
 		return s.explain(ctx, p, api.StatusTrue, api.ReasonNoLongerFits, message+"; the project stays, "+staysUpdateFailed)
@@ -145,7 +145,7 @@ func (s *Scheduler) evict(ctx context.Context, p *carav1.Project, reason, messag
 	return err
 }
 
-// abandon ends the wait of a Terminating project for a node that is not coming back.
+// abandon stops waiting for a lost node to confirm that a Terminating project is gone.
 func (s *Scheduler) abandon(ctx context.Context, p *carav1.Project) (time.Duration, error) {
 	node := p.GetStatus().GetNodeRef()
 	n, ok := loop.Get[*carav1.Node](s.mirror, node)
@@ -163,7 +163,7 @@ func (s *Scheduler) abandon(ctx context.Context, p *carav1.Project) (time.Durati
 	return 0, err
 }
 
-// passNode gives a node up whose heartbeats stopped, and comes back when the next one would be overdue.
+// passNode marks a node as lost if its heartbeats stopped. Otherwise it returns when the next heartbeat would be overdue.
 func (s *Scheduler) passNode(ctx context.Context, name string) (time.Duration, error) {
 	n, err := s.nodes.GetNode(ctx, &carav1.GetRequest{Name: name})
 	if api.IsNotFound(err) {
@@ -173,7 +173,7 @@ func (s *Scheduler) passNode(ctx context.Context, name string) (time.Duration, e
 		return 0, fmt.Errorf("get node %s: %w", name, err)
 	}
 	if n.GetStatus().GetState() == api.NodeNotReady || n.GetStatus().GetState() == "" {
-		return 0, nil // its next heartbeat is a change
+		return 0, nil // its next heartbeat triggers a pass
 	}
 	last := s.started
 	if at := n.GetStatus().GetLastHeartbeat(); at != nil && at.AsTime().After(last) {
@@ -186,7 +186,7 @@ func (s *Scheduler) passNode(ctx context.Context, name string) (time.Duration, e
 		Name: name, LastHeartbeat: n.GetStatus().GetLastHeartbeat(), Message: silence(name, n.GetStatus().GetLastHeartbeat(), s.cfg.HeartbeatTimeout),
 	})
 	if api.IsConflict(err) {
-		return s.cfg.HeartbeatTimeout / 4, nil // it was heard of meanwhile
+		return s.cfg.HeartbeatTimeout / 4, nil // a heartbeat arrived meanwhile
 	}
 	if err != nil && !api.IsNotFound(err) {
 		return 0, fmt.Errorf("mark node %s not ready: %w", name, err)

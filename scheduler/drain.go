@@ -10,7 +10,7 @@ import (
 	"github.com/caravanserai/cara/internal/loop"
 )
 
-// wakeDrains looks again at the draining nodes that a project is on, or is on its way from. It is called with mu held.
+// wakeDrains queues the draining nodes that a project is on or is moving away from. s.mu is held.
 func (s *Scheduler) wakeDrains(c loop.Change) {
 	for _, m := range []any{c.Old, c.New} {
 		p, _ := m.(*carav1.Project)
@@ -22,9 +22,9 @@ func (s *Scheduler) wakeDrains(c loop.Change) {
 	}
 }
 
-// drain moves the next projects off a draining node. It runs under the node's key, so two never decide at once; what is
-// underway is read from the projects and from moves of which nothing was heard yet, so a restart forgets nothing. A
-// node that is lost is left to the rule for lost nodes.
+// drain moves the next projects off a draining node. It runs under the node's queue key, so two runs never overlap. The
+// moves in progress are counted from the projects and from reservations, so a restart loses nothing. Projects of a lost node
+// are left to the rule for lost nodes.
 func (s *Scheduler) drain(ctx context.Context, name string) error {
 	n, ok := loop.Get[*carav1.Node](s.mirror, name)
 	if !ok || !n.GetSpec().GetDraining() || n.GetStatus().GetState() == api.NodeNotReady || n.GetStatus().GetState() == "" {
@@ -54,19 +54,19 @@ func (s *Scheduler) drain(ctx context.Context, name string) error {
 	return errors.Join(errs...)
 }
 
-// occupants are the projects that a draining node has to do with.
+// occupants are the projects that a drain of a node has to consider.
 type occupants struct {
-	residents []Resident // that may leave
+	residents []Resident // may be moved
 	projects  map[string]*carav1.Project
 	demands   map[string]Demand
-	underway  int // left, and do not run elsewhere yet
+	underway  int // moved away, and not running elsewhere yet
 	ending    int // being deleted
-	failed    int // stopped, and kept for their logs
+	failed    int // stopped and kept for their logs
 }
 
 func (o *occupants) empty() bool { return len(o.residents)+o.underway+o.ending == 0 }
 
-// occupants reads them from the ledger. It is called with mu held.
+// occupants reads the projects from the ledger. s.mu is held.
 func (s *Scheduler) occupants(node string) *occupants {
 	o := &occupants{projects: map[string]*carav1.Project{}, demands: map[string]Demand{}}
 	for _, names := range []map[string]bool{s.ledger.on[node], s.ledger.away[node]} {
@@ -89,7 +89,7 @@ func (s *Scheduler) occupant(o *occupants, p *carav1.Project, node string) {
 	reserved = reserved && r.revision == 0 || reserved && r.revision > api.RevisionOf(p)
 	switch phase := st.GetPhase(); {
 	case reserved && r.node != node && st.GetNodeRef() == node:
-		o.underway++ // its move was decided and not heard of yet
+		o.underway++ // its move is decided, and the watch has not reported it
 	case st.GetNodeRef() != node:
 		if st.GetMovedFrom() == node {
 			o.underway++
@@ -111,7 +111,7 @@ func (s *Scheduler) occupant(o *occupants, p *carav1.Project, node string) {
 	}
 }
 
-// drained says that a node is empty, once.
+// drained marks a node as drained, once.
 func (s *Scheduler) drained(ctx context.Context, n *carav1.Node, at *occupants) error {
 	name := n.GetMetadata().GetName()
 	if api.IsTrue(n.GetStatus().GetConditions(), api.CondDrained) {
@@ -125,7 +125,7 @@ func (s *Scheduler) drained(ctx context.Context, n *carav1.Node, at *occupants) 
 		Name: name, ResourceVersion: n.GetMetadata().GetResourceVersion(), Message: message,
 	})
 	if api.IsConflict(err) || api.IsNotFound(err) {
-		return nil // it changed: that is looked at next
+		return nil // it changed: the change triggers another pass
 	}
 	if err != nil {
 		return fmt.Errorf("mark node %s drained: %w", name, err)

@@ -8,24 +8,24 @@ import (
 // Resident is a project on a draining node.
 type Resident struct {
 	Demand
-	// Running ones go first: another may never come up where it goes, and would keep them from leaving.
+	// Running projects move first. A project that is not running may never start on its new node, and would block the others.
 	Running bool
-	// Stays is why it must not leave, wherever there is room; empty if it may.
+	// Stays is why the project must stay even if another node has room. Empty if it may move.
 	Stays string
 }
 
-// Departure is what a draining node decides of one resident: where it goes, or why it stays.
+// Departure is the decision about one resident: its new node, or why it stays.
 type Departure struct {
 	Project string
-	// Node is where it goes; empty if it stays, and Why says so.
+	// Node is the new node. If it is empty, the project stays because of Why.
 	Node string
 	Why  string
 }
 
-// Leave decides which residents of a draining node go now. underway are those that have left and do not run elsewhere
-// yet: with them no more than parallel are without a home at a time. A resident that fits nowhere stays, says why and
-// holds nobody up. Each that goes counts where it goes before the next is placed. It is a pure function; those that are
-// not named wait for their turn.
+// Leave decides which residents of a draining node move now. underway is the number of projects that have left and do not
+// run elsewhere yet; at most parallel projects may be in that state. A resident that fits on no other node stays and blocks
+// nobody. Each move counts on its new node before the next project is placed. Residents missing from the result wait for
+// their turn. Leave is a pure function.
 func Leave(residents []Resident, underway, parallel int, nodes []*Candidate, how Strategy) []Departure {
 	residents = slices.Clone(residents)
 	slices.SortFunc(residents, func(a, b Resident) int {

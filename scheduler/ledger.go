@@ -8,26 +8,27 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// ledger is what each node holds. It is kept by changes, so that its cost follows the change. It belongs to the
-// Scheduler's mutex.
+// ledger tracks what each node holds. It is updated incrementally, so its cost depends on what changed. The Scheduler's
+// mutex guards it.
 type ledger struct {
-	projects map[string]*carav1.Project // every one, as the mirror has it
+	projects map[string]*carav1.Project // all projects of the mirror
 	nodes    map[string]*Candidate
-	order    []*Candidate // the same nodes, as Place takes them
-	// placed is what the cluster says; reserved is what was decided and not yet heard of, which counts instead.
+	order    []*Candidate // the same nodes, as a list for Place
+	// placed is what the cluster shows. reserved holds decisions that the mirror does not show yet; they take precedence.
 	placed, reserved map[string]placement
-	on               map[string]map[string]bool // projects by node, of placed
-	// from is where projects that do not run ran before; away the same by node. drains are the nodes that are draining.
+	on               map[string]map[string]bool // projects by node, from placed
+	// from holds the previous node of each project that was moved and does not run yet; away is its inverse. drains holds the
+	// draining nodes.
 	from   map[string]string
 	away   map[string]map[string]bool
 	drains map[string]bool
 }
 
-// placement is what one project takes on one node.
+// placement is what one project uses on one node.
 type placement struct {
 	node                           string
 	cpu, memory, subnets, projects int64
-	revision                       int64 // of a reservation: what the mirror has to show before it is dropped; 0 while in flight
+	revision                       int64 // of a reservation: dropped when the mirror shows it; 0 while in flight
 }
 
 func newLedger() *ledger {
@@ -37,7 +38,7 @@ func newLedger() *ledger {
 	}
 }
 
-// demand is what a project asks of a node.
+// demand returns what a project needs from a node.
 func demand(p *carav1.Project) (Demand, error) {
 	d := Demand{Project: p.GetMetadata().GetName(), Selector: p.GetSpec().GetNodeSelector(), Capabilities: api.ExtraCapabilities(p.GetSpec())}
 	for _, s := range p.GetSpec().GetServices() {
@@ -61,7 +62,7 @@ func quantity(text string, parse func(string) (int64, error)) (int64, error) {
 	return parse(text)
 }
 
-// setNode takes a node as it is now, or its end where it is nil.
+// setNode adds or updates a node, or removes it if n is nil.
 func (l *ledger) setNode(name string, n *carav1.Node) {
 	c := l.nodes[name]
 	if delete(l.drains, name); n.GetSpec().GetDraining() {
@@ -78,12 +79,12 @@ func (l *ledger) setNode(name string, n *carav1.Node) {
 	c.Labels, c.Unfit = n.GetMetadata().GetLabels(), unfit(n)
 	c.Capabilities = n.GetStatus().GetInfo().GetAllowedCapabilities()
 	capacity := n.GetStatus().GetInfo().GetCapacity()
-	c.CPU, _ = quantity(capacity.GetCpu(), api.MilliCPU) // a quantity that cannot be read is not counted
+	c.CPU, _ = quantity(capacity.GetCpu(), api.MilliCPU) // a quantity that does not parse is ignored
 	c.Memory, _ = quantity(capacity.GetMemory(), api.Bytes)
 	c.Subnets = int64(capacity.GetSubnets())
 }
 
-// addNode begins to count a node, with what is on it already.
+// addNode starts to count a node, including what is already on it.
 func (l *ledger) addNode(name string) *Candidate {
 	c := &Candidate{Name: name}
 	l.nodes[name] = c
@@ -101,7 +102,7 @@ func (l *ledger) addNode(name string) *Candidate {
 	return c
 }
 
-// unfit is why nothing new goes to a node.
+// unfit returns why a node takes no new projects.
 func unfit(n *carav1.Node) Why {
 	st := n.GetStatus()
 	says := func(typ, status string) bool { return api.FindCondition(st.GetConditions(), typ).GetStatus() == status }
@@ -122,8 +123,7 @@ func unfit(n *carav1.Node) Why {
 	return Fits
 }
 
-// setProject takes a project as the cluster has it at a revision, or its end where it is nil. It tells whether room
-// became free.
+// setProject updates a project as of a revision, or removes it if p is nil. It reports whether room became free.
 func (l *ledger) setProject(name string, p *carav1.Project, revision int64) (freed bool) {
 	if r, ok := l.reserved[name]; ok && (p == nil || r.revision > 0 && revision >= r.revision) {
 		l.drop(name)
@@ -150,7 +150,7 @@ func (l *ledger) setProject(name string, p *carav1.Project, revision int64) (fre
 	return old.node != "" && (next.node != old.node || next.cpu < old.cpu || next.memory < old.memory)
 }
 
-// setFrom notes which node a project is on its way from.
+// setFrom records which node a project is moving away from.
 func (l *ledger) setFrom(project, node string) {
 	old := l.from[project]
 	if old == node {
@@ -170,7 +170,7 @@ func (l *ledger) setFrom(project, node string) {
 	l.away[node][project] = true
 }
 
-// holding is what a project takes where it is. A Failed one keeps its network and nothing else.
+// holding returns what a project uses on its node. A Failed project keeps only its network.
 func holding(p *carav1.Project) placement {
 	st := p.GetStatus()
 	if st.GetNodeRef() == "" || st.GetPhase() == api.PhaseTerminated || st.GetPhase() == api.PhasePending {
@@ -181,13 +181,13 @@ func holding(p *carav1.Project) placement {
 		return h
 	}
 	h.projects = 1
-	if d, err := demand(p); err == nil { // a stored spec was valid when it was accepted
+	if d, err := demand(p); err == nil { // a stored spec was validated before
 		h.cpu, h.memory = d.CPU, d.Memory
 	}
 	return h
 }
 
-// effective is what counts for a project: the reservation, else what the cluster says.
+// effective returns the reservation of a project if it has one, otherwise its placement.
 func (l *ledger) effective(project string) placement {
 	if r, ok := l.reserved[project]; ok {
 		return r
@@ -206,7 +206,7 @@ func (l *ledger) count(h placement, sign int64) {
 	c.Projects += sign * h.projects
 }
 
-// reserve counts a decision before its commit is heard of.
+// reserve counts a decision before the watch reports its commit.
 func (l *ledger) reserve(d Demand, node string) {
 	l.count(l.effective(d.Project), -1)
 	r := placement{node: node, cpu: d.CPU, memory: d.Memory, subnets: 1, projects: 1}
@@ -222,7 +222,7 @@ func (l *ledger) settle(project string, revision int64) {
 	}
 }
 
-// drop takes a reservation back.
+// drop removes a reservation.
 func (l *ledger) drop(project string) {
 	if _, ok := l.reserved[project]; !ok {
 		return
@@ -232,7 +232,7 @@ func (l *ledger) drop(project string) {
 	l.count(l.effective(project), +1)
 }
 
-// projectsOn names the projects of a node.
+// projectsOn returns the names of the projects on a node.
 func (l *ledger) projectsOn(node string) []string {
 	names := make([]string, 0, len(l.on[node]))
 	for name := range l.on[node] {

@@ -9,16 +9,16 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Relocation is what becomes of a project whose node is lost.
+// Relocation is the decision about a project whose node is lost.
 type Relocation struct {
-	// Node is where it goes; empty if it stays assigned to the node that is lost, and Why says so.
+	// Node is the new node. If it is empty, the project stays assigned to the lost node because of Why.
 	Node string
 	Why  string
 }
 
-// Relocate decides it. A project leaves only for a node that has room for it: taken off its node and put nowhere, it would
-// serve nobody, and all of its containers would be replaced when the node comes back. When all nodes are lost at once, as
-// in Kubernetes' full disruption, the fault is in the network or the server, and nothing leaves. It is a pure function.
+// Relocate decides where a project of a lost node goes. It moves only to a node that has room: an unassigned project would
+// serve nobody, and all its containers would be replaced when the node returns. If all nodes are lost at the same time, as
+// in Kubernetes' full disruption, the fault is in the network or the server, and nothing moves. Relocate is a pure function.
 func Relocate(d Demand, from string, nodes []*Candidate, how Strategy) Relocation {
 	if allLost(nodes) && len(nodes) > 1 {
 		return Relocation{Why: fmt.Sprintf("all %d nodes are lost, so nothing is moved", len(nodes))}
@@ -34,7 +34,7 @@ func Relocate(d Demand, from string, nodes []*Candidate, how Strategy) Relocatio
 	return Relocation{Node: v.Node}
 }
 
-// allLost reports whether there are nodes and none of them is heard of.
+// allLost reports whether there are nodes and all of them are lost.
 func allLost(nodes []*Candidate) bool {
 	for _, c := range nodes {
 		if c.Unfit != NotReady {
@@ -54,8 +54,8 @@ func without(nodes []*Candidate, name string) []*Candidate {
 	return others
 }
 
-// heardAgain notes when the first node is heard of after all were lost. From then on each of the others has as long as its
-// projects wait for a lost node: it may be a moment behind. It is called with mu held.
+// heardAgain records when the first node returns after all were lost. From then on, each of the other nodes has as long to
+// return as its projects wait for a lost node. s.mu is held.
 func (s *Scheduler) heardAgain(now time.Time) {
 	lost := allLost(s.ledger.order)
 	if s.disrupted && !lost {
@@ -64,8 +64,8 @@ func (s *Scheduler) heardAgain(now time.Time) {
 	s.disrupted = lost
 }
 
-// lostSince is when a node was given up; not before one time-out after the start of the scheduler, and not while all
-// nodes were lost.
+// lostSince returns when the wait for a lost node began: when it was lost, but not before one timeout after the scheduler
+// started, and not before the end of a period in which all nodes were lost.
 func (s *Scheduler) lostSince(n *carav1.Node) time.Time {
 	since := s.started.Add(s.cfg.HeartbeatTimeout)
 	c := api.FindCondition(n.GetStatus().GetConditions(), api.CondReady)
@@ -80,7 +80,7 @@ func (s *Scheduler) lostSince(n *carav1.Node) time.Time {
 	return since
 }
 
-// keepLost decides about a project whose node is lost, once that has lasted as long as the project waits.
+// keepLost decides about a project on a lost node, after the wait that the project asks for.
 func (s *Scheduler) keepLost(ctx context.Context, p *carav1.Project, n *carav1.Node) (time.Duration, error) {
 	wait, never, err := api.RescheduleAfter(p.GetSpec().GetRescheduleAfter())
 	if err != nil || never {
@@ -112,6 +112,6 @@ func (s *Scheduler) keepLost(ctx context.Context, p *carav1.Project, n *carav1.N
 	return 0, s.assign(ctx, p, &carav1.ScheduleProjectRequest{Action: api.ScheduleMove, NodeRef: to.Node, Reason: api.ReasonNodeLost, Message: message})
 }
 
-// staysUpdateFailed is why a project does not move whose newest spec has not come up. What serves is of the spec before,
-// and another node would be given the newest.
+// staysUpdateFailed is why a project stays if its newest spec failed to start. Its containers run the previous spec, and
+// another node would start the newest one.
 const staysUpdateFailed = "its last update failed, and on another node it would start with that: correct the spec, or roll it back"

@@ -9,42 +9,42 @@ import (
 	"github.com/caravanserai/cara/api"
 )
 
-// Strategy says where a project goes when it fits in several places.
+// Strategy selects among several nodes that fit.
 type Strategy string
 
-// Strategies. Spread takes the node with the least allocated share, Binpack the one with the most.
+// Spread takes the node with the smallest allocated share, Binpack the node with the largest.
 const (
 	Spread  Strategy = "spread"
 	Binpack Strategy = "binpack"
 )
 
-// Demand is what a project asks of a node.
+// Demand is what a project needs from a node.
 type Demand struct {
 	Project     string
-	CPU, Memory int64 // thousandths of a core, bytes; 0 asks for none
+	CPU, Memory int64 // millicores, bytes; 0 requests nothing
 	Selector    map[string]string
-	// Capabilities that it adds and that not every node allows.
+	// Capabilities that the project adds and that not every node allows.
 	Capabilities []string
 }
 
-// Candidate is a node as the scheduler counts it.
+// Candidate is the scheduler's view of a node.
 type Candidate struct {
 	Name   string
 	Labels map[string]string
-	// Capabilities are those that it allows beside the ones that every node does.
+	// Capabilities that the node allows in addition to those that every node allows.
 	Capabilities []string
-	// Unfit is why nothing may be placed here, whatever it asks for; Fits where it may.
+	// Unfit is why the node takes no new projects at all. Fits if it takes them.
 	Unfit Why
-	// CPU, Memory and Subnets are the capacity; one that is not known (0) is not counted.
+	// CPU, Memory and Subnets are the capacity. 0 means unknown and sets no limit.
 	CPU, Memory, Subnets int64
-	// UsedCPU, UsedMemory, UsedSubnets and Projects are what is placed here, reservations and all.
+	// UsedCPU, UsedMemory, UsedSubnets and Projects are what is placed here, including reservations.
 	UsedCPU, UsedMemory, UsedSubnets, Projects int64
 }
 
-// Why is the reason that a node was lost for a project. The order is that of the explanation.
+// Why is the reason that a node was rejected. Explain lists the reasons in this order.
 type Why int
 
-// Reasons why a node is not chosen. Fits means that it can be.
+// Reasons to reject a node. Fits means that it is not rejected.
 const (
 	Fits Why = iota
 	NotReady
@@ -68,16 +68,16 @@ func (w Why) String() string {
 	}[w]
 }
 
-// Verdict is a decision with its reasons.
+// Verdict is a placement with its reasons.
 type Verdict struct {
-	// Node that was chosen; empty where none fits.
+	// Node is the chosen node. Empty if none fits.
 	Node string
-	// Nodes is how many there are; Lost how many of them each filter took.
+	// Nodes is the number of nodes. Lost is how many of them were rejected for each reason.
 	Nodes int
 	Lost  [whys]int
 }
 
-// Explain says why there is no node, filter by filter: `0 of 3 nodes fit: 2 NotReady, 1 insufficient memory`.
+// Explain returns why no node fits: `0 of 3 nodes fit: 2 NotReady, 1 insufficient memory`.
 func (v Verdict) Explain() string {
 	if v.Nodes == 0 {
 		return "there are no nodes: start cara-agent on a machine with Docker and let it join"
@@ -91,7 +91,7 @@ func (v Verdict) Explain() string {
 	return fmt.Sprintf("0 of %d nodes fit: %s", v.Nodes, strings.Join(parts, ", "))
 }
 
-// Place chooses a node. It is a pure function: the same demand and candidates, in any order, have the same answer.
+// Place chooses a node. It is a pure function, and the order of nodes does not matter.
 func Place(d Demand, nodes []*Candidate, how Strategy) Verdict {
 	v := Verdict{Nodes: len(nodes)}
 	var best *Candidate
@@ -115,7 +115,7 @@ func Place(d Demand, nodes []*Candidate, how Strategy) Verdict {
 	return v
 }
 
-// filter is all filters in order; each looks at the node and the demand and at nothing else.
+// filter runs all filters in order. Each filter depends only on the node and the demand.
 func filter(d *Demand, c *Candidate) Why {
 	if c.Unfit != Fits {
 		return c.Unfit
@@ -141,12 +141,12 @@ func filter(d *Demand, c *Candidate) Why {
 	return Fits
 }
 
-// exceeds does not add, so that no quantity overflows it.
+// exceeds subtracts instead of adding, so that it cannot overflow.
 func exceeds(used, more, capacity int64) bool {
 	return capacity > 0 && more > 0 && used > capacity-more
 }
 
-// share is the part of the node that would be allocated with the demand on it: the fuller of cpu and memory.
+// share is the allocated part of the node with the demand on it: the larger of the CPU and memory shares.
 func share(d *Demand, c *Candidate) float64 {
 	part := func(used, more, capacity int64) float64 {
 		if capacity <= 0 {
@@ -157,7 +157,8 @@ func share(d *Demand, c *Candidate) float64 {
 	return max(part(c.UsedCPU, d.CPU, c.CPU), part(c.UsedMemory, d.Memory, c.Memory))
 }
 
-// before breaks a tie: by the number of projects, then by a hash that is another order for every project, then by name.
+// before breaks a tie: by the number of projects, then by a hash that orders the nodes differently for each project, then by
+// name.
 func before(project string, a, b *Candidate, how Strategy) bool {
 	if a.Projects != b.Projects {
 		return (a.Projects < b.Projects) == (how != Binpack)

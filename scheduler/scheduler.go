@@ -17,20 +17,20 @@ import (
 	"github.com/caravanserai/cara/internal/loop"
 )
 
-// Config says whom to talk to and how patient to be.
+// Config configures a Scheduler.
 type Config struct {
-	// Conn leads to the API, with the identity `system/scheduler`.
+	// Conn is the connection to the API, with the identity `system/scheduler`.
 	Conn   grpc.ClientConnInterface
 	Logger *slog.Logger
-	// Metrics count what the queue does; optional.
+	// Metrics is optional.
 	Metrics *loop.Metrics
-	// Strategy is Spread where it is empty.
+	// Strategy defaults to Spread.
 	Strategy Strategy
-	// HeartbeatTimeout is how long a node may be silent. The default is 20 s.
+	// HeartbeatTimeout is how long a node may send no heartbeat. The default is 20 s.
 	HeartbeatTimeout time.Duration
 	// AbandonAfter is how long a Terminating project waits for a lost node. The default is 10 min.
 	AbandonAfter time.Duration
-	// Workers is how many decisions are written at the same time. The default is 32.
+	// Workers is the number of concurrent workers. The default is 32.
 	Workers int
 }
 
@@ -72,17 +72,17 @@ type Scheduler struct {
 	nodes    carav1.NodeServiceClient
 	mirror   *loop.Mirror
 	queue    *loop.Queue
-	started  time.Time // set by Run: no node is given up before one time-out after it
+	started  time.Time // set by Run: no node counts as lost before one timeout after it
 
 	mu      sync.Mutex
 	ledger  *ledger
-	waiting map[string]bool // projects that found no place
-	// disrupted is true while all nodes are lost; resumed is when the first was heard of after that.
+	waiting map[string]bool // projects that fit on no node
+	// disrupted is true while all nodes are lost. resumed is when the first node returned after that.
 	disrupted bool
 	resumed   time.Time
 }
 
-// New returns a Scheduler that does nothing before Run.
+// New returns a Scheduler. It does nothing until Run.
 func New(cfg Config) *Scheduler {
 	cfg = cfg.withDefaults()
 	s := &Scheduler{
@@ -106,14 +106,14 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	group.Go(func() error { return s.mirror.Run(ctx) })
 	group.Go(func() error {
 		if err := s.mirror.WaitSynced(ctx); err != nil {
-			return nil // ctx ended before the first picture was whole
+			return nil // ctx ended before the first complete list
 		}
 		return s.queue.Run(ctx)
 	})
 	return group.Wait()
 }
 
-// changed keeps the ledger and says what to look at again.
+// changed updates the ledger and queues what needs a pass.
 func (s *Scheduler) changed(changes []loop.Change) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -154,7 +154,7 @@ func (s *Scheduler) changed(changes []loop.Change) {
 	}
 }
 
-// interesting reports whether a project's change may need a decision.
+// interesting reports whether a changed project may need a decision.
 func interesting(p *carav1.Project) bool {
 	switch p.GetStatus().GetPhase() {
 	case api.PhasePending, api.PhaseScheduled, api.PhaseTerminating:
@@ -163,7 +163,7 @@ func interesting(p *carav1.Project) bool {
 	return false
 }
 
-// pass looks at one node or one project.
+// pass processes one node or one project.
 func (s *Scheduler) pass(ctx context.Context, key string) (time.Duration, error) {
 	kind, name, _ := strings.Cut(key, "/")
 	if kind == api.KindNode {
@@ -187,7 +187,7 @@ func (s *Scheduler) pass(ctx context.Context, key string) (time.Duration, error)
 	return 0, nil
 }
 
-// schedule writes one decision. A project that changed meanwhile is not a failure: its change is handled next.
+// schedule writes one decision. A conflict is not an error: the change that caused it triggers another pass.
 func (s *Scheduler) schedule(ctx context.Context, p *carav1.Project, req *carav1.ScheduleProjectRequest) (*carav1.Project, error) {
 	req.Name, req.ResourceVersion = p.GetMetadata().GetName(), p.GetMetadata().GetResourceVersion()
 	out, err := s.projects.ScheduleProject(ctx, req)
@@ -200,6 +200,6 @@ func (s *Scheduler) schedule(ctx context.Context, p *carav1.Project, req *carav1
 	return out, nil
 }
 
-// nodeKey and projectKey are the keys of the queue.
+// nodeKey and projectKey return queue keys.
 func nodeKey(name string) string    { return api.KindNode + "/" + name }
 func projectKey(name string) string { return api.KindProject + "/" + name }
