@@ -17,47 +17,47 @@ import (
 	"github.com/caravanserai/cara/plan"
 )
 
-// Bounds of one request, and of how many are under way for one source.
+// Limits of one request, and of concurrent requests for one source.
 const (
 	batchObjects = 100
 	batchBytes   = 1 << 20
 	inFlight     = 4
 )
 
-// outcome is what became of a plan.
+// outcome is the result of executing a plan.
 type outcome struct {
-	results []result // one for each step, in the order of the steps
-	// err is what kept steps from being done and is worth another try.
+	results []result // one for each step, in order
+	// err is why some steps were not done, if a retry may help.
 	err error
-	// began is when the first step was begun; zero where there was nothing to do.
+	// began is when the first step began. Zero if there was nothing to do.
 	began time.Time
-	// removed is true where the source is gone.
+	// removed is true if the source is gone.
 	removed bool
 }
 
-// result is what became of one step, and what the loop does about it.
+// result is the result of one step.
 type result struct {
 	plan.Outcome
-	// failed is true where the step was tried and not done.
+	// failed is true if the step was tried and not done.
 	failed bool
-	// retry is when a refused step is tried again.
+	// retry is when to retry a rejected step.
 	retry time.Time
 }
 
-// executor does one plan.
+// executor executes one plan.
 type executor struct {
 	*Reconciler
 	in   plan.Input
 	todo *plan.Plan
 
-	mu   sync.Mutex // results of different steps come from different goroutines; guards errs and what follows
+	mu   sync.Mutex // steps run in several goroutines; guards the fields below
 	errs []error
 	seen int64
 	done *outcome
 	mem  *sourceMemory
 }
 
-// execute does the plan's steps in order. What fails is noted and does not hold up the rest.
+// execute runs the plan's steps in order. A failed step is recorded and does not block the others.
 func (r *Reconciler) execute(ctx context.Context, in plan.Input, p *plan.Plan, m *sourceMemory) *outcome {
 	e := &executor{Reconciler: r, in: in, todo: p, mem: m, done: &outcome{results: make([]result, len(p.Steps))}}
 	for i, s := range p.Steps {
@@ -88,8 +88,8 @@ func (e *executor) fail(err error) {
 	e.errs = append(e.errs, err)
 }
 
-// clearOverrides removes the records of overrides that git ended, so that a later change back does not revive them.
-// The server refuses where a person has renewed one meanwhile; the watch will tell of it.
+// clearOverrides removes the records of overrides that a git change ended, so that a later change back does not revive them.
+// If a person renewed an override meanwhile, the server rejects the request, and the watch reports the new override.
 func (e *executor) clearOverrides(ctx context.Context) {
 	for _, name := range e.todo.Ended {
 		_, err := e.projects.OverrideProject(ctx, &carav1.OverrideProjectRequest{Name: name, Clear: true})
@@ -99,14 +99,14 @@ func (e *executor) clearOverrides(ctx context.Context) {
 	}
 }
 
-// batches are the steps that apply, as requests that may go at the same time; those of one group end before the next.
-// Only requests of hand-overs may take projects from other sources.
+// batches groups the steps that apply into requests. Requests of one group may run concurrently; the next group starts after
+// them. Only hand-over requests may take projects from other sources.
 func (e *executor) batches() (groups [][][]int) {
 	var plain, handOver [][]int
 	size := 0
 	for i, s := range e.todo.Steps {
 		if !s.Action.Applies() {
-			break // the steps that apply come first
+			break // applying steps come first in a plan
 		}
 		to := &plain
 		if s.Action == plan.HandOver {
@@ -134,11 +134,11 @@ func (e *executor) applyAll(ctx context.Context, batches [][]int) {
 			return nil
 		})
 	}
-	_ = group.Wait() // every failure is noted with its steps
+	_ = group.Wait() // failures are recorded per step
 }
 
-// applyBatch sends some steps in one request. One that the server refuses as a whole is sent again in halves, so that
-// one project never holds up another.
+// applyBatch sends some steps in one request. If the server rejects the whole request, applyBatch sends it again in halves,
+// so that one project never blocks another.
 func (e *executor) applyBatch(ctx context.Context, steps []int) {
 	resp, err := e.apply.Apply(ctx, e.request(steps))
 	if err == nil && len(resp.Results) != len(steps) {
@@ -194,7 +194,7 @@ func (e *executor) request(steps []int) *carav1.ApplyRequest {
 	return req
 }
 
-// took notes the server's answer about one step. e.mu is held.
+// took records the server's result for one step. e.mu is held.
 func (e *executor) took(step int, res *carav1.ApplyResult) {
 	if res.Action == api.ApplyRefused {
 		e.refuse(step, res.Problem)
@@ -212,14 +212,14 @@ func (e *executor) took(step int, res *carav1.ApplyResult) {
 	e.memory(s.Project).NoteApplied(s, out.Wrote && s.Action == plan.Update, e.in.Now)
 }
 
-// refuse notes that the server did not take one step. e.mu is held.
+// refuse records that the server rejected one step. e.mu is held.
 func (e *executor) refuse(step int, problem *carav1.Problem) {
 	s, out := &e.todo.Steps[step], &e.done.results[step]
 	out.State, out.Message, out.failed = api.ClaimRefused, problem.GetDetail(), true
 	if out.Message == "" {
 		out.Message = "refused: " + problem.GetTitle()
 	}
-	switch problem.GetTitle() { // the server saw something newer than this plan did
+	switch problem.GetTitle() { // the server knows something newer than this plan
 	case api.TitleOwned:
 		out.State = api.ClaimConflict
 	case api.ClaimAdoptionRequired, api.ClaimExpired, api.ClaimOverridden, api.ClaimNotAllowed:
@@ -239,7 +239,7 @@ func (e *executor) memory(project string) *plan.Memory {
 	return m
 }
 
-// deleteAll begins the deletions that the gate let through. The server checks uid and owner once more.
+// deleteAll starts the deletions that the gate allowed. The server checks uid and owner again.
 func (e *executor) deleteAll(ctx context.Context) {
 	var group errgroup.Group
 	group.SetLimit(inFlight)
@@ -255,7 +255,7 @@ func (e *executor) deleteAll(ctx context.Context) {
 			switch {
 			case err == nil:
 				out.Wrote = true
-			case api.IsNotFound(err): // gone already
+			case api.IsNotFound(err): // already deleted
 			case api.IsConflict(err): // the uid or the owner changed: the watch reports it, and the next pass decides again
 				out.failed = true
 			default:
@@ -265,7 +265,7 @@ func (e *executor) deleteAll(ctx context.Context) {
 			return nil
 		})
 	}
-	_ = group.Wait() // every failure is noted with its step
+	_ = group.Wait() // failures are recorded per step
 }
 
 func (e *executor) removeSource(ctx context.Context) {

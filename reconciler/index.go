@@ -15,22 +15,22 @@ import (
 	"github.com/caravanserai/cara/plan"
 )
 
-// index joins what the watch tells by source and by project, so that a pass costs what its source has and a change
-// finds the sources it concerns. It changes with whole transactions only.
+// index joins the watched objects by source and by project, so that the cost of a pass depends on its source only, and a
+// change finds the sources it concerns. It is updated by whole transactions.
 type index struct {
 	mu         sync.Mutex
 	sources    map[string]*carav1.Source
-	claims     map[string]map[string]*carav1.Claim // by source, then project
-	byProject  map[string]map[string]*carav1.Claim // the same by project, then source
+	claims     map[string]map[string]*carav1.Claim // by source, then by project
+	byProject  map[string]map[string]*carav1.Claim // the same, by project, then by source
 	projects   map[string]*live
 	owned      map[string]map[string]bool // by owner: projects
-	loose      map[string]map[string]bool // by source: projects that are not known to be in place
+	loose      map[string]map[string]bool // by source: projects that may not be in place
 	overrides  map[string]*carav1.Override
 	tombstones map[string]*carav1.Tombstone
-	written    map[string]*carav1.ClaimStatus // by claim: what was written and the watch has not told yet
+	written    map[string]*carav1.ClaimStatus // by claim: statuses written and not yet reported by the watch
 }
 
-// live is a project with the hash of what it declares; empty until someone asks.
+// live is a project with the hash of its declaration, which is computed on first use.
 type live struct {
 	project *carav1.Project
 	hash    string
@@ -46,7 +46,7 @@ func newIndex() *index {
 	}
 }
 
-// change takes in one transaction and returns the sources that it may concern.
+// change applies one transaction and returns the sources that it may concern.
 func (x *index) change(changes []loop.Change) []string {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -78,7 +78,7 @@ func set[T any](m map[string]T, key string, v T, gone bool) {
 	m[key] = v
 }
 
-// changeSource concerns others too where the source begins or ceases to release what it has.
+// changeSource marks one source, and the other claimants of its projects if the source starts or stops releasing them.
 func (x *index) changeSource(s *carav1.Source, gone bool, dirty map[string]bool) {
 	name := s.GetMetadata().GetName()
 	old := x.sources[name]
@@ -132,13 +132,13 @@ func (x *index) changeProject(p *carav1.Project, gone bool, dirty map[string]boo
 	if old != nil && sameDeclaration(old.project, p) {
 		next.hash = old.hash
 		if old.project.Metadata.Owner == p.Metadata.Owner && api.GoingAway(old.project) == api.GoingAway(p) {
-			return // the status alone moved
+			return // only the status changed
 		}
 	}
 	x.concern(name, dirty)
 }
 
-// sameDeclaration tells cheaply whether two versions of a project have the same hash.
+// sameDeclaration is a cheap check for versions of a project with the same hash. It may return false for equal hashes.
 func sameDeclaration(a, b *carav1.Project) bool {
 	return a.Metadata.GetUid() == b.Metadata.GetUid() && a.Metadata.GetGeneration() == b.Metadata.GetGeneration() &&
 		maps.Equal(a.Metadata.GetLabels(), b.Metadata.GetLabels()) && maps.Equal(a.Metadata.GetAnnotations(), b.Metadata.GetAnnotations())
@@ -158,7 +158,7 @@ func put[T any](m map[string]map[string]T, outer, inner string, v T, gone bool) 
 	}
 }
 
-// concern marks every source that has a word on the project, or has it in its inventory.
+// concern marks every source that claims the project or owns it.
 func (x *index) concern(project string, dirty map[string]bool) {
 	for source := range x.byProject[project] {
 		dirty[source] = true
@@ -172,8 +172,8 @@ func (x *index) concern(project string, dirty map[string]bool) {
 	}
 }
 
-// input returns what a plan for one source is made of; false if there is no such source.
-// It has the rows that something happened to since they were last found in place; with whole, every one.
+// input returns the input for one source's plan, or false if there is no such source. It has the rows that changed since
+// they were last found in place, or all rows if whole is true.
 func (x *index) input(source string, memories map[string]*plan.Memory, whole bool, now time.Time) (plan.Input, bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -200,7 +200,7 @@ func (x *index) input(source string, memories map[string]*plan.Memory, whole boo
 	return in, true
 }
 
-// look puts one project's row into the input, unless it is in place.
+// look adds one project's row to the input, unless the project is in place.
 func (x *index) look(in *plan.Input, project string, memories map[string]*plan.Memory) {
 	source := in.Source.Metadata.Name
 	claim := x.claims[source][project]
@@ -220,7 +220,7 @@ func (x *index) look(in *plan.Input, project string, memories map[string]*plan.M
 	}
 }
 
-// Source implements plan.State. x.mu is held, as for all its methods.
+// Source implements plan.State. x.mu is held for all methods of plan.State.
 func (x *index) Source(name string) *carav1.Source { return x.sources[name] }
 
 func (x *index) Claims(project string) map[string]*carav1.Claim { return x.byProject[project] }
@@ -251,7 +251,7 @@ func (x *index) row(source, project string, claim *carav1.Claim, m *plan.Memory)
 	return r
 }
 
-// wrote notes a status that was written, until the watch tells of it.
+// wrote remembers written statuses until the watch reports them.
 func (x *index) wrote(source string, updates []*carav1.ClaimUpdate) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

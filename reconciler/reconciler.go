@@ -17,16 +17,16 @@ import (
 	"github.com/caravanserai/cara/plan"
 )
 
-// Config says whom to talk to and how eagerly.
+// Config configures a Reconciler.
 type Config struct {
-	// Conn leads to the API, with the identity `system/reconciler`.
+	// Conn is the connection to the API, with the identity `system/reconciler`.
 	Conn   grpc.ClientConnInterface
 	Logger *slog.Logger
-	// Metrics count what the queue does; optional.
+	// Metrics is optional.
 	Metrics *loop.Metrics
-	// Workers is how many sources are worked on at the same time. The default is 4.
+	// Workers is the number of concurrent passes over different sources. The default is 4.
 	Workers int
-	// Resync is how long a source goes without a pass at most. The default is 5 min.
+	// Resync is the longest time between two passes over a source. The default is 5 min.
 	Resync time.Duration
 	// Now is the wall clock. The default is time.Now.
 	Now func() time.Time
@@ -45,7 +45,7 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// Reconciler makes the cluster what the sources say.
+// Reconciler makes the cluster match the sources.
 type Reconciler struct {
 	cfg      Config
 	projects carav1.ProjectServiceClient
@@ -55,23 +55,23 @@ type Reconciler struct {
 	mirror   *loop.Mirror
 	queue    *loop.Queue
 	index    *index
-	decide   func(plan.Input) plan.Plan // Diff; tests put another in its place to see that they notice
+	decide   func(plan.Input) plan.Plan // plan.Diff; tests replace it to check that they catch errors
 
 	mu       sync.Mutex
-	memories map[string]*sourceMemory // by source; what is inside belongs to that source's pass
+	memories map[string]*sourceMemory // by source; only the pass of that source uses the contents
 }
 
-// sourceMemory is what passes over one source remember. The queue sees to it that only one pass has it at a time.
+// sourceMemory is what the passes over one source remember. The queue ensures that only one pass at a time uses it.
 type sourceMemory struct {
 	uid    string
 	claims map[string]*plan.Memory
-	// whole is when every row was last looked at, whatever had happened to it.
+	// whole is when all rows were last checked.
 	whole time.Time
-	// seen is the revision of the newest write of this source's passes: a pass on an older picture would repeat it.
+	// seen is the revision of the newest write of this source's passes. A pass over an older state would repeat that write.
 	seen int64
 }
 
-// New returns a Reconciler that does nothing before Run.
+// New returns a Reconciler. It does nothing until Run.
 func New(cfg Config) *Reconciler {
 	if cfg.Workers == 0 {
 		cfg.Workers = 4
@@ -104,7 +104,7 @@ func (r *Reconciler) Run(ctx context.Context) error {
 	group.Go(func() error { return r.mirror.Run(ctx) })
 	group.Go(func() error {
 		if err := r.mirror.WaitSynced(ctx); err != nil {
-			return nil // ctx ended before the first picture was whole
+			return nil // ctx ended before the first complete list
 		}
 		return r.queue.Run(ctx)
 	})
@@ -117,7 +117,7 @@ func (r *Reconciler) changed(changes []loop.Change) {
 	}
 }
 
-// memory returns what passes over a source remember.
+// memory returns the memory of a source's passes.
 func (r *Reconciler) memory(source string) *sourceMemory {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -129,7 +129,7 @@ func (r *Reconciler) memory(source string) *sourceMemory {
 	return m
 }
 
-// pass looks at one source: plan, apply, report.
+// pass processes one source: plan, apply, report.
 func (r *Reconciler) pass(ctx context.Context, source string) (again time.Duration, err error) {
 	m, now := r.memory(source), r.cfg.Now()
 	if !r.mirror.Reached(m.seen, source) {
@@ -145,7 +145,7 @@ func (r *Reconciler) pass(ctx context.Context, source string) (again time.Durati
 	}
 	if m.uid != in.Source.Metadata.Uid {
 		*m = sourceMemory{uid: in.Source.Metadata.Uid, claims: map[string]*plan.Memory{}}
-		return time.Millisecond, nil // another source of the same name: look at all of it
+		return time.Millisecond, nil // a new source of the same name: check all of it
 	}
 	if whole {
 		m.whole = now
@@ -159,7 +159,7 @@ func (r *Reconciler) pass(ctx context.Context, source string) (again time.Durati
 	return r.next(in.Now, &p, done), nil
 }
 
-// next is when the source is to be looked at again though nothing changes.
+// next returns when to process the source again if nothing changes.
 func (r *Reconciler) next(now time.Time, p *plan.Plan, done *outcome) time.Duration {
 	for _, res := range done.results {
 		if !res.retry.IsZero() {

@@ -11,14 +11,13 @@ import (
 	"github.com/caravanserai/cara/plan"
 )
 
-// Bounds of what is written in one request, and of the events of one pass.
+// Limits of one request, and of the events of one pass.
 const (
 	claimsAtOnce = 1000
 	maxEvents    = 100
 )
 
-// report writes what became of a pass, whatever it was: claims, then the source, then events. What is in place already
-// is not written again.
+// report writes the results of a pass: claims, then the source, then events. It writes only what changed.
 func (r *Reconciler) report(ctx context.Context, in plan.Input, p *plan.Plan, done *outcome) error {
 	if done.removed {
 		r.cfg.Logger.Info("source removed", "source", p.Source, "projects", p.Owned)
@@ -67,14 +66,14 @@ func (r *Reconciler) updateSource(ctx context.Context, name string, req *carav1.
 	return nil
 }
 
-// tell records an event. Events are for people: one that cannot be written is logged, and the pass stands.
+// tell records an event. Events are for people: if one cannot be written, tell logs it and the pass still succeeds.
 func (r *Reconciler) tell(ctx context.Context, e *carav1.Event) {
 	if _, err := r.events.CreateEvent(ctx, &carav1.CreateEventRequest{Event: e}); err != nil && ctx.Err() == nil {
 		r.cfg.Logger.Warn("event not recorded", "reason", e.Reason, "object", e.Object.GetName(), "error", err)
 	}
 }
 
-// claimUpdates are the statuses that say something new, and the claims that are settled.
+// claimUpdates returns the claim statuses that changed, and the claims to remove.
 func claimUpdates(p *plan.Plan, done *outcome, now time.Time) []*carav1.ClaimUpdate {
 	var updates []*carav1.ClaimUpdate
 	for i := range p.Steps {
@@ -93,7 +92,7 @@ func claimUpdates(p *plan.Plan, done *outcome, now time.Time) []*carav1.ClaimUpd
 	return updates
 }
 
-// events are what people should hear of: drift that was put back, and whatever a claim or the source newly suffers.
+// events returns what people should know: corrected drift, and new problems of a claim or of the source.
 func events(in plan.Input, p *plan.Plan, done *outcome, req *carav1.UpdateSourceStatusRequest) []*carav1.Event {
 	var all []*carav1.Event
 	for i := range p.Steps {
@@ -107,10 +106,10 @@ func events(in plan.Input, p *plan.Plan, done *outcome, req *carav1.UpdateSource
 		case s.Action == plan.Update && s.Reason == api.ReasonOverrideEnded && res.Wrote:
 			all = append(all, projectEvent(s, api.EventNormal, api.ReasonOverrideUndone, "the override ended and git's version was applied: "+plan.DiffText(s.Diff)))
 		case res.State == "" || res.State == api.ClaimApplied || res.State == s.Row.Status.GetState():
-		case res.State == api.ClaimOverridden: // the server has told, where a person decided it
-		case res.State != api.ClaimPruneBlocked: // told once, of the source
+		case res.State == api.ClaimOverridden: // the server recorded it when the override was set
+		case res.State != api.ClaimPruneBlocked: // recorded once, for the source
 			typ := api.EventWarning
-			if res.State == api.ClaimExpired { // that is what was asked for
+			if res.State == api.ClaimExpired { // the expiry was requested
 				typ = api.EventNormal
 			}
 			all = append(all, projectEvent(s, typ, res.State, fmt.Sprintf("source/%s, %s: %s",
@@ -140,7 +139,7 @@ func sourceEvent(s *carav1.Source, typ, reason, message string) *carav1.Event {
 	}
 }
 
-// attempted joins the errors of a pass into the message of its run.
+// attempted formats the errors of a pass for its run's message.
 func attempted(err error) string {
 	if err == nil {
 		return ""

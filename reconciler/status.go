@@ -14,17 +14,17 @@ import (
 	"github.com/caravanserai/cara/plan"
 )
 
-// totals sum up a pass.
+// totals summarises a pass.
 type totals struct {
 	created, updated, pruned, failed int
-	// states counts claims by state; said has the first few of each, with their messages.
+	// states counts claims by state. said holds the first few of each state with their messages.
 	states map[string]int
 	said   map[string][]string
-	// owned is how many projects the source owns after the pass.
+	// owned is the number of projects that the source owns after the pass.
 	owned int
 }
 
-// named is how many projects a condition names.
+// named is the maximum number of projects that a condition names.
 const named = 10
 
 func summarise(p *plan.Plan, done *outcome) totals {
@@ -58,7 +58,7 @@ func summarise(p *plan.Plan, done *outcome) totals {
 	return t
 }
 
-// statusUpdate is the one write of the source's status that a pass ends with; nil if it would say nothing new.
+// statusUpdate returns the one write of the source's status at the end of a pass, or nil if nothing changed.
 func statusUpdate(in plan.Input, p *plan.Plan, done *outcome, now time.Time) *carav1.UpdateSourceStatusRequest {
 	meta, st := in.Source.Metadata, in.Source.GetStatus()
 	t := summarise(p, done)
@@ -67,7 +67,7 @@ func statusUpdate(in plan.Input, p *plan.Plan, done *outcome, now time.Time) *ca
 	for _, c := range conditions(in, p, done, t) {
 		have := api.FindCondition(st.GetConditions(), c.Type)
 		if have == nil && c.Status == api.StatusFalse && c.Type != api.CondReady {
-			continue // what was never true needs no word
+			continue // no entry for a condition that was never true
 		}
 		if have.GetStatus() == c.Status && have.GetReason() == c.Reason && have.GetMessage() == c.Message {
 			continue
@@ -105,9 +105,9 @@ func statusUpdate(in plan.Input, p *plan.Plan, done *outcome, now time.Time) *ca
 	return req
 }
 
-// answered returns the newest request that the pass answers, or nothing. That is the one that the snapshot was read for;
-// a newer one waits for a pass that began after it. A suspended source answers every request at once: its condition says
-// that nothing is done.
+// answered returns the newest sync request that the pass answers, or an empty string. That is the request that the snapshot
+// was read for; a newer request waits for a later pass. A suspended source answers every request immediately: its condition
+// says that nothing is done.
 func answered(in plan.Input, done *outcome) string {
 	st := in.Source.GetStatus()
 	switch {
@@ -119,7 +119,8 @@ func answered(in plan.Input, done *outcome) string {
 	return st.GetSnapshot().GetToken()
 }
 
-// newRun is the pass as one line of history; nil if it changed nothing, or failed just as the one before.
+// newRun returns the pass as one entry of history, or nil if it changed nothing or failed in the same way as the pass
+// before.
 func newRun(in plan.Input, p *plan.Plan, done *outcome, t totals, now time.Time) *carav1.Run {
 	changed := t.created+t.updated+t.pruned > 0
 	if (!changed && t.failed == 0 && done.err == nil) || in.Source.GetSpec().GetSuspend() {
@@ -150,12 +151,12 @@ func runMessage(t totals, done *outcome) string {
 	return ""
 }
 
-// troubles are the states that keep a source from being Ready, the worst first.
+// troubles are the states that keep a source from being Ready, worst first.
 func troubles() []string {
 	return []string{api.ClaimConflict, api.ClaimAdoptionRequired, api.ClaimNotAllowed, api.ClaimRefused, api.ClaimStalled}
 }
 
-// conditions are what the reconciler says of a source after a pass.
+// conditions returns the reconciler's conditions of a source after a pass.
 func conditions(in plan.Input, p *plan.Plan, done *outcome, t totals) []*carav1.Condition {
 	is := func(typ string, yes bool, reason, message string) *carav1.Condition {
 		c := &carav1.Condition{
@@ -209,7 +210,7 @@ func pruneText(p *plan.Plan) string {
 	return text
 }
 
-// list says how many, and names the first.
+// list names the first projects in some states and counts the rest.
 func list(t totals, states ...string) string {
 	var lines []string
 	n := 0
@@ -224,7 +225,7 @@ func list(t totals, states ...string) string {
 	return text
 }
 
-// ready sums the source up: True where the cluster is what it says.
+// ready returns the Ready condition. It is True if the cluster matches the source.
 func ready(in plan.Input, p *plan.Plan, done *outcome, t totals) *carav1.Condition {
 	c := &carav1.Condition{Type: api.CondReady, Status: api.StatusFalse, ObservedGeneration: in.Source.Metadata.Generation}
 	c.Reason, c.Message = notReady(in, p, done, t)
@@ -268,7 +269,7 @@ func notReady(in plan.Input, p *plan.Plan, done *outcome, t totals) (reason, mes
 	return "", ""
 }
 
-// deletionText says what a deleted source waits for.
+// deletionText says what a deleted source is waiting for.
 func deletionText(in plan.Input, p *plan.Plan) string {
 	onDelete := in.Source.GetSpec().GetOnDelete()
 	if onDelete == "" {
