@@ -2,15 +2,15 @@ package store
 
 import "fmt"
 
-// Bounds of every backend. A request beyond one is ErrInvalid with the bound in its message.
+// Limits of every backend. A request beyond a limit gets ErrInvalid with the limit in its message.
 const (
 	// MaxKey is the longest key or prefix, in bytes.
 	MaxKey = 512
 	// MaxValue is the largest value, in bytes.
 	MaxValue = 512 << 10
-	// MaxOps is how many operations, and how many conditions, one transaction may have.
+	// MaxOps is the maximum number of operations, and of conditions, in one transaction.
 	MaxOps = 128
-	// MaxTxn is how many bytes of keys and values one transaction may have in all.
+	// MaxTxn is the maximum size of all keys and values in one transaction, in bytes.
 	MaxTxn = 1 << 20
 )
 
@@ -30,7 +30,7 @@ func ValidatePrefix(prefix string) error {
 	return nil
 }
 
-// Validate returns ErrInvalid unless t has at least one operation, no key twice in Do, and everything within bounds.
+// Validate returns ErrInvalid unless t has at least one operation, no duplicate key in Do, and is within all limits.
 func (t Txn) Validate() error {
 	switch {
 	case len(t.Do) == 0:
@@ -57,7 +57,7 @@ func (t Txn) Validate() error {
 	return nil
 }
 
-// Size is the number of bytes of keys and values in Do.
+// Size returns the number of bytes of keys and values in Do.
 func (t Txn) Size() int {
 	size := 0
 	for _, op := range t.Do {
@@ -79,7 +79,7 @@ func validateOps(ops []Op) error {
 		}
 	}
 	if len(ops) == 1 {
-		return nil // nearly every transaction: spare it the map
+		return nil // fast path without a map: most transactions have one operation
 	}
 	seen := make(map[string]struct{}, len(ops))
 	for _, op := range ops {

@@ -6,20 +6,20 @@ import (
 )
 
 var (
-	// ErrNotFound says that a key does not exist.
+	// ErrNotFound means that a key does not exist.
 	ErrNotFound = errors.New("key not found")
-	// ErrConflict says that a condition of a transaction did not hold; see ConflictError for which one.
+	// ErrConflict means that a condition of a transaction did not hold. See ConflictError for which one.
 	ErrConflict = errors.New("conflict")
-	// ErrCompacted says that a watch cannot continue from where it was: list again and watch from that revision.
+	// ErrCompacted means that a watch cannot resume from its revision. List again and watch from the new revision.
 	ErrCompacted = errors.New("revision is not in the change log, list again")
-	// ErrInvalid says that an argument is malformed or out of bounds. Trying again does not help.
+	// ErrInvalid means that an argument is malformed or beyond a limit. A retry does not help.
 	ErrInvalid = errors.New("invalid request to the store")
-	// ErrClosed says that the store has been closed.
+	// ErrClosed means that the store has been closed.
 	ErrClosed = errors.New("store is closed")
 )
 
-// ConflictError names the condition that did not hold: the key, the Modified that was wanted, and the one it has (0
-// when the key does not exist). It is ErrConflict.
+// ConflictError is an ErrConflict that names the failed condition: the key, the Modified revision in the condition, and the
+// actual one (0 if the key does not exist).
 type ConflictError struct {
 	Key        string
 	Want, Have int64
@@ -36,5 +36,5 @@ func (e *ConflictError) Error() string {
 	}
 }
 
-// Is makes every ConflictError an ErrConflict.
+// Is reports whether target is ErrConflict.
 func (e *ConflictError) Is(target error) bool { return target == ErrConflict }

@@ -1,16 +1,15 @@
-// Package store is the revisioned object store under the apiserver: opaque keys to bytes, transactions with
-// preconditions, and a change log that a watch reads. It is the floor of the house: a push passes it once when the
-// apiserver commits at revision R, and leaves it again as the watch that wakes the scheduler, the agent and caractrl.
-// Only the apiserver speaks to it. This package holds the contract and its values; store/pebble keeps them on disk,
-// store/storetest is the suite that every backend passes.
+// Package store defines the revisioned object store of the apiserver: opaque keys to bytes, transactions with preconditions,
+// and a change log that a watch reads. Only the apiserver uses it. A push reaches it when the apiserver commits at revision
+// R, and leaves it as the watch event that wakes the scheduler, the agent and caractrl. This package is the contract;
+// store/pebble implements it on disk, and store/storetest is the test suite for every backend.
 //
-// What every backend keeps:
+// Invariants of every backend:
 //
-//  1. Acknowledged is durable: when Commit returns a revision, the transaction survives kill -9 and power loss.
-//  2. Revisions increase strictly and may have holes: each transaction that changes something takes a newer one, and
-//     whoever sees revision R, by Get, List, Commit or Watch, can already see everything below R.
-//  3. A transaction is seen whole or not at all, by readers, by watchers and after a crash.
-//  4. List at R, then Watch after R: nothing is missed and nothing is told twice.
+//  1. Acknowledged means durable: when Commit returns a revision, the transaction survives kill -9 and power loss.
+//  2. Revisions increase strictly and may have gaps. Each transaction that changes something gets a newer one. After a
+//     caller has seen revision R by Get, List, Commit or Watch, everything up to R is visible to all.
+//  3. Readers and watchers see a whole transaction or nothing of it, also after a crash.
+//  4. A List at R followed by a Watch after R misses nothing and repeats nothing.
 package store
 
 import (
@@ -18,8 +17,8 @@ import (
 	"iter"
 )
 
-// KV is one object. Created and Modified are the revisions at which the key last came into being and was last
-// written; a key that is deleted and put again has a new Created. The receiver owns Value.
+// KV is one object. Created and Modified are the revisions that created the key and that last wrote it. A key that is
+// deleted and put again has a new Created. The receiver owns Value.
 type KV struct {
 	Key               string
 	Value             []byte
@@ -27,7 +26,7 @@ type KV struct {
 }
 
 // Event is what a transaction did to one key. For a delete, KV has the Key, Modified is the revision of the deletion,
-// Created is the one the key had, and Value is nil.
+// Created is the revision that the key had, and Value is nil.
 type Event struct {
 	Delete bool
 	KV     KV
@@ -39,42 +38,42 @@ type Change struct {
 	Events   []Event
 }
 
-// Page is a part of a listing in ascending byte order of keys. Revision is the one the page was read at: all of it at
-// once, and a Watch after it continues without a gap. More says that keys follow the last one; the next page is read
-// at its own, possibly later, revision.
+// Page is a part of a listing in ascending byte order of keys. The whole page was read at Revision, and a Watch after it
+// continues without a gap. More is true if keys follow the last one. The next page is read at its own, possibly later,
+// revision.
 type Page struct {
 	KVs      []KV
 	Revision int64
 	More     bool
 }
 
-// ListOptions narrow a listing to the keys strictly after After, and to at most Limit of them; 0 is all.
+// ListOptions restrict a listing to keys strictly greater than After, and to at most Limit keys. A Limit of 0 means all.
 type ListOptions struct {
 	After string
 	Limit int
 }
 
-// Condition holds when the key's Modified equals Modified; 0 means that the key must not exist.
+// Condition holds if the key's modified revision equals Modified. 0 means that the key must not exist.
 type Condition struct {
 	Key      string
 	Modified int64
 }
 
-// Op puts Value under Key, or deletes Key. To delete a key that does not exist is allowed and makes no event.
+// Op puts Value under Key, or deletes Key. Deleting a key that does not exist is allowed and makes no event.
 type Op struct {
 	Key    string
 	Value  []byte
 	Delete bool
 }
 
-// Txn does all of Do if every condition in If holds before it, else nothing. Validate says what is well formed.
+// Txn applies all of Do if every condition in If holds, otherwise nothing. Validate defines what is valid.
 type Txn struct {
 	If []Condition
 	Do []Op
 }
 
-// Store is what a backend gives. All methods may be called from many goroutines. The errors to test for are those
-// of this package, by errors.Is and errors.As; any other error is the backend's trouble and says nothing about keys.
+// Store is the interface of a backend. All methods are safe for concurrent use. Callers test for the errors of this package
+// with errors.Is and errors.As. Any other error is a failure of the backend and says nothing about keys.
 type Store interface {
 	// Get returns the newest committed value of key, or ErrNotFound.
 	Get(ctx context.Context, key string) (KV, error)
@@ -82,23 +81,23 @@ type Store interface {
 	// List returns the objects whose key starts with prefix ("" is every key), read at one revision.
 	List(ctx context.Context, prefix string, o ListOptions) (Page, error)
 
-	// Commit applies t and returns its revision once it is durable. A transaction that changes nothing, since it
-	// only deletes keys that do not exist, takes no revision and returns the newest one. A condition that does not
-	// hold is a *ConflictError for the first such condition; a malformed t is ErrInvalid.
+	// Commit applies t and returns its revision once it is durable. A transaction that only deletes keys that do not exist gets
+	// no revision, and Commit returns the newest one. If a condition does not hold, Commit returns a *ConflictError for the
+	// first such condition. A malformed t is ErrInvalid.
 	//
-	// When ctx ends first, Commit returns its error without waiting, and the transaction may or may not be applied:
-	// read before trying again. The store may still be reading t then, so the caller never reuses its slices.
+	// If ctx ends first, Commit returns its error without waiting, and the transaction may or may not be applied: read before a
+	// retry. The store may still be reading t, so the caller must not reuse its slices.
 	Commit(ctx context.Context, t Txn) (int64, error)
 
-	// Watch yields every change with Revision > after, in order, each once, and then waits for more until ctx ends,
-	// whose error it yields last. 0 begins at the store's first transaction.
+	// Watch yields every change with Revision > after, in order and exactly once. It then waits for more until ctx ends, and
+	// yields the error of ctx last. 0 starts at the store's first transaction.
 	//
-	// ErrCompacted when the log no longer has what follows after, or has never had it (after lies ahead of the
-	// store, as with a restored backup): List again and watch from there. This can also end a watch that reads too
-	// slowly. After an error the sequence ends.
+	// It yields ErrCompacted if the log no longer has the changes after that revision, or never had them (after is ahead of the
+	// store, for example after a restored backup): List again and watch from there. A watch that reads too slowly may also end
+	// this way. The sequence ends after an error.
 	Watch(ctx context.Context, after int64) iter.Seq2[Change, error]
 
-	// Compact forgets the change log up to and including revision. Objects stay. A revision that is already
-	// compacted is fine; one that the store has not reached is ErrInvalid.
+	// Compact drops the change log up to and including revision. Objects stay. A revision that is already compacted is allowed.
+	// One that the store has not reached is ErrInvalid.
 	Compact(ctx context.Context, revision int64) error
 }

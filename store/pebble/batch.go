@@ -9,13 +9,13 @@ import (
 	"github.com/caravanserai/cara/store"
 )
 
-// effect is what one operation will do, decided against the index: Op with the created revision of its key.
+// effect is the change that one operation makes: the operation, and the revision that created its key.
 type effect struct {
 	op      store.Op
 	created int64
 }
 
-// index knows every existing key. It belongs to the committer.
+// index holds every existing key. The committer owns it.
 type index map[string]stamp
 
 // check returns the first condition that does not hold, or nil.
@@ -28,7 +28,7 @@ func (ix index) check(conditions []store.Condition) error {
 	return nil
 }
 
-// apply moves the index over ops at revision and returns what has to be written. Without effects nothing has changed.
+// apply updates the index with ops at a revision and returns what to write. No effects means that nothing changed.
 func (ix index) apply(ops []store.Op, revision int64) []effect {
 	effects := make([]effect, 0, len(ops))
 	for _, op := range ops {
@@ -41,7 +41,7 @@ func (ix index) apply(ops []store.Op, revision int64) []effect {
 		default:
 			if !exists {
 				have.created = revision
-				op.Key = strings.Clone(op.Key) // the index keeps it: not the request it was cut from
+				op.Key = strings.Clone(op.Key) // the index must not keep the whole request in memory
 			}
 			ix[op.Key] = stamp{have.created, revision}
 			effects = append(effects, effect{op, have.created})

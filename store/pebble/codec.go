@@ -7,7 +7,7 @@ import (
 	"github.com/caravanserai/cara/store"
 )
 
-// formatVersion is the layout that this code writes. It grows when an older version could no longer read the data.
+// formatVersion is the version of the layout that this code writes. It increases when older versions cannot read the data.
 const formatVersion = 1
 
 const (
@@ -36,8 +36,8 @@ func logStart(revision int64) []byte {
 	return binary.BigEndian.AppendUint64([]byte{logSpace}, uint64(revision))
 }
 
-// after returns the smallest key above all that start with prefix. A prefix here begins with a space byte, which is
-// never 0xff, so there always is one.
+// after returns the smallest key above all keys that start with prefix. There is one, because a prefix begins with a space
+// byte, which is never 0xff.
 func after(prefix []byte) []byte {
 	end := append([]byte(nil), prefix...)
 	for end[len(end)-1] == 0xff {
@@ -56,7 +56,7 @@ func decodeCounter(name string, b []byte) (int64, error) {
 	return int64(binary.BigEndian.Uint64(b)), nil
 }
 
-// stamp is what the index knows of a key.
+// stamp holds the revisions of a key.
 type stamp struct{ created, modified int64 }
 
 func decodeStamp(key string, b []byte) (stamp, []byte, error) {
@@ -67,7 +67,7 @@ func decodeStamp(key string, b []byte) (stamp, []byte, error) {
 	return s, b[stampLen:], nil
 }
 
-// decodeLogKey splits a key of the log into its revision and the object's key, which shares k's memory.
+// decodeLogKey splits a key of the log into its revision and the object's key. The object's key shares k's memory.
 func decodeLogKey(k []byte) (int64, []byte, error) {
 	if len(k) <= logPrefixLen || k[0] != logSpace {
 		return 0, nil, fmt.Errorf("change log key %x is corrupt: restore the data directory from a backup", k)
@@ -75,7 +75,7 @@ func decodeLogKey(k []byte) (int64, []byte, error) {
 	return int64(binary.BigEndian.Uint64(k[1:])), k[logPrefixLen:], nil
 }
 
-// decodeEvent builds the event of a log entry; it copies out of key and b.
+// decodeEvent builds the event of a log entry. It copies key and b.
 func decodeEvent(revision int64, key, b []byte) (store.Event, error) {
 	if len(b) < logHeadLen || b[0] > kindDelete {
 		return store.Event{}, fmt.Errorf("change log entry of %s at revision %d is corrupt: restore the data directory from a backup", key, revision)

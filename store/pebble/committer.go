@@ -12,16 +12,16 @@ import (
 )
 
 const (
-	queueLen   = 256     // requests that wait while a group is being synced
-	groupOps   = 8192    // a group takes no more transactions once it has as many operations
-	groupBytes = 4 << 20 // or as many bytes; a single transaction may have more
+	queueLen   = 256     // requests that wait while a group is synced
+	groupOps   = 8192    // a group is full at this many operations
+	groupBytes = 4 << 20 // or this many bytes; one transaction may exceed both
 )
 
-// request is a transaction, or, without one, a compaction of the log up to compact.
+// request is a transaction, or, if txn is empty, a compaction of the log up to compact.
 type request struct {
 	txn     store.Txn
 	compact int64
-	done    chan outcome // buffered: the committer never waits for a caller
+	done    chan outcome // buffered: the committer never blocks on a caller
 }
 
 type outcome struct {
@@ -29,23 +29,23 @@ type outcome struct {
 	err      error
 }
 
-// committer is the single writer. All its fields belong to the goroutine in run.
+// committer is the only writer. The goroutine in run owns all its fields.
 type committer struct {
 	db        *pebbledb.DB
 	views     *views
 	retain    int64
 	index     index
-	revision  int64 // the newest one given, durable or not
+	revision  int64 // the newest assigned revision, durable or not
 	compacted int64
-	tail      *tail                // of the group in the making, then of the published view
-	wedged    bool                 // Pebble panicked in a write: it cannot be closed
-	present   func() error         // says that the directory is still the one that was opened
-	broken    <-chan error         // an error found elsewhere, which ends the store
-	mark      func(revision int64) // notes the newest revision that is durable, before anybody is answered
-	writing   atomic.Int64         // when the sync that runs began, in Unix nanoseconds; 0: none runs
+	tail      *tail                // of the current group, then of the published view
+	wedged    bool                 // Pebble panicked in a write, so it cannot be closed
+	present   func() error         // fails if the data directory was replaced or deleted
+	broken    <-chan error         // an error from elsewhere that stops the store
+	mark      func(revision int64) // records the newest durable revision; runs before callers get their results
+	writing   atomic.Int64         // start of the current sync in Unix nanoseconds; 0 if there is none
 }
 
-// run serves requests in groups until stop is closed, or until a group fails: then it returns why.
+// run processes requests in groups until stop is closed or a group fails. It returns the reason.
 func (c *committer) run(requests <-chan *request, stop <-chan struct{}) error {
 	var group []*request
 	for {
@@ -65,8 +65,8 @@ func (c *committer) run(requests <-chan *request, stop <-chan struct{}) error {
 	}
 }
 
-// gather adds to group what waits, up to the bounds of a group. When nothing more waits it lets others run once: those
-// who were just answered are about to ask again, and should share this sync instead of waiting for the next.
+// gather adds waiting requests to group, up to the limits of a group. When none is waiting, it yields once: callers that
+// just got their results are about to send another request, and can then share this sync.
 func gather(group []*request, requests <-chan *request) []*request {
 	ops, size := len(group[0].txn.Do), group[0].txn.Size()
 	yielded := false
@@ -88,8 +88,9 @@ func gather(group []*request, requests <-chan *request) []*request {
 	return group
 }
 
-// commit decides every request of the group in order, makes what they write durable in one batch, and only then
-// publishes and answers: also the refusals, since what they conflict with is not true before it is durable.
+// commit decides every request of the group in order and makes their writes durable in one batch. Only then does it publish
+// the view and send the results. Conflicts also wait for the sync, since what they conflict with is not true before it is
+// durable.
 func (c *committer) commit(group []*request) error {
 	batch := c.db.NewBatch()
 	outcomes := make([]outcome, len(group))
@@ -120,7 +121,7 @@ func (c *committer) commit(group []*request) error {
 	return err
 }
 
-// fill decides each request and writes the effects of those that hold into batch.
+// fill decides each request and writes the effects of the successful ones into batch.
 func (c *committer) fill(batch *pebbledb.Batch, group []*request, outcomes []outcome) error {
 	for i, r := range group {
 		if len(r.txn.Do) == 0 {
@@ -151,17 +152,17 @@ func (c *committer) compactTo(revision int64) error {
 	return nil
 }
 
-// trim forgets what is beyond the retention, in steps of a tenth of it.
+// trim drops the log beyond the retention, in steps of a tenth of it.
 func (c *committer) trim() {
 	if c.revision-c.compacted > c.retain+c.retain/10 {
 		c.compacted = c.revision - c.retain
 	}
 }
 
-// counters are the revisions that a group starts from.
+// counters are the revisions before a group.
 type counters struct{ revision, compacted int64 }
 
-// finish adds to batch what a group changes besides its objects: the trimmed log and the counters.
+// finish adds to batch what a group changes besides objects: the trimmed log and the counters.
 func (c *committer) finish(batch *pebbledb.Batch, before counters) error {
 	c.trim()
 	if c.compacted > before.compacted {
@@ -178,8 +179,8 @@ func (c *committer) finish(batch *pebbledb.Batch, before counters) error {
 	return nil
 }
 
-// sync applies batch and waits until it is durable. Pebble panics where it cannot go on; that is a failure like any
-// other here, save that its locks may still be held then.
+// sync applies batch and waits until it is durable. It turns a panic of Pebble into an error; Pebble may then still hold its
+// locks.
 func (c *committer) sync(batch *pebbledb.Batch) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -195,14 +196,14 @@ func (c *committer) sync(batch *pebbledb.Batch) (err error) {
 	if err := batch.SyncWait(); err != nil {
 		return err
 	}
-	if err := c.present(); err != nil { // the synced files were deleted
+	if err := c.present(); err != nil { // the synced files may have been deleted
 		return err
 	}
 	c.mark(c.revision)
 	return batch.Close()
 }
 
-// publish shows readers and watchers everything that is durable now.
+// publish makes everything that is durable visible to readers and watchers.
 func (c *committer) publish() {
 	c.views.publish(&view{
 		snapshot:  c.db.NewSnapshot(),

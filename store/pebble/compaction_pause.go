@@ -7,10 +7,11 @@ import (
 	pebbledb "github.com/cockroachdb/pebble/v2"
 )
 
-// pauseFor is how long no compaction runs after one that failed: Pebble would run the same again at once, and for ever.
+// pauseFor is the pause after a failed compaction. Without it, Pebble would retry the same compaction immediately and
+// forever.
 const pauseFor = 30 * time.Second
 
-// compactionPause is a scheduler of compactions that holds them back for a while after a failure.
+// compactionPause is a compaction scheduler that pauses after a failure.
 type compactionPause struct {
 	pebbledb.CompactionScheduler
 	until atomic.Int64 // Unix nanoseconds
@@ -20,12 +21,12 @@ func (c *compactionPause) failed() { c.until.Store(time.Now().Add(pauseFor).Unix
 
 func (c *compactionPause) holds() bool { return time.Now().UnixNano() < c.until.Load() }
 
-// Register puts the brake between the scheduler and the database, whose waiting compactions it would run by itself.
+// Register wraps the database, because the wrapped scheduler also starts waiting compactions itself.
 func (c *compactionPause) Register(goroutines int, db pebbledb.DBForCompaction) {
 	c.CompactionScheduler.Register(goroutines, pausedDB{db, c})
 }
 
-// TrySchedule grants nothing for a while after a failure.
+// TrySchedule grants nothing during the pause after a failure.
 func (c *compactionPause) TrySchedule() (bool, pebbledb.CompactionGrantHandle) {
 	if c.holds() {
 		return false, nil

@@ -17,32 +17,32 @@ const (
 	defaultMemTable = 8 << 20 // twice this stays resident after a burst
 	maxMemTable     = 1 << 30
 
-	// The on-disk format of Pebble itself is pinned, so that an update of the library alone never makes a data
-	// directory unreadable for the version before it.
+	// Pebble's own disk format is pinned, so that an update of the library alone never makes a data directory unreadable for
+	// the previous version.
 	pebbleFormat = pebbledb.FormatValueSeparation
 )
 
-// Config says where a store lives and how much it keeps. Everything but Dir has a working zero value.
+// Config configures a Store. Only Dir is required.
 type Config struct {
-	// Dir is the data directory; it is made if it does not exist. One process at a time may have it open.
+	// Dir is the data directory. Open creates it if needed. Only one process at a time may have it open.
 	Dir string
-	// FS is the file system under Dir; nil is the disk.
+	// FS is the file system of Dir. The default is the disk.
 	FS vfs.FS
-	// Logger gets Pebble's own chatter at debug level and its troubles above; nil is silent.
+	// Logger gets Pebble's info lines at debug level, and its problems at higher levels. Nil discards them.
 	Logger *slog.Logger
-	// RetainRevisions is how many of the newest revisions a watch can continue from; 0 is 100,000. The log may
-	// hold a tenth more, since it is trimmed in coarse steps.
+	// RetainRevisions is how many of the newest revisions a watch can resume from. The default is 100,000. The log may hold a
+	// tenth more, since it is trimmed in coarse steps.
 	RetainRevisions int64
-	// CacheBytes bounds the block cache; 0 is 16 MiB.
+	// CacheBytes is the size of the block cache. The default is 16 MiB.
 	CacheBytes int64
-	// MemTableBytes is how much is written before it is sorted to disk; 0 is 8 MiB. Memory grows to at most
-	// three times as much under writes.
+	// MemTableBytes is how much is written to memory before it is flushed to disk. The default is 8 MiB. Under writes, memory
+	// grows to at most three times this size.
 	MemTableBytes int64
 
-	probeEvery time.Duration // of a full disk; 0 is 2 s
+	probeEvery time.Duration // how often a full disk is probed; the default is 2 s
 }
 
-// Validate returns what is wrong with c, or nil.
+// Validate checks the configuration.
 func (c Config) Validate() error {
 	switch {
 	case c.Dir == "":
@@ -86,23 +86,23 @@ func (c Config) options(lock *pebbledb.Lock, h *health) *pebbledb.Options {
 		FormatMajorVersion:          pebbleFormat,
 		CacheSize:                   c.CacheBytes,
 		MemTableSize:                uint64(c.MemTableBytes),
-		MemTableStopWritesThreshold: 3, // a burst goes on while one memtable is flushed
+		MemTableStopWritesThreshold: 3, // writes continue while one memtable is flushed
 		MaxOpenFiles:                256,
 	}
-	// The change log and the objects go to tables of their own. The log only grows at its end, so its tables sink
-	// through the levels, and are dropped by trimming, without being written again with the objects.
+	// The change log and the objects are kept in separate tables. The log only grows at its end, so its tables sink through the
+	// levels and are dropped by trimming, and are not rewritten together with the objects.
 	o.Experimental.SpanPolicyFunc = func(start []byte) (pebbledb.SpanPolicy, []byte, error) {
 		if start[0] > logSpace {
 			return pebbledb.SpanPolicy{}, nil, nil
 		}
 		return pebbledb.SpanPolicy{PreferFastCompression: true}, []byte{logSpace + 1}, nil
 	}
-	// Pebble's own scheduler looks ten times a second whether it may run more compactions, which is most of what an
-	// idle server costs. Here it may always run one, and hears when that is done.
+	// Pebble's own scheduler checks ten times a second whether it may run more compactions, which is most of the CPU use of an
+	// idle server. This scheduler always allows one, and is notified when it ends.
 	o.CompactionConcurrencyRange = func() (lower, upper int) { return 1, 1 }
 	o.Experimental.CompactionScheduler = brake
 	if c.FS == vfs.Default {
-		o.WithFSDefaults() // tells of a slow disk
+		o.WithFSDefaults() // warns about a slow disk
 	}
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)

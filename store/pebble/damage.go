@@ -12,13 +12,13 @@ import (
 	"github.com/cockroachdb/pebble/v2/record"
 )
 
-// advice for an operator, after what is wrong.
+// Advice for the operator, appended to an error.
 const (
 	adviceRestore = "the store's files are damaged: restore the data directory from a backup"
 	adviceRights  = "the server may not write here: give its user the right to read and write the data directory, or mount it writable"
 )
 
-// explain adds to an error of the disk or of Pebble what an operator does about it.
+// explain adds to an error of the disk or of Pebble what an operator can do about it.
 func explain(err error) error {
 	switch {
 	case err == nil, strings.Contains(err.Error(), "restore the data directory"):
@@ -34,9 +34,9 @@ func explain(err error) error {
 	return err
 }
 
-// inspect opens a database that is there for reading alone, and looks for damage. Pebble takes a MANIFEST that ends too
-// early for a complete one, and deletes at once what it does not mention: so what it has read is held against what
-// Cara knows of its own data before anything may be written.
+// inspect opens an existing database read-only and looks for damage. Pebble accepts a truncated MANIFEST as complete and
+// immediately deletes the files that it does not mention. So the database is checked against Cara's own data before anything
+// may be written.
 func inspect(cfg Config, lock *pebbledb.Lock) error {
 	desc, err := pebbledb.Peek(cfg.Dir, cfg.FS)
 	if err != nil {
@@ -60,7 +60,7 @@ func inspect(cfg Config, lock *pebbledb.Lock) error {
 	return errors.Join(err, db.Close())
 }
 
-// check reads what every database of Cara has, and returns its newest revision.
+// check reads the keys that every Cara database has, and returns its newest revision.
 func check(cfg Config, db *pebbledb.DB) (int64, error) {
 	_, closer, err := db.Get(metaKey(metaFormat))
 	if errors.Is(err, pebbledb.ErrNotFound) {
@@ -86,8 +86,8 @@ func check(cfg Config, db *pebbledb.DB) (int64, error) {
 	return revision, checkLog(db, state{revision: revision, compacted: compacted})
 }
 
-// checkEmpty looks at a database without a format. It was made a moment before the server was killed, or it is another
-// program's, or it is damaged.
+// checkEmpty checks a database without a format key. Either the server was killed just after it created the database, or the
+// database belongs to another program, or it is damaged.
 func checkEmpty(cfg Config, db *pebbledb.DB) error {
 	names, err := cfg.FS.List(cfg.Dir)
 	if err != nil {
@@ -101,7 +101,7 @@ func checkEmpty(cfg Config, db *pebbledb.DB) error {
 	return scan(db, nil, func(k, _ []byte) error { return foreign(k) })
 }
 
-// foreign says what a key without a format means.
+// foreign returns the error for a key in a database without a format key.
 func foreign(k []byte) error {
 	if len(k) > 1 && (k[0] == metaSpace || k[0] == objectSpace || k[0] == logSpace) {
 		return fmt.Errorf("the format is missing, and %q is there: %s", k, adviceRestore)

@@ -15,41 +15,41 @@ import (
 
 const (
 	lockName   = "LOCK"           // Pebble's
-	sayEvery   = 30 * time.Second // one line of a cause in this time
+	sayEvery   = 30 * time.Second // minimum time between two log lines about the same cause
 	probeEvery = 2 * time.Second  // how often a full disk is tried again
-	probeBytes = 4 << 20          // room for the log, and for a memtable that is sorted to disk
+	probeBytes = 4 << 20          // enough for the log, and for a memtable that is flushed to disk
 	probeName  = "room.probe"
-	hangs      = 10 * time.Second // a write that takes longer is trouble
-	lookEvery  = time.Second      // how often an idle store looks for its directory
+	hangs      = 10 * time.Second // a write that takes longer makes the store unhealthy
+	lookEvery  = time.Second      // how often an idle store checks its directory
 )
 
-// Causes of trouble. The first in this order is what Err returns.
+// Causes of trouble. Err returns the first one in this order.
 const (
 	causeFull       = "disk full"
 	causeCorrupt    = "corrupt data"
 	causeBackground = "background"
 )
 
-// health is what keeps a store from writing, or from writing for long. Pebble's own events and the disk report to it.
+// health tracks what keeps a store from writing. Pebble's events and the disk report to it.
 type health struct {
 	fs   vfs.FS
-	disk vfs.FS // fs, where a write that meets a full disk waits until there is room: see awaitRoom
+	disk vfs.FS // fs, but a write to a full disk waits until there is space: see awaitRoom
 	dir  string
 	log  *slog.Logger
-	stop chan struct{} // closed when the store ends: nobody waits for room any more
+	stop chan struct{} // closed when the store ends; ends all waits for space
 
 	probeEvery time.Duration
 	stopOnce   sync.Once
-	first      chan error // gets the first failure in the background; Open waits for it, nobody else
+	first      chan error // the first background failure; only Open receives from it
 
 	mu       sync.Mutex
 	troubles map[string]error
 	full     chan struct{} // closed while the disk is full
 	said     map[string]*line
-	failed   error // of the last compaction
+	failed   error // error of the last compaction
 }
 
-// line is when a cause was last written to the log, and how often it came since.
+// line records when a cause was last logged, and how many lines were suppressed since.
 type line struct {
 	at      time.Time
 	dropped int
@@ -64,10 +64,10 @@ func newHealth(cfg Config) *health {
 	return h
 }
 
-// end lets those go who wait for room.
+// end ends all waits for space.
 func (h *health) end() { h.stopOnce.Do(func() { close(h.stop) }) }
 
-// err returns the worst trouble there is, or nil.
+// err returns the most important trouble, or nil.
 func (h *health) err() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -79,14 +79,14 @@ func (h *health) err() error {
 	return nil
 }
 
-// trouble notes one, or with nil its end.
+// trouble sets the trouble of a cause, or clears it if err is nil.
 func (h *health) trouble(cause string, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.troubles[cause] = err
 }
 
-// say writes one line of a cause in a while, with how many it left out since the last.
+// say logs at most one line per cause and sayEvery, with the number of suppressed lines.
 func (h *health) say(log func(string, ...any), cause, text string, args ...any) {
 	h.mu.Lock()
 	l := h.said[cause]
@@ -108,10 +108,10 @@ func (h *health) say(log func(string, ...any), cause, text string, args ...any) 
 	log(text, args...)
 }
 
-// awaitRoom lets a write that meets a full disk wait instead of failing. Pebble cannot go on after a failed write, so
-// without this a disk that was full for a moment would end the store. The file system disk calls it once at a time. It
-// returns when the disk has room, when it fails in another way, or when the store ends. Meanwhile Err says why
-// nothing is written, and Commit returns that at once.
+// awaitRoom makes a write to a full disk wait instead of failing. Pebble cannot continue after a failed write, so without
+// this a disk that was full for a moment would end the store. The file system disk never calls it concurrently. It returns
+// when the disk has space, when the disk fails in another way, or when the store ends. Meanwhile Err returns the reason, and
+// Commit returns it immediately.
 func (h *health) awaitRoom() {
 	h.mu.Lock()
 	h.troubles[causeFull] = fmt.Errorf("no space left on the disk of %s: free some; the store goes on by itself then", h.dir)
@@ -144,7 +144,7 @@ func (h *health) awaitRoom() {
 	}
 }
 
-// writable returns why the directory cannot be written; a full disk is no reason.
+// writable returns why the directory cannot be written. A full disk does not count.
 func (h *health) writable() error {
 	if err := h.probe(1); !isFull(err) {
 		return err
@@ -154,7 +154,7 @@ func (h *health) writable() error {
 
 func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
 
-// probe writes so many bytes, and takes them away again.
+// probe writes a file of the given size and deletes it.
 func (h *health) probe(bytes int) (err error) {
 	path := h.fs.PathJoin(h.dir, probeName)
 	f, err := h.fs.Create(path, vfs.WriteCategoryUnspecified)
@@ -178,7 +178,7 @@ func (h *health) blocked() <-chan struct{} {
 	return h.full
 }
 
-// refusal is the answer to a transaction that meets a full disk.
+// refusal returns the error for a transaction while the disk is full.
 func (h *health) refusal() error {
 	if err := h.err(); err != nil {
 		return err
@@ -186,14 +186,14 @@ func (h *health) refusal() error {
 	return fmt.Errorf("the disk of %s was full a moment ago: try again", h.dir)
 }
 
-// acknowledge writes the mark. The group is durable without it, so a disk that refuses the mark alone is only told.
+// acknowledge writes the mark. The group is durable without it, so a failure is only logged.
 func (h *health) acknowledge(m *mark, revision int64) {
 	if err := m.write(revision); err != nil {
 		h.say(h.log.Warn, markName, "store cannot note its newest revision: lost writes may go unnoticed after a crash", "dir", h.dir, "error", err)
 	}
 }
 
-// compacted hears how a compaction ended.
+// compacted is called with the result of each compaction.
 func (h *health) compacted(err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -202,8 +202,8 @@ func (h *health) compacted(err error) {
 	}
 }
 
-// background hears what failed in the background. Pebble flushes again at once, for ever, and holds its lock here: a
-// second of it keeps that from being a busy loop. A compaction that failed is held back by calm instead.
+// background is called when background work fails. Pebble retries a flush immediately and forever, and holds its lock during
+// this call, so background waits a second to prevent a busy loop. A failed compaction is paused by compactionPause instead.
 func (h *health) background(err error) {
 	h.mu.Lock()
 	compaction := h.failed != nil && errors.Is(err, h.failed)
@@ -219,14 +219,14 @@ func (h *health) background(err error) {
 	}
 }
 
-// corrupt hears of data that cannot be read. It stays true until the data directory is another one.
+// corrupt is called for data that cannot be read. The trouble stays until the process restarts.
 func (h *health) corrupt(path string, err error) {
 	h.trouble(causeCorrupt, fmt.Errorf("%s is damaged: stop the server and restore the data directory from a backup: %w", path, err))
 	h.say(h.log.Error, causeCorrupt, "store has found corrupt data: restore the data directory from a backup", "path", path, "error", err)
 }
 
-// present reports whether the directory is still the one that was opened; first is the lock file's state then. A file that
-// was deleted can still be written, by whoever has it open, and is gone with the process.
+// present reports an error if the directory is not the one that was opened. first describes the lock file as it was then. A
+// deleted file stays writable for the process that has it open, and is lost when the process ends.
 func (h *health) present(first vfs.FileInfo) error {
 	now, err := h.fs.Stat(h.fs.PathJoin(h.dir, lockName))
 	switch {
@@ -240,7 +240,7 @@ func (h *health) present(first vfs.FileInfo) error {
 	return nil
 }
 
-// identity is what a file is, wherever its name leads; 0 for files in memory.
+// identity identifies a file independent of its path. It is zero for files in memory.
 func identity(f vfs.FileInfo) (id struct{ device, inode uint64 }) {
 	if st, ok := f.Sys().(*syscall.Stat_t); ok {
 		id.device, id.inode = uint64(st.Dev), st.Ino //nolint:unconvert // its type depends on the platform

@@ -6,7 +6,7 @@ import (
 	pebbledb "github.com/cockroachdb/pebble/v2"
 )
 
-// logger passes Pebble's lines to slog.
+// logger forwards Pebble's log lines to slog.
 type logger struct{ to *health }
 
 func (l logger) Infof(format string, args ...any) {
@@ -17,15 +17,15 @@ func (l logger) Errorf(format string, args ...any) {
 	l.to.say(l.to.log.Error, format, "pebble reports an error", "detail", fmt.Sprintf(format, args...))
 }
 
-// Fatalf must not return: Pebble calls it where it cannot go on. In the committer the panic is caught and stops the
-// store; in Pebble's own goroutines it ends the process, as Pebble would by itself.
+// Fatalf must not return: Pebble calls it when it cannot continue. In the committer the panic is caught and stops the store.
+// In Pebble's own goroutines it ends the process, as Pebble itself would.
 func (l logger) Fatalf(format string, args ...any) {
 	detail := fmt.Sprintf(format, args...)
 	l.to.log.Error("pebble cannot go on: the server ends; look at the disk, then start it again", "detail", detail)
 	panic("pebble: " + detail)
 }
 
-// listener keeps what an operator should hear of. Flushes and compactions that succeed are Pebble's own business.
+// listener reports failures to health. Successful flushes and compactions are not logged.
 func listener(h *health, brake *compactionPause) *pebbledb.EventListener {
 	return &pebbledb.EventListener{
 		BackgroundError: h.background,

@@ -11,16 +11,16 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// markName is the file beside the database that holds the newest acknowledged revision.
+// markName is the file in the data directory that holds the newest acknowledged revision.
 const markName = "acknowledged"
 
-// mark writes the newest acknowledged revision to a file of its own. Pebble cannot tell a damaged end of its
-// write-ahead log from a write that a crash cut off, and drops both without a word. The mark can tell them apart:
+// mark writes the newest acknowledged revision to its own file. Pebble cannot distinguish a damaged end of its write-ahead
+// log from a write that was cut off by a crash, and silently drops both. The mark distinguishes them:
 //
-//   - It is written after the sync of a group and before its answers. So it is never newer than what is durable, and a
-//     store that is behind its mark has lost acknowledged writes.
-//   - It is not synced, so that it costs no commit a second sync. It outlives a kill of the process. After a power cut
-//     it may be older than the store, or unreadable; it proves nothing then.
+//   - It is written after the sync of a group and before its results are sent. So it is never newer than what is durable,
+//     and a store that is behind its mark has lost acknowledged writes.
+//   - It is not synced, so it costs no second sync per commit. It survives a kill of the process. After a power failure it
+//     may be older than the store, or unreadable, and then proves nothing.
 //
 // The committer owns it.
 type mark struct {
@@ -30,7 +30,7 @@ type mark struct {
 
 const markFormat = "acknowledged revision %020d\n"
 
-// markSum is what follows the first line: a torn mark must not be taken for a revision.
+// markSum returns the checksum line, so that a torn mark is not read as a revision.
 func markSum(line []byte) string { return fmt.Sprintf("crc %08x\n", crc32.ChecksumIEEE(line)) }
 
 func encodeMark(buf []byte, revision int64) []byte {
@@ -38,7 +38,7 @@ func encodeMark(buf []byte, revision int64) []byte {
 	return append(buf, markSum(buf)...)
 }
 
-// decodeMark returns the revision of a mark, or 0 if b is not a whole mark.
+// decodeMark returns the revision of a mark, or 0 if b is not a complete mark.
 func decodeMark(b []byte) (revision int64) {
 	_, err := fmt.Sscanf(string(b), markFormat, &revision)
 	if err != nil || !bytes.Equal(encodeMark(nil, revision), b) {
@@ -47,7 +47,7 @@ func decodeMark(b []byte) (revision int64) {
 	return revision
 }
 
-// readMark returns the revision in the mark of dir, or 0 if there is no mark that can be read.
+// readMark returns the revision in the mark of dir, or 0 if there is no readable mark.
 func readMark(disk vfs.FS, dir string) (int64, error) {
 	f, err := disk.Open(disk.PathJoin(dir, markName))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -63,7 +63,7 @@ func readMark(disk vfs.FS, dir string) (int64, error) {
 	return decodeMark(b), nil
 }
 
-// behind says what a store at revision has lost, or returns nil if its mark is not ahead of it.
+// behind returns an error if the mark is ahead of the store's revision, so that writes were lost.
 func behind(disk vfs.FS, dir string, revision int64) error {
 	acknowledged, err := readMark(disk, dir)
 	if err != nil || acknowledged <= revision {
@@ -74,7 +74,7 @@ func behind(disk vfs.FS, dir string, revision int64) error {
 		"or delete the file %s to start without the lost writes", revision, acknowledged, disk.PathJoin(dir, markName))
 }
 
-// openMark makes the mark of dir say revision, durably.
+// openMark opens the mark of dir and durably writes revision to it.
 func openMark(disk vfs.FS, dir string, revision int64) (*mark, error) {
 	f, err := disk.OpenReadWrite(disk.PathJoin(dir, markName), vfs.WriteCategoryUnspecified)
 	if err != nil {
@@ -98,12 +98,12 @@ func syncDir(disk vfs.FS, dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// write replaces the revision. A mark has always the same length and lies in one block of the disk.
+// write replaces the revision. A mark always has the same length and fits into one block of the disk.
 func (m *mark) write(revision int64) error {
 	m.buf = encodeMark(m.buf, revision)
 	_, err := m.file.WriteAt(m.buf, 0)
 	return err
 }
 
-// close makes the mark durable.
+// close syncs and closes the mark.
 func (m *mark) close() error { return errors.Join(m.file.Sync(), m.file.Close()) }

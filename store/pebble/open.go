@@ -10,12 +10,11 @@ import (
 	pebbledb "github.com/cockroachdb/pebble/v2"
 )
 
-// Open opens the store in cfg.Dir, or makes one if there is none, and starts its committer: a store is the one
-// room that is opened and closed instead of run, since it must outlive every loop. It reads every object once, to
-// know what exists. On a full disk it waits for room.
+// Open opens the store in cfg.Dir, or creates it, and starts its committer. A store is opened and closed instead of run,
+// since it must outlive every loop. Open reads every object once to build the index. On a full disk it waits for space.
 func Open(cfg Config) (*Store, error) { return OpenContext(context.Background(), cfg) } //nolint:forbidigo // for callers that can wait
 
-// OpenContext is Open, and returns when ctx ends, also while it waits for room on a full disk.
+// OpenContext is like Open, but returns when ctx ends, even while it waits for space on a full disk.
 func OpenContext(ctx context.Context, cfg Config) (*Store, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -35,14 +34,15 @@ func OpenContext(ctx context.Context, cfg Config) (*Store, error) {
 		}
 		cfg.Logger.Info("store is open", "dir", cfg.Dir, "rev", r.store.writer.revision, "objects", len(r.store.writer.index))
 		return r.store, nil
-	case err := <-h.first: // Pebble would try for ever
+	case err := <-h.first: // Pebble would retry forever
 		return nil, giveUp(h, done, fmt.Errorf("open store %s: %w", cfg.Dir, explain(err)))
 	case <-ctx.Done():
 		return nil, giveUp(h, done, fmt.Errorf("open store %s: %w", cfg.Dir, ctx.Err()))
 	}
 }
 
-// giveUp leaves an Open behind that may never end. The process is about to; where it is not, nothing stays open.
+// giveUp abandons an Open that may never return. The process usually ends next. If it does not, the store is closed once it
+// opens.
 func giveUp(h *health, done <-chan opened, err error) error {
 	h.end()
 	go func() {
@@ -53,7 +53,7 @@ func giveUp(h *health, done <-chan opened, err error) error {
 	return err
 }
 
-// opened is what open returns.
+// opened holds the results of open.
 type opened struct {
 	store *Store
 	err   error
@@ -89,7 +89,7 @@ func open(cfg Config, h *health) (*Store, error) {
 	return start(cfg, lock, db, m, state, h, found), nil
 }
 
-// openDB makes an error of what Pebble panics about while it opens.
+// openDB turns a panic of Pebble into an error.
 func openDB(dir string, o *pebbledb.Options) (db *pebbledb.DB, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -113,10 +113,10 @@ func lockDir(cfg Config) (*pebbledb.Lock, error) {
 	return nil, fmt.Errorf("lock the directory: %w", explain(err))
 }
 
-// isHeld recognises what Pebble says of a lock that this very process has.
+// isHeld reports whether Pebble's error means that this process already holds the lock.
 func isHeld(err error) bool { return strings.Contains(err.Error(), "lock held") }
 
-// state is what the committer knows when it starts.
+// state is the initial state of the committer.
 type state struct {
 	index               index
 	revision, compacted int64
@@ -147,7 +147,8 @@ func load(db *pebbledb.DB) (state, error) {
 	})
 }
 
-// checkFormat stamps an empty database with our format and refuses one that a newer or another program wrote.
+// checkFormat writes our format to an empty database. It returns an error for a database of a newer version or another
+// program.
 func checkFormat(db *pebbledb.DB) error {
 	b, closer, err := db.Get(metaKey(metaFormat))
 	if errors.Is(err, pebbledb.ErrNotFound) {
@@ -188,7 +189,7 @@ func readCounter(db *pebbledb.DB, name string) (int64, error) {
 	return n, errors.Join(err, closer.Close())
 }
 
-// checkLog makes sure that the change log ends where the store does, so that no watch silently misses a change.
+// checkLog checks that the change log ends at the store's revision, so that no watch silently misses a change.
 func checkLog(db *pebbledb.DB, st state) error {
 	it, err := db.NewIter(&pebbledb.IterOptions{LowerBound: []byte{logSpace}, UpperBound: after([]byte{logSpace})})
 	if err != nil {
@@ -207,7 +208,8 @@ func checkLog(db *pebbledb.DB, st state) error {
 	return nil
 }
 
-// scan calls visit for each key under prefix until it returns an error. Its arguments are valid only during the call.
+// scan calls visit for each key under prefix until it returns an error. The arguments of visit are valid only during the
+// call.
 func scan(db *pebbledb.DB, prefix []byte, visit func(k, v []byte) error) error {
 	o := &pebbledb.IterOptions{LowerBound: prefix}
 	if len(prefix) > 0 {

@@ -11,7 +11,7 @@ import (
 	"github.com/caravanserai/cara/store"
 )
 
-// Get is store.Store's.
+// Get implements store.Store.
 func (s *Store) Get(ctx context.Context, key string) (store.KV, error) {
 	if err := errors.Join(ctx.Err(), store.ValidateKey(key)); err != nil {
 		return store.KV{}, err
@@ -32,7 +32,7 @@ func (s *Store) Get(ctx context.Context, key string) (store.KV, error) {
 	return kv, errors.Join(err, closer.Close())
 }
 
-// decodeObject copies out of b.
+// decodeObject decodes an object. It copies the value.
 func decodeObject(key string, b []byte) (store.KV, error) {
 	at, value, err := decodeStamp(key, b)
 	if err != nil {
@@ -42,7 +42,7 @@ func decodeObject(key string, b []byte) (store.KV, error) {
 	return store.KV{Key: key, Value: copied, Created: at.created, Modified: at.modified}, nil
 }
 
-// List is store.Store's.
+// List implements store.Store.
 func (s *Store) List(ctx context.Context, prefix string, o store.ListOptions) (store.Page, error) {
 	if err := errors.Join(ctx.Err(), store.ValidatePrefix(prefix), store.ValidatePrefix(o.After)); err != nil {
 		return store.Page{}, err

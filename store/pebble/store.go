@@ -13,7 +13,7 @@ import (
 	"github.com/caravanserai/cara/store"
 )
 
-// Store is a store.Store on one disk.
+// Store implements store.Store on a local disk.
 type Store struct {
 	cfg      Config
 	lock     *pebbledb.Lock
@@ -22,11 +22,11 @@ type Store struct {
 	views    *views
 	requests chan *request
 	stop     chan struct{} // closed by Close
-	stopped  chan struct{} // closed when the committer has returned; writer and failure may be read after it
+	stopped  chan struct{} // closed when the committer has returned; writer and failure may be read after that
 	writer   *committer
 	failure  error // why the committer returned
 	health   *health
-	lost     chan error // tells the committer that the directory is gone
+	lost     chan error // signals the committer that the directory is gone
 	close    func() error
 }
 
@@ -60,7 +60,7 @@ func start(cfg Config, lock *pebbledb.Lock, db *pebbledb.DB, m *mark, st state, 
 	return s
 }
 
-// look notices within a moment that the directory is gone, also while nobody writes.
+// look detects that the directory is gone, even while nobody writes.
 func (s *Store) look(present func() error) {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
@@ -86,8 +86,9 @@ func (s *Store) commitLoop() {
 	}
 }
 
-// Err returns nil while the store is well. Else it returns store.ErrClosed after Close, the failure that stopped it for
-// good, or the trouble that it waits out: a full or a slow disk, data that is corrupt or cannot be sorted.
+// Err returns nil while the store is healthy. Otherwise it returns store.ErrClosed after Close, the failure that stopped the
+// store permanently, or a trouble that may pass: a full or slow disk, corrupt data, or data that cannot be flushed or
+// compacted.
 func (s *Store) Err() error {
 	select {
 	case <-s.stopped:
@@ -105,12 +106,12 @@ func (s *Store) Err() error {
 	return nil
 }
 
-// Done is closed when the store takes no more writes for good, which Err explains. The process should end then, so that
-// whoever supervises it starts it again.
+// Done is closed when the store has permanently stopped writing; Err returns the reason. The process should then exit so
+// that its supervisor restarts it.
 func (s *Store) Done() <-chan struct{} { return s.stopped }
 
-// Close stops the committer, waits for readers to let go, and closes the database. Transactions that still wait get
-// store.ErrClosed and are not stored; watches end with it. Further calls return what the first returned.
+// Close stops the committer, waits until readers release their views, and closes the database. Waiting transactions get
+// store.ErrClosed and are not stored. Watches end. Further calls return the result of the first.
 func (s *Store) Close() error { return s.close() }
 
 func (s *Store) shutdown() error {
@@ -127,7 +128,7 @@ func (s *Store) shutdown() error {
 	return nil
 }
 
-// Commit is store.Store's. Transactions that wait at the same time share one sync.
+// Commit implements store.Store. Transactions that wait at the same time share one sync.
 func (s *Store) Commit(ctx context.Context, t store.Txn) (int64, error) {
 	if err := t.Validate(); err != nil {
 		return 0, err
@@ -135,7 +136,7 @@ func (s *Store) Commit(ctx context.Context, t store.Txn) (int64, error) {
 	return s.submit(ctx, &request{txn: t, done: make(chan outcome, 1)})
 }
 
-// Compact is store.Store's. Besides, the store forgets by itself what is beyond Config.RetainRevisions.
+// Compact implements store.Store. The store also trims the log itself beyond Config.RetainRevisions.
 func (s *Store) Compact(ctx context.Context, revision int64) error {
 	if revision < 0 {
 		return fmt.Errorf("%w: compact to negative revision %d", store.ErrInvalid, revision)
@@ -150,7 +151,7 @@ func (s *Store) submit(ctx context.Context, r *request) (int64, error) {
 	}
 	full := s.health.blocked()
 	select {
-	case <-full: // before the queue: it may have room
+	case <-full: // checked first, since the queue may have room
 		return 0, s.health.refusal()
 	default:
 	}
@@ -166,13 +167,13 @@ func (s *Store) submit(ctx context.Context, r *request) (int64, error) {
 	select {
 	case o := <-r.done:
 		return o.revision, o.err
-	case <-full: // it is stored once there is room
+	case <-full: // the transaction is stored once there is space
 		return 0, s.health.refusal()
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	case <-s.stopped:
 	}
-	select { // it may have been answered just before the committer returned
+	select { // the committer may have sent a result just before it returned
 	case o := <-r.done:
 		return o.revision, o.err
 	default:
@@ -180,9 +181,9 @@ func (s *Store) submit(ctx context.Context, r *request) (int64, error) {
 	}
 }
 
-// Checkpoint writes a backup of everything that is durable into dir, which must not exist yet, on the same file
-// system. Files that do not change any more are linked, not copied. A checkpoint is a data directory: to restore,
-// start the server on it.
+// Checkpoint writes a backup of everything that is durable into dir, which must not exist yet and must be on the same file
+// system. Files that no longer change are linked, not copied. A checkpoint is a data directory: to restore it, start the
+// server on it.
 func (s *Store) Checkpoint(dir string) error {
 	v, err := s.views.acquire()
 	if err != nil {
@@ -192,7 +193,7 @@ func (s *Store) Checkpoint(dir string) error {
 	if err := s.db.Checkpoint(dir, pebbledb.WithFlushedWAL()); err != nil {
 		return fmt.Errorf("back up store %s to %s: %w", s.cfg.Dir, dir, err)
 	}
-	// A mark of its own goes with the backup, so that it replaces the one in a directory that it is unpacked into.
+	// The backup gets its own mark, so that it replaces the mark of a directory that the backup is unpacked into.
 	m, err := openMark(s.cfg.FS, dir, v.revision)
 	if err == nil {
 		err = m.close()

@@ -7,17 +7,17 @@ import (
 	"github.com/caravanserai/cara/store"
 )
 
-// tail is the end of the change log in memory: what the last group has changed, shared by all watchers that were up
-// to date before it, so that a thousand of them don't each read the same entries from the database. A large group has
-// no tail; its watchers read the log.
+// tail is the end of the change log in memory: the changes of the last group. All watchers that were up to date before the
+// group share it, so that a thousand watchers do not read the same entries from the database. A large group has no tail; its
+// watchers read the log.
 type tail struct {
-	from    int64 // the changes are all those after this revision, up to that of the view
+	from    int64 // the changes after this revision, up to that of the view
 	size    int
 	changes []store.Change
 }
 
-// add keeps a transaction, with copies of its values, which belong to the caller of Commit. It never changes what it
-// has handed out: a tail is complete before its view is published.
+// add adds a transaction. It copies the values, which belong to the caller of Commit. A tail is complete and immutable once
+// its view is published.
 func (l *tail) add(revision int64, effects []effect) {
 	events := make([]store.Event, len(effects))
 	for i, e := range effects {
@@ -31,12 +31,12 @@ func (l *tail) add(revision int64, effects []effect) {
 	l.changes = append(l.changes, store.Change{Revision: revision, Events: events})
 }
 
-// continues reports whether a watcher that has read up to at finds all that comes next in l.
+// continues reports whether l has everything that follows revision at.
 func (l *tail) continues(at int64) bool {
 	return at == l.from && len(l.changes) > 0 && l.size <= chunkBytes
 }
 
-// copies returns copies of the changes.
+// copies returns copies of the changes, since a watcher's consumer owns the values.
 func (l *tail) copies() []store.Change {
 	out := make([]store.Change, len(l.changes))
 	for i, c := range l.changes {

@@ -9,17 +9,17 @@ import (
 	"github.com/caravanserai/cara/store"
 )
 
-// view is the store at one durable revision. Its snapshot may be read from acquire to release.
+// view is the store at one durable revision. Its snapshot may be read between acquire and release.
 type view struct {
 	snapshot            *pebbledb.Snapshot
 	revision, compacted int64
 	tail                *tail
-	next                chan struct{} // closed when a newer view has been published
+	next                chan struct{} // closed when a newer view is published
 
-	refs int // guarded by views.mu; the current view holds one for itself
+	refs int // guarded by views.mu; the current view has one reference from views
 }
 
-// views hands out the current view. readers counts what is acquired, so that the database is closed after the last.
+// views provides the current view. It counts the readers, so that the database is closed after the last one.
 type views struct {
 	log *slog.Logger
 
@@ -40,13 +40,13 @@ func (vs *views) acquire() (*view, error) {
 	return vs.current, nil
 }
 
-// release gives v back.
+// release ends the use of v.
 func (vs *views) release(v *view) {
 	vs.drop(v)
 	vs.readers.Done()
 }
 
-// publish makes v the current view and wakes every watcher that waits on the one before.
+// publish makes v the current view and wakes every watcher that waits on the previous one.
 func (vs *views) publish(v *view) {
 	v.refs = 1
 	vs.mu.Lock()
@@ -59,7 +59,7 @@ func (vs *views) publish(v *view) {
 	}
 }
 
-// close takes the current view away and waits until no reader holds one.
+// close drops the current view and waits until no reader holds a view.
 func (vs *views) close() {
 	vs.mu.Lock()
 	old := vs.current

@@ -11,14 +11,14 @@ import (
 	"github.com/caravanserai/cara/store"
 )
 
-// A chunk of the log ends with the transaction that reaches one of these, so that a watcher far behind neither fills
+// A chunk of the log ends with the transaction that reaches one of these limits, so that a watcher far behind neither fills
 // the memory nor holds a view for long.
 const (
 	chunkEntries = 4096
 	chunkBytes   = 1 << 20
 )
 
-// Watch is store.Store's.
+// Watch implements store.Store.
 func (s *Store) Watch(ctx context.Context, from int64) iter.Seq2[store.Change, error] {
 	return func(yield func(store.Change, error) bool) {
 		w := watcher{views: s.views, at: from}
@@ -28,13 +28,13 @@ func (s *Store) Watch(ctx context.Context, from int64) iter.Seq2[store.Change, e
 	}
 }
 
-// watcher walks the change log for one consumer.
+// watcher reads the change log for one consumer.
 type watcher struct {
 	views *views
-	at    int64 // everything up to here has been read
+	at    int64 // the last revision that was read
 }
 
-// run returns nil when tell says that the consumer has had enough.
+// run returns nil when tell returns false.
 func (w *watcher) run(ctx context.Context, tell func(store.Change) bool) error {
 	if w.at < 0 {
 		return fmt.Errorf("%w: negative revision", store.ErrInvalid)
@@ -62,8 +62,7 @@ func (w *watcher) run(ctx context.Context, tell func(store.Change) bool) error {
 	}
 }
 
-// read takes the next chunk of changes. Once it has reached the newest revision it also returns what to wait
-// for.
+// read returns the next chunk of changes. At the newest revision it returns a channel to wait on instead.
 func (w *watcher) read(ctx context.Context) ([]store.Change, <-chan struct{}, error) {
 	v, err := w.views.acquire()
 	if err != nil {
@@ -91,7 +90,7 @@ func (w *watcher) read(ctx context.Context) ([]store.Change, <-chan struct{}, er
 	return c.changes, v.next, nil
 }
 
-// chunk is a stretch of the log: its changes, and the revision up to which it was read.
+// chunk is a part of the log: its changes, and the revision up to which it was read.
 type chunk struct {
 	changes        []store.Change
 	reached        int64
@@ -128,7 +127,7 @@ func readLog(ctx context.Context, v *view, from int64) (chunk, error) {
 	return c, nil
 }
 
-// add takes the entry under it, unless it begins another transaction and the chunk is full: then it is done.
+// add adds the iterator's entry. It returns done instead if the entry belongs to another transaction and the chunk is full.
 func (c *chunk) add(it *pebbledb.Iterator) (done bool, err error) {
 	revision, key, err := decodeLogKey(it.Key())
 	if err != nil {

@@ -90,7 +90,7 @@ func testPages(t *testing.T, s store.Store) {
 	}
 }
 
-// testListRevision moves one token between keys, so that every revision has exactly one, and lists meanwhile.
+// testListRevision moves one token between keys, so that every revision has exactly one, and lists concurrently.
 func testListRevision(t *testing.T, s store.Store) {
 	const moves = 300
 	if _, err := s.Commit(t.Context(), store.Txn{Do: []store.Op{put(numbered("token/", 0), "")}}); err != nil {

@@ -29,7 +29,7 @@ func testStamps(t *testing.T, s store.Store) {
 	commit(t, s, 2, put("b", "1"))
 	commit(t, s, 3, put("a", "2"))
 	expectGet(t, s, kv("a", "2", 1, 3))
-	commit(t, s, 4, put("a", "2")) // the same bytes are a write too
+	commit(t, s, 4, put("a", "2")) // writing the same bytes is also a change
 	expectGet(t, s, kv("a", "2", 1, 4))
 	commit(t, s, 5, del("a"))
 	expectGone(t, s, "a")
@@ -154,7 +154,7 @@ func testBounds(t *testing.T, s store.Store) {
 	for i := range many {
 		many[i] = store.Op{Key: "k", Delete: true}
 	}
-	big := make([]store.Op, store.MaxTxn/store.MaxValue) // with its keys one byte and more too many
+	big := make([]store.Op, store.MaxTxn/store.MaxValue) // with its keys it is over the limit
 	value := bytes.Repeat([]byte("v"), store.MaxValue)
 	for i := range big {
 		big[i] = store.Op{Key: strings.Repeat("b", i+1), Value: value}
@@ -216,7 +216,7 @@ func testContext(t *testing.T, s store.Store) {
 	expectGet(t, s, kv("a", "1", 1, 1))
 }
 
-// testLarge commits as much as a transaction may have.
+// testLarge commits the largest allowed transaction.
 func testLarge(t *testing.T, s store.Store) {
 	ops, conditions := make([]store.Op, store.MaxOps), make([]store.Condition, store.MaxOps)
 	for i := range ops {

@@ -9,11 +9,11 @@ import (
 	"github.com/caravanserai/cara/store"
 )
 
-// ranked shows a store to a test with revisions that count its transactions from 1, since real revisions may have holes. It
-// is for one goroutine.
+// ranked wraps a store so that revisions count its transactions from 1, since real revisions may have gaps. It is not safe
+// for concurrent use.
 type ranked struct {
 	store.Store
-	base      int64   // the store's revision when it was empty
+	base      int64   // the store's revision before the test
 	revisions []int64 // of the transactions that changed something, ascending
 }
 
@@ -26,7 +26,7 @@ func (r *ranked) rank(revision int64) int64 {
 	return int64(n)
 }
 
-// real is the revision of a rank. A rank that is still to come has a revision that the store has not reached.
+// real returns the revision of a rank. A future rank gets a revision that the store has not reached.
 func (r *ranked) real(rank int64) int64 {
 	switch {
 	case rank < 0:
@@ -105,8 +105,7 @@ func (r *ranked) Compact(ctx context.Context, revision int64) error {
 	return r.Store.Compact(ctx, r.real(revision))
 }
 
-// WithHoles is a store whose revisions have holes: each transaction takes three, of which the first two change nothing
-// that anybody sees.
+// WithHoles returns a store with gaps in its revisions: each Commit takes three, and the first two have no visible effect.
 func WithHoles(inner store.Store) store.Store { return holes{inner} }
 
 const holeKey = "hole"

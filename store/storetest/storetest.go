@@ -1,5 +1,5 @@
-// Package storetest is the contract of package store as a test suite: whatever passes it can stand under the
-// apiserver. It is used only by tests, off the line of a push; it knows the interface and no backend.
+// Package storetest is the contract of package store as a test suite. A backend that passes it can be used by the apiserver.
+// Only tests use this package; it knows the interface and no backend.
 package storetest
 
 import (
@@ -13,11 +13,11 @@ import (
 	"github.com/caravanserai/cara/store"
 )
 
-// patience is how long a test waits for what must happen, before it says that it does not.
+// patience is how long a test waits for an expected event before it fails.
 const patience = 30 * time.Second
 
-// Run runs the suite. open returns an empty store each time, which is closed by t.Cleanup. Tests of one goroutine see
-// ranks in the place of revisions; the others allow for holes.
+// Run runs the suite. open returns an empty store each time, which t.Cleanup closes. Tests with one goroutine see ranks
+// instead of revisions; the others allow for gaps.
 func Run(t *testing.T, open func(t *testing.T) store.Store) {
 	for _, group := range []struct {
 		name string
@@ -64,7 +64,7 @@ func kv(key, value string, created, modified int64) store.KV {
 	return store.KV{Key: key, Value: []byte(value), Created: created, Modified: modified}
 }
 
-// commit expects revision want of the operations.
+// commit commits ops and expects revision want.
 func commit(t *testing.T, s store.Store, want int64, ops ...store.Op) {
 	t.Helper()
 	got, err := s.Commit(t.Context(), store.Txn{Do: ops})
@@ -94,7 +94,7 @@ func expectGone(t *testing.T, s store.Store, key string) {
 	}
 }
 
-// revision is the newest one, by an empty listing.
+// revision returns the newest revision, from an empty listing.
 func revision(t *testing.T, s store.Store) int64 {
 	t.Helper()
 	page, err := s.List(t.Context(), "no such prefix/", store.ListOptions{})
@@ -104,7 +104,7 @@ func revision(t *testing.T, s store.Store) int64 {
 	return page.Revision
 }
 
-// watchUntil returns the changes until done says that the last one is enough.
+// watchUntil returns the changes until done returns true for one.
 func watchUntil(ctx context.Context, s store.Store, after int64, done func(store.Change) bool) ([]store.Change, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

@@ -68,7 +68,7 @@ func testWatchStops(t *testing.T, s store.Store) {
 	}
 }
 
-// testWatchLive runs writers and watchers at once; every watcher must see every transaction exactly once, in order.
+// testWatchLive runs writers and watchers concurrently. Every watcher must see every transaction exactly once, in order.
 func testWatchLive(t *testing.T, s store.Store) {
 	const writers, each = 8, 60
 	var wg sync.WaitGroup
@@ -92,7 +92,7 @@ func testWatchLive(t *testing.T, s store.Store) {
 				t.Errorf("watch from the start: %v", err)
 				return
 			}
-			from := rand.IntN(len(all) - 1) // follow again from somewhere
+			from := rand.IntN(len(all) - 1) // resume from a random change
 			again, err := watchUntil(t.Context(), s, all[from].Revision, at(all[len(all)-1].Revision))
 			if err != nil {
 				t.Errorf("watch after %d: %v", all[from].Revision, err)
@@ -123,7 +123,8 @@ func testWatchLive(t *testing.T, s store.Store) {
 	}
 }
 
-// testIncreasing commits from many goroutines: no two transactions share a revision, and each is above what was seen before.
+// testIncreasing commits from many goroutines: no two transactions share a revision, and each revision is above all that
+// were seen before.
 func testIncreasing(t *testing.T, s store.Store) {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
@@ -149,7 +150,7 @@ func testIncreasing(t *testing.T, s store.Store) {
 	wg.Wait()
 }
 
-// testListWatch follows a listing with a watch and must end with what a later listing says.
+// testListWatch follows a listing with a watch and must end in the same state as a later listing.
 func testListWatch(t *testing.T, s store.Store) {
 	const rounds = 400
 	var wg sync.WaitGroup
@@ -270,8 +271,8 @@ func testCompact(t *testing.T, s store.Store) {
 	expectWatch(t, s, 4, change(5, store.Event{KV: kv("p/a", "3", 4, 5)}))
 }
 
-// testOvertaken holds a watch at its first change while the log is compacted under it: it may go on with what it had
-// already read, or end with ErrCompacted, but never skip a revision.
+// testOvertaken compacts the log while a watch is at its first change. The watch may continue with what it had already read,
+// or end with ErrCompacted, but must never skip a revision.
 func testOvertaken(t *testing.T, s store.Store) {
 	commit(t, s, 1, put("a", "1"))
 	next := int64(1)
