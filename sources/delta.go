@@ -14,15 +14,15 @@ import (
 	"github.com/caravanserai/cara/internal/text"
 )
 
-// Parsed is one manifest file as it was understood.
+// Parsed is one parsed manifest file.
 type Parsed struct {
 	Path string
 	Hash string
-	// Docs are the projects that could be read, also in a file that has problems.
+	// Docs are the projects that could be parsed, even if the file has problems.
 	Docs     []Doc
 	Problems []*carav1.FileProblem
 	Warnings []*carav1.FileProblem
-	// Skipped says what a file without any document of ours looks like; empty for all others.
+	// Skipped describes what a file without Cara documents looks like. Empty for all other files.
 	Skipped string
 }
 
@@ -33,7 +33,7 @@ type Doc struct {
 	Line    int32
 }
 
-// Reading is what was read of a source at one revision.
+// Reading is everything that was read from a source at one revision.
 type Reading struct {
 	Source    string
 	SourceUID string
@@ -42,27 +42,27 @@ type Reading struct {
 	Author, Subject string
 	Time            *timestamppb.Timestamp
 	Files           []Parsed // sorted by path
-	// Problems are those of entries that are no readable files, Warnings those of the source as a whole.
+	// Problems are those of entries that are not readable files. Warnings are those of the source as a whole.
 	Problems []*carav1.FileProblem
 	Warnings []*carav1.FileProblem
-	// Unread and Hidden are what is there and was not read.
+	// Unread and Hidden are the paths that exist and were not read.
 	Unread []Unread
 	Hidden []File
 }
 
-// Change is what a Reading changes in the claims of its source.
+// Change is the difference between a Reading and the claims of its source.
 type Change struct {
 	Upserts  []*carav1.ClaimSpec // sorted by project
 	Absent   []string
-	Problems []*carav1.FileProblem // all of them, sorted by place
+	Problems []*carav1.FileProblem // all of them, sorted by path and line
 	Warnings []*carav1.FileProblem
-	Projects int // declared now, held ones among them
+	Projects int // declared now, including held ones
 }
 
-// Complete reports whether everything was read and understood.
+// Complete reports whether everything was read and parsed.
 func (c Change) Complete() bool { return len(c.Problems) == 0 }
 
-// place is where a project is declared.
+// place is the location of a project's declaration.
 type place struct {
 	file *Parsed
 	doc  *Doc
@@ -70,14 +70,14 @@ type place struct {
 
 func (p place) String() string { return api.Place(p.file.Path, p.doc.Line, 0) }
 
-// Delta computes what a reading changes. Its law:
+// Delta computes what a reading changes:
 //
-//   - A project that one good file declares once is claimed as declared there.
-//   - A project that is declared twice is held, and so is one whose file is broken now and which no good file
-//     declares: present, with the last good spec and the reason. Without a last good spec there is no claim yet.
-//   - A project whose file or folder is still there and is not read any more (a link, a submodule, a hidden path, a file
-//     without a document of ours) is held too, with a warning that names the path.
-//   - A claim that is none of these becomes absent. Whether that may prune anything is not decided here.
+//   - A project that one valid file declares once gets a claim as declared.
+//   - A project that is declared twice is held. So is a project whose file is now broken and that no valid file declares. A
+//     held claim is present, with the last valid spec and the reason. Without a last valid spec there is no claim yet.
+//   - A project is also held, with a warning that names the path, if its file or folder still exists but is no longer read
+//     (a link, a submodule, a hidden path, a file without Cara documents).
+//   - Any other claim becomes absent. Delta does not decide whether that may prune anything.
 //   - A claim that would not change is not written.
 func Delta(r Reading, previous []*carav1.Claim) Change {
 	change := Change{Problems: slices.Clone(r.Problems), Warnings: slices.Clone(r.Warnings)}
@@ -139,7 +139,7 @@ func Delta(r Reading, previous []*carav1.Claim) Change {
 	return change
 }
 
-// put counts a claim, and takes it into the change where it differs.
+// put counts a claim, and adds it to the change if it differs.
 func (c *Change) put(was, want *carav1.ClaimSpec) {
 	if want == nil {
 		return
@@ -150,8 +150,8 @@ func (c *Change) put(was, want *carav1.ClaimSpec) {
 	}
 }
 
-// declared is the claim of a project that is declared once. Its revision is the one that last changed what it says or
-// where it says so; a line that moved is not worth a new one. Who wrote that revision goes with it.
+// declared returns the claim of a project that is declared once. Its revision is the last one that changed the declaration
+// or its file; a changed line number does not count. The author of that revision goes with it.
 func declared(r Reading, at place, was *carav1.ClaimSpec) *carav1.ClaimSpec {
 	if stands(r, at, was) {
 		return was
@@ -162,7 +162,7 @@ func declared(r Reading, at place, was *carav1.ClaimSpec) *carav1.ClaimSpec {
 		Author: r.Author, Subject: r.Subject, CommitTime: r.Time,
 	}
 	if was != nil && was.Present && was.Hash == want.Hash {
-		want.Project = was.Project // equal by hash: an unchanged claim stays so whatever spelling it came from
+		want.Project = was.Project // the hash is equal, so keep the old spelling and an unchanged claim
 		if was.File == want.File && was.SourceUid == want.SourceUid {
 			want.Revision, want.Author, want.Subject, want.CommitTime = was.Revision, was.Author, was.Subject, was.CommitTime
 		}
@@ -170,14 +170,14 @@ func declared(r Reading, at place, was *carav1.ClaimSpec) *carav1.ClaimSpec {
 	return want
 }
 
-// stands says that a claim is just as the reading has it. It is what nearly every claim is asked at every change, so it
-// compares what Hash stands for by that hash alone.
+// stands reports whether a claim already matches the reading. It runs for nearly every claim at every change, so it compares
+// hashes instead of the content.
 func stands(r Reading, at place, was *carav1.ClaimSpec) bool {
 	return was != nil && was.Present && was.Held == "" && was.Hash == at.doc.Hash && was.Line == at.doc.Line &&
 		was.File == at.file.Path && was.FileHash == at.file.Hash && was.Source == r.Source && was.SourceUid == r.SourceUID
 }
 
-// held is the claim as it last was good, with the reason why it is not followed; nil if it never was.
+// held returns the last valid claim, with the reason why the source is not followed, or nil if there is no valid one.
 func held(r Reading, was *carav1.ClaimSpec, why string) *carav1.ClaimSpec {
 	if was == nil {
 		return nil
@@ -187,7 +187,7 @@ func held(r Reading, was *carav1.ClaimSpec, why string) *carav1.ClaimSpec {
 	return want
 }
 
-// twice is a problem for each place of a project that is declared more than once.
+// twice returns a problem for each place that declares the same project.
 func twice(name string, at []place) []*carav1.FileProblem {
 	var all []*carav1.FileProblem
 	for i, p := range at {
@@ -208,5 +208,5 @@ func byPlace(a, b *carav1.FileProblem) int {
 		strings.Compare(a.Message, b.Message))
 }
 
-// Place is where a problem is.
+// Place formats the location of a problem.
 func Place(p *carav1.FileProblem) string { return api.Place(p.File, p.Line, p.Column) }

@@ -9,82 +9,82 @@ import (
 	"github.com/caravanserai/cara/internal/text"
 )
 
-// Limits of one snapshot. Reaching MaxFileBytes makes a problem of that file; the others fail the fetch with TooLarge.
+// Limits of one snapshot. A file beyond MaxFileBytes gets a problem. Beyond the other limits the fetch fails with TooLarge.
 const (
 	MaxFileBytes     = 1 << 20
 	MaxFiles         = 10_000
 	MaxSnapshotBytes = 64 << 20
 )
 
-// MaxDepth is how many folders may lie above a manifest.
+// MaxDepth is the maximum number of folders above a manifest.
 const MaxDepth = 64
 
-// TooDeep is the problem of a manifest below too many folders.
+// TooDeep returns the problem of a manifest below too many folders.
 func TooDeep(file string) *carav1.FileProblem {
 	return &carav1.FileProblem{File: text.Clip(file, 4096), Message: fmt.Sprintf(
 		"lies below more than %d folders, the limit of a manifest; move it up, or leave it out with spec.exclude", MaxDepth)}
 }
 
-// Opener makes the driver of one sort of source. It does no I/O. The secret holds the values that the source's
-// secretRef names, nil if it names none.
+// Opener opens the driver of one type of source. It does no I/O. secret holds the values of the source's secretRef, or nil
+// if it has none.
 type Opener interface {
 	Open(spec *carav1.SourceSpec, secret map[string][]byte) (Driver, error)
 }
 
-// Driver reads one source. Its methods are never called twice at once.
+// Driver reads one source. Its methods are never called concurrently.
 type Driver interface {
-	// Probe returns the revision that the source has now, as cheaply as it can. An answer that is younger than maxAge
-	// may be shared with other sources; 0 asks for a fresh one.
+	// Probe returns the current revision of the source, as cheaply as possible. A result younger than maxAge may be shared with
+	// other sources; 0 requires a fresh one.
 	Probe(ctx context.Context, maxAge time.Duration) (revision string, err error)
-	// Tree lists the manifests at a revision that Probe returned. Its Revision is the one to publish: it differs where the
-	// probe found a name for it, such as an annotated tag. The caller closes it.
+	// Tree lists the manifests at a revision that Probe returned. Tree.Revision is the one to publish. It differs if Probe
+	// returned the object of an annotated tag. The caller closes the tree.
 	Tree(ctx context.Context, revision string) (*Tree, error)
-	// Close releases connections. Nothing is called after it.
+	// Close releases connections. No method is called after it.
 	Close()
 }
 
-// Live is a Driver that notices changes by itself. What it notices is a hint; half-finished states are normal in what
-// it reads, so errors and removals are looked at twice before they are believed.
+// Live is a Driver that detects changes itself. They are hints. Files may be half-written when they are read, so errors and
+// removals are checked twice before they take effect.
 type Live interface {
 	Driver
-	// Watch calls changed after something may have changed and came to rest, until ctx ends.
+	// Watch calls changed after something may have changed and no more changes follow, until ctx ends.
 	Watch(ctx context.Context, changed func())
-	// Degraded says why hints may be missing, or is empty.
+	// Degraded returns why hints may be missing, or an empty string.
 	Degraded() string
 }
 
-// Tree is what a source holds at one revision.
+// Tree is the content of a source at one revision.
 type Tree struct {
 	Revision string
-	// Ref that was followed, in full; empty for a directory.
+	// Ref is the full name of the ref that is followed. Empty for a directory.
 	Ref     string
 	Author  string
 	Subject string
 	Time    time.Time
 	// Files are the manifests, sorted by path.
 	Files []File
-	// Problems are the entries that look like manifests and cannot be read: each makes the snapshot incomplete.
+	// Problems are entries that look like manifests and cannot be read. Each makes the snapshot incomplete.
 	Problems []*carav1.FileProblem
-	// Unread are the paths inside the subtree that are there and are not followed. A project that was declared at or below
-	// one of them is kept.
+	// Unread are existing paths inside the subtree that are not followed. A project that was declared at or below one of them
+	// is kept.
 	Unread []Unread
-	// Warnings are what a person should know about the source and what is no error.
+	// Warnings are what users should know about the source, without being errors.
 	Warnings []*carav1.FileProblem
-	// Hidden lists the manifests whose names, or whose folders' names, begin with a dot. It is called only if a project
-	// would leave the source, because a file that was hidden is not removed. Read is not set. Nil if there are none.
+	// Hidden lists the manifests whose name, or whose folder's name, begins with a dot. It is called only if a project would
+	// leave the source, because a file that was hidden is not removed. Read is not set in the results. Nil if there are none.
 	Hidden func(ctx context.Context) ([]File, error)
-	// Close releases what Read needs; nil if there is nothing to release.
+	// Close releases what Read needs. Nil if there is nothing to release.
 	Close func()
 }
 
 // Unread is one path that is not followed.
 type Unread struct {
 	Path string
-	// Why completes the sentence "PATH ...": `is a submodule, and submodules are not followed`.
+	// Why completes the sentence "PATH ...", for example `is a submodule, and submodules are not followed`.
 	Why string
 }
 
-// What Unread says of paths that no driver follows.
+// Values of Unread.Why for paths that no driver follows.
 const (
 	UnreadLink      = "is a symbolic link, and links are not followed"
 	UnreadSubmodule = "is a submodule, and submodules are not followed"
@@ -94,11 +94,11 @@ const (
 
 // File is one manifest file.
 type File struct {
-	// Path inside the source, slash separated.
+	// Path inside the source, separated by slashes.
 	Path string
-	// Hash of the content: equal hashes are equal contents.
+	// Hash of the content. Equal hashes mean equal contents.
 	Hash string
 	Size int64
-	// Read returns the content whose hash is Hash, or an error: ErrMoved where the content changed meanwhile.
+	// Read returns the content with this Hash. It returns ErrMoved if the content has changed.
 	Read func(ctx context.Context) ([]byte, error)
 }

@@ -17,31 +17,31 @@ const (
 	lastReconnect  = 30 * time.Second
 )
 
-// hints are what was heard of one source. The first in a while counts at once; in a storm of them each look at the
-// source doubles the wait for the next one, so that a storm of any length costs a bounded number of looks, and the last
-// of them sees the newest state.
+// hints collects the hints about one source. The first hint after a quiet period takes effect immediately. While more
+// arrive, each pass doubles the wait for the next one. So a burst of any length costs a bounded number of passes, and the
+// last pass sees the newest state.
 type hints struct {
 	mu   sync.Mutex
-	now  bool      // look at once
-	at   time.Time // look then; zero where nothing was heard
-	last time.Time // when a hint was last followed
+	now  bool      // a pass is due immediately
+	at   time.Time // a pass is due then; zero if there is no hint
+	last time.Time // when a hint last caused a pass
 	gap  time.Duration
 }
 
-// soon asks for a look at once. It is for what the process itself knows, such as a file that was half-written.
+// soon requests a pass immediately. It is for what the process itself knows, such as a half-written file.
 func (h *hints) soon() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.now = true
 }
 
-// heard takes a hint from outside, and returns how long to wait before it is followed.
+// heard records an external hint, and returns how long to wait before the pass.
 func (h *hints) heard(now time.Time) time.Duration {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.at.IsZero() {
 		if h.at = h.last.Add(h.gap); now.Sub(h.at) >= h.gap {
-			h.gap = 0 // it was quiet for long enough
+			h.gap = 0 // quiet for long enough
 		}
 		if h.at.Before(now) {
 			h.at = now
@@ -50,7 +50,7 @@ func (h *hints) heard(now time.Time) time.Duration {
 	return h.at.Sub(now)
 }
 
-// due reports whether a look is due, and if not, how long until it is; 0 if nothing was heard. What is due is taken.
+// due reports whether a pass is due, and if not, in how long (0 if there is no hint). It consumes what is due.
 func (h *hints) due(now time.Time) (due bool, in time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -66,8 +66,8 @@ func (h *hints) due(now time.Time) (due bool, in time.Duration) {
 	return true, 0
 }
 
-// Poke says that there may be something new in a source: a hint, such as a webhook is. Unknown names do nothing: a
-// source that was never looked at is looked at anyway.
+// Poke is a hint that a source may have changed, for example from a webhook. Unknown names are ignored: a source without a
+// first pass gets one anyway.
 func (s *Sources) Poke(name string) {
 	s.mu.Lock()
 	st := s.states[name]
@@ -77,8 +77,7 @@ func (s *Sources) Poke(name string) {
 	}
 }
 
-// listen follows what webhooks say, and connects again whenever that ends. What is missed meanwhile, the next poll
-// finds.
+// listen follows the hints of webhooks and reconnects whenever the stream ends. The next poll finds what it misses.
 func (s *Sources) listen(ctx context.Context) {
 	wait := loop.NewBackoff(firstReconnect, lastReconnect)
 	for {
@@ -93,7 +92,7 @@ func (s *Sources) listen(ctx context.Context) {
 
 func (s *Sources) follow(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel() // ends the stream on both sides, also where Recv returned an error of its own
+	defer cancel() // ends the stream on both sides, even if Recv returned an error
 	stream, err := s.client.WatchHints(ctx, &emptypb.Empty{})
 	if err != nil {
 		return err

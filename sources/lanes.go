@@ -9,21 +9,21 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// lanes keep what is slow from what is not: of one host, and of all sources that fail, only so many are looked at at
-// once. The rest waits without holding a worker.
+// lanes isolate slow sources. They limit the concurrent passes over sources on one host, and over all failing sources.
+// Sources beyond the limit wait without occupying a worker.
 type lanes struct {
-	width int // of each
+	width int // of each lane
 
 	mu      sync.Mutex
 	busy    map[string]int
-	waiting map[string][]string // sources by lane, in the order they came
+	waiting map[string][]string // sources by lane, in order of arrival
 }
 
 func newLanes(width int) *lanes {
 	return &lanes{width: max(1, width), busy: map[string]int{}, waiting: map[string][]string{}}
 }
 
-// enter takes a place in a lane. If no place is free, leave wakes the source when one may be.
+// enter takes a slot in a lane. If none is free, the source waits, and leave returns it later.
 func (l *lanes) enter(lane, source string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -37,7 +37,7 @@ func (l *lanes) enter(lane, source string) bool {
 	return false
 }
 
-// leave gives the place back, and returns the source that waited longest for one, or nothing.
+// leave frees the slot, and returns the source that has waited longest, or an empty string.
 func (l *lanes) leave(lane string) (next string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -54,17 +54,17 @@ func (l *lanes) leave(lane string) (next string) {
 	return next
 }
 
-// failing is the lane of every source that could not be read the last time, whatever its host.
+// failing is the lane of every source whose last pass failed, whatever its host.
 const failing = " failing"
 
-// laneOf is where a source is looked at.
+// laneOf returns the lane of a source.
 func laneOf(src *carav1.Source, failures int) string {
 	if failures > 0 {
 		return failing
 	}
 	address := src.GetSpec().GetGit().GetUrl()
 	if address == "" {
-		return "dir " + src.GetMetadata().GetName() // a disk of its own, for all that is known
+		return "dir " + src.GetMetadata().GetName() // each directory has its own lane, as if on its own disk
 	}
 	if u, err := url.Parse(address); err == nil && u.Host != "" {
 		return u.Host

@@ -14,17 +14,17 @@ import (
 	"github.com/caravanserai/cara/manifest"
 )
 
-// Match says which files of a source are manifests: those in the subtree that end in .yaml, .yml or .json, that a
-// glob includes (all, if there is none) and no glob excludes. Globs are relative to the subtree; `**` crosses
-// folders. Files and folders whose names begin with a dot are not looked at.
+// Match selects the manifests of a source: the files in the subtree that end in .yaml, .yml or .json, match an include glob
+// (if there is any) and match no exclude glob. Globs are relative to the subtree; `**` crosses folders. Files and folders
+// whose names begin with a dot are skipped.
 type Match struct {
-	// Root is the subtree, without slashes at its ends; empty for everything.
+	// Root is the subtree, without leading or trailing slash. Empty means everything.
 	Root    string
 	include []string
 	exclude []string
 }
 
-// NewMatch checks the subtree and the globs of a source.
+// NewMatch validates the subtree and the globs of a source.
 func NewMatch(spec *carav1.SourceSpec) (*Match, error) {
 	m := &Match{include: spec.GetInclude(), exclude: spec.GetExclude()}
 	root := path.Clean("/" + spec.GetPath())[1:]
@@ -40,7 +40,7 @@ func NewMatch(spec *carav1.SourceSpec) (*Match, error) {
 	return m, nil
 }
 
-// InDir reports whether the folder may hold manifests. Folders above the subtree may.
+// InDir reports whether the folder may contain manifests. That includes folders above the subtree.
 func (m *Match) InDir(dir string) bool {
 	if dir == "" || dir == m.Root || m.Root != "" && strings.HasPrefix(m.Root, dir+"/") {
 		return true
@@ -73,7 +73,7 @@ func (m *Match) rel(p string) (string, bool) {
 	return strings.CutPrefix(p, m.Root+"/")
 }
 
-// Hidden reports whether a file or folder of the source is left out for a name that begins with a dot alone.
+// Hidden reports whether a file or folder is skipped only because a name begins with a dot.
 func (m *Match) Hidden(file string) bool {
 	rel, ok := m.rel(file)
 	return ok && hidden(rel) && !m.excluded(rel)
@@ -92,7 +92,7 @@ func hidden(rel string) bool {
 	return strings.HasPrefix(rel, ".") || strings.Contains(rel, "/.")
 }
 
-// BadName says why a name of a tree's entry is refused, or is empty.
+// BadName returns why the name of a tree entry is invalid, or an empty string.
 func BadName(name string) string {
 	switch {
 	case name == "" || name == "." || name == "..":

@@ -7,8 +7,8 @@ import (
 	"github.com/caravanserai/cara/manifest"
 )
 
-// fact is what is known of one file content without reading it: which projects it declares and what is wrong with it.
-// Their specs are in the claims.
+// fact is what is known about a file's content without reading it: the projects it declares, and its problems. The claims
+// hold the specs.
 type fact struct {
 	docs     []docFact
 	problems []*carav1.FileProblem
@@ -21,13 +21,13 @@ type docFact struct {
 	line       int32
 }
 
-// memory holds facts by content hash and extension. After a restart it is filled from the claims.
+// memory holds facts by content hash and file name properties. After a restart it is rebuilt from the claims.
 type memory map[string]fact
 
-// factKey is the content, and what of the name decides how it is understood.
+// factKey combines the content hash with the parts of the name that affect parsing.
 func factKey(hash, file string) string { return hash + path.Ext(file) + manifest.KnownName(file) }
 
-// remember makes a memory of what was read.
+// remember builds a memory from parsed files.
 func remember(files []Parsed) memory {
 	m := make(memory, len(files))
 	for _, f := range files {
@@ -41,8 +41,8 @@ func remember(files []Parsed) memory {
 	return m
 }
 
-// recall makes a memory of the claims that stand. That is exact only where the last snapshot had no problem and no
-// warning: then every file that declares anything is there with all that it declares.
+// recall builds a memory from the current claims. That is correct only if the last snapshot had no problem and no warning:
+// then the claims have every file that declares anything, with all its projects.
 func recall(head *carav1.Snapshot, claims []*carav1.Claim) memory {
 	m := memory{}
 	if !head.GetComplete() || head.GetErrorCount() > 0 || len(head.GetWarnings()) > 0 {
@@ -56,7 +56,7 @@ func recall(head *carav1.Snapshot, claims []*carav1.Claim) memory {
 		}
 		key := factKey(s.FileHash, s.File)
 		if file, ok := from[key]; ok && file != s.File {
-			continue // the same content twice would be a problem; one is enough
+			continue // a second file with the same content would be a duplicate; keep one
 		}
 		from[key] = s.File
 		k := m[key]
@@ -66,7 +66,7 @@ func recall(head *carav1.Snapshot, claims []*carav1.Claim) memory {
 	return m
 }
 
-// known builds a file from memory; ok is false if it must be read.
+// known builds a file from memory. ok is false if the file must be read.
 func (m memory) known(f File, claims map[string]*carav1.ClaimSpec) (p Parsed, ok bool) {
 	k, ok := m[factKey(f.Hash, f.Path)]
 	if !ok {
@@ -74,7 +74,7 @@ func (m memory) known(f File, claims map[string]*carav1.ClaimSpec) (p Parsed, ok
 	}
 	p = Parsed{Path: f.Path, Hash: f.Hash, Problems: moved(k.problems, f.Path), Warnings: moved(k.warnings, f.Path), Skipped: k.skipped}
 	for _, d := range k.docs {
-		if len(k.problems) > 0 { // nothing of a broken file is applied: the name is enough
+		if len(k.problems) > 0 { // nothing of a broken file is applied, so the name is enough
 			p.Docs = append(p.Docs, Doc{Project: &carav1.Project{Metadata: &carav1.ObjectMeta{Name: d.name}}, Hash: d.hash, Line: d.line})
 			continue
 		}
@@ -87,7 +87,7 @@ func (m memory) known(f File, claims map[string]*carav1.ClaimSpec) (p Parsed, ok
 	return p, true
 }
 
-// moved says the same of another file.
+// moved returns the problems with another file name.
 func moved(problems []*carav1.FileProblem, file string) []*carav1.FileProblem {
 	if len(problems) == 0 || problems[0].File == file {
 		return problems

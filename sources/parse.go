@@ -8,7 +8,7 @@ import (
 	"github.com/caravanserai/cara/manifest"
 )
 
-// parseFile understands one file. Only projects are read from sources.
+// parseFile parses one file. Sources accept only projects.
 func parseFile(f File, data []byte) Parsed {
 	docs, problems := manifest.Parse(f.Path, data, manifest.Limits{Bytes: MaxFileBytes})
 	p := Parsed{Path: f.Path, Hash: f.Hash, Problems: problems}
@@ -32,7 +32,7 @@ func parseFile(f File, data []byte) Parsed {
 	return p
 }
 
-// skipped is a file without any document of ours: no error, and no word on any project.
+// skipped returns a file without Cara documents. It causes a warning, and declares and holds nothing.
 func skipped(f File, looks string) Parsed {
 	return Parsed{Path: f.Path, Hash: f.Hash, Skipped: looks, Warnings: []*carav1.FileProblem{{
 		File: f.Path, Message: "is skipped: it looks like " + looks,

@@ -21,7 +21,8 @@ import (
 	"github.com/caravanserai/cara/manifest"
 )
 
-// do is one turn of a source: decide whether a pass is due, make it, report it, and say when to come again.
+// do processes a source: it decides whether a pass is due, runs and reports it, and returns when to process the source
+// again.
 func (s *Sources) do(ctx context.Context, name string) (time.Duration, error) {
 	st := s.state(name)
 	if !s.mirror.Reached(st.published, name) {
@@ -47,7 +48,7 @@ func (s *Sources) do(ctx context.Context, name string) (time.Duration, error) {
 	}
 	lane := laneOf(src, st.failures)
 	if !s.lanes.enter(lane, name) {
-		return time.Second, nil // or sooner, when a place is free
+		return time.Second, nil // or earlier, when a slot is free
 	}
 	defer func() {
 		if next := s.lanes.leave(lane); next != "" {
@@ -66,7 +67,7 @@ func (s *Sources) do(ctx context.Context, name string) (time.Duration, error) {
 	again, err := p.run(ctx)
 	if err != nil {
 		if force {
-			st.hints.soon() // it is due still
+			st.hints.soon() // still due
 		}
 		return 0, fmt.Errorf("source %s: %w", name, err)
 	}
@@ -74,7 +75,7 @@ func (s *Sources) do(ctx context.Context, name string) (time.Duration, error) {
 	return again, nil
 }
 
-// pass is one look at one source.
+// pass is one pass over one source.
 type pass struct {
 	*Sources
 	st    *state
@@ -85,12 +86,12 @@ type pass struct {
 	revision string // as probed
 }
 
-// run makes the pass. An error is one of the API: the pass did not count. What is wrong with the source itself is
-// reported to the API, not returned.
+// run executes the pass. It returns only errors of the API, and then the pass does not count. Errors of the source are
+// reported to the API.
 func (p *pass) run(ctx context.Context) (time.Duration, error) {
 	head, err := p.read(ctx)
 	for errors.Is(err, ErrMoved) && !p.live() && p.st.moves < mostMoves && ctx.Err() == nil {
-		// A push came between probe and fetch: whatever is there now is read at once.
+		// A push came between probe and fetch: read the new revision immediately.
 		p.st.moves++
 		p.force = true
 		head, err = p.read(ctx)
@@ -103,7 +104,7 @@ func (p *pass) run(ctx context.Context) (time.Duration, error) {
 	case err == nil:
 		return p.report(ctx, head, nil)
 	case errors.Is(err, errDoubt):
-		p.st.hints.soon() // the second look is due whatever the time
+		p.st.hints.soon() // the second look does not wait for the interval
 		return secondLook, nil
 	case errors.Is(err, ErrMoved) && p.st.moves < mostMoves:
 		p.st.moves++
@@ -125,10 +126,10 @@ func (p *pass) live() bool {
 	return live
 }
 
-// errDoubt says that what was read is looked at a second time before it is believed.
+// errDoubt means that the result must be confirmed by a second look.
 var errDoubt = errors.New("looked at twice")
 
-// read brings the claims in line with the source, and returns the head that stands then.
+// read updates the claims to match the source, and returns the resulting head.
 func (p *pass) read(ctx context.Context) (*carav1.Snapshot, error) {
 	if err := p.open(ctx); err != nil {
 		return nil, err
@@ -171,7 +172,7 @@ func (p *pass) read(ctx context.Context) (*carav1.Snapshot, error) {
 	return p.take(ctx, tree, head)
 }
 
-// known reports whether head is what the source has at a revision.
+// known reports whether head is already the result of reading this revision.
 func (p *pass) known(head *carav1.Snapshot, revision string) bool {
 	return head != nil && head.Revision == revision && head.SpecHash == specHash(p.src.Spec)
 }
@@ -185,7 +186,7 @@ func (p *pass) again(ctx context.Context, head *carav1.Snapshot) (*carav1.Snapsh
 	return head, nil
 }
 
-// take publishes what a tree declares.
+// take publishes the projects that a tree declares.
 func (p *pass) take(ctx context.Context, tree *Tree, head *carav1.Snapshot) (*carav1.Snapshot, error) {
 	claims := loop.AllPrefix[*carav1.Claim](p.mirror, p.src.Metadata.Name+"/")
 	if p.st.memory == nil {
@@ -224,8 +225,8 @@ func (p *pass) take(ctx context.Context, tree *Tree, head *carav1.Snapshot) (*ca
 	return next, nil
 }
 
-// doubtful reports whether a live source should be looked at again before it is believed: a removal or an error that is
-// new may be a file half-written. A source that does not come to rest is believed in the end; an error prunes nothing.
+// doubtful reports whether a live source needs a second look: a removal or a new error may come from a half-written file. If
+// the source keeps changing, errors are accepted after a while, since an error prunes nothing.
 func (p *pass) doubtful(tree *Tree, change Change, head *carav1.Snapshot) bool {
 	if !p.live() || len(change.Absent) == 0 && !newProblems(change, head) {
 		return false
@@ -248,7 +249,7 @@ func newProblems(change Change, head *carav1.Snapshot) bool {
 	return slices.ContainsFunc(change.Problems, func(f *carav1.FileProblem) bool { return !told[Place(f)+f.Message] })
 }
 
-// parse reads the files whose content is not known.
+// parse reads the files whose content is unknown.
 func (p *pass) parse(ctx context.Context, tree *Tree, claims []*carav1.Claim) (*Reading, error) {
 	r := &Reading{
 		Source: p.src.Metadata.Name, SourceUID: p.src.Metadata.Uid, Revision: tree.Revision,
@@ -294,7 +295,7 @@ func (p *pass) parse(ctx context.Context, tree *Tree, claims []*carav1.Claim) (*
 	return r, nil
 }
 
-// open makes the driver, again where the spec or its credentials changed.
+// open opens the driver, or reopens it if the spec or its credentials changed.
 func (p *pass) open(ctx context.Context) error {
 	secret, err := p.secret(ctx)
 	if err != nil {
@@ -326,7 +327,7 @@ func (p *pass) open(ctx context.Context) error {
 		p.st.stopWatch = stop
 		p.watches.Go(func() {
 			name, st := p.src.Metadata.Name, p.st
-			live.Watch(watching, func() { // it gathers what it hears by itself
+			live.Watch(watching, func() { // Watch already batches events
 				st.hints.soon()
 				p.queue.Add(name)
 			})
@@ -335,7 +336,7 @@ func (p *pass) open(ctx context.Context) error {
 	return nil
 }
 
-// secret asks for the credentials, each time: they may have been rotated.
+// secret requests the credentials for each pass, because they may have been rotated.
 func (p *pass) secret(ctx context.Context) (map[string][]byte, error) {
 	name := p.src.Spec.GetGit().GetSecretRef()
 	if name == "" {
@@ -349,7 +350,7 @@ func (p *pass) secret(ctx context.Context) (map[string][]byte, error) {
 	case codes.NotFound, codes.FailedPrecondition:
 		return nil, Human(api.ReasonAuthFailed, "Secret %q, which spec.git.secretRef names, does not exist; create it with `caractrl apply`", name)
 	case codes.Canceled, codes.DeadlineExceeded, codes.Unavailable, codes.Unauthenticated:
-		return nil, fmt.Errorf("get secret %s: %w", name, err) // the API cannot be reached, also not for a report
+		return nil, fmt.Errorf("get secret %s: %w", name, err) // the API cannot be reached, so a report would fail too
 	}
 	return nil, readError(ctx, err, "read Secret %q, which spec.git.secretRef names", name)
 }

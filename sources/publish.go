@@ -19,17 +19,17 @@ import (
 )
 
 const (
-	// maxMessage is where a published snapshot is cut into messages. A single claim may go beyond it by its own size.
+	// maxMessage is the target size of one message of a snapshot. A single claim may exceed it.
 	maxMessage = 256 << 10
 	maxNames   = 1000
 	maxErrors  = 100
 )
 
-// readingRules is part of the spec hash: change it where the same files would be understood in another way, so that
-// every source is read again after an update.
+// readingRules is part of the spec hash. Change it when the same files would be parsed differently, so that every source is
+// read again after an update.
 const readingRules = "2"
 
-// specHash is over all of a spec that decides what is read.
+// specHash hashes the parts of a spec that affect what is read.
 func specHash(spec *carav1.SourceSpec) string {
 	h := sha256.New()
 	write := func(words ...string) {
@@ -46,7 +46,7 @@ func specHash(spec *carav1.SourceSpec) string {
 	return "v1:" + hex.EncodeToString(h.Sum(nil))
 }
 
-// newHead is the head of the snapshot after this one.
+// newHead returns the head of the next snapshot.
 func newHead(tree *Tree, change Change, before *carav1.Snapshot) *carav1.Snapshot {
 	head := &carav1.Snapshot{
 		Revision: tree.Revision, Sequence: before.GetSequence() + 1, Complete: change.Complete(),
@@ -70,8 +70,8 @@ func first(problems []*carav1.FileProblem) []*carav1.FileProblem {
 	return all
 }
 
-// answer publishes the head that stands once more, for the token of a request: the reconciler makes a pass for it and
-// says that it is done.
+// answer publishes the current head again with the token of a request, so that the reconciler makes a pass for it and marks
+// the request as handled.
 func (p *pass) answer(ctx context.Context, head *carav1.Snapshot, token string) (*carav1.Snapshot, error) {
 	next := proto.CloneOf(head)
 	next.Sequence, next.Token, next.PublishTime = head.Sequence+1, token, nil
@@ -86,7 +86,7 @@ func (p *pass) publish(ctx context.Context, head *carav1.Snapshot, change Change
 	}
 	for msg := range messages(p.src, head, p.changed(head, nil), change) {
 		if err := stream.Send(msg); err != nil {
-			break // the reason comes with the answer
+			break // CloseAndRecv returns the reason
 		}
 	}
 	resp, err := stream.CloseAndRecv()
@@ -111,7 +111,7 @@ func (p *pass) publish(ctx context.Context, head *carav1.Snapshot, change Change
 	return nil
 }
 
-// messages cuts a snapshot into messages; the first has the head and what it says of the source.
+// messages splits a snapshot into messages. The first has the head and the conditions.
 func messages(src *carav1.Source, head *carav1.Snapshot, conditions []*carav1.Condition, change Change) func(yield func(*carav1.PublishSnapshotRequest) bool) {
 	return func(yield func(*carav1.PublishSnapshotRequest) bool) {
 		msg := &carav1.PublishSnapshotRequest{Source: src.Metadata.Name, SourceUid: src.Metadata.Uid, Head: head, Conditions: conditions}

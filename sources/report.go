@@ -13,8 +13,8 @@ import (
 	"github.com/caravanserai/cara/internal/text"
 )
 
-// report writes what a pass found: the poll, always, which the server keeps in memory; conditions where they changed;
-// an event where something broke or was mended. bad is nil where head could be read.
+// report writes the result of a pass: always the poll, which the server keeps in memory; conditions if they changed; an
+// event if something failed or recovered. bad is nil if head was read.
 func (p *pass) report(ctx context.Context, head *carav1.Snapshot, bad *Error) (time.Duration, error) {
 	st, every := p.st, interval(p.src, p.st.driver)
 	wait := jitter(every)
@@ -23,7 +23,7 @@ func (p *pass) report(ctx context.Context, head *carav1.Snapshot, bad *Error) (t
 	} else {
 		st.failures++
 		st.moves = 0
-		// What the other side asked for is not shortened by the jitter, and hints wait for it too.
+		// Jitter must not shorten the wait that the server asked for. Hints wait for it too.
 		wait = max(jitter(backoff(bad, st.failures, every)), bad.RetryAfter)
 		st.barred = p.cfg.Now().Add(bad.RetryAfter)
 	}
@@ -46,7 +46,7 @@ func (p *pass) report(ctx context.Context, head *carav1.Snapshot, bad *Error) (t
 	stored, err := p.client.UpdateSourceStatus(ctx, req)
 	if err != nil {
 		if api.IsNotFound(err) || api.IsConflict(err) {
-			return wait, nil // the source is gone or another one now; the watch brings that
+			return wait, nil // the source was deleted or replaced; the watch reports it
 		}
 		return 0, fmt.Errorf("update status: %w", err)
 	}
@@ -60,7 +60,7 @@ func (p *pass) report(ctx context.Context, head *carav1.Snapshot, bad *Error) (t
 	return wait, nil
 }
 
-// tell logs where a source begins to fail, fails otherwise, or is read again.
+// tell logs when a source starts to fail, fails for another reason, or recovers.
 func (p *pass) tell(bad *Error) {
 	var reason api.Reason
 	if bad != nil {
@@ -77,7 +77,7 @@ func (p *pass) tell(bad *Error) {
 	p.cfg.Logger.Info("source can be read again", "source", p.src.Metadata.Name, "rev", p.revision)
 }
 
-// changed are the conditions that the source's status does not have yet.
+// changed returns the conditions that differ from the source's status.
 func (p *pass) changed(head *carav1.Snapshot, bad *Error) []*carav1.Condition {
 	var all []*carav1.Condition
 	for _, c := range p.conditions(head, bad) {
@@ -91,7 +91,8 @@ func (p *pass) changed(head *carav1.Snapshot, bad *Error) []*carav1.Condition {
 	return all
 }
 
-// conditions are what sources say of a source. A fetch that failed says nothing of the manifests.
+// conditions returns the conditions that this package owns. After a failed fetch, the condition about manifests stays as it
+// is.
 func (p *pass) conditions(head *carav1.Snapshot, bad *Error) []*carav1.Condition {
 	var all []*carav1.Condition
 	if bad != nil {
@@ -121,7 +122,7 @@ func invalid(head *carav1.Snapshot) api.Reason {
 	return ""
 }
 
-// summary names the first errors of a snapshot and counts the rest.
+// summary names the first errors of a snapshot and counts the files.
 func summary(head *carav1.Snapshot) string {
 	n := int(head.GetErrorCount())
 	if n == 0 {
@@ -149,7 +150,7 @@ func describe(f *carav1.FileProblem) string {
 	return Place(f) + ": " + f.Path + ": " + f.Message
 }
 
-// condition is True with a reason, False without one.
+// condition is True if there is a reason, otherwise False.
 func condition(typ string, reason api.Reason, message string) *carav1.Condition {
 	if reason == "" {
 		return &carav1.Condition{Type: typ, Status: api.StatusFalse, Reason: api.Not(typ)}
@@ -157,7 +158,7 @@ func condition(typ string, reason api.Reason, message string) *carav1.Condition 
 	return &carav1.Condition{Type: typ, Status: api.StatusTrue, Reason: string(reason), Message: message}
 }
 
-// event tells of a condition that changed.
+// event returns the event for a changed condition.
 func (p *pass) event(c *carav1.Condition) *carav1.Event {
 	e := &carav1.Event{
 		ApiVersion: api.APIVersion, Kind: api.KindEvent, Type: api.EventWarning, Message: c.Message,

@@ -15,17 +15,17 @@ import (
 	"github.com/caravanserai/cara/internal/loop"
 )
 
-// Config says how to reach the cluster and how to read sources.
+// Config configures Sources.
 type Config struct {
-	// Conn reaches the API as `system/sources`.
+	// Conn is the connection to the API, with the identity `system/sources`.
 	Conn grpc.ClientConnInterface
-	// Git and Dir open the drivers of their sorts. A source of a sort without an opener fails to fetch.
+	// Git and Dir open the drivers. A source without an opener for its type fails to fetch.
 	Git, Dir Opener
 	Logger   *slog.Logger
-	// Metrics count what the queue does; optional.
+	// Metrics is optional.
 	Metrics *loop.Metrics
-	// Workers is how many sources are looked at at the same time. The default is 16. A quarter of them at most are busy with
-	// one host, or with sources that failed; half of them at most read what they found.
+	// Workers is the number of concurrent passes. The default is 16. At most a quarter of them work on one host, or on failing
+	// sources. At most half of them hold a tree in memory.
 	Workers int
 	// Now is the clock. The default is time.Now.
 	Now func() time.Time
@@ -53,14 +53,14 @@ type Sources struct {
 	queue  *loop.Queue
 
 	lanes   *lanes
-	reading chan struct{}  // a slot for each that holds a tree in memory
+	reading chan struct{}  // a slot for each pass that holds a tree in memory
 	watches sync.WaitGroup // of drivers; Run waits for them
 
 	mu     sync.Mutex
-	states map[string]*state // by source; each is touched only by the worker that has its key
+	states map[string]*state // by source; only the worker that has the key uses it
 }
 
-// New returns Sources that do nothing until Run.
+// New returns Sources. It does nothing until Run.
 func New(cfg Config) *Sources {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -82,7 +82,7 @@ func New(cfg Config) *Sources {
 	return s
 }
 
-// Run watches until ctx ends, and returns when everything that it started has ended.
+// Run runs until ctx ends and everything that it started has ended.
 func (s *Sources) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -90,7 +90,7 @@ func (s *Sources) Run(ctx context.Context) error {
 	helpers.Go(func() { _ = s.mirror.Run(ctx) }) // it returns only when ctx ends
 	helpers.Go(func() { s.listen(ctx) })
 	if err := s.mirror.WaitSynced(ctx); err == nil {
-		_ = s.queue.Run(ctx) // likewise
+		_ = s.queue.Run(ctx) // it returns only when ctx ends
 	}
 	cancel()
 	helpers.Wait()
@@ -103,7 +103,7 @@ func (s *Sources) Run(ctx context.Context) error {
 	return nil
 }
 
-// changed queues the sources whose next pass should not wait: new, changed, gone, or asked for.
+// changed queues the sources that need a pass now: new, changed, deleted, or requested.
 func (s *Sources) changed(changes []loop.Change) {
 	for _, c := range changes {
 		now, ok := c.Object().(*carav1.Source)
@@ -119,7 +119,7 @@ func (s *Sources) changed(changes []loop.Change) {
 	}
 }
 
-// state returns what is remembered of a source between passes.
+// state returns what is remembered about a source between passes.
 func (s *Sources) state(name string) *state {
 	s.mu.Lock()
 	defer s.mu.Unlock()

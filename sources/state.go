@@ -11,14 +11,14 @@ import (
 
 const (
 	defaultInterval = 30 * time.Second
-	liveInterval    = 15 * time.Second       // full rescan of a source that is watched
-	secondLook      = 300 * time.Millisecond // before an error or removal in a live source is believed
-	patience        = 2 * time.Second        // with a live source that does not come to rest
+	liveInterval    = 15 * time.Second       // full rescan of a watched source
+	secondLook      = 300 * time.Millisecond // before an error or removal in a live source takes effect
+	patience        = 2 * time.Second        // with a live source that keeps changing
 	firstRetry      = time.Second
 )
 
-// state is what is remembered of one source between passes. All of it can be lost: a restart reads again what it
-// cannot know.
+// state is what is remembered about one source between passes. All of it may be lost: after a restart, the source is read
+// again.
 type state struct {
 	hints hints // something may have changed
 
@@ -27,19 +27,19 @@ type state struct {
 	secret     string // hash of the credentials that the driver has
 	driver     Driver
 	stopWatch  context.CancelFunc
-	memory     memory // nil until it was filled
+	memory     memory // nil until it is filled
 
 	due       time.Time // of the next poll
-	barred    time.Time // the other side asked not to be hinted at before
+	barred    time.Time // the server asked not to be contacted before
 	token     string    // the last request that was answered
 	failures  int
-	failed    api.Reason // reason that was last told
-	published int64      // revision of the last write; older pictures of the cluster are not worked on
+	failed    api.Reason // the reason that was last logged
+	published int64      // revision of the last write; passes wait until the mirror shows it
 
-	doubt      string    // revision that is looked at twice
+	doubt      string    // revision that needs a second look
 	doubtAt    time.Time // when it was first seen
-	doubtSince time.Time // when doubt began, of whatever revision
-	moves      int       // times in a row that the source changed while it was read
+	doubtSince time.Time // start of the doubt, whatever the revision
+	moves      int       // how often in a row the source changed while it was read
 }
 
 // close releases the driver.
@@ -54,7 +54,7 @@ func (st *state) close() {
 	}
 }
 
-// asked is the newest request that waits for an answer, or empty. Tokens sort in the order of the requests.
+// asked returns the newest unanswered request, or an empty string. Tokens sort in the order of the requests.
 func (st *state) asked(src *carav1.Source) string {
 	status := src.GetStatus()
 	token := status.GetRequestedToken()
@@ -64,11 +64,11 @@ func (st *state) asked(src *carav1.Source) string {
 	return token
 }
 
-// interval between polls of a source.
+// interval returns the time between polls of a source.
 func interval(src *carav1.Source, d Driver) time.Duration {
 	every, err := api.ParseDuration(src.GetSpec().GetInterval(), defaultInterval)
 	if err != nil || every < time.Second {
-		every = defaultInterval // the server refuses such a spec
+		every = defaultInterval // the server rejects such a spec
 	}
 	if _, live := d.(Live); live {
 		every = min(every, liveInterval)
@@ -76,8 +76,8 @@ func interval(src *carav1.Source, d Driver) time.Duration {
 	return every
 }
 
-// backoff is how long to wait after failures in a row: doubling from a second up to the interval, or what the other
-// side asked for. What a person must mend is looked at once per interval.
+// backoff returns the wait after a number of consecutive failures: doubling from a second up to the interval, but at least
+// RetryAfter. An error that a person must fix is retried once per interval.
 func backoff(e *Error, failures int, every time.Duration) time.Duration {
 	wait := every
 	if !e.Human {

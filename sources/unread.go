@@ -9,12 +9,12 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// unread finds out for a project that no file declares any more whether the place where it was declared is gone, or is
-// there and is not read. Only the first may prune it.
+// unread determines whether the path of a project that is no longer declared was removed, or still exists and is not read.
+// Only a removal may prune the project.
 type unread struct {
-	paths  map[string]string   // why a path is not read
+	paths  map[string]string   // path to the reason why it is not read
 	hashes map[string]string   // hidden files by content
-	names  map[string]string   // hidden files by what they would be called without the dots
+	names  map[string]string   // hidden files by their name without the dots
 	kept   map[string][]string // projects by the path that keeps them
 	whys   map[string]string
 }
@@ -39,7 +39,7 @@ func newUnread(r Reading) *unread {
 	return u
 }
 
-// at returns the path that stands where the claim was declared and why it is not read, or nothing if the path is gone.
+// at returns the existing path of the claim's declaration and why it is not read, or nothing if the path is gone.
 func (u *unread) at(was *carav1.ClaimSpec) (at, why string) {
 	file := was.GetFile()
 	for dir := file; dir != "." && dir != "/" && dir != ""; dir = path.Dir(dir) {
@@ -56,12 +56,12 @@ func (u *unread) at(was *carav1.ClaimSpec) (at, why string) {
 	return "", ""
 }
 
-// keep notes a project that a path keeps.
+// keep records a project that a path keeps.
 func (u *unread) keep(at, why, project string) {
 	u.kept[at], u.whys[at] = append(u.kept[at], project), why
 }
 
-// warnings has one warning for each path that keeps projects.
+// warnings returns one warning for each path that keeps projects.
 func (u *unread) warnings() []*carav1.FileProblem {
 	const named = 5
 	var all []*carav1.FileProblem
@@ -77,7 +77,7 @@ func (u *unread) warnings() []*carav1.FileProblem {
 	return all
 }
 
-// undotted is a path as it would be if nothing in it were hidden.
+// undotted returns a path without the leading dots of its parts.
 func undotted(p string) string {
 	parts := strings.Split(p, "/")
 	for i := range parts {

@@ -13,13 +13,13 @@ import (
 	"github.com/caravanserai/cara/sources"
 )
 
-// Config says how directories are watched.
+// Config configures the watching of directories.
 type Config struct {
-	// Quiet is how long nothing may happen before a change is told. The default is 150 ms.
+	// Quiet is how long nothing may happen before a change is reported. The default is 150 ms.
 	Quiet time.Duration
-	// AtMost is how long a change may wait for quiet. The default is 1 s.
+	// AtMost is how long a change may be delayed by further changes. The default is 1 s.
 	AtMost time.Duration
-	// NewWatcher makes the kernel's watcher. The default is fsnotify.NewWatcher.
+	// NewWatcher creates the file watcher. The default is fsnotify.NewWatcher.
 	NewWatcher func() (*fsnotify.Watcher, error)
 	// Now is the clock. The default is time.Now.
 	Now func() time.Time
@@ -68,16 +68,16 @@ type driver struct {
 	now   func() time.Time
 	cache map[string]stamp // of the files of the last scan, by path
 	last  *scan
-	// watchHidden is set while hidden files were found when a project left: they are part of the revision then.
+	// watchHidden is true while hidden files keep projects. The revision then includes hidden files.
 	watchHidden bool
-	dev         uint64 // file system that the root was on when it last held something
+	dev         uint64 // file system of the root when it last held a file
 	watcher
 }
 
-// Close has nothing to release: Watch ends with its context.
+// Close does nothing: Watch ends with its context.
 func (d *driver) Close() {}
 
-// Probe scans the directory and returns the hash of what it holds.
+// Probe scans the directory and returns the hash of its content.
 func (d *driver) Probe(ctx context.Context, _ time.Duration) (string, error) {
 	s, err := d.scan(ctx)
 	if err != nil {
@@ -88,7 +88,7 @@ func (d *driver) Probe(ctx context.Context, _ time.Duration) (string, error) {
 	return s.revision, nil
 }
 
-// Tree lists what the last probe found.
+// Tree returns what the last probe found.
 func (d *driver) Tree(_ context.Context, revision string) (*sources.Tree, error) {
 	if d.last == nil || d.last.revision != revision {
 		return nil, fmt.Errorf("tree of %s: not what was probed: %w", revision, sources.ErrMoved)

@@ -1,13 +1,14 @@
-// Package dir reads manifests from a local directory, which stands in for a repository while one develops.
+// Package dir reads manifests from a local directory, which can replace a repository during development.
 //
-// Place on the line: a directory -> **sources/dir** -> sources -> reconciler. It is the only room that knows fsnotify.
+// Data flow: a directory -> **sources/dir** -> sources -> reconciler. It is the only package that uses fsnotify.
 //
 // Invariants:
 //
-//   - A scan is the truth; a notification only says that one may be worth making. Lost notifications cost one rescan.
-//   - A root that is gone, cannot be read, or lost the file system that was mounted on it, is unavailable, never empty.
-//   - The revision is a hash over paths and contents: touching a file changes nothing.
-//   - Nothing outside the root is read. Links are not followed, but for those through `..data`, by which Kubernetes
-//     swaps the files of a volume at once.
-//   - What was listed is what is read: a file that changed since is ErrMoved.
+//   - Only a scan is reliable. A notification is a hint that a scan may find something. A lost notification costs one rescan
+//     interval.
+//   - A root that is missing, unreadable, or has lost the file system that was mounted on it is unavailable, never empty.
+//   - The revision is a hash over paths and contents, so touching a file changes nothing.
+//   - Nothing outside the root is read. Links are not followed, except through `..data`, which Kubernetes uses to replace
+//     all files of a volume atomically.
+//   - A read returns what was listed. If the file changed since, it returns ErrMoved.
 package dir

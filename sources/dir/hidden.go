@@ -12,15 +12,16 @@ import (
 	"github.com/caravanserai/cara/sources"
 )
 
-// findHidden lists the hidden manifests, and makes later scans look at them while there are any.
+// findHidden lists the hidden manifests. If there are any, later scans include them in the revision.
 func (d *driver) findHidden(ctx context.Context) ([]sources.File, error) {
 	files, err := d.hiddenFiles(ctx)
 	d.watchHidden = len(files) > 0
 	return files, err
 }
 
-// hiddenFiles lists the manifests whose names, or whose folders' names, begin with a dot. What cannot be read and what
-// lies beyond the caps is left out: it costs the protection of a file that was hidden, never a scan.
+// hiddenFiles lists the manifests whose name, or whose folder's name, begins with a dot. It skips what it cannot read and
+// what exceeds the limits. Then the projects of a file that was hidden may lose their protection, but the scan does not
+// fail.
 func (d *driver) hiddenFiles(ctx context.Context) ([]sources.File, error) {
 	root, err := os.OpenRoot(d.root)
 	if err != nil {

@@ -24,13 +24,13 @@ import (
 const (
 	maxVisited = 1_000_000
 	maxNested  = 512
-	// settled is how old a file's times must be before they prove that it is unchanged: within their resolution a file
-	// can be written twice.
+	// settled is the minimum age of a file's timestamps before they prove that it is unchanged. Within the resolution of
+	// timestamps a file can be written twice.
 	settled = 2 * time.Second
 	dataDir = "..data"
 )
 
-// scan is what the directory held.
+// scan is the content of the directory.
 type scan struct {
 	revision string
 	files    []sources.File
@@ -43,7 +43,7 @@ type scan struct {
 	visited  int
 }
 
-// stamp reports whether a file can have changed without reading it.
+// stamp identifies a version of a file, to detect changes without reading it.
 type stamp struct {
 	size  int64
 	mtime time.Time
@@ -78,7 +78,7 @@ func (d *driver) scan(ctx context.Context) (*scan, error) {
 		return nil, sources.Human(api.ReasonPathNotFound, "path %q does not exist in %s; check spec.path", m, d.root)
 	}
 	slices.SortFunc(w.s.unread, func(a, b sources.Unread) int { return strings.Compare(a.Path, b.Path) })
-	if d.watchHidden { // what keeps projects must be noticed when it goes
+	if d.watchHidden { // a hidden file that keeps projects may be removed
 		if w.s.hidden, err = d.hiddenFiles(ctx); err != nil {
 			return nil, err
 		}
@@ -106,7 +106,7 @@ func notDir(path string) bool {
 	return err == nil && !info.IsDir()
 }
 
-// reason is an error without the paths around it.
+// reason returns an error without the path around it.
 func reason(err error) string {
 	if bare, ok := errors.AsType[*fs.PathError](err); ok {
 		err = bare.Err
@@ -114,7 +114,7 @@ func reason(err error) string {
 	return err.Error()
 }
 
-// revision is over paths and contents, and over what could not be read.
+// revision hashes paths and contents, and what could not be read.
 func revision(s *scan) string {
 	h := sha256.New()
 	for _, f := range s.files {
@@ -132,7 +132,7 @@ func revision(s *scan) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// walker is one scan under way.
+// walker is one scan in progress.
 type walker struct {
 	*driver
 	ctx   context.Context //nolint:containedctx // of one call
@@ -141,7 +141,7 @@ type walker struct {
 	now   time.Time
 }
 
-// folder walks one folder. Each is opened as a root of its own, so that looking at a file costs one short lookup.
+// folder walks one folder. Each folder is opened as its own os.Root, so that looking up a file in it is cheap.
 func (w *walker) folder(root *os.Root, rel string, depth int) error {
 	if err := w.ctx.Err(); err != nil {
 		return err
@@ -169,7 +169,7 @@ func (w *walker) folder(root *os.Root, rel string, depth int) error {
 	return nil
 }
 
-// gone is about a folder that was listed a moment ago.
+// gone returns the error for a folder that was listed and can no longer be read.
 func (w *walker) gone(rel string, err error) error {
 	switch {
 	case rel == "":
@@ -215,7 +215,7 @@ func (w *walker) entry(root *os.Root, rel string, e fs.DirEntry, depth int) erro
 	return w.file(root, rel, e)
 }
 
-// leave notes a path that is not followed.
+// leave records a path that is not followed.
 func (w *walker) leave(rel string, e fs.DirEntry) {
 	switch {
 	case !w.match.InDir(rel), e.Type().IsRegular():
@@ -226,7 +226,7 @@ func (w *walker) leave(rel string, e fs.DirEntry) {
 	}
 }
 
-// swapped reports whether a link is one of those that Kubernetes makes: to the same name below ..data beside it.
+// swapped reports whether a link is one that Kubernetes creates: to the same name below ..data in its folder.
 func swapped(root *os.Root, name string) bool {
 	to, err := root.Readlink(name)
 	return err == nil && strings.HasPrefix(to, dataDir+"/") && !strings.Contains(to, "/../")
@@ -236,12 +236,12 @@ func (w *walker) problem(rel, message string) {
 	w.s.problems = append(w.s.problems, &carav1.FileProblem{File: rel, Message: message})
 }
 
-// file takes one manifest into the scan. It is read only where its stamp does not prove that it is unchanged.
+// file adds one manifest to the scan. It reads the file only if the stamp does not prove that it is unchanged.
 func (w *walker) file(root *os.Root, rel string, e fs.DirEntry) error {
 	if len(w.s.files) == sources.MaxFiles {
 		return sources.Human(api.ReasonTooLarge, "more than %d manifest files; the limit of a source: narrow it with spec.path or spec.include", sources.MaxFiles)
 	}
-	info, err := e.Info() // was looked up with the listing
+	info, err := e.Info() // already fetched with the listing
 	if e.Type()&fs.ModeSymlink != 0 {
 		info, err = root.Stat(e.Name())
 	}
@@ -286,7 +286,7 @@ func (w *walker) file(root *os.Root, rel string, e fs.DirEntry) error {
 	return nil
 }
 
-// reader reads the file again and makes sure that it is the one that was listed.
+// reader returns a function that reads the file again and checks that it has the content that was listed.
 func (d *driver) reader(rel, want string) func(context.Context) ([]byte, error) {
 	return func(context.Context) ([]byte, error) {
 		root, err := os.OpenRoot(d.root)
@@ -303,7 +303,7 @@ func (d *driver) reader(rel, want string) func(context.Context) ([]byte, error) 
 }
 
 func read(root *os.Root, rel string) ([]byte, error) {
-	// Without O_NONBLOCK a pipe that took the file's place would hang the scan.
+	// Without O_NONBLOCK the scan would hang if a pipe replaced the file.
 	f, err := root.OpenFile(rel, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -332,7 +332,7 @@ func device(info fs.FileInfo) uint64 {
 	return 0
 }
 
-// temporary reports whether a name is one that editors use while they save.
+// temporary reports whether an editor uses this name for temporary files.
 func temporary(name string) bool {
 	return name == "4913" || strings.HasSuffix(name, "~") || strings.HasPrefix(name, ".#") ||
 		strings.HasPrefix(name, "#") && strings.HasSuffix(name, "#") || !manifest.IsManifest(name) && strings.Contains(path.Ext(name), ".sw")

@@ -14,26 +14,26 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// watcher hears of changes. What it misses, a rescan finds.
+// watcher reports file changes. A rescan finds what it misses.
 type watcher struct {
 	cfg  Config
 	root string
 
 	mu       sync.Mutex
-	notify   *fsnotify.Watcher // nil while nobody watches
+	notify   *fsnotify.Watcher // nil while Watch is not running
 	poke     func()
 	dirs     []string // of the last scan
 	degraded string
 }
 
-// Degraded says why changes are found by polling only.
+// Degraded returns why changes are found only by polling, or an empty string.
 func (w *watcher) Degraded() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.degraded
 }
 
-// Watch calls changed when something happened and it then was quiet, or went on for too long.
+// Watch calls changed when changes happened and then stopped for Quiet, or continued for AtMost.
 func (w *watcher) Watch(ctx context.Context, changed func()) {
 	notify, err := w.cfg.NewWatcher()
 	if err != nil {
@@ -47,7 +47,7 @@ func (w *watcher) Watch(ctx context.Context, changed func()) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.notify, w.poke = nil, nil
-		_ = notify.Close() // nothing to lose: hints only
+		_ = notify.Close() // only hints are lost
 	}()
 	w.mu.Lock()
 	w.notify, w.poke = notify, changed
@@ -56,16 +56,16 @@ func (w *watcher) Watch(ctx context.Context, changed func()) {
 	if dirs != nil {
 		w.sync(dirs)
 	}
-	changed() // what happened before the watch began
+	changed() // changes before the watch began
 	w.listen(ctx, notify, changed)
 }
 
-// listen gathers what happens until it is quiet.
+// listen collects events until none arrives for a while.
 func (w *watcher) listen(ctx context.Context, notify *fsnotify.Watcher, changed func()) {
 	timer := time.NewTimer(time.Hour)
 	timer.Stop()
 	defer timer.Stop()
-	var since time.Time // of the first event that was not told; zero where all were
+	var since time.Time // of the first event that was not reported; zero if there is none
 	for {
 		select {
 		case <-ctx.Done():
@@ -81,7 +81,7 @@ func (w *watcher) listen(ctx context.Context, notify *fsnotify.Watcher, changed 
 			if !w.concerns(e) {
 				continue
 			}
-		case _, ok := <-notify.Errors: // an overflow: something changed, but it is not known what
+		case _, ok := <-notify.Errors: // an overflow: something unknown changed
 			if !ok {
 				return
 			}
@@ -94,19 +94,19 @@ func (w *watcher) listen(ctx context.Context, notify *fsnotify.Watcher, changed 
 	}
 }
 
-// concerns reports whether an event can have changed what a scan finds.
+// concerns reports whether an event can change the result of a scan.
 func (w *watcher) concerns(e fsnotify.Event) bool {
 	if e.Op == fsnotify.Chmod {
 		return false
 	}
 	if filepath.Dir(e.Name) == filepath.Dir(w.root) {
-		return e.Name == w.root // of the root's parent only the root matters
+		return e.Name == w.root // in the root's parent, only the root matters
 	}
 	name := filepath.Base(e.Name)
 	return !temporary(name) && (!strings.HasPrefix(name, ".") || strings.HasPrefix(name, ".."))
 }
 
-// sync watches the folders that a scan found, and the root's parent, where the root itself comes and goes.
+// sync watches the folders that a scan found, and the root's parent, to notice when the root itself is created or removed.
 func (w *watcher) sync(dirs []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -127,7 +127,7 @@ func (w *watcher) sync(dirs []string) {
 		case err == nil:
 			added = true
 		case errors.Is(err, syscall.ENOENT):
-		case dir == filepath.Dir(w.root): // may be closed to us; the rescan has to do
+		case dir == filepath.Dir(w.root): // it may be unreadable; the rescan covers it
 		default:
 			trouble = refused(err)
 		}
@@ -138,12 +138,12 @@ func (w *watcher) sync(dirs []string) {
 	slices.Sort(want)
 	for _, dir := range have {
 		if _, ok := slices.BinarySearch(want, dir); !ok {
-			_ = w.notify.Remove(dir) // it is gone already, or is about to be
+			_ = w.notify.Remove(dir) // it is already gone, or will be soon
 		}
 	}
 	w.degraded = trouble
 	if added && w.poke != nil {
-		w.poke() // what was written into a new folder before it was watched
+		w.poke() // files written into a new folder before it was watched
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 
 var errMalformedTree = errors.New("malformed tree")
 
-// commit is what a snapshot says of where it comes from.
+// commit is the part of a commit that a snapshot reports.
 type commit struct {
 	hash    plumbing.Hash
 	tree    plumbing.Hash
@@ -74,12 +74,12 @@ func readCommit(h plumbing.Hash, data []byte) (commit, error) {
 	return c, nil
 }
 
-// clip makes text from a commit fit to be shown and stored.
+// clip makes text from a commit safe to display and store.
 func clip(s string) string {
 	return text.Clip(strings.ToValidUTF8(strings.Map(printable, s), "?"), 500)
 }
 
-// checkRoot says what is missing where the subtree is not there.
+// checkRoot returns an error that names the missing folder if the subtree does not exist.
 func checkRoot(ctx context.Context, objs objects, c commit, m *sources.Match, where string) error {
 	if m.Root == "" {
 		return nil

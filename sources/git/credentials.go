@@ -22,14 +22,14 @@ type credentials struct {
 	user, password string
 	sshKey         []byte
 	sshPassphrase  []byte
-	knownHosts     []byte // the lines that can be read
-	badLines       []int  // of known_hosts
+	knownHosts     []byte // the lines that can be parsed
+	badLines       []int  // line numbers in known_hosts
 	ca             []byte
-	id             string   // hash of them all: equal ids may share an answer
-	secrets        []string // what must never be shown
+	id             string   // hash of all values; sources with equal ids may share a result
+	secrets        []string // what must never be displayed
 }
 
-// readCredentials picks what the scheme needs, and says what is missing.
+// readCredentials selects what the scheme needs. It returns an error that names what is missing.
 func readCredentials(a address, secret map[string][]byte, insecure bool) (credentials, error) {
 	c := credentials{
 		user: trimmed(secret["username"]), password: trimmed(secret["password"]),
@@ -39,7 +39,7 @@ func readCredentials(a address, secret map[string][]byte, insecure bool) (creden
 	if token := trimmed(secret["token"]); token != "" {
 		c.password = token
 		if c.user == "" {
-			c.user = "x-access-token" // GitHub wants this name with app tokens; the others take any
+			c.user = "x-access-token" // GitHub wants this name with app tokens; other servers accept any
 		}
 	}
 	h := sha256.New()
@@ -77,8 +77,8 @@ func (c credentials) checkSSH() error {
 
 func trimmed(b []byte) string { return strings.TrimSpace(string(b)) }
 
-// spellings lists what must never be shown, the longest first: every value as it is, as a URL spells it, and as a header
-// carries it; of a key, each line.
+// spellings lists what must never be displayed, longest first: every value as it is, URL-encoded, and base64-encoded as in a
+// header; each line of a key.
 func spellings(name, user, password, passphrase, key string) []string {
 	var all []string
 	values := []string{name, password, passphrase}
@@ -92,15 +92,15 @@ func spellings(name, user, password, passphrase, key string) []string {
 			all = append(all, s, url.QueryEscape(s), url.PathEscape(s), strings.ReplaceAll(url.QueryEscape(s), "+", "%20"), base64.StdEncoding.EncodeToString([]byte(s)))
 		}
 	}
-	if password != "" { // user is name, or what stands in for it
+	if password != "" { // user is name or its default
 		all = append(all, base64.StdEncoding.EncodeToString([]byte(user+":"+password)))
 	}
 	slices.SortFunc(all, func(a, b string) int { return cmp.Or(cmp.Compare(len(b), len(a)), cmp.Compare(a, b)) })
 	return slices.Compact(all)
 }
 
-// redact puts a mark in the place of every credential. A short one counts only as a word of its own, since it may be part
-// of any other: a user is often called git.
+// redact replaces every credential with a mark. A short one is replaced only as a whole word, since it may be part of other
+// words: a user is often called git.
 func (c credentials) redact(said string) string {
 	const mark, short = "<redacted>", 8
 	for _, s := range c.secrets {
@@ -132,7 +132,7 @@ func isWord(c byte) bool {
 	return c == '_' || c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || c >= 0x80
 }
 
-// scrub makes what a server or library said fit to be shown: one line, bounded, and without any credential.
+// scrub makes a server's or library's message safe to display: one line, limited in length, without credentials.
 func (c credentials) scrub(said string) string {
 	said = c.redact(said)
 	said = strings.Map(func(r rune) rune {

@@ -12,21 +12,21 @@ import (
 	"github.com/caravanserai/cara/sources"
 )
 
-// base is content that deltas are applied to. It is let go when the last of them was.
+// base is content that deltas are applied to. It is released after the last of them.
 type base struct {
 	typ  plumbing.ObjectType
 	data []byte
 	left int
 }
 
-// step is one delta that waits for its turn.
+// step is one delta that is waiting to be applied.
 type step struct {
 	entry int32
 	on    *base
 }
 
-// resolve applies the deltas that stand on objects of these types, each once, depth first: a long chain holds two
-// contents at a time, and what branches is bounded by maxLive.
+// resolve applies the deltas whose base is an object of these types, each once, depth first. So a long chain holds two
+// contents at a time, and maxLive limits what a branching one holds.
 func (p *pack) resolve(types ...plumbing.ObjectType) error {
 	scan := packfile.NewScanner(p.spool.reader())
 	var live int64
@@ -85,7 +85,7 @@ func (p *pack) resolve(types ...plumbing.ObjectType) error {
 	return nil
 }
 
-// children are the deltas on one object. Each is handed out once, so that a malicious pack cannot go in circles.
+// children returns the deltas on one object. Each is returned once, so that a malicious pack cannot create a loop.
 func (p *pack) children(offset int64, hash plumbing.Hash) []int32 {
 	all := append(slices.Clone(p.byBase[offset]), p.byRef[hash]...)
 	delete(p.byBase, offset)
@@ -93,7 +93,7 @@ func (p *pack) children(offset int64, hash plumbing.Hash) []int32 {
 	return all
 }
 
-// settle remembers an object that was a delta.
+// settle stores an object that was a delta.
 func (p *pack) settle(typ plumbing.ObjectType, hash plumbing.Hash, data []byte) error {
 	if typ != plumbing.BlobObject {
 		return p.keep(typ, data, int64(len(data)))
@@ -108,7 +108,7 @@ func (p *pack) settle(typ plumbing.ObjectType, hash plumbing.Hash, data []byte) 
 	return nil
 }
 
-// apply builds the object of a delta; nil if the result is larger than anything that is read.
+// apply builds the object of a delta. It returns nil if the result is larger than anything that is read.
 func (p *pack) apply(scan *packfile.Scanner, s step) ([]byte, error) {
 	most := p.cap(s.on.typ)
 	if p.entries[s.entry].length > most+1024 {
@@ -139,7 +139,7 @@ func (p *pack) apply(scan *packfile.Scanner, s step) ([]byte, error) {
 	return data, nil
 }
 
-// cap is how large an object of a type may be.
+// cap returns the maximum size of an object of a type.
 func (p *pack) cap(typ plumbing.ObjectType) int64 {
 	if typ == plumbing.BlobObject {
 		return sources.MaxFileBytes
@@ -147,7 +147,7 @@ func (p *pack) cap(typ plumbing.ObjectType) int64 {
 	return maxTree
 }
 
-// inflate reads the bytes of one entry, whose length was checked.
+// inflate reads one entry, whose length was checked.
 func (p *pack) inflate(scan *packfile.Scanner, i int32) ([]byte, error) {
 	e := p.entries[i]
 	if _, err := scan.SeekObjectHeader(e.offset); err != nil {

@@ -10,15 +10,15 @@ import (
 	"time"
 )
 
-// refusedAddress says that a name led to an address that sources may not reach.
+// refusedAddress means that a name resolved to an address that sources may not reach.
 type refusedAddress struct{ addr netip.Addr }
 
 func (e *refusedAddress) Error() string {
 	return fmt.Sprintf("address %s is loopback, link-local or private", e.addr)
 }
 
-// dialer connects only to public addresses and those in allow. The check is made on the address that is connected
-// to, so neither a name that resolves differently the second time nor a redirect gets around it.
+// dialer connects only to public addresses and to those in allow. It checks the address at the time of the connection, so a
+// redirect or a second, different resolution of the name cannot bypass the check.
 func dialer(allow []netip.Prefix, timeout time.Duration) func(ctx context.Context, network, addr string) (net.Conn, error) {
 	d := &net.Dialer{
 		Timeout: timeout,
@@ -33,7 +33,7 @@ func dialer(allow []netip.Prefix, timeout time.Duration) func(ctx context.Contex
 	return d.DialContext
 }
 
-// checkAddress refuses an address that sources may not reach.
+// checkAddress returns an error for an address that sources may not reach.
 func checkAddress(addr netip.Addr, allow []netip.Prefix) error {
 	if addr = addr.Unmap().WithZone(""); !reachable(addr, allow) {
 		return &refusedAddress{addr}
@@ -41,8 +41,8 @@ func checkAddress(addr netip.Addr, allow []netip.Prefix) error {
 	return nil
 }
 
-// checkHost is checkAddress for a host that somebody else resolves, such as a proxy: only what it says itself can be
-// checked. Resolvers also take addresses in forms that netip does not, such as 127.1 and 0x7f000001.
+// checkHost is checkAddress for a host that someone else resolves, such as a proxy. It can check only the host itself. It
+// covers address forms that netip does not parse but resolvers do, such as 127.1 and 0x7f000001.
 func checkHost(host string, allow []netip.Prefix) error {
 	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
 	if addr, err := netip.ParseAddr(host); err == nil {
@@ -56,8 +56,8 @@ func checkHost(host string, allow []netip.Prefix) error {
 	return nil
 }
 
-// reachable reports whether sources may connect to an address: it is in allow, or it is public. An IPv6 address that
-// stands for an IPv4 one is judged by that too, whichever of its spellings is used.
+// reachable reports whether sources may connect to an address: it is in allow, or it is public. An IPv6 address that embeds
+// an IPv4 address is judged by that address too.
 func reachable(addr netip.Addr, allow []netip.Prefix) bool {
 	addr = addr.Unmap().WithZone("")
 	for _, p := range allow {
@@ -76,7 +76,7 @@ func reachable(addr netip.Addr, allow []netip.Prefix) bool {
 	return addr.Is4() && addr.IsGlobalUnicast() || globalUnicast().Contains(addr)
 }
 
-// plain is a prefix of IPv4 addresses as such, also where it was written ::ffff:127.0.0.0/104.
+// plain returns an IPv4-mapped prefix such as ::ffff:127.0.0.0/104 as an IPv4 prefix.
 func plain(p netip.Prefix) netip.Prefix {
 	if p.Addr().Is4In6() && p.Bits() >= 96 {
 		return netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
@@ -84,8 +84,8 @@ func plain(p netip.Prefix) netip.Prefix {
 	return p
 }
 
-// embedded returns the IPv4 address that a translator or tunnel makes of an IPv6 address. With NAT64 a public address
-// must stay reachable: it is all that a host without IPv4 has.
+// embedded returns the IPv4 address that a translator or tunnel derives from an IPv6 address. With NAT64, public addresses
+// must stay reachable: a host without IPv4 has no others.
 func embedded(addr netip.Addr) (netip.Addr, bool) {
 	if !addr.Is6() {
 		return netip.Addr{}, false
@@ -104,11 +104,11 @@ func embedded(addr netip.Addr) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// globalUnicast is all of IPv6 that is given out for public use. What lies outside of it is local, reserved, or an old
-// spelling of an IPv4 address such as ::127.0.0.1.
+// globalUnicast is the IPv6 space assigned for public use. Other addresses are local, reserved, or an obsolete form of an
+// IPv4 address such as ::127.0.0.1.
 func globalUnicast() netip.Prefix { return netip.MustParsePrefix("2000::/3") }
 
-// special are the ranges that never lead to a public git server, from IANA's registries of special-purpose addresses.
+// special returns the ranges that never contain a public git server, from IANA's registries of special-purpose addresses.
 func special() []netip.Prefix {
 	var all []netip.Prefix
 	for _, p := range []string{

@@ -1,16 +1,16 @@
 // Package git reads manifests from git repositories: over http, https and ssh, and in-process from local paths.
 //
-// Place on the line: git server -> **sources/git** -> sources -> reconciler. It is the only room that knows git.
+// Data flow: git server -> **sources/git** -> sources -> reconciler. It is the only package that uses git.
 //
 // Invariants:
 //
-//   - No worktree, no clone on disk, no git binary: one commit is fetched shallow and manifests are read from its trees.
-//   - Memory is spent only after a cap was checked: bytes on the wire are counted as they come, an object's declared
-//     size is read before it is inflated, a delta's result before it is built, tree entries are counted as they are
-//     walked. Large blobs pass by and are never kept.
-//   - Every address is checked when it is connected to, after the name was resolved, on every hop. A redirect to
-//     another host is refused.
-//   - Credentials are in the request and nowhere else: errors are built from the address without its user part, and
-//     what a server says is scrubbed before it is passed on.
-//   - A stream that stalls or crawls ends with an error; no total time is set for one that moves.
+//   - No worktree, no clone on disk, no git binary: one commit is fetched shallow, and manifests are read from its trees.
+//   - A limit is checked before memory is allocated: bytes on the wire are counted as they arrive, an object's declared size
+//     is checked before it is inflated, a delta's result before it is built, and tree entries as they are walked. Large
+//     blobs are skipped and never kept.
+//   - Every address is checked at connection time, after name resolution, on every hop. A redirect to another host is an
+//     error.
+//   - Credentials appear only in requests: errors are built from the address without its user part, and messages of a server
+//     are scrubbed.
+//   - A stream that stalls or is too slow ends with an error. There is no total timeout for a stream that makes progress.
 package git

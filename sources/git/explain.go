@@ -14,18 +14,17 @@ import (
 	"github.com/caravanserai/cara/sources"
 )
 
-// errNoCommit says that the server does not give out the commit that was asked for.
+// errNoCommit means that the server does not provide the requested commit.
 var errNoCommit = errors.New("no such commit")
 
-// noCommit is errNoCommit with the words for a source that follows that very commit.
+// noCommit is an errNoCommit with the message for a source that follows that commit by hash.
 type noCommit struct{ said *sources.Error }
 
 func (e *noCommit) Error() string        { return e.said.Message }
 func (e *noCommit) Is(target error) bool { return target == errNoCommit }
 func (e *noCommit) Unwrap() error        { return e.said }
 
-// explain turns what went wrong on the way to a repository into an error for people. What it does not know is
-// unreachable: worth another try.
+// explain turns an error into one for users. An unknown error means unreachable, which is retried.
 func explain(ctx context.Context, a address, c credentials, err error) error {
 	if errors.Is(err, sources.ErrMoved) {
 		return err
@@ -64,7 +63,7 @@ func explain(ctx context.Context, a address, c credentials, err error) error {
 	return sources.Retry(api.ReasonUnreachable, "%s cannot be reached: %s", a, c.scrub(innermost(err)))
 }
 
-// explainTrust is about certificates and host keys.
+// explainTrust explains errors of certificates and host keys, or returns nil.
 func explainTrust(a address, c credentials, err error) error {
 	var unknown x509.UnknownAuthorityError
 	var invalid x509.CertificateInvalidError
@@ -90,7 +89,7 @@ func explainTrust(a address, c credentials, err error) error {
 	return nil
 }
 
-// explainRemote reads what git servers say in words.
+// explainRemote interprets the messages of git servers.
 func explainRemote(a address, c credentials, e *remoteError) error {
 	said := strings.ToLower(e.said)
 	switch {
@@ -106,7 +105,7 @@ func explainRemote(a address, c credentials, e *remoteError) error {
 	return sources.Retry(api.ReasonProtocolError, "%s says: %s", a, c.scrub(e.said))
 }
 
-// explainFile is about one manifest of a tree that could be read.
+// explainFile explains an error of one manifest in a readable tree.
 func explainFile(ctx context.Context, where, path string, err error) error {
 	_, known := errors.AsType[*sources.Error](err)
 	_, unfit := errors.AsType[*sources.FileError](err)
@@ -116,7 +115,7 @@ func explainFile(ctx context.Context, where, path string, err error) error {
 	return sources.Retry(api.ReasonReadFailed, "%s in %s cannot be read: %s; run `git fsck` there", path, where, credentials{}.scrub(err.Error()))
 }
 
-// innermost is the last error of a chain: those around it quote URLs.
+// innermost returns the last error of a chain, because the outer ones quote URLs.
 func innermost(err error) string {
 	for {
 		inner := errors.Unwrap(err)

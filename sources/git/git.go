@@ -18,21 +18,21 @@ import (
 	"github.com/caravanserai/cara/sources"
 )
 
-// Config says what git sources may do.
+// Config configures git sources.
 type Config struct {
-	// AllowCIDRs are loopback, link-local and private addresses that sources may reach.
+	// AllowCIDRs are the loopback, link-local and private addresses that sources may reach.
 	AllowCIDRs []netip.Prefix
-	// Proxy is where http and https requests go through: `http://`, `https://` or `socks5://`. Nil is none: the proxy
-	// variables of the environment are not read. ssh does not use it.
+	// Proxy is the proxy for http and https: `http://`, `https://` or `socks5://`. Nil means none: the proxy environment
+	// variables are ignored. ssh does not use it.
 	Proxy *url.URL
-	// TempDir is where packs above 8 MiB lie while they are read. The default is the system's.
+	// TempDir holds packs above 8 MiB while they are read. The default is the system's.
 	TempDir string
-	// MaxWireBytes caps what one fetch may send. The default is 128 MiB.
+	// MaxWireBytes is the maximum size of one fetch. The default is 128 MiB.
 	MaxWireBytes int64
-	// ConnectTimeout of a connection and a TLS or ssh handshake. The default is 10 s.
+	// ConnectTimeout applies to a connection, and to a TLS or ssh handshake. The default is 10 s.
 	ConnectTimeout time.Duration
-	// IdleTimeout ends a stream that brings nothing for so long, or under 1 KiB in four times as long; 30 s where it
-	// is 0.
+	// IdleTimeout ends a stream that sends nothing for this long, or less than 1 KiB in four times as long. The default is 30
+	// s.
 	IdleTimeout time.Duration
 	// Now is the clock. The default is time.Now.
 	Now func() time.Time
@@ -62,20 +62,20 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// remote talks to one repository.
+// remote is the connection to one repository.
 type remote interface {
-	// list returns the refs with these prefixes, or more.
+	// list returns at least the refs with these prefixes.
 	list(ctx context.Context, prefixes []string) (*listing, error)
 	close()
 }
 
-// fetcher is a remote that sends packs. The pack is valid while read runs. It is filtered where the server was asked to
-// leave large blobs out.
+// fetcher is a remote that sends packs. The pack is valid while read runs. filtered is true if the server was asked to omit
+// large blobs.
 type fetcher interface {
 	fetch(ctx context.Context, want string, read func(pack io.Reader, filtered bool) error) error
 }
 
-// Git opens drivers for git sources. Those with the same address and credentials share connection and probes.
+// Git opens drivers for git sources. Sources with the same address and credentials share a connection and probes.
 type Git struct {
 	cfg Config
 
@@ -149,7 +149,7 @@ type driver struct {
 	ref    *carav1.GitRef
 	match  *sources.Match
 	shared *shared
-	last   target // what the last probe found
+	last   target // result of the last probe
 	peeled string // commit that was read last
 
 	warnings []*carav1.FileProblem // about the Secret
@@ -158,10 +158,10 @@ type driver struct {
 // Close releases the connection.
 func (d *driver) Close() { d.git.leave(d.shared) }
 
-// Probe returns the commit that the ref names.
+// Probe returns the commit of the ref.
 func (d *driver) Probe(ctx context.Context, maxAge time.Duration) (string, error) {
 	if c := d.ref.GetCommit(); c != "" {
-		// It cannot change. It may be the hash of an annotated tag: then the first fetch tells the commit.
+		// A hash never changes. If it is the hash of an annotated tag, the first fetch finds the commit.
 		d.last = target{want: c, commit: cmp.Or(d.peeled, c)}
 		return d.last.commit, nil
 	}
@@ -203,8 +203,8 @@ func (d *driver) Tree(ctx context.Context, revision string) (*sources.Tree, erro
 	return t, nil
 }
 
-// moved explains that the commit which the probe found cannot be had. If the ref names another one by now, the source is
-// read again at once. Otherwise the repository is damaged, or it does not give out what it lists.
+// moved returns the error for a probed commit that cannot be fetched. If the ref has moved, the source is read again
+// immediately. Otherwise the repository is damaged, or the server does not provide what it lists.
 func (d *driver) moved(ctx context.Context, err error) error {
 	if d.ref.GetCommit() != "" {
 		return err
@@ -253,7 +253,7 @@ func (d *driver) tree(ctx context.Context, objs objects) (*sources.Tree, error) 
 	return t, nil
 }
 
-// objects makes the commit's objects readable: in place where they are on this machine, else by fetching them.
+// objects makes the commit's objects readable: in place for a local repository, otherwise by a fetch.
 func (d *driver) objects(ctx context.Context) (objects, error) {
 	if local, ok := d.shared.remote.(*localRemote); ok {
 		return local.objects()

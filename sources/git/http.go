@@ -25,7 +25,7 @@ const (
 	maxListing  = 32 << 20
 )
 
-// httpRemote talks to one repository over http.
+// httpRemote is the connection to one repository over http.
 type httpRemote struct {
 	cfg    Config
 	addr   address
@@ -33,24 +33,24 @@ type httpRemote struct {
 	client *http.Client
 
 	mu   sync.Mutex
-	base string  // the repository's address after redirects within its host
-	v2   *advert // what a server of protocol 2 can do, once known
+	base string  // the repository's address after redirects on the same host
+	v2   *advert // capabilities of a server with protocol 2, once known
 }
 
 func newHTTPRemote(cfg Config, a address, c credentials) *httpRemote {
 	transport := &http.Transport{
 		DialContext:            dialer(cfg.AllowCIDRs, cfg.ConnectTimeout),
-		Proxy:                  nil, // never the environment's: see Config.Proxy
+		Proxy:                  nil, // not from the environment: see Config.Proxy
 		TLSHandshakeTimeout:    cfg.ConnectTimeout,
 		ResponseHeaderTimeout:  cfg.IdleTimeout,
 		MaxIdleConnsPerHost:    1,
 		IdleConnTimeout:        90 * time.Second,
 		MaxResponseHeaderBytes: 64 << 10,
-		DisableCompression:     true, // a pack is compressed, and a cap on the wire must mean what is read
+		DisableCompression:     true, // packs are already compressed, and the limit must count the bytes that are read
 		ForceAttemptHTTP2:      true,
 	}
 	if cfg.Proxy != nil {
-		// The operator chose the proxy. It resolves the names, so that only addresses in URLs can be checked here.
+		// The operator chose the proxy. It resolves the names, so only addresses in URLs can be checked here.
 		transport.Proxy = func(req *http.Request) (*url.URL, error) {
 			return cfg.Proxy, checkHost(req.URL.Hostname(), cfg.AllowCIDRs)
 		}
@@ -59,7 +59,7 @@ func newHTTPRemote(cfg Config, a address, c credentials) *httpRemote {
 	if len(c.ca) > 0 {
 		pool, err := x509.SystemCertPool()
 		if err != nil {
-			pool = x509.NewCertPool() // no system pool: the given authority alone
+			pool = x509.NewCertPool() // without a system pool, trust only the given authority
 		}
 		pool.AppendCertsFromPEM(c.ca)
 		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
@@ -72,7 +72,7 @@ func newHTTPRemote(cfg Config, a address, c credentials) *httpRemote {
 
 func (r *httpRemote) close() { r.client.CloseIdleConnections() }
 
-// sameHost refuses redirects that would carry the request, and its credentials, elsewhere.
+// sameHost rejects redirects that would send the request and its credentials to another host.
 func sameHost(req *http.Request, via []*http.Request) error {
 	from := via[0].URL
 	if req.URL.Host != from.Host || req.URL.Scheme != from.Scheme {
@@ -88,7 +88,7 @@ type redirectError struct{ to string }
 
 func (e *redirectError) Error() string { return "redirect to " + e.to }
 
-// greet asks how the server speaks. In protocol 0 the answer is the list of refs too.
+// greet asks for the server's protocol. In protocol 0 the response also lists the refs.
 func (r *httpRemote) greet(ctx context.Context) (*advert, error) {
 	ctx, dog, stop := watch(ctx, r.cfg.IdleTimeout)
 	defer stop()
@@ -136,7 +136,7 @@ func (r *httpRemote) advert(ctx context.Context) (*advert, error) {
 	return r.greet(ctx)
 }
 
-// list returns the refs with these prefixes, or more.
+// list returns at least the refs with these prefixes.
 func (r *httpRemote) list(ctx context.Context, prefixes []string) (*listing, error) {
 	a, err := r.advert(ctx)
 	if err != nil {
@@ -159,7 +159,7 @@ func (r *httpRemote) list(ctx context.Context, prefixes []string) (*listing, err
 	return l, nil
 }
 
-// fetch hands the pack to read. It is not valid after that.
+// fetch passes the pack to read. The pack is valid only during that call.
 func (r *httpRemote) fetch(ctx context.Context, want string, read func(io.Reader, bool) error) error {
 	a, err := r.advert(ctx)
 	if err != nil {
@@ -189,7 +189,7 @@ func (r *httpRemote) fetch(ctx context.Context, want string, read func(io.Reader
 func (r *httpRemote) post(ctx context.Context, body []byte) (*http.Response, error) {
 	resp, err := r.do(ctx, http.MethodPost, r.repo()+"/git-upload-pack", body)
 	if err != nil {
-		// Whatever the server was, it may be another one now: greet it again next time.
+		// The server may have been replaced: greet it again next time.
 		r.mu.Lock()
 		r.v2 = nil
 		r.mu.Unlock()
@@ -227,13 +227,13 @@ func (r *httpRemote) do(ctx context.Context, method, address string, body []byte
 	return resp, nil
 }
 
-// closeBody reads a little of what is left, so that the connection can be used again.
+// closeBody reads a little of the rest, so that the connection can be reused.
 func closeBody(resp *http.Response) {
-	_, _ = io.CopyN(io.Discard, resp.Body, 4096) // best effort: a connection that cannot be kept is closed
+	_, _ = io.CopyN(io.Discard, resp.Body, 4096) // best effort: otherwise the connection is closed
 	_ = resp.Body.Close()
 }
 
-// status explains an answer that is not 200.
+// status explains a response other than 200.
 func (r *httpRemote) status(resp *http.Response) error {
 	withSecret := "its credentials (spec.git.secretRef) are not accepted or may not read it"
 	if r.creds.password == "" {
@@ -253,7 +253,7 @@ func (r *httpRemote) status(resp *http.Response) error {
 	}
 }
 
-// retryAfter reads the header, which is seconds or a date, and bounds it to an hour.
+// retryAfter parses the header, in seconds or as a date, and limits it to an hour.
 func retryAfter(header string, now time.Time) time.Duration {
 	wait := time.Duration(0)
 	if secs, err := strconv.Atoi(header); err == nil && secs > 0 {

@@ -15,8 +15,8 @@ import (
 	"github.com/caravanserai/cara/sources"
 )
 
-// usableLines returns known_hosts without the lines that cannot be read, and the numbers of these. As ssh does, it skips
-// them: each may be about another host.
+// usableLines returns known_hosts without the lines that cannot be parsed, and the numbers of those lines. Like ssh, it
+// skips them, because each may be about another host.
 func usableLines(tempDir string, data []byte) (usable []byte, bad []int) {
 	if _, err := readKnownHosts(tempDir, data); err == nil {
 		return data, nil
@@ -32,13 +32,13 @@ func usableLines(tempDir string, data []byte) (usable []byte, bad []int) {
 	return bytes.Join(good, []byte("\n")), bad
 }
 
-// readKnownHosts hands known_hosts to the library, which takes it from a file only: one that exists as long as it is read.
+// readKnownHosts parses known_hosts. The library reads only files, so a temporary file exists during the call.
 func readKnownHosts(tempDir string, data []byte) (ssh.HostKeyCallback, error) {
 	f, err := os.CreateTemp(tempDir, "known_hosts-*")
 	if err != nil {
 		return nil, fmt.Errorf("keep known_hosts: %w", err)
 	}
-	defer func() { _ = os.Remove(f.Name()) }() // public keys, at worst left in the temporary directory
+	defer func() { _ = os.Remove(f.Name()) }() // public keys; at worst the file stays in the temporary directory
 	defer f.Close()
 	if _, err := f.Write(append(bytes.Clone(data), '\n')); err != nil {
 		return nil, fmt.Errorf("keep known_hosts: %w", err)
@@ -50,7 +50,7 @@ func readKnownHosts(tempDir string, data []byte) (ssh.HostKeyCallback, error) {
 	return check, nil
 }
 
-// badLines is the warning about lines of known_hosts that were skipped.
+// badLines returns the warning about skipped lines of known_hosts.
 func badLines(secret string, bad []int) []*carav1.FileProblem {
 	if len(bad) == 0 {
 		return nil

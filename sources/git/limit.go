@@ -14,11 +14,11 @@ import (
 
 var errStalled = errors.New("the stream stalled")
 
-// watchdog ends a stream that brings too little: it cancels the context whose requests the stream belongs to.
+// watchdog ends a stream that is too slow: it cancels the context of the stream's requests.
 type watchdog struct {
 	cancel context.CancelCauseFunc
-	quiet  time.Duration // without any byte
-	window time.Duration // with fewer than floor bytes
+	quiet  time.Duration // maximum time without any byte
+	window time.Duration // maximum time with fewer than floor bytes
 	floor  int64
 
 	mu     sync.Mutex
@@ -27,7 +27,7 @@ type watchdog struct {
 	got    int64
 }
 
-// watch starts a watchdog. The returned stop is called when the stream is done with.
+// watch starts a watchdog. The caller calls the returned stop function when the stream ends.
 func watch(ctx context.Context, quiet time.Duration) (context.Context, *watchdog, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	w := &watchdog{cancel: cancel, quiet: quiet, window: 4 * quiet, floor: 1024}
@@ -69,7 +69,7 @@ func (w *watchdog) saw(n int) {
 	w.quietT.Reset(w.quiet)
 }
 
-// limited is a stream with a watchdog and a cap.
+// limited is a stream with a watchdog and a size limit.
 type limited struct {
 	r    io.Reader
 	dog  *watchdog
@@ -96,7 +96,7 @@ func (l *limited) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// size is a number of bytes for people.
+// size formats a number of bytes.
 func size(n int64) string {
 	switch {
 	case n >= 1<<30 && n%(1<<30) == 0:

@@ -13,11 +13,11 @@ import (
 	"github.com/caravanserai/cara/sources"
 )
 
-// errCorrupt says that an object's content is not what its name stands for.
+// errCorrupt means that an object's content does not match its hash.
 var errCorrupt = errors.New("corrupt object")
 
-// localRemote reads a repository on this machine in-process. It is opened again each time: go-git's repositories are
-// not safe for concurrent use, and an open one does not see packs that were written later.
+// localRemote reads a local repository in-process. It opens the repository each time: go-git's repositories are not safe for
+// concurrent use, and an open one does not see packs that were written later.
 type localRemote struct{ addr address }
 
 func (r *localRemote) close() {}
@@ -52,7 +52,7 @@ func (r *localRemote) list(ctx context.Context, _ []string) (*listing, error) {
 	}
 	head, err := repo.refs.Reference(plumbing.HEAD)
 	if err != nil {
-		return l, nil //nolint:nilerr // a repository without HEAD is one whose HEAD leads nowhere
+		return l, nil //nolint:nilerr // a repository without HEAD is like one whose HEAD points nowhere
 	}
 	if head.Type() == plumbing.HashReference {
 		l.refs["HEAD"] = ref{hash: head.Hash().String()}
@@ -71,13 +71,13 @@ func (r *localRemote) objects() (objects, error) {
 	return repo, nil
 }
 
-// repository is a repository on this machine. Objects that it lacks are looked for in its alternates.
+// repository is a local repository. It reads missing objects from its alternates.
 type repository struct {
 	refs   *filesystem.Storage
 	stores []*filesystem.Storage // refs first
 }
 
-// peel looks behind annotated tags.
+// peel follows annotated tags.
 func (l *repository) peel(h plumbing.Hash) ref {
 	found := ref{hash: h.String()}
 	if c, err := findCommit(l, h); err == nil && c.hash != h {
@@ -106,7 +106,7 @@ func (l *repository) blob(ctx context.Context, h plumbing.Hash) ([]byte, error) 
 	return l.read(plumbing.BlobObject, h, sources.MaxFileBytes)
 }
 
-// read takes an object from the first store that has it. A store that has it damaged does not hide another one's.
+// read returns an object from the first store that has it intact.
 func (l *repository) read(typ plumbing.ObjectType, h plumbing.Hash, most int64) ([]byte, error) {
 	var failed error
 	for _, s := range l.stores {

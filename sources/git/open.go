@@ -22,12 +22,12 @@ import (
 	"github.com/caravanserai/cara/sources"
 )
 
-// maxAlternates bounds how many object directories one repository borrows from; git follows 5 levels.
+// maxAlternates limits the number of alternate object directories; git follows 5 levels.
 const maxAlternates = 64
 
-// openRepository finds a repository as git does: bare, the .git folder of a work tree, or a linked work tree; with or
-// without .git at the end of its path. go-git's own PlainOpen is not used: it refuses extensions that do not matter for
-// reading, and it does not follow relative alternates.
+// openRepository finds a repository as git does: bare, the .git folder of a work tree, or a linked work tree, with or
+// without .git at the end of its path. It does not use go-git's PlainOpen, which rejects extensions that do not matter for
+// reading and does not follow relative alternates.
 func openRepository(a address) (*repository, error) {
 	dir, common, err := gitDir(a)
 	if err != nil {
@@ -52,7 +52,7 @@ func openRepository(a address) (*repository, error) {
 	return repo, nil
 }
 
-// gitDir returns the repository's own folder, and the one with the objects: they differ in a linked work tree.
+// gitDir returns the repository's own folder and the folder with its objects. They differ in a linked work tree.
 func gitDir(a address) (dir, common string, err error) {
 	for _, candidate := range []string{filepath.Join(a.path, ".git"), a.path, a.path + ".git"} {
 		dir, err := linked(candidate)
@@ -79,7 +79,7 @@ func gitDir(a address) (dir, common string, err error) {
 	return "", "", sources.Human(api.ReasonRepositoryNotFound, "%s is not a git repository; check spec.git.url", a)
 }
 
-// linked follows a .git file, which names the folder that it stands for.
+// linked follows a .git file to the folder that it names.
 func linked(path string) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil || info.IsDir() || info.Size() > 4096 {
@@ -106,7 +106,7 @@ func beside(dir, path string) string {
 	return filepath.Join(dir, path)
 }
 
-// absent reports whether a path leads nowhere, also through a file where a folder is wanted.
+// absent reports whether a path does not exist, including a path below a file.
 func absent(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || err != nil && strings.HasSuffix(err.Error(), "not a directory")
 }
@@ -118,11 +118,11 @@ func unopened(a address, err error) error {
 	return err
 }
 
-// checkFormat refuses repositories whose objects or refs cannot be read.
+// checkFormat returns an error for a repository whose objects or refs cannot be read.
 func checkFormat(a address, common string) error {
 	data, err := os.ReadFile(filepath.Join(common, "config"))
 	if absent(err) {
-		return nil // git takes its defaults
+		return nil // git uses its defaults
 	}
 	if err != nil {
 		return unopened(a, err)
@@ -150,13 +150,13 @@ func checkFormat(a address, common string) error {
 	return nil
 }
 
-// harmless are the extensions that do not change how objects and refs are read.
+// harmless lists the extensions that do not change how objects and refs are read.
 func harmless() []string {
 	return []string{"noop", "noop-v1", "partialclone", "preciousobjects", "worktreeconfig", "relativeworktrees"}
 }
 
-// alternates lists the object directories that one borrows from, those of these included. A relative path starts at the
-// directory that names it.
+// alternates lists the alternate object directories, and those of the alternates. A relative path starts at the directory
+// that names it.
 func alternates(objects string) ([]string, error) {
 	var found []string
 	seen := map[string]bool{filepath.Clean(objects): true}

@@ -12,18 +12,18 @@ import (
 	"github.com/caravanserai/cara/sources"
 )
 
-// Caps of one pack, each checked on declared sizes, before memory or time is spent on them.
+// Limits of one pack. Each is checked on declared sizes, before memory or time is spent.
 const (
 	maxObjects  = 500_000
-	maxInflated = 1 << 30  // all objects; large ones are inflated only to find where the next begins
+	maxInflated = 1 << 30  // all objects; large ones are inflated only to find the start of the next
 	maxTree     = 8 << 20  // one tree, commit or tag
-	maxTrees    = 48 << 20 // all of them together, in memory
-	maxLive     = 48 << 20 // bases held while deltas are resolved
+	maxTrees    = 48 << 20 // all trees, commits and tags, in memory
+	maxLive     = 48 << 20 // bases in memory while deltas are resolved
 )
 
 var errNotPack = errors.New("malformed pack")
 
-// object is one that is kept in memory: a commit, a tree or a tag.
+// object is a commit, tree or tag in memory.
 type object struct {
 	typ  plumbing.ObjectType
 	data []byte
@@ -45,17 +45,17 @@ type pack struct {
 	byBase   map[int64][]int32         // deltas by the offset of their base
 	objects  map[plumbing.Hash]object
 	treesz   int64
-	built    int64                   // bytes that deltas made
-	blobs    map[plumbing.Hash]int32 // whole blobs of a manifest's size
-	large    map[plumbing.Hash]bool  // whole blobs above it
-	filtered bool                    // the server left large blobs out
+	built    int64                   // bytes built from deltas
+	blobs    map[plumbing.Hash]int32 // complete blobs small enough for a manifest
+	large    map[plumbing.Hash]bool  // complete blobs above that size
+	filtered bool                    // the server omitted large blobs
 	skipped  bool                    // a delta was not applied, because its result is too large
 	wanted   map[plumbing.Hash]struct{}
-	kept     map[plumbing.Hash][]byte // wanted blobs that were deltas; nil until they were resolved
+	kept     map[plumbing.Hash][]byte // wanted blobs that were deltas; nil until they are resolved
 	keptsz   int64
 }
 
-// readPack reads a pack in one pass: large blobs pass by, trees and commits are kept, the rest is remembered by place.
+// readPack reads a pack in one pass. It skips large blobs, keeps trees and commits, and remembers the position of the rest.
 func readPack(r io.Reader, s *spool) (*pack, error) {
 	p := &pack{
 		spool: s, byRef: map[plumbing.Hash][]int32{}, byBase: map[int64][]int32{},
@@ -89,7 +89,7 @@ func readPack(r io.Reader, s *spool) (*pack, error) {
 	return p, p.resolve(plumbing.TreeObject, plumbing.CommitObject, plumbing.TagObject)
 }
 
-// take reads one object off the stream.
+// take reads one object from the stream.
 func (p *pack) take(scan *packfile.Scanner, h *packfile.ObjectHeader) error {
 	i := int32(len(p.entries))
 	e := entry{offset: h.Offset, length: h.Length, typ: h.Type}
@@ -130,7 +130,7 @@ func (p *pack) take(scan *packfile.Scanner, h *packfile.ObjectHeader) error {
 	return nil
 }
 
-// keep holds a commit, tree or tag in memory.
+// keep stores a commit, tree or tag in memory.
 func (p *pack) keep(typ plumbing.ObjectType, data []byte, length int64) error {
 	if int64(len(data)) != length {
 		return errors.New("object is shorter than declared")
@@ -142,7 +142,7 @@ func (p *pack) keep(typ plumbing.ObjectType, data []byte, length int64) error {
 	return nil
 }
 
-// exact is a buffer that never grows beyond what it was made with.
+// exact is a buffer that never grows beyond its initial capacity.
 type exact struct{ b []byte }
 
 func (e *exact) Write(p []byte) (int, error) {
@@ -153,7 +153,7 @@ func (e *exact) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// broken marks an error of the pack itself; those of the stream below it keep their own meaning.
+// broken marks an error of the pack itself. Errors of the stream below it stay as they are.
 func broken(err error) error {
 	var known *sources.Error
 	var said *remoteError

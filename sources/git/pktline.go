@@ -64,12 +64,12 @@ func (p *pktReader) line() (string, int, error) {
 	return strings.TrimSuffix(string(payload), "\n"), kind, err
 }
 
-// remoteError is what the server says of itself.
+// remoteError is an error message from the server.
 type remoteError struct{ said string }
 
 func (e *remoteError) Error() string { return "the server says: " + e.said }
 
-// pkt frames lines; "" is a flush, delimiter a delimiter.
+// pkt frames lines. "" is a flush packet, and delimiter a delimiter packet.
 func pkt(lines ...string) []byte {
 	var b bytes.Buffer
 	for _, l := range lines {

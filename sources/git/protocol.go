@@ -11,7 +11,7 @@ import (
 
 const agent = "cara/1"
 
-// advert is how a server greets: which protocol it speaks, and, in protocol 0, every ref it has.
+// advert is a server's greeting: its protocol, and in protocol 0 also every ref.
 type advert struct {
 	v2   bool
 	caps map[string]string
@@ -64,7 +64,7 @@ func unreadFormat(f string) error {
 	return sources.Human(api.ReasonProtocolError, "the repository's object format is %s; only sha1 is read: push to a repository that was made without --object-format", f)
 }
 
-// readRefs reads the greeting of protocol 0: the refs, with the capabilities behind the first.
+// readRefs reads the greeting of protocol 0: the refs, with the capabilities after the first one.
 func readRefs(p *pktReader, line string, kind int) (*advert, error) {
 	a := &advert{caps: map[string]string{}, all: &listing{refs: map[string]ref{}}}
 	for first := true; kind == pktData; first = false {
@@ -94,7 +94,7 @@ func (a *advert) readCaps(caps string) {
 	}
 }
 
-// add reads `HASH NAME`, where NAME^{} is the commit behind an annotated tag.
+// add parses `HASH NAME`, where NAME^{} is the commit of an annotated tag.
 func (l *listing) add(line string) error {
 	hash, name, ok := strings.Cut(line, " ")
 	if name == "capabilities^{}" || strings.HasPrefix(line, "shallow ") || line == "version 1" {
@@ -115,7 +115,7 @@ func (l *listing) add(line string) error {
 	return nil
 }
 
-// lsRefs asks for the refs with these prefixes, in protocol 2.
+// lsRefs returns the request for the refs with these prefixes, in protocol 2.
 func (a *advert) lsRefs(prefixes []string) []byte {
 	lines := append([]string{"command=ls-refs"}, a.common()...)
 	lines = append(lines, delimiter, "peel", "symrefs")
@@ -163,8 +163,8 @@ func readLsRefs(p *pktReader) (*listing, error) {
 	}
 }
 
-// fetch asks for one commit without its history. Nothing is said of what was fetched before: a server leaves that out
-// of a shallow answer only in thin packs, whose deltas need contents that are not kept.
+// fetch returns the request for one commit without its history. It does not mention earlier fetches: a server would omit
+// known objects only in thin packs, whose deltas need contents that are not kept.
 func (a *advert) fetch(want string) ([]byte, error) {
 	if a.v2 {
 		lines := append([]string{"command=fetch"}, a.common()...)
@@ -188,12 +188,12 @@ func (a *advert) fetch(want string) ([]byte, error) {
 	return pkt(strings.Join(append(caps, "agent="+agent), " "), "deepen 1", "", "done"), nil
 }
 
-// filters reports whether the server leaves large blobs out.
+// filters reports whether the server can omit large blobs.
 func (a *advert) filters() bool {
 	return a.v2 && strings.Contains(" "+a.caps["fetch"]+" ", " filter ")
 }
 
-// readFetch reads up to the pack.
+// readFetch reads the response up to the pack.
 func (a *advert) readFetch(p *pktReader) (*packStream, error) {
 	if !a.v2 {
 		return a.readFetch0(p)
@@ -212,8 +212,7 @@ func (a *advert) readFetch(p *pktReader) (*packStream, error) {
 	}
 }
 
-// readFetch0 skips the shallow lines, which end with a flush, and the acknowledgements, of which the last is followed
-// by the pack.
+// readFetch0 skips the shallow lines, which end with a flush, and the acknowledgement, after which the pack begins.
 func (a *advert) readFetch0(p *pktReader) (*packStream, error) {
 	for {
 		line, kind, err := p.line()

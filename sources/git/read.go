@@ -11,16 +11,16 @@ import (
 	"github.com/caravanserai/cara/sources"
 )
 
-// errAbsent says that an object is not there.
+// errAbsent means that an object does not exist.
 var errAbsent = errors.New("object is not there")
 
-// objects are what a tree is walked in.
+// objects provides the objects of a commit.
 type objects interface {
 	// object returns a commit, tree or tag, or errAbsent.
 	object(h plumbing.Hash) (object, error)
-	// want says which blobs will be read.
+	// want announces the blobs that will be read.
 	want(all map[plumbing.Hash]struct{})
-	// blob returns the content of one that is wanted. One that is too large is a sources.FileError.
+	// blob returns the content of a wanted blob, or a sources.FileError if it is too large.
 	blob(ctx context.Context, h plumbing.Hash) ([]byte, error)
 	close()
 }
@@ -35,7 +35,7 @@ func (p *pack) object(h plumbing.Hash) (object, error) {
 
 func (p *pack) want(all map[plumbing.Hash]struct{}) { p.wanted = all }
 
-// blob reads one blob. The first that is not there whole has all deltas resolved.
+// blob reads one blob. The first one that is stored as a delta causes all deltas to be resolved.
 func (p *pack) blob(ctx context.Context, h plumbing.Hash) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -54,7 +54,7 @@ func (p *pack) blob(ctx context.Context, h plumbing.Hash) ([]byte, error) {
 		return data, nil
 	}
 	if p.filtered || p.skipped || p.large[h] {
-		return nil, tooLarge() // what is too large was not sent, or not kept
+		return nil, tooLarge() // a blob that is too large was not sent, or not kept
 	}
 	return nil, fmt.Errorf("%w: %s", errAbsent, h)
 }

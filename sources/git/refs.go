@@ -11,7 +11,7 @@ import (
 	"github.com/caravanserai/cara/sources"
 )
 
-// ref is where a name points: peeled is the commit behind an annotated tag.
+// ref is the target of a name. peeled is the commit of an annotated tag.
 type ref struct{ hash, peeled string }
 
 func (r ref) commit() string {
@@ -21,17 +21,17 @@ func (r ref) commit() string {
 	return r.hash
 }
 
-// listing is what a repository has, or the part of it that was asked for.
+// listing is the list of a repository's refs, or the requested part of it.
 type listing struct {
 	refs map[string]ref
-	head string // where HEAD points, in full; empty if it is detached or unborn
+	head string // full name of HEAD's target; empty if HEAD is detached or unborn
 }
 
-// target is what a source follows, found in a listing.
+// target is what a source follows, as found in a listing.
 type target struct {
 	name   string // full name of the ref; empty for a commit by hash
-	want   string // the object to ask for
-	commit string // the revision; empty if the tag's object must be read to know
+	want   string // the object to request
+	commit string // the revision; empty if the tag object must be read first
 }
 
 // isHash reports whether s is a full commit hash.
@@ -39,7 +39,7 @@ func isHash(s string) bool {
 	return len(s) == 40 && strings.Trim(s, "0123456789abcdef") == ""
 }
 
-// checkRef refuses what can never be found.
+// checkRef rejects a ref that can never be found.
 func checkRef(r *carav1.GitRef) error {
 	set := 0
 	for _, s := range []string{r.GetBranch(), r.GetTag(), r.GetSemver(), r.GetCommit()} {
@@ -64,7 +64,7 @@ func checkRef(r *carav1.GitRef) error {
 	return nil
 }
 
-// prefixes are the names to ask a server for: as few as can answer.
+// prefixes returns the smallest set of ref prefixes that answers the question.
 func prefixes(r *carav1.GitRef) []string {
 	switch {
 	case r.GetBranch() != "":
@@ -84,7 +84,7 @@ func full(prefix, name string) string {
 	return prefix + name
 }
 
-// pick finds in a listing what a source follows. ok is false if it is not there.
+// pick finds what a source follows in a listing. ok is false if it does not exist.
 func pick(r *carav1.GitRef, l *listing) (t target, ok bool) {
 	name := ""
 	switch {
@@ -111,9 +111,9 @@ func pick(r *carav1.GitRef, l *listing) (t target, ok bool) {
 	return target{name: name, want: found.hash, commit: found.commit()}, ok
 }
 
-// highest returns the tag with the highest version in the range. Only X.Y.Z counts, with or without a v before it: read
-// loosely, a date such as 20240922 would be version 20240922.0.0. Of tags that name one version (v1.0.0, 1.0.0) it is
-// the one that sorts last, so that the answer does not depend on an order.
+// highest returns the tag with the highest version in the range. Only X.Y.Z counts, with or without a leading v: with loose
+// parsing, a date such as 20240922 would be version 20240922.0.0. If several tags name the same version (v1.0.0, 1.0.0), the
+// one that sorts last wins, so that the result does not depend on map order.
 func highest(within string, l *listing) string {
 	constraint, err := semver.NewConstraint(within)
 	if err != nil {
@@ -137,7 +137,7 @@ func highest(within string, l *listing) string {
 	return name
 }
 
-// missing says that the ref is not there, given everything of its kind that is.
+// missing returns the error for a ref that does not exist. all lists the existing refs of its kind.
 func missing(r *carav1.GitRef, a address, all *listing) error {
 	if len(all.refs) == 0 {
 		return sources.Human(api.ReasonEmptyRepository, "%s has no commit yet; push one", a)

@@ -9,22 +9,22 @@ import (
 	"time"
 )
 
-// shared is what the sources with one address and one set of credentials have in common: a connection, and the answer
-// to a probe. One probe at a time; who waited for it may use it, if it began late enough for them.
+// shared is what sources with the same address and credentials share: a connection and the result of a probe. Only one probe
+// runs at a time. Callers that waited for it may use its result, if it began late enough for their maxAge.
 type shared struct {
 	key    string
 	remote remote
-	users  int // under Git.mu
+	users  int // guarded by Git.mu
 	now    func() time.Time
 
-	turn chan struct{} // holds the right to ask
+	turn chan struct{} // held during a probe
 
 	mu    sync.Mutex
-	asked map[string]bool // every prefix that a source ever asked for: each probe asks for all of them
+	asked map[string]bool // every prefix that a source ever requested; each probe requests all of them
 	last  answer
 }
 
-// answer is what a probe brought.
+// answer is the result of a probe.
 type answer struct {
 	listing  *listing
 	err      error
@@ -47,7 +47,7 @@ func (s *shared) list(ctx context.Context, prefixes []string, maxAge time.Durati
 	a := answer{began: s.now(), prefixes: s.ask(prefixes)}
 	a.listing, a.err = s.remote.list(ctx, a.prefixes)
 	if ctx.Err() != nil {
-		return nil, context.Cause(ctx) // the end of this caller's context does not concern the others
+		return nil, context.Cause(ctx) // the end of this caller's context must not affect the others
 	}
 	s.mu.Lock()
 	s.last = a
@@ -61,7 +61,7 @@ func (s *shared) answer() answer {
 	return s.last
 }
 
-// ask adds to what was ever asked for. Beyond 50 prefixes the whole listing is smaller than the question.
+// ask adds prefixes to those of every later probe. Beyond 50 prefixes, the whole listing is smaller than the request.
 func (s *shared) ask(prefixes []string) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -7,10 +7,10 @@ import (
 	"os"
 )
 
-// spoolMemory is how much of a pack is held in memory; a larger one goes to a file that has no name.
+// spoolMemory is how much of a pack is kept in memory. A larger pack goes to an unlinked file.
 const spoolMemory = 8 << 20
 
-// spool keeps the bytes of a pack for reading them again out of order.
+// spool stores the bytes of a pack, to read them again out of order.
 type spool struct {
 	dir  string
 	mem  []byte
@@ -37,18 +37,18 @@ func (s *spool) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// spill moves to a file. Its name goes at once: nothing is left behind, however the process ends.
+// spill moves the content to a file and unlinks it immediately, so that nothing is left behind however the process ends.
 func (s *spool) spill() error {
 	f, err := os.CreateTemp(s.dir, "pack-*")
 	if err != nil {
 		return fmt.Errorf("keep pack: %w", err)
 	}
 	if err := os.Remove(f.Name()); err != nil {
-		_ = f.Close() // the error at hand says more
+		_ = f.Close() // the other error says more
 		return fmt.Errorf("keep pack: %w", err)
 	}
 	if _, err := f.Write(s.mem); err != nil {
-		_ = f.Close() // the error at hand says more
+		_ = f.Close() // the other error says more
 		return fmt.Errorf("keep pack: %w", err)
 	}
 	s.file, s.mem = f, nil
@@ -64,7 +64,7 @@ func (s *spool) reader() io.ReadSeeker {
 
 func (s *spool) close() {
 	if s.file != nil {
-		_ = s.file.Close() // the file has no name and nobody reads it again
+		_ = s.file.Close() // the file is unlinked and not read again
 	}
 	s.mem = nil
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/caravanserai/cara/sources"
 )
 
-// sshRemote talks to one repository over ssh: a connection for each question.
+// sshRemote is the connection to one repository over ssh. Each request opens a new connection.
 type sshRemote struct {
 	cfg   Config
 	addr  address
@@ -24,7 +24,7 @@ type sshRemote struct {
 
 func (r *sshRemote) close() {}
 
-// list returns the refs with these prefixes, or more.
+// list returns at least the refs with these prefixes.
 func (r *sshRemote) list(ctx context.Context, prefixes []string) (l *listing, err error) {
 	err = r.talk(ctx, maxListing, "the list of refs", func(a *advert, out io.Writer, p *pktReader) error {
 		if !a.v2 {
@@ -44,7 +44,7 @@ func (r *sshRemote) list(ctx context.Context, prefixes []string) (l *listing, er
 	return l, err
 }
 
-// fetch hands the pack to read.
+// fetch passes the pack to read.
 func (r *sshRemote) fetch(ctx context.Context, want string, read func(io.Reader, bool) error) error {
 	most := r.cfg.MaxWireBytes + maxListing
 	return r.talk(ctx, most, "what "+r.addr.String()+" sends for one commit", func(a *advert, out io.Writer, p *pktReader) error {
@@ -63,7 +63,7 @@ func (r *sshRemote) fetch(ctx context.Context, want string, read func(io.Reader,
 	})
 }
 
-// talk opens a connection, starts git-upload-pack, reads its greeting and holds one conversation.
+// talk opens a connection, starts git-upload-pack, reads its greeting and calls say.
 func (r *sshRemote) talk(ctx context.Context, most int64, what string, say func(*advert, io.Writer, *pktReader) error) error {
 	ctx, dog, stop := watch(ctx, r.cfg.IdleTimeout)
 	defer stop()
@@ -88,7 +88,7 @@ func (r *sshRemote) talk(ctx context.Context, most int64, what string, say func(
 	if err != nil {
 		return r.explain(ctx, err, "")
 	}
-	_ = session.Setenv("GIT_PROTOCOL", "version=2") // most servers refuse; protocol 0 will do
+	_ = session.Setenv("GIT_PROTOCOL", "version=2") // most servers refuse; protocol 0 works too
 	if err := session.Start("git-upload-pack " + quote(r.addr.path)); err != nil {
 		return r.explain(ctx, err, "")
 	}
@@ -98,14 +98,14 @@ func (r *sshRemote) talk(ctx context.Context, most int64, what string, say func(
 		err = say(a, out, p)
 	}
 	if err != nil {
-		_ = client.Close() // it is of no use any more
-		_ = session.Wait() // only so that all of stderr is there; the conversation's error says more
+		_ = client.Close() // it is no longer needed
+		_ = session.Wait() // only to get all of stderr; the error of say is more precise
 		return r.explain(ctx, err, complaint.String())
 	}
 	return nil
 }
 
-// explain prefers what the server wrote to its standard error over the end of file that followed it.
+// explain prefers the server's standard error over the end of file that followed it.
 func (r *sshRemote) explain(ctx context.Context, err error, complaint string) error {
 	switch {
 	case ctx.Err() == nil && complaint != "" && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)):
@@ -129,7 +129,7 @@ func (r *sshRemote) connect(ctx context.Context) (*ssh.Client, error) {
 	defer stop()
 	c, chans, reqs, err := ssh.NewClientConn(conn, r.addr.host, config)
 	if err != nil {
-		_ = conn.Close() // the handshake's error says why
+		_ = conn.Close() // the handshake's error is more precise
 		return nil, fmt.Errorf("ssh handshake: %w", err)
 	}
 	return ssh.NewClient(c, chans, reqs), nil
@@ -174,8 +174,8 @@ func (r *sshRemote) signer() (ssh.Signer, error) {
 	return signer, nil
 }
 
-// algorithms are those of the keys that are known, so that the server is asked for a key that can be checked. A key
-// that nobody has brings the known ones out.
+// algorithms returns the algorithms of the known host keys, so that the server is asked for a key that can be checked. It
+// gets the known keys from the mismatch error of a key that matches none of them.
 func algorithms(check ssh.HostKeyCallback, host string) []string {
 	var mismatch *knownhosts.KeyError
 	if err := check(host, &net.TCPAddr{IP: net.IPv4zero}, nobodysKey{}); !errors.As(err, &mismatch) {
@@ -199,10 +199,10 @@ func (nobodysKey) Type() string                        { return "none" }
 func (nobodysKey) Marshal() []byte                     { return []byte("none") }
 func (nobodysKey) Verify([]byte, *ssh.Signature) error { return errors.New("nobody's key") }
 
-// quote is for the shell at the other end.
+// quote quotes a path for the server's shell.
 func quote(path string) string { return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'" }
 
-// tail keeps the first 4 KiB of what a server complains of.
+// tail keeps the first 4 KiB of a server's standard error.
 type tail struct{ b []byte }
 
 func (t *tail) Write(p []byte) (int, error) {

@@ -10,16 +10,16 @@ import (
 	"github.com/caravanserai/cara/sources"
 )
 
-// address is where a repository is.
+// address is the address of a repository.
 type address struct {
 	scheme string // https, http, ssh or file
-	host   string // with port where the scheme has a network
+	host   string // with the port for ssh
 	user   string // ssh only
 	path   string
-	raw    string // path as the URL has it, percent signs and all; http only
+	raw    string // path as written in the URL, with percent-encoding; http only
 }
 
-// parseAddress reads the forms that git knows: URLs, user@host:path, and absolute local paths.
+// parseAddress parses the forms that git accepts: URLs, user@host:path, and absolute local paths.
 func parseAddress(raw string) (address, error) {
 	if filepath.IsAbs(raw) {
 		return address{scheme: "file", path: filepath.Clean(raw)}, nil
@@ -57,7 +57,7 @@ func parseAddress(raw string) (address, error) {
 		}
 		a.host = withPort(u.Host, "22")
 		if strings.HasPrefix(a.path, "/~") {
-			a.path = a.path[1:] // the server's shell knows ~ and ~user, git leaves the slash out
+			a.path = a.path[1:] // the server's shell expands ~ and ~user; git omits the slash
 		}
 	default:
 		return address{}, sources.Human(api.ReasonInvalidSpec,
@@ -99,7 +99,7 @@ func withPort(host, port string) string {
 	return net.JoinHostPort(strings.Trim(host, "[]"), port)
 }
 
-// String is the address as people may see it: without user and query.
+// String returns the address without user and query, safe to display.
 func (a address) String() string {
 	switch a.scheme {
 	case "file":

@@ -14,8 +14,8 @@ import (
 	"github.com/caravanserai/cara/sources"
 )
 
-// Caps of a walk: a tree of few objects can name any number of paths. Folders without manifests may be nested deeper
-// than those with some.
+// Limits of a walk: a tree of few objects can name any number of paths. Folders without manifests may be nested deeper than
+// folders with manifests.
 const (
 	maxVisited = 1_000_000
 	maxNested  = 512
@@ -33,22 +33,22 @@ type walk struct {
 	objs     objects
 	match    *sources.Match
 	visited  int
-	barren   map[plumbing.Hash]bool // folders that hold nothing named like a manifest, whatever the path
+	barren   map[plumbing.Hash]bool // folders without any manifest name, independent of the path
 	files    []sources.File
 	problems []*carav1.FileProblem
 	unread   []sources.Unread
 	hidden   []hiddenEntry
 	wanted   map[plumbing.Hash]struct{}
-	explain  func(ctx context.Context, path string, err error) error // of what reading a file returned
+	explain  func(ctx context.Context, path string, err error) error // explains an error of reading a file
 }
 
-// hiddenEntry is a file, or a folder that was not walked, whose name begins with a dot.
+// hiddenEntry is a file, or an unwalked folder, whose name begins with a dot.
 type hiddenEntry struct {
 	path string
 	treeEntry
 }
 
-// manifests lists what match selects below root.
+// manifests lists the files below root that match selects.
 func manifests(ctx context.Context, objs objects, root plumbing.Hash, m *sources.Match, explain func(context.Context, string, error) error) (*walk, error) {
 	w := &walk{objs: objs, match: m, barren: map[plumbing.Hash]bool{}, wanted: map[plumbing.Hash]struct{}{}, explain: explain}
 	if _, err := w.folder(ctx, "", root, 0); err != nil {
@@ -59,7 +59,7 @@ func manifests(ctx context.Context, objs objects, root plumbing.Hash, m *sources
 	return w, nil
 }
 
-// folder walks one tree, and tells whether anything in it is named like a manifest.
+// folder walks one tree, and reports whether anything in it is named like a manifest.
 func (w *walk) folder(ctx context.Context, dir string, h plumbing.Hash, depth int) (fertile bool, err error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
@@ -74,7 +74,7 @@ func (w *walk) folder(ctx context.Context, dir string, h plumbing.Hash, depth in
 	if err != nil {
 		return false, err
 	}
-	whole := true // every entry was looked at, so that the verdict holds for any path
+	whole := true // every entry was checked, so the result holds for any path
 	seen := map[string]struct{}{}
 	for rest := tree.data; len(rest) > 0; {
 		var e treeEntry
@@ -113,7 +113,7 @@ func (w *walk) folder(ctx context.Context, dir string, h plumbing.Hash, depth in
 	return fertile || !whole, nil
 }
 
-// refuse says why an entry cannot be trusted, or is empty.
+// refuse returns why an entry cannot be trusted, or an empty string.
 func (w *walk) refuse(e treeEntry, seen map[string]struct{}) string {
 	if why := sources.BadName(e.name); why != "" {
 		return why + "; it is not read"
@@ -167,22 +167,22 @@ func (w *walk) file(path string, e treeEntry, depth int) error {
 	return nil
 }
 
-// leave notes a path that is not followed.
+// leave records a path that is not followed.
 func (w *walk) leave(path, why string) {
 	if w.match.InDir(path) {
 		w.unread = append(w.unread, sources.Unread{Path: path, Why: why})
 	}
 }
 
-// hide notes an entry that is not read for its name alone.
+// hide records an entry that is skipped only because its name begins with a dot.
 func (w *walk) hide(path string, e treeEntry) {
 	if w.match.Hidden(path) && (e.mode == modeDir || manifest.IsManifest(e.name)) {
 		w.hidden = append(w.hidden, hiddenEntry{path, e})
 	}
 }
 
-// hiddenFiles lists the manifests among the hidden entries and below them. What lies beyond the caps is left out: it
-// costs the protection of a file that was hidden, never a fetch.
+// hiddenFiles lists the manifests among the hidden entries and below them. It skips what exceeds the limits. Then the
+// projects of a file that was hidden may lose their protection, but the fetch does not fail.
 func (w *walk) hiddenFiles(ctx context.Context) ([]sources.File, error) {
 	var files []sources.File
 	for todo := slices.Clone(w.hidden); len(todo) > 0 && len(files) < sources.MaxFiles; {
@@ -215,13 +215,13 @@ func (w *walk) hiddenFiles(ctx context.Context) ([]sources.File, error) {
 	return files, ctx.Err()
 }
 
-// treeEntry is one name in a tree.
+// treeEntry is one entry of a tree.
 type treeEntry struct {
 	mode, name string
 	hash       plumbing.Hash
 }
 
-// nextEntry reads `MODE NAME\0HASH`.
+// nextEntry parses `MODE NAME\0HASH`.
 func nextEntry(data []byte) (e treeEntry, rest []byte, ok bool) {
 	head, rest, ok := bytes.Cut(data, []byte{0})
 	if !ok || len(rest) < len(e.hash) {

@@ -13,13 +13,13 @@ import (
 	"github.com/caravanserai/cara/sources"
 )
 
-// breakable is a subject whose driver can fail in a way that no driver knows words for.
+// breakable is a subject whose driver can fail with an error that no driver explains.
 type breakable struct {
 	Subject
 	at atomic.Value // step that fails: "", "probe", "tree", "read", "panic"
 }
 
-// errPlain is what a disk says: no sources.Error, no FileError.
+// errPlain is neither a sources.Error nor a FileError.
 var errPlain = errors.New("input/output error")
 
 func (b *breakable) fails(step string) error {
@@ -91,7 +91,7 @@ type breakableLive struct {
 func (d *breakableLive) Watch(ctx context.Context, changed func()) { d.live.Watch(ctx, changed) }
 func (d *breakableLive) Degraded() string                          { return d.live.Degraded() }
 
-// anyError breaks the driver at each of its steps. Whatever the error is, the source must say that it was not read.
+// anyError makes each step of the driver fail. Whatever the error, the source must report that it was not read.
 func anyError(t *testing.T, w *Harness) {
 	w.Stop()
 	b := &breakable{Subject: w.Subject}

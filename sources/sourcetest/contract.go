@@ -11,7 +11,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Run holds a sort of source to the contract. Each test gets a subject of its own, which is empty.
+// Run runs the contract tests for one type of source. Each test gets a new, empty subject.
 func Run(t *testing.T, subject func(t *testing.T) Subject) {
 	tests := []struct {
 		name string
@@ -54,7 +54,7 @@ func (w *Harness) want(t *testing.T, claims ...string) {
 	}
 }
 
-// two publishes a project each in two files.
+// two publishes two files with one project each.
 func (w *Harness) two() Publish {
 	w.tb.Helper()
 	w.Subject.Write("a.yaml", Project("a", "web:1"))
@@ -241,7 +241,7 @@ func unreadable(t *testing.T, w *Harness) {
 	w.Subject.Symlink("inside.yaml", "a.yaml")
 	w.Subject.Publish()
 	w.Hint()
-	// A directory has no commit that holds all of it together: what counts is what it comes to.
+	// A directory has no commit that groups the changes, so check the final state.
 	w.Wait("four errors", func() bool { return w.Source().GetStatus().GetSnapshot().GetErrorCount() == 4 })
 	published := w.Server.Publishes()
 	p := published[len(published)-1]

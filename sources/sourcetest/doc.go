@@ -1,6 +1,6 @@
-// Package sourcetest is the contract of every sort of source: what an operator may rely on, whatever stands behind a
-// source. Run puts a whole `sources.Sources` over a cluster in memory and a subject that the caller brings: a repository
-// behind a server, or a directory. Server is that cluster's half of the API.
+// Package sourcetest is the contract of every type of source: what an operator may rely on. Run combines a complete
+// `sources.Sources`, an in-memory cluster and a subject from the caller: a repository behind a server, or a directory.
+// Server is the API of that cluster.
 //
-// It is test support, used by sources, sources/git and sources/dir, and stands outside the line of a push.
+// It is test support for sources, sources/git and sources/dir.
 package sourcetest

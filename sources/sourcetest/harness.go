@@ -20,25 +20,25 @@ import (
 // Name of the source in every test.
 const Name = "platform"
 
-// Subject is one source of a sort, whose files the contract changes.
+// Subject is one source of a type. The tests change its files.
 type Subject interface {
-	// Spec of the source, with nothing but its place.
+	// Spec returns the source's spec, with only its address.
 	Spec() *carav1.SourceSpec
-	// Secret that the spec names, nil if it names none.
+	// Secret returns the values of the spec's secretRef, or nil if it has none.
 	Secret() map[string][]byte
-	// Opener that reads it.
+	// Opener returns the opener of its driver.
 	Opener() sources.Opener
 	Write(path, content string)
 	Remove(path string)
 	Symlink(path, target string)
-	// Publish makes what was written visible as one revision.
+	// Publish makes all writes visible as one revision.
 	Publish()
-	// Break makes the source unreachable, Mend ends that.
+	// Break makes the source unreachable. Mend ends that.
 	Break()
 	Mend()
 }
 
-// Harness is a running Sources over one subject.
+// Harness is a running Sources with one subject.
 type Harness struct {
 	tb      testing.TB
 	Server  *Server
@@ -49,14 +49,14 @@ type Harness struct {
 	asked   int
 }
 
-// New makes a world whose source is not created yet.
+// New returns a harness whose source does not exist yet.
 func New(tb testing.TB, s Subject) *Harness {
 	w := &Harness{tb: tb, Server: NewServer(), Subject: s, Log: &Log{}}
 	tb.Cleanup(func() { w.Stop() })
 	return w
 }
 
-// Start runs Sources; again after Stop is a restart.
+// Start runs Sources. After Stop it acts as a restart.
 func (w *Harness) Start() {
 	opener := w.Subject.Opener()
 	w.sources = sources.New(sources.Config{
@@ -82,7 +82,7 @@ func (w *Harness) Stop() {
 	}
 }
 
-// Create puts the source into the cluster.
+// Create creates the source in the cluster.
 func (w *Harness) Create(change ...func(*carav1.SourceSpec)) {
 	spec := w.Subject.Spec()
 	for _, c := range change {
@@ -97,12 +97,12 @@ func (w *Harness) Create(change ...func(*carav1.SourceSpec)) {
 	})
 }
 
-// Source as it is.
+// Source returns the current source.
 func (w *Harness) Source() *carav1.Source {
 	return fakecluster.Read[*carav1.Source](w.Server.Cluster, Name)
 }
 
-// Change changes the source, as a person would.
+// Change updates the source, as a user would.
 func (w *Harness) Change(change func(*carav1.Source)) {
 	w.tb.Helper()
 	err := w.Server.Update(func(tx *fakecluster.Tx) error {
@@ -120,7 +120,7 @@ func (w *Harness) Change(change func(*carav1.Source)) {
 	}
 }
 
-// Ask requests a pass, as a person would.
+// Ask requests a pass, as a user would.
 func (w *Harness) Ask() {
 	w.tb.Helper()
 	w.asked++
@@ -135,7 +135,7 @@ func (w *Harness) Ask() {
 // Hint pokes the source, as a webhook would.
 func (w *Harness) Hint() { w.sources.Poke(Name) }
 
-// Wait waits until ok holds; what says what is waited for.
+// Wait waits until ok returns true. what describes the condition.
 func (w *Harness) Wait(what string, ok func() bool) {
 	w.tb.Helper()
 	deadline := time.NewTimer(20 * time.Second)
@@ -151,14 +151,14 @@ func (w *Harness) Wait(what string, ok func() bool) {
 	}
 }
 
-// Published waits for the nth snapshot, from 1, and returns it.
+// Published waits for the nth snapshot, counted from 1, and returns it.
 func (w *Harness) Published(n int) Publish {
 	w.tb.Helper()
 	w.Wait(fmt.Sprintf("snapshot %d", n), func() bool { return len(w.Server.Publishes()) >= n })
 	return w.Server.Publishes()[n-1]
 }
 
-// Looked waits until the source was looked at after now, and what it found was written.
+// Looked waits until a new pass has run and its results are written.
 func (w *Harness) Looked() {
 	w.tb.Helper()
 	before := w.Server.Polled(Name)
@@ -177,7 +177,7 @@ func (w *Harness) Condition(typ, status string) (reason, message string) {
 	return c.Reason, c.Message
 }
 
-// Claims as text: `project file:line` with ` absent` or ` held: why`.
+// Claims returns the claims as text: `project file:line`, with ` absent` or ` held: why`.
 func (w *Harness) Claims() []string {
 	var all []string
 	for _, c := range fakecluster.All[*carav1.Claim](w.Server.Cluster) {
@@ -194,12 +194,12 @@ func (w *Harness) Claims() []string {
 	return all
 }
 
-// Project is a manifest.
+// Project returns a manifest.
 func Project(name, image string) string {
 	return fmt.Sprintf("apiVersion: caravanserai/v1\nkind: Project\nmetadata:\n  name: %s\nspec:\n  services:\n  - name: web\n    image: %s\n", name, image)
 }
 
-// Log gathers log lines.
+// Log collects log lines.
 type Log struct {
 	mu sync.Mutex
 	b  strings.Builder

@@ -17,7 +17,7 @@ import (
 	"github.com/caravanserai/cara/internal/test/fakecluster"
 )
 
-// Server is the API as far as sources need it.
+// Server implements the part of the API that sources use.
 type Server struct {
 	carav1.UnimplementedSourceServiceServer
 	carav1.UnimplementedEventServiceServer
@@ -30,12 +30,12 @@ type Server struct {
 	polls     map[string]*carav1.PollStatus
 	polled    map[string]int
 	allPolls  int
-	nextPoll  chan struct{} // closed and created again with each
+	nextPoll  chan struct{} // closed and replaced at each poll
 	publishes []Publish
 	writes    int
 }
 
-// Publish is one snapshot that came in.
+// Publish is one received snapshot.
 type Publish struct {
 	Head     *carav1.Snapshot
 	Upserts  []*carav1.ClaimSpec
@@ -51,7 +51,7 @@ func NewServer() *Server {
 	}
 }
 
-// Conn is a connection to it.
+// Conn returns a connection to the server.
 func (s *Server) Conn() grpc.ClientConnInterface {
 	ch := s.Channel()
 	carav1.RegisterSourceServiceServer(ch, s)
@@ -59,21 +59,21 @@ func (s *Server) Conn() grpc.ClientConnInterface {
 	return ch
 }
 
-// Secret sets what a source's secretRef holds.
+// Secret sets the values of a source's secretRef.
 func (s *Server) Secret(source string, values map[string][]byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.secrets[source] = values
 }
 
-// Deliver tells whoever listens that a webhook spoke of a source, and returns how many listen.
+// Deliver sends a webhook hint about a source to all listeners, and returns their number.
 func (s *Server) Deliver(source string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for ch := range s.hints {
 		select {
 		case ch <- source:
-		default: // full: the streams that matter here are not so slow
+		default: // full: no relevant stream is that slow
 		}
 	}
 	return len(s.hints)
@@ -89,7 +89,7 @@ func (s *Server) CutHints() {
 	}
 }
 
-// WatchHints streams what Deliver tells.
+// WatchHints streams the hints of Deliver.
 func (s *Server) WatchHints(_ *emptypb.Empty, out grpc.ServerStreamingServer[carav1.Hint]) error {
 	ch := make(chan string, 1000)
 	s.mu.Lock()
@@ -115,56 +115,56 @@ func (s *Server) WatchHints(_ *emptypb.Empty, out grpc.ServerStreamingServer[car
 	}
 }
 
-// Publishes are the snapshots that came in.
+// Publishes returns the received snapshots.
 func (s *Server) Publishes() []Publish {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]Publish{}, s.publishes...)
 }
 
-// Writes counts the transactions that sources caused, and the events.
+// Writes returns the number of transactions and events that sources caused.
 func (s *Server) Writes() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.writes
 }
 
-// Polled counts the polls of a source that were told.
+// Polled returns the number of reported polls of a source.
 func (s *Server) Polled(source string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.polled[source]
 }
 
-// Polls counts those of every source.
+// Polls returns the number of reported polls of all sources.
 func (s *Server) Polls() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.allPolls
 }
 
-// NextPoll is closed when one more was told.
+// NextPoll returns a channel that is closed at the next poll.
 func (s *Server) NextPoll() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.nextPoll
 }
 
-// Poll is the last one that was told.
+// Poll returns the last reported poll.
 func (s *Server) Poll(source string) *carav1.PollStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.polls[source]
 }
 
-// Events that were recorded.
+// Events returns the recorded events.
 func (s *Server) Events() []*carav1.Event {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]*carav1.Event{}, s.events...)
 }
 
-// CreateEvent records.
+// CreateEvent records an event.
 func (s *Server) CreateEvent(_ context.Context, req *carav1.CreateEventRequest) (*carav1.Event, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -184,7 +184,7 @@ func (s *Server) GetSourceSecret(_ context.Context, req *carav1.GetSourceSecretR
 	return &carav1.GetSourceSecretResponse{Git: values}, nil
 }
 
-// UpdateSourceStatus keeps polls in memory and writes the rest where it differs.
+// UpdateSourceStatus keeps polls in memory and writes the rest if it differs.
 func (s *Server) UpdateSourceStatus(_ context.Context, req *carav1.UpdateSourceStatusRequest) (*carav1.Source, error) {
 	var out *carav1.Source
 	err := s.Update(func(tx *fakecluster.Tx) error {
@@ -226,7 +226,7 @@ func (s *Server) count() {
 	s.writes++
 }
 
-// PublishSnapshot stores a snapshot in one transaction, if it is the next in its source.
+// PublishSnapshot stores a snapshot in one transaction, if it is the next one of its source.
 func (s *Server) PublishSnapshot(in grpc.ClientStreamingServer[carav1.PublishSnapshotRequest, carav1.PublishSnapshotResponse]) error {
 	var all *carav1.PublishSnapshotRequest
 	messages := 0
