@@ -14,7 +14,7 @@ import (
 	"github.com/caravanserai/cara/agent/stream"
 )
 
-// actor carries out what step.Step decided.
+// actor executes the actions of step.Step.
 type actor struct {
 	log    *slog.Logger
 	engine engine.Engine
@@ -23,14 +23,14 @@ type actor struct {
 	slots  *slots
 }
 
-// execute does what Step said, side by side, begun in order. An engine that did not answer ends the pass; any other
-// error is remembered for Step to weigh.
+// execute runs the actions concurrently and starts them in order. If the engine does not answer, the pass ends. Any other
+// error is recorded for Step.
 func (a *actor) execute(ctx context.Context, want *step.Want, have *step.Have, ws *workspace, todo []step.Action) error {
 	errs := make([]error, len(todo))
 	var acts sync.WaitGroup
 	turns := a.slots.turns(todo, have)
 	for i, action := range todo {
-		done, err := turns.take(ctx, action, have) // here, so that they begin in order
+		done, err := turns.take(ctx, action, have) // taken here, so that they start in order
 		if err != nil {
 			errs[i] = err
 			continue
@@ -55,7 +55,7 @@ func (a *actor) execute(ctx context.Context, want *step.Want, have *step.Have, w
 	return nil
 }
 
-// act does one action. Its error may quote a Secret.
+// act executes one action. Its error may contain the value of a Secret.
 func (a *actor) act(ctx context.Context, want *step.Want, have *step.Have, x step.Action) (err error) {
 	a.log.Debug("act", "project", want.Project, "epoch", want.Epoch, "kind", string(x.Kind), "service", x.Service,
 		"name", x.Name, "reason", x.Reason)
@@ -106,8 +106,8 @@ func (a *actor) act(ctx context.Context, want *step.Want, have *step.Have, x ste
 	return err
 }
 
-// start puts the service's files in first: an agent that died between create and copy leaves a container without them,
-// and nothing tells, so it is done before every first start.
+// start first copies the service's files into the container. An agent that was killed between create and copy leaves a
+// container without files, and this cannot be detected, so start copies them before every first start.
 func (a *actor) start(ctx context.Context, want *step.Want, x step.Action) error {
 	if files := want.Files(want.Service(x.Service)); len(files) > 0 {
 		if err := a.engine.CopyFiles(ctx, x.ID, files); err != nil {
@@ -118,8 +118,8 @@ func (a *actor) start(ctx context.Context, want *step.Want, x step.Action) error
 	if err == nil || errors.Is(err, engine.ErrUnavailable) || errors.Is(err, engine.ErrInvalid) || ctx.Err() != nil {
 		return err
 	}
-	// It has never run, and nothing says that the next start of it would go better: an engine that went down while it
-	// started the container refuses it for ever ("task already exists"). The next try is another container's.
+	// The container has never run, and another start may fail forever: an engine that went down during a start keeps refusing
+	// that container ("task already exists"). So the next attempt uses a new container.
 	if gone := a.engine.RemoveContainer(ctx, x.ID); gone != nil {
 		return fmt.Errorf("%w; %w", err, gone)
 	}

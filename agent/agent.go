@@ -18,7 +18,8 @@ import (
 	"github.com/caravanserai/cara/internal/loop"
 )
 
-// Agent keeps one engine in order for one node. It puts together the parts that Run runs; each part has its own state, and none knows the Agent.
+// Agent manages one engine for one node. It assembles the parts that Run runs. Each part has its own state and does not know
+// the Agent.
 type Agent struct {
 	cfg         Config
 	disk        *disk
@@ -34,7 +35,7 @@ type Agent struct {
 	endpoints   *Endpoints
 }
 
-// New returns an agent that does nothing until Run.
+// New returns an Agent. It does nothing until Run.
 func New(cfg Config) (*Agent, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -75,7 +76,8 @@ func New(cfg Config) (*Agent, error) {
 	return a, nil
 }
 
-// newQueue returns the queue of projects to work on. An error that the node's conditions tell of is not logged again for each project.
+// newQueue returns the queue of projects. An error that a condition of the node already reports is not logged for each
+// project.
 func newQueue(cfg Config, log *slog.Logger, m *machine, w *worker) *loop.Queue {
 	return loop.NewQueue(loop.QueueConfig{
 		Name: "projects", Workers: cfg.Workers, Do: w.work, Metrics: cfg.Queues, MaxBackoff: cfg.MaxBackoff, Logger: log,
@@ -85,11 +87,11 @@ func newQueue(cfg Config, log *slog.Logger, m *machine, w *worker) *loop.Queue {
 	})
 }
 
-// Endpoints are the services of this node that may get requests.
+// Endpoints returns the services of this node that may receive requests.
 func (a *Agent) Endpoints() *Endpoints { return a.endpoints }
 
-// Run keeps the engine in order until ctx ends. Containers keep running after it. It fails only if the data directory cannot be used, or if
-// a newer agent took this node's name over (ErrSuperseded).
+// Run manages the engine until ctx ends. Containers keep running after that. It fails only if the data directory cannot be
+// used, or if a newer agent took over this node's name (ErrSuperseded).
 func (a *Agent) Run(ctx context.Context) error {
 	if err := a.assignments.load(a.disk); err != nil {
 		return err

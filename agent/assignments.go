@@ -16,23 +16,23 @@ import (
 	"github.com/caravanserai/cara/internal/loop"
 )
 
-// assignments are the projects of this node: what each should be, as the server said last, and whether there is anything to do about it. It owns the
-// queue of the worker. What holds: an assignment with an older epoch than the one in force is refused, and what the server has not named is
-// given up only once the server has named all that is ours.
+// assignments holds the projects of this node: their desired state as the server last sent it, and whether work is pending.
+// It owns the worker's queue. Invariants: an assignment with an older epoch than the one in force is rejected, and a project
+// that the server has not named is given up only after the server has named all projects of this node.
 type assignments struct {
 	node               step.Node
 	grace, serverGrace time.Duration // see goBack and releaseHeld
 	log                *slog.Logger
 	queue              *loop.Queue // of projects to work on
-	// nobody gets a value when nobody listens at the server's address.
+	// nobody receives a value when nothing listens at the server's address.
 	nobody    chan struct{}
 	listeners listeners
 
 	mu        sync.Mutex
 	tasks     map[string]*task
 	connected bool      // a stream to our cluster's server is open
-	synced    bool      // the server has named all that is ours on the stream that is open
-	syncedAt  time.Time // when it had
+	synced    bool      // the server has named all our projects on the current stream
+	syncedAt  time.Time // when synced became true
 }
 
 func newAssignments(cfg Config, log *slog.Logger) *assignments {
@@ -42,7 +42,7 @@ func newAssignments(cfg Config, log *slog.Logger) *assignments {
 	}
 }
 
-// assign takes an assignment in. One with an older epoch than the one in force is refused.
+// assign stores an assignment. It rejects one with an older epoch than the one in force.
 func (a *assignments) assign(assignment *carav1.Assignment) {
 	want := step.NewWant(a.node, assignment, true)
 	log := a.log.With("project", want.Project, "epoch", want.Epoch)
@@ -67,8 +67,8 @@ func (a *assignments) assign(assignment *carav1.Assignment) {
 	a.queue.Add(want.Project)
 }
 
-// unassign makes a project none of ours: what runs of it is stopped. Nothing is said of it, unless the server gave an epoch:
-// then that nothing is left, since another node waits for it.
+// unassign removes a project from this node; its containers will be stopped. Nothing is reported, unless the server gave an
+// epoch: another node waits for the project, so the agent reports when nothing is left.
 func (a *assignments) unassign(project, uid string, epoch int32) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -78,7 +78,7 @@ func (a *assignments) unassign(project, uid string, epoch int32) {
 		t = &task{}
 		a.tasks[project] = t
 	case uid != "" && t.want.UID != uid && !t.want.Quiet:
-		return // a namesake took its place; Step removes what is left of the old one
+		return // replaced by a project of the same name; Step removes what is left of the old one
 	}
 	if t.want == nil || !t.want.Quiet {
 		a.log.Info("unassigned", "project", project)
@@ -87,7 +87,7 @@ func (a *assignments) unassign(project, uid string, epoch int32) {
 	a.queue.Add(project)
 }
 
-// sync ends the server's first list: what it did not name is not ours.
+// sync ends the server's first list: a project that it did not name is not ours.
 func (a *assignments) sync(named map[string]bool) {
 	a.mu.Lock()
 	var lost []*step.Want
@@ -99,13 +99,13 @@ func (a *assignments) sync(named map[string]bool) {
 	a.synced, a.syncedAt = true, time.Now()
 	a.mu.Unlock()
 	for _, w := range lost {
-		if !w.Quiet { // else it was, and perhaps with an epoch
+		if !w.Quiet { // otherwise already unassigned, perhaps with an epoch
 			a.unassign(w.Project, w.UID, 0)
 		}
 	}
 }
 
-// link takes in that the stream to the server is open now, or not any more.
+// link records whether a stream to the server is open.
 func (a *assignments) link(connected bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -115,7 +115,8 @@ func (a *assignments) link(connected bool) {
 	}
 }
 
-// unowned are those of these projects that this node does not have. synced is false while the server has not named all that is ours.
+// unowned returns the given projects that this node does not have. synced is false until the server has named all our
+// projects.
 func (a *assignments) unowned(seen map[string]string) (projects map[string]bool, synced bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -128,7 +129,7 @@ func (a *assignments) unowned(seen map[string]string) (projects map[string]bool,
 	return projects, a.synced
 }
 
-// wanted is what a project should be on this node; nil where it is none of ours.
+// wanted returns the desired state of a project, or nil if this node does not have it.
 func (a *assignments) wanted(project string) *step.Want {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -138,7 +139,7 @@ func (a *assignments) wanted(project string) *step.Want {
 	return nil
 }
 
-// images are those that projects of this node name, whether they run or not.
+// images returns the images of all projects of this node, running or not.
 func (a *assignments) images() []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -151,9 +152,9 @@ func (a *assignments) images() []string {
 	return out
 }
 
-// goBack takes the server's word on projects that it names with an epoch below the one in force here. Only one that was
-// restored from a backup says such a thing for long: it says so in its first list on a new stream, and goes on saying
-// so for the whole grace. It returns when to look again, 0 for no need, and what to tell, empty for nothing.
+// goBack accepts assignments with an older epoch than the one in force. Only a server that was restored from a backup keeps
+// sending these: in its first list on a new stream, and without a newer one for the whole grace. goBack returns when to look
+// again (0 for never), and a message for an event (empty for none).
 func (a *assignments) goBack(now time.Time) (time.Duration, string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -178,7 +179,7 @@ func (a *assignments) goBack(now time.Time) (time.Duration, string) {
 	return 0, "the server was restored from an older state; its word is taken on " + strings.Join(back, ", ")
 }
 
-// census counts the projects by phase. Those that are not ours, and only await their removal, have none: "Unassigned".
+// census counts the projects by phase. Projects that are no longer ours and wait for their removal count as "Unassigned".
 func (a *assignments) census() (phases map[string]int, synced bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -189,7 +190,7 @@ func (a *assignments) census() (phases map[string]int, synced bool) {
 	return phases, a.synced
 }
 
-// load takes in the assignments of the last run. They wait for the server, for a while (releaseHeld).
+// load reads the assignments of the last run. They are held until the server confirms them or releaseHeld releases them.
 func (a *assignments) load(d *disk) error {
 	kept, err := d.load()
 	if err != nil {
@@ -207,9 +208,9 @@ func (a *assignments) load(d *disk) error {
 	return nil
 }
 
-// releaseHeld acts on the assignments on disk once the server has been away for the grace: before, they may be of
-// yesterday, and a project that has moved must not start here. Where nobody listens at the server's address there is
-// nothing to wait for.
+// releaseHeld releases the assignments from disk once the server has been unreachable for the grace. Before that they may be
+// outdated, and a project that has moved must not start here. If nothing listens at the server's address, there is no reason
+// to wait.
 func (a *assignments) releaseHeld(ctx context.Context) error {
 	for {
 		select {
@@ -219,7 +220,7 @@ func (a *assignments) releaseHeld(ctx context.Context) error {
 		case <-a.nobody:
 		}
 		a.mu.Lock()
-		naming := a.connected && !a.synced // it is about to say what is ours
+		naming := a.connected && !a.synced // it is about to send the list
 		a.mu.Unlock()
 		if !naming {
 			break
@@ -241,13 +242,13 @@ func (a *assignments) releaseHeld(ctx context.Context) error {
 	return nil
 }
 
-// listeners are told when something may have happened to a project.
+// listeners are notified when something may have happened to a project.
 type listeners struct {
 	mu       sync.Mutex
 	projects map[chan struct{}]string
 }
 
-// listen returns a channel that gets a value when something may have happened to a project, until stop is called.
+// listen returns a channel that receives a value when something may have happened to a project, until stop is called.
 func (l *listeners) listen(project string) (wake <-chan struct{}, stop func()) {
 	c := make(chan struct{}, 1)
 	l.mu.Lock()
@@ -270,7 +271,7 @@ func (l *listeners) wake(project string) {
 	}
 }
 
-// kick puts a value into a channel with room for one, unless there is one already.
+// kick sends a value without blocking to a channel of capacity 1.
 func kick(c chan<- struct{}) {
 	select {
 	case c <- struct{}{}:

@@ -15,61 +15,63 @@ import (
 	"github.com/caravanserai/cara/internal/loop"
 )
 
-// Config says whose agent this is and what it stands on.
+// Config configures an Agent.
 type Config struct {
-	// Conn leads to the server, as this node.
+	// Conn is the connection to the server, with the node's identity.
 	Conn grpc.ClientConnInterface
-	// Engine to keep in order.
+	// Engine to manage.
 	Engine engine.Engine
-	// NodeName and ClusterID go on the labels of everything that is made.
+	// NodeName and ClusterID are set as labels on everything that the agent creates.
 	NodeName, ClusterID string
-	// DataDir keeps the last assignments.
+	// DataDir stores the last assignments.
 	DataDir string
-	// Version of this program, and where its ingress listens (`host:port`), for the node's info.
+	// Version of this program, and the address of its ingress (`host:port`), for the node's info.
 	Version, IngressAddress string
-	// OnRoutes gets every change of the ingress table, in order. It must not block. Nil: nobody wants them.
+	// OnRoutes is called with every change of the ingress table, in order. It must not block. Optional.
 	OnRoutes func(*carav1.Routes)
 	Logger   *slog.Logger
-	// Queues count what the agent's queues do; nil: nobody counts.
+	// Queues is optional.
 	Queues *loop.Metrics
 
-	// Workers is how many projects are worked on side by side; 64 where 0.
+	// Workers is the number of projects processed concurrently. The default is 64.
 	Workers int
-	// EngineCalls is how many calls that change something run side by side; 8 where 0.
+	// EngineCalls is the number of concurrent calls that change something. The default is 8.
 	EngineCalls int
-	// Stops is how many containers are told to stop side by side, those aside that take their time; 12 where 0.
+	// Stops is the number of containers that may be stopping concurrently, not counting those that take long. The default is
+	// 12.
 	Stops int
-	// Pulls is how many images are pulled side by side; 3 where 0.
+	// Pulls is the number of concurrent image pulls. The default is 3.
 	Pulls int
-	// Relist is how often the engine is listed; 15 s where 0.
+	// Relist is the interval between listings of the engine. The default is 15 s.
 	Relist time.Duration
-	// Ping is how often the engine is asked for a sign of life; 5 s where 0.
+	// Ping is the interval between pings of the engine. The default is 5 s.
 	Ping time.Duration
-	// OrphanGrace is how long what nobody owns is left alone while the server is connected; 30 s where 0.
+	// OrphanGrace is how long objects without an owner are kept while the server is connected. The default is 30 s.
 	OrphanGrace time.Duration
-	// ServerGrace is how long the assignments on disk wait for the server after a start, unless nobody listens there; 10 s
-	// where 0.
+	// ServerGrace is how long assignments from disk wait for the server after a start, unless nothing listens there. The
+	// default is 10 s.
 	ServerGrace time.Duration
-	// MaxBackoff between tries of a failed piece of work; 10 s where 0. The server is tried every second at least.
+	// MaxBackoff is the longest wait before a retry. The default is 10 s. Connections to the server are retried at least every
+	// second.
 	MaxBackoff time.Duration
-	// ProbeEvery is how often a service that has not been healthy yet is probed, at most; 1 s where 0.
+	// ProbeEvery is the longest interval between probes of a service that has not been healthy yet. The default is 1 s.
 	ProbeEvery time.Duration
-	// CollectEvery is how often the disk is looked at for images to collect; 1 min where 0.
+	// CollectEvery is the interval between checks whether images must be collected. The default is 1 min.
 	CollectEvery time.Duration
-	// Hardening is what every container of this node gets.
+	// Hardening applies to every container of this node.
 	Hardening step.Hardening
-	// Restart says how containers that exit are restarted.
+	// Restart limits the restarts of containers that exit.
 	Restart step.RestartLimits
-	// Limits say when the node is short of disk or memory.
+	// Limits define when the node is short of disk or memory.
 	Limits Limits
 }
 
-// node is what the node of this agent makes of every assignment.
+// node returns what every assignment needs to know about this node.
 func (c *Config) node() step.Node {
 	return step.Node{Cluster: c.ClusterID, Name: c.NodeName, Hardening: c.Hardening, Restart: c.Restart}
 }
 
-// Validate fills in defaults and says what is missing.
+// Validate sets defaults and returns an error for each missing field.
 func (c *Config) Validate() error {
 	var errs []error
 	for name, missing := range map[string]bool{

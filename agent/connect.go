@@ -24,29 +24,30 @@ import (
 	"github.com/caravanserai/cara/internal/text"
 )
 
-// ErrSuperseded says that a newer agent took this node's name over: two would fight over the same containers.
+// ErrSuperseded means that a newer agent took over this node's name. Two agents would fight over the same containers.
 var ErrSuperseded = errors.New("another agent has taken over this node's name")
 
-// connection keeps a stream to the server open. On it the server names what this node should run, and the agent sends heartbeats.
+// connection keeps a stream to the server open. On it the server sends the assignments of this node, and the agent sends
+// heartbeats.
 type connection struct {
 	cfg         Config
 	log         *slog.Logger
 	nodes       carav1.NodeServiceClient
-	instance    string // tells the server this run of the agent from another
+	instance    string // identifies this run of the agent
 	assignments *assignments
 	machine     *machine
 	reports     *reporter
 	released    *released
 	streams     *stream.Server
-	relist      chan<- struct{} // asks for a list of the engine, now
-	beat        <-chan struct{} // asks for a heartbeat, now
+	relist      chan<- struct{} // requests a listing of the engine
+	beat        <-chan struct{} // requests a heartbeat
 }
 
-// run keeps a stream to the server open for as long as ctx lasts.
+// run keeps a stream to the server open until ctx ends.
 func (c *connection) run(ctx context.Context) error {
 	backoff := loop.NewBackoff(200*time.Millisecond, min(c.cfg.MaxBackoff, maxReconnect))
 	told := false
-	var streams sync.WaitGroup // they outlive their session by what they have to clear away
+	var streams sync.WaitGroup // they outlive their session while they clean up
 	defer streams.Wait()
 	serve := func(do func(outer context.Context)) { streams.Go(func() { do(ctx) }) }
 	for ctx.Err() == nil {
@@ -70,16 +71,16 @@ func (c *connection) run(ctx context.Context) error {
 	return nil
 }
 
-// maxReconnect bounds the wait for the next try: a server that was started again is to have its nodes back at once.
+// maxReconnect is the longest wait between connection attempts, so that a restarted server gets its nodes back quickly.
 const maxReconnect = time.Second
 
-// nobodyListens says whether a connection was refused by the machine of the server itself, which gRPC passes on as text
-// alone. A server that is on its way out, or cannot be reached, may well be alive and speak to others.
+// nobodyListens reports whether the server's machine refused the connection, which gRPC reports only as text. A server that
+// is shutting down or unreachable may still be running and connected to other nodes.
 func nobodyListens(err error) bool {
 	return api.Code(err) == codes.Unavailable && strings.HasSuffix(strings.TrimRight(err.Error(), `"`), syscall.ECONNREFUSED.Error())
 }
 
-// session is one stream, from its first message to its end. What the server asks for on it is served in goroutines.
+// session runs one stream from its first message to its end. Requests of the server are served in goroutines.
 func (c *connection) session(ctx context.Context, serve func(func(outer context.Context)), connected func()) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var helpers sync.WaitGroup
@@ -103,7 +104,7 @@ func (c *connection) session(ctx context.Context, serve func(func(outer context.
 		if err != nil {
 			select {
 			case sendErr := <-broken:
-				if !errors.Is(sendErr, io.EOF) { // EOF only says that Recv knows more
+				if !errors.Is(sendErr, io.EOF) { // EOF only means that Recv returns the reason
 					return sendErr
 				}
 			default:
@@ -126,7 +127,7 @@ func (c *connection) session(ctx context.Context, serve func(func(outer context.
 	}
 }
 
-// hear takes in one message. named collects what the server has named so far; nil once it is synced.
+// hear processes one message. named collects what the server has named so far. It is nil once the list is complete.
 func (c *connection) hear(ctx context.Context, m *carav1.ConnectResponse, named map[string]bool, serve func(func(outer context.Context))) {
 	switch m := m.GetMessage().(type) {
 	case *carav1.ConnectResponse_Assignment:
@@ -150,11 +151,11 @@ func (c *connection) hear(ctx context.Context, m *carav1.ConnectResponse, named 
 	}
 }
 
-// infoPatience is how long a connection waits for the engine to say what the machine is.
+// infoPatience is how long a connection waits for the engine's description of the machine.
 const infoPatience = 3 * time.Second
 
-// heartbeats sends signs of life: the first at once and with the node's info, which the server answers with its
-// welcome; then one each interval, and one whenever the engine goes away or comes back. None of them waits for the engine.
+// heartbeats sends the first heartbeat immediately, with the node's info, which the server answers with its welcome. Then it
+// sends one per interval, and one whenever the engine goes down or comes back. No heartbeat waits for the engine.
 func (c *connection) heartbeats(ctx context.Context, stream grpc.BidiStreamingClient[carav1.ConnectRequest, carav1.ConnectResponse], interval <-chan time.Duration) error {
 	select {
 	case <-ctx.Done():
@@ -185,8 +186,8 @@ func (c *connection) heartbeats(ctx context.Context, stream grpc.BidiStreamingCl
 	}
 }
 
-// refuses reports whether a name from the server cannot be used. A name becomes a part of names of files and of what the engine has, so nothing
-// may be done for a bad one, not even report.
+// refuses reports whether a project name from the server is invalid. A name becomes part of file names and of names in the
+// engine, so an invalid one is ignored, without even a report.
 func (c *connection) refuses(name string) bool {
 	if api.IsName(name) {
 		return false
@@ -195,8 +196,8 @@ func (c *connection) refuses(name string) bool {
 	return true
 }
 
-// released are the projects that this node has given up while another node waits for them. The next heartbeat names them. If that is lost,
-// because the stream breaks, the server asks again on the next stream.
+// released lists the projects that this node has given up and another node waits for. The next heartbeat names them. If that
+// heartbeat is lost because the stream breaks, the server asks again on the next stream.
 type released struct {
 	beat chan<- struct{}
 
@@ -204,7 +205,7 @@ type released struct {
 	left []*carav1.Released
 }
 
-// add names a project of which nothing is left, if the server waits to hear that.
+// add adds a project of which nothing is left, if the server waits for it.
 func (r *released) add(want *step.Want) {
 	if want.Epoch == 0 {
 		return
@@ -215,7 +216,7 @@ func (r *released) add(want *step.Want) {
 	kick(r.beat)
 }
 
-// take returns what the next heartbeat names, once.
+// take returns the projects for the next heartbeat and clears the list.
 func (r *released) take() []*carav1.Released {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -16,19 +16,19 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// disk keeps the assignments in force, one file each, so that containers are kept alive while the server is away.
-// Secrets and registry passwords are never in them; the versions of Secrets are,
-// so that the next agent knows which containers are as wanted.
+// disk stores the assignments in force, one file each, so that containers are managed while the server is unreachable. It
+// never stores Secrets and registry passwords. It does store the versions of Secrets, so that the next agent knows which
+// containers are up to date.
 type disk struct{ dir string }
 
-// maxAssignment bounds what is read back: more than any manifest may be.
+// maxAssignment limits the size of a file that is read. No manifest is larger.
 const maxAssignment = 16 << 20
 
 func (d *disk) folder() string             { return filepath.Join(d.dir, "assignments") }
 func (d *disk) path(project string) string { return filepath.Join(d.folder(), project+".json") }
 
-// load returns what was kept. A file that cannot be read is moved aside and named in the error only where that fails:
-// it was written whole or not at all, so a broken one is the disk's doing, and the server will send it again.
+// load returns the stored assignments. A file that cannot be parsed is renamed, and load fails only if that fails: files are
+// written atomically, so a broken one means a disk error, and the server sends the assignment again.
 func (d *disk) load() ([]*carav1.Assignment, error) {
 	if err := os.MkdirAll(d.folder(), 0o700); err != nil {
 		return nil, fmt.Errorf("make the data directory: %w", err)
@@ -72,16 +72,16 @@ func readAssignment(path string) (*carav1.Assignment, error) {
 	if err := read.Unmarshal(data, a); err != nil || a.GetProject() != nil {
 		return a, err
 	}
-	p := &carav1.Project{} // an older agent kept no more than this
+	p := &carav1.Project{} // older agents stored only the project
 	return &carav1.Assignment{Project: p}, read.Unmarshal(data, p)
 }
 
-// keptOf is what of an assignment is kept on disk: no value of a Secret, and no credentials.
+// keptOf returns the part of an assignment that is stored: no values of Secrets and no credentials.
 func keptOf(project *carav1.Project, want *step.Want) *carav1.Assignment {
 	return &carav1.Assignment{Project: project, SecretVersions: want.SecretVersions}
 }
 
-// errNotKept says that an assignment in force is not on disk: a full disk, most of the time.
+// errNotKept means that an assignment in force is not on disk, usually because the disk is full.
 var errNotKept = errors.New("the agent's data directory cannot be written")
 
 func (d *disk) save(a *carav1.Assignment) error {
@@ -89,7 +89,7 @@ func (d *disk) save(a *carav1.Assignment) error {
 	return d.write(d.path(a.GetProject().GetMetadata().GetName()), data, err)
 }
 
-// write replaces a file as a whole, unless its content could not be made.
+// write replaces a file atomically. It returns err if the content could not be encoded.
 func (d *disk) write(path string, data []byte, err error) error {
 	if err == nil {
 		err = os.MkdirAll(filepath.Dir(path), 0o700)
@@ -100,7 +100,8 @@ func (d *disk) write(path string, data []byte, err error) error {
 	return d.notKept(err)
 }
 
-// notKept words an error without the name of the file, which is another each time: people read it as the node's condition.
+// notKept returns an error without the file name, which differs between files, because the error becomes the message of a
+// node condition.
 func (d *disk) notKept(err error) error {
 	if err == nil {
 		return nil
@@ -111,7 +112,7 @@ func (d *disk) notKept(err error) error {
 	return fmt.Errorf("%w: %s: %w", errNotKept, d.dir, err)
 }
 
-// try finds out whether there is room again.
+// try checks whether files can be written again.
 func (d *disk) try() error {
 	path := filepath.Join(d.folder(), "try")
 	err := renameio.WriteFile(path, make([]byte, 64<<10), 0o600)
@@ -134,7 +135,7 @@ func (d *disk) recordPath(project string) string {
 	return filepath.Join(d.dir, "records", project+".json")
 }
 
-// loadRecord returns what was noted of a project. What cannot be read counts for nothing: it costs an update's net.
+// loadRecord returns a project's record. An unreadable record is ignored: it only disables the rollback of an update.
 func (d *disk) loadRecord(project string) step.Record {
 	var r step.Record
 	data, err := os.ReadFile(d.recordPath(project))

@@ -5,17 +5,17 @@ import (
 	"sync"
 )
 
-// Endpoints are the services of this node that may get requests, with their addresses: those whose container runs and
-// is healthy. The ingress asks it at each request, and says when the request has ended: an address that has left gets
-// no new one, and its container its signal only after those that it had been given.
+// Endpoints holds the addresses of this node's services that may receive requests: those whose container runs and is
+// healthy. The ingress acquires an address for each request and releases it at the end. An address that was removed gets no
+// new requests, and its container is stopped only after the current requests have ended.
 type Endpoints struct {
-	drained func(project string) // called when the last request has ended that a project waits for
+	drained func(project string) // called after the last request that a project waits for
 
 	mu       sync.Mutex
 	projects map[string]map[string]string // project -> service -> IP
 	changed  chan struct{}                // closed at the next change
-	serving  map[string]int               // requests in flight, by IP; none where there are none
-	waiting  map[string]string            // projects that wait for the last request of an IP
+	serving  map[string]int               // requests in flight, by IP; no entry for 0
+	waiting  map[string]string            // the project that waits for the last request of an IP
 }
 
 func newEndpoints(drained func(project string)) *Endpoints {
@@ -25,7 +25,7 @@ func newEndpoints(drained func(project string)) *Endpoints {
 	}
 }
 
-// IP returns the address of a service that may get requests.
+// IP returns the address of a service that may receive requests.
 func (e *Endpoints) IP(project, service string) (ip string, ok bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -33,8 +33,8 @@ func (e *Endpoints) IP(project, service string) (ip string, ok bool) {
 	return ip, ok
 }
 
-// Acquire returns the address of a service for one request. It counts until release is called, which may be more than
-// once. Looking and counting are one: an address that leaves is never given to a request that nobody waits for.
+// Acquire returns the address of a service for one request. The request counts until release is called, which may be called
+// more than once. Lookup and count are atomic, so no request gets an address after busy has found it unused.
 func (e *Endpoints) Acquire(project, service string) (ip string, release func(), ok bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -60,7 +60,7 @@ func (e *Endpoints) release(ip string) {
 	}
 }
 
-// busy says whether requests of an address have not ended. Where that is so, the project hears when they have.
+// busy reports whether an address has requests in flight. If so, the project is notified when they have ended.
 func (e *Endpoints) busy(ip, project string) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -78,7 +78,7 @@ func (e *Endpoints) Changed() <-chan struct{} {
 	return e.changed
 }
 
-// set replaces a project's services, all at once; none takes it out.
+// set replaces all services of a project atomically. No services removes the project.
 func (e *Endpoints) set(project string, services map[string]string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -10,7 +10,7 @@ import (
 	"github.com/caravanserai/cara/internal/text"
 )
 
-// events tells people what happened. An event that the server does not take is in the log.
+// events records events. An event that the server rejects is logged.
 type events struct {
 	client carav1.EventServiceClient
 	node   string

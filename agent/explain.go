@@ -12,7 +12,7 @@ import (
 	"github.com/caravanserai/cara/internal/text"
 )
 
-// logTail is how many of a container's last lines a failure quotes.
+// logTail is how many last log lines a failure quotes.
 const logTail = 20
 
 // explain adds the last lines of the container's log to a failure.

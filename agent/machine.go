@@ -18,28 +18,28 @@ import (
 	"github.com/caravanserai/cara/internal/text"
 )
 
-// machine knows how the node is: whether its engine answers, whether its disk keeps assignments, and whether it is short of disk or memory. The
-// heartbeats read it and never wait for the engine.
+// machine tracks the state of the node: whether its engine answers, whether its disk can store assignments, and whether it
+// is short of disk or memory. The heartbeats read it and never wait for the engine.
 type machine struct {
 	cfg    Config
 	log    *slog.Logger
 	disk   *disk
-	beat   chan<- struct{} // asks for a heartbeat, now
+	beat   chan<- struct{} // requests a heartbeat
 	engine health
 	keeps  health                      // of the disk
-	info   atomic.Pointer[engine.Info] // what the engine said of its machine; nil: not since it came back
+	info   atomic.Pointer[engine.Info] // the engine's description of its machine; nil while unknown
 	once   sync.Once                   // guards the close of known
-	known  chan struct{}               // closed once the engine has said what the machine is
+	known  chan struct{}               // closed once info was read
 }
 
 func newMachine(cfg Config, log *slog.Logger, d *disk, beat chan<- struct{}) *machine {
 	return &machine{cfg: cfg, log: log, disk: d, beat: beat, known: make(chan struct{})}
 }
 
-// health is what the last answer of the engine, or of the disk, means for the node.
+// health is the last known state of the engine, or of the disk.
 type health struct {
 	mu   sync.Mutex
-	down error // nil: it answers
+	down error // nil if healthy
 }
 
 func (h *health) error() error {
@@ -48,7 +48,7 @@ func (h *health) error() error {
 	return h.down
 }
 
-// set returns whether it went away or came back.
+// set reports whether the state changed between healthy and failed.
 func (h *health) set(err error) (changed bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -57,8 +57,8 @@ func (h *health) set(err error) (changed bool) {
 	return changed
 }
 
-// run asks the engine how it is, apart from the heartbeats: an engine that hangs must not make the node look
-// dead. What the machine is, is asked once after each time that the engine came back.
+// run pings the engine, separately from the heartbeats: a hanging engine must not make the node look dead. It reads the
+// engine's info once each time that the engine comes back.
 func (m *machine) run(ctx context.Context) error {
 	ticker := time.NewTicker(m.cfg.Ping)
 	defer ticker.Stop()
@@ -96,7 +96,7 @@ func (m *machine) read(ctx context.Context) error {
 	return nil
 }
 
-// engineSaid takes in the outcome of a call: only silence and answers count, not what was answered.
+// engineSaid records the result of a call. Only whether the engine answered matters.
 func (m *machine) engineSaid(err error) {
 	if err != nil && !errors.Is(err, engine.ErrUnavailable) {
 		return
@@ -119,7 +119,7 @@ func (m *machine) engineCondition() *carav1.Condition {
 	return api.NewCondition(api.CondEngineReady, api.StatusTrue, api.ReasonAnswers, "the engine answers")
 }
 
-// conditions of the node, given those that it sent last.
+// conditions returns the node's conditions, given the last ones it sent.
 func (m *machine) conditions(before []*carav1.Condition) []*carav1.Condition {
 	var disk, memory Usage
 	if is := m.info.Load(); is != nil {
@@ -133,7 +133,7 @@ func (m *machine) conditions(before []*carav1.Condition) []*carav1.Condition {
 	return out
 }
 
-// diskSaid takes in whether the disk could keep an assignment.
+// diskSaid records whether an assignment could be stored.
 func (m *machine) diskSaid(err error) {
 	if !m.keeps.set(err) {
 		return
@@ -146,7 +146,7 @@ func (m *machine) diskSaid(err error) {
 	kick(m.beat)
 }
 
-// describe describes the node as far as it is known: an engine that has not answered yet leaves out what it would say.
+// describe returns the known information about the node. Fields from the engine are missing until it has answered.
 func (m *machine) describe() *carav1.NodeInfo {
 	out := &carav1.NodeInfo{
 		Platform: runtime.GOOS + "/" + runtime.GOARCH, AgentVersion: m.cfg.Version, IngressAddress: m.cfg.IngressAddress,
@@ -160,10 +160,10 @@ func (m *machine) describe() *carav1.NodeInfo {
 	return out
 }
 
-// diskStep is what free space is rounded down to: a node that writes a little has nothing new to say.
+// diskStep is the granularity of the reported free space, so that small writes cause no new report.
 const diskStep = 256 << 20
 
-// readDisk fills in the disk of the engine's root, where this machine can see it.
+// readDisk sets the disk size of the engine's root, if this machine can see it.
 func readDisk(info *carav1.NodeInfo, root string) {
 	var fs syscall.Statfs_t
 	if err := syscall.Statfs(root, &fs); err != nil {
@@ -174,7 +174,7 @@ func readDisk(info *carav1.NodeInfo, root string) {
 	info.Capacity.DiskFree = strconv.FormatUint(fs.Bavail*block/diskStep*diskStep, 10)
 }
 
-// diskUsed is how much of the disk with the engine's data is used; 0, 0 while nobody can tell.
+// diskUsed returns the usage of the disk with the engine's data, or 0, 0 while unknown.
 func (m *machine) diskUsed() (used, total uint64) {
 	if is := m.info.Load(); is != nil {
 		u, _ := diskUsage(is.Root)

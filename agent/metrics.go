@@ -6,7 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Metrics are the agent's figures for Prometheus. None has a label that grows with the projects.
+// Metrics returns the agent's metrics for Prometheus. No label grows with the number of projects.
 func (a *Agent) Metrics() prometheus.Collector {
 	return collector{
 		agent:      a,
@@ -31,7 +31,7 @@ type collector struct {
 	projects, containers, connected, engine, waiting, reports, pulling, pulls, swept *prometheus.Desc
 }
 
-// Describe names the figures.
+// Describe implements prometheus.Collector.
 func (c collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.projects, c.containers, c.connected, c.engine, c.waiting, c.reports, c.pulling, c.pulls, c.swept,
@@ -40,7 +40,7 @@ func (c collector) Describe(out chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect reads them. It asks the engine nothing.
+// Collect implements prometheus.Collector. It does not call the engine.
 func (c collector) Collect(out chan<- prometheus.Metric) {
 	a := c.agent
 	phases, synced := a.assignments.census()

@@ -16,7 +16,7 @@ import (
 	"github.com/caravanserai/cara/agent/step"
 )
 
-// observer reads the state of a project: what the engine holds, and what the puller and the prober know.
+// observer reads the state of a project: from the engine, the puller and the prober.
 type observer struct {
 	node   step.Node
 	engine engine.Engine
@@ -24,8 +24,8 @@ type observer struct {
 	probes *probe.Prober
 }
 
-// observe reads all that the engine has of a project. An error means that nothing is known, never that nothing is there. Neither the error nor what
-// was read has a value of the project's Secrets.
+// observe reads everything that the engine has of a project. An error means that the state is unknown, never that nothing
+// exists. Neither the error nor the result contains a value of the project's Secrets.
 func (o *observer) observe(ctx context.Context, want *step.Want, ws *workspace) (*step.Have, error) {
 	have, err := o.read(ctx, want, ws)
 	return have, want.Values.Error(err)
@@ -40,7 +40,7 @@ func (o *observer) read(ctx context.Context, want *step.Want, ws *workspace) (*s
 		return err
 	})
 	have.Networks, have.Volumes = ws.networks, ws.volumes
-	if have.Networks == nil || want.Remove { // gone is said only of what was looked for just now
+	if have.Networks == nil || want.Remove { // only a fresh list proves that something is gone
 		g.Go(func() (err error) {
 			have.Networks, err = o.engine.ListNetworks(gctx, labels)
 			return err
@@ -72,11 +72,12 @@ func (o *observer) read(ctx context.Context, want *step.Want, ws *workspace) (*s
 	return have, nil
 }
 
-// lookHolds is how long an inspection holds within one turn, as long as the list says the same of the container and nothing was done to it.
-// It holds for containers that run or were not started yet. Twenty services that start one after the other would be inspected two hundred times.
+// lookHolds is how long an inspection is valid within one turn, if the list shows the container unchanged and no action was
+// done on it. It applies to containers that run or were never started. Otherwise twenty services that start one after the
+// other would cause two hundred inspections.
 const lookHolds = time.Second
 
-// look is a container as it was inspected, and what the list said of it then.
+// look is an inspected container, with its list entry at that time.
 type look struct {
 	listed, found engine.Container
 	at            time.Time
@@ -87,8 +88,9 @@ func (l look) holds(listed engine.Container, now time.Time) bool {
 	return steady && now.Sub(l.at) < lookHolds && reflect.DeepEqual(l.listed, listed)
 }
 
-// containers lists and inspects; a container that went between the two is gone. What is done rests on the inspection: an engine whose disk is
-// full still lists a container as created that runs. looks are those of earlier passes of this turn.
+// containers lists and inspects the containers. A container that disappears in between is gone. Decisions use the
+// inspection, because an engine with a full disk lists a running container as created. looks are the inspections of earlier
+// passes in this turn.
 func (o *observer) containers(ctx context.Context, want *step.Want, looks map[string]look) ([]engine.Container, map[string]look, error) {
 	list, err := o.engine.ListContainers(ctx, o.node.ProjectLabels(want.Project))
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/caravanserai/cara/api"
 )
 
-// observeFacts asks once about each image that a container was made from. Nothing is known of an image that is gone.
+// observeFacts inspects each image that a container was made from once. An image that is gone has no facts.
 func (o *observer) observeFacts(ctx context.Context, want *step.Want, have *step.Have, ws *workspace) error {
 	var ids []string
 	for _, c := range have.Containers {
@@ -36,7 +36,8 @@ func (o *observer) observeFacts(ctx context.Context, want *step.Want, have *step
 	return nil
 }
 
-// observeImages looks for the images of containers to be made, and once for the digest of each that was made.
+// observeImages looks for the images of containers to be created, and once for the digest of each existing container's
+// image.
 func (o *observer) observeImages(ctx context.Context, want *step.Want, have *step.Have, ws *workspace) error {
 	refs := want.Images(have)
 	for _, c := range have.Containers {
@@ -44,7 +45,7 @@ func (o *observer) observeImages(ctx context.Context, want *step.Want, have *ste
 		_, known := ws.digests[c.ImageID]
 		if svc != nil && !known && !slices.Contains(refs, svc.GetImage()) {
 			refs = append(refs, svc.GetImage())
-			ws.digests[c.ImageID] = "" // asked once: the reference may lead to another image by now
+			ws.digests[c.ImageID] = "" // only once: the reference may resolve to another image by now
 		}
 	}
 	found, err := o.images(ctx, refs)
@@ -58,7 +59,7 @@ func (o *observer) observeImages(ctx context.Context, want *step.Want, have *ste
 	return err
 }
 
-// images are those of these references that the engine has.
+// images returns which of these references the engine has.
 func (o *observer) images(ctx context.Context, refs []string) (map[string]engine.Image, error) {
 	var mu sync.Mutex
 	found := map[string]engine.Image{}
@@ -82,7 +83,7 @@ func (o *observer) images(ctx context.Context, refs []string) (map[string]engine
 	return found, g.Wait()
 }
 
-// observePulls takes in what became of the pulls that this rollout asked for, and ends those of an older one.
+// observePulls records the results of the pulls of this rollout, and ends those of an older one.
 func (o *observer) observePulls(want *step.Want, ws *workspace) {
 	keep := map[image.Key]bool{}
 	now := time.Now()
@@ -92,7 +93,7 @@ func (o *observer) observePulls(want *step.Want, ws *workspace) {
 		}
 		job, found := o.pulls.State(want.Project, ref, want.AuthFor(ref))
 		if !found {
-			delete(ws.memory.Pulls, ref) // other credentials by now: ask again
+			delete(ws.memory.Pulls, ref) // the credentials have changed: ask again
 			continue
 		}
 		pull.Progress = job.Progress

@@ -14,13 +14,13 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Limits say, in percent, when a node is short of something and what is done about it.
+// Limits define, in percent, when a node is short of disk or memory, and when images are collected.
 type Limits struct {
-	// DiskPressure is said above this much of the engine's disk used (90 where 0), MemoryPressure below this much of
-	// the memory available (5 where 0).
+	// DiskPressure is reported above this usage of the engine's disk (default 90), MemoryPressure below this much available
+	// memory (default 5).
 	DiskPressure, MemoryPressure float64
-	// CollectAbove this much of the disk used (85 where 0), images that Cara pulled and nobody uses are removed until
-	// no more than CollectTo (80 where 0) is.
+	// CollectAbove is the disk usage above which unused images that Cara pulled are removed (default 85), until the usage is at
+	// most CollectTo (default 80).
 	CollectAbove, CollectTo float64
 }
 
@@ -43,7 +43,7 @@ func (l *Limits) validate() error {
 	return nil
 }
 
-// Usage is how much of a disk or of the memory is taken, in bytes. Total is 0 where this machine cannot tell.
+// Usage is the usage of a disk or of the memory, in bytes. Total is 0 if unknown.
 type Usage struct{ Used, Total uint64 }
 
 func (u Usage) percent() float64 {
@@ -53,11 +53,11 @@ func (u Usage) percent() float64 {
 	return float64(u.Used) / float64(u.Total) * 100
 }
 
-// slack is by how many percent a pressure must fall below its threshold to end: a node at the edge does not flap.
+// slack is how many percent below its threshold a pressure must fall to end, so that a node at the threshold does not flap.
 const slack = 1
 
-// pressure says whether a node is short of disk and memory, given what it said last. The messages name thresholds and
-// not what is measured: that changes all the time, and each change is a write.
+// pressure returns whether a node is short of disk and memory, given the last conditions. The messages contain thresholds
+// and no measurements, which change all the time, and each change is a write.
 func pressure(l Limits, disk, memory Usage, before []*carav1.Condition) []*carav1.Condition {
 	memoryUsed := 100 - l.MemoryPressure
 	return []*carav1.Condition{
@@ -80,8 +80,8 @@ func pressed(typ string, u Usage, limit float64, before []*carav1.Condition, wha
 	return api.NewCondition(typ, api.StatusFalse, api.ReasonBelowLimit, fmt.Sprintf("no more than %g %% %s", limit, what))
 }
 
-// usage reads this machine: the disk that holds root, and the memory. Where root is not here, the engine is on another
-// machine, and nothing is known of either.
+// usage returns the usage of this machine: of the disk that holds root, and of the memory. If root does not exist here, the
+// engine is on another machine and the usage is unknown.
 func usage(root string) (disk, memory Usage) {
 	disk, ok := diskUsage(root)
 	if !ok {
@@ -90,7 +90,7 @@ func usage(root string) (disk, memory Usage) {
 	return disk, memoryUsage("/proc/meminfo")
 }
 
-// diskUsage counts as `df` does: what is kept for root alone is neither used nor there.
+// diskUsage counts like `df`: blocks reserved for root are neither used nor available.
 func diskUsage(root string) (Usage, bool) {
 	var fs syscall.Statfs_t
 	if root == "" || syscall.Statfs(root, &fs) != nil || fs.Blocks == 0 {

@@ -15,23 +15,23 @@ import (
 	"github.com/caravanserai/cara/internal/loop"
 )
 
-// reporter tells the server what became of each project: the newest word only, only what is new, and again until it
-// is taken or refused. Nothing waits for it.
+// reporter sends the status of each project to the server: only the newest report, only if it changed, and again until the
+// server accepts or rejects it. Nothing waits for it.
 type reporter struct {
 	client carav1.ProjectServiceClient
 	log    *slog.Logger
 	queue  *loop.Queue
 	took   func(project string, r *carav1.UpdateProjectStatusRequest)
 
-	// Counts of reports, by what became of them.
+	// taken, dropped and failed count reports by result.
 	taken, dropped, failed atomic.Int64
 
 	mu      sync.Mutex
 	pending map[string]*carav1.UpdateProjectStatusRequest
-	sent    map[string]*carav1.UpdateProjectStatusRequest // what the server took or refused last
+	sent    map[string]*carav1.UpdateProjectStatusRequest // the last report that the server accepted or rejected
 }
 
-// reportTimeout of one call.
+// reportTimeout is the timeout of one call.
 const reportTimeout = 10 * time.Second
 
 func newReporter(cfg Config, log *slog.Logger, took func(string, *carav1.UpdateProjectStatusRequest)) *reporter {
@@ -41,14 +41,14 @@ func newReporter(cfg Config, log *slog.Logger, took func(string, *carav1.UpdateP
 	}
 	r.queue = loop.NewQueue(loop.QueueConfig{
 		Name: "reports", Workers: 8, Do: r.send, Metrics: cfg.Queues, MaxBackoff: cfg.MaxBackoff, Logger: log,
-		Quiet: func(err error) bool { return api.Code(err) == codes.Unavailable }, // said once, of the connection
+		Quiet: func(err error) bool { return api.Code(err) == codes.Unavailable }, // logged once, by the connection
 	})
 	return r
 }
 
 func (r *reporter) run(ctx context.Context) error { return r.queue.Run(ctx) }
 
-// put makes report the word on its project.
+// put sets the newest report of a project.
 func (r *reporter) put(report *carav1.UpdateProjectStatusRequest) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -62,14 +62,14 @@ func (r *reporter) put(report *carav1.UpdateProjectStatusRequest) {
 	r.queue.Add(report.Name)
 }
 
-// renew makes every word worth saying again: the server may have lost it.
+// renew makes every report be sent again, because the server may have lost it.
 func (r *reporter) renew() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	clear(r.sent)
 }
 
-// forget lets go of what is to be said of a project, and of what was.
+// forget drops the pending and the last report of a project.
 func (r *reporter) forget(project string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -93,7 +93,7 @@ func (r *reporter) send(ctx context.Context, project string) (time.Duration, err
 		r.took(project, report)
 	case codes.Aborted, codes.FailedPrecondition, codes.NotFound, codes.InvalidArgument, codes.PermissionDenied:
 		r.dropped.Add(1)
-		// It speaks of an assignment or a generation that is not in force any more; the stream says what is.
+		// The assignment or generation is no longer in force. The stream sends the current one.
 		r.log.Info("report dropped", "project", project, "epoch", report.Epoch, "phase", report.Phase, "error", err)
 	default:
 		r.failed.Add(1)
@@ -108,7 +108,7 @@ func (r *reporter) send(ctx context.Context, project string) (time.Duration, err
 	return 0, nil
 }
 
-// waiting counts the projects of which the server has not taken the newest report.
+// waiting counts the projects whose newest report the server has not accepted yet.
 func (r *reporter) waiting() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -11,14 +11,14 @@ import (
 	"github.com/caravanserai/cara/agent/step"
 )
 
-// stopTurn is how long a stop keeps its slots: one that takes longer waits for the container, which costs the engine
-// nothing, and must not keep others from stopping.
+// stopTurn is how long a stop keeps its slots. A longer stop waits for the container, which costs the engine nothing and
+// must not block other stops.
 const stopTurn = 2 * time.Second
 
-// slots bound what the agent asks of the engine at once.
+// slots limits the agent's concurrent calls to the engine.
 type slots struct {
 	calls    chan struct{}       // one for each call that changes something
-	stops    *semaphore.Weighted // one for each container that is told to stop
+	stops    *semaphore.Weighted // one for each container that is being stopped
 	maxStops int
 }
 
@@ -26,19 +26,19 @@ func newSlots(cfg Config) *slots {
 	return &slots{calls: make(chan struct{}, cfg.EngineCalls), stops: semaphore.NewWeighted(int64(cfg.Stops)), maxStops: cfg.Stops}
 }
 
-// turns hands out the engine's slots to the actions of one pass, in their order. Containers that take their time to
-// stop must not keep others from starting, so stops have slots of their own.
+// turns assigns the slots to the actions of one pass, in order. Slow stops must not block starts, so stops have separate
+// slots.
 //
-// A project takes the slots for all its stops at once, and projects take them one after the other. So where many
-// projects end, one after the other is done with its containers, and the engine removes its network, which it does one at a
-// time, while the next project's containers stop. Were each stop to queue alone, all projects would be done last.
+// A project acquires the slots for all its stops together, and projects do so one after the other. So if many projects end,
+// they finish one after the other: the engine removes the network of one project, which it does one at a time, while the
+// containers of the next one stop. If each stop queued separately, all projects would finish at the end.
 type turns struct {
 	slots *slots
 	stops int // that have no slot yet
-	taken int // slots for stops that are not in use yet
+	taken int // acquired slots that are not in use yet
 }
 
-// turns counts what will be stopped.
+// turns counts the stops of a pass.
 func (s *slots) turns(todo []step.Action, have *step.Have) *turns {
 	t := &turns{slots: s}
 	for _, x := range todo {
@@ -49,7 +49,7 @@ func (s *slots) turns(todo []step.Action, have *step.Have) *turns {
 	return t
 }
 
-// take waits for the turn of the next action. done ends it, and may be called more than once.
+// take waits for a slot for the next action. done releases it, and may be called more than once.
 func (t *turns) take(ctx context.Context, x step.Action, have *step.Have) (done func(), err error) {
 	if !have.Stops(x) {
 		select {

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// sweep takes away what carries our labels and belongs to no assignment: only while the server is connected and has
-// named all that is ours, and only what has been so for the grace. It returns when to look again, 0 for no need, and
-// what to tell of it, empty for nothing.
+// sweep removes objects with our labels that belong to no assignment. It does so only while the server is connected and has
+// named all our projects, and only for projects that have been orphans for the grace. It returns when to look again (0 for
+// never), and a message for an event (empty for none).
 func (w *watcher) sweep(seen map[string]string, orphans map[string]time.Time, now time.Time) (time.Duration, string) {
 	unowned, synced := w.assignments.unowned(seen)
 	maps.DeleteFunc(orphans, func(project string, _ time.Time) bool { return !synced || !unowned[project] })
@@ -32,16 +32,15 @@ func (w *watcher) sweep(seen map[string]string, orphans map[string]time.Time, no
 	return wait, sweptText(due, len(orphans), seen)
 }
 
-// sweepShare and sweepFew bound what one sweep takes away: this share of the projects on the node, in percent, and
-// never less than a few.
+// sweepShare and sweepFew limit what one sweep removes: this percentage of the projects on the node, but at least a few.
 const (
 	sweepShare = 30
 	sweepFew   = 3
 )
 
-// dueOrphans decides which orphans go now, the longest known first, and when to look again at the others. The brake:
-// where there are more than one sweep may take, the rest wait for another whole grace, in which somebody who sees what
-// happens can stop the agent, and in which a connection that is lost begins the wait anew.
+// dueOrphans returns the orphans to remove now, those known longest first, and when to check the others. If there are more
+// than one sweep may remove, the rest wait for another whole grace. During that time an operator who notices the removals
+// can stop the agent, and a lost connection restarts the wait.
 func dueOrphans(orphans map[string]time.Time, projects int, grace time.Duration, now time.Time) (due []string, wait time.Duration) {
 	for _, project := range slices.Sorted(maps.Keys(orphans)) {
 		if now.Sub(orphans[project]) >= grace {
@@ -64,7 +63,7 @@ func dueOrphans(orphans map[string]time.Time, projects int, grace time.Duration,
 	return due, wait
 }
 
-// sweptText names what was swept. A fingerprint has a line for each container, network and volume.
+// sweptText describes what was removed. A fingerprint has a line for each container, network and volume.
 func sweptText(swept []string, more int, seen map[string]string) string {
 	if len(swept) == 0 {
 		return ""

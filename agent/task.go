@@ -10,32 +10,32 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// task is one project at this node.
+// task is one project on this node.
 type task struct {
-	// want is what it should be; guarded by assignments.mu. The worker reads it anew at each pass.
+	// want is the desired state; guarded by assignments.mu. The worker reads it again at each pass.
 	want *step.Want
-	// project is what want was made from, to be kept on disk; nil with a quiet want.
+	// project is what want was made from, for the disk. Nil if want is quiet.
 	project *carav1.Project
-	// held: read from disk and not yet confirmed; guarded by assignments.mu.
+	// held is true if it was read from disk and is not confirmed yet; guarded by assignments.mu.
 	held bool
-	// older is what the server named with an epoch below the one in force, on the stream that is open; guarded by assignments.mu.
+	// older is the assignment with an older epoch that the server sent on the current stream; guarded by assignments.mu.
 	older *carav1.Assignment
-	// hinted: something happened since the last look began; guarded by assignments.mu.
+	// hinted is true if something happened since the last look began; guarded by assignments.mu.
 	hinted bool
-	// settled is the want for which the last look found nothing to do, until due (zero: until something happens); nil
-	// where that is not known. Guarded by assignments.mu.
+	// settled is the want for which the last look found nothing to do until due (zero: until something happens), or nil if
+	// unknown. Guarded by assignments.mu.
 	settled *step.Want
 	due     time.Time
-	// Only the worker of the project uses these.
+	// Only the worker of the project uses work.
 	work workspace
 }
 
-// set makes want what the project should be. What the server said of it before counts no longer.
+// set replaces the desired state, and drops an assignment with an older epoch.
 func (t *task) set(want *step.Want, project *carav1.Project) {
 	t.want, t.project, t.held, t.older = want, project, false, nil
 }
 
-// hint says that something may have happened to a project.
+// hint notifies the agent that something may have happened to a project.
 func (a *assignments) hint(project string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -46,7 +46,7 @@ func (a *assignments) hint(project string) {
 	}
 }
 
-// hintAll says that something may have happened to every project.
+// hintAll notifies the agent that something may have happened to every project.
 func (a *assignments) hintAll() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -56,10 +56,10 @@ func (a *assignments) hintAll() {
 	}
 }
 
-// current returns the project's task and what it should be now; nil where there is nothing to do yet. look is false
-// where nothing happened since the last look found all as wanted: what a look covers, it covers once, and the events
-// of what the agent itself did are old by the time of the next. Where look is false, again is when to look: the queue keeps
-// only the earliest of a key's times, and one that came before it was due must not be the last.
+// current returns the project's task and its current want, or nil if there is nothing to do yet. look is false if nothing
+// happened since the last look found everything as wanted. So one look covers all earlier hints, and events about the
+// agent's own actions are obsolete by the next look. If look is false, again is when to look: the queue keeps only the
+// earliest time of a key, so a call before that time must schedule it again.
 func (a *assignments) current(project string, now time.Time) (t *task, want *step.Want, look bool, again time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -76,7 +76,7 @@ func (a *assignments) current(project string, now time.Time) (t *task, want *ste
 	return t, t.want, look, again
 }
 
-// settle remembers that a look found nothing to do.
+// settle records that a look found nothing to do.
 func (a *assignments) settle(t *task, want *step.Want, now time.Time, again time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -86,7 +86,7 @@ func (a *assignments) settle(t *task, want *step.Want, now time.Time, again time
 	}
 }
 
-// replace puts next in the place of want, unless the project was assigned anew meanwhile.
+// replace replaces want by next, unless a new assignment has arrived meanwhile.
 func (a *assignments) replace(t *task, want, next *step.Want) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -95,14 +95,13 @@ func (a *assignments) replace(t *task, want, next *step.Want) {
 	}
 }
 
-// project is what a task's want was made from.
 func (a *assignments) project(t *task) *carav1.Project {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return t.project
 }
 
-// drop forgets a project of which nothing is left, unless it was assigned anew meanwhile.
+// drop removes a project of which nothing is left, unless a new assignment has arrived meanwhile.
 func (a *assignments) drop(project string, want *step.Want) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -111,7 +110,7 @@ func (a *assignments) drop(project string, want *step.Want) {
 	}
 }
 
-// reported takes in that the server knows a phase now.
+// reported records a phase that the server has accepted.
 func (a *assignments) reported(project string, r *carav1.UpdateProjectStatusRequest) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -125,7 +124,7 @@ func (a *assignments) reported(project string, r *carav1.UpdateProjectStatusRequ
 	next := *t.want
 	next.Phase = r.GetPhase()
 	if t.settled == t.want {
-		t.settled = &next // what was found then holds: it is what was reported
+		t.settled = &next // the result of the look still holds: it is what was reported
 	}
 	t.want = &next
 	if t.project != nil {
@@ -141,5 +140,5 @@ func (a *assignments) reported(project string, r *carav1.UpdateProjectStatusRequ
 		t.project = p
 	}
 	a.listeners.wake(project)
-	a.queue.Add(project) // to have it on disk: a project that failed must not start anew with the next agent
+	a.queue.Add(project) // to store it on disk: a failed project must not start again with the next agent
 }

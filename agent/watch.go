@@ -16,20 +16,21 @@ import (
 	"github.com/caravanserai/cara/internal/loop"
 )
 
-// watcher looks at the whole engine: it passes on what the engine says about projects, and finds what belongs to no assignment.
+// watcher watches the whole engine: it forwards the engine's events about projects, and finds objects that belong to no
+// assignment.
 type watcher struct {
 	cfg         Config
 	log         *slog.Logger
 	assignments *assignments
 	machine     *machine
 	events      *events
-	relist      chan struct{} // asks for a list of the engine, now
-	containers  atomic.Int64  // that carry our labels, at the last look
-	swept       atomic.Int64  // projects that nobody owned
+	relist      chan struct{} // requests a listing of the engine
+	containers  atomic.Int64  // with our labels, at the last look
+	swept       atomic.Int64  // projects without an owner that were removed
 }
 
-// listen listens to the engine's events: hints to look at a project now. Each time it has subscribed it lists, so
-// that nothing which happened before is missed.
+// listen receives the engine's events, which are hints to look at a project now. After each subscription it looks at
+// everything, so that no earlier change is missed.
 func (w *watcher) listen(ctx context.Context) error {
 	backoff := loop.NewBackoff(100*time.Millisecond, w.cfg.MaxBackoff)
 	for ctx.Err() == nil {
@@ -48,8 +49,8 @@ func (w *watcher) listen(ctx context.Context) error {
 	return nil
 }
 
-// relistLoop compares the engine with what it was at the last look. It is what makes a lost event cost one interval,
-// and what finds orphans.
+// relistLoop compares the engine with its last listing. It limits the cost of a lost event to one interval, and finds
+// orphans.
 func (w *watcher) relistLoop(ctx context.Context) error {
 	ticker := time.NewTicker(w.cfg.Relist)
 	defer ticker.Stop()
@@ -92,7 +93,7 @@ func (w *watcher) relistLoop(ctx context.Context) error {
 	}
 }
 
-// fingerprints says, for each project that the engine has something of, what that is.
+// fingerprints returns a description of the engine's objects for each project.
 func (w *watcher) fingerprints(ctx context.Context) (map[string]string, error) {
 	parts, labels := map[string][]string{}, w.cfg.node().Labels()
 	containers, err := w.cfg.Engine.ListContainers(ctx, labels)
@@ -126,7 +127,7 @@ func (w *watcher) fingerprints(ctx context.Context) (map[string]string, error) {
 	return out, nil
 }
 
-// differing are the projects that differ between two looks.
+// differing returns the projects that differ between two looks.
 func differing(before, now map[string]string) []string {
 	out := map[string]bool{}
 	for project, print := range now {

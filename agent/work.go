@@ -27,25 +27,25 @@ type workspace struct {
 	// sightings are those of the last look, by container.
 	sightings map[string]step.Sighting
 	record    step.Record             // of the assignment
-	noted     step.Record             // what of it is on disk
-	facts     map[string]engine.Image // of images that containers were made from, by id
-	digests   map[string]string       // of images that containers were made from, by image id
-	saved     *carav1.Assignment      // what is on disk; nil: nothing
-	told      string                  // which changed Secrets an event told of, see tellSecrets
-	cleared   bool                    // nothing is on disk for certain
-	// Of this turn: the networks and volumes, as long as only actions that cannot change them have succeeded since they
-	// were read; nil where they must be read.
+	noted     step.Record             // as stored on disk
+	facts     map[string]engine.Image // of images that containers were created from, by id
+	digests   map[string]string       // of images that containers were created from, by image id
+	saved     *carav1.Assignment      // as stored on disk; nil if nothing is
+	told      string                  // the version of changed Secrets in the last event, see tellSecrets
+	cleared   bool                    // certainly nothing is on disk
+	// networks and volumes are valid within one turn, until an action that can change them, or any failed action. Nil if they
+	// must be read.
 	networks []engine.Network
 	volumes  []engine.Volume
-	// Of this turn, too: the containers that nothing was done to since they were inspected, by id.
+	// looks are valid within one turn: the containers without an action since they were inspected, by id.
 	looks map[string]look
-	// leaving are the containers that are to be stopped, by id, with the time from which on they get no requests.
+	// leaving are the containers that are to be stopped, by id, with the time since when they receive no requests.
 	leaving map[string]time.Time
 }
 
-// worker brings one project at a time to where it should be: it observes, asks step.Step, reports and acts. The queue never gives it the same
-// project twice at once. What the engine says of a project passes through Want.Values, which take the values of its Secrets out, before anything of it
-// is cut, remembered, reported or logged.
+// worker brings one project at a time to its desired state: it observes, calls step.Step, reports and acts. The queue never
+// passes it the same project concurrently. Everything that the engine returns about a project passes through Want.Values,
+// which removes the values of its Secrets, before it is cut, remembered, reported or logged.
 type worker struct {
 	log         *slog.Logger
 	assignments *assignments
@@ -60,12 +60,12 @@ type worker struct {
 	released    *released
 }
 
-// maxPasses bounds the passes of one call. No project needs as many: what goes on is tried again with backoff.
+// maxPasses limits the passes of one call. No project needs as many. Remaining work is retried with backoff.
 const maxPasses = 200
 
 var errNoRest = fmt.Errorf("there was still something to do after %d looks", maxPasses)
 
-// work brings one project as far as it goes without waiting, and says when to look again.
+// work brings one project as far as possible without waiting, and returns when to look again.
 func (w *worker) work(ctx context.Context, project string) (time.Duration, error) {
 	for n := range maxPasses {
 		now := time.Now()
@@ -90,11 +90,11 @@ func (w *worker) work(ctx context.Context, project string) (time.Duration, error
 	return 0, errNoRest
 }
 
-// pass looks, decides, reports and acts once. more says that it should be done again right away.
+// pass looks, decides, reports and acts once. more means to do it again immediately.
 func (w *worker) pass(ctx context.Context, t *task, want *step.Want) (again time.Duration, more bool, err error) {
 	ws := &t.work
-	if ws.begin(want) { // a rollout's end that the agent before saw is in the record
-		w.reports.forget(want.Project) // what was said of another rollout, the server has put away: say it again, also where it comes to the same
+	if ws.begin(want) { // the record has the failure of a rollout that an earlier agent saw
+		w.reports.forget(want.Project) // the server discarded reports of another rollout: send them even if equal
 	}
 	unkept := w.keep(t, want)
 	if unkept != nil && want.Remove {
@@ -139,11 +139,11 @@ func (w *worker) pass(ctx context.Context, t *task, want *step.Want) (again time
 	return 0, true, w.actor.execute(ctx, want, have, ws, todo)
 }
 
-// begin opens a rollout's bookkeeping anew where want is of another one, and says whether it did.
+// begin starts new bookkeeping if want belongs to another rollout, and reports whether it did.
 func (ws *workspace) begin(want *step.Want) bool {
 	if ws.rollout == want.Rollout() && ws.memory.Pulls != nil {
 		if f := ws.memory.Update; f != nil && f.Forgotten {
-			ws.memory.Update = ws.record.UpdateFailure(want) // the server may know more by now
+			ws.memory.Update = ws.record.UpdateFailure(want) // the server may have the message by now
 		}
 		return false
 	}
@@ -156,7 +156,8 @@ func (ws *workspace) begin(want *step.Want) bool {
 	return true
 }
 
-// keep has on disk what is in force before anything is done about it, and nothing of what is on its way out.
+// keep stores an assignment on disk before anything is done about it, and removes the files of a project that is being
+// removed.
 func (w *worker) keep(t *task, want *step.Want) error {
 	ws := &t.work
 	if want.Remove {
@@ -164,7 +165,7 @@ func (w *worker) keep(t *task, want *step.Want) error {
 			return nil
 		}
 		ws.saved, ws.cleared, ws.record, ws.noted = nil, true, step.Record{}, step.Record{}
-		return errors.Join(w.kept.Remove(want.Project), w.disk.remove(want.Project)) // the assignment last: while it is there, this is tried again
+		return errors.Join(w.kept.Remove(want.Project), w.disk.remove(want.Project)) // last: while it exists, this is retried
 	}
 	project := w.assignments.project(t)
 	kept := ws.saved
@@ -184,13 +185,13 @@ func (w *worker) keep(t *task, want *step.Want) error {
 	return err
 }
 
-// covers says whether the next agent would do with what is on disk as this one does with want: the newest word on how it
-// went may be missing there, and nothing else.
+// covers reports whether the next agent would decide from the disk as this one does from want. Only the newest phase may be
+// missing there.
 func (ws *workspace) covers(want *step.Want) bool {
 	return ws.saved.GetProject() != nil && want.Rollout() == step.RolloutOf(ws.saved)
 }
 
-// forget lets go of a project that is not ours and of which nothing is left.
+// forget drops a project that is not ours and of which nothing is left.
 func (w *worker) forget(want *step.Want) {
 	w.actor.pulls.Forget(want.Project, nil)
 	w.endpoints.set(want.Project, nil)
@@ -198,11 +199,11 @@ func (w *worker) forget(want *step.Want) {
 	w.assignments.drop(want.Project, want)
 }
 
-// drainPatience bounds how long a container's signal waits for the requests that the ingress sent it.
+// drainPatience limits how long a container's stop waits for its current requests.
 const drainPatience = 10 * time.Second
 
-// drained puts a container's signal off while it answers requests that it was sent when it still got some, for as long as
-// its grace at most. Nothing else of the project waits for that.
+// drained postpones the stop of a container that still has requests from before it left the endpoints, for at most its grace
+// period. Nothing else of the project waits for that.
 func (w *worker) drained(want *step.Want, have *step.Have, ws *workspace, actions []step.Action, now time.Time) []step.Action {
 	leaving := map[string]time.Time{}
 	out := slices.Clone(actions)
@@ -224,7 +225,7 @@ func (w *worker) drained(want *step.Want, have *step.Have, ws *workspace, action
 	return out
 }
 
-// reread forgets the networks, volumes and containers that may not be as they were read.
+// reread drops the networks, volumes and containers that may have changed since they were read.
 func (ws *workspace) reread(done []step.Action, errs []error) {
 	for i, action := range done {
 		delete(ws.looks, action.ID)
@@ -240,7 +241,7 @@ func (ws *workspace) reread(done []step.Action, errs []error) {
 	}
 }
 
-// note keeps the record, in memory at once and on disk as soon as that is possible.
+// note stores the record in memory, and on disk as soon as possible.
 func (w *worker) note(want *step.Want, ws *workspace, next step.Record) {
 	ws.record = next
 	if want.Remove || next.Same(ws.noted) {
@@ -253,7 +254,6 @@ func (w *worker) note(want *step.Want, ws *workspace, next step.Record) {
 	}
 }
 
-// report sends what there is to say about a project.
 func (w *worker) report(want *step.Want, have *step.Have, actions []step.Action, now time.Time) {
 	if step.Reportable(want, have) {
 		w.reports.put(step.Report(want, have, actions, now))
@@ -270,7 +270,7 @@ func (w *worker) tellSecrets(ctx context.Context, want *step.Want, have *step.Ha
 	w.events.ofProject(ctx, want, api.EventNormal, api.ReasonSecretChanged, message)
 }
 
-// unpin goes back to the tag of each service whose digest the registry no longer has, and says so.
+// unpin goes back to the tag of each service whose digest the registry no longer has, and records an event.
 func (w *worker) unpin(ctx context.Context, t *task, want *step.Want, ws *workspace) (unpinned bool) {
 	next, said := want.Unpin(ws.memory.Pulls)
 	for _, message := range said {

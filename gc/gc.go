@@ -235,7 +235,6 @@ func (c *Collector) do(ctx context.Context, a Action) (err error) {
 	return nil
 }
 
-// trim deletes old history.
 func (c *Collector) trim(ctx context.Context) error {
 	now := c.cfg.Now()
 	resp, err := c.events.TrimHistory(ctx, &carav1.TrimHistoryRequest{

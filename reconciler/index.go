@@ -46,7 +46,6 @@ func newIndex() *index {
 	}
 }
 
-// change applies one transaction and returns the sources that it may concern.
 func (x *index) change(changes []loop.Change) []string {
 	x.mu.Lock()
 	defer x.mu.Unlock()

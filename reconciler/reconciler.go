@@ -117,7 +117,6 @@ func (r *Reconciler) changed(changes []loop.Change) {
 	}
 }
 
-// memory returns the memory of a source's passes.
 func (r *Reconciler) memory(source string) *sourceMemory {
 	r.mu.Lock()
 	defer r.mu.Unlock()

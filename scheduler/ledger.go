@@ -38,7 +38,6 @@ func newLedger() *ledger {
 	}
 }
 
-// demand returns what a project needs from a node.
 func demand(p *carav1.Project) (Demand, error) {
 	d := Demand{Project: p.GetMetadata().GetName(), Selector: p.GetSpec().GetNodeSelector(), Capabilities: api.ExtraCapabilities(p.GetSpec())}
 	for _, s := range p.GetSpec().GetServices() {
@@ -222,7 +221,6 @@ func (l *ledger) settle(project string, revision int64) {
 	}
 }
 
-// drop removes a reservation.
 func (l *ledger) drop(project string) {
 	if _, ok := l.reserved[project]; !ok {
 		return
@@ -232,7 +230,6 @@ func (l *ledger) drop(project string) {
 	l.count(l.effective(project), +1)
 }
 
-// projectsOn returns the names of the projects on a node.
 func (l *ledger) projectsOn(node string) []string {
 	names := make([]string, 0, len(l.on[node]))
 	for name := range l.on[node] {

@@ -163,7 +163,6 @@ func interesting(p *carav1.Project) bool {
 	return false
 }
 
-// pass processes one node or one project.
 func (s *Scheduler) pass(ctx context.Context, key string) (time.Duration, error) {
 	kind, name, _ := strings.Cut(key, "/")
 	if kind == api.KindNode {

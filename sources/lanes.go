@@ -57,7 +57,6 @@ func (l *lanes) leave(lane string) (next string) {
 // failing is the lane of every source whose last pass failed, whatever its host.
 const failing = " failing"
 
-// laneOf returns the lane of a source.
 func laneOf(src *carav1.Source, failures int) string {
 	if failures > 0 {
 		return failing

@@ -158,7 +158,6 @@ func condition(typ string, reason api.Reason, message string) *carav1.Condition 
 	return &carav1.Condition{Type: typ, Status: api.StatusTrue, Reason: string(reason), Message: message}
 }
 
-// event returns the event for a changed condition.
 func (p *pass) event(c *carav1.Condition) *carav1.Event {
 	e := &carav1.Event{
 		ApiVersion: api.APIVersion, Kind: api.KindEvent, Type: api.EventWarning, Message: c.Message,

@@ -56,7 +56,6 @@ func (u *unread) at(was *carav1.ClaimSpec) (at, why string) {
 	return "", ""
 }
 
-// keep records a project that a path keeps.
 func (u *unread) keep(at, why, project string) {
 	u.kept[at], u.whys[at] = append(u.kept[at], project), why
 }

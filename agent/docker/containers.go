@@ -74,7 +74,7 @@ func (e *containers) InspectContainer(ctx context.Context, id string) (engine.Co
 	return out, nil
 }
 
-// parseTime reads the engine's times; the year 1 is its word for never.
+// parseTime parses the engine's times. The year 1 means never.
 func parseTime(s string) time.Time {
 	t, err := time.Parse(time.RFC3339Nano, s)
 	if err != nil || t.Year() <= 1 {
@@ -101,7 +101,7 @@ func (e *containers) RemoveContainer(ctx context.Context, id string) error {
 	}
 	err = docker.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
 	if errdefs.IsConflict(err) && strings.Contains(err.Error(), "already in progress") {
-		return nil // it goes; whoever needs it gone sees it in the next list
+		return nil // a caller that needs it gone checks the next list
 	}
 	return wrap(unlessGone(err), "remove container %.12s", id)
 }
@@ -118,7 +118,7 @@ func (e *containers) StartContainer(ctx context.Context, id string) error {
 	if errdefs.IsNotModified(err) {
 		return nil
 	}
-	if err != nil && strings.Contains(err.Error(), "is ambiguous") { // two networks of one name: not the container's fault
+	if err != nil && strings.Contains(err.Error(), "is ambiguous") { // two networks with the same name
 		return fmt.Errorf("start container %.12s: %w", id, tidy(err))
 	}
 	return wrap(err, "start container %.12s", id)
@@ -136,7 +136,7 @@ func (e *containers) StopContainer(ctx context.Context, id string, grace time.Du
 	return wrap(unlessGone(docker.ContainerStop(ctx, id, container.StopOptions{Timeout: &seconds})), "stop container %.12s", id)
 }
 
-// wholeSeconds rounds up: a container gets at least the time it was promised.
+// wholeSeconds rounds up, so that a container gets at least its grace period.
 func wholeSeconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
 
 // RenameContainer implements engine.Lifecycle.
@@ -165,8 +165,8 @@ func (e *containers) UnpauseContainer(ctx context.Context, id string) error {
 	return wrap(docker.ContainerUnpause(ctx, id), "unpause container %.12s", id)
 }
 
-// UpdateContainer implements engine.Lifecycle. Swap follows the memory as it does for a container that is made: the
-// engine refuses a limit of memory above that of both.
+// UpdateContainer implements engine.Lifecycle. It also sets the swap limit, as for a new container, because the engine
+// rejects a memory limit above it.
 func (e *containers) UpdateContainer(ctx context.Context, id string, limits engine.Limits) error {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()
@@ -180,7 +180,7 @@ func (e *containers) UpdateContainer(ctx context.Context, id string, limits engi
 	if err != nil {
 		return wrap(err, "update container %.12s", id)
 	}
-	c, err := e.InspectContainer(ctx, id) // a kernel that lacks a limit makes the engine leave it out, with success
+	c, err := e.InspectContainer(ctx, id) // if the kernel lacks a limit, the engine ignores it without an error
 	if err != nil {
 		return err
 	}
@@ -191,7 +191,7 @@ func (e *containers) UpdateContainer(ctx context.Context, id string, limits engi
 	return nil
 }
 
-// pidsLimit leaves a limit that is not given to the engine, or as it is.
+// pidsLimit returns nil, which means the engine's default or no change, if no limit is given.
 func pidsLimit(limits engine.Limits) *int64 {
 	if limits.PIDs == 0 {
 		return nil

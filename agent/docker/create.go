@@ -46,24 +46,24 @@ func (e *containers) CreateContainer(ctx context.Context, spec engine.ContainerS
 	return made.ID, nil
 }
 
-// adopt decides about a container that has the name already.
+// adopt decides about an existing container with the same name.
 func (e *containers) adopt(ctx context.Context, spec engine.ContainerSpec, conflict error) (string, error) {
 	found, err := e.InspectContainer(ctx, spec.Name)
 	switch {
 	case errors.Is(err, engine.ErrNotFound):
-		return "", wrap(conflict, "create container %s", spec.Name) // gone meanwhile: the next try succeeds
+		return "", wrap(conflict, "create container %s", spec.Name) // removed meanwhile: the next attempt succeeds
 	case err != nil:
 		return "", err
 	case has(found.Labels, spec.Labels):
 		return found.ID, nil
 	case ours(found.Labels, spec.Labels):
-		return "", wrap(conflict, "create container %s", spec.Name) // an older one of ours: the next look finds it
+		return "", wrap(conflict, "create container %s", spec.Name) // an older one of ours: the next pass finds it
 	}
 	return "", fmt.Errorf("create container %s: %w: container %.12s has this name; remove or rename it, or rename the project",
 		spec.Name, engine.ErrForeign, found.ID)
 }
 
-// ours reports whether labels are of the cluster, node and project that want speaks of.
+// ours reports whether labels and want have the same cluster, node and project.
 func ours(labels, want map[string]string) bool {
 	for _, key := range []string{api.LabelCluster, api.LabelNode, api.LabelProject} {
 		if labels[key] != want[key] {
@@ -88,7 +88,7 @@ func containerConfig(spec engine.ContainerSpec) (*container.Config, error) {
 		Image: s.GetImage(), Env: spec.Env, Labels: spec.Labels,
 		Entrypoint: s.GetCommand(), Cmd: s.GetArgs(),
 		StopSignal: s.GetStopSignal(), StopTimeout: &seconds,
-		Healthcheck: &container.HealthConfig{Test: []string{"NONE"}}, // the agent checks, also as the image says
+		Healthcheck: &container.HealthConfig{Test: []string{"NONE"}}, // the agent runs all checks, also those of the image
 	}, nil
 }
 
@@ -111,7 +111,7 @@ func hostConfig(spec engine.ContainerSpec) (*container.HostConfig, error) {
 		host.SecurityOpt = []string{"no-new-privileges"}
 	}
 	for _, m := range s.GetVolumeMounts() {
-		// Labels for the case that the volume went between the look and now: the engine then makes it, and it must be ours.
+		// The labels matter if the volume was removed since the last look: the engine then creates it, and it must be ours.
 		host.Mounts = append(host.Mounts, mount.Mount{
 			Type: mount.TypeVolume, Source: spec.Volumes[m.GetName()], Target: m.GetMountPath(), ReadOnly: m.GetReadOnly(),
 			VolumeOptions: &mount.VolumeOptions{Labels: volumeLabels(spec.Labels)},
@@ -143,7 +143,7 @@ func limit(host *container.HostConfig, s *carav1.Service) error {
 	return nil
 }
 
-// volumeLabels are those of a container's labels that its project's volumes carry too.
+// volumeLabels returns the labels of a container that its project's volumes have too.
 func volumeLabels(labels map[string]string) map[string]string {
 	out := map[string]string{}
 	for _, key := range []string{api.LabelCluster, api.LabelNode, api.LabelProject, api.LabelUID, api.LabelEpoch} {

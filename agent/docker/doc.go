@@ -1,13 +1,13 @@
-// Package docker is the agent's engine: a thin adapter over the Docker API. On the straight line it is the last step,
-// the one that makes containers.
+// Package docker implements engine.Engine as a thin adapter over the Docker API. In the path from a push to a container it
+// is the last step, which creates the containers.
 //
-// What holds:
+// Invariants:
 //
-//   - Every call that answers has a time-out; streams, pulls and waits have an inactivity limit and no total.
-//   - An engine that did not answer is engine.ErrUnavailable, and never engine.ErrNotFound: only the engine's own 404 is.
-//   - A name that is taken is adopted where the labels are the very ones asked for (an earlier call succeeded and its
-//     answer was lost), and engine.ErrForeign where they are not ours. Docker's own restart policy is always `no`.
-//   - Subnets come from the agent's pool, the lowest free one first, and never overlap with any network of the engine.
+//   - Every call with one response has a timeout. Streams, pulls and waits have an inactivity limit and no total timeout.
+//   - An engine that did not answer is engine.ErrUnavailable, never engine.ErrNotFound. Only the engine's own 404 is.
+//   - If a name is taken, the object is adopted if it has exactly the requested labels (an earlier call succeeded and its
+//     response was lost). If it is not ours, the error is engine.ErrForeign. Docker's own restart policy is always `no`.
+//   - Subnets come from the agent's pool, lowest free one first, and never overlap with any network of the engine.
 //
-// No decision is made here: the agent has decided.
+// This package makes no decisions; the agent does.
 package docker

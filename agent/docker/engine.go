@@ -20,17 +20,17 @@ import (
 	"github.com/caravanserai/cara/agent/engine"
 )
 
-// Config says which engine, and where its networks lie.
+// Config configures an Engine.
 type Config struct {
-	// Host is a DOCKER_HOST; Docker's default socket where empty.
+	// Host is a DOCKER_HOST. The default is Docker's default socket.
 	Host string
-	// NetworkPool is what project networks are cut from, /27 each; 10.213.0.0/16 where it is not set.
+	// NetworkPool is divided into project networks, /27 each. The default is 10.213.0.0/16.
 	NetworkPool netip.Prefix
-	// AllowRegistries are patterns of the registries that images may be pulled from; all where empty. They are what keeps
-	// the engine from calling addresses that a manifest names, or that a registry names as the place of its tokens.
+	// AllowRegistries are patterns of the registries that images may be pulled from. Empty allows all. They keep the engine
+	// from connecting to addresses that a manifest names, or that a registry names as its token service.
 	AllowRegistries []string
-	// CallTimeout of calls that only ask (10 s where 0), WorkTimeout of those that do something (1 min where 0),
-	// Inactivity of pulls (5 min where 0): a pull is given up when nothing moved for that long.
+	// CallTimeout applies to calls that only read (default 10 s), WorkTimeout to calls that change something (default 1 min).
+	// Inactivity is how long a pull may make no progress (default 5 min).
 	CallTimeout, WorkTimeout, Inactivity time.Duration
 }
 
@@ -39,7 +39,7 @@ const (
 	subnetBits  = 27
 )
 
-// Validate fills in defaults and says what is wrong.
+// Validate sets defaults and checks the configuration.
 func (c *Config) Validate() error {
 	if c.Host == "" {
 		c.Host = client.DefaultDockerHost
@@ -61,7 +61,7 @@ func (c *Config) Validate() error {
 	return nil
 }
 
-// Engine is a Docker engine behind engine.Engine. Each part has the calls for one kind of object.
+// Engine implements engine.Engine with a Docker engine. Each part has the calls for one type of object.
 type Engine struct {
 	*connection
 	containers
@@ -80,11 +80,11 @@ type (
 		*connection
 
 		making   sync.Mutex
-		reserved map[netip.Prefix]bool // subnets of networks that are being made
+		reserved map[netip.Prefix]bool // subnets of networks that are being created
 	}
 )
 
-// connection is the way to the engine.
+// connection is the connection to the engine.
 type connection struct {
 	cfg    Config
 	docker *client.Client
@@ -95,7 +95,7 @@ type connection struct {
 
 var _ engine.Engine = (*Engine)(nil)
 
-// New returns an adapter. It asks nothing of the engine yet. The caller closes it.
+// New returns an Engine. It does not contact the engine. The caller closes it.
 func New(cfg Config) (*Engine, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -111,11 +111,11 @@ func New(cfg Config) (*Engine, error) {
 	}, nil
 }
 
-// Close drops the connections to the engine.
+// Close closes the connections to the engine.
 func (e *connection) Close() error { return e.docker.Close() }
 
-// api returns the client once it speaks the engine's version. The client would find that out with its first call, but
-// not without a race between that call and those beside it.
+// api returns the client after it has negotiated the API version. The client would do that in its first call, but with a
+// data race between concurrent first calls.
 func (e *connection) api(ctx context.Context) (*client.Client, error) {
 	e.mu.Lock()
 	negotiated := e.negotiated
@@ -123,7 +123,7 @@ func (e *connection) api(ctx context.Context) (*client.Client, error) {
 	if negotiated {
 		return e.docker, nil
 	}
-	ping, err := e.docker.Ping(ctx) // outside of the lock: an engine that hangs must not hold up who gives up earlier
+	ping, err := e.docker.Ping(ctx) // without the lock: callers with shorter timeouts must not wait for a hanging engine
 	if err != nil {
 		return nil, wrap(err, "ask the engine for its version")
 	}
@@ -136,7 +136,7 @@ func (e *connection) api(ctx context.Context) (*client.Client, error) {
 	return e.docker, nil
 }
 
-// Ping asks for a sign of life.
+// Ping checks that the engine answers.
 func (e *connection) Ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
 	defer cancel()
@@ -144,7 +144,7 @@ func (e *connection) Ping(ctx context.Context) error {
 	return wrap(err, "ping engine")
 }
 
-// wrap gives an error of the engine its meaning for the agent.
+// wrap classifies an error of the engine for the agent.
 func wrap(err error, format string, args ...any) error {
 	if err == nil {
 		return nil
@@ -168,13 +168,13 @@ func wrap(err error, format string, args ...any) error {
 	return fmt.Errorf("%s: %w: %w", what, means, tidy(err))
 }
 
-// diskFull reports whether the engine's disk is full. The engine passes on the kernel's error as text only.
+// diskFull reports whether the engine's disk is full. The engine passes the kernel's error on only as text.
 func diskFull(err error) bool {
 	text := err.Error()
 	return strings.Contains(text, syscall.ENOSPC.Error()) || strings.Contains(text, syscall.EDQUOT.Error())
 }
 
-// tidy takes out of an error's text what the client puts in front of each: people read it in a project's status.
+// tidy removes the client's prefix from an error's text, which users read in a project's status.
 func tidy(err error) error { return tidied{err} }
 
 type tidied struct{ error }
@@ -185,7 +185,7 @@ func (t tidied) Error() string {
 
 func (t tidied) Unwrap() error { return t.error }
 
-// unanswered says that an error is not the engine's word but the lack of it.
+// unanswered reports whether an error means that the engine did not answer.
 func unanswered(err error) bool {
 	var netErr net.Error
 	var urlErr *url.Error
@@ -195,7 +195,7 @@ func unanswered(err error) bool {
 		errors.As(err, &netErr) || errors.As(err, &urlErr) || errdefs.IsUnavailable(err)
 }
 
-// unlessGone turns the engine's word that a thing is gone, or as it should be, into success.
+// unlessGone ignores errors that mean that an object is gone or already in the requested state.
 func unlessGone(err error) error {
 	if errdefs.IsNotFound(err) && !unanswered(err) || errdefs.IsNotModified(err) {
 		return nil

@@ -17,18 +17,18 @@ import (
 )
 
 const (
-	// outputChunk is the most that is passed on at a time.
+	// outputChunk is the largest chunk of output.
 	outputChunk = 32 << 10
-	// noDetach takes the place of the keys that make an engine release a terminal (Ctrl-P Ctrl-Q, which hold Ctrl-P back
-	// until the next key): nobody types these.
+	// noDetach replaces the keys that detach a terminal from the engine (Ctrl-P Ctrl-Q, which delay Ctrl-P until the next key)
+	// with a sequence that nobody types.
 	noDetach = "ctrl-^,ctrl-@,ctrl-^,ctrl-@,ctrl-^,ctrl-@,ctrl-^,ctrl-@"
 
 	resizeTries  = 20
-	resizePause  = 25 * time.Millisecond // until a process that was just made has a terminal
+	resizePause  = 25 * time.Millisecond // until a new process has a terminal
 	exitPauseMax = time.Second
 )
 
-// process is a command behind one hijacked connection. Closing that is the only thing that ends its reads and writes.
+// process is a command on one hijacked connection. Only closing the connection ends its reads and writes.
 type process struct {
 	engine    *connection
 	docker    *client.Client
@@ -36,7 +36,7 @@ type process struct {
 	container string
 	tty       bool
 	stream    types.HijackedResponse
-	ended     bool // Wait saw its end
+	ended     bool // Wait saw the end of the command
 }
 
 // Start implements engine.Streams.
@@ -71,7 +71,7 @@ func (p *process) Write(data []byte) (int, error) { return p.stream.Conn.Write(d
 // CloseInput implements engine.Process.
 func (p *process) CloseInput() error { return p.stream.CloseWrite() }
 
-// Resize implements engine.Process. The engine refuses until the process is there.
+// Resize implements engine.Process. The engine returns an error until the process exists.
 func (p *process) Resize(ctx context.Context, size engine.Size) (err error) {
 	for range resizeTries {
 		err = p.docker.ContainerExecResize(ctx, p.id, container.ResizeOptions{Height: uint(size.Rows), Width: uint(size.Columns)})
@@ -85,7 +85,7 @@ func (p *process) Resize(ctx context.Context, size engine.Size) (err error) {
 // Wait implements engine.Process.
 func (p *process) Wait(ctx context.Context, emit func(data []byte, stderr bool) error) (int, error) {
 	defer context.AfterFunc(ctx, p.stream.Close)()
-	var head []byte // the beginning of all output: where the engine says that it cannot run the command
+	var head []byte // the first output, where the engine reports that it cannot run the command
 	pass := emit
 	emit = func(data []byte, stderr bool) error {
 		if room := maxRefusal - len(head); room > 0 {
@@ -113,11 +113,11 @@ func (p *process) Wait(ctx context.Context, emit func(data []byte, stderr bool) 
 	return exitCodeOf(code, string(head)), err
 }
 
-// maxRefusal is as much of a command's output as can say that the engine did not run it.
+// maxRefusal is how much of a command's output is checked for the engine's error message.
 const maxRefusal = 1024
 
-// exitCodeOf is a command's exit code as shells and later engines have it: 127 for a command that is not there. Engine
-// 20.10 says 126 for that too, and what is wrong in a line of its own.
+// exitCodeOf returns a command's exit code as shells and newer engines report it: 127 for a command that does not exist.
+// Engine 20.10 reports 126 for that too, with the reason in its own line of output.
 func exitCodeOf(code int, output string) int {
 	notThere := strings.Contains(output, "executable file not found") || strings.Contains(output, "no such file or directory")
 	if code == exitCannotRun && strings.HasPrefix(output, "OCI runtime exec failed: ") && notThere {
@@ -126,13 +126,14 @@ func exitCodeOf(code int, output string) int {
 	return code
 }
 
-// Exit codes of commands that did not run, as POSIX shells have them.
+// Exit codes of commands that did not run, as in POSIX shells.
 const (
 	exitCannotRun = 126
 	exitNotFound  = 127
 )
 
-// exitCode waits for the end of a process whose output has ended, which is a moment later, or much where it closed it.
+// exitCode waits for the end of a process whose output has ended. That is usually a moment later, or much later if the
+// process closed its output.
 func (p *process) exitCode(ctx context.Context) (int, error) {
 	for wait := 5 * time.Millisecond; ; wait = min(2*wait, exitPauseMax) {
 		now, err := p.inspect(ctx)
@@ -155,13 +156,13 @@ func (p *process) inspect(ctx context.Context) (container.ExecInspect, error) {
 	return now, wrap(err, "ask for the end of a command in container %.12s", p.container)
 }
 
-// output passes on what one of a command's outputs says.
+// output forwards one of a command's output streams.
 type output struct {
 	emit   func(data []byte, stderr bool) error
 	stderr bool
 }
 
-// emitError is a refusal of whoever takes the output, and no fault of the engine's.
+// emitError is an error of the output's consumer, not of the engine.
 type emitError struct{ error }
 
 func (o output) Write(data []byte) (int, error) {
@@ -173,7 +174,6 @@ func (o output) Write(data []byte) (int, error) {
 	return len(data), nil
 }
 
-// pause waits.
 func pause(ctx context.Context, d time.Duration) error {
 	select {
 	case <-time.After(d):

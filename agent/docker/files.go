@@ -16,8 +16,8 @@ import (
 	"github.com/caravanserai/cara/agent/engine"
 )
 
-// CopyFiles implements engine.Containers: one archive for each volume that files go into, unpacked there, and one for all
-// others, unpacked at the root.
+// CopyFiles implements engine.Containers. It sends one archive per volume that contains files, unpacked in the volume, and
+// one for all other files, unpacked at the root.
 func (e *containers) CopyFiles(ctx context.Context, id string, files []engine.File) error {
 	roots := map[string][]engine.File{}
 	for _, f := range files {
@@ -54,7 +54,7 @@ func (e *containers) copyFiles(ctx context.Context, id, root string, files []eng
 	return wrap(err, "copy files into container %.12s", id)
 }
 
-// pack makes an archive of files that lie below root. Directories on the way are the engine's to make.
+// pack returns an archive of files below root. The engine creates missing directories.
 func pack(root string, files []engine.File) (io.Reader, error) {
 	var archive bytes.Buffer
 	w := tar.NewWriter(&archive)

@@ -14,15 +14,16 @@ import (
 	"github.com/caravanserai/cara/agent/engine"
 )
 
-// maxLine is where a line of a log is cut.
+// maxLine is the maximum length of a log line; the rest is cut off.
 const maxLine = 16 << 10
 
-// readFrames reads a container's log as the engine frames it: a header of eight bytes (stream, length), then a time
-// stamp, a space and a line. A line of more than 16 KiB comes in several frames with one time stamp, of which only the last ends in a newline.
-// The last line of a run may have no newline either; what follows it has another time stamp. With whole, a last line that may go on is left out.
+// readFrames reads a container's log in the engine's framing: a header of eight bytes (stream, length), then a timestamp, a
+// space and a line. A line longer than 16 KiB arrives in several frames with the same timestamp, and only the last one ends
+// with a newline. The last line of a run may also lack the newline; the next line then has another timestamp. If whole is
+// true, a last line that may continue is omitted.
 func readFrames(r io.Reader, whole bool, emit func(engine.LogLine) error) (frames int, err error) {
 	in := bufio.NewReaderSize(r, 32<<10)
-	var open [3]*engine.LogLine // by stream: the line whose end has not come
+	var open [3]*engine.LogLine // by stream: the line that is not complete
 	end := func(stream int) error {
 		line := open[stream]
 		open[stream] = nil
@@ -30,7 +31,7 @@ func readFrames(r io.Reader, whole bool, emit func(engine.LogLine) error) (frame
 			return nil
 		}
 		if line.Size <= maxLine {
-			line.Size = 0 // it was not cut: only its newline came later
+			line.Size = 0 // not cut: only its newline came later
 		}
 		return emit(*line)
 	}
@@ -87,7 +88,7 @@ func readFrames(r io.Reader, whole bool, emit func(engine.LogLine) error) (frame
 	}
 }
 
-// maxFrame bounds what is kept of one frame: a time stamp and a line, with room for the newline.
+// maxFrame is how much of one frame is kept: a timestamp, a line and a newline.
 const maxFrame = maxLine + 128
 
 func readText(in *bufio.Reader, size int64) (text string, ended bool, err error) {
@@ -105,7 +106,7 @@ func readText(in *bufio.Reader, size int64) (text string, ended bool, err error)
 	return string(buf), bytes.HasSuffix(buf, []byte("\n")), nil
 }
 
-// parseLine also returns how many bytes before the line are the time stamp.
+// parseLine also returns the length of the timestamp before the line.
 func parseLine(text string, stderr bool) (line engine.LogLine, stamped int) {
 	line = engine.LogLine{Stderr: stderr}
 	if stamp, rest, ok := strings.Cut(text, " "); ok {

@@ -9,23 +9,21 @@ import (
 	"time"
 )
 
-// How long a command whose caller has gone may go on: a while to notice that its input has ended, then a while after it
-// was hung up on.
+// How long a command may continue after its client left: first to notice the end of its input, then after the hangup signal.
 const (
 	hangUpAfter = 2 * time.Second
 	killAfter   = 10 * time.Second
 )
 
-// End implements engine.Process. Docker has no call that ends a command, and knows no hangup: a terminal whose connection
-// is closed stays open for what runs in it. Where the agent sees the engine's processes (it runs on the same machine, in
-// the same PID namespace, and may signal them) it does what a terminal's end does. Elsewhere the end of its input has to
-// be enough.
+// End implements engine.Process. Docker has no call that ends a command and sends no hangup: a terminal whose connection is
+// closed stays open for its processes. If the agent can see and signal the engine's processes (same machine, same PID
+// namespace), it sends the signals that the end of a terminal would cause. Otherwise closing the input must suffice.
 func (p *process) End(ctx context.Context) {
 	p.stream.Close()
 	if p.ended {
 		return
 	}
-	calls := context.WithoutCancel(ctx) // each has its own time-out; ctx only says that there is no time to wait
+	calls := context.WithoutCancel(ctx) // each has its own timeout; the end of ctx only means not to wait
 	hangup := syscall.SIGTERM
 	if p.tty {
 		hangup = syscall.SIGHUP
@@ -41,8 +39,9 @@ func (p *process) End(ctx context.Context) {
 	}
 }
 
-// outlives waits until the command has ended, at most for a while; it returns its pid where it has not. An engine that is slow to start a command
-// calls it not running until then: a command without a pid that has not failed has yet to begin.
+// outlives waits up to limit for the command to end. If it has not ended, outlives returns its pid. While an engine is still
+// starting a command, it reports it as not running. So a command that has neither a pid nor an exit code has not started
+// yet.
 func (p *process) outlives(ctx, calls context.Context, limit time.Duration) (pid int, over bool) {
 	deadline := time.Now().Add(limit)
 	for wait := 10 * time.Millisecond; ; wait *= 2 {
@@ -52,7 +51,7 @@ func (p *process) outlives(ctx, calls context.Context, limit time.Duration) (pid
 		}
 		patient := ctx
 		if now.Pid == 0 {
-			patient = calls // it cannot be signalled before it has begun
+			patient = calls // a command that has not started cannot get a signal
 		}
 		left := time.Until(deadline)
 		if left <= 0 || pause(patient, min(wait, left)) != nil {
@@ -61,8 +60,8 @@ func (p *process) outlives(ctx, calls context.Context, limit time.Duration) (pid
 	}
 }
 
-// signalGroup signals a command and what it started, after a look at whether it is one: the pid is the engine's word,
-// and means another process where the agent does not share the engine's PID namespace.
+// signalGroup signals a command and its process group. It first checks that the pid belongs to the container, because the
+// engine's pid means another process if the agent is in a different PID namespace.
 func signalGroup(pid int, container string, signal syscall.Signal) bool {
 	if pid <= 1 || !inContainer(pid, container) {
 		return false
@@ -73,7 +72,8 @@ func signalGroup(pid int, container string, signal syscall.Signal) bool {
 	return syscall.Kill(pid, signal) == nil
 }
 
-// inContainer reports whether a process of this machine belongs to a container: its control group carries the whole id.
+// inContainer reports whether a process of this machine belongs to a container, whose full id is then in the process's
+// control group.
 func inContainer(pid int, container string) bool {
 	groups, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
 	return err == nil && len(container) == 64 && strings.Contains(string(groups), container)

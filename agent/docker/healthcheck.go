@@ -9,8 +9,8 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// checkOf is an image's HEALTHCHECK as a manifest would have it; nil if it has none. `CMD` is a command, `CMD-SHELL` a
-// line for the image's shell.
+// checkOf converts an image's HEALTHCHECK, or returns nil if it has none. `CMD` is a command, `CMD-SHELL` a line for the
+// image's shell.
 func checkOf(h *container.HealthConfig, shell []string) *carav1.Healthcheck {
 	if h == nil || len(h.Test) < 2 {
 		return nil

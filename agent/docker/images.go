@@ -71,7 +71,7 @@ func (e *images) ListImages(ctx context.Context) ([]engine.StoredImage, error) {
 	return out, nil
 }
 
-// RemoveImage implements engine.Images. Never by force, which takes images away from under stopped containers.
+// RemoveImage implements engine.Images. It never forces the removal, which would remove images that stopped containers use.
 func (e *images) RemoveImage(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()
@@ -83,7 +83,7 @@ func (e *images) RemoveImage(ctx context.Context, name string) error {
 	return wrap(unlessGone(err), "remove image %s", name)
 }
 
-// PullImage implements engine.Images. It has no time-out: it ends when nothing has moved for the inactivity limit.
+// PullImage implements engine.Images. It has no total timeout: it fails when there is no progress for the inactivity limit.
 func (e *images) PullImage(ctx context.Context, ref string, auth *carav1.RegistryAuth, progress func(engine.Progress)) (engine.Image, error) {
 	if err := e.cfg.mayPull(ref); err != nil {
 		return engine.Image{}, err
@@ -119,7 +119,7 @@ func pullOptions(auth *carav1.RegistryAuth) (image.PullOptions, error) {
 	return image.PullOptions{RegistryAuth: encoded}, err
 }
 
-// follow reads the engine's account of a pull to its end.
+// follow reads the engine's progress messages until the pull ends.
 func (e *images) follow(ctx context.Context, ref string, options image.PullOptions, progress func(engine.Progress)) error {
 	docker, err := e.api(ctx)
 	if err != nil {
@@ -154,7 +154,7 @@ const maxLayers = 512
 
 type layer struct {
 	done, total int64
-	counts      bool // what has an id is a layer or the tag
+	counts      bool // messages with this id are about a layer, not the tag
 	ready       bool
 }
 
@@ -191,7 +191,8 @@ func sum(layers map[string]layer) engine.Progress {
 	return p
 }
 
-// pullError tells a registry's no from one that did not answer. The engine passes on most of it as text only.
+// pullError distinguishes a registry's refusal from a registry that did not answer. The engine reports most errors only as
+// text.
 func pullError(ref string, err error) error {
 	text := strings.ToLower(err.Error())
 	contains := func(words ...string) bool {

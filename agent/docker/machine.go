@@ -24,7 +24,7 @@ func (e *connection) Info(ctx context.Context) (engine.Info, error) {
 	}, nil
 }
 
-// goArch spells the kernel's word for an architecture as image platforms do.
+// goArch converts the kernel's name of an architecture to the one in image platforms.
 func goArch(machine string) string {
 	switch machine {
 	case "x86_64":

@@ -36,7 +36,7 @@ func (e *networks) ListNetworks(ctx context.Context, labels map[string]string) (
 	return out, nil
 }
 
-// overlapRetries bounds how often a subnet that turned out to be taken is replaced by the next.
+// overlapRetries is how often CreateNetwork tries another subnet because one was taken.
 const overlapRetries = 16
 
 // CreateNetwork implements engine.Networks.
@@ -64,7 +64,7 @@ func (e *networks) CreateNetwork(ctx context.Context, name string, labels map[st
 		case errdefs.IsConflict(err) || strings.Contains(err.Error(), "network with name "+name+" already exists"):
 			return e.adoptNetwork(ctx, name, labels, err)
 		case overlaps(err) && len(refused) < overlapRetries:
-			refused[subnet] = true // somebody was faster, or a route of the machine lies there
+			refused[subnet] = true // taken by another client or by a route of the machine
 		default:
 			return engine.Network{}, wrap(err, "create network %s", name)
 		}
@@ -85,7 +85,7 @@ func (e *networks) adoptNetwork(ctx context.Context, name string, labels map[str
 	n, err := docker.NetworkInspect(ctx, name, network.InspectOptions{})
 	err = wrap(err, "inspect network %s", name)
 	switch {
-	case errors.Is(err, engine.ErrNotFound), err != nil && strings.Contains(err.Error(), "is ambiguous"): // the next look tells
+	case errors.Is(err, engine.ErrNotFound), err != nil && strings.Contains(err.Error(), "is ambiguous"): // next pass decides
 		return engine.Network{}, wrap(conflict, "create network %s", name)
 	case err != nil:
 		return engine.Network{}, err
@@ -116,7 +116,7 @@ func (e *networks) RemoveNetwork(ctx context.Context, id string) error {
 // SubnetCapacity implements engine.Machine.
 func (e *networks) SubnetCapacity() int { return 1 << (subnetBits - e.cfg.NetworkPool.Bits()) }
 
-// reserve picks the lowest free subnet and keeps it from other callers until release.
+// reserve chooses the lowest free subnet and keeps it from other callers until release.
 func (e *networks) reserve(ctx context.Context, bits int, refused map[netip.Prefix]bool) (netip.Prefix, func(), error) {
 	docker, err := e.api(ctx)
 	if err != nil {
@@ -159,7 +159,7 @@ func (e *networks) reserve(ctx context.Context, bits int, refused map[netip.Pref
 	}, nil
 }
 
-// bitsFor is the length of the smallest prefix, /27 or larger, that has an address for each of so many containers.
+// bitsFor returns the length of the smallest prefix, at least a /27, with enough addresses for the containers.
 func bitsFor(containers int) int {
 	bits := subnetBits
 	for bits > 8 && engine.Addresses(bits) < containers {
@@ -168,7 +168,7 @@ func bitsFor(containers int) int {
 	return bits
 }
 
-// freeSubnet returns the lowest subnet of this size in pool that overlaps with none of taken.
+// freeSubnet returns the lowest subnet of this size in pool that does not overlap with any of taken.
 func freeSubnet(pool netip.Prefix, bits int, taken []netip.Prefix) (netip.Prefix, bool) {
 	if bits < pool.Bits() {
 		return netip.Prefix{}, false

@@ -11,8 +11,8 @@ import (
 	"github.com/caravanserai/cara/api"
 )
 
-// mayPull refuses an image of a registry that the node's operator does not allow. The engine follows whatever address a
-// registry names for its tokens, so a registry that is not trusted must not be asked at all.
+// mayPull returns an error for an image of a registry that the node's operator does not allow. The engine follows any
+// address that a registry names as its token service, so it must not contact an untrusted registry at all.
 func (c Config) mayPull(ref string) error {
 	if len(c.AllowRegistries) == 0 {
 		return nil
@@ -29,8 +29,8 @@ func (c Config) mayPull(ref string) error {
 		ref, engine.ErrInvalid, strings.Join(c.AllowRegistries, ", "), registry)
 }
 
-// RegistryPattern returns what is wrong with a pattern of registries, or an empty text. A registry is a host, with a port
-// where it has one.
+// RegistryPattern returns what is wrong with a registry pattern, or an empty string. A registry is a host with an optional
+// port.
 func RegistryPattern(p string) string {
 	host, port, found := strings.Cut(p, ":")
 	if n, err := strconv.ParseUint(port, 10, 16); found && port != api.Everything && (err != nil || n == 0) {

@@ -12,14 +12,14 @@ import (
 	"github.com/docker/docker/api/types/network"
 )
 
-// busy says that a network was not removed because something is connected to it, as far as the engine knows.
+// busy reports whether a network was not removed because, according to the engine, something is connected to it.
 func busy(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "has active endpoints")
 }
 
-// removeBusy removes a network that the engine takes for used. An engine that went down at the wrong moment keeps
-// endpoints of containers that are gone, for ever: those are taken off by force. A container that is there was connected
-// by somebody else, and is left alone.
+// removeBusy removes a network that the engine considers in use. An engine that went down at the wrong moment keeps
+// endpoints of removed containers forever; removeBusy disconnects these by force. An existing container was connected by
+// someone else and is left alone.
 func (e *connection) removeBusy(ctx context.Context, id string) error {
 	docker, err := e.api(ctx)
 	if err != nil {
@@ -55,8 +55,8 @@ func (e *connection) removeBusy(ctx context.Context, id string) error {
 	return wrap(err, "remove network %s", n.Name)
 }
 
-// isGhost reports whether an endpoint is that of no container. The engine files it under the container's id, or else under
-// one of its own.
+// isGhost reports whether an endpoint belongs to no container. The engine lists it by the container's id, or else by the
+// endpoint's own id.
 func (e *connection) isGhost(ctx context.Context, key string) (bool, error) {
 	if strings.HasPrefix(key, "ep-") {
 		return true, nil

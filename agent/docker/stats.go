@@ -38,7 +38,7 @@ func (e *streams) Stats(ctx context.Context, id string, follow bool, emit func(e
 		case err != nil:
 			return wrap(err, "measure container %.12s", id)
 		case s.PreRead.IsZero() || !s.Read.After(s.PreRead):
-			continue // the first of a stream has no second behind it, and one that does not run has no figures
+			continue // the first sample has no preceding one, and a stopped container has no figures
 		}
 		emit(usageOf(&s))
 	}
@@ -59,8 +59,7 @@ func usageOf(s *container.StatsResponse) engine.ContainerUsage {
 	return u
 }
 
-// droppable is the page cache that the kernel takes back first, by the name that either version of control groups has
-// for it.
+// droppable returns the page cache that the kernel reclaims first. Its name depends on the version of control groups.
 func droppable(m container.MemoryStats) uint64 {
 	for _, name := range []string{"total_inactive_file", "inactive_file"} {
 		if v, ok := m.Stats[name]; ok {

@@ -31,7 +31,7 @@ func (e *streams) Logs(ctx context.Context, id string, o engine.LogOptions, emit
 	return err
 }
 
-// logs reads a log once, from its last frames on, and returns how many frames that were.
+// logs reads a log once, starting at its last frames, and returns the number of frames.
 func (e *streams) logs(ctx context.Context, id string, o engine.LogOptions, last string, emit func(engine.LogLine) error) (frames int, err error) {
 	docker, err := e.api(ctx)
 	if err != nil {
@@ -56,8 +56,8 @@ func (e *streams) logs(ctx context.Context, id string, o engine.LogOptions, last
 	return frames, ctx.Err()
 }
 
-// tail reads the last lines. The engine counts frames, and a long line has many, so more are asked for until there are enough lines. The first
-// of a read may be the rest of a line, and does not count unless the whole log was read.
+// tail reads the last lines. The engine counts frames, and a long line has several, so tail asks for more frames until there
+// are enough lines. The first line of a read may be incomplete, and does not count unless the whole log was read.
 func (e *streams) tail(ctx context.Context, id string, o engine.LogOptions, emit func(engine.LogLine) error) error {
 	for ask := o.Tail + 1; ; ask *= 4 {
 		var kept []engine.LogLine
@@ -91,10 +91,11 @@ func nanos(t time.Time) string {
 	return strings.Repeat("0", 9-len(s)) + s
 }
 
-// Events implements engine.Streams. The engine answers before it subscribes, so it is asked for all that it remembers, which are 256 events at
-// most: one that is heard twice costs a look. It is not asked for events since a time, as its clock may differ from the agent's.
+// Events implements engine.Streams. The engine responds before it subscribes, so Events also asks for all past events, of
+// which the engine keeps at most 256. A duplicate event only costs an extra look. Events does not ask for a start time,
+// because the engine's clock may differ.
 func (e *streams) Events(ctx context.Context, labels map[string]string, subscribed func(), emit func(engine.Event)) error {
-	match := filters.NewArgs(filters.Arg("type", string(events.ContainerEventType))) // a network's events carry no labels
+	match := filters.NewArgs(filters.Arg("type", string(events.ContainerEventType))) // events of networks have no labels
 	match.Add("type", string(events.NetworkEventType))
 	for _, action := range []events.Action{
 		events.ActionStart, events.ActionDie, events.ActionPause, events.ActionUnPause, events.ActionDestroy, events.ActionRename,
@@ -130,8 +131,8 @@ func (e *streams) Events(ctx context.Context, labels map[string]string, subscrib
 	}
 }
 
-// projectOf returns which project an event is about. Of a network there is only its name, which somebody else may have
-// given: a look at the project tells.
+// projectOf returns the project of an event. For a network only the name is known, which may be someone else's; the
+// project's worker checks that.
 func projectOf(m events.Message, labels map[string]string) (project string, ours bool) {
 	if m.Type == events.NetworkEventType {
 		return strings.CutPrefix(m.Actor.Attributes["name"], engine.NetworkPrefix)

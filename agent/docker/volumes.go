@@ -28,7 +28,7 @@ func (e *volumes) ListVolumes(ctx context.Context, labels map[string]string) ([]
 	return out, nil
 }
 
-// CreateVolume implements engine.Volumes. The engine answers with the volume of that name, whoever made it.
+// CreateVolume implements engine.Volumes. If the name is taken, the engine returns the existing volume, whoever created it.
 func (e *volumes) CreateVolume(ctx context.Context, name string, labels map[string]string) error {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
 	defer cancel()

@@ -8,14 +8,14 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Limits are what a container may use at most; 0 for no limit.
+// Limits are the resource limits of a container; 0 means no limit.
 type Limits struct {
 	NanoCPUs int64
 	Memory   int64 // bytes
 	PIDs     int64 // processes and threads
 }
 
-// LimitsOf reads a service's limits.
+// LimitsOf parses a service's limits.
 func LimitsOf(s *carav1.Service) (Limits, error) {
 	limits := s.GetResources().GetLimits()
 	cpu, err := api.MilliCPU(limits.GetCpu())
@@ -29,13 +29,13 @@ func LimitsOf(s *carav1.Service) (Limits, error) {
 	return Limits{NanoCPUs: cpu * 1e6, Memory: memory, PIDs: int64(limits.GetPids())}, nil
 }
 
-// InPlace says whether a container with limits l can be given those of to while it runs: an engine changes a limit, and
-// sets one where there was none, but has no way to take one off.
+// InPlace reports whether a running container with limits l can be changed to the limits to: an engine can change or add a
+// limit, but not remove one.
 func (l Limits) InPlace(to Limits) bool {
 	return l.with(to) == to
 }
 
-// with is what l becomes where the engine is told to: a limit that to does not name stays.
+// with returns the limits after an update of l to the given limits: a limit that is not given stays.
 func (l Limits) with(to Limits) Limits {
 	return Limits{NanoCPUs: cmp.Or(to.NanoCPUs, l.NanoCPUs), Memory: cmp.Or(to.Memory, l.Memory), PIDs: cmp.Or(to.PIDs, l.PIDs)}
 }

@@ -29,11 +29,11 @@ func life(t *testing.T, s *suite) {
 	for i := range listed {
 		listed[i].Grace, listed[i].CreatedAt = 0, listed[i].CreatedAt.Truncate(time.Second).UTC()
 	}
-	if diff := cmp.Diff([]engine.Container{inspected}, listed); diff != "" { // nobody inspects one that never ran
+	if diff := cmp.Diff([]engine.Container{inspected}, listed); diff != "" { // as the agent does not inspect it
 		t.Errorf("a container that was never started (-inspected +listed):\n%s", diff)
 	}
 	must(t, s.Engine.StartContainer(t.Context(), id))
-	must(t, s.Engine.StartContainer(t.Context(), id)) // it runs: no error
+	must(t, s.Engine.StartContainer(t.Context(), id)) // already running: no error
 	c := s.inspect(t, id)
 	at := c.Networks[s.name()]
 	if c.State != engine.StateRunning || c.StartedAt.IsZero() || at.IP == "" || at.NetworkID != n.ID {
@@ -48,7 +48,7 @@ func life(t *testing.T, s *suite) {
 		t.Errorf("listed: %+v", list)
 	}
 	must(t, s.Engine.StopContainer(t.Context(), id, time.Second))
-	must(t, s.Engine.StopContainer(t.Context(), id, time.Second)) // it is stopped: no error
+	must(t, s.Engine.StopContainer(t.Context(), id, time.Second)) // already stopped: no error
 	if c := s.inspect(t, id); c.State != engine.StateExited || c.FinishedAt.Before(c.StartedAt) {
 		t.Errorf("stopped: %+v", c)
 	}
@@ -57,7 +57,7 @@ func life(t *testing.T, s *suite) {
 		t.Errorf("made at %s, after a restart %s", created, again.CreatedAt)
 	}
 	must(t, s.Engine.RemoveContainer(t.Context(), id)) // running
-	must(t, s.Engine.RemoveContainer(t.Context(), id)) // gone: no error
+	must(t, s.Engine.RemoveContainer(t.Context(), id)) // does not exist: no error
 	_, err = s.Engine.InspectContainer(t.Context(), id)
 	wantErr(t, err, engine.ErrNotFound)
 }
@@ -71,7 +71,7 @@ func exits(t *testing.T, s *suite) {
 	}
 }
 
-// limits are changed while a container runs, set where there was none, and left alone where none is given.
+// limits checks that limits can be changed and added while a container runs, and that 0 leaves a limit unchanged.
 func limits(t *testing.T, s *suite) {
 	s.network(t)
 	spec := s.spec("-after", "1h")
@@ -136,7 +136,7 @@ func networks(t *testing.T, s *suite) {
 	must(t, s.Engine.RemoveNetwork(t.Context(), n.ID))
 }
 
-// busyNetwork is one that somebody else's container is on: neither is touched, and the error names it.
+// busyNetwork checks a network with someone else's container: both stay, and the error names the container.
 func busyNetwork(t *testing.T, s *suite) {
 	n := s.network(t)
 	spec := s.spec("-after", "1h")
@@ -253,7 +253,7 @@ func logs(t *testing.T, s *suite) {
 		return out
 	}
 	all := read(engine.LogOptions{Follow: true})
-	for _, l := range all { // the two outputs may come in any order
+	for _, l := range all { // the two output streams may interleave in any order
 		if l.Stderr != strings.HasSuffix(l.Text, ": exit 1") || l.Time.IsZero() {
 			t.Errorf("line %+v", l)
 		}
@@ -288,7 +288,7 @@ func events(t *testing.T, s *suite) {
 	for len(want) > 0 {
 		select {
 		case e := <-heard:
-			// The engine's network events carry no labels, so those of other clusters come too.
+			// The engine's network events have no labels, so those of other clusters arrive too.
 			switch network := e.Action == "disconnect" || e.Action == "destroy"; {
 			case e.Project == s.project:
 				delete(want, e.Action)

@@ -14,10 +14,10 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// patience of a test that waits for a command.
+// patience is how long a test waits for a command.
 const patience = time.Minute
 
-// tools starts a container that has the tools.
+// tools starts a container of the Tools image.
 func (s *suite) tools(t *testing.T) string {
 	t.Helper()
 	s.network(t)
@@ -37,7 +37,7 @@ func (s *suite) command(t *testing.T, id string, command engine.Command) engine.
 	return p
 }
 
-// ending collects what a command says until it has ended.
+// ending collects a command's output until it ends.
 func ending(t *testing.T, p engine.Process) (code int, stdout, stderr []byte) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -82,7 +82,7 @@ func commandOutput(t *testing.T, s *suite) {
 
 func commandInput(t *testing.T, s *suite) {
 	p := s.command(t, s.tools(t), engine.Command{Args: []string{"cat"}, Stdin: true})
-	sent := make([]byte, 3<<20) // more than all pipes between hold
+	sent := make([]byte, 3<<20) // more than all pipe buffers
 	_, _ = rand.Read(sent)
 	written := make(chan error, 1)
 	go func() {
@@ -105,7 +105,7 @@ func commandTerminal(t *testing.T, s *suite) {
 	}
 }
 
-// commandLeft: whoever started a command leaves, and the command does not stay.
+// commandLeft checks that a command ends after its client leaves.
 func commandLeft(t *testing.T, s *suite) {
 	id := s.tools(t)
 	for name, tty := range map[string]bool{"with a terminal": true, "without": false} {

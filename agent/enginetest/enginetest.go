@@ -1,7 +1,7 @@
-// Package enginetest holds what every engine.Engine must do, as tests: the in-memory one of enginetest/fake and
-// agent/docker over a real engine both pass it, so that what is tested on the one holds on the other.
+// Package enginetest is the contract suite for engine.Engine. The in-memory engine of enginetest/fake and agent/docker with
+// a real engine both pass it, so tests with the fake are valid for the real one.
 //
-// It stands outside the line from a git push to a running container, beside its last station.
+// It is used only in tests.
 package enginetest
 
 import (
@@ -21,21 +21,21 @@ import (
 // Fixture is an engine under test.
 type Fixture struct {
 	Engine engine.Engine
-	// Image runs the fixtures' job.
+	// Image contains the fixtures' job.
 	Image string
 	// Job is the path of the job in the image.
 	Job string
-	// Tools is an image with `cat`, `sleep` and what Sized needs.
+	// Tools is an image with `cat`, `sleep` and the commands in Sized.
 	Tools string
 	// Sized is a command that ends once its terminal has 30 rows and 100 columns.
 	Sized []string
-	// Left counts the processes of a container that were started beside its own; nil where nobody can tell.
+	// Left counts the processes in a container besides its main process. Nil if that is not possible.
 	Left func(t *testing.T, id string) int
-	// Cleanup removes all that carries labels, whatever became of the test.
+	// Cleanup removes everything with these labels, whether the test passed or not.
 	Cleanup func(ctx context.Context, labels map[string]string) error
 }
 
-// Run runs the suite. Each test gets names and labels of its own.
+// Run runs the suite. Each test has its own names and labels.
 func Run(t *testing.T, f Fixture) {
 	for name, test := range map[string]func(*testing.T, *suite){
 		"a container's life":             life,
@@ -82,14 +82,14 @@ type suite struct {
 	labels  map[string]string
 }
 
-// foreign are labels of another cluster.
+// foreign returns the labels of another cluster.
 func (s *suite) foreign() map[string]string {
 	labels := maps.Clone(s.labels)
 	labels[api.LabelCluster] = "foreign-" + s.project
 	return labels
 }
 
-// older are labels of an older assignment of the same project.
+// older returns the labels of an older assignment of the same project.
 func (s *suite) older() map[string]string {
 	labels := maps.Clone(s.labels)
 	labels[api.LabelEpoch] = "0"

@@ -1,8 +1,8 @@
-// Package image pulls images, remembers which of them Cara brought to this node, and removes those again when the disk is full. On the
-// straight line it stands beside the engine: the agent asks for an image before it makes a container of it.
+// Package image pulls images, records which images Cara pulled to this node, and removes those when the disk is full. The
+// agent requests an image before it creates a container from it.
 //
-// What holds: only images that Cara pulled, and that were not on the node before, are ever removed. An image stays while a container, running or
-// not, or an assignment uses it, or while somebody has given it another name. A removal is never forced.
+// Only images that Cara pulled, and that were not on the node before, are ever removed. An image stays while a container,
+// running or not, or an assignment uses it, or if someone has given it another name. A removal is never forced.
 package image
 
 import (
@@ -20,14 +20,14 @@ import (
 	"github.com/google/renameio/v2"
 )
 
-// pulledImage is an image that Cara brought to this node: only these are ever removed.
+// pulledImage is an image that Cara pulled to this node. Only these are ever removed.
 type pulledImage struct {
 	ID   string    `json:"id"`
-	Refs []string  `json:"refs"` // as manifests spell them
+	Refs []string  `json:"refs"` // as written in manifests
 	Used time.Time `json:"used"` // when a container of it was last seen
 }
 
-// Book remembers on disk what was pulled. Losing it costs disk, never an image that somebody else needs.
+// Book records the pulled images on disk. If it is lost, images stay on the disk, but no foreign image is removed.
 type Book struct {
 	path string
 
@@ -35,12 +35,12 @@ type Book struct {
 	images map[string]pulledImage
 }
 
-// NewBook returns the book that a data directory has; empty until Load.
+// NewBook returns the book in a data directory. It is empty until Load.
 func NewBook(dir string) *Book {
 	return &Book{path: filepath.Join(dir, "images.json"), images: map[string]pulledImage{}}
 }
 
-// Load reads the book. One that is broken is begun anew: what was in it is then nobody's to remove.
+// Load reads the book. If it is broken, Load starts an empty one, and the images in it are never removed.
 func (b *Book) Load() error {
 	data, err := os.ReadFile(b.path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -70,7 +70,7 @@ func (b *Book) list() []pulledImage {
 	return b.sorted()
 }
 
-// sorted is by use, the oldest first; mu is held.
+// sorted returns the images by last use, oldest first. mu is held.
 func (b *Book) sorted() []pulledImage {
 	out := make([]pulledImage, 0, len(b.images))
 	for _, img := range b.images {
@@ -80,7 +80,7 @@ func (b *Book) sorted() []pulledImage {
 	return out
 }
 
-// edit changes the book, on disk too.
+// edit changes the book in memory and on disk.
 func (b *Book) edit(change func(images map[string]pulledImage) bool) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -97,7 +97,7 @@ func (b *Book) edit(change func(images map[string]pulledImage) bool) error {
 	return nil
 }
 
-// add notes a pull. One of an image that was on the node before, and not by us, is not ours.
+// add records a pull. An image that was on the node before and was not pulled by Cara is not recorded.
 func (b *Book) add(id, ref string, wasThere bool, now time.Time) error {
 	return b.edit(func(images map[string]pulledImage) bool {
 		img, ours := images[id]
@@ -113,10 +113,10 @@ func (b *Book) add(id, ref string, wasThere bool, now time.Time) error {
 	})
 }
 
-// useStep is how much later a use must be to be worth writing down.
+// useStep is how much newer a use must be to be written to disk.
 const useStep = 10 * time.Minute
 
-// use notes which images are in use, and forgets those that are gone.
+// use records which images are in use, and drops those that no longer exist.
 func (b *Book) use(inUse, stored map[string]bool, now time.Time) error {
 	return b.edit(func(images map[string]pulledImage) (changed bool) {
 		for id, img := range images {

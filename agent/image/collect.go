@@ -13,23 +13,24 @@ import (
 	"github.com/caravanserai/cara/agent/engine"
 )
 
-// Collector removes images that nobody uses while the disk is too full.
+// Collector removes unused images while the disk is too full.
 type Collector struct {
 	Engine engine.Engine
 	Book   *Book
 	Log    *slog.Logger
-	// Every so often the disk is looked at. Above so many percent of it, images are removed until no more than To percent are used.
+	// Every is the interval between checks of the disk. If more than Above percent are used, images are removed until at most
+	// To percent are used.
 	Every     time.Duration
 	Above, To float64
-	// Disk is how much of the disk with the images is used, in bytes. total is 0 if nobody can tell.
+	// Disk returns how much of the disk with the images is used, in bytes. total is 0 if unknown.
 	Disk func() (used, total uint64)
-	// Assigned are the images that projects of this node name, whether they run or not.
+	// Assigned returns the images of all projects of this node, running or not.
 	Assigned func() []string
-	// Tell records that images were removed.
+	// Tell records an event about removed images.
 	Tell func(ctx context.Context, message string)
 }
 
-// Run looks at the disk until ctx ends.
+// Run checks the disk until ctx ends.
 func (c *Collector) Run(ctx context.Context) error {
 	ticker := time.NewTicker(c.Every)
 	defer ticker.Stop()
@@ -45,7 +46,6 @@ func (c *Collector) Run(ctx context.Context) error {
 	}
 }
 
-// collect removes images while the disk is too full and there are any to remove.
 func (c *Collector) collect(ctx context.Context, now time.Time) error {
 	used, total := c.Disk()
 	if total == 0 || len(c.Book.list()) == 0 {
@@ -83,12 +83,12 @@ func (c *Collector) collect(ctx context.Context, now time.Time) error {
 	return failed
 }
 
-// excess is by how many bytes more than so many percent of a disk are used.
+// excess returns how many bytes more than percent of a disk are used.
 func excess(used, total uint64, percent float64) int64 {
 	return int64(used) - int64(float64(total)*percent/100)
 }
 
-// usedImages returns what the store has and which of it containers use, ours or not, and brings the book up to date.
+// usedImages returns the stored images and which of them any container uses. It also updates the book.
 func (c *Collector) usedImages(ctx context.Context, now time.Time) (stored []engine.StoredImage, inUse map[string]bool, err error) {
 	stored, err = c.Engine.ListImages(ctx)
 	if err != nil {
@@ -109,7 +109,7 @@ func (c *Collector) usedImages(ctx context.Context, now time.Time) (stored []eng
 	return stored, inUse, c.Book.use(inUse, there, now)
 }
 
-// remove takes an image's names away, and the image with the last of them. It never forces that: an image that came into use meanwhile stays.
+// remove removes all names of an image, and thereby the image. It never forces that: an image that is in use by now stays.
 func (c *Collector) remove(ctx context.Context, img removal) error {
 	for _, name := range img.names {
 		if err := c.Engine.RemoveImage(ctx, name); err != nil {
@@ -120,15 +120,15 @@ func (c *Collector) remove(ctx context.Context, img removal) error {
 	return nil
 }
 
-// removal is one image to take away, by all the names it has.
+// removal is one image to remove, with all its names.
 type removal struct {
 	id    string
 	names []string
 	size  int64
 }
 
-// collectable decides which images go, until so many bytes more would be free: of those that Cara pulled, and that nobody uses or has given a
-// name of their own, the one unused for longest first. pulled comes in that order.
+// collectable returns the images to remove to free need bytes: images that Cara pulled, that are unused, and that have no
+// other names. Those unused for longest come first, which is the order of pulled.
 func collectable(need int64, pulled []pulledImage, stored []engine.StoredImage, inUse, assigned map[string]bool) []removal {
 	var out []removal
 	for _, img := range pulled {
@@ -161,7 +161,7 @@ func collectable(need int64, pulled []pulledImage, stored []engine.StoredImage, 
 	return out
 }
 
-// fullName is the one spelling of a reference that may be written in several ways.
+// fullName returns the canonical form of a reference.
 func fullName(ref string) string {
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {

@@ -14,8 +14,9 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Puller pulls images, a few side by side, and each reference with the same credentials once, however many projects ask. It gives up a pull
-// that no project waits for any more. It pulls once: agent/step decides whether and when a failed pull is tried again (step.Pull).
+// Puller pulls images, a few concurrently. Each reference is pulled once per credentials, however many projects ask for it.
+// It cancels a pull that no project waits for. It does not retry: agent/step decides whether and when to retry a failed pull
+// (step.Pull).
 type Puller struct {
 	engine engine.Images
 	book   *Book
@@ -24,17 +25,17 @@ type Puller struct {
 	slots  chan struct{}
 	start  chan *pullJob
 
-	// Counts of pulls that have ended, one way or the other.
+	// Pulled and Failed count the pulls that have ended.
 	Pulled, Failed atomic.Int64
 
 	mu   sync.Mutex
 	jobs map[Key]*pullJob
 }
 
-// Key tells one pull from another: the same image may be pulled with several credentials.
+// Key identifies a pull. The same image may be pulled with several credentials.
 type Key struct{ ref, user, password string }
 
-// Pull is the state of one pull. Err is why it failed; nil until Done.
+// Pull is the state of one pull. Err is why it failed. It is nil until Done.
 type Pull struct {
 	Progress engine.Progress
 	Done     bool
@@ -44,14 +45,15 @@ type Pull struct {
 type pullJob struct {
 	key  Key
 	auth *carav1.RegistryAuth
-	// Guarded by Puller.mu.
+	// The fields below are guarded by Puller.mu.
 	waiting map[string]bool // projects
 	Pull
-	told   time.Time          // when progress was last told
-	cancel context.CancelFunc // nil until it begins
+	told   time.Time          // when progress was last reported
+	cancel context.CancelFunc // nil until the pull starts
 }
 
-// NewPuller returns a puller that does nothing until run. It calls notify when a pull has got on that a project waits for.
+// NewPuller returns a Puller. It does nothing until Run. It calls notify with each waiting project when its pull makes
+// progress or ends.
 func NewPuller(eng engine.Images, book *Book, log *slog.Logger, slots int, notify func(string)) *Puller {
 	return &Puller{
 		engine: eng, book: book, log: log, notify: notify, slots: make(chan struct{}, slots),
@@ -73,12 +75,12 @@ func (p *Puller) Run(ctx context.Context) error {
 	}
 }
 
-// KeyOf is the key of a pull.
+// KeyOf returns the key of a pull.
 func KeyOf(ref string, auth *carav1.RegistryAuth) Key {
 	return Key{ref: ref, user: auth.GetUsername(), password: auth.GetPassword()}
 }
 
-// Ask makes project wait for an image.
+// Ask starts a pull for a project, or joins one that is running.
 func (p *Puller) Ask(ctx context.Context, project, ref string, auth *carav1.RegistryAuth) {
 	key := KeyOf(ref, auth)
 	p.mu.Lock()
@@ -96,7 +98,8 @@ func (p *Puller) Ask(ctx context.Context, project, ref string, auth *carav1.Regi
 	}
 }
 
-// State of a pull that project asked for. One that is done is handed over once; found is false where it never asked.
+// State returns the state of a pull that a project asked for. A completed pull is returned once. found is false if the
+// project did not ask.
 func (p *Puller) State(project, ref string, auth *carav1.RegistryAuth) (pull Pull, found bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -110,7 +113,7 @@ func (p *Puller) State(project, ref string, auth *carav1.RegistryAuth) (pull Pul
 	return j.Pull, true
 }
 
-// Forget ends a project's interest in all images but those of keep.
+// Forget removes a project from all pulls except those in keep.
 func (p *Puller) Forget(project string, keep map[Key]bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -121,7 +124,7 @@ func (p *Puller) Forget(project string, keep map[Key]bool) {
 	}
 }
 
-// leave ends a project's interest in a pull. The caller holds mu.
+// leave removes a project from a pull, and cancels the pull if no project waits for it. mu is held.
 func (p *Puller) leave(j *pullJob, project string) {
 	delete(j.waiting, project)
 	if len(j.waiting) > 0 {
@@ -156,7 +159,7 @@ func (p *Puller) pull(ctx context.Context, job *pullJob) {
 	p.tellAll(waiting)
 }
 
-// fetch pulls an image and writes into the book that it is ours. It looks at what is there first: a pull that brings nothing new makes nothing
+// fetch pulls an image and adds it to the book. It lists the stored images first: an image that was there before is not
 // ours.
 func (p *Puller) fetch(ctx context.Context, job *pullJob) error {
 	before, err := p.engine.ListImages(ctx)
@@ -178,7 +181,7 @@ func (p *Puller) fetch(ctx context.Context, job *pullJob) error {
 	return nil
 }
 
-// progressEvery is how often progress is worth telling.
+// progressEvery is the minimum time between two progress reports.
 const progressEvery = time.Second
 
 func (p *Puller) tell(job *pullJob, progress engine.Progress) {
@@ -200,7 +203,7 @@ func (p *Puller) tellAll(projects []string) {
 	}
 }
 
-// Running counts the pulls that have not ended.
+// Running returns the number of pulls that have not ended.
 func (p *Puller) Running() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()

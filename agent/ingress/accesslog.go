@@ -14,28 +14,28 @@ import (
 )
 
 const (
-	// maxQueued bounds the lines that wait to be written, in bytes: some ten thousand of them.
+	// maxQueued is the maximum size of lines waiting to be written, in bytes: about ten thousand lines.
 	maxQueued = 4 << 20
-	// gather is how long lines are gathered for one write.
+	// gather is how long lines are collected for one write.
 	gather = 100 * time.Millisecond
-	// maxPath and maxMethod bound what a line repeats of a request, in bytes.
+	// maxPath and maxMethod limit what a line quotes of a request, in bytes.
 	maxPath, maxMethod = 1024, 32
 )
 
-// accessLog writes a line of JSON for each request, and never makes a request wait: where the lines come faster than
-// they can be written, or cannot be written at all, they are lost, and a line says how many. A nil accessLog takes
-// nothing. The query is left out, since it may carry secrets.
+// accessLog writes a JSON line for each request, and never delays a request. If lines arrive faster than they can be
+// written, or cannot be written at all, they are dropped, and a line reports how many. A nil accessLog does nothing. The
+// query is omitted, since it may contain secrets.
 type accessLog struct {
 	node  string
 	out   io.Writer
-	log   *slog.Logger // for what goes wrong
-	lines *slog.Logger // into the queue
+	log   *slog.Logger // for problems of the log itself
+	lines *slog.Logger // writes to the queue
 	wake  chan struct{}
-	total atomic.Int64 // lines lost since the start
+	total atomic.Int64 // lines dropped since the start
 
 	mu    sync.Mutex
 	queue []byte
-	lost  int // lines, since it was last told
+	lost  int // lines dropped since the last report
 }
 
 func newAccessLog(out io.Writer, node string, log *slog.Logger) *accessLog {
@@ -70,7 +70,7 @@ func (a *accessLog) add(ctx context.Context, x *exchange, took time.Duration, wh
 	a.lines.LogAttrs(ctx, slog.LevelInfo, "request", attrs...)
 }
 
-// client is the address that a request came from, as the first agent on its way saw it.
+// client returns the address of a request's client, as seen by the first agent.
 func (x *exchange) client() string {
 	if x.via != "" {
 		return text.Clip(x.request.Header.Get("X-Forwarded-For"), maxHost)
@@ -82,7 +82,7 @@ func (x *exchange) client() string {
 	return host
 }
 
-// Write takes one line in.
+// Write queues one line.
 func (a *accessLog) Write(line []byte) (int, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -98,13 +98,13 @@ func (a *accessLog) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// lose is called with mu held.
+// lose counts dropped lines. mu is held.
 func (a *accessLog) lose(lines int) {
 	a.lost += lines
 	a.total.Add(int64(lines))
 }
 
-// run writes what comes, and when ctx ends what has come.
+// run writes queued lines until ctx ends, and then the rest.
 func (a *accessLog) run(ctx context.Context) {
 	var spare []byte
 	failing := false
@@ -132,7 +132,7 @@ func (a *accessLog) run(ctx context.Context) {
 	}
 }
 
-// write appends lines, and how many were lost before. What cannot be written is lost, too.
+// write writes lines, and a line about dropped ones. What cannot be written is dropped.
 func (a *accessLog) write(lines []byte, lost int) error {
 	out := bytes.NewBuffer(lines)
 	if lost > 0 {
@@ -151,7 +151,6 @@ func (a *accessLog) write(lines []byte, lost int) error {
 	return err
 }
 
-// lostLines since the start.
 func (a *accessLog) lostLines() int64 {
 	if a == nil {
 		return 0

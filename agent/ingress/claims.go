@@ -6,12 +6,12 @@ import (
 	"strings"
 )
 
-// Services believe what some headers say about the client, and any client can write them. So all of them are dropped but
-// those that this agent writes itself, or that a verified agent has written.
+// Services trust some headers about the client, and any client can send them. So all of them are removed, except those that
+// this agent or a verified agent has set.
 
-// claims are the headers beside X-Forwarded-* by which proxies tell a service who its client is. A name is compared with
-// every other character than a letter or a digit taken for a dash: CGI and its heirs (WSGI, PHP, Rack) make no difference
-// between X-Real-IP and X_Real_IP.
+// claims reports whether a header, in addition to X-Forwarded-*, tells a service about its client. In the comparison, every
+// character other than letters and digits counts as a dash, because CGI and its successors (WSGI, PHP, Rack) do not
+// distinguish X-Real-IP from X_Real_IP.
 func claims(name string) bool {
 	name = strings.Map(func(c rune) rune {
 		switch {
@@ -37,7 +37,7 @@ func dropClaims(h http.Header) {
 	}
 }
 
-// passClaims takes over what another agent says about its client, as far as an agent of ours says it that way.
+// passClaims copies another agent's headers about its client, if they have the form that our agents send.
 func passClaims(out, in http.Header) {
 	if ip, err := netip.ParseAddr(in.Get("X-Forwarded-For")); err == nil {
 		out.Set("X-Forwarded-For", ip.String())

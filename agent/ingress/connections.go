@@ -12,28 +12,28 @@ import (
 	"time"
 )
 
-// connections are those that clients have open.
+// connections are the open connections of clients.
 //
-// A connection waits while the ingress has no whole request of it: it is new, it is idle between two requests, or its
-// header is still arriving. When there are too many, the one that has waited longest is closed, so a connection that
-// does nothing never keeps out one that has something to ask. One client cannot use up the places of all: when it has
-// its share, its own connections make room, and where none of them waits the new one is closed.
+// A connection waits while the ingress has no complete request header from it: it is new, idle between two requests, or its
+// header is still arriving. If there are too many connections, the one that has waited longest is closed, so an inactive
+// connection never blocks an active one. One client cannot use up all connections: at its limit, its own waiting connections
+// are closed first, and if none of them is waiting, the new one is closed.
 type connections struct {
-	total, each int // how many there may be, of all clients and of one
+	total, each int // maximum numbers, of all clients and of one
 	log         *slog.Logger
 	refusals    logLimit
-	freed       chan struct{} // has one entry when one ended or began to wait
+	freed       chan struct{} // signals that a connection ended or began to wait
 
 	mu      sync.Mutex
 	open    int
-	waiting *list.List // of *conn, the longest first
+	waiting *list.List // of *conn, longest wait first
 	clients map[netip.Prefix]*client
 }
 
 // client is what one address has open.
 type client struct {
 	open    int
-	waiting *list.List // of *conn, the longest first
+	waiting *list.List // of *conn, longest wait first
 }
 
 func newConnections(l Limits, log *slog.Logger) *connections {
@@ -43,15 +43,14 @@ func newConnections(l Limits, log *slog.Logger) *connections {
 	}
 }
 
-// count is how many are open.
 func (s *connections) count() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.open
 }
 
-// enter takes a new connection in. It returns nil, and closes the connection, where its client has its share and all of
-// that is in use.
+// enter adds a new connection. If its client is at its limit and all its connections are in use, enter closes the new one
+// and returns nil.
 func (s *connections) enter(raw net.Conn, stall time.Duration) *conn {
 	c := &conn{Conn: raw, stall: stall, set: s, from: addressOf(raw)}
 	s.mu.Lock()
@@ -73,7 +72,7 @@ func (s *connections) enter(raw net.Conn, stall time.Duration) *conn {
 	s.await(c)
 	s.mu.Unlock()
 	if victim != nil {
-		_ = victim.Close() // it is given up either way
+		_ = victim.Close() // errors do not matter: it is abandoned
 	}
 	return c
 }
@@ -82,11 +81,11 @@ func (s *connections) refuse(raw net.Conn) {
 	if unsaid, ok := s.refusals.say(time.Now()); ok {
 		s.log.Warn("connection refused: its client has too many open", "remote", raw.RemoteAddr(), "limit", s.each, "unsaid", unsaid)
 	}
-	_ = raw.Close() // it is given up either way
+	_ = raw.Close() // errors do not matter: it is abandoned
 }
 
-// makeRoom closes for a new connection what has waited longest while there are too many, and waits where all others are
-// in use. It returns false when ended is closed meanwhile.
+// makeRoom closes the connections that have waited longest while there are too many, except the newest. If all others are in
+// use, it waits. It returns false if ended is closed meanwhile.
 func (s *connections) makeRoom(newest *conn, ended <-chan struct{}) bool {
 	for {
 		s.mu.Lock()
@@ -100,7 +99,7 @@ func (s *connections) makeRoom(newest *conn, ended <-chan struct{}) bool {
 		case !over:
 			return true
 		case victim != nil:
-			_ = victim.Close() // it is given up either way
+			_ = victim.Close() // errors do not matter: it is abandoned
 			continue
 		}
 		select {
@@ -111,17 +110,17 @@ func (s *connections) makeRoom(newest *conn, ended <-chan struct{}) bool {
 	}
 }
 
-// closeOne closes what waits longest, for its file descriptor.
+// closeOne closes the connection that has waited longest, to free its file descriptor.
 func (s *connections) closeOne() {
 	s.mu.Lock()
 	victim := s.longest(s.waiting, nil)
 	s.mu.Unlock()
 	if victim != nil {
-		_ = victim.Close() // it is given up either way
+		_ = victim.Close() // errors do not matter: it is abandoned
 	}
 }
 
-// longest takes the first connection but one out of the two lists that it waits in. It is called with mu held.
+// longest removes the first connection other than but from both of its waiting lists and returns it. mu is held.
 func (s *connections) longest(of *list.List, but *conn) *conn {
 	for at := of.Front(); at != nil; at = at.Next() {
 		if c := at.Value.(*conn); c != but {
@@ -132,7 +131,7 @@ func (s *connections) longest(of *list.List, but *conn) *conn {
 	return nil
 }
 
-// await and busy are called with mu held.
+// await adds a connection to its waiting lists, and busy removes it. mu is held.
 func (s *connections) await(c *conn) {
 	if c.inAll == nil {
 		c.inAll, c.inOwn = s.waiting.PushBack(c), s.clients[c.from].waiting.PushBack(c)
@@ -147,7 +146,7 @@ func (s *connections) busy(c *conn) {
 	}
 }
 
-// changed is told by net/http what becomes of a connection.
+// changed is the ConnState callback of net/http.
 func (s *connections) changed(of net.Conn, state http.ConnState) {
 	if over, ok := of.(*tls.Conn); ok {
 		of = over.NetConn()
@@ -163,11 +162,11 @@ func (s *connections) changed(of net.Conn, state http.ConnState) {
 			s.await(c)
 			s.tell()
 		}
-	case http.StateNew, http.StateClosed: // enter and Close know of these
+	case http.StateNew, http.StateClosed: // handled by enter and Close
 	}
 }
 
-// leave takes a connection out that was closed.
+// leave removes a closed connection.
 func (s *connections) leave(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -191,7 +190,8 @@ func (s *connections) tell() {
 	}
 }
 
-// addressOf is what counts as one client: an address, or the 64 bits of an IPv6 network that one machine can choose from.
+// addressOf returns what counts as one client: an IPv4 address, or an IPv6 /64, whose addresses one machine can choose
+// freely.
 func addressOf(c net.Conn) netip.Prefix {
 	at, err := netip.ParseAddrPort(c.RemoteAddr().String())
 	if err != nil {
@@ -209,19 +209,20 @@ func addressOf(c net.Conn) netip.Prefix {
 	return prefix
 }
 
-// listener accepts clients in plaintext and other agents over TLS on one address: the first byte says which.
+// listener accepts clients in plaintext and other agents over TLS on the same address. It distinguishes them by the first
+// byte.
 type listener struct {
 	net.Listener
 	set    *connections
 	limits Limits
-	peers  *tls.Config // nil: no agent is known
+	peers  *tls.Config // nil: other agents are not accepted
 	ready  chan net.Conn
 	closed chan struct{}
 	once   sync.Once
 
 	mu   sync.Mutex
-	err  error                 // why it takes no more
-	mute map[net.Conn]struct{} // those whose first byte has not come
+	err  error                 // why it accepts no more
+	mute map[net.Conn]struct{} // those that have not sent their first byte
 }
 
 func newListener(l net.Listener, limits Limits, set *connections, peers *tls.Config) *listener {
@@ -231,13 +232,13 @@ func newListener(l net.Listener, limits Limits, set *connections, peers *tls.Con
 	}
 }
 
-// tlsRecord is the first byte of every TLS connection, and never that of an HTTP request.
+// tlsRecord is the first byte of every TLS connection, and of no HTTP request.
 const tlsRecord = 0x16
 
-// retryAccept is how long to wait when the machine has no room for a connection.
+// retryAccept is the wait after a temporary error of Accept.
 const retryAccept = 50 * time.Millisecond
 
-// run accepts until the listener is closed, and returns when no goroutine of it is left.
+// run accepts until the listener is closed, and returns when all its goroutines have ended.
 func (l *listener) run() {
 	var greeting sync.WaitGroup
 	defer greeting.Wait()
@@ -245,7 +246,7 @@ func (l *listener) run() {
 		raw, err := l.Listener.Accept()
 		if err != nil {
 			var passing interface{ Temporary() bool }
-			if errors.As(err, &passing) && passing.Temporary() { // too many open files, say
+			if errors.As(err, &passing) && passing.Temporary() { // for example too many open files
 				l.set.closeOne()
 				select {
 				case <-time.After(retryAccept):
@@ -261,17 +262,17 @@ func (l *listener) run() {
 			continue
 		}
 		if !l.set.makeRoom(c, l.closed) {
-			_ = c.Close() // nobody serves it any more
+			_ = c.Close() // the listener is closed
 			return
 		}
 		greeting.Go(func() { l.greet(c) })
 	}
 }
 
-// greet hands a connection out once its first byte says what it is.
+// greet waits for the first byte and passes the connection to Accept.
 func (l *listener) greet(c *conn) {
 	if !l.heard(c) {
-		_ = c.Close() // a client that says nothing hears nothing
+		_ = c.Close() // a client that sends nothing gets no response
 		return
 	}
 	var out net.Conn = c
@@ -281,11 +282,10 @@ func (l *listener) greet(c *conn) {
 	select {
 	case l.ready <- out:
 	case <-l.closed:
-		_ = c.Close() // nobody serves it any more
+		_ = c.Close() // the listener is closed
 	}
 }
 
-// heard waits for the first byte.
 func (l *listener) heard(c *conn) bool {
 	l.mu.Lock()
 	if l.err != nil {
@@ -310,7 +310,7 @@ func (l *listener) heard(c *conn) bool {
 	return c.SetReadDeadline(time.Time{}) == nil
 }
 
-// Accept returns the next connection that has said something.
+// Accept returns the next connection that has sent its first byte.
 func (l *listener) Accept() (net.Conn, error) {
 	select {
 	case c := <-l.ready:
@@ -322,7 +322,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 }
 
-// Close ends the listener, and those connections that have said nothing yet.
+// Close closes the listener, and the connections that have not sent their first byte.
 func (l *listener) Close() error {
 	l.end(net.ErrClosed)
 	return l.Listener.Close()
@@ -334,7 +334,7 @@ func (l *listener) end(why error) {
 		defer l.mu.Unlock()
 		l.err = why
 		for c := range l.mute {
-			_ = c.Close() // its reader is let go
+			_ = c.Close() // ends its pending read
 		}
 		close(l.closed)
 	})

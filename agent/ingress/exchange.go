@@ -13,40 +13,40 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// statusClientGone is what a request counts as whose client left before it got an answer. Nothing is sent.
+// statusClientGone is the recorded status of a request whose client left before the response. It is never sent.
 const statusClientGone = 499
 
-// exchange is one request and its answer, and what is known of them when they are over.
+// exchange is one request and its response, with what the log and metrics need.
 type exchange struct {
 	http.ResponseWriter
 	request *http.Request
 	begun   time.Time
-	via     string // the verified node whose agent passed it on; empty: it came from a client
+	via     string // the verified node that forwarded it; empty if it came from a client
 
-	route    *carav1.Route // nil: nobody claims the host
-	series   *series       // nil: nobody counts
-	status   int           // 0: not answered yet
+	route    *carav1.Route // nil if no project claims the host
+	series   *series       // nil if there are no metrics
+	status   int           // 0 before the response
 	upgraded bool
-	sent     atomic.Int64 // bytes of the answer's body, or to the client after an upgrade
-	received atomic.Int64 // bytes of the request's body, or from the client after an upgrade
-	stalled  atomic.Bool  // the request's body stopped coming
+	sent     atomic.Int64 // bytes of the response body, or to the client after an upgrade
+	received atomic.Int64 // bytes of the request body, or from the client after an upgrade
+	stalled  atomic.Bool  // the request body stopped arriving
 }
 
 // ServeHTTP routes one request by its Host header.
 func (i *Ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{ResponseWriter: w, request: r, begun: time.Now(), via: i.cfg.Peers.Node(r.TLS)}
 	whole := false
-	defer i.over(r.Context(), x, &whole) // an answer that breaks off comes here as a panic
+	defer i.over(r.Context(), x, &whole) // an aborted response arrives here as a panic
 	in := r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
 	if r.ContentLength != 0 {
 		p := bodyDeadline{control: http.NewResponseController(w), stall: i.cfg.Limits.Stall}
 		if err := p.extend(); err != nil {
-			panic(http.ErrAbortHandler) // the connection is gone
+			panic(http.ErrAbortHandler) // the connection is closed
 		}
 		in.Body = &body{ReadCloser: r.Body, x: x, bodyDeadline: p}
 	}
 	switch {
-	case r.Host == "": // HTTP/1.0 may leave it out
+	case r.Host == "": // HTTP/1.0 may omit it
 		page(x, r, http.StatusBadRequest, "The request names no host.")
 	case r.Method == http.MethodConnect:
 		page(x, r, http.StatusMethodNotAllowed, "This is no proxy for others.")
@@ -54,24 +54,22 @@ func (i *Ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		i.serve(x, in)
 	}
 	if x.status == 0 {
-		panic(http.ErrAbortHandler) // nobody has answered: net/http would say 200 in the service's place
+		panic(http.ErrAbortHandler) // without a response, net/http would send 200 for the service
 	}
 	whole = true
 }
 
 type exchangeKey struct{}
 
-// exchangeOf finds the exchange that a request belongs to, on its way in or out.
+// exchangeOf returns the exchange of an incoming or outgoing request.
 func exchangeOf(r *http.Request) *exchange { return r.Context().Value(exchangeKey{}).(*exchange) }
 
-// found notes where the request leads.
 func (i *Ingress) found(x *exchange, route *carav1.Route) {
 	x.route = route
 	x.series = i.metrics.of(x)
 	x.series.begin()
 }
 
-// over counts and logs a request.
 func (i *Ingress) over(ctx context.Context, x *exchange, whole *bool) {
 	if x.status == 0 {
 		x.status = statusClientGone
@@ -81,13 +79,13 @@ func (i *Ingress) over(ctx context.Context, x *exchange, whole *bool) {
 	i.access.add(ctx, x, took, *whole)
 }
 
-// Unwrap is for http.ResponseController.
+// Unwrap supports http.ResponseController.
 func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
 
-// WriteHeader takes in the status. Those below 200 come before the one that counts, but for the end of HTTP.
+// WriteHeader records the final status. Statuses below 200 are informational, except for 101, which ends HTTP.
 func (x *exchange) WriteHeader(status int) {
 	if status == http.StatusContinue {
-		return // the body is asked for by reading it: passing on the service's word, too, would say it twice
+		return // net/http sends it when the body is read; the service's own would be a duplicate
 	}
 	if x.status == 0 && (status >= http.StatusOK || status == http.StatusSwitchingProtocols) {
 		x.status = status
@@ -104,7 +102,7 @@ func (x *exchange) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Hijack gives the connection away, and goes on counting what passes.
+// Hijack takes over the connection and keeps counting its bytes.
 func (x *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	c, buffered, err := http.NewResponseController(x.ResponseWriter).Hijack()
 	if err != nil {
@@ -114,7 +112,7 @@ func (x *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return &counted{Conn: c, x: x}, buffered, nil
 }
 
-// counted is a connection after an upgrade.
+// counted is an upgraded connection.
 type counted struct {
 	net.Conn
 	x *exchange
@@ -132,7 +130,7 @@ func (c *counted) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// CloseWrite passes on that one side has said all.
+// CloseWrite passes on the end of one direction.
 func (c *counted) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
@@ -140,7 +138,7 @@ func (c *counted) CloseWrite() error {
 	return nil
 }
 
-// body is a request's, with a limit on how long it stands still. The transport reads it, also after the answer came.
+// body is a request body with a timeout for no progress. The transport may read it even after the response has arrived.
 type body struct {
 	io.ReadCloser
 	x            *exchange
@@ -156,7 +154,7 @@ func (b *body) Read(p []byte) (int, error) {
 	var late net.Error
 	switch {
 	case err == io.EOF:
-		dropClaims(b.x.request.Trailer) // they are complete now, and are passed on next
+		dropClaims(b.x.request.Trailer) // they are complete now, and are sent next
 		if ended := b.bodyDeadline.end(); ended != nil {
 			return n, ended
 		}

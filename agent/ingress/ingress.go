@@ -1,21 +1,20 @@
-// Package ingress serves HTTP for every host in the cluster. It stands at the end of the straight line: what the
-// agent brought up, a browser reaches here by host name. A host whose project runs on this node is proxied to the
-// container; any other is proxied to the agent that has it.
+// Package ingress serves HTTP for every host in the cluster. It is the last step after a push: browsers reach the running
+// containers here by host name. If the host's project runs on this node, the request is proxied to the container, otherwise
+// to the agent of the other node.
 //
-// What must hold:
+// Invariants:
 //
-//   - The route table is swapped whole, by one atomic store: a request sees the old table or the new one, and a
-//     swap breaks no connection that is already proxied.
-//   - A backend is asked for at each request, and held until the request has ended. A service that drains has left the
-//     endpoints before it gets its signal, so no new request reaches it, and those that it has may end. What has no end,
-//     a WebSocket or a stream of events, holds nothing.
-//   - A request crosses agents at most once. What arrives from another agent is answered here or not at all.
-//   - Agents reach each other over mutual TLS only, and each verifies the other's node (agent/peer). What a request says
-//     about its client is believed from a verified agent and from nobody else.
-//   - A status is sent only where the service or this agent has answered. A request that ends otherwise breaks its
-//     connection.
-//   - Whatever a client or a service may hold has a bound (Limits), and nothing that is told of a request, in the
-//     access log or in the metrics, makes it wait.
+//   - The route table is replaced by one atomic store: a request sees the old or the new table, and a replacement breaks no
+//     connection that is already proxied.
+//   - Each request acquires its backend and holds it until the request ends. A draining service is removed from the
+//     endpoints before it gets its signal, so no new request reaches it and its current requests can finish. Endless
+//     responses, such as WebSockets and event streams, hold nothing.
+//   - A request is forwarded between agents at most once. A request from another agent is answered here or fails.
+//   - Agents connect to each other only over mutual TLS, and each verifies the other's node (agent/peer). Headers about the
+//     client are trusted only from a verified agent.
+//   - A status is sent only if the service or this agent has responded. Otherwise the connection is closed.
+//   - Everything that a client or a service may occupy has a limit (Limits). The access log and the metrics never delay a
+//     request.
 package ingress
 
 import (
@@ -41,20 +40,20 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Config says whose ingress this is.
+// Config configures an Ingress.
 type Config struct {
 	// Node is this node's name.
 	Node string
-	// Endpoint returns the address of a service that may get requests, on this node. It is told by release, once or more
-	// often, that the request which it was asked for has ended.
+	// Endpoint returns the address of a service on this node that may receive requests. The ingress calls release, at least
+	// once, when the request has ended.
 	Endpoint func(project, service string) (ip string, release func(), ok bool)
-	// Peers secures connections to and from the other agents. Nil: no agent is known, and none is asked.
+	// Peers secures connections to and from other agents. If it is nil, there are none.
 	Peers *peer.TLS
-	// File keeps the route table over a restart, for hosts to be served while the server is away. Empty: nowhere.
+	// File stores the route table, so that hosts are served after a restart while the server is unreachable. Optional.
 	File string
-	// AccessLog gets a line of JSON for each request. It is written by one goroutine, apart from the requests. Nil: none.
+	// AccessLog gets a JSON line for each request. A separate goroutine writes it. Optional.
 	AccessLog io.Writer
-	// Metrics gets the metrics by project. Nil: nobody counts.
+	// Metrics registers the metrics by project. Optional.
 	Metrics prometheus.Registerer
 	Limits  Limits
 	Logger  *slog.Logger
@@ -73,15 +72,15 @@ type Ingress struct {
 	troubles logLimit
 
 	mu      sync.Mutex    // serialises Apply
-	told    bool          // the server has said what the table is
-	changed chan struct{} // has one entry while the table is not on disk
+	told    bool          // the server has sent the table
+	changed chan struct{} // has an entry while the table is not on disk
 }
 
-// table is never changed once it is stored.
+// table is immutable once it is stored.
 type table struct {
 	hosts  map[string]*carav1.Route
 	peers  map[string]*carav1.Peer // by node
-	agents map[string]string       // where the ingress of the other nodes' agents answers, by node
+	agents map[string]string       // ingress addresses of other nodes' agents, by node
 }
 
 // New returns an Ingress without routes.
@@ -106,7 +105,7 @@ func New(cfg Config) *Ingress {
 	return i
 }
 
-// Apply changes the table: all of it where the change is full, else the hosts that it names.
+// Apply changes the table: all of it if the change is full, otherwise only the hosts in it.
 func (i *Ingress) Apply(change *carav1.Routes) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -118,7 +117,7 @@ func (i *Ingress) Apply(change *carav1.Routes) {
 	}
 }
 
-// apply is called with mu held.
+// apply builds and stores the new table. mu is held.
 func (i *Ingress) apply(change *carav1.Routes) {
 	next := &table{hosts: map[string]*carav1.Route{}, agents: map[string]string{}, peers: map[string]*carav1.Peer{}}
 	if !change.Full {
@@ -148,7 +147,7 @@ func (i *Ingress) apply(change *carav1.Routes) {
 	i.cfg.Logger.Info("routes changed", "node", i.cfg.Node, "hosts", len(next.hosts))
 }
 
-// members tells the ends of connections between agents whose certificates are accepted.
+// members sets which certificates of other agents are accepted.
 func (i *Ingress) members(peers map[string]*carav1.Peer) {
 	if i.cfg.Peers == nil || i.cfg.Peers.Members == nil {
 		return
@@ -169,7 +168,7 @@ func (i *Ingress) Run(ctx context.Context, l net.Listener) error {
 	defer stopSaving()
 	saver.Go(func() { i.keepSaved(saving) })
 	if i.access != nil {
-		writing, stopWriting := context.WithCancel(context.WithoutCancel(ctx)) // it has the last requests, too
+		writing, stopWriting := context.WithCancel(context.WithoutCancel(ctx)) // outlives ctx to log the last requests
 		saver.Go(func() { i.access.run(writing) })
 		defer stopWriting()
 	}
@@ -197,12 +196,12 @@ func (i *Ingress) Run(ctx context.Context, l net.Listener) error {
 		defer cancel()
 		err := srv.Shutdown(drain)
 		if errors.Is(err, context.DeadlineExceeded) {
-			err = srv.Close() // an open WebSocket does not hold up the agent for longer
+			err = srv.Close() // an open WebSocket must not delay the shutdown further
 		}
 		drained <- err
 	})
 	err := srv.Serve(in)
-	if stop() { // Serve ended by itself
+	if stop() { // Serve ended before ctx
 		return fmt.Errorf("serve ingress on %s: %w", l.Addr(), err)
 	}
 	return <-drained
@@ -210,13 +209,13 @@ func (i *Ingress) Run(ctx context.Context, l net.Listener) error {
 
 type backendKey struct{}
 
-// backend is where one request goes.
+// backend is the destination of one request.
 type backend struct {
 	route  *carav1.Route
-	addr   string // of the container; the node's name where remote
-	remote bool   // another node's agent has it
+	addr   string // of the container; the node's name if remote
+	remote bool   // on another node
 
-	release func() // ends the hold on addr; nil for another agent's
+	release func() // ends the hold on addr; nil if remote
 }
 
 // serve routes one request by its Host header.
@@ -248,13 +247,13 @@ func (i *Ingress) serve(w *exchange, r *http.Request) {
 	i.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), backendKey{}, b)))
 }
 
-// unavailable answers a request that may be asked again soon.
+// unavailable sends a response that invites a retry soon.
 func unavailable(w http.ResponseWriter, r *http.Request, text string) {
 	w.Header().Set("Retry-After", "1")
 	page(w, r, http.StatusServiceUnavailable, text)
 }
 
-// answered releases a backend whose answer is a stream without an end.
+// answered releases the backend of an endless response.
 func answered(r *http.Response) error {
 	b := r.Request.Context().Value(backendKey{}).(backend)
 	endless := r.StatusCode == http.StatusSwitchingProtocols || strings.HasPrefix(r.Header.Get("Content-Type"), "text/event-stream")
@@ -277,11 +276,11 @@ func (i *Ingress) rewrite(p *httputil.ProxyRequest) {
 	} else {
 		p.SetXForwarded()
 	}
-	dropClaims(p.In.Trailer)     // those that were announced; body drops the others
-	p.Out.Trailer = p.In.Trailer // filled in when the body has been read: a copy would stay empty
+	dropClaims(p.In.Trailer)     // the announced ones; body removes the others
+	p.Out.Trailer = p.In.Trailer // filled in after the body is read, so a copy would stay empty
 }
 
-// failed answers a request whose backend did not.
+// failed responds to a request whose backend failed.
 func (i *Ingress) failed(w http.ResponseWriter, r *http.Request, err error) {
 	b := r.Context().Value(backendKey{}).(backend)
 	switch x := exchangeOf(r); {
@@ -290,7 +289,7 @@ func (i *Ingress) failed(w http.ResponseWriter, r *http.Request, err error) {
 		page(w, r, http.StatusRequestTimeout, fmt.Sprintf("The request's body stood still for %s.", i.cfg.Limits.Stall))
 		return
 	case x.request.Context().Err() != nil:
-		return // the client went away, or sends no more: its connection breaks
+		return // the client left or stopped sending: close its connection
 	}
 	if unsaid, ok := i.troubles.say(time.Now()); ok {
 		i.cfg.Logger.Warn("backend did not answer", "project", b.route.Project, "service", b.route.Service,
@@ -311,7 +310,7 @@ func (i *Ingress) failed(w http.ResponseWriter, r *http.Request, err error) {
 	page(w, r, status, fmt.Sprintf("Service %q of project %q %s on port %d.", b.route.Service, b.route.Project, what, b.route.Port))
 }
 
-// hostname is the host part of a Host header, lower case, without port and trailing dot.
+// hostname returns the host of a Host header in lower case, without port and trailing dot.
 func hostname(host string) string {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h

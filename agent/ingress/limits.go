@@ -10,29 +10,28 @@ import (
 	"time"
 )
 
-// Limits bound what one client, or one service, may hold, and for how long. None of them bounds how long a request as a whole
-// takes: uploads, downloads, event streams and WebSockets may last. What must not last is a peer that does not move.
+// Limits are limits on what one client or service may occupy, and for how long. There is no limit on the total time of a
+// request: uploads, downloads, event streams and WebSockets may last. Only a peer that makes no progress is disconnected.
 type Limits struct {
-	// Header is how long a client may take to send a request's header; 10 s where 0.
+	// Header is the timeout for a request's header. The default is 10 s.
 	Header time.Duration
-	// Idle is how long a client's connection is kept between requests; 2 min where 0.
+	// Idle is how long a client's connection is kept between requests. The default is 2 min.
 	Idle time.Duration
-	// Stall is how long a body may stand still: a client that neither sends what it announced nor takes what it asked
-	// for, or a service that does not take what is sent. 1 min where 0. Connections that were upgraded may be silent,
-	// but must take what is sent to them.
+	// Stall is how long a body may make no progress, because a client neither sends nor receives, or a service does not
+	// receive. The default is 1 min. Upgraded connections may be silent, but must receive what is sent to them.
 	Stall time.Duration
-	// Dial is how long a service may take to accept a connection; 5 s where 0.
+	// Dial is the timeout for a connection to a service. The default is 5 s.
 	Dial time.Duration
-	// Answer is how long a service may take from the end of a request to the header of its answer; 5 min where 0.
+	// Answer is the timeout from the end of a request to the header of its response. The default is 5 min.
 	Answer time.Duration
-	// HeaderBytes is how large a request's header may be, in bytes, and AnswerHeaderBytes an answer's; 64 KiB and
-	// 256 KiB where 0.
+	// HeaderBytes is the maximum size of a request's header, in bytes (default 64 KiB). AnswerHeaderBytes is the maximum for a
+	// response (default 256 KiB).
 	HeaderBytes       int
 	AnswerHeaderBytes int64
-	// Connections is how many clients' connections are open at a time; 8192 where 0. One more closes the one that has
-	// waited longest for a request, and waits itself where all are in use.
+	// Connections is the maximum number of open client connections. The default is 8192. Beyond it, a new connection closes the
+	// one that has waited longest for a request, or waits itself if all are in use.
 	Connections int
-	// ClientConnections is how many of them one client may have, by its address; a quarter of Connections where 0.
+	// ClientConnections is the maximum for one client address. The default is a quarter of Connections.
 	ClientConnections int
 }
 
@@ -54,17 +53,18 @@ func or[T comparable](value, standard T) T {
 	return value
 }
 
-// conn gives up a write that does not get on. It has no ReadFrom on purpose: the kernel would write past the deadline.
+// conn is a connection with a timeout for writes that make no progress. It has no ReadFrom, because the kernel would then
+// write past the deadline.
 type conn struct {
 	net.Conn
 	stall time.Duration
-	due   atomic.Int64 // when a write is given up, in ns; 0: no deadline
-	first []byte       // read already; belongs to whoever reads
+	due   atomic.Int64 // deadline of writes, in ns; 0: none
+	first []byte       // already read; belongs to the reader
 
-	set  *connections // nil: nobody counts it
+	set  *connections // nil if it is not counted
 	from netip.Prefix
-	// guarded by set.mu
-	inAll, inOwn *list.Element // its places among those that wait; nil while it does not
+	// The fields below are guarded by set.mu.
+	inAll, inOwn *list.Element // its entries in the waiting lists; nil while it is not waiting
 	left         bool
 }
 
@@ -77,7 +77,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
-// Write moves the deadline forward where an eighth of it is used up: that is often enough, and not at each write.
+// Write extends the deadline when an eighth of it is used up, instead of at each write.
 func (c *conn) Write(p []byte) (int, error) {
 	now := time.Now()
 	if due := now.Add(c.stall); due.UnixNano()-c.due.Load() > int64(c.stall/8) {
@@ -89,7 +89,7 @@ func (c *conn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// SetDeadline is what net/http calls on a connection that is taken over.
+// SetDeadline is called by net/http when a connection is hijacked.
 func (c *conn) SetDeadline(t time.Time) error {
 	c.due.Store(0)
 	return c.Conn.SetDeadline(t)
@@ -100,7 +100,7 @@ func (c *conn) SetWriteDeadline(t time.Time) error {
 	return c.Conn.SetWriteDeadline(t)
 }
 
-// CloseWrite lets the other side read to the end what was said last.
+// CloseWrite lets the peer read the remaining data.
 func (c *conn) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
@@ -115,7 +115,7 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
-// bodyDeadline moves the deadline of a request's body forward while it comes. A client that stops is not waited for.
+// bodyDeadline extends the deadline of a request body while data arrives.
 type bodyDeadline struct {
 	control *http.ResponseController
 	stall   time.Duration
@@ -131,10 +131,10 @@ func (p *bodyDeadline) extend() error {
 	return p.control.SetReadDeadline(due)
 }
 
-// end is for a body that was read to its end: whether the client is still there is for net/http to see from then on.
+// end removes the deadline after the whole body was read. From then on net/http detects whether the client is still there.
 func (p *bodyDeadline) end() error { return p.control.SetReadDeadline(time.Time{}) }
 
-// logLimit lets something be said once a second, and counts what was not said.
+// logLimit limits a message to one per second, and counts the suppressed ones.
 type logLimit struct {
 	mu     sync.Mutex
 	last   time.Time

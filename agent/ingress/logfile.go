@@ -6,18 +6,18 @@ import (
 	"os"
 )
 
-// LogFile is an access log on disk, which never takes more than twice Max: when it is full it is renamed to Path.1, in
-// place of an older one, and begun again. It is for one writer at a time.
+// LogFile is an access log on disk that never uses more than twice Max. A full file is renamed to Path.1, replacing an older
+// one, and a new file is started. It is not safe for concurrent use.
 type LogFile struct {
 	Path string
-	// Max bytes of one file; 64 MiB where 0.
+	// Max is the maximum size of one file, in bytes. The default is 64 MiB.
 	Max int64
 
-	file *os.File // nil: not open
+	file *os.File // nil if not open
 	size int64
 }
 
-// Open makes the file, or goes on with the one that is there.
+// Open creates the file, or continues an existing one.
 func (l *LogFile) Open() error {
 	f, err := os.OpenFile(l.Path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
 	if err != nil {
@@ -31,7 +31,7 @@ func (l *LogFile) Open() error {
 	return nil
 }
 
-// Write appends. A file that is full, or that somebody moved away, is begun again.
+// Write appends. It starts a new file if the current one is full or was moved.
 func (l *LogFile) Write(p []byte) (int, error) {
 	if l.file != nil && l.moved() {
 		if err := l.Close(); err != nil {
@@ -53,7 +53,7 @@ func (l *LogFile) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// moved reports whether the file at the path is not the one that is written.
+// moved reports whether the open file is no longer at its path.
 func (l *LogFile) moved() bool {
 	mine, err := l.file.Stat()
 	if err != nil {
@@ -63,7 +63,7 @@ func (l *LogFile) moved() bool {
 	return err != nil || !os.SameFile(mine, there)
 }
 
-// Close ends the file; a later Write opens it again.
+// Close closes the file. A later Write opens it again.
 func (l *LogFile) Close() error {
 	if l.file == nil {
 		return nil

@@ -9,8 +9,8 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// metrics count requests by project and service. There are never more series than routed services: the figures of a
-// service appear with its first request, and go when no host leads to it any more. A nil *metrics counts nothing.
+// metrics counts requests by project and service. There are never more series than routed services: the series of a service
+// appear with its first request, and disappear when no host leads to it. A nil *metrics counts nothing.
 type metrics struct {
 	requests *prometheus.CounterVec
 	inFlight *prometheus.GaugeVec
@@ -24,18 +24,18 @@ type metrics struct {
 	series map[seriesKey]*series
 }
 
-// target is what hosts lead to.
+// target is the destination of hosts.
 type target struct{ project, service string }
 
-// seriesKey tells requests that came from a client from those that another agent passed on, and counted too.
+// seriesKey separates requests from clients and requests forwarded by another agent, which that agent has counted too.
 type seriesKey struct {
 	target
 	from string
 }
 
-// series are the figures of one key, looked up once. A nil *series counts nothing.
+// series are the metrics of one key, looked up once. A nil *series counts nothing.
 type series struct {
-	classes        [6]prometheus.Counter // by the status's first digit; 0 is not used
+	classes        [6]prometheus.Counter // by the first digit of the status; 0 is unused
 	inFlight       prometheus.Gauge
 	seconds        prometheus.Observer
 	sent, received prometheus.Counter
@@ -83,7 +83,7 @@ func newMetrics(into prometheus.Registerer, connections func() float64, lost fun
 	return f
 }
 
-// route takes in where hosts lead now, and forgets whom none leads to.
+// route updates the routed services and drops the series of others.
 func (f *metrics) route(hosts map[string]*carav1.Route) {
 	if f == nil {
 		return
@@ -108,7 +108,7 @@ func (f *metrics) route(hosts map[string]*carav1.Route) {
 	}
 }
 
-// of finds the series of a request; nil where its service lost its last host meanwhile.
+// of returns the series of a request, or nil if its service lost its last host meanwhile.
 func (f *metrics) of(x *exchange) *series {
 	if f == nil {
 		return nil
@@ -152,7 +152,7 @@ func (s *series) begin() {
 	}
 }
 
-// count takes in a request that is over.
+// count counts a completed request.
 func (f *metrics) count(x *exchange, took time.Duration) {
 	s := x.series
 	if f != nil && x.route == nil {

@@ -10,8 +10,8 @@ import (
 	"github.com/caravanserai/cara/internal/text"
 )
 
-// page answers in the service's place: a few words of plain text, or for a program that asks for JSON and for no text
-// the same as a problem of RFC 9457.
+// page responds for the service: with a line of plain text, or, if the client accepts JSON and no text, with a problem of
+// RFC 9457.
 func page(w http.ResponseWriter, r *http.Request, status int, text string) {
 	h := w.Header()
 	h.Set("X-Content-Type-Options", "nosniff")
@@ -21,7 +21,7 @@ func page(w http.ResponseWriter, r *http.Request, status int, text string) {
 	if strings.Contains(accept, "json") && !strings.Contains(accept, "text/") {
 		h.Set("Content-Type", "application/problem+json")
 		w.WriteHeader(status)
-		_ = json.NewEncoder(w).Encode(map[string]any{"title": title, "status": status, "detail": text}) // a client that left needs no answer
+		_ = json.NewEncoder(w).Encode(map[string]any{"title": title, "status": status, "detail": text}) // the client may have left
 		return
 	}
 	h.Set("Content-Type", "text/plain; charset=utf-8")
@@ -29,8 +29,8 @@ func page(w http.ResponseWriter, r *http.Request, status int, text string) {
 	fmt.Fprintf(w, "%d %s\n\n%s\n", status, title, text)
 }
 
-// quoteHost keeps what a client sent from being long or strange in an answer.
+// quoteHost makes a client's host name safe and short enough for a response.
 func quoteHost(host string) string { return strconv.QuoteToASCII(text.Clip(host, maxHost)) }
 
-// maxHost is how long a host name can be.
+// maxHost is the maximum length of a host name.
 const maxHost = 253

@@ -16,15 +16,15 @@ import (
 )
 
 const (
-	// saveDelay gathers changes of the table. The table is written whole, so the delay also grows with what a write
-	// takes: it costs at most a twentieth of the time.
+	// saveDelay batches changes of the table. The whole table is written each time, so the delay grows with the duration of a
+	// write: writing takes at most a twentieth of the time.
 	saveDelay = 100 * time.Millisecond
-	// maxTable bounds what is read back.
+	// maxTable limits the size of a file that is read.
 	maxTable = 256 << 20
 )
 
-// restore takes the table that an earlier run kept, unless the server was faster. A file that cannot be read costs
-// nothing but the time until the server is back.
+// restore loads the table of an earlier run, unless the server has already sent one. If the file cannot be read, hosts are
+// served once the server is back.
 func (i *Ingress) restore() {
 	if i.cfg.File == "" {
 		return
@@ -74,7 +74,7 @@ func (i *Ingress) keepSaved(ctx context.Context) {
 		}
 		select {
 		case <-time.After(delay):
-		case <-ctx.Done(): // what is not written yet is written now
+		case <-ctx.Done(): // write pending changes now
 		}
 		began := time.Now()
 		err := i.save()

@@ -11,15 +11,15 @@ import (
 	"time"
 )
 
-// flushAfter is how long a part of an answer of known length may wait for the next. Answers of unknown length, such as
-// event streams, pass as they come.
+// flushAfter is how long a part of a response with known length may wait for more data. Responses of unknown length, such as
+// event streams, are flushed immediately.
 const flushAfter = 20 * time.Millisecond
 
-// transports are the connections that requests leave by.
+// transports are the connections for outgoing requests.
 //
-// A service may close a connection that is idle just when a request is sent on it, and one that changes something must
-// not be sent again. Services' own idle times begin at a few seconds, so connections to containers, which are cheap to
-// make, are not kept that long. Other agents keep theirs for minutes, and so does this one.
+// A service may close an idle connection just when a request is sent on it, and a request that changes something must not be
+// repeated. Idle timeouts of services start at a few seconds, so connections to containers, which are cheap to open, are
+// kept for less than that. Other agents keep theirs for minutes, and so does this one.
 type transports struct{ near, far *http.Transport }
 
 const (
@@ -39,17 +39,17 @@ func newTransports(l Limits, dialPeer func(ctx context.Context, node string) (ne
 				return &conn{Conn: c, stall: l.Stall}, nil
 			},
 			ResponseHeaderTimeout:  l.Answer,
-			ExpectContinueTimeout:  time.Second, // a service that does not know of it gets the body after that
+			ExpectContinueTimeout:  time.Second, // a service that does not support it gets the body after that
 			MaxResponseHeaderBytes: l.AnswerHeaderBytes,
 			MaxIdleConnsPerHost:    64,
 			IdleConnTimeout:        idle,
-			DisableCompression:     true, // what the service said passes unchanged
+			DisableCompression:     true, // responses pass unchanged
 		}
 	}
 	far := way(farIdle)
 	far.DialContext = nil
-	// The host of a request to another agent is the node's name, so connections are kept by node: one that was verified
-	// as a node's is never used for another that reports the same address.
+	// The host of a request to another agent is the node's name, so connections are pooled by node: a connection that was
+	// verified for one node is never used for another node that reports the same address.
 	far.DialTLSContext = func(ctx context.Context, _, host string) (net.Conn, error) {
 		node, _, err := net.SplitHostPort(host)
 		if err != nil {
@@ -60,7 +60,7 @@ func newTransports(l Limits, dialPeer func(ctx context.Context, node string) (ne
 	return &transports{near: way(nearIdle), far: far}
 }
 
-// unreachable says that another node's agent could not be connected to: the request was not sent.
+// unreachable means that the connection to another node's agent failed, so the request was not sent.
 type unreachable struct {
 	node, address string
 	err           error
@@ -72,7 +72,7 @@ func (u *unreachable) Error() string {
 
 func (u *unreachable) Unwrap() error { return u.err }
 
-// dialPeer connects to another node's agent, and verifies that it is that node's.
+// dialPeer connects to another node's agent and verifies its identity.
 func (i *Ingress) dialPeer(ctx context.Context, node string) (net.Conn, error) {
 	address := i.table.Load().agents[node]
 	if i.cfg.Peers == nil || address == "" {
@@ -86,13 +86,13 @@ func (i *Ingress) dialPeer(ctx context.Context, node string) (net.Conn, error) {
 	}
 	secured := tls.Client(&conn{Conn: raw, stall: i.cfg.Limits.Stall}, i.cfg.Peers.Dial(node))
 	if err := secured.HandshakeContext(ctx); err != nil {
-		_ = raw.Close() // it is given up either way
+		_ = raw.Close() // errors do not matter: it is abandoned
 		return nil, &unreachable{node, address, err}
 	}
 	return secured, nil
 }
 
-// RoundTrip sends a request to where it was routed.
+// RoundTrip sends a request on the transport of its route.
 func (w *transports) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Context().Value(backendKey{}).(backend).remote {
 		return w.far.RoundTrip(r)
@@ -105,7 +105,7 @@ func (w *transports) close() {
 	w.far.CloseIdleConnections()
 }
 
-// buffers lends what bodies are copied through.
+// buffers is the pool of copy buffers.
 type buffers struct{ pool sync.Pool }
 
 const bufferSize = 32 << 10
@@ -114,8 +114,8 @@ func newBuffers() *buffers {
 	return &buffers{sync.Pool{New: func() any { return new([bufferSize]byte) }}}
 }
 
-// Get lends one.
+// Get returns a buffer.
 func (b *buffers) Get() []byte { return b.pool.Get().(*[bufferSize]byte)[:] }
 
-// Put takes it back.
+// Put returns a buffer to the pool.
 func (b *buffers) Put(p []byte) { b.pool.Put((*[bufferSize]byte)(p)) }

@@ -12,28 +12,28 @@ import (
 	"github.com/caravanserai/cara/api"
 )
 
-// defaultPort is the server's where its URL names none.
+// defaultPort is the port if the server's URL has none.
 const defaultPort = "8080"
 
-// Config says which cluster to join, and as whom.
+// Config configures a join.
 type Config struct {
 	// Server is the server's URL or its host:port. The scheme does not matter: the connection is TLS.
 	Server string
-	// Token is the join token. It may be empty if the data directory holds a certificate already.
+	// Token is the join token. It may be empty if the data directory already has a certificate.
 	Token string
 	// NodeName is the name to join as.
 	NodeName string
-	// DataDir keeps the identity. Made with mode 0700 where it is missing.
+	// DataDir stores the identity. It is created with mode 0700 if it does not exist.
 	DataDir string
-	// Labels of the node, for one that is new to the cluster.
+	// Labels of the node, set only when the node is new to the cluster.
 	Labels map[string]string
-	// Now is the clock; time.Now where nil.
+	// Now is the clock. The default is time.Now.
 	Now func() time.Time
-	// Logger, silent where nil.
+	// Logger is optional.
 	Logger *slog.Logger
 }
 
-// Validate says what is missing or malformed.
+// Validate returns an error for a missing or malformed field.
 func (c Config) Validate() error {
 	if c.NodeName == "" {
 		return errors.New("join: no node name is given")
@@ -60,7 +60,7 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// address is the host:port to dial for a server's URL.
+// address returns the host:port to dial for a server's URL.
 func address(server string) (string, error) {
 	text := server
 	if !strings.Contains(text, "://") {

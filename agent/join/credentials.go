@@ -22,34 +22,34 @@ import (
 )
 
 const (
-	// A link that is dead without a word is noticed after pingEvery + pingTimeout at the latest.
+	// A silently broken connection is detected within pingEvery + pingTimeout.
 	pingEvery   = 10 * time.Second // the shortest that gRPC allows a client
 	pingTimeout = 8 * time.Second
 
 	renewTimeout = 30 * time.Second
 	renewRetry   = time.Minute
-	// renewCheck bounds how long the loop waits at once, so that a clock that jumps, or a machine that slept, is noticed.
+	// renewCheck limits each wait, so that the loop notices a clock that was set or a machine that slept.
 	renewCheck = time.Hour
 
 	maxMessage = 16 << 20 // an assignment with its secrets and files
 )
 
-// Credentials are a node's: who it is, and how to dial the server as that. Safe for concurrent use.
+// Credentials are the identity of a node, used to connect to the server. Safe for concurrent use.
 type Credentials struct {
 	cfg     Config
 	current atomic.Pointer[identity]
 
 	mu    sync.Mutex
-	conns map[net.Conn]*identity // the live connections, by the certificate that they were made with
+	conns map[net.Conn]*identity // the live connections, with the identity they were opened with
 }
 
-// NodeName is the node's name.
+// NodeName returns the node's name.
 func (c *Credentials) NodeName() string { return c.cfg.NodeName }
 
-// ClusterID is the cluster's.
+// ClusterID returns the cluster's ID.
 func (c *Credentials) ClusterID() string { return c.current.Load().clusterID }
 
-// NotAfter is when the certificate ends, if it is not renewed.
+// NotAfter returns when the current certificate expires.
 func (c *Credentials) NotAfter() time.Time { return c.current.Load().cert.Leaf.NotAfter }
 
 // Peers secures connections to and from other agents, always with the newest certificate.
@@ -64,9 +64,9 @@ func (c *Credentials) Peers() *peer.TLS {
 	}
 }
 
-// LocalIP is the address of this machine that leads to the server, and so most likely to the other nodes, too. Nothing is
-// sent to find it. Where the server is on this machine, it is the address that leads to other networks. It is not
-// valid where the machine has neither.
+// LocalIP returns this machine's address on the route to the server, which most likely reaches other nodes too. It sends
+// nothing. If the server is on this machine, it is the address on the route to other networks. It is invalid if there is
+// neither.
 func (c *Credentials) LocalIP(ctx context.Context) netip.Addr {
 	server, err := address(c.cfg.Server)
 	if err != nil {
@@ -76,7 +76,7 @@ func (c *Credentials) LocalIP(ctx context.Context) netip.Addr {
 	if toServer.IsValid() && !toServer.IsLoopback() {
 		return toServer
 	}
-	for _, elsewhere := range []string{"192.0.2.1:9", "[2001:db8::1]:9"} { // reserved for documentation: they are behind the default route
+	for _, elsewhere := range []string{"192.0.2.1:9", "[2001:db8::1]:9"} { // documentation ranges: on the default route
 		if outward := sourceOf(ctx, elsewhere); outward.IsValid() {
 			return outward
 		}
@@ -84,7 +84,7 @@ func (c *Credentials) LocalIP(ctx context.Context) netip.Addr {
 	return toServer
 }
 
-// sourceOf is the address that this machine would send from. Connecting a UDP socket looks up the route, no more.
+// sourceOf returns the source address for a destination. Connecting a UDP socket only looks up the route.
 func sourceOf(ctx context.Context, to string) netip.Addr {
 	conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "udp", to)
 	if err != nil {
@@ -98,8 +98,8 @@ func sourceOf(ctx context.Context, to string) netip.Addr {
 	return local.Addr().Unmap()
 }
 
-// Dial returns a connection to the server that is made when it is first used, comes back by itself, and always
-// presents the newest certificate. The caller closes it.
+// Dial returns a connection to the server. It connects on first use, reconnects automatically, and always presents the
+// newest certificate. The caller closes it.
 func (c *Credentials) Dial(options ...grpc.DialOption) (*grpc.ClientConn, error) {
 	target, err := address(c.cfg.Server)
 	if err != nil {
@@ -117,14 +117,14 @@ func (c *Credentials) Dial(options ...grpc.DialOption) (*grpc.ClientConn, error)
 	return grpc.NewClient("passthrough:///"+target, append(base, options...)...)
 }
 
-// RenewLoop renews the certificate at half of its life, through conn, until ctx ends. A renewal that does not succeed
-// is tried again; there is another half of the certificate's life for it.
+// RenewLoop renews the certificate at half of its lifetime, through conn, until ctx ends. A failed renewal is retried during
+// the other half.
 func (c *Credentials) RenewLoop(ctx context.Context, conn grpc.ClientConnInterface) error {
 	client := carav1.NewNodeServiceClient(conn)
 	for {
 		wait := c.current.Load().renewAt().Sub(c.cfg.Now())
 		if wait <= 0 {
-			// Not at once again, whatever came of it: with a clock that is ahead a new certificate may look old.
+			// Wait even after a success: with a clock that is ahead, a new certificate may already look old.
 			wait = renewRetry
 			if err := c.renew(ctx, client); err != nil {
 				c.cfg.Logger.Warn("certificate not renewed, trying again", "node", c.cfg.NodeName, "until", c.NotAfter(),
@@ -159,8 +159,8 @@ func (c *Credentials) renew(ctx context.Context, client carav1.NodeServiceClient
 	return nil
 }
 
-// use makes id the current identity, and ends the connections that were made with an older one: a connection is who it
-// was when it was made, and would end with its certificate at some worse moment. They come back at once.
+// use makes id the current identity, and closes the connections that were opened with an older one. Otherwise they would
+// fail later, when their certificate expires. They reconnect immediately.
 func (c *Credentials) use(id *identity) {
 	c.current.Store(id)
 	c.mu.Lock()
@@ -173,11 +173,11 @@ func (c *Credentials) use(id *identity) {
 	}
 	c.mu.Unlock()
 	for _, conn := range old {
-		_ = conn.Close() // it is given up either way
+		_ = conn.Close() // errors do not matter: it is abandoned
 	}
 }
 
-// transport makes each new connection with the identity of that moment.
+// transport opens each connection with the identity that is current at that time.
 type transport struct {
 	owner *Credentials
 }
@@ -201,7 +201,7 @@ func (t *transport) ClientHandshake(ctx context.Context, _ string, raw net.Conn)
 	return followed, info, nil
 }
 
-// follow remembers conn until it is closed.
+// follow tracks conn until it is closed.
 func (c *Credentials) follow(conn net.Conn, id *identity) (net.Conn, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -229,7 +229,7 @@ func (f *followed) Close() error {
 	return f.Conn.Close()
 }
 
-// ServerHandshake is not for a client.
+// ServerHandshake always fails, because a node is a client.
 func (t *transport) ServerHandshake(net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	return nil, nil, fmt.Errorf("node %s is a client", t.owner.cfg.NodeName)
 }
@@ -242,7 +242,7 @@ func (t *transport) Info() credentials.ProtocolInfo {
 // Clone returns a transport with the same owner.
 func (t *transport) Clone() credentials.TransportCredentials { return &transport{owner: t.owner} }
 
-// OverrideServerName is refused: the name is the same for every server.
+// OverrideServerName always fails, because every server has the same name.
 func (t *transport) OverrideServerName(string) error {
 	return fmt.Errorf("the server's name is always %s", serverName)
 }

@@ -1,13 +1,12 @@
-// Package join makes a machine a node of a cluster and keeps it one: it trades a join token for a client certificate,
-// keeps key, certificate and authority in the agent's data directory, renews them, and dials the server with them. On
-// the line that a push travels it is the wire between the apiserver's watch and the agent.
+// Package join makes a machine a node of a cluster: it exchanges a join token for a client certificate, stores key,
+// certificate and CA in the agent's data directory, renews the certificate, and connects to the server with it.
 //
-// What holds here:
+// Invariants:
 //
-//  1. The secret of a join token is sent only to a server that the authority of the token's hash has signed. Until
-//     then nothing is sent; afterwards only that authority is trusted, whatever the machine's own roots say.
-//  2. The connection is TLS, whatever the scheme of the server's URL.
-//  3. The private key never leaves the machine. Key, certificate and authority are one file of mode 0600, written whole
-//     or not at all: a crash leaves the old identity or the new one.
-//  4. A certificate that still holds is used without asking the server, so that an agent starts while the server is away.
+//  1. The secret of a join token is sent only to a server whose certificate is signed by the CA in the token's hash. Before
+//     that check nothing is sent. Afterwards only that CA is trusted, whatever the machine's own roots are.
+//  2. The connection uses TLS, whatever the scheme of the server's URL.
+//  3. The private key never leaves the machine. Key, certificate and CA are in one file of mode 0600, written atomically: a
+//     crash leaves the old or the new identity.
+//  4. A valid certificate is used without contacting the server, so that an agent can start while the server is unreachable.
 package join

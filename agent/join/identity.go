@@ -28,7 +28,7 @@ const (
 	maxIdentity = 256 << 10
 )
 
-// identity is who a node is. Immutable.
+// identity is the identity of a node. Immutable.
 type identity struct {
 	node      string
 	clusterID string
@@ -37,7 +37,7 @@ type identity struct {
 	caHash    string
 }
 
-// stored is how an identity stands in its file: PEM in JSON.
+// stored is the file format of an identity: PEM in JSON.
 type stored struct {
 	Node        string `json:"node"`
 	ClusterID   string `json:"clusterId"`
@@ -46,7 +46,7 @@ type stored struct {
 	CA          string `json:"ca"`
 }
 
-// newKey makes a key, and the request for a certificate of it.
+// newKey generates a key and a certificate request for it.
 func newKey(node string) (keyPEM, request []byte, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -65,7 +65,7 @@ func newKey(node string) (keyPEM, request []byte, err error) {
 		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), nil
 }
 
-// parse checks that the parts belong together: the key is the certificate's, and the authority has signed it.
+// parse checks that the parts match: the key belongs to the certificate, and the CA has signed it.
 func (s stored) parse() (*identity, error) {
 	cert, err := tls.X509KeyPair([]byte(s.Certificate), []byte(s.Key))
 	if err != nil {
@@ -95,13 +95,13 @@ func hashOf(cert *x509.Certificate) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// renewAt is when half of the certificate's life is over.
+// renewAt returns when half of the certificate's lifetime has passed.
 func (i *identity) renewAt() time.Time {
 	leaf := i.cert.Leaf
 	return leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore) / 2)
 }
 
-// load reads the identity in dir; nil if there is none.
+// load reads the identity in dir, or returns nil if there is none.
 func load(dir string) (*identity, error) {
 	path := filepath.Join(dir, fileName)
 	info, err := os.Stat(path)

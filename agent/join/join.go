@@ -17,8 +17,8 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// serverName is in every certificate of a cara-server, whatever address it is reached by. That it is a server of this
-// cluster is what the cluster's own authority says, and it signs nobody else for it.
+// serverName is in every certificate of a cara-server, whatever its address. The cluster's own CA guarantees that it is a
+// server of this cluster, since it signs no other certificate with this name.
 const serverName = "cara-server"
 
 const (
@@ -27,11 +27,11 @@ const (
 	joinRetryMax = 2 * time.Second
 )
 
-// ErrPin says that the server is not the one that the join token is from.
+// ErrPin means that the server is not from the cluster of the join token.
 var ErrPin = errors.New("the server is not of the cluster that the join token is from")
 
-// Join returns the node's credentials: those in the data directory where they still hold, else new ones for the token.
-// It waits for a server that is not reachable until ctx ends; any other trouble is returned.
+// Join returns the node's credentials: those in the data directory if they are still valid, otherwise new ones for the
+// token. If the server is unreachable, Join retries until ctx ends. It returns any other error.
 func Join(ctx context.Context, cfg Config) (*Credentials, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -62,8 +62,8 @@ func Join(ctx context.Context, cfg Config) (*Credentials, error) {
 	return c, nil
 }
 
-// holds reports whether id can be used still: it has not ended, and is of the cluster that the token, if there is one,
-// is from. A server that was set up again has another authority: then its token is the newer word.
+// holds reports whether id is still valid: it has not expired, and it is from the cluster of the token, if there is one. A
+// server that was set up again has another CA, and then the token takes precedence.
 func (c *Credentials) holds(id *identity) bool {
 	if !c.cfg.Now().Before(id.cert.Leaf.NotAfter) {
 		return false
@@ -72,8 +72,8 @@ func (c *Credentials) holds(id *identity) bool {
 	return err != nil || token.CAHash == id.caHash
 }
 
-// Rejoin trades the join token for a new certificate, whatever there is already: for an agent whose certificate the
-// server no longer accepts.
+// Rejoin exchanges the join token for a new certificate, even if there is one, for an agent whose certificate the server no
+// longer accepts.
 func (c *Credentials) Rejoin(ctx context.Context) error {
 	token, err := api.ParseJoinToken(c.cfg.Token)
 	if err != nil {
@@ -100,7 +100,6 @@ func (c *Credentials) Rejoin(ctx context.Context) error {
 	}
 }
 
-// join asks once.
 func (c *Credentials) join(ctx context.Context, token api.JoinToken) (*identity, error) {
 	target, err := address(c.cfg.Server)
 	if err != nil {
@@ -127,7 +126,7 @@ func (c *Credentials) join(ctx context.Context, token api.JoinToken) (*identity,
 	return c.keep(key, answer, token.CAHash)
 }
 
-// keep checks what the server answered, and writes it down.
+// keep validates the server's response and stores it.
 func (c *Credentials) keep(key []byte, answer *carav1.JoinResponse, caHash string) (*identity, error) {
 	s := stored{
 		Node: c.cfg.NodeName, ClusterID: answer.GetClusterId(), Key: string(key),
@@ -146,7 +145,7 @@ func (c *Credentials) keep(key []byte, answer *carav1.JoinResponse, caHash strin
 	return id, nil
 }
 
-// pinned trusts the one authority whose hash the join token has, if the server presents it.
+// pinned trusts only the CA whose hash is in the join token, if the server presents it.
 type pinned struct {
 	hash string
 	now  func() time.Time
@@ -159,7 +158,7 @@ func (p *pinned) config() *tls.Config {
 		MinVersion: tls.VersionTLS13,
 		ServerName: serverName,
 		Time:       p.now,
-		// The machine's own roots say nothing about this server; verify does what is skipped here, for one authority.
+		// The machine's own roots do not apply to this server. verify replaces the skipped checks for one CA.
 		InsecureSkipVerify: true, //nolint:gosec // see above
 		VerifyConnection: func(state tls.ConnectionState) error {
 			err := p.verify(state.PeerCertificates)
@@ -174,7 +173,7 @@ func (p *pinned) config() *tls.Config {
 	}
 }
 
-// failure is why the handshake was broken off, where it was this side that did it.
+// failure returns why this side aborted the handshake, or nil.
 func (p *pinned) failure() error {
 	select {
 	case err := <-p.fail:

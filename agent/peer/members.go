@@ -7,22 +7,22 @@ import (
 	"time"
 )
 
-// Members are the nodes of the cluster, as the server told of them last. A certificate outlives its node: an agent
-// accepts it only as long as the server does.
+// Members are the nodes of the cluster, as last sent by the server. A certificate may outlive its node, so an agent accepts
+// it only as long as the server does.
 type Members struct {
 	mu        sync.RWMutex
-	notBefore map[string]time.Time // nil: the server has not told
+	notBefore map[string]time.Time // nil until the server has sent it
 }
 
-// Set replaces the members: for each node, the earliest beginning of a certificate that is accepted. Without any, the
-// server is an older one that does not tell, and every certificate of the cluster is accepted.
+// Set replaces the members: for each node, the earliest NotBefore of an accepted certificate. An empty map comes from an
+// older server that does not send members; then every certificate of the cluster is accepted.
 func (m *Members) Set(notBefore map[string]time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.notBefore = notBefore
 }
 
-// check refuses a certificate of a node that was deleted, or that joined again with another key.
+// check returns an error for the certificate of a node that was deleted, or that joined again with another key.
 func (m *Members) check(node string, certificate *x509.Certificate) error {
 	if m == nil {
 		return nil

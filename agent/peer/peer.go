@@ -1,16 +1,15 @@
-// Package peer is how the agents of a cluster know each other: the TLS configurations of the two ends of a connection
-// between agents. On the line that a push travels it lies behind the ingress of the agent that a browser happened to
-// ask, and before that of the agent that runs the project.
+// Package peer provides the TLS configurations for both ends of a connection between agents. The ingress uses it when a
+// request arrives at an agent other than the one that runs the project.
 //
-// What holds here:
+// Invariants:
 //
-//  1. Both ends present their node's certificate, and both are verified against the cluster's authority. A certificate of
-//     the server, or of another cluster, is refused.
-//  2. Who dials names the node that it wants. A machine that answers as any other node is refused before a byte of a
-//     request is sent, whatever address it was found at.
-//  3. A certificate counts as long as the server accepts it: that of a deleted node, or of one that has joined again, is
-//     refused as soon as the server has told, though it has not ended. See Members.
-//  4. The certificate is asked for at each handshake, so a renewed one is used from then on. Open connections go on.
+//  1. Both ends present their node's certificate, and both verify the other against the cluster's CA. A certificate of the
+//     server, or of another cluster, is rejected.
+//  2. The dialing end names the node that it wants. If another node answers at the address, the connection fails before any
+//     byte of a request is sent.
+//  3. A certificate is valid only as long as the server accepts it: one of a deleted node, or an old one of a node that
+//     joined again, is rejected as soon as the server reports it, even before it expires. See Members.
+//  4. The certificate is read at each handshake, so a renewed one is used from then on. Open connections continue.
 package peer
 
 import (
@@ -26,19 +25,19 @@ import (
 
 // TLS secures connections between agents.
 type TLS struct {
-	// Identity returns this node's certificate and the cluster's authority as they are now.
+	// Identity returns this node's current certificate and the cluster's CA.
 	Identity func() (tls.Certificate, *x509.CertPool)
-	// Now is the clock; time.Now where nil.
+	// Now is the clock. The default is time.Now.
 	Now func() time.Time
-	// Members are the nodes whose certificates are accepted; nil for every node that the authority has signed.
+	// Members are the nodes whose certificates are accepted. Nil accepts every node that the CA has signed.
 	Members *Members
 }
 
-// Accept is the configuration of the end that listens. It accepts every node of the cluster; see Node.
+// Accept returns the configuration of the listening end. It accepts every node of the cluster; see Node.
 func (t TLS) Accept() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
-		ClientAuth: tls.RequireAnyClientCert, // VerifyConnection does the rest, with the authority of that moment
+		ClientAuth: tls.RequireAnyClientCert, // VerifyConnection verifies with the current CA
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			certificate, _ := t.Identity()
 			return &certificate, nil
@@ -52,13 +51,13 @@ func (t TLS) Accept() *tls.Config {
 	}
 }
 
-// Dial is the configuration of a connection to one node.
+// Dial returns the configuration for a connection to one node.
 func (t TLS) Dial(node string) *tls.Config {
 	certificate, _ := t.Identity()
 	return &tls.Config{
 		MinVersion:   tls.VersionTLS13,
 		Certificates: []tls.Certificate{certificate},
-		// A node's certificate has no host names: it is the node's name that counts, and VerifyConnection checks it.
+		// A node's certificate has no host names. VerifyConnection checks the node's name instead.
 		InsecureSkipVerify: true, //nolint:gosec // see above
 		VerifyConnection: func(state tls.ConnectionState) error {
 			got, err := t.verify(state.PeerCertificates)
@@ -72,8 +71,8 @@ func (t TLS) Dial(node string) *tls.Config {
 	}
 }
 
-// verify returns the node that a certificate belongs to. The authority signs nodes for client authentication only, and
-// the server never for that: so the server's certificate is refused at both ends.
+// verify returns the node of a certificate. The CA signs certificates for client authentication only for nodes, never for
+// the server, so the server's certificate is rejected at both ends.
 func (t TLS) verify(chain []*x509.Certificate) (string, error) {
 	if len(chain) == 0 {
 		return "", errors.New("the other side presents no certificate")
@@ -96,8 +95,8 @@ func (t TLS) verify(chain []*x509.Certificate) (string, error) {
 	return node, t.Members.check(node, chain[0])
 }
 
-// Node is the node at the other end of a connection that was made with a configuration of this package. It is empty for a
-// connection without TLS, and for a node whose certificate has not been accepted since the connection was made.
+// Node returns the node at the other end of a connection that uses a configuration of this package. It is empty for a
+// connection without TLS, and for a node whose certificate has been revoked since the connection was opened.
 func (t *TLS) Node(state *tls.ConnectionState) string {
 	if t == nil || state == nil || len(state.PeerCertificates) == 0 {
 		return ""

@@ -9,13 +9,14 @@ import (
 	"github.com/caravanserai/cara/agent/engine"
 )
 
-// command runs the command of one container's exec check. Docker cannot end a command, so one that hangs would stay when its check is
-// given up, and each further check would add another. Therefore:
+// command runs the command of one container's exec check. Docker cannot end a command, so a hanging command would remain
+// after its check was given up, and each further check would add another. Therefore:
 //
-//   - A command that does not end in time is ended like an exec whose caller has gone: it is hung up on, and killed after a while.
-//   - While it is still there, no other is begun. Each check that falls into that time fails.
+//   - A command that does not end in time is ended like an exec whose client left: it gets a hangup signal, and is killed
+//     later.
+//   - While it still runs, no other command starts. Each check during that time fails.
 //
-// Where the agent cannot reach the engine's processes, there is one hanging command for each container at most.
+// If the agent cannot signal the engine's processes, at most one command per container hangs.
 type command struct {
 	engine    engine.Streams
 	container string
@@ -23,7 +24,8 @@ type command struct {
 	over      chan struct{} // closed once the last command is gone; nil before the first
 }
 
-// run runs the command once. ctx ends with the container or the agent; the command, not its end, has to fit in the time-out.
+// run runs the command once. ctx ends with the container or the agent. The timeout applies to the command, not to ending it
+// afterwards.
 func (c *command) run(ctx context.Context, timeout time.Duration) error {
 	if !c.idle() {
 		return fmt.Errorf("%q still runs since an earlier check and is being ended", c)
@@ -36,7 +38,7 @@ func (c *command) run(ctx context.Context, timeout time.Duration) error {
 		defer cancel()
 		result <- c.once(ctx, bounded)
 	}()
-	// The answer is waited for here and not in once: ending a command takes longer than its check may.
+	// Wait here and not in once, because ending a command may take longer than its check.
 	select {
 	case err := <-result:
 		return err
@@ -50,8 +52,8 @@ func (c *command) run(ctx context.Context, timeout time.Duration) error {
 	}
 }
 
-// once starts a command, waits for its end and makes sure that it is gone. Starting it is not cut short by the time-out: the engine may have
-// started what nobody would know of then.
+// once starts a command, waits for its end and ensures that it is gone. The timeout does not apply to the start: the engine
+// might have started a command that nobody would end.
 func (c *command) once(ctx, bounded context.Context) error {
 	process, err := c.engine.Start(ctx, c.container, engine.Command{Args: c.args})
 	if err != nil {
@@ -69,10 +71,11 @@ func (c *command) once(ctx, bounded context.Context) error {
 	return err
 }
 
-// maxCheckOutput is what is kept of a command's output, in bytes. The prober takes values of Secrets and control characters out of it.
+// maxCheckOutput is how many bytes of a command's output are kept. The prober removes values of Secrets and control
+// characters.
 const maxCheckOutput = 4096
 
-// idle tells whether no command of an earlier check is left.
+// idle reports whether no command of an earlier check is left.
 func (c *command) idle() bool {
 	if c.over == nil {
 		return true
@@ -85,7 +88,6 @@ func (c *command) idle() bool {
 	}
 }
 
-// wait waits until no command is left.
 func (c *command) wait() {
 	if c.over != nil {
 		<-c.over

@@ -1,8 +1,8 @@
-// Package probe checks the health of containers: with HTTP, TCP or a command in the container. On the straight line it stands beside the
-// engine: what it finds is a part of the state from which agent/step decides.
+// Package probe checks the health of containers: with HTTP, TCP or a command in the container. The results are part of the
+// state from which agent/step decides.
 //
-// What holds: each run of a container with a check has one goroutine, which ends with the run. Prober.Run owns all of them. What a check says has no
-// value of a Secret and no control character.
+// Each run of a container with a check has one goroutine, which ends with the run. Prober.Run owns them all. The message of
+// a check contains no value of a Secret and no control character.
 package probe
 
 import (
@@ -24,9 +24,9 @@ import (
 	"github.com/caravanserai/cara/internal/text"
 )
 
-// Prober checks the health of containers. A container that has not been healthy yet is probed often, so that a quick start is
-// seen quickly. Its failures count once its deadline has passed, which is startPeriod and then retries times interval after its
-// start. A container that has been healthy is probed every interval, and retries failures in a row make it unhealthy.
+// Prober checks the health of containers. A container that has not been healthy yet is probed often, so that a quick start
+// is detected quickly. Its failures count only after its deadline: startPeriod plus retries times interval after its start.
+// A container that has been healthy is probed every interval, and becomes unhealthy after retries consecutive failures.
 type Prober struct {
 	engine engine.Streams
 	every  time.Duration
@@ -40,16 +40,16 @@ type Prober struct {
 type probe struct {
 	step.Check
 	project string
-	// Guarded by Prober.mu.
+	// The fields below are guarded by Prober.mu.
 	health  step.Health
 	probed  bool
 	ended   bool
-	cancel  context.CancelFunc // nil until it begins
+	cancel  context.CancelFunc // nil until the probe starts
 	command *command           // of an exec check; only the probe's goroutine uses it
 }
 
-// New returns a Prober that does nothing until Run. It calls notify when the health of a project's container changes. A container that
-// has not been healthy yet is probed at least this often.
+// New returns a Prober. It does nothing until Run. It calls notify when the health of a project's container changes. every
+// is the longest interval between probes of a container that has not been healthy yet.
 func New(eng engine.Streams, every time.Duration, notify func(string)) *Prober {
 	return &Prober{
 		engine: eng, every: every, notify: notify, start: make(chan *probe), probes: map[step.Run]*probe{},
@@ -70,7 +70,7 @@ func (p *Prober) Run(ctx context.Context) error {
 	}
 }
 
-// Sync replaces the checks of a project, and returns what is known of each container's health, by id.
+// Sync replaces the checks of a project, and returns the known health of each container, by id.
 func (p *Prober) Sync(ctx context.Context, project string, checks []step.Check) map[string]step.Health {
 	known := map[string]step.Health{}
 	wanted := map[step.Run]bool{}
@@ -113,7 +113,7 @@ func (p *Prober) Sync(ctx context.Context, project string, checks []step.Check) 
 	return known
 }
 
-// end ends a probe. The caller holds mu.
+// end ends a probe. mu is held.
 func (p *Prober) end(one *probe) {
 	one.ended = true
 	if one.cancel != nil {
@@ -122,7 +122,7 @@ func (p *Prober) end(one *probe) {
 	delete(p.probes, one.Run)
 }
 
-// timing of a check, from a normalised spec.
+// timing is the timing of a check, from a normalised spec.
 type timing struct {
 	interval, timeout, startPeriod time.Duration
 	retries                        int
@@ -132,7 +132,7 @@ func timingOf(c *carav1.Healthcheck) timing {
 	parse := func(s string, def time.Duration) time.Duration {
 		d, err := api.ParseDuration(s, def)
 		if err != nil || d == 0 && def != 0 {
-			return def // the server has refused it
+			return def // the server rejects such a value
 		}
 		return d
 	}
@@ -155,7 +155,7 @@ func (p *Prober) watch(ctx context.Context, one *probe) {
 	if one.How.GetExec() != nil {
 		one.command = &command{engine: p.engine, container: one.Run.ID, args: one.How.GetExec().GetCommand()}
 		defer one.command.wait()
-		defer cancel() // before the wait: a command that still runs is ended
+		defer cancel() // before the wait, to end a command that still runs
 	}
 	t := timingOf(one.How)
 	deadline := one.Run.Started.Add(t.startPeriod + time.Duration(t.retries)*t.interval)
@@ -192,7 +192,7 @@ func (p *Prober) watch(ctx context.Context, one *probe) {
 	}
 }
 
-// heard is what a check said, without the values of Secrets and control characters.
+// heard returns a check's error without values of Secrets and control characters.
 func (p *Prober) heard(one *probe, err error) error {
 	if err == nil {
 		return nil
@@ -234,7 +234,7 @@ func (p *Prober) check(ctx context.Context, one *probe, timeout time.Duration) e
 	}
 }
 
-// get sends one GET on a connection of its own, because a pool goes on dialing after the check has been given up.
+// get sends one GET on a separate connection, because a pool would continue dialing after the check was given up.
 func (p *Prober) get(ctx context.Context, address, path string) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+path, nil)
 	if err != nil {
@@ -266,5 +266,5 @@ func (p *Prober) get(ctx context.Context, address, path string) error {
 	return nil
 }
 
-// maxHeaders bounds what a check reads of an answer: its body is of no interest.
+// maxHeaders limits how much of a response is read. The body is ignored.
 const maxHeaders = 64 << 10

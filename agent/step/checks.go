@@ -9,25 +9,25 @@ import (
 	"github.com/caravanserai/cara/internal/scrub"
 )
 
-// Run is one run of one container. After a restart nothing is known of its health.
+// Run is one run of one container. The health of a new run is unknown.
 type Run struct {
 	ID      string
 	Started time.Time
 }
 
-// Check is a running container whose health is to be found out.
+// Check is a running container to be checked.
 type Check struct {
 	Run Run
 	IP  string
-	// Values are taken out of what the check says. Mute says that it may say other values, so its words are not shown.
+	// Values are removed from the check's message. If Mute is true, the message may contain unknown values, so it is not shown.
 	Values *scrub.List
 	Mute   bool
-	// How to check it; nil: as it is being checked already, if it is.
+	// How to check it. Nil means to continue a check that is already running, if there is one.
 	How *carav1.Healthcheck
 }
 
-// Checks returns the running containers with a check. A container that is no longer as wanted is judged by the check that it was made with, as
-// long as that is known: the manifest's check is its successor's.
+// Checks returns the running containers with a check. An outdated container is checked with the check that it was created
+// with, as long as that is known, because the manifest's check belongs to its successor.
 func Checks(w *Want, h *Have) []Check {
 	if w.Remove {
 		return nil
@@ -51,8 +51,8 @@ func Checks(w *Want, h *Have) []Check {
 	return out
 }
 
-// check is how the health of a service's container is found out: as the manifest says, or else as its image does
-// (HEALTHCHECK); nil where neither says anything, or where the manifest turns it off.
+// check returns the health check of a service's container: from the manifest, or else from its image (HEALTHCHECK). It
+// returns nil if there is none or if the manifest disables it.
 func (s *view) check(svc *carav1.Service, c *engine.Container) *carav1.Healthcheck {
 	if own := svc.GetHealthcheck(); own != nil {
 		if own.GetDisable() {
@@ -63,8 +63,8 @@ func (s *view) check(svc *carav1.Service, c *engine.Container) *carav1.Healthche
 	return s.h.Facts[c.ImageID].Check
 }
 
-// uncheckable fails the services that wait for another to be healthy which nobody can check. It is known once the other's
-// image is.
+// uncheckable fails a service that waits for another service to be healthy if that service has no check. This is known once
+// the other service's image is known.
 func (s *plan) uncheckable(svc *carav1.Service) bool {
 	for _, d := range svc.GetDependsOn() {
 		on := s.w.Service(d.GetService())

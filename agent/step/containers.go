@@ -6,8 +6,8 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// strays are containers of services that left the manifest, and those of a service that neither serve nor will. What
-// left the manifest goes once nothing is there any more that may need it.
+// strays returns the containers of services that left the manifest, and superfluous containers of a service. The former are
+// removed only when nothing may need them any more.
 func (s *progress) strays() []engine.Container {
 	kept := s.keepsLeft()
 	var out []engine.Container
@@ -24,7 +24,7 @@ func (s *progress) strays() []engine.Container {
 	return s.reversed(out)
 }
 
-// container returns the container of a service that counts: one that is as wanted, or else one that is not.
+// container returns the relevant container of a service: one that is up to date, or else an outdated one.
 func (s *view) container(service string) *engine.Container {
 	svc := s.w.Service(service)
 	if svc == nil {
@@ -36,7 +36,8 @@ func (s *view) container(service string) *engine.Container {
 	return s.best(svc, false)
 }
 
-// best of a service's containers that are as wanted, or of those that are not: one that runs, and of those the oldest.
+// best returns the best of a service's up-to-date containers, or of its outdated ones: a running one, and of those the
+// oldest.
 func (s *view) best(svc *carav1.Service, asWanted bool) *engine.Container {
 	var best *engine.Container
 	for i := range s.h.Containers {
@@ -45,7 +46,7 @@ func (s *view) best(svc *carav1.Service, asWanted bool) *engine.Container {
 			continue
 		}
 		if _, leaves := s.h.Leaving[c.ID]; leaves && !asWanted && !s.h.Record.Yielded[c.ID] && !s.restarting(svc, c) {
-			continue // another has taken over from it: it does not come back
+			continue // its successor has taken over, so it does not come back
 		}
 		if best == nil || up(*c) && !up(*best) || up(*c) == up(*best) && older(c, best) {
 			best = c
@@ -61,7 +62,7 @@ func older(c, than *engine.Container) bool {
 	return c.ID < than.ID
 }
 
-// outdated says why a container must be made anew; empty where it is as wanted.
+// outdated returns why a container must be recreated, or an empty string if it is up to date.
 func (s *view) outdated(svc *carav1.Service, c *engine.Container) string {
 	switch {
 	case !s.madeAs(svc, c):
@@ -76,8 +77,8 @@ func (s *view) outdated(svc *carav1.Service, c *engine.Container) string {
 	return ""
 }
 
-// madeAs says whether a container was made as the manifest says, but for its limits: those can change without it. One
-// that never ran is not worth that, and one of an older agent does not say.
+// madeAs reports whether a container was created from the current manifest, except for its limits, which can be changed in
+// place. For a container that never ran, or that an older agent created, the limits count too.
 func (s *view) madeAs(svc *carav1.Service, c *engine.Container) bool {
 	if made := c.Labels[labelRunHash]; made != "" && c.State != engine.StateCreated {
 		return made == s.w.RunHashes[svc.GetName()]

@@ -1,15 +1,16 @@
-// Package step decides what an agent does next for one project. On the straight line it stands between the assignment that comes from the
-// server (Want) and the engine's state that the agent has just read (Have): Step returns the actions, and Report what the server is told.
+// Package step decides what an agent does next for one project. Its inputs are the assignment from the server (Want) and the
+// engine's state that the agent has just read (Have). Step returns the actions, and Report the status for the server.
 //
-// Everything here is a pure function of its arguments. Nothing reads a clock, a disk, an engine or the network, so each decision is one row of a
-// table in a test.
+// All functions are pure. Nothing reads a clock, a disk, an engine or the network, so each decision is one row of a table
+// test.
 //
-// What holds:
+// Invariants:
 //
-//   - Step never returns an action against a container that is as wanted, so an agent that starts anew adopts containers and restarts none.
-//   - Step sees only what carries our labels, so no action is about anything that is not ours.
-//   - Of two containers of one service during an update, the old one serves and is kept up until the new one is ready, and for good if the new one
-//     fails (update.go). The engine's own state says which is which.
-//   - Nothing is done again and again without a pause (pace.go, retry.go, pull.go).
+//   - Step never returns an action against an up-to-date container, so a restarted agent adopts containers and restarts
+//     none.
+//   - Step sees only objects with our labels, so no action concerns anything else.
+//   - If a service has two containers during an update, the old one serves and is kept running until the new one is ready,
+//     and permanently if the new one fails (update.go). The engine's state tells which is which.
+//   - Nothing is repeated without a pause (pace.go, retry.go, pull.go).
 //   - No value of a Secret is in a Record, a Report or a message (secrets.go).
 package step

@@ -10,62 +10,61 @@ import (
 	"github.com/caravanserai/cara/api"
 )
 
-// Have is what there is of one project: what the engine holds, read just now, and what the agent remembers of the
-// rollout at hand.
+// Have is the state of one project: the engine's state, just read, and what the agent remembers of the current rollout.
 type Have struct {
 	Networks   []engine.Network
 	Volumes    []engine.Volume
 	Containers []engine.Container
-	// Images are those that were looked for, by reference, with whether they are there.
+	// Images maps each reference that was looked for to whether the image exists.
 	Images map[string]bool
-	// Health of containers with a check, by id; absent before the first probe has ended.
+	// Health of containers with a check, by id. Missing until the first probe has ended.
 	Health map[string]Health
-	// Facts are what is known of the images that containers were made from, by image id.
+	// Facts are the known images that containers were created from, by image id.
 	Facts map[string]engine.Image
-	// Digests of images that containers were made from, by image id.
+	// Digests of images that containers were created from, by image id.
 	Digests map[string]string
-	// Leaving are containers that were to be stopped at the last look, and since when: they may still have requests to end.
-	// Unlike Memory it outlives a rollout: the next one must not lead requests back to what has been taken over from.
+	// Leaving are the containers that the last pass decided to stop, and since when. They may still have requests to finish.
+	// Unlike Memory, it outlives a rollout: the next one must not route requests back to a container that was taken over from.
 	Leaving map[string]time.Time
-	// Record is what outlives a rollout, and the agent.
+	// Record outlives a rollout and the agent.
 	Record Record
-	// Memory of the rollout.
+	// Memory of the current rollout.
 	Memory Memory
 }
 
-// Memory is what the agent remembers of one rollout, beside the engine's state. Losing it, as a restart of the agent
-// does, costs backoff and progress, never correctness.
+// Memory is what the agent remembers of one rollout, in addition to the engine's state. Losing it, as in a restart of the
+// agent, costs backoff and progress, but never correctness.
 type Memory struct {
 	Pulls    map[string]Pull     // by image reference
 	Restarts map[string]Restarts // by service; of a previous container, by its id
-	Tries    map[string]Try      // by Action.Key: actions that failed
+	Tries    map[string]Try      // failed actions, by Action.Key
 	Failure  *Failure
-	// Update is why a service's successor will not take over, while the previous containers are kept up.
+	// Update is why a service's successor will not take over. The previous containers are kept running.
 	Update *Failure
 }
 
 // Failure is a terminal error of a rollout.
 type Failure struct {
 	Service string
-	// Container whose log tells more; empty for none.
+	// Container whose log explains the failure, or empty.
 	Container string
-	// Update says that only the service's successor failed: what it should have taken over from serves.
+	// Update is true if only the service's successor failed, and the previous version still serves.
 	Update bool
-	// Forgotten says that the agent before saw it, and that what it said of it is not known.
+	// Forgotten is true if an earlier agent saw the failure and its message is unknown.
 	Forgotten bool
 	Reason    api.Reason
 	Message   string
 }
 
-// Health of a container with a check, as the agent's probes see it.
+// Health of a container with a check, from the agent's probes.
 type Health struct {
 	State string // HealthStarting, HealthHealthy, HealthUnhealthy
-	// Ever says that it has been healthy since it started.
+	// Ever is true if it has been healthy since it started.
 	Ever    bool
 	Message string
 }
 
-// Find returns the container with an id; a zero one if it is gone.
+// Find returns the container with an id, or a zero one if it is gone.
 func (h *Have) Find(id string) engine.Container {
 	i := slices.IndexFunc(h.Containers, func(c engine.Container) bool { return c.ID == id })
 	if i < 0 {
@@ -74,15 +73,15 @@ func (h *Have) Find(id string) engine.Container {
 	return h.Containers[i]
 }
 
-// Up reports whether the container with an id runs, or would if somebody had not paused it.
+// Up reports whether the container with an id is running or paused.
 func (h *Have) Up(id string) bool { return up(h.Find(id)) }
 
-// Grace is how long a container may take to stop.
+// Grace returns the stop grace period of a container.
 func (h *Have) Grace(id string) time.Duration {
 	return cmp.Or(h.Find(id).Grace, api.DefaultStopGracePeriod)
 }
 
-// Stops reports whether an action stops a container that runs.
+// Stops reports whether an action stops a running container.
 func (h *Have) Stops(x Action) bool {
 	return x.Kind == KindStopContainer || x.Kind == KindDeleteContainer && h.Up(x.ID)
 }
@@ -91,7 +90,7 @@ func up(c engine.Container) bool {
 	return c.State == engine.StateRunning || c.State == engine.StatePaused || c.State == engine.StateRestarting
 }
 
-// Snapshot of the memory for one decision: Step gets values that nobody changes.
+// Snapshot returns a copy of the memory for one decision, so that Step's input does not change.
 func (m Memory) Snapshot() Memory {
 	return Memory{Pulls: maps.Clone(m.Pulls), Restarts: maps.Clone(m.Restarts), Tries: maps.Clone(m.Tries), Failure: m.Failure, Update: m.Update}
 }

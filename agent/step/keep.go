@@ -8,8 +8,8 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// keeps reports whether something of what served before still serves when an update fails with this service. If it does,
-// the update has failed and not the project.
+// keeps reports whether something of the previous version still serves if an update fails with this service. Then only the
+// update fails, not the project.
 func (s *progress) keeps(failing *carav1.Service) bool {
 	if s.previous(failing) != nil {
 		return true
@@ -36,13 +36,12 @@ func (s *progress) keeps(failing *carav1.Service) bool {
 	return false
 }
 
-// left reports whether a container is one of a service that left the manifest.
+// left reports whether a container belongs to a service that left the manifest.
 func (s *view) left(c engine.Container) bool {
 	return s.w.Service(c.Labels[api.LabelService]) == nil && s.w.sameAssignment(c.Labels)
 }
 
-// keepsLeft reports whether containers of services that left the manifest stay: as long as the update has not come up,
-// and where it failed.
+// keepsLeft reports whether containers of services that left the manifest stay: until the update is up, and if it failed.
 func (s *progress) keepsLeft() bool {
 	if s.updating() {
 		return true
@@ -64,8 +63,8 @@ func (s *progress) keepsLeft() bool {
 	return false
 }
 
-// inTheWay are the containers that must not run beside a service's new one: the previous one, and for a service that is
-// new in the manifest those that left it, whose volumes it may have taken over.
+// inTheWay returns the containers that must not run together with a service's new one: its previous one, and for a new
+// service those that left the manifest, whose volumes it may have taken over.
 func (s *progress) inTheWay(svc *carav1.Service) []engine.Container {
 	if s.h.Memory.Update != nil || startFirst(svc) {
 		return nil
@@ -91,8 +90,8 @@ func (s *progress) inTheWay(svc *carav1.Service) []engine.Container {
 	return out
 }
 
-// abandon reports whether a service is left as it is, since the update that it belongs to has failed: what has not been
-// made or started is not any more, and what failed is stopped.
+// abandon reports whether a service is left as it is because its update has failed: what was not created or started stays
+// that way, and the failed container is stopped.
 func (s *step) abandon(svc *carav1.Service, c *engine.Container, failed *Failure) bool {
 	itself := failed.Service == svc.GetName()
 	switch {
@@ -113,8 +112,8 @@ func (s *step) abandon(svc *carav1.Service, c *engine.Container, failed *Failure
 	return true
 }
 
-// restore starts what left the manifest and was stopped for the update that failed. It waits until what took its place
-// has stopped.
+// restore starts the containers of services that left the manifest and were stopped for the failed update. It waits until
+// their replacements have stopped.
 func (s *plan) restore() {
 	if s.h.Memory.Update == nil || len(s.actions) > 0 {
 		return

@@ -8,7 +8,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// runHash is the hash of what a service's container must be made anew for: all of it but its resources.
+// runHash hashes the parts of a service whose change requires a new container: everything except its resources.
 func runHash(spec *carav1.ProjectSpec, service string) string {
 	bare := proto.CloneOf(spec)
 	for _, s := range bare.GetServices() {
@@ -17,12 +17,12 @@ func runHash(spec *carav1.ProjectSpec, service string) string {
 	return api.ServiceHash(bare, service)
 }
 
-// wrongLimits says whether a container that is otherwise as wanted has other limits than the manifest says. One that
-// never ran is made anew instead, so nobody looks at its limits. A kernel without limits on memory leaves them out: one
-// that was made as the manifest says, and cannot be changed to it either, is as well as can be.
+// wrongLimits reports whether an otherwise up-to-date container has other limits than the manifest. A container that never
+// ran is recreated instead, so its limits do not matter. A kernel without memory limits ignores them. So a container that
+// was created from the manifest, and whose limits could not be changed either, counts as correct.
 func (s *view) wrongLimits(svc *carav1.Service, c *engine.Container) bool {
 	limits, err := engine.LimitsOf(svc)
-	if err != nil || c.Limits == limits || c.State == engine.StateCreated { // what cannot be read the server has refused
+	if err != nil || c.Limits == limits || c.State == engine.StateCreated { // the server rejects limits that do not parse
 		return false
 	}
 	made := c.Labels[api.LabelSpecHash] == s.w.Hashes[svc.GetName()]
@@ -31,14 +31,14 @@ func (s *view) wrongLimits(svc *carav1.Service, c *engine.Container) bool {
 
 func updateOf(c *engine.Container) Action { return about(KindUpdateContainer, c, "its limits changed") }
 
-// updateTries is how often the engine is asked to change limits in place before the container is made anew.
+// updateTries is how often the limits are changed in place before the container is recreated.
 const updateTries = 3
 
-// changeable says whether the engine can be asked to change a container's limits without a restart.
+// changeable reports whether a container's limits can be changed without a restart.
 func (s *view) changeable(svc *carav1.Service, c *engine.Container) bool {
 	limits, err := engine.LimitsOf(svc)
 	return err == nil && c.Limits.InPlace(limits) && s.h.Memory.Tries[updateOf(c).Key()].Count < updateTries
 }
 
-// update gives a container its limits without a restart.
+// update changes a container's limits without a restart.
 func (s *plan) update(c *engine.Container) { s.attempt(updateOf(c), "") }

@@ -9,20 +9,20 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// labelRestart holds the token of the last request to restart its service that a container was made for.
+// labelRestart holds the token of the last restart request for which a container was created.
 const labelRestart = "cara.restart"
 
-// labelRunHash holds the hash of what a container must be made anew for. Labels stay as they were made, so after a
-// change of limits in place the spec hash on a container is an older one.
+// labelRunHash holds the run hash of a container. Labels never change, so after limits were changed in place, the spec hash
+// of a container is outdated.
 const labelRunHash = "cara.run-hash"
 
-// A dot cannot be in a DNS label, so `cara-a.b` is the container of one project only. A service that is replaced
-// start-first has two containers for a while: the one that is made takes the name that is free.
+// A DNS label cannot contain a dot, so `cara-a.b` is the container of one project only. During a start-first update a
+// service has two containers: the new one gets the free name.
 func containerName(project, service string) string { return "cara-" + project + "." + service }
 func successorName(project, service string) string { return containerName(project, service) + ".2" }
 func volumeName(project, volume string) string     { return "cara-" + project + "." + volume }
 
-// Owner are the labels of everything that this agent makes for one assignment.
+// Owner returns the labels of everything that this agent creates for one assignment.
 func (w *Want) Owner() map[string]string {
 	return map[string]string{
 		api.LabelCluster: w.Cluster,
@@ -33,7 +33,7 @@ func (w *Want) Owner() map[string]string {
 	}
 }
 
-// containerLabels are the service's own labels with ours over them.
+// containerLabels returns the service's own labels and ours, which take precedence.
 func (w *Want) containerLabels(s *carav1.Service) map[string]string {
 	labels := maps.Clone(s.GetLabels())
 	if labels == nil {
@@ -51,10 +51,11 @@ func (w *Want) containerLabels(s *carav1.Service) map[string]string {
 	return labels
 }
 
-// sameAssignment says whether a thing was made for this very assignment, and not for an older one or a namesake.
+// sameAssignment reports whether an object was created for this assignment, not for an older one or for an earlier project
+// of the same name.
 func (w *Want) sameAssignment(labels map[string]string) bool {
 	return labels[api.LabelUID] == w.UID && labels[api.LabelEpoch] == strconv.Itoa(int(w.Epoch))
 }
 
-// NetworkName is the name of a project's network.
+// NetworkName returns the name of a project's network.
 func NetworkName(project string) string { return engine.NetworkPrefix + project }

@@ -7,9 +7,9 @@ import (
 	"github.com/caravanserai/cara/api"
 )
 
-// network returns the project's network, or asks for it. The engine looks for a name that is taken only as well as it
-// can: an agent that died while it made the network, and the one after it, may each have made one. Nothing can start
-// until the one that is in use, or else the first, is alone.
+// network returns the project's network, or adds an action to create it. The engine checks for duplicate names only with
+// best effort: an agent that was killed while it created the network and the next agent may each have created one. Nothing
+// can start until only one is left: the one in use, or else the first.
 func (s *plan) network() *engine.Network {
 	keep := s.keeper()
 	if keep == nil {
@@ -38,7 +38,7 @@ func (s *plan) network() *engine.Network {
 	return keep
 }
 
-// keeper is the project's network: of several, the one that is in use, or else the first.
+// keeper returns the project's network: if there are several, the one in use, or else the first.
 func (s *view) keeper() *engine.Network {
 	var keep *engine.Network
 	for i := range s.h.Networks {
@@ -53,14 +53,13 @@ func (s *view) keeper() *engine.Network {
 	return keep
 }
 
-// roomy reports whether a network has an address for each service and one for the successor that an update starts beside
-// it. A network is never made anew for that: its containers would have to stop.
+// roomy reports whether a network has an address for each service and one for a successor during an update. A network is
+// never recreated to grow, because its containers would have to stop.
 func (s *view) roomy(n *engine.Network) bool {
 	p, err := netip.ParsePrefix(n.Subnet)
 	return err != nil || engine.Addresses(p.Bits()) > len(s.w.Spec.GetServices())
 }
 
-// users counts the containers that run on a network.
 func (s *view) users(n *engine.Network) int {
 	users := 0
 	for _, c := range s.h.Containers {
@@ -71,7 +70,6 @@ func (s *view) users(n *engine.Network) int {
 	return users
 }
 
-// on says whether a container runs on a network.
 func on(c engine.Container, n *engine.Network) bool {
 	return up(c) && c.Networks[n.Name].NetworkID == n.ID
 }

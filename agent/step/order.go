@@ -9,8 +9,8 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// blocked says what a service waits for before it may start; empty where it may. Where dependsOn is used it alone
-// counts; where not, each service waits until those before it in the list have started.
+// blocked returns what a service waits for before it may start, or an empty string. If the project uses dependsOn, only that
+// counts. Otherwise each service waits until those before it in the list have started.
 func (s *progress) blocked(svc *carav1.Service) string {
 	if s.w.ordered() {
 		for _, d := range svc.GetDependsOn() {
@@ -42,7 +42,7 @@ func (s *progress) unmet(d *carav1.Dependency) string {
 		return ""
 	case !s.launched(svc):
 		return svc.GetName() + " to start"
-	case s.outdated(svc, c) != "": // it is kept, and nobody knows better than that it runs
+	case s.outdated(svc, c) != "": // it is kept, and all that is known is that it runs
 		return ""
 	case d.GetCondition() == api.DependsCompleted && !s.done(svc, c):
 		return svc.GetName() + " to complete"
@@ -52,13 +52,13 @@ func (s *progress) unmet(d *carav1.Dependency) string {
 	return ""
 }
 
-// launched says that the service's container is as wanted and has run: what became of it since is another matter.
+// launched reports whether the service's container is up to date and has run, even if it has stopped since.
 func (s *progress) launched(svc *carav1.Service) bool {
 	c := s.provider(svc)
 	return s.completion(svc) != nil || c != nil && !c.StartedAt.IsZero() && (s.outdated(svc, c) == "" || s.h.Memory.Update != nil)
 }
 
-// provider is the container of a service that others wait for: its successor, unless there will be none.
+// provider returns the container of a service that others wait for: its successor, unless the update has failed.
 func (s *progress) provider(svc *carav1.Service) *engine.Container {
 	if s.h.Memory.Update != nil {
 		return s.serving(svc)
@@ -66,13 +66,13 @@ func (s *progress) provider(svc *carav1.Service) *engine.Container {
 	return s.container(svc.GetName())
 }
 
-// done says that a service which should end has ended well.
+// done reports whether a service that may end has ended successfully.
 func (s *view) done(svc *carav1.Service, c *engine.Container) bool {
 	return c.State == engine.StateExited && c.ExitCode == 0 && !c.StartedAt.IsZero() && ends(svc)
 }
 
-// unsettled says until when a container does not count as up that was restarted in this rollout, or that is to take over
-// from a previous one without a check that speaks for it.
+// unsettled reports whether a container does not count as up yet, and until when. That applies to a container that was
+// restarted in this rollout, and to a successor without a check.
 func (s *view) unsettled(svc *carav1.Service, c *engine.Container, successor bool) (until time.Time, unsettled bool) {
 	var d time.Duration
 	if r := s.h.Memory.Restarts[svc.GetName()]; r.Row > 0 && (successor || s.w.Phase != api.PhaseRunning) {
@@ -85,8 +85,8 @@ func (s *view) unsettled(svc *carav1.Service, c *engine.Container, successor boo
 	return until, d > 0 && s.now.Before(until)
 }
 
-// works says that a container, which is as wanted, does what it should: it is up, and healthy where it has a check, or
-// has ended well where it should end.
+// works reports whether an up-to-date container does its job: it is up, and healthy if it has a check, or it has ended
+// successfully if it may end.
 func (s *view) works(svc *carav1.Service, c *engine.Container, successor bool) bool {
 	if s.done(svc, c) {
 		return true
@@ -100,7 +100,7 @@ func (s *view) works(svc *carav1.Service, c *engine.Container, successor bool) b
 	return s.check(svc, c) == nil || s.h.Health[c.ID].State == api.HealthHealthy
 }
 
-// exitText says how a container ended.
+// exitText describes how a container ended.
 func exitText(c *engine.Container) string {
 	switch {
 	case c.OOMKilled:

@@ -8,29 +8,30 @@ import (
 	"time"
 )
 
-// Nothing is done for a project again and again without a pause, whatever Step decides and whatever the engine answers: every action passes
-// through pace before it is done. pace delays an action in two cases.
+// Nothing is repeated for a project without a pause, whatever Step decides and whatever the engine answers: every action
+// passes through Pace first. Pace delays an action in two cases.
 //
-//   - It was done before and nothing changed. An engine with a full disk, for example, answers that a container runs which its list calls
-//     created. Such an action waits as long as one that failed.
+//   - It was done before and nothing changed. For example, an engine with a full disk may start a container and still list
+//     it as created. Such an action waits as long as a failed one.
 //   - It was done often, each time with an effect that did not last. From the fourth time on it waits longer each time.
 //
-// An action that fails is delayed by Memory.Tries, and one that the engine does not answer by the queue.
+// A failed action is delayed by Memory.Tries, and one that the engine does not answer by the queue.
 
 // pastAction is an action that was done in this rollout.
 type pastAction struct {
 	action Action
-	before string    // its subject, as it was just before
-	at     time.Time // when it was done last
+	before string    // state of the subject just before
+	at     time.Time // when it was last done
 	times  int       // how often it was done, with less than RestartLimits.Reset in between
 	futile int       // how often in a row nothing had changed at the next look
 	judged bool      // a look has followed, so futile is known
 }
 
-// History are the actions of a rollout, by Action.Key.
+// History holds the actions of a rollout, by Action.Key.
 type History map[string]pastAction
 
-// Judge compares the subject of each action with what it was before. It is called with the first look after the actions.
+// Judge compares the subject of each action with its state before the action. It is called with the first look after the
+// actions.
 func (p History) Judge(have *Have) {
 	for key, done := range p {
 		if done.judged {
@@ -46,7 +47,7 @@ func (p History) Judge(have *Have) {
 	}
 }
 
-// Add records that an action was done and that the engine did not refuse it.
+// Add records an action that the engine accepted.
 func (p History) Add(action Action, have *Have, limits RestartLimits, now time.Time) {
 	done := p[action.Key()]
 	if now.Sub(done.at) >= limits.Reset {
@@ -55,7 +56,7 @@ func (p History) Add(action Action, have *Have, limits RestartLimits, now time.T
 	p[action.Key()] = pastAction{action: action, before: have.subject(action), at: now, times: done.times + 1, futile: done.futile}
 }
 
-// Pace turns the actions that must not be done yet into waits that say why.
+// Pace replaces the actions that must wait by Wait actions with the reason.
 func (p History) Pace(actions []Action, limits RestartLimits, now time.Time) []Action {
 	out := slices.Clone(actions)
 	for i, x := range out {
@@ -90,7 +91,7 @@ func tries(n int) string {
 	return "tries"
 }
 
-// doing names an action in a sentence.
+// doing describes an action in a sentence.
 func (a Action) doing() string {
 	verb, what, _ := strings.Cut(map[Kind]string{
 		KindPull:          "pulling image",
@@ -104,7 +105,7 @@ func (a Action) doing() string {
 	return strings.Join(strings.Fields(cmp.Or(verb, string(a.Kind))+" "+what+" "+a.Name), " ")
 }
 
-// subject is what the last look found of the thing that an action is about. Two looks that found the same give the same text.
+// subject returns the last known state of an action's subject. Equal states give equal text.
 func (h *Have) subject(x Action) string {
 	var out []string
 	switch {
@@ -133,8 +134,8 @@ func (h *Have) subject(x Action) string {
 	return strings.Join(out, "\n")
 }
 
-// Postponed lets through, of what was decided, what keeps up what there is. All else must not be begun while an agent that
-// took over here would know nothing of it.
+// Postponed keeps only the actions that maintain what exists. The others must not start while their assignment is not on
+// disk, since the next agent would not know about them.
 func Postponed(actions []Action, why error) []Action {
 	out := slices.Clone(actions)
 	for i, x := range out {
@@ -151,7 +152,7 @@ func Postponed(actions []Action, why error) []Action {
 	return out
 }
 
-// NextLook is when the first of the waits ends; 0 where something else than time ends them.
+// NextLook returns when the first of the waits ends, or 0 if none of them ends by time.
 func NextLook(actions []Action, now time.Time) time.Duration {
 	var again time.Duration
 	for _, x := range actions {

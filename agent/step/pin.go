@@ -12,10 +12,10 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// pin makes a service run from the very image that it ran from before, though its tag may lead elsewhere by now: what
-// is moved to another node, or made anew here, is not changed by that. It holds while the service is as it was when the
-// digest was taken (its hash says so). With pullPolicy Always it holds for a project on its way from one node to
-// another only, and with Never not at all: what is on the node counts.
+// pin makes a service run the same image as before, even if its tag has moved: a move to another node, or a new container
+// here, does not change the image. It applies while the service is unchanged since the digest was recorded, according to its
+// hash. With pullPolicy Always it applies only to a project that is moving between nodes, and with Never it does not apply:
+// the image on the node counts.
 func (w *Want) pin(st *carav1.ProjectStatus) {
 	for _, was := range st.GetServices() {
 		svc := w.Service(was.GetName())
@@ -24,23 +24,24 @@ func (w *Want) pin(st *carav1.ProjectStatus) {
 			continue
 		}
 		w.Named[svc.GetName()] = svc.GetImage()
-		svc.Image = was.GetImageDigest() // of the want's own copy
+		svc.Image = was.GetImageDigest() // in the Want's own copy
 	}
 }
 
-// PinAnew pins what runs now, as the next assignment would: what is made anew until then is the same.
+// PinAnew pins the images that run now, as the next assignment would, so that containers created until then use the same
+// images.
 func (w *Want) PinAnew(st *carav1.ProjectStatus) {
 	w.Spec, w.Named = proto.CloneOf(w.Spec), maps.Clone(w.Named)
 	w.pin(st)
 }
 
-// ImageOf is the image of a service as the manifest has it.
+// ImageOf returns the image of a service as written in the manifest.
 func (w *Want) ImageOf(svc *carav1.Service) string {
 	return cmp.Or(w.Named[svc.GetName()], svc.GetImage())
 }
 
-// Unpin returns w with the tag in the place of each digest that cannot be pulled any more, and a message about each. next is nil if there is
-// no such digest. Their pulls are forgotten.
+// Unpin returns a copy of w that uses the tag instead of each digest that can no longer be pulled, and a message about each.
+// next is nil if there is no such digest. It removes their pulls.
 func (w *Want) Unpin(pulls map[string]Pull) (next *Want, said []string) {
 	for service, ref := range w.Named {
 		digest := w.Service(service).GetImage()

@@ -12,19 +12,19 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Pull is one image's pull in this rollout.
+// Pull is the state of one image's pull in this rollout.
 type Pull struct {
 	Running  bool
 	Done     bool
 	Progress engine.Progress
-	// Err is why the last one failed; Final says that asking again is no use, else it is due again at Next.
+	// Err is why the last attempt failed. If Final is true, a retry is pointless. Otherwise the next one is due at Next.
 	Err   string
 	Final bool
 	Count int
 	Next  time.Time
 }
 
-// Ended says what to remember of a pull that has ended with err, and when it is asked for again.
+// Ended returns the state of a pull after it ended with err, including when to retry.
 func (p Pull) Ended(err error, limits RestartLimits, now time.Time) Pull {
 	p.Running = false
 	switch {
@@ -69,7 +69,7 @@ func (s *plan) image(svc *carav1.Service) bool {
 	return false
 }
 
-// Images are the references of services whose container must be made: the ones to look for.
+// Images returns the image references of services whose container must be created.
 func (w *Want) Images(h *Have) []string {
 	s := &view{w: w, h: h}
 	refs := map[string]bool{}

@@ -11,35 +11,35 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Record is what the agent must know of an assignment and cannot read from the engine. It outlives a rollout, and it is
-// on disk, so the next agent knows it too. It holds no text of a container or of the engine, which may quote a Secret.
+// Record is what the agent must know about an assignment and cannot read from the engine. It outlives a rollout, and it is
+// stored on disk for the next agent. It contains no text from a container or the engine, which may contain a Secret.
 type Record struct {
-	// UID and Epoch say which assignment it is about. A record of another one counts for nothing.
+	// UID and Epoch identify the assignment. A record of another assignment is ignored.
 	UID   string `json:"uid"`
 	Epoch int32  `json:"epoch"`
-	// Served is the version whose services all came up last; nil where none has.
+	// Served is the last version whose services were all up, or nil.
 	Served *Served `json:"served,omitempty"`
-	// Completed are the services that ended well, by name, as they were when they did. Such a service does not run again
-	// because somebody removes its container.
+	// Completed are the services that ended successfully, by name. Such a service does not run again if its container is
+	// removed.
 	Completed map[string]Completion `json:"completed,omitempty"`
-	// Yielded are the containers, by id, that were stopped to make room for their successors. They are started again
-	// where the update fails.
+	// Yielded are the containers, by id, that were stopped to make room for their successors. They are started again if the
+	// update fails.
 	Yielded map[string]bool `json:"yielded,omitempty"`
-	// InPlace are the containers, by id, that are or were restarted in place.
+	// InPlace are the containers, by id, that were or are being restarted in place.
 	InPlace map[string]InPlace `json:"inPlace,omitempty"`
-	// Failed is the update that failed, as long as it is the newest.
+	// Failed is the update that failed, while it is the newest.
 	Failed *FailedUpdate `json:"failed,omitempty"`
 }
 
-// Served is a version of a project: a rollout that ended well.
+// Served is a version of a project whose rollout succeeded.
 type Served struct {
 	Generation int32             `json:"generation"`
 	Restart    string            `json:"restart,omitempty"`
-	Restarts   map[string]string `json:"restarts,omitempty"` // by service; an older agent knew Restart alone
+	Restarts   map[string]string `json:"restarts,omitempty"` // by service; older agents stored only Restart
 	Hashes     map[string]string `json:"hashes"`             // run hashes, by service
 }
 
-// Completion of a service.
+// Completion describes how a service ended successfully.
 type Completion struct {
 	RunHash     string    `json:"runHash"`
 	Restart     string    `json:"restart,omitempty"`
@@ -48,7 +48,7 @@ type Completion struct {
 	StartedAt   time.Time `json:"startedAt"`
 }
 
-// FailedUpdate names an update that failed. What there is to say of it is in the project's conditions.
+// FailedUpdate identifies an update that failed. The project's conditions have the message.
 type FailedUpdate struct {
 	Generation int32      `json:"generation"`
 	Restart    string     `json:"restart,omitempty"`
@@ -56,7 +56,7 @@ type FailedUpdate struct {
 	Reason     api.Reason `json:"reason"`
 }
 
-// Same reports whether two records say the same.
+// Same reports whether two records are equal.
 func (r Record) Same(other Record) bool {
 	if len(r.Completed) != len(other.Completed) || !maps.Equal(r.Yielded, other.Yielded) {
 		return false
@@ -76,8 +76,8 @@ func (r Record) Same(other Record) bool {
 // of reports whether the record is about the assignment of w.
 func (r Record) of(w *Want) bool { return r.UID == w.UID && r.Epoch == w.Epoch }
 
-// UpdateFailure is why the update that w asks for failed when the agent saw that; nil where it did not. The words are those that
-// the server has.
+// UpdateFailure returns why the update to w failed, if the agent or an earlier one saw that, or nil. The message is the one
+// that the server has.
 func (r Record) UpdateFailure(w *Want) *Failure {
 	f := r.Failed
 	if f == nil || !r.of(w) || f.Generation != w.Generation || f.Restart != w.RestartToken {
@@ -90,8 +90,7 @@ func (r Record) UpdateFailure(w *Want) *Failure {
 	return &Failure{Service: f.Service, Reason: f.Reason, Message: message, Update: true, Forgotten: !told}
 }
 
-// Next is the record after a look, with what was decided upon. It changes only where something happened that must not be
-// forgotten.
+// Next returns the record after a look and its decisions. It changes only if something happened that must be remembered.
 func (r Record) Next(w *Want, h *Have, actions []Action, now time.Time) Record {
 	out := Record{UID: w.UID, Epoch: w.Epoch, Completed: map[string]Completion{}, Yielded: map[string]bool{}}
 	if r.of(w) {
@@ -119,7 +118,7 @@ func (r Record) Next(w *Want, h *Have, actions []Action, now time.Time) Record {
 	return out
 }
 
-// recordCompleted puts down the services that have ended well, and forgets those that left the manifest.
+// recordCompleted adds the services that have ended successfully, and removes those that left the manifest.
 func (s *progress) recordCompleted(completed map[string]Completion) {
 	maps.DeleteFunc(completed, func(service string, _ Completion) bool { return s.w.Service(service) == nil })
 	for _, svc := range s.w.Spec.GetServices() {
@@ -134,7 +133,7 @@ func (s *progress) recordCompleted(completed map[string]Completion) {
 	}
 }
 
-// completion returns how a service ended well whose container is gone; nil where it has to run.
+// completion returns how a service without a container has ended successfully, or nil if it must run.
 func (s *view) completion(svc *carav1.Service) *Completion {
 	c, ok := s.h.Record.Completed[svc.GetName()]
 	switch {
@@ -143,14 +142,14 @@ func (s *view) completion(svc *carav1.Service) *Completion {
 	case s.w.restartWanted(svc.GetName(), c.Restart):
 		return nil
 	case strings.Contains(svc.GetImage(), "@") && c.ImageDigest != "" && c.ImageDigest != svc.GetImage():
-		return nil // the image is another one
+		return nil // the image has changed
 	case s.best(svc, true) != nil:
-		return nil // its container says more
+		return nil // its container shows the current state
 	}
 	return &c
 }
 
-// ends reports whether a service is one that may end well.
+// ends reports whether a service may end successfully.
 func ends(svc *carav1.Service) bool {
 	return svc.GetRestartPolicy() == api.RestartNever || svc.GetRestartPolicy() == api.RestartOnFailure
 }
@@ -162,14 +161,14 @@ func (s *progress) replacing() bool {
 		(served.Generation != s.w.Generation || served.Restart != s.w.RestartToken || !maps.Equal(served.Hashes, s.w.RunHashes))
 }
 
-// untouched reports whether an update leaves a service as it served before.
+// untouched reports whether an update leaves a service unchanged.
 func (s *progress) untouched(svc *carav1.Service) bool {
 	served := s.h.Record.Served
 	return served != nil && served.Hashes[svc.GetName()] == s.w.RunHashes[svc.GetName()] &&
 		(served.Restart == s.w.RestartToken || served.Restarts[svc.GetName()] == s.w.Restarts[svc.GetName()])
 }
 
-// servesAll reports whether the version at hand has come up for good: later trouble is not the update's.
+// servesAll reports whether the current version has come up for good. Later failures are not the update's.
 func (s *progress) servesAll() bool {
 	if s.w.Phase != api.PhaseRunning || s.w.Failure != nil || s.h.Memory.Failure != nil || s.updating() {
 		return false
@@ -182,11 +181,11 @@ func (s *progress) servesAll() bool {
 	return true
 }
 
-// provenAfter is how long a service must have run that may end, and may fail.
+// provenAfter is how long a service that may end must have run to count as started successfully.
 const provenAfter = time.Minute
 
-// proven reports whether a service of the version at hand does what it should, and would not fail at once. until is when
-// it will be, where only time is needed.
+// proven reports whether a service of the current version works and is unlikely to fail immediately. If only time is
+// missing, until is when it will be proven.
 func (s *progress) proven(svc *carav1.Service) (until time.Time, proven bool) {
 	c := s.best(svc, true)
 	switch {
@@ -205,7 +204,7 @@ func (s *progress) proven(svc *carav1.Service) (until time.Time, proven bool) {
 	return until, !unsettled && s.works(svc, c, true)
 }
 
-// prove looks again once the services of a new version have run for long enough to say that it serves.
+// prove waits until the services of a new version have run long enough.
 func (s *plan) prove() {
 	if s.w.Phase != api.PhaseRunning || s.h.Memory.Update != nil || s.h.Record.Served != nil && !s.replacing() {
 		return

@@ -16,14 +16,15 @@ import (
 	"github.com/caravanserai/cara/internal/text"
 )
 
-// MaxMessage of a status, by the contract.
+// MaxMessage is the maximum length of a status message, from the API contract.
 const MaxMessage = 8000
 
-// report makes what the server is told.
+// report builds the status for the server.
 type report struct{ progress }
 
-// Reportable reports whether the server should be told of a project now. An agent that has just begun says nothing that the server knows better:
-// of an update that failed before, until the server has spoken, and of a running project, until each check has ended once.
+// Reportable reports whether to report a project now. An agent that has just started does not report what the server knows
+// better: a failed update from before, until the server has sent its message, and a running project, until each check has
+// ended once.
 func Reportable(w *Want, h *Have) bool {
 	if w.Quiet {
 		return false
@@ -40,7 +41,7 @@ func Reportable(w *Want, h *Have) bool {
 	})
 }
 
-// Report says what the server should know of a project: a pure function of what Step decided upon and what it decided.
+// Report returns the status of a project for the server. It is a pure function of Step's input and output.
 func Report(w *Want, h *Have, actions []Action, now time.Time) *carav1.UpdateProjectStatusRequest {
 	r := &carav1.UpdateProjectStatusRequest{
 		Name: w.Project, Uid: w.UID, Epoch: w.Epoch, ObservedGeneration: w.Generation,
@@ -131,7 +132,7 @@ func (s *report) reportRollout(r *carav1.UpdateProjectStatusRequest, actions []A
 	if up < total {
 		reason, what := api.Reason(api.ReasonStarting), "up"
 		switch {
-		case s.besideEachOther(): // nothing is down, as far as anybody can tell
+		case s.besideEachOther(): // as far as known, nothing is down
 			reason, what = api.ReasonUpdating, "up to date"
 		case s.w.Phase == api.PhaseRunning:
 			reason = api.ReasonServiceDown
@@ -147,12 +148,12 @@ func (s *report) reportRollout(r *carav1.UpdateProjectStatusRequest, actions []A
 	r.Conditions = append(r.Conditions, api.NewCondition(api.CondReady, api.StatusTrue, api.ReasonServicesUp, fmt.Sprintf("%d of %d services are up", up, total)))
 }
 
-// updateFailed begins the message of a condition; the next agent takes the rest from there.
+// updateFailed is the prefix of a condition's message. The next agent parses the rest of the message.
 func updateFailed(service string) string {
 	return fmt.Sprintf("the update of service %s failed, and the previous version keeps serving: ", service)
 }
 
-// because joins the reasons of actions, each once.
+// because joins the distinct reasons of actions.
 func because(actions []Action) string {
 	var reasons []string
 	for _, a := range actions {
@@ -214,7 +215,7 @@ func progressText(p engine.Progress) string {
 	return fmt.Sprintf(": %d of %d layers, %.1f of %.1f MiB", p.Ready, p.Layers, float64(p.Done)/mib, float64(p.Total)/mib)
 }
 
-// isUp says that a service is where it should be at this generation and epoch.
+// isUp reports whether a service is up at this generation and epoch.
 func (s *progress) isUp(svc *carav1.Service) bool {
 	c := s.container(svc.GetName())
 	switch {
@@ -252,7 +253,7 @@ func (s *report) serviceStatus(svc *carav1.Service, actions []Action) *carav1.Se
 		out.Image = cmp.Or(c.Image, out.Image)
 	}
 	if asWanted && !s.wrongLimits(svc, c) {
-		out.SpecHash = s.w.Hashes[svc.GetName()] // its limits may have changed since it was made
+		out.SpecHash = s.w.Hashes[svc.GetName()] // its limits may have changed since it was created
 	}
 	if started := cmp.Or(c.ReportedStart, c.StartedAt); !started.IsZero() {
 		out.StartedAt = timestamppb.New(started)

@@ -8,30 +8,30 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// An operator's restart, as Step sees it. Each service has the token of the last request that named it, and its container
-// has the token that it was made or restarted for. Where the two differ, the service is to be restarted.
+// How Step handles an operator's restart. Each service has the token of the last request that named it, and its container
+// has the token that it was created or restarted for. If they differ, the service must be restarted.
 //
-// A running container that is otherwise as wanted is restarted in place: it is stopped and started again, so it keeps its
-// log and its files. Before it is stopped, the record says which run has to end. An agent that dies at any point between
-// leaves that run, which the next agent ends; the run stopped, which the next agent follows by a new one; or a later run,
-// which says that all is done.
+// A running container that is otherwise up to date is restarted in place: it is stopped and started again, so it keeps its
+// log and its files. Before the stop, the record names the run that has to end. If the agent is killed at any point in
+// between, the next agent finds that run, which it ends; or the run stopped, so it starts a new one; or a later run, so the
+// restart is complete.
 //
-// A new container is made instead where the service is updated start-first, as it must go on serving; where a new one
-// would not be the same, as its image is pulled anew or a Secret has another value; and where the container does not run.
+// A new container is created instead if the service is updated start-first, because it must keep serving; if a new one would
+// differ, because its image is pulled again or a Secret has a new value; and if the container is not running.
 
 // InPlace is a restart in place of one container.
 type InPlace struct {
 	Token string `json:"token"`
-	// Run is the start, by the engine's clock, of the run that has to end.
+	// Run is the start time, by the engine's clock, of the run that has to end.
 	Run time.Time `json:"run"`
 }
 
-// restartWanted reports whether a service has to be restarted whose container was made or restarted for this token.
+// restartWanted reports whether a service must be restarted whose container was created or restarted for this token.
 func (w *Want) restartWanted(service, token string) bool {
 	return w.Restarts[service] != "" && w.Restarts[service] != token
 }
 
-// restartedFor is the token that a container was made or restarted for.
+// restartedFor returns the token that a container was created or restarted for.
 func (s *view) restartedFor(c *engine.Container) string {
 	if r, ok := s.h.Record.InPlace[c.ID]; ok && !r.Run.Equal(c.EngineStart()) {
 		return r.Token
@@ -39,7 +39,7 @@ func (s *view) restartedFor(c *engine.Container) string {
 	return c.Labels[labelRestart]
 }
 
-// inPlace reports whether a container is to be restarted in place.
+// inPlace reports whether a container must be restarted in place.
 func (s *view) inPlace(svc *carav1.Service, c *engine.Container) bool {
 	switch {
 	case !s.w.restartWanted(svc.GetName(), s.restartedFor(c)) || c.StartedAt.IsZero():
@@ -52,16 +52,16 @@ func (s *view) inPlace(svc *carav1.Service, c *engine.Container) bool {
 	return up(*c) || s.restarting(svc, c) && c.State == engine.StateExited
 }
 
-// restarting reports whether the restart that is wanted now has begun with this container.
+// restarting reports whether the requested restart of this container has begun.
 func (s *view) restarting(svc *carav1.Service, c *engine.Container) bool {
 	r, ok := s.h.Record.InPlace[c.ID]
 	return ok && r.Token == s.w.Restarts[svc.GetName()]
 }
 
-// restartAsked is why a service is restarted.
+// restartAsked is the reason for a restart.
 const restartAsked = "an operator asked for a restart"
 
-// restart restarts a container in place, once it is its turn.
+// restart restarts a container in place, once its dependencies allow it.
 func (s *step) restart(svc *carav1.Service, c *engine.Container, network *engine.Network) {
 	stop, start := about(KindStopContainer, c, restartAsked), about(KindRestartContainer, c, restartAsked)
 	stop.Restart, start.Restart = s.w.Restarts[svc.GetName()], s.w.Restarts[svc.GetName()]
@@ -83,7 +83,7 @@ func (s *step) restart(svc *carav1.Service, c *engine.Container, network *engine
 	}
 }
 
-// recordInPlace keeps the restarts in place of containers that are there, and puts down those that begin now.
+// recordInPlace keeps the restarts in place of existing containers, and adds those that begin now.
 func (r Record) recordInPlace(h *Have, actions []Action) map[string]InPlace {
 	out := map[string]InPlace{}
 	for id, restart := range r.InPlace {
@@ -99,15 +99,15 @@ func (r Record) recordInPlace(h *Have, actions []Action) map[string]InPlace {
 	return out
 }
 
-// StartsAgain reports whether a container that does not run will be started, or replaced by another. A nil Want is that of a project which
-// this node no longer has.
+// StartsAgain reports whether a stopped container will be started or replaced. A nil Want belongs to a project that this
+// node no longer has.
 func (w *Want) StartsAgain(c engine.Container) bool {
 	if w == nil || w.Remove || w.Phase == api.PhaseFailed {
 		return false
 	}
 	svc := w.Service(c.Labels[api.LabelService])
 	switch {
-	case svc == nil: // an update took the service away
+	case svc == nil: // removed by an update
 		return false
 	case c.StartedAt.IsZero() || c.Labels[labelRunHash] != w.RunHashes[svc.GetName()]:
 		return true

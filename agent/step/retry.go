@@ -13,25 +13,25 @@ import (
 type Try struct {
 	Count int
 	Err   string
-	// Final says that trying again is no use.
+	// Final is true if a retry is pointless.
 	Final bool
-	// Foreign says that something which is not ours is in the way.
+	// Foreign is true if a foreign object has the name.
 	Foreign bool
-	// NoRoom says that it may well succeed later, however often it failed.
+	// NoRoom is true if the action may succeed later, however often it has failed.
 	NoRoom bool
 	Next   time.Time
 }
 
-// RestartLimits say how a container that exits is restarted: the first time at once, then after Base, doubling to
-// Max, forgotten after Reset of being up; more than Limit within Window is a failure.
+// RestartLimits define how a container that exits is restarted: the first time immediately, then after Base, doubling up to
+// Max. The count restarts after the container was up for Reset. More than Limit restarts within Window are a failure.
 type RestartLimits struct {
 	Base, Max, Reset, Window time.Duration
 	Limit                    int
-	// Settle is how long a successor without a health check must have been up before it takes over.
+	// Settle is how long a successor without a health check must be up before it takes over.
 	Settle time.Duration
 }
 
-// WithDefaults fills in what the design says.
+// WithDefaults sets the defaults.
 func (l RestartLimits) WithDefaults() RestartLimits {
 	l.Base = cmp.Or(l.Base, time.Second)
 	l.Max = cmp.Or(l.Max, 5*time.Minute)
@@ -42,7 +42,7 @@ func (l RestartLimits) WithDefaults() RestartLimits {
 	return l
 }
 
-// due says when a container that started and ended at these times is restarted, or that it has been too often.
+// due returns when a container that started and ended at these times is restarted, or that it was restarted too often.
 func (l RestartLimits) due(r Restarts, started, finished, now time.Time) (at time.Time, exhausted bool) {
 	if l.stable(started, finished) {
 		return finished, false
@@ -62,7 +62,7 @@ func (l RestartLimits) due(r Restarts, started, finished, now time.Time) (at tim
 	return finished.Add(l.delay(r.Row)), false
 }
 
-// delay before the next attempt after n failed ones.
+// delay returns the wait after n failed attempts.
 func (l RestartLimits) delay(n int) time.Duration {
 	d := l.Base
 	for range n - 1 {
@@ -77,7 +77,7 @@ func (l RestartLimits) stable(started, finished time.Time) bool {
 	return !started.IsZero() && finished.Sub(started) >= l.Reset
 }
 
-// again is what to remember once a container that started and ended at these times is restarted.
+// again returns the state after a container that started and ended at these times is restarted.
 func (l RestartLimits) again(r Restarts, started, finished, now time.Time) Restarts {
 	next := Restarts{Row: r.Row + 1, Total: r.Total + 1}
 	if l.stable(started, finished) {
@@ -92,17 +92,17 @@ func (l RestartLimits) again(r Restarts, started, finished, now time.Time) Resta
 	return next
 }
 
-// Restarts of one service's container by the agent.
+// Restarts counts the restarts of one service's container by the agent.
 type Restarts struct {
-	// Row counts restarts since it last stayed up long enough; it gives the delay of the next.
+	// Row counts restarts since it last stayed up long enough. It determines the next delay.
 	Row int
-	// Total counts all of them, for the status.
+	// Total counts all restarts, for the status.
 	Total int
-	// Recent are the times within the window.
+	// Recent are the times of restarts within the window.
 	Recent []time.Time
 }
 
-// Remember keeps what an action's outcome means for the next decision.
+// Remember records the result of an action for the next decision.
 func (m Memory) Remember(want *Want, have *Have, action Action, err error, now time.Time) {
 	switch {
 	case err == nil:
@@ -111,7 +111,7 @@ func (m Memory) Remember(want *Want, have *Have, action Action, err error, now t
 		return
 	default:
 		t, noRoom := m.Tries[action.Key()], errors.Is(err, engine.ErrNoRoom)
-		if t.NoRoom != noRoom { // attempts that found no room do not count against the others
+		if t.NoRoom != noRoom { // attempts that found no room are counted separately
 			t = Try{NoRoom: noRoom}
 		}
 		t.Count++
@@ -130,7 +130,7 @@ func (m Memory) Remember(want *Want, have *Have, action Action, err error, now t
 		pull.Running = true
 		m.Pulls[action.Name] = pull
 	}
-	if action.Kind == KindRestartContainer && action.Restart == "" { // what an operator asked for is no failure
+	if action.Kind == KindRestartContainer && action.Restart == "" { // a restart by an operator is not a failure
 		c, key := have.Find(action.ID), action.Service
 		if action.Previous {
 			key = action.ID
@@ -140,8 +140,9 @@ func (m Memory) Remember(want *Want, have *Have, action Action, err error, now t
 }
 
 const (
-	// freely is how often an action that has an effect may be done without a pause.
+	// freely is how often an effective action may be repeated without a pause.
 	freely = 3
-	// longestPause bounds the pauses of paced, and those of an action that found no room: nothing tells when that comes back.
+	// longestPause limits the pauses of Pace, and those of an action that found no room, because nothing reports when there is
+	// room again.
 	longestPause = 30 * time.Second
 )

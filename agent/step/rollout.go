@@ -10,7 +10,6 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// rollOut brings network, volumes and every service to where they should be.
 func (s *step) rollOut() {
 	volumes := s.volumes()
 	network := s.network()
@@ -38,7 +37,7 @@ func (s *step) rollOut() {
 	}
 }
 
-// volumes returns which of the engine's volumes are there, and asks for the others.
+// volumes returns which of the project's volumes exist, and adds actions to create the others.
 func (s *plan) volumes() map[string]bool {
 	have := map[string]bool{}
 	for _, v := range s.h.Volumes {
@@ -65,7 +64,7 @@ func (s *step) service(svc *carav1.Service, network *engine.Network, volumes map
 		return
 	}
 	switch {
-	case s.completion(svc) != nil: // as it is now it has completed, and somebody removed the container
+	case s.completion(svc) != nil: // it has completed, and someone removed the container
 		if c != nil {
 			s.delete(*c, "the service has completed as the manifest has it now")
 		}
@@ -86,16 +85,16 @@ func (s *step) service(svc *carav1.Service, network *engine.Network, volumes map
 	}
 }
 
-// volumesFirst puts off what is slow until the volumes are there: they take a millisecond, and containers, which are
-// made side by side with the network, need them.
+// volumesFirst postpones slow actions until the volumes exist. Volumes take a millisecond, and containers, which are created
+// concurrently with the network, need them.
 func (s *plan) volumesFirst() {
 	if slices.ContainsFunc(s.actions, func(a Action) bool { return a.Kind == KindCreateVolume }) {
 		s.actions = slices.DeleteFunc(s.actions, func(a Action) bool { return a.Kind == KindCreateNetwork || a.Kind == KindCreateContainer })
 	}
 }
 
-// create makes a service's container as soon as all it needs is there. Its turn to start comes later. The engine makes
-// it without its network, which it joins at the start.
+// create creates a service's container as soon as everything it needs exists. It is started later. The engine creates it
+// without its network, which it joins at the start.
 func (s *step) create(svc *carav1.Service, volumes map[string]bool, reason string) {
 	if !s.ingredients(svc) {
 		return
@@ -115,8 +114,8 @@ func (s *step) create(svc *carav1.Service, volumes map[string]bool, reason strin
 	}
 }
 
-// freeName is the one of a service's two names that no container has; empty while it has a container beside the one
-// that serves: what is left of an older generation goes first.
+// freeName returns the free one of a service's two names. It is empty if the service already has two containers: the rest of
+// an older generation must be removed first.
 func (s *view) freeName(service string) string {
 	made := 0
 	taken := map[string]bool{}
@@ -134,7 +133,7 @@ func (s *view) freeName(service string) string {
 	return ""
 }
 
-// ingredients says whether the service's image and secrets are at hand, and asks for them where not.
+// ingredients reports whether the service's image and secrets are available, and requests a missing image.
 func (s *plan) ingredients(svc *carav1.Service) bool {
 	if why := s.w.missingValue(svc); why != "" {
 		s.wait(svc.GetName(), time.Time{}, "%s", why)
@@ -143,8 +142,8 @@ func (s *plan) ingredients(svc *carav1.Service) bool {
 	return s.image(svc)
 }
 
-// replace takes an outdated container away once its successor could start: a running one not before, so that a slow
-// or impossible pull does not cost what works.
+// replace removes an outdated container. A running one is removed only once its successor could start, so that a slow or
+// impossible pull does not stop what works.
 func (s *step) replace(svc *carav1.Service, c *engine.Container, reason string) {
 	if !s.ingredients(svc) {
 		return
@@ -188,15 +187,15 @@ func (s *plan) connect(c *engine.Container) {
 	s.attempt(about(KindConnectContainer, c, "it is not on the project's network"), "")
 }
 
-// settle waits until a container that was restarted has been up for as long as it was waited for: one that exits again
-// and again is not up each time it has just begun. A successor without a check has some time to prove itself.
+// settle waits until a restarted container has been up as long as its restart delay: one that keeps exiting does not count
+// as up after each start. A successor without a check must also stay up for a while.
 func (s *step) settle(svc *carav1.Service, c *engine.Container) {
 	if until, unsettled := s.unsettled(svc, c, s.previous(svc) != nil); unsettled {
 		s.wait(svc.GetName(), until, "service %s was started %s ago", svc.GetName(), s.now.Sub(c.StartedAt).Round(time.Second))
 	}
 }
 
-// stopped decides about a container that was made and does not run.
+// stopped decides about a container that exists and is not running.
 func (s *step) stopped(svc *carav1.Service, c *engine.Container, network *engine.Network) {
 	at, attached := c.Networks[NetworkName(s.w.Project)]
 	switch {
@@ -220,7 +219,7 @@ func (s *step) stopped(svc *carav1.Service, c *engine.Container, network *engine
 	}
 }
 
-// launch starts a container for the first time. What it takes the place of is stopped before.
+// launch starts a container for the first time. The containers that it replaces are stopped first.
 func (s *step) launch(svc *carav1.Service, c *engine.Container) {
 	way := s.inTheWay(svc)
 	for _, old := range way {

@@ -8,8 +8,8 @@ import (
 	"github.com/caravanserai/cara/api"
 )
 
-// Routable are the services that may get requests, each with the address of the container that serves: up, healthy, and
-// not about to be stopped. The health of one that is not as wanted any more is known where its own check was seen.
+// Routable returns the services that may receive requests, each with the address of its serving container: up, healthy, and
+// not about to be stopped. The health of an outdated container is known if its own check was seen.
 func Routable(want *Want, have *Have, actions []Action, now time.Time) map[string]string {
 	out := map[string]string{}
 	if want.Remove || want.Failure != nil || have.Memory.Failure != nil {

@@ -12,19 +12,20 @@ import (
 	"github.com/caravanserai/cara/internal/scrub"
 )
 
-// Secrets, as the agent has them. What holds:
+// How the agent handles Secrets. Invariants:
 //
-//   - Values are in memory and in containers, never on disk. A restarted agent keeps containers up without them, and gets
-//     them anew from the server.
-//   - A container has a label with the version of each value that it was made with. Where one is another now, the
-//     container is outdated, and Step replaces it like after a change of the manifest. A value that is not at hand makes
+//   - Values are in memory and in containers, never on disk. A restarted agent keeps containers running without them, and
+//     receives them again from the server.
+//   - A container has a label with the version of each value that it was created with. If a version has changed, the
+//     container is outdated, and Step replaces it like after a change of the manifest. A value that is not available makes
 //     no container outdated.
-//   - A value that no process can be given is never sent to the engine: it would quote it.
+//   - A value that no process can receive is never sent to the engine, because the engine would quote it in an error.
 
-// labelSecrets holds the versions of the Secrets' values that a container was made with: `NAME/KEY=VERSION`, by commas.
+// labelSecrets holds the versions of the Secret values that a container was created with: `NAME/KEY=VERSION`, separated by
+// commas.
 const labelSecrets = "cara.secrets"
 
-// secretsLabel is labelSecrets for a container that is made now; empty for a service without Secrets.
+// secretsLabel returns labelSecrets for a new container, or an empty string for a service without Secrets.
 func (w *Want) secretsLabel(s *carav1.Service) string {
 	var all []string
 	for _, ref := range secretRefs(s) {
@@ -36,7 +37,7 @@ func (w *Want) secretsLabel(s *carav1.Service) string {
 	return strings.Join(slices.Compact(all), ",")
 }
 
-// changedSecrets names the Secrets of which a container of the service has an old value.
+// changedSecrets returns the Secrets of which a container of the service has an old value.
 func (w *Want) changedSecrets(s *carav1.Service, c *engine.Container) []string {
 	var names []string
 	for made := range strings.SplitSeq(c.Labels[labelSecrets], ",") {
@@ -51,7 +52,7 @@ func (w *Want) changedSecrets(s *carav1.Service, c *engine.Container) []string {
 	return slices.Compact(names)
 }
 
-// newValues says which Secrets a container must be made anew for; empty for none.
+// newValues returns which Secrets require a new container, as text, or an empty string.
 func (s *view) newValues(svc *carav1.Service, c *engine.Container) string {
 	if s.w.ManualSecrets {
 		return ""
@@ -69,7 +70,7 @@ func secretsChanged(names []string) string {
 	return "the Secrets " + strings.Join(names, ", ") + " changed"
 }
 
-// oldValues are the services that run with old values, and the Secrets that these are of.
+// oldValues returns the services that run with old values, and the Secrets of these values.
 func (s *progress) oldValues() (services, secrets []string) {
 	for _, svc := range s.w.Spec.GetServices() {
 		c := s.serving(svc)
@@ -84,7 +85,8 @@ func (s *progress) oldValues() (services, secrets []string) {
 	return services, slices.Compact(secrets)
 }
 
-// NewSecrets says which services are replaced because Secrets have new values; empty for none. version changes with each of the values.
+// NewSecrets returns which services are replaced because Secrets have new values, as a message, or an empty string. version
+// changes with each value.
 func NewSecrets(w *Want, h *Have) (version, message string) {
 	if w.Remove || w.ManualSecrets || w.Failure != nil || h.Memory.Failure != nil || !w.HaveSecrets {
 		return "", ""
@@ -96,8 +98,7 @@ func NewSecrets(w *Want, h *Have) (version, message string) {
 	return valuesVersion(w.SecretVersions, false), fmt.Sprintf("%s: recreating services %s", secretsChanged(secrets), strings.Join(services, ", "))
 }
 
-// secretChanged is the condition of a project whose containers keep old values until somebody does something; nil where
-// none do.
+// secretChanged returns the condition of a project whose containers keep old values until someone acts, or nil.
 func (s *report) secretChanged(failed bool) *carav1.Condition {
 	services, secrets := s.oldValues()
 	if len(services) == 0 || !s.w.ManualSecrets && !failed {
@@ -112,7 +113,7 @@ func (s *report) secretChanged(failed bool) *carav1.Condition {
 	return api.NewCondition(api.CondSecretChanged, api.StatusTrue, api.ReasonSecretChanged, what)
 }
 
-// valuesVersion is another one whenever a Secret's value changed that makes containers be made anew.
+// valuesVersion changes whenever a Secret's value changes that requires new containers.
 func valuesVersion(versions map[string]string, manual bool) string {
 	var all strings.Builder
 	if !manual {
@@ -123,7 +124,8 @@ func valuesVersion(versions map[string]string, manual bool) string {
 	return all.String()
 }
 
-// missingValue says what is wrong with the Secrets that a service needs; empty where all can be used. It has no part of a value.
+// missingValue returns what is wrong with the Secrets that a service needs, or an empty string. It contains no part of a
+// value.
 func (w *Want) missingValue(s *carav1.Service) string {
 	if ref := w.missingSecret(s); ref != "" {
 		if w.HaveSecrets {
@@ -146,8 +148,8 @@ func (w *Want) missingValue(s *carav1.Service) string {
 	return api.WordsProblem(s, size)
 }
 
-// missingPullSecret says which Secret of imagePullSecrets an image waits for: one that does not exist may be the one that
-// it needs. Empty where the image's registry has credentials, or all Secrets are there.
+// missingPullSecret returns which Secret of imagePullSecrets an image waits for: a missing one may be the one it needs. It
+// returns an empty string if the image's registry has credentials, or if all Secrets exist.
 func (w *Want) missingPullSecret(ref string) string {
 	if w.AuthFor(ref) != nil {
 		return ""
@@ -163,7 +165,7 @@ func (w *Want) missingPullSecret(ref string) string {
 	return ""
 }
 
-// unusedPullSecrets says which Secrets of imagePullSecrets are used for no image, and why.
+// unusedPullSecrets returns which Secrets of imagePullSecrets are used for no image, and why.
 func (w *Want) unusedPullSecrets() string {
 	var said []string
 	for _, p := range w.PullSecrets {
@@ -180,7 +182,7 @@ func (w *Want) unusedPullSecrets() string {
 	return strings.Join(said, "; ")
 }
 
-// AuthFor returns the credentials for an image's registry; nil where there are none.
+// AuthFor returns the credentials for an image's registry, or nil.
 func (w *Want) AuthFor(ref string) *carav1.RegistryAuth {
 	for _, registry := range api.RegistriesOf(ref) {
 		if auth := w.Auth[registry]; auth != nil {
@@ -190,7 +192,7 @@ func (w *Want) AuthFor(ref string) *carav1.RegistryAuth {
 	return nil
 }
 
-// valuesOf are the values to scrub from all that is said about a project: those of its Secrets and its credentials for pulls.
+// valuesOf returns the values to remove from all messages about a project: those of its Secrets and its pull credentials.
 func valuesOf(a *carav1.Assignment) *scrub.List {
 	var values [][]byte
 	for _, v := range a.GetSecrets() {
@@ -210,10 +212,10 @@ func valuesOf(a *carav1.Assignment) *scrub.List {
 	return scrub.New(values, public)
 }
 
-// NotShown ends a message in the place of what a container said.
+// NotShown ends a message in place of a container's output.
 const NotShown = "is not shown: it may have values of Secrets that this agent does not know, as it was started after the container"
 
-// knownOf are the versions of the values at hand.
+// knownOf returns the versions of the available values.
 func knownOf(a *carav1.Assignment) map[string]bool {
 	known := map[string]bool{}
 	for ref, version := range a.GetSecretVersions() {
@@ -224,10 +226,10 @@ func knownOf(a *carav1.Assignment) map[string]bool {
 	return known
 }
 
-// maxKnown bounds the values of before that are remembered.
+// maxKnown limits how many old values are remembered.
 const maxKnown = 1000
 
-// Remember keeps, beside the values of now, those of before: containers may still have them.
+// Remember keeps the old values in addition to the current ones, because containers may still have them.
 func (w *Want) Remember(before *Want) {
 	if before == nil || before.UID != w.UID || len(before.Known) > maxKnown {
 		return
@@ -236,10 +238,10 @@ func (w *Want) Remember(before *Want) {
 	w.Values = w.Values.After(before.Values)
 }
 
-// Knows says whether every value that a container was made with is taken out of what it says.
+// Knows reports whether every value that a container was created with is removed from its output.
 func (w *Want) Knows(s *carav1.Service, c *engine.Container) bool {
 	made := c.Labels[labelSecrets]
-	if made == "" { // it has none, or is of an older agent or server
+	if made == "" { // it has none, or was created by an older agent or server
 		return w.HaveSecrets || len(secretRefs(s)) == 0
 	}
 	for one := range strings.SplitSeq(made, ",") {

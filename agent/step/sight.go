@@ -6,16 +6,17 @@ import (
 	"github.com/caravanserai/cara/agent/engine"
 )
 
-// Sighting is when one container was first seen in the state that its last look found. The engine's clock is not the agent's: either may be
-// wrong, or may be set while both run. So the agent never compares a time of the engine with its own. It measures the age of a run from the
-// moment that it saw it first, on its monotonic clock. Two times of the engine may be compared with one another.
+// Sighting records when one container was first seen in its current state. The engine's clock differs from the agent's:
+// either may be wrong, or may be set while both run. So the agent never compares a time of the engine with its own. It
+// measures the age of a run from when it first saw it, on its monotonic clock. Two times of the engine may be compared with
+// each other.
 type Sighting struct {
-	started, finished time.Time // by the engine's clock: which run this is of
+	started, finished time.Time // by the engine's clock: identify the run
 	up, down          time.Time // by the agent's clock
 }
 
-// Sight puts the containers of a look on the agent's clock: afterwards StartedAt and FinishedAt are when the agent first saw that. It returns
-// the sightings for the next look.
+// Sight converts the times of listed containers to the agent's clock: StartedAt and FinishedAt become the times when the
+// agent first saw the change. It returns the sightings for the next look.
 func Sight(containers []engine.Container, before map[string]Sighting, now time.Time) map[string]Sighting {
 	after := make(map[string]Sighting, len(containers))
 	for i := range containers {
@@ -36,7 +37,7 @@ func Sight(containers []engine.Container, before map[string]Sighting, now time.T
 			is.up = was.up
 		case up(*c) || c.FinishedAt.Before(c.StartedAt):
 			is.up = now
-		default: // it has ended already: how long it ran, the engine knows
+		default: // it has already ended: the engine knows how long it ran
 			is.up = is.down.Add(-c.FinishedAt.Sub(c.StartedAt))
 		}
 		c.StartedAt, c.FinishedAt = is.up, is.down

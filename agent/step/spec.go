@@ -8,7 +8,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// ContainerSpec is a service's container with all that only the agent knows.
+// ContainerSpec returns the complete spec of a service's container.
 func (w *Want) ContainerSpec(name string, s *carav1.Service) engine.ContainerSpec {
 	spec := engine.ContainerSpec{
 		Name: name, Labels: w.containerLabels(s), Network: NetworkName(w.Project),
@@ -27,13 +27,13 @@ func (w *Want) ContainerSpec(name string, s *carav1.Service) engine.ContainerSpe
 	return spec
 }
 
-// Files are what to put into a service's container before its first start.
+// Files returns the files to copy into a service's container before its first start.
 func (w *Want) Files(s *carav1.Service) []engine.File {
 	var out []engine.File
 	for _, f := range s.GetFiles() {
 		mode, err := strconv.ParseInt(f.GetMode(), 8, 32)
 		if err != nil {
-			mode = 0o444 // the server has refused it
+			mode = 0o444 // the server rejects such a mode
 		}
 		content := []byte(f.GetContent())
 		if r := f.GetSecretKeyRef(); r != nil {

@@ -11,11 +11,11 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Kind of an action.
+// Kind is the kind of an action.
 type Kind string
 
-// What the agent can do for one project. DeleteContainer stops it first, within its grace. Wait and Fail do nothing to
-// the engine: they say when to look again, and that the rollout has failed for good.
+// Actions for one project. DeleteContainer first stops the container within its grace period. Wait and Fail do not affect
+// the engine: they tell when to look again, and that the rollout has failed.
 const (
 	KindPull             Kind = "Pull"
 	KindCreateNetwork    Kind = "CreateNetwork"
@@ -35,46 +35,45 @@ const (
 	KindFail             Kind = "Fail"
 )
 
-// Action is one thing to do, with the reason for it.
+// Action is one thing to do, with its reason.
 type Action struct {
 	Kind    Kind
 	Service string // of a container, and of what it waits for
 	ID      string // of a container or network
 	Name    string // of an image, network or volume
 	Reason  string
-	// Previous says that it is about the container that a successor is to take over from, or about one of a service that
-	// left the manifest. Stopped, it is started again where the update fails.
+	// Previous is true for an action on the previous container of a service, or on one of a service that left the manifest. If
+	// it is stopped, it is started again if the update fails.
 	Previous bool
-	// Restart is the token of the request that a restart in place is for; empty for every other action.
+	// Restart is the token of the request for a restart in place. Empty for other actions.
 	Restart string
-	// Until ends a Wait; zero where something else than time will end it.
+	// Until is when a Wait ends. Zero if it does not end by time.
 	Until time.Time
 	// Failure of a Fail.
 	Failure *Failure
 }
 
-// Key tells one action from another across passes.
+// Key identifies an action across passes.
 func (a Action) Key() string { return string(a.Kind) + "/" + a.Service + "/" + a.Name }
 
 func (a Action) String() string {
 	return strings.Join(strings.Fields(string(a.Kind)+" "+a.Service+" "+a.Name), " ") + ": " + a.Reason
 }
 
-// about is an action on a container.
 func about(kind Kind, c *engine.Container, reason string) Action {
 	return Action{Kind: kind, Service: c.Labels[api.LabelService], ID: c.ID, Name: c.Name, Reason: reason}
 }
 
-// previous marks an action as one on a container that a successor is to take over from.
+// previous marks an action as one on the previous container.
 func (a Action) previous() Action {
 	a.Previous = true
 	return a
 }
 
-// Step decides what to do next: actions that may run side by side, begun in this order. After them it is asked again
-// with fresh state. None at all means that the engine is as wanted and stays so until something happens.
+// Step decides what to do next: actions that may run concurrently and are started in this order. After them it is called
+// again with fresh state. No actions mean that the engine is in the desired state until something happens.
 //
-// It never names a container that is as wanted, nor anything that is not ours: Have holds only what carries our labels.
+// It never affects an up-to-date container, nor anything that is not ours: Have contains only objects with our labels.
 func Step(w *Want, h *Have, now time.Time) []Action {
 	s := &step{plan{progress: progress{view{w: w, h: h, now: now}}}}
 	switch {
@@ -89,14 +88,14 @@ func Step(w *Want, h *Have, now time.Time) []Action {
 	return s.actions
 }
 
-// view answers what the containers of a project are, each compared with what the manifest wants.
+// view compares a project's containers with the manifest.
 type view struct {
 	w   *Want
 	h   *Have
 	now time.Time
 }
 
-// progress answers how far the project has got: which services are up, which version serves, and who waits for whom.
+// progress determines how far the rollout is: which services are up, which version serves, and which services wait.
 type progress struct{ view }
 
 // plan collects the actions of one decision.
@@ -110,8 +109,9 @@ type step struct{ plan }
 
 func (s *plan) add(a Action) { s.actions = append(s.actions, a) }
 
-// attempt adds an action. If the action failed before, attempt waits for its next try, or fails the rollout with the reason failure
-// (empty: it never fails the rollout). An action that found no room never fails the rollout, because room comes back.
+// attempt adds an action. If the action failed before, attempt waits until its next try is due, or fails the rollout with
+// the reason failure (empty: never). An action that found no room never fails the rollout, because room may become
+// available.
 func (s *plan) attempt(a Action, failure api.Reason) {
 	t, tried := s.h.Memory.Tries[a.Key()]
 	if t.Foreign && failure != "" {
@@ -127,7 +127,7 @@ func (s *plan) attempt(a Action, failure api.Reason) {
 	}
 }
 
-// fail ends the rollout. Where an update has failed already, what else of it fails is told and stops nothing.
+// fail ends the rollout. If the update has already failed, a further failure of it is only reported.
 func (s *plan) fail(service string, reason api.Reason, format string, args ...any) {
 	f := &Failure{Service: service, Reason: reason, Message: fmt.Sprintf(format, args...)}
 	if svc := s.w.Service(service); svc != nil {
@@ -147,7 +147,7 @@ func (s *plan) wait(service string, until time.Time, format string, args ...any)
 	s.add(Action{Kind: KindWait, Service: service, Until: until, Reason: fmt.Sprintf(format, args...)})
 }
 
-// removeStale takes away what was made for another assignment: an older epoch, or a namesake that was deleted.
+// removeStale removes objects of another assignment: an older epoch, or a deleted project of the same name.
 func (s *plan) removeStale() bool {
 	networks := slices.DeleteFunc(slices.Clone(s.h.Networks), func(n engine.Network) bool { return s.w.sameAssignment(n.Labels) })
 	containers := slices.DeleteFunc(slices.Clone(s.h.Containers), func(c engine.Container) bool {
@@ -158,8 +158,8 @@ func (s *plan) removeStale() bool {
 	return len(s.actions) > 0
 }
 
-// remove takes containers away in reverse order, then networks and volumes. Without dependsOn all are told to stop at
-// once, the last one first, as they were started without waiting for one another; with it, dependents go first.
+// remove removes containers in reverse order, then networks and volumes. Without dependsOn all stop concurrently, starting
+// with the last one. With it, dependents stop first.
 func (s *plan) remove(containers []engine.Container, networks []engine.Network, volumes []engine.Volume, reason string) {
 	for _, c := range s.reversed(containers) {
 		if !slices.ContainsFunc(containers, func(d engine.Container) bool { return s.dependsOn(d, c) }) {
@@ -188,10 +188,10 @@ func (s *plan) delete(c engine.Container, reason string) {
 	s.attempt(about(KindDeleteContainer, &c, reason), "")
 }
 
-// removingPause is how long to wait before asking again for a container that the engine is removing.
+// removingPause is how long to wait for a container that the engine is removing.
 const removingPause = 200 * time.Millisecond
 
-// reversed orders containers by their services, the last one first; those of unknown services come before.
+// reversed orders containers by their services, last one first. Those of unknown services come before.
 func (s *view) reversed(containers []engine.Container) []engine.Container {
 	place := func(c engine.Container) int {
 		i := slices.IndexFunc(s.w.Spec.GetServices(), func(v *carav1.Service) bool { return v.GetName() == c.Labels[api.LabelService] })
@@ -205,7 +205,7 @@ func (s *view) reversed(containers []engine.Container) []engine.Container {
 	return out
 }
 
-// dependsOn says whether the service of container d waits for that of c.
+// dependsOn reports whether the service of container d waits for that of c.
 func (s *view) dependsOn(d, c engine.Container) bool {
 	if d.ID == c.ID || s.w.Spec == nil {
 		return false
@@ -215,7 +215,7 @@ func (s *view) dependsOn(d, c engine.Container) bool {
 	})
 }
 
-// halt stops what still runs of a failed rollout and keeps it, for its logs.
+// halt stops the running containers of a failed rollout and keeps them for their logs.
 func (s *plan) halt() {
 	for _, c := range s.reversed(s.h.Containers) {
 		if up(c) {

@@ -12,8 +12,8 @@ import (
 	"github.com/caravanserai/cara/internal/text"
 )
 
-// unmounted returns the volumes of an image that the manifest mounts nothing at. The engine makes a new volume for each of
-// them with each container. It looks at the very path alone, so a mount further up does not help.
+// unmounted returns the volumes of an image where the manifest mounts nothing. The engine creates a new volume for each of
+// them with each container. It compares exact paths, so a mount at a parent directory does not help.
 func unmounted(svc *carav1.Service, image engine.Image) []string {
 	var out []string
 	for _, v := range image.Volumes {
@@ -27,11 +27,11 @@ func unmounted(svc *carav1.Service, image engine.Image) []string {
 	return out
 }
 
-// maxUnmounted bounds the volumes that a condition names.
+// maxUnmounted is the maximum number of volumes that a condition names.
 const maxUnmounted = 10
 
-// unmountedVolumes is the condition of a project in which an image's volume loses its data whenever the container is
-// replaced; nil where there is none. It says nothing of jobs: they keep nothing for a next run.
+// unmountedVolumes returns the condition of a project in which an image's volume loses its data whenever the container is
+// replaced, or nil. Jobs do not count: they keep nothing for the next run.
 func (s *report) unmountedVolumes() *carav1.Condition {
 	var said []string
 	for _, svc := range s.w.Spec.GetServices() {

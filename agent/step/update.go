@@ -8,25 +8,25 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// An update, as Step sees it. A service then has two containers for a while: its successor, which is as wanted, and the
-// previous one, which is not. What holds:
+// How Step handles an update. During the update a service has two containers: its successor, which is up to date, and the
+// previous one, which is outdated. Invariants:
 //
-//   - There is at most one successor, and it is always the younger one: of several containers that are not as wanted,
-//     the oldest serves and the others are half-made successors of an older generation.
-//   - With the order start-first the previous one is kept up, and in the endpoints, until the successor is ready. From
-//     that very decision on the successor is in the endpoints and the previous one is deleted.
-//   - With the order stop-first the successor is made beside the previous one, which yields: it is stopped right before
-//     the successor starts, and deleted once the successor is ready. Never do both run. A service without another
-//     version that served before, or that never starts again (restartPolicy Never), is replaced without this.
-//   - A successor that failed for good is never ready. Until the next rollout nothing more is replaced, then: what runs
-//     is kept up, what yielded is started again, and the successor is kept as it is, stopped, for its log. The project
-//     fails only where nothing that served before is left.
+//   - There is at most one successor, and it is always the younger one. Of several outdated containers, the oldest serves,
+//     and the others are incomplete successors of an older generation.
+//   - With the order start-first, the previous container is kept running and in the endpoints until the successor is ready.
+//     In that same decision the successor enters the endpoints and the previous one is deleted.
+//   - With the order stop-first, the successor is created while the previous container exists. The previous one yields: it
+//     is stopped just before the successor starts, and deleted once the successor is ready. They never run together. A
+//     service is replaced without this if no other version served before, or if it never starts again (restartPolicy Never).
+//   - A successor that failed permanently is never ready. Then nothing more is replaced until the next rollout: what runs is
+//     kept running, what yielded is started again, and the successor is kept stopped, for its log. The project fails only if
+//     nothing that served before is left.
 //
-// Remembered are the failure, the version that served, and what yielded (see Record). An agent that starts anew makes the
-// same of what it finds.
+// The record stores the failure, the version that served, and what yielded (see Record). A restarted agent comes to the same
+// decisions.
 
-// previous is the container that serves, or would again, while the service's successor is not ready; nil where there is
-// none, or where the service is replaced without one.
+// previous returns the container that serves, or would serve again, while the service's successor is not ready. It returns
+// nil if there is none, or if the service is replaced without one.
 func (s *progress) previous(svc *carav1.Service) *engine.Container {
 	failed, netted := s.h.Memory.Update != nil, s.netted(svc)
 	if !netted && !failed {
@@ -36,7 +36,7 @@ func (s *progress) previous(svc *carav1.Service) *engine.Container {
 	if old != nil && next == nil && !failed && s.inPlace(svc, old) {
 		return nil
 	}
-	held := failed && next == nil // nothing more is replaced, whatever its order
+	held := failed && next == nil // nothing more is replaced, in either order
 	if old == nil || !held && !netted || next != nil && s.ready(svc, next) {
 		return nil
 	}
@@ -53,7 +53,7 @@ func (s *progress) netted(svc *carav1.Service) bool {
 	return startFirst(svc) || s.replacing() && svc.GetRestartPolicy() != api.RestartNever
 }
 
-// serving is the container of a service that gets its requests.
+// serving returns the container of a service that receives its requests.
 func (s *progress) serving(svc *carav1.Service) *engine.Container {
 	old, next := s.previous(svc), s.best(svc, true)
 	switch {
@@ -65,7 +65,7 @@ func (s *progress) serving(svc *carav1.Service) *engine.Container {
 	return old
 }
 
-// ready says whether a successor can take over.
+// ready reports whether a successor can take over.
 func (s *progress) ready(svc *carav1.Service, next *engine.Container) bool {
 	if f := s.h.Memory.Update; f != nil && f.Service == svc.GetName() {
 		return false
@@ -73,7 +73,7 @@ func (s *progress) ready(svc *carav1.Service, next *engine.Container) bool {
 	return s.works(svc, next, true)
 }
 
-// comesBack says whether a container that is not as wanted any more is started again once it has ended.
+// comesBack reports whether an outdated container is started again after it has ended.
 func comesBack(svc *carav1.Service, c *engine.Container) bool {
 	if c.State != engine.StateExited || c.StartedAt.IsZero() {
 		return false
@@ -81,7 +81,7 @@ func comesBack(svc *carav1.Service, c *engine.Container) bool {
 	return svc.GetRestartPolicy() != api.RestartNever && (svc.GetRestartPolicy() != api.RestartOnFailure || c.ExitCode != 0)
 }
 
-// updating says whether anything of the previous version still serves.
+// updating reports whether anything of the previous version still serves.
 func (s *progress) updating() bool {
 	for _, svc := range s.w.Spec.GetServices() {
 		if s.previous(svc) != nil {
@@ -91,7 +91,7 @@ func (s *progress) updating() bool {
 	return false
 }
 
-// besideEachOther reports whether an update leaves every service that it replaces up.
+// besideEachOther reports whether an update keeps every service that it replaces up.
 func (s *progress) besideEachOther() bool {
 	besides := false
 	for _, svc := range s.w.Spec.GetServices() {
@@ -104,7 +104,7 @@ func (s *progress) besideEachOther() bool {
 	return besides
 }
 
-// beside keeps the previous container of a service up and brings its successor to where it can take over.
+// beside keeps the previous container of a service running and prepares its successor to take over.
 func (s *step) beside(svc *carav1.Service, old *engine.Container, network *engine.Network, volumes map[string]bool) {
 	next, failed := s.best(svc, true), s.h.Memory.Update
 	if failed == nil && (next == nil || next.StartedAt.IsZero()) && s.uncheckable(svc) {
@@ -112,7 +112,7 @@ func (s *step) beside(svc *carav1.Service, old *engine.Container, network *engin
 	}
 	switch {
 	case failed != nil && !startFirst(svc) && next != nil && up(*next):
-		s.giveUp(svc, next, failed) // and only then the previous one comes back
+		s.giveUp(svc, next, failed) // only then does the previous one come back
 		return
 	case failed == nil && s.yields(svc, old, next):
 	default:
@@ -137,7 +137,7 @@ func (s *step) beside(svc *carav1.Service, old *engine.Container, network *engin
 	}
 }
 
-// yields reports whether the previous container of a service may be down, as its successor starts or runs.
+// yields reports whether the previous container of a service may be down, because its successor starts or runs.
 func (s *progress) yields(svc *carav1.Service, old, next *engine.Container) bool {
 	switch {
 	case startFirst(svc) || up(*old):
@@ -148,7 +148,7 @@ func (s *progress) yields(svc *carav1.Service, old, next *engine.Container) bool
 	return next != nil && (!next.StartedAt.IsZero() || s.blocked(svc) == "")
 }
 
-// makeWay gives the previous container the second name, so that its successor has the service's own.
+// makeWay renames the previous container to the second name, so that its successor gets the service's own name.
 func (s *step) makeWay(svc *carav1.Service, old *engine.Container) {
 	alone := 0
 	for _, c := range s.h.Containers {
@@ -156,7 +156,7 @@ func (s *step) makeWay(svc *carav1.Service, old *engine.Container) {
 			alone++
 		}
 	}
-	if alone > 1 || !s.ingredients(svc) { // what is left of an older generation goes first
+	if alone > 1 || !s.ingredients(svc) { // the rest of an older generation must be removed first
 		return
 	}
 	rename := about(KindRenameContainer, old, "its successor gets the service's name")
@@ -164,8 +164,8 @@ func (s *step) makeWay(svc *carav1.Service, old *engine.Container) {
 	s.attempt(rename, api.ReasonCreateFailed)
 }
 
-// giveUp leaves of the successors, once one of them has failed, that one alone, stopped, for its log. A service that may
-// end well would seem to have done so when it is stopped, so it is not kept.
+// giveUp keeps only the failed one of the successors, stopped, for its log. If the service may end, a stopped container
+// would look like a successful end, so it is deleted.
 func (s *step) giveUp(svc *carav1.Service, next *engine.Container, failed *Failure) {
 	switch {
 	case failed.Service != svc.GetName():
@@ -178,7 +178,7 @@ func (s *step) giveUp(svc *carav1.Service, next *engine.Container, failed *Failu
 	}
 }
 
-// keep keeps a container up that is not as wanted any more.
+// keep keeps an outdated container running.
 func (s *step) keep(svc *carav1.Service, old *engine.Container, network *engine.Network) {
 	at, attached := old.Networks[NetworkName(s.w.Project)]
 	next := s.best(svc, true)
@@ -192,13 +192,13 @@ func (s *step) keep(svc *carav1.Service, old *engine.Container, network *engine.
 	case !attached || at.NetworkID != network.ID:
 		s.lost(svc, old, "its network is gone")
 	case next != nil && next.State == engine.StateRunning && s.check(svc, next) != nil && s.h.Health[next.ID] == (Health{}):
-		// An agent that has just begun does not know yet whether the successor has taken over.
+		// An agent that has just started does not know yet whether the successor has taken over.
 	default:
 		s.again(svc, old)
 	}
 }
 
-// again starts a container that is not as wanted any more once more, under the limits of restarts.
+// again restarts an outdated container, within the restart limits.
 func (s *step) again(svc *carav1.Service, old *engine.Container) {
 	a := about(KindRestartContainer, old, exitText(old)).previous()
 	t := s.h.Memory.Tries[a.Key()]
@@ -216,7 +216,8 @@ func (s *step) again(svc *carav1.Service, old *engine.Container) {
 	}
 }
 
-// lost fails the project where the previous container cannot be kept up and there is no successor any more to wait for.
+// lost fails the project if the previous container cannot be kept running and the update has failed, so that there is no
+// successor to wait for.
 func (s *step) lost(svc *carav1.Service, old *engine.Container, why string) {
 	failed := s.h.Memory.Update
 	if failed == nil {

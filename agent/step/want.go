@@ -10,68 +10,68 @@ import (
 	"github.com/caravanserai/cara/internal/scrub"
 )
 
-// Want is what one project should be on this node. It is never changed once it is made.
+// Want is the desired state of one project on this node. It is immutable.
 type Want struct {
 	Cluster, Node string
 	Project       string
 	UID           string
 	Epoch         int32
 	Generation    int32
-	// Remove says that nothing of it may stay. With Quiet the project is no longer ours to report on.
+	// Remove means to remove everything. Quiet means that the project is no longer ours, so nothing is reported.
 	Remove, Quiet bool
-	// Spec is normalised. Nil with Quiet.
+	// Spec is normalised. Nil if Quiet.
 	Spec *carav1.ProjectSpec
-	// Hashes of the services, by name, and RunHashes of all of each but its resources.
+	// Hashes are the hashes of the services, by name. RunHashes are the same without resources.
 	Hashes, RunHashes map[string]string
-	// Named are the images of services that run from a digest instead (see pin), as the manifest has them, by service.
-	// Moved says of one that could not.
+	// Named are the images as written in the manifest of services that run from a digest instead (see pin), by service. Moved
+	// is a message about one that could not.
 	Named map[string]string
 	Moved string
-	// RestartToken is that of the last request for a restart. Restarts has the last one of each service that was named in any.
+	// RestartToken is the token of the last restart request. Restarts has the last token of each service that was named in one.
 	RestartToken string
 	Restarts     map[string]string
-	// Said is the message of CondReady as the server knows it of this generation; empty where there is none.
+	// Said is the server's message of CondReady for this generation, or empty.
 	Said string
-	// Phase and Failure are what the server knows of this generation and epoch.
+	// Phase and Failure are the server's for this generation and epoch.
 	Phase   string
 	Failure *Failure
-	// Secrets by NAME/KEY, Auth by registry host. HaveSecrets is false for an assignment that was read from disk: they
-	// are never kept there.
+	// Secrets are by NAME/KEY, Auth by registry host. HaveSecrets is false for an assignment from disk, because Secrets are
+	// never stored there.
 	HaveSecrets bool
 	Secrets     map[string][]byte
 	Auth        map[string]*carav1.RegistryAuth
-	// SecretVersions of the values in Secrets, also of an assignment that was read from disk. ManualSecrets says that no
-	// container is made anew for another version.
+	// SecretVersions are the versions of the values in Secrets, even for an assignment from disk. ManualSecrets means that a
+	// new version causes no new container.
 	SecretVersions map[string]string
 	ManualSecrets  bool
-	// PullSecrets say what the Secrets of imagePullSecrets are for.
+	// PullSecrets describe the Secrets of imagePullSecrets.
 	PullSecrets []*carav1.PullSecret
-	// Values are taken out of all that is said about the project, those of before included. Known are the versions that
-	// they have: `NAME/KEY=VERSION`.
+	// Values are removed from all messages about the project, including old values. Known are their versions:
+	// `NAME/KEY=VERSION`.
 	Values *scrub.List
 	Known  map[string]bool
 	// Limits of restarts.
 	Limits RestartLimits
 }
 
-// Node is what a node makes of every assignment.
+// Node is what every assignment needs to know about its node.
 type Node struct {
 	Cluster, Name string
 	Hardening     Hardening
 	Restart       RestartLimits
 }
 
-// Labels are on everything that the agent of this node made and on nothing else.
+// Labels returns the labels of everything that this node's agent creates, and of nothing else.
 func (n Node) Labels() map[string]string {
 	return map[string]string{api.LabelCluster: n.Cluster, api.LabelNode: n.Name}
 }
 
-// ProjectLabels are on everything that the agent of this node made for a project.
+// ProjectLabels returns the labels of everything that this node's agent creates for a project.
 func (n Node) ProjectLabels(project string) map[string]string {
 	return map[string]string{api.LabelCluster: n.Cluster, api.LabelNode: n.Name, api.LabelProject: project}
 }
 
-// NewWant reads an assignment.
+// NewWant converts an assignment.
 func NewWant(n Node, a *carav1.Assignment, haveSecrets bool) *Want {
 	p := a.GetProject()
 	w := &Want{
@@ -104,7 +104,8 @@ func NewWant(n Node, a *carav1.Assignment, haveSecrets bool) *Want {
 	return w
 }
 
-// Unwanted is what a project is once it is no longer ours. With an epoch the server waits to hear that nothing is left.
+// Unwanted returns the Want of a project that is no longer ours. With an epoch, the server waits for the report that nothing
+// is left.
 func Unwanted(n Node, project, uid string, epoch int32) *Want {
 	return &Want{
 		Cluster: n.Cluster, Node: n.Name, Project: project, UID: uid, Epoch: epoch,
@@ -112,7 +113,7 @@ func Unwanted(n Node, project, uid string, epoch int32) *Want {
 	}
 }
 
-// Rollout names what bookkeeping belongs to: a retry or a changed spec begins it anew.
+// Rollout identifies a rollout. A retry or a changed spec starts a new one.
 type Rollout struct {
 	uid        string
 	epoch      int32
@@ -121,7 +122,7 @@ type Rollout struct {
 	values     string // of Secrets, see valuesVersion
 }
 
-// RolloutOf is the rollout of an assignment, which may come from disk.
+// RolloutOf returns the rollout of an assignment, which may come from disk.
 func RolloutOf(a *carav1.Assignment) Rollout {
 	p := a.GetProject()
 	return Rollout{
@@ -131,12 +132,12 @@ func RolloutOf(a *carav1.Assignment) Rollout {
 	}
 }
 
-// Rollout is what bookkeeping about w belongs to.
+// Rollout returns the rollout of w.
 func (w *Want) Rollout() Rollout {
 	return Rollout{uid: w.UID, epoch: w.Epoch, generation: w.Generation, restart: w.RestartToken, values: valuesVersion(w.SecretVersions, w.ManualSecrets)}
 }
 
-// Service returns a service of the project; nil if it has none of that name.
+// Service returns a service of the project, or nil.
 func (w *Want) Service(name string) *carav1.Service {
 	i := slices.IndexFunc(w.Spec.GetServices(), func(s *carav1.Service) bool { return s.GetName() == name })
 	if i < 0 {
@@ -145,12 +146,12 @@ func (w *Want) Service(name string) *carav1.Service {
 	return w.Spec.GetServices()[i]
 }
 
-// ordered says that dependsOn is used: then it alone gives the order, not the list.
+// ordered reports whether the project uses dependsOn, which then alone defines the order.
 func (w *Want) ordered() bool {
 	return slices.ContainsFunc(w.Spec.GetServices(), func(s *carav1.Service) bool { return len(s.GetDependsOn()) > 0 })
 }
 
-// missingSecret names a secret that the service needs and that is not at hand; empty where there is none.
+// missingSecret returns a secret that the service needs and that is not available, or an empty string.
 func (w *Want) missingSecret(s *carav1.Service) string {
 	for _, ref := range secretRefs(s) {
 		if _, ok := w.Secrets[ref]; !ok {
@@ -168,8 +169,8 @@ func secretRefs(s *carav1.Service) []string {
 	return refs
 }
 
-// violation is the end of an assignment that asks for what no project may have. The server refuses such a manifest; one
-// that comes all the same is never run, whatever else the server says.
+// violation returns the failure of an assignment that violates the node's policies. The server rejects such a manifest. If
+// it arrives anyway, it is never run.
 func violation(bad []*carav1.FieldError) *Failure {
 	words := make([]string, len(bad))
 	for i, e := range bad {
@@ -178,26 +179,26 @@ func violation(bad []*carav1.FieldError) *Failure {
 	return &Failure{Reason: api.ReasonPolicyViolation, Message: "this node does not run what breaks its policies: " + strings.Join(words, "; ")}
 }
 
-// Hardening is what the operator of a node sets for every container that runs there, and what he lets them ask for.
+// Hardening are the operator's settings for every container on a node, and what manifests may request.
 type Hardening struct {
-	// PIDsLimit is how many processes and threads a container may have where its manifest gives no limit: 4,096 where 0,
-	// no limit where negative. Without one, a container that forks without end takes the whole machine's.
+	// PIDsLimit is the maximum number of processes and threads of a container whose manifest sets no limit. The default is
+	// 4,096; negative means no limit. Without a limit, a fork bomb in a container can use up all processes of the machine.
 	PIDsLimit int32
 	// NoNewPrivileges sets noNewPrivileges for every container, whatever its manifest says.
 	NoNewPrivileges bool
-	// AllowCaps are the capabilities that manifests may add on this node, beside those that they may add on every node.
+	// AllowCaps are the capabilities that manifests may add on this node, in addition to those allowed on every node.
 	AllowCaps []string
 }
 
-// WithDefaults fills in what the operator left out.
+// WithDefaults sets the defaults.
 func (h Hardening) WithDefaults() Hardening {
 	h.PIDsLimit = cmp.Or(h.PIDsLimit, 4096)
 	return h
 }
 
-// harden fills in what the manifest leaves to the node. It changes w's own copy of the spec after the hashes were taken,
-// so that a change of the agent's flags makes no container anew: a limit is changed in place, and the rest holds for
-// containers that are made from then on.
+// harden sets what the manifest leaves to the node. It changes w's own copy of the spec after the hashes were computed, so
+// that a change of the agent's flags recreates no container: a limit is changed in place, and the rest applies to new
+// containers.
 func (w *Want) harden(h Hardening) {
 	for _, s := range w.Spec.GetServices() {
 		s.NoNewPrivileges = s.GetNoNewPrivileges() || h.NoNewPrivileges

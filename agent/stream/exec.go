@@ -7,8 +7,8 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// exec runs a command in a service's container. Its input is passed on in a goroutine of its own, so that a command that
-// does not read can still be heard, and hung up on when its caller leaves.
+// exec runs a command in a service's container. A separate goroutine forwards its input, so that a command that does not
+// read its input can still send output, and can be ended when its client leaves.
 func (s *Server) exec(ctx, outer context.Context, start *carav1.ExecStart, server *serverEnd) error {
 	c, err := s.runningContainer(ctx, start.GetName(), start.GetService())
 	if err != nil {
@@ -20,7 +20,7 @@ func (s *Server) exec(ctx, outer context.Context, start *carav1.ExecStart, serve
 	if err != nil {
 		return err
 	}
-	if err := server.Send(ctx, &carav1.AttachRequest{Exec: said(nil, false)}); err != nil { // it runs, and may say nothing for long
+	if err := server.Send(ctx, &carav1.AttachRequest{Exec: said(nil, false)}); err != nil { // it runs, and may stay silent
 		p.End(outer)
 		return err
 	}
@@ -52,8 +52,8 @@ func said(data []byte, stderr bool) *carav1.ExecResponse {
 	return &carav1.ExecResponse{Message: &carav1.ExecResponse_Stdout{Stdout: data}}
 }
 
-// feed passes on a command's input, where it is wanted, until there is no more. What a command does not take, because it
-// has closed its input or has ended, is dropped.
+// feed forwards a command's input, if it is wanted, until the end. Input that the command does not accept, because it has
+// closed its input or has ended, is dropped.
 func (s *Server) feed(ctx context.Context, server *serverEnd, p engine.Process, wanted bool) {
 	for {
 		msg, err := server.Recv(ctx)

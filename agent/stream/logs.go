@@ -17,11 +17,11 @@ import (
 
 const (
 	logBuffer   = 1024            // lines between the engine and the server
-	logPatience = 2 * time.Second // how long a full buffer holds a container's log up before lines are dropped
+	logPatience = 2 * time.Second // how long a full buffer blocks a container's log before lines are dropped
 )
 
-// sendLogs sends the lines of some services as they come. A slow reader holds the engine up for a moment and is then
-// told how many lines it lost.
+// sendLogs sends the lines of some services as they arrive. A slow reader blocks the engine briefly and then gets the number
+// of lines that it lost.
 func (s *Server) sendLogs(ctx context.Context, request *carav1.LogsRequest, server *serverEnd) error {
 	read := s.storedLogs
 	switch {
@@ -35,7 +35,7 @@ func (s *Server) sendLogs(ctx context.Context, request *carav1.LogsRequest, serv
 	var reader sync.WaitGroup
 	defer reader.Wait()
 	defer cancel()
-	var failed error // to be read once lines is closed
+	var failed error // may be read once lines is closed
 	reader.Go(func() {
 		defer close(lines)
 		failed = read(ctx, request, lines)
@@ -69,7 +69,7 @@ func logOptions(request *carav1.LogsRequest) engine.LogOptions {
 	return options
 }
 
-// logged are the containers whose logs are asked for, one for each service.
+// logged returns the containers whose logs are requested.
 func (s *Server) logged(ctx context.Context, request *carav1.LogsRequest) ([]engine.Container, error) {
 	out, err := s.containers(ctx, request.GetName(), request.GetServices())
 	if err != nil {
@@ -90,23 +90,23 @@ func (s *Server) noContainer(request *carav1.LogsRequest) error {
 	return fmt.Errorf("project %s has no container on node %s yet", request.GetName(), s.Node.Name)
 }
 
-// readLog passes on the lines of one container.
+// readLog forwards the lines of one container.
 func (s *Server) readLog(ctx context.Context, c engine.Container, options engine.LogOptions, lines chan<- *carav1.LogLine) error {
 	send := &logSender{service: c.Labels[api.LabelService], lines: lines}
 	err := s.Engine.Logs(ctx, c.ID, options, func(l engine.LogLine) error { return send.send(ctx, l) })
 	if ctx.Err() != nil {
-		return nil // the reader has gone, or another service's log failed
+		return nil // the reader has left, or another service's log failed
 	}
 	send.flush(ctx)
 	return err
 }
 
-// logSender passes on the lines of one container, and counts those that are lost in between.
+// logSender forwards the lines of one container, and counts the lines that are lost.
 type logSender struct {
 	service string
 	lines   chan<- *carav1.LogLine
 	lost    int32 // lines before the next one
-	slow    bool  // the reader has not caught up since it was waited for
+	slow    bool  // the reader has not caught up since the last wait
 }
 
 func (s *logSender) send(ctx context.Context, l engine.LogLine) error {
@@ -134,7 +134,7 @@ func (s *logSender) send(ctx context.Context, l engine.LogLine) error {
 	return nil
 }
 
-// flush tells of what was lost at the end.
+// flush reports lines that were lost at the end.
 func (s *logSender) flush(ctx context.Context) {
 	if s.lost == 0 {
 		return

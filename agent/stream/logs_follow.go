@@ -13,25 +13,24 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// logLook is how often the containers of logs that are followed are looked at, when no event of the engine says that
-// something has happened.
+// logLook is how often the containers of followed logs are checked if no event of the engine arrives.
 const logLook = 2 * time.Second
 
-// logFollower follows the logs of some services: over restarts of their containers and over containers that take their
-// place, until none of them will write any more.
+// logFollower follows the logs of some services, across restarts and replacements of their containers, until none of them
+// can write any more.
 type logFollower struct {
 	server  *Server
 	request *carav1.LogsRequest
 	lines   chan<- *carav1.LogLine
 	places  map[string]*logPlace // by container
-	seed    maphash.Seed         // of the ids of lines
-	begun   bool                 // the first look is over: what comes now is new
-	ended   chan string          // containers whose reader has come to an end
+	seed    maphash.Seed         // for the ids of lines
+	begun   bool                 // the first look is over: later containers are new
+	ended   chan string          // containers whose reader has ended
 	failed  chan error
 	readers sync.WaitGroup
 }
 
-// followLogs reads what is written until no followed service can write any more.
+// followLogs reads until no followed service can write any more.
 func (s *Server) followLogs(ctx context.Context, request *carav1.LogsRequest, lines chan<- *carav1.LogLine) error {
 	ctx, cancel := context.WithCancel(ctx)
 	f := &logFollower{server: s, request: request, lines: lines, places: map[string]*logPlace{}, seed: maphash.MakeSeed(), ended: make(chan string), failed: make(chan error)}
@@ -57,9 +56,9 @@ func (s *Server) followLogs(ctx context.Context, request *carav1.LogsRequest, li
 	}
 }
 
-// look reads the log of each container that has something to say, and says whether that was all there will be.
+// look starts a reader for each container with something to read, and reports whether the logs are complete.
 func (f *logFollower) look(ctx context.Context) (over bool, err error) {
-	want := f.server.Want(f.request.GetName()) // before the list: what is wanted later is looked at later
+	want := f.server.Want(f.request.GetName()) // before the list: a later change causes another look
 	all, err := f.server.containers(ctx, f.request.GetName(), f.request.GetServices())
 	if err != nil {
 		return false, err
@@ -90,7 +89,7 @@ func (f *logFollower) look(ctx context.Context) (over bool, err error) {
 	return !f.awaited(want, there), nil
 }
 
-// container reads on where there is more, and says whether more may come.
+// container continues to read if there is more, and reports whether more may come.
 func (f *logFollower) container(ctx context.Context, c engine.Container, want *step.Want) (more bool, err error) {
 	p := f.places[c.ID]
 	if p != nil && p.reading {
@@ -111,10 +110,9 @@ func (f *logFollower) container(ctx context.Context, c engine.Container, want *s
 	return want.StartsAgain(c), nil
 }
 
-// read begins a reader.
 func (f *logFollower) read(ctx context.Context, c engine.Container, p *logPlace) {
 	options := logOptions(f.request)
-	fresh := p == nil && !f.begun // else all that was not read yet is new, and all of a container that took another's place
+	fresh := p == nil && !f.begun // otherwise all unread lines are new, as for a replaced container
 	if !fresh {
 		options.Tail = 0
 	}
@@ -138,10 +136,10 @@ func (f *logFollower) read(ctx context.Context, c engine.Container, p *logPlace)
 			err = reader.follow(ctx, options)
 		}
 		if ctx.Err() != nil {
-			return // the caller has left, or another service's log failed
+			return // the client left, or another service's log failed
 		}
 		send.flush(ctx)
-		if err != nil && !errors.Is(err, engine.ErrNotFound) { // one that was removed meanwhile has said all
+		if err != nil && !errors.Is(err, engine.ErrNotFound) { // the log of a removed container is complete
 			select {
 			case f.failed <- err:
 			case <-ctx.Done():
@@ -155,7 +153,7 @@ func (f *logFollower) read(ctx context.Context, c engine.Container, p *logPlace)
 	})
 }
 
-// awaited says whether a service that has no container now is to have one.
+// awaited reports whether a service without a container is going to have one.
 func (f *logFollower) awaited(want *step.Want, there map[string]bool) bool {
 	if want == nil || want.Remove || want.Phase == api.PhaseFailed {
 		return false

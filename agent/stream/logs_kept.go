@@ -19,7 +19,8 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// The engine drops a container's log with the container. So the agent keeps the last lines right before it removes a container whose service stays.
+// The engine deletes a container's log with the container. So before the agent removes a container whose service stays, it
+// stores the last lines.
 
 const (
 	keptLines = 1000
@@ -34,14 +35,14 @@ type keptLog struct {
 	Lines     []engine.LogLine `json:"lines"`
 }
 
-// KeptLogs are the ends of the logs of containers that were removed, one file for each service. No value of a Secret is in them.
+// KeptLogs are the ends of the logs of removed containers, one file per service. They contain no value of a Secret.
 type KeptLogs struct{ dir string }
 
-// KeptLogsIn returns the logs that are kept in a folder.
+// KeptLogsIn returns the logs that are stored in a folder.
 func KeptLogsIn(dir string) *KeptLogs { return &KeptLogs{dir: dir} }
 
-// Keep keeps the end of a container's log. A container that had values of Secrets which this agent does not know is not kept: they could not be
-// taken out. An error delays nothing.
+// Keep stores the end of a container's log. The log of a container with Secret values that this agent does not know is not
+// stored, because they could not be removed from it. An error delays nothing.
 func (k *KeptLogs) Keep(ctx context.Context, eng engine.Streams, want *step.Want, c engine.Container) error {
 	service := c.Labels[api.LabelService]
 	svc := want.Service(service)
@@ -49,7 +50,7 @@ func (k *KeptLogs) Keep(ctx context.Context, eng engine.Streams, want *step.Want
 		return nil
 	}
 	if svc == nil || !want.Knows(svc, &c) {
-		_ = os.Remove(k.path(want.Project, service)) // if it stays, it is older than it seems, and no more
+		_ = os.Remove(k.path(want.Project, service)) // if it stays, it is only older than it seems
 		return nil
 	}
 	kept := keptLog{UID: want.UID, Container: c.ID}
@@ -78,7 +79,7 @@ func (k *KeptLogs) save(project, service string, kept keptLog) error {
 	return err
 }
 
-// load returns the log that is kept of a service; an empty one if there is none, or if it cannot be read.
+// load returns the stored log of a service, or an empty one if there is none or it cannot be read.
 func (k *KeptLogs) load(project, service string) keptLog {
 	var kept keptLog
 	data, err := os.ReadFile(k.path(project, service))
@@ -88,7 +89,7 @@ func (k *KeptLogs) load(project, service string) keptLog {
 	return kept
 }
 
-// Remove removes the logs that are kept of a project.
+// Remove removes the stored logs of a project.
 func (k *KeptLogs) Remove(project string) error {
 	logs, err := filepath.Glob(k.path(project, "*"))
 	if err != nil {
@@ -102,12 +103,12 @@ func (k *KeptLogs) Remove(project string) error {
 	return nil
 }
 
-// path of a service's log. Neither name has a dot.
+// path returns the path of a service's log. Neither name contains a dot.
 func (k *KeptLogs) path(project, service string) string {
 	return filepath.Join(k.dir, project+"."+service+".json")
 }
 
-// lastOf are the last lines whose text has at most so many bytes.
+// lastOf returns the last lines whose text has at most the given number of bytes.
 func lastOf(lines []engine.LogLine, bytes int) []engine.LogLine {
 	for i, l := range slices.Backward(lines) {
 		if bytes -= len(l.Text); bytes < 0 {
@@ -117,8 +118,8 @@ func lastOf(lines []engine.LogLine, bytes int) []engine.LogLine {
 	return lines
 }
 
-// since returns the lines that a request asks for; none where the log is that of one of these containers, or of another
-// project with the same name.
+// since returns the requested lines, or none if the log belongs to one of these containers, or to another project with the
+// same name.
 func (k keptLog) since(now []engine.Container, request *carav1.LogsRequest) *lastLines {
 	last := &lastLines{most: int(request.GetTail())}
 	for _, c := range now {

@@ -15,14 +15,14 @@ import (
 )
 
 const (
-	// startLag is how much later than its first lines an engine may note the start of a container, where nothing better
-	// is known.
+	// startLag is how much later than its first lines an engine may record the start of a container. It is used if nothing
+	// better is known.
 	startLag = 50 * time.Millisecond
-	// maxPrevious bounds what is kept of a previous run's lines to find the last of them.
+	// maxPrevious limits how many lines of a previous run are kept to find the last ones.
 	maxPrevious = 10_000
 )
 
-// previousLogs reads what was written before the last start of each container, and where that is nothing, what was kept
+// previousLogs reads what was written before the last start of each container. If there is nothing, it reads the stored log
 // of the container that it replaced.
 func (s *Server) previousLogs(ctx context.Context, request *carav1.LogsRequest, lines chan<- *carav1.LogLine) error {
 	containers, err := s.logged(ctx, request)
@@ -89,18 +89,18 @@ func (s *Server) previousRun(ctx context.Context, id string, request *carav1.Log
 	return last, err
 }
 
-// beforeStart is a time after the last line of a container's previous run and before the first of its last one.
+// beforeStart returns a time between the last line of a container's previous run and the first line of its current run.
 func beforeStart(c engine.Container) time.Time {
 	switch {
 	case c.StartedAt.IsZero():
 		return time.Time{}
-	case !c.FinishedAt.IsZero() && c.FinishedAt.Before(c.StartedAt): // it runs, and this was the end of the run before
+	case !c.FinishedAt.IsZero() && c.FinishedAt.Before(c.StartedAt): // it runs, and FinishedAt is the end of the previous run
 		return c.FinishedAt.Add(c.StartedAt.Sub(c.FinishedAt) / 2)
 	}
 	return c.StartedAt.Add(-startLag)
 }
 
-// lastLines keeps the last of many lines: most of them (0: maxPrevious, below 0: none).
+// lastLines keeps the last lines, up to most of them (0: maxPrevious, negative: none).
 type lastLines struct {
 	most  int
 	count int

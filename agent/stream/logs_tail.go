@@ -10,40 +10,41 @@ import (
 	"github.com/caravanserai/cara/agent/engine"
 )
 
-// An engine that follows a log loses lines and repeats others when the log's file is rotated, and does not say so. Reads that do not follow are
-// sound: the engine opens all files of the log at one moment. So the agent follows a log by reading it again and again, and uses the engine's
-// way of following only to be woken. logPlace keeps what holds then:
+// An engine that follows a log silently loses and repeats lines when the log's file is rotated. Reads that do not follow are
+// correct: the engine opens all files of the log at the same moment. So the agent follows a log by reading it repeatedly,
+// and uses the engine's follow mode only as a wake-up signal. logPlace relies on this:
 //
-//   - A read begins with lines that were passed on before, in the same order, as a log only grows. Those are not passed on again.
-//   - If none of them is there any more, lines were rotated away unread. That is told.
+//   - A read begins with lines that were forwarded before, in the same order, because a log only grows. They are not
+//     forwarded again.
+//   - If none of them exists any more, unread lines were rotated away. That is reported.
 
-// logPlace is how far the log of one container has been read. Only one goroutine reads it at a time.
+// logPlace is how far the log of one container has been read. Only one goroutine uses it at a time.
 type logPlace struct {
 	reading bool
-	run     time.Time // StartedAt of the run that was read last, or is
+	run     time.Time // StartedAt of the run that was read last, or is being read
 	recent  []lineID  // the last lines that were seen, oldest first
 	floor   int64     // the newest time of lines that were dropped from recent
 	newest  int64     // the newest time of all
-	rate    float64   // lines a second, by the log's own times
-	got     int       // how many new lines the last read found
+	rate    float64   // lines per second, by the log's own times
+	got     int       // number of new lines in the last read
 }
 
-// lineID tells a line from another: two with the same time and the same text are told apart by their order.
+// lineID identifies a line. Lines with the same time and text are distinguished by their order.
 type lineID struct {
 	at   int64 // nanoseconds since 1970
 	hash uint64
 }
 
 const (
-	// logOverlap is how far back a read begins: lines of the two outputs are not in the order of their times.
+	// logOverlap is how far back a read begins, because the lines of the two output streams are not ordered by time.
 	logOverlap = time.Second
-	// maxRecent bounds the lines that are remembered.
+	// maxRecent limits the lines that are remembered.
 	maxRecent = 64 << 10
-	// logPause is between two reads of a log that grows.
+	// logPause is the pause between two reads of a growing log.
 	logPause = 50 * time.Millisecond
-	// logWake is how long a log that does not grow goes without a read.
+	// logWake is the longest time between two reads of a log that does not grow.
 	logWake = 5 * time.Second
-	// logAhead is how many lines more than the last read found the next one asks for.
+	// logAhead is how many lines more than the last read found the next one requests.
 	logAhead = 1000
 )
 
@@ -62,7 +63,7 @@ func (p *logPlace) id(seed maphash.Seed, l engine.LogLine) lineID {
 	return lineID{at: l.Time.UnixNano(), hash: h.Sum64()}
 }
 
-// overlap returns what a read begins with: the moment, and the lines since then that were seen before.
+// overlap returns the start time of the next read, and the lines since then that were seen before.
 func (p *logPlace) overlap() (since time.Time, known []lineID) {
 	if len(p.recent) == 0 {
 		return time.Time{}, nil
@@ -76,7 +77,6 @@ func (p *logPlace) overlap() (since time.Time, known []lineID) {
 	return time.Unix(0, from), known
 }
 
-// saw remembers a line.
 func (p *logPlace) saw(id lineID) {
 	if len(p.recent) >= 2*maxRecent {
 		for _, old := range p.recent[:maxRecent] {
@@ -88,17 +88,17 @@ func (p *logPlace) saw(id lineID) {
 	p.newest = max(p.newest, id.at)
 }
 
-// reader reads one container's log.
+// logReader reads one container's log.
 type logReader struct {
 	engine engine.Streams
 	id     string
 	seed   maphash.Seed
 	place  *logPlace
-	// emit passes on a line. lost is about how many lines before it were rotated away unread.
+	// emit forwards a line. lost is about how many lines before it were rotated away unread.
 	emit func(l engine.LogLine, lost int32) error
 }
 
-// read passes on what is new. last says that nothing more is to come, so that a line that is not whole is passed on as it is.
+// read forwards the new lines. last means that no more will come, so an incomplete line is forwarded as it is.
 func (r *logReader) read(ctx context.Context, options engine.LogOptions, last bool) error {
 	err := r.readFrom(ctx, options, last, len(r.place.recent)+2*r.place.got+logAhead)
 	if errors.Is(err, errShort) {
@@ -144,12 +144,12 @@ func (r *logReader) readFrom(ctx context.Context, options engine.LogOptions, las
 	return err
 }
 
-// missing estimates how many lines a gap of nanoseconds holds, from how fast they came before it.
+// missing estimates how many lines a gap of nanoseconds contains, from the rate before it.
 func (p *logPlace) missing(gap int64) int32 {
 	return int32(min(max(1, p.rate*time.Duration(gap).Seconds()), 1<<30))
 }
 
-// skip remembers the last lines without passing them on.
+// skip remembers the last lines without forwarding them.
 func (r *logReader) skip(ctx context.Context) error {
 	return r.engine.Logs(ctx, r.id, engine.LogOptions{Last: logAhead, Whole: true}, func(l engine.LogLine) error {
 		r.place.saw(r.place.id(r.seed, l))
@@ -157,14 +157,14 @@ func (r *logReader) skip(ctx context.Context) error {
 	})
 }
 
-// follow reads until the container's run has ended and all of it was read.
+// follow reads until the container's run has ended and everything was read.
 func (r *logReader) follow(ctx context.Context, options engine.LogOptions) error {
 	pause := logPause
 	for {
 		if err := r.read(ctx, options, false); err != nil {
 			return err
 		}
-		select { // also after a read that found nothing, as what woke it may not be new
+		select { // even after a read that found nothing: the line that woke it may not be new
 		case <-time.After(pause):
 		case <-ctx.Done():
 			return ctx.Err()
@@ -184,7 +184,7 @@ func (r *logReader) follow(ctx context.Context, options engine.LogOptions) error
 	}
 }
 
-// sleep waits until there is a new line, for a while at most, or until the run has ended.
+// sleep waits for a new line, for at most logWake, or until the run has ended.
 func (r *logReader) sleep(ctx context.Context) (ended bool, err error) {
 	bounded, cancel := context.WithTimeout(ctx, logWake)
 	defer cancel()

@@ -17,14 +17,14 @@ import (
 )
 
 const (
-	// dialPatience is how long a service may take to accept a forwarded connection.
+	// dialPatience is the timeout for a service to accept a forwarded connection.
 	dialPatience = 10 * time.Second
-	// forwardChunk is the most that is passed on of a connection at a time.
+	// forwardChunk is the largest chunk of a connection's data.
 	forwardChunk = 32 << 10
 )
 
-// portForward connects to a port of a service on its project's network, and carries the connection: each half until its
-// own end. A connection that breaks is an error, so that nobody takes it for one that came to its end.
+// portForward connects to a port of a service on its project's network, and forwards each direction until it ends. A broken
+// connection is an error, so that it cannot be mistaken for one that ended normally.
 func (s *Server) portForward(ctx context.Context, start *carav1.PortForwardStart, server *serverEnd) error {
 	conn, err := s.dialService(ctx, start)
 	if err != nil {
@@ -32,7 +32,7 @@ func (s *Server) portForward(ctx context.Context, start *carav1.PortForwardStart
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() {
-		_ = conn.SetLinger(0) // whoever is gone has not come to an end
+		_ = conn.SetLinger(0) // the client left without ending its direction
 		_ = conn.Close()
 	})()
 	if err := server.Send(ctx, forwarded(&carav1.PortForwardResponse{Message: &carav1.PortForwardResponse_Connected{Connected: true}})); err != nil {
@@ -50,7 +50,7 @@ func (s *Server) portForward(ctx context.Context, start *carav1.PortForwardStart
 		}
 	}
 	stop()
-	_ = conn.Close() // and with it what is being written
+	_ = conn.Close() // also ends a pending write
 	writer.Wait()
 	if err != nil {
 		return streamError{codes.Unavailable, fmt.Errorf("%s:%d broke the connection off: %w", start.GetService(), start.GetPort(), plain(err))}
@@ -79,7 +79,7 @@ func (s *Server) dialService(ctx context.Context, start *carav1.PortForwardStart
 	return tcp, nil
 }
 
-// plain takes the addresses out of a network's error: they are of a network that its reader does not see.
+// plain removes the addresses from a network error: they belong to a network that the user does not see.
 func plain(err error) error {
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		return op.Err
@@ -91,7 +91,7 @@ func forwarded(m *carav1.PortForwardResponse) *carav1.AttachRequest {
 	return &carav1.AttachRequest{PortForward: m}
 }
 
-// readForwarded passes on what a service says, to the end of its half.
+// readForwarded forwards what a service sends, until the end of its direction.
 func readForwarded(ctx context.Context, server *serverEnd, conn io.Reader) error {
 	for {
 		data := make([]byte, forwardChunk)
@@ -111,8 +111,8 @@ func readForwarded(ctx context.Context, server *serverEnd, conn io.Reader) error
 	}
 }
 
-// writeForwarded passes on what a caller says, to the end of its half, or until the service takes no more: the rest is
-// dropped then, and the service's own half goes on. It closes written at that moment.
+// writeForwarded forwards what a client sends, until the end of its direction or until the service accepts no more. Then it
+// drops the rest, and the service's own direction continues. It closes written at that moment.
 func writeForwarded(ctx context.Context, server *serverEnd, conn *net.TCPConn, written chan<- struct{}) {
 	refused := false
 	for {
@@ -131,7 +131,7 @@ func writeForwarded(ctx context.Context, server *serverEnd, conn *net.TCPConn, w
 			}
 		case *carav1.PortForwardRequest_Closed:
 			if !refused {
-				_ = conn.CloseWrite() // a service that has gone says so when it is read
+				_ = conn.CloseWrite() // if the service has left, the reader gets the error
 				close(written)
 			}
 			return

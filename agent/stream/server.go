@@ -1,8 +1,9 @@
-// Package stream serves what callers ask of the containers of a node: exec, logs, port-forward and top. It stands beside the straight line: the
-// server asks for a stream over the agent's connection, the agent opens it, so that a node needs no open port, and Server serves it.
+// Package stream serves requests of users to the containers of a node: exec, logs, port-forward and top. The server requests
+// a stream over the agent's connection and the agent opens it, so that a node needs no open port. Server then serves it.
 //
-// What holds: a stream changes nothing about a project. A slow caller delays only its own stream. When a caller leaves, what was started for it ends.
-// No error that a stream sends has a value of a Secret; what a container itself writes is passed on as it is.
+// A stream changes nothing about a project. A slow client delays only its own stream. When a client leaves, everything that
+// was started for it ends. An error that a stream sends contains no value of a Secret; a container's own output is forwarded
+// unchanged.
 package stream
 
 import (
@@ -26,23 +27,23 @@ import (
 // serverEnd is the agent's side of a stream with the server.
 type serverEnd = flow.End[*carav1.AttachRequest, *carav1.AttachResponse]
 
-// Server serves the streams that callers open to the projects of this node.
+// Server serves the streams of users to the projects of this node.
 type Server struct {
 	Nodes  carav1.NodeServiceClient
 	Engine engine.Engine
 	Node   step.Node
 	Log    *slog.Logger
 	Kept   *KeptLogs
-	// Want is what a project should be on this node; nil for a project that this node does not have.
+	// Want returns the desired state of a project, or nil for a project that this node does not have.
 	Want func(project string) *step.Want
-	// Listen returns a channel that gets a value when something may have happened to a project, until stop is called.
+	// Listen returns a channel that receives a value when something may have happened to a project, until stop is called.
 	Listen func(project string) (wake <-chan struct{}, stop func())
-	// Endpoint is the address of a service that may get requests.
+	// Endpoint returns the address of a service that may receive requests.
 	Endpoint func(project, service string) (ip string, ok bool)
 }
 
-// Serve serves one stream that the server asked for, until it ends or the server closes it. What the stream leaves behind is cleared away with
-// outer, which outlives the connection.
+// Serve serves one requested stream until it ends or the server closes it. The cleanup of the stream uses outer, which
+// outlives the connection.
 func (s *Server) Serve(ctx, outer context.Context, open *carav1.OpenStream) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -62,10 +63,10 @@ func (s *Server) Serve(ctx, outer context.Context, open *carav1.OpenStream) {
 	go func() {
 		defer close(closed)
 		server.Run(ctx)
-		cancel() // the caller has left
+		cancel() // the client has left
 	}()
 	project, serve := s.handler(open)
-	var values *scrub.List // that no error may have
+	var values *scrub.List // to remove from errors
 	if want := s.Want(project); want != nil {
 		values = want.Values
 	}
@@ -76,10 +77,10 @@ func (s *Server) Serve(ctx, outer context.Context, open *carav1.OpenStream) {
 	if err = errors.Join(err, stream.CloseSend()); err != nil && ctx.Err() == nil {
 		log.Warn("stream broken", "error", err)
 	}
-	<-closed // the server ends its side once its caller has read all of ours, which may take as long as it likes
+	<-closed // the server ends its side once its client has read everything, without a time limit
 }
 
-// handler returns the project that a stream is about and what serves it.
+// handler returns the project of a stream and the function that serves it.
 func (s *Server) handler(open *carav1.OpenStream) (project string, serve func(ctx, outer context.Context, server *serverEnd) error) {
 	switch kind := open.GetKind().(type) {
 	case *carav1.OpenStream_Logs:
@@ -100,7 +101,7 @@ func (s *Server) handler(open *carav1.OpenStream) (project string, serve func(ct
 	}
 }
 
-// streamError is an error whose code is sent to the caller.
+// streamError is an error with the code for the client.
 type streamError struct {
 	code codes.Code
 	error
@@ -119,18 +120,18 @@ func codeOf(err error) codes.Code {
 	return codes.Unavailable
 }
 
-// containers are those of some services of a project; of all services if none is named.
+// containers returns the containers of some services of a project, or of all if none is named.
 func (s *Server) containers(ctx context.Context, project string, services []string) ([]engine.Container, error) {
 	all, err := s.Engine.ListContainers(ctx, s.Node.ProjectLabels(project))
 	return slices.DeleteFunc(all, func(c engine.Container) bool { return !asked(services, c.Labels[api.LabelService]) }), err
 }
 
-// asked reports whether a service is among those that a request names. A request that names none means all.
+// asked reports whether a request includes a service. A request without services includes all.
 func asked(services []string, service string) bool {
 	return len(services) == 0 || slices.Contains(services, service)
 }
 
-// runningContainer is the running container of a service. If several run, it is the one that serves.
+// runningContainer returns the running container of a service. If several run, it is the one that serves.
 func (s *Server) runningContainer(ctx context.Context, project, service string) (engine.Container, error) {
 	all, err := s.containers(ctx, project, []string{service})
 	if err != nil {
@@ -155,8 +156,8 @@ func (s *Server) runningContainer(ctx context.Context, project, service string) 
 	return serving(running, step.NetworkName(project), serves), nil
 }
 
-// serving is the container that gets the service's requests, which has the address ip; without such a one, the container
-// that was started last. While an update that starts first is under way, two run.
+// serving returns the container with the address ip, which receives the service's requests, or else the one that was started
+// last. During a start-first update two containers run.
 func serving(running []engine.Container, network, ip string) engine.Container {
 	last := running[0]
 	for _, c := range running {

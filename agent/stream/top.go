@@ -15,11 +15,11 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// topEvery is how often what services use is told to who watches.
+// topEvery is how often the usage is sent to a client that follows it.
 const topEvery = time.Second
 
-// top measures the services of a project: once, or until its caller leaves. The engine is asked for figures only while
-// somebody looks at them.
+// top measures the services of a project: once, or until its client leaves. The engine is asked for figures only while there
+// is a client.
 func (s *Server) top(ctx context.Context, request *carav1.TopRequest, server *serverEnd) error {
 	m := &meter{server: s, request: request, readers: map[string]context.CancelFunc{}, usage: map[string]*carav1.ServiceUsage{}}
 	if request.GetFollow() {
@@ -45,7 +45,7 @@ func (s *Server) top(ctx context.Context, request *carav1.TopRequest, server *se
 	return server.Send(ctx, &carav1.AttachRequest{Top: m.look()})
 }
 
-// meter has what the containers of a project used when they were last measured.
+// meter holds the last measured usage of a project's containers.
 type meter struct {
 	server  *Server
 	request *carav1.TopRequest
@@ -56,13 +56,12 @@ type meter struct {
 	usage map[string]*carav1.ServiceUsage // by container
 }
 
-// running are the containers to measure.
 func (m *meter) running(ctx context.Context) ([]engine.Container, error) {
 	all, err := m.server.containers(ctx, m.request.GetName(), m.request.GetServices())
 	return slices.DeleteFunc(all, func(c engine.Container) bool { return c.State != engine.StateRunning }), err
 }
 
-// follow tells the figures each second. Containers come and go meanwhile.
+// follow sends the figures each second. Containers may come and go meanwhile.
 func (m *meter) follow(ctx context.Context, server *serverEnd) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer m.reading.Wait()
@@ -88,7 +87,7 @@ func (m *meter) follow(ctx context.Context, server *serverEnd) error {
 	}
 }
 
-// readOnly follows these containers, and no others.
+// readOnly follows exactly these containers.
 func (m *meter) readOnly(ctx context.Context, now []engine.Container) {
 	ids := map[string]bool{}
 	for _, c := range now {
@@ -126,7 +125,6 @@ func (m *meter) read(ctx context.Context, c engine.Container, follow bool) error
 	})
 }
 
-// look is what is known now, by service.
 func (m *meter) look() *carav1.TopResponse {
 	m.mu.Lock()
 	defer m.mu.Unlock()

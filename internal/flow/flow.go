@@ -1,5 +1,5 @@
-// Package flow limits the bytes in flight on a stream of messages between two programs, in each direction. Server and agent use
-// it to relay commands and connections.
+// Package flow limits the bytes in flight on a stream of messages between two programs, in each direction. Server and agent
+// use it to relay commands and connections.
 //
 // gRPC's own flow control is not enough: a server behind net/http reads and buffers a call's messages as fast as they
 // arrive, and a receiver that stops reading does not notice the end of the stream. So each side counts the bytes that it has

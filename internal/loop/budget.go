@@ -31,7 +31,6 @@ const (
 
 func newBudget() *budget { return &budget{keys: map[string]keyBudget{}} }
 
-// ask records that a caller requests a key.
 func (b *budget) ask(key string) {
 	d := b.keys[key]
 	d.asked = true
@@ -52,7 +51,6 @@ func (b *budget) begin(key string, now time.Time) (wait time.Duration, asked boo
 	return 0, asked
 }
 
-// end charges a key for one run.
 func (b *budget) end(key string, asked, failed bool, now time.Time) {
 	d := b.keys[key]
 	cost := 1.0

@@ -228,7 +228,6 @@ func add(kinds map[string]*btree.BTreeG[entry], changes []*carav1.Change) error 
 	return nil
 }
 
-// commit applies one transaction.
 func (m *Mirror) commit(rev int64, changes []*carav1.Change) {
 	done := make([]Change, 0, len(changes))
 	m.mu.Lock()

@@ -62,7 +62,6 @@ func (d *Dir) Open(spec *carav1.SourceSpec, _ map[string][]byte) (sources.Driver
 	}, nil
 }
 
-// driver reads one directory.
 type driver struct {
 	match *sources.Match
 	now   func() time.Time

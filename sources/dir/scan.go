@@ -30,7 +30,6 @@ const (
 	dataDir = "..data"
 )
 
-// scan is the content of the directory.
 type scan struct {
 	revision string
 	files    []sources.File
@@ -52,7 +51,6 @@ type stamp struct {
 	hash  string
 }
 
-// scan walks the directory.
 func (d *driver) scan(ctx context.Context) (*scan, error) {
 	root, err := os.OpenRoot(d.root)
 	if err != nil {
@@ -132,7 +130,6 @@ func revision(s *scan) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// walker is one scan in progress.
 type walker struct {
 	*driver
 	ctx   context.Context //nolint:containedctx // of one call

@@ -19,7 +19,6 @@ type base struct {
 	left int
 }
 
-// step is one delta that is waiting to be applied.
 type step struct {
 	entry int32
 	on    *base

@@ -142,7 +142,6 @@ func (g *Git) leave(s *shared) {
 	}
 }
 
-// driver reads one source.
 type driver struct {
 	git    *Git
 	addr   address

@@ -69,7 +69,6 @@ func (w *watchdog) saw(n int) {
 	w.quietT.Reset(w.quiet)
 }
 
-// limited is a stream with a watchdog and a size limit.
 type limited struct {
 	r    io.Reader
 	dog  *watchdog
@@ -96,7 +95,6 @@ func (l *limited) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// size formats a number of bytes.
 func size(n int64) string {
 	switch {
 	case n >= 1<<30 && n%(1<<30) == 0:

@@ -52,7 +52,7 @@ func (r *localRemote) list(ctx context.Context, _ []string) (*listing, error) {
 	}
 	head, err := repo.refs.Reference(plumbing.HEAD)
 	if err != nil {
-		return l, nil //nolint:nilerr // a repository without HEAD is like one whose HEAD points nowhere
+		return l, nil //nolint:nilerr // a repository without HEAD is one whose HEAD leads nowhere
 	}
 	if head.Type() == plumbing.HashReference {
 		l.refs["HEAD"] = ref{hash: head.Hash().String()}
@@ -77,7 +77,6 @@ type repository struct {
 	stores []*filesystem.Storage // refs first
 }
 
-// peel follows annotated tags.
 func (l *repository) peel(h plumbing.Hash) ref {
 	found := ref{hash: h.String()}
 	if c, err := findCommit(l, h); err == nil && c.hash != h {

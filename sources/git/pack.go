@@ -89,7 +89,6 @@ func readPack(r io.Reader, s *spool) (*pack, error) {
 	return p, p.resolve(plumbing.TreeObject, plumbing.CommitObject, plumbing.TagObject)
 }
 
-// take reads one object from the stream.
 func (p *pack) take(scan *packfile.Scanner, h *packfile.ObjectHeader) error {
 	i := int32(len(p.entries))
 	e := entry{offset: h.Offset, length: h.Length, typ: h.Type}
@@ -130,7 +129,6 @@ func (p *pack) take(scan *packfile.Scanner, h *packfile.ObjectHeader) error {
 	return nil
 }
 
-// keep stores a commit, tree or tag in memory.
 func (p *pack) keep(typ plumbing.ObjectType, data []byte, length int64) error {
 	if int64(len(data)) != length {
 		return errors.New("object is shorter than declared")

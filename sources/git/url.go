@@ -69,7 +69,6 @@ func parseAddress(raw string) (address, error) {
 	return a, nil
 }
 
-// parseSCP reads user@host:path.
 func parseSCP(raw string) (address, error) {
 	login, path, ok := strings.Cut(raw, ":")
 	if open := strings.Index(login, "["); open >= 0 { // [::1]:path or [host:port]:path

@@ -215,7 +215,6 @@ func (w *walk) hiddenFiles(ctx context.Context) ([]sources.File, error) {
 	return files, ctx.Err()
 }
 
-// treeEntry is one entry of a tree.
 type treeEntry struct {
 	mode, name string
 	hash       plumbing.Hash

@@ -50,7 +50,6 @@ func (ix index) apply(ops []store.Op, revision int64) []effect {
 	return effects
 }
 
-// write adds the object and the log entry of each effect to b.
 func write(b *pebbledb.Batch, revision int64, effects []effect) error {
 	for i, e := range effects {
 		if err := writeObject(b, revision, e); err != nil {

@@ -56,7 +56,6 @@ func decodeCounter(name string, b []byte) (int64, error) {
 	return int64(binary.BigEndian.Uint64(b)), nil
 }
 
-// stamp holds the revisions of a key.
 type stamp struct{ created, modified int64 }
 
 func decodeStamp(key string, b []byte) (stamp, []byte, error) {

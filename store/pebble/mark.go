@@ -105,5 +105,4 @@ func (m *mark) write(revision int64) error {
 	return err
 }
 
-// close syncs and closes the mark.
 func (m *mark) close() error { return errors.Join(m.file.Sync(), m.file.Close()) }

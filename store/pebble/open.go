@@ -53,7 +53,6 @@ func giveUp(h *health, done <-chan opened, err error) error {
 	return err
 }
 
-// opened holds the results of open.
 type opened struct {
 	store *Store
 	err   error

@@ -40,7 +40,6 @@ func (vs *views) acquire() (*view, error) {
 	return vs.current, nil
 }
 
-// release ends the use of v.
 func (vs *views) release(v *view) {
 	vs.drop(v)
 	vs.readers.Done()

@@ -28,7 +28,6 @@ func (s *Store) Watch(ctx context.Context, from int64) iter.Seq2[store.Change, e
 	}
 }
 
-// watcher reads the change log for one consumer.
 type watcher struct {
 	views *views
 	at    int64 // the last revision that was read

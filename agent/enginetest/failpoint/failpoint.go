@@ -1,8 +1,8 @@
-// Package failpoint ends a process at a chosen call of its engine, as kill -9 would.
+// Package failpoint kills a process at a chosen call of its engine, like kill -9.
 //
-// It is a decorator over engine.Engine for tests, so that what is shipped carries no failpoints. Each call that changes
-// something, and each that reads where asked for, has a label: its name and which of that name it is since the process
-// began, such as `StartContainer#2`. Signs of life and streams have none: they come when they like.
+// It wraps an engine.Engine in tests, so that shipped code contains no failpoints. Each call that changes something, and
+// optionally each call that reads, has a label: its name and its number since the process started, such as
+// `StartContainer#2`. Pings and streams have no labels, because their timing varies.
 package failpoint
 
 import (
@@ -15,28 +15,28 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// When says where in a call the process ends.
+// When is the moment in a call when the process ends.
 type When string
 
-// Before the call is made; During it, with the engine at work and its answer lost; After it, with nothing done about the
-// answer.
+// Before means before the call. During means while the engine is working, so that its response is lost. After means after
+// the response, before anything is done with it.
 const (
 	Before When = "before"
 	During When = "during"
 	After  When = "after"
 )
 
-// aMoment into a call the engine has got it and, save for the quickest, is not done.
+// aMoment is long enough for the engine to receive a call and, except for the fastest calls, too short to complete it.
 const aMoment = 3 * time.Millisecond
 
-// Config says where to end.
+// Config configures a failpoint.
 type Config struct {
-	// Label of the call; with none the process lives.
+	// Label of the call. If it is empty, the process does not end.
 	Label string
 	When  When
-	// Reads have labels too.
+	// Reads gives labels to calls that read, too.
 	Reads bool
-	// Seen is told the label of each call as it begins.
+	// Seen is called with the label of each call when it starts.
 	Seen func(label string)
 	// Die ends the process. It does not return.
 	Die func()
@@ -51,7 +51,7 @@ type Engine struct {
 	calls map[string]int
 }
 
-// New returns inner with a failpoint.
+// New wraps inner with a failpoint.
 func New(inner engine.Engine, cfg Config) *Engine {
 	return &Engine{Engine: inner, cfg: cfg, calls: map[string]int{}}
 }
@@ -63,7 +63,7 @@ func (e *Engine) label(call string) string {
 	return fmt.Sprintf("%s#%d", call, e.calls[call])
 }
 
-// change makes one call that changes something, or ends the process on the way.
+// change makes one call that changes something, and kills the process if it is the chosen one.
 func (e *Engine) change(call string, do func() error) error {
 	label := e.label(call)
 	e.cfg.Seen(label)
@@ -75,7 +75,7 @@ func (e *Engine) change(call string, do func() error) error {
 		e.cfg.Die()
 	case During:
 		time.AfterFunc(aMoment, e.cfg.Die)
-	case After: // whatever comes of it
+	case After: // with any result
 	}
 	err := do()
 	e.cfg.Die()

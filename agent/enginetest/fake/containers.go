@@ -11,7 +11,7 @@ import (
 	"github.com/caravanserai/cara/agent/engine"
 )
 
-// find is called with mu held.
+// find finds a container by id or name. mu is held.
 func (e *Engine) find(id string) (*container, error) {
 	for _, c := range e.containers {
 		if c.ID == id || c.Name == id {
@@ -119,7 +119,7 @@ func (e *Engine) CopyFiles(ctx context.Context, id string, files []engine.File) 
 	return nil
 }
 
-// Files are those that were copied into a container.
+// Files returns the files that were copied into a container.
 func (e *Engine) Files(id string) []engine.File {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -171,7 +171,7 @@ type job struct {
 	ends  bool
 }
 
-// parse reads the job's flags; a container without any, or with `sleep`, runs until it is stopped.
+// parse parses the job's flags. A container without flags, or with `sleep`, runs until it is stopped.
 func parse(args []string) job {
 	var j job
 	var code int
@@ -185,7 +185,7 @@ func parse(args []string) job {
 	return j
 }
 
-// exit is called with mu held.
+// exit ends a container. mu is held.
 func (e *Engine) exit(c *container, code int32) {
 	if c.ends != nil {
 		c.ends.Stop()
@@ -201,7 +201,7 @@ func (e *Engine) exit(c *container, code int32) {
 	e.emit(c, "die")
 }
 
-// Kill ends a container as a signal from outside does.
+// Kill ends a container as an external signal would.
 func (e *Engine) Kill(id string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

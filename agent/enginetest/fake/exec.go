@@ -14,7 +14,7 @@ import (
 	"github.com/caravanserai/cara/agent/engine"
 )
 
-// process is a command in memory. It knows `cat`, `sleep`, `sized` (which ends once its terminal is 30 by 100) and the
+// process is an in-memory command. It supports `cat`, `sleep`, `sized` (which ends once its terminal is 30 by 100) and the
 // job.
 type process struct {
 	engine *Engine
@@ -22,7 +22,7 @@ type process struct {
 	args   []string
 
 	mu      sync.Mutex
-	changed chan struct{} // closed at the next change of what follows
+	changed chan struct{} // closed at the next change of the fields below
 	input   []byte
 	closed  bool
 	size    engine.Size
@@ -45,7 +45,7 @@ func (e *Engine) Start(ctx context.Context, id string, command engine.Command) (
 	return &process{engine: e, name: path.Base(command.Args[0]), args: command.Args[1:], changed: make(chan struct{}), closed: !command.Stdin}, nil
 }
 
-// change makes a change and wakes who waits.
+// change applies a change and wakes all waiters.
 func (p *process) change(change func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -54,7 +54,7 @@ func (p *process) change(change func()) {
 	p.changed = make(chan struct{})
 }
 
-// Write implements engine.Process: as with a pipe, there is room for 64 KiB.
+// Write implements engine.Process. Like a pipe, it buffers 64 KiB.
 func (p *process) Write(data []byte) (int, error) {
 	for {
 		p.mu.Lock()
@@ -127,7 +127,7 @@ func (p *process) wait(ctx context.Context, emit func(data []byte, stderr bool) 
 	return 127, emit([]byte(text), false)
 }
 
-// read takes all input there is, and waits where there is none.
+// read returns all available input, and waits if there is none.
 func (p *process) read(ctx context.Context) (input []byte, more bool, err error) {
 	err = p.await(ctx, func() bool { return len(p.input) > 0 || p.closed })
 	p.change(func() { input, p.input = p.input, nil })

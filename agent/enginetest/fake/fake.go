@@ -1,8 +1,7 @@
-// Package fake is a Docker engine in memory, for tests of what stands on engine.Engine without a real one. It runs one
-// program, the fixtures' job (`-lines N -after D -exit C`), and can be told to fail or to lose its answers.
+// Package fake is an in-memory engine.Engine for tests. It runs one program, the fixtures' job (`-lines N -after D -exit
+// C`), and can be configured to fail or to lose responses.
 //
-// It stands outside the line from a git push to a running container. What it does where it does anything is what the
-// real engine does: both pass agent/enginetest.
+// It is used only in tests. It behaves like the real engine: both pass agent/enginetest.
 package fake
 
 import (
@@ -18,7 +17,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Engine is the engine.
+// Engine is the fake engine.
 type Engine struct {
 	mu         sync.Mutex
 	next       int
@@ -26,7 +25,7 @@ type Engine struct {
 	networks   map[string]engine.Network
 	volumes    map[string]engine.Volume
 	images     map[string]engine.Image
-	remote     map[string]error // references that can be pulled, with what the registry says
+	remote     map[string]error // references that can be pulled, with the registry's error
 	listeners  map[chan engine.Event]map[string]string
 	calls      map[string]int
 	fault      func(call string) error
@@ -47,7 +46,7 @@ type container struct {
 
 var _ engine.Engine = (*Engine)(nil)
 
-// New returns an engine that has the given images.
+// New returns an engine with the given images.
 func New(images ...string) *Engine {
 	e := &Engine{
 		containers: map[string]*container{}, networks: map[string]engine.Network{}, volumes: map[string]engine.Volume{},
@@ -60,35 +59,36 @@ func New(images ...string) *Engine {
 	return e
 }
 
-// Remote says what a registry answers to a pull of ref; nil: the image.
+// Remote sets the registry's response to a pull of ref. A nil error provides the image.
 func (e *Engine) Remote(ref string, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.remote[ref] = err
 }
 
-// Gate holds pulls until it is closed.
+// Gate blocks pulls until the channel is closed.
 func (e *Engine) Gate(gate chan struct{}) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.gate = gate
 }
 
-// Fault is asked before each call that may fail, named as the method; the call then does nothing. Nil: none.
+// Fault is called with the method name before each call. If it returns an error, the call fails and does nothing. Nil
+// disables it.
 func (e *Engine) Fault(fault func(call string) error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.fault = fault
 }
 
-// Lose is asked after each call: an answer that is lost, of a call that did what it should.
+// Lose is called after each successful call. If it returns an error, the response is lost.
 func (e *Engine) Lose(lost func(call string) error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.lost = lost
 }
 
-// Down takes the engine away (its containers go on), or brings it back.
+// Down makes the engine unavailable (its containers keep running), or available again.
 func (e *Engine) Down(yes bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -102,31 +102,31 @@ func (e *Engine) Down(yes bool) {
 	}
 }
 
-// Skew sets the clock of the engine, from the agent's.
+// Skew sets the difference of the engine's clock to the agent's.
 func (e *Engine) Skew(skew time.Duration) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.skew = skew
 }
 
-// now is the time by the engine's clock.
+// now returns the time of the engine's clock.
 func (e *Engine) now() time.Time { return time.Now().Add(e.skew) }
 
-// Calls says how often a method was called.
+// Calls returns how often a method was called.
 func (e *Engine) Calls(call string) int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.calls[call]
 }
 
-// Edit changes a container behind the agent's back, without an event.
+// Edit changes a container without an event.
 func (e *Engine) Edit(id string, change func(*engine.Container)) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	change(&e.containers[id].Container)
 }
 
-// begin is the start of every call; the caller holds mu afterwards, and calls end.
+// begin starts every call. It returns with mu held, and the caller must call end.
 func (e *Engine) begin(ctx context.Context, call string) error {
 	e.mu.Lock()
 	e.calls[call]++
@@ -168,7 +168,7 @@ func ours(labels, want map[string]string) bool {
 	})
 }
 
-// conflict is what a taken name means.
+// conflict returns the error for a taken name.
 func conflict(what, name string, labels, want map[string]string) error {
 	if ours(labels, want) {
 		return fmt.Errorf("create %s %s: the name is in use", what, name)

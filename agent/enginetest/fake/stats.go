@@ -7,10 +7,10 @@ import (
 	"github.com/caravanserai/cara/agent/engine"
 )
 
-// StatsEvery is how often the figures of a container come.
+// StatsEvery is the interval between the figures of a container.
 const StatsEvery = 20 * time.Millisecond
 
-// Stats implements engine.Streams: every container uses the same.
+// Stats implements engine.Streams. Every container has the same usage.
 func (e *Engine) Stats(ctx context.Context, id string, follow bool, emit func(engine.ContainerUsage)) error {
 	for {
 		err := e.begin(ctx, "Stats")

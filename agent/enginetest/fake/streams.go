@@ -57,7 +57,7 @@ func (e *Engine) Events(ctx context.Context, labels map[string]string, subscribe
 		e.mu.Unlock()
 		return err
 	}
-	events := make(chan engine.Event, 256) // as many as the real engine keeps; it drops what a slow reader leaves, too
+	events := make(chan engine.Event, 256) // as many as the real engine keeps; it also drops events for slow readers
 	e.listeners[events] = labels
 	e.mu.Unlock()
 	defer func() {
@@ -79,7 +79,7 @@ func (e *Engine) Events(ctx context.Context, labels map[string]string, subscribe
 	}
 }
 
-// emit is called with mu held.
+// emit sends an event. mu is held.
 func (e *Engine) emit(c *container, action string) {
 	for l, labels := range e.listeners {
 		if has(c.Labels, labels) {
