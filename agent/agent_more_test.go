@@ -14,7 +14,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// TestFailedStaysFailed starts another agent over a failed project, with and without a server to say so.
+// TestFailedStaysFailed starts another agent with a failed project on disk, with and without a connection to the server.
 func TestFailedStaysFailed(t *testing.T) {
 	for name, away := range map[string]bool{"server there": false, "server away": true} {
 		t.Run(name, func(t *testing.T) {
@@ -126,7 +126,8 @@ func TestManyProjectsAtOnce(t *testing.T) {
 	}
 }
 
-// TestSlowReader lets a reader stand still until lines are dropped: what it gets and what it is told it lost are all.
+// TestSlowReader stops reading until lines are dropped. The received lines and the reported number of lost lines must add
+// up.
 func TestSlowReader(t *testing.T) {
 	f := newFaked(t)
 	spec := services("job")

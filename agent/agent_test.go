@@ -115,7 +115,7 @@ func TestEngineAwayHarmsNothing(t *testing.T) {
 	}
 }
 
-// TestLostAnswers loses the first answer of each kind of call: what was done must be found again, never done twice.
+// TestLostAnswers loses the first response of each kind of call. The agent must find what was done and never do it twice.
 func TestLostAnswers(t *testing.T) {
 	for _, call := range []string{
 		"CreateNetwork", "CreateVolume", "CreateContainer", "StartContainer", "ListContainers", "InspectContainer",
@@ -262,7 +262,7 @@ func TestOrphans(t *testing.T) {
 	waitUntil(t, func() bool { return f.told("OrphansSwept") == 1 })
 }
 
-// TestRestoredServer goes back behind an epoch that the agent has been told.
+// TestRestoredServer sends an older epoch than the agent has received.
 func TestRestoredServer(t *testing.T) {
 	for name, lags := range map[string]bool{"for good": false, "and catches up": true} {
 		t.Run(name, func(t *testing.T) {

@@ -54,7 +54,7 @@ func BenchmarkApplyToRunning(b *testing.B) {
 	}
 }
 
-// fanned says with dependsOn that b and c need a and nothing of one another.
+// fanned uses dependsOn: b and c need a, and do not need each other.
 func fanned() *carav1.ProjectSpec {
 	spec := plain()
 	for _, s := range spec.Services[1:] {
@@ -63,7 +63,7 @@ func fanned() *carav1.ProjectSpec {
 	return spec
 }
 
-// BenchmarkEngineFloor is what the bare engine takes for the same: network, three containers, three starts.
+// BenchmarkEngineFloor measures the same work without an agent: network, three containers, three starts.
 func BenchmarkEngineFloor(b *testing.B) {
 	r := newReal(b)
 	docker := r.docker(b)
@@ -87,7 +87,7 @@ func BenchmarkEngineFloor(b *testing.B) {
 	b.ReportMetric(float64(down.Milliseconds())/float64(n), "ms-down")
 }
 
-// bare is a project as somebody who talks to the engine makes it.
+// bare is a project created directly through the engine.
 type bare struct {
 	docker  *client.Client
 	network string
@@ -133,7 +133,7 @@ func (o *bare) down(ctx context.Context) error {
 	return o.docker.NetworkRemove(ctx, o.network)
 }
 
-// BenchmarkTwentyFloor is what the bare engine takes for twenty of them at once.
+// BenchmarkTwentyFloor measures twenty concurrent projects created directly through the engine.
 func BenchmarkTwentyFloor(b *testing.B) {
 	const many = 20
 	r := newReal(b)
@@ -168,7 +168,7 @@ func BenchmarkTwentyFloor(b *testing.B) {
 	b.ReportMetric(float64(down.Milliseconds())/float64(n), "ms-down")
 }
 
-// BenchmarkTwentyProjects is twenty of them at once.
+// BenchmarkTwentyProjects measures twenty concurrent projects.
 func BenchmarkTwentyProjects(b *testing.B) {
 	const many = 20
 	r := newReal(b)
@@ -201,7 +201,7 @@ func BenchmarkTwentyProjects(b *testing.B) {
 	b.ReportMetric(float64(down.Milliseconds())/float64(n), "ms-down")
 }
 
-// BenchmarkKilledContainerBack is a killed container until it is reported Running again.
+// BenchmarkKilledContainerBack measures from the kill of a container until it is reported Running again.
 func BenchmarkKilledContainerBack(b *testing.B) {
 	r := newReal(b)
 	engine := newTimed(r.cfg.Engine)

@@ -22,10 +22,10 @@ import (
 	"github.com/caravanserai/cara/internal/test/testcluster"
 )
 
-// childEnv holds a childConfig for a test binary that is to be an agent, and no tests.
+// childEnv holds a childConfig for a test binary that runs an agent instead of tests.
 const childEnv = "CARA_TEST_AGENT"
 
-// childConfig is an agent in a process of its own.
+// childConfig configures an agent in its own process.
 type childConfig struct {
 	Server, Cluster, DataDir, Host string
 	Label                          string
@@ -81,7 +81,7 @@ func (c *child) calls(t testing.TB) []string {
 	return strings.Fields(string(data))
 }
 
-// runChild is the whole life of a child: it ends by a signal or with an error.
+// runChild runs an agent in this process until it is killed or fails.
 func runChild(text string) error {
 	var c childConfig
 	if err := json.Unmarshal([]byte(text), &c); err != nil {
@@ -120,7 +120,7 @@ func runChild(text string) error {
 	return a.Run(ctx)
 }
 
-// die is kill -9 by one's own hand.
+// die kills its own process with SIGKILL.
 func die() {
 	if err := syscall.Kill(os.Getpid(), syscall.SIGKILL); err != nil {
 		panic(err)

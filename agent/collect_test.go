@@ -12,7 +12,7 @@ import (
 	"github.com/caravanserai/cara/internal/test/testregistry"
 )
 
-// alwaysFull collects whatever may be collected.
+// alwaysFull makes the collector remove every image that may be removed.
 func alwaysFull(c *agent.Config) {
 	c.Limits, c.CollectEvery = agent.Limits{CollectAbove: 1e-9}, 20*time.Millisecond
 }

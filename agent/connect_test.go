@@ -12,8 +12,8 @@ import (
 	"github.com/caravanserai/cara/api"
 )
 
-// TestNothingIsWaitedForWhereNobodyListens: an agent that starts while its server is down brings back at once what was
-// assigned last, and not only after the grace.
+// TestNothingIsWaitedForWhereNobodyListens: an agent that starts while nothing listens at its server's address starts the
+// last assignments immediately, and not only after the grace.
 func TestNothingIsWaitedForWhereNobodyListens(t *testing.T) {
 	f := newFaked(t)
 	f.up(t, services("web"))
@@ -38,7 +38,7 @@ func TestNothingIsWaitedForWhereNobodyListens(t *testing.T) {
 	waitUntil(t, func() bool { return f.containers(t)["cara-p.a"].State == engine.StateRunning })
 	f.stop()
 
-	// One that is there and says no is another matter: what it would name may be elsewhere by now.
+	// A server that responds with an error is different: the projects may have moved to another node.
 	f.engine.Kill(f.containers(t)["cara-p.a"].ID)
 	f.away(true)
 	f.cfg.Conn = f.conn

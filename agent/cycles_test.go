@@ -36,8 +36,8 @@ func measure(t *testing.T) footprint {
 	return footprint{goroutines: runtime.NumGoroutine(), files: len(files), heap: m.HeapAlloc}
 }
 
-// TestThousandCycles makes and deletes projects under ever new names, so that whatever is kept by name would show, with
-// all that the agent keeps for one: volumes, checks, pulls, endpoints, reports. Each tenth crashes and fails.
+// TestThousandCycles creates and deletes projects with new names, so that a leak per name or per project shows up: volumes,
+// checks, pulls, endpoints, reports. Every tenth project crashes and fails.
 func TestThousandCycles(t *testing.T) {
 	f := newFaked(t)
 	f.run(t)

@@ -7,8 +7,8 @@ import (
 	"github.com/caravanserai/cara/agent/step"
 )
 
-// A key's times in the queue are one: the earliest. When that one comes before the task is due, for what it was due at a
-// look before, the time that is left must be asked for again, or nothing ever wakes the project.
+// The queue keeps one time per key: the earliest. If an earlier look set the time before the task is due, the remaining time
+// must be scheduled again, or nothing ever wakes the project.
 func TestALookThatIsNotDueYetIsAskedForAgain(t *testing.T) {
 	now := time.Now()
 	want := &step.Want{}

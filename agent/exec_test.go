@@ -14,7 +14,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// open asks the agent for a stream.
+// open requests a stream from the agent.
 func (s *server) open(id string, open *carav1.OpenStream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -22,7 +22,7 @@ func (s *server) open(id string, open *carav1.OpenStream) {
 	s.send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_OpenStream{OpenStream: open}})
 }
 
-// says sends to a stream once the agent has come with it.
+// says sends on a stream once the agent has opened it.
 func (s *server) says(t *testing.T, id string, messages ...*carav1.AttachResponse) {
 	t.Helper()
 	waitUntil(t, func() bool {
@@ -40,7 +40,7 @@ func (s *server) says(t *testing.T, id string, messages ...*carav1.AttachRespons
 	}
 }
 
-// heard is what the agent has sent on a stream, once so says that it is enough.
+// heard returns what the agent has sent on a stream, once so returns true for it.
 func (s *server) heard(t *testing.T, id string, so func([]*carav1.AttachRequest) bool) (out []*carav1.AttachRequest) {
 	t.Helper()
 	waitUntil(t, func() bool {
@@ -103,8 +103,8 @@ func TestExecStream(t *testing.T) {
 	waitUntil(t, func() bool { return f.engine.Calls("Process ended") == 3 })
 }
 
-// TestExecLeft: a command whose caller has left is ended, also one that does not read what it was sent, or while the
-// connection is lost.
+// TestExecLeft: a command whose client has left is ended, even if it does not read its input, or while the connection is
+// lost.
 func TestExecLeft(t *testing.T) {
 	f := newFaked(t)
 	f.up(t, services("web"))

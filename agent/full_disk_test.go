@@ -13,7 +13,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// forgetful is an engine that cannot write down what it does: while full is set, its list calls every container created.
+// forgetful is an engine that cannot store its state: while full is set, its list reports every container as created.
 type forgetful struct {
 	engine.Engine
 	full   atomic.Bool
@@ -35,7 +35,7 @@ func (e *forgetful) StartContainer(ctx context.Context, id string) error {
 	return e.Engine.StartContainer(ctx, id)
 }
 
-// TestActsOnInspection: what is done rests on the inspection of a container, not on the list, which can be older.
+// TestActsOnInspection: decisions use the inspection of a container, not the list, which can be older.
 func TestActsOnInspection(t *testing.T) {
 	f := newFaked(t)
 	eng := &forgetful{Engine: f.engine}
@@ -49,7 +49,7 @@ func TestActsOnInspection(t *testing.T) {
 	}
 }
 
-// idle is an engine that accepts one kind of call and does nothing while it is idle.
+// idle is an engine that accepts one kind of call and ignores it.
 type idle struct {
 	engine.Engine
 	idle  atomic.Bool
@@ -64,8 +64,8 @@ func (e *idle) StartContainer(ctx context.Context, id string) error {
 	return e.Engine.StartContainer(ctx, id)
 }
 
-// TestNoEffectBacksOff: an action that the engine accepts and does not do is tried with backoff. The condition says so, and the project comes
-// up when the engine works again. Hints in between, as an engine's events are, do not shorten the wait.
+// TestNoEffectBacksOff: an action that the engine accepts and ignores is retried with backoff. The condition says so, and
+// the project comes up when the engine works again. Hints in between, such as the engine's events, do not shorten the wait.
 func TestNoEffectBacksOff(t *testing.T) {
 	f := newFaked(t)
 	eng := &idle{Engine: f.engine}
@@ -108,7 +108,8 @@ func TestEngineWithoutRoom(t *testing.T) {
 	}
 }
 
-// TestFailingListIsNotEmpty: when the engine cannot list, nothing is known. Nothing is made, nothing is reported down or gone.
+// TestFailingListIsNotEmpty: if the engine cannot list, nothing is known. Nothing is created, and nothing is reported as
+// down or gone.
 func TestFailingListIsNotEmpty(t *testing.T) {
 	for _, call := range []string{"ListContainers", "ListNetworks", "ListVolumes", "InspectContainer"} {
 		for name, failure := range map[string]error{

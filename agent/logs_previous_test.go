@@ -11,8 +11,8 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// TestLogOfAReplacedContainer: the end of a container's log outlives the container, also over a restart of the agent, and
-// has no value of a Secret. It goes with the project.
+// TestLogOfAReplacedContainer: the end of a container's log outlives the container and a restart of the agent, and contains
+// no value of a Secret. It is removed with the project.
 func TestLogOfAReplacedContainer(t *testing.T) {
 	f := newFaked(t)
 	spec := startFirst("job", "-lines", "3", "-after", "1h")
@@ -50,7 +50,7 @@ func TestLogOfAReplacedContainer(t *testing.T) {
 	})
 }
 
-// TestNoLogOfUnknownValues: an agent that does not know a container's Secrets keeps no log of it.
+// TestNoLogOfUnknownValues: an agent that does not know a container's Secret values stores no log of it.
 func TestNoLogOfUnknownValues(t *testing.T) {
 	f := newFaked(t)
 	spec := services("job")

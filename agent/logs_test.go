@@ -16,7 +16,7 @@ func logsOf(request *carav1.LogsRequest) *carav1.OpenStream {
 	return &carav1.OpenStream{Kind: &carav1.OpenStream_Logs{Logs: request}}
 }
 
-// written waits until a stream has had so many lines, and wants no more than these.
+// written waits until a stream has exactly this many lines.
 func (f *faked) written(t *testing.T, id string, lines int) {
 	t.Helper()
 	all := f.heard(t, id, func(all []*carav1.AttachRequest) bool { return len(all) >= lines })
@@ -25,14 +25,13 @@ func (f *faked) written(t *testing.T, id string, lines int) {
 	}
 }
 
-// over waits until a stream has come to its end, and returns what was said on it.
+// over waits until a stream has ended, and returns everything that was sent on it.
 func (f *faked) over(t *testing.T, id string) []*carav1.AttachRequest {
 	t.Helper()
 	return f.heard(t, id, func([]*carav1.AttachRequest) bool { return f.closed[id] })
 }
 
-// TestFollow: lines come once each, over a restart and over containers that take another's place, until the project is
-// gone.
+// TestFollow: each line arrives once, across a restart and replacements of containers, until the project is gone.
 func TestFollow(t *testing.T) {
 	f := newFaked(t)
 	spec := services("job")

@@ -6,7 +6,7 @@ import (
 	"github.com/caravanserai/cara/api"
 )
 
-// TestLooksHoldWithinATurn: what a project's start costs the engine grows with its services, not with their square.
+// TestLooksHoldWithinATurn: the number of engine calls for a project's start grows with its services, not with their square.
 func TestLooksHoldWithinATurn(t *testing.T) {
 	f := newFaked(t)
 	engine := newTimed(f.engine)

@@ -15,8 +15,8 @@ import (
 	"github.com/caravanserai/cara/internal/test/testimage"
 )
 
-// A node whose network pool is used up gets room again when others go: the project waits and says why, however often
-// it was tried, and that does not count against a failure of another kind.
+// If a node's network pool is exhausted, a project waits, reports why, and continues when another network is removed. Its
+// attempts do not count towards failures of another kind.
 func TestNoRoomForANetwork(t *testing.T) {
 	f := newFaked(t)
 	var tries atomic.Int64
@@ -50,7 +50,7 @@ func TestNoRoomForANetwork(t *testing.T) {
 	}
 }
 
-// The real engine's one network is taken by the first project, and free again when that goes.
+// The real engine's only network is taken by the first project, and becomes free when that is removed.
 func TestRealNoRoomForANetwork(t *testing.T) {
 	r := newReal(t)
 	eng, err := docker.New(docker.Config{Host: r.host, NetworkPool: netip.MustParsePrefix("10.219.255.224/27")})

@@ -64,7 +64,7 @@ func TestPortForward(t *testing.T) {
 		return func([]*carav1.AttachRequest) bool { return f.closed[id] }
 	}
 
-	// The service answers when it has read all: its caller's half has ended, its own goes on.
+	// The service answers after it has read everything: the client's direction has ended, its own continues.
 	reads := listens(t, func(conn *net.TCPConn) {
 		all, _ := io.ReadAll(conn)
 		_, _ = conn.Write(bytes.ToUpper(all))
@@ -75,7 +75,7 @@ func TestPortForward(t *testing.T) {
 		t.Errorf("%q, connected %v, closed %v, %s", data, connected, closed, failure)
 	}
 
-	// The service ends its half first, and reads on.
+	// The service ends its direction first, and continues to read.
 	heard := make(chan string, 1)
 	ends := listens(t, func(conn *net.TCPConn) {
 		_, _ = conn.Write([]byte("that is all"))
@@ -90,7 +90,7 @@ func TestPortForward(t *testing.T) {
 		t.Errorf("%q, %s", data, failure)
 	}
 
-	// A connection that breaks is an error, and none is refused in silence.
+	// A broken connection is an error, and so is a refused one.
 	breaks := listens(t, func(conn *net.TCPConn) {
 		_, _ = conn.Read(make([]byte, 1))
 		_ = conn.SetLinger(0)
@@ -107,7 +107,7 @@ func TestPortForward(t *testing.T) {
 	}
 }
 
-// TestPortForwardLeft: the service is told when its caller has gone, even where it reads nothing.
+// TestPortForwardLeft: the service notices that its client has left, even if it reads nothing.
 func TestPortForwardLeft(t *testing.T) {
 	f := newFaked(t)
 	f.up(t, services("web"))

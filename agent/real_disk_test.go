@@ -54,8 +54,8 @@ func fill(t *testing.T, dir string) (empty func()) {
 	}
 }
 
-// TestRealDiskFull fills the disk that keeps the assignments: what runs is kept up, by the next agent too, what is new
-// or changed waits and says why, so does the node, and all is made up for once there is room.
+// TestRealDiskFull fills the disk that stores the assignments. Running containers are kept running, also by the next agent.
+// New and changed projects wait and report why, and so does the node. Everything is done once there is room.
 func TestRealDiskFull(t *testing.T) {
 	dir := small(t)
 	r := newReal(t)

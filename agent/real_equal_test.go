@@ -24,8 +24,8 @@ func (s *server) assigned(context.Context) ([]*carav1.Project, error) {
 	return out, nil
 }
 
-// equal is how every fault ends: Docker equals the assignments, and nothing else carries our labels. It returns the ids
-// of the containers by `project.service`.
+// equal checks the state after every fault: Docker matches the assignments, and nothing else has our labels. It returns the
+// ids of the containers by `project.service`.
 func (r *onDocker) equal(t testing.TB) map[string]string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
@@ -37,7 +37,7 @@ func (r *onDocker) equal(t testing.TB) map[string]string {
 	return ids
 }
 
-// keeps says that these containers are there still.
+// keeps checks that these containers still exist.
 func keeps(t testing.TB, before, after map[string]string, services ...string) {
 	t.Helper()
 	for _, s := range services {

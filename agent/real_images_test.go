@@ -66,7 +66,7 @@ func discardNow(t *testing.T, host, ref string) {
 	}
 }
 
-// TestRealRegistryAuth pulls with a password, and is refused without.
+// TestRealRegistryAuth pulls with a password, and is rejected without one.
 func TestRealRegistryAuth(t *testing.T) {
 	registry := testregistry.New(t)
 	registry.Push(t, testimage.WebV1, "closed:1")
@@ -88,8 +88,8 @@ func TestRealRegistryAuth(t *testing.T) {
 	r.wait(t, project, phase(api.PhaseRunning))
 }
 
-// TestRealRegistryThatStumbles answers with what registries answer when they are not well: the project waits, says so and
-// why, and runs once the registry is well again.
+// TestRealRegistryThatStumbles simulates errors of an unhealthy registry: the project waits, reports why, and runs once the
+// registry is healthy again.
 func TestRealRegistryThatStumbles(t *testing.T) {
 	for name, c := range map[string]struct {
 		fault testregistry.Fault
@@ -134,8 +134,8 @@ func TestRealRegistryThatStumbles(t *testing.T) {
 	}
 }
 
-// TestRealRegistryThatTrickles sends one byte a second. That is progress, so the pull goes on and says how far it is; it
-// keeps nobody else from running, ends at once when nobody wants it any more, and leaves nothing.
+// TestRealRegistryThatTrickles sends one byte a second. That is progress, so the pull continues and reports it. It blocks no
+// other project, ends immediately when no project waits for it, and leaves nothing behind.
 func TestRealRegistryThatTrickles(t *testing.T) {
 	registry := testregistry.New(t)
 	registry.PushPadded(t, testimage.WebV1, "trickle:1", 1<<18)
@@ -161,8 +161,8 @@ func TestRealRegistryThatTrickles(t *testing.T) {
 	r.equal(t)
 }
 
-// TestRealRemadeFromTheSameImage: a tag that leads elsewhere by now, here too, changes nothing for a container that is
-// made anew.
+// TestRealRemadeFromTheSameImage: a container that is recreated uses the same image, even if the tag has moved, also on this
+// node.
 func TestRealRemadeFromTheSameImage(t *testing.T) {
 	registry := testregistry.New(t)
 	ref := registry.PushPadded(t, testimage.WebV1, "remade:1", 1000)

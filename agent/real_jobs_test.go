@@ -14,7 +14,7 @@ import (
 	"github.com/caravanserai/cara/internal/test/testimage"
 )
 
-// TestRealShortJob: a job that runs for 0.3 seconds counts by how it ended. What came before a look is not missed.
+// TestRealShortJob: a job that runs for 0.3 seconds counts by its exit code, even if it ended before the agent looked.
 func TestRealShortJob(t *testing.T) {
 	r := newReal(t)
 	r.run(t)

@@ -46,9 +46,9 @@ func beside(web string) *carav1.ProjectSpec {
 	return spec
 }
 
-// TestRealAgentKilledAtEachCall ends a real process by SIGKILL before, during and after each call of the engine that
-// changes something, in each kind of rollout there is, and starts another agent over the same directory: Docker becomes
-// as assigned, and what the rollout does not touch is not touched. With CARA_SOAK it dies at each call that reads, too.
+// TestRealAgentKilledAtEachCall kills a real process with SIGKILL before, during and after each engine call that changes
+// something, in each kind of rollout, and starts another agent with the same directory. Docker must match the assignments,
+// and what the rollout does not affect must stay untouched. With CARA_SOAK it also kills at each call that reads.
 func TestRealAgentKilledAtEachCall(t *testing.T) {
 	registry := testregistry.New(t)
 	registry.PushPadded(t, testimage.WebV1, "killed:1", 1<<20)
@@ -98,9 +98,9 @@ func TestRealAgentKilledAtEachCall(t *testing.T) {
 	}
 }
 
-// deaths are the moments of call i of n at which an agent dies. For the engine, after a call is before the next: so every
-// second call is walked during it alone, the others before it, too. A soak, and a kind of call that is walked alone, has
-// all three moments.
+// deaths returns the moments of call i of n at which to kill an agent. For the engine, after a call equals before the next
+// one: so every second call is tested only during it, and the others also before it. A soak test, and a single kind of call,
+// use all three moments.
 func deaths(i, n int, alone bool) []failpoint.When {
 	switch {
 	case soaking() || alone:
@@ -145,7 +145,7 @@ func (w *walk) become(spec *carav1.ProjectSpec) {
 	}
 }
 
-// is says whether a project is as a spec asks for.
+// is reports whether a project matches a spec.
 func is(spec *carav1.ProjectSpec) func(*carav1.Project) bool {
 	if spec == nil {
 		return gone
@@ -180,7 +180,7 @@ func (w *walk) discover(t *testing.T) []string {
 	return c.calls(t)
 }
 
-// die has an agent die during the rollout, and another one make good for it.
+// die kills an agent during the rollout, and lets another one finish it.
 func (w *walk) die(t *testing.T, at failpoint.Config) {
 	before := w.prepare(t)
 	if slices.ContainsFunc(w.after.GetServices(), func(s *carav1.Service) bool { return s.GetUpdate().GetOrder() == api.UpdateStartFirst }) {
@@ -210,7 +210,7 @@ func (w *walk) die(t *testing.T, at failpoint.Config) {
 	w.made(t, after)
 }
 
-// serves looks all the while, until it is told to stop, whether a container of web runs.
+// serves checks until stop is called that a container of web is always running.
 func (w *walk) serves(t *testing.T) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())

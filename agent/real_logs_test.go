@@ -13,8 +13,8 @@ import (
 	"github.com/caravanserai/cara/internal/test/testimage"
 )
 
-// TestRealFollowOverRotation follows a container that writes as fast as it can, several times as much as the engine keeps of its log. Each line
-// arrives once, or is inside of a gap that was told of right there.
+// TestRealFollowOverRotation follows a container that writes as fast as it can, several times as much as the engine keeps.
+// Each line arrives once, or is in a gap that is reported at its position.
 func TestRealFollowOverRotation(t *testing.T) {
 	const lines = 600_000 // of about 90 bytes in the log, which holds 30 MB
 	r := newReal(t)

@@ -52,8 +52,7 @@ func (m *meddler) forge(name string, labels map[string]string) string {
 	return c.ID
 }
 
-// emptyNetwork takes everything off the project's network and the network away. An agent that runs puts things back
-// meanwhile.
+// emptyNetwork disconnects everything from the project's network and removes it. A running agent restores it meanwhile.
 func (m *meddler) emptyNetwork() {
 	m.Helper()
 	waitUntil(m.T, func() bool {
@@ -71,8 +70,8 @@ func (m *meddler) remove(id string) {
 	m.must(m.docker.ContainerRemove(m.Context(), id, container.RemoveOptions{Force: true}))
 }
 
-// TestRealMeddling does to a running project by hand what people do to containers. Each time it ends as assigned, with
-// what need not be made anew neither made anew nor restarted.
+// TestRealMeddling changes a running project with the Docker client. Each time the agent restores it, and recreates or
+// restarts only the containers that need it.
 func TestRealMeddling(t *testing.T) {
 	m := newMeddler(t, "meddled")
 	for _, c := range []struct {
@@ -218,8 +217,8 @@ func (m *meddler) reaches() {
 	})
 }
 
-// TestRealForeignThings are in the way, or look as if they were ours: they are left alone whatever happens, the project
-// says what is in its way, and comes up once that is gone.
+// TestRealForeignThings creates foreign objects with our names or similar labels. They are never touched. The project
+// reports what blocks it, and comes up once that is removed.
 func TestRealForeignThings(t *testing.T) {
 	for i, c := range []struct {
 		name string
@@ -286,7 +285,7 @@ func TestRealForeignThings(t *testing.T) {
 	}
 }
 
-// runs says that a container was left alone.
+// runs checks that a container was left alone.
 func (m *meddler) runs(id string) {
 	m.Helper()
 	if c, err := m.docker.ContainerInspect(m.Context(), id); err != nil || !c.State.Running || c.RestartCount != 0 {

@@ -63,8 +63,8 @@ func TestRealRestartKeepsTheLog(t *testing.T) {
 	}
 }
 
-// TestRealRestartKilled ends an agent by SIGKILL before, during and after each call of a restart in place. The next agent
-// finishes the restart: the container that was there has run twice in all, and no more.
+// TestRealRestartKilled kills an agent with SIGKILL before, during and after each call of a restart in place. The next agent
+// finishes the restart: the container has run exactly twice.
 func TestRealRestartKilled(t *testing.T) {
 	spec := &carav1.ProjectSpec{Services: []*carav1.Service{{
 		Name: "a", Image: testimage.Busybox, Command: []string{"sh", "-c", "trap exit TERM; echo a run; sleep 1000 & wait"},

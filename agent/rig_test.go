@@ -27,7 +27,7 @@ func newRig(t testing.TB, cluster string, eng engine.Engine) *rig {
 	return r
 }
 
-// rigConfig is an agent that is in more of a hurry than it would be on a node.
+// rigConfig is a configuration with shorter intervals than on a real node.
 func rigConfig(conn grpc.ClientConnInterface, eng engine.Engine, cluster, dir string, log *slog.Logger) agent.Config {
 	return agent.Config{
 		Conn: conn, Engine: eng, NodeName: "n1", ClusterID: cluster, DataDir: dir,
@@ -43,8 +43,8 @@ func logger(t testing.TB) *slog.Logger {
 	return slog.New(slog.DiscardHandler)
 }
 
-// run starts a new agent over the same engine and directory. stop ends it; nothing is said or done at its end, so for
-// engine and server it is as killed.
+// run starts a new agent with the same engine and directory. stop ends it without any last report or action, as if it were
+// killed.
 func (r *rig) run(t testing.TB) {
 	t.Helper()
 	a, err := agent.New(r.cfg)
@@ -64,7 +64,7 @@ func (r *rig) run(t testing.TB) {
 	}
 }
 
-// waitUntil waits for what no report tells.
+// waitUntil waits for a condition that no report announces.
 func waitUntil(t testing.TB, done func() bool) {
 	t.Helper()
 	deadline := time.After(2 * time.Minute)

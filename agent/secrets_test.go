@@ -35,7 +35,7 @@ func (l *logBook) String() string {
 	return l.text.String()
 }
 
-// TestEngineNeverTellsASecret: an engine that quotes a value in every error, whatever it is asked.
+// TestEngineNeverTellsASecret uses an engine that quotes a value in every error.
 func TestEngineNeverTellsASecret(t *testing.T) {
 	const value = "hunter2-hunter2"
 	for _, call := range []string{
@@ -79,7 +79,7 @@ func TestEngineNeverTellsASecret(t *testing.T) {
 	}
 }
 
-// TestStreamErrorsNeverTellASecret: an engine that quotes a value in every error fails what people ask of a project.
+// TestStreamErrorsNeverTellASecret uses an engine that quotes a value in every error of a stream.
 func TestStreamErrorsNeverTellASecret(t *testing.T) {
 	const value = "hunter2-hunter2"
 	f, book := newFaked(t), &logBook{}
@@ -138,7 +138,8 @@ func TestStreamErrorsNeverTellASecret(t *testing.T) {
 	}
 }
 
-// TestSecretsStayOffTheDisk: an agent that starts while the server is away keeps containers up, and has no values for it.
+// TestSecretsStayOffTheDisk: an agent that starts while the server is unreachable keeps containers running without the
+// values.
 func TestSecretsStayOffTheDisk(t *testing.T) {
 	const value = "hunter2-hunter2"
 	f := newFaked(t)

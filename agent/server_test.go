@@ -27,7 +27,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// server is the server's side of an agent's connection, with the phase table that the real one keeps.
+// server is the server's side of an agent's connection, with the real server's phase transitions.
 type server struct {
 	carav1.UnimplementedNodeServiceServer
 	carav1.UnimplementedProjectServiceServer
@@ -275,7 +275,7 @@ func (s *server) UpdateProjectStatus(_ context.Context, r *carav1.UpdateProjectS
 	return &emptypb.Empty{}, nil
 }
 
-// CreateEvent keeps what it is told of the agent's own node.
+// CreateEvent records the events about the agent's own node.
 func (s *server) CreateEvent(_ context.Context, r *carav1.CreateEventRequest) (*carav1.Event, error) {
 	if err := protovalidate.Validate(r); err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
@@ -328,7 +328,7 @@ func (s *server) put(name string, spec *carav1.ProjectSpec) {
 	s.send(s.assignment(name))
 }
 
-// edit changes a project's status as the server would, and tells the agent.
+// edit changes a project's status as the server would, and notifies the agent.
 func (s *server) edit(name string, change func(*carav1.Project)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -383,7 +383,7 @@ func (s *server) phasesOf(name string) []string {
 	return slices.Clone(s.phases[name])
 }
 
-// supersede makes the server say that a newer agent has this node's name.
+// supersede makes the server report that a newer agent has taken over this node's name.
 func (s *server) supersede(yes bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

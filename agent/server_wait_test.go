@@ -7,7 +7,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// wait waits until done says so of a project (nil: it is gone).
+// wait waits until done returns true for a project (nil: it is gone).
 func (s *server) wait(t testing.TB, name string, done func(*carav1.Project) bool) *carav1.Project {
 	t.Helper()
 	return s.waitFor(t, name, 3*time.Minute, done)

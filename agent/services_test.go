@@ -317,7 +317,7 @@ func TestSignalWaitsForRequests(t *testing.T) {
 	}
 }
 
-// TestSignalWaitsNotForEver: a request that does not end holds a container up for no longer than its grace.
+// TestSignalWaitsNotForEver: an endless request delays the stop of a container for at most its grace period.
 func TestSignalWaitsNotForEver(t *testing.T) {
 	f := newFaked(t)
 	f.cfg.Relist = time.Hour // nothing else wakes it

@@ -11,8 +11,8 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// TestEngineClockDiffers: a container that ends is started again at once, and a check has all of its time, though the engine's clock is an hour
-// ahead of the agent's or behind it.
+// TestEngineClockDiffers: a container that exits is restarted immediately, and a check has its full time, although the
+// engine's clock is an hour ahead or behind.
 func TestEngineClockDiffers(t *testing.T) {
 	for name, skew := range map[string]time.Duration{"ahead": time.Hour, "behind": -time.Hour} {
 		t.Run(name, func(t *testing.T) {

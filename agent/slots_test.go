@@ -24,7 +24,7 @@ func ending(n int) (*step.Have, []step.Action) {
 	return have, todo
 }
 
-// TestProjectsEndOneAfterTheOther: the first is done long before the last, whatever stops side by side.
+// TestProjectsEndOneAfterTheOther: the first project ends long before the last, however many containers stop concurrently.
 func TestProjectsEndOneAfterTheOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSlots(Config{Stops: 6, EngineCalls: 1})
@@ -61,7 +61,8 @@ func TestProjectsEndOneAfterTheOther(t *testing.T) {
 	})
 }
 
-// TestAContainerThatTakesItsTimeHoldsUpNobody else that stops, also where a project has more containers than there are slots.
+// TestAContainerThatTakesItsTimeHoldsUpNobody: a slow stop delays no other stop, even if a project has more containers than
+// there are slots.
 func TestAContainerThatTakesItsTimeHoldsUpNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSlots(Config{Stops: 2, EngineCalls: 1})

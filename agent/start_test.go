@@ -8,8 +8,8 @@ import (
 	"github.com/caravanserai/cara/api"
 )
 
-// TestContainerThatTheEngineLostWhileStartingIt: an engine that went down in the middle of a start refuses every later
-// start of that container, and takes another one.
+// TestContainerThatTheEngineLostWhileStartingIt: an engine that went down during a start refuses every later start of that
+// container, but starts a new one.
 func TestContainerThatTheEngineLostWhileStartingIt(t *testing.T) {
 	f := newFaked(t)
 	var refused atomic.Bool

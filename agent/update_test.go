@@ -45,7 +45,7 @@ func (f *faked) watchEndpoint(t *testing.T) (missing *atomic.Bool) {
 	return missing
 }
 
-// TestUpdateThatFails: what served goes on, with the next agent, too, until a generation comes that does better.
+// TestUpdateThatFails: the previous version keeps serving, also with the next agent, until a generation succeeds.
 func TestUpdateThatFails(t *testing.T) {
 	f := newFaked(t)
 	before := f.up(t, startFirst("web"))["cara-p.a"]
@@ -97,7 +97,7 @@ func TestUpdateThatFails(t *testing.T) {
 	waitUntil(t, func() bool { c := f.containers(t); return len(c) == 1 && c["cara-p.a"].Image == "web" })
 }
 
-// TestPreviousThatCannotBeKeptUp fails the project once its update has failed, too.
+// TestPreviousThatCannotBeKeptUp: if the update has failed and the previous container fails too, the project fails.
 func TestPreviousThatCannotBeKeptUp(t *testing.T) {
 	f := newFaked(t)
 	before := f.up(t, startFirst("job", "-after", "1h"))["cara-p.a"]
@@ -121,7 +121,7 @@ func TestPreviousThatCannotBeKeptUp(t *testing.T) {
 	}
 }
 
-// TestAgentEndsInAnUpdate: whichever engine call it does not get done, the next agent brings the update to its end.
+// TestAgentEndsInAnUpdate: at whichever engine call the agent is killed, the next agent finishes the update.
 func TestAgentEndsInAnUpdate(t *testing.T) {
 	for n := range int32(5) {
 		t.Run(fmt.Sprint("call ", n), func(t *testing.T) {
@@ -158,7 +158,7 @@ func TestAgentEndsInAnUpdate(t *testing.T) {
 	}
 }
 
-// TestRetryThatComesToTheSame is said again: the server has put away what it was told before.
+// TestRetryThatComesToTheSame: the same report is sent again, because the server has discarded the first one.
 func TestRetryThatComesToTheSame(t *testing.T) {
 	f := newFaked(t)
 	f.up(t, startFirst("web"))

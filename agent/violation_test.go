@@ -11,7 +11,7 @@ import (
 	"github.com/caravanserai/cara/internal/test/testimage"
 )
 
-// TestWhatBreaksThePoliciesIsNeverRun, though the server has assigned it.
+// TestWhatBreaksThePoliciesIsNeverRun, although the server has assigned it.
 func TestWhatBreaksThePoliciesIsNeverRun(t *testing.T) {
 	for name, change := range map[string]func(*carav1.ProjectSpec){
 		"a capability":  func(s *carav1.ProjectSpec) { s.Services[0].CapAdd = []string{"SYS_ADMIN"} },
@@ -57,7 +57,7 @@ func runs(t *testing.T, r *rig) bool {
 	return false
 }
 
-// TestAllowedCapabilities: a node runs what its own operator allows, whatever the server says.
+// TestAllowedCapabilities: a node runs what its own operator allows, whatever the server sends.
 func TestAllowedCapabilities(t *testing.T) {
 	f := newFaked(t)
 	f.cfg.Hardening.AllowCaps = []string{"NET_ADMIN"}
@@ -78,7 +78,7 @@ func TestAllowedCapabilities(t *testing.T) {
 	})
 }
 
-// TestANameThatIsNoneTouchesNoFile: names from the server become names of files.
+// TestANameThatIsNoneTouchesNoFile: names from the server become file names, so an invalid one must not reach the disk.
 func TestANameThatIsNoneTouchesNoFile(t *testing.T) {
 	f := newFaked(t)
 	f.up(t, services("web"))

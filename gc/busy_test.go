@@ -16,7 +16,7 @@ import (
 	"github.com/caravanserai/cara/internal/test/fakecluster"
 )
 
-// Whatever the server answers, what time ends is not ended again in a busy loop.
+// Whatever the server answers, the collector does not repeat an action in a busy loop.
 func TestCollectorIsNeverBusy(t *testing.T) {
 	const (
 		looks = 25 // one key: a look each 30 s, or a backoff of up to 1 min

@@ -356,8 +356,8 @@ func TestHistoryIsTrimmedAtStartAndThenRegularly(t *testing.T) {
 }
 
 func TestTheClockIsLookedAtAgain(t *testing.T) {
-	// A step of the wall clock leaves timers alone. What notices it is that no sleep is longer than a glance: an agenda
-	// whose only entry is an hour away is looked at every 30 s.
+	// A step of the wall clock does not affect timers. It is noticed because no sleep is longer than a glance: an agenda whose
+	// only entry is an hour away is checked every 30 s.
 	synctest.Test(t, func(t *testing.T) {
 		c := New(Config{Conn: fakecluster.New().Channel(), Logger: slog.New(slog.DiscardHandler)})
 		ctx, cancel := context.WithCancel(t.Context())

@@ -30,7 +30,7 @@ func TestAnotherExpiryIsSaidAgain(t *testing.T) {
 	run(t, func(t *testing.T, s *server, _ func()) {
 		s.Put(project("pr", api.PhaseRunning, born(s.start), expiring(s.start.Add(time.Hour))))
 		pass(50 * time.Minute)
-		// Who moves the expiry takes the condition away: that is the server's part.
+		// A changed expiry clears the condition. That is the server's part.
 		s.Put(project("pr", api.PhaseRunning, born(s.start), expiring(s.start.Add(time.Hour)), extended(s.start.Add(3*time.Hour))))
 		pass(4 * time.Hour)
 		want(t, s, "2h45m0s notice pr", "3h0m0s delete(Expired) pr", "45m0s notice pr")
@@ -59,7 +59,7 @@ func TestANoticeThatCannotBeGivenHoldsUpNoEnd(t *testing.T) {
 	})
 }
 
-// TestTheClockSteps: what the wall clock says decides, whichever way it was set; a step is noticed within a glance.
+// TestTheClockSteps: the wall clock decides, in whichever direction it was set. A step is noticed within a glance.
 func TestTheClockSteps(t *testing.T) {
 	end := 2 * time.Hour
 	tests := map[string]struct {
@@ -94,8 +94,8 @@ func TestTheClockSteps(t *testing.T) {
 	}
 }
 
-// TestRandomStepsNeverEarlyNeverLost sets the clock at random, restarts and lets calls fail: a project goes never
-// before the wall clock has reached its end, and within a glance once it stays past it and the server answers.
+// TestRandomStepsNeverEarlyNeverLost sets the clock at random, restarts, and lets calls fail. A project is never deleted
+// before the wall clock reaches its expiry, and is deleted within a glance after that if the server answers.
 func TestRandomStepsNeverEarlyNeverLost(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)

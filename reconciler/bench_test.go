@@ -14,7 +14,7 @@ import (
 	"github.com/caravanserai/cara/plan"
 )
 
-// inPlace returns a reconciler whose picture has n projects of one source, all in place.
+// inPlace returns a reconciler whose mirror has n projects of one source, all in place.
 func inPlace(tb testing.TB, n int) *Reconciler {
 	s := newServer()
 	r := New(Config{Conn: s.conn(), Logger: slog.New(slog.DiscardHandler)})
@@ -54,7 +54,7 @@ func BenchmarkUnchangedPass(b *testing.B) {
 	}
 }
 
-// BenchmarkOneChange is a push that changes one of n projects, from the watch's word to the server's answer.
+// BenchmarkOneChange measures a push that changes one of n projects, from the watch event to the server's response.
 func BenchmarkOneChange(b *testing.B) {
 	for _, n := range []int{10, 1_000, 10_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {

@@ -14,7 +14,7 @@ import (
 	"github.com/caravanserai/cara/internal/test/testlaw"
 )
 
-// Whatever the server answers, a plan without effect is not carried out again in a busy loop.
+// Whatever the server answers, a plan without effect is not repeated in a busy loop.
 func TestReconcilerIsNeverBusy(t *testing.T) {
 	const (
 		backedOff = 25 // one key that fails, with a backoff of up to 1 min

@@ -64,7 +64,7 @@ func (c *cluster) start() {
 	c.settle()
 }
 
-// settle lets everything happen that needs no more than a moment.
+// settle waits until everything immediate has happened.
 func (c *cluster) settle() { c.pass(2 * time.Second) }
 
 // pass moves the bubble's clock.
@@ -88,7 +88,7 @@ func (c *cluster) project(name string) *carav1.Project {
 	return fakecluster.Read[*carav1.Project](c.Cluster, name)
 }
 
-// change changes one project behind the reconciler's back.
+// change changes one project without the reconciler.
 func (c *cluster) change(name string, f func(*carav1.Project)) {
 	p := c.project(name)
 	f(p)

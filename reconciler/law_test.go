@@ -15,8 +15,8 @@ import (
 	"github.com/caravanserai/cara/plan"
 )
 
-// TestLaw has a test for each row of plan.Law, by the row's name, against the real server: what is done, and what a person
-// can read of it.
+// TestLaw has a test with the same name for each row of plan.Law, against the real server: what is done, and what users can
+// read about it.
 func TestLaw(t *testing.T) {
 	tests := map[string]func(*testing.T, *liveServer){
 		"repository unreachable, auth refused, ref missing, path missing, empty repository, directory unmounted": lawUnreadable,
@@ -395,7 +395,7 @@ func lawForcePush(t *testing.T, r *liveServer) {
 	r.wantCondition("platform", api.CondReady, api.StatusTrue, "4 projects as at unrelat")
 }
 
-// lawHalfWritten: what was read of half a file is a snapshot that is not whole, whatever is missing from it.
+// lawHalfWritten: a snapshot of a half-written file is incomplete, whatever is missing from it.
 func lawHalfWritten(t *testing.T, r *liveServer) {
 	r.push("hash-1", testlaw.Claim("web", "a:1"), testlaw.Claim("db", "b:1"))
 	r.publish("platform", "hash-2", func(s *carav1.Snapshot) { s.Complete = false }, testlaw.Claim("web", "a:1"))

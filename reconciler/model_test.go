@@ -24,8 +24,8 @@ var (
 	realRuns  = flag.Int("real-histories", 30, "how many random histories TestModelOfTheRealServer plays")
 )
 
-// forbidden is the law's prune row once more, held against the store in the transaction that deletes: empty where the
-// deletion is lawful. It knows nothing of plans.
+// forbidden checks the law's prune row again, against the store in the transaction that deletes. It returns an empty string
+// for a lawful deletion. It does not use plans.
 func forbidden(tx *fakecluster.Tx, p *carav1.Project, req *carav1.DeleteProjectRequest, now time.Time) string {
 	if req.Reason != api.ReasonPruned {
 		return ""
@@ -80,19 +80,19 @@ func forbidden(tx *fakecluster.Tx, p *carav1.Project, req *carav1.DeleteProjectR
 	if declared == 0 && !src.Spec.AllowEmpty {
 		return crime("the source declares nothing")
 	}
-	// Those pruned before it in the same pass are gone already, so what is left bounds the set from below.
+	// Projects pruned earlier in the same pass are already gone, so the remaining ones are a lower bound of the set.
 	if gone > max(3, owned*30/100) && src.Status.ConfirmedRevision != src.Status.Snapshot.Revision {
 		return crime(fmt.Sprintf("%d of %d go at once", gone, owned))
 	}
 	return ""
 }
 
-// overrules tells whether an override keeps git from deleting.
+// overrules reports whether an override keeps git from deleting.
 func overrules(o *carav1.Override, now time.Time) bool {
 	return o != nil && o.Scope != "Expiry" && !plan.EndedByTime(o, now)
 }
 
-// declarer is another source, there to stay, that would take a project over.
+// declarer returns another source that is not being deleted and would take over a project.
 func declarer(tx *fakecluster.Tx, source, project string, now time.Time) string {
 	for _, other := range fakecluster.AllIn[*carav1.Source](tx) {
 		name := other.Metadata.Name
@@ -152,7 +152,7 @@ func (h *history) edit(source string, f func(*carav1.Source)) {
 	h.Put(s)
 }
 
-// editProject changes a project that is there and not on its way out.
+// editProject changes a project that is not being deleted.
 func (h *history) editProject(f func(*carav1.Project)) {
 	if p := h.project(h.name()); p != nil && !api.GoingAway(p) {
 		f(p)
@@ -252,7 +252,7 @@ func (h *history) repair() {
 	}
 }
 
-// calm ends every fault and lets both sources declare a last, whole set; people let go of what they hold.
+// calm ends all faults, overrides and suspensions, and lets both sources declare a last, complete set.
 func (h *history) calm() map[string][]*carav1.Claim {
 	h.repair()
 	h.setSlow(false)
@@ -283,7 +283,7 @@ func (h *history) calm() map[string][]*carav1.Claim {
 	return declared
 }
 
-// judge holds the cluster against what git says once faults have stopped.
+// judge compares the cluster with the declared projects, after all faults have ended.
 func (h *history) judge(declared map[string][]*carav1.Claim) {
 	image := map[string]map[string]string{} // by project, then source
 	for source, claims := range declared {
@@ -341,9 +341,9 @@ func play(t *testing.T, seed uint64, decide func(plan.Input) plan.Plan, judged b
 	return crimes
 }
 
-// TestModel plays random histories: pushes and force-pushes (both are just other snapshots), bad files, outages, moves
-// between sources, hands, overrides, expiries, steps of the clock and restarts. Nothing that the law protects may be
-// deleted; when faults stop the cluster equals git; a second look writes nothing.
+// TestModel plays random histories: pushes and force-pushes (both are just new snapshots), bad files, outages, moves between
+// sources, manual changes, overrides, expiries, clock steps and restarts. Nothing that the law protects may be deleted. When
+// faults end, the cluster matches git, and another look writes nothing.
 func TestModel(t *testing.T) {
 	playMany(t, *modelRuns, func(t *testing.T, seed uint64) {
 		for _, crime := range play(t, seed, plan.Diff, true) {

@@ -16,8 +16,8 @@ import (
 	"github.com/caravanserai/cara/plan"
 )
 
-// open is Diff with one condition of the gate held open: it is told that the condition is met. Row lies are about what
-// left the source only. Such a reconciler may chase its own tail, so it stops after a while.
+// open returns Diff with one condition of the gate disabled: lie sets the input so that the condition holds. Lies about rows
+// apply only to projects that left the source. Such a reconciler may loop forever, so it stops after a while.
 func open(lie func(s *carav1.Source, r *plan.Row)) func(plan.Input) plan.Plan {
 	passes := atomic.Int64{}
 	return func(in plan.Input) plan.Plan {
@@ -40,8 +40,8 @@ func open(lie func(s *carav1.Source, r *plan.Row)) func(plan.Input) plan.Plan {
 // maxMutated is how many histories a mutant may survive; most fall within ten.
 const maxMutated = 2000
 
-// TestModelFailsWithAnOpenGate opens the gate, one condition after the other: within some hundred histories the model
-// must see a crime. A model that does not is no model.
+// TestModelFailsWithAnOpenGate disables the conditions of the gate, one at a time. Within some hundred histories the model
+// must detect a violation.
 func TestModelFailsWithAnOpenGate(t *testing.T) {
 	if *modelSeed != 0 {
 		t.Skip("one history of TestModel is replayed")
@@ -81,7 +81,7 @@ func TestModelFailsWithAnOpenGate(t *testing.T) {
 	}
 }
 
-// TestModelNoticesAnOpenGate deletes past the gate what each of its conditions protects: the model must call it a crime.
+// TestModelNoticesAnOpenGate deletes what each condition of the gate protects. The model must report a violation.
 func TestModelNoticesAnOpenGate(t *testing.T) {
 	protect := map[string]func(c *cluster){
 		"nothing: lawful": func(*cluster) {},

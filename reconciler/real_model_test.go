@@ -22,7 +22,7 @@ import (
 	"github.com/caravanserai/cara/plan"
 )
 
-// deletionChecker sees every transaction of the real server, and holds what was deleted against the law in the state before.
+// deletionChecker sees every transaction of the real server, and checks each deletion against the law in the state before.
 type deletionChecker struct {
 	now func() time.Time
 
@@ -51,7 +51,7 @@ func (w *deletionChecker) saw(changes []loop.Change) {
 	})
 }
 
-// judge is about one project that has just gone.
+// judge checks one project that was just deleted.
 func (w *deletionChecker) judge(tx *fakecluster.Tx, stone *carav1.Tombstone) {
 	name := stone.Metadata.Name
 	p := fakecluster.Get[*carav1.Project](tx, name)
@@ -131,7 +131,7 @@ func (h *realHistory) terms() *carav1.OverrideTerms {
 	return terms
 }
 
-// steps are what may happen, by name. What the server refuses to people is nothing.
+// steps are the possible steps, by name. Requests that the server rejects have no effect.
 func (h *realHistory) steps() map[string]func() {
 	ctx, source, name := h.t.Context(), h.one("platform", "team"), h.name()
 	return map[string]func(){
@@ -180,7 +180,7 @@ func (h *realHistory) steps() map[string]func() {
 	}
 }
 
-// recreate deletes a source, now and then with its projects, and makes it anew.
+// recreate deletes a source, sometimes with its projects, and creates it again.
 func (h *realHistory) recreate(source string) {
 	if h.rand.IntN(3) == 0 {
 		h.makeSource(source, func(s *carav1.SourceSpec) { s.OnDelete = api.OnDeleteDelete })
@@ -192,7 +192,7 @@ func (h *realHistory) recreate(source string) {
 		if h.source(source) == nil {
 			break
 		}
-		// It waits for the other one to take over what both declare, also what is in a bad file there.
+		// It waits until the other source has taken over what both declare, including projects in a bad file there.
 		other := map[string]string{"platform": "team", "team": "platform"}[source]
 		_, _ = h.sources.ResumeSource(h.t.Context(), &carav1.GetRequest{Name: other})
 		h.settle() // what is declared while a deletion is on its way to the server is more than the gate can know
@@ -206,7 +206,7 @@ func (h *realHistory) recreate(source string) {
 	h.makeSource(source)
 }
 
-// calm ends every fault and lets both sources declare a last, whole set; people let go of what they hold.
+// calm ends all faults, overrides and suspensions, and lets both sources declare a last, complete set.
 func (h *realHistory) calm() map[string][]*carav1.Claim {
 	ctx, declared := h.t.Context(), map[string][]*carav1.Claim{}
 	for i := range modelProjects {
@@ -231,7 +231,7 @@ func (h *realHistory) calm() map[string][]*carav1.Claim {
 	return declared
 }
 
-// judge holds the cluster against what git says once faults have stopped.
+// judge compares the cluster with the declared projects, after all faults have ended.
 func (h *realHistory) judge(declared map[string][]*carav1.Claim) {
 	image := map[string]map[string]string{} // by project, then owner
 	for source, claims := range declared {

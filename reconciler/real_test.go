@@ -28,8 +28,8 @@ import (
 	"github.com/caravanserai/cara/store/pebble"
 )
 
-// liveServer is the real API server over a store in memory, with the real reconciler and the real garbage collector, inside a
-// bubble of synctest's time. Nobody schedules: projects have no node, so what is deleted is gone at once.
+// liveServer is the real API server with an in-memory store, the real reconciler and the real garbage collector, inside a
+// synctest bubble. There is no scheduler: projects have no node, so they are deleted immediately.
 type liveServer struct {
 	t   *testing.T
 	fs  *vfs.MemFS
@@ -230,7 +230,7 @@ func (r *liveServer) push(rev string, claims ...*carav1.Claim) {
 	r.settle()
 }
 
-// fails says on a source that it cannot be read, as `sources` does; with no reason, that it can.
+// fails reports for a source that it cannot be read, as `sources` does, or with an empty reason that it can.
 func (r *liveServer) fails(source, reason string) {
 	r.t.Helper()
 	c := &carav1.Condition{Type: api.CondFetchFailed, Status: api.StatusFalse, Reason: "Read"}
@@ -257,7 +257,7 @@ func (r *liveServer) byHand(p *carav1.Project, terms *carav1.OverrideTerms) erro
 	return nil
 }
 
-// behindItsBack changes what git declares, past every check: only somebody in the server's own process can.
+// behindItsBack changes a project's declaration in the store, bypassing all checks.
 func (r *liveServer) behindItsBack(p *carav1.Project) {
 	r.t.Helper()
 	out, err := r.rogue.Apply(r.t.Context(), &carav1.ApplyRequest{Source: "platform", Objects: []*carav1.Object{api.Wrap(p)}})
@@ -344,7 +344,7 @@ func (r *liveServer) wantNothingPlanned(source string) {
 	}
 }
 
-// someToken is sent with each call: the server asks nobody about a call that brings no identity.
+// someToken is sent with each call, because the server does not authenticate a call without a token.
 type someToken struct{}
 
 func (someToken) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
@@ -409,8 +409,8 @@ func (r *liveServer) watchProjects(order *[]string) {
 	}
 }
 
-// TestRealSourceThatIsNarrowed: what a source may not have any more is refused with the reason at its claim; what runs is
-// kept, and is not pruned for it. When the source may have it again, the claim is applied again.
+// TestRealSourceThatIsNarrowed: a project that a source may no longer have is rejected, with the reason in its claim. It
+// keeps running and is not pruned. When the source may have it again, the claim is applied again.
 func TestRealSourceThatIsNarrowed(t *testing.T) {
 	runReal(t, func(t *testing.T, r *liveServer) {
 		allow := func(a *carav1.SourceAllow) {

@@ -20,7 +20,7 @@ import (
 	"github.com/caravanserai/cara/internal/test/fakecluster"
 )
 
-// server is the API as far as the reconciler needs it: ownership, uid and phase are checked in the transaction.
+// server is the part of the API that the reconciler uses: ownership, uid and phase are checked in the transaction.
 type server struct {
 	carav1.UnimplementedProjectServiceServer
 	carav1.UnimplementedApplyServiceServer

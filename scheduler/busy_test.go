@@ -15,8 +15,8 @@ const (
 	backedOff = 6 * 35 // six keys that fail, each with a backoff of up to 30 s
 )
 
-// Whatever the server answers, a decision without effect is not repeated in a busy loop. Every decision that the
-// scheduler can write is due here: it binds, explains, evicts, moves, abandons, and marks nodes lost and drained.
+// Whatever the server answers, a decision without effect is not repeated in a busy loop. The test covers every decision that
+// the scheduler can write: bind, explain, evict, move, abandon, and mark nodes as lost and as drained.
 func TestSchedulerIsNeverBusy(t *testing.T) {
 	for name, tt := range map[string]struct {
 		err   error

@@ -24,7 +24,7 @@ func draining(n *carav1.Node, parallel int32) *carav1.Node {
 	return n
 }
 
-// becomes is an agent's report of a phase.
+// becomes reports a phase, as an agent does.
 func (w *fakeServer) becomes(name, phase string) {
 	w.change(name, func(p *carav1.Project) { p.Status.Phase, p.Status.MovedFrom = phase, "" })
 }
@@ -107,7 +107,7 @@ func TestADrainGoesOnPastWhatFailsOrGoesAndWaitsForWhatDoesNot(t *testing.T) {
 		w.becomes("b", api.PhaseTerminating)
 		pass(time.Second)
 		wantPhase(t, w, "c", api.PhaseScheduled, "n2", "")
-		n2 := node("n2", "8Gi") // c comes back to nowhere: it still has its turn
+		n2 := node("n2", "8Gi") // c cannot go back there: it still waits for its turn
 		n2.Spec = &carav1.NodeSpec{Unschedulable: true}
 		w.Put(n2)
 		w.change("c", func(p *carav1.Project) { p.Status.Phase, p.Status.NodeRef = api.PhasePending, "" })

@@ -19,7 +19,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// fakeServer is a server in memory, honest about compare-and-swap, behind a connection.
+// fakeServer is an in-memory server with compare-and-swap, behind a connection.
 type fakeServer struct {
 	mu       sync.Mutex
 	revision int
@@ -296,7 +296,7 @@ func runOn(t *testing.T, conn grpc.ClientConnInterface, cfg Config) (stop func()
 	}
 }
 
-// check compares the ledger, which is kept by changes, with one that is made anew.
+// check compares the incrementally updated ledger with a new one.
 func (s *Scheduler) check(t *testing.T) {
 	t.Helper()
 	s.mu.Lock()

@@ -42,8 +42,8 @@ func TestRelocate(t *testing.T) {
 	}
 }
 
-// TestALostNodeKeepsItsProjectsWhereNoOtherFits: they stay assigned in the same epoch, say why, and go on when it is back
-// as if nothing had been.
+// TestALostNodeKeepsItsProjectsWhereNoOtherFits: the projects stay assigned in the same epoch, report why, and continue
+// unchanged when the node returns.
 func TestALostNodeKeepsItsProjectsWhereNoOtherFits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newFakeServer()
@@ -90,8 +90,8 @@ func TestARoomThatComesLaterIsUsed(t *testing.T) {
 	})
 }
 
-// TestNothingMovesWhenAllNodesAreLostAtOnce, nor when they come back one after the other: the first must not be given
-// what the others still run.
+// TestNothingMovesWhenAllNodesAreLostAtOnce, nor when they return one after the other: the first node must not get the
+// projects that the others still run.
 func TestNothingMovesWhenAllNodesAreLostAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newFakeServer()
@@ -122,7 +122,7 @@ func TestNothingMovesWhenAllNodesAreLostAtOnce(t *testing.T) {
 	})
 }
 
-// TestANodeThatStaysAwayAfterAllWereLost is given as long as its projects wait, and then up.
+// TestANodeThatStaysAwayAfterAllWereLost has as long to return as its projects wait, and then is given up.
 func TestANodeThatStaysAwayAfterAllWereLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newFakeServer()
@@ -138,8 +138,8 @@ func TestANodeThatStaysAwayAfterAllWereLost(t *testing.T) {
 	})
 }
 
-// TestAFailedUpdateMovesNowhere: what serves is of the spec before. It stays on a node that drains, is lost or has become
-// too small, says why, and moves once the update has come up.
+// TestAFailedUpdateMovesNowhere: its containers run the previous spec. The project stays on a node that drains, is lost or
+// has become too small, reports why, and moves once the update has succeeded.
 func TestAFailedUpdateMovesNowhere(t *testing.T) {
 	ready := func(status, reason string) func(*carav1.Project) {
 		return func(p *carav1.Project) {

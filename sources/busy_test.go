@@ -15,8 +15,8 @@ import (
 	"github.com/caravanserai/cara/sources/sourcetest"
 )
 
-// Whatever the server answers, and whether or not the source can be read, a source is not looked at in a busy loop. The
-// stream of hints, which ends at once here, is not opened again in one either.
+// Whatever the server answers, and whether or not the source can be read, a source has no passes in a busy loop. The stream
+// of hints, which ends immediately here, is not reopened in one either.
 func TestSourcesAreNeverBusy(t *testing.T) {
 	const (
 		looks = 60 // a poll each 30 s, or a backoff of up to 30 s, and the first tries

@@ -17,7 +17,7 @@ import (
 	"github.com/caravanserai/cara/sources/sourcetest"
 )
 
-// timed tells when it was probed, and how often it was fetched.
+// timed records when it was probed, and how often it was fetched.
 type timed struct {
 	*memory
 	mu      sync.Mutex
@@ -183,7 +183,7 @@ func (m *signed) Tree(ctx context.Context, revision string) (*sources.Tree, erro
 	return tree, err
 }
 
-// One host that hangs has many sources, and workers are few: sources elsewhere are looked at as if it were not there.
+// A hanging host has many sources, and there are few workers: sources on other hosts are not affected.
 func TestHostThatHangsCostsOthersNothing(t *testing.T) {
 	m := &memory{}
 	m.Write("a.yaml", sourcetest.Project("a", "web:1"))

@@ -204,8 +204,8 @@ func TestDelta(t *testing.T) {
 	}
 }
 
-// TestDeltaHistories makes random histories: what is readable is claimed as it is, what was good and is broken is never
-// absent, memory gives the same answer as reading, and a second pass writes nothing.
+// TestDeltaHistories plays random histories: readable files are claimed as they are, a project that was valid and is now
+// broken is never absent, memory gives the same result as reading, and a second pass writes nothing.
 func TestDeltaHistories(t *testing.T) {
 	seed := rand.Uint64()
 	rng := rand.New(rand.NewPCG(seed, 1))

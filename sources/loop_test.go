@@ -20,7 +20,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// memory is a source in memory, which tells what it was asked.
+// memory is an in-memory source that records its calls.
 type memory struct {
 	mu     sync.Mutex
 	files  map[string]string
@@ -151,7 +151,7 @@ func TestOnlyWhatChangedIsRead(t *testing.T) {
 	}
 }
 
-// beside opens one source well and all others so that they hang.
+// beside opens one source normally, and all others hang.
 type beside struct{ *memory }
 
 func (b beside) Opener() sources.Opener { return b }

@@ -41,7 +41,7 @@ func (g *gate) on(tree func(revision string) error) {
 	g.tree = tree
 }
 
-// Who asks while a pass runs is answered by the next one, and who asked before it began by this one.
+// A request during a pass is answered by the next pass, and an earlier request by this one.
 func TestEachRequestIsAnsweredByAPassThatBeganAfterIt(t *testing.T) {
 	g := &gate{memory: &memory{}}
 	reading, release := make(chan struct{}), make(chan struct{})
@@ -94,7 +94,7 @@ func TestABranchThatMovedIsFetchedAgainAtOnce(t *testing.T) {
 	}
 }
 
-// A source that never stands still is reported in the end.
+// A source that keeps changing is reported eventually.
 func TestASourceThatNeverStandsStillIsReported(t *testing.T) {
 	g := &gate{memory: &memory{}}
 	g.on(func(revision string) error {

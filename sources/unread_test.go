@@ -8,7 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// A path that is there and not read keeps what was declared at or below it.
+// An existing path that is not read keeps what was declared at or below it.
 func TestWhatIsNotReadIsNotGone(t *testing.T) {
 	link := []Unread{{Path: "apps", Why: UnreadLink}}
 	for name, tt := range map[string]struct {

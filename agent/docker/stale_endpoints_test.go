@@ -13,7 +13,7 @@ import (
 	"github.com/docker/docker/api/types/network"
 )
 
-// staleNetworkEngine is an engine that will not let go of a network. What it says is what Docker 20.10 says.
+// staleNetworkEngine is an engine that keeps stale endpoints on a network. Its responses are those of Docker 20.10.
 type staleNetworkEngine struct {
 	endpoints  map[string]network.EndpointResource // that it shows
 	there      []string                            // ids of containers

@@ -20,7 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// logWriter is where a log is written to, and may be out of ink.
+// logWriter is the destination of a log, and can be made to fail.
 type logWriter struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -42,7 +42,7 @@ func (p *logWriter) fail(err error) {
 	p.err = err
 }
 
-// lines waits until there are n, and returns them without what changes.
+// lines waits for n lines and returns them without the fields that vary.
 func (p *logWriter) lines(t *testing.T, n int) []map[string]any {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); ; <-time.After(10 * time.Millisecond) {

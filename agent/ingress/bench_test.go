@@ -23,9 +23,8 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// BenchmarkProxy is the ingress beside a bare httputil.ReverseProxy, with the same service behind both: requests/s and
-// p99 of 16 clients that keep their connections. Each client is a few lines over a socket, so that what differs is the
-// proxy.
+// BenchmarkProxy compares the ingress with a bare httputil.ReverseProxy in front of the same service: requests/s and p99 of
+// 16 clients with persistent connections. Each client is a few lines over a socket, so that only the proxy differs.
 func BenchmarkProxy(b *testing.B) {
 	for size, answer := range map[string]string{"100B": fmt.Sprintf("%0100d", 0), "100KiB": fmt.Sprintf("%0102400d", 0)} {
 		ip, port := backend100(b, answer)
@@ -65,7 +64,7 @@ func backend100(b *testing.B, answer string) (string, int32) {
 	return u.Hostname(), port
 }
 
-// bare is what a page of documentation would have one write, but for the connections that it keeps.
+// bare is the proxy of the standard library's documentation, with persistent connections.
 func bare(b *testing.B, addr string) string {
 	transport := &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true}
 	b.Cleanup(transport.CloseIdleConnections)
@@ -140,7 +139,7 @@ func load(b *testing.B, addr string, size int) {
 	b.ReportMetric(float64(sorted[len(sorted)*99/100].Microseconds()), "µs-p99")
 }
 
-// used is how much time on a processor this process has had: clients, proxy and service, but nobody else.
+// used returns the CPU time of this process: clients, proxy and service.
 func used(b *testing.B) time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {

@@ -12,7 +12,7 @@ import (
 
 const plainRequest = "GET / HTTP/1.1\r\nHost: a.b\r\n\r\n"
 
-// answered sends a request on a new connection and returns the connection, idle.
+// answeredOn sends a request on a new connection and returns the connection, which is then idle.
 func answeredOn(t *testing.T, addr string) (net.Conn, *bufio.Reader) {
 	t.Helper()
 	c := raw(t, addr, plainRequest)
@@ -43,8 +43,8 @@ func ends(t *testing.T, what string, c net.Conn) {
 	}
 }
 
-// TestWhatWaitsMakesRoom: an idle connection, a silent one and a header that is not whole are closed, the longest first,
-// for one that has something to ask.
+// TestWhatWaitsMakesRoom: idle and silent connections, and those with an incomplete header, are closed for one with a
+// request, longest wait first.
 func TestWhatWaitsMakesRoom(t *testing.T) {
 	i, addr := one(t, Config{Limits: Limits{Connections: 3, ClientConnections: 100}}, func(http.ResponseWriter, *http.Request) {})
 	idle, _ := answeredOn(t, addr)
@@ -81,7 +81,7 @@ func waits(t *testing.T, i *Ingress, n int) {
 	}
 }
 
-// TestWhatIsInUseIsNotClosed: a new connection waits until one of them ends or is idle.
+// TestWhatIsInUseIsNotClosed: a new connection waits until another one ends or becomes idle.
 func TestWhatIsInUseIsNotClosed(t *testing.T) {
 	gate, begun := make(chan struct{}), make(chan struct{}, 2)
 	_, addr := one(t, Config{Limits: Limits{Connections: 2, ClientConnections: 100}}, func(_ http.ResponseWriter, r *http.Request) {
@@ -116,8 +116,8 @@ func TestWhatIsInUseIsNotClosed(t *testing.T) {
 	}
 }
 
-// TestAClientHasAShare: of what one address has open its own idle connections make room, and where none is idle the new
-// one is closed. Others keep theirs.
+// TestAClientHasAShare: at the limit of one client, its own idle connections are closed first. If none is idle, its new
+// connection is closed. Other clients keep theirs.
 func TestAClientHasAShare(t *testing.T) {
 	gate, begun := make(chan struct{}), make(chan struct{}, 2)
 	i, addr := one(t, Config{Limits: Limits{Connections: 100, ClientConnections: 2}}, func(_ http.ResponseWriter, r *http.Request) {

@@ -14,8 +14,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// TestABackendIsHeldUntilItsRequestEnds: for as long as a request is answered, and no longer; a stream without an end
-// holds nothing from its first byte on.
+// TestABackendIsHeldUntilItsRequestEnds: and not longer. An endless response holds nothing after its first byte.
 func TestABackendIsHeldUntilItsRequestEnds(t *testing.T) {
 	gate := make(chan struct{})
 	ip, port := service(t, func(w http.ResponseWriter, r *http.Request) {

@@ -17,7 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestUploadIsNotKept: what is sent through two agents passes; nobody holds it in memory.
+// TestUploadIsNotKept: an upload passes through two agents without being buffered in memory.
 func TestUploadIsNotKept(t *testing.T) {
 	if testing.Short() {
 		t.Skip("sends 256 MiB")
@@ -67,7 +67,7 @@ func (zeros) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestExpectContinue: a service that does not want a body says so before it is sent, across two agents.
+// TestExpectContinue: a service can reject a body before it is sent, across two agents.
 func TestExpectContinue(t *testing.T) {
 	addr := hops(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/no" {
@@ -97,7 +97,7 @@ func TestExpectContinue(t *testing.T) {
 	}
 }
 
-// What a client claims of itself in trailers does not reach the service, announced or not, also over two agents.
+// Headers about the client in trailers do not reach the service, announced or not, also across two agents.
 func TestClaimsInTrailersAreDropped(t *testing.T) {
 	names := func(w http.ResponseWriter, r *http.Request) {
 		_, err := io.Copy(io.Discard, r.Body)
@@ -139,7 +139,7 @@ func TestTrailers(t *testing.T) {
 	}
 }
 
-// TestRequests are shapes of requests that a client may send, or should not.
+// TestRequests sends valid and invalid requests.
 func TestRequests(t *testing.T) {
 	_, addr := one(t, Config{}, func(w http.ResponseWriter, r *http.Request) {
 		text, _ := io.ReadAll(r.Body)
@@ -205,8 +205,8 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-// TestHeadersOfOneHop end with that hop, and nothing that a client says about itself reaches the service, in whatever
-// spelling, through one agent and through two.
+// TestHeadersOfOneHop: hop-by-hop headers are removed, and no header about the client reaches the service in any spelling,
+// through one agent and through two.
 func TestHeadersOfOneHop(t *testing.T) {
 	var seen http.Header
 	shows := func(w http.ResponseWriter, r *http.Request) {
@@ -241,7 +241,7 @@ func TestHeadersOfOneHop(t *testing.T) {
 	}
 }
 
-// TestAHalfClosedClient never gets a status that nobody gave: its connection breaks.
+// TestAHalfClosedClient: without a response, no status is sent and the connection is closed.
 func TestAHalfClosedClient(t *testing.T) {
 	late := func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
@@ -264,7 +264,7 @@ func TestAHalfClosedClient(t *testing.T) {
 	}
 }
 
-// TestPartsPassAsTheyCome: a client sees what a service has said, also where more was announced.
+// TestPartsPassAsTheyCome: a client receives the parts of a response immediately, even if more was announced.
 func TestPartsPassAsTheyCome(t *testing.T) {
 	more := make(chan struct{})
 	_, addr := one(t, Config{}, func(w http.ResponseWriter, r *http.Request) {

@@ -12,13 +12,13 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// brief is a limit that a test waits for, and moving a pace that a slow client keeps within it, on a loaded machine too.
+// brief is a limit short enough to wait for. moving is a pace that stays within it, even on a loaded machine.
 const (
 	brief  = 500 * time.Millisecond
 	moving = brief / 10
 )
 
-// TestABodyThatStandsStill is not waited for; one that moves is, however slowly.
+// TestABodyThatStandsStill: a body without progress ends the request. A slow one does not.
 func TestABodyThatStandsStill(t *testing.T) {
 	_, addr := one(t, Config{Limits: Limits{Stall: brief}}, func(w http.ResponseWriter, r *http.Request) {
 		text, err := io.ReadAll(r.Body)
@@ -50,7 +50,7 @@ func TestASlowHeader(t *testing.T) {
 	}
 }
 
-// TestAClientThatDoesNotRead loses its answer, and the service hears of it.
+// TestAClientThatDoesNotRead loses its response, and the service is notified.
 func TestAClientThatDoesNotRead(t *testing.T) {
 	gone := make(chan struct{})
 	_, addr := one(t, Config{Limits: Limits{Stall: brief}}, func(w http.ResponseWriter, r *http.Request) {
@@ -69,7 +69,7 @@ func TestAClientThatDoesNotRead(t *testing.T) {
 	}
 }
 
-// TestAServiceThatDoesNotTake what it is sent, or that does not answer, is not waited for.
+// TestAServiceThatDoesNotTake: a service that does not read the request, or does not respond, times out.
 func TestAServiceThatDoesNotTake(t *testing.T) {
 	end := make(chan struct{})
 	_, addr := one(t, Config{Limits: Limits{Stall: brief, Answer: brief}}, func(_ http.ResponseWriter, r *http.Request) {
@@ -96,7 +96,7 @@ func TestAServiceThatDoesNotTake(t *testing.T) {
 	}
 }
 
-// TestASilentUpgrade is no body that stands still: a WebSocket may be idle.
+// TestASilentUpgrade: a WebSocket may be idle.
 func TestASilentUpgrade(t *testing.T) {
 	_, addr := one(t, Config{Limits: Limits{Stall: moving}}, echoUpgrade)
 	c := raw(t, addr, "GET / HTTP/1.1\r\nHost: a.b\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
@@ -168,7 +168,7 @@ func TestAnAnswerWithALargeHeader(t *testing.T) {
 	}
 }
 
-// TestTroublesAreToldSeldom: a service that is down under load does not fill the agent's own log.
+// TestTroublesAreToldSeldom: a service that is down under load does not flood the agent's own log.
 func TestTroublesAreToldSeldom(t *testing.T) {
 	var s logLimit
 	now := time.Unix(1000, 0)
@@ -184,7 +184,7 @@ func TestTroublesAreToldSeldom(t *testing.T) {
 	}
 }
 
-// TestAChangeOfRoutesBreaksNoConnection: what is open goes on, also where its own host has left.
+// TestAChangeOfRoutesBreaksNoConnection: open connections continue, even if their own host was removed.
 func TestAChangeOfRoutesBreaksNoConnection(t *testing.T) {
 	i, addr := one(t, Config{}, echoUpgrade)
 	c := raw(t, addr, "GET / HTTP/1.1\r\nHost: a.b\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")

@@ -54,7 +54,7 @@ func reads(t *testing.T, r *prometheus.Registry, want []string, names ...string)
 	}
 }
 
-// TestFigures are counted by project, and are gone with the project's last host.
+// TestFigures: requests are counted by project, and the series disappear with the project's last host.
 func TestFigures(t *testing.T) {
 	r := prometheus.NewRegistry()
 	hold, held := make(chan struct{}), make(chan struct{})
@@ -110,7 +110,7 @@ func TestFigures(t *testing.T) {
 	}, "")
 }
 
-// TestARequestThatLostItsRoute between the look and the count makes no series that nobody would take away.
+// TestARequestThatLostItsRoute: if the route is removed between lookup and count, no series remains.
 func TestARequestThatLostItsRoute(t *testing.T) {
 	r := prometheus.NewRegistry()
 	zero := func() float64 { return 0 }
@@ -126,7 +126,8 @@ func TestARequestThatLostItsRoute(t *testing.T) {
 	}
 }
 
-// TestAcrossAgentsBothCount: each agent has what passed it, told apart, and a line that names the client.
+// TestAcrossAgentsBothCount: each agent counts the requests that passed it, with a label for their origin, and logs the
+// client.
 func TestAcrossAgentsBothCount(t *testing.T) {
 	ip, port := service(t, echo("web"))
 	var papers [2]logWriter

@@ -47,7 +47,7 @@ func TestARequestCrossesAgentsOnce(t *testing.T) {
 	}
 }
 
-// recorder is a machine that is no agent. It answers what it is sent over TCP and keeps it.
+// recorder is a machine that is not an agent. It records and answers what it receives over TCP.
 type recorder struct {
 	mu   sync.Mutex
 	seen bytes.Buffer
@@ -87,8 +87,9 @@ func record(t *testing.T) (*recorder, string) {
 	return r, l.Addr().String()
 }
 
-// TestAnAddressThatIsNotTheNodes gets no byte of a request, and the answer names the node: a machine that is no agent, an
-// agent of another node, one of another cluster, this agent itself, and nothing at all.
+// TestAnAddressThatIsNotTheNodes: if something else is at a node's address, it receives no byte of a request, and the
+// response names the node. Cases: a machine that is not an agent, an agent of another node, one of another cluster, this
+// agent itself, and nothing.
 func TestAnAddressThatIsNotTheNodes(t *testing.T) {
 	nodes, others := cluster(t), cluster(t)
 	ip, port := service(t, echo("stolen"))
@@ -117,7 +118,7 @@ func TestAnAddressThatIsNotTheNodes(t *testing.T) {
 	}
 }
 
-// TestAConnectionIsKeptForItsNode: a node that reports the address of another one gets nothing of the connections there.
+// TestAConnectionIsKeptForItsNode: a node that reports another node's address gets none of the connections to that node.
 func TestAConnectionIsKeptForItsNode(t *testing.T) {
 	nodes := cluster(t)
 	ip, port := service(t, echo("web"))
@@ -138,8 +139,8 @@ func TestAConnectionIsKeptForItsNode(t *testing.T) {
 	}
 }
 
-// TestOnlyAVerifiedAgentIsBelieved about a client: not the agent's address, not its old header, and not a machine with a
-// certificate of another cluster or with none.
+// TestOnlyAVerifiedAgentIsBelieved: headers about the client are not trusted because of an agent's address or an old header,
+// or from a machine with a certificate of another cluster or without one.
 func TestOnlyAVerifiedAgentIsBelieved(t *testing.T) {
 	nodes, others := cluster(t), cluster(t)
 	ip, port := service(t, echo("web"))
@@ -182,14 +183,14 @@ func overTLS(addr string, config *tls.Config) func(ctx context.Context) (net.Con
 	}
 }
 
-// loose presents an identity to whoever answers.
+// loose presents an identity without verifying the other end.
 func loose(p *peer.TLS) *tls.Config {
 	config := p.Dial("n2")
 	config.VerifyConnection = nil
 	return config
 }
 
-// TestAnotherNodeThatDoesNotAnswer is named, not its service.
+// TestAnotherNodeThatDoesNotAnswer: the response names the node, not its service.
 func TestAnotherNodeThatDoesNotAnswer(t *testing.T) {
 	nodes := cluster(t)
 	l, err := tls.Listen("tcp", "127.0.0.1:0", nodes("n2").Accept())
@@ -214,7 +215,7 @@ func TestAnotherNodeThatDoesNotAnswer(t *testing.T) {
 	}
 }
 
-// A node whose certificate the server does not accept is neither asked nor heard, and that outlives the process.
+// A node whose certificate the server does not accept is neither contacted nor trusted. That survives a restart.
 func TestADeletedNodeIsNoPeer(t *testing.T) {
 	nodes := cluster(t)
 	member := func(node string) *peer.TLS {

@@ -33,7 +33,7 @@ func run(t *testing.T, file string, up func(project, service string) (string, fu
 	}
 }
 
-// TestRestart: a table outlives the process, and the server's word outlives what was kept.
+// TestRestart: a table survives a restart, and the server's table takes precedence over the stored one.
 func TestRestart(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "routes.json")
 	ip, port := service(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
@@ -67,7 +67,7 @@ func TestRestart(t *testing.T) {
 	awaitStatus(t, address, "shop.test", http.StatusNotFound)
 }
 
-// TestTheServerIsFaster: what was kept does not replace what the server has said already.
+// TestTheServerIsFaster: the stored table does not replace one that the server has already sent.
 func TestTheServerIsFaster(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "routes.json")
 	if err := os.WriteFile(file, []byte(`{"full":true,"upserts":[{"host":"old.test","project":"old"}]}`), 0o600); err != nil {

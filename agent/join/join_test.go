@@ -187,7 +187,7 @@ func TestJoinKeepsAndReuses(t *testing.T) {
 		t.Errorf("the token's secret was kept (%v)", err)
 	}
 
-	// Again, with the server away and without a token: what is kept is enough.
+	// Again, with the server unreachable and without a token: the stored identity suffices.
 	again := cfg
 	again.Token, again.Server = "", "192.0.2.1:1"
 	if _, err := Join(t.Context(), again); err != nil {
@@ -205,7 +205,7 @@ func TestJoinKeepsAndReuses(t *testing.T) {
 	if s.joins != 1 {
 		t.Errorf("%d joins, want 1", s.joins)
 	}
-	// The cluster was set up anew: its token is the newer word.
+	// The cluster was set up again: the new token takes precedence.
 	other := serve(t, newCA(t), serverName, x509.ExtKeyUsageServerAuth)
 	moved := other.config(t)
 	moved.DataDir = cfg.DataDir
@@ -323,7 +323,7 @@ func (w writerFunc) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestRenewReconnects: after a renewal the connection is made anew with the new certificate, without the caller's doing.
+// TestRenewReconnects: after a renewal the connection is reopened with the new certificate, without an action of the caller.
 func TestRenewReconnects(t *testing.T) {
 	s := serve(t, newCA(t), serverName, x509.ExtKeyUsageServerAuth)
 	cfg := s.config(t)

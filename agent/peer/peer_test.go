@@ -55,7 +55,7 @@ func pair(t *testing.T) (dialled, accepted net.Conn) {
 	return dialled, accepted
 }
 
-// meet lets two ends shake hands, and returns who the listening end takes the other for.
+// meet runs a handshake, and returns the node that the listening end has verified.
 func meet(t *testing.T, dial, accept *tls.Config) (node string, dialErr, acceptErr error) {
 	t.Helper()
 	a, b := pair(t)
@@ -79,7 +79,7 @@ func meet(t *testing.T, dial, accept *tls.Config) (node string, dialErr, acceptE
 	return node, dialErr, acceptErr
 }
 
-// TestWhoIsAPeer: nodes of one cluster, by their names, and nobody else.
+// TestWhoIsAPeer: only nodes of the same cluster are accepted, by their names.
 func TestWhoIsAPeer(t *testing.T) {
 	ours, others := authority(t), authority(t)
 	node := func(ca *testca.Authority, name string) func(*testing.T) TLS {
@@ -133,7 +133,7 @@ func TestWhoIsAPeer(t *testing.T) {
 	}
 }
 
-// TestNobodyWithoutACertificate: a client that presents none is refused.
+// TestNobodyWithoutACertificate: a client without a certificate is rejected.
 func TestNobodyWithoutACertificate(t *testing.T) {
 	ca := authority(t)
 	certificate, err := ca.Node("n2")

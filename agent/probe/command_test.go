@@ -12,7 +12,7 @@ import (
 	"github.com/caravanserai/cara/agent/engine"
 )
 
-// stuck is an engine whose commands do not end by themselves, and take a while to be ended.
+// stuck is an engine whose commands never exit and take a while to be ended.
 type stuck struct {
 	engine.Streams
 	running, most, started, ended atomic.Int32
@@ -44,7 +44,8 @@ func (p *stuckProcess) End(ctx context.Context) {
 	p.engine.ended.Add(1)
 }
 
-// TestHangingCheck: a check's command that hangs is ended, and no other is begun before it is gone. Each check fails in time nevertheless.
+// TestHangingCheck: a hanging command of a check is ended, and no other is started before it is gone. Each check still fails
+// in time.
 func TestHangingCheck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		eng := &stuck{ending: 12 * time.Second}

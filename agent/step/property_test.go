@@ -13,7 +13,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// converge steps until there is nothing left to do, and watches that nothing which is as wanted is harmed.
+// converge steps until there is nothing left to do, and checks that no up-to-date container is harmed.
 func converge(t *testing.T, e *world, w *Want) {
 	t.Helper()
 	for range 200 {
@@ -29,7 +29,7 @@ func converge(t *testing.T, e *world, w *Want) {
 	t.Fatalf("not there after 200 steps; wants\n%v\nhas\n%+v\nwould do\n%v", w.Spec, e.have(w), Step(w, e.have(w), e.now))
 }
 
-// unharmed: nothing is done to a container that is as wanted, and nobody acts on what is not there.
+// unharmed: no action affects an up-to-date container or a missing object.
 func unharmed(t *testing.T, w *Want, h *Have, actions []Action, now time.Time) {
 	t.Helper()
 	s := &progress{view{w: w, h: h, now: now}}
@@ -64,7 +64,7 @@ func unharmed(t *testing.T, w *Want, h *Have, actions []Action, now time.Time) {
 	}
 }
 
-// lonely: a container is only made where none is as wanted, and at most one that is not.
+// lonely: a container is only created if no up-to-date one and at most one outdated one exists.
 func lonely(t *testing.T, s *progress, a Action) {
 	t.Helper()
 	others := 0
@@ -81,8 +81,7 @@ func lonely(t *testing.T, s *progress, a Action) {
 	}
 }
 
-// succeeded: a container that serves start-first, though it is not as wanted any more, only goes once another one is
-// ready that is.
+// succeeded: an outdated container that serves start-first is deleted only once an up-to-date one is ready.
 func succeeded(t *testing.T, s *progress, svc *carav1.Service, c engine.Container, a Action) {
 	t.Helper()
 	if svc.GetUpdate().GetOrder() != api.UpdateStartFirst || s.outdated(svc, &c) == "" || !up(c) {
@@ -107,7 +106,7 @@ func succeeded(t *testing.T, s *progress, svc *carav1.Service, c engine.Containe
 	t.Fatalf("%v: nothing takes its place: %+v", a, s.h.Containers)
 }
 
-// arrived: the engine is as wanted, whole and with nothing beside it.
+// arrived: the engine is in the desired state, complete and with nothing else.
 func arrived(t *testing.T, e *world, w *Want) {
 	t.Helper()
 	if e.memory.Failure != nil {
@@ -148,7 +147,7 @@ func arrived(t *testing.T, e *world, w *Want) {
 	}
 }
 
-// held: an update failed, and what was there before is kept up.
+// held: an update failed, and the previous containers are kept running.
 func held(t *testing.T, e *world, w *Want) {
 	t.Helper()
 	e.now = e.now.Add(e.warm) // what was started again is healthy by now
@@ -208,7 +207,7 @@ func property(t *testing.T, seed uint64) {
 	if e.memory.Failure != nil || w.Remove {
 		return
 	}
-	// and again after somebody meddled
+	// again, after manual changes
 	c := &e.containers[r.IntN(len(e.containers))]
 	switch r.IntN(4) {
 	case 0:
@@ -221,7 +220,7 @@ func property(t *testing.T, seed uint64) {
 		e.networks, c.Networks = nil, nil
 	}
 	converge(t, e, w)
-	// and through some generations, each of which may come before the one before has arrived, and the agent may forget
+	// through several generations, each of which may start before the previous one has arrived; the agent may lose its memory
 	for range r.IntN(4) {
 		if e.memory.Failure != nil {
 			return
@@ -275,7 +274,7 @@ func (e *world) breakOne(r *rand.Rand, w *Want) {
 	}
 }
 
-// forget is what a new agent, or a new rollout, remembers.
+// forget resets the memory, as for a new agent or a new rollout.
 func (e *world) forget() {
 	e.memory = Memory{Pulls: map[string]Pull{}, Restarts: map[string]Restarts{}, Tries: map[string]Try{}}
 }

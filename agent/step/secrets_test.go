@@ -155,7 +155,7 @@ func TestPullSecrets(t *testing.T) {
 	}
 }
 
-// TestKnows: what a container says is quoted only where every value that it was made with is known.
+// TestKnows: a container's output is quoted only if every value that it was created with is known.
 func TestKnows(t *testing.T) {
 	assignment := func(version, value string) *carav1.Assignment {
 		return &carav1.Assignment{

@@ -7,7 +7,7 @@ import (
 	"github.com/caravanserai/cara/agent/engine"
 )
 
-// TestSight: the age of a run counts from its first sight, whatever the engine's clock says and however it is set.
+// TestSight: the age of a run counts from when it was first seen, whatever the engine's clock shows.
 func TestSight(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	for name, skew := range map[string]time.Duration{"the engine is ahead": time.Hour, "behind": -time.Hour, "the same": 0} {

@@ -255,7 +255,7 @@ func TestStepStartFirst(t *testing.T) {
 	}
 }
 
-// TestRoutableHealth: a container that is not as wanted any more is judged by its own check, as far as that is known.
+// TestRoutableHealth: an outdated container is judged by its own check, if that is known.
 func TestRoutableHealth(t *testing.T) {
 	w, e := wantOf(&carav1.ProjectSpec{Services: []*carav1.Service{{
 		Name: "a", Image: "web", Healthcheck: &carav1.Healthcheck{Tcp: &carav1.TCPCheck{Port: 80}},

@@ -14,7 +14,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// world is an engine as small as Step can see it.
+// world is a minimal engine for Step.
 type world struct {
 	leaving    map[string]time.Time
 	now        time.Time
@@ -82,7 +82,7 @@ func (e *world) container(id string) *engine.Container {
 	return nil
 }
 
-// do is what the agent does, on this engine.
+// do executes actions like the agent, on this engine.
 func (e *world) do(w *Want, actions []Action) {
 	soonest := time.Duration(0)
 	e.record = e.record.Next(w, e.have(w), actions, e.now)
@@ -210,7 +210,7 @@ func (e *world) act(w *Want, a Action) error {
 	return nil
 }
 
-// wanted is a project of some services; which, the source of randomness says.
+// wanted returns a random project.
 func wanted(r *rand.Rand) *Want {
 	spec := &carav1.ProjectSpec{}
 	if r.IntN(2) == 0 {
@@ -260,13 +260,13 @@ func wantOf(spec *carav1.ProjectSpec) *Want {
 	}}, true)
 }
 
-// askRestart is an operator's request to restart some services, all where none is named.
+// askRestart requests a restart of some services, or of all if none is named.
 func (w *Want) askRestart(token string, services ...string) {
 	p := &carav1.Project{Spec: w.Spec, Status: &carav1.ProjectStatus{RestartToken: w.RestartToken, Restarts: w.Restarts}}
 	w.Restarts, w.RestartToken = api.AddRestart(p, services, token), token
 }
 
-// scramble leaves behind what crashes, people and older assignments leave behind.
+// scramble adds what crashes, manual changes and older assignments leave behind.
 func (e *world) scramble(r *rand.Rand, w *Want) {
 	label := func(labels map[string]string) map[string]string {
 		switch r.IntN(6) {

@@ -11,7 +11,7 @@ import (
 	"github.com/caravanserai/cara/agent/engine"
 )
 
-// rotating is a log whose oldest lines go when it has too many.
+// rotating is a log that drops its oldest lines when it has too many.
 type rotating struct {
 	engine.Streams
 	written []engine.LogLine
@@ -34,8 +34,8 @@ func (e *rotating) Logs(_ context.Context, _ string, o engine.LogOptions, emit f
 	return nil
 }
 
-// TestLogReader: each line of a log that grows and is rotated is passed on once, or is in a gap that is told where it is. Lines may have equal
-// times and texts, and need not be in the order of their times.
+// TestLogReader: each line of a growing and rotated log is forwarded once, or is in a gap that is reported at its position.
+// Lines may have equal times and texts, and need not be ordered by time.
 func TestLogReader(t *testing.T) {
 	for seed := range uint64(20) {
 		r := rand.New(rand.NewPCG(seed, 1))
@@ -47,7 +47,7 @@ func TestLogReader(t *testing.T) {
 				at := now.Add(-time.Duration(r.IntN(2)*r.IntN(1000)) * time.Microsecond)
 				texts := 3
 				if log.keeps < 1<<30 {
-					texts = 1 << 30 // of two equal lines of one moment nobody could tell which was rotated away
+					texts = 1 << 30 // if a line with the same time and text is rotated away, it is unknown which one
 				}
 				log.written = append(log.written, engine.LogLine{Time: at, Stderr: r.IntN(2) == 0, Text: fmt.Sprint(r.IntN(texts))})
 			}

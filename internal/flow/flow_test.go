@@ -19,7 +19,7 @@ type (
 	response = *carav1.AttachResponse
 )
 
-// pipe is a stream in memory that never holds a sender up, as a server behind net/http does not.
+// pipe is an in-memory stream that never blocks a sender, like a server behind net/http.
 type pipe[S, R Message] struct {
 	out  chan<- S
 	in   <-chan R
@@ -60,8 +60,7 @@ func line(bytes int) request {
 	return &carav1.AttachRequest{Log: &carav1.LogLine{Line: string(make([]byte, bytes))}}
 }
 
-// TestWindow: a sender goes on as far as the window and no further, and on again as the other takes; nothing is lost
-// and the order stays.
+// TestWindow: a sender stops at the window and continues as the other side consumes. Nothing is lost or reordered.
 func TestWindow(t *testing.T) {
 	for name, size := range map[string]int{"small messages": 10, "large ones": 1 << 10, "larger than the window": 20 << 10} {
 		t.Run(name, func(t *testing.T) {
@@ -101,7 +100,7 @@ func TestWindow(t *testing.T) {
 	}
 }
 
-// TestReadsOn: who does not take what came still hears what is taken of its own, and the end.
+// TestReadsOn: a side that does not consume messages still receives acknowledgements, and the end of the stream.
 func TestReadsOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const window = 16 << 10
@@ -158,7 +157,7 @@ func TestGivenUp(t *testing.T) {
 	})
 }
 
-// TestNoWindow: a side that knows no windows is neither held up nor told anything.
+// TestNoWindow: without a window there is no limit and no acknowledgement.
 func TestNoWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		agent, server, end := ends(0)

@@ -16,10 +16,10 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// endless is where a busy loop is ended, so that it fails its test and does not hang it.
+// endless is the number of calls after which a busy loop is stopped, so that the test fails instead of hanging.
 const endless = 100_000
 
-// TestQueueIsNeverBusy: whatever Do does, and whatever it causes, a key is worked on a bounded number of times.
+// TestQueueIsNeverBusy: whatever Do does or causes, a key is processed a bounded number of times.
 func TestQueueIsNeverBusy(t *testing.T) {
 	failed := errors.New("no")
 	for name, tt := range map[string]struct {
@@ -65,7 +65,7 @@ func TestQueueIsNeverBusy(t *testing.T) {
 	}
 }
 
-// TestQueueForgivesAKey: a key that was busy and then rests is worked on at once again, and costs no memory.
+// TestQueueForgivesAKey: a busy key that then rests is processed immediately again, and uses no memory.
 func TestQueueForgivesAKey(t *testing.T) {
 	b, now := newBudget(), time.Unix(1_800_000_000, 0)
 	for range 2 * burst {
@@ -88,7 +88,7 @@ func TestQueueForgivesAKey(t *testing.T) {
 	}
 }
 
-// TestMirrorIsNeverBusy: a watch that cannot be opened, or that ends at once, is not opened again in a busy loop.
+// TestMirrorIsNeverBusy: a watch that cannot be opened, or that ends immediately, is not reopened in a busy loop.
 func TestMirrorIsNeverBusy(t *testing.T) {
 	for name, script := range map[string]func() []any{
 		"breaks at once":           func() []any { return []any{errors.New("connection reset")} },
@@ -130,7 +130,7 @@ func (f watchFunc) Watch(ctx context.Context, _ *carav1.WatchRequest, _ ...grpc.
 	return f(ctx), nil
 }
 
-// TestBackoffResetsAfterSuccessThatLasted: an attempt that succeeds and ends at once waits like one that fails.
+// TestBackoffResetsAfterSuccessThatLasted: an attempt that succeeds and ends immediately waits like one that fails.
 func TestBackoffResetsAfterSuccessThatLasted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBackoff(100*time.Millisecond, 5*time.Second)

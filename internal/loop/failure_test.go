@@ -140,7 +140,7 @@ func TestReached(t *testing.T) {
 	})
 }
 
-// stepStream is a watch that tells what the test says next.
+// stepStream is a watch that sends what the test provides.
 type stepStream struct {
 	grpc.ClientStream
 	ctx  context.Context
@@ -160,7 +160,7 @@ func (s *stepStream) Recv() (*carav1.WatchResponse, error) {
 	}
 }
 
-// TestRefused: only an error that says that the request is wrong needs a person.
+// TestRefused: only an error that means an invalid request needs a person.
 func TestRefused(t *testing.T) {
 	for name, tt := range map[string]struct {
 		err  error

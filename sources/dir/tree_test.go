@@ -40,8 +40,8 @@ func TestTenThousandFiles(t *testing.T) {
 	}
 }
 
-// A checkout changes, adds and removes many files, one after the other. Each snapshot in between may see a part of it;
-// the last one sees it whole, and nothing that stands in both branches is ever absent.
+// A checkout changes, adds and removes many files, one after the other. Each snapshot in between may see a part of it. The
+// last one sees it completely, and nothing that exists in both branches is ever absent.
 func TestCheckoutBetweenBranches(t *testing.T) {
 	testneed.Program(t, "git", "git")
 	f := newFolder(t)
@@ -147,7 +147,7 @@ func TestMountedRootThatIsUnmounted(t *testing.T) {
 	w.Stop() // nothing of it keeps the mount busy
 }
 
-// The kernel's limit of watches is that of a user namespace: this test runs itself in one.
+// The kernel's limit of watches is per user namespace, so this test runs itself in a new one.
 func TestWatchLimitExhausted(t *testing.T) {
 	const inside = "CARA_TEST_WATCHES"
 	if os.Getenv(inside) == "" {
@@ -194,7 +194,7 @@ func TestWatchLimitExhausted(t *testing.T) {
 	}
 }
 
-// 100,000 events in a burst: the kernel's queue overflows, hints stay few, and the last state is the one that is told.
+// 100,000 events in a burst: the kernel's queue overflows, there are few hints, and the last state is published.
 func TestHundredThousandEvents(t *testing.T) {
 	testneed.NotShort(t)
 	f := newFolder(t)

@@ -101,7 +101,7 @@ func TestADamagedRepositoryIsReported(t *testing.T) {
 	}
 }
 
-// A push that comes between probe and fetch, and takes the old commit away.
+// A push between probe and fetch removes the old commit.
 func TestTheBranchMovesBetweenProbeAndFetch(t *testing.T) {
 	for name, subject := range map[string]func(testing.TB) *repository{"http": overHTTP, "protocol 0": overOldHTTP, "ssh": overSSH, "local": local} {
 		t.Run(name, func(t *testing.T) {

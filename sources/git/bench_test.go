@@ -80,8 +80,8 @@ func BenchmarkRead(b *testing.B) {
 	}
 }
 
-// BenchmarkList fetches a commit and lists its manifests without reading any: what a change costs beside the files
-// that changed.
+// BenchmarkList fetches a commit and lists its manifests without reading any: the cost of a change apart from the changed
+// files.
 func BenchmarkList(b *testing.B) {
 	_, _, server := many(b, 1000)
 	d := open(b, server.RepoURL("app"), nil)

@@ -27,7 +27,7 @@ func TestReachable(t *testing.T) {
 	}
 }
 
-// A proxy resolves the names, so what a host says of itself is all that can be checked.
+// A proxy resolves the names, so only the host itself can be checked.
 func TestCheckHost(t *testing.T) {
 	for host, want := range map[string]bool{
 		"git.example.com": true, "140.82.121.3": true, "[2606:50c0:8000::153]": true, "1.example.com": true, "0x.example": true,

@@ -15,7 +15,7 @@ import (
 	"github.com/caravanserai/cara/sources/git"
 )
 
-// planted is a credential that must show up nowhere.
+// planted is a credential that must never appear.
 const planted = "hunter2-planted"
 
 // look opens, probes and lists.

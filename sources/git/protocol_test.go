@@ -224,7 +224,7 @@ func TestRedirectWithinTheHost(t *testing.T) {
 	}
 }
 
-// A server that streams for ever costs as much as the cap allows, and one that trickles ends.
+// An endless stream costs no more than the limit, and a trickling one ends.
 func TestStreamsWithoutEnd(t *testing.T) {
 	const advert = "001e# service=git-upload-pack\n0000000eversion 2\n0000"
 	tests := map[string]struct {

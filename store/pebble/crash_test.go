@@ -19,10 +19,10 @@ var (
 	crashRuns = flag.Int("crash.runs", 30, "how many seeds TestCrash tries")
 )
 
-// TestCrash lets stores live several lives on a disk that loses power. In each life it runs random transactions one by
-// one, then from many goroutines while a copy of the disk is taken at a random moment, as power loss would leave it;
-// the next life starts from that copy. What was acknowledged before that moment must be there, with its revision; and
-// what is there must be, whole, the history that the store of the last life went on to acknowledge.
+// TestCrash runs stores on a disk that loses power, several times in a row. Each time it runs random transactions, first one
+// by one, then from many goroutines while a copy of the disk is taken at a random moment, as a power failure would leave it.
+// The next store starts from that copy. Everything acknowledged before that moment must exist, with its revision. And what
+// exists must be a complete part of the history that the previous store went on to acknowledge.
 func TestCrash(t *testing.T) {
 	seeds := []uint64{*crashSeed}
 	if *crashSeed == 0 {
@@ -84,7 +84,7 @@ func live(t *testing.T, rng *rand.Rand, retain int64, disk *vfs.MemFS, m *model)
 // revisionOn opens the store that a crash left, as it would be found.
 func revisionOn(t *testing.T, disk *vfs.MemFS) int64 {
 	t.Helper()
-	// Recovery writes too: look at a copy, so that the next life recovers the same disk by itself.
+	// Recovery writes too: use a copy, so that the next store recovers the same disk itself.
 	s, err := Open(Config{Dir: "data", FS: disk.CrashClone(vfs.CrashCloneCfg{})})
 	if err != nil {
 		t.Fatalf("open after the crash: %v", err)

@@ -47,8 +47,8 @@ func filesOf(t *testing.T, disk vfs.FS, match func(name string) bool) (paths []s
 	return paths
 }
 
-// A flipped byte anywhere in the MANIFEST or the log is either harmless or refused with advice, and the refused start
-// leaves the files as they were: with the byte put right everything is there.
+// A flipped byte anywhere in the MANIFEST or the log is either harmless or an error with advice. The failed start leaves the
+// files as they were: with the byte restored, everything is there.
 func TestDamagedFilesAreRefusedAndKept(t *testing.T) {
 	for _, name := range []string{"MANIFEST", ".log"} {
 		match := func(file string) bool { return strings.Contains(file, name) }
@@ -90,15 +90,15 @@ func TestDamagedFilesAreRefusedAndKept(t *testing.T) {
 	}
 }
 
-// A MANIFEST that ends too early looks complete to Pebble, which then deletes the tables that it does not mention. Such
-// a start is refused before it deletes anything: with the rest of the MANIFEST put back everything is there.
+// A truncated MANIFEST looks complete to Pebble, which then deletes the tables that it does not mention. Such a start fails
+// before it deletes anything: with the rest of the MANIFEST restored, everything is there.
 func TestCutManifestDeletesNothing(t *testing.T) {
 	disk := filled(t)
 	all, err := Open(Config{Dir: "data", FS: disk})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(all.db.Flush(), all.Close()); err != nil { // nothing is left in the log that could tell
+	if err := errors.Join(all.db.Flush(), all.Close()); err != nil { // so that the log is empty and cannot reveal the loss
 		t.Fatal(err)
 	}
 	paths := filesOf(t, disk, func(name string) bool { return strings.HasPrefix(name, "MANIFEST") })
@@ -172,8 +172,8 @@ func TestOpenWithoutRights(t *testing.T) {
 	}
 }
 
-// A damaged table of the old log is told, by Err and by a bounded number of lines: what Pebble does in the background
-// fails again and again, and must not do so in a busy loop.
+// A damaged table of the old log is reported by Err and by a bounded number of log lines: Pebble's background work fails
+// repeatedly, and must not do so in a busy loop.
 func TestDamagedTableIsToldOnce(t *testing.T) {
 	log := &lines{}
 	disk := vfs.NewMem()

@@ -27,8 +27,8 @@ func onLog(kinds ...errorfs.OpKind) *errorfs.Toggle {
 	})}
 }
 
-// TestDiskFails checks that a failed write is never seen and is the last one: while eight writers run, the disk begins
-// to refuse. Every acknowledged transaction is there, before and after a restart; every other is whole or absent.
+// TestDiskFails checks that a failed write is never visible and is the last one: the disk starts to fail while eight writers
+// run. Every acknowledged transaction exists, before and after a restart. Every other one is complete or absent.
 func TestDiskFails(t *testing.T) {
 	for name, kinds := range map[string][]errorfs.OpKind{
 		"sync":  {errorfs.OpFileSync, errorfs.OpFileSyncData, errorfs.OpFileSyncTo, errorfs.OpFileFlush},
@@ -139,7 +139,7 @@ func expectAll(t *testing.T, s *Store, acked map[int64]string, revision int64) {
 			t.Fatalf("watch has revision %d with %d events, want %d with 2", c.Revision, len(c.Events), seen)
 		}
 		if c.Revision == revision {
-			cancel() // anything beyond would be told before the watch sees this
+			cancel() // anything later would be reported before the watch sees this
 		}
 	}
 }
@@ -227,7 +227,7 @@ func TestOpenFails(t *testing.T) {
 	}
 }
 
-// fatal operations are those of which Pebble ends the process by itself: whatever puts a new MANIFEST in place.
+// fatal reports the operations after whose failure Pebble ends the process: those that install a new MANIFEST.
 func fatal(op errorfs.Op) bool {
 	return strings.Contains(strings.ToLower(op.Path), "manifest") || op.Kind == errorfs.OpFileSync && op.Path == "data"
 }

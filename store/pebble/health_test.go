@@ -71,7 +71,7 @@ func eventually(t *testing.T, what string, so func() bool) {
 	}
 }
 
-// A full disk is told at once, by Err and by every Commit; reads go on; and when there is room, so do writes.
+// A full disk is reported immediately by Err and by every Commit. Reads continue, and so do writes once there is space.
 func TestFullDiskIsWaitedOut(t *testing.T) {
 	fault, log := full(), &lines{}
 	s := openTest(t, Config{
@@ -128,7 +128,7 @@ func filled(t *testing.T) *vfs.MemFS {
 	return disk.CrashClone(vfs.CrashCloneCfg{})
 }
 
-// A start on a full disk waits for room, says so once, and returns at once when it is told to end.
+// A start on a full disk waits for space, logs that once, and returns immediately when it is cancelled.
 func TestOpenOnFullDisk(t *testing.T) {
 	for name, leave := range map[string]bool{"told to end": true, "room": false} {
 		t.Run(name, func(t *testing.T) {
@@ -176,7 +176,7 @@ func TestOpenOnFullDisk(t *testing.T) {
 	}
 }
 
-// A data directory that is deleted, moved or replaced ends the store, whether somebody writes or not.
+// A data directory that is deleted, moved or replaced ends the store, even without writes.
 func TestDirectoryGone(t *testing.T) {
 	for name, take := range map[string]func(dir string) error{
 		"deleted": os.RemoveAll,
@@ -216,7 +216,7 @@ func TestDirectoryGone(t *testing.T) {
 	}
 }
 
-// One cause makes one line in a while, which says how many were left out; another cause is not held back by it.
+// Each cause is logged at most once per interval, with the number of suppressed lines. Causes do not suppress each other.
 func TestSayBoundsTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &lines{}
@@ -236,7 +236,7 @@ func TestSayBoundsTheLog(t *testing.T) {
 	})
 }
 
-// After a compaction that failed none is granted for a while, whichever way Pebble asks.
+// After a failed compaction no compaction is granted for a while, by either of Pebble's methods.
 func TestCalmHoldsCompactionsBack(t *testing.T) {
 	c := &compactionPause{CompactionScheduler: pebbledb.NewConcurrencyLimitSchedulerWithNoPeriodicGrantingForTest()}
 	if c.holds() {

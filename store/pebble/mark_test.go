@@ -34,9 +34,8 @@ func newestLog(t *testing.T, disk vfs.FS) (string, int64) {
 	return path, int64(len(bytes.TrimRight(readAll(t, disk, path), "\x00")))
 }
 
-// A flipped byte at the end of the log looks like a torn write to Pebble, which drops the transaction. The start is
-// refused and changes nothing: with the byte put right everything is there. Without the mark the store starts with what
-// is left.
+// A flipped byte at the end of the log looks like a torn write to Pebble, which drops the transaction. The start fails and
+// changes nothing: with the byte restored, everything is there. Without the mark the store starts with what is left.
 func TestDamagedEndOfLogIsRefused(t *testing.T) {
 	disk := killed(t)
 	path, end := newestLog(t, disk)
@@ -64,7 +63,7 @@ func TestDamagedEndOfLogIsRefused(t *testing.T) {
 	}
 }
 
-// A store whose files are gone is no new store.
+// A store whose files are missing is not a new store.
 func TestMissingFilesAreRefused(t *testing.T) {
 	for name, match := range map[string]func(string) bool{
 		"log":      func(name string) bool { return strings.HasSuffix(name, ".log") },
@@ -164,7 +163,7 @@ func TestBackupHasItsMark(t *testing.T) {
 	expectRevision(t, openTest(t, Config{Dir: backup}), 1)
 }
 
-// A disk that refuses the mark alone costs no acknowledged write, and is told once.
+// A disk on which only the mark cannot be written loses no acknowledged write, and this is logged once.
 func TestMarkCannotBeWritten(t *testing.T) {
 	fault := &errorfs.Toggle{Injector: errorfs.InjectorFunc(func(op errorfs.Op) error {
 		if op.Kind == errorfs.OpFileWriteAt && strings.HasSuffix(op.Path, markName) {

@@ -15,7 +15,7 @@ import (
 	"github.com/caravanserai/cara/store"
 )
 
-// model is the store as a map and a list: what must be true of the real one. Revision r is changes[r-1].
+// model is the store as a map and a list: the expected state of the real one. Revision r is changes[r-1].
 type model struct {
 	objects   map[string]store.KV
 	changes   []store.Change
@@ -26,7 +26,7 @@ func newModel() *model { return &model{objects: map[string]store.KV{}} }
 
 func (m *model) revision() int64 { return int64(len(m.changes)) }
 
-// commit does what the contract says of Txn and returns what Commit must return.
+// commit implements the contract of Txn and returns what Commit must return.
 func (m *model) commit(t store.Txn) (int64, error) {
 	for _, c := range t.If {
 		if have := m.objects[c.Key].Modified; have != c.Modified {
@@ -74,8 +74,8 @@ func (m *model) cut(revision int64) *model {
 	return past
 }
 
-// check compares all that can be seen of s with the model: objects, revision, and the change log as far as it goes,
-// which is at least what retention promises.
+// check compares everything visible of s with the model: objects, revision, and the change log, which must have at least
+// what retention promises.
 func (m *model) check(t *testing.T, s *Store) {
 	t.Helper()
 	page, err := s.List(t.Context(), "", store.ListOptions{})
@@ -126,7 +126,7 @@ func (m *model) checkLog(t *testing.T, s *Store, compacted int64) {
 	}
 }
 
-// randomTxn works on a few keys, so that transactions meet. guess gives the Modified that a condition asks for.
+// randomTxn uses only a few keys, so that transactions conflict. guess returns the Modified of a condition.
 func randomTxn(rng *rand.Rand, guess func(key string) int64) store.Txn {
 	key := func() string { return fmt.Sprintf("k/%d", rng.IntN(12)) }
 	var t store.Txn

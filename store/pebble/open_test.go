@@ -266,8 +266,8 @@ func TestClose(t *testing.T) {
 	}
 }
 
-// TestCallerLeaves cancels the wait for a group that the disk is slow to sync: the caller gets its context's error at
-// once, and the transaction is stored all the same.
+// TestCallerLeaves cancels the wait for a slow sync: the caller gets its context's error immediately, and the transaction is
+// still stored.
 func TestCallerLeaves(t *testing.T) {
 	gate := newGate()
 	s := openTest(t, Config{Dir: "data", FS: gate.wrap(vfs.NewMem())})
