@@ -84,8 +84,8 @@ func TestNoEffectBacksOff(t *testing.T) {
 	f.wait(t, "p", phase(api.PhaseRunning))
 }
 
-// TestEngineWithoutRoom: a project whose container finds no room on the engine's disk waits, however often it was tried, and comes up when
-// there is room again.
+// TestEngineWithoutRoom: a project whose container finds no room on the engine's disk waits, however often it was tried, and
+// comes up when there is room again.
 func TestEngineWithoutRoom(t *testing.T) {
 	f := newFaked(t)
 	var tries atomic.Int64
