@@ -14,13 +14,13 @@ import (
 )
 
 const (
-	maxAuditName   = 128 // bytes of a name in a line
+	maxAuditName   = 128 // bytes of a name in an audit line
 	maxAuditDetail = 512
 )
 
-// audit writes one line for each call that changes something, or tried to. What agents and loops report all the time
-// goes out at debug level. Texts from outside are cut, and failures of callers without an identity are sampled: anybody
-// can make them.
+// audit writes one line for each call that changes something or tries to. Regular reports of agents and loops are logged at
+// debug level. Texts from outside are truncated. Failures of unauthenticated callers are sampled, because anyone can cause
+// them.
 func (s *Server) audit(ctx context.Context, actor identity.Actor, method string, req any, err error) {
 	m := methods[method]
 	if !m.write {
@@ -40,7 +40,7 @@ func (s *Server) audit(ctx context.Context, actor identity.Actor, method string,
 	join, joins := req.(*carav1.JoinRequest)
 	if joins {
 		object = join.GetNodeName()
-		if err == nil && actor.Name == "" { // who knows the token's secret speaks for the node
+		if err == nil && actor.Name == "" { // the token's secret authorises the caller to act as the node
 			actor.Name = api.PrefixNode + object
 		}
 	}

@@ -21,15 +21,15 @@ import (
 
 const (
 	backupChunk  = 256 << 10
-	backupPrefix = "backup-" // of the directory that a backup is made in
+	backupPrefix = "backup-" // of the directory where a backup is made
 )
 
-// checkpointer is a store that can copy itself while it serves, into a directory that does not exist yet.
+// checkpointer is a store that can copy itself while it serves. dir must not exist yet.
 type checkpointer interface {
 	Checkpoint(dir string) error
 }
 
-// Backup streams a data directory as a tar archive: the store as of one moment, and the identity's files.
+// Backup streams a data directory as a tar archive: a consistent snapshot of the store, and the files of the identity.
 func (s infoService) Backup(_ *emptypb.Empty, out grpc.ServerStreamingServer[carav1.BackupChunk]) error {
 	st, ok := s.db.Store.(checkpointer)
 	if !ok || s.cfg.Identity == nil {
@@ -51,7 +51,7 @@ func (s infoService) Backup(_ *emptypb.Empty, out grpc.ServerStreamingServer[car
 	archive := tar.NewWriter(sink)
 	for _, name := range s.cfg.Identity.Files() {
 		err := archiveFile(archive, filepath.Join(s.cfg.Identity.Dir(), name), name)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) { // a token file that its owner took away
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // the owner may have removed a token file
 			return s.noBackup(err)
 		}
 	}
@@ -68,7 +68,7 @@ func (s infoService) noBackup(err error) error {
 	return api.Internal("make a backup: %v", err)
 }
 
-// dropBackups removes what backups leave behind in the data directory: links that would keep files of the store alive.
+// dropBackups removes leftovers of backups from the data directory: their links would keep old store files on disk.
 func (s *Server) dropBackups() {
 	left, err := filepath.Glob(filepath.Join(s.cfg.Identity.Dir(), backupPrefix+"*"))
 	for _, dir := range left {
@@ -79,7 +79,7 @@ func (s *Server) dropBackups() {
 	}
 }
 
-// archiveTree adds everything below dir.
+// archiveTree adds all files below dir to the archive.
 func archiveTree(ctx context.Context, archive *tar.Writer, dir string) error {
 	return filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		switch {
@@ -118,7 +118,7 @@ func archiveFile(archive *tar.Writer, path, name string) error {
 	return nil
 }
 
-// chunks sends what is written to it.
+// chunks is a writer that sends what is written as BackupChunk messages.
 type chunks struct {
 	out grpc.ServerStreamingServer[carav1.BackupChunk]
 }

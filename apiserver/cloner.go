@@ -10,11 +10,11 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// loopCloner copies what passes between a loop and the server, so that neither sees the other's changes. The messages
-// of a watch are immutable by contract on both sides and are shared: a thousand objects cost the loop nothing.
+// loopCloner copies the messages between a loop and the server, so that neither sees the other's changes. The messages of a
+// watch are immutable on both sides and are shared, so a watch of a thousand objects copies nothing.
 type loopCloner struct{ inprocgrpc.ProtoCloner }
 
-// Copy fills out with in.
+// Copy copies in to out.
 func (c loopCloner) Copy(out, in any) error {
 	if _, ok := in.(*carav1.WatchResponse); ok {
 		return shareCloner{}.Copy(out, in)
@@ -22,7 +22,7 @@ func (c loopCloner) Copy(out, in any) error {
 	return c.ProtoCloner.Copy(out, in)
 }
 
-// Clone makes a message that has what in has.
+// Clone returns a copy of in.
 func (c loopCloner) Clone(in any) (any, error) {
 	if _, ok := in.(*carav1.WatchResponse); ok {
 		return in, nil
@@ -30,11 +30,11 @@ func (c loopCloner) Clone(in any) (any, error) {
 	return c.ProtoCloner.Clone(in)
 }
 
-// shareCloner passes messages on as they are. For the REST gateway, which makes each request for one call alone and does
-// nothing with an answer but write it out.
+// shareCloner shares messages instead of copying them. It is for the REST gateway, which makes each request for one call
+// and only encodes the answer.
 type shareCloner struct{}
 
-// Copy makes out a second head of in: the same fields.
+// Copy makes out share the fields of in.
 func (shareCloner) Copy(out, in any) error {
 	to, okTo := out.(proto.Message)
 	msg, okIn := in.(proto.Message)

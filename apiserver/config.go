@@ -26,51 +26,52 @@ const (
 	defaultDeleteWait = 2 * time.Second
 )
 
-// Config says what the server serves. Store, and Identity or Authenticator, are required; the rest has a working zero
-// value.
+// Config configures the server. Store is required, and one of Identity and Authenticator. The other fields have a useful
+// zero value.
 type Config struct {
-	// Store keeps the objects. The caller opens it before Run and closes it after.
+	// Store keeps the objects. The caller opens it before Run and closes it afterwards.
 	Store store.Store
-	// Authenticator decides who calls over the network; nil is the tokens in the store and the certificates of Identity.
+	// Authenticator authenticates callers from the network. The default uses the tokens in the store and the certificates
+	// of Identity.
 	Authenticator identity.Authenticator
-	// Identity signs nodes and keeps secrets; without it agents cannot join and there are no secrets.
+	// Identity signs node certificates and encrypts secrets. Without it agents cannot join and secrets do not work.
 	Identity *identity.Identity
-	// Logger gets the audit lines and the troubles; nil is silent.
+	// Logger gets the audit lines and the errors. nil logs nothing.
 	Logger *slog.Logger
-	// Figures of others that /metrics shows beside its own.
+	// Figures are more collectors for /metrics.
 	Figures []prometheus.Collector
-	// ClusterID goes on every container's labels; empty is that of Identity.
+	// ClusterID is a label of every container. The default is the ID of Identity.
 	ClusterID string
-	// Version of cara-server.
+	// Version is the version of cara-server.
 	Version string
-	// Hosts spells short ingress hosts out.
+	// Hosts expands short ingress hosts.
 	Hosts api.HostTemplate
-	// ReservedHosts are patterns of hosts that no project may claim, beside the server's own names.
+	// ReservedHosts are patterns of hosts that no project may claim, in addition to the server's own names.
 	ReservedHosts []string
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
-	// MaxBodyBytes bounds a REST body and a gRPC message; 0 is 4 MiB.
+	// MaxBodyBytes limits a REST body and a gRPC message; 0 is 4 MiB.
 	MaxBodyBytes int
-	// MaxBodiesBytes bounds the bodies of all calls of known callers that are in memory at the same time. One caller gets
-	// half of it at most; 0 is 64 MiB.
+	// MaxBodiesBytes limits the bodies of all authenticated calls that are in memory at a time. One caller gets at most
+	// half of it. 0 is 64 MiB.
 	MaxBodiesBytes int
-	// MaxCallsPerCaller bounds the open calls of one caller, watches among them; 0 is 4,096.
+	// MaxCallsPerCaller limits the open calls of one caller, including watches; 0 is 4,096.
 	MaxCallsPerCaller int
-	// MaxStreamsPerCaller bounds the streams of one caller to agents: logs, exec, port-forward and top; 0 is 256.
+	// MaxStreamsPerCaller limits the streams of one caller to agents: logs, exec, port-forward and top; 0 is 256.
 	MaxStreamsPerCaller int
-	// RecentChanges is how many changes stay decoded in memory for watchers; 0 is 16,384.
+	// RecentChanges is how many decoded changes stay in memory for watchers; 0 is 16,384.
 	RecentChanges int
-	// BookmarkInterval is how often a quiet watch hears the newest revision; 0 is 30 s.
+	// BookmarkInterval is how often a watch without events gets the newest revision; 0 is 30 s.
 	BookmarkInterval time.Duration
-	// DrainTimeout is how long Run waits for calls in flight when it ends; 0 is 10 s.
+	// DrainTimeout is how long Run waits for open calls when it ends; 0 is 10 s.
 	DrainTimeout time.Duration
-	// DeleteWait is how long DeleteProject waits for the project's end; 0 is 2 s.
+	// DeleteWait is how long DeleteProject waits until the project is gone; 0 is 2 s.
 	DeleteWait time.Duration
 
 	ownHosts []string // names of Identity's certificate, in lower case
 }
 
-// Validate returns what is wrong with c, or nil.
+// Validate returns an error if c is not usable.
 func (c Config) Validate() error {
 	switch {
 	case c.Store == nil:

@@ -1,29 +1,24 @@
-// Package apiserver is the one door to the cluster: gRPC and REST on one address, for people, agents and the loops.
-// On the line of a push it is where a plan becomes an object: the reconciler's apply is validated, authorised and
-// committed to the store at revision R here, and from here the watch goes out that wakes the scheduler, the agent and
-// caractrl. With the packages below it, it is the only room that knows the store. The objects and their rules are in
-// apiserver/objects, the agents in apiserver/dispatch, streams in apiserver/relay, REST in apiserver/rest; this package says
-// who may call what, keeps the audit log, and puts them together.
+// Package apiserver is the only entry to the cluster: gRPC and REST on one address, for people, agents and the loops. When
+// a push is processed, a plan becomes an object here: the server validates and authorises the reconciler's apply and
+// commits it to the store at revision R. The watch then wakes the scheduler, the agent and caractrl. Only this package and
+// its subpackages use the store. apiserver/objects has the objects and their rules, apiserver/dispatch the agents,
+// apiserver/relay the streams, and apiserver/rest the REST interface. This package decides who may call what, writes the
+// audit log, and connects the subpackages.
 //
-// # What holds
+// # Invariants
 //
-//  1. One path. Every call, whether it comes over the network, through REST or from a loop in this process, passes the
-//     same interceptors (recover, count, authenticate, authorise, validate, audit) and the same service. Who calls is
-//     decided by the Authenticator; the identity of a loop is a property of the in-process channel that Client gives
-//     it, and nothing that comes over the network can carry it.
-//  2. Reads come from the cache, writes go to the store. One goroutine feeds the cache from the store's change log, a
-//     transaction at a time. A write is acknowledged when it is durable and the cache has it: who has the answer can
-//     read what it wrote.
-//  3. Objects in the cache are immutable and shared: with answers, with watchers, with one another. Whoever changes
-//     one clones it first. resourceVersion is the revision of the object's last write; it is filled in when an object is
-//     decoded and never stored.
-//  4. A change is a function from what was read to what is written. Everything that it read is a condition of its
-//     transaction, so it either commits on exactly that state or runs again on a newer one. What it does not change it
-//     does not write: unchanged is zero writes.
-//  5. A phase moves in one function, movePhase of objects, by the table in api.CheckMove; with it go the Phase condition and one event,
-//     in the same transaction. A project, its tombstone, its override and its claims on hosts change together or not at
-//     all.
-//  6. A watch has no queue. It walks the recent transactions in memory at its own revision, or the store's log where it
-//     is further behind, and is told Gone (410) where that no longer reaches.
-//  7. What changes with every heartbeat or poll stays in memory and out of the store, and is laid over answers.
+// 1. One path. Every call, whether it comes over the network, through REST or from a loop in this process, passes the same
+// interceptors (recover, count, authenticate, authorise, validate, audit) and the same service. The Authenticator decides
+// who calls. A loop's identity belongs to the in-process channel that Client gives it, and no network call can have it. 2.
+// Reads come from the cache, writes go to the store. One goroutine fills the cache from the store's change log, one
+// transaction at a time. A write is acknowledged when it is durable and in the cache, so a client can read its own write.
+// 3. Objects in the cache are immutable and shared with answers and watchers. Code that changes an object clones it first.
+// resourceVersion is the revision of the object's last write. It is set when an object is decoded and never stored. 4. A
+// change is a function from what was read to what is written. Everything that it read is a condition of its transaction: it
+// commits on exactly that state or runs again on a newer one. It writes only what it changes; no change is no write. 5.
+// Only movePhase of objects changes a phase, by the table in api.CheckMove. The Phase condition and one event are in the
+// same transaction. A project, its tombstone, its override and its claims on hosts change together or not at all. 6. A
+// watch has no queue. It reads the recent transactions in memory from its own revision, or the store's log if it is further
+// behind. If the log no longer reaches back that far, the watch ends with Gone (410). 7. State that changes with every
+// heartbeat or poll stays in memory and is added to answers. It is not in the store.
 package apiserver

@@ -25,20 +25,20 @@ import (
 
 const (
 
-	// maxStrangerAnswers is how many such requests of one address get an answer with a body at the same time. Those
-	// beyond get the status alone, which no client can hold up by not reading.
+	// maxStrangerAnswers is how many unauthenticated requests of one address get an answer with a body at a time. The
+	// others get only the status, which a client cannot block by not reading.
 	maxStrangerAnswers = 16
 	// maxFilling is how many calls wait for the cache while the server starts.
 	maxFilling = 1024
 )
 
-// door is in front of everything that is served. It finds out from the headers and the connection alone who calls and
-// whether he may: before that, no byte of a body is read or decoded, over gRPC and REST alike. Three kinds of requests
-// need no identity: Join, which has the join token in its body, webhooks, whose signature is their identity, and pages
-// without a body such as health.
+// door handles every request first. It authenticates and authorises the caller from the headers and the connection alone.
+// Until then no byte of a body is read or decoded, for gRPC and REST alike. Three kinds of requests need no identity: Join,
+// which has the join token in its body; webhooks, which are authenticated by their signature; and pages without a body,
+// such as health.
 //
-// The interceptors ask the table of rights again, so a mistake here refuses too much or reads too early, but lets nobody
-// do what he may not.
+// The interceptors check the permissions again. So a mistake here can reject too much or read too early, but it cannot give
+// a caller more permissions.
 type door struct {
 	*Server
 	routes    routes
@@ -47,7 +47,7 @@ type door struct {
 	strangers *admission.Strangers
 }
 
-// ServeHTTP answers a request, or says why not.
+// ServeHTTP serves a request or rejects it.
 func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
 	r = withPeer(r)
@@ -56,7 +56,7 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer v.Leave()
 	err := d.identify(r, v, route) //nolint:contextcheck // the request carries it
 	switch {
-	case route.open: // it has bounds of its own
+	case route.open: // an open route has separate limits
 	case v.Actor.Role == api.RoleNone || err != nil:
 		quiet := d.admitStranger(v)
 		defer d.strangers.Leave(v.From)
@@ -89,7 +89,7 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	d.grpc.ServeHTTP(w, r)
 }
 
-// identify finds out who calls, and whether he may. For a page without a method everybody is welcome, known or not.
+// identify authenticates and authorises the caller. A page without a method is open to every caller.
 func (d *door) identify(r *http.Request, v *admission.Visit, route route) error {
 	if route.open {
 		return nil
@@ -122,7 +122,7 @@ func (d *door) identify(r *http.Request, v *admission.Visit, route route) error 
 	return authorise(actor, route.method)
 }
 
-// filledSoon waits for the cache. So many calls may wait, no more: nobody knows yet whose they are.
+// filledSoon waits for the cache. At most maxFilling calls wait, because their callers are not authenticated yet.
 func (d *door) filledSoon(ctx context.Context) error {
 	select {
 	case <-d.db.Cache.Loaded:
@@ -138,7 +138,7 @@ func (d *door) filledSoon(ctx context.Context) error {
 	}
 }
 
-// enter counts the call of a known caller.
+// enter counts the call of an authenticated caller.
 func (d *door) enter(v *admission.Visit, route route) error {
 	if err := d.visits.Enter(v, d.cfg.MaxCallsPerCaller); err != nil {
 		return err
@@ -146,15 +146,15 @@ func (d *door) enter(v *admission.Visit, route route) error {
 	if !route.stream {
 		return nil
 	}
-	if err := v.StillValid(); err != nil { // the token may have gone before the call was counted
+	if err := v.StillValid(); err != nil { // the token may have been deleted before the call was counted
 		d.visits.Leave(v)
 		return err
 	}
 	return nil
 }
 
-// admitStranger counts a request of a caller that has not authenticated. quiet is true where the answer is to have no
-// body. With too many of them from one address, the connection is closed.
+// admitStranger counts a request of a caller that has not authenticated. quiet means that the answer must have no body. If
+// one address has too many such requests, the connection is closed.
 func (d *door) admitStranger(v *admission.Visit) (quiet bool) {
 	here, ok := d.strangers.Enter(v.From)
 	if !ok {
@@ -166,23 +166,23 @@ func (d *door) admitStranger(v *admission.Visit) (quiet bool) {
 	return here > maxStrangerAnswers
 }
 
-// boundStranger bounds the time of a request. done sends the answer off while the request still counts: over HTTP/2, a
-// client can hold it up.
+// boundStranger sets the deadline of a request. done flushes the answer while the request still counts, because over HTTP/2
+// a client can delay it.
 func boundStranger(w http.ResponseWriter, r *http.Request) (done func()) {
 	conn, until := http.NewResponseController(w), time.Now().Add(admission.StrangerTimeout)
-	_, _ = conn.SetReadDeadline(until), conn.SetWriteDeadline(until) // where they fail, the bounds on the number are left
+	_, _ = conn.SetReadDeadline(until), conn.SetWriteDeadline(until) // if this fails, the limits on request counts still apply
 	if r.ProtoMajor >= 2 {
 		return func() { _ = conn.Flush() }
 	}
-	if r.ContentLength != 0 { // net/http reads what nobody has read
+	if r.ContentLength != 0 { // net/http reads the rest of the body
 		w.Header().Set("Connection", "close")
 	}
 	return func() { _ = conn.SetWriteDeadline(time.Time{}) } // the connection may serve other requests
 }
 
-// grpcBody prepares the body of a call that may be made. The body of a call with one message is read here, in bounded
-// time and within the budget: gRPC over net/http would read it without bounds, and keep a buffer of 16 KiB for each
-// piece of it, however small. A call that streams reads as it goes: see frames.
+// grpcBody prepares the body of an authorised call. If the call has one message, grpcBody reads it within a deadline and a
+// memory limit: gRPC over net/http would read it without limits and keep a buffer of 16 KiB for each piece, however small.
+// A streaming call reads its body as it goes: see frames.
 func (d *door) grpcBody(w http.ResponseWriter, r *http.Request, v *admission.Visit, route route) (*http.Request, func(), error) {
 	if route.sends {
 		m := methods[route.method]
@@ -196,7 +196,7 @@ func (d *door) grpcBody(w http.ResponseWriter, r *http.Request, v *admission.Vis
 	return r, release, nil
 }
 
-// refused counts and records a call that went no further than the door.
+// refused counts and logs a call that the door rejected.
 func (d *door) refused(r *http.Request, v *admission.Visit, err error, began time.Time) {
 	if _, ok := methods[v.Method]; !ok {
 		return
@@ -215,7 +215,7 @@ func refuse(w http.ResponseWriter, r *http.Request, route route, err error, quie
 		w.Header().Set("Content-Length", "0")
 		w.WriteHeader(int(p.GetStatus()))
 	default:
-		if r.ProtoMajor < 2 && r.ContentLength != 0 { // nobody reads the rest of the body
+		if r.ProtoMajor < 2 && r.ContentLength != 0 { // the rest of the body stays unread
 			w.Header().Set("Connection", "close")
 			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(time.Second))
 		}
@@ -223,7 +223,7 @@ func refuse(w http.ResponseWriter, r *http.Request, route route, err error, quie
 	}
 }
 
-// refuseGRPC answers a call with its status alone: headers and trailers, which no client can hold up by not reading.
+// refuseGRPC answers a call with only its status, in headers and trailers, which a client cannot block by not reading.
 func refuseGRPC(w http.ResponseWriter, err error) {
 	st, _ := status.FromError(api.Wire(err))
 	h := w.Header()
@@ -237,8 +237,8 @@ func refuseGRPC(w http.ResponseWriter, err error) {
 	}
 }
 
-// grpcMessage encodes a message as the gRPC protocol wants it in a header: printable ASCII without the percent sign goes
-// as it is, every other byte as %XX.
+// grpcMessage encodes a message for a header of the gRPC protocol: printable ASCII except the percent sign stays, every
+// other byte becomes %XX.
 func grpcMessage(text string) string {
 	var out strings.Builder
 	for i := range len(text) {
@@ -251,7 +251,7 @@ func grpcMessage(text string) string {
 	return out.String()
 }
 
-// withPeer makes a request's context look as gRPC's own does: who is at the other end, and with which certificate.
+// withPeer adds the peer's address and certificate to a request's context, as gRPC does.
 func withPeer(r *http.Request) *http.Request {
 	p := &peer.Peer{Addr: remoteAddr(r.RemoteAddr)}
 	if r.TLS != nil {
@@ -262,12 +262,12 @@ func withPeer(r *http.Request) *http.Request {
 	return r.WithContext(peer.NewContext(r.Context(), p))
 }
 
-// requestContext has a request's credentials where gRPC has them.
+// requestContext puts a request's credentials where gRPC puts them.
 func requestContext(r *http.Request) context.Context {
 	return metadata.NewIncomingContext(r.Context(), metadata.MD{"authorization": r.Header.Values("Authorization")})
 }
 
-// remoteAddr is the address that net/http has as text.
+// remoteAddr is a net.Addr for the address text of net/http.
 type remoteAddr string
 
 func (remoteAddr) Network() string  { return "tcp" }

@@ -10,7 +10,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// GetInfo says what server this is, and who it takes the caller for.
+// GetInfo returns the server's version and cluster, and the authenticated caller.
 func (s infoService) GetInfo(ctx context.Context, _ *emptypb.Empty) (*carav1.Info, error) {
 	return &carav1.Info{
 		Version:   s.cfg.Version,

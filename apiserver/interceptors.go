@@ -17,11 +17,10 @@ import (
 	"github.com/caravanserai/cara/apiserver/objects"
 )
 
-// identify says who calls.
+// identify returns the caller.
 type identify func(context.Context) (identity.Actor, error)
 
-// unary is what every call with one request and one answer passes, in this order: recover, measure, audit,
-// authenticate, authorise, validate.
+// unary is the interceptor of every unary call. In this order: recover, measure, audit, authenticate, authorise, validate.
 func (s *Server) unary(who identify) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
 		start := time.Now()
@@ -44,7 +43,7 @@ func (s *Server) unary(who identify) grpc.UnaryServerInterceptor {
 	}
 }
 
-// stream is unary's counterpart; each message that comes in is checked as it comes.
+// stream is the interceptor of every stream. It validates each incoming message when it arrives.
 func (s *Server) stream(who identify) grpc.StreamServerInterceptor {
 	return func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
 		start := time.Now()
@@ -73,7 +72,7 @@ func (s *Server) stream(who identify) grpc.StreamServerInterceptor {
 	}
 }
 
-// admit waits for the cache, authenticates the caller and asks the table whether the method is for it.
+// admit waits for the cache, authenticates the caller and checks that its role may call the method.
 func (s *Server) admit(ctx context.Context, who identify, method string) (identity.Actor, error) {
 	if err := s.db.Cache.Filled(ctx); err != nil {
 		return identity.Actor{}, err
@@ -85,7 +84,7 @@ func (s *Server) admit(ctx context.Context, who identify, method string) (identi
 	return actor, authorise(actor, method)
 }
 
-// check bounds what the caller may name, and validates the request.
+// check limits the names that the caller may use, and validates the request.
 func (s *Server) check(actor identity.Actor, method string, req any) error {
 	m, ok := req.(proto.Message)
 	if !ok {
@@ -97,7 +96,7 @@ func (s *Server) check(actor identity.Actor, method string, req any) error {
 	return objects.Validate(m)
 }
 
-// checkedStream validates what comes in, and carries the actor.
+// checkedStream validates incoming messages and carries the actor.
 type checkedStream struct {
 	grpc.ServerStream
 	ctx    context.Context //nolint:containedctx // a ServerStream is where gRPC keeps it
@@ -109,7 +108,7 @@ type checkedStream struct {
 
 func (c *checkedStream) Context() context.Context { return c.ctx }
 
-// rejected is why the caller's credentials are no longer valid; nil while they are.
+// rejected returns why the caller's credentials are no longer valid, or nil if they are valid.
 func (c *checkedStream) rejected() error {
 	if cause := context.Cause(c.ctx); cause != nil && !errors.Is(cause, context.Canceled) && !errors.Is(cause, context.DeadlineExceeded) {
 		return cause
@@ -117,7 +116,7 @@ func (c *checkedStream) rejected() error {
 	return nil
 }
 
-// SendMsg passes nothing on to a caller whose credentials are no longer valid.
+// SendMsg sends nothing to a caller whose credentials are no longer valid.
 func (c *checkedStream) SendMsg(m any) error {
 	if err := c.rejected(); err != nil {
 		return err

@@ -13,19 +13,19 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// method says who may call, and whether a call changes something.
+// method defines who may call a method, and whether the call changes something.
 type method struct {
 	roles []api.Role
 	write bool
-	quiet bool // a report of the machinery: its audit line goes out at debug level
+	quiet bool // an automatic report: its audit line is logged at debug level
 
-	// Bounds of a call whose caller streams: see frames. Zero is the default of each.
+	// Limits of a streaming caller: see frames. Zero means the default.
 	message int64      // bytes of one message
 	pace    rate.Limit // messages a second
 	burst   int
 }
 
-// readers may look at everything but values of secrets, which nobody gets.
+// readers may read everything except secret values, which no read returns.
 var (
 	readers   = []api.Role{api.RoleAdmin, api.RoleDeployer, api.RoleViewer, api.RoleScheduler, api.RoleGC, api.RoleReconciler, api.RoleSources} //nolint:gochecknoglobals // a table that never changes
 	deployers = []api.Role{api.RoleAdmin, api.RoleDeployer}                                                                                     //nolint:gochecknoglobals // a table that never changes
@@ -39,7 +39,7 @@ func reports(roles ...api.Role) method {
 	return method{roles: roles, write: true, quiet: true}
 }
 
-// methods is the table of who may do what. A method that is not in it is nobody's; a test holds it against the
+// methods defines who may call which method. A method that is missing here is forbidden. A test compares it with the
 // generated services.
 var methods = map[string]method{ //nolint:gochecknoglobals // a table that never changes
 	"/cara.v1.ProjectService/CreateProject":       writes(deployers...),
@@ -123,7 +123,7 @@ var methods = map[string]method{ //nolint:gochecknoglobals // a table that never
 	"/cara.v1.InfoService/Backup":  writes(admins...),
 }
 
-// authorise asks the table.
+// authorise returns an error if the actor may not call the method.
 func authorise(actor identity.Actor, name string) error {
 	m, ok := methods[name]
 	switch {
@@ -153,7 +153,7 @@ func roleWords(roles []api.Role) string {
 
 func shortMethod(name string) string { return name[strings.LastIndexByte(name, '/')+1:] }
 
-// objectName is the name of the one object that a request is about; empty where there is none or are many.
+// objectName returns the name of the object in a request, or "" if it has none or several.
 func objectName(req proto.Message) string {
 	switch r := req.(type) {
 	case interface{ GetName() string }:

@@ -14,7 +14,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/state"
 )
 
-// metrics counts calls; /metrics shows it.
+// metrics counts calls for /metrics.
 type metrics struct {
 	registry *prometheus.Registry
 	calls    *prometheus.CounterVec
@@ -46,7 +46,7 @@ func (m *metrics) observe(method string, err error, took time.Duration) {
 	m.latency.WithLabelValues(name).Observe(took.Seconds())
 }
 
-// figures shows the figures to those who may read.
+// figures serves the metrics to callers who may read.
 func (s *Server) figures() http.Handler {
 	show := promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -58,7 +58,7 @@ func (s *Server) figures() http.Handler {
 	})
 }
 
-// mayRead authenticates a request that is no call, and asks for a role that reads.
+// mayRead authenticates an HTTP request without an RPC and requires a role that may read.
 func (s *Server) mayRead(r *http.Request) error {
 	actor, err := s.network(requestContext(r))
 	if err != nil {

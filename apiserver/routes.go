@@ -10,16 +10,16 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// route is where a request leads, as far as its headers tell.
+// route is the destination of a request, as far as the headers show it.
 type route struct {
 	method string // full name of the RPC; empty for a page
 	grpc   bool
-	open   bool // it has rules of its own for strangers: a webhook
+	open   bool // handles unauthenticated callers itself: a webhook
 	stream bool // the RPC streams, in either direction
 	sends  bool // the caller streams
 }
 
-// routes finds the RPC behind a request: by the path of gRPC, or by the REST paths of the contract.
+// routes finds the RPC of a request, by the gRPC path or by the REST paths of the contract.
 type routes struct {
 	rpcs  map[string]protoreflect.MethodDescriptor // by full name, as in a gRPC path
 	paths rest.Paths
@@ -33,7 +33,7 @@ func newRoutes() (routes, error) {
 	return routes{rpcs: rpcs(), paths: paths}, nil
 }
 
-// rpcs has every method of the contract by its full name.
+// rpcs returns every method of the contract by its full name.
 func rpcs() map[string]protoreflect.MethodDescriptor {
 	out := map[string]protoreflect.MethodDescriptor{}
 	services := carav1.File_cara_v1_service_proto.Services()

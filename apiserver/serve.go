@@ -24,22 +24,22 @@ const (
 	headerTimeout = 10 * time.Second
 	idleTimeout   = 2 * time.Minute
 	pingAfter     = 15 * time.Second
-	writeTimeout  = 30 * time.Second // in which the network takes not one byte
+	writeTimeout  = 30 * time.Second // time without any progress of a write
 	maxHeaders    = 16 << 10
-	maxStreams    = 10_000    // per connection; a program may keep many watches on one. The door bounds those of strangers
-	streamBuffer  = 256 << 10 // of a body that nobody reads yet
+	maxStreams    = 10_000    // per connection; a program may keep many watches on one. The door limits unauthenticated callers
+	streamBuffer  = 256 << 10 // unread bytes of a body
 )
 
-// Run fills the cache and serves the listener until ctx ends or something breaks. Then it takes no new calls, ends the
-// long streams, waits for the rest up to the drain timeout, and closes what is left. The listener is closed at the end;
-// it may give *tls.Conn and plain connections, as identity.Listener does. Run runs once.
+// Run fills the cache and serves the listener until ctx ends or a fatal error. Then it accepts no new calls, ends the long
+// streams, waits for the other calls up to the drain timeout, and closes the rest. It closes the listener at the end. The
+// listener may return *tls.Conn and plain connections, as identity.Listener does. Call Run only once.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	defer l.Close()
 	if err := s.FirstStart(ctx); err != nil {
 		return fmt.Errorf("apiserver: %w", err)
 	}
 	if s.cfg.Identity != nil {
-		s.dropBackups() // of a server that was killed
+		s.dropBackups() // left by a server that was killed
 	}
 	feedCtx, stopFeed := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopFeed()
@@ -48,7 +48,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	work.Go(func() error { return s.visits.EndWithTokens(workCtx) })
 	work.Go(func() error {
 		select {
-		case <-s.db.Cache.Loaded: // a server that was killed may have left it undone
+		case <-s.db.Cache.Loaded: // a killed server may have left staged claims
 			return errors.Join(s.agents.ReleaseLost(workCtx), s.objects.SettleAllStaged(workCtx))
 		case <-workCtx.Done():
 			return nil
@@ -74,7 +74,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	})
 	select {
 	case <-ctx.Done():
-	case <-workCtx.Done(): // the cache or the listener broke: whoever waits is let go, and Run says why
+	case <-workCtx.Done(): // the cache or the listener failed: pending calls end, and Run returns the cause
 	}
 	err = s.drain(ctx, hs)
 	stopFeed()
@@ -84,10 +84,10 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	return err
 }
 
-// serverLog takes net/http's own chatter, which is about clients that go away.
+// serverLog logs net/http's messages at debug level. They are mostly about clients that disconnect.
 func serverLog(l *slog.Logger) *log.Logger { return slog.NewLogLogger(l.Handler(), slog.LevelDebug) }
 
-// drain ends what runs: long streams at once, other calls when they are done or the time is over.
+// drain ends the open calls: long streams immediately, other calls when they are done or the timeout is over.
 func (s *Server) drain(ctx context.Context, hs *http.Server) error {
 	close(s.db.Draining)
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainTimeout)
@@ -103,8 +103,8 @@ func (s *Server) drain(ctx context.Context, hs *http.Server) error {
 	return nil
 }
 
-// httpServer has no time-outs on bodies and answers, since streams live long. Slow clients are held off by the header
-// time-out, by the door, and by HTTP/2's own pings.
+// httpServer has no timeouts for bodies and answers, since streams live long. The header timeout, the door and HTTP/2 pings
+// stop slow clients.
 func (s *Server) httpServer(h http.Handler) *http.Server {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
@@ -128,7 +128,7 @@ func (s *Server) httpServer(h http.Handler) *http.Server {
 	}
 }
 
-// door puts gRPC and REST behind one door.
+// door creates the handler for gRPC and REST.
 func (s *Server) door(ctx context.Context, gs *grpc.Server) (http.Handler, error) {
 	routes, err := newRoutes()
 	if err != nil {
@@ -144,8 +144,8 @@ func (s *Server) door(ctx context.Context, gs *grpc.Server) (http.Handler, error
 	return &door{Server: s, routes: routes, grpc: gs, rest: handler, strangers: admission.NewStrangers()}, nil
 }
 
-// network authenticates who calls from outside of the process. Whatever the authenticator says, nobody comes in as one
-// of the loops.
+// network authenticates a caller from outside the process. Whatever the authenticator returns, such a caller never gets the
+// role of a loop.
 func (s *Server) network(ctx context.Context) (identity.Actor, error) {
 	actor, err := s.cfg.Authenticator.Authenticate(ctx)
 	if err != nil {

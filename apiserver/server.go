@@ -18,7 +18,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/state"
 )
 
-// Server is the door. New makes it, Run serves it, Client lets the loops of this process in.
+// Server is the API server. New creates it, Run serves it, and Client connects the loops of this process.
 type Server struct {
 	cfg       Config
 	db        *state.DB
@@ -28,14 +28,14 @@ type Server struct {
 	live      *objects.Live
 	visits    *admission.Visits
 	bodies    *admission.Bodies
-	anonymous *admission.Sampler // of lines about callers without an identity
-	filling   chan struct{}      // a slot for each call that waits for the cache before it is known whose it is
+	anonymous *admission.Sampler // samples log lines about unauthenticated callers
+	filling   chan struct{}      // a slot for each unauthenticated call that waits for the cache
 	agents    *dispatch.Dispatcher
 	streams   *relay.Relay
 	backup    sync.Mutex // held while a backup is made
 }
 
-// New makes a server. It does no I/O and starts nothing; calls through Client wait until Run has filled the cache.
+// New creates a server. It does no I/O and starts nothing. Calls through Client wait until Run has filled the cache.
 func New(cfg Config) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -68,8 +68,8 @@ func New(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// Client is a connection for one loop of this process, whose identity is system/NAME: `scheduler`, `gc`, `reconciler`
-// or `sources`. Everything else than how the call travels is as over the network.
+// Client returns a connection for one loop of this process, with the identity system/NAME: `scheduler`, `gc`, `reconciler`
+// or `sources`. Calls are handled as if they came over the network.
 func (s *Server) Client(name string) (grpc.ClientConnInterface, error) {
 	actor := identity.Actor{Name: api.PrefixSystem + name, Role: api.Role(name)}
 	if !actor.System() {
@@ -78,7 +78,7 @@ func (s *Server) Client(name string) (grpc.ClientConnInterface, error) {
 	return s.channel(func(context.Context) (identity.Actor, error) { return actor, nil }, loopCloner{}), nil
 }
 
-// channel is a connection inside the process whose caller is who identify says.
+// channel returns an in-process connection whose caller is the actor that identify returns.
 func (s *Server) channel(identify func(context.Context) (identity.Actor, error), cloner inprocgrpc.Cloner) *inprocgrpc.Channel {
 	ch := new(inprocgrpc.Channel).
 		WithCloner(cloner).

@@ -9,8 +9,8 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// A service is put together of the parts that the packages serve. Each method of the contract is in exactly one part; the
-// Unsafe interface keeps a method that is in none from compiling.
+// Each service is composed of parts from several packages. Each method of the contract is in exactly one part. With the
+// Unsafe interface a missing method is a compile error.
 type (
 	projectService struct {
 		objects.Projects
@@ -29,7 +29,7 @@ type (
 	}
 )
 
-// register puts every service on a gRPC server or an in-process channel.
+// register registers every service with a gRPC server or an in-process channel.
 func (s *Server) register(r grpc.ServiceRegistrar) {
 	carav1.RegisterProjectServiceServer(r, projectService{Projects: objects.Projects{Service: s.objects}, Relay: s.streams})
 	carav1.RegisterApplyServiceServer(r, objects.Applier{Service: s.objects})

@@ -14,11 +14,11 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// tokens is the Authenticator of a server with an identity: bearer tokens for people and pipelines, client certificates
-// for nodes. Both are looked up with every call, so that what is revoked is refused from the next call on.
+// tokens is the Authenticator of a server with an identity: bearer tokens for people and pipelines, client certificates for
+// nodes. It looks up both for every call, so a revocation takes effect with the next call.
 type tokens struct{ *Server }
 
-// Authenticate says who calls.
+// Authenticate returns the caller.
 func (s tokens) Authenticate(ctx context.Context) (identity.Actor, error) {
 	if values := metadata.ValueFromIncomingContext(ctx, "authorization"); len(values) > 0 {
 		if len(values) > 1 {
@@ -62,7 +62,7 @@ func (s tokens) bearer(header string) (identity.Actor, error) {
 	return actor, nil
 }
 
-// accepted says whether a node's certificate is one of those that the node has.
+// accepted reports whether the cluster accepts a node's certificate.
 func (s *Server) accepted(cert identity.NodeCertificate) bool {
 	token, ok := state.Get[*carav1.Token](s.db.Cache, cert.TokenName())
 	return ok && token.GetRole() == api.RoleNode && identity.HashMatches(token.GetSecretHash(), cert.Hash)

@@ -22,10 +22,9 @@ const (
 	firstJoin  = "join"
 )
 
-// FirstStart makes the tokens of a first start, one for the administrator and one to join with, each in a file of the
-// data directory. A first start is one where no administrator is; DeleteToken sees to it that there is no second one.
-// Run does it before anything else; who tells people that the server is there does it before that, so that the files
-// are there too.
+// FirstStart creates the first tokens, one for the administrator and one for joining, each in a file of the data directory.
+// It does so only if there is no administrator token. DeleteToken never removes the last one, so this happens once. Run
+// calls FirstStart first. Code that announces the server calls it earlier, so that the files exist by then.
 func (s *Server) FirstStart(ctx context.Context) error {
 	if s.cfg.Identity == nil {
 		return nil
@@ -72,5 +71,5 @@ func (s *Server) FirstStart(ctx context.Context) error {
 	if _, err := s.db.Store.Commit(ctx, txn); err != nil && !errors.Is(err, store.ErrConflict) {
 		return fmt.Errorf("store the first tokens: %w", err)
 	}
-	return nil // a conflict: another call was first
+	return nil // on a conflict another call has created the tokens
 }

@@ -19,41 +19,41 @@ import (
 	"github.com/caravanserai/cara/internal/text"
 )
 
-// bodyWait is how long a call waits for room for its body before it is refused.
+// bodyWait is how long a call waits until memory is free for its body. After that the call is rejected.
 const bodyWait = 5 * time.Second
 
 const (
-	// StrangerTimeout bounds the whole of a request of a caller that has not authenticated.
+	// StrangerTimeout limits the whole request of a caller that has not authenticated.
 	StrangerTimeout = 10 * time.Second
 	// BodyTimeout is how long a client may take to send a body.
 	BodyTimeout = time.Minute
 
-	// frameHeader is what gRPC puts before each message: a flag and the message's length.
+	// frameHeader is the size of the gRPC header of each message: a flag and the message's length.
 	frameHeader = 5
-	// MaxJoin bounds the request of a node that joins: a certificate request and some labels.
+	// MaxJoin limits the request of a node that joins: a certificate request and some labels.
 	MaxJoin = 32 << 10
-	// maxJoins is how many of them are read side by side, and maxJoinsEach how many of one address.
+	// maxJoins is how many join requests are read concurrently. maxJoinsEach is the limit for one address.
 	maxJoins, maxJoinsEach = 64, 8
 )
 
-// Bodies bounds the bytes of requests in memory. The room for a body is reserved before it is read and given back when
-// its call has ended. One caller gets half of it at most, so that it cannot keep out the others.
+// Bodies limits the bytes of request bodies in memory. Memory for a body is reserved before the body is read and released
+// when the call ends. One caller gets at most half of the total, so it cannot block the others.
 type Bodies struct {
 	largest int64  // bytes of one body
-	joins   *Turns // of strangers, whose bodies are small
+	joins   *Turns // limits unauthenticated callers, whose bodies are small
 	room    *semaphore.Weighted
-	share   int64 // of one caller
+	share   int64 // limit of one caller
 
 	mu      sync.Mutex
 	callers map[string]int64 // bytes by the actor's name
 }
 
-// NewBodies allows largest bytes for one body and total bytes for all bodies at a time.
+// NewBodies allows largest bytes for one body and total bytes for all bodies.
 func NewBodies(largest, total int64) *Bodies {
 	return &Bodies{largest: largest, joins: NewTurns(maxJoins, maxJoinsEach), room: semaphore.NewWeighted(total), share: total / 2, callers: map[string]int64{}}
 }
 
-// reserve makes room for a body of so many bytes.
+// reserve waits until size bytes are free and reserves them.
 func (b *Bodies) reserve(ctx context.Context, caller string, size int64) (release func(), err error) {
 	if !b.add(caller, size) {
 		return nil, api.TooMany("the requests of %s that are under way are too large together: send fewer at once, or try again later", caller)
@@ -70,7 +70,7 @@ func (b *Bodies) reserve(ctx context.Context, caller string, size int64) (releas
 	}, nil
 }
 
-// InUse is how many bytes of a caller are under way.
+// InUse returns how many bytes a caller has reserved.
 func (b *Bodies) InUse(caller string) int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -92,7 +92,7 @@ func (b *Bodies) add(caller string, size int64) bool {
 	return true
 }
 
-// limit is how large a request of a caller may be.
+// limit returns the largest request that a caller may send.
 func (b *Bodies) limit(a identity.Actor) int64 {
 	if a.Role == api.RoleNone {
 		return min(MaxJoin, b.largest)
@@ -100,7 +100,8 @@ func (b *Bodies) limit(a identity.Actor) int64 {
 	return b.largest
 }
 
-// roomFor reserves room for a body before it is read. Strangers wait for a turn instead: their bodies are small.
+// roomFor reserves memory for a body before it is read. An unauthenticated caller waits for a turn instead: its body is
+// small.
 func (b *Bodies) roomFor(ctx context.Context, v *Visit, size int64) (release func(), err error) {
 	if v.Actor.Role != api.RoleNone {
 		return b.reserve(ctx, v.Actor.Name, size)
@@ -113,15 +114,15 @@ func (b *Bodies) roomFor(ctx context.Context, v *Visit, size int64) (release fun
 	return func() { b.joins.Done(v.From) }, nil
 }
 
-// ReadMessage reads the one message of a gRPC call, with the header before it.
+// ReadMessage reads the header and the message of a gRPC call that sends one message.
 func (b *Bodies) ReadMessage(w http.ResponseWriter, r *http.Request, v *Visit) ([]byte, func(), error) {
 	conn := http.NewResponseController(w)
-	if v.Actor.Role != api.RoleNone { // that of strangers is shorter, and set
+	if v.Actor.Role != api.RoleNone { // an unauthenticated caller already has a shorter deadline
 		_ = conn.SetReadDeadline(time.Now().Add(BodyTimeout))
 	}
 	var header [frameHeader]byte
 	if _, err := io.ReadFull(r.Body, header[:]); err != nil {
-		if errors.Is(err, io.EOF) { // gRPC says what is wrong with a call without a message
+		if errors.Is(err, io.EOF) { // gRPC reports a call without a message
 			return nil, func() {}, nil
 		}
 		return nil, nil, bodyError(err)
@@ -143,7 +144,7 @@ func (b *Bodies) ReadMessage(w http.ResponseWriter, r *http.Request, v *Visit) (
 	return message.Bytes(), release, nil
 }
 
-// bodyError is why a body could not be read.
+// bodyError returns the error for a body that could not be read.
 func bodyError(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return api.Timeout("the request's body did not arrive in time: send it again")
@@ -151,7 +152,7 @@ func bodyError(err error) error {
 	return api.BadRequest("read the request's body: %v", err)
 }
 
-// TakeBody reserves room for a body and reads it.
+// TakeBody reserves memory for a body and reads it.
 func (b *Bodies) TakeBody(w http.ResponseWriter, r *http.Request, v *Visit) (body []byte, release func(), problem *carav1.Problem) {
 	limit := b.limit(v.Actor)
 	tooLarge := &carav1.Problem{
@@ -163,7 +164,7 @@ func (b *Bodies) TakeBody(w http.ResponseWriter, r *http.Request, v *Visit) (bod
 		return nil, nil, tooLarge
 	}
 	size := r.ContentLength
-	if size < 0 { // it comes in chunks
+	if size < 0 { // the body is chunked
 		size = limit
 	}
 	release, err := b.roomFor(r.Context(), v, size)
@@ -182,7 +183,7 @@ func (b *Bodies) TakeBody(w http.ResponseWriter, r *http.Request, v *Visit) (bod
 	return nil, nil, api.ProblemOf(bodyError(err))
 }
 
-// readBody reads a body in bounded time.
+// readBody reads a body within a deadline.
 func readBody(w http.ResponseWriter, r *http.Request, v *Visit, limit int64) ([]byte, error) {
 	conn, within := http.NewResponseController(w), BodyTimeout
 	if v.Actor.Role == api.RoleNone {

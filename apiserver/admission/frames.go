@@ -17,48 +17,50 @@ import (
 const (
 	// readAheadLimit is how many bytes of a call's messages are read before its handler asks for them.
 	readAheadLimit = 256 << 10
-	// pieceCost is the buffer that gRPC keeps for each piece of a body that it reads, however small the piece.
+	// pieceCost is the size of the buffer that gRPC keeps for each piece of a body that it reads, however small the piece
+	// is.
 	pieceCost = 16 << 10
-	// maxStreamMessage bounds one message of a call that streams: 1 MiB of data, and what is around it.
+	// maxStreamMessage limits one message of a streaming call: 1 MiB of data and its envelope.
 	maxStreamMessage = 1<<20 + 64<<10
 )
 
-// frames is the body of a call whose caller streams. gRPC over net/http reads a body as fast as it comes and keeps it
-// until the handler takes it, so that a caller who sends to a command that does not read would fill the server's memory.
-// Held back here, HTTP/2 holds the caller back.
+// frames is the request body of a streaming call. gRPC over net/http reads a body as fast as it arrives and keeps it until
+// the handler takes it. A caller that sends to a command that does not read would fill the server's memory. frames stops
+// reading instead, and HTTP/2 flow control then stops the caller.
 //
-// What holds:
+// Invariants:
 //
-//   - One Read never returns parts of two messages, and it returns a piece of pieceCost bytes or a message's end. So a
+//   - One Read never returns parts of two messages. It returns a piece of pieceCost bytes or the end of a message. So a
 //     caller cannot make gRPC keep many buffers by sending few bytes at a time.
-//   - No more than readAheadLimit is read ahead of the handler, but for the rest of the message that it waits for.
-//   - A message above the limit ends the call, and so does its handler's next receive.
-//   - A handler gets messages no faster than the method's pace.
+//   - At most readAheadLimit is read ahead of the handler, except for the rest of the message that the handler waits for.
+//   - A message above the limit ends the call, and the handler's next receive fails.
+//   - A handler receives messages no faster than the method's pace.
 //
-// To hold back one stream can hold up those beside it, once the connection's window is full. An honest agent never gets
-// there: package flow bounds what it sends on Attach, and on Connect it sends a heartbeat every few seconds.
+// Stopping one stream can block the other streams of the connection when the connection's window is full. A correct agent
+// never reaches that point: package flow limits what it sends on Attach, and on Connect it sends a heartbeat every few
+// seconds.
 type frames struct {
 	io.ReadCloser
 	limit int64
-	pace  *rate.Limiter // nil for no bound
+	pace  *rate.Limiter // nil means no limit
 
-	// Only Read uses these.
+	// Only Read uses this field.
 	left int64 // bytes of the message that is being read
 
 	mu      sync.Mutex
-	changed chan struct{} // closed at the next change of what follows
+	changed chan struct{} // closed when one of the fields below changes
 	ahead   int64         // what gRPC keeps, in bytes of its buffers
-	current int64         // the part of ahead that the message which is being read has
+	current int64         // the part of ahead that belongs to the message being read
 	whole   []int64       // the parts of the complete messages, oldest first
 	waiting bool          // the handler waits for a message
 	closed  bool
-	err     error // why the call ends, where the caller is to blame
+	err     error // why the call ends, if the caller is at fault
 }
 
 type framesKey struct{}
 
-// HoldBack makes a request's body frames. message bounds the bytes of one message, pace and burst the messages a second;
-// zero is the default, or no bound.
+// HoldBack replaces a request's body with frames. message limits the bytes of one message. pace and burst limit the
+// messages a second. Zero means the default, or no limit.
 func HoldBack(r *http.Request, message int64, pace rate.Limit, burst int) *http.Request {
 	body := newFrames(r.Body, message, pace, burst)
 	r = r.WithContext(context.WithValue(r.Context(), framesKey{}, body))
@@ -85,7 +87,7 @@ func (f *frames) change(change func()) {
 	f.changed = make(chan struct{})
 }
 
-// Read reads on where there is room, and always for a handler that waits.
+// Read waits until more may be read. It does not wait if the handler waits for a message.
 func (f *frames) Read(p []byte) (int, error) {
 	f.awaitRoom()
 	n, err := f.piece(p)
@@ -115,7 +117,7 @@ func (f *frames) awaitRoom() {
 	}
 }
 
-// piece reads the next piece of a message: as much as p has room for, or to the message's end.
+// piece reads the next piece of a message: until p is full or the message ends.
 func (f *frames) piece(p []byte) (n int, err error) {
 	if len(p) < frameHeader {
 		return 0, io.ErrShortBuffer
@@ -135,20 +137,20 @@ func (f *frames) piece(p []byte) (n int, err error) {
 	return n + got, err
 }
 
-// blame ends the call for what its caller sent. For gRPC the body is at its end: of any other error gRPC would tell the
-// caller itself, in words of its own.
+// blame ends the call because of what its caller sent. It reports the end of the body to gRPC, because gRPC would send any
+// other error to the caller in its own words.
 func (f *frames) blame(err error) error {
 	f.change(func() { f.err = err })
 	return io.EOF
 }
 
-// Close ends the call's body, and the wait for room.
+// Close ends the call's body and a pending Read.
 func (f *frames) Close() error {
 	f.change(func() { f.closed = true })
 	return f.ReadCloser.Close()
 }
 
-// Receive takes a message of a call, and makes room for as much.
+// Receive receives the next message of a call, which allows frames to read more.
 func Receive(ss grpc.ServerStream, m any) error {
 	f, _ := ss.Context().Value(framesKey{}).(*frames)
 	if f == nil {

@@ -9,20 +9,20 @@ import (
 
 const (
 	sampleRate = 1 // lines a second
-	// SampleBurst is how many lines go through at once.
+	// SampleBurst is how many lines pass without a pause.
 	SampleBurst = 10
 )
 
-// Sampler lets some of many lines through, and counts those that it leaves out.
+// Sampler passes some of many log lines and counts the ones that it drops.
 type Sampler struct {
 	limit *rate.Limiter
 	left  atomic.Int64
 }
 
-// NewSampler returns a Sampler that has left out nothing.
+// NewSampler returns a Sampler that has dropped nothing.
 func NewSampler() *Sampler { return &Sampler{limit: rate.NewLimiter(sampleRate, SampleBurst)} }
 
-// Take says whether the line is written, and how many were left out before it.
+// Take reports whether to write the line, and how many lines were dropped before it.
 func (s *Sampler) Take(now time.Time) (left int64, ok bool) {
 	if !s.limit.AllowN(now, 1) {
 		s.left.Add(1)

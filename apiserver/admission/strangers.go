@@ -6,9 +6,9 @@ import (
 )
 
 const (
-	// maxStrangers is how many such requests one address may have at the same time. One more closes its connection.
+	// maxStrangers is how many such requests one address may have at a time. The next one closes its connection.
 	maxStrangers = 128
-	// maxAllStrangers is the same for all addresses together. One more is cut off.
+	// maxAllStrangers is the limit for all addresses together. The next request is cut off.
 	maxAllStrangers = 2048
 )
 
@@ -22,7 +22,7 @@ type Strangers struct {
 // NewStrangers returns a count of zero.
 func NewStrangers() *Strangers { return &Strangers{from: map[netip.Prefix]int{}} }
 
-// Enter returns how many the address has now. It is not ok where that is too many.
+// Enter counts a request and returns how many requests the address has now. ok is false if that is above a limit.
 func (s *Strangers) Enter(from netip.Prefix) (here int, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -34,7 +34,7 @@ func (s *Strangers) Enter(from netip.Prefix) (here int, ok bool) {
 	return s.from[from], true
 }
 
-// Leave ends what Enter has counted.
+// Leave ends a request that Enter counted.
 func (s *Strangers) Leave(from netip.Prefix) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

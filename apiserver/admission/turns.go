@@ -7,16 +7,16 @@ import (
 	"sync"
 )
 
-// maxWaiting is how many wait for one sort of turn.
+// maxWaiting is how many callers may wait for one kind of turn.
 const maxWaiting = 512
 
-// Turns bounds what strangers may do side by side: so many in all, and so many from one address, so that one address
-// cannot keep out the others. Who comes too many waits for a turn, and at most maxWaiting may wait.
+// Turns limits what unauthenticated callers do concurrently, in total and for each address, so that one address cannot
+// block the others. A caller above the limit waits for a turn. At most maxWaiting callers wait.
 type Turns struct {
 	all, each int
 
 	mu      sync.Mutex
-	changed chan struct{} // closed at the next change of what follows
+	changed chan struct{} // closed when one of the fields below changes
 	taken   int
 	waiting int
 	from    map[netip.Prefix]int
@@ -27,10 +27,10 @@ func NewTurns(all, each int) *Turns {
 	return &Turns{all: all, each: each, changed: make(chan struct{}), from: map[netip.Prefix]int{}}
 }
 
-// errTooManyWait is the answer to one more who would have to wait.
+// errTooManyWait means that maxWaiting callers already wait.
 var errTooManyWait = errors.New("too many wait for a turn")
 
-// Take waits for a turn. The error is that of ctx, or errTooManyWait.
+// Take waits for a turn. It returns the error of ctx, or errTooManyWait.
 func (t *Turns) Take(ctx context.Context, from netip.Prefix) error {
 	for {
 		t.mu.Lock()
@@ -62,7 +62,7 @@ func (t *Turns) Take(ctx context.Context, from netip.Prefix) error {
 	}
 }
 
-// Done gives a turn back.
+// Done returns a turn.
 func (t *Turns) Done(from netip.Prefix) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -1,13 +1,13 @@
-// Package admission bounds what callers may cost the server: their open calls, the bytes of their bodies, the turns of those
-// who are not known yet, and how far a stream is read ahead. On the line of a push it stands between the network and the
-// services.
+// Package admission limits what callers cost the server: their open calls, the bytes of their bodies, the turns of callers
+// that have not authenticated, and how far a stream is read ahead. When a push is processed, it stands between the network
+// and the services.
 //
-// What must hold:
+// Invariants:
 //
 //   - A Visit is one call from outside, from its headers to the end of its answer. It ends when the caller's credentials
 //     are no longer valid.
-//   - Room for a body is reserved before the body is read, and one caller or address cannot take it all.
-//   - Whoever is not known yet has bounds of his own and cannot keep out those who are.
+//   - Memory for a body is reserved before the body is read, and one caller or address cannot take all of it.
+//   - Unauthenticated callers have separate limits and cannot block authenticated ones.
 package admission
 
 import (
@@ -32,23 +32,23 @@ import (
 const (
 	// expiryCheck is how often the server looks for open calls whose token has expired.
 	expiryCheck = time.Second
-	// endGrace is how long a stream whose token is gone may take to end by itself. Then its connection is cut off.
+	// endGrace is how long a stream has to end after its token is deleted or expires. Then its connection is cut off.
 	endGrace = 2 * time.Second
 )
 
-// Visit is one call from outside, from its headers to the end of its answer. The door makes it, and every service finds
-// the caller there.
+// Visit is one call from outside, from its headers to the end of its answer. The door creates it, and services read the
+// caller from it.
 type Visit struct {
 	Actor  identity.Actor
-	Method string // full name of the RPC; empty where the request is for a page
+	Method string // full name of the RPC; empty if the request is for a page
 	From   netip.Prefix
 	addr   string
 	here   bool // the caller is on the server's host
 	Conn   *connState
 
-	// again authenticates the caller once more, with the credentials of this call.
+	// Again authenticates the caller again, with the credentials of this call.
 	Again func() (identity.Actor, error)
-	// over ends when the caller's credentials are no longer valid; its cause is what the caller is told.
+	// Over ends when the caller's credentials are no longer valid. Its cause is the error that the caller gets.
 	Over context.Context //nolint:containedctx // the visit's own life, which the door and the services share
 	end  context.CancelCauseFunc
 
@@ -63,7 +63,8 @@ func WithVisit(ctx context.Context, v *Visit) context.Context {
 	return context.WithValue(ctx, visitKey{}, v)
 }
 
-// VisitOf finds the visit of a call, which may have come through the gateway; nil for the loops of this process.
+// VisitOf returns the visit of a call, which may have come through the gateway. It returns nil for the loops of this
+// process.
 func VisitOf(ctx context.Context) *Visit {
 	if v, ok := ctx.Value(visitKey{}).(*Visit); ok {
 		return v
@@ -75,7 +76,7 @@ func VisitOf(ctx context.Context) *Visit {
 	return nil
 }
 
-// Visitor is who calls from outside: the door has found out already.
+// Visitor returns the caller of a call from outside, as the door authenticated it.
 func Visitor(ctx context.Context) (identity.Actor, error) {
 	v := VisitOf(ctx)
 	if v == nil {
@@ -84,7 +85,7 @@ func Visitor(ctx context.Context) (identity.Actor, error) {
 	return v.Actor, nil
 }
 
-// ClientAddr is the address of the caller, for people.
+// ClientAddr returns the address of the caller for messages and logs.
 func ClientAddr(ctx context.Context) string {
 	if v := VisitOf(ctx); v != nil {
 		return v.addr
@@ -97,7 +98,7 @@ func NewVisit(w http.ResponseWriter, r *http.Request, method string) *Visit {
 	v := &Visit{Method: method, addr: r.RemoteAddr, here: sameHost(r), http: http.NewResponseController(w)}
 	v.Conn, _ = r.Context().Value(connKey{}).(*connState)
 	if v.Conn == nil {
-		v.Conn = &connState{} // a server of tests, without ConnContext
+		v.Conn = &connState{} // a test server without ConnContext
 	}
 	if at, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
 		v.From = connlimit.Prefix(at.Addr())
@@ -106,8 +107,8 @@ func NewVisit(w http.ResponseWriter, r *http.Request, method string) *Visit {
 	return v
 }
 
-// reject ends the visit because the caller's credentials are no longer valid. What does not end by itself, such as a
-// stream whose caller does not read, is cut off.
+// reject ends the visit because the caller's credentials are no longer valid. A call that is still open after endGrace,
+// such as a stream whose caller does not read, is cut off.
 func (s *Visits) reject(v *Visit, why error) {
 	v.end(why)
 	s.Guard.After(v.Method, endGrace, v.cut)
@@ -123,15 +124,15 @@ func (v *Visit) cut() {
 	_ = v.http.SetWriteDeadline(time.Unix(1, 0))
 }
 
-// Leave ends the visit. It no longer touches the connection.
+// Leave ends the visit. The visit does not use the connection after that.
 func (v *Visit) Leave() {
 	v.end(nil)
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.http = nil // the connection serves the next request now
+	v.http = nil // the connection may serve the next request now
 }
 
-// Visits has the open calls of known callers.
+// Visits holds the open calls of authenticated callers.
 type Visits struct {
 	DB    *state.DB
 	Guard guard.Guard
@@ -141,7 +142,7 @@ type Visits struct {
 	callers map[string]int // open calls by the actor's name
 }
 
-// Enter counts a call of a known caller.
+// Enter counts a call of an authenticated caller.
 func (s *Visits) Enter(v *Visit, limit int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -156,7 +157,7 @@ func (s *Visits) Enter(v *Visit, limit int) error {
 	return nil
 }
 
-// Leave ends what Enter has counted; a second call does nothing.
+// Leave ends a call that Enter counted. A second call does nothing.
 func (s *Visits) Leave(v *Visit) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -181,7 +182,7 @@ func (s *Visits) which(want func(*Visit) bool) (out []*Visit) {
 	return out
 }
 
-// EndWithTokens ends the open calls whose token was deleted, was changed or has expired, until ctx ends.
+// EndWithTokens ends the open calls whose token is deleted, changed or expired. It returns when ctx ends.
 func (s *Visits) EndWithTokens(ctx context.Context) error {
 	select {
 	case <-s.DB.Cache.Loaded:
@@ -193,7 +194,7 @@ func (s *Visits) EndWithTokens(ctx context.Context) error {
 	for at := s.DB.Cache.Revision(); ; {
 		txs, wake, ok := s.DB.Cache.After(at)
 		switch {
-		case !ok: // too far behind: look at every call
+		case !ok: // too far behind: check every call
 			at = s.DB.Cache.Revision()
 			s.recheck(func(*Visit) bool { return true })
 			continue
@@ -215,7 +216,7 @@ func (s *Visits) EndWithTokens(ctx context.Context) error {
 	}
 }
 
-// changedTokens has the names of the tokens that some transactions wrote or removed.
+// changedTokens returns the names of the tokens that the transactions wrote or removed.
 func changedTokens(txs []state.Transaction) map[string]bool {
 	changed := map[string]bool{}
 	for _, tx := range txs {
@@ -228,8 +229,8 @@ func changedTokens(txs []state.Transaction) map[string]bool {
 	return changed
 }
 
-// recheck authenticates the callers of some open calls once more. An agent's own stream gets some time first: who took
-// its certificate away, such as another agent that has joined under its name, tells it the reason over that stream.
+// recheck authenticates the callers of some open calls again. An agent's Connect stream first gets some time: if another
+// agent has joined under the same name, the server sends the reason over that stream.
 func (s *Visits) recheck(which func(*Visit) bool) {
 	for _, v := range s.which(which) {
 		err := v.StillValid()
@@ -243,7 +244,7 @@ func (s *Visits) recheck(which func(*Visit) bool) {
 	}
 }
 
-// StillValid says why the caller may no longer go on with what he began.
+// StillValid returns an error if the caller's credentials are no longer valid for this call.
 func (v *Visit) StillValid() error {
 	actor, err := v.Again()
 	if err != nil {
@@ -255,27 +256,27 @@ func (v *Visit) StillValid() error {
 	return nil
 }
 
-// connState is what the door knows of one connection.
+// connState is what the door knows about one connection.
 type connState struct {
-	Counted *connlimit.Conn // nil where the listener does not count
+	Counted *connlimit.Conn // nil if the listener does not count connections
 	Known   atomic.Bool
 }
 
 type connKey struct{}
 
-// WithConn is net/http's ConnContext.
+// WithConn is for the ConnContext field of http.Server.
 func WithConn(ctx context.Context, c net.Conn) context.Context {
 	return context.WithValue(ctx, connKey{}, &connState{Counted: connlimit.Of(c)})
 }
 
-// OnThisHost reports whether the caller runs on the server's host: in its process, or over a connection that begins and
-// ends on one machine.
+// OnThisHost reports whether the caller runs on the server's host: in its process, or over a connection between two
+// addresses of this machine.
 func OnThisHost(ctx context.Context) bool {
 	v := VisitOf(ctx)
 	return v == nil || v.here
 }
 
-// sameHost reports whether a request came from the machine that it arrived at.
+// sameHost reports whether a request came from the machine that received it.
 func sameHost(r *http.Request) bool {
 	remote, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {

@@ -10,16 +10,15 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// The server passes a node's ingress address to the agents of all other nodes, so a node must not be able to send them
-// to places that only they can reach. TLS between agents protects what is sent there; this rule keeps them from
-// connecting at all:
+// The server sends a node's ingress address to the agents of all other nodes. A node must not use that to make them connect
+// to addresses that only they can reach. TLS between agents protects the data; the following rule prevents the connection:
 //
-//   - Link-local, unspecified, multicast and broadcast addresses are never passed on. Metadata services of clouds are
-//     link-local.
-//   - A loopback address means another machine to each agent. It is accepted from an agent on the server's own host and
-//     passed on to agents on that host, which makes a cluster on one machine work.
+//   - Link-local, unspecified, multicast and broadcast addresses are never sent. Metadata services of clouds are link-
+//     local.
+//   - A loopback address means a different machine to each agent. The server accepts it from an agent on its own host and
+//     sends it to agents on that host. So a cluster on one machine works.
 
-// addressIs is what kind of ingress address a node reports.
+// addressIs is the kind of an ingress address that a node reports.
 type addressIs int
 
 const (
@@ -28,7 +27,7 @@ const (
 	addressUnusable
 )
 
-// classify looks at an ingress address as a node reports it. A host name is resolved by whoever connects.
+// classify returns the kind of an ingress address that a node reports. The agent that connects resolves host names.
 func classify(address string) addressIs {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil || host == "" {
@@ -60,7 +59,7 @@ func classify(address string) addressIs {
 
 func broadcast() netip.Addr { return netip.AddrFrom4([4]byte{255, 255, 255, 255}) }
 
-// embedded returns the IPv4 address in an IPv6 one that stands for it: ::ffff:127.0.0.1 and ::127.0.0.1.
+// embedded returns the IPv4 address inside an IPv6 address such as ::ffff:127.0.0.1 or ::127.0.0.1.
 func embedded(ip netip.Addr) netip.Addr {
 	ip = ip.WithZone("").Unmap()
 	if b := ip.As16(); ip.Is6() && [12]byte(b[:12]) == [12]byte{} && !ip.IsLoopback() {
@@ -69,21 +68,21 @@ func embedded(ip netip.Addr) netip.Addr {
 	return ip
 }
 
-// looksNumeric reports whether some resolvers take a host name for an IPv4 address: 127.1, 0x7f000001, 2130706433.
+// looksNumeric reports whether some resolvers read a host name as an IPv4 address: 127.1, 0x7f000001, 2130706433.
 func looksNumeric(name string) bool {
 	last := name[strings.LastIndexByte(name, '.')+1:]
 	_, err := strconv.ParseUint(last, 0, 64)
 	return err == nil
 }
 
-// addressProblem says why a node's ingress address is not passed to other agents, or "" if it is; here tells whether the
+// addressProblem returns why a node's ingress address is not sent to other agents, or "" if it is sent. here is true if the
 // agent runs on the server's host.
 func addressProblem(address string, here bool) string {
 	const advice = "start cara-agent with --ingress-address HOST:PORT, as the other nodes reach this one"
 	kind := classify(address)
 	switch {
 	case address == "":
-		return "" // it serves no ingress
+		return "" // the node serves no ingress
 	case kind == addressUnusable:
 		return strconv.Quote(address) + " is not an address that other nodes can reach: " + advice
 	case kind == addressLoopback && !here:
@@ -92,7 +91,8 @@ func addressProblem(address string, here bool) string {
 	return ""
 }
 
-// ingressCondition is what a heartbeat says of the node's ingress address: nil if the address is passed on.
+// ingressCondition returns the condition for the ingress address of a heartbeat, or nil if the address is sent to other
+// agents.
 func ingressCondition(info *carav1.NodeInfo, here bool) *carav1.Condition {
 	why := addressProblem(info.GetIngressAddress(), here)
 	if why == "" {
@@ -101,8 +101,8 @@ func ingressCondition(info *carav1.NodeInfo, here bool) *carav1.Condition {
 	return &carav1.Condition{Type: api.CondIngressReachable, Status: api.StatusFalse, Reason: api.ReasonAddressRefused, Message: why}
 }
 
-// ingressAddress is where the agent of another node reaches a node; "" if it cannot. here tells whether that agent runs
-// on the server's host.
+// ingressAddress returns the address where another node's agent reaches n, or "" if it cannot. here is true if that agent
+// runs on the server's host.
 func ingressAddress(n *carav1.Node, here bool) string {
 	address := n.GetStatus().GetInfo().GetIngressAddress()
 	refused := api.FindCondition(n.GetStatus().GetConditions(), api.CondIngressReachable).GetStatus() == api.StatusFalse

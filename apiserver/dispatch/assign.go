@@ -14,23 +14,23 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// assignments is what one connected agent has been told. It belongs to the goroutine that follows the cache. It looks
-// at the state of now, never at a change: an object that changed twice is looked at twice and sent once.
+// assignments is what was sent to one connected agent. It belongs to the goroutine that follows the cache. It compares with
+// the current state and not with single changes: if an object changed twice, it is sent once.
 type assignments struct {
 	server *Dispatcher
 	me     *Session
 	sent   map[string]sentAssignment // by project
-	asked  map[string]int32          // by project that this node holds: the epoch it was asked to release
+	asked  map[string]int32          // by project that this node holds: the epoch that it was asked to release
 }
 
-// sentAssignment is what the agent knows of a project: enough to tell whether it has to hear of it again.
+// sentAssignment is what the agent knows about a project. It shows whether the project must be sent again.
 type sentAssignment struct {
 	uid     string
 	version string
-	secrets []string // names of the secrets that it uses, whether they exist or not
+	secrets []string // names of the secrets that it uses, including ones that do not exist
 }
 
-// project tells the agent about a project, if there is something to tell.
+// project sends the agent what is new about a project.
 func (a *assignments) project(name string) error {
 	p, ok := state.Get[*carav1.Project](a.server.DB.Cache, name)
 	if err := a.held(name, p); err != nil {
@@ -61,8 +61,8 @@ func (a *assignments) project(name string) error {
 	return a.me.Send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Assignment{Assignment: a.server.Assignment(p)}})
 }
 
-// held asks the agent to say when nothing is left of a project that has another node by now, once for each epoch. It
-// comes before the assignment is taken back, which needs no second word then.
+// held asks the agent to report when nothing is left of a project that already has another node. It asks once for each
+// epoch. The assignment is revoked after that and needs no second request.
 func (a *assignments) held(name string, p *carav1.Project) error {
 	if p.GetStatus().GetHeldBy() != a.me.Node {
 		delete(a.asked, name)
@@ -79,7 +79,7 @@ func (a *assignments) held(name string, p *carav1.Project) error {
 	}})
 }
 
-// secret tells the agent again about the projects that use a secret.
+// secret sends again the projects that use a secret.
 func (a *assignments) secret(name string) error {
 	for _, project := range slices.Sorted(maps.Keys(a.sent)) {
 		if slices.Contains(a.sent[project].secrets, name) {
@@ -91,8 +91,8 @@ func (a *assignments) secret(name string) error {
 	return nil
 }
 
-// assignedTo says whether a node has anything to do with a project: run it, keep what is left of it, or tear it down. It
-// has not while another node holds it.
+// assignedTo reports whether a node has work with a project: run it, keep what is left of it, or tear it down. It is false
+// while another node holds the project.
 func assignedTo(p *carav1.Project, node string) bool {
 	if p.GetStatus().GetNodeRef() != node || p.GetStatus().GetHeldBy() != "" {
 		return false
@@ -104,8 +104,8 @@ func assignedTo(p *carav1.Project, node string) bool {
 	return false
 }
 
-// describe leaves out what the agent itself reports. Of the phase only Terminating counts: the other moves are the
-// agent's own, or come with a new generation or epoch.
+// describe leaves out what the agent itself reports. The only phase that counts is Terminating: the agent makes the other
+// moves itself, or they come with a new generation or epoch.
 func (a *assignments) describe(p *carav1.Project) sentAssignment {
 	meta, st := p.GetMetadata(), p.GetStatus()
 	terminating := st.GetPhase() == api.PhaseTerminating
@@ -115,7 +115,7 @@ func (a *assignments) describe(p *carav1.Project) sentAssignment {
 			st.GetRestartToken(), api.Restarts(p), terminating, meta.GetDeletionTimestamp() != nil),
 	}
 	if terminating {
-		return out // what is torn down needs no secrets
+		return out // teardown needs no secrets
 	}
 	out.version += fmt.Sprintf(" %t", api.ManualSecrets(p))
 	out.secrets = api.SecretNames(p.GetSpec())
@@ -125,8 +125,8 @@ func (a *assignments) describe(p *carav1.Project) sentAssignment {
 	return out
 }
 
-// Assignment is a project with the values that its services use and nothing else. A value that does not exist, or whose
-// Secret a source uses for git or webhooks, is left out: the agent says which one is missing.
+// Assignment is a project with the secret values that its services use, and no others. It leaves out a value that does not
+// exist or whose Secret a source uses for git or webhooks. The agent reports which value is missing.
 func (d *Dispatcher) Assignment(p *carav1.Project) *carav1.Assignment {
 	out := &carav1.Assignment{Project: proto.CloneOf(p)}
 	if p.GetStatus().GetPhase() == api.PhaseTerminating {
@@ -155,7 +155,7 @@ func (d *Dispatcher) Assignment(p *carav1.Project) *carav1.Assignment {
 	return out
 }
 
-// pullSecret adds what a Secret of imagePullSecrets is for. Of two for one registry the first counts.
+// pullSecret adds the registry logins of a Secret in imagePullSecrets. If two are for one registry, the first one is used.
 func (d *Dispatcher) pullSecret(out *carav1.Assignment, name string) {
 	said := &carav1.PullSecret{Name: name}
 	out.PullSecrets = append(out.PullSecrets, said)
@@ -183,7 +183,7 @@ func (d *Dispatcher) pullSecret(out *carav1.Assignment, name string) {
 	}
 }
 
-// secretVersion changes with each value of a Secret, and with nothing else.
+// secretVersion changes if and only if a value of the Secret changes.
 func (d *Dispatcher) secretVersion(name string) string {
 	secret, ok := state.Get[*carav1.Secret](d.DB.Cache, name)
 	if !ok {
@@ -198,8 +198,8 @@ func (d *Dispatcher) secretVersion(name string) string {
 	return all.String()
 }
 
-// value opens one value of a secret, if it is there. One that cannot be opened is reported here, since nobody waits for
-// an answer, and is missing for the agent.
+// value decrypts one value of a secret, if it exists. If decryption fails, value logs the error, because no caller waits
+// for it, and the agent reports the value as missing.
 func (d *Dispatcher) value(name, key string) ([]byte, bool) {
 	secret, ok := state.Get[*carav1.Secret](d.DB.Cache, name)
 	if !ok || secret.GetData()[key] == nil {

@@ -16,12 +16,12 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// errLeft ends a session whose agent has closed its side.
+// errLeft ends a session whose agent closed its side.
 var errLeft = errors.New("the agent has left")
 
-// Connect is the agent's own stream. Down go the node's assignments and the ingress routes: all of them first, then what
-// changes, worked out from the cache as transactions come by, so that an agent that reads slowly gets the newest state
-// and not every step to it. Up come heartbeats.
+// Connect is the agent's own stream. The server sends the node's assignments and the ingress routes, first all of them and
+// then the changes. Each message is computed from the cache when it is sent, so a slow agent gets the newest state and not
+// every step. The agent sends heartbeats.
 func (d *Dispatcher) Connect(stream carav1.NodeService_ConnectServer) error {
 	node := identity.ActorOf(stream.Context()).Node()
 	hello, err := stream.Recv()
@@ -40,7 +40,7 @@ func (d *Dispatcher) Connect(stream carav1.NodeService_ConnectServer) error {
 	defer d.Sessions.leave(me)
 	d.DB.Logger.Info("agent connected", "node", node, "instance", me.Instance)
 
-	// Only the heartbeats' goroutine reads from the stream, and it ends when the handler returns: gRPC then fails Recv.
+	// Only the heartbeat goroutine reads from the stream. It ends when the handler returns, because gRPC then fails Recv.
 	d.Guard.Go("Connect", func() error { return d.listen(ctx, me) }, end)
 	end(d.serveAgent(ctx, me))
 	err = context.Cause(ctx)
@@ -51,8 +51,8 @@ func (d *Dispatcher) Connect(stream carav1.NodeService_ConnectServer) error {
 	return err
 }
 
-// listen takes heartbeats until the stream ends. With each it looks whether the agent is still who it was: a stream
-// lives longer than a certificate that is revoked.
+// listen receives heartbeats until the stream ends. With each one it checks the agent's credentials again, because a stream
+// can outlive a certificate that is revoked.
 func (d *Dispatcher) listen(ctx context.Context, me *Session) error {
 	for {
 		req, err := me.Stream.Recv()
@@ -85,7 +85,7 @@ func (d *Dispatcher) stillTrusted(ctx context.Context, node string) error {
 	return nil
 }
 
-// serveAgent sends what the node has to know until ctx ends.
+// serveAgent sends the node's assignments and routes until ctx ends.
 func (d *Dispatcher) serveAgent(ctx context.Context, me *Session) error {
 	err := me.Send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Welcome{Welcome: &carav1.Welcome{
 		ClusterId:         d.ClusterID,
@@ -135,7 +135,7 @@ func (d *Dispatcher) serveAgent(ctx context.Context, me *Session) error {
 	return work.Wait()
 }
 
-// agentChange passes on what one change means to one node.
+// agentChange sends what one change means for one node.
 func (d *Dispatcher) agentChange(ch *state.Change, assigned *assignments, routes *routeFeed) error {
 	switch ch.Kind {
 	case api.KindProject:

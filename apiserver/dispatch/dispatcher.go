@@ -1,14 +1,14 @@
-// Package dispatch serves the agents' connections: it sends a node its assignments and the ingress routes, takes its
-// heartbeats, lets nodes join, and hands a project over from one node to the next. On the line of a push it is the watch
-// between the scheduler's decision and the agent's step.
+// Package dispatch serves the agents' connections. It sends a node its assignments and the ingress routes, receives its
+// heartbeats, lets nodes join, and hands a project over from one node to the next. When a push is processed, it is the
+// watch between the scheduler's decision and the agent's work.
 //
-// What must hold:
+// Invariants:
 //
-//   - What an agent has to hear is worked out from the cache when it is sent, and never queued: an agent that reads slowly
-//     gets the newest state, and not every step to it.
-//   - A node has one session. A newer one ends it, and the older agent is told why.
-//   - A project that leaves a reachable node is held by it until its agent says that nothing is left. So no two nodes
-//     that can be reached run one project.
+//   - A message for an agent is computed from the cache when it is sent, and never queued. A slow agent gets the newest
+//     state and not every step.
+//   - A node has one session. A newer session ends it, and the older agent gets the reason.
+//   - When a project leaves a reachable node, that node holds it until its agent reports that nothing is left. So no two
+//     reachable nodes run one project.
 package dispatch
 
 import (
@@ -20,16 +20,16 @@ import (
 	"github.com/caravanserai/cara/apiserver/state"
 )
 
-// Dispatcher serves the agents. Its zero value has no agents yet.
+// Dispatcher serves the agents. Its zero value has no connected agents.
 type Dispatcher struct {
 	DB      *state.DB
 	Objects *objects.Service
 	Guard   guard.Guard
-	// Identity signs the certificates of nodes; without it no node can join.
+	// Identity signs the certificates of nodes. Without it no node can join.
 	Identity *identity.Identity
-	// ClusterID goes on every container's labels.
+	// ClusterID is a label of every container.
 	ClusterID string
-	// Authenticate says who calls over the network, from the credentials in ctx.
+	// Authenticate returns the caller from the network, from the credentials in ctx.
 	Authenticate func(ctx context.Context) (identity.Actor, error)
 
 	Sessions Sessions

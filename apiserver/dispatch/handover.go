@@ -11,12 +11,12 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// A project that leaves a node which is there is held by it until its agent says that nothing is left: only then is the
-// next node's agent told of the project. So no two nodes that can be reached run one project, however long the first
-// takes to stop it. A node that is not heard of holds nothing: what it runs is stopped when it comes back.
+// When a project leaves a reachable node, that node holds it until its agent reports that nothing is left. Only then does
+// the next node's agent get the project. So no two reachable nodes run one project, however long the first node takes to
+// stop it. An unreachable node holds nothing: it stops its containers when it connects again.
 
-// release takes an agent's word that nothing is left of some projects on its node. What it says of another epoch is from
-// before the project was there once more.
+// release handles an agent's report that nothing is left of some projects on its node. A report with another epoch is older
+// than the node's latest assignment of the project and is ignored.
 func (d *Dispatcher) release(ctx context.Context, node string, released []*carav1.Released) error {
 	for _, r := range released {
 		err := d.unhold(ctx, r.GetName(), func(_ *state.Tx, p *carav1.Project) bool {
@@ -29,8 +29,8 @@ func (d *Dispatcher) release(ctx context.Context, node string, released []*carav
 	return nil
 }
 
-// ReleaseLost lets go of what is held by nodes that are not heard of. It is called once such a node is known to the
-// cache: whoever saw it otherwise when he noted the hold has committed before, and is seen here.
+// ReleaseLost releases the projects that unreachable nodes hold. Call it when the cache shows such a node as NotReady. A
+// transaction that still saw the node as Ready when it recorded a hold has committed by then, so ReleaseLost sees the hold.
 func (d *Dispatcher) ReleaseLost(ctx context.Context) error {
 	for _, p := range held(d.DB.Cache) {
 		err := d.unhold(ctx, p.GetMetadata().GetName(), func(t *state.Tx, p *carav1.Project) bool {
@@ -44,7 +44,7 @@ func (d *Dispatcher) ReleaseLost(ctx context.Context) error {
 	return nil
 }
 
-// unhold lets a project's new node have it, if over says that the old one is done.
+// unhold releases a project to its new node if over reports that the old node is done.
 func (d *Dispatcher) unhold(ctx context.Context, project string, over func(*state.Tx, *carav1.Project) bool) error {
 	return d.DB.Transact(ctx, func(t *state.Tx) error {
 		p, ok := state.Read[*carav1.Project](t, project)
@@ -58,7 +58,8 @@ func (d *Dispatcher) unhold(ctx context.Context, project string, over func(*stat
 	})
 }
 
-// held are the projects that some node holds. They are asked for when a node goes, which is seldom: there is no index.
+// held returns the projects that some node holds. It is called only when a node is lost, which is rare, so there is no
+// index.
 func held(r state.Reader) []*carav1.Project {
 	all, _ := state.List[*carav1.Project](r, "", "")
 	return slices.DeleteFunc(all, func(p *carav1.Project) bool { return p.GetStatus().GetHeldBy() == "" })

@@ -17,11 +17,11 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// nodeConditions are those that an agent may report.
+// nodeConditions are the conditions that an agent may report.
 var nodeConditions = []string{api.CondEngineReady, api.CondDiskPressure, api.CondMemoryPressure} //nolint:gochecknoglobals // a table that never changes
 
-// Heartbeat takes what the node itself says of its machine. It is no sign of life: only the agent's connection is, since
-// a node without one can be told of no project.
+// Heartbeat stores what the node reports about its machine. It does not make a node Ready: only the agent's connection
+// does, because a node without a connection cannot get projects.
 func (d *Dispatcher) Heartbeat(ctx context.Context, req *carav1.HeartbeatRequest) (*emptypb.Empty, error) {
 	if node := identity.ActorOf(ctx).Node(); node != req.GetName() {
 		return nil, api.Forbidden("node %q may not speak for node %q", node, req.GetName())
@@ -29,8 +29,8 @@ func (d *Dispatcher) Heartbeat(ctx context.Context, req *carav1.HeartbeatRequest
 	return &emptypb.Empty{}, d.heartbeat(ctx, req.GetName(), req.GetHeartbeat(), false)
 }
 
-// heartbeat takes one heartbeat, over the agent's connection or not. It notes a sign of life in memory, and writes what is
-// more than that: a node that comes back, and what it says of itself where that is new.
+// heartbeat handles one heartbeat, from the agent's connection or not. It records the time in memory. It writes to the
+// store only when a node comes back or reports something new.
 func (d *Dispatcher) heartbeat(ctx context.Context, node string, hb *carav1.Heartbeat, connected bool) error {
 	for _, c := range hb.GetConditions() {
 		if !slices.Contains(nodeConditions, c.GetType()) {
@@ -66,14 +66,14 @@ func (d *Dispatcher) heartbeat(ctx context.Context, node string, hb *carav1.Hear
 		t.Put(next)
 		return nil
 	})
-	if api.IsConflict(err) { // to an agent ABORTED means that another has taken over
+	if api.IsConflict(err) { // for an agent ABORTED means that another agent has taken over
 		return api.Unavailable("%v", api.ProblemOf(err).GetDetail())
 	}
 	return err
 }
 
-// afterHeartbeat is the node after a heartbeat: n itself where it says nothing that is worth a write. Only one over the agent's
-// connection makes it Ready. here tells whether it came from the server's host.
+// afterHeartbeat returns the node after a heartbeat, or n itself if there is nothing to write. Only a heartbeat over the
+// agent's connection makes the node Ready. here is true if the heartbeat came from the server's host.
 func afterHeartbeat(n *carav1.Node, hb *carav1.Heartbeat, connected, here bool, now time.Time) *carav1.Node {
 	conditions, state, changed := n.GetStatus().GetConditions(), n.GetStatus().GetState(), false
 	if connected {
@@ -111,7 +111,7 @@ func afterHeartbeat(n *carav1.Node, hb *carav1.Heartbeat, connected, here bool, 
 	return next
 }
 
-// sameInfo leaves out how much of the disk is free: that changes all the time, and is laid over answers from memory.
+// sameInfo ignores free disk space: it changes all the time, and reads add it from memory.
 func sameInfo(a, b *carav1.NodeInfo) bool {
 	if a == nil || b == nil {
 		return a == b
@@ -127,8 +127,8 @@ func sameInfo(a, b *carav1.NodeInfo) bool {
 }
 
 const (
-	// HeartbeatInterval is what agents are told to keep.
+	// HeartbeatInterval is the interval that the server asks agents to keep.
 	HeartbeatInterval = 5 * time.Second
-	// NodeLease is how long a node counts as there after its last heartbeat.
+	// NodeLease is how long a node stays Ready after its last heartbeat.
 	NodeLease = 20 * time.Second
 )

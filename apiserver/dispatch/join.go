@@ -23,11 +23,11 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// usedUp is what a join token's usesLeft becomes after its last use. 0 is a token of an older version: it has no limit
-// of uses, and ends like all.
+// usedUp is the value of usesLeft after a join token's last use. 0 means a token of an older version, which has no limit of
+// uses but expires like any other.
 const usedUp = -1
 
-// Join makes a node's certificate out of a join token. The certificates that the node had before are accepted no more.
+// Join issues a node certificate for a join token. The node's earlier certificates are no longer accepted.
 func (d *Dispatcher) Join(ctx context.Context, req *carav1.JoinRequest) (*carav1.JoinResponse, error) {
 	id := d.Identity
 	if id == nil {
@@ -50,7 +50,7 @@ func (d *Dispatcher) Join(ctx context.Context, req *carav1.JoinRequest) (*carav1
 		if err := joinsAs(token, name); err != nil {
 			return err
 		}
-		t.Actor.Name = api.PrefixNode + name // who knows the token's secret speaks for the node from here on
+		t.Actor.Name = api.PrefixNode + name // from here on the caller acts as the node, because it knows the token's secret
 		n, exists := state.Read[*carav1.Node](t, name)
 		if exists && d.heardOf(n) {
 			return api.Errorf(codes.AlreadyExists, api.TitleConflict,
@@ -81,8 +81,8 @@ func (d *Dispatcher) Join(ctx context.Context, req *carav1.JoinRequest) (*carav1
 	return &carav1.JoinResponse{Certificate: certificate, Ca: id.CAPEM(), ClusterId: id.ClusterID()}, nil
 }
 
-// heardOf says whether an agent answers for the node. After a restart of the server, when nothing has been heard of any
-// node, the state that is stored counts: the scheduler corrects it within one lease.
+// heardOf reports whether the node's agent is connected. After a restart the server has no heartbeats yet, so the stored
+// state counts. The scheduler corrects it within one lease.
 func (d *Dispatcher) heardOf(n *carav1.Node) bool {
 	if last := d.Objects.Live.Beats.Of(n.GetMetadata().GetName()); !last.IsZero() {
 		return d.DB.Now().Sub(last) < NodeLease
@@ -90,8 +90,8 @@ func (d *Dispatcher) heardOf(n *carav1.Node) bool {
 	return n.GetStatus().GetState() != api.NodeNotReady
 }
 
-// recordJoin writes the event of a join, before the node's certificates of before are dropped. A node that had one gets a
-// Warning: whoever has the token now speaks for it, runs its projects and gets their Secrets.
+// recordJoin writes the event of a join before the node's earlier certificates are dropped. If the node had one, the event
+// is a Warning: the caller now acts as the node, runs its projects and gets their Secrets.
 func recordJoin(ctx context.Context, t *state.Tx, n *carav1.Node, token string) {
 	node := n.GetMetadata().GetName()
 	from := "joined with token " + token + " from " + callerAddress(ctx)
@@ -110,7 +110,7 @@ func hasCertificate(t *state.Tx, node string) bool {
 	return len(certificates) > 0
 }
 
-// callerAddress is the address that a call comes from, without its port.
+// callerAddress returns the address of the caller, without the port.
 func callerAddress(ctx context.Context) string {
 	p, ok := peer.FromContext(ctx)
 	if !ok || p.Addr == nil {
@@ -123,8 +123,8 @@ func callerAddress(ctx context.Context) string {
 	return host
 }
 
-// useJoinToken checks a join token, counts the use and returns the token. What is wrong with it is told only to a caller
-// that knows its secret.
+// useJoinToken checks a join token, counts the use and returns the token. The error gives details only to a caller that
+// knows the token's secret.
 func useJoinToken(t *state.Tx, name, secret string) (*carav1.Token, error) {
 	token, ok := state.Read[*carav1.Token](t, name)
 	if !ok || token.GetRole() != api.RoleJoin || !identity.SecretMatches(token.GetSecretHash(), secret) {
@@ -147,7 +147,7 @@ func useJoinToken(t *state.Tx, name, secret string) (*carav1.Token, error) {
 	return token, nil
 }
 
-// acceptCertificate makes a node's new certificate one that is accepted, and the only one but keep.
+// acceptCertificate records a node's new certificate as accepted and removes all others except keep.
 func acceptCertificate(t *state.Tx, c identity.NodeCertificate, keep string) {
 	removeTokens(t, identity.NodeTokenPrefix(c.Node), keep)
 	t.Put(&carav1.Token{
@@ -158,7 +158,7 @@ func acceptCertificate(t *state.Tx, c identity.NodeCertificate, keep string) {
 	})
 }
 
-// removeTokens takes the tokens away whose names begin with prefix, but keep.
+// removeTokens removes the tokens whose names begin with prefix, except keep.
 func removeTokens(t *state.Tx, prefix, keep string) {
 	tokens, _ := state.List[*carav1.Token](t.Seen, prefix, "")
 	for _, token := range tokens {
@@ -169,8 +169,8 @@ func removeTokens(t *state.Tx, prefix, keep string) {
 	}
 }
 
-// RenewCertificate gives the calling node a certificate for a new key. The one that it calls with stays accepted until
-// the next renewal, so that an answer that is lost locks nobody out.
+// RenewCertificate issues a certificate with a new key to the calling node. The current certificate stays accepted until
+// the next renewal, so a lost answer does not lock the node out.
 func (d *Dispatcher) RenewCertificate(ctx context.Context, req *carav1.RenewCertificateRequest) (*carav1.JoinResponse, error) {
 	id := d.Identity
 	if id == nil {
@@ -204,12 +204,12 @@ func signError(err error) error {
 	return err
 }
 
-// ErrFenced is the error of a node whose certificate is no longer accepted.
+// ErrFenced is the error for a node whose certificate is no longer accepted.
 func ErrFenced(node string) error {
 	return api.Unauthenticated("this certificate of node %q is no longer accepted: the node has joined again or was deleted; join it with a join token", node)
 }
 
-// PeerTLS is the caller's TLS state; nil where it speaks plaintext.
+// PeerTLS returns the caller's TLS state, or nil for a plaintext connection.
 func PeerTLS(ctx context.Context) *tls.ConnectionState {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
@@ -222,7 +222,7 @@ func PeerTLS(ctx context.Context) *tls.ConnectionState {
 	return &info.State
 }
 
-// joinsAs refuses a node's name that the join token does not cover.
+// joinsAs returns an error if the join token does not allow the node's name.
 func joinsAs(token *carav1.Token, node string) error {
 	patterns := token.GetNodeNames()
 	if len(patterns) == 0 || api.MatchAny(patterns, node) {
@@ -232,8 +232,7 @@ func joinsAs(token *carav1.Token, node string) error {
 		token.GetMetadata().GetName(), strings.Join(patterns, ", "), node, node)
 }
 
-// joinLabels returns the labels of a node that is new: those of its join token, which the node may choose within the
-// token's patterns.
+// joinLabels returns the labels of a new node. The node may ask for labels that match the patterns of its join token.
 func joinLabels(token *carav1.Token, asked map[string]string) (map[string]string, error) {
 	labels := map[string]string{}
 	for _, key := range slices.Sorted(maps.Keys(asked)) {

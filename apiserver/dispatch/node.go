@@ -14,8 +14,8 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// DeleteNode removes a node that has no projects. Its certificates go with it: an agent that still runs there is shut
-// out until it joins again.
+// DeleteNode removes a node that has no projects, and its certificates. An agent that still runs there has no access until
+// it joins again.
 func (d *Dispatcher) DeleteNode(ctx context.Context, req *carav1.DeleteRequest) (*emptypb.Empty, error) {
 	name := req.GetName()
 	err := d.DB.Transact(ctx, func(t *state.Tx) error {
@@ -48,8 +48,8 @@ func (d *Dispatcher) DeleteNode(ctx context.Context, req *carav1.DeleteRequest) 
 	return &emptypb.Empty{}, nil
 }
 
-// MarkNodeNotReady is how the scheduler says that heartbeats stopped. It says on which last heartbeat it decided, so
-// that one that came meanwhile counts.
+// MarkNodeNotReady records that a node's heartbeats stopped. The scheduler sends the last heartbeat that it knew, so a
+// newer heartbeat prevents the change.
 func (d *Dispatcher) MarkNodeNotReady(ctx context.Context, req *carav1.MarkNodeNotReadyRequest) (*carav1.Node, error) {
 	var out *carav1.Node
 	err := d.DB.Transact(ctx, func(t *state.Tx) error {

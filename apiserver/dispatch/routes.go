@@ -17,11 +17,11 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// routeDelay gathers what changes at once: a push that starts twenty projects is a few messages, not twenty.
+// routeDelay collects changes: a push that starts twenty projects makes a few messages, not twenty.
 const routeDelay = 5 * time.Millisecond
 
-// routeFeed keeps one agent's ingress table up to date. Projects that may have changed are noted by name, and what
-// their routes are is worked out when they are sent: the notes never hold more than there are projects.
+// routeFeed keeps one agent's ingress table up to date. It records the names of projects that may have changed and computes
+// their routes when it sends them, so it never records more names than there are projects.
 type routeFeed struct {
 	server *Dispatcher
 	me     *Session
@@ -30,9 +30,9 @@ type routeFeed struct {
 	mu    sync.Mutex
 	ready bool // the full table has been sent
 	dirty map[string]struct{}
-	nodes map[string]struct{} // whose accepted certificates may have changed
+	nodes map[string]struct{} // nodes whose accepted certificates may have changed
 
-	sending sync.Mutex                 // held by whoever sends; guards what was sent
+	sending sync.Mutex                 // held while sending; guards the fields below
 	hosts   map[string]*carav1.Route   // by host
 	of      map[string][]*carav1.Route // by project
 	peers   map[string]*carav1.Peer    // by node
@@ -45,7 +45,7 @@ func newRouteFeed(s *Dispatcher, me *Session) *routeFeed {
 	}
 }
 
-// project notes that a project may have other routes now.
+// project records that the routes of a project may have changed.
 func (f *routeFeed) project(name string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -53,7 +53,7 @@ func (f *routeFeed) project(name string) {
 	f.note()
 }
 
-// node notes that other certificates of a node may be accepted now.
+// node records that the accepted certificates of a node may have changed.
 func (f *routeFeed) node(name string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -61,7 +61,7 @@ func (f *routeFeed) node(name string) {
 	f.note()
 }
 
-// note is called with mu held.
+// note wakes run. mu must be held.
 func (f *routeFeed) note() {
 	if !f.ready {
 		return
@@ -72,8 +72,8 @@ func (f *routeFeed) note() {
 	}
 }
 
-// full sends the whole table, once, before any change. It is called by the goroutine that notes projects, so that none
-// is noted meanwhile.
+// full sends the whole table once, before any change. The goroutine that records projects calls it, so nothing is recorded
+// during the call.
 func (f *routeFeed) full() error {
 	if err := f.flush(true); err != nil {
 		return err
@@ -84,7 +84,7 @@ func (f *routeFeed) full() error {
 	return nil
 }
 
-// run sends what changes until ctx ends.
+// run sends changes until ctx ends.
 func (f *routeFeed) run(ctx context.Context) error {
 	for {
 		select {
@@ -103,7 +103,7 @@ func (f *routeFeed) run(ctx context.Context) error {
 	}
 }
 
-// flush sends what is different from what was sent before.
+// flush sends the difference to what was sent before.
 func (f *routeFeed) flush(full bool) error {
 	f.sending.Lock()
 	defer f.sending.Unlock()
@@ -112,7 +112,7 @@ func (f *routeFeed) flush(full bool) error {
 	f.dirty, f.nodes = map[string]struct{}{}, map[string]struct{}{}
 	f.mu.Unlock()
 
-	// before has what the agent was told of every host that may have changed: nil where nothing.
+	// before holds what the agent knows about every host that may have changed; nil if it knows nothing.
 	before := map[string]*carav1.Route{}
 	for name := range dirty {
 		for _, r := range f.of[name] {
@@ -152,7 +152,7 @@ func (f *routeFeed) flush(full bool) error {
 	return f.me.Send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Routes{Routes: msg}})
 }
 
-// flushPeers adds the nodes whose accepted certificates are not those that the agent was told of. sending is held.
+// flushPeers adds the nodes whose accepted certificates differ from those that the agent knows. sending must be held.
 func (f *routeFeed) flushPeers(msg *carav1.Routes, nodes map[string]struct{}) {
 	for _, node := range slices.Sorted(maps.Keys(nodes)) {
 		now, old := AcceptedPeer(f.server.DB.Cache, node), f.peers[node]
@@ -167,8 +167,8 @@ func (f *routeFeed) flushPeers(msg *carav1.Routes, nodes map[string]struct{}) {
 	}
 }
 
-// AcceptedPeer is what other agents accept of a node; nil where no certificate of the node is accepted. A certificate that
-// is renewed stays accepted until the next renewal, so the earliest one counts.
+// AcceptedPeer returns what other agents accept from a node, or nil if no certificate of the node is accepted. A renewed
+// certificate stays accepted until the next renewal, so the earliest certificate counts.
 func AcceptedPeer(r state.Reader, node string) *carav1.Peer {
 	certificates, _ := state.List[*carav1.Token](r, identity.NodeTokenPrefix(node), "")
 	var from time.Time
@@ -183,10 +183,10 @@ func AcceptedPeer(r state.Reader, node string) *carav1.Peer {
 	return &carav1.Peer{Node: node, NotBefore: timestamppb.New(from)}
 }
 
-// routes are what an agent is told of a project; here reports whether the agent runs on the server's host. A host leads
-// to its project from the moment the project claims it until the project is being deleted. Whether a service answers is
-// known to the agent that runs it: sooner than here, and while this server is away. A host without a service that
-// answers is unavailable, not unknown.
+// routes returns what an agent gets about a project; here is true if the agent runs on the server's host. A host leads to
+// its project from the claim until the deletion begins. The agent that runs a service knows whether the service answers,
+// earlier than the server and also when the server is down. So a host without a service that answers is unavailable, not
+// unknown.
 func (d *Dispatcher) routes(name string, here bool) []*carav1.Route {
 	p, ok := state.Get[*carav1.Project](d.DB.Cache, name)
 	if !ok {

@@ -8,32 +8,32 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Sessions has the one Connect stream of each node that is connected.
+// Sessions holds the Connect stream of each connected node.
 type Sessions struct {
 	mu   sync.Mutex
 	node map[string]*Session
 }
 
-// Session is one agent's connection. Whoever wants to send to it goes through send; gRPC allows one sender at a time.
+// Session is one agent's connection. All senders must use Send, because gRPC allows one sender at a time.
 type Session struct {
 	Node, Instance string
 	here           bool // the agent runs on the server's host
 	End            context.CancelCauseFunc
 	Ended          <-chan struct{} // closed when the session is over
 
-	Sending sync.Mutex // gRPC allows one sender at a time
+	Sending sync.Mutex // guards sends on Stream
 	Stream  carav1.NodeService_ConnectServer
 }
 
-// Send passes one message on. It blocks while the agent does not read: what has to be sent is worked out again from the
-// cache when it does, and never queued.
+// Send sends one message. It blocks while the agent does not read. The next message is then computed from the cache;
+// nothing is queued.
 func (s *Session) Send(m *carav1.ConnectResponse) error {
 	s.Sending.Lock()
 	defer s.Sending.Unlock()
 	return s.Stream.Send(m)
 }
 
-// Enter makes a session its node's, and ends the one that was: the newer agent takes over, and the older is told so.
+// Enter registers a session for its node and ends the earlier one. The older agent gets the reason.
 func (s *Sessions) Enter(n *Session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -46,7 +46,7 @@ func (s *Sessions) Enter(n *Session) {
 	s.node[n.Node] = n
 }
 
-// takenOver is what the older agent is told. An agent that only connects again is not another one.
+// takenOver returns the error for the older session. If the same agent instance connects again, it is not a takeover.
 func takenOver(old, by *Session) error {
 	if old.Instance == by.Instance {
 		return api.Unavailable("the agent of node %q has connected again", old.Node)
@@ -55,7 +55,7 @@ func takenOver(old, by *Session) error {
 		old.Node, by.Instance, old.Instance)
 }
 
-// leave takes a session away, unless another has taken over.
+// leave removes a session, unless another session has replaced it.
 func (s *Sessions) leave(n *Session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -71,7 +71,7 @@ func (s *Sessions) Of(node string) *Session {
 	return s.node[node]
 }
 
-// end ends a node's session with a word for the agent.
+// end ends a node's session and sends the reason to the agent.
 func (s *Sessions) end(node string, why error) {
 	if n := s.Of(node); n != nil {
 		n.End(why)

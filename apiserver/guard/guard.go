@@ -1,8 +1,8 @@
-// Package guard starts the server's goroutines. On the line of a push it stands behind every call that works on more
-// than one thing at a time.
+// Package guard starts the server's goroutines. When a push is processed, every call that uses more than one goroutine uses
+// this package.
 //
-// What must hold: a panic in a goroutine without a recover ends the process, and with it everybody's calls. So every
-// goroutine of apiserver and of its packages is started here; TestGoroutinesAreGuarded in apiserver keeps it so.
+// Invariant: a panic in a goroutine without a recover ends the process and every open call. So apiserver and its
+// subpackages start every goroutine here. TestGoroutinesAreGuarded in apiserver checks this.
 package guard
 
 import (
@@ -16,10 +16,10 @@ import (
 	"github.com/caravanserai/cara/api"
 )
 
-// Guard makes a panic an Internal error, and one line in the log with the stack.
+// Guard turns a panic into an Internal error and one log line with the stack.
 type Guard struct{ Logger *slog.Logger }
 
-// Panicked logs what a recover returned, and returns the error for the caller. what names the call.
+// Panicked logs the value that recover returned and returns the error for the caller. what names the call.
 func (g Guard) Panicked(what string, p any) error {
 	g.Logger.Error("call panicked", "method", what, "panic", p, "stack", string(debug.Stack()))
 	return api.Internal("the server made a mistake in %s; its log has the details", what)
@@ -35,7 +35,7 @@ func (g Guard) Do(what string, f func() error) (err error) {
 	return f()
 }
 
-// Go runs f in a goroutine and then gives its result to then, which must not panic. The channel is closed after that.
+// Go runs f in a goroutine and then passes its result to then, which must not panic. The channel is closed after that.
 func (g Guard) Go(what string, f func() error, then func(error)) <-chan struct{} {
 	ended := make(chan struct{})
 	go func() {
@@ -45,7 +45,7 @@ func (g Guard) Go(what string, f func() error, then func(error)) <-chan struct{}
 	return ended
 }
 
-// After runs f after a while.
+// After runs f after the given time.
 func (g Guard) After(what string, after time.Duration, f func()) {
 	time.AfterFunc(after, func() { _ = g.Do(what, func() error { f(); return nil }) })
 }
@@ -65,17 +65,17 @@ type Group struct {
 // Unlimited is the limit of a group whose goroutines are few by construction.
 const Unlimited = -1
 
-// Group returns a group of at most limit goroutines at once, and a context that ends with the first error.
+// Group returns a group that runs at most limit goroutines concurrently, and a context that ends with the first error.
 func (g Guard) Group(ctx context.Context, what string, limit int) (Group, context.Context) {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(limit)
 	return Group{g, what, group}, ctx
 }
 
-// Go runs f in a goroutine, once fewer than the limit run.
+// Go runs f in a goroutine when fewer than limit goroutines run.
 func (c Group) Go(f func() error) {
 	c.group.Go(func() error { return c.guard.Do(c.what, f) })
 }
 
-// Wait returns the first error, when all goroutines have ended.
+// Wait waits until all goroutines have ended and returns the first error.
 func (c Group) Wait() error { return c.group.Wait() }

@@ -9,35 +9,35 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Actor is who calls.
+// Actor is an authenticated caller.
 type Actor struct {
-	// Name is `user/NAME`, `node/NAME` or `system/NAME`; empty for nobody.
+	// Name is `user/NAME`, `node/NAME` or `system/NAME`; empty for an unauthenticated caller.
 	Name string
-	// Role says what the actor may do; see methods.go for the table.
+	// Role determines what the actor may do; see the table in methods.go.
 	Role api.Role
-	// NamePrefix bounds what the actor may change to objects whose names begin with it.
+	// NamePrefix limits changes to objects whose names begin with it.
 	NamePrefix string
-	// Hosts are patterns of the hosts that the actor's projects may claim. Where empty: the hosts that begin with
-	// NamePrefix, or every host without a NamePrefix.
+	// Hosts are patterns of the hosts that the actor's projects may claim. If empty, the actor may claim the hosts that
+	// begin with NamePrefix, or every host without a NamePrefix.
 	Hosts []string
-	// Token is the name of the token, or of the record of the certificate, that let the actor in. When it is deleted or
-	// changed, the actor's open calls end.
+	// Token is the name of the token, or of the record of the certificate, that authenticated the actor. When it is deleted
+	// or changed, the actor's open calls end.
 	Token string
-	// Expires is when the token expires; zero for never.
+	// Expires is when the token expires; zero means never.
 	Expires time.Time
 }
 
-// Authenticator says who calls over the network, from the credentials in ctx: the metadata key `authorization` and the
-// peer's TLS state, which are there for REST just as for gRPC. No credentials at all is RoleNone and no error; wrong
-// ones are an error with code UNAUTHENTICATED. It never gives out a role of the loops.
+// Authenticator authenticates callers from the network. It uses the credentials in ctx: the metadata key `authorization`
+// and the peer's TLS state, which REST requests have too. Without credentials it returns RoleNone and no error. Wrong
+// credentials are an error with code UNAUTHENTICATED. It never returns a role of the loops.
 type Authenticator interface {
 	Authenticate(ctx context.Context) (Actor, error)
 }
 
-// Person says whether a human or a pipeline calls.
+// Person reports whether the caller is a human or a pipeline.
 func (a Actor) Person() bool { return strings.HasPrefix(a.Name, api.PrefixUser) }
 
-// Node is the name of the node that calls, or empty.
+// Node returns the name of the calling node, or "".
 func (a Actor) Node() string {
 	if a.Role != api.RoleNode {
 		return ""
@@ -45,7 +45,7 @@ func (a Actor) Node() string {
 	return strings.TrimPrefix(a.Name, api.PrefixNode)
 }
 
-// System says whether a loop in this process calls.
+// System reports whether the caller is a loop in this process.
 func (a Actor) System() bool {
 	switch a.Role {
 	case api.RoleScheduler, api.RoleGC, api.RoleReconciler, api.RoleSources:
@@ -55,11 +55,11 @@ func (a Actor) System() bool {
 	}
 }
 
-// MayName says whether the actor's name prefix allows to change an object of this name.
+// MayName reports whether the actor's name prefix allows a change to an object with this name.
 func (a Actor) MayName(name string) bool { return strings.HasPrefix(name, a.NamePrefix) }
 
-// MayUse bounds who has a name prefix to secrets that bear it too. Without this bound a pipeline that may change its
-// previews could print the secrets of everything else from a container of its own.
+// MayUse returns an error if the actor has a name prefix and the project uses a secret without that prefix. Without this
+// rule a pipeline that may only change its previews could print any secret from a container.
 func (a Actor) MayUse(p *carav1.Project) error {
 	for _, secret := range api.SecretNames(p.GetSpec()) {
 		if !a.MayName(secret) {
@@ -70,7 +70,7 @@ func (a Actor) MayUse(p *carav1.Project) error {
 	return nil
 }
 
-// MayClaim bounds the hosts of what the actor declares. hosts are spelled out.
+// MayClaim returns an error if the actor may not declare one of the hosts. hosts are full names.
 func (a Actor) MayClaim(hosts []string, t api.HostTemplate) error {
 	patterns := a.Hosts
 	if len(patterns) == 0 {
@@ -87,12 +87,12 @@ func (a Actor) MayClaim(hosts []string, t api.HostTemplate) error {
 
 type actorKey struct{}
 
-// WithActor returns a context that ActorOf finds the actor in.
+// WithActor returns a context that carries the actor for ActorOf.
 func WithActor(ctx context.Context, a Actor) context.Context {
 	return context.WithValue(ctx, actorKey{}, a)
 }
 
-// ActorOf is who calls; the interceptors have put it there before any service runs.
+// ActorOf returns the caller. The interceptors set it before any service runs.
 func ActorOf(ctx context.Context) Actor {
 	a, _ := ctx.Value(actorKey{}).(Actor)
 	return a

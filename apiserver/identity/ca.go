@@ -21,11 +21,11 @@ import (
 
 const (
 	caLifetime = 20 * 365 * 24 * time.Hour
-	// skew is how far another machine's clock may run behind before it refuses a new certificate.
+	// skew is how far another machine's clock may be behind. A new certificate begins that much in the past.
 	skew = time.Hour
 )
 
-// authority signs the server's and the nodes' certificates.
+// authority signs the certificates of the server and the nodes.
 type authority struct {
 	key     *ecdsa.PrivateKey
 	cert    *x509.Certificate
@@ -33,8 +33,8 @@ type authority struct {
 	hash    string
 }
 
-// openAuthority reads key and certificate out of one file, so that there is never one without the other; at first start
-// it makes them.
+// openAuthority reads key and certificate from one file, so that one never exists without the other. At the first start it
+// creates them.
 func openAuthority(path, clusterID string, now time.Time) (*authority, error) {
 	text, err := readPrivate(path)
 	if err == nil {
@@ -112,7 +112,7 @@ func parseAuthority(text []byte) (*authority, error) {
 	return &authority{key: key, cert: cert, certPEM: pem.EncodeToMemory(certBlock), hash: hex.EncodeToString(sum[:])}, nil
 }
 
-// sign issues template for public; it ends with the authority at the latest.
+// sign issues template for public. The certificate does not outlive the authority.
 func (a *authority) sign(template *x509.Certificate, public any) ([]byte, error) {
 	serial, err := newSerial()
 	if err != nil {

@@ -7,14 +7,14 @@ import (
 	"github.com/caravanserai/cara/api"
 )
 
-// The files of the first start, in the data directory.
+// Files of the first start, in the data directory.
 const (
 	AdminTokenFile = "admin.token"
 	JoinTokenFile  = "join.token"
 )
 
-// FirstTokens returns the secrets of the tokens in admin.token and join.token, and writes those files where they are
-// missing. The names are those under which the server keeps the tokens.
+// FirstTokens returns the secrets of the tokens in admin.token and join.token, and writes those files if they are missing.
+// admin and join are the names under which the server stores the tokens.
 func (i *Identity) FirstTokens(admin, join string) (adminSecret, joinSecret string, err error) {
 	path := filepath.Join(i.dir, AdminTokenFile)
 	text, err := EnsureTokenFile(path, func() string { return FormatToken(admin, NewSecret()) })

@@ -16,22 +16,22 @@ import (
 	"github.com/google/uuid"
 )
 
-// Config says where an identity is kept and what the server is called.
+// Config configures where an identity is stored and the names of the server.
 type Config struct {
-	// DataDir holds the files. Required; made with mode 0700 where it is missing. The caller holds the store's lock on
-	// it, so that no second server makes another authority in the same moment.
+	// DataDir holds the files. It is required, and created with mode 0700 if it is missing. The caller must hold the
+	// store's lock on it, so that no second server creates another authority at the same time.
 	DataDir string
-	// Listen is the address that the server listens on; it goes into the server's certificate.
+	// Listen is the address that the server listens on. It is part of the server's certificate.
 	Listen string
 	// Names are more host names and addresses for the server's certificate.
 	Names []string
-	// Now is the clock; time.Now where nil.
+	// Now is the clock; nil is time.Now.
 	Now func() time.Time
-	// Logger, silent where nil.
+	// Logger gets the log lines; nil logs nothing.
 	Logger *slog.Logger
 }
 
-// Validate says what is missing.
+// Validate returns an error if c is not usable.
 func (c Config) Validate() error {
 	if c.DataDir == "" {
 		return errors.New("identity: no data directory is given")
@@ -44,7 +44,7 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// Identity is the opened identity of a cluster. Safe for concurrent use.
+// Identity is the opened identity of a cluster. It is safe for concurrent use.
 type Identity struct {
 	ca        *authority
 	leaf      *serverCertificate
@@ -54,7 +54,7 @@ type Identity struct {
 	now       func() time.Time
 }
 
-// Open reads the identity in the data directory, and makes at first start what is not there yet.
+// Open reads the identity in the data directory and creates what is missing.
 func Open(cfg Config) (*Identity, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -84,7 +84,7 @@ func Open(cfg Config) (*Identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open identity: %w", err)
 	}
-	// What clients trust is exported beside the key that stays: `--ca-file DIR/ca.crt`.
+	// The certificate that clients trust is also written to a separate file: `--ca-file DIR/ca.crt`.
 	if err := renameio.WriteFile(filepath.Join(cfg.DataDir, authorityCertFile), ca.certPEM, 0o644); err != nil {
 		return nil, fmt.Errorf("open identity: %w", err)
 	}
@@ -98,15 +98,15 @@ func Open(cfg Config) (*Identity, error) {
 	}, nil
 }
 
-// Dir is the data directory.
+// Dir returns the data directory.
 func (i *Identity) Dir() string { return i.dir }
 
-// Files are the names, in the data directory, of what a cluster cannot be restored without.
+// Files returns the names of the files in the data directory that a restore of the cluster needs.
 func (i *Identity) Files() []string {
 	return []string{clusterIDFile, authorityFile, authorityCertFile, vaultFile, AdminTokenFile, JoinTokenFile}
 }
 
-// The names of what is kept in the data directory, beside the token files.
+// Names of the files in the data directory, in addition to the token files.
 const (
 	clusterIDFile     = "cluster.id"
 	authorityFile     = "ca.pem"
@@ -114,20 +114,20 @@ const (
 	vaultFile         = "secrets.key"
 )
 
-// ClusterID was made at first start.
+// ClusterID returns the ID of the cluster, which was created at the first start.
 func (i *Identity) ClusterID() string { return i.clusterID }
 
-// CAPEM is the authority's certificate: who to trust as the server.
+// CAPEM returns the authority's certificate, which clients use to verify the server.
 func (i *Identity) CAPEM() []byte { return i.ca.certPEM }
 
-// CAHash is the SHA-256 of the authority's certificate in DER, in hex, as join tokens carry it.
+// CAHash returns the SHA-256 of the authority's certificate in DER, in hex. Join tokens contain it.
 func (i *Identity) CAHash() string { return i.ca.hash }
 
-// Vault encrypts secrets at rest.
+// Vault returns the vault that encrypts secrets at rest.
 func (i *Identity) Vault() *Vault { return i.vault }
 
-// TLSConfig is the server's side of every connection: its certificate, renewed by itself, and a client certificate
-// where the caller has one. TLS 1.3 only: every client of this API is younger than it.
+// TLSConfig returns the server's TLS configuration: a certificate that renews automatically, and an optional client
+// certificate. It allows only TLS 1.3, which every client of this API supports.
 func (i *Identity) TLSConfig() *tls.Config {
 	pool := x509.NewCertPool()
 	pool.AddCert(i.ca.cert)
@@ -160,10 +160,10 @@ func openClusterID(path string) (string, error) {
 	return id.String(), renameio.WriteFile(path, []byte(id.String()+"\n"), 0o600)
 }
 
-// maxPrivateFile bounds what is read of a file of this package.
+// maxPrivateFile limits the size of a file that this package reads.
 const maxPrivateFile = 64 << 10
 
-// readPrivate reads a file that nobody but its owner may read.
+// readPrivate reads a file that only its owner may read.
 func readPrivate(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {

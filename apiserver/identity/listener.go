@@ -10,17 +10,17 @@ import (
 )
 
 const (
-	// firstByte is how long a new connection may stay silent.
+	// firstByte is how long a new connection may send nothing.
 	firstByte = 10 * time.Second
-	// tlsRecord is the first byte of every TLS connection, and never that of an HTTP request.
+	// tlsRecord is the first byte of every TLS connection. An HTTP request never begins with it.
 	tlsRecord = 0x16
 )
 
-// Listener accepts TLS and, on the loopback only, plaintext on one address. It returns a *tls.Conn, whose handshake is
-// left to the server, or a plain connection. A plaintext caller from elsewhere is told to use TLS and let go. The
-// listener that it wraps bounds the connections: see package connlimit.
+// Listener accepts TLS and, on loopback only, plaintext on one address. It returns a *tls.Conn, whose handshake the server
+// does, or a plain connection. A plaintext caller from another address gets an answer that asks for TLS, and its connection
+// is closed. The wrapped listener limits the number of connections: see package connlimit.
 //
-// The goroutines that wait for first bytes begin with the first Accept and are gone when Close returns.
+// The goroutines that wait for first bytes start with the first Accept and have ended when Close returns.
 type Listener struct {
 	inner  net.Listener
 	config *tls.Config
@@ -32,7 +32,7 @@ type Listener struct {
 	wg     sync.WaitGroup
 }
 
-// NewListener wraps inner. It starts nothing.
+// NewListener wraps inner. It starts no goroutine.
 func NewListener(inner net.Listener, config *tls.Config) *Listener {
 	//nolint:forbidigo // a listener's life is its own: it ends with Close
 	ctx, cancel := context.WithCancelCause(context.Background())
@@ -42,10 +42,10 @@ func NewListener(inner net.Listener, config *tls.Config) *Listener {
 	}
 }
 
-// Addr is the address listened on.
+// Addr returns the address of the listener.
 func (l *Listener) Addr() net.Addr { return l.inner.Addr() }
 
-// Accept returns the next connection whose first byte is known. After Close it returns net.ErrClosed.
+// Accept returns the next connection whose first byte has arrived. After Close it returns net.ErrClosed.
 func (l *Listener) Accept() (net.Conn, error) {
 	l.begin.Do(func() { l.wg.Go(l.acceptAll) })
 	select {
@@ -56,7 +56,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 	}
 }
 
-// Close stops accepting, and ends the connections that no Accept has returned yet.
+// Close stops accepting and closes the connections that Accept has not returned yet.
 func (l *Listener) Close() error {
 	err := l.inner.Close()
 	l.cancel(net.ErrClosed)
@@ -78,7 +78,7 @@ func (l *Listener) acceptAll() {
 	}
 }
 
-// pause waits out an error that passes by itself, such as too many open files, and says whether to go on.
+// pause waits after a temporary error, such as too many open files, and reports whether to go on.
 func (l *Listener) pause(err error) bool {
 	var passing interface{ Temporary() bool }
 	if errors.Is(err, net.ErrClosed) || !errors.As(err, &passing) || !passing.Temporary() {
@@ -92,13 +92,13 @@ func (l *Listener) pause(err error) bool {
 	}
 }
 
-// greet waits for the first byte and hands the connection over as what it is.
+// greet waits for the first byte and passes the connection on as TLS or plaintext.
 func (l *Listener) greet(raw net.Conn) {
 	stop := context.AfterFunc(l.ctx, func() { _ = raw.Close() }) // Close must not wait for a silent caller
 	first, err := readFirst(raw)
 	if err != nil {
 		stop()
-		_ = raw.Close() // a caller that says nothing, or is gone, hears nothing
+		_ = raw.Close() // a silent or closed connection gets no answer
 		return
 	}
 	conn := net.Conn(&startedConn{Conn: raw, first: []byte{first}})
@@ -129,7 +129,7 @@ func readFirst(conn net.Conn) (byte, error) {
 	return first[0], conn.SetReadDeadline(time.Time{})
 }
 
-// local says whether both ends are on this machine's loopback, or on a Unix socket.
+// local reports whether both ends are on this machine's loopback interface or on a Unix socket.
 func local(conn net.Conn) bool {
 	return loopback(conn.RemoteAddr()) && loopback(conn.LocalAddr())
 }
@@ -145,13 +145,13 @@ func loopback(a net.Addr) bool {
 	}
 }
 
-// startedConn is a connection of which the first bytes have been read already. Only one goroutine reads.
+// startedConn is a connection whose first bytes have already been read. Only one goroutine may read from it.
 type startedConn struct {
 	net.Conn
 	first []byte
 }
 
-// NetConn returns the connection underneath.
+// NetConn returns the wrapped connection.
 func (c *startedConn) NetConn() net.Conn { return c.Conn }
 
 func (c *startedConn) Read(p []byte) (int, error) {

@@ -18,36 +18,36 @@ import (
 	"github.com/caravanserai/cara/api"
 )
 
-// NodeLifetime is how long a node's certificate lasts. The agent renews it at half of it.
+// NodeLifetime is how long a node's certificate is valid. The agent renews it after half of that time.
 const NodeLifetime = 30 * 24 * time.Hour
 
 var (
-	// ErrRequest says that a certificate request cannot be signed.
+	// ErrRequest means that a certificate request cannot be signed.
 	ErrRequest = errors.New("certificate request refused")
-	// ErrCertificate says that a client certificate is not that of a node, or has ended.
+	// ErrCertificate means that a client certificate is not a node's or has expired.
 	ErrCertificate = errors.New("client certificate refused")
 )
 
-// NodeCertificate is what the server knows of a node's certificate: whose it is, and what to store of it.
+// NodeCertificate is what the server stores about a node's certificate.
 type NodeCertificate struct {
-	// Node that it speaks for.
+	// Node is the name of the node.
 	Node string
 	// Hash is the SHA-256 of the certificate in DER.
 	Hash []byte
-	// NotAfter is when it ends.
+	// NotAfter is when the certificate expires.
 	NotAfter time.Time
 }
 
-// TokenName is the name under which the certificate's hash is stored. No other token can have it: those that people
-// make have no dot in their names.
+// TokenName is the name under which the certificate's hash is stored. No other token can have it, because names of other
+// tokens contain no dot.
 func (c NodeCertificate) TokenName() string {
 	return NodeTokenPrefix(c.Node) + hex.EncodeToString(c.Hash[:8])
 }
 
-// NodeTokenPrefix begins the TokenName of every certificate of a node, and of no other's: a node's name has no dot.
+// NodeTokenPrefix begins the TokenName of every certificate of a node, and only of that node: node names contain no dot.
 func NodeTokenPrefix(node string) string { return "node." + node + "." }
 
-// NodeOfToken is the node whose certificate a token of this name stands for; ok is false for every other token.
+// NodeOfToken returns the node whose certificate a token with this name represents; ok is false for every other token.
 func NodeOfToken(name string) (node string, ok bool) {
 	rest, ok := strings.CutPrefix(name, "node.")
 	if !ok {
@@ -57,13 +57,14 @@ func NodeOfToken(name string) (node string, ok bool) {
 	return node, ok
 }
 
-// NotBefore is when a node's certificate that ends at a time began.
+// NotBefore returns the start of a node certificate that ends at notAfter.
 func NotBefore(notAfter time.Time) time.Time {
 	return notAfter.Add(-NodeLifetime - skew).Truncate(time.Second)
 }
 
-// SignNode makes a node's certificate, in PEM, out of a PEM certificate request. Whatever name the request asks for, it
-// gets the name given here. ErrRequest where the request is malformed, not signed by its own key, or its key is weak.
+// SignNode signs a PEM certificate request and returns the node's certificate in PEM. The certificate gets the given name,
+// whatever the request asks for. The error is ErrRequest if the request is malformed, is not signed by its own key, or has
+// a weak key.
 func (i *Identity) SignNode(request []byte, node string) ([]byte, NodeCertificate, error) {
 	public, err := checkRequest(request)
 	if err != nil {
@@ -95,7 +96,7 @@ func checkRequest(text []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The size is checked before the signature: what a huge key costs to check is the sender's choice.
+	// The size is checked before the signature, because a huge key makes the signature check expensive.
 	if err := checkKey(request.PublicKey); err != nil {
 		return nil, err
 	}
@@ -122,9 +123,9 @@ func checkKey(public any) error {
 	return nil
 }
 
-// PeerNode reads the node's certificate off a connection; ok is false where the caller presented none. The handshake
-// has checked that the authority signed it; that it has not ended is checked again with each call, since a connection
-// can outlive it. Whether it is one that the cluster still accepts is the caller's to look up.
+// PeerNode returns the node certificate of a connection; ok is false if the client presented none. The TLS handshake has
+// verified the authority's signature. PeerNode checks the expiry again, because a connection can outlive the certificate.
+// The caller must check that the cluster still accepts the certificate.
 func (i *Identity) PeerNode(state *tls.ConnectionState) (cert NodeCertificate, ok bool, err error) {
 	if state == nil || len(state.PeerCertificates) == 0 {
 		return NodeCertificate{}, false, nil

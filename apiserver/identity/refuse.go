@@ -9,9 +9,9 @@ import (
 
 const refusal = "this address speaks plaintext on the loopback only: use https:// (TLS) from other machines"
 
-// refusePlaintext tells a plaintext caller that it has to use TLS, and ends the connection. What it sent, a token
-// maybe, is not looked at. The answer is HTTP/1.1 for a caller that speaks HTTP/2 too: gRPC clients know that answer for
-// what it is and report it, where after a GOAWAY they would only try again.
+// refusePlaintext answers a plaintext caller that it must use TLS, and closes the connection. It does not read what the
+// caller sent, which may be a token. The answer is HTTP/1.1 also for an HTTP/2 caller: gRPC clients report such an answer,
+// but after a GOAWAY they would only retry.
 func refusePlaintext(conn net.Conn) {
 	defer conn.Close()
 	if err := conn.SetDeadline(time.Now().Add(firstByte / 5)); err != nil {
@@ -21,17 +21,17 @@ func refusePlaintext(conn net.Conn) {
 	answer := fmt.Sprintf("HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json\r\n"+
 		"Content-Length: %d\r\nConnection: close\r\n\r\n%s", len(body), body)
 	if _, err := io.WriteString(conn, answer); err != nil {
-		return // gone already: there is nobody to tell
+		return // the client has closed the connection
 	}
-	// Closing with unread bytes resets the connection and can destroy the answer on its way: end our side, then take a
-	// little of what is left.
+	// Closing with unread bytes resets the connection and can destroy the answer. So close the write side first and read
+	// some of the rest.
 	if half, ok := conn.(interface{ CloseWrite() error }); ok {
-		_ = half.CloseWrite() // as above
+		_ = half.CloseWrite() // see above
 	}
-	_, _ = io.CopyN(io.Discard, conn, 64<<10) // as above: up to the deadline
+	_, _ = io.CopyN(io.Discard, conn, 64<<10) // see above; ends at the deadline
 }
 
-// CloseWrite ends our side of the connection, where the connection can do that.
+// CloseWrite closes the write side of the connection, if the connection supports that.
 func (c *startedConn) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()

@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// ServerName is in every server certificate. Agents ask for it whatever address they dial, since they trust the
-// cluster's authority and nobody else: a server that moves to another host or name needs no new certificate.
+// ServerName is in every server certificate. Agents verify this name whatever address they dial, since they trust only the
+// cluster's authority. So a server that moves to another host or name needs no new certificate.
 const ServerName = "cara-server"
 
 const (
@@ -25,9 +25,8 @@ const (
 	serverRenew    = 20 * 24 * time.Hour
 )
 
-// serverCertificate makes the server's certificate when it is first asked for, and a new one long before it ends. Its
-// key lives in memory only: what is never written cannot be read, and a certificate made at each start always has the
-// names of that start.
+// serverCertificate creates the server's certificate at its first use and renews it long before it expires. The key is only
+// in memory, so it cannot leak from disk, and the certificate always has the names of the current configuration.
 type serverCertificate struct {
 	ca     *authority
 	names  []string
@@ -82,14 +81,14 @@ func (s *serverCertificate) issue(now time.Time) (*tls.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The authority goes along, so that a joining agent can compare it with the hash in its token.
+	// The chain includes the authority, so that a joining agent can compare it with the hash in its token.
 	return &tls.Certificate{Certificate: [][]byte{der, s.ca.cert.Raw}, PrivateKey: key, Leaf: leaf}, nil
 }
 
-// ServerNames are the names and addresses that the server's certificate is for.
+// ServerNames returns the names and addresses of the server's certificate.
 func (i *Identity) ServerNames() []string { return slices.Clone(i.leaf.names) }
 
-// serverNames are the names and addresses that a client may reach the server by. A wildcard address stands for every
+// serverNames returns the names and addresses by which clients may reach the server. A wildcard listen address means every
 // address of this machine.
 func serverNames(listen string, more []string) ([]string, error) {
 	names := []string{ServerName, "localhost", "127.0.0.1", "::1"}

@@ -15,30 +15,30 @@ import (
 
 const (
 	tokenPrefix = "cara_"
-	// maxToken bounds what is looked at of a token from outside.
+	// maxToken limits the length of a token.
 	maxToken = 256
 )
 
-// ErrToken says that a text is no token. It never repeats the text.
+// ErrToken means that a text is not a token. The error never repeats the text.
 var ErrToken = errors.New("not a token of this program (cara_ID_SECRET)")
 
-// NewSecret makes 256 random bits as text that needs no quoting anywhere: lower-case letters and digits.
+// NewSecret returns 256 random bits as text that needs no quoting: lower-case letters and digits.
 func NewSecret() string { return randomText(32) }
 
-// NewTokenID makes the id of a token that its maker did not name.
+// NewTokenID returns the ID for a token without a given name.
 func NewTokenID() string { return randomText(8) }
 
 func randomText(size int) string {
 	raw := make([]byte, size)
-	rand.Read(raw) // never fails: crypto/rand ends the program rather than return weak bytes
+	rand.Read(raw) // never fails: crypto/rand ends the program instead of returning weak bytes
 	return strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(raw))
 }
 
-// FormatToken is how a person's or a pipeline's token is written. The id, a DNS label, is the name of the stored
-// object, so that a lookup needs no search; the secret is never stored.
+// FormatToken formats a token of a person or a pipeline. The ID, a DNS label, is the name of the stored object, so the
+// lookup needs no search. The secret is never stored.
 func FormatToken(id, secret string) string { return tokenPrefix + id + "_" + secret }
 
-// ParseToken takes a token apart.
+// ParseToken splits a token into its ID and secret.
 func ParseToken(token string) (id, secret string, err error) {
 	rest, ok := strings.CutPrefix(token, tokenPrefix)
 	if !ok || len(token) > maxToken {
@@ -51,7 +51,7 @@ func ParseToken(token string) (id, secret string, err error) {
 	return id, secret, nil
 }
 
-// ParseBearer takes the token out of an Authorization header.
+// ParseBearer returns the parts of the token in an Authorization header.
 func ParseBearer(header string) (id, secret string, err error) {
 	scheme, token, ok := strings.Cut(strings.TrimSpace(header), " ")
 	if !ok || !strings.EqualFold(scheme, "Bearer") {
@@ -60,25 +60,25 @@ func ParseBearer(header string) (id, secret string, err error) {
 	return ParseToken(strings.TrimSpace(token))
 }
 
-// HashSecret is what is stored of a secret. One round is enough: a secret has 256 random bits, there is nothing to guess.
+// HashSecret returns the hash to store for a secret. One round is enough, because a secret has 256 random bits.
 func HashSecret(secret string) []byte {
 	sum := sha256.Sum256([]byte(secret))
 	return sum[:]
 }
 
-// SecretMatches compares in constant time. Nothing matches an empty hash.
+// SecretMatches compares in constant time. An empty hash matches nothing.
 func SecretMatches(hash []byte, secret string) bool {
 	return HashMatches(hash, HashSecret(secret))
 }
 
-// HashMatches compares two hashes in constant time. Nothing matches an empty one.
+// HashMatches compares two hashes in constant time. An empty hash matches nothing.
 func HashMatches(stored, presented []byte) bool {
 	return len(stored) == sha256.Size && subtle.ConstantTimeCompare(stored, presented) == 1
 }
 
-// EnsureTokenFile returns the token in the file at path, or, where there is no file, writes the one that create makes.
-// The file is exactly one line, of mode 0600. It is written before the store knows of the token, so that a crash
-// between the two loses nothing: the next start finds the file and stores its hash.
+// EnsureTokenFile returns the token in the file at path. If the file does not exist, it writes the token that create
+// returns. The file is one line and has mode 0600. It is written before the store has the token: after a crash in between,
+// the next start finds the file and stores its hash.
 func EnsureTokenFile(path string, create func() string) (string, error) {
 	text, err := readPrivate(path)
 	if err == nil {

@@ -17,23 +17,23 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 )
 
-// A sealed value is: format (1 byte), key id (8), nonce (24), ciphertext with its tag. The nonce is random for each
-// value: with XChaCha20's 192 bits there is no number of values at which that becomes unsafe.
+// A sealed value is: format (1 byte), key ID (8), nonce (24), ciphertext with its tag. Each value has a random nonce. With
+// XChaCha20's 192 bits this is safe for any number of values.
 const (
 	sealFormat = 1
 	keyIDSize  = 8
 	sealHeader = 1 + keyIDSize + chacha20poly1305.NonceSizeX
 )
 
-// ErrSealed says that a sealed value cannot be opened: it was changed, moved under another name, or its key is gone.
+// ErrSealed means that a sealed value cannot be opened: it was changed, moved to another name, or its key is missing.
 var ErrSealed = errors.New("sealed value cannot be opened")
 
-// Vault encrypts and decrypts values at rest. The first line of its key file is the key that new values get; further
-// lines are older keys that still open what they sealed.
+// Vault encrypts and decrypts values at rest. The first line of its key file is the key for new values. The other lines are
+// older keys, which only decrypt.
 type Vault struct {
 	active [keyIDSize]byte
 	keys   map[[keyIDSize]byte]cipher.AEAD
-	// versions is the key of Version, made from the oldest key: a new key must not change any version.
+	// versions is the key for Version. It is derived from the oldest key, so that a new key does not change any version.
 	versions []byte
 }
 
@@ -72,14 +72,14 @@ func openVault(path string) (*Vault, error) {
 	return v, nil
 }
 
-// keyID names a key without telling anything of it.
+// keyID identifies a key without revealing it.
 func keyID(key []byte) [keyIDSize]byte {
 	sum := sha256.Sum256(append([]byte("cara key id "), key...))
 	return [keyIDSize]byte(sum[:keyIDSize])
 }
 
-// Seal encrypts value. It can only be opened under the same name, so that nobody who can write to the store can make
-// one secret's value appear as another's.
+// Seal encrypts value and binds it to name. So someone who can write to the store cannot present one secret's value as
+// another's.
 func (v *Vault) Seal(name string, value []byte) []byte {
 	out := make([]byte, sealHeader, sealHeader+len(value)+chacha20poly1305.Overhead)
 	out[0] = sealFormat
@@ -89,7 +89,7 @@ func (v *Vault) Seal(name string, value []byte) []byte {
 	return v.keys[v.active].Seal(out, nonce, value, additional(out, name))
 }
 
-// Open decrypts what Seal made under the same name.
+// Open decrypts a value that Seal encrypted with the same name.
 func (v *Vault) Open(name string, sealed []byte) ([]byte, error) {
 	if len(sealed) < sealHeader || sealed[0] != sealFormat {
 		return nil, fmt.Errorf("%s: %w: it has an unknown format", name, ErrSealed)
@@ -106,8 +106,8 @@ func (v *Vault) Open(name string, sealed []byte) ([]byte, error) {
 	return value, nil
 }
 
-// Version is a text that changes with a value. It tells nothing of the value: without the vault's key nobody can try
-// which value has it. It stays the same as long as the key file keeps its oldest key.
+// Version returns a text that changes with the value. It reveals nothing about the value: testing a guess needs the vault's
+// key. It stays the same as long as the key file contains its oldest key.
 func (v *Vault) Version(name string, value []byte) string {
 	mac := hmac.New(sha256.New, v.versions)
 	fmt.Fprintf(mac, "%d %s ", len(name), name)
@@ -115,7 +115,7 @@ func (v *Vault) Version(name string, value []byte) string {
 	return hex.EncodeToString(mac.Sum(nil)[:versionSize])
 }
 
-// versionSize makes it impossible that two values of one Secret meet by chance.
+// versionSize makes a collision of two values of one Secret practically impossible.
 const versionSize = 12
 
 func versionKey(key []byte) []byte {
@@ -124,7 +124,7 @@ func versionKey(key []byte) []byte {
 	return mac.Sum(nil)
 }
 
-// additional binds a value to its format, its key and its name.
+// additional is the data that binds a value to its format, its key and its name.
 func additional(sealed []byte, name string) []byte {
 	return append(bytes.Clone(sealed[:1+keyIDSize]), name...)
 }

@@ -12,15 +12,15 @@ import (
 	"github.com/caravanserai/cara/plan"
 )
 
-// What a project may be called and may use is decided here, in the transaction that writes it, for every way in. Three
-// rules meet: what no project may have (permitted), what the project's source may have (sourceMay), and what the person
-// who writes may have (mayDeclare).
+// The rules for what a project may be called and may use are checked here, in the transaction that writes the project,
+// whatever call it comes from. There are three sets of rules: for every project (permitted), for the project's source
+// (sourceMay), and for the person who writes (mayDeclare).
 
-// maxDenials bounds how many refusals one answer spells out.
+// maxDenials limits how many rejections one answer lists.
 const maxDenials = 5
 
-// permitted refuses what no project may have, whoever writes it: a reserved host, a capability that no node allows, and a
-// Secret that a source itself uses.
+// permitted returns an error for what no project may have: a reserved host, a capability that no node allows, or a Secret
+// that a source uses itself.
 func permitted(t *state.Tx, p *carav1.Project) error {
 	for _, host := range t.Hosts.Of(p.GetSpec()) {
 		if t.Hosts.Reserves(host) {
@@ -44,8 +44,8 @@ func permitted(t *state.Tx, p *carav1.Project) error {
 	return nil
 }
 
-// offered refuses capabilities that no node allows, whether it is Ready or not. Which node has them all is the scheduler's
-// matter.
+// offered returns an error for capabilities that no node allows, whether the node is Ready or not. The scheduler finds the
+// node that allows all of them.
 func offered(t *state.Tx, p *carav1.Project) error {
 	if len(api.ExtraCapabilities(p.GetSpec())) == 0 {
 		return nil
@@ -61,8 +61,8 @@ func offered(t *state.Tx, p *carav1.Project) error {
 	return nil
 }
 
-// SourceSecrets maps each Secret that a source uses for git or webhooks to such a source. A source that is created at
-// the very same moment as a project can be missing here; assignment withholds the values then.
+// SourceSecrets maps each Secret that a source uses for git or webhooks to one such source. A source that is created at the
+// same moment as a project can be missing here. The assignment then leaves out the values.
 func SourceSecrets(r state.Reader) map[string]string {
 	users := map[string]string{}
 	sources, _ := state.List[*carav1.Source](r, "", "")
@@ -74,8 +74,8 @@ func SourceSecrets(r state.Reader) map[string]string {
 	return users
 }
 
-// sourceMay refuses a project that the source's spec.allow does not cover. The source is a condition of the commit: a
-// source that is narrowed at the same moment wins.
+// sourceMay returns an error for a project that the source's spec.allow does not cover. The source is a condition of the
+// commit, so a concurrent change of spec.allow takes effect.
 func sourceMay(t *state.Tx, source string, p *carav1.Project) error {
 	src, ok := state.Read[*carav1.Source](t, source)
 	if !ok {
@@ -88,15 +88,15 @@ func sourceMay(t *state.Tx, source string, p *carav1.Project) error {
 	return api.NotAllowed("%s", strings.Join(denials[:min(len(denials), maxDenials)], "; "))
 }
 
-// declaredBySource applies all rules to what a source declares.
+// declaredBySource applies all rules to a project that a source declares.
 func declaredBySource(t *state.Tx, source string, p *carav1.Project) error {
-	if err := permitted(t, p); err != nil { // first: adding it to spec.allow would not help
+	if err := permitted(t, p); err != nil { // first, because adding it to spec.allow would not help
 		return err
 	}
 	return sourceMay(t, source, p)
 }
 
-// mayDeclare applies all rules to what a person declares.
+// mayDeclare applies all rules to a project that a person declares.
 func mayDeclare(t *state.Tx, p *carav1.Project) error {
 	if err := t.Actor.MayUse(p); err != nil {
 		return err
@@ -107,8 +107,8 @@ func mayDeclare(t *state.Tx, p *carav1.Project) error {
 	return permitted(t, p)
 }
 
-// mayRunAgain applies the rules to a project that does not run and that a person wants to run as it is. Its source
-// answers for it, unless a person has overridden the source.
+// mayRunAgain applies the rules to a stopped project that a person wants to run unchanged. The rules for its source apply,
+// unless a person has overridden the spec.
 func mayRunAgain(t *state.Tx, p *carav1.Project) error {
 	source := sourceOf(p)
 	o, _ := state.Read[*carav1.Override](t, p.GetMetadata().GetName())
@@ -118,7 +118,7 @@ func mayRunAgain(t *state.Tx, p *carav1.Project) error {
 	return declaredBySource(t, source, p)
 }
 
-// unusedByProjects refuses a source that begins to use a Secret for git or webhooks which a project uses.
+// unusedByProjects returns an error if a source begins to use a Secret for git or webhooks that a project uses.
 func unusedByProjects(t *state.Tx, old, in *carav1.Source) error {
 	had := api.SourceSecretNames(old.GetSpec())
 	fresh := slices.DeleteFunc(api.SourceSecretNames(in.GetSpec()), func(name string) bool { return slices.Contains(had, name) })
@@ -137,9 +137,8 @@ func unusedByProjects(t *state.Tx, old, in *carav1.Source) error {
 	return nil
 }
 
-// claimHosts makes the hosts of p its own, in its transaction, and lets go of those that only old had. A host that
-// another project has is refused: hosts/HOST is one key, so of two claims at once one meets the other. Either project may
-// be nil.
+// claimHosts claims the hosts of p and releases those that only old has. It returns an error if another project has a host.
+// Each host is one key, hosts/HOST, so two concurrent claims conflict. old or p may be nil.
 func claimHosts(t *state.Tx, old, p *carav1.Project) error {
 	wanted := p.GetStatus().GetHosts()
 	for _, host := range old.GetStatus().GetHosts() {

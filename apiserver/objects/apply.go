@@ -14,20 +14,20 @@ import (
 
 const (
 	maxApply = 10_000
-	// applyParallel is how many objects of one Apply are committed side by side.
+	// applyParallel is how many objects of one Apply are committed concurrently.
 	applyParallel = 128
 )
 
-// applyTerms are on whose behalf, and on what terms, objects are applied.
+// applyTerms are the parameters of an Apply request.
 type applyTerms struct {
-	source   string // empty: a person's apply
+	source   string // empty if a person applies
 	adopt    string
 	handOver []string
 	override *carav1.OverrideTerms
 }
 
-// Apply creates or changes each object, and says of each what it did. Objects are committed each on its own and many at
-// once, so that the store can sync them together; one that is refused holds up no other.
+// Apply creates or changes each object and returns a result for each. Objects are committed separately and concurrently, so
+// that the store can sync them together. If one object is rejected, the others are still applied.
 func (s Applier) Apply(ctx context.Context, req *carav1.ApplyRequest) (*carav1.ApplyResponse, error) {
 	how, err := s.applyTerms(ctx, req)
 	if err != nil {
@@ -80,7 +80,7 @@ func (s *Service) applyTerms(ctx context.Context, req *carav1.ApplyRequest) (app
 	return how, nil
 }
 
-// applyOne plans one object and, unless it is a dry run, commits it.
+// applyOne plans one object and commits it, unless it is a dry run.
 func (s *Service) applyOne(ctx context.Context, m proto.Message, how applyTerms, dryRun bool) *carav1.ApplyResult {
 	if err := s.mayApply(ctx, m, how); err != nil {
 		return refused(m, err)
@@ -102,7 +102,7 @@ func (s *Service) applyOne(ctx context.Context, m proto.Message, how applyTerms,
 	return applied(before, after)
 }
 
-// mayApply says whether the caller may apply an object of this kind, and whether the object is valid.
+// mayApply returns an error if the caller may not apply an object of this kind, or if the object is not valid.
 func (s *Service) mayApply(ctx context.Context, m proto.Message, how applyTerms) error {
 	if m == nil {
 		return api.BadRequest("the request has an entry without an object")
@@ -130,7 +130,7 @@ func refused(m proto.Message, err error) *carav1.ApplyResult {
 	return r
 }
 
-// applied compares before and after.
+// applied returns the result for an object, from its state before and after.
 func applied(before, after proto.Message) *carav1.ApplyResult {
 	meta := api.Meta(after)
 	r := &carav1.ApplyResult{
@@ -153,7 +153,7 @@ func applied(before, after proto.Message) *carav1.ApplyResult {
 	return r
 }
 
-// declared is the part of an object that manifests speak of.
+// declared returns the part of an object that a manifest declares.
 func declared(m proto.Message) proto.Message {
 	out := proto.Clone(m)
 	meta := api.Meta(m)

@@ -9,7 +9,7 @@ import (
 	"github.com/caravanserai/cara/plan"
 )
 
-// applyProject is the applier of projects: a person's declaration, or a source's.
+// applyProject applies a project that a person or a source declares.
 func applyProject(t *state.Tx, m proto.Message, how applyTerms) (before, after proto.Message, err error) {
 	in := m.(*carav1.Project)
 	var old, p *carav1.Project
@@ -30,8 +30,8 @@ func applyProject(t *state.Tx, m proto.Message, how applyTerms) (before, after p
 	return old, p, nil
 }
 
-// declareFor is a source's word on a project. Where it says what the project is already, nothing is written, also
-// where only the commit is another one.
+// declareFor applies a source's declaration of a project. If the project already matches it, nothing is written, even if
+// the commit is a different one.
 func declareFor(t *state.Tx, in *carav1.Project, how applyTerms) (before, after *carav1.Project, err error) {
 	owner, name := api.PrefixSource+how.source, in.GetMetadata().GetName()
 	origin := proto.CloneOf(in.GetMetadata().GetOrigin())
@@ -66,7 +66,7 @@ func declareFor(t *state.Tx, in *carav1.Project, how applyTerms) (before, after 
 		RecordEvent(t, RefTo(p), api.EventNormal, api.ReasonAdopted, "now belongs to "+whence(owner, origin)+", before to "+api.OrNobody(old.GetMetadata().GetOwner()))
 		p.Metadata.Owner, changed = owner, true
 	}
-	if o == nil && api.IsTrue(p.GetStatus().GetConditions(), api.CondOverridden) { // its record has just ended, or is gone
+	if o == nil && api.IsTrue(p.GetStatus().GetConditions(), api.CondOverridden) { // its override has ended or no longer exists
 		p.Status.Conditions, _ = api.RemoveCondition(p.GetStatus().GetConditions(), api.CondOverridden)
 		setExpiry(t, p)
 		if !changed {
@@ -85,8 +85,8 @@ func declareFor(t *state.Tx, in *carav1.Project, how applyTerms) (before, after 
 	return old, p, nil
 }
 
-// yieldsToGit returns the override of a project that does not keep git from changing it, or nil; one that does is the
-// refusal. An override that has ended goes, and an extension that git's own expiry has caught up with.
+// yieldsToGit returns an error if the project's override prevents git from changing it. Otherwise it returns the override,
+// or nil. It removes an override that has ended, and an extension that is no longer than git's own expiry.
 func yieldsToGit(t *state.Tx, in *carav1.Project) (*carav1.Override, error) {
 	name := in.GetMetadata().GetName()
 	o, ok := state.Read[*carav1.Override](t, name)
@@ -103,7 +103,7 @@ func yieldsToGit(t *state.Tx, in *carav1.Project) (*carav1.Override, error) {
 	return nil, api.Overridden("project %q: %s", name, overrideText(o))
 }
 
-// endedByGit says why an override no longer stands now that git says in; empty where it stands.
+// endedByGit returns why git's declaration ends an override, or "" if the override still applies.
 func endedByGit(t *state.Tx, o *carav1.Override, in *carav1.Project) string {
 	declared := in.GetSpec().GetExpireAt()
 	switch {

@@ -11,7 +11,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// ListClaims returns what a source declares, with what became of it.
+// ListClaims returns the claims of a source with their status.
 func (s Sources) ListClaims(_ context.Context, req *carav1.ListClaimsRequest) (*carav1.ListClaimsResponse, error) {
 	if _, ok := state.Get[*carav1.Source](s.DB.Cache, req.GetSource()); !ok {
 		return nil, NotFound(api.KindSource, req.GetSource())
@@ -23,8 +23,8 @@ func (s Sources) ListClaims(_ context.Context, req *carav1.ListClaimsRequest) (*
 // updateBatch is how many claims one transaction of UpdateClaims writes.
 const updateBatch = 50
 
-// UpdateClaims writes what became of claims, and takes away those that are settled. A claim that is gone needs no status
-// any more; one that came back is not taken away. An error can leave the first updates done.
+// UpdateClaims writes the status of claims and removes settled ones. It ignores a claim that is gone, and does not remove a
+// claim that came back. After an error the first updates may already be written.
 func (s Sources) UpdateClaims(ctx context.Context, req *carav1.UpdateClaimsRequest) (*empty, error) {
 	for updates := range slices.Chunk(req.GetUpdates(), updateBatch) {
 		err := s.DB.Transact(ctx, func(t *state.Tx) error {
@@ -59,7 +59,7 @@ func updateClaim(t *state.Tx, source string, u *carav1.ClaimUpdate) error {
 	return nil
 }
 
-// removeClaim takes a claim away, with the staged one that stands in for it.
+// removeClaim removes a claim, and the staged claim that replaces it.
 func removeClaim(t *state.Tx, source, project string) {
 	t.Remove(api.KindClaim, source+"/"+project)
 	src, _ := state.Get[*carav1.Source](t.Seen, source)

@@ -18,15 +18,15 @@ import (
 
 const (
 
-	// countWithin is how long an event is counted up instead of told again.
+	// countWithin is how long an equal event increases the count of the earlier one.
 	countWithin = time.Hour
-	// EventsPerObject bounds the history of one object; the oldest goes.
+	// EventsPerObject limits the events of one object; the oldest is dropped.
 	EventsPerObject = 100
 	maxEventMessage = 4096
 )
 
-// RecordEvent records something that happened to an object, in the transaction of what made it happen. An equal one of the
-// last hour is counted up.
+// RecordEvent records an event about an object, in the transaction that causes it. If an equal event is less than an hour
+// old, its count increases instead.
 func RecordEvent(t *state.Tx, object *carav1.ObjectRef, typ api.EventType, reason api.Reason, message string) *carav1.Event {
 	message = text.Clip(message, maxEventMessage)
 	now := timestamppb.New(t.Now)
@@ -61,19 +61,19 @@ func RecordEvent(t *state.Tx, object *carav1.ObjectRef, typ api.EventType, reaso
 	return e
 }
 
-// eventName sorts by time; what one transaction tells is a nanosecond apart, so that it stays in its order.
+// eventName sorts by time. Events of one transaction are a nanosecond apart, which keeps their order.
 func eventName(now time.Time) string {
 	id := uuid.New()
 	return fmt.Sprintf("%016x-%x", uint64(now.UnixNano()), id[:4])
 }
 
-// RefTo names an object for an event.
+// RefTo returns a reference to an object for an event.
 func RefTo(m proto.Message) *carav1.ObjectRef {
 	meta := api.Meta(m)
 	return &carav1.ObjectRef{Kind: state.KindName(m), Name: meta.GetName(), Uid: meta.GetUid()}
 }
 
-// mayTellOf bounds a node to events about itself and what is assigned to it.
+// mayTellOf limits a node to events about itself and the projects assigned to it.
 func mayTellOf(t *state.Tx, object *carav1.ObjectRef) error {
 	node := t.Actor.Node()
 	if node == "" || object.GetKind() == api.KindNode && object.GetName() == node {
@@ -100,7 +100,7 @@ func (s Events) CreateEvent(ctx context.Context, req *carav1.CreateEventRequest)
 	return out, err
 }
 
-// ListEvents returns events, oldest first, of everything or of one object.
+// ListEvents returns events, oldest first, of all objects or of one.
 func (s Events) ListEvents(_ context.Context, req *carav1.ListEventsRequest) (*carav1.ListEventsResponse, error) {
 	items, meta := state.Page(s.DB.Cache, "", req.GetPageToken(), req.GetLimit(), func(e *carav1.Event) bool {
 		return (req.GetKind() == "" || req.GetKind() == e.GetObject().GetKind()) &&

@@ -10,11 +10,11 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// remembered is how many deliveries of one source are known again by their ids.
+// remembered is how many delivery IDs are kept for each source.
 const remembered = 256
 
-// Hints is what webhooks have said: hints for who listens, the last delivery of each source, and the ids that were
-// seen. All of it is in memory: what is lost costs one poll.
+// Hints holds what webhooks have reported: hints for subscribers, the last delivery of each source, and the IDs of
+// deliveries. It is only in memory: if a hint is lost, the next poll finds the change.
 type Hints struct {
 	mu          sync.Mutex
 	last        map[string]*carav1.Delivery // by source; immutable
@@ -22,7 +22,7 @@ type Hints struct {
 	subscribers map[*subscriber]bool
 }
 
-// subscriber has one hint at most for each source.
+// subscriber has at most one pending hint for each source.
 type subscriber struct {
 	owner   *Hints
 	pending map[string]*carav1.Delivery // guarded by owner.mu
@@ -36,7 +36,7 @@ func newHints() *Hints {
 	}
 }
 
-// Note keeps a delivery as the last one of its source.
+// Note stores a delivery as the last one of its source.
 func (h *Hints) Note(source string, d *carav1.Delivery) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -50,7 +50,7 @@ func (h *Hints) of(source string) *carav1.Delivery {
 	return h.last[source]
 }
 
-// Seen says whether a delivery with this id came before, and remembers it.
+// Seen reports whether a delivery with this ID came before, and records the ID.
 func (h *Hints) Seen(source, id string) bool {
 	if id == "" {
 		return false
@@ -65,7 +65,7 @@ func (h *Hints) Seen(source, id string) bool {
 	return false
 }
 
-// Forget drops a source that is gone.
+// Forget drops a deleted source.
 func (h *Hints) Forget(source string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -73,7 +73,7 @@ func (h *Hints) Forget(source string) {
 	delete(h.ids, source)
 }
 
-// Tell gives every subscriber a hint.
+// Tell adds a hint for every subscriber.
 func (h *Hints) Tell(source string, d *carav1.Delivery) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -86,7 +86,7 @@ func (h *Hints) Tell(source string, d *carav1.Delivery) {
 	}
 }
 
-// Subscribe begins to keep hints for a subscriber until Unsubscribe.
+// Subscribe adds a subscriber that collects hints until Unsubscribe.
 func (h *Hints) Subscribe() *subscriber {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -95,14 +95,14 @@ func (h *Hints) Subscribe() *subscriber {
 	return sub
 }
 
-// Unsubscribe ends it.
+// Unsubscribe removes a subscriber.
 func (h *Hints) Unsubscribe(sub *subscriber) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.subscribers, sub)
 }
 
-// Take returns what is pending, and empties it.
+// Take returns the pending hints and clears them.
 func (s *subscriber) Take() map[string]*carav1.Delivery {
 	s.owner.mu.Lock()
 	defer s.owner.mu.Unlock()
@@ -111,8 +111,8 @@ func (s *subscriber) Take() map[string]*carav1.Delivery {
 	return all
 }
 
-// WatchHints streams the sources that a delivery has spoken of since the stream began. What comes faster than it is
-// read is one hint for each source.
+// WatchHints streams the sources that had a delivery since the stream began. If deliveries arrive faster than they are
+// read, they are merged to one hint for each source.
 func (s Sources) WatchHints(_ *empty, stream carav1.SourceService_WatchHintsServer) error {
 	sub := s.Live.Hints.Subscribe()
 	defer s.Live.Hints.Unsubscribe(sub)

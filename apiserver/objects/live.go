@@ -12,19 +12,19 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Live is what changes with every heartbeat, poll or delivery. It stays in memory and out of the store, and is laid
-// over answers.
+// Live is state that changes with every heartbeat, poll or delivery. It is kept in memory, not in the store, and added to
+// answers.
 type Live struct {
-	Beats latest[time.Time]          // when each node was heard of
-	Infos latest[*carav1.NodeInfo]   // what each agent said of its machine: free disk changes all the time
-	Polls latest[*carav1.PollStatus] // what the probe of each source found
+	Beats latest[time.Time]          // time of each node's last heartbeat
+	Infos latest[*carav1.NodeInfo]   // last node info of each agent, such as free disk space
+	Polls latest[*carav1.PollStatus] // last probe result of each source
 	Hints *Hints
 }
 
 func newLive() *Live { return &Live{Hints: newHints()} }
 
-// overlayProject says how old a project's status is, where its node is not heard of. Nearly always that is nothing and
-// the shared object goes out as it is.
+// overlayProject adds the time of the last heartbeat to a project whose node is NotReady or gone. For other projects it
+// returns the shared object unchanged.
 func (s *Service) overlayProject(p *carav1.Project) *carav1.Project {
 	ref := p.GetStatus().GetNodeRef()
 	if ref == "" {
@@ -46,7 +46,7 @@ func (s *Service) overlayProject(p *carav1.Project) *carav1.Project {
 	return out
 }
 
-// overlaySource lays the last poll and the last webhook over a source.
+// overlaySource adds the last poll and the last webhook delivery to a source.
 func (s *Service) overlaySource(src *carav1.Source) *carav1.Source {
 	poll, delivery := s.Live.Polls.Of(src.GetMetadata().GetName()), s.Live.Hints.of(src.GetMetadata().GetName())
 	if poll == nil && delivery == nil {
@@ -62,9 +62,9 @@ func (s *Service) overlaySource(src *carav1.Source) *carav1.Source {
 	return out
 }
 
-// OverlayNode is a node with what is kept in memory of it. The node itself is shared and stays as it is. The last
-// heartbeat of a node that is there is absent until it is heard of after the server's start: what was stored with its
-// last transition is old by then. For a node that is NotReady it is what there is.
+// OverlayNode returns a copy of a node with its live state. After a server restart, the last heartbeat of a Ready node is
+// absent until the next one arrives, because the stored time of its last transition is outdated. A NotReady node keeps the
+// stored time.
 func (s *Service) OverlayNode(n *carav1.Node) *carav1.Node {
 	name := n.GetMetadata().GetName()
 	out := proto.CloneOf(n)
@@ -83,11 +83,11 @@ func (s *Service) OverlayNode(n *carav1.Node) *carav1.Node {
 	return out
 }
 
-// latest has the last word on each object of a kind: what changes with every heartbeat or poll, and is never stored for
-// that. After a restart there is none yet. The zero value is ready.
+// latest holds the newest value for each object of a kind. The values change with every heartbeat or poll and are not
+// stored, so there are none after a restart. The zero value is ready to use.
 type latest[V any] struct {
 	mu   sync.RWMutex
-	last map[string]V // by name; the values are not changed any more
+	last map[string]V // by name; the values are immutable
 }
 
 func (l *latest[V]) Note(name string, v V) {
@@ -99,14 +99,14 @@ func (l *latest[V]) Note(name string, v V) {
 	l.last[name] = v
 }
 
-// Of returns the last word since the server's start; the zero value where there was none.
+// Of returns the newest value since the server's start, or the zero value.
 func (l *latest[V]) Of(name string) V {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	return l.last[name]
 }
 
-// Forget drops an object that is gone.
+// Forget drops a deleted object.
 func (l *latest[V]) Forget(name string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -12,7 +12,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// CreateNode registers a node before its agent joins.
+// CreateNode creates a node before its agent joins.
 func (s Nodes) CreateNode(ctx context.Context, req *carav1.CreateNodeRequest) (*carav1.Node, error) {
 	var out *carav1.Node
 	err := s.DB.Transact(ctx, func(t *state.Tx) error {
@@ -58,7 +58,7 @@ func (s Nodes) GetNode(_ context.Context, req *carav1.GetRequest) (*carav1.Node,
 	return s.OverlayNode(n), nil
 }
 
-// ListNodes returns nodes in the order of their names.
+// ListNodes returns nodes sorted by name.
 func (s Nodes) ListNodes(_ context.Context, req *carav1.ListRequest) (*carav1.ListNodesResponse, error) {
 	match, err := labelMatch[*carav1.Node](req.GetLabelSelector())
 	if err != nil {
@@ -71,7 +71,7 @@ func (s Nodes) ListNodes(_ context.Context, req *carav1.ListRequest) (*carav1.Li
 	return &carav1.ListNodesResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindNode), Items: items, Metadata: meta}, nil
 }
 
-// WatchNodes streams nodes. Heartbeats are no change.
+// WatchNodes streams nodes. A heartbeat is not a change.
 func (s Nodes) WatchNodes(req *carav1.WatchObjectsRequest, out carav1.NodeService_WatchNodesServer) error {
 	match, err := labelMatch[*carav1.Node](req.GetLabelSelector())
 	if err != nil {
@@ -85,7 +85,7 @@ func (s Nodes) WatchNodes(req *carav1.WatchObjectsRequest, out carav1.NodeServic
 	})
 }
 
-// declareNode creates or changes a node as its operator wants it.
+// declareNode creates or changes a node.
 func declareNode(t *state.Tx, in *carav1.Node) (before, after *carav1.Node) {
 	old, exists := state.Read[*carav1.Node](t, in.GetMetadata().GetName())
 	if !exists {
@@ -116,7 +116,7 @@ func declareNode(t *state.Tx, in *carav1.Node) (before, after *carav1.Node) {
 	return old, n
 }
 
-// NewNode makes the record of a node that has not been heard of.
+// NewNode creates a node that has sent no heartbeat yet.
 func NewNode(t *state.Tx, meta *carav1.ObjectMeta, spec *carav1.NodeSpec) *carav1.Node {
 	meta = proto.CloneOf(meta)
 	if spec == nil {
@@ -140,7 +140,7 @@ func NewNode(t *state.Tx, meta *carav1.ObjectMeta, spec *carav1.NodeSpec) *carav
 	return n
 }
 
-// NodeState is the state of a node whose agent is heard of, or not.
+// NodeState returns the state of a node, depending on whether its agent is alive.
 func NodeState(n *carav1.Node, alive bool) string {
 	switch {
 	case !alive:
@@ -156,7 +156,7 @@ func specWords(spec *carav1.NodeSpec) string {
 	return "unschedulable=" + strconv.FormatBool(spec.GetUnschedulable()) + " draining=" + strconv.FormatBool(spec.GetDraining())
 }
 
-// applyNode is Apply for a node.
+// applyNode applies a node.
 func applyNode(t *state.Tx, m proto.Message, _ applyTerms) (before, after proto.Message, err error) {
 	old, now := declareNode(t, m.(*carav1.Node))
 	if old == nil {
@@ -165,8 +165,8 @@ func applyNode(t *state.Tx, m proto.Message, _ applyTerms) (before, after proto.
 	return old, now, nil
 }
 
-// beginDrain makes the condition Drained go with the spec: absent while the node is not draining, False from the moment
-// that it is. Only the scheduler makes it True.
+// beginDrain updates the condition Drained with the spec: absent while the node is not draining, False when draining
+// begins. Only the scheduler sets it to True.
 func beginDrain(t *state.Tx, n *carav1.Node) {
 	st := n.GetStatus()
 	switch have := api.FindCondition(st.GetConditions(), api.CondDrained); {
@@ -179,8 +179,8 @@ func beginDrain(t *state.Tx, n *carav1.Node) {
 	}
 }
 
-// MarkNodeDrained is how the scheduler says that nothing runs on a draining node any more, on exactly the state that it
-// looked at.
+// MarkNodeDrained records that nothing runs on a draining node any more. It fails if the node has changed since the
+// scheduler read it.
 func (s Nodes) MarkNodeDrained(ctx context.Context, req *carav1.MarkNodeDrainedRequest) (*carav1.Node, error) {
 	var out *carav1.Node
 	err := s.DB.Transact(ctx, func(t *state.Tx) error {
@@ -195,7 +195,7 @@ func (s Nodes) MarkNodeDrained(ctx context.Context, req *carav1.MarkNodeDrainedR
 			return api.Conflict("node %q is not draining", req.GetName())
 		}
 		for _, name := range t.Seen.ProjectsOnNode(req.GetName()) {
-			p, _ := state.Get[*carav1.Project](t.Seen, name) // while the node drains, none comes to it
+			p, _ := state.Get[*carav1.Project](t.Seen, name) // a draining node gets no new projects
 			if phase := p.GetStatus().GetPhase(); phase != api.PhaseFailed && phase != api.PhaseTerminated {
 				return api.Conflict("node %q is not drained: project %q is still there, %s",
 					req.GetName(), name, phase)

@@ -1,16 +1,16 @@
-// Package objects is what can be done to a project, a source, a node, a secret, a token and an event: the services of the
-// contract that read and change objects, apply, overrides, snapshots, and the rules behind them. On the line of a push it
-// is where a plan becomes an object: here the reconciler's apply is decided, before `apiserver/state` commits it.
+// Package objects implements the operations on projects, sources, nodes, secrets, tokens and events: the services that read
+// and change objects, apply, overrides, snapshots, and their rules. When a push is processed, this package decides the
+// reconciler's apply before `apiserver/state` commits it.
 //
-// What must hold:
+// Invariants:
 //
-//   - A rule is a function over a state.Tx. It reads the transaction's own view, so that what it decided on is a condition
-//     of the commit, and it never sees the cache or the server.
-//   - A phase moves in movePhase alone, by the table in api.CheckMove; with it go the Phase condition and one event, in
-//     the same transaction.
+//   - A rule is a function of a state.Tx. It reads the transaction's own view, so its input is a condition of the commit.
+//     It never reads the cache or the server.
+//   - Only movePhase changes a phase, by the table in api.CheckMove. The Phase condition and one event are in the same
+//     transaction.
 //   - A project, its tombstone, its override and its claims on hosts change together or not at all.
-//   - What changes with every heartbeat, poll or delivery stays in Live, and is laid over answers.
-//   - No value of a secret is in an answer, an event or an error.
+//   - State that changes with every heartbeat, poll or delivery stays in Live and is added to answers.
+//   - Answers, events and errors never contain the value of a secret.
 package objects
 
 import (
@@ -25,24 +25,25 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Service is what the services of this package share. New makes it.
+// Service is the shared state of the services in this package. New creates it.
 type Service struct {
 	DB    *state.DB
 	Live  *Live
 	Guard guard.Guard
 	// Identity signs join tokens; nil for a server without one.
 	Identity *identity.Identity
-	// DeleteWait is how long DeleteProject waits for the project's end.
+	// DeleteWait is how long DeleteProject waits until the project is gone.
 	DeleteWait time.Duration
-	// MayCall says whether an actor may call a method of gRPC, by its full name: Apply asks it for each object.
+	// MayCall returns an error if an actor may not call a gRPC method, given by its full name. Apply calls it for each
+	// object.
 	MayCall func(actor identity.Actor, method string) error
 
 	appliers map[string]applier // by kind
 	staging  chan struct{}      // has an element while staged claims are written or settled
 }
 
-// applier plans what Apply does with an object of one kind: it reads and writes through the transaction and returns
-// the object before (nil where there was none) and after.
+// applier plans the apply of an object of one kind. It reads and writes through the transaction and returns the object
+// before, or nil, and after.
 type applier func(t *state.Tx, m proto.Message, how applyTerms) (before, after proto.Message, err error)
 
 type (
@@ -82,13 +83,13 @@ type (
 	}
 )
 
-// New returns a service with what s gives it, and nothing in memory yet.
+// New returns a service with the fields of s and no live state.
 func New(s Service) *Service {
 	s.Live, s.appliers, s.staging = newLive(), appliers(), make(chan struct{}, 1)
 	return &s
 }
 
-// appliers are the rules of the kinds that can be applied.
+// appliers returns the appliers of the kinds that can be applied.
 func appliers() map[string]applier {
 	return map[string]applier{
 		api.KindNode:    applyNode,

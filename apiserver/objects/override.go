@@ -14,7 +14,7 @@ import (
 	"github.com/caravanserai/cara/plan"
 )
 
-// overrideSpec lets a person change what a source owns: an override that stands already, or new terms. p is the
+// overrideSpec allows a person's change of a project that a source owns, by an existing override or by new terms. p is the
 // transaction's own copy of the project.
 func overrideSpec(t *state.Tx, p *carav1.Project, terms *carav1.OverrideTerms) error {
 	o, _ := state.Read[*carav1.Override](t, p.GetMetadata().GetName())
@@ -32,7 +32,7 @@ func overrideSpec(t *state.Tx, p *carav1.Project, terms *carav1.OverrideTerms) e
 	return nil
 }
 
-// recordOverride records a decision about a project of a source.
+// recordOverride writes an override for a project of a source.
 func recordOverride(t *state.Tx, name, source, scope string, terms *carav1.OverrideTerms) (*carav1.Override, error) {
 	until, hash, err := overrideEnd(t, name, source, terms)
 	if err != nil {
@@ -44,14 +44,14 @@ func recordOverride(t *state.Tx, name, source, scope string, terms *carav1.Overr
 		Since: timestamppb.New(t.Now), Until: until, UntilHash: hash,
 	}
 	if before, ok := state.Read[*carav1.Override](t, name); ok && scope == api.OverrideSpec && plan.InForce(before, t.Now) {
-		o.ExpireAt = before.GetExpireAt() // who overrides the rest does not mean to end an extension, and the project with it
+		o.ExpireAt = before.GetExpireAt() // overriding the spec must not end an extension
 	}
 	t.Put(o)
 	RecordEvent(t, &carav1.ObjectRef{Kind: api.KindProject, Name: name}, api.EventNormal, api.ReasonOverridden, overrideText(o))
 	return o, nil
 }
 
-// overrideEnd is when an override ends.
+// overrideEnd returns when an override ends.
 func overrideEnd(t *state.Tx, name, source string, terms *carav1.OverrideTerms) (*timestamppb.Timestamp, string, error) {
 	given := 0
 	for _, is := range []bool{terms.GetUntil() != nil, terms.GetFor() != nil, terms.GetUntilNextChange()} {
@@ -87,7 +87,7 @@ func overrideEnd(t *state.Tx, name, source string, terms *carav1.OverrideTerms) 
 	return nil, "", nil
 }
 
-// endOverride takes an override away: git has its say again.
+// endOverride removes an override, so that git decides again.
 func endOverride(t *state.Tx, o *carav1.Override, why string) {
 	name := o.GetMetadata().GetName()
 	t.Remove(api.KindOverride, name)
@@ -96,7 +96,7 @@ func endOverride(t *state.Tx, o *carav1.Override, why string) {
 			o.GetSince().AsTime().UTC().Format(time.RFC3339), o.GetReason()))
 }
 
-// showOverride says on the project that git has no say, and why.
+// showOverride sets the condition Overridden on the project.
 func showOverride(t *state.Tx, p *carav1.Project, o *carav1.Override) {
 	setCondition(t, p, &carav1.Condition{Type: api.CondOverridden, Status: api.StatusTrue, Reason: o.GetScope(), Message: overrideText(o)})
 }
@@ -141,7 +141,8 @@ func (s Projects) OverrideProject(ctx context.Context, req *carav1.OverrideProje
 	return out, err
 }
 
-// clearOverride ends an override. A loop ends only what has ended: a person may have renewed it since the loop looked.
+// clearOverride ends an override. A loop may only end one that has expired: a person may have renewed it since the loop
+// read it.
 func clearOverride(t *state.Tx, name string) (*carav1.Override, error) {
 	o, ok := state.Read[*carav1.Override](t, name)
 	if !ok {
@@ -163,8 +164,8 @@ func clearOverride(t *state.Tx, name string) (*carav1.Override, error) {
 	return o, nil
 }
 
-// outlived says why an override has ended by itself: by time, or because no source says any more what it was made
-// against. Empty where it stands.
+// outlived returns why an override has ended: its time is over, or no source still declares what the override was made
+// against. It returns "" if the override still applies.
 func outlived(t *state.Tx, o *carav1.Override) string {
 	if !plan.InForce(o, t.Now) {
 		return "its time is over"

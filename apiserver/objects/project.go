@@ -12,7 +12,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// CreateProject accepts a new project.
+// CreateProject creates a project.
 func (s Projects) CreateProject(ctx context.Context, req *carav1.CreateProjectRequest) (*carav1.Project, error) {
 	var out *carav1.Project
 	err := s.DB.Transact(ctx, func(t *state.Tx) error {
@@ -50,7 +50,7 @@ func (s Projects) PutProject(ctx context.Context, req *carav1.PutProjectRequest)
 	return out, nil
 }
 
-// mustMatch holds what a caller sent against what there is, where it asks for a compare-and-swap.
+// mustMatch compares uid and resourceVersion with the stored object if the caller asks for a compare-and-swap.
 func mustMatch(t *state.Tx, kind string, in proto.Message, want string) error {
 	meta := api.Meta(in)
 	uid := meta.GetUid()
@@ -61,14 +61,14 @@ func mustMatch(t *state.Tx, kind string, in proto.Message, want string) error {
 	if m == nil {
 		return api.Conflict("%s is gone: leave resourceVersion and uid out to create it anew", Describe(in))
 	}
-	if want == "*" { // If-Match: *, whatever there is
+	if want == "*" { // If-Match: * means any version
 		want = ""
 	}
 	return MustBe(m, uid, want)
 }
 
-// DeclareProject is a person's create or change of a project. It returns the project before, or nil, and after. With terms it
-// may change what a source owns, and records the override.
+// DeclareProject creates or changes a project for a person. It returns the project before, or nil, and after. With terms it
+// may change a project that a source owns, and records the override.
 func DeclareProject(t *state.Tx, in *carav1.Project, terms *carav1.OverrideTerms) (before, after *carav1.Project, err error) {
 	name := in.GetMetadata().GetName()
 	if !t.Actor.MayName(name) {
@@ -84,8 +84,7 @@ func DeclareProject(t *state.Tx, in *carav1.Project, terms *carav1.OverrideTerms
 	return redeclareBy(t, in, terms, "changed by "+t.Actor.Name, terms.GetReason())
 }
 
-// redeclareBy is a person's change of a project that exists: what happens is told in the event, the reason stays in its
-// history.
+// redeclareBy changes an existing project for a person. what goes into the event, reason into the project's history.
 func redeclareBy(t *state.Tx, in *carav1.Project, terms *carav1.OverrideTerms, what, reason string) (before, after *carav1.Project, err error) {
 	old, _ := state.Read[*carav1.Project](t, in.GetMetadata().GetName())
 	p := proto.CloneOf(old)
@@ -111,7 +110,7 @@ func redeclareBy(t *state.Tx, in *carav1.Project, terms *carav1.OverrideTerms, w
 	return old, p, nil
 }
 
-// createProject is the first word on a project, a person's or a source's.
+// createProject creates a project that a person or a source declares.
 func createProject(t *state.Tx, in *carav1.Project, owner string, origin *carav1.Origin) (*carav1.Project, error) {
 	if at := in.GetSpec().GetExpireAt(); at != nil && !at.AsTime().After(t.Now) {
 		return nil, errExpired(t, in, at.AsTime(), owner)

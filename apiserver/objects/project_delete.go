@@ -16,7 +16,8 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// DeleteProject begins a project's deletion and waits a little for its end. What never had a node is gone at once.
+// DeleteProject begins a project's deletion and waits a short time for its end. A project that never had a node is deleted
+// immediately.
 func (s Projects) DeleteProject(ctx context.Context, req *carav1.DeleteProjectRequest) (*carav1.DeleteProjectResponse, error) {
 	var uid string
 	err := s.DB.Transact(ctx, func(t *state.Tx) (err error) {
@@ -41,7 +42,7 @@ func (s Projects) DeleteProject(ctx context.Context, req *carav1.DeleteProjectRe
 	return &carav1.DeleteProjectResponse{Message: fmt.Sprintf("project %q is being deleted", req.GetName())}, nil
 }
 
-// awaitGone waits until gone says so or the time for it is over, which is no error.
+// awaitGone waits until gone returns true or DeleteWait is over, which is not an error.
 func (s *Service) awaitGone(ctx context.Context, gone func() bool) error {
 	bounded, cancel := context.WithTimeout(ctx, s.DeleteWait)
 	defer cancel()
@@ -52,7 +53,7 @@ func (s *Service) awaitGone(ctx context.Context, gone func() bool) error {
 	return err
 }
 
-// DeleteProject is the transaction of DeleteProject; it returns the uid of the project that is to go.
+// DeleteProject is the transaction of Projects.DeleteProject. It returns the uid of the project.
 func DeleteProject(t *state.Tx, req *carav1.DeleteProjectRequest) (string, error) {
 	old, ok := state.Read[*carav1.Project](t, req.GetName())
 	if !ok {
@@ -82,8 +83,8 @@ func DeleteProject(t *state.Tx, req *carav1.DeleteProjectRequest) (string, error
 	return uid, forceRemoval(t, p)
 }
 
-// forceRemoval walks a project to its end without its agent. The agent sweeps what is left when it hears that nothing of the
-// project is its own.
+// forceRemoval moves a project to its end without its agent. The agent removes what is left when it learns that the project
+// is no longer assigned to it.
 func forceRemoval(t *state.Tx, p *carav1.Project) error {
 	why := "forced by " + t.Actor.Name + ": its node was not asked"
 	if p.GetStatus().GetPhase() == api.PhaseTerminating {
@@ -94,7 +95,7 @@ func forceRemoval(t *state.Tx, p *carav1.Project) error {
 	return removeProject(t, p, api.RoleGC, why)
 }
 
-// mayDelete holds a deletion against its preconditions, and against git's word.
+// mayDelete checks the preconditions of a deletion, and whether a source still declares the project.
 func mayDelete(t *state.Tx, p *carav1.Project, req *carav1.DeleteProjectRequest) error {
 	owner, name := p.GetMetadata().GetOwner(), p.GetMetadata().GetName()
 	if err := MustBe(p, req.GetUid(), ""); err != nil {
@@ -117,7 +118,7 @@ func mayDelete(t *state.Tx, p *carav1.Project, req *carav1.DeleteProjectRequest)
 		_, err := recordOverride(t, name, source, api.OverrideDeletion, req.GetOverride())
 		return err
 	case p.GetMetadata().GetDeletionTimestamp() != nil:
-		return nil // it is going already, by git's word or an override: force may help
+		return nil // the deletion has already begun; force may still help
 	default:
 		return errSourceOwned(p)
 	}
@@ -137,8 +138,8 @@ func deletionText(p *carav1.Project) string {
 	return "deleted by " + p.GetStatus().GetDeletionActor()
 }
 
-// removeProject takes the record away, lets go of its hosts and leaves a tombstone. An override of the deletion stays: it holds
-// the project down. Any other has lost its object.
+// removeProject removes the record, releases its hosts and leaves a tombstone. An override of the deletion stays, because
+// it keeps the project deleted. Any other override is removed.
 func removeProject(t *state.Tx, p *carav1.Project, by api.Role, why string) error {
 	meta, st := p.GetMetadata(), p.GetStatus()
 	if err := api.CheckMove(api.Phase(st.GetPhase()), "", by); err != nil {
@@ -161,7 +162,7 @@ func removeProject(t *state.Tx, p *carav1.Project, by api.Role, why string) erro
 	return nil
 }
 
-// RemoveProject takes a Terminated project's record away.
+// RemoveProject removes the record of a Terminated project.
 func (s Projects) RemoveProject(ctx context.Context, req *carav1.RemoveProjectRequest) (*empty, error) {
 	err := s.DB.Transact(ctx, func(t *state.Tx) error {
 		p, ok := state.Read[*carav1.Project](t, req.GetName())
@@ -176,9 +177,9 @@ func (s Projects) RemoveProject(ctx context.Context, req *carav1.RemoveProjectRe
 	return &empty{}, err
 }
 
-// stillDue holds a loop's deletion against what may have happened since it was decided: a manifest that came back or
-// that another source has now, a source that was suspended, a person who overrode git, an expiry that was moved. What it
-// reads must hold at the commit. The loop is told ABORTED and decides anew.
+// stillDue checks a loop's deletion again, since things may have changed after the decision: a manifest came back or moved
+// to another source, the source was suspended, a person overrode git, or the expiry was moved. What it reads is a condition
+// of the commit. On a change the loop gets ABORTED and decides again.
 func stillDue(t *state.Tx, p *carav1.Project, reason string) error {
 	switch reason {
 	case api.ReasonPruned, api.ReasonSourceDeleted:
@@ -191,14 +192,14 @@ func stillDue(t *state.Tx, p *carav1.Project, reason string) error {
 	return nil
 }
 
-// stillUnwanted says whether git wants a project no more. It fails where a source that is there to stay declares it.
+// stillUnwanted returns an error if a source that is not being deleted still declares the project.
 func stillUnwanted(t *state.Tx, p *carav1.Project, reason string) error {
 	name := p.GetMetadata().GetName()
 	for _, c := range claimsOn(t, name) {
 		src, ok := state.Read[*carav1.Source](t, c.GetSpec().GetSource())
 		at := c.GetSpec().GetProject().GetSpec().GetExpireAt()
 		if at != nil && !at.AsTime().After(t.Now) && c.GetSpec().GetSource() != sourceOf(p) {
-			continue // it has expired there: nobody would take it over
+			continue // it has expired there, so that source does not take it over
 		}
 		if c.GetSpec().GetSource() != sourceOf(p) && declaredBySource(t, c.GetSpec().GetSource(), c.GetSpec().GetProject()) != nil {
 			continue // that source may not have it
@@ -225,11 +226,11 @@ func notDue(p *carav1.Project, why string, args ...any) error {
 	return api.Conflict("project %q is not deleted: "+why, args...)
 }
 
-// guardClaims is the guard of all claims.
+// guardClaims is the key that guards all claims.
 const guardClaims = "claims"
 
-// claimsOn returns what sources say of a project. That the others say nothing is a condition as well: a manifest that comes
-// at the same moment makes the transaction run again.
+// claimsOn returns the claims on a project. That no other claims exist is also a condition of the commit: a manifest that
+// arrives at the same moment makes the transaction run again.
 func claimsOn(t *state.Tx, project string) []*carav1.Claim {
 	t.Object(state.KindGuard, guardClaims)
 	var claims []*carav1.Claim

@@ -16,20 +16,19 @@ import (
 	"github.com/caravanserai/cara/store"
 )
 
-// HistoryLength is how many of its last specs are kept of a project.
+// HistoryLength is how many specs are kept for a project.
 const HistoryLength = 10
 
-// shortestCommit is how much of a commit must be said at least.
+// shortestCommit is the minimum length of a commit prefix.
 const shortestCommit = 7
 
-// revisionKey is where one of a project's last specs is kept. Revisions are read seldom, so the cache does without
-// them. Generations have ten digits, so that keys sort by them.
+// revisionKey is the store key of one spec of a project. Revisions are rarely read, so they are not in the cache.
+// Generations are padded to ten digits, so that keys sort by them.
 func revisionKey(project string, generation int32) string {
 	return fmt.Sprintf("revisions/%s/%010d", project, generation)
 }
 
-// keepRevision keeps the spec that a project has now, and forgets the one that is too old. It goes with every write of a
-// new generation, in the same transaction.
+// keepRevision stores the project's current spec and drops the oldest. It is in the same transaction as the new generation.
 func keepRevision(t *state.Tx, p *carav1.Project, reason string) {
 	meta := p.GetMetadata()
 	generation := meta.GetGeneration()
@@ -55,7 +54,7 @@ func keepRevision(t *state.Tx, p *carav1.Project, reason string) {
 	}
 }
 
-// dropRevisions drops the history of a project that goes: a namesake has another one.
+// dropRevisions drops the history of a deleted project, so that a new project with the same name does not get it.
 func dropRevisions(t *state.Tx, p *carav1.Project) {
 	newest := p.GetMetadata().GetGeneration()
 	for g := max(1, newest-HistoryLength+1); g <= newest; g++ {
@@ -63,13 +62,13 @@ func dropRevisions(t *state.Tx, p *carav1.Project) {
 	}
 }
 
-// GetProjectHistory returns the project's last specs, newest first.
+// GetProjectHistory returns the project's specs, newest first.
 func (s Projects) GetProjectHistory(ctx context.Context, req *carav1.GetRequest) (*carav1.ProjectHistory, error) {
 	_, items, err := s.revisions(ctx, req.GetName())
 	return &carav1.ProjectHistory{Items: items}, err
 }
 
-// revisions reads a project's history, and says whose it is.
+// revisions reads a project's history and returns the project's uid.
 func (s *Service) revisions(ctx context.Context, project string) (uid string, items []*carav1.Revision, err error) {
 	p, ok := state.Get[*carav1.Project](s.DB.Cache, project)
 	if !ok {
@@ -89,7 +88,7 @@ func (s *Service) revisions(ctx context.Context, project string) (uid string, it
 	return p.GetMetadata().GetUid(), items, nil
 }
 
-// RollbackProject writes one of the project's last specs again.
+// RollbackProject writes an earlier spec of the project again.
 func (s Projects) RollbackProject(ctx context.Context, req *carav1.RollbackProjectRequest) (*carav1.Project, error) {
 	uid, items, err := s.revisions(ctx, req.GetName())
 	if err != nil {
@@ -107,7 +106,7 @@ func (s Projects) RollbackProject(ctx context.Context, req *carav1.RollbackProje
 	return out, err
 }
 
-// rollback gives the project with the uid a spec that it had.
+// rollback gives the project with this uid an earlier spec.
 func rollback(t *state.Tx, uid string, to *carav1.Revision, terms *carav1.OverrideTerms) (*carav1.Project, error) {
 	name := to.GetProject().GetMetadata().GetName()
 	p, ok := state.Read[*carav1.Project](t, name)
@@ -130,7 +129,7 @@ func rollback(t *state.Tx, uid string, to *carav1.Revision, terms *carav1.Overri
 	return after, err
 }
 
-// pickRevision finds what a person means: a generation, or the newest spec of a commit.
+// pickRevision finds a revision by its generation, or the newest revision of a commit.
 func pickRevision(project, to string, items []*carav1.Revision) (*carav1.Revision, error) {
 	for _, r := range items {
 		if strconv.Itoa(int(r.GetGeneration())) == to {
@@ -149,7 +148,7 @@ func pickRevision(project, to string, items []*carav1.Revision) (*carav1.Revisio
 	return nil, api.NotFound("project %q has no revision %q: want a generation, or %d characters or more of a commit, of %s", project, to, shortestCommit, strings.Join(have, ", "))
 }
 
-// revisionText names a revision as people do: its generation, and its commit where it has one.
+// revisionText formats a revision for messages: its generation, and its commit if it has one.
 func revisionText(r *carav1.Revision) string {
 	name := strconv.Itoa(int(r.GetGeneration()))
 	if rev := r.GetOrigin().GetRevision(); rev != "" {

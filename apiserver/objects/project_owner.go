@@ -14,8 +14,8 @@ import (
 	"github.com/caravanserai/cara/plan"
 )
 
-// AdoptProject gives a project that somebody made by hand to a source that claims it. The compare-and-swap is the
-// transaction's: of two sources the first one wins. Until the source's next pass the project stays as it is.
+// AdoptProject gives a project without an owner to a source that claims it. If two sources try, the first commit wins. The
+// project does not change until the source's next reconciliation.
 func (s Projects) AdoptProject(ctx context.Context, req *carav1.AdoptProjectRequest) (*carav1.Project, error) {
 	return s.editProject(ctx, req.GetName(), func(t *state.Tx, p *carav1.Project) error {
 		if api.GoingAway(p) {
@@ -43,8 +43,8 @@ func (s Projects) AdoptProject(ctx context.Context, req *carav1.AdoptProjectRequ
 	})
 }
 
-// claimant is the claim of the source that is to own a project: the one that was named, or the only one there is. What
-// all sources say of the project must still hold at the commit.
+// claimant returns the claim of the source that will own a project: the named source, or the only one. All claims on the
+// project are conditions of the commit.
 func claimant(t *state.Tx, req *carav1.AdoptProjectRequest) (*carav1.ClaimSpec, error) {
 	refuse := func(format string, args ...any) (*carav1.ClaimSpec, error) {
 		return nil, api.BadState(format, args...)
@@ -70,7 +70,7 @@ func claimant(t *state.Tx, req *carav1.AdoptProjectRequest) (*carav1.ClaimSpec, 
 	return refuse("project %q is declared by %s: say which one adopts it (--source)", req.GetName(), strings.Join(names, " and "))
 }
 
-// originOf is where a claim stands.
+// originOf returns the origin of a claim.
 func originOf(c *carav1.ClaimSpec) *carav1.Origin {
 	return &carav1.Origin{
 		Source: c.GetSource(), File: c.GetFile(), Line: c.GetLine(), Revision: c.GetRevision(),
@@ -78,8 +78,8 @@ func originOf(c *carav1.ClaimSpec) *carav1.Origin {
 	}
 }
 
-// ReleaseProject takes a project from its source and gives it to the caller. Git has no say over it any more, so there
-// is nothing to override: the record goes, and what an extension had added to the project's life is the project's own.
+// ReleaseProject takes a project from its source and gives it to the caller. Git no longer manages it, so its override is
+// removed, and an extension becomes part of the project's own expiry.
 func (s Projects) ReleaseProject(ctx context.Context, req *carav1.ReleaseProjectRequest) (*carav1.Project, error) {
 	return s.editProject(ctx, req.GetName(), func(t *state.Tx, p *carav1.Project) error {
 		have := p.GetMetadata().GetOwner()
@@ -120,13 +120,13 @@ func settleOverride(t *state.Tx, p *carav1.Project, why string) error {
 	return nil
 }
 
-// sourceOf is the source that owns a project, or empty.
+// sourceOf returns the source that owns a project, or "".
 func sourceOf(p *carav1.Project) string {
 	name, _ := api.SourceOf(p.GetMetadata().GetOwner())
 	return name
 }
 
-// whence says where a project comes from: `source/platform, deploy/web.yaml at 1a2b3c4`.
+// whence formats where a project comes from: `source/platform, deploy/web.yaml at 1a2b3c4`.
 func whence(owner string, origin *carav1.Origin) string {
 	file, rev := origin.GetFile(), origin.GetRevision()
 	if len(rev) > 7 && !strings.Contains(rev, ":") {
@@ -142,13 +142,14 @@ func whence(owner string, origin *carav1.Origin) string {
 	}
 }
 
-// errSourceOwned refuses a person's change of what git decides.
+// errSourceOwned is the error for a person's change of a project that a source owns.
 func errSourceOwned(p *carav1.Project) error {
 	return api.Owned("project %q belongs to %s: change it in git, or use --override --reason WHY",
 		p.GetMetadata().GetName(), whence(p.GetMetadata().GetOwner(), p.GetMetadata().GetOrigin()))
 }
 
-// mayTake says whether a source may make a project its own. nil: it owns it already, or may adopt it.
+// mayTake returns an error if a source may not take a project. It returns nil if the source already owns it or may adopt
+// it.
 func mayTake(p *carav1.Project, owner, adopt string, handOver []string) error {
 	name, have := p.GetMetadata().GetName(), p.GetMetadata().GetOwner()
 	switch {
@@ -166,8 +167,8 @@ func mayTake(p *carav1.Project, owner, adopt string, handOver []string) error {
 	}
 }
 
-// sameDeclaration says whether a project has the spec, labels and annotations that are declared. It looks at the spec
-// itself: a hash that was stored beside another one must not hide the difference.
+// sameDeclaration reports whether a project has the declared spec, labels and annotations. It compares the specs
+// themselves, since a stored hash could be outdated.
 func sameDeclaration(p, declared *carav1.Project) bool {
 	return api.Hash(p.GetSpec()) == api.Hash(declared.GetSpec()) &&
 		sameMap(p.GetMetadata().GetLabels(), declared.GetMetadata().GetLabels()) &&
@@ -186,8 +187,8 @@ func sameMap(a, b map[string]string) bool {
 	return true
 }
 
-// redeclare gives a project the declared spec, labels and annotations; p is the transaction's own copy of old. It says
-// whether anything is new.
+// redeclare gives a project the declared spec, labels and annotations; p is the transaction's own copy of old. It reports
+// whether anything changed.
 func redeclare(t *state.Tx, old, p, declared *carav1.Project, what string) (bool, error) {
 	if sameDeclaration(old, declared) {
 		return false, nil

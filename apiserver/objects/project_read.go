@@ -20,7 +20,7 @@ func (s Projects) GetProject(_ context.Context, req *carav1.GetRequest) (*carav1
 	return s.overlayProject(p), nil
 }
 
-// ListProjects returns projects in the order of their names.
+// ListProjects returns projects sorted by name.
 func (s Projects) ListProjects(_ context.Context, req *carav1.ListProjectsRequest) (*carav1.ListProjectsResponse, error) {
 	match, err := projectMatch(req)
 	if err != nil {
@@ -33,7 +33,7 @@ func (s Projects) ListProjects(_ context.Context, req *carav1.ListProjectsReques
 	return &carav1.ListProjectsResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindProject), Items: items, Metadata: meta}, nil
 }
 
-// WatchProjects streams the projects that match, then what becomes of them.
+// WatchProjects streams the matching projects and then their changes.
 func (s Projects) WatchProjects(req *carav1.WatchProjectsRequest, out carav1.ProjectService_WatchProjectsServer) error {
 	match, err := projectMatch(req)
 	if err != nil {
@@ -54,8 +54,8 @@ func (s Projects) WatchProjects(req *carav1.WatchProjectsRequest, out carav1.Pro
 	})
 }
 
-// besideNodes are the projects of nodes that a transaction lost sight of, or saw again: how old their status is has
-// changed with that, and only with that. A project that has changed since is left out: its own change comes later.
+// besideNodes returns the projects of nodes that became NotReady or Ready in a transaction, because only that changes the
+// last-seen time of the projects. It leaves out a project that has changed since: its own change follows.
 func (s *Service) besideNodes(tx state.Transaction) []*carav1.Project {
 	var out []*carav1.Project
 	for i := range tx.Changes {
@@ -74,13 +74,13 @@ func (s *Service) besideNodes(tx state.Transaction) []*carav1.Project {
 	return out
 }
 
-// missed says whether a node is not heard of, or gone.
+// missed reports whether a node is NotReady or deleted.
 func missed(m proto.Message) bool {
 	n, ok := m.(*carav1.Node)
 	return !ok || n.GetStatus().GetState() == api.NodeNotReady
 }
 
-// ListOverrides returns the overrides that stand.
+// ListOverrides returns the existing overrides.
 func (s Projects) ListOverrides(_ context.Context, req *carav1.ListRequest) (*carav1.ListOverridesResponse, error) {
 	match, err := labelMatch[*carav1.Override](req.GetLabelSelector())
 	if err != nil {
@@ -90,7 +90,7 @@ func (s Projects) ListOverrides(_ context.Context, req *carav1.ListRequest) (*ca
 	return &carav1.ListOverridesResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindOverride), Items: items, Metadata: meta}, nil
 }
 
-// ListTombstones returns what stays of projects that are gone.
+// ListTombstones returns the tombstones of deleted projects.
 func (s Projects) ListTombstones(_ context.Context, req *carav1.ListRequest) (*carav1.ListTombstonesResponse, error) {
 	match, err := labelMatch[*carav1.Tombstone](req.GetLabelSelector())
 	if err != nil {
@@ -100,7 +100,7 @@ func (s Projects) ListTombstones(_ context.Context, req *carav1.ListRequest) (*c
 	return &carav1.ListTombstonesResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindTombstone), Items: items, Metadata: meta}, nil
 }
 
-// projectFilter is what lists and watches of projects have in common.
+// projectFilter is the common part of list and watch requests for projects.
 type projectFilter interface {
 	GetPhase() []string
 	GetNodeRef() string
@@ -108,7 +108,7 @@ type projectFilter interface {
 	GetLabelSelector() string
 }
 
-// projectMatch is the filter as a function; nil matches everything.
+// projectMatch returns the filter as a function; nil matches everything.
 func projectMatch(f projectFilter) (func(*carav1.Project) bool, error) {
 	for i, phase := range f.GetPhase() {
 		if !api.KnownPhase(api.Phase(phase)) {

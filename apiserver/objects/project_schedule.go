@@ -11,7 +11,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// ScheduleProject takes one decision of the scheduler, on exactly the state that it was made on.
+// ScheduleProject applies one decision of the scheduler. It fails if the project has changed since the decision.
 func (s Projects) ScheduleProject(ctx context.Context, req *carav1.ScheduleProjectRequest) (*carav1.Project, error) {
 	var out *carav1.Project
 	err := s.DB.Transact(ctx, func(t *state.Tx) error {
@@ -64,7 +64,7 @@ func bindProject(t *state.Tx, p *carav1.Project, req *carav1.ScheduleProjectRequ
 	if _, ok := state.Read[*carav1.Node](t, req.GetNodeRef()); !ok {
 		return NotFound(api.KindNode, req.GetNodeRef())
 	}
-	if st.GetPhase() == api.PhaseScheduled { // no move for CheckMove, yet it would start a second copy
+	if st.GetPhase() == api.PhaseScheduled { // CheckMove allows this, but it would start a second copy
 		return api.Conflict("project %q is on node %s already", req.GetName(), st.GetNodeRef())
 	}
 	st.NodeRef, st.Epoch = req.GetNodeRef(), st.GetEpoch()+1
@@ -74,8 +74,8 @@ func bindProject(t *state.Tx, p *carav1.Project, req *carav1.ScheduleProjectRequ
 	return movePhase(t, p, api.PhaseScheduled, api.RoleScheduler, api.ReasonScheduled, message)
 }
 
-// evictProject takes a project off its node. Where it comes from is kept until it runs again: who moves many of them one after
-// the other knows by it which are still on their way, even after a restart.
+// evictProject removes a project from its node. It records the old node until the project runs again. So an operation that
+// moves many projects one after the other knows which are still moving, even after a restart.
 func evictProject(t *state.Tx, p *carav1.Project, req *carav1.ScheduleProjectRequest) error {
 	st := p.GetStatus()
 	if st.GetPhase() == api.PhasePending {
@@ -92,7 +92,7 @@ func evictProject(t *state.Tx, p *carav1.Project, req *carav1.ScheduleProjectReq
 	return nil
 }
 
-// explainProject says why a project is where it is: why it waits for a node, or stays on one that it should leave.
+// explainProject sets the condition Scheduled: why a project waits for a node, or stays on a node that it should leave.
 func explainProject(t *state.Tx, p *carav1.Project, req *carav1.ScheduleProjectRequest) error {
 	c := &carav1.Condition{Type: api.CondScheduled, Reason: cmp.Or(req.GetReason(), api.ReasonUnschedulable), Message: req.GetMessage()}
 	switch p.GetStatus().GetPhase() {

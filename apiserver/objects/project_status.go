@@ -17,7 +17,7 @@ import (
 
 type empty = emptypb.Empty
 
-// UpdateProjectStatus takes the report of the project's own node. One that says nothing new writes nothing.
+// UpdateProjectStatus writes the status report of the project's node. A report without changes writes nothing.
 func (s Projects) UpdateProjectStatus(ctx context.Context, req *carav1.UpdateProjectStatusRequest) (*empty, error) {
 	err := s.DB.Transact(ctx, func(t *state.Tx) error {
 		old, ok := state.Read[*carav1.Project](t, req.GetName())
@@ -40,8 +40,8 @@ func (s Projects) UpdateProjectStatus(ctx context.Context, req *carav1.UpdatePro
 	return &empty{}, err
 }
 
-// mayReport is the fence: only the node that the project is assigned to, only for this assignment, and nothing that is
-// older than what was reported before. An agent that is refused is out of date and will be told so on its stream.
+// mayReport is the fence. It accepts reports only from the node that the project is assigned to, only for the current
+// assignment, and not older than the previous report. A rejected agent is out of date and gets the new state on its stream.
 func mayReport(actor identity.Actor, p *carav1.Project, req *carav1.UpdateProjectStatusRequest) error {
 	st, meta := p.GetStatus(), p.GetMetadata()
 	stale := func(title, format string, args ...any) error {
@@ -72,11 +72,11 @@ func mayReport(actor identity.Actor, p *carav1.Project, req *carav1.UpdateProjec
 	return nil
 }
 
-// warnings are the conditions that stand for as long as each report has them, and that begin with an event.
+// warnings returns the conditions that exist while each report has them, and that begin with an event.
 func warnings() []string { return []string{api.CondSecretChanged, api.CondUnmountedVolume} }
 
-// applyReport writes the agent's part of the status. The reason of a move is in a condition `Phase` of the report, or else
-// in its `Ready`.
+// applyReport writes the agent's part of the status. The reason of a phase change is in the report's condition `Phase`, or
+// else in its `Ready`.
 func applyReport(t *state.Tx, p *carav1.Project, req *carav1.UpdateProjectStatusRequest) error {
 	why := &carav1.Condition{}
 	for _, c := range req.GetConditions() {

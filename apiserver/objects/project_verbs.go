@@ -15,7 +15,7 @@ import (
 	"github.com/caravanserai/cara/plan"
 )
 
-// editProject runs change on the transaction's own copy of a project, and writes the copy if it differs.
+// editProject runs change on the transaction's own copy of a project, and writes the copy if it changed.
 func (s *Service) editProject(ctx context.Context, name string, change func(t *state.Tx, p *carav1.Project) error) (*carav1.Project, error) {
 	var out *carav1.Project
 	err := s.DB.Transact(ctx, func(t *state.Tx) error {
@@ -36,8 +36,8 @@ func (s *Service) editProject(ctx context.Context, name string, change func(t *s
 	return out, err
 }
 
-// RetryProject moves a Failed project back to Pending. Where an update failed and the previous version serves, the update
-// begins anew, on the same node.
+// RetryProject moves a Failed project back to Pending. If an update failed while the previous version still runs, the
+// update is tried again on the same node.
 func (s Projects) RetryProject(ctx context.Context, req *carav1.RetryProjectRequest) (*carav1.Project, error) {
 	return s.editProject(ctx, req.GetName(), func(t *state.Tx, p *carav1.Project) error {
 		if err := mayRunAgain(t, p); err != nil {
@@ -51,13 +51,13 @@ func (s Projects) RetryProject(ctx context.Context, req *carav1.RetryProjectRequ
 			return api.BadState("project %q is %s: only a Failed one is retried, and one whose update failed", req.GetName(), phase)
 		}
 		leaveNode(t, p, api.ReasonRetry, "waiting for the scheduler")
-		p.Status.Services = nil // who tries again wants what the tag leads to now
+		p.Status.Services = nil // a retry resolves image tags again
 		return movePhase(t, p, api.PhasePending, api.RoleServer, api.ReasonRetry, "retry asked for by "+t.Actor.Name)
 	})
 }
 
-// notUpdated are the services that have another container than the spec says, and where all have it those whose restart
-// was asked for: what came to nothing was that.
+// notUpdated returns the services whose container does not match the spec. If all match, it returns the services with a
+// requested restart, because then the restart failed.
 func notUpdated(p *carav1.Project) []string {
 	var out []string
 	for _, s := range p.GetStatus().GetServices() {
@@ -71,10 +71,11 @@ func notUpdated(p *carav1.Project) []string {
 	return out
 }
 
-// requestRestart asks the project's agent to restart services, all where none is named. What it said of the update before is over.
+// requestRestart asks the project's agent to restart services, or all services if none is named. It replaces the result of
+// a failed update.
 func requestRestart(t *state.Tx, p *carav1.Project, services []string, reason api.Reason, message string) {
 	token := state.NewUID()
-	p.Status.Restarts = api.AddRestart(p, services, token) // before the older fields change, which it may read
+	p.Status.Restarts = api.AddRestart(p, services, token) // before the older fields change, because AddRestart may read them
 	p.Status.RestartToken, p.Status.RestartServices = token, slices.Clone(services)
 	if api.UpdateFailed(p) {
 		setCondition(t, p, &carav1.Condition{Type: api.CondReady, Status: api.StatusFalse, Reason: string(reason), Message: message})
@@ -82,7 +83,7 @@ func requestRestart(t *state.Tx, p *carav1.Project, services []string, reason ap
 	RecordEvent(t, RefTo(p), api.EventNormal, reason, message)
 }
 
-// RestartProject asks the project's agent to restart its containers, or some of them.
+// RestartProject asks the project's agent to restart all services or some.
 func (s Projects) RestartProject(ctx context.Context, req *carav1.RestartProjectRequest) (*carav1.Project, error) {
 	return s.editProject(ctx, req.GetName(), func(t *state.Tx, p *carav1.Project) error {
 		if phase := p.GetStatus().GetPhase(); phase != api.PhaseRunning && phase != api.PhaseScheduled {
@@ -102,7 +103,7 @@ func (s Projects) RestartProject(ctx context.Context, req *carav1.RestartProject
 	})
 }
 
-// ExtendProject moves a project's expiry: in the spec where it is the users' own, as an override where it is git's.
+// ExtendProject moves a project's expiry: in the spec, or as an override if a source owns the project.
 func (s Projects) ExtendProject(ctx context.Context, req *carav1.ExtendProjectRequest) (*carav1.Project, error) {
 	return s.editProject(ctx, req.GetName(), func(t *state.Tx, p *carav1.Project) error {
 		switch p.GetStatus().GetPhase() {
@@ -141,7 +142,7 @@ func (s Projects) ExtendProject(ctx context.Context, req *carav1.ExtendProjectRe
 	})
 }
 
-// mayExtend holds an extension against what git says: it is a longer life, with an end, of something that ends.
+// mayExtend allows an extension only if git declares an expiry, and the extension is later than that.
 func mayExtend(p *carav1.Project, until time.Time) error {
 	declared := p.GetSpec().GetExpireAt()
 	switch {
@@ -157,7 +158,7 @@ func mayExtend(p *carav1.Project, until time.Time) error {
 
 func utc(at *timestamppb.Timestamp) string { return at.AsTime().UTC().Format(time.RFC3339) }
 
-// extension is the new expiry that a request asks for.
+// extension returns the new expiry of a request.
 func extension(t *state.Tx, p *carav1.Project, req *carav1.ExtendProjectRequest) (time.Time, error) {
 	var until time.Time
 	invalid := func(field, format string, args ...any) (time.Time, error) {
@@ -179,7 +180,7 @@ func extension(t *state.Tx, p *carav1.Project, req *carav1.ExtendProjectRequest)
 	return until, nil
 }
 
-// NoticeExpiry says on a project that it will expire soon. Whoever moves the expiry takes the notice away again.
+// NoticeExpiry records on a project that it expires soon. A change of the expiry removes the notice.
 func (s Projects) NoticeExpiry(ctx context.Context, req *carav1.RemoveProjectRequest) (*empty, error) {
 	_, err := s.editProject(ctx, req.GetName(), func(t *state.Tx, p *carav1.Project) error {
 		if err := MustBe(p, req.GetUid(), ""); err != nil {

@@ -16,7 +16,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// labelMatch reads a label selector as Kubernetes has them; the empty one matches everything.
+// labelMatch parses a label selector with the syntax of Kubernetes; the empty one matches everything.
 func labelMatch[T proto.Message](selector string) (func(T) bool, error) {
 	if selector == "" {
 		return func(T) bool { return true }, nil
@@ -28,8 +28,8 @@ func labelMatch[T proto.Message](selector string) (func(T) bool, error) {
 	return func(m T) bool { return sel.Matches(labels.Set(api.Meta(m).GetLabels())) }, nil
 }
 
-// Validate checks a request against the contract. A request around one object is judged by the object, so that the
-// fields in the answer are spelled as in the manifest.
+// Validate checks a request against the contract. If a request contains one object, Validate checks that object, so that
+// the field names in the answer are those of the manifest.
 func Validate(req proto.Message) error {
 	switch r := req.(type) {
 	case interface{ GetProject() *carav1.Project }:
@@ -41,7 +41,7 @@ func Validate(req proto.Message) error {
 	case interface{ GetSecret() *carav1.Secret }:
 		return validateObject(r.GetSecret())
 	case *carav1.ApplyRequest, *carav1.PublishSnapshotRequest:
-		return nil // many objects: each is judged by itself, where it is used
+		return nil // many objects: each is validated where it is used
 	}
 	if fields := api.Validate(req); len(fields) > 0 {
 		return api.Invalid("the request", fields)
@@ -49,7 +49,7 @@ func Validate(req proto.Message) error {
 	return nil
 }
 
-// validateObject checks one whole object.
+// validateObject validates one whole object.
 func validateObject(m proto.Message) error {
 	if m == nil || !m.ProtoReflect().IsValid() {
 		return api.BadRequest("the request has no object")
@@ -60,7 +60,7 @@ func validateObject(m proto.Message) error {
 	return nil
 }
 
-// Describe names an object for people: `project "web"`.
+// Describe returns an object's kind and name for messages: `project "web"`.
 func Describe(m proto.Message) string {
 	return fmt.Sprintf("%s %q", lowerKind(state.KindName(m)), api.Meta(m).GetName())
 }
@@ -77,7 +77,7 @@ func NotFound(kind, name string) error {
 	return api.NotFound("%s %q not found", lowerKind(kind), name)
 }
 
-// MustBe says whether the object is the one that the caller means: its uid and its resourceVersion, where given.
+// MustBe returns an error if the object's uid or resourceVersion differs from the given one. Empty ones are not compared.
 func MustBe(m proto.Message, uid, resourceVersion string) error {
 	meta := api.Meta(m)
 	if uid != "" && uid != meta.GetUid() {
@@ -91,20 +91,20 @@ func MustBe(m proto.Message, uid, resourceVersion string) error {
 	return nil
 }
 
-// Headers between the gateway and the services. What a gRPC client sends or makes of them is its own affair.
+// Headers between the gateway and the services. gRPC clients may ignore them.
 const (
 	HeaderStatus  = "x-cara-http-status"
 	HeaderIfMatch = "x-cara-if-match"
 )
 
-// answerCreated makes the REST answer a 201.
+// answerCreated makes the REST status 201.
 func answerCreated(ctx context.Context) error { return answerStatus(ctx, 201) }
 
 func answerStatus(ctx context.Context, code int) error {
 	return grpc.SetHeader(ctx, metadata.Pairs(HeaderStatus, strconv.Itoa(code)))
 }
 
-// ifMatch is the resourceVersion that a change insists on: the object's own, or REST's If-Match.
+// ifMatch returns the resourceVersion that a change requires: the object's own, or REST's If-Match.
 func ifMatch(ctx context.Context, resourceVersion string) string {
 	if resourceVersion != "" {
 		return resourceVersion

@@ -17,10 +17,10 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// A secret is stored with its values sealed, in data. Its values leave this process in two ways only: to the node that
-// runs a project that names them, and to `sources` for the source that names them.
+// A secret is stored with sealed values, in data. Its values leave this process in only two ways: to the node of a project
+// that uses them, and to `sources` for the source that uses them.
 
-// CreateSecret accepts a new secret.
+// CreateSecret creates a secret.
 func (s Secrets) CreateSecret(ctx context.Context, req *carav1.CreateSecretRequest) (*carav1.Secret, error) {
 	var out *carav1.Secret
 	err := s.DB.Transact(ctx, func(t *state.Tx) (err error) {
@@ -37,7 +37,7 @@ func (s Secrets) CreateSecret(ctx context.Context, req *carav1.CreateSecretReque
 	return keysOnly(out), answerCreated(ctx)
 }
 
-// PutSecret creates or replaces a secret, all of its values.
+// PutSecret creates or replaces a secret with all its values.
 func (s Secrets) PutSecret(ctx context.Context, req *carav1.PutSecretRequest) (*carav1.Secret, error) {
 	want := ifMatch(ctx, req.GetSecret().GetMetadata().GetResourceVersion())
 	var before, out *carav1.Secret
@@ -66,7 +66,7 @@ func (s Secrets) GetSecret(_ context.Context, req *carav1.GetRequest) (*carav1.S
 	return keysOnly(secret), nil
 }
 
-// ListSecrets returns secrets, by their keys, in the order of their names.
+// ListSecrets returns secrets sorted by name, with their keys and without values.
 func (s Secrets) ListSecrets(_ context.Context, req *carav1.ListRequest) (*carav1.ListSecretsResponse, error) {
 	match, err := labelMatch[*carav1.Secret](req.GetLabelSelector())
 	if err != nil {
@@ -79,7 +79,8 @@ func (s Secrets) ListSecrets(_ context.Context, req *carav1.ListRequest) (*carav
 	return &carav1.ListSecretsResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindSecret), Items: items, Metadata: meta}, nil
 }
 
-// DeleteSecret removes a secret. What runs with its values goes on; what starts without them says which one is missing.
+// DeleteSecret removes a secret. Running containers that use it keep running. A container that starts without it reports
+// the missing value.
 func (s Secrets) DeleteSecret(ctx context.Context, req *carav1.DeleteRequest) (*emptypb.Empty, error) {
 	err := s.DB.Transact(ctx, func(t *state.Tx) error {
 		secret, ok := state.Read[*carav1.Secret](t, req.GetName())
@@ -136,7 +137,7 @@ func declareSecret(t *state.Tx, in *carav1.Secret) (before, after *carav1.Secret
 	return old, next, nil
 }
 
-// plainValues are the values as the caller sent them.
+// plainValues returns the values as the caller sent them.
 func plainValues(in *carav1.Secret) map[string][]byte {
 	values := make(map[string][]byte, len(in.GetData())+len(in.GetStringData()))
 	maps.Copy(values, in.GetData())
@@ -146,8 +147,8 @@ func plainValues(in *carav1.Secret) map[string][]byte {
 	return values
 }
 
-// sameValues says whether a stored secret has exactly these values. One that cannot be opened has not: it is written
-// anew, which mends it.
+// sameValues reports whether a stored secret has exactly these values. A value that cannot be opened counts as different,
+// so the new value replaces it.
 func sameValues(vault *identity.Vault, stored *carav1.Secret, values map[string][]byte) bool {
 	if len(stored.GetData()) != len(values) {
 		return false
@@ -161,7 +162,7 @@ func sameValues(vault *identity.Vault, stored *carav1.Secret, values map[string]
 	return true
 }
 
-// SecretValue opens one value of a stored secret. The error names the secret and never tells a value.
+// SecretValue opens one value of a stored secret. The error names the secret and never contains a value.
 func SecretValue(vault *identity.Vault, stored *carav1.Secret, key string) ([]byte, error) {
 	name := stored.GetMetadata().GetName()
 	sealed, ok := stored.GetData()[key]
@@ -178,10 +179,10 @@ func SecretValue(vault *identity.Vault, stored *carav1.Secret, key string) ([]by
 	return value, nil
 }
 
-// SealName is the name that a value of a Secret is sealed under.
+// SealName returns the name with which a value of a Secret is sealed.
 func SealName(secret, key string) string { return secret + "/" + key }
 
-// keysOnly is what anybody gets to see of a stored secret.
+// keysOnly returns a stored secret without values, as clients see it.
 func keysOnly(stored *carav1.Secret) *carav1.Secret {
 	return &carav1.Secret{
 		ApiVersion: stored.GetApiVersion(), Kind: stored.GetKind(), Metadata: stored.GetMetadata(), Type: stored.GetType(),
@@ -189,7 +190,7 @@ func keysOnly(stored *carav1.Secret) *carav1.Secret {
 	}
 }
 
-// GetSourceSecret returns the values of the Secret that a source names for git.
+// GetSourceSecret returns the values of the Secret that a source uses for git.
 func (s Sources) GetSourceSecret(_ context.Context, req *carav1.GetSourceSecretRequest) (*carav1.GetSourceSecretResponse, error) {
 	source, ok := state.Get[*carav1.Source](s.DB.Cache, req.GetName())
 	if !ok {
@@ -216,7 +217,7 @@ func (s Sources) GetSourceSecret(_ context.Context, req *carav1.GetSourceSecretR
 	return out, nil
 }
 
-// applySecret is Apply for a secret. What it returns is compared for the answer's diff, so it has no values.
+// applySecret applies a secret. The results are for the diff in the answer, so they have no values.
 func applySecret(t *state.Tx, m proto.Message, _ applyTerms) (before, after proto.Message, err error) {
 	old, now, err := declareSecret(t, m.(*carav1.Secret))
 	switch {
@@ -231,7 +232,7 @@ func applySecret(t *state.Tx, m proto.Message, _ applyTerms) (before, after prot
 	return keysOnly(old), keysOnly(now), nil
 }
 
-// ErrNoIdentity is the error of a server that has no keys.
+// ErrNoIdentity is the error of a server without an identity.
 func ErrNoIdentity() error {
 	return api.Errorf(codes.FailedPrecondition, api.TitleUnavailable, "this server was started without an identity: it keeps no secrets and lets no node join")
 }

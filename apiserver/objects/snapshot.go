@@ -16,13 +16,13 @@ import (
 
 const (
 	maxSnapshotBytes = 64 << 20
-	// MaxSnapshotClaims bounds the claims that a snapshot changes.
+	// MaxSnapshotClaims limits the claims that a snapshot changes.
 	MaxSnapshotClaims = 10_000
-	// maxHead bounds a head, which is a part of its source, in bytes.
+	// maxHead limits the size of a head, which is stored in its source, in bytes.
 	maxHead = 128 << 10
 )
 
-// published is what a stream of PublishSnapshot brought.
+// published is the content of a PublishSnapshot stream.
 type published struct {
 	source, uid string
 	head        *carav1.Snapshot
@@ -31,8 +31,8 @@ type published struct {
 	absent      []string
 }
 
-// PublishSnapshot takes what changed in a source against its last snapshot. Whoever sees the head sees its claims, also of
-// a snapshot that is stored in parts.
+// PublishSnapshot publishes the changes of a source since its last snapshot. A reader that sees the head also sees its
+// claims, even if the snapshot is stored in parts.
 func (s Sources) PublishSnapshot(stream carav1.SourceService_PublishSnapshotServer) error {
 	in, err := collect(stream)
 	if err != nil {
@@ -50,7 +50,7 @@ func (s Sources) PublishSnapshot(stream carav1.SourceService_PublishSnapshotServ
 			return err
 		}
 		for _, c := range claims {
-			_, _ = state.Read[*carav1.Claim](t, c.GetMetadata().GetName()) // its status may change meanwhile
+			_, _ = state.Read[*carav1.Claim](t, c.GetMetadata().GetName()) // a condition of the commit, because its status may change
 			t.Put(c)
 		}
 		src, err = publishHead(t, in)
@@ -65,7 +65,7 @@ func (s Sources) PublishSnapshot(stream carav1.SourceService_PublishSnapshotServ
 	return stream.SendAndClose(&carav1.PublishSnapshotResponse{ResourceVersion: src.GetMetadata().GetResourceVersion()})
 }
 
-// collect reads the stream to its end, within bounds.
+// collect reads the stream to its end, within limits.
 func collect(stream carav1.SourceService_PublishSnapshotServer) (*published, error) {
 	in, size := &published{}, 0
 	for {
@@ -97,7 +97,7 @@ func collect(stream carav1.SourceService_PublishSnapshotServer) (*published, err
 	return in, nil
 }
 
-// changedClaims returns the claims that the snapshot changes, in the order of their projects' names.
+// changedClaims returns the claims that the snapshot changes, sorted by project name.
 func changedClaims(t *state.Tx, in *published) ([]*carav1.Claim, error) {
 	claims := map[string]*carav1.Claim{}
 	for _, spec := range in.upserts {
@@ -123,7 +123,7 @@ func changedClaims(t *state.Tx, in *published) ([]*carav1.Claim, error) {
 	return sorted, nil
 }
 
-// changedClaim returns a claim with a new spec; nil where it has that spec already.
+// changedClaim returns a claim with a new spec, or nil if it already has that spec.
 func changedClaim(t *state.Tx, in *published, project string, spec *carav1.ClaimSpec) *carav1.Claim {
 	name := in.source + "/" + project
 	spec = proto.CloneOf(spec)
@@ -170,7 +170,7 @@ func publishHead(t *state.Tx, in *published) (*carav1.Source, error) {
 	return src, nil
 }
 
-// shortened is a head without the last of its errors and warnings where it is too large; its count of errors stays.
+// shortened removes errors and warnings from a head that is too large. The count of errors stays.
 func shortened(head *carav1.Snapshot) *carav1.Snapshot {
 	head = proto.CloneOf(head)
 	for proto.Size(head) > maxHead && len(head.GetFileErrors())+len(head.GetWarnings()) > 0 {

@@ -12,13 +12,13 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Bounds of one part of a snapshot, so that a transaction with two writes for each claim stays within those of the store.
+// Limits of one part of a snapshot. A transaction has two writes for each claim and must fit into the limits of the store.
 const (
 	partClaims = 50
 	partBytes  = 256 << 10
 )
 
-// parts cuts claims into parts that a transaction can hold; a part has at least one claim.
+// parts splits claims into parts that fit into a transaction. A part has at least one claim.
 func parts(claims []*carav1.Claim) iter.Seq[[]*carav1.Claim] {
 	return func(yield func([]*carav1.Claim) bool) {
 		for len(claims) > 0 {
@@ -37,7 +37,7 @@ func parts(claims []*carav1.Claim) iter.Seq[[]*carav1.Claim] {
 	}
 }
 
-// fitsOne says whether the head and its claims can be one transaction.
+// fitsOne reports whether the head and its claims fit into one transaction.
 func fitsOne(claims []*carav1.Claim) bool {
 	for part := range parts(claims) {
 		return len(part) == len(claims)
@@ -45,7 +45,7 @@ func fitsOne(claims []*carav1.Claim) bool {
 	return true
 }
 
-// alone runs work while no other call writes or settles staged claims, so that a sweep does not meet a publication.
+// alone runs work while no other call writes or settles staged claims, so a sweep never runs during a publication.
 func (s *Service) alone(ctx context.Context, work func() error) error {
 	select {
 	case s.staging <- struct{}{}:
@@ -56,8 +56,8 @@ func (s *Service) alone(ctx context.Context, work func() error) error {
 	}
 }
 
-// publishParts stages the claims, writes the head that puts them into effect, and folds them: see package state. It returns
-// the source with its new head.
+// publishParts stages the claims, writes the head that activates them, and folds them: see package state. It returns the
+// source with its new head.
 func (s *Service) publishParts(ctx context.Context, in *published, claims []*carav1.Claim) (src *carav1.Source, err error) {
 	err = s.alone(ctx, func() error {
 		if src, err = s.publishStaged(ctx, in, claims); err != nil {
@@ -85,7 +85,7 @@ func (s *Service) publishStaged(ctx context.Context, in *published, claims []*ca
 		}
 	}
 	err = s.DB.Transact(ctx, func(t *state.Tx) error {
-		if _, ok := state.Read[*carav1.StagedClaim](t, name(claims[0])); !ok { // a sweep begins with the first of a generation
+		if _, ok := state.Read[*carav1.StagedClaim](t, name(claims[0])); !ok { // a sweep removes the first claim first
 			return api.Conflict("another snapshot of source %q was published meanwhile", in.source)
 		}
 		src, err = publishHead(t, in)
@@ -94,7 +94,7 @@ func (s *Service) publishStaged(ctx context.Context, in *published, claims []*ca
 	return src, err
 }
 
-// SettleAllStaged settles what a server that was killed has left.
+// SettleAllStaged settles the staged claims that a killed server left.
 func (s *Service) SettleAllStaged(ctx context.Context) error {
 	for _, source := range s.DB.Cache.View().StagedSources() {
 		if err := s.settleStaged(ctx, source); err != nil {
@@ -104,8 +104,7 @@ func (s *Service) SettleAllStaged(ctx context.Context) error {
 	return nil
 }
 
-// settleStaged folds the staged claims of a source that are in effect and sweeps the others, which an interrupted
-// publication left.
+// settleStaged folds the active staged claims of a source and removes the others, which an interrupted publication left.
 func (s *Service) settleStaged(ctx context.Context, source string) error {
 	if len(s.DB.Cache.View().Staged(source)) == 0 {
 		return nil
@@ -125,7 +124,7 @@ func (s *Service) settleAlone(ctx context.Context, source string) error {
 	}
 }
 
-// settleStaged settles as many of the staged claims of these names as one transaction can hold.
+// settleStaged settles as many of the named staged claims as fit into one transaction.
 func settleStaged(t *state.Tx, source string, names []string) error {
 	src, _ := state.Read[*carav1.Source](t, source)
 	inForce := state.StagedName(source, src.GetStatus().GetSnapshot().GetGeneration(), "")
@@ -134,7 +133,7 @@ func settleStaged(t *state.Tx, source string, names []string) error {
 		project, folds := strings.CutPrefix(name, inForce)
 		staged, ok := state.Read[*carav1.StagedClaim](t, name)
 		if !ok {
-			continue // settled by another call
+			continue // another call settled it
 		}
 		if claims = append(claims, staged.GetClaim()); !fitsOne(claims) {
 			return nil

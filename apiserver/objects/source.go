@@ -12,7 +12,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// CreateSource accepts a new source.
+// CreateSource creates a source.
 func (s Sources) CreateSource(ctx context.Context, req *carav1.CreateSourceRequest) (*carav1.Source, error) {
 	var out *carav1.Source
 	err := s.DB.Transact(ctx, func(t *state.Tx) (err error) {
@@ -49,7 +49,7 @@ func (s Sources) PutSource(ctx context.Context, req *carav1.PutSourceRequest) (*
 	return s.overlaySource(out), nil
 }
 
-// applySource is the applier of sources.
+// applySource applies a source.
 func applySource(t *state.Tx, m proto.Message, _ applyTerms) (before, after proto.Message, err error) {
 	in := m.(*carav1.Source)
 	if err := mustMatch(t, api.KindSource, in, in.GetMetadata().GetResourceVersion()); err != nil {
@@ -62,7 +62,7 @@ func applySource(t *state.Tx, m proto.Message, _ applyTerms) (before, after prot
 	return old, out, nil
 }
 
-// declareSource creates or changes a source; it returns the source before, or nil, and after.
+// declareSource creates or changes a source. It returns the source before, or nil, and after.
 func declareSource(t *state.Tx, in *carav1.Source) (before, after *carav1.Source, err error) {
 	name := in.GetMetadata().GetName()
 	old, exists := state.Read[*carav1.Source](t, name)
@@ -116,7 +116,7 @@ func (s Sources) GetSource(_ context.Context, req *carav1.GetRequest) (*carav1.S
 	return s.overlaySource(src), nil
 }
 
-// ListSources returns sources in the order of their names.
+// ListSources returns sources sorted by name.
 func (s Sources) ListSources(_ context.Context, req *carav1.ListRequest) (*carav1.ListSourcesResponse, error) {
 	match, err := labelMatch[*carav1.Source](req.GetLabelSelector())
 	if err != nil {
@@ -129,7 +129,7 @@ func (s Sources) ListSources(_ context.Context, req *carav1.ListRequest) (*carav
 	return &carav1.ListSourcesResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindSource), Items: items, Metadata: meta}, nil
 }
 
-// DeleteSource begins a source's deletion; the reconciler does the rest and calls RemoveSource.
+// DeleteSource begins a source's deletion. The reconciler does the rest and calls RemoveSource.
 func (s Sources) DeleteSource(ctx context.Context, req *carav1.DeleteRequest) (*empty, error) {
 	_, err := s.editSource(ctx, req.GetName(), func(t *state.Tx, src *carav1.Source) error {
 		if err := MustBe(src, req.GetUid(), ""); err != nil {
@@ -145,12 +145,12 @@ func (s Sources) DeleteSource(ctx context.Context, req *carav1.DeleteRequest) (*
 	return &empty{}, err
 }
 
-// removeBatch bounds what one transaction of RemoveSource changes.
+// removeBatch limits the changes in one transaction of RemoveSource.
 const removeBatch = 20
 
-// RemoveSource takes a deleted source's record and claims away. Projects that it still owns belong to nobody from then
-// on, unless they were to be deleted with it: then it stays until they are gone. What does not fit into one transaction
-// goes before the record, so that a call that was interrupted can be made again.
+// RemoveSource removes the record and the claims of a deleted source. Projects that it still owns lose their owner. If they
+// are to be deleted with the source, the source stays until they are gone. The record goes in the last transaction, so an
+// interrupted call can be repeated.
 func (s Sources) RemoveSource(ctx context.Context, req *carav1.DeleteRequest) (*empty, error) {
 	for orphaned, left := 0, true; left; {
 		batch := 0
@@ -168,7 +168,7 @@ func (s Sources) RemoveSource(ctx context.Context, req *carav1.DeleteRequest) (*
 	return &empty{}, nil
 }
 
-// removeSource does a part of it, and says how many projects it made nobody's and whether something is left to do.
+// removeSource does one batch. It returns how many projects lost their owner and whether something is left to do.
 func removeSource(t *state.Tx, req *carav1.DeleteRequest, before int) (orphaned int, left bool, err error) {
 	src, ok := state.Read[*carav1.Source](t, req.GetName())
 	if !ok {
@@ -204,7 +204,7 @@ func removeSource(t *state.Tx, req *carav1.DeleteRequest, before int) (orphaned 
 	return 0, false, nil
 }
 
-// orphanProjects makes projects of a source nobody's, and says so.
+// orphanProjects removes the owner of a source's projects and records events.
 func orphanProjects(t *state.Tx, src *carav1.Source, projects []string) error {
 	for _, name := range projects {
 		old, ok := state.Read[*carav1.Project](t, name)

@@ -13,7 +13,7 @@ import (
 	"github.com/caravanserai/cara/plan"
 )
 
-// PlanSource returns what a pass over a source would do now. It is the reconciler's own plan, made of one view.
+// PlanSource returns what a reconciliation of a source would do now. It is the reconciler's own plan, made from one view.
 func (s Sources) PlanSource(_ context.Context, req *carav1.GetRequest) (*carav1.SourcePlan, error) {
 	v := s.DB.Cache.View()
 	src, ok := state.Get[*carav1.Source](v, req.GetName())
@@ -35,7 +35,7 @@ func (s Sources) PlanSource(_ context.Context, req *carav1.GetRequest) (*carav1.
 	return out, nil
 }
 
-// planInput joins every project that a source claims, claimed or owns.
+// planInput collects every project that a source claims, claimed or owns.
 func planInput(v *state.View, src *carav1.Source, now time.Time) plan.Input {
 	name := src.GetMetadata().GetName()
 	in := plan.Input{Source: src, Now: now}
@@ -67,7 +67,7 @@ func planStep(s *plan.Step) *carav1.PlanStep {
 	return out
 }
 
-// planState is one view as the law of git looks at it.
+// planState implements the state that package plan reads, for one view.
 type planState struct{ at *state.View }
 
 func (v planState) Source(name string) *carav1.Source {

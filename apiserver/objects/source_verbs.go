@@ -13,7 +13,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// editSource runs change on the transaction's own copy of a source, and writes the copy if it differs.
+// editSource runs change on the transaction's own copy of a source, and writes the copy if it changed.
 func (s *Service) editSource(ctx context.Context, name string, change func(t *state.Tx, src *carav1.Source) error) (*carav1.Source, error) {
 	var out *carav1.Source
 	err := s.DB.Transact(ctx, func(t *state.Tx) error {
@@ -40,7 +40,7 @@ func (s *Service) editSource(ctx context.Context, name string, change func(t *st
 	return s.overlaySource(out), nil
 }
 
-// ReconcileSource asks for a probe and a pass now.
+// ReconcileSource requests a probe and a reconciliation now.
 func (s Sources) ReconcileSource(ctx context.Context, req *carav1.GetRequest) (*carav1.ReconcileSourceResponse, error) {
 	token := ""
 	src, err := s.editSource(ctx, req.GetName(), func(_ *state.Tx, src *carav1.Source) error {
@@ -57,8 +57,8 @@ func (s Sources) ReconcileSource(ctx context.Context, req *carav1.GetRequest) (*
 	return &carav1.ReconcileSourceResponse{Token: token, Source: src}, nil
 }
 
-// requestToken returns the token that follows before. Tokens sort in the order of the requests, so that the answer to
-// one request is also the answer to all earlier ones. The prefix sorts after the random tokens of earlier versions.
+// requestToken returns the token after before. Tokens sort in the order of the requests, so the answer to a request also
+// answers all earlier ones. The prefix sorts after the random tokens of earlier versions.
 func requestToken(before string) string {
 	const prefix = "r"
 	n, err := strconv.ParseUint(strings.TrimPrefix(before, prefix), 10, 63)
@@ -90,7 +90,7 @@ func (s *Service) suspend(ctx context.Context, name string, suspend bool, reason
 	})
 }
 
-// ConfirmSource releases the prune of exactly one revision: the one that the source's snapshot has.
+// ConfirmSource allows the prune of exactly one revision: that of the source's snapshot.
 func (s Sources) ConfirmSource(ctx context.Context, req *carav1.ConfirmSourceRequest) (*carav1.Source, error) {
 	return s.editSource(ctx, req.GetName(), func(t *state.Tx, src *carav1.Source) error {
 		have := src.GetStatus().GetSnapshot().GetRevision()
@@ -105,10 +105,10 @@ func (s Sources) ConfirmSource(ctx context.Context, req *carav1.ConfirmSourceReq
 	})
 }
 
-// MaxRuns is how many passes a source's status remembers.
+// MaxRuns is how many reconciliations a source's status lists.
 const MaxRuns = 10
 
-// UpdateSourceStatus writes what a loop knows of a source. What was polled stays in memory.
+// UpdateSourceStatus writes the status that a loop reports. The result of a poll stays in memory.
 func (s Sources) UpdateSourceStatus(ctx context.Context, req *carav1.UpdateSourceStatusRequest) (*carav1.Source, error) {
 	src, err := s.editSource(ctx, req.GetName(), func(t *state.Tx, src *carav1.Source) error {
 		if err := MustBe(src, req.GetUid(), ""); err != nil {

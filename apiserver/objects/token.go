@@ -15,7 +15,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// CreateToken makes a token; its secret is in this answer and never again.
+// CreateToken creates a token. Only this answer contains the secret.
 func (s Tokens) CreateToken(ctx context.Context, req *carav1.CreateTokenRequest) (*carav1.CreateTokenResponse, error) {
 	in := req.GetToken()
 	name := in.GetMetadata().GetName()
@@ -50,7 +50,7 @@ func (s Tokens) CreateToken(ctx context.Context, req *carav1.CreateTokenRequest)
 	return &carav1.CreateTokenResponse{Token: hashless(out), Secret: text}, answerCreated(ctx)
 }
 
-// putToken writes a token of the terms of in.
+// putToken writes a token with the terms of in.
 func putToken(t *state.Tx, name, secret string, in *carav1.Token) *carav1.Token {
 	token := &carav1.Token{
 		Metadata:   &carav1.ObjectMeta{Name: name, Uid: state.NewUID(), CreationTimestamp: timestamppb.New(t.Now)},
@@ -69,7 +69,7 @@ func putToken(t *state.Tx, name, secret string, in *carav1.Token) *carav1.Token 
 
 func checkToken(in *carav1.Token, name string, now time.Time) error {
 	var fields []*carav1.FieldError
-	// No dot: names with dots are those of the nodes' certificates.
+	// No dot: names with dots are for the nodes' certificates.
 	if bad := validation.IsDNS1123Label(name); len(bad) > 0 {
 		fields = append(fields, api.Field("metadata.name", "is %q; %s", name, bad[0])...)
 	}
@@ -92,7 +92,7 @@ func checkToken(in *carav1.Token, name string, now time.Time) error {
 	return nil
 }
 
-// TokenRole returns the role that a token lets a person or a pipeline in with; false for a token of another kind.
+// TokenRole returns the role that a token gives a person or a pipeline; false for another kind of token.
 func TokenRole(role string) (api.Role, bool) {
 	switch role {
 	case api.RoleAdmin, api.RoleDeployer, api.RoleViewer:
@@ -101,7 +101,7 @@ func TokenRole(role string) (api.Role, bool) {
 	return "", false
 }
 
-// tokenPatterns checks what a token is bounded to by patterns.
+// tokenPatterns validates the patterns that limit a token.
 func tokenPatterns(in *carav1.Token) []*carav1.FieldError {
 	fields := api.ValidateToken(in)
 	if len(in.GetHosts()) > 0 && in.GetRole() != api.RoleDeployer {
@@ -113,7 +113,7 @@ func tokenPatterns(in *carav1.Token) []*carav1.FieldError {
 	return fields
 }
 
-// hashless is what anybody gets to see of a token.
+// hashless returns a token without its hash, as clients see it.
 func hashless(token *carav1.Token) *carav1.Token {
 	return &carav1.Token{
 		Metadata: token.GetMetadata(), Role: token.GetRole(), NamePrefix: token.GetNamePrefix(),
@@ -122,7 +122,7 @@ func hashless(token *carav1.Token) *carav1.Token {
 	}
 }
 
-// ListTokens returns the tokens without their secrets, the nodes' certificates among them.
+// ListTokens returns the tokens without their secrets, including those of the nodes' certificates.
 func (s Tokens) ListTokens(_ context.Context, req *carav1.ListRequest) (*carav1.ListTokensResponse, error) {
 	match, err := labelMatch[*carav1.Token](req.GetLabelSelector())
 	if err != nil {
@@ -135,7 +135,7 @@ func (s Tokens) ListTokens(_ context.Context, req *carav1.ListRequest) (*carav1.
 	return &carav1.ListTokensResponse{ApiVersion: api.APIVersion, Kind: api.ListKind(api.KindToken), Items: items, Metadata: meta}, nil
 }
 
-// DeleteToken revokes a token. It counts from the next call on. The last administrator cannot shut everybody out.
+// DeleteToken revokes a token, effective from the next call. The last administrator token cannot be deleted.
 func (s Tokens) DeleteToken(ctx context.Context, req *carav1.DeleteRequest) (*emptypb.Empty, error) {
 	err := s.DB.Transact(ctx, func(t *state.Tx) error {
 		token, ok := state.Read[*carav1.Token](t, req.GetName())
@@ -157,8 +157,8 @@ func (s Tokens) DeleteToken(ctx context.Context, req *carav1.DeleteRequest) (*em
 	return &emptypb.Empty{}, nil
 }
 
-// otherAdmin says whether an administrator is left without the token of this name. The one it finds is read, so that
-// two who revoke each other's tokens do not both succeed.
+// otherAdmin reports whether another administrator token exists. It reads that token in the transaction, so that two
+// administrators who revoke each other's tokens do not both succeed.
 func otherAdmin(t *state.Tx, name string) bool {
 	tokens, _ := state.List[*carav1.Token](t.Seen, "", "")
 	for _, token := range tokens {
@@ -173,13 +173,13 @@ func otherAdmin(t *state.Tx, name string) bool {
 	return false
 }
 
-// Limits of a join token that names none.
+// Default limits of a join token.
 const (
 	joinTokenLife = 24 * time.Hour
 	joinTokenUses = 10
 )
 
-// WithJoinLimits returns the terms of a join token with an end and a number of uses.
+// WithJoinLimits returns the terms of a join token with an expiry and a number of uses.
 func WithJoinLimits(in *carav1.Token, now time.Time) *carav1.Token {
 	out := proto.CloneOf(in)
 	if out.GetExpireAt() == nil {
@@ -191,7 +191,7 @@ func WithJoinLimits(in *carav1.Token, now time.Time) *carav1.Token {
 	return out
 }
 
-// JoinEnd is when a token ends; nil for never. A join token of an older version of Cara has no end of its own.
+// JoinEnd returns when a token expires; nil means never. A join token of an older version of Cara has no expiry of its own.
 func JoinEnd(token *carav1.Token) *timestamppb.Timestamp {
 	born := token.GetMetadata().GetCreationTimestamp()
 	if token.GetExpireAt() != nil || token.GetRole() != api.RoleJoin || born == nil {

@@ -10,8 +10,8 @@ import (
 	"github.com/caravanserai/cara/plan"
 )
 
-// movePhase is the only place where a project's phase changes. It asks the table, and writes the Phase condition and an
-// event with the reason. p is the transaction's own copy, which the caller puts.
+// movePhase is the only function that changes a project's phase. It checks the move and records the Phase condition and an
+// event with the reason. p is the transaction's own copy; the caller writes it.
 func movePhase(t *state.Tx, p *carav1.Project, to api.Phase, by api.Role, reason api.Reason, message string) error {
 	st := p.GetStatus()
 	from := api.Phase(st.GetPhase())
@@ -25,7 +25,7 @@ func movePhase(t *state.Tx, p *carav1.Project, to api.Phase, by api.Role, reason
 	if to != api.PhasePending && to != api.PhaseScheduled {
 		st.MovedFrom = ""
 	}
-	st.Conditions, _ = api.RemoveCondition(st.GetConditions(), api.CondPhase) // every move is a transition, though the status stays True
+	st.Conditions, _ = api.RemoveCondition(st.GetConditions(), api.CondPhase) // so that each move sets a new transition time
 	setCondition(t, p, &carav1.Condition{Type: api.CondPhase, Status: api.StatusTrue, Reason: string(reason), Message: message})
 	typ := api.EventType(api.EventNormal)
 	if to == api.PhaseFailed {
@@ -35,7 +35,7 @@ func movePhase(t *state.Tx, p *carav1.Project, to api.Phase, by api.Role, reason
 	return nil
 }
 
-// leaveNode takes the project off its node, where it comes to wait for a new one.
+// leaveNode removes the project from its node, so that it waits for a new one.
 func leaveNode(t *state.Tx, p *carav1.Project, reason api.Reason, message string) {
 	st := p.GetStatus()
 	holdOnNode(t, p)
@@ -45,8 +45,8 @@ func leaveNode(t *state.Tx, p *carav1.Project, reason api.Reason, message string
 	setCondition(t, p, &carav1.Condition{Type: api.CondScheduled, Status: api.StatusFalse, Reason: string(reason), Message: message})
 }
 
-// lastRun is what stays of services that have left their node: which image each was made from, so that the next node runs
-// the very same.
+// lastRun returns what stays in the status of services that have left their node: the image of each container, so that the
+// next node runs the same images.
 func lastRun(services []*carav1.ServiceStatus) []*carav1.ServiceStatus {
 	var out []*carav1.ServiceStatus
 	for _, s := range services {
@@ -59,7 +59,7 @@ func lastRun(services []*carav1.ServiceStatus) []*carav1.ServiceStatus {
 	return out
 }
 
-// keepDigests lays what services were last made from under a report on those that have no container yet.
+// keepDigests copies the last known images into a report about services that have no container yet.
 func keepDigests(before, reported []*carav1.ServiceStatus) {
 	for _, s := range reported {
 		if s.GetContainerId() != "" || s.GetImageDigest() != "" {
@@ -73,13 +73,13 @@ func keepDigests(before, reported []*carav1.ServiceStatus) {
 	}
 }
 
-// setCondition sets a condition of the generation at hand.
+// setCondition sets a condition for the current generation.
 func setCondition(t *state.Tx, p *carav1.Project, c *carav1.Condition) {
 	c.ObservedGeneration = p.GetMetadata().GetGeneration()
 	p.Status.Conditions, _ = api.SetCondition(p.GetStatus().GetConditions(), c, t.Now)
 }
 
-// newProject makes the record of a new project.
+// newProject creates a project.
 func newProject(t *state.Tx, in *carav1.Project, owner string, origin *carav1.Origin) (*carav1.Project, error) {
 	p := &carav1.Project{
 		ApiVersion: api.APIVersion,
@@ -107,7 +107,7 @@ func newProject(t *state.Tx, in *carav1.Project, owner string, origin *carav1.Or
 	return p, claimHosts(t, nil, p)
 }
 
-// changeSpec gives a project a new spec, in place where it runs. p is the transaction's own copy of old.
+// changeSpec gives a project a new spec. A running project is updated in place. p is the transaction's own copy of old.
 func changeSpec(t *state.Tx, old, p *carav1.Project, spec *carav1.ProjectSpec, what string) error {
 	p.Spec = proto.CloneOf(spec)
 	p.Metadata.Generation++
@@ -132,7 +132,7 @@ func changeSpec(t *state.Tx, old, p *carav1.Project, spec *carav1.ProjectSpec, w
 	return nil
 }
 
-// derive fills in what follows from the spec, and from the override that stands as far as this transaction knows.
+// derive sets the fields that follow from the spec and from the override, as this transaction reads it.
 func derive(t *state.Tx, p *carav1.Project) {
 	st := p.GetStatus()
 	st.SpecHash = api.Hash(p.GetSpec())
@@ -140,8 +140,8 @@ func derive(t *state.Tx, p *carav1.Project) {
 	setExpiry(t, p)
 }
 
-// setExpiry is the only place where a project's expiry changes. Who moves it takes the notice of the old one away; the
-// collector gives another one in its time.
+// setExpiry is the only function that changes a project's expiry. A change removes the notice about the old expiry. The
+// collector adds a new notice in time.
 func setExpiry(t *state.Tx, p *carav1.Project) {
 	at := expiryOf(t, p)
 	if proto.Equal(at, p.GetStatus().GetExpireAt()) {
@@ -151,7 +151,7 @@ func setExpiry(t *state.Tx, p *carav1.Project) {
 	p.Status.Conditions, _ = api.RemoveCondition(p.GetStatus().GetConditions(), api.CondExpiring)
 }
 
-// expiryOf is what the spec says, or what a person extended it to. An extension is never earlier than the spec.
+// expiryOf returns the expiry in the spec, or a later one if a person extended it.
 func expiryOf(t *state.Tx, p *carav1.Project) *timestamppb.Timestamp {
 	declared := p.GetSpec().GetExpireAt()
 	o, ok := state.Read[*carav1.Override](t, p.GetMetadata().GetName())
@@ -161,7 +161,7 @@ func expiryOf(t *state.Tx, p *carav1.Project) *timestamppb.Timestamp {
 	return timestamppb.New(o.GetExpireAt().AsTime())
 }
 
-// sameContainers says whether two specs differ in nothing that an agent would see.
+// sameContainers reports whether an agent would see no difference between two specs.
 func sameContainers(a, b *carav1.ProjectSpec) bool {
 	bare := func(s *carav1.ProjectSpec) *carav1.ProjectSpec {
 		return &carav1.ProjectSpec{
@@ -176,8 +176,8 @@ func errTerminating(p *carav1.Project) error {
 	return api.Terminating("project %q is being deleted: try again when it is gone", p.GetMetadata().GetName())
 }
 
-// holdOnNode notes that the project's node, which it leaves now, still has its containers. A node that was itself waiting has
-// none.
+// holdOnNode records that the node that the project leaves still has its containers. A node that was still waiting for the
+// project has none.
 func holdOnNode(t *state.Tx, p *carav1.Project) {
 	st := p.GetStatus()
 	if st.GetHeldBy() != "" || st.GetNodeRef() == "" {
@@ -188,8 +188,8 @@ func holdOnNode(t *state.Tx, p *carav1.Project) {
 	}
 }
 
-// awaitHolder says on a project that was given a node what it still waits for there. The node that holds it waits for nobody:
-// its agent replaces what is of an older epoch.
+// awaitHolder records what a project still waits for on its new node. The node that holds it does not wait: its agent
+// replaces the containers of an older epoch.
 func awaitHolder(t *state.Tx, p *carav1.Project) {
 	st := p.GetStatus()
 	switch st.GetHeldBy() {

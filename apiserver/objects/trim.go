@@ -12,10 +12,10 @@ import (
 	"github.com/caravanserai/cara/plan"
 )
 
-// trimBatch bounds what one transaction of TrimHistory takes away.
+// trimBatch limits what one transaction of TrimHistory removes.
 const trimBatch = 25
 
-// TrimHistory drops what is too old: events, tombstones, and overrides that have ended and have no project.
+// TrimHistory removes old events, old tombstones, and ended overrides without a project.
 func (s Events) TrimHistory(ctx context.Context, req *carav1.TrimHistoryRequest) (*carav1.TrimHistoryResponse, error) {
 	out := &carav1.TrimHistoryResponse{}
 	for _, of := range []struct {
@@ -39,7 +39,7 @@ func (s Events) TrimHistory(ctx context.Context, req *carav1.TrimHistoryRequest)
 	return out, nil
 }
 
-// dropOld removes up to a batch of objects whose time is before a bound.
+// dropOld removes up to one batch of objects that are older than before.
 func dropOld[T proto.Message](t *state.Tx, before *timestamppb.Timestamp, when func(T) (*timestamppb.Timestamp, bool)) int {
 	if before == nil {
 		return 0
@@ -58,13 +58,14 @@ func dropOld[T proto.Message](t *state.Tx, before *timestamppb.Timestamp, when f
 	return n
 }
 
-// keepsExpired says whether a tombstone keeps an expired project from coming back: some source still declares it.
+// keepsExpired reports whether a tombstone prevents an expired project from coming back, because a source still declares
+// it.
 func keepsExpired(t *state.Tx, g *carav1.Tombstone) bool {
 	return g.GetReason() == api.ReasonExpired && len(t.Seen.ClaimsOn(g.GetMetadata().GetName())) > 0
 }
 
-// dropEndedOverrides removes overrides whose time is over and whose project is gone; where there is a project, the override is
-// cleared through OverrideProject, which puts the project right.
+// dropEndedOverrides removes ended overrides whose project is gone. If the project exists, OverrideProject clears the
+// override and updates the project.
 func dropEndedOverrides(t *state.Tx) int {
 	items, _ := state.Page(t.Seen, "", "", trimBatch, func(o *carav1.Override) bool {
 		return t.Seen.Entry(api.KindProject, o.GetMetadata().GetName()) == nil && !plan.InForce(o, t.Now)

@@ -12,14 +12,14 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// watchKind is one kind's watch with a filter: an object that comes to match is Added, one that no longer matches is
-// Deleted. The first state is a run of Added, closed by a Bookmark.
+// watchKind watches one kind with a filter: an object that begins to match is Added, one that no longer matches is Deleted.
+// The initial state is a sequence of Added events, followed by a Bookmark.
 func watchKind[T proto.Message](ctx context.Context, db *state.DB, from string, match func(T) bool, send func(typ string, object T, rev string) error) error {
 	return watchBeside(ctx, db, from, match, nil, send)
 }
 
-// watchBeside is watchKind for a kind whose answers depend on others: beside returns those that are other than they
-// were after a transaction, though it did not touch them. Nil for none.
+// watchBeside is watchKind for a kind whose answers depend on other objects: beside returns the objects whose answer a
+// transaction changed without writing them. beside may be nil.
 func watchBeside[T proto.Message](ctx context.Context, db *state.DB, from string, match func(T) bool, beside func(tx state.Transaction) []T, send func(typ string, object T, rev string) error) error {
 	kind := state.KindOf[T]()
 	var none T
@@ -68,9 +68,9 @@ func watchBeside[T proto.Message](ctx context.Context, db *state.DB, from string
 	})
 }
 
-// filtered says what a change is to a watcher that only sees what matches; empty: nothing. Where the state before is
-// not known, since the change was read from the log, an object that does not match is Deleted: to delete what was never
-// there harms nobody.
+// filtered returns the event type of a change for a watcher with a filter; empty means no event. If the old state is
+// unknown, because the change came from the log, an object that does not match is Deleted. Watchers ignore the deletion of
+// an unknown object.
 func filtered[T proto.Message](ch *state.Change, match func(T) bool) (string, T) {
 	var none T
 	matches := ch.New != nil && match(ch.New.(T))
@@ -115,7 +115,7 @@ func (s Events) WatchEvents(req *carav1.WatchObjectsRequest, out carav1.EventSer
 	})
 }
 
-// Watch streams several kinds, a whole transaction in each message.
+// Watch streams several kinds. Each message has a whole transaction.
 func (s Watches) Watch(req *carav1.WatchRequest, out grpc.ServerStreamingServer[carav1.WatchResponse]) error {
 	watchable := state.Watched()
 	for i, kind := range req.GetKinds() {

@@ -14,23 +14,23 @@ import (
 )
 
 const (
-	// attachTimeout is how long an agent may take to open a stream that it was asked for.
+	// attachTimeout is how long an agent may take to open a requested stream.
 	attachTimeout = 10 * time.Second
-	// maxAttached bounds the streams between callers and agents.
+	// maxAttached limits the streams between callers and agents.
 	maxAttached = 1000
 )
 
-// meetings is where a caller who wants a stream from an agent, and the Attach call that the agent makes for it, find
-// each other. The caller's goroutine then reads the agent's stream itself, and a slow caller slows the agent down: it
-// sends no more than the window of package flow. HTTP/2's own windows would not do it, since gRPC over net/http reads
-// ahead without any bound.
+// meetings connects a caller that wants a stream from an agent with the Attach call that the agent makes for it. The
+// caller's goroutine then reads the agent's stream itself, so a slow caller slows the agent down: the agent sends at most
+// the window of package flow. HTTP/2 flow control would not limit it, because gRPC over net/http reads ahead without a
+// limit.
 type meetings struct {
 	mu      sync.Mutex
 	waiting map[string]*meeting // by stream id
-	of      map[string]int      // meetings by the name of their caller
+	of      map[string]int      // number of meetings by caller name
 }
 
-// meeting is one stream from its request to its end. over ends it from the caller's side.
+// meeting is one stream from its request to its end. over ends when the caller's side ends.
 type meeting struct {
 	id, node string
 	arrived  chan *agentEnd
@@ -38,7 +38,7 @@ type meeting struct {
 	finish   context.CancelFunc
 }
 
-// expect makes a meeting with an agent, which lasts until finish. A caller may have so many of them: each.
+// expect creates a meeting with an agent, which lasts until finish. each limits the meetings of one caller.
 func (m *meetings) expect(ctx context.Context, node string, each int) (*meeting, error) {
 	caller := identity.ActorOf(ctx).Name
 	m.mu.Lock()
@@ -71,7 +71,7 @@ func (m *meetings) expect(ctx context.Context, node string, each int) (*meeting,
 	return w, nil
 }
 
-// find returns the meeting that an agent has come for. It can be found until it is over, and by its own node only.
+// find returns the meeting that an agent has connected for. Only the meeting's own node can find it.
 func (m *meetings) find(id, node string) (*meeting, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -81,7 +81,7 @@ func (m *meetings) find(id, node string) (*meeting, error) {
 	return nil, api.NotFound("nobody waits for this stream: it was given up")
 }
 
-// Attach carries one stream that the server asked for on Connect.
+// Attach carries one stream that the server requested on Connect.
 func (r *Relay) Attach(stream carav1.NodeService_AttachServer) error {
 	first, err := stream.Recv()
 	if err != nil {
@@ -92,7 +92,7 @@ func (r *Relay) Attach(stream carav1.NodeService_AttachServer) error {
 		return err
 	}
 	end := newAgentEnd(stream)
-	r.Guard.Go("Attach", func() error { // ends with this call, which ends the stream
+	r.Guard.Go("Attach", func() error { // ends when this call returns, which ends the stream
 		end.Run(w.over)
 		return nil
 	}, func(err error) {
@@ -107,7 +107,7 @@ func (r *Relay) Attach(stream carav1.NodeService_AttachServer) error {
 	case <-stream.Context().Done():
 		return stream.Context().Err()
 	}
-	// The caller has the stream now.
+	// The caller's goroutine uses the stream now.
 	select {
 	case <-w.over.Done():
 		return nil
@@ -116,15 +116,15 @@ func (r *Relay) Attach(stream carav1.NodeService_AttachServer) error {
 	}
 }
 
-// openStream asks a node's agent for a stream and waits until it is there. The stream lasts until the meeting is
-// finished, which is the caller's to do, also after an error.
+// openStream asks a node's agent for a stream and waits for it. The stream lasts until the caller finishes the meeting,
+// which it must do also after an error.
 func (r *Relay) openStream(ctx context.Context, w *meeting, ask *carav1.OpenStream) (*agentEnd, error) {
 	agent := r.Sessions.Of(w.node)
 	if agent == nil {
 		return nil, errNotConnected(w.node)
 	}
 	ask.StreamId, ask.Window = w.id, StreamWindow
-	// An agent that does not read holds up its own stream, and not this caller.
+	// An agent that does not read must not block this caller.
 	sent := make(chan error, 1)
 	r.Guard.Go("open stream", func() error {
 		return agent.Send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_OpenStream{OpenStream: ask}})

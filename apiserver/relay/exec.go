@@ -15,7 +15,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Exec runs a command in a container of a project, on the agent that has it. The project's events say who did.
+// Exec runs a command in a container of a project, on the node of the project. An event records the caller.
 func (r *Relay) Exec(stream carav1.ProjectService_ExecServer) error {
 	first, err := stream.Recv()
 	if err != nil {
@@ -32,7 +32,7 @@ func (r *Relay) Exec(stream carav1.ProjectService_ExecServer) error {
 	if start.Service, err = oneService(p, start.GetService()); err != nil {
 		return err
 	}
-	if node := p.GetStatus().GetNodeRef(); r.Sessions.Of(node) == nil { // an event that says "runs" must not be wrong
+	if node := p.GetStatus().GetNodeRef(); r.Sessions.Of(node) == nil { // before the event says that it runs
 		return errNotConnected(node)
 	}
 	if err := r.tellExec(stream.Context(), p, start); err != nil {
@@ -58,7 +58,7 @@ func (r *Relay) Exec(stream carav1.ProjectService_ExecServer) error {
 	return err
 }
 
-// tellExec leaves an event. Of the command it has the first word alone: the others may hold what nobody should read.
+// tellExec records an event with only the first word of the command, because the arguments may contain secrets.
 func (r *Relay) tellExec(ctx context.Context, p *carav1.Project, start *carav1.ExecStart) error {
 	return r.DB.Transact(ctx, func(t *state.Tx) error {
 		objects.RecordEvent(t, objects.RefTo(p), api.EventNormal, api.ReasonExec, fmt.Sprintf("%s runs %.64q in service %s", t.Actor.Name, path.Base(start.GetCommand()[0]), start.GetService()))
@@ -66,7 +66,7 @@ func (r *Relay) tellExec(ctx context.Context, p *carav1.Project, start *carav1.E
 	})
 }
 
-// execInput is what a caller sends to its command. A caller that closes its side ends the input.
+// execInput is what a caller sends to its command. If the caller closes its side, the input ends.
 type execInput struct {
 	stream carav1.ProjectService_ExecServer
 	closed bool
@@ -88,7 +88,7 @@ func (in *execInput) next() (*carav1.AttachResponse, error) {
 	return &carav1.AttachResponse{Exec: req}, nil
 }
 
-// NoStart is the answer to a stream that does not begin as it should.
+// NoStart returns the error for a stream that does not begin with `start`.
 func NoStart(err error) error {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err

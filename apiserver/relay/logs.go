@@ -7,7 +7,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Logs streams the logs of a project's containers from the agent that runs them.
+// Logs streams the logs of a project's containers from its agent.
 func (r *Relay) Logs(req *carav1.LogsRequest, out carav1.ProjectService_LogsServer) error {
 	p, err := r.placed(req.GetName(), "are no logs yet")
 	if err != nil {

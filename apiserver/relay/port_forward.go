@@ -10,8 +10,8 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// PortForward carries one connection to a port of a service. Its header says that the request is valid and that the caller
-// may send. Each half ends by itself; the call ends with both.
+// PortForward carries one connection to a port of a service. The response header means that the request is valid and that
+// the caller may send. Each direction ends separately; the call ends when both have ended.
 func (r *Relay) PortForward(stream carav1.ProjectService_PortForwardServer) error {
 	first, err := stream.Recv()
 	if err != nil {
@@ -28,7 +28,7 @@ func (r *Relay) PortForward(stream carav1.ProjectService_PortForwardServer) erro
 	if start.Service, err = oneService(p, start.GetService()); err != nil {
 		return err
 	}
-	if err := stream.SendHeader(nil); err != nil { // the caller sends no bytes before it: see cli
+	if err := stream.SendHeader(nil); err != nil { // the caller sends nothing before it: see cli
 		return err
 	}
 	in := portInput{stream: stream}
@@ -44,7 +44,7 @@ func (r *Relay) PortForward(stream carav1.ProjectService_PortForwardServer) erro
 	})
 }
 
-// portInput is what a caller sends on its connection. A caller that closes its side closes its half.
+// portInput is what a caller sends on its connection. If the caller closes its side, that direction ends.
 type portInput struct {
 	stream carav1.ProjectService_PortForwardServer
 	closed bool

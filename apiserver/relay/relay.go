@@ -1,11 +1,11 @@
-// Package relay carries streams between callers and agents: exec, logs, port-forward and top. It stands beside the line of
-// a push: people look at what runs through it.
+// Package relay carries streams between callers and agents: exec, logs, port-forward and top. It has no part in the
+// processing of a push; people use it to look at running projects.
 //
-// What must hold:
+// Invariants:
 //
-//   - The caller's goroutine reads the agent's stream itself. A slow caller slows the agent down, which sends no more than
+//   - The caller's goroutine reads the agent's stream itself. So a slow caller slows the agent down, which sends at most
 //     the window of package flow.
-//   - A stream is found by its own node alone, and it ends with its caller, its agent or the server.
+//   - Only the node of a stream can attach to it. A stream ends with its caller, its agent or the server.
 package relay
 
 import (
@@ -14,18 +14,18 @@ import (
 	"github.com/caravanserai/cara/apiserver/state"
 )
 
-// Relay carries streams between callers and agents. Its zero value has no streams yet.
+// Relay carries streams between callers and agents. The zero value has no streams.
 type Relay struct {
 	DB       *state.DB
 	Guard    guard.Guard
 	Sessions *dispatch.Sessions // of the agents
-	// MaxPerCaller bounds the streams of one caller.
+	// MaxPerCaller limits the streams of one caller.
 	MaxPerCaller int
 
 	meetings meetings
 }
 
-// Open is how many streams there are.
+// Open returns the number of open streams.
 func (r *Relay) Open() int {
 	r.meetings.mu.Lock()
 	defer r.meetings.mu.Unlock()

@@ -17,7 +17,7 @@ import (
 	"github.com/caravanserai/cara/internal/flow"
 )
 
-// StreamWindow is how many bytes may be under way on a stream between an agent and its caller, each way.
+// StreamWindow is how many unacknowledged bytes a stream between an agent and its caller may have in each direction.
 const StreamWindow = 256 << 10
 
 // agentEnd is the server's side of a stream with an agent.
@@ -29,15 +29,14 @@ func newAgentEnd(stream carav1.NodeService_AttachServer) *agentEnd {
 	})
 }
 
-// talk is the way between an agent and its caller. down passes on what the agent sends. up, where there is one, returns what
-// the agent is to get, and io.EOF when no more will come; it is called in a goroutine of its own, which ends with the
-// caller's call.
+// talk connects an agent and its caller. down handles a message from the agent. up, if set, returns the next message for
+// the agent, and io.EOF after the last. up runs in a separate goroutine that ends with the caller's call.
 type talk struct {
 	down func(*carav1.AttachRequest) error
 	up   func() (*carav1.AttachResponse, error)
 }
 
-// carry asks a node's agent for a stream and carries it until either side is done, or has gone.
+// carry asks a node's agent for a stream and carries it until either side ends.
 func (r *Relay) carry(ctx context.Context, node string, ask *carav1.OpenStream, c talk) error {
 	w, err := r.meetings.expect(ctx, node, r.MaxPerCaller)
 	if err != nil {
@@ -65,7 +64,7 @@ func (r *Relay) carry(ctx context.Context, node string, ask *carav1.OpenStream, 
 		})
 	}
 	for {
-		msg, err := agent.Recv(w.over) //nolint:contextcheck // the meeting's own, which was made of ctx
+		msg, err := agent.Recv(w.over) //nolint:contextcheck // the meeting's context, which is derived from ctx
 		switch {
 		case errors.Is(err, io.EOF):
 			return nil
@@ -80,7 +79,8 @@ func (r *Relay) carry(ctx context.Context, node string, ask *carav1.OpenStream, 
 	}
 }
 
-// pump sends an agent what its caller sends. The error is the caller's: that the agent has gone is for its reader to say.
+// pump sends the caller's messages to an agent. It returns only errors of the caller; the goroutine that reads reports a
+// lost agent.
 func pump(ctx context.Context, agent *agentEnd, next func() (*carav1.AttachResponse, error)) error {
 	for {
 		msg, err := next()
@@ -96,10 +96,10 @@ func pump(ctx context.Context, agent *agentEnd, next func() (*carav1.AttachRespo
 	}
 }
 
-// whyOver says what ended a stream before its end.
+// whyOver returns what ended a stream early.
 func (r *Relay) whyOver(ctx context.Context, node string, refused <-chan error) error {
 	select {
-	case err := <-refused: // the caller sent what it may not
+	case err := <-refused: // the caller sent an invalid message
 		if ctx.Err() == nil {
 			return err
 		}
@@ -115,19 +115,19 @@ func (r *Relay) whyOver(ctx context.Context, node string, refused <-chan error) 
 	}
 }
 
-// agentError is what an agent said went wrong.
+// agentError returns the error that an agent reported.
 func agentError(node string, msg *carav1.AttachRequest) error {
 	code := codes.Code(uint32(msg.GetCode()))
 	switch code {
 	case codes.InvalidArgument, codes.NotFound, codes.FailedPrecondition, codes.Unimplemented:
-	default: // whatever else it says is not the caller's fault
+	default: // any other error is not the caller's fault
 		code = codes.Unavailable
 	}
 	title := api.ProblemOf(status.Error(code, "")).GetTitle()
 	return api.Errorf(code, title, "node %s: %s", node, msg.GetError())
 }
 
-// placed is where a stream leads: a project with the node that has it.
+// placed returns a project that has a node, for a stream to that node.
 func (r *Relay) placed(name, forWhat string) (*carav1.Project, error) {
 	p, ok := state.Get[*carav1.Project](r.DB.Cache, name)
 	if !ok {
@@ -140,7 +140,7 @@ func (r *Relay) placed(name, forWhat string) (*carav1.Project, error) {
 	return p, nil
 }
 
-// oneService is the service that a caller means: the one it names, or the only one there is.
+// oneService returns the service that a caller names, or the only service of the project.
 func oneService(p *carav1.Project, service string) (string, error) {
 	all := serviceNames(p)
 	switch {
@@ -154,7 +154,7 @@ func oneService(p *carav1.Project, service string) (string, error) {
 	return service, nil
 }
 
-// knownServices refuses what a project does not have.
+// knownServices returns an error for a service that the project does not have.
 func knownServices(p *carav1.Project, services []string) error {
 	all := serviceNames(p)
 	for i, service := range services {

@@ -8,7 +8,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Top streams what the services of a project use, as its agent measures it.
+// Top streams the resource usage of a project's services, as its agent measures it.
 func (r *Relay) Top(req *carav1.TopRequest, out carav1.ProjectService_TopServer) error {
 	p, err := r.placed(req.GetName(), "is nothing to measure yet")
 	if err != nil {

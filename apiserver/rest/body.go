@@ -13,8 +13,8 @@ import (
 	"github.com/caravanserai/cara/apiserver/admission"
 )
 
-// boundBody reads a request's body within the bounds of its caller, before anybody decodes it. One that says that it is
-// larger is not read at all. A path that leads to a method only the gateway's way, and not the door's, is not served.
+// boundBody reads a request's body within the limits of its caller, before it is decoded. It does not read a body whose
+// declared length is too large. It rejects a path for which the gateway finds a method but the door does not.
 func (s *server) boundBody(next runtime.HandlerFunc) runtime.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request, params map[string]string) {
 		v := admission.VisitOf(r.Context())
@@ -41,7 +41,7 @@ func (s *server) boundBody(next runtime.HandlerFunc) runtime.HandlerFunc {
 	}
 }
 
-// sameName refuses a PUT whose path names another object than its body: the gateway would let the path win in silence.
+// sameName returns an error if a PUT's path and body name different objects. The gateway would silently use the path.
 func sameName(r *http.Request, body []byte, params map[string]string) error {
 	if r.Method != http.MethodPut {
 		return nil
@@ -52,7 +52,7 @@ func sameName(r *http.Request, body []byte, params map[string]string) error {
 		} `json:"metadata"`
 	}
 	if json.Unmarshal(body, &in) != nil || in.Metadata.Name == "" {
-		return nil // what is wrong with the body is for the decoder to say
+		return nil // the decoder reports errors in the body
 	}
 	for key, name := range params {
 		if strings.HasSuffix(key, "metadata.name") && name != in.Metadata.Name {

@@ -22,19 +22,19 @@ import (
 
 const (
 	contentJSON = "application/json"
-	// ContentProblem is the type of a problem (RFC 9457).
+	// ContentProblem is the content type of a problem (RFC 9457).
 	ContentProblem = "application/problem+json"
-	// ContentStream is the type of a stream: one JSON object a line.
+	// ContentStream is the content type of a stream: one JSON object a line.
 	ContentStream = "application/x-ndjson"
 )
 
-// Marshaler is the JSON of the API: camelCase, no empty fields, and nothing unknown let in. The JSON of a project is made
-// once for each of its revisions and kept with it in the cache.
+// Marshaler encodes the JSON of the API: camelCase, no empty fields, and no unknown fields in requests. The JSON of a
+// project is encoded once for each revision and kept in the cache.
 type Marshaler struct{ cache *state.Cache }
 
 var _ runtime.Marshaler = Marshaler{}
 
-// Marshal makes JSON of an answer, or of one message of a stream, which is a line.
+// Marshal encodes an answer, or one message of a stream, which is a line.
 func (m Marshaler) Marshal(v any) ([]byte, error) {
 	switch v := v.(type) {
 	case *carav1.Project:
@@ -45,9 +45,9 @@ func (m Marshaler) Marshal(v any) ([]byte, error) {
 		return m.projectEvent(v)
 	case proto.Message:
 		return compact(v)
-	case map[string]any: // the gateway wraps each message of a stream; ours are lines without wrapping
+	case map[string]any: // the gateway wraps each message of a stream; our lines have no wrapper
 		return m.Marshal(v["result"])
-	case map[string]proto.Message: // and its error, in the middle of a stream
+	case map[string]proto.Message: // an error in the middle of a stream
 		st, ok := v["error"].(*status.Status)
 		if !ok {
 			return nil, fmt.Errorf("marshal a %T", v)
@@ -59,7 +59,7 @@ func (m Marshaler) Marshal(v any) ([]byte, error) {
 	}
 }
 
-// compact is a message's JSON without the blanks that protojson varies.
+// compact returns a message's JSON without the random spaces of protojson.
 func compact(m proto.Message) ([]byte, error) {
 	raw, err := protojson.Marshal(m)
 	if err != nil {
@@ -73,8 +73,7 @@ func compact(m proto.Message) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// project is a project's JSON, from the cache where the project is what the cache has at that revision. One that
-// something was laid over is not.
+// project returns a project's JSON. It comes from the cache if the project is the cached object, without added live state.
 func (m Marshaler) project(p *carav1.Project) ([]byte, error) {
 	e := m.cache.Entry(api.KindProject, p.GetMetadata().GetName())
 	if e == nil || p.GetMetadata().GetResourceVersion() != api.FormatRevision(e.Rev) || p.GetStatus().GetLastSeen() != nil {
@@ -125,7 +124,7 @@ func (m Marshaler) projectEvent(e *carav1.ProjectEvent) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// Unmarshal reads a request's body; v is a message, or a pointer to one that may be nil.
+// Unmarshal decodes a request's body. v is a message, or a pointer to one that may be nil.
 func (Marshaler) Unmarshal(data []byte, v any) error {
 	data = withoutServerTimes(data)
 	if m, ok := v.(proto.Message); ok {
@@ -145,15 +144,15 @@ func (Marshaler) Unmarshal(data []byte, v any) error {
 	return unmarshal(data, m)
 }
 
-// withoutServerTimes drops `createdAt` and `updatedAt` from an object, its metadata and the objects of an apply. Older
-// clients send back what an older server answered; only the server sets these times.
+// withoutServerTimes removes `createdAt` and `updatedAt` from an object, its metadata and the objects of an apply. Older
+// clients send back the answers of an older server, but only the server sets these times.
 func withoutServerTimes(data []byte) []byte {
 	if !bytes.Contains(data, []byte(`"createdAt"`)) && !bytes.Contains(data, []byte(`"updatedAt"`)) {
 		return data
 	}
 	var body map[string]json.RawMessage
 	if json.Unmarshal(data, &body) != nil {
-		return data // the decoder says what is wrong
+		return data // the decoder reports the error
 	}
 	delete(body, "createdAt")
 	delete(body, "updatedAt")
@@ -167,7 +166,7 @@ func withoutServerTimes(data []byte) []byte {
 		for i := range objects {
 			objects[i] = withoutServerTimes(objects[i])
 		}
-		body["objects"], _ = json.Marshal(objects) // made of valid JSON
+		body["objects"], _ = json.Marshal(objects) // cannot fail: the parts are valid JSON
 	}
 	out, err := json.Marshal(body)
 	if err != nil {
@@ -176,8 +175,8 @@ func withoutServerTimes(data []byte) []byte {
 	return out
 }
 
-// unmarshal reads a message. protojson quotes what it does not understand, so of a body that may have a Secret's value
-// only the place is told.
+// unmarshal decodes a message. protojson quotes input that it cannot parse, so for a body that may contain a Secret's value
+// the error has only the position.
 func unmarshal(data []byte, m proto.Message) error {
 	err := protojson.Unmarshal(data, m)
 	if err == nil {
@@ -195,10 +194,10 @@ func unmarshal(data []byte, m proto.Message) error {
 	return fmt.Errorf("the body is not a Secret in JSON %s; what stands there is not shown", cmp.Or(jsonPlace.FindString(err.Error()), "(it ends too early)"))
 }
 
-// jsonPlace is how protojson writes a place.
+// jsonPlace matches a position in an error of protojson.
 var jsonPlace = regexp.MustCompile(`\(line \d+:\d+\)`)
 
-// NewDecoder reads one whole body, which boundBody has bounded.
+// NewDecoder returns a decoder for one body, whose size boundBody has limited.
 func (m Marshaler) NewDecoder(r io.Reader) runtime.Decoder {
 	return runtime.DecoderFunc(func(v any) error {
 		data, err := io.ReadAll(r)
@@ -206,13 +205,13 @@ func (m Marshaler) NewDecoder(r io.Reader) runtime.Decoder {
 			return err
 		}
 		if len(bytes.TrimSpace(data)) == 0 {
-			return io.EOF // the gateway takes this for an empty body
+			return io.EOF // the gateway reads this as an empty body
 		}
 		return m.Unmarshal(data, v)
 	})
 }
 
-// NewEncoder writes one message.
+// NewEncoder returns an encoder for messages.
 func (m Marshaler) NewEncoder(w io.Writer) runtime.Encoder {
 	return runtime.EncoderFunc(func(v any) error {
 		data, err := m.Marshal(v)
@@ -224,8 +223,8 @@ func (m Marshaler) NewEncoder(w io.Writer) runtime.Encoder {
 	})
 }
 
-// ContentType of an answer.
+// ContentType returns the content type of an answer.
 func (Marshaler) ContentType(any) string { return contentJSON }
 
-// StreamContentType of a stream: a line of JSON for each message.
+// StreamContentType returns the content type of a stream: one line of JSON for each message.
 func (Marshaler) StreamContentType(any) string { return ContentStream }

@@ -13,8 +13,7 @@ import (
 	"github.com/caravanserai/cara/gen/openapi"
 )
 
-// pages are what is served beside the API. Health is open to everybody, as is the description of the API; figures are
-// for those who may read.
+// pages adds the pages outside the API. Health and the API description are public. Metrics require a role that may read.
 func (s *server) pages(mux *http.ServeMux) {
 	get := func(path string, h http.HandlerFunc) {
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
@@ -37,7 +36,7 @@ func (s *server) pages(mux *http.ServeMux) {
 	get("/metrics", s.Metrics.ServeHTTP)
 }
 
-// ready says whether calls are answered now, and whether the store can keep what they bring.
+// ready reports whether the server answers calls now, and whether the store can write.
 func (s *server) ready(w http.ResponseWriter, _ *http.Request) {
 	select {
 	case <-s.DB.Draining:
@@ -60,9 +59,9 @@ func (s *server) ready(w http.ResponseWriter, _ *http.Request) {
 	writeText(w, "ok\n")
 }
 
-// healthy is a store that knows when it cannot write, before anybody tries.
+// healthy is a store that knows in advance that it cannot write.
 type healthy interface {
-	// Err returns nil while the store is well, else what is wrong and what to do about it.
+	// Err returns nil while the store works, else an error that says what to do.
 	Err() error
 }
 
@@ -86,5 +85,5 @@ func writeText(w http.ResponseWriter, text string) {
 
 func writePage(w http.ResponseWriter, contentType string, body []byte) {
 	w.Header().Set("Content-Type", contentType)
-	_, _ = w.Write(body) // the client may be gone; there is nobody else to tell
+	_, _ = w.Write(body) // the client may have disconnected
 }

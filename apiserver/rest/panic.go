@@ -7,8 +7,8 @@ import (
 	"github.com/caravanserai/cara/api"
 )
 
-// guardHTTP makes a panic of a handler the request's own error: a problem where nothing was written yet, else a
-// connection that breaks.
+// guardHTTP turns a panic of a handler into an error of that request: a problem if nothing was written yet, else a broken
+// connection.
 func (s *server) guardHTTP(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		out := &tracked{ResponseWriter: w}
@@ -16,7 +16,7 @@ func (s *server) guardHTTP(next http.Handler) http.Handler {
 			p := recover()
 			if err, ok := p.(error); p == nil || ok && errors.Is(err, http.ErrAbortHandler) {
 				if p != nil {
-					panic(p) // net/http's own way to break a connection
+					panic(p) // makes net/http break the connection
 				}
 				return
 			}
@@ -30,7 +30,7 @@ func (s *server) guardHTTP(next http.Handler) http.Handler {
 	})
 }
 
-// tracked knows whether anything was written.
+// tracked records whether anything was written.
 type tracked struct {
 	http.ResponseWriter
 	begun bool
@@ -46,11 +46,11 @@ func (a *tracked) Write(p []byte) (int, error) {
 	return a.ResponseWriter.Write(p)
 }
 
-// Flush is for the gateway, which asks for an http.Flusher.
+// Flush implements http.Flusher, which the gateway requires.
 func (a *tracked) Flush() {
 	a.begun = true
-	_ = http.NewResponseController(a.ResponseWriter).Flush() // a client that is gone shows at the next write
+	_ = http.NewResponseController(a.ResponseWriter).Flush() // if the client has disconnected, the next write fails
 }
 
-// Unwrap lets an http.ResponseController through.
+// Unwrap is for http.ResponseController.
 func (a *tracked) Unwrap() http.ResponseWriter { return a.ResponseWriter }

@@ -13,18 +13,18 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Paths has the REST paths of the contract, so that a wrong method can be told the right ones.
+// Paths holds the REST paths of the contract. It also gives the allowed methods for a request with a wrong method.
 type Paths []Path
 
 // Path is one REST path of a method.
 type Path struct {
 	Method   string
-	RPC      string   // full name of the method of gRPC
-	Segments []string // `{...}` stands for one segment
+	RPC      string   // full name of the gRPC method
+	Segments []string // `{...}` matches one segment
 	Verb     string
 }
 
-// ReadPaths reads the contract's annotations.
+// ReadPaths reads the paths from the contract's annotations.
 func ReadPaths() (Paths, error) {
 	var table Paths
 	services := carav1.File_cara_v1_service_proto.Services()
@@ -42,7 +42,7 @@ func ReadPaths() (Paths, error) {
 			table = append(table, p)
 		}
 	}
-	// These have no way through the gateway: see streamPages.
+	// The gateway does not support these: see streamPages.
 	for _, p := range []struct{ path, method string }{
 		{"/api/v1/projects/{name}/exec", carav1.ProjectService_Exec_FullMethodName},
 		{"/api/v1/projects/{name}/port-forward", carav1.ProjectService_PortForward_FullMethodName},
@@ -74,7 +74,7 @@ func parseRule(m protoreflect.MethodDescriptor, rule *annotations.HttpRule) (Pat
 	return p, nil
 }
 
-// RPC returns the full name of the RPC behind a request; empty where there is none.
+// RPC returns the full name of the RPC for a request, or "".
 func (t Paths) RPC(method, path string) string {
 	for _, p := range t {
 		if p.Method == method && p.matches(path) {
@@ -84,7 +84,7 @@ func (t Paths) RPC(method, path string) string {
 	return ""
 }
 
-// methods returns the methods that a path takes.
+// methods returns the HTTP methods that a path supports.
 func (t Paths) methods(path string) []string {
 	var out []string
 	for _, p := range t {
@@ -116,7 +116,7 @@ func (p Path) matches(path string) bool {
 	return true
 }
 
-// FullMethod is the name of a method as gRPC spells it: /PACKAGE.SERVICE/METHOD.
+// FullMethod returns a method's name in gRPC format: /PACKAGE.SERVICE/METHOD.
 func FullMethod(m protoreflect.MethodDescriptor) string {
 	return "/" + string(m.Parent().FullName()) + "/" + string(m.Name())
 }

@@ -15,7 +15,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// WriteProblem answers with a problem as in RFC 9457.
+// WriteProblem answers with a problem (RFC 9457).
 func WriteProblem(w http.ResponseWriter, p *carav1.Problem) {
 	body, err := compact(p)
 	if err != nil {
@@ -35,23 +35,23 @@ func WriteProblem(w http.ResponseWriter, p *carav1.Problem) {
 		h.Set("WWW-Authenticate", `Bearer realm="cara"`)
 	}
 	w.WriteHeader(code)
-	_, _ = w.Write(body) // the client may be gone; there is nobody else to tell
+	_, _ = w.Write(body) // the client may have disconnected
 }
 
-// answerError is every error of a call through the gateway.
+// answerError handles every error of a call through the gateway.
 func answerError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, _ *http.Request, err error) {
 	WriteProblem(w, Problem(err))
 }
 
 var unknownField = regexp.MustCompile(`unknown field "([^"]*)"`)
 
-// Problem gives what the gateway itself finds wrong with a request the same shape as the rest.
+// Problem converts an error to a problem. Errors of the gateway itself get the same form as the others.
 func Problem(err error) *carav1.Problem {
 	p := api.ProblemOf(err)
 	if api.Code(err) != codes.InvalidArgument || len(p.GetErrors()) > 0 {
 		return p
 	}
-	// protojson puts a no-break space after its name, sometimes, so that nobody compares its messages
+	// protojson sometimes puts a no-break space after its name, so that programs do not compare its messages
 	detail := strings.TrimLeft(strings.TrimPrefix(strings.ReplaceAll(p.GetDetail(), "\u00a0", " "), "proto:"), " ")
 	p = &carav1.Problem{Title: p.GetTitle(), Status: p.GetStatus(), Detail: detail}
 	if m := unknownField.FindStringSubmatch(detail); m != nil {
@@ -63,7 +63,7 @@ func Problem(err error) *carav1.Problem {
 	return p
 }
 
-// routingError is a path or a method that there is not.
+// routingError answers a request with an unknown path or a wrong method.
 func (t Paths) routingError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, code int) {
 	switch code {
 	case http.StatusMethodNotAllowed:
@@ -87,8 +87,8 @@ func noRoute(r *http.Request) *carav1.Problem {
 	}
 }
 
-// A stream that fails before its first message has an answer like any other call. The gateway would write the status
-// that it takes the code for; streamHold lets our own through instead.
+// streamHold lets a stream that fails before its first message answer with a problem like any other call. The gateway would
+// write the status that it derives from the gRPC code.
 type streamHold struct {
 	http.ResponseWriter
 	problem *carav1.Problem
@@ -98,7 +98,7 @@ type streamHold struct {
 
 type streamHoldKey struct{}
 
-// holdStream puts a hold on an answer.
+// holdStream adds a streamHold to a GET request.
 func holdStream(next runtime.HandlerFunc) runtime.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request, params map[string]string) {
 		if r.Method != http.MethodGet {
@@ -110,7 +110,7 @@ func holdStream(next runtime.HandlerFunc) runtime.HandlerFunc {
 	}
 }
 
-// streamError is told of a stream's end before the gateway writes it.
+// streamError gets a stream's error before the gateway writes it.
 func streamError(ctx context.Context, err error) *status.Status {
 	if hold, ok := ctx.Value(streamHoldKey{}).(*streamHold); ok && !hold.begun {
 		hold.problem = Problem(err)
@@ -118,7 +118,7 @@ func streamError(ctx context.Context, err error) *status.Status {
 	return status.Convert(err)
 }
 
-// WriteHeader answers with the problem where there is one.
+// WriteHeader answers with the problem if there is one.
 func (h *streamHold) WriteHeader(code int) {
 	if h.problem != nil && !h.begun {
 		h.begun, h.refused = true, true
@@ -129,7 +129,7 @@ func (h *streamHold) WriteHeader(code int) {
 	h.ResponseWriter.WriteHeader(code)
 }
 
-// Write drops what the gateway says after a problem.
+// Write drops what the gateway writes after a problem.
 func (h *streamHold) Write(p []byte) (int, error) {
 	if h.refused {
 		return len(p), nil
@@ -138,5 +138,5 @@ func (h *streamHold) Write(p []byte) (int, error) {
 	return h.ResponseWriter.Write(p)
 }
 
-// Unwrap lets http.ResponseController flush.
+// Unwrap is for http.ResponseController.
 func (h *streamHold) Unwrap() http.ResponseWriter { return h.ResponseWriter }

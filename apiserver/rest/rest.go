@@ -1,12 +1,12 @@
-// Package rest serves everything that is not gRPC: the REST paths of the contract, problems, streams as lines of JSON, webhooks
-// and the pages beside them. On the line of a push it is where a webhook arrives, and where people's tools call.
+// Package rest serves everything that is not gRPC: the REST paths of the contract, problems, streams as lines of JSON,
+// webhooks and the other pages. When a push is processed, the webhook arrives here.
 //
-// What must hold:
+// Invariants:
 //
-//   - A call over REST runs through the same services as one over gRPC, with the same rights and bounds: rest itself
-//     decides nothing about an object.
-//   - A path is served only if the door has found the same method behind it.
-//   - A delivery changes nothing but hints, and only if it is signed.
+//   - A REST call uses the same services as a gRPC call, with the same permissions and limits. Package rest makes no
+//     decision about an object.
+//   - A path is served only if the door has found the same method for it.
+//   - A delivery changes only hints, and only if its signature is valid.
 package rest
 
 import (
@@ -27,27 +27,27 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Config is what REST stands on.
+// Config holds the dependencies of package rest.
 type Config struct {
 	DB    *state.DB
 	Guard guard.Guard
-	// Conn leads to the services, which see the caller's Visit.
+	// Conn connects to the services, which see the caller's Visit.
 	Conn   grpc.ClientConnInterface
 	Bodies *admission.Bodies
-	// Refusals samples the lines about deliveries that are not signed.
+	// Refusals samples the log lines about unsigned deliveries.
 	Refusals *admission.Sampler
 	Hints    *objects.Hints
 	Metrics  http.Handler
 	Paths    Paths
 }
 
-// server is everything that is not gRPC: the gateway, which calls the same services over Conn, and the pages beside it.
+// server serves everything that is not gRPC: the gateway, which calls the services over Conn, and the other pages.
 type server struct {
 	Config
-	deliveries *admission.Turns // of webhooks that are being read
+	deliveries *admission.Turns // webhook deliveries that are being read
 }
 
-// New returns a handler for every request that is not gRPC. A panic in it is the request's own error.
+// New returns a handler for every request that is not gRPC. A panic in it becomes an error of that request.
 func New(ctx context.Context, cfg Config) (http.Handler, error) {
 	s := &server{Config: cfg, deliveries: admission.NewTurns(maxWebhooks, maxWebhooksEach)}
 	mux := runtime.NewServeMux(
@@ -74,7 +74,7 @@ func New(ctx context.Context, cfg Config) (http.Handler, error) {
 	return s.guardHTTP(headAsGet(pages)), nil
 }
 
-// connect ties the gateway's patterns with the services.
+// connect registers all services with the gateway.
 func (s *server) connect(ctx context.Context, mux *runtime.ServeMux) error {
 	return errors.Join(
 		connect(ctx, mux, s.Conn, carav1.RegisterProjectServiceHandlerClient, carav1.NewProjectServiceClient),
@@ -89,7 +89,7 @@ func (s *server) connect(ctx context.Context, mux *runtime.ServeMux) error {
 	)
 }
 
-// connect ties the patterns of one service with a client of it.
+// connect registers one service with the gateway.
 func connect[C any](
 	ctx context.Context, mux *runtime.ServeMux, conn grpc.ClientConnInterface,
 	register func(context.Context, *runtime.ServeMux, C) error, client func(grpc.ClientConnInterface) C,
@@ -97,7 +97,7 @@ func connect[C any](
 	return register(ctx, mux, client(conn))
 }
 
-// headAsGet answers HEAD like GET: net/http keeps the request as it came, and sends no body.
+// headAsGet handles HEAD like GET. net/http still knows the original method and sends no body.
 func headAsGet(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodHead {
@@ -108,7 +108,7 @@ func headAsGet(next http.Handler) http.Handler {
 	})
 }
 
-// requestMetadata is what of a request's headers the services want to know; the gateway adds the authorization.
+// requestMetadata returns the request headers that services use. The gateway adds the authorization.
 func requestMetadata(_ context.Context, r *http.Request) metadata.MD {
 	if v := r.Header.Get("If-Match"); v != "" {
 		return metadata.Pairs(objects.HeaderIfMatch, v)
@@ -116,7 +116,7 @@ func requestMetadata(_ context.Context, r *http.Request) metadata.MD {
 	return nil
 }
 
-// answerHeaders gives an answer its status and its ETag.
+// answerHeaders sets the status and the ETag of an answer.
 func answerHeaders(ctx context.Context, w http.ResponseWriter, m proto.Message) error {
 	switch m := m.(type) {
 	case *emptypb.Empty:

@@ -23,11 +23,11 @@ import (
 	"github.com/caravanserai/cara/internal/text"
 )
 
-// maxStreamLine bounds one line of a stream's request: 64 KiB in base64, or a long command.
+// maxStreamLine limits one line of a stream's request: 64 KiB in base64, or a long command.
 const maxStreamLine = 1 << 20
 
-// streamPages are the calls that speak in both directions at once, for which the gateway has no way: the request and the
-// answer are lines of JSON, a message each. The calls behind them are those of gRPC, with the same rights and bounds.
+// streamPages adds the bidirectional streams, which the gateway does not support. Request and answer are lines of JSON, one
+// message each. They call the gRPC methods with the same permissions and limits.
 func (s *server) streamPages(mux *http.ServeMux) {
 	projects := carav1.NewProjectServiceClient(s.Conn)
 	mux.HandleFunc("/api/v1/projects/{name}/exec", func(w http.ResponseWriter, r *http.Request) {
@@ -48,8 +48,8 @@ func (s *server) streamPages(mux *http.ServeMux) {
 	})
 }
 
-// duplex carries one such call. nameOf is the place for the project's name in the first message, which the path has; nil
-// where that message is none to begin with.
+// duplex carries one such call. nameOf returns where to put the project's name from the path in the first message, or nil
+// if that message is not `start`.
 func duplex[Q, A any, PQ interface {
 	*Q
 	proto.Message
@@ -65,9 +65,9 @@ func duplex[Q, A any, PQ interface {
 		})
 		return
 	}
-	w.Header().Set("Connection", "close") // what is left of the body when the call is over is nobody's request
+	w.Header().Set("Connection", "close") // the rest of the body must not be read as the next request
 	conn := http.NewResponseController(w)
-	if err := conn.EnableFullDuplex(); err != nil && r.ProtoMajor < 2 { // HTTP/2 always is
+	if err := conn.EnableFullDuplex(); err != nil && r.ProtoMajor < 2 { // HTTP/2 is always full duplex
 		WriteProblem(w, api.ProblemOf(fmt.Errorf("speak in both directions: %w", err)))
 		return
 	}
@@ -102,11 +102,11 @@ func duplex[Q, A any, PQ interface {
 	})
 	answerLines[Q, A, PA](ctx, w, conn, stream)
 	cancel(nil)
-	_ = conn.SetReadDeadline(time.Now()) // ends the read of a body that goes on
+	_ = conn.SetReadDeadline(time.Now()) // ends a pending read of the body
 	<-sent
 }
 
-// firstLine reads the message that a request begins with, in bounded time.
+// firstLine reads the first message of a request within a deadline.
 func firstLine(conn *http.ResponseController, lines *lineReader, first proto.Message) error {
 	if err := conn.SetReadDeadline(time.Now().Add(admission.BodyTimeout)); err != nil {
 		return err
@@ -120,7 +120,7 @@ func firstLine(conn *http.ResponseController, lines *lineReader, first proto.Mes
 	return conn.SetReadDeadline(time.Time{})
 }
 
-// sendLines passes a request's messages on, to the end of its body.
+// sendLines sends a request's messages to the stream until the body ends.
 func sendLines[Q, A any, PQ interface {
 	*Q
 	proto.Message
@@ -128,7 +128,7 @@ func sendLines[Q, A any, PQ interface {
 ) error {
 	for {
 		if stream.Send((*Q)(m)) != nil {
-			return nil // the call is over, which its answer says
+			return nil // the call has ended; its answer has the reason
 		}
 		m = new(Q)
 		err := lines.next(m)
@@ -141,7 +141,8 @@ func sendLines[Q, A any, PQ interface {
 	}
 }
 
-// answerLines writes the answers, a line each. What is wrong before the first is the answer of the call, later a line.
+// answerLines writes one line for each answer. An error before the first line is the answer of the call, a later one is a
+// line.
 func answerLines[Q, A any, PA interface {
 	*A
 	proto.Message
@@ -153,7 +154,7 @@ func answerLines[Q, A any, PA interface {
 		if err == nil {
 			line, err = compact(PA(m))
 		} else if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
-			err = cause // what the caller sent was wrong, and ended the call
+			err = cause // an invalid message of the caller ended the call
 		}
 		switch {
 		case errors.Is(err, io.EOF):
@@ -162,7 +163,7 @@ func answerLines[Q, A any, PA interface {
 			WriteProblem(w, Problem(err))
 			return
 		case err != nil:
-			problem, _ := compact(Problem(err)) // a problem always encodes
+			problem, _ := compact(Problem(err)) // encoding a problem does not fail
 			_, _ = fmt.Fprintf(w, "{\"error\":%s}\n", problem)
 			return
 		case !begun:
@@ -175,7 +176,7 @@ func answerLines[Q, A any, PA interface {
 	}
 }
 
-// lineReader reads messages, one from each line.
+// lineReader reads one message from each line.
 type lineReader struct{ in *bufio.Reader }
 
 // next returns io.EOF after the last line.

@@ -27,28 +27,29 @@ import (
 )
 
 const (
-	// MaxWebhook bounds the body of a delivery, in bytes.
+	// MaxWebhook limits the body of a delivery, in bytes.
 	MaxWebhook     = 1 << 20
 	webhookTimeout = 10 * time.Second
-	// maxWebhooks is how many are read side by side, and maxWebhooksEach how many of one address. Each may hold 1 MiB.
+	// maxWebhooks is how many deliveries are read concurrently. maxWebhooksEach is the limit for one address. Each may hold
+	// 1 MiB.
 	maxWebhooks, maxWebhooksEach = 16, 4
 	webhookKey                   = "secret"
-	maxName                      = 128 // bytes of a source's name in a line of the log
+	maxName                      = 128 // bytes of a source's name in a log line
 )
 
-// provider is how one sort of git server signs and names its deliveries. The body is signed, never believed: which
-// revision there is, the probe finds out.
+// provider describes how a kind of git server signs and names its deliveries. The content of a delivery is not used: the
+// probe finds the revision.
 type provider struct {
-	// signature is the header of the HMAC-SHA256 in hex, prefix what stands before it. Without one the header token
-	// holds the secret itself.
+	// signature is the header with the HMAC-SHA256 in hex after prefix. If it is empty, the header token contains the
+	// secret itself.
 	signature, prefix, token string
-	// event and id are headers. Without id, otherID names the delivery.
+	// event and id are headers. If there is no id, otherID identifies the delivery.
 	event, id, otherID string
-	// events that may bring something new.
+	// events are the events that may mean a new revision.
 	events []string
 }
 
-// providers by their names in the contract. The headers are those of the vendors' webhook documentation.
+// providers by their names in the contract. The headers are documented by the vendors.
 var providers = map[string]provider{ //nolint:gochecknoglobals // a table that never changes
 	api.ProviderGitHub: {
 		signature: "X-Hub-Signature-256", prefix: "sha256=", event: "X-GitHub-Event", id: "X-GitHub-Delivery",
@@ -60,7 +61,7 @@ var providers = map[string]provider{ //nolint:gochecknoglobals // a table that n
 		token: "X-Gitlab-Token", event: "X-Gitlab-Event", id: "Idempotency-Key", otherID: "X-Gitlab-Event-UUID",
 		events: []string{"Push Hook", "Tag Push Hook", "Merge Request Hook", "Release Hook"},
 	},
-	api.ProviderGitea: { // and Forgejo, which sends the same headers
+	api.ProviderGitea: { // also Forgejo, which sends the same headers
 		signature: "X-Gitea-Signature", event: "X-Gitea-Event", id: "X-Gitea-Delivery",
 		events: []string{"push", "pull_request", "create", "delete", "release"},
 	},
@@ -74,7 +75,7 @@ var providers = map[string]provider{ //nolint:gochecknoglobals // a table that n
 	api.ProviderGeneric: {signature: "X-Signature", prefix: "sha256=", event: "X-Event", id: "X-Delivery"},
 }
 
-// authentic says whether a delivery was sent by who knows the secret. Both ways take the same time whatever is wrong.
+// authentic reports whether the sender of a delivery knows the secret. It takes constant time.
 func (p provider) authentic(h http.Header, body, secret []byte) bool {
 	if p.signature == "" {
 		have, want := sha256.Sum256([]byte(h.Get(p.token))), sha256.Sum256(secret)
@@ -90,7 +91,7 @@ func (p provider) authentic(h http.Header, body, secret []byte) bool {
 	return hmac.Equal(have, mac.Sum(nil))
 }
 
-// webhook takes a delivery for a source. Its signature is its identity.
+// webhook handles a delivery for a source. The signature authenticates it.
 func (s *server) webhook(w http.ResponseWriter, r *http.Request) {
 	delivery, err := s.deliver(w, r)
 	var over *http.MaxBytesError
@@ -108,9 +109,9 @@ func (s *server) webhook(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// deliver checks a delivery and passes it on. Strangers hear the same whatever is wrong: that there is no such source,
-// that it takes no webhooks, that its secret is missing, or that the signature does not match. The log has the reason.
-// Nothing that is not signed changes what the source's status says of its last delivery.
+// deliver checks a delivery and sends its hint. An unauthenticated caller gets the same answer for every error: an unknown
+// source, a source without webhooks, a missing secret, or a wrong signature. The log has the reason. An unsigned delivery
+// does not change the last delivery in the source's status.
 func (s *server) deliver(w http.ResponseWriter, r *http.Request) (*carav1.Delivery, error) {
 	if err := s.DB.Cache.Filled(r.Context()); err != nil {
 		return nil, err
@@ -156,8 +157,8 @@ func (s *server) deliver(w http.ResponseWriter, r *http.Request) (*carav1.Delive
 	return d, nil
 }
 
-// signed says whether a request has a signature of the form that one of the providers sends. It costs nothing to check,
-// and what has none is not read.
+// signed reports whether a request has a signature in the form of any provider. The check is cheap, and a request without
+// one is not read.
 func signed(h http.Header) bool {
 	for _, p := range providers {
 		if p.signature == "" {
@@ -174,8 +175,8 @@ func signed(h http.Header) bool {
 	return false
 }
 
-// readDelivery reads a body in bounded time and memory: strangers send them too. Who waits too long for its turn is to
-// come again; git servers do.
+// readDelivery reads a body with limits on time and memory, because anyone can send one. If a delivery waits too long for
+// its turn, the sender must retry, as git servers do.
 func (s *server) readDelivery(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(r.Context(), webhookTimeout)
 	defer cancel()
@@ -199,8 +200,8 @@ func (s *server) readDelivery(w http.ResponseWriter, r *http.Request) ([]byte, e
 	return body, err
 }
 
-// webhookOf finds the source that takes deliveries under a name, and what they are signed with. why is what is missing,
-// for the source's own people.
+// webhookOf finds the source with this name that accepts deliveries, and their secret. why is what is missing, for the
+// operators of the source.
 func (s *server) webhookOf(name string) (source *carav1.Source, p provider, secret []byte, why string) {
 	source, ok := state.Get[*carav1.Source](s.DB.Cache, name)
 	p, known := providers[source.GetSpec().GetWebhook().GetProvider()]
@@ -217,7 +218,8 @@ func (s *server) webhookOf(name string) (source *carav1.Source, p provider, secr
 	return source, p, secret, ""
 }
 
-// webhookSecret is what the source's deliveries are signed with. An empty one would make everybody's signature right.
+// webhookSecret returns the secret that signs the source's deliveries. An empty secret is an error, because anyone could
+// sign with it.
 func (s *server) webhookSecret(source *carav1.Source) ([]byte, error) {
 	ref := source.GetSpec().GetWebhook().GetSecretRef()
 	secret, ok := state.Get[*carav1.Secret](s.DB.Cache, ref)

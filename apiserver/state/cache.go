@@ -13,7 +13,7 @@ import (
 	"github.com/caravanserai/cara/store"
 )
 
-// Entry is one object as the cache has it. Everything in it is immutable; json is filled at the first use.
+// Entry is one object in the cache. It is immutable; json is set at the first use.
 type Entry struct {
 	Name string
 	Msg  proto.Message
@@ -21,7 +21,7 @@ type Entry struct {
 	json atomic.Pointer[[]byte]
 }
 
-// JSON returns the object's JSON, which encode makes at the first call.
+// JSON returns the object's JSON. The first call encodes it.
 func (e *Entry) JSON(encode func() ([]byte, error)) ([]byte, error) {
 	if kept := e.json.Load(); kept != nil {
 		return *kept, nil
@@ -33,8 +33,8 @@ func (e *Entry) JSON(encode func() ([]byte, error)) ([]byte, error) {
 	return out, err
 }
 
-// Change is what one transaction did to one object. old is nil for an object that is new, and where the change was
-// read from the store's log and the old state is not known; new is nil for one that is gone.
+// Change is what one transaction did to one object. Old is nil for a new object, and if the change was read from the
+// store's log and the old state is unknown. New is nil for a deleted object.
 type Change struct {
 	Kind, Name string
 	Old, New   proto.Message
@@ -42,16 +42,16 @@ type Change struct {
 	Wire       *carav1.Change // shared by all watchers; nil for kinds that are not watched
 }
 
-// Transaction is all of the changes of one revision.
+// Transaction holds all changes of one revision.
 type Transaction struct {
 	Rev     int64
 	Changes []Change
 }
 
-// Cache has every object, decoded, as a chain of views. feed is its only writer.
+// Cache holds every object, decoded, as a sequence of views. Only Feed writes it.
 type Cache struct {
-	Loaded chan struct{} // closed once the first listing is in
-	Ended  chan struct{} // closed when feed has returned: nothing new comes
+	Loaded chan struct{} // closed when the first listing is loaded
+	Ended  chan struct{} // closed when Feed has returned and no changes follow
 	newest atomic.Pointer[View]
 
 	mu      sync.RWMutex
@@ -66,7 +66,7 @@ type waiter struct {
 	done chan struct{}
 }
 
-// NewCache returns an empty cache that will keep the changes of recent objects for watchers.
+// NewCache returns an empty cache that keeps the given number of recent changes for watchers.
 func NewCache(recent int) *Cache {
 	c := &Cache{
 		Loaded: make(chan struct{}),
@@ -78,12 +78,11 @@ func NewCache(recent int) *Cache {
 	return c
 }
 
-// View returns the newest view. Two calls may return different ones: whoever decides something on what he reads takes
-// one view and reads that.
+// View returns the newest view. Two calls may return different views. Code that decides on what it reads must use one view.
 func (c *Cache) View() *View { return c.newest.Load() }
 
-// Feed lists the store, then follows its log until ctx ends. Any error is the end of the server: a cache that does
-// not follow would answer with the past.
+// Feed lists the store, then follows its log until ctx ends. An error must end the server: a cache that does not follow the
+// store would return outdated objects.
 func (c *Cache) Feed(ctx context.Context, st store.Store) error {
 	defer close(c.Ended)
 	page, err := st.List(ctx, "", store.ListOptions{})
@@ -91,7 +90,7 @@ func (c *Cache) Feed(ctx context.Context, st store.Store) error {
 		return fmt.Errorf("list the store: %w", err)
 	}
 	first := Transaction{Rev: page.Revision}
-	var revisions []int64 // of each object's last write: not every object has metadata that says it
+	var revisions []int64 // of each object's last write, because not every object has metadata with a revision
 	for _, kv := range page.KVs {
 		ch, ok, err := decodeEvent(store.Event{KV: kv})
 		if err != nil {
@@ -128,7 +127,7 @@ func (c *Cache) Feed(ctx context.Context, st store.Store) error {
 	return ctx.Err()
 }
 
-// Apply makes one transaction visible, whole.
+// Apply makes one transaction visible atomically.
 func (c *Cache) Apply(tx Transaction) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -171,7 +170,7 @@ func (c *Cache) Wait(ctx context.Context, rev int64) error {
 	}
 }
 
-// Filled waits for the cache: before, there is nothing to answer with.
+// Filled waits until the cache is loaded.
 func (c *Cache) Filled(ctx context.Context) error {
 	select {
 	case <-c.Loaded:
@@ -183,7 +182,7 @@ func (c *Cache) Filled(ctx context.Context) error {
 	}
 }
 
-// Await returns when done says so, asking it at every transaction, or when ctx ends.
+// Await returns when done returns true, or when ctx ends. It calls done after every transaction.
 func (c *Cache) Await(ctx context.Context, done func() bool) error {
 	for {
 		c.mu.RLock()
@@ -202,20 +201,20 @@ func (c *Cache) Await(ctx context.Context, done func() bool) error {
 	}
 }
 
-// Revision is how far the cache has come.
+// Revision returns the newest revision in the cache.
 func (c *Cache) Revision() int64 { return c.View().Rev }
 
 // Entry returns one object, or nil.
 func (c *Cache) Entry(kind, name string) *Entry { return c.View().Entry(kind, name) }
 
-// ProjectsOnNode returns the names of the projects that are assigned to a node now.
+// ProjectsOnNode returns the names of the projects that are currently assigned to a node.
 func (c *Cache) ProjectsOnNode(node string) []string { return c.View().ProjectsOnNode(node) }
 
-// ReadChunk is how many transactions a watcher takes at once.
+// ReadChunk is how many transactions a watcher reads at a time.
 const ReadChunk = 256
 
-// After returns the next transactions after rev, and what to wait for where there are none; ok is false where they are
-// no longer in memory.
+// After returns the next transactions after rev, and a channel to wait on if there are none. ok is false if they are no
+// longer in memory.
 func (c *Cache) After(rev int64) (txs []Transaction, wake <-chan struct{}, ok bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
@@ -223,14 +222,14 @@ func (c *Cache) After(rev int64) (txs []Transaction, wake <-chan struct{}, ok bo
 	return txs, c.wake, ok
 }
 
-// Reaches says whether everything after rev is in memory.
+// Reaches reports whether everything after rev is in memory.
 func (c *Cache) Reaches(rev int64) bool {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	return rev >= c.recent.floor
 }
 
-// ErrDraining is the error of whoever waits for a cache that follows no more.
+// ErrDraining is the error for a call that waits for a cache that no longer follows the store.
 func ErrDraining() error {
 	return api.Unavailable("the server is shutting down: connect again")
 }

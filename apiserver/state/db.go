@@ -15,13 +15,13 @@ import (
 	"github.com/caravanserai/cara/store"
 )
 
-// maxAttempts bounds how often a change runs again because what it had read was changed under it.
+// maxAttempts limits how often a change runs again because another transaction changed what it had read.
 const maxAttempts = 32
 
-// conflictWait is how long the cache may take to show the change that was in the way.
+// conflictWait is how long the cache may take to show the conflicting change.
 const conflictWait = time.Second
 
-// DB is the cache with the store behind it. Reads come from the Cache, writes are transactions.
+// DB is the cache and the store. Reads come from the Cache, writes are transactions.
 type DB struct {
 	Cache *Cache
 	Store store.Store
@@ -30,20 +30,20 @@ type DB struct {
 	// Vault seals the values of secrets; nil for a server without an identity.
 	Vault  *identity.Vault
 	Logger *slog.Logger
-	// Bookmarks is how often a quiet watch hears the newest revision.
+	// Bookmarks is how often a watch without events gets the newest revision.
 	Bookmarks time.Duration
-	// Draining is closed when the server begins to end: watches end then.
+	// Draining is closed when the server begins to shut down. Watches end then.
 	Draining chan struct{}
 
 	watches atomic.Int64
 }
 
-// Watches is how many watches are open.
+// Watches returns the number of open watches.
 func (d *DB) Watches() int64 { return d.watches.Load() }
 
-// Transact runs change and commits what it wrote, on condition that nothing it read has changed since; else it runs it
-// again on the newer state. It returns when the cache has what was written, with its revision filled in. A change that
-// writes nothing commits nothing.
+// Transact runs change and commits its writes if nothing that it read has changed since. Otherwise it runs change again on
+// the newer state. It returns when the cache has the written objects, with their revision set. A change without writes
+// commits nothing.
 func (d *DB) Transact(ctx context.Context, change func(*Tx) error) error {
 	for range maxAttempts {
 		t := d.Begin(ctx)
@@ -67,9 +67,8 @@ func (d *DB) Transact(ctx context.Context, change func(*Tx) error) error {
 	return api.Conflict("the object changes too fast: %d attempts met a newer state each, try again", maxAttempts)
 }
 
-// awaitNewer waits for the change that was in the way of a commit: its revision is newer than everything that was seen.
-// If the cache does not show it within a second, this program has a mistake. It belongs in the log, and the caller must
-// not hang.
+// awaitNewer waits for the change that conflicted with a commit. Its revision is newer than everything that was read. If
+// the cache does not show it within a second, that is a bug: awaitNewer logs it and does not block the caller.
 func (d *DB) awaitNewer(ctx context.Context, seen int64) error {
 	bounded, cancel := context.WithTimeout(ctx, conflictWait)
 	defer cancel()
@@ -81,14 +80,14 @@ func (d *DB) awaitNewer(ctx context.Context, seen int64) error {
 	return err
 }
 
-// Begin makes an empty change on the newest view. To drop it instead of committing it is a dry run.
+// Begin returns an empty transaction on the newest view. Dropping it without a commit is a dry run.
 func (d *DB) Begin(ctx context.Context) *Tx {
 	t := Begin(d.Cache.View())
 	t.Actor, t.Now, t.Hosts, t.Vault = identity.ActorOf(ctx), d.Now(), d.Hosts, d.Vault
 	return t
 }
 
-// StoreError gives the store's errors the codes of the API.
+// StoreError converts the store's errors to errors of the API.
 func StoreError(err error) error {
 	switch {
 	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), api.Code(err) == codes.ResourceExhausted:
@@ -100,5 +99,5 @@ func StoreError(err error) error {
 	}
 }
 
-// NewUID returns a uid for a new object.
+// NewUID returns a UID for a new object.
 func NewUID() string { return uuid.NewString() }

@@ -12,7 +12,7 @@ import (
 	"github.com/caravanserai/cara/store"
 )
 
-// DecodeChange reads one transaction of the store's log.
+// DecodeChange decodes one transaction of the store's log.
 func DecodeChange(sc store.Change) (Transaction, error) {
 	tx := Transaction{Rev: sc.Revision, Changes: make([]Change, 0, len(sc.Events))}
 	for _, ev := range sc.Events {
@@ -27,7 +27,7 @@ func DecodeChange(sc store.Change) (Transaction, error) {
 	return tx, nil
 }
 
-// decodeEvent reads what a transaction did to one key; ok is false for keys that are not objects.
+// decodeEvent decodes what a transaction did to one key; ok is false for keys that are not objects.
 func decodeEvent(ev store.Event) (ch Change, ok bool, err error) {
 	kind, name, empty, ok := parseKey(ev.KV.Key)
 	if !ok {
@@ -43,7 +43,7 @@ func decodeEvent(ev store.Event) (ch Change, ok bool, err error) {
 	return ch, true, nil
 }
 
-// Complete makes the form that watchers send, for a kind that is watched.
+// Complete sets the form that watchers get, for a watched kind.
 func (ch *Change) Complete() {
 	if !watched(ch.Kind) {
 		return
@@ -58,7 +58,7 @@ func (ch *Change) Complete() {
 	}
 }
 
-// NameOnly is what is known of an object whose deletion was read from the store's log.
+// NameOnly returns an object with only its name, for a deletion that was read from the store's log.
 func NameOnly(kind, name string) proto.Message {
 	for i := range kinds {
 		if kinds[i].kind != kind {
@@ -78,7 +78,7 @@ func NameOnly(kind, name string) proto.Message {
 	return nil
 }
 
-// SetMeta puts meta into the field `metadata`, which every object has.
+// SetMeta sets the field `metadata`, which every object has.
 func SetMeta(m proto.Message, meta *carav1.ObjectMeta) {
 	r := m.ProtoReflect()
 	if f := r.Descriptor().Fields().ByName("metadata"); f != nil {

@@ -12,23 +12,23 @@ import (
 )
 
 const (
-	firstChunk = 500     // objects of the first state in one message at most,
-	firstBytes = 1 << 20 // and about how many bytes, so that a gRPC client's own limit of 4 MiB is never met
+	firstChunk = 500     // maximum number of objects of the initial state in one message
+	firstBytes = 1 << 20 // approximate bytes in such a message, so that it stays below a gRPC client's default limit of 4 MiB
 )
 
-// Follower is what one watch wants to hear, in this order: the first state in chunks, synced, then transactions and
-// bookmarks. Each function is called from the watch's own goroutine; an error ends the watch.
+// Follower receives one watch, in this order: the initial state in chunks, synced, then transactions and bookmarks. All
+// functions are called from the watch's own goroutine. An error ends the watch.
 type Follower struct {
 	Kinds    []string
-	From     string // resourceVersion to go on from; empty: the state of now first
+	From     string // resourceVersion to continue from; if empty, the watch begins with the current state
 	First    func(objects []Change) error
 	Synced   func(rev int64) error
 	Commit   func(Transaction) error
 	Bookmark func(rev int64) error
 }
 
-// Follow runs one watch until ctx or the server ends. It has no queue: it reads what is recent from the cache and what
-// is older from the store's log, each time it has passed on what it read before.
+// Follow runs one watch until ctx or the server ends. It has no queue: each time it has delivered what it read, it reads
+// on, recent transactions from the cache and older ones from the store's log.
 func (d *DB) Follow(ctx context.Context, f Follower) error {
 	d.watches.Add(1)
 	defer d.watches.Add(-1)
@@ -74,7 +74,7 @@ func (d *DB) Follow(ctx context.Context, f Follower) error {
 	}
 }
 
-// start sends the first state, where one is wanted, and returns the revision to go on from.
+// start sends the initial state, if requested, and returns the revision to continue from.
 func (d *DB) start(f Follower) (int64, error) {
 	if f.From == "" {
 		now := d.Cache.View()
@@ -98,7 +98,7 @@ func (d *DB) start(f Follower) (int64, error) {
 	return at, f.Synced(at)
 }
 
-// chunk says how many of the objects fit into one message; at least one.
+// chunk returns how many of the objects fit into one message, at least one.
 func chunk(objects []Change) int {
 	size := 0
 	for i := range objects[:min(firstChunk, len(objects))] {
@@ -109,7 +109,7 @@ func chunk(objects []Change) int {
 	return min(firstChunk, len(objects))
 }
 
-// followLog reads the store's log from at until the cache's recent transactions go on from there.
+// followLog reads the store's log from at until the cache's recent transactions continue from there.
 func (d *DB) followLog(ctx context.Context, at int64, commit func(Transaction) error) (int64, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -125,7 +125,7 @@ func (d *DB) followLog(ctx context.Context, at int64, commit func(Transaction) e
 			return at, err
 		}
 		for i := range tx.Changes {
-			if tx.Changes[i].Kind == KindStaged { // the log has no change for the claims that a head put into effect
+			if tx.Changes[i].Kind == KindStaged { // the log has no changes for the claims that a head activated
 				return at, errGone(at)
 			}
 			tx.Changes[i].Complete()

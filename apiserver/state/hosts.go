@@ -7,14 +7,14 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Hosts is how the ingress hosts of projects are spelled out, and which of them no project may claim.
+// Hosts defines how ingress hosts are expanded, and which hosts no project may claim.
 type Hosts struct {
 	Template api.HostTemplate
 	Own      []string // names of the server, in lower case
 	Reserved []string // patterns of --reserve-host
 }
 
-// Of spells out the ingress hosts of a spec, sorted.
+// Of returns the full ingress hosts of a spec, sorted.
 func (h Hosts) Of(spec *carav1.ProjectSpec) []string {
 	var hosts []string
 	for _, in := range spec.GetIngress() {
@@ -24,7 +24,7 @@ func (h Hosts) Of(spec *carav1.ProjectSpec) []string {
 	return slices.Compact(hosts)
 }
 
-// Reserves reports whether a host, spelled out, is the server's own or reserved by its operator.
+// Reserves reports whether a full host name is the server's own or reserved by its operator.
 func (h Hosts) Reserves(host string) bool {
 	return api.MatchAny(h.Own, host) || h.Template.MatchHost(h.Reserved, host)
 }

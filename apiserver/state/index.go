@@ -10,7 +10,8 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// index finds objects by more than their names. It belongs to a view: it changes only before the view is published.
+// index finds objects by other properties than their names. It belongs to a view and does not change after the view is
+// published.
 type index struct {
 	byNode   nameIndex // node -> projects assigned to it
 	byOwner  nameIndex // owner -> projects
@@ -22,12 +23,12 @@ func newIndex() *index {
 	return &index{byNode: newNameIndex(), byOwner: newNameIndex(), claims: newNameIndex(), byObject: newNameIndex()}
 }
 
-// clone returns an index that may be changed while x is read.
+// clone returns a copy that can be changed while others read x.
 func (x *index) clone() *index {
 	return &index{byNode: x.byNode.clone(), byOwner: x.byOwner.clone(), claims: x.claims.clone(), byObject: x.byObject.clone()}
 }
 
-// update follows one change.
+// update applies one change.
 func (x *index) update(ch *Change) {
 	switch oldOrNew(ch).(type) {
 	case *carav1.Project:
@@ -42,7 +43,7 @@ func (x *index) update(ch *Change) {
 	}
 }
 
-// objectKey is what an event is about.
+// objectKey is the key of an event's object.
 func objectKey(e *carav1.Event) string {
 	if e == nil {
 		return ""
@@ -57,7 +58,7 @@ func oldOrNew(ch *Change) proto.Message {
 	return ch.Old
 }
 
-// As is m as a T, or nil.
+// As returns m as a T, or nil.
 func As[T proto.Message](m proto.Message) T {
 	t, _ := m.(T)
 	return t
@@ -70,7 +71,7 @@ func keyIf(m proto.Message, key string) string {
 	return key
 }
 
-// nameIndex holds sets of names, each under a key.
+// nameIndex holds a set of names for each key.
 type nameIndex struct{ sorted *btree.BTreeG[underKey] }
 
 type underKey struct{ key, name string }
@@ -83,7 +84,7 @@ func newNameIndex() nameIndex {
 
 func (n nameIndex) clone() nameIndex { return nameIndex{n.sorted.Clone()} }
 
-// move takes name from one key to another; the empty key has no names.
+// move moves name from one key to another. The empty key is not stored.
 func (n nameIndex) move(name, old, to string) {
 	if old == to {
 		return

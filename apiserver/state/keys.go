@@ -10,23 +10,21 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// KindHost is the claim of one project on one ingress host: hosts/HOST holds a reference to the project. It is no kind
-// of the API.
+// KindHost is a project's claim on an ingress host: hosts/HOST refers to the project. It is not a kind of the API.
 const KindHost = "ObjectRef"
 
-// KindGuard is a key without content that stands for many objects: guards/claims is written with each change of claims. A
-// transaction that relies on what is not claimed insists on it. It is no kind of the API.
+// KindGuard is a key without content that represents many objects: every change of claims writes guards/claims. A
+// transaction that depends on the absence of claims has it as a condition. It is not a kind of the API.
 const KindGuard = "ObjectMeta"
 
-// KindStaged is a claim of a snapshot that is stored in parts: see StagedClaim. It is no kind of the API.
+// KindStaged is a claim of a snapshot that is stored in parts: see StagedClaim. It is not a kind of the API.
 const KindStaged = "StagedClaim"
 
-// Encoding is the first byte of every value: protobuf follows. A value that begins with another was written by a newer
-// server.
+// Encoding is the first byte of every value, before the protobuf. A newer server may write another encoding.
 const Encoding = 1
 
-// kinds has for each kind where its objects are kept, an empty one, and whether it is watched: no Secret and no token passes
-// a stream.
+// kinds lists for each kind its key prefix, an empty object, and whether it can be watched. Secrets and tokens are never
+// streamed.
 var kinds = []struct { //nolint:gochecknoglobals // a table that never changes
 	kind, prefix string
 	empty        proto.Message
@@ -46,7 +44,7 @@ var kinds = []struct { //nolint:gochecknoglobals // a table that never changes
 	{KindGuard, "guards/", &carav1.ObjectMeta{}, false},
 }
 
-// Watched are the kinds that may be watched.
+// Watched returns the kinds that can be watched.
 func Watched() []string {
 	var names []string
 	for _, k := range kinds {
@@ -66,27 +64,26 @@ func watched(kind string) bool {
 	return false
 }
 
-// KindOf is the kind that messages of type T have; the generated type's own name.
+// KindOf returns the kind of messages of type T, which is the name of the generated type.
 func KindOf[T proto.Message]() string {
 	var zero T
 	return string(zero.ProtoReflect().Descriptor().Name())
 }
 
-// KindName is the kind of a message: its generated type's own name.
+// KindName returns the kind of a message, which is the name of its generated type.
 func KindName(m proto.Message) string { return string(m.ProtoReflect().Descriptor().Name()) }
 
-// Key is where the object of this kind and name is kept.
+// Key returns the store key of an object.
 func Key(kind, name string) string {
 	for i := range kinds {
 		if kinds[i].kind == kind {
 			return kinds[i].prefix + name
 		}
 	}
-	return "" // the store refuses an empty key
+	return "" // the store rejects an empty key
 }
 
-// parseKey is the inverse of Key; ok is false for keys that are not objects of this room, such as the server's own
-// identity.
+// parseKey is the inverse of Key; ok is false for other keys, such as the server's own identity.
 func parseKey(key string) (kind, name string, empty proto.Message, ok bool) {
 	for i := range kinds {
 		if name, ok := strings.CutPrefix(key, kinds[i].prefix); ok {
@@ -96,7 +93,7 @@ func parseKey(key string) (kind, name string, empty proto.Message, ok bool) {
 	return "", "", nil, false
 }
 
-// Encode gives the bytes to store. It clears the object's resourceVersion, which belongs to the store.
+// Encode returns the bytes to store. It clears the object's resourceVersion, which the store provides.
 func Encode(m proto.Message) ([]byte, error) {
 	if meta := api.Meta(m); meta != nil {
 		meta.ResourceVersion = ""
@@ -110,7 +107,7 @@ func Encode(m proto.Message) ([]byte, error) {
 	return buf, nil
 }
 
-// Decode is encode's inverse; revision is that of the object's last write.
+// Decode is the inverse of Encode; revision is that of the object's last write.
 func Decode(empty proto.Message, value []byte, revision int64) (proto.Message, error) {
 	if len(value) == 0 || value[0] != Encoding {
 		return nil, fmt.Errorf("value of revision %d is not in encoding %d: was it written by a newer server?", revision, Encoding)

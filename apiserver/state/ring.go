@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// ring has the newest transactions, as many as hold limit changes, and at least one. Guarded by the cache's mutex.
+// ring holds the newest transactions, up to limit changes and at least one transaction. The cache's mutex guards it.
 type ring struct {
 	limit int
 	floor int64 // everything after this revision is in txs
@@ -25,12 +25,12 @@ func (r *ring) push(tx Transaction) {
 	if drop == 0 {
 		return
 	}
-	// The slice's own growth moves the live part to a new array now and then; what was dropped is released at once.
+	// append moves the live part to a new array from time to time; the dropped transactions are released immediately.
 	clear(r.txs[:drop])
 	r.txs = r.txs[drop:]
 }
 
-// after returns a copy of up to n transactions after rev; ok is false where some of them are no longer there.
+// after returns a copy of up to n transactions after rev; ok is false if some of them have been dropped.
 func (r *ring) after(rev int64, n int) (txs []Transaction, ok bool) {
 	if rev < r.floor {
 		return nil, false

@@ -9,18 +9,18 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// A snapshot that one transaction cannot hold is stored in three steps. Its claims are written as staged claims under a
-// generation, in as many transactions as it takes; nobody sees them. One transaction then writes the source's head with
-// that generation: from there on every view has the staged claims in the place of the stored ones, all at once. At last
-// the staged claims are folded: written as claims and removed. A server that is killed before the second step leaves the
-// older snapshot in force; the next one sweeps what was staged.
+// A snapshot that does not fit into one transaction is stored in three steps. First, its claims are written as staged
+// claims with a generation, in several transactions; readers do not see them. Then one transaction writes the source's head
+// with that generation. From then on every view has the staged claims instead of the stored ones. Finally the staged claims
+// are folded: written as claims and removed. If a server is killed before the second step, the older snapshot stays active,
+// and the next server removes the staged claims.
 
-// StagedName is the name of a staged claim.
+// StagedName returns the name of a staged claim.
 func StagedName(source, generation, project string) string {
 	return source + "/" + generation + "/" + project
 }
 
-// stagedOf returns the staged claim that is in force for a claim, or nil.
+// stagedOf returns the active staged claim for a claim, or nil.
 func (v *View) stagedOf(claim string) *carav1.Claim {
 	source, project, _ := strings.Cut(claim, "/")
 	src, _ := Get[*carav1.Source](v, source)
@@ -28,10 +28,10 @@ func (v *View) stagedOf(claim string) *carav1.Claim {
 	return staged.GetClaim()
 }
 
-// unstaged says whether the view has no staged claims, as it nearly always has none.
+// unstaged reports whether the view has no staged claims, which is the usual case.
 func (v *View) unstaged() bool { return v.tables[KindStaged].sorted.Len() == 0 }
 
-// Staged returns the names of a source's staged claims, sorted; of every source where it is empty.
+// Staged returns the names of a source's staged claims, sorted. An empty source means all sources.
 func (v *View) Staged(source string) []string {
 	prefix := ""
 	if source != "" {
@@ -57,7 +57,7 @@ func (v *View) StagedSources() []string {
 	return sources
 }
 
-// setStaged puts changes into a view that has staged claims, and returns them with those that the changed heads bring.
+// setStaged applies changes to a view that has staged claims. It returns them with the changes that new heads cause.
 func (v *View) setStaged(changes []Change, rev int64) []Change {
 	all := make([]Change, 0, len(changes))
 	var claims []Change
@@ -90,8 +90,8 @@ func (v *View) setStaged(changes []Change, rev int64) []Change {
 	return all
 }
 
-// enforce puts the staged claims of a source's head in the place of the stored ones. An entry keeps the revision of the
-// stored claim, which is what a transaction insists on.
+// enforce replaces the stored claims of a source with the staged claims of its head. An entry keeps the revision of the
+// stored claim, because transactions compare that.
 func (v *View) enforce(source string, rev int64) []Change {
 	src, _ := Get[*carav1.Source](v, source)
 	prefix := StagedName(source, src.GetStatus().GetSnapshot().GetGeneration(), "")
@@ -110,7 +110,7 @@ func (v *View) enforce(source string, rev int64) []Change {
 	return changes
 }
 
-// inForce is a stored claim, nil where there is none, with the spec of the staged one.
+// inForce returns a stored claim, or nil, with the spec of the staged one.
 func inForce(stored, staged *carav1.Claim, rev int64) *carav1.Claim {
 	c := proto.CloneOf(staged)
 	if stored != nil {

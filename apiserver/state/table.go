@@ -7,14 +7,14 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// degree of the trees in a view. A change copies the nodes from the root to its object, so that smaller nodes make
-// changes cheaper and larger ones lists.
+// degree is the degree of the B-trees in a view. A change copies the nodes from the root to its object, so smaller nodes
+// make changes cheaper and larger nodes make lists cheaper.
 const degree = 16
 
-// Table has the objects of one kind, in the order of their names.
+// Table holds the objects of one kind, sorted by name.
 type Table struct{ sorted *btree.BTreeG[row] }
 
-// row is an entry under its name, so that a look-up allocates nothing.
+// row is an entry with its name, so that a lookup allocates nothing.
 type row struct {
 	name string
 	*Entry
@@ -24,7 +24,7 @@ func newTable() *Table {
 	return &Table{btree.NewG(degree, func(a, b row) bool { return a.name < b.name })}
 }
 
-// clone returns a table that may be changed while t is read. Only one goroutine clones and changes tables.
+// clone returns a copy that can be changed while others read t. Only one goroutine clones and changes tables.
 func (t *Table) clone() *Table { return &Table{t.sorted.Clone()} }
 
 func (t *Table) put(e *Entry) { t.sorted.ReplaceOrInsert(row{e.Name, e}) }
@@ -44,7 +44,7 @@ func (t *Table) message(name string) proto.Message {
 	return nil
 }
 
-// sizeHint is how much room a listing needs at most, where that is known.
+// sizeHint returns an upper bound for the length of a list, or zero if it is unknown.
 func (t *Table) sizeHint(prefix string, limit int32) int {
 	switch {
 	case limit > 0:
@@ -56,7 +56,8 @@ func (t *Table) sizeHint(prefix string, limit int32) int {
 	}
 }
 
-// ascend visits the entries whose names begin with prefix and come after after, in order, until visit returns false.
+// ascend visits the entries whose names begin with prefix and sort after the name after, in order, until visit returns
+// false.
 func (t *Table) ascend(prefix, after string, visit func(*Entry) bool) {
 	start := max(prefix, after)
 	t.sorted.AscendGreaterOrEqual(row{name: start}, func(r row) bool {

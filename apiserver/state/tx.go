@@ -11,30 +11,29 @@ import (
 	"github.com/caravanserai/cara/store"
 )
 
-// Tx is one change in the making: what it read, each with the revision that the transaction will insist on, and what
-// it writes. All of its reads are of one view and of its own writes, never of the cache: what it has read once it reads
-// again.
+// Tx is a transaction: what it read, each with the revision that the commit requires, and what it writes. It reads only one
+// view and its own writes, never the cache, so repeated reads return the same object.
 type Tx struct {
-	Actor identity.Actor // who makes the change
+	Actor identity.Actor // the actor who makes the change
 	Now   time.Time
 	Hosts Hosts
 	Vault *identity.Vault // nil for a server without an identity
 
 	Seen   *View
-	reads  map[string]int64 // key -> revision; 0 where there was nothing
+	reads  map[string]int64 // key -> revision; 0 if the object did not exist
 	writes map[string]proto.Message
-	order  []string // keys of writes, as they came
+	order  []string // keys of writes, in order
 }
 
-// Begin makes an empty change on a view.
+// Begin returns an empty transaction on a view.
 func Begin(seen *View) *Tx {
 	return &Tx{Seen: seen, reads: map[string]int64{}, writes: map[string]proto.Message{}}
 }
 
-// WritesSoFar is how many objects the change writes.
+// WritesSoFar returns how many objects the transaction writes.
 func (t *Tx) WritesSoFar() int { return len(t.order) }
 
-// Commit stores what was written, and returns its revision.
+// Commit stores the writes and returns their revision.
 func (t *Tx) Commit(ctx context.Context, to store.Store) (int64, error) {
 	txn := store.Txn{If: make([]store.Condition, 0, len(t.reads)), Do: make([]store.Op, 0, len(t.order))}
 	for key, rev := range t.reads {
@@ -67,13 +66,13 @@ func (t *Tx) Commit(ctx context.Context, to store.Store) (int64, error) {
 	return rev, nil
 }
 
-// Read returns an object, shared and immutable, as the transaction will insist that it is.
+// Read returns an object, shared and immutable. Its revision becomes a condition of the commit.
 func Read[T proto.Message](t *Tx, name string) (T, bool) {
 	v, ok := t.Object(KindOf[T](), name).(T)
 	return v, ok
 }
 
-// Object reads an object by its kind: nil where there is none.
+// Object reads an object by its kind. It returns nil if the object does not exist.
 func (t *Tx) Object(kind, name string) proto.Message {
 	key := Key(kind, name)
 	if m, written := t.writes[key]; written {
@@ -88,21 +87,20 @@ func (t *Tx) Object(kind, name string) proto.Message {
 	return e.Msg
 }
 
-// insist makes a revision a condition. The first one counts: what was decided on it must not be let through by a
-// later look.
+// insist makes a revision a condition. The first revision of a key counts, since decisions were made on it.
 func (t *Tx) insist(key string, rev int64) {
 	if _, ok := t.reads[key]; !ok {
 		t.reads[key] = rev
 	}
 }
 
-// Put writes an object, which the transaction owns from now on.
+// Put writes an object, which belongs to the transaction from then on.
 func (t *Tx) Put(m proto.Message) { t.Write(Key(KindName(m), api.Meta(m).GetName()), m) }
 
-// Remove takes an object away.
+// Remove removes an object.
 func (t *Tx) Remove(kind, name string) { t.Write(Key(kind, name), nil) }
 
-// Write writes an object under a key; nil takes it away.
+// Write writes an object to a key; nil removes it.
 func (t *Tx) Write(key string, m proto.Message) {
 	if _, ok := t.writes[key]; !ok {
 		t.order = append(t.order, key)

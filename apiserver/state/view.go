@@ -10,19 +10,18 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// View is every object at one revision, with the indexes over them. A published view never changes, so it is read
-// without a lock, and whoever holds one sees the same objects however often he looks. It shares what a transaction did
-// not touch with the view before it.
+// View holds every object at one revision, with indexes. A published view never changes, so it is read without a lock, and
+// all reads from one view are consistent. It shares unchanged objects with the previous view.
 type View struct {
 	Rev    int64
 	tables map[string]*Table // by kind
 	index  *index
 }
 
-// Reader is where objects are read: the cache, which is at its newest view at every look, or one view.
+// Reader is a source of objects: the cache, which always returns its newest view, or one view.
 type Reader interface{ View() *View }
 
-// View makes a view a Reader of itself.
+// View returns v, so that a view is a Reader.
 func (v *View) View() *View { return v }
 
 func newView() *View {
@@ -33,7 +32,7 @@ func newView() *View {
 	return v
 }
 
-// with returns the view after tx, and the changes of tx completed with the state before. v stays as it is.
+// with returns the view after tx, and tx with the old states filled in. v does not change.
 func (v *View) with(tx Transaction) (*View, Transaction) {
 	if len(tx.Changes) == 0 {
 		return &View{Rev: tx.Rev, tables: v.tables, index: v.index}, tx
@@ -58,7 +57,7 @@ func (v *View) with(tx Transaction) (*View, Transaction) {
 	return next, tx
 }
 
-// set puts one change into its table and the indexes of a view that is not published yet.
+// set applies one change to the table and the indexes of an unpublished view.
 func (v *View) set(ch *Change, rev int64) {
 	t := v.tables[ch.Kind]
 	ch.Old = t.message(ch.Name)
@@ -71,19 +70,19 @@ func (v *View) set(ch *Change, rev int64) {
 	ch.Complete()
 }
 
-// Ascend visits the objects of a kind whose names begin with prefix and come after after, in the order of their names,
-// until visit returns false.
+// Ascend visits the objects of a kind whose names begin with prefix and sort after the name after, in order, until visit
+// returns false.
 func (v *View) Ascend(kind, prefix, after string, visit func(*Entry) bool) {
 	v.tables[kind].ascend(prefix, after, visit)
 }
 
-// Kinds are the kinds that a view has objects of, those that are no kinds of the API, too.
+// Kinds returns the kinds of objects in a view, including those that are not kinds of the API.
 func (v *View) Kinds() []string { return slices.Sorted(maps.Keys(v.tables)) }
 
 // Entry returns one object, or nil.
 func (v *View) Entry(kind, name string) *Entry { return v.tables[kind].get(name) }
 
-// Snapshot returns every object of some kinds, kind by kind, in the order of their names.
+// Snapshot returns every object of some kinds, kind by kind, sorted by name.
 func (v *View) Snapshot(kinds []string) []Change {
 	var out []Change
 	for _, kind := range kinds {
@@ -104,8 +103,8 @@ func Get[T proto.Message](r Reader, name string) (T, bool) {
 	return zero, false
 }
 
-// List returns the objects of a kind whose names begin with prefix and come after after, in the order of their names,
-// shared and immutable, and the revision they show.
+// List returns the objects of a kind whose names begin with prefix and sort after the name after, sorted by name, shared
+// and immutable, and the revision of the view.
 func List[T proto.Message](r Reader, prefix, after string) ([]T, int64) {
 	v := r.View()
 	t := v.tables[KindOf[T]()]
@@ -117,8 +116,8 @@ func List[T proto.Message](r Reader, prefix, after string) ([]T, int64) {
 	return out, v.Rev
 }
 
-// Page is one page of a list: the objects with names after token that match, at most limit of them (0: all), and the
-// token for the next page.
+// Page returns one page of a list: at most limit objects (0: all) with names after token that match, and the token for the
+// next page.
 func Page[T proto.Message](r Reader, prefix, token string, limit int32, match func(T) bool) ([]T, *carav1.ListMeta) {
 	v := r.View()
 	meta := &carav1.ListMeta{ResourceVersion: api.FormatRevision(v.Rev)}
