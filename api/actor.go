@@ -4,8 +4,8 @@ import (
 	"strings"
 )
 
-// Prefixes of the names that say who acts and who owns: `source/platform`, `user/ada`, `node/n1`, `system/gc`. Only sources and users own
-// projects.
+// Prefixes of the names of actors and owners: `source/platform`, `user/ada`, `node/n1`, `system/gc`. Only sources and users
+// own projects.
 const (
 	PrefixSource = "source/"
 	PrefixUser   = "user/"
@@ -13,7 +13,7 @@ const (
 	PrefixSystem = "system/"
 )
 
-// SourceOf returns the source that an owner names. ok is false for every other owner, and for none.
+// SourceOf returns the source in an owner's name. ok is false for every other owner, and for an empty one.
 func SourceOf(owner string) (source string, ok bool) {
 	source, ok = strings.CutPrefix(owner, PrefixSource)
 	if !ok {
@@ -22,7 +22,7 @@ func SourceOf(owner string) (source string, ok bool) {
 	return source, true
 }
 
-// OrNobody is an owner as people read it: a project without one belongs to nobody.
+// OrNobody returns an owner for messages: "nobody" for a project without an owner.
 func OrNobody(owner string) string {
 	if owner == "" {
 		return "nobody"
@@ -30,13 +30,14 @@ func OrNobody(owner string) string {
 	return owner
 }
 
-// Role is what somebody may do: who may call which method, and who may move a project from one phase to another.
+// Role determines which methods a caller may call, and which phase moves it may make.
 type Role string
 
-// Roles. The first three are of people and pipelines, RoleNode is of agents, and RoleJoin of the tokens that let an agent in once. The loops in
-// the server have the others. In the phase table the server itself and an assigned project's agent have a role, too.
+// Roles. The first three are for people and pipelines, RoleNode is for agents, and RoleJoin for the tokens with which an
+// agent joins. The loops in the server have the others. The phase table also has roles for the server itself and for a
+// project's agent.
 const (
-	RoleNone     = "" // nobody: may only join
+	RoleNone     = "" // unauthenticated: may only join
 	RoleAdmin    = "admin"
 	RoleDeployer = "deployer"
 	RoleViewer   = "viewer"

@@ -7,8 +7,9 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// SourceDenials says why a source may not declare a project: one sentence for each name, host and Secret that its
-// spec.allow does not list, with what to add. Empty where the source may. hosts are the project's, spelled out.
+// SourceDenials returns why a source may not declare a project: one sentence for each name, host and Secret that its
+// spec.allow does not list, with what to add. It returns nil if the source may declare it. hosts are the project's full
+// host names.
 func SourceDenials(source string, allow *carav1.SourceAllow, project *carav1.Project, hosts []string, t HostTemplate) []string {
 	var denials []string
 	deny := func(what, value, list string) {
@@ -30,14 +31,14 @@ func SourceDenials(source string, allow *carav1.SourceAllow, project *carav1.Pro
 	return denials
 }
 
-// HostTemplate spells out the short hosts of ingress rules.
+// HostTemplate expands the short hosts of ingress rules.
 type HostTemplate struct {
 	BaseDomain  string
 	Environment string
 }
 
-// Host returns the host that an ingress rule claims, in lower case. A host with a dot is used as it is, a short one
-// becomes `{host}.{environment}.{baseDomain}`; parts of the template that are empty are left out.
+// Host returns the host that an ingress rule claims, in lower case. A host with a dot is unchanged. A short one becomes
+// `{host}.{environment}.{baseDomain}`, without the empty parts of the template.
 func (t HostTemplate) Host(short string) string {
 	host := strings.ToLower(strings.TrimSuffix(short, "."))
 	if host == "" || strings.Contains(host, ".") {

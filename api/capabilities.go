@@ -8,10 +8,10 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// allCapabilities stands for every capability. It can be dropped and never be added.
+// allCapabilities means every capability. It can be dropped but not added.
 const allCapabilities = "ALL"
 
-// ParseCapability returns a capability that a node's operator allows as Docker spells it.
+// ParseCapability parses a capability that a node's operator allows, and returns it as Docker spells it.
 func ParseCapability(text string) (string, error) {
 	name := canonCap(strings.TrimSpace(text))
 	switch {
@@ -23,7 +23,7 @@ func ParseCapability(text string) (string, error) {
 	return name, nil
 }
 
-// ExtraCapabilities returns, in order, the capabilities that a project adds and that not every node allows.
+// ExtraCapabilities returns, in order, the capabilities that a project adds and that are not allowed on every node.
 func ExtraCapabilities(spec *carav1.ProjectSpec) []string {
 	var out []string
 	for _, s := range spec.GetServices() {
@@ -37,7 +37,7 @@ func ExtraCapabilities(spec *carav1.ProjectSpec) []string {
 	return slices.Compact(out)
 }
 
-// CapabilityViolations returns the capabilities that a project adds and that neither every node allows nor more has.
+// CapabilityViolations returns an error for each added capability that is neither allowed on every node nor listed in more.
 func CapabilityViolations(p *carav1.Project, more []string) []*carav1.FieldError {
 	e := &fieldErrors{seen: map[string]bool{}}
 	allowed := append(AllowedCapabilities(), more...)
@@ -53,7 +53,7 @@ func CapabilityViolations(p *carav1.Project, more []string) []*carav1.FieldError
 	return e.list
 }
 
-// added checks capAdd as far as that can be done without knowing the nodes.
+// added validates capAdd, except for what depends on the nodes.
 func (e serviceErrors) added(at string, caps []string) {
 	for i, c := range caps {
 		switch name := canonCap(c); {

@@ -17,7 +17,7 @@ const (
 	StatusUnknown = "Unknown"
 )
 
-// Condition types of a project. CondReady is also a source's and a node's.
+// Condition types of a project. Sources and nodes have CondReady too.
 const (
 	CondScheduled   = "Scheduled"
 	CondImagesReady = "ImagesReady"
@@ -25,10 +25,10 @@ const (
 	CondPhase       = "Phase"
 	CondOverridden  = "Overridden"
 	CondExpiring    = "Expiring"
-	// CondSecretChanged says that containers still have an old value of a Secret.
+	// CondSecretChanged means that containers still have an old value of a Secret.
 	CondSecretChanged = "SecretChanged"
-	// CondUnmountedVolume says that an image declares a volume that the manifest mounts nothing at, so its data is lost
-	// with each container.
+	// CondUnmountedVolume means that an image declares a volume where the manifest mounts nothing, so its data is lost with
+	// each container.
 	CondUnmountedVolume = "UnmountedVolume"
 )
 
@@ -49,23 +49,23 @@ const (
 	CondDiskPressure   = "DiskPressure"
 	CondMemoryPressure = "MemoryPressure"
 	CondDrained        = "Drained"
-	// CondIngressReachable is False where the server refuses the ingress address that the node reports.
+	// CondIngressReachable is False if the server rejects the ingress address that the node reports.
 	CondIngressReachable = "IngressReachable"
 )
 
-// UpdateFailed reports whether the previous version of an assigned project serves because its update came to nothing.
+// UpdateFailed reports whether an update of an assigned project failed and the previous version still runs.
 func UpdateFailed(p *carav1.Project) bool {
 	phase := p.GetStatus().GetPhase()
 	ready := FindCondition(p.GetStatus().GetConditions(), CondReady)
 	return (phase == PhaseScheduled || phase == PhaseRunning) && ready.GetStatus() == StatusFalse && ready.GetReason() == ReasonUpdateFailed
 }
 
-// NewCondition returns a condition that SetCondition has not dated yet.
+// NewCondition returns a condition without a transition time, which SetCondition adds.
 func NewCondition(typ, status string, reason Reason, message string) *carav1.Condition {
 	return &carav1.Condition{Type: typ, Status: status, Reason: string(reason), Message: message}
 }
 
-// FindCondition returns the condition of a type as it stands in cs; nil if there is none.
+// FindCondition returns the condition of a type in cs, not a copy, or nil.
 func FindCondition(cs []*carav1.Condition, typ string) *carav1.Condition {
 	for _, c := range cs {
 		if c.GetType() == typ {
@@ -75,14 +75,14 @@ func FindCondition(cs []*carav1.Condition, typ string) *carav1.Condition {
 	return nil
 }
 
-// IsTrue reports whether cs has the condition of a type with status True.
+// IsTrue reports whether the condition of a type in cs has status True.
 func IsTrue(cs []*carav1.Condition, typ string) bool {
 	return FindCondition(cs, typ).GetStatus() == StatusTrue
 }
 
-// SetCondition returns cs with c in the place of the condition of its type, or behind the last one, and whether that
-// says anything new. lastTransitionTime becomes now where the status changed and stays where it did not; the one in c
-// is ignored. cs and c are left as they are, and where nothing is new, cs itself comes back.
+// SetCondition returns cs with c replacing the condition of its type, or appended, and whether anything changed.
+// lastTransitionTime becomes now if the status changed, and otherwise stays; the one in c is ignored. cs and c are not
+// modified. If nothing changed, SetCondition returns cs itself.
 func SetCondition(cs []*carav1.Condition, c *carav1.Condition, now time.Time) ([]*carav1.Condition, bool) {
 	next := proto.CloneOf(c)
 	i := slices.IndexFunc(cs, func(have *carav1.Condition) bool { return have.GetType() == c.GetType() })
@@ -102,7 +102,7 @@ func SetCondition(cs []*carav1.Condition, c *carav1.Condition, now time.Time) ([
 	return out, true
 }
 
-// RemoveCondition returns cs without the condition of a type, and whether there was one. cs is left as it is.
+// RemoveCondition returns cs without the condition of a type, and whether there was one. cs is not modified.
 func RemoveCondition(cs []*carav1.Condition, typ string) ([]*carav1.Condition, bool) {
 	i := slices.IndexFunc(cs, func(have *carav1.Condition) bool { return have.GetType() == typ })
 	if i < 0 {

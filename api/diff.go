@@ -13,12 +13,12 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Redacted stands for every value of a Secret.
+// Redacted replaces every value of a Secret.
 const Redacted = "<redacted>"
 
-// Diff returns the fields in which two versions of a project differ, in the order of the fields: labels, annotations
-// and the spec as it is after defaults. What the server adds and the status have no part in it, so it is empty exactly
-// where ClaimHash is equal. Either project may be nil.
+// Diff returns the fields that differ between two versions of a project, in field order: labels, annotations and the spec
+// with defaults. It ignores the status and what the server adds, so it is empty if and only if the ClaimHash is equal.
+// Either project may be nil.
 func Diff(before, after *carav1.Project) []*carav1.FieldDiff {
 	return DiffMessages(declared(before), declared(after))
 }
@@ -34,9 +34,9 @@ func declared(p *carav1.Project) *carav1.Project {
 	return out
 }
 
-// DiffMessages returns the fields in which two messages of one type differ. Elements of a list are addressed by their
-// name where each has one of its own (`spec.services[web].image`), else by their place; a list whose elements only
-// changed places has one entry with the names in their order. Values of a Secret are redacted.
+// DiffMessages returns the fields that differ between two messages of one type. List elements are addressed by their name
+// if each has a unique one (`spec.services[web].image`), else by their index. If only the order of a list changed, it has
+// one entry with the names in order. Values of a Secret are redacted.
 func DiffMessages(before, after proto.Message) []*carav1.FieldDiff {
 	d := differ{}
 	d.message("", before.ProtoReflect(), after.ProtoReflect())
@@ -74,7 +74,7 @@ func (d *differ) message(path string, a, b protoreflect.Message) {
 	}
 }
 
-// isTree reports whether a message is compared field by field; a well-known type such as Timestamp is one value.
+// isTree reports whether a message is compared field by field. A well-known type such as Timestamp is one value.
 func isTree(fd protoreflect.FieldDescriptor) bool {
 	return fd.Message() != nil && !strings.HasPrefix(string(fd.Message().FullName()), "google.protobuf.")
 }
@@ -97,7 +97,7 @@ func (d *differ) mapping(path string, fd protoreflect.FieldDescriptor, a, b prot
 		}
 		was, is := valueText(fd.MapValue(), va), valueText(fd.MapValue(), vb)
 		if secret {
-			// Appended straight: two redacted values look equal and are not.
+			// Not through add: two redacted values look equal although they differ.
 			d.out = append(d.out, &carav1.FieldDiff{Path: path + "[" + k + "]", Old: redact(was), New: redact(is)})
 			continue
 		}
@@ -140,7 +140,7 @@ func (d *differ) list(path string, fd protoreflect.FieldDescriptor, a, b protore
 	d.order(path, namesA, namesB)
 }
 
-// order tells of elements that changed places among those that stay: the order of services is their start order.
+// order reports a changed order of the elements in both lists: the order of services is their start order.
 func (d *differ) order(path string, a, b []string) {
 	stay := func(names, other []string) []string {
 		return slices.DeleteFunc(slices.Clone(names), func(n string) bool { return !slices.Contains(other, n) })
@@ -150,7 +150,7 @@ func (d *differ) order(path string, a, b []string) {
 	}
 }
 
-// places compares a list without names: scalars as one value, messages place by place.
+// places compares a list without names: scalars as one value, messages by index.
 func (d *differ) places(path string, fd protoreflect.FieldDescriptor, a, b protoreflect.List) {
 	if fd.Message() == nil {
 		d.add(path, listText(fd, a), listText(fd, b))
@@ -169,7 +169,7 @@ func (d *differ) places(path string, fd protoreflect.FieldDescriptor, a, b proto
 	}
 }
 
-// elementNames returns what tells the elements of a list of messages apart; false if nothing does.
+// elementNames returns a unique name for each element of a list of messages; false if there is none.
 func elementNames(fd protoreflect.FieldDescriptor, l protoreflect.List) ([]string, bool) {
 	if fd.Message() == nil {
 		return nil, false
@@ -211,7 +211,7 @@ func join(path, name string) string {
 	return path + "." + name
 }
 
-// valueText is a value as compact JSON; empty for one that is absent.
+// valueText returns a value as compact JSON, or "" if it is absent.
 func valueText(fd protoreflect.FieldDescriptor, v protoreflect.Value) string {
 	if !v.IsValid() {
 		return ""
@@ -253,7 +253,7 @@ func quoteAll(names []string) string {
 	return "[" + strings.Join(raw, ",") + "]"
 }
 
-// quote is one scalar as JSON, with <, > and & as they are.
+// quote returns a scalar as JSON without escaping <, > and &.
 func quote(v any) string {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)

@@ -1,14 +1,14 @@
-// Package api holds the words over the generated messages: names of kinds, phases and conditions, who may move a
-// project from one phase to another, defaults, validation, hashes, differences and errors.
+// Package api has the helpers for the generated messages: names of kinds, phases and conditions, the allowed phase moves,
+// defaults, validation, hashes, diffs and errors.
 //
-// Its place on the straight line of a push is everywhere: `sources` hashes what it finds, `reconciler` compares
-// hashes, `apiserver` validates and checks moves, `scheduler` and `agent` read normalised specs, `caractrl` prints
-// differences. So this package imports none of those rooms and does no I/O.
+// Every stage of a push uses it: `sources` hashes what it finds, `reconciler` compares hashes, `apiserver` validates and
+// checks phase moves, `scheduler` and `agent` read normalized specs, `caractrl` prints diffs. So this package imports none
+// of them and does no I/O.
 //
 // Invariants:
-//   - Every function is pure: the same arguments give the same answer, and no argument is changed. Messages that come
-//     back share nothing with messages that went in, unless the function says so.
-//   - The stored spec is as declared. Normalize gives the defaulted clone; Hash speaks of that clone's meaning, so two
-//     specs that mean the same have the same hash.
-//   - An accepted object is safe to act on: whatever Validate lets through, the loops need not check again.
+//   - Every function is pure: it depends only on its arguments and does not change them. Returned messages share nothing
+//     with the arguments, unless the function says so.
+//   - The stored spec is as declared. Normalize returns a clone with defaults. Hash is computed from the meaning of that
+//     clone, so two specs that mean the same have the same hash.
+//   - An accepted object is safe to use: the loops need not repeat the checks of Validate.
 package api

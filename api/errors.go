@@ -13,7 +13,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Titles of problems. A client may switch on them; the detail is for people.
+// Titles of problems. Clients may compare them; the detail is for people.
 const (
 	TitleInvalid         = "Invalid"
 	TitleNotFound        = "NotFound"
@@ -21,7 +21,7 @@ const (
 	TitleConflict        = "Conflict"
 	TitleOwned           = "Owned"
 	TitleForbidden       = "Forbidden"
-	TitleNotAllowed      = "NotAllowed" // a reserved host, a source's own Secret, or what spec.allow of the source does not list
+	TitleNotAllowed      = "NotAllowed" // see NotAllowed
 	TitleUnauthenticated = "Unauthenticated"
 	TitleGone            = "Gone"
 	TitleTooMany         = "TooManyRequests"
@@ -32,26 +32,25 @@ const (
 	TitleTooLarge        = "TooLarge"
 
 	TitleMethodNotAllowed = "MethodNotAllowed"
-	TitleAdoptionRequired = "AdoptionRequired" // spec.adopt of the source does not let it take this project
+	TitleAdoptionRequired = "AdoptionRequired" // the source's spec.adopt does not allow it to take this project
 	TitleExpired          = "Expired"          // the project's expireAt has passed
-	TitleOverridden       = "Overridden"       // a person's override is in force
-	TitleStaleEpoch       = "StaleEpoch"       // the project has been assigned again since
-	TitleStaleGeneration  = "StaleGeneration"  // the spec has changed since
-	TitleTakenOver        = "TakenOver"        // a newer connection of the same agent took this one's place
+	TitleOverridden       = "Overridden"       // a person's override is active
+	TitleStaleEpoch       = "StaleEpoch"       // the project has been assigned again
+	TitleStaleGeneration  = "StaleGeneration"  // the spec has changed
+	TitleTakenOver        = "TakenOver"        // a newer connection of the same agent replaced this one
 	TitleTerminating      = "Terminating"      // the object is being deleted
 )
 
-// maxFieldErrors bounds how many field errors one answer carries: they ride in a header.
+// maxFieldErrors limits the field errors in one answer, because they are sent in a header.
 const maxFieldErrors = 100
 
-// Errorf returns a gRPC status error that carries a Problem with the title, the code's HTTP status, and the formatted
-// detail.
+// Errorf returns a gRPC status error with a Problem: the title, the code's HTTP status, and the formatted detail.
 func Errorf(code codes.Code, title, format string, args ...any) error {
 	return problemError(code, &carav1.Problem{Title: title, Detail: fmt.Sprintf(format, args...)})
 }
 
-// Invalid returns the INVALID_ARGUMENT error for an object, with what is wrong field by field. what names the object,
-// such as `project "web"`.
+// Invalid returns the INVALID_ARGUMENT error for an object with errors in fields. what names the object, such as `project
+// "web"`.
 func Invalid(what string, fields []*carav1.FieldError) error {
 	detail := what + " is invalid"
 	if len(fields) > 0 {
@@ -66,12 +65,12 @@ func Invalid(what string, fields []*carav1.FieldError) error {
 	return problemError(codes.InvalidArgument, &carav1.Problem{Title: TitleInvalid, Detail: detail, Errors: fields})
 }
 
-// Field returns the one error of a field, for Invalid.
+// Field returns a list with one field error, for Invalid.
 func Field(field, format string, args ...any) []*carav1.FieldError {
 	return []*carav1.FieldError{{Field: field, Message: fmt.Sprintf(format, args...)}}
 }
 
-// Element names an element of a repeated field: `services[2]`.
+// Element returns the path of an element of a repeated field: `services[2]`.
 func Element(field string, i int) string { return field + "[" + strconv.Itoa(i) + "]" }
 
 func fieldText(f *carav1.FieldError) string {
@@ -86,13 +85,13 @@ func problemError(code codes.Code, p *carav1.Problem) error {
 	s := status.New(code, p.GetDetail())
 	detailed, err := s.WithDetails(p)
 	if err != nil {
-		// A Problem always encodes; only codes.OK refuses details, and an error must stay an error then.
+		// Encoding a Problem does not fail. Only codes.OK rejects details, and the result must still be an error.
 		return status.Error(codes.Internal, p.GetDetail())
 	}
 	return detailed.Err()
 }
 
-// ProblemOf returns the Problem that an error carries, or one made from its gRPC code and message. Nil for nil.
+// ProblemOf returns the Problem in an error, or one made from its gRPC code and message. It returns nil for nil.
 func ProblemOf(err error) *carav1.Problem {
 	if err == nil {
 		return nil
@@ -106,7 +105,7 @@ func ProblemOf(err error) *carav1.Problem {
 	return &carav1.Problem{Title: titleOf(s.Code()), Status: int32(HTTPStatus(s.Code())), Detail: s.Message()}
 }
 
-// statusOf finds the status in a chain of wrapped errors without letting the wrapping words replace its message.
+// statusOf returns the status in a chain of wrapped errors, with the message of the status and not of the wrapping.
 func statusOf(err error) *status.Status {
 	var g interface{ GRPCStatus() *status.Status }
 	if errors.As(err, &g) && g.GRPCStatus() != nil {
@@ -121,8 +120,8 @@ func statusOf(err error) *status.Status {
 	return status.New(codes.Unknown, err.Error())
 }
 
-// Wire returns err as a status that may leave the server. The errors of contexts get their codes; any other error
-// without a status becomes Internal. Nil for nil.
+// Wire returns err as a status that may be sent to a client. Errors of contexts get their codes; any other error without a
+// status becomes Internal. It returns nil for nil.
 func Wire(err error) error {
 	if err == nil {
 		return nil
@@ -138,7 +137,7 @@ func Wire(err error) error {
 	}
 }
 
-// Code returns the gRPC code of an error, looking through wrapping; OK for nil.
+// Code returns the gRPC code of an error or of an error that it wraps; OK for nil.
 func Code(err error) codes.Code {
 	if err == nil {
 		return codes.OK
@@ -146,13 +145,13 @@ func Code(err error) codes.Code {
 	return statusOf(err).Code()
 }
 
-// IsNotFound reports whether the object is not there.
+// IsNotFound reports whether the object does not exist.
 func IsNotFound(err error) bool { return Code(err) == codes.NotFound }
 
-// IsConflict reports whether a precondition no longer held: read again, decide again.
+// IsConflict reports whether a precondition failed: read and decide again.
 func IsConflict(err error) bool { return Code(err) == codes.Aborted }
 
-// IsGone reports whether a watch fell too far behind: list again.
+// IsGone reports whether a watch is too far behind: list again.
 func IsGone(err error) bool { return Code(err) == codes.OutOfRange }
 
 type codeRow struct {
@@ -194,7 +193,7 @@ func rowOf(code codes.Code) codeRow {
 	return codeRow{http.StatusInternalServerError, TitleInternal}
 }
 
-// HTTPStatus returns the HTTP status that answers a gRPC code.
+// HTTPStatus returns the HTTP status for a gRPC code.
 func HTTPStatus(code codes.Code) int { return rowOf(code).status }
 
 func titleOf(code codes.Code) string { return rowOf(code).title }

@@ -15,20 +15,20 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// hashVersion begins every hash. Raise it when the encoding below changes: every container is then created again once.
+// hashVersion begins every hash. Increase it when the encoding below changes: every container is then recreated once.
 //
-// A new field must not change the hash of specs that do not use it. The encoding writes only fields that are set, and
-// defaults are taken out before (eachDefault), so a new field is free as long as its default is in that list.
+// A new field must not change the hash of specs that do not use it. The encoding writes only set fields, after eachDefault
+// has removed defaults. So a new field is safe if its default is in that list.
 const hashVersion = "v1:"
 
-// Hash returns the canonical hash of what a spec means: equal for specs that differ only in spelling, in written-out
-// defaults or in the order of maps. The name, labels, origin and everything else outside of the spec have no part in it.
+// Hash returns the canonical hash of a spec. It is equal for specs that differ only in spelling, explicit defaults or the
+// order of maps. Name, labels, origin and everything else outside the spec are not included.
 func Hash(s *carav1.ProjectSpec) string {
 	return hashOf(bare(s))
 }
 
-// ServiceHash returns the hash of what one service's container depends on: the service, without whom it waits for and
-// how it is replaced, and the types of the volumes it mounts. Empty where the spec has no such service.
+// ServiceHash returns the hash of what one service's container depends on: the service, without its dependencies and update
+// strategy, and the types of its volumes. It returns "" if the spec has no such service.
 func ServiceHash(s *carav1.ProjectSpec, service string) string {
 	s = bare(s)
 	i := slices.IndexFunc(s.GetServices(), func(v *carav1.Service) bool { return v.GetName() == service })
@@ -47,8 +47,8 @@ func ServiceHash(s *carav1.ProjectSpec, service string) string {
 	return hashOf(mounted)
 }
 
-// ClaimHash returns the hash of everything that a manifest says of a project: its spec, labels and annotations. The
-// file, the commit and what the server adds have no part in it.
+// ClaimHash returns the hash of everything that a manifest declares for a project: spec, labels and annotations. The file,
+// the commit and what the server adds are not included.
 func ClaimHash(p *carav1.Project) string {
 	return hashOf(&carav1.Project{
 		Metadata: &carav1.ObjectMeta{
@@ -60,7 +60,7 @@ func ClaimHash(p *carav1.Project) string {
 	})
 }
 
-// bare is the canonical clone with the defaults taken out.
+// bare returns a canonical clone without defaults.
 func bare(s *carav1.ProjectSpec) *carav1.ProjectSpec {
 	if s == nil {
 		return &carav1.ProjectSpec{}
@@ -77,8 +77,8 @@ func hashOf(m proto.Message) string {
 	return hashVersion + hex.EncodeToString(e.h.Sum(nil))
 }
 
-// encoder writes a message so that no two different messages give the same bytes: fields by number, every value of
-// variable size behind its length, maps by key.
+// encoder writes messages so that different messages have different bytes: fields by number, every value of variable size
+// after its length, maps sorted by key.
 type encoder struct {
 	h   hash.Hash
 	buf [8]byte

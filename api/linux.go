@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// AllowedCapabilities returns what capAdd may name on every node: what Docker gives by default, and what databases ask for
-// that reaches nothing beyond the container. A node's operator can allow more. A caller may change the copy.
+// AllowedCapabilities returns the capabilities that capAdd may name on every node: Docker's defaults, and others that
+// databases need and that have no effect outside the container. A node's operator can allow more. The result is a copy.
 func AllowedCapabilities() []string {
 	return []string{
 		"AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "IPC_LOCK", "KILL", "MKNOD", "NET_BIND_SERVICE",
@@ -15,7 +15,7 @@ func AllowedCapabilities() []string {
 	}
 }
 
-// knownCapabilities are all of Linux's, and ALL.
+// knownCapabilities returns all capabilities of Linux, and ALL.
 func knownCapabilities() []string {
 	return append(AllowedCapabilities(),
 		"ALL", "AUDIT_CONTROL", "AUDIT_READ", "BLOCK_SUSPEND", "BPF", "CHECKPOINT_RESTORE", "DAC_READ_SEARCH",
@@ -25,7 +25,7 @@ func knownCapabilities() []string {
 	)
 }
 
-// canonCap spells a capability as Docker's API has it: upper case, without CAP_.
+// canonCap spells a capability as Docker's API does: upper case, without CAP_.
 func canonCap(c string) string { return strings.TrimPrefix(strings.ToUpper(c), "CAP_") }
 
 func signals() []string {
@@ -36,7 +36,7 @@ func signals() []string {
 	}
 }
 
-// canonSignal spells a signal as `SIGTERM`; a number stays a number, what is unknown stays as it is.
+// canonSignal spells a signal as `SIGTERM`. Numbers and unknown names do not change.
 func canonSignal(s string) string {
 	if !knownSignal(s) {
 		return s
@@ -61,7 +61,7 @@ func knownSignal(s string) bool {
 	return slices.Contains(signals(), name)
 }
 
-// realTime reports whether n is an offset that stays inside the real-time signals 34 to 64.
+// realTime reports whether n is an offset within the real-time signals 34 to 64.
 func realTime(n string) bool {
 	v, err := strconv.Atoi(n)
 	return err == nil && v >= 0 && v <= 30 && !strings.HasPrefix(n, "+")

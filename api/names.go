@@ -1,6 +1,6 @@
 package api
 
-// APIVersion is the one version of the manifests.
+// APIVersion is the only version of the manifests.
 const APIVersion = "caravanserai/v1"
 
 // Kinds of objects.
@@ -24,7 +24,7 @@ const (
 	NodeDraining = "Draining"
 )
 
-// Labels of everything that an agent makes in its engine. Together they are the identity: names are for people.
+// Labels of everything that an agent creates in its engine. They are the identity of an object; names are for people.
 const (
 	LabelCluster  = "cara.cluster"
 	LabelNode     = "cara.node"
@@ -38,13 +38,13 @@ const (
 	LabelPrefix = "cara."
 )
 
-// ReservedName cannot name an object: `/api/v1/projects/watch` is the stream of all projects.
+// ReservedName cannot be the name of an object: `/api/v1/projects/watch` is the stream of all projects.
 const ReservedName = "watch"
 
 // Never is the value of spec.rescheduleAfter that keeps a project on its lost node.
 const Never = "never"
 
-// Values of fields that are words.
+// Values of enumeration fields.
 const (
 	RestartAlways    = "Always"
 	RestartOnFailure = "OnFailure"

@@ -10,7 +10,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Defaults that loops need as values.
+// Defaults that are also needed as values.
 const (
 	DefaultRescheduleAfter = time.Minute
 	DefaultStopGracePeriod = 10 * time.Second
@@ -23,9 +23,8 @@ const (
 	DefaultFileMode        = "0444"
 )
 
-// Normalize returns a deep clone with every default filled in and every value in its one canonical spelling: `60s` is
-// `1m0s`, `1000m` is `1`, `CAP_CHOWN` is `CHOWN`. Values that do not parse stay as they are. Normalising twice changes
-// nothing more. Nil for nil.
+// Normalize returns a deep clone with every default set and every value in its canonical spelling: `60s` is `1m0s`, `1000m`
+// is `1`, `CAP_CHOWN` is `CHOWN`. Invalid values do not change. Normalize is idempotent. It returns nil for nil.
 func Normalize(s *carav1.ProjectSpec) *carav1.ProjectSpec {
 	if s == nil {
 		return nil
@@ -36,8 +35,7 @@ func Normalize(s *carav1.ProjectSpec) *carav1.ProjectSpec {
 	return out
 }
 
-// eachDefault visits every field that has a default. One list serves both ways: Normalize fills the defaults in,
-// Hash takes them out.
+// eachDefault visits every field that has a default. Normalize uses it to set defaults, Hash to remove them.
 func eachDefault(s *carav1.ProjectSpec, str func(*string, string), num func(*int32, int32)) {
 	str(&s.RescheduleAfter, DefaultRescheduleAfter.String())
 	for _, v := range s.GetVolumes() {
@@ -60,7 +58,7 @@ func eachServiceDefault(svc *carav1.Service, str func(*string, string), num func
 	str(&svc.StopGracePeriod, DefaultStopGracePeriod.String())
 	order := svc.GetUpdate().GetOrder()
 	if str(&order, UpdateStopFirst); order == "" {
-		svc.Update = nil // as it is where nothing is written
+		svc.Update = nil // an empty update is the same as none
 	} else {
 		svc.Update = &carav1.Update{Order: order}
 	}
@@ -108,7 +106,7 @@ func clearInt(field *int32, def int32) {
 	}
 }
 
-// canonSpec gives every value its one spelling.
+// canonSpec gives every value its canonical spelling.
 func canonSpec(s *carav1.ProjectSpec) {
 	canonDuration(&s.RescheduleAfter)
 	for _, in := range s.GetIngress() {
@@ -158,7 +156,7 @@ func canonQuantity(field *string) {
 	}
 }
 
-// canonMode writes a mode of octal digits with four of them: `644` and `0644` are one mode.
+// canonMode writes an octal mode with four digits: `644` and `0644` are the same mode.
 func canonMode(field *string) {
 	if !octal(*field) || len(*field) >= 5 {
 		return

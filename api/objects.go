@@ -9,7 +9,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Wrap puts any one object into an Object. It shares the message. Nil for a message that is no object.
+// Wrap puts an object into an Object, without copying it. It returns nil for any other message.
 func Wrap(m proto.Message) *carav1.Object {
 	switch m := m.(type) {
 	case *carav1.Project:
@@ -36,7 +36,7 @@ func Wrap(m proto.Message) *carav1.Object {
 	return nil
 }
 
-// Unwrap takes the object out of an Object. It shares the message. Nil if there is none.
+// Unwrap returns the object in an Object, without copying it, or nil.
 func Unwrap(o *carav1.Object) proto.Message {
 	switch v := o.GetValue().(type) {
 	case *carav1.Object_Project:
@@ -63,7 +63,7 @@ func Unwrap(o *carav1.Object) proto.Message {
 	return nil
 }
 
-// orNil keeps a typed nil from posing as a message.
+// orNil returns a nil interface for a typed nil.
 func orNil[T any, P interface {
 	*T
 	proto.Message
@@ -74,7 +74,7 @@ func orNil[T any, P interface {
 	return m
 }
 
-// Meta returns an object's metadata as it stands in the object; nil if it has none.
+// Meta returns an object's metadata, not a copy; nil if it has none.
 func Meta(m proto.Message) *carav1.ObjectMeta {
 	if o, ok := m.(interface{ GetMetadata() *carav1.ObjectMeta }); ok {
 		return o.GetMetadata()
@@ -82,10 +82,10 @@ func Meta(m proto.Message) *carav1.ObjectMeta {
 	return nil
 }
 
-// ListKind is the kind of a list of objects of a kind, such as `ProjectList`.
+// ListKind returns the kind of a list, such as `ProjectList`.
 func ListKind(kind string) string { return kind + "List" }
 
-// Kind returns the kind of an object by its type, whatever its kind field says; empty for a message that is no object.
+// Kind returns the kind of an object by its Go type, whatever its kind field says; "" for any other message.
 func Kind(m proto.Message) string {
 	switch m.(type) {
 	case *carav1.Project:
@@ -112,7 +112,7 @@ func Kind(m proto.Message) string {
 	return ""
 }
 
-// New returns an empty object of a kind, with apiVersion and kind set where it has them; nil for an unknown kind.
+// New returns an empty object of a kind, with apiVersion and kind if the type has them; nil for an unknown kind.
 func New(kind string) proto.Message {
 	switch kind {
 	case KindProject:
@@ -139,10 +139,10 @@ func New(kind string) proto.Message {
 	return nil
 }
 
-// FormatRevision writes a revision of the store as a resourceVersion.
+// FormatRevision formats a revision of the store as a resourceVersion.
 func FormatRevision(r int64) string { return strconv.FormatInt(r, 10) }
 
-// ParseRevision reads a resourceVersion. ok is false for everything that FormatRevision does not write of a revision.
+// ParseRevision parses a resourceVersion. ok is false if it is not a revision.
 func ParseRevision(s string) (r int64, ok bool) {
 	r, err := strconv.ParseInt(s, 10, 64)
 	return r, err == nil && r >= 0
@@ -154,7 +154,7 @@ func RevisionOf(m proto.Message) int64 {
 	return r
 }
 
-// ShortRevision is a commit, or the hash of a directory, as people write it.
+// ShortRevision shortens a commit ID for display. It does not change the hash of a directory.
 func ShortRevision(revision string) string {
 	if len(revision) > 7 && !strings.Contains(revision, ":") {
 		return revision[:7]

@@ -10,7 +10,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Bounds of one pattern. The number of stars bounds the work of a match.
+// Limits of one pattern. The number of stars limits the cost of a match.
 const (
 	maxNamePattern  = validation.DNS1123LabelMaxLength
 	maxHostPattern  = validation.DNS1123SubdomainMaxLength
@@ -20,8 +20,8 @@ const (
 // Everything is the pattern that matches every name and every host.
 const Everything = "*"
 
-// MatchPattern reports whether a whole name matches a pattern. `*` stands for any run of characters, also for an empty
-// one and for one with dots. Everything else stands for itself.
+// MatchPattern reports whether a whole name matches a pattern. `*` matches any sequence of characters, also an empty one
+// and one with dots. Every other character matches itself.
 func MatchPattern(pattern, name string) bool {
 	parts := strings.Split(pattern, "*")
 	if len(parts) == 1 {
@@ -33,7 +33,7 @@ func MatchPattern(pattern, name string) bool {
 		return false
 	}
 	for _, part := range parts[1 : len(parts)-1] {
-		at := strings.Index(rest, part) // the leftmost place leaves the most for the parts that follow
+		at := strings.Index(rest, part) // the leftmost match leaves the most text for the following parts
 		if at < 0 {
 			return false
 		}
@@ -52,8 +52,8 @@ func MatchAny(patterns []string, name string) bool {
 	return false
 }
 
-// MatchHost reports whether a host, spelled out, matches one of the patterns. A pattern without a dot is spelled out by
-// the template, as the short host of a manifest is: `pr-*` means `pr-*.prod.example.com`. Only `*` alone stays as it is.
+// MatchHost reports whether a full host name matches one of the patterns. A pattern without a dot is expanded by the
+// template like a short host in a manifest: `pr-*` means `pr-*.prod.example.com`. Only `*` alone is not expanded.
 func (t HostTemplate) MatchHost(patterns []string, host string) bool {
 	for _, p := range patterns {
 		if p != Everything {
@@ -66,7 +66,7 @@ func (t HostTemplate) MatchHost(patterns []string, host string) bool {
 	return false
 }
 
-// NamePattern returns what is wrong with a pattern of names, or an empty text.
+// NamePattern returns what is wrong with a pattern of names, or "".
 func NamePattern(p string) string {
 	switch {
 	case len(p) > maxNamePattern:
@@ -77,7 +77,7 @@ func NamePattern(p string) string {
 	return stars(p)
 }
 
-// HostPattern returns what is wrong with a pattern of hosts, or an empty text.
+// HostPattern returns what is wrong with a pattern of hosts, or "".
 func HostPattern(p string) string {
 	switch {
 	case len(p) > maxHostPattern:
@@ -93,7 +93,7 @@ func HostPattern(p string) string {
 	return stars(p)
 }
 
-// plainEnds reports whether a name may begin and end as p does: no name begins or ends with a hyphen or a dot.
+// plainEnds reports whether p begins and ends as a name may: without a hyphen or a dot.
 func plainEnds(p string) bool {
 	return !strings.HasPrefix(p, "-") && !strings.HasSuffix(p, "-") && !strings.HasPrefix(p, ".") && !strings.HasSuffix(p, ".")
 }

@@ -8,7 +8,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Phase is where a project is in its life.
+// Phase is the phase of a project.
 type Phase string
 
 // Phases of a project.
@@ -21,18 +21,17 @@ const (
 	PhaseTerminated  = "Terminated"
 )
 
-// ErrMove is what CheckMove's errors wrap.
+// ErrMove is wrapped by the errors of CheckMove.
 var ErrMove = errors.New("phase move not allowed")
 
-// Move is one row of the phase table. An empty From is a project that is not there yet, an empty To one whose record
-// goes.
+// Move is one row of the phase table. An empty From means that the project is new, an empty To that its record is removed.
 type Move struct {
 	From, To Phase
 	By       Role
 	When     string
 }
 
-// Moves returns the phase table: every move that there is. A caller may change the copy.
+// Moves returns the phase table with every allowed move. The result is a copy.
 func Moves() []Move {
 	return []Move{
 		{"", PhasePending, RoleServer, "accepted"},
@@ -55,7 +54,7 @@ func Moves() []Move {
 	}
 }
 
-// Phases returns every phase in the order of a project's life.
+// Phases returns all phases in the order in which a project passes through them.
 func Phases() []Phase {
 	return []Phase{PhasePending, PhaseScheduled, PhaseRunning, PhaseFailed, PhaseTerminating, PhaseTerminated}
 }
@@ -63,8 +62,8 @@ func Phases() []Phase {
 // KnownPhase reports whether phase is one of Phases.
 func KnownPhase(phase Phase) bool { return slices.Contains(Phases(), phase) }
 
-// CheckMove returns nil if the phase table lists the move, and an error that wraps ErrMove where it does not.
-// A report that leaves the phase as it is, is no move and always allowed.
+// CheckMove returns nil if the phase table lists the move, else an error that wraps ErrMove. An unchanged phase is not a
+// move and always allowed.
 func CheckMove(from, to Phase, by Role) error {
 	if from == to && KnownPhase(from) {
 		return nil
@@ -92,7 +91,8 @@ func phaseWord(phase Phase) string {
 	return string(phase)
 }
 
-// GoingAway reports whether a project is being deleted: it accepts no change, and its name is free once its record is gone.
+// GoingAway reports whether a project is being deleted: it accepts no change, and its name is free after its record is
+// removed.
 func GoingAway(p *carav1.Project) bool {
 	phase := p.GetStatus().GetPhase()
 	return p.GetMetadata().GetDeletionTimestamp() != nil || phase == PhaseTerminating || phase == PhaseTerminated

@@ -8,17 +8,17 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// What Linux gives a process: one word (an argument, or NAME=value) has at most 32 pages with its NUL at the end, and
-// all words share a part of the stack. A container with more is made, and fails at each start.
+// Limits of Linux for a new process: one string (an argument, or NAME=value) has at most 32 pages including its NUL, and
+// all strings share a part of the stack. Docker would create a container with more, but it could not start.
 const (
-	// MaxWord bounds one word, in bytes.
+	// MaxWord limits one string, in bytes.
 	MaxWord = 32*4096 - 1
-	// MaxWords bounds the environment, command and arguments of a service together, in bytes. The image's own variables
-	// come on top, so it is less than the 2 MiB of a usual stack.
+	// MaxWords limits the environment, command and arguments of a service together, in bytes. The image adds its own
+	// variables, so the limit is below the usual 2 MiB.
 	MaxWords = 1 << 20
 )
 
-// EnvProblem says why no process can get a variable with this value; empty if it can. It has no part of the value.
+// EnvProblem returns why a variable cannot have this value, or "". The text never contains the value.
 func EnvProblem(name string, value []byte) string {
 	switch size := len(name) + len("=") + len(value); {
 	case strings.IndexByte(string(value), 0) >= 0:
@@ -31,8 +31,7 @@ func EnvProblem(name string, value []byte) string {
 	return ""
 }
 
-// WordsProblem says why a service's words are too many, with the bytes of values that come from Secrets; empty if they
-// are not.
+// WordsProblem returns why a service's strings are too long together, or "". secrets is the number of bytes from Secrets.
 func WordsProblem(s *carav1.Service, secrets int) string {
 	size := secrets
 	for _, v := range s.GetEnv() {
@@ -49,7 +48,7 @@ func WordsProblem(s *carav1.Service, secrets int) string {
 	return ""
 }
 
-// words checks what a container's process gets.
+// words validates the strings that a container's process gets.
 func (e serviceErrors) words(at string, s *carav1.Service) {
 	for field, words := range map[string][]string{".command": s.GetCommand(), ".args": s.GetArgs(), ".healthcheck.exec.command": s.GetHealthcheck().GetExec().GetCommand()} {
 		for i, w := range words {

@@ -9,7 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// ParseDuration reads a duration as specs spell it, such as `30s`; def where s is empty. Negative ones are errors.
+// ParseDuration parses a duration in a spec, such as `30s`. An empty s is def. A negative duration is an error.
 func ParseDuration(s string, def time.Duration) (time.Duration, error) {
 	if s == "" {
 		return def, nil
@@ -24,7 +24,7 @@ func ParseDuration(s string, def time.Duration) (time.Duration, error) {
 	return d, nil
 }
 
-// RescheduleAfter reads spec.rescheduleAfter: how long to wait for a lost node (60 s where empty), or never.
+// RescheduleAfter parses spec.rescheduleAfter: how long to wait for a lost node (60 s if empty), or never.
 func RescheduleAfter(s string) (wait time.Duration, never bool, err error) {
 	if s == Never {
 		return 0, true, nil
@@ -33,7 +33,7 @@ func RescheduleAfter(s string) (wait time.Duration, never bool, err error) {
 	return wait, false, err
 }
 
-// MilliCPU reads a quantity of cpu, such as `500m` or `2`, as thousandths of a core, rounded up; 0 where q is empty.
+// MilliCPU parses a CPU quantity, such as `500m` or `2`, as thousandths of a core, rounded up; 0 if q is empty.
 func MilliCPU(q string) (int64, error) {
 	v, err := parseQuantity(q, "500m or 2")
 	if err != nil {
@@ -45,7 +45,7 @@ func MilliCPU(q string) (int64, error) {
 	return v.MilliValue(), nil
 }
 
-// Bytes reads a quantity of memory or disk, such as `128Mi` or `1G`, as bytes, rounded up; 0 where q is empty.
+// Bytes parses a quantity of memory or disk, such as `128Mi` or `1G`, as bytes, rounded up; 0 if q is empty.
 func Bytes(q string) (int64, error) {
 	v, err := parseQuantity(q, "128Mi or 1G")
 	if err != nil {
@@ -57,7 +57,7 @@ func Bytes(q string) (int64, error) {
 	return v.Value(), nil
 }
 
-// maxQuantity bounds what the quantity parser may chew on; no quantity that means something is longer.
+// maxQuantity limits the length that the quantity parser accepts. No valid quantity is longer.
 const maxQuantity = 32
 
 func parseQuantity(q, example string) (resource.Quantity, error) {
@@ -80,7 +80,7 @@ func parseQuantity(q, example string) (resource.Quantity, error) {
 	return v, nil
 }
 
-// hugeExponent finds quantities such as 1e999999999, which the parser would write out digit by digit.
+// hugeExponent finds quantities such as 1e999999999, which the parser would expand digit by digit.
 func hugeExponent(q string) bool {
 	i := strings.IndexAny(q, "eE")
 	if i < 0 || i+1 == len(q) {

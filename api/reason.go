@@ -1,11 +1,11 @@
 package api
 
-// Reason is one word that says why: of a condition, an event, a phase move, a deletion, or a step of a plan. People and scripts match it, so a
-// word never changes its meaning. The constants are untyped, because the generated fields that hold them are strings; a function that takes a
-// Reason accepts them and refuses a message in their place.
+// Reason is one word that explains a condition, an event, a phase move, a deletion, or a step of a plan. People and scripts
+// match it, so its meaning never changes. The constants are untyped, because the generated fields that hold them are
+// strings. A function with a Reason parameter accepts them but not a string variable such as a message.
 type Reason string
 
-// Not returns the reason of a condition that does not hold: `NoConflict` for Conflict.
+// Not returns the reason of a condition that is False: `NoConflict` for Conflict.
 func Not(condition string) string { return "No" + condition }
 
 // Reasons of a project's phase moves, conditions and events.
@@ -40,11 +40,11 @@ const (
 	ReasonTerminated     = "Terminated"
 	ReasonTerminating    = "Terminating"
 	ReasonUnschedulable  = "Unschedulable"
-	// ReasonWaiting is the scheduler's, before it has looked at a project.
+	// ReasonWaiting means that the scheduler has not looked at the project yet.
 	ReasonWaiting = "Waiting"
 )
 
-// Reasons of a deletion: people's, git's, the clock's.
+// Reasons of a deletion: by a person, by git, or because of an expiry.
 const (
 	ReasonDeleted       = "Deleted"
 	ReasonPruned        = "Pruned"
@@ -78,8 +78,8 @@ const (
 	ReasonStartFailed       = "StartFailed"
 	ReasonStarting          = "Starting"
 	ReasonUpdating          = "Updating"
-	// ReasonUpdateFailed is the reason of a project's CondReady where a service's new version will not take over and the previous one keeps
-	// serving: the end of an update, for whoever waits for one.
+	// ReasonUpdateFailed is the reason of a project's CondReady if a service's new version failed and the previous one
+	// keeps running. It is the end of an update for a caller that waits for it.
 	ReasonUpdateFailed = "UpdateFailed"
 	ReasonVolumeFailed = "VolumeFailed"
 )
@@ -106,7 +106,7 @@ const (
 	ReasonRejoined          = "Rejoined"
 )
 
-// Reasons of a source's conditions and events, save those of FetchFailed.
+// Reasons of a source's conditions and events, except those of FetchFailed.
 const (
 	ReasonApplied            = "Applied"
 	ReasonBlocked            = "Blocked"
@@ -123,7 +123,7 @@ const (
 	ReasonSuspended          = "Suspended"
 )
 
-// Reasons of a source's CondFetchFailed: why it could not be read.
+// Reasons of a source's CondFetchFailed.
 const (
 	ReasonAddressRefused       = "AddressRefused"
 	ReasonAuthFailed           = "AuthFailed"
@@ -142,7 +142,8 @@ const (
 	ReasonUnreachable          = "Unreachable"
 )
 
-// Reasons of the steps of a plan, beside ReasonChanged, ReasonOverrideEnded, ReasonDeleting and those of a deletion.
+// Reasons of the steps of a plan, in addition to ReasonChanged, ReasonOverrideEnded, ReasonDeleting and those of a
+// deletion.
 const (
 	ReasonAdoptAlways = "AdoptAlways"
 	ReasonAllowed     = "Allowed"
@@ -168,5 +169,5 @@ const (
 	PlanForget   = "Forget"
 )
 
-// PruneOff is the one reason against a prune that the source's owner chose: it is no trouble.
+// PruneOff means that the source's owner disabled pruning. It is the only such reason that is not a problem.
 const PruneOff = "prune is off"

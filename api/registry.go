@@ -7,12 +7,12 @@ import (
 	"github.com/distribution/reference"
 )
 
-// dockerHub is how image references spell Docker Hub.
+// dockerHub is Docker Hub's name in image references.
 const dockerHub = "docker.io"
 
-// Registry returns the one spelling of a registry that people and tools write in many ways: with a scheme, a slash or a
-// newline at the end, the path of the API, the port that goes without saying, capitals, or one of Docker Hub's names. A
-// path that is left is where the names of its images begin. Empty where the text names no registry.
+// Registry returns the canonical spelling of a registry. It removes a scheme, a slash or newline at the end, the path of
+// the API, and the default port; it lower-cases the text and unifies Docker Hub's names. A path that is left is a prefix of
+// image names. It returns "" if the text does not name a registry.
 func Registry(server string) string {
 	s := strings.ToLower(strings.TrimSpace(server))
 	if _, rest, ok := strings.Cut(s, "://"); ok {
@@ -38,8 +38,8 @@ func Registry(server string) string {
 	return name
 }
 
-// RegistriesOf returns the registries whose credentials are for an image, the most special first: those for the
-// beginnings of its name, and at last the one for its host. Nil if the reference cannot be read.
+// RegistriesOf returns the registries whose credentials apply to an image, the most specific first: those for the prefixes
+// of its name, and finally that of its host. It returns nil if the reference is invalid.
 func RegistriesOf(image string) []string {
 	named, err := reference.ParseNormalizedNamed(image)
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Restarts returns, by service, the token of the last request to restart it. A service that nobody asked to restart is
-// not in it. A status that an older server wrote knows only the last request.
+// Restarts returns, by service, the token of the last request to restart it. Services without a request are not included. A
+// status from an older server has only the last request.
 func Restarts(p *carav1.Project) map[string]string {
 	st := p.GetStatus()
 	if len(st.GetRestarts()) > 0 || st.GetRestartToken() == "" {
@@ -17,8 +17,8 @@ func Restarts(p *carav1.Project) map[string]string {
 	return named(p, st.GetRestartServices(), st.GetRestartToken())
 }
 
-// AddRestart returns Restarts with one request more: services (all where empty) get its token, and the other services
-// keep theirs. Services that left the manifest are dropped.
+// AddRestart returns Restarts with a new request: services (all if empty) get its token, the other services keep theirs.
+// Services that are no longer in the manifest are dropped.
 func AddRestart(p *carav1.Project, services []string, token string) map[string]string {
 	out := map[string]string{}
 	before := Restarts(p)
@@ -44,8 +44,8 @@ func named(p *carav1.Project, services []string, token string) map[string]string
 	return out
 }
 
-// IsJob reports whether a service is one that should end: its restartPolicy says that it may, and nothing says that it
-// serves, neither a check nor an ingress.
+// IsJob reports whether a service is expected to end: its restartPolicy allows it, and it has neither a health check nor an
+// ingress.
 func IsJob(spec *carav1.ProjectSpec, s *carav1.Service) bool {
 	if s.GetRestartPolicy() != RestartNever && s.GetRestartPolicy() != RestartOnFailure {
 		return false

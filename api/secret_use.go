@@ -6,16 +6,16 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// SecretUse is one place in a project's spec that names a Secret.
+// SecretUse is one field in a project's spec that refers to a Secret.
 type SecretUse struct {
-	// Name of the Secret. Key of the value in it; empty if the whole Secret is used.
+	// Name of the Secret, and Key of the value in it. Key is empty if the whole Secret is used.
 	Name, Key string
-	// Field that names it: `spec.services[0].env[1].valueFrom.secretKeyRef`.
+	// Field is the path of the field: `spec.services[0].env[1].valueFrom.secretKeyRef`.
 	Field string
 }
 
-// SecretUses lists every place where a project uses a Secret. It is the only list of such fields: who may use a Secret,
-// which values a node gets, and what is scrubbed from texts all follow from it.
+// SecretUses returns every field with which a project uses a Secret. It is the only list of such fields. The permission to
+// use a Secret, the values that a node gets, and the redaction of texts all use it.
 func SecretUses(spec *carav1.ProjectSpec) []SecretUse {
 	var uses []SecretUse
 	for i, service := range spec.GetServices() {
@@ -37,7 +37,7 @@ func SecretUses(spec *carav1.ProjectSpec) []SecretUse {
 	return uses
 }
 
-// SecretNames returns the names of the Secrets that a project uses, sorted, each once.
+// SecretNames returns the sorted, unique names of the Secrets that a project uses.
 func SecretNames(spec *carav1.ProjectSpec) []string {
 	var names []string
 	for _, use := range SecretUses(spec) {
@@ -47,8 +47,8 @@ func SecretNames(spec *carav1.ProjectSpec) []string {
 	return slices.Compact(names)
 }
 
-// SourceSecretNames returns the names of the Secrets that a source itself uses, for git and for webhooks, sorted. No
-// project may use one of them.
+// SourceSecretNames returns the sorted names of the Secrets that a source itself uses, for git and for webhooks. No project
+// may use them.
 func SourceSecretNames(spec *carav1.SourceSpec) []string {
 	var names []string
 	for _, name := range []string{spec.GetGit().GetSecretRef(), spec.GetWebhook().GetSecretRef()} {
@@ -60,7 +60,7 @@ func SourceSecretNames(spec *carav1.SourceSpec) []string {
 	return slices.Compact(names)
 }
 
-// AnnotationSecretRollout is a project's annotation that says what a changed Secret does to the services that use it.
+// AnnotationSecretRollout is the annotation that defines what happens to services when a Secret that they use changes.
 const AnnotationSecretRollout = "cara.dev/secret-rollout"
 
 // Values of AnnotationSecretRollout.
@@ -71,7 +71,7 @@ const (
 	SecretRolloutManual = "Manual"
 )
 
-// ManualSecrets reports whether the services of a project keep running with a Secret's old value until somebody restarts them.
+// ManualSecrets reports whether a project's services keep an old value of a Secret until they are restarted.
 func ManualSecrets(p *carav1.Project) bool {
 	return p.GetMetadata().GetAnnotations()[AnnotationSecretRollout] == SecretRolloutManual
 }

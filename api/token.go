@@ -14,18 +14,18 @@ import (
 // joinVersion begins every join token.
 const joinVersion = "CARA1"
 
-// JoinToken lets an agent into the cluster: `CARA1.<hex sha256 of the CA certificate's DER>.<id>.<secret>`. The agent
-// checks the CA against CAHash before it sends the secret.
+// JoinToken lets an agent join the cluster: `CARA1.<hex sha256 of the CA certificate's DER>.<id>.<secret>`. The agent
+// verifies the CA with CAHash before it sends the secret.
 type JoinToken struct {
 	// CAHash is the SHA-256 of the CA certificate in DER, as 64 hexadecimal digits in lower case.
 	CAHash string
-	// ID names the token on the server.
+	// ID is the name of the token on the server.
 	ID string
-	// Secret proves it. Never logged.
+	// Secret authenticates the agent. It is never logged.
 	Secret string
 }
 
-// String returns the whole token, secret included: it is for the file that hands the token over.
+// String returns the whole token including the secret, for the token file.
 func (t JoinToken) String() string {
 	return strings.Join([]string{joinVersion, t.CAHash, t.ID, t.Secret}, ".")
 }
@@ -35,7 +35,7 @@ func (t JoinToken) LogValue() slog.Value {
 	return slog.StringValue(strings.Join([]string{joinVersion, t.CAHash, t.ID, "<redacted>"}, "."))
 }
 
-// ParseJoinToken reads a token, with or without white space around it. Its errors never repeat the token.
+// ParseJoinToken parses a token, with or without surrounding white space. Its errors never contain the token.
 func ParseJoinToken(s string) (JoinToken, error) {
 	s = strings.TrimSpace(s)
 	if len(s) > 1024 {
@@ -70,7 +70,7 @@ func isAlnum(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
 }
 
-// ValidateToken returns what is wrong with the patterns and labels that a token is bounded to.
+// ValidateToken validates the patterns and labels that limit a token.
 func ValidateToken(t *carav1.Token) []*carav1.FieldError {
 	e := &fieldErrors{seen: map[string]bool{}}
 	e.patterns("hosts", t.GetHosts(), HostPattern)

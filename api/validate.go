@@ -18,9 +18,8 @@ import (
 	"github.com/caravanserai/cara/internal/text"
 )
 
-// Validate returns everything that is wrong with an object, at most one error a field: the constraints of the proto
-// files first, then the rules that need more than one field. Empty means accepted. Fields are spelled as in JSON:
-// `spec.services[0].name`. Status is never looked at.
+// Validate returns all errors in an object, at most one for each field: first the constraints of the proto files, then the
+// rules that involve several fields. Field paths are those of the JSON: `spec.services[0].name`. It ignores the status.
 func Validate(m proto.Message) []*carav1.FieldError {
 	e := &fieldErrors{seen: map[string]bool{}}
 	_, e.unquoted = m.(*carav1.Secret)
@@ -47,22 +46,22 @@ func Validate(m proto.Message) []*carav1.FieldError {
 	return e.list
 }
 
-// fieldErrors gathers what is wrong. The first word on a field stands: a field that is missing is not also misspelt.
+// fieldErrors collects errors. Only the first error of a field counts: a missing field is not also misspelled.
 type fieldErrors struct {
 	list []*carav1.FieldError
 	seen map[string]bool
-	// unquoted says that the object is a Secret. Nothing of it is quoted: a value may stand where it does not belong.
+	// unquoted means that the object is a Secret. Messages quote nothing of it, because a value may be in the wrong field.
 	unquoted bool
 }
 
-// Each of these has the rules for one part of the manifests.
+// Each of these types has the rules for one part of the manifests.
 type (
 	projectErrors struct{ *fieldErrors }
 	serviceErrors struct{ *fieldErrors }
 	sourceErrors  struct{ *fieldErrors }
 )
 
-// quote is a text in quotes and a blank behind it; empty in a Secret.
+// quote returns a quoted text and a space, or "" in a Secret.
 func (e *fieldErrors) quote(s string) string {
 	if e.unquoted {
 		return ""
@@ -70,7 +69,7 @@ func (e *fieldErrors) quote(s string) string {
 	return fmt.Sprintf("%q ", clip(s))
 }
 
-// at is the path of what stands under a key of a map. In a Secret a text that is not a key is left out.
+// at returns the path of the value of a map key. In a Secret it leaves out a text that cannot be a key.
 func (e *fieldErrors) at(field, key string) string {
 	if e.unquoted && !IsSecretKey(key) {
 		return field
@@ -86,13 +85,13 @@ func (e *fieldErrors) add(field, format string, args ...any) {
 	e.list = append(e.list, &carav1.FieldError{Field: field, Message: fmt.Sprintf(format, args...)})
 }
 
-// validator is built once, at the first use: compiling the constraints costs more than checking a thousand objects.
+// validator is created at the first use: compiling the constraints takes longer than validating a thousand objects.
 var validator = sync.OnceValues(func() (protovalidate.Validator, error) { //nolint:gochecknoglobals // derived from the contract alone
 	return protovalidate.New()
 })
 
-// maxPatience is the number of list elements up to which every violation is gathered. Beyond it the first one is
-// enough: nobody reads a hundred thousand, and each costs memory.
+// maxPatience is the number of list elements up to which all violations are collected. Beyond it, only the first is
+// returned, because each costs memory.
 const maxPatience = 5000
 
 func (e *fieldErrors) constraints(m proto.Message, first bool) {
@@ -118,7 +117,7 @@ func (e *fieldErrors) constraints(m proto.Message, first bool) {
 	}
 }
 
-// jsonPath spells a violation's path as the object's JSON does.
+// jsonPath returns a violation's path with JSON names.
 func jsonPath(d protoreflect.MessageDescriptor, path *validate.FieldPath) string {
 	var b strings.Builder
 	for _, el := range path.GetElements() {
@@ -137,7 +136,7 @@ func jsonPath(d protoreflect.MessageDescriptor, path *validate.FieldPath) string
 			b.WriteString("[" + strconv.FormatUint(el.GetIndex(), 10) + "]")
 		case validate.FieldPathElement_StringKey_case:
 			b.WriteString("[" + el.GetStringKey() + "]")
-		default: // no list or map on the way, or a map with keys that no message of ours has
+		default: // neither a list nor a map, or a map with a key type that our messages do not use
 		}
 	}
 	return b.String()
@@ -150,7 +149,7 @@ func childOf(fd protoreflect.FieldDescriptor) protoreflect.MessageDescriptor {
 	return fd.Message()
 }
 
-// constraintText says in our words what a constraint of the proto files asks for.
+// constraintText describes a constraint of the proto files in our own words.
 func (e *fieldErrors) constraintText(v *protovalidate.Violation) string {
 	rule := v.Proto.GetRuleId()
 	switch rule {
@@ -174,7 +173,7 @@ func (e *fieldErrors) constraintText(v *protovalidate.Violation) string {
 	return v.Proto.GetMessage()
 }
 
-// is begins a message that says what a field is and what it must be.
+// is begins a message with the field's value.
 func (e *fieldErrors) is(s string) string {
 	if e.unquoted {
 		return ""
@@ -182,7 +181,7 @@ func (e *fieldErrors) is(s string) string {
 	return fmt.Sprintf("is %q; it ", clip(s))
 }
 
-// plainBounds: `must be greater than or equal to 1` is `must be at least 1`.
+// plainBounds shortens `must be greater than or equal to 1` to `must be at least 1`.
 func plainBounds(message string) string {
 	return strings.NewReplacer("greater than or equal to", "at least", "less than or equal to", "at most").Replace(message)
 }
@@ -197,7 +196,7 @@ func choices(l protoreflect.List) string {
 	return oneOf(out)
 }
 
-// oneOf lists words: `A, B or C`.
+// oneOf joins words: `A, B or C`.
 func oneOf(words []string) string {
 	if len(words) < 2 {
 		return strings.Join(words, "")
@@ -205,7 +204,7 @@ func oneOf(words []string) string {
 	return strings.Join(words[:len(words)-1], ", ") + " or " + words[len(words)-1]
 }
 
-// dnsLabel checks a name that becomes a host name or a part of one.
+// dnsLabel validates a name that becomes a host name or a part of one.
 func (e *fieldErrors) dnsLabel(field, name string) {
 	if name == "" || len(validation.IsDNS1123Label(name)) == 0 {
 		return
@@ -243,7 +242,7 @@ func (e *fieldErrors) labels(field string, labels map[string]string) {
 	}
 }
 
-// maxAnnotations bounds all keys and values together.
+// maxAnnotations limits all keys and values together.
 const maxAnnotations = 64 << 10
 
 func (e *fieldErrors) annotations(field string, all map[string]string) {
@@ -268,11 +267,10 @@ func sortedKeys[V any](m map[string]V) []string {
 	return keys
 }
 
-// clip keeps a hostile value from filling an error message.
+// clip truncates a value for an error message.
 func clip(s string) string { return text.Clip(s, 83) }
 
-// MaxItems is the bound that the contract puts on a list, 0 if there is none. It can be checked before the elements
-// are looked at.
+// MaxItems returns the contract's limit for a list, or 0. It can be checked before the elements are read.
 func MaxItems(fd protoreflect.FieldDescriptor) int {
 	rules, ok := proto.GetExtension(fd.Options(), validate.E_Field).(*validate.FieldRules)
 	if !ok {
@@ -281,8 +279,8 @@ func MaxItems(fd protoreflect.FieldDescriptor) int {
 	return int(rules.GetRepeated().GetMaxItems())
 }
 
-// bounds finds lists that are too long and counts the elements of all the others, status left out: nothing else is
-// checked of an object whose size alone makes checking expensive.
+// bounds finds lists that are too long and counts the elements of all other lists, except in the status. An object that is
+// too large gets no further checks, because they would be expensive.
 func (e *fieldErrors) bounds(path string, m protoreflect.Message, size *int) {
 	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		at := join(path, fd.JSONName())

@@ -11,8 +11,8 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// MaxProject bounds a project's spec, in bytes of protobuf. The store keeps values of at most 512 KiB, and a claim and the
-// project's status need room beside it.
+// MaxProject limits a project's spec, in bytes of protobuf. The store accepts values up to 512 KiB, which must also hold
+// the claim and the status.
 const MaxProject = 256 << 10
 
 func (e projectErrors) project(s *carav1.ProjectSpec) {
@@ -54,22 +54,22 @@ func (e projectErrors) project(s *carav1.ProjectSpec) {
 		e.dnsLabel(at, n)
 		e.unique(names, n, "secret name", "spec.imagePullSecrets", i, "")
 	}
-	if size := proto.Size(s); size > MaxProject && len(e.list) == 0 { // another error is more precise
+	if size := proto.Size(s); size > MaxProject && len(e.list) == 0 { // any other error is more specific
 		e.add("spec", "has %d KiB, at most %d KiB are allowed; make several projects of it", size>>10, MaxProject>>10)
 	}
 }
 
-// loopbackName is in every container's /etc/hosts: nobody would reach a service of this name.
+// loopbackName is in every container's /etc/hosts, so a service with this name could not be reached.
 const loopbackName = "localhost"
 
-// specIndex is what other fields refer to by name.
+// specIndex holds the names that other fields refer to.
 type specIndex struct {
 	specs    map[string]*carav1.Service
 	services map[string]int
 	volumes  map[string]int
 }
 
-// unique notes name at index i and complains where it was noted before.
+// unique records name at index i and adds an error if it was recorded before.
 func (e *fieldErrors) unique(seen map[string]int, name, what, list string, i int, suffix string) {
 	if name == "" {
 		return
@@ -122,7 +122,7 @@ func (e projectErrors) host(field, host string) {
 	}
 }
 
-// cycles refuses services that wait for each other, and shows the circle.
+// cycles rejects services that wait for each other, and shows the cycle.
 func (e projectErrors) cycles(services []*carav1.Service, x specIndex) {
 	const unseen, open, done = 0, 1, 2
 	state := make([]int, len(services))

@@ -6,10 +6,10 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// MaxSecret bounds all keys and values of one Secret together, in bytes. The store keeps values of at most 512 KiB.
+// MaxSecret limits all keys and values of one Secret together, in bytes. The store accepts values up to 512 KiB.
 const MaxSecret = 384 << 10
 
-// RegistryKeys are the keys that a Secret of type registry must have.
+// RegistryKeys returns the keys that a Secret of type registry must have.
 func RegistryKeys() []string { return []string{"server", "username", "password"} }
 
 func (e *fieldErrors) secret(s *carav1.Secret) {
@@ -38,10 +38,10 @@ func (e *fieldErrors) secret(s *carav1.Secret) {
 	}
 }
 
-// IsSecretKey reports whether a text can be a key of a Secret. One that cannot may be a value in the key's place.
+// IsSecretKey reports whether a text can be a key of a Secret. Other texts may be a value in the wrong place.
 func IsSecretKey(key string) bool { return len(validation.IsConfigMapKey(key)) == 0 }
 
-// key begins a message about a key that no Secret can have.
+// key begins a message about an invalid key.
 func (e *fieldErrors) key(s string) string {
 	if e.unquoted {
 		return "a key of it "

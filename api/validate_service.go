@@ -94,7 +94,7 @@ func (e serviceErrors) secretKey(at string, r *carav1.SecretKeyRef) {
 	e.secretKeyName(at+".key", r.GetKey())
 }
 
-// mounts checks everything that occupies a path in the container: no two may meet.
+// mounts validates everything that uses a path in the container: the paths must be different.
 func (e serviceErrors) mounts(at string, s *carav1.Service, x specIndex) {
 	taken := map[string]string{}
 	take := func(field, p string) {
@@ -145,8 +145,8 @@ func (e serviceErrors) mounts(at string, s *carav1.Service, x specIndex) {
 	}
 }
 
-// kernelPath returns the directory, of those that the engine sets up itself, that a path lies in. What is put there hides
-// or changes what the container sees of the kernel and of its devices. Empty for every other path.
+// kernelPath returns the directory /proc, /sys or /dev that contains a path, or "". A mount there would hide or change the
+// kernel's files and the devices in the container.
 func kernelPath(p string) string {
 	for _, fs := range []string{"/proc", "/sys", "/dev"} {
 		if p == fs || strings.HasPrefix(p, fs+"/") {
@@ -156,16 +156,16 @@ func kernelPath(p string) string {
 	return ""
 }
 
-// belowDevShm reports whether a path is the container's shared memory, which is an ordinary tmpfs.
+// belowDevShm reports whether a path is in the container's shared memory, which is a normal tmpfs.
 func belowDevShm(p string) bool { return p == "/dev/shm" || strings.HasPrefix(p, "/dev/shm/") }
 
-// writable reports whether a file is put into a volume that is not read-only itself.
+// writable reports whether a file is in a volume that is not mounted read-only.
 func writable(mounts []*carav1.VolumeMount, file string) bool {
 	m := MountOf(mounts, file)
 	return m != nil && !m.GetReadOnly()
 }
 
-// MountOf returns the innermost of mounts that a path lies below; nil if there is none.
+// MountOf returns the innermost mount that contains a path, or nil.
 func MountOf(mounts []*carav1.VolumeMount, file string) *carav1.VolumeMount {
 	var found *carav1.VolumeMount
 	for _, m := range mounts {
@@ -177,7 +177,7 @@ func MountOf(mounts []*carav1.VolumeMount, file string) *carav1.VolumeMount {
 	return found
 }
 
-// absolute reports whether p is an absolute path that stays where it says; empty is left to the field's own rule.
+// absolute reports whether p is a clean absolute path. Another rule handles an empty path.
 func (e *fieldErrors) absolute(field, p string) bool {
 	switch {
 	case p == "":
@@ -194,7 +194,7 @@ func (e *fieldErrors) absolute(field, p string) bool {
 	return false
 }
 
-// user checks what the engine looks up in the image's /etc/passwd: `user[:group]`.
+// user validates `user[:group]`, which the engine looks up in the image's /etc/passwd.
 func (e serviceErrors) user(field, user string) {
 	if strings.ContainsFunc(user, func(r rune) bool { return r <= ' ' || r == 0x7f || unicode.IsControl(r) || unicode.IsSpace(r) }) {
 		e.add(field, "%q contains white space or a control character; write a name or a number, such as 1000:1000", clip(user))
@@ -257,7 +257,7 @@ func (e serviceErrors) dependsOn(at string, s *carav1.Service, x specIndex) {
 	}
 }
 
-// condition refuses to wait for what never happens.
+// condition rejects a dependency that can never be fulfilled.
 func (e serviceErrors) condition(field string, d *carav1.Dependency, on *carav1.Service) {
 	switch {
 	case d.GetCondition() == DependsCompleted && (on.GetRestartPolicy() == "" || on.GetRestartPolicy() == RestartAlways):
@@ -282,7 +282,7 @@ func (e serviceErrors) resources(at string, r *carav1.Resources) {
 	}
 }
 
-// minMemory is the least memory limit that Docker accepts.
+// minMemory is the smallest memory limit that Docker accepts.
 const minMemory = 6 << 20
 
 func (e serviceErrors) within(field, request, limit string, read func(string) (int64, error)) {
@@ -342,10 +342,10 @@ func (e serviceErrors) dropped(at string, caps []string) {
 	}
 }
 
-// elem addresses one element of a list: `spec.services[0]`.
+// elem returns the path of a list element: `spec.services[0]`.
 func elem(list string, i int) string { return list + "[" + strconv.Itoa(i) + "]" }
 
-// known lists the names there are, for a message that says which one to use.
+// known joins existing names for a message.
 func known(names map[string]int) string {
 	all := sortedKeys(names)
 	if len(all) > 10 {

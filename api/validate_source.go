@@ -46,7 +46,7 @@ func (e sourceErrors) source(s *carav1.SourceSpec) {
 
 const urlForms = "write https://host/path, http://host/path, ssh://user@host/path, user@host:path, file:///path or an absolute path"
 
-// gitURL never repeats the URL: it may hold a credential.
+// gitURL validates a URL. Messages never contain it, because it may contain a credential.
 func (e sourceErrors) gitURL(field, raw string) {
 	switch {
 	case raw == "":
@@ -63,7 +63,7 @@ func (e sourceErrors) gitURL(field, raw string) {
 	}
 }
 
-// scpLike is git's short form of ssh: user@host:path.
+// scpLike matches git's short form of ssh: user@host:path.
 func scpLike() *regexp.Regexp {
 	return regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]*@[A-Za-z0-9\[][A-Za-z0-9.:\]-]*:[^:].*$`)
 }
@@ -127,7 +127,7 @@ func fullHash(s string) bool {
 	return len(s) == 40 || len(s) == 64
 }
 
-// refName is git's check-ref-format, for a short name.
+// refName applies the rules of git's check-ref-format to a short name.
 func (e sourceErrors) refName(field, name string) {
 	if name == "" {
 		return
@@ -147,7 +147,7 @@ func (e sourceErrors) refName(field, name string) {
 	}
 }
 
-// subtree is a relative slash-separated path that stays inside the source.
+// subtree validates a relative path with slashes that stays inside the source.
 func (e sourceErrors) subtree(field, p string) {
 	trimmed := strings.TrimSuffix(strings.TrimPrefix(p, "./"), "/")
 	switch {

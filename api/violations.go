@@ -11,22 +11,22 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// ReasonPolicyViolation is why an agent lets a project fail that breaks Violations.
+// ReasonPolicyViolation means that an agent rejected a project because of Violations.
 const ReasonPolicyViolation = "PolicyViolation"
 
-// Bounds of what a container may take from its machine. They are far above what programs need, and below what brings a
-// machine down at once.
+// Limits of what a container may use of its machine. They are far above what programs need, and below what would bring the
+// machine down.
 const (
 	maxShared    = 64 << 30 // bytes of shmSize and of a tmpfs's size
-	maxOpenFiles = 1 << 20  // what a Linux kernel gives by default; an engine cannot start a container with more
+	maxOpenFiles = 1 << 20  // Linux's default; an engine cannot start a container with more
 )
 
-// Violations returns what breaks the policies of a cluster in a project, whoever accepted it: the server asks when it
-// takes a manifest in, and each agent asks again before it runs anything, so that a server that was taken over, or that
-// is wrong, gets no container with more than this on any node. What there is no field for (privileged, host namespaces,
-// host paths, the Docker socket, fixed host ports) nobody can ask for.
+// Violations returns the violations of the cluster's policies in a project. The server checks them when it accepts a
+// manifest, and each agent checks them again before it runs anything. So a server that is compromised or wrong cannot start
+// a container with more permissions on any node. Other things (privileged, host namespaces, host paths, the Docker socket,
+// fixed host ports) have no field at all.
 //
-// capabilities are those that capAdd may name on the node, beside AllowedCapabilities.
+// capabilities are allowed for capAdd on the node, in addition to AllowedCapabilities.
 func Violations(p *carav1.Project, capabilities []string) []*carav1.FieldError {
 	e := &fieldErrors{seen: map[string]bool{}, list: CapabilityViolations(p, capabilities)}
 	e.dnsLabel("metadata.name", p.GetMetadata().GetName())
@@ -45,10 +45,10 @@ func Violations(p *carav1.Project, capabilities []string) []*carav1.FieldError {
 	return e.list
 }
 
-// IsName reports whether a name is one that an object may have: it becomes a part of host names and of files' names.
+// IsName reports whether a name is valid for an object. It becomes a part of host names and file names.
 func IsName(name string) bool { return len(validation.IsDNS1123Label(name)) == 0 }
 
-// policy is what Validate and Violations have in common.
+// policy has the checks that Validate and Violations share.
 func (e serviceErrors) policy(at string, s *carav1.Service) {
 	for i, t := range s.GetTmpfs() {
 		_, options, _ := strings.Cut(t, ":")
@@ -68,7 +68,7 @@ func (e serviceErrors) policy(at string, s *carav1.Service) {
 	}
 }
 
-// tmpfsOptions lets through what bounds or hardens a tmpfs.
+// tmpfsOptions allows only options that limit or harden a tmpfs.
 func (e serviceErrors) tmpfsOptions(field, options string) {
 	if options == "" {
 		return
@@ -89,7 +89,7 @@ func (e serviceErrors) tmpfsOptions(field, options string) {
 	}
 }
 
-// tmpfsSize says what is wrong with a size as the kernel reads it; empty if nothing is.
+// tmpfsSize returns what is wrong with the size of a tmpfs, or "".
 func tmpfsSize(value string) string {
 	digits := strings.TrimRight(value, "kmgKMG%")
 	unit := strings.ToLower(value[len(digits):])
@@ -104,8 +104,8 @@ func tmpfsSize(value string) string {
 	return ""
 }
 
-// RefusedField names the policy that a field of another tool's manifests runs into, and why; empty for every other
-// name. There is no field for these things here: a later one would be an administrator's choice.
+// RefusedField returns the policy that forbids a field of another tool's manifests, and why; "" for every other name. Cara
+// has no fields for these things.
 func RefusedField(name string) (policy, why string) {
 	switch strings.ToLower(strings.ReplaceAll(strings.ReplaceAll(name, "_", ""), "-", "")) {
 	case "privileged", "allowprivilegeescalation":
@@ -120,7 +120,7 @@ func RefusedField(name string) (policy, why string) {
 	return "", ""
 }
 
-// PolicyText is how every program words a refusal by policy.
+// PolicyText formats the message for a field that a policy forbids.
 func PolicyText(policy, why string) string {
 	return fmt.Sprintf("refused by policy %q: %s", policy, why)
 }

@@ -1,7 +1,7 @@
 package api
 
-// States of a claim: what became of the project that a source declares. A claim in trouble has the word of the trouble in its source's
-// conditions and events too.
+// States of a claim, for the project that a source declares. A claim with a problem also has this word in its source's
+// conditions and events.
 const (
 	ClaimApplied          = "Applied"
 	ClaimRefused          = "Refused"
@@ -34,7 +34,7 @@ const (
 	HealthUnhealthy = "Unhealthy"
 )
 
-// Scopes of an override: what git no longer decides about a project.
+// Scopes of an override: what git no longer decides for a project.
 const (
 	OverrideSpec     = "Spec"
 	OverrideDeletion = "Deletion"
@@ -67,7 +67,7 @@ const (
 	EventWarning = "Warning"
 )
 
-// Types of what a watch sends.
+// Types of watch events.
 const (
 	WatchAdded    = "Added"
 	WatchModified = "Modified"
@@ -79,12 +79,12 @@ const (
 const (
 	ProviderGitHub    = "GitHub"
 	ProviderGitLab    = "GitLab"
-	ProviderGitea     = "Gitea" // and Forgejo, which sends the same headers
+	ProviderGitea     = "Gitea" // also Forgejo, which sends the same headers
 	ProviderBitbucket = "Bitbucket"
 	ProviderGeneric   = "Generic"
 )
 
-// Results of a webhook's delivery, as its source's status has them. DeliveryIgnored and DeliveryRefused begin a result that says why.
+// Results of a webhook delivery in its source's status. DeliveryIgnored and DeliveryRefused are followed by the reason.
 const (
 	DeliveryAccepted  = "Accepted"
 	DeliveryDuplicate = "Duplicate"
