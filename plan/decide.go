@@ -9,13 +9,13 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Ten applies of one hash within a minute are a fight with someone who changes the project back.
+// Ten applies of one hash within a minute mean that something else keeps changing the project back.
 const (
 	breakerLimit  = 10
 	breakerWindow = time.Minute
 )
 
-// decide says what to do about one project that the source declares.
+// decide returns the step for one project that the source declares.
 func decide(p *Plan, r *Row, in Input) Step {
 	if r.Claim.Spec.Held != "" {
 		return keep(r, api.ClaimHeld, api.ClaimHeld, r.Claim.Spec.Held)
@@ -38,7 +38,7 @@ func decide(p *Plan, r *Row, in Input) Step {
 	}
 }
 
-// decideAbsent is about a project that does not exist.
+// decideAbsent handles a project that does not exist.
 func decideAbsent(p *Plan, r *Row, now time.Time) Step {
 	switch o := r.override(now); o.GetScope() {
 	case api.OverrideDeletion:
@@ -55,7 +55,7 @@ func decideAbsent(p *Plan, r *Row, now time.Time) Step {
 	return attempt(p, r, now, Step{Action: Create, Reason: api.ReasonNew})
 }
 
-// decideGoing is about a project that is being removed: it can only be created again once it is gone.
+// decideGoing handles a project that is being deleted: it can be created again only after that.
 func decideGoing(r *Row, in Input) Step {
 	if r.owner() == Owner(in.Source.Metadata.Name) {
 		if o := r.override(in.Now); o != nil && o.Scope == api.OverrideDeletion {
@@ -68,7 +68,7 @@ func decideGoing(r *Row, in Input) Step {
 	return keep(r, api.ReasonDeleting, "", "")
 }
 
-// decideOwned is about a project of this very source.
+// decideOwned handles a project that this source owns.
 func decideOwned(p *Plan, r *Row, in Input) Step {
 	now := in.Now
 	if o := r.override(now); Overrules(o) {
@@ -103,7 +103,7 @@ func decideOwned(p *Plan, r *Row, in Input) Step {
 	return attempt(p, r, now, Step{Action: Update, Reason: reason, Diff: diff})
 }
 
-// stalled reports whether the loop breaker holds. It lets go when the manifest changes.
+// stalled reports whether the loop breaker stops the claim. A change of the manifest resets it.
 func stalled(r *Row, now time.Time) bool {
 	if r.Status.GetState() == api.ClaimStalled && r.Status.AppliedHash == r.Want {
 		return true
@@ -120,7 +120,7 @@ func stalled(r *Row, now time.Time) bool {
 	return recent >= breakerLimit
 }
 
-// decideUnowned is about a project that nobody owns, such as one of a source that was deleted.
+// decideUnowned handles a project without an owner, for example of a deleted source.
 func decideUnowned(p *Plan, r *Row, in Input) Step {
 	if Adopts("", AdoptPolicy(in.Source)) {
 		return takeOver(p, r, in.Now, Step{Action: Adopt, Reason: api.ReasonUnowned})
@@ -129,7 +129,7 @@ func decideUnowned(p *Plan, r *Row, in Input) Step {
 		"`caractrl adopt %s`, set adopt: IfUnowned in the source, or delete the project", r.Name, r.Name))
 }
 
-// decideMadeByHand is about a project that a person made.
+// decideMadeByHand handles a project that a person owns.
 func decideMadeByHand(p *Plan, r *Row, in Input) Step {
 	if Adopts(r.owner(), AdoptPolicy(in.Source)) {
 		return takeOver(p, r, in.Now, Step{Action: Adopt, Reason: api.ReasonAdoptAlways})
@@ -138,7 +138,7 @@ func decideMadeByHand(p *Plan, r *Row, in Input) Step {
 		"`caractrl adopt %s`, set adopt: Always in the source, or delete the project", r.Name, r.owner(), r.Name))
 }
 
-// decideForeign is about a project of another source: the first owner keeps it until it lets go.
+// decideForeign handles a project of another source: the first owner keeps it until it releases it.
 func decideForeign(p *Plan, r *Row, now time.Time) Step {
 	if why, yes := r.letGo(); !yes {
 		return keep(r, api.ClaimConflict, api.ClaimConflict, fmt.Sprintf("project %s is owned by %s (%s); declare it in one source only",
@@ -147,13 +147,13 @@ func decideForeign(p *Plan, r *Row, now time.Time) Step {
 	return takeOver(p, r, now, Step{Action: HandOver, Reason: api.ReasonLetGo, From: r.owner()})
 }
 
-// Adopts reports whether a source with an adopt policy takes a project that no source owns: one of a person, or of nobody
-// where owner is empty. It is the one text of the rule: the server asks it again in the transaction that applies.
+// Adopts reports whether a source with an adopt policy takes a project that no source owns. An empty owner means a project
+// without an owner. This is the only place of the rule: the server checks it again in the transaction that applies.
 func Adopts(owner, adopt string) bool {
 	return adopt == api.AdoptAlways || owner == "" && adopt != api.AdoptNever
 }
 
-// takeOver makes a living project this source's own, unless it has no right to live.
+// takeOver makes this source the owner of an existing project, unless the project has expired.
 func takeOver(p *Plan, r *Row, now time.Time, s Step) Step {
 	if why, yes := r.expired(now); yes {
 		return keep(r, api.ClaimExpired, api.ClaimExpired, why)
@@ -162,10 +162,10 @@ func takeOver(p *Plan, r *Row, now time.Time, s Step) Step {
 	return attempt(p, r, now, s)
 }
 
-// attempt makes s a step that applies, unless the very same was refused and its time has not come.
+// attempt returns the apply step s, unless the same step was rejected and its retry time has not come.
 func attempt(p *Plan, r *Row, now time.Time, s Step) Step {
 	m := r.Memory
-	waits := m != nil && now.Before(m.Retry) && m.Retry.Sub(now) <= refusedMost // a longer wait is one of another clock
+	waits := m != nil && now.Before(m.Retry) && m.Retry.Sub(now) <= refusedMost // a longer wait comes from a changed clock
 	if waits && m.Failures > 0 && m.Hash == r.Want && m.Base == r.base() {
 		p.Wake(m.Retry)
 		k := keep(r, m.State, m.State, m.Message)
@@ -180,7 +180,7 @@ func keep(r *Row, reason, state, message string) Step {
 	return Step{Action: Keep, Project: r.Name, Reason: reason, UID: r.UID(), State: state, Message: message, Row: *r}
 }
 
-// AdoptPolicy is what a source does about projects that others own: its spec's adopt, or the default.
+// AdoptPolicy returns a source's policy for existing projects: its spec's adopt, or the default.
 func AdoptPolicy(s *carav1.Source) string {
 	if a := s.GetSpec().GetAdopt(); a != "" {
 		return a
@@ -188,7 +188,7 @@ func AdoptPolicy(s *carav1.Source) string {
 	return api.AdoptIfUnowned
 }
 
-// gitWould says what git would change without the override.
+// gitWould describes what git would change without the override.
 func gitWould(diff []*carav1.FieldDiff) string {
 	if len(diff) == 0 {
 		return "; git says the same"

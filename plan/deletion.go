@@ -4,9 +4,9 @@ import (
 	"github.com/caravanserai/cara/api"
 )
 
-// planDeletion releases everything that a deleted source owns. With onDelete Orphan the server takes the owner off
-// the source's projects when it removes the source. With Delete the projects go first, all but those that another
-// source declares: the source stays until those are handed over, since they are not to be deleted.
+// planDeletion releases everything that a deleted source owns. With onDelete Orphan, the server removes the owner of the
+// source's projects when it removes the source. With Delete, the projects are deleted first, except those that another
+// source declares: the source stays until those are handed over.
 func planDeletion(p *Plan, in Input) {
 	me := Owner(p.Source)
 	p.Owned = countOwned(in)

@@ -12,78 +12,78 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Input is all that a plan for one source is made of. Nothing in it is changed. Once the source is being deleted, every
-// project is in Rows.
+// Input is the input of a plan for one source. It is not modified. If the source is being deleted, Rows has all its
+// projects.
 type Input struct {
 	Source *carav1.Source
-	// Rows that may need something.
+	// Rows are the projects that may need a step.
 	Rows []Row
-	// Settled counts the projects that are left out of Rows because they are in place and known to be so.
+	// Settled counts the projects that are left out of Rows because they are known to be in sync.
 	Settled int
-	// Check asks the server about every project, also about those in place: the source's spec has changed, and with it
-	// what the source may have.
+	// Check makes the server check every project, also those in sync, because the source's spec and with it its permissions
+	// have changed.
 	Check bool
 	Now   time.Time
 }
 
-// Row is all that is known about one project that the source claims, claimed or owns. Absent parts are nil.
+// Row is everything known about one project that the source claims, claimed or owns. Absent parts are nil.
 type Row struct {
 	Name string
-	// Claim is what this source declares. Nil if the source owns the project and declares nothing about it.
+	// Claim is what this source declares; nil if the source owns the project but declares nothing about it.
 	Claim *carav1.Claim
-	// Want is the claim's hash, in the version that Live is in.
+	// Want is the claim's hash, in the same version as Live.
 	Want string
-	// Generation of the source's spec.
+	// Generation is that of the source's spec.
 	Generation int32
-	// Status is what became of the claim: its own, or what was written since.
+	// Status is the claim's status, or a newer one that was written since.
 	Status *carav1.ClaimStatus
-	// Project that there is now, and the hash of its spec, labels and annotations.
+	// Project is the existing project. Live is the hash of its spec, labels and annotations.
 	Project *carav1.Project
 	Live    string
-	// Owner is the source that owns the project, where that is another one and it exists.
+	// Owner is the source that owns the project, if that is an existing other source.
 	Owner *carav1.Source
 	// Rivals are the present claims of other sources that exist and are not being deleted.
 	Rivals []*carav1.Claim
-	// Override and Tombstone that bear the project's name.
+	// Override and Tombstone are those with the project's name.
 	Override  *carav1.Override
 	Tombstone *carav1.Tombstone
-	// Memory of earlier passes; nil if there is nothing to remember.
+	// Memory is that of earlier reconciliations; nil if there is none.
 	Memory *Memory
 }
 
-// Memory is what earlier passes of this process remember of a claim.
+// Memory holds what this process remembers of earlier reconciliations of a claim.
 type Memory struct {
-	// Hash that was tried, against the project that Base stands for.
+	// Hash is the claim hash of the last attempt, and Base the state of the project then.
 	Hash, Base string
-	// Failures in a row, and when to try again.
+	// Failures is the number of consecutive failures, and Retry the time of the next attempt.
 	Failures int
 	Retry    time.Time
-	// State and Message of the last refusal.
+	// State and Message are those of the last rejection.
 	State, Message string
-	// Applied are the times when Hash was written over something else, oldest first.
+	// Applied are the times when Hash replaced another state, oldest first.
 	Applied []time.Time
 }
 
-// Owner is how a project of a source names its owner: `source/NAME`.
+// Owner returns a source's name as the owner of projects: `source/NAME`.
 func Owner(source string) string { return api.PrefixSource + source }
 
-// Present reports whether the source declares the project now.
+// Present reports whether the source currently declares the project.
 func (r *Row) Present() bool { return r.Claim.GetSpec().GetPresent() }
 
 func (r *Row) owner() string { return r.Project.GetMetadata().GetOwner() }
 
-// UID of the project that there is; empty without one.
+// UID returns the UID of the existing project, or "".
 func (r *Row) UID() string { return r.Project.GetMetadata().GetUid() }
 
 // going reports whether the project is being deleted.
 func (r *Row) going() bool { return api.GoingAway(r.Project) }
 
-// base stands for everything about the project and the source that an attempt to apply may be refused for.
+// base identifies the state of project and source on which the result of an apply depends.
 func (r *Row) base() string {
 	return r.UID() + " " + r.owner() + " " + r.Live + " " + strconv.Itoa(int(r.Generation))
 }
 
-// expired reports whether the claim must not be brought (back) to life, and why.
+// expired reports whether the claim must not create or restart the project, and why.
 func (r *Row) expired(now time.Time) (string, bool) {
 	at := r.Claim.GetSpec().GetProject().GetSpec().GetExpireAt()
 	if at != nil && !at.AsTime().After(now) {
@@ -102,7 +102,7 @@ func (r *Row) expired(now time.Time) (string, bool) {
 	return "expired on " + stamp(t.Time) + "; set a later expireAt in the manifest, or remove it", true
 }
 
-// later reports whether git's expiry lets a project live again that expired under the one before. None is for ever.
+// later reports whether a new expiry lets an expired project run again. nil means no expiry.
 func later(at, before *timestamppb.Timestamp) bool {
 	switch {
 	case before == nil:
@@ -113,7 +113,7 @@ func later(at, before *timestamppb.Timestamp) bool {
 	return at.AsTime().After(before.AsTime())
 }
 
-// rival returns the present claim of one other source.
+// rival returns the present claim of another source, or nil.
 func (r *Row) rival(source string) *carav1.Claim {
 	i := slices.IndexFunc(r.Rivals, func(c *carav1.Claim) bool { return c.Spec.Source == source })
 	if i < 0 {
@@ -122,8 +122,8 @@ func (r *Row) rival(source string) *carav1.Claim {
 	return r.Rivals[i]
 }
 
-// Heir is the claim of another source that will take the project over once this one lets go, or nil. One that has
-// expired takes nothing, nor one whose source may not have the project: to wait for it would keep the project for ever.
+// Heir returns the claim of another source that will take the project over when this source releases it, or nil. Claims
+// that have expired or whose source may not have the project do not count: waiting for them would keep the project forever.
 func (r *Row) Heir(now time.Time) *carav1.Claim {
 	i := slices.IndexFunc(r.Rivals, func(c *carav1.Claim) bool {
 		at := c.GetSpec().GetProject().GetSpec().GetExpireAt()
@@ -135,7 +135,7 @@ func (r *Row) Heir(now time.Time) *carav1.Claim {
 	return r.Rivals[i]
 }
 
-// letGo reports whether the other source that owns the project has released it for certain, and if not, why.
+// letGo reports whether the other source that owns the project has certainly released it, and if not, why.
 func (r *Row) letGo() (string, bool) {
 	other := strings.TrimPrefix(r.owner(), api.PrefixSource)
 	if c := r.rival(other); c != nil {
@@ -155,7 +155,7 @@ func (r *Row) letGo() (string, bool) {
 	return "", true
 }
 
-// Whole reports whether every file of a snapshot was read and understood.
+// Whole reports whether every file of a snapshot was read without errors.
 func Whole(s *carav1.Snapshot) bool {
 	return s.GetComplete() && s.ErrorCount == 0 && len(s.FileErrors) == 0
 }

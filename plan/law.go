@@ -1,16 +1,16 @@
 package plan
 
-// Rule is one row of the law of git: what happens in one situation. docs/law.md shows the rows.
+// Rule is one row of the rules of git: what happens in one situation. docs/law.md shows the rows.
 type Rule struct {
-	// Situation is the row's name. reconciler.TestLaw has a test of that name for each row that has no Test.
+	// Situation is the name of the row. reconciler.TestLaw has a test with that name for each row without a Test.
 	Situation string
 	// Behaviour is what Cara does.
 	Behaviour string
-	// Test is where the row is tested if another room has its code: the folder, a dot, and the test's name.
+	// Test names the test if another package has the code: the folder, a dot, and the test's name.
 	Test string
 }
 
-// Law is the law of git, row by row.
+// Law returns the rules of git.
 func Law() []Rule {
 	return []Rule{
 		{

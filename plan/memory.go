@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// A refused project is tried again after the first of these, doubling up to the second. A change of the manifest or of
-// the project tries at once.
+// A rejected project is tried again after the first of these times, which doubles up to the second. A change of the
+// manifest or of the project causes an immediate attempt.
 const (
 	refusedFirst = 5 * time.Second
 	refusedMost  = 5 * time.Minute
 )
 
-// NoteRefused notes that the server did not take the step.
+// NoteRefused records that the server rejected the step.
 func (m *Memory) NoteRefused(s *Step, state, message string, now time.Time) {
 	if base := s.Row.base(); m.Hash != s.Row.Want || m.Base != base {
 		*m = Memory{Hash: s.Row.Want, Base: base, Applied: m.kept(s.Row.Want)}
@@ -25,7 +25,7 @@ func (m *Memory) NoteRefused(s *Step, state, message string, now time.Time) {
 	m.Retry, m.State, m.Message = now.Add(wait), state, message
 }
 
-// NoteApplied notes that the step was done; wrote is false if the server found nothing to change.
+// NoteApplied records that the step was applied; wrote is false if the server had nothing to change.
 func (m *Memory) NoteApplied(s *Step, wrote bool, now time.Time) {
 	times := m.kept(s.Row.Want)
 	if wrote {
@@ -35,7 +35,7 @@ func (m *Memory) NoteApplied(s *Step, wrote bool, now time.Time) {
 	*m = Memory{Hash: s.Row.Want, Applied: times}
 }
 
-// kept are the applies that count for a hash.
+// kept returns the applies of a hash.
 func (m *Memory) kept(hash string) []time.Time {
 	if m.Hash != hash {
 		return nil

@@ -11,19 +11,19 @@ import (
 	"github.com/caravanserai/cara/internal/text"
 )
 
-// Outcome is what became of one step. It begins as what the plan expects.
+// Outcome is the result of one step. Initially it is the expected result.
 type Outcome struct {
-	// State and Message of the claim; without a state its status stays.
+	// State and Message are the new ones of the claim. Without a State, the claim's status does not change.
 	State, Message string
 	UID            string
-	// Wrote is true where the cluster was changed.
+	// Wrote is true if the cluster was changed.
 	Wrote bool
 }
 
-// Expected is the outcome of a step that goes as planned.
+// Expected returns the outcome of a step that succeeds.
 func (s *Step) Expected() Outcome { return Outcome{State: s.State, Message: s.Message, UID: s.UID} }
 
-// ClaimStatus is the claim's status after the step; nil if it stays as it is.
+// ClaimStatus returns the claim's status after the step, or nil if it does not change.
 func (s *Step) ClaimStatus(res Outcome, now time.Time) *carav1.ClaimStatus {
 	if res.State == "" {
 		return nil
@@ -50,8 +50,8 @@ func (s *Step) ClaimStatus(res Outcome, now time.Time) *carav1.ClaimStatus {
 	return next
 }
 
-// maxMessage is the most bytes of a message that is stored.
+// maxMessage limits a stored message, in bytes.
 const maxMessage = 4000
 
-// Bounded cuts a message that is stored.
+// Bounded truncates a message to be stored.
 func Bounded(s string) string { return text.Clip(s, maxMessage) }

@@ -9,9 +9,9 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// InForce reports whether an override holds at a time. One that ends with git's next change holds as long as a source
-// declares what it was made against: declared are the claim hashes of what sources declare of the project now, with ""
-// for a source that declares nothing. Without any, what git declares is not known, and the override holds.
+// InForce reports whether an override is active. An override that ends with git's next change is active while a source
+// declares what it was made against. declared are the claim hashes that sources declare for the project now, with "" for a
+// source that declares nothing. Without any, git's declaration is unknown, and the override is active.
 func InForce(o *carav1.Override, now time.Time, declared ...string) bool {
 	if o == nil || EndedByTime(o, now) {
 		return false
@@ -19,18 +19,18 @@ func InForce(o *carav1.Override, now time.Time, declared ...string) bool {
 	return o.GetUntilHash() == "" || len(declared) == 0 || slices.Contains(declared, o.GetUntilHash())
 }
 
-// EndedByTime reports whether an override's time is over.
+// EndedByTime reports whether an override's end has passed.
 func EndedByTime(o *carav1.Override, now time.Time) bool {
 	return o.GetUntil() != nil && !o.GetUntil().AsTime().After(now)
 }
 
-// Overrules reports whether an override keeps git from changing or creating the project. An extension of the expiry
-// does not.
+// Overrules reports whether an override prevents git from changing or creating the project. An extension of the expiry does
+// not.
 func Overrules(o *carav1.Override) bool {
 	return o.GetScope() == api.OverrideSpec || o.GetScope() == api.OverrideDeletion
 }
 
-// override returns the override that holds now, or nil.
+// override returns the active override, or nil.
 func (r *Row) override(now time.Time) *carav1.Override {
 	if r.Override == nil || EndedByTime(r.Override, now) || r.endedByGit() {
 		return nil
@@ -38,8 +38,8 @@ func (r *Row) override(now time.Time) *carav1.Override {
 	return r.Override
 }
 
-// endedByGit reports whether git has changed the project since the override was made. What counts is what any source
-// declares: nobody owns a project that is held down.
+// endedByGit reports whether git has changed the project since the override was made. The declarations of all sources
+// count, because a project that an override keeps deleted has no owner.
 func (r *Row) endedByGit() bool {
 	if r.Override.GetUntilHash() == "" {
 		return false

@@ -12,8 +12,8 @@ import (
 // Action is what a step does.
 type Action string
 
-// Actions, in the order in which they are done. Check sends a project that is in place: the server says whether the
-// source may still have it.
+// Actions, in the order in which they are done. Check sends a project that is in sync, so that the server checks whether
+// the source may still have it.
 const (
 	Create   Action = api.PlanCreate
 	Adopt    Action = api.PlanAdopt
@@ -25,7 +25,7 @@ const (
 	Forget   Action = api.PlanForget
 )
 
-// rank orders the actions: what is declared comes to life before what is no longer declared goes.
+// rank orders the actions: declared projects are created before others are deleted.
 func (a Action) rank() int {
 	return slices.Index([]Action{Create, Adopt, HandOver, Update, Check, Delete, Keep, Forget}, a)
 }
@@ -33,25 +33,25 @@ func (a Action) rank() int {
 // Applies reports whether the step sends the claim's project to the server.
 func (a Action) Applies() bool { return a.rank() <= Check.rank() }
 
-// Step is one thing to do about one project, or the reason to do nothing.
+// Step is one action for one project, or the reason for no action.
 type Step struct {
 	Action  Action
 	Project string
-	// Reason is a word: why the step is there.
+	// Reason is one word.
 	Reason string
-	// Diff is what differs between the project and git. For an override it is shown and not applied.
+	// Diff is the difference between the project and git. For an override it is shown and not applied.
 	Diff []*carav1.FieldDiff
 	// From is the owner that a HandOver takes the project from.
 	From string
-	// UID of the project that the step was decided on; empty for Create.
+	// UID is that of the project on which the step was decided; empty for Create.
 	UID string
-	// State and Message of the claim once the step is done. Without a State the claim's status stays.
+	// State and Message are those of the claim after the step. Without a State, the claim's status does not change.
 	State, Message string
 
 	Row Row
 }
 
-// Differs reports whether the project is not as the source declares it, whether or not the step changes that.
+// Differs reports whether the project differs from the source's declaration, whether or not the step changes that.
 func (s *Step) Differs() bool {
 	if s.Action == Check || s.Action == Forget {
 		return false
@@ -70,8 +70,8 @@ func (s *Step) Differs() bool {
 	return true
 }
 
-// Unclaimed explains the projects of a source that no pass over it touches: those that it owns and never declared, and
-// those in the inventory of an earlier source of the same name. The reconciler has no use for these steps; people do.
+// Unclaimed explains the projects of a source that a reconciliation never touches: those that it owns but never declared,
+// and those in the inventory of an earlier source with the same name. The steps are only for display.
 func Unclaimed(in Input) []Step {
 	var steps []Step
 	me := Owner(in.Source.GetMetadata().GetName())
@@ -90,34 +90,34 @@ func Unclaimed(in Input) []Step {
 	return steps
 }
 
-// Plan takes the cluster from what it has to what one source wants, in order.
+// Plan brings the cluster from its current state to what one source declares, in order.
 type Plan struct {
 	Source   string
 	Revision string
-	// Steps in the order in which they are done. What is in place and known to be so has none.
+	// Steps in the order in which they are done. Projects that are known to be in sync have no step.
 	Steps []Step
-	// Settled counts the projects that are in place.
+	// Settled counts the projects that are in sync.
 	Settled int
-	// Owned counts the projects that the source owns and that are not on their way out.
+	// Owned counts the projects that the source owns and that are not being deleted.
 	Owned int
-	// Prune is the verdict over what would be deleted.
+	// Prune is the verdict about the projects to delete.
 	Prune Verdict
-	// Ended are projects whose override ended because git changed: the record must be removed.
+	// Ended are projects whose override ended because git changed. The overrides must be removed.
 	Ended []string
-	// Remove is true where the source is deleted and has released everything.
+	// Remove is true if the source is deleted and has released everything.
 	Remove bool
-	// Next is when time alone changes the plan; zero for never.
+	// Next is when the plan changes without any other change; zero means never.
 	Next time.Time
 }
 
-// Wake makes the plan be looked at again at t.
+// Wake requests a new plan at t.
 func (p *Plan) Wake(t time.Time) {
 	if p.Next.IsZero() || t.Before(p.Next) {
 		p.Next = t
 	}
 }
 
-// Diff plans for one source. It is a pure function of its input.
+// Diff computes the plan for one source. It is a pure function of its input.
 func Diff(in Input) Plan {
 	p := Plan{Source: in.Source.GetMetadata().GetName(), Revision: in.Source.GetStatus().GetSnapshot().GetRevision()}
 	switch {
@@ -145,7 +145,7 @@ func planPass(p *Plan, in Input) {
 			p.Owned++
 		}
 		if r.Claim == nil || r.Claim.GetSpec().GetSourceUid() != in.Source.Metadata.Uid {
-			continue // no word of this very source
+			continue // not a claim of this source
 		}
 		if r.Override != nil {
 			planOverride(p, r, in.Now)
@@ -171,7 +171,7 @@ func planPass(p *Plan, in Input) {
 	}
 }
 
-// Settled is the common case, answered at once: applied, in place and known to be so.
+// Settled reports the common case quickly: the claim is applied and known to be in sync.
 func Settled(r *Row, s *carav1.Source) bool {
 	return r.Claim != nil && r.Project != nil && r.Live == r.Want && r.Override == nil &&
 		r.Claim.Spec.Present && r.Claim.Spec.Held == "" && r.Claim.Spec.SourceUid == s.Metadata.Uid &&
@@ -179,7 +179,7 @@ func Settled(r *Row, s *carav1.Source) bool {
 		r.owner() == Owner(s.Metadata.Name) && !r.going()
 }
 
-// planOverride wakes at an override's end, and notes one that git has ended.
+// planOverride schedules a new plan at an override's end, and records one that git has ended.
 func planOverride(p *Plan, r *Row, now time.Time) {
 	switch {
 	case r.endedByGit():

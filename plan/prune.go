@@ -11,36 +11,36 @@ import (
 	"github.com/caravanserai/cara/internal/text"
 )
 
-// A prune of so many projects is never stopped by the limit, and the limit is so many percent where the source has none.
+// The limit never stops a prune of up to pruneFloor projects. defaultPruneLimit is the percentage for a source without one.
 const (
 	pruneFloor        = 3
 	defaultPruneLimit = 30
 )
 
-// PruneInput is all that the gate decides by.
+// PruneInput is the input of PruneGate.
 type PruneInput struct {
 	Source *carav1.Source
 	Now    time.Time
-	// Gone are the rows of this source's inventory whose manifest left the source.
+	// Gone are the rows of this source's inventory whose manifest is no longer in the source.
 	Gone []Row
 	// Present counts the projects that the source declares.
 	Present int
-	// Held are those of them that are declared no more where they were, though the place is still there: their file is
-	// broken, or their path is not read.
+	// Held are those of the present projects whose manifest could not be read at its last place: the file has an error, or
+	// the path is not read.
 	Held []Row
 	// Owned counts the projects that the source owns.
 	Owned int
 }
 
-// Verdict is what the gate says.
+// Verdict is the result of PruneGate.
 type Verdict struct {
-	// Allowed is true where everything in Delete may go now.
+	// Allowed is true if everything in Delete may be deleted now.
 	Allowed bool
-	// Reasons say why not; all of them.
+	// Reasons are all reasons against the deletion.
 	Reasons []string
-	// Delete are the projects that left the source and that nothing else protects.
+	// Delete are the projects that are no longer in the source and that nothing else protects.
 	Delete []string
-	// Spared are projects that left the source and are not deleted whatever the gate says.
+	// Spared are projects that are no longer in the source and are not deleted, whatever the verdict is.
 	Spared []Spared
 
 	rows []Row // of Delete
@@ -49,15 +49,16 @@ type Verdict struct {
 // Spared is one project that is not deleted, and why.
 type Spared struct {
 	Project string
-	// Reason is a word. With ReasonSettled the source's inventory releases the project.
+	// Reason is one word. With ReasonSettled the source's inventory releases the project.
 	Reason  string
 	Message string
 
 	row Row
 }
 
-// PruneGate decides whether what left a source may be deleted. Each project must be in this source's inventory by its
-// uid, be owned by it still, and be claimed by nobody else; then the set as a whole must pass.
+// PruneGate decides whether projects that are no longer in a source may be deleted. Each project must be in this source's
+// inventory with its UID, still be owned by the source, and not be claimed by another one. Then the limits for the whole
+// set apply.
 func PruneGate(in PruneInput) Verdict {
 	var v Verdict
 	for i := range in.Gone {
@@ -75,11 +76,11 @@ func PruneGate(in PruneInput) Verdict {
 	}
 	if len(v.Delete) == 0 {
 		if s := in.Source.GetStatus().GetSnapshot(); len(in.Held) > 0 && Whole(s) {
-			v.Reasons = []string{notRead(in.Held)} // nothing is to be deleted, and nobody else would say why
+			v.Reasons = []string{notRead(in.Held)} // nothing will be deleted, and no other message explains why
 		}
 		return v
 	}
-	n := len(v.Delete) // and what is only not named by the inventory yet: a set is not let through in parts
+	n := len(v.Delete) // includes projects whose UID is not in the inventory yet, so that a set cannot pass the limit in parts
 	for _, s := range v.Spared {
 		if s.Reason == api.ReasonInventory {
 			n++
@@ -90,7 +91,7 @@ func PruneGate(in PruneInput) Verdict {
 	return v
 }
 
-// spare says why one project is not to be deleted, or nothing.
+// spare returns why one project is not deleted, or "".
 func spare(in PruneInput, r *Row) (reason, message string) {
 	me := in.Source.GetMetadata()
 	switch {
@@ -110,14 +111,14 @@ func spare(in PruneInput, r *Row) (reason, message string) {
 		return api.ClaimOverridden, overrideText(o, "overridden") + "; git would delete it"
 	}
 	if r.Status.GetProjectUid() != r.UID() {
-		// The project was applied and the process ended before the inventory had its uid. It is written first: only
-		// what the stored inventory names is deleted.
+		// The project was applied, but the process ended before the inventory had its UID. The UID is written first,
+		// because only projects in the stored inventory are deleted.
 		return api.ReasonInventory, "it is taken into the inventory"
 	}
 	return "", ""
 }
 
-// blocked lists what stands against deleting n projects.
+// blocked returns the reasons against deleting n projects.
 func blocked(in PruneInput, n int) (reasons []string) {
 	spec, status := in.Source.GetSpec(), in.Source.GetStatus()
 	snapshot := status.GetSnapshot()
@@ -145,7 +146,7 @@ func blocked(in PruneInput, n int) (reasons []string) {
 	return reasons
 }
 
-// notRead names the projects whose paths are there and are not read, the first few with the path and the reason.
+// notRead lists the projects whose paths exist but are not read, the first few with path and reason.
 func notRead(held []Row) string {
 	const most = 3
 	held = slices.Clone(held)
@@ -161,7 +162,7 @@ func notRead(held []Row) string {
 	return "what is not read is not gone: " + strings.Join(lines, "; ") + "; remove the path, or put it back"
 }
 
-// FileErrors says how many errors the files of a snapshot have, and names the first.
+// FileErrors returns the number of errors in a snapshot's files and the first error.
 func FileErrors(s *carav1.Snapshot, n int) string {
 	out := fmt.Sprintf("%s in the files at %s", text.Count(int(n), "error"), api.ShortRevision(s.Revision))
 	if len(s.FileErrors) > 0 {
@@ -171,7 +172,7 @@ func FileErrors(s *carav1.Snapshot, n int) string {
 	return out
 }
 
-// pruneLimit is how many of owned projects one pass may delete.
+// pruneLimit returns how many of the owned projects one reconciliation may delete.
 func pruneLimit(spec *carav1.SourceSpec, owned int) int {
 	percent := defaultPruneLimit
 	if spec.GetPruneLimit() != 0 || (spec != nil && spec.PruneLimit != nil) {
@@ -180,14 +181,14 @@ func pruneLimit(spec *carav1.SourceSpec, owned int) int {
 	return max(pruneFloor, owned*percent/100)
 }
 
-// confirmed reports whether a person released the prune of this very revision, named in full or by its beginning.
+// confirmed reports whether a person confirmed the prune of this revision, by its full ID or a prefix.
 func confirmed(s *carav1.SourceStatus) bool {
 	const shortest = 7
 	c := s.GetConfirmedRevision()
 	return len(c) >= shortest && strings.HasPrefix(s.GetSnapshot().GetRevision(), c)
 }
 
-// steps turns the verdict into steps of the plan.
+// steps converts the verdict to steps of the plan.
 func (v *Verdict) steps() []Step {
 	var steps []Step
 	for i := range v.rows {

@@ -9,10 +9,11 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// State answers what there is: the reconciler's index of the watch, and the server's own view. What does not exist is nil.
+// State provides the existing objects: the reconciler's index of the watch, or the server's view. Methods return nil if one
+// does not exist.
 type State interface {
 	Source(name string) *carav1.Source
-	// Claims are the claims on a project, by their source.
+	// Claims returns the claims on a project by source.
 	Claims(project string) map[string]*carav1.Claim
 	// Project returns a project and its claim hash.
 	Project(name string) (*carav1.Project, string)
@@ -20,7 +21,7 @@ type State interface {
 	Tombstone(project string) *carav1.Tombstone
 }
 
-// NewRow joins what there is about one project that a source claims, claimed or owns.
+// NewRow collects what exists about one project that a source claims, claimed or owns.
 func NewRow(s State, source, project string) Row {
 	claims := s.Claims(project)
 	claim := claims[source]
@@ -30,7 +31,7 @@ func NewRow(s State, source, project string) Row {
 	}
 	if r.Project, r.Live = s.Project(project); r.Project != nil {
 		if claim != nil && hashVersion(r.Want) != hashVersion(r.Live) {
-			r.Want = api.ClaimHash(claim.Spec.Project) // the claim was hashed by another version of Cara
+			r.Want = api.ClaimHash(claim.Spec.Project) // another version of Cara hashed the claim
 		}
 		if other, ok := api.SourceOf(r.owner()); ok && other != source {
 			r.Owner = s.Source(other)
@@ -44,7 +45,7 @@ func NewRow(s State, source, project string) Row {
 	return r
 }
 
-// rivals are the claims of others that count: of sources that exist, are the very ones, and are not being deleted.
+// rivals returns the claims of other sources that exist with the same UID and are not being deleted.
 func rivals(s State, source string, claims map[string]*carav1.Claim) []*carav1.Claim {
 	var found []*carav1.Claim
 	for _, name := range slices.Sorted(maps.Keys(claims)) {
@@ -57,7 +58,7 @@ func rivals(s State, source string, claims map[string]*carav1.Claim) []*carav1.C
 	return found
 }
 
-// hashVersion is the part of a hash that says how it was made.
+// hashVersion returns the version prefix of a hash.
 func hashVersion(hash string) string {
 	v, _, _ := strings.Cut(hash, ":")
 	return v

@@ -11,7 +11,7 @@ import (
 	"github.com/caravanserai/cara/internal/text"
 )
 
-// DiffText names the fields that differ, the first few with their values.
+// DiffText lists the fields that differ, the first few with their values.
 func DiffText(diff []*carav1.FieldDiff) string {
 	const most, width = 5, 80
 	var b strings.Builder
@@ -28,7 +28,7 @@ func DiffText(diff []*carav1.FieldDiff) string {
 	return b.String()
 }
 
-// value is a field's value in a message, where an absent one shows as (none).
+// value returns a field's value for a message; (none) if it is absent.
 func value(s string, width int) string {
 	if s == "" {
 		return "(none)"
