@@ -1,15 +1,15 @@
-// Package manifest turns files into objects, strictly, and objects back into YAML.
+// Package manifest parses files strictly into objects, and encodes objects as YAML.
 //
-// Its place on the straight line of a push: `sources` reads files and calls Parse; what comes out goes on to the
-// `reconciler`. `caractrl` calls it for `apply -f` and `-o yaml`. It is the only room that knows YAML.
+// When a push is processed, `sources` reads files and calls Parse; the result goes to the `reconciler`. `caractrl` uses it
+// for `apply -f` and `-o yaml`. No other package uses YAML.
 //
 // Invariants:
-//   - Parse is pure and never panics. What it costs is bounded before it is spent: bytes, nodes and depth are counted
-//     on the raw text, duplicate keys are found in linear time, and aliases are charged for what they stand for.
-//   - A document that comes back is valid: every field is known and of the right type, and api.Validate accepts it.
-//   - Every problem says file, line and column, and lies inside the file.
+//   - Parse is pure and never panics. Its cost is limited in advance: it counts bytes, nodes and depth in the raw text,
+//     finds duplicate keys in linear time, and counts an alias as the nodes that it refers to.
+//   - A returned document is valid: every field is known and has the right type, and api.Validate accepts it.
+//   - Every problem has a file, line and column inside the file.
 //
-// How it works: the text is scanned once (scan.go), read to a tree of nodes (tree.go for YAML, json.go for JSON) and the
-// tree is walked against the message's descriptor (walk.go, scalar.go). No YAML library ever decodes into a map: they
+// The text is scanned once (scan.go) and parsed to a tree of nodes (tree.go for YAML, json.go for JSON). Then the tree is
+// converted with the message's descriptor (walk.go, scalar.go). YAML libraries do not decode into maps here, because they
 // look for duplicate keys in quadratic time.
 package manifest

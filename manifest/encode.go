@@ -15,11 +15,11 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// Encode writes objects as YAML documents, fields in the order of the contract (metadata before spec), maps by key.
-// What Parse reads of it is equal to the objects without their status, which is left out.
+// Encode writes objects as YAML documents, with fields in the order of the contract (metadata before spec) and map keys
+// sorted. Parse of the result returns equal objects. The status is left out.
 func Encode(objects ...proto.Message) ([]byte, error) { return encode(objects, false) }
 
-// EncodeWithStatus is Encode for people who look at what is: status and all.
+// EncodeWithStatus is Encode with the status.
 func EncodeWithStatus(objects ...proto.Message) ([]byte, error) { return encode(objects, true) }
 
 func encode(objects []proto.Message, status bool) ([]byte, error) {
@@ -125,8 +125,8 @@ func plain(tag, value string) *yaml.Node {
 	return &yaml.Node{Kind: yaml.ScalarNode, Tag: tag, Value: value}
 }
 
-// textNode is text that every YAML reader takes for text: lines as a block, words that some readers take for something
-// else in quotes.
+// textNode returns a node that every YAML reader parses as text: several lines as a block, and words that some readers
+// would parse as another type in quotes.
 func textNode(s string) *yaml.Node {
 	n := plain(tagString, s)
 	switch {
@@ -138,7 +138,7 @@ func textNode(s string) *yaml.Node {
 	return n
 }
 
-// blockSafe reports whether a block keeps the text as it is.
+// blockSafe reports whether a block preserves the text.
 func blockSafe(s string) bool {
 	return strings.TrimSpace(s) != "" && s[0] != ' ' && s[0] != '\n' && !strings.ContainsAny(s, "\r\t\u0085\u2028\u2029\uFEFF") &&
 		!strings.Contains(s, " \n") && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' && r != '\n' || r == 0x7f })

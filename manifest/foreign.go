@@ -14,9 +14,9 @@ import (
 	"github.com/caravanserai/cara/api"
 )
 
-// Foreign reports whether a file has no document of ours, and what it looks like instead: `a Compose file`. A document is
-// ours if it has our apiVersion or one of our kinds, however much else is wrong with it. A file that cannot be parsed is
-// foreign only if it is recognised: it may be a manifest with a typing error.
+// Foreign reports whether a file has no document of Cara, and what it looks like instead: `a Compose file`. A document is
+// Cara's if it has our apiVersion or one of our kinds, whatever else is wrong with it. A file that cannot be parsed is
+// foreign only if its format is recognized, because it may be a manifest with a syntax error.
 func Foreign(file string, data []byte) (looks string, foreign bool) {
 	p := &parser{file: file, limits: Limits{}.WithDefaults()}
 	text, ok := trees{p}.scan(data)
@@ -40,7 +40,7 @@ func Foreign(file string, data []byte) (looks string, foreign bool) {
 		return foreignText(file, text)
 	}
 	if first == nil {
-		return "", false // it declares nothing
+		return "", false // the document is empty
 	}
 	if template(text) {
 		return "a Helm template", true
@@ -48,7 +48,7 @@ func Foreign(file string, data []byte) (looks string, foreign bool) {
 	return looksLike(file, first), true
 }
 
-// KnownName says what a file of that name is, if the name alone tells: `an npm package`.
+// KnownName returns what a file is if its name alone shows it: `an npm package`.
 func KnownName(file string) string {
 	name := strings.ToLower(path.Base(file))
 	switch {
@@ -68,7 +68,7 @@ func KnownName(file string) string {
 	return ""
 }
 
-// ours reports whether one document claims to be a manifest of Cara.
+// ours reports whether a document looks like a manifest of Cara.
 func ours(root *yaml.Node) bool {
 	version, kind := value(root, "apiVersion"), value(root, "kind")
 	if strings.HasPrefix(strings.ToLower(version), strings.ToLower(group())) {
@@ -91,7 +91,7 @@ func kinds() []string {
 	return []string{api.KindProject, api.KindNode, api.KindSource, api.KindSecret, api.KindEvent, "Volume"}
 }
 
-// kubernetes reports whether an apiVersion is one of Kubernetes for a kind that has the name of one of ours.
+// kubernetes reports whether an apiVersion is from Kubernetes, for a kind with the same name as ours.
 func kubernetes(version, kind string) bool {
 	if version == "v1" {
 		return slices.Contains([]string{"secret", "node", "event"}, strings.ToLower(kind))
@@ -100,7 +100,7 @@ func kubernetes(version, kind string) bool {
 	return ok && strings.Contains(g, ".")
 }
 
-// value is the text of a top-level key, whose case does not matter.
+// value returns the text of a top-level key, ignoring its case.
 func value(root *yaml.Node, key string) string {
 	if root = follow(root); root == nil || root.Kind != yaml.MappingNode {
 		return ""
@@ -124,7 +124,7 @@ func has(root *yaml.Node, keys ...string) bool {
 	return true
 }
 
-// looksLike names what a document is. Of its content it quotes nothing but a kind.
+// looksLike describes a document. It quotes only its kind.
 func looksLike(file string, root *yaml.Node) string {
 	root = follow(root)
 	if known := KnownName(file); known != "" {
@@ -155,14 +155,14 @@ func looksLike(file string, root *yaml.Node) string {
 	return "a file of another tool: it has no apiVersion and no kind"
 }
 
-// mark is what a document of ours has, also in a file that cannot be parsed.
+// marked reports whether a text has the apiVersion or a kind of Cara. It also works for a file that cannot be parsed.
 func marked(text []byte) bool {
 	version := regexp.MustCompile(`(?i)apiVersion["']?\s*:\s*["']?` + group())
 	kind := regexp.MustCompile(`(?im)(^|[{,]\s*)["']?kind["']?\s*:\s*["']?(` + strings.Join(kinds(), "|") + `)\b`)
 	return version.Match(text) || kind.Match(text)
 }
 
-// foreignText is about a file that cannot be parsed.
+// foreignText handles a file that cannot be parsed.
 func foreignText(file string, text []byte) (looks string, foreign bool) {
 	switch known := KnownName(file); {
 	case marked(text):
@@ -177,12 +177,12 @@ func foreignText(file string, text []byte) (looks string, foreign bool) {
 	return "", false
 }
 
-// template reports whether a text has the actions of a Helm chart's template. Some of them are valid YAML.
+// template reports whether a text has the actions of a Helm template. Some of them are valid YAML.
 func template(text []byte) bool {
 	return regexp.MustCompile(`\{\{-?\s*(\.(Values|Release|Chart|Files|Capabilities)\b|(include|define|if|with|range|template|end)\b)`).Match(text)
 }
 
-// foreignLarge is about a file that is too much to parse, or no text.
+// foreignLarge handles a file that is too large to parse, or not text.
 func foreignLarge(file string, data []byte) (looks string, foreign bool) {
 	known := KnownName(file)
 	switch {

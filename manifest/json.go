@@ -13,8 +13,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// jsonTrees reads JSON documents, one behind the other, to the same tree that YAML gives: YAML is almost a superset of
-// JSON, but not where a character is written as two \u escapes.
+// jsonTrees parses consecutive JSON documents to the same trees as YAML. YAML is not a full superset of JSON: it differs
+// for a character written as two \u escapes.
 func (p trees) jsonTrees(text []byte) iter.Seq[*yaml.Node] {
 	return func(yield func(*yaml.Node) bool) {
 		r := &jsonReader{text: text, dec: json.NewDecoder(bytes.NewReader(text)), depth: p.limits.Depth, line: 1}
@@ -47,9 +47,9 @@ type jsonReader struct {
 	text  []byte
 	dec   *json.Decoder
 	depth int
-	// open is true while a list or a map is not yet closed.
+	// open counts the lists and maps that are not closed yet.
 	open int
-	// offset, line and column of the last place that was looked up: places only ever grow, so each byte is counted once.
+	// offset, line and column are the last place that was located. Offsets only increase, so each byte is counted once.
 	offset, line, column int
 }
 
@@ -58,8 +58,8 @@ var (
 	errSurrogate = errors.New("half of a surrogate pair is not a character; write both halves, or the character itself")
 )
 
-// repaired reports whether the decoder has put U+FFFD in the place of a \u escape that is no character: a value that is not
-// what was written must not be used.
+// repaired reports whether the decoder replaced an invalid \u escape with U+FFFD. Such a value is not what the file says
+// and must not be used.
 func (r *jsonReader) repaired(value string, at int) bool {
 	const replacement = "\uFFFD"
 	if !strings.Contains(value, replacement) {
@@ -69,7 +69,7 @@ func (r *jsonReader) repaired(value string, at int) bool {
 	return strings.Count(value, replacement) > strings.Count(raw, replacement)+strings.Count(strings.ToLower(raw), `\ufffd`)
 }
 
-// value reads one value. The decoder has checked the grammar by the time a token comes back.
+// value parses one value. The decoder has already checked the grammar when it returns a token.
 func (r *jsonReader) value(depth int) (*yaml.Node, error) {
 	tok, at, err := r.token()
 	if err != nil {
@@ -114,7 +114,7 @@ func (r *jsonReader) from(tok json.Token, at, depth int) (*yaml.Node, error) {
 	return n, nil
 }
 
-// fill reads the elements of a list or a map, up to its end.
+// fill parses the elements of a list or a map up to its end.
 func (r *jsonReader) fill(n *yaml.Node, delim json.Delim, depth int) error {
 	n.Kind, n.Tag, n.Style = yaml.SequenceNode, tagSeq, yaml.FlowStyle
 	if delim == '{' {
@@ -140,7 +140,7 @@ func (r *jsonReader) fill(n *yaml.Node, delim json.Delim, depth int) error {
 
 func (r *jsonReader) atEnd() bool { return r.open == 0 }
 
-// locate moves line and column on to an offset.
+// locate moves line and column forward to an offset.
 func (r *jsonReader) locate(offset int) {
 	offset = min(max(offset, r.offset), len(r.text))
 	line, column := place(r.text[r.offset:offset], offset-r.offset)
@@ -173,5 +173,5 @@ func jsonText(err error) string {
 	return "not JSON: " + quotedCharacter.ReplaceAllString(err.Error(), "invalid character")
 }
 
-// quotedCharacter is what the decoder quotes of a file: it may be a part of a Secret's value.
+// quotedCharacter matches what the decoder quotes of a file, which may be part of a Secret's value.
 var quotedCharacter = regexp.MustCompile(`invalid character '(?:\\.|[^'\\])+'`)

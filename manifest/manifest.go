@@ -15,23 +15,23 @@ import (
 	"github.com/caravanserai/cara/internal/text"
 )
 
-// Limits bound what one file may cost. The zero value of each means its default.
+// Limits limit the cost of one file. A zero field means its default.
 type Limits struct {
-	// Bytes of the file; 1 MiB.
+	// Bytes of the file; default 1 MiB.
 	Bytes int
-	// Nodes (scalars, lists and maps) of the file, aliases counted for what they stand for; 200,000.
+	// Nodes (scalars, lists and maps) of the file, where an alias counts as what it refers to; default 200,000.
 	Nodes int
-	// Depth of lists and maps within each other; 64.
+	// Depth of nested lists and maps; default 64.
 	Depth int
-	// Aliases and merge keys of one file; 1,000.
+	// Aliases and merge keys of the file; default 1,000.
 	Aliases int
-	// Documents of the file; 1,000.
+	// Documents of the file; default 1,000.
 	Documents int
-	// Problems that are reported before reading stops; 100.
+	// Problems after which parsing stops; default 100.
 	Problems int
 }
 
-// WithDefaults fills in what is zero.
+// WithDefaults returns l with defaults for zero fields.
 func (l Limits) WithDefaults() Limits {
 	for field, def := range map[*int]int{
 		&l.Bytes: 1 << 20, &l.Nodes: 200_000, &l.Depth: 64, &l.Aliases: 1000, &l.Documents: 1000, &l.Problems: 100,
@@ -43,36 +43,35 @@ func (l Limits) WithDefaults() Limits {
 	return l
 }
 
-// Document is one valid object of one file.
+// Document is one valid object in a file.
 type Document struct {
-	// Object as declared, without status: nothing is defaulted.
+	// Object is as declared, without status and without defaults.
 	Object proto.Message
 	Kind   string
 	Name   string
-	// File as it was given to Parse. Line and Column are where the document's first key stands, from 1.
+	// File is the name given to Parse. Line and Column are the position of the document's first key, counted from 1.
 	File   string
 	Line   int
 	Column int
-	// Warnings are what was ignored, such as status.
+	// Warnings are about ignored parts, such as status.
 	Warnings []*carav1.FileProblem
 
 	root *yaml.Node
 }
 
-// Position returns line and column of a field such as `spec.services[0].image`, or of its nearest parent that the
-// document has.
+// Position returns the line and column of a field such as `spec.services[0].image`, or of its nearest existing parent.
 func (d Document) Position(field string) (line, column int) {
 	return position(d.root, field, d.Line, d.Column)
 }
 
-// IsManifest reports whether a file's name is that of a manifest.
+// IsManifest reports whether a file name has the extension of a manifest.
 func IsManifest(name string) bool {
 	return slices.Contains([]string{".yaml", ".yml", ".json"}, strings.ToLower(path.Ext(name)))
 }
 
-// Parse reads every document of one file. Documents with a problem are left out; a file that cannot be read to its end
-// still yields the documents before that point, but it has a problem, so it must not be taken for the whole. Names that
-// end in .json are read as JSON, all others as YAML.
+// Parse parses every document of one file. It leaves out documents with a problem. If parsing stops early, it returns the
+// documents before that point and a problem, so the result must not be used as the complete file. Names that end in .json
+// are parsed as JSON, all others as YAML.
 func Parse(file string, data []byte, limits Limits) ([]Document, []*carav1.FileProblem) {
 	p := &parser{file: file, limits: limits.WithDefaults()}
 	text, ok := trees{p}.scan(data)
@@ -96,8 +95,8 @@ func Parse(file string, data []byte, limits Limits) ([]Document, []*carav1.FileP
 	return docs, p.problems
 }
 
-// Check compares all documents of one source. It returns those whose kind and name are their own, and for each of the
-// others a problem that names another place.
+// Check compares all documents of one source. It returns those whose kind and name are unique, and for each of the others a
+// problem that names another place.
 func Check(docs []Document) ([]Document, []*carav1.FileProblem) {
 	type key struct{ kind, name string }
 	places := make(map[key][]int, len(docs))
@@ -128,7 +127,7 @@ func Check(docs []Document) ([]Document, []*carav1.FileProblem) {
 	return unique, problems
 }
 
-// Format writes a problem as `file:line:column: path: message`, leaving out what it does not know.
+// Format formats a problem as `file:line:column: path: message`, without the unknown parts.
 func Format(p *carav1.FileProblem) string {
 	var b strings.Builder
 	if p.GetFile() != "" {
@@ -141,26 +140,26 @@ func Format(p *carav1.FileProblem) string {
 	return b.String()
 }
 
-// parser is one call of Parse.
+// parser holds the state of one call of Parse.
 type parser struct {
 	file    string
 	limits  Limits
 	nodes   int
 	bytes   int
 	aliases int
-	// stopped is set once a limit is reached: nothing more is read.
+	// stopped is set when a limit is reached. Parsing stops then.
 	stopped  bool
 	problems []*carav1.FileProblem
-	// secret says that the document at hand is a Secret: no problem quotes anything of it.
+	// secret means that the current document is a Secret. Problems quote nothing of it.
 	secret bool
-	// warnings of the document at hand.
+	// warnings of the current document.
 	warnings []*carav1.FileProblem
 }
 
 type (
-	// trees reads a text's documents.
+	// trees parses a text's documents.
 	trees struct{ *parser }
-	// scalars reads single values.
+	// scalars parses single values.
 	scalars struct{ *parser }
 )
 
@@ -185,7 +184,7 @@ func (p *parser) problemAt(line, column int, field, message string) {
 	}
 }
 
-// Lengths of a problem's texts, as source.proto has them.
+// Maximum lengths of a problem's texts, from source.proto.
 const (
 	maxPath    = 1024
 	maxMessage = 2048
@@ -197,7 +196,7 @@ func (p *parser) fileProblem(line, column int, field, message string) *carav1.Fi
 	}
 }
 
-// clip shortens a text to at most n bytes, and writes control characters so that no terminal obeys them.
+// clip truncates a text to n bytes and replaces control characters, which could affect a terminal.
 func clip(s string, n int) string {
 	return text.Clip(strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) || r == '\u2028' || r == '\u2029' {
@@ -207,7 +206,7 @@ func clip(s string, n int) string {
 	}, s), n)
 }
 
-// document turns one tree into an object.
+// document converts a tree to an object.
 func (p *parser) document(root *yaml.Node) (Document, bool) {
 	before := len(p.problems)
 	p.warnings, p.secret = nil, false
@@ -228,7 +227,7 @@ func (p *parser) document(root *yaml.Node) (Document, bool) {
 	return d, len(p.problems) == before
 }
 
-// validate adds what the contract has against a document, in the order of its lines.
+// validate adds the contract's errors in a document, sorted by line.
 func (p *parser) validate(d Document) {
 	var found []*carav1.FileProblem
 	for _, bad := range api.Validate(d.Object) {

@@ -12,8 +12,8 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// scalar reads one scalar as the field's type, and as nothing else: what a reader takes for a number never becomes text
-// behind their back.
+// scalar parses a scalar as exactly the field's type. A value that a YAML reader would parse as a number is never silently
+// converted to text.
 func (p scalars) scalar(n *yaml.Node, field string, fd protoreflect.FieldDescriptor) (protoreflect.Value, bool) {
 	at := n
 	n = follow(n)
@@ -75,7 +75,7 @@ func (p scalars) convert(n *yaml.Node, fd protoreflect.FieldDescriptor) (v proto
 	return v, fmt.Sprintf("must be %s, not %s", wanted(fd), p.describe(n))
 }
 
-// isDuration are the fields of text that hold a duration: a number alone has no unit, in quotes or not.
+// isDuration reports whether a text field holds a duration. A number without a unit is invalid there, quoted or not.
 func isDuration(fd protoreflect.FieldDescriptor) bool {
 	switch fd.FullName() {
 	case "cara.v1.SourceSpec.interval", "cara.v1.ProjectSpec.reschedule_after", "cara.v1.Service.stop_grace_period",
@@ -85,7 +85,7 @@ func isDuration(fd protoreflect.FieldDescriptor) bool {
 	return false
 }
 
-// takesNumbers are the fields of text that people write as plain numbers: quantities as in Kubernetes, users, modes.
+// takesNumbers reports whether a text field accepts plain numbers: quantities as in Kubernetes, users, modes.
 func takesNumbers(fd protoreflect.FieldDescriptor) bool {
 	switch fd.FullName() {
 	case "cara.v1.ResourceList.cpu", "cara.v1.ResourceList.memory", "cara.v1.Service.shm_size", "cara.v1.Service.user",
@@ -117,7 +117,7 @@ func dropSpace(r rune) rune {
 	return r
 }
 
-// timestamp reads RFC 3339, with a zone: a time without one means another moment on every machine.
+// timestamp parses RFC 3339 with a time zone. Without a zone, the time would depend on the machine.
 func (p scalars) timestamp(n *yaml.Node, field string, into *timestamppb.Timestamp) bool {
 	at := n
 	n = follow(n)
@@ -137,7 +137,7 @@ func (p scalars) timestamp(n *yaml.Node, field string, into *timestamppb.Timesta
 	return true
 }
 
-// plainTag refuses tags of one's own on lists and maps.
+// plainTag rejects custom tags on lists and maps.
 func (p scalars) plainTag(n *yaml.Node, field string) {
 	if n.Tag != tagMap && n.Tag != tagSeq {
 		p.problem(n, field, "%s means nothing here; take it out", p.tagged(n))
@@ -157,7 +157,7 @@ func wanted(fd protoreflect.FieldDescriptor) string {
 	}
 }
 
-// describe says what a node is, in the words of somebody who reads the file. Nothing of a Secret is quoted.
+// describe describes a node for a problem. It quotes nothing of a Secret.
 func (p scalars) describe(n *yaml.Node) string {
 	if p.secret {
 		return describeKind(n)
@@ -172,7 +172,7 @@ func (p scalars) tagged(n *yaml.Node) string {
 	return fmt.Sprintf("the tag %q", clip(n.Tag, 80))
 }
 
-// describeKind says what a node is and has nothing of its content.
+// describeKind describes a node without its content.
 func describeKind(n *yaml.Node) string {
 	n = follow(n)
 	if n == nil || n.Kind != yaml.ScalarNode {

@@ -6,7 +6,7 @@ import (
 	"unicode/utf8"
 )
 
-// scan looks at the raw text once, before any library sees it: size, encoding, and how many nodes it can have at most.
+// scan checks the raw text once before a library parses it: size, encoding, and the maximum number of nodes.
 func (p trees) scan(data []byte) ([]byte, bool) {
 	if len(data) > p.limits.Bytes {
 		p.problemAt(0, 0, "", fmt.Sprintf("the file has %d bytes, at most %d are allowed; split it into several files", len(data), p.limits.Bytes))
@@ -29,8 +29,8 @@ func (p trees) scan(data []byte) ([]byte, bool) {
 	return yaml11(text), true
 }
 
-// yaml11 makes %YAML 1.2 what the library takes, where it can be a directive: before the first document. The versions
-// differ in how plain words are typed, and that is not left to the library.
+// yaml11 replaces %YAML 1.2 before the first document with the version that the library supports. The versions differ in
+// the types of plain words, which this package determines itself.
 func yaml11(text []byte) []byte {
 	const newer, older = "%YAML 1.2", "%YAML 1.1"
 	at := 0
@@ -49,7 +49,7 @@ func yaml11(text []byte) []byte {
 	return text
 }
 
-// maxDirectives bounds %TAG lines: the library compares each with all the others.
+// maxDirectives limits %TAG lines, because the library compares each with all others.
 const maxDirectives = 100
 
 func directives(text []byte) int {
@@ -60,7 +60,7 @@ func directives(text []byte) int {
 	return n
 }
 
-// binary finds the first byte that no manifest has.
+// binary returns the first byte that is invalid in a manifest, and why.
 func binary(text []byte) (int, string) {
 	for i := 0; i < len(text); {
 		r, size := utf8.DecodeRune(text[i:])
@@ -77,8 +77,8 @@ func binary(text []byte) (int, string) {
 	return 0, ""
 }
 
-// nodeBound is an upper bound for the nodes that a YAML or JSON text can have: every node but a document's root comes
-// after an indicator, and a colon stands between two.
+// nodeBound returns an upper bound for the number of nodes in a YAML or JSON text: every node except a document's root
+// follows an indicator, and a colon separates two nodes.
 func nodeBound(text []byte) int {
 	n := 2
 	for i, c := range text {
@@ -96,14 +96,14 @@ func nodeBound(text []byte) int {
 	return n
 }
 
-// place is the line and column of an offset, both from 1; columns count characters.
+// place returns the line and column of an offset, both counted from 1. Columns count characters.
 func place(text []byte, offset int) (line, column int) {
 	before := text[:min(offset, len(text))]
 	start := bytes.LastIndexByte(before, '\n') + 1
 	return bytes.Count(before, []byte("\n")) + 1, utf8.RuneCount(before[start:]) + 1
 }
 
-// keepInside makes sure that every problem lies inside the file: the library counts a missing last line too.
+// keepInside keeps every problem inside the file, because the library may count a line after the last one.
 func (p trees) keepInside(text []byte) {
 	lines := bytes.Count(text, []byte("\n")) + 1
 	for _, bad := range p.problems {

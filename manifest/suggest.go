@@ -11,7 +11,7 @@ import (
 	"github.com/caravanserai/cara/api"
 )
 
-// unknownField says what is wrong with a key that a message does not have: a policy, a near miss, or what there is.
+// unknownField returns the message for an unknown key: a policy, a similar name, or the existing names.
 func unknownField(d protoreflect.MessageDescriptor, name string) string {
 	if policy, why := api.RefusedField(name); policy != "" {
 		return api.PolicyText(policy, why)
@@ -37,10 +37,10 @@ func fieldNames(d protoreflect.MessageDescriptor) string {
 	return strings.Join(names, ", ")
 }
 
-// longestWord bounds the words that are compared: the distance costs the product of two lengths.
+// longestWord limits the words that are compared, because the cost is the product of their lengths.
 const longestWord = 64
 
-// nearest returns the word that was probably meant; empty where none is near.
+// nearest returns the most similar word, or "" if none is similar.
 func nearest(name string, words []string) string {
 	if len(name) > longestWord {
 		return ""
@@ -58,7 +58,7 @@ func nearest(name string, words []string) string {
 	return best
 }
 
-// fold makes envVar, env_var, env-var and EnvVar one word.
+// fold makes envVar, env_var, env-var and EnvVar equal.
 func fold(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r == '_' || r == '-' {
@@ -68,7 +68,7 @@ func fold(s string) string {
 	}, s)
 }
 
-// composeWord translates words of Docker Compose and Kubernetes.
+// composeWord translates field names of Docker Compose and Kubernetes.
 func composeWord(name string) string {
 	return map[string]string{
 		"environment":                   "env",

@@ -13,7 +13,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// yamlTrees reads one document after the other to a tree of nodes. Empty documents are passed over.
+// yamlTrees parses each document to a tree of nodes. It skips empty documents.
 func (p trees) yamlTrees(text []byte) iter.Seq[*yaml.Node] {
 	return func(yield func(*yaml.Node) bool) {
 		dec := yaml.NewDecoder(bytes.NewReader(text))
@@ -41,7 +41,7 @@ func (p trees) yamlTrees(text []byte) iter.Seq[*yaml.Node] {
 	}
 }
 
-// decode reads one document. A library that reads what strangers push must not take the process with it when it breaks.
+// decode parses one document. It turns a panic of the library into an error, because anyone may push a file.
 func decode(dec *yaml.Decoder, doc *yaml.Node) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -55,11 +55,11 @@ func (p trees) tooManyDocuments(n *yaml.Node) {
 	p.problem(n, "", "the file has more than %d documents; split it into several files", p.limits.Documents)
 }
 
-// quotedAnchor is what the library quotes of a file: it may be a part of a Secret's value.
+// quotedAnchor matches what the library quotes of a file, which may be part of a Secret's value.
 var quotedAnchor = regexp.MustCompile(`anchor '.*'`)
 
-// syntax turns the library's error into a problem. Nobody knows the kind of a document that cannot be read, so nothing
-// of it is quoted. The library knows the line only; the column is the line's first character.
+// syntax converts the library's error to a problem. It quotes nothing of the document, because a document with a syntax
+// error may be a Secret. The library reports only the line; the column is the line's first character.
 func (p trees) syntax(text []byte, err error) {
 	message := strings.TrimPrefix(err.Error(), "yaml: ")
 	line := 0
@@ -97,7 +97,7 @@ func (p trees) syntax(text []byte, err error) {
 	p.problemAt(line, indent+1, "", "not YAML: "+message)
 }
 
-// tabNear finds the line whose indentation has a tab: the library may be one line off.
+// tabNear finds the line with a tab in its indentation. The library's line may be off by one.
 func tabNear(lines [][]byte, line int) (int, bool) {
 	for _, at := range []int{line, line + 1, line - 1} {
 		if at < 1 || at > len(lines) {
@@ -111,7 +111,7 @@ func tabNear(lines [][]byte, line int) (int, bool) {
 	return 0, false
 }
 
-// Tags that the library gives to plain values.
+// Tags that the library sets for plain values.
 const (
 	tagNull      = "!!null"
 	tagBool      = "!!bool"
@@ -130,7 +130,7 @@ func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.Tag == ta
 // pair is one key with its value.
 type pair struct{ key, value *yaml.Node }
 
-// follow returns what an alias stands for.
+// follow returns the node that an alias refers to.
 func follow(n *yaml.Node) *yaml.Node {
 	for hops := 0; n != nil && n.Kind == yaml.AliasNode && hops < 100; hops++ {
 		n = n.Alias
@@ -138,7 +138,7 @@ func follow(n *yaml.Node) *yaml.Node {
 	return n
 }
 
-// position finds the node of a field, or of its nearest parent, without cost for documents that have no problem.
+// position finds the node of a field, or of its nearest existing parent. Documents without problems do not need it.
 func position(root *yaml.Node, field string, line, column int) (int, int) {
 	n := root
 	for _, step := range steps(field) {
@@ -188,7 +188,7 @@ func isIndex(s string) bool {
 	return err == nil
 }
 
-// child is one step down: an index of a list, or a key of a map.
+// child returns the element of a list or map for one step: an index or a key.
 func child(n *yaml.Node, step string) (key, value *yaml.Node) {
 	if n == nil {
 		return nil, nil

@@ -13,7 +13,7 @@ import (
 	"github.com/caravanserai/cara/api"
 )
 
-// bound checks one document's tree against the limits before anything is made of it.
+// bound checks a document's tree against the limits before it is converted.
 func (p *parser) bound(n *yaml.Node, depth int) bool {
 	if depth > p.limits.Depth {
 		p.problem(n, "", "lists and maps are nested more than %d deep; flatten them", p.limits.Depth)
@@ -44,7 +44,7 @@ func (p *parser) alias(n *yaml.Node) bool {
 	return true
 }
 
-// charge counts a node every time it is visited, so an alias costs what it stands for.
+// charge counts a node at each visit, so an alias counts as the nodes that it refers to.
 func (p *parser) charge(n *yaml.Node) bool {
 	if p.stopped {
 		return false
@@ -63,7 +63,7 @@ func (p *parser) charge(n *yaml.Node) bool {
 	return false
 }
 
-// pairs returns a map's keys and values: duplicates are problems, merge keys give way to the map's own keys.
+// pairs returns a map's keys and values. Duplicate keys are problems. The map's own keys take precedence over merge keys.
 func (p *parser) pairs(n *yaml.Node, field string, depth int) []pair {
 	var own []pair
 	var merged []*yaml.Node
@@ -108,7 +108,8 @@ func (p *parser) duplicate(n *yaml.Node, field, key string, first int) {
 	p.problem(n, join(field, key), "duplicate key %q, first at line %d; keep one of them", clip(key, 80), first)
 }
 
-// unknown is the path of an unknown field, or of its parent in a Secret: there a value may stand in a key's place.
+// unknown returns the path of an unknown field. In a Secret it returns the parent, because the key may be a misplaced
+// value.
 func (p *parser) unknown(parent, name string) string {
 	if p.secret {
 		return parent
@@ -116,8 +117,8 @@ func (p *parser) unknown(parent, name string) string {
 	return join(parent, name)
 }
 
-// element is the path of what stands under a key of a map, or of the map: in a Secret, a key that has no value or cannot
-// be a key may be a value.
+// element returns the path of the value of a map key. In a Secret it returns the map if the key has no value or is not a
+// valid key, because it may be a misplaced value.
 func (p *parser) element(field, key string, value *yaml.Node) string {
 	if p.secret && (value == nil || isNull(value) || !api.IsSecretKey(key)) {
 		return field
@@ -125,7 +126,7 @@ func (p *parser) element(field, key string, value *yaml.Node) string {
 	return field + "[" + key + "]"
 }
 
-// merge returns the pairs of what `<<` names: one map, or a list of them where the earlier wins.
+// merge returns the pairs of the maps that `<<` refers to: one map, or a list where earlier maps take precedence.
 func (p *parser) merge(n *yaml.Node, field string, depth int) []pair {
 	if depth > p.limits.Depth {
 		p.problem(n, field, "merge keys are nested more than %d deep; flatten them", p.limits.Depth)
@@ -154,7 +155,7 @@ func (p *parser) merge(n *yaml.Node, field string, depth int) []pair {
 	return nil
 }
 
-// object fills a message from a document's root, without its status.
+// object fills a message from a document's root. It ignores the status.
 func (p *parser) object(root *yaml.Node, m proto.Message) {
 	for _, kv := range p.pairs(root, "", 1) {
 		if name := follow(kv.key).Value; name == "status" && m.ProtoReflect().Descriptor().Fields().ByName("status") != nil {
@@ -197,7 +198,7 @@ func (p *parser) member(kv pair, parent string, m protoreflect.Message) {
 	value := follow(kv.value)
 	switch {
 	case value == nil || isNull(value):
-		// As in JSON and Kubernetes, null is a field that is not there.
+		// As in JSON and Kubernetes, null means that the field is absent.
 	case fd.IsList():
 		p.list(kv.value, field, fd, m.Mutable(fd).List())
 	case fd.IsMap():
@@ -267,7 +268,7 @@ func (p *parser) mapping(n *yaml.Node, field string, fd protoreflect.FieldDescri
 	}
 }
 
-// value reads one value that is neither list nor map: a message into what open makes, or a scalar.
+// value parses one value that is neither a list nor a map: a message into the result of open, or a scalar.
 func (p *parser) value(n *yaml.Node, field string, fd protoreflect.FieldDescriptor, open func() protoreflect.Message) (protoreflect.Value, bool) {
 	if fd.Message() == nil {
 		return scalars{p}.scalar(n, field, fd)
@@ -280,7 +281,7 @@ func (p *parser) value(n *yaml.Node, field string, fd protoreflect.FieldDescript
 	return protoreflect.ValueOfMessage(m), true
 }
 
-// header reads apiVersion and kind, and returns an empty object of that kind; nil if there is none.
+// header reads apiVersion and kind, and returns an empty object of that kind, or nil.
 func (p *parser) header(root *yaml.Node) proto.Message {
 	if !p.bound(root, 1) {
 		return nil
@@ -314,7 +315,7 @@ func (p *parser) header(root *yaml.Node) proto.Message {
 	return api.New(kind.Value)
 }
 
-// manifestKinds are the kinds that people write.
+// manifestKinds returns the kinds that manifests can have.
 func manifestKinds() []string {
 	return []string{api.KindProject, api.KindSource, api.KindSecret, api.KindNode}
 }
