@@ -14,7 +14,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// One call carries this much at most: the server takes 4 MiB.
+// Limits of one call: the server accepts 4 MiB.
 const (
 	maxBatchBytes   = 3 << 20
 	maxBatchObjects = 1000
@@ -79,7 +79,8 @@ func (o *applyOptions) run(ctx context.Context) error {
 	return nil
 }
 
-// applyAll applies objects with the fields of terms, in as many calls as it takes, and calls tell with each result in order.
+// applyAll applies objects with the fields of terms, in several calls if necessary, and calls tell with each result in
+// order.
 func (a *app) applyAll(ctx context.Context, objects []proto.Message, terms *carav1.ApplyRequest, tell func(*carav1.ApplyResult)) error {
 	conn, err := a.dial()
 	if err != nil {
@@ -108,7 +109,7 @@ func (a *app) applyAll(ctx context.Context, objects []proto.Message, terms *cara
 	return nil
 }
 
-// printResult says what became of one object: on standard output if it was applied, on standard error if it was refused.
+// printResult prints the result for one object: on standard output if it was applied, on standard error if it was refused.
 func (a *app) printResult(r *carav1.ApplyResult, dryRun bool) {
 	ref := kind.Ref{Kind: kind.Kind{Name: r.Kind}, Name: r.Name}
 	if r.Action == api.ApplyRefused {

@@ -12,8 +12,8 @@ import (
 	"github.com/caravanserai/cara/cli/term"
 )
 
-// options are what one command was told. Each command is a struct of them: flags fill its fields, parse checks the command
-// line and sends nothing, run does the work.
+// options holds the options of one command. Each command has such a struct: flags set its fields, parse checks the command
+// line and sends nothing, and run does the work.
 type options interface {
 	parse(args []string) error
 	run(ctx context.Context) error
@@ -30,7 +30,7 @@ func command(cmd *cobra.Command, o options) *cobra.Command {
 	return cmd
 }
 
-// noArgs is for commands whose flags need no check before the run.
+// noArgs is for commands without options to parse.
 type noArgs struct{ *app }
 
 func (noArgs) parse([]string) error { return nil }
@@ -47,12 +47,12 @@ func (o *named) parse(args []string) error {
 	return nil
 }
 
-// done says what became of the object.
+// done prints what happened to the object.
 func (o *named) done(what string) {
 	fmt.Fprintf(o.Out, "%s %s\n", kind.Ref{Kind: o.kind, Name: o.name}, term.Line(what))
 }
 
-// one makes cmd run o, which is about one object of a kind.
+// one makes cmd run o, a command about one object of a kind.
 func (o *named) one(cmd *cobra.Command, of options) *cobra.Command {
 	if cmd.Args == nil {
 		cmd.Args = cobra.ExactArgs(1)
@@ -65,7 +65,7 @@ func aboutProject(a *app) named { return named{app: a, kind: kind.Project()} }
 func aboutSource(a *app) named  { return named{app: a, kind: kind.Source()} }
 func aboutNode(a *app) named    { return named{app: a, kind: kind.Node()} }
 
-// verbOptions are for commands that change one object in one way, and say so.
+// verbOptions is for commands that make one change to one object and print the result.
 type verbOptions struct {
 	named
 	change func(ctx context.Context, conn grpc.ClientConnInterface, name string) (done string, err error)
@@ -88,7 +88,7 @@ func newVerb(about named, cmd *cobra.Command, change func(context.Context, grpc.
 	return o.one(cmd, o)
 }
 
-// group is a command that only has others below it: alone it shows them, and any other word is refused.
+// group makes cmd a command that only has subcommands: without arguments it prints its help, and it refuses any other word.
 func group(cmd *cobra.Command) *cobra.Command {
 	cmd.Args = known
 	cmd.SuggestionsMinimumDistance = 2

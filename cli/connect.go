@@ -31,7 +31,7 @@ func (a *app) dial() (*grpc.ClientConn, error) {
 	return a.conn, nil
 }
 
-// close closes the connection, if there is one. The program is about to end, so an error changes nothing.
+// close closes the connection, if there is one. It ignores an error, because the program is about to end.
 func (a *app) close() {
 	if a.conn != nil {
 		_ = a.conn.Close()
@@ -112,8 +112,8 @@ func (a *app) chosen(file string) (access.Context, error) {
 	return access.Context{}, nil
 }
 
-// nameCluster shows a person which cluster a command is about to change for good, so that a wrong context is seen at once.
-// The output of scripts does not change.
+// nameCluster shows a person which cluster a command will change, so that a wrong context is noticed. Scripts do not see
+// it.
 func (a *app) nameCluster() error {
 	if _, err := a.dial(); err != nil {
 		return err
@@ -151,7 +151,7 @@ func (a *app) printFields(p *carav1.Problem) {
 	}
 }
 
-// unreachable reports whether err comes from the connection and not from the server, and says what caused it.
+// unreachable reports whether err comes from the connection and not from the server, and returns its cause.
 func unreachable(err error) (cause string, ok bool) {
 	if api.Code(err) != codes.Unavailable {
 		return "", false
@@ -165,7 +165,7 @@ func unreachable(err error) (cause string, ok bool) {
 		cause = strings.TrimPrefix(cause, "authentication handshake failed: ")
 	case strings.HasPrefix(cause, "error reading from server"), strings.HasPrefix(cause, "connection error"):
 	default:
-		return "", false // the server said so
+		return "", false // the server returned this error
 	}
 	hints := []struct{ part, hint string }{
 		{"unknown authority", "; give --ca-file (ca.crt in the server's data directory)"},

@@ -74,7 +74,7 @@ func (o *contextOptions) add() (done string, err error) {
 		}
 		c.CA = string(pem)
 	}
-	conn, err := access.Dial(c) // checks the address and the authority; nothing is sent
+	conn, err := access.Dial(c) // checks the address and the authority without sending anything
 	if err != nil {
 		return "", err
 	}

@@ -32,7 +32,7 @@ func newCreate(a *app) *cobra.Command {
 	return create
 }
 
-// sourceOptions are those that both sorts of source have.
+// sourceOptions are the options of both kinds of source.
 type sourceOptions struct {
 	named
 	spec  *carav1.SourceSpec

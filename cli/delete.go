@@ -51,8 +51,8 @@ func (o *deleteOptions) parse(args []string) (err error) {
 	return err
 }
 
-// run deletes each object, also after another one was refused, and fails if any was. Projects that are named one after the
-// other are deleted at the same time, since they do not depend on each other; everything else goes in the order given.
+// run deletes each object. If one is refused, it continues with the others and fails at the end. Consecutive projects are
+// deleted concurrently, since they do not depend on each other; everything else is deleted in the given order.
 func (o *deleteOptions) run(ctx context.Context) error {
 	refs, err := o.targets()
 	if err != nil {
@@ -98,7 +98,7 @@ func (o *deleteOptions) report(err error) int {
 	return exit.Code
 }
 
-// targets are the objects that the arguments or the manifests name.
+// targets returns the objects that the arguments or the manifests name.
 func (o *deleteOptions) targets() ([]kind.Ref, error) {
 	if len(o.files) > 0 && len(o.args) > 0 {
 		return nil, errors.New("name the objects or give manifests with -f, not both")
@@ -133,7 +133,7 @@ func (o *deleteOptions) targets() ([]kind.Ref, error) {
 	return refs, nil
 }
 
-// deleteOther deletes an object of any other kind than Project.
+// deleteOther deletes an object that is not a Project.
 func (o *deleteOptions) deleteOther(ctx context.Context, r kind.Ref) error {
 	conn, err := o.dial()
 	if err != nil {
@@ -142,7 +142,7 @@ func (o *deleteOptions) deleteOther(ctx context.Context, r kind.Ref) error {
 	if err := r.Kind.Remove(ctx, conn, r.Name); err != nil {
 		return err
 	}
-	if r.Kind.Name == api.KindSource { // its record goes after the reconciler has released its projects
+	if r.Kind.Name == api.KindSource { // the record stays until the reconciler has released the projects
 		fmt.Fprintf(o.Out, "source %q is being deleted\n", r.Name)
 		return nil
 	}
@@ -150,8 +150,8 @@ func (o *deleteOptions) deleteOther(ctx context.Context, r kind.Ref) error {
 	return nil
 }
 
-// deleteProjects deletes projects at the same time, and with --wait waits for their end. It prints in the order given, and
-// returns the worst exit code.
+// deleteProjects deletes projects concurrently, and with --wait waits until they are gone. It prints results in the given
+// order and returns the highest exit code.
 func (o *deleteOptions) deleteProjects(ctx context.Context, names []string) (code int, err error) {
 	c, err := o.projects()
 	if err != nil {
@@ -184,7 +184,7 @@ func (o *deleteOptions) deleteProjects(ctx context.Context, names []string) (cod
 	return code, nil
 }
 
-// maxDeletions is how many deletions are requested, or waited for, at a time.
+// maxDeletions is how many projects are deleted concurrently.
 const maxDeletions = 16
 
 // inParallel calls do for each name, several at a time, and tell with each result, in the order of the names.

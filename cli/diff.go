@@ -17,7 +17,7 @@ import (
 	"github.com/caravanserai/cara/manifest"
 )
 
-// Exit codes of diff: 0 nothing differs, 1 something differs, 2 the difference is not known.
+// Exit codes of diff: 0 no difference, 1 a difference, 2 an error.
 const (
 	exitDiffers = 1
 	exitNoDiff  = 2
@@ -111,8 +111,8 @@ func (o *diffOptions) diffFiles(ctx context.Context) (code int, err error) {
 	return code, nil
 }
 
-// planned returns what apply would do. If apply would refuse because a source owns the project, the plan is that of an
-// override, with the refusal as its problem: people see what would change without deciding to do it.
+// planned returns what apply would do. If apply would refuse because a source owns the project, it returns the plan of an
+// override, with the refusal as its problem, so that people see what would change.
 func (o *diffOptions) planned(ctx context.Context, objects []proto.Message) ([]*carav1.ApplyResult, error) {
 	var results []*carav1.ApplyResult
 	var owned []proto.Message
@@ -143,7 +143,8 @@ func (o *diffOptions) printDiff(r *carav1.ApplyResult) {
 	kind.PrintDiff(o.Out, r.Diff)
 }
 
-// diffSource shows how the cluster differs from what a source declares, and returns the exit code. The plan is the server's.
+// diffSource shows how the cluster differs from a source's declaration, and returns the exit code. The server computes the
+// plan.
 func (o *diffOptions) diffSource(ctx context.Context, name string) (int, error) {
 	c, err := o.app.sources()
 	if err != nil {
@@ -168,7 +169,7 @@ func (o *diffOptions) diffSource(ctx context.Context, name string) (int, error) 
 	return o.printPlan(plan, code), nil
 }
 
-// printPlan shows a source's plan in the order of the projects' names, and returns the exit code.
+// printPlan shows a source's plan sorted by project, and returns the exit code.
 func (o *diffOptions) printPlan(plan *carav1.SourcePlan, code int) int {
 	steps := plan.GetSteps()
 	slices.SortStableFunc(steps, func(x, y *carav1.PlanStep) int { return strings.Compare(x.GetProject(), y.GetProject()) })
@@ -193,7 +194,7 @@ func (o *diffOptions) printPlan(plan *carav1.SourcePlan, code int) int {
 	return code
 }
 
-// stepText says what a step does, or why it does nothing.
+// stepText describes what a step does, or why it does nothing.
 func stepText(s *carav1.PlanStep, plan *carav1.SourcePlan) string {
 	owner := api.OrNobody(s.GetOwner())
 	switch s.GetAction() {
@@ -226,12 +227,12 @@ func stepText(s *carav1.PlanStep, plan *carav1.SourcePlan) string {
 	return "stays as it is: " + s.GetMessage()
 }
 
-// pruneIsOff reports whether nothing is pruned only because the source says so.
+// pruneIsOff reports whether nothing is pruned only because the source disables pruning.
 func pruneIsOff(plan *carav1.SourcePlan) bool {
 	return len(plan.GetPruneBlocked()) == 1 && plan.GetPruneBlocked()[0] == api.PruneOff
 }
 
-// lastAttempt says how the last attempt to apply a project failed; empty if it did not.
+// lastAttempt describes how the last attempt to apply a project failed; empty if it did not fail.
 func lastAttempt(s *carav1.PlanStep) string {
 	switch state := s.GetClaimState(); state {
 	case api.ClaimRefused, api.ClaimNotAllowed, api.ClaimStalled:
@@ -240,7 +241,7 @@ func lastAttempt(s *carav1.PlanStep) string {
 	return ""
 }
 
-// troubles says why it is not known what a source declares now.
+// troubles returns why a source's current declaration is unknown.
 func troubles(source *carav1.Source) []string {
 	st := source.GetStatus()
 	if st.GetSnapshot() == nil {

@@ -35,7 +35,7 @@ func newUncordon(a *app) *cobra.Command {
 	})
 }
 
-// changeNode changes a node's spec by compare-and-swap. If somebody else wrote in between, it tries again, a few times.
+// changeNode changes a node's spec by compare-and-swap. On a conflict it retries a few times.
 func changeNode(ctx context.Context, conn grpc.ClientConnInterface, name string, change func(*carav1.NodeSpec)) error {
 	const attempts = 5
 	c := carav1.NewNodeServiceClient(conn)
@@ -102,8 +102,8 @@ func (o *drainOptions) run(ctx context.Context) error {
 	return o.wait(ctx, conn)
 }
 
-// wait follows a drain to its end. If the connection to the server is lost, it waits for the server, which continues the
-// drain when it is back.
+// wait follows a drain to its end. If the connection to the server is lost, it waits for the server, which then continues
+// the drain.
 func (o *drainOptions) wait(ctx context.Context, conn grpc.ClientConnInterface) error {
 	interrupted := ctx
 	if o.timeout > 0 {
@@ -138,7 +138,7 @@ func (o *drainOptions) wait(ctx context.Context, conn grpc.ClientConnInterface) 
 	}
 }
 
-// follow shows what happens until the node is drained (nil) or the watch ends.
+// follow shows the progress until the node is drained (nil) or the watch ends.
 func (o *drainOptions) follow(ctx context.Context, conn grpc.ClientConnInterface, d *drainProgress) error {
 	stream, err := carav1.NewWatchServiceClient(conn).Watch(ctx, &carav1.WatchRequest{Kinds: []string{api.KindNode, api.KindProject}})
 	if err != nil {

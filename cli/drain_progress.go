@@ -12,10 +12,10 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// drainProgress knows how far the drain of a node is. It decides what to show, and does no I/O.
+// drainProgress holds the state of a node's drain. It decides what to show and does no I/O.
 type drainProgress struct {
 	node    string
-	open    map[string]*carav1.Project // on the node, or moved away and not up yet
+	open    map[string]*carav1.Project // on the node, or moved but not running yet
 	failed  map[string]bool            // stopped on the node, kept for their logs
 	total   int
 	shown   map[string]string
@@ -68,7 +68,7 @@ func (d *drainProgress) take(m *carav1.WatchResponse) (steps []string, err error
 	return steps, d.judge(&steps)
 }
 
-// complete is called when the watch has sent all objects: an open project that is not among them was deleted in between.
+// complete handles the end of a watch's initial objects: an open project that was not among them has been deleted.
 func (d *drainProgress) complete() (steps []string) {
 	seen := d.seen
 	d.seen = nil
@@ -84,7 +84,7 @@ func (d *drainProgress) complete() (steps []string) {
 	return steps
 }
 
-// judge decides from the node's own state whether it is drained.
+// judge decides from the node's state whether it is drained.
 func (d *drainProgress) judge(steps *[]string) error {
 	switch st := d.state.GetStatus(); {
 	case d.state == nil:
@@ -95,7 +95,7 @@ func (d *drainProgress) judge(steps *[]string) error {
 		if d.once("node", api.NodeNotReady) {
 			*steps = append(*steps, fmt.Sprintf("node/%s does not answer: its projects move when their rescheduleAfter is over", d.node))
 		}
-		d.drained = len(d.open) == 0 // its agent cannot confirm it; notes says so
+		d.drained = len(d.open) == 0 // its agent cannot confirm it; see notes
 	default:
 		delete(d.shown, "node")
 		d.drained = api.IsTrue(st.GetConditions(), api.CondDrained)
@@ -135,7 +135,7 @@ func (d *drainProgress) project(name string, p *carav1.Project, deleted bool) []
 	return []string{fmt.Sprintf("project/%s %s (%d of %d)", term.Line(name), what, d.total-len(d.open), d.total)}
 }
 
-// waits says what an open project waits for, if somebody should know.
+// waits returns what an open project waits for, if that is worth a message.
 func (d *drainProgress) waits(name string, p *carav1.Project) []string {
 	c := api.FindCondition(p.GetStatus().GetConditions(), api.CondScheduled)
 	stuck := p.GetStatus().GetPhase() == api.PhasePending || p.GetStatus().GetNodeRef() == d.node && c.GetReason() == api.ReasonNodeDraining
@@ -152,7 +152,7 @@ func (d *drainProgress) waits(name string, p *carav1.Project) []string {
 
 const maxNamed = 10
 
-// left says what is still to move, with the first names.
+// left returns how many projects must still move, with the first names.
 func (d *drainProgress) left() string {
 	names := slices.Sorted(maps.Keys(d.open))
 	text := fmt.Sprintf("%d of %s to move", len(names), term.Plural(d.total, "project"))
@@ -178,10 +178,10 @@ func (d *drainProgress) remains() string {
 		}
 	}
 	lines = append(lines, fmt.Sprintf("caractrl drain %s watches it again, caractrl uncordon %s ends it", d.node, d.node))
-	return strings.Join(lines, "\n       ") // under the first one, which "error: " begins
+	return strings.Join(lines, "\n       ") // aligned with the first line, which begins with "error: "
 }
 
-// notes say what else to know about a drained node.
+// notes returns other facts about a drained node.
 func (d *drainProgress) notes() (notes []string) {
 	if d.state.GetStatus().GetState() == api.NodeNotReady {
 		notes = append(notes, fmt.Sprintf("node/%s does not answer: nothing is assigned to it, but its containers may still run until it comes back", d.node))

@@ -13,7 +13,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// exitNoExec is the exit code if the command could not be run, or its end is not known. Docker uses the same one.
+// exitNoExec is the exit code if the command could not be run, or its result is unknown. Docker uses the same code.
 const exitNoExec = 125
 
 type execOptions struct {
@@ -116,7 +116,7 @@ func (o *execOptions) receive(stream carav1.ProjectService_ExecClient) (code int
 	}
 }
 
-// inputChunk is how many bytes are sent at a time, at most.
+// inputChunk is the maximum number of bytes that are sent at a time.
 const inputChunk = 32 << 10
 
 // execSender sends to a command; gRPC allows one sender at a time.

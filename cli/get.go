@@ -227,7 +227,7 @@ func (o *getOptions) follow(ctx context.Context, conn grpc.ClientConnInterface) 
 	}
 }
 
-// standing is the text of a row without its clocks. It stays the same if no column shows the change.
+// standing returns the text of a row without its clocks. If it is unchanged, no column shows a change.
 func standing(row []term.Cell) string {
 	var b strings.Builder
 	for _, c := range row {
@@ -239,7 +239,7 @@ func standing(row []term.Cell) string {
 	return b.String()
 }
 
-// filtered reports whether an object may leave the watch without being deleted. Its row then shows its present state.
+// filtered reports whether an object may leave the watch without being deleted. Then its row shows its current state.
 func (o *getOptions) filtered() bool {
 	return o.Selector != "" || len(o.Phases) > 0 || o.Node != "" || o.Owner != ""
 }

@@ -82,7 +82,7 @@ func (o *logsOptions) run(ctx context.Context) error {
 	for {
 		opened := time.Now()
 		err := o.copy(ctx, c, req, order, mark)
-		order.flush() // also what came before an error
+		order.flush() // also after an error
 		switch {
 		case err == nil || ctx.Err() != nil:
 			return nil
@@ -100,10 +100,10 @@ func (o *logsOptions) run(ctx context.Context) error {
 	}
 }
 
-// resumeAfter is the pause before logs are requested again after the stream broke.
+// resumeAfter is the pause before logs are requested again after a broken stream.
 const resumeAfter = time.Second
 
-// copy copies one stream of logs to its end, without the lines that mark knows from an earlier one.
+// copy copies one stream of logs to its end, without the lines that mark knows from an earlier stream.
 func (o *logsOptions) copy(ctx context.Context, c carav1.ProjectServiceClient, req *carav1.LogsRequest, order *logOrder, mark logMark) error {
 	stream, err := c.Logs(ctx, req)
 	if err != nil {

@@ -59,7 +59,7 @@ func (o *logOrder) next() {
 // weight is about how much memory a line takes.
 func weight(l *carav1.LogLine) int { return len(l.GetLine()) + 256 }
 
-// logHeap has the earliest line first; of two lines with one time, the one that came first.
+// logHeap has the earliest line first. Lines with the same time keep the order in which they were received.
 type logHeap []heldLine
 
 func (h logHeap) Len() int { return len(h) }
@@ -76,15 +76,15 @@ func (h *logHeap) Pop() any {
 	return x
 }
 
-// logMark records how far the log of each service was read, so that after a broken stream the next one continues with the
-// next line: no line is shown twice, and none is left out.
+// logMark records the position in the log of each service, so that the stream after a broken one continues with the next
+// line: no line is repeated or lost.
 type logMark map[string]*logPlace
 
-// logPlace is the last line that was read of one service.
+// logPlace is the position after the last line of one service.
 type logPlace struct {
 	at   time.Time
-	read int // how many lines of that time were read
-	seen int // how many of them the present stream has sent again
+	read int // number of lines with that time that were read
+	seen int // number of them that the current stream has sent again
 	away bool
 }
 

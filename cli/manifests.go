@@ -19,8 +19,8 @@ import (
 // maxInput limits what is read from one file. It is more than manifest.Parse accepts, so that Parse reports its own limit.
 const maxInput = 8 << 20
 
-// readManifests reads what -f names: files, directories (all manifests below), or - for standard input. It shows every
-// problem. With any problem it returns nothing, since a part of the manifests may not be what the user means.
+// readManifests reads the arguments of -f: files, directories (all manifests below), or - for standard input. It prints
+// every problem. If there is any, it returns no manifests, since the rest may not be what the user wants.
 func (a *app) readManifests(paths []string) ([]proto.Message, error) {
 	if len(paths) == 0 {
 		return nil, errors.New("name the manifests with -f FILE, -f DIR or -f -")

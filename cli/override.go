@@ -16,7 +16,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// overrideFlags are the flags of a human decision against git.
+// overrideFlags are the flags for overriding git.
 type overrideFlags struct {
 	override        bool
 	reason          string

@@ -21,10 +21,10 @@ import (
 	"github.com/caravanserai/cara/internal/access"
 )
 
-// maxForwarded limits the connections of one port-forward; further ones wait until one of them ends.
+// maxForwarded limits the connections of one port-forward; further connections wait.
 const maxForwarded = 250
 
-// mapping is a port of this machine (0: any free one) and the port of the service behind it.
+// mapping is a local port (0: any free one) and the port of the service.
 type mapping struct{ local, remote int }
 
 type portForwardOptions struct {
@@ -126,7 +126,7 @@ type forwarder struct {
 	*app
 	server  access.Context
 	to      target
-	room    chan struct{} // holds an element for each connection
+	room    chan struct{} // has an element for each connection
 	end     context.CancelCauseFunc
 	running sync.WaitGroup
 	saying  sync.Mutex
@@ -153,8 +153,7 @@ func (f *forwarder) accept(ctx context.Context, l *net.TCPListener, port int) {
 	}
 }
 
-// serve forwards one connection, and prints an error of it in one line. An error that all connections would have ends the
-// command.
+// serve forwards one connection, and prints its error in one line. An error that affects all connections ends the command.
 func (f *forwarder) serve(ctx context.Context, conn *net.TCPConn, port int) {
 	err := f.forward(ctx, conn, port)
 	if err == nil || ctx.Err() != nil {
@@ -176,8 +175,8 @@ func (f *forwarder) serve(ctx context.Context, conn *net.TCPConn, port int) {
 // errProgramGone means that the local program broke its connection.
 var errProgramGone = errors.New("the program has gone")
 
-// forward uses a connection of its own to the server, so that a program that does not read does not slow down the others. It
-// closes conn; if the forwarding failed it resets conn, so that the program does not take it for a normal end.
+// forward uses a separate connection to the server, so that a program that does not read does not slow down the others. It
+// closes conn. After an error it resets conn, so that the program does not see a normal end.
 func (f *forwarder) forward(ctx context.Context, conn *net.TCPConn, port int) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	abort := func() {
@@ -211,8 +210,8 @@ func (f *forwarder) forward(ctx context.Context, conn *net.TCPConn, port int) er
 	return err
 }
 
-// open starts the call and waits until the server has accepted it. A connection to the server that breaks before that, such
-// as one that a busy server closes, has carried no byte of the program, so open tries a second one.
+// open starts the call and waits until the server has accepted it. If the connection breaks before that, for example
+// because the server is busy, no data of the program is lost, so open tries again once.
 func (f *forwarder) open(ctx context.Context, port int) (*grpc.ClientConn, carav1.ProjectService_PortForwardClient, error) {
 	link, stream, err := f.begin(ctx, port)
 	if _, broken := unreachable(err); broken {
@@ -273,10 +272,10 @@ func receiveConn(stream carav1.ProjectService_PortForwardClient, conn *net.TCPCo
 		switch m := msg.GetMessage().(type) {
 		case *carav1.PortForwardResponse_Data:
 			if _, err := conn.Write(m.Data); err != nil {
-				return nil // the program reads no more
+				return nil // the program no longer reads
 			}
 		case *carav1.PortForwardResponse_Closed:
-			_ = conn.CloseWrite() // the program may be gone already
+			_ = conn.CloseWrite() // the program may have disconnected
 		}
 	}
 }

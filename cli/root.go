@@ -1,6 +1,6 @@
-// Package cli is caractrl, which people and pipelines use to see and change a cluster. It is the end of the way from a push
-// to a container. The server decides; a command sends requests and shows what comes back. Each command is an options struct
-// with parse and run (command.go).
+// Package cli implements caractrl, with which people and pipelines view and change a cluster. It is the last stage of a
+// push: it shows the result. The server makes all decisions; a command sends requests and shows the answers. Each command
+// is an options struct with parse and run (command.go).
 //
 // Text from outside (names, messages, log lines) is stripped of control characters before it reaches a terminal. Results go
 // to standard output and everything else to standard error, so that a pipe receives only results.
@@ -21,7 +21,7 @@ import (
 	"github.com/caravanserai/cara/internal/settings"
 )
 
-// Streams are where a command reads and writes.
+// Streams are the input and output of a command.
 type Streams struct {
 	In       io.Reader
 	Out, Err io.Writer
@@ -35,7 +35,7 @@ type Exit struct {
 
 func (e Exit) Error() string { return e.Message }
 
-// exitInterrupted is the exit code that shells give to a command that SIGINT ended.
+// exitInterrupted is the exit code that shells use for a command that SIGINT ended.
 const exitInterrupted = 130
 
 // Run runs caractrl with its arguments and returns the exit code.
@@ -65,14 +65,14 @@ func run(ctx context.Context, args []string, a *app) int {
 	a.printError(err)
 	switch cmd.Name() {
 	case "diff":
-		return exitNoDiff // 1 means that something differs
+		return exitNoDiff // 1 means that there is a difference
 	case "exec":
-		return exitNoExec // 1 may be the exit code of the command that ran
+		return exitNoExec // 1 may be the exit code of the executed command
 	}
 	return 1
 }
 
-// app is what all commands share.
+// app is shared by all commands.
 type app struct {
 	Streams
 	args      []string
@@ -83,7 +83,7 @@ type app struct {
 	context   string
 	file      string
 	now       func() time.Time
-	conn      *grpc.ClientConn // made by the first dial
+	conn      *grpc.ClientConn // created by the first dial
 	reached   string           // address of the server behind conn
 	cluster   string           // name of the context in use; empty if there is none
 }
@@ -102,7 +102,7 @@ func newRoot(a *app) *cobra.Command {
 	root.SetOut(a.Out)
 	root.SetErr(a.Err)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		// The flags of a misspelt command are parsed by the group above it, which does not have them.
+		// The parent group parses the flags of a misspelled command and does not know them.
 		if word := firstWord(cmd, a.args); cmd.HasSubCommands() && word != "" && known(cmd, []string{word}) != nil {
 			return known(cmd, []string{word})
 		}
@@ -125,7 +125,7 @@ func newRoot(a *app) *cobra.Command {
 			cmd.GroupID = id
 			root.AddCommand(cmd)
 		}
-		root.SetHelpCommandGroupID(id) // of the last group: caractrl itself
+		root.SetHelpCommandGroupID(id) // the last group: caractrl itself
 		root.SetCompletionCommandGroupID(id)
 	}
 	return root
@@ -136,7 +136,7 @@ type task struct {
 	commands []func(*app) *cobra.Command
 }
 
-// tasks are the commands in the order of the help, by what a person wants to do.
+// tasks returns the commands grouped by task, in the order of the help.
 func tasks() []task {
 	return []task{
 		{"See what there is:", []func(*app) *cobra.Command{newGet, newDescribe, newTrace, newHistory, newDiff}},

@@ -99,7 +99,7 @@ func (o *reconcileOptions) run(ctx context.Context) error {
 	return o.wait(ctx, c, resp.Token)
 }
 
-// wait waits until the source's status answers the token or a newer one, then says how the pass ended.
+// wait waits until the source's status answers the token or a newer one, and prints the result of the reconciliation.
 func (o *reconcileOptions) wait(ctx context.Context, c carav1.SourceServiceClient, token string) error {
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
@@ -132,8 +132,8 @@ func (o *reconcileOptions) wait(ctx context.Context, c carav1.SourceServiceClien
 	}
 }
 
-// settling reports whether the conditions still describe the snapshot before. A source's snapshot and its conditions are
-// written one after the other. If the requested snapshot is there, its fetch has succeeded, and InvalidManifests must be
+// settling reports whether the conditions still describe the previous snapshot. A source's snapshot and conditions are
+// written one after the other. If the requested snapshot exists, its fetch has succeeded, and InvalidManifests must be
 // about its errors.
 func settling(s *carav1.Source) bool {
 	snap, conditions := s.GetStatus().GetSnapshot(), s.GetStatus().GetConditions()

@@ -14,7 +14,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// target is a service of a project, as a command line names it. An empty service means that none was named.
+// target is a service of a project on the command line. An empty service means that none was given.
 type target struct{ project, service string }
 
 // serviceOptions are for commands about one service: PROJECT, PROJECT/SERVICE, or PROJECT with --service.

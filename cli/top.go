@@ -55,7 +55,7 @@ func (o *topOptions) run(ctx context.Context) error {
 	}
 	if term.IsTerminal(o.Err) {
 		fmt.Fprint(o.Err, "measuring...\r")
-		defer fmt.Fprint(o.Err, clearLine) // also if no figures came
+		defer fmt.Fprint(o.Err, clearLine) // also if no sample arrived
 	}
 	stream, err := c.Top(ctx, req)
 	if err != nil {
@@ -78,11 +78,11 @@ func (o *topOptions) run(ctx context.Context) error {
 
 const clearLine = "\x1b[K"
 
-// topScreen shows one sample after the other.
+// topScreen shows the samples.
 type topScreen struct {
 	*topOptions
 	live  *term.Live  // nil if the table is not drawn in place
-	table *term.Table // of all samples, if they are shown one after the other
+	table *term.Table // shared by all samples if they are printed one after the other
 }
 
 func newTopScreen(o *topOptions) *topScreen {

@@ -61,8 +61,8 @@ func (o *traceOptions) run(ctx context.Context) error {
 
 func (o *traceOptions) field(name, value string) { kind.Page{Out: o.Out}.Field(name, value) }
 
-// origin shows the manifest that was applied, and the one that the source declares now if it differs. If a file is only
-// moved, nothing is applied: the claim has the new place, and the project the old one.
+// origin shows the applied manifest, and the manifest that the source declares now if it differs. If a file is only moved,
+// nothing is applied: the claim has the new place, and the project the old one.
 func (o *traceOptions) origin(p *carav1.Project, claim *carav1.Claim) {
 	spec, origin := claim.GetSpec(), p.GetMetadata().GetOrigin()
 	now := &carav1.Origin{
@@ -124,7 +124,7 @@ func (o *traceOptions) source(ctx context.Context, p *carav1.Project, claim *car
 		from = g.GetUrl() + " " + kind.RefText(g.GetRef())
 	}
 	text := owner + ", " + from
-	if state := claim.GetStatus().GetState(); state != "" && state != api.ClaimApplied && state != api.ClaimOverridden { // the override has a line of its own
+	if state := claim.GetStatus().GetState(); state != "" && state != api.ClaimApplied && state != api.ClaimOverridden { // the override has its own line
 		text += ", " + strings.TrimSuffix(state+": "+claim.GetStatus().GetMessage(), ": ")
 	}
 	return text, nil
@@ -143,7 +143,7 @@ func (o *traceOptions) applied(history []*carav1.Revision) {
 	o.field("  Applied", s)
 }
 
-// place shows the phase with its node, and since when.
+// place shows the phase and the node, and since when.
 func (o *traceOptions) place(p *carav1.Project) string {
 	s := kind.PhaseCell(p, o.now()).Text
 	if node := p.GetStatus().GetNodeRef(); node != "" {
@@ -155,7 +155,7 @@ func (o *traceOptions) place(p *carav1.Project) string {
 	return s + ", " + kind.ReadyText(p) + " ready"
 }
 
-// gone says what happened to a project that does not exist any more, from its tombstone.
+// gone describes a deleted project from its tombstone.
 func (o *traceOptions) gone(ctx context.Context, c carav1.ProjectServiceClient, notFound error) error {
 	all, err := c.ListTombstones(ctx, &carav1.ListRequest{})
 	if err != nil {

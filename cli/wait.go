@@ -23,11 +23,10 @@ const (
 	exitTimeout       = 4
 )
 
-// timedOut reports whether a watch ended because of --timeout. The server knows the deadline too, and may report it before
-// the local clock does.
+// timedOut reports whether a watch ended because of --timeout. The server knows the deadline and may report it first.
 func timedOut(err error) bool { return api.Code(err) == codes.DeadlineExceeded }
 
-// waitRunning waits until every project runs at its newest generation, or has failed, and shows each step on the way.
+// waitRunning waits until every project runs at its newest generation or has failed, and shows the progress.
 func (a *app) waitRunning(ctx context.Context, names []string, timeout time.Duration) error {
 	if len(names) == 0 {
 		return nil
@@ -56,7 +55,7 @@ func (a *app) waitRunning(ctx context.Context, names []string, timeout time.Dura
 			return err
 		}
 		steps := w.take(e)
-		if live != nil { // a terminal shows a table that changes in place, everything else one line for each step
+		if live != nil { // a terminal shows a table that is redrawn, other outputs get one line for each step
 			live.Draw(kind.ServiceRows(w.last))
 			continue
 		}
@@ -67,10 +66,10 @@ func (a *app) waitRunning(ctx context.Context, names []string, timeout time.Dura
 	return w.verdict(timeout)
 }
 
-// waiting knows how far the awaited projects are. It decides what to show, and does no I/O.
+// waiting holds the state of the awaited projects. It decides what to show and does no I/O.
 type waiting struct {
 	open   map[string]*carav1.Project // the last known state; nil if it is not known yet
-	last   map[string]*carav1.Project // the last known state, also of projects that are done
+	last   map[string]*carav1.Project // the last known state, including finished projects
 	shown  map[string]string
 	failed []string // messages about projects that failed or are gone
 	code   int
@@ -88,7 +87,7 @@ func newWaiting(names []string) *waiting {
 func (w *waiting) take(e *carav1.ProjectEvent) []string {
 	if e.Type == api.WatchBookmark {
 		for _, name := range slices.Sorted(maps.Keys(w.open)) {
-			if w.open[name] == nil { // it existed when it was applied
+			if w.open[name] == nil { // it existed when it was applied, so it has been deleted
 				w.settle(name, 1, fmt.Sprintf("project %q was deleted meanwhile", name))
 			}
 		}
@@ -136,8 +135,8 @@ func (w *waiting) settle(name string, code int, message string) {
 	w.code = max(w.code, code)
 }
 
-// verdict returns how it ended: failures first, then the projects that were not done in time. If none of those could be
-// placed on a node, the exit code says so.
+// verdict returns the result: failures first, then the projects that did not finish in time. If none of the latter had a
+// node, the exit code is exitUnschedulable.
 func (w *waiting) verdict(timeout time.Duration) error {
 	messages, code := w.failed, exitUnschedulable
 	for _, name := range slices.Sorted(maps.Keys(w.open)) {
@@ -161,7 +160,7 @@ func (w *waiting) verdict(timeout time.Duration) error {
 	if w.code > 0 {
 		code = w.code
 	}
-	return Exit{Code: code, Message: strings.Join(messages, "\n       ")} // under the first one, which "error: " begins
+	return Exit{Code: code, Message: strings.Join(messages, "\n       ")} // aligned with the first line, which begins with "error: "
 }
 
 // openJobs returns the jobs of a project that have not completed.

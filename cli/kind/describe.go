@@ -15,14 +15,14 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Page is where an object is described in full.
+// Page is the output for the description of an object.
 type Page struct {
 	Out  io.Writer
 	Now  time.Time
-	Conn grpc.ClientConnInterface // to ask for what belongs to the object
+	Conn grpc.ClientConnInterface // for requests about related objects
 }
 
-// Describe fetches an object and shows all there is to know about it, with what happened to it last.
+// Describe fetches an object and prints its details and its last events.
 func (p Page) Describe(ctx context.Context, r Ref) error {
 	obj, err := r.Kind.Get(ctx, p.Conn, r.Name)
 	if err != nil {
@@ -69,7 +69,7 @@ func (p Page) meta(m *carav1.ObjectMeta) {
 	p.Field("Age", term.Since(p.Now, m.GetCreationTimestamp()).Text)
 }
 
-// Provenance says where a project comes from: its owner, and the place of its manifest.
+// Provenance returns where a project comes from: its owner, and the place of its manifest.
 func Provenance(meta *carav1.ObjectMeta) string {
 	if o := meta.GetOrigin(); o.GetFile() != "" {
 		return fmt.Sprintf("%s, %s:%d at %s", meta.GetOwner(), o.File, o.Line, api.ShortRevision(o.Revision))
@@ -77,7 +77,7 @@ func Provenance(meta *carav1.ObjectMeta) string {
 	return meta.GetOwner()
 }
 
-// limit shows a list of patterns, or what holds without one.
+// limit joins a list of patterns. An empty list returns otherwise.
 func limit(patterns []string, otherwise string) string {
 	return cmp.Or(strings.Join(patterns, ", "), otherwise)
 }
@@ -110,10 +110,10 @@ func (p Page) conditions(conditions []*carav1.Condition) {
 	}
 }
 
-// maxEvents is how many events end a description.
+// maxEvents is how many events a description shows.
 const maxEvents = 20
 
-// events shows what happened to an object, newest last.
+// events shows the last events of an object, newest last.
 func (p Page) events(ctx context.Context, r Ref) error {
 	l, err := carav1.NewEventServiceClient(p.Conn).ListEvents(ctx, &carav1.ListEventsRequest{Kind: r.Kind.Name, Name: r.Name})
 	if err != nil {

@@ -32,13 +32,13 @@ func Event() Kind {
 	}
 }
 
-// ByLastTime puts what happened last at the end, also where it had happened before.
+// ByLastTime sorts events by their last occurrence.
 func ByLastTime(events []*carav1.Event) []*carav1.Event {
 	slices.SortStableFunc(events, func(x, y *carav1.Event) int { return x.GetLastTime().AsTime().Compare(y.GetLastTime().AsTime()) })
 	return events
 }
 
-// nextOf leaves out events of other objects than the one asked for.
+// nextOf skips events of other objects.
 func nextOf(object Ref, next func() (Change, error)) (Change, error) {
 	for {
 		e, err := next()

@@ -1,5 +1,5 @@
-// Package kind says how caractrl fetches, shows, watches and deletes each kind of object. A new kind is a file here and a
-// row in All.
+// Package kind defines how caractrl fetches, shows, watches and deletes each kind of object. A new kind needs a file here
+// and an entry in All.
 package kind
 
 import (
@@ -17,50 +17,50 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Kind is how one kind of object is fetched, shown and deleted.
+// Kind defines how one kind of object is fetched, shown and deleted.
 type Kind struct {
-	Name    string // as api.Kind spells it
+	Name    string // name as in package api
 	Plural  string
 	aliases []string
 	Columns []string // of the plain table
 	wide    []string // added with -o wide
 	Row     func(m proto.Message, now time.Time) []term.Cell
-	// Describe is nil for kinds whose table shows all there is.
+	// Describe is nil for kinds whose table shows everything.
 	Describe func(ctx context.Context, p Page, m proto.Message) error
 	List     func(ctx context.Context, conn grpc.ClientConnInterface, f Filter) ([]proto.Message, error)
-	// Get is nil where the API has no call for one object: it is picked out of the list.
+	// Get is nil if the API has no call for a single object. Then the object is taken from the list.
 	Get func(ctx context.Context, conn grpc.ClientConnInterface, name string) (proto.Message, error)
 	// Watch is nil for kinds that cannot be watched.
 	Watch func(ctx context.Context, conn grpc.ClientConnInterface, f Filter) (func() (Change, error), error)
-	// Remove is nil for kinds that nobody deletes by hand. Projects go their own way, in delete.go.
+	// Remove is nil for kinds that users cannot delete. delete.go deletes projects.
 	Remove func(ctx context.Context, conn grpc.ClientConnInterface, name string) error
 }
 
-// Filter narrows a list or a watch down, on the server's side.
+// Filter limits a list or a watch. The server applies it.
 type Filter struct {
-	Name     string // of the one object to watch
+	Name     string // of a single object to watch
 	Selector string
 	Phases   []string
 	Node     string
 	Owner    string
-	Object   Ref // whose events
+	Object   Ref // list the events of this object
 }
 
-// Change is what a watch tells, whatever the kind: Added, Modified, Deleted or Bookmark.
+// Change is a watch event of any kind: Added, Modified, Deleted or Bookmark.
 type Change struct {
 	Type   string
 	Object proto.Message
 }
 
-// All kinds, in the order in which completion offers them.
+// All returns all kinds, in the order of completion.
 func All() []Kind {
 	return []Kind{Project(), Node(), Source(), Secret(), Event(), Override(), Tombstone(), Token()}
 }
 
-// Lower is the kind as messages and references spell it: `project`.
+// Lower returns the kind as in messages and references: `project`.
 func (k Kind) Lower() string { return strings.ToLower(k.Name) }
 
-// Head is the header of the kind's table.
+// Head returns the header of the kind's table.
 func (k Kind) Head(wide bool) []string {
 	if wide {
 		return append(append([]string{}, k.Columns...), k.wide...)
@@ -68,7 +68,7 @@ func (k Kind) Head(wide bool) []string {
 	return k.Columns
 }
 
-// Find takes `project`, `projects`, `p`, `Project`.
+// Find finds a kind by a name such as `project`, `projects`, `p` or `Project`.
 func Find(name string) (Kind, error) {
 	var known []string
 	for _, k := range All() {
@@ -80,7 +80,7 @@ func Find(name string) (Kind, error) {
 	return Kind{}, fmt.Errorf("unknown kind %q; the kinds are %s", name, strings.Join(known, ", "))
 }
 
-// Ref names an object, or a whole kind where name is empty.
+// Ref refers to an object, or to a whole kind if the name is empty.
 type Ref struct {
 	Kind Kind
 	Name string
@@ -88,7 +88,7 @@ type Ref struct {
 
 func (r Ref) String() string { return term.Line(r.Kind.Lower()) + "/" + term.Line(r.Name) }
 
-// ParseRefs takes `KIND`, `KIND NAME...` and `KIND/NAME...`.
+// ParseRefs parses `KIND`, `KIND NAME...` and `KIND/NAME...`.
 func ParseRefs(args []string) ([]Ref, error) {
 	if len(args) == 0 {
 		return nil, fmt.Errorf("name an object, as in `project NAME` or `project/NAME`")
@@ -122,7 +122,7 @@ func ParseRefs(args []string) ([]Ref, error) {
 	return refs, nil
 }
 
-// Bare takes `project/web` as `web` where a project is meant.
+// Bare returns `web` for `project/web` if k is the kind project.
 func Bare(k Kind, name string) string {
 	if typ, after, ok := strings.Cut(name, "/"); ok {
 		if found, err := Find(typ); err == nil && found.Name == k.Name {
@@ -132,7 +132,7 @@ func Bare(k Kind, name string) string {
 	return name
 }
 
-// messages turns the list of one kind into a list of messages.
+// messages converts a list of one kind to a list of messages.
 func messages[T proto.Message](items []T, err error) ([]proto.Message, error) {
 	out := make([]proto.Message, len(items))
 	for i, item := range items {
@@ -141,7 +141,7 @@ func messages[T proto.Message](items []T, err error) ([]proto.Message, error) {
 	return out, err
 }
 
-// message keeps a nil of one kind from becoming a message that is not nil.
+// message returns a nil interface if there is an error, and not a typed nil.
 func message[T proto.Message](m T, err error) (proto.Message, error) {
 	if err != nil {
 		return nil, err
@@ -149,7 +149,7 @@ func message[T proto.Message](m T, err error) (proto.Message, error) {
 	return m, nil
 }
 
-// watched is what the events of the per-kind watches have in common.
+// watched is the common part of the watch events of all kinds.
 type watched[T proto.Message] interface {
 	GetType() string
 	GetObject() T
@@ -165,16 +165,16 @@ func receiver[E watched[T], T proto.Message](stream interface{ Recv() (E, error)
 	}, err
 }
 
-// ByName asks for one object.
+// ByName returns a request for one object.
 func ByName(name string) *carav1.GetRequest { return &carav1.GetRequest{Name: name} }
 
-// byLabel asks for those that a selector leaves.
+// byLabel returns a request with the filter's label selector.
 func byLabel(f Filter) *carav1.ListRequest { return &carav1.ListRequest{LabelSelector: f.Selector} }
 
-// removing drops the answer of a deletion, which says nothing.
+// removing drops the empty answer of a deletion.
 func removing[T any](_ T, err error) error { return err }
 
-// Pairs are labels as people write them: `a=b,c=d`.
+// Pairs formats labels: `a=b, c=d`.
 func Pairs(m map[string]string) string {
 	var out []string
 	for _, k := range slices.Sorted(maps.Keys(m)) {

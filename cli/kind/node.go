@@ -86,8 +86,8 @@ func nodeRow(m proto.Message, now time.Time) []term.Cell {
 	}
 }
 
-// troubled tells whether a node's condition is bad news: Ready, EngineReady and IngressReachable are when they are not True, pressure when
-// it is.
+// troubled reports whether a node's condition shows a problem: Ready, EngineReady and IngressReachable if they are not
+// True, pressure if it is.
 func troubled(c *carav1.Condition) bool {
 	switch c.Type {
 	case api.CondReady, api.CondEngineReady, api.CondIngressReachable:
@@ -98,7 +98,7 @@ func troubled(c *carav1.Condition) bool {
 	return false
 }
 
-// StateCell is a node's state in the colour of how good it is.
+// StateCell returns a node's state with its colour.
 func StateCell(n *carav1.Node) term.Cell {
 	c := term.Text(n.GetStatus().GetState())
 	c.Colour = term.Green
@@ -116,7 +116,7 @@ func StateCell(n *carav1.Node) term.Cell {
 	return c
 }
 
-// Quantity shows bytes as people read them; what is no quantity stays as it is.
+// Quantity formats a quantity of bytes. It does not change an invalid quantity.
 func Quantity(s string) term.Cell {
 	n, err := api.Bytes(s)
 	if s == "" || err != nil {
@@ -125,7 +125,7 @@ func Quantity(s string) term.Cell {
 	return Size(n)
 }
 
-// Size shows bytes.
+// Size formats a number of bytes.
 func Size(n int64) term.Cell {
 	value, unit := float64(n), ""
 	for _, next := range []string{"Ki", "Mi", "Gi", "Ti"} {

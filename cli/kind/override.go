@@ -15,7 +15,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Override is the kind Override: what people decided against git.
+// Override is the kind Override: decisions of people against git.
 func Override() Kind {
 	return Kind{
 		Name: api.KindOverride, Plural: "overrides",
@@ -33,7 +33,7 @@ func Override() Kind {
 	}
 }
 
-// OverrideEnd is when an override ends.
+// OverrideEnd returns a cell with the end of an override.
 func OverrideEnd(now time.Time, o *carav1.Override) term.Cell {
 	switch {
 	case o.GetUntilHash() != "":
@@ -44,7 +44,7 @@ func OverrideEnd(now time.Time, o *carav1.Override) term.Cell {
 	return term.Until(now, o.GetUntil())
 }
 
-// UntilWhen says when an override ends, in a sentence.
+// UntilWhen returns the end of an override as part of a sentence.
 func UntilWhen(now time.Time, o *carav1.Override) string {
 	switch {
 	case o.GetUntilHash() != "":
@@ -66,7 +66,7 @@ func describeOverride(ctx context.Context, p Page, project *carav1.Project) erro
 	}
 	name := project.GetMetadata().GetName()
 	i := slices.IndexFunc(all.GetItems(), func(o *carav1.Override) bool { return o.GetMetadata().GetName() == name })
-	if i < 0 { // it has just ended
+	if i < 0 { // the override has just ended
 		return nil
 	}
 	o := all.GetItems()[i]
@@ -95,14 +95,14 @@ func describeOverride(ctx context.Context, p Page, project *carav1.Project) erro
 	return nil
 }
 
-// ClaimOn returns what the source that owns a project declares for it; nil if it declares nothing.
+// ClaimOn returns the claim of the source that owns a project; nil if there is none.
 func ClaimOn(ctx context.Context, conn grpc.ClientConnInterface, p *carav1.Project) (*carav1.Claim, error) {
 	source, owned := api.SourceOf(p.GetMetadata().GetOwner())
 	if !owned {
 		return nil, nil
 	}
 	claims, err := carav1.NewSourceServiceClient(conn).ListClaims(ctx, &carav1.ListClaimsRequest{Source: source})
-	if err != nil && !api.IsNotFound(err) { // a source that was deleted declares nothing
+	if err != nil && !api.IsNotFound(err) { // a deleted source declares nothing
 		return nil, err
 	}
 	for _, claim := range claims.GetItems() {
@@ -113,7 +113,7 @@ func ClaimOn(ctx context.Context, conn grpc.ClientConnInterface, p *carav1.Proje
 	return nil, nil
 }
 
-// PrintDiff shows each field as a diff does: the old value, then the new one.
+// PrintDiff shows each field as a diff: the old value, then the new one.
 func PrintDiff(w io.Writer, diff []*carav1.FieldDiff) {
 	colour := term.Colourful(w)
 	show := func(sign, paint, path, value string) {

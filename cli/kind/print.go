@@ -17,13 +17,13 @@ import (
 	"github.com/caravanserai/cara/manifest"
 )
 
-// Formats are what -o takes; the empty one is the table, and Wide a table with more columns.
+// Formats are the values of -o; the empty one is the table, and Wide a table with more columns.
 const (
 	Wide    = "wide"
 	Formats = "table|json|yaml|wide|name|jsonpath=TEMPLATE"
 )
 
-// ParseFormat checks what -o says. "table" is another name of the default.
+// ParseFormat validates the value of -o. "table" is another name of the default.
 func ParseFormat(output string) (string, error) {
 	switch output {
 	case "", "table":
@@ -37,7 +37,8 @@ func ParseFormat(output string) (string, error) {
 	return "", fmt.Errorf("unknown output format %q: want one of %s", output, Formats)
 }
 
-// Print prints objects in a format other than a table: one as itself, several (or a list of one) as a list.
+// Print prints objects in a format other than a table. A single object is printed alone unless list is set; several are a
+// list.
 func Print(w io.Writer, output string, list bool, objects []proto.Message) error {
 	switch output {
 	case "name":
@@ -89,7 +90,7 @@ func write(w io.Writer, s string) error {
 	return nil
 }
 
-// escape replaces the control characters that JSON leaves in strings by \u escapes: nothing is lost, and no terminal obeys
+// escape replaces control characters in JSON by \u escapes. The JSON keeps its meaning, and a terminal does not interpret
 // them.
 func escape(s string) string {
 	var b strings.Builder

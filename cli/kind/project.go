@@ -66,7 +66,7 @@ func describeProject(ctx context.Context, p Page, m proto.Message) error {
 	return describeOverride(ctx, p, obj)
 }
 
-// deadline shows when something ends, as a distance and as a time; empty for never.
+// deadline formats a time as a duration from now and as a timestamp; empty for nil.
 func deadline(now time.Time, at *timestamppb.Timestamp) string {
 	if at == nil {
 		return ""
@@ -95,7 +95,7 @@ func projectRow(m proto.Message, now time.Time) []term.Cell {
 	}
 }
 
-// PhaseCell is the phase; where the node is silent, what was seen last and when.
+// PhaseCell returns the phase. If the node is not connected, it returns when the project was last seen.
 func PhaseCell(p *carav1.Project, now time.Time) term.Cell {
 	phase := p.GetStatus().GetPhase()
 	if seen := p.GetStatus().GetLastSeen(); seen != nil {
@@ -119,12 +119,12 @@ func PhaseCell(p *carav1.Project, now time.Time) term.Cell {
 	return c
 }
 
-// ReadyText is how many of a project's services are ready: `1/2`.
+// ReadyText returns how many of a project's services are ready: `1/2`.
 func ReadyText(p *carav1.Project) string {
 	return fmt.Sprintf("%d/%d", readyServices(p), len(p.GetSpec().GetServices()))
 }
 
-// readyServices counts the services that are as they should be.
+// readyServices counts the services that are ready.
 func readyServices(p *carav1.Project) (ready int) {
 	for _, s := range p.GetStatus().GetServices() {
 		if ServiceReady(s) {
@@ -134,12 +134,12 @@ func readyServices(p *carav1.Project) (ready int) {
 	return ready
 }
 
-// ServiceReady reports whether a service is as it should be.
+// ServiceReady reports whether a service runs and is healthy, or has completed.
 func ServiceReady(s *carav1.ServiceStatus) bool {
 	return s.GetState() == api.ServiceCompleted || s.GetState() == api.ServiceRunning && (s.GetHealth() == "" || s.GetHealth() == api.HealthHealthy)
 }
 
-// Telling is the condition that explains most where a project is.
+// Telling returns the condition that best explains a project's state.
 func Telling(p *carav1.Project) (reason, message string) {
 	st := p.GetStatus()
 	order := map[string][]string{
@@ -171,7 +171,7 @@ func owner(p *carav1.Project) string {
 	return strings.TrimPrefix(p.GetMetadata().GetOwner(), api.PrefixSource)
 }
 
-// Expiry is when a project will be deleted; nil for never.
+// Expiry returns when a project will be deleted; nil for never.
 func Expiry(p *carav1.Project) *timestamppb.Timestamp {
 	if at := p.GetStatus().GetExpireAt(); at != nil {
 		return at
@@ -179,13 +179,13 @@ func Expiry(p *carav1.Project) *timestamppb.Timestamp {
 	return p.GetSpec().GetExpireAt()
 }
 
-// UpdateFailed tells whether the newest generation came to nothing and the previous version serves.
+// UpdateFailed reports whether the update to the newest generation failed and the previous version still runs.
 func UpdateFailed(p *carav1.Project) bool {
 	c := api.FindCondition(p.GetStatus().GetConditions(), api.CondReady)
 	return c.GetStatus() == api.StatusFalse && c.GetReason() == api.ReasonUpdateFailed && c.GetObservedGeneration() >= p.GetMetadata().GetGeneration()
 }
 
-// Tombstone is the kind Tombstone: projects that are gone, and why.
+// Tombstone is the kind Tombstone: deleted projects, and why they were deleted.
 func Tombstone() Kind {
 	return Kind{
 		Name: api.KindTombstone, Plural: "tombstones",

@@ -9,7 +9,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// ServiceRows has a row for each service of the projects; services that are not ready come first.
+// ServiceRows returns a row for each service of the projects; services that are not ready come first.
 func ServiceRows(projects map[string]*carav1.Project) [][]term.Cell {
 	var ready, rest [][]term.Cell
 	for _, name := range slices.Sorted(maps.Keys(projects)) {
@@ -24,8 +24,8 @@ func ServiceRows(projects map[string]*carav1.Project) [][]term.Cell {
 	return append(rest, ready...)
 }
 
-// servicesOf has a row for each service of a project: name, state and message. A project without a status of its newest
-// generation has one row.
+// servicesOf returns a row for each service of a project: name, state and message. A project without a status for its
+// newest generation has one row.
 func servicesOf(p *carav1.Project) [][]term.Cell {
 	name := term.Line(p.GetMetadata().GetName())
 	status := map[string]*carav1.ServiceStatus{}

@@ -144,7 +144,7 @@ func sourceRow(m proto.Message, now time.Time) []term.Cell {
 	}
 }
 
-// Delivered is the last webhook that came, and what was made of it.
+// Delivered returns a cell with the last webhook delivery and its result.
 func Delivered(now time.Time, d *carav1.Delivery) term.Cell {
 	if d == nil {
 		return term.Text("")
@@ -157,7 +157,7 @@ func Delivered(now time.Time, d *carav1.Delivery) term.Cell {
 	return c
 }
 
-// SourceState sums up a source's conditions: what is wrong comes first.
+// SourceState summarizes a source's conditions. Problems come first.
 func SourceState(s *carav1.Source) (ready term.Cell, message string) {
 	if s.GetMetadata().GetDeletionTimestamp() != nil {
 		return term.Cell{Text: "Deleting", Colour: term.Faint}, "letting go of its projects"
@@ -187,7 +187,7 @@ func SourceState(s *carav1.Source) (ready term.Cell, message string) {
 	}
 }
 
-// RefText is what a git source follows: `branch main`.
+// RefText returns the ref that a git source follows: `branch main`.
 func RefText(r *carav1.GitRef) string {
 	switch {
 	case r.GetBranch() != "":

@@ -57,7 +57,7 @@ func Token() Kind {
 	}
 }
 
-// describeToken shows what a token lets its bearer do.
+// describeToken shows what a token allows.
 func describeToken(_ context.Context, p Page, m proto.Message) error {
 	t := m.(*carav1.Token)
 	p.meta(t.GetMetadata())

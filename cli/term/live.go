@@ -7,15 +7,15 @@ import (
 	"unicode/utf8"
 )
 
-// Live is a table on a terminal that is drawn again in place.
+// Live is a table on a terminal that is redrawn in place.
 type Live struct {
 	w             io.Writer
 	colour        bool
 	columns, rows int // of the terminal
-	drawn         int // lines of the table that are on the terminal now
+	drawn         int // lines of the table that are currently on the terminal
 }
 
-// NewLive returns a table that is drawn in place, or nil if w is not a terminal that obeys escape sequences.
+// NewLive returns a table that is redrawn in place, or nil if w is not a terminal that supports escape sequences.
 func NewLive(w io.Writer) *Live {
 	if !Movable(w) {
 		return nil
@@ -27,7 +27,7 @@ func NewLive(w io.Writer) *Live {
 	return l
 }
 
-// Draw replaces the table that was drawn before. It shows as many rows as the terminal has room for.
+// Draw replaces the previous table. It shows as many rows as fit on the terminal.
 func (l *Live) Draw(rows [][]Cell) {
 	var b strings.Builder
 	if l.drawn > 0 {
@@ -58,7 +58,7 @@ func (l *Live) lines(rows [][]Cell) []string {
 	return lines
 }
 
-// fit cuts the last cell, so that a row is one line of the terminal.
+// fit truncates the last cell, so that a row is one line of the terminal.
 func fit(row []Cell, widths []int, columns int) []Cell {
 	used := 0
 	for _, w := range widths[:len(row)-1] {

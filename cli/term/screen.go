@@ -15,13 +15,13 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Screen is the terminal of whoever runs caractrl, on loan to a command elsewhere.
+// Screen is the local terminal while a remote command uses it.
 type Screen struct {
 	fd      int
-	Restore func() // gives it back; more than once is no harm
+	Restore func() // restores the terminal; may be called more than once
 }
 
-// OpenScreen takes the terminal that in and out are: with input, every key goes to the command, Ctrl-C too.
+// OpenScreen prepares the terminal of in and out. With input, the command gets every key, including Ctrl-C.
 func OpenScreen(in io.Reader, out io.Writer, input bool) (*Screen, error) {
 	f, ok := out.(*os.File)
 	if keys, isFile := in.(*os.File); input {
@@ -38,11 +38,11 @@ func OpenScreen(in io.Reader, out io.Writer, input bool) (*Screen, error) {
 	if err != nil {
 		return nil, fmt.Errorf("set the terminal up: %w", err)
 	}
-	s.Restore = sync.OnceFunc(func() { _ = term.Restore(s.fd, before) }) // on the way out, with nobody left to tell
+	s.Restore = sync.OnceFunc(func() { _ = term.Restore(s.fd, before) }) // an error cannot be handled at the end of the command
 	return s, nil
 }
 
-// Size is nil where the terminal does not say.
+// Size returns the size of the terminal, or nil if it is unknown.
 func (s *Screen) Size() *carav1.TerminalSize {
 	columns, rows, err := term.GetSize(s.fd)
 	if err != nil || columns <= 0 || rows <= 0 {
@@ -51,7 +51,7 @@ func (s *Screen) Size() *carav1.TerminalSize {
 	return &carav1.TerminalSize{Rows: int32(min(rows, 10000)), Columns: int32(min(columns, 10000))}
 }
 
-// Resizes tells of every new size until ctx ends.
+// Resizes calls tell with every new size until ctx ends.
 func (s *Screen) Resizes(ctx context.Context, tell func(*carav1.TerminalSize)) {
 	changed := make(chan os.Signal, 1)
 	signal.Notify(changed, syscall.SIGWINCH)

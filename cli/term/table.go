@@ -1,5 +1,5 @@
-// Package term shows things to a person at a terminal: aligned tables, ages, colour where it is wanted, and the terminal
-// itself while a command on a node has it.
+// Package term formats output for a person at a terminal: aligned tables, ages and colours. It also gives the terminal to a
+// command that runs on a node.
 package term
 
 import (
@@ -16,7 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// Colours of cells. Widths are counted without them.
+// Colours of cells. They do not count for the width.
 const (
 	plain  = ""
 	Green  = "\x1b[32m"
@@ -26,30 +26,30 @@ const (
 	Reset  = "\x1b[0m"
 )
 
-// Cell is one field of a table. Rows are sorted by order first, then by text: numbers and times have an order.
+// Cell is one field of a table. Rows are sorted by Order first, then by text. Numbers and times have an Order.
 type Cell struct {
 	Text, Colour string
 	Order        int64
-	Clock        bool // the text changes with the time alone
+	Clock        bool // the text changes as time passes
 }
 
-// Text is a cell of what anybody may have written, in one line.
+// Text returns a cell with a text from any user, in one line.
 func Text(s string) Cell { return Cell{Text: Dash(Line(s))} }
 
-// Count is a cell of a number.
+// Count returns a cell with a number.
 func Count(n int32) Cell { return Cell{Text: strconv.Itoa(int(n)), Order: int64(n)} }
 
-// Since is how long ago a time was.
+// Since returns a cell with the time since t.
 func Since(now time.Time, t *timestamppb.Timestamp) Cell {
 	return timed(t, Age(now.Sub(t.AsTime())), now.Sub(t.AsTime()))
 }
 
-// Ago says the same in a sentence.
+// Ago is Since for a sentence.
 func Ago(now time.Time, t *timestamppb.Timestamp) Cell {
 	return timed(t, Age(now.Sub(t.AsTime()))+" ago", now.Sub(t.AsTime()))
 }
 
-// Until is how far ahead a time is, or how long ago.
+// Until returns a cell with the time until t, or since t if it is in the past.
 func Until(now time.Time, t *timestamppb.Timestamp) Cell {
 	d := t.AsTime().Sub(now)
 	if d > 0 {
@@ -58,7 +58,7 @@ func Until(now time.Time, t *timestamppb.Timestamp) Cell {
 	return timed(t, Age(-d)+" ago", d)
 }
 
-// timed is a cell about a time. What is equal to the second keeps its order; without a time it comes last.
+// timed returns a cell for a time. Times in the same second are equal; a missing time sorts last.
 func timed(t *timestamppb.Timestamp, s string, order time.Duration) Cell {
 	if t == nil {
 		return Cell{Text: "-", Order: math.MaxInt64}
@@ -66,31 +66,31 @@ func timed(t *timestamppb.Timestamp, s string, order time.Duration) Cell {
 	return Cell{Text: s, Order: int64(order / time.Second), Clock: true}
 }
 
-// Table prints aligned columns. Rows that come later keep the widths of those before, and widen them where they must.
+// Table prints aligned columns. Later rows keep the widths of earlier ones and widen them if necessary.
 type Table struct {
 	w      io.Writer
 	Colour bool
 	widths []int
 }
 
-// NewTable returns a table that prints to w, in colour where that is wanted.
+// NewTable returns a table that prints to w, with colours if w supports them.
 func NewTable(w io.Writer) *Table { return &Table{w: w, Colour: Colourful(w)} }
 
-// Colourful tells whether colour may be used on a stream: on terminals, unless the user wants none.
+// Colourful reports whether a stream should have colours: on terminals, unless the user disables them.
 func Colourful(w io.Writer) bool {
 	return os.Getenv("NO_COLOR") == "" && Movable(w) // https://no-color.org
 }
 
-// Movable reports whether a stream is a terminal that obeys escape sequences.
+// Movable reports whether a stream is a terminal that supports escape sequences.
 func Movable(w io.Writer) bool { return IsTerminal(w) && os.Getenv("TERM") != "dumb" }
 
-// IsTerminal tells whether somebody looks at a stream.
+// IsTerminal reports whether a stream is a terminal.
 func IsTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// sizeOf returns how many columns and rows a terminal has. ok is false for everything else.
+// sizeOf returns the number of columns and rows of a terminal. ok is false for everything else.
 func sizeOf(w io.Writer) (columns, rows int, ok bool) {
 	f, isFile := w.(*os.File)
 	if !isFile {
@@ -100,7 +100,7 @@ func sizeOf(w io.Writer) (columns, rows int, ok bool) {
 	return columns, rows, err == nil && columns > 0 && rows > 0
 }
 
-// Reserve makes room for the usual values of each column, so that the columns of a watch stay where they are.
+// Reserve sets minimum widths for common columns, so that the columns of a watch do not move.
 func (t *Table) Reserve(columns []string) {
 	usual := map[string]int{
 		"NAME": 24, "PHASE": len("Terminating"), "NODE": 12, "CONDITIONS": 20, "SOURCE": 16, "EXPIRES": len("10h ago"), "AGE": 6, "STATE": len("Draining"),
@@ -133,7 +133,7 @@ func (t *Table) measure(rows [][]Cell) {
 	}
 }
 
-// format is one row, without the spaces at its end.
+// format returns one row without trailing spaces.
 func (t *Table) format(row []Cell) string {
 	var b strings.Builder
 	for i, c := range row {
@@ -147,7 +147,7 @@ func (t *Table) format(row []Cell) string {
 	return strings.TrimRight(b.String(), " ")
 }
 
-// Header is a row of plain names.
+// Header returns a row with the names.
 func Header(names ...string) []Cell {
 	row := make([]Cell, len(names))
 	for i, n := range names {

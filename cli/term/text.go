@@ -7,16 +7,16 @@ import (
 	words "github.com/caravanserai/cara/internal/text"
 )
 
-// Clean strips what a terminal would obey, and keeps lines and tabs.
+// Clean removes characters that a terminal would interpret, except line breaks and tabs.
 func Clean(s string) string { return words.Clean(s) }
 
-// Line is clean in one line.
+// Line is Clean in one line.
 func Line(s string) string { return words.Line(s) }
 
-// Plural is a number with its noun.
+// Plural returns a number with its noun.
 func Plural(n int, noun string) string { return words.Count(n, noun) }
 
-// Short cuts a text to n runes.
+// Short truncates a text to n runes.
 func Short(s string, n int) string {
 	runes := []rune(s)
 	if len(runes) <= n {
@@ -25,7 +25,7 @@ func Short(s string, n int) string {
 	return string(runes[:n-1]) + "…"
 }
 
-// Age is a duration as kubectl shows it: one unit, two where the first is small.
+// Age formats a duration as kubectl does: one unit, or two if the first is small.
 func Age(d time.Duration) string {
 	d = max(d, 0)
 	switch {
@@ -53,7 +53,7 @@ func units(d, big time.Duration, bigName string, small time.Duration, smallName 
 	return fmt.Sprintf("%d%s", d/big, bigName)
 }
 
-// Dash shows that there is nothing.
+// Dash returns "-" for an empty text.
 func Dash(s string) string {
 	if s == "" {
 		return "-"
