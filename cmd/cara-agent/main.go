@@ -1,5 +1,4 @@
-// Command cara-agent makes the Docker engine of one node match what is assigned to the node. It is the last stretch of
-// the straight line.
+// Command cara-agent makes the Docker engine of a node match the assignments of the node. It is the last stage of a push.
 package main
 
 import (

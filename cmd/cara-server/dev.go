@@ -15,7 +15,7 @@ import (
 	"github.com/caravanserai/cara/cmd/internal/program"
 )
 
-// devFlags are the agent's part of `cara-server dev`.
+// devFlags are the agent's flags of `cara-server dev`.
 type devFlags struct {
 	dockerHost    string
 	ingressListen string
@@ -35,7 +35,7 @@ func newDevCommand(f *flags) *cobra.Command {
 				dir = args[0]
 			}
 			if !cmd.Flags().Changed("log-level") {
-				f.log.Quiet() // the lines about projects are what a person looks for
+				f.log.Quiet() // so that the lines about projects stand out
 			}
 			return runDev(cmd.Context(), f, d, dir)
 		},
@@ -47,8 +47,8 @@ func newDevCommand(f *flags) *cobra.Command {
 	return cmd
 }
 
-// runDev runs the server, then the agent once the server can be joined, until ctx ends and the person has said what
-// becomes of the containers.
+// runDev runs the server, and the agent when the server accepts joins. It returns when ctx has ended and the user has
+// decided about the containers.
 func runDev(ctx context.Context, f *flags, d devFlags, dir string) error {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -99,7 +99,7 @@ func runDev(ctx context.Context, f *flags, d devFlags, dir string) error {
 	return work.Wait()
 }
 
-// defaultDataDir keeps the state of each watched directory apart, outside of it.
+// defaultDataDir returns a separate data directory for each watched directory, outside of it.
 func defaultDataDir(dir string) (string, error) {
 	state := os.Getenv("XDG_STATE_HOME")
 	if state == "" {

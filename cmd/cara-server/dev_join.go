@@ -12,14 +12,14 @@ import (
 	"github.com/caravanserai/cara/internal/access"
 )
 
-// Names of the one node, and of the token that its agent joins with.
+// Names of the only node and of the token with which its agent joins.
 const (
 	devNode  = "dev"
 	devToken = "dev-join"
 )
 
-// joinToken makes a token for the agent of this start: the token of the first start has ended when a directory is
-// watched again after days.
+// joinToken creates a token for the agent of this start. The token of the first start may have expired if the directory is
+// watched again days later.
 func joinToken(ctx context.Context, server *program.ServerConfig, url string) (string, error) {
 	conn, err := access.Dial(access.Context{Server: url, TokenFile: filepath.Join(server.DataDir, identity.AdminTokenFile)})
 	if err != nil {

@@ -1,5 +1,5 @@
-// Command cara-server is the control plane: API, store, sources, reconciler, scheduler, gc. It is the whole of the
-// straight line but the agent. `cara-server dev DIR` runs an agent in the same process.
+// Command cara-server is the control plane: API, store, sources, reconciler, scheduler and collector. It does every stage
+// of a push except the agent's. `cara-server dev DIR` also runs an agent in the same process.
 package main
 
 import (
@@ -19,7 +19,7 @@ var version = "dev" // set by the linker
 
 func main() { program.Main(newCommand()) }
 
-// flags are what the command line says, before it is a Config.
+// flags holds the command line before it becomes a Config.
 type flags struct {
 	program.ServerConfig
 	log   program.LogFlags
@@ -76,7 +76,7 @@ func (f *flags) config() (*program.ServerConfig, error) {
 	if f.proxy != "" {
 		u, err := url.Parse(f.proxy)
 		if err != nil || u.Host == "" || !slices.Contains([]string{"http", "https", "socks5"}, u.Scheme) {
-			return nil, errors.New("--source-proxy: want http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT") // the value may hold a password
+			return nil, errors.New("--source-proxy: want http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT") // the value may contain a password
 		}
 		cfg.SourceProxy = u
 	}

@@ -26,7 +26,7 @@ import (
 // devSource is the name of the source that watches the directory.
 const devSource = "dev"
 
-// session is what a person has of `cara-server dev`, from the banner to the question at the end.
+// session is the user interface of `cara-server dev`, from the banner to the question at the end.
 type session struct {
 	server *program.ServerConfig
 	agent  *program.AgentConfig
@@ -37,8 +37,8 @@ type session struct {
 	greeted bool
 }
 
-// run shows what happens until asked ends, and then asks what becomes of the containers. The server and the agent run
-// until running ends.
+// run shows the progress until asked ends, and then asks what to do with the containers. The server and the agent run until
+// running ends.
 func (s *session) run(asked, running context.Context) error {
 	conn, err := access.Dial(access.Context{Server: s.url, TokenFile: filepath.Join(s.server.DataDir, identity.AdminTokenFile)})
 	if err != nil {
@@ -67,8 +67,8 @@ func (s *session) run(asked, running context.Context) error {
 	return s.leave(running, conn)
 }
 
-// watchDirectory makes the directory a source of the cluster, as a person would. The person whose machine this is may use
-// every Secret of the cluster, so the source may, too.
+// watchDirectory creates a source for the directory. The user owns the machine and may use every Secret of the cluster, so
+// the source may too.
 func (s *session) watchDirectory(ctx context.Context, conn *grpc.ClientConn) error {
 	_, err := carav1.NewSourceServiceClient(conn).PutSource(ctx, &carav1.PutSourceRequest{Source: &carav1.Source{
 		ApiVersion: api.APIVersion, Kind: api.KindSource, Metadata: &carav1.ObjectMeta{Name: devSource},
@@ -80,7 +80,7 @@ func (s *session) watchDirectory(ctx context.Context, conn *grpc.ClientConn) err
 	return ctx.Err()
 }
 
-// follow prints the banner once the node is ready, and then a line for each save and what came of it.
+// follow prints the banner when the node is ready, and then a line for each save and its result.
 func (s *session) follow(ctx context.Context, conn *grpc.ClientConn) error {
 	return s.watch(ctx, conn, func(m *carav1.WatchResponse, n *devlog.Printer) bool {
 		for _, c := range m.GetChanges() {
@@ -97,7 +97,7 @@ func (s *session) follow(ctx context.Context, conn *grpc.ClientConn) error {
 	})
 }
 
-// watch calls take for each message until it returns false or ctx ends. A watch that breaks begins again.
+// watch calls take for each message until it returns false or ctx ends. It restarts a broken watch.
 func (s *session) watch(ctx context.Context, conn *grpc.ClientConn, take func(*carav1.WatchResponse, *devlog.Printer) bool) error {
 	n := &devlog.Printer{Ingress: s.agent.IngressListen}
 	stream, err := carav1.NewWatchServiceClient(conn).Watch(ctx, &carav1.WatchRequest{Kinds: []string{api.KindNode, api.KindProject, api.KindSource}})
@@ -113,7 +113,7 @@ func (s *session) watch(ctx context.Context, conn *grpc.ClientConn, take func(*c
 	return fmt.Errorf("watch the cluster: %w", err)
 }
 
-// leave tells what keeps running, and on a terminal offers to remove it.
+// leave prints what keeps running, and on a terminal offers to remove it.
 func (s *session) leave(ctx context.Context, conn *grpc.ClientConn) error {
 	list, err := carav1.NewProjectServiceClient(conn).ListProjects(ctx, &carav1.ListProjectsRequest{})
 	if err != nil || len(list.GetItems()) == 0 {
@@ -131,7 +131,7 @@ func (s *session) leave(ctx context.Context, conn *grpc.ClientConn) error {
 	return s.takeDown(ctx, conn)
 }
 
-// takeDown deletes the source, then each project, and waits until all are gone.
+// takeDown deletes the source and each project, and waits until all are gone.
 func (s *session) takeDown(ctx context.Context, conn *grpc.ClientConn) error {
 	sources, projects := carav1.NewSourceServiceClient(conn), carav1.NewProjectServiceClient(conn)
 	if _, err := sources.DeleteSource(ctx, &carav1.DeleteRequest{Name: devSource}); err != nil && !api.IsNotFound(err) {

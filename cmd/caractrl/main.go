@@ -1,5 +1,5 @@
-// Command caractrl shows and steers a Cara cluster: the end of the straight line, where a person looks. All of it is in
-// package cli; here are only the process's streams and signals.
+// Command caractrl views and changes a Cara cluster. It shows the result of a push. Package cli implements it; this package
+// only connects the process's streams and signals.
 package main
 
 import (

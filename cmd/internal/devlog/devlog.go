@@ -1,6 +1,6 @@
-// Package devlog turns what happens in a cluster into the lines that `cara-server dev` prints: a line for each save, with
-// the place of each mistake, and one when a project runs, failed or is gone. It stands at the end of the straight line,
-// where a person looks. It decides and does nothing: the caller feeds it a watch of projects and sources.
+// Package devlog makes the lines that `cara-server dev` prints: a line for each save, with the place of each error, and one
+// when a project runs, fails or is deleted. It shows the result of a push. It does no I/O: the caller passes it a watch of
+// projects and sources.
 package devlog
 
 import (
@@ -13,23 +13,23 @@ import (
 	"github.com/caravanserai/cara/internal/text"
 )
 
-// Printer remembers what was told, so that it tells each thing once.
+// Printer remembers what it has reported, so that it reports everything once.
 type Printer struct {
 	// Ingress is the address that serves HTTP by host name, `host:port`.
 	Ingress string
 
 	projects map[string]*told
-	problems map[string]bool // of the source's newest snapshot
+	problems map[string]bool // problems of the source's newest snapshot
 }
 
-// told is what was last told of a project.
+// told is the last report about a project.
 type told struct {
 	generation int32
 	began      time.Time // when its newest generation was first seen
 	text       string
 }
 
-// Take looks at one message of the watch and returns the lines to print. Lines hold no control characters.
+// Take handles one message of the watch and returns the lines to print. Lines contain no control characters.
 func (n *Printer) Take(m *carav1.WatchResponse, now time.Time) (lines []string) {
 	if n.projects == nil {
 		n.projects = map[string]*told{}
@@ -80,7 +80,7 @@ func (n *Printer) project(p *carav1.Project, deleted bool, now time.Time) []stri
 	return []string{text.Line(said)}
 }
 
-// state is what to say of a project at its newest generation; "" while there is nothing to say.
+// state describes a project at its newest generation; "" if there is nothing to report.
 func (n *Printer) state(p *carav1.Project) string {
 	name, status := p.GetMetadata().GetName(), p.GetStatus()
 	ready := api.FindCondition(status.GetConditions(), api.CondReady)
@@ -103,8 +103,8 @@ func (n *Printer) state(p *carav1.Project) string {
 	return ""
 }
 
-// addresses are where a browser on this machine finds the hosts. Names below localhost lead to this machine by
-// themselves; any other needs its Host header.
+// addresses returns URLs for the hosts in a browser on this machine. Names below localhost resolve to this machine; other
+// hosts need a Host header.
 func (n *Printer) addresses(hosts []string) (urls []string) {
 	for _, host := range hosts {
 		_, port, _ := strings.Cut(n.Ingress, ":")
@@ -117,7 +117,7 @@ func (n *Printer) addresses(hosts []string) (urls []string) {
 	return urls
 }
 
-// source tells of each mistake in the newest snapshot that the one before did not have, and when all are mended.
+// source reports each new error in the newest snapshot, and when all are fixed.
 func (n *Printer) source(s *carav1.Source) (lines []string) {
 	problems := map[string]bool{}
 	for _, p := range s.GetStatus().GetSnapshot().GetFileErrors() {

@@ -30,45 +30,44 @@ import (
 	"github.com/caravanserai/cara/internal/loop"
 )
 
-// AgentConfig is what cara-agent's flags say.
+// AgentConfig holds the flags of cara-agent.
 type AgentConfig struct {
 	// Server is the server's URL.
 	Server string
-	// JoinTokenFile holds the join token; not needed once the data directory holds a certificate.
+	// JoinTokenFile holds the join token. It is not needed if the data directory has a certificate.
 	JoinTokenFile string
-	// JoinToken is the token itself, in the place of a file.
+	// JoinToken is the token itself, instead of a file.
 	JoinToken string
 	// NodeName, DataDir and Labels of this node.
 	NodeName string
 	DataDir  string
 	Labels   map[string]string
-	// DockerHost of the engine.
+	// DockerHost is the address of the engine.
 	DockerHost string
-	// IngressListen is where HTTP is served. The default is nowhere. IngressAddress is where the other agents reach
-	// it, where that differs.
+	// IngressListen is the address for HTTP; empty serves no ingress. IngressAddress is the address that other agents use,
+	// if it is a different one.
 	IngressListen, IngressAddress string
-	// AccessLog is the file that gets a line for each request to the ingress; "-" is standard output, "off" or empty
-	// is none.
+	// AccessLog is the file with a line for each request to the ingress. "-" is standard output; "off" or empty is none.
 	AccessLog string
-	// MetricsListen is the address of loopback that serves figures for Prometheus. The default is none.
+	// MetricsListen is the loopback address that serves metrics for Prometheus; empty serves none.
 	MetricsListen string
-	// AllowRegistries are patterns of the registries that images may be pulled from; all where empty.
+	// AllowRegistries are patterns of the registries from which images may be pulled; empty means all.
 	AllowRegistries []string
-	// NetworkPool that project networks are cut from.
+	// NetworkPool is the address range for project networks.
 	NetworkPool netip.Prefix
-	// RestartDelay is the first wait of the backoff of containers that exit; the agent's default where 0.
+	// RestartDelay is the first delay of the backoff for containers that exit; 0 is the agent's default.
 	RestartDelay time.Duration
-	// Hardening is what every container of this node gets.
+	// Hardening applies to every container of this node.
 	Hardening step.Hardening
-	// Limits say when the node is short of disk or memory, and when images are removed; CollectEvery how often that is
-	// looked at. The agent's defaults where 0.
+	// Limits define when the node is short of disk or memory, and when images are removed. CollectEvery is how often this
+	// is checked. 0 is the agent's default.
 	Limits       agent.Limits
 	CollectEvery time.Duration
 	Version      string
 	Logger       *slog.Logger
 }
 
-// Validate says what is missing.
+// Validate returns an error if c is not usable.
 func (c *AgentConfig) Validate() error {
 	switch {
 	case c.NodeName == "":
@@ -112,8 +111,8 @@ func (c *AgentConfig) checkLimits() error {
 	return nil
 }
 
-// Check reports what would keep the agent from working on this machine: no engine that answers, or an address that is
-// taken. It is for a person who waits in front of a terminal; a node's agent waits for its engine instead.
+// Check reports what would prevent the agent from working on this machine: no reachable engine, or an address in use. It is
+// for a person at a terminal. A node's agent waits for its engine instead.
 func (c *AgentConfig) Check(ctx context.Context) error {
 	engine, err := docker.New(docker.Config{Host: c.DockerHost, NetworkPool: c.NetworkPool})
 	if err != nil {
@@ -128,8 +127,8 @@ func (c *AgentConfig) Check(ctx context.Context) error {
 	return c.checkAddresses(ctx)
 }
 
-// checkAddresses reports an address that somebody else listens on. It runs before the node joins, so that a mistake in
-// a flag leaves no node behind.
+// checkAddresses reports an address that is already in use. It runs before the node joins, so that a wrong flag does not
+// leave a node behind.
 func (c *AgentConfig) checkAddresses(ctx context.Context) error {
 	for flag, address := range map[string]string{"--ingress-listen": c.IngressListen, "--metrics-listen": c.MetricsListen} {
 		if address == "" {
@@ -146,7 +145,7 @@ func (c *AgentConfig) checkAddresses(ctx context.Context) error {
 	return nil
 }
 
-// Run keeps the engine in order until ctx ends. Containers keep running then.
+// Run keeps the engine in sync until ctx ends. Containers keep running after that.
 func (c *AgentConfig) Run(ctx context.Context) error {
 	if err := c.Validate(); err != nil {
 		return err
@@ -184,11 +183,11 @@ func (c *AgentConfig) Run(ctx context.Context) error {
 	})
 }
 
-// run runs the agent, its ingress and the renewal of its certificate at the same time.
+// run runs the agent, its ingress and the renewal of its certificate concurrently.
 func (c *AgentConfig) run(ctx context.Context, who *join.Credentials, conn *grpc.ClientConn, cfg agent.Config) error {
 	var a *agent.Agent
 	var serve []func(context.Context) error
-	var figures prometheus.Registerer // nil: nobody counts
+	var figures prometheus.Registerer // nil disables metrics
 	if c.MetricsListen != "" {
 		l, err := listenForMetrics(ctx, c.MetricsListen)
 		if err != nil {
@@ -243,7 +242,7 @@ func (c *AgentConfig) run(ctx context.Context, who *join.Credentials, conn *grpc
 	return nil
 }
 
-// accessLog opens what the flag names, so that a file that cannot be written is known now.
+// accessLog opens the file of the flag, so that an error is reported at the start.
 func (c *AgentConfig) accessLog() (io.Writer, error) {
 	switch c.AccessLog {
 	case "", "off":
@@ -258,8 +257,8 @@ func (c *AgentConfig) accessLog() (io.Writer, error) {
 	return f, nil
 }
 
-// rejoinIfFenced joins again where the server no longer knows the certificate that this node has kept: the node was
-// deleted, or joined elsewhere under this name. A server that does not answer now decides nothing.
+// rejoinIfFenced joins again if the server no longer accepts this node's certificate: the node was deleted, or another
+// machine joined with its name. An unreachable server causes no change.
 func (c *AgentConfig) rejoinIfFenced(ctx context.Context, who *join.Credentials, conn *grpc.ClientConn, token string) error {
 	if token == "" {
 		return nil
@@ -274,8 +273,8 @@ func (c *AgentConfig) rejoinIfFenced(ctx context.Context, who *join.Credentials,
 	return who.Rejoin(ctx)
 }
 
-// ingressAddress is where the other agents reach this one: as the flag says, else where it listens. An agent that listens
-// on every address of its machine names the one that local returns.
+// ingressAddress returns the address that other agents use: that of the flag, or the listening one. If the agent listens on
+// every address of its machine, it uses the address that local returns.
 func (c *AgentConfig) ingressAddress(listening string, local func() netip.Addr) (string, error) {
 	if c.IngressAddress != "" {
 		host, port, err := net.SplitHostPort(c.IngressAddress)
@@ -296,8 +295,7 @@ func (c *AgentConfig) ingressAddress(listening string, local func() netip.Addr) 
 	return netip.AddrPortFrom(ip, at.Port()).String(), nil
 }
 
-// token reads the join token. A file that is not there is an error only where there is no certificate, which join
-// knows.
+// token reads the join token. It returns no error if the file is missing, because join knows whether a certificate exists.
 func (c *AgentConfig) token() (string, error) {
 	if c.JoinTokenFile == "" {
 		return c.JoinToken, nil

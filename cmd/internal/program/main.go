@@ -16,10 +16,10 @@ import (
 	"github.com/caravanserai/cara/internal/settings"
 )
 
-// LogFlags are the flags of every program's log.
+// LogFlags are the common log flags of the programs.
 type LogFlags struct{ level, format string }
 
-// Add puts the flags on a command.
+// Add adds the flags to a command.
 func (l *LogFlags) Add(cmd *cobra.Command) {
 	f := cmd.PersistentFlags()
 	f.StringVar(&l.level, "log-level", "info", "debug, info, warn or error")
@@ -27,10 +27,10 @@ func (l *LogFlags) Add(cmd *cobra.Command) {
 	f.String("config", "", "YAML file with settings, each by the name of its flag")
 }
 
-// Quiet leaves out what is not a warning, for a program that prints lines of its own.
+// Quiet logs only warnings and errors, for a program that prints its own lines.
 func (l *LogFlags) Quiet() { l.level = "warn" }
 
-// Logger makes the program's logger.
+// Logger creates the program's logger.
 func (l *LogFlags) Logger(w io.Writer) (*slog.Logger, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(l.level)); err != nil {
@@ -46,7 +46,8 @@ func (l *LogFlags) Logger(w io.Writer) (*slog.Logger, error) {
 	return nil, fmt.Errorf("--log-format %q: want text or json", l.format)
 }
 
-// Main runs a command until it ends, or until SIGINT or SIGTERM ask it to, and exits. A second signal ends it at once.
+// Main runs a command until it ends or until SIGINT or SIGTERM cancel it, and exits. A second signal ends the process
+// immediately.
 func Main(cmd *cobra.Command) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)

@@ -15,8 +15,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// listenForMetrics takes loopback addresses only: figures name projects, and nobody who asks for them here has an
-// identity.
+// listenForMetrics accepts only loopback addresses, because metrics contain project names and callers are not
+// authenticated.
 func listenForMetrics(ctx context.Context, address string) (net.Listener, error) {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {
@@ -29,14 +29,14 @@ func listenForMetrics(ctx context.Context, address string) (net.Listener, error)
 	return l, nil
 }
 
-// newRegistry has the figures of the process; rooms add theirs.
+// newRegistry returns a registry with the metrics of the process. Other packages add theirs.
 func newRegistry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return r
 }
 
-// serveMetrics answers /metrics until ctx ends.
+// serveMetrics serves /metrics until ctx ends.
 func serveMetrics(ctx context.Context, l net.Listener, figures prometheus.Gatherer, log *slog.Logger) error {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(figures, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
@@ -44,7 +44,7 @@ func serveMetrics(ctx context.Context, l net.Listener, figures prometheus.Gather
 		Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
-	stop := context.AfterFunc(ctx, func() { _ = srv.Close() }) // Serve says how it ended
+	stop := context.AfterFunc(ctx, func() { _ = srv.Close() }) // Serve returns the error
 	defer stop()
 	if err := srv.Serve(l); ctx.Err() == nil {
 		return fmt.Errorf("serve metrics on %s: %w", l.Addr(), err)

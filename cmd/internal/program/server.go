@@ -1,7 +1,7 @@
-// Package program wires the rooms into the two long-running programs. It stands around the straight line: what a flag
-// says becomes a room's Config here, and a signal becomes the order in which the rooms stop. Nothing is decided here.
+// Package program composes the packages to the two long-running programs. For every stage of a push it turns flags into the
+// Config of a package, and a signal into an ordered shutdown. It makes no other decisions.
 //
-// A program stops in stages: the loops first, then the servers drain, the store closes last.
+// A program stops in stages: first the loops, then the servers drain, and the store closes last.
 package program
 
 import (
@@ -33,44 +33,44 @@ import (
 	"github.com/caravanserai/cara/store/pebble"
 )
 
-// ServerConfig is what cara-server's flags say.
+// ServerConfig holds the flags of cara-server.
 type ServerConfig struct {
-	// DataDir holds everything that the server keeps.
+	// DataDir holds all state of the server.
 	DataDir string
-	// Listen is the one address of gRPC and REST.
+	// Listen is the address of gRPC and REST.
 	Listen string
-	// Names are more host names and addresses that the server's certificate is for.
+	// Names are additional host names and addresses for the server's certificate.
 	Names []string
-	// AllowSourceCIDRs are loopback and private addresses that sources may be fetched from.
+	// AllowSourceCIDRs are the loopback and private addresses from which sources may be fetched.
 	AllowSourceCIDRs []netip.Prefix
-	// SourceProxy is where sources are fetched through over http and https; nil for none.
+	// SourceProxy is the proxy for fetching sources over http and https; nil for none.
 	SourceProxy *url.URL
-	// Hosts spells short ingress hosts out.
+	// Hosts expands short ingress hosts.
 	Hosts api.HostTemplate
-	// ReserveHosts are patterns of hosts that no project may claim, beside the server's own names.
+	// ReserveHosts are patterns of hosts that no project may claim, in addition to the server's own names.
 	ReserveHosts []string
-	// Connections bounds the connections of the address; zero values have working defaults.
+	// Connections limits the connections to the address; zero values have useful defaults.
 	Connections connlimit.Config
-	// CallsPerCaller and StreamsPerCaller bound what one caller has open; zero values have working defaults.
+	// CallsPerCaller and StreamsPerCaller limit what one caller has open; zero values have useful defaults.
 	CallsPerCaller, StreamsPerCaller int
-	// Placement is the scheduler's strategy: spread, also where it is empty, or binpack.
+	// Placement is the scheduler's strategy: spread (the default) or binpack.
 	Placement string
-	// ContextsFile gets a context for the local user's caractrl; the user's own file where it is empty, none where it
-	// is "none".
+	// ContextsFile is where the context for the local user's caractrl is written; empty is the user's own file, "none" is
+	// no file.
 	ContextsFile string
 	Version      string
 	Logger       *slog.Logger
-	// Serving is called once the address is bound, with what a person needs to reach it. Nil: nobody asks.
+	// Serving is called with the URL when the address is bound. It may be nil.
 	Serving func(url string)
 
-	contextToName string // the context that caractrl must name to reach this server; "" if it need not
+	contextToName string // the context that caractrl must name to reach this server; "" if none
 }
 
-// ContextToName returns the context that the local user's caractrl must name with --context to reach this server: "" if
-// it is the current one. It is known once Serving is called.
+// ContextToName returns the context that the local user's caractrl must name with --context to reach this server, or "" if
+// it is the current one. It is set before Serving is called.
 func (c *ServerConfig) ContextToName() string { return c.contextToName }
 
-// Validate says what is missing.
+// Validate returns an error if c is not usable.
 func (c *ServerConfig) Validate() error {
 	switch {
 	case c.DataDir == "":
@@ -117,7 +117,7 @@ func (c *ServerConfig) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := server.FirstStart(ctx); err != nil { // the token files are there when people hear of the server
+	if err := server.FirstStart(ctx); err != nil { // so that the token files exist when the server is announced
 		return err
 	}
 	inner, err := new(net.ListenConfig).Listen(ctx, "tcp", c.Listen)
@@ -133,13 +133,13 @@ func (c *ServerConfig) Run(ctx context.Context) (err error) {
 	return c.serve(ctx, server, identity.NewListener(connlimit.New(inner, c.Connections), id.TLSConfig()), db, queues)
 }
 
-// stoppable is a store that may stop for good.
+// stoppable is a store that may fail permanently.
 type stoppable interface {
 	Done() <-chan struct{}
 	Err() error
 }
 
-// serve runs the server and its loops until ctx ends or one of them or the store fails, and stops the loops first.
+// serve runs the server and its loops until ctx ends or one of them or the store fails. It stops the loops first.
 func (c *ServerConfig) serve(ctx context.Context, server *apiserver.Server, l net.Listener, db stoppable, queues *loop.Metrics) error {
 	serverCtx, stopServer := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServer()
@@ -153,7 +153,7 @@ func (c *ServerConfig) serve(ctx context.Context, server *apiserver.Server, l ne
 		return errors.Join(err, <-served)
 	}
 	serverEnded := make(chan error, 1)
-	loops.Go(func() error { // a server that broke takes the loops with it
+	loops.Go(func() error { // if the server fails, the loops end too
 		select {
 		case err := <-served:
 			serverEnded <- err
@@ -162,7 +162,7 @@ func (c *ServerConfig) serve(ctx context.Context, server *apiserver.Server, l ne
 			return nil
 		}
 	})
-	loops.Go(func() error { // a store that takes no more writes ends the process, and its supervisor starts it again
+	loops.Go(func() error { // if the store fails, the process ends, and its supervisor restarts it
 		select {
 		case <-db.Done():
 			return db.Err()
@@ -209,7 +209,7 @@ func (c *ServerConfig) startLoops(ctx context.Context, loops *errgroup.Group, se
 			return gc.New(cfg), cfg.Validate()
 		},
 	} {
-		conn, err := server.Client(name) //nolint:contextcheck // every call through it brings a context of its own
+		conn, err := server.Client(name) //nolint:contextcheck // every call has its own context
 		if err != nil {
 			return err
 		}
@@ -227,7 +227,7 @@ func (c *ServerConfig) startLoops(ctx context.Context, loops *errgroup.Group, se
 	return nil
 }
 
-// url is how this machine's user reaches the address that is listened on.
+// url returns the server's URL for users of this machine.
 func (c *ServerConfig) url(addr net.Addr) string {
 	at, err := netip.ParseAddrPort(addr.String())
 	if err != nil {
@@ -244,8 +244,8 @@ func (c *ServerConfig) url(addr net.Addr) string {
 	return scheme + "://" + netip.AddrPortFrom(ip, at.Port()).String()
 }
 
-// writeContext lets the local user's caractrl in without flags. It is a convenience: where it cannot be written the
-// server runs all the same, and says so.
+// writeContext writes a context so that the local user's caractrl needs no flags. If it cannot be written, the server logs
+// that and runs anyway.
 func (c *ServerConfig) writeContext(url string, id *identity.Identity) {
 	file, err := c.ContextsFile, error(nil)
 	switch file {
@@ -269,7 +269,7 @@ func (c *ServerConfig) writeContext(url string, id *identity.Identity) {
 	}
 }
 
-// contextName is the name that the local user's contexts file has for this cluster.
+// contextName returns the name of this cluster in the local user's contexts file.
 func contextName(id *identity.Identity) string { return "cara-" + id.ClusterID()[:8] }
 
 func absolute(path string) string {
