@@ -1,6 +1,6 @@
-// Package access is how a person's program reaches a server: the address, the token and whom to trust, kept in a file
-// that only the user can read. cara-server writes it at first start, caractrl reads it, so that the first command needs
-// no flags. It stands beside the straight line.
+// Package access stores how a user's program reaches a server: the address, the token and the certificate authority, in a
+// file that only the user can read. cara-server writes it at the first start and caractrl reads it, so that the first
+// command needs no flags. It has no part in the processing of a push.
 package access
 
 import (
@@ -14,18 +14,18 @@ import (
 	"github.com/google/renameio/v2"
 )
 
-// Context is one server as one user reaches it.
+// Context is the access of one user to one server.
 type Context struct {
 	// Server is a URL: `https://host:port`, or `http://` on loopback.
 	Server string `json:"server"`
-	// Token of the user; TokenFile, where set, holds it instead.
+	// Token is the user's token. TokenFile, if set, is a file that contains it.
 	Token     string `json:"token,omitempty"`
 	TokenFile string `json:"tokenFile,omitempty"`
-	// CA is the certificate authority to trust, in PEM. The default is the system's.
+	// CA is the trusted certificate authority in PEM. The default is the system's.
 	CA string `json:"ca,omitempty"`
 }
 
-// Contexts is what the file holds.
+// Contexts is the content of the file.
 type Contexts struct {
 	// Current is the name of the context in use.
 	Current string `json:"current"`
@@ -33,7 +33,7 @@ type Contexts struct {
 	Contexts map[string]Context `json:"contexts"`
 }
 
-// File is where the contexts are kept: `cara/contexts.json` in the user's configuration directory.
+// File returns the file of the contexts: `cara/contexts.json` in the user's configuration directory.
 func File() (string, error) {
 	dir, err := os.UserConfigDir()
 	if err != nil {
@@ -42,7 +42,7 @@ func File() (string, error) {
 	return filepath.Join(dir, "cara", "contexts.json"), nil
 }
 
-// Load reads the contexts. A file that is not there has none.
+// Load reads the contexts. A missing file has none.
 func Load(file string) (Contexts, error) {
 	c := Contexts{Contexts: map[string]Context{}}
 	data, err := os.ReadFile(file)
@@ -61,9 +61,8 @@ func Load(file string) (Contexts, error) {
 	return c, nil
 }
 
-// Put stores a context under a name. It becomes the current one only if the current name has no context, so that a
-// program that stores a context never changes which cluster the user's next command reaches. It returns the name of the
-// current context.
+// Put stores a context under a name. It becomes the current one only if no current context exists, so that storing a
+// context never changes the cluster of the user's next command. It returns the name of the current context.
 func Put(file, name string, ctx Context) (current string, err error) {
 	c, err := Load(file)
 	if err != nil {
@@ -76,7 +75,7 @@ func Put(file, name string, ctx Context) (current string, err error) {
 	return c.Current, save(file, c)
 }
 
-// Remove forgets a context. If it was the current one, no context is current afterwards.
+// Remove removes a context. If it was the current one, no context is current afterwards.
 func Remove(file, name string) error {
 	c, err := Load(file)
 	if err != nil {

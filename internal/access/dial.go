@@ -18,7 +18,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 )
 
-// maxMessage bounds one answer: a list of thousands of projects fits, a runaway does not.
+// maxMessage limits one answer. A list of thousands of projects fits.
 const maxMessage = 256 << 20
 
 // Dial returns a connection to the server of a context. It opens no socket before the first call.
@@ -47,8 +47,8 @@ func Dial(c Context) (*grpc.ClientConn, error) {
 	return conn, nil
 }
 
-// Address completes what people write for a server: `host:port` is http on loopback, where the server speaks it, and
-// https elsewhere. Anything else is returned as it is.
+// Address completes the address of a server: `host:port` becomes http on loopback, where the server accepts it, and https
+// elsewhere. Other addresses do not change.
 func Address(server string) string {
 	host, _, err := net.SplitHostPort(server)
 	switch {

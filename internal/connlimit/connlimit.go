@@ -1,14 +1,13 @@
-// Package connlimit bounds the connections of a listener. It stands beside the straight line, in front of every server
-// that strangers can reach.
+// Package connlimit limits the connections of a listener. Every public server uses it, in front of all stages of a push.
 //
-// What holds:
+// Invariants:
 //
-//   - A connection is unknown until the server vouches for it with Known, after it has authenticated the caller.
+//   - A connection is unknown until the server calls Known, after it has authenticated the caller.
 //   - There are at most Config.Max connections, Config.PerAddress from one address, and Config.Unknown unknown ones.
-//   - When one of these bounds is reached, the oldest unknown connection that counts against it is closed to make room.
-//     A known connection is never closed: where all are known, the new connection is refused.
+//   - When a limit is reached, the oldest unknown connection that counts against it is closed. A known connection is never
+//     closed: if all are known, the new connection is refused.
 //
-// So an address that opens many connections closes its own, and silent connections cannot keep callers out.
+// So an address that opens many connections closes its own, and silent connections cannot block other callers.
 package connlimit
 
 import (
@@ -23,21 +22,21 @@ const (
 	defaultMax        = 4096
 	defaultPerAddress = 512
 	defaultUnknown    = 1024
-	// prefixIPv6 is how much of an IPv6 address counts: a host commonly has a whole /64.
+	// prefixIPv6 is the counted prefix of an IPv6 address, because a host usually has a whole /64.
 	prefixIPv6 = 64
 )
 
-// Config has the bounds of a listener.
+// Config has the limits of a listener.
 type Config struct {
-	// Max bounds all connections; 0 is 4,096.
+	// Max limits all connections; 0 is 4,096.
 	Max int
-	// PerAddress bounds the connections from one address, or from one /64 of IPv6; 0 is 512.
+	// PerAddress limits the connections from one address, or from one /64 of IPv6; 0 is 512.
 	PerAddress int
-	// Unknown bounds the connections that have not authenticated; 0 is 1,024.
+	// Unknown limits the connections that have not authenticated; 0 is 1,024.
 	Unknown int
 }
 
-// Listener accepts connections within the bounds.
+// Listener accepts connections within the limits.
 type Listener struct {
 	net.Listener
 	cfg Config
@@ -48,25 +47,25 @@ type Listener struct {
 	addresses map[netip.Prefix]*address
 }
 
-// address is what is open from one address.
+// address counts the open connections from one address.
 type address struct {
 	total   int
 	unknown *list.List // of *Conn, oldest first
 }
 
-// Conn is a connection that counts.
+// Conn is a counted connection.
 type Conn struct {
 	net.Conn
 	listener *Listener
 	from     netip.Prefix
 
-	// Guarded by listener.mu.
+	// The listener's mu guards these fields.
 	closed  bool
 	oldest  *list.Element // in listener.unknown; nil when the connection is known
 	sibling *list.Element // in the unknown list of its address
 }
 
-// New wraps a listener. It starts nothing.
+// New wraps a listener. It starts no goroutine.
 func New(inner net.Listener, cfg Config) *Listener {
 	cfg.Max = cmp.Or(cfg.Max, defaultMax)
 	cfg.PerAddress = cmp.Or(cfg.PerAddress, defaultPerAddress)
@@ -74,7 +73,7 @@ func New(inner net.Listener, cfg Config) *Listener {
 	return &Listener{Listener: inner, cfg: cfg, unknown: list.New(), addresses: map[netip.Prefix]*address{}}
 }
 
-// Accept returns the next connection that is within the bounds.
+// Accept returns the next connection within the limits.
 func (l *Listener) Accept() (net.Conn, error) {
 	for {
 		conn, err := l.Listener.Accept()
@@ -83,7 +82,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 		}
 		counted, evicted := l.admit(conn)
 		if evicted != nil {
-			_ = evicted.Conn.Close() // it does not count any more
+			_ = evicted.Conn.Close() // it is already not counted
 		}
 		if counted != nil {
 			return counted, nil
@@ -92,7 +91,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 	}
 }
 
-// admit counts a new connection. evicted has to be closed to make room for it. Without room, admit returns nil.
+// admit counts a new connection, or returns nil if it is above a limit. evicted must be closed to make room for it.
 func (l *Listener) admit(conn net.Conn) (counted, evicted *Conn) {
 	from := prefixOf(conn.RemoteAddr())
 	l.mu.Lock()
@@ -113,7 +112,7 @@ func (l *Listener) admit(conn net.Conn) (counted, evicted *Conn) {
 	return l.add(conn, from), evicted
 }
 
-// add counts a connection; mu is held.
+// add counts a connection. mu must be held.
 func (l *Listener) add(conn net.Conn, from netip.Prefix) *Conn {
 	a := l.addresses[from]
 	if a == nil {
@@ -127,7 +126,7 @@ func (l *Listener) add(conn net.Conn, from netip.Prefix) *Conn {
 	return c
 }
 
-// forget stops to count a connection; mu is held.
+// forget stops counting a connection. mu must be held.
 func (l *Listener) forget(c *Conn) {
 	if c.closed {
 		return
@@ -141,7 +140,7 @@ func (l *Listener) forget(c *Conn) {
 	}
 }
 
-// vouch takes a connection out of the unknown ones; mu is held.
+// vouch removes a connection from the unknown ones. mu must be held.
 func (l *Listener) vouch(c *Conn) {
 	if c.oldest == nil {
 		return
@@ -151,7 +150,7 @@ func (l *Listener) vouch(c *Conn) {
 	c.oldest, c.sibling = nil, nil
 }
 
-// Close closes the connection and stops to count it.
+// Close closes the connection and stops counting it.
 func (c *Conn) Close() error {
 	c.listener.mu.Lock()
 	c.listener.forget(c)
@@ -159,7 +158,7 @@ func (c *Conn) Close() error {
 	return c.Conn.Close()
 }
 
-// CloseWrite closes the sending half where the connection has halves.
+// CloseWrite closes the write side of the connection, if the connection supports that.
 func (c *Conn) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
@@ -167,14 +166,14 @@ func (c *Conn) CloseWrite() error {
 	return nil
 }
 
-// Known says that the caller on this connection has authenticated: the connection is never closed to make room.
+// Known marks the connection as authenticated. It is then never closed for a new one.
 func (c *Conn) Known() {
 	c.listener.mu.Lock()
 	defer c.listener.mu.Unlock()
 	c.listener.vouch(c)
 }
 
-// Of returns the counted connection under conn, such as under a *tls.Conn; nil if there is none.
+// Of returns the counted connection that conn wraps, for example in a *tls.Conn, or nil.
 func Of(conn net.Conn) *Conn {
 	for {
 		if c, ok := conn.(*Conn); ok {
@@ -196,7 +195,7 @@ func first(l *list.List) *Conn {
 	return c
 }
 
-// prefixOf is what counts as one address; the zero prefix stands for everything without an IP address.
+// prefixOf returns what counts as one address; the zero prefix means an address without an IP.
 func prefixOf(addr net.Addr) netip.Prefix {
 	tcp, ok := addr.(*net.TCPAddr)
 	if !ok {
@@ -205,7 +204,7 @@ func prefixOf(addr net.Addr) netip.Prefix {
 	return Prefix(tcp.AddrPort().Addr())
 }
 
-// Prefix is what counts as one address: an IPv4 address, or a /64 of IPv6.
+// Prefix returns what counts as one address: an IPv4 address, or a /64 of IPv6.
 func Prefix(ip netip.Addr) netip.Prefix {
 	ip = ip.Unmap().WithZone("")
 	bits := ip.BitLen()

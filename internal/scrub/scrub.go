@@ -1,17 +1,17 @@
-// Package scrub takes Secrets' values out of texts that come from outside: what an engine, a registry, a health check or a
-// container's log says. On the way from a push to a container it is between them and everything that the agent remembers, reports and
-// logs.
+// Package scrub redacts values of Secrets in texts from engines, registries, health checks and container logs. When a push
+// is processed, the agent redacts all such texts before it stores, reports or logs them.
 //
-// What is recognised:
+// It recognizes:
 //
-//   - A value of 8 bytes or more, wherever it stands. One of 4 to 7 bytes as a word of its own: "true" in "untrue" is no
-//     secret. A shorter one is not recognised, since a "1" would leave nothing of any text. It guards nothing either.
-//   - Its usual spellings: URL-encoded, quoted as in Go and JSON, base64 at any alignment, hexadecimal.
-//   - Each line of a value that has several, from 8 bytes on, for programs that write line by line.
-//   - A beginning of 8 bytes or more where the text ends or has "...", since texts are cut.
-//   - Of a value of more than 1 KiB, any 48 bytes: an engine cuts a long line into pieces.
+//   - A value of 8 bytes or more anywhere. A value of 4 to 7 bytes only as a whole word, because "true" in "untrue" is not
+//     a secret. Shorter values are not recognized: redacting every "1" would destroy texts, and such a value protects
+//     nothing.
+//   - The usual encodings of a value: URL-encoded, quoted as in Go and JSON, base64 at any alignment, hexadecimal.
+//   - Each line of 8 bytes or more of a multi-line value, for programs that write line by line.
+//   - A prefix of 8 bytes or more at the end of a text or before "...", because texts are truncated.
+//   - Any 48 bytes of a value above 1 KiB, because an engine splits long lines.
 //
-// Names that the manifest has in clear (of services, images, volumes) are not recognised: everybody sees them there.
+// Names that are public in the manifest (services, images, volumes) are not redacted.
 package scrub
 
 import (
@@ -22,32 +22,32 @@ import (
 	"sync"
 )
 
-// Mark stands in the place of a value.
+// Mark replaces a value.
 const Mark = "<redacted>"
 
 const (
-	least    = 4       // bytes of the shortest value that is recognised
-	anywhere = 8       // bytes from which on a value is recognised inside of words
-	long     = 1 << 10 // bytes from which on any part is recognised
-	window   = 32      // bytes of a long value that are looked up; step further each time
+	least    = 4       // bytes of the shortest value that is recognized
+	anywhere = 8       // bytes from which a value is recognized inside words
+	long     = 1 << 10 // bytes from which any part is recognized
+	window   = 32      // bytes of a long value in one lookup; step is the distance to the next
 	step     = 16
-	places   = 8    // of a window in values that repeat themselves
-	maxLines = 1000 // of one value that are recognised each for itself
+	places   = 8    // of a window in repetitive values
+	maxLines = 1000 // lines of one value that are recognized separately
 )
 
-// List are the values to take out. The zero value and nil take out nothing. It never changes, so it may be shared.
+// List holds the values to redact. The zero value and nil redact nothing. It is immutable and can be shared.
 type List struct {
 	whole []string // recognised anywhere
 	words []string // recognised as words
 	parts func() *suffixarray.Index
 	long  bool
-	older []*List // what was in force before
+	older []*List // lists that were used before
 }
 
-// maxOlder bounds how many older lists are kept.
+// maxOlder limits the older lists.
 const maxOlder = 8
 
-// After returns l together with what an older list takes out: what still runs may say an older value.
+// After returns a list that also redacts the values of an older list, because running containers may still print them.
 func (l *List) After(older *List) *List {
 	if older == nil || older == l {
 		return l
@@ -68,7 +68,7 @@ func (l *List) same(o *List) bool {
 	return !l.long && !o.long && slices.Equal(l.whole, o.whole) && slices.Equal(l.words, o.words)
 }
 
-// New returns the list of values. public are names that are not taken out.
+// New returns the list for values. public are names that are not redacted.
 func New(values [][]byte, public []string) *List {
 	l := &List{}
 	var large [][]byte
@@ -98,7 +98,7 @@ func unique(all []string) []string {
 
 func (l *List) add(value string) {
 	if len(value) > long {
-		return // its parts are recognised
+		return // its parts are recognized
 	}
 	for _, form := range spellings(value) {
 		if len(form) < anywhere {
@@ -109,7 +109,7 @@ func (l *List) add(value string) {
 	}
 }
 
-// lines are those of a value with several. The lines that frame a key or a certificate are the same in all of them.
+// lines returns the lines of a multi-line value, without those that frame every key or certificate.
 func lines(value []byte) []string {
 	if !bytes.ContainsAny(value, "\n\r") {
 		return nil
@@ -124,12 +124,12 @@ func lines(value []byte) []string {
 	return out
 }
 
-// Empty reports whether there is nothing to take out.
+// Empty reports whether there is nothing to redact.
 func (l *List) Empty() bool {
 	return l == nil || len(l.whole) == 0 && len(l.words) == 0 && !l.long && len(l.older) == 0
 }
 
-// Text returns s without the values.
+// Text returns s with the values redacted.
 func (l *List) Text(s string) string {
 	if l.Empty() || s == "" {
 		return s
@@ -156,7 +156,7 @@ func (l *List) find(s string) spans {
 	return found
 }
 
-// Error returns err with a text without the values. What it wraps is as before, for errors.Is and errors.As.
+// Error returns err with its text redacted. errors.Is and errors.As still find what it wraps.
 func (l *List) Error(err error) error {
 	if err == nil || l.Empty() {
 		return err

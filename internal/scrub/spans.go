@@ -7,12 +7,12 @@ import (
 	"strings"
 )
 
-// span is a part of a text, from its first byte to behind its last one.
+// span is a part of a text: from is inclusive, to is exclusive.
 type span struct{ from, to int }
 
 type spans []span
 
-// all finds a form wherever it stands; as a word, only where no letter or digit stands beside it.
+// all finds every occurrence of a form. As a word, it must not be next to a letter or digit.
 func (f *spans) all(s, form string, word bool) {
 	for at := 0; ; {
 		i := strings.Index(s[at:], form)
@@ -31,7 +31,7 @@ func alphanumeric(c byte) bool {
 	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
 }
 
-// cut finds the beginning of a form where the text was cut.
+// cut finds a prefix of a form where the text was truncated.
 func (f *spans) cut(s, form string) {
 	f.beginning(s, form)
 	for at := 0; ; {
@@ -44,7 +44,7 @@ func (f *spans) cut(s, form string) {
 	}
 }
 
-// beginning finds a beginning of a form at the end of a text.
+// beginning finds a prefix of a form at the end of a text.
 func (f *spans) beginning(s, form string) {
 	for n := min(len(form)-1, len(s)); n >= anywhere; n-- {
 		if strings.HasSuffix(s, form[:n]) {
@@ -54,7 +54,7 @@ func (f *spans) beginning(s, form string) {
 	}
 }
 
-// partsOf finds what the text has in common with long values: any common part of window+step bytes has one of the
+// partsOf finds common parts of the text and long values. Every common part of window+step bytes contains one of the
 // windows that are looked up.
 func (f *spans) partsOf(s string, index *suffixarray.Index) {
 	values := index.Bytes()
@@ -72,7 +72,7 @@ func (f *spans) partsOf(s string, index *suffixarray.Index) {
 	}
 }
 
-// redact writes the mark in the place of each span; spans that meet are one.
+// redact replaces each span with the mark. Adjacent spans are merged.
 func (f spans) redact(s string) string {
 	if len(f) == 0 {
 		return s

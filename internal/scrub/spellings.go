@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// spellings of a value as programs write it.
+// spellings returns a value in the encodings of programs.
 func spellings(v string) []string {
 	out := []string{v, quoted(v), inJSON(v)}
 	for _, escaped := range []string{url.QueryEscape(v), url.PathEscape(v)} {
@@ -34,7 +34,7 @@ func inJSON(v string) string {
 	return string(q[1 : len(q)-1])
 }
 
-// lowerEscapes writes %2F as %2f.
+// lowerEscapes changes %2F to %2f.
 func lowerEscapes(s string) string {
 	out := []byte(s)
 	for i := 0; i+2 < len(out); i++ {
@@ -45,7 +45,7 @@ func lowerEscapes(s string) string {
 	return string(out)
 }
 
-// base64s are the base64 of a value alone, and what of it is the same wherever it stands in a longer text.
+// base64s returns the base64 of a value, and the part of it that is the same in any longer text.
 func base64s(v string) []string {
 	out := []string{base64.StdEncoding.EncodeToString([]byte(v)), base64.URLEncoding.EncodeToString([]byte(v))}
 	if len(v) < anywhere {
@@ -53,8 +53,8 @@ func base64s(v string) []string {
 	}
 	for before := range 3 {
 		padded := append(make([]byte, before), v...)
-		first := []int{0, 2, 3}[before] // characters that also hold bits of what stands before
-		last := len(padded) * 8 / 6     // and behind
+		first := []int{0, 2, 3}[before] // these characters also encode bits of the preceding text
+		last := len(padded) * 8 / 6     // and of the following text
 		for _, e := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
 			out = append(out, e.EncodeToString(padded)[first:last])
 		}

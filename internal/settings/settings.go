@@ -1,9 +1,9 @@
-// Package settings fills the flags of Cara's three programs from the environment and from a YAML config file. It
-// stands before the straight line: cmd and cli read settings here, nobody else reads the environment.
+// Package settings sets the flags of Cara's three programs from the environment and from a YAML config file. It runs before
+// all stages of a push. Only cmd and cli read settings, and no other package reads the environment.
 //
-// Flags beat environment beats file. A setting named `data-dir` is the flag --data-dir, the variable CARA_DATA_DIR
-// and the key `data-dir` of the file. A key that no flag has is an error, since a misspelt setting that is silently
-// left out is worse than a program that does not start.
+// Flags take precedence over the environment, and the environment over the file. A setting `data-dir` is the flag
+// --data-dir, the variable CARA_DATA_DIR and the key `data-dir` of the file. An unknown key is an error, because silently
+// ignoring a misspelled setting would be worse.
 package settings
 
 import (
@@ -18,8 +18,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// EnvVar names the environment variable of a flag: CARA_DATA_DIR for data-dir. The Docker host has the name that it has
-// everywhere.
+// EnvVar returns the environment variable of a flag: CARA_DATA_DIR for data-dir. The Docker host has its usual name.
 func EnvVar(flag string) string {
 	if flag == "docker-host" {
 		return "DOCKER_HOST"
@@ -27,8 +26,8 @@ func EnvVar(flag string) string {
 	return "CARA_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
-// Load sets every flag that the command line left alone from the environment, else from the config file that the flag
-// `config` names. The flags need to be parsed already. Lists are separated by commas in the environment.
+// Load sets every flag that is not on the command line from the environment, or else from the config file in the flag
+// `config`. The flags must be parsed already. In the environment, lists are separated by commas.
 func Load(flags *pflag.FlagSet) error {
 	var problem error
 	flags.VisitAll(func(f *pflag.Flag) {
@@ -79,7 +78,7 @@ func loadFile(flags *pflag.FlagSet, file string) error {
 	return nil
 }
 
-// valueOf returns a setting as the command line would have it: a value as it is written, a list with commas between its values.
+// valueOf returns a setting as on the command line: a value unchanged, a list separated by commas.
 func valueOf(n *yaml.Node) (string, error) {
 	switch {
 	case n.Kind == yaml.AliasNode:

@@ -1,5 +1,6 @@
-// Package text makes texts fit to be stored, sent and shown. What strangers wrote (commits, file names, containers' output, headers) may be
-// megabytes long, may be no UTF-8, and may hold what a terminal obeys. It stands beside every room and imports none of them.
+// Package text prepares texts to be stored, sent and shown. A text from outside (commits, file names, container output,
+// headers) may be megabytes long, may not be UTF-8, and may contain terminal escape sequences. All stages of a push use it,
+// and it imports none of them.
 package text
 
 import (
@@ -9,7 +10,7 @@ import (
 	"unicode"
 )
 
-// Clip shortens s to at most n bytes, at the end of a character. What was cut off shows as three dots.
+// Clip truncates s to at most n bytes at a character boundary. Three dots mark the end of a truncated text.
 func Clip(s string, n int) string {
 	const dots = "..."
 	if len(s) <= n {
@@ -18,9 +19,9 @@ func Clip(s string, n int) string {
 	return strings.ToValidUTF8(s[:max(n-len(dots), 0)], "") + dots
 }
 
-// Printable keeps the printable characters of text that came from outside, and at most so many bytes of them.
+// Printable returns the printable characters of a text from outside, at most the given number of bytes.
 func Printable(s string, most int) string {
-	s = s[:min(len(s), 4*most)] // first, since it may be megabytes
+	s = s[:min(len(s), 4*most)] // first, because it may be megabytes long
 	s = strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
 			return r
@@ -30,7 +31,7 @@ func Printable(s string, most int) string {
 	return strings.ToValidUTF8(s[:min(len(s), most)], "")
 }
 
-// Size writes a number of bytes for people, in KiB or MiB.
+// Size formats a number of bytes in KiB or MiB.
 func Size(n int64) string {
 	if n < 1<<20 {
 		return strconv.FormatInt(n>>10, 10) + " KiB"
@@ -38,7 +39,7 @@ func Size(n int64) string {
 	return strconv.FormatInt(n>>20, 10) + " MiB"
 }
 
-// Count is a number of things in words: `1 project`, `2 projects`.
+// Count formats a number of things: `1 project`, `2 projects`.
 func Count(n int, thing string) string {
 	if n == 1 {
 		return "1 " + thing
@@ -46,8 +47,8 @@ func Count(n int, thing string) string {
 	return fmt.Sprintf("%d %ss", n, thing)
 }
 
-// Clean strips what a terminal would obey: escape sequences, control characters other than tab and newline, and the
-// marks that turn the direction of text.
+// Clean removes what a terminal would interpret: escape sequences, control characters except tab and newline, and marks
+// that change the direction of text.
 func Clean(s string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
@@ -60,7 +61,7 @@ func Clean(s string) string {
 	}, unescape(s))
 }
 
-// unescape takes whole escape sequences away, so that a coloured log line does not leave its numbers behind.
+// unescape removes whole escape sequences, so that a coloured log line does not leave their digits.
 func unescape(s string) string {
 	if !strings.Contains(s, "\x1b") {
 		return s
@@ -76,8 +77,8 @@ func unescape(s string) string {
 	}
 }
 
-// sequence is how long an escape sequence is, after its ESC: `[` with parameters up to a letter, or `]` with a text up
-// to BEL or ST. Of any other only the ESC goes.
+// sequence returns the length of an escape sequence after its ESC: `[` with parameters up to a letter, or `]` with a text
+// up to BEL or ST. Of any other sequence only the ESC is removed.
 func sequence(s string) int {
 	end := -1
 	switch {
@@ -85,7 +86,7 @@ func sequence(s string) int {
 		end = strings.IndexFunc(s[1:], func(r rune) bool { return r < ' ' || r > '?' }) + 1
 	case strings.HasPrefix(s, "]"):
 		if end = strings.IndexAny(s, "\a\x1b\n"); end >= 0 && s[end] != '\a' {
-			end-- // the text ended, and what ended it is not part of it
+			end-- // the character that ends the text is not part of it
 		}
 	}
 	if end <= 0 || s[end] < ' ' && s[end] != '\a' {

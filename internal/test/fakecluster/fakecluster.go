@@ -1,9 +1,9 @@
-// Package fakecluster is a cluster in memory for tests of the loops: objects with revisions, changed in transactions,
-// watched as the server's watch tells them. A test registers on its channel the services that its loop calls, written
-// over Update, and asks afterwards what there is and who called what.
+// Package fakecluster is an in-memory cluster for tests of the loops. It has objects with revisions, transactions, and a
+// watch like the server's. A test registers the services that its loop calls, implemented with Update, and then checks the
+// objects and the calls.
 //
-// It is honest where loops rely on the server: every write raises the revision and stamps it on the object, a
-// transaction becomes visible whole, and a watch tells it after it was committed.
+// It behaves like the server where loops depend on it: every write increases the revision and sets it on the object, a
+// transaction becomes visible atomically, and a watch reports it after the commit.
 package fakecluster
 
 import (
@@ -21,7 +21,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Cluster is the objects there are.
+// Cluster holds the objects.
 type Cluster struct {
 	carav1.UnimplementedWatchServiceServer
 
@@ -32,7 +32,7 @@ type Cluster struct {
 	more     chan struct{} // closed and created again with each transaction
 	calls    map[string]int
 	refuse   map[string]error
-	held     bool // watches tell nothing
+	held     bool // watches send nothing
 }
 
 // New returns an empty cluster.
@@ -40,7 +40,7 @@ func New() *Cluster {
 	return &Cluster{objects: map[string]proto.Message{}, more: make(chan struct{}), calls: map[string]int{}, refuse: map[string]error{}}
 }
 
-// Channel returns a connection that serves the watch; a test registers the other services on it.
+// Channel returns a connection that serves the watch. A test registers the other services on it.
 func (c *Cluster) Channel() *inprocgrpc.Channel {
 	ch := new(inprocgrpc.Channel).WithServerUnaryInterceptor(c.count)
 	carav1.RegisterWatchServiceServer(ch, c)
@@ -59,14 +59,14 @@ func (c *Cluster) count(ctx context.Context, req any, info *grpc.UnaryServerInfo
 	return next(ctx, req)
 }
 
-// Refuse makes every call of a method fail with err, or with nil no longer.
+// Refuse makes every call of a method fail with err. nil ends that.
 func (c *Cluster) Refuse(method string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.refuse[method] = err
 }
 
-// Hold makes every watch silent, or lets it go on where it was.
+// Hold stops every watch, or lets it continue where it stopped.
 func (c *Cluster) Hold(held bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -75,7 +75,7 @@ func (c *Cluster) Hold(held bool) {
 	c.more = make(chan struct{})
 }
 
-// TakeCalls returns how often each method was called since the last time it was asked.
+// TakeCalls returns the number of calls of each method since the last TakeCalls.
 func (c *Cluster) TakeCalls() map[string]int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -88,10 +88,10 @@ func (c *Cluster) TakeCalls() map[string]int {
 type Tx struct {
 	c       *Cluster
 	changes []*carav1.Change
-	written []proto.Message // as the caller has them
+	written []proto.Message // the caller's objects
 }
 
-// Update runs change as one transaction. With an error nothing must have been written before.
+// Update runs change as one transaction. change must not return an error after a write.
 func (c *Cluster) Update(change func(*Tx) error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -121,14 +121,13 @@ func (c *Cluster) Update(change func(*Tx) error) error {
 	return nil
 }
 
-// Put writes a copy of an object: watches share what the cluster has, and the caller goes on with its own, which gets
-// the revision.
+// Put writes a copy of an object, since watches share the stored one. The caller's object gets the revision.
 func (tx *Tx) Put(m proto.Message) {
 	tx.changes = append(tx.changes, &carav1.Change{Object: api.Wrap(proto.Clone(m))})
 	tx.written = append(tx.written, m)
 }
 
-// Delete takes an object away, if it is there.
+// Delete removes an object, if it exists.
 func (tx *Tx) Delete(kind, name string) {
 	if m, ok := tx.c.objects[kind+"/"+name]; ok {
 		tx.changes = append(tx.changes, &carav1.Change{Deleted: true, Object: api.Wrap(m)})
@@ -147,7 +146,7 @@ func Get[T proto.Message](tx *Tx, name string) T {
 
 // Put writes objects in one transaction.
 func (c *Cluster) Put(objects ...proto.Message) {
-	_ = c.Update(func(tx *Tx) error { // cannot fail: the change does not
+	_ = c.Update(func(tx *Tx) error { // cannot fail: the function returns nil
 		for _, m := range objects {
 			tx.Put(m)
 		}
@@ -155,9 +154,9 @@ func (c *Cluster) Put(objects ...proto.Message) {
 	})
 }
 
-// Delete takes an object away.
+// Delete removes an object.
 func (c *Cluster) Delete(kind, name string) {
-	_ = c.Update(func(tx *Tx) error { // cannot fail: the change does not
+	_ = c.Update(func(tx *Tx) error { // cannot fail: the function returns nil
 		tx.Delete(kind, name)
 		return nil
 	})
@@ -170,14 +169,14 @@ func Read[T proto.Message](c *Cluster, name string) T {
 	return Get[T](&Tx{c: c}, name)
 }
 
-// All returns copies of all objects of a kind, by name.
+// All returns copies of all objects of a kind, sorted by name.
 func All[T proto.Message](c *Cluster) []T {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return AllIn[T](&Tx{c: c})
 }
 
-// AllIn is All inside a transaction: as it was before it.
+// AllIn is All in a transaction. It returns the state before the transaction.
 func AllIn[T proto.Message](tx *Tx) []T {
 	var zero T
 	var all []T
@@ -189,7 +188,7 @@ func AllIn[T proto.Message](tx *Tx) []T {
 	return all
 }
 
-// Watch tells the state of now and every transaction after it.
+// Watch streams the current state and every later transaction.
 func (c *Cluster) Watch(req *carav1.WatchRequest, out grpc.ServerStreamingServer[carav1.WatchResponse]) error {
 	wanted := func(o *carav1.Object) bool { return slices.Contains(req.Kinds, api.Kind(api.Unwrap(o))) }
 	c.mu.Lock()

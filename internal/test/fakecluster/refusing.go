@@ -12,33 +12,32 @@ import (
 	"google.golang.org/grpc"
 )
 
-// Refusing is a connection on which nothing that a loop writes has an effect. It passes reads (Get and Watch) on, and
-// gives every other call Answer's answer: an error, or an empty success. It counts those calls, so a test can see that
-// a loop whose actions achieve nothing leaves time between them.
+// Refusing is a connection on which a loop's writes have no effect. It forwards reads (Get and Watch). Every other call
+// returns the result of Answer: an error, or an empty success. It counts those calls, so that a test can check that an
+// unsuccessful loop waits between them.
 type Refusing struct {
 	grpc.ClientConnInterface
-	// Answer is called for each write; nil is an empty success.
+	// Answer is called for each write; nil means an empty success.
 	Answer func(method string) error
 
 	mu    sync.Mutex
 	calls map[string]int
 }
 
-// Calls returns how often each method was called.
+// Calls returns the number of calls of each method.
 func (s *Refusing) Calls() map[string]int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return maps.Clone(s.calls)
 }
 
-// What a loop may do with one key in a minute in which every write is answered by a change of the key. See the budget of a
-// loop.Queue.
+// The maximum work of a loop on one key in a minute if every write changes the key. See the budget of a loop.Queue.
 const (
 	MostChanges  = 300 + 60*20 + 10
-	MostFailures = 300/20 + 60 + 5 // if the work on the key fails, too
+	MostFailures = 300/20 + 60 + 5 // if the work also fails
 )
 
-// BusyLength is for how long a test watches a loop: ten minutes, or one if every write is answered by a change.
+// BusyLength is how long a test watches a loop: ten minutes, or one if every write changes the key.
 func BusyLength(changes bool) time.Duration {
 	if changes {
 		return time.Minute
@@ -46,7 +45,7 @@ func BusyLength(changes bool) time.Duration {
 	return 10 * time.Minute
 }
 
-// AtMost fails the test if a method was called more often, or if one of the needed methods was never called.
+// AtMost fails the test if a method was called more than most times, or if a needed method was never called.
 func (s *Refusing) AtMost(tb testing.TB, most int, needed ...string) {
 	tb.Helper()
 	calls := s.Calls()
@@ -63,11 +62,11 @@ func (s *Refusing) AtMost(tb testing.TB, most int, needed ...string) {
 	}
 }
 
-// endless is how many calls of a method are answered. The next ones wait for their end, so that a busy loop fails its
-// test instead of hanging it.
+// endless is how many calls of a method get an answer. Later calls block, so that a busy loop fails its test instead of
+// hanging it.
 const endless = 50_000
 
-// answer reports whether the call is a write, and what it gets.
+// answer reports whether the call is a write, and returns its result.
 func (s *Refusing) answer(ctx context.Context, fullMethod string) (write bool, err error) {
 	method := fullMethod[strings.LastIndexByte(fullMethod, '/')+1:]
 	if strings.HasPrefix(method, "Get") || method == "Watch" {
@@ -90,7 +89,7 @@ func (s *Refusing) answer(ctx context.Context, fullMethod string) (write bool, e
 	return true, err
 }
 
-// Invoke is grpc.ClientConnInterface's.
+// Invoke implements grpc.ClientConnInterface.
 func (s *Refusing) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
 	if write, err := s.answer(ctx, method); write {
 		return err
@@ -98,7 +97,7 @@ func (s *Refusing) Invoke(ctx context.Context, method string, args, reply any, o
 	return s.ClientConnInterface.Invoke(ctx, method, args, reply, opts...)
 }
 
-// NewStream is grpc.ClientConnInterface's. A stream that the server would write ends at once.
+// NewStream implements grpc.ClientConnInterface. A stream for a write ends immediately.
 func (s *Refusing) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	if write, err := s.answer(ctx, method); write {
 		return ended{ctx: ctx, serverStream: desc.ServerStreams}, err
@@ -106,10 +105,10 @@ func (s *Refusing) NewStream(ctx context.Context, desc *grpc.StreamDesc, method 
 	return s.ClientConnInterface.NewStream(ctx, desc, method, opts...)
 }
 
-// ended is a stream that takes what it gets and answers nothing.
+// ended is a stream that accepts messages and returns none.
 type ended struct {
 	grpc.ClientStream
-	ctx          context.Context //nolint:containedctx // it is the stream's
+	ctx          context.Context //nolint:containedctx // the context of the stream
 	serverStream bool
 }
 

@@ -1,5 +1,5 @@
-// Package testca is a certificate authority for tests of the connections between agents: it signs what a cluster's own
-// authority would, and what it never would.
+// Package testca is a certificate authority for tests of connections between agents. It signs valid certificates and also
+// ones that a cluster's own authority would never sign.
 package testca
 
 import (
@@ -20,7 +20,7 @@ type Authority struct {
 	cert *x509.Certificate
 }
 
-// New makes an authority.
+// New creates an authority.
 func New() (*Authority, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -41,14 +41,14 @@ func New() (*Authority, error) {
 	return &Authority{key: key, cert: cert}, nil
 }
 
-// Pool trusts the authority.
+// Pool returns a pool that trusts the authority.
 func (a *Authority) Pool() *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AddCert(a.cert)
 	return pool
 }
 
-// Sign makes a certificate for a common name, with a key of its own.
+// Sign creates a certificate and key for a common name.
 func (a *Authority) Sign(name string, usage x509.ExtKeyUsage, notBefore, notAfter time.Time) (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -73,7 +73,7 @@ func (a *Authority) Sign(name string, usage x509.ExtKeyUsage, notBefore, notAfte
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, nil
 }
 
-// Node makes a node's certificate as a cluster does, for an hour.
+// Node creates a node's certificate as a cluster does, valid for an hour.
 func (a *Authority) Node(name string) (tls.Certificate, error) {
 	return a.Sign("node/"+name, x509.ExtKeyUsageClientAuth, time.Now().Add(-time.Hour), time.Now().Add(time.Hour))
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/caravanserai/cara/internal/test/testdocker"
 )
 
-// AwaitProject waits until cond holds for a project, and returns the project. What it was last is in the error.
+// AwaitProject waits until cond holds for a project, and returns the project. An error contains the last state.
 func (c *Cluster) AwaitProject(ctx context.Context, name, what string, cond func(*carav1.Project) bool) (*carav1.Project, error) {
 	client, err := c.Projects()
 	if err != nil {
@@ -30,7 +30,7 @@ func (c *Cluster) AwaitProject(ctx context.Context, name, what string, cond func
 	return p, err
 }
 
-// AwaitRunning waits until every one of these projects runs at its newest generation with all services ready.
+// AwaitRunning waits until all these projects run at their newest generation with all services ready.
 func (c *Cluster) AwaitRunning(ctx context.Context, names ...string) error {
 	for _, name := range names {
 		if _, err := c.AwaitProject(ctx, name, "runs", Runs); err != nil {
@@ -40,14 +40,14 @@ func (c *Cluster) AwaitRunning(ctx context.Context, names ...string) error {
 	return nil
 }
 
-// Runs says that a project is Running and ready at its newest generation.
+// Runs reports whether a project is Running and ready at its newest generation.
 func Runs(p *carav1.Project) bool {
 	st := p.GetStatus()
 	return st.GetPhase() == api.PhaseRunning && st.GetObservedGeneration() == p.GetMetadata().GetGeneration() &&
 		api.FindCondition(st.GetConditions(), api.CondReady).GetStatus() == api.StatusTrue
 }
 
-// AwaitGone waits until there is no project of these names.
+// AwaitGone waits until no project has one of these names.
 func (c *Cluster) AwaitGone(ctx context.Context, names ...string) error {
 	client, err := c.Projects()
 	if err != nil {
@@ -89,7 +89,7 @@ func (c *Cluster) AwaitNode(ctx context.Context, name, state string) error {
 	})
 }
 
-// AwaitSource waits until cond holds for a source, and returns the source. What it was last is in the error.
+// AwaitSource waits until cond holds for a source, and returns the source. An error contains the last state.
 func (c *Cluster) AwaitSource(ctx context.Context, name, what string, cond func(*carav1.Source) bool) (*carav1.Source, error) {
 	client, err := c.Sources()
 	if err != nil {
@@ -110,12 +110,12 @@ func (c *Cluster) AwaitSource(ctx context.Context, name, what string, cond func(
 	return s, err
 }
 
-// AwaitNothing waits until an engine holds nothing of this cluster; of one project, where it is named.
+// AwaitNothing waits until an engine has nothing of this cluster, or of one project if it is named.
 func (c *Cluster) AwaitNothing(ctx context.Context, host, project string) error {
 	return c.AwaitHeld(ctx, host, project, "nothing", testdocker.Held.Empty)
 }
 
-// AwaitHeld waits until what an engine holds of this cluster, or of one project of it, is as cond wants it.
+// AwaitHeld waits until cond holds for what an engine has of this cluster, or of one project.
 func (c *Cluster) AwaitHeld(ctx context.Context, host, project, what string, cond func(testdocker.Held) bool) error {
 	return WaitFor(ctx, "the engine holds "+what, func(ctx context.Context) error {
 		held, err := c.Held(ctx, host, project)
@@ -126,7 +126,7 @@ func (c *Cluster) AwaitHeld(ctx context.Context, host, project, what string, con
 	})
 }
 
-// Summary is a project's status in a line or a few, for a failure's message.
+// Summary returns a project's status in a few lines, for error messages.
 func Summary(p *carav1.Project) string {
 	st := p.GetStatus()
 	var b strings.Builder

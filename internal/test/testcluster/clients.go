@@ -18,10 +18,10 @@ import (
 	"github.com/caravanserai/cara/internal/test/testdocker"
 )
 
-// maxAnswer bounds one answer: a list of thousands of projects fits.
+// maxAnswer limits one answer. A list of thousands of projects fits.
 const maxAnswer = 64 << 20
 
-// Token is the admin's.
+// Token returns the admin token.
 func (c *Cluster) Token() (string, error) {
 	data, err := os.ReadFile(filepath.Join(c.DataDir(), "admin.token"))
 	if err != nil {
@@ -30,7 +30,7 @@ func (c *Cluster) Token() (string, error) {
 	return strings.TrimSpace(string(data)), nil
 }
 
-// Conn is a gRPC connection as the admin. It is made once, and finds a server that was started again at once.
+// Conn returns a gRPC connection as the admin. It is created once and reconnects immediately to a restarted server.
 func (c *Cluster) Conn() (*grpc.ClientConn, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -59,31 +59,31 @@ func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]strin
 
 func (bearer) RequireTransportSecurity() bool { return false } // loopback
 
-// Projects speaks to the server about projects, as the admin.
+// Projects returns a client for projects, as the admin.
 func (c *Cluster) Projects() (carav1.ProjectServiceClient, error) {
 	conn, err := c.Conn()
 	return carav1.NewProjectServiceClient(conn), err
 }
 
-// Nodes speaks to the server about nodes, as the admin.
+// Nodes returns a client for nodes, as the admin.
 func (c *Cluster) Nodes() (carav1.NodeServiceClient, error) {
 	conn, err := c.Conn()
 	return carav1.NewNodeServiceClient(conn), err
 }
 
-// Sources speaks to the server about sources, as the admin.
+// Sources returns a client for sources, as the admin.
 func (c *Cluster) Sources() (carav1.SourceServiceClient, error) {
 	conn, err := c.Conn()
 	return carav1.NewSourceServiceClient(conn), err
 }
 
-// Events speaks to the server about events, as the admin.
+// Events returns a client for events, as the admin.
 func (c *Cluster) Events() (carav1.EventServiceClient, error) {
 	conn, err := c.Conn()
 	return carav1.NewEventServiceClient(conn), err
 }
 
-// Labels are on everything that the cluster makes in an engine.
+// Labels returns the labels of everything that the cluster creates in an engine.
 func (c *Cluster) Labels(ctx context.Context) (map[string]string, error) {
 	conn, err := c.Conn()
 	if err != nil {
@@ -101,7 +101,7 @@ func (c *Cluster) Labels(ctx context.Context) (map[string]string, error) {
 	return map[string]string{api.LabelCluster: c.id}, nil
 }
 
-// Held is what an engine holds of this cluster; of one project, where it is named.
+// Held returns what an engine has of this cluster, or of one project if it is named.
 func (c *Cluster) Held(ctx context.Context, host, project string) (testdocker.Held, error) {
 	labels, err := c.Labels(ctx)
 	if err != nil {
@@ -113,7 +113,7 @@ func (c *Cluster) Held(ctx context.Context, host, project string) (testdocker.He
 	return testdocker.List(ctx, host, labels)
 }
 
-// Sweep takes away what an engine holds of this cluster, running or not: for a run that went wrong.
+// Sweep removes everything of this cluster from an engine, running or not, after a failed run.
 func (c *Cluster) Sweep(ctx context.Context, host string) error {
 	labels, err := c.Labels(ctx)
 	if err != nil {

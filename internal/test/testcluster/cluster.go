@@ -18,15 +18,15 @@ import (
 	"google.golang.org/grpc"
 )
 
-// Config says what cluster to run.
+// Config configures a cluster.
 type Config struct {
-	// Dir is where everything is kept: data, logs, the client's context. It must exist.
+	// Dir contains all data, logs and the client's context. It must exist.
 	Dir string
-	// Bin holds the three programs; see Build.
+	// Bin contains the three programs; see Build.
 	Bin string
-	// ServerFlags are added to cara-server's own.
+	// ServerFlags are additional flags of cara-server.
 	ServerFlags []string
-	// Listen is the server's address. The default is a free port of loopback.
+	// Listen is the server's address. The default is a free loopback port.
 	Listen string
 }
 
@@ -40,10 +40,10 @@ type Cluster struct {
 
 	mu   sync.Mutex
 	conn *grpc.ClientConn
-	id   string // of the cluster, once it was asked for
+	id   string // the cluster's ID after the first request
 }
 
-// Build makes the three programs from this tree into dir.
+// Build builds the three programs from this tree into dir.
 func Build(ctx context.Context, dir string) error {
 	root, err := Root(ctx)
 	if err != nil {
@@ -59,7 +59,7 @@ func Build(ctx context.Context, dir string) error {
 	return nil
 }
 
-// Root is the folder of this module.
+// Root returns the directory of this module.
 func Root(ctx context.Context) (string, error) {
 	out, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
 	if err != nil {
@@ -68,7 +68,7 @@ func Root(ctx context.Context) (string, error) {
 	return filepath.Dir(strings.TrimSpace(string(out))), nil
 }
 
-// FreeAddress returns an address of loopback that nobody listened on a moment ago.
+// FreeAddress returns a loopback address that was unused a moment ago.
 func FreeAddress() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // closed at once
 	if err != nil {
@@ -78,7 +78,7 @@ func FreeAddress() (string, error) {
 	return l.Addr().String(), nil
 }
 
-// New returns a cluster in which nothing runs yet.
+// New returns a cluster without running processes.
 func New(cfg Config) (*Cluster, error) {
 	if cfg.Listen == "" {
 		addr, err := FreeAddress()
@@ -90,7 +90,7 @@ func New(cfg Config) (*Cluster, error) {
 	return &Cluster{Config: cfg, Agents: map[string]*Process{}, agentArgs: map[string][]string{}}, nil
 }
 
-// Address is where programs of this machine reach the server.
+// Address returns the server's address for programs on this machine.
 func (c *Cluster) Address() string {
 	host, port, err := net.SplitHostPort(c.Listen)
 	if err != nil || (host != "0.0.0.0" && host != "") {
@@ -99,13 +99,13 @@ func (c *Cluster) Address() string {
 	return net.JoinHostPort("127.0.0.1", port)
 }
 
-// URL of the server, for programs of this machine.
+// URL returns the server's URL for programs on this machine.
 func (c *Cluster) URL() string { return "http://" + c.Address() }
 
-// DataDir of the server.
+// DataDir returns the server's data directory.
 func (c *Cluster) DataDir() string { return filepath.Join(c.Dir, "server") }
 
-// StartServer starts the server, or starts it again, and waits until it is ready.
+// StartServer starts or restarts the server, and waits until it is ready.
 func (c *Cluster) StartServer(ctx context.Context) error {
 	argv := append([]string{
 		filepath.Join(c.Bin, "cara-server"), "--data-dir", c.DataDir(), "--listen", c.Listen,
@@ -114,7 +114,7 @@ func (c *Cluster) StartServer(ctx context.Context) error {
 	return c.startServer(ctx, argv)
 }
 
-// StartDev starts server and agent in one process, as `cara-server dev DIR` does, and waits until the server is ready.
+// StartDev starts server and agent in one process, like `cara-server dev DIR`, and waits until the server is ready.
 func (c *Cluster) StartDev(ctx context.Context, dir string, flags ...string) error {
 	return c.startServer(ctx, append([]string{
 		filepath.Join(c.Bin, "cara-server"), "dev", dir, "--data-dir", c.DataDir(), "--listen", c.Listen,
@@ -134,7 +134,7 @@ func (c *Cluster) startServer(ctx context.Context, argv []string) error {
 		return okay(ctx, c.URL()+"/readyz")
 	})
 	if err == nil {
-		_, err = c.Labels(ctx) // now, since they are needed most when the server is gone
+		_, err = c.Labels(ctx) // now, because they are needed later when the server may be down
 	}
 	return err
 }
@@ -155,17 +155,17 @@ func okay(ctx context.Context, url string) error {
 	return nil
 }
 
-// Agent says what agent to run.
+// Agent configures an agent.
 type Agent struct {
 	Name       string
 	DockerHost string
-	// Enter is put before the command line: a network namespace's nsenter.
+	// Enter is a command prefix, for example nsenter with a network namespace.
 	Enter []string
-	// Server is the address that the agent reaches the server at, where that is not the cluster's own URL.
+	// Server is the server's address for the agent, if it is not the cluster's URL.
 	Server string
-	// Ingress is where its ingress listens. The default is a free port of loopback.
+	// Ingress is the listen address of the ingress. The default is a free loopback port.
 	Ingress string
-	// Pool is its network pool.
+	// Pool is the network pool.
 	Pool  string
 	Flags []string
 }
@@ -191,7 +191,7 @@ func (c *Cluster) StartAgent(a Agent) (ingress string, err error) {
 	return a.Ingress, c.RestartAgent(a.Name)
 }
 
-// RestartAgent starts an agent again, as it was started before.
+// RestartAgent starts an agent again with the same arguments.
 func (c *Cluster) RestartAgent(name string) error {
 	p, err := Start(filepath.Join(c.Dir, "agent-"+name+".log"), c.Env(), c.agentArgs[name]...)
 	if err != nil {
@@ -201,7 +201,7 @@ func (c *Cluster) RestartAgent(name string) error {
 	return nil
 }
 
-// Env keeps the user's own contexts and settings out of the cluster's programs.
+// Env returns the environment for the cluster's programs, without the user's own contexts and settings.
 func (c *Cluster) Env() []string {
 	env := slices.DeleteFunc(os.Environ(), func(kv string) bool {
 		return strings.HasPrefix(kv, "CARA_") || strings.HasPrefix(kv, "DOCKER_HOST=") ||
@@ -210,19 +210,19 @@ func (c *Cluster) Env() []string {
 	return append(env, "HOME="+c.Dir, "NO_COLOR=1")
 }
 
-// Ctl runs caractrl as the admin, and returns how it ended.
+// Ctl runs caractrl as the admin and returns its result.
 func (c *Cluster) Ctl(ctx context.Context, stdin string, args ...string) (Result, error) {
 	return c.Program(ctx, stdin, "caractrl", append([]string{
 		"--server", c.URL(), "--token-file", filepath.Join(c.DataDir(), "admin.token"),
 	}, args...)...)
 }
 
-// Program runs one of the three to its end, as the user whose home is the cluster's folder, and returns how it ended.
+// Program runs one of the three programs, with the cluster's directory as the home directory, and returns its result.
 func (c *Cluster) Program(ctx context.Context, stdin, program string, args ...string) (Result, error) {
 	return runCommand(ctx, c.Dir, c.Env(), stdin, append([]string{filepath.Join(c.Bin, program)}, args...)...)
 }
 
-// Close ends every process: agents first, then the server.
+// Close stops every process: first the agents, then the server.
 func (c *Cluster) Close(ctx context.Context) error {
 	var errs []error
 	if c.conn != nil {

@@ -8,8 +8,7 @@ import (
 	"strings"
 )
 
-// Dump is what a person would look at first when something went wrong: what caractrl shows, then the programs' last
-// lines.
+// Dump returns details for the analysis of a failure: the output of caractrl, then the programs' last log lines.
 func (c *Cluster) Dump(ctx context.Context) string {
 	var b strings.Builder
 	for _, args := range [][]string{

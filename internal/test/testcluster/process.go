@@ -12,18 +12,18 @@ import (
 	"time"
 )
 
-// Process is one program that runs, with its output in a file.
+// Process is a running program with its output in a file.
 type Process struct {
-	// LogFile holds what it prints.
+	// LogFile contains the output.
 	LogFile string
 
 	cmd  *exec.Cmd
-	done chan struct{} // closed once it is gone
-	err  error         // how it ended; to be read after done
+	done chan struct{} // closed when the process has exited
+	err  error         // the result; read it after done is closed
 }
 
-// Start runs argv in a process group of its own, so that a signal for the test does not reach it. It dies with the
-// process that started it.
+// Start runs argv in a new process group, so that the test's signals do not reach it. It is killed when its parent process
+// dies.
 func Start(logFile string, env []string, argv ...string) (*Process, error) {
 	out, err := os.OpenFile(logFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -45,10 +45,10 @@ func Start(logFile string, env []string, argv ...string) (*Process, error) {
 	return p, nil
 }
 
-// Pid of the process.
+// Pid returns the process ID.
 func (p *Process) Pid() int { return p.cmd.Process.Pid }
 
-// Exited reports whether the process is gone.
+// Exited reports whether the process has exited.
 func (p *Process) Exited() bool {
 	select {
 	case <-p.done:
@@ -58,7 +58,7 @@ func (p *Process) Exited() bool {
 	}
 }
 
-// Wait until it has ended by itself, or ctx ends.
+// Wait waits until the process has exited, or ctx ends.
 func (p *Process) Wait(ctx context.Context) error {
 	select {
 	case <-p.done:
@@ -68,13 +68,13 @@ func (p *Process) Wait(ctx context.Context) error {
 	}
 }
 
-// ExitCode of a process that has exited; -1 where a signal ended it.
+// ExitCode waits for the process and returns its exit code; -1 after a signal.
 func (p *Process) ExitCode() int {
 	<-p.done
 	return p.cmd.ProcessState.ExitCode()
 }
 
-// Kill ends it as a crash would, and waits until it is gone.
+// Kill kills the process like a crash, and waits for its end.
 func (p *Process) Kill() error {
 	if err := p.signal(syscall.SIGKILL); err != nil {
 		return err
@@ -83,7 +83,7 @@ func (p *Process) Kill() error {
 	return nil
 }
 
-// Stop asks it to end, and kills it where it has not within the deadline of ctx, which is then an error.
+// Stop terminates the process. If it has not exited when ctx ends, Stop kills it and returns an error.
 func (p *Process) Stop(ctx context.Context) error {
 	if err := p.signal(syscall.SIGTERM); err != nil {
 		return err
@@ -96,7 +96,7 @@ func (p *Process) Stop(ctx context.Context) error {
 	}
 }
 
-// Pause and Resume stop the process's clock, as an overloaded machine would.
+// Pause stops the process, as on an overloaded machine, until Resume.
 func (p *Process) Pause() error { return p.signal(syscall.SIGSTOP) }
 
 // Resume ends a Pause.
@@ -109,7 +109,7 @@ func (p *Process) signal(s syscall.Signal) error {
 	return nil
 }
 
-// Tail returns the last lines that it printed.
+// Tail returns the last lines of the output.
 func (p *Process) Tail(lines int) string {
 	data, err := os.ReadFile(p.LogFile)
 	if err != nil {
@@ -119,13 +119,13 @@ func (p *Process) Tail(lines int) string {
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
 
-// Result is how a command ended.
+// Result is the result of a command.
 type Result struct {
 	Stdout, Stderr string
 	Code           int
 }
 
-// runCommand runs one command to its end.
+// runCommand runs one command and waits for its end.
 func runCommand(ctx context.Context, dir string, env []string, stdin string, argv ...string) (Result, error) {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.WaitDelay = 5 * time.Second

@@ -7,15 +7,15 @@ import (
 	"time"
 )
 
-// Fatal marks an error that no waiting will mend.
+// Fatal marks an error after which waiting is useless.
 func Fatal(err error) error { return fatal{err} }
 
 type fatal struct{ error }
 
 func (f fatal) Unwrap() error { return f.error }
 
-// WaitFor asks again and again until cond returns nil, a Fatal error, or ctx ends; then the error says what was waited
-// for and how it stood last.
+// WaitFor calls cond repeatedly until it returns nil or a Fatal error, or ctx ends. The error has what and the last error
+// of cond.
 func WaitFor(ctx context.Context, what string, cond func(context.Context) error) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()

@@ -1,8 +1,8 @@
-// Package testdocker gives the tests, the bench and the demo a real Docker engine, the fixture images in it, and eyes
-// to see what a run left behind.
+// Package testdocker gives tests, benchmarks and the demo a real Docker engine with the fixture images, and lists what a
+// run left behind.
 //
-// It stands outside the line from a git push to a running container and looks at its last station, the engine, from
-// the side. What takes a testing.TB is for tests; each has a twin that returns an error for the programs. Invariants:
-// an engine that was found is never stopped, one that was started here is taken away with the test or, after a
-// crash, by the next run of hack/engine; and nothing is asserted about containers that do not carry the labels asked for.
+// It checks the last stage of a push from outside. Functions with a testing.TB are for tests; each has a variant for
+// programs that returns an error. Invariants: an existing engine is never stopped. An engine that was started here is
+// removed with the test or, after a crash, by the next run of hack/engine. Containers without the requested labels are
+// ignored.
 package testdocker

@@ -17,11 +17,11 @@ import (
 
 const answerTime = 5 * time.Second
 
-// ErrNoEngine says that no Docker engine answers anywhere.
+// ErrNoEngine means that no Docker engine is reachable.
 var ErrNoEngine = errors.New("no Docker engine answers: start one with hack/engine up, or set DOCKER_HOST")
 
-// Engine returns the DOCKER_HOST of a working engine. Without one the test is skipped, and fails where
-// E2E=1. With -short it is skipped.
+// Engine returns the DOCKER_HOST of a working engine. Without one it skips the test, or fails it if E2E=1. With -short it
+// skips the test.
 func Engine(tb testing.TB) string {
 	tb.Helper()
 	testneed.NotShort(tb)
@@ -35,8 +35,8 @@ func Engine(tb testing.TB) string {
 	return host
 }
 
-// Find returns the first engine that answers, of CARA_TEST_DOCKER_HOST, DOCKER_HOST, the default socket and the
-// engine of hack/engine. One that the caller named must answer: falling back would test something else.
+// Find returns the first reachable engine of CARA_TEST_DOCKER_HOST, DOCKER_HOST, the default socket and hack/engine. If one
+// of the variables is set, that engine must be reachable, because a fallback would test something else.
 func Find(ctx context.Context) (string, error) {
 	if named := cmp.Or(os.Getenv("CARA_TEST_DOCKER_HOST"), os.Getenv("DOCKER_HOST")); named != "" {
 		if err := ping(ctx, named); err != nil {
@@ -52,7 +52,7 @@ func Find(ctx context.Context) (string, error) {
 	return "", ErrNoEngine
 }
 
-// stateDir is where hack/engine keeps its engines.
+// stateDir returns where hack/engine stores its engines.
 func stateDir() string {
 	return cmp.Or(os.Getenv("CARA_ENGINE_DIR"), filepath.Join(cmp.Or(os.Getenv("XDG_STATE_HOME"), "/var/tmp"), "cara-engine"))
 }
@@ -68,7 +68,7 @@ func ping(ctx context.Context, host string) error {
 	return errors.Join(err, docker.Close())
 }
 
-// Client opens a client of the engine at host. The caller closes it.
+// Client returns a client of the engine at host. The caller closes it.
 func Client(host string) (*client.Client, error) {
 	docker, err := client.NewClientWithOpts(client.WithHost(host), client.WithAPIVersionNegotiation())
 	if err != nil {

@@ -14,14 +14,14 @@ import (
 	"github.com/docker/docker/api/types/volume"
 )
 
-// Held is what an engine holds under some labels.
+// Held is what an engine has with some labels.
 type Held struct {
-	Containers []container.Summary // stopped ones too
+	Containers []container.Summary // including stopped ones
 	Networks   []network.Summary
 	Volumes    []*volume.Volume
 }
 
-// Labelled lists what the engine at host holds under all of labels. A label with an empty value matches any value.
+// Labelled lists what the engine at host has with all labels. A label with an empty value matches any value.
 func Labelled(tb testing.TB, host string, labels map[string]string) Held {
 	tb.Helper()
 	held, err := List(tb.Context(), host, labels)
@@ -60,10 +60,10 @@ func List(ctx context.Context, host string, labels map[string]string) (Held, err
 	return held, nil
 }
 
-// Empty says that there is nothing.
+// Empty reports whether there is nothing.
 func (h Held) Empty() bool { return len(h.Containers)+len(h.Networks)+len(h.Volumes) == 0 }
 
-// Names lists the containers' names, without the slash that the engine puts before them.
+// Names returns the containers' names, without the engine's leading slash.
 func (h Held) Names() []string {
 	var names []string
 	for _, c := range h.Containers {
@@ -79,7 +79,7 @@ func containerName(c container.Summary) string {
 	return strings.TrimPrefix(c.Names[0], "/")
 }
 
-// String says what there is, a line each, for a failure's message.
+// String lists everything, one line each, for error messages.
 func (h Held) String() string {
 	var b strings.Builder
 	for _, c := range h.Containers {
@@ -94,8 +94,8 @@ func (h Held) String() string {
 	return b.String()
 }
 
-// Remove takes away all that the engine at host holds under labels, running or not. At least one label must be given.
-// A test calls it in a cleanup, where its own context has ended.
+// Remove removes everything with the labels from the engine at host, running or not. At least one label is required. A test
+// calls it in a cleanup, after the test's own context has ended.
 func Remove(ctx context.Context, host string, labels map[string]string) error {
 	if len(labels) == 0 {
 		return errors.New("remove by labels: no label given, and everything is too much")
@@ -123,7 +123,7 @@ func Remove(ctx context.Context, host string, labels map[string]string) error {
 	return errors.Join(failed...)
 }
 
-// unlessGone keeps an error unless it says that somebody else has removed, or is removing, the thing.
+// unlessGone drops an error which means that the object is already removed or being removed.
 func unlessGone(err error) error {
 	if errdefs.IsNotFound(err) || errdefs.IsConflict(err) && strings.Contains(err.Error(), "already in progress") {
 		return nil

@@ -16,7 +16,7 @@ import (
 	"github.com/caravanserai/cara/internal/test/testneed"
 )
 
-// Images loads the fixture images of these references (none: all) into the engine at host.
+// Images loads the fixture images with these references (none: all) into the engine at host.
 func Images(tb testing.TB, host string, refs ...string) {
 	tb.Helper()
 	err := LoadImages(tb.Context(), host, refs...)
@@ -28,7 +28,7 @@ func Images(tb testing.TB, host string, refs ...string) {
 	}
 }
 
-// LoadImages is Images for programs. An image whose content the engine has under that reference is left alone.
+// LoadImages is Images for programs. It skips an image that the engine already has.
 func LoadImages(ctx context.Context, host string, refs ...string) error {
 	fixtures, err := testimage.Lookup(refs...)
 	if err != nil {
@@ -74,7 +74,7 @@ func load(ctx context.Context, docker *client.Client, fixture testimage.Fixture)
 		return errors.Join(err, reader.Close())
 	}
 	defer response.Body.Close()
-	// The engine is done when its answer ends; a failure is a message in it, so ask for the image.
+	// The engine is done when its answer ends. The answer contains errors as messages, so check the image.
 	if _, err := io.Copy(io.Discard, response.Body); err != nil {
 		return err
 	}

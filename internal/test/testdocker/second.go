@@ -16,8 +16,8 @@ import (
 	"github.com/caravanserai/cara/internal/test/testneed"
 )
 
-// Second is an engine in a network namespace of its own: a second machine, as far as the network goes. Its containers
-// can be reached only from inside that namespace, so an agent for it is started with Command.
+// Second is an engine in a separate network namespace, which is like a second machine for the network. Its containers are
+// reachable only from inside the namespace, so use Command to start an agent for it.
 type Second struct {
 	Name    string
 	Host    string // DOCKER_HOST
@@ -26,15 +26,15 @@ type Second struct {
 	Gateway string // this machine's address, reachable from inside
 }
 
-// ErrNoSecond says that this machine gives no second engine: no root, or no network namespaces.
+// ErrNoSecond means that this machine cannot run a second engine: no root, or no network namespaces.
 var ErrNoSecond = errors.New("no second engine in a network namespace")
 
-// SecondEngine starts one for the test and takes it away with it. Where that cannot be had the test is skipped, and
-// fails where E2E=1.
+// SecondEngine starts a second engine for the test and removes it afterwards. If that is impossible, it skips the test, or
+// fails it if E2E=1.
 func SecondEngine(tb testing.TB) *Second {
 	tb.Helper()
 	testneed.NotShort(tb)
-	// Names must differ between test binaries that run at the same time, and within one.
+	// Names must differ between concurrent test binaries, and within one.
 	second, err := StartSecond(tb.Context(), "t"+strconv.FormatInt(int64(os.Getpid()), 36)+"-"+short(tb.Name()))
 	if errors.Is(err, ErrNoSecond) {
 		testneed.Missing(tb, "%v", err)
@@ -50,7 +50,7 @@ func SecondEngine(tb testing.TB) *Second {
 	return second
 }
 
-// short makes four characters of a test's name.
+// short returns four characters for a test's name.
 func short(text string) string {
 	hash := uint32(2166136261)
 	for _, b := range []byte(text) {
@@ -59,8 +59,8 @@ func short(text string) string {
 	return fmt.Sprintf("%04x", hash&0xFFFF)
 }
 
-// StartSecond is SecondEngine for programs. The name is at most 12 of a-z, 0-9 and '-'. An engine whose process forgot
-// to Drop it is taken away by the next use of hack/engine.
+// StartSecond is SecondEngine for programs. The name has at most 12 characters of a-z, 0-9 and '-'. An engine without a
+// Drop is removed by the next use of hack/engine.
 func StartSecond(ctx context.Context, name string) (*Second, error) {
 	out, err := script(ctx, "second", name, strconv.Itoa(os.Getpid()))
 	if err != nil {
@@ -86,8 +86,8 @@ func StartSecond(ctx context.Context, name string) (*Second, error) {
 	return second, nil
 }
 
-// Command is a process inside the engine's network namespace. It runs as root, under sudo where we are not, as
-// StartSecond did.
+// Command returns a command that runs in the engine's network namespace. It runs as root, with sudo if necessary, like
+// StartSecond.
 func (s *Second) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	inside := append([]string{"nsenter", "--net=" + s.NetNS, "--", name}, args...)
 	if os.Geteuid() != 0 {
@@ -96,7 +96,7 @@ func (s *Second) Command(ctx context.Context, name string, args ...string) *exec
 	return exec.CommandContext(ctx, inside[0], inside[1:]...)
 }
 
-// Drop takes the engine, all it held and its namespace away.
+// Drop removes the engine, everything in it, and its namespace.
 func (s *Second) Drop(ctx context.Context) error {
 	if _, err := script(ctx, "drop", s.Name); err != nil {
 		return fmt.Errorf("drop engine %s: %w", s.Name, err)

@@ -1,8 +1,8 @@
-// Package testequal says in which points an engine differs from what is assigned to its node: the sentence that every
-// fault scenario ends in, "Docker equals the assignments, and nothing else carries our labels".
+// Package testequal compares an engine with the assignments of its node. Every fault scenario ends with this check: "Docker
+// equals the assignments, and nothing else carries our labels".
 //
-// It stands outside the line from a git push to a running container and compares its last two stations. It knows
-// projects and labels only, and nothing of how an agent decides, so that both cannot be wrong in the same way.
+// It compares the last two stages of a push from outside. It uses only projects and labels, and no code of the agent, so
+// that both cannot have the same bug.
 package testequal
 
 import (
@@ -22,18 +22,18 @@ import (
 	"github.com/caravanserai/cara/internal/test/testdocker"
 )
 
-// labelRunHash is the agent's own: the hash of a service without its resources, which can change under a container.
+// labelRunHash is the agent's label with the hash of a service without its resources, which can change in a running
+// container.
 const labelRunHash = "cara.run-hash"
 
-// Node is one engine and whose it is.
+// Node is one engine and its node.
 type Node struct {
 	Host          string // DOCKER_HOST
 	Cluster, Name string
 }
 
-// Await waits until the engine equals what is assigned to its node, and goes on to do so at a second look; then it returns
-// the ids of the containers by `project.service`. assigned is asked again each time for all projects of the cluster. The
-// error says in which points they differed last.
+// Await waits until the engine equals the assignments of its node in two checks in a row. Then it returns the container IDs
+// by `project.service`. Each check calls assigned for all projects of the cluster. The error has the last differences.
 func Await(ctx context.Context, node Node, assigned func(context.Context) ([]*carav1.Project, error)) (map[string]string, error) {
 	last := errors.New("never looked")
 	for equal := 0; ; {
@@ -53,7 +53,7 @@ func Await(ctx context.Context, node Node, assigned func(context.Context) ([]*ca
 	}
 }
 
-// Look is Await without waiting.
+// Look is Await with a single check.
 func Look(ctx context.Context, node Node, assigned func(context.Context) ([]*carav1.Project, error)) (map[string]string, error) {
 	projects, err := assigned(ctx)
 	if err != nil {
@@ -74,9 +74,9 @@ func Look(ctx context.Context, node Node, assigned func(context.Context) ([]*car
 	return ids, nil
 }
 
-// Differences lists, in order, what there is too much, too little or otherwise than it should be on a node. A project of
-// it is Running, with each service in one container that runs (or has ended as it should), of the right uid, epoch and
-// hash and on the project's one network, and with the volumes that it declares; or it is Failed, and nothing of it runs.
+// Differences returns, in order, what is missing, unexpected or different on a node. Each project of the node must be
+// Running, with each service in one container that runs (or has completed), with the right UID, epoch and hash, on the
+// project's only network, and with the declared volumes. Or it is Failed, and none of it runs.
 func Differences(node string, projects []*carav1.Project, held testdocker.Held) []string {
 	d := &differ{held: held, explained: map[string]bool{}}
 	for _, p := range projects {
@@ -116,7 +116,7 @@ func things(held testdocker.Held) []resource {
 
 type differ struct {
 	held      testdocker.Held
-	explained map[string]bool // things that belong to a project, right or not, by id
+	explained map[string]bool // IDs of resources that belong to a project, correct or not
 	found     []string
 }
 
@@ -124,7 +124,7 @@ func (d *differ) add(format string, args ...any) {
 	d.found = append(d.found, fmt.Sprintf(format, args...))
 }
 
-// mine are the things of one kind that were made for this very assignment of a project.
+// mine returns the resources of one kind that belong to the current assignment of a project.
 func (d *differ) mine(p *carav1.Project, kind string) []resource {
 	return slices.DeleteFunc(things(d.held), func(t resource) bool {
 		return t.kind != kind || t.labels[api.LabelProject] != p.GetMetadata().GetName() || t.labels[api.LabelUID] != p.GetMetadata().GetUid() ||
@@ -179,7 +179,7 @@ func (d *differ) project(p *carav1.Project) {
 	}
 }
 
-// service compares the containers of one service: there must be one.
+// service checks that a service has exactly one container, and compares it.
 func (d *differ) service(p *carav1.Project, svc *carav1.Service, network resource, containers []resource) {
 	at := p.GetMetadata().GetName() + "." + svc.GetName()
 	if len(containers) != 1 {
@@ -203,7 +203,7 @@ func (d *differ) service(p *carav1.Project, svc *carav1.Service, network resourc
 	}
 }
 
-// hashes of a service as the server's spec has it, and of it without its resources.
+// hashes returns the hash of a service in the server's spec, with and without its resources.
 func hashes(spec *carav1.ProjectSpec, service string) (whole, run string) {
 	bare := proto.CloneOf(spec)
 	for _, s := range bare.GetServices() {
@@ -221,7 +221,7 @@ func (d *differ) state(id string) string {
 	return "gone"
 }
 
-// networks that a container is on: ids by name.
+// networks returns the networks of a container: IDs by name.
 func (d *differ) networks(id string) map[string]string {
 	out := map[string]string{}
 	for _, c := range d.held.Containers {

@@ -21,23 +21,23 @@ import (
 
 const maxPush = 256 << 20
 
-// HTTP serves every repository below a root over git's smart protocol, for reading and pushing. The embedded server
-// gives Addr, URL, Down, Up, Delay, Totals, Log, Reset and Close.
+// HTTP serves every repository below a root with git's smart protocol, for reading and pushing. The embedded server has
+// Addr, URL, Down, Up, Delay, Totals, Log, Reset and Close.
 type HTTP struct {
 	*testserver.Server
-	// CA is the PEM certificate that a client must trust. Empty without TLS.
+	// CA is the PEM certificate that clients must trust; empty without TLS.
 	CA []byte
 
 	root    string
 	backend string // path of git-http-backend
 
 	mu       sync.Mutex
-	user     string // with an empty user nobody has to log in
+	user     string // empty if no login is required
 	password string
 	fault    Fault
 }
 
-// Fault is how the server misbehaves. The zero value is good behaviour.
+// Fault is a fault of the server. The zero value has no fault.
 type Fault struct {
 	Status   int    // answers every request with this
 	Location string // sent along with Status: a redirect
@@ -45,7 +45,7 @@ type Fault struct {
 	CutAfter int64  // breaks the connection after that many bytes of an answer
 }
 
-// ServeHTTP serves root for a test, over TLS if asked for.
+// ServeHTTP serves root for a test, optionally with TLS.
 func ServeHTTP(tb testing.TB, root string, withTLS bool) *HTTP {
 	tb.Helper()
 	testneed.Program(tb, "git", "git")
@@ -61,7 +61,7 @@ func ServeHTTP(tb testing.TB, root string, withTLS bool) *HTTP {
 	return h
 }
 
-// StartHTTP is ServeHTTP for programs, which call Close.
+// StartHTTP is ServeHTTP for programs, which must call Close.
 func StartHTTP(ctx context.Context, root string, withTLS bool) (*HTTP, error) {
 	libexec, err := git(ctx, root, nil, "--exec-path")
 	if err != nil {
@@ -81,17 +81,17 @@ func StartHTTP(ctx context.Context, root string, withTLS bool) (*HTTP, error) {
 	return h, nil
 }
 
-// RepoURL is where to clone the repository of that name.
+// RepoURL returns the clone URL of a repository.
 func (h *HTTP) RepoURL(name string) string { return h.URL() + "/" + name + ".git" }
 
-// Login demands this user and password from now on (basic authentication). An empty user lets everybody in.
+// Login requires this user and password (basic authentication). An empty user requires no login.
 func (h *HTTP) Login(user, password string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.user, h.password = user, password
 }
 
-// Set makes the server misbehave like this from the next request on.
+// Set sets the fault of all later requests.
 func (h *HTTP) Set(fault Fault) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -118,7 +118,7 @@ func (h *HTTP) answer(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "log in", http.StatusUnauthorized)
 		return
 	case strings.HasPrefix(r.URL.Path, "/."):
-		http.NotFound(w, r) // the work trees are nobody's business
+		http.NotFound(w, r) // the work trees are not served
 		return
 	case fault.CutAfter > 0:
 		w = &cuttingWriter{ResponseWriter: w, left: fault.CutAfter}
@@ -133,18 +133,18 @@ func (h *HTTP) answer(w http.ResponseWriter, r *http.Request) {
 func (h *HTTP) cgi(r *http.Request) *cgi.Handler {
 	env := append(environment(), "GIT_PROJECT_ROOT="+h.root, "GIT_HTTP_EXPORT_ALL=1")
 	if protocol := r.Header.Get("Git-Protocol"); protocol != "" {
-		env = append(env, "GIT_PROTOCOL="+protocol) // older http-backends do not look at the header
+		env = append(env, "GIT_PROTOCOL="+protocol) // older http-backends ignore the header
 	}
 	return &cgi.Handler{
 		Path:   h.backend,
 		Dir:    h.root,
 		Env:    env,
-		Logger: log.New(io.Discard, "", 0), // a cut connection is what the test wanted
+		Logger: log.New(io.Discard, "", 0), // a test may cut connections
 		Stderr: io.Discard,
 	}
 }
 
-// wholeBody reads a chunked body to its end, since CGI must be told the length first.
+// wholeBody reads a chunked body to its end, because CGI needs the length first.
 func wholeBody(w http.ResponseWriter, r *http.Request) error {
 	if r.ContentLength >= 0 {
 		return nil

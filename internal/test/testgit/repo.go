@@ -14,25 +14,25 @@ import (
 // Branch is the default branch of every repository.
 const Branch = "main"
 
-// Repo is a bare repository below a root, and a work tree whose pushes go to it by its local path. Its methods are for
-// one goroutine at a time.
+// Repo is a bare repository below a root, with a work tree that pushes to it by local path. Its methods must not be called
+// concurrently.
 type Repo struct {
 	Name string
-	Bare string // what to clone as a local path
+	Bare string // local path for cloning
 	Work string
-	Env  []string // added to the environment of git, for example GIT_SSL_CAINFO
+	Env  []string // added to git's environment, for example GIT_SSL_CAINFO
 
 	remote string
 }
 
-// Create makes an empty repository root/name.git, whose HEAD is the branch main, and its work tree.
+// Create creates an empty repository root/name.git, whose HEAD is the branch main, and its work tree.
 func Create(ctx context.Context, root, name string) (*Repo, error) {
 	r := &Repo{Name: name, Bare: filepath.Join(root, name+".git"), Work: filepath.Join(root, ".work", name)}
 	r.remote = r.Bare
 	if _, err := git(ctx, root, nil, "init", "--quiet", "--bare", "--initial-branch="+Branch, r.Bare); err != nil {
 		return nil, err
 	}
-	// As the public hosts have it: clients may ask for a commit by its hash, and for partial clones.
+	// Like the public hosts: clients may fetch a commit by its hash and use partial clones.
 	for _, key := range []string{"uploadpack.allowReachableSHA1InWant", "uploadpack.allowFilter", "http.receivepack"} {
 		if _, err := git(ctx, r.Bare, nil, "config", key, "true"); err != nil {
 			return nil, err
@@ -44,15 +44,15 @@ func Create(ctx context.Context, root, name string) (*Repo, error) {
 	return r, nil
 }
 
-// PushTo makes later pushes go to this URL instead of the local path.
+// PushTo makes later pushes use this URL instead of the local path.
 func (r *Repo) PushTo(url string) { r.remote = url }
 
-// Git runs any git command in the work tree and returns its trimmed standard output.
+// Git runs a git command in the work tree and returns its trimmed standard output.
 func (r *Repo) Git(ctx context.Context, args ...string) (string, error) {
 	return git(ctx, r.Work, r.Env, args...)
 }
 
-// Write puts a file into the work tree, with its folders.
+// Write writes a file in the work tree and creates its directories.
 func (r *Repo) Write(path, content string) error {
 	full := filepath.Join(r.Work, filepath.FromSlash(path))
 	if err := os.MkdirAll(filepath.Dir(full), 0o755); err != nil {
@@ -64,7 +64,7 @@ func (r *Repo) Write(path, content string) error {
 	return nil
 }
 
-// Remove takes a file or folder out of the work tree. It is an error if there is none.
+// Remove removes a file or directory from the work tree. It must exist.
 func (r *Repo) Remove(path string) error {
 	full := filepath.Join(r.Work, filepath.FromSlash(path))
 	if _, err := os.Lstat(full); err != nil {
@@ -76,7 +76,7 @@ func (r *Repo) Remove(path string) error {
 	return nil
 }
 
-// Symlink puts a link into the work tree, which may point anywhere.
+// Symlink creates a link in the work tree, with any target.
 func (r *Repo) Symlink(path, target string) error {
 	full := filepath.Join(r.Work, filepath.FromSlash(path))
 	if err := os.Remove(full); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -91,7 +91,7 @@ func (r *Repo) Symlink(path, target string) error {
 	return nil
 }
 
-// Commit records the whole work tree, even when nothing changed, and returns the commit's hash.
+// Commit commits the whole work tree, even without changes, and returns the commit's hash.
 func (r *Repo) Commit(ctx context.Context, message string) (string, error) {
 	if _, err := r.Git(ctx, "add", "--all"); err != nil {
 		return "", err
@@ -102,22 +102,22 @@ func (r *Repo) Commit(ctx context.Context, message string) (string, error) {
 	return r.Head(ctx)
 }
 
-// Head is the hash of the current commit.
+// Head returns the hash of the current commit.
 func (r *Repo) Head(ctx context.Context) (string, error) { return r.Git(ctx, "rev-parse", "HEAD") }
 
-// Push sends the current branch, and all tags.
+// Push pushes the current branch and all tags.
 func (r *Repo) Push(ctx context.Context) error {
 	_, err := r.Git(ctx, "push", "--quiet", "--tags", r.remote, "HEAD")
 	return err
 }
 
-// ForcePush is Push for a history that was rewritten.
+// ForcePush pushes a rewritten history.
 func (r *Repo) ForcePush(ctx context.Context) error {
 	_, err := r.Git(ctx, "push", "--quiet", "--force", "--tags", r.remote, "HEAD")
 	return err
 }
 
-// Branch switches to a branch, making it from the current commit where it does not exist.
+// Branch switches to a branch, and creates it from the current commit if it does not exist.
 func (r *Repo) Branch(ctx context.Context, name string) error {
 	if _, err := r.Git(ctx, "rev-parse", "--verify", "--quiet", "refs/heads/"+name); err == nil {
 		_, err = r.Git(ctx, "switch", "--quiet", name)
@@ -133,13 +133,13 @@ func (r *Repo) DeleteBranch(ctx context.Context, name string) error {
 	return err
 }
 
-// Tag names the current commit, with an annotated tag; an existing one is moved. ForcePush publishes a move.
+// Tag creates or moves an annotated tag on the current commit. ForcePush publishes a moved tag.
 func (r *Repo) Tag(ctx context.Context, name string) error {
 	_, err := r.Git(ctx, "tag", "--force", "-m", name, name)
 	return err
 }
 
-// Reset takes the current branch and work tree back to a commit.
+// Reset resets the current branch and the work tree to a commit.
 func (r *Repo) Reset(ctx context.Context, commit string) error {
 	_, err := r.Git(ctx, "reset", "--quiet", "--hard", commit)
 	return err
@@ -159,7 +159,7 @@ func git(ctx context.Context, dir string, env []string, args ...string) (string,
 	return strings.TrimSpace(string(out)), nil
 }
 
-// environment is that of a user without any configuration, who never answers a prompt.
+// environment returns the environment of a user without configuration or prompts.
 func environment() []string {
 	return []string{
 		"PATH=" + os.Getenv("PATH"),

@@ -20,12 +20,12 @@ import (
 	"github.com/caravanserai/cara/internal/test/testneed"
 )
 
-// SSH serves every repository below a root through OpenSSH, for reading and pushing: one sshd process a connection,
-// with host and client keys of its own, for the current user, who gets git-shell and nothing else.
+// SSH serves every repository below a root with OpenSSH, for reading and pushing. Each connection has its own sshd process,
+// with separate host and client keys, for the current user, who gets only git-shell.
 type SSH struct {
 	PrivateKey []byte // of the client, PEM
-	KnownHosts string // the line that a client must know
-	// OtherKnownHosts names the same address with another key: what a client sees when somebody is in the middle.
+	KnownHosts string // known_hosts line for clients
+	// OtherKnownHosts has the same address with another key, as in a man-in-the-middle attack.
 	OtherKnownHosts string
 	User            string
 
@@ -41,7 +41,7 @@ type SSH struct {
 	connections int
 }
 
-// ServeSSH serves root for a test. Without git or sshd the test is skipped, and fails where E2E=1.
+// ServeSSH serves root for a test. Without git or sshd it skips the test, or fails it if E2E=1.
 func ServeSSH(tb testing.TB, root string) *SSH {
 	tb.Helper()
 	testneed.Program(tb, "git", "git")
@@ -59,7 +59,7 @@ func ServeSSH(tb testing.TB, root string) *SSH {
 	return s
 }
 
-// StartSSH is ServeSSH for programs. Keys and configuration go to dir. Down ends it.
+// StartSSH is ServeSSH for programs. It writes keys and configuration to dir. Down ends it.
 func StartSSH(ctx context.Context, root, dir string) (*SSH, error) {
 	program, err := testneed.Look("sshd")
 	if err != nil {
@@ -79,26 +79,26 @@ func StartSSH(ctx context.Context, root, dir string) (*SSH, error) {
 	return s, nil
 }
 
-// RepoURL is where to clone the repository of that name.
+// RepoURL returns the clone URL of a repository.
 func (s *SSH) RepoURL(name string) string {
 	return "ssh://" + s.User + "@" + s.Addr() + filepath.ToSlash(filepath.Join(s.root, name+".git"))
 }
 
-// Addr is host:port.
+// Addr returns host:port.
 func (s *SSH) Addr() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.address
 }
 
-// Connections counts those that came in since the start.
+// Connections returns the number of connections since the start.
 func (s *SSH) Connections() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.connections
 }
 
-// configure writes the keys and what sshd needs to know.
+// configure writes the keys and the configuration of sshd.
 func (s *SSH) configure(dir string) error {
 	_, hostKey, err := writeKey(filepath.Join(dir, "host_key"))
 	if err != nil {
@@ -139,7 +139,7 @@ PidFile none
 		}
 	}
 	if os.Geteuid() == 0 {
-		// sshd insists on this empty folder, which only the service's own start makes.
+		// sshd requires this empty directory, which normally the service's start script creates.
 		if err := os.MkdirAll("/run/sshd", 0o755); err != nil {
 			return fmt.Errorf("configure sshd: %w", err)
 		}

@@ -7,7 +7,7 @@ import (
 	"os/exec"
 )
 
-// Up listens again on the same address. It is no error when the server is up.
+// Up listens again on the same address. It does nothing if the server is up.
 func (s *SSH) Up(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -19,14 +19,14 @@ func (s *SSH) Up(ctx context.Context) error {
 		return fmt.Errorf("start sshd: %w", err)
 	}
 	s.address = listener.Addr().String()
-	// The server lives until Down, not as long as the call that brought it up.
+	// The server runs until Down, longer than this call.
 	living, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.listener, s.stop = listener, stop
 	s.running.Go(func() { s.accept(living, listener) })
 	return nil
 }
 
-// Down refuses connections from now on and cuts those that are open.
+// Down refuses new connections and closes the open ones.
 func (s *SSH) Down() error {
 	s.mu.Lock()
 	listener, stop := s.listener, s.stop
@@ -45,7 +45,7 @@ func (s *SSH) accept(ctx context.Context, listener net.Listener) {
 	for {
 		conn, err := listener.Accept()
 		if err != nil {
-			return // Down has closed it
+			return // closed by Down
 		}
 		s.mu.Lock()
 		s.connections++
@@ -54,7 +54,7 @@ func (s *SSH) accept(ctx context.Context, listener net.Listener) {
 	}
 }
 
-// handle gives the connection to an sshd of its own, as inetd would.
+// handle starts an sshd for the connection, like inetd.
 func (s *SSH) handle(ctx context.Context, conn net.Conn) {
 	defer conn.Close()
 	tcp, ok := conn.(*net.TCPConn)
@@ -63,11 +63,11 @@ func (s *SSH) handle(ctx context.Context, conn net.Conn) {
 	}
 	socket, err := tcp.File()
 	if err != nil {
-		return // the client has gone
+		return // the client has disconnected
 	}
 	defer socket.Close()
 	command := exec.CommandContext(ctx, s.program, "-i", "-f", s.config)
 	command.Stdin, command.Stdout = socket, socket
-	// sshd's exit status speaks of the client's session, which the client has seen for itself.
+	// sshd's exit status is about the client's session, and the client knows it.
 	_ = command.Run()
 }

@@ -6,13 +6,13 @@ import (
 	"github.com/caravanserai/cara/internal/test/testneed"
 )
 
-// TestRepo is a Repo for a test: what goes wrong ends the test.
+// TestRepo is a Repo for a test. Errors fail the test.
 type TestRepo struct {
 	*Repo
 	tb testing.TB
 }
 
-// New makes an empty repository root/name.git. Without git the test is skipped, and fails where E2E=1.
+// New creates an empty repository root/name.git. Without git it skips the test, or fails it if E2E=1.
 func New(tb testing.TB, root, name string) *TestRepo {
 	tb.Helper()
 	testneed.Program(tb, "git", "git")

@@ -13,10 +13,10 @@ import (
 	"strings"
 )
 
-// architecture of the images: the engine runs on this machine.
+// architecture is that of this machine, on which the engine runs.
 const architecture = runtime.GOARCH
 
-// Root finds the top of the source tree: the nearest folder with a go.mod, from the working directory upwards.
+// Root returns the root of the source tree: the nearest directory with a go.mod, from the working directory upwards.
 func Root() (string, error) {
 	start, err := os.Getwd()
 	if err != nil {
@@ -34,8 +34,8 @@ func Root() (string, error) {
 
 func linkerFlags(version string) string { return "-s -w -X main.version=" + version }
 
-// programContent hashes the program's sources and everything else that decides what the compiler makes of them. The
-// programs import nothing but the standard library, which the toolchain's version stands for.
+// programContent returns a hash of the program's sources and everything else that determines the binary. The programs
+// import only the standard library, which the toolchain's version identifies.
 func programContent(program, version string) (string, error) {
 	root, err := Root()
 	if err != nil {
@@ -50,7 +50,7 @@ func programContent(program, version string) (string, error) {
 	}
 	sum := sha256.New()
 	fmt.Fprintln(sum, layerFormat, runtime.Version(), architecture, linkerFlags(version))
-	for _, source := range sources { // Glob sorts
+	for _, source := range sources { // sorted by Glob
 		if strings.HasSuffix(source, "_test.go") {
 			continue
 		}
@@ -64,12 +64,12 @@ func programContent(program, version string) (string, error) {
 	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
-// binary returns the program's static binary, building it unless the cache has it. Callers at the same time each build
-// and then rename: whoever is last wins with the same bytes.
+// binary returns the program's static binary, from the cache or newly built. Concurrent callers all build and rename it;
+// the result is the same.
 func binary(ctx context.Context, program, version, content string) (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
-		cache = os.TempDir() // no HOME, as in some pipelines
+		cache = os.TempDir() // without HOME, as in some pipelines
 	}
 	dir := filepath.Join(cache, "cara-fixtures", content)
 	path := filepath.Join(dir, program)

@@ -14,7 +14,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// ErrNoBusybox says that the machine has no static busybox. Everything but the image busybox:local can be had without.
+// ErrNoBusybox means that the machine has no static busybox. Only the image busybox:local needs it.
 var ErrNoBusybox = errors.New("no static busybox on this machine: apt-get install busybox-static")
 
 func busyboxPath() (string, error) {
@@ -50,7 +50,7 @@ func busyboxContent() (string, error) {
 	return hex.EncodeToString(sum[:]), nil
 }
 
-// busyboxLayer has a link for each applet, so that commands are found by their usual names.
+// busyboxLayer has a link for each applet, so that commands have their usual names.
 func busyboxLayer(ctx context.Context) (v1.Layer, error) {
 	path, err := busyboxPath()
 	if err != nil {

@@ -1,8 +1,7 @@
-// Package testimage builds the container images of the tests, the bench and the demo out of what is in the tree: one
-// static Go binary of fixtures/images each, or the machine's static busybox. Nothing is downloaded and no engine or
-// Dockerfile is needed.
+// Package testimage builds the container images for tests, benchmarks and the demo from the source tree: one static Go
+// binary of fixtures/images each, or the machine's static busybox. It downloads nothing and needs no engine or Dockerfile.
 //
-// It stands outside the line from a git push to a running container: testdocker loads what it builds into an engine,
-// testregistry serves it for pulls. Two invariants: the same sources and toolchain give the same image, byte for byte,
-// and Fixture.Content names that image without building it, so that a repeated load costs a hash of a few files.
+// It has no part in a push: testdocker loads the images into an engine, and testregistry serves them for pulls. Invariants:
+// the same sources and toolchain give the same image, byte for byte. Fixture.Content identifies that image without building
+// it, so a repeated load only hashes a few files.
 package testimage

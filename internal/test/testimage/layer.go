@@ -12,18 +12,18 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
-// layerFormat grows by one when the way in which layers and configs are put together changes: it is part of Content.
+// layerFormat increases when the construction of layers and configs changes. It is part of Content.
 const layerFormat = 1
 
 const passwd = "root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"
 
-// entry is one name in a layer. Times and owners are left zero, so that the bytes are always the same.
+// entry is one name in a layer. Times and owners are zero, so that the bytes are always the same.
 type entry struct {
 	name string
 	dir  bool
-	file string // content comes from this path
-	text string // or is this
-	link string // or it is a symbolic link
+	file string // path of the content
+	text string // or the content itself
+	link string // or the target of a symbolic link
 	mode fs.FileMode
 }
 

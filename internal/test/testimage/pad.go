@@ -8,7 +8,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 )
 
-// Pad adds a layer of that many random bytes to an image, so that whoever pulls it has to fetch them.
+// Pad adds a layer of random bytes to an image, so that a pull must fetch them.
 func Pad(image v1.Image, bytes int64) (v1.Image, error) {
 	noise := make([]byte, bytes)
 	if _, err := rand.Read(noise); err != nil {

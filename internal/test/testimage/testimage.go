@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 )
 
-// The references of the fixture images, as manifests name them.
+// References of the fixture images in manifests.
 const (
 	WebV1   = "cara-fixtures/web:v1"
 	WebV2   = "cara-fixtures/web:v2"
@@ -27,15 +27,15 @@ const (
 // ContentLabel is the image label that holds Fixture.Content.
 const ContentLabel = "cara.fixtures.content"
 
-// Fixture is one image: a program, its version, and the reference under which it is known.
+// Fixture is one image: a program, its version, and its reference.
 type Fixture struct {
 	Ref     string
-	program string // folder of fixtures/images; empty for busybox
+	program string // directory in fixtures/images; empty for busybox
 	version string
 	ports   []string
 }
 
-// All lists every fixture image.
+// All returns every fixture image.
 func All() []Fixture {
 	return []Fixture{
 		{Ref: WebV1, program: "web", version: "v1", ports: []string{"8080/tcp"}},
@@ -48,7 +48,7 @@ func All() []Fixture {
 	}
 }
 
-// Lookup returns the fixtures of these references, or all of them when none is given.
+// Lookup returns the fixtures with these references, or all without references.
 func Lookup(refs ...string) ([]Fixture, error) {
 	all := All()
 	if len(refs) == 0 {
@@ -73,7 +73,7 @@ func names(fixtures []Fixture) string {
 	return strings.Join(refs, ", ")
 }
 
-// Content is a hash of all that goes into the image, found without building it.
+// Content returns a hash of everything in the image without building it.
 func (f Fixture) Content() (string, error) {
 	if f.program == "" {
 		return busyboxContent()
@@ -81,7 +81,7 @@ func (f Fixture) Content() (string, error) {
 	return programContent(f.program, f.version)
 }
 
-// Build makes the image. The binary comes from the user's cache directory when it has been built before.
+// Build builds the image. The binary comes from the user's cache directory if it was built before.
 func (f Fixture) Build(ctx context.Context) (v1.Image, error) {
 	content, err := f.Content()
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package testlaw makes the sources, claims and projects that tests of the law of git are written with.
+// Package testlaw creates sources, claims and projects for tests of the rules of git.
 package testlaw
 
 import (
@@ -14,10 +14,10 @@ import (
 // Now is the time of the tests.
 var Now = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC) //nolint:gochecknoglobals // a time that never changes
 
-// Revision is what the sources of the tests were read at.
+// Revision is the revision of the sources in tests.
 const Revision = "1a2b3c4d5e6f"
 
-// Source returns a source that was read whole at revision and had a pass before.
+// Source returns a source whose files were all read at Revision and that was reconciled before.
 func Source(change ...func(*carav1.Source)) *carav1.Source {
 	s := &carav1.Source{
 		ApiVersion: api.APIVersion, Kind: api.KindSource,
@@ -34,7 +34,7 @@ func Source(change ...func(*carav1.Source)) *carav1.Source {
 	return s
 }
 
-// Project returns a project as it stands in the cluster.
+// Project returns a project as in the cluster.
 func Project(name, image, owner string, change ...func(*carav1.Project)) *carav1.Project {
 	p := Manifest(name, image)
 	p.Metadata.Uid, p.Metadata.Owner, p.Metadata.Generation = "u-"+name, owner, 1
@@ -45,7 +45,7 @@ func Project(name, image, owner string, change ...func(*carav1.Project)) *carav1
 	return p
 }
 
-// Manifest returns a project as a file declares it, with one service.
+// Manifest returns a project as in a file, with one service.
 func Manifest(name, image string) *carav1.Project {
 	return &carav1.Project{
 		ApiVersion: api.APIVersion, Kind: api.KindProject, Metadata: &carav1.ObjectMeta{Name: name},
@@ -53,7 +53,7 @@ func Manifest(name, image string) *carav1.Project {
 	}
 }
 
-// Terminating makes a project one that is being removed.
+// Terminating changes a project to one that is being deleted.
 func Terminating(reason string) func(*carav1.Project) {
 	return func(p *carav1.Project) {
 		p.Metadata.DeletionTimestamp = timestamppb.New(Now)
@@ -61,7 +61,7 @@ func Terminating(reason string) func(*carav1.Project) {
 	}
 }
 
-// Claim returns a present claim of platform that was never looked at.
+// Claim returns a new present claim of the source platform.
 func Claim(name, image string, change ...func(*carav1.Claim)) *carav1.Claim {
 	c := &carav1.Claim{
 		Metadata: &carav1.ObjectMeta{Name: "platform/" + name},
@@ -76,7 +76,7 @@ func Claim(name, image string, change ...func(*carav1.Claim)) *carav1.Claim {
 	return c
 }
 
-// Applied makes a claim one that was applied as it is.
+// Applied changes a claim to an applied one.
 func Applied(c *carav1.Claim) {
 	hash := api.ClaimHash(c.Spec.Project)
 	c.Status = &carav1.ClaimStatus{
@@ -85,18 +85,18 @@ func Applied(c *carav1.Claim) {
 	}
 }
 
-// Gone makes a claim one whose manifest left the source.
+// Gone changes a claim to one whose manifest is no longer in the source.
 func Gone(c *carav1.Claim) { c.Spec.Present = false }
 
-// Held makes a claim one that is not read, and says why.
+// Held changes a claim to one whose manifest is not read, for the reason why.
 func Held(why string) func(*carav1.Claim) { return func(c *carav1.Claim) { c.Spec.Held = why } }
 
-// Expiring gives a claim's project an expireAt.
+// Expiring sets expireAt of a claim's project.
 func Expiring(at time.Time) func(*carav1.Claim) {
 	return func(c *carav1.Claim) { c.Spec.Project.Spec.ExpireAt = timestamppb.New(at) }
 }
 
-// From makes a claim one of another source.
+// From changes the source of a claim.
 func From(source, uid, file string) func(*carav1.Claim) {
 	return func(c *carav1.Claim) {
 		c.Metadata.Name = source + "/" + c.Spec.Project.Metadata.Name
@@ -104,7 +104,7 @@ func From(source, uid, file string) func(*carav1.Claim) {
 	}
 }
 
-// Other returns another source that was read whole.
+// Other returns another source whose files were all read.
 func Other(name, uid string, change ...func(*carav1.Source)) *carav1.Source {
 	s := proto.CloneOf(Source())
 	s.Metadata.Name, s.Metadata.Uid = name, uid
@@ -114,7 +114,7 @@ func Other(name, uid string, change ...func(*carav1.Source)) *carav1.Source {
 	return s
 }
 
-// FetchFailed makes a source one that cannot be reached.
+// FetchFailed changes a source to one that is unreachable.
 func FetchFailed(s *carav1.Source) {
 	s.Status.Conditions = []*carav1.Condition{{Type: api.CondFetchFailed, Status: api.StatusTrue, Reason: "Unreachable"}}
 }

@@ -1,9 +1,8 @@
-// Package testlink is a connection between two programs that a test can hold up, as a peer that hangs or a network that
-// swallows everything does, and let go again.
+// Package testlink is a connection between two programs that a test can stop and release, like a peer that hangs or a
+// network that drops everything.
 //
-// It stands between two stations of the line from a git push to a running container, such as an agent and its engine or
-// an agent and the server, and knows nothing of what passes. Invariants: what is held is not lost but late, connections
-// that are open when it is held are open still when it is let go, and Close ends all of them.
+// It connects two stages of a push, such as an agent and its engine or an agent and the server, and does not interpret the
+// data. Invariants: stopped data is delayed and not lost, open connections stay open, and Close ends all of them.
 package testlink
 
 import (
@@ -15,10 +14,10 @@ import (
 	"sync"
 )
 
-// Address is where something listens: "unix" and a path, or "tcp" and host:port.
+// Address is an address to listen on: "unix" and a path, or "tcp" and host:port.
 type Address struct{ Network, Name string }
 
-// Link passes everything on from one address to another.
+// Link forwards everything from one address to another.
 type Link struct {
 	listener net.Listener
 	to       Address
@@ -26,10 +25,10 @@ type Link struct {
 	done     sync.WaitGroup
 
 	mu   sync.Mutex
-	open chan struct{} // closed while everything passes
+	open chan struct{} // closed while data passes
 }
 
-// Start listens at from, and passes on to to. The caller closes it.
+// Start listens at from and forwards to to. The caller closes the link.
 func Start(ctx context.Context, from, to Address) (*Link, error) {
 	listener, err := new(net.ListenConfig).Listen(ctx, from.Network, from.Name)
 	if err != nil {
@@ -42,24 +41,24 @@ func Start(ctx context.Context, from, to Address) (*Link, error) {
 	return l, nil
 }
 
-// Addr is where it listens.
+// Addr returns the address of the listener.
 func (l *Link) Addr() string { return l.listener.Addr().String() }
 
-// Hold lets nothing pass any more, either way. New connections are accepted and hear nothing.
+// Hold stops all data in both directions. New connections are accepted and get no data.
 func (l *Link) Hold() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.open = make(chan struct{})
 }
 
-// Release lets pass what was held, and all that comes.
+// Release forwards the stopped data and everything after it.
 func (l *Link) Release() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	close(l.open)
 }
 
-// Close ends every connection and returns when nothing of it runs any more.
+// Close ends every connection and waits for all goroutines.
 func (l *Link) Close() error {
 	l.stop()
 	err := l.listener.Close()
@@ -77,7 +76,7 @@ func (l *Link) accept(ctx context.Context) {
 			defer here.Close()
 			there, err := new(net.Dialer).DialContext(ctx, l.to.Network, l.to.Name)
 			if err != nil {
-				return // as a peer that refuses
+				return // like a peer that refuses
 			}
 			defer there.Close()
 			defer context.AfterFunc(ctx, func() { _ = errors.Join(here.Close(), there.Close()) })()
@@ -89,7 +88,7 @@ func (l *Link) accept(ctx context.Context) {
 	}
 }
 
-// pass carries one way until its end, which is passed on too.
+// pass forwards one direction until its end, and forwards the end.
 func (l *Link) pass(ctx context.Context, from, to net.Conn) {
 	buffer := make([]byte, 32<<10)
 	for {
@@ -103,14 +102,14 @@ func (l *Link) pass(ctx context.Context, from, to net.Conn) {
 			return
 		}
 		if _, err := to.Write(buffer[:n]); err != nil {
-			_ = from.Close() // so that whoever writes there hears of it
+			_ = from.Close() // so that a writer gets an error
 			return
 		}
 		if readErr == nil {
 			continue
 		}
 		if half, ok := to.(interface{ CloseWrite() error }); ok && errors.Is(readErr, io.EOF) {
-			_ = half.CloseWrite() // where it is closed already there is nothing to tell
+			_ = half.CloseWrite() // it may already be closed
 			return
 		}
 		_ = to.Close()

@@ -1,9 +1,8 @@
-// Package testneed says what happens when the machine lacks what a test needs: at home the test is skipped, where
-// E2E=1 (the pipeline, "make test") it fails.
+// Package testneed handles a missing prerequisite of a test: it skips the test, or fails it if E2E=1 (in CI and in "make
+// test").
 //
-// It stands outside the line from a git push to a running container, below the test support that stands around it
-// (testdocker, testgit, testregistry). It keeps one rule in one place: a pipeline is never green because what it
-// should have tested was not there.
+// It has no part in a push; the other test packages (testdocker, testgit, testregistry) use it. It has one rule: CI never
+// passes because a prerequisite was missing.
 package testneed
 
 import (
@@ -13,7 +12,7 @@ import (
 	"testing"
 )
 
-// Missing skips the test, or fails it where E2E=1. The message says what is missing and how to get it.
+// Missing skips the test, or fails it if E2E=1. The message says what is missing and how to install it.
 func Missing(tb testing.TB, format string, args ...any) {
 	tb.Helper()
 	if os.Getenv("E2E") == "1" {
@@ -22,7 +21,7 @@ func Missing(tb testing.TB, format string, args ...any) {
 	tb.Skipf(format, args...)
 }
 
-// NotShort skips a test that needs an engine or takes long when the caller asked for the fast ones only (go test -short).
+// NotShort skips a test that needs an engine or takes long, if go test runs with -short.
 func NotShort(tb testing.TB) {
 	tb.Helper()
 	if testing.Short() {
@@ -30,7 +29,7 @@ func NotShort(tb testing.TB) {
 	}
 }
 
-// Program returns the path of a program that the test needs. debianPackage is what brings it.
+// Program returns the path of a program that the test needs. debianPackage is the package that contains it.
 func Program(tb testing.TB, name, debianPackage string) string {
 	tb.Helper()
 	path, err := Look(name)
@@ -40,7 +39,7 @@ func Program(tb testing.TB, name, debianPackage string) string {
 	return path
 }
 
-// Look finds a program, also where the daemons are, which are not in everybody's PATH.
+// Look finds a program. It also searches the directories of daemons, which may not be in PATH.
 func Look(name string) (string, error) {
 	path, err := exec.LookPath(name)
 	if err == nil {

@@ -1,7 +1,6 @@
-// Package testregistry is a real container registry on the loopback, with the failures of real ones put in front:
-// passwords, 404, 429, 500, trickling blobs, silence, outages.
+// Package testregistry is a real container registry on loopback with the faults of real ones: passwords, 404, 429, 500,
+// slow blobs, no answers, outages.
 //
-// It stands outside the line from a git push to a running container: the engine pulls from it. Two invariants: what
-// was pushed is there whatever failure is set, since pushes go around the front door, and only what came through that
-// door is counted.
+// The engine pulls from it when a push is deployed. Invariants: a pushed image exists whatever fault is set, because pushes
+// bypass the faults, and only requests to the listener are counted.
 package testregistry

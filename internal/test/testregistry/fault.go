@@ -11,35 +11,35 @@ import (
 	"time"
 )
 
-// Fault is how the registry misbehaves. The zero value is good behaviour.
+// Fault is a fault of the registry. The zero value has no fault.
 type Fault struct {
-	// Status answers every request with this instead, in the registry protocol's error form: 404, 429, 500, 503.
+	// Status is the status of every answer, in the registry protocol's error form: 404, 429, 500, 503.
 	Status int
-	// RetryAfter is sent along with Status, in whole seconds rounded up.
+	// RetryAfter is sent with Status, in whole seconds rounded up.
 	RetryAfter time.Duration
-	// BytesPerSecond slows the blobs, not the manifests, down to this.
+	// BytesPerSecond limits the speed of blobs, not of manifests.
 	BytesPerSecond int
 	// Hang accepts requests and never answers.
 	Hang bool
 	// HangBlobs sends half of a blob, then nothing more.
 	HangBlobs bool
-	// Garbage answers manifests and blobs with a page of HTML, as a captive portal does.
+	// Garbage answers manifests and blobs with an HTML page, as a captive portal does.
 	Garbage bool
 	// GarbageBlobs changes a byte of each blob.
 	GarbageBlobs bool
-	// First limits Status, Hang and HangBlobs to that many requests, then behaves well. 0 means all. The ping of /v2/
-	// is not one of them: engines shrug it off.
+	// First limits Status, Hang and HangBlobs to that many requests; 0 means all. The ping of /v2/ does not count, because
+	// engines ignore its failure.
 	First int
 }
 
-// Set makes the registry misbehave like this from the next request on.
+// Set sets the fault of all later requests.
 func (r *Registry) Set(fault Fault) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.fault = fault
 }
 
-// next returns the fault that the coming request meets, and uses up one of First.
+// next returns the fault for the next request, and decreases First.
 func (r *Registry) next(isBlob, isPing bool) Fault {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -97,7 +97,7 @@ func (r *Registry) frontDoor(w http.ResponseWriter, request *http.Request) {
 	r.store.ServeHTTP(w, request)
 }
 
-// refuse answers in the form of the distribution specification.
+// refuse answers with an error of the distribution specification.
 func refuse(w http.ResponseWriter, status int) {
 	code := map[int]string{
 		http.StatusUnauthorized:    "UNAUTHORIZED",
@@ -113,13 +113,13 @@ func refuse(w http.ResponseWriter, status int) {
 	fmt.Fprintf(w, `{"errors":[{"code":%q,"message":"test registry: %s"}]}`, code, http.StatusText(status))
 }
 
-// spoiledWriter changes the first byte that it is given.
+// spoiledWriter changes the first byte that is written.
 type spoiledWriter struct {
 	http.ResponseWriter
 	spoiled bool
 }
 
-// Write passes the rest on as it is.
+// Write writes all other bytes unchanged.
 func (w *spoiledWriter) Write(p []byte) (int, error) {
 	if !w.spoiled && len(p) > 0 {
 		p = append([]byte{p[0] ^ 0xFF}, p[1:]...)
@@ -128,16 +128,16 @@ func (w *spoiledWriter) Write(p []byte) (int, error) {
 	return w.ResponseWriter.Write(p)
 }
 
-// slowWriter lets a blob through at some bytes a second, or half of it.
+// slowWriter sends a blob at a limited speed, or half of it.
 type slowWriter struct {
 	http.ResponseWriter
-	ctx       context.Context //nolint:containedctx // the request's own, for the life of one Write
+	ctx       context.Context //nolint:containedctx // the request's context, during one Write
 	perSecond int
 	hang      bool
 	sent      int
 }
 
-// Write sends in pieces of a tenth of a second or of one byte, flushed, so that the client sees steady progress.
+// Write sends and flushes pieces of a tenth of a second or of one byte, so that the client sees steady progress.
 func (w *slowWriter) Write(p []byte) (int, error) {
 	length, err := strconv.Atoi(w.Header().Get("Content-Length"))
 	if err != nil {

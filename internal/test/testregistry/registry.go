@@ -22,14 +22,14 @@ import (
 	"github.com/caravanserai/cara/internal/test/testserver"
 )
 
-// Registry is a running registry. The embedded server gives Addr, Down, Up, Delay, Totals, Log, Reset and Close.
+// Registry is a running registry. The embedded server has Addr, Down, Up, Delay, Totals, Log, Reset and Close.
 type Registry struct {
 	*testserver.Server
-	store http.Handler // the registry itself, behind the faults
+	store http.Handler // the registry itself, without faults
 
 	mu       sync.Mutex
 	fault    Fault
-	user     string // with an empty user nobody has to log in
+	user     string // empty if no login is required
 	password string
 }
 
@@ -59,23 +59,23 @@ func Start(ctx context.Context, listen string) (*Registry, error) {
 	return r, nil
 }
 
-// Ref is the full reference of "repository:tag" in this registry.
+// Ref returns the full reference of "repository:tag" in this registry.
 func (r *Registry) Ref(image string) string { return r.Addr() + "/" + image }
 
-// Login demands this user and password from now on (basic authentication). An empty user lets everybody in.
+// Login requires this user and password (basic authentication). An empty user requires no login.
 func (r *Registry) Login(user, password string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.user, r.password = user, password
 }
 
-// Push puts a fixture image under "repository:tag" for a test and returns its full reference.
+// Push stores a fixture image as "repository:tag" for a test and returns its full reference.
 func (r *Registry) Push(tb testing.TB, fixture, image string) string {
 	tb.Helper()
 	return r.PushPadded(tb, fixture, image, 0)
 }
 
-// PushPadded adds a layer of that many random bytes, which no engine has had before: what a pull has to fetch.
+// PushPadded is Push with an additional layer of random bytes, which an engine must pull.
 func (r *Registry) PushPadded(tb testing.TB, fixture, image string, bytes int64) string {
 	tb.Helper()
 	ref, err := r.Put(tb.Context(), fixture, image, bytes)
@@ -113,7 +113,7 @@ func (r *Registry) Put(ctx context.Context, fixture, image string, padding int64
 	return ref.String(), nil
 }
 
-// Remove takes what a tag leads to out of the registry, by its digest: pulls of either find nothing.
+// Remove removes the image of a tag by its digest. Pulls of the tag or the digest find nothing.
 func (r *Registry) Remove(ctx context.Context, image string) error {
 	tag, err := name.ParseReference(r.Ref(image), name.Insecure)
 	if err != nil {
@@ -132,7 +132,7 @@ func (r *Registry) Remove(ctx context.Context, image string) error {
 	return nil
 }
 
-// direct calls the registry without a connection, hence without faults and uncounted.
+// direct calls the registry without a connection, so without faults and not counted.
 type direct struct{ store http.Handler }
 
 func (b direct) RoundTrip(request *http.Request) (*http.Response, error) {
@@ -146,8 +146,8 @@ func (b direct) RoundTrip(request *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
-// Pulls counts how often a manifest of the repository was fetched (not merely asked for with HEAD) with success.
-// One pull of an engine is one or two of these: it may resolve the tag first and fetch the digest then.
+// Pulls returns how often a manifest of the repository was fetched (not requested with HEAD) with success. One pull of an
+// engine is one or two of these: it may first resolve the tag and then fetch the digest.
 func (r *Registry) Pulls(repository string) int {
 	n := 0
 	for _, q := range r.Log() {
@@ -158,7 +158,7 @@ func (r *Registry) Pulls(repository string) int {
 	return n
 }
 
-// Outage takes the registry down and returns what brings it back on the same port.
+// Outage stops the registry and returns a function that restarts it on the same port.
 func (r *Registry) Outage(tb testing.TB) (restore func()) {
 	tb.Helper()
 	if err := r.Down(); err != nil {
@@ -172,7 +172,7 @@ func (r *Registry) Outage(tb testing.TB) (restore func()) {
 	}
 }
 
-// pause waits, unless the client goes first.
+// pause waits, unless the client disconnects first.
 func pause(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

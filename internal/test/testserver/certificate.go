@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// Certificate makes a fresh self-signed certificate for the loopback addresses and localhost. The PEM text is what a
-// client must trust.
+// Certificate creates a self-signed certificate for the loopback addresses and localhost. Clients must trust the returned
+// PEM text.
 func Certificate() (*tls.Config, []byte, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -30,13 +30,13 @@ func (w *countingWriter) Write(p []byte) (int, error) {
 }
 
 func (w *countingWriter) Flush() {
-	// An error means that the client has gone, which the next Write says too.
+	// An error means that the client has disconnected, which the next Write also returns.
 	_ = http.NewResponseController(w.ResponseWriter).Flush()
 }
 
 func (w *countingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// countingBody is read by the handler's goroutines, and counted from another.
+// countingBody is read by the handler's goroutines and counted by another.
 type countingBody struct {
 	io.ReadCloser
 	n atomic.Int64
@@ -48,5 +48,5 @@ func (b *countingBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// silent drops what net/http would print about connections that a test cut on purpose.
+// silent drops net/http's messages about connections that a test cut.
 func silent() *log.Logger { return log.New(io.Discard, "", 0) }

@@ -1,9 +1,9 @@
-// Package testserver is an HTTP server for tests that goes down and comes back on the same address, answers late, and
-// counts what it was asked.
+// Package testserver is an HTTP server for tests that can stop and restart on the same address, delay answers, and count
+// requests.
 //
-// It stands outside the line from a git push to a running container: testgit and testregistry put a real git server
-// and a real registry behind it. Invariants: the address stays the same from Start to Close, Down cuts every
-// connection at once as a crash would, and what was counted stays counted over outages.
+// It has no part in a push: testgit and testregistry use it for a real git server and a real registry. Invariants: the
+// address does not change from Start to Close, Down cuts every connection immediately like a crash, and counters survive
+// outages.
 package testserver
 
 import (
@@ -17,17 +17,17 @@ import (
 	"time"
 )
 
-// maxLog bounds the requests that are kept for Log; older ones are only counted.
+// maxLog limits the requests in Log. Older ones are only counted.
 const maxLog = 10_000
 
-// Config says what to serve. Listen defaults to a free port of 127.0.0.1; without TLS it is plain HTTP.
+// Config configures a server. Listen defaults to a free port of 127.0.0.1. Without TLS it is plain HTTP.
 type Config struct {
 	Handler http.Handler
 	Listen  string
 	TLS     *tls.Config
 }
 
-// Validate says what is missing.
+// Validate returns an error if c is not usable.
 func (c Config) Validate() error {
 	if c.Handler == nil {
 		return errors.New("a test server needs a handler")
@@ -35,14 +35,14 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// Request is one call that the server answered, or gave up.
+// Request is one request that the server answered or aborted.
 type Request struct {
 	Method, Path, Query string
 	Status              int
 	BytesIn, BytesOut   int64
 }
 
-// Server serves until Close. Its methods are safe for use by several goroutines.
+// Server serves until Close. It is safe for concurrent use.
 type Server struct {
 	config  Config
 	address string
@@ -57,7 +57,7 @@ type Server struct {
 	log    []Request
 }
 
-// Start serves on an address that no other has.
+// Start starts a server.
 func Start(ctx context.Context, config Config) (*Server, error) {
 	if err := config.Validate(); err != nil {
 		return nil, err
@@ -72,14 +72,14 @@ func Start(ctx context.Context, config Config) (*Server, error) {
 	return s, nil
 }
 
-// Addr is host:port.
+// Addr returns host:port.
 func (s *Server) Addr() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.address
 }
 
-// URL is the server's root, with its scheme.
+// URL returns the server's root URL.
 func (s *Server) URL() string {
 	if s.config.TLS != nil {
 		return "https://" + s.Addr()
@@ -87,7 +87,7 @@ func (s *Server) URL() string {
 	return "http://" + s.Addr()
 }
 
-// Up listens again on the same address. It is no error when the server is up.
+// Up listens again on the same address. It does nothing if the server is up.
 func (s *Server) Up(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -106,14 +106,14 @@ func (s *Server) Up(ctx context.Context) error {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		// What Serve returns is always that it was closed: the listener is its own.
+		// Serve always returns that the server was closed, because the server owns the listener.
 		_ = server.Serve(listener)
 	}()
 	s.server, s.served = server, served
 	return nil
 }
 
-// Down refuses connections from now on and cuts those that are open.
+// Down refuses new connections and closes the open ones.
 func (s *Server) Down() error {
 	s.mu.Lock()
 	server, served := s.server, s.served
@@ -127,31 +127,31 @@ func (s *Server) Down() error {
 	return err
 }
 
-// Close is Down for good.
+// Close stops the server.
 func (s *Server) Close() error { return s.Down() }
 
-// Delay makes each later request wait before it is answered.
+// Delay delays the answers of all later requests.
 func (s *Server) Delay(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.delay = d
 }
 
-// Totals counts requests and the bytes of their bodies, both ways, since the start or the last Reset.
+// Totals returns the requests and the bytes of their bodies, in both directions, since the start or the last Reset.
 func (s *Server) Totals() (requests, bytesIn, bytesOut int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.total, s.in, s.out
 }
 
-// Log lists the requests since the start or the last Reset, in the order in which they ended, at most 10,000.
+// Log returns the requests since the start or the last Reset, in the order of their ends, at most 10,000.
 func (s *Server) Log() []Request {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]Request(nil), s.log...)
 }
 
-// Reset forgets what was counted.
+// Reset clears the counters.
 func (s *Server) Reset() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -172,7 +172,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 	counted := &countingWriter{ResponseWriter: w}
 	body := &countingBody{ReadCloser: r.Body}
 	r.Body = body
-	defer func() { // also when the handler aborts the connection by panicking
+	defer func() { // also if the handler aborts the connection with a panic
 		s.record(Request{
 			Method: r.Method, Path: r.URL.Path, Query: r.URL.RawQuery,
 			Status: counted.status, BytesIn: body.n.Load(), BytesOut: counted.n,
