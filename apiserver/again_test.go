@@ -9,8 +9,8 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// TestEverythingIsWritableAfterARestart: what a server reads at its start has the revisions that the store has, also
-// what has no metadata to say them in, such as a claim on a host. A write that waits for others would wait for ever.
+// TestEverythingIsWritableAfterARestart: at its start a server reads the same revisions as the store has, also for objects
+// without metadata, such as a claim on a host. Otherwise a write that conflicts would never succeed.
 func TestEverythingIsWritableAfterARestart(t *testing.T) {
 	before := newHouse(t, nil)
 	p := &carav1.Project{

@@ -28,7 +28,7 @@ func shop(name string) *carav1.Project {
 	return p
 }
 
-// report is what an agent writes of a project.
+// report sends an agent's report about a project.
 func (a *fakeAgent) report(p *carav1.Assignment, phase string) error {
 	a.t.Helper()
 	_, err := carav1.NewProjectServiceClient(a.conn).UpdateProjectStatus(a.t.Context(), &carav1.UpdateProjectStatusRequest{
@@ -70,7 +70,7 @@ func TestAssignments(t *testing.T) {
 		t.Errorf("status %v", st)
 	}
 
-	// Every node is told where its host leads, before anything answers there.
+	// Every node gets the host's route before its service answers.
 	placed := func(r *carav1.Routes) bool { return len(r.GetUpserts()) == 1 && r.GetUpserts()[0].GetNode() == "n1" }
 	for _, agent := range []*fakeAgent{one, two} {
 		r := agent.routes(placed).GetUpserts()[0]
@@ -79,19 +79,19 @@ func TestAssignments(t *testing.T) {
 		}
 	}
 
-	// Another node's agent may not write it, and has not heard of it.
+	// Another node's agent may not write it, and has not received it.
 	wantCode(t, (&fakeAgent{t: t, conn: conn2}).report(first, api.PhaseRunning), codes.PermissionDenied, "")
 	// The agent's own report is not sent back.
 	if err := one.report(first, api.PhaseRunning); err != nil {
 		t.Fatal(err)
 	}
-	// A secret that changes comes again with its project; one that the project does not use does not.
+	// A changed secret is sent with its project, if the project uses it.
 	c.secret(t, "other", "", map[string]string{"k": "v2"})
 	c.secret(t, "db", "", map[string]string{"password": "p2", "user": "u1"})
 	if again := one.assignment(); string(again.GetSecrets()["db/password"]) != "p2" {
 		t.Errorf("after the change: %v", again.GetSecrets())
 	}
-	// A change of the spec comes; the host leads where it did.
+	// A changed spec is sent; the host's route stays.
 	changed := shop("shop")
 	changed.Spec.Services[0].Image = "nginx:2"
 	projects := carav1.NewProjectServiceClient(c.admin(t))
@@ -101,7 +101,7 @@ func TestAssignments(t *testing.T) {
 	if next := one.assignment(); next.GetProject().GetMetadata().GetGeneration() != 2 || next.GetProject().GetSpec().GetServices()[0].GetImage() != "nginx:2" {
 		t.Errorf("after the change: %v", next.GetProject())
 	}
-	// Deletion is told as Terminating without secrets, and its end as Unassigned.
+	// A deletion is sent as Terminating without secrets, and its end as Unassigned.
 	if _, err := projects.DeleteProject(t.Context(), &carav1.DeleteProjectRequest{Name: "shop", NoWait: true}); err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +135,7 @@ func TestAssignments(t *testing.T) {
 	}
 }
 
-// TestAssignmentsAtConnect: all of the node's projects first, whatever their phase; routes of everybody; then Synced.
+// TestAssignmentsAtConnect: first all of the node's projects, whatever their phase; then all routes; then Synced.
 func TestAssignmentsAtConnect(t *testing.T) {
 	c := newCluster(t, nil)
 	conn := c.node(t, "n1")
@@ -160,12 +160,12 @@ func TestAssignmentsAtConnect(t *testing.T) {
 	if len(assigned[0].GetSecrets()) != 0 {
 		t.Errorf("secrets that do not exist: %v", assigned[0].GetSecrets())
 	}
-	// The secret that was missing comes with the assignment as soon as it is there.
+	// The missing secret is sent with the assignment as soon as it exists.
 	c.secret(t, "db", "", map[string]string{"password": "p", "user": "u"})
 	if again := agent.assignment(); string(again.GetSecrets()["db/user"]) != "u" {
 		t.Errorf("after the secret was made: %v", again.GetSecrets())
 	}
-	// Evicted: no longer this node's.
+	// Evicted: no longer assigned to this node.
 	p, _ := state.Get[*carav1.Project](c.db.Cache, "a")
 	loop, err := c.Client("scheduler")
 	if err != nil {
@@ -213,8 +213,8 @@ func TestConnectRefusesAnAgentThatDoesNotSayWhoItIs(t *testing.T) {
 	wantCode(t, err, codes.InvalidArgument, "")
 }
 
-// TestFallBehind: an agent that does not read for longer than the recent changes reach gets the newest state when it
-// reads again, not every step to it.
+// TestFallBehind: an agent that stops reading for longer than the recent changes cover gets the newest state later, and not
+// every step.
 func TestFallBehind(t *testing.T) {
 	c := newCluster(t, func(cfg *Config) { cfg.RecentChanges = 8 })
 	conn := c.node(t, "n1")
@@ -271,7 +271,7 @@ func TestHeartbeats(t *testing.T) {
 	if n.GetStatus().GetState() != api.NodeReady || !n.GetStatus().GetLastHeartbeat().AsTime().Equal(clock()) || n.GetStatus().GetInfo().GetPlatform() != "linux/amd64" {
 		t.Fatalf("after the first heartbeat: %v", n.GetStatus())
 	}
-	// What is only another heartbeat, and less free disk, writes nothing and is seen in answers.
+	// Another heartbeat with less free disk writes nothing, but answers show it.
 	beat := func(hb *carav1.Heartbeat) {
 		t.Helper()
 		passed.Add(int64(5 * time.Second))
@@ -346,7 +346,7 @@ func TestHeartbeats(t *testing.T) {
 	}
 }
 
-// TestAHeartbeatOverRESTMakesNoNodeReady: it takes what the node says of itself, and leaves the state as it is.
+// TestAHeartbeatOverRESTMakesNoNodeReady: it stores the node's report but does not change the state.
 func TestAHeartbeatOverRESTMakesNoNodeReady(t *testing.T) {
 	c := newCluster(t, nil)
 	conn := c.node(t, "n1")

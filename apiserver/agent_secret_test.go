@@ -24,7 +24,8 @@ func TestSecretVersions(t *testing.T) {
 	if len(first) != 2 || first["db/password"] == first["db/user"] || len(first["db/password"]) < 16 {
 		t.Fatalf("versions %v", first)
 	}
-	// The same values again, and another label of the Secret: nothing is sent, so the next assignment is of the next change.
+	// The same values again, and another label of the Secret: nothing is sent, so the next assignment is for the next
+	// change.
 	c.secret(t, "db", "", map[string]string{"password": "p1", "user": "u1"})
 	if _, err := carav1.NewSecretServiceClient(c.admin(t)).PutSecret(t.Context(), &carav1.PutSecretRequest{Secret: &carav1.Secret{
 		ApiVersion: api.APIVersion, Kind: api.KindSecret, Metadata: &carav1.ObjectMeta{Name: "db", Labels: map[string]string{"team": "a"}},
@@ -46,7 +47,7 @@ func TestSecretVersions(t *testing.T) {
 	}
 }
 
-// TestPullSecretsAreToldOf: every spelling of a registry is one registry, and what is not used comes with its reason.
+// TestPullSecretsAreToldOf: all spellings of a registry are equal, and an unused secret is sent with the reason.
 func TestPullSecretsAreToldOf(t *testing.T) {
 	c := newCluster(t, nil)
 	for name, server := range map[string]string{"hub": "https://index.docker.io/v1\n", "hub-again": "docker.io/", "host": "HTTPS://Host.Example:5000/", "bad": "not a registry"} {

@@ -112,7 +112,7 @@ func (c *cluster) file(t *testing.T, name string) string {
 	return strings.TrimSpace(string(text))
 }
 
-// dial is a TLS connection with a bearer token, or without.
+// dial opens a TLS connection, with a bearer token unless it is empty.
 func (c *cluster) dial(t *testing.T, token string) grpc.ClientConnInterface {
 	t.Helper()
 	roots := x509.NewCertPool()
@@ -141,7 +141,7 @@ func (c *cluster) admin(t *testing.T) grpc.ClientConnInterface {
 	return c.dial(t, c.file(t, identity.AdminTokenFile))
 }
 
-// joinConfig is how an agent would join with the token of the first start.
+// joinConfig returns the configuration of an agent that joins with the token of the first start.
 func (c *cluster) joinConfig(t *testing.T, node string) join.Config {
 	t.Helper()
 	return join.Config{Server: "http://" + c.addr, Token: c.file(t, identity.JoinTokenFile), NodeName: node, DataDir: t.TempDir()}
@@ -167,9 +167,9 @@ func dialAs(t *testing.T, creds *join.Credentials) *grpc.ClientConn {
 	return conn
 }
 
-// fakeAgent is an agent's side of Connect: it remembers what it was told.
+// fakeAgent is an agent's side of Connect. It records what it receives.
 type fakeAgent struct {
-	passed []*carav1.Routes // came before the assignment that was waited for
+	passed []*carav1.Routes // received before the expected assignment
 	t      *testing.T
 	conn   *grpc.ClientConn
 	stream carav1.NodeService_ConnectClient
@@ -243,7 +243,7 @@ func (a *fakeAgent) synced() (assigned []*carav1.Assignment, routes *carav1.Rout
 	return a.syncedAfter(func(u *carav1.Unassigned) { a.t.Fatalf("unassigned %v", u) })
 }
 
-// syncedAfter is synced where projects are taken back that the node had.
+// syncedAfter is synced for a node with projects that are unassigned.
 func (a *fakeAgent) syncedAfter(unassigned func(*carav1.Unassigned)) (assigned []*carav1.Assignment, routes *carav1.Routes) {
 	a.t.Helper()
 	if w := a.next().GetWelcome(); w.GetClusterId() == "" || w.GetHeartbeatInterval().AsDuration() != dispatch.HeartbeatInterval {
@@ -335,7 +335,7 @@ func (c *cluster) secret(t *testing.T, name, typ string, values map[string]strin
 	}
 }
 
-// eventually waits for a state that others bring about.
+// eventually waits until ok returns true.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.After(60 * time.Second)

@@ -33,7 +33,7 @@ func at(name, host string) *carav1.Project {
 	return p
 }
 
-// allow sets what a source's projects may have.
+// allow sets spec.allow of a source.
 func allow(t testing.TB, h *Server, source string, spec *carav1.SourceSpec) {
 	t.Helper()
 	err := h.db.Transact(t.Context(), func(x *state.Tx) error {
@@ -98,8 +98,8 @@ func wantDenied(t testing.TB, got *carav1.ApplyResult, want string) {
 	}
 }
 
-// TestEveryWayInAsksTheSource makes a project of a person that uses a Secret, and then tries to give it to a source
-// that may not use it.
+// TestEveryWayInAsksTheSource creates a person's project that uses a Secret, and then tries every way to give it to a
+// source that may not use it.
 func TestEveryWayInAsksTheSource(t *testing.T) {
 	const want = `source "team" may not use Secret "prod-db"`
 	ways := map[string]func(t *testing.T, w *town) error{
@@ -168,7 +168,7 @@ func TestEveryWayInAsksTheSource(t *testing.T) {
 	}
 }
 
-// owned gives a project another owner, whatever the rules say.
+// owned changes a project's owner, bypassing the rules.
 func (w *town) owned(t testing.TB, name, owner string) {
 	t.Helper()
 	err := w.db.Transact(t.Context(), func(x *state.Tx) error {
@@ -190,8 +190,8 @@ func asError(r *carav1.ApplyResult) error {
 	return api.Errorf(codes.Unknown, r.GetProblem().GetTitle(), "%s", r.GetProblem().GetDetail())
 }
 
-// TestWhatASourceUsesItselfIsNoProjects: the credentials of git and the secret of the webhook stay out of containers,
-// whoever asks and whatever spec.allow says.
+// TestWhatASourceUsesItselfIsNoProjects: no container gets git credentials or the webhook secret of a source, whoever
+// declares it and whatever spec.allow says.
 func TestWhatASourceUsesItselfIsNoProjects(t *testing.T) {
 	for _, secret := range []string{"git-password", "hook"} {
 		t.Run(secret, func(t *testing.T) {
@@ -227,8 +227,8 @@ func TestWhatASourceUsesItselfIsNoProjects(t *testing.T) {
 	}
 }
 
-// TestValuesOfASourcesSecretAreWithheld: a project that stands when a source begins to use its Secret runs on, and no
-// node is told the values any more.
+// TestValuesOfASourcesSecretAreWithheld: if a source begins to use a project's Secret, the project keeps running, but no
+// node gets the values any more.
 func TestValuesOfASourcesSecretAreWithheld(t *testing.T) {
 	c := newCluster(t, nil)
 	c.secret(t, "shared", "", map[string]string{"password": "p1"})
@@ -341,7 +341,7 @@ func TestATokensHosts(t *testing.T) {
 	}
 }
 
-// TestReleaseAsksWhoTakesIt: releasing a project makes it the caller's, so it must be one that the caller may have.
+// TestReleaseAsksWhoTakesIt: a released project belongs to the caller, so the caller must be allowed to have it.
 func TestReleaseAsksWhoTakesIt(t *testing.T) {
 	w := newTown(t)
 	allow(t, w.Server, "team", &carav1.SourceSpec{Dir: &carav1.DirSource{Path: "/srv"}, Allow: &carav1.SourceAllow{Secrets: []string{"prod-db"}}})
@@ -355,7 +355,7 @@ func TestReleaseAsksWhoTakesIt(t *testing.T) {
 	}
 }
 
-// TestAClaimThatIsNotAllowedHoldsNoPruneUp: a pusher cannot keep another source's project alive by declaring it.
+// TestAClaimThatIsNotAllowedHoldsNoPruneUp: declaring another source's project does not prevent its prune.
 func TestAClaimThatIsNotAllowedHoldsNoPruneUp(t *testing.T) {
 	for name, tt := range map[string]struct {
 		allow *carav1.SourceAllow

@@ -22,7 +22,7 @@ import (
 	"github.com/caravanserai/cara/store/pebble"
 )
 
-// onDisk makes a benchmark's house stand on a real, synced disk.
+// onDisk makes a benchmark's server use a real, synced disk.
 func onDisk(b *testing.B) func(*Config) {
 	return func(cfg *Config) {
 		st, err := pebble.Open(pebble.Config{Dir: b.TempDir()})
@@ -34,7 +34,7 @@ func onDisk(b *testing.B) func(*Config) {
 	}
 }
 
-// parallel runs op b.N times from n clients at once.
+// parallel runs op b.N times from n concurrent clients.
 func parallel(b *testing.B, n int, op func(client, i int) error) {
 	b.Helper()
 	var next atomic.Int64
@@ -61,7 +61,7 @@ func parallel(b *testing.B, n int, op func(client, i int) error) {
 	b.ReportMetric(float64((cpuTime()-before).Microseconds())/float64(b.N), "cpu-us/op") // clients included
 }
 
-// cpuTime is what this process has used: a figure that a busy machine does not change much.
+// cpuTime is the CPU time of this process, which hardly depends on the load of the machine.
 func cpuTime() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
@@ -135,7 +135,7 @@ func BenchmarkList1000(b *testing.B) {
 	}
 }
 
-// BenchmarkWatchFanOut is the time from one write until 1,000 watchers have heard of it.
+// BenchmarkWatchFanOut measures the time from one write until 1,000 watchers have received it.
 func BenchmarkWatchFanOut(b *testing.B) {
 	const watchers = 1000
 	h := newHouse(b, nil)

@@ -14,7 +14,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// A body that is under way counts against its caller's share, over REST and gRPC alike, until its call has ended.
+// A body counts against its caller's share from its first byte until its call has ended, over REST and gRPC.
 func TestBodiesUnderWayAreCounted(t *testing.T) {
 	const size = 600 << 10
 	h := newHouse(t, func(c *Config) { c.MaxBodyBytes, c.MaxBodiesBytes = 1<<20, 2<<20 })
@@ -25,7 +25,7 @@ func TestBodiesUnderWayAreCounted(t *testing.T) {
 		t.Cleanup(transport.CloseIdleConnections)
 		return &http.Client{Transport: transport}
 	}()
-	// hold begins a request as admin whose body never ends, until the function that it returns is called.
+	// hold starts an admin request whose body ends only when the returned function is called.
 	hold := func(path, header string) (release func()) {
 		ctx, cancel := context.WithCancel(t.Context())
 		body, send := io.Pipe()

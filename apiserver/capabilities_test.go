@@ -9,7 +9,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// TestCapabilities: a project may add what every node allows and what some node allows, whoever declares it.
+// TestCapabilities: a project may add capabilities that at least one node allows, whoever declares it.
 func TestCapabilities(t *testing.T) {
 	w := newTown(t)
 	with := func(name, capability string) *carav1.Project {

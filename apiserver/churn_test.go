@@ -21,8 +21,8 @@ func churnRequests() int64 {
 	return 5_000
 }
 
-// TestChurn lets 16 clients create, change, apply and delete two projects at once: whatever meets what, no request is
-// answered with a 5xx, and the server lives.
+// TestChurn lets 16 clients create, change, apply and delete two projects concurrently: no request may get a 5xx, and the
+// server must keep running.
 func TestChurn(t *testing.T) {
 	h := newHouse(t, nil)
 	total := churnRequests()

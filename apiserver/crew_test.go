@@ -44,7 +44,7 @@ func (l *lines) String() string {
 
 func (l *lines) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
-// A panic in one of Apply's goroutines is the error of that call alone.
+// A panic in one of Apply's goroutines becomes the error of that call only.
 func TestPanicInApplyIsThatCallsError(t *testing.T) {
 	log := &lines{}
 	h := newHouse(t, func(c *Config) { c.Logger = log.logger() })
@@ -83,8 +83,7 @@ func TestSpawnGuards(t *testing.T) {
 	}
 }
 
-// Reads of a transaction are repeatable: what another transaction commits in between is not seen, and makes the commit
-// run again.
+// Reads in a transaction are repeatable: it does not see a concurrent commit, which makes it run again.
 func TestTransactionReadsOneView(t *testing.T) {
 	h := newHouse(t, nil)
 	fillWith(t, h, web("a"))
@@ -118,7 +117,7 @@ func TestTransactionReadsOneView(t *testing.T) {
 	}
 }
 
-// A transaction reads its own writes, whichever way it asks.
+// A transaction reads its own writes.
 func TestTransactionReadsItsWrites(t *testing.T) {
 	h := newHouse(t, nil)
 	fillWith(t, h, web("a"))
@@ -130,14 +129,14 @@ func TestTransactionReadsItsWrites(t *testing.T) {
 	}
 }
 
-// bare are the files that start goroutines without a guard, and why they may.
+// bare lists the files that start goroutines without a guard, and why they may.
 var bare = map[string]string{
 	"guard/guard.go":       "the guard itself",
 	"identity/listener.go": "it accepts connections, before there is a call",
 }
 
-// TestGoroutinesAreGuarded reads this room's code: a goroutine that is started past package guard ends the process when it
-// panics, and everybody's calls with it. A transaction that looks at the live cache can see two states of one object.
+// TestGoroutinesAreGuarded checks the source code: a panic in a goroutine without a guard ends the process. A transaction
+// that reads the live cache can see two states of one object.
 func TestGoroutinesAreGuarded(t *testing.T) {
 	err := filepath.WalkDir(".", func(path string, _ fs.DirEntry, err error) error {
 		if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {

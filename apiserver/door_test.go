@@ -20,13 +20,13 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// untouched is a body that nobody may read.
+// untouched is a body that must not be read.
 type untouched struct{ read bool }
 
 func (u *untouched) Read([]byte) (int, error) { u.read = true; return 0, io.ErrUnexpectedEOF }
 func (u *untouched) Close() error             { return nil }
 
-// newDoor is the door of a house, to be called without a network.
+// newDoor returns a server's door, for calls without a network.
 func newDoor(t testing.TB, h *house) *door {
 	t.Helper()
 	gs := grpc.NewServer(grpc.UnaryInterceptor(h.unary(admission.Visitor)), grpc.StreamInterceptor(h.stream(admission.Visitor)))
@@ -49,7 +49,7 @@ func grpcRequest(ctx context.Context, method, token string, body io.Reader) *htt
 	return r
 }
 
-// TestBodiesAreNotReadBeforeTheCallerIsKnown: of a caller who is unknown, or may not, no byte of a body is read,
+// TestBodiesAreNotReadBeforeTheCallerIsKnown: no byte of a body is read before the caller is authenticated and authorised,
 // whatever the method and the protocol.
 func TestBodiesAreNotReadBeforeTheCallerIsKnown(t *testing.T) {
 	h := newHouse(t, nil)
@@ -117,7 +117,7 @@ func fmtCode(c codes.Code) string {
 	return map[codes.Code]string{codes.PermissionDenied: "7", codes.Unauthenticated: "16"}[c]
 }
 
-// TestALargeJoinIsNotRead: who joins sends a certificate request, and no megabytes.
+// TestALargeJoinIsNotRead: a join request is small, so a large one is rejected unread.
 func TestALargeJoinIsNotRead(t *testing.T) {
 	d := newDoor(t, newHouse(t, nil))
 	header := binary.BigEndian.AppendUint32([]byte{0}, admission.MaxJoin+1)
@@ -129,13 +129,13 @@ func TestALargeJoinIsNotRead(t *testing.T) {
 	}
 }
 
-// TestTheDoorKnowsEveryPathOfTheGateway: a path that the gateway serves and the door does not know would be refused.
+// TestTheDoorKnowsEveryPathOfTheGateway: the door would reject a path that only the gateway knows.
 func TestTheDoorKnowsEveryPathOfTheGateway(t *testing.T) {
 	h := newHouse(t, nil)
 	routes := newDoor(t, h).routes
 	for _, p := range routes.paths {
 		if routes.rpc(p.RPC, false).stream {
-			continue // it has no end; TestStreamsEndWithTheirToken and others open them
+			continue // it never ends; TestStreamsEndWithTheirToken and others open these
 		}
 		if a := h.do(t, "admin", p.Method, example(p), ""); a.code == http.StatusNotFound && strings.Contains(a.body, "there is nothing at") {
 			t.Errorf("%s %s: %s", p.Method, example(p), a.body)

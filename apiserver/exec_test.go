@@ -47,7 +47,7 @@ func stdout(data []byte) *carav1.AttachRequest {
 	return &carav1.AttachRequest{Exec: &carav1.ExecResponse{Message: &carav1.ExecResponse_Stdout{Stdout: data}}}
 }
 
-// begin starts a command, and returns both ends once the agent has come.
+// begin starts a command, and returns both ends when the agent has attached.
 func (w *execWorld) begin(ctx context.Context, t *testing.T) (carav1.ProjectService_ExecClient, carav1.NodeService_AttachClient) {
 	t.Helper()
 	call, err := w.projects.Exec(ctx)
@@ -70,7 +70,7 @@ func TestExec(t *testing.T) {
 	if err := call.Send(execStdin([]byte("hello"))); err != nil {
 		t.Fatal(err)
 	}
-	if err := call.CloseSend(); err != nil { // as good as stdinClosed
+	if err := call.CloseSend(); err != nil { // like stdinClosed
 		t.Fatal(err)
 	}
 	if m, err := agent.Recv(); err != nil || string(m.GetExec().GetStdin()) != "hello" {
@@ -111,7 +111,7 @@ func TestExec(t *testing.T) {
 	}
 }
 
-// TestExecEnds: whichever side goes, the other is told.
+// TestExecEnds: if one side disconnects, the other gets an error.
 func TestExecEnds(t *testing.T) {
 	w := newExecWorld(t)
 	ctx, leave := context.WithCancel(t.Context())
@@ -196,7 +196,7 @@ func TestExecRefused(t *testing.T) {
 	}
 }
 
-// An event says that a command runs: none is written if no agent is there to run it.
+// An event says that a command runs, so there must be none if no agent can run it.
 func TestExecWithoutAnAgentLeavesNoEvent(t *testing.T) {
 	c := newCluster(t, nil)
 	c.node(t, "n1")
@@ -222,7 +222,7 @@ func TestExecWithoutAnAgentLeavesNoEvent(t *testing.T) {
 	}
 }
 
-// TestStreamsAreChanges: who may only look, or only change what begins with a prefix, runs nothing elsewhere.
+// TestStreamsAreChanges: a viewer, or a deployer with another prefix, may not run a command.
 func TestStreamsAreChanges(t *testing.T) {
 	h := newHouse(t, nil)
 	h.do(t, "admin", "POST", "/api/v1/projects", manifest("shop", "nginx:1"))
@@ -232,7 +232,7 @@ func TestStreamsAreChanges(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = exec.Send(execStart("shop", "", "ls")) // what is wrong comes with the answer
+		_ = exec.Send(execStart("shop", "", "ls")) // the answer has the error
 		_, err = exec.Recv()
 		wantCode(t, err, codes.PermissionDenied, "")
 		forward, err := projects.PortForward(t.Context())
@@ -245,7 +245,8 @@ func TestStreamsAreChanges(t *testing.T) {
 	}
 }
 
-// TestSlowCallerHoldsTheAgent: what a caller does not read stays with the agent, and comes whole once it does.
+// TestSlowCallerHoldsTheAgent: data that a caller does not read stays with the agent, and is complete when the caller reads
+// again.
 func TestSlowCallerHoldsTheAgent(t *testing.T) {
 	w := newExecWorld(t)
 	call, attach := w.begin(t.Context(), t)
@@ -280,7 +281,8 @@ func TestSlowCallerHoldsTheAgent(t *testing.T) {
 	}
 }
 
-// TestFastCallerIsHeld: what a command does not read stays with its caller, and comes whole once it does.
+// TestFastCallerIsHeld: input that a command does not read stays with its caller, and is complete when the command reads
+// again.
 func TestFastCallerIsHeld(t *testing.T) {
 	w := newExecWorld(t)
 	call, attach := w.begin(t.Context(), t)
@@ -315,7 +317,7 @@ func TestFastCallerIsHeld(t *testing.T) {
 	}
 }
 
-// settled returns a count once it has stood still for a while.
+// settled returns a count when it has not changed for a while.
 func settled(n *atomic.Int64) int64 {
 	quiet := time.NewTicker(300 * time.Millisecond)
 	defer quiet.Stop()

@@ -61,7 +61,7 @@ func (c *cluster) moveShop(t *testing.T, node string) {
 	}
 }
 
-// unassigned returns the next word that a project is not the node's any more.
+// unassigned returns the next message that a project is no longer assigned to the node.
 func (a *fakeAgent) unassigned() *carav1.Unassigned {
 	a.t.Helper()
 	for {
@@ -75,7 +75,7 @@ func (a *fakeAgent) unassigned() *carav1.Unassigned {
 	}
 }
 
-// releases says that nothing is left of shop, and waits until the server has taken it in.
+// releases reports that nothing is left of shop, and waits until the server has handled it.
 func (p *pair) releases(t *testing.T, epoch int32) {
 	t.Helper()
 	err := p.one.stream.Send(&carav1.ConnectRequest{
@@ -87,17 +87,17 @@ func (p *pair) releases(t *testing.T, epoch int32) {
 	}
 }
 
-// waits looks for a while whether an agent is told of a project that it must not have.
+// waits checks for a while that an agent does not get a project that it must not have.
 func (a *fakeAgent) waits(t *testing.T, c *cluster) {
 	t.Helper()
-	c.create(t, web("after")) // what is told of it comes after what would have been told of shop
+	c.create(t, web("after")) // sent after anything about shop
 	c.bind(t, "after", "n2")
 	if got := a.assignment().GetProject().GetMetadata().GetName(); got != "after" {
 		t.Fatalf("%s is told of %s, whose containers another node still has", "n2", got)
 	}
 }
 
-// TestAMoveWaitsForTheOldNode: the new node is told of a project once the old one has said that nothing is left of it.
+// TestAMoveWaitsForTheOldNode: the new node gets a project when the old one has reported that nothing is left of it.
 func TestAMoveWaitsForTheOldNode(t *testing.T) {
 	c := newCluster(t, nil)
 	p := newPair(t, c)
@@ -116,7 +116,7 @@ func TestAMoveWaitsForTheOldNode(t *testing.T) {
 	wantCode(t, err, codes.FailedPrecondition, api.TitleConflict)
 
 	p.releases(t, 1) // of an older assignment
-	// A connection that broke is asked again.
+	// After a reconnect the agent is asked again.
 	p.one = connectAgent(t, p.conns[0], "a2")
 	if assigned, _ := p.one.syncedAfter(func(u *carav1.Unassigned) {
 		if u.GetName() != "shop" || u.GetEpoch() != 2 {
@@ -134,7 +134,7 @@ func TestAMoveWaitsForTheOldNode(t *testing.T) {
 	}
 }
 
-// TestAMoveBackWaitsForNobody: the node that has the containers replaces them itself.
+// TestAMoveBackWaitsForNobody: a node that has the containers replaces them itself.
 func TestAMoveBackWaitsForNobody(t *testing.T) {
 	c := newCluster(t, nil)
 	p := newPair(t, c)
@@ -146,11 +146,11 @@ func TestAMoveBackWaitsForNobody(t *testing.T) {
 	}
 	c.moveShop(t, "n2")
 	p.one.unassigned()
-	p.releases(t, 2) // late word of the first time
+	p.releases(t, 2) // a late report about the first assignment
 	p.two.waits(t, c)
 }
 
-// TestALostNodeHoldsNothing: neither when it is lost while a project waits for it, nor when the server died in between.
+// TestALostNodeHoldsNothing: neither if it is lost while a project waits for it, nor if the server was killed in between.
 func TestALostNodeHoldsNothing(t *testing.T) {
 	dir := t.TempDir()
 	c := openCluster(t, dir, nil)

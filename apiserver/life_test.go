@@ -14,7 +14,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// town is a house with everybody who changes projects.
+// town is a server with connections for all roles that change projects.
 type town struct {
 	*house
 	admin, scheduler, gc, reconciler, n1, n2 carav1.ProjectServiceClient
@@ -55,7 +55,7 @@ func (w *town) bind(t testing.TB, name, node string) {
 	}
 }
 
-// reportOf is a report of the project as it is.
+// reportOf returns a report with the current state of the project.
 func (w *town) reportOf(t testing.TB, name, phase string) *carav1.UpdateProjectStatusRequest {
 	p := w.get(t, name)
 	return &carav1.UpdateProjectStatusRequest{

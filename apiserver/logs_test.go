@@ -51,7 +51,7 @@ func TestLogs(t *testing.T) {
 	if open.GetLogs().GetName() != "shop" || open.GetLogs().GetTail() != 7 || !open.GetLogs().GetFollow() {
 		t.Errorf("asked for %v", open)
 	}
-	// Another node cannot answer in its place.
+	// Another node cannot answer instead.
 	_, err = other.attach(open.GetStreamId()).Recv()
 	wantCode(t, err, codes.NotFound, "")
 

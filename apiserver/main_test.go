@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// names is an authenticator that believes what the caller says: `Bearer ROLE:NAME[:PREFIX]`.
+// names is an authenticator that trusts the caller: `Bearer ROLE:NAME[:PREFIX]`.
 type names struct{}
 
 func (names) Authenticate(ctx context.Context) (identity.Actor, error) {
@@ -45,7 +45,7 @@ var callers = map[string]identity.Actor{
 	"Bearer impostor": {Name: "system/gc", Role: api.RoleGC},
 }
 
-// haveSource makes a source with the defaults, unless there is one.
+// haveSource creates a source with defaults, unless it exists.
 func (h *house) haveSource(t testing.TB, name string) {
 	t.Helper()
 	err := h.db.Transact(t.Context(), func(x *state.Tx) error {
@@ -62,7 +62,7 @@ func (h *house) haveSource(t testing.TB, name string) {
 	}
 }
 
-// house is a server that runs on a real listener, over a store of its own.
+// house is a server on a real listener, with its own store.
 type house struct {
 	*Server
 	addr string

@@ -20,10 +20,10 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// matrix says for each RPC who is let in: A admin, D deployer, P deployer with the prefix `pr-` for objects of that
-// prefix, V viewer, N node, and the loops S scheduler, G gc, R reconciler, F sources; 0 is everybody from outside, known or not. It is
-// written by hand beside the table of rights, so that a change of rights is a change of two texts. A new RPC without a
-// row fails the test.
+// matrix lists for each RPC who may call it: A admin, D deployer, P deployer with the prefix `pr-` for objects with that
+// prefix, V viewer, N node, and the loops S scheduler, G gc, R reconciler, F sources; 0 is every caller from outside,
+// authenticated or not. It repeats the table of permissions, so that a change must be made in two places. A new RPC without
+// a row fails the test.
 var matrix = map[string]string{
 	"CreateProject": "ADP", "PutProject": "ADP", "GetProject": "ADPVSGRF", "ListProjects": "ADPVSGRF", "WatchProjects": "ADPVSGRF",
 	"DeleteProject": "ADPGR", "UpdateProjectStatus": "N", "ScheduleProject": "S", "RemoveProject": "G", "RetryProject": "ADP",
@@ -47,11 +47,11 @@ var matrix = map[string]string{
 
 // column is one caller of the matrix.
 type column struct {
-	letter string // empty: nobody is let in
+	letter string // empty: no caller is allowed
 	conn   grpc.ClientConnInterface
 }
 
-// TestMatrix calls every RPC as everybody.
+// TestMatrix calls every RPC as every caller.
 func TestMatrix(t *testing.T) {
 	c := newCluster(t, nil)
 	tokens := carav1.NewTokenServiceClient(c.admin(t))
@@ -101,7 +101,7 @@ func TestMatrix(t *testing.T) {
 				want = codes.Unauthenticated
 			}
 			err := invoke(t, caller.conn, method, desc, "pr-x")
-			if row == "0" { // Join has the join token in its body: wrong ones are refused there
+			if row == "0" { // Join has the join token in its body, and checks it there
 				if loop := caller.letter != "" && strings.Contains("SGRF", caller.letter); loop != (api.Code(err) == codes.PermissionDenied) {
 					t.Errorf("%s as %s: %v", method, who, err)
 				}
@@ -133,7 +133,7 @@ func known(short string) bool {
 	return false
 }
 
-// refusal is what of an error says that the caller may not; OK for everything else.
+// refusal returns the code of an error that means that the caller may not call; OK for everything else.
 func refusal(err error) codes.Code {
 	if code := api.Code(err); code == codes.Unauthenticated || code == codes.PermissionDenied {
 		return code
@@ -141,8 +141,8 @@ func refusal(err error) codes.Code {
 	return codes.OK
 }
 
-// invoke calls an RPC with one message about an object of this name, and returns the call's first error. A stream that
-// has no error for a while is let in.
+// invoke calls an RPC with one message about an object of this name, and returns the first error. A stream without an error
+// for a while counts as allowed.
 func invoke(t *testing.T, conn grpc.ClientConnInterface, method string, desc protoreflect.MethodDescriptor, name string) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
@@ -158,7 +158,7 @@ func invoke(t *testing.T, conn grpc.ClientConnInterface, method string, desc pro
 	if err != nil {
 		return err
 	}
-	_ = stream.SendMsg(in) // an error is told by RecvMsg
+	_ = stream.SendMsg(in) // RecvMsg returns the error
 	_ = stream.CloseSend()
 	return stream.RecvMsg(out)
 }
@@ -172,7 +172,7 @@ func message(t *testing.T, desc protoreflect.MessageDescriptor) proto.Message {
 	return typ.New().Interface()
 }
 
-// setName makes a request one about an object of this name, where objectName finds it.
+// setName sets the object's name in a request, where objectName finds it.
 func setName(m proto.Message, name string) {
 	switch m := m.(type) {
 	case *carav1.ExecRequest:
@@ -198,13 +198,13 @@ func setName(m proto.Message, name string) {
 	}
 }
 
-// TestMatrixOfREST sends a request to every REST path of the contract as everybody who can come over REST.
+// TestMatrixOfREST sends a request to every REST path of the contract as every caller that can use REST.
 func TestMatrixOfREST(t *testing.T) {
 	h := newHouse(t, nil)
 	routes := newDoor(t, h).routes
 	for _, p := range routes.paths {
 		if p.Method == http.MethodGet && routes.rpc(p.RPC, false).stream {
-			continue // it has no end; the matrix of gRPC has it, and the door is the same
+			continue // it never ends; the gRPC matrix covers it, with the same door
 		}
 		row := matrix[shortMethod(p.RPC)]
 		for token, letter := range map[string]string{"": "", "nonsense": "", "admin": "A", "ci": "P", "viewer": "V", "n1": "N", "n2": "N"} {

@@ -20,9 +20,9 @@ import (
 	"github.com/caravanserai/cara/store"
 )
 
-// The tests here each hold one line on which a whole property hangs, and fail at once without it.
+// Each test here checks one line of code that is essential for a property, and fails without it.
 
-// A watch that is several chunks of the ring behind hears every transaction, once, in order.
+// A watch that is several chunks behind gets every transaction once, in order.
 func TestFollowHearsAllChunks(t *testing.T) {
 	db := &state.DB{Bookmarks: time.Hour, Cache: state.NewCache(1 << 20), Draining: make(chan struct{})}
 	const last = 3*state.ReadChunk + 1
@@ -50,7 +50,7 @@ func TestFollowHearsAllChunks(t *testing.T) {
 	}
 }
 
-// Nothing of the store's bytes has a Secret's value, whichever key and way it came by.
+// The store never contains a Secret's value in clear.
 func TestSecretsAreSealed(t *testing.T) {
 	c := openCluster(t, t.TempDir(), nil)
 	secrets := carav1.NewSecretServiceClient(c.admin(t))
@@ -93,7 +93,7 @@ func (pointStore) Checkpoint(dir string) error {
 	return errors.Join(os.Mkdir(dir, 0o700), os.WriteFile(filepath.Join(dir, "CHECKPOINT"), []byte("one moment"), 0o600))
 }
 
-// A backup has the store's copy of one moment, and no file that the store writes meanwhile.
+// A backup has the store's snapshot, and no file that the store writes during the backup.
 func TestBackupTakesTheCheckpoint(t *testing.T) {
 	c := openCluster(t, t.TempDir(), func(cfg *Config) { cfg.Store = pointStore{cfg.Store} })
 	archive, err := backupOf(t, carav1.NewInfoServiceClient(c.admin(t)))
@@ -123,7 +123,7 @@ type illStore struct{ store.Store }
 
 func (illStore) Err() error { return errors.New("no space left on the disk") }
 
-// A store that is not well shows in /readyz at once, with the reason; the process still lives.
+// An error of the store shows in /readyz immediately, with the reason, while the process keeps running.
 func TestReadyTellsOfTheStore(t *testing.T) {
 	h := newHouse(t, func(c *Config) { c.Store = illStore{c.Store} })
 	for path, want := range map[string]int{"/readyz": 503, "/healthz": 200} {

@@ -14,7 +14,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// elsewhere is the address of loopback that distance takes for another machine.
+// elsewhere is a loopback address that distance treats as another machine.
 const elsewhere = "127.0.0.77"
 
 // distance is a listener to which connections from elsewhere come from 192.0.2.77.
@@ -50,7 +50,7 @@ func (c *cluster) distantNode(t *testing.T, node string) *grpc.ClientConn {
 	return conn
 }
 
-// What a node reports as its address reaches the other agents only if they may use it.
+// A node's reported address is sent only to the agents that may use it.
 func TestIngressAddressesThatArePassedOn(t *testing.T) {
 	c := newCluster(t, nil)
 	near, far := connectAgent(t, c.node(t, "near"), "near"), connectAgent(t, c.distantNode(t, "far"), "far")

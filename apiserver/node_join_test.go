@@ -84,7 +84,7 @@ func TestJoin(t *testing.T) {
 	if err != nil || n.GetStatus().GetState() != api.NodeNotReady {
 		t.Errorf("node %v, %v", n, err)
 	}
-	// A node is nobody to the rest of the API.
+	// A node has no access to the rest of the API.
 	_, err = carav1.NewProjectServiceClient(conn).ListProjects(t.Context(), &carav1.ListProjectsRequest{})
 	wantCode(t, err, codes.PermissionDenied, "")
 	_, err = carav1.NewNodeServiceClient(conn).Heartbeat(t.Context(), &carav1.HeartbeatRequest{Name: "n2"})
@@ -153,7 +153,7 @@ func TestJoinRefused(t *testing.T) {
 	}
 }
 
-// TestJoinPinsTheAuthority: nothing is sent to a server that is not of the token's cluster.
+// TestJoinPinsTheAuthority: the agent sends nothing to a server of another cluster.
 func TestJoinPinsTheAuthority(t *testing.T) {
 	c := newCluster(t, nil)
 	cfg := c.joinConfig(t, "n1")
@@ -184,7 +184,7 @@ func TestJoinTakenName(t *testing.T) {
 		t.Errorf("%v says not what to do", err)
 	}
 
-	// When it has not been heard of for a lease, the name can be taken, and the older certificate is out.
+	// After a lease without a heartbeat, the name can be taken over, and the older certificate is no longer accepted.
 	c.live.Beats.Note("n1", time.Now().Add(-dispatch.NodeLease))
 	second := c.node(t, "n1")
 	wantCode(t, agent.ended(), codes.Aborted, api.TitleTakenOver)
@@ -195,7 +195,7 @@ func TestJoinTakenName(t *testing.T) {
 	}
 }
 
-// TestRenew: the new certificate is used at once, and the one before still counts until the renewal after.
+// TestRenew: the new certificate works immediately, and the previous one works until the next renewal.
 func TestRenew(t *testing.T) {
 	c := newCluster(t, nil)
 	now := time.Now()
@@ -327,7 +327,7 @@ func TestNothingSecretIsWritten(t *testing.T) {
 	}
 }
 
-// Agents are told whose certificates are accepted: a node that joins, and one that is deleted.
+// Agents learn whose certificates are accepted: of a node that joins, and of one that is deleted.
 func TestPeersAreTold(t *testing.T) {
 	c := newCluster(t, nil)
 	agent := connectAgent(t, c.node(t, "n1"), "a")

@@ -15,7 +15,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/identity"
 )
 
-// TestRESTKnowsWhoCalls: tokens and certificates count over REST as they do over gRPC, and plaintext is for the loopback.
+// TestRESTKnowsWhoCalls: REST accepts the same tokens and certificates as gRPC, and plaintext only on loopback.
 func TestRESTKnowsWhoCalls(t *testing.T) {
 	c := newCluster(t, nil)
 	cfg := c.joinConfig(t, "n1")

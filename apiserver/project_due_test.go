@@ -16,11 +16,11 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// TestAPruneInFlight: what was decided on an older picture is held against the one at the commit.
+// TestAPruneInFlight: a decision on older state is checked again at the commit.
 func TestAPruneInFlight(t *testing.T) {
 	tests := map[string]struct {
 		meanwhile func(t *testing.T, w *town)
-		says      string // empty: it goes
+		says      string // empty: the project is deleted
 	}{
 		"nothing happened": {func(*testing.T, *town) {}, ""},
 		"its manifest came back": {func(t *testing.T, w *town) {
@@ -73,7 +73,7 @@ func TestAPruneInFlight(t *testing.T) {
 	}
 }
 
-// TestAClaimAtTheSameMoment: that nobody else declares a project is a condition of its deletion.
+// TestAClaimAtTheSameMoment: the absence of other claims is a condition of a project's deletion.
 func TestAClaimAtTheSameMoment(t *testing.T) {
 	w := newTown(t)
 	w.declares(t, "platform", "stays")
@@ -125,7 +125,7 @@ func TestAnExpiryThatWasMoved(t *testing.T) {
 	}
 }
 
-// TestExpiringGoesWhenTheExpiryMoves: the notice is about one expiry. Whatever moves it takes the notice away.
+// TestExpiringGoesWhenTheExpiryMoves: the notice is about one expiry, and every change of the expiry removes it.
 func TestExpiringGoesWhenTheExpiryMoves(t *testing.T) {
 	extend := func(t *testing.T, w *town) {
 		if _, err := w.admin.ExtendProject(t.Context(), &carav1.ExtendProjectRequest{Name: "pr-1", By: durationpb.New(time.Hour), Reason: "demo"}); err != nil {

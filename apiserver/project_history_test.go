@@ -136,7 +136,7 @@ func TestRollback(t *testing.T) {
 	wantCode(t, err, codes.PermissionDenied, "")
 }
 
-// TestRollbackDoesNotExpire: a spec whose time is over is not brought back, since that would delete the project.
+// TestRollbackDoesNotExpire: a spec that has expired is not restored, since that would delete the project.
 func TestRollbackDoesNotExpire(t *testing.T) {
 	clock := newClock()
 	h := newHouse(t, func(c *Config) { c.Now = clock.now })

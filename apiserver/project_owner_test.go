@@ -15,7 +15,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// declares makes a source that declares projects, and publishes it.
+// declares creates a source that declares projects, and publishes it.
 func (w *town) declares(t testing.TB, source string, names ...string) {
 	t.Helper()
 	src, err := carav1.NewSourceServiceClient(w.as(t, "admin")).CreateSource(t.Context(), &carav1.CreateSourceRequest{Source: &carav1.Source{
@@ -61,7 +61,7 @@ func (w *town) source(t testing.TB, name string) *carav1.Source {
 	return src
 }
 
-// events are the reasons of what was told of a project, oldest first.
+// eventsOf returns the reasons of a project's events, oldest first.
 func (w *town) eventsOf(t testing.TB, project string) string {
 	t.Helper()
 	list, err := carav1.NewEventServiceClient(w.as(t, "viewer")).ListEvents(t.Context(), &carav1.ListEventsRequest{Kind: api.KindProject, Name: project})
@@ -114,7 +114,7 @@ func TestAdopt(t *testing.T) {
 	}
 }
 
-// TestAdoptIsCompareAndSwap: of two sources that are given one project at the same moment, one gets it.
+// TestAdoptIsCompareAndSwap: if two sources adopt a project concurrently, one gets it.
 func TestAdoptIsCompareAndSwap(t *testing.T) {
 	w := newTown(t)
 	fillWith(t, w.house, web("web"))
@@ -170,7 +170,7 @@ func TestRelease(t *testing.T) {
 	}
 }
 
-// TestReleaseKeepsAnExtension: who takes a project from git does not lose the time that it was given.
+// TestReleaseKeepsAnExtension: a released project keeps its extended expiry.
 func TestReleaseKeepsAnExtension(t *testing.T) {
 	for name, letGo := range map[string]func(*testing.T, *town){
 		"released": func(t *testing.T, w *town) {

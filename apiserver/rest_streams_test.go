@@ -15,7 +15,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// duplexCall is a caller with a body that goes on while the answer comes.
+// duplexCall is a call whose body continues while the answer arrives.
 type duplexCall struct {
 	t    *testing.T
 	body *io.PipeWriter
@@ -148,8 +148,8 @@ func TestRESTExec(t *testing.T) {
 	}
 }
 
-// TestRESTExecEnds: a caller who leaves, or sends what it may not, ends the agent's stream; an agent that leaves, or
-// says what is wrong, ends the answer, also while the request goes on.
+// TestRESTExecEnds: if the caller disconnects or sends an invalid message, the agent's stream ends. If the agent
+// disconnects or reports an error, the answer ends, even if the request continues.
 func TestRESTExecEnds(t *testing.T) {
 	w := newExecWorld(t)
 	begin := func(ctx context.Context) (*duplexCall, carav1.NodeService_AttachClient) {

@@ -206,7 +206,7 @@ func TestRESTBodyIsBounded(t *testing.T) {
 			req.Header.Set("Authorization", "Bearer admin")
 			resp, err := http.DefaultClient.Do(req)
 			if err != nil {
-				return // the server closed the connection on the body: as good an answer
+				return // the server closed the connection while the body was sent, which is also fine
 			}
 			defer resp.Body.Close()
 			if resp.StatusCode != http.StatusRequestEntityTooLarge {

@@ -10,8 +10,8 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// TestRetryOfAnUpdate: where an update failed and the previous version serves, a retry asks for the services anew that
-// are not updated, and what was said of the failure is over.
+// TestRetryOfAnUpdate: if an update failed and the previous version runs, a retry restarts the services that are not
+// updated, and clears the failure.
 func TestRetryOfAnUpdate(t *testing.T) {
 	w := newTown(t)
 	spec := web("shop")

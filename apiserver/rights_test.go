@@ -10,7 +10,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// TestAPrefixBoundsSecretsToo: who may change only `pr-...` may let only secrets `pr-...` into containers.
+// TestAPrefixBoundsSecretsToo: a caller that may only change `pr-...` may only use secrets `pr-...` in containers.
 func TestAPrefixBoundsSecretsToo(t *testing.T) {
 	ref := &carav1.SecretKeyRef{Name: "db", Key: "password"}
 	uses := map[string]func(*carav1.Project){

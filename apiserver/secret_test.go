@@ -129,7 +129,7 @@ func TestGetSourceSecret(t *testing.T) {
 	wantCode(t, err, codes.PermissionDenied, "")
 }
 
-// TestLostKey: with another key the values are gone, said so, and set anew; the server starts all the same.
+// TestLostKey: without the old key the values are lost, reported, and can be set again; the server starts anyway.
 func TestLostKey(t *testing.T) {
 	c := newCluster(t, nil)
 	c.secret(t, "db", "", map[string]string{"password": "p", "user": "u"})
@@ -155,7 +155,7 @@ func TestLostKey(t *testing.T) {
 	}
 }
 
-// TestSealedValuesStayWhereTheyAre: who can write to the store cannot move a value to another name.
+// TestSealedValuesStayWhereTheyAre: write access to the store does not allow moving a value to another name.
 func TestSealedValuesStayWhereTheyAre(t *testing.T) {
 	c := newCluster(t, nil)
 	c.secret(t, "prod", "", map[string]string{"k": "v"})

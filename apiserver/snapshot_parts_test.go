@@ -16,10 +16,10 @@ import (
 	"github.com/caravanserai/cara/store/pebble"
 )
 
-// killed is a store that takes some commits and then none, as if the server was killed after them.
+// killed is a store that accepts some commits and then none, as if the server was killed.
 type killed struct {
 	store.Store
-	left int // commits that are still taken; a negative number is any
+	left int // commits that are still accepted; a negative number means all
 }
 
 func (k *killed) Commit(ctx context.Context, t store.Txn) (int64, error) {
@@ -40,7 +40,7 @@ func versioned(n int, version string) []*carav1.ClaimSpec {
 	return specs
 }
 
-// shown is what a view has of a source: the sequence of its head, and how many claims have which hash.
+// shown returns a view's state of a source: the sequence of its head, and the number of claims with each hash.
 func shown(v *state.View, source string) string {
 	src, _ := state.Get[*carav1.Source](v, source)
 	hashes := map[string]int{}
@@ -58,8 +58,8 @@ func shown(v *state.View, source string) string {
 	return fmt.Sprintf("%d %v", src.GetStatus().GetSnapshot().GetSequence(), hashes)
 }
 
-// A snapshot that one transaction cannot hold is seen whole or not at all, by every view and by a server that starts again
-// after one was killed at any of its commits. Nothing staged is left, and the source can publish again.
+// A snapshot that does not fit into one transaction is visible completely or not at all, in every view and after a kill at
+// any commit. No staged claim is left, and the source can publish again.
 func TestLargeSnapshotIsWhole(t *testing.T) {
 	const before, after = "1 map[old:2 old applied:1]", "2 map[absent:1 new:129 new applied:1]"
 	for survived, whole := 0, false; !whole; survived++ {
@@ -130,7 +130,7 @@ func TestLargeSnapshotIsWhole(t *testing.T) {
 	}
 }
 
-// What happens to claims between the head and the end of folding is kept: a status that is written, a claim that is removed.
+// Changes of claims between the head and the end of folding are kept: a new status, a removed claim.
 func TestStagedClaimsAreWritten(t *testing.T) {
 	st, err := pebble.Open(pebble.Config{Dir: t.TempDir()})
 	if err != nil {
@@ -174,7 +174,7 @@ func TestStagedClaimsAreWritten(t *testing.T) {
 	}
 }
 
-// An object that the store cannot keep is refused with its size and the bound.
+// An object that is too large for the store is rejected with its size and the limit.
 func TestObjectTooLarge(t *testing.T) {
 	f := newFarm(t)
 	p := claim("p")

@@ -16,7 +16,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// farm is a house with one source and the loops that work on it.
+// farm is a server with one source and the loops that use it.
 type farm struct {
 	*house
 	uid                         string
@@ -171,7 +171,7 @@ func TestPollsStayInMemory(t *testing.T) {
 	}
 }
 
-// Requests are numbered, and an answer never takes back a later one.
+// Requests are numbered, and an older answer never replaces a newer one.
 func TestRequestsAreAnsweredInOrder(t *testing.T) {
 	f := newFarm(t)
 	var tokens []string

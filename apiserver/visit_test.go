@@ -21,7 +21,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// TestStreamsEndWithTheirToken: whoever lost his token hears so, on everything that he has open.
+// TestStreamsEndWithTheirToken: when a token is revoked, all its open streams end with an error.
 func TestStreamsEndWithTheirToken(t *testing.T) {
 	var late atomic.Int64 // how far the server's clock is ahead
 	now := func() time.Time { return time.Now().Add(time.Duration(late.Load())) }
@@ -62,7 +62,7 @@ func TestStreamsEndWithTheirToken(t *testing.T) {
 	}
 }
 
-// watch opens a watch. The function that it returns looks whether the watch is still open.
+// watch opens a watch. The returned function checks whether the watch is still open.
 func (c *cluster) watch(t *testing.T, conn grpc.ClientConnInterface) func() error {
 	t.Helper()
 	stream, err := carav1.NewWatchServiceClient(conn).Watch(t.Context(), &carav1.WatchRequest{Kinds: []string{api.KindProject}})
@@ -85,7 +85,7 @@ func (c *cluster) watch(t *testing.T, conn grpc.ClientConnInterface) func() erro
 	}
 }
 
-// openEverything opens a stream of each sort. Each function that it returns waits for the end of one of them.
+// openEverything opens a stream of each kind. Each returned function waits for the end of one of them.
 func (w *execWorld) openEverything(t *testing.T, token string) map[string]func() error {
 	t.Helper()
 	conn := w.dial(t, token)
@@ -122,7 +122,7 @@ func (w *execWorld) openEverything(t *testing.T, token string) map[string]func()
 
 	silent, err := projects.Exec(t.Context()) // its first message never comes
 	must(err)
-	ends["exec that has not begun"] = func() error { // it is cut off: there is nothing to tell it over
+	ends["exec that has not begun"] = func() error { // it is cut off, because it cannot get an error
 		_, err := silent.Recv()
 		if err == nil || api.Code(err) == codes.Canceled {
 			return err
@@ -184,8 +184,8 @@ func (w *execWorld) restLines(t *testing.T, token, method, path string, body io.
 	return func() error { return (<-ended).err }
 }
 
-// TestATokenMayGoBeforeItsStreamCounts: a stream whose token was deleted after its caller was known, and before the call
-// was counted, is refused. The deletion ends only calls that are counted.
+// TestATokenMayGoBeforeItsStreamCounts: a stream whose token was deleted between the authentication and the counting of the
+// call is rejected. The deletion ends only counted calls.
 func TestATokenMayGoBeforeItsStreamCounts(t *testing.T) {
 	d := newDoor(t, newHouse(t, nil))
 	guest := identity.Actor{Name: "user/guest", Role: api.RoleViewer}

@@ -24,8 +24,8 @@ type caller struct {
 	apply    carav1.ApplyServiceClient
 }
 
-// Random calls by random callers, many at once: no phase moves but by the table, no epoch goes back, generations only
-// grow, a claim on a host is always one living project's, and a change of phase always says why.
+// Concurrent random calls by random callers: every phase move is in the table, epochs and generations only grow, a claim on
+// a host belongs to one existing project, and every phase change has a reason.
 func TestRandomCallsNeverBreakTheTable(t *testing.T) {
 	h := newHouse(t, func(c *Config) { c.DeleteWait = time.Nanosecond })
 	addNode(t, h, "n1")
@@ -55,7 +55,7 @@ func TestRandomCallsNeverBreakTheTable(t *testing.T) {
 	judge.finish(t, h)
 }
 
-// randomCall makes one call, most of which are refused; that is the point.
+// randomCall makes one call. Most calls are rejected, which is intended.
 func randomCall(t *testing.T, h *house, rnd *rand.Rand, c caller) {
 	name := "pr-" + strconv.Itoa(rnd.IntN(5))
 	seen, _ := state.Get[*carav1.Project](h.db.Cache, name)
@@ -131,7 +131,7 @@ func randomVerb(t *testing.T, rnd *rand.Rand, c caller, name string, in *carav1.
 	return err
 }
 
-// judge watches every transaction and holds it against the table.
+// judge watches every transaction and checks it against the table.
 type judge struct {
 	done chan struct{}
 	stop chan struct{}
@@ -198,8 +198,8 @@ func (j *judge) transaction(tx state.Transaction) {
 	}
 }
 
-// listed says whether the table has a move, whoever makes it. A forced deletion walks through all of its phases in one
-// transaction, of which a watcher sees the end.
+// listed reports whether the table has a move for any role. A forced deletion passes through all phases in one transaction,
+// of which a watcher sees only the last.
 func listed(from, to string) bool {
 	if from == to || to == "" {
 		return true

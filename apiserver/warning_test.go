@@ -8,7 +8,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// TestWarnings stand as long as each report has them, and each begins with one event.
+// TestWarnings: warnings exist as long as each report has them, and each begins with one event.
 func TestWarnings(t *testing.T) {
 	for _, warning := range []string{api.CondSecretChanged, api.CondUnmountedVolume} {
 		t.Run(warning, func(t *testing.T) {

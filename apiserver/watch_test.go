@@ -61,7 +61,8 @@ func (r *replay) until(t *testing.T, stream carav1.WatchService_WatchClient, rev
 	}
 }
 
-// Watchers that begin, break off and go on at any time all end with what is there, over the ring and over the log.
+// Watchers that begin, break off and continue at any time all end with the same state as the server, through the ring and
+// the log.
 func TestWatchHasNoGap(t *testing.T) {
 	for name, recent := range map[string]int{"recent changes": 0, "the store's log": 8} {
 		t.Run(name, func(t *testing.T) {
@@ -97,7 +98,7 @@ func TestWatchHasNoGap(t *testing.T) {
 					compare(t, h, r)
 				})
 			}
-			watchers.Go(func() { // from the very beginning, when all is over
+			watchers.Go(func() { // from the beginning, after all changes
 				<-written
 				r := &replay{objects: map[string]*carav1.Project{}}
 				r.until(t, open(t.Context(), t, h, "0"), last)
@@ -105,7 +106,7 @@ func TestWatchHasNoGap(t *testing.T) {
 			})
 			writers.Wait()
 			last = api.FormatRevision(h.db.Cache.Revision())
-			// one more project change, so that every watcher gets to `last` by an answer that it waits for
+			// one more change, so that every watcher reaches `last`
 			out, err := carav1.NewProjectServiceClient(conn).PutProject(t.Context(), &carav1.PutProjectRequest{Project: web("end")})
 			if err != nil {
 				t.Fatal(err)
@@ -117,7 +118,7 @@ func TestWatchHasNoGap(t *testing.T) {
 	}
 }
 
-// watchInPieces watches a few messages at a time, each time going on from where it was.
+// watchInPieces watches a few messages at a time and continues each time where it stopped.
 func watchInPieces(t *testing.T, h *house, seed int, stop <-chan struct{}) *replay {
 	r := &replay{objects: map[string]*carav1.Project{}}
 	for {
@@ -173,7 +174,7 @@ func compare(t *testing.T, h *house, r *replay) {
 	}
 }
 
-// Who has the answer to a write can read what was written, however many write at once.
+// A client that has the answer to a write can read it, however many clients write concurrently.
 func TestReadYourWrites(t *testing.T) {
 	h := newHouse(t, nil)
 	projects := carav1.NewProjectServiceClient(h.loop(t, "gc"))

@@ -21,7 +21,7 @@ import (
 
 const hookSecret = "planted-c0ffee"
 
-// hooked is a server with an identity and a source that takes deliveries of a provider.
+// hooked is a server with an identity and a source that accepts a provider's deliveries.
 func hooked(t *testing.T, provider string) *cluster {
 	t.Helper()
 	c := newCluster(t, nil)
@@ -232,7 +232,7 @@ func TestWebhookThatBringsNothing(t *testing.T) {
 	})
 }
 
-// TestAStormOfDeliveries: 200 at once are taken, and are a bounded number of hints.
+// TestAStormOfDeliveries: 200 concurrent deliveries are accepted and become a limited number of hints.
 func TestAStormOfDeliveries(t *testing.T) {
 	c := hooked(t, "GitHub")
 	hints := c.hints(t)
@@ -249,7 +249,7 @@ func TestAStormOfDeliveries(t *testing.T) {
 	if n := len(hints); n >= 200 {
 		t.Errorf("%d hints more for 200 deliveries", n)
 	}
-	// One who does not read meanwhile has one hint for all of them.
+	// A subscriber that does not read has one hint for all of them.
 	sub := c.live.Hints.Subscribe()
 	defer c.live.Hints.Unsubscribe(sub)
 	for i := range 200 {
@@ -260,7 +260,7 @@ func TestAStormOfDeliveries(t *testing.T) {
 	}
 }
 
-// TestPollAndDeliveryAreLaidOverTogether: neither hides the other, and both go with the source.
+// TestPollAndDeliveryAreLaidOverTogether: neither hides the other, and both are dropped with the source.
 func TestPollAndDeliveryAreLaidOverTogether(t *testing.T) {
 	c := hooked(t, "Generic")
 	loop, err := c.Client("sources")

@@ -20,7 +20,7 @@ func TestBodiesHaveABudget(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = b.reserve(t.Context(), "user/a", 1) // half is the most for one
+	_, err = b.reserve(t.Context(), "user/a", 1) // one caller gets at most half
 	wantRefusal(t, err, codes.ResourceExhausted, api.TitleTooMany)
 	second, err := b.reserve(t.Context(), "user/b", 50)
 	if err != nil {
@@ -150,7 +150,7 @@ func wantRefusal(t testing.TB, err error, code codes.Code, title string) {
 	}
 }
 
-// However many addresses strangers have, they are bounded together.
+// Unauthenticated callers have a common limit, from however many addresses they come.
 func TestStrangersOfManyAddressesAreFew(t *testing.T) {
 	s := NewStrangers()
 	address := func(n int) netip.Prefix {

@@ -14,16 +14,16 @@ import (
 	"github.com/caravanserai/cara/api"
 )
 
-// frame is a message of gRPC of so many bytes.
+// frame returns a gRPC message of that size.
 func frame(size int) []byte {
 	return append(binary.BigEndian.AppendUint32([]byte{0}, uint32(size)), make([]byte, size)...)
 }
 
-// TestFramesHoldBack: a caller that sends to a handler which does not take is held back, however small its pieces are.
+// TestFramesHoldBack: a caller whose handler does not read is stopped, however small its pieces are.
 func TestFramesHoldBack(t *testing.T) {
 	tests := map[string]struct {
 		message int
-		reads   int // until it is held back
+		reads   int // until it is stopped
 	}{
 		"small messages":    {10, readAheadLimit / pieceCost},
 		"messages of 1 MiB": {1 << 20, readAheadLimit / pieceCost},
@@ -31,7 +31,7 @@ func TestFramesHoldBack(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				// each byte comes by itself
+				// each byte arrives separately
 				f := newFrames(io.NopCloser(iotest.OneByteReader(bytes.NewReader(bytes.Repeat(frame(tt.message), 100)))), 0, 0, 0)
 				reads := make(chan int, 10000)
 				go func() {
@@ -48,7 +48,7 @@ func TestFramesHoldBack(t *testing.T) {
 				if len(reads) != tt.reads {
 					t.Errorf("%d pieces were read ahead, want %d", len(reads), tt.reads)
 				}
-				f.change(func() { f.waiting = true }) // the handler wants one message
+				f.change(func() { f.waiting = true }) // the handler waits for one message
 				synctest.Wait()
 				if f.ahead > max(readAheadLimit, int64(tt.message)+2*pieceCost) {
 					t.Errorf("%d bytes are ahead", f.ahead)

@@ -139,7 +139,7 @@ func TestListenerRefusesPlaintextGRPCFromAfar(t *testing.T) {
 	}
 }
 
-// TestListenerSilentCaller: a caller that says nothing holds up nobody, and Close does not wait for it.
+// TestListenerSilentCaller: a silent caller blocks no other caller, and Close does not wait for it.
 func TestListenerSilentCaller(t *testing.T) {
 	id := open(t, t.TempDir(), nil)
 	address := serve(t, id, func(l net.Listener) net.Listener { return l })

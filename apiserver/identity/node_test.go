@@ -38,7 +38,7 @@ func ecdsaKey(t *testing.T, curve elliptic.Curve) *ecdsa.PrivateKey {
 func TestSignNode(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	id := open(t, t.TempDir(), func() time.Time { return now })
-	// Whatever the request says, the certificate is for the node that the server says.
+	// The certificate is for the node that the server specifies, whatever the request says.
 	text, made, err := id.SignNode(request(t, ecdsaKey(t, elliptic.P256()), "node/other"), "n1")
 	if err != nil {
 		t.Fatal(err)

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestVersion: equal for one value under one name, whatever key is new; another one for everything else.
+// TestVersion: the version is equal for the same value and name, also with a new key, and different otherwise.
 func TestVersion(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "secrets.key")
 	v, err := openVault(path)

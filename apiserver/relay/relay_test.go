@@ -16,7 +16,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// deafStream takes what is sent to the agent, or blocks as one that does not read.
+// deafStream accepts what is sent to the agent, or blocks like an agent that does not read.
 type deafStream struct {
 	grpc.ServerStream
 	block <-chan struct{}

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// The ring says that it has everything after its floor, and only then.
+// The ring reports that it has everything after a revision if and only if the revision is not before its floor.
 func TestRingFloor(t *testing.T) {
 	r := ring{limit: 3, floor: 10}
 	for rev := int64(11); rev <= 16; rev++ {
