@@ -101,7 +101,7 @@ func TestDiffOfNothing(t *testing.T) {
 	}
 }
 
-// TestNamelessLists: elements without a name of their own are addressed by their place.
+// TestNamelessLists: elements without a unique name are addressed by their index.
 func TestNamelessLists(t *testing.T) {
 	a := &carav1.ProjectStatus{Services: []*carav1.ServiceStatus{{Name: "a", State: "Running"}, {Name: "a"}}}
 	b := &carav1.ProjectStatus{Services: []*carav1.ServiceStatus{{Name: "a", State: "Stopped"}}}

@@ -37,8 +37,8 @@ func fullSpec() *carav1.ProjectSpec {
 	}
 }
 
-// TestHashGolden: these hashes are kept by stores and on containers. A change here makes every container anew: only
-// with a new version of the encoding.
+// TestHashGolden: stores and containers keep these hashes. A change here recreates every container, so it needs a new
+// version of the encoding.
 func TestHashGolden(t *testing.T) {
 	spec := fullSpec()
 	p := &carav1.Project{
@@ -66,7 +66,7 @@ func TestHashGolden(t *testing.T) {
 	}
 }
 
-// TestHashIsOfTheMeaning: another spelling, written-out defaults and another order of maps change nothing.
+// TestHashIsOfTheMeaning: other spellings, explicit defaults and another order of maps do not change the hash.
 func TestHashIsOfTheMeaning(t *testing.T) {
 	spec := fullSpec()
 	spelled := api.Normalize(spec)
@@ -89,7 +89,7 @@ func TestHashIsOfTheMeaning(t *testing.T) {
 	}
 }
 
-// TestHashSeesEveryField changes each field of the spec, one at a time, however deep, and wants another hash each time.
+// TestHashSeesEveryField changes each field of the spec, one at a time and at any depth, and expects a different hash.
 func TestHashSeesEveryField(t *testing.T) {
 	seen := map[string]string{api.Hash(&carav1.ProjectSpec{}): "empty"}
 	count := 0
@@ -207,7 +207,7 @@ func TestClaimHashLeavesProvenanceOut(t *testing.T) {
 	}
 }
 
-// FuzzHash: two random specs have one hash exactly where their normal forms are equal, and Diff agrees.
+// FuzzHash: two random specs have the same hash if and only if their normal forms are equal, and Diff agrees.
 func FuzzHash(f *testing.F) {
 	for seed := range uint64(20) {
 		f.Add(seed, seed+1)

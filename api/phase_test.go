@@ -7,8 +7,8 @@ import (
 	"github.com/caravanserai/cara/api"
 )
 
-// TestCheckMoveIsTheTable writes the table of the contract a second time, by hand, and asks CheckMove about every pair
-// of phases and every role: it allows those moves and no other.
+// TestCheckMoveIsTheTable repeats the phase table and checks every pair of phases with every role: CheckMove allows exactly
+// these moves.
 func TestCheckMoveIsTheTable(t *testing.T) {
 	type move struct {
 		from, to api.Phase
@@ -54,7 +54,7 @@ func TestCheckMoveIsTheTable(t *testing.T) {
 	}
 }
 
-// TestEveryPhaseLeadsToTheEnd: wherever a project is, there is a way for its record to go.
+// TestEveryPhaseLeadsToTheEnd: from every phase there is a way to remove the record.
 func TestEveryPhaseLeadsToTheEnd(t *testing.T) {
 	for _, from := range api.Phases() {
 		seen := map[api.Phase]bool{}

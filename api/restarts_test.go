@@ -12,7 +12,7 @@ func TestRestarts(t *testing.T) {
 	type tokens = map[string]string
 	for name, c := range map[string]struct {
 		status   *carav1.ProjectStatus
-		services []string // of one request more, with the token new
+		services []string // of one more request, whose token is new
 		before   tokens
 		after    tokens
 	}{

@@ -363,7 +363,7 @@ func TestValidateSecretAndNode(t *testing.T) {
 		"metadata.labels[a]: is no label value")
 }
 
-// TestValidateSize: a project whose parts are all within their bounds can be too large as a whole.
+// TestValidateSize: a project can be too large even if each of its parts is within its limit.
 func TestValidateSize(t *testing.T) {
 	for args, want := range map[int][]string{2: nil, 3: {"spec: has 293 KiB, at most 256 KiB"}} {
 		p := validProject()
@@ -374,7 +374,7 @@ func TestValidateSize(t *testing.T) {
 	}
 }
 
-// TestValidateIsBounded: an object that is wrong in a hundred thousand places yields few errors, at once.
+// TestValidateIsBounded: an object with a hundred thousand errors returns few errors, quickly.
 func TestValidateIsBounded(t *testing.T) {
 	p := validProject()
 	p.Spec.Services = nil
