@@ -14,7 +14,7 @@ import (
 	"github.com/caravanserai/cara/internal/test/testlaw"
 )
 
-// line is a step as a test compares it.
+// line formats a step for comparison.
 func line(s Step) string {
 	text := fmt.Sprintf("%s %s %s", s.Action, s.Project, s.Reason)
 	if s.State != "" {
@@ -31,7 +31,7 @@ func lines(p Plan) []string {
 	return all
 }
 
-// TestDiff has the rows of the law that Diff decides. Their names are the law's.
+// TestDiff has the rules that Diff decides, with the names of the rules.
 func TestDiff(t *testing.T) {
 	const me = "source/platform"
 	soon := testlaw.Now.Add(time.Hour)
@@ -297,7 +297,7 @@ func TestDiffShowsFields(t *testing.T) {
 	}
 }
 
-// TestSourceDeleted is the law's row about a source that is deleted.
+// TestSourceDeleted tests the rule for a deleted source.
 func TestSourceDeleted(t *testing.T) {
 	const me = "source/platform"
 	deleted := func(onDelete string) *carav1.Source {
@@ -349,7 +349,7 @@ func TestSourceDeleted(t *testing.T) {
 	}
 }
 
-// TestFirstPass is about an inventory without a pass before it, as after a restore of half a store: nothing of it goes.
+// TestFirstPass tests an inventory without an earlier reconciliation, as after a partial restore: nothing is deleted.
 func TestFirstPass(t *testing.T) {
 	in := Input{Source: testlaw.Source(func(s *carav1.Source) { s.Status.AttemptedRevision = "" }), Now: testlaw.Now, Rows: []Row{
 		row(testlaw.Claim("web", "a:1", testlaw.Applied), testlaw.Project("web", "a:1", "source/platform")),

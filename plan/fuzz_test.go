@@ -12,7 +12,7 @@ import (
 	"github.com/caravanserai/cara/internal/test/testlaw"
 )
 
-// sourceView is what one source sees: a row for each project, and what it sees of the source itself.
+// sourceView is the state for one source: the source, and a row for each project.
 type sourceView struct {
 	source *carav1.Source
 	rows   []Row
@@ -76,7 +76,7 @@ func spellRow(name string, c, p byte) Row {
 	return r
 }
 
-// do carries a plan out on a sourceView, as the loop and the server do.
+// do applies a plan to a sourceView, like the loop and the server.
 func (w *sourceView) do(p Plan) {
 	for _, s := range p.Steps {
 		i := slices.IndexFunc(w.rows, func(r Row) bool { return r.Name == s.Project })
@@ -101,8 +101,8 @@ func (w *sourceView) do(p Plan) {
 	}
 }
 
-// meant is what a row's project must be after the plan was carried out, said once more and in another way than Diff
-// says it: image and owner, or empty where there must be none. Gate tells whether what left the source may go.
+// meant returns the expected image and owner of a row's project after the plan, computed differently than in Diff; empty if
+// there must be no project. gate reports whether projects that left the source may be deleted.
 func meant(w *sourceView, r Row, gate bool) string {
 	if r.Project == nil && r.Claim == nil {
 		return ""

@@ -9,7 +9,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// TestInForce: an override ends when its time is over, or when no source declares any more what it was made against.
+// TestInForce: an override ends when its time is over, or when no source still declares what it was made against.
 func TestInForce(t *testing.T) {
 	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 	until := func(d time.Duration) *carav1.Override { return &carav1.Override{Until: timestamppb.New(now.Add(d))} }

@@ -10,7 +10,7 @@ import (
 	"github.com/caravanserai/cara/internal/test/testlaw"
 )
 
-// What is shown as a difference is what is not as git says, whether or not a pass changes it.
+// Differs reports a project that is not as in git, whether or not a reconciliation changes it.
 func TestDiffers(t *testing.T) {
 	const me = "source/platform"
 	tests := map[string]struct {

@@ -13,7 +13,7 @@ import (
 	"github.com/caravanserai/cara/internal/test/testlaw"
 )
 
-// leaving returns n rows of projects that left platform and that nothing protects.
+// leaving returns n rows of projects that are no longer in platform and that nothing protects.
 func leaving(n int) []Row {
 	var rows []Row
 	for i := range n {
@@ -28,7 +28,7 @@ func keptBack() []Row {
 	return []Row{row(testlaw.Claim("web", "a:1", testlaw.Applied, testlaw.Held("apps is a symbolic link")), testlaw.Project("web", "a:1", "source/platform"))}
 }
 
-// TestPruneGate closes the gate by each condition of the law's prune row alone.
+// TestPruneGate closes the gate with each condition of the prune rule separately.
 func TestPruneGate(t *testing.T) {
 	tests := map[string]struct {
 		source  func(*carav1.Source)
@@ -36,7 +36,7 @@ func TestPruneGate(t *testing.T) {
 		present int
 		held    []Row
 		owned   int
-		reasons []string // each contained in the reason at its place; empty: allowed
+		reasons []string // each is part of the reason at its index; empty: allowed
 	}{
 		"all conditions hold":                        {gone: leaving(1), present: 5, owned: 6},
 		"the snapshot did not load whole":            {gone: leaving(1), present: 5, owned: 6, source: func(s *carav1.Source) { s.Status.Snapshot.Complete = false }, reasons: []string{"did not load whole"}},
@@ -87,7 +87,7 @@ func confirm(revision string) func(*carav1.Source) {
 	return func(s *carav1.Source) { s.Status.ConfirmedRevision = revision }
 }
 
-// TestPruneSpares protects each project by each condition that speaks of it alone, with the gate wide open.
+// TestPruneSpares protects each project with each condition for single projects, while the gate is open.
 func TestPruneSpares(t *testing.T) {
 	left := testlaw.Claim("old", "a:1", testlaw.Applied, testlaw.Gone)
 	mine := testlaw.Project("old", "a:1", "source/platform")

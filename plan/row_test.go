@@ -10,7 +10,7 @@ import (
 	"github.com/caravanserai/cara/internal/test/testlaw"
 )
 
-// row joins what there is about one project as the index does.
+// row makes a row for one project, like the index.
 func row(c *carav1.Claim, p *carav1.Project, change ...func(*Row)) Row {
 	r := Row{Claim: c, Project: p}
 	if c != nil {
