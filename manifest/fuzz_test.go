@@ -10,7 +10,7 @@ import (
 	"github.com/caravanserai/cara/manifest"
 )
 
-// FuzzParse: no panic, problems inside the file, and what is accepted is valid and survives being written and read.
+// FuzzParse: no panic, problems are inside the file, and accepted documents are valid and survive encoding and parsing.
 func FuzzParse(f *testing.F) {
 	for _, folder := range []string{"good", "bad"} {
 		for _, file := range files(f, folder) {

@@ -13,7 +13,7 @@ import (
 
 const head = "apiVersion: caravanserai/v1\nkind: Project\nmetadata: {name: bomb}\n"
 
-// bombs are files that cost much more than their size where nothing bounds them.
+// bombs are files that cost much more than their size without limits.
 func bombs() map[string]string {
 	return map[string]string{
 		"two MiB":          head + "# " + strings.Repeat("x", 2<<20),
@@ -81,7 +81,7 @@ func merges() string {
 	return b.String()
 }
 
-// TestBombs asserts what a bomb yields; its cost is in the log and in the benchmarks, since no test asserts a time.
+// TestBombs checks the result of a bomb. Its cost is in the log and the benchmarks, since tests do not check times.
 func TestBombs(t *testing.T) {
 	for name, text := range bombs() {
 		t.Run(name, func(t *testing.T) {

@@ -10,8 +10,8 @@ import (
 // token is a Secret's value in every document below.
 const token = "48151623xq"
 
-// TestProblemsNeverQuoteASecret breaks Secret documents in every way that people break them. The problem says where and
-// what, and has no part of a value.
+// TestProblemsNeverQuoteASecret breaks Secret documents in all usual ways. A problem has the place and the reason, and no
+// part of a value.
 func TestProblemsNeverQuoteASecret(t *testing.T) {
 	head := "apiVersion: caravanserai/v1\nkind: Secret\nmetadata:\n  name: db\n"
 	json := `{"apiVersion": "caravanserai/v1", "kind": "Secret", "metadata": {"name": "db"}, `
