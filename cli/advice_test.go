@@ -16,7 +16,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Every command and flag that a message of the programs names is one that exists.
+// Every command and flag in a message of the programs exists.
 func TestAdviceWorks(t *testing.T) {
 	root := newRoot(&app{})
 	known := flagsOf(root)
@@ -78,13 +78,13 @@ var (
 	commandPattern = regexp.MustCompile("caractrl ((?:[^ \n,;:.()`\"']+ ?)+)")
 )
 
-// prose is what follows the program's name where it is no command.
+// prose lists words that follow the program's name in prose.
 var prose = []string{"keeps", "needs", "wrote", "must", "says", "and", "x"}
 
-// saying is one text in the source, with x where a value is put in.
+// saying is one text in the source, with x for inserted values.
 type saying struct{ at, text string }
 
-// sayings are the texts in the Go files below a directory, tests and generated files apart.
+// sayings returns the texts in the Go files below a directory, except tests and generated files.
 func sayings(t *testing.T, dir string) (all []saying) {
 	t.Helper()
 	verb := regexp.MustCompile(`%[-+#0-9.]*[a-zA-Z]|\{\{[^}]*\}\}`)
@@ -119,7 +119,7 @@ func sayings(t *testing.T, dir string) (all []saying) {
 	return all
 }
 
-// textOf is the text of a literal, or of a sum that has one, with x for what is not known.
+// textOf returns the text of a literal or a concatenation, with x for unknown parts.
 func textOf(e ast.Expr) (text string, ok bool) {
 	switch e := e.(type) {
 	case *ast.BasicLit:
@@ -149,7 +149,7 @@ func commandsIn(text string) (all [][]string) {
 	return all
 }
 
-// checkCommand says what is wrong with a command that is named in a text; words after it may be prose.
+// checkCommand returns what is wrong with a command in a text. The words after it may be prose.
 func checkCommand(root *cobra.Command, words []string) string {
 	if slices.Contains(prose, words[0]) {
 		return ""

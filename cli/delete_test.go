@@ -8,7 +8,7 @@ import (
 	"testing/synctest"
 )
 
-// Each deletion ends only when as many as are allowed have begun; one after the other they would never end.
+// Each deletion ends only when the maximum number has begun, so sequential deletions would never end.
 func TestDeletionsRunInParallel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		names := make([]string, 3*maxDeletions)
@@ -49,7 +49,7 @@ func TestDeleteSeveral(t *testing.T) {
 			must(t, h.schedule(t.Context(), p, "Bind", "n1", ""))
 		}
 	}
-	// b is asked to go although a, which stands before it, is not gone; what is not there stops nothing
+	// b is deleted although a, which is before it, still exists; missing objects stop nothing
 	out, stop := h.start(t, "delete", "--wait", "project/missing", "project/a", "project/b", "project/free", "node/none", "project/missing")
 	asked := "project \"a\" is being deleted\nproject \"b\" is being deleted\nproject \"free\" deleted\n"
 	out.until(t, asked)
@@ -63,7 +63,7 @@ func TestDeleteSeveral(t *testing.T) {
 	}
 }
 
-// A person at a terminal sees which cluster is about to lose something.
+// A person at a terminal sees which cluster the command will change.
 func TestClusterText(t *testing.T) {
 	a := &app{reached: "http://127.0.0.1:8080"}
 	if got := a.clusterText(); got != "http://127.0.0.1:8080" {

@@ -10,7 +10,7 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// A stream that is opened again brings lines of the marked time once more; two lines of one time are two lines.
+// A reopened stream repeats lines of the marked time; two lines with the same time are two lines.
 func TestLogMarkGoesOnWithTheNextLine(t *testing.T) {
 	log := func(service, text string, at int64) *carav1.LogLine {
 		return &carav1.LogLine{Service: service, Line: text, Time: timestamppb.New(time.Unix(at, 0))}

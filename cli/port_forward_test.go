@@ -42,7 +42,7 @@ func (e *echoPort) PortForward(stream carav1.ProjectService_PortForwardServer) e
 	}
 }
 
-// breaking accepts connections and breaks the first ones off after the HTTP/2 settings were exchanged, as a busy server does.
+// breaking accepts connections and breaks the first ones after the HTTP/2 settings were exchanged, like a busy server.
 type breaking struct {
 	net.Listener
 	left int
@@ -61,8 +61,8 @@ func (b *breaking) Accept() (net.Conn, error) {
 	}
 }
 
-// TestForwardedConnectionIsTriedTwice: a connection to the server that breaks before the server has taken the call costs
-// the program nothing. A second break is an error.
+// TestForwardedConnectionIsTriedTwice: the program does not notice if the connection breaks before the server has accepted
+// the call. A second break is an error.
 func TestForwardedConnectionIsTriedTwice(t *testing.T) {
 	for breaks, want := range map[int]string{0: "hello", 1: "hello", 2: ""} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")

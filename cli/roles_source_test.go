@@ -21,8 +21,8 @@ import (
 	"github.com/caravanserai/cara/manifest"
 )
 
-// declare is a source's next snapshot, out of the script's own files; what it declared before and these do not is gone
-// from it. Nothing is applied.
+// declare publishes a source's next snapshot from the script's files. Projects that are not in them are no longer declared.
+// It applies nothing.
 func declare(ts *testscript.TestScript, neg bool, args []string) {
 	act(2, func(ctx context.Context, h *testServer, a []string) error {
 		files := map[string][]byte{}
@@ -107,7 +107,7 @@ func (h *testServer) deliver(ctx context.Context, source, secret, event string) 
 	return resp.Body.Close() // what became of it is in the source's status
 }
 
-// pass applies what a source declares, and writes down what became of it. It prunes nothing.
+// pass applies what a source declares and records the results. It prunes nothing.
 func (h *testServer) pass(ctx context.Context, source string) error {
 	conn, err := h.loop(ctx, "reconciler")
 	if err != nil {

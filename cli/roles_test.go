@@ -17,8 +17,8 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// What the other programs would do, through the real API: a node that joins and reports, a scheduler that decides, a
-// source that says how it is.
+// The other programs' actions, through the real API: a node joins and reports, a scheduler decides, a source reports its
+// state.
 
 // node joins as name and says what machine it is.
 func (h *testServer) node(ctx context.Context, name string) error {
@@ -44,7 +44,7 @@ func (h *testServer) node(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	_, err = stream.Recv() // the welcome: the heartbeat was taken
+	_, err = stream.Recv() // the welcome: the server has handled the heartbeat
 	return err
 }
 
@@ -96,7 +96,7 @@ func (h *testServer) schedule(ctx context.Context, project, action, node, messag
 	return err
 }
 
-// empty is the scheduler's word that nothing runs on a draining node any more.
+// empty marks a draining node as drained, like the scheduler.
 func (h *testServer) empty(ctx context.Context, node string) error {
 	conn, err := h.loop(ctx, "scheduler")
 	if err != nil {
@@ -113,7 +113,7 @@ func (h *testServer) empty(ctx context.Context, node string) error {
 	return err
 }
 
-// report is what a project's node says of it: all services in one state, and maybe a move to a phase.
+// report sends the report of a project's node: the state of all services, and an optional phase.
 func (h *testServer) report(ctx context.Context, project, phase, state, reason, message string) error {
 	p, err := h.project(ctx, project)
 	if err != nil {
@@ -142,7 +142,7 @@ func (h *testServer) report(ctx context.Context, project, phase, state, reason, 
 	return err
 }
 
-// remove is the end of a project that its node has torn down.
+// remove removes a project that its node has torn down.
 func (h *testServer) remove(ctx context.Context, project string) error {
 	if err := h.report(ctx, project, api.PhaseTerminated, "Stopped", "Stopped", ""); err != nil {
 		return err
@@ -159,7 +159,7 @@ func (h *testServer) remove(ctx context.Context, project string) error {
 	return err
 }
 
-// silent is the scheduler's word that a node is not heard of.
+// silent marks a node as NotReady, like the scheduler.
 func (h *testServer) silent(ctx context.Context, node string) error {
 	conn, err := h.loop(ctx, "scheduler")
 	if err != nil {
@@ -194,7 +194,7 @@ func (h *testServer) sourceSays(ctx context.Context, source, typ, status, messag
 	return err
 }
 
-// publish is a source's word on projects: each claimed by a file of its name, all the same, at a revision.
+// publish publishes a source's snapshot of equal projects, each in a file with its name.
 func (h *testServer) publish(ctx context.Context, source, revision string, projects ...string) error {
 	conn, err := h.loop(ctx, "sources")
 	if err != nil {

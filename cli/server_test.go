@@ -17,8 +17,8 @@ import (
 	"github.com/caravanserai/cara/store/pebble"
 )
 
-// testServer is the real server on a real listener, over a real store, with a clock of its own. There are no loops: a test
-// says what the scheduler decides and what a node reports.
+// testServer is the real server on a real listener, with a real store and a test clock. It has no loops: a test makes the
+// decisions of the scheduler and the reports of nodes.
 type testServer struct {
 	*apiserver.Server
 	url, address, dir string
@@ -32,7 +32,7 @@ type clock struct {
 	at time.Time
 }
 
-// now is a little later each time: what follows upon something is younger than it.
+// now is later at each call, so that effects are younger than their causes.
 func (c *clock) now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -40,7 +40,7 @@ func (c *clock) now() time.Time {
 	return c.at
 }
 
-// text is a moment after everything so far, for a clock that stands still.
+// text is a time after everything so far, for a fixed clock.
 func (c *clock) text() string { return c.now().Add(time.Second).Format(time.RFC3339) }
 
 func (c *clock) add(d time.Duration) {

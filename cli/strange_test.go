@@ -12,7 +12,8 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// evil is what a terminal would obey: it renames the window, moves the cursor, paints, and turns the reading direction.
+// evil contains terminal escape sequences: it renames the window, moves the cursor, sets colours, and changes the text
+// direction.
 const evil = "a\x1b]0;owned\x07\x1b[2J\u009b31m\u202ezyx\r\x00b\x7f\xff"
 
 func TestNothingThatATerminalObeysComesThrough(t *testing.T) {

@@ -31,7 +31,7 @@ func TestParseTarget(t *testing.T) {
 	}
 }
 
-// One letter means the service wherever one can be named.
+// The short flag for the service is the same in all commands.
 func TestServiceFlagIsTheSameEverywhere(t *testing.T) {
 	commands := newRoot(&app{}).Commands()
 	for _, name := range []string{"logs", "exec", "port-forward", "top", "restart"} {

@@ -226,7 +226,7 @@ func TestApplyWaitFollowsTheWay(t *testing.T) {
 	out.until(t, "project/web Running\n")
 }
 
-// Two people ask one after the other, and one pass answers both.
+// Two people request one after the other, and one reconciliation answers both.
 func TestReconcileWaitsForItsToken(t *testing.T) {
 	h := newTestServer(t)
 	if r := h.ctl(t.Context(), "", "create", "source", "dir", "platform", t.TempDir()); r.code != 0 {
