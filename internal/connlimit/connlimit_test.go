@@ -39,7 +39,8 @@ func (l *fakeListener) Accept() (net.Conn, error) {
 	return c, nil
 }
 
-// TestBounds opens connections in order. A `+` after the address vouches for the connection once it is accepted.
+// TestBounds opens connections in order. A `+` after the address marks the connection as authenticated after it is
+// accepted.
 func TestBounds(t *testing.T) {
 	const a, b, c = "192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1"
 	tests := map[string]struct {

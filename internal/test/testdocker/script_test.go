@@ -35,7 +35,7 @@ $ENGINE down
 kill -0 1 && echo a stranger lives
 `
 
-// TestEngineScript starts, crashes and stops an engine in namespaces of its own, where it disturbs nobody.
+// TestEngineScript starts, crashes and stops an engine in separate namespaces.
 func TestEngineScript(t *testing.T) {
 	testneed.NotShort(t)
 	for program, brings := range map[string]string{"dockerd": "docker.io", "unshare": "util-linux", "busybox": "busybox-static"} {

@@ -113,7 +113,7 @@ func exerciseImages(t *testing.T, host string, dial func(network, addr string) (
 	}
 }
 
-// testLabels are of this test alone; whatever carries them goes with it.
+// testLabels returns labels of this test only, and removes everything with them afterwards.
 func testLabels(t *testing.T, host string) map[string]string {
 	labels := map[string]string{"test": fmt.Sprintf("%d-%s", os.Getpid(), short(t.Name()))}
 	t.Cleanup(func() {

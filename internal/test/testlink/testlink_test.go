@@ -13,7 +13,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// TestHoldAndRelease: what is said while the link is held arrives once it is released, on old connections and new ones.
+// TestHoldAndRelease: data sent during a hold arrives after the release, on old and new connections.
 func TestHoldAndRelease(t *testing.T) {
 	echo, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {

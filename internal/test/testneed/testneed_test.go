@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// recorder notes how a test would have ended.
+// recorder records how a test would have ended.
 type recorder struct {
 	testing.TB
 	ended string
