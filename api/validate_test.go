@@ -36,7 +36,7 @@ func validSource() *carav1.Source {
 	}
 }
 
-// check wants the errors `field: part of the message`, in any order, and no others.
+// check expects the errors `field: part of the message`, in any order, and no others.
 func check(t *testing.T, m proto.Message, want ...string) {
 	t.Helper()
 	var got []string
