@@ -1,7 +1,7 @@
 // Package manifest parses files strictly into objects, and encodes objects as YAML.
 //
 // When a push is processed, `sources` reads files and calls Parse; the result goes to the `reconciler`. `caractrl` uses it
-// for `apply -f` and `-o yaml`. No other package uses YAML.
+// for `apply -f` and `-o yaml`. No other package parses or encodes manifests.
 //
 // Invariants:
 //   - Parse is pure and never panics. Its cost is limited in advance: it counts bytes, nodes and depth in the raw text,
