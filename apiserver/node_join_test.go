@@ -44,7 +44,7 @@ func TestFirstStart(t *testing.T) {
 	}
 	admin := c.file(t, identity.AdminTokenFile)
 
-	// A second start changes nothing, also where a token was revoked meanwhile.
+	// A second start changes nothing, even if a token was revoked in between.
 	if _, err := carav1.NewTokenServiceClient(c.admin(t)).DeleteToken(t.Context(), &carav1.DeleteRequest{Name: firstJoin}); err != nil {
 		t.Fatal(err)
 	}

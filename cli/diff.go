@@ -17,7 +17,7 @@ import (
 	"github.com/caravanserai/cara/manifest"
 )
 
-// Exit codes of diff: 0 no difference, 1 a difference, 2 an error.
+// Exit codes of diff: 0 no difference, 1 a difference, 2 unknown.
 const (
 	exitDiffers = 1
 	exitNoDiff  = 2

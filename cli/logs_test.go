@@ -117,7 +117,7 @@ func TestLogs(t *testing.T) {
 				}
 				asked <- req
 			}()
-			// The node connects anew for each case: the call may find it away, or still find the connection of the case before.
+			// The node reconnects for each case: the call may find no connection, or still that of the previous case.
 			away := func(r result) bool {
 				return strings.Contains(r.err, "not connected") || strings.Contains(r.err, "has disconnected")
 			}

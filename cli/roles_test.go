@@ -53,7 +53,7 @@ func (h *testServer) loop(_ context.Context, name string) (grpc.ClientConnInterf
 	return h.Client(name) //nolint:contextcheck // each call brings its own context
 }
 
-// as is a connection as a node, which joins where it has not yet.
+// as returns a connection as a node, which joins if it has not joined yet.
 func (h *testServer) as(ctx context.Context, node string) (*grpc.ClientConn, error) {
 	token, err := os.ReadFile(filepath.Join(h.dir, identity.JoinTokenFile))
 	if err != nil {
