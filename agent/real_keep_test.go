@@ -112,7 +112,10 @@ func TestRealCompletedJobRunsOnce(t *testing.T) {
 	changed := withJob(testimage.WebV1, "0")
 	changed.Services[1].Args = append(changed.Services[1].Args, "-after", "1ms")
 	r.put(project, changed)
-	waitUntil(t, func() bool { _, runs := r.ids(t)["cara-"+project+".migrate"]; return runs })
+	r.wait(t, project, func(p *carav1.Project) bool { // not before its end: a container that is being created would outlive the test
+		job := p.GetStatus().GetServices()[1]
+		return job.GetState() == "Completed" && job.GetContainerId() != id
+	})
 }
 
 // TestRealHealedAtTheEvent: the engine's events alone bring the agent to look, with no list of all for an hour.
