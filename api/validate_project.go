@@ -34,7 +34,7 @@ func (e projectErrors) project(s *carav1.ProjectSpec) {
 		e.unique(x.volumes, v.GetName(), "volume name", "spec.volumes", i, ".name")
 	}
 	for i, svc := range s.GetServices() {
-		serviceErrors{e.fieldErrors}.service(elem("spec.services", i), svc, x)
+		serviceErrors(e).service(elem("spec.services", i), svc, x)
 	}
 	e.cycles(s.GetServices(), x)
 	e.ingress(s.GetIngress(), x)
