@@ -45,12 +45,15 @@ services:
 	w.must(w.Agents["n1"].Kill())
 	held, err := w.Held(ctx, host, "")
 	w.must(err)
-	made := map[string]bool{}
+	made, started := map[string]bool{}, 0
 	for _, c := range held.Containers {
 		made[c.ID] = true
+		if c.State == "running" {
+			started++
+		}
 	}
-	if len(made) >= 1+3*len(names) {
-		t.Fatalf("the rollout was over before the agent was killed: %d containers", len(made))
+	if started >= 1+3*len(names) { // a slow engine shows all of them long before all have started
+		t.Fatalf("the rollout was over before the agent was killed: %d containers run", started)
 	}
 	w.must(w.RestartAgent("n1"))
 	w.running(names...)
