@@ -104,7 +104,7 @@ func TestLargeSnapshotIsWhole(t *testing.T) {
 
 		again := farmOn(t, newHouse(t, func(c *Config) { c.Store = st }))
 		again.uid = f.uid
-		eventually(t, "nothing staged is left", func() bool { return len(again.db.Cache.View().Staged("")) == 0 })
+		eventually(t, "nothing staged is left", func() bool { return len(again.db.Cache.View().StagedSources()) == 0 })
 		got := shown(again.db.Cache.View(), "platform")
 		if got != before && (got != after || heads == 0) {
 			t.Errorf("killed after %d commits, the next server has %s", survived, got)

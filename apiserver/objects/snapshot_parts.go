@@ -19,8 +19,8 @@ const (
 )
 
 // parts splits claims into parts that fit into a transaction. A part has at least one claim.
-func parts(claims []*carav1.Claim) iter.Seq[[]*carav1.Claim] {
-	return func(yield func([]*carav1.Claim) bool) {
+func parts[T proto.Message](claims []T) iter.Seq[[]T] {
+	return func(yield func([]T) bool) {
 		for len(claims) > 0 {
 			n, size := 0, 0
 			for n < min(len(claims), partClaims) {
@@ -106,43 +106,35 @@ func (s *Service) SettleAllStaged(ctx context.Context) error {
 
 // settleStaged folds the active staged claims of a source and removes the others, which an interrupted publication left.
 func (s *Service) settleStaged(ctx context.Context, source string) error {
-	if len(s.DB.Cache.View().Staged(source)) == 0 {
+	if staged, _ := state.List[*carav1.StagedClaim](s.DB.Cache, source+"/", ""); len(staged) == 0 {
 		return nil
 	}
 	return s.alone(ctx, func() error { return s.settleAlone(ctx, source) })
 }
 
 func (s *Service) settleAlone(ctx context.Context, source string) error {
-	for {
-		names := s.DB.Cache.View().Staged(source)
-		if len(names) == 0 {
-			return nil
-		}
-		if err := s.DB.Transact(ctx, func(t *state.Tx) error { return settleStaged(t, source, names) }); err != nil {
+	staged, _ := state.List[*carav1.StagedClaim](s.DB.Cache, source+"/", "")
+	for part := range parts(staged) {
+		if err := s.DB.Transact(ctx, func(t *state.Tx) error { settlePart(t, source, part); return nil }); err != nil {
 			return err
 		}
 	}
+	return nil
 }
 
-// settleStaged settles as many of the named staged claims as fit into one transaction.
-func settleStaged(t *state.Tx, source string, names []string) error {
+// settlePart settles staged claims that fit into one transaction.
+func settlePart(t *state.Tx, source string, part []*carav1.StagedClaim) {
 	src, _ := state.Read[*carav1.Source](t, source)
-	inForce := state.StagedName(source, src.GetStatus().GetSnapshot().GetGeneration(), "")
-	var claims []*carav1.Claim
-	for _, name := range names[:min(len(names), partClaims)] {
-		project, folds := strings.CutPrefix(name, inForce)
-		staged, ok := state.Read[*carav1.StagedClaim](t, name)
-		if !ok {
+	active := state.StagedName(source, src.GetStatus().GetSnapshot().GetGeneration(), "")
+	for _, staged := range part {
+		name := staged.GetMetadata().GetName()
+		if _, ok := state.Read[*carav1.StagedClaim](t, name); !ok {
 			continue // another call settled it
 		}
-		if claims = append(claims, staged.GetClaim()); !fitsOne(claims) {
-			return nil
-		}
-		if folds {
+		if project, folds := strings.CutPrefix(name, active); folds {
 			c, _ := state.Read[*carav1.Claim](t, source+"/"+project)
 			t.Put(proto.CloneOf(c))
 		}
 		t.Remove(state.KindStaged, name)
 	}
-	return nil
 }

@@ -188,9 +188,9 @@ func removeSource(t *state.Tx, req *carav1.DeleteRequest, before int) (orphaned 
 		projects = projects[:min(len(projects), removeBatch)]
 		return len(projects), true, orphanProjects(t, src, projects)
 	}
-	staged := t.Seen.Staged(req.GetName())
-	for _, name := range staged[:min(len(staged), removeBatch)] {
-		t.Remove(state.KindStaged, name)
+	staged, _ := state.Page[*carav1.StagedClaim](t.Seen, req.GetName()+"/", "", removeBatch, nil)
+	for _, c := range staged {
+		t.Remove(state.KindStaged, c.GetMetadata().GetName())
 	}
 	claims, _ := state.Page[*carav1.Claim](t.Seen, req.GetName()+"/", "", removeBatch, nil)
 	for _, c := range claims {

@@ -31,29 +31,16 @@ func (v *View) stagedOf(claim string) *carav1.Claim {
 // unstaged reports whether the view has no staged claims, which is the usual case.
 func (v *View) unstaged() bool { return v.tables[KindStaged].sorted.Len() == 0 }
 
-// Staged returns the names of a source's staged claims, sorted. An empty source means all sources.
-func (v *View) Staged(source string) []string {
-	prefix := ""
-	if source != "" {
-		prefix = source + "/"
-	}
-	var names []string
-	v.Ascend(KindStaged, prefix, "", func(e *Entry) bool {
-		names = append(names, e.Name)
-		return true
-	})
-	return names
-}
-
 // StagedSources returns the names of the sources that have staged claims, sorted.
 func (v *View) StagedSources() []string {
 	var sources []string
-	for _, name := range v.Staged("") {
-		source, _, _ := strings.Cut(name, "/")
+	v.Ascend(KindStaged, "", "", func(e *Entry) bool {
+		source, _, _ := strings.Cut(e.Name, "/")
 		if len(sources) == 0 || sources[len(sources)-1] != source {
 			sources = append(sources, source)
 		}
-	}
+		return true
+	})
 	return sources
 }
 
