@@ -13,6 +13,7 @@ import (
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testproblem"
 )
 
 // shop is a project with an ingress host, one secret value in an environment variable, one in a file, and a registry.
@@ -80,7 +81,7 @@ func TestAssignments(t *testing.T) {
 	}
 
 	// Another node's agent may not write it, and has not received it.
-	wantCode(t, (&fakeAgent{t: t, conn: conn2}).report(first, api.PhaseRunning), codes.PermissionDenied, "")
+	testproblem.Want(t, (&fakeAgent{t: t, conn: conn2}).report(first, api.PhaseRunning), codes.PermissionDenied, "")
 	// The agent's own report is not sent back.
 	if err := one.report(first, api.PhaseRunning); err != nil {
 		t.Fatal(err)
@@ -190,13 +191,13 @@ func TestTakeover(t *testing.T) {
 	newer := connectAgent(t, conn, "second")
 	newer.synced()
 	err := older.ended()
-	wantCode(t, err, codes.Aborted, api.TitleTakenOver)
+	testproblem.Want(t, err, codes.Aborted, api.TitleTakenOver)
 	if !strings.Contains(err.Error(), "second") {
 		t.Errorf("%v does not name the newer agent", err)
 	}
 	same := connectAgent(t, conn, "second")
 	same.synced()
-	wantCode(t, newer.ended(), codes.Unavailable, "")
+	testproblem.Want(t, newer.ended(), codes.Unavailable, "")
 	eventually(t, "one session", func() bool { return c.agents.Sessions.Of("n1") != nil })
 }
 
@@ -210,7 +211,7 @@ func TestConnectRefusesAnAgentThatDoesNotSayWhoItIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = stream.Recv()
-	wantCode(t, err, codes.InvalidArgument, "")
+	testproblem.Want(t, err, codes.InvalidArgument, "")
 }
 
 // TestFallBehind: an agent that stops reading for longer than the recent changes cover gets the newest state later, and not
@@ -315,7 +316,7 @@ func TestHeartbeats(t *testing.T) {
 	beat(nil)
 	mark := &carav1.MarkNodeNotReadyRequest{Name: "n1", LastHeartbeat: seen, Message: "no heartbeat for 20s"}
 	_, err = carav1.NewNodeServiceClient(loop).MarkNodeNotReady(t.Context(), mark)
-	wantCode(t, err, codes.Aborted, "")
+	testproblem.Want(t, err, codes.Aborted, "")
 	c.create(t, web("shop"))
 	c.bind(t, "shop", "n1")
 	mark.LastHeartbeat = get().GetStatus().GetLastHeartbeat()

@@ -11,6 +11,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testproblem"
 )
 
 // using is a project that uses a Secret, by the field that is named.
@@ -213,7 +214,7 @@ func TestWhatASourceUsesItselfIsNoProjects(t *testing.T) {
 				_, created := w.admin.CreateProject(t.Context(), &carav1.CreateProjectRequest{Project: p})
 				_, put := w.admin.PutProject(t.Context(), &carav1.PutProjectRequest{Project: p})
 				for way, err := range map[string]error{"create": created, "put": put} {
-					if wantCode(t, err, codes.PermissionDenied, api.TitleNotAllowed); err != nil && !strings.Contains(err.Error(), want) {
+					if testproblem.Want(t, err, codes.PermissionDenied, api.TitleNotAllowed); err != nil && !strings.Contains(err.Error(), want) {
 						t.Errorf("%s: %v", way, err)
 					}
 				}
@@ -263,7 +264,7 @@ func TestASourceTakesNoSecretOfAProject(t *testing.T) {
 		return err
 	}
 	err := put("db")
-	wantCode(t, err, codes.FailedPrecondition, api.TitleConflict)
+	testproblem.Want(t, err, codes.FailedPrecondition, api.TitleConflict)
 	if want := `project "web" uses Secret "db", so source "platform" cannot use it`; !strings.Contains(err.Error(), want) {
 		t.Errorf("%v does not say %s", err, want)
 	}
@@ -289,7 +290,7 @@ func TestReservedHosts(t *testing.T) {
 			_, err := w.admin.PutProject(t.Context(), &carav1.PutProjectRequest{Project: at(name+"-2", host)})
 			if reserved {
 				wantDenied(t, got, "is reserved")
-				wantCode(t, err, codes.PermissionDenied, api.TitleNotAllowed)
+				testproblem.Want(t, err, codes.PermissionDenied, api.TitleNotAllowed)
 			} else if got.GetAction() == api.ApplyRefused {
 				t.Errorf("refused: %v", got.GetProblem())
 			}
@@ -325,7 +326,7 @@ func TestATokensHosts(t *testing.T) {
 	w := newTown(t)
 	ci := carav1.NewProjectServiceClient(w.as(t, "ci"))
 	_, err := ci.CreateProject(t.Context(), &carav1.CreateProjectRequest{Project: at("pr-1", "www.bank.example")})
-	wantCode(t, err, codes.PermissionDenied, api.TitleForbidden)
+	testproblem.Want(t, err, codes.PermissionDenied, api.TitleForbidden)
 	if want := "--host www.bank.example"; !strings.Contains(err.Error(), want) {
 		t.Errorf("%v does not say %s", err, want)
 	}
@@ -334,7 +335,7 @@ func TestATokensHosts(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = ci.PutProject(t.Context(), &carav1.PutProjectRequest{Project: at("pr-1", "www.bank.example")})
-	wantCode(t, err, codes.PermissionDenied, api.TitleForbidden)
+	testproblem.Want(t, err, codes.PermissionDenied, api.TitleForbidden)
 	w.owned(t, "pr-1", "source/team")
 	if _, err := ci.ReleaseProject(t.Context(), &carav1.ReleaseProjectRequest{Name: p.GetMetadata().GetName()}); err != nil {
 		t.Error(err)
@@ -349,7 +350,7 @@ func TestReleaseAsksWhoTakesIt(t *testing.T) {
 		t.Fatal(got)
 	}
 	_, err := carav1.NewProjectServiceClient(w.as(t, "ci")).ReleaseProject(t.Context(), &carav1.ReleaseProjectRequest{Name: "pr-1"})
-	wantCode(t, err, codes.PermissionDenied, api.TitleForbidden)
+	testproblem.Want(t, err, codes.PermissionDenied, api.TitleForbidden)
 	if _, err := w.admin.ReleaseProject(t.Context(), &carav1.ReleaseProjectRequest{Name: "pr-1"}); err != nil {
 		t.Error(err)
 	}

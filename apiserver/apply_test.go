@@ -13,6 +13,7 @@ import (
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testproblem"
 )
 
 // applyFor is a source's apply of one project.
@@ -126,7 +127,7 @@ func TestPeopleDoNotChangeWhatGitDecides(t *testing.T) {
 	}
 	for name, change := range map[string]func() error{"put": put, "delete": del} {
 		err := change()
-		wantCode(t, err, codes.FailedPrecondition, api.TitleOwned)
+		testproblem.Want(t, err, codes.FailedPrecondition, api.TitleOwned)
 		if got := api.ProblemOf(err).GetDetail(); got != ownedBy {
 			t.Errorf("%s: %s", name, got)
 		}
@@ -146,7 +147,7 @@ func TestPeopleDoNotChangeWhatGitDecides(t *testing.T) {
 		t.Errorf("condition %v", c)
 	}
 	_, err = w.gc.OverrideProject(t.Context(), &carav1.OverrideProjectRequest{Name: "web", Clear: true})
-	wantCode(t, err, codes.Aborted, api.TitleConflict) // only a person ends what has not ended
+	testproblem.Want(t, err, codes.Aborted, api.TitleConflict) // only a person ends what has not ended
 	if _, err := w.admin.OverrideProject(t.Context(), &carav1.OverrideProjectRequest{Name: "web", Clear: true}); err != nil {
 		t.Fatal(err)
 	}
@@ -177,9 +178,9 @@ func TestPreconditionsOfADeletion(t *testing.T) {
 	w := newTown(t)
 	w.applyFor(t, "platform", "", image("web", "nginx:1"))
 	_, err := w.reconciler.DeleteProject(t.Context(), &carav1.DeleteProjectRequest{Name: "web", Owner: "source/other", Reason: "Pruned"})
-	wantCode(t, err, codes.Aborted, api.TitleOwned)
+	testproblem.Want(t, err, codes.Aborted, api.TitleOwned)
 	_, err = w.reconciler.DeleteProject(t.Context(), &carav1.DeleteProjectRequest{Name: "web", Uid: "another", Reason: "Pruned"})
-	wantCode(t, err, codes.Aborted, api.TitleConflict)
+	testproblem.Want(t, err, codes.Aborted, api.TitleConflict)
 	answer, err := w.reconciler.DeleteProject(t.Context(), &carav1.DeleteProjectRequest{Name: "web", Owner: "source/platform", Reason: "Pruned"})
 	if err != nil || !answer.GetGone() {
 		t.Fatalf("%v %v", answer, err)
@@ -215,7 +216,7 @@ func TestAHostIsOneProjects(t *testing.T) {
 		t.Errorf("hosts %v", got)
 	}
 	_, err := w.admin.CreateProject(t.Context(), &carav1.CreateProjectRequest{Project: host("late", "shop.dev.example.test")})
-	wantCode(t, err, codes.AlreadyExists, api.TitleConflict)
+	testproblem.Want(t, err, codes.AlreadyExists, api.TitleConflict)
 	if !strings.Contains(err.Error(), name) {
 		t.Errorf("%v does not name %s", err, name)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testproblem"
 )
 
 // A body counts against its caller's share from its first byte until its call has ended, over REST and gRPC.
@@ -66,7 +67,7 @@ func TestBodiesUnderWayAreCounted(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			end := release()
 			_, err := carav1.NewProjectServiceClient(h.as(t, "admin")).CreateProject(t.Context(), &carav1.CreateProjectRequest{Project: large})
-			wantCode(t, err, codes.ResourceExhausted, api.TitleTooMany)
+			testproblem.Want(t, err, codes.ResourceExhausted, api.TitleTooMany)
 			if a := h.do(t, "admin", http.MethodPost, "/api/v1/projects", `{"metadata":{"name":"`+strings.Repeat("x", size)+`"}}`); a.code != http.StatusTooManyRequests {
 				t.Errorf("over REST: %d %s", a.code, a.body)
 			}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testproblem"
 )
 
 // TestCapabilities: a project may add capabilities that at least one node allows, whoever declares it.
@@ -24,7 +25,7 @@ func TestCapabilities(t *testing.T) {
 	if err := create(with("chown", "CHOWN")); err != nil {
 		t.Error(err)
 	}
-	wantCode(t, create(with("net", "NET_ADMIN")), codes.InvalidArgument, api.TitleInvalid)
+	testproblem.Want(t, create(with("net", "NET_ADMIN")), codes.InvalidArgument, api.TitleInvalid)
 	if r := w.applyFor(t, "platform", "", with("pushed", "NET_ADMIN")); r.GetProblem() == nil {
 		t.Errorf("pushed: %v", r)
 	}
@@ -37,5 +38,5 @@ func TestCapabilities(t *testing.T) {
 	if err := create(with("net", "NET_ADMIN")); err != nil {
 		t.Errorf("with a node that allows it: %v", err)
 	}
-	wantCode(t, create(with("sys", "SYS_ADMIN")), codes.InvalidArgument, api.TitleInvalid)
+	testproblem.Want(t, create(with("sys", "SYS_ADMIN")), codes.InvalidArgument, api.TitleInvalid)
 }

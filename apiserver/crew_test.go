@@ -22,6 +22,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testproblem"
 )
 
 // lines collects a log.
@@ -57,7 +58,7 @@ func TestPanicInApplyIsThatCallsError(t *testing.T) {
 	apply := carav1.NewApplyServiceClient(h.as(t, "admin"))
 	node := &carav1.Node{ApiVersion: api.APIVersion, Kind: api.KindNode, Metadata: &carav1.ObjectMeta{Name: "n1"}}
 	_, err := apply.Apply(t.Context(), &carav1.ApplyRequest{Objects: []*carav1.Object{api.Wrap(web("a")), api.Wrap(node)}})
-	wantCode(t, err, codes.Internal, api.TitleInternal)
+	testproblem.Want(t, err, codes.Internal, api.TitleInternal)
 	if _, err := apply.Apply(t.Context(), &carav1.ApplyRequest{Objects: []*carav1.Object{api.Wrap(web("b"))}}); err != nil {
 		t.Errorf("the next call: %v", err)
 	}
@@ -70,14 +71,14 @@ func TestSpawnGuards(t *testing.T) {
 	h := newHouse(t, nil)
 	var got error
 	<-h.guard.Go("test", func() error { panic("no") }, func(err error) { got = err })
-	wantCode(t, got, codes.Internal, api.TitleInternal)
+	testproblem.Want(t, got, codes.Internal, api.TitleInternal)
 	<-h.guard.Go("test", func() error { return io.EOF }, func(err error) { got = err })
 	if !errors.Is(got, io.EOF) {
 		t.Errorf("got %v, want the function's own error", got)
 	}
 	work, ctx := h.guard.Group(t.Context(), "test", 1)
 	work.Go(func() error { panic("no") })
-	wantCode(t, work.Wait(), codes.Internal, api.TitleInternal)
+	testproblem.Want(t, work.Wait(), codes.Internal, api.TitleInternal)
 	if ctx.Err() == nil {
 		t.Error("the others of a crew are not told to end")
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/relay"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/flow"
+	"github.com/caravanserai/cara/internal/test/testproblem"
 )
 
 // execWorld is a node whose agent is the test, with the project shop on it.
@@ -126,21 +127,21 @@ func TestExecEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := call.Recv()
-	wantCode(t, err, codes.FailedPrecondition, api.TitleConflict)
+	testproblem.Want(t, err, codes.FailedPrecondition, api.TitleConflict)
 
 	call, agent = w.begin(t.Context(), t)
 	if err := agent.CloseSend(); err != nil { // without an exit code
 		t.Fatal(err)
 	}
 	_, err = call.Recv()
-	wantCode(t, err, codes.Unavailable, "")
+	testproblem.Want(t, err, codes.Unavailable, "")
 
 	call, agent = w.begin(t.Context(), t)
 	if err := call.Send(execStart("shop", "", "again")); err != nil {
 		t.Fatal(err)
 	}
 	_, err = call.Recv()
-	wantCode(t, err, codes.InvalidArgument, "")
+	testproblem.Want(t, err, codes.InvalidArgument, "")
 	if _, err := agent.Recv(); err == nil {
 		t.Error("the caller was refused and the agent's stream goes on")
 	}
@@ -150,7 +151,7 @@ func TestExecEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = call.Recv()
-	wantCode(t, err, codes.InvalidArgument, "")
+	testproblem.Want(t, err, codes.InvalidArgument, "")
 	if _, err := agent.Recv(); err == nil {
 		t.Error("the caller was refused and the agent's stream goes on")
 	}
@@ -158,7 +159,7 @@ func TestExecEnds(t *testing.T) {
 	call, _ = w.begin(t.Context(), t)
 	w.stop()
 	_, err = call.Recv()
-	wantCode(t, err, codes.Unavailable, "")
+	testproblem.Want(t, err, codes.Unavailable, "")
 }
 
 func TestExecRefused(t *testing.T) {
@@ -188,7 +189,7 @@ func TestExecRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, err = call.Recv()
-			wantCode(t, err, test.code, "")
+			testproblem.Want(t, err, test.code, "")
 			if !strings.Contains(err.Error(), test.want) {
 				t.Errorf("%v, want %q", err, test.want)
 			}
@@ -210,7 +211,7 @@ func TestExecWithoutAnAgentLeavesNoEvent(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = call.Recv()
-	wantCode(t, err, codes.Unavailable, "")
+	testproblem.Want(t, err, codes.Unavailable, "")
 	events, err := carav1.NewEventServiceClient(c.admin(t)).ListEvents(t.Context(), &carav1.ListEventsRequest{Kind: api.KindProject, Name: "shop"})
 	if err != nil {
 		t.Fatal(err)
@@ -234,14 +235,14 @@ func TestStreamsAreChanges(t *testing.T) {
 		}
 		_ = exec.Send(execStart("shop", "", "ls")) // the answer has the error
 		_, err = exec.Recv()
-		wantCode(t, err, codes.PermissionDenied, "")
+		testproblem.Want(t, err, codes.PermissionDenied, "")
 		forward, err := projects.PortForward(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		_ = forward.Send(&carav1.PortForwardRequest{Message: &carav1.PortForwardRequest_Start{Start: &carav1.PortForwardStart{Name: "shop", Port: 80}}})
 		_, err = forward.Recv()
-		wantCode(t, err, codes.PermissionDenied, "")
+		testproblem.Want(t, err, codes.PermissionDenied, "")
 	}
 }
 

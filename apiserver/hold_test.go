@@ -12,6 +12,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testproblem"
 )
 
 // pair is a cluster of two nodes whose agents are connected, with a project that runs on the first.
@@ -113,7 +114,7 @@ func TestAMoveWaitsForTheOldNode(t *testing.T) {
 	}
 	nodes := carav1.NewNodeServiceClient(c.admin(t))
 	_, err := nodes.DeleteNode(t.Context(), &carav1.DeleteRequest{Name: "n1"})
-	wantCode(t, err, codes.FailedPrecondition, api.TitleConflict)
+	testproblem.Want(t, err, codes.FailedPrecondition, api.TitleConflict)
 
 	p.releases(t, 1) // of an older assignment
 	// After a reconnect the agent is asked again.

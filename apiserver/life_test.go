@@ -12,6 +12,7 @@ import (
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testproblem"
 )
 
 // town is a server with connections for all roles that change projects.
@@ -99,7 +100,7 @@ func TestLifeOfAProject(t *testing.T) {
 	stale := w.reportOf(t, "shop", api.PhaseRunning)
 	stale.ObservedGeneration = 1
 	_, err := w.n1.UpdateProjectStatus(t.Context(), stale)
-	wantCode(t, err, codes.Aborted, api.TitleStaleGeneration)
+	testproblem.Want(t, err, codes.Aborted, api.TitleStaleGeneration)
 
 	failed := w.reportOf(t, "shop", api.PhaseFailed)
 	failed.Conditions = []*carav1.Condition{{Type: api.CondPhase, Status: api.StatusTrue, Reason: "ImageNotFound", Message: "no nginx:2"}}
@@ -120,16 +121,16 @@ func TestLifeOfAProject(t *testing.T) {
 	old := w.reportOf(t, "shop", api.PhaseRunning)
 	old.Epoch = 1
 	_, err = w.n1.UpdateProjectStatus(t.Context(), old)
-	wantCode(t, err, codes.Aborted, api.TitleStaleEpoch)
+	testproblem.Want(t, err, codes.Aborted, api.TitleStaleEpoch)
 	_, err = w.n1.UpdateProjectStatus(t.Context(), w.reportOf(t, "shop", api.PhaseRunning))
-	wantCode(t, err, codes.PermissionDenied, api.TitleForbidden)
+	testproblem.Want(t, err, codes.PermissionDenied, api.TitleForbidden)
 
 	answer, err := w.admin.DeleteProject(t.Context(), &carav1.DeleteProjectRequest{Name: "shop"})
 	if err != nil || answer.GetGone() || answer.GetMessage() != `project "shop" is being deleted` {
 		t.Fatalf("%v, %v", answer, err)
 	}
 	_, err = w.admin.PutProject(t.Context(), &carav1.PutProjectRequest{Project: web("shop")})
-	wantCode(t, err, codes.Aborted, "Terminating")
+	testproblem.Want(t, err, codes.Aborted, "Terminating")
 	if _, err := w.n2.UpdateProjectStatus(t.Context(), w.reportOf(t, "shop", api.PhaseTerminated)); err != nil {
 		t.Fatal(err)
 	}
@@ -191,14 +192,14 @@ func TestScheduleIsCompareAndSwap(t *testing.T) {
 	fillWith(t, w.house, web("shop"))
 	req := &carav1.ScheduleProjectRequest{Name: "shop", ResourceVersion: "1", Action: "Bind", NodeRef: "n1"}
 	_, err := w.scheduler.ScheduleProject(t.Context(), req)
-	wantCode(t, err, codes.Aborted, api.TitleConflict)
+	testproblem.Want(t, err, codes.Aborted, api.TitleConflict)
 	req.ResourceVersion, req.NodeRef = w.get(t, "shop").GetMetadata().GetResourceVersion(), "n9"
 	_, err = w.scheduler.ScheduleProject(t.Context(), req)
-	wantCode(t, err, codes.NotFound, api.TitleNotFound)
+	testproblem.Want(t, err, codes.NotFound, api.TitleNotFound)
 	w.bind(t, "shop", "n1")
 	req.ResourceVersion, req.NodeRef = w.get(t, "shop").GetMetadata().GetResourceVersion(), "n2"
 	_, err = w.scheduler.ScheduleProject(t.Context(), req)
-	wantCode(t, err, codes.Aborted, api.TitleConflict)
+	testproblem.Want(t, err, codes.Aborted, api.TitleConflict)
 	req.Action = "Evict"
 	if _, err := w.scheduler.ScheduleProject(t.Context(), req); err != nil {
 		t.Fatal(err)
@@ -211,7 +212,7 @@ func TestExpiry(t *testing.T) {
 	past := web("old")
 	past.Spec.ExpireAt = timestamppb.New(time.Now().Add(-time.Minute))
 	_, err := w.admin.CreateProject(t.Context(), &carav1.CreateProjectRequest{Project: past})
-	wantCode(t, err, codes.InvalidArgument, api.TitleInvalid)
+	testproblem.Want(t, err, codes.InvalidArgument, api.TitleInvalid)
 	if r := w.applyFor(t, "platform", "", past); r.GetProblem().GetTitle() != api.TitleExpired {
 		t.Errorf("reconciler: %v", r)
 	}

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testproblem"
 )
 
 // openStream returns the next request for a stream.
@@ -53,7 +54,7 @@ func TestLogs(t *testing.T) {
 	}
 	// Another node cannot answer instead.
 	_, err = other.attach(open.GetStreamId()).Recv()
-	wantCode(t, err, codes.NotFound, "")
+	testproblem.Want(t, err, codes.NotFound, "")
 
 	stream := agent.attach(open.GetStreamId())
 	const lines = 5000
@@ -112,7 +113,7 @@ func TestLogsEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := logs.Recv()
-	wantCode(t, err, codes.Unavailable, "")
+	testproblem.Want(t, err, codes.Unavailable, "")
 	if !strings.Contains(err.Error(), "node n1: the container is gone") {
 		t.Errorf("%v", err)
 	}
@@ -120,7 +121,7 @@ func TestLogsEnd(t *testing.T) {
 	logs, _ = begin(t.Context())
 	c.stop()
 	_, err = logs.Recv()
-	wantCode(t, err, codes.Unavailable, "")
+	testproblem.Want(t, err, codes.Unavailable, "")
 }
 
 func TestLogsRefused(t *testing.T) {
@@ -148,7 +149,7 @@ func TestLogsRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, err = logs.Recv()
-			wantCode(t, err, test.code, "")
+			testproblem.Want(t, err, test.code, "")
 			if !strings.Contains(err.Error(), test.want) {
 				t.Errorf("%v, want %q", err, test.want)
 			}

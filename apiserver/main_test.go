@@ -8,7 +8,6 @@ import (
 
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 
@@ -149,15 +148,5 @@ func web(name string) *carav1.Project {
 		ApiVersion: api.APIVersion, Kind: api.KindProject,
 		Metadata: &carav1.ObjectMeta{Name: name},
 		Spec:     &carav1.ProjectSpec{Services: []*carav1.Service{{Name: "web", Image: "nginx:1"}}},
-	}
-}
-
-func wantCode(t testing.TB, err error, code codes.Code, title string) {
-	t.Helper()
-	if got := api.Code(err); got != code {
-		t.Fatalf("got %v (%v), want code %v", got, err, code)
-	}
-	if got := api.ProblemOf(err).GetTitle(); title != "" && got != title {
-		t.Fatalf("got title %q (%v), want %q", got, err, title)
 	}
 }

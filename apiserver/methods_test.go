@@ -9,6 +9,7 @@ import (
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/identity"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testproblem"
 )
 
 // Every method of the contract is in the table, and nothing else is.
@@ -52,9 +53,9 @@ func TestMethodTableKeepsItsPromises(t *testing.T) {
 			}
 		}
 	}
-	wantCode(t, authorise(identity.Actor{}, "/cara.v1.ProjectService/GetProject"), codes.Unauthenticated, api.TitleUnauthenticated)
-	wantCode(t, authorise(identity.Actor{Name: "user/v", Role: api.RoleViewer}, "/cara.v1.ProjectService/PutProject"), codes.PermissionDenied, api.TitleForbidden)
-	wantCode(t, authorise(identity.Actor{Name: "user/a", Role: api.RoleAdmin}, "/cara.v1.ProjectService/Explode"), codes.Unimplemented, api.TitleUnimplemented)
+	testproblem.Want(t, authorise(identity.Actor{}, "/cara.v1.ProjectService/GetProject"), codes.Unauthenticated, api.TitleUnauthenticated)
+	testproblem.Want(t, authorise(identity.Actor{Name: "user/v", Role: api.RoleViewer}, "/cara.v1.ProjectService/PutProject"), codes.PermissionDenied, api.TitleForbidden)
+	testproblem.Want(t, authorise(identity.Actor{Name: "user/a", Role: api.RoleAdmin}, "/cara.v1.ProjectService/Explode"), codes.Unimplemented, api.TitleUnimplemented)
 }
 
 func TestOnlyLoopsAreLetInByClient(t *testing.T) {
@@ -69,5 +70,5 @@ func TestOnlyLoopsAreLetInByClient(t *testing.T) {
 		t.Errorf("got %v, %v", info, err)
 	}
 	_, err = carav1.NewProjectServiceClient(h.as(t, "impostor")).GetProject(t.Context(), &carav1.GetRequest{Name: "x"})
-	wantCode(t, err, codes.Unauthenticated, api.TitleUnauthenticated)
+	testproblem.Want(t, err, codes.Unauthenticated, api.TitleUnauthenticated)
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testproblem"
 )
 
 func TestAMoveIsOneCommitAndKeepsWhereItCameFrom(t *testing.T) {
@@ -22,8 +23,8 @@ func TestAMoveIsOneCommitAndKeepsWhereItCameFrom(t *testing.T) {
 		})
 		return err
 	}
-	wantCode(t, move("n1"), codes.Aborted, api.TitleConflict)
-	wantCode(t, move("nowhere"), codes.NotFound, api.TitleNotFound)
+	testproblem.Want(t, move("n1"), codes.Aborted, api.TitleConflict)
+	testproblem.Want(t, move("nowhere"), codes.NotFound, api.TitleNotFound)
 	before := w.db.Cache.Revision()
 	if err := move("n2"); err != nil {
 		t.Fatal(err)
@@ -76,12 +77,12 @@ func TestTheConditionDrainedGoesWithTheSpec(t *testing.T) {
 		n, _ := state.Get[*carav1.Node](w.db.Cache, "n1")
 		return api.FindCondition(n.GetStatus().GetConditions(), api.CondDrained).GetStatus()
 	}
-	wantCode(t, mark(), codes.Aborted, api.TitleConflict)
+	testproblem.Want(t, mark(), codes.Aborted, api.TitleConflict)
 	put(true)
 	if drained() != api.StatusFalse {
 		t.Errorf("Drained is %q when the drain begins", drained())
 	}
-	wantCode(t, mark(), codes.Aborted, api.TitleConflict) // shop is there
+	testproblem.Want(t, mark(), codes.Aborted, api.TitleConflict) // shop is there
 	if _, err := w.n1.UpdateProjectStatus(t.Context(), w.reportOf(t, "shop", api.PhaseFailed)); err != nil {
 		t.Fatal(err)
 	}

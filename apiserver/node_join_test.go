@@ -24,6 +24,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testproblem"
 )
 
 func TestFirstStart(t *testing.T) {
@@ -54,7 +55,7 @@ func TestFirstStart(t *testing.T) {
 		t.Error("the second start made another admin token")
 	}
 	_, err = join.Join(t.Context(), again.joinConfig(t, "n1"))
-	wantCode(t, err, codes.Unauthenticated, "")
+	testproblem.Want(t, err, codes.Unauthenticated, "")
 }
 
 func TestNobodyIsAnonymous(t *testing.T) {
@@ -86,9 +87,9 @@ func TestJoin(t *testing.T) {
 	}
 	// A node has no access to the rest of the API.
 	_, err = carav1.NewProjectServiceClient(conn).ListProjects(t.Context(), &carav1.ListProjectsRequest{})
-	wantCode(t, err, codes.PermissionDenied, "")
+	testproblem.Want(t, err, codes.PermissionDenied, "")
 	_, err = carav1.NewNodeServiceClient(conn).Heartbeat(t.Context(), &carav1.HeartbeatRequest{Name: "n2"})
-	wantCode(t, err, codes.PermissionDenied, "")
+	testproblem.Want(t, err, codes.PermissionDenied, "")
 }
 
 func TestJoinRefused(t *testing.T) {
@@ -179,7 +180,7 @@ func TestJoinTakenName(t *testing.T) {
 	agent := connectAgent(t, first, "a")
 	agent.synced()
 	_, err := join.Join(t.Context(), c.joinConfig(t, "n1"))
-	wantCode(t, err, codes.AlreadyExists, "")
+	testproblem.Want(t, err, codes.AlreadyExists, "")
 	if !strings.Contains(err.Error(), "--node-name") {
 		t.Errorf("%v says not what to do", err)
 	}
@@ -187,9 +188,9 @@ func TestJoinTakenName(t *testing.T) {
 	// After a lease without a heartbeat, the name can be taken over, and the older certificate is no longer accepted.
 	c.live.Beats.Note("n1", time.Now().Add(-dispatch.NodeLease))
 	second := c.node(t, "n1")
-	wantCode(t, agent.ended(), codes.Aborted, api.TitleTakenOver)
+	testproblem.Want(t, agent.ended(), codes.Aborted, api.TitleTakenOver)
 	_, err = carav1.NewInfoServiceClient(first).GetInfo(t.Context(), &emptypb.Empty{})
-	wantCode(t, err, codes.Unauthenticated, "")
+	testproblem.Want(t, err, codes.Unauthenticated, "")
 	if _, err = carav1.NewInfoServiceClient(second).GetInfo(t.Context(), &emptypb.Empty{}); err != nil {
 		t.Error(err)
 	}
@@ -250,7 +251,7 @@ func TestDeleteNodeShutsItsAgentOut(t *testing.T) {
 	c.bind(t, "shop", "n1")
 	nodes := carav1.NewNodeServiceClient(c.admin(t))
 	_, err := nodes.DeleteNode(t.Context(), &carav1.DeleteRequest{Name: "n1"})
-	wantCode(t, err, codes.FailedPrecondition, "")
+	testproblem.Want(t, err, codes.FailedPrecondition, "")
 	if !strings.Contains(err.Error(), "1 projects") {
 		t.Errorf("%v does not count", err)
 	}
@@ -261,9 +262,9 @@ func TestDeleteNodeShutsItsAgentOut(t *testing.T) {
 	if _, err := nodes.DeleteNode(t.Context(), &carav1.DeleteRequest{Name: "n1"}); err != nil {
 		t.Fatal(err)
 	}
-	wantCode(t, agent.ended(), codes.PermissionDenied, "")
+	testproblem.Want(t, agent.ended(), codes.PermissionDenied, "")
 	_, err = carav1.NewInfoServiceClient(conn).GetInfo(t.Context(), &emptypb.Empty{})
-	wantCode(t, err, codes.Unauthenticated, "")
+	testproblem.Want(t, err, codes.Unauthenticated, "")
 }
 
 // TestNothingSecretIsWritten looks for values and tokens in every byte of the store and the log.

@@ -14,6 +14,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/objects"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testproblem"
 )
 
 // TestAPruneInFlight: a decision on older state is checked again at the commit.
@@ -64,7 +65,7 @@ func TestAPruneInFlight(t *testing.T) {
 				}
 				return
 			}
-			wantCode(t, err, codes.Aborted, "")
+			testproblem.Want(t, err, codes.Aborted, "")
 			if !strings.Contains(err.Error(), tt.says) {
 				t.Errorf("%v does not say %s", err, tt.says)
 			}
@@ -90,7 +91,7 @@ func TestAClaimAtTheSameMoment(t *testing.T) {
 		}
 		return err
 	})
-	wantCode(t, err, codes.Aborted, api.TitleConflict)
+	testproblem.Want(t, err, codes.Aborted, api.TitleConflict)
 	if tries != 2 {
 		t.Errorf("%d tries", tries)
 	}
@@ -109,13 +110,13 @@ func TestAnExpiryThatWasMoved(t *testing.T) {
 	p := web("pr-1")
 	p.Spec.ExpireAt = timestamppb.New(at)
 	w.applyFor(t, "platform", "", p)
-	wantCode(t, expire(w), codes.Aborted, api.TitleConflict)
+	testproblem.Want(t, expire(w), codes.Aborted, api.TitleConflict)
 	clock.step(time.Second)
 	if _, err := w.admin.ExtendProject(t.Context(), &carav1.ExtendProjectRequest{Name: "pr-1", By: durationpb.New(time.Hour), Reason: "demo"}); err != nil {
 		t.Fatal(err)
 	}
 	clock.step(90 * time.Minute)
-	wantCode(t, expire(w), codes.Aborted, api.TitleConflict)
+	testproblem.Want(t, expire(w), codes.Aborted, api.TitleConflict)
 	clock.step(31 * time.Minute)
 	if err := expire(w); err != nil {
 		t.Error(err)
@@ -211,10 +212,10 @@ func TestExtensionsThatMeanNothing(t *testing.T) {
 	w := newTown(t)
 	w.applyFor(t, "platform", "", web("for-ever"))
 	_, err := w.admin.ExtendProject(t.Context(), &carav1.ExtendProjectRequest{Name: "for-ever", Until: timestamppb.New(time.Now().Add(time.Hour))})
-	wantCode(t, err, codes.FailedPrecondition, api.TitleConflict)
+	testproblem.Want(t, err, codes.FailedPrecondition, api.TitleConflict)
 	p := web("pr-1")
 	p.Spec.ExpireAt = timestamppb.New(time.Now().Add(time.Hour))
 	w.applyFor(t, "platform", "", p)
 	_, err = w.admin.ExtendProject(t.Context(), &carav1.ExtendProjectRequest{Name: "pr-1", Until: timestamppb.New(time.Now().Add(time.Minute))})
-	wantCode(t, err, codes.InvalidArgument, api.TitleInvalid)
+	testproblem.Want(t, err, codes.InvalidArgument, api.TitleInvalid)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/objects"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testproblem"
 )
 
 // commit is a source's apply of an image at a commit.
@@ -73,7 +74,7 @@ func TestHistoryOfAProject(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := w.admin.GetProjectHistory(t.Context(), &carav1.GetRequest{Name: "web"})
-	wantCode(t, err, codes.NotFound, "")
+	testproblem.Want(t, err, codes.NotFound, "")
 	if _, err := w.admin.OverrideProject(t.Context(), &carav1.OverrideProjectRequest{Name: "web", Clear: true}); err != nil {
 		t.Fatal(err)
 	}
@@ -96,14 +97,14 @@ func TestRollback(t *testing.T) {
 		return w.admin.RollbackProject(t.Context(), &carav1.RollbackProjectRequest{Name: "web", To: to, Terms: terms})
 	}
 	_, err := rollback("1", nil)
-	wantCode(t, err, codes.FailedPrecondition, api.TitleOwned)
+	testproblem.Want(t, err, codes.FailedPrecondition, api.TitleOwned)
 	if !strings.Contains(err.Error(), "source/platform, web.yaml at 3c3c3c3") || !strings.Contains(err.Error(), "--reason WHY") {
 		t.Errorf("the refusal says %v", err)
 	}
 	why := &carav1.OverrideTerms{Reason: "the new one burns", For: durationpb.New(time.Hour)}
 	for _, to := range []string{"9", "2b2b2b", "ffffffff", "12345678"} {
 		_, err = rollback(to, why)
-		wantCode(t, err, codes.NotFound, "")
+		testproblem.Want(t, err, codes.NotFound, "")
 		if !strings.Contains(err.Error(), "3 (3c3c3c3), 2 (2b2b2b2), 1 (1a1a1a1)") {
 			t.Errorf("the refusal does not say what there is: %v", err)
 		}
@@ -130,10 +131,10 @@ func TestRollback(t *testing.T) {
 		t.Errorf("a user's own needs no terms: %v", err)
 	}
 	_, err = w.admin.RollbackProject(t.Context(), &carav1.RollbackProjectRequest{Name: "nobody", To: "1"})
-	wantCode(t, err, codes.NotFound, "")
+	testproblem.Want(t, err, codes.NotFound, "")
 	ci := carav1.NewProjectServiceClient(w.as(t, "ci"))
 	_, err = ci.RollbackProject(t.Context(), &carav1.RollbackProjectRequest{Name: "mine", To: "1"})
-	wantCode(t, err, codes.PermissionDenied, "")
+	testproblem.Want(t, err, codes.PermissionDenied, "")
 }
 
 // TestRollbackDoesNotExpire: a spec that has expired is not restored, since that would delete the project.
@@ -152,5 +153,5 @@ func TestRollbackDoesNotExpire(t *testing.T) {
 	}
 	clock.step(2 * time.Hour)
 	_, err := admin.RollbackProject(t.Context(), &carav1.RollbackProjectRequest{Name: "pr-1", To: "1"})
-	wantCode(t, err, codes.FailedPrecondition, api.TitleExpired)
+	testproblem.Want(t, err, codes.FailedPrecondition, api.TitleExpired)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testproblem"
 )
 
 // declares creates a source that declares projects, and publishes it.
@@ -82,19 +83,19 @@ func TestAdopt(t *testing.T) {
 		return w.admin.AdoptProject(t.Context(), &carav1.AdoptProjectRequest{Name: "web", Source: source})
 	}
 	_, err := adopt("")
-	wantCode(t, err, codes.FailedPrecondition, api.TitleConflict)
+	testproblem.Want(t, err, codes.FailedPrecondition, api.TitleConflict)
 	w.declares(t, "team", "web")
 	w.declares(t, "other", "web")
 	_, err = adopt("")
-	wantCode(t, err, codes.FailedPrecondition, api.TitleConflict)
+	testproblem.Want(t, err, codes.FailedPrecondition, api.TitleConflict)
 	if !strings.Contains(err.Error(), "other and team") || !strings.Contains(err.Error(), "--source") {
 		t.Errorf("two claimants: %v", err)
 	}
 	_, err = adopt("nobody")
-	wantCode(t, err, codes.FailedPrecondition, api.TitleConflict)
+	testproblem.Want(t, err, codes.FailedPrecondition, api.TitleConflict)
 	for _, token := range []string{"viewer", "ci", "n1"} {
 		_, err = carav1.NewProjectServiceClient(w.as(t, token)).AdoptProject(t.Context(), &carav1.AdoptProjectRequest{Name: "web", Source: "team"})
-		wantCode(t, err, codes.PermissionDenied, "")
+		testproblem.Want(t, err, codes.PermissionDenied, "")
 	}
 	p, err := adopt("team")
 	if err != nil || p.GetMetadata().GetOwner() != "source/team" || p.GetMetadata().GetOrigin().GetFile() != "web.yaml" ||
@@ -105,7 +106,7 @@ func TestAdopt(t *testing.T) {
 		t.Errorf("what it has already: %v", err)
 	}
 	_, err = adopt("other")
-	wantCode(t, err, codes.FailedPrecondition, api.TitleOwned)
+	testproblem.Want(t, err, codes.FailedPrecondition, api.TitleOwned)
 	if !strings.Contains(err.Error(), "release it first") {
 		t.Errorf("what another has: %v", err)
 	}
@@ -143,8 +144,8 @@ func TestRelease(t *testing.T) {
 		_, err := carav1.NewProjectServiceClient(w.as(t, token)).ReleaseProject(t.Context(), &carav1.ReleaseProjectRequest{Name: "web"})
 		return err
 	}
-	wantCode(t, release("viewer"), codes.PermissionDenied, "")
-	wantCode(t, release("ci"), codes.PermissionDenied, "")
+	testproblem.Want(t, release("viewer"), codes.PermissionDenied, "")
+	testproblem.Want(t, release("ci"), codes.PermissionDenied, "")
 	if _, err := w.admin.OverrideProject(t.Context(), &carav1.OverrideProjectRequest{Name: "web", Terms: &carav1.OverrideTerms{Reason: "x"}}); err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +159,7 @@ func TestRelease(t *testing.T) {
 	if _, ok := state.Get[*carav1.Override](w.db.Cache, "web"); ok {
 		t.Error("an override of nothing stands")
 	}
-	wantCode(t, release("admin"), codes.FailedPrecondition, api.TitleConflict)
+	testproblem.Want(t, release("admin"), codes.FailedPrecondition, api.TitleConflict)
 	if r := w.applyFor(t, "platform", "", image("web", "nginx:2")); r.GetProblem().GetTitle() != api.TitleAdoptionRequired || !strings.Contains(r.GetProblem().GetDetail(), "caractrl adopt web") {
 		t.Errorf("the source's next pass: %v", r)
 	}

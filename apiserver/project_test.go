@@ -7,6 +7,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testproblem"
 )
 
 func TestCreateAndRead(t *testing.T) {
@@ -27,5 +28,5 @@ func TestCreateAndRead(t *testing.T) {
 		t.Errorf("get has resourceVersion %s, create said %s", got.GetMetadata().GetResourceVersion(), p.GetMetadata().GetResourceVersion())
 	}
 	_, err = projects.CreateProject(t.Context(), &carav1.CreateProjectRequest{Project: web("shop")})
-	wantCode(t, err, codes.AlreadyExists, api.TitleAlreadyExists)
+	testproblem.Want(t, err, codes.AlreadyExists, api.TitleAlreadyExists)
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testproblem"
 )
 
 // TestRetryOfAnUpdate: if an update failed and the previous version runs, a retry restarts the services that are not
@@ -19,7 +20,7 @@ func TestRetryOfAnUpdate(t *testing.T) {
 	fillWith(t, w.house, spec)
 	w.running(t, "shop")
 	_, err := w.admin.RetryProject(t.Context(), &carav1.RetryProjectRequest{Name: "shop"})
-	wantCode(t, err, codes.FailedPrecondition, api.TitleConflict)
+	testproblem.Want(t, err, codes.FailedPrecondition, api.TitleConflict)
 
 	report := w.reportOf(t, "shop", "")
 	report.Services = []*carav1.ServiceStatus{

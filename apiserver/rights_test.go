@@ -8,6 +8,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testproblem"
 )
 
 // TestAPrefixBoundsSecretsToo: a caller that may only change `pr-...` may only use secrets `pr-...` in containers.
@@ -33,7 +34,7 @@ func TestAPrefixBoundsSecretsToo(t *testing.T) {
 			ref.Name = "db"
 			use(p)
 			_, err := projects.PutProject(t.Context(), &carav1.PutProjectRequest{Project: p})
-			wantCode(t, err, codes.PermissionDenied, api.TitleForbidden)
+			testproblem.Want(t, err, codes.PermissionDenied, api.TitleForbidden)
 			if want := `secrets whose names begin with "pr-", and project "pr-1" names secret "db"`; !strings.Contains(err.Error(), want) {
 				t.Errorf("%v does not say %s", err, want)
 			}

@@ -13,6 +13,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/objects"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testproblem"
 )
 
 func aSecret(name string, values map[string]string) *carav1.Secret {
@@ -27,7 +28,7 @@ func TestSecrets(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = secrets.CreateSecret(t.Context(), &carav1.CreateSecretRequest{Secret: aSecret("db", nil)})
-	wantCode(t, err, codes.AlreadyExists, "")
+	testproblem.Want(t, err, codes.AlreadyExists, "")
 
 	// The same values, as bytes this time: nothing is written, although sealing is random.
 	same := aSecret("db", nil)
@@ -44,7 +45,7 @@ func TestSecrets(t *testing.T) {
 	stale := aSecret("db", nil)
 	stale.Metadata.ResourceVersion = created.GetMetadata().GetResourceVersion()
 	_, err = secrets.PutSecret(t.Context(), &carav1.PutSecretRequest{Secret: stale})
-	wantCode(t, err, codes.Aborted, "")
+	testproblem.Want(t, err, codes.Aborted, "")
 
 	list, err := secrets.ListSecrets(t.Context(), &carav1.ListRequest{})
 	if err != nil || len(list.GetItems()) != 1 || len(list.GetItems()[0].GetData()) != 0 {
@@ -54,7 +55,7 @@ func TestSecrets(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = secrets.GetSecret(t.Context(), &carav1.GetRequest{Name: "db"})
-	wantCode(t, err, codes.NotFound, "")
+	testproblem.Want(t, err, codes.NotFound, "")
 	events, err := carav1.NewEventServiceClient(c.admin(t)).ListEvents(t.Context(), &carav1.ListEventsRequest{Kind: api.KindSecret, Name: "db"})
 	if err != nil || len(events.GetItems()) != 3 {
 		t.Errorf("events: %v, %v", events, err)
@@ -109,7 +110,7 @@ func TestGetSourceSecret(t *testing.T) {
 		return carav1.NewSourceServiceClient(loop).GetSourceSecret(t.Context(), &carav1.GetSourceSecretRequest{Name: "platform"})
 	}
 	_, err = get()
-	wantCode(t, err, codes.NotFound, "")
+	testproblem.Want(t, err, codes.NotFound, "")
 	if !strings.Contains(err.Error(), "spec.git.secretRef") {
 		t.Errorf("%v says not where", err)
 	}
@@ -120,13 +121,13 @@ func TestGetSourceSecret(t *testing.T) {
 	}
 	// An administrator may not, nor another loop.
 	_, err = carav1.NewSourceServiceClient(c.admin(t)).GetSourceSecret(t.Context(), &carav1.GetSourceSecretRequest{Name: "platform"})
-	wantCode(t, err, codes.PermissionDenied, "")
+	testproblem.Want(t, err, codes.PermissionDenied, "")
 	other, err := c.Client("reconciler")
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, err = carav1.NewSourceServiceClient(other).GetSourceSecret(t.Context(), &carav1.GetSourceSecretRequest{Name: "platform"})
-	wantCode(t, err, codes.PermissionDenied, "")
+	testproblem.Want(t, err, codes.PermissionDenied, "")
 }
 
 // TestLostKey: without the old key the values are lost, reported, and can be set again; the server starts anyway.

@@ -15,6 +15,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testproblem"
 	"github.com/caravanserai/cara/store"
 	"github.com/caravanserai/cara/store/pebble"
 )
@@ -80,7 +81,7 @@ func TestAPanicIsAnAnswer(t *testing.T) {
 	}
 	_, err := h.unary(admin)(t.Context(), &carav1.GetRequest{Name: "x"}, &grpc.UnaryServerInfo{FullMethod: "/cara.v1.ProjectService/GetProject"},
 		func(context.Context, any) (any, error) { panic("boom") })
-	wantCode(t, err, codes.Internal, api.TitleInternal)
+	testproblem.Want(t, err, codes.Internal, api.TitleInternal)
 	if strings.Contains(err.Error(), "boom") {
 		t.Errorf("the panic went out: %v", err)
 	}

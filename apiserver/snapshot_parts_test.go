@@ -12,6 +12,7 @@ import (
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testproblem"
 	"github.com/caravanserai/cara/store"
 	"github.com/caravanserai/cara/store/pebble"
 )
@@ -179,5 +180,5 @@ func TestObjectTooLarge(t *testing.T) {
 	f := newFarm(t)
 	p := claim("p")
 	p.Project.Metadata.Annotations = map[string]string{"note": strings.Repeat("x", store.MaxValue)}
-	wantCode(t, f.publish(t, 1, []*carav1.ClaimSpec{p}), codes.ResourceExhausted, "TooLarge")
+	testproblem.Want(t, f.publish(t, 1, []*carav1.ClaimSpec{p}), codes.ResourceExhausted, "TooLarge")
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/objects"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testproblem"
 )
 
 // farm is a server with one source and the loops that use it.
@@ -98,8 +99,8 @@ func TestSnapshotIsOneTransaction(t *testing.T) {
 	if err != nil || len(msg.GetChanges()) != 3 {
 		t.Fatalf("%v %v: want the source and two claims at once", msg, err)
 	}
-	wantCode(t, f.publish(t, 1, nil), codes.Aborted, api.TitleConflict)
-	wantCode(t, f.publish(t, 3, nil), codes.Aborted, api.TitleConflict)
+	testproblem.Want(t, f.publish(t, 1, nil), codes.Aborted, api.TitleConflict)
+	testproblem.Want(t, f.publish(t, 3, nil), codes.Aborted, api.TitleConflict)
 	if err := f.publish(t, 2, []*carav1.ClaimSpec{claim("a")}, "b", "never-there"); err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +115,7 @@ func TestSnapshotIsOneTransaction(t *testing.T) {
 		}})
 		return err
 	}
-	wantCode(t, update("a", true), codes.Aborted, api.TitleConflict)
+	testproblem.Want(t, update("a", true), codes.Aborted, api.TitleConflict)
 	for _, err := range []error{update("a", false), update("b", true), update("b", true)} {
 		if err != nil {
 			t.Fatal(err)
@@ -132,7 +133,7 @@ func TestSnapshotIsBounded(t *testing.T) {
 	for i := range many {
 		many[i] = claim(fmt.Sprintf("p-%d", i))
 	}
-	wantCode(t, f.publish(t, 1, many), codes.ResourceExhausted, "TooLarge")
+	testproblem.Want(t, f.publish(t, 1, many), codes.ResourceExhausted, "TooLarge")
 	if err := f.publish(t, 1, many[:objects.MaxSnapshotClaims]); err != nil {
 		t.Fatal(err)
 	}
@@ -204,7 +205,7 @@ func TestConfirmIsForOneRevision(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := f.admin.ConfirmSource(t.Context(), &carav1.ConfirmSourceRequest{Name: "platform", Revision: "7654321"})
-	wantCode(t, err, codes.FailedPrecondition, api.TitleConflict)
+	testproblem.Want(t, err, codes.FailedPrecondition, api.TitleConflict)
 	src, err := f.admin.ConfirmSource(t.Context(), &carav1.ConfirmSourceRequest{Name: "platform", Revision: "0000000"})
 	if err != nil || src.GetStatus().GetConfirmedRevision() != fmt.Sprintf("%040d", 1) {
 		t.Errorf("%v %v", src, err)
@@ -293,5 +294,5 @@ func TestPlanSource(t *testing.T) {
 	}
 	want("Create a New true", "Create b New true")
 	_, err := f.admin.PlanSource(t.Context(), &carav1.GetRequest{Name: "nosuch"})
-	wantCode(t, err, codes.NotFound, api.TitleNotFound)
+	testproblem.Want(t, err, codes.NotFound, api.TitleNotFound)
 }

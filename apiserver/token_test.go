@@ -11,6 +11,7 @@ import (
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testproblem"
 )
 
 func TestTokens(t *testing.T) {
@@ -27,7 +28,7 @@ func TestTokens(t *testing.T) {
 		t.Errorf("made %v", made.GetToken())
 	}
 	_, err = tokens.CreateToken(t.Context(), &carav1.CreateTokenRequest{Token: &carav1.Token{Metadata: &carav1.ObjectMeta{Name: "ci"}, Role: "viewer"}})
-	wantCode(t, err, codes.AlreadyExists, "")
+	testproblem.Want(t, err, codes.AlreadyExists, "")
 
 	ci := c.dial(t, made.GetSecret())
 	info, err := carav1.NewInfoServiceClient(ci).GetInfo(t.Context(), &emptypb.Empty{})
@@ -39,9 +40,9 @@ func TestTokens(t *testing.T) {
 		t.Error(err)
 	}
 	_, err = projects.CreateProject(t.Context(), &carav1.CreateProjectRequest{Project: web("prod")})
-	wantCode(t, err, codes.PermissionDenied, "")
+	testproblem.Want(t, err, codes.PermissionDenied, "")
 	_, err = carav1.NewTokenServiceClient(ci).ListTokens(t.Context(), &carav1.ListRequest{})
-	wantCode(t, err, codes.PermissionDenied, "")
+	testproblem.Want(t, err, codes.PermissionDenied, "")
 
 	list, err := tokens.ListTokens(t.Context(), &carav1.ListRequest{})
 	if err != nil || len(list.GetItems()) != 3 {
@@ -55,7 +56,7 @@ func TestTokens(t *testing.T) {
 
 	now = now.Add(2 * time.Hour)
 	_, err = projects.ListProjects(t.Context(), &carav1.ListProjectsRequest{})
-	wantCode(t, err, codes.Unauthenticated, "")
+	testproblem.Want(t, err, codes.Unauthenticated, "")
 	if !strings.Contains(err.Error(), "ended at") {
 		t.Errorf("%v says not that the token ended", err)
 	}
@@ -86,7 +87,7 @@ func TestTokenRefused(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := tokens.CreateToken(t.Context(), &carav1.CreateTokenRequest{Token: test.token})
-			wantCode(t, err, codes.InvalidArgument, api.TitleInvalid)
+			testproblem.Want(t, err, codes.InvalidArgument, api.TitleInvalid)
 			if fields := api.ProblemOf(err).GetErrors(); len(fields) != 1 || fields[0].GetField() != test.field {
 				t.Errorf("fields %v, want %s", fields, test.field)
 			}
@@ -98,7 +99,7 @@ func TestRevoke(t *testing.T) {
 	c := newCluster(t, nil)
 	tokens := carav1.NewTokenServiceClient(c.admin(t))
 	_, err := tokens.DeleteToken(t.Context(), &carav1.DeleteRequest{Name: firstAdmin})
-	wantCode(t, err, codes.FailedPrecondition, "")
+	testproblem.Want(t, err, codes.FailedPrecondition, "")
 	made, err := tokens.CreateToken(t.Context(), &carav1.CreateTokenRequest{Token: &carav1.Token{Metadata: &carav1.ObjectMeta{Name: "second"}, Role: "admin"}})
 	if err != nil {
 		t.Fatal(err)
@@ -108,7 +109,7 @@ func TestRevoke(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = tokens.ListTokens(t.Context(), &carav1.ListRequest{})
-	wantCode(t, err, codes.Unauthenticated, "")
+	testproblem.Want(t, err, codes.Unauthenticated, "")
 
 	// A certificate of a node is a token too; revoked, its agent's stream ends with the next heartbeat.
 	agent := connectAgent(t, c.node(t, "n1"), "a")
@@ -127,5 +128,5 @@ func TestRevoke(t *testing.T) {
 	if err := agent.stream.Send(&carav1.ConnectRequest{Heartbeat: &carav1.Heartbeat{}}); err != nil {
 		t.Fatal(err)
 	}
-	wantCode(t, agent.ended(), codes.Unauthenticated, "")
+	testproblem.Want(t, agent.ended(), codes.Unauthenticated, "")
 }

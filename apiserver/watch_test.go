@@ -18,6 +18,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/objects"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testproblem"
 )
 
 // replay applies a watch to a map, and says at which revision it is.
@@ -214,7 +215,7 @@ func TestWatchTooFarBehindIsGone(t *testing.T) {
 	for err == nil { // the first answer is the bookmark that opens every watch
 		_, err = stream.Recv()
 	}
-	wantCode(t, err, codes.OutOfRange, api.TitleGone)
+	testproblem.Want(t, err, codes.OutOfRange, api.TitleGone)
 }
 
 func TestBookmarksAndDrain(t *testing.T) {
@@ -238,11 +239,11 @@ func TestBookmarksAndDrain(t *testing.T) {
 	for err = nil; err == nil; {
 		_, err = stream.Recv()
 	}
-	wantCode(t, err, codes.Unavailable, "")
+	testproblem.Want(t, err, codes.Unavailable, "")
 	for err = nil; err == nil; {
 		_, err = network.Recv()
 	}
-	wantCode(t, err, codes.Unavailable, "")
+	testproblem.Want(t, err, codes.Unavailable, "")
 }
 
 func fillWith(t testing.TB, h *house, p *carav1.Project) {

@@ -17,6 +17,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/rest"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testproblem"
 )
 
 const hookSecret = "planted-c0ffee"
@@ -307,5 +308,5 @@ func TestHintsEndWithTheServer(t *testing.T) {
 	}
 	c.stop()
 	_, err = stream.Recv()
-	wantCode(t, err, codes.Unavailable, "")
+	testproblem.Want(t, err, codes.Unavailable, "")
 }

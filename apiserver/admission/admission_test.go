@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/internal/test/testproblem"
 )
 
 func TestBodiesHaveABudget(t *testing.T) {
@@ -21,14 +22,14 @@ func TestBodiesHaveABudget(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = b.reserve(t.Context(), "user/a", 1) // one caller gets at most half
-	wantRefusal(t, err, codes.ResourceExhausted, api.TitleTooMany)
+	testproblem.Want(t, err, codes.ResourceExhausted, api.TitleTooMany)
 	second, err := b.reserve(t.Context(), "user/b", 50)
 	if err != nil {
 		t.Fatal(err)
 	}
 	synctest.Test(t, func(t *testing.T) {
 		_, err := b.reserve(t.Context(), "user/c", 1)
-		wantRefusal(t, err, codes.Unavailable, api.TitleUnavailable)
+		testproblem.Want(t, err, codes.Unavailable, api.TitleUnavailable)
 	})
 	first()
 	third, err := b.reserve(t.Context(), "user/c", 50)
@@ -137,16 +138,6 @@ func TestSampler(t *testing.T) {
 	left = s.left.Load()
 	if ok < SampleBurst || int64(ok)+left != 50 {
 		t.Errorf("%d lines, %d counted as left out", ok, left)
-	}
-}
-
-func wantRefusal(t testing.TB, err error, code codes.Code, title string) {
-	t.Helper()
-	if got := api.Code(err); got != code {
-		t.Fatalf("got %v (%v), want code %v", got, err, code)
-	}
-	if got := api.ProblemOf(err).GetTitle(); title != "" && got != title {
-		t.Fatalf("got title %q (%v), want %q", got, err, title)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/internal/test/testproblem"
 )
 
 // frame returns a gRPC message of that size.
@@ -89,7 +90,7 @@ func TestFramesBoundAMessage(t *testing.T) {
 	if n, err := f.Read(make([]byte, pieceCost)); n != 0 || !errors.Is(err, io.EOF) {
 		t.Errorf("read %d, %v", n, err)
 	}
-	wantRefusal(t, f.err, codes.ResourceExhausted, "TooLarge")
+	testproblem.Want(t, f.err, codes.ResourceExhausted, "TooLarge")
 	if api.ProblemOf(f.err).GetDetail() == "" {
 		t.Error("the caller is not told why")
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testproblem"
 )
 
 // A report counts only for the assignment that it is about, also from the node that has the project.
@@ -26,7 +27,7 @@ func TestReportOfAnotherEpochIsRefused(t *testing.T) {
 		req.Epoch = epoch
 		err := mayReport(identity.Actor{Name: "node/n1", Role: api.RoleNode}, p, req)
 		if refused {
-			wantStatus(t, err, codes.Aborted, api.TitleStaleEpoch)
+			testproblem.Want(t, err, codes.Aborted, api.TitleStaleEpoch)
 		} else if err != nil {
 			t.Errorf("epoch %d: %v", epoch, err)
 		}
@@ -43,8 +44,8 @@ func TestApplyHoldsTheNamePrefix(t *testing.T) {
 			StringData: map[string]string{"k": "v"},
 		}
 	}
-	wantStatus(t, s.mayApply(ctx, secret("prod-db"), applyTerms{}), codes.PermissionDenied, api.TitleForbidden)
-	wantStatus(t, s.mayApply(ctx, &carav1.Project{
+	testproblem.Want(t, s.mayApply(ctx, secret("prod-db"), applyTerms{}), codes.PermissionDenied, api.TitleForbidden)
+	testproblem.Want(t, s.mayApply(ctx, &carav1.Project{
 		ApiVersion: api.APIVersion, Kind: api.KindProject, Metadata: &carav1.ObjectMeta{Name: "prod"},
 		Spec: &carav1.ProjectSpec{Services: []*carav1.Service{{Name: "web", Image: "nginx:1"}}},
 	}, applyTerms{}), codes.PermissionDenied, api.TitleForbidden)
@@ -155,16 +156,6 @@ func TestRequestTokenAfterAnEarlierVersion(t *testing.T) {
 	const earlier = "f47ac10b-58cc-4372-a567-0e02b2c3d479"
 	if first := requestToken(earlier); first <= earlier || first != requestToken("") {
 		t.Errorf("after a token of an earlier version comes %q", first)
-	}
-}
-
-func wantStatus(t testing.TB, err error, code codes.Code, title string) {
-	t.Helper()
-	if got := api.Code(err); got != code {
-		t.Fatalf("got %v (%v), want code %v", got, err, code)
-	}
-	if got := api.ProblemOf(err).GetTitle(); title != "" && got != title {
-		t.Fatalf("got title %q (%v), want %q", got, err, title)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/caravanserai/cara/apiserver/identity"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testproblem"
 )
 
 // deafStream accepts what is sent to the agent, or blocks like an agent that does not read.
@@ -95,7 +96,7 @@ func TestMeetingsAreBounded(t *testing.T) {
 		last = w
 	}
 	_, err := m.expect(t.Context(), "n1", maxAttached)
-	wantRefusal(t, err, codes.ResourceExhausted, "")
+	testproblem.Want(t, err, codes.ResourceExhausted, "")
 	last.finish()
 	if _, err := m.expect(t.Context(), "n1", maxAttached); err != nil {
 		t.Error(err)
@@ -117,7 +118,7 @@ func TestMeetingsAreBoundedForEachCaller(t *testing.T) {
 		last = w
 	}
 	_, err := m.expect(as("user/greedy"), "n1", 3)
-	wantRefusal(t, err, codes.ResourceExhausted, api.TitleTooMany)
+	testproblem.Want(t, err, codes.ResourceExhausted, api.TitleTooMany)
 	if _, err := m.expect(as("user/other"), "n1", 3); err != nil {
 		t.Errorf("another caller: %v", err)
 	}
@@ -125,15 +126,5 @@ func TestMeetingsAreBoundedForEachCaller(t *testing.T) {
 	last.finish() // a second time changes nothing
 	if _, err := m.expect(as("user/greedy"), "n1", 3); err != nil {
 		t.Errorf("after one has ended: %v", err)
-	}
-}
-
-func wantRefusal(t testing.TB, err error, code codes.Code, title string) {
-	t.Helper()
-	if got := api.Code(err); got != code {
-		t.Fatalf("got %v (%v), want code %v", got, err, code)
-	}
-	if got := api.ProblemOf(err).GetTitle(); title != "" && got != title {
-		t.Fatalf("got title %q (%v), want %q", got, err, title)
 	}
 }
