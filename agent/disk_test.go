@@ -1,11 +1,15 @@
 package agent
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
 	"reflect"
 	"testing"
 	"time"
 
 	"github.com/caravanserai/cara/agent/step"
+	"github.com/caravanserai/cara/agent/stream"
 )
 
 // TestRecordIsKeptWhole: what the next agent reads is all that this one knew.
@@ -30,5 +34,38 @@ func TestRecordIsKeptWhole(t *testing.T) {
 	}
 	if got := d.loadRecord("p"); !reflect.DeepEqual(got, r) {
 		t.Errorf("read %+v, want %+v", got, r)
+	}
+}
+
+// TestRemovalFromDiskIsRetried: the files of a removed project are tried again until they are gone, the kept logs first.
+func TestRemovalFromDiskIsRetried(t *testing.T) {
+	dir := t.TempDir()
+	w := &worker{disk: &disk{dir: dir}, kept: stream.KeptLogsIn(filepath.Join(dir, "logs"))}
+	assignment, log := w.disk.path("p"), filepath.Join(dir, "logs", "p.a.json")
+	write := func(path string, obstacle bool) {
+		t.Helper()
+		if obstacle { // a directory that is not empty cannot be removed as a file
+			path = filepath.Join(path, "x")
+		}
+		if err := errors.Join(os.RemoveAll(filepath.Dir(path)), os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exists := func(path string) bool { _, err := os.Stat(path); return err == nil }
+	ws, want := &task{}, &step.Want{Project: "p", Remove: true}
+
+	write(assignment, false)
+	write(log, true)
+	if err := w.keep(ws, want); err == nil || !exists(assignment) {
+		t.Errorf("with a log that cannot be removed: %v, and the assignment exists: %t", err, exists(assignment))
+	}
+	write(log, false)
+	write(assignment, true)
+	if err := w.keep(ws, want); err == nil || exists(log) {
+		t.Errorf("with an assignment that cannot be removed: %v, and the log exists: %t", err, exists(log))
+	}
+	write(assignment, false)
+	if err := w.keep(ws, want); err != nil || exists(assignment) {
+		t.Errorf("at the end: %v, and the assignment exists: %t", err, exists(assignment))
 	}
 }

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -164,8 +163,13 @@ func (w *worker) keep(t *task, want *step.Want) error {
 		if ws.cleared {
 			return nil
 		}
-		ws.saved, ws.cleared, ws.record, ws.noted = nil, true, step.Record{}, step.Record{}
-		return errors.Join(w.kept.Remove(want.Project), w.disk.remove(want.Project)) // last: while it exists, this is retried
+		ws.saved, ws.record, ws.noted = nil, step.Record{}, step.Record{}
+		if err := w.kept.Remove(want.Project); err != nil {
+			return err
+		}
+		err := w.disk.remove(want.Project) // last: as long as it exists, the next agent retries
+		ws.cleared = err == nil
+		return err
 	}
 	project := w.assignments.project(t)
 	kept := ws.saved
