@@ -33,7 +33,7 @@ func TestWordsAreSpelledOnce(t *testing.T) {
 
 // A constant of api with one of these prefixes is a word of the contract.
 var wordPrefixes = regexp.MustCompile(`^(Adopt|Apply|Claim|Cond|Delivery|Depends|Event|Health|Kind|Node|OnDelete|Override|Phase|Prefix|` +
-	`Provider|Pull|Reason|Restart|Role|Schedule|Scope|Secret|Service|Status|Title|Update|Volume|Watch)[A-Z]`)
+	`Provider|Pull|Reason|Reclaim|Restart|Role|Schedule|Scope|Secret|Service|Status|Title|Update|Volume|Watch)[A-Z]`)
 
 var (
 	// oneWord has the form of a word of the contract. Such a literal may be an ordinary word of a table's header, too, so it is a problem only

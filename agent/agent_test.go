@@ -133,7 +133,7 @@ func TestLostAnswers(t *testing.T) {
 				return nil
 			})
 			spec := services("web", "far")
-			spec.Volumes = []*carav1.Volume{{Name: "v"}}
+			spec.Volumes = []*carav1.ProjectVolume{{Name: "v"}}
 			f.run(t)
 			f.put("p", spec)
 			f.wait(t, "p", phase(api.PhaseRunning))
@@ -319,7 +319,7 @@ func TestEpochs(t *testing.T) {
 func TestSameNameAnotherProject(t *testing.T) {
 	f := newFaked(t)
 	spec := services("web")
-	spec.Volumes = []*carav1.Volume{{Name: "v"}}
+	spec.Volumes = []*carav1.ProjectVolume{{Name: "v"}}
 	before := f.up(t, spec)
 	f.edit("p", func(p *carav1.Project) { p.Metadata.Uid, p.Status.Phase = "another", api.PhaseScheduled })
 	f.wait(t, "p", phase(api.PhaseRunning))

@@ -45,7 +45,7 @@ func TestThousandCycles(t *testing.T) {
 		name := fmt.Sprintf("p%d", n)
 		spec := services("web", "far")
 		f.engine.Remote("far", nil)
-		spec.Volumes = []*carav1.Volume{{Name: "v"}}
+		spec.Volumes = []*carav1.ProjectVolume{{Name: "v"}}
 		spec.Services[1].PullPolicy = api.PullAlways
 		want := phase(api.PhaseRunning)
 		if n%10 == 0 {

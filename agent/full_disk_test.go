@@ -118,7 +118,7 @@ func TestFailingListIsNotEmpty(t *testing.T) {
 			t.Run(call+", "+name, func(t *testing.T) {
 				f := newFaked(t)
 				spec := services("web")
-				spec.Volumes = []*carav1.Volume{{Name: "v"}}
+				spec.Volumes = []*carav1.ProjectVolume{{Name: "v"}}
 				f.up(t, spec)
 				before := f.reported()
 				var failed atomic.Int64

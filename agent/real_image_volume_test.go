@@ -17,7 +17,7 @@ func TestRealImageVolume(t *testing.T) {
 	project := uniqueName("volume")
 	spec := func() *carav1.ProjectSpec {
 		return &carav1.ProjectSpec{
-			Volumes:  []*carav1.Volume{{Name: "data"}},
+			Volumes:  []*carav1.ProjectVolume{{Name: "data"}},
 			Services: []*carav1.Service{{Name: "db", Image: image, Command: []string{"sleep", "1000"}, StopSignal: "SIGKILL"}},
 		}
 	}

@@ -26,7 +26,7 @@ func soaking() bool { return os.Getenv(soakEnv) != "" }
 // pair is a project with all that the agent makes for one: a network, a volume, a file, limits.
 func pair(web, memory string) *carav1.ProjectSpec {
 	return &carav1.ProjectSpec{
-		Volumes: []*carav1.Volume{{Name: "data"}},
+		Volumes: []*carav1.ProjectVolume{{Name: "data"}},
 		Services: []*carav1.Service{
 			{
 				Name: "kv", Image: testimage.KV, VolumeMounts: []*carav1.VolumeMount{{Name: "data", MountPath: "/data"}},

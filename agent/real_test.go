@@ -69,7 +69,7 @@ func name(t testing.TB) string {
 
 func three() *carav1.ProjectSpec {
 	return &carav1.ProjectSpec{
-		Volumes: []*carav1.Volume{{Name: "data"}},
+		Volumes: []*carav1.ProjectVolume{{Name: "data"}},
 		Services: []*carav1.Service{
 			{Name: "kv", Image: testimage.KV, VolumeMounts: []*carav1.VolumeMount{{Name: "data", MountPath: "/data"}}},
 			{Name: "web", Image: testimage.WebV1, Env: []*carav1.EnvVar{{Name: "KV_ADDR", Value: "kv:6380"}}},

@@ -55,7 +55,7 @@ func TestEngineNeverTellsASecret(t *testing.T) {
 			spec := services("web")
 			spec.Services[0].Env = []*carav1.EnvVar{{Name: "P", ValueFrom: &carav1.EnvVarSource{SecretKeyRef: &carav1.SecretKeyRef{Name: "db", Key: "p"}}}}
 			spec.Services[0].Files = []*carav1.File{{Path: "/p", SecretKeyRef: &carav1.SecretKeyRef{Name: "db", Key: "p"}}}
-			spec.Volumes = []*carav1.Volume{{Name: "v", Type: api.VolumeEphemeral}}
+			spec.Volumes = []*carav1.ProjectVolume{{Name: "v", Type: api.VolumeEphemeral}}
 			f.run(t)
 			f.put("p", spec)
 			waitUntil(t, func() bool { return f.engine.Calls(call) > 2 || f.engine.Calls("StartContainer") > 0 })

@@ -18,7 +18,7 @@ func TestWhatBreaksThePoliciesIsNeverRun(t *testing.T) {
 		"open files":    func(s *carav1.ProjectSpec) { s.Services[0].Ulimits = []*carav1.Ulimit{{Name: "nofile", Soft: -1}} },
 		"shared memory": func(s *carav1.ProjectSpec) { s.Services[0].ShmSize = "1Ti" },
 		"tmpfs":         func(s *carav1.ProjectSpec) { s.Services[0].Tmpfs = []string{"/x:size=100g"} },
-		"a volume":      func(s *carav1.ProjectSpec) { s.Volumes = []*carav1.Volume{{Name: "../../etc", Type: "HostPath"}} },
+		"a volume":      func(s *carav1.ProjectSpec) { s.Volumes = []*carav1.ProjectVolume{{Name: "../../etc", Type: "HostPath"}} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFaked(t)
@@ -105,7 +105,7 @@ func TestRealFilesOfAReadOnlyService(t *testing.T) {
 	r.run(t)
 	project := name(t)
 	r.put(project, &carav1.ProjectSpec{
-		Volumes: []*carav1.Volume{{Name: "conf"}},
+		Volumes: []*carav1.ProjectVolume{{Name: "conf"}},
 		Services: []*carav1.Service{{
 			Name: "box", Image: testimage.Busybox, ReadOnly: true, Command: []string{"sh", "-c"},
 			Args:         []string{"cat /conf/sub/app /conf/top; touch /x || echo refused; exec sleep 1000"},

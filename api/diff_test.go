@@ -19,7 +19,7 @@ func TestDiff(t *testing.T) {
 				{Name: "web", Image: "web:1", Env: []*carav1.EnvVar{{Name: "A", Value: "<1>"}}, Args: []string{"x"}},
 				{Name: "db", Image: "db:1", VolumeMounts: []*carav1.VolumeMount{{Name: "data", MountPath: "/data"}}},
 			},
-			Volumes: []*carav1.Volume{{Name: "data"}},
+			Volumes: []*carav1.ProjectVolume{{Name: "data"}},
 		},
 	}
 	cases := map[string]struct {
@@ -45,7 +45,7 @@ func TestDiff(t *testing.T) {
 			p.Spec.Services[0], p.Spec.Services[1] = p.Spec.Services[1], p.Spec.Services[0]
 		}, []string{`spec.services ["web","db"] -> ["db","web"]`}},
 		"volume added": {func(p *carav1.Project) {
-			p.Spec.Volumes = append(p.Spec.Volumes, &carav1.Volume{Name: "x"})
+			p.Spec.Volumes = append(p.Spec.Volumes, &carav1.ProjectVolume{Name: "x"})
 		}, []string{`spec.volumes[x]  -> {"name":"x","type":"Ephemeral"}`}},
 		"mount moved": {func(p *carav1.Project) { p.Spec.Services[1].VolumeMounts[0].MountPath = "/d" }, []string{
 			`spec.services[db].volumeMounts[/data] {"name":"data","mountPath":"/data"} -> `,

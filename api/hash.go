@@ -40,10 +40,11 @@ func ServiceHash(s *carav1.ProjectSpec, service string) string {
 	mounted := &carav1.ProjectSpec{Services: []*carav1.Service{svc}}
 	for _, v := range s.GetVolumes() {
 		if slices.ContainsFunc(svc.GetVolumeMounts(), func(m *carav1.VolumeMount) bool { return m.GetName() == v.GetName() }) {
+			v.Reclaim = "" // the container does not depend on it
 			mounted.Volumes = append(mounted.Volumes, v)
 		}
 	}
-	slices.SortFunc(mounted.Volumes, func(a, b *carav1.Volume) int { return strings.Compare(a.GetName(), b.GetName()) })
+	slices.SortFunc(mounted.Volumes, func(a, b *carav1.ProjectVolume) int { return strings.Compare(a.GetName(), b.GetName()) })
 	return hashOf(mounted)
 }
 

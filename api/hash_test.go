@@ -30,7 +30,7 @@ func fullSpec() *carav1.ProjectSpec {
 			},
 			{Name: "web", Image: "web:1", DependsOn: []*carav1.Dependency{{Service: "db"}}},
 		},
-		Volumes:      []*carav1.Volume{{Name: "data"}, {Name: "other"}},
+		Volumes:      []*carav1.ProjectVolume{{Name: "data"}, {Name: "other"}},
 		Ingress:      []*carav1.Ingress{{Name: "web", Host: "Web", Target: &carav1.IngressTarget{Service: "web", Port: 80}}},
 		NodeSelector: map[string]string{"disk": "ssd", "zone": "a"},
 		ExpireAt:     &timestamppb.Timestamp{Seconds: 1_800_000_000},
@@ -253,7 +253,7 @@ func randomSpec(seed uint64) *carav1.ProjectSpec {
 		s.Services = append(s.Services, svc)
 	}
 	if r.IntN(2) == 0 {
-		s.Volumes = []*carav1.Volume{{Name: pick("a", "b"), Type: pick("", "Ephemeral")}}
+		s.Volumes = []*carav1.ProjectVolume{{Name: pick("a", "b"), Type: pick("", "Ephemeral")}}
 	}
 	return s
 }

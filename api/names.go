@@ -15,6 +15,7 @@ const (
 	KindTombstone = "Tombstone"
 	KindRevision  = "Revision"
 	KindToken     = "Token"
+	KindVolume    = "Volume"
 )
 
 // States of a node.
@@ -22,6 +23,14 @@ const (
 	NodeReady    = "Ready"
 	NodeNotReady = "NotReady"
 	NodeDraining = "Draining"
+)
+
+// States of a Managed volume.
+const (
+	VolumeInUse    = "InUse"
+	VolumeRetained = "Retained"
+	VolumeLost     = "Lost"
+	VolumeDeleting = "Deleting"
 )
 
 // Labels of everything that an agent creates in its engine. They are the identity of an object; names are for people.
@@ -33,6 +42,13 @@ const (
 	LabelService  = "cara.service"
 	LabelSpecHash = "cara.spec-hash"
 	LabelEpoch    = "cara.epoch"
+
+	// A Managed volume has LabelCluster, LabelNode and these, and none of the labels above: it belongs to no assignment.
+	// LabelVolume is `PROJECT.NAME`. LabelVolumeUID is the uid of the Volume object. LabelOwner is the project's owner when
+	// the volume was made.
+	LabelVolume    = "cara.volume"
+	LabelVolumeUID = "cara.volume-uid"
+	LabelOwner     = "cara.owner"
 
 	// LabelPrefix is reserved: no service may set a label that begins with it.
 	LabelPrefix = "cara."
@@ -62,7 +78,13 @@ const (
 	UpdateStartFirst = "start-first"
 
 	VolumeEphemeral = "Ephemeral"
-	ScopeInternal   = "Internal"
+	VolumeManaged   = "Managed"
+	VolumeHost      = "Host"
+
+	ReclaimRetain = "Retain"
+	ReclaimDelete = "Delete"
+
+	ScopeInternal = "Internal"
 
 	SecretOpaque   = "Opaque"
 	SecretRegistry = "registry"

@@ -40,6 +40,9 @@ func eachDefault(s *carav1.ProjectSpec, str func(*string, string), num func(*int
 	str(&s.RescheduleAfter, DefaultRescheduleAfter.String())
 	for _, v := range s.GetVolumes() {
 		str(&v.Type, VolumeEphemeral)
+		if v.GetType() == VolumeManaged {
+			str(&v.Reclaim, ReclaimRetain)
+		}
 	}
 	for _, in := range s.GetIngress() {
 		if in.Access == nil {

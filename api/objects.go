@@ -32,6 +32,8 @@ func Wrap(m proto.Message) *carav1.Object {
 		return &carav1.Object{Value: &carav1.Object_Token{Token: m}}
 	case *carav1.Revision:
 		return &carav1.Object{Value: &carav1.Object_Revision{Revision: m}}
+	case *carav1.Volume:
+		return &carav1.Object{Value: &carav1.Object_Volume{Volume: m}}
 	}
 	return nil
 }
@@ -59,6 +61,8 @@ func Unwrap(o *carav1.Object) proto.Message {
 		return orNil(v.Token)
 	case *carav1.Object_Revision:
 		return orNil(v.Revision)
+	case *carav1.Object_Volume:
+		return orNil(v.Volume)
 	}
 	return nil
 }
@@ -108,6 +112,8 @@ func Kind(m proto.Message) string {
 		return KindRevision
 	case *carav1.Token:
 		return KindToken
+	case *carav1.Volume:
+		return KindVolume
 	}
 	return ""
 }
@@ -135,6 +141,8 @@ func New(kind string) proto.Message {
 		return &carav1.Revision{}
 	case KindToken:
 		return &carav1.Token{}
+	case KindVolume:
+		return &carav1.Volume{ApiVersion: APIVersion, Kind: kind}
 	}
 	return nil
 }

@@ -82,6 +82,21 @@ const (
 	// keeps running. It is the end of an update for a caller that waits for it.
 	ReasonUpdateFailed = "UpdateFailed"
 	ReasonVolumeFailed = "VolumeFailed"
+	// ReasonVolumeLost means that the data of a Managed volume is gone. The project is never started on an empty volume
+	// instead.
+	ReasonVolumeLost = "VolumeLost"
+)
+
+// Reasons of a volume's events.
+const (
+	ReasonVolumeCreated    = "VolumeCreated"
+	ReasonVolumeDeleted    = "VolumeDeleted"
+	ReasonVolumeDeleting   = "VolumeDeleting"
+	ReasonVolumeFound      = "VolumeFound"
+	ReasonVolumeReattached = "VolumeReattached"
+	ReasonVolumeRecreated  = "VolumeRecreated"
+	ReasonVolumeReleased   = "VolumeReleased"
+	ReasonVolumeRetained   = "VolumeRetained"
 )
 
 // Reasons of a node's conditions and events.

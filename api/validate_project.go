@@ -32,6 +32,10 @@ func (e projectErrors) project(s *carav1.ProjectSpec) {
 	for i, v := range s.GetVolumes() {
 		e.dnsLabel(elem("spec.volumes", i)+".name", v.GetName())
 		e.unique(x.volumes, v.GetName(), "volume name", "spec.volumes", i, ".name")
+		e.volume(elem("spec.volumes", i), v)
+	}
+	if n := len(ManagedVolumes(s)); n > MaxManaged {
+		e.add("spec.volumes", "has %d volumes of type %s, at most %d are allowed; put directories that belong together into one volume", n, VolumeManaged, MaxManaged)
 	}
 	for i, svc := range s.GetServices() {
 		serviceErrors(e).service(elem("spec.services", i), svc, x)

@@ -33,7 +33,9 @@ func Violations(p *carav1.Project, capabilities []string) []*carav1.FieldError {
 	for i, v := range p.GetSpec().GetVolumes() {
 		at := elem("spec.volumes", i)
 		e.dnsLabel(at+".name", v.GetName())
-		if t := v.GetType(); t != "" && t != VolumeEphemeral {
+		switch t := v.GetType(); t {
+		case "", VolumeEphemeral, VolumeManaged, VolumeHost:
+		default:
 			e.add(at+".type", "policy \"host-paths\" allows no volume of type %q", clip(t))
 		}
 	}

@@ -26,7 +26,7 @@ func (s *step) rollOut() {
 	}
 	defer s.prove()
 	for _, v := range s.h.Volumes {
-		if !slices.ContainsFunc(s.w.Spec.GetVolumes(), func(d *carav1.Volume) bool { return volumeName(s.w.Project, d.GetName()) == v.Name }) {
+		if !slices.ContainsFunc(s.w.Spec.GetVolumes(), func(d *carav1.ProjectVolume) bool { return volumeName(s.w.Project, d.GetName()) == v.Name }) {
 			s.attempt(Action{Kind: KindRemoveVolume, Name: v.Name, Reason: "the manifest does not declare it any more"}, "")
 		}
 	}

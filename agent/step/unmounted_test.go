@@ -45,7 +45,7 @@ func TestUnmountedVolume(t *testing.T) {
 			if c.service != nil {
 				c.service(svc)
 			}
-			w, e := wantOf(&carav1.ProjectSpec{Services: []*carav1.Service{svc}, Volumes: []*carav1.Volume{{Name: "v"}}}), newWorld()
+			w, e := wantOf(&carav1.ProjectSpec{Services: []*carav1.Service{svc}, Volumes: []*carav1.ProjectVolume{{Name: "v"}}}), newWorld()
 			e.images["web"] = true
 			for range 10 {
 				e.do(w, Step(w, e.have(w), e.now))

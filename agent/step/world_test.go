@@ -214,7 +214,7 @@ func (e *world) act(w *Want, a Action) error {
 func wanted(r *rand.Rand) *Want {
 	spec := &carav1.ProjectSpec{}
 	if r.IntN(2) == 0 {
-		spec.Volumes = append(spec.Volumes, &carav1.Volume{Name: "data"})
+		spec.Volumes = append(spec.Volumes, &carav1.ProjectVolume{Name: "data"})
 	}
 	graph := r.IntN(2) == 0
 	for i := range 1 + r.IntN(4) {
@@ -283,7 +283,7 @@ func (e *world) scramble(r *rand.Rand, w *Want) {
 	if r.IntN(6) == 0 {
 		e.networks = append(e.networks, engine.Network{ID: e.id(), Name: NetworkName(w.Project), Labels: w.Owner()})
 	}
-	for _, v := range append(w.Spec.GetVolumes(), &carav1.Volume{Name: "old"}) {
+	for _, v := range append(w.Spec.GetVolumes(), &carav1.ProjectVolume{Name: "old"}) {
 		if r.IntN(2) == 0 {
 			e.volumes = append(e.volumes, engine.Volume{Name: volumeName(w.Project, v.GetName()), Labels: label(w.Owner())})
 		}

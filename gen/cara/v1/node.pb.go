@@ -279,8 +279,10 @@ type NodeInfo struct {
 	Hostname string `protobuf:"bytes,6,opt,name=hostname,proto3" json:"hostname,omitempty"`
 	// AllowedCapabilities are the Linux capabilities that projects may add on this node, beside those that every node allows.
 	AllowedCapabilities []string `protobuf:"bytes,7,rep,name=allowed_capabilities,json=allowedCapabilities,proto3" json:"allowed_capabilities,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// HostVolumes are the directories of the machine that projects may mount.
+	HostVolumes   []*HostVolume `protobuf:"bytes,8,rep,name=host_volumes,json=hostVolumes,proto3" json:"host_volumes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeInfo) Reset() {
@@ -362,6 +364,77 @@ func (x *NodeInfo) GetAllowedCapabilities() []string {
 	return nil
 }
 
+func (x *NodeInfo) GetHostVolumes() []*HostVolume {
+	if x != nil {
+		return x.HostVolumes
+	}
+	return nil
+}
+
+// HostVolume is a directory that a node's operator offers to projects, by name. Its path stays on the node.
+type HostVolume struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name by which manifests mount it.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// ReadOnly means that projects can only read it.
+	ReadOnly bool `protobuf:"varint,2,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	// Projects are patterns of the names of projects that may mount it. Empty means every project.
+	Projects      []string `protobuf:"bytes,3,rep,name=projects,proto3" json:"projects,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostVolume) Reset() {
+	*x = HostVolume{}
+	mi := &file_cara_v1_node_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostVolume) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostVolume) ProtoMessage() {}
+
+func (x *HostVolume) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_node_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostVolume.ProtoReflect.Descriptor instead.
+func (*HostVolume) Descriptor() ([]byte, []int) {
+	return file_cara_v1_node_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *HostVolume) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *HostVolume) GetReadOnly() bool {
+	if x != nil {
+		return x.ReadOnly
+	}
+	return false
+}
+
+func (x *HostVolume) GetProjects() []string {
+	if x != nil {
+		return x.Projects
+	}
+	return nil
+}
+
 // NodeCapacity is what a node can hold.
 type NodeCapacity struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -381,7 +454,7 @@ type NodeCapacity struct {
 
 func (x *NodeCapacity) Reset() {
 	*x = NodeCapacity{}
-	mi := &file_cara_v1_node_proto_msgTypes[4]
+	mi := &file_cara_v1_node_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -393,7 +466,7 @@ func (x *NodeCapacity) String() string {
 func (*NodeCapacity) ProtoMessage() {}
 
 func (x *NodeCapacity) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_node_proto_msgTypes[4]
+	mi := &file_cara_v1_node_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -406,7 +479,7 @@ func (x *NodeCapacity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeCapacity.ProtoReflect.Descriptor instead.
 func (*NodeCapacity) Descriptor() ([]byte, []int) {
-	return file_cara_v1_node_proto_rawDescGZIP(), []int{4}
+	return file_cara_v1_node_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *NodeCapacity) GetCpu() string {
@@ -450,14 +523,17 @@ type Heartbeat struct {
 	// Info, sent with the first heartbeat of a connection and whenever it changes.
 	Info *NodeInfo `protobuf:"bytes,1,opt,name=info,proto3" json:"info,omitempty"`
 	// Conditions that the agent sees: `EngineReady`, `DiskPressure`, `MemoryPressure`.
-	Conditions    []*Condition `protobuf:"bytes,2,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	Conditions []*Condition `protobuf:"bytes,2,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	// Volumes are all Managed volumes that the engine has, sent with the first heartbeat of a connection and whenever they
+	// change.
+	Volumes       *VolumeInventory `protobuf:"bytes,3,opt,name=volumes,proto3" json:"volumes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_cara_v1_node_proto_msgTypes[5]
+	mi := &file_cara_v1_node_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -469,7 +545,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_node_proto_msgTypes[5]
+	mi := &file_cara_v1_node_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -482,7 +558,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_cara_v1_node_proto_rawDescGZIP(), []int{5}
+	return file_cara_v1_node_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Heartbeat) GetInfo() *NodeInfo {
@@ -495,6 +571,150 @@ func (x *Heartbeat) GetInfo() *NodeInfo {
 func (x *Heartbeat) GetConditions() []*Condition {
 	if x != nil {
 		return x.Conditions
+	}
+	return nil
+}
+
+func (x *Heartbeat) GetVolumes() *VolumeInventory {
+	if x != nil {
+		return x.Volumes
+	}
+	return nil
+}
+
+// VolumeInventory lists all Managed volumes in a node's engine.
+type VolumeInventory struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Volumes in the engine.
+	Volumes       []*HeldVolume `protobuf:"bytes,1,rep,name=volumes,proto3" json:"volumes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VolumeInventory) Reset() {
+	*x = VolumeInventory{}
+	mi := &file_cara_v1_node_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VolumeInventory) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VolumeInventory) ProtoMessage() {}
+
+func (x *VolumeInventory) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_node_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VolumeInventory.ProtoReflect.Descriptor instead.
+func (*VolumeInventory) Descriptor() ([]byte, []int) {
+	return file_cara_v1_node_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *VolumeInventory) GetVolumes() []*HeldVolume {
+	if x != nil {
+		return x.Volumes
+	}
+	return nil
+}
+
+// HeldVolume is a Managed volume in a node's engine.
+type HeldVolume struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Uid of the Volume object that it was made for.
+	Uid string `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	// Project that it was made for.
+	Project string `protobuf:"bytes,2,opt,name=project,proto3" json:"project,omitempty"`
+	// Name of the volume in that project's spec.
+	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// Owner of that project when the volume was made.
+	Owner string `protobuf:"bytes,4,opt,name=owner,proto3" json:"owner,omitempty"`
+	// SizeBytes is the space in use. Absent while it is not known.
+	SizeBytes *int64 `protobuf:"varint,5,opt,name=size_bytes,json=sizeBytes,proto3,oneof" json:"size_bytes,omitempty"`
+	// SizeTime is when the size was measured.
+	SizeTime      *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=size_time,json=sizeTime,proto3" json:"size_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeldVolume) Reset() {
+	*x = HeldVolume{}
+	mi := &file_cara_v1_node_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeldVolume) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeldVolume) ProtoMessage() {}
+
+func (x *HeldVolume) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_node_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeldVolume.ProtoReflect.Descriptor instead.
+func (*HeldVolume) Descriptor() ([]byte, []int) {
+	return file_cara_v1_node_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *HeldVolume) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *HeldVolume) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+func (x *HeldVolume) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *HeldVolume) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *HeldVolume) GetSizeBytes() int64 {
+	if x != nil && x.SizeBytes != nil {
+		return *x.SizeBytes
+	}
+	return 0
+}
+
+func (x *HeldVolume) GetSizeTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SizeTime
 	}
 	return nil
 }
@@ -519,7 +739,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_cara_v1_node_proto_msgTypes[6]
+	mi := &file_cara_v1_node_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -531,7 +751,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_node_proto_msgTypes[6]
+	mi := &file_cara_v1_node_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -544,7 +764,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_cara_v1_node_proto_rawDescGZIP(), []int{6}
+	return file_cara_v1_node_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Assignment) GetProject() *Project {
@@ -599,7 +819,7 @@ type PullSecret struct {
 
 func (x *PullSecret) Reset() {
 	*x = PullSecret{}
-	mi := &file_cara_v1_node_proto_msgTypes[7]
+	mi := &file_cara_v1_node_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -611,7 +831,7 @@ func (x *PullSecret) String() string {
 func (*PullSecret) ProtoMessage() {}
 
 func (x *PullSecret) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_node_proto_msgTypes[7]
+	mi := &file_cara_v1_node_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -624,7 +844,7 @@ func (x *PullSecret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullSecret.ProtoReflect.Descriptor instead.
 func (*PullSecret) Descriptor() ([]byte, []int) {
-	return file_cara_v1_node_proto_rawDescGZIP(), []int{7}
+	return file_cara_v1_node_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PullSecret) GetName() string {
@@ -668,7 +888,7 @@ type RegistryAuth struct {
 
 func (x *RegistryAuth) Reset() {
 	*x = RegistryAuth{}
-	mi := &file_cara_v1_node_proto_msgTypes[8]
+	mi := &file_cara_v1_node_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -680,7 +900,7 @@ func (x *RegistryAuth) String() string {
 func (*RegistryAuth) ProtoMessage() {}
 
 func (x *RegistryAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_node_proto_msgTypes[8]
+	mi := &file_cara_v1_node_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -693,7 +913,7 @@ func (x *RegistryAuth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegistryAuth.ProtoReflect.Descriptor instead.
 func (*RegistryAuth) Descriptor() ([]byte, []int) {
-	return file_cara_v1_node_proto_rawDescGZIP(), []int{8}
+	return file_cara_v1_node_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RegistryAuth) GetUsername() string {
@@ -731,7 +951,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_cara_v1_node_proto_msgTypes[9]
+	mi := &file_cara_v1_node_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -743,7 +963,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_node_proto_msgTypes[9]
+	mi := &file_cara_v1_node_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -756,7 +976,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_cara_v1_node_proto_rawDescGZIP(), []int{9}
+	return file_cara_v1_node_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Route) GetHost() string {
@@ -829,7 +1049,7 @@ const file_cara_v1_node_proto_rawDesc = "" +
 	"conditions\x12%\n" +
 	"\x04info\x18\x03 \x01(\v2\x11.cara.v1.NodeInfoR\x04info\x12A\n" +
 	"\x0elast_heartbeat\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\rlastHeartbeat\x12\x1a\n" +
-	"\bprojects\x18\x05 \x01(\x05R\bprojects\"\xdc\x02\n" +
+	"\bprojects\x18\x05 \x01(\x05R\bprojects\"\x9f\x03\n" +
 	"\bNodeInfo\x12#\n" +
 	"\bplatform\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\bplatform\x12,\n" +
 	"\ragent_version\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\fagentVersion\x12.\n" +
@@ -837,18 +1057,39 @@ const file_cara_v1_node_proto_rawDesc = "" +
 	"\bcapacity\x18\x04 \x01(\v2\x15.cara.v1.NodeCapacityR\bcapacity\x121\n" +
 	"\x0fingress_address\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\x0eingressAddress\x12$\n" +
 	"\bhostname\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\xfd\x01R\bhostname\x12A\n" +
-	"\x14allowed_capabilities\x18\a \x03(\tB\x0e\xbaH\v\x92\x01\b\x10@\"\x04r\x02\x18 R\x13allowedCapabilities\"\xa7\x01\n" +
+	"\x14allowed_capabilities\x18\a \x03(\tB\x0e\xbaH\v\x92\x01\b\x10@\"\x04r\x02\x18 R\x13allowedCapabilities\x12A\n" +
+	"\fhost_volumes\x18\b \x03(\v2\x13.cara.v1.HostVolumeB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\vhostVolumes\"v\n" +
+	"\n" +
+	"HostVolume\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\a\xc8\x01\x01r\x02\x18?R\x04name\x12\x1b\n" +
+	"\tread_only\x18\x02 \x01(\bR\breadOnly\x12+\n" +
+	"\bprojects\x18\x03 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10@\"\x05r\x03\x18\x80\x01R\bprojects\"\xa7\x01\n" +
 	"\fNodeCapacity\x12\x19\n" +
 	"\x03cpu\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18 R\x03cpu\x12\x1f\n" +
 	"\x06memory\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18 R\x06memory\x12\x1b\n" +
 	"\x04disk\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18 R\x04disk\x12$\n" +
 	"\tdisk_free\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18 R\bdiskFree\x12\x18\n" +
-	"\asubnets\x18\x05 \x01(\x05R\asubnets\"p\n" +
+	"\asubnets\x18\x05 \x01(\x05R\asubnets\"\xa4\x01\n" +
 	"\tHeartbeat\x12%\n" +
 	"\x04info\x18\x01 \x01(\v2\x11.cara.v1.NodeInfoR\x04info\x12<\n" +
 	"\n" +
 	"conditions\x18\x02 \x03(\v2\x12.cara.v1.ConditionB\b\xbaH\x05\x92\x01\x02\x10\x10R\n" +
-	"conditions\"\xa1\x04\n" +
+	"conditions\x122\n" +
+	"\avolumes\x18\x03 \x01(\v2\x18.cara.v1.VolumeInventoryR\avolumes\"K\n" +
+	"\x0fVolumeInventory\x128\n" +
+	"\avolumes\x18\x01 \x03(\v2\x13.cara.v1.HeldVolumeB\t\xbaH\x06\x92\x01\x03\x10\x90NR\avolumes\"\xff\x01\n" +
+	"\n" +
+	"HeldVolume\x12\x1c\n" +
+	"\x03uid\x18\x01 \x01(\tB\n" +
+	"\xbaH\a\xc8\x01\x01r\x02\x18@R\x03uid\x12!\n" +
+	"\aproject\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18?R\aproject\x12\x1b\n" +
+	"\x04name\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04name\x12\x1e\n" +
+	"\x05owner\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x05owner\x12+\n" +
+	"\n" +
+	"size_bytes\x18\x05 \x01(\x03B\a\xbaH\x04\"\x02(\x00H\x00R\tsizeBytes\x88\x01\x01\x127\n" +
+	"\tsize_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bsizeTimeB\r\n" +
+	"\v_size_bytes\"\xa1\x04\n" +
 	"\n" +
 	"Assignment\x12*\n" +
 	"\aproject\x18\x01 \x01(\v2\x10.cara.v1.ProjectR\aproject\x12:\n" +
@@ -894,47 +1135,54 @@ func file_cara_v1_node_proto_rawDescGZIP() []byte {
 	return file_cara_v1_node_proto_rawDescData
 }
 
-var file_cara_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_cara_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_cara_v1_node_proto_goTypes = []any{
 	(*Node)(nil),                  // 0: cara.v1.Node
 	(*NodeSpec)(nil),              // 1: cara.v1.NodeSpec
 	(*NodeStatus)(nil),            // 2: cara.v1.NodeStatus
 	(*NodeInfo)(nil),              // 3: cara.v1.NodeInfo
-	(*NodeCapacity)(nil),          // 4: cara.v1.NodeCapacity
-	(*Heartbeat)(nil),             // 5: cara.v1.Heartbeat
-	(*Assignment)(nil),            // 6: cara.v1.Assignment
-	(*PullSecret)(nil),            // 7: cara.v1.PullSecret
-	(*RegistryAuth)(nil),          // 8: cara.v1.RegistryAuth
-	(*Route)(nil),                 // 9: cara.v1.Route
-	nil,                           // 10: cara.v1.Assignment.SecretsEntry
-	nil,                           // 11: cara.v1.Assignment.RegistryAuthEntry
-	nil,                           // 12: cara.v1.Assignment.SecretVersionsEntry
-	(*ObjectMeta)(nil),            // 13: cara.v1.ObjectMeta
-	(*Condition)(nil),             // 14: cara.v1.Condition
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
-	(*Project)(nil),               // 16: cara.v1.Project
+	(*HostVolume)(nil),            // 4: cara.v1.HostVolume
+	(*NodeCapacity)(nil),          // 5: cara.v1.NodeCapacity
+	(*Heartbeat)(nil),             // 6: cara.v1.Heartbeat
+	(*VolumeInventory)(nil),       // 7: cara.v1.VolumeInventory
+	(*HeldVolume)(nil),            // 8: cara.v1.HeldVolume
+	(*Assignment)(nil),            // 9: cara.v1.Assignment
+	(*PullSecret)(nil),            // 10: cara.v1.PullSecret
+	(*RegistryAuth)(nil),          // 11: cara.v1.RegistryAuth
+	(*Route)(nil),                 // 12: cara.v1.Route
+	nil,                           // 13: cara.v1.Assignment.SecretsEntry
+	nil,                           // 14: cara.v1.Assignment.RegistryAuthEntry
+	nil,                           // 15: cara.v1.Assignment.SecretVersionsEntry
+	(*ObjectMeta)(nil),            // 16: cara.v1.ObjectMeta
+	(*Condition)(nil),             // 17: cara.v1.Condition
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(*Project)(nil),               // 19: cara.v1.Project
 }
 var file_cara_v1_node_proto_depIdxs = []int32{
-	13, // 0: cara.v1.Node.metadata:type_name -> cara.v1.ObjectMeta
+	16, // 0: cara.v1.Node.metadata:type_name -> cara.v1.ObjectMeta
 	1,  // 1: cara.v1.Node.spec:type_name -> cara.v1.NodeSpec
 	2,  // 2: cara.v1.Node.status:type_name -> cara.v1.NodeStatus
-	14, // 3: cara.v1.NodeStatus.conditions:type_name -> cara.v1.Condition
+	17, // 3: cara.v1.NodeStatus.conditions:type_name -> cara.v1.Condition
 	3,  // 4: cara.v1.NodeStatus.info:type_name -> cara.v1.NodeInfo
-	15, // 5: cara.v1.NodeStatus.last_heartbeat:type_name -> google.protobuf.Timestamp
-	4,  // 6: cara.v1.NodeInfo.capacity:type_name -> cara.v1.NodeCapacity
-	3,  // 7: cara.v1.Heartbeat.info:type_name -> cara.v1.NodeInfo
-	14, // 8: cara.v1.Heartbeat.conditions:type_name -> cara.v1.Condition
-	16, // 9: cara.v1.Assignment.project:type_name -> cara.v1.Project
-	10, // 10: cara.v1.Assignment.secrets:type_name -> cara.v1.Assignment.SecretsEntry
-	11, // 11: cara.v1.Assignment.registry_auth:type_name -> cara.v1.Assignment.RegistryAuthEntry
-	12, // 12: cara.v1.Assignment.secret_versions:type_name -> cara.v1.Assignment.SecretVersionsEntry
-	7,  // 13: cara.v1.Assignment.pull_secrets:type_name -> cara.v1.PullSecret
-	8,  // 14: cara.v1.Assignment.RegistryAuthEntry.value:type_name -> cara.v1.RegistryAuth
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	18, // 5: cara.v1.NodeStatus.last_heartbeat:type_name -> google.protobuf.Timestamp
+	5,  // 6: cara.v1.NodeInfo.capacity:type_name -> cara.v1.NodeCapacity
+	4,  // 7: cara.v1.NodeInfo.host_volumes:type_name -> cara.v1.HostVolume
+	3,  // 8: cara.v1.Heartbeat.info:type_name -> cara.v1.NodeInfo
+	17, // 9: cara.v1.Heartbeat.conditions:type_name -> cara.v1.Condition
+	7,  // 10: cara.v1.Heartbeat.volumes:type_name -> cara.v1.VolumeInventory
+	8,  // 11: cara.v1.VolumeInventory.volumes:type_name -> cara.v1.HeldVolume
+	18, // 12: cara.v1.HeldVolume.size_time:type_name -> google.protobuf.Timestamp
+	19, // 13: cara.v1.Assignment.project:type_name -> cara.v1.Project
+	13, // 14: cara.v1.Assignment.secrets:type_name -> cara.v1.Assignment.SecretsEntry
+	14, // 15: cara.v1.Assignment.registry_auth:type_name -> cara.v1.Assignment.RegistryAuthEntry
+	15, // 16: cara.v1.Assignment.secret_versions:type_name -> cara.v1.Assignment.SecretVersionsEntry
+	10, // 17: cara.v1.Assignment.pull_secrets:type_name -> cara.v1.PullSecret
+	11, // 18: cara.v1.Assignment.RegistryAuthEntry.value:type_name -> cara.v1.RegistryAuth
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_node_proto_init() }
@@ -944,13 +1192,14 @@ func file_cara_v1_node_proto_init() {
 	}
 	file_cara_v1_meta_proto_init()
 	file_cara_v1_project_proto_init()
+	file_cara_v1_node_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_node_proto_rawDesc), len(file_cara_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

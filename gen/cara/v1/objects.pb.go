@@ -123,6 +123,272 @@ func (x *Secret) GetKeys() []string {
 	return nil
 }
 
+// Volume is a Managed volume: data of a project that outlives the project. Its name is `PROJECT.NAME`; data that a newer
+// volume has replaced is `PROJECT.NAME.UID`, with the first 8 characters of its uid.
+type Volume struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// ApiVersion is `caravanserai/v1`.
+	ApiVersion string `protobuf:"bytes,1,opt,name=api_version,json=apiVersion,proto3" json:"api_version,omitempty"`
+	// Kind is `Volume`.
+	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	// Metadata names the volume. Its uid identifies the data.
+	Metadata *ObjectMeta `protobuf:"bytes,3,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	// Spec is what the project's manifest says of the volume.
+	Spec *VolumeSpec `protobuf:"bytes,4,opt,name=spec,proto3" json:"spec,omitempty"`
+	// Status is what the volume is.
+	Status        *VolumeStatus `protobuf:"bytes,5,opt,name=status,proto3" json:"status,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Volume) Reset() {
+	*x = Volume{}
+	mi := &file_cara_v1_objects_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Volume) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Volume) ProtoMessage() {}
+
+func (x *Volume) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_objects_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Volume.ProtoReflect.Descriptor instead.
+func (*Volume) Descriptor() ([]byte, []int) {
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Volume) GetApiVersion() string {
+	if x != nil {
+		return x.ApiVersion
+	}
+	return ""
+}
+
+func (x *Volume) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Volume) GetMetadata() *ObjectMeta {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *Volume) GetSpec() *VolumeSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *Volume) GetStatus() *VolumeStatus {
+	if x != nil {
+		return x.Status
+	}
+	return nil
+}
+
+// VolumeSpec is what a project's manifest says of a volume.
+type VolumeSpec struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Project that uses the volume, or used it last.
+	Project string `protobuf:"bytes,1,opt,name=project,proto3" json:"project,omitempty"`
+	// Name of the volume in the project's spec.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// Reclaim is `Retain` or `Delete`.
+	Reclaim       string `protobuf:"bytes,3,opt,name=reclaim,proto3" json:"reclaim,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VolumeSpec) Reset() {
+	*x = VolumeSpec{}
+	mi := &file_cara_v1_objects_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VolumeSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VolumeSpec) ProtoMessage() {}
+
+func (x *VolumeSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_objects_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VolumeSpec.ProtoReflect.Descriptor instead.
+func (*VolumeSpec) Descriptor() ([]byte, []int) {
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *VolumeSpec) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+func (x *VolumeSpec) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *VolumeSpec) GetReclaim() string {
+	if x != nil {
+		return x.Reclaim
+	}
+	return ""
+}
+
+// VolumeStatus is what a volume is.
+type VolumeStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// State is `InUse`, `Retained` (no project uses it), `Lost` (its node or its data is gone) or `Deleting`.
+	State string `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
+	// Node that has the data; empty until the project has a node.
+	Node string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	// Made is true once the node has reported the volume.
+	Made bool `protobuf:"varint,3,opt,name=made,proto3" json:"made,omitempty"`
+	// Owner of the project that used the volume last. Only a project of this owner gets the data back; empty means any
+	// project of the name that git or a person may create.
+	Owner string `protobuf:"bytes,4,opt,name=owner,proto3" json:"owner,omitempty"`
+	// ProjectUid of the project that uses the volume; empty if no project does.
+	ProjectUid string `protobuf:"bytes,5,opt,name=project_uid,json=projectUid,proto3" json:"project_uid,omitempty"`
+	// Since when the volume has its state.
+	Since *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=since,proto3" json:"since,omitempty"`
+	// Message says why the volume has its state.
+	Message string `protobuf:"bytes,7,opt,name=message,proto3" json:"message,omitempty"`
+	// SizeBytes is the space in use, as the node measured it last. Added to answers, not stored.
+	SizeBytes *int64 `protobuf:"varint,8,opt,name=size_bytes,json=sizeBytes,proto3,oneof" json:"size_bytes,omitempty"`
+	// SizeTime is when the size was measured.
+	SizeTime      *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=size_time,json=sizeTime,proto3" json:"size_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VolumeStatus) Reset() {
+	*x = VolumeStatus{}
+	mi := &file_cara_v1_objects_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VolumeStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VolumeStatus) ProtoMessage() {}
+
+func (x *VolumeStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_objects_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VolumeStatus.ProtoReflect.Descriptor instead.
+func (*VolumeStatus) Descriptor() ([]byte, []int) {
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *VolumeStatus) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *VolumeStatus) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *VolumeStatus) GetMade() bool {
+	if x != nil {
+		return x.Made
+	}
+	return false
+}
+
+func (x *VolumeStatus) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *VolumeStatus) GetProjectUid() string {
+	if x != nil {
+		return x.ProjectUid
+	}
+	return ""
+}
+
+func (x *VolumeStatus) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *VolumeStatus) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *VolumeStatus) GetSizeBytes() int64 {
+	if x != nil && x.SizeBytes != nil {
+		return *x.SizeBytes
+	}
+	return 0
+}
+
+func (x *VolumeStatus) GetSizeTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SizeTime
+	}
+	return nil
+}
+
 // Event is something that happened to an object.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -154,7 +420,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_cara_v1_objects_proto_msgTypes[1]
+	mi := &file_cara_v1_objects_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -166,7 +432,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_objects_proto_msgTypes[1]
+	mi := &file_cara_v1_objects_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -179,7 +445,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_cara_v1_objects_proto_rawDescGZIP(), []int{1}
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Event) GetApiVersion() string {
@@ -274,7 +540,7 @@ type ObjectRef struct {
 
 func (x *ObjectRef) Reset() {
 	*x = ObjectRef{}
-	mi := &file_cara_v1_objects_proto_msgTypes[2]
+	mi := &file_cara_v1_objects_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -286,7 +552,7 @@ func (x *ObjectRef) String() string {
 func (*ObjectRef) ProtoMessage() {}
 
 func (x *ObjectRef) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_objects_proto_msgTypes[2]
+	mi := &file_cara_v1_objects_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -299,7 +565,7 @@ func (x *ObjectRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectRef.ProtoReflect.Descriptor instead.
 func (*ObjectRef) Descriptor() ([]byte, []int) {
-	return file_cara_v1_objects_proto_rawDescGZIP(), []int{2}
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ObjectRef) GetKind() string {
@@ -349,7 +615,7 @@ type Override struct {
 
 func (x *Override) Reset() {
 	*x = Override{}
-	mi := &file_cara_v1_objects_proto_msgTypes[3]
+	mi := &file_cara_v1_objects_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -361,7 +627,7 @@ func (x *Override) String() string {
 func (*Override) ProtoMessage() {}
 
 func (x *Override) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_objects_proto_msgTypes[3]
+	mi := &file_cara_v1_objects_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -374,7 +640,7 @@ func (x *Override) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Override.ProtoReflect.Descriptor instead.
 func (*Override) Descriptor() ([]byte, []int) {
-	return file_cara_v1_objects_proto_rawDescGZIP(), []int{3}
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Override) GetMetadata() *ObjectMeta {
@@ -456,7 +722,7 @@ type Tombstone struct {
 
 func (x *Tombstone) Reset() {
 	*x = Tombstone{}
-	mi := &file_cara_v1_objects_proto_msgTypes[4]
+	mi := &file_cara_v1_objects_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -468,7 +734,7 @@ func (x *Tombstone) String() string {
 func (*Tombstone) ProtoMessage() {}
 
 func (x *Tombstone) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_objects_proto_msgTypes[4]
+	mi := &file_cara_v1_objects_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -481,7 +747,7 @@ func (x *Tombstone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tombstone.ProtoReflect.Descriptor instead.
 func (*Tombstone) Descriptor() ([]byte, []int) {
-	return file_cara_v1_objects_proto_rawDescGZIP(), []int{4}
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Tombstone) GetMetadata() *ObjectMeta {
@@ -558,7 +824,7 @@ type Revision struct {
 
 func (x *Revision) Reset() {
 	*x = Revision{}
-	mi := &file_cara_v1_objects_proto_msgTypes[5]
+	mi := &file_cara_v1_objects_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -570,7 +836,7 @@ func (x *Revision) String() string {
 func (*Revision) ProtoMessage() {}
 
 func (x *Revision) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_objects_proto_msgTypes[5]
+	mi := &file_cara_v1_objects_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -583,7 +849,7 @@ func (x *Revision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revision.ProtoReflect.Descriptor instead.
 func (*Revision) Descriptor() ([]byte, []int) {
-	return file_cara_v1_objects_proto_rawDescGZIP(), []int{5}
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Revision) GetMetadata() *ObjectMeta {
@@ -670,7 +936,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_cara_v1_objects_proto_msgTypes[6]
+	mi := &file_cara_v1_objects_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -682,7 +948,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_objects_proto_msgTypes[6]
+	mi := &file_cara_v1_objects_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -695,7 +961,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_cara_v1_objects_proto_rawDescGZIP(), []int{6}
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Token) GetMetadata() *ObjectMeta {
@@ -778,6 +1044,7 @@ type Object struct {
 	//	*Object_Tombstone
 	//	*Object_Token
 	//	*Object_Revision
+	//	*Object_Volume
 	Value         isObject_Value `protobuf_oneof:"value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -785,7 +1052,7 @@ type Object struct {
 
 func (x *Object) Reset() {
 	*x = Object{}
-	mi := &file_cara_v1_objects_proto_msgTypes[7]
+	mi := &file_cara_v1_objects_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -797,7 +1064,7 @@ func (x *Object) String() string {
 func (*Object) ProtoMessage() {}
 
 func (x *Object) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_objects_proto_msgTypes[7]
+	mi := &file_cara_v1_objects_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -810,7 +1077,7 @@ func (x *Object) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Object.ProtoReflect.Descriptor instead.
 func (*Object) Descriptor() ([]byte, []int) {
-	return file_cara_v1_objects_proto_rawDescGZIP(), []int{7}
+	return file_cara_v1_objects_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Object) GetValue() isObject_Value {
@@ -910,6 +1177,15 @@ func (x *Object) GetRevision() *Revision {
 	return nil
 }
 
+func (x *Object) GetVolume() *Volume {
+	if x != nil {
+		if x, ok := x.Value.(*Object_Volume); ok {
+			return x.Volume
+		}
+	}
+	return nil
+}
+
 type isObject_Value interface {
 	isObject_Value()
 }
@@ -964,6 +1240,11 @@ type Object_Revision struct {
 	Revision *Revision `protobuf:"bytes,10,opt,name=revision,proto3,oneof"`
 }
 
+type Object_Volume struct {
+	// Volume object.
+	Volume *Volume `protobuf:"bytes,11,opt,name=volume,proto3,oneof"`
+}
+
 func (*Object_Project) isObject_Value() {}
 
 func (*Object_Node) isObject_Value() {}
@@ -983,6 +1264,8 @@ func (*Object_Tombstone) isObject_Value() {}
 func (*Object_Token) isObject_Value() {}
 
 func (*Object_Revision) isObject_Value() {}
+
+func (*Object_Volume) isObject_Value() {}
 
 var File_cara_v1_objects_proto protoreflect.FileDescriptor
 
@@ -1007,7 +1290,32 @@ const file_cara_v1_objects_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a7\n" +
 	"\tDataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\xb5\x03\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\xc6\x01\n" +
+	"\x06Volume\x12\x1f\n" +
+	"\vapi_version\x18\x01 \x01(\tR\n" +
+	"apiVersion\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12/\n" +
+	"\bmetadata\x18\x03 \x01(\v2\x13.cara.v1.ObjectMetaR\bmetadata\x12'\n" +
+	"\x04spec\x18\x04 \x01(\v2\x13.cara.v1.VolumeSpecR\x04spec\x12-\n" +
+	"\x06status\x18\x05 \x01(\v2\x15.cara.v1.VolumeStatusR\x06status\"T\n" +
+	"\n" +
+	"VolumeSpec\x12\x18\n" +
+	"\aproject\x18\x01 \x01(\tR\aproject\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
+	"\areclaim\x18\x03 \x01(\tR\areclaim\"\xbb\x02\n" +
+	"\fVolumeStatus\x12\x14\n" +
+	"\x05state\x18\x01 \x01(\tR\x05state\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x12\n" +
+	"\x04made\x18\x03 \x01(\bR\x04made\x12\x14\n" +
+	"\x05owner\x18\x04 \x01(\tR\x05owner\x12\x1f\n" +
+	"\vproject_uid\x18\x05 \x01(\tR\n" +
+	"projectUid\x120\n" +
+	"\x05since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x18\n" +
+	"\amessage\x18\a \x01(\tR\amessage\x12\"\n" +
+	"\n" +
+	"size_bytes\x18\b \x01(\x03H\x00R\tsizeBytes\x88\x01\x01\x127\n" +
+	"\tsize_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\bsizeTimeB\r\n" +
+	"\v_size_bytes\"\xb5\x03\n" +
 	"\x05Event\x12\x1f\n" +
 	"\vapi_version\x18\x01 \x01(\tR\n" +
 	"apiVersion\x12\x12\n" +
@@ -1075,7 +1383,7 @@ const file_cara_v1_objects_proto_rawDesc = "" +
 	"\x06labels\x18\t \x03(\v2\x1a.cara.v1.Token.LabelsEntryB\b\xbaH\x05\x9a\x01\x02\x10@R\x06labels\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc8\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf3\x03\n" +
 	"\x06Object\x12,\n" +
 	"\aproject\x18\x01 \x01(\v2\x10.cara.v1.ProjectH\x00R\aproject\x12#\n" +
 	"\x04node\x18\x02 \x01(\v2\r.cara.v1.NodeH\x00R\x04node\x12)\n" +
@@ -1087,7 +1395,8 @@ const file_cara_v1_objects_proto_rawDesc = "" +
 	"\ttombstone\x18\b \x01(\v2\x12.cara.v1.TombstoneH\x00R\ttombstone\x12&\n" +
 	"\x05token\x18\t \x01(\v2\x0e.cara.v1.TokenH\x00R\x05token\x12/\n" +
 	"\brevision\x18\n" +
-	" \x01(\v2\x11.cara.v1.RevisionH\x00R\brevisionB\a\n" +
+	" \x01(\v2\x11.cara.v1.RevisionH\x00R\brevision\x12)\n" +
+	"\x06volume\x18\v \x01(\v2\x0f.cara.v1.VolumeH\x00R\x06volumeB\a\n" +
 	"\x05valueB1Z/github.com/caravanserai/cara/gen/cara/v1;carav1b\x06proto3"
 
 var (
@@ -1102,64 +1411,73 @@ func file_cara_v1_objects_proto_rawDescGZIP() []byte {
 	return file_cara_v1_objects_proto_rawDescData
 }
 
-var file_cara_v1_objects_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_cara_v1_objects_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_cara_v1_objects_proto_goTypes = []any{
 	(*Secret)(nil),                // 0: cara.v1.Secret
-	(*Event)(nil),                 // 1: cara.v1.Event
-	(*ObjectRef)(nil),             // 2: cara.v1.ObjectRef
-	(*Override)(nil),              // 3: cara.v1.Override
-	(*Tombstone)(nil),             // 4: cara.v1.Tombstone
-	(*Revision)(nil),              // 5: cara.v1.Revision
-	(*Token)(nil),                 // 6: cara.v1.Token
-	(*Object)(nil),                // 7: cara.v1.Object
-	nil,                           // 8: cara.v1.Secret.StringDataEntry
-	nil,                           // 9: cara.v1.Secret.DataEntry
-	nil,                           // 10: cara.v1.Token.LabelsEntry
-	(*ObjectMeta)(nil),            // 11: cara.v1.ObjectMeta
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
-	(*Project)(nil),               // 13: cara.v1.Project
-	(*Origin)(nil),                // 14: cara.v1.Origin
-	(*Node)(nil),                  // 15: cara.v1.Node
-	(*Source)(nil),                // 16: cara.v1.Source
-	(*Claim)(nil),                 // 17: cara.v1.Claim
+	(*Volume)(nil),                // 1: cara.v1.Volume
+	(*VolumeSpec)(nil),            // 2: cara.v1.VolumeSpec
+	(*VolumeStatus)(nil),          // 3: cara.v1.VolumeStatus
+	(*Event)(nil),                 // 4: cara.v1.Event
+	(*ObjectRef)(nil),             // 5: cara.v1.ObjectRef
+	(*Override)(nil),              // 6: cara.v1.Override
+	(*Tombstone)(nil),             // 7: cara.v1.Tombstone
+	(*Revision)(nil),              // 8: cara.v1.Revision
+	(*Token)(nil),                 // 9: cara.v1.Token
+	(*Object)(nil),                // 10: cara.v1.Object
+	nil,                           // 11: cara.v1.Secret.StringDataEntry
+	nil,                           // 12: cara.v1.Secret.DataEntry
+	nil,                           // 13: cara.v1.Token.LabelsEntry
+	(*ObjectMeta)(nil),            // 14: cara.v1.ObjectMeta
+	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(*Project)(nil),               // 16: cara.v1.Project
+	(*Origin)(nil),                // 17: cara.v1.Origin
+	(*Node)(nil),                  // 18: cara.v1.Node
+	(*Source)(nil),                // 19: cara.v1.Source
+	(*Claim)(nil),                 // 20: cara.v1.Claim
 }
 var file_cara_v1_objects_proto_depIdxs = []int32{
-	11, // 0: cara.v1.Secret.metadata:type_name -> cara.v1.ObjectMeta
-	8,  // 1: cara.v1.Secret.string_data:type_name -> cara.v1.Secret.StringDataEntry
-	9,  // 2: cara.v1.Secret.data:type_name -> cara.v1.Secret.DataEntry
-	11, // 3: cara.v1.Event.metadata:type_name -> cara.v1.ObjectMeta
-	2,  // 4: cara.v1.Event.object:type_name -> cara.v1.ObjectRef
-	12, // 5: cara.v1.Event.first_time:type_name -> google.protobuf.Timestamp
-	12, // 6: cara.v1.Event.last_time:type_name -> google.protobuf.Timestamp
-	11, // 7: cara.v1.Override.metadata:type_name -> cara.v1.ObjectMeta
-	12, // 8: cara.v1.Override.since:type_name -> google.protobuf.Timestamp
-	12, // 9: cara.v1.Override.until:type_name -> google.protobuf.Timestamp
-	12, // 10: cara.v1.Override.expire_at:type_name -> google.protobuf.Timestamp
-	11, // 11: cara.v1.Tombstone.metadata:type_name -> cara.v1.ObjectMeta
-	12, // 12: cara.v1.Tombstone.expire_at:type_name -> google.protobuf.Timestamp
-	12, // 13: cara.v1.Tombstone.time:type_name -> google.protobuf.Timestamp
-	11, // 14: cara.v1.Revision.metadata:type_name -> cara.v1.ObjectMeta
-	13, // 15: cara.v1.Revision.project:type_name -> cara.v1.Project
-	14, // 16: cara.v1.Revision.origin:type_name -> cara.v1.Origin
-	12, // 17: cara.v1.Revision.time:type_name -> google.protobuf.Timestamp
-	11, // 18: cara.v1.Token.metadata:type_name -> cara.v1.ObjectMeta
-	12, // 19: cara.v1.Token.expire_at:type_name -> google.protobuf.Timestamp
-	10, // 20: cara.v1.Token.labels:type_name -> cara.v1.Token.LabelsEntry
-	13, // 21: cara.v1.Object.project:type_name -> cara.v1.Project
-	15, // 22: cara.v1.Object.node:type_name -> cara.v1.Node
-	16, // 23: cara.v1.Object.source:type_name -> cara.v1.Source
-	0,  // 24: cara.v1.Object.secret:type_name -> cara.v1.Secret
-	1,  // 25: cara.v1.Object.event:type_name -> cara.v1.Event
-	17, // 26: cara.v1.Object.claim:type_name -> cara.v1.Claim
-	3,  // 27: cara.v1.Object.override:type_name -> cara.v1.Override
-	4,  // 28: cara.v1.Object.tombstone:type_name -> cara.v1.Tombstone
-	6,  // 29: cara.v1.Object.token:type_name -> cara.v1.Token
-	5,  // 30: cara.v1.Object.revision:type_name -> cara.v1.Revision
-	31, // [31:31] is the sub-list for method output_type
-	31, // [31:31] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	14, // 0: cara.v1.Secret.metadata:type_name -> cara.v1.ObjectMeta
+	11, // 1: cara.v1.Secret.string_data:type_name -> cara.v1.Secret.StringDataEntry
+	12, // 2: cara.v1.Secret.data:type_name -> cara.v1.Secret.DataEntry
+	14, // 3: cara.v1.Volume.metadata:type_name -> cara.v1.ObjectMeta
+	2,  // 4: cara.v1.Volume.spec:type_name -> cara.v1.VolumeSpec
+	3,  // 5: cara.v1.Volume.status:type_name -> cara.v1.VolumeStatus
+	15, // 6: cara.v1.VolumeStatus.since:type_name -> google.protobuf.Timestamp
+	15, // 7: cara.v1.VolumeStatus.size_time:type_name -> google.protobuf.Timestamp
+	14, // 8: cara.v1.Event.metadata:type_name -> cara.v1.ObjectMeta
+	5,  // 9: cara.v1.Event.object:type_name -> cara.v1.ObjectRef
+	15, // 10: cara.v1.Event.first_time:type_name -> google.protobuf.Timestamp
+	15, // 11: cara.v1.Event.last_time:type_name -> google.protobuf.Timestamp
+	14, // 12: cara.v1.Override.metadata:type_name -> cara.v1.ObjectMeta
+	15, // 13: cara.v1.Override.since:type_name -> google.protobuf.Timestamp
+	15, // 14: cara.v1.Override.until:type_name -> google.protobuf.Timestamp
+	15, // 15: cara.v1.Override.expire_at:type_name -> google.protobuf.Timestamp
+	14, // 16: cara.v1.Tombstone.metadata:type_name -> cara.v1.ObjectMeta
+	15, // 17: cara.v1.Tombstone.expire_at:type_name -> google.protobuf.Timestamp
+	15, // 18: cara.v1.Tombstone.time:type_name -> google.protobuf.Timestamp
+	14, // 19: cara.v1.Revision.metadata:type_name -> cara.v1.ObjectMeta
+	16, // 20: cara.v1.Revision.project:type_name -> cara.v1.Project
+	17, // 21: cara.v1.Revision.origin:type_name -> cara.v1.Origin
+	15, // 22: cara.v1.Revision.time:type_name -> google.protobuf.Timestamp
+	14, // 23: cara.v1.Token.metadata:type_name -> cara.v1.ObjectMeta
+	15, // 24: cara.v1.Token.expire_at:type_name -> google.protobuf.Timestamp
+	13, // 25: cara.v1.Token.labels:type_name -> cara.v1.Token.LabelsEntry
+	16, // 26: cara.v1.Object.project:type_name -> cara.v1.Project
+	18, // 27: cara.v1.Object.node:type_name -> cara.v1.Node
+	19, // 28: cara.v1.Object.source:type_name -> cara.v1.Source
+	0,  // 29: cara.v1.Object.secret:type_name -> cara.v1.Secret
+	4,  // 30: cara.v1.Object.event:type_name -> cara.v1.Event
+	20, // 31: cara.v1.Object.claim:type_name -> cara.v1.Claim
+	6,  // 32: cara.v1.Object.override:type_name -> cara.v1.Override
+	7,  // 33: cara.v1.Object.tombstone:type_name -> cara.v1.Tombstone
+	9,  // 34: cara.v1.Object.token:type_name -> cara.v1.Token
+	8,  // 35: cara.v1.Object.revision:type_name -> cara.v1.Revision
+	1,  // 36: cara.v1.Object.volume:type_name -> cara.v1.Volume
+	37, // [37:37] is the sub-list for method output_type
+	37, // [37:37] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_objects_proto_init() }
@@ -1171,7 +1489,8 @@ func file_cara_v1_objects_proto_init() {
 	file_cara_v1_node_proto_init()
 	file_cara_v1_project_proto_init()
 	file_cara_v1_source_proto_init()
-	file_cara_v1_objects_proto_msgTypes[7].OneofWrappers = []any{
+	file_cara_v1_objects_proto_msgTypes[3].OneofWrappers = []any{}
+	file_cara_v1_objects_proto_msgTypes[10].OneofWrappers = []any{
 		(*Object_Project)(nil),
 		(*Object_Node)(nil),
 		(*Object_Source)(nil),
@@ -1182,6 +1501,7 @@ func file_cara_v1_objects_proto_init() {
 		(*Object_Tombstone)(nil),
 		(*Object_Token)(nil),
 		(*Object_Revision)(nil),
+		(*Object_Volume)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1189,7 +1509,7 @@ func file_cara_v1_objects_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_objects_proto_rawDesc), len(file_cara_v1_objects_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

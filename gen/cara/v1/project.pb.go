@@ -112,7 +112,7 @@ type ProjectSpec struct {
 	// Services are the containers to run, started in this order.
 	Services []*Service `protobuf:"bytes,1,rep,name=services,proto3" json:"services,omitempty"`
 	// Volumes are the named volumes that services mount.
-	Volumes []*Volume `protobuf:"bytes,2,rep,name=volumes,proto3" json:"volumes,omitempty"`
+	Volumes []*ProjectVolume `protobuf:"bytes,2,rep,name=volumes,proto3" json:"volumes,omitempty"`
 	// Ingress routes HTTP by host name to a service.
 	Ingress []*Ingress `protobuf:"bytes,3,rep,name=ingress,proto3" json:"ingress,omitempty"`
 	// ExpireAt is when the project is deleted, RFC 3339 with zone: `2026-01-31T18:00:00Z`.
@@ -165,7 +165,7 @@ func (x *ProjectSpec) GetServices() []*Service {
 	return nil
 }
 
-func (x *ProjectSpec) GetVolumes() []*Volume {
+func (x *ProjectSpec) GetVolumes() []*ProjectVolume {
 	if x != nil {
 		return x.Volumes
 	}
@@ -760,31 +760,37 @@ func (x *VolumeMount) GetReadOnly() bool {
 	return false
 }
 
-// Volume is a named volume of a project.
-type Volume struct {
+// ProjectVolume is a named volume of a project.
+type ProjectVolume struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name is a DNS label, unique in the project.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Type is `Ephemeral`: discarded when the project is stopped or moved to another node.
-	Type          string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
+	// Type is `Ephemeral` (the default): deleted when the project is deleted or moved to another node; `Managed`: kept on one
+	// node as an object of kind Volume; or `Host`: a directory that the operator of a node offers.
+	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
+	// Reclaim says what happens to a Managed volume when its project is deleted: `Retain` (the default) keeps the data,
+	// `Delete` deletes it.
+	Reclaim string `protobuf:"bytes,3,opt,name=reclaim,proto3" json:"reclaim,omitempty"`
+	// Host is the name of a host volume that nodes offer with `cara-agent --host-volume`. Required for the type Host.
+	Host          string `protobuf:"bytes,4,opt,name=host,proto3" json:"host,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *Volume) Reset() {
-	*x = Volume{}
+func (x *ProjectVolume) Reset() {
+	*x = ProjectVolume{}
 	mi := &file_cara_v1_project_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *Volume) String() string {
+func (x *ProjectVolume) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*Volume) ProtoMessage() {}
+func (*ProjectVolume) ProtoMessage() {}
 
-func (x *Volume) ProtoReflect() protoreflect.Message {
+func (x *ProjectVolume) ProtoReflect() protoreflect.Message {
 	mi := &file_cara_v1_project_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -796,21 +802,35 @@ func (x *Volume) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use Volume.ProtoReflect.Descriptor instead.
-func (*Volume) Descriptor() ([]byte, []int) {
+// Deprecated: Use ProjectVolume.ProtoReflect.Descriptor instead.
+func (*ProjectVolume) Descriptor() ([]byte, []int) {
 	return file_cara_v1_project_proto_rawDescGZIP(), []int{8}
 }
 
-func (x *Volume) GetName() string {
+func (x *ProjectVolume) GetName() string {
 	if x != nil {
 		return x.Name
 	}
 	return ""
 }
 
-func (x *Volume) GetType() string {
+func (x *ProjectVolume) GetType() string {
 	if x != nil {
 		return x.Type
+	}
+	return ""
+}
+
+func (x *ProjectVolume) GetReclaim() string {
+	if x != nil {
+		return x.Reclaim
+	}
+	return ""
+}
+
+func (x *ProjectVolume) GetHost() string {
+	if x != nil {
+		return x.Host
 	}
 	return ""
 }
@@ -1598,7 +1618,9 @@ type ProjectStatus struct {
 	HeldBy string `protobuf:"bytes,16,opt,name=held_by,json=heldBy,proto3" json:"held_by,omitempty"`
 	// Restarts has, for each service that somebody asked to restart, the token of the last request that named it. The agent
 	// restarts a service whose token it has not acted on, so no request hides another.
-	Restarts      map[string]string `protobuf:"bytes,17,rep,name=restarts,proto3" json:"restarts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Restarts map[string]string `protobuf:"bytes,17,rep,name=restarts,proto3" json:"restarts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Volumes are the project's Managed volumes. The project runs on their node.
+	Volumes       []*VolumeUse `protobuf:"bytes,18,rep,name=volumes,proto3" json:"volumes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1752,6 +1774,87 @@ func (x *ProjectStatus) GetRestarts() map[string]string {
 	return nil
 }
 
+func (x *ProjectStatus) GetVolumes() []*VolumeUse {
+	if x != nil {
+		return x.Volumes
+	}
+	return nil
+}
+
+// VolumeUse is a Managed volume as its project uses it.
+type VolumeUse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the volume in the project's spec.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Uid of the Volume object. It changes when the data is replaced, and it is part of the engine's name of the volume.
+	Uid string `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
+	// Node that has the data; empty until the project has a node.
+	Node string `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
+	// Made is true once the node has reported the volume. From then on, a missing volume is lost data and is never replaced
+	// by an empty one.
+	Made          bool `protobuf:"varint,4,opt,name=made,proto3" json:"made,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VolumeUse) Reset() {
+	*x = VolumeUse{}
+	mi := &file_cara_v1_project_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VolumeUse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VolumeUse) ProtoMessage() {}
+
+func (x *VolumeUse) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_project_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VolumeUse.ProtoReflect.Descriptor instead.
+func (*VolumeUse) Descriptor() ([]byte, []int) {
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *VolumeUse) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *VolumeUse) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *VolumeUse) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *VolumeUse) GetMade() bool {
+	if x != nil {
+		return x.Made
+	}
+	return false
+}
+
 // ServiceStatus is one container as the agent sees it.
 type ServiceStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1784,7 +1887,7 @@ type ServiceStatus struct {
 
 func (x *ServiceStatus) Reset() {
 	*x = ServiceStatus{}
-	mi := &file_cara_v1_project_proto_msgTypes[22]
+	mi := &file_cara_v1_project_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1796,7 +1899,7 @@ func (x *ServiceStatus) String() string {
 func (*ServiceStatus) ProtoMessage() {}
 
 func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[22]
+	mi := &file_cara_v1_project_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1809,7 +1912,7 @@ func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceStatus.ProtoReflect.Descriptor instead.
 func (*ServiceStatus) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{22}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ServiceStatus) GetName() string {
@@ -1902,11 +2005,11 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\aProjectR\x04kind\x127\n" +
 	"\bmetadata\x18\x03 \x01(\v2\x13.cara.v1.ObjectMetaB\x06\xbaH\x03\xc8\x01\x01R\bmetadata\x120\n" +
 	"\x04spec\x18\x04 \x01(\v2\x14.cara.v1.ProjectSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x126\n" +
-	"\x06status\x18\x05 \x01(\v2\x16.cara.v1.ProjectStatusB\x06\xbaH\x03\xd8\x01\x03R\x06status\"\xef\x03\n" +
+	"\x06status\x18\x05 \x01(\v2\x16.cara.v1.ProjectStatusB\x06\xbaH\x03\xd8\x01\x03R\x06status\"\xf6\x03\n" +
 	"\vProjectSpec\x128\n" +
 	"\bservices\x18\x01 \x03(\v2\x10.cara.v1.ServiceB\n" +
-	"\xbaH\a\x92\x01\x04\b\x01\x10dR\bservices\x123\n" +
-	"\avolumes\x18\x02 \x03(\v2\x0f.cara.v1.VolumeB\b\xbaH\x05\x92\x01\x02\x10dR\avolumes\x124\n" +
+	"\xbaH\a\x92\x01\x04\b\x01\x10dR\bservices\x12:\n" +
+	"\avolumes\x18\x02 \x03(\v2\x16.cara.v1.ProjectVolumeB\b\xbaH\x05\x92\x01\x02\x10dR\avolumes\x124\n" +
 	"\aingress\x18\x03 \x03(\v2\x10.cara.v1.IngressB\b\xbaH\x05\x92\x01\x02\x102R\aingress\x127\n" +
 	"\texpire_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bexpireAt\x12U\n" +
 	"\rnode_selector\x18\x05 \x03(\v2&.cara.v1.ProjectSpec.NodeSelectorEntryB\b\xbaH\x05\x9a\x01\x02\x10@R\fnodeSelector\x122\n" +
@@ -1970,11 +2073,13 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\xbaH\a\xc8\x01\x01r\x02\x18?R\x04name\x12*\n" +
 	"\n" +
 	"mount_path\x18\x02 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\x80 R\tmountPath\x12\x1b\n" +
-	"\tread_only\x18\x03 \x01(\bR\breadOnly\"P\n" +
-	"\x06Volume\x12\x1e\n" +
+	"\tread_only\x18\x03 \x01(\bR\breadOnly\"\xb6\x01\n" +
+	"\rProjectVolume\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
-	"\xbaH\a\xc8\x01\x01r\x02\x18?R\x04name\x12&\n" +
-	"\x04type\x18\x02 \x01(\tB\x12\xbaH\x0fr\rR\x00R\tEphemeralR\x04type\"\xb2\x01\n" +
+	"\xbaH\a\xc8\x01\x01r\x02\x18?R\x04name\x125\n" +
+	"\x04type\x18\x02 \x01(\tB!\xbaH\x1er\x1cR\x00R\tEphemeralR\aManagedR\x04HostR\x04type\x121\n" +
+	"\areclaim\x18\x03 \x01(\tB\x17\xbaH\x14r\x12R\x00R\x06RetainR\x06DeleteR\areclaim\x12\x1b\n" +
+	"\x04host\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04host\"\xb2\x01\n" +
 	"\aIngress\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\a\xc8\x01\x01r\x02\x18?R\x04name\x12\x1f\n" +
@@ -2026,7 +2131,7 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\a\xc8\x01\x01r\x02\x18 R\x04name\x12\x12\n" +
 	"\x04soft\x18\x02 \x01(\x05R\x04soft\x12\x12\n" +
-	"\x04hard\x18\x03 \x01(\x05R\x04hard\"\xeb\x05\n" +
+	"\x04hard\x18\x03 \x01(\x05R\x04hard\"\x99\x06\n" +
 	"\rProjectStatus\x12\x14\n" +
 	"\x05phase\x18\x01 \x01(\tR\x05phase\x12\x19\n" +
 	"\bnode_ref\x18\x02 \x01(\tR\anodeRef\x12\x14\n" +
@@ -2048,10 +2153,16 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\n" +
 	"moved_from\x18\x0f \x01(\tR\tmovedFrom\x12\x17\n" +
 	"\aheld_by\x18\x10 \x01(\tR\x06heldBy\x12@\n" +
-	"\brestarts\x18\x11 \x03(\v2$.cara.v1.ProjectStatus.RestartsEntryR\brestarts\x1a;\n" +
+	"\brestarts\x18\x11 \x03(\v2$.cara.v1.ProjectStatus.RestartsEntryR\brestarts\x12,\n" +
+	"\avolumes\x18\x12 \x03(\v2\x12.cara.v1.VolumeUseR\avolumes\x1a;\n" +
 	"\rRestartsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb8\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"Y\n" +
+	"\tVolumeUse\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x12\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\x12\x12\n" +
+	"\x04made\x18\x04 \x01(\bR\x04made\"\xb8\x03\n" +
 	"\rServiceStatus\x12\x1b\n" +
 	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04name\x12\x1d\n" +
 	"\x05state\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18 R\x05state\x12\x1e\n" +
@@ -2081,7 +2192,7 @@ func file_cara_v1_project_proto_rawDescGZIP() []byte {
 	return file_cara_v1_project_proto_rawDescData
 }
 
-var file_cara_v1_project_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_cara_v1_project_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_cara_v1_project_proto_goTypes = []any{
 	(*Project)(nil),               // 0: cara.v1.Project
 	(*ProjectSpec)(nil),           // 1: cara.v1.ProjectSpec
@@ -2091,7 +2202,7 @@ var file_cara_v1_project_proto_goTypes = []any{
 	(*EnvVarSource)(nil),          // 5: cara.v1.EnvVarSource
 	(*SecretKeyRef)(nil),          // 6: cara.v1.SecretKeyRef
 	(*VolumeMount)(nil),           // 7: cara.v1.VolumeMount
-	(*Volume)(nil),                // 8: cara.v1.Volume
+	(*ProjectVolume)(nil),         // 8: cara.v1.ProjectVolume
 	(*Ingress)(nil),               // 9: cara.v1.Ingress
 	(*IngressTarget)(nil),         // 10: cara.v1.IngressTarget
 	(*IngressAccess)(nil),         // 11: cara.v1.IngressAccess
@@ -2105,23 +2216,24 @@ var file_cara_v1_project_proto_goTypes = []any{
 	(*File)(nil),                  // 19: cara.v1.File
 	(*Ulimit)(nil),                // 20: cara.v1.Ulimit
 	(*ProjectStatus)(nil),         // 21: cara.v1.ProjectStatus
-	(*ServiceStatus)(nil),         // 22: cara.v1.ServiceStatus
-	nil,                           // 23: cara.v1.ProjectSpec.NodeSelectorEntry
-	nil,                           // 24: cara.v1.Service.LabelsEntry
-	nil,                           // 25: cara.v1.ProjectStatus.RestartsEntry
-	(*ObjectMeta)(nil),            // 26: cara.v1.ObjectMeta
-	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
-	(*Condition)(nil),             // 28: cara.v1.Condition
+	(*VolumeUse)(nil),             // 22: cara.v1.VolumeUse
+	(*ServiceStatus)(nil),         // 23: cara.v1.ServiceStatus
+	nil,                           // 24: cara.v1.ProjectSpec.NodeSelectorEntry
+	nil,                           // 25: cara.v1.Service.LabelsEntry
+	nil,                           // 26: cara.v1.ProjectStatus.RestartsEntry
+	(*ObjectMeta)(nil),            // 27: cara.v1.ObjectMeta
+	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
+	(*Condition)(nil),             // 29: cara.v1.Condition
 }
 var file_cara_v1_project_proto_depIdxs = []int32{
-	26, // 0: cara.v1.Project.metadata:type_name -> cara.v1.ObjectMeta
+	27, // 0: cara.v1.Project.metadata:type_name -> cara.v1.ObjectMeta
 	1,  // 1: cara.v1.Project.spec:type_name -> cara.v1.ProjectSpec
 	21, // 2: cara.v1.Project.status:type_name -> cara.v1.ProjectStatus
 	2,  // 3: cara.v1.ProjectSpec.services:type_name -> cara.v1.Service
-	8,  // 4: cara.v1.ProjectSpec.volumes:type_name -> cara.v1.Volume
+	8,  // 4: cara.v1.ProjectSpec.volumes:type_name -> cara.v1.ProjectVolume
 	9,  // 5: cara.v1.ProjectSpec.ingress:type_name -> cara.v1.Ingress
-	27, // 6: cara.v1.ProjectSpec.expire_at:type_name -> google.protobuf.Timestamp
-	23, // 7: cara.v1.ProjectSpec.node_selector:type_name -> cara.v1.ProjectSpec.NodeSelectorEntry
+	28, // 6: cara.v1.ProjectSpec.expire_at:type_name -> google.protobuf.Timestamp
+	24, // 7: cara.v1.ProjectSpec.node_selector:type_name -> cara.v1.ProjectSpec.NodeSelectorEntry
 	4,  // 8: cara.v1.Service.env:type_name -> cara.v1.EnvVar
 	7,  // 9: cara.v1.Service.volume_mounts:type_name -> cara.v1.VolumeMount
 	12, // 10: cara.v1.Service.healthcheck:type_name -> cara.v1.Healthcheck
@@ -2129,7 +2241,7 @@ var file_cara_v1_project_proto_depIdxs = []int32{
 	17, // 12: cara.v1.Service.resources:type_name -> cara.v1.Resources
 	19, // 13: cara.v1.Service.files:type_name -> cara.v1.File
 	20, // 14: cara.v1.Service.ulimits:type_name -> cara.v1.Ulimit
-	24, // 15: cara.v1.Service.labels:type_name -> cara.v1.Service.LabelsEntry
+	25, // 15: cara.v1.Service.labels:type_name -> cara.v1.Service.LabelsEntry
 	3,  // 16: cara.v1.Service.update:type_name -> cara.v1.Update
 	5,  // 17: cara.v1.EnvVar.value_from:type_name -> cara.v1.EnvVarSource
 	6,  // 18: cara.v1.EnvVarSource.secret_key_ref:type_name -> cara.v1.SecretKeyRef
@@ -2141,17 +2253,18 @@ var file_cara_v1_project_proto_depIdxs = []int32{
 	18, // 24: cara.v1.Resources.requests:type_name -> cara.v1.ResourceList
 	18, // 25: cara.v1.Resources.limits:type_name -> cara.v1.ResourceList
 	6,  // 26: cara.v1.File.secret_key_ref:type_name -> cara.v1.SecretKeyRef
-	28, // 27: cara.v1.ProjectStatus.conditions:type_name -> cara.v1.Condition
-	22, // 28: cara.v1.ProjectStatus.services:type_name -> cara.v1.ServiceStatus
-	27, // 29: cara.v1.ProjectStatus.expire_at:type_name -> google.protobuf.Timestamp
-	27, // 30: cara.v1.ProjectStatus.last_seen:type_name -> google.protobuf.Timestamp
-	25, // 31: cara.v1.ProjectStatus.restarts:type_name -> cara.v1.ProjectStatus.RestartsEntry
-	27, // 32: cara.v1.ServiceStatus.started_at:type_name -> google.protobuf.Timestamp
-	33, // [33:33] is the sub-list for method output_type
-	33, // [33:33] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	29, // 27: cara.v1.ProjectStatus.conditions:type_name -> cara.v1.Condition
+	23, // 28: cara.v1.ProjectStatus.services:type_name -> cara.v1.ServiceStatus
+	28, // 29: cara.v1.ProjectStatus.expire_at:type_name -> google.protobuf.Timestamp
+	28, // 30: cara.v1.ProjectStatus.last_seen:type_name -> google.protobuf.Timestamp
+	26, // 31: cara.v1.ProjectStatus.restarts:type_name -> cara.v1.ProjectStatus.RestartsEntry
+	22, // 32: cara.v1.ProjectStatus.volumes:type_name -> cara.v1.VolumeUse
+	28, // 33: cara.v1.ServiceStatus.started_at:type_name -> google.protobuf.Timestamp
+	34, // [34:34] is the sub-list for method output_type
+	34, // [34:34] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_project_proto_init() }
@@ -2160,14 +2273,14 @@ func file_cara_v1_project_proto_init() {
 		return
 	}
 	file_cara_v1_meta_proto_init()
-	file_cara_v1_project_proto_msgTypes[22].OneofWrappers = []any{}
+	file_cara_v1_project_proto_msgTypes[23].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_project_proto_rawDesc), len(file_cara_v1_project_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

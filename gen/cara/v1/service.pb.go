@@ -3820,6 +3820,7 @@ type ConnectResponse struct {
 	//	*ConnectResponse_Synced
 	//	*ConnectResponse_Routes
 	//	*ConnectResponse_OpenStream
+	//	*ConnectResponse_RemoveVolume
 	Message       isConnectResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3916,6 +3917,15 @@ func (x *ConnectResponse) GetOpenStream() *OpenStream {
 	return nil
 }
 
+func (x *ConnectResponse) GetRemoveVolume() *RemoveVolume {
+	if x != nil {
+		if x, ok := x.Message.(*ConnectResponse_RemoveVolume); ok {
+			return x.RemoveVolume
+		}
+	}
+	return nil
+}
+
 type isConnectResponse_Message interface {
 	isConnectResponse_Message()
 }
@@ -3950,6 +3960,11 @@ type ConnectResponse_OpenStream struct {
 	OpenStream *OpenStream `protobuf:"bytes,6,opt,name=open_stream,json=openStream,proto3,oneof"`
 }
 
+type ConnectResponse_RemoveVolume struct {
+	// RemoveVolume asks for the deletion of a Managed volume.
+	RemoveVolume *RemoveVolume `protobuf:"bytes,7,opt,name=remove_volume,json=removeVolume,proto3,oneof"`
+}
+
 func (*ConnectResponse_Welcome) isConnectResponse_Message() {}
 
 func (*ConnectResponse_Assignment) isConnectResponse_Message() {}
@@ -3961,6 +3976,8 @@ func (*ConnectResponse_Synced) isConnectResponse_Message() {}
 func (*ConnectResponse_Routes) isConnectResponse_Message() {}
 
 func (*ConnectResponse_OpenStream) isConnectResponse_Message() {}
+
+func (*ConnectResponse_RemoveVolume) isConnectResponse_Message() {}
 
 // Welcome opens the server's side.
 type Welcome struct {
@@ -4090,6 +4107,70 @@ func (x *Unassigned) GetEpoch() int32 {
 	return 0
 }
 
+// RemoveVolume asks an agent to delete a Managed volume and its data. The next inventory without the volume confirms it.
+type RemoveVolume struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Uid of the Volume object.
+	Uid string `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	// Project that the volume was made for.
+	Project string `protobuf:"bytes,2,opt,name=project,proto3" json:"project,omitempty"`
+	// Name of the volume in that project's spec.
+	Name          string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveVolume) Reset() {
+	*x = RemoveVolume{}
+	mi := &file_cara_v1_service_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveVolume) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveVolume) ProtoMessage() {}
+
+func (x *RemoveVolume) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveVolume.ProtoReflect.Descriptor instead.
+func (*RemoveVolume) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *RemoveVolume) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *RemoveVolume) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+func (x *RemoveVolume) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 // Released says that nothing is left on a node of a project that was unassigned.
 type Released struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -4105,7 +4186,7 @@ type Released struct {
 
 func (x *Released) Reset() {
 	*x = Released{}
-	mi := &file_cara_v1_service_proto_msgTypes[57]
+	mi := &file_cara_v1_service_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4117,7 +4198,7 @@ func (x *Released) String() string {
 func (*Released) ProtoMessage() {}
 
 func (x *Released) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[57]
+	mi := &file_cara_v1_service_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4130,7 +4211,7 @@ func (x *Released) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Released.ProtoReflect.Descriptor instead.
 func (*Released) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{57}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Released) GetName() string {
@@ -4163,7 +4244,7 @@ type Synced struct {
 
 func (x *Synced) Reset() {
 	*x = Synced{}
-	mi := &file_cara_v1_service_proto_msgTypes[58]
+	mi := &file_cara_v1_service_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4175,7 +4256,7 @@ func (x *Synced) String() string {
 func (*Synced) ProtoMessage() {}
 
 func (x *Synced) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[58]
+	mi := &file_cara_v1_service_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4188,7 +4269,7 @@ func (x *Synced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Synced.ProtoReflect.Descriptor instead.
 func (*Synced) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{58}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{59}
 }
 
 // Routes is a change of the ingress table, or all of it.
@@ -4211,7 +4292,7 @@ type Routes struct {
 
 func (x *Routes) Reset() {
 	*x = Routes{}
-	mi := &file_cara_v1_service_proto_msgTypes[59]
+	mi := &file_cara_v1_service_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4223,7 +4304,7 @@ func (x *Routes) String() string {
 func (*Routes) ProtoMessage() {}
 
 func (x *Routes) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[59]
+	mi := &file_cara_v1_service_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4236,7 +4317,7 @@ func (x *Routes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Routes.ProtoReflect.Descriptor instead.
 func (*Routes) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{59}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Routes) GetFull() bool {
@@ -4288,7 +4369,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_cara_v1_service_proto_msgTypes[60]
+	mi := &file_cara_v1_service_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4300,7 +4381,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[60]
+	mi := &file_cara_v1_service_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4313,7 +4394,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{60}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Peer) GetNode() string {
@@ -4352,7 +4433,7 @@ type OpenStream struct {
 
 func (x *OpenStream) Reset() {
 	*x = OpenStream{}
-	mi := &file_cara_v1_service_proto_msgTypes[61]
+	mi := &file_cara_v1_service_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4364,7 +4445,7 @@ func (x *OpenStream) String() string {
 func (*OpenStream) ProtoMessage() {}
 
 func (x *OpenStream) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[61]
+	mi := &file_cara_v1_service_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4377,7 +4458,7 @@ func (x *OpenStream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenStream.ProtoReflect.Descriptor instead.
 func (*OpenStream) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{61}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *OpenStream) GetStreamId() string {
@@ -4494,7 +4575,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[62]
+	mi := &file_cara_v1_service_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4506,7 +4587,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[62]
+	mi := &file_cara_v1_service_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4519,7 +4600,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{62}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *AttachRequest) GetStreamId() string {
@@ -4593,7 +4674,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[63]
+	mi := &file_cara_v1_service_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4605,7 +4686,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[63]
+	mi := &file_cara_v1_service_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4618,7 +4699,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{63}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *AttachResponse) GetExec() *ExecRequest {
@@ -4653,7 +4734,7 @@ type CreateSourceRequest struct {
 
 func (x *CreateSourceRequest) Reset() {
 	*x = CreateSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[64]
+	mi := &file_cara_v1_service_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4665,7 +4746,7 @@ func (x *CreateSourceRequest) String() string {
 func (*CreateSourceRequest) ProtoMessage() {}
 
 func (x *CreateSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[64]
+	mi := &file_cara_v1_service_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4678,7 +4759,7 @@ func (x *CreateSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSourceRequest.ProtoReflect.Descriptor instead.
 func (*CreateSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{64}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *CreateSourceRequest) GetSource() *Source {
@@ -4699,7 +4780,7 @@ type PutSourceRequest struct {
 
 func (x *PutSourceRequest) Reset() {
 	*x = PutSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[65]
+	mi := &file_cara_v1_service_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4711,7 +4792,7 @@ func (x *PutSourceRequest) String() string {
 func (*PutSourceRequest) ProtoMessage() {}
 
 func (x *PutSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[65]
+	mi := &file_cara_v1_service_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4724,7 +4805,7 @@ func (x *PutSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSourceRequest.ProtoReflect.Descriptor instead.
 func (*PutSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{65}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *PutSourceRequest) GetSource() *Source {
@@ -4751,7 +4832,7 @@ type ListSourcesResponse struct {
 
 func (x *ListSourcesResponse) Reset() {
 	*x = ListSourcesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[66]
+	mi := &file_cara_v1_service_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4763,7 +4844,7 @@ func (x *ListSourcesResponse) String() string {
 func (*ListSourcesResponse) ProtoMessage() {}
 
 func (x *ListSourcesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[66]
+	mi := &file_cara_v1_service_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4776,7 +4857,7 @@ func (x *ListSourcesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSourcesResponse.ProtoReflect.Descriptor instead.
 func (*ListSourcesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{66}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ListSourcesResponse) GetItems() []*Source {
@@ -4822,7 +4903,7 @@ type SourceEvent struct {
 
 func (x *SourceEvent) Reset() {
 	*x = SourceEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[67]
+	mi := &file_cara_v1_service_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4834,7 +4915,7 @@ func (x *SourceEvent) String() string {
 func (*SourceEvent) ProtoMessage() {}
 
 func (x *SourceEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[67]
+	mi := &file_cara_v1_service_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4847,7 +4928,7 @@ func (x *SourceEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceEvent.ProtoReflect.Descriptor instead.
 func (*SourceEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{67}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *SourceEvent) GetType() string {
@@ -4885,7 +4966,7 @@ type ReconcileSourceResponse struct {
 
 func (x *ReconcileSourceResponse) Reset() {
 	*x = ReconcileSourceResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[68]
+	mi := &file_cara_v1_service_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4897,7 +4978,7 @@ func (x *ReconcileSourceResponse) String() string {
 func (*ReconcileSourceResponse) ProtoMessage() {}
 
 func (x *ReconcileSourceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[68]
+	mi := &file_cara_v1_service_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4910,7 +4991,7 @@ func (x *ReconcileSourceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileSourceResponse.ProtoReflect.Descriptor instead.
 func (*ReconcileSourceResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{68}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ReconcileSourceResponse) GetToken() string {
@@ -4940,7 +5021,7 @@ type ConfirmSourceRequest struct {
 
 func (x *ConfirmSourceRequest) Reset() {
 	*x = ConfirmSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[69]
+	mi := &file_cara_v1_service_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4952,7 +5033,7 @@ func (x *ConfirmSourceRequest) String() string {
 func (*ConfirmSourceRequest) ProtoMessage() {}
 
 func (x *ConfirmSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[69]
+	mi := &file_cara_v1_service_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4965,7 +5046,7 @@ func (x *ConfirmSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmSourceRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{69}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ConfirmSourceRequest) GetName() string {
@@ -5001,7 +5082,7 @@ type SourcePlan struct {
 
 func (x *SourcePlan) Reset() {
 	*x = SourcePlan{}
-	mi := &file_cara_v1_service_proto_msgTypes[70]
+	mi := &file_cara_v1_service_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5013,7 +5094,7 @@ func (x *SourcePlan) String() string {
 func (*SourcePlan) ProtoMessage() {}
 
 func (x *SourcePlan) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[70]
+	mi := &file_cara_v1_service_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5026,7 +5107,7 @@ func (x *SourcePlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourcePlan.ProtoReflect.Descriptor instead.
 func (*SourcePlan) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{70}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *SourcePlan) GetSource() string {
@@ -5091,7 +5172,7 @@ type PlanStep struct {
 
 func (x *PlanStep) Reset() {
 	*x = PlanStep{}
-	mi := &file_cara_v1_service_proto_msgTypes[71]
+	mi := &file_cara_v1_service_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5103,7 +5184,7 @@ func (x *PlanStep) String() string {
 func (*PlanStep) ProtoMessage() {}
 
 func (x *PlanStep) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[71]
+	mi := &file_cara_v1_service_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5116,7 +5197,7 @@ func (x *PlanStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanStep.ProtoReflect.Descriptor instead.
 func (*PlanStep) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{71}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *PlanStep) GetProject() string {
@@ -5197,7 +5278,7 @@ type ListClaimsRequest struct {
 
 func (x *ListClaimsRequest) Reset() {
 	*x = ListClaimsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[72]
+	mi := &file_cara_v1_service_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5209,7 +5290,7 @@ func (x *ListClaimsRequest) String() string {
 func (*ListClaimsRequest) ProtoMessage() {}
 
 func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[72]
+	mi := &file_cara_v1_service_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5222,7 +5303,7 @@ func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsRequest.ProtoReflect.Descriptor instead.
 func (*ListClaimsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{72}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *ListClaimsRequest) GetSource() string {
@@ -5263,7 +5344,7 @@ type ListClaimsResponse struct {
 
 func (x *ListClaimsResponse) Reset() {
 	*x = ListClaimsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[73]
+	mi := &file_cara_v1_service_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5275,7 +5356,7 @@ func (x *ListClaimsResponse) String() string {
 func (*ListClaimsResponse) ProtoMessage() {}
 
 func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[73]
+	mi := &file_cara_v1_service_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5288,7 +5369,7 @@ func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsResponse.ProtoReflect.Descriptor instead.
 func (*ListClaimsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{73}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *ListClaimsResponse) GetItems() []*Claim {
@@ -5348,7 +5429,7 @@ type UpdateSourceStatusRequest struct {
 
 func (x *UpdateSourceStatusRequest) Reset() {
 	*x = UpdateSourceStatusRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[74]
+	mi := &file_cara_v1_service_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5360,7 +5441,7 @@ func (x *UpdateSourceStatusRequest) String() string {
 func (*UpdateSourceStatusRequest) ProtoMessage() {}
 
 func (x *UpdateSourceStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[74]
+	mi := &file_cara_v1_service_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5373,7 +5454,7 @@ func (x *UpdateSourceStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSourceStatusRequest.ProtoReflect.Descriptor instead.
 func (*UpdateSourceStatusRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{74}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *UpdateSourceStatusRequest) GetName() string {
@@ -5468,7 +5549,7 @@ type PublishSnapshotRequest struct {
 
 func (x *PublishSnapshotRequest) Reset() {
 	*x = PublishSnapshotRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[75]
+	mi := &file_cara_v1_service_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5480,7 +5561,7 @@ func (x *PublishSnapshotRequest) String() string {
 func (*PublishSnapshotRequest) ProtoMessage() {}
 
 func (x *PublishSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[75]
+	mi := &file_cara_v1_service_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5493,7 +5574,7 @@ func (x *PublishSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*PublishSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{75}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *PublishSnapshotRequest) GetSource() string {
@@ -5549,7 +5630,7 @@ type PublishSnapshotResponse struct {
 
 func (x *PublishSnapshotResponse) Reset() {
 	*x = PublishSnapshotResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[76]
+	mi := &file_cara_v1_service_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5561,7 +5642,7 @@ func (x *PublishSnapshotResponse) String() string {
 func (*PublishSnapshotResponse) ProtoMessage() {}
 
 func (x *PublishSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[76]
+	mi := &file_cara_v1_service_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5574,7 +5655,7 @@ func (x *PublishSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*PublishSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{76}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *PublishSnapshotResponse) GetResourceVersion() string {
@@ -5597,7 +5678,7 @@ type UpdateClaimsRequest struct {
 
 func (x *UpdateClaimsRequest) Reset() {
 	*x = UpdateClaimsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[77]
+	mi := &file_cara_v1_service_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5609,7 +5690,7 @@ func (x *UpdateClaimsRequest) String() string {
 func (*UpdateClaimsRequest) ProtoMessage() {}
 
 func (x *UpdateClaimsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[77]
+	mi := &file_cara_v1_service_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5622,7 +5703,7 @@ func (x *UpdateClaimsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateClaimsRequest.ProtoReflect.Descriptor instead.
 func (*UpdateClaimsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{77}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *UpdateClaimsRequest) GetSource() string {
@@ -5654,7 +5735,7 @@ type ClaimUpdate struct {
 
 func (x *ClaimUpdate) Reset() {
 	*x = ClaimUpdate{}
-	mi := &file_cara_v1_service_proto_msgTypes[78]
+	mi := &file_cara_v1_service_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5666,7 +5747,7 @@ func (x *ClaimUpdate) String() string {
 func (*ClaimUpdate) ProtoMessage() {}
 
 func (x *ClaimUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[78]
+	mi := &file_cara_v1_service_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5679,7 +5760,7 @@ func (x *ClaimUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimUpdate.ProtoReflect.Descriptor instead.
 func (*ClaimUpdate) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{78}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *ClaimUpdate) GetProject() string {
@@ -5714,7 +5795,7 @@ type GetSourceSecretRequest struct {
 
 func (x *GetSourceSecretRequest) Reset() {
 	*x = GetSourceSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[79]
+	mi := &file_cara_v1_service_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5726,7 +5807,7 @@ func (x *GetSourceSecretRequest) String() string {
 func (*GetSourceSecretRequest) ProtoMessage() {}
 
 func (x *GetSourceSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[79]
+	mi := &file_cara_v1_service_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5739,7 +5820,7 @@ func (x *GetSourceSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSourceSecretRequest.ProtoReflect.Descriptor instead.
 func (*GetSourceSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{79}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *GetSourceSecretRequest) GetName() string {
@@ -5760,7 +5841,7 @@ type GetSourceSecretResponse struct {
 
 func (x *GetSourceSecretResponse) Reset() {
 	*x = GetSourceSecretResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[80]
+	mi := &file_cara_v1_service_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5772,7 +5853,7 @@ func (x *GetSourceSecretResponse) String() string {
 func (*GetSourceSecretResponse) ProtoMessage() {}
 
 func (x *GetSourceSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[80]
+	mi := &file_cara_v1_service_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5785,7 +5866,7 @@ func (x *GetSourceSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSourceSecretResponse.ProtoReflect.Descriptor instead.
 func (*GetSourceSecretResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{80}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *GetSourceSecretResponse) GetGit() map[string][]byte {
@@ -5806,7 +5887,7 @@ type CreateSecretRequest struct {
 
 func (x *CreateSecretRequest) Reset() {
 	*x = CreateSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[81]
+	mi := &file_cara_v1_service_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5818,7 +5899,7 @@ func (x *CreateSecretRequest) String() string {
 func (*CreateSecretRequest) ProtoMessage() {}
 
 func (x *CreateSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[81]
+	mi := &file_cara_v1_service_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5831,7 +5912,7 @@ func (x *CreateSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSecretRequest.ProtoReflect.Descriptor instead.
 func (*CreateSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{81}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *CreateSecretRequest) GetSecret() *Secret {
@@ -5852,7 +5933,7 @@ type PutSecretRequest struct {
 
 func (x *PutSecretRequest) Reset() {
 	*x = PutSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[82]
+	mi := &file_cara_v1_service_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5864,7 +5945,7 @@ func (x *PutSecretRequest) String() string {
 func (*PutSecretRequest) ProtoMessage() {}
 
 func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[82]
+	mi := &file_cara_v1_service_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5877,7 +5958,7 @@ func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSecretRequest.ProtoReflect.Descriptor instead.
 func (*PutSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{82}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *PutSecretRequest) GetSecret() *Secret {
@@ -5904,7 +5985,7 @@ type ListSecretsResponse struct {
 
 func (x *ListSecretsResponse) Reset() {
 	*x = ListSecretsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[83]
+	mi := &file_cara_v1_service_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5916,7 +5997,7 @@ func (x *ListSecretsResponse) String() string {
 func (*ListSecretsResponse) ProtoMessage() {}
 
 func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[83]
+	mi := &file_cara_v1_service_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5929,7 +6010,7 @@ func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSecretsResponse.ProtoReflect.Descriptor instead.
 func (*ListSecretsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{83}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *ListSecretsResponse) GetItems() []*Secret {
@@ -5960,6 +6041,161 @@ func (x *ListSecretsResponse) GetKind() string {
 	return ""
 }
 
+// ListVolumesRequest asks for a page of volumes.
+type ListVolumesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Project whose volumes to list; all volumes if empty.
+	Project string `protobuf:"bytes,1,opt,name=project,proto3" json:"project,omitempty"`
+	// Node whose volumes to list; all volumes if empty.
+	Node string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	// State of the volumes to list; all volumes if empty.
+	State string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	// Limit of objects on a page; 0 for all, 10000 at most.
+	Limit int32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
+	// PageToken of the page before.
+	PageToken     string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListVolumesRequest) Reset() {
+	*x = ListVolumesRequest{}
+	mi := &file_cara_v1_service_proto_msgTypes[85]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListVolumesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListVolumesRequest) ProtoMessage() {}
+
+func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[85]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListVolumesRequest.ProtoReflect.Descriptor instead.
+func (*ListVolumesRequest) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{85}
+}
+
+func (x *ListVolumesRequest) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+func (x *ListVolumesRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *ListVolumesRequest) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *ListVolumesRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *ListVolumesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListVolumesResponse is a page of volumes.
+type ListVolumesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Items in the order of their names.
+	Items []*Volume `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	// Metadata of the list.
+	Metadata *ListMeta `protobuf:"bytes,2,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	// ApiVersion is `caravanserai/v1`.
+	ApiVersion string `protobuf:"bytes,3,opt,name=api_version,json=apiVersion,proto3" json:"api_version,omitempty"`
+	// Kind is `VolumeList`.
+	Kind          string `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListVolumesResponse) Reset() {
+	*x = ListVolumesResponse{}
+	mi := &file_cara_v1_service_proto_msgTypes[86]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListVolumesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListVolumesResponse) ProtoMessage() {}
+
+func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[86]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListVolumesResponse.ProtoReflect.Descriptor instead.
+func (*ListVolumesResponse) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{86}
+}
+
+func (x *ListVolumesResponse) GetItems() []*Volume {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+func (x *ListVolumesResponse) GetMetadata() *ListMeta {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *ListVolumesResponse) GetApiVersion() string {
+	if x != nil {
+		return x.ApiVersion
+	}
+	return ""
+}
+
+func (x *ListVolumesResponse) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
 // CreateEventRequest has the event to record.
 type CreateEventRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -5971,7 +6207,7 @@ type CreateEventRequest struct {
 
 func (x *CreateEventRequest) Reset() {
 	*x = CreateEventRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[84]
+	mi := &file_cara_v1_service_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5983,7 +6219,7 @@ func (x *CreateEventRequest) String() string {
 func (*CreateEventRequest) ProtoMessage() {}
 
 func (x *CreateEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[84]
+	mi := &file_cara_v1_service_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5996,7 +6232,7 @@ func (x *CreateEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateEventRequest.ProtoReflect.Descriptor instead.
 func (*CreateEventRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{84}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *CreateEventRequest) GetEvent() *Event {
@@ -6023,7 +6259,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[85]
+	mi := &file_cara_v1_service_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6035,7 +6271,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[85]
+	mi := &file_cara_v1_service_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6048,7 +6284,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{85}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *ListEventsRequest) GetKind() string {
@@ -6096,7 +6332,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[86]
+	mi := &file_cara_v1_service_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6108,7 +6344,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[86]
+	mi := &file_cara_v1_service_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6121,7 +6357,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{86}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *ListEventsResponse) GetItems() []*Event {
@@ -6167,7 +6403,7 @@ type EventEvent struct {
 
 func (x *EventEvent) Reset() {
 	*x = EventEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[87]
+	mi := &file_cara_v1_service_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6179,7 +6415,7 @@ func (x *EventEvent) String() string {
 func (*EventEvent) ProtoMessage() {}
 
 func (x *EventEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[87]
+	mi := &file_cara_v1_service_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6192,7 +6428,7 @@ func (x *EventEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventEvent.ProtoReflect.Descriptor instead.
 func (*EventEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{87}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *EventEvent) GetType() string {
@@ -6229,7 +6465,7 @@ type TrimHistoryRequest struct {
 
 func (x *TrimHistoryRequest) Reset() {
 	*x = TrimHistoryRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[88]
+	mi := &file_cara_v1_service_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6241,7 +6477,7 @@ func (x *TrimHistoryRequest) String() string {
 func (*TrimHistoryRequest) ProtoMessage() {}
 
 func (x *TrimHistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[88]
+	mi := &file_cara_v1_service_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6254,7 +6490,7 @@ func (x *TrimHistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimHistoryRequest.ProtoReflect.Descriptor instead.
 func (*TrimHistoryRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{88}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *TrimHistoryRequest) GetEventsBefore() *timestamppb.Timestamp {
@@ -6286,7 +6522,7 @@ type TrimHistoryResponse struct {
 
 func (x *TrimHistoryResponse) Reset() {
 	*x = TrimHistoryResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[89]
+	mi := &file_cara_v1_service_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6298,7 +6534,7 @@ func (x *TrimHistoryResponse) String() string {
 func (*TrimHistoryResponse) ProtoMessage() {}
 
 func (x *TrimHistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[89]
+	mi := &file_cara_v1_service_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6311,7 +6547,7 @@ func (x *TrimHistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimHistoryResponse.ProtoReflect.Descriptor instead.
 func (*TrimHistoryResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{89}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *TrimHistoryResponse) GetEvents() int32 {
@@ -6348,7 +6584,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[90]
+	mi := &file_cara_v1_service_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6360,7 +6596,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[90]
+	mi := &file_cara_v1_service_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6373,7 +6609,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{90}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *WatchRequest) GetKinds() []string {
@@ -6405,7 +6641,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[91]
+	mi := &file_cara_v1_service_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6417,7 +6653,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[91]
+	mi := &file_cara_v1_service_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6430,7 +6666,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{91}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *WatchResponse) GetResourceVersion() string {
@@ -6467,7 +6703,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_cara_v1_service_proto_msgTypes[92]
+	mi := &file_cara_v1_service_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6479,7 +6715,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[92]
+	mi := &file_cara_v1_service_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6492,7 +6728,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{92}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *Change) GetDeleted() bool {
@@ -6520,7 +6756,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[93]
+	mi := &file_cara_v1_service_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6532,7 +6768,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[93]
+	mi := &file_cara_v1_service_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6545,7 +6781,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{93}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *CreateTokenRequest) GetToken() *Token {
@@ -6568,7 +6804,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[94]
+	mi := &file_cara_v1_service_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6580,7 +6816,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[94]
+	mi := &file_cara_v1_service_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6593,7 +6829,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{94}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *CreateTokenResponse) GetToken() *Token {
@@ -6627,7 +6863,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[95]
+	mi := &file_cara_v1_service_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6639,7 +6875,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[95]
+	mi := &file_cara_v1_service_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6652,7 +6888,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{95}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *ListTokensResponse) GetItems() []*Token {
@@ -6694,7 +6930,7 @@ type BackupChunk struct {
 
 func (x *BackupChunk) Reset() {
 	*x = BackupChunk{}
-	mi := &file_cara_v1_service_proto_msgTypes[96]
+	mi := &file_cara_v1_service_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6706,7 +6942,7 @@ func (x *BackupChunk) String() string {
 func (*BackupChunk) ProtoMessage() {}
 
 func (x *BackupChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[96]
+	mi := &file_cara_v1_service_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6719,7 +6955,7 @@ func (x *BackupChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupChunk.ProtoReflect.Descriptor instead.
 func (*BackupChunk) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{96}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *BackupChunk) GetData() []byte {
@@ -7001,7 +7237,7 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\theartbeat\x18\x01 \x01(\v2\x12.cara.v1.HeartbeatR\theartbeat\x12(\n" +
 	"\vinstance_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\n" +
 	"instanceId\x128\n" +
-	"\breleased\x18\x03 \x03(\v2\x11.cara.v1.ReleasedB\t\xbaH\x06\x92\x01\x03\x10\x90NR\breleased\"\xc6\x02\n" +
+	"\breleased\x18\x03 \x03(\v2\x11.cara.v1.ReleasedB\t\xbaH\x06\x92\x01\x03\x10\x90NR\breleased\"\x84\x03\n" +
 	"\x0fConnectResponse\x12,\n" +
 	"\awelcome\x18\x01 \x01(\v2\x10.cara.v1.WelcomeH\x00R\awelcome\x125\n" +
 	"\n" +
@@ -7013,7 +7249,8 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x06synced\x18\x04 \x01(\v2\x0f.cara.v1.SyncedH\x00R\x06synced\x12)\n" +
 	"\x06routes\x18\x05 \x01(\v2\x0f.cara.v1.RoutesH\x00R\x06routes\x126\n" +
 	"\vopen_stream\x18\x06 \x01(\v2\x13.cara.v1.OpenStreamH\x00R\n" +
-	"openStreamB\t\n" +
+	"openStream\x12<\n" +
+	"\rremove_volume\x18\a \x01(\v2\x15.cara.v1.RemoveVolumeH\x00R\fremoveVolumeB\t\n" +
 	"\amessage\"\xaf\x01\n" +
 	"\aWelcome\x12\x1d\n" +
 	"\n" +
@@ -7025,7 +7262,11 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"Unassigned\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x14\n" +
-	"\x05epoch\x18\x03 \x01(\x05R\x05epoch\"X\n" +
+	"\x05epoch\x18\x03 \x01(\x05R\x05epoch\"N\n" +
+	"\fRemoveVolume\x12\x10\n" +
+	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x18\n" +
+	"\aproject\x18\x02 \x01(\tR\aproject\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\"X\n" +
 	"\bReleased\x12\x1b\n" +
 	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04name\x12\x19\n" +
 	"\x03uid\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x03uid\x12\x14\n" +
@@ -7168,6 +7409,20 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata\x12\x1f\n" +
 	"\vapi_version\x18\x03 \x01(\tR\n" +
 	"apiVersion\x12\x12\n" +
+	"\x04kind\x18\x04 \x01(\tR\x04kind\"\xbe\x01\n" +
+	"\x12ListVolumesRequest\x12!\n" +
+	"\aproject\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\aproject\x12\x1b\n" +
+	"\x04node\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04node\x12\x1d\n" +
+	"\x05state\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18 R\x05state\x12 \n" +
+	"\x05limit\x18\x04 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\x90N(\x00R\x05limit\x12'\n" +
+	"\n" +
+	"page_token\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\"\xa0\x01\n" +
+	"\x13ListVolumesResponse\x12%\n" +
+	"\x05items\x18\x01 \x03(\v2\x0f.cara.v1.VolumeR\x05items\x12-\n" +
+	"\bmetadata\x18\x02 \x01(\v2\x11.cara.v1.ListMetaR\bmetadata\x12\x1f\n" +
+	"\vapi_version\x18\x03 \x01(\tR\n" +
+	"apiVersion\x12\x12\n" +
 	"\x04kind\x18\x04 \x01(\tR\x04kind\"B\n" +
 	"\x12CreateEventRequest\x12,\n" +
 	"\x05event\x18\x01 \x01(\v2\x0e.cara.v1.EventB\x06\xbaH\x03\xc8\x01\x01R\x05event\"\x98\x01\n" +
@@ -7295,7 +7550,13 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\tPutSecret\x12\x19.cara.v1.PutSecretRequest\x1a\x0f.cara.v1.Secret\"6\x82\xd3\xe4\x93\x020:\x06secret\x1a&/api/v1/secrets/{secret.metadata.name}\x12Q\n" +
 	"\tGetSecret\x12\x13.cara.v1.GetRequest\x1a\x0f.cara.v1.Secret\"\x1e\x82\xd3\xe4\x93\x02\x18\x12\x16/api/v1/secrets/{name}\x12Z\n" +
 	"\vListSecrets\x12\x14.cara.v1.ListRequest\x1a\x1c.cara.v1.ListSecretsResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/api/v1/secrets\x12^\n" +
-	"\fDeleteSecret\x12\x16.cara.v1.DeleteRequest\x1a\x16.google.protobuf.Empty\"\x1e\x82\xd3\xe4\x93\x02\x18*\x16/api/v1/secrets/{name}2\xd5\x02\n" +
+	"\fDeleteSecret\x12\x16.cara.v1.DeleteRequest\x1a\x16.google.protobuf.Empty\"\x1e\x82\xd3\xe4\x93\x02\x18*\x16/api/v1/secrets/{name}2\xe4\x03\n" +
+	"\rVolumeService\x12Q\n" +
+	"\tGetVolume\x12\x13.cara.v1.GetRequest\x1a\x0f.cara.v1.Volume\"\x1e\x82\xd3\xe4\x93\x02\x18\x12\x16/api/v1/volumes/{name}\x12a\n" +
+	"\vListVolumes\x12\x1b.cara.v1.ListVolumesRequest\x1a\x1c.cara.v1.ListVolumesResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/api/v1/volumes\x12W\n" +
+	"\fDeleteVolume\x12\x16.cara.v1.DeleteRequest\x1a\x0f.cara.v1.Volume\"\x1e\x82\xd3\xe4\x93\x02\x18*\x16/api/v1/volumes/{name}\x12b\n" +
+	"\x0eRecreateVolume\x12\x13.cara.v1.GetRequest\x1a\x0f.cara.v1.Volume\"*\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/api/v1/volumes/{name}:recreate\x12`\n" +
+	"\rReleaseVolume\x12\x13.cara.v1.GetRequest\x1a\x0f.cara.v1.Volume\")\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/api/v1/volumes/{name}:release2\xd5\x02\n" +
 	"\fEventService\x12:\n" +
 	"\vCreateEvent\x12\x1b.cara.v1.CreateEventRequest\x1a\x0e.cara.v1.Event\x12]\n" +
 	"\n" +
@@ -7325,7 +7586,7 @@ func file_cara_v1_service_proto_rawDescGZIP() []byte {
 	return file_cara_v1_service_proto_rawDescData
 }
 
-var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 99)
+var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 102)
 var file_cara_v1_service_proto_goTypes = []any{
 	(*Info)(nil),                       // 0: cara.v1.Info
 	(*GetRequest)(nil),                 // 1: cara.v1.GetRequest
@@ -7384,324 +7645,341 @@ var file_cara_v1_service_proto_goTypes = []any{
 	(*ConnectResponse)(nil),            // 54: cara.v1.ConnectResponse
 	(*Welcome)(nil),                    // 55: cara.v1.Welcome
 	(*Unassigned)(nil),                 // 56: cara.v1.Unassigned
-	(*Released)(nil),                   // 57: cara.v1.Released
-	(*Synced)(nil),                     // 58: cara.v1.Synced
-	(*Routes)(nil),                     // 59: cara.v1.Routes
-	(*Peer)(nil),                       // 60: cara.v1.Peer
-	(*OpenStream)(nil),                 // 61: cara.v1.OpenStream
-	(*AttachRequest)(nil),              // 62: cara.v1.AttachRequest
-	(*AttachResponse)(nil),             // 63: cara.v1.AttachResponse
-	(*CreateSourceRequest)(nil),        // 64: cara.v1.CreateSourceRequest
-	(*PutSourceRequest)(nil),           // 65: cara.v1.PutSourceRequest
-	(*ListSourcesResponse)(nil),        // 66: cara.v1.ListSourcesResponse
-	(*SourceEvent)(nil),                // 67: cara.v1.SourceEvent
-	(*ReconcileSourceResponse)(nil),    // 68: cara.v1.ReconcileSourceResponse
-	(*ConfirmSourceRequest)(nil),       // 69: cara.v1.ConfirmSourceRequest
-	(*SourcePlan)(nil),                 // 70: cara.v1.SourcePlan
-	(*PlanStep)(nil),                   // 71: cara.v1.PlanStep
-	(*ListClaimsRequest)(nil),          // 72: cara.v1.ListClaimsRequest
-	(*ListClaimsResponse)(nil),         // 73: cara.v1.ListClaimsResponse
-	(*UpdateSourceStatusRequest)(nil),  // 74: cara.v1.UpdateSourceStatusRequest
-	(*PublishSnapshotRequest)(nil),     // 75: cara.v1.PublishSnapshotRequest
-	(*PublishSnapshotResponse)(nil),    // 76: cara.v1.PublishSnapshotResponse
-	(*UpdateClaimsRequest)(nil),        // 77: cara.v1.UpdateClaimsRequest
-	(*ClaimUpdate)(nil),                // 78: cara.v1.ClaimUpdate
-	(*GetSourceSecretRequest)(nil),     // 79: cara.v1.GetSourceSecretRequest
-	(*GetSourceSecretResponse)(nil),    // 80: cara.v1.GetSourceSecretResponse
-	(*CreateSecretRequest)(nil),        // 81: cara.v1.CreateSecretRequest
-	(*PutSecretRequest)(nil),           // 82: cara.v1.PutSecretRequest
-	(*ListSecretsResponse)(nil),        // 83: cara.v1.ListSecretsResponse
-	(*CreateEventRequest)(nil),         // 84: cara.v1.CreateEventRequest
-	(*ListEventsRequest)(nil),          // 85: cara.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),         // 86: cara.v1.ListEventsResponse
-	(*EventEvent)(nil),                 // 87: cara.v1.EventEvent
-	(*TrimHistoryRequest)(nil),         // 88: cara.v1.TrimHistoryRequest
-	(*TrimHistoryResponse)(nil),        // 89: cara.v1.TrimHistoryResponse
-	(*WatchRequest)(nil),               // 90: cara.v1.WatchRequest
-	(*WatchResponse)(nil),              // 91: cara.v1.WatchResponse
-	(*Change)(nil),                     // 92: cara.v1.Change
-	(*CreateTokenRequest)(nil),         // 93: cara.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),        // 94: cara.v1.CreateTokenResponse
-	(*ListTokensResponse)(nil),         // 95: cara.v1.ListTokensResponse
-	(*BackupChunk)(nil),                // 96: cara.v1.BackupChunk
-	nil,                                // 97: cara.v1.JoinRequest.LabelsEntry
-	nil,                                // 98: cara.v1.GetSourceSecretResponse.GitEntry
-	(*timestamppb.Timestamp)(nil),      // 99: google.protobuf.Timestamp
-	(*Project)(nil),                    // 100: cara.v1.Project
-	(*ListMeta)(nil),                   // 101: cara.v1.ListMeta
-	(*Condition)(nil),                  // 102: cara.v1.Condition
-	(*ServiceStatus)(nil),              // 103: cara.v1.ServiceStatus
-	(*durationpb.Duration)(nil),        // 104: google.protobuf.Duration
-	(*Revision)(nil),                   // 105: cara.v1.Revision
-	(*Delivery)(nil),                   // 106: cara.v1.Delivery
-	(*Override)(nil),                   // 107: cara.v1.Override
-	(*Tombstone)(nil),                  // 108: cara.v1.Tombstone
-	(*Object)(nil),                     // 109: cara.v1.Object
-	(*FieldDiff)(nil),                  // 110: cara.v1.FieldDiff
-	(*Problem)(nil),                    // 111: cara.v1.Problem
-	(*Node)(nil),                       // 112: cara.v1.Node
-	(*Heartbeat)(nil),                  // 113: cara.v1.Heartbeat
-	(*Assignment)(nil),                 // 114: cara.v1.Assignment
-	(*Route)(nil),                      // 115: cara.v1.Route
-	(*Source)(nil),                     // 116: cara.v1.Source
-	(*Claim)(nil),                      // 117: cara.v1.Claim
-	(*PollStatus)(nil),                 // 118: cara.v1.PollStatus
-	(*Run)(nil),                        // 119: cara.v1.Run
-	(*Snapshot)(nil),                   // 120: cara.v1.Snapshot
-	(*ClaimSpec)(nil),                  // 121: cara.v1.ClaimSpec
-	(*ClaimStatus)(nil),                // 122: cara.v1.ClaimStatus
-	(*Secret)(nil),                     // 123: cara.v1.Secret
-	(*Event)(nil),                      // 124: cara.v1.Event
-	(*Token)(nil),                      // 125: cara.v1.Token
-	(*emptypb.Empty)(nil),              // 126: google.protobuf.Empty
+	(*RemoveVolume)(nil),               // 57: cara.v1.RemoveVolume
+	(*Released)(nil),                   // 58: cara.v1.Released
+	(*Synced)(nil),                     // 59: cara.v1.Synced
+	(*Routes)(nil),                     // 60: cara.v1.Routes
+	(*Peer)(nil),                       // 61: cara.v1.Peer
+	(*OpenStream)(nil),                 // 62: cara.v1.OpenStream
+	(*AttachRequest)(nil),              // 63: cara.v1.AttachRequest
+	(*AttachResponse)(nil),             // 64: cara.v1.AttachResponse
+	(*CreateSourceRequest)(nil),        // 65: cara.v1.CreateSourceRequest
+	(*PutSourceRequest)(nil),           // 66: cara.v1.PutSourceRequest
+	(*ListSourcesResponse)(nil),        // 67: cara.v1.ListSourcesResponse
+	(*SourceEvent)(nil),                // 68: cara.v1.SourceEvent
+	(*ReconcileSourceResponse)(nil),    // 69: cara.v1.ReconcileSourceResponse
+	(*ConfirmSourceRequest)(nil),       // 70: cara.v1.ConfirmSourceRequest
+	(*SourcePlan)(nil),                 // 71: cara.v1.SourcePlan
+	(*PlanStep)(nil),                   // 72: cara.v1.PlanStep
+	(*ListClaimsRequest)(nil),          // 73: cara.v1.ListClaimsRequest
+	(*ListClaimsResponse)(nil),         // 74: cara.v1.ListClaimsResponse
+	(*UpdateSourceStatusRequest)(nil),  // 75: cara.v1.UpdateSourceStatusRequest
+	(*PublishSnapshotRequest)(nil),     // 76: cara.v1.PublishSnapshotRequest
+	(*PublishSnapshotResponse)(nil),    // 77: cara.v1.PublishSnapshotResponse
+	(*UpdateClaimsRequest)(nil),        // 78: cara.v1.UpdateClaimsRequest
+	(*ClaimUpdate)(nil),                // 79: cara.v1.ClaimUpdate
+	(*GetSourceSecretRequest)(nil),     // 80: cara.v1.GetSourceSecretRequest
+	(*GetSourceSecretResponse)(nil),    // 81: cara.v1.GetSourceSecretResponse
+	(*CreateSecretRequest)(nil),        // 82: cara.v1.CreateSecretRequest
+	(*PutSecretRequest)(nil),           // 83: cara.v1.PutSecretRequest
+	(*ListSecretsResponse)(nil),        // 84: cara.v1.ListSecretsResponse
+	(*ListVolumesRequest)(nil),         // 85: cara.v1.ListVolumesRequest
+	(*ListVolumesResponse)(nil),        // 86: cara.v1.ListVolumesResponse
+	(*CreateEventRequest)(nil),         // 87: cara.v1.CreateEventRequest
+	(*ListEventsRequest)(nil),          // 88: cara.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),         // 89: cara.v1.ListEventsResponse
+	(*EventEvent)(nil),                 // 90: cara.v1.EventEvent
+	(*TrimHistoryRequest)(nil),         // 91: cara.v1.TrimHistoryRequest
+	(*TrimHistoryResponse)(nil),        // 92: cara.v1.TrimHistoryResponse
+	(*WatchRequest)(nil),               // 93: cara.v1.WatchRequest
+	(*WatchResponse)(nil),              // 94: cara.v1.WatchResponse
+	(*Change)(nil),                     // 95: cara.v1.Change
+	(*CreateTokenRequest)(nil),         // 96: cara.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),        // 97: cara.v1.CreateTokenResponse
+	(*ListTokensResponse)(nil),         // 98: cara.v1.ListTokensResponse
+	(*BackupChunk)(nil),                // 99: cara.v1.BackupChunk
+	nil,                                // 100: cara.v1.JoinRequest.LabelsEntry
+	nil,                                // 101: cara.v1.GetSourceSecretResponse.GitEntry
+	(*timestamppb.Timestamp)(nil),      // 102: google.protobuf.Timestamp
+	(*Project)(nil),                    // 103: cara.v1.Project
+	(*ListMeta)(nil),                   // 104: cara.v1.ListMeta
+	(*Condition)(nil),                  // 105: cara.v1.Condition
+	(*ServiceStatus)(nil),              // 106: cara.v1.ServiceStatus
+	(*durationpb.Duration)(nil),        // 107: google.protobuf.Duration
+	(*Revision)(nil),                   // 108: cara.v1.Revision
+	(*Delivery)(nil),                   // 109: cara.v1.Delivery
+	(*Override)(nil),                   // 110: cara.v1.Override
+	(*Tombstone)(nil),                  // 111: cara.v1.Tombstone
+	(*Object)(nil),                     // 112: cara.v1.Object
+	(*FieldDiff)(nil),                  // 113: cara.v1.FieldDiff
+	(*Problem)(nil),                    // 114: cara.v1.Problem
+	(*Node)(nil),                       // 115: cara.v1.Node
+	(*Heartbeat)(nil),                  // 116: cara.v1.Heartbeat
+	(*Assignment)(nil),                 // 117: cara.v1.Assignment
+	(*Route)(nil),                      // 118: cara.v1.Route
+	(*Source)(nil),                     // 119: cara.v1.Source
+	(*Claim)(nil),                      // 120: cara.v1.Claim
+	(*PollStatus)(nil),                 // 121: cara.v1.PollStatus
+	(*Run)(nil),                        // 122: cara.v1.Run
+	(*Snapshot)(nil),                   // 123: cara.v1.Snapshot
+	(*ClaimSpec)(nil),                  // 124: cara.v1.ClaimSpec
+	(*ClaimStatus)(nil),                // 125: cara.v1.ClaimStatus
+	(*Secret)(nil),                     // 126: cara.v1.Secret
+	(*Volume)(nil),                     // 127: cara.v1.Volume
+	(*Event)(nil),                      // 128: cara.v1.Event
+	(*Token)(nil),                      // 129: cara.v1.Token
+	(*emptypb.Empty)(nil),              // 130: google.protobuf.Empty
 }
 var file_cara_v1_service_proto_depIdxs = []int32{
-	99,  // 0: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
-	100, // 1: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
-	100, // 2: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
-	100, // 3: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
-	101, // 4: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
-	100, // 5: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
+	102, // 0: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
+	103, // 1: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
+	103, // 2: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
+	103, // 3: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
+	104, // 4: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
+	103, // 5: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
 	23,  // 6: cara.v1.DeleteProjectRequest.override:type_name -> cara.v1.OverrideTerms
-	102, // 7: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
-	103, // 8: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
-	99,  // 9: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
-	104, // 10: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
+	105, // 7: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
+	106, // 8: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
+	102, // 9: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
+	107, // 10: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
 	23,  // 11: cara.v1.RollbackProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	105, // 12: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
-	106, // 13: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
-	99,  // 14: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
-	104, // 15: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
+	108, // 12: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
+	109, // 13: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
+	102, // 14: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
+	107, // 15: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
 	23,  // 16: cara.v1.OverrideProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	107, // 17: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
-	101, // 18: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
-	108, // 19: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
-	101, // 20: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
-	99,  // 21: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	110, // 17: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
+	104, // 18: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
+	111, // 19: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
+	104, // 20: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
+	102, // 21: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
 	29,  // 22: cara.v1.ExecRequest.start:type_name -> cara.v1.ExecStart
 	30,  // 23: cara.v1.ExecRequest.resize:type_name -> cara.v1.TerminalSize
 	30,  // 24: cara.v1.ExecStart.size:type_name -> cara.v1.TerminalSize
 	33,  // 25: cara.v1.PortForwardRequest.start:type_name -> cara.v1.PortForwardStart
 	37,  // 26: cara.v1.TopResponse.services:type_name -> cara.v1.ServiceUsage
-	99,  // 27: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	109, // 28: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
+	102, // 27: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	112, // 28: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
 	23,  // 29: cara.v1.ApplyRequest.override:type_name -> cara.v1.OverrideTerms
 	41,  // 30: cara.v1.ApplyResponse.results:type_name -> cara.v1.ApplyResult
-	110, // 31: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
-	111, // 32: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
-	112, // 33: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
-	112, // 34: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
-	112, // 35: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
-	101, // 36: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
-	112, // 37: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
-	113, // 38: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
-	99,  // 39: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
-	97,  // 40: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
-	113, // 41: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
-	57,  // 42: cara.v1.ConnectRequest.released:type_name -> cara.v1.Released
+	113, // 31: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
+	114, // 32: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
+	115, // 33: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
+	115, // 34: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
+	115, // 35: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
+	104, // 36: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
+	115, // 37: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
+	116, // 38: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	102, // 39: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
+	100, // 40: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
+	116, // 41: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	58,  // 42: cara.v1.ConnectRequest.released:type_name -> cara.v1.Released
 	55,  // 43: cara.v1.ConnectResponse.welcome:type_name -> cara.v1.Welcome
-	114, // 44: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
+	117, // 44: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
 	56,  // 45: cara.v1.ConnectResponse.unassigned:type_name -> cara.v1.Unassigned
-	58,  // 46: cara.v1.ConnectResponse.synced:type_name -> cara.v1.Synced
-	59,  // 47: cara.v1.ConnectResponse.routes:type_name -> cara.v1.Routes
-	61,  // 48: cara.v1.ConnectResponse.open_stream:type_name -> cara.v1.OpenStream
-	104, // 49: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	99,  // 50: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
-	115, // 51: cara.v1.Routes.upserts:type_name -> cara.v1.Route
-	60,  // 52: cara.v1.Routes.peers:type_name -> cara.v1.Peer
-	99,  // 53: cara.v1.Peer.not_before:type_name -> google.protobuf.Timestamp
-	27,  // 54: cara.v1.OpenStream.logs:type_name -> cara.v1.LogsRequest
-	29,  // 55: cara.v1.OpenStream.exec:type_name -> cara.v1.ExecStart
-	33,  // 56: cara.v1.OpenStream.port_forward:type_name -> cara.v1.PortForwardStart
-	35,  // 57: cara.v1.OpenStream.top:type_name -> cara.v1.TopRequest
-	38,  // 58: cara.v1.AttachRequest.log:type_name -> cara.v1.LogLine
-	31,  // 59: cara.v1.AttachRequest.exec:type_name -> cara.v1.ExecResponse
-	34,  // 60: cara.v1.AttachRequest.port_forward:type_name -> cara.v1.PortForwardResponse
-	36,  // 61: cara.v1.AttachRequest.top:type_name -> cara.v1.TopResponse
-	28,  // 62: cara.v1.AttachResponse.exec:type_name -> cara.v1.ExecRequest
-	32,  // 63: cara.v1.AttachResponse.port_forward:type_name -> cara.v1.PortForwardRequest
-	116, // 64: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
-	116, // 65: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
-	116, // 66: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
-	101, // 67: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
-	116, // 68: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
-	116, // 69: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
-	71,  // 70: cara.v1.SourcePlan.steps:type_name -> cara.v1.PlanStep
-	110, // 71: cara.v1.PlanStep.diff:type_name -> cara.v1.FieldDiff
-	117, // 72: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
-	101, // 73: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
-	102, // 74: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
-	118, // 75: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
-	119, // 76: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
-	120, // 77: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
-	121, // 78: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
-	102, // 79: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
-	78,  // 80: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
-	122, // 81: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
-	98,  // 82: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
-	123, // 83: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
-	123, // 84: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
-	123, // 85: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
-	101, // 86: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
-	124, // 87: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
-	124, // 88: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
-	101, // 89: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
-	124, // 90: cara.v1.EventEvent.object:type_name -> cara.v1.Event
-	99,  // 91: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
-	99,  // 92: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
-	92,  // 93: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
-	109, // 94: cara.v1.Change.object:type_name -> cara.v1.Object
-	125, // 95: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
-	125, // 96: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
-	125, // 97: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
-	101, // 98: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
-	4,   // 99: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
-	5,   // 100: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
-	1,   // 101: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
-	6,   // 102: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
-	8,   // 103: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
-	10,  // 104: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
-	12,  // 105: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
-	13,  // 106: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
-	14,  // 107: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
-	15,  // 108: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
-	16,  // 109: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
-	17,  // 110: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
-	24,  // 111: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
-	3,   // 112: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListRequest
-	18,  // 113: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
-	19,  // 114: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
-	20,  // 115: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
-	1,   // 116: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
-	14,  // 117: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
-	27,  // 118: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
-	28,  // 119: cara.v1.ProjectService.Exec:input_type -> cara.v1.ExecRequest
-	32,  // 120: cara.v1.ProjectService.PortForward:input_type -> cara.v1.PortForwardRequest
-	35,  // 121: cara.v1.ProjectService.Top:input_type -> cara.v1.TopRequest
-	3,   // 122: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
-	39,  // 123: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
-	42,  // 124: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
-	43,  // 125: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
-	1,   // 126: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
-	3,   // 127: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
-	45,  // 128: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
-	2,   // 129: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
-	47,  // 130: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
-	48,  // 131: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
-	49,  // 132: cara.v1.NodeService.MarkNodeDrained:input_type -> cara.v1.MarkNodeDrainedRequest
-	50,  // 133: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
-	52,  // 134: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
-	53,  // 135: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
-	62,  // 136: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
-	64,  // 137: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
-	65,  // 138: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
-	1,   // 139: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
-	3,   // 140: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
-	45,  // 141: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
-	2,   // 142: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
-	1,   // 143: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
-	1,   // 144: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
-	1,   // 145: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
-	69,  // 146: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
-	1,   // 147: cara.v1.SourceService.PlanSource:input_type -> cara.v1.GetRequest
-	72,  // 148: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
-	74,  // 149: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
-	75,  // 150: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
-	77,  // 151: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
-	2,   // 152: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
-	126, // 153: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
-	79,  // 154: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
-	81,  // 155: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
-	82,  // 156: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
-	1,   // 157: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
-	3,   // 158: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
-	2,   // 159: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
-	84,  // 160: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
-	85,  // 161: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
-	45,  // 162: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
-	88,  // 163: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
-	90,  // 164: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
-	93,  // 165: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
-	3,   // 166: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
-	2,   // 167: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
-	126, // 168: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
-	126, // 169: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
-	100, // 170: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
-	100, // 171: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
-	100, // 172: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
-	7,   // 173: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
-	9,   // 174: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
-	11,  // 175: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
-	126, // 176: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
-	100, // 177: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
-	126, // 178: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
-	100, // 179: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
-	100, // 180: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
-	100, // 181: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
-	107, // 182: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
-	25,  // 183: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
-	100, // 184: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
-	100, // 185: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
-	100, // 186: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
-	21,  // 187: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
-	126, // 188: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
-	38,  // 189: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
-	31,  // 190: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
-	34,  // 191: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
-	36,  // 192: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
-	26,  // 193: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
-	40,  // 194: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
-	112, // 195: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
-	112, // 196: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
-	112, // 197: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
-	44,  // 198: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
-	46,  // 199: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
-	126, // 200: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
-	126, // 201: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
-	112, // 202: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
-	112, // 203: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
-	51,  // 204: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
-	51,  // 205: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
-	54,  // 206: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
-	63,  // 207: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
-	116, // 208: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
-	116, // 209: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
-	116, // 210: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
-	66,  // 211: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
-	67,  // 212: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
-	126, // 213: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
-	68,  // 214: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
-	116, // 215: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
-	116, // 216: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
-	116, // 217: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
-	70,  // 218: cara.v1.SourceService.PlanSource:output_type -> cara.v1.SourcePlan
-	73,  // 219: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
-	116, // 220: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
-	76,  // 221: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
-	126, // 222: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
-	126, // 223: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
-	22,  // 224: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
-	80,  // 225: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
-	123, // 226: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
-	123, // 227: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
-	123, // 228: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
-	83,  // 229: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
-	126, // 230: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
-	124, // 231: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
-	86,  // 232: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
-	87,  // 233: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
-	89,  // 234: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
-	91,  // 235: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
-	94,  // 236: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
-	95,  // 237: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
-	126, // 238: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
-	0,   // 239: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
-	96,  // 240: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
-	170, // [170:241] is the sub-list for method output_type
-	99,  // [99:170] is the sub-list for method input_type
-	99,  // [99:99] is the sub-list for extension type_name
-	99,  // [99:99] is the sub-list for extension extendee
-	0,   // [0:99] is the sub-list for field type_name
+	59,  // 46: cara.v1.ConnectResponse.synced:type_name -> cara.v1.Synced
+	60,  // 47: cara.v1.ConnectResponse.routes:type_name -> cara.v1.Routes
+	62,  // 48: cara.v1.ConnectResponse.open_stream:type_name -> cara.v1.OpenStream
+	57,  // 49: cara.v1.ConnectResponse.remove_volume:type_name -> cara.v1.RemoveVolume
+	107, // 50: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	102, // 51: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
+	118, // 52: cara.v1.Routes.upserts:type_name -> cara.v1.Route
+	61,  // 53: cara.v1.Routes.peers:type_name -> cara.v1.Peer
+	102, // 54: cara.v1.Peer.not_before:type_name -> google.protobuf.Timestamp
+	27,  // 55: cara.v1.OpenStream.logs:type_name -> cara.v1.LogsRequest
+	29,  // 56: cara.v1.OpenStream.exec:type_name -> cara.v1.ExecStart
+	33,  // 57: cara.v1.OpenStream.port_forward:type_name -> cara.v1.PortForwardStart
+	35,  // 58: cara.v1.OpenStream.top:type_name -> cara.v1.TopRequest
+	38,  // 59: cara.v1.AttachRequest.log:type_name -> cara.v1.LogLine
+	31,  // 60: cara.v1.AttachRequest.exec:type_name -> cara.v1.ExecResponse
+	34,  // 61: cara.v1.AttachRequest.port_forward:type_name -> cara.v1.PortForwardResponse
+	36,  // 62: cara.v1.AttachRequest.top:type_name -> cara.v1.TopResponse
+	28,  // 63: cara.v1.AttachResponse.exec:type_name -> cara.v1.ExecRequest
+	32,  // 64: cara.v1.AttachResponse.port_forward:type_name -> cara.v1.PortForwardRequest
+	119, // 65: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
+	119, // 66: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
+	119, // 67: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
+	104, // 68: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
+	119, // 69: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
+	119, // 70: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
+	72,  // 71: cara.v1.SourcePlan.steps:type_name -> cara.v1.PlanStep
+	113, // 72: cara.v1.PlanStep.diff:type_name -> cara.v1.FieldDiff
+	120, // 73: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
+	104, // 74: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
+	105, // 75: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
+	121, // 76: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
+	122, // 77: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
+	123, // 78: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
+	124, // 79: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
+	105, // 80: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
+	79,  // 81: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
+	125, // 82: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
+	101, // 83: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
+	126, // 84: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
+	126, // 85: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
+	126, // 86: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
+	104, // 87: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
+	127, // 88: cara.v1.ListVolumesResponse.items:type_name -> cara.v1.Volume
+	104, // 89: cara.v1.ListVolumesResponse.metadata:type_name -> cara.v1.ListMeta
+	128, // 90: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
+	128, // 91: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
+	104, // 92: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
+	128, // 93: cara.v1.EventEvent.object:type_name -> cara.v1.Event
+	102, // 94: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
+	102, // 95: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
+	95,  // 96: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
+	112, // 97: cara.v1.Change.object:type_name -> cara.v1.Object
+	129, // 98: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
+	129, // 99: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
+	129, // 100: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
+	104, // 101: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
+	4,   // 102: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
+	5,   // 103: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
+	1,   // 104: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
+	6,   // 105: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
+	8,   // 106: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
+	10,  // 107: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
+	12,  // 108: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
+	13,  // 109: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
+	14,  // 110: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
+	15,  // 111: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
+	16,  // 112: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
+	17,  // 113: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
+	24,  // 114: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
+	3,   // 115: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListRequest
+	18,  // 116: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
+	19,  // 117: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
+	20,  // 118: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
+	1,   // 119: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
+	14,  // 120: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
+	27,  // 121: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
+	28,  // 122: cara.v1.ProjectService.Exec:input_type -> cara.v1.ExecRequest
+	32,  // 123: cara.v1.ProjectService.PortForward:input_type -> cara.v1.PortForwardRequest
+	35,  // 124: cara.v1.ProjectService.Top:input_type -> cara.v1.TopRequest
+	3,   // 125: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
+	39,  // 126: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
+	42,  // 127: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
+	43,  // 128: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
+	1,   // 129: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
+	3,   // 130: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
+	45,  // 131: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
+	2,   // 132: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
+	47,  // 133: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
+	48,  // 134: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
+	49,  // 135: cara.v1.NodeService.MarkNodeDrained:input_type -> cara.v1.MarkNodeDrainedRequest
+	50,  // 136: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
+	52,  // 137: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
+	53,  // 138: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
+	63,  // 139: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
+	65,  // 140: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
+	66,  // 141: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
+	1,   // 142: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
+	3,   // 143: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
+	45,  // 144: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
+	2,   // 145: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
+	1,   // 146: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
+	1,   // 147: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
+	1,   // 148: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
+	70,  // 149: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
+	1,   // 150: cara.v1.SourceService.PlanSource:input_type -> cara.v1.GetRequest
+	73,  // 151: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
+	75,  // 152: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
+	76,  // 153: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
+	78,  // 154: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
+	2,   // 155: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
+	130, // 156: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
+	80,  // 157: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
+	82,  // 158: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
+	83,  // 159: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
+	1,   // 160: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
+	3,   // 161: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
+	2,   // 162: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
+	1,   // 163: cara.v1.VolumeService.GetVolume:input_type -> cara.v1.GetRequest
+	85,  // 164: cara.v1.VolumeService.ListVolumes:input_type -> cara.v1.ListVolumesRequest
+	2,   // 165: cara.v1.VolumeService.DeleteVolume:input_type -> cara.v1.DeleteRequest
+	1,   // 166: cara.v1.VolumeService.RecreateVolume:input_type -> cara.v1.GetRequest
+	1,   // 167: cara.v1.VolumeService.ReleaseVolume:input_type -> cara.v1.GetRequest
+	87,  // 168: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
+	88,  // 169: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
+	45,  // 170: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
+	91,  // 171: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
+	93,  // 172: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
+	96,  // 173: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
+	3,   // 174: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
+	2,   // 175: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
+	130, // 176: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
+	130, // 177: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
+	103, // 178: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
+	103, // 179: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
+	103, // 180: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
+	7,   // 181: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
+	9,   // 182: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
+	11,  // 183: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
+	130, // 184: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
+	103, // 185: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
+	130, // 186: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
+	103, // 187: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
+	103, // 188: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
+	103, // 189: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
+	110, // 190: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
+	25,  // 191: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
+	103, // 192: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
+	103, // 193: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
+	103, // 194: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
+	21,  // 195: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
+	130, // 196: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
+	38,  // 197: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
+	31,  // 198: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
+	34,  // 199: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
+	36,  // 200: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
+	26,  // 201: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
+	40,  // 202: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
+	115, // 203: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
+	115, // 204: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
+	115, // 205: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
+	44,  // 206: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
+	46,  // 207: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
+	130, // 208: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
+	130, // 209: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
+	115, // 210: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
+	115, // 211: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
+	51,  // 212: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
+	51,  // 213: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
+	54,  // 214: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
+	64,  // 215: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
+	119, // 216: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
+	119, // 217: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
+	119, // 218: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
+	67,  // 219: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
+	68,  // 220: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
+	130, // 221: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
+	69,  // 222: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
+	119, // 223: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
+	119, // 224: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
+	119, // 225: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
+	71,  // 226: cara.v1.SourceService.PlanSource:output_type -> cara.v1.SourcePlan
+	74,  // 227: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
+	119, // 228: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
+	77,  // 229: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
+	130, // 230: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
+	130, // 231: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
+	22,  // 232: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
+	81,  // 233: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
+	126, // 234: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
+	126, // 235: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
+	126, // 236: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
+	84,  // 237: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
+	130, // 238: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
+	127, // 239: cara.v1.VolumeService.GetVolume:output_type -> cara.v1.Volume
+	86,  // 240: cara.v1.VolumeService.ListVolumes:output_type -> cara.v1.ListVolumesResponse
+	127, // 241: cara.v1.VolumeService.DeleteVolume:output_type -> cara.v1.Volume
+	127, // 242: cara.v1.VolumeService.RecreateVolume:output_type -> cara.v1.Volume
+	127, // 243: cara.v1.VolumeService.ReleaseVolume:output_type -> cara.v1.Volume
+	128, // 244: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
+	89,  // 245: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
+	90,  // 246: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
+	92,  // 247: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
+	94,  // 248: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
+	97,  // 249: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
+	98,  // 250: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
+	130, // 251: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
+	0,   // 252: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
+	99,  // 253: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
+	178, // [178:254] is the sub-list for method output_type
+	102, // [102:178] is the sub-list for method input_type
+	102, // [102:102] is the sub-list for extension type_name
+	102, // [102:102] is the sub-list for extension extendee
+	0,   // [0:102] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_service_proto_init() }
@@ -7742,23 +8020,24 @@ func file_cara_v1_service_proto_init() {
 		(*ConnectResponse_Synced)(nil),
 		(*ConnectResponse_Routes)(nil),
 		(*ConnectResponse_OpenStream)(nil),
+		(*ConnectResponse_RemoveVolume)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[61].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[62].OneofWrappers = []any{
 		(*OpenStream_Logs)(nil),
 		(*OpenStream_Exec)(nil),
 		(*OpenStream_PortForward)(nil),
 		(*OpenStream_Top)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[74].OneofWrappers = []any{}
+	file_cara_v1_service_proto_msgTypes[75].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_service_proto_rawDesc), len(file_cara_v1_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   99,
+			NumMessages:   102,
 			NumExtensions: 0,
-			NumServices:   9,
+			NumServices:   10,
 		},
 		GoTypes:           file_cara_v1_service_proto_goTypes,
 		DependencyIndexes: file_cara_v1_service_proto_depIdxs,

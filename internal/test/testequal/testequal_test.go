@@ -20,7 +20,7 @@ func TestDifferences(t *testing.T) {
 		return &carav1.Project{
 			Metadata: &carav1.ObjectMeta{Name: "shop", Uid: "u1", Generation: 2},
 			Spec: &carav1.ProjectSpec{
-				Volumes:  []*carav1.Volume{{Name: "data"}},
+				Volumes:  []*carav1.ProjectVolume{{Name: "data"}},
 				Services: []*carav1.Service{{Name: "web", Image: "web"}, {Name: "job", Image: "job", RestartPolicy: api.RestartNever}},
 			},
 			Status: &carav1.ProjectStatus{Phase: api.PhaseRunning, Epoch: 3, ObservedGeneration: 2, NodeRef: "n1"},

@@ -1,0 +1,82 @@
+package api
+
+import (
+	"slices"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// MaxManaged limits the Managed volumes of a project, because they change in one transaction with it.
+const MaxManaged = 16
+
+// VolumeName returns the name of the Volume object of a project's Managed volume. A DNS label contains no dot, so the name
+// belongs to one project only.
+func VolumeName(project, volume string) string { return project + "." + volume }
+
+// ManagedVolumes returns the Managed volumes of a spec, in its order.
+func ManagedVolumes(s *carav1.ProjectSpec) []*carav1.ProjectVolume {
+	return volumesOf(s, VolumeManaged)
+}
+
+// HostVolumes returns the Host volumes of a spec, in its order.
+func HostVolumes(s *carav1.ProjectSpec) []*carav1.ProjectVolume { return volumesOf(s, VolumeHost) }
+
+func volumesOf(s *carav1.ProjectSpec, typ string) []*carav1.ProjectVolume {
+	var out []*carav1.ProjectVolume
+	for _, v := range s.GetVolumes() {
+		if v.GetType() == typ {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// Reclaims reports whether the data of a Managed volume is deleted with its project.
+func Reclaims(v *carav1.ProjectVolume) bool { return v.GetReclaim() == ReclaimDelete }
+
+// VolumeUse returns how a project uses one of its Managed volumes, or nil.
+func VolumeUse(p *carav1.Project, volume string) *carav1.VolumeUse {
+	for _, u := range p.GetStatus().GetVolumes() {
+		if u.GetName() == volume {
+			return u
+		}
+	}
+	return nil
+}
+
+// DataNodes returns the nodes that have data of a project, sorted. The project can run only where all of it is.
+func DataNodes(p *carav1.Project) []string {
+	var nodes []string
+	for _, u := range p.GetStatus().GetVolumes() {
+		if u.GetNode() != "" && u.GetMade() {
+			nodes = append(nodes, u.GetNode())
+		}
+	}
+	slices.Sort(nodes)
+	return slices.Compact(nodes)
+}
+
+// OfferedTo returns the host volume of a name that is offered to a project, or nil.
+func OfferedTo(offers []*carav1.HostVolume, name, project string) *carav1.HostVolume {
+	for _, o := range offers {
+		if o.GetName() == name && (len(o.GetProjects()) == 0 || MatchAny(o.GetProjects(), project)) {
+			return o
+		}
+	}
+	return nil
+}
+
+// volume checks the fields of a volume that depend on its type.
+func (e projectErrors) volume(at string, v *carav1.ProjectVolume) {
+	if v.GetReclaim() != "" && v.GetType() != VolumeManaged {
+		e.add(at+".reclaim", "is only for volumes of type %s; remove it, or set the type", VolumeManaged)
+	}
+	switch {
+	case v.GetType() == VolumeHost && v.GetHost() == "":
+		e.add(at+".host", "is missing; name a host volume that a node offers (cara-agent --host-volume NAME=PATH)")
+	case v.GetType() != VolumeHost && v.GetHost() != "":
+		e.add(at+".host", "is only for volumes of type %s; remove it, or set the type", VolumeHost)
+	default:
+		e.dnsLabel(at+".host", v.GetHost())
+	}
+}
