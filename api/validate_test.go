@@ -270,18 +270,20 @@ func TestValidateProject(t *testing.T) {
 		"pull secrets":   {func(p *carav1.Project) { p.Spec.ImagePullSecrets = []string{"", "a", "a", "B"} }, []string{"spec.imagePullSecrets[0]: is empty", "spec.imagePullSecrets[2]: appears twice", "spec.imagePullSecrets[3]: DNS label"}},
 		"status ignored": {func(p *carav1.Project) { p.Status = &carav1.ProjectStatus{Phase: strings.Repeat("x", 9999)} }, nil},
 		"wrong kind":     {func(p *carav1.Project) { p.Kind, p.ApiVersion = "Node", "v1" }, []string{`kind: must be "Project"`, `apiVersion: must be "caravanserai/v1"`}},
-		"managed volume": {func(p *carav1.Project) { p.Spec.Volumes[0].Type, p.Spec.Volumes[0].Reclaim = api.VolumeManaged, api.ReclaimDelete }, nil},
-		"host volume":    {func(p *carav1.Project) { p.Spec.Volumes[0].Type, p.Spec.Volumes[0].Host = api.VolumeHost, "media" }, nil},
-		"no host":        {func(p *carav1.Project) { p.Spec.Volumes[0].Type = api.VolumeHost }, []string{"spec.volumes[0].host: is missing; name a host volume"}},
-		"host path":      {func(p *carav1.Project) { p.Spec.Volumes[0].Type, p.Spec.Volumes[0].Host = api.VolumeHost, "/srv" }, []string{"spec.volumes[0].host: DNS label"}},
-		"host unwanted":  {func(p *carav1.Project) { p.Spec.Volumes[0].Host = "media" }, []string{"spec.volumes[0].host: is only for volumes of type Host"}},
-		"reclaim":        {func(p *carav1.Project) { p.Spec.Volumes[0].Reclaim = api.ReclaimDelete }, []string{"spec.volumes[0].reclaim: is only for volumes of type Managed"}},
+		"managed volume": {func(p *carav1.Project) {
+			p.Spec.Volumes[0].Type, p.Spec.Volumes[0].Reclaim = api.VolumeManaged, api.ReclaimDelete
+		}, nil},
+		"host volume":   {func(p *carav1.Project) { p.Spec.Volumes[0].Type, p.Spec.Volumes[0].Host = api.VolumeHost, "media" }, nil},
+		"no host":       {func(p *carav1.Project) { p.Spec.Volumes[0].Type = api.VolumeHost }, []string{"spec.volumes[0].host: is missing; name a host volume"}},
+		"host path":     {func(p *carav1.Project) { p.Spec.Volumes[0].Type, p.Spec.Volumes[0].Host = api.VolumeHost, "/srv" }, []string{"spec.volumes[0].host: DNS label"}},
+		"host unwanted": {func(p *carav1.Project) { p.Spec.Volumes[0].Host = "media" }, []string{"spec.volumes[0].host: is only for volumes of type Host"}},
+		"reclaim":       {func(p *carav1.Project) { p.Spec.Volumes[0].Reclaim = api.ReclaimDelete }, []string{"spec.volumes[0].reclaim: is only for volumes of type Managed"}},
 		"17 managed": {func(p *carav1.Project) {
 			for i := range 17 {
 				p.Spec.Volumes = append(p.Spec.Volumes, &carav1.ProjectVolume{Name: fmt.Sprintf("v%d", i), Type: api.VolumeManaged})
 			}
 		}, []string{"spec.volumes: has 17 volumes of type Managed, at most 16"}},
-		"101 services":   {func(p *carav1.Project) { p.Spec.Services = make([]*carav1.Service, 101) }, []string{"spec.services: has 101 entries, at most 100"}},
+		"101 services": {func(p *carav1.Project) { p.Spec.Services = make([]*carav1.Service, 101) }, []string{"spec.services: has 101 entries, at most 100"}},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

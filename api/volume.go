@@ -13,6 +13,9 @@ const MaxManaged = 16
 // belongs to one project only.
 func VolumeName(project, volume string) string { return project + "." + volume }
 
+// ShortUID returns the part of a volume's uid that names contain.
+func ShortUID(uid string) string { return uid[:min(8, len(uid))] }
+
 // ManagedVolumes returns the Managed volumes of a spec, in its order.
 func ManagedVolumes(s *carav1.ProjectSpec) []*carav1.ProjectVolume {
 	return volumesOf(s, VolumeManaged)

@@ -39,6 +39,7 @@ var matrix = map[string]string{
 	"ListClaims": "ADPVSGRF", "PlanSource": "ADPVSGRF", "UpdateSourceStatus": "FR", "PublishSnapshot": "F", "UpdateClaims": "R", "RemoveSource": "R",
 	"WatchHints": "F", "GetSourceSecret": "F",
 	"CreateSecret": "ADP", "PutSecret": "ADP", "GetSecret": "ADPV", "ListSecrets": "ADPV", "DeleteSecret": "ADP",
+	"GetVolume": "ADPVSGRF", "ListVolumes": "ADPVSGRF", "DeleteVolume": "ADP", "RecreateVolume": "ADP", "ReleaseVolume": "A",
 	"CreateEvent": "NSGRF", "ListEvents": "ADPVSGRF", "WatchEvents": "ADPVSGRF", "TrimHistory": "G",
 	"Watch":       "ADPVSGRF",
 	"CreateToken": "A", "ListTokens": "A", "DeleteToken": "A",

@@ -108,6 +108,12 @@ var methods = map[string]method{ //nolint:gochecknoglobals // a table that never
 	"/cara.v1.SecretService/ListSecrets":  reads(api.RoleAdmin, api.RoleDeployer, api.RoleViewer),
 	"/cara.v1.SecretService/DeleteSecret": writes(deployers...),
 
+	"/cara.v1.VolumeService/GetVolume":      reads(readers...),
+	"/cara.v1.VolumeService/ListVolumes":    reads(readers...),
+	"/cara.v1.VolumeService/DeleteVolume":   writes(deployers...),
+	"/cara.v1.VolumeService/RecreateVolume": writes(deployers...),
+	"/cara.v1.VolumeService/ReleaseVolume":  writes(admins...),
+
 	"/cara.v1.EventService/CreateEvent": reports(api.RoleNode, api.RoleScheduler, api.RoleGC, api.RoleReconciler, api.RoleSources),
 	"/cara.v1.EventService/ListEvents":  reads(readers...),
 	"/cara.v1.EventService/WatchEvents": reads(readers...),

@@ -37,6 +37,7 @@ func (s *Server) register(r grpc.ServiceRegistrar) {
 	carav1.RegisterSecretServiceServer(r, objects.Secrets{Service: s.objects})
 	carav1.RegisterTokenServiceServer(r, objects.Tokens{Service: s.objects})
 	carav1.RegisterSourceServiceServer(r, objects.Sources{Service: s.objects})
+	carav1.RegisterVolumeServiceServer(r, objects.Volumes{Service: s.objects})
 	carav1.RegisterEventServiceServer(r, objects.Events{Service: s.objects})
 	carav1.RegisterWatchServiceServer(r, objects.Watches{Service: s.objects})
 	carav1.RegisterInfoServiceServer(r, infoService{Server: s})

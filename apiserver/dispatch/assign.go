@@ -21,6 +21,7 @@ type assignments struct {
 	me     *Session
 	sent   map[string]sentAssignment // by project
 	asked  map[string]int32          // by project that this node holds: the epoch that it was asked to release
+	doomed map[string]bool           // uids of the volumes that it was asked to delete
 }
 
 // sentAssignment is what the agent knows about a project. It shows whether the project must be sent again.
@@ -79,6 +80,19 @@ func (a *assignments) held(name string, p *carav1.Project) error {
 	}})
 }
 
+// volume asks the agent to delete a volume, once in a session.
+func (a *assignments) volume(name string) error {
+	v, _ := state.Get[*carav1.Volume](a.server.DB.Cache, name)
+	uid := v.GetMetadata().GetUid()
+	if v.GetStatus().GetNode() != a.me.Node || v.GetStatus().GetState() != api.VolumeDeleting || a.doomed[uid] {
+		return nil
+	}
+	a.doomed[uid] = true
+	return a.me.Send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_RemoveVolume{RemoveVolume: &carav1.RemoveVolume{
+		Uid: uid, Project: v.GetSpec().GetProject(), Name: v.GetSpec().GetName(),
+	}}})
+}
+
 // secret sends again the projects that use a secret.
 func (a *assignments) secret(name string) error {
 	for _, project := range slices.Sorted(maps.Keys(a.sent)) {
@@ -113,6 +127,9 @@ func (a *assignments) describe(p *carav1.Project) sentAssignment {
 		uid: meta.GetUid(),
 		version: fmt.Sprintf("%s %d %d %q %q %t %t", meta.GetUid(), meta.GetGeneration(), st.GetEpoch(),
 			st.GetRestartToken(), api.Restarts(p), terminating, meta.GetDeletionTimestamp() != nil),
+	}
+	for _, u := range st.GetVolumes() {
+		out.version += " " + u.GetUid()
 	}
 	if terminating {
 		return out // teardown needs no secrets

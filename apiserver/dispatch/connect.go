@@ -96,7 +96,7 @@ func (d *Dispatcher) serveAgent(ctx context.Context, me *Session) error {
 		return err
 	}
 	work, ctx := d.Guard.Group(ctx, "Connect", guard.Unlimited)
-	assigned := &assignments{server: d, me: me, sent: map[string]sentAssignment{}, asked: map[string]int32{}}
+	assigned := &assignments{server: d, me: me, sent: map[string]sentAssignment{}, asked: map[string]int32{}, doomed: map[string]bool{}}
 	routes := newRouteFeed(d, me)
 	work.Go(func() error { return routes.run(ctx) })
 	work.Go(func() error {
@@ -115,6 +115,11 @@ func (d *Dispatcher) serveAgent(ctx context.Context, me *Session) error {
 				nodes, _ := state.List[*carav1.Node](d.DB.Cache, "", "")
 				for _, n := range nodes {
 					routes.node(n.GetMetadata().GetName())
+				}
+				for _, volume := range d.DB.Cache.View().VolumesOnNode(me.Node) {
+					if err := assigned.volume(volume); err != nil {
+						return err
+					}
 				}
 				if err := routes.full(); err != nil {
 					return err
@@ -141,6 +146,8 @@ func (d *Dispatcher) agentChange(ch *state.Change, assigned *assignments, routes
 	case api.KindProject:
 		routes.project(ch.Name)
 		return assigned.project(ch.Name)
+	case api.KindVolume:
+		return assigned.volume(ch.Name)
 	case api.KindSecret:
 		return assigned.secret(ch.Name)
 	case api.KindToken:

@@ -47,6 +47,11 @@ func (d *Dispatcher) heartbeat(ctx context.Context, node string, hb *carav1.Hear
 	if hb.GetInfo() != nil {
 		d.Objects.Live.Infos.Note(node, hb.GetInfo())
 	}
+	if hb.GetVolumes() != nil {
+		if err := d.Objects.TakeInventory(ctx, node, hb.GetVolumes()); err != nil {
+			return heartbeatError(err)
+		}
+	}
 	here := admission.OnThisHost(ctx)
 	if next := afterHeartbeat(n, hb, connected, here, d.DB.Now()); next == n {
 		return nil
@@ -66,7 +71,12 @@ func (d *Dispatcher) heartbeat(ctx context.Context, node string, hb *carav1.Hear
 		t.Put(next)
 		return nil
 	})
-	if api.IsConflict(err) { // for an agent ABORTED means that another agent has taken over
+	return heartbeatError(err)
+}
+
+// heartbeatError returns the error for the agent. For an agent ABORTED means that another agent has taken over.
+func heartbeatError(err error) error {
+	if api.IsConflict(err) {
 		return api.Unavailable("%v", api.ProblemOf(err).GetDetail())
 	}
 	return err

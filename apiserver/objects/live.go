@@ -18,6 +18,7 @@ type Live struct {
 	Beats latest[time.Time]          // time of each node's last heartbeat
 	Infos latest[*carav1.NodeInfo]   // last node info of each agent, such as free disk space
 	Polls latest[*carav1.PollStatus] // last probe result of each source
+	Sizes latest[*carav1.HeldVolume] // last measured size of each volume, by uid
 	Hints *Hints
 }
 

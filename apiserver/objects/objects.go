@@ -71,6 +71,11 @@ type (
 		*Service
 		carav1.UnsafeSourceServiceServer
 	}
+	// Volumes serves the volume service.
+	Volumes struct {
+		*Service
+		carav1.UnsafeVolumeServiceServer
+	}
 	// Events serves the event service.
 	Events struct {
 		*Service

@@ -147,6 +147,7 @@ func removeProject(t *state.Tx, p *carav1.Project, by api.Role, why string) erro
 	}
 	t.Remove(api.KindProject, meta.GetName())
 	dropRevisions(t, p)
+	leaveVolumes(t, p)
 	for _, host := range st.GetHosts() {
 		t.Remove(state.KindHost, host)
 	}

@@ -67,6 +67,9 @@ func bindProject(t *state.Tx, p *carav1.Project, req *carav1.ScheduleProjectRequ
 	if st.GetPhase() == api.PhaseScheduled { // CheckMove allows this, but it would start a second copy
 		return api.Conflict("project %q is on node %s already", req.GetName(), st.GetNodeRef())
 	}
+	if err := placeVolumes(t, p, req.GetNodeRef()); err != nil {
+		return err
+	}
 	st.NodeRef, st.Epoch = req.GetNodeRef(), st.GetEpoch()+1
 	message := cmp.Or(req.GetMessage(), "assigned to "+req.GetNodeRef())
 	setCondition(t, p, &carav1.Condition{Type: api.CondScheduled, Status: api.StatusTrue, Reason: cmp.Or(req.GetReason(), api.ReasonScheduled), Message: message})

@@ -104,6 +104,9 @@ func newProject(t *state.Tx, in *carav1.Project, owner string, origin *carav1.Or
 		Type: api.CondScheduled, Status: api.StatusFalse, Reason: api.ReasonWaiting, Message: "waiting for the scheduler",
 	})
 	keepRevision(t, p, "")
+	if err := useVolumes(t, p); err != nil {
+		return nil, err
+	}
 	return p, claimHosts(t, nil, p)
 }
 
@@ -112,6 +115,9 @@ func changeSpec(t *state.Tx, old, p *carav1.Project, spec *carav1.ProjectSpec, w
 	p.Spec = proto.CloneOf(spec)
 	p.Metadata.Generation++
 	derive(t, p)
+	if err := useVolumes(t, p); err != nil {
+		return err
+	}
 	if err := claimHosts(t, old, p); err != nil {
 		return err
 	}
@@ -164,8 +170,12 @@ func expiryOf(t *state.Tx, p *carav1.Project) *timestamppb.Timestamp {
 // sameContainers reports whether an agent would see no difference between two specs.
 func sameContainers(a, b *carav1.ProjectSpec) bool {
 	bare := func(s *carav1.ProjectSpec) *carav1.ProjectSpec {
+		volumes := proto.CloneOf(&carav1.ProjectSpec{Volumes: s.GetVolumes()}).GetVolumes()
+		for _, v := range volumes {
+			v.Reclaim = ""
+		}
 		return &carav1.ProjectSpec{
-			Services: s.GetServices(), Volumes: s.GetVolumes(), Ingress: s.GetIngress(),
+			Services: s.GetServices(), Volumes: volumes, Ingress: s.GetIngress(),
 			NodeSelector: s.GetNodeSelector(), ImagePullSecrets: s.GetImagePullSecrets(),
 		}
 	}

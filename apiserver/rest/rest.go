@@ -82,6 +82,7 @@ func (s *server) connect(ctx context.Context, mux *runtime.ServeMux) error {
 		connect(ctx, mux, s.Conn, carav1.RegisterNodeServiceHandlerClient, carav1.NewNodeServiceClient),
 		connect(ctx, mux, s.Conn, carav1.RegisterSourceServiceHandlerClient, carav1.NewSourceServiceClient),
 		connect(ctx, mux, s.Conn, carav1.RegisterSecretServiceHandlerClient, carav1.NewSecretServiceClient),
+		connect(ctx, mux, s.Conn, carav1.RegisterVolumeServiceHandlerClient, carav1.NewVolumeServiceClient),
 		connect(ctx, mux, s.Conn, carav1.RegisterEventServiceHandlerClient, carav1.NewEventServiceClient),
 		connect(ctx, mux, s.Conn, carav1.RegisterWatchServiceHandlerClient, carav1.NewWatchServiceClient),
 		connect(ctx, mux, s.Conn, carav1.RegisterTokenServiceHandlerClient, carav1.NewTokenServiceClient),

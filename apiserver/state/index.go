@@ -17,15 +17,16 @@ type index struct {
 	byOwner  nameIndex // owner -> projects
 	claims   nameIndex // project -> names of claims (SOURCE/PROJECT)
 	byObject nameIndex // KIND/NAME -> names of events
+	volumes  nameIndex // node -> names of volumes
 }
 
 func newIndex() *index {
-	return &index{byNode: newNameIndex(), byOwner: newNameIndex(), claims: newNameIndex(), byObject: newNameIndex()}
+	return &index{byNode: newNameIndex(), byOwner: newNameIndex(), claims: newNameIndex(), byObject: newNameIndex(), volumes: newNameIndex()}
 }
 
 // clone returns a copy that can be changed while others read x.
 func (x *index) clone() *index {
-	return &index{byNode: x.byNode.clone(), byOwner: x.byOwner.clone(), claims: x.claims.clone(), byObject: x.byObject.clone()}
+	return &index{byNode: x.byNode.clone(), byOwner: x.byOwner.clone(), claims: x.claims.clone(), byObject: x.byObject.clone(), volumes: x.volumes.clone()}
 }
 
 // update applies one change.
@@ -40,6 +41,8 @@ func (x *index) update(ch *Change) {
 		x.claims.move(ch.Name, keyIf(ch.Old, project), keyIf(ch.New, project))
 	case *carav1.Event:
 		x.byObject.move(ch.Name, objectKey(As[*carav1.Event](ch.Old)), objectKey(As[*carav1.Event](ch.New)))
+	case *carav1.Volume:
+		x.volumes.move(ch.Name, As[*carav1.Volume](ch.Old).GetStatus().GetNode(), As[*carav1.Volume](ch.New).GetStatus().GetNode())
 	}
 }
 
@@ -115,6 +118,9 @@ func (v *View) ProjectsOnNode(node string) []string { return v.index.byNode.unde
 
 // ProjectsOfOwner returns the names of the projects of an owner.
 func (v *View) ProjectsOfOwner(owner string) []string { return v.index.byOwner.under(owner) }
+
+// VolumesOnNode returns the names of the Managed volumes whose data is on a node.
+func (v *View) VolumesOnNode(node string) []string { return v.index.volumes.under(node) }
 
 // EventsOn returns the names of the events about an object, oldest first.
 func (v *View) EventsOn(kind, name string) []string { return v.index.byObject.under(kind + "/" + name) }

@@ -37,6 +37,7 @@ var kinds = []struct { //nolint:gochecknoglobals // a table that never changes
 	{api.KindClaim, "claims/", &carav1.Claim{}, true},
 	{api.KindOverride, "overrides/", &carav1.Override{}, true},
 	{api.KindTombstone, "tombstones/", &carav1.Tombstone{}, true},
+	{api.KindVolume, "volumes/", &carav1.Volume{}, true},
 	{api.KindSecret, "secrets/", &carav1.Secret{}, false},
 	{api.KindToken, "tokens/", &carav1.Token{}, false},
 	{KindStaged, "staged/", &carav1.StagedClaim{}, false},

@@ -1,0 +1,204 @@
+package objects
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// fate is what a node's inventory means for one volume.
+type fate int
+
+const (
+	stays   fate = iota
+	made         // the node has it for the first time
+	found        // its data is there again
+	lost         // its data is gone
+	removed      // its deletion is done, or it never had data and no project uses it
+)
+
+// fateOf decides what it means for a volume that its node has it or not.
+func fateOf(v *carav1.Volume, held bool) fate {
+	st := v.GetStatus()
+	switch {
+	case st.GetState() == api.VolumeDeleting && !held:
+		return removed
+	case st.GetState() == api.VolumeDeleting:
+		return stays
+	case held && st.GetState() == api.VolumeLost:
+		return found
+	case held && !st.GetMade():
+		return made
+	case held:
+		return stays
+	case st.GetProjectUid() == "" && !st.GetMade():
+		return removed
+	case st.GetMade() && st.GetState() != api.VolumeLost:
+		return lost
+	}
+	return stays
+}
+
+// volumesAtATime limits the volumes of one transaction. Each may write its project and two events, too.
+const volumesAtATime = 16
+
+// maxFound limits the volumes of a node that have no object yet, so that a node cannot fill the store.
+const maxFound = 1000
+
+// TakeInventory compares the volumes that a node's engine has with the objects. It writes only differences.
+func (s *Service) TakeInventory(ctx context.Context, node string, inventory *carav1.VolumeInventory) error {
+	held := map[string]*carav1.HeldVolume{}
+	for _, h := range inventory.GetVolumes() {
+		held[h.GetUid()] = h
+		if h.SizeBytes != nil {
+			s.Live.Sizes.Note(h.GetUid(), h)
+		}
+	}
+	view := s.DB.Cache.View()
+	unknown := len(held)
+	var changed []string
+	for _, name := range view.VolumesOnNode(node) {
+		v, _ := state.Get[*carav1.Volume](view, name)
+		h := held[v.GetMetadata().GetUid()]
+		if fateOf(v, h != nil) != stays {
+			changed = append(changed, name)
+		}
+		if h != nil {
+			delete(held, h.GetUid())
+		}
+	}
+	for part := range slices.Chunk(changed, volumesAtATime) {
+		if err := s.settleVolumes(ctx, node, part, inventory); err != nil {
+			return err
+		}
+	}
+	if len(held) == 0 {
+		return nil
+	}
+	return s.adoptVolumes(ctx, node, held, unknown)
+}
+
+// settleVolumes writes what an inventory means for some volumes of a node.
+func (s *Service) settleVolumes(ctx context.Context, node string, names []string, inventory *carav1.VolumeInventory) error {
+	return s.DB.Transact(ctx, func(t *state.Tx) error {
+		for _, name := range names {
+			v, ok := state.Read[*carav1.Volume](t, name)
+			if !ok || v.GetStatus().GetNode() != node {
+				continue
+			}
+			held := slices.ContainsFunc(inventory.GetVolumes(), func(h *carav1.HeldVolume) bool { return h.GetUid() == v.GetMetadata().GetUid() })
+			settleVolume(t, proto.CloneOf(v), fateOf(v, held))
+		}
+		return nil
+	})
+}
+
+// settleVolume writes the fate of a volume. v is the transaction's own copy.
+func settleVolume(t *state.Tx, v *carav1.Volume, f fate) {
+	name, node := v.GetMetadata().GetName(), v.GetStatus().GetNode()
+	tell := func(typ api.EventType, reason api.Reason, message string) {
+		RecordEvent(t, RefTo(v), typ, reason, message)
+		if p := userOf(t, v); p != nil {
+			RecordEvent(t, RefTo(p), typ, reason, message)
+		}
+	}
+	switch f {
+	case stays:
+		return
+	case removed:
+		t.Remove(api.KindVolume, name)
+		if v.GetStatus().GetMade() {
+			RecordEvent(t, RefTo(v), api.EventNormal, api.ReasonVolumeDeleted, "its data is deleted from node "+node)
+		}
+		return
+	case made:
+		v.Status.Made = true
+	case found:
+		v.Status.Made = true
+		to := api.VolumeRetained
+		if v.GetStatus().GetProjectUid() != "" {
+			to = api.VolumeInUse
+		}
+		setVolumeState(t, v, to, "")
+		tell(api.EventNormal, api.ReasonVolumeFound, fmt.Sprintf("the data of volume %s is on node %s again", name, node))
+	case lost:
+		message := fmt.Sprintf("the data of volume %s is no longer on node %s: somebody removed it from the engine there, or the engine has another data directory", name, node)
+		setVolumeState(t, v, api.VolumeLost, message)
+		tell(api.EventWarning, api.ReasonVolumeLost, message)
+	}
+	t.Put(v)
+	if p := userOf(t, v); p != nil && f == made {
+		p = proto.CloneOf(p)
+		api.VolumeUse(p, v.GetSpec().GetName()).Made = true
+		t.Put(p)
+	}
+}
+
+// userOf returns the project that uses a volume, or nil.
+func userOf(t *state.Tx, v *carav1.Volume) *carav1.Project {
+	if v.GetStatus().GetProjectUid() == "" {
+		return nil
+	}
+	p, ok := state.Read[*carav1.Project](t, v.GetSpec().GetProject())
+	use := api.VolumeUse(p, v.GetSpec().GetName())
+	if !ok || p.GetMetadata().GetUid() != v.GetStatus().GetProjectUid() || use.GetUid() != v.GetMetadata().GetUid() {
+		return nil
+	}
+	return p
+}
+
+// adoptVolumes creates objects for volumes that a node has and the server does not know, as after a restore of the server
+// from an older backup. Their data is retained for the owner that they were made for.
+func (s *Service) adoptVolumes(ctx context.Context, node string, held map[string]*carav1.HeldVolume, all int) error {
+	var unknown []*carav1.HeldVolume
+	for _, h := range held {
+		if api.IsName(h.GetProject()) && api.IsName(h.GetName()) {
+			unknown = append(unknown, h)
+		}
+	}
+	if len(unknown) > maxFound {
+		s.DB.Logger.Warn("a node has too many volumes that the server does not know", "node", node, "unknown", len(unknown), "all", all, "limit", maxFound)
+		unknown = unknown[:maxFound]
+	}
+	slices.SortFunc(unknown, func(a, b *carav1.HeldVolume) int {
+		return slices.Compare([]string{a.GetProject(), a.GetName(), a.GetUid()}, []string{b.GetProject(), b.GetName(), b.GetUid()})
+	})
+	for part := range slices.Chunk(unknown, volumesAtATime) {
+		err := s.DB.Transact(ctx, func(t *state.Tx) error {
+			for _, h := range part {
+				adoptVolume(t, node, h)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func adoptVolume(t *state.Tx, node string, h *carav1.HeldVolume) {
+	v := &carav1.Volume{
+		ApiVersion: api.APIVersion, Kind: api.KindVolume,
+		Metadata: &carav1.ObjectMeta{Name: api.VolumeName(h.GetProject(), h.GetName()), Uid: h.GetUid(), CreationTimestamp: timestamppb.New(t.Now)},
+		Spec:     &carav1.VolumeSpec{Project: h.GetProject(), Name: h.GetName(), Reclaim: api.ReclaimRetain},
+		Status:   &carav1.VolumeStatus{Node: node, Made: true, Owner: h.GetOwner()},
+	}
+	message := "node " + node + " has it, and the server did not know it"
+	setVolumeState(t, v, api.VolumeRetained, message)
+	if _, taken := state.Read[*carav1.Volume](t, v.GetMetadata().GetName()); taken {
+		v.Metadata.Name = asideName(v)
+		if _, taken := state.Read[*carav1.Volume](t, v.GetMetadata().GetName()); taken {
+			return
+		}
+	}
+	RecordEvent(t, RefTo(v), api.EventNormal, api.ReasonVolumeFound, message)
+	t.Put(v)
+}

@@ -1,0 +1,197 @@
+package objects
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+	"k8s.io/apimachinery/pkg/util/duration"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/apiserver/state"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/plan"
+)
+
+// useVolumes makes a project the user of the Managed volumes in its spec. It creates those that do not exist, and gives
+// retained data back if the owner may have it. A volume that left the spec is retained, whatever its reclaim says: an
+// update never deletes data. p is the transaction's own copy.
+func useVolumes(t *state.Tx, p *carav1.Project) error {
+	wanted := map[string]bool{}
+	var uses []*carav1.VolumeUse
+	for _, declared := range api.ManagedVolumes(p.GetSpec()) {
+		v, err := useVolume(t, p, declared)
+		if err != nil {
+			return err
+		}
+		wanted[declared.GetName()] = true
+		uses = append(uses, useOf(v))
+	}
+	for _, u := range p.GetStatus().GetVolumes() {
+		if !wanted[u.GetName()] {
+			leaveVolume(t, p, u, false, "it left the manifest of its project")
+		}
+	}
+	p.Status.Volumes = uses
+	return nil
+}
+
+// useOf returns a volume as its project's status shows it.
+func useOf(v *carav1.Volume) *carav1.VolumeUse {
+	return &carav1.VolumeUse{
+		Name: v.GetSpec().GetName(), Uid: v.GetMetadata().GetUid(), Node: v.GetStatus().GetNode(), Made: v.GetStatus().GetMade(),
+	}
+}
+
+// useVolume returns the volume of a project for one declaration.
+func useVolume(t *state.Tx, p *carav1.Project, declared *carav1.ProjectVolume) (*carav1.Volume, error) {
+	name := api.VolumeName(p.GetMetadata().GetName(), declared.GetName())
+	old, exists := state.Read[*carav1.Volume](t, name)
+	if exists && old.GetStatus().GetState() == api.VolumeDeleting {
+		setAside(t, old) // its deletion goes on, and this project never had that data
+		exists = false
+	}
+	if !exists {
+		v := newVolume(t, p, declared)
+		t.Put(v)
+		return v, nil
+	}
+	v := proto.CloneOf(old)
+	if old.GetStatus().GetProjectUid() != p.GetMetadata().GetUid() {
+		if err := reattach(t, p, v); err != nil {
+			return nil, err
+		}
+	}
+	v.Spec.Reclaim, v.Status.Owner = reclaimOf(declared), p.GetMetadata().GetOwner()
+	if !proto.Equal(old, v) {
+		t.Put(v)
+	}
+	return v, nil
+}
+
+func reclaimOf(declared *carav1.ProjectVolume) string {
+	if api.Reclaims(declared) {
+		return api.ReclaimDelete
+	}
+	return api.ReclaimRetain
+}
+
+// newVolume returns a volume without data. It gets its node with its project.
+func newVolume(t *state.Tx, p *carav1.Project, declared *carav1.ProjectVolume) *carav1.Volume {
+	project := p.GetMetadata().GetName()
+	return &carav1.Volume{
+		ApiVersion: api.APIVersion, Kind: api.KindVolume,
+		Metadata: &carav1.ObjectMeta{
+			Name: api.VolumeName(project, declared.GetName()), Uid: state.NewUID(), CreationTimestamp: timestamppb.New(t.Now),
+		},
+		Spec: &carav1.VolumeSpec{Project: project, Name: declared.GetName(), Reclaim: reclaimOf(declared)},
+		Status: &carav1.VolumeStatus{
+			State: api.VolumeInUse, Owner: p.GetMetadata().GetOwner(), ProjectUid: p.GetMetadata().GetUid(), Since: timestamppb.New(t.Now),
+		},
+	}
+}
+
+// reattach gives a volume that no project uses to a new project, or returns why its owner may not have it.
+func reattach(t *state.Tx, p *carav1.Project, v *carav1.Volume) error {
+	name, owner := v.GetMetadata().GetName(), p.GetMetadata().GetOwner()
+	adopt := ""
+	if source, ok := api.SourceOf(owner); ok {
+		src, _ := state.Read[*carav1.Source](t, source)
+		adopt = src.GetSpec().GetAdopt()
+	}
+	if have := v.GetStatus().GetOwner(); !plan.Reattaches(have, owner, adopt) {
+		return api.Owned("the data of volume %q is kept for %s, and project %q belongs to %s: release it (caractrl release volume %s), delete it (caractrl delete volume %s), or rename the volume or the project",
+			name, api.OrNobody(have), p.GetMetadata().GetName(), api.OrNobody(owner), name, name)
+	}
+	v.Status.ProjectUid = p.GetMetadata().GetUid()
+	if v.GetStatus().GetState() == api.VolumeRetained {
+		age := duration.HumanDuration(t.Now.Sub(v.GetMetadata().GetCreationTimestamp().AsTime()))
+		message := "volume " + name + " has its data of before, " + age + " old: kept since " + v.GetStatus().GetSince().AsTime().UTC().Format(time.RFC3339)
+		setVolumeState(t, v, api.VolumeInUse, "")
+		RecordEvent(t, RefTo(v), api.EventNormal, api.ReasonVolumeReattached, message)
+		RecordEvent(t, RefTo(p), api.EventNormal, api.ReasonVolumeReattached, message)
+	}
+	return nil
+}
+
+func setVolumeState(t *state.Tx, v *carav1.Volume, to, message string) {
+	v.Status.State, v.Status.Message, v.Status.Since = to, message, timestamppb.New(t.Now)
+}
+
+// setAside gives a volume the name that belongs to its data alone, so that its old name is free.
+func setAside(t *state.Tx, old *carav1.Volume) {
+	v := proto.CloneOf(old)
+	v.Metadata.Name = asideName(old)
+	t.Remove(api.KindVolume, old.GetMetadata().GetName())
+	t.Put(v)
+}
+
+func asideName(v *carav1.Volume) string {
+	return api.VolumeName(v.GetSpec().GetProject(), v.GetSpec().GetName()) + "." + api.ShortUID(v.GetMetadata().GetUid())
+}
+
+// placeVolumes gives the project's volumes their node. Data stays where it is: a project cannot be bound to another node
+// than that of its data. A volume whose old node never reported it starts anew on the new one, with a new uid, so that data
+// on the old node, if there is any, is never taken for this one's.
+func placeVolumes(t *state.Tx, p *carav1.Project, node string) error {
+	for _, u := range p.GetStatus().GetVolumes() {
+		name := api.VolumeName(p.GetMetadata().GetName(), u.GetName())
+		old, ok := state.Read[*carav1.Volume](t, name)
+		if !ok || old.GetMetadata().GetUid() != u.GetUid() {
+			return api.Conflict("volume %q is not the one that project %q uses", name, p.GetMetadata().GetName())
+		}
+		at := old.GetStatus().GetNode()
+		switch {
+		case at == node:
+			continue
+		case old.GetStatus().GetMade():
+			return api.Conflict("project %q cannot run on node %s: the data of its volume %s is on node %s", p.GetMetadata().GetName(), node, u.GetName(), at)
+		}
+		v := proto.CloneOf(old)
+		v.Status.Node = node
+		if at != "" {
+			v.Metadata.Uid = state.NewUID()
+		}
+		t.Put(v)
+		u.Node, u.Uid = node, v.GetMetadata().GetUid()
+	}
+	return nil
+}
+
+// leaveVolumes ends the use of all volumes of a project whose record is removed.
+func leaveVolumes(t *state.Tx, p *carav1.Project) {
+	why := "its project is gone: " + deletionText(p)
+	for _, u := range p.GetStatus().GetVolumes() {
+		leaveVolume(t, p, u, true, why)
+	}
+}
+
+// leaveVolume ends the use of one volume by a project. Its data is deleted only if the project ends and the newest manifest
+// says so.
+func leaveVolume(t *state.Tx, p *carav1.Project, u *carav1.VolumeUse, ends bool, why string) {
+	old, ok := state.Read[*carav1.Volume](t, api.VolumeName(p.GetMetadata().GetName(), u.GetName()))
+	if !ok || old.GetMetadata().GetUid() != u.GetUid() {
+		return
+	}
+	v := proto.CloneOf(old)
+	v.Status.ProjectUid, v.Status.Owner = "", p.GetMetadata().GetOwner()
+	reclaim := ends && v.GetSpec().GetReclaim() == api.ReclaimDelete
+	switch {
+	case v.GetStatus().GetNode() == "", reclaim && nodeGone(t, v):
+		t.Remove(api.KindVolume, v.GetMetadata().GetName())
+		return
+	case reclaim:
+		setVolumeState(t, v, api.VolumeDeleting, why+", and its reclaim is "+api.ReclaimDelete)
+		RecordEvent(t, RefTo(v), api.EventNormal, api.ReasonVolumeDeleting, v.GetStatus().GetMessage())
+	case v.GetStatus().GetState() != api.VolumeLost:
+		setVolumeState(t, v, api.VolumeRetained, why)
+		RecordEvent(t, RefTo(v), api.EventNormal, api.ReasonVolumeRetained, why)
+	}
+	t.Put(v)
+}
+
+// nodeGone reports whether the node of a volume does not exist.
+func nodeGone(t *state.Tx, v *carav1.Volume) bool {
+	_, ok := state.Read[*carav1.Node](t, v.GetStatus().GetNode())
+	return !ok
+}
