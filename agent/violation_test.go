@@ -18,7 +18,9 @@ func TestWhatBreaksThePoliciesIsNeverRun(t *testing.T) {
 		"open files":    func(s *carav1.ProjectSpec) { s.Services[0].Ulimits = []*carav1.Ulimit{{Name: "nofile", Soft: -1}} },
 		"shared memory": func(s *carav1.ProjectSpec) { s.Services[0].ShmSize = "1Ti" },
 		"tmpfs":         func(s *carav1.ProjectSpec) { s.Services[0].Tmpfs = []string{"/x:size=100g"} },
-		"a volume":      func(s *carav1.ProjectSpec) { s.Volumes = []*carav1.ProjectVolume{{Name: "../../etc", Type: "HostPath"}} },
+		"a volume": func(s *carav1.ProjectSpec) {
+			s.Volumes = []*carav1.ProjectVolume{{Name: "../../etc", Type: "HostPath"}}
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFaked(t)
