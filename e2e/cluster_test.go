@@ -237,5 +237,29 @@ func (w *testCluster) deleteAll(ctx context.Context) error {
 			return fmt.Errorf("delete project %s: %w", name, err)
 		}
 	}
-	return w.AwaitGone(ctx, names...)
+	if err := w.AwaitGone(ctx, names...); err != nil {
+		return err
+	}
+	return w.deleteVolumes(ctx)
+}
+
+// deleteVolumes deletes the data that the projects left.
+func (w *testCluster) deleteVolumes(ctx context.Context) error {
+	conn, err := w.Conn()
+	if err != nil {
+		return err
+	}
+	volumes := carav1.NewVolumeServiceClient(conn)
+	return testcluster.WaitFor(ctx, "all volumes are deleted", func(ctx context.Context) error {
+		left, err := volumes.ListVolumes(ctx, &carav1.ListVolumesRequest{})
+		if err != nil || len(left.GetItems()) == 0 {
+			return err
+		}
+		for _, v := range left.GetItems() {
+			if _, err := volumes.DeleteVolume(ctx, &carav1.DeleteRequest{Name: v.GetMetadata().GetName()}); err != nil && !api.IsNotFound(err) {
+				return fmt.Errorf("delete volume: %w", err)
+			}
+		}
+		return fmt.Errorf("%d are left", len(left.GetItems()))
+	})
 }
