@@ -33,6 +33,11 @@ func newData(t *testing.T, reclaim string) *data {
 	d := &data{cluster: c, one: connectAgent(t, c.node(t, "n1"), "a"), after: map[string]*fakeAgent{}}
 	d.one.synced()
 	c.create(t, db(reclaim))
+	testproblem.Want(t, c.schedule(t, &carav1.ScheduleProjectRequest{Action: api.ScheduleBind, NodeRef: "n1"}), codes.Unavailable, api.TitleUnavailable)
+	d.has(t)
+	eventually(t, "n1 has sent its inventory", func() bool {
+		return c.schedule(t, &carav1.ScheduleProjectRequest{Action: api.ScheduleExplain, NodeRef: "n1", Message: "waits"}) == nil
+	})
 	c.bind(t, "shop", "n1")
 	a := d.one.assignment()
 	if u := api.VolumeUse(a.GetProject(), "db"); u.GetUid() == "" || u.GetMade() || u.GetNode() != "n1" {

@@ -20,9 +20,12 @@ type Live struct {
 	Polls latest[*carav1.PollStatus] // last probe result of each source
 	Sizes latest[*carav1.HeldVolume] // last measured size of each volume, by uid
 	Hints *Hints
+
+	inventories latest[bool] // nodes that have sent an inventory
+	started     time.Time
 }
 
-func newLive() *Live { return &Live{Hints: newHints()} }
+func newLive(started time.Time) *Live { return &Live{Hints: newHints(), started: started} }
 
 // overlayProject adds the time of the last heartbeat to a project whose node is NotReady or gone. For other projects it
 // returns the shared object unchanged.
@@ -113,3 +116,6 @@ func (l *latest[V]) Forget(name string) {
 	defer l.mu.Unlock()
 	delete(l.last, name)
 }
+
+// ForgetInventory drops what a deleted node has said of its volumes.
+func (l *Live) ForgetInventory(node string) { l.inventories.Forget(node) }

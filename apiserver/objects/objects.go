@@ -90,7 +90,7 @@ type (
 
 // New returns a service with the fields of s and no live state.
 func New(s Service) *Service {
-	s.Live, s.appliers, s.staging = newLive(), appliers(), make(chan struct{}, 1)
+	s.Live, s.appliers, s.staging = newLive(s.DB.Now()), appliers(), make(chan struct{}, 1)
 	return &s
 }
 

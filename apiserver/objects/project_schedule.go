@@ -14,6 +14,9 @@ import (
 // ScheduleProject applies one decision of the scheduler. It fails if the project has changed since the decision.
 func (s Projects) ScheduleProject(ctx context.Context, req *carav1.ScheduleProjectRequest) (*carav1.Project, error) {
 	var out *carav1.Project
+	if err := s.awaitInventories(req); err != nil {
+		return nil, err
+	}
 	err := s.DB.Transact(ctx, func(t *state.Tx) error {
 		old, ok := state.Read[*carav1.Project](t, req.GetName())
 		if !ok {

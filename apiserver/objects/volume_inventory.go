@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -61,6 +62,7 @@ func (s *Service) TakeInventory(ctx context.Context, node string, inventory *car
 			s.Live.Sizes.Note(h.GetUid(), h)
 		}
 	}
+	defer s.Live.inventories.Note(node, true)
 	view := s.DB.Cache.View()
 	unknown := len(held)
 	var changed []string
@@ -83,6 +85,27 @@ func (s *Service) TakeInventory(ctx context.Context, node string, inventory *car
 		return nil
 	}
 	return s.adoptVolumes(ctx, node, held, unknown)
+}
+
+// inventoryWait is how long after the server's start a new volume waits for nodes that have not sent an inventory.
+const inventoryWait = time.Minute
+
+// awaitInventories returns an error while a connected node may have data that the server does not know: a server that was
+// restored from an older backup must not give a project an empty volume instead.
+func (s *Service) awaitInventories(req *carav1.ScheduleProjectRequest) error {
+	p, _ := state.Get[*carav1.Project](s.DB.Cache, req.GetName())
+	fresh := slices.ContainsFunc(p.GetStatus().GetVolumes(), func(u *carav1.VolumeUse) bool { return u.GetNode() == "" })
+	if req.GetNodeRef() == "" || !fresh || s.DB.Now().Sub(s.Live.started) > inventoryWait {
+		return nil
+	}
+	nodes, _ := state.List[*carav1.Node](s.DB.Cache, "", "")
+	for _, n := range nodes {
+		engine := api.FindCondition(n.GetStatus().GetConditions(), api.CondEngineReady)
+		if n.GetStatus().GetState() != api.NodeNotReady && engine.GetStatus() != api.StatusFalse && !s.Live.inventories.Of(n.GetMetadata().GetName()) {
+			return api.Unavailable("project %q gets its new volumes when node %s has said which volumes it has", req.GetName(), n.GetMetadata().GetName())
+		}
+	}
+	return nil
 }
 
 // settleVolumes writes what an inventory means for some volumes of a node.
