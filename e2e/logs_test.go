@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/test/testdocker"
@@ -45,6 +47,8 @@ services:
 	}
 	printed := func() []string {
 		lines := strings.Split(follow.Tail(5000), "\n")
+		// On a busy machine the agent may answer late. caractrl says so, and goes on without losing or doubling a line.
+		lines = slices.DeleteFunc(lines, func(l string) bool { return strings.HasSuffix(l, "; the logs go on when it is back)") })
 		slices.Sort(lines)
 		return lines
 	}
@@ -69,18 +73,21 @@ services:
 	w.apply(run("two"))
 	w.prints(follow, "two 200")
 	w.running(name)
-	if got := printed(); !slices.Equal(got, count("one", "one", "two")) {
-		t.Errorf("%d lines, want 600", len(got))
+	whole := func() {
+		t.Helper()
+		got, want := printed(), count("one", "one", "two")
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%d lines, want %d (-want +got):\n%s", len(got), len(want), diff)
+		}
 	}
+	whole()
 	if r := w.ctl("", "delete", "project", name, "--wait"); r.Code != 0 {
 		t.Errorf("delete: %+v", r)
 	}
 	if code := follow.ExitCode(); code != 0 {
 		t.Errorf("exit code %d when the project is gone:\n%s", code, follow.Tail(3))
 	}
-	if got := printed(); !slices.Equal(got, count("one", "one", "two")) {
-		t.Errorf("%d lines in the end, want 600", len(got))
-	}
+	whole()
 }
 
 // TestLogsOfFailed: what failed has its logs, and who followed it is let go.
