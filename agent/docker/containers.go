@@ -8,6 +8,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/network"
 
 	"github.com/caravanserai/cara/agent/engine"
@@ -62,6 +63,7 @@ func (e *containers) InspectContainer(ctx context.Context, id string) (engine.Co
 	if c.NetworkSettings != nil {
 		out.Networks = attachments(c.NetworkSettings.Networks)
 	}
+	out.Mounts = sources(c.Mounts)
 	if c.HostConfig != nil {
 		out.Limits = engine.Limits{NanoCPUs: c.HostConfig.NanoCPUs, Memory: c.HostConfig.Memory}
 		if pids := c.HostConfig.PidsLimit; pids != nil && *pids > 0 {
@@ -72,6 +74,27 @@ func (e *containers) InspectContainer(ctx context.Context, id string) (engine.Co
 		out.Grace = time.Duration(*c.Config.StopTimeout) * time.Second
 	}
 	return out, nil
+}
+
+// sources returns the volumes and host paths of a container's mounts, or nil if it has none.
+func sources(mounts []container.MountPoint) map[string]engine.Source {
+	var out map[string]engine.Source
+	for _, m := range mounts {
+		source := engine.Source{ReadOnly: !m.RW}
+		switch m.Type {
+		case mount.TypeVolume:
+			source.Volume = m.Name
+		case mount.TypeBind:
+			source.Path = m.Source
+		default:
+			continue
+		}
+		if out == nil {
+			out = map[string]engine.Source{}
+		}
+		out[m.Destination] = source
+	}
+	return out
 }
 
 // parseTime parses the engine's times. The year 1 means never.

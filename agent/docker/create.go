@@ -111,11 +111,7 @@ func hostConfig(spec engine.ContainerSpec) (*container.HostConfig, error) {
 		host.SecurityOpt = []string{"no-new-privileges"}
 	}
 	for _, m := range s.GetVolumeMounts() {
-		// The labels matter if the volume was removed since the last look: the engine then creates it, and it must be ours.
-		host.Mounts = append(host.Mounts, mount.Mount{
-			Type: mount.TypeVolume, Source: spec.Volumes[m.GetName()], Target: m.GetMountPath(), ReadOnly: m.GetReadOnly(),
-			VolumeOptions: &mount.VolumeOptions{Labels: volumeLabels(spec.Labels)},
-		})
+		host.Mounts = append(host.Mounts, mountOf(spec, m))
 	}
 	for _, t := range s.GetTmpfs() {
 		path, options, _ := strings.Cut(t, ":")
@@ -128,6 +124,22 @@ func hostConfig(spec engine.ContainerSpec) (*container.HostConfig, error) {
 		host.Ulimits = append(host.Ulimits, &container.Ulimit{Name: u.GetName(), Soft: int64(u.GetSoft()), Hard: int64(u.GetHard())})
 	}
 	return host, limit(host, s)
+}
+
+// mountOf returns one mount. A host path must exist: unlike a bind by its short form, a mount never creates one.
+func mountOf(spec engine.ContainerSpec, m *carav1.VolumeMount) mount.Mount {
+	source := spec.Volumes[m.GetName()]
+	out := mount.Mount{
+		Type: mount.TypeVolume, Source: source.Volume, Target: m.GetMountPath(), ReadOnly: m.GetReadOnly() || source.ReadOnly,
+	}
+	if source.Path != "" {
+		out.Type, out.Source = mount.TypeBind, source.Path
+		return out
+	}
+	// The labels matter if the volume was removed since the last look. The engine then creates an empty one, and the labels say
+	// that it belongs to this assignment only: it is never taken for the data of a Managed volume.
+	out.VolumeOptions = &mount.VolumeOptions{Labels: volumeLabels(spec.Labels)}
+	return out
 }
 
 func limit(host *container.HostConfig, s *carav1.Service) error {

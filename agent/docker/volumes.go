@@ -23,9 +23,24 @@ func (e *volumes) ListVolumes(ctx context.Context, labels map[string]string) ([]
 	}
 	out := make([]engine.Volume, 0, len(list.Volumes))
 	for _, v := range list.Volumes {
-		out = append(out, engine.Volume{Name: v.Name, Labels: v.Labels})
+		out = append(out, engine.Volume{Name: v.Name, Labels: v.Labels, Mountpoint: v.Mountpoint})
 	}
 	return out, nil
+}
+
+// InspectVolume implements engine.Volumes.
+func (e *volumes) InspectVolume(ctx context.Context, name string) (engine.Volume, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
+	defer cancel()
+	docker, err := e.api(ctx)
+	if err != nil {
+		return engine.Volume{}, err
+	}
+	v, err := docker.VolumeInspect(ctx, name)
+	if err != nil {
+		return engine.Volume{}, wrap(err, "inspect volume %s", name)
+	}
+	return engine.Volume{Name: v.Name, Labels: v.Labels, Mountpoint: v.Mountpoint}, nil
 }
 
 // CreateVolume implements engine.Volumes. If the name is taken, the engine returns the existing volume, whoever created it.

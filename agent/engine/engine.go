@@ -98,10 +98,12 @@ func Addresses(bits int) int { return 1<<(32-bits) - 3 }
 type Volumes interface {
 	// ListVolumes returns the volumes that have all labels.
 	ListVolumes(ctx context.Context, labels map[string]string) ([]Volume, error)
+	// InspectVolume returns one volume, or ErrNotFound.
+	InspectVolume(ctx context.Context, name string) (Volume, error)
 	// CreateVolume creates a volume. It adopts an existing volume with the name and exactly these labels. It may return
 	// ErrForeign.
 	CreateVolume(ctx context.Context, name string, labels map[string]string) error
-	// RemoveVolume succeeds if the volume does not exist.
+	// RemoveVolume succeeds if the volume does not exist. It fails while a container, running or not, mounts the volume.
 	RemoveVolume(ctx context.Context, name string) error
 }
 
@@ -197,6 +199,8 @@ type Container struct {
 	// Image is the reference it was created from, and ImageID the image that it resolved to.
 	Image   string
 	ImageID string
+	// Mounts are the volumes and host paths that it mounts, by their path in the container.
+	Mounts map[string]Source
 	// Limits are the current limits.
 	Limits Limits
 	// Grace is the stop grace period that it was created with.
@@ -224,6 +228,15 @@ type Network struct {
 type Volume struct {
 	Name   string
 	Labels map[string]string
+	// Mountpoint is the directory with its data on the engine's machine. Empty if the engine does not say.
+	Mountpoint string
+}
+
+// Source is what a container mounts: a volume, or a path of the host.
+type Source struct {
+	Volume   string // by the engine's name
+	Path     string // of the host; empty for a volume
+	ReadOnly bool
 }
 
 // Image is one image in the engine's store.
@@ -251,7 +264,7 @@ type ContainerSpec struct {
 	Network string            // by name
 	Service *carav1.Service
 	Env     []string          // NAME=value, with the values of Secrets
-	Volumes map[string]string // the engine's name of each volume of the project
+	Volumes map[string]Source // by the volume's name in the project; read-only ones are so whatever Service says
 }
 
 // File is a small file to copy into a container.

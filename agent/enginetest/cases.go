@@ -169,7 +169,7 @@ func volumes(t *testing.T, s *suite) {
 	}
 	spec := s.spec()
 	spec.Service.VolumeMounts = []*carav1.VolumeMount{{Name: "v", MountPath: "/v"}}
-	spec.Volumes = map[string]string{"v": s.name() + ".v"}
+	spec.Volumes = map[string]engine.Source{"v": {Volume: s.name() + ".v"}}
 	id, err := s.Engine.CreateContainer(t.Context(), spec)
 	must(t, err)
 	if err := s.Engine.RemoveVolume(t.Context(), s.name()+".v"); err == nil {

@@ -15,6 +15,11 @@ type Have struct {
 	Networks   []engine.Network
 	Volumes    []engine.Volume
 	Containers []engine.Container
+	// Managed are the project's Managed volumes in the engine, used or not. They are apart from Volumes, because nothing may
+	// remove them with the project.
+	Managed []engine.Volume
+	// Missing says, by the name of a Host volume in the manifest, why its path cannot be mounted.
+	Missing map[string]string
 	// Images maps each reference that was looked for to whether the image exists.
 	Images map[string]bool
 	// Health of containers with a check, by id. Missing until the first probe has ended.

@@ -118,7 +118,7 @@ func (h *Have) subject(x Action) string {
 			}
 		}
 	case strings.HasSuffix(string(x.Kind), "Volume"):
-		for _, v := range h.Volumes {
+		for _, v := range slices.Concat(h.Volumes, h.Managed) {
 			if v.Name == x.Name {
 				out = append(out, v.Name)
 			}

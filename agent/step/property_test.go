@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -35,6 +36,9 @@ func unharmed(t *testing.T, w *Want, h *Have, actions []Action, now time.Time) {
 	s := &progress{view{w: w, h: h, now: now}}
 	for _, a := range actions {
 		c := h.Find(a.ID)
+		if a.Kind == KindRemoveVolume && slices.ContainsFunc(h.Managed, func(v engine.Volume) bool { return v.Name == a.Name }) {
+			t.Fatalf("%v removes a Managed volume", a)
+		}
 		if a.Kind == KindCreateContainer {
 			lonely(t, s, a)
 		}
@@ -134,8 +138,13 @@ func arrived(t *testing.T, e *world, w *Want) {
 			gone++
 		}
 	}
-	if len(e.containers) != len(w.Spec.GetServices())-gone || len(e.networks) != 1 || len(e.volumes) != len(w.Spec.GetVolumes()) {
+	if len(e.containers) != len(w.Spec.GetServices())-gone || len(e.networks) != 1 || len(e.volumes)+len(w.Uses) != len(w.Spec.GetVolumes()) {
 		t.Fatalf("wants\n%v\nhas\n%+v", w.Spec, e.have(w))
+	}
+	for name, use := range w.Uses {
+		if !s.h.inEngine(w.source(name).Volume, use.GetUid()) {
+			t.Fatalf("the volume %s is not there: %+v", name, e.data)
+		}
 	}
 	for _, svc := range w.Spec.GetServices() {
 		if !s.isUp(svc) {

@@ -27,6 +27,8 @@ type Record struct {
 	Yielded map[string]bool `json:"yielded,omitempty"`
 	// InPlace are the containers, by id, that were or are being restarted in place.
 	InPlace map[string]InPlace `json:"inPlace,omitempty"`
+	// Made are the uids of the Managed volumes that this node has had. Like the data, they outlive the assignment.
+	Made map[string]bool `json:"made,omitempty"`
 	// Failed is the update that failed, while it is the newest.
 	Failed *FailedUpdate `json:"failed,omitempty"`
 }
@@ -58,7 +60,7 @@ type FailedUpdate struct {
 
 // Same reports whether two records are equal.
 func (r Record) Same(other Record) bool {
-	if len(r.Completed) != len(other.Completed) || !maps.Equal(r.Yielded, other.Yielded) {
+	if len(r.Completed) != len(other.Completed) || !maps.Equal(r.Yielded, other.Yielded) || !maps.Equal(r.Made, other.Made) {
 		return false
 	}
 	for service, c := range r.Completed {
@@ -92,7 +94,7 @@ func (r Record) UpdateFailure(w *Want) *Failure {
 
 // Next returns the record after a look and its decisions. It changes only if something happened that must be remembered.
 func (r Record) Next(w *Want, h *Have, actions []Action, now time.Time) Record {
-	out := Record{UID: w.UID, Epoch: w.Epoch, Completed: map[string]Completion{}, Yielded: map[string]bool{}}
+	out := Record{UID: w.UID, Epoch: w.Epoch, Completed: map[string]Completion{}, Yielded: map[string]bool{}, Made: r.made(w, h)}
 	if r.of(w) {
 		out.Served = r.Served
 		maps.Copy(out.Completed, r.Completed)
@@ -116,6 +118,32 @@ func (r Record) Next(w *Want, h *Have, actions []Action, now time.Time) Record {
 		out.Served = &Served{Generation: w.Generation, Restart: w.RestartToken, Restarts: w.Restarts, Hashes: w.RunHashes}
 	}
 	return out
+}
+
+// made returns the uids of Managed volumes that are or were in the engine.
+func (r Record) made(w *Want, h *Have) map[string]bool {
+	out := maps.Clone(r.Made)
+	for volume, use := range w.Uses {
+		if !h.inEngine(w.source(volume).Volume, use.GetUid()) {
+			continue
+		}
+		if out == nil {
+			out = map[string]bool{}
+		}
+		out[use.GetUid()] = true
+	}
+	return out
+}
+
+// Knows reports whether the record has every Managed volume of the project that was made. Until it is on disk, no container
+// that mounts one may be created: the next agent could take lost data for a volume that was never made.
+func (r Record) Knows(w *Want, next Record) bool {
+	for _, use := range w.Uses {
+		if next.Made[use.GetUid()] && !r.Made[use.GetUid()] {
+			return false
+		}
+	}
+	return true
 }
 
 // recordCompleted adds the services that have ended successfully, and removes those that left the manifest.

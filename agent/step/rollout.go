@@ -26,7 +26,7 @@ func (s *step) rollOut() {
 	}
 	defer s.prove()
 	for _, v := range s.h.Volumes {
-		if !slices.ContainsFunc(s.w.Spec.GetVolumes(), func(d *carav1.ProjectVolume) bool { return volumeName(s.w.Project, d.GetName()) == v.Name }) {
+		if !slices.ContainsFunc(s.w.Spec.GetVolumes(), func(d *carav1.ProjectVolume) bool { return s.w.source(d.GetName()).Volume == v.Name }) {
 			s.attempt(Action{Kind: KindRemoveVolume, Name: v.Name, Reason: "the manifest does not declare it any more"}, "")
 		}
 	}
@@ -35,20 +35,6 @@ func (s *step) rollOut() {
 			s.attempt(Action{Kind: KindRemoveNetwork, ID: n.ID, Name: n.Name, Reason: "it is not the project's network"}, "")
 		}
 	}
-}
-
-// volumes returns which of the project's volumes exist, and adds actions to create the others.
-func (s *plan) volumes() map[string]bool {
-	have := map[string]bool{}
-	for _, v := range s.h.Volumes {
-		have[v.Name] = true
-	}
-	for _, v := range s.w.Spec.GetVolumes() {
-		if name := volumeName(s.w.Project, v.GetName()); !have[name] {
-			s.attempt(Action{Kind: KindCreateVolume, Name: name, Reason: "the manifest declares it"}, api.ReasonVolumeFailed)
-		}
-	}
-	return have
 }
 
 func (s *step) service(svc *carav1.Service, network *engine.Network, volumes map[string]bool) {
@@ -100,7 +86,7 @@ func (s *step) create(svc *carav1.Service, volumes map[string]bool, reason strin
 		return
 	}
 	for _, m := range svc.GetVolumeMounts() {
-		if !volumes[volumeName(s.w.Project, m.GetName())] {
+		if !volumes[m.GetName()] {
 			return
 		}
 	}
@@ -133,8 +119,11 @@ func (s *view) freeName(service string) string {
 	return ""
 }
 
-// ingredients reports whether the service's image and secrets are available, and requests a missing image.
+// ingredients reports whether the service's image, secrets and host paths are available, and requests a missing image.
 func (s *plan) ingredients(svc *carav1.Service) bool {
+	if s.pathsMissing(svc) {
+		return false
+	}
 	if why := s.w.missingValue(svc); why != "" {
 		s.wait(svc.GetName(), time.Time{}, "%s", why)
 		return false
@@ -205,6 +194,7 @@ func (s *step) stopped(svc *carav1.Service, c *engine.Container, network *engine
 		return
 	case !attached || at.NetworkID != "" && at.NetworkID != network.ID:
 		s.delete(*c, "its network is gone")
+	case s.pathsMissing(svc):
 	case c.StartedAt.IsZero():
 		if why := s.blocked(svc); why != "" {
 			s.wait(svc.GetName(), time.Time{}, "%s", why)

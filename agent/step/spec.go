@@ -12,7 +12,7 @@ import (
 func (w *Want) ContainerSpec(name string, s *carav1.Service) engine.ContainerSpec {
 	spec := engine.ContainerSpec{
 		Name: name, Labels: w.containerLabels(s), Network: NetworkName(w.Project),
-		Service: s, Volumes: map[string]string{},
+		Service: s, Volumes: map[string]engine.Source{},
 	}
 	for _, e := range s.GetEnv() {
 		value := e.GetValue()
@@ -22,7 +22,7 @@ func (w *Want) ContainerSpec(name string, s *carav1.Service) engine.ContainerSpe
 		spec.Env = append(spec.Env, e.GetName()+"="+value)
 	}
 	for _, m := range s.GetVolumeMounts() {
-		spec.Volumes[m.GetName()] = volumeName(w.Project, m.GetName())
+		spec.Volumes[m.GetName()] = w.source(m.GetName())
 	}
 	return spec
 }

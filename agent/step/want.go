@@ -50,6 +50,11 @@ type Want struct {
 	// `NAME/KEY=VERSION`.
 	Values *scrub.List
 	Known  map[string]bool
+	// Uses are the project's Managed volumes and Hosts its Host volumes that the node offers to it, by name in the manifest.
+	// OwnedBy is the project's owner.
+	Uses    map[string]*carav1.VolumeUse
+	Hosts   map[string]HostVolume
+	OwnedBy string
 	// Limits of restarts.
 	Limits RestartLimits
 }
@@ -59,6 +64,8 @@ type Node struct {
 	Cluster, Name string
 	Hardening     Hardening
 	Restart       RestartLimits
+	// HostVolumes are the paths that the node offers to projects.
+	HostVolumes []HostVolume
 }
 
 // Labels returns the labels of everything that this node's agent creates, and of nothing else.
@@ -93,7 +100,8 @@ func NewWant(n Node, a *carav1.Assignment, haveSecrets bool) *Want {
 	}
 	w.harden(n.Hardening)
 	w.pin(p.GetStatus())
-	if bad := api.Violations(p, n.Hardening.AllowCaps); len(bad) > 0 && !w.Remove {
+	w.setVolumes(n, p)
+	if bad := append(api.Violations(p, n.Hardening.AllowCaps), w.notOffered()...); len(bad) > 0 && !w.Remove {
 		w.Failure = violation(bad)
 		return w
 	}

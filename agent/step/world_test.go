@@ -21,6 +21,8 @@ type world struct {
 	next       int
 	networks   []engine.Network
 	volumes    []engine.Volume
+	data       []engine.Volume   // Managed volumes
+	absent     map[string]string // Host volumes whose path is missing, with the reason
 	containers []engine.Container
 	images     map[string]bool
 	taken      map[string]bool // names that something foreign has
@@ -42,7 +44,7 @@ func newWorld() *world {
 
 func (e *world) have(w *Want) *Have {
 	h := &Have{
-		Networks: slices.Clone(e.networks), Volumes: slices.Clone(e.volumes), Containers: slices.Clone(e.containers),
+		Networks: slices.Clone(e.networks), Volumes: slices.Clone(e.volumes), Managed: slices.Clone(e.data), Missing: e.absent, Containers: slices.Clone(e.containers),
 		Images: maps.Clone(e.images), Health: map[string]Health{}, Memory: e.memory.Snapshot(), Leaving: e.leaving, Record: e.record,
 	}
 	for _, c := range e.containers {
@@ -152,8 +154,16 @@ func (e *world) act(w *Want, a Action) error {
 		}
 		e.networks = slices.DeleteFunc(e.networks, func(n engine.Network) bool { return n.ID == a.ID })
 	case KindCreateVolume:
-		e.volumes = append(e.volumes, engine.Volume{Name: a.Name, Labels: w.Owner()})
+		v := engine.Volume{Name: a.Name, Labels: w.VolumeLabels(a.Name)}
+		if v.Labels[api.LabelVolumeUID] != "" {
+			e.data = append(e.data, v)
+		} else {
+			e.volumes = append(e.volumes, v)
+		}
 	case KindRemoveVolume:
+		if slices.ContainsFunc(e.data, func(v engine.Volume) bool { return v.Name == a.Name }) {
+			return fmt.Errorf("the removal of the Managed volume %s", a.Name)
+		}
 		e.volumes = slices.DeleteFunc(e.volumes, func(v engine.Volume) bool { return v.Name == a.Name })
 	case KindCreateContainer:
 		if e.taken[a.Name] {
@@ -171,7 +181,7 @@ func (e *world) act(w *Want, a Action) error {
 		}
 		e.containers = append(e.containers, engine.Container{
 			ID: e.id(), CreatedAt: e.now, Limits: limits, Name: a.Name, State: engine.StateCreated, Labels: w.containerLabels(w.Service(a.Service)),
-			Networks: map[string]engine.Attachment{NetworkName(w.Project): {}},
+			Networks: map[string]engine.Attachment{NetworkName(w.Project): {}}, Mounts: w.mounts(w.Service(a.Service)),
 		})
 	case KindStartContainer, KindRestartContainer:
 		if len(e.networks) != 1 {
@@ -210,11 +220,20 @@ func (e *world) act(w *Want, a Action) error {
 	return nil
 }
 
+// mounts returns the mounts of a new container of a service.
+func (w *Want) mounts(svc *carav1.Service) map[string]engine.Source {
+	out := map[string]engine.Source{}
+	for _, m := range svc.GetVolumeMounts() {
+		out[m.GetMountPath()] = w.source(m.GetName())
+	}
+	return out
+}
+
 // wanted returns a random project.
 func wanted(r *rand.Rand) *Want {
 	spec := &carav1.ProjectSpec{}
 	if r.IntN(2) == 0 {
-		spec.Volumes = append(spec.Volumes, &carav1.ProjectVolume{Name: "data"})
+		spec.Volumes = append(spec.Volumes, &carav1.ProjectVolume{Name: "data", Type: []string{"", api.VolumeManaged}[r.IntN(2)]})
 	}
 	graph := r.IntN(2) == 0
 	for i := range 1 + r.IntN(4) {
@@ -256,8 +275,17 @@ func wantOf(spec *carav1.ProjectSpec) *Want {
 	return NewWant(Node{Cluster: "c1", Name: "n1", Restart: RestartLimits{}.WithDefaults()}, &carav1.Assignment{Project: &carav1.Project{
 		Metadata: &carav1.ObjectMeta{Name: "shop", Uid: "u2", Generation: 3},
 		Spec:     spec,
-		Status:   &carav1.ProjectStatus{Phase: api.PhaseScheduled, Epoch: 7},
+		Status:   &carav1.ProjectStatus{Phase: api.PhaseScheduled, Epoch: 7, Volumes: usesOf(spec)},
 	}}, true)
+}
+
+// usesOf returns what the server says of the Managed volumes of a new project.
+func usesOf(spec *carav1.ProjectSpec) []*carav1.VolumeUse {
+	var out []*carav1.VolumeUse
+	for _, v := range api.ManagedVolumes(spec) {
+		out = append(out, &carav1.VolumeUse{Name: v.GetName(), Uid: "aaaaaaaa-" + v.GetName()})
+	}
+	return out
 }
 
 // askRestart requests a restart of some services, or of all if none is named.
@@ -288,11 +316,21 @@ func (e *world) scramble(r *rand.Rand, w *Want) {
 			e.volumes = append(e.volumes, engine.Volume{Name: volumeName(w.Project, v.GetName()), Labels: label(w.Owner())})
 		}
 	}
+	for name, use := range w.Uses {
+		e.data = append(e.data, engine.Volume{Name: managedName(w.Project, name, "bbbbbbbb"), Labels: map[string]string{api.LabelVolumeUID: "bbbbbbbb"}})
+		if r.IntN(2) == 0 {
+			use.Made = r.IntN(2) == 0
+			e.data = append(e.data, engine.Volume{Name: w.source(name).Volume, Labels: w.VolumeLabels(w.source(name).Volume)})
+		}
+	}
 	services := append(slices.Clone(w.Spec.GetServices()), &carav1.Service{Name: "left"})
 	for range r.IntN(7) {
 		s := services[r.IntN(len(services))]
 		c := engine.Container{ID: e.id(), Labels: label(w.containerLabels(s)), Networks: map[string]engine.Attachment{}}
 		c.Name = containerName(w.Project, s.GetName())
+		if r.IntN(2) == 0 && (len(w.Uses) == 0 || len(e.data) > 1) { // the engine removes no volume that is mounted
+			c.Mounts = w.mounts(s)
+		}
 		taken := func(o engine.Container) bool { return o.Name == c.Name }
 		if slices.ContainsFunc(e.containers, taken) || r.IntN(4) == 0 {
 			c.Name = successorName(w.Project, s.GetName())

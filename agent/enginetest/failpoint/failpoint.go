@@ -99,6 +99,11 @@ func (e *Engine) InspectContainer(ctx context.Context, id string) (c engine.Cont
 	return c, e.read("InspectContainer", func() error { c, err = e.Engine.InspectContainer(ctx, id); return err })
 }
 
+// InspectVolume implements engine.Engine.
+func (e *Engine) InspectVolume(ctx context.Context, name string) (v engine.Volume, err error) {
+	return v, e.read("InspectVolume", func() error { v, err = e.Engine.InspectVolume(ctx, name); return err })
+}
+
 // CreateContainer implements engine.Engine.
 func (e *Engine) CreateContainer(ctx context.Context, spec engine.ContainerSpec) (id string, err error) {
 	return id, e.change("CreateContainer", func() error { id, err = e.Engine.CreateContainer(ctx, spec); return err })

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"time"
 
 	"github.com/caravanserai/cara/agent/engine"
+	"github.com/caravanserai/cara/api"
 )
 
 // find finds a container by id or name. mu is held.
@@ -79,16 +81,45 @@ func (e *Engine) CreateContainer(ctx context.Context, spec engine.ContainerSpec)
 	if err != nil {
 		return "", fmt.Errorf("create container %s: %w: %w", spec.Name, engine.ErrInvalid, err)
 	}
+	mounts, err := e.mount(spec)
+	if err != nil {
+		return "", err
+	}
 	id := e.id()
 	e.containers[id] = &container{
 		Container: engine.Container{
 			ID: id, Name: spec.Name, Labels: maps.Clone(spec.Labels), State: engine.StateCreated,
 			CreatedAt: e.now(), Image: spec.Service.GetImage(), ImageID: image.ID,
-			Networks: map[string]engine.Attachment{spec.Network: {}}, Limits: limits,
+			Networks: map[string]engine.Attachment{spec.Network: {}}, Limits: limits, Mounts: mounts,
 		},
 		spec: spec, wrote: make(chan struct{}),
 	}
 	return id, nil
+}
+
+// mount returns the mounts of a new container. Like the real engine, it creates a volume that does not exist, with the labels
+// of the container's assignment, and never a path of the host. mu is held.
+func (e *Engine) mount(spec engine.ContainerSpec) (map[string]engine.Source, error) {
+	var mounts map[string]engine.Source
+	for _, m := range spec.Service.GetVolumeMounts() {
+		source := spec.Volumes[m.GetName()]
+		if source.Path != "" {
+			if _, err := os.Stat(source.Path); err != nil {
+				return nil, fmt.Errorf("create container %s: %w: bind source path does not exist: %s", spec.Name, engine.ErrInvalid, source.Path)
+			}
+		} else if _, ok := e.volumes[source.Volume]; !ok {
+			e.volumes[source.Volume] = e.volume(source.Volume, map[string]string{
+				api.LabelCluster: spec.Labels[api.LabelCluster], api.LabelNode: spec.Labels[api.LabelNode], api.LabelProject: spec.Labels[api.LabelProject],
+				api.LabelUID: spec.Labels[api.LabelUID], api.LabelEpoch: spec.Labels[api.LabelEpoch],
+			})
+		}
+		if mounts == nil {
+			mounts = map[string]engine.Source{}
+		}
+		source.ReadOnly = source.ReadOnly || m.GetReadOnly()
+		mounts[m.GetMountPath()] = source
+	}
+	return mounts, nil
 }
 
 // RemoveContainer implements engine.Containers.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"time"
@@ -33,6 +34,7 @@ type Engine struct {
 	down       error
 	gate       chan struct{}
 	skew       time.Duration
+	data       string // directory of the volumes' data; empty if they have none
 }
 
 type container struct {
@@ -266,6 +268,42 @@ func (e *Engine) ListVolumes(ctx context.Context, labels map[string]string) (out
 	return out, nil
 }
 
+// InspectVolume implements engine.Volumes.
+func (e *Engine) InspectVolume(ctx context.Context, name string) (_ engine.Volume, err error) {
+	defer e.end("InspectVolume", &err)
+	if err := e.begin(ctx, "InspectVolume"); err != nil {
+		return engine.Volume{}, err
+	}
+	v, ok := e.volumes[name]
+	if !ok {
+		return engine.Volume{}, fmt.Errorf("volume %s: %w", name, engine.ErrNotFound)
+	}
+	return v, nil
+}
+
+// DropVolume removes a volume by force, like a person who also removed the containers that mount it.
+func (e *Engine) DropVolume(name string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.volumes, name)
+}
+
+// MountVolumes sets the directory in which new volumes have their data.
+func (e *Engine) MountVolumes(dir string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.data = dir
+}
+
+// volume returns a new volume. mu is held.
+func (e *Engine) volume(name string, labels map[string]string) engine.Volume {
+	v := engine.Volume{Name: name, Labels: maps.Clone(labels)}
+	if e.data != "" {
+		v.Mountpoint = filepath.Join(e.data, name)
+	}
+	return v
+}
+
 // CreateVolume implements engine.Volumes.
 func (e *Engine) CreateVolume(ctx context.Context, name string, labels map[string]string) (err error) {
 	defer e.end("CreateVolume", &err)
@@ -278,7 +316,7 @@ func (e *Engine) CreateVolume(ctx context.Context, name string, labels map[strin
 		}
 		return conflict("volume", name, v.Labels, labels)
 	}
-	e.volumes[name] = engine.Volume{Name: name, Labels: maps.Clone(labels)}
+	e.volumes[name] = e.volume(name, labels)
 	return nil
 }
 
@@ -289,8 +327,8 @@ func (e *Engine) RemoveVolume(ctx context.Context, name string) (err error) {
 		return err
 	}
 	for _, c := range e.containers {
-		for _, v := range c.spec.Volumes {
-			if v == name {
+		for _, v := range c.Mounts {
+			if v.Volume == name {
 				return fmt.Errorf("remove volume %s: it is in use by %s", name, c.Name)
 			}
 		}
