@@ -12,6 +12,7 @@ import (
 	"github.com/caravanserai/cara/agent/image"
 	"github.com/caravanserai/cara/agent/step"
 	"github.com/caravanserai/cara/agent/stream"
+	"github.com/caravanserai/cara/api"
 )
 
 // actor executes the actions of step.Step.
@@ -21,6 +22,7 @@ type actor struct {
 	pulls  *image.Puller
 	kept   *stream.KeptLogs
 	slots  *slots
+	volume func() // is called when a Managed volume was created
 }
 
 // execute runs the actions concurrently and starts them in order. If the engine does not answer, the pass ends. Any other
@@ -68,11 +70,14 @@ func (a *actor) act(ctx context.Context, want *step.Want, have *step.Have, x ste
 	case step.KindRemoveNetwork:
 		err = eng.RemoveNetwork(ctx, x.ID)
 	case step.KindCreateVolume:
-		err = eng.CreateVolume(ctx, x.Name, want.Owner())
+		labels := want.VolumeLabels(x.Name)
+		if err = eng.CreateVolume(ctx, x.Name, labels); err == nil && labels[api.LabelVolumeUID] != "" {
+			a.volume()
+		}
 	case step.KindRemoveVolume:
 		err = eng.RemoveVolume(ctx, x.Name)
 	case step.KindCreateContainer:
-		_, err = eng.CreateContainer(ctx, want.ContainerSpec(x.Name, want.Service(x.Service)))
+		err = a.create(ctx, want, x)
 	case step.KindStartContainer:
 		err = a.start(ctx, want, x)
 	case step.KindRestartContainer:
@@ -104,6 +109,35 @@ func (a *actor) act(ctx context.Context, want *step.Want, have *step.Have, x ste
 		err = fmt.Errorf("act: unknown kind %s", x.Kind)
 	}
 	return err
+}
+
+// create creates a container and checks that it mounts the data of its Managed volumes. If somebody removed such a volume
+// since the last look, the engine has created an empty one instead. Then create removes both again, and the next look finds
+// that the data is lost. From here on, the container keeps the engine from removing the volume.
+func (a *actor) create(ctx context.Context, want *step.Want, x step.Action) error {
+	svc := want.Service(x.Service)
+	id, err := a.engine.CreateContainer(ctx, want.ContainerSpec(x.Name, svc))
+	if err != nil {
+		return err
+	}
+	for name, uid := range want.Data(svc) {
+		v, err := a.engine.InspectVolume(ctx, name)
+		if err == nil && v.Labels[api.LabelVolumeUID] == uid {
+			continue
+		}
+		if err != nil && !errors.Is(err, engine.ErrNotFound) {
+			return err
+		}
+		err = fmt.Errorf("create container %s: the volume %s was removed meanwhile, so the container has an empty one instead", x.Name, name)
+		if gone := a.engine.RemoveContainer(ctx, id); gone != nil {
+			return fmt.Errorf("%w; %w", err, gone)
+		}
+		if want.Disposable(v) { // otherwise somebody else created it: it stays
+			return errors.Join(err, a.engine.RemoveVolume(ctx, name))
+		}
+		return err
+	}
+	return nil
 }
 
 // start first copies the service's files into the container. An agent that was killed between create and copy leaves a

@@ -29,6 +29,7 @@ type Agent struct {
 	pulls       *image.Puller
 	probes      *probe.Prober
 	machine     *machine
+	inventory   *inventory
 	watcher     *watcher
 	server      *connection
 	collector   *image.Collector
@@ -47,7 +48,8 @@ func New(cfg Config) (*Agent, error) {
 	a.pulls = image.NewPuller(cfg.Engine, a.images, log, cfg.Pulls, a.assignments.hint)
 	a.probes = probe.New(cfg.Engine, cfg.ProbeEvery, a.assignments.hint)
 	a.reports = newReporter(cfg, log, a.assignments.reported)
-	a.machine = newMachine(cfg, log, a.disk, beat)
+	a.inventory = newInventory(cfg, log, a.assignments, beat)
+	a.machine = newMachine(cfg, log, a.disk, a.inventory, beat)
 	events := &events{client: carav1.NewEventServiceClient(cfg.Conn), node: cfg.NodeName, log: log}
 	released := &released{beat: beat}
 	kept := stream.KeptLogsIn(filepath.Join(cfg.DataDir, "logs"))
@@ -55,12 +57,12 @@ func New(cfg Config) (*Agent, error) {
 		log: log, assignments: a.assignments, disk: a.disk, kept: kept, machine: a.machine, reports: a.reports, endpoints: a.endpoints,
 		events: events, released: released,
 		observer: &observer{node: cfg.node(), engine: cfg.Engine, pulls: a.pulls, probes: a.probes},
-		actor:    &actor{log: log, engine: cfg.Engine, pulls: a.pulls, kept: kept, slots: newSlots(cfg)},
+		actor:    &actor{log: log, engine: cfg.Engine, pulls: a.pulls, kept: kept, slots: newSlots(cfg), volume: a.inventory.look},
 	})
 	a.watcher = &watcher{cfg: cfg, log: log, assignments: a.assignments, machine: a.machine, events: events, relist: relist}
 	a.server = &connection{
-		cfg: cfg, log: log, nodes: nodes, instance: uuid.NewString(), assignments: a.assignments, machine: a.machine, reports: a.reports,
-		released: released, relist: relist, beat: beat,
+		cfg: cfg, log: log, nodes: nodes, instance: uuid.NewString(), assignments: a.assignments, machine: a.machine, inventory: a.inventory,
+		reports: a.reports, released: released, relist: relist, beat: beat,
 		streams: &stream.Server{
 			Nodes: nodes, Engine: cfg.Engine, Node: cfg.node(), Log: log, Kept: kept,
 			Want: a.assignments.wanted, Listen: a.assignments.listeners.listen, Endpoint: a.endpoints.IP,
@@ -102,7 +104,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, run := range []func(context.Context) error{
 		a.assignments.queue.Run, a.assignments.releaseHeld, a.reports.run, a.pulls.Run, a.probes.Run, a.machine.run, a.watcher.listen,
-		a.watcher.relistLoop, a.server.run, a.collector.Run,
+		a.watcher.relistLoop, a.server.run, a.collector.Run, a.inventory.run, a.inventory.measure,
 	} {
 		g.Go(func() error { return run(ctx) })
 	}

@@ -139,6 +139,19 @@ func (a *assignments) wanted(project string) *step.Want {
 	return nil
 }
 
+// mayUse reports whether a project of this node uses the data of a Managed volume, or may do so: the server has not named all
+// our projects.
+func (a *assignments) mayUse(uid string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, t := range a.tasks {
+		if t.want.Holds(uid) {
+			return true
+		}
+	}
+	return !a.synced
+}
+
 // images returns the images of all projects of this node, running or not.
 func (a *assignments) images() []string {
 	a.mu.Lock()

@@ -62,13 +62,17 @@ type Config struct {
 	Hardening step.Hardening
 	// Restart limits the restarts of containers that exit.
 	Restart step.RestartLimits
+	// HostVolumes are the paths that the node offers to projects. See ParseHostVolumes.
+	HostVolumes []step.HostVolume
+	// MeasureEvery is how often the size of a Managed volume is measured. The default is 10 min.
+	MeasureEvery time.Duration
 	// Limits define when the node is short of disk or memory.
 	Limits Limits
 }
 
 // node returns what every assignment needs to know about this node.
 func (c *Config) node() step.Node {
-	return step.Node{Cluster: c.ClusterID, Name: c.NodeName, Hardening: c.Hardening, Restart: c.Restart}
+	return step.Node{Cluster: c.ClusterID, Name: c.NodeName, Hardening: c.Hardening, Restart: c.Restart, HostVolumes: c.HostVolumes}
 }
 
 // Validate sets defaults and returns an error for each missing field.
@@ -93,8 +97,9 @@ func (c *Config) Validate() error {
 	c.MaxBackoff = cmp.Or(c.MaxBackoff, 10*time.Second)
 	c.ProbeEvery = cmp.Or(c.ProbeEvery, time.Second)
 	c.CollectEvery = cmp.Or(c.CollectEvery, time.Minute)
+	c.MeasureEvery = cmp.Or(c.MeasureEvery, 10*time.Minute)
 	c.Hardening = c.Hardening.WithDefaults()
 	c.Restart = c.Restart.WithDefaults()
-	errs = append(errs, c.Limits.validate())
+	errs = append(errs, c.Limits.validate(), checkHostVolumes(c.HostVolumes, c.DataDir, "the agent's data directory"))
 	return errors.Join(errs...)
 }

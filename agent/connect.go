@@ -36,6 +36,7 @@ type connection struct {
 	instance    string // identifies this run of the agent
 	assignments *assignments
 	machine     *machine
+	inventory   *inventory
 	reports     *reporter
 	released    *released
 	streams     *stream.Server
@@ -53,6 +54,7 @@ func (c *connection) run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		err := c.session(ctx, serve, func() { told = false })
 		c.assignments.link(false)
+		c.inventory.forget()
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -146,23 +148,35 @@ func (c *connection) hear(ctx context.Context, m *carav1.ConnectResponse, named 
 		if c.cfg.OnRoutes != nil {
 			c.cfg.OnRoutes(m.Routes)
 		}
+	case *carav1.ConnectResponse_RemoveVolume:
+		c.inventory.ask(m.RemoveVolume)
 	case *carav1.ConnectResponse_OpenStream:
 		serve(func(outer context.Context) { c.streams.Serve(ctx, outer, m.OpenStream) })
 	}
 }
 
-// infoPatience is how long a connection waits for the engine's description of the machine.
+// infoPatience is how long a connection waits for the engine: for its description of the machine, and for its volumes.
 const infoPatience = 3 * time.Second
+
+func (c *connection) awaitEngine(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, infoPatience)
+	defer cancel()
+	for _, known := range []<-chan struct{}{c.machine.known, c.inventory.known} {
+		select {
+		case <-ctx.Done():
+		case <-known:
+		}
+	}
+}
 
 // heartbeats sends the first heartbeat immediately, with the node's info, which the server answers with its welcome. Then it
 // sends one per interval, and one whenever the engine goes down or comes back. No heartbeat waits for the engine.
 func (c *connection) heartbeats(ctx context.Context, stream grpc.BidiStreamingClient[carav1.ConnectRequest, carav1.ConnectResponse], interval <-chan time.Duration) error {
-	select {
-	case <-ctx.Done():
+	c.awaitEngine(ctx)
+	if ctx.Err() != nil {
 		return nil
-	case <-c.machine.known:
-	case <-time.After(infoPatience):
 	}
+	volumes := 0 // the version of the inventory that the server has
 	var told *carav1.NodeInfo
 	var conditions []*carav1.Condition
 	every := 5 * time.Second
@@ -172,6 +186,7 @@ func (c *connection) heartbeats(ctx context.Context, stream grpc.BidiStreamingCl
 		if info := c.machine.describe(); !proto.Equal(info, told) {
 			beat.Info, told = info, info
 		}
+		beat.Volumes, volumes = c.inventory.news(volumes)
 		if err := stream.Send(&carav1.ConnectRequest{Heartbeat: beat, InstanceId: c.instance, Released: c.released.take()}); err != nil {
 			return fmt.Errorf("send a heartbeat: %w", err)
 		}

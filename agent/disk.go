@@ -135,7 +135,8 @@ func (d *disk) recordPath(project string) string {
 	return filepath.Join(d.dir, "records", project+".json")
 }
 
-// loadRecord returns a project's record. An unreadable record is ignored: it only disables the rollback of an update.
+// loadRecord returns a project's record. An unreadable record is ignored: it disables the rollback of an update, and which
+// volumes were made is then known from the server only.
 func (d *disk) loadRecord(project string) step.Record {
 	var r step.Record
 	data, err := os.ReadFile(d.recordPath(project))

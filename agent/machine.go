@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"runtime"
 	"strconv"
@@ -24,6 +25,7 @@ type machine struct {
 	cfg    Config
 	log    *slog.Logger
 	disk   *disk
+	held   *inventory
 	beat   chan<- struct{} // requests a heartbeat
 	engine health
 	keeps  health                      // of the disk
@@ -32,8 +34,8 @@ type machine struct {
 	known  chan struct{}               // closed once info was read
 }
 
-func newMachine(cfg Config, log *slog.Logger, d *disk, beat chan<- struct{}) *machine {
-	return &machine{cfg: cfg, log: log, disk: d, beat: beat, known: make(chan struct{})}
+func newMachine(cfg Config, log *slog.Logger, d *disk, held *inventory, beat chan<- struct{}) *machine {
+	return &machine{cfg: cfg, log: log, disk: d, held: held, beat: beat, known: make(chan struct{})}
 }
 
 // health is the last known state of the engine, or of the disk.
@@ -73,6 +75,9 @@ func (m *machine) run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
+		if errors.Is(err, errUnusable) {
+			return err
+		}
 		m.engineSaid(err)
 		if m.keeps.error() != nil {
 			m.diskSaid(m.disk.try())
@@ -85,10 +90,16 @@ func (m *machine) run(ctx context.Context) error {
 	}
 }
 
+// errUnusable means that the agent cannot work with its configuration and this engine.
+var errUnusable = errors.New("agent")
+
 func (m *machine) read(ctx context.Context) error {
 	info, err := m.cfg.Engine.Info(ctx)
 	if err != nil {
 		return err
+	}
+	if err := checkHostVolumes(m.cfg.HostVolumes, info.Root, "the engine's data directory"); err != nil {
+		return fmt.Errorf("%w: %w", errUnusable, err)
 	}
 	m.info.Store(&info)
 	m.once.Do(func() { close(m.known) })
@@ -122,10 +133,15 @@ func (m *machine) engineCondition() *carav1.Condition {
 // conditions returns the node's conditions, given the last ones it sent.
 func (m *machine) conditions(before []*carav1.Condition) []*carav1.Condition {
 	var disk, memory Usage
+	var largest string
 	if is := m.info.Load(); is != nil {
 		disk, memory = usage(is.Root)
+		largest = m.held.largest(is.Root)
 	}
 	out := append(pressure(m.cfg.Limits, disk, memory, before), m.engineCondition())
+	if out[0].GetStatus() == api.StatusTrue {
+		out[0].Message += largest
+	}
 	if err := m.keeps.error(); err != nil {
 		out[0] = api.NewCondition(api.CondDiskPressure, api.StatusTrue, api.ReasonNotKept, text.Clip(text.Line(err.Error()), step.MaxMessage)+
 			": what runs is kept up, what is new or changed waits until there is room")
@@ -150,7 +166,7 @@ func (m *machine) diskSaid(err error) {
 func (m *machine) describe() *carav1.NodeInfo {
 	out := &carav1.NodeInfo{
 		Platform: runtime.GOOS + "/" + runtime.GOARCH, AgentVersion: m.cfg.Version, IngressAddress: m.cfg.IngressAddress,
-		AllowedCapabilities: m.cfg.Hardening.AllowCaps, Capacity: &carav1.NodeCapacity{Subnets: int32(m.cfg.Engine.SubnetCapacity())},
+		HostVolumes: offers(m.cfg.HostVolumes), AllowedCapabilities: m.cfg.Hardening.AllowCaps, Capacity: &carav1.NodeCapacity{Subnets: int32(m.cfg.Engine.SubnetCapacity())},
 	}
 	if is := m.info.Load(); is != nil {
 		out.Platform, out.EngineVersion, out.Hostname = is.Platform, is.Version, is.Hostname

@@ -6,7 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Metrics returns the agent's metrics for Prometheus. No label grows with the number of projects.
+// Metrics returns the agent's metrics for Prometheus. Only the sizes of Managed volumes grow with the number of projects.
 func (a *Agent) Metrics() prometheus.Collector {
 	return collector{
 		agent:      a,
@@ -18,6 +18,7 @@ func (a *Agent) Metrics() prometheus.Collector {
 		reports:    describe("reports_total", "Reports to the server, by what became of them: taken, dropped (of something no longer in force), failed (and sent again).", "outcome"),
 		pulling:    describe("pulls_running", "Images being pulled or waiting for their turn."),
 		pulls:      describe("pulls_total", "Pulls that have ended, by outcome: done, failed.", "outcome"),
+		volumes:    describe("volume_bytes", "Space in use by each Managed volume, as measured last, with data that a newer volume has replaced.", "project", "volume"),
 		swept:      describe("orphans_swept_total", "Projects that nobody owned and of which everything was removed."),
 	}
 }
@@ -27,14 +28,14 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 }
 
 type collector struct {
-	agent                                                                            *Agent
-	projects, containers, connected, engine, waiting, reports, pulling, pulls, swept *prometheus.Desc
+	agent                                                                                     *Agent
+	projects, containers, connected, engine, waiting, reports, pulling, pulls, volumes, swept *prometheus.Desc
 }
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		c.projects, c.containers, c.connected, c.engine, c.waiting, c.reports, c.pulling, c.pulls, c.swept,
+		c.projects, c.containers, c.connected, c.engine, c.waiting, c.reports, c.pulling, c.pulls, c.volumes, c.swept,
 	} {
 		out <- d
 	}
@@ -64,6 +65,9 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	counter(c.pulls, &a.pulls.Pulled, "done")
 	counter(c.pulls, &a.pulls.Failed, "failed")
 	counter(c.swept, &a.watcher.swept)
+	for v, bytes := range a.inventory.bytes() {
+		out <- prometheus.MustNewConstMetric(c.volumes, prometheus.GaugeValue, float64(bytes), v[0], v[1])
+	}
 }
 
 func one(b bool) int {

@@ -14,6 +14,7 @@ import (
 	"github.com/caravanserai/cara/agent/image"
 	"github.com/caravanserai/cara/agent/probe"
 	"github.com/caravanserai/cara/agent/step"
+	"github.com/caravanserai/cara/api"
 )
 
 // observer reads the state of a project: from the engine, the puller and the prober.
@@ -52,12 +53,20 @@ func (o *observer) read(ctx context.Context, want *step.Want, ws *workspace) (*s
 			return err
 		})
 	}
+	have.Managed = ws.managed
+	if have.Managed == nil && len(want.Uses) > 0 {
+		g.Go(func() (err error) {
+			have.Managed, err = o.managed(gctx, want.Project)
+			return err
+		})
+	}
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	ws.networks, ws.volumes = have.Networks, have.Volumes
+	ws.networks, ws.volumes, ws.managed = have.Networks, have.Volumes, have.Managed
 	ws.sightings = step.Sight(have.Containers, ws.sightings, time.Now())
 	if !want.Remove {
+		have.Missing = missingPaths(want)
 		if err := o.observeImages(ctx, want, have, ws); err != nil {
 			return nil, err
 		}
@@ -70,6 +79,14 @@ func (o *observer) read(ctx context.Context, want *step.Want, ws *workspace) (*s
 	have.Health = o.probes.Sync(ctx, want.Project, step.Checks(want, have))
 	have.Digests = maps.Clone(ws.digests)
 	return have, nil
+}
+
+// managed returns the Managed volumes of a project in the engine, never nil.
+func (o *observer) managed(ctx context.Context, project string) ([]engine.Volume, error) {
+	labels := o.node.Labels()
+	labels[api.LabelVolume] = ""
+	all, err := o.engine.ListVolumes(ctx, labels)
+	return append([]engine.Volume{}, step.ManagedOf(all, project)...), err
 }
 
 // lookHolds is how long an inspection is valid within one turn, if the list shows the container unchanged and no action was

@@ -116,9 +116,13 @@ func (w *watcher) fingerprints(ctx context.Context) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, v := range volumes {
+	for _, v := range volumes { // without Managed volumes, which belong to no assignment
+		if v.Labels[api.LabelVolume] != "" {
+			continue
+		}
 		parts[v.Labels[api.LabelProject]] = append(parts[v.Labels[api.LabelProject]], v.Name)
 	}
+	delete(parts, "") // never swept: an empty name would mean all projects
 	out := map[string]string{}
 	for project, p := range parts {
 		slices.Sort(p)

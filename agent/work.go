@@ -32,10 +32,11 @@ type workspace struct {
 	saved     *carav1.Assignment      // as stored on disk; nil if nothing is
 	told      string                  // the version of changed Secrets in the last event, see tellSecrets
 	cleared   bool                    // certainly nothing is on disk
-	// networks and volumes are valid within one turn, until an action that can change them, or any failed action. Nil if they
+	// networks, volumes and managed are valid within one turn, until an action that can change them, or any failed action. Nil if they
 	// must be read.
 	networks []engine.Network
 	volumes  []engine.Volume
+	managed  []engine.Volume // the project's Managed volumes
 	// looks are valid within one turn: the containers without an action since they were inspected, by id.
 	looks map[string]look
 	// leaving are the containers that are to be stopped, by id, with the time since when they receive no requests.
@@ -73,7 +74,7 @@ func (w *worker) work(ctx context.Context, project string) (time.Duration, error
 			return 0, nil
 		}
 		if n == 0 {
-			t.work.networks, t.work.volumes, t.work.looks = nil, nil, nil
+			t.work.networks, t.work.volumes, t.work.managed, t.work.looks = nil, nil, nil, nil
 		}
 		if !look {
 			return due, w.keep(t, want)
@@ -122,7 +123,9 @@ func (w *worker) pass(ctx context.Context, t *task, want *step.Want) (again time
 	if unkept != nil && !ws.covers(want) {
 		actions = step.Postponed(actions, unkept)
 	}
-	w.note(want, ws, ws.record.Next(want, have, actions, now))
+	if err := w.note(want, ws, ws.record.Next(want, have, actions, now)); err != nil && !ws.noted.Knows(want, ws.record) {
+		actions, unkept = step.Postponed(actions, err), err
+	}
 	w.endpoints.set(want.Project, step.Routable(want, have, actions, now))
 	actions = w.drained(want, have, ws, actions, now)
 	w.report(want, have, actions, now)
@@ -240,22 +243,23 @@ func (ws *workspace) reread(done []step.Action, errs []error) {
 			ws.networks = nil
 		}
 		if errs[i] != nil || strings.HasSuffix(string(action.Kind), "Volume") {
-			ws.volumes = nil
+			ws.volumes, ws.managed = nil, nil
 		}
 	}
 }
 
 // note stores the record in memory, and on disk as soon as possible.
-func (w *worker) note(want *step.Want, ws *workspace, next step.Record) {
+func (w *worker) note(want *step.Want, ws *workspace, next step.Record) error {
 	ws.record = next
 	if want.Remove || next.Same(ws.noted) {
-		return
+		return nil
 	}
 	err := w.disk.saveRecord(want.Project, next)
 	w.machine.diskSaid(err)
 	if err == nil {
 		ws.noted = next
 	}
+	return err
 }
 
 func (w *worker) report(want *step.Want, have *step.Have, actions []step.Action, now time.Time) {
