@@ -21,6 +21,7 @@ func TestRecordIsKeptWhole(t *testing.T) {
 		Completed: map[string]step.Completion{"job": {RunHash: "h", Restart: "t1", ImageDigest: "d", ContainerID: "c", StartedAt: at}},
 		Yielded:   map[string]bool{"c": true},
 		InPlace:   map[string]step.InPlace{"c": {Token: "t1", Run: at}},
+		Made:      map[string]bool{"v1": true},
 		Failed:    &step.FailedUpdate{Generation: 2, Restart: "t1", Service: "a", Reason: "CrashLoop"},
 	}
 	for field, value := range reflect.ValueOf(r).Fields() {

@@ -79,7 +79,7 @@ func resolve(h *step.HostVolume) error {
 	}
 	for _, kernel := range []string{"/proc", "/sys", "/dev"} {
 		if overlap(path, kernel) {
-			return fmt.Errorf("%s cannot be offered: with %s a container controls the machine", path, kernel)
+			return fmt.Errorf("%s cannot be offered: it shows %s, with which a container controls the machine", path, kernel)
 		}
 	}
 	return nil

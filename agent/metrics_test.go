@@ -15,26 +15,15 @@ import (
 func TestMetrics(t *testing.T) {
 	f := newFaked(t)
 	f.run(t)
-	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(f.agent.Metrics())
 	reads := func(want ...string) {
 		t.Helper()
 		var got []string
 		waitUntil(t, func() bool {
-			families, err := registry.Gather()
-			if err != nil {
-				t.Fatal(err)
-			}
 			got = nil
-			for _, family := range families {
-				for _, m := range family.GetMetric() {
-					line := family.GetName()
-					for _, l := range m.GetLabel() {
-						line += " " + l.GetValue()
-					}
-					got = append(got, fmt.Sprint(line, " ", m.GetGauge().GetValue()+m.GetCounter().GetValue()))
-				}
+			for line, value := range gathered(t, f) {
+				got = append(got, fmt.Sprint(line, " ", value))
 			}
+			slices.Sort(got)
 			return !slices.ContainsFunc(want, func(line string) bool { return !slices.Contains(got, line) }) || t.Context().Err() != nil
 		})
 		if diff := cmp.Diff(want, slices.DeleteFunc(got, func(line string) bool { return !slices.Contains(want, line) })); diff != "" {
@@ -55,4 +44,26 @@ func TestMetrics(t *testing.T) {
 	f.terminate("q")
 	f.wait(t, "q", gone)
 	reads("cara_agent_containers 2", "cara_agent_projects Running 1")
+}
+
+// gathered are the agent's metrics: values by name and labels.
+func gathered(t *testing.T, f *faked) map[string]float64 {
+	t.Helper()
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(f.agent.Metrics())
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]float64{}
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			line := family.GetName()
+			for _, l := range m.GetLabel() {
+				line += " " + l.GetValue()
+			}
+			out[line] = m.GetGauge().GetValue() + m.GetCounter().GetValue()
+		}
+	}
+	return out
 }

@@ -55,6 +55,10 @@ type server struct {
 	streams  map[string]grpc.BidiStreamingServer[carav1.AttachRequest, carav1.AttachResponse]
 	leave    map[string]chan struct{} // closed where the caller of a stream has left
 	closed   map[string]bool
+	held     *carav1.VolumeInventory // the newest
+	taken    int                     // inventories
+	deaf     bool                    // inventories do not change what the server says of volumes
+	removals map[string]*carav1.RemoveVolume
 }
 
 func newServer(t testing.TB, cluster string) *server {
@@ -141,11 +145,15 @@ func (s *server) Connect(stream grpc.BidiStreamingServer[carav1.ConnectRequest, 
 		return status.Error(codes.Aborted, "another agent has connected")
 	}
 	s.beats = append(s.beats, first.GetHeartbeat())
+	s.heed(first.GetHeartbeat().GetVolumes())
 	out <- &carav1.ConnectResponse{Message: &carav1.ConnectResponse_Welcome{Welcome: &carav1.Welcome{
 		ClusterId: s.cluster, HeartbeatInterval: durationpb.New(200 * time.Millisecond),
 	}}}
 	for name := range s.projects {
 		out <- s.assignment(name)
+	}
+	for _, r := range s.removals {
+		out <- &carav1.ConnectResponse{Message: &carav1.ConnectResponse_RemoveVolume{RemoveVolume: r}}
 	}
 	out <- &carav1.ConnectResponse{Message: &carav1.ConnectResponse_Synced{Synced: &carav1.Synced{}}}
 	s.conns[out] = cancel
@@ -164,6 +172,7 @@ func (s *server) Connect(stream grpc.BidiStreamingServer[carav1.ConnectRequest, 
 			}
 			s.mu.Lock()
 			s.beats = append(s.beats, m.GetHeartbeat())
+			s.heed(m.GetHeartbeat().GetVolumes())
 			s.change()
 			s.mu.Unlock()
 		}
@@ -319,6 +328,7 @@ func (s *server) put(name string, spec *carav1.ProjectSpec) {
 	}
 	p = proto.CloneOf(p)
 	p.Spec = spec
+	useVolumes(p)
 	p.Metadata.Generation++
 	if p.Status.Phase == api.PhaseFailed {
 		p.Status.Epoch++

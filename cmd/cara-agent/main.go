@@ -54,6 +54,7 @@ func newCommand() *cobra.Command {
 	f.Int32Var(&cfg.Hardening.PIDsLimit, "pids-limit", 4096, "processes and threads that a container may have where its manifest gives no limit; -1 for no limit")
 	f.BoolVar(&cfg.Hardening.NoNewPrivileges, "no-new-privileges", false, "set noNewPrivileges for every container that is made from now on")
 	f.StringSliceVar(&cfg.Hardening.AllowCaps, "allow-cap", nil, "Linux capabilities, such as NET_ADMIN, that projects may add on this node beside those that they may add on every node")
+	f.StringSliceVar(&cfg.HostVolumes, "host-volume", nil, "paths that projects may mount by name: NAME=PATH[,ro][,projects=PATTERN[;PATTERN]], such as media=/srv/media,ro; repeat it for each one")
 	f.DurationVar(&cfg.RestartDelay, "restart-delay", time.Second, "first delay of the backoff of containers that exit")
 	f.Float64Var(&cfg.Limits.DiskPressure, "disk-pressure", 90, "percent of the engine's disk used above which the node gets no new projects")
 	f.Float64Var(&cfg.Limits.MemoryPressure, "memory-pressure", 5, "percent of the memory available below which the node gets no new projects")

@@ -34,6 +34,7 @@ type Engine struct {
 	down       error
 	gate       chan struct{}
 	skew       time.Duration
+	root       string // its data directory
 	data       string // directory of the volumes' data; empty if they have none
 }
 
@@ -53,7 +54,7 @@ func New(images ...string) *Engine {
 	e := &Engine{
 		containers: map[string]*container{}, networks: map[string]engine.Network{}, volumes: map[string]engine.Volume{},
 		images: map[string]engine.Image{}, remote: map[string]error{},
-		listeners: map[chan engine.Event]map[string]string{}, calls: map[string]int{},
+		listeners: map[chan engine.Event]map[string]string{}, calls: map[string]int{}, root: os.TempDir(),
 	}
 	for _, ref := range images {
 		e.images[ref] = engine.Image{ID: "image-" + ref}
@@ -187,7 +188,7 @@ func (e *Engine) Ping(ctx context.Context) (err error) {
 // Info implements engine.Machine.
 func (e *Engine) Info(ctx context.Context) (_ engine.Info, err error) {
 	defer e.end("Info", &err)
-	return engine.Info{Platform: "linux/amd64", Version: "fake", Hostname: "fake", CPUs: 4, Memory: 8 << 30, Root: os.TempDir()}, e.begin(ctx, "Info")
+	return engine.Info{Platform: "linux/amd64", Version: "fake", Hostname: "fake", CPUs: 4, Memory: 8 << 30, Root: e.root}, e.begin(ctx, "Info")
 }
 
 // SubnetCapacity implements engine.Machine.
@@ -286,6 +287,13 @@ func (e *Engine) DropVolume(name string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	delete(e.volumes, name)
+}
+
+// Root sets the engine's data directory.
+func (e *Engine) Root(dir string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.root = dir
 }
 
 // MountVolumes sets the directory in which new volumes have their data.

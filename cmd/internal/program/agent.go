@@ -59,6 +59,8 @@ type AgentConfig struct {
 	RestartDelay time.Duration
 	// Hardening applies to every container of this node.
 	Hardening step.Hardening
+	// HostVolumes are the paths that the node offers to projects, see agent.ParseHostVolumes.
+	HostVolumes []string
 	// Limits define when the node is short of disk or memory, and when images are removed. CollectEvery is how often this
 	// is checked. 0 is the agent's default.
 	Limits       agent.Limits
@@ -150,6 +152,10 @@ func (c *AgentConfig) Run(ctx context.Context) error {
 	if err := c.Validate(); err != nil {
 		return err
 	}
+	offers, err := agent.ParseHostVolumes(c.HostVolumes)
+	if err != nil {
+		return fmt.Errorf("--host-volume: %w", err)
+	}
 	if err := c.checkAddresses(ctx); err != nil {
 		return err
 	}
@@ -179,7 +185,7 @@ func (c *AgentConfig) Run(ctx context.Context) error {
 	return c.run(ctx, who, conn, agent.Config{
 		Conn: conn, Engine: engine, NodeName: c.NodeName, ClusterID: who.ClusterID(), DataDir: c.DataDir,
 		Version: c.Version, Logger: c.Logger, Restart: step.RestartLimits{Base: c.RestartDelay},
-		Limits: c.Limits, CollectEvery: c.CollectEvery, Hardening: c.Hardening,
+		Limits: c.Limits, CollectEvery: c.CollectEvery, Hardening: c.Hardening, HostVolumes: offers,
 	})
 }
 

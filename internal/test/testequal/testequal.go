@@ -30,6 +30,9 @@ const labelRunHash = "cara.run-hash"
 type Node struct {
 	Host          string // DOCKER_HOST
 	Cluster, Name string
+	// Volumes returns all Volume objects of the cluster. If it is nil, every Managed volume of the engine is accepted by its
+	// labels.
+	Volumes func(context.Context) ([]*carav1.Volume, error)
 }
 
 // Await waits until the engine equals the assignments of its node in two checks in a row. Then it returns the container IDs
@@ -64,7 +67,11 @@ func Look(ctx context.Context, node Node, assigned func(context.Context) ([]*car
 	if err != nil {
 		return nil, err
 	}
-	if differ := Differences(node.Name, projects, held); len(differ) > 0 {
+	known, err := node.known(ctx, held)
+	if err != nil {
+		return nil, err
+	}
+	if differ := Differences(node.Name, projects, known, held); len(differ) > 0 {
 		return nil, fmt.Errorf("node %s differs:\n  %s", node.Name, strings.Join(differ, "\n  "))
 	}
 	ids := map[string]string{}
@@ -74,16 +81,33 @@ func Look(ctx context.Context, node Node, assigned func(context.Context) ([]*car
 	return ids, nil
 }
 
+// known returns the Volume objects, or one for each Managed volume of the engine.
+func (n Node) known(ctx context.Context, held testdocker.Held) ([]*carav1.Volume, error) {
+	if n.Volumes != nil {
+		return n.Volumes(ctx)
+	}
+	var out []*carav1.Volume
+	for _, v := range held.Volumes {
+		if uid := v.Labels[api.LabelVolumeUID]; uid != "" {
+			out = append(out, &carav1.Volume{Metadata: &carav1.ObjectMeta{Name: v.Labels[api.LabelVolume], Uid: uid}})
+		}
+	}
+	return out, nil
+}
+
 // Differences returns, in order, what is missing, unexpected or different on a node. Each project of the node must be
 // Running, with each service in one container that runs (or has completed), with the right UID, epoch and hash, on the
-// project's only network, and with the declared volumes. Or it is Failed, and none of it runs.
-func Differences(node string, projects []*carav1.Project, held testdocker.Held) []string {
+// project's only network, and with the declared volumes. Or it is Failed, and none of it runs. Each
+// Managed volume must have a Volume object, whether a project uses it or not, and the engine must have the data that a Volume
+// object says is there.
+func Differences(node string, projects []*carav1.Project, volumes []*carav1.Volume, held testdocker.Held) []string {
 	d := &differ{held: held, explained: map[string]bool{}}
 	for _, p := range projects {
 		if p.GetStatus().GetNodeRef() == node {
 			d.project(p)
 		}
 	}
+	d.data(node, volumes)
 	for _, resource := range things(held) {
 		if !d.explained[resource.id] {
 			d.add("%s is nobody's (uid %s, epoch %s)", resource, resource.labels[api.LabelUID], resource.labels[api.LabelEpoch])
@@ -160,7 +184,13 @@ func (d *differ) project(p *carav1.Project) {
 	}
 	var declared, there []string
 	for _, v := range p.GetSpec().GetVolumes() {
-		declared = append(declared, "cara-"+name+"."+v.GetName())
+		switch v.GetType() {
+		case api.VolumeHost:
+		case api.VolumeManaged:
+			d.managed(p, v.GetName())
+		default:
+			declared = append(declared, "cara-"+name+"."+v.GetName())
+		}
 	}
 	for _, v := range volumes {
 		there = append(there, v.name)
@@ -176,6 +206,44 @@ func (d *differ) project(p *carav1.Project) {
 	}
 	for _, c := range containers {
 		d.add("%s is of service %q, which project %s does not have", c, c.labels[api.LabelService], name)
+	}
+}
+
+// managed checks that the engine has the data of a project's Managed volume.
+func (d *differ) managed(p *carav1.Project, volume string) {
+	project, uid := p.GetMetadata().GetName(), api.VolumeUse(p, volume).GetUid()
+	if name := "cara-" + project + "." + volume + "-" + uid[:min(8, len(uid))]; d.holder(uid) != name {
+		d.add("project %s: the data of volume %s (uid %s) is in the volume %q, want %q", project, volume, uid, d.holder(uid), name)
+	}
+}
+
+// holder returns the name of the engine's volume with this uid, or an empty string.
+func (d *differ) holder(uid string) string {
+	for _, v := range d.held.Volumes {
+		if uid != "" && v.Labels[api.LabelVolumeUID] == uid {
+			return v.Name
+		}
+	}
+	return ""
+}
+
+// data compares the engine's Managed volumes with the Volume objects.
+func (d *differ) data(node string, volumes []*carav1.Volume) {
+	known := map[string]bool{}
+	for _, v := range volumes {
+		known[v.GetMetadata().GetUid()] = true
+		there := v.GetStatus().GetState() == api.VolumeInUse || v.GetStatus().GetState() == api.VolumeRetained
+		if there && v.GetStatus().GetMade() && v.GetStatus().GetNode() == node && d.holder(v.GetMetadata().GetUid()) == "" {
+			d.add("Volume %s is %s, and the engine does not have its data", v.GetMetadata().GetName(), v.GetStatus().GetState())
+		}
+	}
+	for _, v := range things(d.held) {
+		if uid := v.labels[api.LabelVolumeUID]; v.kind == "volume" && uid != "" {
+			d.explained[v.id] = true
+			if !known[uid] {
+				d.add("%s has no Volume object (uid %s)", v, uid)
+			}
+		}
 	}
 }
 

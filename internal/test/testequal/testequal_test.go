@@ -16,6 +16,17 @@ import (
 
 // TestDifferences breaks one thing after the other of an engine that is as it should be.
 func TestDifferences(t *testing.T) {
+	data := func(h *testdocker.Held, uid string) {
+		h.Volumes = append(h.Volumes, &volume.Volume{Name: "cara-shop.db-" + uid, Labels: map[string]string{api.LabelVolume: "shop.db", api.LabelVolumeUID: uid}})
+	}
+	uses := func(p *carav1.Project, uid string) {
+		p.Spec.Volumes = append(p.Spec.Volumes, &carav1.ProjectVolume{Name: "db", Type: api.VolumeManaged})
+		p.Status.Volumes = []*carav1.VolumeUse{{Name: "db", Uid: uid}}
+	}
+	known := []*carav1.Volume{
+		{Metadata: &carav1.ObjectMeta{Name: "shop.db", Uid: "d1"}},
+		{Metadata: &carav1.ObjectMeta{Name: "old.db", Uid: "d2"}, Status: &carav1.VolumeStatus{State: api.VolumeRetained, Made: true, Node: "n1"}},
+	}
 	project := func() *carav1.Project {
 		return &carav1.Project{
 			Metadata: &carav1.ObjectMeta{Name: "shop", Uid: "u1", Generation: 2},
@@ -66,6 +77,17 @@ func TestDifferences(t *testing.T) {
 		{"an orphan", func(_ *carav1.Project, h *testdocker.Held) {
 			h.Volumes = append(h.Volumes, &volume.Volume{Name: "left", Labels: map[string]string{api.LabelProject: "gone"}})
 		}, "volume left is nobody's"},
+		{"a Managed volume", func(p *carav1.Project, h *testdocker.Held) { uses(p, "d1"); data(h, "d1") }, ""},
+		{"a Managed volume that nobody uses", func(_ *carav1.Project, h *testdocker.Held) { data(h, "d1") }, ""},
+		{"a Managed volume without an object", func(_ *carav1.Project, h *testdocker.Held) { data(h, "d9") }, "volume cara-shop.db-d9 has no Volume object (uid d9)"},
+		{
+			"a Managed volume that is gone",
+			func(p *carav1.Project, _ *testdocker.Held) { uses(p, "d1") },
+			`the data of volume db (uid d1) is in the volume "", want "cara-shop.db-d1"`,
+		},
+		{"retained data that is gone", func(_ *carav1.Project, h *testdocker.Held) {
+			h.Volumes[1].Labels = map[string]string{}
+		}, "Volume old.db is Retained, and the engine does not have its data; volume cara-old.db-d2 is nobody's"},
 		{"failed, and runs", func(p *carav1.Project, _ *testdocker.Held) { p.Status.Phase = api.PhaseFailed }, "container cara-shop.web runs though project shop is Failed"},
 		{"failed", func(p *carav1.Project, h *testdocker.Held) {
 			p.Status.Phase, h.Containers[0].State = api.PhaseFailed, "exited"
@@ -75,7 +97,10 @@ func TestDifferences(t *testing.T) {
 			p := project()
 			held := asAssigned(p)
 			c.change(p, &held)
-			got := strings.Join(Differences("n1", []*carav1.Project{p}, held), "; ")
+			if len(held.Volumes) == 0 {
+				held.Volumes = append(held.Volumes, retained())
+			}
+			got := strings.Join(Differences("n1", []*carav1.Project{p}, known, held), "; ")
 			if c.want == "" && got != "" || !strings.Contains(got, c.want) || strings.Count(got, "; ") != strings.Count(c.want, "; ") {
 				t.Errorf("differences:\n%s\nwant:\n%s", got, c.want)
 			}
@@ -89,12 +114,17 @@ func with(labels map[string]string, key, value string) map[string]string {
 	return labels
 }
 
+// retained is data that no project uses.
+func retained() *volume.Volume {
+	return &volume.Volume{Name: "cara-old.db-d2", Labels: map[string]string{api.LabelVolume: "old.db", api.LabelVolumeUID: "d2"}}
+}
+
 // asAssigned is what an engine holds that is as the project says.
 func asAssigned(p *carav1.Project) testdocker.Held {
 	owner := map[string]string{api.LabelProject: "shop", api.LabelUID: "u1", api.LabelEpoch: "3"}
 	held := testdocker.Held{
 		Networks: []network.Summary{{ID: "net", Name: "cara-shop", Labels: owner}},
-		Volumes:  []*volume.Volume{{Name: "cara-shop.data", Labels: owner}},
+		Volumes:  []*volume.Volume{{Name: "cara-shop.data", Labels: owner}, retained()},
 	}
 	for i, state := range []string{"running", "exited"} {
 		service := p.GetSpec().GetServices()[i].GetName()

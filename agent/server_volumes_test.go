@@ -1,0 +1,88 @@
+package agent_test
+
+import (
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// useVolumes gives each Managed volume of a project's spec its data, as the server does.
+func useVolumes(p *carav1.Project) {
+	var uses []*carav1.VolumeUse
+	for _, v := range api.ManagedVolumes(p.GetSpec()) {
+		use := api.VolumeUse(p, v.GetName())
+		if use == nil {
+			use = &carav1.VolumeUse{Name: v.GetName(), Uid: volumeUID(p.GetMetadata().GetName(), v.GetName()), Node: "n1"}
+		}
+		uses = append(uses, use)
+	}
+	p.Status.Volumes = uses
+}
+
+// volumeUID is the uid of the first data of a project's volume.
+func volumeUID(project, volume string) string { return fmt.Sprintf("%s-%s-0001", volume, project) }
+
+// dataName is the engine's name of that data.
+func dataName(project, volume string) string {
+	return "cara-" + project + "." + volume + "-" + volumeUID(project, volume)[:8]
+}
+
+// heed takes an inventory in: what is in it was made. mu is held.
+func (s *server) heed(held *carav1.VolumeInventory) {
+	if held == nil {
+		return
+	}
+	s.held, s.taken = held, s.taken+1
+	there := map[string]bool{}
+	for _, v := range held.GetVolumes() {
+		there[v.GetUid()] = true
+	}
+	for uid := range s.removals {
+		if !there[uid] {
+			delete(s.removals, uid)
+		}
+	}
+	for name, p := range s.projects {
+		next := proto.CloneOf(p)
+		for _, use := range next.GetStatus().GetVolumes() {
+			use.Made = use.GetMade() || there[use.GetUid()] && !s.deaf
+		}
+		if !proto.Equal(p, next) {
+			s.projects[name] = next
+			s.send(s.assignment(name))
+		}
+	}
+}
+
+// holds returns the newest inventory, by uid, and how many there were.
+func (s *server) holds() (map[string]*carav1.HeldVolume, int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := map[string]*carav1.HeldVolume{}
+	for _, v := range s.held.GetVolumes() {
+		out[v.GetUid()] = v
+	}
+	return out, s.taken
+}
+
+// removeVolume asks the agent to remove the first data of a project's volume, now and on each connection until it is gone.
+func (s *server) removeVolume(project, volume string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := &carav1.RemoveVolume{Uid: volumeUID(project, volume), Project: project, Name: volume}
+	if s.removals == nil {
+		s.removals = map[string]*carav1.RemoveVolume{}
+	}
+	s.removals[r.GetUid()] = r
+	s.send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_RemoveVolume{RemoveVolume: r}})
+}
+
+// removing counts the volumes that are still to be removed.
+func (s *server) removing() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.removals)
+}
