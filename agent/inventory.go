@@ -42,6 +42,12 @@ type removal struct {
 	told string // the last error in the log
 }
 
+// maxUID and maxOwner are what the server accepts in a heartbeat.
+const (
+	maxUID   = 64
+	maxOwner = 128
+)
+
 // removalPause is how often the removal of a volume is tried while something still uses it.
 const removalPause = time.Second
 
@@ -195,8 +201,8 @@ func (i *inventory) news(told int) (*carav1.VolumeInventory, int) {
 	for _, v := range i.volumes {
 		project, name := step.SplitVolume(v)
 		held := &carav1.HeldVolume{Uid: v.Labels[api.LabelVolumeUID], Project: project, Name: name, Owner: v.Labels[api.LabelOwner]}
-		if held.GetUid() == "" {
-			continue // not from an agent
+		if !api.IsName(project) || !api.IsName(name) || held.GetUid() == "" || len(held.GetUid()) > maxUID || len(held.GetOwner()) > maxOwner {
+			continue // not from an agent; the server would reject the heartbeat
 		}
 		if s := i.sizes[held.GetUid()]; s.known {
 			held.SizeBytes, held.SizeTime = &s.bytes, timestamppb.New(s.at)
