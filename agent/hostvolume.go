@@ -161,13 +161,13 @@ func missingPath(h step.HostVolume) string {
 }
 
 func kindOf(info os.FileInfo) string {
-	switch info.Mode().Type() {
-	case os.ModeDir:
+	switch mode := info.Mode(); {
+	case mode.IsDir():
 		return "directory"
-	case os.ModeSocket:
-		return "socket"
-	case 0:
+	case mode.IsRegular():
 		return "file"
+	case mode.Type() == os.ModeSocket:
+		return "socket"
 	}
 	return "special file"
 }

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -141,10 +142,7 @@ func (i *inventory) forget() {
 // remove removes the volumes that the server asked for and that nothing uses, and reports whether there are more to do.
 func (i *inventory) remove(ctx context.Context) (more bool) {
 	i.mu.Lock()
-	due := map[string]*removal{}
-	for uid, r := range i.removals {
-		due[uid] = r
-	}
+	due := maps.Clone(i.removals)
 	i.mu.Unlock()
 	for uid, r := range due {
 		name := i.find(r)

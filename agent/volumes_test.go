@@ -354,8 +354,9 @@ func TestInventoryOnEachConnection(t *testing.T) {
 // TestVolumeSizes: the sizes of volumes are in the inventory and the metrics, and a full disk's condition names the largest.
 func TestVolumeSizes(t *testing.T) {
 	f := newFaked(t)
-	dir := filepath.Join(os.TempDir(), fmt.Sprint("cara-sizes-", os.Getpid(), "-", time.Now().UnixNano())) // the disk of the engine's root
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	root := t.TempDir()
+	f.engine.Root(root)
+	dir := filepath.Join(root, "volumes")
 	if err := os.MkdirAll(filepath.Join(dir, dataName("p", "data")), 0o700); err != nil {
 		t.Fatal(err)
 	}
