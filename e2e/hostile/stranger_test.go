@@ -42,6 +42,7 @@ func TestHostile(t *testing.T) {
 		"bodies withheld over REST":     withheldREST,
 		"bodies withheld over gRPC":     withheldGRPC,
 		"joins withheld over gRPC":      withheldJoins,
+		"large joins over gRPC":         largeJoins,
 		"many small calls over HTTP2":   manyCalls,
 		"wide JSON":                     wideJSON,
 		"deep JSON":                     deepJSON,
@@ -207,6 +208,13 @@ func withheldGRPC(t *testing.T, s *target) {
 func withheldJoins(t *testing.T, s *target) {
 	s.flood(t, 150, func(ctx context.Context) (*http.Request, error) {
 		return s.grpcCall(ctx, carav1.NodeService_Join_FullMethodName, 30<<10)
+	})
+}
+
+// largeJoins sends join requests of 4 MiB. The server must reject them unread: a join request is small.
+func largeJoins(t *testing.T, s *target) {
+	s.flood(t, 120, func(ctx context.Context) (*http.Request, error) {
+		return s.grpcCall(ctx, carav1.NodeService_Join_FullMethodName, bodySize-100)
 	})
 }
 
