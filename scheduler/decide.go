@@ -89,7 +89,13 @@ func (s *Scheduler) keep(ctx context.Context, p *carav1.Project) (time.Duration,
 	s.mu.Lock()
 	why := s.misfit(p, s.ledger.nodes[node])
 	s.mu.Unlock()
-	if why != Fits {
+	switch {
+	case why == HostVolume && p.GetStatus().GetPhase() == api.PhaseRunning:
+		return 0, s.explain(ctx, p, api.StatusTrue, api.ReasonNoLongerFits, fmt.Sprintf(
+			"node %s does not offer all host volumes of project %s any more (cara-agent --host-volume); what runs keeps running", node, name))
+	case why == NoData:
+		return 0, s.moveIfFits(ctx, p, fmt.Sprintf("node %s does not have all data of project %s", node, name))
+	case why != Fits:
 		return 0, s.moveIfFits(ctx, p, fmt.Sprintf("project %s does not fit node %s any more: %s", name, node, why))
 	}
 	switch api.FindCondition(p.GetStatus().GetConditions(), api.CondScheduled).GetReason() {
@@ -113,25 +119,30 @@ func (s *Scheduler) misfit(p *carav1.Project, c *Candidate) Why {
 	return filter(&d, &at)
 }
 
-// moveIfFits moves a project that has outgrown its node to another node with room. If there is none, the project stays, its
-// condition says so, and it is checked again when a node has room.
+// moveIfFits moves a project that has outgrown its node to another node with room. If there is none, or the project's data is
+// on its node, the project stays, its condition says so, and it is checked again when a node has room.
 func (s *Scheduler) moveIfFits(ctx context.Context, p *carav1.Project, message string) error {
-	if api.UpdateFailed(p) {
-		return s.explain(ctx, p, api.StatusTrue, api.ReasonNoLongerFits, message+"; the project stays, "+staysUpdateFailed)
-	}
 	d, err := demand(p)
 	if err != nil {
 		return err
 	}
+	node := p.GetStatus().GetNodeRef()
+	bound := d.bound(node)
+	if bound == "" && api.UpdateFailed(p) {
+		return s.explain(ctx, p, api.StatusTrue, api.ReasonNoLongerFits, message+"; the project stays, "+staysUpdateFailed)
+	}
 	s.mu.Lock()
-	v := Place(d, without(s.ledger.order, p.GetStatus().GetNodeRef()), s.cfg.Strategy)
+	v := Place(d, without(s.ledger.order, node), s.cfg.Strategy)
 	if v.Node == "" {
 		s.waiting[d.Project] = true
 	} else {
 		s.ledger.reserve(d, v.Node)
 	}
 	s.mu.Unlock()
-	if v.Node == "" {
+	switch {
+	case bound != "":
+		return s.explain(ctx, p, api.StatusTrue, api.ReasonNoLongerFits, message+"; the project stays, "+bound)
+	case v.Node == "":
 		return s.explain(ctx, p, api.StatusTrue, api.ReasonNoLongerFits, message+"; of the others "+v.Explain())
 	}
 	return s.assign(ctx, p, &carav1.ScheduleProjectRequest{Action: api.ScheduleMove, NodeRef: v.Node, Reason: api.ReasonNoLongerFits, Message: message})

@@ -104,7 +104,7 @@ func (s *Scheduler) occupant(o *occupants, p *carav1.Project, node string) {
 		}
 		o.demands[name] = d
 		r := Resident{Demand: d, Running: phase == api.PhaseRunning}
-		if api.UpdateFailed(p) {
+		if r.Stays = d.bound(node); r.Stays == "" && api.UpdateFailed(p) {
 			r.Stays = staysUpdateFailed
 		}
 		o.residents = append(o.residents, r)

@@ -39,7 +39,13 @@ func newLedger() *ledger {
 }
 
 func demand(p *carav1.Project) (Demand, error) {
-	d := Demand{Project: p.GetMetadata().GetName(), Selector: p.GetSpec().GetNodeSelector(), Capabilities: api.ExtraCapabilities(p.GetSpec())}
+	d := Demand{
+		Project: p.GetMetadata().GetName(), Selector: p.GetSpec().GetNodeSelector(), Capabilities: api.ExtraCapabilities(p.GetSpec()),
+		Data: dataOf(p),
+	}
+	for _, v := range api.HostVolumes(p.GetSpec()) {
+		d.HostVolumes = append(d.HostVolumes, v.GetHost())
+	}
 	for _, s := range p.GetSpec().GetServices() {
 		cpu, err := quantity(s.GetResources().GetRequests().GetCpu(), api.MilliCPU)
 		if err != nil {
@@ -76,7 +82,7 @@ func (l *ledger) setNode(name string, n *carav1.Node) {
 		c = l.addNode(name)
 	}
 	c.Labels, c.Unfit = n.GetMetadata().GetLabels(), unfit(n)
-	c.Capabilities = n.GetStatus().GetInfo().GetAllowedCapabilities()
+	c.Capabilities, c.HostVolumes = n.GetStatus().GetInfo().GetAllowedCapabilities(), n.GetStatus().GetInfo().GetHostVolumes()
 	capacity := n.GetStatus().GetInfo().GetCapacity()
 	c.CPU, _ = quantity(capacity.GetCpu(), api.MilliCPU) // a quantity that does not parse is ignored
 	c.Memory, _ = quantity(capacity.GetMemory(), api.Bytes)

@@ -18,8 +18,12 @@ type Relocation struct {
 
 // Relocate decides where a project of a lost node goes. It moves only to a node that has room: an unassigned project would
 // serve nobody, and all its containers would be replaced when the node returns. If all nodes are lost at the same time, as
-// in Kubernetes' full disruption, the fault is in the network or the server, and nothing moves. Relocate is a pure function.
+// in Kubernetes' full disruption, the fault is in the network or the server, and nothing moves. A project waits for the node
+// that has its data. Relocate is a pure function.
 func Relocate(d Demand, from string, nodes []*Candidate, how Strategy) Relocation {
+	if why := d.bound(from); why != "" {
+		return Relocation{Why: "and waits until the node returns: " + why}
+	}
 	if allLost(nodes) && len(nodes) > 1 {
 		return Relocation{Why: fmt.Sprintf("all %d nodes are lost, so nothing is moved", len(nodes))}
 	}
@@ -80,23 +84,28 @@ func (s *Scheduler) lostSince(n *carav1.Node) time.Time {
 	return since
 }
 
-// keepLost decides about a project on a lost node, after the wait that the project asks for.
+// keepLost decides about a project on a lost node, after the wait that the project asks for. A project whose data is on the
+// node cannot move, so its condition says so without a wait.
 func (s *Scheduler) keepLost(ctx context.Context, p *carav1.Project, n *carav1.Node) (time.Duration, error) {
+	node := n.GetMetadata().GetName()
+	d, err := demand(p)
+	if err != nil {
+		return 0, err
+	}
 	wait, never, err := api.RescheduleAfter(p.GetSpec().GetRescheduleAfter())
-	if err != nil || never {
+	bound := d.bound(node) != ""
+	switch {
+	case bound:
+		wait = 0
+	case err != nil || never:
 		return 0, err
 	}
 	if left := time.Until(s.lostSince(n).Add(wait)); left > 0 {
 		return left, nil
 	}
-	node := n.GetMetadata().GetName()
 	message := fmt.Sprintf("node %s is lost: %s", node, api.FindCondition(n.GetStatus().GetConditions(), api.CondReady).GetMessage())
-	if api.UpdateFailed(p) {
+	if api.UpdateFailed(p) && !bound {
 		return 0, s.explain(ctx, p, api.StatusTrue, api.ReasonNodeLost, message+"; the project stays, "+staysUpdateFailed)
-	}
-	d, err := demand(p)
-	if err != nil {
-		return 0, err
 	}
 	s.mu.Lock()
 	to := Relocate(d, node, s.ledger.order, s.cfg.Strategy)

@@ -26,6 +26,8 @@ func TestRelocate(t *testing.T) {
 		"the other is full":               {Demand{Memory: 8 * gib}, []*Candidate{lost("n1"), fits("n2")}, Relocation{Why: "of the other nodes 0 of 1 nodes fit: 1 insufficient memory"}},
 		"the other is cordoned":           {Demand{}, []*Candidate{lost("n1"), {Name: "n2", Unfit: Cordoned}}, Relocation{Why: "of the other nodes 0 of 1 nodes fit: 1 cordoned"}},
 		"the others do not match":         {Demand{Selector: map[string]string{"disk": "ssd"}}, []*Candidate{lost("n1"), fits("n2"), lost("n3")}, Relocation{Why: "of the other nodes 0 of 2 nodes fit: 1 NotReady, 1 did not match the node selector"}},
+		"the data is on the lost node":    {Demand{Data: []NodeData{{"n1", []string{"db"}}}}, []*Candidate{lost("n1"), fits("n2")}, Relocation{Why: "and waits until the node returns: its data is on n1 (volume db)"}},
+		"the data is on another node":     {Demand{Data: []NodeData{{"n3", []string{"db"}}}}, []*Candidate{lost("n1"), fits("n2"), fits("n3"), fits("n4")}, Relocation{Node: "n3"}},
 		"the lost node still has a place": {Demand{}, []*Candidate{fits("n1"), {Name: "n2", Unfit: Cordoned}}, Relocation{Why: "of the other nodes 0 of 1 nodes fit: 1 cordoned"}},
 	}
 	for name, tt := range tests {

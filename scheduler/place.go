@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // Strategy selects among several nodes that fit.
@@ -25,6 +26,10 @@ type Demand struct {
 	Selector    map[string]string
 	// Capabilities that the project adds and that not every node allows.
 	Capabilities []string
+	// Data is where the project's data is, sorted by node. The project runs only on a node that has all of it.
+	Data []NodeData
+	// HostVolumes are the names of the host volumes that the project mounts.
+	HostVolumes []string
 }
 
 // Candidate is the scheduler's view of a node.
@@ -33,6 +38,8 @@ type Candidate struct {
 	Labels map[string]string
 	// Capabilities that the node allows in addition to those that every node allows.
 	Capabilities []string
+	// HostVolumes that the node offers.
+	HostVolumes []*carav1.HostVolume
 	// Unfit is why the node takes no new projects at all. Fits if it takes them.
 	Unfit Why
 	// CPU, Memory and Subnets are the capacity. 0 means unknown and sets no limit.
@@ -47,6 +54,7 @@ type Why int
 // Reasons to reject a node. Fits means that it is not rejected.
 const (
 	Fits Why = iota
+	NoData
 	NotReady
 	EngineDown
 	Draining
@@ -55,6 +63,7 @@ const (
 	MemoryPressure
 	Selector
 	Capability
+	HostVolume
 	InsufficientCPU
 	InsufficientMemory
 	NoSubnet
@@ -63,8 +72,9 @@ const (
 
 func (w Why) String() string {
 	return [whys]string{
-		"fits", api.NodeNotReady, "engine unreachable", "draining", "cordoned", "disk pressure", "memory pressure",
-		"did not match the node selector", "did not allow the capabilities (cara-agent --allow-cap)", "insufficient cpu", "insufficient memory", "no free project network",
+		"fits", "did not have the project's data", api.NodeNotReady, "engine unreachable", "draining", "cordoned", "disk pressure", "memory pressure",
+		"did not match the node selector", "did not allow the capabilities (cara-agent --allow-cap)",
+		"did not offer the host volumes (cara-agent --host-volume)", "insufficient cpu", "insufficient memory", "no free project network",
 	}[w]
 }
 
@@ -75,12 +85,15 @@ type Verdict struct {
 	// Nodes is the number of nodes. Lost is how many of them were rejected for each reason.
 	Nodes int
 	Lost  [whys]int
+	// data says where the data of a project is that fits on no node.
+	data string
 }
 
-// Explain returns why no node fits: `0 of 3 nodes fit: 2 NotReady, 1 insufficient memory`.
+// Explain returns why no node fits: `0 of 3 nodes fit: 2 NotReady, 1 insufficient memory`. If the project has data, it also
+// says where: `0 of 3 nodes fit: 2 did not have the project's data, 1 cordoned; the data is on n1 (volumes db, media)`.
 func (v Verdict) Explain() string {
 	if v.Nodes == 0 {
-		return "there are no nodes: start cara-agent on a machine with Docker and let it join"
+		return "there are no nodes: start cara-agent on a machine with Docker and let it join" + v.data
 	}
 	var parts []string
 	for why, n := range v.Lost {
@@ -88,7 +101,7 @@ func (v Verdict) Explain() string {
 			parts = append(parts, fmt.Sprintf("%d %s", n, Why(why)))
 		}
 	}
-	return fmt.Sprintf("0 of %d nodes fit: %s", v.Nodes, strings.Join(parts, ", "))
+	return fmt.Sprintf("0 of %d nodes fit: %s%s", v.Nodes, strings.Join(parts, ", "), v.data)
 }
 
 // Place chooses a node. It is a pure function, and the order of nodes does not matter.
@@ -111,12 +124,18 @@ func Place(d Demand, nodes []*Candidate, how Strategy) Verdict {
 	}
 	if best != nil {
 		v.Node = best.Name
+	} else {
+		v.data = d.where(nodes)
 	}
 	return v
 }
 
-// filter runs all filters in order. Each filter depends only on the node and the demand.
+// filter runs all filters in order. Each filter depends only on the node and the demand. The data comes first: without it,
+// nothing else about the node matters.
 func filter(d *Demand, c *Candidate) Why {
+	if !d.dataOn(c.Name) {
+		return NoData
+	}
 	if c.Unfit != Fits {
 		return c.Unfit
 	}
@@ -128,6 +147,11 @@ func filter(d *Demand, c *Candidate) Why {
 	for _, name := range d.Capabilities {
 		if !slices.Contains(c.Capabilities, name) {
 			return Capability
+		}
+	}
+	for _, name := range d.HostVolumes {
+		if api.OfferedTo(c.HostVolumes, name, d.Project) == nil {
+			return HostVolume
 		}
 	}
 	switch {

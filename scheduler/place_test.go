@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 const gib = 1 << 30
@@ -79,6 +81,57 @@ func TestPlace(t *testing.T) {
 			nodes:  []*Candidate{big("a"), with(big("b"), func(c *Candidate) { c.Capabilities = []string{"NET_ADMIN"} })},
 			say:    "0 of 2 nodes fit: 2 did not allow the capabilities (cara-agent --allow-cap)",
 		},
+		"the node with the data, however full the others are not": {
+			demand: Demand{Memory: gib, Data: []NodeData{{"b", []string{"db"}}}},
+			nodes:  []*Candidate{big("a"), with(big("b"), func(c *Candidate) { c.UsedMemory = 7 * gib }), big("c")}, node: "b",
+		},
+		"the data is missing before anything else": {
+			demand: Demand{Project: "shop", Memory: gib, Data: []NodeData{{"n1", []string{"db", "media"}}}},
+			nodes: []*Candidate{
+				with(big("n1"), func(c *Candidate) { c.Unfit = Cordoned }), big("n2"), with(big("n3"), func(c *Candidate) { c.Unfit = NotReady }),
+			},
+			say: "0 of 3 nodes fit: 2 did not have the project's data, 1 cordoned; the data is on n1 (volumes db, media)",
+		},
+		"the node with the data is full": {
+			demand: Demand{Project: "shop", Memory: 9 * gib, Data: []NodeData{{"n1", []string{"db"}}}},
+			nodes:  []*Candidate{big("n1"), big("n2")},
+			say:    "0 of 2 nodes fit: 1 did not have the project's data, 1 insufficient memory; the data is on n1 (volume db)",
+		},
+		"the node with the data is unknown": {
+			demand: Demand{Project: "shop", Data: []NodeData{{"n1", []string{"db"}}}}, nodes: []*Candidate{big("n2")},
+			say: "0 of 1 nodes fit: 1 did not have the project's data; the data is on n1 (volume db), and the cluster has no node n1: " +
+				"let that machine join again under this name, or give up the data and start with an empty volume (caractrl recreate volume shop.db)",
+		},
+		"there is data and no node": {
+			demand: Demand{Project: "shop", Data: []NodeData{{"n1", []string{"db", "media"}}}},
+			say: "there are no nodes: start cara-agent on a machine with Docker and let it join; the data is on n1 (volumes db, media), and the cluster has no node n1: " +
+				"let that machine join again under this name, or give up the data and start with empty volumes (caractrl recreate volume shop.db, shop.media)",
+		},
+		"two nodes have data": {
+			demand: Demand{Project: "shop", Data: []NodeData{{"n1", []string{"db"}}, {"n2", []string{"cache", "media"}}}},
+			nodes:  []*Candidate{big("n1"), big("n2"), big("n3")},
+			say: "0 of 3 nodes fit: 3 did not have the project's data; the data is on n1 (volume db) and n2 (volumes cache, media), but a project runs on one node: " +
+				"remove the volumes of the other nodes from the manifest; their data is kept until you delete it (caractrl delete volume shop.NAME)",
+		},
+		"a node that offers the host volumes": {
+			demand: Demand{Project: "jellyfin", HostVolumes: []string{"media", "tv"}},
+			nodes: []*Candidate{
+				big("a"), with(big("b"), func(c *Candidate) { c.HostVolumes = []*carav1.HostVolume{{Name: "media"}} }),
+				with(big("c"), func(c *Candidate) {
+					c.HostVolumes = []*carav1.HostVolume{{Name: "tv", ReadOnly: true}, {Name: "media", Projects: []string{"jelly*"}}}
+				}),
+			}, node: "c",
+		},
+		"the host volume is offered to other projects": {
+			demand: Demand{Project: "shop", HostVolumes: []string{"media"}},
+			nodes: []*Candidate{
+				with(big("a"), func(c *Candidate) {
+					c.HostVolumes = []*carav1.HostVolume{{Name: "media", Projects: []string{"jelly*"}}}
+				}), big("b"),
+				with(big("c"), func(c *Candidate) { c.Unfit = Draining }),
+			},
+			say: "0 of 3 nodes fit: 1 draining, 2 did not offer the host volumes (cara-agent --host-volume)",
+		},
 		"the selector chooses": {
 			demand: Demand{Selector: map[string]string{"zone": "x"}},
 			nodes:  []*Candidate{big("a"), with(big("b"), func(c *Candidate) { c.Labels = map[string]string{"zone": "x"} })}, node: "b",
@@ -153,7 +206,11 @@ func FuzzPlace(f *testing.F) {
 				UsedCPU: rng.Int64N(1 << 20), UsedMemory: rng.Int64(), Subnets: rng.Int64N(4), UsedSubnets: rng.Int64N(4),
 			}
 		}
-		v := Place(Demand{CPU: cpu, Memory: memory}, nodes, []Strategy{Spread, Binpack}[rng.IntN(2)])
+		var data []NodeData
+		for range rng.IntN(3) {
+			data = append(data, NodeData{Node: fmt.Sprint(rng.IntN(8)), Volumes: []string{"db"}})
+		}
+		v := Place(Demand{CPU: cpu, Memory: memory, Data: data}, nodes, []Strategy{Spread, Binpack}[rng.IntN(2)])
 		lost := 0
 		for _, n := range v.Lost {
 			lost += n
@@ -161,6 +218,11 @@ func FuzzPlace(f *testing.F) {
 		for _, c := range nodes {
 			if c.Name != v.Node {
 				continue
+			}
+			for _, at := range data {
+				if at.Node != c.Name {
+					t.Errorf("placed on %s, but node %s has data", c.Name, at.Node)
+				}
 			}
 			if c.Unfit != Fits || c.CPU > 0 && cpu > 0 && c.UsedCPU > c.CPU-cpu || c.Memory > 0 && memory > 0 && c.UsedMemory > c.Memory-memory ||
 				c.Subnets > 0 && c.UsedSubnets >= c.Subnets {
