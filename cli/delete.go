@@ -21,6 +21,7 @@ type deleteOptions struct {
 	args, files []string
 	force       bool
 	absent      bool
+	yes         bool
 	wait        bool
 	timeout     time.Duration
 	override    overrideFlags
@@ -29,16 +30,17 @@ type deleteOptions struct {
 
 func newDelete(a *app) *cobra.Command {
 	o := &deleteOptions{app: a}
-	deletable := func(k kind.Kind) bool { return k.Name == api.KindProject || k.Remove != nil }
 	cmd := command(&cobra.Command{
 		Use: "delete KIND NAME... | delete KIND/NAME... | delete -f FILE|DIR|-", Short: "Delete objects",
-		Example:           "  caractrl delete project web\n  caractrl delete project/web source/platform\n  caractrl delete -f deploy/",
-		ValidArgsFunction: a.completeRefs(deletable),
+		Example: "  caractrl delete project web\n  caractrl delete project/web source/platform\n  caractrl delete -f deploy/\n" +
+			"  caractrl delete volume shop.db --wait",
+		ValidArgsFunction: a.completeRefs(kind.Kind.Deletable),
 	}, o)
 	f := cmd.Flags()
 	f.StringArrayVarP(&o.files, "filename", "f", nil, "delete what these manifests describe")
 	f.BoolVar(&o.force, "force", false, "remove a project's record although its node does not answer")
 	f.BoolVar(&o.absent, "ignore-not-found", false, "succeed if an object does not exist")
+	f.BoolVar(&o.yes, "yes", false, "do not ask before the data of a volume is deleted")
 	f.BoolVar(&o.wait, "wait", false, "wait until the objects are gone")
 	f.DurationVar(&o.timeout, "timeout", 5*time.Minute, "how long to wait")
 	o.override.add(cmd)
@@ -126,7 +128,7 @@ func (o *deleteOptions) targets() ([]kind.Ref, error) {
 		switch {
 		case r.Name == "":
 			return nil, fmt.Errorf("name the object: delete %s NAME", r.Kind.Lower())
-		case r.Kind.Remove == nil && r.Kind.Name != api.KindProject:
+		case !r.Kind.Deletable():
 			return nil, fmt.Errorf("%s cannot be deleted by hand", r.Kind.Plural)
 		}
 	}
@@ -138,6 +140,9 @@ func (o *deleteOptions) deleteOther(ctx context.Context, r kind.Ref) error {
 	conn, err := o.dial()
 	if err != nil {
 		return err
+	}
+	if r.Kind.Name == api.KindVolume {
+		return o.deleteVolume(ctx, conn, r.Name)
 	}
 	if err := r.Kind.Remove(ctx, conn, r.Name); err != nil {
 		return err

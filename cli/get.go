@@ -32,8 +32,9 @@ func newGet(a *app) *cobra.Command {
 	o := &getOptions{app: a}
 	cmd := command(&cobra.Command{
 		Use: "get KIND [NAME...] | get KIND/NAME...", Short: "Show objects as a table, or as JSON or YAML",
-		Long:              "Show objects as a table, or as JSON or YAML. Kinds are " + kindWords() + ".",
-		Example:           "  caractrl get projects -l team=shop\n  caractrl get project/web -o json\n  caractrl get projects --phase Failed -w",
+		Long: "Show objects as a table, or as JSON or YAML. Kinds are " + kindWords() + ".",
+		Example: "  caractrl get projects -l team=shop\n  caractrl get project/web -o json\n  caractrl get projects --phase Failed -w\n" +
+			"  caractrl get volumes --project shop -o wide",
 		ValidArgsFunction: a.completeRefs(func(kind.Kind) bool { return true }),
 	}, o)
 	f := cmd.Flags()
@@ -42,8 +43,10 @@ func newGet(a *app) *cobra.Command {
 	f.StringVar(&o.sortBy, "sort-by", "", "column such as AGE, or jsonpath such as .metadata.creationTimestamp (default: by name)")
 	f.BoolVarP(&o.watch, "watch", "w", false, "keep running and show every change")
 	f.StringSliceVar(&o.Phases, "phase", nil, "only projects in one of these phases")
-	f.StringVar(&o.Node, "node", "", "only projects on this node")
+	f.StringVar(&o.Node, "node", "", "only projects or volumes on this node")
 	f.StringVar(&o.Owner, "owner", "", "only projects of this owner, such as source/platform")
+	f.StringVar(&o.Project, "project", "", "only volumes of this project")
+	f.StringVar(&o.State, "state", "", "only volumes in this state: "+strings.Join(kind.VolumeStates(), ", "))
 	f.StringVar(&o.object, "for", "", "only events of this object, such as project/web")
 	offer(cmd, "output", cobra.FixedCompletions([]string{"table", "json", "yaml", "wide", "name"}, noFiles))
 	var phases []string
@@ -51,7 +54,9 @@ func newGet(a *app) *cobra.Command {
 		phases = append(phases, string(phase))
 	}
 	offer(cmd, "phase", cobra.FixedCompletions(phases, noFiles))
+	offer(cmd, "state", cobra.FixedCompletions(kind.VolumeStates(), noFiles))
 	offer(cmd, "node", a.completeFlag(kind.Node()))
+	offer(cmd, "project", a.completeFlag(kind.Project()))
 	return cmd
 }
 
@@ -80,17 +85,23 @@ func (o *getOptions) parse(args []string) error {
 	if o.output, err = kind.ParseFormat(o.output); err != nil {
 		return err
 	}
-	ofProjects := len(o.Phases) > 0 || o.Node != "" || o.Owner != ""
+	ofProjects, ofVolumes := len(o.Phases) > 0 || o.Owner != "", o.Project != "" || o.State != ""
+	unknown := ofProjects && o.kind.Name != api.KindProject || ofVolumes && o.kind.Name != api.KindVolume ||
+		o.Node != "" && o.kind.Name != api.KindProject && o.kind.Name != api.KindVolume
 	switch {
-	case ofProjects && o.kind.Name != api.KindProject:
-		return errors.New("--phase, --node and --owner are for projects")
+	case unknown:
+		return errors.New("--phase, --node and --owner are for projects; --project, --node and --state are for volumes")
+	case o.State != "" && !slices.Contains(kind.VolumeStates(), o.State):
+		return fmt.Errorf("unknown state %q; the states of volumes are %s", o.State, strings.Join(kind.VolumeStates(), ", "))
+	case o.Selector != "" && o.kind.Name == api.KindVolume:
+		return errors.New("volumes have no labels; choose them by --project, --node or --state")
 	case o.object != "" && o.kind.Name != api.KindEvent:
 		return errors.New("--for is for events")
 	case o.watch && o.kind.Watch == nil:
 		return fmt.Errorf("%s cannot be watched", o.kind.Plural)
 	case o.watch && o.sortBy != "":
 		return errors.New("--sort-by cannot be used with --watch: changes are shown in the order in which they happen")
-	case len(o.names) > 0 && (ofProjects || o.Selector != ""):
+	case len(o.names) > 0 && o.filtered():
 		return errors.New("give names or filters, not both")
 	case o.object == "":
 		return nil
@@ -241,5 +252,5 @@ func standing(row []term.Cell) string {
 
 // filtered reports whether an object may leave the watch without being deleted. Then its row shows its current state.
 func (o *getOptions) filtered() bool {
-	return o.Selector != "" || len(o.Phases) > 0 || o.Node != "" || o.Owner != ""
+	return o.Selector != "" || len(o.Phases) > 0 || o.Node != "" || o.Owner != "" || o.Project != "" || o.State != ""
 }

@@ -131,10 +131,13 @@ func newAdopt(a *app) *cobra.Command {
 }
 
 func newRelease(a *app) *cobra.Command {
-	return newVerb(aboutProject(a), &cobra.Command{
-		Use: "release PROJECT", Short: "Take a project from its source: it is yours, and git does not change it", Example: "  caractrl release web",
+	cmd := newVerb(aboutProject(a), &cobra.Command{
+		Use: "release PROJECT", Short: "Take a project from its source: it is yours, and git does not change it",
+		Example: "  caractrl release web\n  caractrl release volume shop.db",
 	}, func(ctx context.Context, conn grpc.ClientConnInterface, name string) (string, error) {
 		p, err := carav1.NewProjectServiceClient(conn).ReleaseProject(ctx, &carav1.ReleaseProjectRequest{Name: name})
 		return "belongs to " + p.GetMetadata().GetOwner() + " now", err
 	})
+	cmd.AddCommand(newReleaseVolume(a))
+	return cmd
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"google.golang.org/grpc"
@@ -20,8 +21,58 @@ import (
 // The other programs' actions, through the real API: a node joins and reports, a scheduler decides, a source reports its
 // state.
 
-// node joins as name and says what machine it is.
-func (h *testServer) node(ctx context.Context, name string) error {
+// node joins as name and says what machine it is. It offers host volumes: NAME, or NAME,ro to a project jellyfin-*.
+func (h *testServer) node(ctx context.Context, name string, offers ...string) error {
+	info := &carav1.NodeInfo{
+		Platform: "linux/amd64", AgentVersion: "v1", EngineVersion: "28.5.2", IngressAddress: "10.0.0.1:8081",
+		AllowedCapabilities: []string{"NET_ADMIN", "SYS_PTRACE"},
+		Capacity:            &carav1.NodeCapacity{Cpu: "4", Memory: "8589934592", Disk: "107374182400", DiskFree: "53687091200", Subnets: 2048},
+	}
+	for _, offer := range offers {
+		host := &carav1.HostVolume{}
+		if host.Name, host.ReadOnly = strings.CutSuffix(offer, ",ro"); host.ReadOnly {
+			host.Projects = []string{"jellyfin-*"}
+		}
+		info.HostVolumes = append(info.HostVolumes, host)
+	}
+	return h.beat(ctx, name, &carav1.Heartbeat{
+		Info:       info,
+		Conditions: []*carav1.Condition{{Type: api.CondEngineReady, Status: api.StatusTrue, Reason: "Answers", Message: "the engine answers"}},
+	})
+}
+
+// holds reports that the engine of a node has these volumes and no others: NAME, or NAME=BYTES if the size is known.
+func (h *testServer) holds(ctx context.Context, node string, names ...string) error {
+	conn, err := h.loop(ctx, "scheduler")
+	if err != nil {
+		return err
+	}
+	inventory := &carav1.VolumeInventory{}
+	for _, name := range names {
+		name, size, measured := strings.Cut(name, "=")
+		v, err := carav1.NewVolumeServiceClient(conn).GetVolume(ctx, kind.ByName(name))
+		if err != nil {
+			return err
+		}
+		held := &carav1.HeldVolume{Uid: v.GetMetadata().GetUid(), Project: v.GetSpec().GetProject(), Name: v.GetSpec().GetName()}
+		if measured {
+			bytes, err := strconv.ParseInt(size, 10, 64)
+			if err != nil {
+				return err
+			}
+			held.SizeBytes, held.SizeTime = &bytes, timestamppb.New(h.clock.now())
+		}
+		inventory.Volumes = append(inventory.Volumes, held)
+	}
+	n, err := carav1.NewNodeServiceClient(conn).GetNode(ctx, kind.ByName(node))
+	if err != nil {
+		return err
+	}
+	return h.beat(ctx, node, &carav1.Heartbeat{Info: n.GetStatus().GetInfo(), Volumes: inventory})
+}
+
+// beat sends the first heartbeat of a connection of a node.
+func (h *testServer) beat(ctx context.Context, name string, heartbeat *carav1.Heartbeat) error {
 	conn, err := h.as(ctx, name)
 	if err != nil {
 		return err
@@ -33,14 +84,7 @@ func (h *testServer) node(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	err = stream.Send(&carav1.ConnectRequest{InstanceId: "test", Heartbeat: &carav1.Heartbeat{
-		Info: &carav1.NodeInfo{
-			Platform: "linux/amd64", AgentVersion: "v1", EngineVersion: "28.5.2", IngressAddress: "10.0.0.1:8081",
-			AllowedCapabilities: []string{"NET_ADMIN", "SYS_PTRACE"},
-			Capacity:            &carav1.NodeCapacity{Cpu: "4", Memory: "8589934592", Disk: "107374182400", DiskFree: "53687091200", Subnets: 2048},
-		},
-		Conditions: []*carav1.Condition{{Type: api.CondEngineReady, Status: api.StatusTrue, Reason: "Answers", Message: "the engine answers"}},
-	}})
+	err = stream.Send(&carav1.ConnectRequest{InstanceId: "test", Heartbeat: heartbeat})
 	if err != nil {
 		return err
 	}

@@ -18,7 +18,8 @@ var update = flag.Bool("update", false, "write what caractrl says into the scrip
 // TestScripts runs the scripts of testdata. Each has a server of its own; what the scheduler and the nodes would do, the
 // script says:
 //
-//	node NAME                                a node joins and is Ready
+//	node NAME [HOSTVOLUME...]                a node joins and is Ready, and offers host volumes
+//	holds NODE [VOLUME[=BYTES]...]           the engine of a node has these Managed volumes
 //	bind PROJECT NODE                        the scheduler chooses a node
 //	explain PROJECT MESSAGE                  the scheduler finds none
 //	report PROJECT PHASE STATE REASON MSG    the node reports; PHASE may be -
@@ -56,8 +57,9 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"code": code,
-			"node": act(1, func(ctx context.Context, h *testServer, a []string) error { return h.node(ctx, a[0]) }),
+			"code":  code,
+			"node":  act(1, func(ctx context.Context, h *testServer, a []string) error { return h.node(ctx, a[0], a[1:]...) }),
+			"holds": act(1, func(ctx context.Context, h *testServer, a []string) error { return h.holds(ctx, a[0], a[1:]...) }),
 			"bind": act(2, func(ctx context.Context, h *testServer, a []string) error {
 				return h.schedule(ctx, a[0], "Bind", a[1], "")
 			}),

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
@@ -32,7 +33,7 @@ type Kind struct {
 	Get func(ctx context.Context, conn grpc.ClientConnInterface, name string) (proto.Message, error)
 	// Watch is nil for kinds that cannot be watched.
 	Watch func(ctx context.Context, conn grpc.ClientConnInterface, f Filter) (func() (Change, error), error)
-	// Remove is nil for kinds that users cannot delete. delete.go deletes projects.
+	// Remove is nil for kinds that users cannot delete, and for projects and volumes, which delete.go deletes.
 	Remove func(ctx context.Context, conn grpc.ClientConnInterface, name string) error
 }
 
@@ -43,6 +44,8 @@ type Filter struct {
 	Phases   []string
 	Node     string
 	Owner    string
+	Project  string
+	State    string
 	Object   Ref // list the events of this object
 }
 
@@ -54,7 +57,12 @@ type Change struct {
 
 // All returns all kinds, in the order of completion.
 func All() []Kind {
-	return []Kind{Project(), Node(), Source(), Secret(), Event(), Override(), Tombstone(), Token()}
+	return []Kind{Project(), Node(), Source(), Secret(), Volume(), Event(), Override(), Tombstone(), Token()}
+}
+
+// Deletable reports whether users can delete objects of the kind.
+func (k Kind) Deletable() bool {
+	return k.Remove != nil || k.Name == api.KindProject || k.Name == api.KindVolume
 }
 
 // Lower returns the kind as in messages and references: `project`.

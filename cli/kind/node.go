@@ -63,7 +63,7 @@ func describeNode(ctx context.Context, p Page, m proto.Message) error {
 	for _, project := range projects {
 		fmt.Fprintf(p.Out, "  %s %s\n", term.Line(api.Meta(project).GetName()), term.Line(project.(*carav1.Project).GetStatus().GetPhase()))
 	}
-	return nil
+	return p.nodeVolumes(ctx, n)
 }
 
 func nodeRow(m proto.Message, now time.Time) []term.Cell {

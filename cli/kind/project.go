@@ -62,6 +62,9 @@ func describeProject(ctx context.Context, p Page, m proto.Message) error {
 		})
 	}
 	p.table([]string{"NAME", "STATE", "HEALTH", "RESTARTS", "IMAGE", "CONTAINER", "MESSAGE"}, rows)
+	if err := p.projectVolumes(ctx, obj); err != nil {
+		return err
+	}
 	p.conditions(st.GetConditions())
 	return describeOverride(ctx, p, obj)
 }

@@ -84,9 +84,9 @@ func Colourful(w io.Writer) bool {
 // Movable reports whether a stream is a terminal that supports escape sequences.
 func Movable(w io.Writer) bool { return IsTerminal(w) && os.Getenv("TERM") != "dumb" }
 
-// IsTerminal reports whether a stream is a terminal.
-func IsTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
+// IsTerminal reports whether a stream, for input or output, is a terminal.
+func IsTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
