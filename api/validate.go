@@ -158,7 +158,8 @@ func (e *fieldErrors) constraintText(v *protovalidate.Violation) string {
 	case "string.max_len":
 		return fmt.Sprintf("has %d characters, at most %d are allowed; shorten it", len([]rune(v.FieldValue.String())), v.RuleValue.Uint())
 	case "string.in":
-		return e.is(v.FieldValue.String()) + "must be " + choices(v.RuleValue.List())
+		value, words := v.FieldValue.String(), choices(v.RuleValue.List())
+		return e.is(value) + "must be " + oneOf(words) + e.meant(value, words)
 	case "string.const":
 		return e.is(v.FieldValue.String()) + fmt.Sprintf("must be %q", v.RuleValue.String())
 	case "repeated.min_items":
@@ -186,14 +187,24 @@ func plainBounds(message string) string {
 	return strings.NewReplacer("greater than or equal to", "at least", "less than or equal to", "at most").Replace(message)
 }
 
-func choices(l protoreflect.List) string {
+// meant suggests the choice that differs from a value only in upper and lower case.
+func (e *fieldErrors) meant(value string, choices []string) string {
+	for _, c := range choices {
+		if !e.unquoted && strings.EqualFold(c, value) {
+			return fmt.Sprintf("; did you mean %q?", c)
+		}
+	}
+	return ""
+}
+
+func choices(l protoreflect.List) []string {
 	var out []string
 	for i := range l.Len() {
 		if s := l.Get(i).String(); s != "" {
 			out = append(out, s)
 		}
 	}
-	return oneOf(out)
+	return out
 }
 
 // oneOf joins words: `A, B or C`.

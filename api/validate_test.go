@@ -174,7 +174,7 @@ func TestValidateService(t *testing.T) {
 		"ulimit": {func(s *carav1.Service) {
 			s.Ulimits = []*carav1.Ulimit{{Name: "nofile", Soft: -2}, {Name: "nofile", Soft: -1, Hard: 1}}
 		}, []string{"ulimits[0].soft: no limit", "ulimits[1].name: appears twice", "ulimits[1].soft: more than the hard limit"}},
-		"restart policy":   {func(s *carav1.Service) { s.RestartPolicy = "always" }, []string{"restartPolicy: must be Always, OnFailure or Never"}},
+		"restart policy":   {func(s *carav1.Service) { s.RestartPolicy = "always" }, []string{`restartPolicy: must be Always, OnFailure or Never; did you mean "Always"?`}},
 		"update order":     {func(s *carav1.Service) { s.Update = &carav1.Update{Order: "startfirst"} }, []string{"update.order: must be stop-first or start-first"}},
 		"relative workdir": {func(s *carav1.Service) { s.WorkingDir = "a" }, []string{"workingDir: is not absolute"}},
 	}
