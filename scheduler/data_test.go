@@ -221,7 +221,7 @@ func TestAHostVolumeThatIsNoLongerOffered(t *testing.T) {
 		w.Put(node("n1", "8Gi"))
 		pass(time.Hour)
 		wantPhase(t, w, "p", api.PhaseRunning, "n1",
-			"node n1 does not offer all host volumes of project p any more (cara-agent --host-volume); what runs keeps running")
+			"node n1 does not offer all host volumes of project p any more (cara-agent --host-volume); the project stays")
 		w.Put(offering(node("n1", "8Gi"), "films"))
 		pass(time.Second)
 		wantPhase(t, w, "p", api.PhaseRunning, "n1", "stays on n1")

@@ -92,7 +92,7 @@ func (s *Scheduler) keep(ctx context.Context, p *carav1.Project) (time.Duration,
 	switch {
 	case why == HostVolume && p.GetStatus().GetPhase() == api.PhaseRunning:
 		return 0, s.explain(ctx, p, api.StatusTrue, api.ReasonNoLongerFits, fmt.Sprintf(
-			"node %s does not offer all host volumes of project %s any more (cara-agent --host-volume); what runs keeps running", node, name))
+			"node %s does not offer all host volumes of project %s any more (cara-agent --host-volume); the project stays", node, name))
 	case why == NoData:
 		return 0, s.moveIfFits(ctx, p, fmt.Sprintf("node %s does not have all data of project %s", node, name))
 	case why != Fits:
