@@ -1,10 +1,13 @@
 package cli
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/cli/kind"
@@ -19,12 +22,19 @@ const evil = "a\x1b]0;owned\x07\x1b[2J\u009b31m\u202ezyx\r\x00b\x7f\xff"
 func TestNothingThatATerminalObeysComesThrough(t *testing.T) {
 	p := &carav1.Project{
 		Metadata: &carav1.ObjectMeta{Name: evil, Owner: evil, Labels: map[string]string{evil: evil}},
-		Spec:     &carav1.ProjectSpec{Services: []*carav1.Service{{Name: evil, Image: evil}}},
+		Spec: &carav1.ProjectSpec{
+			Services: []*carav1.Service{{Name: evil, Image: evil}},
+			Volumes:  []*carav1.ProjectVolume{{Name: evil, Type: evil}, {Name: evil, Type: "Host", Host: evil}},
+		},
 		Status: &carav1.ProjectStatus{
 			Phase: evil, NodeRef: evil, Hosts: []string{evil},
 			Conditions: []*carav1.Condition{{Type: evil, Status: evil, Reason: evil, Message: evil + "\n" + evil}},
 			Services:   []*carav1.ServiceStatus{{Name: evil, State: evil, Health: evil, Message: evil}},
 		},
+	}
+	v := &carav1.Volume{
+		Metadata: &carav1.ObjectMeta{Name: evil + "." + evil, Uid: evil}, Spec: &carav1.VolumeSpec{Project: evil, Name: evil, Reclaim: evil},
+		Status: &carav1.VolumeStatus{State: evil, Node: evil, Owner: evil, Made: true, Message: evil + "\n" + evil},
 	}
 	now := time.Now()
 	objects := map[string]proto.Message{
@@ -40,6 +50,7 @@ func TestNothingThatATerminalObeysComesThrough(t *testing.T) {
 		"events":     &carav1.Event{Metadata: p.Metadata, Type: evil, Reason: evil, Message: evil, Actor: evil, Object: &carav1.ObjectRef{Kind: evil, Name: evil}},
 		"overrides":  &carav1.Override{Metadata: p.Metadata, Scope: evil, Actor: evil, Reason: evil},
 		"tombstones": &carav1.Tombstone{Metadata: p.Metadata, Reason: evil, Actor: evil, Owner: evil},
+		"volumes":    v,
 		"tokens":     &carav1.Token{Metadata: p.Metadata, Role: evil, NamePrefix: evil},
 	}
 	for _, k := range kind.All() {
@@ -67,14 +78,33 @@ func TestNothingThatATerminalObeysComesThrough(t *testing.T) {
 	}
 	var b strings.Builder
 	a := &app{Streams: Streams{Out: &b, Err: &b}, now: time.Now}
-	if err := kind.Project().Describe(t.Context(), kind.Page{Out: &b, Now: now}, p); err != nil {
+	page := kind.Page{Out: &b, Now: now, Conn: volumesOnly{v}}
+	if err := kind.Project().Describe(t.Context(), page, p); err != nil {
 		t.Error(err)
+	}
+	if err := kind.Volume().Describe(t.Context(), page, v); err != nil {
+		t.Error(err)
+	}
+	if err := a.confirm(false, volumeText(v, now), "?"); err != nil {
+		a.printError(err)
 	}
 	a.printError(Exit{Message: evil})
 	a.printResult(&carav1.ApplyResult{Kind: evil, Name: evil, Action: evil, Diff: []*carav1.FieldDiff{{Path: evil, Old: evil, New: evil}}}, false)
 	(&diffOptions{app: a}).printDiff(&carav1.ApplyResult{Kind: evil, Name: evil, Action: evil, Diff: []*carav1.FieldDiff{{Path: evil, Old: evil, New: evil}}})
 	newLogPrinter(&b, p, &logsOptions{}).print(&carav1.LogLine{Service: evil, Line: evil})
 	harmless(t, "text", b.String())
+}
+
+// volumesOnly answers lists with one volume.
+type volumesOnly struct{ volume *carav1.Volume }
+
+func (s volumesOnly) Invoke(_ context.Context, _ string, _, reply any, _ ...grpc.CallOption) error {
+	reply.(*carav1.ListVolumesResponse).Items = []*carav1.Volume{s.volume}
+	return nil
+}
+
+func (volumesOnly) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
+	return nil, errors.ErrUnsupported
 }
 
 func harmless(t *testing.T, what, s string) {

@@ -22,8 +22,12 @@ func aboutVolume(a *app) named { return named{app: a, kind: kind.Volume()} }
 // volumeText describes the data of a volume, for the question before it is given up.
 func volumeText(v *carav1.Volume, now time.Time) string {
 	size := "data of unknown size"
-	if v.GetStatus().GetSizeTime() != nil {
-		size = kind.VolumeSize(v).Text + " of data"
+	switch cell := kind.VolumeSize(v); {
+	case v.GetStatus().GetSizeTime() == nil:
+	case cell.Order < 1024:
+		size = term.Plural(int(cell.Order), "byte") + " of data"
+	default:
+		size = cell.Text + " of data"
 	}
 	return fmt.Sprintf("volume %q has %s of project %s on node %s, made %s", v.GetMetadata().GetName(), size,
 		v.GetSpec().GetProject(), v.GetStatus().GetNode(), term.Ago(now, v.GetMetadata().GetCreationTimestamp()).Text)

@@ -1,8 +1,20 @@
 package cli
 
 import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
 // withVolume starts a project with the Managed volume db on n1, whose engine has it.
@@ -20,6 +32,7 @@ func (h *testServer) withVolume(t *testing.T, project string) {
 func TestWatchOfVolumes(t *testing.T) {
 	h := newTestServer(t)
 	must(t, h.node(t.Context(), "n1"))
+	must(t, h.holds(t.Context(), "n1"))
 	h.withVolume(t, "shop")
 	h.withVolume(t, "blog")
 	must(t, h.holds(t.Context(), "n1", "shop.db=2048", "blog.db"))
@@ -58,6 +71,7 @@ func TestWatchOfVolumes(t *testing.T) {
 func TestDeleteVolumeWaitsForItsNode(t *testing.T) {
 	h := newTestServer(t)
 	must(t, h.node(t.Context(), "n1"))
+	must(t, h.holds(t.Context(), "n1"))
 	h.withVolume(t, "shop")
 	must(t, h.holds(t.Context(), "n1", "shop.db"))
 	if r := h.ctl(t.Context(), "", "delete", "project", "shop", "--force"); r.code != 0 {
@@ -81,5 +95,61 @@ func TestDeleteVolumeWaitsForItsNode(t *testing.T) {
 	}
 	if r := h.ctl(t.Context(), "", "get", "volume", "shop.db"); r.code != 0 {
 		t.Errorf("the new volume is gone, too: %s", r.err)
+	}
+}
+
+// volumeServer answers the calls of a deletion and records them.
+type volumeServer struct {
+	grpc.ClientConnInterface
+	volume *carav1.Volume
+	calls  []string
+}
+
+func (s *volumeServer) Invoke(_ context.Context, method string, args, reply any, _ ...grpc.CallOption) error {
+	switch req := args.(type) {
+	case *carav1.GetRequest:
+		if len(s.calls) > 0 {
+			return api.NotFound("no volume")
+		}
+	case *carav1.DeleteRequest:
+		s.calls = append(s.calls, req.GetName()+" "+req.GetUid())
+	default:
+		return fmt.Errorf("call of %s was not expected", method)
+	}
+	proto.Merge(reply.(proto.Message), s.volume)
+	return nil
+}
+
+// What a person confirmed is deleted, and no newer volume of the name: the request has the uid.
+func TestDeleteVolumeNamesTheData(t *testing.T) {
+	s := &volumeServer{volume: &carav1.Volume{
+		Metadata: &carav1.ObjectMeta{Name: "shop.db", Uid: "u1"}, Status: &carav1.VolumeStatus{State: api.VolumeRetained},
+	}}
+	var out bytes.Buffer
+	o := &deleteOptions{app: &app{Streams: Streams{In: strings.NewReader("y\n"), Out: &out, Err: &out}, now: time.Now}}
+	if err := o.deleteVolume(t.Context(), s, "shop.db"); err == nil || len(s.calls) > 0 {
+		t.Errorf("without a terminal and --yes: %v, calls %v", err, s.calls)
+	}
+	o.yes = true
+	if err := o.deleteVolume(t.Context(), s, "shop.db"); err != nil || !slices.Equal(s.calls, []string{"shop.db u1"}) {
+		t.Errorf("%v, calls %v", err, s.calls)
+	}
+	if want := "volume \"shop.db\" deleted\n"; out.String() != want {
+		t.Errorf("got %q, want %q", out.String(), want)
+	}
+}
+
+func TestVolumeText(t *testing.T) {
+	now := time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
+	v := &carav1.Volume{
+		Metadata: &carav1.ObjectMeta{Name: "shop.db", CreationTimestamp: timestamppb.New(now.Add(-34 * 24 * time.Hour))},
+		Spec:     &carav1.VolumeSpec{Project: "shop"}, Status: &carav1.VolumeStatus{Node: "n1"},
+	}
+	if got, want := volumeText(v, now), `volume "shop.db" has data of unknown size of project shop on node n1, made 34d ago`; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	v.Status.SizeBytes, v.Status.SizeTime = proto.Int64(0), timestamppb.New(now)
+	if got, want := volumeText(v, now), `volume "shop.db" has 0 bytes of data of project shop on node n1, made 34d ago`; got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
