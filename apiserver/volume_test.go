@@ -317,3 +317,33 @@ func TestVolumeOfAProjectWithoutANode(t *testing.T) {
 	}
 	d.vanishes(t, "shop.db")
 }
+
+// TestFoundDataGoesToAProjectThatWaits: a server that was restored from an older backup hears of the data after a source has
+// declared the project again.
+func TestFoundDataGoesToAProjectThatWaits(t *testing.T) {
+	for owner, given := range map[string]bool{"user/admin": true, "source/other": false} {
+		t.Run(owner, func(t *testing.T) {
+			c := newCluster(t, nil)
+			d := &data{cluster: c, one: connectAgent(t, c.node(t, "n1"), "a")}
+			d.one.synced()
+			c.create(t, db(""))
+			fresh := d.volume(t, "shop.db").GetMetadata().GetUid()
+			list := &carav1.VolumeInventory{Volumes: []*carav1.HeldVolume{{Uid: "12345678-old", Project: "shop", Name: "db", Owner: owner}}}
+			if err := d.one.stream.Send(&carav1.ConnectRequest{Heartbeat: &carav1.Heartbeat{Volumes: list}}); err != nil {
+				t.Fatal(err)
+			}
+			want, aside := "12345678-old", ""
+			if !given {
+				want, aside = fresh, "shop.db.12345678"
+			}
+			eventually(t, "the data is known", func() bool {
+				v, _ := d.volumes(t).GetVolume(t.Context(), &carav1.GetRequest{Name: max(aside, "shop.db")})
+				return v.GetStatus().GetMade()
+			})
+			if got := d.volume(t, "shop.db").GetMetadata().GetUid(); got != want || api.VolumeUse(c.shop(t), "db").GetUid() != want {
+				t.Errorf("the project has %s and uses %v, want %s", got, c.shop(t).GetStatus().GetVolumes(), want)
+			}
+			c.bind(t, "shop", "n1")
+		})
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caravanserai/cara/internal/test/testdocker"
 	"github.com/caravanserai/cara/internal/test/testimage"
 )
 
@@ -22,15 +23,17 @@ func TestBackup(t *testing.T) {
 	before := w.containers(w.engines[0], kept)
 
 	file := filepath.Join(t.TempDir(), "cara.tar")
-	if r := w.ctl("", "backup", file); r.Code != 0 || !strings.Contains(r.Stderr, file+" written, ") {
+	if r := w.ctl("", "backup", "server", file); r.Code != 0 || !strings.Contains(r.Stderr, file+" written, ") {
 		t.Fatalf("backup: %d %s", r.Code, r.Stderr)
 	}
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the backup is %v, %v", info, err)
 	}
-	w.want(w.ctl("", "backup", file), 1, "", "error: "+file+" exists: name a file that does not\n")
-	w.apply(w.web(later, testimage.WebV1))
+	w.want(w.ctl("", "backup", "server", file), 1, "", "error: "+file+" exists: name a file that does not\n")
+	testdocker.Images(t, w.engines[0], testimage.Busybox)
+	w.apply(keeper(later, "one"))
 	w.running(later)
+	w.keeps(later, "precious")
 
 	ctx, cancel := w.patience()
 	defer cancel()
@@ -49,6 +52,9 @@ func TestBackup(t *testing.T) {
 	if r := w.ctl("", "get", "projects", later); r.Code != 1 {
 		t.Errorf("the project that came after the backup: %d %s", r.Code, r.Stdout)
 	}
+	w.apply(keeper(later, "one")) // at once: its node may not have said yet that it has the data
+	w.running(later)
+	w.kept(later, "precious")
 	// Its keys came with it: a secret of then is given to a service of now.
 	w.apply(project(kept, `
 services:

@@ -216,7 +216,10 @@ func adoptVolume(t *state.Tx, node string, h *carav1.HeldVolume) {
 	}
 	message := "node " + node + " has it, and the server did not know it"
 	setVolumeState(t, v, api.VolumeRetained, message)
-	if _, taken := state.Read[*carav1.Volume](t, v.GetMetadata().GetName()); taken {
+	if other, taken := state.Read[*carav1.Volume](t, v.GetMetadata().GetName()); taken {
+		if replaceEmpty(t, other, v) {
+			return
+		}
 		v.Metadata.Name = asideName(v)
 		if _, taken := state.Read[*carav1.Volume](t, v.GetMetadata().GetName()); taken {
 			return
@@ -224,4 +227,24 @@ func adoptVolume(t *state.Tx, node string, h *carav1.HeldVolume) {
 	}
 	RecordEvent(t, RefTo(v), api.EventNormal, api.ReasonVolumeFound, message)
 	t.Put(v)
+}
+
+// replaceEmpty gives found data to a project that waits for its first node with a new volume, if the owner may have it. It
+// reports whether it did.
+func replaceEmpty(t *state.Tx, empty, v *carav1.Volume) bool {
+	p := userOf(t, empty)
+	if p == nil || empty.GetStatus().GetNode() != "" || !reattaches(t, v.GetStatus().GetOwner(), p.GetMetadata().GetOwner()) {
+		return false
+	}
+	v.Spec.Reclaim, v.Status.Owner, v.Status.ProjectUid = empty.GetSpec().GetReclaim(), empty.GetStatus().GetOwner(), empty.GetStatus().GetProjectUid()
+	setVolumeState(t, v, api.VolumeInUse, "")
+	t.Put(v)
+	p = proto.CloneOf(p)
+	use := api.VolumeUse(p, v.GetSpec().GetName())
+	use.Uid, use.Node, use.Made = v.GetMetadata().GetUid(), v.GetStatus().GetNode(), true
+	t.Put(p)
+	message := "volume " + v.GetMetadata().GetName() + " has its data of before, which node " + v.GetStatus().GetNode() + " has"
+	RecordEvent(t, RefTo(v), api.EventNormal, api.ReasonVolumeReattached, message)
+	RecordEvent(t, RefTo(p), api.EventNormal, api.ReasonVolumeReattached, message)
+	return true
 }

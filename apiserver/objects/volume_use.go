@@ -94,12 +94,7 @@ func newVolume(t *state.Tx, p *carav1.Project, declared *carav1.ProjectVolume) *
 // reattach gives a volume that no project uses to a new project, or returns why its owner may not have it.
 func reattach(t *state.Tx, p *carav1.Project, v *carav1.Volume) error {
 	name, owner := v.GetMetadata().GetName(), p.GetMetadata().GetOwner()
-	adopt := ""
-	if source, ok := api.SourceOf(owner); ok {
-		src, _ := state.Read[*carav1.Source](t, source)
-		adopt = src.GetSpec().GetAdopt()
-	}
-	if have := v.GetStatus().GetOwner(); !plan.Reattaches(have, owner, adopt) {
+	if have := v.GetStatus().GetOwner(); !reattaches(t, have, owner) {
 		return api.Owned("the data of volume %q is kept for %s, and project %q belongs to %s: release it (caractrl release volume %s), delete it (caractrl delete volume %s), or rename the volume or the project",
 			name, api.OrNobody(have), p.GetMetadata().GetName(), api.OrNobody(owner), name, name)
 	}
@@ -112,6 +107,16 @@ func reattach(t *state.Tx, p *carav1.Project, v *carav1.Volume) error {
 		RecordEvent(t, RefTo(p), api.EventNormal, api.ReasonVolumeReattached, message)
 	}
 	return nil
+}
+
+// reattaches reports whether data that was kept for one owner goes to a project of another.
+func reattaches(t *state.Tx, have, owner string) bool {
+	adopt := ""
+	if source, ok := api.SourceOf(owner); ok {
+		src, _ := state.Read[*carav1.Source](t, source)
+		adopt = src.GetSpec().GetAdopt()
+	}
+	return plan.Reattaches(have, owner, adopt)
 }
 
 func setVolumeState(t *state.Tx, v *carav1.Volume, to, message string) {
