@@ -19,16 +19,27 @@ import (
 type backupOptions struct {
 	*app
 	file string // - for standard output
+	old  bool   // spelled `caractrl backup FILE`, as before there was `backup server`
 }
 
+// newBackup returns the group of backup commands. The group itself takes a file, as older scripts call it.
 func newBackup(a *app) *cobra.Command {
+	group := command(&cobra.Command{
+		Use: "backup server FILE|-", Short: "Write a backup of the running server", Args: cobra.ExactArgs(1),
+		Example: "  caractrl backup server cara.tar",
+	}, &backupOptions{app: a, old: true})
+	group.AddCommand(newBackupServer(a))
+	return group
+}
+
+func newBackupServer(a *app) *cobra.Command {
 	return command(&cobra.Command{
-		Use: "backup FILE|-", Short: "Write a backup of the running server", Args: cobra.ExactArgs(1),
+		Use: "server FILE|-", Short: "Write a backup of the running server", Args: cobra.ExactArgs(1),
 		Long: `Write everything that the server keeps, as of one moment, into a tar archive. The server keeps working meanwhile.
 
 The archive contains the keys and tokens of the cluster: protect it as you protect keys. To restore, unpack it into an empty
 data directory and start cara-server there.`,
-		Example: "  caractrl backup cara.tar\n  caractrl backup - >cara.tar",
+		Example: "  caractrl backup server cara.tar\n  caractrl backup server - >cara.tar",
 	}, &backupOptions{app: a})
 }
 
@@ -47,6 +58,9 @@ func (o *backupOptions) parse(args []string) error {
 }
 
 func (o *backupOptions) run(ctx context.Context) error {
+	if o.old {
+		fmt.Fprintf(o.Err, "note: write caractrl backup server %s; this spelling still works\n", term.Clean(o.file))
+	}
 	if o.file == "-" {
 		_, err := o.copy(ctx, o.Out)
 		return err

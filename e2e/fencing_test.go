@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/caravanserai/cara/internal/test/testcluster"
@@ -60,7 +61,7 @@ func TestServerRestoredFromAnOlderBackup(t *testing.T) {
 	before := w.equal("n1", host)
 	startedAt := w.state(host, before[settled+".web"]).StartedAt
 	backup := filepath.Join(t.TempDir(), "cara.tar")
-	if r := w.ctl("", "backup", backup); r.Code != 0 {
+	if r := w.ctl("", "backup", backup); r.Code != 0 || !strings.Contains(r.Stderr, "write caractrl backup server") { // the old spelling
 		t.Fatalf("%+v", r)
 	}
 

@@ -193,7 +193,7 @@ func TestPlantedSecrets(t *testing.T) {
 	found := p.search(t, "what caractrl and REST show", said.Bytes())
 
 	archive := filepath.Join(t.TempDir(), "cara.tar")
-	if r := w.ctl("", "backup", archive); r.Code != 0 {
+	if r := w.ctl("", "backup", "server", archive); r.Code != 0 {
 		t.Fatalf("%+v", r)
 	}
 	found += p.searchTar(t, archive) + p.searchFiles(t, w.Dir) + p.searchEngine(w, host)
