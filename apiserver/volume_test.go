@@ -287,6 +287,20 @@ func TestDataOfADeletedNode(t *testing.T) {
 	d.one = connectAgent(t, d.node(t, "n1"), "c")
 	d.has(t, uid)
 	d.becomes(t, "shop.db", api.VolumeRetained)
+
+	// A node that is deleted while it should delete the volume never confirms it.
+	remove := func() {
+		t.Helper()
+		if _, err := d.volumes(t).DeleteVolume(t.Context(), &carav1.DeleteRequest{Name: "shop.db"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remove()
+	if _, err := carav1.NewNodeServiceClient(d.admin(t)).DeleteNode(t.Context(), &carav1.DeleteRequest{Name: "n1"}); err != nil {
+		t.Fatal(err)
+	}
+	remove()
+	d.vanishes(t, "shop.db")
 }
 
 // TestVolumeWithoutDataMayMove: what a node never reported starts anew elsewhere, with a new uid.

@@ -101,14 +101,14 @@ func deleteVolume(t *state.Tx, v *carav1.Volume) error {
 	if st.GetProjectUid() != "" {
 		return api.BadState("volume %q is in use by project %q: delete the project first, or remove the volume from its manifest", name, v.GetSpec().GetProject())
 	}
-	if st.GetState() == api.VolumeDeleting {
-		return nil
-	}
 	by := "deleted by " + t.Actor.Name
 	if st.GetState() == api.VolumeLost || st.GetNode() == "" || nodeGone(t, v) {
 		t.Remove(api.KindVolume, name)
 		RecordEvent(t, RefTo(v), api.EventNormal, api.ReasonVolumeDeleted, by+"; no node has the data")
 		return nil
+	}
+	if st.GetState() == api.VolumeDeleting {
+		return nil // its node is asked already
 	}
 	setVolumeState(t, v, api.VolumeDeleting, by)
 	RecordEvent(t, RefTo(v), api.EventNormal, api.ReasonVolumeDeleting, by)

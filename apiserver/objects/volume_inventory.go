@@ -58,9 +58,6 @@ func (s *Service) TakeInventory(ctx context.Context, node string, inventory *car
 	held := map[string]*carav1.HeldVolume{}
 	for _, h := range inventory.GetVolumes() {
 		held[h.GetUid()] = h
-		if h.SizeBytes != nil {
-			s.Live.Sizes.Note(h.GetUid(), h)
-		}
 	}
 	defer s.Live.inventories.Note(node, true)
 	view := s.DB.Cache.View()
@@ -72,8 +69,13 @@ func (s *Service) TakeInventory(ctx context.Context, node string, inventory *car
 		if fateOf(v, h != nil) != stays {
 			changed = append(changed, name)
 		}
-		if h != nil {
-			delete(held, h.GetUid())
+		if h == nil {
+			s.Live.Sizes.Forget(v.GetMetadata().GetUid())
+			continue
+		}
+		delete(held, h.GetUid())
+		if h.SizeBytes != nil {
+			s.Live.Sizes.Note(h.GetUid(), h)
 		}
 	}
 	for part := range slices.Chunk(changed, volumesAtATime) {
