@@ -43,9 +43,9 @@ const (
 	LabelSpecHash = "cara.spec-hash"
 	LabelEpoch    = "cara.epoch"
 
-	// A Managed volume has LabelCluster, LabelNode and these, and none of the labels above: it belongs to no assignment.
-	// LabelVolume is `PROJECT.NAME`. LabelVolumeUID is the uid of the Volume object. LabelOwner is the project's owner when
-	// the volume was made.
+	// LabelVolume is `PROJECT.NAME`. A Managed volume has LabelCluster, LabelNode and these three, and no other label of those
+	// above: it belongs to no assignment. LabelVolumeUID is the uid of the Volume object. LabelOwner is the project's owner
+	// when the volume was made.
 	LabelVolume    = "cara.volume"
 	LabelVolumeUID = "cara.volume-uid"
 	LabelOwner     = "cara.owner"
