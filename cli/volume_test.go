@@ -102,14 +102,19 @@ func TestDeleteVolumeWaitsForItsNode(t *testing.T) {
 type volumeServer struct {
 	grpc.ClientConnInterface
 	volume *carav1.Volume
+	newer  *carav1.Volume // has the name after the deletion, if it is set
 	calls  []string
 }
 
 func (s *volumeServer) Invoke(_ context.Context, method string, args, reply any, _ ...grpc.CallOption) error {
 	switch req := args.(type) {
 	case *carav1.GetRequest:
-		if len(s.calls) > 0 {
+		if len(s.calls) > 0 && s.newer == nil {
 			return api.NotFound("no volume")
+		}
+		if len(s.calls) > 0 {
+			proto.Merge(reply.(proto.Message), s.newer)
+			return nil
 		}
 	case *carav1.DeleteRequest:
 		s.calls = append(s.calls, req.GetName()+" "+req.GetUid())
@@ -134,7 +139,11 @@ func TestDeleteVolumeNamesTheData(t *testing.T) {
 	if err := o.deleteVolume(t.Context(), s, "shop.db"); err != nil || !slices.Equal(s.calls, []string{"shop.db u1"}) {
 		t.Errorf("%v, calls %v", err, s.calls)
 	}
-	if want := "volume \"shop.db\" deleted\n"; out.String() != want {
+	s.calls, s.newer = nil, &carav1.Volume{Metadata: &carav1.ObjectMeta{Name: "shop.db", Uid: "u2"}}
+	if err := o.deleteVolume(t.Context(), s, "shop.db"); err != nil {
+		t.Error(err)
+	}
+	if want := strings.Repeat("volume \"shop.db\" deleted\n", 2); out.String() != want {
 		t.Errorf("got %q, want %q", out.String(), want)
 	}
 }
