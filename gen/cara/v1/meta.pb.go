@@ -23,30 +23,31 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// ObjectMeta is what every object carries beside its spec and status.
+// ObjectMeta is the metadata that all objects have.
 type ObjectMeta struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Name is a DNS label, unique among the objects of its kind.
+	// Name is unique among the objects of its kind. Users name their objects with a DNS label of at most 63 characters:
+	// lower-case letters, digits and `-`.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Uid is set by the server at creation; an object deleted and created again has another one.
+	// Uid identifies this object in time. The server sets it at creation. A new object with the same name gets another uid.
 	Uid string `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
-	// Labels are for selection.
+	// Labels are keys and values that selectors match. At most 64.
 	Labels map[string]string `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Annotations are for people and tools; Cara never selects by them.
+	// Annotations are keys and values for people and tools. Selectors do not match them. At most 64.
 	Annotations map[string]string `protobuf:"bytes,4,rep,name=annotations,proto3" json:"annotations,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Generation grows by one with each change of the spec. Set by the server.
+	// Generation increases by 1 with each change of the spec. The server sets it.
 	Generation int32 `protobuf:"varint,5,opt,name=generation,proto3" json:"generation,omitempty"`
-	// ResourceVersion is the store's revision of the object's last write. Sent back with an update it makes
-	// the update a compare-and-swap.
+	// ResourceVersion is the revision of the store at the object's last write. An update that sends it succeeds only if the
+	// object still has this version.
 	ResourceVersion string `protobuf:"bytes,6,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
-	// CreationTimestamp is when the server accepted the object.
+	// CreationTimestamp is the time when the server created the object.
 	CreationTimestamp *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=creation_timestamp,json=creationTimestamp,proto3" json:"creation_timestamp,omitempty"`
-	// DeletionTimestamp is when a deletion was asked for.
+	// DeletionTimestamp is the time when somebody requested the deletion of the object. Empty if nobody did.
 	DeletionTimestamp *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=deletion_timestamp,json=deletionTimestamp,proto3" json:"deletion_timestamp,omitempty"`
-	// Owner is who may change the object: `source/NAME`, `user/NAME`, or empty where nobody owns it.
-	// Set by the server, changed only by compare-and-swap.
+	// Owner may change the object: `source/NAME` or `user/NAME`. Empty means that the object has no owner. The server sets
+	// it.
 	Owner string `protobuf:"bytes,9,opt,name=owner,proto3" json:"owner,omitempty"`
-	// Origin is where the last change came from.
+	// Origin describes where the last change of the object came from.
 	Origin        *Origin `protobuf:"bytes,10,opt,name=origin,proto3" json:"origin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -152,22 +153,22 @@ func (x *ObjectMeta) GetOrigin() *Origin {
 	return nil
 }
 
-// Origin is the provenance of a project's last change. It is never part of the spec hash.
+// Origin describes where the last change of a project came from. The hash of the spec does not include it.
 type Origin struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Source that declared it.
+	// Source is the name of the source that declares the project.
 	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
-	// File inside the source, slash separated.
+	// File is the path of the manifest inside the source, separated by slashes.
 	File string `protobuf:"bytes,2,opt,name=file,proto3" json:"file,omitempty"`
-	// Line of the document's first line, from 1.
+	// Line is the number of the first line of the document in the file. The first line of a file is 1.
 	Line int32 `protobuf:"varint,3,opt,name=line,proto3" json:"line,omitempty"`
 	// Revision of the source: a commit hash, or the content hash of a directory.
 	Revision string `protobuf:"bytes,4,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Author of that commit.
+	// Author of the commit.
 	Author string `protobuf:"bytes,5,opt,name=author,proto3" json:"author,omitempty"`
-	// Subject is the first line of that commit's message.
+	// Subject is the first line of the commit message.
 	Subject string `protobuf:"bytes,6,opt,name=subject,proto3" json:"subject,omitempty"`
-	// CommitTime of that commit.
+	// CommitTime is the time of the commit.
 	CommitTime    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=commit_time,json=commitTime,proto3" json:"commit_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -252,12 +253,13 @@ func (x *Origin) GetCommitTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// ListMeta describes a list as a whole.
+// ListMeta is the metadata of a list.
 type ListMeta struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// ResourceVersion is the revision the list shows; a watch from it misses nothing.
+	// ResourceVersion is the revision of the store that the list shows. A watch from this version receives every later
+	// change.
 	ResourceVersion string `protobuf:"bytes,1,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
-	// NextPageToken asks for the page after this one; empty on the last page.
+	// NextPageToken requests the next page. Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -307,20 +309,20 @@ func (x *ListMeta) GetNextPageToken() string {
 	return ""
 }
 
-// Condition is one aspect of an object's state, with its reason.
+// Condition describes one aspect of an object's state.
 type Condition struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Type names the aspect: `Scheduled`, `ImagesReady`, `Ready`, `Phase`, `Overridden`, `Expiring`, ...
+	// Type is the name of the aspect, such as `Scheduled`, `ImagesReady`, `Ready`, `Phase`, `Overridden` or `Expiring`.
 	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
 	// Status is `True`, `False` or `Unknown`.
 	Status string `protobuf:"bytes,2,opt,name=status,proto3" json:"status,omitempty"`
-	// Reason is a machine-readable CamelCase word.
+	// Reason is one CamelCase word for programs.
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
-	// Message is for people: what, where, and what to do next.
+	// Message explains the condition to people: what is the state, which object causes it, and what to do next.
 	Message string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
-	// LastTransitionTime is when status last changed.
+	// LastTransitionTime is the time when the status changed last.
 	LastTransitionTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last_transition_time,json=lastTransitionTime,proto3" json:"last_transition_time,omitempty"`
-	// ObservedGeneration is the generation that the condition speaks of.
+	// ObservedGeneration is the generation of the object that the condition describes.
 	ObservedGeneration int32 `protobuf:"varint,6,opt,name=observed_generation,json=observedGeneration,proto3" json:"observed_generation,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
@@ -401,11 +403,11 @@ func (x *Condition) GetObservedGeneration() int32 {
 // FieldDiff is one field that differs between two versions of an object.
 type FieldDiff struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Path in JSON spelling: `spec.services[web].image`.
+	// Path of the field in its JSON form, such as `spec.services[web].image`.
 	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
-	// Old value as compact JSON; empty where the field was absent. Secrets are `<redacted>`.
+	// Old is the old value as compact JSON. Empty if the field is new. The value of a Secret is `<redacted>`.
 	Old string `protobuf:"bytes,2,opt,name=old,proto3" json:"old,omitempty"`
-	// New value as compact JSON; empty where the field goes away.
+	// New is the new value as compact JSON. Empty if the field is removed. The value of a Secret is `<redacted>`.
 	New           string `protobuf:"bytes,3,opt,name=new,proto3" json:"new,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -462,12 +464,12 @@ func (x *FieldDiff) GetNew() string {
 	return ""
 }
 
-// FieldError is one thing wrong with one field of a request.
+// FieldError is one error in one field of a request.
 type FieldError struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Field in JSON spelling: `spec.services[0].name`.
+	// Field is the path of the field in its JSON form, such as `spec.services[0].name`.
 	Field string `protobuf:"bytes,1,opt,name=field,proto3" json:"field,omitempty"`
-	// Message says what is wrong.
+	// Message describes the error.
 	Message       string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -517,16 +519,17 @@ func (x *FieldError) GetMessage() string {
 	return ""
 }
 
-// Problem is the detail of an error, as in RFC 9457; it rides in the gRPC status details too.
+// Problem describes an error in the form of RFC 9457. The details of a gRPC status contain it, too.
 type Problem struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Title names the sort of problem: `Invalid`, `NotFound`, `AlreadyExists`, `Conflict`, `Owned`, `Forbidden`, `Gone`, ...
+	// Title is the type of the error, such as `Invalid`, `NotFound`, `AlreadyExists`, `Conflict`, `Owned`, `Forbidden` or
+	// `Gone`.
 	Title string `protobuf:"bytes,1,opt,name=title,proto3" json:"title,omitempty"`
-	// Status is the HTTP status.
+	// Status is the HTTP status code.
 	Status int32 `protobuf:"varint,2,opt,name=status,proto3" json:"status,omitempty"`
-	// Detail says what, where and what to do next.
+	// Detail explains the error to people: what is wrong, where, and what to do next.
 	Detail string `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
-	// Errors has one entry for each field that is wrong.
+	// Errors has one entry for each invalid field.
 	Errors        []*FieldError `protobuf:"bytes,4,rep,name=errors,proto3" json:"errors,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

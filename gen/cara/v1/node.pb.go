@@ -30,11 +30,11 @@ type Node struct {
 	ApiVersion string `protobuf:"bytes,1,opt,name=api_version,json=apiVersion,proto3" json:"api_version,omitempty"`
 	// Kind is `Node`.
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
-	// Metadata names the node. Labels are what `spec.nodeSelector` selects by.
+	// Metadata has the name and the labels of the node. A project's `spec.nodeSelector` matches the labels.
 	Metadata *ObjectMeta `protobuf:"bytes,3,opt,name=metadata,proto3" json:"metadata,omitempty"`
-	// Spec is what operators want of the node.
+	// Spec is the desired state of the node. Operators set it.
 	Spec *NodeSpec `protobuf:"bytes,4,opt,name=spec,proto3" json:"spec,omitempty"`
-	// Status is what the node is. Ignored in manifests.
+	// Status is the observed state of the node. Cara ignores it in manifests.
 	Status        *NodeStatus `protobuf:"bytes,5,opt,name=status,proto3" json:"status,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -105,17 +105,18 @@ func (x *Node) GetStatus() *NodeStatus {
 	return nil
 }
 
-// NodeSpec is what operators want of a node.
+// NodeSpec is the desired state of a node.
 type NodeSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Unschedulable (cordoned) nodes get no new projects.
 	Unschedulable bool `protobuf:"varint,1,opt,name=unschedulable,proto3" json:"unschedulable,omitempty"`
-	// Draining nodes lose their projects, one after the other, and get no new ones.
+	// Draining nodes get no new projects, and their projects move to other nodes.
 	Draining bool `protobuf:"varint,2,opt,name=draining,proto3" json:"draining,omitempty"`
-	// DrainMaxParallel is how many projects may be on their way from a draining node to another at a time: the next one
-	// leaves once one of them runs elsewhere. 0 is 1.
+	// DrainMaxParallel is the maximum number of projects that move from a draining node at the same time. The next project
+	// leaves when one of them runs on its new node. 0 means 1.
 	DrainMaxParallel int32 `protobuf:"varint,3,opt,name=drain_max_parallel,json=drainMaxParallel,proto3" json:"drain_max_parallel,omitempty"`
-	// Hostname by which people know the machine, for their information. The agent's own finding is `status.info.hostname`.
+	// Hostname is a name of the machine for people. Cara does not use it. The agent reports the machine's own host name in
+	// `status.info.hostname`.
 	Hostname      string `protobuf:"bytes,4,opt,name=hostname,proto3" json:"hostname,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -179,19 +180,20 @@ func (x *NodeSpec) GetHostname() string {
 	return ""
 }
 
-// NodeStatus is what a node is.
+// NodeStatus is the observed state of a node.
 type NodeStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// State is `Ready`, `NotReady` or `Draining`.
 	State string `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
-	// Conditions: `Ready`, `EngineReady`, `DiskPressure`, `MemoryPressure`, `Drained` while spec.draining is set, and
-	// `IngressReachable` where the server refuses the address that the node reports for its ingress.
+	// Conditions are `Ready`, `EngineReady`, `DiskPressure` and `MemoryPressure`; `Drained` while `spec.draining` is set;
+	// and `IngressReachable` if the server rejects the ingress address that the node reports.
 	Conditions []*Condition `protobuf:"bytes,2,rep,name=conditions,proto3" json:"conditions,omitempty"`
-	// Info is what the agent says of its machine.
+	// Info describes the machine, as its agent reports it.
 	Info *NodeInfo `protobuf:"bytes,3,opt,name=info,proto3" json:"info,omitempty"`
-	// LastHeartbeat is when the server last heard of the node. Kept in memory; only transitions are written.
+	// LastHeartbeat is the time of the node's last heartbeat. The server keeps it in memory and stores only changes of the
+	// state.
 	LastHeartbeat *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=last_heartbeat,json=lastHeartbeat,proto3" json:"last_heartbeat,omitempty"`
-	// Projects is how many projects are assigned to the node. Computed for answers.
+	// Projects is the number of projects that are assigned to the node. The server computes it for each response.
 	Projects      int32 `protobuf:"varint,5,opt,name=projects,proto3" json:"projects,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -262,22 +264,24 @@ func (x *NodeStatus) GetProjects() int32 {
 	return 0
 }
 
-// NodeInfo is what an agent says of its machine.
+// NodeInfo describes a machine, as its agent reports it.
 type NodeInfo struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Platform as `os/arch`, such as `linux/amd64`.
+	// Platform is `os/arch`, such as `linux/amd64`.
 	Platform string `protobuf:"bytes,1,opt,name=platform,proto3" json:"platform,omitempty"`
-	// AgentVersion of cara-agent.
+	// AgentVersion is the version of cara-agent.
 	AgentVersion string `protobuf:"bytes,2,opt,name=agent_version,json=agentVersion,proto3" json:"agent_version,omitempty"`
-	// EngineVersion of Docker.
+	// EngineVersion is the version of Docker.
 	EngineVersion string `protobuf:"bytes,3,opt,name=engine_version,json=engineVersion,proto3" json:"engine_version,omitempty"`
-	// Capacity of the machine.
+	// Capacity is the capacity of the machine.
 	Capacity *NodeCapacity `protobuf:"bytes,4,opt,name=capacity,proto3" json:"capacity,omitempty"`
-	// IngressAddress is where the agents of other nodes reach this node's ingress, `host:port`. They verify by TLS that it is this node's.
+	// IngressAddress is the address of the node's ingress for the agents of other nodes, as `host:port`. These agents
+	// verify with TLS that they have reached this node.
 	IngressAddress string `protobuf:"bytes,5,opt,name=ingress_address,json=ingressAddress,proto3" json:"ingress_address,omitempty"`
-	// Hostname of the machine.
+	// Hostname is the host name of the machine.
 	Hostname string `protobuf:"bytes,6,opt,name=hostname,proto3" json:"hostname,omitempty"`
-	// AllowedCapabilities are the Linux capabilities that projects may add on this node, beside those that every node allows.
+	// AllowedCapabilities are the Linux capabilities that projects may add on this node, in addition to those that every
+	// node allows.
 	AllowedCapabilities []string `protobuf:"bytes,7,rep,name=allowed_capabilities,json=allowedCapabilities,proto3" json:"allowed_capabilities,omitempty"`
 	// HostVolumes are the directories of the machine that projects may mount.
 	HostVolumes   []*HostVolume `protobuf:"bytes,8,rep,name=host_volumes,json=hostVolumes,proto3" json:"host_volumes,omitempty"`
@@ -371,14 +375,15 @@ func (x *NodeInfo) GetHostVolumes() []*HostVolume {
 	return nil
 }
 
-// HostVolume is a directory that a node's operator offers to projects, by name. Its path stays on the node.
+// HostVolume is a directory that the operator of a node offers to projects. Manifests refer to it by name. The node does
+// not report its path.
 type HostVolume struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Name by which manifests mount it.
+	// Name that manifests use to mount the directory.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// ReadOnly means that projects can only read it.
+	// ReadOnly means that projects can only read the directory.
 	ReadOnly bool `protobuf:"varint,2,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
-	// Projects are patterns of the names of projects that may mount it. Empty means every project.
+	// Projects are patterns for the names of the projects that may mount the directory. Empty means all projects.
 	Projects      []string `protobuf:"bytes,3,rep,name=projects,proto3" json:"projects,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -435,18 +440,18 @@ func (x *HostVolume) GetProjects() []string {
 	return nil
 }
 
-// NodeCapacity is what a node can hold.
+// NodeCapacity is the capacity of a node.
 type NodeCapacity struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Cpu in cores, a quantity.
+	// Cpu is the number of cores, as a quantity.
 	Cpu string `protobuf:"bytes,1,opt,name=cpu,proto3" json:"cpu,omitempty"`
-	// Memory in bytes, a quantity.
+	// Memory is the size of the memory in bytes, as a quantity.
 	Memory string `protobuf:"bytes,2,opt,name=memory,proto3" json:"memory,omitempty"`
-	// Disk in bytes of the engine's root, a quantity.
+	// Disk is the size of the disk with the engine's data in bytes, as a quantity.
 	Disk string `protobuf:"bytes,3,opt,name=disk,proto3" json:"disk,omitempty"`
-	// DiskFree in bytes, a quantity.
+	// DiskFree is the free space on that disk in bytes, as a quantity.
 	DiskFree string `protobuf:"bytes,4,opt,name=disk_free,json=diskFree,proto3" json:"disk_free,omitempty"`
-	// Subnets is how many project networks the node's pool holds in all.
+	// Subnets is the number of project networks that fit into the node's network pool, used and free.
 	Subnets       int32 `protobuf:"varint,5,opt,name=subnets,proto3" json:"subnets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -517,15 +522,15 @@ func (x *NodeCapacity) GetSubnets() int32 {
 	return 0
 }
 
-// Heartbeat is one sign of life of a node.
+// Heartbeat is one periodic report of a node.
 type Heartbeat struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Info, sent with the first heartbeat of a connection and whenever it changes.
+	// Info describes the machine. The agent sends it with the first heartbeat of a connection and when it changes.
 	Info *NodeInfo `protobuf:"bytes,1,opt,name=info,proto3" json:"info,omitempty"`
-	// Conditions that the agent sees: `EngineReady`, `DiskPressure`, `MemoryPressure`.
+	// Conditions that the agent observes: `EngineReady`, `DiskPressure`, `MemoryPressure`.
 	Conditions []*Condition `protobuf:"bytes,2,rep,name=conditions,proto3" json:"conditions,omitempty"`
-	// Volumes are all Managed volumes that the engine has, sent with the first heartbeat of a connection and whenever they
-	// change.
+	// Volumes are all Managed volumes in the engine. The agent sends them with the first heartbeat of a connection and when
+	// they change.
 	Volumes       *VolumeInventory `protobuf:"bytes,3,opt,name=volumes,proto3" json:"volumes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -631,17 +636,17 @@ func (x *VolumeInventory) GetVolumes() []*HeldVolume {
 // HeldVolume is a Managed volume in a node's engine.
 type HeldVolume struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Uid of the Volume object that it was made for.
+	// Uid of the Volume object that the volume belongs to.
 	Uid string `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
-	// Project that it was made for.
+	// Project that the agent created the volume for.
 	Project string `protobuf:"bytes,2,opt,name=project,proto3" json:"project,omitempty"`
 	// Name of the volume in that project's spec.
 	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
-	// Owner of that project when the volume was made.
+	// Owner of that project when the agent created the volume.
 	Owner string `protobuf:"bytes,4,opt,name=owner,proto3" json:"owner,omitempty"`
-	// SizeBytes is the space in use. Absent while it is not known.
+	// SizeBytes is the used space in bytes. Not set until the agent has measured it.
 	SizeBytes *int64 `protobuf:"varint,5,opt,name=size_bytes,json=sizeBytes,proto3,oneof" json:"size_bytes,omitempty"`
-	// SizeTime is when the size was measured.
+	// SizeTime is the time of the measurement.
 	SizeTime      *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=size_time,json=sizeTime,proto3" json:"size_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -719,19 +724,22 @@ func (x *HeldVolume) GetSizeTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// Assignment tells an agent of one project that is its own to run, or to tear down.
+// Assignment tells an agent to run a project, or to remove it from the node.
 type Assignment struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Project as stored: spec, generation, and status with epoch and phase. A project in phase Terminating is torn down.
+	// Project as the server stores it. Its status has the epoch and the phase. If the phase is Terminating, the agent
+	// removes the project's containers.
 	Project *Project `protobuf:"bytes,1,opt,name=project,proto3" json:"project,omitempty"`
-	// Secrets that the project's services use, by `NAME/KEY`; sent to the assigned node only.
+	// Secrets are the values of Secrets that the project's services use, by `NAME/KEY`. The server sends them only to the
+	// project's node.
 	Secrets map[string][]byte `protobuf:"bytes,2,rep,name=secrets,proto3" json:"secrets,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// RegistryAuth are the credentials for pulls, by registry: its host, in the spelling of image references, and the path
-	// that its images begin with, where it has one.
+	// RegistryAuth are the credentials for image pulls, by registry. A key is the registry's host as image references spell
+	// it. If the credentials are only for some of its images, the path that these images begin with follows the host.
 	RegistryAuth map[string]*RegistryAuth `protobuf:"bytes,3,rep,name=registry_auth,json=registryAuth,proto3" json:"registry_auth,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// SecretVersions of the values in secrets, by `NAME/KEY`. A version changes with its value and tells nothing of it.
+	// SecretVersions are the versions of the values in secrets, by `NAME/KEY`. A version changes when its value changes. It
+	// does not reveal the value.
 	SecretVersions map[string]string `protobuf:"bytes,4,rep,name=secret_versions,json=secretVersions,proto3" json:"secret_versions,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// PullSecrets are the Secrets of `spec.imagePullSecrets`, in their order.
+	// PullSecrets describe the Secrets in `spec.imagePullSecrets`, in the same order.
 	PullSecrets   []*PullSecret `protobuf:"bytes,5,rep,name=pull_secrets,json=pullSecrets,proto3" json:"pull_secrets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -802,16 +810,16 @@ func (x *Assignment) GetPullSecrets() []*PullSecret {
 	return nil
 }
 
-// PullSecret says what became of one name in `spec.imagePullSecrets`.
+// PullSecret describes one Secret in `spec.imagePullSecrets`.
 type PullSecret struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the Secret.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Registry that it is for, as in `Assignment.registry_auth`; empty where it cannot be used.
+	// Registry that the Secret is for, as in `Assignment.registry_auth`. Empty if the Secret cannot be used.
 	Registry string `protobuf:"bytes,2,opt,name=registry,proto3" json:"registry,omitempty"`
-	// Missing says that there is no such Secret.
+	// Missing is true if the Secret does not exist.
 	Missing bool `protobuf:"varint,3,opt,name=missing,proto3" json:"missing,omitempty"`
-	// Problem says why the Secret is not used; it has no part of a value.
+	// Problem explains why the Secret cannot be used. It contains no part of a value.
 	Problem       string `protobuf:"bytes,4,opt,name=problem,proto3" json:"problem,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -875,7 +883,7 @@ func (x *PullSecret) GetProblem() string {
 	return ""
 }
 
-// RegistryAuth is one registry's user and password.
+// RegistryAuth is the user name and the password for one registry.
 type RegistryAuth struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Username for the registry.
@@ -930,16 +938,16 @@ func (x *RegistryAuth) GetPassword() string {
 	return ""
 }
 
-// Route leads one ingress host to the service that answers it.
+// Route maps an ingress host to a service.
 type Route struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Host as HTTP's Host header names it, lower case.
+	// Host in lower case, as in the Host header of HTTP.
 	Host string `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
 	// Project that claims the host.
 	Project string `protobuf:"bytes,2,opt,name=project,proto3" json:"project,omitempty"`
-	// Service of the project.
+	// Service of the project that receives the requests.
 	Service string `protobuf:"bytes,3,opt,name=service,proto3" json:"service,omitempty"`
-	// Port in the container.
+	// Port of the service in its container.
 	Port int32 `protobuf:"varint,4,opt,name=port,proto3" json:"port,omitempty"`
 	// Node that runs the project.
 	Node string `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"`

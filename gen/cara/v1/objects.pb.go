@@ -23,22 +23,24 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Secret holds values that projects and sources use by name. They are encrypted at rest and never returned.
+// Secret holds confidential values. Projects and sources refer to it by name. The server encrypts the values in its store
+// and never returns them.
 type Secret struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// ApiVersion is `caravanserai/v1`.
 	ApiVersion string `protobuf:"bytes,1,opt,name=api_version,json=apiVersion,proto3" json:"api_version,omitempty"`
 	// Kind is `Secret`.
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
-	// Metadata names the secret.
+	// Metadata has the name of the Secret.
 	Metadata *ObjectMeta `protobuf:"bytes,3,opt,name=metadata,proto3" json:"metadata,omitempty"`
-	// Type is `Opaque` (the default) or `registry` (keys `server`, `username`, `password`).
+	// Type is `Opaque` (the default) or `registry`. A Secret of type `registry` has the keys `server`, `username` and
+	// `password`.
 	Type string `protobuf:"bytes,4,opt,name=type,proto3" json:"type,omitempty"`
-	// StringData are the values as text. Written, never read back.
+	// StringData are values as text, by key. The server never returns them.
 	StringData map[string]string `protobuf:"bytes,5,rep,name=string_data,json=stringData,proto3" json:"string_data,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Data are the values as bytes (base64 in JSON). Written, never read back.
+	// Data are values as bytes (base64 in JSON), by key. The server never returns them.
 	Data map[string][]byte `protobuf:"bytes,6,rep,name=data,proto3" json:"data,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Keys are the names of the values, in answers.
+	// Keys are the keys of all values, in responses of the server.
 	Keys          []string `protobuf:"bytes,7,rep,name=keys,proto3" json:"keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -123,19 +125,19 @@ func (x *Secret) GetKeys() []string {
 	return nil
 }
 
-// Volume is a Managed volume: data of a project that outlives the project. Its name is `PROJECT.NAME`; data that a newer
-// volume has replaced is `PROJECT.NAME.UID`, with the first 8 characters of its uid.
+// Volume is a Managed volume. Its data outlives the project. Its name is `PROJECT.NAME`. If a newer volume replaces the
+// data, the old volume is named `PROJECT.NAME.UID`, where UID is the first 8 characters of its uid.
 type Volume struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// ApiVersion is `caravanserai/v1`.
 	ApiVersion string `protobuf:"bytes,1,opt,name=api_version,json=apiVersion,proto3" json:"api_version,omitempty"`
 	// Kind is `Volume`.
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
-	// Metadata names the volume. Its uid identifies the data.
+	// Metadata has the name and the uid of the volume. The uid identifies the data.
 	Metadata *ObjectMeta `protobuf:"bytes,3,opt,name=metadata,proto3" json:"metadata,omitempty"`
-	// Spec is what the project's manifest says of the volume.
+	// Spec is the desired state of the volume. It comes from the project's manifest.
 	Spec *VolumeSpec `protobuf:"bytes,4,opt,name=spec,proto3" json:"spec,omitempty"`
-	// Status is what the volume is.
+	// Status is the observed state of the volume.
 	Status        *VolumeStatus `protobuf:"bytes,5,opt,name=status,proto3" json:"status,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -206,10 +208,10 @@ func (x *Volume) GetStatus() *VolumeStatus {
 	return nil
 }
 
-// VolumeSpec is what a project's manifest says of a volume.
+// VolumeSpec is the desired state of a volume.
 type VolumeSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Project that uses the volume, or used it last.
+	// Project that uses the volume, or that used it last.
 	Project string `protobuf:"bytes,1,opt,name=project,proto3" json:"project,omitempty"`
 	// Name of the volume in the project's spec.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
@@ -270,27 +272,27 @@ func (x *VolumeSpec) GetReclaim() string {
 	return ""
 }
 
-// VolumeStatus is what a volume is.
+// VolumeStatus is the observed state of a volume.
 type VolumeStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// State is `InUse`, `Retained` (no project uses it), `Lost` (its node or its data is gone) or `Deleting`.
+	// State is `InUse`, `Retained` (no project uses the volume), `Lost` (its node or its data is gone) or `Deleting`.
 	State string `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
-	// Node that has the data; empty until the project has a node.
+	// Node that has the data. Empty until the project has a node.
 	Node string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
-	// Made is true once the node has reported the volume.
+	// Made is true after the node has reported the volume for the first time.
 	Made bool `protobuf:"varint,3,opt,name=made,proto3" json:"made,omitempty"`
-	// Owner of the project that used the volume last. Only a project of this owner gets the data back; empty means any
-	// project of the name that git or a person may create.
+	// Owner of the project that used the volume last. A new project with this name and owner gets the data. If no owner is
+	// set, any project with this name gets the data, except a project of a source with `adopt: Never`.
 	Owner string `protobuf:"bytes,4,opt,name=owner,proto3" json:"owner,omitempty"`
-	// ProjectUid of the project that uses the volume; empty if no project does.
+	// ProjectUid of the project that uses the volume. Empty if no project uses it.
 	ProjectUid string `protobuf:"bytes,5,opt,name=project_uid,json=projectUid,proto3" json:"project_uid,omitempty"`
-	// Since when the volume has its state.
+	// Since is the time when the volume changed to its state.
 	Since *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=since,proto3" json:"since,omitempty"`
-	// Message says why the volume has its state.
+	// Message explains the state to people.
 	Message string `protobuf:"bytes,7,opt,name=message,proto3" json:"message,omitempty"`
-	// SizeBytes is the space in use, as the node measured it last. Added to answers, not stored.
+	// SizeBytes is the used space in bytes that the node measured last. The server does not store it.
 	SizeBytes *int64 `protobuf:"varint,8,opt,name=size_bytes,json=sizeBytes,proto3,oneof" json:"size_bytes,omitempty"`
-	// SizeTime is when the size was measured.
+	// SizeTime is the time of the measurement.
 	SizeTime      *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=size_time,json=sizeTime,proto3" json:"size_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -389,30 +391,31 @@ func (x *VolumeStatus) GetSizeTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// Event is something that happened to an object.
+// Event records something that happened to an object.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// ApiVersion is `caravanserai/v1`.
 	ApiVersion string `protobuf:"bytes,1,opt,name=api_version,json=apiVersion,proto3" json:"api_version,omitempty"`
 	// Kind is `Event`.
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
-	// Metadata names the event.
+	// Metadata has the name of the event.
 	Metadata *ObjectMeta `protobuf:"bytes,3,opt,name=metadata,proto3" json:"metadata,omitempty"`
 	// Type is `Normal` or `Warning`.
 	Type string `protobuf:"bytes,4,opt,name=type,proto3" json:"type,omitempty"`
-	// Reason is a CamelCase word: `Created`, `Scheduled`, `PruneBlocked`, ...
+	// Reason is one CamelCase word for programs, such as `Created`, `Scheduled` or `PruneBlocked`.
 	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
-	// Message is for people.
+	// Message describes the event to people.
 	Message string `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
-	// Object that it happened to.
+	// Object that the event is about.
 	Object *ObjectRef `protobuf:"bytes,7,opt,name=object,proto3" json:"object,omitempty"`
-	// Actor who caused or saw it: `user/admin`, `source/platform`, `system/scheduler`, `node/n1`. Set by the server.
+	// Actor caused or observed the event, such as `user/admin`, `source/platform`, `system/scheduler` or `node/n1`. The
+	// server sets it.
 	Actor string `protobuf:"bytes,8,opt,name=actor,proto3" json:"actor,omitempty"`
-	// Count of equal events that this one stands for.
+	// Count is the number of equal events that this event represents.
 	Count int32 `protobuf:"varint,9,opt,name=count,proto3" json:"count,omitempty"`
-	// FirstTime it happened.
+	// FirstTime is the time of the first of them.
 	FirstTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=first_time,json=firstTime,proto3" json:"first_time,omitempty"`
-	// LastTime it happened.
+	// LastTime is the time of the last of them.
 	LastTime      *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=last_time,json=lastTime,proto3" json:"last_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -525,14 +528,14 @@ func (x *Event) GetLastTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// ObjectRef names an object.
+// ObjectRef refers to an object.
 type ObjectRef struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Kind of the object.
 	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
 	// Name of the object.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// Uid of the object, where known.
+	// Uid of the object. Empty if it is unknown.
 	Uid           string `protobuf:"bytes,3,opt,name=uid,proto3" json:"uid,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -589,25 +592,28 @@ func (x *ObjectRef) GetUid() string {
 	return ""
 }
 
-// Override is a recorded, expiring, human decision that suspends git's say over one project. It is named after the
+// Override records the decision of a person that takes precedence over git for one project. It has the name of the
 // project.
 type Override struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Metadata names the project.
+	// Metadata has the name of the project.
 	Metadata *ObjectMeta `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
-	// Scope is what git has no say over: `Spec`, `Deletion` (the project is held down) or `Expiry`.
+	// Scope is the part of the project that git does not control: `Spec`, `Deletion` (the project stays deleted) or
+	// `Expiry`.
 	Scope string `protobuf:"bytes,2,opt,name=scope,proto3" json:"scope,omitempty"`
-	// Actor who decided.
+	// Actor who created the override.
 	Actor string `protobuf:"bytes,3,opt,name=actor,proto3" json:"actor,omitempty"`
 	// Reason that the actor gave.
 	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
-	// Since when.
+	// Since is the time when the override begins.
 	Since *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
-	// Until when; absent: until it is cleared, or, with until_hash, until git's next change.
+	// Until is the time when the override ends. If neither until nor until_hash is set, the override ends when a person
+	// clears it.
 	Until *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=until,proto3" json:"until,omitempty"`
-	// UntilHash ends the override when git's claim has another hash than this one.
+	// UntilHash ends the override when git declares a project with another hash. Empty if a change in git does not end the
+	// override.
 	UntilHash string `protobuf:"bytes,7,opt,name=until_hash,json=untilHash,proto3" json:"until_hash,omitempty"`
-	// ExpireAt is what the expiry was extended to, in scope `Expiry`.
+	// ExpireAt is the new expiry of the project, in the scope `Expiry`.
 	ExpireAt      *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=expire_at,json=expireAt,proto3" json:"expire_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -699,22 +705,22 @@ func (x *Override) GetExpireAt() *timestamppb.Timestamp {
 	return nil
 }
 
-// Tombstone is what stays of a project that is gone, with the why.
+// Tombstone records a deleted project and the reason of its deletion. It has the name of the project.
 type Tombstone struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Metadata names the project.
+	// Metadata has the name of the project.
 	Metadata *ObjectMeta `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
-	// ProjectUid of the project that is gone.
+	// ProjectUid of the deleted project.
 	ProjectUid string `protobuf:"bytes,2,opt,name=project_uid,json=projectUid,proto3" json:"project_uid,omitempty"`
-	// Reason: `Deleted`, `Pruned`, `Expired`, `SourceDeleted`.
+	// Reason of the deletion: `Deleted`, `Pruned`, `Expired` or `SourceDeleted`.
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
-	// Actor who asked for it.
+	// Actor who requested the deletion.
 	Actor string `protobuf:"bytes,4,opt,name=actor,proto3" json:"actor,omitempty"`
-	// Owner of the project when it went.
+	// Owner of the project when it was deleted.
 	Owner string `protobuf:"bytes,5,opt,name=owner,proto3" json:"owner,omitempty"`
-	// ExpireAt that git had declared when the project expired: a later one in git clears the tombstone.
+	// ExpireAt is the expiry that git declared when the project expired. A later expiry in git removes the tombstone.
 	ExpireAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expire_at,json=expireAt,proto3" json:"expire_at,omitempty"`
-	// Time when the record went.
+	// Time when the server removed the project's record.
 	Time          *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=time,proto3" json:"time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -799,24 +805,24 @@ func (x *Tombstone) GetTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// Revision is one of the last specs of a project, with who wrote it and why. Its name is `PROJECT/GENERATION`.
+// Revision is one of the last specs of a project. Its name is `PROJECT/GENERATION`.
 type Revision struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Metadata names it.
+	// Metadata has the name of the revision.
 	Metadata *ObjectMeta `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
-	// Project with its metadata (name, labels, annotations) and spec as they were written.
+	// Project with the name, the labels, the annotations and the spec that were written.
 	Project *Project `protobuf:"bytes,2,opt,name=project,proto3" json:"project,omitempty"`
-	// Generation that the spec was.
+	// Generation of the project with this spec.
 	Generation int32 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
-	// SpecHash of it.
+	// SpecHash is the hash of the spec.
 	SpecHash string `protobuf:"bytes,4,opt,name=spec_hash,json=specHash,proto3" json:"spec_hash,omitempty"`
-	// Actor who wrote it: `user/admin`, `source/platform`.
+	// Actor who wrote the spec, such as `user/admin` or `source/platform`.
 	Actor string `protobuf:"bytes,5,opt,name=actor,proto3" json:"actor,omitempty"`
-	// Origin in the source, where a source wrote it.
+	// Origin in the source. Not set if no source wrote the spec.
 	Origin *Origin `protobuf:"bytes,6,opt,name=origin,proto3" json:"origin,omitempty"`
-	// Time it was written.
+	// Time when the spec was written.
 	Time *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=time,proto3" json:"time,omitempty"`
-	// Reason that was given: of an override, or a rollback.
+	// Reason that the actor gave for an override or a rollback.
 	Reason        string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -908,27 +914,30 @@ func (x *Revision) GetReason() string {
 	return ""
 }
 
-// Token lets a person, a pipeline or an agent in. Only its hash is stored.
+// Token authenticates a person, a pipeline or an agent. The server stores only the hash of its secret.
 type Token struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Metadata names the token.
+	// Metadata has the name of the token.
 	Metadata *ObjectMeta `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
-	// Role is `admin`, `deployer`, `viewer`, or `join` for agents.
+	// Role is `admin`, `deployer` or `viewer`, or `join` for agents.
 	Role string `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
-	// NamePrefix bounds a deployer to objects whose names begin with it.
+	// NamePrefix limits a deployer to objects whose names begin with it.
 	NamePrefix string `protobuf:"bytes,3,opt,name=name_prefix,json=namePrefix,proto3" json:"name_prefix,omitempty"`
-	// ExpireAt is when it ends; absent: never. A join token ends after 24 hours where it is absent.
+	// ExpireAt is the time when the token expires. If it is not set, a join token expires after 24 hours and other tokens
+	// do not expire.
 	ExpireAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expire_at,json=expireAt,proto3" json:"expire_at,omitempty"`
-	// UsesLeft of a join token; 10 where it is 0. A token without uses has -1.
+	// UsesLeft is the number of times that agents can still join with a join token. 0 in a request means 10. -1 in a
+	// response means that the token is used up.
 	UsesLeft int32 `protobuf:"varint,5,opt,name=uses_left,json=usesLeft,proto3" json:"uses_left,omitempty"`
-	// SecretHash is a SHA-256, never returned.
+	// SecretHash is the SHA-256 hash of the secret. The server never returns it.
 	SecretHash []byte `protobuf:"bytes,6,opt,name=secret_hash,json=secretHash,proto3" json:"secret_hash,omitempty"`
-	// Hosts that a deployer's projects may claim: patterns, as in a source's `spec.allow`. Where empty: the hosts that
-	// begin with the name prefix, or every host without a name prefix.
+	// Hosts are patterns for the ingress hosts that a deployer's projects may claim, as in `spec.allow` of a source. If it
+	// is empty, they may claim the hosts that begin with the name prefix; without a name prefix, they may claim all hosts.
 	Hosts []string `protobuf:"bytes,7,rep,name=hosts,proto3" json:"hosts,omitempty"`
-	// NodeNames are patterns of the names that nodes may join under with a join token. Where empty: every name.
+	// NodeNames are patterns for the names of the nodes that may join with a join token. Empty means all names.
 	NodeNames []string `protobuf:"bytes,8,rep,name=node_names,json=nodeNames,proto3" json:"node_names,omitempty"`
-	// Labels of the nodes that join with a join token. A node may choose a value that contains `*`, within that pattern.
+	// Labels are the labels of the nodes that join with a join token. If a value contains `*`, a node may choose a value
+	// that matches this pattern.
 	Labels        map[string]string `protobuf:"bytes,9,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1027,7 +1036,7 @@ func (x *Token) GetLabels() map[string]string {
 	return nil
 }
 
-// Object is any one object.
+// Object is an object of any kind.
 type Object struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Value is the object.

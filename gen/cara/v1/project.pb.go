@@ -23,19 +23,19 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Project is the unit of work: services that live together on one node, share one bridge network and reach each
-// other by service name.
+// Project is a group of services. They run together on one node, share one bridge network and reach each other by service
+// name.
 type Project struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// ApiVersion is `caravanserai/v1`.
 	ApiVersion string `protobuf:"bytes,1,opt,name=api_version,json=apiVersion,proto3" json:"api_version,omitempty"`
 	// Kind is `Project`.
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
-	// Metadata names the project. The name is a DNS label of at most 63 characters.
+	// Metadata has the name of the project. The name is a DNS label of at most 63 characters.
 	Metadata *ObjectMeta `protobuf:"bytes,3,opt,name=metadata,proto3" json:"metadata,omitempty"`
-	// Spec is what is wanted. It belongs to users and sources.
+	// Spec is the desired state of the project. Users and sources write it.
 	Spec *ProjectSpec `protobuf:"bytes,4,opt,name=spec,proto3" json:"spec,omitempty"`
-	// Status is what is. It belongs to the scheduler, the garbage collector and the agent; ignored in manifests.
+	// Status is the observed state of the project. The server and the agent write it. Cara ignores it in manifests.
 	Status        *ProjectStatus `protobuf:"bytes,5,opt,name=status,proto3" json:"status,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -106,23 +106,24 @@ func (x *Project) GetStatus() *ProjectStatus {
 	return nil
 }
 
-// ProjectSpec is what a project wants to be.
+// ProjectSpec is the desired state of a project.
 type ProjectSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Services are the containers to run, started in this order.
+	// Services are the containers of the project. They start in this order.
 	Services []*Service `protobuf:"bytes,1,rep,name=services,proto3" json:"services,omitempty"`
-	// Volumes are the named volumes that services mount.
+	// Volumes are the named volumes that services can mount.
 	Volumes []*ProjectVolume `protobuf:"bytes,2,rep,name=volumes,proto3" json:"volumes,omitempty"`
-	// Ingress routes HTTP by host name to a service.
+	// Ingress routes HTTP requests to services by host name.
 	Ingress []*Ingress `protobuf:"bytes,3,rep,name=ingress,proto3" json:"ingress,omitempty"`
-	// ExpireAt is when the project is deleted, RFC 3339 with zone: `2026-01-31T18:00:00Z`.
+	// ExpireAt is the time when Cara deletes the project, in RFC 3339 with a time zone: `2026-01-31T18:00:00Z`. If it is
+	// not set, the project does not expire.
 	ExpireAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expire_at,json=expireAt,proto3" json:"expire_at,omitempty"`
-	// NodeSelector are labels that the node must carry.
+	// NodeSelector are labels. The project runs only on nodes that have all of them.
 	NodeSelector map[string]string `protobuf:"bytes,5,rep,name=node_selector,json=nodeSelector,proto3" json:"node_selector,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// RescheduleAfter is how long to wait for a lost node before the project moves: a duration such as `60s` (the
-	// default), or `never`.
+	// RescheduleAfter is the time that Cara waits for a lost node before it moves the project to another node: a duration
+	// such as `60s` (the default), or `never`.
 	RescheduleAfter string `protobuf:"bytes,6,opt,name=reschedule_after,json=rescheduleAfter,proto3" json:"reschedule_after,omitempty"`
-	// ImagePullSecrets name Secrets of type `registry`.
+	// ImagePullSecrets are the names of Secrets of type `registry`.
 	ImagePullSecrets []string `protobuf:"bytes,7,rep,name=image_pull_secrets,json=imagePullSecrets,proto3" json:"image_pull_secrets,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
@@ -210,59 +211,65 @@ func (x *ProjectSpec) GetImagePullSecrets() []string {
 // Service is one container of a project.
 type Service struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Name is a DNS label, unique in the project, and the service's host name on the project's network.
+	// Name is a DNS label of at most 63 characters, unique in the project. It is the service's host name on the project's
+	// network.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Image is a Docker image reference, such as `postgres:15`.
 	Image string `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
-	// Env are environment variables.
+	// Env are environment variables of the container.
 	Env []*EnvVar `protobuf:"bytes,3,rep,name=env,proto3" json:"env,omitempty"`
-	// VolumeMounts put volumes of the project into the container.
+	// VolumeMounts mount volumes of the project into the container.
 	VolumeMounts []*VolumeMount `protobuf:"bytes,4,rep,name=volume_mounts,json=volumeMounts,proto3" json:"volume_mounts,omitempty"`
-	// Command replaces the image's entrypoint.
+	// Command replaces the entrypoint of the image.
 	Command []string `protobuf:"bytes,5,rep,name=command,proto3" json:"command,omitempty"`
-	// Args replace the image's command.
+	// Args replace the command of the image.
 	Args []string `protobuf:"bytes,6,rep,name=args,proto3" json:"args,omitempty"`
-	// WorkingDir replaces the image's working directory.
+	// WorkingDir replaces the working directory of the image.
 	WorkingDir string `protobuf:"bytes,7,opt,name=working_dir,json=workingDir,proto3" json:"working_dir,omitempty"`
-	// User is `uid`, `uid:gid` or a name that the image knows; no white space, no control characters.
+	// User is `uid`, `uid:gid` or a name that exists in the image. It must not contain white space or control characters.
 	User string `protobuf:"bytes,8,opt,name=user,proto3" json:"user,omitempty"`
-	// Healthcheck says when the service is healthy.
+	// Healthcheck defines when the service is healthy.
 	Healthcheck *Healthcheck `protobuf:"bytes,9,opt,name=healthcheck,proto3" json:"healthcheck,omitempty"`
-	// DependsOn are the services to wait for. Without it the order in the list is the start order.
+	// DependsOn are services that must be started, healthy or completed before this service starts. Without it, services
+	// start in the order of the list.
 	DependsOn []*Dependency `protobuf:"bytes,10,rep,name=depends_on,json=dependsOn,proto3" json:"depends_on,omitempty"`
-	// RestartPolicy is `Always` (the default), `OnFailure` or `Never`.
+	// RestartPolicy says when the agent restarts the container after it has exited: `Always` (the default), `OnFailure` or
+	// `Never`.
 	RestartPolicy string `protobuf:"bytes,11,opt,name=restart_policy,json=restartPolicy,proto3" json:"restart_policy,omitempty"`
-	// Resources are what the service asks for and may use at most.
+	// Resources are the resources that the service requests and the limits for its use.
 	Resources *Resources `protobuf:"bytes,12,opt,name=resources,proto3" json:"resources,omitempty"`
-	// Files are small files put into the container.
+	// Files are small files that the agent writes into the container.
 	Files []*File `protobuf:"bytes,13,rep,name=files,proto3" json:"files,omitempty"`
-	// StopGracePeriod is how long a container may take to stop before it is killed: `10s` is the default.
+	// StopGracePeriod is the time that the container has to stop before the engine kills it, `10s` by default.
 	StopGracePeriod string `protobuf:"bytes,14,opt,name=stop_grace_period,json=stopGracePeriod,proto3" json:"stop_grace_period,omitempty"`
-	// StopSignal is sent to stop the container, `SIGTERM` unless the image says otherwise.
+	// StopSignal is the signal that stops the container. If it is not set, the image determines the signal; without one in
+	// the image, it is `SIGTERM`.
 	StopSignal string `protobuf:"bytes,15,opt,name=stop_signal,json=stopSignal,proto3" json:"stop_signal,omitempty"`
-	// Init runs an init process as PID 1 that reaps and forwards signals.
+	// Init runs an init process as PID 1. It forwards signals and reaps processes.
 	Init bool `protobuf:"varint,16,opt,name=init,proto3" json:"init,omitempty"`
-	// ReadOnly mounts the container's root file system read-only. Its files must lie in volumes then.
+	// ReadOnly mounts the root file system of the container read-only. The paths of all files must then be in volumes.
 	ReadOnly bool `protobuf:"varint,17,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
-	// Tmpfs are absolute paths for temporary file systems, with options as in compose: `/run:size=64m`. A size is at most 64g.
+	// Tmpfs are absolute paths for temporary file systems. Options follow a colon, as in Compose: `/run:size=64m`. The size
+	// is at most 64g.
 	Tmpfs []string `protobuf:"bytes,18,rep,name=tmpfs,proto3" json:"tmpfs,omitempty"`
-	// ShmSize is the size of /dev/shm, a quantity such as `64Mi`, at most `64Gi`.
+	// ShmSize is the size of /dev/shm, a quantity such as `64Mi`. At most `64Gi`.
 	ShmSize string `protobuf:"bytes,19,opt,name=shm_size,json=shmSize,proto3" json:"shm_size,omitempty"`
 	// Ulimits are resource limits of the container's processes.
 	Ulimits []*Ulimit `protobuf:"bytes,20,rep,name=ulimits,proto3" json:"ulimits,omitempty"`
-	// CapDrop are Linux capabilities to take away; `ALL` takes all.
+	// CapDrop are Linux capabilities that the container does not get. `ALL` drops all capabilities.
 	CapDrop []string `protobuf:"bytes,21,rep,name=cap_drop,json=capDrop,proto3" json:"cap_drop,omitempty"`
-	// CapAdd are Linux capabilities to add: those that every node allows (AUDIT_WRITE, CHOWN, DAC_OVERRIDE, FOWNER, FSETID,
-	// IPC_LOCK, KILL, MKNOD, NET_BIND_SERVICE, NET_RAW, SETFCAP, SETGID, SETPCAP, SETUID, SYS_CHROOT, SYS_NICE), and those
-	// that a node allows with `cara-agent --allow-cap`. A project that adds one of the latter runs on such a node only.
+	// CapAdd are Linux capabilities that the container gets in addition. Every node allows AUDIT_WRITE, CHOWN,
+	// DAC_OVERRIDE, FOWNER, FSETID, IPC_LOCK, KILL, MKNOD, NET_BIND_SERVICE, NET_RAW, SETFCAP, SETGID, SETPCAP, SETUID,
+	// SYS_CHROOT and SYS_NICE. A node allows others with `cara-agent --allow-cap`. A project that adds one of the others
+	// runs only on a node that allows it.
 	CapAdd []string `protobuf:"bytes,22,rep,name=cap_add,json=capAdd,proto3" json:"cap_add,omitempty"`
-	// PullPolicy is `IfNotPresent` (the default), `Always` or `Never`.
+	// PullPolicy says when the agent pulls the image: `IfNotPresent` (the default), `Always` or `Never`.
 	PullPolicy string `protobuf:"bytes,23,opt,name=pull_policy,json=pullPolicy,proto3" json:"pull_policy,omitempty"`
-	// Labels are put on the container; the prefix `cara.` is reserved.
+	// Labels are labels of the container. The prefix `cara.` is reserved.
 	Labels map[string]string `protobuf:"bytes,24,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Update says how a container is replaced when the manifest changes.
+	// Update says how Cara replaces the container when the manifest changes.
 	Update *Update `protobuf:"bytes,25,opt,name=update,proto3" json:"update,omitempty"`
-	// NoNewPrivileges keeps the container's processes from gaining privileges that their parent does not have, such as
+	// NoNewPrivileges prevents the container's processes from gaining more privileges than their parent, for example
 	// through setuid programs. An agent with `--no-new-privileges` sets it for every container.
 	NoNewPrivileges bool `protobuf:"varint,26,opt,name=no_new_privileges,json=noNewPrivileges,proto3" json:"no_new_privileges,omitempty"`
 	unknownFields   protoimpl.UnknownFields
@@ -481,14 +488,15 @@ func (x *Service) GetNoNewPrivileges() bool {
 	return false
 }
 
-// Update says how a service's container is replaced by its successor.
+// Update says how Cara replaces a service's container with a new one.
 type Update struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Order is `stop-first` (the default): the old container is stopped, then the new one started; the old one is started again where the
-	// new one fails. With `start-first` the
-	// new one is started beside the old one, which keeps its place in the ingress until the new one is ready (healthy
-	// where it has a check, else up for 5 seconds) and stays where the new one fails: Ready is False, UpdateFailed. While
-	// both run, other services of the project may reach either by the service's name, and both have its volumes.
+	// Order is `stop-first` (the default) or `start-first`. With `stop-first`, Cara stops the old container and then starts
+	// the new one. If the new container fails, Cara starts the old one again. With `start-first`, Cara starts the new
+	// container while the old one runs. The ingress sends requests to the old container until the new one is ready: healthy
+	// if it has a health check, otherwise running for 5 seconds. If the new container fails, the old one stays, and the
+	// condition Ready is False with the reason UpdateFailed. While both run, both use the same volumes, and the service's
+	// name leads other services to either of them.
 	Order         string `protobuf:"bytes,1,opt,name=order,proto3" json:"order,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -531,14 +539,14 @@ func (x *Update) GetOrder() string {
 	return ""
 }
 
-// EnvVar is one environment variable: a value, or where to take it from.
+// EnvVar is one environment variable. Set at most one of value and valueFrom.
 type EnvVar struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Name of the variable; no `=` and no NUL.
+	// Name of the variable. It must not contain `=` or NUL.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Value as it is. NAME=value may have 131,071 bytes.
+	// Value of the variable. NAME=value is at most 131,071 bytes long.
 	Value string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
-	// ValueFrom takes the value from a Secret; exclusive with value.
+	// ValueFrom takes the value from a Secret. It must not be set together with value.
 	ValueFrom     *EnvVarSource `protobuf:"bytes,3,opt,name=value_from,json=valueFrom,proto3" json:"value_from,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -595,10 +603,10 @@ func (x *EnvVar) GetValueFrom() *EnvVarSource {
 	return nil
 }
 
-// EnvVarSource is where a variable's value comes from.
+// EnvVarSource is the origin of a variable's value.
 type EnvVarSource struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// SecretKeyRef is one key of a Secret.
+	// SecretKeyRef selects one key of a Secret.
 	SecretKeyRef  *SecretKeyRef `protobuf:"bytes,1,opt,name=secret_key_ref,json=secretKeyRef,proto3" json:"secret_key_ref,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -641,12 +649,12 @@ func (x *EnvVarSource) GetSecretKeyRef() *SecretKeyRef {
 	return nil
 }
 
-// SecretKeyRef names one key of one Secret.
+// SecretKeyRef selects one key of one Secret.
 type SecretKeyRef struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the Secret.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Key inside the Secret.
+	// Key in the Secret.
 	Key           string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -696,14 +704,14 @@ func (x *SecretKeyRef) GetKey() string {
 	return ""
 }
 
-// VolumeMount puts a volume of the project into a container.
+// VolumeMount mounts a volume of the project into a container.
 type VolumeMount struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Name is declared under `spec.volumes`.
+	// Name of the volume in `spec.volumes`.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// MountPath is absolute and unique in the service.
+	// MountPath is the absolute path of the volume in the container. It is unique in the service.
 	MountPath string `protobuf:"bytes,2,opt,name=mount_path,json=mountPath,proto3" json:"mount_path,omitempty"`
-	// ReadOnly mounts it read-only.
+	// ReadOnly mounts the volume read-only.
 	ReadOnly      bool `protobuf:"varint,3,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -763,10 +771,11 @@ func (x *VolumeMount) GetReadOnly() bool {
 // ProjectVolume is a named volume of a project.
 type ProjectVolume struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Name is a DNS label, unique in the project.
+	// Name is a DNS label of at most 63 characters, unique in the project.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Type is `Ephemeral` (the default): deleted when the project is deleted or moved to another node; `Managed`: kept on one
-	// node as an object of kind Volume; or `Host`: a directory that the operator of a node offers.
+	// Type is `Ephemeral` (the default), `Managed` or `Host`. Cara deletes an Ephemeral volume when the project is deleted
+	// or moves to another node. A Managed volume stays on one node, as an object of the kind Volume. A Host volume is a
+	// directory that the operator of a node offers.
 	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
 	// Reclaim says what happens to a Managed volume when its project is deleted: `Retain` (the default) keeps the data,
 	// `Delete` deletes it.
@@ -835,17 +844,17 @@ func (x *ProjectVolume) GetHost() string {
 	return ""
 }
 
-// Ingress is one HTTP route by host name.
+// Ingress routes the HTTP requests for one host name to a service.
 type Ingress struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Name is unique in the project.
+	// Name is a DNS label of at most 63 characters, unique in the project.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Host with a dot is used as it is; a short one becomes `{host}.{environment}.{baseDomain}` by the server's
-	// template. A host is claimed by one project in the cluster.
+	// Host is the host name. A name with a dot is used unchanged. A name without a dot becomes
+	// `{host}.{environment}.{baseDomain}`, with the server's settings. Only one project in the cluster can claim a host.
 	Host string `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
-	// Target is the service and port that answer.
+	// Target is the service and the port that receive the requests.
 	Target *IngressTarget `protobuf:"bytes,3,opt,name=target,proto3" json:"target,omitempty"`
-	// Access says who may reach it.
+	// Access says who can reach the host.
 	Access        *IngressAccess `protobuf:"bytes,4,opt,name=access,proto3" json:"access,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -909,12 +918,12 @@ func (x *Ingress) GetAccess() *IngressAccess {
 	return nil
 }
 
-// IngressTarget is where a route leads.
+// IngressTarget is a port of a service.
 type IngressTarget struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Service of the project.
 	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
-	// Port that the service listens on in its container.
+	// Port of the service in its container.
 	Port          int32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -964,10 +973,10 @@ func (x *IngressTarget) GetPort() int32 {
 	return 0
 }
 
-// IngressAccess says who may reach a route.
+// IngressAccess says who can reach a host.
 type IngressAccess struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Scope is `Internal`: whoever reaches the agents' ingress address.
+	// Scope is `Internal`: all clients that can reach the agents' ingress address.
 	Scope         string `protobuf:"bytes,1,opt,name=scope,proto3" json:"scope,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1010,25 +1019,25 @@ func (x *IngressAccess) GetScope() string {
 	return ""
 }
 
-// Healthcheck says how to tell that a service is healthy: exactly one of http, tcp, exec and disable. A service without
-// one has the check of its image (HEALTHCHECK), if there is one.
+// Healthcheck defines when a service is healthy. Set exactly one of http, tcp, exec and disable. A service without a
+// health check uses the HEALTHCHECK of its image, if the image has one.
 type Healthcheck struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Http is healthy on a status from 200 to 399.
+	// Http sends an HTTP request. The service is healthy if the status is from 200 to 399.
 	Http *HTTPCheck `protobuf:"bytes,1,opt,name=http,proto3" json:"http,omitempty"`
-	// Tcp is healthy when a connection opens.
+	// Tcp opens a connection. The service is healthy if it accepts the connection.
 	Tcp *TCPCheck `protobuf:"bytes,2,opt,name=tcp,proto3" json:"tcp,omitempty"`
-	// Exec is healthy when the command exits 0 in the container.
+	// Exec runs a command in the container. The service is healthy if the command exits with code 0.
 	Exec *ExecCheck `protobuf:"bytes,3,opt,name=exec,proto3" json:"exec,omitempty"`
-	// Interval between checks, `30s` by default.
+	// Interval is the time between two checks, `30s` by default.
 	Interval string `protobuf:"bytes,4,opt,name=interval,proto3" json:"interval,omitempty"`
-	// Timeout of one check, `30s` by default.
+	// Timeout is the time limit for one check, `30s` by default.
 	Timeout string `protobuf:"bytes,5,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	// Retries is how many failures in a row make the service unhealthy, 3 by default, at most 1000.
+	// Retries is the number of consecutive failures that make the service unhealthy, 3 by default and at most 1000.
 	Retries int32 `protobuf:"varint,6,opt,name=retries,proto3" json:"retries,omitempty"`
-	// StartPeriod is how long failures do not count after the start, `0s` by default.
+	// StartPeriod is the time after the start in which failures do not count, `0s` by default.
 	StartPeriod string `protobuf:"bytes,7,opt,name=start_period,json=startPeriod,proto3" json:"start_period,omitempty"`
-	// Disable turns off the check that the image brings (HEALTHCHECK). It goes with no other field.
+	// Disable turns off the HEALTHCHECK of the image. No other field may be set with it.
 	Disable       bool `protobuf:"varint,8,opt,name=disable,proto3" json:"disable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1120,12 +1129,12 @@ func (x *Healthcheck) GetDisable() bool {
 	return false
 }
 
-// HTTPCheck is a GET on the service's own address.
+// HTTPCheck sends a GET request to the service.
 type HTTPCheck struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Path to ask for, `/` by default.
+	// Path of the request, `/` by default.
 	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
-	// Port in the container.
+	// Port of the service in its container.
 	Port          int32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1178,7 +1187,7 @@ func (x *HTTPCheck) GetPort() int32 {
 // TCPCheck opens a connection to the service.
 type TCPCheck struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Port in the container.
+	// Port of the service in its container.
 	Port          int32 `protobuf:"varint,1,opt,name=port,proto3" json:"port,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1267,12 +1276,12 @@ func (x *ExecCheck) GetCommand() []string {
 	return nil
 }
 
-// Dependency is a service to wait for.
+// Dependency is a service that must reach a state before another service starts.
 type Dependency struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Service of the same project.
 	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
-	// Condition is `Started` (the default), `Healthy` or `Completed`.
+	// Condition is the required state: `Started` (the default), `Healthy` or `Completed`.
 	Condition     string `protobuf:"bytes,2,opt,name=condition,proto3" json:"condition,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1322,12 +1331,13 @@ func (x *Dependency) GetCondition() string {
 	return ""
 }
 
-// Resources are a service's requests and limits.
+// Resources are the requests and the limits of a service.
 type Resources struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Requests count against the node's capacity when a place is chosen.
+	// Requests are the resources that the node must have free for the service. The scheduler subtracts them from the node's
+	// capacity.
 	Requests *ResourceList `protobuf:"bytes,1,opt,name=requests,proto3" json:"requests,omitempty"`
-	// Limits are enforced by the engine.
+	// Limits are the maximum resources that the service can use. The engine enforces them.
 	Limits        *ResourceList `protobuf:"bytes,2,opt,name=limits,proto3" json:"limits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1377,14 +1387,14 @@ func (x *Resources) GetLimits() *ResourceList {
 	return nil
 }
 
-// ResourceList has quantities as in Kubernetes.
+// ResourceList is a set of resources, with quantities as in Kubernetes.
 type ResourceList struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Cpu in cores: `500m`, `2`.
+	// Cpu in cores, such as `500m` or `2`.
 	Cpu string `protobuf:"bytes,1,opt,name=cpu,proto3" json:"cpu,omitempty"`
-	// Memory in bytes: `128Mi`, `1G`.
+	// Memory in bytes, such as `128Mi` or `1G`.
 	Memory string `protobuf:"bytes,2,opt,name=memory,proto3" json:"memory,omitempty"`
-	// Pids is how many processes and threads there may be at most; under `limits` only. 0 for the limit of the node's agent
+	// Pids is the maximum number of processes and threads. Only for `limits`. 0 means the limit of the node's agent
 	// (`--pids-limit`, 4096 by default).
 	Pids          int32 `protobuf:"varint,3,opt,name=pids,proto3" json:"pids,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1442,16 +1452,16 @@ func (x *ResourceList) GetPids() int32 {
 	return 0
 }
 
-// File is a small file in the container: content, or one key of a Secret.
+// File is a small file in the container. Set at most one of content and secretKeyRef.
 type File struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Path is absolute.
+	// Path is the absolute path of the file in the container.
 	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
-	// Content as text.
+	// Content of the file as text.
 	Content string `protobuf:"bytes,2,opt,name=content,proto3" json:"content,omitempty"`
-	// SecretKeyRef takes the content from a Secret; exclusive with content.
+	// SecretKeyRef takes the content from a Secret. It must not be set together with content.
 	SecretKeyRef *SecretKeyRef `protobuf:"bytes,3,opt,name=secret_key_ref,json=secretKeyRef,proto3" json:"secret_key_ref,omitempty"`
-	// Mode in octal, `0444` by default.
+	// Mode is the permissions of the file in octal, `0444` by default.
 	Mode          string `protobuf:"bytes,4,opt,name=mode,proto3" json:"mode,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1515,14 +1525,14 @@ func (x *File) GetMode() string {
 	return ""
 }
 
-// Ulimit is one resource limit.
+// Ulimit is one resource limit of a process.
 type Ulimit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Name as in setrlimit: `nofile`.
+	// Name of the resource as in setrlimit, such as `nofile`.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Soft limit; -1 for none. Of `nofile` at most 1048576, and neither limit may be none.
+	// Soft is the soft limit. -1 means unlimited. For `nofile`, both limits must be from 0 to 1048576.
 	Soft int32 `protobuf:"varint,2,opt,name=soft,proto3" json:"soft,omitempty"`
-	// Hard limit; the soft one where absent.
+	// Hard is the hard limit. -1 means unlimited. If it is not set, it is equal to the soft limit.
 	Hard          int32 `protobuf:"varint,3,opt,name=hard,proto3" json:"hard,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1579,47 +1589,49 @@ func (x *Ulimit) GetHard() int32 {
 	return 0
 }
 
-// ProjectStatus is what a project is.
+// ProjectStatus is the observed state of a project.
 type ProjectStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Phase is `Pending`, `Scheduled`, `Running`, `Failed`, `Terminating` or `Terminated`.
 	Phase string `protobuf:"bytes,1,opt,name=phase,proto3" json:"phase,omitempty"`
-	// NodeRef is the node that the project is assigned to; empty while Pending.
+	// NodeRef is the node that the project is assigned to. Empty in the phase Pending.
 	NodeRef string `protobuf:"bytes,2,opt,name=node_ref,json=nodeRef,proto3" json:"node_ref,omitempty"`
-	// Epoch grows by one each time the project is assigned to a node.
+	// Epoch increases by 1 each time the project is assigned to a node.
 	Epoch int32 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	// ObservedGeneration is the generation that the agent's report speaks of.
+	// ObservedGeneration is the generation of the project that the agent's last report describes.
 	ObservedGeneration int32 `protobuf:"varint,4,opt,name=observed_generation,json=observedGeneration,proto3" json:"observed_generation,omitempty"`
-	// Conditions carry the reasons.
+	// Conditions describe the state of the project with reasons.
 	Conditions []*Condition `protobuf:"bytes,5,rep,name=conditions,proto3" json:"conditions,omitempty"`
-	// Services are the containers as the agent sees them.
+	// Services are the states of the containers, as the agent reports them.
 	Services []*ServiceStatus `protobuf:"bytes,6,rep,name=services,proto3" json:"services,omitempty"`
-	// SpecHash is the versioned hash of the spec at metadata.generation.
+	// SpecHash is the hash of the current spec. It begins with the version of the hash function.
 	SpecHash string `protobuf:"bytes,7,opt,name=spec_hash,json=specHash,proto3" json:"spec_hash,omitempty"`
-	// DeletionReason is why the project is being deleted: `Deleted`, `Pruned`, `Expired`, `SourceDeleted`.
+	// DeletionReason is the reason of the deletion: `Deleted`, `Pruned`, `Expired` or `SourceDeleted`. Empty if the project
+	// is not being deleted.
 	DeletionReason string `protobuf:"bytes,8,opt,name=deletion_reason,json=deletionReason,proto3" json:"deletion_reason,omitempty"`
-	// DeletionActor is who asked for the deletion: `user/admin`, `system/gc`.
+	// DeletionActor requested the deletion, such as `user/admin` or `system/gc`.
 	DeletionActor string `protobuf:"bytes,14,opt,name=deletion_actor,json=deletionActor,proto3" json:"deletion_actor,omitempty"`
 	// RestartToken is the token of the last request to restart containers.
 	RestartToken string `protobuf:"bytes,9,opt,name=restart_token,json=restartToken,proto3" json:"restart_token,omitempty"`
-	// RestartServices are the services that the last request named; all where empty.
+	// RestartServices are the services in the last request to restart containers. Empty means all services.
 	RestartServices []string `protobuf:"bytes,10,rep,name=restart_services,json=restartServices,proto3" json:"restart_services,omitempty"`
-	// ExpireAt is when the project will expire: spec.expireAt, or what an operator extended it to.
+	// ExpireAt is the time when the project expires: `spec.expireAt`, or the time to which an operator has extended it.
 	ExpireAt *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=expire_at,json=expireAt,proto3" json:"expire_at,omitempty"`
-	// Hosts are the project's ingress hosts as the server's template spells them out.
+	// Hosts are the full ingress hosts of the project.
 	Hosts []string `protobuf:"bytes,12,rep,name=hosts,proto3" json:"hosts,omitempty"`
-	// LastSeen is set in answers while the project's node is not heard of: how old this status is.
+	// LastSeen is the time of the node's last heartbeat. The server sets it in responses while the node is not ready: the
+	// rest of the status is as old as that.
 	LastSeen *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=last_seen,json=lastSeen,proto3" json:"last_seen,omitempty"`
-	// MovedFrom is the node that the project ran on before and was taken off, from then until it runs elsewhere, fails
-	// there or is deleted.
+	// MovedFrom is the node that the project is moving away from. Empty when the project runs on another node, has failed
+	// there, or is being deleted.
 	MovedFrom string `protobuf:"bytes,15,opt,name=moved_from,json=movedFrom,proto3" json:"moved_from,omitempty"`
-	// HeldBy is a node that is there and has not yet said that nothing is left of the project's containers there. Until it
-	// does, or is not heard of any more, the project's new node is not told of it: two copies would live.
+	// HeldBy is a node that may still have containers of the project. The server does not send the project to its new node
+	// until that node reports that nothing is left, or is NotReady. So a project does not run twice.
 	HeldBy string `protobuf:"bytes,16,opt,name=held_by,json=heldBy,proto3" json:"held_by,omitempty"`
-	// Restarts has, for each service that somebody asked to restart, the token of the last request that named it. The agent
-	// restarts a service whose token it has not acted on, so no request hides another.
+	// Restarts are the tokens of the last restart request for each service, by service name. The agent restarts a service
+	// if it has not yet handled the service's token, so it handles all requests.
 	Restarts map[string]string `protobuf:"bytes,17,rep,name=restarts,proto3" json:"restarts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Volumes are the project's Managed volumes. The project runs on their node.
+	// Volumes are the Managed volumes of the project. The project runs on their node.
 	Volumes       []*VolumeUse `protobuf:"bytes,18,rep,name=volumes,proto3" json:"volumes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1781,17 +1793,18 @@ func (x *ProjectStatus) GetVolumes() []*VolumeUse {
 	return nil
 }
 
-// VolumeUse is a Managed volume as its project uses it.
+// VolumeUse is a Managed volume that a project uses.
 type VolumeUse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the volume in the project's spec.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Uid of the Volume object. It changes when the data is replaced, and it is part of the engine's name of the volume.
+	// Uid of the Volume object. It changes when an empty volume replaces the data. The name of the volume in the engine
+	// contains it.
 	Uid string `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
-	// Node that has the data; empty until the project has a node.
+	// Node that has the data. Empty until the project has a node.
 	Node string `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
-	// Made is true once the node has reported the volume. From then on, a missing volume is lost data and is never replaced
-	// by an empty one.
+	// Made is true after the node has reported the volume for the first time. If the volume is missing after that, its data
+	// is lost. The agent does not replace it with an empty volume.
 	Made          bool `protobuf:"varint,4,opt,name=made,proto3" json:"made,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1855,31 +1868,31 @@ func (x *VolumeUse) GetMade() bool {
 	return false
 }
 
-// ServiceStatus is one container as the agent sees it.
+// ServiceStatus is the state of one container, as the agent reports it.
 type ServiceStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the service.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// State is `Waiting`, `Pulling`, `Created`, `Running`, `Restarting`, `Stopped`, `Completed`, `Failed`.
+	// State is `Waiting`, `Pulling`, `Created`, `Running`, `Restarting`, `Stopped`, `Completed` or `Failed`.
 	State string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
-	// Image as the manifest has it.
+	// Image reference in the manifest.
 	Image string `protobuf:"bytes,3,opt,name=image,proto3" json:"image,omitempty"`
-	// ImageDigest is what the image was when the container was made. It stays while the project moves: the next node runs
-	// the very same, as long as the service's spec_hash does.
+	// ImageDigest is the digest of the image that the container was created from. If the project moves and the service's
+	// spec_hash is unchanged, the next node uses the image with the same digest.
 	ImageDigest string `protobuf:"bytes,4,opt,name=image_digest,json=imageDigest,proto3" json:"image_digest,omitempty"`
-	// ContainerId is the engine's.
+	// ContainerId is the engine's ID of the container.
 	ContainerId string `protobuf:"bytes,5,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
-	// Restarts counts how often the agent started it again.
+	// Restarts is the number of times that the agent has restarted the container.
 	Restarts int32 `protobuf:"varint,6,opt,name=restarts,proto3" json:"restarts,omitempty"`
-	// ExitCode of the last run, where it ended.
+	// ExitCode of the last run. Not set if the container has not exited.
 	ExitCode *int32 `protobuf:"varint,7,opt,name=exit_code,json=exitCode,proto3,oneof" json:"exit_code,omitempty"`
-	// Health is `Healthy`, `Unhealthy`, `Starting`, or empty without a check.
+	// Health is `Healthy`, `Unhealthy` or `Starting`. Empty if the service has no health check.
 	Health string `protobuf:"bytes,8,opt,name=health,proto3" json:"health,omitempty"`
-	// StartedAt is when the container started.
+	// StartedAt is the time when the container started.
 	StartedAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
-	// Message says what is being waited for, or what went wrong, with the last lines of the log.
+	// Message describes what the service waits for, or an error with the last lines of the log.
 	Message string `protobuf:"bytes,10,opt,name=message,proto3" json:"message,omitempty"`
-	// SpecHash is the service hash that the container was made from.
+	// SpecHash is the hash of the service's spec that the container was created from.
 	SpecHash      string `protobuf:"bytes,11,opt,name=spec_hash,json=specHash,proto3" json:"spec_hash,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -26,16 +26,16 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Info is what server this is.
+// Info describes the server.
 type Info struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Version of cara-server.
 	Version string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
-	// ClusterId is made at first start.
+	// ClusterId is the ID of the cluster. The server creates it at its first start.
 	ClusterId string `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
-	// Time of the server.
+	// Time on the server.
 	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
-	// Actor is who the server takes the caller for.
+	// Actor is the identity of the caller.
 	Actor         string `protobuf:"bytes,4,opt,name=actor,proto3" json:"actor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -150,7 +150,7 @@ type DeleteRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the object.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Uid, where set, must be the object's.
+	// Uid of the object. If it is set, the server deletes the object only if it has this uid.
 	Uid           string `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -200,14 +200,14 @@ func (x *DeleteRequest) GetUid() string {
 	return ""
 }
 
-// ListRequest asks for a page of a list.
+// ListRequest selects one page of a list.
 type ListRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Limit of objects on a page; 0 for all, 10000 at most.
+	// Limit is the maximum number of objects on a page, at most 10000. 0 means all objects.
 	Limit int32 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
-	// PageToken of the page before.
+	// PageToken is the nextPageToken of the previous page. Empty for the first page.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// LabelSelector as in Kubernetes: `app=web,tier in (a,b)`.
+	// LabelSelector selects objects by their labels, as in Kubernetes: `app=web,tier in (a,b)`. Empty means all objects.
 	LabelSelector string `protobuf:"bytes,3,opt,name=label_selector,json=labelSelector,proto3" json:"label_selector,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -356,20 +356,20 @@ func (x *PutProjectRequest) GetProject() *Project {
 	return nil
 }
 
-// ListProjectsRequest asks for projects; every filter that is set must match.
+// ListProjectsRequest selects projects. A project must match all filters that are set.
 type ListProjectsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Phase is one of these.
+	// Phase selects projects in one of these phases.
 	Phase []string `protobuf:"bytes,1,rep,name=phase,proto3" json:"phase,omitempty"`
-	// NodeRef is this node.
+	// NodeRef selects projects that are assigned to this node.
 	NodeRef string `protobuf:"bytes,2,opt,name=node_ref,json=nodeRef,proto3" json:"node_ref,omitempty"`
-	// Owner is this one: `source/platform`.
+	// Owner selects projects with this owner, such as `source/platform`.
 	Owner string `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
-	// LabelSelector as in Kubernetes.
+	// LabelSelector selects objects by their labels, as in Kubernetes: `app=web,tier in (a,b)`. Empty means all objects.
 	LabelSelector string `protobuf:"bytes,4,opt,name=label_selector,json=labelSelector,proto3" json:"label_selector,omitempty"`
-	// Limit of objects on a page; 0 for all, 10000 at most.
+	// Limit is the maximum number of objects on a page, at most 10000. 0 means all objects.
 	Limit int32 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
-	// PageToken of the page before.
+	// PageToken is the nextPageToken of the previous page. Empty for the first page.
 	PageToken     string `protobuf:"bytes,6,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -520,20 +520,21 @@ func (x *ListProjectsResponse) GetKind() string {
 	return ""
 }
 
-// WatchProjectsRequest asks for a stream of projects; filters as in ListProjectsRequest.
+// WatchProjectsRequest selects the projects of a watch. A project must match all filters that are set.
 type WatchProjectsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Phase is one of these.
+	// Phase selects projects in one of these phases.
 	Phase []string `protobuf:"bytes,1,rep,name=phase,proto3" json:"phase,omitempty"`
-	// NodeRef is this node.
+	// NodeRef selects projects that are assigned to this node.
 	NodeRef string `protobuf:"bytes,2,opt,name=node_ref,json=nodeRef,proto3" json:"node_ref,omitempty"`
-	// Owner is this one.
+	// Owner selects projects with this owner, such as `source/platform`.
 	Owner string `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
-	// LabelSelector as in Kubernetes.
+	// LabelSelector selects objects by their labels, as in Kubernetes: `app=web,tier in (a,b)`. Empty means all objects.
 	LabelSelector string `protobuf:"bytes,4,opt,name=label_selector,json=labelSelector,proto3" json:"label_selector,omitempty"`
-	// ResourceVersion to go on from; empty: the state of now first.
+	// ResourceVersion is the version after which the stream begins. If it is empty, the stream begins with the current
+	// projects.
 	ResourceVersion string `protobuf:"bytes,5,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
-	// Name of the one project to watch; all where empty.
+	// Name of the only project to watch. Empty means all projects.
 	Name          string `protobuf:"bytes,6,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -614,11 +615,11 @@ func (x *WatchProjectsRequest) GetName() string {
 // ProjectEvent is one change of one project.
 type ProjectEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Type is `Added`, `Modified`, `Deleted` or `Bookmark` (nothing but a newer resourceVersion).
+	// Type is `Added`, `Modified`, `Deleted` or `Bookmark`. A Bookmark has only a newer resourceVersion.
 	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
-	// Object after the change; before it, where it was deleted.
+	// Object after the change. For `Deleted`, the object before the deletion.
 	Object *Project `protobuf:"bytes,2,opt,name=object,proto3" json:"object,omitempty"`
-	// ResourceVersion to go on from.
+	// ResourceVersion from which a new watch can continue.
 	ResourceVersion string `protobuf:"bytes,3,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -675,22 +676,24 @@ func (x *ProjectEvent) GetResourceVersion() string {
 	return ""
 }
 
-// DeleteProjectRequest says which project to delete, and on what terms.
+// DeleteProjectRequest names a project to delete, with conditions for the deletion.
 type DeleteProjectRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the project.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Force takes the record away without waiting for a node that does not answer. Its containers are swept when it does.
+	// Force removes the record of the project and does not wait for its node. The node's agent removes the containers when
+	// it connects again.
 	Force bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
-	// Uid, where set, must be the project's.
+	// Uid of the project. If it is set, the server deletes the project only if it has this uid.
 	Uid string `protobuf:"bytes,3,opt,name=uid,proto3" json:"uid,omitempty"`
-	// Owner, where set, must be the project's owner at the moment of the write.
+	// Owner of the project. If it is set, the server deletes the project only if it has this owner.
 	Owner string `protobuf:"bytes,4,opt,name=owner,proto3" json:"owner,omitempty"`
-	// Reason of the deletion: `Deleted` (default), and for the loops `Pruned`, `Expired`, `SourceDeleted`.
+	// Reason of the deletion: `Deleted` (default). Components of the server use `Pruned`, `Expired` and `SourceDeleted`.
 	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
-	// Override lets a person delete a project that a source owns, and holds it down.
+	// Override allows a person to delete a project that a source owns. The project stays deleted as long as the override is
+	// in force.
 	Override *OverrideTerms `protobuf:"bytes,6,opt,name=override,proto3" json:"override,omitempty"`
-	// NoWait answers at once.
+	// NoWait returns immediately and does not wait for the end of the deletion.
 	NoWait        bool `protobuf:"varint,7,opt,name=no_wait,json=noWait,proto3" json:"no_wait,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -775,10 +778,10 @@ func (x *DeleteProjectRequest) GetNoWait() bool {
 	return false
 }
 
-// DeleteProjectResponse says how far the deletion came.
+// DeleteProjectResponse is the result of a deletion.
 type DeleteProjectResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Gone is true where nothing is left of the project.
+	// Gone is true if the project is deleted. It is false if the deletion continues.
 	Gone bool `protobuf:"varint,1,opt,name=gone,proto3" json:"gone,omitempty"`
 	// Message for people: `project "x" deleted` or `project "x" is being deleted`.
 	Message       string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
@@ -830,22 +833,22 @@ func (x *DeleteProjectResponse) GetMessage() string {
 	return ""
 }
 
-// UpdateProjectStatusRequest is an agent's report.
+// UpdateProjectStatusRequest is a report of an agent about a project.
 type UpdateProjectStatusRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the project.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Uid of the project that the report speaks of.
+	// Uid of the project that the report describes.
 	Uid string `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
-	// Epoch of the assignment that the report speaks of.
+	// Epoch of the assignment that the report describes.
 	Epoch int32 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	// ObservedGeneration that the report speaks of.
+	// ObservedGeneration is the generation of the project that the report describes.
 	ObservedGeneration int32 `protobuf:"varint,4,opt,name=observed_generation,json=observedGeneration,proto3" json:"observed_generation,omitempty"`
-	// Phase to move to; empty to stay.
+	// Phase is the new phase. Empty means that the phase does not change.
 	Phase string `protobuf:"bytes,5,opt,name=phase,proto3" json:"phase,omitempty"`
-	// Conditions to set, by type; others stay.
+	// Conditions to set. Conditions of other types do not change.
 	Conditions []*Condition `protobuf:"bytes,6,rep,name=conditions,proto3" json:"conditions,omitempty"`
-	// Services as the agent sees them: all of them.
+	// Services are the states of all services.
 	Services      []*ServiceStatus `protobuf:"bytes,7,rep,name=services,proto3" json:"services,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -935,17 +938,17 @@ type ScheduleProjectRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the project.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// ResourceVersion that the decision was made on; ABORTED where it is not the project's any more.
+	// ResourceVersion of the project that the decision is based on. The error is ABORTED if the project has changed since.
 	ResourceVersion string `protobuf:"bytes,2,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
-	// Action is `Bind` (Pending to Scheduled on node), `Move` (from its node to another one, in one commit), `Explain`
-	// (stays where it is, with the message), `Evict` (back to Pending) or `Abandon` (Terminating to Terminated, for a
-	// node lost too long).
+	// Action is `Bind` (assign a Pending project to the node), `Move` (assign the project to another node in one
+	// transaction), `Explain` (only set the condition), `Evict` (back to Pending) or `Abandon` (from Terminating to
+	// Terminated, because the node has been lost for too long).
 	Action string `protobuf:"bytes,3,opt,name=action,proto3" json:"action,omitempty"`
-	// NodeRef of a Bind or a Move.
+	// NodeRef is the node for `Bind` and `Move`.
 	NodeRef string `protobuf:"bytes,4,opt,name=node_ref,json=nodeRef,proto3" json:"node_ref,omitempty"`
-	// Reason for the condition.
+	// Reason of the condition.
 	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
-	// Message for the condition.
+	// Message of the condition.
 	Message       string `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1023,7 +1026,7 @@ func (x *ScheduleProjectRequest) GetMessage() string {
 	return ""
 }
 
-// RemoveProjectRequest names a Terminated project.
+// RemoveProjectRequest names a project by its name and uid.
 type RemoveProjectRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the project.
@@ -1078,7 +1081,7 @@ func (x *RemoveProjectRequest) GetUid() string {
 	return ""
 }
 
-// RetryProjectRequest names a Failed project, or one whose update failed.
+// RetryProjectRequest names a Failed project, or a project with a failed update.
 type RetryProjectRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the project.
@@ -1124,12 +1127,12 @@ func (x *RetryProjectRequest) GetName() string {
 	return ""
 }
 
-// RestartProjectRequest names a project, and maybe some of its services.
+// RestartProjectRequest names a project and the services to restart.
 type RestartProjectRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the project.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Services to restart; all where empty.
+	// Services to restart. Empty means all services.
 	Services      []string `protobuf:"bytes,2,rep,name=services,proto3" json:"services,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1179,16 +1182,16 @@ func (x *RestartProjectRequest) GetServices() []string {
 	return nil
 }
 
-// ExtendProjectRequest says until when, or by how much. Exactly one.
+// ExtendProjectRequest changes the expiry of a project. Set exactly one of until and by.
 type ExtendProjectRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the project.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Until is the new expiry.
 	Until *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=until,proto3" json:"until,omitempty"`
-	// By is added to the expiry that stands.
+	// By is added to the current expiry.
 	By *durationpb.Duration `protobuf:"bytes,3,opt,name=by,proto3" json:"by,omitempty"`
-	// Reason for the record.
+	// Reason for the change.
 	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1252,12 +1255,12 @@ func (x *ExtendProjectRequest) GetReason() string {
 	return ""
 }
 
-// AdoptProjectRequest names a project and the source that gets it.
+// AdoptProjectRequest names a project and its new owner.
 type AdoptProjectRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the project.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Source that gets it; may be left out where just one source claims the project.
+	// Source that becomes the owner. It may be empty if only one source declares the project.
 	Source        string `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1307,7 +1310,7 @@ func (x *AdoptProjectRequest) GetSource() string {
 	return ""
 }
 
-// ReleaseProjectRequest names a project of a source.
+// ReleaseProjectRequest names a project that a source owns.
 type ReleaseProjectRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the project.
@@ -1353,14 +1356,14 @@ func (x *ReleaseProjectRequest) GetName() string {
 	return ""
 }
 
-// RollbackProjectRequest says to which of the last specs.
+// RollbackProjectRequest names a project and the spec to restore.
 type RollbackProjectRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the project.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// To is a generation, or the first 7 characters or more of a commit.
+	// To is a generation, or at least the first 7 characters of a commit hash.
 	To string `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
-	// Terms of the override, for a project that a source owns.
+	// Terms of the override. Required if a source owns the project.
 	Terms         *OverrideTerms `protobuf:"bytes,3,opt,name=terms,proto3" json:"terms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1417,10 +1420,10 @@ func (x *RollbackProjectRequest) GetTerms() *OverrideTerms {
 	return nil
 }
 
-// ProjectHistory is what a project was.
+// ProjectHistory is the list of a project's last specs.
 type ProjectHistory struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Items, newest first.
+	// Items are the specs. The newest is first.
 	Items         []*Revision `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1463,12 +1466,12 @@ func (x *ProjectHistory) GetItems() []*Revision {
 	return nil
 }
 
-// Hint says that a source may have something new.
+// Hint reports that a source may have a new revision.
 type Hint struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Source to probe.
+	// Source to poll.
 	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
-	// Delivery that said so.
+	// Delivery is the webhook that caused the hint.
 	Delivery      *Delivery `protobuf:"bytes,2,opt,name=delivery,proto3" json:"delivery,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1518,17 +1521,17 @@ func (x *Hint) GetDelivery() *Delivery {
 	return nil
 }
 
-// OverrideTerms say why, and for how long, git has no say. At most one of until, for and until_next_change; without
-// any it stands until it is cleared.
+// OverrideTerms are the reason and the duration of an override. Set at most one of until, for and until_next_change. If
+// none is set, the override remains in force until a person clears it.
 type OverrideTerms struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Reason is required.
+	// Reason for the override.
 	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
-	// Until a time.
+	// Until is the time when the override ends.
 	Until *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=until,proto3" json:"until,omitempty"`
-	// For this long.
+	// For is the duration of the override.
 	For *durationpb.Duration `protobuf:"bytes,3,opt,name=for,proto3" json:"for,omitempty"`
-	// UntilNextChange of the manifest in git.
+	// UntilNextChange ends the override when the project's manifest in git changes.
 	UntilNextChange bool `protobuf:"varint,4,opt,name=until_next_change,json=untilNextChange,proto3" json:"until_next_change,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -1592,14 +1595,14 @@ func (x *OverrideTerms) GetUntilNextChange() bool {
 	return false
 }
 
-// OverrideProjectRequest records or clears an override.
+// OverrideProjectRequest creates, changes or clears an override.
 type OverrideProjectRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the project.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Terms of the override; required unless clear.
+	// Terms of the override. Required unless clear is true.
 	Terms *OverrideTerms `protobuf:"bytes,2,opt,name=terms,proto3" json:"terms,omitempty"`
-	// Clear ends the override that stands.
+	// Clear ends the current override.
 	Clear         bool `protobuf:"varint,3,opt,name=clear,proto3" json:"clear,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1802,20 +1805,20 @@ func (x *ListTombstonesResponse) GetKind() string {
 	return ""
 }
 
-// LogsRequest says whose logs.
+// LogsRequest selects log lines of a project.
 type LogsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the project.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Services; all where empty.
+	// Services whose logs to return. Empty means all services.
 	Services []string `protobuf:"bytes,2,rep,name=services,proto3" json:"services,omitempty"`
-	// Follow keeps the stream open for new lines.
+	// Follow keeps the stream open and sends new lines.
 	Follow bool `protobuf:"varint,3,opt,name=follow,proto3" json:"follow,omitempty"`
-	// Tail is how many of the last lines of each service; 0 for all, below 0 for none.
+	// Tail is the number of last lines of each service. 0 means all lines. A negative number means no existing lines.
 	Tail int32 `protobuf:"varint,4,opt,name=tail,proto3" json:"tail,omitempty"`
-	// Since leaves out what is older.
+	// Since leaves out lines that are older than this time.
 	Since *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
-	// Previous asks for what was written before each container's last start, the last 10,000 lines of it at most. Exclusive
+	// Previous selects the lines before each container's last start, at most the last 10,000. It must not be set together
 	// with follow.
 	Previous      bool `protobuf:"varint,6,opt,name=previous,proto3" json:"previous,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1894,10 +1897,10 @@ func (x *LogsRequest) GetPrevious() bool {
 	return false
 }
 
-// ExecRequest is what a caller sends to a command: the start first, then any of the others.
+// ExecRequest is one message from the caller of a command. The first message is start.
 type ExecRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Message is one of these.
+	// Message is the content of the request.
 	//
 	// Types that are valid to be assigned to Message:
 	//
@@ -1988,12 +1991,12 @@ type isExecRequest_Message interface {
 }
 
 type ExecRequest_Start struct {
-	// Start is the first, and only the first.
+	// Start begins the command. It is only in the first message.
 	Start *ExecStart `protobuf:"bytes,1,opt,name=start,proto3,oneof"`
 }
 
 type ExecRequest_Stdin struct {
-	// Stdin is input, at most 64 KiB a message.
+	// Stdin is input for the command, at most 64 KiB in a message.
 	Stdin []byte `protobuf:"bytes,2,opt,name=stdin,proto3,oneof"`
 }
 
@@ -2015,24 +2018,24 @@ func (*ExecRequest_StdinClosed) isExecRequest_Message() {}
 
 func (*ExecRequest_Resize) isExecRequest_Message() {}
 
-// ExecStart says what to run, and where.
+// ExecStart describes a command to run.
 type ExecStart struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the project.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Service in whose container it runs; may be empty where the project has one service.
+	// Service in whose container the command runs. It may be empty if the project has only one service.
 	Service string `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
-	// Command and its arguments. It is not read by a shell.
+	// Command and its arguments. No shell interprets them.
 	Command []string `protobuf:"bytes,3,rep,name=command,proto3" json:"command,omitempty"`
-	// Stdin is true where input follows.
+	// Stdin is true if the caller sends input.
 	Stdin bool `protobuf:"varint,4,opt,name=stdin,proto3" json:"stdin,omitempty"`
-	// Tty gives it a terminal; standard error then comes with standard output.
+	// Tty allocates a terminal for the command. Standard error is then part of standard output.
 	Tty bool `protobuf:"varint,5,opt,name=tty,proto3" json:"tty,omitempty"`
 	// Size of the terminal.
 	Size *TerminalSize `protobuf:"bytes,6,opt,name=size,proto3" json:"size,omitempty"`
-	// User to run as; the container's own where empty.
+	// User that runs the command. Empty means the user of the container.
 	User string `protobuf:"bytes,7,opt,name=user,proto3" json:"user,omitempty"`
-	// WorkingDir to run in; the container's own where empty.
+	// WorkingDir is the working directory of the command. Empty means the working directory of the container.
 	WorkingDir    string `protobuf:"bytes,8,opt,name=working_dir,json=workingDir,proto3" json:"working_dir,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2124,12 +2127,12 @@ func (x *ExecStart) GetWorkingDir() string {
 	return ""
 }
 
-// TerminalSize is a terminal's size in characters.
+// TerminalSize is the size of a terminal in characters.
 type TerminalSize struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Rows of the terminal.
+	// Rows is the number of rows.
 	Rows int32 `protobuf:"varint,1,opt,name=rows,proto3" json:"rows,omitempty"`
-	// Columns of the terminal.
+	// Columns is the number of columns.
 	Columns       int32 `protobuf:"varint,2,opt,name=columns,proto3" json:"columns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2179,10 +2182,10 @@ func (x *TerminalSize) GetColumns() int32 {
 	return 0
 }
 
-// ExecResponse is what a command says.
+// ExecResponse is one message from a command.
 type ExecResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Message is one of these.
+	// Message is the content of the response.
 	//
 	// Types that are valid to be assigned to Message:
 	//
@@ -2263,7 +2266,8 @@ type isExecResponse_Message interface {
 }
 
 type ExecResponse_Stdout struct {
-	// Stdout is standard output, or all output where there is a terminal. The first is empty: the command runs.
+	// Stdout is standard output. With a terminal it also has standard error. The first message is empty and means that
+	// the command has started.
 	Stdout []byte `protobuf:"bytes,1,opt,name=stdout,proto3,oneof"`
 }
 
@@ -2273,7 +2277,7 @@ type ExecResponse_Stderr struct {
 }
 
 type ExecResponse_ExitCode struct {
-	// ExitCode is the last message.
+	// ExitCode of the command. It is the last message.
 	ExitCode int32 `protobuf:"varint,3,opt,name=exit_code,json=exitCode,proto3,oneof"`
 }
 
@@ -2283,10 +2287,10 @@ func (*ExecResponse_Stderr) isExecResponse_Message() {}
 
 func (*ExecResponse_ExitCode) isExecResponse_Message() {}
 
-// PortForwardRequest is what a caller sends on one forwarded connection: the start first, then the others.
+// PortForwardRequest is one message from the caller on a forwarded connection. The first message is start.
 type PortForwardRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Message is one of these.
+	// Message is the content of the request.
 	//
 	// Types that are valid to be assigned to Message:
 	//
@@ -2367,17 +2371,17 @@ type isPortForwardRequest_Message interface {
 }
 
 type PortForwardRequest_Start struct {
-	// Start is the first, and only the first.
+	// Start opens the connection. It is only in the first message.
 	Start *PortForwardStart `protobuf:"bytes,1,opt,name=start,proto3,oneof"`
 }
 
 type PortForwardRequest_Data struct {
-	// Data for the service, at most 64 KiB a message.
+	// Data for the service, at most 64 KiB in a message.
 	Data []byte `protobuf:"bytes,2,opt,name=data,proto3,oneof"`
 }
 
 type PortForwardRequest_Closed struct {
-	// Closed ends the caller's half of the connection.
+	// Closed means that the caller sends no more data.
 	Closed bool `protobuf:"varint,3,opt,name=closed,proto3,oneof"`
 }
 
@@ -2387,14 +2391,14 @@ func (*PortForwardRequest_Data) isPortForwardRequest_Message() {}
 
 func (*PortForwardRequest_Closed) isPortForwardRequest_Message() {}
 
-// PortForwardStart says which port.
+// PortForwardStart names a port of a service.
 type PortForwardStart struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the project.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Service; may be empty where the project has one service.
+	// Service to connect to. It may be empty if the project has only one service.
 	Service string `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
-	// Port that the service listens on in its container.
+	// Port of the service in its container.
 	Port          int32 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2451,10 +2455,10 @@ func (x *PortForwardStart) GetPort() int32 {
 	return 0
 }
 
-// PortForwardResponse is what comes back on one forwarded connection.
+// PortForwardResponse is one message from the service on a forwarded connection.
 type PortForwardResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Message is one of these.
+	// Message is the content of the response.
 	//
 	// Types that are valid to be assigned to Message:
 	//
@@ -2535,7 +2539,7 @@ type isPortForwardResponse_Message interface {
 }
 
 type PortForwardResponse_Connected struct {
-	// Connected says that the service accepted the connection.
+	// Connected means that the service has accepted the connection.
 	Connected bool `protobuf:"varint,1,opt,name=connected,proto3,oneof"`
 }
 
@@ -2545,7 +2549,7 @@ type PortForwardResponse_Data struct {
 }
 
 type PortForwardResponse_Closed struct {
-	// Closed ends the service's half of the connection.
+	// Closed means that the service sends no more data.
 	Closed bool `protobuf:"varint,3,opt,name=closed,proto3,oneof"`
 }
 
@@ -2555,14 +2559,14 @@ func (*PortForwardResponse_Data) isPortForwardResponse_Message() {}
 
 func (*PortForwardResponse_Closed) isPortForwardResponse_Message() {}
 
-// TopRequest says whose usage.
+// TopRequest selects services of a project.
 type TopRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the project.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Services; all where empty.
+	// Services whose usage to return. Empty means all services.
 	Services []string `protobuf:"bytes,2,rep,name=services,proto3" json:"services,omitempty"`
-	// Follow goes on until the caller leaves; else one answer comes.
+	// Follow sends measurements until the caller ends the stream. Otherwise the stream has one measurement.
 	Follow        bool `protobuf:"varint,3,opt,name=follow,proto3" json:"follow,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2619,7 +2623,7 @@ func (x *TopRequest) GetFollow() bool {
 	return false
 }
 
-// TopResponse is one look at what services use.
+// TopResponse is one measurement of the resource usage of services.
 type TopResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Services that run, in the order of the manifest.
@@ -2665,22 +2669,22 @@ func (x *TopResponse) GetServices() []*ServiceUsage {
 	return nil
 }
 
-// ServiceUsage is what one container uses.
+// ServiceUsage is the resource usage of one container.
 type ServiceUsage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Service's name.
+	// Service is the name of the service.
 	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
-	// CpuMillis is processor time over the last second, in thousandths of a core.
+	// CpuMillis is the use of processors in the last second, in thousandths of a core.
 	CpuMillis int64 `protobuf:"varint,2,opt,name=cpu_millis,json=cpuMillis,proto3" json:"cpu_millis,omitempty"`
-	// MemoryBytes in use, without the page cache that can be dropped.
+	// MemoryBytes is the used memory in bytes, without page cache that the kernel can drop.
 	MemoryBytes int64 `protobuf:"varint,3,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
-	// MemoryLimitBytes is the container's limit, or the machine's memory.
+	// MemoryLimitBytes is the memory limit of the container in bytes. Without a limit it is the memory of the machine.
 	MemoryLimitBytes int64 `protobuf:"varint,4,opt,name=memory_limit_bytes,json=memoryLimitBytes,proto3" json:"memory_limit_bytes,omitempty"`
-	// ReceivedBytes over its network since it started.
+	// ReceivedBytes is the number of bytes that the container has received over its network since its start.
 	ReceivedBytes int64 `protobuf:"varint,5,opt,name=received_bytes,json=receivedBytes,proto3" json:"received_bytes,omitempty"`
-	// SentBytes over its network since it started.
+	// SentBytes is the number of bytes that the container has sent over its network since its start.
 	SentBytes int64 `protobuf:"varint,6,opt,name=sent_bytes,json=sentBytes,proto3" json:"sent_bytes,omitempty"`
-	// Pids is how many processes and threads there are.
+	// Pids is the number of processes and threads.
 	Pids          int64 `protobuf:"varint,7,opt,name=pids,proto3" json:"pids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2765,18 +2769,18 @@ func (x *ServiceUsage) GetPids() int64 {
 	return 0
 }
 
-// LogLine is one line that a container wrote.
+// LogLine is one line of a container's log.
 type LogLine struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Service that wrote it.
+	// Service that wrote the line.
 	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
-	// Time when it did.
+	// Time when the service wrote the line.
 	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
-	// Stderr is true for standard error.
+	// Stderr is true if the line is from standard error.
 	Stderr bool `protobuf:"varint,3,opt,name=stderr,proto3" json:"stderr,omitempty"`
-	// Line without its newline; cut at 16 KiB.
+	// Line is the text without the newline. Cara cuts it at 16 KiB.
 	Line string `protobuf:"bytes,4,opt,name=line,proto3" json:"line,omitempty"`
-	// Lost is how many lines were dropped before this one because the reader was slow.
+	// Lost is the number of lines before this one that Cara dropped because the reader was too slow.
 	Lost          int32 `protobuf:"varint,5,opt,name=lost,proto3" json:"lost,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2847,20 +2851,21 @@ func (x *LogLine) GetLost() int32 {
 	return 0
 }
 
-// ApplyRequest has many objects: projects, sources, secrets, nodes.
+// ApplyRequest has objects to create or change: projects, sources, Secrets and nodes.
 type ApplyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Objects to create or change.
 	Objects []*Object `protobuf:"bytes,1,rep,name=objects,proto3" json:"objects,omitempty"`
-	// DryRun says what would happen and writes nothing.
+	// DryRun returns the results and writes nothing.
 	DryRun bool `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
-	// Source on whose behalf the reconciler applies; nobody else may say so.
+	// Source for which the reconciler applies the objects. Only the reconciler may set it.
 	Source string `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
-	// Adopt is the source's adopt policy, with source.
+	// Adopt is the adopt policy of the source. Only the reconciler may set it.
 	Adopt string `protobuf:"bytes,4,opt,name=adopt,proto3" json:"adopt,omitempty"`
-	// HandOver names owners (`source/old`) that no longer claim the projects at hand: they may be taken from them.
+	// HandOver are owners (`source/old`) that no longer declare the projects in this request. The source may take the
+	// projects from them. Only the reconciler may set it.
 	HandOver []string `protobuf:"bytes,5,rep,name=hand_over,json=handOver,proto3" json:"hand_over,omitempty"`
-	// Override lets a person change projects that a source owns.
+	// Override allows a person to change projects that a source owns.
 	Override      *OverrideTerms `protobuf:"bytes,6,opt,name=override,proto3" json:"override,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2938,10 +2943,10 @@ func (x *ApplyRequest) GetOverride() *OverrideTerms {
 	return nil
 }
 
-// ApplyResponse has one result for each object, in the order of the request.
+// ApplyResponse has the results of an ApplyRequest.
 type ApplyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Results, one for each object.
+	// Results has one result for each object, in the order of the request.
 	Results       []*ApplyResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2984,7 +2989,7 @@ func (x *ApplyResponse) GetResults() []*ApplyResult {
 	return nil
 }
 
-// ApplyResult is what became of one object.
+// ApplyResult is the result for one object.
 type ApplyResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Kind of the object.
@@ -2993,11 +2998,11 @@ type ApplyResult struct {
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// Action is `created`, `configured`, `unchanged` or `refused`.
 	Action string `protobuf:"bytes,3,opt,name=action,proto3" json:"action,omitempty"`
-	// Diff is what changed, field by field.
+	// Diff has the fields that changed.
 	Diff []*FieldDiff `protobuf:"bytes,4,rep,name=diff,proto3" json:"diff,omitempty"`
-	// Problem says why it was refused.
+	// Problem explains why the server refused the object. Not set for other actions.
 	Problem *Problem `protobuf:"bytes,5,opt,name=problem,proto3" json:"problem,omitempty"`
-	// ResourceVersion after the write.
+	// ResourceVersion of the object after the write.
 	ResourceVersion string `protobuf:"bytes,6,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
 	// Uid of the object.
 	Uid           string `protobuf:"bytes,7,opt,name=uid,proto3" json:"uid,omitempty"`
@@ -3084,10 +3089,10 @@ func (x *ApplyResult) GetUid() string {
 	return ""
 }
 
-// CreateNodeRequest has the node to register.
+// CreateNodeRequest has the node to create.
 type CreateNodeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Node to register.
+	// Node to create.
 	Node          *Node `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3249,12 +3254,13 @@ func (x *ListNodesResponse) GetKind() string {
 	return ""
 }
 
-// WatchObjectsRequest asks for a stream of objects of one kind.
+// WatchObjectsRequest selects the objects of a watch of one kind.
 type WatchObjectsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// LabelSelector as in Kubernetes.
+	// LabelSelector selects objects by their labels, as in Kubernetes: `app=web,tier in (a,b)`. Empty means all objects.
 	LabelSelector string `protobuf:"bytes,1,opt,name=label_selector,json=labelSelector,proto3" json:"label_selector,omitempty"`
-	// ResourceVersion to go on from; empty: the state of now first.
+	// ResourceVersion is the version after which the stream begins. If it is empty, the stream begins with the current
+	// objects.
 	ResourceVersion string `protobuf:"bytes,2,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -3309,9 +3315,9 @@ type NodeEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Type is `Added`, `Modified`, `Deleted` or `Bookmark`.
 	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
-	// Object after the change; before it, where it was deleted.
+	// Object after the change. For `Deleted`, the object before the deletion.
 	Object *Node `protobuf:"bytes,2,opt,name=object,proto3" json:"object,omitempty"`
-	// ResourceVersion to go on from.
+	// ResourceVersion from which a new watch can continue.
 	ResourceVersion string `protobuf:"bytes,3,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -3368,12 +3374,12 @@ func (x *NodeEvent) GetResourceVersion() string {
 	return ""
 }
 
-// HeartbeatRequest is what one node says of its machine.
+// HeartbeatRequest is a report of one node about its machine.
 type HeartbeatRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the node.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Heartbeat is what the agent says.
+	// Heartbeat is the agent's report.
 	Heartbeat     *Heartbeat `protobuf:"bytes,2,opt,name=heartbeat,proto3" json:"heartbeat,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3423,14 +3429,15 @@ func (x *HeartbeatRequest) GetHeartbeat() *Heartbeat {
 	return nil
 }
 
-// MarkNodeNotReadyRequest names a node that is silent.
+// MarkNodeNotReadyRequest names a node whose heartbeats have stopped.
 type MarkNodeNotReadyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the node.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// LastHeartbeat that the decision was made on; absent where none was seen since the server's start.
+	// LastHeartbeat is the heartbeat that the decision is based on. Not set if the server has received no heartbeat since
+	// its start.
 	LastHeartbeat *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=last_heartbeat,json=lastHeartbeat,proto3" json:"last_heartbeat,omitempty"`
-	// Message for the condition.
+	// Message of the condition.
 	Message       string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3487,14 +3494,14 @@ func (x *MarkNodeNotReadyRequest) GetMessage() string {
 	return ""
 }
 
-// MarkNodeDrainedRequest names a draining node that nothing is left on.
+// MarkNodeDrainedRequest names a draining node without projects.
 type MarkNodeDrainedRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the node.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// ResourceVersion that the decision was made on.
+	// ResourceVersion of the node that the decision is based on.
 	ResourceVersion string `protobuf:"bytes,2,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
-	// Message for the condition.
+	// Message of the condition.
 	Message       string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3551,18 +3558,18 @@ func (x *MarkNodeDrainedRequest) GetMessage() string {
 	return ""
 }
 
-// JoinRequest asks for a node's certificate.
+// JoinRequest requests a certificate for a node.
 type JoinRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// TokenId of the join token.
+	// TokenId is the ID of the join token.
 	TokenId string `protobuf:"bytes,1,opt,name=token_id,json=tokenId,proto3" json:"token_id,omitempty"`
 	// Secret of the join token.
 	Secret string `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
-	// NodeName that the agent wants to have.
+	// NodeName is the name that the node requests.
 	NodeName string `protobuf:"bytes,3,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`
-	// Csr is a PEM certificate request for a key that never leaves the node.
+	// Csr is a certificate signing request in PEM. Its private key never leaves the node.
 	Csr []byte `protobuf:"bytes,4,opt,name=csr,proto3" json:"csr,omitempty"`
-	// Labels that a new node asks for. The join token must allow them.
+	// Labels that a new node requests. The join token must allow them.
 	Labels        map[string]string `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3633,14 +3640,14 @@ func (x *JoinRequest) GetLabels() map[string]string {
 	return nil
 }
 
-// JoinResponse has a node's certificate.
+// JoinResponse has a certificate for a node.
 type JoinResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Certificate in PEM.
+	// Certificate of the node in PEM.
 	Certificate []byte `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
-	// Ca in PEM: who to trust as the server.
+	// Ca is the certificate authority in PEM. The agent uses it to verify the server.
 	Ca []byte `protobuf:"bytes,2,opt,name=ca,proto3" json:"ca,omitempty"`
-	// ClusterId goes on every container's labels.
+	// ClusterId is the ID of the cluster. The agent adds it to the labels of each container.
 	ClusterId     string `protobuf:"bytes,3,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3697,10 +3704,10 @@ func (x *JoinResponse) GetClusterId() string {
 	return ""
 }
 
-// RenewCertificateRequest has a request for a new key.
+// RenewCertificateRequest requests a certificate with a new key.
 type RenewCertificateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Csr in PEM.
+	// Csr is a certificate signing request in PEM.
 	Csr           []byte `protobuf:"bytes,1,opt,name=csr,proto3" json:"csr,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3743,14 +3750,15 @@ func (x *RenewCertificateRequest) GetCsr() []byte {
 	return nil
 }
 
-// ConnectRequest is what an agent sends on its stream. The first one has a heartbeat with info.
+// ConnectRequest is one message of an agent. The first message has a heartbeat with info.
 type ConnectRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Heartbeat is a sign of life.
+	// Heartbeat is the periodic report of the node.
 	Heartbeat *Heartbeat `protobuf:"bytes,1,opt,name=heartbeat,proto3" json:"heartbeat,omitempty"`
-	// InstanceId tells two agents with one name apart: a newer one takes over, the older one is told so and stops.
+	// InstanceId identifies a running agent. If two agents use the same name, the newer one continues. The server notifies
+	// the older one, which stops.
 	InstanceId string `protobuf:"bytes,2,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
-	// Released are projects that were unassigned and of which nothing is left.
+	// Released are unassigned projects that have nothing left on the node.
 	Released      []*Released `protobuf:"bytes,3,rep,name=released,proto3" json:"released,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3807,10 +3815,10 @@ func (x *ConnectRequest) GetReleased() []*Released {
 	return nil
 }
 
-// ConnectResponse is what the server sends to an agent.
+// ConnectResponse is one message of the server to an agent.
 type ConnectResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Message is one of these.
+	// Message is the content of the response.
 	//
 	// Types that are valid to be assigned to Message:
 	//
@@ -3931,37 +3939,37 @@ type isConnectResponse_Message interface {
 }
 
 type ConnectResponse_Welcome struct {
-	// Welcome is the first.
+	// Welcome is the first message.
 	Welcome *Welcome `protobuf:"bytes,1,opt,name=welcome,proto3,oneof"`
 }
 
 type ConnectResponse_Assignment struct {
-	// Assignment is new or changed.
+	// Assignment is a new or changed assignment.
 	Assignment *Assignment `protobuf:"bytes,2,opt,name=assignment,proto3,oneof"`
 }
 
 type ConnectResponse_Unassigned struct {
-	// Unassigned says that a project is no longer this node's.
+	// Unassigned removes a project from this node.
 	Unassigned *Unassigned `protobuf:"bytes,3,opt,name=unassigned,proto3,oneof"`
 }
 
 type ConnectResponse_Synced struct {
-	// Synced ends the first list: what was not named is not this node's.
+	// Synced ends the initial list. A project that is not in the list is not assigned to this node.
 	Synced *Synced `protobuf:"bytes,4,opt,name=synced,proto3,oneof"`
 }
 
 type ConnectResponse_Routes struct {
-	// Routes of the ingress, new or changed.
+	// Routes are new or changed ingress routes.
 	Routes *Routes `protobuf:"bytes,5,opt,name=routes,proto3,oneof"`
 }
 
 type ConnectResponse_OpenStream struct {
-	// OpenStream asks for an Attach.
+	// OpenStream requests a call of Attach.
 	OpenStream *OpenStream `protobuf:"bytes,6,opt,name=open_stream,json=openStream,proto3,oneof"`
 }
 
 type ConnectResponse_RemoveVolume struct {
-	// RemoveVolume asks for the deletion of a Managed volume.
+	// RemoveVolume requests the deletion of a Managed volume.
 	RemoveVolume *RemoveVolume `protobuf:"bytes,7,opt,name=remove_volume,json=removeVolume,proto3,oneof"`
 }
 
@@ -3979,14 +3987,14 @@ func (*ConnectResponse_OpenStream) isConnectResponse_Message() {}
 
 func (*ConnectResponse_RemoveVolume) isConnectResponse_Message() {}
 
-// Welcome opens the server's side.
+// Welcome is the first message of the server.
 type Welcome struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// ClusterId of the server.
+	// ClusterId is the ID of the cluster.
 	ClusterId string `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
-	// HeartbeatInterval to keep.
+	// HeartbeatInterval is the time between two heartbeats of the agent.
 	HeartbeatInterval *durationpb.Duration `protobuf:"bytes,2,opt,name=heartbeat_interval,json=heartbeatInterval,proto3" json:"heartbeat_interval,omitempty"`
-	// ServerTime now.
+	// ServerTime is the current time on the server.
 	ServerTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=server_time,json=serverTime,proto3" json:"server_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4043,14 +4051,14 @@ func (x *Welcome) GetServerTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// Unassigned says that a project is no longer this node's: stop what runs of it, quietly.
+// Unassigned removes a project from a node. The agent stops and removes its containers and does not report its status.
 type Unassigned struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the project.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Uid of the project.
 	Uid string `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
-	// Epoch of the project where its new node waits for this one: the agent sends Released once nothing is left.
+	// Epoch of the project if its new node waits for this node. The agent then sends Released when nothing is left.
 	Epoch         int32 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4107,12 +4115,13 @@ func (x *Unassigned) GetEpoch() int32 {
 	return 0
 }
 
-// RemoveVolume asks an agent to delete a Managed volume and its data. The next inventory without the volume confirms it.
+// RemoveVolume requests the deletion of a Managed volume and its data. The agent confirms it with the next inventory,
+// which no longer contains the volume.
 type RemoveVolume struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Uid of the Volume object.
 	Uid string `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
-	// Project that the volume was made for.
+	// Project that the agent created the volume for.
 	Project string `protobuf:"bytes,2,opt,name=project,proto3" json:"project,omitempty"`
 	// Name of the volume in that project's spec.
 	Name          string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
@@ -4171,14 +4180,14 @@ func (x *RemoveVolume) GetName() string {
 	return ""
 }
 
-// Released says that nothing is left on a node of a project that was unassigned.
+// Released reports that an unassigned project has nothing left on a node.
 type Released struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the project.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Uid of the project.
 	Uid string `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
-	// Epoch that Unassigned had.
+	// Epoch from the Unassigned message.
 	Epoch         int32 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4235,7 +4244,7 @@ func (x *Released) GetEpoch() int32 {
 	return 0
 }
 
-// Synced ends the first list of assignments and routes.
+// Synced ends the initial list of assignments and routes.
 type Synced struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -4272,19 +4281,19 @@ func (*Synced) Descriptor() ([]byte, []int) {
 	return file_cara_v1_service_proto_rawDescGZIP(), []int{59}
 }
 
-// Routes is a change of the ingress table, or all of it.
+// Routes is a change of the routing table, or the whole table.
 type Routes struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Full is true where this is the whole table.
+	// Full is true if the message has the whole table.
 	Full bool `protobuf:"varint,1,opt,name=full,proto3" json:"full,omitempty"`
-	// Upserts are routes that are new or changed.
+	// Upserts are new or changed routes.
 	Upserts []*Route `protobuf:"bytes,2,rep,name=upserts,proto3" json:"upserts,omitempty"`
-	// RemovedHosts lead nowhere now.
+	// RemovedHosts are hosts that no longer have a route.
 	RemovedHosts []string `protobuf:"bytes,3,rep,name=removed_hosts,json=removedHosts,proto3" json:"removed_hosts,omitempty"`
-	// Peers are the nodes of the cluster whose certificates are new or changed; all of them where this is the whole table. A
-	// server that does not know of peers sends none.
+	// Peers are the nodes of the cluster whose certificates are new or changed. If full is true, they are all nodes. A
+	// server of an older version sends no peers.
 	Peers []*Peer `protobuf:"bytes,4,rep,name=peers,proto3" json:"peers,omitempty"`
-	// RemovedPeers are nodes whose certificates are no longer accepted.
+	// RemovedPeers are nodes whose certificates are no longer valid.
 	RemovedPeers  []string `protobuf:"bytes,5,rep,name=removed_peers,json=removedPeers,proto3" json:"removed_peers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4355,13 +4364,13 @@ func (x *Routes) GetRemovedPeers() []string {
 	return nil
 }
 
-// Peer is what an agent accepts of another agent.
+// Peer tells an agent which certificates of another agent to accept.
 type Peer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Node of the agent.
+	// Node of the other agent.
 	Node string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
-	// NotBefore is the earliest beginning of a certificate that is accepted: the node joined then, or renewed its
-	// certificate twice since.
+	// NotBefore is the start of the node's oldest accepted certificate. The agent accepts certificates that begin at this
+	// time or later. A certificate remains accepted until the node has renewed it twice.
 	NotBefore     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4411,12 +4420,12 @@ func (x *Peer) GetNotBefore() *timestamppb.Timestamp {
 	return nil
 }
 
-// OpenStream asks an agent to call Attach with this id.
+// OpenStream requests a call of Attach with the given ID.
 type OpenStream struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// StreamId to send first.
+	// StreamId that the agent sends in its first message.
 	StreamId string `protobuf:"bytes,1,opt,name=stream_id,json=streamId,proto3" json:"stream_id,omitempty"`
-	// Kind of stream.
+	// Kind of the stream.
 	//
 	// Types that are valid to be assigned to Kind:
 	//
@@ -4425,7 +4434,7 @@ type OpenStream struct {
 	//	*OpenStream_PortForward
 	//	*OpenStream_Top
 	Kind isOpenStream_Kind `protobuf_oneof:"kind"`
-	// Window is how many bytes either side may have sent that the other has not taken yet; 0 sets no bound.
+	// Window is the maximum number of bytes in each direction that the receiver has not yet acknowledged. 0 means no limit.
 	Window        int64 `protobuf:"varint,6,opt,name=window,proto3" json:"window,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4523,7 +4532,7 @@ type isOpenStream_Kind interface {
 }
 
 type OpenStream_Logs struct {
-	// Logs of a project's containers.
+	// Logs streams the logs of a project's containers.
 	Logs *LogsRequest `protobuf:"bytes,2,opt,name=logs,proto3,oneof"`
 }
 
@@ -4538,7 +4547,7 @@ type OpenStream_PortForward struct {
 }
 
 type OpenStream_Top struct {
-	// Top reads what services use.
+	// Top measures the resource usage of services.
 	Top *TopRequest `protobuf:"bytes,5,opt,name=top,proto3,oneof"`
 }
 
@@ -4550,24 +4559,24 @@ func (*OpenStream_PortForward) isOpenStream_Kind() {}
 
 func (*OpenStream_Top) isOpenStream_Kind() {}
 
-// AttachRequest is what an agent sends on one stream.
+// AttachRequest is one message of an agent on a stream.
 type AttachRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// StreamId, in the first message only.
+	// StreamId is the ID from OpenStream. It is only in the first message.
 	StreamId string `protobuf:"bytes,1,opt,name=stream_id,json=streamId,proto3" json:"stream_id,omitempty"`
-	// Log is a line.
+	// Log is one line of a log.
 	Log *LogLine `protobuf:"bytes,2,opt,name=log,proto3" json:"log,omitempty"`
-	// Error ends the stream with a message.
+	// Error is the message of an error. It ends the stream.
 	Error string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
-	// Exec is what a command says.
+	// Exec is output of a command.
 	Exec *ExecResponse `protobuf:"bytes,4,opt,name=exec,proto3" json:"exec,omitempty"`
-	// PortForward is what comes back on a connection.
+	// PortForward is data from a service.
 	PortForward *PortForwardResponse `protobuf:"bytes,5,opt,name=port_forward,json=portForward,proto3" json:"port_forward,omitempty"`
-	// Top is one look at what services use.
+	// Top is one measurement of the resource usage of services.
 	Top *TopResponse `protobuf:"bytes,6,opt,name=top,proto3" json:"top,omitempty"`
-	// Code of the error, as gRPC counts them; 0 for one that says nothing of whose fault it is.
+	// Code is the gRPC code of the error. 0 means an unknown code.
 	Code int32 `protobuf:"varint,7,opt,name=code,proto3" json:"code,omitempty"`
-	// Taken is how many bytes of the server's messages the agent is done with since it last said so.
+	// Taken is the number of bytes from the server that the agent has processed since its last acknowledgement.
 	Taken         int64 `protobuf:"varint,8,opt,name=taken,proto3" json:"taken,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4659,14 +4668,14 @@ func (x *AttachRequest) GetTaken() int64 {
 	return 0
 }
 
-// AttachResponse is what the server sends to an agent on one stream. The server closes it to end the stream.
+// AttachResponse is one message of the server to an agent on a stream. The server closes the stream to end it.
 type AttachResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Exec is input for a command; its start came with OpenStream.
+	// Exec is input for a command. OpenStream has started the command.
 	Exec *ExecRequest `protobuf:"bytes,1,opt,name=exec,proto3" json:"exec,omitempty"`
-	// PortForward is data for a connection; its start came with OpenStream.
+	// PortForward is data for a service. OpenStream has opened the connection.
 	PortForward *PortForwardRequest `protobuf:"bytes,2,opt,name=port_forward,json=portForward,proto3" json:"port_forward,omitempty"`
-	// Taken is how many bytes of the agent's messages the caller has got since the server last said so.
+	// Taken is the number of bytes from the agent that the caller has received since the server's last acknowledgement.
 	Taken         int64 `protobuf:"varint,3,opt,name=taken,proto3" json:"taken,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4893,9 +4902,9 @@ type SourceEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Type is `Added`, `Modified`, `Deleted` or `Bookmark`.
 	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
-	// Object after the change; before it, where it was deleted.
+	// Object after the change. For `Deleted`, the object before the deletion.
 	Object *Source `protobuf:"bytes,2,opt,name=object,proto3" json:"object,omitempty"`
-	// ResourceVersion to go on from.
+	// ResourceVersion from which a new watch can continue.
 	ResourceVersion string `protobuf:"bytes,3,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -4952,13 +4961,13 @@ func (x *SourceEvent) GetResourceVersion() string {
 	return ""
 }
 
-// ReconcileSourceResponse has the token to wait for.
+// ReconcileSourceResponse has the token of a reconcile request.
 type ReconcileSourceResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Token of the request. It is answered once status.handledToken, compared as text, is equal to it or greater: a pass
-	// that began after the request has ended.
+	// Token of the request. The request is completed if status.handledToken, compared as text, is equal to the token or
+	// greater. Then a pass that began after the request has ended.
 	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
-	// Source as it is now.
+	// Source in its current state.
 	Source        *Source `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -5008,12 +5017,12 @@ func (x *ReconcileSourceResponse) GetSource() *Source {
 	return nil
 }
 
-// ConfirmSourceRequest names the revision whose prune is released.
+// ConfirmSourceRequest names the revision whose deletions are allowed.
 type ConfirmSourceRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the source.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Revision, in full or its first 7 characters or more.
+	// Revision of the source: the full hash, or at least its first 7 characters.
 	Revision      string `protobuf:"bytes,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -5063,18 +5072,18 @@ func (x *ConfirmSourceRequest) GetRevision() string {
 	return ""
 }
 
-// SourcePlan is what a pass over a source would do.
+// SourcePlan describes what a pass over a source would do.
 type SourcePlan struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Source that the plan is for.
 	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
-	// Revision of the source that was read last.
+	// Revision of the source that Cara read last.
 	Revision string `protobuf:"bytes,2,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Steps in the order in which they would be done. A project that is in place has none.
+	// Steps in the order of a pass. Projects that are up to date have no step.
 	Steps []*PlanStep `protobuf:"bytes,3,rep,name=steps,proto3" json:"steps,omitempty"`
-	// Settled is the number of projects that are in place.
+	// Settled is the number of projects that are up to date.
 	Settled int32 `protobuf:"varint,4,opt,name=settled,proto3" json:"settled,omitempty"`
-	// PruneBlocked has the reasons for which projects that left the source would be kept; all of them.
+	// PruneBlocked are all reasons why the pass would not delete projects that the source no longer declares.
 	PruneBlocked  []string `protobuf:"bytes,5,rep,name=prune_blocked,json=pruneBlocked,proto3" json:"prune_blocked,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -5145,26 +5154,27 @@ func (x *SourcePlan) GetPruneBlocked() []string {
 	return nil
 }
 
-// PlanStep is one thing that a pass would do about one project, or the reason to do nothing.
+// PlanStep is one step for one project: an action, or the reason why nothing is done.
 type PlanStep struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Project that the step is about.
+	// Project that the step is for.
 	Project string `protobuf:"bytes,1,opt,name=project,proto3" json:"project,omitempty"`
-	// Action is Create, Adopt, HandOver, Update, Check, Delete, Keep or Forget.
+	// Action is `Create`, `Adopt`, `HandOver`, `Update`, `Check`, `Delete`, `Keep` or `Forget`.
 	Action string `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"`
-	// Reason is a word: why the step is there.
+	// Reason is one CamelCase word that explains the step to programs.
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
-	// Message says why the project is kept as it is; empty for the other actions.
+	// Message explains why a `Keep` step does not change the project. Empty for other actions.
 	Message string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
-	// Diff is what differs between the project and the source. A Keep step shows it and does not apply it.
+	// Diff has the fields that differ between the project and the source. A `Keep` step shows them and does not change
+	// them.
 	Diff []*FieldDiff `protobuf:"bytes,5,rep,name=diff,proto3" json:"diff,omitempty"`
-	// Owner of the project now; empty for a new project, and for one that nobody owns.
+	// Owner of the project. Empty if the project is new or has no owner.
 	Owner string `protobuf:"bytes,6,opt,name=owner,proto3" json:"owner,omitempty"`
-	// Claim is what became of the last attempt to apply the project: the claim's state and message.
+	// ClaimState is the state of the project's claim after the last pass.
 	ClaimState string `protobuf:"bytes,7,opt,name=claim_state,json=claimState,proto3" json:"claim_state,omitempty"`
-	// Message of that attempt.
+	// ClaimMessage is the message of the project's claim after the last pass.
 	ClaimMessage string `protobuf:"bytes,8,opt,name=claim_message,json=claimMessage,proto3" json:"claim_message,omitempty"`
-	// Differs is true if the project is not as the source declares it, whether or not the step changes that.
+	// Differs is true if the project differs from the source, even if the step does not change it.
 	Differs       bool `protobuf:"varint,9,opt,name=differs,proto3" json:"differs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -5263,14 +5273,14 @@ func (x *PlanStep) GetDiffers() bool {
 	return false
 }
 
-// ListClaimsRequest names a source.
+// ListClaimsRequest selects the claims of a source.
 type ListClaimsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Source whose claims to list.
 	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
-	// Limit of objects on a page; 0 for all, 10000 at most.
+	// Limit is the maximum number of objects on a page, at most 10000. 0 means all objects.
 	Limit int32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
-	// PageToken of the page before.
+	// PageToken is the nextPageToken of the previous page. Empty for the first page.
 	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -5400,28 +5410,29 @@ func (x *ListClaimsResponse) GetKind() string {
 	return ""
 }
 
-// UpdateSourceStatusRequest writes the parts that are set; conditions by type.
+// UpdateSourceStatusRequest writes the fields that are set. Other fields do not change.
 type UpdateSourceStatusRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the source.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Uid of the source.
 	Uid string `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
-	// Conditions to set, by type; others stay.
+	// Conditions to set. Conditions of other types do not change.
 	Conditions []*Condition `protobuf:"bytes,3,rep,name=conditions,proto3" json:"conditions,omitempty"`
-	// Poll, kept in memory only. From `sources`.
+	// Poll is the result of the last poll. Only `sources` sets it. The server keeps it in memory.
 	Poll *PollStatus `protobuf:"bytes,4,opt,name=poll,proto3" json:"poll,omitempty"`
-	// ObservedGeneration of the source.
+	// ObservedGeneration is the generation of the source that the status describes.
 	ObservedGeneration *int32 `protobuf:"varint,5,opt,name=observed_generation,json=observedGeneration,proto3,oneof" json:"observed_generation,omitempty"`
-	// AttemptedRevision. From `reconciler`.
+	// AttemptedRevision is the new value of status.attemptedRevision. Only `reconciler` sets it.
 	AttemptedRevision *string `protobuf:"bytes,6,opt,name=attempted_revision,json=attemptedRevision,proto3,oneof" json:"attempted_revision,omitempty"`
-	// AppliedRevision. From `reconciler`.
+	// AppliedRevision is the new value of status.appliedRevision. Only `reconciler` sets it.
 	AppliedRevision *string `protobuf:"bytes,7,opt,name=applied_revision,json=appliedRevision,proto3,oneof" json:"applied_revision,omitempty"`
-	// HandledToken. From `reconciler`; from `sources` where a requested fetch failed.
+	// HandledToken is the new value of status.handledToken. `reconciler` sets it after a pass, and `sources` after a
+	// requested fetch that failed.
 	HandledToken *string `protobuf:"bytes,8,opt,name=handled_token,json=handledToken,proto3,oneof" json:"handled_token,omitempty"`
-	// Run to put first. From `reconciler`.
+	// Run to add as the newest one. Only `reconciler` sets it.
 	Run *Run `protobuf:"bytes,9,opt,name=run,proto3" json:"run,omitempty"`
-	// Projects that the source owns. From `reconciler`.
+	// Projects is the number of projects that the source owns. Only `reconciler` sets it.
 	Projects      *int32 `protobuf:"varint,10,opt,name=projects,proto3,oneof" json:"projects,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -5527,21 +5538,21 @@ func (x *UpdateSourceStatusRequest) GetProjects() int32 {
 	return 0
 }
 
-// PublishSnapshotRequest is one message of a published snapshot; the first has the head.
+// PublishSnapshotRequest is one message of a new snapshot.
 type PublishSnapshotRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Source that is published.
+	// Source that the snapshot is of.
 	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
-	// SourceUid of it.
+	// SourceUid is the uid of the source.
 	SourceUid string `protobuf:"bytes,2,opt,name=source_uid,json=sourceUid,proto3" json:"source_uid,omitempty"`
-	// Head in the first message. Its sequence must be one more than the stored one (0 where there is none): ABORTED
-	// otherwise.
+	// Head describes the snapshot. It is in the first message. Its sequence must be 1 more than that of the stored
+	// snapshot, or 1 for the first snapshot. Otherwise the error is ABORTED.
 	Head *Snapshot `protobuf:"bytes,3,opt,name=head,proto3" json:"head,omitempty"`
-	// Upserts are claims that are new or changed.
+	// Upserts are new or changed claims.
 	Upserts []*ClaimSpec `protobuf:"bytes,4,rep,name=upserts,proto3" json:"upserts,omitempty"`
-	// Absent are projects whose manifest left the source.
+	// Absent are projects that the source no longer declares.
 	Absent []string `protobuf:"bytes,5,rep,name=absent,proto3" json:"absent,omitempty"`
-	// Conditions, in the first message: what the snapshot says of the source is seen together with it.
+	// Conditions of the source, in the first message. They take effect together with the snapshot.
 	Conditions    []*Condition `protobuf:"bytes,6,rep,name=conditions,proto3" json:"conditions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -5619,10 +5630,10 @@ func (x *PublishSnapshotRequest) GetConditions() []*Condition {
 	return nil
 }
 
-// PublishSnapshotResponse says at which revision the snapshot was stored.
+// PublishSnapshotResponse has the version of the stored snapshot.
 type PublishSnapshotResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// ResourceVersion of the source and of every claim in it.
+	// ResourceVersion of the source after the snapshot took effect.
 	ResourceVersion string `protobuf:"bytes,1,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -5665,12 +5676,12 @@ func (x *PublishSnapshotResponse) GetResourceVersion() string {
 	return ""
 }
 
-// UpdateClaimsRequest is about claims of one source.
+// UpdateClaimsRequest changes claims of one source.
 type UpdateClaimsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Source whose claims they are.
+	// Source of the claims.
 	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
-	// Updates of status.
+	// Updates has one change for each claim.
 	Updates       []*ClaimUpdate `protobuf:"bytes,2,rep,name=updates,proto3" json:"updates,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -5720,14 +5731,14 @@ func (x *UpdateClaimsRequest) GetUpdates() []*ClaimUpdate {
 	return nil
 }
 
-// ClaimUpdate is about one claim.
+// ClaimUpdate changes one claim.
 type ClaimUpdate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Project of the claim.
 	Project string `protobuf:"bytes,1,opt,name=project,proto3" json:"project,omitempty"`
 	// Status to write.
 	Status *ClaimStatus `protobuf:"bytes,2,opt,name=status,proto3" json:"status,omitempty"`
-	// Remove takes the claim away; refused (ABORTED) where it is present again.
+	// Remove removes the claim. The error is ABORTED if the source declares the project again.
 	Remove        bool `protobuf:"varint,3,opt,name=remove,proto3" json:"remove,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -5830,10 +5841,10 @@ func (x *GetSourceSecretRequest) GetName() string {
 	return ""
 }
 
-// GetSourceSecretResponse has the values that the source may use.
+// GetSourceSecretResponse has the values of the source's Secret.
 type GetSourceSecretResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Git are the values of spec.git.secretRef.
+	// Git are the values of the Secret in spec.git.secretRef, by key.
 	Git           map[string][]byte `protobuf:"bytes,1,rep,name=git,proto3" json:"git,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -5876,7 +5887,7 @@ func (x *GetSourceSecretResponse) GetGit() map[string][]byte {
 	return nil
 }
 
-// CreateSecretRequest has the secret to create.
+// CreateSecretRequest has the Secret to create.
 type CreateSecretRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Secret to create.
@@ -5922,7 +5933,7 @@ func (x *CreateSecretRequest) GetSecret() *Secret {
 	return nil
 }
 
-// PutSecretRequest has the secret to create or replace.
+// PutSecretRequest has the Secret to create or replace.
 type PutSecretRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Secret to create or replace.
@@ -5968,7 +5979,7 @@ func (x *PutSecretRequest) GetSecret() *Secret {
 	return nil
 }
 
-// ListSecretsResponse is a page of secrets.
+// ListSecretsResponse is a page of Secrets.
 type ListSecretsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Items in the order of their names.
@@ -6041,18 +6052,18 @@ func (x *ListSecretsResponse) GetKind() string {
 	return ""
 }
 
-// ListVolumesRequest asks for a page of volumes.
+// ListVolumesRequest selects volumes. A volume must match all filters that are set.
 type ListVolumesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Project whose volumes to list; all volumes if empty.
+	// Project whose volumes to list. Empty means all projects.
 	Project string `protobuf:"bytes,1,opt,name=project,proto3" json:"project,omitempty"`
-	// Node whose volumes to list; all volumes if empty.
+	// Node whose volumes to list. Empty means all nodes.
 	Node string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
-	// State of the volumes to list; all volumes if empty.
+	// State of the volumes to list. Empty means all states.
 	State string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
-	// Limit of objects on a page; 0 for all, 10000 at most.
+	// Limit is the maximum number of objects on a page, at most 10000. 0 means all objects.
 	Limit int32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
-	// PageToken of the page before.
+	// PageToken is the nextPageToken of the previous page. Empty for the first page.
 	PageToken     string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -6242,16 +6253,16 @@ func (x *CreateEventRequest) GetEvent() *Event {
 	return nil
 }
 
-// ListEventsRequest asks for events.
+// ListEventsRequest selects events. An event must match all filters that are set.
 type ListEventsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Kind of the object.
+	// Kind of the object that the events are about. Empty means all kinds.
 	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
-	// Name of the object.
+	// Name of the object that the events are about. Empty means all names.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// Limit of objects on a page; 0 for all, 10000 at most.
+	// Limit is the maximum number of objects on a page, at most 10000. 0 means all objects.
 	Limit int32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
-	// PageToken of the page before.
+	// PageToken is the nextPageToken of the previous page. Empty for the first page.
 	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -6318,7 +6329,7 @@ func (x *ListEventsRequest) GetPageToken() string {
 // ListEventsResponse is a page of events.
 type ListEventsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Items, oldest first.
+	// Items are the events. The oldest is first.
 	Items []*Event `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
 	// Metadata of the list.
 	Metadata *ListMeta `protobuf:"bytes,2,opt,name=metadata,proto3" json:"metadata,omitempty"`
@@ -6393,9 +6404,9 @@ type EventEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Type is `Added`, `Modified`, `Deleted` or `Bookmark`.
 	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
-	// Object after the change; before it, where it was deleted.
+	// Object after the change. For `Deleted`, the object before the deletion.
 	Object *Event `protobuf:"bytes,2,opt,name=object,proto3" json:"object,omitempty"`
-	// ResourceVersion to go on from.
+	// ResourceVersion from which a new watch can continue.
 	ResourceVersion string `protobuf:"bytes,3,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -6452,12 +6463,13 @@ func (x *EventEvent) GetResourceVersion() string {
 	return ""
 }
 
-// TrimHistoryRequest says what is too old.
+// TrimHistoryRequest deletes old records.
 type TrimHistoryRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// EventsBefore go.
+	// EventsBefore deletes events that are older than this time. If it is not set, no events are deleted.
 	EventsBefore *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=events_before,json=eventsBefore,proto3" json:"events_before,omitempty"`
-	// TombstonesBefore go, but those that keep an expired project from coming back.
+	// TombstonesBefore deletes tombstones that are older than this time, except those that prevent an expired project from
+	// being created again. If it is not set, no tombstones are deleted.
 	TombstonesBefore *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=tombstones_before,json=tombstonesBefore,proto3" json:"tombstones_before,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
@@ -6507,14 +6519,14 @@ func (x *TrimHistoryRequest) GetTombstonesBefore() *timestamppb.Timestamp {
 	return nil
 }
 
-// TrimHistoryResponse counts.
+// TrimHistoryResponse has the numbers of deleted records.
 type TrimHistoryResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Events that went.
+	// Events is the number of deleted events.
 	Events int32 `protobuf:"varint,1,opt,name=events,proto3" json:"events,omitempty"`
-	// Tombstones that went.
+	// Tombstones is the number of deleted tombstones.
 	Tombstones int32 `protobuf:"varint,2,opt,name=tombstones,proto3" json:"tombstones,omitempty"`
-	// Overrides that ended.
+	// Overrides is the number of deleted overrides. Overrides that have ended are always deleted.
 	Overrides     int32 `protobuf:"varint,3,opt,name=overrides,proto3" json:"overrides,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -6571,12 +6583,13 @@ func (x *TrimHistoryResponse) GetOverrides() int32 {
 	return 0
 }
 
-// WatchRequest says which kinds.
+// WatchRequest selects the kinds of a watch.
 type WatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Kinds to stream: `Project`, `Node`, `Source`, `Event`, `Claim`, `Override`, `Tombstone`.
+	// Kinds to stream: `Project`, `Node`, `Source`, `Event`, `Claim`, `Override`, `Tombstone` or `Volume`.
 	Kinds []string `protobuf:"bytes,1,rep,name=kinds,proto3" json:"kinds,omitempty"`
-	// ResourceVersion to go on from; empty: the state of now first.
+	// ResourceVersion is the version after which the stream begins. If it is empty, the stream begins with the current
+	// objects.
 	ResourceVersion string `protobuf:"bytes,2,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -6626,14 +6639,14 @@ func (x *WatchRequest) GetResourceVersion() string {
 	return ""
 }
 
-// WatchResponse is one transaction, or a part of the first state.
+// WatchResponse is one transaction, or a part of the initial objects.
 type WatchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// ResourceVersion to go on from.
+	// ResourceVersion from which a new watch can continue.
 	ResourceVersion string `protobuf:"bytes,1,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
-	// Changes of the transaction, all of them; or some objects of the first state.
+	// Changes are all changes of the transaction, or a part of the initial objects.
 	Changes []*Change `protobuf:"bytes,2,rep,name=changes,proto3" json:"changes,omitempty"`
-	// Synced is true on the last message of the first state.
+	// Synced is true in the last message with initial objects.
 	Synced        bool `protobuf:"varint,3,opt,name=synced,proto3" json:"synced,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -6693,9 +6706,9 @@ func (x *WatchResponse) GetSynced() bool {
 // Change is one change of one object.
 type Change struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Deleted is true where the object is gone; object is then what it was.
+	// Deleted is true if the object was deleted.
 	Deleted bool `protobuf:"varint,1,opt,name=deleted,proto3" json:"deleted,omitempty"`
-	// Object after the change.
+	// Object after the change. If it was deleted, the object before the deletion.
 	Object        *Object `protobuf:"bytes,2,opt,name=object,proto3" json:"object,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -6745,10 +6758,11 @@ func (x *Change) GetObject() *Object {
 	return nil
 }
 
-// CreateTokenRequest has the token to make.
+// CreateTokenRequest has the token to create.
 type CreateTokenRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Token to make: metadata.name, role, namePrefix, hosts, expireAt; usesLeft, nodeNames and labels of a join token.
+	// Token to create. Set metadata.name, role, namePrefix, hosts and expireAt. For a join token, also set usesLeft,
+	// nodeNames and labels.
 	Token         *Token `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -6791,12 +6805,13 @@ func (x *CreateTokenRequest) GetToken() *Token {
 	return nil
 }
 
-// CreateTokenResponse has the token's secret, this once.
+// CreateTokenResponse has the new token and its secret.
 type CreateTokenResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Token without its hash.
+	// Token without the hash of its secret.
 	Token *Token `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
-	// Secret to send as `Authorization: Bearer`, or the whole `CARA1.` join token.
+	// Secret of the token. A caller sends it in the header `Authorization: Bearer`. For a join token, it is the whole text
+	// of the token, which begins with `CARA1.`.
 	Secret        string `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

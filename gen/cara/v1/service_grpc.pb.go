@@ -50,62 +50,66 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// ProjectService is about projects.
+// ProjectService manages projects.
 type ProjectServiceClient interface {
-	// CreateProject accepts a new project. ALREADY_EXISTS (409) where the name is taken.
+	// CreateProject creates a project. The error is ALREADY_EXISTS (409) if a project with this name exists.
 	CreateProject(ctx context.Context, in *CreateProjectRequest, opts ...grpc.CallOption) (*Project, error)
-	// PutProject creates or replaces a project; with metadata.resourceVersion it is a compare-and-swap.
+	// PutProject creates or replaces a project. If metadata.resourceVersion is set, it replaces the project only if the
+	// stored project has this version.
 	PutProject(ctx context.Context, in *PutProjectRequest, opts ...grpc.CallOption) (*Project, error)
 	// GetProject returns one project.
 	GetProject(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*Project, error)
 	// ListProjects returns projects in the order of their names.
 	ListProjects(ctx context.Context, in *ListProjectsRequest, opts ...grpc.CallOption) (*ListProjectsResponse, error)
-	// WatchProjects streams the projects there are, then every change. Those of a node that is not heard of any more come
-	// once more, with status.lastSeen, and again without it when the node is back.
+	// WatchProjects streams the current projects and then each change. When a node stops sending heartbeats, the stream
+	// sends its projects again with status.lastSeen. When the node is back, it sends them again without it.
 	WatchProjects(ctx context.Context, in *WatchProjectsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ProjectEvent], error)
-	// DeleteProject begins a project's deletion and waits up to 2 s for its end: gone is 204, else 202.
+	// DeleteProject begins the deletion of a project and waits up to 2 s for its end. The status is 204 if the project is
+	// deleted by then, and 202 otherwise.
 	DeleteProject(ctx context.Context, in *DeleteProjectRequest, opts ...grpc.CallOption) (*DeleteProjectResponse, error)
-	// UpdateProjectStatus is how the project's own node reports. ABORTED (409) for a stale epoch or a phase move that is
-	// not in the table.
+	// UpdateProjectStatus writes the status that the project's node reports. The error is ABORTED (409) if the epoch is
+	// outdated or the change of the phase is not allowed.
 	UpdateProjectStatus(ctx context.Context, in *UpdateProjectStatusRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
-	// ScheduleProject is how the scheduler writes its part of the status.
+	// ScheduleProject writes a decision of the scheduler to the status. Only the scheduler may call it.
 	ScheduleProject(ctx context.Context, in *ScheduleProjectRequest, opts ...grpc.CallOption) (*Project, error)
-	// RemoveProject takes a Terminated project's record away and leaves a tombstone. For the garbage collector.
+	// RemoveProject removes the record of a Terminated project and creates a tombstone. Only the garbage collector may call
+	// it.
 	RemoveProject(ctx context.Context, in *RemoveProjectRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
-	// RetryProject moves a Failed project back to Pending. Where an update failed and the previous version keeps serving
-	// (Ready is False, UpdateFailed), the update begins anew.
+	// RetryProject moves a Failed project to Pending. If an update has failed and the previous version still runs (Ready is
+	// False with the reason UpdateFailed), it starts the update again.
 	RetryProject(ctx context.Context, in *RetryProjectRequest, opts ...grpc.CallOption) (*Project, error)
-	// RestartProject asks the agent to restart the project's containers, or some of them.
+	// RestartProject requests a restart of all or some of the project's containers.
 	RestartProject(ctx context.Context, in *RestartProjectRequest, opts ...grpc.CallOption) (*Project, error)
-	// ExtendProject moves a project's expiry; for a project that a source owns this is an override of the expiry alone.
+	// ExtendProject changes the expiry of a project. If a source owns the project, it creates an override for the expiry.
 	ExtendProject(ctx context.Context, in *ExtendProjectRequest, opts ...grpc.CallOption) (*Project, error)
-	// OverrideProject records, changes or clears the override of a project.
+	// OverrideProject creates, changes or clears the override of a project.
 	OverrideProject(ctx context.Context, in *OverrideProjectRequest, opts ...grpc.CallOption) (*Override, error)
-	// ListOverrides returns the overrides that stand.
+	// ListOverrides returns the overrides in force.
 	ListOverrides(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListOverridesResponse, error)
-	// AdoptProject makes a source the owner of a project that it claims and that somebody else made. The source's
-	// manifest is applied at its next pass.
+	// AdoptProject makes a source the owner of an existing project that the source declares. The next pass applies the
+	// source's manifest.
 	AdoptProject(ctx context.Context, in *AdoptProjectRequest, opts ...grpc.CallOption) (*Project, error)
-	// ReleaseProject takes a project from its source and gives it to the caller. A source that still declares it shows
-	// AdoptionRequired from then on, unless it adopts Always.
+	// ReleaseProject makes the caller the owner of a source's project. If the source still declares the project, its claim
+	// shows AdoptionRequired, unless the source's adopt policy is Always.
 	ReleaseProject(ctx context.Context, in *ReleaseProjectRequest, opts ...grpc.CallOption) (*Project, error)
-	// RollbackProject writes one of the project's last specs again. For a project that a source owns this is an override,
-	// and needs its terms.
+	// RollbackProject restores one of the project's last specs. If a source owns the project, this is an override and
+	// requires its terms.
 	RollbackProject(ctx context.Context, in *RollbackProjectRequest, opts ...grpc.CallOption) (*Project, error)
-	// GetProjectHistory returns the project's last specs, newest first.
+	// GetProjectHistory returns the project's last specs. The newest is first.
 	GetProjectHistory(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*ProjectHistory, error)
-	// NoticeExpiry says on a project that it will expire soon. For the garbage collector.
+	// NoticeExpiry sets a condition on a project that will expire soon. Only the garbage collector may call it.
 	NoticeExpiry(ctx context.Context, in *RemoveProjectRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
-	// Logs streams the logs of a project's containers, through the server, from the agent.
+	// Logs streams the logs of a project's containers from the agent through the server.
 	Logs(ctx context.Context, in *LogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LogLine], error)
-	// Exec runs a command in a container of a project: the first message says where and what, the others carry its input.
-	// The last answer has its exit code.
+	// Exec runs a command in a container of a project. The first request names the container and the command. The other
+	// requests carry the input. The last response has the exit code.
 	Exec(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExecRequest, ExecResponse], error)
-	// PortForward is one connection to a port of a service: the first message says which, the others carry bytes.
+	// PortForward opens one connection to a port of a service. The first request names the service and the port. The other
+	// requests carry data.
 	PortForward(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PortForwardRequest, PortForwardResponse], error)
-	// Top streams what the services of a project use, about once a second.
+	// Top streams the resource usage of a project's services about once a second.
 	Top(ctx context.Context, in *TopRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TopResponse], error)
-	// ListTombstones returns what stays of projects that are gone.
+	// ListTombstones returns the records of deleted projects.
 	ListTombstones(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListTombstonesResponse, error)
 }
 
@@ -394,62 +398,66 @@ func (c *projectServiceClient) ListTombstones(ctx context.Context, in *ListReque
 // All implementations must embed UnimplementedProjectServiceServer
 // for forward compatibility.
 //
-// ProjectService is about projects.
+// ProjectService manages projects.
 type ProjectServiceServer interface {
-	// CreateProject accepts a new project. ALREADY_EXISTS (409) where the name is taken.
+	// CreateProject creates a project. The error is ALREADY_EXISTS (409) if a project with this name exists.
 	CreateProject(context.Context, *CreateProjectRequest) (*Project, error)
-	// PutProject creates or replaces a project; with metadata.resourceVersion it is a compare-and-swap.
+	// PutProject creates or replaces a project. If metadata.resourceVersion is set, it replaces the project only if the
+	// stored project has this version.
 	PutProject(context.Context, *PutProjectRequest) (*Project, error)
 	// GetProject returns one project.
 	GetProject(context.Context, *GetRequest) (*Project, error)
 	// ListProjects returns projects in the order of their names.
 	ListProjects(context.Context, *ListProjectsRequest) (*ListProjectsResponse, error)
-	// WatchProjects streams the projects there are, then every change. Those of a node that is not heard of any more come
-	// once more, with status.lastSeen, and again without it when the node is back.
+	// WatchProjects streams the current projects and then each change. When a node stops sending heartbeats, the stream
+	// sends its projects again with status.lastSeen. When the node is back, it sends them again without it.
 	WatchProjects(*WatchProjectsRequest, grpc.ServerStreamingServer[ProjectEvent]) error
-	// DeleteProject begins a project's deletion and waits up to 2 s for its end: gone is 204, else 202.
+	// DeleteProject begins the deletion of a project and waits up to 2 s for its end. The status is 204 if the project is
+	// deleted by then, and 202 otherwise.
 	DeleteProject(context.Context, *DeleteProjectRequest) (*DeleteProjectResponse, error)
-	// UpdateProjectStatus is how the project's own node reports. ABORTED (409) for a stale epoch or a phase move that is
-	// not in the table.
+	// UpdateProjectStatus writes the status that the project's node reports. The error is ABORTED (409) if the epoch is
+	// outdated or the change of the phase is not allowed.
 	UpdateProjectStatus(context.Context, *UpdateProjectStatusRequest) (*emptypb.Empty, error)
-	// ScheduleProject is how the scheduler writes its part of the status.
+	// ScheduleProject writes a decision of the scheduler to the status. Only the scheduler may call it.
 	ScheduleProject(context.Context, *ScheduleProjectRequest) (*Project, error)
-	// RemoveProject takes a Terminated project's record away and leaves a tombstone. For the garbage collector.
+	// RemoveProject removes the record of a Terminated project and creates a tombstone. Only the garbage collector may call
+	// it.
 	RemoveProject(context.Context, *RemoveProjectRequest) (*emptypb.Empty, error)
-	// RetryProject moves a Failed project back to Pending. Where an update failed and the previous version keeps serving
-	// (Ready is False, UpdateFailed), the update begins anew.
+	// RetryProject moves a Failed project to Pending. If an update has failed and the previous version still runs (Ready is
+	// False with the reason UpdateFailed), it starts the update again.
 	RetryProject(context.Context, *RetryProjectRequest) (*Project, error)
-	// RestartProject asks the agent to restart the project's containers, or some of them.
+	// RestartProject requests a restart of all or some of the project's containers.
 	RestartProject(context.Context, *RestartProjectRequest) (*Project, error)
-	// ExtendProject moves a project's expiry; for a project that a source owns this is an override of the expiry alone.
+	// ExtendProject changes the expiry of a project. If a source owns the project, it creates an override for the expiry.
 	ExtendProject(context.Context, *ExtendProjectRequest) (*Project, error)
-	// OverrideProject records, changes or clears the override of a project.
+	// OverrideProject creates, changes or clears the override of a project.
 	OverrideProject(context.Context, *OverrideProjectRequest) (*Override, error)
-	// ListOverrides returns the overrides that stand.
+	// ListOverrides returns the overrides in force.
 	ListOverrides(context.Context, *ListRequest) (*ListOverridesResponse, error)
-	// AdoptProject makes a source the owner of a project that it claims and that somebody else made. The source's
-	// manifest is applied at its next pass.
+	// AdoptProject makes a source the owner of an existing project that the source declares. The next pass applies the
+	// source's manifest.
 	AdoptProject(context.Context, *AdoptProjectRequest) (*Project, error)
-	// ReleaseProject takes a project from its source and gives it to the caller. A source that still declares it shows
-	// AdoptionRequired from then on, unless it adopts Always.
+	// ReleaseProject makes the caller the owner of a source's project. If the source still declares the project, its claim
+	// shows AdoptionRequired, unless the source's adopt policy is Always.
 	ReleaseProject(context.Context, *ReleaseProjectRequest) (*Project, error)
-	// RollbackProject writes one of the project's last specs again. For a project that a source owns this is an override,
-	// and needs its terms.
+	// RollbackProject restores one of the project's last specs. If a source owns the project, this is an override and
+	// requires its terms.
 	RollbackProject(context.Context, *RollbackProjectRequest) (*Project, error)
-	// GetProjectHistory returns the project's last specs, newest first.
+	// GetProjectHistory returns the project's last specs. The newest is first.
 	GetProjectHistory(context.Context, *GetRequest) (*ProjectHistory, error)
-	// NoticeExpiry says on a project that it will expire soon. For the garbage collector.
+	// NoticeExpiry sets a condition on a project that will expire soon. Only the garbage collector may call it.
 	NoticeExpiry(context.Context, *RemoveProjectRequest) (*emptypb.Empty, error)
-	// Logs streams the logs of a project's containers, through the server, from the agent.
+	// Logs streams the logs of a project's containers from the agent through the server.
 	Logs(*LogsRequest, grpc.ServerStreamingServer[LogLine]) error
-	// Exec runs a command in a container of a project: the first message says where and what, the others carry its input.
-	// The last answer has its exit code.
+	// Exec runs a command in a container of a project. The first request names the container and the command. The other
+	// requests carry the input. The last response has the exit code.
 	Exec(grpc.BidiStreamingServer[ExecRequest, ExecResponse]) error
-	// PortForward is one connection to a port of a service: the first message says which, the others carry bytes.
+	// PortForward opens one connection to a port of a service. The first request names the service and the port. The other
+	// requests carry data.
 	PortForward(grpc.BidiStreamingServer[PortForwardRequest, PortForwardResponse]) error
-	// Top streams what the services of a project use, about once a second.
+	// Top streams the resource usage of a project's services about once a second.
 	Top(*TopRequest, grpc.ServerStreamingServer[TopResponse]) error
-	// ListTombstones returns what stays of projects that are gone.
+	// ListTombstones returns the records of deleted projects.
 	ListTombstones(context.Context, *ListRequest) (*ListTombstonesResponse, error)
 	mustEmbedUnimplementedProjectServiceServer()
 }
@@ -1067,9 +1075,10 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// ApplyService takes many objects at once.
+// ApplyService creates and changes several objects in one request.
 type ApplyServiceClient interface {
-	// Apply creates or changes each object and says of each what it did. One refused object does not hold up the others.
+	// Apply creates or changes each object and returns a result for each. If it refuses an object, it continues with the
+	// others.
 	Apply(ctx context.Context, in *ApplyRequest, opts ...grpc.CallOption) (*ApplyResponse, error)
 }
 
@@ -1095,9 +1104,10 @@ func (c *applyServiceClient) Apply(ctx context.Context, in *ApplyRequest, opts .
 // All implementations must embed UnimplementedApplyServiceServer
 // for forward compatibility.
 //
-// ApplyService takes many objects at once.
+// ApplyService creates and changes several objects in one request.
 type ApplyServiceServer interface {
-	// Apply creates or changes each object and says of each what it did. One refused object does not hold up the others.
+	// Apply creates or changes each object and returns a result for each. If it refuses an object, it continues with the
+	// others.
 	Apply(context.Context, *ApplyRequest) (*ApplyResponse, error)
 	mustEmbedUnimplementedApplyServiceServer()
 }
@@ -1187,35 +1197,37 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// NodeService is about nodes, and what agents use.
+// NodeService manages nodes and serves agents.
 type NodeServiceClient interface {
-	// CreateNode registers a node before its agent joins.
+	// CreateNode creates a node before its agent joins.
 	CreateNode(ctx context.Context, in *CreateNodeRequest, opts ...grpc.CallOption) (*Node, error)
-	// PutNode creates or replaces a node's labels, annotations and spec.
+	// PutNode creates a node or replaces its labels, annotations and spec.
 	PutNode(ctx context.Context, in *PutNodeRequest, opts ...grpc.CallOption) (*Node, error)
 	// GetNode returns one node.
 	GetNode(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*Node, error)
 	// ListNodes returns nodes in the order of their names.
 	ListNodes(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListNodesResponse, error)
-	// WatchNodes streams the nodes there are, then every change. Heartbeats are no change.
+	// WatchNodes streams the current nodes and then each change. A heartbeat is not a change.
 	WatchNodes(ctx context.Context, in *WatchObjectsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[NodeEvent], error)
-	// DeleteNode removes a node that has no projects; 409 otherwise.
+	// DeleteNode deletes a node. The status is 409 if the node has projects.
 	DeleteNode(ctx context.Context, in *DeleteRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
-	// Heartbeat takes what the node itself says of its machine. It does not make the node Ready: only the agent's connection
+	// Heartbeat stores what a node reports about its machine. It does not make the node Ready: only the agent's connection
 	// (Connect) does.
 	Heartbeat(ctx context.Context, in *HeartbeatRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
-	// MarkNodeNotReady is how the scheduler says that heartbeats stopped; refused (ABORTED) if one came since.
+	// MarkNodeNotReady records that a node's heartbeats have stopped. The error is ABORTED if a heartbeat has arrived in
+	// the meantime. Only the scheduler may call it.
 	MarkNodeNotReady(ctx context.Context, in *MarkNodeNotReadyRequest, opts ...grpc.CallOption) (*Node, error)
-	// MarkNodeDrained is how the scheduler says that nothing runs on a draining node any more; refused (ABORTED) if the
-	// node has changed since.
+	// MarkNodeDrained records that no project runs on a draining node. The error is ABORTED if the node has changed in the
+	// meantime. Only the scheduler may call it.
 	MarkNodeDrained(ctx context.Context, in *MarkNodeDrainedRequest, opts ...grpc.CallOption) (*Node, error)
-	// Join makes a node's certificate out of a join token. The only call besides health that needs no identity.
+	// Join issues a certificate for a node with a join token. The caller needs no other identity.
 	Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*JoinResponse, error)
-	// RenewCertificate gives the calling node a new certificate for a new key.
+	// RenewCertificate issues a certificate with a new key for the calling node.
 	RenewCertificate(ctx context.Context, in *RenewCertificateRequest, opts ...grpc.CallOption) (*JoinResponse, error)
-	// Connect is the agent's own stream: heartbeats up; assignments, routes and requests for streams down.
+	// Connect is the stream between an agent and the server. The agent sends heartbeats. The server sends assignments,
+	// routes and requests to open streams.
 	Connect(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ConnectRequest, ConnectResponse], error)
-	// Attach carries one stream (logs, exec, a forwarded port) that the server asked for on Connect.
+	// Attach carries one stream (logs, exec, a forwarded port, top) that the server has requested on Connect.
 	Attach(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[AttachRequest, AttachResponse], error)
 }
 
@@ -1376,35 +1388,37 @@ type NodeService_AttachClient = grpc.BidiStreamingClient[AttachRequest, AttachRe
 // All implementations must embed UnimplementedNodeServiceServer
 // for forward compatibility.
 //
-// NodeService is about nodes, and what agents use.
+// NodeService manages nodes and serves agents.
 type NodeServiceServer interface {
-	// CreateNode registers a node before its agent joins.
+	// CreateNode creates a node before its agent joins.
 	CreateNode(context.Context, *CreateNodeRequest) (*Node, error)
-	// PutNode creates or replaces a node's labels, annotations and spec.
+	// PutNode creates a node or replaces its labels, annotations and spec.
 	PutNode(context.Context, *PutNodeRequest) (*Node, error)
 	// GetNode returns one node.
 	GetNode(context.Context, *GetRequest) (*Node, error)
 	// ListNodes returns nodes in the order of their names.
 	ListNodes(context.Context, *ListRequest) (*ListNodesResponse, error)
-	// WatchNodes streams the nodes there are, then every change. Heartbeats are no change.
+	// WatchNodes streams the current nodes and then each change. A heartbeat is not a change.
 	WatchNodes(*WatchObjectsRequest, grpc.ServerStreamingServer[NodeEvent]) error
-	// DeleteNode removes a node that has no projects; 409 otherwise.
+	// DeleteNode deletes a node. The status is 409 if the node has projects.
 	DeleteNode(context.Context, *DeleteRequest) (*emptypb.Empty, error)
-	// Heartbeat takes what the node itself says of its machine. It does not make the node Ready: only the agent's connection
+	// Heartbeat stores what a node reports about its machine. It does not make the node Ready: only the agent's connection
 	// (Connect) does.
 	Heartbeat(context.Context, *HeartbeatRequest) (*emptypb.Empty, error)
-	// MarkNodeNotReady is how the scheduler says that heartbeats stopped; refused (ABORTED) if one came since.
+	// MarkNodeNotReady records that a node's heartbeats have stopped. The error is ABORTED if a heartbeat has arrived in
+	// the meantime. Only the scheduler may call it.
 	MarkNodeNotReady(context.Context, *MarkNodeNotReadyRequest) (*Node, error)
-	// MarkNodeDrained is how the scheduler says that nothing runs on a draining node any more; refused (ABORTED) if the
-	// node has changed since.
+	// MarkNodeDrained records that no project runs on a draining node. The error is ABORTED if the node has changed in the
+	// meantime. Only the scheduler may call it.
 	MarkNodeDrained(context.Context, *MarkNodeDrainedRequest) (*Node, error)
-	// Join makes a node's certificate out of a join token. The only call besides health that needs no identity.
+	// Join issues a certificate for a node with a join token. The caller needs no other identity.
 	Join(context.Context, *JoinRequest) (*JoinResponse, error)
-	// RenewCertificate gives the calling node a new certificate for a new key.
+	// RenewCertificate issues a certificate with a new key for the calling node.
 	RenewCertificate(context.Context, *RenewCertificateRequest) (*JoinResponse, error)
-	// Connect is the agent's own stream: heartbeats up; assignments, routes and requests for streams down.
+	// Connect is the stream between an agent and the server. The agent sends heartbeats. The server sends assignments,
+	// routes and requests to open streams.
 	Connect(grpc.BidiStreamingServer[ConnectRequest, ConnectResponse]) error
-	// Attach carries one stream (logs, exec, a forwarded port) that the server asked for on Connect.
+	// Attach carries one stream (logs, exec, a forwarded port, top) that the server has requested on Connect.
 	Attach(grpc.BidiStreamingServer[AttachRequest, AttachResponse]) error
 	mustEmbedUnimplementedNodeServiceServer()
 }
@@ -1776,9 +1790,9 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// SourceService is about sources and what they declare.
+// SourceService manages sources and their claims.
 type SourceServiceClient interface {
-	// CreateSource accepts a new source.
+	// CreateSource creates a source.
 	CreateSource(ctx context.Context, in *CreateSourceRequest, opts ...grpc.CallOption) (*Source, error)
 	// PutSource creates or replaces a source.
 	PutSource(ctx context.Context, in *PutSourceRequest, opts ...grpc.CallOption) (*Source, error)
@@ -1786,35 +1800,39 @@ type SourceServiceClient interface {
 	GetSource(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*Source, error)
 	// ListSources returns sources in the order of their names.
 	ListSources(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListSourcesResponse, error)
-	// WatchSources streams the sources there are, then every change.
+	// WatchSources streams the current sources and then each change.
 	WatchSources(ctx context.Context, in *WatchObjectsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SourceEvent], error)
-	// DeleteSource begins a source's deletion: the reconciler orphans or deletes its projects, then the record goes.
+	// DeleteSource begins the deletion of a source. The reconciler orphans or deletes the source's projects. After that the
+	// source is removed.
 	DeleteSource(ctx context.Context, in *DeleteRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
-	// ReconcileSource asks for a probe and a pass now. The source's status echoes the token when it is done.
+	// ReconcileSource requests a poll and a pass now. The response has a token. When status.handledToken is equal to the
+	// token or greater, the request is completed.
 	ReconcileSource(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*ReconcileSourceResponse, error)
 	// SuspendSource stops fetching, applying and pruning.
 	SuspendSource(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*Source, error)
 	// ResumeSource ends a suspension.
 	ResumeSource(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*Source, error)
-	// ConfirmSource releases the prune of exactly one revision.
+	// ConfirmSource allows the blocked deletions of exactly one revision.
 	ConfirmSource(ctx context.Context, in *ConfirmSourceRequest, opts ...grpc.CallOption) (*Source, error)
-	// PlanSource returns what a pass over the source would do now, and why. It changes nothing. For a suspended source it is
-	// what would be done once it is resumed.
+	// PlanSource returns what a pass over the source would do now, with the reasons. It changes nothing. For a suspended
+	// source it returns what the first pass after the suspension would do.
 	PlanSource(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*SourcePlan, error)
-	// ListClaims returns what a source declares, with what became of it.
+	// ListClaims returns the projects that a source declares, with the result of the last pass for each.
 	ListClaims(ctx context.Context, in *ListClaimsRequest, opts ...grpc.CallOption) (*ListClaimsResponse, error)
-	// UpdateSourceStatus is how `sources` and `reconciler` write their parts of a source's status.
+	// UpdateSourceStatus writes a part of a source's status. Only the components `sources` and `reconciler` may call it.
 	UpdateSourceStatus(ctx context.Context, in *UpdateSourceStatusRequest, opts ...grpc.CallOption) (*Source, error)
-	// PublishSnapshot is how `sources` publishes: a header, then what changed against the snapshot before, in one
-	// transaction at the end of the stream.
+	// PublishSnapshot stores a new snapshot of a source. The stream has a header and then the differences from the previous
+	// snapshot. The snapshot takes effect at the end of the stream. Only the component `sources` may call it.
 	PublishSnapshot(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[PublishSnapshotRequest, PublishSnapshotResponse], error)
-	// UpdateClaims is how `reconciler` writes claims' status, and takes away those that are settled, in one transaction.
+	// UpdateClaims writes the status of claims and removes claims in one transaction. Only the component `reconciler` may
+	// call it.
 	UpdateClaims(ctx context.Context, in *UpdateClaimsRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
-	// RemoveSource takes a deleted source's record away, when the reconciler has let go of its projects.
+	// RemoveSource removes the record of a deleted source that owns no projects. Only the component `reconciler` may call
+	// it.
 	RemoveSource(ctx context.Context, in *DeleteRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
-	// WatchHints streams the names of sources that a webhook has spoken of. For `sources` only.
+	// WatchHints streams the names of sources for which a webhook has arrived. Only the component `sources` may call it.
 	WatchHints(ctx context.Context, in *emptypb.Empty, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Hint], error)
-	// GetSourceSecret returns the values of the Secrets that a source names. For `sources` only.
+	// GetSourceSecret returns the values of the Secret that a source refers to. Only the component `sources` may call it.
 	GetSourceSecret(ctx context.Context, in *GetSourceSecretRequest, opts ...grpc.CallOption) (*GetSourceSecretResponse, error)
 }
 
@@ -2031,9 +2049,9 @@ func (c *sourceServiceClient) GetSourceSecret(ctx context.Context, in *GetSource
 // All implementations must embed UnimplementedSourceServiceServer
 // for forward compatibility.
 //
-// SourceService is about sources and what they declare.
+// SourceService manages sources and their claims.
 type SourceServiceServer interface {
-	// CreateSource accepts a new source.
+	// CreateSource creates a source.
 	CreateSource(context.Context, *CreateSourceRequest) (*Source, error)
 	// PutSource creates or replaces a source.
 	PutSource(context.Context, *PutSourceRequest) (*Source, error)
@@ -2041,35 +2059,39 @@ type SourceServiceServer interface {
 	GetSource(context.Context, *GetRequest) (*Source, error)
 	// ListSources returns sources in the order of their names.
 	ListSources(context.Context, *ListRequest) (*ListSourcesResponse, error)
-	// WatchSources streams the sources there are, then every change.
+	// WatchSources streams the current sources and then each change.
 	WatchSources(*WatchObjectsRequest, grpc.ServerStreamingServer[SourceEvent]) error
-	// DeleteSource begins a source's deletion: the reconciler orphans or deletes its projects, then the record goes.
+	// DeleteSource begins the deletion of a source. The reconciler orphans or deletes the source's projects. After that the
+	// source is removed.
 	DeleteSource(context.Context, *DeleteRequest) (*emptypb.Empty, error)
-	// ReconcileSource asks for a probe and a pass now. The source's status echoes the token when it is done.
+	// ReconcileSource requests a poll and a pass now. The response has a token. When status.handledToken is equal to the
+	// token or greater, the request is completed.
 	ReconcileSource(context.Context, *GetRequest) (*ReconcileSourceResponse, error)
 	// SuspendSource stops fetching, applying and pruning.
 	SuspendSource(context.Context, *GetRequest) (*Source, error)
 	// ResumeSource ends a suspension.
 	ResumeSource(context.Context, *GetRequest) (*Source, error)
-	// ConfirmSource releases the prune of exactly one revision.
+	// ConfirmSource allows the blocked deletions of exactly one revision.
 	ConfirmSource(context.Context, *ConfirmSourceRequest) (*Source, error)
-	// PlanSource returns what a pass over the source would do now, and why. It changes nothing. For a suspended source it is
-	// what would be done once it is resumed.
+	// PlanSource returns what a pass over the source would do now, with the reasons. It changes nothing. For a suspended
+	// source it returns what the first pass after the suspension would do.
 	PlanSource(context.Context, *GetRequest) (*SourcePlan, error)
-	// ListClaims returns what a source declares, with what became of it.
+	// ListClaims returns the projects that a source declares, with the result of the last pass for each.
 	ListClaims(context.Context, *ListClaimsRequest) (*ListClaimsResponse, error)
-	// UpdateSourceStatus is how `sources` and `reconciler` write their parts of a source's status.
+	// UpdateSourceStatus writes a part of a source's status. Only the components `sources` and `reconciler` may call it.
 	UpdateSourceStatus(context.Context, *UpdateSourceStatusRequest) (*Source, error)
-	// PublishSnapshot is how `sources` publishes: a header, then what changed against the snapshot before, in one
-	// transaction at the end of the stream.
+	// PublishSnapshot stores a new snapshot of a source. The stream has a header and then the differences from the previous
+	// snapshot. The snapshot takes effect at the end of the stream. Only the component `sources` may call it.
 	PublishSnapshot(grpc.ClientStreamingServer[PublishSnapshotRequest, PublishSnapshotResponse]) error
-	// UpdateClaims is how `reconciler` writes claims' status, and takes away those that are settled, in one transaction.
+	// UpdateClaims writes the status of claims and removes claims in one transaction. Only the component `reconciler` may
+	// call it.
 	UpdateClaims(context.Context, *UpdateClaimsRequest) (*emptypb.Empty, error)
-	// RemoveSource takes a deleted source's record away, when the reconciler has let go of its projects.
+	// RemoveSource removes the record of a deleted source that owns no projects. Only the component `reconciler` may call
+	// it.
 	RemoveSource(context.Context, *DeleteRequest) (*emptypb.Empty, error)
-	// WatchHints streams the names of sources that a webhook has spoken of. For `sources` only.
+	// WatchHints streams the names of sources for which a webhook has arrived. Only the component `sources` may call it.
 	WatchHints(*emptypb.Empty, grpc.ServerStreamingServer[Hint]) error
-	// GetSourceSecret returns the values of the Secrets that a source names. For `sources` only.
+	// GetSourceSecret returns the values of the Secret that a source refers to. Only the component `sources` may call it.
 	GetSourceSecret(context.Context, *GetSourceSecretRequest) (*GetSourceSecretResponse, error)
 	mustEmbedUnimplementedSourceServiceServer()
 }
@@ -2555,17 +2577,17 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// SecretService is about secrets. Values go in and never come out.
+// SecretService manages Secrets. It never returns their values.
 type SecretServiceClient interface {
-	// CreateSecret accepts a new secret.
+	// CreateSecret creates a Secret.
 	CreateSecret(ctx context.Context, in *CreateSecretRequest, opts ...grpc.CallOption) (*Secret, error)
-	// PutSecret creates or replaces a secret.
+	// PutSecret creates or replaces a Secret.
 	PutSecret(ctx context.Context, in *PutSecretRequest, opts ...grpc.CallOption) (*Secret, error)
-	// GetSecret returns a secret's keys.
+	// GetSecret returns a Secret with its keys and without its values.
 	GetSecret(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*Secret, error)
-	// ListSecrets returns secrets in the order of their names.
+	// ListSecrets returns Secrets in the order of their names.
 	ListSecrets(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListSecretsResponse, error)
-	// DeleteSecret removes a secret.
+	// DeleteSecret deletes a Secret.
 	DeleteSecret(ctx context.Context, in *DeleteRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
 }
 
@@ -2631,17 +2653,17 @@ func (c *secretServiceClient) DeleteSecret(ctx context.Context, in *DeleteReques
 // All implementations must embed UnimplementedSecretServiceServer
 // for forward compatibility.
 //
-// SecretService is about secrets. Values go in and never come out.
+// SecretService manages Secrets. It never returns their values.
 type SecretServiceServer interface {
-	// CreateSecret accepts a new secret.
+	// CreateSecret creates a Secret.
 	CreateSecret(context.Context, *CreateSecretRequest) (*Secret, error)
-	// PutSecret creates or replaces a secret.
+	// PutSecret creates or replaces a Secret.
 	PutSecret(context.Context, *PutSecretRequest) (*Secret, error)
-	// GetSecret returns a secret's keys.
+	// GetSecret returns a Secret with its keys and without its values.
 	GetSecret(context.Context, *GetRequest) (*Secret, error)
-	// ListSecrets returns secrets in the order of their names.
+	// ListSecrets returns Secrets in the order of their names.
 	ListSecrets(context.Context, *ListRequest) (*ListSecretsResponse, error)
-	// DeleteSecret removes a secret.
+	// DeleteSecret deletes a Secret.
 	DeleteSecret(context.Context, *DeleteRequest) (*emptypb.Empty, error)
 	mustEmbedUnimplementedSecretServiceServer()
 }
@@ -2823,17 +2845,19 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// VolumeService is about Managed volumes. Projects create them.
+// VolumeService manages Managed volumes. Projects create them.
 type VolumeServiceClient interface {
 	// GetVolume returns one volume.
 	GetVolume(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*Volume, error)
 	// ListVolumes returns volumes in the order of their names.
 	ListVolumes(ctx context.Context, in *ListVolumesRequest, opts ...grpc.CallOption) (*ListVolumesResponse, error)
-	// DeleteVolume deletes a volume and its data; 409 while a project uses it. The record goes when the node has confirmed.
+	// DeleteVolume deletes a volume and its data. The status is 409 while a project uses the volume. The record remains
+	// until the node has confirmed the deletion.
 	DeleteVolume(ctx context.Context, in *DeleteRequest, opts ...grpc.CallOption) (*Volume, error)
-	// RecreateVolume gives a project an empty volume in the place of a Lost one, and starts the project again.
+	// RecreateVolume replaces a Lost volume of a project with an empty one and starts the project again.
 	RecreateVolume(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*Volume, error)
-	// ReleaseVolume gives a Retained volume no owner: the next project of the name gets its data, whoever creates it.
+	// ReleaseVolume removes the owner of a Retained volume. The next project with the volume's project name then gets its
+	// data, whoever owns the project.
 	ReleaseVolume(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*Volume, error)
 }
 
@@ -2899,17 +2923,19 @@ func (c *volumeServiceClient) ReleaseVolume(ctx context.Context, in *GetRequest,
 // All implementations must embed UnimplementedVolumeServiceServer
 // for forward compatibility.
 //
-// VolumeService is about Managed volumes. Projects create them.
+// VolumeService manages Managed volumes. Projects create them.
 type VolumeServiceServer interface {
 	// GetVolume returns one volume.
 	GetVolume(context.Context, *GetRequest) (*Volume, error)
 	// ListVolumes returns volumes in the order of their names.
 	ListVolumes(context.Context, *ListVolumesRequest) (*ListVolumesResponse, error)
-	// DeleteVolume deletes a volume and its data; 409 while a project uses it. The record goes when the node has confirmed.
+	// DeleteVolume deletes a volume and its data. The status is 409 while a project uses the volume. The record remains
+	// until the node has confirmed the deletion.
 	DeleteVolume(context.Context, *DeleteRequest) (*Volume, error)
-	// RecreateVolume gives a project an empty volume in the place of a Lost one, and starts the project again.
+	// RecreateVolume replaces a Lost volume of a project with an empty one and starts the project again.
 	RecreateVolume(context.Context, *GetRequest) (*Volume, error)
-	// ReleaseVolume gives a Retained volume no owner: the next project of the name gets its data, whoever creates it.
+	// ReleaseVolume removes the owner of a Retained volume. The next project with the volume's project name then gets its
+	// data, whoever owns the project.
 	ReleaseVolume(context.Context, *GetRequest) (*Volume, error)
 	mustEmbedUnimplementedVolumeServiceServer()
 }
@@ -3090,15 +3116,16 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// EventService is about events.
+// EventService records and returns events.
 type EventServiceClient interface {
-	// CreateEvent records an event; an equal one of the last hour is counted up instead.
+	// CreateEvent records an event. If an equal event was recorded in the last hour, it increases the count of that event
+	// instead.
 	CreateEvent(ctx context.Context, in *CreateEventRequest, opts ...grpc.CallOption) (*Event, error)
-	// ListEvents returns events, oldest first.
+	// ListEvents returns events. The oldest is first.
 	ListEvents(ctx context.Context, in *ListEventsRequest, opts ...grpc.CallOption) (*ListEventsResponse, error)
-	// WatchEvents streams the events there are, then every new one.
+	// WatchEvents streams the current events and then each new one.
 	WatchEvents(ctx context.Context, in *WatchObjectsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EventEvent], error)
-	// TrimHistory drops events and tombstones older than a time. For the garbage collector.
+	// TrimHistory deletes events and tombstones that are older than a given time. Only the garbage collector may call it.
 	TrimHistory(ctx context.Context, in *TrimHistoryRequest, opts ...grpc.CallOption) (*TrimHistoryResponse, error)
 }
 
@@ -3163,15 +3190,16 @@ func (c *eventServiceClient) TrimHistory(ctx context.Context, in *TrimHistoryReq
 // All implementations must embed UnimplementedEventServiceServer
 // for forward compatibility.
 //
-// EventService is about events.
+// EventService records and returns events.
 type EventServiceServer interface {
-	// CreateEvent records an event; an equal one of the last hour is counted up instead.
+	// CreateEvent records an event. If an equal event was recorded in the last hour, it increases the count of that event
+	// instead.
 	CreateEvent(context.Context, *CreateEventRequest) (*Event, error)
-	// ListEvents returns events, oldest first.
+	// ListEvents returns events. The oldest is first.
 	ListEvents(context.Context, *ListEventsRequest) (*ListEventsResponse, error)
-	// WatchEvents streams the events there are, then every new one.
+	// WatchEvents streams the current events and then each new one.
 	WatchEvents(*WatchObjectsRequest, grpc.ServerStreamingServer[EventEvent]) error
-	// TrimHistory drops events and tombstones older than a time. For the garbage collector.
+	// TrimHistory deletes events and tombstones that are older than a given time. Only the garbage collector may call it.
 	TrimHistory(context.Context, *TrimHistoryRequest) (*TrimHistoryResponse, error)
 	mustEmbedUnimplementedEventServiceServer()
 }
@@ -3319,9 +3347,10 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// WatchService is how loops keep a picture of the cluster: several kinds in one stream, one transaction at a time.
+// WatchService streams changes of several kinds. The components of the server use it.
 type WatchServiceClient interface {
-	// Watch streams the objects there are, then every transaction whole. OUT_OF_RANGE (410) when too far behind.
+	// Watch streams the current objects and then each transaction as a whole. The error is OUT_OF_RANGE (410) if the server
+	// no longer has the changes since the requested version.
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
 }
 
@@ -3356,9 +3385,10 @@ type WatchService_WatchClient = grpc.ServerStreamingClient[WatchResponse]
 // All implementations must embed UnimplementedWatchServiceServer
 // for forward compatibility.
 //
-// WatchService is how loops keep a picture of the cluster: several kinds in one stream, one transaction at a time.
+// WatchService streams changes of several kinds. The components of the server use it.
 type WatchServiceServer interface {
-	// Watch streams the objects there are, then every transaction whole. OUT_OF_RANGE (410) when too far behind.
+	// Watch streams the current objects and then each transaction as a whole. The error is OUT_OF_RANGE (410) if the server
+	// no longer has the changes since the requested version.
 	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
 	mustEmbedUnimplementedWatchServiceServer()
 }
@@ -3432,9 +3462,9 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// TokenService is about who may come in.
+// TokenService manages tokens.
 type TokenServiceClient interface {
-	// CreateToken makes a token; its secret is in this answer and never again.
+	// CreateToken creates a token. Only this response has the token's secret.
 	CreateToken(ctx context.Context, in *CreateTokenRequest, opts ...grpc.CallOption) (*CreateTokenResponse, error)
 	// ListTokens returns the tokens without their secrets.
 	ListTokens(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListTokensResponse, error)
@@ -3484,9 +3514,9 @@ func (c *tokenServiceClient) DeleteToken(ctx context.Context, in *DeleteRequest,
 // All implementations must embed UnimplementedTokenServiceServer
 // for forward compatibility.
 //
-// TokenService is about who may come in.
+// TokenService manages tokens.
 type TokenServiceServer interface {
-	// CreateToken makes a token; its secret is in this answer and never again.
+	// CreateToken creates a token. Only this response has the token's secret.
 	CreateToken(context.Context, *CreateTokenRequest) (*CreateTokenResponse, error)
 	// ListTokens returns the tokens without their secrets.
 	ListTokens(context.Context, *ListRequest) (*ListTokensResponse, error)
@@ -3619,12 +3649,12 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// InfoService says what server this is.
+// InfoService describes and backs up the server.
 type InfoServiceClient interface {
-	// GetInfo returns version and cluster identity.
+	// GetInfo returns the version of the server and the ID of the cluster.
 	GetInfo(ctx context.Context, in *emptypb.Empty, opts ...grpc.CallOption) (*Info, error)
-	// Backup streams a copy of everything that the server keeps, as of one revision, as the bytes of a tar archive. It is a
-	// data directory: keys and tokens are in it. One at a time.
+	// Backup streams a consistent copy of the server's data directory as a tar archive. The copy contains keys and tokens.
+	// Only one backup can run at a time.
 	Backup(ctx context.Context, in *emptypb.Empty, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupChunk], error)
 }
 
@@ -3669,12 +3699,12 @@ type InfoService_BackupClient = grpc.ServerStreamingClient[BackupChunk]
 // All implementations must embed UnimplementedInfoServiceServer
 // for forward compatibility.
 //
-// InfoService says what server this is.
+// InfoService describes and backs up the server.
 type InfoServiceServer interface {
-	// GetInfo returns version and cluster identity.
+	// GetInfo returns the version of the server and the ID of the cluster.
 	GetInfo(context.Context, *emptypb.Empty) (*Info, error)
-	// Backup streams a copy of everything that the server keeps, as of one revision, as the bytes of a tar archive. It is a
-	// data directory: keys and tokens are in it. One at a time.
+	// Backup streams a consistent copy of the server's data directory as a tar archive. The copy contains keys and tokens.
+	// Only one backup can run at a time.
 	Backup(*emptypb.Empty, grpc.ServerStreamingServer[BackupChunk]) error
 	mustEmbedUnimplementedInfoServiceServer()
 }

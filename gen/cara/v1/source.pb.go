@@ -30,11 +30,11 @@ type Source struct {
 	ApiVersion string `protobuf:"bytes,1,opt,name=api_version,json=apiVersion,proto3" json:"api_version,omitempty"`
 	// Kind is `Source`.
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
-	// Metadata names the source.
+	// Metadata has the name of the source.
 	Metadata *ObjectMeta `protobuf:"bytes,3,opt,name=metadata,proto3" json:"metadata,omitempty"`
-	// Spec is what to watch.
+	// Spec is the desired state of the source.
 	Spec *SourceSpec `protobuf:"bytes,4,opt,name=spec,proto3" json:"spec,omitempty"`
-	// Status is what was seen and done. Ignored in manifests.
+	// Status is the observed state of the source. Cara ignores it in manifests.
 	Status        *SourceStatus `protobuf:"bytes,5,opt,name=status,proto3" json:"status,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -105,41 +105,42 @@ func (x *Source) GetStatus() *SourceStatus {
 	return nil
 }
 
-// SourceSpec says what to watch and how far git's word goes. Exactly one of git and dir.
+// SourceSpec says where the manifests are and how Cara applies them. Set exactly one of git and dir.
 type SourceSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Git is a repository.
+	// Git is a git repository.
 	Git *GitSource `protobuf:"bytes,1,opt,name=git,proto3" json:"git,omitempty"`
 	// Dir is a local directory on the server's machine.
 	Dir *DirSource `protobuf:"bytes,2,opt,name=dir,proto3" json:"dir,omitempty"`
-	// Path is the subtree to read, slash separated; everything where empty.
+	// Path is the subtree with the manifests, separated by slashes. Empty means the whole source.
 	Path string `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
-	// Include are globs of files to read (`**` crosses folders); all manifests where empty.
+	// Include are patterns for the files to read. `**` matches across directories. Empty means all manifests.
 	Include []string `protobuf:"bytes,4,rep,name=include,proto3" json:"include,omitempty"`
-	// Exclude are globs of files to leave out; they win over include.
+	// Exclude are patterns for files to leave out. Exclude takes precedence over include.
 	Exclude []string `protobuf:"bytes,5,rep,name=exclude,proto3" json:"exclude,omitempty"`
-	// Interval between polls, `30s` by default, jittered by 10 %; at least 1s.
+	// Interval is the time between two polls, `30s` by default and at least 1s. Cara varies it randomly by 10 %.
 	Interval string `protobuf:"bytes,6,opt,name=interval,proto3" json:"interval,omitempty"`
-	// Prune deletes projects that left the source; true by default.
+	// Prune deletes projects that the source no longer declares, true by default.
 	Prune *bool `protobuf:"varint,7,opt,name=prune,proto3,oneof" json:"prune,omitempty"`
-	// PruneLimit blocks a prune of more than this share of the source's projects, in percent; 30 by default. A prune
-	// of up to 3 projects is never blocked by it.
+	// PruneLimit is a percentage of the source's projects, 30 by default. If a pass would delete more than this, it deletes
+	// nothing. The limit does not apply to the deletion of up to 3 projects.
 	PruneLimit *int32 `protobuf:"varint,8,opt,name=prune_limit,json=pruneLimit,proto3,oneof" json:"prune_limit,omitempty"`
-	// AllowEmpty lets a source without any project prune all of its projects.
+	// AllowEmpty allows a source that declares no projects to delete all of its projects.
 	AllowEmpty bool `protobuf:"varint,9,opt,name=allow_empty,json=allowEmpty,proto3" json:"allow_empty,omitempty"`
-	// Adopt says which existing projects the source may take over: `Never`, `IfUnowned` (default) or `Always` (also
-	// those that a user made).
+	// Adopt says which existing projects the source may adopt: `Never`, `IfUnowned` (default) or `Always`. `IfUnowned`
+	// adopts projects without an owner. `Always` also adopts projects of users. `Never` adopts no projects.
 	Adopt string `protobuf:"bytes,10,opt,name=adopt,proto3" json:"adopt,omitempty"`
-	// Suspend stops fetching, applying and pruning; expiry still fires.
+	// Suspend stops fetching, applying and pruning. Projects still expire.
 	Suspend bool `protobuf:"varint,11,opt,name=suspend,proto3" json:"suspend,omitempty"`
-	// OnDelete says what becomes of the projects when the source is deleted: `Orphan` (default) or `Delete`.
+	// OnDelete says what happens to the projects when the source is deleted: `Orphan` (default) or `Delete`. `Orphan` keeps
+	// the projects and removes their owner. `Delete` deletes them.
 	OnDelete string `protobuf:"bytes,12,opt,name=on_delete,json=onDelete,proto3" json:"on_delete,omitempty"`
-	// MaxProjects bounds how many projects the source may declare; 10000 by default.
+	// MaxProjects is the maximum number of projects in the source, 10000 by default.
 	MaxProjects int32 `protobuf:"varint,13,opt,name=max_projects,json=maxProjects,proto3" json:"max_projects,omitempty"`
-	// Webhook lets a git server say that there is something new. A hint only.
+	// Webhook allows a git server to notify Cara of changes. A notification starts a poll.
 	Webhook *Webhook `protobuf:"bytes,14,opt,name=webhook,proto3" json:"webhook,omitempty"`
-	// Allow bounds what the projects of the source may be called and may use. Without it they may have every name and
-	// host that is not reserved, and no Secret.
+	// Allow limits the names of the source's projects, the hosts that they may claim, and the Secrets that they may use.
+	// Without it, projects may have all names and hosts that are not reserved, and may use no Secret.
 	Allow         *SourceAllow `protobuf:"bytes,15,opt,name=allow,proto3" json:"allow,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -280,16 +281,16 @@ func (x *SourceSpec) GetAllow() *SourceAllow {
 	return nil
 }
 
-// SourceAllow lists what the projects of a source may be called and may use. Entries are patterns: `*` stands for any
-// run of characters, dots included.
+// SourceAllow lists allowed names, hosts and Secrets. Entries are patterns: `*` matches any number of characters,
+// including dots.
 type SourceAllow struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Names of projects, such as `shop-*`. Where empty: every name.
+	// Names are patterns for the names of projects, such as `shop-*`. Empty means all names.
 	Names []string `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
-	// Hosts of ingress rules, such as `*.shop.example.com`. One without a dot is spelled out as in a manifest. Where
-	// empty: every host that is not reserved.
+	// Hosts are patterns for the hosts of ingress rules, such as `*.shop.example.com`. Cara completes a host without a dot
+	// as it does in a manifest. Empty means all hosts that are not reserved.
 	Hosts []string `protobuf:"bytes,2,rep,name=hosts,proto3" json:"hosts,omitempty"`
-	// Secrets that the projects may use, such as `shop-*`. Where empty: no Secret.
+	// Secrets are patterns for the names of the Secrets that projects may use, such as `shop-*`. Empty means no Secret.
 	Secrets       []string `protobuf:"bytes,3,rep,name=secrets,proto3" json:"secrets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -349,14 +350,16 @@ func (x *SourceAllow) GetSecrets() []string {
 // GitSource is a git repository.
 type GitSource struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Url is `https://`, `http://`, `ssh://`, `user@host:path`, `file://` or an absolute local path.
+	// Url is the address of the repository: `https://`, `http://`, `ssh://`, `user@host:path`, `file://` or an absolute
+	// local path.
 	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
-	// Ref is what to follow; the remote's HEAD where absent.
+	// Ref is the branch, tag, version range or commit to read. If it is not set, Cara reads the remote's HEAD.
 	Ref *GitRef `protobuf:"bytes,2,opt,name=ref,proto3" json:"ref,omitempty"`
-	// SecretRef names a Secret with `username` and `password`, `token`, or `ssh-privatekey` and `known_hosts`;
-	// `ca.crt` adds a certificate authority.
+	// SecretRef is the name of a Secret with the credentials: `username` and `password`, or `token`, or `ssh-privatekey`
+	// and `known_hosts`. The key `ca.crt` adds a certificate authority.
 	SecretRef string `protobuf:"bytes,3,opt,name=secret_ref,json=secretRef,proto3" json:"secret_ref,omitempty"`
-	// Insecure allows the Secret's password to be sent over `http://`, where everybody on the way can read it.
+	// Insecure allows Cara to send the Secret's password over `http://`. Everybody on the network path can then read the
+	// password.
 	Insecure      bool `protobuf:"varint,4,opt,name=insecure,proto3" json:"insecure,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -420,17 +423,18 @@ func (x *GitSource) GetInsecure() bool {
 	return false
 }
 
-// GitRef is one of branch, tag, semver and commit.
+// GitRef selects a revision of a repository. Set exactly one of branch, tag, semver and commit.
 type GitRef struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Branch by its short name.
+	// Branch is the short name of a branch.
 	Branch string `protobuf:"bytes,1,opt,name=branch,proto3" json:"branch,omitempty"`
-	// Tag by its short name.
+	// Tag is the short name of a tag.
 	Tag string `protobuf:"bytes,2,opt,name=tag,proto3" json:"tag,omitempty"`
-	// Semver is a range over tags, such as `>=1.2 <2`; the highest wins. Only tags of the form `1.2.3` or `v1.2.3` count,
-	// also with a pre-release (`1.2.3-rc.1`): a tag such as `20240922` or `v1.2` is no version.
+	// Semver is a range of versions, such as `>=1.2 <2`. Cara reads the tag with the highest version in the range. It
+	// considers only tags of the form `1.2.3` or `v1.2.3`, also with a pre-release (`1.2.3-rc.1`). It ignores tags such as
+	// `20240922` and `v1.2`.
 	Semver string `protobuf:"bytes,3,opt,name=semver,proto3" json:"semver,omitempty"`
-	// Commit is a full hash, of a commit or of an annotated tag.
+	// Commit is the full hash of a commit or of an annotated tag.
 	Commit        string `protobuf:"bytes,4,opt,name=commit,proto3" json:"commit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -497,7 +501,7 @@ func (x *GitRef) GetCommit() string {
 // DirSource is a local directory.
 type DirSource struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Path is absolute on the server's machine.
+	// Path is the absolute path of the directory on the server's machine.
 	Path          string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -540,12 +544,12 @@ func (x *DirSource) GetPath() string {
 	return ""
 }
 
-// Webhook says who may send hints, and how they are signed.
+// Webhook configures the notifications of a git server.
 type Webhook struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Provider is `GitHub`, `GitLab`, `Gitea`, `Bitbucket` or `Generic`.
+	// Provider is the type of the git server: `GitHub`, `GitLab`, `Gitea`, `Bitbucket` or `Generic`.
 	Provider string `protobuf:"bytes,1,opt,name=provider,proto3" json:"provider,omitempty"`
-	// SecretRef names a Secret whose key `secret` signs the deliveries.
+	// SecretRef is the name of a Secret. Its key `secret` has the shared secret that authenticates the notifications.
 	SecretRef     string `protobuf:"bytes,2,opt,name=secret_ref,json=secretRef,proto3" json:"secret_ref,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -595,31 +599,33 @@ func (x *Webhook) GetSecretRef() string {
 	return ""
 }
 
-// SourceStatus is what was seen and done.
+// SourceStatus is the observed state of a source.
 type SourceStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// ObservedGeneration is the spec that the status speaks of.
+	// ObservedGeneration is the generation of the source that the status describes.
 	ObservedGeneration int32 `protobuf:"varint,1,opt,name=observed_generation,json=observedGeneration,proto3" json:"observed_generation,omitempty"`
-	// Conditions: Ready, FetchFailed, InvalidManifests, Conflict, PruneBlocked, Suspended, WatchDegraded, Stalled.
+	// Conditions are `Ready`, `FetchFailed`, `InvalidManifests`, `Conflict`, `PruneBlocked`, `Suspended`, `WatchDegraded`
+	// and `Stalled`.
 	Conditions []*Condition `protobuf:"bytes,2,rep,name=conditions,proto3" json:"conditions,omitempty"`
-	// Snapshot is the last one that was published; it stays in force until there is a better one.
+	// Snapshot is the last snapshot that Cara published. It remains in use until Cara publishes the next one.
 	Snapshot *Snapshot `protobuf:"bytes,3,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
-	// AttemptedRevision is the newest revision that the reconciler began to apply.
+	// AttemptedRevision is the newest revision that the reconciler has begun to apply.
 	AttemptedRevision string `protobuf:"bytes,4,opt,name=attempted_revision,json=attemptedRevision,proto3" json:"attempted_revision,omitempty"`
-	// AppliedRevision is the newest revision that was applied without a failure.
+	// AppliedRevision is the newest revision that the reconciler has applied without an error.
 	AppliedRevision string `protobuf:"bytes,5,opt,name=applied_revision,json=appliedRevision,proto3" json:"applied_revision,omitempty"`
-	// Poll is kept in memory, not in the store: it changes with every poll.
+	// Poll is the result of the last poll. It changes with every poll, so the server keeps it in memory and does not store
+	// it.
 	Poll *PollStatus `protobuf:"bytes,6,opt,name=poll,proto3" json:"poll,omitempty"`
-	// RequestedToken is the newest request of `reconcile`. Tokens sort in the order in which they were given out.
+	// RequestedToken is the token of the newest reconcile request. A later request has a token that is greater as text.
 	RequestedToken string `protobuf:"bytes,7,opt,name=requested_token,json=requestedToken,proto3" json:"requested_token,omitempty"`
-	// HandledToken is the newest request that was answered. It answers all that sort before it: a request is answered once
-	// HandledToken, compared as text, is equal to its token or greater.
+	// HandledToken is the token of the newest reconcile request that is completed. A request is completed if handledToken,
+	// compared as text, is equal to its token or greater.
 	HandledToken string `protobuf:"bytes,8,opt,name=handled_token,json=handledToken,proto3" json:"handled_token,omitempty"`
-	// ConfirmedRevision is the revision whose prune a person released.
+	// ConfirmedRevision is the revision whose deletions a person has confirmed.
 	ConfirmedRevision string `protobuf:"bytes,9,opt,name=confirmed_revision,json=confirmedRevision,proto3" json:"confirmed_revision,omitempty"`
-	// Runs are the last 10 passes that changed something or failed, newest first.
+	// Runs are the last 10 passes that changed something or failed. The newest is first.
 	Runs []*Run `protobuf:"bytes,10,rep,name=runs,proto3" json:"runs,omitempty"`
-	// Projects counts the source's projects.
+	// Projects is the number of projects that the source owns.
 	Projects      int32 `protobuf:"varint,11,opt,name=projects,proto3" json:"projects,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -732,14 +738,14 @@ func (x *SourceStatus) GetProjects() int32 {
 	return 0
 }
 
-// PollStatus is what the last probe found. It is kept in memory.
+// PollStatus is the result of the last poll. The server keeps it in memory.
 type PollStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// LastTime a probe ended.
+	// LastTime is the time when the last poll ended.
 	LastTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=last_time,json=lastTime,proto3" json:"last_time,omitempty"`
-	// NextTime a probe is due.
+	// NextTime is the time of the next poll.
 	NextTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=next_time,json=nextTime,proto3" json:"next_time,omitempty"`
-	// ObservedRevision is what the remote had.
+	// ObservedRevision is the revision that the last poll found.
 	ObservedRevision string `protobuf:"bytes,3,opt,name=observed_revision,json=observedRevision,proto3" json:"observed_revision,omitempty"`
 	// LastDelivery is the last webhook that the server received for the source.
 	LastDelivery  *Delivery `protobuf:"bytes,4,opt,name=last_delivery,json=lastDelivery,proto3" json:"last_delivery,omitempty"`
@@ -805,16 +811,16 @@ func (x *PollStatus) GetLastDelivery() *Delivery {
 	return nil
 }
 
-// Delivery is one webhook that a git server sent. It is kept in memory.
+// Delivery is one webhook request of a git server. The server keeps it in memory.
 type Delivery struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Time it came.
+	// Time when the server received it.
 	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
-	// Event that it tells of, as the provider names it: `push`.
+	// Event is the provider's name of the event, such as `push`.
 	Event string `protobuf:"bytes,2,opt,name=event,proto3" json:"event,omitempty"`
-	// Id that the provider gave it.
+	// Id is the provider's ID of the delivery.
 	Id string `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"`
-	// Result: `Accepted`, `Duplicate`, `Ignored` (an event that changes nothing), or `Refused` with the why.
+	// Result is `Accepted`, `Duplicate`, `Ignored` (the event changes nothing), or `Refused` with the reason.
 	Result        string `protobuf:"bytes,4,opt,name=result,proto3" json:"result,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -881,21 +887,21 @@ func (x *Delivery) GetResult() string {
 // Run is one pass of the reconciler.
 type Run struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Revision that was applied.
+	// Revision that the pass applied.
 	Revision string `protobuf:"bytes,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	// StartTime of the pass.
+	// StartTime is the time when the pass began.
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
-	// EndTime of the pass.
+	// EndTime is the time when the pass ended.
 	EndTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
-	// Created counts projects.
+	// Created is the number of created projects.
 	Created int32 `protobuf:"varint,4,opt,name=created,proto3" json:"created,omitempty"`
-	// Updated counts projects.
+	// Updated is the number of updated projects.
 	Updated int32 `protobuf:"varint,5,opt,name=updated,proto3" json:"updated,omitempty"`
-	// Pruned counts projects.
+	// Pruned is the number of deleted projects.
 	Pruned int32 `protobuf:"varint,6,opt,name=pruned,proto3" json:"pruned,omitempty"`
-	// Failed counts projects.
+	// Failed is the number of projects with an error.
 	Failed int32 `protobuf:"varint,7,opt,name=failed,proto3" json:"failed,omitempty"`
-	// Message says what went wrong, or is empty.
+	// Message describes the errors. Empty if there are no errors.
 	Message       string `protobuf:"bytes,8,opt,name=message,proto3" json:"message,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -987,40 +993,41 @@ func (x *Run) GetMessage() string {
 	return ""
 }
 
-// Snapshot is what a source held at one revision: the head; the manifests themselves are its Claims.
+// Snapshot describes the content of a source at one revision. The manifests are in the source's Claims.
 type Snapshot struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Revision is a commit hash, or the content hash of a directory.
 	Revision string `protobuf:"bytes,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Sequence grows by one with every snapshot published for the source.
+	// Sequence increases by 1 with each snapshot of the source.
 	Sequence int64 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	// Complete is true where every file was read: only such a snapshot may prune.
+	// Complete is true if Cara could read all files. Only a complete snapshot can cause deletions.
 	Complete bool `protobuf:"varint,3,opt,name=complete,proto3" json:"complete,omitempty"`
-	// Ref that was followed, in full: `refs/heads/main`.
+	// Ref is the full name of the ref that Cara read, such as `refs/heads/main`.
 	Ref string `protobuf:"bytes,4,opt,name=ref,proto3" json:"ref,omitempty"`
 	// Author of the commit.
 	Author string `protobuf:"bytes,5,opt,name=author,proto3" json:"author,omitempty"`
-	// Subject is the first line of the commit's message.
+	// Subject is the first line of the commit message.
 	Subject string `protobuf:"bytes,6,opt,name=subject,proto3" json:"subject,omitempty"`
-	// CommitTime of the commit.
+	// CommitTime is the time of the commit.
 	CommitTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=commit_time,json=commitTime,proto3" json:"commit_time,omitempty"`
-	// PublishTime is set by the server.
+	// PublishTime is the time when the server stored the snapshot. The server sets it.
 	PublishTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=publish_time,json=publishTime,proto3" json:"publish_time,omitempty"`
-	// Files is how many manifest files were found.
+	// Files is the number of manifest files.
 	Files int32 `protobuf:"varint,9,opt,name=files,proto3" json:"files,omitempty"`
-	// Projects is how many projects were found.
+	// Projects is the number of projects in these files.
 	Projects int32 `protobuf:"varint,10,opt,name=projects,proto3" json:"projects,omitempty"`
 	// FileErrors are the first 100 errors.
 	FileErrors []*FileProblem `protobuf:"bytes,11,rep,name=file_errors,json=fileErrors,proto3" json:"file_errors,omitempty"`
-	// ErrorCount counts all of them.
+	// ErrorCount is the number of all errors.
 	ErrorCount int32 `protobuf:"varint,12,opt,name=error_count,json=errorCount,proto3" json:"error_count,omitempty"`
-	// Warnings are the first 100 warnings, such as a `status` that is ignored.
+	// Warnings are the first 100 warnings, such as a `status` in a manifest.
 	Warnings []*FileProblem `protobuf:"bytes,13,rep,name=warnings,proto3" json:"warnings,omitempty"`
-	// Token is the reconcile request that this snapshot answers.
+	// Token is the token of the reconcile request that this snapshot completes.
 	Token string `protobuf:"bytes,14,opt,name=token,proto3" json:"token,omitempty"`
-	// SpecHash is the hash of the source's spec that was read with; another spec means: read again.
+	// SpecHash is the hash of the source's spec when Cara read the source. If the spec changes, Cara reads the source
+	// again.
 	SpecHash string `protobuf:"bytes,15,opt,name=spec_hash,json=specHash,proto3" json:"spec_hash,omitempty"`
-	// Generation names the staged claims of a snapshot that one transaction cannot hold. The server sets it.
+	// Generation identifies the staged claims of a snapshot that is too large for one transaction. The server sets it.
 	Generation    string `protobuf:"bytes,16,opt,name=generation,proto3" json:"generation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1168,18 +1175,18 @@ func (x *Snapshot) GetGeneration() string {
 	return ""
 }
 
-// FileProblem is one thing wrong in one file.
+// FileProblem is one error or warning in one file.
 type FileProblem struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// File inside the source.
+	// File is the path of the file inside the source.
 	File string `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
-	// Line from 1; 0 where the file as a whole is meant.
+	// Line number, from 1. 0 means the whole file.
 	Line int32 `protobuf:"varint,2,opt,name=line,proto3" json:"line,omitempty"`
-	// Column from 1.
+	// Column number, from 1.
 	Column int32 `protobuf:"varint,3,opt,name=column,proto3" json:"column,omitempty"`
-	// Path of the field: `spec.services[0].image`.
+	// Path of the field, such as `spec.services[0].image`.
 	Path string `protobuf:"bytes,4,opt,name=path,proto3" json:"path,omitempty"`
-	// Message says what is wrong.
+	// Message describes the problem.
 	Message       string `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1250,16 +1257,16 @@ func (x *FileProblem) GetMessage() string {
 	return ""
 }
 
-// Claim is one source's word on one project: the manifest that it found, and what became of it. Its name is
-// `SOURCE/PROJECT`. The spec belongs to `sources`, the status to `reconciler`. A claim whose manifest left the source
-// stays, with present false, until its project is pruned or let go: it is the source's inventory.
+// Claim is the manifest of one project in one source. Its name is `SOURCE/PROJECT`. The component `sources` writes the
+// spec, and `reconciler` writes the status. When the source no longer has the manifest, present becomes false and the
+// claim remains until the project is deleted or released. So the claims are the inventory of the source.
 type Claim struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Metadata names it.
+	// Metadata has the name of the claim.
 	Metadata *ObjectMeta `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
-	// Spec is what the source declares.
+	// Spec is the project that the source declares.
 	Spec *ClaimSpec `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
-	// Status is what became of it.
+	// Status is the result of the last pass for this project.
 	Status        *ClaimStatus `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1316,13 +1323,13 @@ func (x *Claim) GetStatus() *ClaimStatus {
 	return nil
 }
 
-// StagedClaim is a claim of a snapshot that is stored in parts. It takes effect with the head of its source that names its
-// generation. Its name is `SOURCE/GENERATION/PROJECT`. It is internal to the server.
+// StagedClaim is a claim of a snapshot that the server stores in several transactions. It takes effect when the source's
+// snapshot refers to its generation. Its name is `SOURCE/GENERATION/PROJECT`. Only the server uses it.
 type StagedClaim struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Metadata names it.
+	// Metadata has the name of the staged claim.
 	Metadata *ObjectMeta `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
-	// Claim has the new spec, and the metadata of a claim that is new.
+	// Claim has the new spec. If the claim is new, it also has the metadata.
 	Claim         *Claim `protobuf:"bytes,2,opt,name=claim,proto3" json:"claim,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1372,35 +1379,35 @@ func (x *StagedClaim) GetClaim() *Claim {
 	return nil
 }
 
-// ClaimSpec is what a source declares.
+// ClaimSpec is a project that a source declares.
 type ClaimSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Source that claims.
+	// Source is the name of the source.
 	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
-	// SourceUid tells a source from a namesake that came after it.
+	// SourceUid is the uid of the source. It distinguishes the source from a later source with the same name.
 	SourceUid string `protobuf:"bytes,2,opt,name=source_uid,json=sourceUid,proto3" json:"source_uid,omitempty"`
-	// Project that is claimed, with its metadata (name, labels, annotations) and spec as the manifest has them.
+	// Project with the name, the labels, the annotations and the spec of the manifest.
 	Project *Project `protobuf:"bytes,3,opt,name=project,proto3" json:"project,omitempty"`
-	// Hash is the project's spec hash, together with its labels and annotations.
+	// Hash of the project's spec, labels and annotations.
 	Hash string `protobuf:"bytes,4,opt,name=hash,proto3" json:"hash,omitempty"`
-	// File that declares it.
+	// File that contains the manifest.
 	File string `protobuf:"bytes,5,opt,name=file,proto3" json:"file,omitempty"`
-	// Line where the document begins.
+	// Line is the number of the first line of the manifest in the file.
 	Line int32 `protobuf:"varint,6,opt,name=line,proto3" json:"line,omitempty"`
 	// FileHash is the content hash of the file.
 	FileHash string `protobuf:"bytes,7,opt,name=file_hash,json=fileHash,proto3" json:"file_hash,omitempty"`
-	// Revision of the source that last changed this claim.
+	// Revision of the source that changed this claim last.
 	Revision string `protobuf:"bytes,8,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Present is false once the manifest left the source.
+	// Present is true while the source has the manifest.
 	Present bool `protobuf:"varint,9,opt,name=present,proto3" json:"present,omitempty"`
 	// Author of that revision's commit.
 	Author string `protobuf:"bytes,11,opt,name=author,proto3" json:"author,omitempty"`
 	// Subject is the first line of that commit's message.
 	Subject string `protobuf:"bytes,12,opt,name=subject,proto3" json:"subject,omitempty"`
-	// CommitTime of that commit.
+	// CommitTime is the time of that commit.
 	CommitTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=commit_time,json=commitTime,proto3" json:"commit_time,omitempty"`
-	// Held is why a present claim must not be applied as it stands: its file is broken now, or it is declared twice.
-	// The last good spec stays in force.
+	// Held explains why Cara does not apply the claim: its file has an error, or the source declares the project twice. The
+	// last valid spec remains in use. Empty if Cara applies the claim.
 	Held          string `protobuf:"bytes,10,opt,name=held,proto3" json:"held,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1527,21 +1534,21 @@ func (x *ClaimSpec) GetHeld() string {
 	return ""
 }
 
-// ClaimStatus is what became of a claim.
+// ClaimStatus is the result of the last pass for a claim.
 type ClaimStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// State is `Applied`, `Refused`, `NotAllowed`, `Conflict`, `AdoptionRequired`, `Expired`, `Overridden`, `PruneBlocked`, `Held`, `Stalled`
-	// or empty before the first pass.
+	// State is `Applied`, `Refused`, `NotAllowed`, `Conflict`, `AdoptionRequired`, `Expired`, `Overridden`, `PruneBlocked`,
+	// `Held` or `Stalled`. Empty before the first pass.
 	State string `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
-	// Message says why.
+	// Message explains the state to people.
 	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
-	// AppliedHash is the hash that was last applied.
+	// AppliedHash is the hash of the claim that was applied last.
 	AppliedHash string `protobuf:"bytes,3,opt,name=applied_hash,json=appliedHash,proto3" json:"applied_hash,omitempty"`
-	// AppliedRevision of the source that was last applied.
+	// AppliedRevision is the revision of the source that was applied last.
 	AppliedRevision string `protobuf:"bytes,4,opt,name=applied_revision,json=appliedRevision,proto3" json:"applied_revision,omitempty"`
-	// AppliedTime is when.
+	// AppliedTime is the time when it was applied.
 	AppliedTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=applied_time,json=appliedTime,proto3" json:"applied_time,omitempty"`
-	// ProjectUid of the project that this claim made or adopted.
+	// ProjectUid of the project that this claim created or adopted.
 	ProjectUid    string `protobuf:"bytes,6,opt,name=project_uid,json=projectUid,proto3" json:"project_uid,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
