@@ -55,10 +55,7 @@ type server struct {
 	streams  map[string]grpc.BidiStreamingServer[carav1.AttachRequest, carav1.AttachResponse]
 	leave    map[string]chan struct{} // closed where the caller of a stream has left
 	closed   map[string]bool
-	held     *carav1.VolumeInventory // the newest
-	taken    int                     // inventories
-	deaf     bool                    // inventories do not change what the server says of volumes
-	removals map[string]*carav1.RemoveVolume
+	heldVolumes
 }
 
 func newServer(t testing.TB, cluster string) *server {

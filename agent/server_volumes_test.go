@@ -9,6 +9,14 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
+// heldVolumes is what the server knows of the volumes in the agent's engine; guarded by server.mu.
+type heldVolumes struct {
+	held     *carav1.VolumeInventory // the newest
+	taken    int                     // inventories
+	deaf     bool                    // inventories do not change what the server says of volumes
+	removals map[string]*carav1.RemoveVolume
+}
+
 // useVolumes gives each Managed volume of a project's spec its data, as the server does.
 func useVolumes(p *carav1.Project) {
 	var uses []*carav1.VolumeUse

@@ -116,13 +116,10 @@ func (w *watcher) fingerprints(ctx context.Context) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, v := range volumes { // without Managed volumes, which belong to no assignment
-		if v.Labels[api.LabelVolume] != "" {
-			continue
-		}
+	for _, v := range volumes {
 		parts[v.Labels[api.LabelProject]] = append(parts[v.Labels[api.LabelProject]], v.Name)
 	}
-	delete(parts, "") // never swept: an empty name would mean all projects
+	delete(parts, "") // a Managed volume has no project; swept by an empty name, it would take all projects with it
 	out := map[string]string{}
 	for project, p := range parts {
 		slices.Sort(p)

@@ -18,7 +18,13 @@ func (w *testCluster) equal(node, host string) map[string]string {
 	w.must(err)
 	client, err := w.Projects()
 	w.must(err)
-	ids, err := testequal.Await(ctx, testequal.Node{Host: host, Cluster: labels[api.LabelCluster], Name: node},
+	conn, err := w.Conn()
+	w.must(err)
+	volumes := func(ctx context.Context) ([]*carav1.Volume, error) {
+		list, err := carav1.NewVolumeServiceClient(conn).ListVolumes(ctx, &carav1.ListVolumesRequest{})
+		return list.GetItems(), err
+	}
+	ids, err := testequal.Await(ctx, testequal.Node{Host: host, Cluster: labels[api.LabelCluster], Name: node, Volumes: volumes},
 		func(ctx context.Context) ([]*carav1.Project, error) {
 			list, err := client.ListProjects(ctx, &carav1.ListProjectsRequest{})
 			return list.GetItems(), err
