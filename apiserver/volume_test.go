@@ -15,8 +15,7 @@ import (
 // data is a cluster with a node n1 whose agent is connected, and a project shop that has the Managed volume db.
 type data struct {
 	*cluster
-	one   *fakeAgent
-	after map[string]*fakeAgent // agents of other nodes
+	one *fakeAgent
 }
 
 func db(reclaim string) *carav1.Project {
@@ -30,7 +29,7 @@ func db(reclaim string) *carav1.Project {
 func newData(t *testing.T, reclaim string) *data {
 	t.Helper()
 	c := newCluster(t, nil)
-	d := &data{cluster: c, one: connectAgent(t, c.node(t, "n1"), "a"), after: map[string]*fakeAgent{}}
+	d := &data{cluster: c, one: connectAgent(t, c.node(t, "n1"), "a")}
 	d.one.synced()
 	c.create(t, db(reclaim))
 	testproblem.Want(t, c.schedule(t, &carav1.ScheduleProjectRequest{Action: api.ScheduleBind, NodeRef: "n1"}), codes.Unavailable, api.TitleUnavailable)
@@ -101,7 +100,8 @@ func (d *data) ends(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for d.one.next().GetUnassigned() == nil {
+	for asked := false; !asked; {
+		asked = d.one.next().GetUnassigned() != nil
 	}
 }
 
@@ -233,7 +233,7 @@ func TestDataOfAnotherOwner(t *testing.T) {
 	d.becomes(t, "shop.db", api.VolumeRetained)
 	_, err = carav1.NewProjectServiceClient(d.admin(t)).CreateProject(t.Context(), &carav1.CreateProjectRequest{Project: db("")})
 	testproblem.Want(t, err, codes.FailedPrecondition, api.TitleOwned)
-	if _, ok := state.Get[*carav1.Project](d.cluster.db.Cache, "shop"); ok {
+	if _, ok := state.Get[*carav1.Project](d.db.Cache, "shop"); ok {
 		t.Error("the project was created")
 	}
 	if _, err := d.volumes(t).ReleaseVolume(t.Context(), &carav1.GetRequest{Name: "shop.db"}); err != nil {
