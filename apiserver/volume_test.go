@@ -217,6 +217,30 @@ func TestUpdateNeverDeletesData(t *testing.T) {
 	}
 }
 
+// TestVolumeThatAnUpdateAdds is on the node of its project, so that the node's report is about this volume and no other.
+func TestVolumeThatAnUpdateAdds(t *testing.T) {
+	d := newData(t, "")
+	uid := d.volume(t, "shop.db").GetMetadata().GetUid()
+	more := db("")
+	more.Spec.Volumes = append(more.Spec.Volumes, &carav1.ProjectVolume{Name: "files", Type: api.VolumeManaged})
+	d.put(t, more)
+	files := d.volume(t, "shop.files")
+	if node := files.GetStatus().GetNode(); node != "n1" {
+		t.Errorf("the new volume is on node %q", node)
+	}
+	list := &carav1.VolumeInventory{Volumes: []*carav1.HeldVolume{
+		{Uid: uid, Project: "shop", Name: "db"}, {Uid: files.GetMetadata().GetUid(), Project: "shop", Name: "files"},
+	}}
+	if err := d.one.stream.Send(&carav1.ConnectRequest{Heartbeat: &carav1.Heartbeat{Volumes: list}}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the new volume is made", func() bool { return api.VolumeUse(d.shop(t), "files").GetMade() })
+	all, err := d.volumes(t).ListVolumes(t.Context(), &carav1.ListVolumesRequest{})
+	if err != nil || len(all.GetItems()) != 2 {
+		t.Errorf("the volumes are %v (%v), want two", all.GetItems(), err)
+	}
+}
+
 // TestDataOfAnotherOwner is not given to a project, until somebody releases it.
 func TestDataOfAnotherOwner(t *testing.T) {
 	d := newData(t, "")

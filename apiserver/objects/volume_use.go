@@ -76,7 +76,8 @@ func reclaimOf(declared *carav1.ProjectVolume) string {
 	return api.ReclaimRetain
 }
 
-// newVolume returns a volume without data. It gets its node with its project.
+// newVolume returns a volume without data. If the project has a node already, because an update adds the volume, its agent
+// creates the volume there. Otherwise the volume gets its node with its project.
 func newVolume(t *state.Tx, p *carav1.Project, declared *carav1.ProjectVolume) *carav1.Volume {
 	project := p.GetMetadata().GetName()
 	return &carav1.Volume{
@@ -86,7 +87,8 @@ func newVolume(t *state.Tx, p *carav1.Project, declared *carav1.ProjectVolume) *
 		},
 		Spec: &carav1.VolumeSpec{Project: project, Name: declared.GetName(), Reclaim: reclaimOf(declared)},
 		Status: &carav1.VolumeStatus{
-			State: api.VolumeInUse, Owner: p.GetMetadata().GetOwner(), ProjectUid: p.GetMetadata().GetUid(), Since: timestamppb.New(t.Now),
+			State: api.VolumeInUse, Node: p.GetStatus().GetNodeRef(), Owner: p.GetMetadata().GetOwner(),
+			ProjectUid: p.GetMetadata().GetUid(), Since: timestamppb.New(t.Now),
 		},
 	}
 }
