@@ -112,10 +112,10 @@ func newRoot(a *app) *cobra.Command {
 	root.SetVersionTemplate("caractrl {{.Version}}\n")
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.server, "server", "", "address of cara-server, such as http://127.0.0.1:8080 (default: the current context's)")
-	flags.StringVar(&a.tokenFile, "token-file", "", "file that holds the token")
-	flags.StringVar(&a.caFile, "ca-file", "", "certificate authority to trust, in PEM: ca.crt of the server's data directory")
+	flags.StringVar(&a.tokenFile, "token-file", "", "file with the token")
+	flags.StringVar(&a.caFile, "ca-file", "", "file with the certificate authority in PEM: ca.crt in the server's data directory")
 	flags.StringVar(&a.context, "context", "", "context to use instead of the current one")
-	flags.StringVar(&a.file, "contexts-file", "", "file that holds the contexts")
+	flags.StringVar(&a.file, "contexts-file", "", "file with the contexts")
 	offer(root, "context", a.completeContexts)
 	for i, task := range tasks() {
 		id := strconv.Itoa(i)

@@ -40,7 +40,7 @@ func newDevCommand(f *flags) *cobra.Command {
 			return runDev(cmd.Context(), f, d, dir)
 		},
 	}
-	cmd.Flags().StringVar(&d.dockerHost, "docker-host", "unix:///var/run/docker.sock", "Docker engine")
+	cmd.Flags().StringVar(&d.dockerHost, "docker-host", "unix:///var/run/docker.sock", "address of the Docker engine")
 	cmd.Flags().StringVar(&d.ingressListen, "ingress-listen", "127.0.0.1:8081", "address that serves HTTP by host name")
 	cmd.Flags().StringVar(&d.networkPool, "network-pool", "10.213.0.0/16", "range that project networks are cut from")
 	cmd.Flags().BoolVar(&d.down, "down", false, "remove all projects that were started for the directory, then end")

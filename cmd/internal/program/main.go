@@ -24,7 +24,7 @@ func (l *LogFlags) Add(cmd *cobra.Command) {
 	f := cmd.PersistentFlags()
 	f.StringVar(&l.level, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&l.format, "log-format", "text", "text or json")
-	f.String("config", "", "YAML file with settings, each by the name of its flag")
+	f.String("config", "", "YAML file with settings; each key is the name of a flag")
 }
 
 // Quiet logs only warnings and errors, for a program that prints its own lines.
