@@ -31,7 +31,24 @@ func ParseHostVolumes(args []string) ([]step.HostVolume, error) {
 			return nil, fmt.Errorf("host volume %s: %w", out[i].Offer.GetName(), err)
 		}
 	}
+	if err := nested(out); err != nil {
+		return nil, err
+	}
 	return out, nil
+}
+
+// nested returns an error if one host volume is inside another. Who may write to the outer one could put a link to any place
+// of the machine in the place of the inner one.
+func nested(all []step.HostVolume) error {
+	for i, a := range all {
+		for _, b := range all[:i] {
+			if a.Path != b.Path && overlap(a.Path, b.Path) {
+				return fmt.Errorf("host volumes %s and %s cannot both be offered: one of %s and %s is inside the other, and who can write to the outer one could replace the inner one by a link; offer one of them",
+					b.Offer.GetName(), a.Offer.GetName(), b.Path, a.Path)
+			}
+		}
+	}
+	return nil
 }
 
 // addHostVolume parses one part: the begin of a host volume, or an option of the last one.

@@ -46,6 +46,8 @@ func TestParseHostVolumes(t *testing.T) {
 		"both":                   {[]string{"media=DIR/media,projects=shop,ro"}, "media DIR/media ro shop", ""},
 		"split at commas":        {[]string{"media=DIR/media", "ro", "projects=shop", "tmp=DIR/media/"}, "media DIR/media ro shop, tmp DIR/media", ""},
 		"named as an option":     {[]string{"projects=DIR/media"}, "projects DIR/media", ""},
+		"one inside the other":   {[]string{"media=DIR/media", "all=DIR"}, "", "one of DIR/media and DIR is inside the other"},
+		"one path, two names":    {[]string{"media=DIR/media", "read=DIR/media,ro"}, "media DIR/media, read DIR/media ro", ""},
 		"a link":                 {[]string{"media=DIR/link"}, "media DIR/media", ""},
 		"a socket":               {[]string{"docker=DIR/s"}, "docker DIR/s socket", ""},
 		"a file":                 {[]string{"media=DIR/file"}, "", "DIR/file is a file; only a directory or a socket"},

@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
@@ -384,4 +385,42 @@ func TestFoundDataGoesToAProjectThatWaits(t *testing.T) {
 			c.bind(t, "shop", "n1")
 		})
 	}
+}
+
+// TestNewerDataOfARestoredServer: the restored server remembers data that the node has deleted since, and the node has newer
+// data of the project.
+func TestNewerDataOfARestoredServer(t *testing.T) {
+	d := newData(t, "")
+	list := &carav1.VolumeInventory{Volumes: []*carav1.HeldVolume{{Uid: "12345678-new", Project: "shop", Name: "db", Owner: "user/admin"}}}
+	if err := d.one.stream.Send(&carav1.ConnectRequest{Heartbeat: &carav1.Heartbeat{Volumes: list}}); err != nil {
+		t.Fatal(err)
+	}
+	if u := api.VolumeUse(d.one.assignment().GetProject(), "db"); u.GetUid() != "12345678-new" || !u.GetMade() || u.GetNode() != "n1" {
+		t.Errorf("the agent is told %v", u)
+	}
+	if v := d.volume(t, "shop.db"); v.GetMetadata().GetUid() != "12345678-new" || v.GetStatus().GetState() != api.VolumeInUse {
+		t.Errorf("the volume is %v", v)
+	}
+}
+
+// TestPlantedVolume: data that a node has without the server having made it goes to nobody by its name, until an
+// administrator releases it.
+func TestPlantedVolume(t *testing.T) {
+	now := newClock()
+	c := newCluster(t, func(cfg *Config) { cfg.Now = now.now })
+	d := &data{cluster: c, one: connectAgent(t, c.node(t, "n1"), "a")}
+	d.one.synced()
+	now.step(time.Hour)
+	d.has(t, "12345678-planted")
+	d.becomes(t, "shop.db.12345678", api.VolumeRetained)
+	_, err := carav1.NewProjectServiceClient(d.admin(t)).CreateProject(t.Context(), &carav1.CreateProjectRequest{Project: db("")})
+	testproblem.Want(t, err, codes.FailedPrecondition, api.TitleOwned)
+	if _, err := d.volumes(t).ReleaseVolume(t.Context(), &carav1.GetRequest{Name: "shop.db.12345678"}); err != nil {
+		t.Fatal(err)
+	}
+	d.create(t, db(""))
+	if v := d.volume(t, "shop.db"); v.GetMetadata().GetUid() != "12345678-planted" || v.GetStatus().GetState() != api.VolumeInUse {
+		t.Errorf("the project has %v", v)
+	}
+	d.vanishes(t, "shop.db.12345678")
 }

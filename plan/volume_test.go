@@ -20,6 +20,8 @@ func TestReattaches(t *testing.T) {
 		{"a person after nobody", "", "user/ann", "", true},
 		{"a source after a person", "user/ann", "source/a", api.AdoptIfUnowned, false},
 		{"a source after a person, adopting all", "user/ann", "source/a", api.AdoptAlways, true},
+		{"a person after a node", "node/n1", "user/ann", "", false},
+		{"a source after a node", "node/n1", "source/a", api.AdoptAlways, false},
 		{"a source after nobody", "", "source/a", api.AdoptIfUnowned, true},
 		{"a source after nobody, by default", "", "source/a", "", true},
 		{"a source after nobody, adopting never", "", "source/a", api.AdoptNever, false},

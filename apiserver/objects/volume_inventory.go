@@ -195,10 +195,11 @@ func (s *Service) adoptVolumes(ctx context.Context, node string, held map[string
 	slices.SortFunc(unknown, func(a, b *carav1.HeldVolume) int {
 		return slices.Compare([]string{a.GetProject(), a.GetName(), a.GetUid()}, []string{b.GetProject(), b.GetName(), b.GetUid()})
 	})
+	restored := s.DB.Now().Sub(s.Live.started) <= inventoryWait
 	for part := range slices.Chunk(unknown, volumesAtATime) {
 		err := s.DB.Transact(ctx, func(t *state.Tx) error {
 			for _, h := range part {
-				adoptVolume(t, node, h)
+				adoptVolume(t, node, h, restored)
 			}
 			return nil
 		})
@@ -209,7 +210,14 @@ func (s *Service) adoptVolumes(ctx context.Context, node string, held map[string
 	return nil
 }
 
-func adoptVolume(t *state.Tx, node string, h *carav1.HeldVolume) {
+// adoptVolume creates the object of one volume. Only soon after the server's start, when the server may have been restored
+// from an older backup, the volume belongs to the owner in its label. At other times somebody else has made it: it belongs
+// to nobody who could get it by a project's name, until an administrator releases it.
+func adoptVolume(t *state.Tx, node string, h *carav1.HeldVolume, restored bool) {
+	siblings, _ := state.List[*carav1.Volume](t.Seen, api.VolumeName(h.GetProject(), ""), "")
+	if slices.ContainsFunc(siblings, func(v *carav1.Volume) bool { return v.GetMetadata().GetUid() == h.GetUid() }) {
+		return // another node has it
+	}
 	v := &carav1.Volume{
 		ApiVersion: api.APIVersion, Kind: api.KindVolume,
 		Metadata: &carav1.ObjectMeta{Name: api.VolumeName(h.GetProject(), h.GetName()), Uid: h.GetUid(), CreationTimestamp: timestamppb.New(t.Now)},
@@ -218,10 +226,14 @@ func adoptVolume(t *state.Tx, node string, h *carav1.HeldVolume) {
 	}
 	message := "node " + node + " has it, and the server did not know it"
 	setVolumeState(t, v, api.VolumeRetained, message)
-	if other, taken := state.Read[*carav1.Volume](t, v.GetMetadata().GetName()); taken {
-		if replaceEmpty(t, other, v) {
-			return
-		}
+	other, taken := state.Read[*carav1.Volume](t, v.GetMetadata().GetName())
+	if !restored {
+		v.Status.Owner = api.PrefixNode + node
+	}
+	if taken && replaceEmpty(t, other, v) {
+		return
+	}
+	if taken || !restored {
 		v.Metadata.Name = asideName(v)
 		if _, taken := state.Read[*carav1.Volume](t, v.GetMetadata().GetName()); taken {
 			return
@@ -231,14 +243,21 @@ func adoptVolume(t *state.Tx, node string, h *carav1.HeldVolume) {
 	t.Put(v)
 }
 
-// replaceEmpty gives found data to a project that waits for its first node with a new volume, if the owner may have it. It
-// reports whether it did.
+// replaceEmpty puts found data in the place of a volume without data, if the owner may have it: of a new one that waits for
+// its first node, or of one whose data the same node has lost. It reports whether it did.
 func replaceEmpty(t *state.Tx, empty, v *carav1.Volume) bool {
-	p := userOf(t, empty)
-	if p == nil || empty.GetStatus().GetNode() != "" || !reattaches(t, v.GetStatus().GetOwner(), p.GetMetadata().GetOwner()) {
+	st := empty.GetStatus()
+	fresh, lost := st.GetNode() == "", st.GetState() == api.VolumeLost && st.GetNode() == v.GetStatus().GetNode()
+	if !fresh && !lost || !reattaches(t, v.GetStatus().GetOwner(), st.GetOwner()) {
 		return false
 	}
-	v.Spec.Reclaim, v.Status.Owner, v.Status.ProjectUid = empty.GetSpec().GetReclaim(), empty.GetStatus().GetOwner(), empty.GetStatus().GetProjectUid()
+	p := userOf(t, empty)
+	v.Spec.Reclaim, v.Status.Owner = empty.GetSpec().GetReclaim(), st.GetOwner()
+	if p == nil {
+		t.Put(v)
+		return true
+	}
+	v.Status.ProjectUid = st.GetProjectUid()
 	setVolumeState(t, v, api.VolumeInUse, "")
 	t.Put(v)
 	p = proto.CloneOf(p)

@@ -52,13 +52,17 @@ func useVolume(t *state.Tx, p *carav1.Project, declared *carav1.ProjectVolume) (
 		exists = false
 	}
 	if !exists {
-		v := newVolume(t, p, declared)
-		t.Put(v)
-		return v, nil
+		if old = onlyKept(t, name); old == nil {
+			v := newVolume(t, p, declared)
+			t.Put(v)
+			return v, nil
+		}
+		t.Remove(api.KindVolume, old.GetMetadata().GetName())
 	}
 	v := proto.CloneOf(old)
+	v.Metadata.Name = name
 	if old.GetStatus().GetProjectUid() != p.GetMetadata().GetUid() {
-		if err := reattach(t, p, v); err != nil {
+		if err := reattach(t, p, v, old.GetMetadata().GetName()); err != nil {
 			return nil, err
 		}
 	}
@@ -67,6 +71,23 @@ func useVolume(t *state.Tx, p *carav1.Project, declared *carav1.ProjectVolume) (
 		t.Put(v)
 	}
 	return v, nil
+}
+
+// onlyKept returns the retained volume of before that has not got its name back, or nil if there is none or more than one.
+func onlyKept(t *state.Tx, name string) *carav1.Volume {
+	asides, _ := state.List[*carav1.Volume](t.Seen, name+".", "")
+	var kept *carav1.Volume
+	for _, a := range asides {
+		v, ok := state.Read[*carav1.Volume](t, a.GetMetadata().GetName())
+		if !ok || v.GetStatus().GetState() != api.VolumeRetained {
+			continue
+		}
+		if kept != nil {
+			return nil
+		}
+		kept = v
+	}
+	return kept
 }
 
 func reclaimOf(declared *carav1.ProjectVolume) string {
@@ -93,12 +114,13 @@ func newVolume(t *state.Tx, p *carav1.Project, declared *carav1.ProjectVolume) *
 	}
 }
 
-// reattach gives a volume that no project uses to a new project, or returns why its owner may not have it.
-func reattach(t *state.Tx, p *carav1.Project, v *carav1.Volume) error {
+// reattach gives a volume that no project uses to a new project, or returns why its owner may not have it. keptAs is the
+// volume's name until now.
+func reattach(t *state.Tx, p *carav1.Project, v *carav1.Volume, keptAs string) error {
 	name, owner := v.GetMetadata().GetName(), p.GetMetadata().GetOwner()
 	if have := v.GetStatus().GetOwner(); !reattaches(t, have, owner) {
 		return api.Owned("the data of volume %q is kept for %s, and project %q belongs to %s: release it (caractrl release volume %s), delete it (caractrl delete volume %s), or rename the volume or the project",
-			name, api.OrNobody(have), p.GetMetadata().GetName(), api.OrNobody(owner), name, name)
+			keptAs, api.OrNobody(have), p.GetMetadata().GetName(), api.OrNobody(owner), keptAs, keptAs)
 	}
 	v.Status.ProjectUid = p.GetMetadata().GetUid()
 	if v.GetStatus().GetState() == api.VolumeRetained {

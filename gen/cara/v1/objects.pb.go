@@ -1340,12 +1340,11 @@ const file_cara_v1_objects_proto_rawDesc = "" +
 	"\n" +
 	"first_time\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\tfirstTime\x127\n" +
-	"\tlast_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\blastTime\"f\n" +
+	"\tlast_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\blastTime\"g\n" +
 	"\tObjectRef\x12\x1e\n" +
 	"\x04kind\x18\x01 \x01(\tB\n" +
-	"\xbaH\a\xc8\x01\x01r\x02\x18 R\x04kind\x12\x1e\n" +
-	"\x04name\x18\x02 \x01(\tB\n" +
-	"\xbaH\a\xc8\x01\x01r\x02\x18\x7fR\x04name\x12\x19\n" +
+	"\xbaH\a\xc8\x01\x01r\x02\x18 R\x04kind\x12\x1f\n" +
+	"\x04name\x18\x02 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\xc8\x01R\x04name\x12\x19\n" +
 	"\x03uid\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\x03uid\"\xbb\x02\n" +
 	"\bOverride\x12/\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x13.cara.v1.ObjectMetaR\bmetadata\x12\x14\n" +
