@@ -154,6 +154,8 @@ func (s *plan) managed(volume, name string) bool {
 		return true
 	case s.mounts(name):
 		s.wait("", time.Time{}, "the engine does not list the volume %s, although a running container mounts it; nothing is created in its place", name)
+	case use.GetNode() != "" && use.GetNode() != s.w.Node:
+		s.wait("", time.Time{}, "the data of volume %s is on node %s, and the project is still on node %s; nothing is created in its place", full, use.GetNode(), s.w.Node)
 	case use.GetMade() || s.h.Record.Made[use.GetUid()]:
 		s.fail("", api.ReasonVolumeLost, "the data of volume %s is lost: node %s has no volume %s any more, and the project is not started on an empty one. "+
 			"See caractrl describe volume %s. Restore the data, or get an empty volume: caractrl recreate volume %s", full, s.w.Node, name, full, full)

@@ -55,6 +55,14 @@ func TestManagedVolume(t *testing.T) {
 			},
 			want: "CreateVolume",
 		},
+		"an update gives back data that is on another node": {
+			edit: func(w *Want, e *world) {
+				e.dropData()
+				w.use(func(u *carav1.VolumeUse) { u.Made, u.Node = true, "n2" })
+				e.containers, e.record = nil, Record{}
+			},
+			want: "Wait, CreateContainer web", says: "the data of volume shop.data is on node n2",
+		},
 		"lost with its containers, and only the record knows": {
 			edit: func(_ *Want, e *world) {
 				e.dropData()
