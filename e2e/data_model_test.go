@@ -1,0 +1,280 @@
+package e2e
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// verb is what a command does to a project or to its volume.
+type verb string
+
+const (
+	verbApply verb = "apply"          // create or update the project
+	verbWrite verb = "write"          // write a file into the volume
+	verbDrop  verb = "delete project" // the data is deleted if the newest manifest says so
+	verbErase verb = "delete volume"  // only a volume that no project uses
+	verbTake  verb = "take away"      // somebody removes a retained volume from the engine; a new project must not start without it
+)
+
+// command is one step of a project.
+type command struct {
+	verb    verb
+	mounts  bool // the manifest has the volume
+	reclaim bool // the manifest deletes the data with the project
+	image   int
+}
+
+func (c command) String() string {
+	if c.verb != verbApply {
+		return string(c.verb)
+	}
+	return fmt.Sprintf("apply (mounts %t, reclaim %t, image %d)", c.mounts, c.reclaim, c.image)
+}
+
+// ledger is what the commands so far promise about one project and its volume. Invariant: a file in acknowledged was
+// written, and no command since then deletes the data.
+type ledger struct {
+	exists, mounts, reclaim bool
+	manifest                int               // number of the newest manifest
+	files                   int               // number of files that were begun
+	acknowledged            map[string]string // value by name
+	begun                   map[string]bool   // files of this data, acknowledged or not
+	before                  map[int][]string  // by manifest: the files that were acknowledged before it was applied
+}
+
+func newLedger() *ledger {
+	return &ledger{acknowledged: map[string]string{}, begun: map[string]bool{}, before: map[int][]string{}}
+}
+
+// next chooses a command that is possible now. It depends on the commands before, and not on their results.
+func (l *ledger) next(r *rand.Rand) command {
+	apply := command{verb: verbApply, mounts: r.IntN(4) > 0, reclaim: r.IntN(4) == 0, image: r.IntN(2)}
+	switch n := r.IntN(100); {
+	case !l.exists && n < 15:
+		return command{verb: verbErase}
+	case !l.exists && n < 35:
+		return command{verb: verbTake}
+	case !l.exists, !l.mounts && n < 60:
+		return apply
+	case !l.mounts && n < 75:
+		return command{verb: verbErase}
+	case !l.mounts:
+		return command{verb: verbDrop}
+	case n < 60:
+		return command{verb: verbWrite}
+	case n < 85:
+		return apply
+	}
+	return command{verb: verbDrop}
+}
+
+// begin records a command that is going to be carried out. From now on it may have an effect.
+func (l *ledger) begin(c command) {
+	switch c.verb {
+	case verbApply:
+		l.manifest++
+		l.exists, l.mounts, l.reclaim = true, c.mounts, c.reclaim
+		if l.mounts {
+			l.before[l.manifest] = slices.Sorted(maps.Keys(l.acknowledged))
+		}
+	case verbWrite:
+		l.files++
+		l.begun[l.file()] = true
+	case verbDrop:
+		if l.mounts && l.reclaim {
+			l.forget()
+		}
+		l.exists, l.mounts = false, false
+	case verbErase:
+		l.forget()
+	}
+}
+
+// file is the name of the file that was begun last.
+func (l *ledger) file() string { return fmt.Sprintf("f%d", l.files) }
+
+// acknowledge records that the newest file has a value.
+func (l *ledger) acknowledge(value string) { l.acknowledged[l.file()] = value }
+
+// forget drops the data, because a command deletes it.
+func (l *ledger) forget() {
+	l.acknowledged, l.begun = map[string]string{}, map[string]bool{}
+}
+
+// wrong compares the files of a volume with what was acknowledged.
+func (l *ledger) wrong(found map[string]string) []string {
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(l.acknowledged)) {
+		if got, ok := found[name]; !ok {
+			out = append(out, fmt.Sprintf("file %s was acknowledged and is lost", name))
+		} else if want := l.acknowledged[name]; got != want {
+			out = append(out, fmt.Sprintf("file %s has %q, and %q was acknowledged", name, got, want))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(found)) {
+		if !l.begun[name] {
+			out = append(out, fmt.Sprintf("file %s is of data that was deleted", name))
+		}
+	}
+	return out
+}
+
+// wrongStart compares the files that a container of a manifest found at its start with those that were acknowledged before.
+func (l *ledger) wrongStart(manifest int, found []string) []string {
+	var out []string
+	for _, name := range l.before[manifest] {
+		if !slices.Contains(found, name) {
+			out = append(out, fmt.Sprintf("a container of manifest %d started without file %s", manifest, name))
+		}
+	}
+	return out
+}
+
+// misplaced compares the Volume objects with the Managed volumes of the engines, which are uids by node.
+func misplaced(objects []*carav1.Volume, engines map[string][]string) []string {
+	var out []string
+	at, known := map[string]string{}, map[string]bool{}
+	for _, node := range slices.Sorted(maps.Keys(engines)) {
+		for _, uid := range engines[node] {
+			if at[uid] != "" {
+				out = append(out, fmt.Sprintf("data %s is on node %s and on node %s", uid, at[uid], node))
+			}
+			at[uid] = node
+		}
+	}
+	for _, v := range objects {
+		uid, name, st := v.GetMetadata().GetUid(), v.GetMetadata().GetName(), v.GetStatus()
+		known[uid] = true
+		switch {
+		case st.GetState() == api.VolumeDeleting || st.GetState() == api.VolumeLost:
+			out = append(out, fmt.Sprintf("volume %s (%s) is %s: %s", name, uid, st.GetState(), st.GetMessage()))
+		case st.GetMade() != (at[uid] != "") || st.GetMade() && at[uid] != st.GetNode():
+			out = append(out, fmt.Sprintf("volume %s (%s) is on node %q (made %t), and its data is on %q", name, uid, st.GetNode(), st.GetMade(), at[uid]))
+		}
+	}
+	for _, uid := range slices.Sorted(maps.Keys(at)) {
+		if !known[uid] {
+			out = append(out, fmt.Sprintf("data %s on node %s has no Volume object", uid, at[uid]))
+		}
+	}
+	return out
+}
+
+func TestLedger(t *testing.T) {
+	create, retain := command{verb: verbApply, mounts: true, reclaim: true}, command{verb: verbApply, mounts: true}
+	unmount, write := command{verb: verbApply, reclaim: true}, command{verb: verbWrite}
+	drop, erase := command{verb: verbDrop}, command{verb: verbErase}
+	tests := map[string]struct {
+		commands []command
+		found    map[string]string
+		want     string
+	}{
+		"nothing":               {nil, nil, ""},
+		"kept":                  {[]command{retain, write, write}, map[string]string{"f1": "v1", "f2": "v2"}, ""},
+		"lost":                  {[]command{retain, write, write}, map[string]string{"f2": "v2"}, "file f1 was acknowledged and is lost"},
+		"changed":               {[]command{retain, write}, map[string]string{"f1": ""}, `file f1 has "", and "v1" was acknowledged`},
+		"retained":              {[]command{retain, write, drop}, nil, "file f1 was acknowledged and is lost"},
+		"retained at an update": {[]command{create, write, retain, drop, retain}, nil, "file f1 was acknowledged and is lost"},
+		"unmounted":             {[]command{create, write, unmount, drop}, nil, "file f1 was acknowledged and is lost"},
+		"reclaimed":             {[]command{retain, write, create, drop}, nil, ""},
+		"erased":                {[]command{retain, write, drop, erase}, nil, ""},
+		"back from the dead":    {[]command{create, write, drop, create}, map[string]string{"f1": "v1"}, "file f1 is of data that was deleted"},
+		"new after the old":     {[]command{create, write, drop, create, write}, map[string]string{"f2": "v2"}, ""},
+	}
+	for name, tt := range tests {
+		l := newLedger()
+		for _, c := range tt.commands {
+			if l.begin(c); c.verb == verbWrite {
+				l.acknowledge(strings.Replace(l.file(), "f", "v", 1))
+			}
+		}
+		if got := strings.Join(l.wrong(tt.found), "; "); got != tt.want {
+			t.Errorf("%s: %q, want %q", name, got, tt.want)
+		}
+	}
+}
+
+func TestLedgerOfStarts(t *testing.T) {
+	l := newLedger()
+	apply := command{verb: verbApply, mounts: true}
+	l.begin(apply)
+	l.begin(command{verb: verbWrite}) // never acknowledged
+	l.begin(command{verb: verbWrite})
+	l.acknowledge("v")
+	l.begin(apply)
+	l.begin(command{verb: verbErase})
+	l.begin(apply)
+	for manifest, want := range map[int]string{1: "", 2: "a container of manifest 2 started without file f2", 3: ""} {
+		if got := strings.Join(l.wrongStart(manifest, nil), "; "); got != want {
+			t.Errorf("manifest %d: %q, want %q", manifest, got, want)
+		}
+	}
+	if got := l.wrongStart(2, []string{"f2"}); len(got) > 0 {
+		t.Errorf("with its file: %q", got)
+	}
+}
+
+// TestLedgerChoosesPossibleCommands, the same ones for the same seed, and all of them.
+func TestLedgerChoosesPossibleCommands(t *testing.T) {
+	run := func(seed uint64) string {
+		l, r, said := newLedger(), rand.New(rand.NewPCG(seed, 0)), ""
+		for range 200 {
+			c := l.next(r)
+			if c.verb == verbWrite && !l.mounts || c.verb == verbDrop && !l.exists ||
+				c.verb == verbErase && l.mounts || c.verb == verbTake && l.exists {
+				t.Errorf("seed %d: %s, while exists is %t and mounts is %t", seed, c, l.exists, l.mounts)
+			}
+			l.begin(c)
+			said += c.String() + "\n"
+		}
+		return said
+	}
+	for seed := range uint64(20) {
+		said := run(seed)
+		for _, v := range []verb{verbApply, verbWrite, verbDrop, verbErase, verbTake} {
+			if !strings.Contains(said, string(v)) {
+				t.Errorf("seed %d never chooses %q", seed, v)
+			}
+		}
+		if said != run(seed) || said == run(seed+1) {
+			t.Errorf("seed %d does not decide the commands", seed)
+		}
+	}
+}
+
+func TestMisplaced(t *testing.T) {
+	object := func(uid, node string, made bool, state string) *carav1.Volume {
+		return &carav1.Volume{
+			Metadata: &carav1.ObjectMeta{Name: "p.data", Uid: uid},
+			Status:   &carav1.VolumeStatus{Node: node, Made: made, State: cmp.Or(state, api.VolumeInUse)},
+		}
+	}
+	tests := map[string]struct {
+		objects []*carav1.Volume
+		engines map[string][]string
+		want    string
+	}{
+		"none":          {nil, nil, ""},
+		"in its place":  {[]*carav1.Volume{object("a", "n1", true, "")}, map[string][]string{"n1": {"a"}, "n2": nil}, ""},
+		"not made yet":  {[]*carav1.Volume{object("a", "", false, "")}, nil, ""},
+		"gone":          {[]*carav1.Volume{object("a", "n1", true, "")}, nil, `volume p.data (a) is on node "n1" (made true), and its data is on ""`},
+		"not told":      {[]*carav1.Volume{object("a", "n1", false, "")}, map[string][]string{"n1": {"a"}}, `volume p.data (a) is on node "n1" (made false), and its data is on "n1"`},
+		"elsewhere":     {[]*carav1.Volume{object("a", "n1", true, "")}, map[string][]string{"n2": {"a"}}, `volume p.data (a) is on node "n1" (made true), and its data is on "n2"`},
+		"in two places": {[]*carav1.Volume{object("a", "n2", true, "")}, map[string][]string{"n1": {"a"}, "n2": {"a"}}, "data a is on node n1 and on node n2"},
+		"lost":          {[]*carav1.Volume{object("a", "n1", true, api.VolumeLost)}, nil, "volume p.data (a) is Lost: "},
+		"unknown":       {nil, map[string][]string{"n1": {"a"}}, "data a on node n1 has no Volume object"},
+	}
+	for name, tt := range tests {
+		if got := strings.Join(misplaced(tt.objects, tt.engines), "; "); got != tt.want {
+			t.Errorf("%s: %q, want %q", name, got, tt.want)
+		}
+	}
+}

@@ -1,0 +1,341 @@
+package e2e
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testcluster"
+	"github.com/caravanserai/cara/internal/test/testdocker"
+	"github.com/caravanserai/cara/internal/test/testimage"
+)
+
+const (
+	// seedEnv repeats the choices of an earlier run.
+	seedEnv = "CARA_ROUNDS_SEED"
+	// roundsEnv is how many rounds there are.
+	roundsEnv = "CARA_ROUNDS"
+	// otherImage is another name of testimage.Busybox, for updates.
+	otherImage = "busybox:rounds"
+
+	roundProjects = 4
+	// A settlement follows so many rounds.
+	roundsSettle = 6
+)
+
+// dataRounds is a cluster of two nodes with some projects, each of which has a Managed volume at /data.
+type dataRounds struct {
+	*testCluster
+	nodes     map[string]string // engine by node
+	witness   string            // where containers write which files they found in the volume when they started
+	players   []*player
+	faults    *rand.Rand
+	writes    atomic.Int64 // acknowledged ones
+	starts    int          // of containers
+	projects  carav1.ProjectServiceClient
+	applier   carav1.ApplyServiceClient
+	volumes   carav1.VolumeServiceClient
+	beginning time.Time
+}
+
+// player carries out the commands of one project, one after the other.
+type player struct {
+	*ledger
+	name string
+	r    *rand.Rand
+}
+
+// TestDataRounds: no acknowledged byte is lost, is in two places or is hidden by an empty volume, whatever happens to
+// projects, agents, server and containers at the same time. Only a command whose purpose it is deletes data.
+func TestDataRounds(t *testing.T) {
+	seed := uint64(time.Now().UnixNano() % 1_000_000)
+	if given := os.Getenv(seedEnv); given != "" {
+		var err error
+		if seed, err = strconv.ParseUint(given, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rounds := often(1000, 12)
+	if given := os.Getenv(roundsEnv); given != "" {
+		var err error
+		if rounds, err = strconv.Atoi(given); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := newDataRounds(t, seed)
+	t.Logf("%s=%d %s=%d repeats the choices", seedEnv, seed, roundsEnv, rounds)
+	for round := 0; round < rounds && !t.Failed(); round += roundsSettle {
+		w.play(round, min(roundsSettle, rounds-round))
+		w.settle()
+		if t.Failed() {
+			t.Fatalf("after round %d with %s=%d", min(round+roundsSettle, rounds), seedEnv, seed)
+		}
+	}
+	t.Logf("%d rounds in %s: %d acknowledged writes, %d starts of containers", rounds, time.Since(w.beginning).Round(time.Second), w.writes.Load(), w.starts)
+	if w.writes.Load() == 0 || w.starts == 0 {
+		t.Error("nothing was written, or nothing was started")
+	}
+}
+
+func newDataRounds(t *testing.T, seed uint64) *dataRounds {
+	first, second := testdocker.Engine(t), testdocker.SecondEngine(t)
+	t.Parallel()
+	w := &dataRounds{
+		testCluster: newWorld(t, options{listen: wildcard(t)}), nodes: map[string]string{"n1": first, "n2": second.Host},
+		witness: t.TempDir(), faults: rand.New(rand.NewPCG(seed, 0)), beginning: time.Now(),
+	}
+	offer := "witness=" + w.witness
+	free, err := testcluster.FreeAddress()
+	w.must(err)
+	_, port, err := net.SplitHostPort(free)
+	w.must(err)
+	w.pools["n1"] = <-pools
+	w.engines = append(w.engines, first)
+	w.startAgent(testcluster.Agent{
+		Name: "n1", DockerHost: first, Pool: w.pools["n1"], Ingress: net.JoinHostPort(second.Gateway, port), Flags: []string{"--host-volume", offer},
+	})
+	w.agent("n2", second.Host, second, "--host-volume", offer)
+	for _, host := range w.nodes {
+		testdocker.Images(t, host, testimage.Busybox)
+		docker, err := testdocker.Client(host)
+		w.must(err)
+		w.must(docker.ImageTag(t.Context(), testimage.Busybox, otherImage))
+		w.must(docker.Close())
+	}
+	conn, err := w.Conn()
+	w.must(err)
+	w.projects, w.applier, w.volumes = carav1.NewProjectServiceClient(conn), carav1.NewApplyServiceClient(conn), carav1.NewVolumeServiceClient(conn)
+	for n := range uint64(roundProjects) {
+		w.players = append(w.players, &player{ledger: newLedger(), name: w.name(fmt.Sprintf("r%d", n)), r: rand.New(rand.NewPCG(seed, n+1))})
+	}
+	return w
+}
+
+// tell logs what happens, with its time.
+func (w *dataRounds) tell(who, format string, args ...any) {
+	w.Logf("%7.2fs %s: %s", time.Since(w.beginning).Seconds(), who, fmt.Sprintf(format, args...))
+}
+
+// play has each project carry out some commands, while as many faults happen.
+func (w *dataRounds) play(round, rounds int) {
+	w.Helper()
+	w.tell("rounds", "%d to %d", round+1, round+rounds)
+	ctx, cancel := w.patience()
+	defer cancel()
+	var all errgroup.Group
+	for _, p := range w.players {
+		all.Go(func() error {
+			for range rounds {
+				if err := w.carryOut(ctx, p, p.next(p.r)); err != nil {
+					return fmt.Errorf("project %s: %w", p.name, err)
+				}
+			}
+			return nil
+		})
+	}
+	all.Go(func() error {
+		for range rounds {
+			if err := w.fault(ctx); err != nil {
+				return fmt.Errorf("fault: %w", err)
+			}
+		}
+		return nil
+	})
+	if err := all.Wait(); err != nil {
+		w.Error(err)
+	}
+}
+
+// settle waits until all is as the newest commands want it, checks the data of all projects, and adds some.
+func (w *dataRounds) settle() {
+	w.Helper()
+	ctx, cancel := w.patience()
+	defer cancel()
+	for _, node := range []string{"n1", "n2"} {
+		w.must(w.cordon(ctx, "uncordon", node))
+		w.ready(node)
+	}
+	for _, p := range w.players {
+		if !p.exists {
+			w.must(w.AwaitGone(ctx, p.name))
+		} else if err := w.awaitRuns(ctx, p); err != nil {
+			w.Error(err)
+		}
+	}
+	volumes := w.awaitPlaces(ctx)
+	for _, p := range w.players {
+		found, err := w.files(ctx, p, volumes)
+		if err != nil {
+			w.Errorf("read the volume of %s: %v", p.name, err)
+			continue
+		}
+		for _, problem := range p.wrong(found) {
+			w.Errorf("project %s: %s", p.name, problem)
+		}
+	}
+	w.readWitness()
+	for _, p := range w.players { // the next rounds begin with data
+		if p.mounts && !w.Failed() {
+			p.begin(command{verb: verbWrite})
+			w.must(w.writeFile(ctx, p, patience))
+		}
+	}
+	w.tell("settled", "%d acknowledged writes so far", w.writes.Load())
+}
+
+// awaitRuns waits until a project runs. It ends the wait when the project fails, because each of these can run.
+func (w *dataRounds) awaitRuns(ctx context.Context, p *player) error {
+	return testcluster.WaitFor(ctx, "project "+p.name+" runs", func(ctx context.Context) error {
+		got, err := w.projects.GetProject(ctx, &carav1.GetRequest{Name: p.name})
+		if err != nil || testcluster.Runs(got) {
+			return err
+		}
+		err = fmt.Errorf("it is %s, its volumes are %v", testcluster.Summary(got), got.GetStatus().GetVolumes())
+		if got.GetStatus().GetPhase() == api.PhaseFailed {
+			err = testcluster.Fatal(err)
+		}
+		return err
+	})
+}
+
+// awaitPlaces waits until the Volume objects are those of the engines, and returns them by name.
+func (w *dataRounds) awaitPlaces(ctx context.Context) map[string]*carav1.Volume {
+	w.Helper()
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	byName := map[string]*carav1.Volume{}
+	var problems []string
+	err := testcluster.WaitFor(ctx, "each volume is in its place", func(ctx context.Context) error {
+		list, err := w.volumes.ListVolumes(ctx, &carav1.ListVolumesRequest{})
+		if err != nil {
+			return err
+		}
+		engines := map[string][]string{}
+		for node, host := range w.nodes {
+			held, err := w.Held(ctx, host, "")
+			if err != nil {
+				return err
+			}
+			for _, v := range held.Volumes {
+				if uid := v.Labels[api.LabelVolumeUID]; uid != "" {
+					engines[node] = append(engines[node], uid)
+				}
+			}
+		}
+		clear(byName)
+		for _, v := range list.GetItems() {
+			byName[v.GetMetadata().GetName()] = v
+		}
+		if problems = misplaced(list.GetItems(), engines); len(problems) > 0 {
+			return errors.New(strings.Join(problems, "\n"))
+		}
+		return nil
+	})
+	if err != nil {
+		w.Errorf("%v\n%s", err, strings.Join(problems, "\n"))
+	}
+	return byName
+}
+
+// printFiles prints each file of the volume with its value.
+const printFiles = `for f in /data/*; do [ ! -e "$f" ] || { read -r v <"$f"; echo "${f##*/} $v"; }; done`
+
+// files returns the files in the volume of a project, from its container or, if no container mounts it, from the engine.
+func (w *dataRounds) files(ctx context.Context, p *player, volumes map[string]*carav1.Volume) (map[string]string, error) {
+	if !p.exists || !p.mounts {
+		v := volumes[api.VolumeName(p.name, "data")]
+		if !v.GetStatus().GetMade() {
+			return nil, nil //nolint:nilnil // no volume has no files
+		}
+		return w.filesIn(ctx, w.nodes[v.GetStatus().GetNode()], inEngine(v))
+	}
+	var out string
+	err := testcluster.WaitFor(ctx, "a command runs in "+p.name, func(ctx context.Context) (err error) {
+		out, err = w.exec(ctx, p.name, "sh", "-c", printFiles)
+		return err
+	})
+	found := map[string]string{}
+	for line := range strings.Lines(out) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		found[name] = value
+	}
+	return found, err
+}
+
+// filesIn reads a volume of an engine through a container that is never started.
+func (w *dataRounds) filesIn(ctx context.Context, host, volume string) (map[string]string, error) {
+	docker, err := testdocker.Client(host)
+	if err != nil {
+		return nil, err
+	}
+	defer docker.Close()
+	made, err := docker.ContainerCreate(ctx, &container.Config{Image: testimage.Busybox, Cmd: []string{"true"}},
+		&container.HostConfig{Binds: []string{volume + ":/data"}}, nil, nil, "")
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err := docker.ContainerRemove(ctx, made.ID, container.RemoveOptions{Force: true}); err != nil {
+			w.Error(err)
+		}
+	}()
+	archive, _, err := docker.CopyFromContainer(ctx, made.ID, "/data")
+	if err != nil {
+		return nil, err
+	}
+	defer archive.Close()
+	found, entries := map[string]string{}, tar.NewReader(archive)
+	for {
+		h, err := entries.Next()
+		if errors.Is(err, io.EOF) {
+			return found, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if h.Typeflag == tar.TypeReg {
+			text, err := io.ReadAll(entries)
+			if err != nil {
+				return nil, err
+			}
+			found[path.Base(h.Name)] = string(text)
+		}
+	}
+}
+
+// readWitness checks what the containers found in their volume when they started.
+func (w *dataRounds) readWitness() {
+	w.Helper()
+	for _, p := range w.players {
+		said, err := filepath.Glob(filepath.Join(w.witness, p.name+".*.done"))
+		w.must(err)
+		for _, file := range said {
+			text, err := os.ReadFile(file)
+			w.must(err)
+			manifest, err := strconv.Atoi(strings.Split(filepath.Base(file), ".")[1])
+			w.must(err)
+			for _, problem := range p.wrongStart(manifest, strings.Fields(string(text))) {
+				w.Errorf("project %s: %s", p.name, problem)
+			}
+			w.must(os.Remove(file))
+			w.starts++
+		}
+	}
+}
