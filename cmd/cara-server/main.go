@@ -49,7 +49,7 @@ func newCommand() *cobra.Command {
 	p.StringVar(&f.Hosts.BaseDomain, "base-domain", "", "domain of ingress hosts without a dot: {host}.{environment}.{base-domain}")
 	p.StringVar(&f.Hosts.Environment, "environment", "", "environment of ingress hosts without a dot")
 	p.StringSliceVar(&f.ReserveHosts, "reserve-host", nil, "hosts that no project may claim, such as *.bank.example; the server's own names are always reserved")
-	p.StringVar(&f.ContextsFile, "contexts-file", "", `file to which a context for caractrl is written ("none": no file; default: the user's file)`)
+	p.StringVar(&f.ContextsFile, "contexts-file", "", `file to which the server adds a context for people who run caractrl ("none": no file; default: the user's file)`)
 	p.IntVar(&f.Connections.Max, "max-connections", 4096, "maximum number of open connections; at the limit, the oldest connection that has not authenticated is closed")
 	p.IntVar(&f.Connections.PerAddress, "max-connections-per-address", 512, "maximum number of open connections from one client address (IPv6: from one /64)")
 	p.IntVar(&f.CallsPerCaller, "max-calls-per-caller", 4096, "maximum number of open calls of one caller (token or node), including watches")
