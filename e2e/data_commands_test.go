@@ -22,7 +22,6 @@ import (
 // carryOut carries out a command. All but writes are repeated until they are acknowledged.
 func (w *dataRounds) carryOut(ctx context.Context, p *player, c command) error {
 	p.begin(c)
-	name := api.VolumeName(p.name, "data")
 	switch c.verb {
 	case verbApply:
 		w.tell(p.name, "%s as manifest %d", c, p.manifest)
@@ -35,14 +34,16 @@ func (w *dataRounds) carryOut(ctx context.Context, p *player, c command) error {
 			_, err := w.projects.DeleteProject(ctx, &carav1.DeleteProjectRequest{Name: p.name, NoWait: true})
 			return unlessNotFound(err)
 		})
+	case verbErase:
+		w.tell(p.name, "%s", c)
+		return w.insist(ctx, c, func(ctx context.Context) error {
+			_, err := w.volumes.DeleteVolume(ctx, &carav1.DeleteRequest{Name: api.VolumeName(p.name, "data")})
+			return unlessNotFound(err)
+		})
 	case verbTake:
 		return w.takeAway(ctx, p)
 	}
-	w.tell(p.name, "%s", c)
-	return w.insist(ctx, c, func(ctx context.Context) error {
-		_, err := w.volumes.DeleteVolume(ctx, &carav1.DeleteRequest{Name: name})
-		return unlessNotFound(err)
-	})
+	return fmt.Errorf("unknown command %s", c)
 }
 
 func unlessNotFound(err error) error {

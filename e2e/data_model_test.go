@@ -95,6 +95,7 @@ func (l *ledger) begin(c command) {
 		l.exists, l.mounts = false, false
 	case verbErase:
 		l.forget()
+	case verbTake: // its parts are commands, too
 	}
 }
 
