@@ -142,6 +142,10 @@ func TestPortForward(t *testing.T) {
 		conn, err := dialLocal(addresses[0])
 		w.must(err)
 		defer conn.Close()
+		_, err = conn.Write([]byte("x"))
+		w.must(err)
+		_, err = io.ReadFull(conn, make([]byte, 1)) // so that the connection reaches through the agent
+		w.must(err)
 		w.must(w.Agents["n1"].Kill())
 		if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
 			w.Errorf("it reads %v when the agent has gone: want a broken connection", err)

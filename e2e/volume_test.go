@@ -46,11 +46,20 @@ func (w *testCluster) keeps(name, word string) {
 	w.kept(name, word)
 }
 
-// kept wants the word that is in the volume of a project. An empty word means an empty volume.
+// kept wants the word that is in the volume of a project. An empty word means an empty volume. The project's agent may have
+// to connect first.
 func (w *testCluster) kept(name, word string) {
 	w.Helper()
-	r := w.ctl("", "exec", name, "--", "sh", "-c", "cat /data/* 2>/dev/null; true")
-	if r.Code != 0 || strings.TrimSpace(r.Stdout) != word {
+	ctx, cancel := w.patience()
+	defer cancel()
+	var r testcluster.Result
+	w.must(testcluster.WaitFor(ctx, "a command runs in "+name, func(ctx context.Context) (err error) {
+		if r, err = w.Ctl(ctx, "", "exec", name, "--", "sh", "-c", "cat /data/* 2>/dev/null; true"); err == nil && r.Code != 0 {
+			err = fmt.Errorf("exit code %d: %s", r.Code, r.Stderr)
+		}
+		return err
+	}))
+	if strings.TrimSpace(r.Stdout) != word {
 		w.Errorf("the volume of %s has %q (%s), want %q", name, r.Stdout, r.Stderr, word)
 	}
 }
