@@ -93,7 +93,7 @@ func (d *drainProgress) judge(steps *[]string) error {
 		return fmt.Errorf("node %q is not draining any more: somebody ended the drain; %s", d.node, d.left())
 	case st.GetState() == api.NodeNotReady:
 		if d.once("node", api.NodeNotReady) {
-			*steps = append(*steps, fmt.Sprintf("node/%s does not answer: its projects move when their rescheduleAfter is over", d.node))
+			*steps = append(*steps, fmt.Sprintf("node/%s does not answer: projects without data on it move when their rescheduleAfter is over", d.node))
 		}
 		d.drained = len(d.open) == 0 // its agent cannot confirm it; see notes
 	default:

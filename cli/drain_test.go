@@ -73,7 +73,7 @@ func TestADrainOfANodeThatDoesNotAnswer(t *testing.T) {
 	must(t, h.schedule(t.Context(), "a", "Bind", "n1", ""))
 	must(t, h.silent(t.Context(), "n1"))
 	out, stop := h.start(t, "drain", "n1")
-	out.until(t, "node/n1 does not answer: its projects move when their rescheduleAfter is over")
+	out.until(t, "node/n1 does not answer: projects without data on it move when their rescheduleAfter is over")
 	must(t, h.schedule(t.Context(), "a", "Move", "n2", "node n1 is lost"))
 	must(t, h.report(t.Context(), "a", "Running", "Running", "Ready", ""))
 	out.until(t, "project/a moved to n2 (1 of 1)")
