@@ -16,6 +16,11 @@ func VolumeName(project, volume string) string { return project + "." + volume }
 // ShortUID returns the part of a volume's uid that names contain.
 func ShortUID(uid string) string { return uid[:min(8, len(uid))] }
 
+// EngineVolume returns the name of a Managed volume in the engine of its node.
+func EngineVolume(project, volume, uid string) string {
+	return "cara-" + VolumeName(project, volume) + "-" + ShortUID(uid)
+}
+
 // ManagedVolumes returns the Managed volumes of a spec, in its order.
 func ManagedVolumes(s *carav1.ProjectSpec) []*carav1.ProjectVolume {
 	return volumesOf(s, VolumeManaged)

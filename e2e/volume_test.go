@@ -86,7 +86,7 @@ func (w *testCluster) volumeIs(name, state string) *carav1.Volume {
 
 // inEngine is a volume's name in the engine.
 func inEngine(v *carav1.Volume) string {
-	return "cara-" + v.GetMetadata().GetName() + "-" + api.ShortUID(v.GetMetadata().GetUid())
+	return api.EngineVolume(v.GetSpec().GetProject(), v.GetSpec().GetName(), v.GetMetadata().GetUid())
 }
 
 // TestDataOutlivesItsProject: an update, a restart of the agent, the end of the project in each way that git knows, and a

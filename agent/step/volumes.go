@@ -32,14 +32,6 @@ type HostVolume struct {
 	Socket bool
 }
 
-// uidLength is how much of a volume's uid is in its name in the engine.
-const uidLength = 8
-
-// managedName returns the engine's name of a Managed volume.
-func managedName(project, volume, uid string) string {
-	return volumeName(project, volume) + "-" + uid[:min(uidLength, len(uid))]
-}
-
 // setVolumes adds what the server and the node say about the project's volumes.
 func (w *Want) setVolumes(n Node, p *carav1.Project) {
 	w.OwnedBy, w.Uses, w.Hosts = p.GetMetadata().GetOwner(), map[string]*carav1.VolumeUse{}, map[string]HostVolume{}
@@ -77,7 +69,7 @@ func (w *Want) source(volume string) engine.Source {
 		return engine.Source{Path: h.Path, ReadOnly: h.Offer.GetReadOnly()}
 	}
 	if use := w.Uses[volume]; use != nil {
-		return engine.Source{Volume: managedName(w.Project, volume, use.GetUid())}
+		return engine.Source{Volume: api.EngineVolume(w.Project, volume, use.GetUid())}
 	}
 	return engine.Source{Volume: volumeName(w.Project, volume)}
 }

@@ -317,7 +317,7 @@ func (e *world) scramble(r *rand.Rand, w *Want) {
 		}
 	}
 	for name, use := range w.Uses {
-		e.data = append(e.data, engine.Volume{Name: managedName(w.Project, name, "bbbbbbbb"), Labels: map[string]string{api.LabelVolumeUID: "bbbbbbbb"}})
+		e.data = append(e.data, engine.Volume{Name: api.EngineVolume(w.Project, name, "bbbbbbbb"), Labels: map[string]string{api.LabelVolumeUID: "bbbbbbbb"}})
 		if r.IntN(2) == 0 {
 			use.Made = r.IntN(2) == 0
 			e.data = append(e.data, engine.Volume{Name: w.source(name).Volume, Labels: w.VolumeLabels(w.source(name).Volume)})
