@@ -3,6 +3,7 @@ package kind
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -90,17 +91,12 @@ func describeVolume(_ context.Context, p Page, m proto.Message) error {
 	p.Field("Node", st.GetNode())
 	p.Field("UID", v.GetMetadata().GetUid())
 	if st.GetMade() {
-		p.Field("Docker", "volume "+dockerName(v))
+		p.Field("Docker", "volume "+api.EngineVolume(spec.GetProject(), spec.GetName(), v.GetMetadata().GetUid()))
 	}
 	if st.GetSizeTime() != nil {
 		p.Field("Size", fmt.Sprintf("%s, measured %s", VolumeSize(v).Text, term.Ago(p.Now, st.GetSizeTime()).Text))
 	}
 	return nil
-}
-
-// dockerName returns the name of a volume in its node's engine.
-func dockerName(v *carav1.Volume) string {
-	return "cara-" + api.VolumeName(v.GetSpec().GetProject(), v.GetSpec().GetName()) + "-" + api.ShortUID(v.GetMetadata().GetUid())
 }
 
 // volumeOwner returns the owner of a volume, and who gets the data of a volume that no project uses.
@@ -114,9 +110,12 @@ func volumeOwner(v *carav1.Volume) string {
 		return text
 	}
 	_, fromSource := api.SourceOf(owner)
+	plain := api.VolumeName(project, v.GetSpec().GetName())
 	switch {
-	case name != api.VolumeName(project, v.GetSpec().GetName()):
-		return text + "; another volume has its place, so no project gets this data"
+	case strings.HasPrefix(owner, api.PrefixNode):
+		return fmt.Sprintf("%s, which found it; no project gets the data until somebody allows it: caractrl release volume %s", text, name)
+	case name != plain:
+		return fmt.Sprintf("%s; the next project %s gets the data only if volume %s does not exist then", text, project, plain)
 	case fromSource:
 		return fmt.Sprintf("%s; the next project %s of this owner gets the data (caractrl release volume %s lets others have it)", text, project, name)
 	}
