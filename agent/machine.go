@@ -133,14 +133,13 @@ func (m *machine) engineCondition() *carav1.Condition {
 // conditions returns the node's conditions, given the last ones it sent.
 func (m *machine) conditions(before []*carav1.Condition) []*carav1.Condition {
 	var disk, memory Usage
-	var largest string
-	if is := m.info.Load(); is != nil {
+	is := m.info.Load()
+	if is != nil {
 		disk, memory = usage(is.Root)
-		largest = m.held.largest(is.Root)
 	}
 	out := append(pressure(m.cfg.Limits, disk, memory, before), m.engineCondition())
-	if out[0].GetStatus() == api.StatusTrue {
-		out[0].Message += largest
+	if is != nil && out[0].GetStatus() == api.StatusTrue {
+		out[0].Message += m.held.largest(is.Root)
 	}
 	if err := m.keeps.error(); err != nil {
 		out[0] = api.NewCondition(api.CondDiskPressure, api.StatusTrue, api.ReasonNotKept, text.Clip(text.Line(err.Error()), step.MaxMessage)+
