@@ -89,7 +89,6 @@ const (
 
 // Reasons of a volume's events.
 const (
-	ReasonVolumeCreated    = "VolumeCreated"
 	ReasonVolumeDeleted    = "VolumeDeleted"
 	ReasonVolumeDeleting   = "VolumeDeleting"
 	ReasonVolumeFound      = "VolumeFound"

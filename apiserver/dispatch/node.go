@@ -44,7 +44,7 @@ func (d *Dispatcher) DeleteNode(ctx context.Context, req *carav1.DeleteRequest) 
 	}
 	d.Objects.Live.Beats.Forget(name)
 	d.Objects.Live.Infos.Forget(name)
-	d.Objects.Live.ForgetInventory(name)
+	d.Objects.Live.Inventories.Forget(name)
 	d.Sessions.end(name, api.Forbidden("node %q was deleted: join again to come back", name))
 	return &emptypb.Empty{}, nil
 }

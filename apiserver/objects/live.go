@@ -21,7 +21,7 @@ type Live struct {
 	Sizes latest[*carav1.HeldVolume] // last measured size of each volume, by uid
 	Hints *Hints
 
-	inventories latest[bool] // nodes that have sent an inventory
+	Inventories latest[bool] // whether a node has sent an inventory of its volumes
 	started     time.Time
 }
 
@@ -116,6 +116,3 @@ func (l *latest[V]) Forget(name string) {
 	defer l.mu.Unlock()
 	delete(l.last, name)
 }
-
-// ForgetInventory drops what a deleted node has said of its volumes.
-func (l *Live) ForgetInventory(node string) { l.inventories.Forget(node) }

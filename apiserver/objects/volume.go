@@ -153,21 +153,15 @@ func recreateVolume(t *state.Tx, lost *carav1.Volume) (*carav1.Volume, error) {
 		v.Status.Node = lost.GetStatus().GetNode()
 	}
 	t.Put(v)
-	for i, u := range p.GetStatus().GetVolumes() {
-		if u.GetName() == v.GetSpec().GetName() {
-			p.Status.Volumes[i] = useOf(v)
-		}
-	}
 	message := "volume " + name + " is empty now, as " + t.Actor.Name + " asked: its data is lost"
-	RecordEvent(t, RefTo(v), api.EventWarning, api.ReasonVolumeRecreated, message)
-	RecordEvent(t, RefTo(p), api.EventWarning, api.ReasonVolumeRecreated, message)
+	recordOfVolume(t, v, p, api.EventWarning, api.ReasonVolumeRecreated, message)
 	if p.GetStatus().GetPhase() == api.PhaseFailed {
 		leaveNode(t, p, api.ReasonVolumeRecreated, "waiting for the scheduler")
 		if err := movePhase(t, p, api.PhasePending, api.RoleServer, api.ReasonVolumeRecreated, message); err != nil {
 			return nil, err
 		}
 	}
-	t.Put(p)
+	putUse(t, p, v)
 	return v, nil
 }
 

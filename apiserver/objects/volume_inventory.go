@@ -50,8 +50,11 @@ func fateOf(v *carav1.Volume, held bool) fate {
 // volumesAtATime limits the volumes of one transaction. Each may write its project and two events, too.
 const volumesAtATime = 16
 
-// maxFound limits the volumes of a node that have no object yet, so that a node cannot fill the store.
-const maxFound = 1000
+// Limits of the volumes for which a node's inventory creates objects, so that a node cannot fill the store.
+const (
+	maxFound  = 1000   // from one inventory
+	maxOnNode = 10_000 // while the node has fewer volumes in all
+)
 
 // TakeInventory compares the volumes that a node's engine has with the objects. It writes only differences.
 func (s *Service) TakeInventory(ctx context.Context, node string, inventory *carav1.VolumeInventory) error {
@@ -59,34 +62,53 @@ func (s *Service) TakeInventory(ctx context.Context, node string, inventory *car
 	for _, h := range inventory.GetVolumes() {
 		held[h.GetUid()] = h
 	}
-	defer s.Live.inventories.Note(node, true)
 	view := s.DB.Cache.View()
-	unknown := len(held)
+	names, known := view.VolumesOnNode(node), map[string]bool{}
 	var changed []string
-	for _, name := range view.VolumesOnNode(node) {
+	for _, name := range names {
 		v, _ := state.Get[*carav1.Volume](view, name)
-		h := held[v.GetMetadata().GetUid()]
+		uid := v.GetMetadata().GetUid()
+		known[uid] = true
+		h := held[uid]
 		if fateOf(v, h != nil) != stays {
 			changed = append(changed, name)
 		}
-		if h == nil {
-			s.Live.Sizes.Forget(v.GetMetadata().GetUid())
-			continue
-		}
-		delete(held, h.GetUid())
-		if h.SizeBytes != nil {
-			s.Live.Sizes.Note(h.GetUid(), h)
+		switch {
+		case h == nil:
+			s.Live.Sizes.Forget(uid)
+		case h.SizeBytes != nil:
+			s.Live.Sizes.Note(uid, h)
 		}
 	}
 	for part := range slices.Chunk(changed, volumesAtATime) {
-		if err := s.settleVolumes(ctx, node, part, inventory); err != nil {
+		if err := s.settleVolumes(ctx, node, part, held); err != nil {
 			return err
 		}
 	}
-	if len(held) == 0 {
-		return nil
+	found, left := foundVolumes(inventory.GetVolumes(), known, min(maxFound, maxOnNode-len(names)))
+	if left > 0 {
+		s.DB.Logger.Warn("a node has too many volumes that the server does not know", "node", node, "left_out", left)
 	}
-	return s.adoptVolumes(ctx, node, held, unknown)
+	if err := s.adoptVolumes(ctx, node, found); err != nil {
+		return err
+	}
+	s.Live.Inventories.Note(node, true)
+	return nil
+}
+
+// foundVolumes returns the volumes of an inventory that the server does not know, sorted, at most limit, and how many more
+// there are. It leaves out volumes whose labels no agent writes.
+func foundVolumes(held []*carav1.HeldVolume, known map[string]bool, limit int) (found []*carav1.HeldVolume, left int) {
+	for _, h := range held {
+		if !known[h.GetUid()] && api.IsName(h.GetProject()) && api.IsName(h.GetName()) {
+			found = append(found, h)
+		}
+	}
+	slices.SortFunc(found, func(a, b *carav1.HeldVolume) int {
+		return slices.Compare([]string{a.GetProject(), a.GetName(), a.GetUid()}, []string{b.GetProject(), b.GetName(), b.GetUid()})
+	})
+	limit = min(max(limit, 0), len(found))
+	return found[:limit], len(found) - limit
 }
 
 // inventoryWait is how long after the server's start a new volume waits for nodes that have not sent an inventory.
@@ -103,23 +125,20 @@ func (s *Service) awaitInventories(req *carav1.ScheduleProjectRequest) error {
 	nodes, _ := state.List[*carav1.Node](s.DB.Cache, "", "")
 	for _, n := range nodes {
 		engine := api.FindCondition(n.GetStatus().GetConditions(), api.CondEngineReady)
-		if n.GetStatus().GetState() != api.NodeNotReady && engine.GetStatus() != api.StatusFalse && !s.Live.inventories.Of(n.GetMetadata().GetName()) {
+		if n.GetStatus().GetState() != api.NodeNotReady && engine.GetStatus() != api.StatusFalse && !s.Live.Inventories.Of(n.GetMetadata().GetName()) {
 			return api.Unavailable("project %q gets its new volumes when node %s has said which volumes it has", req.GetName(), n.GetMetadata().GetName())
 		}
 	}
 	return nil
 }
 
-// settleVolumes writes what an inventory means for some volumes of a node.
-func (s *Service) settleVolumes(ctx context.Context, node string, names []string, inventory *carav1.VolumeInventory) error {
+// settleVolumes writes what an inventory means for some volumes of a node. held is the inventory, by uid.
+func (s *Service) settleVolumes(ctx context.Context, node string, names []string, held map[string]*carav1.HeldVolume) error {
 	return s.DB.Transact(ctx, func(t *state.Tx) error {
 		for _, name := range names {
-			v, ok := state.Read[*carav1.Volume](t, name)
-			if !ok || v.GetStatus().GetNode() != node {
-				continue
+			if v, ok := state.Read[*carav1.Volume](t, name); ok && v.GetStatus().GetNode() == node {
+				settleVolume(t, proto.CloneOf(v), fateOf(v, held[v.GetMetadata().GetUid()] != nil))
 			}
-			held := slices.ContainsFunc(inventory.GetVolumes(), func(h *carav1.HeldVolume) bool { return h.GetUid() == v.GetMetadata().GetUid() })
-			settleVolume(t, proto.CloneOf(v), fateOf(v, held))
 		}
 		return nil
 	})
@@ -128,12 +147,6 @@ func (s *Service) settleVolumes(ctx context.Context, node string, names []string
 // settleVolume writes the fate of a volume. v is the transaction's own copy.
 func settleVolume(t *state.Tx, v *carav1.Volume, f fate) {
 	name, node := v.GetMetadata().GetName(), v.GetStatus().GetNode()
-	tell := func(typ api.EventType, reason api.Reason, message string) {
-		RecordEvent(t, RefTo(v), typ, reason, message)
-		if p := userOf(t, v); p != nil {
-			RecordEvent(t, RefTo(p), typ, reason, message)
-		}
-	}
 	switch f {
 	case stays:
 		return
@@ -152,17 +165,15 @@ func settleVolume(t *state.Tx, v *carav1.Volume, f fate) {
 			to = api.VolumeInUse
 		}
 		setVolumeState(t, v, to, "")
-		tell(api.EventNormal, api.ReasonVolumeFound, fmt.Sprintf("the data of volume %s is on node %s again", name, node))
+		recordOfVolume(t, v, userOf(t, v), api.EventNormal, api.ReasonVolumeFound, fmt.Sprintf("the data of volume %s is on node %s again", name, node))
 	case lost:
 		message := fmt.Sprintf("the data of volume %s is no longer on node %s: somebody removed it from the engine there, or the engine has another data directory", name, node)
 		setVolumeState(t, v, api.VolumeLost, message)
-		tell(api.EventWarning, api.ReasonVolumeLost, message)
+		recordOfVolume(t, v, userOf(t, v), api.EventWarning, api.ReasonVolumeLost, message)
 	}
 	t.Put(v)
 	if p := userOf(t, v); p != nil && f == made {
-		p = proto.CloneOf(p)
-		api.VolumeUse(p, v.GetSpec().GetName()).Made = true
-		t.Put(p)
+		putUse(t, p, v)
 	}
 }
 
@@ -180,23 +191,10 @@ func userOf(t *state.Tx, v *carav1.Volume) *carav1.Project {
 }
 
 // adoptVolumes creates objects for volumes that a node has and the server does not know, as after a restore of the server
-// from an older backup. Their data is retained for the owner that they were made for.
-func (s *Service) adoptVolumes(ctx context.Context, node string, held map[string]*carav1.HeldVolume, all int) error {
-	var unknown []*carav1.HeldVolume
-	for _, h := range held {
-		if api.IsName(h.GetProject()) && api.IsName(h.GetName()) {
-			unknown = append(unknown, h)
-		}
-	}
-	if len(unknown) > maxFound {
-		s.DB.Logger.Warn("a node has too many volumes that the server does not know", "node", node, "unknown", len(unknown), "all", all, "limit", maxFound)
-		unknown = unknown[:maxFound]
-	}
-	slices.SortFunc(unknown, func(a, b *carav1.HeldVolume) int {
-		return slices.Compare([]string{a.GetProject(), a.GetName(), a.GetUid()}, []string{b.GetProject(), b.GetName(), b.GetUid()})
-	})
+// from an older backup.
+func (s *Service) adoptVolumes(ctx context.Context, node string, found []*carav1.HeldVolume) error {
 	restored := s.DB.Now().Sub(s.Live.started) <= inventoryWait
-	for part := range slices.Chunk(unknown, volumesAtATime) {
+	for part := range slices.Chunk(found, volumesAtATime) {
 		err := s.DB.Transact(ctx, func(t *state.Tx) error {
 			for _, h := range part {
 				adoptVolume(t, node, h, restored)
@@ -260,12 +258,8 @@ func replaceEmpty(t *state.Tx, empty, v *carav1.Volume) bool {
 	v.Status.ProjectUid = st.GetProjectUid()
 	setVolumeState(t, v, api.VolumeInUse, "")
 	t.Put(v)
-	p = proto.CloneOf(p)
-	use := api.VolumeUse(p, v.GetSpec().GetName())
-	use.Uid, use.Node, use.Made = v.GetMetadata().GetUid(), v.GetStatus().GetNode(), true
-	t.Put(p)
-	message := "volume " + v.GetMetadata().GetName() + " has its data of before, which node " + v.GetStatus().GetNode() + " has"
-	RecordEvent(t, RefTo(v), api.EventNormal, api.ReasonVolumeReattached, message)
-	RecordEvent(t, RefTo(p), api.EventNormal, api.ReasonVolumeReattached, message)
+	putUse(t, p, v)
+	recordOfVolume(t, v, p, api.EventNormal, api.ReasonVolumeReattached,
+		"volume "+v.GetMetadata().GetName()+" has its data of before, which node "+v.GetStatus().GetNode()+" has")
 	return true
 }

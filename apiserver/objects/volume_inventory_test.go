@@ -35,3 +35,31 @@ func TestFateOf(t *testing.T) {
 		}
 	}
 }
+
+func TestFoundVolumes(t *testing.T) {
+	held := []*carav1.HeldVolume{
+		{Uid: "4", Project: "shop", Name: "db"}, {Uid: "3", Project: "blog", Name: "db"}, {Uid: "2", Project: "shop", Name: "media"},
+		{Uid: "1", Project: "shop", Name: "a/b"}, {Uid: "0", Project: "blog", Name: "media"},
+	}
+	known := map[string]bool{"0": true}
+	for _, test := range []struct {
+		name  string
+		limit int
+		want  string
+		left  int
+	}{
+		{"all that are new and have the labels of an agent", 10, "342", 0},
+		{"the first ones", 2, "34", 1},
+		{"no room", 0, "", 3},
+		{"more than there may be already", -5, "", 3},
+	} {
+		found, left := foundVolumes(held, known, test.limit)
+		got := ""
+		for _, h := range found {
+			got += h.GetUid()
+		}
+		if got != test.want || left != test.left {
+			t.Errorf("%s: %q and %d left, want %q and %d", test.name, got, left, test.want, test.left)
+		}
+	}
+}

@@ -43,6 +43,25 @@ func useOf(v *carav1.Volume) *carav1.VolumeUse {
 	}
 }
 
+// putUse writes into a project's status what one of its volumes is now.
+func putUse(t *state.Tx, p *carav1.Project, v *carav1.Volume) {
+	p = proto.CloneOf(p)
+	for i, u := range p.GetStatus().GetVolumes() {
+		if u.GetName() == v.GetSpec().GetName() {
+			p.Status.Volumes[i] = useOf(v)
+		}
+	}
+	t.Put(p)
+}
+
+// recordOfVolume records an event about a volume, and the same about the project that uses it, unless p is nil.
+func recordOfVolume(t *state.Tx, v *carav1.Volume, p *carav1.Project, typ api.EventType, reason api.Reason, message string) {
+	RecordEvent(t, RefTo(v), typ, reason, message)
+	if p != nil {
+		RecordEvent(t, RefTo(p), typ, reason, message)
+	}
+}
+
 // useVolume returns the volume of a project for one declaration.
 func useVolume(t *state.Tx, p *carav1.Project, declared *carav1.ProjectVolume) (*carav1.Volume, error) {
 	name := api.VolumeName(p.GetMetadata().GetName(), declared.GetName())
@@ -127,8 +146,7 @@ func reattach(t *state.Tx, p *carav1.Project, v *carav1.Volume, keptAs string) e
 		age := duration.HumanDuration(t.Now.Sub(v.GetMetadata().GetCreationTimestamp().AsTime()))
 		message := "volume " + name + " has its data of before, " + age + " old: kept since " + v.GetStatus().GetSince().AsTime().UTC().Format(time.RFC3339)
 		setVolumeState(t, v, api.VolumeInUse, "")
-		RecordEvent(t, RefTo(v), api.EventNormal, api.ReasonVolumeReattached, message)
-		RecordEvent(t, RefTo(p), api.EventNormal, api.ReasonVolumeReattached, message)
+		recordOfVolume(t, v, p, api.EventNormal, api.ReasonVolumeReattached, message)
 	}
 	return nil
 }
