@@ -38,8 +38,11 @@ func TestFateOf(t *testing.T) {
 
 func TestFoundVolumes(t *testing.T) {
 	held := []*carav1.HeldVolume{
-		{Uid: "4", Project: "shop", Name: "db"}, {Uid: "3", Project: "blog", Name: "db"}, {Uid: "2", Project: "shop", Name: "media"},
-		{Uid: "1", Project: "shop", Name: "a/b"}, {Uid: "0", Project: "blog", Name: "media"},
+		{Uid: "4", Project: "shop", Name: "db"},
+		{Uid: "3", Project: "blog", Name: "db"},
+		{Uid: "2", Project: "shop", Name: "media"},
+		{Uid: "1", Project: "shop", Name: "a/b"},
+		{Uid: "0", Project: "blog", Name: "media"},
 	}
 	known := map[string]bool{"0": true}
 	for _, test := range []struct {
