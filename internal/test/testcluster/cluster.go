@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -41,31 +40,6 @@ type Cluster struct {
 	mu   sync.Mutex
 	conn *grpc.ClientConn
 	id   string // the cluster's ID after the first request
-}
-
-// Build builds the three programs from this tree into dir.
-func Build(ctx context.Context, dir string) error {
-	root, err := Root(ctx)
-	if err != nil {
-		return err
-	}
-	r, err := runCommand(ctx, root, os.Environ(), "", "go", "build", "-o", dir+string(filepath.Separator), "./cmd/...")
-	if err == nil && r.Code != 0 {
-		err = errors.New(r.Stderr)
-	}
-	if err != nil {
-		return fmt.Errorf("build programs: %w", err)
-	}
-	return nil
-}
-
-// Root returns the directory of this module.
-func Root(ctx context.Context) (string, error) {
-	out, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
-	if err != nil {
-		return "", fmt.Errorf("find module: %w", err)
-	}
-	return filepath.Dir(strings.TrimSpace(string(out))), nil
 }
 
 // FreeAddress returns a loopback address that was unused a moment ago.
