@@ -20,6 +20,7 @@ const (
 // Condition types of a project. Sources and nodes have CondReady too.
 const (
 	CondScheduled   = "Scheduled"
+	CondMoving      = "Moving"
 	CondImagesReady = "ImagesReady"
 	CondReady       = "Ready"
 	CondPhase       = "Phase"

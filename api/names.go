@@ -30,6 +30,7 @@ const (
 	VolumeInUse    = "InUse"
 	VolumeRetained = "Retained"
 	VolumeLost     = "Lost"
+	VolumeCopying  = "Copying"
 	VolumeDeleting = "Deleting"
 )
 

@@ -48,6 +48,30 @@ const (
 	ScheduleExplain = "Explain"
 	ScheduleEvict   = "Evict"
 	ScheduleAbandon = "Abandon"
+
+	ScheduleAcceptMove = "AcceptMove"
+	ScheduleRefuseMove = "RefuseMove"
+)
+
+// Steps of a project's move.
+const (
+	MoveRequested = "Requested"
+	MoveCopying   = "Copying"
+	MoveSwitching = "Switching"
+)
+
+// Results in a report about a move.
+const (
+	MoveCopied      = "Copied"
+	MoveVerified    = "Verified"
+	MoveInterrupted = "Interrupted"
+	MoveFailed      = "Failed"
+)
+
+// Programs on a node's machine that Cara uses for data.
+const (
+	ToolRsync  = "rsync"
+	ToolRestic = "restic"
 )
 
 // Actions of an ApplyResult.

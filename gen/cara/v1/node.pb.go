@@ -117,7 +117,10 @@ type NodeSpec struct {
 	DrainMaxParallel int32 `protobuf:"varint,3,opt,name=drain_max_parallel,json=drainMaxParallel,proto3" json:"drain_max_parallel,omitempty"`
 	// Hostname is a name of the machine for people. Cara does not use it. The agent reports the machine's own host name in
 	// `status.info.hostname`.
-	Hostname      string `protobuf:"bytes,4,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	Hostname string `protobuf:"bytes,4,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	// DrainMoveData is true if a drain moves projects with Managed volumes together with their data. Otherwise these projects
+	// remain on the node.
+	DrainMoveData bool `protobuf:"varint,5,opt,name=drain_move_data,json=drainMoveData,proto3" json:"drain_move_data,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -178,6 +181,13 @@ func (x *NodeSpec) GetHostname() string {
 		return x.Hostname
 	}
 	return ""
+}
+
+func (x *NodeSpec) GetDrainMoveData() bool {
+	if x != nil {
+		return x.DrainMoveData
+	}
+	return false
 }
 
 // NodeStatus is the observed state of a node.
@@ -284,7 +294,10 @@ type NodeInfo struct {
 	// node allows.
 	AllowedCapabilities []string `protobuf:"bytes,7,rep,name=allowed_capabilities,json=allowedCapabilities,proto3" json:"allowed_capabilities,omitempty"`
 	// HostVolumes are the directories of the machine that projects may mount.
-	HostVolumes   []*HostVolume `protobuf:"bytes,8,rep,name=host_volumes,json=hostVolumes,proto3" json:"host_volumes,omitempty"`
+	HostVolumes []*HostVolume `protobuf:"bytes,8,rep,name=host_volumes,json=hostVolumes,proto3" json:"host_volumes,omitempty"`
+	// Tools are the versions of the programs on the machine that Cara uses for data, by name: `rsync` and `restic`. A program
+	// that is not installed is not in the map.
+	Tools         map[string]string `protobuf:"bytes,9,rep,name=tools,proto3" json:"tools,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -371,6 +384,13 @@ func (x *NodeInfo) GetAllowedCapabilities() []string {
 func (x *NodeInfo) GetHostVolumes() []*HostVolume {
 	if x != nil {
 		return x.HostVolumes
+	}
+	return nil
+}
+
+func (x *NodeInfo) GetTools() map[string]string {
+	if x != nil {
+		return x.Tools
 	}
 	return nil
 }
@@ -1042,13 +1062,14 @@ const file_cara_v1_node_proto_rawDesc = "" +
 	"\x04NodeR\x04kind\x127\n" +
 	"\bmetadata\x18\x03 \x01(\v2\x13.cara.v1.ObjectMetaB\x06\xbaH\x03\xc8\x01\x01R\bmetadata\x12%\n" +
 	"\x04spec\x18\x04 \x01(\v2\x11.cara.v1.NodeSpecR\x04spec\x123\n" +
-	"\x06status\x18\x05 \x01(\v2\x13.cara.v1.NodeStatusB\x06\xbaH\x03\xd8\x01\x03R\x06status\"\xac\x01\n" +
+	"\x06status\x18\x05 \x01(\v2\x13.cara.v1.NodeStatusB\x06\xbaH\x03\xd8\x01\x03R\x06status\"\xd4\x01\n" +
 	"\bNodeSpec\x12$\n" +
 	"\runschedulable\x18\x01 \x01(\bR\runschedulable\x12\x1a\n" +
 	"\bdraining\x18\x02 \x01(\bR\bdraining\x128\n" +
 	"\x12drain_max_parallel\x18\x03 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\x10drainMaxParallel\x12$\n" +
-	"\bhostname\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xfd\x01R\bhostname\"\xdc\x01\n" +
+	"\bhostname\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xfd\x01R\bhostname\x12&\n" +
+	"\x0fdrain_move_data\x18\x05 \x01(\bR\rdrainMoveData\"\xdc\x01\n" +
 	"\n" +
 	"NodeStatus\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x122\n" +
@@ -1057,7 +1078,7 @@ const file_cara_v1_node_proto_rawDesc = "" +
 	"conditions\x12%\n" +
 	"\x04info\x18\x03 \x01(\v2\x11.cara.v1.NodeInfoR\x04info\x12A\n" +
 	"\x0elast_heartbeat\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\rlastHeartbeat\x12\x1a\n" +
-	"\bprojects\x18\x05 \x01(\x05R\bprojects\"\x9f\x03\n" +
+	"\bprojects\x18\x05 \x01(\x05R\bprojects\"\xa3\x04\n" +
 	"\bNodeInfo\x12#\n" +
 	"\bplatform\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\bplatform\x12,\n" +
 	"\ragent_version\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\fagentVersion\x12.\n" +
@@ -1066,7 +1087,12 @@ const file_cara_v1_node_proto_rawDesc = "" +
 	"\x0fingress_address\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\x0eingressAddress\x12$\n" +
 	"\bhostname\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\xfd\x01R\bhostname\x12A\n" +
 	"\x14allowed_capabilities\x18\a \x03(\tB\x0e\xbaH\v\x92\x01\b\x10@\"\x04r\x02\x18 R\x13allowedCapabilities\x12A\n" +
-	"\fhost_volumes\x18\b \x03(\v2\x13.cara.v1.HostVolumeB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\vhostVolumes\"v\n" +
+	"\fhost_volumes\x18\b \x03(\v2\x13.cara.v1.HostVolumeB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\vhostVolumes\x12H\n" +
+	"\x05tools\x18\t \x03(\v2\x1c.cara.v1.NodeInfo.ToolsEntryB\x14\xbaH\x11\x9a\x01\x0e\x10\x10\"\x04r\x02\x18 *\x04r\x02\x18@R\x05tools\x1a8\n" +
+	"\n" +
+	"ToolsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"v\n" +
 	"\n" +
 	"HostVolume\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
@@ -1143,7 +1169,7 @@ func file_cara_v1_node_proto_rawDescGZIP() []byte {
 	return file_cara_v1_node_proto_rawDescData
 }
 
-var file_cara_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_cara_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_cara_v1_node_proto_goTypes = []any{
 	(*Node)(nil),                  // 0: cara.v1.Node
 	(*NodeSpec)(nil),              // 1: cara.v1.NodeSpec
@@ -1158,39 +1184,41 @@ var file_cara_v1_node_proto_goTypes = []any{
 	(*PullSecret)(nil),            // 10: cara.v1.PullSecret
 	(*RegistryAuth)(nil),          // 11: cara.v1.RegistryAuth
 	(*Route)(nil),                 // 12: cara.v1.Route
-	nil,                           // 13: cara.v1.Assignment.SecretsEntry
-	nil,                           // 14: cara.v1.Assignment.RegistryAuthEntry
-	nil,                           // 15: cara.v1.Assignment.SecretVersionsEntry
-	(*ObjectMeta)(nil),            // 16: cara.v1.ObjectMeta
-	(*Condition)(nil),             // 17: cara.v1.Condition
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
-	(*Project)(nil),               // 19: cara.v1.Project
+	nil,                           // 13: cara.v1.NodeInfo.ToolsEntry
+	nil,                           // 14: cara.v1.Assignment.SecretsEntry
+	nil,                           // 15: cara.v1.Assignment.RegistryAuthEntry
+	nil,                           // 16: cara.v1.Assignment.SecretVersionsEntry
+	(*ObjectMeta)(nil),            // 17: cara.v1.ObjectMeta
+	(*Condition)(nil),             // 18: cara.v1.Condition
+	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
+	(*Project)(nil),               // 20: cara.v1.Project
 }
 var file_cara_v1_node_proto_depIdxs = []int32{
-	16, // 0: cara.v1.Node.metadata:type_name -> cara.v1.ObjectMeta
+	17, // 0: cara.v1.Node.metadata:type_name -> cara.v1.ObjectMeta
 	1,  // 1: cara.v1.Node.spec:type_name -> cara.v1.NodeSpec
 	2,  // 2: cara.v1.Node.status:type_name -> cara.v1.NodeStatus
-	17, // 3: cara.v1.NodeStatus.conditions:type_name -> cara.v1.Condition
+	18, // 3: cara.v1.NodeStatus.conditions:type_name -> cara.v1.Condition
 	3,  // 4: cara.v1.NodeStatus.info:type_name -> cara.v1.NodeInfo
-	18, // 5: cara.v1.NodeStatus.last_heartbeat:type_name -> google.protobuf.Timestamp
+	19, // 5: cara.v1.NodeStatus.last_heartbeat:type_name -> google.protobuf.Timestamp
 	5,  // 6: cara.v1.NodeInfo.capacity:type_name -> cara.v1.NodeCapacity
 	4,  // 7: cara.v1.NodeInfo.host_volumes:type_name -> cara.v1.HostVolume
-	3,  // 8: cara.v1.Heartbeat.info:type_name -> cara.v1.NodeInfo
-	17, // 9: cara.v1.Heartbeat.conditions:type_name -> cara.v1.Condition
-	7,  // 10: cara.v1.Heartbeat.volumes:type_name -> cara.v1.VolumeInventory
-	8,  // 11: cara.v1.VolumeInventory.volumes:type_name -> cara.v1.HeldVolume
-	18, // 12: cara.v1.HeldVolume.size_time:type_name -> google.protobuf.Timestamp
-	19, // 13: cara.v1.Assignment.project:type_name -> cara.v1.Project
-	13, // 14: cara.v1.Assignment.secrets:type_name -> cara.v1.Assignment.SecretsEntry
-	14, // 15: cara.v1.Assignment.registry_auth:type_name -> cara.v1.Assignment.RegistryAuthEntry
-	15, // 16: cara.v1.Assignment.secret_versions:type_name -> cara.v1.Assignment.SecretVersionsEntry
-	10, // 17: cara.v1.Assignment.pull_secrets:type_name -> cara.v1.PullSecret
-	11, // 18: cara.v1.Assignment.RegistryAuthEntry.value:type_name -> cara.v1.RegistryAuth
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	13, // 8: cara.v1.NodeInfo.tools:type_name -> cara.v1.NodeInfo.ToolsEntry
+	3,  // 9: cara.v1.Heartbeat.info:type_name -> cara.v1.NodeInfo
+	18, // 10: cara.v1.Heartbeat.conditions:type_name -> cara.v1.Condition
+	7,  // 11: cara.v1.Heartbeat.volumes:type_name -> cara.v1.VolumeInventory
+	8,  // 12: cara.v1.VolumeInventory.volumes:type_name -> cara.v1.HeldVolume
+	19, // 13: cara.v1.HeldVolume.size_time:type_name -> google.protobuf.Timestamp
+	20, // 14: cara.v1.Assignment.project:type_name -> cara.v1.Project
+	14, // 15: cara.v1.Assignment.secrets:type_name -> cara.v1.Assignment.SecretsEntry
+	15, // 16: cara.v1.Assignment.registry_auth:type_name -> cara.v1.Assignment.RegistryAuthEntry
+	16, // 17: cara.v1.Assignment.secret_versions:type_name -> cara.v1.Assignment.SecretVersionsEntry
+	10, // 18: cara.v1.Assignment.pull_secrets:type_name -> cara.v1.PullSecret
+	11, // 19: cara.v1.Assignment.RegistryAuthEntry.value:type_name -> cara.v1.RegistryAuth
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_node_proto_init() }
@@ -1207,7 +1235,7 @@ func file_cara_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_node_proto_rawDesc), len(file_cara_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -275,7 +275,8 @@ func (x *VolumeSpec) GetReclaim() string {
 // VolumeStatus is the observed state of a volume.
 type VolumeStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// State is `InUse`, `Retained` (no project uses the volume), `Lost` (its node or its data is gone) or `Deleting`.
+	// State is `InUse`, `Retained` (no project uses the volume), `Lost` (its node or its data is gone), `Copying` (a move
+	// fills it) or `Deleting`.
 	State string `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
 	// Node that has the data. Empty until the project has a node.
 	Node string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`

@@ -1632,7 +1632,9 @@ type ProjectStatus struct {
 	// if it has not yet handled the service's token, so it handles all requests.
 	Restarts map[string]string `protobuf:"bytes,17,rep,name=restarts,proto3" json:"restarts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Volumes are the Managed volumes of the project. The project runs on their node.
-	Volumes       []*VolumeUse `protobuf:"bytes,18,rep,name=volumes,proto3" json:"volumes,omitempty"`
+	Volumes []*VolumeUse `protobuf:"bytes,18,rep,name=volumes,proto3" json:"volumes,omitempty"`
+	// Move is the move to another node that an operator or a drain has requested. Not set if no move is in progress.
+	Move          *Move `protobuf:"bytes,19,opt,name=move,proto3" json:"move,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1793,6 +1795,207 @@ func (x *ProjectStatus) GetVolumes() []*VolumeUse {
 	return nil
 }
 
+func (x *ProjectStatus) GetMove() *Move {
+	if x != nil {
+		return x.Move
+	}
+	return nil
+}
+
+// Move is the move of a project and its data to another node. The project runs from the old copy of its data until the
+// new copy is verified.
+type Move struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id identifies the move. The node repeats it in its reports.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// From is the node that has the data and runs the project.
+	From string `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
+	// To is the node that receives the data.
+	To string `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
+	// Step is `Requested` (the scheduler checks whether the project fits on the new node), `Copying` (the project runs while
+	// its data is copied) or `Switching` (the project is stopped while the last changes are copied and the copy is
+	// verified).
+	Step string `protobuf:"bytes,4,opt,name=step,proto3" json:"step,omitempty"`
+	// Actor requested the move, such as `user/admin` or `system/scheduler`.
+	Actor string `protobuf:"bytes,5,opt,name=actor,proto3" json:"actor,omitempty"`
+	// Started is the time of the request.
+	Started *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=started,proto3" json:"started,omitempty"`
+	// Volumes are the volumes to copy. Empty in the step `Requested`.
+	Volumes []*MovedVolume `protobuf:"bytes,7,rep,name=volumes,proto3" json:"volumes,omitempty"`
+	// Attempts is the number of times that the step `Switching` has failed and the project was started again on the old node.
+	Attempts int32 `protobuf:"varint,8,opt,name=attempts,proto3" json:"attempts,omitempty"`
+	// Message explains the last failure to people.
+	Message string `protobuf:"bytes,9,opt,name=message,proto3" json:"message,omitempty"`
+	// Address of the new node's agent, as `host:port`. The server sets it only in assignments.
+	Address       string `protobuf:"bytes,10,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Move) Reset() {
+	*x = Move{}
+	mi := &file_cara_v1_project_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Move) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Move) ProtoMessage() {}
+
+func (x *Move) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_project_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Move.ProtoReflect.Descriptor instead.
+func (*Move) Descriptor() ([]byte, []int) {
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Move) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Move) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *Move) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *Move) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *Move) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+func (x *Move) GetStarted() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Started
+	}
+	return nil
+}
+
+func (x *Move) GetVolumes() []*MovedVolume {
+	if x != nil {
+		return x.Volumes
+	}
+	return nil
+}
+
+func (x *Move) GetAttempts() int32 {
+	if x != nil {
+		return x.Attempts
+	}
+	return 0
+}
+
+func (x *Move) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *Move) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+// MovedVolume is one volume of a move.
+type MovedVolume struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the volume in the project's spec.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Uid of the volume on the old node.
+	Uid string `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
+	// NewUid of the copy on the new node.
+	NewUid        string `protobuf:"bytes,3,opt,name=new_uid,json=newUid,proto3" json:"new_uid,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MovedVolume) Reset() {
+	*x = MovedVolume{}
+	mi := &file_cara_v1_project_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MovedVolume) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MovedVolume) ProtoMessage() {}
+
+func (x *MovedVolume) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_project_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MovedVolume.ProtoReflect.Descriptor instead.
+func (*MovedVolume) Descriptor() ([]byte, []int) {
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *MovedVolume) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *MovedVolume) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *MovedVolume) GetNewUid() string {
+	if x != nil {
+		return x.NewUid
+	}
+	return ""
+}
+
 // VolumeUse is a Managed volume that a project uses.
 type VolumeUse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1812,7 +2015,7 @@ type VolumeUse struct {
 
 func (x *VolumeUse) Reset() {
 	*x = VolumeUse{}
-	mi := &file_cara_v1_project_proto_msgTypes[22]
+	mi := &file_cara_v1_project_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1824,7 +2027,7 @@ func (x *VolumeUse) String() string {
 func (*VolumeUse) ProtoMessage() {}
 
 func (x *VolumeUse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[22]
+	mi := &file_cara_v1_project_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1837,7 +2040,7 @@ func (x *VolumeUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeUse.ProtoReflect.Descriptor instead.
 func (*VolumeUse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{22}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *VolumeUse) GetName() string {
@@ -1900,7 +2103,7 @@ type ServiceStatus struct {
 
 func (x *ServiceStatus) Reset() {
 	*x = ServiceStatus{}
-	mi := &file_cara_v1_project_proto_msgTypes[23]
+	mi := &file_cara_v1_project_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1912,7 +2115,7 @@ func (x *ServiceStatus) String() string {
 func (*ServiceStatus) ProtoMessage() {}
 
 func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[23]
+	mi := &file_cara_v1_project_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1925,7 +2128,7 @@ func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceStatus.ProtoReflect.Descriptor instead.
 func (*ServiceStatus) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{23}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ServiceStatus) GetName() string {
@@ -2144,7 +2347,7 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\a\xc8\x01\x01r\x02\x18 R\x04name\x12\x12\n" +
 	"\x04soft\x18\x02 \x01(\x05R\x04soft\x12\x12\n" +
-	"\x04hard\x18\x03 \x01(\x05R\x04hard\"\x99\x06\n" +
+	"\x04hard\x18\x03 \x01(\x05R\x04hard\"\xbc\x06\n" +
 	"\rProjectStatus\x12\x14\n" +
 	"\x05phase\x18\x01 \x01(\tR\x05phase\x12\x19\n" +
 	"\bnode_ref\x18\x02 \x01(\tR\anodeRef\x12\x14\n" +
@@ -2167,10 +2370,27 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"moved_from\x18\x0f \x01(\tR\tmovedFrom\x12\x17\n" +
 	"\aheld_by\x18\x10 \x01(\tR\x06heldBy\x12@\n" +
 	"\brestarts\x18\x11 \x03(\v2$.cara.v1.ProjectStatus.RestartsEntryR\brestarts\x12,\n" +
-	"\avolumes\x18\x12 \x03(\v2\x12.cara.v1.VolumeUseR\avolumes\x1a;\n" +
+	"\avolumes\x18\x12 \x03(\v2\x12.cara.v1.VolumeUseR\avolumes\x12!\n" +
+	"\x04move\x18\x13 \x01(\v2\r.cara.v1.MoveR\x04move\x1a;\n" +
 	"\rRestartsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"Y\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9a\x02\n" +
+	"\x04Move\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\tR\x02to\x12\x12\n" +
+	"\x04step\x18\x04 \x01(\tR\x04step\x12\x14\n" +
+	"\x05actor\x18\x05 \x01(\tR\x05actor\x124\n" +
+	"\astarted\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x12.\n" +
+	"\avolumes\x18\a \x03(\v2\x14.cara.v1.MovedVolumeR\avolumes\x12\x1a\n" +
+	"\battempts\x18\b \x01(\x05R\battempts\x12\x18\n" +
+	"\amessage\x18\t \x01(\tR\amessage\x12\x18\n" +
+	"\aaddress\x18\n" +
+	" \x01(\tR\aaddress\"L\n" +
+	"\vMovedVolume\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x17\n" +
+	"\anew_uid\x18\x03 \x01(\tR\x06newUid\"Y\n" +
 	"\tVolumeUse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x12\n" +
@@ -2205,7 +2425,7 @@ func file_cara_v1_project_proto_rawDescGZIP() []byte {
 	return file_cara_v1_project_proto_rawDescData
 }
 
-var file_cara_v1_project_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_cara_v1_project_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_cara_v1_project_proto_goTypes = []any{
 	(*Project)(nil),               // 0: cara.v1.Project
 	(*ProjectSpec)(nil),           // 1: cara.v1.ProjectSpec
@@ -2229,24 +2449,26 @@ var file_cara_v1_project_proto_goTypes = []any{
 	(*File)(nil),                  // 19: cara.v1.File
 	(*Ulimit)(nil),                // 20: cara.v1.Ulimit
 	(*ProjectStatus)(nil),         // 21: cara.v1.ProjectStatus
-	(*VolumeUse)(nil),             // 22: cara.v1.VolumeUse
-	(*ServiceStatus)(nil),         // 23: cara.v1.ServiceStatus
-	nil,                           // 24: cara.v1.ProjectSpec.NodeSelectorEntry
-	nil,                           // 25: cara.v1.Service.LabelsEntry
-	nil,                           // 26: cara.v1.ProjectStatus.RestartsEntry
-	(*ObjectMeta)(nil),            // 27: cara.v1.ObjectMeta
-	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
-	(*Condition)(nil),             // 29: cara.v1.Condition
+	(*Move)(nil),                  // 22: cara.v1.Move
+	(*MovedVolume)(nil),           // 23: cara.v1.MovedVolume
+	(*VolumeUse)(nil),             // 24: cara.v1.VolumeUse
+	(*ServiceStatus)(nil),         // 25: cara.v1.ServiceStatus
+	nil,                           // 26: cara.v1.ProjectSpec.NodeSelectorEntry
+	nil,                           // 27: cara.v1.Service.LabelsEntry
+	nil,                           // 28: cara.v1.ProjectStatus.RestartsEntry
+	(*ObjectMeta)(nil),            // 29: cara.v1.ObjectMeta
+	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
+	(*Condition)(nil),             // 31: cara.v1.Condition
 }
 var file_cara_v1_project_proto_depIdxs = []int32{
-	27, // 0: cara.v1.Project.metadata:type_name -> cara.v1.ObjectMeta
+	29, // 0: cara.v1.Project.metadata:type_name -> cara.v1.ObjectMeta
 	1,  // 1: cara.v1.Project.spec:type_name -> cara.v1.ProjectSpec
 	21, // 2: cara.v1.Project.status:type_name -> cara.v1.ProjectStatus
 	2,  // 3: cara.v1.ProjectSpec.services:type_name -> cara.v1.Service
 	8,  // 4: cara.v1.ProjectSpec.volumes:type_name -> cara.v1.ProjectVolume
 	9,  // 5: cara.v1.ProjectSpec.ingress:type_name -> cara.v1.Ingress
-	28, // 6: cara.v1.ProjectSpec.expire_at:type_name -> google.protobuf.Timestamp
-	24, // 7: cara.v1.ProjectSpec.node_selector:type_name -> cara.v1.ProjectSpec.NodeSelectorEntry
+	30, // 6: cara.v1.ProjectSpec.expire_at:type_name -> google.protobuf.Timestamp
+	26, // 7: cara.v1.ProjectSpec.node_selector:type_name -> cara.v1.ProjectSpec.NodeSelectorEntry
 	4,  // 8: cara.v1.Service.env:type_name -> cara.v1.EnvVar
 	7,  // 9: cara.v1.Service.volume_mounts:type_name -> cara.v1.VolumeMount
 	12, // 10: cara.v1.Service.healthcheck:type_name -> cara.v1.Healthcheck
@@ -2254,7 +2476,7 @@ var file_cara_v1_project_proto_depIdxs = []int32{
 	17, // 12: cara.v1.Service.resources:type_name -> cara.v1.Resources
 	19, // 13: cara.v1.Service.files:type_name -> cara.v1.File
 	20, // 14: cara.v1.Service.ulimits:type_name -> cara.v1.Ulimit
-	25, // 15: cara.v1.Service.labels:type_name -> cara.v1.Service.LabelsEntry
+	27, // 15: cara.v1.Service.labels:type_name -> cara.v1.Service.LabelsEntry
 	3,  // 16: cara.v1.Service.update:type_name -> cara.v1.Update
 	5,  // 17: cara.v1.EnvVar.value_from:type_name -> cara.v1.EnvVarSource
 	6,  // 18: cara.v1.EnvVarSource.secret_key_ref:type_name -> cara.v1.SecretKeyRef
@@ -2266,18 +2488,21 @@ var file_cara_v1_project_proto_depIdxs = []int32{
 	18, // 24: cara.v1.Resources.requests:type_name -> cara.v1.ResourceList
 	18, // 25: cara.v1.Resources.limits:type_name -> cara.v1.ResourceList
 	6,  // 26: cara.v1.File.secret_key_ref:type_name -> cara.v1.SecretKeyRef
-	29, // 27: cara.v1.ProjectStatus.conditions:type_name -> cara.v1.Condition
-	23, // 28: cara.v1.ProjectStatus.services:type_name -> cara.v1.ServiceStatus
-	28, // 29: cara.v1.ProjectStatus.expire_at:type_name -> google.protobuf.Timestamp
-	28, // 30: cara.v1.ProjectStatus.last_seen:type_name -> google.protobuf.Timestamp
-	26, // 31: cara.v1.ProjectStatus.restarts:type_name -> cara.v1.ProjectStatus.RestartsEntry
-	22, // 32: cara.v1.ProjectStatus.volumes:type_name -> cara.v1.VolumeUse
-	28, // 33: cara.v1.ServiceStatus.started_at:type_name -> google.protobuf.Timestamp
-	34, // [34:34] is the sub-list for method output_type
-	34, // [34:34] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	31, // 27: cara.v1.ProjectStatus.conditions:type_name -> cara.v1.Condition
+	25, // 28: cara.v1.ProjectStatus.services:type_name -> cara.v1.ServiceStatus
+	30, // 29: cara.v1.ProjectStatus.expire_at:type_name -> google.protobuf.Timestamp
+	30, // 30: cara.v1.ProjectStatus.last_seen:type_name -> google.protobuf.Timestamp
+	28, // 31: cara.v1.ProjectStatus.restarts:type_name -> cara.v1.ProjectStatus.RestartsEntry
+	24, // 32: cara.v1.ProjectStatus.volumes:type_name -> cara.v1.VolumeUse
+	22, // 33: cara.v1.ProjectStatus.move:type_name -> cara.v1.Move
+	30, // 34: cara.v1.Move.started:type_name -> google.protobuf.Timestamp
+	23, // 35: cara.v1.Move.volumes:type_name -> cara.v1.MovedVolume
+	30, // 36: cara.v1.ServiceStatus.started_at:type_name -> google.protobuf.Timestamp
+	37, // [37:37] is the sub-list for method output_type
+	37, // [37:37] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_project_proto_init() }
@@ -2286,14 +2511,14 @@ func file_cara_v1_project_proto_init() {
 		return
 	}
 	file_cara_v1_meta_proto_init()
-	file_cara_v1_project_proto_msgTypes[23].OneofWrappers = []any{}
+	file_cara_v1_project_proto_msgTypes[25].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_project_proto_rawDesc), len(file_cara_v1_project_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

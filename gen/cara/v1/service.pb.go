@@ -849,7 +849,9 @@ type UpdateProjectStatusRequest struct {
 	// Conditions to set. Conditions of other types do not change.
 	Conditions []*Condition `protobuf:"bytes,6,rep,name=conditions,proto3" json:"conditions,omitempty"`
 	// Services are the states of all services.
-	Services      []*ServiceStatus `protobuf:"bytes,7,rep,name=services,proto3" json:"services,omitempty"`
+	Services []*ServiceStatus `protobuf:"bytes,7,rep,name=services,proto3" json:"services,omitempty"`
+	// Move is the progress of the project's move.
+	Move          *MoveReport `protobuf:"bytes,8,opt,name=move,proto3" json:"move,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -933,6 +935,78 @@ func (x *UpdateProjectStatusRequest) GetServices() []*ServiceStatus {
 	return nil
 }
 
+func (x *UpdateProjectStatusRequest) GetMove() *MoveReport {
+	if x != nil {
+		return x.Move
+	}
+	return nil
+}
+
+// MoveReport is a report of the old node about the move of a project.
+type MoveReport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the move from the assignment. The server ignores a report about another move.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Result is `Copied` (the first pass is complete), `Verified` (the project is stopped, and the copy is equal to the
+	// original), `Interrupted` (the step `Switching` failed and can be repeated) or `Failed` (the move cannot succeed).
+	Result string `protobuf:"bytes,2,opt,name=result,proto3" json:"result,omitempty"`
+	// Message explains a failure: what, where, and what to do next.
+	Message       string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveReport) Reset() {
+	*x = MoveReport{}
+	mi := &file_cara_v1_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveReport) ProtoMessage() {}
+
+func (x *MoveReport) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveReport.ProtoReflect.Descriptor instead.
+func (*MoveReport) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *MoveReport) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *MoveReport) GetResult() string {
+	if x != nil {
+		return x.Result
+	}
+	return ""
+}
+
+func (x *MoveReport) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 // ScheduleProjectRequest is one decision of the scheduler about one project.
 type ScheduleProjectRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -941,8 +1015,9 @@ type ScheduleProjectRequest struct {
 	// ResourceVersion of the project that the decision is based on. The error is ABORTED if the project has changed since.
 	ResourceVersion string `protobuf:"bytes,2,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
 	// Action is `Bind` (assign a Pending project to the node), `Move` (assign the project to another node in one
-	// transaction), `Explain` (only set the condition), `Evict` (back to Pending) or `Abandon` (from Terminating to
-	// Terminated, because the node has been lost for too long).
+	// transaction), `Explain` (only set the condition), `Evict` (back to Pending), `Abandon` (from Terminating to
+	// Terminated, because the node has been lost for too long), `AcceptMove` (begin to copy the project's data to the node)
+	// or `RefuseMove` (end the requested move).
 	Action string `protobuf:"bytes,3,opt,name=action,proto3" json:"action,omitempty"`
 	// NodeRef is the node for `Bind` and `Move`.
 	NodeRef string `protobuf:"bytes,4,opt,name=node_ref,json=nodeRef,proto3" json:"node_ref,omitempty"`
@@ -956,7 +1031,7 @@ type ScheduleProjectRequest struct {
 
 func (x *ScheduleProjectRequest) Reset() {
 	*x = ScheduleProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[13]
+	mi := &file_cara_v1_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -968,7 +1043,7 @@ func (x *ScheduleProjectRequest) String() string {
 func (*ScheduleProjectRequest) ProtoMessage() {}
 
 func (x *ScheduleProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[13]
+	mi := &file_cara_v1_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -981,7 +1056,7 @@ func (x *ScheduleProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScheduleProjectRequest.ProtoReflect.Descriptor instead.
 func (*ScheduleProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{13}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ScheduleProjectRequest) GetName() string {
@@ -1039,7 +1114,7 @@ type RemoveProjectRequest struct {
 
 func (x *RemoveProjectRequest) Reset() {
 	*x = RemoveProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[14]
+	mi := &file_cara_v1_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1051,7 +1126,7 @@ func (x *RemoveProjectRequest) String() string {
 func (*RemoveProjectRequest) ProtoMessage() {}
 
 func (x *RemoveProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[14]
+	mi := &file_cara_v1_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1064,7 +1139,7 @@ func (x *RemoveProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveProjectRequest.ProtoReflect.Descriptor instead.
 func (*RemoveProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{14}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RemoveProjectRequest) GetName() string {
@@ -1092,7 +1167,7 @@ type RetryProjectRequest struct {
 
 func (x *RetryProjectRequest) Reset() {
 	*x = RetryProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[15]
+	mi := &file_cara_v1_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1104,7 +1179,7 @@ func (x *RetryProjectRequest) String() string {
 func (*RetryProjectRequest) ProtoMessage() {}
 
 func (x *RetryProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[15]
+	mi := &file_cara_v1_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1117,7 +1192,7 @@ func (x *RetryProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryProjectRequest.ProtoReflect.Descriptor instead.
 func (*RetryProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{15}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RetryProjectRequest) GetName() string {
@@ -1140,7 +1215,7 @@ type RestartProjectRequest struct {
 
 func (x *RestartProjectRequest) Reset() {
 	*x = RestartProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[16]
+	mi := &file_cara_v1_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1152,7 +1227,7 @@ func (x *RestartProjectRequest) String() string {
 func (*RestartProjectRequest) ProtoMessage() {}
 
 func (x *RestartProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[16]
+	mi := &file_cara_v1_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1165,7 +1240,7 @@ func (x *RestartProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartProjectRequest.ProtoReflect.Descriptor instead.
 func (*RestartProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{16}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RestartProjectRequest) GetName() string {
@@ -1199,7 +1274,7 @@ type ExtendProjectRequest struct {
 
 func (x *ExtendProjectRequest) Reset() {
 	*x = ExtendProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[17]
+	mi := &file_cara_v1_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1211,7 +1286,7 @@ func (x *ExtendProjectRequest) String() string {
 func (*ExtendProjectRequest) ProtoMessage() {}
 
 func (x *ExtendProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[17]
+	mi := &file_cara_v1_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1224,7 +1299,7 @@ func (x *ExtendProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExtendProjectRequest.ProtoReflect.Descriptor instead.
 func (*ExtendProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{17}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ExtendProjectRequest) GetName() string {
@@ -1268,7 +1343,7 @@ type AdoptProjectRequest struct {
 
 func (x *AdoptProjectRequest) Reset() {
 	*x = AdoptProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[18]
+	mi := &file_cara_v1_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1280,7 +1355,7 @@ func (x *AdoptProjectRequest) String() string {
 func (*AdoptProjectRequest) ProtoMessage() {}
 
 func (x *AdoptProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[18]
+	mi := &file_cara_v1_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1293,7 +1368,7 @@ func (x *AdoptProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdoptProjectRequest.ProtoReflect.Descriptor instead.
 func (*AdoptProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{18}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *AdoptProjectRequest) GetName() string {
@@ -1310,6 +1385,61 @@ func (x *AdoptProjectRequest) GetSource() string {
 	return ""
 }
 
+// MoveProjectRequest names a project and the node that it moves to.
+type MoveProjectRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the project.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// To is the node that the project moves to.
+	To            string `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveProjectRequest) Reset() {
+	*x = MoveProjectRequest{}
+	mi := &file_cara_v1_service_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveProjectRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveProjectRequest) ProtoMessage() {}
+
+func (x *MoveProjectRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveProjectRequest.ProtoReflect.Descriptor instead.
+func (*MoveProjectRequest) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *MoveProjectRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *MoveProjectRequest) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
 // ReleaseProjectRequest names a project that a source owns.
 type ReleaseProjectRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1321,7 +1451,7 @@ type ReleaseProjectRequest struct {
 
 func (x *ReleaseProjectRequest) Reset() {
 	*x = ReleaseProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[19]
+	mi := &file_cara_v1_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1333,7 +1463,7 @@ func (x *ReleaseProjectRequest) String() string {
 func (*ReleaseProjectRequest) ProtoMessage() {}
 
 func (x *ReleaseProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[19]
+	mi := &file_cara_v1_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1346,7 +1476,7 @@ func (x *ReleaseProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseProjectRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{19}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ReleaseProjectRequest) GetName() string {
@@ -1371,7 +1501,7 @@ type RollbackProjectRequest struct {
 
 func (x *RollbackProjectRequest) Reset() {
 	*x = RollbackProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[20]
+	mi := &file_cara_v1_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1383,7 +1513,7 @@ func (x *RollbackProjectRequest) String() string {
 func (*RollbackProjectRequest) ProtoMessage() {}
 
 func (x *RollbackProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[20]
+	mi := &file_cara_v1_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1396,7 +1526,7 @@ func (x *RollbackProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackProjectRequest.ProtoReflect.Descriptor instead.
 func (*RollbackProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{20}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RollbackProjectRequest) GetName() string {
@@ -1431,7 +1561,7 @@ type ProjectHistory struct {
 
 func (x *ProjectHistory) Reset() {
 	*x = ProjectHistory{}
-	mi := &file_cara_v1_service_proto_msgTypes[21]
+	mi := &file_cara_v1_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1443,7 +1573,7 @@ func (x *ProjectHistory) String() string {
 func (*ProjectHistory) ProtoMessage() {}
 
 func (x *ProjectHistory) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[21]
+	mi := &file_cara_v1_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1456,7 +1586,7 @@ func (x *ProjectHistory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProjectHistory.ProtoReflect.Descriptor instead.
 func (*ProjectHistory) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{21}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ProjectHistory) GetItems() []*Revision {
@@ -1479,7 +1609,7 @@ type Hint struct {
 
 func (x *Hint) Reset() {
 	*x = Hint{}
-	mi := &file_cara_v1_service_proto_msgTypes[22]
+	mi := &file_cara_v1_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1491,7 +1621,7 @@ func (x *Hint) String() string {
 func (*Hint) ProtoMessage() {}
 
 func (x *Hint) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[22]
+	mi := &file_cara_v1_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1504,7 +1634,7 @@ func (x *Hint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hint.ProtoReflect.Descriptor instead.
 func (*Hint) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{22}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Hint) GetSource() string {
@@ -1539,7 +1669,7 @@ type OverrideTerms struct {
 
 func (x *OverrideTerms) Reset() {
 	*x = OverrideTerms{}
-	mi := &file_cara_v1_service_proto_msgTypes[23]
+	mi := &file_cara_v1_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1551,7 +1681,7 @@ func (x *OverrideTerms) String() string {
 func (*OverrideTerms) ProtoMessage() {}
 
 func (x *OverrideTerms) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[23]
+	mi := &file_cara_v1_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1564,7 +1694,7 @@ func (x *OverrideTerms) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OverrideTerms.ProtoReflect.Descriptor instead.
 func (*OverrideTerms) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{23}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *OverrideTerms) GetReason() string {
@@ -1610,7 +1740,7 @@ type OverrideProjectRequest struct {
 
 func (x *OverrideProjectRequest) Reset() {
 	*x = OverrideProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[24]
+	mi := &file_cara_v1_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1622,7 +1752,7 @@ func (x *OverrideProjectRequest) String() string {
 func (*OverrideProjectRequest) ProtoMessage() {}
 
 func (x *OverrideProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[24]
+	mi := &file_cara_v1_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1635,7 +1765,7 @@ func (x *OverrideProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OverrideProjectRequest.ProtoReflect.Descriptor instead.
 func (*OverrideProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{24}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *OverrideProjectRequest) GetName() string {
@@ -1676,7 +1806,7 @@ type ListOverridesResponse struct {
 
 func (x *ListOverridesResponse) Reset() {
 	*x = ListOverridesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[25]
+	mi := &file_cara_v1_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1688,7 +1818,7 @@ func (x *ListOverridesResponse) String() string {
 func (*ListOverridesResponse) ProtoMessage() {}
 
 func (x *ListOverridesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[25]
+	mi := &file_cara_v1_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1701,7 +1831,7 @@ func (x *ListOverridesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOverridesResponse.ProtoReflect.Descriptor instead.
 func (*ListOverridesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{25}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListOverridesResponse) GetItems() []*Override {
@@ -1749,7 +1879,7 @@ type ListTombstonesResponse struct {
 
 func (x *ListTombstonesResponse) Reset() {
 	*x = ListTombstonesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[26]
+	mi := &file_cara_v1_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1761,7 +1891,7 @@ func (x *ListTombstonesResponse) String() string {
 func (*ListTombstonesResponse) ProtoMessage() {}
 
 func (x *ListTombstonesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[26]
+	mi := &file_cara_v1_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1774,7 +1904,7 @@ func (x *ListTombstonesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTombstonesResponse.ProtoReflect.Descriptor instead.
 func (*ListTombstonesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{26}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListTombstonesResponse) GetItems() []*Tombstone {
@@ -1827,7 +1957,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[27]
+	mi := &file_cara_v1_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1839,7 +1969,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[27]
+	mi := &file_cara_v1_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1852,7 +1982,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{27}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *LogsRequest) GetName() string {
@@ -1915,7 +2045,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[28]
+	mi := &file_cara_v1_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1927,7 +2057,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[28]
+	mi := &file_cara_v1_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1940,7 +2070,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{28}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ExecRequest) GetMessage() isExecRequest_Message {
@@ -2043,7 +2173,7 @@ type ExecStart struct {
 
 func (x *ExecStart) Reset() {
 	*x = ExecStart{}
-	mi := &file_cara_v1_service_proto_msgTypes[29]
+	mi := &file_cara_v1_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2055,7 +2185,7 @@ func (x *ExecStart) String() string {
 func (*ExecStart) ProtoMessage() {}
 
 func (x *ExecStart) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[29]
+	mi := &file_cara_v1_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2068,7 +2198,7 @@ func (x *ExecStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
 func (*ExecStart) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{29}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ExecStart) GetName() string {
@@ -2140,7 +2270,7 @@ type TerminalSize struct {
 
 func (x *TerminalSize) Reset() {
 	*x = TerminalSize{}
-	mi := &file_cara_v1_service_proto_msgTypes[30]
+	mi := &file_cara_v1_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2152,7 +2282,7 @@ func (x *TerminalSize) String() string {
 func (*TerminalSize) ProtoMessage() {}
 
 func (x *TerminalSize) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[30]
+	mi := &file_cara_v1_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2165,7 +2295,7 @@ func (x *TerminalSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalSize.ProtoReflect.Descriptor instead.
 func (*TerminalSize) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{30}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *TerminalSize) GetRows() int32 {
@@ -2199,7 +2329,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[31]
+	mi := &file_cara_v1_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2211,7 +2341,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[31]
+	mi := &file_cara_v1_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2224,7 +2354,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{31}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ExecResponse) GetMessage() isExecResponse_Message {
@@ -2304,7 +2434,7 @@ type PortForwardRequest struct {
 
 func (x *PortForwardRequest) Reset() {
 	*x = PortForwardRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[32]
+	mi := &file_cara_v1_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2316,7 +2446,7 @@ func (x *PortForwardRequest) String() string {
 func (*PortForwardRequest) ProtoMessage() {}
 
 func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[32]
+	mi := &file_cara_v1_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2329,7 +2459,7 @@ func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardRequest.ProtoReflect.Descriptor instead.
 func (*PortForwardRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{32}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *PortForwardRequest) GetMessage() isPortForwardRequest_Message {
@@ -2406,7 +2536,7 @@ type PortForwardStart struct {
 
 func (x *PortForwardStart) Reset() {
 	*x = PortForwardStart{}
-	mi := &file_cara_v1_service_proto_msgTypes[33]
+	mi := &file_cara_v1_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2418,7 +2548,7 @@ func (x *PortForwardStart) String() string {
 func (*PortForwardStart) ProtoMessage() {}
 
 func (x *PortForwardStart) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[33]
+	mi := &file_cara_v1_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2431,7 +2561,7 @@ func (x *PortForwardStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardStart.ProtoReflect.Descriptor instead.
 func (*PortForwardStart) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{33}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *PortForwardStart) GetName() string {
@@ -2472,7 +2602,7 @@ type PortForwardResponse struct {
 
 func (x *PortForwardResponse) Reset() {
 	*x = PortForwardResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[34]
+	mi := &file_cara_v1_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2484,7 +2614,7 @@ func (x *PortForwardResponse) String() string {
 func (*PortForwardResponse) ProtoMessage() {}
 
 func (x *PortForwardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[34]
+	mi := &file_cara_v1_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2497,7 +2627,7 @@ func (x *PortForwardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardResponse.ProtoReflect.Descriptor instead.
 func (*PortForwardResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{34}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *PortForwardResponse) GetMessage() isPortForwardResponse_Message {
@@ -2574,7 +2704,7 @@ type TopRequest struct {
 
 func (x *TopRequest) Reset() {
 	*x = TopRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[35]
+	mi := &file_cara_v1_service_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2586,7 +2716,7 @@ func (x *TopRequest) String() string {
 func (*TopRequest) ProtoMessage() {}
 
 func (x *TopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[35]
+	mi := &file_cara_v1_service_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2599,7 +2729,7 @@ func (x *TopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopRequest.ProtoReflect.Descriptor instead.
 func (*TopRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{35}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *TopRequest) GetName() string {
@@ -2634,7 +2764,7 @@ type TopResponse struct {
 
 func (x *TopResponse) Reset() {
 	*x = TopResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[36]
+	mi := &file_cara_v1_service_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2646,7 +2776,7 @@ func (x *TopResponse) String() string {
 func (*TopResponse) ProtoMessage() {}
 
 func (x *TopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[36]
+	mi := &file_cara_v1_service_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2659,7 +2789,7 @@ func (x *TopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopResponse.ProtoReflect.Descriptor instead.
 func (*TopResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{36}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *TopResponse) GetServices() []*ServiceUsage {
@@ -2692,7 +2822,7 @@ type ServiceUsage struct {
 
 func (x *ServiceUsage) Reset() {
 	*x = ServiceUsage{}
-	mi := &file_cara_v1_service_proto_msgTypes[37]
+	mi := &file_cara_v1_service_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2704,7 +2834,7 @@ func (x *ServiceUsage) String() string {
 func (*ServiceUsage) ProtoMessage() {}
 
 func (x *ServiceUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[37]
+	mi := &file_cara_v1_service_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2717,7 +2847,7 @@ func (x *ServiceUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceUsage.ProtoReflect.Descriptor instead.
 func (*ServiceUsage) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{37}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ServiceUsage) GetService() string {
@@ -2788,7 +2918,7 @@ type LogLine struct {
 
 func (x *LogLine) Reset() {
 	*x = LogLine{}
-	mi := &file_cara_v1_service_proto_msgTypes[38]
+	mi := &file_cara_v1_service_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2800,7 +2930,7 @@ func (x *LogLine) String() string {
 func (*LogLine) ProtoMessage() {}
 
 func (x *LogLine) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[38]
+	mi := &file_cara_v1_service_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2813,7 +2943,7 @@ func (x *LogLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLine.ProtoReflect.Descriptor instead.
 func (*LogLine) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{38}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *LogLine) GetService() string {
@@ -2873,7 +3003,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[39]
+	mi := &file_cara_v1_service_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2885,7 +3015,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[39]
+	mi := &file_cara_v1_service_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2898,7 +3028,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{39}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ApplyRequest) GetObjects() []*Object {
@@ -2954,7 +3084,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[40]
+	mi := &file_cara_v1_service_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2966,7 +3096,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[40]
+	mi := &file_cara_v1_service_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2979,7 +3109,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{40}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ApplyResponse) GetResults() []*ApplyResult {
@@ -3012,7 +3142,7 @@ type ApplyResult struct {
 
 func (x *ApplyResult) Reset() {
 	*x = ApplyResult{}
-	mi := &file_cara_v1_service_proto_msgTypes[41]
+	mi := &file_cara_v1_service_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3024,7 +3154,7 @@ func (x *ApplyResult) String() string {
 func (*ApplyResult) ProtoMessage() {}
 
 func (x *ApplyResult) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[41]
+	mi := &file_cara_v1_service_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3037,7 +3167,7 @@ func (x *ApplyResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResult.ProtoReflect.Descriptor instead.
 func (*ApplyResult) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{41}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ApplyResult) GetKind() string {
@@ -3100,7 +3230,7 @@ type CreateNodeRequest struct {
 
 func (x *CreateNodeRequest) Reset() {
 	*x = CreateNodeRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[42]
+	mi := &file_cara_v1_service_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3112,7 +3242,7 @@ func (x *CreateNodeRequest) String() string {
 func (*CreateNodeRequest) ProtoMessage() {}
 
 func (x *CreateNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[42]
+	mi := &file_cara_v1_service_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3125,7 +3255,7 @@ func (x *CreateNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateNodeRequest.ProtoReflect.Descriptor instead.
 func (*CreateNodeRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{42}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *CreateNodeRequest) GetNode() *Node {
@@ -3146,7 +3276,7 @@ type PutNodeRequest struct {
 
 func (x *PutNodeRequest) Reset() {
 	*x = PutNodeRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[43]
+	mi := &file_cara_v1_service_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3158,7 +3288,7 @@ func (x *PutNodeRequest) String() string {
 func (*PutNodeRequest) ProtoMessage() {}
 
 func (x *PutNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[43]
+	mi := &file_cara_v1_service_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3171,7 +3301,7 @@ func (x *PutNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutNodeRequest.ProtoReflect.Descriptor instead.
 func (*PutNodeRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{43}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *PutNodeRequest) GetNode() *Node {
@@ -3198,7 +3328,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[44]
+	mi := &file_cara_v1_service_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3210,7 +3340,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[44]
+	mi := &file_cara_v1_service_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3223,7 +3353,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{44}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ListNodesResponse) GetItems() []*Node {
@@ -3268,7 +3398,7 @@ type WatchObjectsRequest struct {
 
 func (x *WatchObjectsRequest) Reset() {
 	*x = WatchObjectsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[45]
+	mi := &file_cara_v1_service_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3280,7 +3410,7 @@ func (x *WatchObjectsRequest) String() string {
 func (*WatchObjectsRequest) ProtoMessage() {}
 
 func (x *WatchObjectsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[45]
+	mi := &file_cara_v1_service_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3293,7 +3423,7 @@ func (x *WatchObjectsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchObjectsRequest.ProtoReflect.Descriptor instead.
 func (*WatchObjectsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{45}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *WatchObjectsRequest) GetLabelSelector() string {
@@ -3325,7 +3455,7 @@ type NodeEvent struct {
 
 func (x *NodeEvent) Reset() {
 	*x = NodeEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[46]
+	mi := &file_cara_v1_service_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3337,7 +3467,7 @@ func (x *NodeEvent) String() string {
 func (*NodeEvent) ProtoMessage() {}
 
 func (x *NodeEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[46]
+	mi := &file_cara_v1_service_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3350,7 +3480,7 @@ func (x *NodeEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeEvent.ProtoReflect.Descriptor instead.
 func (*NodeEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{46}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *NodeEvent) GetType() string {
@@ -3387,7 +3517,7 @@ type HeartbeatRequest struct {
 
 func (x *HeartbeatRequest) Reset() {
 	*x = HeartbeatRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[47]
+	mi := &file_cara_v1_service_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3399,7 +3529,7 @@ func (x *HeartbeatRequest) String() string {
 func (*HeartbeatRequest) ProtoMessage() {}
 
 func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[47]
+	mi := &file_cara_v1_service_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3412,7 +3542,7 @@ func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{47}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *HeartbeatRequest) GetName() string {
@@ -3445,7 +3575,7 @@ type MarkNodeNotReadyRequest struct {
 
 func (x *MarkNodeNotReadyRequest) Reset() {
 	*x = MarkNodeNotReadyRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[48]
+	mi := &file_cara_v1_service_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3457,7 +3587,7 @@ func (x *MarkNodeNotReadyRequest) String() string {
 func (*MarkNodeNotReadyRequest) ProtoMessage() {}
 
 func (x *MarkNodeNotReadyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[48]
+	mi := &file_cara_v1_service_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3470,7 +3600,7 @@ func (x *MarkNodeNotReadyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkNodeNotReadyRequest.ProtoReflect.Descriptor instead.
 func (*MarkNodeNotReadyRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{48}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *MarkNodeNotReadyRequest) GetName() string {
@@ -3509,7 +3639,7 @@ type MarkNodeDrainedRequest struct {
 
 func (x *MarkNodeDrainedRequest) Reset() {
 	*x = MarkNodeDrainedRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[49]
+	mi := &file_cara_v1_service_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3521,7 +3651,7 @@ func (x *MarkNodeDrainedRequest) String() string {
 func (*MarkNodeDrainedRequest) ProtoMessage() {}
 
 func (x *MarkNodeDrainedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[49]
+	mi := &file_cara_v1_service_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3534,7 +3664,7 @@ func (x *MarkNodeDrainedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkNodeDrainedRequest.ProtoReflect.Descriptor instead.
 func (*MarkNodeDrainedRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{49}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *MarkNodeDrainedRequest) GetName() string {
@@ -3577,7 +3707,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[50]
+	mi := &file_cara_v1_service_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3589,7 +3719,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[50]
+	mi := &file_cara_v1_service_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3602,7 +3732,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{50}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *JoinRequest) GetTokenId() string {
@@ -3655,7 +3785,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[51]
+	mi := &file_cara_v1_service_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3667,7 +3797,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[51]
+	mi := &file_cara_v1_service_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3680,7 +3810,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{51}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *JoinResponse) GetCertificate() []byte {
@@ -3715,7 +3845,7 @@ type RenewCertificateRequest struct {
 
 func (x *RenewCertificateRequest) Reset() {
 	*x = RenewCertificateRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[52]
+	mi := &file_cara_v1_service_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3727,7 +3857,7 @@ func (x *RenewCertificateRequest) String() string {
 func (*RenewCertificateRequest) ProtoMessage() {}
 
 func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[52]
+	mi := &file_cara_v1_service_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3740,7 +3870,7 @@ func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewCertificateRequest.ProtoReflect.Descriptor instead.
 func (*RenewCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{52}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *RenewCertificateRequest) GetCsr() []byte {
@@ -3766,7 +3896,7 @@ type ConnectRequest struct {
 
 func (x *ConnectRequest) Reset() {
 	*x = ConnectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[53]
+	mi := &file_cara_v1_service_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3778,7 +3908,7 @@ func (x *ConnectRequest) String() string {
 func (*ConnectRequest) ProtoMessage() {}
 
 func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[53]
+	mi := &file_cara_v1_service_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3791,7 +3921,7 @@ func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectRequest.ProtoReflect.Descriptor instead.
 func (*ConnectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{53}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ConnectRequest) GetHeartbeat() *Heartbeat {
@@ -3829,6 +3959,7 @@ type ConnectResponse struct {
 	//	*ConnectResponse_Routes
 	//	*ConnectResponse_OpenStream
 	//	*ConnectResponse_RemoveVolume
+	//	*ConnectResponse_ReceiveVolume
 	Message       isConnectResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3836,7 +3967,7 @@ type ConnectResponse struct {
 
 func (x *ConnectResponse) Reset() {
 	*x = ConnectResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[54]
+	mi := &file_cara_v1_service_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3848,7 +3979,7 @@ func (x *ConnectResponse) String() string {
 func (*ConnectResponse) ProtoMessage() {}
 
 func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[54]
+	mi := &file_cara_v1_service_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3861,7 +3992,7 @@ func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
 func (*ConnectResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{54}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ConnectResponse) GetMessage() isConnectResponse_Message {
@@ -3934,6 +4065,15 @@ func (x *ConnectResponse) GetRemoveVolume() *RemoveVolume {
 	return nil
 }
 
+func (x *ConnectResponse) GetReceiveVolume() *ReceiveVolume {
+	if x != nil {
+		if x, ok := x.Message.(*ConnectResponse_ReceiveVolume); ok {
+			return x.ReceiveVolume
+		}
+	}
+	return nil
+}
+
 type isConnectResponse_Message interface {
 	isConnectResponse_Message()
 }
@@ -3973,6 +4113,11 @@ type ConnectResponse_RemoveVolume struct {
 	RemoveVolume *RemoveVolume `protobuf:"bytes,7,opt,name=remove_volume,json=removeVolume,proto3,oneof"`
 }
 
+type ConnectResponse_ReceiveVolume struct {
+	// ReceiveVolume allows another node to copy a volume to this node.
+	ReceiveVolume *ReceiveVolume `protobuf:"bytes,8,opt,name=receive_volume,json=receiveVolume,proto3,oneof"`
+}
+
 func (*ConnectResponse_Welcome) isConnectResponse_Message() {}
 
 func (*ConnectResponse_Assignment) isConnectResponse_Message() {}
@@ -3986,6 +4131,8 @@ func (*ConnectResponse_Routes) isConnectResponse_Message() {}
 func (*ConnectResponse_OpenStream) isConnectResponse_Message() {}
 
 func (*ConnectResponse_RemoveVolume) isConnectResponse_Message() {}
+
+func (*ConnectResponse_ReceiveVolume) isConnectResponse_Message() {}
 
 // Welcome is the first message of the server.
 type Welcome struct {
@@ -4002,7 +4149,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_cara_v1_service_proto_msgTypes[55]
+	mi := &file_cara_v1_service_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4014,7 +4161,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[55]
+	mi := &file_cara_v1_service_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4027,7 +4174,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{55}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Welcome) GetClusterId() string {
@@ -4066,7 +4213,7 @@ type Unassigned struct {
 
 func (x *Unassigned) Reset() {
 	*x = Unassigned{}
-	mi := &file_cara_v1_service_proto_msgTypes[56]
+	mi := &file_cara_v1_service_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4078,7 +4225,7 @@ func (x *Unassigned) String() string {
 func (*Unassigned) ProtoMessage() {}
 
 func (x *Unassigned) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[56]
+	mi := &file_cara_v1_service_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4091,7 +4238,7 @@ func (x *Unassigned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unassigned.ProtoReflect.Descriptor instead.
 func (*Unassigned) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{56}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Unassigned) GetName() string {
@@ -4131,7 +4278,7 @@ type RemoveVolume struct {
 
 func (x *RemoveVolume) Reset() {
 	*x = RemoveVolume{}
-	mi := &file_cara_v1_service_proto_msgTypes[57]
+	mi := &file_cara_v1_service_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4143,7 +4290,7 @@ func (x *RemoveVolume) String() string {
 func (*RemoveVolume) ProtoMessage() {}
 
 func (x *RemoveVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[57]
+	mi := &file_cara_v1_service_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4156,7 +4303,7 @@ func (x *RemoveVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveVolume.ProtoReflect.Descriptor instead.
 func (*RemoveVolume) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{57}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *RemoveVolume) GetUid() string {
@@ -4180,6 +4327,89 @@ func (x *RemoveVolume) GetName() string {
 	return ""
 }
 
+// ReceiveVolume allows another node to copy the data of a volume to this node. The agent creates the volume and accepts
+// its data from that node only. The permission ends with RemoveVolume, or when an assignment of this node uses the volume.
+type ReceiveVolume struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Uid of the Volume object of the copy.
+	Uid string `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	// Project that the volume belongs to.
+	Project string `protobuf:"bytes,2,opt,name=project,proto3" json:"project,omitempty"`
+	// Name of the volume in that project's spec.
+	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// Owner of the project.
+	Owner string `protobuf:"bytes,4,opt,name=owner,proto3" json:"owner,omitempty"`
+	// From is the node that sends the data.
+	From          string `protobuf:"bytes,5,opt,name=from,proto3" json:"from,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReceiveVolume) Reset() {
+	*x = ReceiveVolume{}
+	mi := &file_cara_v1_service_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReceiveVolume) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReceiveVolume) ProtoMessage() {}
+
+func (x *ReceiveVolume) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReceiveVolume.ProtoReflect.Descriptor instead.
+func (*ReceiveVolume) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *ReceiveVolume) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *ReceiveVolume) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+func (x *ReceiveVolume) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ReceiveVolume) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *ReceiveVolume) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
 // Released reports that an unassigned project has nothing left on a node.
 type Released struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -4195,7 +4425,7 @@ type Released struct {
 
 func (x *Released) Reset() {
 	*x = Released{}
-	mi := &file_cara_v1_service_proto_msgTypes[58]
+	mi := &file_cara_v1_service_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4207,7 +4437,7 @@ func (x *Released) String() string {
 func (*Released) ProtoMessage() {}
 
 func (x *Released) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[58]
+	mi := &file_cara_v1_service_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4220,7 +4450,7 @@ func (x *Released) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Released.ProtoReflect.Descriptor instead.
 func (*Released) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{58}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Released) GetName() string {
@@ -4253,7 +4483,7 @@ type Synced struct {
 
 func (x *Synced) Reset() {
 	*x = Synced{}
-	mi := &file_cara_v1_service_proto_msgTypes[59]
+	mi := &file_cara_v1_service_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4265,7 +4495,7 @@ func (x *Synced) String() string {
 func (*Synced) ProtoMessage() {}
 
 func (x *Synced) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[59]
+	mi := &file_cara_v1_service_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4278,7 +4508,7 @@ func (x *Synced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Synced.ProtoReflect.Descriptor instead.
 func (*Synced) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{59}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{62}
 }
 
 // Routes is a change of the routing table, or the whole table.
@@ -4301,7 +4531,7 @@ type Routes struct {
 
 func (x *Routes) Reset() {
 	*x = Routes{}
-	mi := &file_cara_v1_service_proto_msgTypes[60]
+	mi := &file_cara_v1_service_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4313,7 +4543,7 @@ func (x *Routes) String() string {
 func (*Routes) ProtoMessage() {}
 
 func (x *Routes) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[60]
+	mi := &file_cara_v1_service_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4326,7 +4556,7 @@ func (x *Routes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Routes.ProtoReflect.Descriptor instead.
 func (*Routes) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{60}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Routes) GetFull() bool {
@@ -4378,7 +4608,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_cara_v1_service_proto_msgTypes[61]
+	mi := &file_cara_v1_service_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4390,7 +4620,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[61]
+	mi := &file_cara_v1_service_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4403,7 +4633,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{61}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Peer) GetNode() string {
@@ -4442,7 +4672,7 @@ type OpenStream struct {
 
 func (x *OpenStream) Reset() {
 	*x = OpenStream{}
-	mi := &file_cara_v1_service_proto_msgTypes[62]
+	mi := &file_cara_v1_service_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4454,7 +4684,7 @@ func (x *OpenStream) String() string {
 func (*OpenStream) ProtoMessage() {}
 
 func (x *OpenStream) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[62]
+	mi := &file_cara_v1_service_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4467,7 +4697,7 @@ func (x *OpenStream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenStream.ProtoReflect.Descriptor instead.
 func (*OpenStream) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{62}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *OpenStream) GetStreamId() string {
@@ -4584,7 +4814,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[63]
+	mi := &file_cara_v1_service_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4596,7 +4826,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[63]
+	mi := &file_cara_v1_service_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4609,7 +4839,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{63}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *AttachRequest) GetStreamId() string {
@@ -4683,7 +4913,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[64]
+	mi := &file_cara_v1_service_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4695,7 +4925,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[64]
+	mi := &file_cara_v1_service_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4708,7 +4938,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{64}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *AttachResponse) GetExec() *ExecRequest {
@@ -4743,7 +4973,7 @@ type CreateSourceRequest struct {
 
 func (x *CreateSourceRequest) Reset() {
 	*x = CreateSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[65]
+	mi := &file_cara_v1_service_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4755,7 +4985,7 @@ func (x *CreateSourceRequest) String() string {
 func (*CreateSourceRequest) ProtoMessage() {}
 
 func (x *CreateSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[65]
+	mi := &file_cara_v1_service_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4768,7 +4998,7 @@ func (x *CreateSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSourceRequest.ProtoReflect.Descriptor instead.
 func (*CreateSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{65}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *CreateSourceRequest) GetSource() *Source {
@@ -4789,7 +5019,7 @@ type PutSourceRequest struct {
 
 func (x *PutSourceRequest) Reset() {
 	*x = PutSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[66]
+	mi := &file_cara_v1_service_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4801,7 +5031,7 @@ func (x *PutSourceRequest) String() string {
 func (*PutSourceRequest) ProtoMessage() {}
 
 func (x *PutSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[66]
+	mi := &file_cara_v1_service_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4814,7 +5044,7 @@ func (x *PutSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSourceRequest.ProtoReflect.Descriptor instead.
 func (*PutSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{66}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *PutSourceRequest) GetSource() *Source {
@@ -4841,7 +5071,7 @@ type ListSourcesResponse struct {
 
 func (x *ListSourcesResponse) Reset() {
 	*x = ListSourcesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[67]
+	mi := &file_cara_v1_service_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4853,7 +5083,7 @@ func (x *ListSourcesResponse) String() string {
 func (*ListSourcesResponse) ProtoMessage() {}
 
 func (x *ListSourcesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[67]
+	mi := &file_cara_v1_service_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4866,7 +5096,7 @@ func (x *ListSourcesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSourcesResponse.ProtoReflect.Descriptor instead.
 func (*ListSourcesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{67}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ListSourcesResponse) GetItems() []*Source {
@@ -4912,7 +5142,7 @@ type SourceEvent struct {
 
 func (x *SourceEvent) Reset() {
 	*x = SourceEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[68]
+	mi := &file_cara_v1_service_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4924,7 +5154,7 @@ func (x *SourceEvent) String() string {
 func (*SourceEvent) ProtoMessage() {}
 
 func (x *SourceEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[68]
+	mi := &file_cara_v1_service_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4937,7 +5167,7 @@ func (x *SourceEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceEvent.ProtoReflect.Descriptor instead.
 func (*SourceEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{68}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *SourceEvent) GetType() string {
@@ -4975,7 +5205,7 @@ type ReconcileSourceResponse struct {
 
 func (x *ReconcileSourceResponse) Reset() {
 	*x = ReconcileSourceResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[69]
+	mi := &file_cara_v1_service_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4987,7 +5217,7 @@ func (x *ReconcileSourceResponse) String() string {
 func (*ReconcileSourceResponse) ProtoMessage() {}
 
 func (x *ReconcileSourceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[69]
+	mi := &file_cara_v1_service_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5000,7 +5230,7 @@ func (x *ReconcileSourceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileSourceResponse.ProtoReflect.Descriptor instead.
 func (*ReconcileSourceResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{69}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ReconcileSourceResponse) GetToken() string {
@@ -5030,7 +5260,7 @@ type ConfirmSourceRequest struct {
 
 func (x *ConfirmSourceRequest) Reset() {
 	*x = ConfirmSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[70]
+	mi := &file_cara_v1_service_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5042,7 +5272,7 @@ func (x *ConfirmSourceRequest) String() string {
 func (*ConfirmSourceRequest) ProtoMessage() {}
 
 func (x *ConfirmSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[70]
+	mi := &file_cara_v1_service_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5055,7 +5285,7 @@ func (x *ConfirmSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmSourceRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{70}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *ConfirmSourceRequest) GetName() string {
@@ -5091,7 +5321,7 @@ type SourcePlan struct {
 
 func (x *SourcePlan) Reset() {
 	*x = SourcePlan{}
-	mi := &file_cara_v1_service_proto_msgTypes[71]
+	mi := &file_cara_v1_service_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5103,7 +5333,7 @@ func (x *SourcePlan) String() string {
 func (*SourcePlan) ProtoMessage() {}
 
 func (x *SourcePlan) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[71]
+	mi := &file_cara_v1_service_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5116,7 +5346,7 @@ func (x *SourcePlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourcePlan.ProtoReflect.Descriptor instead.
 func (*SourcePlan) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{71}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *SourcePlan) GetSource() string {
@@ -5182,7 +5412,7 @@ type PlanStep struct {
 
 func (x *PlanStep) Reset() {
 	*x = PlanStep{}
-	mi := &file_cara_v1_service_proto_msgTypes[72]
+	mi := &file_cara_v1_service_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5194,7 +5424,7 @@ func (x *PlanStep) String() string {
 func (*PlanStep) ProtoMessage() {}
 
 func (x *PlanStep) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[72]
+	mi := &file_cara_v1_service_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5207,7 +5437,7 @@ func (x *PlanStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanStep.ProtoReflect.Descriptor instead.
 func (*PlanStep) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{72}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *PlanStep) GetProject() string {
@@ -5288,7 +5518,7 @@ type ListClaimsRequest struct {
 
 func (x *ListClaimsRequest) Reset() {
 	*x = ListClaimsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[73]
+	mi := &file_cara_v1_service_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5300,7 +5530,7 @@ func (x *ListClaimsRequest) String() string {
 func (*ListClaimsRequest) ProtoMessage() {}
 
 func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[73]
+	mi := &file_cara_v1_service_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5313,7 +5543,7 @@ func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsRequest.ProtoReflect.Descriptor instead.
 func (*ListClaimsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{73}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *ListClaimsRequest) GetSource() string {
@@ -5354,7 +5584,7 @@ type ListClaimsResponse struct {
 
 func (x *ListClaimsResponse) Reset() {
 	*x = ListClaimsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[74]
+	mi := &file_cara_v1_service_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5366,7 +5596,7 @@ func (x *ListClaimsResponse) String() string {
 func (*ListClaimsResponse) ProtoMessage() {}
 
 func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[74]
+	mi := &file_cara_v1_service_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5379,7 +5609,7 @@ func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsResponse.ProtoReflect.Descriptor instead.
 func (*ListClaimsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{74}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ListClaimsResponse) GetItems() []*Claim {
@@ -5440,7 +5670,7 @@ type UpdateSourceStatusRequest struct {
 
 func (x *UpdateSourceStatusRequest) Reset() {
 	*x = UpdateSourceStatusRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[75]
+	mi := &file_cara_v1_service_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5452,7 +5682,7 @@ func (x *UpdateSourceStatusRequest) String() string {
 func (*UpdateSourceStatusRequest) ProtoMessage() {}
 
 func (x *UpdateSourceStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[75]
+	mi := &file_cara_v1_service_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5465,7 +5695,7 @@ func (x *UpdateSourceStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSourceStatusRequest.ProtoReflect.Descriptor instead.
 func (*UpdateSourceStatusRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{75}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *UpdateSourceStatusRequest) GetName() string {
@@ -5560,7 +5790,7 @@ type PublishSnapshotRequest struct {
 
 func (x *PublishSnapshotRequest) Reset() {
 	*x = PublishSnapshotRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[76]
+	mi := &file_cara_v1_service_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5572,7 +5802,7 @@ func (x *PublishSnapshotRequest) String() string {
 func (*PublishSnapshotRequest) ProtoMessage() {}
 
 func (x *PublishSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[76]
+	mi := &file_cara_v1_service_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5585,7 +5815,7 @@ func (x *PublishSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*PublishSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{76}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *PublishSnapshotRequest) GetSource() string {
@@ -5641,7 +5871,7 @@ type PublishSnapshotResponse struct {
 
 func (x *PublishSnapshotResponse) Reset() {
 	*x = PublishSnapshotResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[77]
+	mi := &file_cara_v1_service_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5653,7 +5883,7 @@ func (x *PublishSnapshotResponse) String() string {
 func (*PublishSnapshotResponse) ProtoMessage() {}
 
 func (x *PublishSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[77]
+	mi := &file_cara_v1_service_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5666,7 +5896,7 @@ func (x *PublishSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*PublishSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{77}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *PublishSnapshotResponse) GetResourceVersion() string {
@@ -5689,7 +5919,7 @@ type UpdateClaimsRequest struct {
 
 func (x *UpdateClaimsRequest) Reset() {
 	*x = UpdateClaimsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[78]
+	mi := &file_cara_v1_service_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5701,7 +5931,7 @@ func (x *UpdateClaimsRequest) String() string {
 func (*UpdateClaimsRequest) ProtoMessage() {}
 
 func (x *UpdateClaimsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[78]
+	mi := &file_cara_v1_service_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5714,7 +5944,7 @@ func (x *UpdateClaimsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateClaimsRequest.ProtoReflect.Descriptor instead.
 func (*UpdateClaimsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{78}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *UpdateClaimsRequest) GetSource() string {
@@ -5746,7 +5976,7 @@ type ClaimUpdate struct {
 
 func (x *ClaimUpdate) Reset() {
 	*x = ClaimUpdate{}
-	mi := &file_cara_v1_service_proto_msgTypes[79]
+	mi := &file_cara_v1_service_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5758,7 +5988,7 @@ func (x *ClaimUpdate) String() string {
 func (*ClaimUpdate) ProtoMessage() {}
 
 func (x *ClaimUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[79]
+	mi := &file_cara_v1_service_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5771,7 +6001,7 @@ func (x *ClaimUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimUpdate.ProtoReflect.Descriptor instead.
 func (*ClaimUpdate) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{79}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *ClaimUpdate) GetProject() string {
@@ -5806,7 +6036,7 @@ type GetSourceSecretRequest struct {
 
 func (x *GetSourceSecretRequest) Reset() {
 	*x = GetSourceSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[80]
+	mi := &file_cara_v1_service_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5818,7 +6048,7 @@ func (x *GetSourceSecretRequest) String() string {
 func (*GetSourceSecretRequest) ProtoMessage() {}
 
 func (x *GetSourceSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[80]
+	mi := &file_cara_v1_service_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5831,7 +6061,7 @@ func (x *GetSourceSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSourceSecretRequest.ProtoReflect.Descriptor instead.
 func (*GetSourceSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{80}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *GetSourceSecretRequest) GetName() string {
@@ -5852,7 +6082,7 @@ type GetSourceSecretResponse struct {
 
 func (x *GetSourceSecretResponse) Reset() {
 	*x = GetSourceSecretResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[81]
+	mi := &file_cara_v1_service_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5864,7 +6094,7 @@ func (x *GetSourceSecretResponse) String() string {
 func (*GetSourceSecretResponse) ProtoMessage() {}
 
 func (x *GetSourceSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[81]
+	mi := &file_cara_v1_service_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5877,7 +6107,7 @@ func (x *GetSourceSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSourceSecretResponse.ProtoReflect.Descriptor instead.
 func (*GetSourceSecretResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{81}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *GetSourceSecretResponse) GetGit() map[string][]byte {
@@ -5898,7 +6128,7 @@ type CreateSecretRequest struct {
 
 func (x *CreateSecretRequest) Reset() {
 	*x = CreateSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[82]
+	mi := &file_cara_v1_service_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5910,7 +6140,7 @@ func (x *CreateSecretRequest) String() string {
 func (*CreateSecretRequest) ProtoMessage() {}
 
 func (x *CreateSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[82]
+	mi := &file_cara_v1_service_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5923,7 +6153,7 @@ func (x *CreateSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSecretRequest.ProtoReflect.Descriptor instead.
 func (*CreateSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{82}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *CreateSecretRequest) GetSecret() *Secret {
@@ -5944,7 +6174,7 @@ type PutSecretRequest struct {
 
 func (x *PutSecretRequest) Reset() {
 	*x = PutSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[83]
+	mi := &file_cara_v1_service_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5956,7 +6186,7 @@ func (x *PutSecretRequest) String() string {
 func (*PutSecretRequest) ProtoMessage() {}
 
 func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[83]
+	mi := &file_cara_v1_service_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5969,7 +6199,7 @@ func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSecretRequest.ProtoReflect.Descriptor instead.
 func (*PutSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{83}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *PutSecretRequest) GetSecret() *Secret {
@@ -5996,7 +6226,7 @@ type ListSecretsResponse struct {
 
 func (x *ListSecretsResponse) Reset() {
 	*x = ListSecretsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[84]
+	mi := &file_cara_v1_service_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6008,7 +6238,7 @@ func (x *ListSecretsResponse) String() string {
 func (*ListSecretsResponse) ProtoMessage() {}
 
 func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[84]
+	mi := &file_cara_v1_service_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6021,7 +6251,7 @@ func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSecretsResponse.ProtoReflect.Descriptor instead.
 func (*ListSecretsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{84}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *ListSecretsResponse) GetItems() []*Secret {
@@ -6071,7 +6301,7 @@ type ListVolumesRequest struct {
 
 func (x *ListVolumesRequest) Reset() {
 	*x = ListVolumesRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[85]
+	mi := &file_cara_v1_service_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6083,7 +6313,7 @@ func (x *ListVolumesRequest) String() string {
 func (*ListVolumesRequest) ProtoMessage() {}
 
 func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[85]
+	mi := &file_cara_v1_service_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6096,7 +6326,7 @@ func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesRequest.ProtoReflect.Descriptor instead.
 func (*ListVolumesRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{85}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *ListVolumesRequest) GetProject() string {
@@ -6151,7 +6381,7 @@ type ListVolumesResponse struct {
 
 func (x *ListVolumesResponse) Reset() {
 	*x = ListVolumesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[86]
+	mi := &file_cara_v1_service_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6163,7 +6393,7 @@ func (x *ListVolumesResponse) String() string {
 func (*ListVolumesResponse) ProtoMessage() {}
 
 func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[86]
+	mi := &file_cara_v1_service_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6176,7 +6406,7 @@ func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesResponse.ProtoReflect.Descriptor instead.
 func (*ListVolumesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{86}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *ListVolumesResponse) GetItems() []*Volume {
@@ -6218,7 +6448,7 @@ type CreateEventRequest struct {
 
 func (x *CreateEventRequest) Reset() {
 	*x = CreateEventRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[87]
+	mi := &file_cara_v1_service_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6230,7 +6460,7 @@ func (x *CreateEventRequest) String() string {
 func (*CreateEventRequest) ProtoMessage() {}
 
 func (x *CreateEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[87]
+	mi := &file_cara_v1_service_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6243,7 +6473,7 @@ func (x *CreateEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateEventRequest.ProtoReflect.Descriptor instead.
 func (*CreateEventRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{87}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *CreateEventRequest) GetEvent() *Event {
@@ -6270,7 +6500,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[88]
+	mi := &file_cara_v1_service_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6282,7 +6512,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[88]
+	mi := &file_cara_v1_service_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6295,7 +6525,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{88}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *ListEventsRequest) GetKind() string {
@@ -6343,7 +6573,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[89]
+	mi := &file_cara_v1_service_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6355,7 +6585,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[89]
+	mi := &file_cara_v1_service_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6368,7 +6598,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{89}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *ListEventsResponse) GetItems() []*Event {
@@ -6414,7 +6644,7 @@ type EventEvent struct {
 
 func (x *EventEvent) Reset() {
 	*x = EventEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[90]
+	mi := &file_cara_v1_service_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6426,7 +6656,7 @@ func (x *EventEvent) String() string {
 func (*EventEvent) ProtoMessage() {}
 
 func (x *EventEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[90]
+	mi := &file_cara_v1_service_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6439,7 +6669,7 @@ func (x *EventEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventEvent.ProtoReflect.Descriptor instead.
 func (*EventEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{90}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *EventEvent) GetType() string {
@@ -6477,7 +6707,7 @@ type TrimHistoryRequest struct {
 
 func (x *TrimHistoryRequest) Reset() {
 	*x = TrimHistoryRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[91]
+	mi := &file_cara_v1_service_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6489,7 +6719,7 @@ func (x *TrimHistoryRequest) String() string {
 func (*TrimHistoryRequest) ProtoMessage() {}
 
 func (x *TrimHistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[91]
+	mi := &file_cara_v1_service_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6502,7 +6732,7 @@ func (x *TrimHistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimHistoryRequest.ProtoReflect.Descriptor instead.
 func (*TrimHistoryRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{91}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *TrimHistoryRequest) GetEventsBefore() *timestamppb.Timestamp {
@@ -6534,7 +6764,7 @@ type TrimHistoryResponse struct {
 
 func (x *TrimHistoryResponse) Reset() {
 	*x = TrimHistoryResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[92]
+	mi := &file_cara_v1_service_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6546,7 +6776,7 @@ func (x *TrimHistoryResponse) String() string {
 func (*TrimHistoryResponse) ProtoMessage() {}
 
 func (x *TrimHistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[92]
+	mi := &file_cara_v1_service_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6559,7 +6789,7 @@ func (x *TrimHistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimHistoryResponse.ProtoReflect.Descriptor instead.
 func (*TrimHistoryResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{92}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *TrimHistoryResponse) GetEvents() int32 {
@@ -6597,7 +6827,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[93]
+	mi := &file_cara_v1_service_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6609,7 +6839,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[93]
+	mi := &file_cara_v1_service_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6622,7 +6852,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{93}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *WatchRequest) GetKinds() []string {
@@ -6654,7 +6884,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[94]
+	mi := &file_cara_v1_service_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6666,7 +6896,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[94]
+	mi := &file_cara_v1_service_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6679,7 +6909,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{94}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *WatchResponse) GetResourceVersion() string {
@@ -6716,7 +6946,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_cara_v1_service_proto_msgTypes[95]
+	mi := &file_cara_v1_service_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6728,7 +6958,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[95]
+	mi := &file_cara_v1_service_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6741,7 +6971,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{95}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *Change) GetDeleted() bool {
@@ -6770,7 +7000,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[96]
+	mi := &file_cara_v1_service_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6782,7 +7012,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[96]
+	mi := &file_cara_v1_service_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6795,7 +7025,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{96}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *CreateTokenRequest) GetToken() *Token {
@@ -6819,7 +7049,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[97]
+	mi := &file_cara_v1_service_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6831,7 +7061,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[97]
+	mi := &file_cara_v1_service_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6844,7 +7074,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{97}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *CreateTokenResponse) GetToken() *Token {
@@ -6878,7 +7108,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[98]
+	mi := &file_cara_v1_service_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6890,7 +7120,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[98]
+	mi := &file_cara_v1_service_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6903,7 +7133,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{98}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *ListTokensResponse) GetItems() []*Token {
@@ -6945,7 +7175,7 @@ type BackupChunk struct {
 
 func (x *BackupChunk) Reset() {
 	*x = BackupChunk{}
-	mi := &file_cara_v1_service_proto_msgTypes[99]
+	mi := &file_cara_v1_service_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6957,7 +7187,7 @@ func (x *BackupChunk) String() string {
 func (*BackupChunk) ProtoMessage() {}
 
 func (x *BackupChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[99]
+	mi := &file_cara_v1_service_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6970,7 +7200,7 @@ func (x *BackupChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupChunk.ProtoReflect.Descriptor instead.
 func (*BackupChunk) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{99}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *BackupChunk) GetData() []byte {
@@ -7044,7 +7274,7 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\ano_wait\x18\a \x01(\bR\x06noWait\"E\n" +
 	"\x15DeleteProjectResponse\x12\x12\n" +
 	"\x04gone\x18\x01 \x01(\bR\x04gone\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\"\xd7\x02\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"\x80\x03\n" +
 	"\x1aUpdateProjectStatusRequest\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\a\xc8\x01\x01r\x02\x18?R\x04name\x12\x19\n" +
@@ -7056,12 +7286,21 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\n" +
 	"conditions\x18\x06 \x03(\v2\x12.cara.v1.ConditionB\b\xbaH\x05\x92\x01\x02\x10\x10R\n" +
 	"conditions\x12=\n" +
-	"\bservices\x18\a \x03(\v2\x16.cara.v1.ServiceStatusB\t\xbaH\x06\x92\x01\x03\x10\xc8\x01R\bservices\"\x99\x02\n" +
+	"\bservices\x18\a \x03(\v2\x16.cara.v1.ServiceStatusB\t\xbaH\x06\x92\x01\x03\x10\xc8\x01R\bservices\x12'\n" +
+	"\x04move\x18\b \x01(\v2\x13.cara.v1.MoveReportR\x04move\"\x92\x01\n" +
+	"\n" +
+	"MoveReport\x12\x1a\n" +
+	"\x02id\x18\x01 \x01(\tB\n" +
+	"\xbaH\a\xc8\x01\x01r\x02\x18@R\x02id\x12D\n" +
+	"\x06result\x18\x02 \x01(\tB,\xbaH)r'R\x06CopiedR\bVerifiedR\vInterruptedR\x06FailedR\x06result\x12\"\n" +
+	"\amessage\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\amessage\"\xb1\x02\n" +
 	"\x16ScheduleProjectRequest\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\a\xc8\x01\x01r\x02\x18?R\x04name\x121\n" +
-	"\x10resource_version\x18\x02 \x01(\tB\x06\xbaH\x03\xc8\x01\x01R\x0fresourceVersion\x12B\n" +
-	"\x06action\x18\x03 \x01(\tB*\xbaH'r%R\x04BindR\x04MoveR\aExplainR\x05EvictR\aAbandonR\x06action\x12\"\n" +
+	"\x10resource_version\x18\x02 \x01(\tB\x06\xbaH\x03\xc8\x01\x01R\x0fresourceVersion\x12Z\n" +
+	"\x06action\x18\x03 \x01(\tBB\xbaH?r=R\x04BindR\x04MoveR\aExplainR\x05EvictR\aAbandonR\n" +
+	"AcceptMoveR\n" +
+	"RefuseMoveR\x06action\x12\"\n" +
 	"\bnode_ref\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18?R\anodeRef\x12 \n" +
 	"\x06reason\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06reason\x12\"\n" +
 	"\amessage\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80@R\amessage\"L\n" +
@@ -7080,7 +7319,12 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x06reason\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06reason\"R\n" +
 	"\x13AdoptProjectRequest\x12\x1a\n" +
 	"\x04name\x18\x01 \x01(\tB\x06\xbaH\x03\xc8\x01\x01R\x04name\x12\x1f\n" +
-	"\x06source\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18?R\x06source\"3\n" +
+	"\x06source\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18?R\x06source\"P\n" +
+	"\x12MoveProjectRequest\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\a\xc8\x01\x01r\x02\x18?R\x04name\x12\x1a\n" +
+	"\x02to\x18\x02 \x01(\tB\n" +
+	"\xbaH\a\xc8\x01\x01r\x02\x18?R\x02to\"3\n" +
 	"\x15ReleaseProjectRequest\x12\x1a\n" +
 	"\x04name\x18\x01 \x01(\tB\x06\xbaH\x03\xc8\x01\x01R\x04name\"\x7f\n" +
 	"\x16RollbackProjectRequest\x12\x1a\n" +
@@ -7250,7 +7494,7 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\theartbeat\x18\x01 \x01(\v2\x12.cara.v1.HeartbeatR\theartbeat\x12(\n" +
 	"\vinstance_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\n" +
 	"instanceId\x128\n" +
-	"\breleased\x18\x03 \x03(\v2\x11.cara.v1.ReleasedB\t\xbaH\x06\x92\x01\x03\x10\x90NR\breleased\"\x84\x03\n" +
+	"\breleased\x18\x03 \x03(\v2\x11.cara.v1.ReleasedB\t\xbaH\x06\x92\x01\x03\x10\x90NR\breleased\"\xc5\x03\n" +
 	"\x0fConnectResponse\x12,\n" +
 	"\awelcome\x18\x01 \x01(\v2\x10.cara.v1.WelcomeH\x00R\awelcome\x125\n" +
 	"\n" +
@@ -7263,7 +7507,8 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x06routes\x18\x05 \x01(\v2\x0f.cara.v1.RoutesH\x00R\x06routes\x126\n" +
 	"\vopen_stream\x18\x06 \x01(\v2\x13.cara.v1.OpenStreamH\x00R\n" +
 	"openStream\x12<\n" +
-	"\rremove_volume\x18\a \x01(\v2\x15.cara.v1.RemoveVolumeH\x00R\fremoveVolumeB\t\n" +
+	"\rremove_volume\x18\a \x01(\v2\x15.cara.v1.RemoveVolumeH\x00R\fremoveVolume\x12?\n" +
+	"\x0ereceive_volume\x18\b \x01(\v2\x16.cara.v1.ReceiveVolumeH\x00R\rreceiveVolumeB\t\n" +
 	"\amessage\"\xaf\x01\n" +
 	"\aWelcome\x12\x1d\n" +
 	"\n" +
@@ -7279,7 +7524,13 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\fRemoveVolume\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x18\n" +
 	"\aproject\x18\x02 \x01(\tR\aproject\x12\x12\n" +
-	"\x04name\x18\x03 \x01(\tR\x04name\"X\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\"y\n" +
+	"\rReceiveVolume\x12\x10\n" +
+	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x18\n" +
+	"\aproject\x18\x02 \x01(\tR\aproject\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x14\n" +
+	"\x05owner\x18\x04 \x01(\tR\x05owner\x12\x12\n" +
+	"\x04from\x18\x05 \x01(\tR\x04from\"X\n" +
 	"\bReleased\x12\x1b\n" +
 	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04name\x12\x19\n" +
 	"\x03uid\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x03uid\x12\x14\n" +
@@ -7489,7 +7740,7 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"apiVersion\x12\x12\n" +
 	"\x04kind\x18\x04 \x01(\tR\x04kind\"!\n" +
 	"\vBackupChunk\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2\xca\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data2\x95\x14\n" +
 	"\x0eProjectService\x12c\n" +
 	"\rCreateProject\x12\x1d.cara.v1.CreateProjectRequest\x1a\x10.cara.v1.Project\"!\x82\xd3\xe4\x93\x02\x1b:\aproject\"\x10/api/v1/projects\x12u\n" +
 	"\n" +
@@ -7508,7 +7759,10 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x0fOverrideProject\x12\x1f.cara.v1.OverrideProjectRequest\x1a\x11.cara.v1.Override\"+\x82\xd3\xe4\x93\x02%:\x01*\" /api/v1/projects/{name}:override\x12`\n" +
 	"\rListOverrides\x12\x14.cara.v1.ListRequest\x1a\x1e.cara.v1.ListOverridesResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/overrides\x12h\n" +
 	"\fAdoptProject\x12\x1c.cara.v1.AdoptProjectRequest\x1a\x10.cara.v1.Project\"(\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/api/v1/projects/{name}:adopt\x12n\n" +
-	"\x0eReleaseProject\x12\x1e.cara.v1.ReleaseProjectRequest\x1a\x10.cara.v1.Project\"*\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/api/v1/projects/{name}:release\x12q\n" +
+	"\x0eReleaseProject\x12\x1e.cara.v1.ReleaseProjectRequest\x1a\x10.cara.v1.Project\"*\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/api/v1/projects/{name}:release\x12e\n" +
+	"\vMoveProject\x12\x1b.cara.v1.MoveProjectRequest\x1a\x10.cara.v1.Project\"'\x82\xd3\xe4\x93\x02!:\x01*\"\x1c/api/v1/projects/{name}:move\x12b\n" +
+	"\n" +
+	"CancelMove\x12\x13.cara.v1.GetRequest\x1a\x10.cara.v1.Project\"-\x82\xd3\xe4\x93\x02':\x01*\"\"/api/v1/projects/{name}:cancelMove\x12q\n" +
 	"\x0fRollbackProject\x12\x1f.cara.v1.RollbackProjectRequest\x1a\x10.cara.v1.Project\"+\x82\xd3\xe4\x93\x02%:\x01*\" /api/v1/projects/{name}:rollback\x12j\n" +
 	"\x11GetProjectHistory\x12\x13.cara.v1.GetRequest\x1a\x17.cara.v1.ProjectHistory\"'\x82\xd3\xe4\x93\x02!\x12\x1f/api/v1/projects/{name}/history\x12E\n" +
 	"\fNoticeExpiry\x12\x1d.cara.v1.RemoveProjectRequest\x1a\x16.google.protobuf.Empty\x12V\n" +
@@ -7599,7 +7853,7 @@ func file_cara_v1_service_proto_rawDescGZIP() []byte {
 	return file_cara_v1_service_proto_rawDescData
 }
 
-var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 102)
+var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 105)
 var file_cara_v1_service_proto_goTypes = []any{
 	(*Info)(nil),                       // 0: cara.v1.Info
 	(*GetRequest)(nil),                 // 1: cara.v1.GetRequest
@@ -7614,385 +7868,394 @@ var file_cara_v1_service_proto_goTypes = []any{
 	(*DeleteProjectRequest)(nil),       // 10: cara.v1.DeleteProjectRequest
 	(*DeleteProjectResponse)(nil),      // 11: cara.v1.DeleteProjectResponse
 	(*UpdateProjectStatusRequest)(nil), // 12: cara.v1.UpdateProjectStatusRequest
-	(*ScheduleProjectRequest)(nil),     // 13: cara.v1.ScheduleProjectRequest
-	(*RemoveProjectRequest)(nil),       // 14: cara.v1.RemoveProjectRequest
-	(*RetryProjectRequest)(nil),        // 15: cara.v1.RetryProjectRequest
-	(*RestartProjectRequest)(nil),      // 16: cara.v1.RestartProjectRequest
-	(*ExtendProjectRequest)(nil),       // 17: cara.v1.ExtendProjectRequest
-	(*AdoptProjectRequest)(nil),        // 18: cara.v1.AdoptProjectRequest
-	(*ReleaseProjectRequest)(nil),      // 19: cara.v1.ReleaseProjectRequest
-	(*RollbackProjectRequest)(nil),     // 20: cara.v1.RollbackProjectRequest
-	(*ProjectHistory)(nil),             // 21: cara.v1.ProjectHistory
-	(*Hint)(nil),                       // 22: cara.v1.Hint
-	(*OverrideTerms)(nil),              // 23: cara.v1.OverrideTerms
-	(*OverrideProjectRequest)(nil),     // 24: cara.v1.OverrideProjectRequest
-	(*ListOverridesResponse)(nil),      // 25: cara.v1.ListOverridesResponse
-	(*ListTombstonesResponse)(nil),     // 26: cara.v1.ListTombstonesResponse
-	(*LogsRequest)(nil),                // 27: cara.v1.LogsRequest
-	(*ExecRequest)(nil),                // 28: cara.v1.ExecRequest
-	(*ExecStart)(nil),                  // 29: cara.v1.ExecStart
-	(*TerminalSize)(nil),               // 30: cara.v1.TerminalSize
-	(*ExecResponse)(nil),               // 31: cara.v1.ExecResponse
-	(*PortForwardRequest)(nil),         // 32: cara.v1.PortForwardRequest
-	(*PortForwardStart)(nil),           // 33: cara.v1.PortForwardStart
-	(*PortForwardResponse)(nil),        // 34: cara.v1.PortForwardResponse
-	(*TopRequest)(nil),                 // 35: cara.v1.TopRequest
-	(*TopResponse)(nil),                // 36: cara.v1.TopResponse
-	(*ServiceUsage)(nil),               // 37: cara.v1.ServiceUsage
-	(*LogLine)(nil),                    // 38: cara.v1.LogLine
-	(*ApplyRequest)(nil),               // 39: cara.v1.ApplyRequest
-	(*ApplyResponse)(nil),              // 40: cara.v1.ApplyResponse
-	(*ApplyResult)(nil),                // 41: cara.v1.ApplyResult
-	(*CreateNodeRequest)(nil),          // 42: cara.v1.CreateNodeRequest
-	(*PutNodeRequest)(nil),             // 43: cara.v1.PutNodeRequest
-	(*ListNodesResponse)(nil),          // 44: cara.v1.ListNodesResponse
-	(*WatchObjectsRequest)(nil),        // 45: cara.v1.WatchObjectsRequest
-	(*NodeEvent)(nil),                  // 46: cara.v1.NodeEvent
-	(*HeartbeatRequest)(nil),           // 47: cara.v1.HeartbeatRequest
-	(*MarkNodeNotReadyRequest)(nil),    // 48: cara.v1.MarkNodeNotReadyRequest
-	(*MarkNodeDrainedRequest)(nil),     // 49: cara.v1.MarkNodeDrainedRequest
-	(*JoinRequest)(nil),                // 50: cara.v1.JoinRequest
-	(*JoinResponse)(nil),               // 51: cara.v1.JoinResponse
-	(*RenewCertificateRequest)(nil),    // 52: cara.v1.RenewCertificateRequest
-	(*ConnectRequest)(nil),             // 53: cara.v1.ConnectRequest
-	(*ConnectResponse)(nil),            // 54: cara.v1.ConnectResponse
-	(*Welcome)(nil),                    // 55: cara.v1.Welcome
-	(*Unassigned)(nil),                 // 56: cara.v1.Unassigned
-	(*RemoveVolume)(nil),               // 57: cara.v1.RemoveVolume
-	(*Released)(nil),                   // 58: cara.v1.Released
-	(*Synced)(nil),                     // 59: cara.v1.Synced
-	(*Routes)(nil),                     // 60: cara.v1.Routes
-	(*Peer)(nil),                       // 61: cara.v1.Peer
-	(*OpenStream)(nil),                 // 62: cara.v1.OpenStream
-	(*AttachRequest)(nil),              // 63: cara.v1.AttachRequest
-	(*AttachResponse)(nil),             // 64: cara.v1.AttachResponse
-	(*CreateSourceRequest)(nil),        // 65: cara.v1.CreateSourceRequest
-	(*PutSourceRequest)(nil),           // 66: cara.v1.PutSourceRequest
-	(*ListSourcesResponse)(nil),        // 67: cara.v1.ListSourcesResponse
-	(*SourceEvent)(nil),                // 68: cara.v1.SourceEvent
-	(*ReconcileSourceResponse)(nil),    // 69: cara.v1.ReconcileSourceResponse
-	(*ConfirmSourceRequest)(nil),       // 70: cara.v1.ConfirmSourceRequest
-	(*SourcePlan)(nil),                 // 71: cara.v1.SourcePlan
-	(*PlanStep)(nil),                   // 72: cara.v1.PlanStep
-	(*ListClaimsRequest)(nil),          // 73: cara.v1.ListClaimsRequest
-	(*ListClaimsResponse)(nil),         // 74: cara.v1.ListClaimsResponse
-	(*UpdateSourceStatusRequest)(nil),  // 75: cara.v1.UpdateSourceStatusRequest
-	(*PublishSnapshotRequest)(nil),     // 76: cara.v1.PublishSnapshotRequest
-	(*PublishSnapshotResponse)(nil),    // 77: cara.v1.PublishSnapshotResponse
-	(*UpdateClaimsRequest)(nil),        // 78: cara.v1.UpdateClaimsRequest
-	(*ClaimUpdate)(nil),                // 79: cara.v1.ClaimUpdate
-	(*GetSourceSecretRequest)(nil),     // 80: cara.v1.GetSourceSecretRequest
-	(*GetSourceSecretResponse)(nil),    // 81: cara.v1.GetSourceSecretResponse
-	(*CreateSecretRequest)(nil),        // 82: cara.v1.CreateSecretRequest
-	(*PutSecretRequest)(nil),           // 83: cara.v1.PutSecretRequest
-	(*ListSecretsResponse)(nil),        // 84: cara.v1.ListSecretsResponse
-	(*ListVolumesRequest)(nil),         // 85: cara.v1.ListVolumesRequest
-	(*ListVolumesResponse)(nil),        // 86: cara.v1.ListVolumesResponse
-	(*CreateEventRequest)(nil),         // 87: cara.v1.CreateEventRequest
-	(*ListEventsRequest)(nil),          // 88: cara.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),         // 89: cara.v1.ListEventsResponse
-	(*EventEvent)(nil),                 // 90: cara.v1.EventEvent
-	(*TrimHistoryRequest)(nil),         // 91: cara.v1.TrimHistoryRequest
-	(*TrimHistoryResponse)(nil),        // 92: cara.v1.TrimHistoryResponse
-	(*WatchRequest)(nil),               // 93: cara.v1.WatchRequest
-	(*WatchResponse)(nil),              // 94: cara.v1.WatchResponse
-	(*Change)(nil),                     // 95: cara.v1.Change
-	(*CreateTokenRequest)(nil),         // 96: cara.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),        // 97: cara.v1.CreateTokenResponse
-	(*ListTokensResponse)(nil),         // 98: cara.v1.ListTokensResponse
-	(*BackupChunk)(nil),                // 99: cara.v1.BackupChunk
-	nil,                                // 100: cara.v1.JoinRequest.LabelsEntry
-	nil,                                // 101: cara.v1.GetSourceSecretResponse.GitEntry
-	(*timestamppb.Timestamp)(nil),      // 102: google.protobuf.Timestamp
-	(*Project)(nil),                    // 103: cara.v1.Project
-	(*ListMeta)(nil),                   // 104: cara.v1.ListMeta
-	(*Condition)(nil),                  // 105: cara.v1.Condition
-	(*ServiceStatus)(nil),              // 106: cara.v1.ServiceStatus
-	(*durationpb.Duration)(nil),        // 107: google.protobuf.Duration
-	(*Revision)(nil),                   // 108: cara.v1.Revision
-	(*Delivery)(nil),                   // 109: cara.v1.Delivery
-	(*Override)(nil),                   // 110: cara.v1.Override
-	(*Tombstone)(nil),                  // 111: cara.v1.Tombstone
-	(*Object)(nil),                     // 112: cara.v1.Object
-	(*FieldDiff)(nil),                  // 113: cara.v1.FieldDiff
-	(*Problem)(nil),                    // 114: cara.v1.Problem
-	(*Node)(nil),                       // 115: cara.v1.Node
-	(*Heartbeat)(nil),                  // 116: cara.v1.Heartbeat
-	(*Assignment)(nil),                 // 117: cara.v1.Assignment
-	(*Route)(nil),                      // 118: cara.v1.Route
-	(*Source)(nil),                     // 119: cara.v1.Source
-	(*Claim)(nil),                      // 120: cara.v1.Claim
-	(*PollStatus)(nil),                 // 121: cara.v1.PollStatus
-	(*Run)(nil),                        // 122: cara.v1.Run
-	(*Snapshot)(nil),                   // 123: cara.v1.Snapshot
-	(*ClaimSpec)(nil),                  // 124: cara.v1.ClaimSpec
-	(*ClaimStatus)(nil),                // 125: cara.v1.ClaimStatus
-	(*Secret)(nil),                     // 126: cara.v1.Secret
-	(*Volume)(nil),                     // 127: cara.v1.Volume
-	(*Event)(nil),                      // 128: cara.v1.Event
-	(*Token)(nil),                      // 129: cara.v1.Token
-	(*emptypb.Empty)(nil),              // 130: google.protobuf.Empty
+	(*MoveReport)(nil),                 // 13: cara.v1.MoveReport
+	(*ScheduleProjectRequest)(nil),     // 14: cara.v1.ScheduleProjectRequest
+	(*RemoveProjectRequest)(nil),       // 15: cara.v1.RemoveProjectRequest
+	(*RetryProjectRequest)(nil),        // 16: cara.v1.RetryProjectRequest
+	(*RestartProjectRequest)(nil),      // 17: cara.v1.RestartProjectRequest
+	(*ExtendProjectRequest)(nil),       // 18: cara.v1.ExtendProjectRequest
+	(*AdoptProjectRequest)(nil),        // 19: cara.v1.AdoptProjectRequest
+	(*MoveProjectRequest)(nil),         // 20: cara.v1.MoveProjectRequest
+	(*ReleaseProjectRequest)(nil),      // 21: cara.v1.ReleaseProjectRequest
+	(*RollbackProjectRequest)(nil),     // 22: cara.v1.RollbackProjectRequest
+	(*ProjectHistory)(nil),             // 23: cara.v1.ProjectHistory
+	(*Hint)(nil),                       // 24: cara.v1.Hint
+	(*OverrideTerms)(nil),              // 25: cara.v1.OverrideTerms
+	(*OverrideProjectRequest)(nil),     // 26: cara.v1.OverrideProjectRequest
+	(*ListOverridesResponse)(nil),      // 27: cara.v1.ListOverridesResponse
+	(*ListTombstonesResponse)(nil),     // 28: cara.v1.ListTombstonesResponse
+	(*LogsRequest)(nil),                // 29: cara.v1.LogsRequest
+	(*ExecRequest)(nil),                // 30: cara.v1.ExecRequest
+	(*ExecStart)(nil),                  // 31: cara.v1.ExecStart
+	(*TerminalSize)(nil),               // 32: cara.v1.TerminalSize
+	(*ExecResponse)(nil),               // 33: cara.v1.ExecResponse
+	(*PortForwardRequest)(nil),         // 34: cara.v1.PortForwardRequest
+	(*PortForwardStart)(nil),           // 35: cara.v1.PortForwardStart
+	(*PortForwardResponse)(nil),        // 36: cara.v1.PortForwardResponse
+	(*TopRequest)(nil),                 // 37: cara.v1.TopRequest
+	(*TopResponse)(nil),                // 38: cara.v1.TopResponse
+	(*ServiceUsage)(nil),               // 39: cara.v1.ServiceUsage
+	(*LogLine)(nil),                    // 40: cara.v1.LogLine
+	(*ApplyRequest)(nil),               // 41: cara.v1.ApplyRequest
+	(*ApplyResponse)(nil),              // 42: cara.v1.ApplyResponse
+	(*ApplyResult)(nil),                // 43: cara.v1.ApplyResult
+	(*CreateNodeRequest)(nil),          // 44: cara.v1.CreateNodeRequest
+	(*PutNodeRequest)(nil),             // 45: cara.v1.PutNodeRequest
+	(*ListNodesResponse)(nil),          // 46: cara.v1.ListNodesResponse
+	(*WatchObjectsRequest)(nil),        // 47: cara.v1.WatchObjectsRequest
+	(*NodeEvent)(nil),                  // 48: cara.v1.NodeEvent
+	(*HeartbeatRequest)(nil),           // 49: cara.v1.HeartbeatRequest
+	(*MarkNodeNotReadyRequest)(nil),    // 50: cara.v1.MarkNodeNotReadyRequest
+	(*MarkNodeDrainedRequest)(nil),     // 51: cara.v1.MarkNodeDrainedRequest
+	(*JoinRequest)(nil),                // 52: cara.v1.JoinRequest
+	(*JoinResponse)(nil),               // 53: cara.v1.JoinResponse
+	(*RenewCertificateRequest)(nil),    // 54: cara.v1.RenewCertificateRequest
+	(*ConnectRequest)(nil),             // 55: cara.v1.ConnectRequest
+	(*ConnectResponse)(nil),            // 56: cara.v1.ConnectResponse
+	(*Welcome)(nil),                    // 57: cara.v1.Welcome
+	(*Unassigned)(nil),                 // 58: cara.v1.Unassigned
+	(*RemoveVolume)(nil),               // 59: cara.v1.RemoveVolume
+	(*ReceiveVolume)(nil),              // 60: cara.v1.ReceiveVolume
+	(*Released)(nil),                   // 61: cara.v1.Released
+	(*Synced)(nil),                     // 62: cara.v1.Synced
+	(*Routes)(nil),                     // 63: cara.v1.Routes
+	(*Peer)(nil),                       // 64: cara.v1.Peer
+	(*OpenStream)(nil),                 // 65: cara.v1.OpenStream
+	(*AttachRequest)(nil),              // 66: cara.v1.AttachRequest
+	(*AttachResponse)(nil),             // 67: cara.v1.AttachResponse
+	(*CreateSourceRequest)(nil),        // 68: cara.v1.CreateSourceRequest
+	(*PutSourceRequest)(nil),           // 69: cara.v1.PutSourceRequest
+	(*ListSourcesResponse)(nil),        // 70: cara.v1.ListSourcesResponse
+	(*SourceEvent)(nil),                // 71: cara.v1.SourceEvent
+	(*ReconcileSourceResponse)(nil),    // 72: cara.v1.ReconcileSourceResponse
+	(*ConfirmSourceRequest)(nil),       // 73: cara.v1.ConfirmSourceRequest
+	(*SourcePlan)(nil),                 // 74: cara.v1.SourcePlan
+	(*PlanStep)(nil),                   // 75: cara.v1.PlanStep
+	(*ListClaimsRequest)(nil),          // 76: cara.v1.ListClaimsRequest
+	(*ListClaimsResponse)(nil),         // 77: cara.v1.ListClaimsResponse
+	(*UpdateSourceStatusRequest)(nil),  // 78: cara.v1.UpdateSourceStatusRequest
+	(*PublishSnapshotRequest)(nil),     // 79: cara.v1.PublishSnapshotRequest
+	(*PublishSnapshotResponse)(nil),    // 80: cara.v1.PublishSnapshotResponse
+	(*UpdateClaimsRequest)(nil),        // 81: cara.v1.UpdateClaimsRequest
+	(*ClaimUpdate)(nil),                // 82: cara.v1.ClaimUpdate
+	(*GetSourceSecretRequest)(nil),     // 83: cara.v1.GetSourceSecretRequest
+	(*GetSourceSecretResponse)(nil),    // 84: cara.v1.GetSourceSecretResponse
+	(*CreateSecretRequest)(nil),        // 85: cara.v1.CreateSecretRequest
+	(*PutSecretRequest)(nil),           // 86: cara.v1.PutSecretRequest
+	(*ListSecretsResponse)(nil),        // 87: cara.v1.ListSecretsResponse
+	(*ListVolumesRequest)(nil),         // 88: cara.v1.ListVolumesRequest
+	(*ListVolumesResponse)(nil),        // 89: cara.v1.ListVolumesResponse
+	(*CreateEventRequest)(nil),         // 90: cara.v1.CreateEventRequest
+	(*ListEventsRequest)(nil),          // 91: cara.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),         // 92: cara.v1.ListEventsResponse
+	(*EventEvent)(nil),                 // 93: cara.v1.EventEvent
+	(*TrimHistoryRequest)(nil),         // 94: cara.v1.TrimHistoryRequest
+	(*TrimHistoryResponse)(nil),        // 95: cara.v1.TrimHistoryResponse
+	(*WatchRequest)(nil),               // 96: cara.v1.WatchRequest
+	(*WatchResponse)(nil),              // 97: cara.v1.WatchResponse
+	(*Change)(nil),                     // 98: cara.v1.Change
+	(*CreateTokenRequest)(nil),         // 99: cara.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),        // 100: cara.v1.CreateTokenResponse
+	(*ListTokensResponse)(nil),         // 101: cara.v1.ListTokensResponse
+	(*BackupChunk)(nil),                // 102: cara.v1.BackupChunk
+	nil,                                // 103: cara.v1.JoinRequest.LabelsEntry
+	nil,                                // 104: cara.v1.GetSourceSecretResponse.GitEntry
+	(*timestamppb.Timestamp)(nil),      // 105: google.protobuf.Timestamp
+	(*Project)(nil),                    // 106: cara.v1.Project
+	(*ListMeta)(nil),                   // 107: cara.v1.ListMeta
+	(*Condition)(nil),                  // 108: cara.v1.Condition
+	(*ServiceStatus)(nil),              // 109: cara.v1.ServiceStatus
+	(*durationpb.Duration)(nil),        // 110: google.protobuf.Duration
+	(*Revision)(nil),                   // 111: cara.v1.Revision
+	(*Delivery)(nil),                   // 112: cara.v1.Delivery
+	(*Override)(nil),                   // 113: cara.v1.Override
+	(*Tombstone)(nil),                  // 114: cara.v1.Tombstone
+	(*Object)(nil),                     // 115: cara.v1.Object
+	(*FieldDiff)(nil),                  // 116: cara.v1.FieldDiff
+	(*Problem)(nil),                    // 117: cara.v1.Problem
+	(*Node)(nil),                       // 118: cara.v1.Node
+	(*Heartbeat)(nil),                  // 119: cara.v1.Heartbeat
+	(*Assignment)(nil),                 // 120: cara.v1.Assignment
+	(*Route)(nil),                      // 121: cara.v1.Route
+	(*Source)(nil),                     // 122: cara.v1.Source
+	(*Claim)(nil),                      // 123: cara.v1.Claim
+	(*PollStatus)(nil),                 // 124: cara.v1.PollStatus
+	(*Run)(nil),                        // 125: cara.v1.Run
+	(*Snapshot)(nil),                   // 126: cara.v1.Snapshot
+	(*ClaimSpec)(nil),                  // 127: cara.v1.ClaimSpec
+	(*ClaimStatus)(nil),                // 128: cara.v1.ClaimStatus
+	(*Secret)(nil),                     // 129: cara.v1.Secret
+	(*Volume)(nil),                     // 130: cara.v1.Volume
+	(*Event)(nil),                      // 131: cara.v1.Event
+	(*Token)(nil),                      // 132: cara.v1.Token
+	(*emptypb.Empty)(nil),              // 133: google.protobuf.Empty
 }
 var file_cara_v1_service_proto_depIdxs = []int32{
-	102, // 0: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
-	103, // 1: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
-	103, // 2: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
-	103, // 3: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
-	104, // 4: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
-	103, // 5: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
-	23,  // 6: cara.v1.DeleteProjectRequest.override:type_name -> cara.v1.OverrideTerms
-	105, // 7: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
-	106, // 8: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
-	102, // 9: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
-	107, // 10: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
-	23,  // 11: cara.v1.RollbackProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	108, // 12: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
-	109, // 13: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
-	102, // 14: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
-	107, // 15: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
-	23,  // 16: cara.v1.OverrideProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	110, // 17: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
-	104, // 18: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
-	111, // 19: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
-	104, // 20: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
-	102, // 21: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	29,  // 22: cara.v1.ExecRequest.start:type_name -> cara.v1.ExecStart
-	30,  // 23: cara.v1.ExecRequest.resize:type_name -> cara.v1.TerminalSize
-	30,  // 24: cara.v1.ExecStart.size:type_name -> cara.v1.TerminalSize
-	33,  // 25: cara.v1.PortForwardRequest.start:type_name -> cara.v1.PortForwardStart
-	37,  // 26: cara.v1.TopResponse.services:type_name -> cara.v1.ServiceUsage
-	102, // 27: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	112, // 28: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
-	23,  // 29: cara.v1.ApplyRequest.override:type_name -> cara.v1.OverrideTerms
-	41,  // 30: cara.v1.ApplyResponse.results:type_name -> cara.v1.ApplyResult
-	113, // 31: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
-	114, // 32: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
-	115, // 33: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
-	115, // 34: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
-	115, // 35: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
-	104, // 36: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
-	115, // 37: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
-	116, // 38: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
-	102, // 39: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
-	100, // 40: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
-	116, // 41: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
-	58,  // 42: cara.v1.ConnectRequest.released:type_name -> cara.v1.Released
-	55,  // 43: cara.v1.ConnectResponse.welcome:type_name -> cara.v1.Welcome
-	117, // 44: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
-	56,  // 45: cara.v1.ConnectResponse.unassigned:type_name -> cara.v1.Unassigned
-	59,  // 46: cara.v1.ConnectResponse.synced:type_name -> cara.v1.Synced
-	60,  // 47: cara.v1.ConnectResponse.routes:type_name -> cara.v1.Routes
-	62,  // 48: cara.v1.ConnectResponse.open_stream:type_name -> cara.v1.OpenStream
-	57,  // 49: cara.v1.ConnectResponse.remove_volume:type_name -> cara.v1.RemoveVolume
-	107, // 50: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	102, // 51: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
-	118, // 52: cara.v1.Routes.upserts:type_name -> cara.v1.Route
-	61,  // 53: cara.v1.Routes.peers:type_name -> cara.v1.Peer
-	102, // 54: cara.v1.Peer.not_before:type_name -> google.protobuf.Timestamp
-	27,  // 55: cara.v1.OpenStream.logs:type_name -> cara.v1.LogsRequest
-	29,  // 56: cara.v1.OpenStream.exec:type_name -> cara.v1.ExecStart
-	33,  // 57: cara.v1.OpenStream.port_forward:type_name -> cara.v1.PortForwardStart
-	35,  // 58: cara.v1.OpenStream.top:type_name -> cara.v1.TopRequest
-	38,  // 59: cara.v1.AttachRequest.log:type_name -> cara.v1.LogLine
-	31,  // 60: cara.v1.AttachRequest.exec:type_name -> cara.v1.ExecResponse
-	34,  // 61: cara.v1.AttachRequest.port_forward:type_name -> cara.v1.PortForwardResponse
-	36,  // 62: cara.v1.AttachRequest.top:type_name -> cara.v1.TopResponse
-	28,  // 63: cara.v1.AttachResponse.exec:type_name -> cara.v1.ExecRequest
-	32,  // 64: cara.v1.AttachResponse.port_forward:type_name -> cara.v1.PortForwardRequest
-	119, // 65: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
-	119, // 66: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
-	119, // 67: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
-	104, // 68: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
-	119, // 69: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
-	119, // 70: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
-	72,  // 71: cara.v1.SourcePlan.steps:type_name -> cara.v1.PlanStep
-	113, // 72: cara.v1.PlanStep.diff:type_name -> cara.v1.FieldDiff
-	120, // 73: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
-	104, // 74: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
-	105, // 75: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
-	121, // 76: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
-	122, // 77: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
-	123, // 78: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
-	124, // 79: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
-	105, // 80: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
-	79,  // 81: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
-	125, // 82: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
-	101, // 83: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
-	126, // 84: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
-	126, // 85: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
-	126, // 86: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
-	104, // 87: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
-	127, // 88: cara.v1.ListVolumesResponse.items:type_name -> cara.v1.Volume
-	104, // 89: cara.v1.ListVolumesResponse.metadata:type_name -> cara.v1.ListMeta
-	128, // 90: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
-	128, // 91: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
-	104, // 92: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
-	128, // 93: cara.v1.EventEvent.object:type_name -> cara.v1.Event
-	102, // 94: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
-	102, // 95: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
-	95,  // 96: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
-	112, // 97: cara.v1.Change.object:type_name -> cara.v1.Object
-	129, // 98: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
-	129, // 99: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
-	129, // 100: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
-	104, // 101: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
-	4,   // 102: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
-	5,   // 103: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
-	1,   // 104: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
-	6,   // 105: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
-	8,   // 106: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
-	10,  // 107: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
-	12,  // 108: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
-	13,  // 109: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
-	14,  // 110: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
-	15,  // 111: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
-	16,  // 112: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
-	17,  // 113: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
-	24,  // 114: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
-	3,   // 115: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListRequest
-	18,  // 116: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
-	19,  // 117: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
-	20,  // 118: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
-	1,   // 119: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
-	14,  // 120: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
-	27,  // 121: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
-	28,  // 122: cara.v1.ProjectService.Exec:input_type -> cara.v1.ExecRequest
-	32,  // 123: cara.v1.ProjectService.PortForward:input_type -> cara.v1.PortForwardRequest
-	35,  // 124: cara.v1.ProjectService.Top:input_type -> cara.v1.TopRequest
-	3,   // 125: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
-	39,  // 126: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
-	42,  // 127: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
-	43,  // 128: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
-	1,   // 129: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
-	3,   // 130: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
-	45,  // 131: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
-	2,   // 132: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
-	47,  // 133: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
-	48,  // 134: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
-	49,  // 135: cara.v1.NodeService.MarkNodeDrained:input_type -> cara.v1.MarkNodeDrainedRequest
-	50,  // 136: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
-	52,  // 137: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
-	53,  // 138: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
-	63,  // 139: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
-	65,  // 140: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
-	66,  // 141: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
-	1,   // 142: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
-	3,   // 143: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
-	45,  // 144: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
-	2,   // 145: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
-	1,   // 146: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
-	1,   // 147: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
-	1,   // 148: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
-	70,  // 149: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
-	1,   // 150: cara.v1.SourceService.PlanSource:input_type -> cara.v1.GetRequest
-	73,  // 151: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
-	75,  // 152: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
-	76,  // 153: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
-	78,  // 154: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
-	2,   // 155: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
-	130, // 156: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
-	80,  // 157: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
-	82,  // 158: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
-	83,  // 159: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
-	1,   // 160: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
-	3,   // 161: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
-	2,   // 162: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
-	1,   // 163: cara.v1.VolumeService.GetVolume:input_type -> cara.v1.GetRequest
-	85,  // 164: cara.v1.VolumeService.ListVolumes:input_type -> cara.v1.ListVolumesRequest
-	2,   // 165: cara.v1.VolumeService.DeleteVolume:input_type -> cara.v1.DeleteRequest
-	1,   // 166: cara.v1.VolumeService.RecreateVolume:input_type -> cara.v1.GetRequest
-	1,   // 167: cara.v1.VolumeService.ReleaseVolume:input_type -> cara.v1.GetRequest
-	87,  // 168: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
-	88,  // 169: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
-	45,  // 170: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
-	91,  // 171: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
-	93,  // 172: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
-	96,  // 173: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
-	3,   // 174: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
-	2,   // 175: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
-	130, // 176: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
-	130, // 177: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
-	103, // 178: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
-	103, // 179: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
-	103, // 180: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
-	7,   // 181: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
-	9,   // 182: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
-	11,  // 183: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
-	130, // 184: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
-	103, // 185: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
-	130, // 186: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
-	103, // 187: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
-	103, // 188: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
-	103, // 189: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
-	110, // 190: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
-	25,  // 191: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
-	103, // 192: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
-	103, // 193: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
-	103, // 194: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
-	21,  // 195: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
-	130, // 196: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
-	38,  // 197: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
-	31,  // 198: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
-	34,  // 199: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
-	36,  // 200: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
-	26,  // 201: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
-	40,  // 202: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
-	115, // 203: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
-	115, // 204: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
-	115, // 205: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
-	44,  // 206: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
-	46,  // 207: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
-	130, // 208: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
-	130, // 209: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
-	115, // 210: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
-	115, // 211: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
-	51,  // 212: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
-	51,  // 213: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
-	54,  // 214: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
-	64,  // 215: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
-	119, // 216: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
-	119, // 217: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
-	119, // 218: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
-	67,  // 219: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
-	68,  // 220: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
-	130, // 221: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
-	69,  // 222: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
-	119, // 223: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
-	119, // 224: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
-	119, // 225: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
-	71,  // 226: cara.v1.SourceService.PlanSource:output_type -> cara.v1.SourcePlan
-	74,  // 227: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
-	119, // 228: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
-	77,  // 229: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
-	130, // 230: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
-	130, // 231: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
-	22,  // 232: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
-	81,  // 233: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
-	126, // 234: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
-	126, // 235: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
-	126, // 236: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
-	84,  // 237: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
-	130, // 238: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
-	127, // 239: cara.v1.VolumeService.GetVolume:output_type -> cara.v1.Volume
-	86,  // 240: cara.v1.VolumeService.ListVolumes:output_type -> cara.v1.ListVolumesResponse
-	127, // 241: cara.v1.VolumeService.DeleteVolume:output_type -> cara.v1.Volume
-	127, // 242: cara.v1.VolumeService.RecreateVolume:output_type -> cara.v1.Volume
-	127, // 243: cara.v1.VolumeService.ReleaseVolume:output_type -> cara.v1.Volume
-	128, // 244: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
-	89,  // 245: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
-	90,  // 246: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
-	92,  // 247: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
-	94,  // 248: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
-	97,  // 249: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
-	98,  // 250: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
-	130, // 251: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
-	0,   // 252: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
-	99,  // 253: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
-	178, // [178:254] is the sub-list for method output_type
-	102, // [102:178] is the sub-list for method input_type
-	102, // [102:102] is the sub-list for extension type_name
-	102, // [102:102] is the sub-list for extension extendee
-	0,   // [0:102] is the sub-list for field type_name
+	105, // 0: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
+	106, // 1: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
+	106, // 2: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
+	106, // 3: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
+	107, // 4: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
+	106, // 5: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
+	25,  // 6: cara.v1.DeleteProjectRequest.override:type_name -> cara.v1.OverrideTerms
+	108, // 7: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
+	109, // 8: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
+	13,  // 9: cara.v1.UpdateProjectStatusRequest.move:type_name -> cara.v1.MoveReport
+	105, // 10: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
+	110, // 11: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
+	25,  // 12: cara.v1.RollbackProjectRequest.terms:type_name -> cara.v1.OverrideTerms
+	111, // 13: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
+	112, // 14: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
+	105, // 15: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
+	110, // 16: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
+	25,  // 17: cara.v1.OverrideProjectRequest.terms:type_name -> cara.v1.OverrideTerms
+	113, // 18: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
+	107, // 19: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
+	114, // 20: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
+	107, // 21: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
+	105, // 22: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	31,  // 23: cara.v1.ExecRequest.start:type_name -> cara.v1.ExecStart
+	32,  // 24: cara.v1.ExecRequest.resize:type_name -> cara.v1.TerminalSize
+	32,  // 25: cara.v1.ExecStart.size:type_name -> cara.v1.TerminalSize
+	35,  // 26: cara.v1.PortForwardRequest.start:type_name -> cara.v1.PortForwardStart
+	39,  // 27: cara.v1.TopResponse.services:type_name -> cara.v1.ServiceUsage
+	105, // 28: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	115, // 29: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
+	25,  // 30: cara.v1.ApplyRequest.override:type_name -> cara.v1.OverrideTerms
+	43,  // 31: cara.v1.ApplyResponse.results:type_name -> cara.v1.ApplyResult
+	116, // 32: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
+	117, // 33: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
+	118, // 34: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
+	118, // 35: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
+	118, // 36: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
+	107, // 37: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
+	118, // 38: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
+	119, // 39: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	105, // 40: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
+	103, // 41: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
+	119, // 42: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	61,  // 43: cara.v1.ConnectRequest.released:type_name -> cara.v1.Released
+	57,  // 44: cara.v1.ConnectResponse.welcome:type_name -> cara.v1.Welcome
+	120, // 45: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
+	58,  // 46: cara.v1.ConnectResponse.unassigned:type_name -> cara.v1.Unassigned
+	62,  // 47: cara.v1.ConnectResponse.synced:type_name -> cara.v1.Synced
+	63,  // 48: cara.v1.ConnectResponse.routes:type_name -> cara.v1.Routes
+	65,  // 49: cara.v1.ConnectResponse.open_stream:type_name -> cara.v1.OpenStream
+	59,  // 50: cara.v1.ConnectResponse.remove_volume:type_name -> cara.v1.RemoveVolume
+	60,  // 51: cara.v1.ConnectResponse.receive_volume:type_name -> cara.v1.ReceiveVolume
+	110, // 52: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	105, // 53: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
+	121, // 54: cara.v1.Routes.upserts:type_name -> cara.v1.Route
+	64,  // 55: cara.v1.Routes.peers:type_name -> cara.v1.Peer
+	105, // 56: cara.v1.Peer.not_before:type_name -> google.protobuf.Timestamp
+	29,  // 57: cara.v1.OpenStream.logs:type_name -> cara.v1.LogsRequest
+	31,  // 58: cara.v1.OpenStream.exec:type_name -> cara.v1.ExecStart
+	35,  // 59: cara.v1.OpenStream.port_forward:type_name -> cara.v1.PortForwardStart
+	37,  // 60: cara.v1.OpenStream.top:type_name -> cara.v1.TopRequest
+	40,  // 61: cara.v1.AttachRequest.log:type_name -> cara.v1.LogLine
+	33,  // 62: cara.v1.AttachRequest.exec:type_name -> cara.v1.ExecResponse
+	36,  // 63: cara.v1.AttachRequest.port_forward:type_name -> cara.v1.PortForwardResponse
+	38,  // 64: cara.v1.AttachRequest.top:type_name -> cara.v1.TopResponse
+	30,  // 65: cara.v1.AttachResponse.exec:type_name -> cara.v1.ExecRequest
+	34,  // 66: cara.v1.AttachResponse.port_forward:type_name -> cara.v1.PortForwardRequest
+	122, // 67: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
+	122, // 68: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
+	122, // 69: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
+	107, // 70: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
+	122, // 71: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
+	122, // 72: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
+	75,  // 73: cara.v1.SourcePlan.steps:type_name -> cara.v1.PlanStep
+	116, // 74: cara.v1.PlanStep.diff:type_name -> cara.v1.FieldDiff
+	123, // 75: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
+	107, // 76: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
+	108, // 77: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
+	124, // 78: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
+	125, // 79: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
+	126, // 80: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
+	127, // 81: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
+	108, // 82: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
+	82,  // 83: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
+	128, // 84: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
+	104, // 85: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
+	129, // 86: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
+	129, // 87: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
+	129, // 88: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
+	107, // 89: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
+	130, // 90: cara.v1.ListVolumesResponse.items:type_name -> cara.v1.Volume
+	107, // 91: cara.v1.ListVolumesResponse.metadata:type_name -> cara.v1.ListMeta
+	131, // 92: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
+	131, // 93: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
+	107, // 94: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
+	131, // 95: cara.v1.EventEvent.object:type_name -> cara.v1.Event
+	105, // 96: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
+	105, // 97: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
+	98,  // 98: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
+	115, // 99: cara.v1.Change.object:type_name -> cara.v1.Object
+	132, // 100: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
+	132, // 101: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
+	132, // 102: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
+	107, // 103: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
+	4,   // 104: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
+	5,   // 105: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
+	1,   // 106: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
+	6,   // 107: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
+	8,   // 108: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
+	10,  // 109: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
+	12,  // 110: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
+	14,  // 111: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
+	15,  // 112: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
+	16,  // 113: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
+	17,  // 114: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
+	18,  // 115: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
+	26,  // 116: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
+	3,   // 117: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListRequest
+	19,  // 118: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
+	21,  // 119: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
+	20,  // 120: cara.v1.ProjectService.MoveProject:input_type -> cara.v1.MoveProjectRequest
+	1,   // 121: cara.v1.ProjectService.CancelMove:input_type -> cara.v1.GetRequest
+	22,  // 122: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
+	1,   // 123: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
+	15,  // 124: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
+	29,  // 125: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
+	30,  // 126: cara.v1.ProjectService.Exec:input_type -> cara.v1.ExecRequest
+	34,  // 127: cara.v1.ProjectService.PortForward:input_type -> cara.v1.PortForwardRequest
+	37,  // 128: cara.v1.ProjectService.Top:input_type -> cara.v1.TopRequest
+	3,   // 129: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
+	41,  // 130: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
+	44,  // 131: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
+	45,  // 132: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
+	1,   // 133: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
+	3,   // 134: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
+	47,  // 135: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
+	2,   // 136: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
+	49,  // 137: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
+	50,  // 138: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
+	51,  // 139: cara.v1.NodeService.MarkNodeDrained:input_type -> cara.v1.MarkNodeDrainedRequest
+	52,  // 140: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
+	54,  // 141: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
+	55,  // 142: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
+	66,  // 143: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
+	68,  // 144: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
+	69,  // 145: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
+	1,   // 146: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
+	3,   // 147: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
+	47,  // 148: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
+	2,   // 149: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
+	1,   // 150: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
+	1,   // 151: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
+	1,   // 152: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
+	73,  // 153: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
+	1,   // 154: cara.v1.SourceService.PlanSource:input_type -> cara.v1.GetRequest
+	76,  // 155: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
+	78,  // 156: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
+	79,  // 157: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
+	81,  // 158: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
+	2,   // 159: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
+	133, // 160: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
+	83,  // 161: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
+	85,  // 162: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
+	86,  // 163: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
+	1,   // 164: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
+	3,   // 165: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
+	2,   // 166: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
+	1,   // 167: cara.v1.VolumeService.GetVolume:input_type -> cara.v1.GetRequest
+	88,  // 168: cara.v1.VolumeService.ListVolumes:input_type -> cara.v1.ListVolumesRequest
+	2,   // 169: cara.v1.VolumeService.DeleteVolume:input_type -> cara.v1.DeleteRequest
+	1,   // 170: cara.v1.VolumeService.RecreateVolume:input_type -> cara.v1.GetRequest
+	1,   // 171: cara.v1.VolumeService.ReleaseVolume:input_type -> cara.v1.GetRequest
+	90,  // 172: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
+	91,  // 173: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
+	47,  // 174: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
+	94,  // 175: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
+	96,  // 176: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
+	99,  // 177: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
+	3,   // 178: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
+	2,   // 179: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
+	133, // 180: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
+	133, // 181: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
+	106, // 182: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
+	106, // 183: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
+	106, // 184: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
+	7,   // 185: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
+	9,   // 186: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
+	11,  // 187: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
+	133, // 188: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
+	106, // 189: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
+	133, // 190: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
+	106, // 191: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
+	106, // 192: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
+	106, // 193: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
+	113, // 194: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
+	27,  // 195: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
+	106, // 196: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
+	106, // 197: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
+	106, // 198: cara.v1.ProjectService.MoveProject:output_type -> cara.v1.Project
+	106, // 199: cara.v1.ProjectService.CancelMove:output_type -> cara.v1.Project
+	106, // 200: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
+	23,  // 201: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
+	133, // 202: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
+	40,  // 203: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
+	33,  // 204: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
+	36,  // 205: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
+	38,  // 206: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
+	28,  // 207: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
+	42,  // 208: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
+	118, // 209: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
+	118, // 210: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
+	118, // 211: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
+	46,  // 212: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
+	48,  // 213: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
+	133, // 214: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
+	133, // 215: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
+	118, // 216: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
+	118, // 217: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
+	53,  // 218: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
+	53,  // 219: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
+	56,  // 220: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
+	67,  // 221: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
+	122, // 222: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
+	122, // 223: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
+	122, // 224: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
+	70,  // 225: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
+	71,  // 226: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
+	133, // 227: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
+	72,  // 228: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
+	122, // 229: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
+	122, // 230: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
+	122, // 231: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
+	74,  // 232: cara.v1.SourceService.PlanSource:output_type -> cara.v1.SourcePlan
+	77,  // 233: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
+	122, // 234: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
+	80,  // 235: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
+	133, // 236: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
+	133, // 237: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
+	24,  // 238: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
+	84,  // 239: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
+	129, // 240: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
+	129, // 241: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
+	129, // 242: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
+	87,  // 243: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
+	133, // 244: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
+	130, // 245: cara.v1.VolumeService.GetVolume:output_type -> cara.v1.Volume
+	89,  // 246: cara.v1.VolumeService.ListVolumes:output_type -> cara.v1.ListVolumesResponse
+	130, // 247: cara.v1.VolumeService.DeleteVolume:output_type -> cara.v1.Volume
+	130, // 248: cara.v1.VolumeService.RecreateVolume:output_type -> cara.v1.Volume
+	130, // 249: cara.v1.VolumeService.ReleaseVolume:output_type -> cara.v1.Volume
+	131, // 250: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
+	92,  // 251: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
+	93,  // 252: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
+	95,  // 253: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
+	97,  // 254: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
+	100, // 255: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
+	101, // 256: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
+	133, // 257: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
+	0,   // 258: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
+	102, // 259: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
+	182, // [182:260] is the sub-list for method output_type
+	104, // [104:182] is the sub-list for method input_type
+	104, // [104:104] is the sub-list for extension type_name
+	104, // [104:104] is the sub-list for extension extendee
+	0,   // [0:104] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_service_proto_init() }
@@ -8005,28 +8268,28 @@ func file_cara_v1_service_proto_init() {
 	file_cara_v1_objects_proto_init()
 	file_cara_v1_project_proto_init()
 	file_cara_v1_source_proto_init()
-	file_cara_v1_service_proto_msgTypes[28].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[30].OneofWrappers = []any{
 		(*ExecRequest_Start)(nil),
 		(*ExecRequest_Stdin)(nil),
 		(*ExecRequest_StdinClosed)(nil),
 		(*ExecRequest_Resize)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[31].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[33].OneofWrappers = []any{
 		(*ExecResponse_Stdout)(nil),
 		(*ExecResponse_Stderr)(nil),
 		(*ExecResponse_ExitCode)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[32].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[34].OneofWrappers = []any{
 		(*PortForwardRequest_Start)(nil),
 		(*PortForwardRequest_Data)(nil),
 		(*PortForwardRequest_Closed)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[34].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[36].OneofWrappers = []any{
 		(*PortForwardResponse_Connected)(nil),
 		(*PortForwardResponse_Data)(nil),
 		(*PortForwardResponse_Closed)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[54].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[56].OneofWrappers = []any{
 		(*ConnectResponse_Welcome)(nil),
 		(*ConnectResponse_Assignment)(nil),
 		(*ConnectResponse_Unassigned)(nil),
@@ -8034,21 +8297,22 @@ func file_cara_v1_service_proto_init() {
 		(*ConnectResponse_Routes)(nil),
 		(*ConnectResponse_OpenStream)(nil),
 		(*ConnectResponse_RemoveVolume)(nil),
+		(*ConnectResponse_ReceiveVolume)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[62].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[65].OneofWrappers = []any{
 		(*OpenStream_Logs)(nil),
 		(*OpenStream_Exec)(nil),
 		(*OpenStream_PortForward)(nil),
 		(*OpenStream_Top)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[75].OneofWrappers = []any{}
+	file_cara_v1_service_proto_msgTypes[78].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_service_proto_rawDesc), len(file_cara_v1_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   102,
+			NumMessages:   105,
 			NumExtensions: 0,
 			NumServices:   10,
 		},

@@ -36,6 +36,8 @@ const (
 	ProjectService_ListOverrides_FullMethodName       = "/cara.v1.ProjectService/ListOverrides"
 	ProjectService_AdoptProject_FullMethodName        = "/cara.v1.ProjectService/AdoptProject"
 	ProjectService_ReleaseProject_FullMethodName      = "/cara.v1.ProjectService/ReleaseProject"
+	ProjectService_MoveProject_FullMethodName         = "/cara.v1.ProjectService/MoveProject"
+	ProjectService_CancelMove_FullMethodName          = "/cara.v1.ProjectService/CancelMove"
 	ProjectService_RollbackProject_FullMethodName     = "/cara.v1.ProjectService/RollbackProject"
 	ProjectService_GetProjectHistory_FullMethodName   = "/cara.v1.ProjectService/GetProjectHistory"
 	ProjectService_NoticeExpiry_FullMethodName        = "/cara.v1.ProjectService/NoticeExpiry"
@@ -92,6 +94,12 @@ type ProjectServiceClient interface {
 	// ReleaseProject makes the caller the owner of a source's project. If the source still declares the project, its claim
 	// shows AdoptionRequired, unless the source's adopt policy is Always.
 	ReleaseProject(ctx context.Context, in *ReleaseProjectRequest, opts ...grpc.CallOption) (*Project, error)
+	// MoveProject moves a project and the data of its Managed volumes to another node. It returns as soon as the move is
+	// requested; status.move shows its progress. The status is 409 if the project is moving already.
+	MoveProject(ctx context.Context, in *MoveProjectRequest, opts ...grpc.CallOption) (*Project, error)
+	// CancelMove ends the move of a project. The project continues on its old node, and the incomplete copy is deleted. The
+	// status is 409 if the project is not moving.
+	CancelMove(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*Project, error)
 	// RollbackProject restores one of the project's last specs. If a source owns the project, this is an override and
 	// requires its terms.
 	RollbackProject(ctx context.Context, in *RollbackProjectRequest, opts ...grpc.CallOption) (*Project, error)
@@ -290,6 +298,26 @@ func (c *projectServiceClient) ReleaseProject(ctx context.Context, in *ReleasePr
 	return out, nil
 }
 
+func (c *projectServiceClient) MoveProject(ctx context.Context, in *MoveProjectRequest, opts ...grpc.CallOption) (*Project, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Project)
+	err := c.cc.Invoke(ctx, ProjectService_MoveProject_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *projectServiceClient) CancelMove(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*Project, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Project)
+	err := c.cc.Invoke(ctx, ProjectService_CancelMove_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *projectServiceClient) RollbackProject(ctx context.Context, in *RollbackProjectRequest, opts ...grpc.CallOption) (*Project, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Project)
@@ -440,6 +468,12 @@ type ProjectServiceServer interface {
 	// ReleaseProject makes the caller the owner of a source's project. If the source still declares the project, its claim
 	// shows AdoptionRequired, unless the source's adopt policy is Always.
 	ReleaseProject(context.Context, *ReleaseProjectRequest) (*Project, error)
+	// MoveProject moves a project and the data of its Managed volumes to another node. It returns as soon as the move is
+	// requested; status.move shows its progress. The status is 409 if the project is moving already.
+	MoveProject(context.Context, *MoveProjectRequest) (*Project, error)
+	// CancelMove ends the move of a project. The project continues on its old node, and the incomplete copy is deleted. The
+	// status is 409 if the project is not moving.
+	CancelMove(context.Context, *GetRequest) (*Project, error)
 	// RollbackProject restores one of the project's last specs. If a source owns the project, this is an override and
 	// requires its terms.
 	RollbackProject(context.Context, *RollbackProjectRequest) (*Project, error)
@@ -516,6 +550,12 @@ func (UnimplementedProjectServiceServer) AdoptProject(context.Context, *AdoptPro
 }
 func (UnimplementedProjectServiceServer) ReleaseProject(context.Context, *ReleaseProjectRequest) (*Project, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReleaseProject not implemented")
+}
+func (UnimplementedProjectServiceServer) MoveProject(context.Context, *MoveProjectRequest) (*Project, error) {
+	return nil, status.Error(codes.Unimplemented, "method MoveProject not implemented")
+}
+func (UnimplementedProjectServiceServer) CancelMove(context.Context, *GetRequest) (*Project, error) {
+	return nil, status.Error(codes.Unimplemented, "method CancelMove not implemented")
 }
 func (UnimplementedProjectServiceServer) RollbackProject(context.Context, *RollbackProjectRequest) (*Project, error) {
 	return nil, status.Error(codes.Unimplemented, "method RollbackProject not implemented")
@@ -843,6 +883,42 @@ func _ProjectService_ReleaseProject_Handler(srv interface{}, ctx context.Context
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ProjectService_MoveProject_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MoveProjectRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProjectServiceServer).MoveProject(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ProjectService_MoveProject_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProjectServiceServer).MoveProject(ctx, req.(*MoveProjectRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ProjectService_CancelMove_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProjectServiceServer).CancelMove(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ProjectService_CancelMove_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProjectServiceServer).CancelMove(ctx, req.(*GetRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ProjectService_RollbackProject_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RollbackProjectRequest)
 	if err := dec(in); err != nil {
@@ -1017,6 +1093,14 @@ var ProjectService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ReleaseProject",
 			Handler:    _ProjectService_ReleaseProject_Handler,
+		},
+		{
+			MethodName: "MoveProject",
+			Handler:    _ProjectService_MoveProject_Handler,
+		},
+		{
+			MethodName: "CancelMove",
+			Handler:    _ProjectService_CancelMove_Handler,
 		},
 		{
 			MethodName: "RollbackProject",
