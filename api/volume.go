@@ -13,6 +13,11 @@ const MaxManaged = 16
 // belongs to one project only.
 func VolumeName(project, volume string) string { return project + "." + volume }
 
+// AsideName returns the name of the Volume object of data that is not the newest of its volume.
+func AsideName(project, volume, uid string) string {
+	return VolumeName(project, volume) + "." + ShortUID(uid)
+}
+
 // ShortUID returns the part of a volume's uid that names contain.
 func ShortUID(uid string) string { return uid[:min(8, len(uid))] }
 

@@ -22,6 +22,7 @@ type assignments struct {
 	sent   map[string]sentAssignment // by project
 	asked  map[string]int32          // by project that this node holds: the epoch that it was asked to release
 	doomed map[string]bool           // uids of the volumes that it was asked to delete
+	copies map[string]bool           // uids of the volumes that it was told to receive
 }
 
 // sentAssignment is what the agent knows about a project. It shows whether the project must be sent again.
@@ -59,7 +60,31 @@ func (a *assignments) project(name string) error {
 		return nil
 	}
 	a.sent[name] = now
-	return a.me.Send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Assignment{Assignment: a.server.Assignment(p)}})
+	out := a.server.Assignment(p)
+	if m := out.GetProject().GetStatus().GetMove(); m != nil {
+		m.Address = a.moveAddress(m)
+	}
+	return a.me.Send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_Assignment{Assignment: out}})
+}
+
+// moveAddress returns the address where the agent reaches the new node of a move, or "" if it cannot.
+func (a *assignments) moveAddress(m *carav1.Move) string {
+	n, _ := state.Get[*carav1.Node](a.server.DB.Cache, m.GetTo())
+	return ingressAddress(n, a.me.here)
+}
+
+// movesTo sends again the projects that move to a node whose address may have changed.
+func (a *assignments) movesTo(node string) error {
+	for _, name := range slices.Sorted(maps.Keys(a.sent)) {
+		p, _ := state.Get[*carav1.Project](a.server.DB.Cache, name)
+		if p.GetStatus().GetMove().GetTo() != node {
+			continue
+		}
+		if err := a.project(name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // held asks the agent to report when nothing is left of a project that already has another node. It asks once for each
@@ -80,17 +105,28 @@ func (a *assignments) held(name string, p *carav1.Project) error {
 	}})
 }
 
-// volume asks the agent to delete a volume, once in a session.
+// volume asks the agent to delete a volume, or to receive it from another node, once in a session.
 func (a *assignments) volume(name string) error {
 	v, _ := state.Get[*carav1.Volume](a.server.DB.Cache, name)
 	uid := v.GetMetadata().GetUid()
-	if v.GetStatus().GetNode() != a.me.Node || v.GetStatus().GetState() != api.VolumeDeleting || a.doomed[uid] {
+	if v.GetStatus().GetNode() != a.me.Node {
 		return nil
 	}
-	a.doomed[uid] = true
-	return a.me.Send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_RemoveVolume{RemoveVolume: &carav1.RemoveVolume{
-		Uid: uid, Project: v.GetSpec().GetProject(), Name: v.GetSpec().GetName(),
-	}}})
+	switch st := v.GetStatus().GetState(); {
+	case st == api.VolumeDeleting && !a.doomed[uid]:
+		a.doomed[uid] = true
+		return a.me.Send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_RemoveVolume{RemoveVolume: &carav1.RemoveVolume{
+			Uid: uid, Project: v.GetSpec().GetProject(), Name: v.GetSpec().GetName(),
+		}}})
+	case st == api.VolumeCopying && !a.copies[uid]:
+		a.copies[uid] = true
+		p, _ := state.Get[*carav1.Project](a.server.DB.Cache, v.GetSpec().GetProject())
+		return a.me.Send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_ReceiveVolume{ReceiveVolume: &carav1.ReceiveVolume{
+			Uid: uid, Project: v.GetSpec().GetProject(), Name: v.GetSpec().GetName(), Owner: v.GetStatus().GetOwner(),
+			From: p.GetStatus().GetMove().GetFrom(),
+		}}})
+	}
+	return nil
 }
 
 // secret sends again the projects that use a secret.
@@ -130,6 +166,9 @@ func (a *assignments) describe(p *carav1.Project) sentAssignment {
 	}
 	for _, u := range st.GetVolumes() {
 		out.version += " " + u.GetUid()
+	}
+	if m := st.GetMove(); m.GetStep() == api.MoveCopying || m.GetStep() == api.MoveSwitching {
+		out.version += fmt.Sprintf(" %s %s %d %s", m.GetId(), m.GetStep(), m.GetAttempts(), a.moveAddress(m))
 	}
 	if terminating {
 		return out // teardown needs no secrets

@@ -96,7 +96,7 @@ func (d *Dispatcher) serveAgent(ctx context.Context, me *Session) error {
 		return err
 	}
 	work, ctx := d.Guard.Group(ctx, "Connect", guard.Unlimited)
-	assigned := &assignments{server: d, me: me, sent: map[string]sentAssignment{}, asked: map[string]int32{}, doomed: map[string]bool{}}
+	assigned := &assignments{server: d, me: me, sent: map[string]sentAssignment{}, asked: map[string]int32{}, doomed: map[string]bool{}, copies: map[string]bool{}}
 	routes := newRouteFeed(d, me)
 	work.Go(func() error { return routes.run(ctx) })
 	work.Go(func() error {
@@ -158,6 +158,7 @@ func (d *Dispatcher) agentChange(ch *state.Change, assigned *assignments, routes
 		for _, project := range d.DB.Cache.ProjectsOnNode(ch.Name) {
 			routes.project(project)
 		}
+		return assigned.movesTo(ch.Name)
 	}
 	return nil
 }

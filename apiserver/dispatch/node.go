@@ -34,6 +34,7 @@ func (d *Dispatcher) DeleteNode(ctx context.Context, req *carav1.DeleteRequest) 
 				return api.BadState("node %q still stops project %q, which has moved: try again in a moment", name, p.GetMetadata().GetName())
 			}
 		}
+		objects.EndMovesTo(t, name)
 		objects.RecordEvent(t, objects.RefTo(n), api.EventNormal, api.ReasonDeleted, "deleted by "+t.Actor.Name)
 		t.Remove(api.KindNode, name)
 		removeTokens(t, identity.NodeTokenPrefix(name), "")

@@ -55,11 +55,15 @@ func applyDecision(t *state.Tx, p *carav1.Project, req *carav1.ScheduleProjectRe
 		return explainProject(t, p, req)
 	case api.ScheduleEvict:
 		return evictProject(t, p, req)
+	case api.ScheduleAcceptMove:
+		return acceptMove(t, p, req)
+	case api.ScheduleRefuseMove:
+		return refuseMove(t, p, req)
 	case api.ScheduleAbandon:
 		return movePhase(t, p, api.PhaseTerminated, api.RoleScheduler, api.Reason(cmp.Or(req.GetReason(), api.ReasonAbandoned)),
 			cmp.Or(req.GetMessage(), "its node is lost: what it ran is swept when it comes back"))
 	}
-	return api.Invalid("the request", api.Field("action", "is %q; it must be Bind, Move, Explain, Evict or Abandon", req.GetAction()))
+	return api.Invalid("the request", api.Field("action", "is %q; it must be Bind, Move, Explain, Evict, Abandon, AcceptMove or RefuseMove", req.GetAction()))
 }
 
 func bindProject(t *state.Tx, p *carav1.Project, req *carav1.ScheduleProjectRequest) error {

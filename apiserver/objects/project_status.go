@@ -31,6 +31,9 @@ func (s Projects) UpdateProjectStatus(ctx context.Context, req *carav1.UpdatePro
 		if err := applyReport(t, p, req); err != nil {
 			return err
 		}
+		if err := applyMoveReport(t, p, req.GetMove(), s.Live.Inventories.Of); err != nil {
+			return err
+		}
 		if proto.Equal(old, p) {
 			return nil
 		}
@@ -96,8 +99,10 @@ func applyReport(t *state.Tx, p *carav1.Project, req *carav1.UpdateProjectStatus
 			if why.GetType() == "" && c.GetType() == api.CondReady {
 				why = c
 			}
+		case api.CondMoving:
+			showProgress(t, p, c)
 		default:
-			return api.Invalid("the report", api.Field("conditions", "has %q; an agent sets Ready, ImagesReady, SecretChanged, UnmountedVolume and, for a move, Phase", c.GetType()))
+			return api.Invalid("the report", api.Field("conditions", "has %q; an agent sets Ready, ImagesReady, SecretChanged, UnmountedVolume, Moving and, for a change of the phase, Phase", c.GetType()))
 		}
 	}
 	for _, warning := range warnings() {

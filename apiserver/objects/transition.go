@@ -25,6 +25,9 @@ func movePhase(t *state.Tx, p *carav1.Project, to api.Phase, by api.Role, reason
 	if to != api.PhasePending && to != api.PhaseScheduled {
 		st.MovedFrom = ""
 	}
+	if to != api.PhaseScheduled && to != api.PhaseRunning { // nobody copies the data of a project that its node does not run
+		endMove(t, p, api.ReasonMoveCancelled, "the project became "+string(to)+": "+message)
+	}
 	st.Conditions, _ = api.RemoveCondition(st.GetConditions(), api.CondPhase) // so that each move sets a new transition time
 	setCondition(t, p, &carav1.Condition{Type: api.CondPhase, Status: api.StatusTrue, Reason: string(reason), Message: message})
 	typ := api.EventType(api.EventNormal)
@@ -118,6 +121,7 @@ func changeSpec(t *state.Tx, old, p *carav1.Project, spec *carav1.ProjectSpec, w
 	if err := useVolumes(t, p); err != nil {
 		return err
 	}
+	endMoveOfOtherData(t, p, "the volumes of the project changed: "+what)
 	if err := claimHosts(t, old, p); err != nil {
 		return err
 	}

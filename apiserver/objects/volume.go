@@ -101,6 +101,9 @@ func deleteVolume(t *state.Tx, v *carav1.Volume) error {
 	if st.GetProjectUid() != "" {
 		return api.BadState("volume %q is in use by project %q: delete the project first, or remove the volume from its manifest", name, v.GetSpec().GetProject())
 	}
+	if st.GetState() == api.VolumeCopying {
+		return errCopying(v)
+	}
 	by := "deleted by " + t.Actor.Name
 	if st.GetState() == api.VolumeLost || st.GetNode() == "" || nodeGone(t, v) {
 		t.Remove(api.KindVolume, name)
@@ -114,6 +117,11 @@ func deleteVolume(t *state.Tx, v *carav1.Volume) error {
 	RecordEvent(t, RefTo(v), api.EventNormal, api.ReasonVolumeDeleting, by)
 	t.Put(v)
 	return nil
+}
+
+func errCopying(v *carav1.Volume) error {
+	project := v.GetSpec().GetProject()
+	return api.BadState("volume %q is the incomplete copy of a move of project %q: cancel the move to delete it (caractrl move %s --cancel)", v.GetMetadata().GetName(), project, project)
 }
 
 // RecreateVolume gives a project an empty volume in the place of a Lost one. A project that failed for it starts again.
@@ -161,6 +169,7 @@ func recreateVolume(t *state.Tx, lost *carav1.Volume) (*carav1.Volume, error) {
 			return nil, err
 		}
 	}
+	endMove(t, p, api.ReasonMoveCancelled, message)
 	putUse(t, p, v)
 	return v, nil
 }
@@ -171,11 +180,14 @@ func (s Volumes) ReleaseVolume(ctx context.Context, req *carav1.GetRequest) (*ca
 		if v.GetStatus().GetProjectUid() != "" {
 			return api.BadState("volume %q is in use by project %q: only what no project uses is released", req.GetName(), v.GetSpec().GetProject())
 		}
-		if v.GetStatus().GetOwner() == "" {
+		if v.GetStatus().GetState() == api.VolumeCopying {
+			return errCopying(v)
+		}
+		if v.GetStatus().GetOwner() == "" && v.GetStatus().GetMovedTo() == "" {
 			return nil
 		}
-		RecordEvent(t, RefTo(v), api.EventNormal, api.ReasonVolumeReleased, "released from "+v.GetStatus().GetOwner()+" by "+t.Actor.Name)
-		v.Status.Owner = ""
+		RecordEvent(t, RefTo(v), api.EventNormal, api.ReasonVolumeReleased, "released from "+api.OrNobody(v.GetStatus().GetOwner())+" by "+t.Actor.Name)
+		v.Status.Owner, v.Status.MovedTo = "", ""
 		t.Put(v)
 		return nil
 	})

@@ -18,11 +18,12 @@ import (
 type fate int
 
 const (
-	stays   fate = iota
-	made         // the node has it for the first time
-	found        // its data is there again
-	lost         // its data is gone
-	removed      // its deletion is done, or it never had data and no project uses it
+	stays    fate = iota
+	made          // the node has it for the first time
+	found         // its data is there again
+	lost          // its data is gone
+	copyLost      // it is the copy of a move, and its data is gone
+	removed       // its deletion is done, or it never had data and no project uses it
 )
 
 // fateOf decides what it means for a volume that its node has it or not.
@@ -32,6 +33,10 @@ func fateOf(v *carav1.Volume, held bool) fate {
 	case st.GetState() == api.VolumeDeleting && !held:
 		return removed
 	case st.GetState() == api.VolumeDeleting:
+		return stays
+	case st.GetState() == api.VolumeCopying && !held && st.GetMade():
+		return copyLost
+	case st.GetState() == api.VolumeCopying && !held:
 		return stays
 	case held && st.GetState() == api.VolumeLost:
 		return found
@@ -166,14 +171,23 @@ func settleVolume(t *state.Tx, v *carav1.Volume, f fate) {
 		}
 		setVolumeState(t, v, to, "")
 		recordOfVolume(t, v, userOf(t, v), api.EventNormal, api.ReasonVolumeFound, fmt.Sprintf("the data of volume %s is on node %s again", name, node))
+	case copyLost:
+		loseCopy(t, v)
+		return
 	case lost:
 		message := fmt.Sprintf("the data of volume %s is no longer on node %s: somebody removed it from the engine there, or the engine has another data directory", name, node)
 		setVolumeState(t, v, api.VolumeLost, message)
 		recordOfVolume(t, v, userOf(t, v), api.EventWarning, api.ReasonVolumeLost, message)
 	}
 	t.Put(v)
-	if p := userOf(t, v); p != nil && f == made {
+	switch p := userOf(t, v); {
+	case p == nil:
+	case f == made:
 		putUse(t, p, v)
+	case f == lost && p.GetStatus().GetMove() != nil:
+		p = proto.CloneOf(p)
+		endMove(t, p, api.ReasonMoveFailed, "the data of volume "+name+" is lost")
+		t.Put(p)
 	}
 }
 

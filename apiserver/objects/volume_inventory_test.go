@@ -26,6 +26,10 @@ func TestFateOf(t *testing.T) {
 		{"retained, and never made", api.VolumeRetained, false, "", false, removed},
 		{"lost", api.VolumeLost, true, "uid", false, stays},
 		{"lost and found", api.VolumeLost, true, "uid", true, found},
+		{"its node does not have the copy yet", api.VolumeCopying, false, "", false, stays},
+		{"its node has the copy", api.VolumeCopying, false, "", true, made},
+		{"the copy is being filled", api.VolumeCopying, true, "", true, stays},
+		{"the copy was removed by hand", api.VolumeCopying, true, "", false, copyLost},
 		{"being deleted", api.VolumeDeleting, true, "", true, stays},
 		{"deleted", api.VolumeDeleting, true, "", false, removed},
 	} {

@@ -92,13 +92,14 @@ func useVolume(t *state.Tx, p *carav1.Project, declared *carav1.ProjectVolume) (
 	return v, nil
 }
 
-// onlyKept returns the retained volume of before that has not got its name back, or nil if there is none or more than one.
+// onlyKept returns the only retained volume that lost its name to a newer one, or nil. It leaves out the data that a move
+// left behind, because a newer copy of it existed.
 func onlyKept(t *state.Tx, name string) *carav1.Volume {
 	asides, _ := state.List[*carav1.Volume](t.Seen, name+".", "")
 	var kept *carav1.Volume
 	for _, a := range asides {
 		v, ok := state.Read[*carav1.Volume](t, a.GetMetadata().GetName())
-		if !ok || v.GetStatus().GetState() != api.VolumeRetained {
+		if !ok || v.GetStatus().GetState() != api.VolumeRetained || v.GetStatus().GetMovedTo() != "" {
 			continue
 		}
 		if kept != nil {
@@ -174,7 +175,7 @@ func setAside(t *state.Tx, old *carav1.Volume) {
 }
 
 func asideName(v *carav1.Volume) string {
-	return api.VolumeName(v.GetSpec().GetProject(), v.GetSpec().GetName()) + "." + api.ShortUID(v.GetMetadata().GetUid())
+	return api.AsideName(v.GetSpec().GetProject(), v.GetSpec().GetName(), v.GetMetadata().GetUid())
 }
 
 // placeVolumes gives the project's volumes their node. Data stays where it is: a project cannot be bound to another node

@@ -294,7 +294,10 @@ type VolumeStatus struct {
 	// SizeBytes is the used space in bytes that the node measured last. The server does not store it.
 	SizeBytes *int64 `protobuf:"varint,8,opt,name=size_bytes,json=sizeBytes,proto3,oneof" json:"size_bytes,omitempty"`
 	// SizeTime is the time of the measurement.
-	SizeTime      *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=size_time,json=sizeTime,proto3" json:"size_time,omitempty"`
+	SizeTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=size_time,json=sizeTime,proto3" json:"size_time,omitempty"`
+	// MovedTo is the node that has the newer copy, if a move of the project left this volume behind. No project gets the data
+	// by its name until the volume is released.
+	MovedTo       string `protobuf:"bytes,10,opt,name=moved_to,json=movedTo,proto3" json:"moved_to,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -390,6 +393,13 @@ func (x *VolumeStatus) GetSizeTime() *timestamppb.Timestamp {
 		return x.SizeTime
 	}
 	return nil
+}
+
+func (x *VolumeStatus) GetMovedTo() string {
+	if x != nil {
+		return x.MovedTo
+	}
+	return ""
 }
 
 // Event records something that happened to an object.
@@ -1312,7 +1322,7 @@ const file_cara_v1_objects_proto_rawDesc = "" +
 	"VolumeSpec\x12\x18\n" +
 	"\aproject\x18\x01 \x01(\tR\aproject\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
-	"\areclaim\x18\x03 \x01(\tR\areclaim\"\xbb\x02\n" +
+	"\areclaim\x18\x03 \x01(\tR\areclaim\"\xd6\x02\n" +
 	"\fVolumeStatus\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x12\n" +
@@ -1324,7 +1334,9 @@ const file_cara_v1_objects_proto_rawDesc = "" +
 	"\amessage\x18\a \x01(\tR\amessage\x12\"\n" +
 	"\n" +
 	"size_bytes\x18\b \x01(\x03H\x00R\tsizeBytes\x88\x01\x01\x127\n" +
-	"\tsize_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\bsizeTimeB\r\n" +
+	"\tsize_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\bsizeTime\x12\x19\n" +
+	"\bmoved_to\x18\n" +
+	" \x01(\tR\amovedToB\r\n" +
 	"\v_size_bytes\"\xb5\x03\n" +
 	"\x05Event\x12\x1f\n" +
 	"\vapi_version\x18\x01 \x01(\tR\n" +
