@@ -39,6 +39,7 @@ var libraries = []library{
 	{"sigs.k8s.io/yaml", []string{"manifest"}, "YAML is read once, strictly and bounded; behind manifest there are only objects"},
 	{"github.com/goccy/go-yaml", []string{"manifest"}, "YAML is read once, strictly and bounded; behind manifest there are only objects"},
 	{"buf.build/go/protoyaml", []string{"manifest"}, "YAML is read once, strictly and bounded; behind manifest there are only objects"},
+	{"github.com/compose-spec/", []string{"manifest/compose"}, "a Compose file means what Compose says; behind manifest/compose there are only objects"},
 	{"github.com/spf13/cobra", []string{"cli", "cmd"}, "flags and commands are read at the edge; rooms get a Config"},
 }
 

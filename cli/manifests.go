@@ -73,7 +73,7 @@ func (a *app) readManifests(paths []string) ([]proto.Message, error) {
 func foreignAdvice(looks string) string {
 	switch {
 	case strings.Contains(looks, "Compose"):
-		return "looks like " + looks + ", not a manifest of Cara: write a Project with each service under spec.services, volumes under spec.volumes, and HTTP ports as spec.ingress"
+		return "looks like " + looks + ", not a manifest of Cara: convert it with caractrl convert FILE"
 	case strings.Contains(looks, "Kubernetes"), strings.Contains(looks, "Helm"), strings.Contains(looks, "kustomization"):
 		return "looks like " + looks + ", and Cara does not run Kubernetes objects: write a Project with each container under spec.services, and an Ingress as spec.ingress"
 	}

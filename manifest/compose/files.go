@@ -1,0 +1,152 @@
+package compose
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/compose-spec/compose-go/v2/types"
+
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Limits of what becomes part of a manifest.
+const (
+	maxFiles   = 64         // of a directory
+	maxContent = 256 * 1024 // bytes of a file
+)
+
+// oneFile makes a file beside the Compose file one of the service's files.
+func (s *service) oneFile(key, shown string, v types.ServiceVolumeConfig) {
+	content, err := readText(v.Source)
+	if err != nil {
+		s.say(Refusal, key, "%s cannot become a file of the service: %v", shown, err)
+		return
+	}
+	f := &carav1.File{Path: v.Target, Content: string(content)}
+	if info, err := os.Stat(v.Source); err == nil && info.Mode()&0o100 != 0 {
+		f.Mode = "0555"
+	}
+	s.out.Files = append(s.out.Files, f)
+	if !v.ReadOnly {
+		s.say(Note, key, "%s becomes a file of the service: what the container writes to it is lost with the container", shown)
+	}
+}
+
+// readText returns the content of a file that is text, small enough for a manifest, and not empty.
+func readText(name string) ([]byte, error) {
+	content, err := readSmall(name)
+	switch {
+	case err != nil:
+		return nil, err
+	case !printable(content):
+		return nil, fmt.Errorf("it is not text")
+	case len(content) == 0:
+		return nil, fmt.Errorf("it is empty")
+	}
+	return content, nil
+}
+
+func readSmall(name string) ([]byte, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("it is not a regular file")
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	content, err := io.ReadAll(io.LimitReader(f, maxContent+1))
+	if err == nil && len(content) > maxContent {
+		err = fmt.Errorf("it is larger than 256 KiB")
+	}
+	return content, err
+}
+
+func printable(content []byte) bool {
+	return utf8.Valid(content) && !strings.ContainsRune(string(content), 0)
+}
+
+// files converts configs and secrets.
+func (s *service) files() {
+	for i, ref := range s.in.Configs {
+		s.config("configs."+itoa(i), types.FileReferenceConfig(ref))
+	}
+	for i, ref := range s.in.Secrets {
+		s.secretFile("secrets."+itoa(i), types.FileReferenceConfig(ref))
+	}
+}
+
+func (s *service) config(key string, ref types.FileReferenceConfig) {
+	c := types.FileObjectConfig(s.project.Configs[ref.Source])
+	content, err := s.content(c)
+	switch {
+	case err == nil && !printable(content):
+		err = fmt.Errorf("it is not text")
+	case err == nil && len(content) == 0:
+		err = fmt.Errorf("it is empty")
+	}
+	if err != nil {
+		s.say(Refusal, key, "config %s: %v", ref.Source, err)
+		return
+	}
+	target := ref.Target
+	if target == "" {
+		target = "/" + ref.Source
+	}
+	s.out.Files = append(s.out.Files, &carav1.File{Path: target, Content: string(content), Mode: s.fileMode(key, ref)})
+}
+
+func (s *service) secretFile(key string, ref types.FileReferenceConfig) {
+	content, err := s.content(types.FileObjectConfig(s.project.Secrets[ref.Source]))
+	if err != nil {
+		s.say(Refusal, key, "secret %s: %v", ref.Source, err)
+		return
+	}
+	target := ref.Target
+	if target == "" {
+		target = ref.Source
+	}
+	if !path.IsAbs(target) {
+		target = path.Join("/run/secrets", target)
+	}
+	s.out.Files = append(s.out.Files, &carav1.File{
+		Path: target, SecretKeyRef: s.secretKey(ref.Source, content), Mode: s.fileMode(key, ref),
+	})
+}
+
+// content returns the content of a config or a secret.
+func (s *service) content(f types.FileObjectConfig) ([]byte, error) {
+	switch {
+	case bool(f.External):
+		return nil, fmt.Errorf("it is external, so its content is not known")
+	case f.Content != "":
+		return []byte(f.Content), nil
+	case f.Environment != "":
+		value, ok := s.project.Environment[f.Environment]
+		if !ok {
+			return nil, fmt.Errorf("the variable %s is not set", f.Environment)
+		}
+		return []byte(value), nil
+	case f.File != "":
+		return readSmall(f.File)
+	}
+	return nil, fmt.Errorf("it has neither file, content nor environment")
+}
+
+func (s *service) fileMode(key string, ref types.FileReferenceConfig) string {
+	if ref.UID != "" || ref.GID != "" {
+		s.say(Loss, key, "files belong to root: make the file readable with mode")
+	}
+	if ref.Mode == nil {
+		return ""
+	}
+	return fmt.Sprintf("%04o", *ref.Mode)
+}

@@ -1,0 +1,108 @@
+package compose
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/compose-spec/compose-go/v2/cli"
+	"github.com/compose-spec/compose-go/v2/loader"
+	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/sirupsen/logrus"
+)
+
+// maxFile limits the size of one Compose file in bytes.
+const maxFile = 1 << 20
+
+// input is what the files say.
+type input struct {
+	project *types.Project
+	model   map[string]any // the merged files, without the defaults of Compose
+	files   []*source
+	dir     string
+}
+
+func load(ctx context.Context, o Options) (*input, error) {
+	logrus.SetOutput(io.Discard) // compose-go logs what the findings say with a position
+	read := func(extra ...func(*loader.Options)) (*cli.ProjectOptions, error) {
+		with := []cli.ProjectOptionsFn{
+			cli.WithWorkingDirectory(o.Dir), cli.WithEnv(o.Environ), cli.WithEnvFiles(o.EnvFiles...), cli.WithDotEnv,
+			cli.WithConfigFileEnv, cli.WithDefaultConfigPath, cli.WithProfiles(o.Profiles), cli.WithLoadOptions(extra...),
+		}
+		if o.Name != "" {
+			with = append(with, cli.WithName(o.Name))
+		}
+		return cli.NewProjectOptions(o.Files, with...)
+	}
+	normal, err := read()
+	if err != nil {
+		return nil, err
+	}
+	in := &input{}
+	for _, name := range normal.ConfigPaths {
+		f, err := readSource(name, o)
+		if err != nil {
+			return nil, err
+		}
+		in.files = append(in.files, f)
+	}
+	if in.project, err = normal.LoadProject(ctx); err != nil {
+		return nil, in.explain(err)
+	}
+	in.dir = in.project.WorkingDir
+	asWritten, err := read(func(l *loader.Options) {
+		l.SkipNormalization, l.SkipDefaultValues, l.SkipConsistencyCheck = true, true, true
+		if l.Interpolate == nil { // while the files are read
+			return
+		}
+		l.Interpolate.LookupValue = func(name string) (string, bool) { // LoadModel passes no variables on
+			value, ok := normal.Environment[name]
+			return value, ok
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	if in.model, err = asWritten.LoadModel(ctx); err != nil {
+		return nil, in.explain(err)
+	}
+	return in, nil
+}
+
+// explain adds the names of the files to an error that does not have them.
+func (in *input) explain(err error) error {
+	if len(in.files) == 1 {
+		return fmt.Errorf("%s: %w", in.files[0].name, err)
+	}
+	return err
+}
+
+func readSource(name string, o Options) (*source, error) {
+	shown := name
+	if !filepath.IsAbs(name) || len(o.Files) == 0 { // a file with a default name is found by its absolute path
+		if wd, err := os.Getwd(); err == nil {
+			if rel, err := filepath.Rel(wd, name); err == nil && filepath.IsLocal(rel) {
+				shown = rel
+			}
+		}
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", shown, errors.Unwrap(err))
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", shown, err)
+	}
+	if len(data) > maxFile {
+		return nil, fmt.Errorf("%s is larger than 1 MiB: Compose files that people write are smaller", shown)
+	}
+	return newSource(shown, data)
+}
+
+func itoa(i int) string { return strconv.Itoa(i) }
