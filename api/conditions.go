@@ -31,6 +31,8 @@ const (
 	// CondUnmountedVolume means that an image declares a volume where the manifest mounts nothing, so its data is lost with
 	// each container.
 	CondUnmountedVolume = "UnmountedVolume"
+	// CondBackupStale means that no backup has succeeded for two intervals of the schedule.
+	CondBackupStale = "BackupStale"
 )
 
 // Condition types of a source.

@@ -89,6 +89,9 @@ const (
 
 	SecretOpaque   = "Opaque"
 	SecretRegistry = "registry"
+	SecretBackup   = "backup"
+
+	VerifyWeekly = "weekly"
 
 	AdoptNever     = "Never"
 	AdoptIfUnowned = "IfUnowned"

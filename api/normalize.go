@@ -44,6 +44,7 @@ func eachDefault(s *carav1.ProjectSpec, str func(*string, string), num func(*int
 			str(&v.Reclaim, ReclaimRetain)
 		}
 	}
+	backupDefaults(s.GetBackup(), str)
 	for _, in := range s.GetIngress() {
 		if in.Access == nil {
 			in.Access = &carav1.IngressAccess{}
@@ -112,6 +113,7 @@ func clearInt(field *int32, def int32) {
 // canonSpec gives every value its canonical spelling.
 func canonSpec(s *carav1.ProjectSpec) {
 	canonDuration(&s.RescheduleAfter)
+	canonBackup(s)
 	for _, in := range s.GetIngress() {
 		in.Host = strings.ToLower(strings.TrimSuffix(in.GetHost(), "."))
 	}

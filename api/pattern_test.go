@@ -168,7 +168,7 @@ func TestSourceDenials(t *testing.T) {
 
 // TestSecretUsesKnowsEveryField fails when the contract gets a field that names a Secret and SecretUses does not know.
 func TestSecretUsesKnowsEveryField(t *testing.T) {
-	known := []string{"imagePullSecrets", "services.env.valueFrom.secretKeyRef", "services.files.secretKeyRef"}
+	known := []string{"backup.secretRef", "imagePullSecrets", "services.env.valueFrom.secretKeyRef", "services.files.secretKeyRef"}
 	var found []string
 	var walk func(path string, d protoreflect.MessageDescriptor)
 	walk = func(path string, d protoreflect.MessageDescriptor) {
@@ -197,16 +197,18 @@ func TestSecretUsesKnowsEveryField(t *testing.T) {
 			},
 		},
 		ImagePullSecrets: []string{"b"},
+		Backup:           &carav1.Backup{SecretRef: "c"},
 	}
 	uses := []SecretUse{
 		{"b", "k", "spec.services[1].env[1].valueFrom.secretKeyRef"},
 		{"a", "f", "spec.services[1].files[0].secretKeyRef"},
 		{"b", "", "spec.imagePullSecrets[0]"},
+		{"c", "", "spec.backup.secretRef"},
 	}
 	if diff := cmp.Diff(uses, SecretUses(spec)); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff([]string{"a", "b"}, SecretNames(spec)); diff != "" {
+	if diff := cmp.Diff([]string{"a", "b", "c"}, SecretNames(spec)); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -102,6 +102,29 @@ const (
 	ReasonVolumeRetained   = "VolumeRetained"
 )
 
+// Reasons of a project's backups: of their events, of their failures, and of CondBackupStale.
+const (
+	ReasonBackupRequested   = "BackupRequested"
+	ReasonBackupSucceeded   = "BackupSucceeded"
+	ReasonBackupFailed      = "BackupFailed"
+	ReasonBackupVerified    = "BackupVerified"
+	ReasonBackupNotVerified = "BackupNotVerified"
+	ReasonBackupStale       = "BackupStale"
+
+	ReasonBackupCancelled       = "Cancelled"
+	ReasonBackupSecret          = "SecretInvalid"
+	ReasonHookFailed            = "HookFailed"
+	ReasonPauseFailed           = "PauseFailed"
+	ReasonRepositoryCorrupted   = "RepositoryCorrupted"
+	ReasonRepositoryFull        = "RepositoryFull"
+	ReasonRepositoryLocked      = "RepositoryLocked"
+	ReasonRepositoryNotAllowed  = "RepositoryNotAllowed"
+	ReasonRepositoryUnreachable = "RepositoryUnreachable"
+	ReasonResticMissing         = "ResticMissing"
+	ReasonVolumeUnreadable      = "VolumeUnreadable"
+	ReasonWrongPassword         = "WrongPassword"
+)
+
 // Reasons of a node's conditions and events.
 const (
 	ReasonAboveLimit        = "AboveLimit"

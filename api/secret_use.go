@@ -34,6 +34,9 @@ func SecretUses(spec *carav1.ProjectSpec) []SecretUse {
 	for i, name := range spec.GetImagePullSecrets() {
 		uses = append(uses, SecretUse{Name: name, Field: elem("spec.imagePullSecrets", i)})
 	}
+	if name := spec.GetBackup().GetSecretRef(); name != "" {
+		uses = append(uses, SecretUse{Name: name, Field: "spec.backup.secretRef"})
+	}
 	return uses
 }
 

@@ -28,6 +28,9 @@ func (e *fieldErrors) secret(s *carav1.Secret) {
 	if total > MaxSecret {
 		e.add("data", "and stringData hold %d bytes in all, at most %d are allowed; make several Secrets of it", total, MaxSecret)
 	}
+	if s.GetType() == SecretBackup {
+		e.backupSecret(s)
+	}
 	if s.GetType() != SecretRegistry {
 		return
 	}

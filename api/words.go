@@ -74,6 +74,13 @@ const (
 	ToolRestic = "restic"
 )
 
+// States of a project's last backup.
+const (
+	BackupRunning   = "Running"
+	BackupSucceeded = "Succeeded"
+	BackupFailed    = "Failed"
+)
+
 // Actions of an ApplyResult.
 const (
 	ApplyCreated    = "created"

@@ -28,7 +28,7 @@ var matrix = map[string]string{
 	"CreateProject": "ADP", "PutProject": "ADP", "GetProject": "ADPVSGRF", "ListProjects": "ADPVSGRF", "WatchProjects": "ADPVSGRF",
 	"DeleteProject": "ADPGR", "UpdateProjectStatus": "N", "ScheduleProject": "S", "RemoveProject": "G", "RetryProject": "ADP",
 	"MoveProject": "ADPS", "CancelMove": "ADP",
-	"RestartProject": "ADP", "ExtendProject": "ADP", "OverrideProject": "ADPGR", "ListOverrides": "ADPVSGRF", "Logs": "ADPV",
+	"RestartProject": "ADP", "BackupProject": "ADP", "ExtendProject": "ADP", "OverrideProject": "ADPGR", "ListOverrides": "ADPVSGRF", "Logs": "ADPV",
 	"Exec": "ADP", "PortForward": "ADP", "Top": "ADPV", "ListTombstones": "ADPVSGRF", "AdoptProject": "ADP", "ReleaseProject": "ADP",
 	"RollbackProject": "ADP", "GetProjectHistory": "ADPVSGRF", "NoticeExpiry": "G",
 	"Apply":      "ADPR",

@@ -55,6 +55,7 @@ var methods = map[string]method{ //nolint:gochecknoglobals // a table that never
 	"/cara.v1.ProjectService/CancelMove":          writes(deployers...),
 	"/cara.v1.ProjectService/RetryProject":        writes(deployers...),
 	"/cara.v1.ProjectService/RestartProject":      writes(deployers...),
+	"/cara.v1.ProjectService/BackupProject":       writes(deployers...),
 	"/cara.v1.ProjectService/ExtendProject":       writes(deployers...),
 	"/cara.v1.ProjectService/OverrideProject":     writes(api.RoleAdmin, api.RoleDeployer, api.RoleGC, api.RoleReconciler),
 	"/cara.v1.ProjectService/ListOverrides":       reads(readers...),

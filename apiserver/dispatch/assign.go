@@ -161,8 +161,8 @@ func (a *assignments) describe(p *carav1.Project) sentAssignment {
 	terminating := st.GetPhase() == api.PhaseTerminating
 	out := sentAssignment{
 		uid: meta.GetUid(),
-		version: fmt.Sprintf("%s %d %d %q %q %t %t", meta.GetUid(), meta.GetGeneration(), st.GetEpoch(),
-			st.GetRestartToken(), api.Restarts(p), terminating, meta.GetDeletionTimestamp() != nil),
+		version: fmt.Sprintf("%s %d %d %q %q %t %t %q", meta.GetUid(), meta.GetGeneration(), st.GetEpoch(),
+			st.GetRestartToken(), api.Restarts(p), terminating, meta.GetDeletionTimestamp() != nil, st.GetBackupToken()),
 	}
 	for _, u := range st.GetVolumes() {
 		out.version += " " + u.GetUid()
@@ -208,7 +208,36 @@ func (d *Dispatcher) Assignment(p *carav1.Project) *carav1.Assignment {
 		}
 		d.pullSecret(out, name)
 	}
+	d.backupSecret(out, p.GetSpec().GetBackup().GetSecretRef(), withheld)
 	return out
+}
+
+// backupSecret adds the values of the Secret that a project's backups use: all that a Secret of its type can have. They get no
+// versions, because no container depends on them.
+func (d *Dispatcher) backupSecret(out *carav1.Assignment, name string, withheld map[string]string) {
+	if name == "" {
+		return
+	}
+	secret, exists := state.Get[*carav1.Secret](d.DB.Cache, name)
+	switch source := withheld[name]; {
+	case source != "":
+		out.BackupProblem = "the Secret " + name + " belongs to source " + source + ", and no project may use it: name another one in spec.backup.secretRef"
+		return
+	case !exists:
+		out.BackupProblem = "the Secret " + name + " does not exist: create it with caractrl create secret " + name + " --type backup"
+		return
+	case secret.GetType() != api.SecretBackup:
+		out.BackupProblem = "the Secret " + name + " is not of type backup: create it again with caractrl create secret " + name + " --type backup"
+		return
+	}
+	if out.Secrets == nil {
+		out.Secrets = map[string][]byte{}
+	}
+	for _, key := range api.BackupKeys() {
+		if value, ok := d.value(name, key); ok {
+			out.Secrets[objects.SealName(name, key)] = value
+		}
+	}
 }
 
 // pullSecret adds the registry logins of a Secret in imagePullSecrets. If two are for one registry, the first one is used.
@@ -239,13 +268,14 @@ func (d *Dispatcher) pullSecret(out *carav1.Assignment, name string) {
 	}
 }
 
-// secretVersion changes if and only if a value of the Secret changes.
+// secretVersion changes if and only if a value or the type of the Secret changes.
 func (d *Dispatcher) secretVersion(name string) string {
 	secret, ok := state.Get[*carav1.Secret](d.DB.Cache, name)
 	if !ok {
 		return "missing"
 	}
 	var all strings.Builder
+	all.WriteString(secret.GetType() + ":")
 	for _, key := range slices.Sorted(maps.Keys(secret.GetData())) {
 		if value, ok := d.value(name, key); ok {
 			all.WriteString(key + "=" + d.DB.Vault.Version(objects.SealName(name, key), value) + ",")

@@ -750,17 +750,20 @@ type Assignment struct {
 	// Project as the server stores it. Its status has the epoch and the phase. If the phase is Terminating, the agent
 	// removes the project's containers.
 	Project *Project `protobuf:"bytes,1,opt,name=project,proto3" json:"project,omitempty"`
-	// Secrets are the values of Secrets that the project's services use, by `NAME/KEY`. The server sends them only to the
-	// project's node.
+	// Secrets are the values of Secrets that the project's services and its backups use, by `NAME/KEY`. The server sends them
+	// only to the project's node.
 	Secrets map[string][]byte `protobuf:"bytes,2,rep,name=secrets,proto3" json:"secrets,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// RegistryAuth are the credentials for image pulls, by registry. A key is the registry's host as image references spell
 	// it. If the credentials are only for some of its images, the path that these images begin with follows the host.
 	RegistryAuth map[string]*RegistryAuth `protobuf:"bytes,3,rep,name=registry_auth,json=registryAuth,proto3" json:"registry_auth,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// SecretVersions are the versions of the values in secrets, by `NAME/KEY`. A version changes when its value changes. It
-	// does not reveal the value.
+	// SecretVersions are the versions of the values in secrets that services use, by `NAME/KEY`. A version changes when its
+	// value changes. It does not reveal the value.
 	SecretVersions map[string]string `protobuf:"bytes,4,rep,name=secret_versions,json=secretVersions,proto3" json:"secret_versions,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// PullSecrets describe the Secrets in `spec.imagePullSecrets`, in the same order.
-	PullSecrets   []*PullSecret `protobuf:"bytes,5,rep,name=pull_secrets,json=pullSecrets,proto3" json:"pull_secrets,omitempty"`
+	PullSecrets []*PullSecret `protobuf:"bytes,5,rep,name=pull_secrets,json=pullSecrets,proto3" json:"pull_secrets,omitempty"`
+	// BackupProblem explains why the Secret in `spec.backup.secretRef` cannot be used. It contains no part of a value. Empty if
+	// the Secret can be used.
+	BackupProblem string `protobuf:"bytes,6,opt,name=backup_problem,json=backupProblem,proto3" json:"backup_problem,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -828,6 +831,13 @@ func (x *Assignment) GetPullSecrets() []*PullSecret {
 		return x.PullSecrets
 	}
 	return nil
+}
+
+func (x *Assignment) GetBackupProblem() string {
+	if x != nil {
+		return x.BackupProblem
+	}
+	return ""
 }
 
 // PullSecret describes one Secret in `spec.imagePullSecrets`.
@@ -1123,14 +1133,15 @@ const file_cara_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"size_bytes\x18\x05 \x01(\x03B\a\xbaH\x04\"\x02(\x00H\x00R\tsizeBytes\x88\x01\x01\x127\n" +
 	"\tsize_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bsizeTimeB\r\n" +
-	"\v_size_bytes\"\xa1\x04\n" +
+	"\v_size_bytes\"\xc8\x04\n" +
 	"\n" +
 	"Assignment\x12*\n" +
 	"\aproject\x18\x01 \x01(\v2\x10.cara.v1.ProjectR\aproject\x12:\n" +
 	"\asecrets\x18\x02 \x03(\v2 .cara.v1.Assignment.SecretsEntryR\asecrets\x12J\n" +
 	"\rregistry_auth\x18\x03 \x03(\v2%.cara.v1.Assignment.RegistryAuthEntryR\fregistryAuth\x12P\n" +
 	"\x0fsecret_versions\x18\x04 \x03(\v2'.cara.v1.Assignment.SecretVersionsEntryR\x0esecretVersions\x126\n" +
-	"\fpull_secrets\x18\x05 \x03(\v2\x13.cara.v1.PullSecretR\vpullSecrets\x1a:\n" +
+	"\fpull_secrets\x18\x05 \x03(\v2\x13.cara.v1.PullSecretR\vpullSecrets\x12%\n" +
+	"\x0ebackup_problem\x18\x06 \x01(\tR\rbackupProblem\x1a:\n" +
 	"\fSecretsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\x1aV\n" +

@@ -10,6 +10,7 @@ import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -125,8 +126,10 @@ type ProjectSpec struct {
 	RescheduleAfter string `protobuf:"bytes,6,opt,name=reschedule_after,json=rescheduleAfter,proto3" json:"reschedule_after,omitempty"`
 	// ImagePullSecrets are the names of Secrets of type `registry`.
 	ImagePullSecrets []string `protobuf:"bytes,7,rep,name=image_pull_secrets,json=imagePullSecrets,proto3" json:"image_pull_secrets,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Backup copies the project's Managed volumes to a restic repository. Only a project with Managed volumes can have it.
+	Backup        *Backup `protobuf:"bytes,8,opt,name=backup,proto3" json:"backup,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ProjectSpec) Reset() {
@@ -208,6 +211,356 @@ func (x *ProjectSpec) GetImagePullSecrets() []string {
 	return nil
 }
 
+func (x *ProjectSpec) GetBackup() *Backup {
+	if x != nil {
+		return x.Backup
+	}
+	return nil
+}
+
+// Backup says where and when the node copies the data of a project's Managed volumes. It uses the node's `restic` program.
+// Each volume is one snapshot in the repository, so the data can be restored without Cara.
+type Backup struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SecretRef is the name of a Secret of type `backup`, which has the repository, its password and its credentials.
+	SecretRef string `protobuf:"bytes,1,opt,name=secret_ref,json=secretRef,proto3" json:"secret_ref,omitempty"`
+	// Schedule says when backups run. Without it, a backup runs only on request: `caractrl backup project`.
+	Schedule *BackupSchedule `protobuf:"bytes,2,opt,name=schedule,proto3" json:"schedule,omitempty"`
+	// Keep says which snapshots stay in the repository. Without it, all snapshots stay.
+	Keep *BackupKeep `protobuf:"bytes,3,opt,name=keep,proto3" json:"keep,omitempty"`
+	// Hooks are commands that run in services before and after a backup.
+	Hooks *BackupHooks `protobuf:"bytes,4,opt,name=hooks,proto3" json:"hooks,omitempty"`
+	// Pause says whether the project's containers are paused while the last changes are copied, true by default. If it is
+	// false, the files of a backup are from different moments.
+	Pause *bool `protobuf:"varint,5,opt,name=pause,proto3,oneof" json:"pause,omitempty"`
+	// Verify is `weekly` if the newest snapshots are restored to a scratch directory once a week and compared with what was
+	// backed up. Empty means never.
+	Verify        string `protobuf:"bytes,6,opt,name=verify,proto3" json:"verify,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Backup) Reset() {
+	*x = Backup{}
+	mi := &file_cara_v1_project_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Backup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Backup) ProtoMessage() {}
+
+func (x *Backup) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_project_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Backup.ProtoReflect.Descriptor instead.
+func (*Backup) Descriptor() ([]byte, []int) {
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Backup) GetSecretRef() string {
+	if x != nil {
+		return x.SecretRef
+	}
+	return ""
+}
+
+func (x *Backup) GetSchedule() *BackupSchedule {
+	if x != nil {
+		return x.Schedule
+	}
+	return nil
+}
+
+func (x *Backup) GetKeep() *BackupKeep {
+	if x != nil {
+		return x.Keep
+	}
+	return nil
+}
+
+func (x *Backup) GetHooks() *BackupHooks {
+	if x != nil {
+		return x.Hooks
+	}
+	return nil
+}
+
+func (x *Backup) GetPause() bool {
+	if x != nil && x.Pause != nil {
+		return *x.Pause
+	}
+	return false
+}
+
+func (x *Backup) GetVerify() string {
+	if x != nil {
+		return x.Verify
+	}
+	return ""
+}
+
+// BackupSchedule says when backups run. If the node is away or busy at that time, the backup runs once, later.
+type BackupSchedule struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Cron is a time in the format of cron: `30 3 * * *` (minute, hour, day of month, month, day of week), or `@hourly`,
+	// `@daily`, `@weekly` or `@monthly`.
+	Cron string `protobuf:"bytes,1,opt,name=cron,proto3" json:"cron,omitempty"`
+	// TimeZone is the time zone of cron, such as `Europe/Berlin`. The default is `UTC`.
+	TimeZone      string `protobuf:"bytes,2,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupSchedule) Reset() {
+	*x = BackupSchedule{}
+	mi := &file_cara_v1_project_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupSchedule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupSchedule) ProtoMessage() {}
+
+func (x *BackupSchedule) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_project_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupSchedule.ProtoReflect.Descriptor instead.
+func (*BackupSchedule) Descriptor() ([]byte, []int) {
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *BackupSchedule) GetCron() string {
+	if x != nil {
+		return x.Cron
+	}
+	return ""
+}
+
+func (x *BackupSchedule) GetTimeZone() string {
+	if x != nil {
+		return x.TimeZone
+	}
+	return ""
+}
+
+// BackupKeep says which snapshots of each volume stay in the repository. The others are removed after each backup. A
+// snapshot stays if one of the rules keeps it.
+type BackupKeep struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Last is the number of the newest snapshots.
+	Last int32 `protobuf:"varint,1,opt,name=last,proto3" json:"last,omitempty"`
+	// Daily is the number of days of which the newest snapshot stays.
+	Daily int32 `protobuf:"varint,2,opt,name=daily,proto3" json:"daily,omitempty"`
+	// Weekly is the number of weeks of which the newest snapshot stays.
+	Weekly int32 `protobuf:"varint,3,opt,name=weekly,proto3" json:"weekly,omitempty"`
+	// Monthly is the number of months of which the newest snapshot stays.
+	Monthly       int32 `protobuf:"varint,4,opt,name=monthly,proto3" json:"monthly,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupKeep) Reset() {
+	*x = BackupKeep{}
+	mi := &file_cara_v1_project_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupKeep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupKeep) ProtoMessage() {}
+
+func (x *BackupKeep) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_project_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupKeep.ProtoReflect.Descriptor instead.
+func (*BackupKeep) Descriptor() ([]byte, []int) {
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *BackupKeep) GetLast() int32 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+func (x *BackupKeep) GetDaily() int32 {
+	if x != nil {
+		return x.Daily
+	}
+	return 0
+}
+
+func (x *BackupKeep) GetWeekly() int32 {
+	if x != nil {
+		return x.Weekly
+	}
+	return 0
+}
+
+func (x *BackupKeep) GetMonthly() int32 {
+	if x != nil {
+		return x.Monthly
+	}
+	return 0
+}
+
+// BackupHooks are commands that run in services of the project.
+type BackupHooks struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Before runs before a backup, for example to dump a database into the volume. If it fails, the backup fails.
+	Before *BackupHook `protobuf:"bytes,1,opt,name=before,proto3" json:"before,omitempty"`
+	// After runs at the end of every backup that has begun with before, also if the backup has failed.
+	After         *BackupHook `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupHooks) Reset() {
+	*x = BackupHooks{}
+	mi := &file_cara_v1_project_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupHooks) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupHooks) ProtoMessage() {}
+
+func (x *BackupHooks) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_project_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupHooks.ProtoReflect.Descriptor instead.
+func (*BackupHooks) Descriptor() ([]byte, []int) {
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *BackupHooks) GetBefore() *BackupHook {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *BackupHooks) GetAfter() *BackupHook {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+// BackupHook is a command that runs in a service.
+type BackupHook struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Service of the project. It must be running.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// Command and its arguments.
+	Command []string `protobuf:"bytes,2,rep,name=command,proto3" json:"command,omitempty"`
+	// Timeout is the time that the command may take, `10m` by default and at most `24h`.
+	Timeout       string `protobuf:"bytes,3,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupHook) Reset() {
+	*x = BackupHook{}
+	mi := &file_cara_v1_project_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupHook) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupHook) ProtoMessage() {}
+
+func (x *BackupHook) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_project_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupHook.ProtoReflect.Descriptor instead.
+func (*BackupHook) Descriptor() ([]byte, []int) {
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *BackupHook) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *BackupHook) GetCommand() []string {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+func (x *BackupHook) GetTimeout() string {
+	if x != nil {
+		return x.Timeout
+	}
+	return ""
+}
+
 // Service is one container of a project.
 type Service struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -278,7 +631,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_cara_v1_project_proto_msgTypes[2]
+	mi := &file_cara_v1_project_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -290,7 +643,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[2]
+	mi := &file_cara_v1_project_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -303,7 +656,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{2}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Service) GetName() string {
@@ -504,7 +857,7 @@ type Update struct {
 
 func (x *Update) Reset() {
 	*x = Update{}
-	mi := &file_cara_v1_project_proto_msgTypes[3]
+	mi := &file_cara_v1_project_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -516,7 +869,7 @@ func (x *Update) String() string {
 func (*Update) ProtoMessage() {}
 
 func (x *Update) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[3]
+	mi := &file_cara_v1_project_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -529,7 +882,7 @@ func (x *Update) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Update.ProtoReflect.Descriptor instead.
 func (*Update) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{3}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Update) GetOrder() string {
@@ -554,7 +907,7 @@ type EnvVar struct {
 
 func (x *EnvVar) Reset() {
 	*x = EnvVar{}
-	mi := &file_cara_v1_project_proto_msgTypes[4]
+	mi := &file_cara_v1_project_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -566,7 +919,7 @@ func (x *EnvVar) String() string {
 func (*EnvVar) ProtoMessage() {}
 
 func (x *EnvVar) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[4]
+	mi := &file_cara_v1_project_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -579,7 +932,7 @@ func (x *EnvVar) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnvVar.ProtoReflect.Descriptor instead.
 func (*EnvVar) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{4}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *EnvVar) GetName() string {
@@ -614,7 +967,7 @@ type EnvVarSource struct {
 
 func (x *EnvVarSource) Reset() {
 	*x = EnvVarSource{}
-	mi := &file_cara_v1_project_proto_msgTypes[5]
+	mi := &file_cara_v1_project_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -626,7 +979,7 @@ func (x *EnvVarSource) String() string {
 func (*EnvVarSource) ProtoMessage() {}
 
 func (x *EnvVarSource) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[5]
+	mi := &file_cara_v1_project_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -639,7 +992,7 @@ func (x *EnvVarSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnvVarSource.ProtoReflect.Descriptor instead.
 func (*EnvVarSource) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{5}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *EnvVarSource) GetSecretKeyRef() *SecretKeyRef {
@@ -662,7 +1015,7 @@ type SecretKeyRef struct {
 
 func (x *SecretKeyRef) Reset() {
 	*x = SecretKeyRef{}
-	mi := &file_cara_v1_project_proto_msgTypes[6]
+	mi := &file_cara_v1_project_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -674,7 +1027,7 @@ func (x *SecretKeyRef) String() string {
 func (*SecretKeyRef) ProtoMessage() {}
 
 func (x *SecretKeyRef) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[6]
+	mi := &file_cara_v1_project_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -687,7 +1040,7 @@ func (x *SecretKeyRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretKeyRef.ProtoReflect.Descriptor instead.
 func (*SecretKeyRef) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{6}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SecretKeyRef) GetName() string {
@@ -719,7 +1072,7 @@ type VolumeMount struct {
 
 func (x *VolumeMount) Reset() {
 	*x = VolumeMount{}
-	mi := &file_cara_v1_project_proto_msgTypes[7]
+	mi := &file_cara_v1_project_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -731,7 +1084,7 @@ func (x *VolumeMount) String() string {
 func (*VolumeMount) ProtoMessage() {}
 
 func (x *VolumeMount) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[7]
+	mi := &file_cara_v1_project_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -744,7 +1097,7 @@ func (x *VolumeMount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeMount.ProtoReflect.Descriptor instead.
 func (*VolumeMount) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{7}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *VolumeMount) GetName() string {
@@ -788,7 +1141,7 @@ type ProjectVolume struct {
 
 func (x *ProjectVolume) Reset() {
 	*x = ProjectVolume{}
-	mi := &file_cara_v1_project_proto_msgTypes[8]
+	mi := &file_cara_v1_project_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -800,7 +1153,7 @@ func (x *ProjectVolume) String() string {
 func (*ProjectVolume) ProtoMessage() {}
 
 func (x *ProjectVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[8]
+	mi := &file_cara_v1_project_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -813,7 +1166,7 @@ func (x *ProjectVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProjectVolume.ProtoReflect.Descriptor instead.
 func (*ProjectVolume) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{8}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ProjectVolume) GetName() string {
@@ -862,7 +1215,7 @@ type Ingress struct {
 
 func (x *Ingress) Reset() {
 	*x = Ingress{}
-	mi := &file_cara_v1_project_proto_msgTypes[9]
+	mi := &file_cara_v1_project_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -874,7 +1227,7 @@ func (x *Ingress) String() string {
 func (*Ingress) ProtoMessage() {}
 
 func (x *Ingress) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[9]
+	mi := &file_cara_v1_project_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -887,7 +1240,7 @@ func (x *Ingress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ingress.ProtoReflect.Descriptor instead.
 func (*Ingress) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{9}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Ingress) GetName() string {
@@ -931,7 +1284,7 @@ type IngressTarget struct {
 
 func (x *IngressTarget) Reset() {
 	*x = IngressTarget{}
-	mi := &file_cara_v1_project_proto_msgTypes[10]
+	mi := &file_cara_v1_project_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -943,7 +1296,7 @@ func (x *IngressTarget) String() string {
 func (*IngressTarget) ProtoMessage() {}
 
 func (x *IngressTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[10]
+	mi := &file_cara_v1_project_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -956,7 +1309,7 @@ func (x *IngressTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IngressTarget.ProtoReflect.Descriptor instead.
 func (*IngressTarget) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{10}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *IngressTarget) GetService() string {
@@ -984,7 +1337,7 @@ type IngressAccess struct {
 
 func (x *IngressAccess) Reset() {
 	*x = IngressAccess{}
-	mi := &file_cara_v1_project_proto_msgTypes[11]
+	mi := &file_cara_v1_project_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -996,7 +1349,7 @@ func (x *IngressAccess) String() string {
 func (*IngressAccess) ProtoMessage() {}
 
 func (x *IngressAccess) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[11]
+	mi := &file_cara_v1_project_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1009,7 +1362,7 @@ func (x *IngressAccess) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IngressAccess.ProtoReflect.Descriptor instead.
 func (*IngressAccess) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{11}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *IngressAccess) GetScope() string {
@@ -1045,7 +1398,7 @@ type Healthcheck struct {
 
 func (x *Healthcheck) Reset() {
 	*x = Healthcheck{}
-	mi := &file_cara_v1_project_proto_msgTypes[12]
+	mi := &file_cara_v1_project_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1057,7 +1410,7 @@ func (x *Healthcheck) String() string {
 func (*Healthcheck) ProtoMessage() {}
 
 func (x *Healthcheck) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[12]
+	mi := &file_cara_v1_project_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1070,7 +1423,7 @@ func (x *Healthcheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Healthcheck.ProtoReflect.Descriptor instead.
 func (*Healthcheck) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{12}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Healthcheck) GetHttp() *HTTPCheck {
@@ -1142,7 +1495,7 @@ type HTTPCheck struct {
 
 func (x *HTTPCheck) Reset() {
 	*x = HTTPCheck{}
-	mi := &file_cara_v1_project_proto_msgTypes[13]
+	mi := &file_cara_v1_project_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1154,7 +1507,7 @@ func (x *HTTPCheck) String() string {
 func (*HTTPCheck) ProtoMessage() {}
 
 func (x *HTTPCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[13]
+	mi := &file_cara_v1_project_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1167,7 +1520,7 @@ func (x *HTTPCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HTTPCheck.ProtoReflect.Descriptor instead.
 func (*HTTPCheck) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{13}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *HTTPCheck) GetPath() string {
@@ -1195,7 +1548,7 @@ type TCPCheck struct {
 
 func (x *TCPCheck) Reset() {
 	*x = TCPCheck{}
-	mi := &file_cara_v1_project_proto_msgTypes[14]
+	mi := &file_cara_v1_project_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1207,7 +1560,7 @@ func (x *TCPCheck) String() string {
 func (*TCPCheck) ProtoMessage() {}
 
 func (x *TCPCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[14]
+	mi := &file_cara_v1_project_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1220,7 +1573,7 @@ func (x *TCPCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TCPCheck.ProtoReflect.Descriptor instead.
 func (*TCPCheck) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{14}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *TCPCheck) GetPort() int32 {
@@ -1241,7 +1594,7 @@ type ExecCheck struct {
 
 func (x *ExecCheck) Reset() {
 	*x = ExecCheck{}
-	mi := &file_cara_v1_project_proto_msgTypes[15]
+	mi := &file_cara_v1_project_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1253,7 +1606,7 @@ func (x *ExecCheck) String() string {
 func (*ExecCheck) ProtoMessage() {}
 
 func (x *ExecCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[15]
+	mi := &file_cara_v1_project_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1266,7 +1619,7 @@ func (x *ExecCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecCheck.ProtoReflect.Descriptor instead.
 func (*ExecCheck) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{15}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ExecCheck) GetCommand() []string {
@@ -1289,7 +1642,7 @@ type Dependency struct {
 
 func (x *Dependency) Reset() {
 	*x = Dependency{}
-	mi := &file_cara_v1_project_proto_msgTypes[16]
+	mi := &file_cara_v1_project_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1301,7 +1654,7 @@ func (x *Dependency) String() string {
 func (*Dependency) ProtoMessage() {}
 
 func (x *Dependency) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[16]
+	mi := &file_cara_v1_project_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1314,7 +1667,7 @@ func (x *Dependency) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dependency.ProtoReflect.Descriptor instead.
 func (*Dependency) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{16}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Dependency) GetService() string {
@@ -1345,7 +1698,7 @@ type Resources struct {
 
 func (x *Resources) Reset() {
 	*x = Resources{}
-	mi := &file_cara_v1_project_proto_msgTypes[17]
+	mi := &file_cara_v1_project_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1357,7 +1710,7 @@ func (x *Resources) String() string {
 func (*Resources) ProtoMessage() {}
 
 func (x *Resources) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[17]
+	mi := &file_cara_v1_project_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1370,7 +1723,7 @@ func (x *Resources) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resources.ProtoReflect.Descriptor instead.
 func (*Resources) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{17}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Resources) GetRequests() *ResourceList {
@@ -1403,7 +1756,7 @@ type ResourceList struct {
 
 func (x *ResourceList) Reset() {
 	*x = ResourceList{}
-	mi := &file_cara_v1_project_proto_msgTypes[18]
+	mi := &file_cara_v1_project_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1415,7 +1768,7 @@ func (x *ResourceList) String() string {
 func (*ResourceList) ProtoMessage() {}
 
 func (x *ResourceList) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[18]
+	mi := &file_cara_v1_project_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1428,7 +1781,7 @@ func (x *ResourceList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceList.ProtoReflect.Descriptor instead.
 func (*ResourceList) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{18}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ResourceList) GetCpu() string {
@@ -1469,7 +1822,7 @@ type File struct {
 
 func (x *File) Reset() {
 	*x = File{}
-	mi := &file_cara_v1_project_proto_msgTypes[19]
+	mi := &file_cara_v1_project_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1481,7 +1834,7 @@ func (x *File) String() string {
 func (*File) ProtoMessage() {}
 
 func (x *File) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[19]
+	mi := &file_cara_v1_project_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1494,7 +1847,7 @@ func (x *File) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use File.ProtoReflect.Descriptor instead.
 func (*File) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{19}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *File) GetPath() string {
@@ -1540,7 +1893,7 @@ type Ulimit struct {
 
 func (x *Ulimit) Reset() {
 	*x = Ulimit{}
-	mi := &file_cara_v1_project_proto_msgTypes[20]
+	mi := &file_cara_v1_project_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1552,7 +1905,7 @@ func (x *Ulimit) String() string {
 func (*Ulimit) ProtoMessage() {}
 
 func (x *Ulimit) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[20]
+	mi := &file_cara_v1_project_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1565,7 +1918,7 @@ func (x *Ulimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ulimit.ProtoReflect.Descriptor instead.
 func (*Ulimit) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{20}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Ulimit) GetName() string {
@@ -1634,14 +1987,18 @@ type ProjectStatus struct {
 	// Volumes are the Managed volumes of the project. The project runs on their node.
 	Volumes []*VolumeUse `protobuf:"bytes,18,rep,name=volumes,proto3" json:"volumes,omitempty"`
 	// Move is the move to another node that an operator or a drain has requested. Not set if no move is in progress.
-	Move          *Move `protobuf:"bytes,19,opt,name=move,proto3" json:"move,omitempty"`
+	Move *Move `protobuf:"bytes,19,opt,name=move,proto3" json:"move,omitempty"`
+	// Backup is the state of the project's backups, as the agent reports it. Not set if the project has no backups.
+	Backup *BackupStatus `protobuf:"bytes,20,opt,name=backup,proto3" json:"backup,omitempty"`
+	// BackupToken is the token of the last request for a backup.
+	BackupToken   string `protobuf:"bytes,21,opt,name=backup_token,json=backupToken,proto3" json:"backup_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ProjectStatus) Reset() {
 	*x = ProjectStatus{}
-	mi := &file_cara_v1_project_proto_msgTypes[21]
+	mi := &file_cara_v1_project_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1653,7 +2010,7 @@ func (x *ProjectStatus) String() string {
 func (*ProjectStatus) ProtoMessage() {}
 
 func (x *ProjectStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[21]
+	mi := &file_cara_v1_project_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1666,7 +2023,7 @@ func (x *ProjectStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProjectStatus.ProtoReflect.Descriptor instead.
 func (*ProjectStatus) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{21}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ProjectStatus) GetPhase() string {
@@ -1802,6 +2159,20 @@ func (x *ProjectStatus) GetMove() *Move {
 	return nil
 }
 
+func (x *ProjectStatus) GetBackup() *BackupStatus {
+	if x != nil {
+		return x.Backup
+	}
+	return nil
+}
+
+func (x *ProjectStatus) GetBackupToken() string {
+	if x != nil {
+		return x.BackupToken
+	}
+	return ""
+}
+
 // Move is the move of a project and its data to another node. The project runs from the old copy of its data until the
 // new copy is verified.
 type Move struct {
@@ -1834,7 +2205,7 @@ type Move struct {
 
 func (x *Move) Reset() {
 	*x = Move{}
-	mi := &file_cara_v1_project_proto_msgTypes[22]
+	mi := &file_cara_v1_project_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1846,7 +2217,7 @@ func (x *Move) String() string {
 func (*Move) ProtoMessage() {}
 
 func (x *Move) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[22]
+	mi := &file_cara_v1_project_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1859,7 +2230,7 @@ func (x *Move) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Move.ProtoReflect.Descriptor instead.
 func (*Move) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{22}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Move) GetId() string {
@@ -1947,7 +2318,7 @@ type MovedVolume struct {
 
 func (x *MovedVolume) Reset() {
 	*x = MovedVolume{}
-	mi := &file_cara_v1_project_proto_msgTypes[23]
+	mi := &file_cara_v1_project_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1959,7 +2330,7 @@ func (x *MovedVolume) String() string {
 func (*MovedVolume) ProtoMessage() {}
 
 func (x *MovedVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[23]
+	mi := &file_cara_v1_project_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1972,7 +2343,7 @@ func (x *MovedVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MovedVolume.ProtoReflect.Descriptor instead.
 func (*MovedVolume) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{23}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *MovedVolume) GetName() string {
@@ -1996,6 +2367,260 @@ func (x *MovedVolume) GetNewUid() string {
 	return ""
 }
 
+// BackupStatus is the state of a project's backups.
+type BackupStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Since is the time when the node began to follow the schedule.
+	Since *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=since,proto3" json:"since,omitempty"`
+	// LastDue is the last time of the schedule for which a backup has begun, or `since`.
+	LastDue *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=last_due,json=lastDue,proto3" json:"last_due,omitempty"`
+	// LastAttempt is the time when the last backup began.
+	LastAttempt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=last_attempt,json=lastAttempt,proto3" json:"last_attempt,omitempty"`
+	// LastSuccess is the time when the last successful backup began its last pass: the snapshots have the data of this time.
+	LastSuccess *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=last_success,json=lastSuccess,proto3" json:"last_success,omitempty"`
+	// Snapshots are those of the last successful backup, one for each volume.
+	Snapshots []*BackupSnapshot `protobuf:"bytes,5,rep,name=snapshots,proto3" json:"snapshots,omitempty"`
+	// Duration of the last successful backup.
+	Duration *durationpb.Duration `protobuf:"bytes,6,opt,name=duration,proto3" json:"duration,omitempty"`
+	// Pause is how long the containers were paused in the last successful backup.
+	Pause *durationpb.Duration `protobuf:"bytes,7,opt,name=pause,proto3" json:"pause,omitempty"`
+	// State of the last attempt: `Running`, `Succeeded` or `Failed`. Empty before the first one.
+	State string `protobuf:"bytes,8,opt,name=state,proto3" json:"state,omitempty"`
+	// Reason is one word for the failure of the last attempt, such as `WrongPassword`. Empty if it has not failed.
+	Reason string `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Message explains the failure, or something that needs attention, to people.
+	Message string `protobuf:"bytes,10,opt,name=message,proto3" json:"message,omitempty"`
+	// NextRun is the time of the next scheduled backup. Not set without a schedule.
+	NextRun *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=next_run,json=nextRun,proto3" json:"next_run,omitempty"`
+	// LastVerify is the time of the last verification.
+	LastVerify *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=last_verify,json=lastVerify,proto3" json:"last_verify,omitempty"`
+	// Verified is the time of the last successful verification.
+	Verified *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=verified,proto3" json:"verified,omitempty"`
+	// VerifyMessage explains why the last verification failed. Empty if it was successful.
+	VerifyMessage string `protobuf:"bytes,14,opt,name=verify_message,json=verifyMessage,proto3" json:"verify_message,omitempty"`
+	// Token is the token of the last request that the node has handled.
+	Token         string `protobuf:"bytes,15,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupStatus) Reset() {
+	*x = BackupStatus{}
+	mi := &file_cara_v1_project_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupStatus) ProtoMessage() {}
+
+func (x *BackupStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_project_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupStatus.ProtoReflect.Descriptor instead.
+func (*BackupStatus) Descriptor() ([]byte, []int) {
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *BackupStatus) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *BackupStatus) GetLastDue() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastDue
+	}
+	return nil
+}
+
+func (x *BackupStatus) GetLastAttempt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastAttempt
+	}
+	return nil
+}
+
+func (x *BackupStatus) GetLastSuccess() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastSuccess
+	}
+	return nil
+}
+
+func (x *BackupStatus) GetSnapshots() []*BackupSnapshot {
+	if x != nil {
+		return x.Snapshots
+	}
+	return nil
+}
+
+func (x *BackupStatus) GetDuration() *durationpb.Duration {
+	if x != nil {
+		return x.Duration
+	}
+	return nil
+}
+
+func (x *BackupStatus) GetPause() *durationpb.Duration {
+	if x != nil {
+		return x.Pause
+	}
+	return nil
+}
+
+func (x *BackupStatus) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *BackupStatus) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *BackupStatus) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *BackupStatus) GetNextRun() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NextRun
+	}
+	return nil
+}
+
+func (x *BackupStatus) GetLastVerify() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastVerify
+	}
+	return nil
+}
+
+func (x *BackupStatus) GetVerified() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Verified
+	}
+	return nil
+}
+
+func (x *BackupStatus) GetVerifyMessage() string {
+	if x != nil {
+		return x.VerifyMessage
+	}
+	return ""
+}
+
+func (x *BackupStatus) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+// BackupSnapshot is the snapshot of one volume in the repository.
+type BackupSnapshot struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Volume is the name of the volume in the project's spec.
+	Volume string `protobuf:"bytes,1,opt,name=volume,proto3" json:"volume,omitempty"`
+	// Uid of the Volume object.
+	Uid string `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
+	// Id of the snapshot, as restic prints it.
+	Id string `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"`
+	// Bytes of all files in the snapshot.
+	Bytes int64 `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// AddedBytes are the bytes that the backup added to the repository.
+	AddedBytes    int64 `protobuf:"varint,5,opt,name=added_bytes,json=addedBytes,proto3" json:"added_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupSnapshot) Reset() {
+	*x = BackupSnapshot{}
+	mi := &file_cara_v1_project_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupSnapshot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupSnapshot) ProtoMessage() {}
+
+func (x *BackupSnapshot) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_project_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupSnapshot.ProtoReflect.Descriptor instead.
+func (*BackupSnapshot) Descriptor() ([]byte, []int) {
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *BackupSnapshot) GetVolume() string {
+	if x != nil {
+		return x.Volume
+	}
+	return ""
+}
+
+func (x *BackupSnapshot) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *BackupSnapshot) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *BackupSnapshot) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *BackupSnapshot) GetAddedBytes() int64 {
+	if x != nil {
+		return x.AddedBytes
+	}
+	return 0
+}
+
 // VolumeUse is a Managed volume that a project uses.
 type VolumeUse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2015,7 +2640,7 @@ type VolumeUse struct {
 
 func (x *VolumeUse) Reset() {
 	*x = VolumeUse{}
-	mi := &file_cara_v1_project_proto_msgTypes[24]
+	mi := &file_cara_v1_project_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2027,7 +2652,7 @@ func (x *VolumeUse) String() string {
 func (*VolumeUse) ProtoMessage() {}
 
 func (x *VolumeUse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[24]
+	mi := &file_cara_v1_project_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2040,7 +2665,7 @@ func (x *VolumeUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeUse.ProtoReflect.Descriptor instead.
 func (*VolumeUse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{24}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *VolumeUse) GetName() string {
@@ -2103,7 +2728,7 @@ type ServiceStatus struct {
 
 func (x *ServiceStatus) Reset() {
 	*x = ServiceStatus{}
-	mi := &file_cara_v1_project_proto_msgTypes[25]
+	mi := &file_cara_v1_project_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2115,7 +2740,7 @@ func (x *ServiceStatus) String() string {
 func (*ServiceStatus) ProtoMessage() {}
 
 func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_project_proto_msgTypes[25]
+	mi := &file_cara_v1_project_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2128,7 +2753,7 @@ func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceStatus.ProtoReflect.Descriptor instead.
 func (*ServiceStatus) Descriptor() ([]byte, []int) {
-	return file_cara_v1_project_proto_rawDescGZIP(), []int{25}
+	return file_cara_v1_project_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ServiceStatus) GetName() string {
@@ -2212,7 +2837,7 @@ var File_cara_v1_project_proto protoreflect.FileDescriptor
 
 const file_cara_v1_project_proto_rawDesc = "" +
 	"\n" +
-	"\x15cara/v1/project.proto\x12\acara.v1\x1a\x1bbuf/validate/validate.proto\x1a\x12cara/v1/meta.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x89\x02\n" +
+	"\x15cara/v1/project.proto\x12\acara.v1\x1a\x1bbuf/validate/validate.proto\x1a\x12cara/v1/meta.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x89\x02\n" +
 	"\aProject\x127\n" +
 	"\vapi_version\x18\x01 \x01(\tB\x16\xbaH\x13r\x11\n" +
 	"\x0fcaravanserai/v1R\n" +
@@ -2221,7 +2846,7 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\aProjectR\x04kind\x127\n" +
 	"\bmetadata\x18\x03 \x01(\v2\x13.cara.v1.ObjectMetaB\x06\xbaH\x03\xc8\x01\x01R\bmetadata\x120\n" +
 	"\x04spec\x18\x04 \x01(\v2\x14.cara.v1.ProjectSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x126\n" +
-	"\x06status\x18\x05 \x01(\v2\x16.cara.v1.ProjectStatusB\x06\xbaH\x03\xd8\x01\x03R\x06status\"\xf6\x03\n" +
+	"\x06status\x18\x05 \x01(\v2\x16.cara.v1.ProjectStatusB\x06\xbaH\x03\xd8\x01\x03R\x06status\"\x9f\x04\n" +
 	"\vProjectSpec\x128\n" +
 	"\bservices\x18\x01 \x03(\v2\x10.cara.v1.ServiceB\n" +
 	"\xbaH\a\x92\x01\x04\b\x01\x10dR\bservices\x12:\n" +
@@ -2230,10 +2855,45 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\texpire_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bexpireAt\x12U\n" +
 	"\rnode_selector\x18\x05 \x03(\v2&.cara.v1.ProjectSpec.NodeSelectorEntryB\b\xbaH\x05\x9a\x01\x02\x10@R\fnodeSelector\x122\n" +
 	"\x10reschedule_after\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18 R\x0frescheduleAfter\x126\n" +
-	"\x12image_pull_secrets\x18\a \x03(\tB\b\xbaH\x05\x92\x01\x02\x10\x10R\x10imagePullSecrets\x1a?\n" +
+	"\x12image_pull_secrets\x18\a \x03(\tB\b\xbaH\x05\x92\x01\x02\x10\x10R\x10imagePullSecrets\x12'\n" +
+	"\x06backup\x18\b \x01(\v2\x0f.cara.v1.BackupR\x06backup\x1a?\n" +
 	"\x11NodeSelectorEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd5\t\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8b\x02\n" +
+	"\x06Backup\x12)\n" +
+	"\n" +
+	"secret_ref\x18\x01 \x01(\tB\n" +
+	"\xbaH\a\xc8\x01\x01r\x02\x18?R\tsecretRef\x123\n" +
+	"\bschedule\x18\x02 \x01(\v2\x17.cara.v1.BackupScheduleR\bschedule\x12'\n" +
+	"\x04keep\x18\x03 \x01(\v2\x13.cara.v1.BackupKeepR\x04keep\x12*\n" +
+	"\x05hooks\x18\x04 \x01(\v2\x14.cara.v1.BackupHooksR\x05hooks\x12\x19\n" +
+	"\x05pause\x18\x05 \x01(\bH\x00R\x05pause\x88\x01\x01\x12'\n" +
+	"\x06verify\x18\x06 \x01(\tB\x0f\xbaH\fr\n" +
+	"R\x00R\x06weeklyR\x06verifyB\b\n" +
+	"\x06_pause\"W\n" +
+	"\x0eBackupSchedule\x12\x1f\n" +
+	"\x04cron\x18\x01 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\x80\x01R\x04cron\x12$\n" +
+	"\ttime_zone\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\btimeZone\"\x98\x01\n" +
+	"\n" +
+	"BackupKeep\x12\x1e\n" +
+	"\x04last\x18\x01 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\x90N(\x00R\x04last\x12 \n" +
+	"\x05daily\x18\x02 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\x90N(\x00R\x05daily\x12\"\n" +
+	"\x06weekly\x18\x03 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\x90N(\x00R\x06weekly\x12$\n" +
+	"\amonthly\x18\x04 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\x90N(\x00R\amonthly\"e\n" +
+	"\vBackupHooks\x12+\n" +
+	"\x06before\x18\x01 \x01(\v2\x13.cara.v1.BackupHookR\x06before\x12)\n" +
+	"\x05after\x18\x02 \x01(\v2\x13.cara.v1.BackupHookR\x05after\"{\n" +
+	"\n" +
+	"BackupHook\x12$\n" +
+	"\aservice\x18\x01 \x01(\tB\n" +
+	"\xbaH\a\xc8\x01\x01r\x02\x18?R\aservice\x12$\n" +
+	"\acommand\x18\x02 \x03(\tB\n" +
+	"\xbaH\a\x92\x01\x04\b\x01\x10dR\acommand\x12!\n" +
+	"\atimeout\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18 R\atimeout\"\xd5\t\n" +
 	"\aService\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\a\xc8\x01\x01r\x02\x18?R\x04name\x12!\n" +
@@ -2347,7 +3007,7 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\a\xc8\x01\x01r\x02\x18 R\x04name\x12\x12\n" +
 	"\x04soft\x18\x02 \x01(\x05R\x04soft\x12\x12\n" +
-	"\x04hard\x18\x03 \x01(\x05R\x04hard\"\xbc\x06\n" +
+	"\x04hard\x18\x03 \x01(\x05R\x04hard\"\x8e\a\n" +
 	"\rProjectStatus\x12\x14\n" +
 	"\x05phase\x18\x01 \x01(\tR\x05phase\x12\x19\n" +
 	"\bnode_ref\x18\x02 \x01(\tR\anodeRef\x12\x14\n" +
@@ -2371,7 +3031,9 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\aheld_by\x18\x10 \x01(\tR\x06heldBy\x12@\n" +
 	"\brestarts\x18\x11 \x03(\v2$.cara.v1.ProjectStatus.RestartsEntryR\brestarts\x12,\n" +
 	"\avolumes\x18\x12 \x03(\v2\x12.cara.v1.VolumeUseR\avolumes\x12!\n" +
-	"\x04move\x18\x13 \x01(\v2\r.cara.v1.MoveR\x04move\x1a;\n" +
+	"\x04move\x18\x13 \x01(\v2\r.cara.v1.MoveR\x04move\x12-\n" +
+	"\x06backup\x18\x14 \x01(\v2\x15.cara.v1.BackupStatusR\x06backup\x12!\n" +
+	"\fbackup_token\x18\x15 \x01(\tR\vbackupToken\x1a;\n" +
 	"\rRestartsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9a\x02\n" +
@@ -2390,7 +3052,32 @@ const file_cara_v1_project_proto_rawDesc = "" +
 	"\vMovedVolume\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x17\n" +
-	"\anew_uid\x18\x03 \x01(\tR\x06newUid\"Y\n" +
+	"\anew_uid\x18\x03 \x01(\tR\x06newUid\"\xfe\x05\n" +
+	"\fBackupStatus\x120\n" +
+	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x125\n" +
+	"\blast_due\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\alastDue\x12=\n" +
+	"\flast_attempt\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\vlastAttempt\x12=\n" +
+	"\flast_success\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\vlastSuccess\x12?\n" +
+	"\tsnapshots\x18\x05 \x03(\v2\x17.cara.v1.BackupSnapshotB\b\xbaH\x05\x92\x01\x02\x10dR\tsnapshots\x125\n" +
+	"\bduration\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\bduration\x12/\n" +
+	"\x05pause\x18\a \x01(\v2\x19.google.protobuf.DurationR\x05pause\x12\x1d\n" +
+	"\x05state\x18\b \x01(\tB\a\xbaH\x04r\x02\x18 R\x05state\x12\x1f\n" +
+	"\x06reason\x18\t \x01(\tB\a\xbaH\x04r\x02\x18@R\x06reason\x12\"\n" +
+	"\amessage\x18\n" +
+	" \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\amessage\x125\n" +
+	"\bnext_run\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\anextRun\x12;\n" +
+	"\vlast_verify\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"lastVerify\x126\n" +
+	"\bverified\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\bverified\x12/\n" +
+	"\x0everify_message\x18\x0e \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\rverifyMessage\x12\x1d\n" +
+	"\x05token\x18\x0f \x01(\tB\a\xbaH\x04r\x02\x18@R\x05token\"\x9c\x01\n" +
+	"\x0eBackupSnapshot\x12\x1f\n" +
+	"\x06volume\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\x06volume\x12\x19\n" +
+	"\x03uid\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x03uid\x12\x17\n" +
+	"\x02id\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\x02id\x12\x14\n" +
+	"\x05bytes\x18\x04 \x01(\x03R\x05bytes\x12\x1f\n" +
+	"\vadded_bytes\x18\x05 \x01(\x03R\n" +
+	"addedBytes\"Y\n" +
 	"\tVolumeUse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x12\n" +
@@ -2425,84 +3112,109 @@ func file_cara_v1_project_proto_rawDescGZIP() []byte {
 	return file_cara_v1_project_proto_rawDescData
 }
 
-var file_cara_v1_project_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_cara_v1_project_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_cara_v1_project_proto_goTypes = []any{
 	(*Project)(nil),               // 0: cara.v1.Project
 	(*ProjectSpec)(nil),           // 1: cara.v1.ProjectSpec
-	(*Service)(nil),               // 2: cara.v1.Service
-	(*Update)(nil),                // 3: cara.v1.Update
-	(*EnvVar)(nil),                // 4: cara.v1.EnvVar
-	(*EnvVarSource)(nil),          // 5: cara.v1.EnvVarSource
-	(*SecretKeyRef)(nil),          // 6: cara.v1.SecretKeyRef
-	(*VolumeMount)(nil),           // 7: cara.v1.VolumeMount
-	(*ProjectVolume)(nil),         // 8: cara.v1.ProjectVolume
-	(*Ingress)(nil),               // 9: cara.v1.Ingress
-	(*IngressTarget)(nil),         // 10: cara.v1.IngressTarget
-	(*IngressAccess)(nil),         // 11: cara.v1.IngressAccess
-	(*Healthcheck)(nil),           // 12: cara.v1.Healthcheck
-	(*HTTPCheck)(nil),             // 13: cara.v1.HTTPCheck
-	(*TCPCheck)(nil),              // 14: cara.v1.TCPCheck
-	(*ExecCheck)(nil),             // 15: cara.v1.ExecCheck
-	(*Dependency)(nil),            // 16: cara.v1.Dependency
-	(*Resources)(nil),             // 17: cara.v1.Resources
-	(*ResourceList)(nil),          // 18: cara.v1.ResourceList
-	(*File)(nil),                  // 19: cara.v1.File
-	(*Ulimit)(nil),                // 20: cara.v1.Ulimit
-	(*ProjectStatus)(nil),         // 21: cara.v1.ProjectStatus
-	(*Move)(nil),                  // 22: cara.v1.Move
-	(*MovedVolume)(nil),           // 23: cara.v1.MovedVolume
-	(*VolumeUse)(nil),             // 24: cara.v1.VolumeUse
-	(*ServiceStatus)(nil),         // 25: cara.v1.ServiceStatus
-	nil,                           // 26: cara.v1.ProjectSpec.NodeSelectorEntry
-	nil,                           // 27: cara.v1.Service.LabelsEntry
-	nil,                           // 28: cara.v1.ProjectStatus.RestartsEntry
-	(*ObjectMeta)(nil),            // 29: cara.v1.ObjectMeta
-	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
-	(*Condition)(nil),             // 31: cara.v1.Condition
+	(*Backup)(nil),                // 2: cara.v1.Backup
+	(*BackupSchedule)(nil),        // 3: cara.v1.BackupSchedule
+	(*BackupKeep)(nil),            // 4: cara.v1.BackupKeep
+	(*BackupHooks)(nil),           // 5: cara.v1.BackupHooks
+	(*BackupHook)(nil),            // 6: cara.v1.BackupHook
+	(*Service)(nil),               // 7: cara.v1.Service
+	(*Update)(nil),                // 8: cara.v1.Update
+	(*EnvVar)(nil),                // 9: cara.v1.EnvVar
+	(*EnvVarSource)(nil),          // 10: cara.v1.EnvVarSource
+	(*SecretKeyRef)(nil),          // 11: cara.v1.SecretKeyRef
+	(*VolumeMount)(nil),           // 12: cara.v1.VolumeMount
+	(*ProjectVolume)(nil),         // 13: cara.v1.ProjectVolume
+	(*Ingress)(nil),               // 14: cara.v1.Ingress
+	(*IngressTarget)(nil),         // 15: cara.v1.IngressTarget
+	(*IngressAccess)(nil),         // 16: cara.v1.IngressAccess
+	(*Healthcheck)(nil),           // 17: cara.v1.Healthcheck
+	(*HTTPCheck)(nil),             // 18: cara.v1.HTTPCheck
+	(*TCPCheck)(nil),              // 19: cara.v1.TCPCheck
+	(*ExecCheck)(nil),             // 20: cara.v1.ExecCheck
+	(*Dependency)(nil),            // 21: cara.v1.Dependency
+	(*Resources)(nil),             // 22: cara.v1.Resources
+	(*ResourceList)(nil),          // 23: cara.v1.ResourceList
+	(*File)(nil),                  // 24: cara.v1.File
+	(*Ulimit)(nil),                // 25: cara.v1.Ulimit
+	(*ProjectStatus)(nil),         // 26: cara.v1.ProjectStatus
+	(*Move)(nil),                  // 27: cara.v1.Move
+	(*MovedVolume)(nil),           // 28: cara.v1.MovedVolume
+	(*BackupStatus)(nil),          // 29: cara.v1.BackupStatus
+	(*BackupSnapshot)(nil),        // 30: cara.v1.BackupSnapshot
+	(*VolumeUse)(nil),             // 31: cara.v1.VolumeUse
+	(*ServiceStatus)(nil),         // 32: cara.v1.ServiceStatus
+	nil,                           // 33: cara.v1.ProjectSpec.NodeSelectorEntry
+	nil,                           // 34: cara.v1.Service.LabelsEntry
+	nil,                           // 35: cara.v1.ProjectStatus.RestartsEntry
+	(*ObjectMeta)(nil),            // 36: cara.v1.ObjectMeta
+	(*timestamppb.Timestamp)(nil), // 37: google.protobuf.Timestamp
+	(*Condition)(nil),             // 38: cara.v1.Condition
+	(*durationpb.Duration)(nil),   // 39: google.protobuf.Duration
 }
 var file_cara_v1_project_proto_depIdxs = []int32{
-	29, // 0: cara.v1.Project.metadata:type_name -> cara.v1.ObjectMeta
+	36, // 0: cara.v1.Project.metadata:type_name -> cara.v1.ObjectMeta
 	1,  // 1: cara.v1.Project.spec:type_name -> cara.v1.ProjectSpec
-	21, // 2: cara.v1.Project.status:type_name -> cara.v1.ProjectStatus
-	2,  // 3: cara.v1.ProjectSpec.services:type_name -> cara.v1.Service
-	8,  // 4: cara.v1.ProjectSpec.volumes:type_name -> cara.v1.ProjectVolume
-	9,  // 5: cara.v1.ProjectSpec.ingress:type_name -> cara.v1.Ingress
-	30, // 6: cara.v1.ProjectSpec.expire_at:type_name -> google.protobuf.Timestamp
-	26, // 7: cara.v1.ProjectSpec.node_selector:type_name -> cara.v1.ProjectSpec.NodeSelectorEntry
-	4,  // 8: cara.v1.Service.env:type_name -> cara.v1.EnvVar
-	7,  // 9: cara.v1.Service.volume_mounts:type_name -> cara.v1.VolumeMount
-	12, // 10: cara.v1.Service.healthcheck:type_name -> cara.v1.Healthcheck
-	16, // 11: cara.v1.Service.depends_on:type_name -> cara.v1.Dependency
-	17, // 12: cara.v1.Service.resources:type_name -> cara.v1.Resources
-	19, // 13: cara.v1.Service.files:type_name -> cara.v1.File
-	20, // 14: cara.v1.Service.ulimits:type_name -> cara.v1.Ulimit
-	27, // 15: cara.v1.Service.labels:type_name -> cara.v1.Service.LabelsEntry
-	3,  // 16: cara.v1.Service.update:type_name -> cara.v1.Update
-	5,  // 17: cara.v1.EnvVar.value_from:type_name -> cara.v1.EnvVarSource
-	6,  // 18: cara.v1.EnvVarSource.secret_key_ref:type_name -> cara.v1.SecretKeyRef
-	10, // 19: cara.v1.Ingress.target:type_name -> cara.v1.IngressTarget
-	11, // 20: cara.v1.Ingress.access:type_name -> cara.v1.IngressAccess
-	13, // 21: cara.v1.Healthcheck.http:type_name -> cara.v1.HTTPCheck
-	14, // 22: cara.v1.Healthcheck.tcp:type_name -> cara.v1.TCPCheck
-	15, // 23: cara.v1.Healthcheck.exec:type_name -> cara.v1.ExecCheck
-	18, // 24: cara.v1.Resources.requests:type_name -> cara.v1.ResourceList
-	18, // 25: cara.v1.Resources.limits:type_name -> cara.v1.ResourceList
-	6,  // 26: cara.v1.File.secret_key_ref:type_name -> cara.v1.SecretKeyRef
-	31, // 27: cara.v1.ProjectStatus.conditions:type_name -> cara.v1.Condition
-	25, // 28: cara.v1.ProjectStatus.services:type_name -> cara.v1.ServiceStatus
-	30, // 29: cara.v1.ProjectStatus.expire_at:type_name -> google.protobuf.Timestamp
-	30, // 30: cara.v1.ProjectStatus.last_seen:type_name -> google.protobuf.Timestamp
-	28, // 31: cara.v1.ProjectStatus.restarts:type_name -> cara.v1.ProjectStatus.RestartsEntry
-	24, // 32: cara.v1.ProjectStatus.volumes:type_name -> cara.v1.VolumeUse
-	22, // 33: cara.v1.ProjectStatus.move:type_name -> cara.v1.Move
-	30, // 34: cara.v1.Move.started:type_name -> google.protobuf.Timestamp
-	23, // 35: cara.v1.Move.volumes:type_name -> cara.v1.MovedVolume
-	30, // 36: cara.v1.ServiceStatus.started_at:type_name -> google.protobuf.Timestamp
-	37, // [37:37] is the sub-list for method output_type
-	37, // [37:37] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	26, // 2: cara.v1.Project.status:type_name -> cara.v1.ProjectStatus
+	7,  // 3: cara.v1.ProjectSpec.services:type_name -> cara.v1.Service
+	13, // 4: cara.v1.ProjectSpec.volumes:type_name -> cara.v1.ProjectVolume
+	14, // 5: cara.v1.ProjectSpec.ingress:type_name -> cara.v1.Ingress
+	37, // 6: cara.v1.ProjectSpec.expire_at:type_name -> google.protobuf.Timestamp
+	33, // 7: cara.v1.ProjectSpec.node_selector:type_name -> cara.v1.ProjectSpec.NodeSelectorEntry
+	2,  // 8: cara.v1.ProjectSpec.backup:type_name -> cara.v1.Backup
+	3,  // 9: cara.v1.Backup.schedule:type_name -> cara.v1.BackupSchedule
+	4,  // 10: cara.v1.Backup.keep:type_name -> cara.v1.BackupKeep
+	5,  // 11: cara.v1.Backup.hooks:type_name -> cara.v1.BackupHooks
+	6,  // 12: cara.v1.BackupHooks.before:type_name -> cara.v1.BackupHook
+	6,  // 13: cara.v1.BackupHooks.after:type_name -> cara.v1.BackupHook
+	9,  // 14: cara.v1.Service.env:type_name -> cara.v1.EnvVar
+	12, // 15: cara.v1.Service.volume_mounts:type_name -> cara.v1.VolumeMount
+	17, // 16: cara.v1.Service.healthcheck:type_name -> cara.v1.Healthcheck
+	21, // 17: cara.v1.Service.depends_on:type_name -> cara.v1.Dependency
+	22, // 18: cara.v1.Service.resources:type_name -> cara.v1.Resources
+	24, // 19: cara.v1.Service.files:type_name -> cara.v1.File
+	25, // 20: cara.v1.Service.ulimits:type_name -> cara.v1.Ulimit
+	34, // 21: cara.v1.Service.labels:type_name -> cara.v1.Service.LabelsEntry
+	8,  // 22: cara.v1.Service.update:type_name -> cara.v1.Update
+	10, // 23: cara.v1.EnvVar.value_from:type_name -> cara.v1.EnvVarSource
+	11, // 24: cara.v1.EnvVarSource.secret_key_ref:type_name -> cara.v1.SecretKeyRef
+	15, // 25: cara.v1.Ingress.target:type_name -> cara.v1.IngressTarget
+	16, // 26: cara.v1.Ingress.access:type_name -> cara.v1.IngressAccess
+	18, // 27: cara.v1.Healthcheck.http:type_name -> cara.v1.HTTPCheck
+	19, // 28: cara.v1.Healthcheck.tcp:type_name -> cara.v1.TCPCheck
+	20, // 29: cara.v1.Healthcheck.exec:type_name -> cara.v1.ExecCheck
+	23, // 30: cara.v1.Resources.requests:type_name -> cara.v1.ResourceList
+	23, // 31: cara.v1.Resources.limits:type_name -> cara.v1.ResourceList
+	11, // 32: cara.v1.File.secret_key_ref:type_name -> cara.v1.SecretKeyRef
+	38, // 33: cara.v1.ProjectStatus.conditions:type_name -> cara.v1.Condition
+	32, // 34: cara.v1.ProjectStatus.services:type_name -> cara.v1.ServiceStatus
+	37, // 35: cara.v1.ProjectStatus.expire_at:type_name -> google.protobuf.Timestamp
+	37, // 36: cara.v1.ProjectStatus.last_seen:type_name -> google.protobuf.Timestamp
+	35, // 37: cara.v1.ProjectStatus.restarts:type_name -> cara.v1.ProjectStatus.RestartsEntry
+	31, // 38: cara.v1.ProjectStatus.volumes:type_name -> cara.v1.VolumeUse
+	27, // 39: cara.v1.ProjectStatus.move:type_name -> cara.v1.Move
+	29, // 40: cara.v1.ProjectStatus.backup:type_name -> cara.v1.BackupStatus
+	37, // 41: cara.v1.Move.started:type_name -> google.protobuf.Timestamp
+	28, // 42: cara.v1.Move.volumes:type_name -> cara.v1.MovedVolume
+	37, // 43: cara.v1.BackupStatus.since:type_name -> google.protobuf.Timestamp
+	37, // 44: cara.v1.BackupStatus.last_due:type_name -> google.protobuf.Timestamp
+	37, // 45: cara.v1.BackupStatus.last_attempt:type_name -> google.protobuf.Timestamp
+	37, // 46: cara.v1.BackupStatus.last_success:type_name -> google.protobuf.Timestamp
+	30, // 47: cara.v1.BackupStatus.snapshots:type_name -> cara.v1.BackupSnapshot
+	39, // 48: cara.v1.BackupStatus.duration:type_name -> google.protobuf.Duration
+	39, // 49: cara.v1.BackupStatus.pause:type_name -> google.protobuf.Duration
+	37, // 50: cara.v1.BackupStatus.next_run:type_name -> google.protobuf.Timestamp
+	37, // 51: cara.v1.BackupStatus.last_verify:type_name -> google.protobuf.Timestamp
+	37, // 52: cara.v1.BackupStatus.verified:type_name -> google.protobuf.Timestamp
+	37, // 53: cara.v1.ServiceStatus.started_at:type_name -> google.protobuf.Timestamp
+	54, // [54:54] is the sub-list for method output_type
+	54, // [54:54] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_project_proto_init() }
@@ -2511,14 +3223,15 @@ func file_cara_v1_project_proto_init() {
 		return
 	}
 	file_cara_v1_meta_proto_init()
-	file_cara_v1_project_proto_msgTypes[25].OneofWrappers = []any{}
+	file_cara_v1_project_proto_msgTypes[2].OneofWrappers = []any{}
+	file_cara_v1_project_proto_msgTypes[32].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_project_proto_rawDesc), len(file_cara_v1_project_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   29,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -851,7 +851,9 @@ type UpdateProjectStatusRequest struct {
 	// Services are the states of all services.
 	Services []*ServiceStatus `protobuf:"bytes,7,rep,name=services,proto3" json:"services,omitempty"`
 	// Move is the progress of the project's move.
-	Move          *MoveReport `protobuf:"bytes,8,opt,name=move,proto3" json:"move,omitempty"`
+	Move *MoveReport `protobuf:"bytes,8,opt,name=move,proto3" json:"move,omitempty"`
+	// Backup is the state of the project's backups. If it is not set, the state does not change.
+	Backup        *BackupStatus `protobuf:"bytes,9,opt,name=backup,proto3" json:"backup,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -938,6 +940,13 @@ func (x *UpdateProjectStatusRequest) GetServices() []*ServiceStatus {
 func (x *UpdateProjectStatusRequest) GetMove() *MoveReport {
 	if x != nil {
 		return x.Move
+	}
+	return nil
+}
+
+func (x *UpdateProjectStatusRequest) GetBackup() *BackupStatus {
+	if x != nil {
+		return x.Backup
 	}
 	return nil
 }
@@ -1257,6 +1266,52 @@ func (x *RestartProjectRequest) GetServices() []string {
 	return nil
 }
 
+// BackupProjectRequest names a project.
+type BackupProjectRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the project.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupProjectRequest) Reset() {
+	*x = BackupProjectRequest{}
+	mi := &file_cara_v1_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupProjectRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupProjectRequest) ProtoMessage() {}
+
+func (x *BackupProjectRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cara_v1_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupProjectRequest.ProtoReflect.Descriptor instead.
+func (*BackupProjectRequest) Descriptor() ([]byte, []int) {
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *BackupProjectRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 // ExtendProjectRequest changes the expiry of a project. Set exactly one of until and by.
 type ExtendProjectRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1274,7 +1329,7 @@ type ExtendProjectRequest struct {
 
 func (x *ExtendProjectRequest) Reset() {
 	*x = ExtendProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[18]
+	mi := &file_cara_v1_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1286,7 +1341,7 @@ func (x *ExtendProjectRequest) String() string {
 func (*ExtendProjectRequest) ProtoMessage() {}
 
 func (x *ExtendProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[18]
+	mi := &file_cara_v1_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1299,7 +1354,7 @@ func (x *ExtendProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExtendProjectRequest.ProtoReflect.Descriptor instead.
 func (*ExtendProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{18}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ExtendProjectRequest) GetName() string {
@@ -1343,7 +1398,7 @@ type AdoptProjectRequest struct {
 
 func (x *AdoptProjectRequest) Reset() {
 	*x = AdoptProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[19]
+	mi := &file_cara_v1_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1355,7 +1410,7 @@ func (x *AdoptProjectRequest) String() string {
 func (*AdoptProjectRequest) ProtoMessage() {}
 
 func (x *AdoptProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[19]
+	mi := &file_cara_v1_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1368,7 +1423,7 @@ func (x *AdoptProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdoptProjectRequest.ProtoReflect.Descriptor instead.
 func (*AdoptProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{19}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *AdoptProjectRequest) GetName() string {
@@ -1398,7 +1453,7 @@ type MoveProjectRequest struct {
 
 func (x *MoveProjectRequest) Reset() {
 	*x = MoveProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[20]
+	mi := &file_cara_v1_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1410,7 +1465,7 @@ func (x *MoveProjectRequest) String() string {
 func (*MoveProjectRequest) ProtoMessage() {}
 
 func (x *MoveProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[20]
+	mi := &file_cara_v1_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1423,7 +1478,7 @@ func (x *MoveProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveProjectRequest.ProtoReflect.Descriptor instead.
 func (*MoveProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{20}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *MoveProjectRequest) GetName() string {
@@ -1451,7 +1506,7 @@ type ReleaseProjectRequest struct {
 
 func (x *ReleaseProjectRequest) Reset() {
 	*x = ReleaseProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[21]
+	mi := &file_cara_v1_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1463,7 +1518,7 @@ func (x *ReleaseProjectRequest) String() string {
 func (*ReleaseProjectRequest) ProtoMessage() {}
 
 func (x *ReleaseProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[21]
+	mi := &file_cara_v1_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1476,7 +1531,7 @@ func (x *ReleaseProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseProjectRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{21}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ReleaseProjectRequest) GetName() string {
@@ -1501,7 +1556,7 @@ type RollbackProjectRequest struct {
 
 func (x *RollbackProjectRequest) Reset() {
 	*x = RollbackProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[22]
+	mi := &file_cara_v1_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1513,7 +1568,7 @@ func (x *RollbackProjectRequest) String() string {
 func (*RollbackProjectRequest) ProtoMessage() {}
 
 func (x *RollbackProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[22]
+	mi := &file_cara_v1_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1526,7 +1581,7 @@ func (x *RollbackProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackProjectRequest.ProtoReflect.Descriptor instead.
 func (*RollbackProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{22}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RollbackProjectRequest) GetName() string {
@@ -1561,7 +1616,7 @@ type ProjectHistory struct {
 
 func (x *ProjectHistory) Reset() {
 	*x = ProjectHistory{}
-	mi := &file_cara_v1_service_proto_msgTypes[23]
+	mi := &file_cara_v1_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1573,7 +1628,7 @@ func (x *ProjectHistory) String() string {
 func (*ProjectHistory) ProtoMessage() {}
 
 func (x *ProjectHistory) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[23]
+	mi := &file_cara_v1_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1586,7 +1641,7 @@ func (x *ProjectHistory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProjectHistory.ProtoReflect.Descriptor instead.
 func (*ProjectHistory) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{23}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ProjectHistory) GetItems() []*Revision {
@@ -1609,7 +1664,7 @@ type Hint struct {
 
 func (x *Hint) Reset() {
 	*x = Hint{}
-	mi := &file_cara_v1_service_proto_msgTypes[24]
+	mi := &file_cara_v1_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1621,7 +1676,7 @@ func (x *Hint) String() string {
 func (*Hint) ProtoMessage() {}
 
 func (x *Hint) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[24]
+	mi := &file_cara_v1_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1634,7 +1689,7 @@ func (x *Hint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hint.ProtoReflect.Descriptor instead.
 func (*Hint) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{24}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Hint) GetSource() string {
@@ -1669,7 +1724,7 @@ type OverrideTerms struct {
 
 func (x *OverrideTerms) Reset() {
 	*x = OverrideTerms{}
-	mi := &file_cara_v1_service_proto_msgTypes[25]
+	mi := &file_cara_v1_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1681,7 +1736,7 @@ func (x *OverrideTerms) String() string {
 func (*OverrideTerms) ProtoMessage() {}
 
 func (x *OverrideTerms) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[25]
+	mi := &file_cara_v1_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1694,7 +1749,7 @@ func (x *OverrideTerms) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OverrideTerms.ProtoReflect.Descriptor instead.
 func (*OverrideTerms) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{25}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *OverrideTerms) GetReason() string {
@@ -1740,7 +1795,7 @@ type OverrideProjectRequest struct {
 
 func (x *OverrideProjectRequest) Reset() {
 	*x = OverrideProjectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[26]
+	mi := &file_cara_v1_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1752,7 +1807,7 @@ func (x *OverrideProjectRequest) String() string {
 func (*OverrideProjectRequest) ProtoMessage() {}
 
 func (x *OverrideProjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[26]
+	mi := &file_cara_v1_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1765,7 +1820,7 @@ func (x *OverrideProjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OverrideProjectRequest.ProtoReflect.Descriptor instead.
 func (*OverrideProjectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{26}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *OverrideProjectRequest) GetName() string {
@@ -1806,7 +1861,7 @@ type ListOverridesResponse struct {
 
 func (x *ListOverridesResponse) Reset() {
 	*x = ListOverridesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[27]
+	mi := &file_cara_v1_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1818,7 +1873,7 @@ func (x *ListOverridesResponse) String() string {
 func (*ListOverridesResponse) ProtoMessage() {}
 
 func (x *ListOverridesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[27]
+	mi := &file_cara_v1_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1831,7 +1886,7 @@ func (x *ListOverridesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOverridesResponse.ProtoReflect.Descriptor instead.
 func (*ListOverridesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{27}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListOverridesResponse) GetItems() []*Override {
@@ -1879,7 +1934,7 @@ type ListTombstonesResponse struct {
 
 func (x *ListTombstonesResponse) Reset() {
 	*x = ListTombstonesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[28]
+	mi := &file_cara_v1_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1891,7 +1946,7 @@ func (x *ListTombstonesResponse) String() string {
 func (*ListTombstonesResponse) ProtoMessage() {}
 
 func (x *ListTombstonesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[28]
+	mi := &file_cara_v1_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1904,7 +1959,7 @@ func (x *ListTombstonesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTombstonesResponse.ProtoReflect.Descriptor instead.
 func (*ListTombstonesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{28}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListTombstonesResponse) GetItems() []*Tombstone {
@@ -1957,7 +2012,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[29]
+	mi := &file_cara_v1_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1969,7 +2024,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[29]
+	mi := &file_cara_v1_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1982,7 +2037,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{29}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *LogsRequest) GetName() string {
@@ -2045,7 +2100,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[30]
+	mi := &file_cara_v1_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2057,7 +2112,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[30]
+	mi := &file_cara_v1_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2070,7 +2125,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{30}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ExecRequest) GetMessage() isExecRequest_Message {
@@ -2173,7 +2228,7 @@ type ExecStart struct {
 
 func (x *ExecStart) Reset() {
 	*x = ExecStart{}
-	mi := &file_cara_v1_service_proto_msgTypes[31]
+	mi := &file_cara_v1_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2185,7 +2240,7 @@ func (x *ExecStart) String() string {
 func (*ExecStart) ProtoMessage() {}
 
 func (x *ExecStart) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[31]
+	mi := &file_cara_v1_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2198,7 +2253,7 @@ func (x *ExecStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
 func (*ExecStart) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{31}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ExecStart) GetName() string {
@@ -2270,7 +2325,7 @@ type TerminalSize struct {
 
 func (x *TerminalSize) Reset() {
 	*x = TerminalSize{}
-	mi := &file_cara_v1_service_proto_msgTypes[32]
+	mi := &file_cara_v1_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2282,7 +2337,7 @@ func (x *TerminalSize) String() string {
 func (*TerminalSize) ProtoMessage() {}
 
 func (x *TerminalSize) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[32]
+	mi := &file_cara_v1_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2295,7 +2350,7 @@ func (x *TerminalSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalSize.ProtoReflect.Descriptor instead.
 func (*TerminalSize) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{32}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *TerminalSize) GetRows() int32 {
@@ -2329,7 +2384,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[33]
+	mi := &file_cara_v1_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2341,7 +2396,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[33]
+	mi := &file_cara_v1_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2354,7 +2409,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{33}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ExecResponse) GetMessage() isExecResponse_Message {
@@ -2434,7 +2489,7 @@ type PortForwardRequest struct {
 
 func (x *PortForwardRequest) Reset() {
 	*x = PortForwardRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[34]
+	mi := &file_cara_v1_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2446,7 +2501,7 @@ func (x *PortForwardRequest) String() string {
 func (*PortForwardRequest) ProtoMessage() {}
 
 func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[34]
+	mi := &file_cara_v1_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2459,7 +2514,7 @@ func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardRequest.ProtoReflect.Descriptor instead.
 func (*PortForwardRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{34}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *PortForwardRequest) GetMessage() isPortForwardRequest_Message {
@@ -2536,7 +2591,7 @@ type PortForwardStart struct {
 
 func (x *PortForwardStart) Reset() {
 	*x = PortForwardStart{}
-	mi := &file_cara_v1_service_proto_msgTypes[35]
+	mi := &file_cara_v1_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2548,7 +2603,7 @@ func (x *PortForwardStart) String() string {
 func (*PortForwardStart) ProtoMessage() {}
 
 func (x *PortForwardStart) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[35]
+	mi := &file_cara_v1_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2561,7 +2616,7 @@ func (x *PortForwardStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardStart.ProtoReflect.Descriptor instead.
 func (*PortForwardStart) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{35}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *PortForwardStart) GetName() string {
@@ -2602,7 +2657,7 @@ type PortForwardResponse struct {
 
 func (x *PortForwardResponse) Reset() {
 	*x = PortForwardResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[36]
+	mi := &file_cara_v1_service_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2614,7 +2669,7 @@ func (x *PortForwardResponse) String() string {
 func (*PortForwardResponse) ProtoMessage() {}
 
 func (x *PortForwardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[36]
+	mi := &file_cara_v1_service_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2627,7 +2682,7 @@ func (x *PortForwardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardResponse.ProtoReflect.Descriptor instead.
 func (*PortForwardResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{36}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *PortForwardResponse) GetMessage() isPortForwardResponse_Message {
@@ -2704,7 +2759,7 @@ type TopRequest struct {
 
 func (x *TopRequest) Reset() {
 	*x = TopRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[37]
+	mi := &file_cara_v1_service_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2716,7 +2771,7 @@ func (x *TopRequest) String() string {
 func (*TopRequest) ProtoMessage() {}
 
 func (x *TopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[37]
+	mi := &file_cara_v1_service_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2729,7 +2784,7 @@ func (x *TopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopRequest.ProtoReflect.Descriptor instead.
 func (*TopRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{37}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *TopRequest) GetName() string {
@@ -2764,7 +2819,7 @@ type TopResponse struct {
 
 func (x *TopResponse) Reset() {
 	*x = TopResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[38]
+	mi := &file_cara_v1_service_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2776,7 +2831,7 @@ func (x *TopResponse) String() string {
 func (*TopResponse) ProtoMessage() {}
 
 func (x *TopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[38]
+	mi := &file_cara_v1_service_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2789,7 +2844,7 @@ func (x *TopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopResponse.ProtoReflect.Descriptor instead.
 func (*TopResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{38}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *TopResponse) GetServices() []*ServiceUsage {
@@ -2822,7 +2877,7 @@ type ServiceUsage struct {
 
 func (x *ServiceUsage) Reset() {
 	*x = ServiceUsage{}
-	mi := &file_cara_v1_service_proto_msgTypes[39]
+	mi := &file_cara_v1_service_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2834,7 +2889,7 @@ func (x *ServiceUsage) String() string {
 func (*ServiceUsage) ProtoMessage() {}
 
 func (x *ServiceUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[39]
+	mi := &file_cara_v1_service_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2847,7 +2902,7 @@ func (x *ServiceUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceUsage.ProtoReflect.Descriptor instead.
 func (*ServiceUsage) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{39}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ServiceUsage) GetService() string {
@@ -2918,7 +2973,7 @@ type LogLine struct {
 
 func (x *LogLine) Reset() {
 	*x = LogLine{}
-	mi := &file_cara_v1_service_proto_msgTypes[40]
+	mi := &file_cara_v1_service_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2930,7 +2985,7 @@ func (x *LogLine) String() string {
 func (*LogLine) ProtoMessage() {}
 
 func (x *LogLine) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[40]
+	mi := &file_cara_v1_service_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2943,7 +2998,7 @@ func (x *LogLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLine.ProtoReflect.Descriptor instead.
 func (*LogLine) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{40}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *LogLine) GetService() string {
@@ -3003,7 +3058,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[41]
+	mi := &file_cara_v1_service_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3015,7 +3070,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[41]
+	mi := &file_cara_v1_service_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3028,7 +3083,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{41}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ApplyRequest) GetObjects() []*Object {
@@ -3084,7 +3139,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[42]
+	mi := &file_cara_v1_service_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3096,7 +3151,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[42]
+	mi := &file_cara_v1_service_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3109,7 +3164,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{42}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ApplyResponse) GetResults() []*ApplyResult {
@@ -3142,7 +3197,7 @@ type ApplyResult struct {
 
 func (x *ApplyResult) Reset() {
 	*x = ApplyResult{}
-	mi := &file_cara_v1_service_proto_msgTypes[43]
+	mi := &file_cara_v1_service_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3154,7 +3209,7 @@ func (x *ApplyResult) String() string {
 func (*ApplyResult) ProtoMessage() {}
 
 func (x *ApplyResult) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[43]
+	mi := &file_cara_v1_service_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3167,7 +3222,7 @@ func (x *ApplyResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResult.ProtoReflect.Descriptor instead.
 func (*ApplyResult) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{43}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ApplyResult) GetKind() string {
@@ -3230,7 +3285,7 @@ type CreateNodeRequest struct {
 
 func (x *CreateNodeRequest) Reset() {
 	*x = CreateNodeRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[44]
+	mi := &file_cara_v1_service_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3242,7 +3297,7 @@ func (x *CreateNodeRequest) String() string {
 func (*CreateNodeRequest) ProtoMessage() {}
 
 func (x *CreateNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[44]
+	mi := &file_cara_v1_service_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3255,7 +3310,7 @@ func (x *CreateNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateNodeRequest.ProtoReflect.Descriptor instead.
 func (*CreateNodeRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{44}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *CreateNodeRequest) GetNode() *Node {
@@ -3276,7 +3331,7 @@ type PutNodeRequest struct {
 
 func (x *PutNodeRequest) Reset() {
 	*x = PutNodeRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[45]
+	mi := &file_cara_v1_service_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3288,7 +3343,7 @@ func (x *PutNodeRequest) String() string {
 func (*PutNodeRequest) ProtoMessage() {}
 
 func (x *PutNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[45]
+	mi := &file_cara_v1_service_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3301,7 +3356,7 @@ func (x *PutNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutNodeRequest.ProtoReflect.Descriptor instead.
 func (*PutNodeRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{45}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *PutNodeRequest) GetNode() *Node {
@@ -3328,7 +3383,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[46]
+	mi := &file_cara_v1_service_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3340,7 +3395,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[46]
+	mi := &file_cara_v1_service_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3353,7 +3408,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{46}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListNodesResponse) GetItems() []*Node {
@@ -3398,7 +3453,7 @@ type WatchObjectsRequest struct {
 
 func (x *WatchObjectsRequest) Reset() {
 	*x = WatchObjectsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[47]
+	mi := &file_cara_v1_service_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3410,7 +3465,7 @@ func (x *WatchObjectsRequest) String() string {
 func (*WatchObjectsRequest) ProtoMessage() {}
 
 func (x *WatchObjectsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[47]
+	mi := &file_cara_v1_service_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3423,7 +3478,7 @@ func (x *WatchObjectsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchObjectsRequest.ProtoReflect.Descriptor instead.
 func (*WatchObjectsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{47}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *WatchObjectsRequest) GetLabelSelector() string {
@@ -3455,7 +3510,7 @@ type NodeEvent struct {
 
 func (x *NodeEvent) Reset() {
 	*x = NodeEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[48]
+	mi := &file_cara_v1_service_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3467,7 +3522,7 @@ func (x *NodeEvent) String() string {
 func (*NodeEvent) ProtoMessage() {}
 
 func (x *NodeEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[48]
+	mi := &file_cara_v1_service_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3480,7 +3535,7 @@ func (x *NodeEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeEvent.ProtoReflect.Descriptor instead.
 func (*NodeEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{48}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *NodeEvent) GetType() string {
@@ -3517,7 +3572,7 @@ type HeartbeatRequest struct {
 
 func (x *HeartbeatRequest) Reset() {
 	*x = HeartbeatRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[49]
+	mi := &file_cara_v1_service_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3529,7 +3584,7 @@ func (x *HeartbeatRequest) String() string {
 func (*HeartbeatRequest) ProtoMessage() {}
 
 func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[49]
+	mi := &file_cara_v1_service_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3542,7 +3597,7 @@ func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{49}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *HeartbeatRequest) GetName() string {
@@ -3575,7 +3630,7 @@ type MarkNodeNotReadyRequest struct {
 
 func (x *MarkNodeNotReadyRequest) Reset() {
 	*x = MarkNodeNotReadyRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[50]
+	mi := &file_cara_v1_service_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3587,7 +3642,7 @@ func (x *MarkNodeNotReadyRequest) String() string {
 func (*MarkNodeNotReadyRequest) ProtoMessage() {}
 
 func (x *MarkNodeNotReadyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[50]
+	mi := &file_cara_v1_service_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3600,7 +3655,7 @@ func (x *MarkNodeNotReadyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkNodeNotReadyRequest.ProtoReflect.Descriptor instead.
 func (*MarkNodeNotReadyRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{50}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *MarkNodeNotReadyRequest) GetName() string {
@@ -3639,7 +3694,7 @@ type MarkNodeDrainedRequest struct {
 
 func (x *MarkNodeDrainedRequest) Reset() {
 	*x = MarkNodeDrainedRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[51]
+	mi := &file_cara_v1_service_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3651,7 +3706,7 @@ func (x *MarkNodeDrainedRequest) String() string {
 func (*MarkNodeDrainedRequest) ProtoMessage() {}
 
 func (x *MarkNodeDrainedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[51]
+	mi := &file_cara_v1_service_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3664,7 +3719,7 @@ func (x *MarkNodeDrainedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkNodeDrainedRequest.ProtoReflect.Descriptor instead.
 func (*MarkNodeDrainedRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{51}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *MarkNodeDrainedRequest) GetName() string {
@@ -3707,7 +3762,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[52]
+	mi := &file_cara_v1_service_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3719,7 +3774,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[52]
+	mi := &file_cara_v1_service_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3732,7 +3787,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{52}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *JoinRequest) GetTokenId() string {
@@ -3785,7 +3840,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[53]
+	mi := &file_cara_v1_service_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3797,7 +3852,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[53]
+	mi := &file_cara_v1_service_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3810,7 +3865,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{53}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *JoinResponse) GetCertificate() []byte {
@@ -3845,7 +3900,7 @@ type RenewCertificateRequest struct {
 
 func (x *RenewCertificateRequest) Reset() {
 	*x = RenewCertificateRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[54]
+	mi := &file_cara_v1_service_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3857,7 +3912,7 @@ func (x *RenewCertificateRequest) String() string {
 func (*RenewCertificateRequest) ProtoMessage() {}
 
 func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[54]
+	mi := &file_cara_v1_service_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3870,7 +3925,7 @@ func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewCertificateRequest.ProtoReflect.Descriptor instead.
 func (*RenewCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{54}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *RenewCertificateRequest) GetCsr() []byte {
@@ -3896,7 +3951,7 @@ type ConnectRequest struct {
 
 func (x *ConnectRequest) Reset() {
 	*x = ConnectRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[55]
+	mi := &file_cara_v1_service_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3908,7 +3963,7 @@ func (x *ConnectRequest) String() string {
 func (*ConnectRequest) ProtoMessage() {}
 
 func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[55]
+	mi := &file_cara_v1_service_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3921,7 +3976,7 @@ func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectRequest.ProtoReflect.Descriptor instead.
 func (*ConnectRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{55}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ConnectRequest) GetHeartbeat() *Heartbeat {
@@ -3967,7 +4022,7 @@ type ConnectResponse struct {
 
 func (x *ConnectResponse) Reset() {
 	*x = ConnectResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[56]
+	mi := &file_cara_v1_service_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3979,7 +4034,7 @@ func (x *ConnectResponse) String() string {
 func (*ConnectResponse) ProtoMessage() {}
 
 func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[56]
+	mi := &file_cara_v1_service_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3992,7 +4047,7 @@ func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
 func (*ConnectResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{56}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ConnectResponse) GetMessage() isConnectResponse_Message {
@@ -4149,7 +4204,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_cara_v1_service_proto_msgTypes[57]
+	mi := &file_cara_v1_service_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4161,7 +4216,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[57]
+	mi := &file_cara_v1_service_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4174,7 +4229,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{57}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Welcome) GetClusterId() string {
@@ -4213,7 +4268,7 @@ type Unassigned struct {
 
 func (x *Unassigned) Reset() {
 	*x = Unassigned{}
-	mi := &file_cara_v1_service_proto_msgTypes[58]
+	mi := &file_cara_v1_service_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4225,7 +4280,7 @@ func (x *Unassigned) String() string {
 func (*Unassigned) ProtoMessage() {}
 
 func (x *Unassigned) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[58]
+	mi := &file_cara_v1_service_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4238,7 +4293,7 @@ func (x *Unassigned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unassigned.ProtoReflect.Descriptor instead.
 func (*Unassigned) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{58}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Unassigned) GetName() string {
@@ -4278,7 +4333,7 @@ type RemoveVolume struct {
 
 func (x *RemoveVolume) Reset() {
 	*x = RemoveVolume{}
-	mi := &file_cara_v1_service_proto_msgTypes[59]
+	mi := &file_cara_v1_service_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4290,7 +4345,7 @@ func (x *RemoveVolume) String() string {
 func (*RemoveVolume) ProtoMessage() {}
 
 func (x *RemoveVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[59]
+	mi := &file_cara_v1_service_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4303,7 +4358,7 @@ func (x *RemoveVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveVolume.ProtoReflect.Descriptor instead.
 func (*RemoveVolume) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{59}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *RemoveVolume) GetUid() string {
@@ -4347,7 +4402,7 @@ type ReceiveVolume struct {
 
 func (x *ReceiveVolume) Reset() {
 	*x = ReceiveVolume{}
-	mi := &file_cara_v1_service_proto_msgTypes[60]
+	mi := &file_cara_v1_service_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4359,7 +4414,7 @@ func (x *ReceiveVolume) String() string {
 func (*ReceiveVolume) ProtoMessage() {}
 
 func (x *ReceiveVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[60]
+	mi := &file_cara_v1_service_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4372,7 +4427,7 @@ func (x *ReceiveVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReceiveVolume.ProtoReflect.Descriptor instead.
 func (*ReceiveVolume) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{60}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ReceiveVolume) GetUid() string {
@@ -4425,7 +4480,7 @@ type Released struct {
 
 func (x *Released) Reset() {
 	*x = Released{}
-	mi := &file_cara_v1_service_proto_msgTypes[61]
+	mi := &file_cara_v1_service_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4437,7 +4492,7 @@ func (x *Released) String() string {
 func (*Released) ProtoMessage() {}
 
 func (x *Released) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[61]
+	mi := &file_cara_v1_service_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4450,7 +4505,7 @@ func (x *Released) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Released.ProtoReflect.Descriptor instead.
 func (*Released) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{61}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Released) GetName() string {
@@ -4483,7 +4538,7 @@ type Synced struct {
 
 func (x *Synced) Reset() {
 	*x = Synced{}
-	mi := &file_cara_v1_service_proto_msgTypes[62]
+	mi := &file_cara_v1_service_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4495,7 +4550,7 @@ func (x *Synced) String() string {
 func (*Synced) ProtoMessage() {}
 
 func (x *Synced) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[62]
+	mi := &file_cara_v1_service_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4508,7 +4563,7 @@ func (x *Synced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Synced.ProtoReflect.Descriptor instead.
 func (*Synced) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{62}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{63}
 }
 
 // Routes is a change of the routing table, or the whole table.
@@ -4531,7 +4586,7 @@ type Routes struct {
 
 func (x *Routes) Reset() {
 	*x = Routes{}
-	mi := &file_cara_v1_service_proto_msgTypes[63]
+	mi := &file_cara_v1_service_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4543,7 +4598,7 @@ func (x *Routes) String() string {
 func (*Routes) ProtoMessage() {}
 
 func (x *Routes) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[63]
+	mi := &file_cara_v1_service_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4556,7 +4611,7 @@ func (x *Routes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Routes.ProtoReflect.Descriptor instead.
 func (*Routes) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{63}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Routes) GetFull() bool {
@@ -4608,7 +4663,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_cara_v1_service_proto_msgTypes[64]
+	mi := &file_cara_v1_service_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4620,7 +4675,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[64]
+	mi := &file_cara_v1_service_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4633,7 +4688,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{64}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Peer) GetNode() string {
@@ -4672,7 +4727,7 @@ type OpenStream struct {
 
 func (x *OpenStream) Reset() {
 	*x = OpenStream{}
-	mi := &file_cara_v1_service_proto_msgTypes[65]
+	mi := &file_cara_v1_service_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4684,7 +4739,7 @@ func (x *OpenStream) String() string {
 func (*OpenStream) ProtoMessage() {}
 
 func (x *OpenStream) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[65]
+	mi := &file_cara_v1_service_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4697,7 +4752,7 @@ func (x *OpenStream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenStream.ProtoReflect.Descriptor instead.
 func (*OpenStream) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{65}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *OpenStream) GetStreamId() string {
@@ -4814,7 +4869,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[66]
+	mi := &file_cara_v1_service_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4826,7 +4881,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[66]
+	mi := &file_cara_v1_service_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4839,7 +4894,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{66}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *AttachRequest) GetStreamId() string {
@@ -4913,7 +4968,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[67]
+	mi := &file_cara_v1_service_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4925,7 +4980,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[67]
+	mi := &file_cara_v1_service_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4938,7 +4993,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{67}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *AttachResponse) GetExec() *ExecRequest {
@@ -4973,7 +5028,7 @@ type CreateSourceRequest struct {
 
 func (x *CreateSourceRequest) Reset() {
 	*x = CreateSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[68]
+	mi := &file_cara_v1_service_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4985,7 +5040,7 @@ func (x *CreateSourceRequest) String() string {
 func (*CreateSourceRequest) ProtoMessage() {}
 
 func (x *CreateSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[68]
+	mi := &file_cara_v1_service_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4998,7 +5053,7 @@ func (x *CreateSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSourceRequest.ProtoReflect.Descriptor instead.
 func (*CreateSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{68}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *CreateSourceRequest) GetSource() *Source {
@@ -5019,7 +5074,7 @@ type PutSourceRequest struct {
 
 func (x *PutSourceRequest) Reset() {
 	*x = PutSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[69]
+	mi := &file_cara_v1_service_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5031,7 +5086,7 @@ func (x *PutSourceRequest) String() string {
 func (*PutSourceRequest) ProtoMessage() {}
 
 func (x *PutSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[69]
+	mi := &file_cara_v1_service_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5044,7 +5099,7 @@ func (x *PutSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSourceRequest.ProtoReflect.Descriptor instead.
 func (*PutSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{69}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *PutSourceRequest) GetSource() *Source {
@@ -5071,7 +5126,7 @@ type ListSourcesResponse struct {
 
 func (x *ListSourcesResponse) Reset() {
 	*x = ListSourcesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[70]
+	mi := &file_cara_v1_service_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5083,7 +5138,7 @@ func (x *ListSourcesResponse) String() string {
 func (*ListSourcesResponse) ProtoMessage() {}
 
 func (x *ListSourcesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[70]
+	mi := &file_cara_v1_service_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5096,7 +5151,7 @@ func (x *ListSourcesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSourcesResponse.ProtoReflect.Descriptor instead.
 func (*ListSourcesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{70}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ListSourcesResponse) GetItems() []*Source {
@@ -5142,7 +5197,7 @@ type SourceEvent struct {
 
 func (x *SourceEvent) Reset() {
 	*x = SourceEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[71]
+	mi := &file_cara_v1_service_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5154,7 +5209,7 @@ func (x *SourceEvent) String() string {
 func (*SourceEvent) ProtoMessage() {}
 
 func (x *SourceEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[71]
+	mi := &file_cara_v1_service_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5167,7 +5222,7 @@ func (x *SourceEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceEvent.ProtoReflect.Descriptor instead.
 func (*SourceEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{71}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *SourceEvent) GetType() string {
@@ -5205,7 +5260,7 @@ type ReconcileSourceResponse struct {
 
 func (x *ReconcileSourceResponse) Reset() {
 	*x = ReconcileSourceResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[72]
+	mi := &file_cara_v1_service_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5217,7 +5272,7 @@ func (x *ReconcileSourceResponse) String() string {
 func (*ReconcileSourceResponse) ProtoMessage() {}
 
 func (x *ReconcileSourceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[72]
+	mi := &file_cara_v1_service_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5230,7 +5285,7 @@ func (x *ReconcileSourceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileSourceResponse.ProtoReflect.Descriptor instead.
 func (*ReconcileSourceResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{72}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *ReconcileSourceResponse) GetToken() string {
@@ -5260,7 +5315,7 @@ type ConfirmSourceRequest struct {
 
 func (x *ConfirmSourceRequest) Reset() {
 	*x = ConfirmSourceRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[73]
+	mi := &file_cara_v1_service_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5272,7 +5327,7 @@ func (x *ConfirmSourceRequest) String() string {
 func (*ConfirmSourceRequest) ProtoMessage() {}
 
 func (x *ConfirmSourceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[73]
+	mi := &file_cara_v1_service_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5285,7 +5340,7 @@ func (x *ConfirmSourceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmSourceRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmSourceRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{73}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *ConfirmSourceRequest) GetName() string {
@@ -5321,7 +5376,7 @@ type SourcePlan struct {
 
 func (x *SourcePlan) Reset() {
 	*x = SourcePlan{}
-	mi := &file_cara_v1_service_proto_msgTypes[74]
+	mi := &file_cara_v1_service_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5333,7 +5388,7 @@ func (x *SourcePlan) String() string {
 func (*SourcePlan) ProtoMessage() {}
 
 func (x *SourcePlan) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[74]
+	mi := &file_cara_v1_service_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5346,7 +5401,7 @@ func (x *SourcePlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourcePlan.ProtoReflect.Descriptor instead.
 func (*SourcePlan) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{74}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *SourcePlan) GetSource() string {
@@ -5412,7 +5467,7 @@ type PlanStep struct {
 
 func (x *PlanStep) Reset() {
 	*x = PlanStep{}
-	mi := &file_cara_v1_service_proto_msgTypes[75]
+	mi := &file_cara_v1_service_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5424,7 +5479,7 @@ func (x *PlanStep) String() string {
 func (*PlanStep) ProtoMessage() {}
 
 func (x *PlanStep) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[75]
+	mi := &file_cara_v1_service_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5437,7 +5492,7 @@ func (x *PlanStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanStep.ProtoReflect.Descriptor instead.
 func (*PlanStep) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{75}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *PlanStep) GetProject() string {
@@ -5518,7 +5573,7 @@ type ListClaimsRequest struct {
 
 func (x *ListClaimsRequest) Reset() {
 	*x = ListClaimsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[76]
+	mi := &file_cara_v1_service_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5530,7 +5585,7 @@ func (x *ListClaimsRequest) String() string {
 func (*ListClaimsRequest) ProtoMessage() {}
 
 func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[76]
+	mi := &file_cara_v1_service_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5543,7 +5598,7 @@ func (x *ListClaimsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsRequest.ProtoReflect.Descriptor instead.
 func (*ListClaimsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{76}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ListClaimsRequest) GetSource() string {
@@ -5584,7 +5639,7 @@ type ListClaimsResponse struct {
 
 func (x *ListClaimsResponse) Reset() {
 	*x = ListClaimsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[77]
+	mi := &file_cara_v1_service_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5596,7 +5651,7 @@ func (x *ListClaimsResponse) String() string {
 func (*ListClaimsResponse) ProtoMessage() {}
 
 func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[77]
+	mi := &file_cara_v1_service_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5609,7 +5664,7 @@ func (x *ListClaimsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClaimsResponse.ProtoReflect.Descriptor instead.
 func (*ListClaimsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{77}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *ListClaimsResponse) GetItems() []*Claim {
@@ -5670,7 +5725,7 @@ type UpdateSourceStatusRequest struct {
 
 func (x *UpdateSourceStatusRequest) Reset() {
 	*x = UpdateSourceStatusRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[78]
+	mi := &file_cara_v1_service_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5682,7 +5737,7 @@ func (x *UpdateSourceStatusRequest) String() string {
 func (*UpdateSourceStatusRequest) ProtoMessage() {}
 
 func (x *UpdateSourceStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[78]
+	mi := &file_cara_v1_service_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5695,7 +5750,7 @@ func (x *UpdateSourceStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSourceStatusRequest.ProtoReflect.Descriptor instead.
 func (*UpdateSourceStatusRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{78}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *UpdateSourceStatusRequest) GetName() string {
@@ -5790,7 +5845,7 @@ type PublishSnapshotRequest struct {
 
 func (x *PublishSnapshotRequest) Reset() {
 	*x = PublishSnapshotRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[79]
+	mi := &file_cara_v1_service_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5802,7 +5857,7 @@ func (x *PublishSnapshotRequest) String() string {
 func (*PublishSnapshotRequest) ProtoMessage() {}
 
 func (x *PublishSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[79]
+	mi := &file_cara_v1_service_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5815,7 +5870,7 @@ func (x *PublishSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*PublishSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{79}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *PublishSnapshotRequest) GetSource() string {
@@ -5871,7 +5926,7 @@ type PublishSnapshotResponse struct {
 
 func (x *PublishSnapshotResponse) Reset() {
 	*x = PublishSnapshotResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[80]
+	mi := &file_cara_v1_service_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5883,7 +5938,7 @@ func (x *PublishSnapshotResponse) String() string {
 func (*PublishSnapshotResponse) ProtoMessage() {}
 
 func (x *PublishSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[80]
+	mi := &file_cara_v1_service_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5896,7 +5951,7 @@ func (x *PublishSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*PublishSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{80}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *PublishSnapshotResponse) GetResourceVersion() string {
@@ -5919,7 +5974,7 @@ type UpdateClaimsRequest struct {
 
 func (x *UpdateClaimsRequest) Reset() {
 	*x = UpdateClaimsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[81]
+	mi := &file_cara_v1_service_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5931,7 +5986,7 @@ func (x *UpdateClaimsRequest) String() string {
 func (*UpdateClaimsRequest) ProtoMessage() {}
 
 func (x *UpdateClaimsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[81]
+	mi := &file_cara_v1_service_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5944,7 +5999,7 @@ func (x *UpdateClaimsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateClaimsRequest.ProtoReflect.Descriptor instead.
 func (*UpdateClaimsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{81}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *UpdateClaimsRequest) GetSource() string {
@@ -5976,7 +6031,7 @@ type ClaimUpdate struct {
 
 func (x *ClaimUpdate) Reset() {
 	*x = ClaimUpdate{}
-	mi := &file_cara_v1_service_proto_msgTypes[82]
+	mi := &file_cara_v1_service_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5988,7 +6043,7 @@ func (x *ClaimUpdate) String() string {
 func (*ClaimUpdate) ProtoMessage() {}
 
 func (x *ClaimUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[82]
+	mi := &file_cara_v1_service_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6001,7 +6056,7 @@ func (x *ClaimUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimUpdate.ProtoReflect.Descriptor instead.
 func (*ClaimUpdate) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{82}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *ClaimUpdate) GetProject() string {
@@ -6036,7 +6091,7 @@ type GetSourceSecretRequest struct {
 
 func (x *GetSourceSecretRequest) Reset() {
 	*x = GetSourceSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[83]
+	mi := &file_cara_v1_service_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6048,7 +6103,7 @@ func (x *GetSourceSecretRequest) String() string {
 func (*GetSourceSecretRequest) ProtoMessage() {}
 
 func (x *GetSourceSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[83]
+	mi := &file_cara_v1_service_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6061,7 +6116,7 @@ func (x *GetSourceSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSourceSecretRequest.ProtoReflect.Descriptor instead.
 func (*GetSourceSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{83}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *GetSourceSecretRequest) GetName() string {
@@ -6082,7 +6137,7 @@ type GetSourceSecretResponse struct {
 
 func (x *GetSourceSecretResponse) Reset() {
 	*x = GetSourceSecretResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[84]
+	mi := &file_cara_v1_service_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6094,7 +6149,7 @@ func (x *GetSourceSecretResponse) String() string {
 func (*GetSourceSecretResponse) ProtoMessage() {}
 
 func (x *GetSourceSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[84]
+	mi := &file_cara_v1_service_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6107,7 +6162,7 @@ func (x *GetSourceSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSourceSecretResponse.ProtoReflect.Descriptor instead.
 func (*GetSourceSecretResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{84}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *GetSourceSecretResponse) GetGit() map[string][]byte {
@@ -6128,7 +6183,7 @@ type CreateSecretRequest struct {
 
 func (x *CreateSecretRequest) Reset() {
 	*x = CreateSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[85]
+	mi := &file_cara_v1_service_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6140,7 +6195,7 @@ func (x *CreateSecretRequest) String() string {
 func (*CreateSecretRequest) ProtoMessage() {}
 
 func (x *CreateSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[85]
+	mi := &file_cara_v1_service_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6153,7 +6208,7 @@ func (x *CreateSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSecretRequest.ProtoReflect.Descriptor instead.
 func (*CreateSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{85}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *CreateSecretRequest) GetSecret() *Secret {
@@ -6174,7 +6229,7 @@ type PutSecretRequest struct {
 
 func (x *PutSecretRequest) Reset() {
 	*x = PutSecretRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[86]
+	mi := &file_cara_v1_service_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6186,7 +6241,7 @@ func (x *PutSecretRequest) String() string {
 func (*PutSecretRequest) ProtoMessage() {}
 
 func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[86]
+	mi := &file_cara_v1_service_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6199,7 +6254,7 @@ func (x *PutSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutSecretRequest.ProtoReflect.Descriptor instead.
 func (*PutSecretRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{86}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *PutSecretRequest) GetSecret() *Secret {
@@ -6226,7 +6281,7 @@ type ListSecretsResponse struct {
 
 func (x *ListSecretsResponse) Reset() {
 	*x = ListSecretsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[87]
+	mi := &file_cara_v1_service_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6238,7 +6293,7 @@ func (x *ListSecretsResponse) String() string {
 func (*ListSecretsResponse) ProtoMessage() {}
 
 func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[87]
+	mi := &file_cara_v1_service_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6251,7 +6306,7 @@ func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSecretsResponse.ProtoReflect.Descriptor instead.
 func (*ListSecretsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{87}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *ListSecretsResponse) GetItems() []*Secret {
@@ -6301,7 +6356,7 @@ type ListVolumesRequest struct {
 
 func (x *ListVolumesRequest) Reset() {
 	*x = ListVolumesRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[88]
+	mi := &file_cara_v1_service_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6313,7 +6368,7 @@ func (x *ListVolumesRequest) String() string {
 func (*ListVolumesRequest) ProtoMessage() {}
 
 func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[88]
+	mi := &file_cara_v1_service_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6326,7 +6381,7 @@ func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesRequest.ProtoReflect.Descriptor instead.
 func (*ListVolumesRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{88}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *ListVolumesRequest) GetProject() string {
@@ -6381,7 +6436,7 @@ type ListVolumesResponse struct {
 
 func (x *ListVolumesResponse) Reset() {
 	*x = ListVolumesResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[89]
+	mi := &file_cara_v1_service_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6393,7 +6448,7 @@ func (x *ListVolumesResponse) String() string {
 func (*ListVolumesResponse) ProtoMessage() {}
 
 func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[89]
+	mi := &file_cara_v1_service_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6406,7 +6461,7 @@ func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesResponse.ProtoReflect.Descriptor instead.
 func (*ListVolumesResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{89}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *ListVolumesResponse) GetItems() []*Volume {
@@ -6448,7 +6503,7 @@ type CreateEventRequest struct {
 
 func (x *CreateEventRequest) Reset() {
 	*x = CreateEventRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[90]
+	mi := &file_cara_v1_service_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6460,7 +6515,7 @@ func (x *CreateEventRequest) String() string {
 func (*CreateEventRequest) ProtoMessage() {}
 
 func (x *CreateEventRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[90]
+	mi := &file_cara_v1_service_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6473,7 +6528,7 @@ func (x *CreateEventRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateEventRequest.ProtoReflect.Descriptor instead.
 func (*CreateEventRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{90}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *CreateEventRequest) GetEvent() *Event {
@@ -6500,7 +6555,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[91]
+	mi := &file_cara_v1_service_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6512,7 +6567,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[91]
+	mi := &file_cara_v1_service_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6525,7 +6580,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{91}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *ListEventsRequest) GetKind() string {
@@ -6573,7 +6628,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[92]
+	mi := &file_cara_v1_service_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6585,7 +6640,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[92]
+	mi := &file_cara_v1_service_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6598,7 +6653,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{92}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *ListEventsResponse) GetItems() []*Event {
@@ -6644,7 +6699,7 @@ type EventEvent struct {
 
 func (x *EventEvent) Reset() {
 	*x = EventEvent{}
-	mi := &file_cara_v1_service_proto_msgTypes[93]
+	mi := &file_cara_v1_service_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6656,7 +6711,7 @@ func (x *EventEvent) String() string {
 func (*EventEvent) ProtoMessage() {}
 
 func (x *EventEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[93]
+	mi := &file_cara_v1_service_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6669,7 +6724,7 @@ func (x *EventEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventEvent.ProtoReflect.Descriptor instead.
 func (*EventEvent) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{93}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *EventEvent) GetType() string {
@@ -6707,7 +6762,7 @@ type TrimHistoryRequest struct {
 
 func (x *TrimHistoryRequest) Reset() {
 	*x = TrimHistoryRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[94]
+	mi := &file_cara_v1_service_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6719,7 +6774,7 @@ func (x *TrimHistoryRequest) String() string {
 func (*TrimHistoryRequest) ProtoMessage() {}
 
 func (x *TrimHistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[94]
+	mi := &file_cara_v1_service_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6732,7 +6787,7 @@ func (x *TrimHistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimHistoryRequest.ProtoReflect.Descriptor instead.
 func (*TrimHistoryRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{94}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *TrimHistoryRequest) GetEventsBefore() *timestamppb.Timestamp {
@@ -6764,7 +6819,7 @@ type TrimHistoryResponse struct {
 
 func (x *TrimHistoryResponse) Reset() {
 	*x = TrimHistoryResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[95]
+	mi := &file_cara_v1_service_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6776,7 +6831,7 @@ func (x *TrimHistoryResponse) String() string {
 func (*TrimHistoryResponse) ProtoMessage() {}
 
 func (x *TrimHistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[95]
+	mi := &file_cara_v1_service_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6789,7 +6844,7 @@ func (x *TrimHistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimHistoryResponse.ProtoReflect.Descriptor instead.
 func (*TrimHistoryResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{95}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *TrimHistoryResponse) GetEvents() int32 {
@@ -6827,7 +6882,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[96]
+	mi := &file_cara_v1_service_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6839,7 +6894,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[96]
+	mi := &file_cara_v1_service_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6852,7 +6907,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{96}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *WatchRequest) GetKinds() []string {
@@ -6884,7 +6939,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[97]
+	mi := &file_cara_v1_service_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6896,7 +6951,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[97]
+	mi := &file_cara_v1_service_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6909,7 +6964,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{97}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *WatchResponse) GetResourceVersion() string {
@@ -6946,7 +7001,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_cara_v1_service_proto_msgTypes[98]
+	mi := &file_cara_v1_service_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6958,7 +7013,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[98]
+	mi := &file_cara_v1_service_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6971,7 +7026,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{98}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *Change) GetDeleted() bool {
@@ -7000,7 +7055,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_cara_v1_service_proto_msgTypes[99]
+	mi := &file_cara_v1_service_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7012,7 +7067,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[99]
+	mi := &file_cara_v1_service_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7025,7 +7080,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{99}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *CreateTokenRequest) GetToken() *Token {
@@ -7049,7 +7104,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[100]
+	mi := &file_cara_v1_service_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7061,7 +7116,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[100]
+	mi := &file_cara_v1_service_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7074,7 +7129,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{100}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *CreateTokenResponse) GetToken() *Token {
@@ -7108,7 +7163,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_cara_v1_service_proto_msgTypes[101]
+	mi := &file_cara_v1_service_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7120,7 +7175,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[101]
+	mi := &file_cara_v1_service_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7133,7 +7188,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{101}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *ListTokensResponse) GetItems() []*Token {
@@ -7175,7 +7230,7 @@ type BackupChunk struct {
 
 func (x *BackupChunk) Reset() {
 	*x = BackupChunk{}
-	mi := &file_cara_v1_service_proto_msgTypes[102]
+	mi := &file_cara_v1_service_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7187,7 +7242,7 @@ func (x *BackupChunk) String() string {
 func (*BackupChunk) ProtoMessage() {}
 
 func (x *BackupChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_cara_v1_service_proto_msgTypes[102]
+	mi := &file_cara_v1_service_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7200,7 +7255,7 @@ func (x *BackupChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupChunk.ProtoReflect.Descriptor instead.
 func (*BackupChunk) Descriptor() ([]byte, []int) {
-	return file_cara_v1_service_proto_rawDescGZIP(), []int{102}
+	return file_cara_v1_service_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *BackupChunk) GetData() []byte {
@@ -7274,7 +7329,7 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\ano_wait\x18\a \x01(\bR\x06noWait\"E\n" +
 	"\x15DeleteProjectResponse\x12\x12\n" +
 	"\x04gone\x18\x01 \x01(\bR\x04gone\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\"\x80\x03\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"\xaf\x03\n" +
 	"\x1aUpdateProjectStatusRequest\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\a\xc8\x01\x01r\x02\x18?R\x04name\x12\x19\n" +
@@ -7287,7 +7342,8 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"conditions\x18\x06 \x03(\v2\x12.cara.v1.ConditionB\b\xbaH\x05\x92\x01\x02\x10\x10R\n" +
 	"conditions\x12=\n" +
 	"\bservices\x18\a \x03(\v2\x16.cara.v1.ServiceStatusB\t\xbaH\x06\x92\x01\x03\x10\xc8\x01R\bservices\x12'\n" +
-	"\x04move\x18\b \x01(\v2\x13.cara.v1.MoveReportR\x04move\"\x92\x01\n" +
+	"\x04move\x18\b \x01(\v2\x13.cara.v1.MoveReportR\x04move\x12-\n" +
+	"\x06backup\x18\t \x01(\v2\x15.cara.v1.BackupStatusR\x06backup\"\x92\x01\n" +
 	"\n" +
 	"MoveReport\x12\x1a\n" +
 	"\x02id\x18\x01 \x01(\tB\n" +
@@ -7311,7 +7367,10 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tB\x06\xbaH\x03\xc8\x01\x01R\x04name\"Y\n" +
 	"\x15RestartProjectRequest\x12\x1a\n" +
 	"\x04name\x18\x01 \x01(\tB\x06\xbaH\x03\xc8\x01\x01R\x04name\x12$\n" +
-	"\bservices\x18\x02 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10dR\bservices\"\xb1\x01\n" +
+	"\bservices\x18\x02 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10dR\bservices\"6\n" +
+	"\x14BackupProjectRequest\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xbaH\a\xc8\x01\x01r\x02\x18?R\x04name\"\xb1\x01\n" +
 	"\x14ExtendProjectRequest\x12\x1a\n" +
 	"\x04name\x18\x01 \x01(\tB\x06\xbaH\x03\xc8\x01\x01R\x04name\x120\n" +
 	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12)\n" +
@@ -7740,7 +7799,7 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"apiVersion\x12\x12\n" +
 	"\x04kind\x18\x04 \x01(\tR\x04kind\"!\n" +
 	"\vBackupChunk\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2\x95\x14\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data2\x82\x15\n" +
 	"\x0eProjectService\x12c\n" +
 	"\rCreateProject\x12\x1d.cara.v1.CreateProjectRequest\x1a\x10.cara.v1.Project\"!\x82\xd3\xe4\x93\x02\x1b:\aproject\"\x10/api/v1/projects\x12u\n" +
 	"\n" +
@@ -7755,6 +7814,7 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\rRemoveProject\x12\x1d.cara.v1.RemoveProjectRequest\x1a\x16.google.protobuf.Empty\x12h\n" +
 	"\fRetryProject\x12\x1c.cara.v1.RetryProjectRequest\x1a\x10.cara.v1.Project\"(\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/api/v1/projects/{name}:retry\x12n\n" +
 	"\x0eRestartProject\x12\x1e.cara.v1.RestartProjectRequest\x1a\x10.cara.v1.Project\"*\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/api/v1/projects/{name}:restart\x12k\n" +
+	"\rBackupProject\x12\x1d.cara.v1.BackupProjectRequest\x1a\x10.cara.v1.Project\")\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/api/v1/projects/{name}:backup\x12k\n" +
 	"\rExtendProject\x12\x1d.cara.v1.ExtendProjectRequest\x1a\x10.cara.v1.Project\")\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/api/v1/projects/{name}:extend\x12r\n" +
 	"\x0fOverrideProject\x12\x1f.cara.v1.OverrideProjectRequest\x1a\x11.cara.v1.Override\"+\x82\xd3\xe4\x93\x02%:\x01*\" /api/v1/projects/{name}:override\x12`\n" +
 	"\rListOverrides\x12\x14.cara.v1.ListRequest\x1a\x1e.cara.v1.ListOverridesResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/overrides\x12h\n" +
@@ -7853,7 +7913,7 @@ func file_cara_v1_service_proto_rawDescGZIP() []byte {
 	return file_cara_v1_service_proto_rawDescData
 }
 
-var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 105)
+var file_cara_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 106)
 var file_cara_v1_service_proto_goTypes = []any{
 	(*Info)(nil),                       // 0: cara.v1.Info
 	(*GetRequest)(nil),                 // 1: cara.v1.GetRequest
@@ -7873,389 +7933,394 @@ var file_cara_v1_service_proto_goTypes = []any{
 	(*RemoveProjectRequest)(nil),       // 15: cara.v1.RemoveProjectRequest
 	(*RetryProjectRequest)(nil),        // 16: cara.v1.RetryProjectRequest
 	(*RestartProjectRequest)(nil),      // 17: cara.v1.RestartProjectRequest
-	(*ExtendProjectRequest)(nil),       // 18: cara.v1.ExtendProjectRequest
-	(*AdoptProjectRequest)(nil),        // 19: cara.v1.AdoptProjectRequest
-	(*MoveProjectRequest)(nil),         // 20: cara.v1.MoveProjectRequest
-	(*ReleaseProjectRequest)(nil),      // 21: cara.v1.ReleaseProjectRequest
-	(*RollbackProjectRequest)(nil),     // 22: cara.v1.RollbackProjectRequest
-	(*ProjectHistory)(nil),             // 23: cara.v1.ProjectHistory
-	(*Hint)(nil),                       // 24: cara.v1.Hint
-	(*OverrideTerms)(nil),              // 25: cara.v1.OverrideTerms
-	(*OverrideProjectRequest)(nil),     // 26: cara.v1.OverrideProjectRequest
-	(*ListOverridesResponse)(nil),      // 27: cara.v1.ListOverridesResponse
-	(*ListTombstonesResponse)(nil),     // 28: cara.v1.ListTombstonesResponse
-	(*LogsRequest)(nil),                // 29: cara.v1.LogsRequest
-	(*ExecRequest)(nil),                // 30: cara.v1.ExecRequest
-	(*ExecStart)(nil),                  // 31: cara.v1.ExecStart
-	(*TerminalSize)(nil),               // 32: cara.v1.TerminalSize
-	(*ExecResponse)(nil),               // 33: cara.v1.ExecResponse
-	(*PortForwardRequest)(nil),         // 34: cara.v1.PortForwardRequest
-	(*PortForwardStart)(nil),           // 35: cara.v1.PortForwardStart
-	(*PortForwardResponse)(nil),        // 36: cara.v1.PortForwardResponse
-	(*TopRequest)(nil),                 // 37: cara.v1.TopRequest
-	(*TopResponse)(nil),                // 38: cara.v1.TopResponse
-	(*ServiceUsage)(nil),               // 39: cara.v1.ServiceUsage
-	(*LogLine)(nil),                    // 40: cara.v1.LogLine
-	(*ApplyRequest)(nil),               // 41: cara.v1.ApplyRequest
-	(*ApplyResponse)(nil),              // 42: cara.v1.ApplyResponse
-	(*ApplyResult)(nil),                // 43: cara.v1.ApplyResult
-	(*CreateNodeRequest)(nil),          // 44: cara.v1.CreateNodeRequest
-	(*PutNodeRequest)(nil),             // 45: cara.v1.PutNodeRequest
-	(*ListNodesResponse)(nil),          // 46: cara.v1.ListNodesResponse
-	(*WatchObjectsRequest)(nil),        // 47: cara.v1.WatchObjectsRequest
-	(*NodeEvent)(nil),                  // 48: cara.v1.NodeEvent
-	(*HeartbeatRequest)(nil),           // 49: cara.v1.HeartbeatRequest
-	(*MarkNodeNotReadyRequest)(nil),    // 50: cara.v1.MarkNodeNotReadyRequest
-	(*MarkNodeDrainedRequest)(nil),     // 51: cara.v1.MarkNodeDrainedRequest
-	(*JoinRequest)(nil),                // 52: cara.v1.JoinRequest
-	(*JoinResponse)(nil),               // 53: cara.v1.JoinResponse
-	(*RenewCertificateRequest)(nil),    // 54: cara.v1.RenewCertificateRequest
-	(*ConnectRequest)(nil),             // 55: cara.v1.ConnectRequest
-	(*ConnectResponse)(nil),            // 56: cara.v1.ConnectResponse
-	(*Welcome)(nil),                    // 57: cara.v1.Welcome
-	(*Unassigned)(nil),                 // 58: cara.v1.Unassigned
-	(*RemoveVolume)(nil),               // 59: cara.v1.RemoveVolume
-	(*ReceiveVolume)(nil),              // 60: cara.v1.ReceiveVolume
-	(*Released)(nil),                   // 61: cara.v1.Released
-	(*Synced)(nil),                     // 62: cara.v1.Synced
-	(*Routes)(nil),                     // 63: cara.v1.Routes
-	(*Peer)(nil),                       // 64: cara.v1.Peer
-	(*OpenStream)(nil),                 // 65: cara.v1.OpenStream
-	(*AttachRequest)(nil),              // 66: cara.v1.AttachRequest
-	(*AttachResponse)(nil),             // 67: cara.v1.AttachResponse
-	(*CreateSourceRequest)(nil),        // 68: cara.v1.CreateSourceRequest
-	(*PutSourceRequest)(nil),           // 69: cara.v1.PutSourceRequest
-	(*ListSourcesResponse)(nil),        // 70: cara.v1.ListSourcesResponse
-	(*SourceEvent)(nil),                // 71: cara.v1.SourceEvent
-	(*ReconcileSourceResponse)(nil),    // 72: cara.v1.ReconcileSourceResponse
-	(*ConfirmSourceRequest)(nil),       // 73: cara.v1.ConfirmSourceRequest
-	(*SourcePlan)(nil),                 // 74: cara.v1.SourcePlan
-	(*PlanStep)(nil),                   // 75: cara.v1.PlanStep
-	(*ListClaimsRequest)(nil),          // 76: cara.v1.ListClaimsRequest
-	(*ListClaimsResponse)(nil),         // 77: cara.v1.ListClaimsResponse
-	(*UpdateSourceStatusRequest)(nil),  // 78: cara.v1.UpdateSourceStatusRequest
-	(*PublishSnapshotRequest)(nil),     // 79: cara.v1.PublishSnapshotRequest
-	(*PublishSnapshotResponse)(nil),    // 80: cara.v1.PublishSnapshotResponse
-	(*UpdateClaimsRequest)(nil),        // 81: cara.v1.UpdateClaimsRequest
-	(*ClaimUpdate)(nil),                // 82: cara.v1.ClaimUpdate
-	(*GetSourceSecretRequest)(nil),     // 83: cara.v1.GetSourceSecretRequest
-	(*GetSourceSecretResponse)(nil),    // 84: cara.v1.GetSourceSecretResponse
-	(*CreateSecretRequest)(nil),        // 85: cara.v1.CreateSecretRequest
-	(*PutSecretRequest)(nil),           // 86: cara.v1.PutSecretRequest
-	(*ListSecretsResponse)(nil),        // 87: cara.v1.ListSecretsResponse
-	(*ListVolumesRequest)(nil),         // 88: cara.v1.ListVolumesRequest
-	(*ListVolumesResponse)(nil),        // 89: cara.v1.ListVolumesResponse
-	(*CreateEventRequest)(nil),         // 90: cara.v1.CreateEventRequest
-	(*ListEventsRequest)(nil),          // 91: cara.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),         // 92: cara.v1.ListEventsResponse
-	(*EventEvent)(nil),                 // 93: cara.v1.EventEvent
-	(*TrimHistoryRequest)(nil),         // 94: cara.v1.TrimHistoryRequest
-	(*TrimHistoryResponse)(nil),        // 95: cara.v1.TrimHistoryResponse
-	(*WatchRequest)(nil),               // 96: cara.v1.WatchRequest
-	(*WatchResponse)(nil),              // 97: cara.v1.WatchResponse
-	(*Change)(nil),                     // 98: cara.v1.Change
-	(*CreateTokenRequest)(nil),         // 99: cara.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),        // 100: cara.v1.CreateTokenResponse
-	(*ListTokensResponse)(nil),         // 101: cara.v1.ListTokensResponse
-	(*BackupChunk)(nil),                // 102: cara.v1.BackupChunk
-	nil,                                // 103: cara.v1.JoinRequest.LabelsEntry
-	nil,                                // 104: cara.v1.GetSourceSecretResponse.GitEntry
-	(*timestamppb.Timestamp)(nil),      // 105: google.protobuf.Timestamp
-	(*Project)(nil),                    // 106: cara.v1.Project
-	(*ListMeta)(nil),                   // 107: cara.v1.ListMeta
-	(*Condition)(nil),                  // 108: cara.v1.Condition
-	(*ServiceStatus)(nil),              // 109: cara.v1.ServiceStatus
-	(*durationpb.Duration)(nil),        // 110: google.protobuf.Duration
-	(*Revision)(nil),                   // 111: cara.v1.Revision
-	(*Delivery)(nil),                   // 112: cara.v1.Delivery
-	(*Override)(nil),                   // 113: cara.v1.Override
-	(*Tombstone)(nil),                  // 114: cara.v1.Tombstone
-	(*Object)(nil),                     // 115: cara.v1.Object
-	(*FieldDiff)(nil),                  // 116: cara.v1.FieldDiff
-	(*Problem)(nil),                    // 117: cara.v1.Problem
-	(*Node)(nil),                       // 118: cara.v1.Node
-	(*Heartbeat)(nil),                  // 119: cara.v1.Heartbeat
-	(*Assignment)(nil),                 // 120: cara.v1.Assignment
-	(*Route)(nil),                      // 121: cara.v1.Route
-	(*Source)(nil),                     // 122: cara.v1.Source
-	(*Claim)(nil),                      // 123: cara.v1.Claim
-	(*PollStatus)(nil),                 // 124: cara.v1.PollStatus
-	(*Run)(nil),                        // 125: cara.v1.Run
-	(*Snapshot)(nil),                   // 126: cara.v1.Snapshot
-	(*ClaimSpec)(nil),                  // 127: cara.v1.ClaimSpec
-	(*ClaimStatus)(nil),                // 128: cara.v1.ClaimStatus
-	(*Secret)(nil),                     // 129: cara.v1.Secret
-	(*Volume)(nil),                     // 130: cara.v1.Volume
-	(*Event)(nil),                      // 131: cara.v1.Event
-	(*Token)(nil),                      // 132: cara.v1.Token
-	(*emptypb.Empty)(nil),              // 133: google.protobuf.Empty
+	(*BackupProjectRequest)(nil),       // 18: cara.v1.BackupProjectRequest
+	(*ExtendProjectRequest)(nil),       // 19: cara.v1.ExtendProjectRequest
+	(*AdoptProjectRequest)(nil),        // 20: cara.v1.AdoptProjectRequest
+	(*MoveProjectRequest)(nil),         // 21: cara.v1.MoveProjectRequest
+	(*ReleaseProjectRequest)(nil),      // 22: cara.v1.ReleaseProjectRequest
+	(*RollbackProjectRequest)(nil),     // 23: cara.v1.RollbackProjectRequest
+	(*ProjectHistory)(nil),             // 24: cara.v1.ProjectHistory
+	(*Hint)(nil),                       // 25: cara.v1.Hint
+	(*OverrideTerms)(nil),              // 26: cara.v1.OverrideTerms
+	(*OverrideProjectRequest)(nil),     // 27: cara.v1.OverrideProjectRequest
+	(*ListOverridesResponse)(nil),      // 28: cara.v1.ListOverridesResponse
+	(*ListTombstonesResponse)(nil),     // 29: cara.v1.ListTombstonesResponse
+	(*LogsRequest)(nil),                // 30: cara.v1.LogsRequest
+	(*ExecRequest)(nil),                // 31: cara.v1.ExecRequest
+	(*ExecStart)(nil),                  // 32: cara.v1.ExecStart
+	(*TerminalSize)(nil),               // 33: cara.v1.TerminalSize
+	(*ExecResponse)(nil),               // 34: cara.v1.ExecResponse
+	(*PortForwardRequest)(nil),         // 35: cara.v1.PortForwardRequest
+	(*PortForwardStart)(nil),           // 36: cara.v1.PortForwardStart
+	(*PortForwardResponse)(nil),        // 37: cara.v1.PortForwardResponse
+	(*TopRequest)(nil),                 // 38: cara.v1.TopRequest
+	(*TopResponse)(nil),                // 39: cara.v1.TopResponse
+	(*ServiceUsage)(nil),               // 40: cara.v1.ServiceUsage
+	(*LogLine)(nil),                    // 41: cara.v1.LogLine
+	(*ApplyRequest)(nil),               // 42: cara.v1.ApplyRequest
+	(*ApplyResponse)(nil),              // 43: cara.v1.ApplyResponse
+	(*ApplyResult)(nil),                // 44: cara.v1.ApplyResult
+	(*CreateNodeRequest)(nil),          // 45: cara.v1.CreateNodeRequest
+	(*PutNodeRequest)(nil),             // 46: cara.v1.PutNodeRequest
+	(*ListNodesResponse)(nil),          // 47: cara.v1.ListNodesResponse
+	(*WatchObjectsRequest)(nil),        // 48: cara.v1.WatchObjectsRequest
+	(*NodeEvent)(nil),                  // 49: cara.v1.NodeEvent
+	(*HeartbeatRequest)(nil),           // 50: cara.v1.HeartbeatRequest
+	(*MarkNodeNotReadyRequest)(nil),    // 51: cara.v1.MarkNodeNotReadyRequest
+	(*MarkNodeDrainedRequest)(nil),     // 52: cara.v1.MarkNodeDrainedRequest
+	(*JoinRequest)(nil),                // 53: cara.v1.JoinRequest
+	(*JoinResponse)(nil),               // 54: cara.v1.JoinResponse
+	(*RenewCertificateRequest)(nil),    // 55: cara.v1.RenewCertificateRequest
+	(*ConnectRequest)(nil),             // 56: cara.v1.ConnectRequest
+	(*ConnectResponse)(nil),            // 57: cara.v1.ConnectResponse
+	(*Welcome)(nil),                    // 58: cara.v1.Welcome
+	(*Unassigned)(nil),                 // 59: cara.v1.Unassigned
+	(*RemoveVolume)(nil),               // 60: cara.v1.RemoveVolume
+	(*ReceiveVolume)(nil),              // 61: cara.v1.ReceiveVolume
+	(*Released)(nil),                   // 62: cara.v1.Released
+	(*Synced)(nil),                     // 63: cara.v1.Synced
+	(*Routes)(nil),                     // 64: cara.v1.Routes
+	(*Peer)(nil),                       // 65: cara.v1.Peer
+	(*OpenStream)(nil),                 // 66: cara.v1.OpenStream
+	(*AttachRequest)(nil),              // 67: cara.v1.AttachRequest
+	(*AttachResponse)(nil),             // 68: cara.v1.AttachResponse
+	(*CreateSourceRequest)(nil),        // 69: cara.v1.CreateSourceRequest
+	(*PutSourceRequest)(nil),           // 70: cara.v1.PutSourceRequest
+	(*ListSourcesResponse)(nil),        // 71: cara.v1.ListSourcesResponse
+	(*SourceEvent)(nil),                // 72: cara.v1.SourceEvent
+	(*ReconcileSourceResponse)(nil),    // 73: cara.v1.ReconcileSourceResponse
+	(*ConfirmSourceRequest)(nil),       // 74: cara.v1.ConfirmSourceRequest
+	(*SourcePlan)(nil),                 // 75: cara.v1.SourcePlan
+	(*PlanStep)(nil),                   // 76: cara.v1.PlanStep
+	(*ListClaimsRequest)(nil),          // 77: cara.v1.ListClaimsRequest
+	(*ListClaimsResponse)(nil),         // 78: cara.v1.ListClaimsResponse
+	(*UpdateSourceStatusRequest)(nil),  // 79: cara.v1.UpdateSourceStatusRequest
+	(*PublishSnapshotRequest)(nil),     // 80: cara.v1.PublishSnapshotRequest
+	(*PublishSnapshotResponse)(nil),    // 81: cara.v1.PublishSnapshotResponse
+	(*UpdateClaimsRequest)(nil),        // 82: cara.v1.UpdateClaimsRequest
+	(*ClaimUpdate)(nil),                // 83: cara.v1.ClaimUpdate
+	(*GetSourceSecretRequest)(nil),     // 84: cara.v1.GetSourceSecretRequest
+	(*GetSourceSecretResponse)(nil),    // 85: cara.v1.GetSourceSecretResponse
+	(*CreateSecretRequest)(nil),        // 86: cara.v1.CreateSecretRequest
+	(*PutSecretRequest)(nil),           // 87: cara.v1.PutSecretRequest
+	(*ListSecretsResponse)(nil),        // 88: cara.v1.ListSecretsResponse
+	(*ListVolumesRequest)(nil),         // 89: cara.v1.ListVolumesRequest
+	(*ListVolumesResponse)(nil),        // 90: cara.v1.ListVolumesResponse
+	(*CreateEventRequest)(nil),         // 91: cara.v1.CreateEventRequest
+	(*ListEventsRequest)(nil),          // 92: cara.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),         // 93: cara.v1.ListEventsResponse
+	(*EventEvent)(nil),                 // 94: cara.v1.EventEvent
+	(*TrimHistoryRequest)(nil),         // 95: cara.v1.TrimHistoryRequest
+	(*TrimHistoryResponse)(nil),        // 96: cara.v1.TrimHistoryResponse
+	(*WatchRequest)(nil),               // 97: cara.v1.WatchRequest
+	(*WatchResponse)(nil),              // 98: cara.v1.WatchResponse
+	(*Change)(nil),                     // 99: cara.v1.Change
+	(*CreateTokenRequest)(nil),         // 100: cara.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),        // 101: cara.v1.CreateTokenResponse
+	(*ListTokensResponse)(nil),         // 102: cara.v1.ListTokensResponse
+	(*BackupChunk)(nil),                // 103: cara.v1.BackupChunk
+	nil,                                // 104: cara.v1.JoinRequest.LabelsEntry
+	nil,                                // 105: cara.v1.GetSourceSecretResponse.GitEntry
+	(*timestamppb.Timestamp)(nil),      // 106: google.protobuf.Timestamp
+	(*Project)(nil),                    // 107: cara.v1.Project
+	(*ListMeta)(nil),                   // 108: cara.v1.ListMeta
+	(*Condition)(nil),                  // 109: cara.v1.Condition
+	(*ServiceStatus)(nil),              // 110: cara.v1.ServiceStatus
+	(*BackupStatus)(nil),               // 111: cara.v1.BackupStatus
+	(*durationpb.Duration)(nil),        // 112: google.protobuf.Duration
+	(*Revision)(nil),                   // 113: cara.v1.Revision
+	(*Delivery)(nil),                   // 114: cara.v1.Delivery
+	(*Override)(nil),                   // 115: cara.v1.Override
+	(*Tombstone)(nil),                  // 116: cara.v1.Tombstone
+	(*Object)(nil),                     // 117: cara.v1.Object
+	(*FieldDiff)(nil),                  // 118: cara.v1.FieldDiff
+	(*Problem)(nil),                    // 119: cara.v1.Problem
+	(*Node)(nil),                       // 120: cara.v1.Node
+	(*Heartbeat)(nil),                  // 121: cara.v1.Heartbeat
+	(*Assignment)(nil),                 // 122: cara.v1.Assignment
+	(*Route)(nil),                      // 123: cara.v1.Route
+	(*Source)(nil),                     // 124: cara.v1.Source
+	(*Claim)(nil),                      // 125: cara.v1.Claim
+	(*PollStatus)(nil),                 // 126: cara.v1.PollStatus
+	(*Run)(nil),                        // 127: cara.v1.Run
+	(*Snapshot)(nil),                   // 128: cara.v1.Snapshot
+	(*ClaimSpec)(nil),                  // 129: cara.v1.ClaimSpec
+	(*ClaimStatus)(nil),                // 130: cara.v1.ClaimStatus
+	(*Secret)(nil),                     // 131: cara.v1.Secret
+	(*Volume)(nil),                     // 132: cara.v1.Volume
+	(*Event)(nil),                      // 133: cara.v1.Event
+	(*Token)(nil),                      // 134: cara.v1.Token
+	(*emptypb.Empty)(nil),              // 135: google.protobuf.Empty
 }
 var file_cara_v1_service_proto_depIdxs = []int32{
-	105, // 0: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
-	106, // 1: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
-	106, // 2: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
-	106, // 3: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
-	107, // 4: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
-	106, // 5: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
-	25,  // 6: cara.v1.DeleteProjectRequest.override:type_name -> cara.v1.OverrideTerms
-	108, // 7: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
-	109, // 8: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
+	106, // 0: cara.v1.Info.time:type_name -> google.protobuf.Timestamp
+	107, // 1: cara.v1.CreateProjectRequest.project:type_name -> cara.v1.Project
+	107, // 2: cara.v1.PutProjectRequest.project:type_name -> cara.v1.Project
+	107, // 3: cara.v1.ListProjectsResponse.items:type_name -> cara.v1.Project
+	108, // 4: cara.v1.ListProjectsResponse.metadata:type_name -> cara.v1.ListMeta
+	107, // 5: cara.v1.ProjectEvent.object:type_name -> cara.v1.Project
+	26,  // 6: cara.v1.DeleteProjectRequest.override:type_name -> cara.v1.OverrideTerms
+	109, // 7: cara.v1.UpdateProjectStatusRequest.conditions:type_name -> cara.v1.Condition
+	110, // 8: cara.v1.UpdateProjectStatusRequest.services:type_name -> cara.v1.ServiceStatus
 	13,  // 9: cara.v1.UpdateProjectStatusRequest.move:type_name -> cara.v1.MoveReport
-	105, // 10: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
-	110, // 11: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
-	25,  // 12: cara.v1.RollbackProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	111, // 13: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
-	112, // 14: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
-	105, // 15: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
-	110, // 16: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
-	25,  // 17: cara.v1.OverrideProjectRequest.terms:type_name -> cara.v1.OverrideTerms
-	113, // 18: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
-	107, // 19: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
-	114, // 20: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
-	107, // 21: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
-	105, // 22: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	31,  // 23: cara.v1.ExecRequest.start:type_name -> cara.v1.ExecStart
-	32,  // 24: cara.v1.ExecRequest.resize:type_name -> cara.v1.TerminalSize
-	32,  // 25: cara.v1.ExecStart.size:type_name -> cara.v1.TerminalSize
-	35,  // 26: cara.v1.PortForwardRequest.start:type_name -> cara.v1.PortForwardStart
-	39,  // 27: cara.v1.TopResponse.services:type_name -> cara.v1.ServiceUsage
-	105, // 28: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	115, // 29: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
-	25,  // 30: cara.v1.ApplyRequest.override:type_name -> cara.v1.OverrideTerms
-	43,  // 31: cara.v1.ApplyResponse.results:type_name -> cara.v1.ApplyResult
-	116, // 32: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
-	117, // 33: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
-	118, // 34: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
-	118, // 35: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
-	118, // 36: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
-	107, // 37: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
-	118, // 38: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
-	119, // 39: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
-	105, // 40: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
-	103, // 41: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
-	119, // 42: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
-	61,  // 43: cara.v1.ConnectRequest.released:type_name -> cara.v1.Released
-	57,  // 44: cara.v1.ConnectResponse.welcome:type_name -> cara.v1.Welcome
-	120, // 45: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
-	58,  // 46: cara.v1.ConnectResponse.unassigned:type_name -> cara.v1.Unassigned
-	62,  // 47: cara.v1.ConnectResponse.synced:type_name -> cara.v1.Synced
-	63,  // 48: cara.v1.ConnectResponse.routes:type_name -> cara.v1.Routes
-	65,  // 49: cara.v1.ConnectResponse.open_stream:type_name -> cara.v1.OpenStream
-	59,  // 50: cara.v1.ConnectResponse.remove_volume:type_name -> cara.v1.RemoveVolume
-	60,  // 51: cara.v1.ConnectResponse.receive_volume:type_name -> cara.v1.ReceiveVolume
-	110, // 52: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	105, // 53: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
-	121, // 54: cara.v1.Routes.upserts:type_name -> cara.v1.Route
-	64,  // 55: cara.v1.Routes.peers:type_name -> cara.v1.Peer
-	105, // 56: cara.v1.Peer.not_before:type_name -> google.protobuf.Timestamp
-	29,  // 57: cara.v1.OpenStream.logs:type_name -> cara.v1.LogsRequest
-	31,  // 58: cara.v1.OpenStream.exec:type_name -> cara.v1.ExecStart
-	35,  // 59: cara.v1.OpenStream.port_forward:type_name -> cara.v1.PortForwardStart
-	37,  // 60: cara.v1.OpenStream.top:type_name -> cara.v1.TopRequest
-	40,  // 61: cara.v1.AttachRequest.log:type_name -> cara.v1.LogLine
-	33,  // 62: cara.v1.AttachRequest.exec:type_name -> cara.v1.ExecResponse
-	36,  // 63: cara.v1.AttachRequest.port_forward:type_name -> cara.v1.PortForwardResponse
-	38,  // 64: cara.v1.AttachRequest.top:type_name -> cara.v1.TopResponse
-	30,  // 65: cara.v1.AttachResponse.exec:type_name -> cara.v1.ExecRequest
-	34,  // 66: cara.v1.AttachResponse.port_forward:type_name -> cara.v1.PortForwardRequest
-	122, // 67: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
-	122, // 68: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
-	122, // 69: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
-	107, // 70: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
-	122, // 71: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
-	122, // 72: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
-	75,  // 73: cara.v1.SourcePlan.steps:type_name -> cara.v1.PlanStep
-	116, // 74: cara.v1.PlanStep.diff:type_name -> cara.v1.FieldDiff
-	123, // 75: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
-	107, // 76: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
-	108, // 77: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
-	124, // 78: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
-	125, // 79: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
-	126, // 80: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
-	127, // 81: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
-	108, // 82: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
-	82,  // 83: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
-	128, // 84: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
-	104, // 85: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
-	129, // 86: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
-	129, // 87: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
-	129, // 88: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
-	107, // 89: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
-	130, // 90: cara.v1.ListVolumesResponse.items:type_name -> cara.v1.Volume
-	107, // 91: cara.v1.ListVolumesResponse.metadata:type_name -> cara.v1.ListMeta
-	131, // 92: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
-	131, // 93: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
-	107, // 94: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
-	131, // 95: cara.v1.EventEvent.object:type_name -> cara.v1.Event
-	105, // 96: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
-	105, // 97: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
-	98,  // 98: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
-	115, // 99: cara.v1.Change.object:type_name -> cara.v1.Object
-	132, // 100: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
-	132, // 101: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
-	132, // 102: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
-	107, // 103: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
-	4,   // 104: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
-	5,   // 105: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
-	1,   // 106: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
-	6,   // 107: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
-	8,   // 108: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
-	10,  // 109: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
-	12,  // 110: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
-	14,  // 111: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
-	15,  // 112: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
-	16,  // 113: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
-	17,  // 114: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
-	18,  // 115: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
-	26,  // 116: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
-	3,   // 117: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListRequest
-	19,  // 118: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
-	21,  // 119: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
-	20,  // 120: cara.v1.ProjectService.MoveProject:input_type -> cara.v1.MoveProjectRequest
-	1,   // 121: cara.v1.ProjectService.CancelMove:input_type -> cara.v1.GetRequest
-	22,  // 122: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
-	1,   // 123: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
-	15,  // 124: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
-	29,  // 125: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
-	30,  // 126: cara.v1.ProjectService.Exec:input_type -> cara.v1.ExecRequest
-	34,  // 127: cara.v1.ProjectService.PortForward:input_type -> cara.v1.PortForwardRequest
-	37,  // 128: cara.v1.ProjectService.Top:input_type -> cara.v1.TopRequest
-	3,   // 129: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
-	41,  // 130: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
-	44,  // 131: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
-	45,  // 132: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
-	1,   // 133: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
-	3,   // 134: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
-	47,  // 135: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
-	2,   // 136: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
-	49,  // 137: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
-	50,  // 138: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
-	51,  // 139: cara.v1.NodeService.MarkNodeDrained:input_type -> cara.v1.MarkNodeDrainedRequest
-	52,  // 140: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
-	54,  // 141: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
-	55,  // 142: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
-	66,  // 143: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
-	68,  // 144: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
-	69,  // 145: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
-	1,   // 146: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
-	3,   // 147: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
-	47,  // 148: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
-	2,   // 149: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
-	1,   // 150: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
-	1,   // 151: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
-	1,   // 152: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
-	73,  // 153: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
-	1,   // 154: cara.v1.SourceService.PlanSource:input_type -> cara.v1.GetRequest
-	76,  // 155: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
-	78,  // 156: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
-	79,  // 157: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
-	81,  // 158: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
-	2,   // 159: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
-	133, // 160: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
-	83,  // 161: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
-	85,  // 162: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
-	86,  // 163: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
-	1,   // 164: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
-	3,   // 165: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
-	2,   // 166: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
-	1,   // 167: cara.v1.VolumeService.GetVolume:input_type -> cara.v1.GetRequest
-	88,  // 168: cara.v1.VolumeService.ListVolumes:input_type -> cara.v1.ListVolumesRequest
-	2,   // 169: cara.v1.VolumeService.DeleteVolume:input_type -> cara.v1.DeleteRequest
-	1,   // 170: cara.v1.VolumeService.RecreateVolume:input_type -> cara.v1.GetRequest
-	1,   // 171: cara.v1.VolumeService.ReleaseVolume:input_type -> cara.v1.GetRequest
-	90,  // 172: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
-	91,  // 173: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
-	47,  // 174: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
-	94,  // 175: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
-	96,  // 176: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
-	99,  // 177: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
-	3,   // 178: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
-	2,   // 179: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
-	133, // 180: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
-	133, // 181: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
-	106, // 182: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
-	106, // 183: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
-	106, // 184: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
-	7,   // 185: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
-	9,   // 186: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
-	11,  // 187: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
-	133, // 188: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
-	106, // 189: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
-	133, // 190: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
-	106, // 191: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
-	106, // 192: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
-	106, // 193: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
-	113, // 194: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
-	27,  // 195: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
-	106, // 196: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
-	106, // 197: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
-	106, // 198: cara.v1.ProjectService.MoveProject:output_type -> cara.v1.Project
-	106, // 199: cara.v1.ProjectService.CancelMove:output_type -> cara.v1.Project
-	106, // 200: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
-	23,  // 201: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
-	133, // 202: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
-	40,  // 203: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
-	33,  // 204: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
-	36,  // 205: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
-	38,  // 206: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
-	28,  // 207: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
-	42,  // 208: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
-	118, // 209: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
-	118, // 210: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
-	118, // 211: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
-	46,  // 212: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
-	48,  // 213: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
-	133, // 214: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
-	133, // 215: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
-	118, // 216: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
-	118, // 217: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
-	53,  // 218: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
-	53,  // 219: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
-	56,  // 220: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
-	67,  // 221: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
-	122, // 222: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
-	122, // 223: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
-	122, // 224: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
-	70,  // 225: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
-	71,  // 226: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
-	133, // 227: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
-	72,  // 228: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
-	122, // 229: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
-	122, // 230: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
-	122, // 231: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
-	74,  // 232: cara.v1.SourceService.PlanSource:output_type -> cara.v1.SourcePlan
-	77,  // 233: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
-	122, // 234: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
-	80,  // 235: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
-	133, // 236: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
-	133, // 237: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
-	24,  // 238: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
-	84,  // 239: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
-	129, // 240: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
-	129, // 241: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
-	129, // 242: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
-	87,  // 243: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
-	133, // 244: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
-	130, // 245: cara.v1.VolumeService.GetVolume:output_type -> cara.v1.Volume
-	89,  // 246: cara.v1.VolumeService.ListVolumes:output_type -> cara.v1.ListVolumesResponse
-	130, // 247: cara.v1.VolumeService.DeleteVolume:output_type -> cara.v1.Volume
-	130, // 248: cara.v1.VolumeService.RecreateVolume:output_type -> cara.v1.Volume
-	130, // 249: cara.v1.VolumeService.ReleaseVolume:output_type -> cara.v1.Volume
-	131, // 250: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
-	92,  // 251: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
-	93,  // 252: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
-	95,  // 253: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
-	97,  // 254: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
-	100, // 255: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
-	101, // 256: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
-	133, // 257: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
-	0,   // 258: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
-	102, // 259: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
-	182, // [182:260] is the sub-list for method output_type
-	104, // [104:182] is the sub-list for method input_type
-	104, // [104:104] is the sub-list for extension type_name
-	104, // [104:104] is the sub-list for extension extendee
-	0,   // [0:104] is the sub-list for field type_name
+	111, // 10: cara.v1.UpdateProjectStatusRequest.backup:type_name -> cara.v1.BackupStatus
+	106, // 11: cara.v1.ExtendProjectRequest.until:type_name -> google.protobuf.Timestamp
+	112, // 12: cara.v1.ExtendProjectRequest.by:type_name -> google.protobuf.Duration
+	26,  // 13: cara.v1.RollbackProjectRequest.terms:type_name -> cara.v1.OverrideTerms
+	113, // 14: cara.v1.ProjectHistory.items:type_name -> cara.v1.Revision
+	114, // 15: cara.v1.Hint.delivery:type_name -> cara.v1.Delivery
+	106, // 16: cara.v1.OverrideTerms.until:type_name -> google.protobuf.Timestamp
+	112, // 17: cara.v1.OverrideTerms.for:type_name -> google.protobuf.Duration
+	26,  // 18: cara.v1.OverrideProjectRequest.terms:type_name -> cara.v1.OverrideTerms
+	115, // 19: cara.v1.ListOverridesResponse.items:type_name -> cara.v1.Override
+	108, // 20: cara.v1.ListOverridesResponse.metadata:type_name -> cara.v1.ListMeta
+	116, // 21: cara.v1.ListTombstonesResponse.items:type_name -> cara.v1.Tombstone
+	108, // 22: cara.v1.ListTombstonesResponse.metadata:type_name -> cara.v1.ListMeta
+	106, // 23: cara.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	32,  // 24: cara.v1.ExecRequest.start:type_name -> cara.v1.ExecStart
+	33,  // 25: cara.v1.ExecRequest.resize:type_name -> cara.v1.TerminalSize
+	33,  // 26: cara.v1.ExecStart.size:type_name -> cara.v1.TerminalSize
+	36,  // 27: cara.v1.PortForwardRequest.start:type_name -> cara.v1.PortForwardStart
+	40,  // 28: cara.v1.TopResponse.services:type_name -> cara.v1.ServiceUsage
+	106, // 29: cara.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	117, // 30: cara.v1.ApplyRequest.objects:type_name -> cara.v1.Object
+	26,  // 31: cara.v1.ApplyRequest.override:type_name -> cara.v1.OverrideTerms
+	44,  // 32: cara.v1.ApplyResponse.results:type_name -> cara.v1.ApplyResult
+	118, // 33: cara.v1.ApplyResult.diff:type_name -> cara.v1.FieldDiff
+	119, // 34: cara.v1.ApplyResult.problem:type_name -> cara.v1.Problem
+	120, // 35: cara.v1.CreateNodeRequest.node:type_name -> cara.v1.Node
+	120, // 36: cara.v1.PutNodeRequest.node:type_name -> cara.v1.Node
+	120, // 37: cara.v1.ListNodesResponse.items:type_name -> cara.v1.Node
+	108, // 38: cara.v1.ListNodesResponse.metadata:type_name -> cara.v1.ListMeta
+	120, // 39: cara.v1.NodeEvent.object:type_name -> cara.v1.Node
+	121, // 40: cara.v1.HeartbeatRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	106, // 41: cara.v1.MarkNodeNotReadyRequest.last_heartbeat:type_name -> google.protobuf.Timestamp
+	104, // 42: cara.v1.JoinRequest.labels:type_name -> cara.v1.JoinRequest.LabelsEntry
+	121, // 43: cara.v1.ConnectRequest.heartbeat:type_name -> cara.v1.Heartbeat
+	62,  // 44: cara.v1.ConnectRequest.released:type_name -> cara.v1.Released
+	58,  // 45: cara.v1.ConnectResponse.welcome:type_name -> cara.v1.Welcome
+	122, // 46: cara.v1.ConnectResponse.assignment:type_name -> cara.v1.Assignment
+	59,  // 47: cara.v1.ConnectResponse.unassigned:type_name -> cara.v1.Unassigned
+	63,  // 48: cara.v1.ConnectResponse.synced:type_name -> cara.v1.Synced
+	64,  // 49: cara.v1.ConnectResponse.routes:type_name -> cara.v1.Routes
+	66,  // 50: cara.v1.ConnectResponse.open_stream:type_name -> cara.v1.OpenStream
+	60,  // 51: cara.v1.ConnectResponse.remove_volume:type_name -> cara.v1.RemoveVolume
+	61,  // 52: cara.v1.ConnectResponse.receive_volume:type_name -> cara.v1.ReceiveVolume
+	112, // 53: cara.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	106, // 54: cara.v1.Welcome.server_time:type_name -> google.protobuf.Timestamp
+	123, // 55: cara.v1.Routes.upserts:type_name -> cara.v1.Route
+	65,  // 56: cara.v1.Routes.peers:type_name -> cara.v1.Peer
+	106, // 57: cara.v1.Peer.not_before:type_name -> google.protobuf.Timestamp
+	30,  // 58: cara.v1.OpenStream.logs:type_name -> cara.v1.LogsRequest
+	32,  // 59: cara.v1.OpenStream.exec:type_name -> cara.v1.ExecStart
+	36,  // 60: cara.v1.OpenStream.port_forward:type_name -> cara.v1.PortForwardStart
+	38,  // 61: cara.v1.OpenStream.top:type_name -> cara.v1.TopRequest
+	41,  // 62: cara.v1.AttachRequest.log:type_name -> cara.v1.LogLine
+	34,  // 63: cara.v1.AttachRequest.exec:type_name -> cara.v1.ExecResponse
+	37,  // 64: cara.v1.AttachRequest.port_forward:type_name -> cara.v1.PortForwardResponse
+	39,  // 65: cara.v1.AttachRequest.top:type_name -> cara.v1.TopResponse
+	31,  // 66: cara.v1.AttachResponse.exec:type_name -> cara.v1.ExecRequest
+	35,  // 67: cara.v1.AttachResponse.port_forward:type_name -> cara.v1.PortForwardRequest
+	124, // 68: cara.v1.CreateSourceRequest.source:type_name -> cara.v1.Source
+	124, // 69: cara.v1.PutSourceRequest.source:type_name -> cara.v1.Source
+	124, // 70: cara.v1.ListSourcesResponse.items:type_name -> cara.v1.Source
+	108, // 71: cara.v1.ListSourcesResponse.metadata:type_name -> cara.v1.ListMeta
+	124, // 72: cara.v1.SourceEvent.object:type_name -> cara.v1.Source
+	124, // 73: cara.v1.ReconcileSourceResponse.source:type_name -> cara.v1.Source
+	76,  // 74: cara.v1.SourcePlan.steps:type_name -> cara.v1.PlanStep
+	118, // 75: cara.v1.PlanStep.diff:type_name -> cara.v1.FieldDiff
+	125, // 76: cara.v1.ListClaimsResponse.items:type_name -> cara.v1.Claim
+	108, // 77: cara.v1.ListClaimsResponse.metadata:type_name -> cara.v1.ListMeta
+	109, // 78: cara.v1.UpdateSourceStatusRequest.conditions:type_name -> cara.v1.Condition
+	126, // 79: cara.v1.UpdateSourceStatusRequest.poll:type_name -> cara.v1.PollStatus
+	127, // 80: cara.v1.UpdateSourceStatusRequest.run:type_name -> cara.v1.Run
+	128, // 81: cara.v1.PublishSnapshotRequest.head:type_name -> cara.v1.Snapshot
+	129, // 82: cara.v1.PublishSnapshotRequest.upserts:type_name -> cara.v1.ClaimSpec
+	109, // 83: cara.v1.PublishSnapshotRequest.conditions:type_name -> cara.v1.Condition
+	83,  // 84: cara.v1.UpdateClaimsRequest.updates:type_name -> cara.v1.ClaimUpdate
+	130, // 85: cara.v1.ClaimUpdate.status:type_name -> cara.v1.ClaimStatus
+	105, // 86: cara.v1.GetSourceSecretResponse.git:type_name -> cara.v1.GetSourceSecretResponse.GitEntry
+	131, // 87: cara.v1.CreateSecretRequest.secret:type_name -> cara.v1.Secret
+	131, // 88: cara.v1.PutSecretRequest.secret:type_name -> cara.v1.Secret
+	131, // 89: cara.v1.ListSecretsResponse.items:type_name -> cara.v1.Secret
+	108, // 90: cara.v1.ListSecretsResponse.metadata:type_name -> cara.v1.ListMeta
+	132, // 91: cara.v1.ListVolumesResponse.items:type_name -> cara.v1.Volume
+	108, // 92: cara.v1.ListVolumesResponse.metadata:type_name -> cara.v1.ListMeta
+	133, // 93: cara.v1.CreateEventRequest.event:type_name -> cara.v1.Event
+	133, // 94: cara.v1.ListEventsResponse.items:type_name -> cara.v1.Event
+	108, // 95: cara.v1.ListEventsResponse.metadata:type_name -> cara.v1.ListMeta
+	133, // 96: cara.v1.EventEvent.object:type_name -> cara.v1.Event
+	106, // 97: cara.v1.TrimHistoryRequest.events_before:type_name -> google.protobuf.Timestamp
+	106, // 98: cara.v1.TrimHistoryRequest.tombstones_before:type_name -> google.protobuf.Timestamp
+	99,  // 99: cara.v1.WatchResponse.changes:type_name -> cara.v1.Change
+	117, // 100: cara.v1.Change.object:type_name -> cara.v1.Object
+	134, // 101: cara.v1.CreateTokenRequest.token:type_name -> cara.v1.Token
+	134, // 102: cara.v1.CreateTokenResponse.token:type_name -> cara.v1.Token
+	134, // 103: cara.v1.ListTokensResponse.items:type_name -> cara.v1.Token
+	108, // 104: cara.v1.ListTokensResponse.metadata:type_name -> cara.v1.ListMeta
+	4,   // 105: cara.v1.ProjectService.CreateProject:input_type -> cara.v1.CreateProjectRequest
+	5,   // 106: cara.v1.ProjectService.PutProject:input_type -> cara.v1.PutProjectRequest
+	1,   // 107: cara.v1.ProjectService.GetProject:input_type -> cara.v1.GetRequest
+	6,   // 108: cara.v1.ProjectService.ListProjects:input_type -> cara.v1.ListProjectsRequest
+	8,   // 109: cara.v1.ProjectService.WatchProjects:input_type -> cara.v1.WatchProjectsRequest
+	10,  // 110: cara.v1.ProjectService.DeleteProject:input_type -> cara.v1.DeleteProjectRequest
+	12,  // 111: cara.v1.ProjectService.UpdateProjectStatus:input_type -> cara.v1.UpdateProjectStatusRequest
+	14,  // 112: cara.v1.ProjectService.ScheduleProject:input_type -> cara.v1.ScheduleProjectRequest
+	15,  // 113: cara.v1.ProjectService.RemoveProject:input_type -> cara.v1.RemoveProjectRequest
+	16,  // 114: cara.v1.ProjectService.RetryProject:input_type -> cara.v1.RetryProjectRequest
+	17,  // 115: cara.v1.ProjectService.RestartProject:input_type -> cara.v1.RestartProjectRequest
+	18,  // 116: cara.v1.ProjectService.BackupProject:input_type -> cara.v1.BackupProjectRequest
+	19,  // 117: cara.v1.ProjectService.ExtendProject:input_type -> cara.v1.ExtendProjectRequest
+	27,  // 118: cara.v1.ProjectService.OverrideProject:input_type -> cara.v1.OverrideProjectRequest
+	3,   // 119: cara.v1.ProjectService.ListOverrides:input_type -> cara.v1.ListRequest
+	20,  // 120: cara.v1.ProjectService.AdoptProject:input_type -> cara.v1.AdoptProjectRequest
+	22,  // 121: cara.v1.ProjectService.ReleaseProject:input_type -> cara.v1.ReleaseProjectRequest
+	21,  // 122: cara.v1.ProjectService.MoveProject:input_type -> cara.v1.MoveProjectRequest
+	1,   // 123: cara.v1.ProjectService.CancelMove:input_type -> cara.v1.GetRequest
+	23,  // 124: cara.v1.ProjectService.RollbackProject:input_type -> cara.v1.RollbackProjectRequest
+	1,   // 125: cara.v1.ProjectService.GetProjectHistory:input_type -> cara.v1.GetRequest
+	15,  // 126: cara.v1.ProjectService.NoticeExpiry:input_type -> cara.v1.RemoveProjectRequest
+	30,  // 127: cara.v1.ProjectService.Logs:input_type -> cara.v1.LogsRequest
+	31,  // 128: cara.v1.ProjectService.Exec:input_type -> cara.v1.ExecRequest
+	35,  // 129: cara.v1.ProjectService.PortForward:input_type -> cara.v1.PortForwardRequest
+	38,  // 130: cara.v1.ProjectService.Top:input_type -> cara.v1.TopRequest
+	3,   // 131: cara.v1.ProjectService.ListTombstones:input_type -> cara.v1.ListRequest
+	42,  // 132: cara.v1.ApplyService.Apply:input_type -> cara.v1.ApplyRequest
+	45,  // 133: cara.v1.NodeService.CreateNode:input_type -> cara.v1.CreateNodeRequest
+	46,  // 134: cara.v1.NodeService.PutNode:input_type -> cara.v1.PutNodeRequest
+	1,   // 135: cara.v1.NodeService.GetNode:input_type -> cara.v1.GetRequest
+	3,   // 136: cara.v1.NodeService.ListNodes:input_type -> cara.v1.ListRequest
+	48,  // 137: cara.v1.NodeService.WatchNodes:input_type -> cara.v1.WatchObjectsRequest
+	2,   // 138: cara.v1.NodeService.DeleteNode:input_type -> cara.v1.DeleteRequest
+	50,  // 139: cara.v1.NodeService.Heartbeat:input_type -> cara.v1.HeartbeatRequest
+	51,  // 140: cara.v1.NodeService.MarkNodeNotReady:input_type -> cara.v1.MarkNodeNotReadyRequest
+	52,  // 141: cara.v1.NodeService.MarkNodeDrained:input_type -> cara.v1.MarkNodeDrainedRequest
+	53,  // 142: cara.v1.NodeService.Join:input_type -> cara.v1.JoinRequest
+	55,  // 143: cara.v1.NodeService.RenewCertificate:input_type -> cara.v1.RenewCertificateRequest
+	56,  // 144: cara.v1.NodeService.Connect:input_type -> cara.v1.ConnectRequest
+	67,  // 145: cara.v1.NodeService.Attach:input_type -> cara.v1.AttachRequest
+	69,  // 146: cara.v1.SourceService.CreateSource:input_type -> cara.v1.CreateSourceRequest
+	70,  // 147: cara.v1.SourceService.PutSource:input_type -> cara.v1.PutSourceRequest
+	1,   // 148: cara.v1.SourceService.GetSource:input_type -> cara.v1.GetRequest
+	3,   // 149: cara.v1.SourceService.ListSources:input_type -> cara.v1.ListRequest
+	48,  // 150: cara.v1.SourceService.WatchSources:input_type -> cara.v1.WatchObjectsRequest
+	2,   // 151: cara.v1.SourceService.DeleteSource:input_type -> cara.v1.DeleteRequest
+	1,   // 152: cara.v1.SourceService.ReconcileSource:input_type -> cara.v1.GetRequest
+	1,   // 153: cara.v1.SourceService.SuspendSource:input_type -> cara.v1.GetRequest
+	1,   // 154: cara.v1.SourceService.ResumeSource:input_type -> cara.v1.GetRequest
+	74,  // 155: cara.v1.SourceService.ConfirmSource:input_type -> cara.v1.ConfirmSourceRequest
+	1,   // 156: cara.v1.SourceService.PlanSource:input_type -> cara.v1.GetRequest
+	77,  // 157: cara.v1.SourceService.ListClaims:input_type -> cara.v1.ListClaimsRequest
+	79,  // 158: cara.v1.SourceService.UpdateSourceStatus:input_type -> cara.v1.UpdateSourceStatusRequest
+	80,  // 159: cara.v1.SourceService.PublishSnapshot:input_type -> cara.v1.PublishSnapshotRequest
+	82,  // 160: cara.v1.SourceService.UpdateClaims:input_type -> cara.v1.UpdateClaimsRequest
+	2,   // 161: cara.v1.SourceService.RemoveSource:input_type -> cara.v1.DeleteRequest
+	135, // 162: cara.v1.SourceService.WatchHints:input_type -> google.protobuf.Empty
+	84,  // 163: cara.v1.SourceService.GetSourceSecret:input_type -> cara.v1.GetSourceSecretRequest
+	86,  // 164: cara.v1.SecretService.CreateSecret:input_type -> cara.v1.CreateSecretRequest
+	87,  // 165: cara.v1.SecretService.PutSecret:input_type -> cara.v1.PutSecretRequest
+	1,   // 166: cara.v1.SecretService.GetSecret:input_type -> cara.v1.GetRequest
+	3,   // 167: cara.v1.SecretService.ListSecrets:input_type -> cara.v1.ListRequest
+	2,   // 168: cara.v1.SecretService.DeleteSecret:input_type -> cara.v1.DeleteRequest
+	1,   // 169: cara.v1.VolumeService.GetVolume:input_type -> cara.v1.GetRequest
+	89,  // 170: cara.v1.VolumeService.ListVolumes:input_type -> cara.v1.ListVolumesRequest
+	2,   // 171: cara.v1.VolumeService.DeleteVolume:input_type -> cara.v1.DeleteRequest
+	1,   // 172: cara.v1.VolumeService.RecreateVolume:input_type -> cara.v1.GetRequest
+	1,   // 173: cara.v1.VolumeService.ReleaseVolume:input_type -> cara.v1.GetRequest
+	91,  // 174: cara.v1.EventService.CreateEvent:input_type -> cara.v1.CreateEventRequest
+	92,  // 175: cara.v1.EventService.ListEvents:input_type -> cara.v1.ListEventsRequest
+	48,  // 176: cara.v1.EventService.WatchEvents:input_type -> cara.v1.WatchObjectsRequest
+	95,  // 177: cara.v1.EventService.TrimHistory:input_type -> cara.v1.TrimHistoryRequest
+	97,  // 178: cara.v1.WatchService.Watch:input_type -> cara.v1.WatchRequest
+	100, // 179: cara.v1.TokenService.CreateToken:input_type -> cara.v1.CreateTokenRequest
+	3,   // 180: cara.v1.TokenService.ListTokens:input_type -> cara.v1.ListRequest
+	2,   // 181: cara.v1.TokenService.DeleteToken:input_type -> cara.v1.DeleteRequest
+	135, // 182: cara.v1.InfoService.GetInfo:input_type -> google.protobuf.Empty
+	135, // 183: cara.v1.InfoService.Backup:input_type -> google.protobuf.Empty
+	107, // 184: cara.v1.ProjectService.CreateProject:output_type -> cara.v1.Project
+	107, // 185: cara.v1.ProjectService.PutProject:output_type -> cara.v1.Project
+	107, // 186: cara.v1.ProjectService.GetProject:output_type -> cara.v1.Project
+	7,   // 187: cara.v1.ProjectService.ListProjects:output_type -> cara.v1.ListProjectsResponse
+	9,   // 188: cara.v1.ProjectService.WatchProjects:output_type -> cara.v1.ProjectEvent
+	11,  // 189: cara.v1.ProjectService.DeleteProject:output_type -> cara.v1.DeleteProjectResponse
+	135, // 190: cara.v1.ProjectService.UpdateProjectStatus:output_type -> google.protobuf.Empty
+	107, // 191: cara.v1.ProjectService.ScheduleProject:output_type -> cara.v1.Project
+	135, // 192: cara.v1.ProjectService.RemoveProject:output_type -> google.protobuf.Empty
+	107, // 193: cara.v1.ProjectService.RetryProject:output_type -> cara.v1.Project
+	107, // 194: cara.v1.ProjectService.RestartProject:output_type -> cara.v1.Project
+	107, // 195: cara.v1.ProjectService.BackupProject:output_type -> cara.v1.Project
+	107, // 196: cara.v1.ProjectService.ExtendProject:output_type -> cara.v1.Project
+	115, // 197: cara.v1.ProjectService.OverrideProject:output_type -> cara.v1.Override
+	28,  // 198: cara.v1.ProjectService.ListOverrides:output_type -> cara.v1.ListOverridesResponse
+	107, // 199: cara.v1.ProjectService.AdoptProject:output_type -> cara.v1.Project
+	107, // 200: cara.v1.ProjectService.ReleaseProject:output_type -> cara.v1.Project
+	107, // 201: cara.v1.ProjectService.MoveProject:output_type -> cara.v1.Project
+	107, // 202: cara.v1.ProjectService.CancelMove:output_type -> cara.v1.Project
+	107, // 203: cara.v1.ProjectService.RollbackProject:output_type -> cara.v1.Project
+	24,  // 204: cara.v1.ProjectService.GetProjectHistory:output_type -> cara.v1.ProjectHistory
+	135, // 205: cara.v1.ProjectService.NoticeExpiry:output_type -> google.protobuf.Empty
+	41,  // 206: cara.v1.ProjectService.Logs:output_type -> cara.v1.LogLine
+	34,  // 207: cara.v1.ProjectService.Exec:output_type -> cara.v1.ExecResponse
+	37,  // 208: cara.v1.ProjectService.PortForward:output_type -> cara.v1.PortForwardResponse
+	39,  // 209: cara.v1.ProjectService.Top:output_type -> cara.v1.TopResponse
+	29,  // 210: cara.v1.ProjectService.ListTombstones:output_type -> cara.v1.ListTombstonesResponse
+	43,  // 211: cara.v1.ApplyService.Apply:output_type -> cara.v1.ApplyResponse
+	120, // 212: cara.v1.NodeService.CreateNode:output_type -> cara.v1.Node
+	120, // 213: cara.v1.NodeService.PutNode:output_type -> cara.v1.Node
+	120, // 214: cara.v1.NodeService.GetNode:output_type -> cara.v1.Node
+	47,  // 215: cara.v1.NodeService.ListNodes:output_type -> cara.v1.ListNodesResponse
+	49,  // 216: cara.v1.NodeService.WatchNodes:output_type -> cara.v1.NodeEvent
+	135, // 217: cara.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
+	135, // 218: cara.v1.NodeService.Heartbeat:output_type -> google.protobuf.Empty
+	120, // 219: cara.v1.NodeService.MarkNodeNotReady:output_type -> cara.v1.Node
+	120, // 220: cara.v1.NodeService.MarkNodeDrained:output_type -> cara.v1.Node
+	54,  // 221: cara.v1.NodeService.Join:output_type -> cara.v1.JoinResponse
+	54,  // 222: cara.v1.NodeService.RenewCertificate:output_type -> cara.v1.JoinResponse
+	57,  // 223: cara.v1.NodeService.Connect:output_type -> cara.v1.ConnectResponse
+	68,  // 224: cara.v1.NodeService.Attach:output_type -> cara.v1.AttachResponse
+	124, // 225: cara.v1.SourceService.CreateSource:output_type -> cara.v1.Source
+	124, // 226: cara.v1.SourceService.PutSource:output_type -> cara.v1.Source
+	124, // 227: cara.v1.SourceService.GetSource:output_type -> cara.v1.Source
+	71,  // 228: cara.v1.SourceService.ListSources:output_type -> cara.v1.ListSourcesResponse
+	72,  // 229: cara.v1.SourceService.WatchSources:output_type -> cara.v1.SourceEvent
+	135, // 230: cara.v1.SourceService.DeleteSource:output_type -> google.protobuf.Empty
+	73,  // 231: cara.v1.SourceService.ReconcileSource:output_type -> cara.v1.ReconcileSourceResponse
+	124, // 232: cara.v1.SourceService.SuspendSource:output_type -> cara.v1.Source
+	124, // 233: cara.v1.SourceService.ResumeSource:output_type -> cara.v1.Source
+	124, // 234: cara.v1.SourceService.ConfirmSource:output_type -> cara.v1.Source
+	75,  // 235: cara.v1.SourceService.PlanSource:output_type -> cara.v1.SourcePlan
+	78,  // 236: cara.v1.SourceService.ListClaims:output_type -> cara.v1.ListClaimsResponse
+	124, // 237: cara.v1.SourceService.UpdateSourceStatus:output_type -> cara.v1.Source
+	81,  // 238: cara.v1.SourceService.PublishSnapshot:output_type -> cara.v1.PublishSnapshotResponse
+	135, // 239: cara.v1.SourceService.UpdateClaims:output_type -> google.protobuf.Empty
+	135, // 240: cara.v1.SourceService.RemoveSource:output_type -> google.protobuf.Empty
+	25,  // 241: cara.v1.SourceService.WatchHints:output_type -> cara.v1.Hint
+	85,  // 242: cara.v1.SourceService.GetSourceSecret:output_type -> cara.v1.GetSourceSecretResponse
+	131, // 243: cara.v1.SecretService.CreateSecret:output_type -> cara.v1.Secret
+	131, // 244: cara.v1.SecretService.PutSecret:output_type -> cara.v1.Secret
+	131, // 245: cara.v1.SecretService.GetSecret:output_type -> cara.v1.Secret
+	88,  // 246: cara.v1.SecretService.ListSecrets:output_type -> cara.v1.ListSecretsResponse
+	135, // 247: cara.v1.SecretService.DeleteSecret:output_type -> google.protobuf.Empty
+	132, // 248: cara.v1.VolumeService.GetVolume:output_type -> cara.v1.Volume
+	90,  // 249: cara.v1.VolumeService.ListVolumes:output_type -> cara.v1.ListVolumesResponse
+	132, // 250: cara.v1.VolumeService.DeleteVolume:output_type -> cara.v1.Volume
+	132, // 251: cara.v1.VolumeService.RecreateVolume:output_type -> cara.v1.Volume
+	132, // 252: cara.v1.VolumeService.ReleaseVolume:output_type -> cara.v1.Volume
+	133, // 253: cara.v1.EventService.CreateEvent:output_type -> cara.v1.Event
+	93,  // 254: cara.v1.EventService.ListEvents:output_type -> cara.v1.ListEventsResponse
+	94,  // 255: cara.v1.EventService.WatchEvents:output_type -> cara.v1.EventEvent
+	96,  // 256: cara.v1.EventService.TrimHistory:output_type -> cara.v1.TrimHistoryResponse
+	98,  // 257: cara.v1.WatchService.Watch:output_type -> cara.v1.WatchResponse
+	101, // 258: cara.v1.TokenService.CreateToken:output_type -> cara.v1.CreateTokenResponse
+	102, // 259: cara.v1.TokenService.ListTokens:output_type -> cara.v1.ListTokensResponse
+	135, // 260: cara.v1.TokenService.DeleteToken:output_type -> google.protobuf.Empty
+	0,   // 261: cara.v1.InfoService.GetInfo:output_type -> cara.v1.Info
+	103, // 262: cara.v1.InfoService.Backup:output_type -> cara.v1.BackupChunk
+	184, // [184:263] is the sub-list for method output_type
+	105, // [105:184] is the sub-list for method input_type
+	105, // [105:105] is the sub-list for extension type_name
+	105, // [105:105] is the sub-list for extension extendee
+	0,   // [0:105] is the sub-list for field type_name
 }
 
 func init() { file_cara_v1_service_proto_init() }
@@ -8268,28 +8333,28 @@ func file_cara_v1_service_proto_init() {
 	file_cara_v1_objects_proto_init()
 	file_cara_v1_project_proto_init()
 	file_cara_v1_source_proto_init()
-	file_cara_v1_service_proto_msgTypes[30].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[31].OneofWrappers = []any{
 		(*ExecRequest_Start)(nil),
 		(*ExecRequest_Stdin)(nil),
 		(*ExecRequest_StdinClosed)(nil),
 		(*ExecRequest_Resize)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[33].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[34].OneofWrappers = []any{
 		(*ExecResponse_Stdout)(nil),
 		(*ExecResponse_Stderr)(nil),
 		(*ExecResponse_ExitCode)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[34].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[35].OneofWrappers = []any{
 		(*PortForwardRequest_Start)(nil),
 		(*PortForwardRequest_Data)(nil),
 		(*PortForwardRequest_Closed)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[36].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[37].OneofWrappers = []any{
 		(*PortForwardResponse_Connected)(nil),
 		(*PortForwardResponse_Data)(nil),
 		(*PortForwardResponse_Closed)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[56].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[57].OneofWrappers = []any{
 		(*ConnectResponse_Welcome)(nil),
 		(*ConnectResponse_Assignment)(nil),
 		(*ConnectResponse_Unassigned)(nil),
@@ -8299,20 +8364,20 @@ func file_cara_v1_service_proto_init() {
 		(*ConnectResponse_RemoveVolume)(nil),
 		(*ConnectResponse_ReceiveVolume)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[65].OneofWrappers = []any{
+	file_cara_v1_service_proto_msgTypes[66].OneofWrappers = []any{
 		(*OpenStream_Logs)(nil),
 		(*OpenStream_Exec)(nil),
 		(*OpenStream_PortForward)(nil),
 		(*OpenStream_Top)(nil),
 	}
-	file_cara_v1_service_proto_msgTypes[78].OneofWrappers = []any{}
+	file_cara_v1_service_proto_msgTypes[79].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cara_v1_service_proto_rawDesc), len(file_cara_v1_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   105,
+			NumMessages:   106,
 			NumExtensions: 0,
 			NumServices:   10,
 		},

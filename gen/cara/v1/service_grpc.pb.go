@@ -31,6 +31,7 @@ const (
 	ProjectService_RemoveProject_FullMethodName       = "/cara.v1.ProjectService/RemoveProject"
 	ProjectService_RetryProject_FullMethodName        = "/cara.v1.ProjectService/RetryProject"
 	ProjectService_RestartProject_FullMethodName      = "/cara.v1.ProjectService/RestartProject"
+	ProjectService_BackupProject_FullMethodName       = "/cara.v1.ProjectService/BackupProject"
 	ProjectService_ExtendProject_FullMethodName       = "/cara.v1.ProjectService/ExtendProject"
 	ProjectService_OverrideProject_FullMethodName     = "/cara.v1.ProjectService/OverrideProject"
 	ProjectService_ListOverrides_FullMethodName       = "/cara.v1.ProjectService/ListOverrides"
@@ -82,6 +83,9 @@ type ProjectServiceClient interface {
 	RetryProject(ctx context.Context, in *RetryProjectRequest, opts ...grpc.CallOption) (*Project, error)
 	// RestartProject requests a restart of all or some of the project's containers.
 	RestartProject(ctx context.Context, in *RestartProjectRequest, opts ...grpc.CallOption) (*Project, error)
+	// BackupProject requests a backup of the project's Managed volumes now. It returns as soon as the backup is requested;
+	// status.backup shows its progress. The status is 409 if the project has no spec.backup or no node.
+	BackupProject(ctx context.Context, in *BackupProjectRequest, opts ...grpc.CallOption) (*Project, error)
 	// ExtendProject changes the expiry of a project. If a source owns the project, it creates an override for the expiry.
 	ExtendProject(ctx context.Context, in *ExtendProjectRequest, opts ...grpc.CallOption) (*Project, error)
 	// OverrideProject creates, changes or clears the override of a project.
@@ -242,6 +246,16 @@ func (c *projectServiceClient) RestartProject(ctx context.Context, in *RestartPr
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Project)
 	err := c.cc.Invoke(ctx, ProjectService_RestartProject_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *projectServiceClient) BackupProject(ctx context.Context, in *BackupProjectRequest, opts ...grpc.CallOption) (*Project, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Project)
+	err := c.cc.Invoke(ctx, ProjectService_BackupProject_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -456,6 +470,9 @@ type ProjectServiceServer interface {
 	RetryProject(context.Context, *RetryProjectRequest) (*Project, error)
 	// RestartProject requests a restart of all or some of the project's containers.
 	RestartProject(context.Context, *RestartProjectRequest) (*Project, error)
+	// BackupProject requests a backup of the project's Managed volumes now. It returns as soon as the backup is requested;
+	// status.backup shows its progress. The status is 409 if the project has no spec.backup or no node.
+	BackupProject(context.Context, *BackupProjectRequest) (*Project, error)
 	// ExtendProject changes the expiry of a project. If a source owns the project, it creates an override for the expiry.
 	ExtendProject(context.Context, *ExtendProjectRequest) (*Project, error)
 	// OverrideProject creates, changes or clears the override of a project.
@@ -535,6 +552,9 @@ func (UnimplementedProjectServiceServer) RetryProject(context.Context, *RetryPro
 }
 func (UnimplementedProjectServiceServer) RestartProject(context.Context, *RestartProjectRequest) (*Project, error) {
 	return nil, status.Error(codes.Unimplemented, "method RestartProject not implemented")
+}
+func (UnimplementedProjectServiceServer) BackupProject(context.Context, *BackupProjectRequest) (*Project, error) {
+	return nil, status.Error(codes.Unimplemented, "method BackupProject not implemented")
 }
 func (UnimplementedProjectServiceServer) ExtendProject(context.Context, *ExtendProjectRequest) (*Project, error) {
 	return nil, status.Error(codes.Unimplemented, "method ExtendProject not implemented")
@@ -789,6 +809,24 @@ func _ProjectService_RestartProject_Handler(srv interface{}, ctx context.Context
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(ProjectServiceServer).RestartProject(ctx, req.(*RestartProjectRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ProjectService_BackupProject_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BackupProjectRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProjectServiceServer).BackupProject(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ProjectService_BackupProject_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProjectServiceServer).BackupProject(ctx, req.(*BackupProjectRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1073,6 +1111,10 @@ var ProjectService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RestartProject",
 			Handler:    _ProjectService_RestartProject_Handler,
+		},
+		{
+			MethodName: "BackupProject",
+			Handler:    _ProjectService_BackupProject_Handler,
 		},
 		{
 			MethodName: "ExtendProject",
