@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -25,22 +26,23 @@ func (s *Scheduler) wakeDrains(c loop.Change) {
 // drain moves the next projects off a draining node. It runs under the node's queue key, so two runs never overlap. The
 // moves in progress are counted from the projects and from reservations, so a restart loses nothing. Projects of a lost node
 // are left to the rule for lost nodes.
-func (s *Scheduler) drain(ctx context.Context, name string) error {
+// It returns the wait until a failed move of data may be repeated, or 0.
+func (s *Scheduler) drain(ctx context.Context, name string) (time.Duration, error) {
 	n, ok := loop.Get[*carav1.Node](s.mirror, name)
 	if !ok || !n.GetSpec().GetDraining() || n.GetStatus().GetState() == api.NodeNotReady || n.GetStatus().GetState() == "" {
-		return nil
+		return 0, nil
 	}
 	s.mu.Lock()
-	at := s.occupants(name)
+	at := s.occupants(name, n.GetSpec().GetDrainMoveData())
 	leave := Leave(at.residents, at.underway, int(n.GetSpec().GetDrainMaxParallel()), s.ledger.order, s.cfg.Strategy)
 	for _, d := range leave {
-		if d.Node != "" {
+		if d.Node != "" && !at.demands[d.Project].Receive {
 			s.ledger.reserve(at.demands[d.Project], d.Node)
 		}
 	}
 	s.mu.Unlock()
 	if at.empty() {
-		return s.drained(ctx, n, at)
+		return 0, s.drained(ctx, n, at)
 	}
 	var errs []error
 	for _, d := range leave {
@@ -49,9 +51,13 @@ func (s *Scheduler) drain(ctx context.Context, name string) error {
 			errs = append(errs, s.explain(ctx, p, api.StatusTrue, api.ReasonNodeDraining, message+", and the project stays: "+d.Why))
 			continue
 		}
+		if at.demands[d.Project].Receive {
+			errs = append(errs, s.requestMove(ctx, p, d.Node))
+			continue
+		}
 		errs = append(errs, s.assign(ctx, p, &carav1.ScheduleProjectRequest{Action: api.ScheduleMove, NodeRef: d.Node, Reason: api.ReasonNodeDraining, Message: message}))
 	}
-	return errors.Join(errs...)
+	return s.nextMove(at), errors.Join(errs...)
 }
 
 // occupants are the projects that a drain of a node has to consider.
@@ -67,7 +73,7 @@ type occupants struct {
 func (o *occupants) empty() bool { return len(o.residents)+o.underway+o.ending == 0 }
 
 // occupants reads the projects from the ledger. s.mu is held.
-func (s *Scheduler) occupants(node string) *occupants {
+func (s *Scheduler) occupants(node string, moveData bool) *occupants {
 	o := &occupants{projects: map[string]*carav1.Project{}, demands: map[string]Demand{}}
 	for _, names := range []map[string]bool{s.ledger.on[node], s.ledger.away[node]} {
 		for name := range names {
@@ -76,18 +82,21 @@ func (s *Scheduler) occupants(node string) *occupants {
 				continue
 			}
 			o.projects[name] = p
-			s.occupant(o, p, node)
+			s.occupant(o, p, node, moveData)
 		}
 	}
 	return o
 }
 
-func (s *Scheduler) occupant(o *occupants, p *carav1.Project, node string) {
+func (s *Scheduler) occupant(o *occupants, p *carav1.Project, node string, moveData bool) {
 	name, st := p.GetMetadata().GetName(), p.GetStatus()
 	d, err := demand(p)
 	r, reserved := s.ledger.reserved[name]
 	reserved = reserved && r.revision == 0 || reserved && r.revision > api.RevisionOf(p)
+	_, asked := s.asked[name]
 	switch phase := st.GetPhase(); {
+	case st.GetNodeRef() == node && (asked || st.GetMove() != nil && phase != api.PhaseTerminating):
+		o.underway++ // its data is being copied
 	case reserved && r.node != node && st.GetNodeRef() == node:
 		o.underway++ // its move is decided, and the watch has not reported it
 	case st.GetNodeRef() != node:
@@ -102,13 +111,30 @@ func (s *Scheduler) occupant(o *occupants, p *carav1.Project, node string) {
 		if err != nil { // a stored spec was valid when it was accepted
 			d = Demand{Project: name}
 		}
-		o.demands[name] = d
-		r := Resident{Demand: d, Running: phase == api.PhaseRunning}
-		if r.Stays = d.bound(node); r.Stays == "" && api.UpdateFailed(p) {
+		r := Resident{Demand: d, Running: phase == api.PhaseRunning, Stays: d.bound(node)}
+		if moveData && r.Stays != "" {
+			r.Stays = s.staysForNow(&d)
+			r.Demand = d.moved()
+		}
+		if r.Stays == "" && api.UpdateFailed(p) {
 			r.Stays = staysUpdateFailed
 		}
+		o.demands[name] = r.Demand
 		o.residents = append(o.residents, r)
 	}
+}
+
+// nextMove returns the wait until the first failed move of a node's projects may be repeated, or 0 if there is none.
+func (s *Scheduler) nextMove(o *occupants) (wait time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range o.residents {
+		a, failed := s.attempts[r.Project]
+		if left := time.Until(a.due()); failed && r.Receive && left > 0 {
+			wait = earlier(wait, left)
+		}
+	}
+	return wait
 }
 
 // drained marks a node as drained, once.

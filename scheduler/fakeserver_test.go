@@ -30,6 +30,8 @@ type fakeServer struct {
 	wake     chan struct{}
 	writes   int
 	peak     int // how many projects that ran once did not, at most
+	moves    int // how many calls of MoveProject there were
+	refuse   error
 }
 
 func newFakeServer() *fakeServer {
@@ -105,6 +107,8 @@ func (w *fakeServer) Invoke(_ context.Context, method string, args, reply any, _
 	switch req := args.(type) {
 	case *carav1.ScheduleProjectRequest:
 		out, err = w.schedule(req)
+	case *carav1.MoveProjectRequest:
+		out, err = w.move(req)
 	case *carav1.GetRequest:
 		if out, err = w.node(req.Name); err != nil {
 			return err
@@ -194,6 +198,8 @@ func (w *fakeServer) schedule(req *carav1.ScheduleProjectRequest) (*carav1.Proje
 		st.MovedFrom = cmp.Or(st.MovedFrom, st.NodeRef)
 		st.Phase, to, status, st.NodeRef, st.Epoch = api.PhaseScheduled, api.PhaseScheduled, api.StatusTrue, req.NodeRef, st.Epoch+1
 		req.Reason = "Scheduled"
+	case api.ScheduleAcceptMove, api.ScheduleRefuseMove:
+		return w.settleMove(p, req)
 	case "Evict":
 		st.MovedFrom = cmp.Or(st.MovedFrom, st.NodeRef)
 		to, st.NodeRef = api.PhasePending, ""

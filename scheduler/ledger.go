@@ -27,6 +27,7 @@ type ledger struct {
 // placement is what one project uses on one node.
 type placement struct {
 	node                           string
+	to                             string // the node that the project's data is copied to, where it counts, too
 	cpu, memory, subnets, projects int64
 	revision                       int64 // of a reservation: dropped when the mirror shows it; 0 while in flight
 }
@@ -82,6 +83,7 @@ func (l *ledger) setNode(name string, n *carav1.Node) {
 		c = l.addNode(name)
 	}
 	c.Labels, c.Unfit = n.GetMetadata().GetLabels(), unfit(n)
+	c.Receives = receives(n)
 	c.Capabilities, c.HostVolumes = n.GetStatus().GetInfo().GetAllowedCapabilities(), n.GetStatus().GetInfo().GetHostVolumes()
 	capacity := n.GetStatus().GetInfo().GetCapacity()
 	c.CPU, _ = quantity(capacity.GetCpu(), api.MilliCPU) // a quantity that does not parse is ignored
@@ -95,17 +97,20 @@ func (l *ledger) addNode(name string) *Candidate {
 	l.nodes[name] = c
 	l.order = append(l.order, c)
 	for project := range l.on[name] {
-		if h := l.effective(project); h.node == name {
-			l.count(h, +1)
+		if h := l.effective(project); h.on(name) {
+			l.countOn(name, h, +1)
 		}
 	}
 	for project, r := range l.reserved {
-		if r.node == name && l.placed[project].node != name {
-			l.count(r, +1)
+		if r.on(name) && !l.on[name][project] {
+			l.countOn(name, r, +1)
 		}
 	}
 	return c
 }
+
+// on reports whether a placement counts on a node.
+func (h placement) on(node string) bool { return h.node == node || h.to == node }
 
 // unfit returns why a node takes no new projects.
 func unfit(n *carav1.Node) Why {
@@ -142,17 +147,27 @@ func (l *ledger) setProject(name string, p *carav1.Project, revision int64) (fre
 		return false
 	}
 	l.count(l.effective(name), -1)
-	delete(l.on[old.node], name)
-	delete(l.placed, name)
-	if next.node != "" {
-		l.placed[name] = next
-		if l.on[next.node] == nil {
-			l.on[next.node] = map[string]bool{}
-		}
-		l.on[next.node][name] = true
-	}
+	l.place(name, old, next)
 	l.count(l.effective(name), +1)
-	return old.node != "" && (next.node != old.node || next.cpu < old.cpu || next.memory < old.memory)
+	return old.node != "" && (next.node != old.node || next.to != old.to || next.cpu < old.cpu || next.memory < old.memory)
+}
+
+// place updates the placement of a project and the projects of its nodes.
+func (l *ledger) place(project string, old, next placement) {
+	delete(l.on[old.node], project)
+	delete(l.on[old.to], project)
+	delete(l.placed, project)
+	if next.node == "" {
+		return
+	}
+	l.placed[project] = next
+	for _, node := range []string{next.node, next.to} {
+		if l.on[node] == nil {
+			l.on[node] = map[string]bool{}
+		}
+		l.on[node][project] = true
+	}
+	delete(l.on, "")
 }
 
 // setFrom records which node a project is moving away from.
@@ -182,6 +197,9 @@ func holding(p *carav1.Project) placement {
 		return placement{}
 	}
 	h := placement{node: st.GetNodeRef(), subnets: 1}
+	if m := st.GetMove(); m.GetStep() == api.MoveCopying || m.GetStep() == api.MoveSwitching {
+		h.to = m.GetTo()
+	}
 	if st.GetPhase() == api.PhaseFailed {
 		return h
 	}
@@ -200,8 +218,16 @@ func (l *ledger) effective(project string) placement {
 	return l.placed[project]
 }
 
+// count adds a placement to its nodes, or subtracts it.
 func (l *ledger) count(h placement, sign int64) {
-	c := l.nodes[h.node]
+	l.countOn(h.node, h, sign)
+	if h.to != h.node {
+		l.countOn(h.to, h, sign)
+	}
+}
+
+func (l *ledger) countOn(node string, h placement, sign int64) {
+	c := l.nodes[node]
 	if c == nil {
 		return
 	}
@@ -212,9 +238,12 @@ func (l *ledger) count(h placement, sign int64) {
 }
 
 // reserve counts a decision before the watch reports its commit.
-func (l *ledger) reserve(d Demand, node string) {
+func (l *ledger) reserve(d Demand, node string) { l.reserveMove(d, node, "") }
+
+// reserveMove counts the decision to copy a project's data to another node, where the project counts, too.
+func (l *ledger) reserveMove(d Demand, node, to string) {
 	l.count(l.effective(d.Project), -1)
-	r := placement{node: node, cpu: d.CPU, memory: d.Memory, subnets: 1, projects: 1}
+	r := placement{node: node, to: to, cpu: d.CPU, memory: d.Memory, subnets: 1, projects: 1}
 	l.reserved[d.Project] = r
 	l.count(r, +1)
 }

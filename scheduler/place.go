@@ -28,6 +28,8 @@ type Demand struct {
 	Capabilities []string
 	// Data is where the project's data is, sorted by node. The project runs only on a node that has all of it.
 	Data []NodeData
+	// Receive is true if the project's data is copied to the node.
+	Receive bool
 	// HostVolumes are the names of the host volumes that the project mounts.
 	HostVolumes []string
 }
@@ -40,6 +42,8 @@ type Candidate struct {
 	Capabilities []string
 	// HostVolumes that the node offers.
 	HostVolumes []*carav1.HostVolume
+	// Receives is true if the node can receive the data of a project from another node.
+	Receives bool
 	// Unfit is why the node takes no new projects at all. Fits if it takes them.
 	Unfit Why
 	// CPU, Memory and Subnets are the capacity. 0 means unknown and sets no limit.
@@ -64,6 +68,7 @@ const (
 	Selector
 	Capability
 	HostVolume
+	NoTransfer
 	InsufficientCPU
 	InsufficientMemory
 	NoSubnet
@@ -74,7 +79,8 @@ func (w Why) String() string {
 	return [whys]string{
 		"fits", "did not have the project's data", api.NodeNotReady, "engine unreachable", "draining", "cordoned", "disk pressure", "memory pressure",
 		"did not match the node selector", "did not allow the capabilities (cara-agent --allow-cap)",
-		"did not offer the host volumes (cara-agent --host-volume)", "insufficient cpu", "insufficient memory", "no free project network",
+		"did not offer the host volumes (cara-agent --host-volume)",
+		"cannot receive data (needs rsync and cara-agent --ingress-address)", "insufficient cpu", "insufficient memory", "no free project network",
 	}[w]
 }
 
@@ -155,6 +161,8 @@ func filter(d *Demand, c *Candidate) Why {
 		}
 	}
 	switch {
+	case d.Receive && !c.Receives:
+		return NoTransfer
 	case exceeds(c.UsedCPU, d.CPU, c.CPU):
 		return InsufficientCPU
 	case exceeds(c.UsedMemory, d.Memory, c.Memory):

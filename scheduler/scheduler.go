@@ -77,6 +77,10 @@ type Scheduler struct {
 	mu      sync.Mutex
 	ledger  *ledger
 	waiting map[string]bool // projects that fit on no node
+	// attempts holds the projects whose last move failed. asked holds the moves that a drain has requested and that the
+	// mirror does not show yet, with the revision of the request.
+	attempts map[string]attempt
+	asked    map[string]int64
 	// disrupted is true while all nodes are lost. resumed is when the first node returned after that.
 	disrupted bool
 	resumed   time.Time
@@ -87,7 +91,7 @@ func New(cfg Config) *Scheduler {
 	cfg = cfg.withDefaults()
 	s := &Scheduler{
 		cfg: cfg, projects: carav1.NewProjectServiceClient(cfg.Conn), nodes: carav1.NewNodeServiceClient(cfg.Conn),
-		ledger: newLedger(), waiting: map[string]bool{},
+		ledger: newLedger(), waiting: map[string]bool{}, attempts: map[string]attempt{}, asked: map[string]int64{},
 	}
 	s.mirror = loop.NewMirror(loop.MirrorConfig{
 		Client: carav1.NewWatchServiceClient(cfg.Conn), Kinds: []string{api.KindProject, api.KindNode},
@@ -124,6 +128,7 @@ func (s *Scheduler) changed(changes []loop.Change) {
 		case *carav1.Project:
 			p, _ := c.New.(*carav1.Project)
 			s.wakeDrains(c)
+			s.noteMove(name, p)
 			if s.ledger.setProject(name, p, api.RevisionOf(p)) {
 				room = true
 			}
@@ -156,6 +161,9 @@ func (s *Scheduler) changed(changes []loop.Change) {
 
 // interesting reports whether a changed project may need a decision.
 func interesting(p *carav1.Project) bool {
+	if requested(p) {
+		return true
+	}
 	switch p.GetStatus().GetPhase() {
 	case api.PhasePending, api.PhaseScheduled, api.PhaseTerminating:
 		return true
@@ -166,14 +174,19 @@ func interesting(p *carav1.Project) bool {
 func (s *Scheduler) pass(ctx context.Context, key string) (time.Duration, error) {
 	kind, name, _ := strings.Cut(key, "/")
 	if kind == api.KindNode {
-		if err := s.drain(ctx, name); err != nil {
+		again, err := s.drain(ctx, name)
+		if err != nil {
 			return 0, err
 		}
-		return s.passNode(ctx, name)
+		next, err := s.passNode(ctx, name)
+		return earlier(again, next), err
 	}
 	p, ok := loop.Get[*carav1.Project](s.mirror, name)
 	if !ok {
 		return 0, nil
+	}
+	if requested(p) {
+		return 0, s.decideMove(ctx, p)
 	}
 	switch p.GetStatus().GetPhase() {
 	case api.PhasePending:
@@ -184,6 +197,14 @@ func (s *Scheduler) pass(ctx context.Context, key string) (time.Duration, error)
 		return s.abandon(ctx, p)
 	}
 	return 0, nil
+}
+
+// earlier returns the shorter of two waits; 0 is no wait.
+func earlier(a, b time.Duration) time.Duration {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
 }
 
 // schedule writes one decision. A conflict is not an error: the change that caused it triggers another pass.

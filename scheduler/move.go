@@ -1,0 +1,160 @@
+package scheduler
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// A move to a node that an operator or a drain has chosen begins with a request (RPC MoveProject). The scheduler checks
+// whether the project fits on that node, and accepts or refuses the request. While the data is copied, the project counts on
+// both nodes.
+
+// Admit returns why a project does not fit on the one node that it is to move to; empty if it fits. Its data is copied, so
+// the node does not need to have it. Admit is a pure function.
+func Admit(d Demand, to string, nodes []*Candidate) string {
+	d = d.moved()
+	for _, c := range nodes {
+		if c.Name != to {
+			continue
+		}
+		if why := filter(&d, c); why != Fits {
+			return fmt.Sprintf("project %s does not fit node %s: %s", d.Project, to, why)
+		}
+		return ""
+	}
+	return fmt.Sprintf("there is no node %s", to)
+}
+
+// moved returns the demand of a project whose data is copied to its new node.
+func (d *Demand) moved() Demand {
+	out := *d
+	out.Data, out.Receive = nil, len(d.Data) > 0
+	return out
+}
+
+// receives reports whether a node can receive the data of a project from another node.
+func receives(n *carav1.Node) bool {
+	info := n.GetStatus().GetInfo()
+	_, tool := info.GetTools()[api.ToolRsync]
+	refused := api.FindCondition(n.GetStatus().GetConditions(), api.CondIngressReachable).GetStatus() == api.StatusFalse
+	return tool && info.GetIngressAddress() != "" && !refused
+}
+
+// requested reports whether a project waits for a decision about its move.
+func requested(p *carav1.Project) bool {
+	switch p.GetStatus().GetPhase() {
+	case api.PhasePending, api.PhaseScheduled, api.PhaseRunning:
+		return p.GetStatus().GetMove().GetStep() == api.MoveRequested
+	}
+	return false
+}
+
+// decideMove accepts or refuses the requested move of a project.
+func (s *Scheduler) decideMove(ctx context.Context, p *carav1.Project) error {
+	name, to := p.GetMetadata().GetName(), p.GetStatus().GetMove().GetTo()
+	d, err := demand(p)
+	if err != nil {
+		return fmt.Errorf("project %s: %w", name, err)
+	}
+	s.mu.Lock()
+	if r, ok := s.ledger.reserved[name]; ok && r.revision > api.RevisionOf(p) {
+		s.mu.Unlock()
+		return nil // the mirror is older than our own decision
+	}
+	why := Admit(d, to, s.ledger.order)
+	switch {
+	case why != "":
+	case len(d.Data) == 0:
+		s.ledger.reserve(d, to)
+	default:
+		s.ledger.reserveMove(d, p.GetStatus().GetNodeRef(), to)
+	}
+	s.mu.Unlock()
+	if why != "" {
+		_, err := s.schedule(ctx, p, &carav1.ScheduleProjectRequest{Action: api.ScheduleRefuseMove, Message: why})
+		return err
+	}
+	return s.assign(ctx, p, &carav1.ScheduleProjectRequest{Action: api.ScheduleAcceptMove, NodeRef: to})
+}
+
+// attempt is the last failed move of a project, in the memory of the scheduler.
+type attempt struct {
+	at       time.Time
+	failures int // in a row
+	why      string
+}
+
+// Limits of the time after which a drain repeats a failed move.
+const (
+	minMoveWait = time.Minute
+	maxMoveWait = time.Hour
+)
+
+// due returns when a drain may repeat the move. The wait doubles with each failure.
+func (a attempt) due() time.Time {
+	wait := maxMoveWait
+	if a.failures < 7 { // 64 minutes
+		wait = min(wait, minMoveWait<<max(0, a.failures-1))
+	}
+	return a.at.Add(wait)
+}
+
+// noteMove records how the last move of a project ended. s.mu is held.
+func (s *Scheduler) noteMove(name string, p *carav1.Project) {
+	if revision, ok := s.asked[name]; ok && (p == nil || api.RevisionOf(p) >= revision) {
+		delete(s.asked, name)
+	}
+	c := api.FindCondition(p.GetStatus().GetConditions(), api.CondMoving)
+	switch {
+	case c.GetStatus() == api.StatusTrue:
+	case c.GetReason() == api.ReasonMoveFailed || c.GetReason() == api.ReasonMoveCancelled:
+		if at := c.GetLastTransitionTime().AsTime(); at.After(s.attempts[name].at) {
+			s.attempts[name] = attempt{at: at, failures: s.attempts[name].failures + 1, why: c.GetMessage()}
+		}
+	case p == nil || c.GetReason() == api.ReasonMoved:
+		delete(s.attempts, name)
+	}
+}
+
+// staysForNow returns why a drain does not move a project with its data now; empty if it does. s.mu is held.
+func (s *Scheduler) staysForNow(d *Demand) string {
+	if len(d.Data) > 1 {
+		return d.scattered()
+	}
+	a, ok := s.attempts[d.Project]
+	if !ok || !a.due().After(time.Now()) {
+		return ""
+	}
+	return fmt.Sprintf("%s; the drain tries again at %s", a.why, a.due().UTC().Format(time.RFC3339))
+}
+
+// requestMove requests the move of a project with its data, for a drain. A refusal counts as a failed move.
+func (s *Scheduler) requestMove(ctx context.Context, p *carav1.Project, node string) error {
+	name := p.GetMetadata().GetName()
+	out, err := s.projects.MoveProject(ctx, &carav1.MoveProjectRequest{Name: name, To: node})
+	switch {
+	case api.IsNotFound(err), api.IsConflict(err):
+		return nil // the change triggers another pass
+	case api.Code(err) == codes.FailedPrecondition:
+		why := api.ProblemOf(err).GetDetail()
+		s.mu.Lock()
+		s.attempts[name] = attempt{at: time.Now(), failures: s.attempts[name].failures + 1, why: why}
+		s.mu.Unlock()
+		s.queue.Add(nodeKey(p.GetStatus().GetNodeRef())) // explains it
+		return nil
+	case err != nil:
+		return fmt.Errorf("move project %s: %w", name, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now, ok := s.ledger.projects[name]; ok && api.RevisionOf(now) < api.RevisionOf(out) {
+		s.asked[name] = api.RevisionOf(out) // the mirror is older than our own request
+	}
+	return nil
+}
