@@ -30,7 +30,7 @@ func newUncordon(a *app) *cobra.Command {
 		Use: "uncordon NODE", Short: "Let a node get projects again, and end a drain", Example: "  caractrl uncordon n1",
 	}, func(ctx context.Context, conn grpc.ClientConnInterface, name string) (string, error) {
 		return "uncordoned", changeNode(ctx, conn, name, func(s *carav1.NodeSpec) {
-			s.Unschedulable, s.Draining, s.DrainMaxParallel = false, false, 0
+			s.Unschedulable, s.Draining, s.DrainMaxParallel, s.DrainMoveData = false, false, 0, false
 		})
 	})
 }
@@ -60,6 +60,7 @@ type drainOptions struct {
 	named
 	timeout  time.Duration
 	parallel int32
+	moveData bool
 }
 
 func newDrain(a *app) *cobra.Command {
@@ -67,14 +68,17 @@ func newDrain(a *app) *cobra.Command {
 	cmd := o.one(&cobra.Command{
 		Use: "drain NODE", Short: "Move a node's projects to other nodes, and wait until all run there",
 		Long: "Move a node's projects to other nodes, and keep new ones away. A project moves after the one before it runs\n" +
-			"elsewhere, or has failed there; a project that fits on no other node stays, and says why.\n\n" +
+			"elsewhere, or has failed there; a project that fits on no other node stays, and says why.\n" +
+			"A project with Managed volumes stays with its data, unless --move-data is given. Then its data is copied while it\n" +
+			"runs, as by caractrl move.\n\n" +
 			"The server does the work: when this command ends before the drain does, the drain goes on. Run it again to\n" +
 			"watch it again; caractrl uncordon NODE ends it, and what has moved stays where it is.\n\n" +
 			"Exit codes: 0 nothing runs on the node any more, 4 --timeout was over, 1 anything else.",
-		Example: "  caractrl drain n1\n  caractrl drain n1 --max-parallel 4 --timeout 30m",
+		Example: "  caractrl drain n1\n  caractrl drain n1 --move-data --max-parallel 4 --timeout 30m",
 	}, o)
 	cmd.Flags().DurationVar(&o.timeout, "timeout", 0, "how long to wait; 0 is as long as it takes")
 	cmd.Flags().Int32Var(&o.parallel, "max-parallel", 1, "how many projects may move at a time")
+	cmd.Flags().BoolVar(&o.moveData, "move-data", false, "move projects with Managed volumes, too, with their data")
 	return cmd
 }
 
@@ -94,7 +98,7 @@ func (o *drainOptions) run(ctx context.Context) error {
 		return err
 	}
 	err = changeNode(ctx, conn, o.name, func(s *carav1.NodeSpec) {
-		s.Unschedulable, s.Draining, s.DrainMaxParallel = true, true, o.parallel
+		s.Unschedulable, s.Draining, s.DrainMaxParallel, s.DrainMoveData = true, true, o.parallel, o.moveData
 	})
 	if err != nil {
 		return err

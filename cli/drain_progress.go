@@ -138,6 +138,9 @@ func (d *drainProgress) project(name string, p *carav1.Project, deleted bool) []
 // waits returns what an open project waits for, if that is worth a message.
 func (d *drainProgress) waits(name string, p *carav1.Project) []string {
 	c := api.FindCondition(p.GetStatus().GetConditions(), api.CondScheduled)
+	if m := p.GetStatus().GetMove(); m != nil && p.GetStatus().GetNodeRef() == d.node {
+		return d.moves(name, p, m)
+	}
 	stuck := p.GetStatus().GetPhase() == api.PhasePending || p.GetStatus().GetNodeRef() == d.node && c.GetReason() == api.ReasonNodeDraining
 	if !stuck {
 		delete(d.shown, "project/"+name)
@@ -146,6 +149,19 @@ func (d *drainProgress) waits(name string, p *carav1.Project) []string {
 	text := fmt.Sprintf("project/%s waits: %s", term.Line(name), term.Line(c.GetMessage()))
 	if !d.once("project/"+name, text) {
 		return nil
+	}
+	return []string{text}
+}
+
+// moves returns the step of a project whose data is being copied, once.
+func (d *drainProgress) moves(name string, p *carav1.Project, m *carav1.Move) []string {
+	_, message := kind.Telling(p)
+	text := fmt.Sprintf("project/%s moves to %s with its data: %s", term.Line(name), term.Line(m.GetTo()), m.GetStep())
+	if !d.once("project/"+name, text) {
+		return nil
+	}
+	if message != "" {
+		text += ": " + term.Line(message)
 	}
 	return []string{text}
 }

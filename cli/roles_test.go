@@ -71,6 +71,20 @@ func (h *testServer) holds(ctx context.Context, node string, names ...string) er
 	return h.beat(ctx, node, &carav1.Heartbeat{Info: n.GetStatus().GetInfo(), Volumes: inventory})
 }
 
+// tooled reports that the machine of a node has rsync.
+func (h *testServer) tooled(ctx context.Context, node string) error {
+	conn, err := h.loop(ctx, "scheduler")
+	if err != nil {
+		return err
+	}
+	n, err := carav1.NewNodeServiceClient(conn).GetNode(ctx, kind.ByName(node))
+	if err != nil {
+		return err
+	}
+	n.Status.Info.Tools = map[string]string{api.ToolRsync: "3.2.7"}
+	return h.beat(ctx, node, &carav1.Heartbeat{Info: n.GetStatus().GetInfo()})
+}
+
 // beat sends the first heartbeat of a connection of a node.
 func (h *testServer) beat(ctx context.Context, name string, heartbeat *carav1.Heartbeat) error {
 	conn, err := h.as(ctx, name)

@@ -21,6 +21,8 @@ var update = flag.Bool("update", false, "write what caractrl says into the scrip
 //	node NAME [HOSTVOLUME...]                a node joins and is Ready, and offers host volumes
 //	holds NODE [VOLUME[=BYTES]...]           the engine of a node has these Managed volumes
 //	bind PROJECT NODE                        the scheduler chooses a node
+//	tooled NODE                              the machine of a node has rsync
+//	decide PROJECT ACTION NODE MESSAGE       the scheduler accepts or refuses a move; NODE may be -
 //	explain PROJECT MESSAGE                  the scheduler finds none
 //	report PROJECT PHASE STATE REASON MSG    the node reports; PHASE may be -
 //	remove PROJECT                           the node has torn it down, and the record goes
@@ -62,6 +64,13 @@ func TestScripts(t *testing.T) {
 			"holds": act(1, func(ctx context.Context, h *testServer, a []string) error { return h.holds(ctx, a[0], a[1:]...) }),
 			"bind": act(2, func(ctx context.Context, h *testServer, a []string) error {
 				return h.schedule(ctx, a[0], "Bind", a[1], "")
+			}),
+			"tooled": act(1, func(ctx context.Context, h *testServer, a []string) error { return h.tooled(ctx, a[0]) }),
+			"decide": act(3, func(ctx context.Context, h *testServer, a []string) error {
+				if a = append(a, ""); a[2] == "-" {
+					a[2] = ""
+				}
+				return h.schedule(ctx, a[0], a[1], a[2], a[3])
 			}),
 			"explain": act(2, func(ctx context.Context, h *testServer, a []string) error {
 				return h.schedule(ctx, a[0], "Explain", "", a[1])

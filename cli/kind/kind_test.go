@@ -48,6 +48,8 @@ func TestTelling(t *testing.T) {
 		{"unhealthy", api.PhaseRunning, []*carav1.Condition{cond("Ready", "False", "Unhealthy")}, "Unhealthy", "Unhealthy!"},
 		{"failed", api.PhaseFailed, []*carav1.Condition{cond("Phase", "True", "Crashed"), cond("Ready", "False", "x")}, "Crashed", "Crashed!"},
 		{"overridden too", api.PhaseRunning, []*carav1.Condition{cond("Ready", "False", "Unhealthy"), cond("Overridden", "True", "o")}, "Unhealthy,Overridden", "Unhealthy!; o!"},
+		{"moving", api.PhaseRunning, []*carav1.Condition{cond("Moving", "True", "Copying")}, "Moving", "Copying!"},
+		{"moved", api.PhaseRunning, []*carav1.Condition{cond("Moving", "False", "Moved")}, "", ""},
 		{"only expiring", api.PhaseRunning, []*carav1.Condition{cond("Expiring", "True", "e")}, "Expiring", "e!"},
 		{"a phase from the future", "Sleeping", nil, "", ""},
 	}

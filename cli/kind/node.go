@@ -55,15 +55,28 @@ func describeNode(ctx context.Context, p Page, m proto.Message) error {
 	p.Field("Capacity", fmt.Sprintf("cpu %s, memory %s, disk %s (%s free), %d project networks",
 		term.Dash(c.GetCpu()), Quantity(c.GetMemory()).Text, Quantity(c.GetDisk()).Text, Quantity(c.GetDiskFree()).Text, c.GetSubnets()))
 	p.conditions(st.GetConditions())
-	projects, err := Project().List(ctx, p.Conn, Filter{Node: n.GetMetadata().GetName()})
+	if err := p.nodeProjects(ctx, n.GetMetadata().GetName()); err != nil {
+		return err
+	}
+	return p.nodeVolumes(ctx, n)
+}
+
+// nodeProjects shows the projects of a node, and where they move to.
+func (p Page) nodeProjects(ctx context.Context, node string) error {
+	projects, err := Project().List(ctx, p.Conn, Filter{Node: node})
 	if err != nil {
 		return err
 	}
 	p.section(fmt.Sprintf("Projects (%d)", len(projects)))
-	for _, project := range projects {
-		fmt.Fprintf(p.Out, "  %s %s\n", term.Line(api.Meta(project).GetName()), term.Line(project.(*carav1.Project).GetStatus().GetPhase()))
+	for _, m := range projects {
+		project := m.(*carav1.Project)
+		line := "  " + term.Line(project.GetMetadata().GetName()) + " " + term.Line(project.GetStatus().GetPhase())
+		if move := project.GetStatus().GetMove(); move != nil {
+			line += ", moves to " + term.Line(move.GetTo())
+		}
+		fmt.Fprintln(p.Out, line)
 	}
-	return p.nodeVolumes(ctx, n)
+	return nil
 }
 
 func nodeRow(m proto.Message, now time.Time) []term.Cell {

@@ -45,6 +45,9 @@ func describeProject(ctx context.Context, p Page, m proto.Message) error {
 	p.meta(meta)
 	p.Field("Phase", PhaseCell(obj, p.Now).Text)
 	p.Field("Node", st.GetNodeRef())
+	if m := st.GetMove(); m != nil {
+		p.Field("Move", fmt.Sprintf("from %s to %s, %s, since %s by %s", term.Dash(m.GetFrom()), m.GetTo(), m.GetStep(), term.Since(p.Now, m.GetStarted()).Text, m.GetActor()))
+	}
 	p.Field("Generation", fmt.Sprintf("%d (observed %d), epoch %d", meta.GetGeneration(), st.GetObservedGeneration(), st.GetEpoch()))
 	p.Field("Expires", deadline(p.Now, Expiry(obj)))
 	p.Field("Hosts", strings.Join(st.GetHosts(), ", "))
@@ -161,7 +164,7 @@ func Telling(p *carav1.Project) (reason, message string) {
 			break
 		}
 	}
-	for _, typ := range []string{api.CondOverridden, api.CondExpiring} {
+	for _, typ := range []string{api.CondMoving, api.CondOverridden, api.CondExpiring} {
 		if c := api.FindCondition(st.GetConditions(), typ); c.GetStatus() == api.StatusTrue {
 			reason = strings.TrimPrefix(reason+","+typ, ",")
 			message = strings.TrimPrefix(message+"; "+c.Message, "; ")

@@ -33,7 +33,7 @@ func Volume() Kind {
 
 // VolumeStates are the states of a volume.
 func VolumeStates() []string {
-	return []string{api.VolumeInUse, api.VolumeRetained, api.VolumeLost, api.VolumeDeleting}
+	return []string{api.VolumeInUse, api.VolumeRetained, api.VolumeLost, api.VolumeCopying, api.VolumeDeleting}
 }
 
 func volumes(ctx context.Context, conn grpc.ClientConnInterface, f Filter) ([]*carav1.Volume, error) {
@@ -106,12 +106,14 @@ func volumeOwner(v *carav1.Volume) string {
 	if text == "" {
 		text = "none"
 	}
-	if v.GetStatus().GetProjectUid() != "" || v.GetStatus().GetState() == api.VolumeDeleting {
+	if st := v.GetStatus(); st.GetProjectUid() != "" || st.GetState() == api.VolumeDeleting || st.GetState() == api.VolumeCopying {
 		return text
 	}
 	_, fromSource := api.SourceOf(owner)
 	plain := api.VolumeName(project, v.GetSpec().GetName())
 	switch {
+	case v.GetStatus().GetMovedTo() != "":
+		return fmt.Sprintf("%s; no project gets this old copy until somebody allows it: caractrl release volume %s", text, name)
 	case strings.HasPrefix(owner, api.PrefixNode):
 		return fmt.Sprintf("%s, which found it; no project gets the data until somebody allows it: caractrl release volume %s", text, name)
 	case name != plain:
