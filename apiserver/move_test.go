@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/caravanserai/cara/agent/join"
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/apiserver/state"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -18,6 +19,7 @@ import (
 type moving struct {
 	*data
 	two     *fakeAgent
+	nodes   [2]join.Config
 	conns   [2]*grpc.ClientConn
 	run     *carav1.Assignment // the newest assignment of shop to n1
 	uid     string             // of the volume on n1
@@ -37,13 +39,10 @@ func (a *fakeAgent) tooled() {
 func newMoving(t *testing.T, reclaim string) *moving {
 	t.Helper()
 	c := newCluster(t, nil)
-	m := &moving{data: &data{cluster: c}, conns: [2]*grpc.ClientConn{c.node(t, "n1"), c.node(t, "n2")}}
-	m.project = carav1.NewProjectServiceClient(c.admin(t))
-	m.one, m.two = connectAgent(t, m.conns[0], "a"), connectAgent(t, m.conns[1], "b")
+	m := &moving{data: &data{cluster: c}, nodes: [2]join.Config{c.joinConfig(t, "n1"), c.joinConfig(t, "n2")}}
+	m.connect(t)
 	m.one.synced()
 	m.two.synced()
-	m.one.tooled()
-	m.two.tooled()
 	m.inventory(t, m.two)
 	m.inventory(t, m.one)
 	c.create(t, db(reclaim))
@@ -60,6 +59,23 @@ func newMoving(t *testing.T, reclaim string) *moving {
 	}
 	m.epoch = m.shop(t).GetStatus().GetEpoch()
 	return m
+}
+
+// connect connects both agents to the server.
+func (m *moving) connect(t *testing.T) {
+	t.Helper()
+	m.project = carav1.NewProjectServiceClient(m.admin(t))
+	for i := range m.nodes {
+		m.nodes[i].Server = "http://" + m.addr
+		creds, err := join.Join(t.Context(), m.nodes[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.conns[i] = dialAs(t, creds)
+	}
+	m.one, m.two = connectAgent(t, m.conns[0], "a"), connectAgent(t, m.conns[1], "b")
+	m.one.tooled()
+	m.two.tooled()
 }
 
 // inventory reports the volumes db of shop with some uids.
@@ -101,7 +117,9 @@ func (m *moving) accept(t *testing.T) *carav1.Move {
 // told returns the move of the next assignment of n1, which must be in a step, or have no move if the step is "".
 func (m *moving) told(t *testing.T, step string) *carav1.Move {
 	t.Helper()
-	m.run = m.one.assignment()
+	for m.run = nil; m.run == nil; {
+		m.run = m.one.next().GetAssignment()
+	}
 	now := m.run.GetProject().GetStatus().GetMove()
 	if now.GetStep() != step {
 		t.Fatalf("n1 is told %v, want the step %q", now, step)

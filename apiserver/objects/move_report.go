@@ -80,7 +80,7 @@ func whyNot(m *carav1.Move, r *carav1.MoveReport, to targetState) string {
 	if why == "" {
 		why = "node " + m.GetFrom() + " reported " + r.GetResult()
 	}
-	if m.GetStep() == api.MoveSwitching && m.GetAttempts() > 0 {
+	if m.GetStep() == api.MoveSwitching && m.GetAttempts()+1 >= maxMoveAttempts {
 		why += fmt.Sprintf(" (attempt %d of %d)", m.GetAttempts()+1, maxMoveAttempts)
 	}
 	return why
