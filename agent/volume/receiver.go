@@ -121,6 +121,8 @@ func (r *Receiver) Serve(ctx context.Context, node string, conn net.Conn) {
 		})
 		defer cancel()
 		err = r.serve(ctx, g, conn, &q)
+	} else {
+		err = answer(conn, err)
 	}
 	if err != nil && ctx.Err() == nil {
 		r.Log.Warn("a volume was not received", "from", node, "operation", q.Operation, "error", err)

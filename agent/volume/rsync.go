@@ -19,7 +19,7 @@ const module = "volume"
 // program to reach the other side.
 func sendArgs(dir string, helper []string, checksum bool) []string {
 	out := []string{
-		"--archive", "--hard-links", "--acls", "--xattrs", "--sparse", "--numeric-ids", "--delete", "--timeout=" + stall,
+		"--archive", "--hard-links", "--acls", "--xattrs", "--sparse", "--numeric-ids", "--delete", "--modify-window=-1", "--timeout=" + stall,
 		"--info=progress2", "--no-human-readable", "--outbuf=L",
 	}
 	if checksum {
@@ -54,8 +54,8 @@ func receiveConfig(dir string) (string, error) {
 		"[" + module + "]",
 		"path = " + dir,
 		"read only = no", "write only = yes", "list = no", "munge symlinks = no", "numeric ids = yes", "timeout = " + stall,
-		"refuse options = * !recursive !links !perms !times !group !owner !devices !specials !hard-links !acls !xattrs !sparse " +
-			"!numeric-ids !delete !delete-during !checksum !timeout",
+		"refuse options = * !archive !D !recursive !links !perms !times !group !owner !devices !specials !hard-links !acls !xattrs !sparse " +
+			"!numeric-ids !delete !delete-during !checksum !timeout !modify-window",
 		"",
 	}, "\n"), nil
 }

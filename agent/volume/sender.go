@@ -55,7 +55,14 @@ func (s *Sender) Copy(ctx context.Context, pass Pass) error {
 		return err
 	}
 	defer conn.Close()
-	code, messages, err := s.rsync(ctx, conn, pass, total)
+	tell := func(done, files int64) {
+		if pass.Progress != nil {
+			p := total
+			p.Bytes, p.Files = min(done, total.TotalBytes), min(files, total.TotalFiles)
+			pass.Progress(p)
+		}
+	}
+	code, messages, err := rsync(ctx, conn, sendArgs(s.Dir, s.Helper, pass.Checksum), tell)
 	if err != nil {
 		return fmt.Errorf("copy the volume to node %s: %w", s.Node, err)
 	}
@@ -105,9 +112,9 @@ func ignoreClosed(err error) error {
 	return err
 }
 
-// rsync runs rsync over a connection to the other side's rsync.
-func (s *Sender) rsync(ctx context.Context, conn net.Conn, pass Pass, total Progress) (code int, messages string, err error) {
-	cmd, err := command(ctx, "rsync", sendArgs(s.Dir, s.Helper, pass.Checksum)...)
+// rsync runs rsync over a connection to the other side's rsync. It returns the exit code and the error output.
+func rsync(ctx context.Context, conn net.Conn, args []string, tell func(done, files int64)) (code int, messages string, err error) {
+	cmd, err := command(ctx, "rsync", args...)
 	if err != nil {
 		return 0, "", err
 	}
@@ -117,7 +124,7 @@ func (s *Sender) rsync(ctx context.Context, conn net.Conn, pass Pass, total Prog
 	}
 	said := &head{}
 	cmd.ExtraFiles, cmd.Stderr = []*os.File{child}, said
-	cmd.Stdout = &lines{do: progressOf(pass.Progress, total)}
+	cmd.Stdout = &lines{do: progressOf(tell, said)}
 	read := make(chan struct{})
 	close(read) // cmd reads the output itself
 	process, err := start(cmd, read)
@@ -141,16 +148,15 @@ func (s *Sender) rsync(ctx context.Context, conn net.Conn, pass Pass, total Prog
 	return code, said.String(), err
 }
 
-// progressOf returns a function that reads rsync's output and calls tell.
-func progressOf(tell func(Progress), total Progress) func([]byte) {
+// progressOf returns a function that reads rsync's output and calls tell. Other lines, such as refusals of the other side, go
+// to messages.
+func progressOf(tell func(done, files int64), messages io.Writer) func([]byte) {
 	return func(line []byte) {
-		done, files, ok := parseProgress(line)
-		if !ok || tell == nil {
+		if done, files, ok := parseProgress(line); ok {
+			tell(done, files)
 			return
 		}
-		p := total
-		p.Bytes, p.Files = min(done, total.TotalBytes), min(files, total.TotalFiles)
-		tell(p)
+		_, _ = fmt.Fprintf(messages, "%s\n", line) // a head never fails
 	}
 }
 
