@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"path/filepath"
 
 	"github.com/google/uuid"
@@ -30,6 +31,8 @@ type Agent struct {
 	probes      *probe.Prober
 	machine     *machine
 	inventory   *inventory
+	receiving   *receiving
+	mover       *mover
 	watcher     *watcher
 	server      *connection
 	collector   *image.Collector
@@ -49,19 +52,21 @@ func New(cfg Config) (*Agent, error) {
 	a.probes = probe.New(cfg.Engine, cfg.ProbeEvery, a.assignments.hint)
 	a.reports = newReporter(cfg, log, a.assignments.reported)
 	a.inventory = newInventory(cfg, log, a.assignments, beat)
+	a.receiving = newReceiving(cfg, log, a.assignments, a.inventory.look)
+	a.mover = newMover(cfg, log, a.assignments.hint)
 	a.machine = newMachine(cfg, log, a.disk, a.inventory, beat)
 	events := &events{client: carav1.NewEventServiceClient(cfg.Conn), node: cfg.NodeName, log: log}
 	released := &released{beat: beat}
 	kept := stream.KeptLogsIn(filepath.Join(cfg.DataDir, "logs"))
 	a.assignments.queue = newQueue(cfg, log, a.machine, &worker{
 		log: log, assignments: a.assignments, disk: a.disk, kept: kept, machine: a.machine, reports: a.reports, endpoints: a.endpoints,
-		events: events, released: released,
+		events: events, released: released, mover: a.mover,
 		observer: &observer{node: cfg.node(), engine: cfg.Engine, pulls: a.pulls, probes: a.probes},
 		actor:    &actor{log: log, engine: cfg.Engine, pulls: a.pulls, kept: kept, slots: newSlots(cfg), volume: a.inventory.look},
 	})
 	a.watcher = &watcher{cfg: cfg, log: log, assignments: a.assignments, machine: a.machine, events: events, relist: relist}
 	a.server = &connection{
-		cfg: cfg, log: log, nodes: nodes, instance: uuid.NewString(), assignments: a.assignments, machine: a.machine, inventory: a.inventory,
+		cfg: cfg, log: log, nodes: nodes, instance: uuid.NewString(), assignments: a.assignments, machine: a.machine, inventory: a.inventory, receiving: a.receiving,
 		reports: a.reports, released: released, relist: relist, beat: beat,
 		streams: &stream.Server{
 			Nodes: nodes, Engine: cfg.Engine, Node: cfg.node(), Log: log, Kept: kept,
@@ -92,6 +97,11 @@ func newQueue(cfg Config, log *slog.Logger, m *machine, w *worker) *loop.Queue {
 // Endpoints returns the services of this node that may receive requests.
 func (a *Agent) Endpoints() *Endpoints { return a.endpoints }
 
+// ReceiveVolume serves a connection on which another node, whose identity was verified, sends a volume.
+func (a *Agent) ReceiveVolume(ctx context.Context, node string, conn net.Conn) {
+	a.receiving.receiver.Serve(ctx, node, conn)
+}
+
 // Run manages the engine until ctx ends. Containers keep running after that. It fails only if the data directory cannot be
 // used, or if a newer agent took over this node's name (ErrSuperseded).
 func (a *Agent) Run(ctx context.Context) error {
@@ -105,6 +115,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	for _, run := range []func(context.Context) error{
 		a.assignments.queue.Run, a.assignments.releaseHeld, a.reports.run, a.pulls.Run, a.probes.Run, a.machine.run, a.watcher.listen,
 		a.watcher.relistLoop, a.server.run, a.collector.Run, a.inventory.run, a.inventory.measure,
+		a.receiving.run, a.mover.queue.Run, a.machine.watchTools,
 	} {
 		g.Go(func() error { return run(ctx) })
 	}

@@ -2,15 +2,18 @@ package agent
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"time"
 
 	"google.golang.org/grpc"
 
 	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/agent/step"
+	"github.com/caravanserai/cara/agent/volume"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/loop"
 )
@@ -29,7 +32,13 @@ type Config struct {
 	Version, IngressAddress string
 	// OnRoutes is called with every change of the ingress table, in order. It must not block. Optional.
 	OnRoutes func(*carav1.Routes)
-	Logger   *slog.Logger
+	// DialVolumes connects to another node's agent to copy a volume. Without it, this node moves no data.
+	DialVolumes func(ctx context.Context, node, address string) (net.Conn, error)
+	// Helper is the command that runs volume.Pipe.
+	Helper []string
+	// Tools returns the versions of the programs for data on this machine. The default is volume.Tools.
+	Tools  func(context.Context) map[string]string
+	Logger *slog.Logger
 	// Queues is optional.
 	Queues *loop.Metrics
 
@@ -98,6 +107,9 @@ func (c *Config) Validate() error {
 	c.ProbeEvery = cmp.Or(c.ProbeEvery, time.Second)
 	c.CollectEvery = cmp.Or(c.CollectEvery, time.Minute)
 	c.MeasureEvery = cmp.Or(c.MeasureEvery, 10*time.Minute)
+	if c.Tools == nil {
+		c.Tools = volume.Tools
+	}
 	c.Hardening = c.Hardening.WithDefaults()
 	c.Restart = c.Restart.WithDefaults()
 	errs = append(errs, c.Limits.validate(), checkHostVolumes(c.HostVolumes, c.DataDir, "the agent's data directory"))

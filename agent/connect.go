@@ -37,6 +37,7 @@ type connection struct {
 	assignments *assignments
 	machine     *machine
 	inventory   *inventory
+	receiving   *receiving
 	reports     *reporter
 	released    *released
 	streams     *stream.Server
@@ -121,6 +122,7 @@ func (c *connection) session(ctx context.Context, serve func(func(outer context.
 			connected()
 			c.assignments.link(true)
 			c.reports.renew()
+			c.receiving.begin()
 			c.log.Info("connected")
 			interval <- w.GetHeartbeatInterval().AsDuration()
 			continue
@@ -136,6 +138,7 @@ func (c *connection) hear(ctx context.Context, m *carav1.ConnectResponse, named 
 		if name := m.Assignment.GetProject().GetMetadata().GetName(); !c.refuses(name) {
 			named[name] = true
 			c.assignments.assign(m.Assignment)
+			c.receiving.assigned(m.Assignment.GetProject())
 		}
 	case *carav1.ConnectResponse_Unassigned:
 		if name := m.Unassigned.GetName(); !c.refuses(name) {
@@ -143,13 +146,17 @@ func (c *connection) hear(ctx context.Context, m *carav1.ConnectResponse, named 
 		}
 	case *carav1.ConnectResponse_Synced:
 		c.assignments.sync(named)
+		c.receiving.synced()
 		kick(c.relist)
 	case *carav1.ConnectResponse_Routes:
 		if c.cfg.OnRoutes != nil {
 			c.cfg.OnRoutes(m.Routes)
 		}
 	case *carav1.ConnectResponse_RemoveVolume:
+		c.receiving.end(m.RemoveVolume.GetUid())
 		c.inventory.ask(m.RemoveVolume)
+	case *carav1.ConnectResponse_ReceiveVolume:
+		c.receiving.ask(m.ReceiveVolume)
 	case *carav1.ConnectResponse_OpenStream:
 		serve(func(outer context.Context) { c.streams.Serve(ctx, outer, m.OpenStream) })
 	}
@@ -161,7 +168,7 @@ const infoPatience = 3 * time.Second
 func (c *connection) awaitEngine(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, infoPatience)
 	defer cancel()
-	for _, known := range []<-chan struct{}{c.machine.known, c.inventory.known} {
+	for _, known := range []<-chan struct{}{c.machine.known, c.inventory.known, c.machine.tools.known} {
 		select {
 		case <-ctx.Done():
 		case <-known:

@@ -32,10 +32,11 @@ type machine struct {
 	info   atomic.Pointer[engine.Info] // the engine's description of its machine; nil while unknown
 	once   sync.Once                   // guards the close of known
 	known  chan struct{}               // closed once info was read
+	tools  tools
 }
 
 func newMachine(cfg Config, log *slog.Logger, d *disk, held *inventory, beat chan<- struct{}) *machine {
-	return &machine{cfg: cfg, log: log, disk: d, held: held, beat: beat, known: make(chan struct{})}
+	return &machine{cfg: cfg, log: log, disk: d, held: held, beat: beat, known: make(chan struct{}), tools: tools{known: make(chan struct{})}}
 }
 
 // health is the last known state of the engine, or of the disk.
@@ -166,6 +167,9 @@ func (m *machine) describe() *carav1.NodeInfo {
 	out := &carav1.NodeInfo{
 		Platform: runtime.GOOS + "/" + runtime.GOARCH, AgentVersion: m.cfg.Version, IngressAddress: m.cfg.IngressAddress,
 		HostVolumes: offers(m.cfg.HostVolumes), AllowedCapabilities: m.cfg.Hardening.AllowCaps, Capacity: &carav1.NodeCapacity{Subnets: int32(m.cfg.Engine.SubnetCapacity())},
+	}
+	if found := m.tools.found.Load(); found != nil {
+		out.Tools = *found
 	}
 	if is := m.info.Load(); is != nil {
 		out.Platform, out.EngineVersion, out.Hostname = is.Platform, is.Version, is.Hostname

@@ -30,6 +30,7 @@ type workspace struct {
 	facts     map[string]engine.Image // of images that containers were created from, by id
 	digests   map[string]string       // of images that containers were created from, by image id
 	saved     *carav1.Assignment      // as stored on disk; nil if nothing is
+	moveTold  time.Time               // when a report about a move was last repeated
 	told      string                  // the version of changed Secrets in the last event, see tellSecrets
 	cleared   bool                    // certainly nothing is on disk
 	// networks, volumes and managed are valid within one turn, until an action that can change them, or any failed action. Nil if they
@@ -58,6 +59,7 @@ type worker struct {
 	endpoints   *Endpoints
 	events      *events
 	released    *released
+	mover       *mover
 }
 
 // maxPasses limits the passes of one call. No project needs as many. Remaining work is retried with backoff.
@@ -107,6 +109,7 @@ func (w *worker) pass(ctx context.Context, t *task, want *step.Want) (again time
 	if w.unpin(ctx, t, want, ws) {
 		return 0, true, nil
 	}
+	have.Moving = w.mover.state(want)
 	ws.history.Judge(have)
 	now := time.Now()
 	actions := ws.history.Pace(step.Step(want, have, now), want.Limits, now)
@@ -128,7 +131,10 @@ func (w *worker) pass(ctx context.Context, t *task, want *step.Want) (again time
 	}
 	w.endpoints.set(want.Project, step.Routable(want, have, actions, now))
 	actions = w.drained(want, have, ws, actions, now)
+	w.reportMove(want, have, ws, now)
 	w.report(want, have, actions, now)
+	w.mover.sync(want, unkept == nil && step.MoveStopped(want, have))
+	actions = step.MoveDue(want, actions, now)
 	w.tellSecrets(ctx, want, have, ws)
 	todo := slices.DeleteFunc(slices.Clone(actions), func(x step.Action) bool { return x.Kind == step.KindWait })
 	if len(todo) == 0 {
@@ -267,6 +273,18 @@ func (w *worker) report(want *step.Want, have *step.Have, actions []step.Action,
 		w.reports.put(step.Report(want, have, actions, now))
 	}
 }
+
+// reportMove prepares the report about a move: it says only what is on disk, and it is repeated.
+func (w *worker) reportMove(want *step.Want, have *step.Have, ws *workspace, now time.Time) {
+	have.Record.Verified = ws.noted.Verified
+	if want.Move != nil && now.Sub(ws.moveTold) >= moveRepeat {
+		ws.moveTold = now
+		w.reports.forget(want.Project)
+	}
+}
+
+// moveRepeat is how often a report about a move is repeated: the server may not be able to continue yet.
+const moveRepeat = time.Second
 
 // tellSecrets records an event when containers are replaced because Secrets have new values.
 func (w *worker) tellSecrets(ctx context.Context, want *step.Want, have *step.Have, ws *workspace) {

@@ -49,6 +49,8 @@ type Config struct {
 	Endpoint func(project, service string) (ip string, release func(), ok bool)
 	// Peers secures connections to and from other agents. If it is nil, there are none.
 	Peers *peer.TLS
+	// Volumes serves a connection on which another node sends a volume, and closes it. Optional.
+	Volumes func(ctx context.Context, node string, conn net.Conn)
 	// File stores the route table, so that hosts are served after a restart while the server is unreachable. Optional.
 	File string
 	// AccessLog gets a JSON line for each request. A separate goroutine writes it. Optional.
@@ -187,6 +189,7 @@ func (i *Ingress) Run(ctx context.Context, l net.Listener) error {
 	if i.cfg.Peers != nil {
 		peers = i.cfg.Peers.Accept()
 	}
+	i.acceptVolumes(ctx, srv, peers)
 	in := newListener(l, i.cfg.Limits, i.clients, peers)
 	saver.Go(in.run)
 	defer in.end(net.ErrClosed)

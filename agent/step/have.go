@@ -35,6 +35,8 @@ type Have struct {
 	Record Record
 	// Memory of the current rollout.
 	Memory Memory
+	// Moving is the state of the project's move.
+	Moving Moving
 }
 
 // Memory is what the agent remembers of one rollout, in addition to the engine's state. Losing it, as in a restart of the

@@ -68,7 +68,7 @@ func (s *progress) provider(svc *carav1.Service) *engine.Container {
 
 // done reports whether a service that may end has ended successfully.
 func (s *view) done(svc *carav1.Service, c *engine.Container) bool {
-	return c.State == engine.StateExited && c.ExitCode == 0 && !c.StartedAt.IsZero() && ends(svc)
+	return c.State == engine.StateExited && c.ExitCode == 0 && !c.StartedAt.IsZero() && ends(svc) && !s.stoppedForMove(c)
 }
 
 // unsettled reports whether a container does not count as up yet, and until when. That applies to a container that was

@@ -29,6 +29,11 @@ type Record struct {
 	InPlace map[string]InPlace `json:"inPlace,omitempty"`
 	// Made are the uids of the Managed volumes that this node has had. Like the data, they outlive the assignment.
 	Made map[string]bool `json:"made,omitempty"`
+	// StoppedForMove are the containers that were stopped for a move, by id, with the start time of the run that was ended, by
+	// the engine's clock.
+	StoppedForMove map[string]time.Time `json:"stoppedForMove,omitempty"`
+	// Verified is the move whose copy was found equal, while this node must not start the project.
+	Verified *Verified `json:"verified,omitempty"`
 	// Failed is the update that failed, while it is the newest.
 	Failed *FailedUpdate `json:"failed,omitempty"`
 }
@@ -60,7 +65,7 @@ type FailedUpdate struct {
 
 // Same reports whether two records are equal.
 func (r Record) Same(other Record) bool {
-	if len(r.Completed) != len(other.Completed) || !maps.Equal(r.Yielded, other.Yielded) || !maps.Equal(r.Made, other.Made) {
+	if !r.sameMove(other) || len(r.Completed) != len(other.Completed) || !maps.Equal(r.Yielded, other.Yielded) || !maps.Equal(r.Made, other.Made) {
 		return false
 	}
 	for service, c := range r.Completed {
@@ -105,6 +110,7 @@ func (r Record) Next(w *Want, h *Have, actions []Action, now time.Time) Record {
 		}
 	}
 	out.InPlace = r.recordInPlace(h, actions)
+	r.recordMove(&out, w, h, actions)
 	for _, a := range actions {
 		if a.Kind == KindStopContainer && a.Previous {
 			out.Yielded[a.ID] = true
@@ -135,9 +141,13 @@ func (r Record) made(w *Want, h *Have) map[string]bool {
 	return out
 }
 
-// Knows reports whether the record has every Managed volume of the project that was made. Until it is on disk, no container
-// that mounts one may be created: the next agent could take lost data for a volume that was never made.
+// Knows reports whether the record has every Managed volume of the project that was made, and what happened for a move. Until
+// it is on disk, no container that mounts such a volume may be created: the next agent could take lost data for a volume that
+// was never made. And no container may be stopped for a move: the next agent could take that for an exit.
 func (r Record) Knows(w *Want, next Record) bool {
+	if !r.knowsMove(next) {
+		return false
+	}
 	for _, use := range w.Uses {
 		if next.Made[use.GetUid()] && !r.Made[use.GetUid()] {
 			return false

@@ -57,6 +57,8 @@ func Report(w *Want, h *Have, actions []Action, now time.Time) *carav1.UpdatePro
 	switch {
 	case w.Remove:
 		s.reportRemoval(r, actions)
+	case s.mustStand() && w.Phase != api.PhaseFailed:
+		s.reportStopped(r, actions)
 	case failure != nil:
 		s.reportFailure(r, failure)
 	default:
@@ -67,6 +69,7 @@ func Report(w *Want, h *Have, actions []Action, now time.Time) *carav1.UpdatePro
 			r.Conditions = append(r.Conditions, c)
 		}
 	}
+	s.reportMove(r)
 	for _, c := range r.Conditions {
 		c.ObservedGeneration, c.Message = w.Generation, text.Clip(c.Message, MaxMessage)
 	}

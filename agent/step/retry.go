@@ -130,7 +130,7 @@ func (m Memory) Remember(want *Want, have *Have, action Action, err error, now t
 		pull.Running = true
 		m.Pulls[action.Name] = pull
 	}
-	if action.Kind == KindRestartContainer && action.Restart == "" { // a restart by an operator is not a failure
+	if action.Kind == KindRestartContainer && action.Restart == "" && !action.ForMove { // a restart by an operator, or after a move, is not a failure
 		c, key := have.Find(action.ID), action.Service
 		if action.Previous {
 			key = action.ID

@@ -47,6 +47,8 @@ type Action struct {
 	Previous bool
 	// Restart is the token of the request for a restart in place. Empty for other actions.
 	Restart string
+	// ForMove is true for the stop of a container while its project moves, and for its start if the project continues here.
+	ForMove bool
 	// Until is when a Wait ends. Zero if it does not end by time.
 	Until time.Time
 	// Failure of a Fail.
@@ -80,8 +82,11 @@ func Step(w *Want, h *Have, now time.Time) []Action {
 	case w.Remove:
 		s.remove(h.Containers, h.Networks, h.Volumes, "the project is being deleted")
 	case s.removeStale():
+	case s.mustStand():
+		s.stopForMove()
 	case w.Failure != nil || h.Memory.Failure != nil:
 		s.halt()
+	case s.continueAfterMove():
 	default:
 		s.rollOut()
 	}

@@ -55,6 +55,8 @@ type Want struct {
 	Uses    map[string]*carav1.VolumeUse
 	Hosts   map[string]HostVolume
 	OwnedBy string
+	// Move is the move to another node that this node must carry out, or nil.
+	Move *carav1.Move
 	// Limits of restarts.
 	Limits RestartLimits
 }
@@ -101,6 +103,7 @@ func NewWant(n Node, a *carav1.Assignment, haveSecrets bool) *Want {
 	w.harden(n.Hardening)
 	w.pin(p.GetStatus())
 	w.setVolumes(n, p)
+	w.setMove(p)
 	if bad := append(api.Violations(p, n.Hardening.AllowCaps), w.notOffered()...); len(bad) > 0 && !w.Remove {
 		w.Failure = violation(bad)
 		return w

@@ -28,6 +28,7 @@ type world struct {
 	taken      map[string]bool // names that something foreign has
 	memory     Memory
 	record     Record
+	moving     Moving
 	missing    map[string]Pull   // images that cannot be pulled
 	rigid      bool              // it cannot change limits
 	broken     map[string]string // services whose containers fail, those that are as wanted: crash or sick
@@ -45,7 +46,7 @@ func newWorld() *world {
 func (e *world) have(w *Want) *Have {
 	h := &Have{
 		Networks: slices.Clone(e.networks), Volumes: slices.Clone(e.volumes), Managed: slices.Clone(e.data), Missing: e.absent, Containers: slices.Clone(e.containers),
-		Images: maps.Clone(e.images), Health: map[string]Health{}, Memory: e.memory.Snapshot(), Leaving: e.leaving, Record: e.record,
+		Images: maps.Clone(e.images), Health: map[string]Health{}, Memory: e.memory.Snapshot(), Leaving: e.leaving, Record: e.record, Moving: e.moving,
 	}
 	for _, c := range e.containers {
 		switch {

@@ -158,20 +158,35 @@ func TestCompareFinds(t *testing.T) {
 				return errors.Join(err, f.Close())
 			})(filepath.Join(to, "sparse"))
 		}, "its content differs"},
-		"mode":              {func(to string) error { return os.Chmod(filepath.Join(to, "-rf"), 0o644) }, "its mode is 0644 instead of 0400"},
-		"owner":             {func(to string) error { return os.Lchown(filepath.Join(to, "dangling"), 9, 8) }, "its owner is 9:8 instead of 7:8"},
-		"time":              {func(to string) error { return os.Chtimes(filepath.Join(to, "empty"), time.Time{}, time.Unix(5, 0)) }, "its modification time is 1970-01-01T00:00:05Z"},
-		"missing":           {func(to string) error { return os.Remove(filepath.Join(to, "fifo2")) }, `"fifo2" is missing`},
-		"superfluous":       {func(to string) error { return os.MkdirAll(filepath.Join(to, "x/y"), 0o700) }, `"x" is superfluous`},
-		"link target":       {func(to string) error { p := filepath.Join(to, "absolute"); return errors.Join(os.Remove(p), os.Symlink("/etc/shadow", p)) }, `it links to "/etc/shadow" instead of "/etc/passwd"`},
-		"type":              {func(to string) error { p := filepath.Join(to, "socket"); return errors.Join(os.Remove(p), os.Mkdir(p, 0o755)) }, "its type is a directory instead of a socket"},
-		"device":            {func(to string) error { p := filepath.Join(to, "null"); return errors.Join(os.Remove(p), unix.Mknod(p, unix.S_IFCHR|0o666, int(unix.Mkdev(1, 5)))) }, "its device number"},
-		"attribute":         {func(to string) error { return unix.Lsetxattr(filepath.Join(to, "empty"), "user.dir", []byte("e"), 0) }, "extended attributes"},
-		"a broken link":     {func(to string) error { return apart(filepath.Join(to, "zlink")) }, "its hard links are others"},
-		"the root":          {func(to string) error { return os.Chmod(to, 0o700) }, "the volume's root directory: its mode"},
-		"a link too many":   {func(to string) error { p := filepath.Join(to, ".hidden"); return errors.Join(os.Remove(p), os.Link(filepath.Join(to, "-rf"), p)) }, `".hidden"`},
-		"truncated":         {func(to string) error { return os.Truncate(filepath.Join(to, "noise"), 5) }, "its size is 5 instead of"},
-		"a symlink outside": {func(to string) error { p := filepath.Join(to, "deep"); return errors.Join(os.Rename(p, to+"-away"), os.Symlink("/etc", p)) }, "its type is a symbolic link instead of a directory"},
+		"mode":        {func(to string) error { return os.Chmod(filepath.Join(to, "-rf"), 0o644) }, "its mode is 0644 instead of 0400"},
+		"owner":       {func(to string) error { return os.Lchown(filepath.Join(to, "dangling"), 9, 8) }, "its owner is 9:8 instead of 7:8"},
+		"time":        {func(to string) error { return os.Chtimes(filepath.Join(to, "empty"), time.Time{}, time.Unix(5, 0)) }, "its modification time is 1970-01-01T00:00:05Z"},
+		"missing":     {func(to string) error { return os.Remove(filepath.Join(to, "fifo2")) }, `"fifo2" is missing`},
+		"superfluous": {func(to string) error { return os.MkdirAll(filepath.Join(to, "x/y"), 0o700) }, `"x" is superfluous`},
+		"link target": {func(to string) error {
+			p := filepath.Join(to, "absolute")
+			return errors.Join(os.Remove(p), os.Symlink("/etc/shadow", p))
+		}, `it links to "/etc/shadow" instead of "/etc/passwd"`},
+		"type": {func(to string) error {
+			p := filepath.Join(to, "socket")
+			return errors.Join(os.Remove(p), os.Mkdir(p, 0o755))
+		}, "its type is a directory instead of a socket"},
+		"device": {func(to string) error {
+			p := filepath.Join(to, "null")
+			return errors.Join(os.Remove(p), unix.Mknod(p, unix.S_IFCHR|0o666, int(unix.Mkdev(1, 5))))
+		}, "its device number"},
+		"attribute":     {func(to string) error { return unix.Lsetxattr(filepath.Join(to, "empty"), "user.dir", []byte("e"), 0) }, "extended attributes"},
+		"a broken link": {func(to string) error { return apart(filepath.Join(to, "zlink")) }, "its hard links are others"},
+		"the root":      {func(to string) error { return os.Chmod(to, 0o700) }, "the volume's root directory: its mode"},
+		"a link too many": {func(to string) error {
+			p := filepath.Join(to, ".hidden")
+			return errors.Join(os.Remove(p), os.Link(filepath.Join(to, "-rf"), p))
+		}, `".hidden"`},
+		"truncated": {func(to string) error { return os.Truncate(filepath.Join(to, "noise"), 5) }, "its size is 5 instead of"},
+		"a symlink outside": {func(to string) error {
+			p := filepath.Join(to, "deep")
+			return errors.Join(os.Rename(p, to+"-away"), os.Symlink("/etc", p))
+		}, "its type is a symbolic link instead of a directory"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

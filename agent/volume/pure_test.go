@@ -37,7 +37,9 @@ func list(all ...*Entry) entries {
 }
 
 func TestCompare(t *testing.T) {
-	file := func(path string, sum byte) *Entry { return &Entry{Path: []byte(path), Mode: 0o100644, Size: 10, Sum: []byte{sum}} }
+	file := func(path string, sum byte) *Entry {
+		return &Entry{Path: []byte(path), Mode: 0o100644, Size: 10, Sum: []byte{sum}}
+	}
 	failed := errors.New("cut")
 	for name, tt := range map[string]struct {
 		original, copied entries
@@ -232,10 +234,10 @@ func TestOutcome(t *testing.T) {
 
 func TestParseProgress(t *testing.T) {
 	for line, want := range map[string][2]int64{
-		"    1234  50%    0.00kB/s    0:00:00 (xfr#1, to-chk=1/4)": {1234, 3},
+		"    1234  50%    0.00kB/s    0:00:00 (xfr#1, to-chk=1/4)":  {1234, 3},
 		"1,238,099 100%  146.38kB/s    0:00:08 (xfr#5, ir-chk=0/9)": {1238099, 9},
-		"    77   1%  146.38kB/s    0:00:08":                       {77, 0},
-		"": {-1, 0}, "@ERROR: no": {-1, 0}, "x 5%": {-1, 0}, "-5 5%": {-1, 0}, "5 5% (to-chk=9/4)": {5, 0},
+		"    77   1%  146.38kB/s    0:00:08":                        {77, 0},
+		"":                                                          {-1, 0}, "@ERROR: no": {-1, 0}, "x 5%": {-1, 0}, "-5 5%": {-1, 0}, "5 5% (to-chk=9/4)": {5, 0},
 	} {
 		done, files, ok := parseProgress([]byte(line))
 		if ok != (want[0] >= 0) || ok && [2]int64{done, files} != want {

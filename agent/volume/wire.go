@@ -87,7 +87,10 @@ type finalError struct{ error }
 
 func (e finalError) Unwrap() error { return e.error }
 
-// final marks an error as one that will not go away by itself.
+// Final marks an error as one that will not go away by itself.
+func Final(err error) error { return finalError{err} }
+
+// final returns an error that will not go away by itself.
 func final(format string, args ...any) error { return finalError{fmt.Errorf(format, args...)} }
 
 // IsFinal reports whether an operation failed for a reason that will not go away by itself, so that a retry is pointless.

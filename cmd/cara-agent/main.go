@@ -37,6 +37,7 @@ func newCommand() *cobra.Command {
 			return cfg.Run(cmd.Context())
 		},
 	}
+	cmd.AddCommand(program.VolumePipe())
 	log.Add(cmd)
 	f := cmd.Flags()
 	f.StringVar(&cfg.Server, "server", "", "address of cara-server")

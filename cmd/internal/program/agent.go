@@ -214,9 +214,12 @@ func (c *AgentConfig) run(ctx context.Context, who *join.Credentials, conn *grpc
 		if err != nil {
 			return err
 		}
+		peers := who.Peers()
+		cfg.DialVolumes, cfg.Helper = peers.DialVolumes, helper()
 		in := ingress.New(ingress.Config{
 			Node: c.NodeName, Logger: c.Logger, AccessLog: lines, Metrics: figures, File: filepath.Join(c.DataDir, "routes.json"),
-			Peers:    who.Peers(),
+			Peers:    peers,
+			Volumes:  func(ctx context.Context, node string, conn net.Conn) { a.ReceiveVolume(ctx, node, conn) },
 			Endpoint: func(project, service string) (string, func(), bool) { return a.Endpoints().Acquire(project, service) },
 		})
 		cfg.OnRoutes = in.Apply

@@ -1,0 +1,205 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/caravanserai/cara/agent/engine"
+	"github.com/caravanserai/cara/agent/step"
+	"github.com/caravanserai/cara/agent/volume"
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// receiving has the volumes that other nodes copy to this one, as the server allows it. Invariants: a volume that an
+// assignment of this node uses, or that a container of it mounts, is never received; and the list of a new connection
+// replaces the one of the last.
+type receiving struct {
+	node        step.Node
+	engine      engine.Engine
+	log         *slog.Logger
+	assignments *assignments
+	created     func() // is called when a volume was created
+	receiver    *volume.Receiver
+	wake        chan struct{}
+
+	mu       sync.Mutex
+	requests map[string]*carav1.ReceiveVolume // by uid
+	named    map[string]bool                  // uids that the server has named on this connection
+	made     map[string]bool                  // uids whose volume was created
+}
+
+func newReceiving(cfg Config, log *slog.Logger, a *assignments, created func()) *receiving {
+	r := &receiving{
+		node: cfg.node(), engine: cfg.Engine, log: log, assignments: a, created: created, wake: make(chan struct{}, 1),
+		requests: map[string]*carav1.ReceiveVolume{}, named: map[string]bool{}, made: map[string]bool{},
+	}
+	r.receiver = &volume.Receiver{Node: cfg.NodeName, Dir: r.dir, Log: log}
+	return r
+}
+
+// begin starts a new list. The permissions of the last connection stay until the list is complete.
+func (r *receiving) begin() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.named = map[string]bool{}
+}
+
+// ask allows a node to send a volume.
+func (r *receiving) ask(q *carav1.ReceiveVolume) {
+	uid := q.GetUid()
+	if !api.IsName(q.GetProject()) || !api.IsName(q.GetName()) || uid == "" || len(uid) > maxUID || q.GetFrom() == "" {
+		r.log.Error("refused to receive a volume: the server sent no valid name", "uid", uid)
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.named[uid] = true
+	if r.assignments.holds(uid) {
+		r.log.Error("refused to receive a volume that a project of this node uses", "project", q.GetProject(), "uid", uid)
+		return
+	}
+	r.requests[uid] = q
+	r.receiver.Allow(uid, q.GetFrom())
+	kick(r.wake)
+}
+
+// synced ends the list: what it does not name is no longer allowed.
+func (r *receiving) synced() {
+	r.mu.Lock()
+	named := maps.Clone(r.named)
+	maps.DeleteFunc(r.requests, func(uid string, _ *carav1.ReceiveVolume) bool { return !named[uid] })
+	r.mu.Unlock()
+	r.receiver.Keep(named)
+}
+
+// end ends the permission for a volume.
+func (r *receiving) end(uid string) {
+	r.receiver.Revoke(uid)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.requests, uid)
+	delete(r.made, uid)
+}
+
+// assigned ends the permissions for the volumes that a project uses here.
+func (r *receiving) assigned(p *carav1.Project) {
+	for _, use := range p.GetStatus().GetVolumes() {
+		r.end(use.GetUid())
+	}
+}
+
+// receivePause is how often the creation of a volume is tried.
+const receivePause = time.Second
+
+// run creates the volumes until ctx ends.
+func (r *receiving) run(ctx context.Context) error {
+	var retry <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-r.wake:
+		case <-retry:
+		}
+		retry = nil
+		if err := r.create(ctx); err != nil && ctx.Err() == nil {
+			r.log.Warn("a volume for another node's data cannot be created yet", "error", err)
+			retry = time.After(receivePause)
+		}
+	}
+}
+
+// create creates the volumes that do not exist yet.
+func (r *receiving) create(ctx context.Context) error {
+	r.mu.Lock()
+	requests := maps.Clone(r.requests)
+	maps.DeleteFunc(requests, func(uid string, _ *carav1.ReceiveVolume) bool { return r.made[uid] })
+	r.mu.Unlock()
+	var errs []error
+	for uid, q := range requests {
+		labels := r.node.Labels()
+		labels[api.LabelVolume], labels[api.LabelVolumeUID] = api.VolumeName(q.GetProject(), q.GetName()), uid
+		labels[api.LabelOwner] = q.GetOwner()
+		if err := r.engine.CreateVolume(ctx, engineName(q), labels); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		r.mu.Lock()
+		r.made[uid] = r.requests[uid] != nil
+		r.mu.Unlock()
+		r.created()
+	}
+	return errors.Join(errs...)
+}
+
+func engineName(q *carav1.ReceiveVolume) string {
+	return api.EngineVolume(q.GetProject(), q.GetName(), q.GetUid())
+}
+
+// dir returns the directory of a volume that may be received.
+func (r *receiving) dir(ctx context.Context, uid string) (string, error) {
+	r.mu.Lock()
+	q := r.requests[uid]
+	r.mu.Unlock()
+	if q == nil {
+		return "", errors.New("the server no longer allows this node to receive the volume")
+	}
+	if err := r.unused(ctx, q); err != nil {
+		return "", err
+	}
+	return dataDir(ctx, r.engine, engineName(q), uid)
+}
+
+// unused returns an error if a container of this node mounts the volume. That happens if the server was restored from a backup
+// that was made during the move: the data here may be newer.
+func (r *receiving) unused(ctx context.Context, q *carav1.ReceiveVolume) error {
+	list, err := r.engine.ListContainers(ctx, r.node.ProjectLabels(q.GetProject()))
+	if err != nil {
+		return err
+	}
+	for _, c := range list {
+		c, err := r.engine.InspectContainer(ctx, c.ID)
+		if err != nil && !errors.Is(err, engine.ErrNotFound) {
+			return err
+		}
+		for _, source := range c.Mounts {
+			if source.Volume == engineName(q) {
+				return volume.Final(fmt.Errorf("the container %s mounts the volume %s, so its data here is in use and may be newer; it is not overwritten",
+					c.Name, source.Volume))
+			}
+		}
+	}
+	return nil
+}
+
+// dataDir returns the directory with the data of a Managed volume on this machine.
+func dataDir(ctx context.Context, e engine.Engine, name, uid string) (string, error) {
+	v, err := e.InspectVolume(ctx, name)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("find the volume %s: %w", name, err)
+	case v.Labels[api.LabelVolumeUID] != uid:
+		return "", volume.Final(fmt.Errorf("the volume %s has other data: somebody replaced it", name))
+	case v.Mountpoint == "":
+		return "", volume.Final(fmt.Errorf("the engine does not say where the data of volume %s is", name))
+	}
+	return v.Mountpoint, nil
+}
+
+// holds reports whether a project of this node uses the data of a Managed volume.
+func (a *assignments) holds(uid string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, t := range a.tasks {
+		if t.want.Holds(uid) {
+			return true
+		}
+	}
+	return false
+}
