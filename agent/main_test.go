@@ -6,9 +6,18 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/caravanserai/cara/agent/volume"
 )
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == volume.PipeCommand { // rsync has started the test as its helper
+		if err := volume.Pipe(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	if text := os.Getenv(childEnv); text != "" {
 		if err := runChild(text); err != nil {
 			fmt.Fprintln(os.Stderr, err)

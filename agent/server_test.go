@@ -56,6 +56,7 @@ type server struct {
 	leave    map[string]chan struct{} // closed where the caller of a stream has left
 	closed   map[string]bool
 	heldVolumes
+	moved []*carav1.MoveReport // all, of any project
 }
 
 func newServer(t testing.TB, cluster string) *server {
@@ -148,6 +149,9 @@ func (s *server) Connect(stream grpc.BidiStreamingServer[carav1.ConnectRequest, 
 	}}}
 	for name := range s.projects {
 		out <- s.assignment(name)
+	}
+	for _, r := range s.receives {
+		out <- &carav1.ConnectResponse{Message: &carav1.ConnectResponse_ReceiveVolume{ReceiveVolume: r}}
 	}
 	for _, r := range s.removals {
 		out <- &carav1.ConnectResponse{Message: &carav1.ConnectResponse_RemoveVolume{RemoveVolume: r}}
@@ -261,6 +265,9 @@ func (s *server) UpdateProjectStatus(_ context.Context, r *carav1.UpdateProjectS
 		if err := api.CheckMove(api.Phase(p.GetStatus().GetPhase()), api.Phase(r.GetPhase()), api.RoleAgent); err != nil {
 			return nil, status.Error(codes.FailedPrecondition, err.Error())
 		}
+	}
+	if r.GetMove() != nil {
+		s.moved = append(s.moved, r.GetMove())
 	}
 	p = proto.CloneOf(p)
 	for _, c := range r.GetConditions() {

@@ -15,6 +15,31 @@ type heldVolumes struct {
 	taken    int                     // inventories
 	deaf     bool                    // inventories do not change what the server says of volumes
 	removals map[string]*carav1.RemoveVolume
+	receives map[string]*carav1.ReceiveVolume
+}
+
+// receive allows another node to send a volume, now and on each connection.
+func (s *server) receive(r *carav1.ReceiveVolume) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.receives == nil {
+		s.receives = map[string]*carav1.ReceiveVolume{}
+	}
+	s.receives[r.GetUid()] = r
+	s.send(&carav1.ConnectResponse{Message: &carav1.ConnectResponse_ReceiveVolume{ReceiveVolume: r}})
+}
+
+// moveReports counts the reports about a move with a result.
+func (s *server) moveReports(result string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, r := range s.moved {
+		if r.GetResult() == result {
+			n++
+		}
+	}
+	return n
 }
 
 // useVolumes gives each Managed volume of a project's spec its data, as the server does.

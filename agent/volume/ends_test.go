@@ -9,13 +9,13 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
 
 	"github.com/caravanserai/cara/agent/peer"
 	"github.com/caravanserai/cara/internal/test/testca"
+	"github.com/caravanserai/cara/internal/test/testneed"
 )
 
 // ends are both sides of a move in one process: node n1 sends the directory from to the directory to of node n2, over TLS.
@@ -63,8 +63,9 @@ func newEnds(t testing.TB) *ends {
 // needRsync skips a test on a machine where it cannot run.
 func needRsync(t testing.TB) {
 	t.Helper()
-	if _, err := exec.LookPath("rsync"); err != nil || os.Geteuid() != 0 {
-		t.Skip("needs rsync, and root for its chroot")
+	testneed.Program(t, "rsync", "rsync")
+	if os.Geteuid() != 0 {
+		testneed.Missing(t, "rsync needs root for its chroot: run the tests as root")
 	}
 }
 
