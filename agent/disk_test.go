@@ -23,6 +23,7 @@ func TestRecordIsKeptWhole(t *testing.T) {
 		InPlace:   map[string]step.InPlace{"c": {Token: "t1", Run: at}},
 		Made:      map[string]bool{"v1": true},
 		Failed:    &step.FailedUpdate{Generation: 2, Restart: "t1", Service: "a", Reason: "CrashLoop"},
+		Verified:  &step.Verified{ID: "m1", Attempts: 1}, StoppedForMove: map[string]time.Time{"c": at},
 	}
 	for field, value := range reflect.ValueOf(r).Fields() {
 		if value.IsZero() {
