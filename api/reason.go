@@ -115,6 +115,7 @@ const (
 	ReasonBackupSecret          = "SecretInvalid"
 	ReasonHookFailed            = "HookFailed"
 	ReasonPauseFailed           = "PauseFailed"
+	ReasonRepositoryDenied      = "RepositoryDenied"
 	ReasonRepositoryCorrupted   = "RepositoryCorrupted"
 	ReasonRepositoryFull        = "RepositoryFull"
 	ReasonRepositoryLocked      = "RepositoryLocked"

@@ -177,6 +177,21 @@ func (e *containers) RenameContainer(ctx context.Context, id, name string) error
 	return wrap(err, "rename container %.12s to %s", id, name)
 }
 
+// PauseContainer implements engine.Lifecycle.
+func (e *containers) PauseContainer(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)
+	defer cancel()
+	docker, err := e.api(ctx)
+	if err != nil {
+		return err
+	}
+	err = docker.ContainerPause(ctx, id)
+	if err != nil && strings.Contains(err.Error(), "already paused") {
+		return nil
+	}
+	return wrap(err, "pause container %.12s", id)
+}
+
 // UnpauseContainer implements engine.Lifecycle.
 func (e *containers) UnpauseContainer(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.WorkTimeout)

@@ -68,6 +68,8 @@ type Lifecycle interface {
 	StopContainer(ctx context.Context, id string, grace time.Duration) error
 	// RenameContainer succeeds if the container already has the name.
 	RenameContainer(ctx context.Context, id, name string) error
+	// PauseContainer suspends all processes of a running container. It succeeds if the container is paused.
+	PauseContainer(ctx context.Context, id string) error
 	// UnpauseContainer resumes a paused container.
 	UnpauseContainer(ctx context.Context, id string) error
 	// UpdateContainer changes a container's limits, running or not. 0 leaves a limit unchanged.

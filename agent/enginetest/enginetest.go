@@ -39,6 +39,7 @@ type Fixture struct {
 func Run(t *testing.T, f Fixture) {
 	for name, test := range map[string]func(*testing.T, *suite){
 		"a container's life":             life,
+		"pause":                          paused,
 		"an exit is recorded":            exits,
 		"limits":                         limits,
 		"a taken name":                   takenName,

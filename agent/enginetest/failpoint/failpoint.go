@@ -134,6 +134,11 @@ func (e *Engine) RenameContainer(ctx context.Context, id, name string) error {
 	return e.change("RenameContainer", func() error { return e.Engine.RenameContainer(ctx, id, name) })
 }
 
+// PauseContainer implements engine.Engine.
+func (e *Engine) PauseContainer(ctx context.Context, id string) error {
+	return e.change("PauseContainer", func() error { return e.Engine.PauseContainer(ctx, id) })
+}
+
 // UnpauseContainer implements engine.Engine.
 func (e *Engine) UnpauseContainer(ctx context.Context, id string) error {
 	return e.change("UnpauseContainer", func() error { return e.Engine.UnpauseContainer(ctx, id) })

@@ -271,6 +271,26 @@ func (e *Engine) RenameContainer(ctx context.Context, id, name string) (err erro
 	return nil
 }
 
+// PauseContainer implements engine.Lifecycle.
+func (e *Engine) PauseContainer(ctx context.Context, id string) (err error) {
+	defer e.end("PauseContainer", &err)
+	if err := e.begin(ctx, "PauseContainer"); err != nil {
+		return err
+	}
+	c, err := e.find(id)
+	switch {
+	case err != nil:
+		return err
+	case c.State == engine.StatePaused:
+		return nil
+	case c.State != engine.StateRunning:
+		return fmt.Errorf("pause container %s: it is not running", id)
+	}
+	c.State = engine.StatePaused
+	e.emit(c, "pause")
+	return nil
+}
+
 // UnpauseContainer implements engine.Lifecycle.
 func (e *Engine) UnpauseContainer(ctx context.Context, id string) (err error) {
 	defer e.end("UnpauseContainer", &err)

@@ -1,0 +1,35 @@
+package backup
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// memory is a file in memory. Its path is valid in other processes of the same user until it is closed. ssh and restic read a
+// password and a key from files; a descriptor that a child inherits does not work for ssh, which closes all of them.
+type memory struct{ file *os.File }
+
+// newMemory returns a memory file with this content, which only the agent's user can read.
+func newMemory(name string, content []byte) (*memory, error) {
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("make a file in memory: %w", err)
+	}
+	m := &memory{os.NewFile(uintptr(fd), name)}
+	if err := m.file.Chmod(0o600); err != nil {
+		return nil, fmt.Errorf("protect a file in memory: %w", err)
+	}
+	if _, err := m.file.Write(content); err != nil {
+		return nil, fmt.Errorf("write a file in memory: %w", err)
+	}
+	return m, nil
+}
+
+func (m *memory) path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), m.file.Fd()) }
+
+// close ends the file. Nobody can open it afterwards.
+func (m *memory) close() {
+	_ = m.file.Close() // memory files have nothing to lose
+}
