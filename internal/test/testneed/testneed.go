@@ -6,9 +6,11 @@
 package testneed
 
 import (
+	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
 )
 
@@ -28,6 +30,22 @@ func NotShort(tb testing.TB) {
 		tb.Skip("not with -short")
 	}
 }
+
+// AtOnce lets n parallel tests of a package run at once instead of one per core, unless the flag -parallel says how many.
+// TestMain of a package whose tests mostly wait calls it before it runs them.
+func AtOnce(n int) {
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == parallelFlag })
+	if !given {
+		if err := flag.Set(parallelFlag, strconv.Itoa(n)); err != nil {
+			panic(err) // the testing package has no such flag
+		}
+	}
+}
+
+// parallelFlag is go test's -parallel in a test binary.
+const parallelFlag = "test.parallel"
 
 // Program returns the path of a program that the test needs. debianPackage is the package that contains it.
 func Program(tb testing.TB, name, debianPackage string) string {

@@ -1,7 +1,10 @@
 package testneed
 
 import (
+	"flag"
 	"fmt"
+	"os"
+	"os/exec"
 	"testing"
 )
 
@@ -42,5 +45,22 @@ func TestProgram(t *testing.T) {
 	r := &recorder{TB: t}
 	if path := Program(r, "go", "golang"); path == "" || r.ended != "" {
 		t.Errorf("go is found at %q, and the test ends with %q", path, r.ended)
+	}
+}
+
+// TestAtOnce runs itself as a test binary with and without the flag -parallel.
+func TestAtOnce(t *testing.T) {
+	const inside = "CARA_TEST_AT_ONCE"
+	if os.Getenv(inside) != "" {
+		AtOnce(7)
+		fmt.Print("at once: ", flag.Lookup(parallelFlag).Value)
+		os.Exit(0)
+	}
+	for want, args := range map[string][]string{"7": nil, "3": {"-test.parallel=3"}} {
+		self := exec.CommandContext(t.Context(), os.Args[0], append(args, "-test.run=^TestAtOnce$")...)
+		self.Env = append(os.Environ(), inside+"=1")
+		if out, err := self.CombinedOutput(); err != nil || string(out) != "at once: "+want {
+			t.Errorf("with the arguments %v: %q (%v), want %s", args, out, err, want)
+		}
 	}
 }
