@@ -37,7 +37,7 @@ func Build(ctx context.Context, dir string) error {
 
 // build links the programs in cache and puts them into dir. The caller holds the lock of cache.
 func build(ctx context.Context, root, cache, dir string) error {
-	argv := []string{"go", "build", "-o", cache + string(filepath.Separator)}
+	argv := []string{"go", "build", "-ldflags", "-s -w", "-o", cache + string(filepath.Separator)}
 	for _, program := range programs {
 		argv = append(argv, "./cmd/"+program)
 	}
