@@ -8,12 +8,16 @@ import (
 	"go.uber.org/goleak"
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testneed"
 	"github.com/caravanserai/cara/sources"
 	"github.com/caravanserai/cara/sources/dir"
 	"github.com/caravanserai/cara/sources/sourcetest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	testneed.AtOnce(8) // they mostly wait for the next look at a source
+	goleak.VerifyTestMain(m)
+}
 
 // folder is a directory as a subject.
 type folder struct {

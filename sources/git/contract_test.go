@@ -10,6 +10,7 @@ import (
 
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 	"github.com/caravanserai/cara/internal/test/testgit"
+	"github.com/caravanserai/cara/internal/test/testneed"
 	"github.com/caravanserai/cara/sources"
 	"github.com/caravanserai/cara/sources/git"
 	"github.com/caravanserai/cara/sources/sourcetest"
@@ -20,6 +21,7 @@ func TestMain(m *testing.M) {
 		serveRefs() // a benchmark's server, in a process of its own
 		return
 	}
+	testneed.AtOnce(8) // they mostly wait for the next look at a source
 	goleak.VerifyTestMain(m)
 }
 

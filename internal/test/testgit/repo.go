@@ -25,20 +25,31 @@ type Repo struct {
 	remote string
 }
 
+// hostConfig is like that of the public hosts: clients may fetch a commit by its hash and use partial clones.
+const hostConfig = `[uploadpack]
+	allowReachableSHA1InWant = true
+	allowFilter = true
+[http]
+	receivepack = true
+`
+
 // Create creates an empty repository root/name.git, whose HEAD is the branch main, and its work tree.
 func Create(ctx context.Context, root, name string) (*Repo, error) {
 	r := &Repo{Name: name, Bare: filepath.Join(root, name+".git"), Work: filepath.Join(root, ".work", name)}
 	r.remote = r.Bare
-	if _, err := git(ctx, root, nil, "init", "--quiet", "--bare", "--initial-branch="+Branch, r.Bare); err != nil {
+	// Without git's templates, which are sample hooks.
+	if _, err := git(ctx, root, nil, "init", "--quiet", "--template=", "--bare", "--initial-branch="+Branch, r.Bare); err != nil {
 		return nil, err
 	}
-	// Like the public hosts: clients may fetch a commit by its hash and use partial clones.
-	for _, key := range []string{"uploadpack.allowReachableSHA1InWant", "uploadpack.allowFilter", "http.receivepack"} {
-		if _, err := git(ctx, r.Bare, nil, "config", key, "true"); err != nil {
-			return nil, err
-		}
+	config, err := os.OpenFile(filepath.Join(r.Bare, "config"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return nil, fmt.Errorf("configure repository %s: %w", name, err)
 	}
-	if _, err := git(ctx, root, nil, "init", "--quiet", "--initial-branch="+Branch, r.Work); err != nil {
+	_, err = config.WriteString(hostConfig)
+	if err := errors.Join(err, config.Close()); err != nil {
+		return nil, fmt.Errorf("configure repository %s: %w", name, err)
+	}
+	if _, err := git(ctx, root, nil, "init", "--quiet", "--template=", "--initial-branch="+Branch, r.Work); err != nil {
 		return nil, err
 	}
 	return r, nil
