@@ -51,6 +51,7 @@ func TestImagesAreCollected(t *testing.T) {
 }
 
 func TestRealImagesAreCollected(t *testing.T) {
+	t.Parallel()
 	registry := testregistry.New(t)
 	registry.PushPadded(t, testimage.WebV1, "brought:1", 1<<10) // an image that the engine has not seen
 	registry.Push(t, testimage.WebV1, "known:1")                // a new name of one that was there before

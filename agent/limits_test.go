@@ -67,4 +67,7 @@ func changesLimits(t *testing.T, r *rig, image string) {
 
 func TestChangedLimits(t *testing.T) { changesLimits(t, newFaked(t).rig, "job") }
 
-func TestRealChangedLimits(t *testing.T) { changesLimits(t, newReal(t).rig, testimage.Job) }
+func TestRealChangedLimits(t *testing.T) {
+	t.Parallel()
+	changesLimits(t, newReal(t).rig, testimage.Job)
+}

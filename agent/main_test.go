@@ -8,6 +8,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/caravanserai/cara/agent/volume"
+	"github.com/caravanserai/cara/internal/test/testneed"
 )
 
 func TestMain(m *testing.M) {
@@ -25,5 +26,6 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	testneed.AtOnce(3) // the tests with a real engine mostly wait
 	goleak.VerifyTestMain(m)
 }

@@ -52,6 +52,7 @@ func TestNoRoomForANetwork(t *testing.T) {
 
 // The real engine's only network is taken by the first project, and becomes free when that is removed.
 func TestRealNoRoomForANetwork(t *testing.T) {
+	t.Parallel()
 	r := newReal(t)
 	eng, err := docker.New(docker.Config{Host: r.host, NetworkPool: netip.MustParsePrefix("10.219.255.224/27")})
 	if err != nil {

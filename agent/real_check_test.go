@@ -10,6 +10,7 @@ import (
 
 // TestRealHangingCheck: the commands of an exec check that hangs are ended one by one and do not pile up in the container.
 func TestRealHangingCheck(t *testing.T) {
+	t.Parallel()
 	r := newReal(t)
 	r.run(t)
 	project := name(t)

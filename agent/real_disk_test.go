@@ -57,6 +57,7 @@ func fill(t *testing.T, dir string) (empty func()) {
 // TestRealDiskFull fills the disk that stores the assignments. Running containers are kept running, also by the next agent.
 // New and changed projects wait and report why, and so does the node. Everything is done once there is room.
 func TestRealDiskFull(t *testing.T) {
+	t.Parallel()
 	dir := small(t)
 	r := newReal(t)
 	r.cfg.DataDir, r.cfg.Ping = dir, 500*time.Millisecond

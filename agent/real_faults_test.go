@@ -34,6 +34,7 @@ func (r *onDocker) docker(t testing.TB) *client.Client {
 }
 
 func TestRealFailures(t *testing.T) {
+	t.Parallel()
 	r := newReal(t)
 	r.run(t)
 	registry := testregistry.New(t)
@@ -82,6 +83,7 @@ func TestRealFailures(t *testing.T) {
 
 // TestRealOptions asks the container itself what it got.
 func TestRealOptions(t *testing.T) {
+	t.Parallel()
 	r := newReal(t)
 	r.secrets["p"] = nil
 	r.run(t)
@@ -138,9 +140,10 @@ func TestRealOptions(t *testing.T) {
 
 // TestRealManyProjects is past where Docker's own address pools end.
 func TestRealManyProjects(t *testing.T) {
+	t.Parallel()
 	r := newReal(t)
 	r.run(t)
-	many := 40
+	many := 34
 	if soaking() {
 		many = 200
 	}

@@ -19,6 +19,7 @@ import (
 // TestRealEngineDiskFull fills the disk of an engine of its own while a project is updated: the engine is asked a few times, the condition says
 // why the project waits, and the project runs once there is room again.
 func TestRealEngineDiskFull(t *testing.T) {
+	t.Parallel()
 	testneed.NotShort(t)
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=256m,mode=711"); err != nil {
@@ -29,8 +30,7 @@ func TestRealEngineDiskFull(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	t.Setenv("CARA_ENGINE_DATA", dir+"/data")
-	second := testdocker.SecondEngine(t)
+	second := testdocker.SecondEngineOn(t, dir+"/data")
 	testdocker.Images(t, second.Host, testimage.WebV1, testimage.WebV2)
 	adapter, err := docker.New(docker.Config{Host: second.Host})
 	if err != nil {
@@ -58,9 +58,9 @@ func TestRealEngineDiskFull(t *testing.T) {
 	r.put("p", services(testimage.WebV2, testimage.WebV2, testimage.WebV1))
 	p := r.wait(t, "p", func(p *carav1.Project) bool {
 		c := api.FindCondition(p.GetStatus().GetConditions(), api.CondReady)
-		return strings.Contains(c.GetMessage(), "no space left on device") && time.Since(began) > 15*time.Second
+		return strings.Contains(c.GetMessage(), "no space left on device") && time.Since(began) > 5*time.Second
 	})
-	if n := calls() - before; n > 60 {
+	if n := calls() - before; n > 25 {
 		t.Errorf("the engine was asked %d times in %s", n, time.Since(began))
 	}
 	t.Logf("%d calls in %s; %s: %v", calls()-before, time.Since(began).Round(time.Second), p.GetStatus().GetPhase(),

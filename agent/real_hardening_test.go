@@ -11,6 +11,7 @@ import (
 
 // TestRealHardening asks the processes themselves what they may do.
 func TestRealHardening(t *testing.T) {
+	t.Parallel()
 	const pids, noNewPrivileges = "cat /sys/fs/cgroup/pids.max /sys/fs/cgroup/pids/pids.max 2>/dev/null", "grep NoNewPrivs /proc/1/status"
 	sleeper := func(change func(*carav1.Service)) *carav1.Service {
 		s := &carav1.Service{Image: testimage.Busybox, Command: []string{"sleep", "1000"}, StopSignal: "SIGKILL"}

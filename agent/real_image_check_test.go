@@ -38,6 +38,7 @@ func (r *onDocker) imageWith(t *testing.T, lines ...string) string {
 
 // TestRealImageHealthcheck: app waits for db to be healthy, whose image says how to check that, or does not.
 func TestRealImageHealthcheck(t *testing.T) {
+	t.Parallel()
 	r := newReal(t)
 	checked := r.imageWith(t, `HEALTHCHECK --interval=1s --retries=2 CMD test -e /tmp/ready`)
 	r.run(t)

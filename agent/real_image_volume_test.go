@@ -11,6 +11,7 @@ import (
 // TestRealImageVolume: a project whose image declares a volume runs, and a condition says that the volume's data is lost
 // with the container, until something is mounted there.
 func TestRealImageVolume(t *testing.T) {
+	t.Parallel()
 	r := newReal(t)
 	image := r.imageWith(t, "VOLUME /var/lib/db")
 	r.run(t)

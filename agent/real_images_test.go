@@ -25,6 +25,7 @@ func pulled(ref string) *carav1.ProjectSpec {
 }
 
 func TestRealRegistryAway(t *testing.T) {
+	t.Parallel()
 	registry := testregistry.New(t)
 	registry.Push(t, testimage.WebV1, "app:1")
 	discard(t, registry.Ref("app:1"))
@@ -68,6 +69,7 @@ func discardNow(t *testing.T, host, ref string) {
 
 // TestRealRegistryAuth pulls with a password, and is rejected without one.
 func TestRealRegistryAuth(t *testing.T) {
+	t.Parallel()
 	registry := testregistry.New(t)
 	registry.Push(t, testimage.WebV1, "closed:1")
 	discard(t, registry.Ref("closed:1"))
@@ -91,6 +93,7 @@ func TestRealRegistryAuth(t *testing.T) {
 // TestRealRegistryThatStumbles simulates errors of an unhealthy registry: the project waits, reports why, and runs once the
 // registry is healthy again.
 func TestRealRegistryThatStumbles(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		fault testregistry.Fault
 		words string
@@ -137,6 +140,7 @@ func TestRealRegistryThatStumbles(t *testing.T) {
 // TestRealRegistryThatTrickles sends one byte a second. That is progress, so the pull continues and reports it. It blocks no
 // other project, ends immediately when no project waits for it, and leaves nothing behind.
 func TestRealRegistryThatTrickles(t *testing.T) {
+	t.Parallel()
 	registry := testregistry.New(t)
 	registry.PushPadded(t, testimage.WebV1, "trickle:1", 1<<18)
 	discard(t, registry.Ref("trickle:1"))
@@ -164,6 +168,7 @@ func TestRealRegistryThatTrickles(t *testing.T) {
 // TestRealRemadeFromTheSameImage: a container that is recreated uses the same image, even if the tag has moved, also on this
 // node.
 func TestRealRemadeFromTheSameImage(t *testing.T) {
+	t.Parallel()
 	registry := testregistry.New(t)
 	ref := registry.PushPadded(t, testimage.WebV1, "remade:1", 1000)
 	discard(t, ref)

@@ -16,6 +16,7 @@ import (
 
 // TestRealShortJob: a job that runs for 0.3 seconds counts by its exit code, even if it ended before the agent looked.
 func TestRealShortJob(t *testing.T) {
+	t.Parallel()
 	r := newReal(t)
 	r.run(t)
 	for code, want := range map[string]string{"0": api.PhaseRunning, "3": api.PhaseFailed} {
@@ -42,6 +43,7 @@ func TestRealShortJob(t *testing.T) {
 // TestRealManyServices: the network of a project with 35 services has an address for each of them and for the successor of
 // each, which a /27 has not.
 func TestRealManyServices(t *testing.T) {
+	t.Parallel()
 	if os.Getenv(soakEnv) == "" {
 		t.Skip("it starts 35 containers: set " + soakEnv + "=1")
 	}

@@ -36,6 +36,7 @@ func (r *onDocker) untilServed(t *testing.T, project string) {
 
 // TestRealUpdateKeepsWhatServes tries updates that cannot come up on a project that serves.
 func TestRealUpdateKeepsWhatServes(t *testing.T) {
+	t.Parallel()
 	r := newReal(t)
 	r.cfg.Restart.Settle = 5 * time.Second // a slow machine takes longer to crash than the tests' own
 	r.run(t)
@@ -81,6 +82,7 @@ func TestRealUpdateKeepsWhatServes(t *testing.T) {
 
 // TestRealCompletedJobRunsOnce prunes containers, as people do, and starts another agent.
 func TestRealCompletedJobRunsOnce(t *testing.T) {
+	t.Parallel()
 	r := newReal(t)
 	r.run(t)
 	project := uniqueName("once")
@@ -120,6 +122,7 @@ func TestRealCompletedJobRunsOnce(t *testing.T) {
 
 // TestRealHealedAtTheEvent: the engine's events alone bring the agent to look, with no list of all for an hour.
 func TestRealHealedAtTheEvent(t *testing.T) {
+	t.Parallel()
 	m := newMeddlerOf(t, "healed", func(c *agent.Config) { c.Relist = 1 << 50 })
 	t.Run("cpus set by hand", func(t *testing.T) {
 		m := m.in(t)

@@ -50,6 +50,7 @@ func beside(web string) *carav1.ProjectSpec {
 // something, in each kind of rollout, and starts another agent with the same directory. Docker must match the assignments,
 // and what the rollout does not affect must stay untouched. With CARA_SOAK it also kills at each call that reads.
 func TestRealAgentKilledAtEachCall(t *testing.T) {
+	t.Parallel()
 	registry := testregistry.New(t)
 	registry.PushPadded(t, testimage.WebV1, "killed:1", 1<<20)
 	discard(t, registry.Ref("killed:1"))
@@ -90,7 +91,7 @@ func TestRealAgentKilledAtEachCall(t *testing.T) {
 				if !strings.HasPrefix(label, c.only) {
 					continue
 				}
-				for _, when := range deaths(i, len(labels), c.only != "") {
+				for _, when := range deaths(labels, i, c.only != "") {
 					t.Run(string(when)+" "+label, func(t *testing.T) { w.die(t, failpoint.Config{Label: label, When: when, Reads: soaking()}) })
 				}
 			}
@@ -98,20 +99,21 @@ func TestRealAgentKilledAtEachCall(t *testing.T) {
 	}
 }
 
-// deaths returns the moments of call i of n at which to kill an agent. For the engine, after a call equals before the next
-// one: so every second call is tested only during it, and the others also before it. A soak test, and a single kind of call,
-// use all three moments.
-func deaths(i, n int, alone bool) []failpoint.When {
-	switch {
-	case soaking() || alone:
+// deaths returns the moments of call i of a rollout at which to kill an agent. For the engine, after a call equals before the
+// next one, and a call during which the agent dies is mostly carried out. So the first call of each kind is tested during
+// it, and the last call also after it. A soak test, and a single kind of call, use all three moments of each call.
+func deaths(labels []string, i int, alone bool) []failpoint.When {
+	if soaking() || alone {
 		return []failpoint.When{failpoint.Before, failpoint.During, failpoint.After}
-	case i == n-1:
-		return []failpoint.When{failpoint.During, failpoint.After}
-	case i%2 == 0:
-		return []failpoint.When{failpoint.Before, failpoint.During}
-	default:
-		return []failpoint.When{failpoint.During}
 	}
+	var moments []failpoint.When
+	if strings.HasSuffix(labels[i], "#1") {
+		moments = append(moments, failpoint.During)
+	}
+	if i == len(labels)-1 {
+		moments = append(moments, failpoint.After)
+	}
+	return moments
 }
 
 func kindsOf(labels []string) []string {

@@ -73,6 +73,7 @@ func (m *meddler) remove(id string) {
 // TestRealMeddling changes a running project with the Docker client. Each time the agent restores it, and recreates or
 // restarts only the containers that need it.
 func TestRealMeddling(t *testing.T) {
+	t.Parallel()
 	m := newMeddler(t, "meddled")
 	for _, c := range []struct {
 		name   string
@@ -220,6 +221,7 @@ func (m *meddler) reaches() {
 // TestRealForeignThings creates foreign objects with our names or similar labels. They are never touched. The project
 // reports what blocks it, and comes up once that is removed.
 func TestRealForeignThings(t *testing.T) {
+	t.Parallel()
 	for i, c := range []struct {
 		name string
 		take func(m *meddler) (giveBack func())

@@ -35,8 +35,10 @@ func (r *onDocker) previousLog(t *testing.T, stream, project string) string {
 // TestRealRestartKeepsTheLog: after an operator's restart, `logs -p` shows what was written before it, whether the
 // container was restarted in place or another one took over from it.
 func TestRealRestartKeepsTheLog(t *testing.T) {
+	t.Parallel()
 	for name, order := range map[string]string{"in place": api.UpdateStopFirst, "start-first": api.UpdateStartFirst} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			r := newReal(t)
 			r.run(t)
 			project := fmt.Sprint("restart-", strings.ReplaceAll(name, " ", "-"), "-", os.Getpid())
@@ -63,19 +65,25 @@ func TestRealRestartKeepsTheLog(t *testing.T) {
 	}
 }
 
-// TestRealRestartKilled kills an agent with SIGKILL before, during and after each call of a restart in place. The next agent
+// TestRealRestartKilled kills an agent with SIGKILL around each call of a restart in place. The next agent
 // finishes the restart: the container has run exactly twice.
 func TestRealRestartKilled(t *testing.T) {
-	spec := &carav1.ProjectSpec{Services: []*carav1.Service{{
-		Name: "a", Image: testimage.Busybox, Command: []string{"sh", "-c", "trap exit TERM; echo a run; sleep 1000 & wait"},
-	}}}
-	n := 0
-	for _, call := range []string{"StopContainer#1", "StartContainer#1"} {
-		for _, when := range []failpoint.When{failpoint.Before, failpoint.During, failpoint.After} {
+	t.Parallel()
+	for call, moments := range map[string][]failpoint.When{
+		"StopContainer#1":  {failpoint.Before, failpoint.During}, // after it is before the next
+		"StartContainer#1": {failpoint.During, failpoint.After},
+	} {
+		if soaking() {
+			moments = []failpoint.When{failpoint.Before, failpoint.During, failpoint.After}
+		}
+		for _, when := range moments {
 			t.Run(string(when)+" "+call, func(t *testing.T) {
-				n++
+				t.Parallel()
+				spec := &carav1.ProjectSpec{Services: []*carav1.Service{{
+					Name: "a", Image: testimage.Busybox, Command: []string{"sh", "-c", "trap exit TERM; echo a run; sleep 1000 & wait"},
+				}}}
 				r := newReal(t)
-				project := fmt.Sprint("restart-killed-", n, "-", os.Getpid())
+				project := uniqueName("restart-killed")
 				r.run(t)
 				r.put(project, spec)
 				before := r.wait(t, project, phase(api.PhaseRunning)).GetStatus().GetServices()[0]

@@ -79,6 +79,7 @@ func three() *carav1.ProjectSpec {
 }
 
 func TestRealThreeServices(t *testing.T) {
+	t.Parallel()
 	r := newReal(t)
 	r.run(t)
 	project := name(t)

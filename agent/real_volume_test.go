@@ -71,6 +71,7 @@ func (r *onDocker) removeContainers(t testing.TB) {
 
 // TestRealDataSurvives: the data of a Managed volume survives all but the server's request to remove it.
 func TestRealDataSurvives(t *testing.T) {
+	t.Parallel()
 	r := newReal(t)
 	r.run(t)
 	project := uniqueName("diary")
@@ -133,6 +134,7 @@ func TestRealDataSurvives(t *testing.T) {
 
 // TestRealDataIsNotReplaced: a project whose volume was removed by hand fails, and there is no empty volume in its place.
 func TestRealDataIsNotReplaced(t *testing.T) {
+	t.Parallel()
 	r := newReal(t)
 	r.deaf = true // only the agent's own record knows that the volume was made
 	r.run(t)
@@ -181,6 +183,7 @@ func (w *walk) removeData(t *testing.T) {
 // TestRealDataUnderKills kills the agent with SIGKILL at each call that changes something while it creates or updates a
 // project with a Managed volume. No line of the diary is ever lost, and there is never a second volume.
 func TestRealDataUnderKills(t *testing.T) {
+	t.Parallel()
 	for name, before := range map[string]*carav1.ProjectSpec{"create": nil, "update": diary("before")} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -188,7 +191,7 @@ func TestRealDataUnderKills(t *testing.T) {
 			labels := w.discover(t)
 			last := w.sh(t, w.project, "db", "cat /data/diary")
 			for i, label := range labels {
-				for _, when := range deaths(i, len(labels), false) {
+				for _, when := range deaths(labels, i, false) {
 					t.Run(string(when)+" "+label, func(t *testing.T) {
 						if strings.HasPrefix(label, "CreateVolume") { // there must be none before
 							w.removeData(t)
@@ -212,6 +215,7 @@ func TestRealDataUnderKills(t *testing.T) {
 
 // TestRealHostVolume mounts directories and a socket of this machine.
 func TestRealHostVolume(t *testing.T) {
+	t.Parallel()
 	r := newReal(t)
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {

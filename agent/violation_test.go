@@ -103,6 +103,7 @@ func TestANameThatIsNoneTouchesNoFile(t *testing.T) {
 
 // TestRealFilesOfAReadOnlyService go into its volumes.
 func TestRealFilesOfAReadOnlyService(t *testing.T) {
+	t.Parallel()
 	r := newReal(t)
 	r.run(t)
 	project := name(t)

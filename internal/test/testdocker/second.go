@@ -33,9 +33,20 @@ var ErrNoSecond = errors.New("no second engine in a network namespace")
 // fails it if E2E=1.
 func SecondEngine(tb testing.TB) *Second {
 	tb.Helper()
+	return secondEngine(tb)
+}
+
+// SecondEngineOn is SecondEngine with an engine that keeps its data in a directory of the caller.
+func SecondEngineOn(tb testing.TB, data string) *Second {
+	tb.Helper()
+	return secondEngine(tb, "CARA_ENGINE_DATA="+data)
+}
+
+func secondEngine(tb testing.TB, env ...string) *Second {
+	tb.Helper()
 	testneed.NotShort(tb)
 	// Names must differ between concurrent test binaries, and within one.
-	second, err := StartSecond(tb.Context(), "t"+strconv.FormatInt(int64(os.Getpid()), 36)+"-"+short(tb.Name()))
+	second, err := startSecond(tb.Context(), "t"+strconv.FormatInt(int64(os.Getpid()), 36)+"-"+short(tb.Name()), env...)
 	if errors.Is(err, ErrNoSecond) {
 		testneed.Missing(tb, "%v", err)
 	}
@@ -61,8 +72,11 @@ func short(text string) string {
 
 // StartSecond is SecondEngine for programs. The name has at most 12 characters of a-z, 0-9 and '-'. An engine without a
 // Drop is removed by the next use of hack/engine.
-func StartSecond(ctx context.Context, name string) (*Second, error) {
-	out, err := script(ctx, "second", name, strconv.Itoa(os.Getpid()))
+func StartSecond(ctx context.Context, name string) (*Second, error) { return startSecond(ctx, name) }
+
+// startSecond gives hack/engine these additional environment variables.
+func startSecond(ctx context.Context, name string, env ...string) (*Second, error) {
+	out, err := scriptIn(ctx, env, "second", name, strconv.Itoa(os.Getpid()))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoSecond, err)
 	}
@@ -105,12 +119,16 @@ func (s *Second) Drop(ctx context.Context) error {
 }
 
 // script runs hack/engine and returns its standard output.
-func script(ctx context.Context, args ...string) (string, error) {
+func script(ctx context.Context, args ...string) (string, error) { return scriptIn(ctx, nil, args...) }
+
+// scriptIn is script with additional environment variables.
+func scriptIn(ctx context.Context, env []string, args ...string) (string, error) {
 	root, err := testimage.Root()
 	if err != nil {
 		return "", err
 	}
 	command := exec.CommandContext(ctx, filepath.Join(root, "hack", "engine"), args...)
+	command.Env = append(os.Environ(), env...)
 	var out, complaint bytes.Buffer
 	command.Stdout, command.Stderr = &out, &complaint
 	if err := command.Run(); err != nil {
