@@ -45,8 +45,8 @@ race: ## the tests of the rooms that have loops that need no engine, under the r
 e2e: ## the end-to-end tests alone; what they need must be there
 	DOCKER_HOST="$$(hack/engine up)" && export DOCKER_HOST E2E=1 && go test -count=1 -timeout 15m ./e2e/...
 
-soak: ## the tests that take long: thousands of cycles, hundreds of projects, a thousand rounds with data, the agent killed at each call that reads, too
-	DOCKER_HOST="$$(hack/engine up)" && export DOCKER_HOST E2E=1 CARA_SOAK=1 && go test -count=1 -v -timeout 3h -run 'Cycles|TwoHundred|DataRounds|RealMany|KilledAtEachCall' ./e2e ./agent
+soak: ## the tests that take long: thousands of cycles, hundreds of projects, a thousand rounds with data, the agent killed at each moment of each call
+	DOCKER_HOST="$$(hack/engine up)" && export DOCKER_HOST E2E=1 CARA_SOAK=1 && go test -count=1 -v -timeout 3h -run 'Cycles|TwoHundred|ManyProjectsInOnePush|PortForward|StormOfPushes|StartFirst|DataRounds|RealMany|KilledAtEachCall|UnderKills|RestartKilled|OverRotation' ./e2e ./agent
 
 fuzz: ## each fuzz target for FUZZTIME
 	hack/fuzz $(FUZZTIME)
@@ -61,4 +61,4 @@ check: build ## the fast part: build, vet, lint, tests that need no engine
 	go vet $(PACKAGES) && $(TOOL) golangci-lint run $(PACKAGES) && go test -short -timeout 5m $(PACKAGES)
 
 verify: generate ## what must hold before a push: generated code, format, lint, build, all tests, races. The pipeline runs this
-	hack/generated && hack/format check && $(MAKE) build && $(MAKE) test E2E=1 && $(MAKE) race && $(MAKE) lint
+	hack/generated && hack/format check && $(MAKE) build && $(MAKE) lint && $(MAKE) race && $(MAKE) test E2E=1
