@@ -95,8 +95,9 @@ func TestDataRounds(t *testing.T) {
 }
 
 func newDataRounds(t *testing.T, seed uint64) *dataRounds {
-	first, second := testdocker.Engine(t), testdocker.SecondEngine(t)
+	first := testdocker.Engine(t)
 	t.Parallel()
+	second := secondEngine(t)
 	w := &dataRounds{
 		testCluster: newWorld(t, options{listen: wildcard(t)}), nodes: map[string]string{"n1": first, "n2": second.Host},
 		witness: t.TempDir(), faults: rand.New(rand.NewPCG(seed, 0)), beginning: time.Now(),

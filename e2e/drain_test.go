@@ -86,7 +86,7 @@ func TestDrain(t *testing.T) {
 		return r.Stdout
 	}
 	ctl("cordon", "n1")
-	const projects, parallel = 8, 2
+	const projects, parallel = 5, 2
 	var names []string
 	for i := range projects {
 		name := w.name(fmt.Sprintf("p%d", i))

@@ -40,8 +40,8 @@ func TestEngineStoppedDuringARollout(t *testing.T) { engineEnds(t, "-TERM") }
 func TestEngineKilledDuringARollout(t *testing.T) { engineEnds(t, "-KILL") }
 
 func engineEnds(t *testing.T, signal string) {
-	second := testdocker.SecondEngine(t)
 	t.Parallel()
+	second := testdocker.SecondEngine(t)
 	w := newWorld(t, options{listen: wildcard(t)})
 	w.agent("n1", second.Host, second)
 	settled := w.name("settled")
@@ -51,7 +51,7 @@ func engineEnds(t *testing.T, signal string) {
 
 	all := []string{settled}
 	manifests := ""
-	for n := range 5 {
+	for n := range 3 {
 		name := w.name(fmt.Sprintf("roll%d", n))
 		all = append(all, name)
 		manifests += "---\n" + w.web(name, testimage.WebV2)
@@ -59,7 +59,7 @@ func engineEnds(t *testing.T, signal string) {
 	w.apply(manifests)
 	ctx, cancel := w.patience()
 	defer cancel()
-	w.must(w.AwaitHeld(ctx, second.Host, "", "a rollout that is half done", func(h testdocker.Held) bool { return len(h.Containers) >= 3 }))
+	w.must(w.AwaitHeld(ctx, second.Host, "", "a rollout that is half done", func(h testdocker.Held) bool { return len(h.Containers) >= 2 }))
 	w.engineAway(second, signal, all)
 	w.running(all...)
 	after := w.equal("n1", second.Host)

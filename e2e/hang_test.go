@@ -68,8 +68,9 @@ func TestEngineHangsForAMinute(t *testing.T) {
 // project moves; the project that may not stays. When the link is let go the agent hears of it on its old connection,
 // stops what is no longer its own, and restarts nothing.
 func TestLinkHeldLongerThanRescheduleAfter(t *testing.T) {
-	first, second := testdocker.Engine(t), testdocker.SecondEngine(t)
+	first := testdocker.Engine(t)
 	t.Parallel()
+	second := secondEngine(t)
 	listen := wildcard(t)
 	link := linked(t, testlink.Address{Network: "tcp", Name: second.Gateway + ":0"},
 		testlink.Address{Network: "tcp", Name: strings.Replace(listen, "0.0.0.0", "127.0.0.1", 1)})

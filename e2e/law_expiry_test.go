@@ -42,6 +42,7 @@ func TestLawExpiresWhileStillInGit(t *testing.T) {
 		t.Errorf("gone at %s, before %s (%v)", late, at, err)
 	}
 	w.claimSays("platform", "pr", "Expired", "expireAt "+at+" has passed; set a later one in the manifest, or remove it")
+	w.says("the events", w.ctl("", "get", "events", "--for", "project/pr").Stdout, "Expired")
 	w.crash()
 	w.start()
 	w.nothingWritten("platform")

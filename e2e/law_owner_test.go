@@ -115,6 +115,7 @@ func TestLawManualChange(t *testing.T) {
 	w.polled("platform")
 	w.asks("web", "hand:1")
 	w.says("overrides", w.ctl("", "get", "overrides").Stdout, "web", "Spec", "user/admin", "incident 7")
+	w.says("the list", w.ctl("", "get", "projects").Stdout, "Overridden")
 	if r := w.ctl("", "override", "clear", "web"); r.Code != 0 {
 		t.Errorf("%+v", r)
 	}

@@ -12,7 +12,12 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	testneed.AtOnce(3) // they mostly wait
 	code := m.Run()
+	if err := dropSeconds(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
 	if programs.dir != "" {
 		if err := os.RemoveAll(programs.dir); err != nil {
 			fmt.Fprintln(os.Stderr, err)

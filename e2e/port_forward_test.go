@@ -19,7 +19,7 @@ import (
 	"github.com/caravanserai/cara/internal/test/testimage"
 )
 
-// echo runs a project of one service that sends back on port 9000 what it is sent, and returns its name.
+// echo runs a project of one service that sends back on port 9000 what it is sent, and returns its name once it listens.
 func (w *testCluster) echo(short string) string {
 	w.Helper()
 	for _, host := range w.engines {
@@ -30,6 +30,7 @@ func (w *testCluster) echo(short string) string {
 services:
 - name: echo
   image: `+testimage.Echo+`
+  healthcheck: {tcp: {port: 9000}, interval: 200ms}
   stopGracePeriod: 1s`))
 	w.running(name)
 	return name
@@ -90,12 +91,12 @@ func TestPortForward(t *testing.T) {
 	w := oneNode(t)
 	name := w.echo("ports")
 	p, addresses := w.forward("project/"+name, "0:9000", "0:9001")
-	big := make([]byte, 100<<20)
+	big := make([]byte, often(100, 32)<<20) // more than all buffers on the way
 	_, _ = rand.Read(big)
-	w.sub("100 MB both ways", func(w *testCluster) { w.must(bounce(addresses[0], big)) })
-	w.sub("200 connections at once", func(w *testCluster) {
+	w.sub("much both ways", func(w *testCluster) { w.must(bounce(addresses[0], big)) })
+	w.sub("many connections at once", func(w *testCluster) {
 		var all sync.WaitGroup
-		for i := range 200 {
+		for i := range often(200, 50) {
 			all.Go(func() {
 				if err := bounce(addresses[0], big[i<<10:(i+300)<<10]); err != nil {
 					w.Errorf("connection %d: %v; %s", i, err, p.Tail(3))

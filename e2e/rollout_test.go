@@ -58,8 +58,9 @@ func TestStartFirst(t *testing.T) {
 	w.must(events.event(1))
 	clients := w.load("n1", shop+".test")
 
+	updates := often(8, 2)
 	w.sub("updates", func(w *testCluster) {
-		for n := range 4 {
+		for n := range updates {
 			image, version := testimage.WebV2, "web v2"
 			if n%2 == 1 {
 				image, version = testimage.WebV1, "web v1"
@@ -101,7 +102,7 @@ func TestStartFirst(t *testing.T) {
 			if serves(p) != before {
 				w.Errorf("%s: container %s serves, want %s", how, serves(p), before)
 			}
-			w.answers("n1", shop+".test", "/", 200, "update 3")
+			w.answers("n1", shop+".test", "/", 200, fmt.Sprint("update ", updates-1))
 			clients.none(w)
 		}
 	})

@@ -34,7 +34,7 @@ func often(soak, otherwise int) int {
 func TestCyclesLeaveNothing(t *testing.T) {
 	w := oneNode(t)
 	host := w.engines[0]
-	cycles := often(1000, 15)
+	cycles := often(1000, 10)
 	name := w.name("cycle")
 	cycle := func() {
 		w.apply(w.web(name, testimage.WebV1))
@@ -44,7 +44,7 @@ func TestCyclesLeaveNothing(t *testing.T) {
 		}
 		w.gone(name)
 	}
-	warm := max(cycles/10, 5)
+	warm := max(cycles/10, 3)
 	for range warm {
 		cycle()
 	}

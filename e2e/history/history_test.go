@@ -23,15 +23,14 @@ const (
 	clients  = 8
 	keys     = 8
 	watchers = 3
-	life     = 4 * time.Second // of the server between two kills
 )
 
 // TestHistory kills the real server under load, and holds what every client was told against one register a project.
 func TestHistory(t *testing.T) {
 	testneed.NotShort(t)
-	lives := 4
+	lives, life := 4, 2*time.Second // of the server between two kills
 	if os.Getenv("CARA_SOAK") != "" {
-		lives = 40
+		lives, life = 40, 4*time.Second
 	}
 	dir := t.TempDir()
 	if err := testcluster.Build(t.Context(), dir); err != nil {
