@@ -352,8 +352,11 @@ func TestModel(t *testing.T) {
 	})
 }
 
-// playMany plays so many histories, or the one whose seed is given.
+// playMany plays so many histories, or the one whose seed is given. With -short, as under the race detector, a third of them.
 func playMany(t *testing.T, n int, play func(t *testing.T, seed uint64)) {
+	if testing.Short() {
+		n /= 3
+	}
 	if *modelSeed != 0 {
 		play(t, *modelSeed)
 		return
