@@ -35,13 +35,13 @@ func Build(ctx context.Context, dir string) error {
 	return errors.Join(build(ctx, root, cache, dir), unlock())
 }
 
-// build links the programs in cache and puts them into dir. The caller holds the lock of cache.
+// build links the programs in cache, as `make build` does, and puts them into dir. The caller holds the lock of cache.
 func build(ctx context.Context, root, cache, dir string) error {
-	argv := []string{"go", "build", "-ldflags", "-s -w", "-o", cache + string(filepath.Separator)}
+	argv := []string{"go", "build", "-trimpath", "-ldflags", "-s -w", "-o", cache + string(filepath.Separator)}
 	for _, program := range programs {
 		argv = append(argv, "./cmd/"+program)
 	}
-	r, err := runCommand(ctx, root, os.Environ(), "", argv...)
+	r, err := runCommand(ctx, root, append(os.Environ(), "CGO_ENABLED=0"), "", argv...)
 	if err == nil && r.Code != 0 {
 		err = errors.New(r.Stderr)
 	}
