@@ -228,7 +228,7 @@ func (w *walk) serves(t *testing.T) (stop func()) {
 			}
 			select {
 			case <-ctx.Done():
-			case <-time.After(5 * time.Millisecond):
+			case <-time.After(20 * time.Millisecond):
 			}
 		}
 		looked <- nil

@@ -63,7 +63,7 @@ func (l *load) client(ctx context.Context, n int, url, host string) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(5 * time.Millisecond):
+		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }

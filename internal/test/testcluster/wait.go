@@ -14,11 +14,17 @@ type fatal struct{ error }
 
 func (f fatal) Unwrap() error { return f.error }
 
+// The pause between two calls of a condition: a tenth of the time that was waited so far, within these bounds. The
+// condition asks a server, an engine or a program, and must not take the machine from what it waits for.
+const (
+	minPause = 20 * time.Millisecond
+	maxPause = 250 * time.Millisecond
+)
+
 // WaitFor calls cond repeatedly until it returns nil or a Fatal error, or ctx ends. The error has what and the last error
 // of cond.
 func WaitFor(ctx context.Context, what string, cond func(context.Context) error) error {
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
+	began := time.Now()
 	last := errors.New("never asked")
 	for {
 		err := cond(ctx)
@@ -34,7 +40,7 @@ func WaitFor(ctx context.Context, what string, cond func(context.Context) error)
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("wait until %s: %w; last: %w", what, ctx.Err(), last)
-		case <-tick.C:
+		case <-time.After(min(max(time.Since(began)/10, minPause), maxPause)):
 		}
 	}
 }
