@@ -93,12 +93,19 @@ func overSSH(t testing.TB) *repository {
 	}
 }
 
+// TestContract runs the whole contract over HTTP and on a local path. What is made of a tree is the same for the others.
 func TestContract(t *testing.T) {
-	for name, subject := range map[string]func(testing.TB) *repository{
-		"http": overHTTP, "https with a password": overHTTPS, "ssh": overSSH, "local path": local,
+	for name, c := range map[string]struct {
+		run     func(*testing.T, func(*testing.T) sourcetest.Subject)
+		subject func(testing.TB) *repository
+	}{
+		"http":                  {sourcetest.Run, overHTTP},
+		"https with a password": {sourcetest.RunWire, overHTTPS},
+		"ssh":                   {sourcetest.RunWire, overSSH},
+		"local path":            {sourcetest.Run, local},
 	} {
 		t.Run(name, func(t *testing.T) {
-			sourcetest.Run(t, func(t *testing.T) sourcetest.Subject { return subject(t) })
+			c.run(t, func(t *testing.T) sourcetest.Subject { return c.subject(t) })
 		})
 	}
 }

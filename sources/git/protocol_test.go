@@ -49,7 +49,7 @@ func overOldHTTP(t testing.TB) *repository {
 }
 
 func TestProtocol0(t *testing.T) {
-	sourcetest.Run(t, func(t *testing.T) sourcetest.Subject { return overOldHTTP(t) })
+	sourcetest.RunWire(t, func(t *testing.T) sourcetest.Subject { return overOldHTTP(t) })
 }
 
 func TestRefs(t *testing.T) {
@@ -227,11 +227,13 @@ func TestRedirectWithinTheHost(t *testing.T) {
 // An endless stream costs no more than the limit, and a trickling one ends.
 func TestStreamsWithoutEnd(t *testing.T) {
 	const advert = "001e# service=git-upload-pack\n0000000eversion 2\n0000"
+	const soon = 200 * time.Millisecond
 	tests := map[string]struct {
+		idle time.Duration // zero: the default, because a busy machine is idle for a moment, too
 		send func(w http.ResponseWriter, r *http.Request)
 		want string
 	}{
-		"for ever": {func(w http.ResponseWriter, _ *http.Request) {
+		"for ever": {0, func(w http.ResponseWriter, _ *http.Request) {
 			line := fmt.Sprintf("%04x%s refs/heads/%s\n", 4+40+1+11+1000+1, strings.Repeat("a", 40), strings.Repeat("x", 1000))
 			for {
 				if _, err := w.Write([]byte(line)); err != nil {
@@ -239,7 +241,7 @@ func TestStreamsWithoutEnd(t *testing.T) {
 				}
 			}
 		}, "the list of refs is larger than 32 MiB"},
-		"a byte now and then": {func(w http.ResponseWriter, r *http.Request) {
+		"a byte now and then": {soon, func(w http.ResponseWriter, r *http.Request) {
 			_, _ = w.Write([]byte("fff0"))
 			tick := time.NewTicker(20 * time.Millisecond)
 			defer tick.Stop()
@@ -253,7 +255,7 @@ func TestStreamsWithoutEnd(t *testing.T) {
 				}
 			}
 		}, "stopped sending; it will be tried again"},
-		"silence": {func(w http.ResponseWriter, r *http.Request) {
+		"silence": {soon, func(w http.ResponseWriter, r *http.Request) {
 			w.(http.Flusher).Flush()
 			<-r.Context().Done()
 		}, "stopped sending; it will be tried again"},
@@ -271,7 +273,7 @@ func TestStreamsWithoutEnd(t *testing.T) {
 			}))
 			t.Cleanup(server.Close)
 			cfg := config()
-			cfg.IdleTimeout = 200 * time.Millisecond
+			cfg.IdleTimeout = tt.idle
 			_, err := look(t, git.New(cfg), &carav1.SourceSpec{Git: &carav1.GitSource{Url: server.URL + "/app.git"}}, nil)
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("err = %v, want %s", err, tt.want)

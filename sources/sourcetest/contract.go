@@ -11,25 +11,34 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// Run runs the contract tests for one type of source. Each test gets a new, empty subject.
-func Run(t *testing.T, subject func(t *testing.T) Subject) {
-	tests := []struct {
-		name string
-		test func(t *testing.T, w *Harness)
-	}{
+// contractTest is one test of the contract.
+type contractTest struct {
+	name string
+	test func(t *testing.T, w *Harness)
+}
+
+// wire returns the tests in which it matters how a source is reached: what is asked of it, when, and what its absence does.
+func wire() []contractTest {
+	return []contractTest{
 		{"declares projects", declares},
 		{"nothing changed, nothing written", unchanged},
 		{"one change, one claim", oneChange},
 		{"a restart reads nothing again", restart},
+		{"unreachable keeps what stands", unreachable},
+		{"path missing", pathMissing},
+		{"removed file", removed},
+	}
+}
+
+// content returns the tests of what is made of a tree that was read.
+func content() []contractTest {
+	return []contractTest{
 		{"renamed file, same project", renamed},
 		{"one bad file among many", badFile},
 		{"same project twice", declaredTwice},
-		{"unreachable keeps what stands", unreachable},
 		{"any error while reading", anyError},
-		{"path missing", pathMissing},
 		{"subtree and globs", globs},
 		{"files that are no manifests", unreadable},
-		{"removed file", removed},
 		{"a path that is not read is not gone", notRead},
 		{"files of other tools", otherTools},
 		{"only projects", onlyProjects},
@@ -37,6 +46,18 @@ func Run(t *testing.T, subject func(t *testing.T) Subject) {
 		{"a request is answered", request},
 		{"too many projects", tooMany},
 	}
+}
+
+// Run runs the contract tests for one type of source. Each test gets a new, empty subject.
+func Run(t *testing.T, subject func(t *testing.T) Subject) {
+	runAll(t, append(wire(), content()...), subject)
+}
+
+// RunWire runs the part of the contract that depends on how a source is reached, for another way to a type of source that
+// passes Run.
+func RunWire(t *testing.T, subject func(t *testing.T) Subject) { runAll(t, wire(), subject) }
+
+func runAll(t *testing.T, tests []contractTest, subject func(t *testing.T) Subject) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
