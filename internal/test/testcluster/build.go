@@ -13,7 +13,7 @@ import (
 )
 
 // programs are what Build builds, below cmd.
-var programs = []string{"cara-server", "cara-agent", "caractrl"}
+func programs() []string { return []string{"cara-server", "cara-agent", "caractrl"} }
 
 // Build puts the three programs of this tree into dir. It links them in the tree's folder .cache/programs, which all
 // packages and runs share: `go build` links only what has changed there since the last time.
@@ -38,7 +38,7 @@ func Build(ctx context.Context, dir string) error {
 // build links the programs in cache, as `make build` does, and puts them into dir. The caller holds the lock of cache.
 func build(ctx context.Context, root, cache, dir string) error {
 	argv := []string{"go", "build", "-trimpath", "-ldflags", "-s -w", "-o", cache + string(filepath.Separator)}
-	for _, program := range programs {
+	for _, program := range programs() {
 		argv = append(argv, "./cmd/"+program)
 	}
 	r, err := runCommand(ctx, root, append(os.Environ(), "CGO_ENABLED=0"), "", argv...)
@@ -48,7 +48,7 @@ func build(ctx context.Context, root, cache, dir string) error {
 	if err != nil {
 		return fmt.Errorf("build programs: %w", err)
 	}
-	for _, program := range programs {
+	for _, program := range programs() {
 		if err := place(filepath.Join(cache, program), filepath.Join(dir, program)); err != nil {
 			return fmt.Errorf("build programs: %w", err)
 		}
