@@ -49,6 +49,35 @@ func TestAMoveIsOneCommitAndKeepsWhereItCameFrom(t *testing.T) {
 	}
 }
 
+// TestADrainThatWaitsSaysWhy while projects are on the node, and nothing is marked as drained.
+func TestADrainThatWaitsSaysWhy(t *testing.T) {
+	w := newTown(t)
+	fillWith(t, w.house, web("shop"))
+	w.running(t, "shop")
+	n, _ := state.Get[*carav1.Node](w.db.Cache, "n1")
+	n = &carav1.Node{
+		ApiVersion: api.APIVersion, Kind: api.KindNode, Metadata: &carav1.ObjectMeta{Name: n.GetMetadata().GetName()},
+		Spec: &carav1.NodeSpec{Draining: true, DrainMoveData: true},
+	}
+	if _, err := carav1.NewNodeServiceClient(w.as(t, "admin")).PutNode(t.Context(), &carav1.PutNodeRequest{Node: n}); err != nil {
+		t.Fatal(err)
+	}
+	for _, waits := range []bool{true, false} {
+		now, _ := state.Get[*carav1.Node](w.db.Cache, "n1")
+		out, err := carav1.NewNodeServiceClient(w.loop(t, "scheduler")).MarkNodeDrained(t.Context(), &carav1.MarkNodeDrainedRequest{
+			Name: "n1", ResourceVersion: now.GetMetadata().GetResourceVersion(), Message: "project shop stays", Waits: waits,
+		})
+		if !waits {
+			testproblem.Want(t, err, codes.Aborted, api.TitleConflict)
+			continue
+		}
+		c := api.FindCondition(out.GetStatus().GetConditions(), api.CondDrained)
+		if err != nil || c.GetStatus() != api.StatusFalse || c.GetReason() != api.ReasonDraining || c.GetMessage() != "project shop stays" {
+			t.Errorf("the condition is %v, %v", c, err)
+		}
+	}
+}
+
 func TestTheConditionDrainedGoesWithTheSpec(t *testing.T) {
 	w := newTown(t)
 	fillWith(t, w.house, web("shop"))

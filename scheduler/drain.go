@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/caravanserai/cara/api"
@@ -56,6 +58,9 @@ func (s *Scheduler) drain(ctx context.Context, name string) (time.Duration, erro
 			continue
 		}
 		errs = append(errs, s.assign(ctx, p, &carav1.ScheduleProjectRequest{Action: api.ScheduleMove, NodeRef: d.Node, Reason: api.ReasonNodeDraining, Message: message}))
+	}
+	if n.GetSpec().GetDrainMoveData() {
+		errs = append(errs, s.markDrained(ctx, n, &carav1.MarkNodeDrainedRequest{Waits: true, Message: waitsText(leave)}))
 	}
 	return s.nextMove(at), errors.Join(errs...)
 }
@@ -139,7 +144,6 @@ func (s *Scheduler) nextMove(o *occupants) (wait time.Duration) {
 
 // drained marks a node as drained, once.
 func (s *Scheduler) drained(ctx context.Context, n *carav1.Node, at *occupants) error {
-	name := n.GetMetadata().GetName()
 	if api.IsTrue(n.GetStatus().GetConditions(), api.CondDrained) {
 		return nil
 	}
@@ -147,15 +151,47 @@ func (s *Scheduler) drained(ctx context.Context, n *carav1.Node, at *occupants) 
 	if at.failed > 0 {
 		message += fmt.Sprintf("; Failed projects stay, stopped, for their logs: %d", at.failed)
 	}
-	_, err := s.nodes.MarkNodeDrained(ctx, &carav1.MarkNodeDrainedRequest{
-		Name: name, ResourceVersion: n.GetMetadata().GetResourceVersion(), Message: message,
-	})
+	return s.markDrained(ctx, n, &carav1.MarkNodeDrainedRequest{Message: message})
+}
+
+// maxWaiting limits the projects that the condition Drained names.
+const maxWaiting = 3
+
+// waitsText names the projects that a drain cannot move now, and why. The text does not depend on the projects that are
+// moving, so that it changes rarely.
+func waitsText(leave []Departure) string {
+	var stay []string
+	for _, d := range leave {
+		if d.Node == "" {
+			stay = append(stay, fmt.Sprintf("project %s stays: %s", d.Project, d.Why))
+		}
+	}
+	if len(stay) == 0 {
+		return "its projects are leaving"
+	}
+	slices.Sort(stay)
+	if more := len(stay) - maxWaiting; more > 0 {
+		stay = append(stay[:maxWaiting], fmt.Sprintf("%d more projects stay", more))
+	}
+	return strings.Join(stay, "; ")
+}
+
+// markDrained sets the condition Drained of a node, unless the node has it already.
+func (s *Scheduler) markDrained(ctx context.Context, n *carav1.Node, req *carav1.MarkNodeDrainedRequest) error {
+	name := n.GetMetadata().GetName()
+	if req.Waits && api.FindCondition(n.GetStatus().GetConditions(), api.CondDrained).GetMessage() == req.Message {
+		return nil
+	}
+	req.Name, req.ResourceVersion = name, n.GetMetadata().GetResourceVersion()
+	_, err := s.nodes.MarkNodeDrained(ctx, req)
 	if api.IsConflict(err) || api.IsNotFound(err) {
 		return nil // it changed: the change triggers another pass
 	}
 	if err != nil {
-		return fmt.Errorf("mark node %s drained: %w", name, err)
+		return fmt.Errorf("set the condition Drained of node %s: %w", name, err)
 	}
-	s.cfg.Logger.Info("node drained", "node", name)
+	if !req.Waits {
+		s.cfg.Logger.Info("node drained", "node", name)
+	}
 	return nil
 }

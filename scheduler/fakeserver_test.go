@@ -32,6 +32,7 @@ type fakeServer struct {
 	peak     int // how many projects that ran once did not, at most
 	moves    int // how many calls of MoveProject there were
 	refuse   error
+	waits    int // how often a drain wrote what it waits for
 }
 
 func newFakeServer() *fakeServer {
@@ -162,8 +163,13 @@ func (w *fakeServer) drained(req *carav1.MarkNodeDrainedRequest) (*carav1.Node, 
 	if n.Metadata.ResourceVersion != req.ResourceVersion || !n.GetSpec().GetDraining() {
 		return nil, api.Conflict("changed since")
 	}
+	status := api.StatusTrue
+	if req.Waits {
+		status = api.StatusFalse
+		w.waits++
+	}
 	n.Status.Conditions, _ = api.SetCondition(n.Status.Conditions, &carav1.Condition{
-		Type: api.CondDrained, Status: api.StatusTrue, Reason: "Drained", Message: req.Message,
+		Type: api.CondDrained, Status: status, Reason: "Drained", Message: req.Message,
 	}, time.Now())
 	w.put(false, n)
 	return n, nil

@@ -257,6 +257,14 @@ func TestADrainRepeatsAFailedMoveLater(t *testing.T) {
 		if got := says(); !strings.HasPrefix(got, "node n1 is draining, and the project stays: no space on node n2; the drain tries again at ") {
 			t.Errorf("it says %q", got)
 		}
+		drained := func() string {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return api.FindCondition(w.nodes["n1"].Status.Conditions, api.CondDrained).GetMessage()
+		}
+		if got := drained(); !strings.HasPrefix(got, "project a stays: no space on node n2; the drain tries again at ") {
+			t.Errorf("the node says %q", got)
+		}
 		for _, wait := range []time.Duration{1, 2, 4} { // minutes
 			before := w.moves
 			if pass(wait*time.Minute - 40*time.Second); w.moves != before {
@@ -266,8 +274,14 @@ func TestADrainRepeatsAFailedMoveLater(t *testing.T) {
 			if got := w.moving(); !slices.Equal(got, []string{"a"}) || w.moves != before+1 {
 				t.Fatalf("moving are %v after %s", got, wait*time.Minute)
 			}
+			if got := drained(); got != "its projects are leaving" {
+				t.Errorf("the node says %q while a moves", got)
+			}
 			w.ends("a", "no space on node n2")
 			pass(time.Second)
+		}
+		if w.waits > 10 { // once for each change
+			t.Errorf("the drain wrote %d times what it waits for", w.waits)
 		}
 		stop()
 	})
@@ -315,4 +329,22 @@ func TestADrainFindsNoNodeThatReceivesData(t *testing.T) {
 		}
 		stop()
 	})
+}
+
+func TestWaitsText(t *testing.T) {
+	stays := func(names ...string) (all []Departure) {
+		for _, name := range names {
+			all = append(all, Departure{Project: name, Why: "why"})
+		}
+		return append(all, Departure{Project: "goes", Node: "n2"})
+	}
+	for want, leave := range map[string][]Departure{
+		"its projects are leaving":                   stays(),
+		"project a stays: why; project b stays: why": stays("b", "a"),
+		"project a stays: why; project b stays: why; project c stays: why; 2 more projects stay": stays("e", "d", "c", "b", "a"),
+	} {
+		if got := waitsText(leave); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
 }

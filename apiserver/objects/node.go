@@ -179,8 +179,8 @@ func beginDrain(t *state.Tx, n *carav1.Node) {
 	}
 }
 
-// MarkNodeDrained records that nothing runs on a draining node any more. It fails if the node has changed since the
-// scheduler read it.
+// MarkNodeDrained records that nothing runs on a draining node any more, or why its drain waits. It fails if the node has
+// changed since the scheduler read it.
 func (s Nodes) MarkNodeDrained(ctx context.Context, req *carav1.MarkNodeDrainedRequest) (*carav1.Node, error) {
 	var out *carav1.Node
 	err := s.DB.Transact(ctx, func(t *state.Tx) error {
@@ -194,22 +194,21 @@ func (s Nodes) MarkNodeDrained(ctx context.Context, req *carav1.MarkNodeDrainedR
 		if !n.GetSpec().GetDraining() {
 			return api.Conflict("node %q is not draining", req.GetName())
 		}
-		for _, name := range t.Seen.ProjectsOnNode(req.GetName()) {
-			p, _ := state.Get[*carav1.Project](t.Seen, name) // a draining node gets no new projects
-			if phase := p.GetStatus().GetPhase(); phase != api.PhaseFailed && phase != api.PhaseTerminated {
-				return api.Conflict("node %q is not drained: project %q is still there, %s",
-					req.GetName(), name, phase)
-			}
+		drained := &carav1.Condition{Type: api.CondDrained, Status: api.StatusTrue, Reason: api.ReasonDrained, Message: req.GetMessage()}
+		if req.GetWaits() {
+			drained.Status, drained.Reason = api.StatusFalse, api.ReasonDraining
+		} else if err := nothingRuns(t, req.GetName()); err != nil {
+			return err
 		}
-		conditions, changed := api.SetCondition(n.GetStatus().GetConditions(), &carav1.Condition{
-			Type: api.CondDrained, Status: api.StatusTrue, Reason: api.ReasonDrained, Message: req.GetMessage(),
-		}, t.Now)
+		conditions, changed := api.SetCondition(n.GetStatus().GetConditions(), drained, t.Now)
 		if out = n; !changed {
 			return nil
 		}
 		out = proto.CloneOf(n)
 		out.Status.Conditions = conditions
-		RecordEvent(t, RefTo(n), api.EventNormal, api.ReasonDrained, req.GetMessage())
+		if !req.GetWaits() {
+			RecordEvent(t, RefTo(n), api.EventNormal, api.ReasonDrained, req.GetMessage())
+		}
 		t.Put(out)
 		return nil
 	})
@@ -217,4 +216,15 @@ func (s Nodes) MarkNodeDrained(ctx context.Context, req *carav1.MarkNodeDrainedR
 		return nil, err
 	}
 	return s.OverlayNode(out), nil
+}
+
+// nothingRuns returns an error if a node has projects that are not stopped.
+func nothingRuns(t *state.Tx, node string) error {
+	for _, name := range t.Seen.ProjectsOnNode(node) {
+		p, _ := state.Get[*carav1.Project](t.Seen, name) // a draining node gets no new projects
+		if phase := p.GetStatus().GetPhase(); phase != api.PhaseFailed && phase != api.PhaseTerminated {
+			return api.Conflict("node %q is not drained: project %q is still there, %s", node, name, phase)
+		}
+	}
+	return nil
 }

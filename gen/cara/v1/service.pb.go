@@ -3679,7 +3679,7 @@ func (x *MarkNodeNotReadyRequest) GetMessage() string {
 	return ""
 }
 
-// MarkNodeDrainedRequest names a draining node without projects.
+// MarkNodeDrainedRequest names a draining node without projects, or one whose drain waits.
 type MarkNodeDrainedRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the node.
@@ -3687,7 +3687,10 @@ type MarkNodeDrainedRequest struct {
 	// ResourceVersion of the node that the decision is based on.
 	ResourceVersion string `protobuf:"bytes,2,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
 	// Message of the condition.
-	Message       string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	// Waits is true if projects remain on the node. Then the condition is False, and Message names the projects that cannot
+	// move.
+	Waits         bool `protobuf:"varint,4,opt,name=waits,proto3" json:"waits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3741,6 +3744,13 @@ func (x *MarkNodeDrainedRequest) GetMessage() string {
 		return x.Message
 	}
 	return ""
+}
+
+func (x *MarkNodeDrainedRequest) GetWaits() bool {
+	if x != nil {
+		return x.Waits
+	}
+	return false
 }
 
 // JoinRequest requests a certificate for a node.
@@ -7526,11 +7536,12 @@ const file_cara_v1_service_proto_rawDesc = "" +
 	"\x17MarkNodeNotReadyRequest\x12\x1a\n" +
 	"\x04name\x18\x01 \x01(\tB\x06\xbaH\x03\xc8\x01\x01R\x04name\x12A\n" +
 	"\x0elast_heartbeat\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\rlastHeartbeat\x12\"\n" +
-	"\amessage\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\amessage\"\x8b\x01\n" +
+	"\amessage\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\amessage\"\xa1\x01\n" +
 	"\x16MarkNodeDrainedRequest\x12\x1a\n" +
 	"\x04name\x18\x01 \x01(\tB\x06\xbaH\x03\xc8\x01\x01R\x04name\x121\n" +
 	"\x10resource_version\x18\x02 \x01(\tB\x06\xbaH\x03\xc8\x01\x01R\x0fresourceVersion\x12\"\n" +
-	"\amessage\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\amessage\"\xa1\x02\n" +
+	"\amessage\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\amessage\x12\x14\n" +
+	"\x05waits\x18\x04 \x01(\bR\x05waits\"\xa1\x02\n" +
 	"\vJoinRequest\x12%\n" +
 	"\btoken_id\x18\x01 \x01(\tB\n" +
 	"\xbaH\a\xc8\x01\x01r\x02\x18@R\atokenId\x12#\n" +
