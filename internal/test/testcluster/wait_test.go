@@ -60,3 +60,22 @@ func TestProcessIsEndedByItsOwnPid(t *testing.T) {
 		t.Errorf("kill: %v, exited %v", err, p.Exited())
 	}
 }
+
+// TestWaitForAsksLessOften: a condition that holds soon is seen soon, and one that takes a minute is not asked 3,000 times.
+func TestWaitForAsksLessOften(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		began, calls := time.Now(), 0
+		var early time.Duration // after which the condition was asked for the fifth time
+		_ = WaitFor(ctx, "it runs", func(context.Context) error {
+			if calls++; calls == 5 {
+				early = time.Since(began)
+			}
+			return errors.New("still Pending")
+		})
+		if early > 100*time.Millisecond || calls > 300 {
+			t.Errorf("the fifth call was after %s, and there were %d in a minute", early, calls)
+		}
+	})
+}
