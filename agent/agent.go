@@ -33,6 +33,7 @@ type Agent struct {
 	inventory   *inventory
 	receiving   *receiving
 	mover       *mover
+	backups     *backups
 	watcher     *watcher
 	server      *connection
 	collector   *image.Collector
@@ -56,17 +57,18 @@ func New(cfg Config) (*Agent, error) {
 	a.mover = newMover(cfg, log, a.assignments.hint)
 	a.machine = newMachine(cfg, log, a.disk, a.inventory, beat)
 	events := &events{client: carav1.NewEventServiceClient(cfg.Conn), node: cfg.NodeName, log: log}
+	a.backups = newBackups(cfg, log, a.assignments, a.disk, events)
 	released := &released{beat: beat}
 	kept := stream.KeptLogsIn(filepath.Join(cfg.DataDir, "logs"))
 	a.assignments.queue = newQueue(cfg, log, a.machine, &worker{
 		log: log, assignments: a.assignments, disk: a.disk, kept: kept, machine: a.machine, reports: a.reports, endpoints: a.endpoints,
-		events: events, released: released, mover: a.mover,
+		events: events, released: released, mover: a.mover, backups: a.backups,
 		observer: &observer{node: cfg.node(), engine: cfg.Engine, pulls: a.pulls, probes: a.probes},
 		actor:    &actor{log: log, engine: cfg.Engine, pulls: a.pulls, kept: kept, slots: newSlots(cfg), volume: a.inventory.look},
 	})
 	a.watcher = &watcher{cfg: cfg, log: log, assignments: a.assignments, machine: a.machine, events: events, relist: relist}
 	a.server = &connection{
-		cfg: cfg, log: log, nodes: nodes, instance: uuid.NewString(), assignments: a.assignments, machine: a.machine, inventory: a.inventory, receiving: a.receiving,
+		cfg: cfg, log: log, nodes: nodes, instance: uuid.NewString(), assignments: a.assignments, machine: a.machine, inventory: a.inventory, receiving: a.receiving, backups: a.backups,
 		reports: a.reports, released: released, relist: relist, beat: beat,
 		streams: &stream.Server{
 			Nodes: nodes, Engine: cfg.Engine, Node: cfg.node(), Log: log, Kept: kept,
@@ -114,7 +116,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, run := range []func(context.Context) error{
 		a.assignments.queue.Run, a.assignments.releaseHeld, a.reports.run, a.pulls.Run, a.probes.Run, a.machine.run, a.watcher.listen,
-		a.watcher.relistLoop, a.server.run, a.collector.Run, a.inventory.run, a.inventory.measure,
+		a.watcher.relistLoop, a.server.run, a.collector.Run, a.backups.run, a.inventory.run, a.inventory.measure,
 		a.receiving.run, a.mover.queue.Run, a.machine.watchTools,
 	} {
 		g.Go(func() error { return run(ctx) })

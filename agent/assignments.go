@@ -63,6 +63,7 @@ func (a *assignments) assign(assignment *carav1.Assignment) {
 	}
 	want.Remember(t.want)
 	t.set(want, assignment.GetProject())
+	t.backupProblem = assignment.GetBackupProblem()
 	log.Info("assigned", "generation", want.Generation, "phase", want.Phase)
 	a.queue.Add(want.Project)
 }

@@ -73,6 +73,12 @@ type Config struct {
 	Restart step.RestartLimits
 	// HostVolumes are the paths that the node offers to projects. See ParseHostVolumes.
 	HostVolumes []step.HostVolume
+	// BackupDirs are the directories below which projects may have repositories for their backups on this node.
+	BackupDirs []string
+	// Environ is the environment of this process: restic gets the settings of the network from it.
+	Environ []string
+	// Restic is the path of restic. Empty means that the directories of the system are searched for it.
+	Restic string
 	// MeasureEvery is how often the size of a Managed volume is measured. The default is 10 min.
 	MeasureEvery time.Duration
 	// Limits define when the node is short of disk or memory.

@@ -38,6 +38,7 @@ type connection struct {
 	machine     *machine
 	inventory   *inventory
 	receiving   *receiving
+	backups     *backups
 	reports     *reporter
 	released    *released
 	streams     *stream.Server
@@ -139,6 +140,7 @@ func (c *connection) hear(ctx context.Context, m *carav1.ConnectResponse, named 
 			named[name] = true
 			c.assignments.assign(m.Assignment)
 			c.receiving.assigned(m.Assignment.GetProject())
+			kick(c.backups.wake)
 		}
 	case *carav1.ConnectResponse_Unassigned:
 		if name := m.Unassigned.GetName(); !c.refuses(name) {

@@ -123,7 +123,7 @@ func (d *disk) try() error {
 }
 
 func (d *disk) remove(project string) error {
-	for _, path := range []string{d.path(project), d.recordPath(project)} {
+	for _, path := range []string{d.path(project), d.recordPath(project), d.backupPath(project)} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove the assignment of %s: %w", project, err)
 		}

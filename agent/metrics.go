@@ -4,6 +4,8 @@ import (
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/caravanserai/cara/api"
 )
 
 // Metrics returns the agent's metrics for Prometheus. Only the sizes of Managed volumes grow with the number of projects.
@@ -19,6 +21,8 @@ func (a *Agent) Metrics() prometheus.Collector {
 		pulling:    describe("pulls_running", "Images being pulled or waiting for their turn."),
 		pulls:      describe("pulls_total", "Pulls that have ended, by outcome: done, failed.", "outcome"),
 		volumes:    describe("volume_bytes", "Space in use by each Managed volume, as measured last, with data that a newer volume has replaced.", "project", "volume"),
+		backedUp:   describe("backup_last_success_timestamp_seconds", "Time of the last successful backup of each project with backups; 0 if there is none.", "project"),
+		notBacked:  describe("backup_failed", "1 if the last backup of the project failed.", "project"),
 		swept:      describe("orphans_swept_total", "Projects that nobody owned and of which everything was removed."),
 	}
 }
@@ -28,14 +32,14 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 }
 
 type collector struct {
-	agent                                                                                     *Agent
-	projects, containers, connected, engine, waiting, reports, pulling, pulls, volumes, swept *prometheus.Desc
+	agent                                                                                                          *Agent
+	projects, containers, connected, engine, waiting, reports, pulling, pulls, volumes, swept, backedUp, notBacked *prometheus.Desc
 }
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		c.projects, c.containers, c.connected, c.engine, c.waiting, c.reports, c.pulling, c.pulls, c.volumes, c.swept,
+		c.projects, c.containers, c.connected, c.engine, c.waiting, c.reports, c.pulling, c.pulls, c.volumes, c.swept, c.backedUp, c.notBacked,
 	} {
 		out <- d
 	}
@@ -65,6 +69,10 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	counter(c.pulls, &a.pulls.Pulled, "done")
 	counter(c.pulls, &a.pulls.Failed, "failed")
 	counter(c.swept, &a.watcher.swept)
+	for project, status := range a.backups.states() {
+		gauge(c.backedUp, int(status.GetLastSuccess().GetSeconds()), project)
+		gauge(c.notBacked, one(status.GetState() == api.BackupFailed), project)
+	}
 	for v, bytes := range a.inventory.bytes() {
 		out <- prometheus.MustNewConstMetric(c.volumes, prometheus.GaugeValue, float64(bytes), v[0], v[1])
 	}

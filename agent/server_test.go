@@ -273,6 +273,9 @@ func (s *server) UpdateProjectStatus(_ context.Context, r *carav1.UpdateProjectS
 	for _, c := range r.GetConditions() {
 		p.Status.Conditions, _ = api.SetCondition(p.Status.Conditions, c, time.Now())
 	}
+	if r.GetBackup() != nil {
+		p.Status.Backup = r.GetBackup()
+	}
 	p.Status.Services, p.Status.ObservedGeneration = r.GetServices(), r.GetObservedGeneration()
 	if r.GetPhase() != "" && p.Status.Phase != r.GetPhase() {
 		p.Status.Phase = r.GetPhase()

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -26,6 +27,12 @@ type task struct {
 	// unknown. Guarded by assignments.mu.
 	settled *step.Want
 	due     time.Time
+	// backupProblem explains why the Secret of the project's backups cannot be used; guarded by assignments.mu.
+	backupProblem string
+	// frozen is true while a backup has paused the containers; guarded by assignments.mu. turn is held during a pass of the
+	// worker. See freeze.
+	frozen bool
+	turn   sync.Mutex
 	// Only the worker of the project uses work.
 	work workspace
 }
@@ -64,7 +71,7 @@ func (a *assignments) current(project string, now time.Time) (t *task, want *ste
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	t = a.tasks[project]
-	if t == nil || t.held {
+	if t == nil || t.held || t.frozen {
 		return nil, nil, false, 0
 	}
 	look = t.hinted || t.settled != t.want || !t.due.IsZero() && !now.Before(t.due)

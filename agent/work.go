@@ -60,6 +60,7 @@ type worker struct {
 	events      *events
 	released    *released
 	mover       *mover
+	backups     *backups
 }
 
 // maxPasses limits the passes of one call. No project needs as many. Remaining work is retried with backoff.
@@ -81,7 +82,11 @@ func (w *worker) work(ctx context.Context, project string) (time.Duration, error
 		if !look {
 			return due, w.keep(t, want)
 		}
+		if !w.assignments.enter(t) {
+			return 0, nil
+		}
 		again, more, err := w.pass(ctx, t, want)
+		t.turn.Unlock()
 		if err == nil && !more {
 			w.assignments.settle(t, want, now, again)
 		}
@@ -270,7 +275,13 @@ func (w *worker) note(want *step.Want, ws *workspace, next step.Record) error {
 
 func (w *worker) report(want *step.Want, have *step.Have, actions []step.Action, now time.Time) {
 	if step.Reportable(want, have) {
-		w.reports.put(step.Report(want, have, actions, now))
+		report := step.Report(want, have, actions, now)
+		status, stale := w.backups.report(want, now)
+		report.Backup = status
+		if stale != nil {
+			report.Conditions = append(report.Conditions, stale)
+		}
+		w.reports.put(report)
 	}
 }
 

@@ -146,6 +146,7 @@ type hand struct {
 	exec          func(service string, command []string) (int, string, error)
 	pause, resume func() error
 	done          []string
+	late          bool // Resume was called with a context that had ended
 }
 
 func (h *hand) Exec(ctx context.Context, service string, command []string) (int, string, error) {
@@ -166,6 +167,7 @@ func (h *hand) Pause(ctx context.Context) error {
 
 func (h *hand) Resume(ctx context.Context) error {
 	h.done = append(h.done, "resume")
+	h.late = ctx.Err() != nil
 	if h.resume == nil {
 		return ctx.Err()
 	}

@@ -122,6 +122,9 @@ func TestResumedInEveryCase(t *testing.T) {
 				t.Errorf("failure %v, want %s", f, tt.reason)
 			}
 			h.did(t, "pause", "resume")
+			if h.late {
+				t.Error("the containers were resumed with a context that had ended")
+			}
 			if whole := len(s.snapshots(t)) - len(s.snapshots(t, tagFirst)); whole != 0 {
 				t.Errorf("%d snapshots look complete", whole)
 			}

@@ -55,6 +55,7 @@ func newCommand() *cobra.Command {
 	f.Int32Var(&cfg.Hardening.PIDsLimit, "pids-limit", 4096, "maximum number of processes and threads in a container without a limit in its manifest; -1: no limit")
 	f.BoolVar(&cfg.Hardening.NoNewPrivileges, "no-new-privileges", false, "set noNewPrivileges for every new container")
 	f.StringSliceVar(&cfg.Hardening.AllowCaps, "allow-cap", nil, "Linux capabilities, such as NET_ADMIN, that projects may add on this node, in addition to those that every node allows")
+	f.StringSliceVar(&cfg.BackupDirs, "backup-dir", nil, "directories below which projects may have repositories for their backups, such as /srv/backups; repeat it for each one")
 	f.StringSliceVar(&cfg.HostVolumes, "host-volume", nil, "paths that projects may mount by name: NAME=PATH[,ro][,projects=PATTERN[;PATTERN]], such as media=/srv/media,ro; repeat it for each one")
 	f.DurationVar(&cfg.RestartDelay, "restart-delay", time.Second, "delay before the first restart of a container that has exited; it grows with each restart")
 	f.Float64Var(&cfg.Limits.DiskPressure, "disk-pressure", 90, "used percentage of the engine's disk above which the node gets no new projects")

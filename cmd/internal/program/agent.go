@@ -61,6 +61,8 @@ type AgentConfig struct {
 	Hardening step.Hardening
 	// HostVolumes are the paths that the node offers to projects, see agent.ParseHostVolumes.
 	HostVolumes []string
+	// BackupDirs are the directories below which projects may have repositories for their backups.
+	BackupDirs []string
 	// Limits define when the node is short of disk or memory, and when images are removed. CollectEvery is how often this
 	// is checked. 0 is the agent's default.
 	Limits       agent.Limits
@@ -82,6 +84,11 @@ func (c *AgentConfig) Validate() error {
 		return errors.New("program: Logger is missing")
 	case c.CollectEvery < 0:
 		return errors.New("--image-gc-interval must not be negative")
+	}
+	for _, dir := range c.BackupDirs {
+		if !filepath.IsAbs(dir) || filepath.Clean(dir) != dir {
+			return fmt.Errorf("--backup-dir %q: want an absolute path without . and .., such as /srv/backups", dir)
+		}
 	}
 	for _, pattern := range c.AllowRegistries {
 		if why := docker.RegistryPattern(pattern); why != "" {
@@ -185,7 +192,7 @@ func (c *AgentConfig) Run(ctx context.Context) error {
 	return c.run(ctx, who, conn, agent.Config{
 		Conn: conn, Engine: engine, NodeName: c.NodeName, ClusterID: who.ClusterID(), DataDir: c.DataDir,
 		Version: c.Version, Logger: c.Logger, Restart: step.RestartLimits{Base: c.RestartDelay},
-		Limits: c.Limits, CollectEvery: c.CollectEvery, Hardening: c.Hardening, HostVolumes: offers,
+		Limits: c.Limits, CollectEvery: c.CollectEvery, Hardening: c.Hardening, HostVolumes: offers, BackupDirs: c.BackupDirs, Environ: os.Environ(),
 	})
 }
 

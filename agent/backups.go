@@ -1,0 +1,410 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/caravanserai/cara/agent/backup"
+	"github.com/caravanserai/cara/agent/step"
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/text"
+)
+
+// backups makes the backups of this node's projects when they are due. Invariants: a project has at most one backup or
+// verification at a time; while a backup has paused the containers, the worker leaves the project alone; and no backup runs
+// while the project moves.
+type backups struct {
+	cfg         Config
+	log         *slog.Logger
+	assignments *assignments
+	events      *events
+	disk        *disk
+	runner      *backup.Runner
+	wake        chan struct{} // requests a look at all projects
+	slots       chan struct{} // limits the backups that run at the same time
+
+	mu    sync.Mutex
+	known map[string]*backedUp // by project
+	// left are the projects that a backup has left paused.
+	left map[string]bool
+}
+
+// backedUp is what is known about the backups of one project.
+type backedUp struct {
+	uid     string
+	status  *carav1.BackupStatus
+	running bool
+}
+
+const (
+	backupsAtOnce = 2
+	// backupLook is how often the assignment of a project is compared with the one for which its backup began, and the longest
+	// wait before all projects are looked at: a clock may be set.
+	backupLook = time.Second
+	backupIdle = time.Minute
+	// resumeRetry is how often containers are resumed that could not be resumed before.
+	resumeRetry = time.Second
+)
+
+func newBackups(cfg Config, log *slog.Logger, a *assignments, d *disk, e *events) *backups {
+	dir := filepath.Join(cfg.DataDir, "backup")
+	return &backups{
+		cfg: cfg, log: log, assignments: a, events: e, disk: d, wake: make(chan struct{}, 1), slots: make(chan struct{}, backupsAtOnce),
+		runner: &backup.Runner{Dir: dir, Dirs: cfg.BackupDirs, Environ: cfg.Environ, Restic: cfg.Restic},
+		known:  map[string]*backedUp{}, left: map[string]bool{},
+	}
+}
+
+// run looks for backups that are due until ctx ends, and waits for those that run.
+func (b *backups) run(ctx context.Context) error {
+	var running sync.WaitGroup
+	defer running.Wait()
+	if err := b.findPaused(); err != nil {
+		return err
+	}
+	running.Go(func() { b.resumePaused(ctx) })
+	if err := b.runner.Sweep(); err != nil {
+		b.log.Warn("the scratch directory of a verification was not removed", "error", err)
+	}
+	for {
+		wait := backupIdle
+		assigned := b.assignments.backedUp()
+		b.forget(assigned)
+		for _, v := range assigned {
+			if again := b.look(ctx, v, &running); !again.IsZero() {
+				wait = min(wait, max(time.Until(again), 0)+time.Millisecond)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-b.wake:
+		case <-time.After(wait):
+		}
+	}
+}
+
+// look decides about one project, and begins what is due. It returns when to look again.
+func (b *backups) look(ctx context.Context, a backupAssignment, running *sync.WaitGroup) time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	known := b.find(a)
+	kind, status, again := backup.Decide(backup.View{
+		Spec: a.want.Spec.GetBackup(), Status: known.status, Token: a.token, Now: time.Now(),
+		Busy: known.running || b.left[a.want.Project] || !a.want.HaveSecrets || a.want.Move != nil || a.want.Remove,
+	})
+	if kind == backup.Nothing {
+		b.set(a.want.Project, known, status)
+		return again
+	}
+	select {
+	case b.slots <- struct{}{}:
+	default:
+		return time.Time{} // the end of another one wakes the loop
+	}
+	b.set(a.want.Project, known, status)
+	known.running = true
+	running.Go(func() {
+		b.carryOut(ctx, kind, a, known, status.GetSnapshots())
+		b.mu.Lock()
+		known.running = false
+		b.mu.Unlock()
+		<-b.slots
+		kick(b.wake)
+	})
+	return again
+}
+
+// forget drops the projects that have no backups any more.
+func (b *backups) forget(assigned []backupAssignment) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	maps.DeleteFunc(b.known, func(project string, known *backedUp) bool {
+		return !known.running && !slices.ContainsFunc(assigned, func(a backupAssignment) bool { return a.want.Project == project })
+	})
+}
+
+// find returns what is known about a project. At first that is the newer one of the server's status and the one on disk.
+func (b *backups) find(a backupAssignment) *backedUp {
+	known := b.known[a.want.Project]
+	if known != nil && (known.uid == a.want.UID || known.running) {
+		return known
+	}
+	status := a.status
+	if kept := b.disk.loadBackup(a.want.Project, a.want.UID); kept.GetLastDue().AsTime().After(status.GetLastDue().AsTime()) {
+		status = kept
+	}
+	known = &backedUp{uid: a.want.UID, status: backup.Interrupted(status)}
+	b.known[a.want.Project] = known
+	return known
+}
+
+// set changes the status of a project: on disk, for the next agent, and in the next report. The caller holds mu.
+func (b *backups) set(project string, known *backedUp, status *carav1.BackupStatus) {
+	if proto.Equal(known.status, status) {
+		return
+	}
+	known.status = status
+	if err := b.disk.saveBackup(project, known.uid, status); err != nil {
+		b.log.Warn("the status of a backup was not kept", "project", project, "error", err)
+	}
+	b.assignments.hint(project)
+}
+
+// change changes a copy of the status of a project.
+func (b *backups) change(project string, known *backedUp, change func(*carav1.BackupStatus)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	status := proto.CloneOf(known.status)
+	change(status)
+	b.set(project, known, status)
+}
+
+// report returns the status for the next report about a project, and the condition of one whose backups fail.
+func (b *backups) report(want *step.Want, now time.Time) (*carav1.BackupStatus, *carav1.Condition) {
+	spec := want.Spec.GetBackup()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	known := b.known[want.Project]
+	if spec == nil || known == nil || known.uid != want.UID {
+		return nil, nil
+	}
+	return known.status, backup.Stale(spec, known.status, now)
+}
+
+// states returns the status by project.
+func (b *backups) states() map[string]*carav1.BackupStatus {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	out := map[string]*carav1.BackupStatus{}
+	for project, known := range b.known {
+		out[project] = known.status
+	}
+	return out
+}
+
+// carryOut makes or verifies a backup, until the project gets an assignment that it does not fit.
+func (b *backups) carryOut(ctx context.Context, kind string, a backupAssignment, known *backedUp, last []*carav1.BackupSnapshot) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go b.cancelIfChanged(ctx, cancel, a.want)
+	job, f := b.job(ctx, a)
+	if kind == backup.ToVerify {
+		if f == nil {
+			f = b.runner.Verify(ctx, job, last)
+		}
+		b.verified(ctx, a.want, known, last, f)
+		return
+	}
+	var result *backup.Result
+	begun := time.Now()
+	if f == nil {
+		result, f = b.runner.Run(ctx, job, b.containers(a.want.Project))
+	}
+	if f != nil && ctx.Err() != nil {
+		f = &backup.Failure{Reason: api.ReasonBackupCancelled, Message: "the agent was stopped, or the project changed during the backup; the backup is tried again"}
+	}
+	b.ended(context.WithoutCancel(ctx), a.want, known, result, f, time.Since(begun))
+}
+
+// cancelIfChanged calls cancel when the project moves, ends or changes.
+func (b *backups) cancelIfChanged(ctx context.Context, cancel func(), began *step.Want) {
+	ticker := time.NewTicker(backupLook)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		now := b.assignments.wanted(began.Project)
+		if now == nil || now.UID != began.UID || now.Epoch != began.Epoch || now.Generation != began.Generation || now.Remove || now.Move != nil {
+			cancel()
+			return
+		}
+	}
+}
+
+// job collects the volumes and the credentials of a project.
+func (b *backups) job(ctx context.Context, a backupAssignment) (backup.Job, *backup.Failure) {
+	job := backup.Job{Project: a.want.Project, Spec: a.want.Spec.GetBackup(), Values: map[string][]byte{}}
+	if a.problem != "" {
+		return job, &backup.Failure{Reason: api.ReasonBackupSecret, Message: a.problem}
+	}
+	for _, key := range api.BackupKeys() {
+		if value, ok := a.want.Secrets[job.Spec.GetSecretRef()+"/"+key]; ok {
+			job.Values[key] = value
+		}
+	}
+	labels := b.cfg.node().Labels()
+	labels[api.LabelVolume] = ""
+	all, err := b.cfg.Engine.ListVolumes(ctx, labels)
+	if err != nil {
+		return job, &backup.Failure{Reason: api.ReasonVolumeUnreadable, Message: "the engine does not name its volumes: " + err.Error()}
+	}
+	paths := map[string]string{} // by uid
+	for _, v := range step.ManagedOf(all, a.want.Project) {
+		paths[v.Labels[api.LabelVolumeUID]] = v.Mountpoint
+	}
+	for _, v := range api.ManagedVolumes(a.want.Spec) {
+		uid := a.want.Uses[v.GetName()].GetUid()
+		path, found := paths[uid]
+		if !found {
+			return job, &backup.Failure{Reason: api.ReasonVolumeUnreadable, Message: "volume " + v.GetName() + " does not exist on this node: see the state of the project"}
+		}
+		job.Volumes = append(job.Volumes, backup.Volume{Name: v.GetName(), UID: uid, Path: path})
+	}
+	return job, nil
+}
+
+// ended notes the end of a backup, and records an event.
+func (b *backups) ended(ctx context.Context, want *step.Want, known *backedUp, result *backup.Result, f *backup.Failure, took time.Duration) {
+	log := b.log.With("project", want.Project, "epoch", want.Epoch)
+	if f != nil {
+		message := failureText(want, f)
+		log.Warn("backup failed", "reason", string(f.Reason), "error", message)
+		b.change(want.Project, known, func(s *carav1.BackupStatus) {
+			s.State, s.Reason, s.Message = api.BackupFailed, string(f.Reason), message
+		})
+		b.events.ofProject(ctx, want, api.EventWarning, api.ReasonBackupFailed, message)
+		return
+	}
+	message := ""
+	if result.Warning != nil {
+		message = failureText(want, result.Warning)
+		log.Warn("old snapshots were not removed", "error", message)
+	}
+	b.change(want.Project, known, func(s *carav1.BackupStatus) {
+		s.State, s.Reason, s.Message = api.BackupSucceeded, "", message
+		s.LastSuccess, s.Snapshots = timestamppb.New(result.Taken), result.Snapshots
+		s.Duration, s.Pause = durationpb.New(took), durationpb.New(result.Pause)
+	})
+	log.Info("backed up", "duration", took, "pause", result.Pause)
+	b.events.ofProject(ctx, want, api.EventNormal, api.ReasonBackupSucceeded, "backed up "+volumesText(result.Snapshots))
+}
+
+func volumesText(snapshots []*carav1.BackupSnapshot) string {
+	out := ""
+	for i, s := range snapshots {
+		if i > 0 {
+			out += ", "
+		}
+		out += "volume " + s.GetVolume() + " as snapshot " + s.GetId()
+	}
+	return out
+}
+
+// verified notes the result of a verification, and records an event.
+func (b *backups) verified(ctx context.Context, want *step.Want, known *backedUp, last []*carav1.BackupSnapshot, f *backup.Failure) {
+	if f != nil && ctx.Err() != nil {
+		b.change(want.Project, known, func(s *carav1.BackupStatus) { s.LastVerify = s.GetVerified() }) // due again
+		return
+	}
+	ctx = context.WithoutCancel(ctx)
+	if f != nil {
+		message := failureText(want, f)
+		b.log.Warn("backup not verified", "project", want.Project, "epoch", want.Epoch, "reason", string(f.Reason), "error", message)
+		b.change(want.Project, known, func(s *carav1.BackupStatus) { s.VerifyMessage = message })
+		b.events.ofProject(ctx, want, api.EventWarning, api.ReasonBackupNotVerified, message)
+		return
+	}
+	b.change(want.Project, known, func(s *carav1.BackupStatus) { s.Verified, s.VerifyMessage = s.GetLastVerify(), "" })
+	b.events.ofProject(ctx, want, api.EventNormal, api.ReasonBackupVerified, "restored and compared "+volumesText(last))
+}
+
+// failureText returns the message of a failure without values of Secrets.
+func failureText(want *step.Want, f *backup.Failure) string {
+	return text.Clip(text.Line(want.Values.Text(f.Message)), step.MaxMessage)
+}
+
+// containers returns the containers of a project, which the worker leaves alone while they are paused.
+func (b *backups) containers(project string) backup.Containers {
+	return &frozenContainers{
+		EngineContainers: backup.EngineContainers{
+			Engine: b.cfg.Engine, Project: project, Labels: b.cfg.node().ProjectLabels(project), Records: b.runner.Dir,
+		},
+		assignments: b.assignments,
+		notResumed: func() {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.left[project] = true
+		},
+	}
+}
+
+// findPaused finds the projects that an agent that was killed has left paused. They have no backup until their containers run.
+func (b *backups) findPaused() error {
+	projects, err := backup.Paused(b.runner.Dir)
+	if err != nil {
+		return fmt.Errorf("read the records of paused containers: %w", err)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, project := range projects {
+		b.left[project] = true
+	}
+	return nil
+}
+
+// resumePaused resumes the containers that were left paused, and tries until all run.
+func (b *backups) resumePaused(ctx context.Context) {
+	for {
+		b.mu.Lock()
+		left := slices.Sorted(maps.Keys(b.left))
+		b.mu.Unlock()
+		for _, project := range left {
+			c := backup.EngineContainers{Engine: b.cfg.Engine, Project: project, Labels: b.cfg.node().ProjectLabels(project), Records: b.runner.Dir}
+			if err := c.Resume(ctx); err != nil {
+				b.log.Warn("containers that a backup has paused cannot be resumed yet", "project", project, "error", err)
+				continue
+			}
+			b.log.Warn("resumed the containers that a backup had paused", "project", project)
+			b.mu.Lock()
+			delete(b.left, project)
+			b.mu.Unlock()
+			kick(b.wake)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(resumeRetry):
+		}
+	}
+}
+
+// frozenContainers freezes the project while its containers are paused: otherwise the worker would resume them.
+type frozenContainers struct {
+	backup.EngineContainers
+	assignments *assignments
+	thaw        func()
+	notResumed  func() // is called if a container may still be paused
+}
+
+// Pause implements backup.Containers.
+func (c *frozenContainers) Pause(ctx context.Context) error {
+	c.thaw = c.assignments.freeze(c.Project)
+	return c.EngineContainers.Pause(ctx)
+}
+
+// Resume implements backup.Containers. What it cannot resume is resumed later, by the worker or by resumePaused.
+func (c *frozenContainers) Resume(ctx context.Context) error {
+	err := c.EngineContainers.Resume(ctx)
+	if err != nil {
+		c.notResumed()
+	}
+	if c.thaw != nil {
+		c.thaw()
+	}
+	return err
+}

@@ -1,0 +1,239 @@
+package agent_test
+
+import (
+	"bytes"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/caravanserai/cara/agent/engine"
+	"github.com/caravanserai/cara/api"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testneed"
+)
+
+const backupPassword = "correct horse battery staple"
+
+// backedUp is an agent over the engine in memory, with data of project p on disk and the real restic. Its script logs the begin
+// and the end of each run, and waits in the second pass while the file gate exists.
+type backedUp struct {
+	*faked
+	dir string
+}
+
+func newBackedUp(t *testing.T) *backedUp {
+	t.Helper()
+	testneed.NotShort(t)
+	restic := testneed.Program(t, "restic", "restic")
+	b := &backedUp{faked: newFaked(t), dir: t.TempDir()}
+	b.engine.MountVolumes(b.dir)
+	b.write(t, filepath.Join(dataName("p", "data"), "rows"), "1")
+	b.cfg.BackupDirs, b.cfg.Restic = []string{b.dir}, filepath.Join(b.dir, "restic")
+	script := fmt.Sprintf(`#!/bin/bash
+cd_to=%[1]s
+echo "begin $$" >>$cd_to/log
+trap 'kill $child 2>/dev/null' INT TERM
+case "$*" in *--parent*) while [ -e $cd_to/gate ]; do touch $cd_to/waits; sleep 0.01; done;; esac
+%[2]s "$@" & child=$!
+wait $child; code=$?
+echo "end $$" >>$cd_to/log
+exit $code
+`, b.dir, restic)
+	if err := os.WriteFile(b.cfg.Restic, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	b.secrets = map[string]map[string][]byte{"p": {
+		"s/repository": []byte(filepath.Join(b.dir, "repository")), "s/password": []byte(backupPassword),
+	}}
+	spec := withData("web")
+	spec.Backup = &carav1.Backup{SecretRef: "s"}
+	b.up(t, spec)
+	return b
+}
+
+func (b *backedUp) write(t *testing.T, name, text string) {
+	t.Helper()
+	path := filepath.Join(b.dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (b *backedUp) exists(name string) bool {
+	_, err := os.Stat(filepath.Join(b.dir, name))
+	return err == nil
+}
+
+// ask requests a backup.
+func (b *backedUp) ask(token string) {
+	b.edit("p", func(p *carav1.Project) { p.Status.BackupToken = token })
+}
+
+// ended waits for the end of the backup with a token.
+func (b *backedUp) ended(t *testing.T, token, state string) *carav1.BackupStatus {
+	t.Helper()
+	p := b.wait(t, "p", func(p *carav1.Project) bool {
+		s := p.GetStatus().GetBackup()
+		return s.GetToken() == token && s.GetState() != "" && s.GetState() != api.BackupRunning
+	})
+	if s := p.GetStatus().GetBackup(); s.GetState() != state {
+		t.Fatalf("the backup has %s: %s: %s", s.GetState(), s.GetReason(), s.GetMessage())
+	}
+	return p.GetStatus().GetBackup()
+}
+
+func (b *backedUp) state(t *testing.T) string {
+	t.Helper()
+	for _, c := range b.containers(t) {
+		if c.Labels[api.LabelProject] == "p" {
+			return c.State
+		}
+	}
+	return "none"
+}
+
+func TestBackupByRequest(t *testing.T) {
+	b := newBackedUp(t)
+	b.ask("t1")
+	s := b.ended(t, "t1", api.BackupSucceeded)
+	if len(s.GetSnapshots()) != 1 || s.GetSnapshots()[0].GetVolume() != "data" || s.GetPause().AsDuration() <= 0 || s.GetLastSuccess() == nil {
+		t.Errorf("status %v", s)
+	}
+	waitUntil(t, func() bool { return b.told(api.ReasonBackupSucceeded) == 1 })
+	if got := b.state(t); got != engine.StateRunning {
+		t.Errorf("the container is %s", got)
+	}
+	err := filepath.WalkDir(b.cfg.DataDir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.Type().IsRegular() {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		if bytes.Contains(data, []byte(backupPassword)) {
+			t.Errorf("the password is in %s", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	b.stop() // the next agent does not repeat it
+	b.run(t)
+	spec := withData("web:2")
+	spec.Backup = &carav1.Backup{SecretRef: "s"}
+	b.put("p", spec)
+	b.wait(t, "p", func(p *carav1.Project) bool { return p.GetStatus().GetObservedGeneration() == p.GetMetadata().GetGeneration() && phase(api.PhaseRunning)(p) })
+	if b.told(api.ReasonBackupSucceeded) != 1 {
+		t.Error("the next agent made the backup again")
+	}
+}
+
+// TestThePausedProjectIsLeftAlone: the worker does not resume what a backup has paused, while it works for other projects.
+func TestThePausedProjectIsLeftAlone(t *testing.T) {
+	b := newBackedUp(t)
+	b.write(t, "gate", "")
+	b.ask("t1")
+	waitUntil(t, func() bool { return b.exists("waits") })
+	b.put("q", services("job"))
+	b.wait(t, "q", phase(api.PhaseRunning))
+	before := b.engine.Calls("ListContainers")
+	waitUntil(t, func() bool { return b.engine.Calls("ListContainers") > before+10 })
+	if got := b.state(t); got != engine.StatePaused {
+		t.Errorf("the container is %s", got)
+	}
+	if err := os.Remove(filepath.Join(b.dir, "gate")); err != nil {
+		t.Fatal(err)
+	}
+	b.ended(t, "t1", api.BackupSucceeded)
+	waitUntil(t, func() bool { return b.state(t) == engine.StateRunning })
+}
+
+// TestTheEndOfAProjectEndsItsBackup: a project that ends while it is paused is removed, and does not wait for the backup.
+func TestTheEndOfAProjectEndsItsBackup(t *testing.T) {
+	b := newBackedUp(t)
+	b.write(t, "gate", "")
+	b.ask("t1")
+	waitUntil(t, func() bool { return b.exists("waits") })
+	b.terminate("p")
+	b.wait(t, "p", func(p *carav1.Project) bool { return p == nil })
+	if got := b.state(t); got != "none" {
+		t.Errorf("the container is %s", got)
+	}
+}
+
+// TestBackupsNeverOverlap: a request during a backup causes another one after it.
+func TestBackupsNeverOverlap(t *testing.T) {
+	b := newBackedUp(t)
+	b.write(t, "gate", "")
+	b.ask("t1")
+	waitUntil(t, func() bool { return b.exists("waits") })
+	b.ask("t2")
+	b.edit("p", func(p *carav1.Project) { p.Status.BackupToken = "t3" })
+	b.put("q", services("job"))
+	b.wait(t, "q", phase(api.PhaseRunning))
+	if err := os.Remove(filepath.Join(b.dir, "gate")); err != nil {
+		t.Fatal(err)
+	}
+	b.ended(t, "t3", api.BackupSucceeded)
+	log, err := os.ReadFile(filepath.Join(b.dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := ""
+	for line := range strings.Lines(string(log)) {
+		kind, id, _ := strings.Cut(strings.TrimSpace(line), " ")
+		switch {
+		case kind == "begin" && open != "":
+			t.Fatalf("restic ran twice at the same time:\n%s", log)
+		case kind == "begin":
+			open = id
+		case id == open:
+			open = ""
+		}
+	}
+}
+
+// TestPausedByAKilledAgent: the next agent resumes the containers at once, also while the server is away.
+func TestPausedByAKilledAgent(t *testing.T) {
+	b := newBackedUp(t)
+	b.ask("t1")
+	b.ended(t, "t1", api.BackupSucceeded)
+	b.stop()
+	var id string
+	for _, c := range b.containers(t) {
+		id = c.ID
+	}
+	if err := b.engine.PauseContainer(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	record := filepath.Join(b.cfg.DataDir, "backup", "p.paused")
+	if err := os.WriteFile(record, fmt.Appendf(nil, `{"containers":[%q]}`, id), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.away(true)
+	b.cfg.ServerGrace *= 10_000 // assignments from disk stay on hold
+	b.run(t)
+	waitUntil(t, func() bool { return b.state(t) == engine.StateRunning })
+	waitUntil(t, func() bool { _, err := os.Stat(record); return os.IsNotExist(err) })
+}
+
+// TestBackupFailureIsTold: the status and an event have the reason, without the value of a Secret.
+func TestBackupFailureIsTold(t *testing.T) {
+	b := newBackedUp(t)
+	b.ask("t1")
+	b.ended(t, "t1", api.BackupSucceeded)
+	b.mu.Lock()
+	b.secrets["p"] = map[string][]byte{"s/repository": []byte(filepath.Join(b.dir, "repository")), "s/password": []byte("another password")}
+	b.mu.Unlock()
+	b.ask("t2")
+	s := b.ended(t, "t2", api.BackupFailed)
+	if s.GetReason() != api.ReasonWrongPassword || s.GetLastSuccess() == nil || strings.Contains(s.GetMessage(), b.dir) || strings.Contains(s.GetMessage(), "another password") {
+		t.Errorf("status %v", s)
+	}
+	waitUntil(t, func() bool { return b.told(api.ReasonBackupFailed) == 1 })
+}
