@@ -44,8 +44,8 @@ func (a *assignments) freeze(project string) (thaw func()) {
 	}
 	t.frozen = true
 	a.mu.Unlock()
-	t.turn.Lock() // wait for the pass
-	t.turn.Unlock()
+	t.turn.Lock()   // wait for the pass
+	t.turn.Unlock() //nolint:staticcheck // a later pass does not begin, because the project is frozen
 	return func() {
 		a.mu.Lock()
 		t.frozen = false

@@ -277,7 +277,9 @@ func (b *backups) ended(ctx context.Context, want *step.Want, known *backedUp, r
 		b.change(want.Project, known, func(s *carav1.BackupStatus) {
 			s.State, s.Reason, s.Message = api.BackupFailed, string(f.Reason), message
 		})
-		b.events.ofProject(ctx, want, api.EventWarning, api.ReasonBackupFailed, message)
+		if f.Reason != api.ReasonBackupCancelled { // the agent may be stopping, and must not wait for the server
+			b.events.ofProject(ctx, want, api.EventWarning, api.ReasonBackupFailed, message)
+		}
 		return
 	}
 	message := ""

@@ -127,7 +127,9 @@ func TestBackupByRequest(t *testing.T) {
 	spec := withData("web:2")
 	spec.Backup = &carav1.Backup{SecretRef: "s"}
 	b.put("p", spec)
-	b.wait(t, "p", func(p *carav1.Project) bool { return p.GetStatus().GetObservedGeneration() == p.GetMetadata().GetGeneration() && phase(api.PhaseRunning)(p) })
+	b.wait(t, "p", func(p *carav1.Project) bool {
+		return p.GetStatus().GetObservedGeneration() == p.GetMetadata().GetGeneration() && phase(api.PhaseRunning)(p)
+	})
 	if b.told(api.ReasonBackupSucceeded) != 1 {
 		t.Error("the next agent made the backup again")
 	}

@@ -25,10 +25,10 @@ type backupOptions struct {
 // newBackup returns the group of backup commands. The group itself takes a file, as older scripts call it.
 func newBackup(a *app) *cobra.Command {
 	group := command(&cobra.Command{
-		Use: "backup server FILE|-", Short: "Write a backup of the running server", Args: cobra.ExactArgs(1),
-		Example: "  caractrl backup server cara.tar",
+		Use: "backup", Short: "Back up the server, or the data of a project", Args: cobra.ExactArgs(1),
+		Example: "  caractrl backup server cara.tar\n  caractrl backup project shop --wait",
 	}, &backupOptions{app: a, old: true})
-	group.AddCommand(newBackupServer(a))
+	group.AddCommand(newBackupServer(a), newBackupProject(a))
 	return group
 }
 

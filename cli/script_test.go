@@ -81,6 +81,7 @@ func TestScripts(t *testing.T) {
 				}
 				return h.report(ctx, a[0], a[1], a[2], a[3], a[4])
 			}),
+			"backed": act(3, func(ctx context.Context, h *testServer, a []string) error { return h.backed(ctx, a[0], a[1], a[2]) }),
 			"remove": act(1, func(ctx context.Context, h *testServer, a []string) error { return h.remove(ctx, a[0]) }),
 			"empty":  act(1, func(ctx context.Context, h *testServer, a []string) error { return h.empty(ctx, a[0]) }),
 			"silent": act(1, func(ctx context.Context, h *testServer, a []string) error { return h.silent(ctx, a[0]) }),

@@ -59,7 +59,7 @@ func (o *deleteOptions) deleteVolume(ctx context.Context, conn grpc.ClientConnIn
 	}
 	uid := v.GetMetadata().GetUid()
 	if v.GetStatus().GetState() == api.VolumeRetained {
-		text := volumeText(v, o.now()) + ". Deleting it is final: Cara has no backup of it"
+		text := volumeText(v, o.now()) + ". Deleting it is final; snapshots of backups stay in their repository"
 		if err := o.confirm(o.yes, text, "Delete the volume and its data?"); err != nil {
 			return err
 		}

@@ -89,7 +89,11 @@ func (r *Runner) hooked(ctx context.Context, s *session, job Job, c Containers) 
 	hooks := job.Spec.GetHooks()
 	if after := hooks.GetAfter(); after != nil {
 		defer func() {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cmp.Or(api.HookTimeout(after), cleanupLimit))
+			limit := api.HookTimeout(after)
+			if ctx.Err() != nil { // the agent may be stopping
+				limit = min(limit, cleanupLimit)
+			}
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 			defer cancel()
 			if failed := runHook(ctx, "after", after, c); failed != nil && f == nil {
 				result, f = nil, failed

@@ -48,6 +48,7 @@ func describeProject(ctx context.Context, p Page, m proto.Message) error {
 	if m := st.GetMove(); m != nil {
 		p.Field("Move", fmt.Sprintf("from %s to %s, %s, since %s by %s", term.Dash(m.GetFrom()), m.GetTo(), m.GetStep(), term.Since(p.Now, m.GetStarted()).Text, m.GetActor()))
 	}
+	p.Field("Backup", backupField(obj, p.Now))
 	p.Field("Generation", fmt.Sprintf("%d (observed %d), epoch %d", meta.GetGeneration(), st.GetObservedGeneration(), st.GetEpoch()))
 	p.Field("Expires", deadline(p.Now, Expiry(obj)))
 	p.Field("Hosts", strings.Join(st.GetHosts(), ", "))

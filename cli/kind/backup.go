@@ -1,0 +1,130 @@
+package kind
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/caravanserai/cara/api"
+	"github.com/caravanserai/cara/cli/term"
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+)
+
+// Backup shows projects by the state of their backups.
+func Backup() Kind {
+	return Kind{
+		Name: "Backup", Plural: "backups",
+		Columns: []string{"PROJECT", "STATE", "LAST SUCCESS", "SNAPSHOTS", "SIZE", "PAUSE", "NEXT", "VERIFIED"},
+		wide:    []string{"NODE", "DURATION", "ADDED", "SCHEDULE", "MESSAGE"},
+		Row:     backupRow,
+		List: func(ctx context.Context, conn grpc.ClientConnInterface, f Filter) ([]proto.Message, error) {
+			l, err := carav1.NewProjectServiceClient(conn).ListProjects(ctx, &carav1.ListProjectsRequest{
+				Phase: f.Phases, NodeRef: f.Node, Owner: f.Owner, LabelSelector: f.Selector,
+			})
+			var out []*carav1.Project
+			for _, p := range l.GetItems() {
+				if p.GetSpec().GetBackup() != nil && (f.Project == "" || f.Project == p.GetMetadata().GetName()) {
+					out = append(out, p)
+				}
+			}
+			return messages(out, err)
+		},
+		Get: func(ctx context.Context, conn grpc.ClientConnInterface, name string) (proto.Message, error) {
+			return message(carav1.NewProjectServiceClient(conn).GetProject(ctx, ByName(name)))
+		},
+	}
+}
+
+func backupRow(m proto.Message, now time.Time) []term.Cell {
+	p := m.(*carav1.Project)
+	s := p.GetStatus().GetBackup()
+	var bytes, added int64
+	for _, snapshot := range s.GetSnapshots() {
+		bytes, added = bytes+snapshot.GetBytes(), added+snapshot.GetAddedBytes()
+	}
+	size, more := term.Text(""), term.Text("")
+	if len(s.GetSnapshots()) > 0 {
+		size, more = Size(bytes), Size(added)
+	}
+	schedule := p.GetSpec().GetBackup().GetSchedule()
+	return []term.Cell{
+		term.Text(p.GetMetadata().GetName()), backupState(p), term.Ago(now, s.GetLastSuccess()), term.Text(snapshotIDs(s.GetSnapshots())), size,
+		term.Text(shortDuration(s.GetPause().AsDuration(), s.GetPause() == nil)), term.Until(now, s.GetNextRun()), term.Ago(now, s.GetVerified()),
+		term.Text(p.GetStatus().GetNodeRef()), term.Text(shortDuration(s.GetDuration().AsDuration(), s.GetDuration() == nil)), more,
+		term.Text(strings.TrimSpace(schedule.GetCron() + " " + schedule.GetTimeZone())), term.Text(term.Short(term.Line(backupMessage(s)), 120)),
+	}
+}
+
+func shortDuration(d time.Duration, unknown bool) string {
+	if unknown {
+		return ""
+	}
+	return d.Round(100 * time.Millisecond).String()
+}
+
+func backupMessage(s *carav1.BackupStatus) string {
+	if s.GetMessage() != "" {
+		return s.GetMessage()
+	}
+	return s.GetVerifyMessage()
+}
+
+func backupState(p *carav1.Project) term.Cell {
+	s := p.GetStatus().GetBackup()
+	c := term.Text(s.GetState())
+	switch {
+	case s.GetState() == api.BackupFailed || s.GetVerifyMessage() != "":
+		c.Colour = term.Red
+	case api.IsTrue(p.GetStatus().GetConditions(), api.CondBackupStale):
+		c.Colour = term.Yellow
+	case s.GetState() == api.BackupSucceeded:
+		c.Colour = term.Green
+	}
+	return c
+}
+
+func snapshotIDs(snapshots []*carav1.BackupSnapshot) string {
+	var ids []string
+	for _, s := range snapshots {
+		ids = append(ids, shortID(s))
+	}
+	return strings.Join(ids, ",")
+}
+
+// shortID returns as much of an id as restic needs to find the snapshot.
+func shortID(s *carav1.BackupSnapshot) string { return s.GetId()[:min(8, len(s.GetId()))] }
+
+// SnapshotsText names the snapshots of a backup.
+func SnapshotsText(snapshots []*carav1.BackupSnapshot) string {
+	var all []string
+	for _, s := range snapshots {
+		all = append(all, fmt.Sprintf("volume %s is snapshot %s", s.GetVolume(), shortID(s)))
+	}
+	return strings.Join(all, ", ")
+}
+
+// backupField describes the backups of a project in one line.
+func backupField(p *carav1.Project, now time.Time) string {
+	s := p.GetStatus().GetBackup()
+	if p.GetSpec().GetBackup() == nil {
+		return ""
+	}
+	if s.GetState() == "" {
+		return "none yet"
+	}
+	out := s.GetState()
+	if s.GetState() == api.BackupFailed {
+		out += " (" + s.GetReason() + ")"
+	}
+	if s.GetLastSuccess() != nil {
+		out += ", data of " + term.Ago(now, s.GetLastSuccess()).Text + ": " + SnapshotsText(s.GetSnapshots())
+	}
+	if s.GetNextRun() != nil {
+		out += ", next " + term.Until(now, s.GetNextRun()).Text
+	}
+	return out
+}
