@@ -3,10 +3,8 @@ package volume
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -17,57 +15,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caravanserai/cara/internal/test/testtree"
 )
-
-// odd fills a directory with everything that a file system has.
-func odd(t testing.TB, dir string, files int) {
-	t.Helper()
-	at := func(name string) string { return filepath.Join(dir, name) }
-	must := func(errs ...error) {
-		t.Helper()
-		if err := errors.Join(errs...); err != nil {
-			t.Fatal(err)
-		}
-	}
-	noise := make([]byte, 300<<10)
-	_, _ = rand.Read(noise)
-	must(os.MkdirAll(at("deep/er/est"), 0o710), os.Mkdir(at("empty"), 0o1777), os.Mkdir(at("-dash"), 0o700),
-		os.WriteFile(at("noise"), noise, 0o640), os.Chown(at("noise"), 12345, 54321), os.Chmod(at("noise"), 0o4751),
-		os.Link(at("noise"), at("deep/link")), os.Link(at("noise"), at("zlink")),
-		os.WriteFile(at("line\nbreak"), []byte("x"), 0o600), os.WriteFile(at("not\xff\xfeutf8"), nil, 0o600),
-		os.WriteFile(at("-rf"), []byte("dash"), 0o400), os.WriteFile(at(" space "), []byte("s"), 0o600), os.WriteFile(at("*?[x]'\"$(id)"), nil, 0o600),
-		os.WriteFile(at(".hidden"), []byte("h"), 0o600), os.WriteFile(at("deep/er/est/file"), []byte("deep"), 0o604),
-		os.Symlink("/etc/passwd", at("absolute")), os.Symlink("nowhere", at("dangling")), os.Symlink("../../..", at("deep/up")), os.Symlink("deep", at("dir")),
-		os.Lchown(at("dangling"), 7, 8),
-		unix.Mkfifo(at("fifo"), 0o622), unix.Mknod(at("null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))), unix.Mknod(at("disk"), unix.S_IFBLK|0o660, int(unix.Mkdev(7, 250))),
-		unix.Mknod(at("socket"), unix.S_IFSOCK|0o755, 0), os.Link(at("fifo"), at("fifo2")))
-	sparse, err := os.Create(at("sparse"))
-	must(err)
-	_, err = sparse.WriteAt([]byte("end"), 64<<20)
-	must(err, sparse.Close())
-	for i := range files {
-		if i%100 == 0 {
-			must(os.Mkdir(at(fmt.Sprintf("many-%d", i/100)), 0o755))
-		}
-		must(os.WriteFile(at(fmt.Sprintf("many-%d/%d", i/100, i)), fmt.Append(nil, i, strings.Repeat("y", i%5000)), 0o644))
-	}
-	attribute(t, at("noise"), "user.comment", "hello \x00 bytes")
-	attribute(t, at("empty"), "user.dir", "d")
-	attribute(t, at("-rf"), "trusted.secret", "t")
-	// An ACL: user 4242 may read.
-	acl := []byte{2, 0, 0, 0, 1, 0, 6, 0, 255, 255, 255, 255, 2, 0, 4, 0, 0x92, 0x10, 0, 0, 4, 0, 4, 0, 255, 255, 255, 255, 0x10, 0, 4, 0, 255, 255, 255, 255, 0x20, 0, 4, 0, 255, 255, 255, 255}
-	attribute(t, at(".hidden"), "system.posix_acl_access", string(acl))
-	old := time.Unix(1_000_000_000, 123_456_789)
-	must(os.Chtimes(at("noise"), old, old), os.Chtimes(at("empty"), old, old), os.Chtimes(at("deep/er"), old, old), os.Chmod(dir, 0o2775), os.Chown(dir, 999, 998))
-}
-
-// attribute sets an extended attribute, if the file system has them.
-func attribute(t testing.TB, file, name, value string) {
-	t.Helper()
-	if err := unix.Lsetxattr(file, name, []byte(value), 0); err != nil && !errors.Is(err, unix.ENOTSUP) {
-		t.Fatal(err)
-	}
-}
 
 // TestFidelity: one pass copies everything that a file system has, and the comparison reads the same on both sides.
 func TestFidelity(t *testing.T) {
@@ -76,7 +26,7 @@ func TestFidelity(t *testing.T) {
 	if testing.Short() {
 		files = 500
 	}
-	odd(t, e.from, files)
+	testtree.Fill(t, e.from, files)
 	var last atomic.Pointer[Progress]
 	e.copy(t, Pass{Progress: func(p Progress) { last.Store(&p) }})
 	c := e.compare(t, false)
@@ -93,42 +43,10 @@ func TestFidelity(t *testing.T) {
 	if err := unix.Stat(filepath.Join(e.to, "sparse"), &st); err != nil || st.Size != 64<<20+3 || st.Blocks*512 > 1<<20 {
 		t.Errorf("the sparse file has %d bytes in %d blocks (%v)", st.Size, st.Blocks, err)
 	}
-	independently(t, e)
+	testtree.Same(t, e.from, e.to)
 	again := e.compare(t, false) // with the hashes of the first comparison, where they are kept
 	if !again.Equal() || again.Bytes != c.Bytes {
 		t.Errorf("the second comparison: %+v, %s", again, again)
-	}
-}
-
-// independently compares both sides without the code of this package.
-func independently(t *testing.T, e *ends) {
-	t.Helper()
-	n := 0
-	err := filepath.WalkDir(e.from, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		n++
-		rel, _ := filepath.Rel(e.from, path)
-		var a, b unix.Stat_t
-		other := filepath.Join(e.to, rel)
-		if err := errors.Join(unix.Lstat(path, &a), unix.Lstat(other, &b)); err != nil {
-			return err
-		}
-		if a.Mode != b.Mode || a.Uid != b.Uid || a.Gid != b.Gid || a.Mtim != b.Mtim || a.Rdev != b.Rdev || !d.IsDir() && (a.Size != b.Size || a.Nlink != b.Nlink) {
-			t.Errorf("%q: %+v became %+v", rel, a, b)
-		}
-		if d.Type().IsRegular() {
-			x, err1 := os.ReadFile(path)
-			y, err2 := os.ReadFile(other)
-			if err1 != nil || err2 != nil || !bytes.Equal(x, y) {
-				t.Errorf("%q: the content differs (%v, %v)", rel, err1, err2)
-			}
-		}
-		return nil
-	})
-	if err != nil || n < 20 {
-		t.Errorf("%d entries, %v", n, err)
 	}
 }
 
@@ -191,7 +109,7 @@ func TestCompareFinds(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			e := newEnds(t)
-			odd(t, e.from, 10)
+			testtree.Fill(t, e.from, 10)
 			e.copy(t, Pass{})
 			if c := e.compare(t, false); !c.Equal() {
 				t.Fatal(c)
@@ -229,7 +147,7 @@ func apart(path string) error {
 // time is found by the comparison.
 func TestSecondPass(t *testing.T) {
 	e := newEnds(t)
-	odd(t, e.from, 300)
+	testtree.Fill(t, e.from, 300)
 	e.copy(t, Pass{Running: true})
 	e.compare(t, true)
 	e.write(t, "new", "new")
@@ -257,7 +175,7 @@ func TestSecondPass(t *testing.T) {
 // TestWriterDuringPass: a first pass and its comparison succeed while a program writes, renames and deletes.
 func TestWriterDuringPass(t *testing.T) {
 	e := newEnds(t)
-	odd(t, e.from, 2000)
+	testtree.Fill(t, e.from, 2000)
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
@@ -322,7 +240,7 @@ func TestPermission(t *testing.T) {
 // TestPermissionEnds: a running copy is ended with its permission, and by a newer copy of the same volume.
 func TestPermissionEnds(t *testing.T) {
 	e := newEnds(t)
-	odd(t, e.from, 100)
+	testtree.Fill(t, e.from, 100)
 	for name, end := range map[string]func(){
 		"revoked":       func() { e.receiver.Revoke(uid) },
 		"given away":    func() { e.receiver.Allow(uid, "n3") },
@@ -385,7 +303,7 @@ func (s *slow) Write(p []byte) (int, error) {
 // TestCanceled: a copy whose context ends leaves no process behind; goleak and the receiver's end show it.
 func TestCanceled(t *testing.T) {
 	e := newEnds(t)
-	odd(t, e.from, 100)
+	testtree.Fill(t, e.from, 100)
 	ctx, cancel := context.WithCancel(t.Context())
 	reached, held := make(chan struct{}), make(chan struct{})
 	e.wrap = func(c net.Conn) net.Conn { return &slow{Conn: c, left: 2000, reached: reached, held: held} }
