@@ -119,6 +119,9 @@ func TestStoppedForMoveIsNoExit(t *testing.T) {
 			t.Fatalf("%s runs", e.containers[i].Name)
 		}
 	}
+	if e.record = e.record.Next(&switching, e.have(&switching), nil, e.now); len(e.record.Completed) != 1 {
+		t.Errorf("completed: %v, want the job alone", e.record.Completed)
+	}
 	var disk Record
 	data, err := json.Marshal(e.record)
 	if err != nil || json.Unmarshal(data, &disk) != nil || !disk.Same(e.record) {
