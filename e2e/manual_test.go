@@ -206,3 +206,29 @@ func (w *testCluster) line(lines <-chan string, words string) {
 		}
 	}
 }
+
+// TestManualChangeOfWhatGitOwns is refused with where it comes from, unless it is an override.
+func TestManualChangeOfWhatGitOwns(t *testing.T) {
+	w := oneNode(t)
+	name := w.name("owned")
+	repo := w.repository("platform")
+	repo.Write("deploy/web.yaml", w.web(name, testimage.WebV1))
+	revision := w.push(repo, "Start")
+	w.running(name)
+	from := "source/platform, deploy/web.yaml at " + revision[:7]
+	changed := w.web(name, testimage.WebV2)
+	if r := w.ctl(changed, "apply", "-f", "-"); r.Code != 1 || !strings.Contains(r.Stderr, from) {
+		t.Errorf("apply: %+v, want %q", r, from)
+	}
+	if r := w.ctl("", "delete", "project", name); r.Code != 1 || !strings.Contains(r.Stderr, from) {
+		t.Errorf("delete: %+v, want %q", r, from)
+	}
+	w.want(w.ctl(changed, "apply", "-f", "-", "--override", "--reason", "incident 7"), 0, "project/"+name+" configured\n", "")
+	w.answers("n1", name+".test", "/", 200, "web v2")
+	w.says("overrides", w.ctl("", "get", "overrides").Stdout, name, "user/admin", "incident 7")
+	w.says("the list", w.ctl("", "get", "projects").Stdout, "Overridden")
+	if r := w.ctl("", "override", "clear", name); r.Code != 0 {
+		t.Errorf("%+v", r)
+	}
+	w.answers("n1", name+".test", "/", 200, "web v1")
+}

@@ -1,15 +1,85 @@
 package e2e
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 
+	carav1 "github.com/caravanserai/cara/gen/cara/v1"
+	"github.com/caravanserai/cara/internal/test/testgit"
 	"github.com/caravanserai/cara/internal/test/testimage"
 )
 
-// TestPush: a push runs, a change of one service replaces its container alone, a file that goes is pruned.
-func TestPush(t *testing.T) {
+// TestPushOverHTTP and TestPushOverSSH tell the same story over two transports.
+func TestPushOverHTTP(t *testing.T) {
 	w := oneNode(t)
-	repo := w.repository("platform")
+	w.pushStory(w.repository("platform"))
+}
+
+func TestPushOverSSH(t *testing.T) {
+	w := oneNode(t)
+	root := t.TempDir()
+	server := testgit.ServeSSH(t, root)
+	repo := testgit.New(t, root, "platform")
+	key, hosts := filepath.Join(w.Dir, "key"), filepath.Join(w.Dir, "known_hosts")
+	w.write(key, string(server.PrivateKey))
+	trust := func(line, done string) {
+		t.Helper()
+		w.write(hosts, line)
+		w.want(w.ctl("", "create", "secret", "git", "--from-file", "ssh-privatekey="+key, "--from-file", "known_hosts="+hosts),
+			0, "secret/git "+done+"\n", "")
+	}
+	trust(server.OtherKnownHosts, "created")
+	w.source("platform", "url: \""+server.RepoURL("platform")+"\", secretRef: git")
+	s := w.untilSource("platform", "refuses a host key that it does not know", func(s *carav1.Source) bool {
+		return condition(s.GetStatus().GetConditions(), "FetchFailed").GetStatus() == "True"
+	})
+	w.says("FetchFailed", condition(s.GetStatus().GetConditions(), "FetchFailed").GetMessage(), "host key", "known_hosts")
+	trust(server.KnownHosts, "configured")
+	w.pushStory(repo)
+}
+
+// TestGitServerDownThenBack: what was read stays in force, what drifts is put back, and nothing is pruned.
+func TestGitServerDownThenBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, options{})
+	root := t.TempDir()
+	server := testgit.ServeHTTP(t, root, false)
+	repo := testgit.New(t, root, "platform")
+	w.source("platform", "url: "+server.RepoURL("platform"))
+	repo.Write("a.yaml", w.web("a", testimage.WebV1))
+	repo.Write("b.yaml", w.web("b", testimage.WebV1))
+	revision := w.push(repo, "Two projects")
+	fetchFailed := func(status string) func(*carav1.Source) bool {
+		return func(s *carav1.Source) bool {
+			return condition(s.GetStatus().GetConditions(), "FetchFailed").GetStatus() == status
+		}
+	}
+	for name, outage := range map[string]func(){
+		"down":              func() { w.must(server.Down()) },
+		"internal error":    func() { server.Set(testgit.Fault{Status: 500}) },
+		"demands a login":   func() { server.Login("ada", "secret") },
+		"repository is out": func() { w.must(os.Rename(repo.Bare, repo.Bare+".away")) },
+	} {
+		outage()
+		s := w.untilSource("platform", "cannot be read: "+name, fetchFailed("True"))
+		w.says(name, condition(s.GetStatus().GetConditions(), "FetchFailed").GetMessage(), server.RepoURL("platform"), revision[:7], "stays in force")
+		w.want(w.ctl("", "get", "projects", "-o", "name"), 0, "project/a\nproject/b\n", "")
+		w.must(server.Up(t.Context()))
+		server.Set(testgit.Fault{})
+		server.Login("", "")
+		if name == "repository is out" {
+			w.must(os.Rename(repo.Bare+".away", repo.Bare))
+		}
+		w.untilSource("platform", "can be read again: "+name, fetchFailed("False"))
+	}
+	repo.Remove("b.yaml")
+	w.push(repo, "One project")
+	w.gone("b")
+}
+
+// pushStory: a push runs, a change of one service replaces its container alone, a file that goes is pruned.
+func (w *testCluster) pushStory(repo *testgit.TestRepo) {
 	name, other := w.name("shop"), w.name("blog")
 	shop := func(image string) string {
 		return project(name, `
