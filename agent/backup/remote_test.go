@@ -27,9 +27,9 @@ func TestS3(t *testing.T) {
 		api.BackupRepository: []byte("s3:" + server.URL + "/backups/shop"),
 		"AWS_ACCESS_KEY_ID":  []byte(tests3.AccessKey), "AWS_SECRET_ACCESS_KEY": []byte(tests3.SecretKey),
 	})
-	result := s.backUp(t, &hand{})
+	s.backUp(t, &hand{})
 	s.write(t, "rows", "2")
-	result = s.backUp(t, &hand{})
+	result := s.backUp(t, &hand{})
 	s.quiet(t)
 	if f := s.Verify(t.Context(), s.job, result.Snapshots); f != nil {
 		t.Error(f)

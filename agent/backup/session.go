@@ -86,7 +86,7 @@ func (s *session) close() {
 
 // find returns the path of a program. The agent's own PATH does not count.
 func find(program string) (string, error) {
-	for _, dir := range strings.Split(searchPath, ":") {
+	for dir := range strings.SplitSeq(searchPath, ":") {
 		path := filepath.Join(dir, program)
 		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
 			return path, nil
