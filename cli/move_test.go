@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -56,7 +57,8 @@ func TestMoveProgress(t *testing.T) {
 					t.Errorf("it says %q, want %q", got, e.line)
 				}
 			}
-			exit, _ := m.failed.(Exit)
+			var exit Exit
+			errors.As(m.failed, &exit)
 			if m.ended != (test.code >= 0) || exit.Code != max(0, test.code) || !strings.HasPrefix(exit.Message, test.want) {
 				t.Errorf("ended: %t with %d %q, want %d %q", m.ended, exit.Code, exit.Message, test.code, test.want)
 			}

@@ -76,6 +76,7 @@ func afterCopied(to targetState) moveEffect {
 		return moveSwitches
 	case targetDraining, targetGone:
 		return moveFails
+	case targetUnknown, targetAway:
 	}
 	return moveUnchanged
 }
@@ -89,6 +90,7 @@ func afterVerified(m *carav1.Move, to targetState) moveEffect {
 		return repeatOrFail(m)
 	case targetGone:
 		return moveFails
+	case targetUnknown:
 	}
 	return moveUnchanged
 }
