@@ -7,6 +7,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -297,14 +298,11 @@ func (b *backups) ended(ctx context.Context, want *step.Want, known *backedUp, r
 }
 
 func volumesText(snapshots []*carav1.BackupSnapshot) string {
-	out := ""
+	parts := make([]string, len(snapshots))
 	for i, s := range snapshots {
-		if i > 0 {
-			out += ", "
-		}
-		out += "volume " + s.GetVolume() + " as snapshot " + s.GetId()
+		parts[i] = "volume " + s.GetVolume() + " as snapshot " + s.GetId()
 	}
-	return out
+	return strings.Join(parts, ", ")
 }
 
 // verified notes the result of a verification, and records an event.

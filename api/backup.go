@@ -3,6 +3,7 @@ package api
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/url"
 	"path"
 	"slices"
@@ -159,9 +160,7 @@ func sshPort(s string) bool {
 // backupSecret checks a Secret of type backup. Messages contain no part of a value.
 func (e *fieldErrors) backupSecret(s *carav1.Secret) {
 	values := map[string][]byte{}
-	for k, v := range s.GetData() {
-		values[k] = v
-	}
+	maps.Copy(values, s.GetData())
 	for k, v := range s.GetStringData() {
 		values[k] = []byte(v)
 	}

@@ -37,7 +37,7 @@ func Start(tb testing.TB) *Server {
 	testneed.NotShort(tb)
 	program := build(tb)
 	dir := tb.TempDir()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(tb.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -72,7 +72,7 @@ func build(tb testing.TB) string {
 	}
 	_, here, _, _ := runtime.Caller(0)
 	dir := filepath.Join(filepath.Dir(here), "versitygw")
-	version, err := goCommand(dir, "list", "-m", "-f", "{{.Version}}", "github.com/versity/versitygw")
+	version, err := goCommand(tb.Context(), dir, "list", "-m", "-f", "{{.Version}}", "github.com/versity/versitygw")
 	if err != nil {
 		testneed.Missing(tb, "the S3 server versitygw: %v", err)
 	}
@@ -81,7 +81,7 @@ func build(tb testing.TB) string {
 		return path
 	}
 	fresh := fmt.Sprintf("%s.%d", path, os.Getpid())
-	if _, err := goCommand(dir, "build", "-o", fresh, module); err != nil {
+	if _, err := goCommand(tb.Context(), dir, "build", "-o", fresh, module); err != nil {
 		testneed.Missing(tb, "the S3 server versitygw: %v", err)
 	}
 	if err := os.Rename(fresh, path); err != nil {
@@ -90,8 +90,8 @@ func build(tb testing.TB) string {
 	return path
 }
 
-func goCommand(dir string, args ...string) ([]byte, error) {
-	cmd := exec.Command("go", args...)
+func goCommand(ctx context.Context, dir string, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = dir
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -106,7 +106,7 @@ func goCommand(dir string, args ...string) ([]byte, error) {
 func await(tb testing.TB, address string) {
 	tb.Helper()
 	for until := time.Now().Add(time.Minute); ; {
-		conn, err := net.Dial("tcp", address)
+		conn, err := new(net.Dialer).DialContext(tb.Context(), "tcp", address)
 		if err == nil {
 			_ = conn.Close() // only a look
 			return
