@@ -9,8 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/caravanserai/cara/api"
@@ -102,10 +102,10 @@ func (s *session) run(ctx context.Context, limit time.Duration, dir string, args
 	cmd := exec.CommandContext(ctx, s.restic, append(append([]string{}, s.global...), args...)...)
 	cmd.Env, cmd.Dir, cmd.WaitDelay = s.env, dir, killAfter
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's interrupt is for the agent
+	cmd.SysProcAttr = childAttributes()
 	stdout, stderr := &tail{limit: maxOutput}, &tail{limit: maxStderr}
 	cmd.Stdout, cmd.Stderr = stdout, stderr
-	err := cmd.Run()
+	err := runPinned(cmd)
 	out := outcome{stdout: stdout.data, stderr: string(stderr.data)}
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		out.code = exit.ExitCode()
@@ -116,6 +116,17 @@ func (s *session) run(ctx context.Context, limit time.Duration, dir string, args
 		out.code, out.stderr = -1, out.stderr+"\n"+why.Error()
 	}
 	return out
+}
+
+// runPinned runs a command. The kernel interrupts it when the thread that started it ends, so this thread is kept until then.
+func runPinned(cmd *exec.Cmd) error {
+	ended := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		ended <- cmd.Run()
+	}()
+	return <-ended
 }
 
 // do runs restic, and once more if a dead run has left a lock. restic unlock removes only locks whose process is gone: those of

@@ -3,6 +3,7 @@ package backup
 import (
 	"fmt"
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,4 +33,10 @@ func (m *memory) path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(
 // close ends the file. Nobody can open it afterwards.
 func (m *memory) close() {
 	_ = m.file.Close() // memory files have nothing to lose
+}
+
+// childAttributes keep a terminal's interrupt for the agent, and let the kernel interrupt restic when the agent dies, so that the
+// next agent finds no backup under way. An interrupted restic removes its lock.
+func childAttributes() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGINT}
 }

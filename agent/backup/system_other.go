@@ -2,7 +2,10 @@
 
 package backup
 
-import "errors"
+import (
+	"errors"
+	"syscall"
+)
 
 // memory is a file in memory, which only Linux has.
 type memory struct{}
@@ -14,3 +17,5 @@ func newMemory(string, []byte) (*memory, error) {
 func (*memory) path() string { return "" }
 
 func (*memory) close() {}
+
+func childAttributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
