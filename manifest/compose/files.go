@@ -20,7 +20,7 @@ const (
 )
 
 // oneFile makes a file beside the Compose file one of the service's files.
-func (s *service) oneFile(key, shown string, v types.ServiceVolumeConfig) {
+func (s mounts) oneFile(key, shown string, v types.ServiceVolumeConfig) {
 	content, err := readText(v.Source)
 	if err != nil {
 		s.say(Refusal, key, "%s cannot become a file of the service: %v", shown, err)
@@ -74,8 +74,10 @@ func printable(content []byte) bool {
 	return utf8.Valid(content) && !strings.ContainsRune(string(content), 0)
 }
 
-// files converts configs and secrets.
-func (s *service) files() {
+// files converts the configs and secrets of one service.
+type files struct{ *service }
+
+func (s files) all() {
 	for i, ref := range s.in.Configs {
 		s.config("configs."+itoa(i), types.FileReferenceConfig(ref))
 	}
@@ -84,7 +86,7 @@ func (s *service) files() {
 	}
 }
 
-func (s *service) config(key string, ref types.FileReferenceConfig) {
+func (s files) config(key string, ref types.FileReferenceConfig) {
 	c := types.FileObjectConfig(s.project.Configs[ref.Source])
 	content, err := s.content(c)
 	switch {
@@ -104,7 +106,7 @@ func (s *service) config(key string, ref types.FileReferenceConfig) {
 	s.out.Files = append(s.out.Files, &carav1.File{Path: target, Content: string(content), Mode: s.fileMode(key, ref)})
 }
 
-func (s *service) secretFile(key string, ref types.FileReferenceConfig) {
+func (s files) secretFile(key string, ref types.FileReferenceConfig) {
 	content, err := s.content(types.FileObjectConfig(s.project.Secrets[ref.Source]))
 	if err != nil {
 		s.say(Refusal, key, "secret %s: %v", ref.Source, err)
@@ -123,7 +125,7 @@ func (s *service) secretFile(key string, ref types.FileReferenceConfig) {
 }
 
 // content returns the content of a config or a secret.
-func (s *service) content(f types.FileObjectConfig) ([]byte, error) {
+func (s files) content(f types.FileObjectConfig) ([]byte, error) {
 	switch {
 	case bool(f.External):
 		return nil, fmt.Errorf("it is external, so its content is not known")
@@ -141,7 +143,7 @@ func (s *service) content(f types.FileObjectConfig) ([]byte, error) {
 	return nil, fmt.Errorf("it has neither file, content nor environment")
 }
 
-func (s *service) fileMode(key string, ref types.FileReferenceConfig) string {
+func (s files) fileMode(key string, ref types.FileReferenceConfig) string {
 	if ref.UID != "" || ref.GID != "" {
 		s.say(Loss, key, "files belong to root: make the file readable with mode")
 	}

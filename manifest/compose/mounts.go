@@ -14,14 +14,16 @@ import (
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
-// mounts converts the volumes of a service:
+// mounts converts the volumes of one service:
 //
 //   - A named volume and a volume without a name become Managed volumes.
 //   - A file beside the Compose file becomes one of the service's files. So do the files of a directory that is mounted
 //     read-only.
 //   - Any other directory beside the Compose file becomes a Managed volume.
 //   - A path elsewhere on the machine becomes a Host volume.
-func (s *service) mounts() {
+type mounts struct{ *service }
+
+func (s mounts) all() {
 	for _, t := range s.in.Tmpfs {
 		s.out.Tmpfs = append(s.out.Tmpfs, t)
 	}
@@ -40,7 +42,7 @@ func (s *service) mounts() {
 	}
 }
 
-func (s *service) tmpfs(v types.ServiceVolumeConfig) {
+func (s mounts) tmpfs(v types.ServiceVolumeConfig) {
 	at := v.Target
 	if v.Tmpfs != nil && v.Tmpfs.Size > 0 {
 		at += fmt.Sprintf(":size=%d", v.Tmpfs.Size)
@@ -48,7 +50,7 @@ func (s *service) tmpfs(v types.ServiceVolumeConfig) {
 	s.out.Tmpfs = append(s.out.Tmpfs, at)
 }
 
-func (s *service) namedVolume(key string, v types.ServiceVolumeConfig) {
+func (s mounts) namedVolume(key string, v types.ServiceVolumeConfig) {
 	if v.Volume != nil && v.Volume.Subpath != "" {
 		s.say(Refusal, key, "a part of a volume cannot be mounted: use a volume of its own")
 		return
@@ -62,7 +64,7 @@ func (s *service) namedVolume(key string, v types.ServiceVolumeConfig) {
 }
 
 // mount adds a mount, and the volume unless another service has added it.
-func (s *service) mount(key string, volume *carav1.ProjectVolume, v types.ServiceVolumeConfig) {
+func (s mounts) mount(key string, volume *carav1.ProjectVolume, v types.ServiceVolumeConfig) {
 	spec := s.to.GetSpec()
 	i := slices.IndexFunc(spec.GetVolumes(), func(o *carav1.ProjectVolume) bool { return o.GetName() == volume.GetName() })
 	switch {
@@ -75,7 +77,7 @@ func (s *service) mount(key string, volume *carav1.ProjectVolume, v types.Servic
 	s.out.VolumeMounts = append(s.out.VolumeMounts, &carav1.VolumeMount{Name: volume.GetName(), MountPath: v.Target, ReadOnly: v.ReadOnly})
 }
 
-func (s *service) bind(key string, v types.ServiceVolumeConfig) {
+func (s mounts) bind(key string, v types.ServiceVolumeConfig) {
 	inside, err := filepath.Rel(s.dir, v.Source)
 	if err != nil || !filepath.IsLocal(inside) {
 		s.hostPath(key, v)
@@ -98,7 +100,7 @@ func (s *service) bind(key string, v types.ServiceVolumeConfig) {
 }
 
 // dataDirectory makes a directory that containers write to a Managed volume.
-func (s *service) dataDirectory(key, shown string, v types.ServiceVolumeConfig) {
+func (s mounts) dataDirectory(key, shown string, v types.ServiceVolumeConfig) {
 	name := dnsLabel(filepath.Base(shown))
 	if inside := filepath.Clean(shown); inside == "." || name == "" {
 		name = dnsLabel(s.out.GetName() + "-data")
@@ -112,7 +114,7 @@ func (s *service) dataDirectory(key, shown string, v types.ServiceVolumeConfig) 
 }
 
 // hostPath converts a path of the machine.
-func (s *service) hostPath(key string, v types.ServiceVolumeConfig) {
+func (s mounts) hostPath(key string, v types.ServiceVolumeConfig) {
 	path := filepath.Clean(v.Source)
 	switch {
 	case path == "/etc/localtime" || path == "/etc/timezone":
@@ -143,7 +145,7 @@ func (c *converter) topLevelVolumes() {
 }
 
 // directory makes the files of a read-only directory files of the service.
-func (s *service) directory(key, shown string, v types.ServiceVolumeConfig) {
+func (s mounts) directory(key, shown string, v types.ServiceVolumeConfig) {
 	var names []string
 	err := filepath.WalkDir(v.Source, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && !d.IsDir() {
