@@ -22,6 +22,7 @@ import (
 
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/protobuf/types/known/emptypb"
@@ -351,6 +352,10 @@ func TestRenewReconnects(t *testing.T) {
 	}
 	if c.current.Load() == before {
 		t.Fatal("no new certificate")
+	}
+	// A call that is sent before gRPC notices the closed connection would fail. It connects again only for the next call.
+	for conn.GetState() == connectivity.Ready {
+		conn.WaitForStateChange(t.Context(), connectivity.Ready)
 	}
 	call()
 	if s.peers[0] != s.peers[1] || s.peers[1] == s.peers[2] {
