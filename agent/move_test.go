@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/caravanserai/cara/agent"
 	"github.com/caravanserai/cara/agent/engine"
 	"github.com/caravanserai/cara/agent/volume"
 	"github.com/caravanserai/cara/api"
@@ -31,6 +32,8 @@ type movePair struct {
 	address string
 	// cut refuses connections between the nodes.
 	cut atomic.Bool
+	// receiver is the agent of n2.
+	receiver atomic.Pointer[agent.Agent]
 }
 
 const newUID = "newuid-p-data-0002"
@@ -54,6 +57,7 @@ func newMovePair(t *testing.T) *movePair {
 	}
 	m.to.cfg.NodeName = "n2"
 	m.from.cfg.Helper = []string{self, volume.PipeCommand}
+	m.runTo(t)
 	address := m.serve(t)
 	m.from.cfg.DialVolumes = func(ctx context.Context, _, at string) (net.Conn, error) {
 		if at != address || m.cut.Load() {
@@ -61,12 +65,18 @@ func newMovePair(t *testing.T) *movePair {
 		}
 		return new(net.Dialer).DialContext(ctx, "tcp", address)
 	}
-	m.to.run(t)
 	m.from.up(t, withData("web", "web"))
 	m.to.receive(&carav1.ReceiveVolume{Uid: newUID, Project: "p", Name: "data", Owner: "source/git", From: "n1"})
 	waitUntil(t, func() bool { held, _ := m.to.holds(); return held[newUID].GetOwner() == "source/git" })
 	m.address = address
 	return m
+}
+
+// runTo starts the agent of n2.
+func (m *movePair) runTo(t *testing.T) {
+	t.Helper()
+	m.to.run(t)
+	m.receiver.Store(m.to.agent)
 }
 
 // serve accepts connections of node n1 for n2.
@@ -84,7 +94,7 @@ func (m *movePair) serve(t *testing.T) string {
 			if err != nil {
 				return
 			}
-			served.Go(func() { m.to.agent.ReceiveVolume(ctx, "n1", c) })
+			served.Go(func() { m.receiver.Load().ReceiveVolume(ctx, "n1", c) })
 		}
 	})
 	t.Cleanup(func() {
@@ -257,7 +267,7 @@ func TestMoveCannotSucceed(t *testing.T) {
 			if strings.HasPrefix(name, "a container") {
 				m.to.cfg.OrphanGrace = 1 << 40
 				m.to.stop()
-				m.to.run(t)
+				m.runTo(t)
 			}
 			tt.change(t, m)
 			m.step(api.MoveCopying, 0)

@@ -191,7 +191,10 @@ func connectAgentAt(t *testing.T, conn *grpc.ClientConn, instance, address strin
 	if err != nil {
 		t.Fatal(err)
 	}
-	info := &carav1.NodeInfo{Platform: "linux/amd64", IngressAddress: address, Capacity: &carav1.NodeCapacity{Cpu: "4", DiskFree: "10Gi"}}
+	info := &carav1.NodeInfo{
+		Platform: "linux/amd64", IngressAddress: address, Capacity: &carav1.NodeCapacity{Cpu: "4", DiskFree: "10Gi"},
+		Tools: map[string]string{api.ToolRsync: "3.2.7"},
+	}
 	if err := stream.Send(&carav1.ConnectRequest{Heartbeat: &carav1.Heartbeat{Info: info}, InstanceId: instance}); err != nil {
 		t.Fatal(err)
 	}

@@ -88,7 +88,6 @@ func (m *moving) comesBack(t *testing.T, now *carav1.Move) {
 	if got := m.two.receives(); got.GetUid() != now.GetVolumes()[0].GetNewUid() || got.GetFrom() != "n1" {
 		t.Errorf("after it has connected again n2 is told %v", got)
 	}
-	m.two.tooled()
 	m.copies(t, now)
 	eventually(t, "n2 is Ready", func() bool {
 		n, _ := state.Get[*carav1.Node](m.db.Cache, "n2")

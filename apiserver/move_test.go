@@ -27,15 +27,6 @@ type moving struct {
 	project carav1.ProjectServiceClient
 }
 
-// tooled sends a heartbeat of an agent whose machine has rsync.
-func (a *fakeAgent) tooled() {
-	a.t.Helper()
-	info := &carav1.NodeInfo{Platform: "linux/amd64", IngressAddress: "192.0.2.1:8081", Tools: map[string]string{api.ToolRsync: "3.2.7"}}
-	if err := a.stream.Send(&carav1.ConnectRequest{Heartbeat: &carav1.Heartbeat{Info: info}}); err != nil {
-		a.t.Fatal(err)
-	}
-}
-
 func newMoving(t *testing.T, reclaim string) *moving {
 	t.Helper()
 	c := newCluster(t, nil)
@@ -74,8 +65,6 @@ func (m *moving) connect(t *testing.T) {
 		m.conns[i] = dialAs(t, creds)
 	}
 	m.one, m.two = connectAgent(t, m.conns[0], "a"), connectAgent(t, m.conns[1], "b")
-	m.one.tooled()
-	m.two.tooled()
 }
 
 // inventory reports the volumes db of shop with some uids.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,10 +30,10 @@ type fakeServer struct {
 	log      []*carav1.WatchResponse
 	wake     chan struct{}
 	writes   int
-	peak     int // how many projects that ran once did not, at most
-	moves    int // how many calls of MoveProject there were
+	peak     int          // how many projects that ran once did not, at most
+	moves    atomic.Int32 // how many calls of MoveProject there were
 	refuse   error
-	waits    int // how often a drain wrote what it waits for
+	waits    atomic.Int32 // how often a drain wrote what it waits for
 }
 
 func newFakeServer() *fakeServer {
@@ -166,7 +167,7 @@ func (w *fakeServer) drained(req *carav1.MarkNodeDrainedRequest) (*carav1.Node, 
 	status := api.StatusTrue
 	if req.Waits {
 		status = api.StatusFalse
-		w.waits++
+		w.waits.Add(1)
 	}
 	n.Status.Conditions, _ = api.SetCondition(n.Status.Conditions, &carav1.Condition{
 		Type: api.CondDrained, Status: status, Reason: "Drained", Message: req.Message,

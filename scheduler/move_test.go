@@ -22,7 +22,7 @@ func receiver(n *carav1.Node) *carav1.Node {
 
 // move answers MoveProject. It is called with mu held.
 func (w *fakeServer) move(req *carav1.MoveProjectRequest) (*carav1.Project, error) {
-	w.moves++
+	w.moves.Add(1)
 	if w.refuse != nil {
 		return nil, w.refuse
 	}
@@ -211,8 +211,8 @@ func TestADrainMovesData(t *testing.T) {
 			stop := run(t, w, Config{})
 			w.Put(draining(receiver(node("n1", "64Gi")), parallel))
 			pass(time.Minute)
-			if w.moves != 0 {
-				t.Fatalf("%d moves of data that nobody asked for", w.moves)
+			if w.moves.Load() != 0 {
+				t.Fatalf("%d moves of data that nobody asked for", w.moves.Load())
 			}
 			n1 := draining(receiver(node("n1", "64Gi")), parallel)
 			n1.Spec.DrainMoveData = true
@@ -226,8 +226,8 @@ func TestADrainMovesData(t *testing.T) {
 				w.ends(now[0], "")
 			}
 			pass(time.Second)
-			if got := w.on("n2", api.PhaseRunning); len(got) != 4 || !w.isDrained("n1") || w.moves != 4 {
-				t.Errorf("n2 has %v after %d moves, drained: %t", got, w.moves, w.isDrained("n1"))
+			if got := w.on("n2", api.PhaseRunning); len(got) != 4 || !w.isDrained("n1") || w.moves.Load() != 4 {
+				t.Errorf("n2 has %v after %d moves, drained: %t", got, w.moves.Load(), w.isDrained("n1"))
 			}
 			stop()
 		})
@@ -266,12 +266,12 @@ func TestADrainRepeatsAFailedMoveLater(t *testing.T) {
 			t.Errorf("the node says %q", got)
 		}
 		for _, wait := range []time.Duration{1, 2, 4} { // minutes
-			before := w.moves
-			if pass(wait*time.Minute - 40*time.Second); w.moves != before {
+			before := w.moves.Load()
+			if pass(wait*time.Minute - 40*time.Second); w.moves.Load() != before {
 				t.Fatalf("repeated before %s", wait*time.Minute)
 			}
 			pass(time.Minute)
-			if got := w.moving(); !slices.Equal(got, []string{"a"}) || w.moves != before+1 {
+			if got := w.moving(); !slices.Equal(got, []string{"a"}) || w.moves.Load() != before+1 {
 				t.Fatalf("moving are %v after %s", got, wait*time.Minute)
 			}
 			if got := drained(); got != "its projects are leaving" {
@@ -280,8 +280,8 @@ func TestADrainRepeatsAFailedMoveLater(t *testing.T) {
 			w.ends("a", "no space on node n2")
 			pass(time.Second)
 		}
-		if w.waits > 10 { // once for each change
-			t.Errorf("the drain wrote %d times what it waits for", w.waits)
+		if w.waits.Load() > 10 { // once for each change
+			t.Errorf("the drain wrote %d times what it waits for", w.waits.Load())
 		}
 		stop()
 	})
@@ -298,11 +298,13 @@ func TestADrainToldThatDataCannotMove(t *testing.T) {
 		defer live(w, "n1", "n2")()
 		stop := run(t, w, Config{})
 		pass(50 * time.Second)
-		if w.moves != 1 {
-			t.Errorf("asked %d times", w.moves)
+		if w.moves.Load() != 1 {
+			t.Errorf("asked %d times", w.moves.Load())
 		}
 		wantPhase(t, w, "a", api.PhaseRunning, "n1", "node n1 is draining, and the project stays: node n1 has no rsync; the drain tries again at 2000-01-01T00:01:00Z")
+		w.mu.Lock()
 		w.refuse = nil
+		w.mu.Unlock()
 		pass(time.Minute)
 		if got := w.moving(); !slices.Equal(got, []string{"a"}) {
 			t.Errorf("moving are %v", got)
