@@ -36,6 +36,11 @@ func TestNothingThatATerminalObeysComesThrough(t *testing.T) {
 		Metadata: &carav1.ObjectMeta{Name: evil + "." + evil, Uid: evil}, Spec: &carav1.VolumeSpec{Project: evil, Name: evil, Reclaim: evil},
 		Status: &carav1.VolumeStatus{State: evil, Node: evil, Owner: evil, Made: true, Message: evil + "\n" + evil},
 	}
+	backedUp := proto.CloneOf(p)
+	backedUp.Spec = &carav1.ProjectSpec{Backup: &carav1.Backup{SecretRef: evil, Schedule: &carav1.BackupSchedule{Cron: evil, TimeZone: evil}}}
+	backedUp.Status.Backup = &carav1.BackupStatus{
+		State: evil, Reason: evil, Message: evil + "\n" + evil, Snapshots: []*carav1.BackupSnapshot{{Volume: evil, Uid: evil, Id: evil}},
+	}
 	now := time.Now()
 	objects := map[string]proto.Message{
 		"projects": p,
@@ -51,6 +56,7 @@ func TestNothingThatATerminalObeysComesThrough(t *testing.T) {
 		"overrides":  &carav1.Override{Metadata: p.Metadata, Scope: evil, Actor: evil, Reason: evil},
 		"tombstones": &carav1.Tombstone{Metadata: p.Metadata, Reason: evil, Actor: evil, Owner: evil},
 		"volumes":    v,
+		"backups":    backedUp,
 		"tokens":     &carav1.Token{Metadata: p.Metadata, Role: evil, NamePrefix: evil},
 	}
 	for _, k := range kind.All() {
