@@ -65,6 +65,7 @@ func (o *observer) read(ctx context.Context, want *step.Want, ws *workspace) (*s
 	}
 	ws.networks, ws.volumes, ws.managed = have.Networks, have.Volumes, have.Managed
 	ws.sightings = step.Sight(have.Containers, ws.sightings, time.Now())
+	o.observePulls(want, ws) // before the images: what a completed pull has brought must be seen, or it is pulled again
 	if !want.Remove {
 		have.Missing = missingPaths(want)
 		if err := o.observeImages(ctx, want, have, ws); err != nil {
@@ -74,7 +75,6 @@ func (o *observer) read(ctx context.Context, want *step.Want, ws *workspace) (*s
 			return nil, err
 		}
 	}
-	o.observePulls(want, ws)
 	have.Memory, have.Leaving = ws.memory.Snapshot(), ws.leaving
 	have.Health = o.probes.Sync(ctx, want.Project, step.Checks(want, have))
 	have.Digests = maps.Clone(ws.digests)
