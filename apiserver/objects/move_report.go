@@ -141,11 +141,8 @@ func swapVolume(t *state.Tx, p *carav1.Project, m *carav1.Move, old, v *carav1.V
 func assignMoved(t *state.Tx, p *carav1.Project, m *carav1.Move) error {
 	p.Status.Move = nil
 	message := fmt.Sprintf("moved from %s to node %s, as %s asked", orNoNode(m.GetFrom()), m.GetTo(), m.GetActor())
-	if err := evictProject(t, p, &carav1.ScheduleProjectRequest{Reason: api.ReasonMoved, Message: message}); err != nil {
-		return err
-	}
-	err := bindProject(t, p, &carav1.ScheduleProjectRequest{
-		Name: p.GetMetadata().GetName(), NodeRef: m.GetTo(), Message: "assigned to " + m.GetTo() + ": " + message,
+	err := reassignProject(t, p, &carav1.ScheduleProjectRequest{
+		Name: p.GetMetadata().GetName(), NodeRef: m.GetTo(), Reason: api.ReasonMoved, Message: message,
 	})
 	if err != nil {
 		return err

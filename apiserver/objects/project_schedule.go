@@ -47,10 +47,7 @@ func applyDecision(t *state.Tx, p *carav1.Project, req *carav1.ScheduleProjectRe
 		if req.GetNodeRef() == st.GetNodeRef() {
 			return api.Conflict("project %q is on node %s already", req.GetName(), st.GetNodeRef())
 		}
-		if err := evictProject(t, p, req); err != nil {
-			return err
-		}
-		return bindProject(t, p, &carav1.ScheduleProjectRequest{Name: req.GetName(), NodeRef: req.GetNodeRef(), Message: "assigned to " + req.GetNodeRef() + ": " + req.GetMessage()})
+		return reassignProject(t, p, req)
 	case api.ScheduleExplain:
 		return explainProject(t, p, req)
 	case api.ScheduleEvict:
@@ -64,6 +61,16 @@ func applyDecision(t *state.Tx, p *carav1.Project, req *carav1.ScheduleProjectRe
 			cmp.Or(req.GetMessage(), "its node is lost: what it ran is swept when it comes back"))
 	}
 	return api.Invalid("the request", api.Field("action", "is %q; it must be Bind, Move, Explain, Evict, Abandon, AcceptMove or RefuseMove", req.GetAction()))
+}
+
+// reassignProject assigns a project to another node in one transaction.
+func reassignProject(t *state.Tx, p *carav1.Project, req *carav1.ScheduleProjectRequest) error {
+	if err := evictProject(t, p, req); err != nil {
+		return err
+	}
+	return bindProject(t, p, &carav1.ScheduleProjectRequest{
+		Name: req.GetName(), NodeRef: req.GetNodeRef(), Message: "assigned to " + req.GetNodeRef() + ": " + req.GetMessage(),
+	})
 }
 
 func bindProject(t *state.Tx, p *carav1.Project, req *carav1.ScheduleProjectRequest) error {

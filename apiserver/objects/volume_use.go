@@ -183,10 +183,9 @@ func asideName(v *carav1.Volume) string {
 // on the old node, if there is any, is never taken for this one's.
 func placeVolumes(t *state.Tx, p *carav1.Project, node string) error {
 	for _, u := range p.GetStatus().GetVolumes() {
-		name := api.VolumeName(p.GetMetadata().GetName(), u.GetName())
-		old, ok := state.Read[*carav1.Volume](t, name)
-		if !ok || old.GetMetadata().GetUid() != u.GetUid() {
-			return api.Conflict("volume %q is not the one that project %q uses", name, p.GetMetadata().GetName())
+		old, err := volumeInUse(t, p, u.GetName(), u.GetUid())
+		if err != nil {
+			return err
 		}
 		at := old.GetStatus().GetNode()
 		switch {
