@@ -8,12 +8,10 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/caravanserai/cara/api"
 	"github.com/caravanserai/cara/cli/kind"
-	"github.com/caravanserai/cara/cli/term"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
 )
 
@@ -109,37 +107,19 @@ func (o *drainOptions) run(ctx context.Context) error {
 // wait follows a drain to its end. If the connection to the server is lost, it waits for the server, which then continues
 // the drain.
 func (o *drainOptions) wait(ctx context.Context, conn grpc.ClientConnInterface) error {
-	interrupted := ctx
-	if o.timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, o.timeout)
-		defer cancel()
-	}
 	d := newDrainProgress(o.name)
-	for {
-		err := o.follow(ctx, conn, d)
-		switch {
-		case err == nil:
-			for _, note := range d.notes() {
-				fmt.Fprintln(o.Err, note)
-			}
-			o.done("drained")
-			return nil
-		case interrupted.Err() != nil:
-			return Exit{Code: exitInterrupted, Message: "interrupted: " + d.remains()}
-		case ctx.Err() != nil, o.timeout > 0 && timedOut(err):
-			return Exit{Code: exitTimeout, Message: fmt.Sprintf("after %s %s", o.timeout, d.remains())}
-		case api.Code(err) != codes.Unavailable:
-			return err
-		}
-		if cause, _ := unreachable(err); d.once("server", "gone") {
-			fmt.Fprintln(o.Err, "the connection to the server is lost: waiting for it", term.Line(cause))
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(time.Second):
-		}
+	err := o.untilEnded(ctx, o.timeout, followed{
+		watch: func(ctx context.Context) error { return o.follow(ctx, conn, d) }, remains: d.remains,
+		lost: func() bool { return d.once("server", "gone") },
+	})
+	if err != nil {
+		return err
 	}
+	for _, note := range d.notes() {
+		fmt.Fprintln(o.Err, note)
+	}
+	o.done("drained")
+	return nil
 }
 
 // follow shows the progress until the node is drained (nil) or the watch ends.

@@ -102,37 +102,17 @@ func (o *moveOptions) request(ctx context.Context, c carav1.ProjectServiceClient
 // follow shows the progress of a move until its end. If the connection to the server is lost, it waits for the server, which
 // then continues the move.
 func (o *moveOptions) follow(ctx context.Context, conn grpc.ClientConnInterface, m *moveProgress) error {
-	interrupted := ctx
-	if o.timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, o.timeout)
-		defer cancel()
-	}
 	live := term.NewLive(o.Err)
-	for {
-		err := o.watch(ctx, conn, m, live)
-		switch {
-		case m.ended:
-			if m.failed == nil {
-				o.done("runs on " + o.to)
-			}
-			return m.failed
-		case interrupted.Err() != nil:
-			return Exit{Code: exitInterrupted, Message: "interrupted: " + m.remains()}
-		case ctx.Err() != nil, o.timeout > 0 && timedOut(err):
-			return Exit{Code: exitTimeout, Message: fmt.Sprintf("after %s %s", o.timeout, m.remains())}
-		case api.Code(err) != codes.Unavailable:
-			return err
-		}
-		if cause, _ := unreachable(err); !m.away {
-			m.away = true
-			fmt.Fprintln(o.Err, "the connection to the server is lost: waiting for it", term.Line(cause))
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(time.Second):
-		}
+	err := o.untilEnded(ctx, o.timeout, followed{
+		watch: func(ctx context.Context) error { return o.watch(ctx, conn, m, live) }, remains: m.remains, lost: m.lost,
+	})
+	if err != nil {
+		return err
 	}
+	if m.failed == nil {
+		o.done("runs on " + o.to)
+	}
+	return m.failed
 }
 
 // watch shows the progress until the move or the watch ends. A terminal shows one line that is redrawn, other outputs get
@@ -222,6 +202,13 @@ func (m *moveProgress) judge(p *carav1.Project) {
 		_, message := kind.Telling(p)
 		m.step, m.message = st.GetPhase(), message
 	}
+}
+
+// lost reports whether the loss of the server is new.
+func (m *moveProgress) lost() bool {
+	before := m.away
+	m.away = true
+	return !before
 }
 
 func (m *moveProgress) end(code int, message string) {

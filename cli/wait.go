@@ -187,3 +187,41 @@ func unschedulable(p *carav1.Project) bool {
 	c := api.FindCondition(p.GetStatus().GetConditions(), api.CondScheduled)
 	return p.GetStatus().GetPhase() == api.PhasePending && c.GetStatus() == api.StatusFalse && c.GetReason() != api.ReasonWaiting
 }
+
+// followed is work of the server that a command follows to its end.
+type followed struct {
+	watch   func(ctx context.Context) error // returns nil at the end
+	remains func() string                   // describes what continues without the command
+	lost    func() bool                     // reports whether the loss of the server is not shown yet
+}
+
+// untilEnded follows work of the server to its end, for at most the timeout unless that is 0. If the connection to the server
+// is lost, it waits for the server, which then continues the work.
+func (a *app) untilEnded(ctx context.Context, timeout time.Duration, f followed) error {
+	interrupted := ctx
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+		defer cancel()
+	}
+	for {
+		err := f.watch(ctx)
+		switch {
+		case err == nil:
+			return nil
+		case interrupted.Err() != nil:
+			return Exit{Code: exitInterrupted, Message: "interrupted: " + f.remains()}
+		case ctx.Err() != nil, timeout > 0 && timedOut(err):
+			return Exit{Code: exitTimeout, Message: fmt.Sprintf("after %s %s", timeout, f.remains())}
+		case api.Code(err) != codes.Unavailable:
+			return err
+		}
+		if cause, _ := unreachable(err); f.lost() {
+			fmt.Fprintln(a.Err, "the connection to the server is lost: waiting for it", term.Line(cause))
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
+}
