@@ -247,21 +247,11 @@ func (b *backups) job(ctx context.Context, a backupAssignment) (backup.Job, *bac
 			job.Values[key] = value
 		}
 	}
-	labels := b.cfg.node().Labels()
-	labels[api.LabelVolume] = ""
-	all, err := b.cfg.Engine.ListVolumes(ctx, labels)
-	if err != nil {
-		return job, &backup.Failure{Reason: api.ReasonVolumeUnreadable, Message: "the engine does not name its volumes: " + err.Error()}
-	}
-	paths := map[string]string{} // by uid
-	for _, v := range step.ManagedOf(all, a.want.Project) {
-		paths[v.Labels[api.LabelVolumeUID]] = v.Mountpoint
-	}
 	for _, v := range api.ManagedVolumes(a.want.Spec) {
 		uid := a.want.Uses[v.GetName()].GetUid()
-		path, found := paths[uid]
-		if !found {
-			return job, &backup.Failure{Reason: api.ReasonVolumeUnreadable, Message: "volume " + v.GetName() + " does not exist on this node: see the state of the project"}
+		path, err := dataDir(ctx, b.cfg.Engine, api.EngineVolume(a.want.Project, v.GetName(), uid), uid)
+		if err != nil {
+			return job, &backup.Failure{Reason: api.ReasonVolumeUnreadable, Message: err.Error() + "; see the state of the project"}
 		}
 		job.Volumes = append(job.Volumes, backup.Volume{Name: v.GetName(), UID: uid, Path: path})
 	}

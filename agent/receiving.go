@@ -123,9 +123,7 @@ func (r *receiving) create(ctx context.Context) error {
 	r.mu.Unlock()
 	var errs []error
 	for uid, q := range requests {
-		labels := r.node.Labels()
-		labels[api.LabelVolume], labels[api.LabelVolumeUID] = api.VolumeName(q.GetProject(), q.GetName()), uid
-		labels[api.LabelOwner] = q.GetOwner()
+		labels := r.node.VolumeLabels(q.GetProject(), q.GetName(), uid, q.GetOwner())
 		if err := r.engine.CreateVolume(ctx, engineName(q), labels); err != nil {
 			errs = append(errs, err)
 			continue

@@ -78,10 +78,7 @@ func (w *Want) source(volume string) engine.Source {
 func (w *Want) VolumeLabels(name string) map[string]string {
 	for volume, use := range w.Uses {
 		if w.source(volume).Volume == name {
-			return map[string]string{
-				api.LabelCluster: w.Cluster, api.LabelNode: w.Node, api.LabelOwner: w.OwnedBy,
-				api.LabelVolume: api.VolumeName(w.Project, volume), api.LabelVolumeUID: use.GetUid(),
-			}
+			return Node{Cluster: w.Cluster, Name: w.Node}.VolumeLabels(w.Project, volume, use.GetUid(), w.OwnedBy)
 		}
 	}
 	return w.Owner()

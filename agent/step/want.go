@@ -80,6 +80,14 @@ func (n Node) ProjectLabels(project string) map[string]string {
 	return map[string]string{api.LabelCluster: n.Cluster, api.LabelNode: n.Name, api.LabelProject: project}
 }
 
+// VolumeLabels returns the labels of a Managed volume of this node in the engine.
+func (n Node) VolumeLabels(project, volume, uid, owner string) map[string]string {
+	return map[string]string{
+		api.LabelCluster: n.Cluster, api.LabelNode: n.Name, api.LabelOwner: owner,
+		api.LabelVolume: api.VolumeName(project, volume), api.LabelVolumeUID: uid,
+	}
+}
+
 // NewWant converts an assignment.
 func NewWant(n Node, a *carav1.Assignment, haveSecrets bool) *Want {
 	p := a.GetProject()
