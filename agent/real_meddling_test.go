@@ -65,6 +65,20 @@ func (m *meddler) emptyNetwork() {
 	})
 }
 
+// failedConnection disconnects kv and connects it again in vain, with the address of another container. After that, the engine
+// lists the network of kv, although kv is not on it.
+func (m *meddler) failedConnection() {
+	m.Helper()
+	name := "cara-" + m.project
+	web, err := m.docker.ContainerInspect(m.Context(), m.ids["web"])
+	m.must(err)
+	m.must(m.docker.NetworkDisconnect(m.Context(), name, m.ids["kv"], true))
+	taken := &network.EndpointSettings{IPAMConfig: &network.EndpointIPAMConfig{IPv4Address: web.NetworkSettings.Networks[name].IPAddress}}
+	if err := m.docker.NetworkConnect(m.Context(), name, m.ids["kv"], taken); err == nil {
+		m.Fatal("the engine gave two containers the same address")
+	}
+}
+
 func (m *meddler) remove(id string) {
 	m.Helper()
 	m.must(m.docker.ContainerRemove(m.Context(), id, container.RemoveOptions{Force: true}))
@@ -108,6 +122,7 @@ func TestRealMeddling(t *testing.T) {
 			[]string{"kv", "web", "front"},
 		},
 		{"network removed", (*meddler).emptyNetwork, false, []string{"kv", "web", "front"}, []string{"kv", "web", "front"}},
+		{"connection failed", (*meddler).failedConnection, true, []string{"kv", "web", "front"}, []string{"kv", "web", "front"}},
 		{"a second network with the project's labels", func(m *meddler) {
 			labels := m.labelsOf("kv")
 			_, err := m.docker.NetworkCreate(m.Context(), m.project+"-second", network.CreateOptions{Labels: map[string]string{

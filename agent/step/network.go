@@ -70,6 +70,8 @@ func (s *view) users(n *engine.Network) int {
 	return users
 }
 
+// on reports whether a running container is on a network. Its name alone says nothing: after a connection that failed, the
+// engine lists the network of a running container, without an id.
 func on(c engine.Container, n *engine.Network) bool {
 	return up(c) && c.Networks[n.Name].NetworkID == n.ID
 }

@@ -94,7 +94,7 @@ func (s *view) works(svc *carav1.Service, c *engine.Container, successor bool) b
 	if _, unsettled := s.unsettled(svc, c, successor); unsettled || c.State != engine.StateRunning {
 		return false
 	}
-	if _, attached := c.Networks[NetworkName(s.w.Project)]; !attached {
+	if c.Networks[NetworkName(s.w.Project)].NetworkID == "" {
 		return false
 	}
 	return s.check(svc, c) == nil || s.h.Health[c.ID].State == api.HealthHealthy

@@ -149,7 +149,7 @@ func (s *step) running(svc *carav1.Service, c *engine.Container, network *engine
 		s.unpause(c)
 		return
 	}
-	if _, attached := c.Networks[NetworkName(s.w.Project)]; !attached && network != nil {
+	if network != nil && !on(*c, network) {
 		s.connect(c)
 		return
 	}

@@ -189,6 +189,16 @@ func TestStep(t *testing.T) {
 		"paused by hand": {
 			spec: two(), edit: func(_ *Want, e *world) { e.containers[0].State = engine.StatePaused }, want: "UnpauseContainer a",
 		},
+		"a connection that failed": {
+			spec: two(), edit: func(w *Want, e *world) {
+				e.containers[0].Networks = map[string]engine.Attachment{NetworkName(w.Project): {}}
+			}, want: "ConnectContainer a",
+		},
+		"on a network that is gone": {
+			spec: two(), edit: func(w *Want, e *world) {
+				e.containers[0].Networks = map[string]engine.Attachment{NetworkName(w.Project): {NetworkID: "gone"}}
+			}, want: "ConnectContainer a",
+		},
 		"disconnected by hand": {
 			spec: two(), edit: func(_ *Want, e *world) { e.containers[0].Networks = nil }, want: "ConnectContainer a",
 		},

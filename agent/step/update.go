@@ -186,7 +186,7 @@ func (s *step) keep(svc *carav1.Service, old *engine.Container, network *engine.
 	case old.State == engine.StatePaused:
 		s.unpause(old)
 	case network == nil: // it comes first
-	case up(*old) && !attached:
+	case up(*old) && !on(*old, network):
 		s.connect(old)
 	case up(*old):
 	case !attached || at.NetworkID != network.ID:
