@@ -107,14 +107,14 @@ func environment(agent []string, values map[string][]byte, dir, passwordFile str
 func text(values map[string][]byte, key string) string { return strings.TrimSpace(string(values[key])) }
 
 // sshArgs are the options of restic for a repository behind ssh: ssh reads no configuration, uses only the given key, and
-// connects only to a host that it knows. They are nil for other repositories.
-func sshArgs(values map[string][]byte, keyFile, hostsFile string) []string {
+// connects only to a host that it knows. It writes its messages to logFile. They are nil for other repositories.
+func sshArgs(values map[string][]byte, keyFile, hostsFile, logFile string) []string {
 	at, ok := api.ParseSFTP(text(values, api.BackupRepository))
 	if !ok {
 		return nil
 	}
 	command := []string{
-		"ssh", "-F", "/dev/null", "-i", keyFile, "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes",
+		"ssh", "-F", "/dev/null", "-E", logFile, "-i", keyFile, "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes",
 		"-o", "UserKnownHostsFile=" + hostsFile, "-o", "GlobalKnownHostsFile=/dev/null", "-o", "ConnectTimeout=20", "-o", "ServerAliveInterval=20",
 	}
 	if at.Port != "" {

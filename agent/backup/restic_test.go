@@ -72,7 +72,7 @@ func TestEnvironment(t *testing.T) {
 }
 
 func TestSSHArgs(t *testing.T) {
-	const begin = "ssh -F /dev/null -i /proc/1/fd/8 -o IdentitiesOnly=yes -o BatchMode=yes -o StrictHostKeyChecking=yes" +
+	const begin = "ssh -F /dev/null -E /proc/1/fd/10 -i /proc/1/fd/8 -o IdentitiesOnly=yes -o BatchMode=yes -o StrictHostKeyChecking=yes" +
 		" -o UserKnownHostsFile=/proc/1/fd/9 -o GlobalKnownHostsFile=/dev/null -o ConnectTimeout=20 -o ServerAliveInterval=20 "
 	tests := []struct {
 		repository string
@@ -84,7 +84,7 @@ func TestSSHArgs(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.repository, func(t *testing.T) {
-			got := sshArgs(map[string][]byte{"repository": []byte(tt.repository)}, "/proc/1/fd/8", "/proc/1/fd/9")
+			got := sshArgs(map[string][]byte{"repository": []byte(tt.repository)}, "/proc/1/fd/8", "/proc/1/fd/9", "/proc/1/fd/10")
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Error(diff)
 			}

@@ -32,6 +32,7 @@ type session struct {
 	env    []string
 	global []string // options of every run
 	files  []*memory
+	log    *memory // what ssh says: restic may end before it has passed that on. Nil without ssh.
 }
 
 // open prepares a session. The values are those of a Secret of type backup.
@@ -69,7 +70,10 @@ func (r *Runner) open(values map[string][]byte) (*session, *Failure) {
 	}
 	s.env = environment(r.Environ, values, r.Dir, memory(api.BackupPassword))
 	if _, ok := api.ParseSFTP(text(values, api.BackupRepository)); ok {
-		s.global = sshArgs(values, memory(api.BackupSSHKey), memory(api.BackupKnownHosts))
+		s.global = sshArgs(values, memory(api.BackupSSHKey), memory(api.BackupKnownHosts), memory("log"))
+		if err == nil {
+			s.log = s.files[len(s.files)-1]
+		}
 	}
 	if err != nil {
 		s.close()
@@ -107,6 +111,9 @@ func (s *session) run(ctx context.Context, limit time.Duration, dir string, args
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	err := runPinned(cmd)
 	out := outcome{stdout: stdout.data, stderr: string(stderr.data)}
+	if s.log != nil {
+		out.stderr = s.log.take(maxStderr) + out.stderr
+	}
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		out.code = exit.ExitCode()
 	} else if err != nil {

@@ -30,6 +30,18 @@ func newMemory(name string, content []byte) (*memory, error) {
 
 func (m *memory) path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), m.file.Fd()) }
 
+// take returns the last bytes that programs have written to the file, and empties it. The programs must append.
+func (m *memory) take(limit int64) string {
+	info, err := m.file.Stat()
+	if err != nil {
+		return ""
+	}
+	data := make([]byte, min(info.Size(), limit))
+	n, _ := m.file.ReadAt(data, info.Size()-int64(len(data))) // a memory file can be read
+	_ = m.file.Truncate(0)
+	return string(data[:n])
+}
+
 // close ends the file. Nobody can open it afterwards.
 func (m *memory) close() {
 	_ = m.file.Close() // memory files have nothing to lose

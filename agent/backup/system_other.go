@@ -16,6 +16,8 @@ func newMemory(string, []byte) (*memory, error) {
 
 func (*memory) path() string { return "" }
 
+func (*memory) take(int64) string { return "" }
+
 func (*memory) close() {}
 
 func childAttributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
