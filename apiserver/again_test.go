@@ -27,7 +27,7 @@ func TestEverythingIsWritableAfterARestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	after := newHouse(t, func(c *Config) { c.Store = before.cfg.Store })
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	p.Spec.Services[0].Image = "web:v2"
 	client := carav1.NewProjectServiceClient(after.as(t, "admin"))

@@ -219,7 +219,7 @@ func TestRESTBodyIsBounded(t *testing.T) {
 func TestRESTWatchStreamsLines(t *testing.T) {
 	h := newHouse(t, nil)
 	h.do(t, "admin", "POST", "/api/v1/projects", manifest("shop", "nginx:1"))
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, "GET", "http://"+h.addr+"/api/v1/projects/watch?phase=Pending", nil)
 	if err != nil {

@@ -106,7 +106,7 @@ func act(args int, do func(context.Context, *testServer, []string) error) func(*
 		if neg || len(a) < args {
 			ts.Fatalf("want %d arguments and no !", args)
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 		defer cancel()
 		ts.Check(do(ctx, ts.Value(serverKey{}).(*testServer), a))
 	}

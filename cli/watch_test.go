@@ -52,7 +52,7 @@ func squeezed(s string) string {
 // until waits until the output has s, whatever the widths of the columns.
 func (f *flow) until(t *testing.T, s string) {
 	t.Helper()
-	limit := time.NewTimer(20 * time.Second)
+	limit := time.NewTimer(60 * time.Second)
 	defer limit.Stop()
 	for !strings.Contains(squeezed(f.String()), squeezed(s)) {
 		select {
@@ -160,7 +160,7 @@ func TestWatchShowsHowOldAStatusIs(t *testing.T) {
 
 func waitFor(t *testing.T, done func() bool) {
 	t.Helper()
-	limit, tick := time.After(20*time.Second), time.NewTicker(5*time.Millisecond)
+	limit, tick := time.After(60*time.Second), time.NewTicker(5*time.Millisecond)
 	defer tick.Stop()
 	for !done() {
 		select {

@@ -170,7 +170,7 @@ func (w *dataRounds) writeFile(ctx context.Context, p *player, tries time.Durati
 
 // exec runs a command in a project's container and returns its output. It wants exit code 0.
 func (w *dataRounds) exec(ctx context.Context, project string, argv ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
 	stream, err := w.projects.Exec(ctx)
 	if err != nil {

@@ -59,7 +59,7 @@ func (w *watched) hint(what string) {
 	w.tb.Helper()
 	select {
 	case <-w.told:
-	case <-time.After(10 * time.Second):
+	case <-time.After(60 * time.Second):
 		w.tb.Fatalf("no hint after %s", what)
 	}
 }

@@ -63,7 +63,7 @@ func (g *gate) waitForSync(t *testing.T) {
 	t.Helper()
 	select {
 	case <-g.waiting:
-	case <-time.After(10 * time.Second):
+	case <-time.After(60 * time.Second):
 		t.Fatal("nothing is being synced")
 	}
 }

@@ -179,11 +179,11 @@ func get(t *testing.T, url string) (int, string) {
 
 func waitFor(t *testing.T, done func() bool) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(120 * time.Second)
 	for !done() {
 		select {
 		case <-deadline:
-			t.Fatal("not within 20 seconds")
+			t.Fatal("not within two minutes")
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
