@@ -2,17 +2,24 @@ package docker
 
 import (
 	"context"
+	"errors"
 	"os"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/docker/docker/api/types/container"
+
+	"github.com/caravanserai/cara/agent/engine"
 )
 
-// How long a command may continue after its client left: first to notice the end of its input, then after the hangup signal.
+// How long a command may continue after its client left: first to notice the end of its input, then after the hangup signal. A
+// command that the engine has not started yet gets neither: startWithin is how long End waits for the start.
 const (
 	hangUpAfter = 2 * time.Second
 	killAfter   = 10 * time.Second
+	startWithin = 30 * time.Second
 )
 
 // End implements engine.Process. Docker has no call that ends a command and sends no hangup: a terminal whose connection is
@@ -32,26 +39,28 @@ func (p *process) End(ctx context.Context) {
 		wait   time.Duration
 		signal syscall.Signal
 	}{{hangUpAfter, hangup}, {killAfter, syscall.SIGKILL}} {
-		pid, over := p.outlives(ctx, calls, step.wait)
+		pid, over := outlives(ctx, calls, p.inspect, step.wait)
 		if over || !signalGroup(pid, p.container, step.signal) {
 			return
 		}
 	}
 }
 
-// outlives waits up to limit for the command to end. If it has not ended, outlives returns its pid. While an engine is still
+// outlives waits up to limit for a command to end. If it has not ended, outlives returns its pid. While an engine is still
 // starting a command, it reports it as not running. So a command that has neither a pid nor an exit code has not started
-// yet.
-func (p *process) outlives(ctx, calls context.Context, limit time.Duration) (pid int, over bool) {
-	deadline := time.Now().Add(limit)
-	for wait := 10 * time.Millisecond; ; wait *= 2 {
-		now, err := p.inspect(calls)
-		if err != nil || !now.Running && (now.Pid != 0 || now.ExitCode != 0) {
+// yet, and its time has not begun. The end of ctx ends the wait, but not the one for the start: a command that starts later
+// would run until its container stops.
+func outlives(ctx, calls context.Context, inspect func(context.Context) (container.ExecInspect, error), limit time.Duration) (pid int, over bool) {
+	begun := time.Now()
+	deadline := begun.Add(limit)
+	for wait := 10 * time.Millisecond; ; wait = min(2*wait, exitPauseMax) {
+		now, err := inspect(calls)
+		if err != nil && !errors.Is(err, engine.ErrUnavailable) || err == nil && !now.Running && (now.Pid != 0 || now.ExitCode != 0) {
 			return 0, true
 		}
 		patient := ctx
-		if now.Pid == 0 {
-			patient = calls // a command that has not started cannot get a signal
+		if err == nil && now.Pid == 0 && time.Since(begun) < startWithin {
+			patient, deadline = calls, time.Now().Add(limit)
 		}
 		left := time.Until(deadline)
 		if left <= 0 || pause(patient, min(wait, left)) != nil {
