@@ -19,7 +19,7 @@ import (
 	"github.com/caravanserai/cara/internal/test/testimage"
 )
 
-// carryOut carries out a command. All but writes are repeated until they are acknowledged.
+// carryOut carries out a command. All but writes and moves are repeated until they are acknowledged.
 func (w *dataRounds) carryOut(ctx context.Context, p *player, c command) error {
 	p.begin(c)
 	switch c.verb {
@@ -40,6 +40,8 @@ func (w *dataRounds) carryOut(ctx context.Context, p *player, c command) error {
 			_, err := w.volumes.DeleteVolume(ctx, &carav1.DeleteRequest{Name: api.VolumeName(p.name, "data")})
 			return unlessNotFound(err)
 		})
+	case verbMove:
+		return w.move(ctx, p)
 	case verbTake:
 		return w.takeAway(ctx, p)
 	}
@@ -60,6 +62,26 @@ func (w *dataRounds) insist(ctx context.Context, c command, call func(context.Co
 		defer cancel()
 		return call(ctx)
 	})
+}
+
+// otherNode is the node to move to, and the one that stays in service.
+func otherNode(node string) string { return map[string]string{"n1": "n2", "n2": "n1"}[node] }
+
+// move asks once for a move to the other node. It may be refused: the project may not run just now, or the node may be
+// cordoned. If it is accepted, what follows happens while it is under way, and may end it.
+func (w *dataRounds) move(ctx context.Context, p *player) error {
+	short, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	got, err := w.projects.GetProject(short, &carav1.GetRequest{Name: p.name})
+	to := otherNode(got.GetStatus().GetNodeRef())
+	if err == nil && to != "" {
+		_, err = w.projects.MoveProject(short, &carav1.MoveProjectRequest{Name: p.name, To: to})
+	}
+	if err == nil && to != "" {
+		w.moves.Add(1)
+	}
+	w.tell(p.name, "move to %q: %.300v", to, err)
+	return ctx.Err()
 }
 
 // takeAway removes the volume of a project that is gone from the engine, as somebody may do by hand. The next project of the
@@ -196,11 +218,11 @@ func (w *dataRounds) exec(ctx context.Context, project string, argv ...string) (
 	}
 }
 
-// fault makes one thing go wrong, cordons a node, or does nothing.
+// fault makes one thing go wrong, cordons or drains a node, or does nothing.
 func (w *dataRounds) fault(ctx context.Context) error {
 	node := []string{"n1", "n2"}[w.faults.IntN(2)]
 	before, away := time.Duration(w.faults.IntN(3000))*time.Millisecond, time.Duration(w.faults.IntN(1000))*time.Millisecond
-	kind := w.faults.IntN(7)
+	kind := w.faults.IntN(9)
 	pass(ctx, before)
 	switch kind {
 	case 0, 1:
@@ -227,11 +249,20 @@ func (w *dataRounds) fault(ctx context.Context) error {
 	case 4:
 		return w.killContainer(ctx, node)
 	case 5:
+		w.tell("fault", "kill the engine of n2 for %s", away)
+		start := w.stopEngine(w.second, "-KILL")
+		pass(ctx, away)
+		start()
 		return nil
+	case 6:
+		return nil
+	case 7:
+		w.tell("fault", "drain %s with its data, uncordon %s", node, otherNode(node))
+		_, err := w.Ctl(ctx, "", "drain", node, "--move-data", "--timeout", "1s") // it goes on when the command has given up
+		return errors.Join(w.cordon(ctx, "uncordon", otherNode(node)), err)
 	}
-	other := map[string]string{"n1": "n2", "n2": "n1"}[node]
-	w.tell("fault", "cordon %s, uncordon %s", node, other)
-	return errors.Join(w.cordon(ctx, "uncordon", other), w.cordon(ctx, "cordon", node))
+	w.tell("fault", "cordon %s, uncordon %s", node, otherNode(node))
+	return errors.Join(w.cordon(ctx, "uncordon", otherNode(node)), w.cordon(ctx, "cordon", node))
 }
 
 // pass lets time pass, so that faults come at random moments of what is under way.

@@ -21,6 +21,7 @@ const (
 	verbWrite verb = "write"          // write a file into the volume
 	verbDrop  verb = "delete project" // the data is deleted if the newest manifest says so
 	verbErase verb = "delete volume"  // only a volume that no project uses
+	verbMove  verb = "move"           // to the other node, with its data
 	verbTake  verb = "take away"      // somebody removes a retained volume from the engine; a new project must not start without it
 )
 
@@ -68,10 +69,12 @@ func (l *ledger) next(r *rand.Rand) command {
 		return command{verb: verbErase}
 	case !l.mounts:
 		return command{verb: verbDrop}
-	case n < 60:
+	case n < 50:
 		return command{verb: verbWrite}
-	case n < 85:
+	case n < 70:
 		return apply
+	case n < 88:
+		return command{verb: verbMove}
 	}
 	return command{verb: verbDrop}
 }
@@ -95,6 +98,7 @@ func (l *ledger) begin(c command) {
 		l.exists, l.mounts = false, false
 	case verbErase:
 		l.forget()
+	case verbMove: // wherever the data is, it is the same
 	case verbTake: // its parts are commands, too
 	}
 }
@@ -229,7 +233,7 @@ func TestLedgerChoosesPossibleCommands(t *testing.T) {
 		l, r, said := newLedger(), rand.New(rand.NewPCG(seed, 0)), ""
 		for range 200 {
 			c := l.next(r)
-			if c.verb == verbWrite && !l.mounts || c.verb == verbDrop && !l.exists ||
+			if (c.verb == verbWrite || c.verb == verbMove) && !l.mounts || c.verb == verbDrop && !l.exists ||
 				c.verb == verbErase && l.mounts || c.verb == verbTake && l.exists {
 				t.Errorf("seed %d: %s, while exists is %t and mounts is %t", seed, c, l.exists, l.mounts)
 			}
@@ -240,7 +244,7 @@ func TestLedgerChoosesPossibleCommands(t *testing.T) {
 	}
 	for seed := range uint64(20) {
 		said := run(seed)
-		for _, v := range []verb{verbApply, verbWrite, verbDrop, verbErase, verbTake} {
+		for _, v := range []verb{verbApply, verbWrite, verbDrop, verbErase, verbMove, verbTake} {
 			if !strings.Contains(said, string(v)) {
 				t.Errorf("seed %d never chooses %q", seed, v)
 			}

@@ -46,8 +46,10 @@ type dataRounds struct {
 	nodes     map[string]string // engine by node
 	witness   string            // where containers write which files they found in the volume when they started
 	players   []*player
+	second    *testdocker.Second // the engine of n2
 	faults    *rand.Rand
 	writes    atomic.Int64 // acknowledged ones
+	moves     atomic.Int64 // accepted ones
 	starts    int          // of containers
 	projects  carav1.ProjectServiceClient
 	applier   carav1.ApplyServiceClient
@@ -88,7 +90,7 @@ func TestDataRounds(t *testing.T) {
 			t.Fatalf("after round %d with %s=%d", min(round+roundsSettle, rounds), seedEnv, seed)
 		}
 	}
-	t.Logf("%d rounds in %s: %d acknowledged writes, %d starts of containers", rounds, time.Since(w.beginning).Round(time.Second), w.writes.Load(), w.starts)
+	t.Logf("%d rounds in %s: %d acknowledged writes, %d moves, %d starts of containers", rounds, time.Since(w.beginning).Round(time.Second), w.writes.Load(), w.moves.Load(), w.starts)
 	if w.writes.Load() == 0 || w.starts == 0 {
 		t.Error("nothing was written, or nothing was started")
 	}
@@ -97,10 +99,10 @@ func TestDataRounds(t *testing.T) {
 func newDataRounds(t *testing.T, seed uint64) *dataRounds {
 	first := testdocker.Engine(t)
 	t.Parallel()
-	second := secondEngine(t)
+	second := testdocker.SecondEngine(t) // which is killed now and then
 	w := &dataRounds{
 		testCluster: newWorld(t, options{listen: wildcard(t)}), nodes: map[string]string{"n1": first, "n2": second.Host},
-		witness: t.TempDir(), faults: rand.New(rand.NewPCG(seed, 0)), beginning: time.Now(),
+		second: second, witness: t.TempDir(), faults: rand.New(rand.NewPCG(seed, 0)), beginning: time.Now(),
 	}
 	offer := "witness=" + w.witness
 	free, err := testcluster.FreeAddress()
@@ -151,16 +153,15 @@ func (w *dataRounds) play(round, rounds int) {
 			return nil
 		})
 	}
-	all.Go(func() error {
-		for range rounds {
-			if err := w.fault(ctx); err != nil {
-				return fmt.Errorf("fault: %w", err)
-			}
+	defer func() {
+		if err := all.Wait(); err != nil {
+			w.Error(err)
 		}
-		return nil
-	})
-	if err := all.Wait(); err != nil {
-		w.Error(err)
+	}()
+	for range rounds {
+		if err := w.fault(ctx); err != nil {
+			w.Errorf("fault: %v", err)
+		}
 	}
 }
 
@@ -201,14 +202,15 @@ func (w *dataRounds) settle() {
 	w.tell("settled", "%d acknowledged writes so far", w.writes.Load())
 }
 
-// awaitRuns waits until a project runs. It ends the wait when the project fails, because each of these can run.
+// awaitRuns waits until a project runs and its move has ended. It ends the wait when the project fails, because each of these can run.
 func (w *dataRounds) awaitRuns(ctx context.Context, p *player) error {
 	return testcluster.WaitFor(ctx, "project "+p.name+" runs", func(ctx context.Context) error {
 		got, err := w.projects.GetProject(ctx, &carav1.GetRequest{Name: p.name})
-		if err != nil || testcluster.Runs(got) {
+		move := got.GetStatus().GetMove()
+		if err != nil || testcluster.Runs(got) && move == nil {
 			return err
 		}
-		err = fmt.Errorf("it is %s, its volumes are %v", testcluster.Summary(got), got.GetStatus().GetVolumes())
+		err = fmt.Errorf("it is %s, its volumes are %v, its move is %v", testcluster.Summary(got), got.GetStatus().GetVolumes(), move)
 		if got.GetStatus().GetPhase() == api.PhaseFailed {
 			err = testcluster.Fatal(err)
 		}
