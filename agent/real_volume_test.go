@@ -89,6 +89,13 @@ func TestRealDataSurvives(t *testing.T) {
 	}
 	step("an update", func() { r.put(project, diary("two")) }, "two")
 	step("a restart of the agent", func() { r.stop(); r.run(t) })
+	step("the loss of the agent's directory", func() {
+		r.stop()
+		if err := os.RemoveAll(r.cfg.DataDir); err != nil {
+			t.Fatal(err)
+		}
+		r.run(t)
+	})
 	step("the removal of the containers", func() { r.removeContainers(t) }, "two")
 	step("a prune of volumes", func() {
 		docker, unused := r.docker(t), filters.NewArgs(filters.Arg("label", "cara.cluster="+r.cluster))

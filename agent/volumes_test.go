@@ -300,13 +300,16 @@ func TestOlderServer(t *testing.T) {
 	}
 }
 
-// TestSweepLeavesData: the sweep of orphans removes no Managed volume. Objects without a project cause no sweep of others.
+// TestSweepLeavesData: the sweep of orphans removes no Managed volume. Objects without a project cause no sweep of others. The
+// data of a node with another name, and of another cluster, is neither reported nor removed.
 func TestSweepLeavesData(t *testing.T) {
 	f := newFaked(t)
 	labels := map[string]string{api.LabelCluster: "c1", api.LabelNode: "n1", api.LabelVolume: "old.data", api.LabelVolumeUID: "u1"}
 	for name, l := range map[string]map[string]string{
 		"cara-old.data-u1": labels, "odd": {api.LabelCluster: "c1", api.LabelNode: "n1"},
-		"orphan": {api.LabelCluster: "c1", api.LabelNode: "n1", api.LabelProject: "orphan", api.LabelUID: "u", api.LabelEpoch: "1"},
+		"renamed": {api.LabelCluster: "c1", api.LabelNode: "n0", api.LabelVolume: "old.data", api.LabelVolumeUID: "u2"},
+		"rebuilt": {api.LabelCluster: "c0", api.LabelNode: "n1", api.LabelVolume: "old.data", api.LabelVolumeUID: "u3"},
+		"orphan":  {api.LabelCluster: "c1", api.LabelNode: "n1", api.LabelProject: "orphan", api.LabelUID: "u", api.LabelEpoch: "1"},
 	} {
 		if err := f.engine.CreateVolume(t.Context(), name, l); err != nil {
 			t.Fatal(err)
@@ -317,7 +320,7 @@ func TestSweepLeavesData(t *testing.T) {
 	seen := f.engine.Calls("ListNetworks")
 	waitUntil(t, func() bool { return f.engine.Calls("ListNetworks") > seen+10 })
 	got := slices.Sorted(maps.Keys(f.volumes(t)))
-	if want := []string{"cara-old.data-u1", "cara-p.cache", dataName("p", "data"), "odd"}; !slices.Equal(got, want) {
+	if want := []string{"cara-old.data-u1", "cara-p.cache", dataName("p", "data"), "odd", "rebuilt", "renamed"}; !slices.Equal(got, want) {
 		t.Errorf("volumes %v, want %v", got, want)
 	}
 	if diff := cmp.Diff(ids(before), ids(f.containers(t))); diff != "" {
