@@ -403,6 +403,38 @@ func TestNewerDataOfARestoredServer(t *testing.T) {
 	}
 }
 
+// TestVolumeMadeTooLate: a node makes a volume just before its project moves away, and reports it afterwards. It is kept, and it
+// is in nobody's way when the newer data is deleted.
+func TestVolumeMadeTooLate(t *testing.T) {
+	now := newClock()
+	c := newCluster(t, func(cfg *Config) { cfg.Now = now.now })
+	d := &data{cluster: c, one: connectAgent(t, c.node(t, "n1"), "a")}
+	c.node(t, "n2")
+	d.one.synced()
+	c.create(t, db(api.ReclaimDelete))
+	now.step(time.Hour)
+	c.bind(t, "shop", "n1")
+	late := d.volume(t, "shop.db").GetMetadata().GetUid()
+	if err := c.schedule(t, &carav1.ScheduleProjectRequest{Action: api.ScheduleMove, NodeRef: "n2"}); err != nil {
+		t.Fatal(err)
+	}
+	d.has(t, late)
+	aside := api.AsideName("shop", "db", late)
+	d.becomes(t, aside, api.VolumeRetained)
+	if v := d.volume(t, aside); v.GetStatus().GetMovedTo() != "n2" || v.GetStatus().GetOwner() != "node/n1" {
+		t.Errorf("it is %v", v)
+	}
+	d.ends(t)
+	if _, err := d.volumes(t).DeleteVolume(t.Context(), &carav1.DeleteRequest{Name: "shop.db"}); err != nil && !api.IsNotFound(err) {
+		t.Fatal(err)
+	}
+	d.create(t, db(""))
+	if v := d.volume(t, "shop.db"); v.GetMetadata().GetUid() == late {
+		t.Errorf("the next project has %v", v)
+	}
+	d.becomes(t, aside, api.VolumeRetained)
+}
+
 // TestPlantedVolume: data that a node has without the server having made it goes to nobody by its name, until an
 // administrator releases it.
 func TestPlantedVolume(t *testing.T) {

@@ -245,6 +245,9 @@ func adoptVolume(t *state.Tx, node string, h *carav1.HeldVolume, restored bool) 
 	if taken && replaceEmpty(t, other, v) {
 		return
 	}
+	if taken && other.GetStatus().GetState() == api.VolumeInUse { // such as one that was made just before its project moved
+		v.Status.MovedTo = other.GetStatus().GetNode()
+	}
 	if taken || !restored {
 		v.Metadata.Name = asideName(v)
 		if _, taken := state.Read[*carav1.Volume](t, v.GetMetadata().GetName()); taken {
