@@ -152,6 +152,11 @@ func (c *cluster) gone(ctx context.Context, names ...string) error {
 // create applies a project for each name, as one request. Of a fan, all services but the first depend on the first,
 // and start side by side; else they start in the order of their list.
 func (c *cluster) create(ctx context.Context, s shape, fan bool, names ...string) error {
+	return c.createWith(ctx, s, fan, "", names...)
+}
+
+// createWith also gives the first service a volume of a type. A Managed one goes with its project.
+func (c *cluster) createWith(ctx context.Context, s shape, fan bool, volume string, names ...string) error {
 	req := &carav1.ApplyRequest{}
 	for _, name := range names {
 		p := &carav1.Project{
@@ -163,6 +168,13 @@ func (c *cluster) create(ctx context.Context, s shape, fan bool, names ...string
 			if fan && n > 0 {
 				p.Spec.Services[n].DependsOn = []*carav1.Dependency{{Service: p.Spec.Services[0].Name}}
 			}
+		}
+		if volume != "" {
+			p.Spec.Volumes = []*carav1.ProjectVolume{{Name: "data", Type: volume}}
+			p.Spec.Services[0].VolumeMounts = []*carav1.VolumeMount{{Name: "data", MountPath: "/data"}}
+		}
+		if volume == api.VolumeManaged {
+			p.Spec.Volumes[0].Reclaim = api.ReclaimDelete
 		}
 		req.Objects = append(req.Objects, api.Wrap(p))
 	}

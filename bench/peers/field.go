@@ -35,6 +35,7 @@ func (o options) events() []event {
 		started("three", shape{1, 3}, o.runs),
 		started("twenty", shape{1, 20}, o.fewer()),
 		started("many", shape{o.many, 3}, o.fewer()),
+		{"data", func(ctx context.Context, o options, f *field, out *table) error { return f.data(ctx, o, out) }},
 		ofCara("alone", (*cluster).alone),
 		ofCara("pushes", (*cluster).pushes),
 		ofCara("ingress", (*cluster).ingress),

@@ -35,6 +35,22 @@ func (c *cluster) contestants(s shape) []contestant {
 	return all
 }
 
+// data is what a volume adds to the start and the end of a project.
+func (f *field) data(ctx context.Context, o options, out *table) error {
+	c := f.cara
+	var all []contestant
+	for column, volume := range map[string]string{byCara: "", byCaraTemp: api.VolumeEphemeral, byCaraData: api.VolumeManaged} {
+		all = append(all, contestant{
+			column: column,
+			up: func(ctx context.Context, s shape, names []string) error {
+				return errors.Join(c.createWith(ctx, s, false, volume, names...), c.running(ctx, names...))
+			},
+			down: func(ctx context.Context, _ shape, names []string) error { return c.deleteAll(ctx, names...) },
+		})
+	}
+	return contest(ctx, all, f.names, shape{1, 1}, o.runs, out)
+}
+
 // sweep takes away what a run that failed has left, so that the agent, which still runs, has nothing to keep alive.
 func (c *cluster) sweep(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)

@@ -18,6 +18,8 @@ const (
 	bySwarm    = "Swarm"
 	byCara     = "Cara"
 	byCaraFan  = "Cara, dependsOn"
+	byCaraTemp = "Cara, Ephemeral volume"
+	byCaraData = "Cara, Managed volume"
 	direct     = "the container itself"
 	byProxy    = "httputil.ReverseProxy"
 )
@@ -70,7 +72,7 @@ func spread[T time.Duration | float64](series []T) (middle, lowest, highest T) {
 
 // String is the table as Markdown, without the columns that nobody has a figure for, and as wide as its text.
 func (t *table) String() string {
-	columns := slices.DeleteFunc([]string{inSequence, inOrder, inParallel, byCompose, bySwarm, direct, byProxy, byCara, byCaraFan}, func(c string) bool {
+	columns := slices.DeleteFunc([]string{inSequence, inOrder, inParallel, byCompose, bySwarm, direct, byProxy, byCara, byCaraFan, byCaraTemp, byCaraData}, func(c string) bool {
 		return !slices.ContainsFunc(t.rows, func(row string) bool { return t.figures[row][c] != "" })
 	})
 	lines := [][]string{append([]string{""}, columns...)}
