@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caravanserai/cara/api"
 	carav1 "github.com/caravanserai/cara/gen/cara/v1"
@@ -110,6 +111,16 @@ func (w *testCluster) engineReady(node, status string) {
 	}))
 }
 
+// dockerdLives reports whether the engine of a directory has a process.
+func dockerdLives(dir string) bool {
+	pid, err := os.ReadFile(filepath.Join(dir, "docker.pid"))
+	if err != nil {
+		return false
+	}
+	argv, err := os.ReadFile(filepath.Join("/proc", strings.TrimSpace(string(pid)), "cmdline"))
+	return err == nil && strings.Contains(string(argv), dir)
+}
+
 // stopEngine ends the daemon of an engine by a signal, as an upgrade of its package would or a crash; start brings it
 // back with what it had.
 func (w *testCluster) stopEngine(second *testdocker.Second, signal string) (start func()) {
@@ -131,10 +142,15 @@ func (w *testCluster) stopEngine(second *testdocker.Second, signal string) (star
 	}))
 	return func() {
 		w.Helper()
-		w.inside(second, append(append([]string{"setsid", "--fork", "env", "-i"}, env...), argv...)...)
+		var begun time.Time
 		ctx, cancel := w.patience()
 		defer cancel()
 		w.must(testcluster.WaitFor(ctx, "dockerd answers", func(ctx context.Context) error {
+			// dockerd gives up if containerd is not there within 15 s, which happens on a busy machine; systemd starts it again, too.
+			if !dockerdLives(dir) && time.Since(begun) > 5*time.Second {
+				begun = time.Now()
+				w.inside(second, append(append([]string{"setsid", "--fork", "env", "-i"}, env...), argv...)...)
+			}
 			_, err := testdocker.List(ctx, second.Host, nil)
 			return err
 		}))
